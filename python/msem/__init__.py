@@ -1,0 +1,1 @@
+"""Multilevel structural equation modelling."""

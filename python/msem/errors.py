@@ -1,0 +1,66 @@
+"""Exceptions and warnings.
+
+Every user mistake is a subclass of `ValueError` whose message names the thing and the remedy.
+"""
+
+from __future__ import annotations
+
+
+class MsemError(ValueError):
+    """Base class of all errors that msem raises about its input."""
+
+
+class ModelSyntaxError(MsemError):
+    """The model text cannot be read.
+
+    Parameters
+    ----------
+    message : str
+        What was found and what was expected.
+    line, column : int
+        Position in the model text, counted from 1; 0 when it is not known.
+    source : str
+        The offending line of the text, quoted below the message.
+    """
+
+    def __init__(self, message: str, line: int = 0, column: int = 0, source: str = "") -> None:
+        self.line = line
+        self.column = column
+        self.source = source
+        if line:
+            message = f"line {line}, column {column}: {message}"
+            if source:
+                message += f"\n    {source}\n    {' ' * (column - 1)}^"
+        super().__init__(message)
+
+
+class ModelError(MsemError):
+    """The model text is well formed but cannot be a model of these data."""
+
+
+class UnsupportedError(ModelError):
+    """A feature of the model language that this version reads but does not estimate."""
+
+
+class DataError(MsemError):
+    """The data, or the moments given in their place, cannot be used."""
+
+
+class MsemWarning(UserWarning):
+    """Base class of all warnings of msem."""
+
+
+class DataWarning(MsemWarning):
+    """Rows or variables were treated in a way the user should know about."""
+
+
+class ConvergenceWarning(MsemWarning):
+    """The optimiser stopped before it reached a maximum of the likelihood."""
+
+
+class ImproperSolutionWarning(MsemWarning):
+    """The estimates lie outside the space of proper solutions, such as a negative variance."""
+
+
+class IdentificationWarning(MsemWarning):
+    """The information matrix is singular: some parameters cannot be told apart by the data."""
