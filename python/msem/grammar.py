@@ -180,5 +180,5 @@ def _expectation(accepts: set[str], previous: object) -> str:
         word = previous.name if isinstance(previous, Name) else previous if isinstance(previous, str) else ""
         if _HEADER_WORD.match(word):
             return f"; a header is written '{word}: 1', with a colon"
-        return f" where {OPERATORS} is expected{f' after {word!r}' if word else ''}"
+        return f" where {OPERATORS} is expected{f' after {str(word)!r}' if word else ''}"
     return " where '+' or the end of the formula is expected"

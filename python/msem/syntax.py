@@ -92,10 +92,10 @@ class ModelSyntax:
     def __str__(self) -> str:
         return format_syntax(self)
 
-    def source(self, at: Position) -> str:
-        """Line of the model text at a position."""
-        lines = self.text.split("\n")
-        return lines[at.line - 1] if 0 < at.line <= len(lines) else ""
+    def locate(self, at: Position, message: str) -> str:
+        """Put line and column before a message, and the line of the text below it."""
+        source = self.text.split("\n")[at.line - 1]
+        return f"line {at.line}, column {at.column}: {message}\n    {source}\n    {' ' * (at.column - 1)}^"
 
 
 def parse(text: str) -> ModelSyntax:
