@@ -23,12 +23,6 @@ def whole_fit(model: str, data: pd.DataFrame) -> msem.Fit:
     return fit
 
 
-def core_seconds(model: str, data: pd.DataFrame) -> float:
-    """Sufficient statistics to optimum: the part that is compiled."""
-    start = time.perf_counter()
-    return time.perf_counter() - start
-
-
 def main(model: str, data: str, warm_model: str, warm_data: str, result: str) -> None:
     whole_fit(Path(warm_model).read_text(), pd.read_csv(warm_data))
     text, frame = Path(model).read_text(), pd.read_csv(data)
@@ -38,7 +32,6 @@ def main(model: str, data: str, warm_model: str, warm_data: str, result: str) ->
     values = {
         "version": msem.__version__,
         "seconds": seconds,
-        "core_seconds": core_seconds(text, frame),
         "converged": fit.converged,
         "logl": fit.logl,
         "chisq": fit.chisq,
