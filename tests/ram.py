@@ -40,11 +40,11 @@ def blocks(
 ) -> dict[tuple[int, int], list[dict[str, Any]]]:
     """Rows of a stored parameter table by (level, group), constraints and definitions left out."""
     found: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for row in parameter_table:
-        if row["op"] in {"==", "<", ">", ":="}:
-            continue
+    rows = [row for row in parameter_table if row["op"] not in {"==", "<", ">", ":="}]
+    levels = list(dict.fromkeys(row["level"] for row in rows))
+    for row in rows:
         group = row["group"] if isinstance(row["group"], int) else list(groups or ()).index(row["group"]) + 1
-        found.setdefault((row["level"] or 1, group), []).append(row)
+        found.setdefault((levels.index(row["level"]) + 1, group), []).append(row)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import ram
 import reference
+from msem.partable import Parameter, ParameterTable
 from msem.standardized import r_squared, standardize
 
 Array = NDArray[np.float64]
@@ -21,20 +22,16 @@ CASES = [case for case in reference.names() if not reference.meta(case)["random_
 NO_MODEL_ROW = {"==", "<", ">", ":="}
 
 
-def row(lhs: str, op: str, rhs: str, level: int = 1, group: int = 1, user: bool = False) -> SimpleNamespace:
-    return SimpleNamespace(lhs=lhs, op=op, rhs=rhs, level=level, group=group, user=user)
-
-
-def stored(case: str) -> tuple[SimpleNamespace, Array, dict[tuple[int, int], dict[str, float]]]:
+def stored(case: str) -> tuple[ParameterTable, Array, dict[tuple[int, int], dict[str, float]]]:
     """Table, estimates and model-implied variances of a reference case."""
     result = reference.expected(case)
     rows, est, variances = [], [], {}
     for block, own in ram.blocks(result["parameter_table"], result["group_labels"]).items():
-        rows += [row(r["lhs"], r["op"], r["rhs"], *block, user=bool(r["user"])) for r in own]
+        rows += [Parameter(r["lhs"], r["op"], r["rhs"], *block, user=bool(r["user"])) for r in own]
         est += [float(r["est"]) for r in own]
         covariance, _ = ram.total_moments(ram.values(own))
         variances[block] = {name: float(covariance.loc[name, name]) for name in covariance}
-    return SimpleNamespace(rows=tuple(rows)), np.array(est), variances
+    return ParameterTable(tuple(rows)), np.array(est), variances
 
 
 @reference.needs_reference
@@ -84,8 +81,8 @@ MODEL = [
 
 def model(
     est: list[tuple[str, str, str, float]],
-) -> tuple[SimpleNamespace, Array, dict[tuple[int, int], dict[str, float]]]:
-    table = SimpleNamespace(rows=tuple(row(*one[:3]) for one in est))
+) -> tuple[ParameterTable, Array, dict[tuple[int, int], dict[str, float]]]:
+    table = ParameterTable(tuple(Parameter(*one[:3]) for one in est))
     covariance, _ = ram.total_moments(est)
     variances = {(1, 1): {name: float(covariance.loc[name, name]) for name in covariance}}
     return table, np.array([one[3] for one in est]), variances
@@ -114,8 +111,8 @@ def test_three_scales() -> None:
 def test_covariate_with_a_variance_of_the_user_is_standardized() -> None:
     table, est, variances = model(MODEL)
     slope = [one[:3] for one in MODEL].index(("g", "~", "x"))
-    table.rows[[one[:3] for one in MODEL].index(("x", "~~", "x"))].user = True
-    scales = standardize(table, est, variances)
+    rows = [replace(row, user=(row.lhs, row.rhs) == ("x", "x")) for row in table.rows]
+    scales = standardize(ParameterTable(tuple(rows)), est, variances)
     assert scales.std_nox[slope] == scales.std_all[slope]
 
 
@@ -164,9 +161,8 @@ def test_negative_residual_variance_has_no_r2() -> None:
 
 
 def test_levels_are_standardized_apart() -> None:
-    table = SimpleNamespace(
-        rows=(row("y", "~", "x"), row("y", "~", "x", level=2), row("y", "~", "x", group=2))
-    )
+    slope = Parameter("y", "~", "x")
+    table = ParameterTable((slope, replace(slope, level=2), replace(slope, group=2)))
     variances = {
         (1, 1): {"x": 4.0, "y": 1.0},
         (2, 1): {"x": 1.0, "y": 4.0},
@@ -177,6 +173,6 @@ def test_levels_are_standardized_apart() -> None:
 
 
 def test_operators_without_a_standardized_form_are_nan() -> None:
-    table = SimpleNamespace(rows=(row("y", "|", "t1"), row("y", "~~", "y")))
+    table = ParameterTable((Parameter("y", "|", "t1"), Parameter("y", "~~", "y")))
     scales = standardize(table, np.array([0.3, 2.0]), {(1, 1): {"y": 2.0}})
     assert np.isnan(scales.std_all).tolist() == [True, False]

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .partable import Parameter, ParameterTable
+    from msem.partable import Parameter, ParameterTable
 
 Array = NDArray[np.float64]
 Block = tuple[int, int]
@@ -63,7 +63,7 @@ def standardize(table: ParameterTable, est: Array, variances: Variances) -> Stan
     for block, where in _blocks(table).items():
         rows = [table.rows[k] for k in where]
         total, residual = variances.get(block, {}), _residual_variances(rows, est[where])
-        for column, kept in zip(columns, _kept(rows), strict=True):
+        for column, kept in zip(columns, _kept(table, *block), strict=True):
             scales = _scale(total, kept), _scale(residual, kept)
             column[where] = est[where] * [_factor(row, *scales) for row in rows]
     return Standardized(*columns)
@@ -116,17 +116,9 @@ def _endogenous(rows: Sequence[Parameter]) -> set[str]:
     return {row.lhs for row in rows if row.op == "~"} | {row.rhs for row in rows if row.op == "=~"}
 
 
-def _kept(rows: Sequence[Parameter]) -> tuple[set[str], set[str], set[str]]:
-    """Variables left in their own units by std_lv, std_all and std_nox.
-
-    A covariate of std_nox is an observed variable that only causes others, unless the user wrote a variance,
-    covariance or intercept of it, which makes it a variable of the model (lavaan's rule).
-    """
-    latent = {row.lhs for row in rows if row.op == "=~"}
-    names = {name for row in rows for name in (row.lhs, row.rhs)}
-    modelled = {name for row in rows if row.user and row.op in {"~~", "~1"} for name in (row.lhs, row.rhs)}
-    causes = {row.rhs for row in rows if row.op == "~"}
-    return names - latent, set(), causes - latent - _endogenous(rows) - modelled
+def _kept(table: ParameterTable, level: int, group: int) -> tuple[Sequence[str], ...]:
+    """Variables left in their own units by std_lv, std_all and std_nox."""
+    return table.observed(level, group), (), table.covariates(level, group)
 
 
 def _scale(variances: Mapping[str, float], kept: Collection[str]) -> Scale:
