@@ -16,12 +16,13 @@ SOURCES = sorted(
     for path in (ROOT / folder).rglob("*")
     if path.suffix in {".py", ".pyi", ".lark", ".cpp", ".hpp", ".R"}
 )
-LANGUAGE = ("errors", "expressions", "terms", "grammar", "syntax", "levels", "partable", "special_tables")
-SAMPLE = ("data", "statistics", "moments")
+LANGUAGE = ("errors", "expressions", "terms", "grammar", "syntax")
+TABLE = ("levels", "drafts", "defaults", "sharing", "partable", "special_tables")
+SAMPLE = ("data", "screening", "sample", "statistics", "moments", "gamma", "demo")
 ESTIMATION = ("model", "objective", "starting", "optimize", "checks", "inference")
 OUTPUT = ("fitmeasures", "residuals", "standardized", "tables")
 USER = ("fit", "saturated", "segregated", "compare", "cli")
-FLOW = LANGUAGE + SAMPLE + ESTIMATION + OUTPUT + USER  # each module imports only modules to its left
+FLOW = LANGUAGE + TABLE + SAMPLE + ESTIMATION + OUTPUT + USER  # each module imports only modules to its left
 
 
 def imported(tree):
