@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.demo import load_demo
+
 
 @dataclass(frozen=True)
 class Case:
@@ -28,21 +30,6 @@ level: 2
   fb =~ y1 + y2 + y3
   fb ~ w1 + w2
 """
-
-
-def demo_data() -> pd.DataFrame:
-    """200 clusters of 5, 10, 15 or 20; a factor at each level; covariates at their own level."""
-    rng = np.random.default_rng(20240602)
-    sizes = np.tile([5, 10, 15, 20], 50)
-    cluster = np.repeat(np.arange(len(sizes)), sizes)
-    x, w = rng.normal(size=(len(cluster), 3)), rng.normal(size=(len(sizes), 2))
-    within = x @ [0.5, 0.4, 0.2] + rng.normal(0, 0.75, len(cluster))
-    between = w @ [0.15, 0.15] + rng.normal(0, 0.95, len(sizes))
-    y = np.outer(within, [1.0, 0.8, 0.7]) + rng.normal(size=(len(cluster), 3))
-    y += (np.outer(between, [1.0, 0.7, 0.6]) + rng.normal(0, 0.3, (len(sizes), 3)))[cluster]
-    columns = {f"y{i + 1}": y[:, i] for i in range(3)} | {f"x{i + 1}": x[:, i] for i in range(3)}
-    columns |= {f"w{i + 1}": w[cluster, i] for i in range(2)}
-    return pd.DataFrame(columns | {"cluster": cluster + 1}).round(6)
 
 
 def factor_model(variables: int, factors: int) -> str:
@@ -86,7 +73,7 @@ def _factor_case(name: str, stresses: str, variables: int, factors: int, sizes: 
 FORTY_ONE_SIZES = np.resize(np.arange(7, 48), 200)
 HUGE_SIZES = np.linspace(8_000, 12_000, 50).round().astype(int)
 CASES = (
-    Case("demo", "small: overhead per fit", DEMO_MODEL, demo_data),
+    Case("demo", "small: overhead per fit", DEMO_MODEL, load_demo),
     _factor_case("sizes400", "as many cluster sizes as clusters", 6, 2, np.arange(2, 402)),
     _factor_case("wide", "20 indicators, 4 factors", 20, 4, FORTY_ONE_SIZES),
     _factor_case("wider", "30 indicators, 3 factors", 30, 3, FORTY_ONE_SIZES),
