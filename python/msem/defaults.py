@@ -43,7 +43,9 @@ class Defaults:
 
 def add_defaults(block: BlockDraft, options: Defaults) -> None:
     """Complete the rows of one level, in lavaan's order."""
-    if not options.std_lv:
+    if options.std_lv:
+        _fix_written_variances(block)
+    else:
         _fix_first_loadings(block)
     _add_variances(block, options)
     _add_covariances(block, options)
@@ -69,6 +71,14 @@ def _fix_first_loadings(block: BlockDraft) -> None:
                 row.value = 1.0
 
 
+def _fix_written_variances(block: BlockDraft) -> None:
+    """Give latent variables whose variance is written without a value unit variance; NA frees it."""
+    for name in block.latent:
+        row = block.rows.get((name, "~~", name))
+        if row is not None and "free" not in row.said and "fixed" not in row.said:
+            row.value = 1.0
+
+
 def _single_indicators(block: BlockDraft) -> set[str]:
     """Find indicators that are the only one of their factor and of no other; they have no residual."""
     loadings = [row for row in block.rows.values() if row.op == "=~"]
@@ -83,25 +93,24 @@ def _add_variances(block: BlockDraft, options: Defaults) -> None:
         if name not in block.covariates:
             _add(block, name, "~~", name, 0.0 if name in single else math.nan)
     for name in block.latent:
-        default = 1.0 if options.std_lv else 0.0 if name in single else math.nan
+        default = 0.0 if name in single else 1.0 if options.std_lv else math.nan
         _add(block, name, "~~", name, default)
 
 
 def _add_covariances(block: BlockDraft, options: Defaults) -> None:
     """Let exogenous factors covary, and the residuals of variables that predict nothing."""
+    latent_pair = 0.0 if options.orthogonal else math.nan
     exogenous = [n for n in block.latent if n not in block.outcomes and n not in block.indicators]
     for lhs, rhs in combinations(exogenous, 2):
-        _add(block, lhs, "~~", rhs, 0.0 if options.orthogonal else math.nan)
-    last = [n for n in block.outcomes if n not in block.predictors and n not in block.indicators]
-    last.sort(key=lambda name: name not in block.latent)
+        _add(block, lhs, "~~", rhs, latent_pair)
+    last = {n for n in block.outcomes if n not in block.predictors and n not in block.indicators}
     for lhs, rhs in combinations(_in_order(last, block), 2):
-        _add(block, lhs, "~~", rhs)
+        _add(block, lhs, "~~", rhs, latent_pair if rhs in block.latent else math.nan)
 
 
-def _in_order(names: Iterable[str], block: BlockDraft) -> list[str]:
-    """Latent variables first, each kind in the order of its block."""
-    wanted = set(names)
-    return [n for kind in (block.latent, block.observed) for n in kind if n in wanted]
+def _in_order(names: Collection[str], block: BlockDraft) -> list[str]:
+    """Sort latent variables first, each kind in the order of its block."""
+    return [n for kind in (block.latent, block.observed) for n in kind if n in names]
 
 
 def _add_covariates(block: BlockDraft, options: Defaults) -> None:
@@ -145,7 +154,7 @@ def _add_means(block: BlockDraft, options: Defaults) -> None:
 
 def _has_mean(block: BlockDraft, factor: str, options: Defaults) -> bool:
     """Whether growth frees the mean of a factor: not if all its indicators have a within mean of 0."""
-    if block.level != WITHIN:
+    if block.level != WITHIN or not options.both:
         return True
     indicators = (row.rhs for row in block.rows.values() if row.op == "=~" and row.lhs == factor)
     return any(name in block.observed and name not in options.both for name in indicators)
