@@ -10,7 +10,8 @@ namespace {
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
 
 Block make_block(int nobserved, int nvariables, const std::vector<int>& slot, const std::vector<int>& row,
-                 const std::vector<int>& col, const std::vector<int>& parameter, const std::vector<double>& value) {
+                 const std::vector<int>& col, const std::vector<int>& parameter,
+                 const std::vector<double>& value) {
   const std::size_t n = slot.size();
   if (row.size() != n || col.size() != n || parameter.size() != n || value.size() != n)
     throw std::invalid_argument("block entries must have equal lengths");
@@ -23,9 +24,11 @@ Block make_block(int nobserved, int nvariables, const std::vector<int>& slot, co
 }
 
 std::shared_ptr<TwoLevelLoss> make_two_level(int nboth, const Matrix& ssw, const Vector& sizes,
-                                             const Vector& counts, const Matrix& means, const Doubles& scatter) {
+                                             const Vector& counts, const Matrix& means,
+                                             const Doubles& scatter) {
   const Index m = means.cols();
-  if (scatter.ndim() != 3 || scatter.shape(0) != sizes.size() || scatter.shape(1) != m || scatter.shape(2) != m)
+  if (scatter.ndim() != 3 || scatter.shape(0) != sizes.size() || scatter.shape(1) != m ||
+      scatter.shape(2) != m)
     throw std::invalid_argument("scatter must have shape (S, p + q, p + q)");
   const Eigen::Map<const Matrix> stacked(scatter.data(), m * m, sizes.size());
   return std::make_shared<TwoLevelLoss>(TwoLevelData(nboth, ssw, sizes, counts, means, stacked));
@@ -66,8 +69,8 @@ Vector cluster_loglik(const Objective& self, const Vector& theta, const Vector& 
   return self.cluster_loglik(theta, ClusterData{sizes, means, within}, group);
 }
 
-py::dict run_minimize(const Objective& objective, const Vector& start, const Vector& lower, const Vector& upper,
-                      int max_iterations, double tolerance) {
+py::dict run_minimize(const Objective& objective, const Vector& start, const Vector& lower,
+                      const Vector& upper, int max_iterations, double tolerance) {
   Optimum best;
   {
     py::gil_scoped_release release;
@@ -107,6 +110,7 @@ void bind_objective(py::module_& m) {
       .def("evaluate", &evaluate, "theta"_a)
       .def("expected_information", &Objective::expected_information, "theta"_a, release())
       .def("observed_information", &Objective::observed_information, "theta"_a, release())
+      .def("observed_information_in", &Objective::observed_information_in, "theta"_a, "basis"_a, release())
       .def("information_factor", &Objective::information_factor, "theta"_a, release())
       .def("implied", &implied, "theta"_a, "block"_a)
       .def("jacobian", &Objective::jacobian, "theta"_a, "block"_a, release())

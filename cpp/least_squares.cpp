@@ -13,7 +13,8 @@ class LeastSquaresPoint : public LossPoint {
     // Every off-diagonal element stands twice in the full matrix and counts once.
     full_weights_ = 0.5 * loss.cov_weights;
     full_weights_.diagonal() = loss.cov_weights.diagonal();
-    value_ = loss.mean_weights.dot(mean_.cwiseAbs2()) + full_weights_.cwiseProduct(cov_).cwiseProduct(cov_).sum();
+    value_ =
+        loss.mean_weights.dot(mean_.cwiseAbs2()) + full_weights_.cwiseProduct(cov_).cwiseProduct(cov_).sum();
   }
 
   Moments gradient() const override {

@@ -1,5 +1,6 @@
-// Weighted least squares on the moments of one level: value = sum of w (s - sigma)^2 over unique elements, for the
-// unweighted (w = 1) and diagonally weighted discrepancies. Never needs an inverse of the sample matrix.
+// Weighted least squares on the moments of one level: value = sum of w (s - sigma)^2 over unique elements,
+// for the unweighted (w = 1) and diagonally weighted discrepancies. Never needs an inverse of the sample
+// matrix.
 #pragma once
 
 #include "loss.hpp"

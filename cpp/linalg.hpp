@@ -1,4 +1,5 @@
-// Dense linear algebra with explicit failure: a factorisation that is not possible is a `false`, never a number.
+// Dense linear algebra with explicit failure: a factorisation that is not possible is a `false`, never a
+// number.
 #pragma once
 
 #include <Eigen/Dense>

@@ -1,14 +1,17 @@
-// What every discrepancy between model-implied moments and data offers, so that the objective needs to know no
-// more of a likelihood than this. Complete data, least squares and, later, missing data or random slopes each
-// implement it.
+// What every discrepancy between model-implied moments and data offers, so that the objective needs to know
+// no more of a likelihood than this. Complete data, least squares and, later, missing data or random slopes
+// each implement it.
 //
 // Invariants
-//   * Unit-level variables come first, those at both levels before those within only; `mean_w`, `cov_w` are over
+//   * Unit-level variables come first, those at both levels before those within only; `mean_w`, `cov_w` are
+//   over
 //     all p of them. `mean_b`, `cov_b` are over the both-level variables followed by the q between-only ones.
 //   * A single-level sample has p = 0: its variables are all "between" and every row is a cluster.
-//   * The value is on the scale of -2 log L. `gradient` is with respect to the moments, symmetric for covariances,
+//   * The value is on the scale of -2 log L. `gradient` is with respect to the moments, symmetric for
+//   covariances,
 //     with d value = sum(gradient .* d moments) over full matrices.
-//   * `expected` and `observed` are on the scale of the log-likelihood: half the (expected) second derivatives.
+//   * `expected` and `observed` are on the scale of the log-likelihood: half the (expected) second
+//   derivatives.
 #pragma once
 
 #include <memory>
@@ -43,8 +46,8 @@ class LossPoint {
   virtual Moments gradient() const = 0;
   virtual BlockInformation expected(const Tangents& within, const Tangents& between) const = 0;
   virtual BlockInformation observed(const Tangents& within, const Tangents& between) const = 0;
-  // Matrices F_w, F_b of equal height with [F_w F_b]'[F_w F_b] the expected information. Its condition number is
-  // the square root of the information's, which matters when covariates have huge means.
+  // Matrices F_w, F_b of equal height with [F_w F_b]'[F_w F_b] the expected information. Its condition number
+  // is the square root of the information's, which matters when covariates have huge means.
   virtual std::pair<Matrix, Matrix> factor(const Tangents& within, const Tangents& between) const = 0;
 
  protected:

@@ -11,16 +11,16 @@ enum class Slot : int { kDirected = 0, kSymmetric = 1, kIntercept = 2 };
 
 struct Entry {
   Slot slot;
-  int row, col;    // col is ignored for intercepts; symmetric entries are given once
-  int parameter;   // position in theta, or -1
-  double value;    // used when parameter is -1
+  int row, col;   // col is ignored for intercepts; symmetric entries are given once
+  int parameter;  // position in theta, or -1
+  double value;   // used when parameter is -1
 };
 
 // Implied moments of a block at one theta, with what their derivatives need.
 struct BlockPoint {
-  Matrix paths;     // (I - A)^-1
-  Matrix total;     // covariance of all variables, observed first
-  Vector mean;      // means of all variables
+  Matrix paths;  // (I - A)^-1
+  Matrix total;  // covariance of all variables, observed first
+  Vector mean;   // means of all variables
 };
 
 class Block {
@@ -35,8 +35,8 @@ class Block {
   // Returns false when I - A is singular.
   bool evaluate(ConstVectorRef theta, BlockPoint& point) const;
   Tangents tangents(const BlockPoint& point) const;
-  // Adds to `out` (length npar) the derivative of a function whose gradient with respect to the observed mean and
-  // covariance is given.
+  // Adds to `out` (length npar) the derivative of a function whose gradient with respect to the observed mean
+  // and covariance is given.
   void pull_back(const BlockPoint& point, const Vector& mean_gradient, const Matrix& cov_gradient,
                  Vector& out) const;
   // Second derivatives of the moments contracted with such a gradient: k x k over `parameters()`.
@@ -45,8 +45,8 @@ class Block {
  private:
   int nobserved_, nvariables_;
   std::vector<Entry> entries_;
-  std::vector<Entry> free_;          // entries with a parameter
-  std::vector<int> local_;           // for each of `free_`, its column among `parameters_`
+  std::vector<Entry> free_;  // entries with a parameter
+  std::vector<int> local_;   // for each of `free_`, its column among `parameters_`
   std::vector<int> parameters_;
 };
 

@@ -7,7 +7,8 @@ namespace msem {
 
 namespace {
 
-void scatter_add(const Matrix& part, const std::vector<int>& rows, const std::vector<int>& cols, Matrix& out) {
+void scatter_add(const Matrix& part, const std::vector<int>& rows, const std::vector<int>& cols,
+                 Matrix& out) {
   for (std::size_t j = 0; j < cols.size(); ++j) {
     for (std::size_t i = 0; i < rows.size(); ++i) out(rows[i], cols[j]) += part(i, j);
   }
@@ -93,8 +94,7 @@ Evaluation Objective::evaluate(ConstVectorRef theta) const {
   for (std::size_t i = 0; i < groups_.size(); ++i) {
     const Group& g = groups_[i];
     const Moments m = state.groups[i]->gradient();
-    if (g.within >= 0)
-      blocks_[g.within].pull_back(state.blocks[g.within], m.mean_w, m.cov_w, out.gradient);
+    if (g.within >= 0) blocks_[g.within].pull_back(state.blocks[g.within], m.mean_w, m.cov_w, out.gradient);
     blocks_[g.between].pull_back(state.blocks[g.between], m.mean_b, m.cov_b, out.gradient);
   }
   return out;
@@ -139,6 +139,34 @@ Matrix Objective::observed_information(ConstVectorRef theta) const {
   return out;
 }
 
+Matrix Objective::observed_information_in(ConstVectorRef theta, const Matrix& basis) const {
+  State state;
+  if (basis.rows() != npar_) throw std::invalid_argument("the basis must have one row per parameter");
+  if (!prepare(theta, state)) return {};
+  Matrix out = Matrix::Zero(basis.cols(), basis.cols());
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    const LossPoint& point = *state.groups[i];
+    const Moments m = point.gradient();
+    Tangents parts[2] = {tangents(state, groups_[i].within), tangents(state, groups_[i].between)};
+    const Vector* means[2] = {&m.mean_w, &m.mean_b};
+    const Matrix* covs[2] = {&m.cov_w, &m.cov_b};
+    const int index[2] = {groups_[i].within, groups_[i].between};
+    for (int level = 0; level < 2; ++level) {
+      if (index[level] < 0) continue;
+      const Block& block = blocks_[index[level]];
+      const Matrix local = basis(block.parameters(), Eigen::all);
+      parts[level].mean = parts[level].mean * local;
+      parts[level].cov = parts[level].cov * local;
+      out += 0.5 * local.transpose() *
+             block.curvature(state.blocks[index[level]], *means[level], *covs[level]) * local;
+    }
+    const BlockInformation part = point.observed(parts[0], parts[1]);
+    out += part.bb;
+    if (index[0] >= 0) out += part.ww + part.wb + part.wb.transpose();
+  }
+  return out;
+}
+
 Matrix Objective::information_factor(ConstVectorRef theta) const {
   State state;
   if (!prepare(theta, state)) return {};
@@ -165,8 +193,8 @@ Matrix Objective::scores(ConstVectorRef theta, const ClusterData& clusters, int 
   State state;
   if (!prepare(theta, state)) return {};
   const Group& g = groups_.at(group);
-  const auto parts = two_level(*state.groups[group])
-                         .scores(clusters, tangents(state, g.within), tangents(state, g.between));
+  const auto parts =
+      two_level(*state.groups[group]).scores(clusters, tangents(state, g.within), tangents(state, g.between));
   Matrix out = Matrix::Zero(clusters.sizes.size(), npar_);
   scatter_columns(parts.first, parameters(g.within), out);
   scatter_columns(parts.second, parameters(g.between), out);

@@ -9,14 +9,14 @@ namespace msem {
 
 struct Group {
   std::shared_ptr<const Loss> loss;
-  int within = -1;   // index into blocks; -1 for a single-level group
+  int within = -1;  // index into blocks; -1 for a single-level group
   int between = -1;
 };
 
 struct Evaluation {
   bool in_domain = false;
-  double value = 0;   // -2 log L, +infinity outside the domain
-  Vector gradient;    // of value
+  double value = 0;  // -2 log L, +infinity outside the domain
+  Vector gradient;   // of value
 };
 
 class Objective {
@@ -32,6 +32,9 @@ class Objective {
   // Both are empty outside the domain.
   Matrix expected_information(ConstVectorRef theta) const;
   Matrix observed_information(ConstVectorRef theta) const;
+  // T' H T for observed information H and a basis T (npar x m), the change of basis made in the tangents:
+  // exact where H itself would lose its digits to covariates with huge means.
+  Matrix observed_information_in(ConstVectorRef theta, const Matrix& basis) const;
   // A matrix F with F'F the expected information.
   Matrix information_factor(ConstVectorRef theta) const;
   // Cluster scores of one group whose loss is a TwoLevelLoss: J x npar.

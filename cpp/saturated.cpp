@@ -6,7 +6,8 @@ namespace msem {
 
 namespace {
 
-// y = coefficients (1, x, z) + u + e over the both-level variables, in terms of the data's sufficient statistics.
+// y = coefficients (1, x, z) + u + e over the both-level variables, in terms of the data's sufficient
+// statistics.
 class RandomInterceptRegression {
  public:
   explicit RandomInterceptRegression(const TwoLevelData& data)
@@ -161,8 +162,9 @@ void assemble(const TwoLevelData& d, const Matrix& coefficients, const Matrix& s
   if (k) {
     const auto x = d.rows.middleCols(1 + b, k);
     const Vector mean = x.transpose() * d.row_size.asDiagonal() * d.rows.col(0) / d.nobs;
-    const Matrix cov = (d.ssw.bottomRightCorner(k, k) + x.transpose() * d.row_size.asDiagonal() * x) / d.nobs -
-                       mean * mean.transpose();
+    const Matrix cov =
+        (d.ssw.bottomRightCorner(k, k) + x.transpose() * d.row_size.asDiagonal() * x) / d.nobs -
+        mean * mean.transpose();
     m.mean_w.tail(k) = mean + d.origin.segment(b, k);
     m.cov_w.bottomRightCorner(k, k) = cov;
     out.loglik += normal_loglik(cov, d.nobs);
@@ -191,7 +193,8 @@ void assemble(const TwoLevelData& d, const Matrix& coefficients, const Matrix& s
   symmetrise(m.cov_b);
 }
 
-bool try_scoring(const RandomInterceptRegression& current, RandomInterceptRegression& next, double& decrement) {
+bool try_scoring(const RandomInterceptRegression& current, RandomInterceptRegression& next,
+                 double& decrement) {
   for (double length = 1; length > 1e-3; length *= 0.5) {
     decrement = current.scoring_step(next, length);
     if (decrement < 1e-9) return next.prepare();  // rounding hides the gain in the value

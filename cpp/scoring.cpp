@@ -8,10 +8,10 @@ namespace msem {
 namespace {
 
 constexpr double kMaxDamping = 1e8;
-constexpr double kNewtonBelow = 1.0;        // decrement from which Newton steps are tried
-constexpr double kSmallPivot = 1e-9;        // of the scaled information: below it the factor is used
-constexpr double kNegligible = 1e-8;        // decrement at which rounding may end the iterations
-constexpr double kRankTolerance = 1e-11;    // relative, for singular values of the scaled factor
+constexpr double kNewtonBelow = 1.0;      // decrement from which Newton steps are tried
+constexpr double kSmallPivot = 1e-9;      // of the scaled information: below it the factor is used
+constexpr double kNegligible = 1e-8;      // decrement at which rounding may end the iterations
+constexpr double kRankTolerance = 1e-11;  // relative, for singular values of the scaled factor
 
 Vector inverse_scale(const Vector& diagonal) {
   return diagonal.unaryExpr([](double d) { return d > 0 ? 1 / std::sqrt(d) : 0.0; });

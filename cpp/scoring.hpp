@@ -1,7 +1,7 @@
 // Fisher scoring with Levenberg-Marquardt damping and bounds, finished by Newton steps.
 //
-// Steps and the stopping rule g' I^-1 g (the expected gain in -2 log L) do not change when parameters or variables
-// are rescaled: damping is relative to the diagonal of the information.
+// Steps and the stopping rule g' I^-1 g (the expected gain in -2 log L) do not change when parameters or
+// variables are rescaled: damping is relative to the diagonal of the information.
 #pragma once
 
 #include "objective.hpp"

@@ -6,8 +6,8 @@ namespace msem {
 
 namespace {
 
-// Rows whose cross-products equal a positive semidefinite scatter matrix of `count` clusters, at most count - 1 of
-// them when the clusters are counted in whole numbers.
+// Rows whose cross-products equal a positive semidefinite scatter matrix of `count` clusters, at most count -
+// 1 of them when the clusters are counted in whole numbers.
 Matrix factor_rows(const Matrix& scatter) {
   const Vector scale = scatter.diagonal().cwiseMax(0.0).cwiseSqrt();
   const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
@@ -81,12 +81,14 @@ bool TwoLevelPoint::prepare(const TwoLevelData& data, const Moments& moments) {
   rows_z_.resize(data.rows.rows(), q);
   if (q) {
     if (!chol_z_.compute(moments.cov_b.bottomRightCorner(q, q))) return false;
-    slopes_.topRows(b) = chol_z_.whiten_transposed(chol_z_.whiten(moments.cov_b.bottomLeftCorner(q, b))).transpose();
+    slopes_.topRows(b) =
+        chol_z_.whiten_transposed(chol_z_.whiten(moments.cov_b.bottomLeftCorner(q, b))).transpose();
     z_residual_ = chol_z_.whiten(data.z_mean - mu_.tail(q));
     const Matrix half = chol_z_.whiten(data.z_scatter);
     z_scatter_ = chol_z_.whiten(half.transpose()) + data.nclusters * z_residual_ * z_residual_.transpose();
-    rows_z_ = chol_z_.whiten((data.rows.rightCols(q) - data.rows.col(0) * mu_.tail(q).transpose()).transpose())
-                  .transpose();
+    rows_z_ =
+        chol_z_.whiten((data.rows.rightCols(q) - data.rows.col(0) * mu_.tail(q).transpose()).transpose())
+            .transpose();
     value_ += data.nclusters * (static_cast<double>(q) * kLog2Pi + chol_z_.log_det()) + z_scatter_.trace();
   }
   return (p == 0 || prepare_unit_part(moments)) && std::isfinite(value_);

@@ -1,8 +1,8 @@
 // Expected and observed information of the two-level likelihood.
 //
 // The cluster sizes enter the expected information through three p x p weight matrices, and the observed
-// information through three tensors of order p (p + 1 + q)^2, so that neither costs more for many distinct sizes
-// than for few once these are summed.
+// information through three tensors of order p (p + 1 + q)^2, so that neither costs more for many distinct
+// sizes than for few once these are summed.
 #include "twolevel.hpp"
 
 namespace msem {
@@ -138,10 +138,11 @@ BlockInformation TwoLevelPoint::observed(const Tangents& within, const Tangents&
   return out;
 }
 
-void TwoLevelPoint::add_row_terms(const Whitened& within, const Whitened& between, BlockInformation& out) const {
-  // Second derivatives of sum_r n x_r' D x_r. With U = [Y, 1, z~] and, for each eigenvector i, omega the w~ part
-  // and kappa the (c~, m~, b~) part of a direction:  2 sum_i [omega; kappa]' Q_i [omega; kappa],
-  // Q_i built from sum_r D_ri n_r^k U_r U_r', k = -1, 0, 1. The within mean tangent belongs to kappa as well.
+void TwoLevelPoint::add_row_terms(const Whitened& within, const Whitened& between,
+                                  BlockInformation& out) const {
+  // Second derivatives of sum_r n x_r' D x_r. With U = [Y, 1, z~] and, for each eigenvector i, omega the w~
+  // part and kappa the (c~, m~, b~) part of a direction:  2 sum_i [omega; kappa]' Q_i [omega; kappa], Q_i
+  // built from sum_r D_ri n_r^k U_r U_r', k = -1, 0, 1. The within mean tangent belongs to kappa as well.
   const TwoLevelData& d = *data_;
   const Index p = d.p, q = d.q, width = p + 1 + q;
   Matrix u(d.rows.rows(), width);
@@ -168,7 +169,8 @@ void TwoLevelPoint::add_row_terms(const Whitened& within, const Whitened& betwee
   }
 }
 
-void TwoLevelPoint::add_curvature_of_conditioning(const Whitened& between, const Canonical& g, Matrix& bb) const {
+void TwoLevelPoint::add_curvature_of_conditioning(const Whitened& between, const Canonical& g,
+                                                  Matrix& bb) const {
   // C, B and the conditional mean are not linear in Sigma_b and mu_b:
   //   d2C = -(dB_a Szz dB_b' + dB_b Szz dB_a'),  d2B = -(dB_a dSzz_b + dB_b dSzz_a) Szz^-1,
   //   d2(mu_y - B mu_z) = -(dB_a dmu_z,b + dB_b dmu_z,a) - d2B mu_z.
@@ -177,8 +179,8 @@ void TwoLevelPoint::add_curvature_of_conditioning(const Whitened& between, const
   const Eigen::Map<const Matrix> slopes(between.slope.data(), p, q * k);
   const Matrix g_slopes = g.c * slopes;
   bb -= 2 * between.slope.transpose() * Eigen::Map<const Matrix>(g_slopes.data(), p * q, k);
-  const Matrix g_b_slopes = g.b.transpose() * slopes;      // q x (q k): g_b' b~_a
-  const Matrix g_m_slopes = slopes.transpose() * g.m;      // (q k): b~_a' g_m
+  const Matrix g_b_slopes = g.b.transpose() * slopes;  // q x (q k): g_b' b~_a
+  const Matrix g_m_slopes = slopes.transpose() * g.m;  // (q k): b~_a' g_m
   const Matrix with_cov = Eigen::Map<const Matrix>(g_b_slopes.data(), q * q, k).transpose() * between.zcov;
   const Matrix with_mean = Eigen::Map<const Matrix>(g_m_slopes.data(), q, k).transpose() * between.zmean;
   bb -= with_cov + with_cov.transpose() + with_mean + with_mean.transpose();

@@ -10,8 +10,8 @@ namespace {
 
 constexpr Index kBlock = 256;  // clusters handled together
 
-// Columns of stacked symmetric p x p matrices as lower triangles by column, off-diagonal elements doubled, so that
-// a dot product with a packed matrix is the trace of the product.
+// Columns of stacked symmetric p x p matrices as lower triangles by column, off-diagonal elements doubled, so
+// that a dot product with a packed matrix is the trace of the product.
 Matrix pack_doubled(const Matrix& stacked, Index p) {
   Matrix out(p * (p + 1) / 2, stacked.cols());
   Index row = 0;
