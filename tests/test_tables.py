@@ -92,9 +92,9 @@ def test_matrix() -> None:
     matrix = pd.DataFrame([[0.992, 0.668, -0.1254], [0.668, 10.598, 0.0], [-0.1254, 0.0, 0.87]], names, names)
     assert format_matrix(matrix).splitlines() == [
         "         y1      y2     w_1",
-        "y1     0.992",
-        "y2     0.668  10.598",
-        "w_1   -0.125   0.000   0.870",
+        "y1    0.992",
+        "y2    0.668  10.598",
+        "w_1  -0.125   0.000   0.870",
     ]
 
 
