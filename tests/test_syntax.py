@@ -177,6 +177,10 @@ def test_a_modifier_may_continue_on_the_next_line():
     assert parse("f =~ a*\ny1 + lower(\n0)\n*y2") == parse("f =~ a*y1 + lower(0)*y2")
 
 
+def test_a_line_that_starts_with_a_minus_is_a_new_formula():
+    assert [c.text for c in parse("a == b -\n c\n-1 < a").constraints] == ["a == b - c", "-1 < a"]
+
+
 @pytest.mark.parametrize(
     ("header", "level"),
     [
@@ -411,7 +415,7 @@ def test_any_sequence_of_tokens_is_read_or_refused(text):
 NAMES = st.sampled_from(
     ["f", "y1", "x.1", "größe", "my var", "x1:x2", "NA", "level", "level:x", "Inf", "1", 'a"b']
 )
-NUMBERS = st.floats(allow_nan=False, allow_infinity=False).map(lambda v: f"({v!r})".replace("e+", "e"))
+NUMBERS = st.floats(-1e100, 1e100).map(lambda v: f"({v!r})".replace("e+", "e"))
 MODIFIERS = st.one_of(
     NUMBERS.map("{}*".format),
     NUMBERS.map("start({})*".format),
