@@ -280,7 +280,20 @@ def test_printing_is_one_parameter_a_line():
     ]
 
 
-@pytest.mark.skipif(not reference.REFERENCE.is_dir(), reason="the reference cases are not on this machine")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "f =~ lower(-Inf)*upper(Inf)*y",
+        "block: 1\ny ~ x\nlevel: 2\ny ~ x",
+        "f =~ equal(c(a, NA))*y",
+        "f =~ 2*y + 3*y",
+        "y ~ 'NA' + 'level' + 'x 1' + \"it's\"",
+    ],
+)
+def test_printing_of_odd_texts_reads_back(text):
+    assert parse(str(parse(text))) == parse(text)
+
+
 @pytest.mark.parametrize("case", reference.names())
 def test_reference_models_are_read_and_printed(case):
     model = parse(reference.model(case))
