@@ -51,6 +51,8 @@ void Objective::require_length(ConstVectorRef theta) const {
 
 bool Objective::prepare(ConstVectorRef theta, State& state) const {
   require_length(theta);
+  // An infinite path can leave finite moments behind.
+  if (!theta.allFinite()) return false;
   state.blocks.resize(blocks_.size());
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
     if (!blocks_[b].evaluate(theta, state.blocks[b])) return false;

@@ -9,7 +9,7 @@ namespace {
 // Rows whose cross-products equal a positive semidefinite scatter matrix of `count` clusters, at most count -
 // 1 of them when the clusters are counted in whole numbers.
 Matrix factor_rows(const Matrix& scatter) {
-  const Vector scale = scatter.diagonal().cwiseMax(0.0).cwiseSqrt();
+  const Vector scale = scatter.diagonal().cwiseAbs().cwiseSqrt();
   const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
   const Matrix correlation = inverse.asDiagonal() * scatter * inverse.asDiagonal();
   Eigen::SelfAdjointEigenSolver<Matrix> eigen(correlation);

@@ -17,7 +17,9 @@ from msem.partable import Parameter, ParameterTable
 from msem.sample import ClusterArrays, SampleStatistics
 
 Floats = NDArray[np.float64]
-Row = tuple[str, str, str, int, float, str]  # lhs, op, rhs, level, value, label; "=" is fixed, "" is on its own
+Row = tuple[
+    str, str, str, int, float, str
+]  # lhs, op, rhs, level, value, label; "=" is fixed, "" is on its own
 
 
 def parameter_table(rows: Sequence[Row]) -> tuple[ParameterTable, Floats]:
@@ -134,7 +136,9 @@ def factor_rows(slope: float = 0.4) -> list[Row]:
 def random_case(seed: int, both: int, within: int, between: int, sizes: Sequence[int]) -> Case:
     """Random structure and values: factors, paths (also reciprocal), labels within and across levels."""
     rng = np.random.default_rng(seed)
-    y, x, w = ([f"{kind}{i + 1}" for i in range(n)] for kind, n in (("y", both), ("x", within), ("w", between)))
+    y, x, w = (
+        [f"{kind}{i + 1}" for i in range(n)] for kind, n in (("y", both), ("x", within), ("w", between))
+    )
     single = not y and not x
     rows = [] if single else _level_rows(rng, 1, y, x)
     rows += _level_rows(rng, 1 if single else 2, y, w)
