@@ -12,16 +12,25 @@
 'ok'
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 from msem.api import cfa, growth, sem
+from msem.compare import compare
 from msem.demo import load_demo
 from msem.fit import Fit
+from msem.levelfit import SegregatedFit
+from msem.levelwise import saturated, segregated
 from msem.moments import LevelMoments
+from msem.version import __version__
 
-try:
-    __version__ = version("msem")
-except PackageNotFoundError:  # a source tree that is not installed
-    __version__ = "0.0.0"
-
-__all__ = ["Fit", "LevelMoments", "cfa", "growth", "load_demo", "sem"]
+__all__ = [
+    "Fit",
+    "LevelMoments",
+    "SegregatedFit",
+    "__version__",
+    "cfa",
+    "compare",
+    "growth",
+    "load_demo",
+    "saturated",
+    "segregated",
+    "sem",
+]

@@ -14,6 +14,7 @@ from msem.errors import ConvergenceWarning, IdentificationWarning, ImproperSolut
 from msem.estimation import estimate, single_sample, two_level_sample
 from msem.fit import Fit
 from msem.inference import Information, sampling_covariance
+from msem.moments import LevelMoments
 from msem.options import Options, StandardErrors
 from msem.partable import ParameterTable, parameter_table
 from msem.samples import Prepared, Source, prepare
@@ -72,8 +73,8 @@ def sem(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
     meanstructure : bool, optional
         Whether a single-level model has means; default: if the text has an intercept. Two-level models always have.
     information : {"observed", "expected", "first_order"}, optional
-        What standard errors come from; default "observed", and "expected" for single-level models, as in lavaan.
-        "first_order" (outer products of cluster scores) needs raw data.
+        What standard errors come from; default "observed", and "expected" for single-level models, as in lavaan, and
+        for `LevelMoments`, whose statistics are expectations. "first_order" (outer products of cluster scores) needs raw data.
     se : {"standard", "none"}
     max_iterations : int, default 500
     tolerance : float, default 1e-12
@@ -127,7 +128,7 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         orthogonal=options.get("orthogonal", False),
         meanstructure=options.get("meanstructure"),
     )
-    information = options.get("information") or ("observed" if table.nlevels == 2 else "expected")
+    information = options.get("information") or default_information(table, data)
     require_choice("information", information, get_args(Information))
     require_choice("se", options.get("se", "standard"), get_args(StandardErrors))
     source = Source(
@@ -139,6 +140,11 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         options.get("sample_cov_rescale", True),
     )
     return fit_table(table, prepare(table, source), information, options)
+
+
+def default_information(table: ParameterTable, data: Any) -> Information:
+    """Observed for two-level data, expected for one level, as in lavaan, and for moments, which have no other."""
+    return "observed" if table.nlevels == 2 and not isinstance(data, LevelMoments) else "expected"
 
 
 def fit_table(

@@ -134,6 +134,14 @@ def read_frame(frame: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
     return table
 
 
+def numeric_columns(frame: Any) -> list[str]:
+    """Names of the numeric and boolean columns of a frame, or all of a mapping of arrays."""
+    if isinstance(frame, Mapping):
+        return [str(name) for name in frame]
+    schema = read_frame(frame).collect_schema()
+    return [name for name, kind in schema.items() if kind.is_numeric() or kind == nw.Boolean]
+
+
 def series_from(name: str, values: Any) -> nw.Series[Any]:
     """Wrap one array or series of a mapping."""
     native = nw.from_native(values, series_only=True, pass_through=True)

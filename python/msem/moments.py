@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from msem.covariance import require_covariance
 from msem.errors import DataError
 from msem.gamma import moment_names, saturated_information, unvech, vech
+from msem.momentchecks import matching_names, named_means, size_table
 from msem.sample import SampleStatistics
 from msem.statistics import expected_statistics
 
@@ -88,12 +89,12 @@ class LevelMoments:
         unit = [*both, *(name for name in within.columns if name not in both)]
         cluster = [name for name in between.columns if name not in both]
         second = [*both, *cluster]
-        sizes = _size_table(self.cluster_sizes, self.nobs, self.nclusters)
+        sizes = size_table(self.cluster_sizes, self.nobs, self.nclusters)
         store = object.__setattr__
         store(self, "within_cov", within.loc[unit, unit])
         store(self, "between_cov", between.loc[second, second])
-        within_mean = _means(self.within_mean, unit, "within_mean")
-        between_mean = _means(self.between_mean, second, "between_mean")
+        within_mean = named_means(self.within_mean, unit, "within_mean")
+        between_mean = named_means(self.between_mean, second, "between_mean")
         between_mean[both] += within_mean[both]  # only their sum is identified
         within_mean[both] = 0.0
         store(self, "within_mean", within_mean)
@@ -101,13 +102,14 @@ class LevelMoments:
         store(self, "cluster_sizes", sizes)
         if self.acov is not None:
             names = self.moment_names
-            if sorted(map(str, self.acov.index)) != sorted(names) or list(self.acov.index) != list(
+            given = matching_names(names, list(map(str, self.acov.index)))
+            if sorted(map(str, self.acov.index)) != sorted(given) or list(self.acov.index) != list(
                 self.acov.columns
             ):
                 raise DataError(
                     f"acov must have rows and columns named {names[0]}, {names[1]}, ... as in `moment_names`"
                 )
-            store(self, "acov", self.acov.loc[names, names])
+            store(self, "acov", self.acov.loc[given, given].set_axis(names).set_axis(names, axis=1))
 
     @property
     def within(self) -> LevelMoment:
@@ -193,6 +195,59 @@ class LevelMoments:
         )
         return pd.Series(values, index=self.moment_names)
 
+    def icc_table(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
+        """Intraclass correlations with delta-method standard errors: columns icc, se."""
+        names, n = self.moment_names, len(self.both)
+        gamma = self.gamma(kind).to_numpy()
+        at = {name: i for i, name in enumerate(names)}
+        icc = self.icc
+        total = np.diag(self.within_cov)[:n] + np.diag(self.between_cov)[:n]
+        se = []
+        for k, name in enumerate(self.both):
+            pair = [at[f"{name}~~{name}"], at[f"{name}~~{name}.l2"]]
+            slope = np.array([-icc.iloc[k], 1 - icc.iloc[k]]) / total[k]
+            se.append(float(np.sqrt(slope @ gamma[np.ix_(pair, pair)] @ slope)))
+        return pd.DataFrame({"icc": icc, "se": se}, index=list(self.both))
+
+    def restrict(self, within: Sequence[str], between: Sequence[str]) -> LevelMoments:
+        """Moments of some of the variables of each level, with their part of Gamma.
+
+        Raises
+        ------
+        DataError
+            If a variable is not among those of a level.
+        """
+        for level, wanted, cov in (
+            ("within", within, self.within_cov),
+            ("between", between, self.between_cov),
+        ):
+            absent = [name for name in wanted if name not in cov.columns]
+            if absent:
+                raise DataError(
+                    f"the {level} covariance matrix has no {', '.join(absent)}; it has {', '.join(cov.columns)}"
+                )
+        within, between = list(within), list(between)
+        if within == list(self.within_cov.columns) and between == list(self.between_cov.columns):
+            return self
+        both = [name for name in within if name in between]
+        only = [name for name in between if name not in both]
+        data = None if self.data is None else self.data.restrict(within, only, len(both))
+        part = replace(
+            self,
+            within_cov=self.within_cov.loc[within, within],
+            between_cov=self.between_cov.loc[between, between],
+            within_mean=self.within.mean[within],
+            between_mean=self.between.mean[between],
+            acov=None,
+            llf=np.nan,
+            data=data,
+        )
+        if self.acov is None:
+            return part
+        names = matching_names(part.moment_names, self.moment_names)
+        acov = self.acov.loc[names, names].set_axis(part.moment_names).set_axis(part.moment_names, axis=1)
+        return replace(part, acov=acov)
+
     def information(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
         """Information about the moments: their joint saturated likelihood's, or the inverse of `acov`.
 
@@ -239,51 +294,6 @@ class LevelMoments:
             return _from_json(json.loads(Path(path).read_text(encoding="utf-8")))
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is not a file of level moments written by msem: {error}") from error
-
-
-def _means(given: pd.Series | Mapping[str, float] | None, names: list[str], what: str) -> pd.Series:
-    series = pd.Series(dict(given) if given is not None else {}, dtype=float)
-    unknown = [name for name in series.index if name not in names]
-    if unknown:
-        raise DataError(
-            f"{what} names {', '.join(map(str, unknown))}, which the covariance matrix does not have"
-        )
-    missing = [name for name in names if name not in series.index]
-    if missing and what == "between_mean" and len(series):
-        raise DataError(f"{what} has no value for {', '.join(missing)}")
-    series = series.reindex(names).fillna(0.0)
-    if not np.all(np.isfinite(series)):
-        raise DataError(f"{what} must be finite")
-    return series
-
-
-def _size_table(
-    sizes: Sequence[int] | Mapping[int, int] | None, nobs: float, nclusters: float
-) -> Mapping[int, int] | None:
-    if not (np.isfinite(nobs) and np.isfinite(nclusters)):
-        raise DataError("nobs (units) and nclusters are needed: they set the precision of the moments")
-    if nclusters < 2:
-        raise DataError(f"nclusters is {nclusters:g}: at least two clusters are needed")
-    if nobs < nclusters:
-        raise DataError(f"nobs ({nobs:g} units) is smaller than nclusters ({nclusters:g})")
-    if nobs == nclusters:
-        raise DataError("nobs equals nclusters: with one unit per cluster the levels cannot be told apart")
-    if sizes is None:
-        return None
-    if isinstance(sizes, Mapping):
-        table = {int(n): int(j) for n, j in sizes.items()}
-    else:
-        values, counts = np.unique(np.asarray(sizes, dtype=np.int64), return_counts=True)
-        table = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    if any(n < 1 or j < 0 for n, j in table.items()):
-        raise DataError("cluster_sizes must be positive sizes, or a mapping from size to number of clusters")
-    total, clusters = sum(n * j for n, j in table.items()), sum(table.values())
-    if clusters != nclusters or total != nobs:
-        raise DataError(
-            f"cluster_sizes describe {clusters} clusters with {total} units, "
-            f"but nclusters is {nclusters:g} and nobs is {nobs:g}"
-        )
-    return dict(sorted(table.items()))
 
 
 def _to_json(moments: LevelMoments) -> dict[str, Any]:

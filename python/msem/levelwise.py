@@ -1,0 +1,158 @@
+"""`saturated` and `segregated`: level-specific moments and what can be fitted to them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+
+from msem.api import require_choice, warn
+from msem.data import clustered_data, numeric_columns
+from msem.errors import DataError, DataWarning, ModelError
+from msem.levelfit import SegregatedFit
+from msem.moments import LevelMoments
+from msem.partable import ParameterTable, parameter_table
+from msem.sample import SampleStatistics
+from msem.samples import Source, prepare
+from msem.saturated import Method as SaturatedMethod
+from msem.saturated import estimate_saturated
+from msem.segregated import Gamma, Method, fit_level, require_separable
+from msem.statistics import sample_statistics
+from msem.syntax import parse
+
+
+def saturated(
+    data: Any,
+    *,
+    cluster: str | None = None,
+    within: Sequence[str] | None = None,
+    between: Sequence[str] | None = None,
+    method: SaturatedMethod = "scoring",
+) -> LevelMoments:
+    """Estimate unrestricted within and between covariance matrices and means by maximum likelihood.
+
+    Parameters
+    ----------
+    data : data frame or SampleStatistics
+        One row per unit.
+    cluster : str
+        Column with the cluster ids.
+    within, between : sequence of str, optional
+        Variables of each level; one in both lists is at both levels. Default: all numeric columns, those that are
+        constant within clusters at the between level only, the others at both. With only one list given, the other
+        level has the variables that the list does not settle: `within` alone makes its variables both-level.
+    method : {"scoring", "em"}
+        See `LevelMoments`; EM keeps the between matrix positive semidefinite.
+
+    Returns
+    -------
+    LevelMoments
+        Carrying the statistics of the data, from which Gamma is computed when asked for.
+
+    Raises
+    ------
+    DataError
+        If the data cannot identify the moments.
+    """
+    if isinstance(data, SampleStatistics):
+        return estimate_saturated(data, method=method)
+    if cluster is None:
+        raise DataError('name the column with the cluster ids, cluster="..."')
+    if within is None and between is None:
+        within, between = infer_levels(data, cluster)
+    elif within is None or between is None:
+        only = list(within if within is not None else between or ())
+        within = between = only
+    both = [name for name in within if name in set(between)]
+    unit = [*both, *(name for name in within if name not in both)]
+    only_between = [name for name in between if name not in both]
+    if not unit:
+        raise ModelError("no variable varies within clusters: there is no within level to estimate")
+    clustered = clustered_data(data, [*unit, *only_between], cluster)
+    if clustered.dropped_no_cluster:
+        warnings.warn(
+            f"{clustered.dropped_no_cluster} rows have no cluster id ({cluster}) and were left out",
+            DataWarning,
+            stacklevel=2,
+        )
+    return estimate_saturated(sample_statistics(clustered, unit, only_between, len(both)), method=method)
+
+
+def infer_levels(data: Any, cluster: str) -> tuple[list[str], list[str]]:
+    """Numeric columns that vary within clusters, and all numeric columns."""
+    names = [name for name in numeric_columns(data) if name != cluster]
+    clustered = clustered_data(data, names, cluster)
+    codes = clustered.codes
+    assert codes is not None
+    order = np.argsort(codes, kind="stable")
+    same = codes[order][1:] == codes[order][:-1]
+    within = [name for name, column in clustered.columns.items() if np.any(np.diff(column[order])[same] != 0)]
+    return within, names
+
+
+def segregated(
+    model: str,
+    data: Any,
+    *,
+    cluster: str | None = None,
+    method: Method = "likelihood",
+    gamma: Gamma = "observed",
+    fixed_x: bool = True,
+    std_lv: bool = False,
+    orthogonal: bool = False,
+) -> SegregatedFit:
+    """Fit each level of a model by itself to the saturated moments, with standard errors that hold.
+
+    The saturated matrix of a level is an estimate. Fitting it as if it had been observed on J clusters gives between
+    standard errors that are too small and a test that rejects true models; these are reported as naive only.
+
+    Parameters
+    ----------
+    model : str
+        A two-level model in lavaan's language.
+    data : LevelMoments, data frame or SampleStatistics
+        Moments, or data to estimate them from (then with `cluster`).
+    cluster : str
+        Column with the cluster ids.
+    method : {"likelihood", "ml", "uls"}
+        "likelihood": the level as specified and the other saturated (Ryu & West, 2009), in the likelihood of the
+        statistics that the moments imply; works when the between matrix is not positive definite. "ml": normal
+        discrepancy of the level's matrix with sandwich standard errors and adjusted tests (Yuan & Bentler, 2007).
+        "uls": least squares on the standardized matrix, with the same corrections.
+    gamma : {"observed", "expected"}
+        Information that Gamma, the asymptotic covariance of the moments, is the inverse of; used by "ml" and "uls" if
+        the moments do not carry their own.
+    fixed_x, std_lv, orthogonal
+        As in `sem`.
+
+    Returns
+    -------
+    SegregatedFit
+
+    Raises
+    ------
+    DataError
+        If ``method="ml"`` meets a matrix that is not positive definite.
+    UnsupportedError
+        If the levels share parameters.
+    """
+    require_choice("method", method, get_args(Method))
+    require_choice("gamma", gamma, get_args(Gamma))
+    table = parameter_table(parse(model), fixed_x=fixed_x, std_lv=std_lv, orthogonal=orthogonal)
+    if table.nlevels != 2:
+        raise ModelError("segregated fits need a model with 'level: 1' and 'level: 2' blocks")
+    require_separable(table)
+    moments = model_moments(table, data, cluster)
+    within, between = (fit_level(table, moments, level, method, gamma) for level in (1, 2))
+    fit = SegregatedFit(within, between)
+    warn(dict.fromkeys(fit.problems))
+    return fit
+
+
+def model_moments(table: ParameterTable, data: Any, cluster: str | None) -> LevelMoments:
+    """Saturated moments of the variables of a model, from moments of more variables or from data."""
+    if not isinstance(data, LevelMoments):
+        return estimate_saturated(prepare(table, Source(data, cluster)).statistics)
+    return data.restrict((*table.both, *table.within_only), (*table.both, *table.between_only))

@@ -1,0 +1,291 @@
+"""Level-specific fits from saturated moments, each level by itself, with standard errors that hold."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import chdtrc
+
+from msem.checks import find_problems
+from msem.discrepancy import (
+    LevelDiscrepancy,
+    least_squares_weight,
+    normal_gamma,
+    normal_weight,
+    scaled_solve,
+)
+from msem.errors import DataError, UnsupportedError
+from msem.estimation import Estimate, Sample, estimate, single_sample, two_level_sample
+from msem.gamma import vech
+from msem.inference import Sampling, sampling_covariance
+from msem.levelfit import LevelFit
+from msem.moments import LevelMoments
+from msem.partable import Parameter, ParameterTable
+from msem.sample import SampleStatistics
+from msem.single import least_squares_loss
+from msem.special_tables import partially_saturated_table, saturated_table
+from msem.statistics import expected_statistics
+
+Floats = NDArray[np.float64]
+Method = Literal["likelihood", "ml", "uls"]
+Gamma = Literal["observed", "expected"]
+NAMES = {1: "within", 2: "between"}
+
+
+def fit_level(
+    table: ParameterTable, moments: LevelMoments, level: int, method: Method, gamma: Gamma
+) -> LevelFit:
+    """Fit one level of a two-level model to saturated moments.
+
+    Parameters
+    ----------
+    table : ParameterTable
+        Of the whole model.
+    moments : LevelMoments
+        Of exactly the variables of the table.
+    level : {1, 2}
+    method : {"likelihood", "ml", "uls"}
+    gamma : {"observed", "expected"}
+        Information that Gamma is the inverse of, if the moments do not carry one.
+
+    Returns
+    -------
+    LevelFit
+    """
+    if method == "likelihood":
+        return _fit_likelihood(table, moments, level)
+    return _fit_discrepancy(table, moments, level, method, gamma)
+
+
+def require_separable(table: ParameterTable) -> None:
+    """Refuse parameters shared by both levels: no level can be fitted without the other."""
+    levels: dict[int, set[int]] = {}
+    for r in table.rows:
+        if r.free:
+            levels.setdefault(r.free, set()).add(r.level)
+    shared = [k for k, found in levels.items() if len(found) > 1]
+    if shared:
+        names = table.names()
+        raise UnsupportedError(
+            f"the levels share {', '.join(names[k - 1] for k in shared)}, so they cannot be fitted one by one; "
+            "fit both together, msem.sem(model, moments), or drop the labels"
+        )
+
+
+# -- likelihood: the other level saturated -----------------------------------------------------------------------
+
+
+def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int) -> LevelFit:
+    sample = two_level_sample(moments.expected_statistics)
+    whole = partially_saturated_table(table, level)
+    found = estimate(whole, sample)
+    sampling = sampling_covariance(found.objective, found.theta, "expected", found.optimum.active)
+    problems = find_problems(found.objective, found.optimum, sampling)
+    kept = [i for i, r in enumerate(found.table.rows) if r.level == level]
+    rows = tuple(found.table.rows[i] for i in kept)
+    own = sorted({r.free - 1 for r in rows if r.free})
+    renumber = {k + 1: n + 1 for n, k in enumerate(own)}
+    rows = tuple(replace(r, free=renumber.get(r.free, 0)) for r in rows)
+    full = saturated_table(table).npar
+    df = full - whole.npar
+    statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
+    implied = found.objective.implied(found.theta)[level].observed.cov.to_numpy()
+    names = sample.covs[level].columns
+    jacobian = found.objective.core.jacobian(found.theta, level - 1)[:, own]
+    naive = _naive_covariance(
+        jacobian, implied, _sample_size(moments, level), means=level == 2, names=len(names)
+    )
+    return LevelFit(
+        level=level,
+        method="likelihood",
+        rows=rows,
+        theta=found.theta[own],
+        vcov=sampling.vcov[np.ix_(own, own)],
+        vcov_naive=naive,
+        tests=_likelihood_ratio(statistic, df),
+        problems=problems,
+        moments=moments,
+    )
+
+
+def _likelihood_ratio(statistic: float, df: int) -> pd.DataFrame:
+    p = float(chdtrc(df, statistic)) if df > 0 else np.nan
+    return pd.DataFrame(
+        {"statistic": [statistic], "df": [float(df)], "pvalue": [p], "scaling": [1.0]},
+        index=["likelihood_ratio"],
+    )
+
+
+def _naive_covariance(jacobian: Floats, implied: Floats, nobs: float, *, means: bool, names: int) -> Floats:
+    """Inverse single-level information, as if the moments had been observed on `nobs` units."""
+    used = jacobian if means else jacobian[names:]
+    k = used.shape[1]
+    estimated = np.flatnonzero(np.abs(used).max(axis=0, initial=0.0) > 0)
+    out = np.full((k, k), np.nan)
+    if np.linalg.eigvalsh(implied)[0] <= 0 or not len(estimated):
+        return out
+    d = used[:, estimated]
+    information = nobs * d.T @ normal_weight(implied, means) @ d
+    with contextlib.suppress(np.linalg.LinAlgError):
+        out[np.ix_(estimated, estimated)] = scaled_solve(information, np.eye(len(estimated)))
+    return out
+
+
+# -- discrepancies: the level's matrix by itself ---------------------------------------------------------------
+
+
+def _fit_discrepancy(
+    table: ParameterTable, moments: LevelMoments, level: int, method: Method, gamma: Gamma
+) -> LevelFit:
+    cov = moments.between_cov if level == 2 else moments.within_cov
+    if method == "ml":
+        _require_positive_definite(cov, level)
+    means = level == 2
+    alone = level_table(table, level, means)
+    sample = single_sample(_level_statistics(moments, level, means))
+    unit = _standard_unit(moments, level)
+    loss = least_squares_loss(cov.to_numpy(), moments.between.mean.to_numpy() if means else None, unit)
+    found = estimate(alone, sample, loss=loss if method == "uls" else None)
+    solution = _solution(found, sample, conditional_gamma(table, moments, level, gamma), method, means, unit)
+    implied = found.objective.implied(found.theta)[1].observed.cov.to_numpy()
+    vcov, naive, sampling = _covariances(found, solution, implied, means)
+    return LevelFit(
+        level=level,
+        method=method,
+        rows=tuple(replace(r, level=level) for r in found.table.rows),
+        theta=found.theta,
+        vcov=vcov,
+        vcov_naive=naive,
+        tests=solution.tests() if not sampling.unidentified else _likelihood_ratio(np.nan, 0),
+        problems=find_problems(found.objective, found.optimum, sampling),
+        moments=moments,
+    )
+
+
+def _covariances(
+    found: Estimate, solution: LevelDiscrepancy, implied: Floats, means: bool
+) -> tuple[Floats, Floats, Sampling]:
+    """Sandwich and naive covariance matrices over the free parameters, and the check of identification."""
+    sampling = sampling_covariance(found.objective, found.theta, "expected", found.optimum.active)
+    k = len(found.theta)
+    corrected, naive = np.full((k, k), np.nan), np.full((k, k), np.nan)
+    own = np.flatnonzero(np.isfinite(np.diag(sampling.vcov)))
+    if len(own) and not sampling.unidentified:
+        part = replace(solution, jacobian=solution.jacobian[:, own])
+        pick = np.ix_(own, own)
+        corrected[pick] = part.covariance()
+        random = np.diag(solution.gamma) > 0
+        naive[pick] = part.covariance(normal_gamma(implied, means, random) / solution.nobs)
+    return corrected, naive, sampling
+
+
+def _solution(
+    found: Estimate, sample: Sample, gamma: Floats, method: Method, means: bool, unit: Floats
+) -> LevelDiscrepancy:
+    implied = found.objective.implied(found.theta)[1].observed
+    cov, n = implied.cov.to_numpy(), implied.nobserved
+    jacobian = found.objective.core.jacobian(found.theta, 0)
+    residual = vech(sample.covs[1].to_numpy() - cov)
+    if means:
+        residual = np.concatenate([sample.means[1].to_numpy() - implied.mean.to_numpy(), residual])
+    else:
+        jacobian = jacobian[n:]
+    nobs = sample.statistics.nobs
+    if method == "uls":
+        weight = least_squares_weight(unit, means)
+        statistic = nobs * float(residual @ weight @ residual)
+    else:
+        weight = normal_weight(cov, means)
+        statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
+    return LevelDiscrepancy(residual, jacobian, weight, gamma, nobs, statistic)
+
+
+def level_table(table: ParameterTable, level: int, means: bool) -> ParameterTable:
+    """One level of a model as a single-level model of its own.
+
+    Without `means` intercepts are left out: the within means of variables at both levels are 0 by definition, and
+    those of within-only variables do not belong to the covariance structure.
+    """
+    rows = [r for r in table.block(level) if means or r.op != "~1"]
+    numbers: dict[int, int] = {}
+    for r in rows:
+        if r.free:
+            numbers.setdefault(r.free, len(numbers) + 1)
+
+    def alone(r: Parameter) -> Parameter:
+        return replace(r, level=1, free=numbers.get(r.free, 0))
+
+    return ParameterTable(tuple(map(alone, rows)), 1, 1, means, table.fixed_x, None)
+
+
+def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> Floats:
+    """Gamma of one level's moments given those of the fixed covariates, whose rows and columns are zero."""
+    information = moments.information(gamma)
+    names = moments.moment_names
+    given = _given_moments(table, moments)
+    free = np.array([name not in given for name in names])
+    matrix = information.to_numpy()[np.ix_(free, free)]
+    full = np.zeros((len(names),) * 2)
+    full[np.ix_(free, free)] = scaled_solve(matrix, np.eye(len(matrix)))
+    p, nb = len(moments.within_cov), len(moments.between_cov)
+    first_b, first_mean = p * (p + 1) // 2, p * (p + 1) // 2 + nb * (nb + 1) // 2
+    if level == 1:
+        index = np.arange(first_b)
+    else:
+        nboth = len(moments.both)
+        between_means = [
+            *range(first_mean, first_mean + nboth),
+            *range(first_mean + p, first_mean + p + nb - nboth),
+        ]
+        index = np.array([*between_means, *range(first_b, first_mean)])
+    return full[np.ix_(index, index)]
+
+
+def _given_moments(table: ParameterTable, moments: LevelMoments) -> set[str]:
+    """Names of the moments of fixed covariates."""
+    given: set[str] = set()
+    for level, suffix, only in ((1, "", moments.within_cov.columns), (2, ".l2", moments.between_cov.columns)):
+        exo = set(table.exogenous(level)) & set(only)
+        given |= {f"{a}~~{b}{suffix}" for a in exo for b in exo}
+        given |= {f"{a}~1{suffix}" for a in exo}
+    return given
+
+
+def _level_statistics(moments: LevelMoments, level: int, means: bool) -> SampleStatistics:
+    part = moments.between if level == 2 else moments.within
+    cov, names = part.cov.to_numpy(), tuple(part.cov.columns)
+    mean = part.mean.to_numpy() if means else np.zeros(len(cov))
+    if np.linalg.eigvalsh(cov)[0] <= 0:
+        # least squares never looks at these statistics; they only have to be some sample of that size
+        cov = np.diag(_standard_unit(moments, level))
+    nobs = _sample_size(moments, level)
+    return expected_statistics(np.empty((0, 0)), cov, mean, [1.0], [nobs], (), names, 0, source="moments")
+
+
+def _sample_size(moments: LevelMoments, level: int) -> float:
+    return moments.nclusters if level == 2 else moments.nobs - moments.nclusters
+
+
+def _standard_unit(moments: LevelMoments, level: int) -> Floats:
+    """Variance that standardizes each variable: the level's own, at least a twentieth of the total."""
+    cov = moments.between_cov if level == 2 else moments.within_cov
+    other = moments.within_cov if level == 2 else moments.between_cov
+    own = dict(zip(cov.columns, np.diag(cov), strict=True))
+    rest = dict(zip(other.columns, np.diag(other), strict=True))
+    return np.array([max(v, 0.05 * (abs(v) + abs(rest.get(name, 0.0)))) for name, v in own.items()])
+
+
+def _require_positive_definite(cov: pd.DataFrame, level: int) -> None:
+    sd = np.sqrt(np.abs(np.diag(cov)))
+    sd[sd == 0] = 1.0
+    smallest = float(np.linalg.eigvalsh(cov.to_numpy() / np.outer(sd, sd))[0])
+    if smallest <= 1e-10:
+        raise DataError(
+            f"the {NAMES[level]} covariance matrix is not positive definite (smallest eigenvalue of its correlations "
+            f'{smallest:.3g}), so method="ml" has no solution; use method="likelihood" (default) or method="uls"'
+        )
