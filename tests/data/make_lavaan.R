@@ -7,7 +7,8 @@
 # stopping points.
 suppressMessages(library(lavaan))
 
-demo <- read.csv(gzfile("python/msem/demo.csv.gz"))
+source_file <- "python/msem/demo.csv.gz"
+demo <- read.csv(gzfile(source_file))
 target <- "tests/data/lavaan_demo.json"
 
 two_level <- "
@@ -42,11 +43,21 @@ cases <- list(
                             args = list(meanstructure = TRUE, std.lv = TRUE))
 )
 
-# The gradient is that of -logl / N; lavaan's information is per cluster in a two-level model.
+# lavaan's information is per independent unit: per cluster in a two-level model.
+information <- function(fit, kind) {
+  independent <- if (lavInspect(fit, "nlevels") > 1) lavInspect(fit, "nclusters") else lavInspect(fit, "nobs")
+  independent * lavTech(fit, paste0("information.", kind))
+}
+
+# Its gradient is that of -logl / N.
 newton_step <- function(fit) {
-  units <- sum(lavInspect(fit, "nobs"))
-  independent <- if (lavInspect(fit, "nlevels") > 1) lavInspect(fit, "nclusters") else units
-  drop(solve(independent * lavTech(fit, "information.observed"), units * drop(lavTech(fit, "gradient"))))
+  drop(solve(information(fit, "observed"), lavInspect(fit, "nobs") * drop(lavTech(fit, "gradient"))))
+}
+
+standard_errors <- function(fit, free, kind) {
+  errors <- numeric(length(free))
+  errors[free > 0] <- sqrt(diag(solve(information(fit, kind))))[free]
+  errors
 }
 
 fit_case <- function(case) {
@@ -73,16 +84,19 @@ results_of <- function(case) {
   fit <- fit_case(case)
   table <- as.data.frame(parTable(fit))
   if (is.null(table$level)) table$level <- 1L
-  gradient <- lavTech(fit, "gradient")
+  table$se_expected <- standard_errors(fit, table$free, "expected")
+  table$se_observed <- standard_errors(fit, table$free, "observed")
+  stopifnot(all.equal(table$se, table$se_observed, tolerance = 1e-6))
   measures <- unclass(fitMeasures(fit))
   stored <- list(
-    fun = case$fun, model = case$model, cluster = case$cluster, args = case$args,
+    fun = case$fun, model = case$model, cluster = case$cluster,
+    args = if (length(case$args)) case$args else setNames(list(), character()),
     npar = lavInspect(fit, "npar"), nobs = lavInspect(fit, "nobs"),
-    gradient_max = max(abs(gradient)),
+    gradient_max = max(abs(lavTech(fit, "gradient"))),
     logl = as.numeric(logLik(fit)), unrestricted_logl = measures[["unrestricted.logl"]],
     fit_measures = as.list(measures),
     baseline = as.list(measures[c("baseline.chisq", "baseline.df")]),
-    parameters = table[, c("lhs", "op", "rhs", "level", "free", "est", "se")],
+    parameters = table[, c("lhs", "op", "rhs", "level", "free", "est", "se_observed", "se_expected")],
     h1 = matrices(lavInspect(fit, "h1")), implied = matrices(lavInspect(fit, "implied"))
   )
   if (!is.null(case$cluster)) {
@@ -94,6 +108,7 @@ results_of <- function(case) {
 
 out <- list(
   versions = list(lavaan = as.character(packageVersion("lavaan")), R = as.character(getRversion())),
+  data_md5 = unname(tools::md5sum(source_file)),
   cases = lapply(cases, results_of)
 )
 for (name in names(out$cases)) {
