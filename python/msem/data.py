@@ -147,7 +147,9 @@ def series_from(name: str, values: Any) -> nw.Series[Any]:
 def float_column(name: str, series: nw.Series[Any]) -> Floats:
     """Values as float64, nan where missing; a float64 column without nulls is not copied."""
     kind = series.dtype
-    if kind == nw.Object or (kind == nw.Unknown and series.null_count() == len(series)):
+    if series.null_count() == len(series):
+        return np.full(len(series), np.nan)
+    if kind == nw.Object:
         return objects_as_floats(name, series)
     if not (kind.is_numeric() or kind == nw.Boolean):
         native = getattr(series.to_native(), "dtype", kind)
