@@ -1,0 +1,171 @@
+"""Time msem and its peers on the same data, in one run, in alternation: `python bench/run.py --help`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from cases import BY_NAME, Case
+
+HERE = Path(__file__).parent
+COMMANDS = {
+    "msem": [sys.executable, str(HERE / "run_msem.py")],
+    "lavaan": ["Rscript", "--vanilla", str(HERE / "run_lavaan.R")],
+    "openmx": ["Rscript", "--vanilla", str(HERE / "run_openmx.R")],
+}
+ONLY = {"openmx": ("demo",)}  # its model is written out by hand
+QUICK = ("demo", "wide")
+TIMES = ["seconds", "repeats", "ratio", "core_seconds", "peak_mb"]
+SHOWN = ["case", "program", "version", *TIMES, "logl", "gap", "chisq"]
+MACHINE = ["date", "commit", "cpu", "cores", "os", "python", "numpy"]
+FIELDS = [*SHOWN, "converged", "note", "r", *MACHINE]
+
+Measured = dict[str, str]  # what one fit reports; without "seconds" it failed, and "note" says why
+Row = dict[str, object]
+
+
+def write_case(case: Case, folder: Path) -> list[str]:
+    """Model text and data as files, for every program to read."""
+    model, data = folder / f"{case.name}.lav", folder / f"{case.name}.csv"
+    if not data.exists():
+        model.write_text(case.model)
+        case.make().to_csv(data, index=False)
+    return [str(model), str(data)]
+
+
+def run_process(command: list[str], log: Path, limit: float) -> tuple[str, int]:
+    """Why the process failed ("" if it did not), and its peak memory in MiB."""
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        timer = threading.Timer(limit, process.kill)
+        timer.start()
+        _, status, usage = os.wait4(process.pid, 0)  # unlike Popen.wait, it gives this child's memory
+        in_time = timer.is_alive()
+        timer.cancel()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    peak = round(usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+    if process.returncode == 0:
+        return "", peak
+    lines = log.read_text().strip().splitlines() or ["no output"]
+    return f"failed: {lines[-1].strip()}" if in_time else f"stopped after {limit:g} s", peak
+
+
+def measure(program: str, case: Case, folder: Path, limit: float) -> Measured:
+    """One fit in a process of its own."""
+    result = folder / "result.txt"
+    files = [*write_case(case, folder), *write_case(BY_NAME["demo"], folder), str(result)]
+    failure, peak = run_process([*COMMANDS[program], *files], folder / "log.txt", limit)
+    if failure:
+        return {"note": failure}
+    reported = dict(line.split("\t", 1) for line in result.read_text().splitlines())
+    return reported | {"peak_mb": str(peak)}
+
+
+def run_case(case: Case, programs: list[str], repeats: int, folder: Path, limit: float) -> list[Row]:
+    """Alternate the programs, so that a busy minute of the machine falls on all of them."""
+    runs: dict[str, list[Measured]] = {p: [] for p in programs if case.name in ONLY.get(p, BY_NAME)}
+    for _ in range(repeats):
+        for program, measured in runs.items():
+            if not measured or "seconds" in measured[-1]:
+                latest = measure(program, case, folder, limit)
+                measured.append(latest)
+                print(f"{case.name:10} {program:8} {latest.get('seconds', latest.get('note'))}", flush=True)
+    return summarise(case, runs)
+
+
+def summarise(case: Case, runs: dict[str, list[Measured]]) -> list[Row]:
+    """One row per program, with its time as a multiple of msem's and its distance from the best optimum."""
+    rows = [program_row(case, program, measured) for program, measured in runs.items()]
+    best = max((float(str(row["logl"])) for row in rows if row["logl"]), default=np.nan)
+    own = next((row["seconds"] for row in rows if row["program"] == "msem"), "")
+    for row in rows:
+        row["gap"] = f"{best - float(str(row['logl'])):.6f}" if row["logl"] else ""
+        row["ratio"] = f"{float(str(row['seconds'])) / float(str(own)):.3g}" if own and row["seconds"] else ""
+    return rows
+
+
+def program_row(case: Case, program: str, measured: list[Measured]) -> Row:
+    done = [m for m in measured if "seconds" in m]
+    last = measured[-1]
+    row: Row = {field: last.get(field, "") for field in FIELDS}
+    for field in ("seconds", "core_seconds", "peak_mb"):
+        values = [float(m[field]) for m in done if field in m]
+        row[field] = f"{statistics.median(values):.4g}" if values else ""
+    for field in ("logl", "chisq"):
+        row[field] = f"{float(last[field]):.6f}" if field in last else ""
+    return row | {"case": case.name, "program": program, "repeats": len(done)}
+
+
+def machine() -> Row:
+    """What the figures depend on besides the programs."""
+    describe = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
+    values = (
+        datetime.datetime.now(datetime.UTC).date().isoformat(),
+        subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip(),
+        cpu_model(),
+        os.cpu_count(),
+        platform.platform(),
+        platform.python_version(),
+        np.__version__,
+    )
+    return dict(zip(MACHINE, values, strict=True))
+
+
+def cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def write_results(rows: list[Row], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as out:
+        writer = csv.DictWriter(out, FIELDS)
+        writer.writeheader()
+        writer.writerows(row | machine() for row in rows)
+
+
+def markdown(rows: list[Row]) -> str:
+    lines = [SHOWN, ["---"] * len(SHOWN), *([str(row[field]) for field in SHOWN] for row in rows)]
+    notes = [f"\n{row['case']}, {row['program']}: {row['note']}" for row in rows if row["note"]]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), *notes])
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", nargs="+", choices=list(BY_NAME), help="default: all of them")
+    parser.add_argument("--peers", nargs="+", choices=["none", "lavaan", "openmx"], default=["lavaan"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=900, help="seconds after which a process is stopped")
+    parser.add_argument("--quick", action="store_true", help=f"one repeat of {' and '.join(QUICK)}")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "latest.csv")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    names = options.cases or (QUICK if options.quick else BY_NAME)
+    programs = ["msem", *(peer for peer in options.peers if peer != "none")]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            repeats = 1 if options.quick else options.repeats
+            rows += run_case(BY_NAME[name], programs, repeats, Path(folder), options.limit)
+    write_results(rows, options.output)
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()

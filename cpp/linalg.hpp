@@ -1,0 +1,59 @@
+// Dense linear algebra with explicit failure: a factorisation that is not possible is a `false`, never a
+// number.
+#pragma once
+
+#include <Eigen/Dense>
+#include <cmath>
+#include <vector>
+
+namespace msem {
+
+using Matrix = Eigen::MatrixXd;
+using Vector = Eigen::VectorXd;
+using Index = Eigen::Index;
+using ConstMatrixRef = Eigen::Ref<const Matrix>;
+using ConstVectorRef = Eigen::Ref<const Vector>;
+
+constexpr double kLog2Pi = 1.8378770664093454835606594728112;
+
+// Lower Cholesky factor of a symmetric matrix and its log determinant.
+class Cholesky {
+ public:
+  // Returns false unless `a` is finite and positive definite.
+  bool compute(const Matrix& a) {
+    llt_.compute(a);
+    if (llt_.info() != Eigen::Success) return false;
+    log_det_ = 0;
+    for (Index i = 0; i < a.rows(); ++i) log_det_ += 2 * std::log(llt_.matrixLLT()(i, i));
+    return std::isfinite(log_det_);
+  }
+  double log_det() const { return log_det_; }
+  Matrix inverse() const { return llt_.solve(Matrix::Identity(llt_.rows(), llt_.cols())); }
+  Matrix lower() const { return llt_.matrixL(); }
+  // L^-1 x
+  Matrix whiten(Matrix x) const {
+    llt_.matrixL().solveInPlace(x);
+    return x;
+  }
+  // L^-T x
+  Matrix whiten_transposed(Matrix x) const {
+    llt_.matrixU().solveInPlace(x);
+    return x;
+  }
+
+ private:
+  Eigen::LLT<Matrix> llt_;
+  double log_det_ = 0;
+};
+
+inline void symmetrise(Matrix& a) { a = (0.5 * (a + a.transpose())).eval(); }
+
+// A column of k stacked n x m matrices, seen as matrices.
+inline Eigen::Map<const Matrix> slice(const Matrix& stacked, Index column, Index rows, Index cols) {
+  return {stacked.col(column).data(), rows, cols};
+}
+inline Eigen::Map<Matrix> slice(Matrix& stacked, Index column, Index rows, Index cols) {
+  return {stacked.col(column).data(), rows, cols};
+}
+
+}  // namespace msem

@@ -1,0 +1,64 @@
+// What every discrepancy between model-implied moments and data offers, so that the objective needs to know
+// no more of a likelihood than this. Complete data, least squares and, later, missing data or random slopes
+// each implement it.
+//
+// Invariants
+//   * Unit-level variables come first, those at both levels before those within only; `mean_w`, `cov_w` are
+//   over
+//     all p of them. `mean_b`, `cov_b` are over the both-level variables followed by the q between-only ones.
+//   * A single-level sample has p = 0: its variables are all "between" and every row is a cluster.
+//   * The value is on the scale of -2 log L. `gradient` is with respect to the moments, symmetric for
+//   covariances,
+//     with d value = sum(gradient .* d moments) over full matrices.
+//   * `expected` and `observed` are on the scale of the log-likelihood: half the (expected) second
+//   derivatives.
+#pragma once
+
+#include <memory>
+
+#include "linalg.hpp"
+
+namespace msem {
+
+struct Moments {
+  Vector mean_w, mean_b;
+  Matrix cov_w, cov_b;
+};
+
+// Derivatives of the moments of one block with respect to the k parameters that enter it.
+struct Tangents {
+  Matrix mean;  // n x k
+  Matrix cov;   // n^2 x k, each column a symmetric matrix
+  Index n() const { return mean.rows(); }
+  Index k() const { return mean.cols(); }
+};
+
+// An information matrix by the blocks its parameters enter.
+struct BlockInformation {
+  Matrix ww, wb, bb;
+};
+
+// Everything that is known at one point of moment space; immutable.
+class LossPoint {
+ public:
+  virtual ~LossPoint() = default;
+  double value() const { return value_; }
+  virtual Moments gradient() const = 0;
+  virtual BlockInformation expected(const Tangents& within, const Tangents& between) const = 0;
+  virtual BlockInformation observed(const Tangents& within, const Tangents& between) const = 0;
+  // Matrices F_w, F_b of equal height with [F_w F_b]'[F_w F_b] the expected information. Its condition number
+  // is the square root of the information's, which matters when covariates have huge means.
+  virtual std::pair<Matrix, Matrix> factor(const Tangents& within, const Tangents& between) const = 0;
+
+ protected:
+  double value_ = 0;
+};
+
+class Loss {
+ public:
+  virtual ~Loss() = default;
+  // Null outside the domain of the discrepancy.
+  virtual std::unique_ptr<LossPoint> at(const Moments& moments) const = 0;
+};
+
+}  // namespace msem

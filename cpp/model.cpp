@@ -1,0 +1,149 @@
+#include "model.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace msem {
+
+namespace {
+
+// Gradients of a function of the observed moments, carried to all variables and through (I-A)^-1.
+struct Adjoint {
+  Matrix symmetric;  // E' G E
+  Matrix directed;   // E' G Sigma
+  Vector intercept;  // E' g
+
+  Adjoint(const BlockPoint& at, const Vector& g, const Matrix& G) {
+    const Index n = G.rows();
+    const Matrix half = at.paths.topRows(n).transpose() * G;  // E' G, observed columns
+    symmetric = half * at.paths.topRows(n);
+    directed = half * at.total.topRows(n);
+    intercept = at.paths.topRows(n).transpose() * g;
+  }
+};
+
+// <G, d2 Sigma> + <g, d2 mu> for one pair of entries.
+double pair_curvature(const Entry& a, const Entry& b, const BlockPoint& at, const Adjoint& adj) {
+  if (a.slot > b.slot) return pair_curvature(b, a, at, adj);
+  if (a.slot != Slot::kDirected) return 0;  // the moments are linear in S and m
+  const int i = a.row, j = a.col, k = b.row, l = b.col;
+  const Matrix& E = at.paths;
+  const Matrix& P = adj.symmetric;
+  const Matrix& Q = adj.directed;
+  switch (b.slot) {
+    case Slot::kDirected:
+      return 2 * (E(j, k) * Q(i, l) + E(l, i) * Q(k, j) + at.total(j, l) * P(i, k)) +
+             adj.intercept(i) * E(j, k) * at.mean(l) + adj.intercept(k) * E(l, i) * at.mean(j);
+    case Slot::kSymmetric:
+      return k == l ? 2 * E(j, k) * P(k, i) : 2 * (E(j, k) * P(l, i) + E(j, l) * P(k, i));
+    default:
+      return adj.intercept(i) * E(j, k);
+  }
+}
+
+}  // namespace
+
+Block::Block(int nobserved, int nvariables, std::vector<Entry> entries)
+    : nobserved_(nobserved), nvariables_(nvariables), entries_(std::move(entries)) {
+  for (const Entry& e : entries_) {
+    const bool inside = e.row >= 0 && e.row < nvariables && e.col >= 0 && e.col < nvariables;
+    if (!inside || e.parameter < -1) throw std::invalid_argument("block entry out of range");
+    if (e.parameter >= 0) {
+      free_.push_back(e);
+      parameters_.push_back(e.parameter);
+    }
+  }
+  std::sort(parameters_.begin(), parameters_.end());
+  parameters_.erase(std::unique(parameters_.begin(), parameters_.end()), parameters_.end());
+  for (const Entry& e : free_) {
+    const auto found = std::lower_bound(parameters_.begin(), parameters_.end(), e.parameter);
+    local_.push_back(static_cast<int>(found - parameters_.begin()));
+  }
+}
+
+bool Block::evaluate(ConstVectorRef theta, BlockPoint& point) const {
+  const Index m = nvariables_;
+  Matrix directed = Matrix::Identity(m, m);
+  Matrix symmetric = Matrix::Zero(m, m);
+  Vector intercept = Vector::Zero(m);
+  bool any_path = false;
+  for (const Entry& e : entries_) {
+    const double x = e.parameter < 0 ? e.value : theta[e.parameter];
+    if (e.slot == Slot::kDirected) {
+      directed(e.row, e.col) -= x;
+      any_path = true;
+    } else if (e.slot == Slot::kSymmetric) {
+      symmetric(e.row, e.col) = symmetric(e.col, e.row) = x;
+    } else {
+      intercept(e.row) = x;
+    }
+  }
+  if (!any_path) {
+    point.paths.setIdentity(m, m);
+    point.total = std::move(symmetric);
+    point.mean = std::move(intercept);
+  } else {
+    point.paths = directed.partialPivLu().inverse();
+    point.total.noalias() = point.paths * symmetric * point.paths.transpose();
+    point.mean.noalias() = point.paths * intercept;
+  }
+  return point.total.allFinite() && point.mean.allFinite();
+}
+
+Tangents Block::tangents(const BlockPoint& at) const {
+  const Index n = nobserved_;
+  Tangents out;
+  out.mean.setZero(n, static_cast<Index>(parameters_.size()));
+  out.cov.setZero(n * n, static_cast<Index>(parameters_.size()));
+  for (std::size_t f = 0; f < free_.size(); ++f) {
+    const Entry& e = free_[f];
+    const auto column = at.paths.col(e.row).head(n);
+    if (e.slot == Slot::kIntercept) {
+      out.mean.col(local_[f]) += column;
+      continue;
+    }
+    auto cov = slice(out.cov, local_[f], n, n);
+    if (e.slot == Slot::kSymmetric && e.row == e.col) {
+      cov.noalias() += column * column.transpose();
+      continue;
+    }
+    const bool directed = e.slot == Slot::kDirected;
+    const Vector other = directed ? at.total.col(e.col).head(n) : at.paths.col(e.col).head(n);
+    cov.noalias() += column * other.transpose();
+    cov.noalias() += other * column.transpose();
+    if (directed) out.mean.col(local_[f]) += column * at.mean(e.col);
+  }
+  return out;
+}
+
+void Block::pull_back(const BlockPoint& at, const Vector& mean_gradient, const Matrix& cov_gradient,
+                      Vector& out) const {
+  const Adjoint adj(at, mean_gradient, cov_gradient);
+  for (const Entry& e : free_) {
+    double d = 0;
+    if (e.slot == Slot::kDirected) {
+      d = 2 * adj.directed(e.row, e.col) + adj.intercept(e.row) * at.mean(e.col);
+    } else if (e.slot == Slot::kSymmetric) {
+      d = adj.symmetric(e.row, e.col) * (e.row == e.col ? 1 : 2);
+    } else {
+      d = adj.intercept(e.row);
+    }
+    out[e.parameter] += d;
+  }
+}
+
+Matrix Block::curvature(const BlockPoint& at, const Vector& mean_gradient, const Matrix& cov_gradient) const {
+  const Adjoint adj(at, mean_gradient, cov_gradient);
+  const Index k = static_cast<Index>(parameters_.size());
+  Matrix out = Matrix::Zero(k, k);
+  for (std::size_t a = 0; a < free_.size(); ++a) {
+    for (std::size_t b = 0; b <= a; ++b) {
+      const double d = pair_curvature(free_[a], free_[b], at, adj);
+      out(local_[a], local_[b]) += d;
+      if (a != b) out(local_[b], local_[a]) += d;
+    }
+  }
+  return out;
+}
+
+}  // namespace msem

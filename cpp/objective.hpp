@@ -1,0 +1,61 @@
+// The objective: theta -> implied moments of every block -> sum over groups of a loss of these moments.
+// Const throughout, so that threads can share one.
+#pragma once
+
+#include "model.hpp"
+#include "twolevel.hpp"
+
+namespace msem {
+
+struct Group {
+  std::shared_ptr<const Loss> loss;
+  int within = -1;  // index into blocks; -1 for a single-level group
+  int between = -1;
+};
+
+struct Evaluation {
+  bool in_domain = false;
+  double value = 0;  // -2 log L, +infinity outside the domain
+  Vector gradient;   // of value
+};
+
+class Objective {
+ public:
+  Objective(int npar, std::vector<Block> blocks, std::vector<Group> groups);
+
+  int npar() const { return npar_; }
+  const std::vector<Block>& blocks() const { return blocks_; }
+  const std::vector<Group>& groups() const { return groups_; }
+
+  double value(ConstVectorRef theta) const;
+  Evaluation evaluate(ConstVectorRef theta) const;
+  // Both are empty outside the domain.
+  Matrix expected_information(ConstVectorRef theta) const;
+  Matrix observed_information(ConstVectorRef theta) const;
+  // T' H T for observed information H and a basis T (npar x m), the change of basis made in the tangents:
+  // exact where H itself would lose its digits to covariates with huge means.
+  Matrix observed_information_in(ConstVectorRef theta, const Matrix& basis) const;
+  // A matrix F with F'F the expected information.
+  Matrix information_factor(ConstVectorRef theta) const;
+  // Cluster scores of one group whose loss is a TwoLevelLoss: J x npar.
+  Matrix scores(ConstVectorRef theta, const ClusterData& clusters, int group) const;
+  Vector cluster_loglik(ConstVectorRef theta, const ClusterData& clusters, int group) const;
+  // Implied means, covariances of all variables of a block (observed first).
+  bool implied(ConstVectorRef theta, int block, BlockPoint& point) const;
+  // Derivatives of the observed moments of a block: mean then lower triangle by column, all npar columns.
+  Matrix jacobian(ConstVectorRef theta, int block) const;
+
+ private:
+  struct State;
+  bool prepare(ConstVectorRef theta, State& state) const;
+  Tangents tangents(const State& state, int block) const;
+  const std::vector<int>& parameters(int block) const;
+  Matrix gather(const BlockInformation& part, const Group& group, Matrix total) const;
+
+  int npar_;
+  std::vector<Block> blocks_;
+  std::vector<Group> groups_;
+  std::vector<int> none_;
+};
+
+}  // namespace msem

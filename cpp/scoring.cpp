@@ -1,0 +1,181 @@
+#include "scoring.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace msem {
+
+namespace {
+
+constexpr double kMaxDamping = 1e8;
+constexpr double kNewtonBelow = 1.0;      // decrement from which Newton steps are tried
+constexpr double kSmallPivot = 1e-9;      // of the scaled information: below it the factor is used
+constexpr double kNegligible = 1e-8;      // decrement at which rounding may end the iterations
+constexpr double kRankTolerance = 1e-11;  // relative, for singular values of the scaled factor
+
+Vector inverse_scale(const Vector& diagonal) {
+  return diagonal.unaryExpr([](double d) { return d > 0 ? 1 / std::sqrt(d) : 0.0; });
+}
+
+// Solves (I + damping diag I) x = g in correlation metric; false when it is not safely positive definite.
+bool solve_information(const Matrix& information, const Vector& g, double damping, Vector& x) {
+  const Vector scale = inverse_scale(information.diagonal());
+  Matrix c = scale.asDiagonal() * information * scale.asDiagonal();
+  for (Index i = 0; i < c.rows(); ++i) c(i, i) = (scale[i] > 0 ? c(i, i) : 1.0) + damping;
+  const Eigen::LLT<Matrix> llt(c);
+  if (llt.info() != Eigen::Success) return false;
+  const double pivot = llt.matrixLLT().diagonal().cwiseAbs2().minCoeff();
+  if (!(pivot > kSmallPivot)) return false;
+  x = scale.cwiseProduct(llt.solve(scale.cwiseProduct(g)));
+  return x.allFinite();
+}
+
+// The same from F with F'F = I, by rank-revealing QR: exact for information of condition up to 1e22, and the
+// shortest step where parameters are not identified.
+bool solve_factor(const Matrix& factor, const Vector& g, Vector& x) {
+  const Vector scale = inverse_scale(factor.colwise().squaredNorm());
+  Eigen::ColPivHouseholderQR<Matrix> qr(factor * scale.asDiagonal());
+  qr.setThreshold(kRankTolerance);
+  const Index rank = qr.rank();
+  if (rank == 0) return false;
+  Vector y = qr.colsPermutation().transpose() * scale.cwiseProduct(g);
+  const auto r = qr.matrixR().topLeftCorner(rank, rank).triangularView<Eigen::Upper>();
+  Vector head = y.head(rank);
+  r.transpose().solveInPlace(head);
+  r.solveInPlace(head);
+  y.setZero();
+  y.head(rank) = head;
+  x = scale.cwiseProduct(qr.colsPermutation() * y);
+  return x.allFinite();
+}
+
+Matrix select(const Matrix& a, const std::vector<Index>& keep) {
+  if (static_cast<Index>(keep.size()) == a.cols()) return a;
+  return a(keep, keep);
+}
+
+class Scorer {
+ public:
+  Scorer(const Objective& objective, const Vector& lower, const Vector& upper, const ScoringOptions& options)
+      : objective_(objective), lower_(lower), upper_(upper), options_(options) {}
+
+  Optimum run(const Vector& start) {
+    Optimum out;
+    out.theta = clip(start);
+    current_ = objective_.evaluate(out.theta);
+    if (!current_.in_domain || !current_.gradient.allFinite()) {
+      out.stop = Stop::kBadStart;
+    } else {
+      out.stop = iterate(out);
+    }
+    out.value = current_.value;
+    out.gradient = current_.gradient;
+    out.active = active(out.theta);
+    return out;
+  }
+
+ private:
+  Vector clip(const Vector& theta) const { return theta.cwiseMax(lower_).cwiseMin(upper_); }
+
+  // Bounds that the downhill direction pushes against.
+  std::vector<int> active(const Vector& theta) const {
+    std::vector<int> out(theta.size(), 0);
+    for (Index i = 0; i < theta.size(); ++i) {
+      if (theta[i] <= lower_[i] && current_.gradient[i] > 0) out[i] = -1;
+      if (theta[i] >= upper_[i] && current_.gradient[i] < 0) out[i] = 1;
+    }
+    return out;
+  }
+
+  // An undamped or damped step over the free parameters. Newton where the observed information allows it.
+  bool step(const Vector& theta, double damping, bool try_newton, Vector& delta, bool& newton) {
+    const std::vector<int> bound = active(theta);
+    std::vector<Index> keep;
+    for (Index i = 0; i < theta.size(); ++i) {
+      if (!bound[i]) keep.push_back(i);
+    }
+    delta.setZero(theta.size());
+    newton = false;
+    if (keep.empty()) return true;
+    const Vector g = -0.5 * current_.gradient(keep);
+    Vector x;
+    if (try_newton) {
+      newton = solve_information(select(objective_.observed_information(theta), keep), g, damping, x);
+    }
+    if (!newton) {
+      if (expected_.size() == 0) expected_ = objective_.expected_information(theta);
+      bool solved = solve_information(select(expected_, keep), g, damping, x);
+      if (!solved && damping == 0) {
+        const Matrix factor = objective_.information_factor(theta);
+        solved = solve_factor(factor(Eigen::all, keep), g, x);
+      }
+      if (!solved) return false;
+    }
+    delta(keep) = x;
+    return true;
+  }
+
+  Stop iterate(Optimum& out) {
+    double damping = 0, last = 1e300;
+    for (int count = 0; count < options_.max_iterations; ++count) {
+      expected_.resize(0, 0);
+      bool moved = false;
+      double decrement = 0;
+      while (!moved) {
+        Vector delta;
+        bool newton = false;
+        const bool solved = step(out.theta, damping, last < kNewtonBelow && damping == 0, delta, newton);
+        if (solved) {
+          const Vector next = clip(out.theta + delta);
+          decrement = -0.5 * current_.gradient.dot(next - out.theta);
+          if (damping == 0 && std::abs(decrement) < options_.tolerance) {
+            out.iterations.push_back({current_.value, decrement, damping, newton});
+            return Stop::kConverged;
+          }
+          moved = accept(out, next, decrement);
+        }
+        if (moved) {
+          out.iterations.push_back({current_.value, decrement, damping, newton});
+        } else {
+          if (damping == 0 && solved && std::abs(decrement) < kNegligible) return Stop::kConverged;
+          damping = std::max(1e-3, 10 * damping);
+          last = 1e300;
+          if (damping > kMaxDamping) return Stop::kNoProgress;
+        }
+      }
+      last = damping == 0 ? decrement : 1e300;
+      damping = damping < 5e-3 ? 0 : 0.1 * damping;
+    }
+    return Stop::kMaxIterations;
+  }
+
+  // Armijo on the projected step, with room for rounding in the value.
+  bool accept(Optimum& out, const Vector& next, double decrement) {
+    if (!(decrement > 0)) return false;
+    const double noise = 1e-13 * (1 + std::abs(current_.value));
+    Evaluation trial = objective_.evaluate(next);
+    if (!trial.in_domain || !trial.gradient.allFinite()) return false;
+    if (trial.value > current_.value - 2e-4 * decrement + (decrement < 1e-4 ? noise : 0.0)) return false;
+    current_ = std::move(trial);
+    out.theta = next;
+    return true;
+  }
+
+  const Objective& objective_;
+  const Vector &lower_, &upper_;
+  ScoringOptions options_;
+  Evaluation current_;
+  Matrix expected_;
+};
+
+}  // namespace
+
+Optimum minimize(const Objective& objective, const Vector& start, const Vector& lower, const Vector& upper,
+                 const ScoringOptions& options) {
+  const Index n = objective.npar();
+  if (start.size() != n || lower.size() != n || upper.size() != n)
+    throw std::invalid_argument("start and bounds must have one element per parameter");
+  return Scorer(objective, lower, upper, options).run(start);
+}
+
+}  // namespace msem

@@ -1,0 +1,35 @@
+// Fisher scoring with Levenberg-Marquardt damping and bounds, finished by Newton steps.
+//
+// Steps and the stopping rule g' I^-1 g (the expected gain in -2 log L) do not change when parameters or
+// variables are rescaled: damping is relative to the diagonal of the information.
+#pragma once
+
+#include "objective.hpp"
+
+namespace msem {
+
+struct ScoringOptions {
+  int max_iterations = 500;
+  double tolerance = 1e-12;  // on the decrement g' I^-1 g
+};
+
+enum class Stop : int { kConverged = 0, kMaxIterations = 1, kNoProgress = 2, kBadStart = 3 };
+
+struct Iteration {
+  double value, decrement, damping;
+  bool newton;
+};
+
+struct Optimum {
+  Vector theta;
+  double value = 0;
+  Vector gradient;
+  Stop stop = Stop::kMaxIterations;
+  std::vector<int> active;  // -1 at its lower bound, 1 at its upper bound, 0 free
+  std::vector<Iteration> iterations;
+};
+
+Optimum minimize(const Objective& objective, const Vector& start, const Vector& lower, const Vector& upper,
+                 const ScoringOptions& options);
+
+}  // namespace msem

@@ -1,0 +1,184 @@
+#include "twolevel.hpp"
+
+#include <stdexcept>
+
+namespace msem {
+
+namespace {
+
+// Rows whose cross-products equal a positive semidefinite scatter matrix of `count` clusters, at most count -
+// 1 of them when the clusters are counted in whole numbers.
+Matrix factor_rows(const Matrix& scatter) {
+  const Vector scale = scatter.diagonal().cwiseMax(0.0).cwiseSqrt();
+  const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
+  const Matrix correlation = inverse.asDiagonal() * scatter * inverse.asDiagonal();
+  Eigen::SelfAdjointEigenSolver<Matrix> eigen(correlation);
+  const Index n = scatter.rows();
+  if (scatter.rows() && eigen.eigenvalues()(0) < -1e-8)
+    throw std::invalid_argument("a scatter matrix of cluster vectors is not positive semidefinite");
+  Index first = 0;
+  while (first < n && eigen.eigenvalues()(first) <= 1e-15 * static_cast<double>(n)) ++first;
+  Matrix rows = eigen.eigenvectors().rightCols(n - first).transpose();
+  rows = eigen.eigenvalues().tail(n - first).cwiseSqrt().asDiagonal() * rows * scale.asDiagonal();
+  return rows;
+}
+
+}  // namespace
+
+TwoLevelData::TwoLevelData(Index nboth_, const Matrix& ssw_, const Vector& sizes_, const Vector& counts_,
+                           const Matrix& means, const Matrix& scatter)
+    : p(ssw_.rows()),
+      nboth(nboth_),
+      q(means.cols() - ssw_.rows()),
+      nobs(sizes_.dot(counts_)),
+      nclusters(counts_.sum()),
+      sizes(sizes_),
+      counts(counts_),
+      ssw(ssw_) {
+  const Index m = p + q, s_count = sizes.size();
+  if (q < 0 || nboth > p || means.rows() != s_count || scatter.cols() != s_count || scatter.rows() != m * m)
+    throw std::invalid_argument("sufficient statistics have inconsistent shapes");
+  origin = means.transpose() * (counts.array() * sizes.array()).matrix() / nobs;
+  if (q) origin.tail(q) = means.rightCols(q).transpose() * counts / nclusters;
+  std::vector<Matrix> parts;
+  Index total = 0;
+  for (Index s = 0; s < s_count; ++s) {
+    parts.push_back(factor_rows(slice(scatter, s, m, m)));
+    total += 1 + parts.back().rows();
+  }
+  rows.setZero(total, 1 + m);
+  row_size.resize(total);
+  Index at = 0;
+  for (Index s = 0; s < s_count; ++s) {
+    const Index height = 1 + parts[s].rows();
+    rows(at, 0) = std::sqrt(counts[s]);
+    rows.row(at).tail(m) = std::sqrt(counts[s]) * (means.row(s).transpose() - origin).transpose();
+    rows.block(at + 1, 1, height - 1, m) = parts[s];
+    row_size.segment(at, height).setConstant(sizes[s]);
+    size_index.insert(size_index.end(), height, s);
+    at += height;
+  }
+  const auto z = rows.rightCols(q);
+  z_mean = z.transpose() * rows.col(0) / nclusters;
+  z_scatter = z.transpose() * z - nclusters * z_mean * z_mean.transpose();
+}
+
+std::unique_ptr<LossPoint> TwoLevelLoss::at(const Moments& moments) const {
+  auto point = std::make_unique<TwoLevelPoint>();
+  if (!point->prepare(data_, moments)) return nullptr;
+  return point;
+}
+
+bool TwoLevelPoint::prepare(const TwoLevelData& data, const Moments& moments) {
+  data_ = &data;
+  const Index p = data.p, q = data.q, b = data.nboth;
+  value_ = data.nobs * static_cast<double>(p) * kLog2Pi;
+  mu_ = -data.origin;
+  mu_.head(p) += moments.mean_w;
+  mu_.head(b) += moments.mean_b.head(b);
+  mu_.tail(q) += moments.mean_b.tail(q);
+  slopes_.setZero(p, q);
+  rows_z_.resize(data.rows.rows(), q);
+  if (q) {
+    if (!chol_z_.compute(moments.cov_b.bottomRightCorner(q, q))) return false;
+    slopes_.topRows(b) =
+        chol_z_.whiten_transposed(chol_z_.whiten(moments.cov_b.bottomLeftCorner(q, b))).transpose();
+    z_residual_ = chol_z_.whiten(data.z_mean - mu_.tail(q));
+    const Matrix half = chol_z_.whiten(data.z_scatter);
+    z_scatter_ = chol_z_.whiten(half.transpose()) + data.nclusters * z_residual_ * z_residual_.transpose();
+    rows_z_ =
+        chol_z_.whiten((data.rows.rightCols(q) - data.rows.col(0) * mu_.tail(q).transpose()).transpose())
+            .transpose();
+    value_ += data.nclusters * (static_cast<double>(q) * kLog2Pi + chol_z_.log_det()) + z_scatter_.trace();
+  }
+  return (p == 0 || prepare_unit_part(moments)) && std::isfinite(value_);
+}
+
+bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
+  const TwoLevelData& data = *data_;
+  const Index p = data.p, q = data.q, b = data.nboth;
+  Cholesky chol;
+  if (!chol.compute(moments.cov_w)) return false;
+  Matrix conditional = Matrix::Zero(p, p);  // C
+  conditional.topLeftCorner(b, b) = moments.cov_b.topLeftCorner(b, b);
+  if (q) conditional.topLeftCorner(b, b) -= slopes_.topRows(b) * moments.cov_b.bottomLeftCorner(q, b);
+  Matrix reduced = chol.whiten(chol.whiten(conditional).transpose());
+  symmetrise(reduced);
+  const Eigen::SelfAdjointEigenSolver<Matrix> eigen(reduced);
+  if (eigen.info() != Eigen::Success) return false;
+  lambda_ = eigen.eigenvalues();
+  v_ = chol.whiten_transposed(eigen.eigenvectors());
+  shrink_ = data.sizes * lambda_.transpose();
+  shrink_.array() += 1;
+  if (!(shrink_.minCoeff() > 1e-14)) return false;
+  value_ += data.nobs * chol.log_det() + data.counts.dot(shrink_.array().log().matrix().rowwise().sum());
+  shrink_ = shrink_.cwiseInverse().eval();
+
+  ssw_ = v_.transpose() * data.ssw * v_;
+  // Rotated residuals X = [(1, ybar, z) contrasts] V
+  Matrix residual = data.rows.middleCols(1, p);
+  residual.noalias() -= data.rows.col(0) * mu_.head(p).transpose();
+  if (q) residual.noalias() -= rows_z_ * (slopes_ * chol_z_.lower()).transpose();
+  const Matrix rotated = residual * v_;
+  row_shrink_.resize(rotated.rows(), p);
+  for (Index r = 0; r < rotated.rows(); ++r) row_shrink_.row(r) = shrink_.row(data.size_index[r]);
+  scaled_ = data.row_size.asDiagonal() * row_shrink_.cwiseProduct(rotated);
+  value_ += ssw_.trace() + scaled_.cwiseProduct(rotated).sum();
+
+  projection_.resize(b + q, p);
+  projection_.topRows(b) = v_.topRows(b);
+  if (q) projection_.bottomRows(q) = -(slopes_.transpose() * v_);
+  return true;
+}
+
+TwoLevelPoint::Canonical TwoLevelPoint::canonical_gradient() const {
+  const TwoLevelData& d = *data_;
+  Canonical g;
+  const Matrix by_size = d.row_size.cwiseInverse().asDiagonal() * scaled_;
+  g.c = -(scaled_.transpose() * scaled_);
+  g.c.diagonal() += shrink_.transpose() * d.counts.cwiseProduct(d.sizes);
+  g.w = -(scaled_.transpose() * by_size) - ssw_;
+  g.w.diagonal() += shrink_.transpose() * d.counts;
+  g.w.diagonal().array() += d.nobs - d.nclusters;
+  g.m = -2 * (scaled_.transpose() * d.rows.col(0));
+  g.b = -2 * (scaled_.transpose() * rows_z_);
+  return g;
+}
+
+Moments TwoLevelPoint::assemble(const Matrix& g_w, const Matrix& g_c, const Vector& g_m, const Matrix& g_b,
+                                const Matrix& g_zz, const Vector& g_z) const {
+  // Chain from (Sigma_w, C, m~, b~, z~, u~) to the moments of the two blocks.
+  const Index p = data_->p, q = data_->q, b = data_->nboth;
+  Moments out;
+  out.mean_b.setZero(b + q);
+  out.cov_b.setZero(b + q, b + q);
+  if (p) {
+    out.cov_w = v_ * g_w * v_.transpose();
+    out.mean_w = v_ * g_m;
+    out.cov_b = projection_ * g_c * projection_.transpose();
+    out.mean_b = projection_ * g_m;
+  }
+  if (q) {
+    if (p) {
+      // dB L = (T dSigma_b)_{.z} L^-T
+      const Matrix cross = projection_ * chol_z_.whiten_transposed(g_b.transpose()).transpose();
+      out.cov_b.rightCols(q) += 0.5 * cross;
+      out.cov_b.bottomRows(q) += 0.5 * cross.transpose();
+    }
+    const Matrix half = chol_z_.whiten_transposed(g_zz);
+    out.cov_b.bottomRightCorner(q, q) += chol_z_.whiten_transposed(half.transpose());
+    out.mean_b.tail(q) += chol_z_.whiten_transposed(g_z);
+  }
+  symmetrise(out.cov_b);
+  return out;
+}
+
+Moments TwoLevelPoint::gradient() const {
+  const Index q = data_->q;
+  const Canonical g = data_->p ? canonical_gradient() : Canonical{};
+  const Matrix g_zz = q ? Matrix(data_->nclusters * Matrix::Identity(q, q) - z_scatter_) : Matrix();
+  const Vector g_z = q ? Vector(-2 * data_->nclusters * z_residual_) : Vector();
+  return assemble(g.w, g.c, g.m, g.b, g_zz, g_z);
+}
+
+}  // namespace msem

@@ -1,0 +1,201 @@
+// Expected and observed information of the two-level likelihood.
+//
+// The cluster sizes enter the expected information through three p x p weight matrices, and the observed
+// information through three tensors of order p (p + 1 + q)^2, so that neither costs more for many distinct
+// sizes than for few once these are summed.
+#include "twolevel.hpp"
+
+namespace msem {
+
+namespace {
+
+// R' X R for each column of stacked symmetric n x n matrices X; R is n x m.
+Matrix rotate(const Matrix& stacked, const Matrix& r) {
+  const Index n = r.rows(), m = r.cols(), k = stacked.cols();
+  Matrix out(m * m, k);
+  const Eigen::Map<const Matrix> wide(stacked.data(), n, n * k);
+  const Matrix half = r.transpose() * wide;  // m x (n k)
+  for (Index a = 0; a < k; ++a) slice(out, a, m, m).noalias() = half.middleCols(a * n, n) * r;
+  return out;
+}
+
+Matrix scale_rows(const Matrix& x, const Matrix& weights) {
+  return Eigen::Map<const Vector>(weights.data(), weights.size()).asDiagonal() * x;
+}
+
+// Rows {i + j n} of a stack of n x m matrices: row i of each.
+Matrix row_of_each(const Matrix& stacked, Index i, Index n, Index m) {
+  Matrix out(m, stacked.cols());
+  for (Index j = 0; j < m; ++j) out.row(j) = stacked.row(i + j * n);
+  return out;
+}
+
+}  // namespace
+
+Whitened TwoLevelPoint::whiten_within(const Tangents& t) const {
+  Whitened out;
+  out.cov = rotate(t.cov, v_);
+  out.mean = v_.transpose() * t.mean;
+  return out;
+}
+
+Whitened TwoLevelPoint::whiten_between(const Tangents& t) const {
+  const Index p = data_->p, q = data_->q, b = data_->nboth, n = b + q, k = t.k();
+  Whitened out;
+  out.slope.resize(p * q, k);
+  out.zcov.resize(q * q, k);
+  if (p) {
+    out.cov = rotate(t.cov, projection_);
+    out.mean = projection_.transpose() * t.mean;
+  } else {
+    out.cov.resize(0, k);
+    out.mean.resize(0, k);
+  }
+  for (Index a = 0; q && a < k; ++a) {
+    const auto cov = slice(t.cov, a, n, n);
+    const Matrix right = chol_z_.whiten(cov.bottomRows(q)).transpose();  // dSigma_b[., z] L^-T
+    if (p) slice(out.slope, a, p, q).noalias() = projection_.transpose() * right;
+    slice(out.zcov, a, q, q) = chol_z_.whiten(right.bottomRows(q));
+  }
+  out.zmean = q ? chol_z_.whiten(t.mean.bottomRows(q)) : Matrix(0, k);
+  return out;
+}
+
+Matrix TwoLevelPoint::weights(int power) const {
+  const Vector w = data_->counts.cwiseProduct(data_->sizes.array().pow(power).matrix());
+  Matrix k = shrink_.transpose() * w.asDiagonal() * shrink_;
+  if (power == 0) k.array() += data_->nobs - data_->nclusters;
+  return k;
+}
+
+BlockInformation TwoLevelPoint::expected(const Tangents& within, const Tangents& between) const {
+  const Whitened b = whiten_between(between);
+  BlockInformation out{Matrix::Zero(within.k(), within.k()), Matrix::Zero(within.k(), b.k()),
+                       Matrix::Zero(b.k(), b.k())};
+  if (data_->p) {
+    const Whitened w = whiten_within(within);
+    const Vector per_mean = shrink_.transpose() * data_->counts.cwiseProduct(data_->sizes);
+    out.ww = 0.5 * w.cov.transpose() * scale_rows(w.cov, weights(0));
+    out.ww += w.mean.transpose() * per_mean.asDiagonal() * w.mean;
+    out.wb = 0.5 * w.cov.transpose() * scale_rows(b.cov, weights(1));
+    out.wb += w.mean.transpose() * per_mean.asDiagonal() * b.mean;
+    out.bb = 0.5 * b.cov.transpose() * scale_rows(b.cov, weights(2));
+    out.bb += b.mean.transpose() * per_mean.asDiagonal() * b.mean;
+    if (data_->q) {
+      out.bb += b.slope.transpose() * per_mean.replicate(data_->q, 1).asDiagonal() * b.slope;
+    }
+  }
+  out.bb += 0.5 * data_->nclusters * b.zcov.transpose() * b.zcov;
+  out.bb += data_->nclusters * b.zmean.transpose() * b.zmean;
+  return out;
+}
+
+std::pair<Matrix, Matrix> TwoLevelPoint::factor(const Tangents& within, const Tangents& between) const {
+  const Index p = data_->p, q = data_->q;
+  const Whitened b = whiten_between(between);
+  const Index height = 2 * p * p + p + p * q + q * q + q;
+  std::pair<Matrix, Matrix> out{Matrix::Zero(height, within.k()), Matrix::Zero(height, b.k())};
+  if (p) {
+    const Whitened w = whiten_within(within);
+    const Vector per_mean = (shrink_.transpose() * data_->counts.cwiseProduct(data_->sizes)).cwiseSqrt();
+    const Matrix k0 = weights(0), k1 = weights(1), k2 = weights(2);
+    const Matrix root = (0.5 * k0).cwiseSqrt();
+    const Matrix ratio = k1.cwiseQuotient(k0);
+    const Matrix rest = (0.5 * (k2 - k1.cwiseProduct(ratio))).cwiseMax(0.0).cwiseSqrt();
+    out.first.topRows(p * p) = scale_rows(w.cov, root);
+    out.second.topRows(p * p) = scale_rows(b.cov, root.cwiseProduct(ratio));
+    out.second.middleRows(p * p, p * p) = scale_rows(b.cov, rest);
+    out.first.middleRows(2 * p * p, p) = per_mean.asDiagonal() * w.mean;
+    out.second.middleRows(2 * p * p, p) = per_mean.asDiagonal() * b.mean;
+    if (q) out.second.middleRows(2 * p * p + p, p * q) = per_mean.replicate(q, 1).asDiagonal() * b.slope;
+  }
+  const double root_j = std::sqrt(data_->nclusters);
+  out.second.middleRows(2 * p * p + p + p * q, q * q) = std::sqrt(0.5) * root_j * b.zcov;
+  out.second.bottomRows(q) = root_j * b.zmean;
+  return out;
+}
+
+BlockInformation TwoLevelPoint::observed(const Tangents& within, const Tangents& between) const {
+  const Whitened b = whiten_between(between);
+  BlockInformation out{Matrix::Zero(within.k(), within.k()), Matrix::Zero(within.k(), b.k()),
+                       Matrix::Zero(b.k(), b.k())};
+  if (data_->p) {
+    const Whitened w = whiten_within(within);
+    out.ww = -w.cov.transpose() * scale_rows(w.cov, weights(0));
+    out.wb = -w.cov.transpose() * scale_rows(b.cov, weights(1));
+    out.bb = -b.cov.transpose() * scale_rows(b.cov, weights(2));
+    const Index p = data_->p, k = w.k();
+    const Eigen::Map<const Matrix> wide(w.cov.data(), p, p * k);
+    Matrix product = ssw_ * wide;  // SSW~ w~ for every direction
+    out.ww += 2 * w.cov.transpose() * Eigen::Map<const Matrix>(product.data(), p * p, k);
+    add_row_terms(w, b, out);
+    add_curvature_of_conditioning(b, canonical_gradient(), out.bb);
+  }
+  if (data_->q) add_z_terms(b, out.bb);
+  out.ww = (0.25 * (out.ww + out.ww.transpose())).eval();
+  out.wb *= 0.5;
+  out.bb = (0.25 * (out.bb + out.bb.transpose())).eval();
+  return out;
+}
+
+void TwoLevelPoint::add_row_terms(const Whitened& within, const Whitened& between,
+                                  BlockInformation& out) const {
+  // Second derivatives of sum_r n x_r' D x_r. With U = [Y, 1, z~] and, for each eigenvector i, omega the w~
+  // part and kappa the (c~, m~, b~) part of a direction:  2 sum_i [omega; kappa]' Q_i [omega; kappa], Q_i
+  // built from sum_r D_ri n_r^k U_r U_r', k = -1, 0, 1. The within mean tangent belongs to kappa as well.
+  const TwoLevelData& d = *data_;
+  const Index p = d.p, q = d.q, width = p + 1 + q;
+  Matrix u(d.rows.rows(), width);
+  u << scaled_, d.rows.col(0), rows_z_;
+  for (Index i = 0; i < p; ++i) {
+    const Vector d0 = row_shrink_.col(i);
+    const Matrix q1 = u.transpose() * d0.cwiseProduct(d.row_size).asDiagonal() * u;
+    const Matrix q0 = u.transpose() * d0.asDiagonal() * u;
+    const Matrix qm = scaled_.transpose() * d0.cwiseQuotient(d.row_size).asDiagonal() * scaled_;
+    Matrix kappa_b(width, between.k());
+    kappa_b.topRows(p) = row_of_each(between.cov, i, p, p);
+    kappa_b.row(p) = between.mean.row(i);
+    kappa_b.bottomRows(q) = row_of_each(between.slope, i, p, q);
+    const Matrix omega = row_of_each(within.cov, i, p, p);
+    const auto mean_w = within.mean.row(i);
+    // [omega; kappa_w] with kappa_w = (0, mean_w, 0)
+    const Matrix q_omega = q0.leftCols(p) * omega + q1.col(p) * mean_w;  // applied from the kappa side
+    out.bb += 2 * kappa_b.transpose() * (q1 * kappa_b);
+    out.wb += 2 * q_omega.transpose() * kappa_b;
+    out.ww += 2 * omega.transpose() * (qm * omega);
+    const Matrix cross = 2 * (omega.transpose() * q0.col(p).head(p)) * mean_w;
+    out.ww += cross + cross.transpose();
+    out.ww += 2 * q1(p, p) * mean_w.transpose() * mean_w;
+  }
+}
+
+void TwoLevelPoint::add_curvature_of_conditioning(const Whitened& between, const Canonical& g,
+                                                  Matrix& bb) const {
+  // C, B and the conditional mean are not linear in Sigma_b and mu_b:
+  //   d2C = -(dB_a Szz dB_b' + dB_b Szz dB_a'),  d2B = -(dB_a dSzz_b + dB_b dSzz_a) Szz^-1,
+  //   d2(mu_y - B mu_z) = -(dB_a dmu_z,b + dB_b dmu_z,a) - d2B mu_z.
+  const Index p = data_->p, q = data_->q, k = between.k();
+  if (q == 0) return;
+  const Eigen::Map<const Matrix> slopes(between.slope.data(), p, q * k);
+  const Matrix g_slopes = g.c * slopes;
+  bb -= 2 * between.slope.transpose() * Eigen::Map<const Matrix>(g_slopes.data(), p * q, k);
+  const Matrix g_b_slopes = g.b.transpose() * slopes;  // q x (q k): g_b' b~_a
+  const Matrix g_m_slopes = slopes.transpose() * g.m;  // (q k): b~_a' g_m
+  const Matrix with_cov = Eigen::Map<const Matrix>(g_b_slopes.data(), q * q, k).transpose() * between.zcov;
+  const Matrix with_mean = Eigen::Map<const Matrix>(g_m_slopes.data(), q, k).transpose() * between.zmean;
+  bb -= with_cov + with_cov.transpose() + with_mean + with_mean.transpose();
+}
+
+void TwoLevelPoint::add_z_terms(const Whitened& between, Matrix& bb) const {
+  const Index q = data_->q, k = between.k();
+  const double j = data_->nclusters;
+  bb += 2 * j * between.zmean.transpose() * between.zmean - j * between.zcov.transpose() * between.zcov;
+  const Eigen::Map<const Matrix> wide(between.zcov.data(), q, q * k);
+  const Matrix s_cov = z_scatter_ * wide;
+  bb += 2 * between.zcov.transpose() * Eigen::Map<const Matrix>(s_cov.data(), q * q, k);
+  const Matrix residual_cov = j * (wide.transpose() * z_residual_);  // (q k)
+  const Matrix cross = 2 * Eigen::Map<const Matrix>(residual_cov.data(), q, k).transpose() * between.zmean;
+  bb += cross + cross.transpose();
+}
+
+}  // namespace msem

@@ -1,0 +1,307 @@
+"""Fit measures: functions of log-likelihoods, degrees of freedom and counts, without a fit object.
+
+Names are lavaan's with underscores in place of dots. Residual measures (SRMR and others) are functions of
+moments; they are computed in `residuals` and passed through.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import chdtrc, chdtri, chndtr
+
+NAN = math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitMeasureInputs:
+    """Numbers that the fit measures are functions of.
+
+    Parameters
+    ----------
+    llf, unrestricted_llf : float
+        Log-likelihood at the estimates and of the saturated model; nan where there is no saturated model,
+        which makes every measure that needs it nan.
+    npar, df : int
+        Free parameters and degrees of freedom.
+    nobs : float
+        Number of units.
+    baseline_chisq : float
+        Chi-square of the baseline (independence) model; nan when it was not fitted.
+    baseline_df : int
+        Its degrees of freedom.
+    nclusters : float, optional
+        Number of clusters; None for a single-level model.
+    ngroups : int
+        Number of groups; RMSEA is multiplied by its square root (Steiger, 1998).
+    nvar : float
+        Number of observed variables measured on units, covariates included (within level of a two-level
+        model; mean over groups); needed by `gfi`.
+    fmin : float, optional
+        Minimum of the discrepancy function. Default: chi-square / (2 nobs) for a single-level model, nan for
+        a two-level one (see `twolevel_fmin`).
+    residual_chisq : float, optional
+        Residual-based statistic (`residuals.browne_residual_chisq`) that `gfi` uses instead of the
+        likelihood-ratio chi-square, as lavaan does for single-level models with complete data.
+    nmoments : int, optional
+        Number of sample moments (means included when they are modelled), for `agfi_lisrel` and `pgfi`.
+    gfi_lisrel : float, optional
+        Value of `residuals.lisrel_gfi`.
+    residuals : mapping of str to float
+        Residual measures in the order wanted: `residuals.level_residuals` (two levels) or
+        `residuals.residual_measures` (one).
+    """
+
+    llf: float
+    unrestricted_llf: float
+    npar: int
+    df: int
+    nobs: float
+    baseline_chisq: float = NAN
+    baseline_df: int = 0
+    nclusters: float | None = None
+    ngroups: int = 1
+    nvar: float = NAN
+    fmin: float | None = None
+    residual_chisq: float | None = None
+    nmoments: int | None = None
+    gfi_lisrel: float | None = None
+    residuals: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def chisq(self) -> float:
+        """Likelihood-ratio chi-square; rounding error below zero is cut off, a real shortfall is nan.
+
+        A saturated log-likelihood below the model's is not a maximum, and no test can be based on it.
+        """
+        value = 2 * (self.unrestricted_llf - self.llf)
+        if value >= 0:
+            return value
+        return 0.0 if value > -1e-9 * (1 + abs(self.llf)) else NAN
+
+
+def fit_measures(
+    inputs: FitMeasureInputs, *, ci_level: float = 0.90, close_h0: float = 0.05, notclose_h0: float = 0.08
+) -> pd.Series:
+    """Compute all fit measures.
+
+    Parameters
+    ----------
+    inputs : FitMeasureInputs
+        The numbers.
+    ci_level : float
+        Level of the confidence intervals of RMSEA and GFI.
+    close_h0, notclose_h0 : float
+        RMSEA under the null hypotheses of close fit (RMSEA <= `close_h0`) and of not-close fit
+        (RMSEA >= `notclose_h0`).
+
+    Returns
+    -------
+    pandas.Series
+        Floats named as in lavaan, dots replaced by underscores; `nclusters` and `bic_nclusters` are added
+        for two-level models. Undefined measures are nan: p-values without degrees of freedom, `nfi`, `ifi`
+        and `rni` when their denominator is zero, and `ifi` and `rfi` when the baseline model fits better
+        than its degrees of freedom (or, per degree of freedom, than the model), where lavaan prints 1.
+    """
+    chisq, df = inputs.chisq, inputs.df
+    chisq0, df0 = inputs.baseline_chisq, inputs.baseline_df
+    values = {
+        "npar": inputs.npar,
+        "fmin": _fmin(inputs),
+        "chisq": chisq,
+        "df": df,
+        "pvalue": chisq_pvalue(chisq, df),
+        "baseline_chisq": chisq0,
+        "baseline_df": df0,
+        "baseline_pvalue": chisq_pvalue(chisq0, df0),
+        **incremental_measures(chisq, df, chisq0, df0),
+        **_information_criteria(inputs),
+        **rmsea_measures(chisq, df, inputs.nobs, inputs.ngroups, ci_level, close_h0, notclose_h0),
+        **inputs.residuals,
+        **_population_gfi(inputs, ci_level),
+    }
+    if inputs.nclusters is None:
+        values |= _single_level(inputs)
+    return pd.Series(values, dtype=float, name="fit_measures")
+
+
+def chisq_pvalue(chisq: float, df: float) -> float:
+    """Upper tail probability of a chi-square; nan without degrees of freedom."""
+    return float(chdtrc(df, chisq)) if df > 0 else NAN
+
+
+def twolevel_fmin(llf: float, exogenous_llf: float, nobs: float, nvalues: float) -> float:
+    """Discrepancy of a two-level model on lavaan's scale.
+
+    Parameters
+    ----------
+    llf, exogenous_llf : float
+        Log-likelihood given the fixed covariates, and that of the covariates (0 when none is fixed).
+    nobs : float
+        Number of units.
+    nvalues : float
+        Number of data values: units times unit variables plus clusters times cluster variables.
+    """
+    return -(2 * (llf + exogenous_llf) + nvalues * math.log(2 * math.pi)) / (2 * nobs)
+
+
+def _fmin(inputs: FitMeasureInputs) -> float:
+    if inputs.fmin is not None:
+        return inputs.fmin
+    return inputs.chisq / (2 * inputs.nobs) if inputs.nclusters is None else NAN
+
+
+def incremental_measures(chisq: float, df: float, chisq0: float, df0: float) -> dict[str, float]:
+    """Compare the model (`chisq`, `df`) with the baseline model (`chisq0`, `df0`).
+
+    CFI and RNI: Bentler (1990), McDonald and Marsh (1990); TLI = NNFI: Tucker and Lewis (1973);
+    NFI: Bentler and Bonett (1980); RFI: Bollen (1986); IFI: Bollen (1989); PNFI: James, Mulaik and Brett
+    (1982). See `fit_measures` for undefined values.
+    """
+    excess, excess0 = chisq - df, chisq0 - df0
+    largest = max(excess, excess0, 0.0)
+    worse = chisq0 * df < chisq * df0
+    tli = 1 - excess * df0 / (excess0 * df) if excess0 * df != 0 else 1.0
+    nfi = _ratio(chisq0 - chisq, chisq0) if df > 0 else _ratio(chisq0, chisq0)
+    values = {
+        "cfi": 1 - max(excess, 0.0) / largest if largest > 0 else 1.0,
+        "tli": tli,
+        "nnfi": tli,
+        "rfi": 1.0 if df == 0 else NAN if worse else _ratio(chisq0 * df - chisq * df0, chisq0 * df),
+        "nfi": nfi,
+        "pnfi": _ratio(df, df0) * nfi,
+        "ifi": _ratio(chisq0 - chisq, chisq0 - df) if chisq0 > df else NAN,
+        "rni": 1 - _ratio(excess, excess0),
+    }
+    return values if math.isfinite(chisq + chisq0) else dict.fromkeys(values, NAN)
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator != 0 else NAN
+
+
+def _information_criteria(inputs: FitMeasureInputs) -> dict[str, float]:
+    """AIC (Akaike, 1974), BIC (Schwarz, 1978), BIC at (N + 2) / 24 (Sclove, 1987), BIC at clusters."""
+    deviance, npar = -2 * inputs.llf, inputs.npar
+    values = {
+        "logl": inputs.llf,
+        "unrestricted_logl": inputs.unrestricted_llf,
+        "aic": deviance + 2 * npar,
+        "bic": deviance + npar * math.log(inputs.nobs),
+        "ntotal": inputs.nobs,
+        "bic2": deviance + npar * math.log((inputs.nobs + 2) / 24),
+    }
+    if inputs.nclusters is not None:
+        values |= {
+            "nclusters": inputs.nclusters,
+            "bic_nclusters": deviance + npar * math.log(inputs.nclusters),
+        }
+    return values
+
+
+def noncentrality_interval(chisq: float, df: float, level: float) -> tuple[float, float]:
+    """Confidence interval of the noncentrality parameter (Steiger, 1990; Browne & Cudeck, 1992).
+
+    Each limit puts `chisq` at a tail probability of (1 - level) / 2; 0 where no noncentrality does.
+    Without degrees of freedom both limits are 0.
+    """
+    tail = (1 - level) / 2
+    if math.isnan(chisq):
+        return NAN, NAN
+    return _noncentrality(chisq, df, 1 - tail), _noncentrality(chisq, df, tail)
+
+
+def _noncentrality(chisq: float, df: float, probability: float) -> float:
+    """Noncentrality at which the distribution function at `chisq` equals `probability`."""
+    if df <= 0 or chndtr(chisq, df, 0.0) <= probability:
+        return 0.0
+    upper = chisq + 1.0
+    while chndtr(chisq, df, upper) > probability:
+        upper *= 2
+    return float(brentq(lambda ncp: chndtr(chisq, df, ncp) - probability, 0.0, upper, xtol=1e-12, rtol=1e-14))
+
+
+def rmsea_measures(
+    chisq: float,
+    df: float,
+    nobs: float,
+    ngroups: int = 1,
+    level: float = 0.90,
+    close_h0: float = 0.05,
+    notclose_h0: float = 0.08,
+) -> dict[str, float]:
+    """RMSEA, its interval and its tests.
+
+    RMSEA: Steiger and Lind (1980), Steiger (1990); interval and test of close fit: Browne and Cudeck (1992);
+    test of not-close fit: MacCallum, Browne and Sugawara (1996). `nobs` is the number of units at both
+    levels of a simultaneous two-level fit; level-specific fits of the between level should pass the number
+    of clusters (Ryu & West, 2009).
+    """
+    lower, upper = noncentrality_interval(chisq, df, level)
+
+    def rmsea(noncentrality: float) -> float:
+        return math.sqrt(ngroups * noncentrality / (df * nobs)) if df > 0 else 0.0 * noncentrality
+
+    def below(h0: float) -> float:
+        return float(chndtr(chisq, df, nobs * df * h0**2 / ngroups)) if df > 0 else NAN
+
+    return {
+        "rmsea": rmsea(_excess(chisq, df)),
+        "rmsea_ci_lower": rmsea(lower),
+        "rmsea_ci_upper": rmsea(upper),
+        "rmsea_ci_level": level,
+        "rmsea_pvalue": 1 - below(close_h0),
+        "rmsea_close_h0": close_h0,
+        "rmsea_notclose_pvalue": below(notclose_h0),
+        "rmsea_notclose_h0": notclose_h0,
+    }
+
+
+def _excess(chisq: float, df: float) -> float:
+    """Estimated noncentrality, not below zero (nan stays nan)."""
+    return NAN if math.isnan(chisq) else max(chisq - df, 0.0)
+
+
+def _population_gfi(inputs: FitMeasureInputs, level: float) -> dict[str, float]:
+    """GFI as a function of the noncentrality, p / (p + 2 F0) (Steiger, 1990; Maiti & Mukherjee, 1990)."""
+    chisq = inputs.chisq if inputs.residual_chisq is None else inputs.residual_chisq
+    lower, upper = noncentrality_interval(chisq, inputs.df, level)
+
+    def gfi(noncentrality: float) -> float:
+        return inputs.nvar / (inputs.nvar + 2 * noncentrality / inputs.nobs)
+
+    return {
+        "gfi": gfi(_excess(chisq, inputs.df)),
+        "gfi_ci_lower": gfi(upper),
+        "gfi_ci_upper": gfi(lower),
+        "gfi_ci_level": level,
+    }
+
+
+def _single_level(inputs: FitMeasureInputs) -> dict[str, float]:
+    """Critical N (Hoelter, 1983), LISREL's GFI family (Jöreskog & Sörbom, 1986), MFI and ECVI.
+
+    PGFI: Mulaik et al. (1989); MFI: McDonald (1989); ECVI: Browne and Cudeck (1992).
+    """
+    chisq, df, nobs = inputs.chisq, inputs.df, inputs.nobs
+    gfi = NAN if inputs.gfi_lisrel is None else inputs.gfi_lisrel
+    nmoments = NAN if inputs.nmoments is None else float(inputs.nmoments)
+    return {
+        "cn_05": _critical_n(chisq, df, nobs, 0.05),
+        "cn_01": _critical_n(chisq, df, nobs, 0.01),
+        "gfi_lisrel": gfi,
+        "agfi_lisrel": 1 - nmoments / df * (1 - gfi) if df > 0 else gfi,
+        "pgfi": df / nmoments * gfi,
+        "mfi": math.exp(-(chisq - df) / (2 * nobs)),
+        "ecvi": (chisq + 2 * inputs.npar) / nobs,
+    }
+
+
+def _critical_n(chisq: float, df: float, nobs: float, alpha: float) -> float:
+    if df <= 0 or math.isnan(chisq):
+        return NAN
+    return float(chdtri(df, alpha)) * nobs / chisq + 1 if chisq > 0 else math.inf
