@@ -15,7 +15,6 @@ from numpy.testing import assert_allclose
 
 from msem import _core
 from msem.data import clustered_data
-from msem.demo import load_demo
 from msem.errors import DataError
 from msem.statistics import (
     SampleStatistics,
@@ -24,17 +23,7 @@ from msem.statistics import (
     sample_statistics,
     simple_statistics,
 )
-from simulate import two_level
-
-UNIT, CLUSTER = ("y1", "y2", "x"), ("z1", "z2")
-WITHIN = [[2.0, 0.8, 0.3], [0.8, 1.5, 0.2], [0.3, 0.2, 1.0]]
-BETWEEN = [[1.0, 0.4, 0.2, 0.1], [0.4, 0.8, 0.1, 0.2], [0.2, 0.1, 1.0, -0.3], [0.1, 0.2, -0.3, 1.5]]
-SIZES = [1, 7, 3, 3, 1, 12, 7, 3, 5, 5, 300]
-
-
-def sample(seed: int = 1, mean: float = 0.0) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    return two_level(rng, SIZES, WITHIN, BETWEEN, np.arange(5) + mean, UNIT, CLUSTER, nboth=2)
+from simulate import BETWEEN, CLUSTER, SIZES, UNIT, WITHIN, small_sample, two_level
 
 
 def statistics_of(frame: pd.DataFrame, cluster: str = "cluster") -> SampleStatistics:
@@ -77,7 +66,7 @@ def brute_force(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def test_two_level_statistics_are_those_of_the_definitions() -> None:
-    frame = sample()
+    frame = small_sample()
     statistics = statistics_of(frame)
     for name, values in brute_force(frame).items():
         assert_allclose(getattr(statistics, name), values, rtol=1e-11, atol=1e-12, err_msg=name)
@@ -95,7 +84,7 @@ def test_more_rows_than_a_block_and_many_clusters_of_a_size() -> None:
 
 
 def test_total_mean_and_pooled_within_cov() -> None:
-    frame = sample()
+    frame = small_sample()
     statistics = statistics_of(frame)
     over_clusters = frame.groupby("cluster")[[*CLUSTER]].first().mean()
     assert_allclose(statistics.total_mean, [*frame[[*UNIT]].mean(), *over_clusters], rtol=1e-12)
@@ -106,7 +95,7 @@ def test_total_mean_and_pooled_within_cov() -> None:
 
 
 def test_cluster_arrays_are_those_of_the_definitions() -> None:
-    frame = sample().sample(frac=1, random_state=3)
+    frame = small_sample().sample(frac=1, random_state=3)
     data = clustered_data(frame, [*UNIT, *CLUSTER], "cluster")
     arrays = cluster_arrays(data, UNIT, CLUSTER)
     order = [(0, 0), (1, 0), (2, 0), (1, 1), (2, 1), (2, 2)]
@@ -121,7 +110,7 @@ def test_cluster_arrays_are_those_of_the_definitions() -> None:
 
 
 def test_single_level_statistics() -> None:
-    frame = sample()
+    frame = small_sample()
     statistics = simple_statistics(clustered_data(frame, UNIT, None), UNIT)
     values = frame[[*UNIT]]
     assert (statistics.unit, statistics.cluster, statistics.nboth) == ((), UNIT, 0)
@@ -135,7 +124,7 @@ def test_single_level_statistics() -> None:
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), mean=st.sampled_from([0.0, 1e8]))
 def test_row_order_and_cluster_labels_do_not_matter(seed: int, mean: float) -> None:
-    frame = sample(mean=mean)
+    frame = small_sample(mean=mean)
     rng = np.random.default_rng(seed)
     labels = rng.permutation(len(SIZES))
     shuffled = frame.assign(cluster=labels[frame["cluster"]]).iloc[rng.permutation(len(frame))]
@@ -146,7 +135,7 @@ def test_row_order_and_cluster_labels_do_not_matter(seed: int, mean: float) -> N
     "relabel", [str, float, lambda code: (code, "school"), lambda code: pd.Timestamp(code)]
 )
 def test_the_type_of_the_ids_does_not_matter_at_all(relabel: Any) -> None:
-    frame = sample().sample(frac=1, random_state=2)
+    frame = small_sample().sample(frac=1, random_state=2)
     labelled = frame.assign(
         cluster=pd.Series([relabel(code) for code in frame["cluster"]], index=frame.index)
     )
@@ -156,7 +145,7 @@ def test_the_type_of_the_ids_does_not_matter_at_all(relabel: Any) -> None:
 @settings(max_examples=40, deadline=None)
 @given(split=st.sets(st.sampled_from(range(len(SIZES))), min_size=1, max_size=len(SIZES) - 1))
 def test_statistics_of_parts_merge(split: set[int]) -> None:
-    frame = sample()
+    frame = small_sample()
     whole = raw_statistics(frame)
     first = frame["cluster"].isin(split)
     assert_close(raw_statistics(frame[first]).merge(raw_statistics(frame[~first])), whole)
@@ -174,7 +163,7 @@ def raw_statistics(frame: pd.DataFrame) -> SampleStatistics:
 
 
 def test_merging_needs_the_same_variables() -> None:
-    statistics = statistics_of(sample())
+    statistics = statistics_of(small_sample())
     with pytest.raises(DataError, match="cannot merge"):
         statistics.merge(statistics.restrict(["y1"], CLUSTER, 1))
 
@@ -187,7 +176,7 @@ def exact_ss(values: list[float]) -> tuple[Fraction, Fraction]:
 
 
 def test_a_mean_of_1e8_costs_no_digits() -> None:
-    frame = sample(mean=1e8)
+    frame = small_sample(mean=1e8)
     statistics = statistics_of(frame)
     groups = [rows["y1"].tolist() for _, rows in frame.groupby("cluster")]
     moments = [exact_ss(group) for group in groups]
@@ -233,7 +222,7 @@ def test_the_core_refuses_columns_of_another_length() -> None:
 
 
 def test_restriction_equals_statistics_of_fewer_variables() -> None:
-    frame = sample()
+    frame = small_sample()
     data = clustered_data(frame, [*UNIT, *CLUSTER], "cluster")
     fewer = sample_statistics(data, ["x", "y1"], ["z2"], nboth=1)
     assert_close(statistics_of(frame).restrict(["x", "y1"], ["z2"], 1), fewer)
@@ -242,7 +231,7 @@ def test_restriction_equals_statistics_of_fewer_variables() -> None:
 
 
 def test_json_keeps_every_digit() -> None:
-    frame = sample()
+    frame = small_sample()
     for statistics in (statistics_of(frame), simple_statistics(clustered_data(frame, UNIT, None), UNIT)):
         again = SampleStatistics.from_dict(json.loads(json.dumps(statistics.to_dict(), allow_nan=False)))
         assert again == statistics
@@ -250,7 +239,7 @@ def test_json_keeps_every_digit() -> None:
 
 
 def test_from_dict_says_what_is_wrong() -> None:
-    values = statistics_of(sample()).to_dict()
+    values = statistics_of(small_sample()).to_dict()
     with pytest.raises(DataError, match="'format' is None"):
         SampleStatistics.from_dict({})
     with pytest.raises(DataError, match="lack 'sizes', 'ssw'"):
@@ -260,7 +249,7 @@ def test_from_dict_says_what_is_wrong() -> None:
 
 
 def test_equality_looks_at_every_field() -> None:
-    values = statistics_of(sample()).to_dict()
+    values = statistics_of(small_sample()).to_dict()
     one = SampleStatistics.from_dict(values)
     assert one == SampleStatistics.from_dict(values)
     assert one != SampleStatistics.from_dict(values | {"source": "moments"})
@@ -280,13 +269,13 @@ def test_equality_looks_at_every_field() -> None:
     ],
 )
 def test_inconsistent_statistics_are_refused(change: dict[str, Any], text: str) -> None:
-    values = statistics_of(sample()).to_dict()
+    values = statistics_of(small_sample()).to_dict()
     with pytest.raises(DataError, match=text):
         SampleStatistics.from_dict(values | change)
 
 
 def test_arrays_are_read_only() -> None:
-    statistics = statistics_of(sample())
+    statistics = statistics_of(small_sample())
     with pytest.raises(ValueError, match="read-only"):
         statistics.ssw[0, 0] = 1.0
 
@@ -323,133 +312,16 @@ def test_moments_of_the_wrong_shape() -> None:
         expected_statistics(WITHIN, np.eye(3), np.zeros(5), [2.0], [9.0], UNIT, CLUSTER, nboth=2)
 
 
-# Checks on the sample -------------------------------------------------------------------------------------
-
-
-def refusal(frame: pd.DataFrame, unit: tuple[str, ...] = UNIT, cluster: tuple[str, ...] = CLUSTER) -> str:
-    data = clustered_data(frame, [*unit, *cluster], "cluster")
-    with pytest.raises(DataError) as error:
-        sample_statistics(data, unit, cluster, nboth=min(2, len(unit)))
-    return str(error.value)
-
-
-def test_one_cluster() -> None:
-    assert "at least two clusters" in refusal(sample().assign(cluster=1))
-
-
-def test_clusters_of_one_unit() -> None:
-    frame = sample().iloc[:40].assign(cluster=range(40))
-    assert "each of the 40 clusters has one unit" in refusal(frame)
-
-
-def test_a_constant_variable() -> None:
-    assert "variable 'x' is constant (always 2.5)" in refusal(sample().assign(x=2.5))
-    assert "variable 'z1' is constant (always -1)" in refusal(sample().assign(z1=-1))
-    with pytest.raises(DataError, match="'x' is constant"):
-        simple_statistics(clustered_data(sample().assign(x=0.1), UNIT, None), UNIT)
-
-
-def test_too_few_clusters() -> None:
-    frame = sample()
-    text = refusal(frame[frame["cluster"].isin([1, 2, 3, 5])])
-    assert "4 clusters for 4 between-level variables (at least 5 are needed)" in text
-    assert statistics_of(frame[frame["cluster"].isin([1, 2, 3, 5, 6])]).nclusters == 5
-
-
-def test_too_few_units() -> None:
-    frame = two_level(
-        np.random.default_rng(1), [1] * 8 + [2, 2], WITHIN, BETWEEN, np.zeros(5), UNIT, CLUSTER, 2
-    )
-    assert "12 units in 10 clusters leave 2 degrees of freedom for 3 variables" in refusal(frame)
-    with pytest.raises(
-        DataError, match="3 complete rows cannot identify the covariance matrix of 3 variables"
-    ):
-        simple_statistics(clustered_data(sample().head(3), UNIT, None), UNIT)
-
-
-def test_a_within_varying_variable_at_level_2_only() -> None:
-    frame = sample()
-    frame.loc[[2, 30], "z2"] += 1e-12  # rows of clusters 1 and 6
-    text = refusal(frame)
-    assert (
-        "variable 'z2' is in the level-2 block only, but varies within 2 of 11 clusters (such as 1, 6)"
-        in text
-    )
-    assert "put it in the level-1 block too" in text
-
-
-def test_a_cluster_variable_at_level_1() -> None:
-    frame = sample()
-    assert "move it to the level-2 block" in refusal(frame.assign(x=frame["z1"] * 2))
-    assert "'y2' is in the level-1 block" in (text := refusal(frame.assign(y2=frame["z1"] + 7)))
-    assert "take it out of the level-1 block" in text
-
-
-def test_variation_within_clusters_that_is_only_rounding() -> None:
-    frame = sample()
-    noise = np.where(np.arange(len(frame)) % 2, 0.0, 1e-9)
-    assert "'x' is in the level-1 block, but does not vary" in refusal(
-        frame.assign(x=1e7 + frame["z1"] + noise)
-    )
-
-
-def test_a_variable_at_both_levels_without_between_variance() -> None:
-    frame = sample()
-    centred = frame["y1"] - frame.groupby("cluster")["y1"].transform("mean")
-    assert "variable 'y1' is in the level-2 block, but its cluster means are all the same" in refusal(
-        frame.assign(y1=centred)
-    )
-    within_only = frame.assign(x=frame["x"] - frame.groupby("cluster")["x"].transform("mean"))
-    assert statistics_of(within_only).nobs == len(frame)
-
-
-def test_collinear_variables_within_clusters() -> None:
-    frame = sample()
-    collinear = frame.assign(x=3 * frame["y2"] - frame["y1"] + frame["z1"])
-    text = refusal(collinear)
-    assert "variable 'x' is a linear combination of 'y1' and 'y2' within clusters" in text
-    assert "'x' is a linear combination of 'y2' within" in refusal(frame.assign(x=1e-6 * frame["y2"]))
-
-
-def test_collinear_variables_between_clusters() -> None:
-    frame = sample()
-    text = refusal(frame.assign(z2=frame.groupby("cluster")["y1"].transform("mean") - frame["z1"]))
-    assert "variable 'z2' is a linear combination of 'y1' and 'z1' in the cluster means" in text
-    assert "'z2' is a linear combination of 'z1'" in refusal(frame.assign(z2=100 - frame["z1"]))
-
-
-def test_collinear_variables_of_a_single_level() -> None:
-    frame = sample(mean=1e6)
-    collinear = frame.assign(x=frame["y1"] + frame["y2"])
-    with pytest.raises(DataError, match="'x' is a linear combination of 'y1' and 'y2', so"):
-        simple_statistics(clustered_data(collinear, UNIT, None), UNIT)
-
-
-def test_high_correlations_and_odd_scales_are_accepted() -> None:
-    frame = sample()
-    near = frame["y1"] + 1e-3 * np.random.default_rng(1).normal(size=len(frame))
-    assert statistics_of(frame.assign(x=near)).nobs == len(frame)
-    assert statistics_of(frame.assign(x=frame["x"] * 1e-12, z1=frame["z1"] * 1e12)).nobs == len(frame)
-
-
 def test_two_level_statistics_need_clusters() -> None:
-    data = clustered_data(sample(), UNIT, None)
+    data = clustered_data(small_sample(), UNIT, None)
     with pytest.raises(DataError, match="give cluster="):
         sample_statistics(data, UNIT, (), nboth=2)
 
 
 def test_only_cluster_variables() -> None:
-    frame = sample()
+    frame = small_sample()
     data = clustered_data(frame, CLUSTER, "cluster")
     statistics = sample_statistics(data, (), CLUSTER, nboth=0)
     values = frame.groupby("cluster")[[*CLUSTER]].first()
     assert_allclose(statistics.cluster_scatter, values.cov() * (len(SIZES) - 1), rtol=1e-12)
     assert statistics.ssw.shape == (0, 0)
-
-
-def test_demo_data_pass_every_check() -> None:
-    unit, cluster = ["y1", "y2", "y3", "y4", "y5", "y6", "x1", "x2", "x3"], ["w1", "w2"]
-    statistics = sample_statistics(
-        clustered_data(load_demo(), [*unit, *cluster], "cluster"), unit, cluster, 6
-    )
-    assert (statistics.nobs, statistics.nclusters, statistics.sizes.tolist()) == (2500, 200, [5, 10, 15, 20])
