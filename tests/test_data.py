@@ -182,6 +182,9 @@ def test_listwise_deletion_is_counted_by_variable_and_in_total() -> None:
         pl.Series([1, float("nan"), 0], dtype=pl.Float32),
         pl.Series(["1", None, "0"]).cast(pl.Decimal(10, 2)),
         pa.chunked_array([[1, None], [0]]),
+        pd.Series(np.array([1, np.nan, 0], dtype=np.longdouble)),
+        pd.Series(np.array([1, np.nan, 0], dtype=">f8")),
+        pd.Series(pd.arrays.SparseArray([1.0, np.nan, 0.0])),
     ],
 )
 def test_numbers_of_every_type_and_their_missing_values(values: Any) -> None:
@@ -273,10 +276,11 @@ def test_columns_of_unequal_length_or_more_dimensions() -> None:
     assert "column 'a' has 2 dimensions" in message({"a": np.ones((2, 2))}, ["a"])
 
 
-def test_unhashable_cluster_ids() -> None:
-    assert "cluster column 'g' cannot be told apart" in message(
-        {"y": [1.0, 2.0], "g": [[1], [2]]}, ["y"], "g"
-    )
+@pytest.mark.parametrize("ids", [[[1], [2]], pl.Series([{"a": 1, "b": 1}, {"a": 1, "b": 2}])])
+def test_cluster_ids_that_cannot_be_hashed(ids: Any) -> None:
+    text = message({"y": [1.0, 2.0], "g": ids}, ["y"], "g")
+    assert "cluster column 'g' cannot be told apart" in text
+    assert "use numbers or strings" in text
 
 
 @pytest.mark.parametrize("thing", [1, "data.csv", np.ones((2, 2)), None])

@@ -189,7 +189,7 @@ def test_a_mean_of_1e8_costs_no_digits() -> None:
     assert_allclose(single.scatter[0, 0, 0], float(exact_ss(frame["y1"].tolist())[1]), rtol=1e-13)
 
 
-def test_strided_and_float32_columns_are_read_correctly() -> None:
+def test_columns_of_any_stride_and_type_are_read_correctly() -> None:
     table = np.asfortranarray(np.random.default_rng(1).normal(size=(40, 6)))
     packed = np.zeros(40, dtype=[("pad", "i4"), ("y", "f8")])  # 12 bytes apart: not a whole number of doubles
     packed["y"] = table[:, 0]
@@ -201,6 +201,13 @@ def test_strided_and_float32_columns_are_read_correctly() -> None:
     ):
         for got, expected in zip(_core.simple_statistics(columns, 40), plain, strict=True):
             assert_allclose(got, expected, rtol=1e-15)
+    whole = np.arange(40)
+    for got, expected in zip(
+        _core.simple_statistics([whole, whole.astype(np.float32)], 40),
+        _core.simple_statistics([whole.astype(float)] * 2, 40),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize(
