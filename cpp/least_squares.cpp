@@ -64,6 +64,8 @@ LeastSquaresLoss::LeastSquaresLoss(Vector mean_, Matrix cov_, Vector mean_weight
 }
 
 std::unique_ptr<LossPoint> LeastSquaresLoss::at(const Moments& moments) const {
+  if (moments.mean_w.size() || moments.mean_b.size() != mean.size())
+    throw std::invalid_argument("the block does not have the variables of the moments");
   return std::make_unique<LeastSquaresPoint>(*this, moments);
 }
 

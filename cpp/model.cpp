@@ -45,6 +45,7 @@ double pair_curvature(const Entry& a, const Entry& b, const BlockPoint& at, cons
 
 Block::Block(int nobserved, int nvariables, std::vector<Entry> entries)
     : nobserved_(nobserved), nvariables_(nvariables), entries_(std::move(entries)) {
+  if (nobserved < 0 || nobserved > nvariables) throw std::invalid_argument("a block observes its variables");
   for (const Entry& e : entries_) {
     const bool inside = e.row >= 0 && e.row < nvariables && e.col >= 0 && e.col < nvariables;
     if (!inside || e.parameter < -1) throw std::invalid_argument("block entry out of range");

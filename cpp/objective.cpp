@@ -45,8 +45,12 @@ Objective::Objective(int npar, std::vector<Block> blocks, std::vector<Group> gro
   }
 }
 
-bool Objective::prepare(ConstVectorRef theta, State& state) const {
+void Objective::require_length(ConstVectorRef theta) const {
   if (theta.size() != npar_) throw std::invalid_argument("theta has the wrong length");
+}
+
+bool Objective::prepare(ConstVectorRef theta, State& state) const {
+  require_length(theta);
   state.blocks.resize(blocks_.size());
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
     if (!blocks_[b].evaluate(theta, state.blocks[b])) return false;
@@ -86,9 +90,10 @@ double Objective::value(ConstVectorRef theta) const {
 Evaluation Objective::evaluate(ConstVectorRef theta) const {
   State state;
   Evaluation out;
-  out.gradient.setZero(npar_);
+  out.gradient.setConstant(npar_, std::numeric_limits<double>::quiet_NaN());
   out.value = std::numeric_limits<double>::infinity();
   if (!prepare(theta, state)) return out;
+  out.gradient.setZero();
   out.in_domain = true;
   out.value = state.value;
   for (std::size_t i = 0; i < groups_.size(); ++i) {
@@ -208,12 +213,14 @@ Vector Objective::cluster_loglik(ConstVectorRef theta, const ClusterData& cluste
 }
 
 bool Objective::implied(ConstVectorRef theta, int block, BlockPoint& point) const {
+  require_length(theta);
   return blocks_.at(block).evaluate(theta, point);
 }
 
 Matrix Objective::jacobian(ConstVectorRef theta, int block) const {
   BlockPoint point;
   const Block& b = blocks_.at(block);
+  require_length(theta);
   if (!b.evaluate(theta, point)) return {};
   const Tangents t = b.tangents(point);
   const Index n = t.n();

@@ -16,7 +16,7 @@ struct Group {
 struct Evaluation {
   bool in_domain = false;
   double value = 0;  // -2 log L, +infinity outside the domain
-  Vector gradient;   // of value
+  Vector gradient;   // of value, NaN outside the domain
 };
 
 class Objective {
@@ -47,6 +47,7 @@ class Objective {
 
  private:
   struct State;
+  void require_length(ConstVectorRef theta) const;
   bool prepare(ConstVectorRef theta, State& state) const;
   Tangents tangents(const State& state, int block) const;
   const std::vector<int>& parameters(int block) const;

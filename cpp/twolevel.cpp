@@ -36,7 +36,8 @@ TwoLevelData::TwoLevelData(Index nboth_, const Matrix& ssw_, const Vector& sizes
       counts(counts_),
       ssw(ssw_) {
   const Index m = p + q, s_count = sizes.size();
-  if (q < 0 || nboth > p || means.rows() != s_count || scatter.cols() != s_count || scatter.rows() != m * m)
+  const bool by_size = counts.size() == s_count && means.rows() == s_count && scatter.cols() == s_count;
+  if (q < 0 || nboth < 0 || nboth > p || ssw.cols() != p || !by_size || scatter.rows() != m * m)
     throw std::invalid_argument("sufficient statistics have inconsistent shapes");
   origin = means.transpose() * (counts.array() * sizes.array()).matrix() / nobs;
   if (q) origin.tail(q) = means.rightCols(q).transpose() * counts / nclusters;
@@ -64,6 +65,8 @@ TwoLevelData::TwoLevelData(Index nboth_, const Matrix& ssw_, const Vector& sizes
 }
 
 std::unique_ptr<LossPoint> TwoLevelLoss::at(const Moments& moments) const {
+  const bool fits = moments.mean_w.size() == data_.p && moments.mean_b.size() == data_.nboth + data_.q;
+  if (!fits) throw std::invalid_argument("the blocks do not have the variables of the statistics");
   auto point = std::make_unique<TwoLevelPoint>();
   if (!point->prepare(data_, moments)) return nullptr;
   return point;

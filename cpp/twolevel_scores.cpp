@@ -44,11 +44,19 @@ void add_to_diagonal(Matrix& stacked_rows, Index p, const Matrix& diagonal) {
   for (Index i = 0; i < p; ++i) stacked_rows.col(i * (p + 1)) += diagonal.col(i);
 }
 
+void require_shapes(const ClusterData& clusters, Index p, Index q) {
+  const Index total = clusters.sizes.size();
+  const bool means = clusters.means.rows() == total && clusters.means.cols() == p + q;
+  if (!means || clusters.within.rows() != total || clusters.within.cols() != p * (p + 1) / 2)
+    throw std::invalid_argument("statistics of clusters have inconsistent shapes");
+}
+
 }  // namespace
 
 std::pair<Matrix, Matrix> TwoLevelPoint::scores(const ClusterData& clusters, const Tangents& within,
                                                 const Tangents& between) const {
   const Index p = data_->p, q = data_->q, total = clusters.sizes.size();
+  require_shapes(clusters, p, q);
   const Whitened b = whiten_between(between);
   Whitened w;
   if (p) w = whiten_within(within);
@@ -87,6 +95,7 @@ std::pair<Matrix, Matrix> TwoLevelPoint::scores(const ClusterData& clusters, con
 
 Vector TwoLevelPoint::cluster_loglik(const ClusterData& clusters) const {
   const Index p = data_->p, q = data_->q, total = clusters.sizes.size();
+  require_shapes(clusters, p, q);
   Vector f = Vector::Zero(total);
   Matrix z = clusters.means.rightCols(q).rowwise() - (mu_.tail(q) + data_->origin.tail(q)).transpose();
   if (q) {

@@ -188,6 +188,11 @@ def test_baseline_that_fits_is_not_called_perfect() -> None:
     assert measures["tli"] == pytest.approx(1 - (2.058 / 3) / (4.038 / 5))
 
 
+def test_rounding_error_of_a_saturated_fit_is_no_misfit() -> None:
+    # With a baseline model that fits, the excess of rounding is all there is to divide.
+    assert incremental_measures(5e-14, 0.0, 2.76, 5.0)["cfi"] == 1.0
+
+
 def test_rmsea_interval_covers_its_tails() -> None:
     low, high = noncentrality_interval(20.0, 8.0, 0.90)
     assert chndtr(20.0, 8.0, low) == pytest.approx(0.95, abs=1e-12)

@@ -1,7 +1,7 @@
 """Compiled core. Matrices are float64; p unit-level variables (nboth at both levels, first), q between-only."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import chdtrc, chdtri, chndtr
 
 NAN = math.nan
+NEGLIGIBLE = 1e-6  # a noncentrality below this is rounding error of a saturated fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +169,7 @@ def incremental_measures(chisq: float, df: float, chisq0: float, df0: float) -> 
     tli = 1 - excess * df0 / (excess0 * df) if excess0 * df != 0 else 1.0
     nfi = _ratio(chisq0 - chisq, chisq0) if df > 0 else _ratio(chisq0, chisq0)
     values = {
-        "cfi": 1 - max(excess, 0.0) / largest if largest > 0 else 1.0,
+        "cfi": 1 - max(excess, 0.0) / largest if largest > NEGLIGIBLE else 1.0,
         "tli": tli,
         "nnfi": tli,
         "rfi": 1.0 if df == 0 else NAN if worse else _ratio(chisq0 * df - chisq * df0, chisq0 * df),

@@ -62,7 +62,9 @@ def saturated_objective(statistics: SampleStatistics) -> _core.Objective:
     first_b, first_mean = p * (p + 1) // 2, p * (p + 1) // 2 + nb * (nb + 1) // 2
     npar = first_mean + p + q
     within = free_block(p, 0, [(i, first_mean + i) for i in range(nboth, p)])
-    means_b = [(i, first_mean + i) for i in range(nboth)] + [(nboth + i, first_mean + p + i) for i in range(q)]
+    means_b = [(i, first_mean + i) for i in range(nboth)] + [
+        (nboth + i, first_mean + p + i) for i in range(q)
+    ]
     between = free_block(nb, first_b, means_b)
     return _core.Objective(npar, [within, between], [(core_loss(s), 0, 1)])
 

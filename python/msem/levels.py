@@ -96,7 +96,10 @@ def _refuse_constraint(syntax: ModelSyntax, constraint: Constraint, defined: set
     if bound is not None and bound[0] not in defined:
         return
     if constraint.op == ":=":
-        reason = "defined parameters (:=) are not available in this version"
+        reason = (
+            "defined parameters (:=) are not available in this version; compute them from the estimates and "
+            "their covariance matrix"
+        )
     elif constraint.op == "==":
         reason = (
             "equality constraints (==) are not available in this version; parameters with the same label are "

@@ -1,0 +1,156 @@
+"""What is wrong with a solution, named, with its cause and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.inference import Sampling
+from msem.model import SYMMETRIC, BlockMap
+from msem.objective import Objective
+from msem.optimize import Optimum
+
+Floats = NDArray[np.float64]
+
+SEVERITY = ("ok", "boundary", "improper", "saddle_point", "unidentified", "not_converged")
+LEVELS = {1: "within", 2: "between"}
+EIGENVALUE = -1e-8  # of a correlation-scaled matrix: below it the matrix is not positive semidefinite
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding about a solution.
+
+    Attributes
+    ----------
+    name : str
+        One of "boundary", "improper", "saddle_point", "unidentified", "not_converged".
+    cause : str
+        What was found, naming level and parameters.
+    remedy : str
+        What to try.
+    """
+
+    name: str
+    cause: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.cause}. {self.remedy}"
+
+
+def status_of(problems: Sequence[Problem]) -> str:
+    """Name of the most serious problem, "ok" when there is none."""
+    return max((p.name for p in problems), key=SEVERITY.index, default="ok")
+
+
+def find_problems(objective: Objective, optimum: Optimum, sampling: Sampling | None) -> tuple[Problem, ...]:
+    """All problems of a solution.
+
+    Parameters
+    ----------
+    objective : Objective
+    optimum : Optimum
+    sampling : Sampling or None
+        None when no standard errors were asked for.
+
+    Returns
+    -------
+    tuple of Problem
+    """
+    found = [*_convergence(objective, optimum)]
+    if sampling is not None:
+        found += _identification(objective, sampling, optimum)
+    found += _bounds(objective, optimum)
+    if optimum.stop != "no valid start":
+        for i, block in enumerate(objective.blocks):
+            found += _impropriety(objective, optimum.theta, i, block)
+    return tuple(found)
+
+
+def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
+    if optimum.converged:
+        return
+    if optimum.stop == "no valid start":
+        yield Problem(
+            "not_converged",
+            "the starting values imply a covariance matrix that is not positive definite",
+            "Give start() values, or check fixed values of variances and loadings",
+        )
+        return
+    yield Problem(
+        "not_converged",
+        f"the optimiser stopped after {len(optimum.diary)} iterations ({optimum.stop}); estimates and tests are not valid",
+        "Look at fit.iterations; a between variance near zero, too few clusters or an unidentified model are the usual "
+        "causes: simplify the between level, or fix a variance",
+    )
+
+
+def _identification(objective: Objective, sampling: Sampling, optimum: Optimum) -> Iterator[Problem]:
+    names = objective.table.names()
+    if sampling.unidentified:
+        listed = ", ".join(names[i] for i in sampling.unidentified)
+        yield Problem(
+            "unidentified",
+            f"the information matrix is singular: the data cannot tell apart {listed}",
+            "Fix one of them, set a loading or a factor variance, or drop a path; their standard errors are missing",
+        )
+    if not sampling.positive_definite and optimum.converged:
+        yield Problem(
+            "saddle_point",
+            "the observed information is not positive definite, so this is not a strict maximum of the likelihood",
+            'Try other start() values, or information="expected"; standard errors are missing',
+        )
+
+
+def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
+    names = objective.table.names()
+    at = [names[i] for i in np.flatnonzero(optimum.active)]
+    if at:
+        yield Problem(
+            "boundary",
+            f"estimates lie on their bounds: {', '.join(at)}",
+            "They have no standard errors, and chi-square tests are approximate",
+        )
+
+
+def _impropriety(objective: Objective, theta: Floats, index: int, block: BlockMap) -> Iterator[Problem]:
+    where = f" at the {LEVELS[block.level]} level" if len(objective.blocks) == 2 else ""
+    residual = _residual_covariance(objective, theta, block)
+    negative = [n for n, v in zip(block.names, np.diag(residual), strict=True) if v < 0]
+    remedy = (
+        "Sampling error, too few clusters or a wrong model can cause this; "
+        "fix the variance at 0, give it lower(0), or simplify that level"
+    )
+    if negative:
+        yield Problem("improper", f"negative variance{where}: {', '.join(negative)}", remedy)
+    latent = slice(block.nobserved, None)
+    total = objective.core.implied(theta, index)[1]
+    for what, matrix in (
+        ("covariance matrix of the residuals", residual[: block.nobserved, : block.nobserved]),
+        ("residual covariance matrix of the latent variables", residual[latent, latent]),
+        ("covariance matrix of the latent variables", total[latent, latent]),
+    ):
+        if np.all(np.diag(matrix) >= 0) and _indefinite(matrix):
+            yield Problem("improper", f"the {what}{where} is not positive definite", remedy)
+            return
+
+
+def _residual_covariance(objective: Objective, theta: Floats, block: BlockMap) -> Floats:
+    values = objective.row_values(theta)[block.rows]
+    out = np.zeros((len(block.names),) * 2)
+    chosen = block.slot == SYMMETRIC
+    out[block.row[chosen], block.col[chosen]] = values[chosen]
+    out[block.col[chosen], block.row[chosen]] = values[chosen]
+    return out
+
+
+def _indefinite(matrix: Floats) -> bool:
+    if len(matrix) < 2:
+        return False
+    sd = np.sqrt(np.diag(matrix))
+    sd[sd == 0] = 1.0
+    return float(np.linalg.eigvalsh(matrix / np.outer(sd, sd))[0]) < EIGENVALUE

@@ -1,0 +1,106 @@
+"""The numbers that fit measures are functions of, gathered from an estimate and its sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.estimation import Estimate, Sample
+from msem.fitmeasures import FitMeasureInputs, twolevel_fmin
+from msem.gamma import vech_index
+from msem.residuals import (
+    GroupMoments,
+    browne_residual_chisq,
+    level_residuals,
+    lisrel_gfi,
+    residual_measures,
+    srmr_level,
+)
+from msem.special_tables import saturated_table
+
+Floats = NDArray[np.float64]
+
+
+def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeasureInputs:
+    """Everything `fit_measures` needs to know about a fit.
+
+    Parameters
+    ----------
+    fit, baseline : Estimate
+        The model and its independence model.
+    sample : Sample
+
+    Returns
+    -------
+    FitMeasureInputs
+    """
+    full = saturated_table(fit.table).npar
+    unrestricted = sample.llf - fit.objective.covariate_llf
+    s = sample.statistics
+    two_level = fit.table.nlevels == 2
+    residuals: Mapping[str, float] = {}
+    single = {}
+    if two_level:
+        residuals = twolevel_residuals(fit, sample)
+        single["fmin"] = twolevel_fmin(
+            fit.llf,
+            fit.objective.covariate_llf,
+            s.nobs,
+            s.nobs * len(s.unit) + s.nclusters * len(s.cluster),
+        )
+    else:
+        moments = group_moments(fit, sample)
+        residuals = residual_measures([moments])
+        single["residual_chisq"] = browne_residual_chisq([moments], residual_jacobian(fit))
+        single["gfi_lisrel"] = lisrel_gfi([moments])
+    return FitMeasureInputs(
+        llf=fit.llf,
+        unrestricted_llf=unrestricted,
+        npar=fit.table.npar,
+        df=full - fit.table.npar,
+        nobs=s.nobs,
+        baseline_chisq=max(2 * (unrestricted - baseline.llf), 0.0) if baseline.optimum.converged else np.nan,
+        baseline_df=full - baseline.table.npar,
+        nclusters=s.nclusters if two_level else None,
+        nvar=float(len(s.unit) if two_level else len(s.cluster)),
+        nmoments=None if two_level else moments.nmoments,
+        residuals=residuals,
+        **single,
+    )
+
+
+def twolevel_residuals(fit: Estimate, sample: Sample) -> dict[str, float]:
+    """SRMR of both levels."""
+    implied = fit.objective.implied(fit.theta)
+    srmr = {
+        level: srmr_level(cov.to_numpy(), implied[level].observed.cov.to_numpy())
+        for level, cov in sample.covs.items()
+    }
+    return level_residuals([srmr[1]], [srmr[2]], [sample.statistics.nobs])
+
+
+def group_moments(fit: Estimate, sample: Sample) -> GroupMoments:
+    """Sample and implied moments of a single-level fit."""
+    implied = fit.objective.implied(fit.theta)[1].observed
+    means = fit.table.meanstructure
+    exo = set(fit.table.exogenous(1))
+    return GroupMoments(
+        sample_cov=sample.covs[1].to_numpy(),
+        implied_cov=implied.cov.to_numpy(),
+        nobs=sample.statistics.nobs,
+        sample_mean=sample.means[1].to_numpy() if means else None,
+        implied_mean=implied.mean.to_numpy() if means else None,
+        exogenous=np.array([name in exo for name in sample.covs[1].columns]),
+    )
+
+
+def residual_jacobian(fit: Estimate) -> Floats:
+    """Derivatives of the moments of a single-level fit: means if modelled, then the lower triangle by row."""
+    jacobian = fit.objective.core.jacobian(fit.theta, 0)
+    n = fit.objective.blocks[0].nobserved
+    row, col = vech_index(n)
+    by_row = n + np.lexsort((col, row))
+    means = np.arange(n) if fit.table.meanstructure else np.arange(0)
+    return jacobian[np.concatenate([means, by_row])]

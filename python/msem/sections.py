@@ -1,0 +1,158 @@
+"""Titled lists of names and values of a summary: sample, tests and fit measures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+Value = float | int | str
+Pairs = tuple[tuple[str, Value], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A titled list of names and values; the pair ("", "") is an empty line.
+
+    Parameters
+    ----------
+    title : str
+        May be empty.
+    rows : tuple of (str, float or int or str)
+        Floats are shown with three decimals.
+    """
+
+    title: str
+    rows: Pairs
+
+
+def number(value: Value) -> str:
+    """Format a value: floats with three decimals."""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def sample_section(
+    *,
+    nobs: float,
+    nclusters: float | None = None,
+    cluster: str = "",
+    given_as: str = "",
+    dropped_rows: int = 0,
+    dropped_no_cluster: int = 0,
+) -> Section:
+    """Describe the sample.
+
+    Parameters
+    ----------
+    nobs, nclusters : float
+        Units and clusters used.
+    cluster : str
+        Name of the cluster variable.
+    given_as : str
+        How the moments were given: raw data, moments with cluster sizes, moments with N and J only.
+    dropped_rows, dropped_no_cluster : int
+        Rows left out because a variable, or the cluster, is missing.
+    """
+    rows: list[tuple[str, Value]] = [("Number of observations", _count(nobs))]
+    if nclusters is not None:
+        name = f"Number of clusters [{cluster}]" if cluster else "Number of clusters"
+        rows.append((name, _count(nclusters)))
+    if dropped_rows:
+        rows.append(("Rows dropped: missing values", dropped_rows))
+    if dropped_no_cluster:
+        rows.append(("Rows dropped: no cluster", dropped_no_cluster))
+    if given_as:
+        rows.append(("Sample given as", given_as))
+    return Section("", tuple(rows))
+
+
+def _count(value: float) -> Value:
+    return int(value) if float(value).is_integer() else value
+
+
+def fit_sections(measures: pd.Series, *, full: bool = False) -> tuple[Section, ...]:
+    """Arrange fit measures in lavaan's order of sections.
+
+    Parameters
+    ----------
+    measures : pandas.Series
+        As made by `fitmeasures.fit_measures`.
+    full : bool
+        All sections instead of the chi-square test only.
+    """
+    m = {str(name): float(value) for name, value in measures.items()}
+    test = Section("Model Test User Model", _test(m, "", "P-value (Chi-square)"))
+    if not full:
+        return (test,)
+    level = f"{100 * m['rmsea_ci_level']:g} Percent confidence interval"
+    return (
+        test,
+        Section("Model Test Baseline Model", _test(m, "baseline_", "P-value")),
+        Section(
+            "User Model versus Baseline Model",
+            (("Comparative Fit Index (CFI)", m["cfi"]), ("Tucker-Lewis Index (TLI)", m["tli"])),
+        ),
+        Section("Loglikelihood and Information Criteria", _information(m)),
+        Section("Root Mean Square Error of Approximation", _rmsea(m, level)),
+        Section("Standardized Root Mean Square Residual", _srmr(m)),
+        Section(
+            "Goodness of Fit Index",
+            (
+                ("GFI", m["gfi"]),
+                (f"{level} - lower", m["gfi_ci_lower"]),
+                (f"{level} - upper", m["gfi_ci_upper"]),
+            ),
+        ),
+    )
+
+
+def _test(m: Mapping[str, float], prefix: str, pvalue: str) -> Pairs:
+    rows: Pairs = (
+        ("Test statistic", m[f"{prefix}chisq"]),
+        ("Degrees of freedom", int(m[f"{prefix}df"])),
+        (pvalue, m[f"{prefix}pvalue"]),
+    )
+    return _defined(rows)
+
+
+def _defined(rows: Pairs) -> Pairs:
+    """Leave out p-values that do not exist: there is no test without degrees of freedom."""
+    return tuple(
+        (name, value)
+        for name, value in rows
+        if not (name.startswith("P-value") and isinstance(value, float) and math.isnan(value))
+    )
+
+
+def _information(m: Mapping[str, float]) -> Pairs:
+    rows: Pairs = (
+        ("Loglikelihood user model (H0)", m["logl"]),
+        ("Loglikelihood unrestricted model (H1)", m["unrestricted_logl"]),
+        ("", ""),
+        ("Akaike (AIC)", m["aic"]),
+        ("Bayesian (BIC)", m["bic"]),
+        ("Sample-size adjusted Bayesian (SABIC)", m["bic2"]),
+    )
+    return (*rows, ("Bayesian, clusters (BIC)", m["bic_nclusters"])) if "bic_nclusters" in m else rows
+
+
+def _rmsea(m: Mapping[str, float], level: str) -> Pairs:
+    rows: Pairs = (
+        ("RMSEA", m["rmsea"]),
+        (f"{level} - lower", m["rmsea_ci_lower"]),
+        (f"{level} - upper", m["rmsea_ci_upper"]),
+        (f"P-value H_0: RMSEA <= {m['rmsea_close_h0']:.3f}", m["rmsea_pvalue"]),
+        (f"P-value H_0: RMSEA >= {m['rmsea_notclose_h0']:.3f}", m["rmsea_notclose_pvalue"]),
+    )
+    return _defined(rows)
+
+
+def _srmr(m: Mapping[str, float]) -> Pairs:
+    if "srmr_within" not in m:
+        return (("SRMR", m["srmr"]),) if "srmr" in m else ()
+    return (
+        ("SRMR (within covariance matrix)", m["srmr_within"]),
+        ("SRMR (between covariance matrix)", m["srmr_between"]),
+    )
