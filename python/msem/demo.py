@@ -20,6 +20,7 @@ def load_demo() -> pd.DataFrame:
 
     Examples
     --------
+    >>> from msem.demo import load_demo
     >>> load_demo()["cluster"].nunique()
     200
     """
