@@ -83,7 +83,8 @@ def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
         return
     yield Problem(
         "not_converged",
-        f"the optimiser stopped after {len(optimum.diary)} iterations ({optimum.stop}); estimates and tests are not valid",
+        f"the optimiser stopped after {len(optimum.diary)} iterations ({optimum.stop}); "
+        "estimates and tests are not valid",
         "Look at fit.iterations; a between variance near zero, too few clusters or an unidentified model are the usual "
         "causes: simplify the between level, or fix a variance",
     )

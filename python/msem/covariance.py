@@ -44,7 +44,7 @@ def require_covariance(cov: pd.DataFrame, what: str, *, positive_definite: bool)
     scale = np.sqrt(np.where(variances > 0, variances, 1.0))
     gap = np.abs(values - values.T) / np.outer(scale, scale)
     if gap.max(initial=0.0) > SYMMETRY:
-        i, j = np.unravel_index(int(gap.argmax()), gap.shape)
+        i, j = divmod(int(gap.argmax()), len(gap))
         a, b = named.columns[i], named.columns[j]
         raise DataError(
             f"{what} is not symmetric: ({a}, {b}) is {values[i, j]:g} but ({b}, {a}) is {values[j, i]:g}"

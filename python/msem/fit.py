@@ -304,4 +304,4 @@ class Fit:
 
 
 def _whole(value: float) -> int:
-    return int(round(value))
+    return round(value)

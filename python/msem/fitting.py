@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,23 +39,7 @@ def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeas
     full = saturated_table(fit.table).npar
     unrestricted = sample.llf - fit.objective.covariate_llf
     s = sample.statistics
-    two_level = fit.table.nlevels == 2
-    residuals: Mapping[str, float] = {}
-    single = {}
-    if two_level:
-        residuals = twolevel_residuals(fit, sample)
-        single["fmin"] = twolevel_fmin(
-            fit.llf,
-            fit.objective.covariate_llf,
-            s.nobs,
-            s.nobs * len(s.unit) + s.nclusters * len(s.cluster),
-        )
-    else:
-        moments = group_moments(fit, sample)
-        residuals = residual_measures([moments])
-        single["residual_chisq"] = browne_residual_chisq([moments], residual_jacobian(fit))
-        single["gfi_lisrel"] = lisrel_gfi([moments])
-    return FitMeasureInputs(
+    common = FitMeasureInputs(
         llf=fit.llf,
         unrestricted_llf=unrestricted,
         npar=fit.table.npar,
@@ -63,11 +47,31 @@ def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeas
         nobs=s.nobs,
         baseline_chisq=max(2 * (unrestricted - baseline.llf), 0.0) if baseline.optimum.converged else np.nan,
         baseline_df=full - baseline.table.npar,
-        nclusters=s.nclusters if two_level else None,
-        nvar=float(len(s.unit) if two_level else len(s.cluster)),
-        nmoments=None if two_level else moments.nmoments,
-        residuals=residuals,
-        **single,
+    )
+    return _twolevel(common, fit, sample) if fit.table.nlevels == 2 else _single(common, fit, sample)
+
+
+def _twolevel(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasureInputs:
+    s = sample.statistics
+    nvalues = s.nobs * len(s.unit) + s.nclusters * len(s.cluster)
+    return replace(
+        common,
+        nclusters=s.nclusters,
+        nvar=float(len(s.unit)),
+        residuals=twolevel_residuals(fit, sample),
+        fmin=twolevel_fmin(fit.llf, fit.objective.covariate_llf, s.nobs, nvalues),
+    )
+
+
+def _single(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasureInputs:
+    moments = group_moments(fit, sample)
+    return replace(
+        common,
+        nvar=float(len(sample.statistics.cluster)),
+        nmoments=moments.nmoments,
+        residuals=residual_measures([moments]),
+        residual_chisq=browne_residual_chisq([moments], residual_jacobian(fit)),
+        gfi_lisrel=lisrel_gfi([moments]),
     )
 
 
@@ -103,4 +107,5 @@ def residual_jacobian(fit: Estimate) -> Floats:
     row, col = vech_index(n)
     by_row = n + np.lexsort((col, row))
     means = np.arange(n) if fit.table.meanstructure else np.arange(0)
-    return jacobian[np.concatenate([means, by_row])]
+    chosen: Floats = jacobian[np.concatenate([means, by_row])]
+    return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def read_lines(text: str) -> list[Line]:
     ModelSyntaxError
         When the text does not follow the grammar. `source` is left for the caller to fill.
     """
-    from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+    from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
     try:
         lines: list[Line] = _parser().parse(text)  # type: ignore[assignment]
@@ -65,8 +66,6 @@ def read_lines(text: str) -> list[Line]:
         raise _token_error(error) from None
     except UnexpectedCharacters as error:
         raise _character_error(error, text) from None
-    except UnexpectedInput as error:  # pragma: no cover - lark has no other kind for LALR
-        raise ModelSyntaxError("the model text ends too early", error.line, error.column) from None
     return lines
 
 
@@ -113,7 +112,10 @@ class _Actions:
 
     @staticmethod
     def number(parts: list[Token]) -> Number:
-        return Number(float(parts[0]), _at(parts[0]))
+        value, at = float(parts[0]), _at(parts[0])
+        if math.isinf(value):
+            raise ModelSyntaxError(f"{parts[0]} is not a finite number", at.line, at.column)
+        return Number(value, at)
 
     @staticmethod
     def name(parts: list[Token]) -> Name:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -107,6 +108,6 @@ def fill_exogenous(
         if not r.exo or r.free or r.group != group or not np.isnan(r.value):
             return r
         value = means[r.level][r.lhs] if r.op == "~1" else covs[r.level].at[r.lhs, r.rhs]
-        return replace(r, value=float(value))
+        return replace(r, value=float(cast(float, value)))
 
     return replace(table, rows=tuple(map(filled, table.rows)))

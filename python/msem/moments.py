@@ -280,7 +280,8 @@ def _size_table(
     total, clusters = sum(n * j for n, j in table.items()), sum(table.values())
     if clusters != nclusters or total != nobs:
         raise DataError(
-            f"cluster_sizes describe {clusters} clusters with {total} units, but nclusters is {nclusters:g} and nobs is {nobs:g}"
+            f"cluster_sizes describe {clusters} clusters with {total} units, "
+            f"but nclusters is {nclusters:g} and nobs is {nobs:g}"
         )
     return dict(sorted(table.items()))
 

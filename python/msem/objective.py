@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -165,7 +166,7 @@ def _pooled_cov(s: SampleStatistics, index: list[int], weight: Floats, n: float)
     pick = np.ix_(index, index)
     means = s.means[:, index]
     centred = means - (weight * s.counts) @ means / n
-    cov: Floats = np.einsum("s,sij->ij", weight, s.scatter[(slice(None), *pick)])
+    cov: Floats = np.tensordot(weight, s.scatter, axes=1)[pick]
     cov += (centred.T * (weight * s.counts)) @ centred
     if index[0] < len(s.unit):
         cov += s.ssw[pick]
@@ -173,4 +174,4 @@ def _pooled_cov(s: SampleStatistics, index: list[int], weight: Floats, n: float)
 
 
 def _normal_loglik(cov: Floats, n: float) -> float:
-    return -0.5 * n * (len(cov) * (np.log(2 * np.pi) + 1) + float(np.linalg.slogdet(cov)[1]))
+    return -0.5 * n * (len(cov) * (math.log(2 * math.pi) + 1) + float(np.linalg.slogdet(cov)[1]))

@@ -30,7 +30,7 @@ def regular_covariance(cov: pd.DataFrame, total: Mapping[str, float]) -> pd.Data
     -------
     DataFrame
     """
-    variance = np.array([max(cov.at[v, v], FLOOR * total[v]) for v in cov.columns])
+    variance = np.maximum(np.diag(cov), FLOOR * np.array([total[v] for v in cov.columns]))
     sd = np.sqrt(variance)
     correlation = np.clip(cov.to_numpy() / np.outer(sd, sd), -CLIP, CLIP)
     np.fill_diagonal(correlation, 1.0)
@@ -150,7 +150,8 @@ def _standard_loadings(indicators: Sequence[str], at: Mapping[str, int], cov: Fl
     axis = axis if axis[0] >= 0 else -axis
     small = np.abs(axis) < 0.2
     axis[small] = np.where(axis[small] < 0, -0.2, 0.2)
-    return np.clip(axis, -CLIP, CLIP)
+    clipped: Floats = np.clip(axis, -CLIP, CLIP)
+    return clipped
 
 
 def _factor_sd(members: Sequence[Parameter], sizes: Sequence[float], fixed: float) -> float:

@@ -1,0 +1,106 @@
+"""Which block is which level, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from msem.errors import ModelError, UnsupportedError
+from rows import DEMO, table
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("2", "1"),
+        ("between", "within"),
+        ("Between", "WITHIN"),
+        ("between", "1"),
+        ("2", "student"),
+        ("school", "within"),
+        ("between", "student"),
+    ],
+)
+def test_levels_in_reversed_order_mean_what_they_say(first, second):
+    within, between = DEMO.split("level: 2")
+    turned = f"level: {first}{between}\n{within.replace('level: 1', f'level: {second}')}"
+    assert [(r.lhs, r.op, r.rhs, r.level, r.free) for r in table(turned).rows] == [
+        (r.lhs, r.op, r.rhs, r.level, r.free) for r in table(DEMO).rows
+    ]
+
+
+def test_other_level_names_are_in_order_of_appearance():
+    named = DEMO.replace("level: 1", "level: student").replace("level: 2", "level: 'my school'")
+    assert table(named).rows == table(DEMO).rows
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("level: 1\ny ~ x\nlevel: 2\ny ~ w\nlevel: 3\ny ~ z", UnsupportedError, "line 5, column 1: level 3"),
+        ("level: 0\ny ~ x\nlevel: 2\ny ~ w", UnsupportedError, "line 1, column 1: level 0"),
+        (
+            "level: a\ny~x\nlevel: b\ny~w\nlevel: c\ny~z",
+            UnsupportedError,
+            "line 5, column 1: 'level: c' is a third",
+        ),
+        ("level: 1\ny ~ x", ModelError, "line 1, column 1: the model has one level only.*'level: 2'"),
+        ("level: school\ny ~ x", ModelError, "one level only"),
+        ("level: between\ny ~ x", ModelError, "one level only.*'level: 1'"),
+        ("level: 1\ny~x\nlevel: within\ny~z", ModelError, "line 3, column 1: .*second time.* line 1"),
+        ("level: 1\ny ~ x\nlevel: 2\n", ModelError, "line 3, column 1: 'level: 2' has no formula"),
+        ("level: 1\nlevel: 2\ny ~ x", ModelError, "line 1, column 1: 'level: 1' has no formula"),
+        ("y ~ z\nlevel: 1\ny~x\nlevel: 2\ny~w", ModelError, "line 1, column 5: this formula stands before"),
+        (
+            "level: 1\nf =~ y1 + y2\nlevel: 2\nf ~ w + y1",
+            ModelError,
+            "line 4, column 5: 'f' is a latent variable",
+        ),
+        (
+            "level: 1\nf ~ w + y1\nlevel: 2\nf =~ y1 + y2",
+            ModelError,
+            "line 2, column 5: 'f' is a latent variable",
+        ),
+    ],
+)
+def test_levels_that_cannot_be(text, error, message):
+    with pytest.raises(error, match=message):
+        table(text)
+
+
+def test_a_latent_name_may_be_used_at_both_levels():
+    t = table("level: 1\nf =~ y1 + y2 + y3\nlevel: 2\nf =~ y1 + y2 + y3")
+    assert t.latent(1) == t.latent(2) == ("f",)
+    assert t.npar == 15
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("group: a\ny ~ x\ngroup: b\ny ~ x", "line 1, column 1: models for several groups"),
+        ("block: 1\ny ~ x", "line 1, column 1: 'block:'.*'level: 1'"),
+        ("y ~ a*x\nb := a^2", r"line 2, column 3: 'b := a\^2': defined parameters"),
+        ("y ~ a*x + b*z\na == b", "line 2, column 3: 'a == b': equality constraints .*same label"),
+        ("y ~ a*x\na == 1", "line 2, column 3: 'a == 1': equality"),
+        ("y ~ a*x + b*z\na > b", "line 2, column 3: 'a > b': .*between a label and a number only"),
+        ("y ~ a*x\n2*a < 1", "line 2, column 5: "),
+        ("y ~ a*x\nexp(a) < 1", "line 2, column 8: "),
+        ("y ~ a*x\n1 < 2", "line 2, column 3: "),
+        ("y ~ rv('s')*x", r"line 1, column 5: random slopes, rv\(\)"),
+        ("efa('a')*f =~ y1 + y2", r"line 1, column 1: exploratory blocks, efa\(\)"),
+        ("f <~ y1 + y2", "line 1, column 6: composites"),
+        ("u | t1", "line 1, column 5: thresholds"),
+        ("u ~*~ u", "line 1, column 7: scaling factors"),
+        ("y ~ c(a, b)*x", r"line 1, column 5: c\(\) gives one value for each group"),
+        ("y ~ x1:x2", "line 1, column 5: .*'x1:x2'.*x1_x2 = x1 \\* x2.*'x1_x2'"),
+        ("f =~ y1 + y2\ny ~ f:x", "line 2, column 5: interactions of latent variables .*'f' is latent"),
+    ],
+)
+def test_what_is_not_available_is_refused_by_name(text, message):
+    with pytest.raises(UnsupportedError, match=message):
+        table(text)
+
+
+def test_defined_parameters_can_be_ignored():
+    assert table("y ~ a*x\nb := 2*a", allow_defined=True).rows == table("y ~ a*x").rows
+    with pytest.raises(UnsupportedError, match="line 3, column 3: 'b > 1'"):
+        table("y ~ a*x\nb := 2*a\nb > 1", allow_defined=True)
