@@ -79,13 +79,18 @@ void for_each_centred_block(const ClusteredRows& rows, const MatrixXd& means, co
   });
 }
 
+// Add the products of a block's rows with each other to the lower triangle of `sum`.
+template <class Block>
+void add_products(const Block& block, MatrixXd& sum) {
+  if (sum.size() > 0) sum.selfadjointView<Eigen::Lower>().rankUpdate(block);
+}
+
 MatrixXd symmetric(const MatrixXd& lower) { return lower.selfadjointView<Eigen::Lower>(); }
 
 MatrixXd pooled_within(const ClusteredRows& rows, const MatrixXd& means, const VectorXd& origin) {
   MatrixXd ssw = MatrixXd::Zero(rows.unit.size(), rows.unit.size());
-  for_each_centred_block(rows, means, origin, [&](ptrdiff_t, const auto& block) {
-    ssw.selfadjointView<Eigen::Lower>().rankUpdate(block);
-  });
+  for_each_centred_block(rows, means, origin,
+                         [&](ptrdiff_t, const auto& block) { add_products(block, ssw); });
   return symmetric(ssw);
 }
 
@@ -125,7 +130,7 @@ SimpleStatistics about_mean(const MatrixXd& values, const ptrdiff_t* first, cons
   for (const ptrdiff_t* start = first; start != last;) {
     const ptrdiff_t length = std::min(kBlock, last - start);
     for (ptrdiff_t r = 0; r < length; ++r) buffer.col(r) = values.col(start[r]) - result.mean;
-    result.scatter.selfadjointView<Eigen::Lower>().rankUpdate(buffer.leftCols(length));
+    add_products(buffer.leftCols(length), result.scatter);
     start += length;
   }
   result.scatter = symmetric(result.scatter);
@@ -216,7 +221,7 @@ SimpleStatistics simple_statistics(const std::vector<Column>& columns, ptrdiff_t
   if (nrows > 0) out.mean /= static_cast<double>(nrows);
   for_each_block(columns, nrows, origin, [&](ptrdiff_t, auto block) {
     block.colwise() -= out.mean;
-    out.scatter.selfadjointView<Eigen::Lower>().rankUpdate(block);
+    add_products(block, out.scatter);
   });
   out.scatter = symmetric(out.scatter);
   out.mean += origin;

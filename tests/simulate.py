@@ -8,6 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+UNIT, CLUSTER = ("y1", "y2", "x"), ("z1", "z2")
+WITHIN = [[2.0, 0.8, 0.3], [0.8, 1.5, 0.2], [0.3, 0.2, 1.0]]
+BETWEEN = [[1.0, 0.4, 0.2, 0.1], [0.4, 0.8, 0.1, 0.2], [0.2, 0.1, 1.0, -0.3], [0.1, 0.2, -0.3, 1.5]]
+SIZES = [1, 7, 3, 3, 1, 12, 7, 3, 5, 5, 300]
+
 
 def two_level(
     rng: np.random.Generator,
@@ -30,3 +35,9 @@ def two_level(
     level2 = [*range(nboth), *range(p, m)]
     rows[:, level2] += rng.multivariate_normal(np.zeros(len(level2)), between_cov, len(sizes))[codes]
     return pd.DataFrame(rows, columns=[*unit, *cluster]).assign(cluster=codes)
+
+
+def small_sample(seed: int = 1, mean: float = 0.0) -> pd.DataFrame:
+    """347 units: y1 and y2 at both levels, x within only, z1 and z2 between only; means `mean` + 0..4."""
+    rng = np.random.default_rng(seed)
+    return two_level(rng, SIZES, WITHIN, BETWEEN, np.arange(5) + mean, UNIT, CLUSTER, nboth=2)

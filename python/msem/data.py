@@ -155,11 +155,14 @@ def series_from(name: str, values: Any) -> nw.Series[Any]:
 def float_column(name: str, series: nw.Series[Any]) -> Floats:
     """Values as float64, nan where missing; a float64 column without nulls is not copied."""
     kind = series.dtype
-    if kind == nw.Object or (kind == nw.Unknown and series.null_count() == len(series)):
+    if series.null_count() == len(series):
+        return np.full(len(series), np.nan)
+    if kind == nw.Object:
         return objects_as_floats(name, series)
+    if kind == nw.Unknown:
+        return unusual_as_floats(name, series)
     if not (kind.is_numeric() or kind == nw.Boolean):
-        native = getattr(series.to_native(), "dtype", kind)
-        raise not_numeric(name, str(native if kind == nw.Unknown else kind).partition("(")[0].lower())
+        raise not_numeric(name, str(kind).partition("(")[0].lower())
     if kind != nw.Float64:
         series = series.cast(nw.Float64)
     values: Floats = np.asarray(series.to_numpy(), dtype=np.float64)
@@ -176,6 +179,14 @@ def objects_as_floats(name: str, series: nw.Series[Any]) -> Floats:
     values = np.full(len(raw), np.nan)
     values[raw.notna().to_numpy()] = [float(value) for value in present]
     return values
+
+
+def unusual_as_floats(name: str, series: nw.Series[Any]) -> Floats:
+    """Values of a column whose type narwhals does not know: sparse, big-endian or extended precision."""
+    dtype: Any = getattr(series.to_native(), "dtype", series.dtype)
+    if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_complex_dtype(dtype):
+        raise not_numeric(name, str(dtype).lower())
+    return np.asarray(series.to_native(), dtype=np.float64)
 
 
 def not_numeric(name: str, kind: str) -> DataError:
@@ -245,12 +256,15 @@ def number_clusters(
 ) -> tuple[NDArray[np.int64], pd.Index[Any]]:
     """Codes 0..J-1 of the kept rows in order of first appearance, and the ids in that order."""
     values = kept_ids(ids, keep)
-    if isinstance(values, np.ndarray) and values.dtype.kind in "iufM" and (values[1:] >= values[:-1]).all():
+    ordered = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iufM"
+    if ordered and (values[1:] >= values[:-1]).all():
         return number_runs(values)
     try:
         codes, unique = pd.factorize(values)
-    except TypeError as error:
-        raise DataError(f"the ids in cluster column {cluster!r} cannot be told apart: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"the ids in cluster column {cluster!r} cannot be told apart ({error}): use numbers or strings"
+        ) from None
     return codes.astype(np.int64, copy=False), pd.Index(unique, tupleize_cols=False)
 
 

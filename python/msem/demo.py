@@ -14,12 +14,13 @@ def load_demo() -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        2500 units in 200 clusters, 50 each of sizes 5, 10, 15 and 20. Columns: y1-y6, measured on units and
-        varying at both levels (two factors, y1-y3 and y4-y6, at each level); x1-x3, covariates of units without
-        cluster differences; w1 and w2, covariates of clusters; cluster, numbered 1-200.
+        2500 units in 200 clusters, 50 each of sizes 5, 10, 15 and 20. Columns: y1-y6, measured on units
+        and varying at both levels (two factors, y1-y3 and y4-y6, at each level); x1-x3, covariates of units
+        without cluster differences; w1 and w2, covariates of clusters; cluster, numbered 1-200.
 
     Examples
     --------
+    >>> from msem.demo import load_demo
     >>> load_demo()["cluster"].nunique()
     200
     """
