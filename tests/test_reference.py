@@ -1,0 +1,265 @@
+"""Every complete-data reference case, end to end, against lavaan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import msem
+import reference
+import reference_fits as cases
+from msem.errors import UnsupportedError
+from msem.fitmeasures import fit_measures
+from msem.optimize import minimize
+from msem.residuals import level_residuals, srmr_level
+from oracle import differences
+from reference_fits import CASES, SINGLE, TWO_LEVEL, fit
+from test_fitmeasures import inputs, stored
+
+pytestmark = reference.needs_reference
+
+# How far lavaan's default settings stop below the maximum while they report convergence.
+UNCONVERGED_PEER = {"sleepstudy_ri": 12.236, "demo_partsat_within": 0.261}
+# The model has two maxima; lavaan and OpenMx report the lower one.
+BETTER_MAXIMUM = {"demo_partsat_within": 65.860}
+SAME_MAXIMUM = [case for case in CASES if case not in BETTER_MAXIMUM]
+# lavaan's saturated between matrix is kept positive semidefinite; here the maximum is outside.
+INDEFINITE_BETWEEN = ["mplus_ex9_12_min", "mplus_ex9_6"]
+ROBUST = [case for case in SAME_MAXIMUM if reference.meta(case)["estimator"] == "MLR"]
+
+
+def two_level_h1(case: str) -> list[dict[str, Any]]:
+    """Within and between saturated moments at their maximum."""
+    found: list[dict[str, Any]] = reference.expected(case)["h1_direct"]["moments"]
+    return found
+
+
+def free_rows(case: str) -> np.ndarray:
+    """Which rows are estimated and off their bounds."""
+    active = fit(case).estimate.optimum.active
+    return np.array([bool(r.free) and active[r.free - 1] == 0 for r in fit(case).table.rows])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_log_likelihood_at_their_estimates(case: str) -> None:
+    theirs = reference.expected(case)["logl"]
+    assert -0.5 * fit(case).objective.value(cases.theta(case)) == pytest.approx(theirs, rel=1e-9, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradient_vanishes_at_their_estimates(case: str) -> None:
+    objective, theta = fit(case).objective, cases.theta(case)
+    free = fit(case).estimate.optimum.active == 0
+    gradient = objective.gradient(theta)[free]
+    information = objective.expected_information(theta)[np.ix_(free, free)]
+    assert gradient @ np.linalg.solve(information, gradient) < 1e-12
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_log_likelihood_is_at_least_theirs(case: str) -> None:
+    result = reference.expected(case)
+    gain = BETTER_MAXIMUM.get(case, 0.0)
+    assert fit(case).llf - result["logl"] == pytest.approx(gain, abs=1e-3 if gain else 1e-6)
+    unconverged = UNCONVERGED_PEER.get(case, 0.0) + gain
+    assert fit(case).llf - result["default_settings"]["logl"] == pytest.approx(unconverged, abs=1e-3)
+
+
+@pytest.mark.parametrize("case", BETTER_MAXIMUM)
+def test_the_lower_maximum_is_one_too(case: str) -> None:
+    found = minimize(fit(case).objective, cases.theta(case))
+    assert found.converged
+    np.testing.assert_allclose(found.theta, cases.theta(case), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("case", SAME_MAXIMUM)
+def test_estimates(case: str) -> None:
+    ours, errors = fit(case)._row_values
+    difference = np.abs(ours - cases.column(case, "est"))
+    free = free_rows(case)
+    assert (difference[free] <= 1e-6 * (np.abs(ours) + errors)[free]).all()
+    # Moments of a fixed covariate at both levels come from lavaan's EM.
+    np.testing.assert_allclose(difference[~free], 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", [case for case in SAME_MAXIMUM if case not in ROBUST])
+def test_standard_errors(case: str) -> None:
+    free = free_rows(case)
+    ours = fit(case)._row_values[1]
+    np.testing.assert_allclose(ours[free], cases.column(case, "se")[free], rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", [case for case in SAME_MAXIMUM if case in TWO_LEVEL])
+def test_standard_errors_by_differencing_their_objective(case: str) -> None:
+    # Second differences of function values: their own error is up to 3e-4, see test_standard_errors_of_robust_fits.
+    numeric = cases.column(case, "se_numeric_hessian")
+    known = free_rows(case) & np.isfinite(numeric)
+    np.testing.assert_allclose(fit(case)._row_values[1][known], numeric[known], rtol=5e-4)
+
+
+@pytest.mark.parametrize("case", ROBUST)
+def test_standard_errors_of_robust_fits(case: str) -> None:
+    # lavaan stores the sandwich only, which has the same estimates but not the standard errors of ML.
+    theta = fit(case).estimate.theta
+    hessian = differences(fit(case).objective.gradient, theta, step=0.002) / 2
+    expected = np.sqrt(np.diag(np.linalg.inv((hessian + hessian.T) / 2)))
+    np.testing.assert_allclose(fit(case).bse, expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["observed", "expected"])
+@pytest.mark.parametrize("case", ["demo_twolevel", "hs_cfa_mean"])
+def test_kinds_of_information(case: str, kind: str) -> None:
+    free = free_rows(case)
+    ours = fit(case, information=kind)._row_values[1]
+    np.testing.assert_allclose(ours[free], cases.information_se(case, kind)[free], rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["demo_twolevel", "hs_cfa_mean"])
+def test_first_order_information(case: str) -> None:
+    result = fit(case, information="first_order")
+    ours, theirs = result._row_values[1], cases.information_se(case, "first.order")
+    # lavaan's scores of between intercepts are not the derivatives of the cluster log-likelihoods (which ours
+    # are, test_derivatives.py); they differ in the fourth digit.
+    kept = free_rows(case) & np.array([r.op != "~1" or case == "hs_cfa_mean" for r in result.table.rows])
+    np.testing.assert_allclose(ours[kept], theirs[kept], rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", [case for case in SAME_MAXIMUM if case not in ROBUST])
+def test_sampling_covariance(case: str) -> None:
+    theirs = reference.expected(case)["vcov"]
+    names = np.atleast_1d(theirs["rows"])
+    first = [int(np.flatnonzero(names == name)[0]) for name in fit(case).cov_params().index]
+    expected = np.atleast_2d(theirs["data"])[np.ix_(first, first)]
+    free = np.flatnonzero(fit(case).estimate.optimum.active == 0)
+    square = np.ix_(free, free)
+    sd = np.sqrt(np.diag(expected)[free])
+    difference = (fit(case).cov_params().to_numpy()[square] - expected[square]) / np.outer(sd, sd)
+    np.testing.assert_allclose(difference, 0, atol=1e-6)
+
+
+def expected_measures(case: str) -> dict[str, float]:
+    """lavaan's fit measures, those that depend on its saturated model moved to the maximum of that model."""
+    theirs = stored(case)
+    if case not in INDEFINITE_BETWEEN:
+        return theirs
+    result, given = reference.expected(case), inputs(case)
+    gain = result["h1_direct"]["logl"] - given.unrestricted_llf
+    assert gain > 0.1
+    implied = list(result["implied"].values())
+    srmr = [
+        srmr_level(cases.matrix(h1["cov"]).to_numpy(), cases.matrix(h0["cov"]).to_numpy())
+        for h1, h0 in zip(two_level_h1(case), implied, strict=True)
+    ]
+    moved = replace(
+        given,
+        unrestricted_llf=given.unrestricted_llf + gain,
+        baseline_chisq=given.baseline_chisq + 2 * gain,
+        fmin=theirs["fmin"],
+        residuals=level_residuals([srmr[0]], [srmr[1]], [given.nobs]),
+    )
+    return {name: value for name, value in fit_measures(moved).items() if name in theirs}
+
+
+@pytest.mark.parametrize("case", SAME_MAXIMUM)
+def test_fit_measures(case: str) -> None:
+    theirs = expected_measures(case)
+    ours = fit(case).fit_measures()
+    assert set(ours.index) - set(theirs) <= {"nclusters", "bic_nclusters"}
+    np.testing.assert_allclose(ours[list(theirs)], list(theirs.values()), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", TWO_LEVEL)
+def test_saturated_model(case: str) -> None:
+    h1 = reference.expected(case)["h1_direct"]
+    assert fit(case).unrestricted_llf == pytest.approx(h1["logl"], abs=1e-6)
+    if case not in BETTER_MAXIMUM:
+        chisq = max(2 * (h1["logl"] - reference.expected(case)["logl"]), 0)
+        assert fit(case).chisq == pytest.approx(chisq, rel=1e-6, abs=1e-6)
+    for ours, theirs in zip(
+        (fit(case).saturated.within, fit(case).saturated.between), h1["moments"], strict=True
+    ):
+        compare_moments(ours.cov, ours.mean, theirs)
+
+
+def compare_moments(cov: pd.DataFrame, mean: pd.Series, theirs: dict[str, Any]) -> None:
+    """Hold moments to stored ones: covariances relative to the standard deviations."""
+    expected = cases.matrix(theirs["cov"])
+    names = list(expected)
+    assert set(names) == set(cov.columns)
+    sd = np.sqrt(np.abs(np.diag(expected)))
+    difference = (cov.loc[names, names] - expected) / np.outer(sd, sd)
+    np.testing.assert_allclose(difference, 0, atol=1e-6)
+    if "mean" in theirs and isinstance(theirs["mean"], dict):
+        means = pd.Series(theirs["mean"], dtype=float)
+        np.testing.assert_allclose((mean[names] - means[names]) / sd, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", SAME_MAXIMUM)
+def test_implied_moments(case: str) -> None:
+    implied = reference.expected(case)["implied"]
+    blocks = [implied] if case in SINGLE else list(implied.values())
+    for ours, theirs in zip(fit(case).implied.values(), blocks, strict=True):
+        compare_moments(ours.observed.cov, ours.observed.mean, theirs)
+
+
+@pytest.mark.parametrize("case", SINGLE)
+def test_sample_moments(case: str) -> None:
+    compare_moments(fit(case).sample.covs[1], fit(case).sample.means[1], reference.expected(case)["sampstat"])
+
+
+@pytest.mark.parametrize("case", [case for case in TWO_LEVEL if case not in INDEFINITE_BETWEEN])
+def test_intraclass_correlations(case: str) -> None:
+    theirs = {name: value for name, value in reference.expected(case)["icc"].items() if value}
+    ours = fit(case).icc
+    assert set(theirs) == set(ours.index)
+    np.testing.assert_allclose(ours[list(theirs)], list(theirs.values()), atol=1e-6)
+
+
+@pytest.mark.parametrize("case", SAME_MAXIMUM)
+def test_standardized_estimates(case: str) -> None:
+    theirs = [row for row in reference.expected(case)["standardized"] if row["op"] in cases.OPERATORS]
+    rows = cases.table_rows(case)
+    assert [(r["lhs"], r["op"], r["rhs"]) for r in theirs] == [(r["lhs"], r["op"], r["rhs"]) for r in rows]
+    expected = cases.in_order(case, rows, [row["est.std"] for row in theirs])
+    ours = fit(case).estimates(standardized=True)["std_all"].to_numpy()
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", SAME_MAXIMUM)
+def test_explained_variances(case: str) -> None:
+    theirs = reference.expected(case)["rsquare"] or {}
+    levels = [theirs] if case in SINGLE else list(theirs.values())
+    expected = {(k + 1, name): r2 for k, level in enumerate(levels) if level for name, r2 in level.items()}
+    found = fit(case).rsquare()
+    ours = dict(zip(zip(found["level"], found["lhs"], strict=True), found["r2"], strict=True))
+    assert {k: v for k, v in ours.items() if np.isfinite(v)} == pytest.approx(
+        {k: v for k, v in expected.items() if v is not None}, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_counts(case: str) -> None:
+    result, m = reference.expected(case), reference.meta(case)
+    # lavaan counts parameters that share a label once for each row.
+    shared = sum(row["op"] == "==" and row["lhs"].startswith(".p") for row in result["parameter_table"])
+    assert fit(case).npar == result["npar"] - shared
+    assert fit(case).df == result["df"]
+    assert fit(case).nobs == result["nobs"]
+    assert fit(case).nclusters == (result["nclusters"] if m["levels"] == 2 else None)
+
+
+@pytest.mark.parametrize("case", ["demo_eq_linear", "demo_indirect", "med_111", "political"])
+def test_constraints_and_definitions_are_refused_by_name(case: str) -> None:
+    with pytest.raises(UnsupportedError, match=r"line \d+.*(:=|==)"):
+        cases.FUNCTIONS[reference.meta(case)["fun"]](reference.model(case), **cases.arguments(case))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_status(case: str) -> None:
+    known = {"balanced_cfa": "improper", "demo_bound_between": "boundary"}
+    assert fit(case).converged
+    assert fit(case).status == known.get(case, "ok")
+    assert isinstance(fit(case), msem.Fit)
