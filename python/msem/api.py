@@ -73,8 +73,9 @@ def sem(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
     meanstructure : bool, optional
         Whether a single-level model has means; default: if the text has an intercept. Two-level models always have.
     information : {"observed", "expected", "first_order"}, optional
-        What standard errors come from; default "observed", and "expected" for single-level models, as in lavaan, and
-        for `LevelMoments`, whose statistics are expectations. "first_order" (outer products of cluster scores) needs raw data.
+        What standard errors come from; default "observed", and "expected" for single-level models, as in lavaan,
+        and for `LevelMoments`, whose statistics are expectations. "first_order" (outer products of cluster scores)
+        needs raw data.
     se : {"standard", "none"}
     max_iterations : int, default 500
     tolerance : float, default 1e-12

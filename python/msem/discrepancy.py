@@ -49,7 +49,8 @@ class LevelDiscrepancy:
     @property
     def df(self) -> int:
         """Random moments less parameters."""
-        return int(np.count_nonzero(np.diag(self.gamma) > 0)) - self.jacobian.shape[1]
+        random = int((np.diag(self.gamma) > 0).sum())
+        return random - int(self.jacobian.shape[1])
 
     def covariance(self, gamma: Floats | None = None) -> Floats:
         """H D'U Gamma U D H with H = (D'UD)^-1, for this or another covariance matrix of the moments."""
@@ -126,7 +127,7 @@ def scaled_solve(matrix: Floats, rhs: Floats) -> Floats:
 def normal_weight(cov: Floats, means: bool) -> Floats:
     """U of the normal discrepancy at an implied covariance matrix: half D'(S^-1 (x) S^-1)D, and S^-1 for means."""
     row, col = vech_index(len(cov))
-    a = np.linalg.inv(cov)
+    a: Floats = np.linalg.inv(cov).astype(np.float64)
     double = np.where(row == col, 1.0, 2.0)
     products = a[np.ix_(row, row)] * a[np.ix_(col, col)] + a[np.ix_(row, col)] * a[np.ix_(col, row)]
     weight = 0.25 * np.outer(double, double) * products
@@ -145,7 +146,7 @@ def least_squares_weight(variance: Floats, means: bool) -> Floats:
     """U of least squares in the metric in which the variables have these variances as their unit."""
     row, col = vech_index(len(variance))
     weight = np.diag(1 / (variance[row] * variance[col]))
-    return _with_means(np.diag(1 / variance), weight) if means else weight
+    return _with_means(np.diag(1 / variance).astype(np.float64), weight) if means else weight
 
 
 def _with_means(first: Floats, second: Floats) -> Floats:

@@ -25,6 +25,7 @@ def matching_names(wanted: Sequence[str], available: Sequence[str]) -> list[str]
 
 
 def named_means(given: pd.Series | Mapping[str, float] | None, names: list[str], what: str) -> pd.Series:
+    """Means of all variables in order; 0 where none are given."""
     series = pd.Series(dict(given) if given is not None else {}, dtype=float)
     unknown = [name for name in series.index if name not in names]
     if unknown:
@@ -43,6 +44,7 @@ def named_means(given: pd.Series | Mapping[str, float] | None, names: list[str],
 def size_table(
     sizes: Sequence[int] | Mapping[int, int] | None, nobs: float, nclusters: float
 ) -> Mapping[int, int] | None:
+    """Number of clusters of each size, checked against N and J; None when the sizes are not known."""
     if not (np.isfinite(nobs) and np.isfinite(nclusters)):
         raise DataError("nobs (units) and nclusters are needed: they set the precision of the moments")
     if nclusters < 2:
