@@ -11,7 +11,7 @@ import pandas as pd
 from msem.checks import Problem, find_problems
 from msem.defaults import Fun
 from msem.errors import ConvergenceWarning, IdentificationWarning, ImproperSolutionWarning
-from msem.estimation import estimate, single_sample, two_level_sample
+from msem.estimation import estimate, saturated_sample
 from msem.fit import Fit
 from msem.inference import Information, sampling_covariance
 from msem.moments import LevelMoments
@@ -152,8 +152,7 @@ def fit_table(
     table: ParameterTable, prepared: Prepared, information: Information, options: FitOptions
 ) -> Fit:
     """Fit a parameter table to a prepared sample."""
-    two_level = table.nlevels == 2
-    sample = two_level_sample(prepared.statistics) if two_level else single_sample(prepared.statistics)
+    sample = saturated_sample(prepared.statistics)
     found = estimate(
         table,
         sample,

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.levelarrays import LevelArrays
 from msem.model import fill_exogenous
-from msem.moments import LevelMoments
 from msem.objective import Objective, build_objective
 from msem.optimize import Optimum, minimize
 from msem.partable import ParameterTable
 from msem.sample import SampleStatistics
-from msem.saturated import estimate_saturated, saturated_single
+from msem.saturated import Saturated, solve_saturated
 from msem.starting import scaled_start, starting_values
 
 Floats = NDArray[np.float64]
 
-__all__ = ["Estimate", "Sample", "estimate", "single_sample", "two_level_sample"]
+__all__ = ["Estimate", "Sample", "estimate", "saturated_sample"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,45 +31,37 @@ class Sample:
     Attributes
     ----------
     statistics : SampleStatistics
-    means, covs : mapping from level to Series, DataFrame
-    llf : float
-        Saturated log-likelihood of all variables.
-    moments : LevelMoments or None
-        The same moments as an object of the user's; None for a single level.
+    saturated : Saturated
     """
 
     statistics: SampleStatistics
-    means: Mapping[int, pd.Series]
-    covs: Mapping[int, pd.DataFrame]
-    llf: float
-    moments: LevelMoments | None = None
+    saturated: Saturated
+
+    @property
+    def llf(self) -> float:
+        """Saturated log-likelihood of all variables."""
+        return self.saturated.llf
+
+    @cached_property
+    def levels(self) -> Mapping[int, LevelArrays]:
+        """Saturated moments by level; level 1 only for a single-level sample."""
+        if not self.statistics.unit:
+            return {1: self.saturated.between}
+        return {1: self.saturated.within, 2: self.saturated.between}
 
     @property
     def total_variance(self) -> dict[str, float]:
         """Variance of each observed variable summed over levels."""
         out: dict[str, float] = {}
-        for cov in self.covs.values():
-            for name, variance in zip(cov.columns, np.diag(cov), strict=True):
-                out[name] = out.get(name, 0.0) + max(float(variance), 0.0)
+        for moments in self.levels.values():
+            for name, variance in moments.variances.items():
+                out[name] = out.get(name, 0.0) + max(variance, 0.0)
         return out
 
 
-def two_level_sample(statistics: SampleStatistics) -> Sample:
-    """Saturated moments of two-level statistics."""
-    h1 = estimate_saturated(statistics)
-    return Sample(
-        statistics,
-        {1: h1.within.mean, 2: h1.between.mean},
-        {1: h1.within.cov, 2: h1.between.cov},
-        h1.llf,
-        h1,
-    )
-
-
-def single_sample(statistics: SampleStatistics) -> Sample:
-    """Mean and covariance matrix of single-level statistics."""
-    mean, cov, llf = saturated_single(statistics)
-    return Sample(statistics, {1: mean}, {1: cov}, llf)
+def saturated_sample(statistics: SampleStatistics) -> Sample:
+    """Single-level or two-level statistics with their saturated moments."""
+    return Sample(statistics, solve_saturated(statistics))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +112,9 @@ def estimate(
     Estimate
         The best of the attempts if none converged.
     """
-    filled = fill_exogenous(table, sample.means, sample.covs)
+    filled = fill_exogenous(table, sample.levels)
     objective = build_objective(filled, sample.statistics, loss)
-    first = starting_values(objective, sample.covs, sample.means, sample.total_variance)
+    first = starting_values(objective, sample.levels, sample.total_variance)
     best: Optimum | None = None
     for share in (1.0, 0.5, 0.0):
         start = first if share == 1.0 else scaled_start(first, filled, share)

@@ -22,6 +22,7 @@ from msem.objective import ImpliedMoments, Objective
 from msem.options import Options
 from msem.partable import ParameterTable
 from msem.reporting import LEVEL_NAMES, header, messages, method_rows, title
+from msem.saturated import level_moments
 from msem.sections import fit_sections
 from msem.special_tables import baseline_table, saturated_table
 from msem.standardized import r_squared, standardize
@@ -106,13 +107,14 @@ class Fit:
     @property
     def bse(self) -> pd.Series:
         """Standard errors of `params`."""
-        return self._standard_errors.rename("se")
+        return pd.Series(self._standard_errors, index=list(self.table.names()), name="se")
 
     @cached_property
-    def _standard_errors(self) -> pd.Series:
-        vcov = self.cov_params()
-        variance = np.diag(vcov)
-        return pd.Series(np.sqrt(np.where(variance >= 0, variance, np.nan)), index=vcov.index)
+    def _standard_errors(self) -> Floats:
+        if self.sampling is None:
+            return np.full(self.npar, np.nan)
+        variance = self.sampling.vcov.diagonal()
+        return np.sqrt(np.where(variance >= 0, variance, np.nan))
 
     def conf_int(self, level: float = 0.95) -> pd.DataFrame:
         """Wald confidence intervals of `params`, columns ci_lower and ci_upper."""
@@ -141,7 +143,7 @@ class Fit:
         """Estimated parameters, shared ones counted once."""
         return self.table.npar
 
-    @property
+    @cached_property
     def saturated(self) -> LevelMoments:
         """Saturated (h1) within and between moments.
 
@@ -150,9 +152,9 @@ class Fit:
         AttributeError
             For a single-level model.
         """
-        if self.sample.moments is None:
-            raise AttributeError("a single-level fit has no level-specific moments; see fit.sample")
-        return self.sample.moments
+        if self.table.nlevels == 1:
+            raise AttributeError("a single-level fit has no level-specific moments")
+        return level_moments(self.sample.saturated, self.statistics)
 
     @property
     def icc(self) -> pd.Series:
@@ -216,14 +218,11 @@ class Fit:
         """Value and standard error of every row: the error is 0 where nothing is estimated."""
         est = self.objective.row_values(self.estimate.theta)
         free = np.array([r.free for r in self.table.rows])
-        return est, np.where(free > 0, np.append(self.bse, 0.0)[free - 1], 0.0)
+        return est, np.where(free > 0, np.append(self._standard_errors, 0.0)[free - 1], 0.0)
 
     @cached_property
     def _variances(self) -> dict[tuple[int, int], dict[str, float]]:
-        return {
-            (level, 1): dict(zip(m.cov.columns, np.diag(m.cov).tolist(), strict=True))
-            for level, m in self.implied.items()
-        }
+        return {(level, 1): m.variances for level, m in self.objective.moments(self.estimate.theta).items()}
 
     def estimates(self, *, standardized: bool = False, level: float = 0.95) -> pd.DataFrame:
         """All rows of the parameter table with estimates.

@@ -77,26 +77,26 @@ def _single(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasu
 
 def twolevel_residuals(fit: Estimate, sample: Sample) -> dict[str, float]:
     """SRMR of both levels."""
-    implied = fit.objective.implied(fit.theta)
+    implied = fit.objective.moments(fit.theta)
     srmr = {
-        level: srmr_level(cov.to_numpy(), implied[level].observed.cov.to_numpy())
-        for level, cov in sample.covs.items()
+        level: srmr_level(moments.cov, implied[level].observed.cov)
+        for level, moments in sample.levels.items()
     }
     return level_residuals([srmr[1]], [srmr[2]], [sample.statistics.nobs])
 
 
 def group_moments(fit: Estimate, sample: Sample) -> GroupMoments:
     """Sample and implied moments of a single-level fit."""
-    implied = fit.objective.implied(fit.theta)[1].observed
+    implied, observed = fit.objective.moments(fit.theta)[1].observed, sample.levels[1]
     means = fit.table.meanstructure
     exo = set(fit.table.exogenous(1))
     return GroupMoments(
-        sample_cov=sample.covs[1].to_numpy(),
-        implied_cov=implied.cov.to_numpy(),
+        sample_cov=observed.cov,
+        implied_cov=implied.cov,
         nobs=sample.statistics.nobs,
-        sample_mean=sample.means[1].to_numpy() if means else None,
-        implied_mean=implied.mean.to_numpy() if means else None,
-        exogenous=np.array([name in exo for name in sample.covs[1].columns]),
+        sample_mean=observed.mean if means else None,
+        implied_mean=implied.mean if means else None,
+        exogenous=np.array([name in exo for name in observed.names]),
     )
 
 

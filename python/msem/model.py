@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.levelarrays import LevelArrays
 from msem.partable import Parameter, ParameterTable
 
 DIRECTED, SYMMETRIC, INTERCEPT = 0, 1, 2
@@ -89,25 +88,23 @@ def row_values(table: ParameterTable, theta: NDArray[np.float64]) -> NDArray[np.
 
 
 def fill_exogenous(
-    table: ParameterTable,
-    means: Mapping[int, pd.Series],
-    covs: Mapping[int, pd.DataFrame],
-    group: int = 1,
+    table: ParameterTable, moments: Mapping[int, LevelArrays], group: int = 1
 ) -> ParameterTable:
     """The same table with the moments of fixed covariates set to those of the sample.
 
     Parameters
     ----------
     table : ParameterTable
-    means, covs : mapping from level to Series, DataFrame
-        Sample moments of the observed variables of each level.
+    moments : mapping from level to LevelArrays
+        Sample moments of the observed variables.
     group : int
     """
 
     def filled(r: Parameter) -> Parameter:
-        if not r.exo or r.free or r.group != group or not np.isnan(r.value):
+        if not r.exo or r.free or r.group != group or r.value == r.value:
             return r
-        value = means[r.level][r.lhs] if r.op == "~1" else covs[r.level].at[r.lhs, r.rhs]
-        return replace(r, value=float(cast(float, value)))
+        m = moments[r.level]
+        i = m.at[r.lhs]
+        return replace(r, value=float(m.mean[i] if r.op == "~1" else m.cov[i, m.at[r.rhs]]))
 
     return replace(table, rows=tuple(map(filled, table.rows)))

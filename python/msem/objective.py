@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
 from msem.gamma import core_loss
+from msem.levelarrays import LevelArrays
 from msem.model import BlockMap, block_map, core_block, row_values
 from msem.partable import ParameterTable
 from msem.sample import SampleStatistics
@@ -88,16 +89,19 @@ class Objective:
         """Negative second derivatives of the log-likelihood, shape (npar, npar)."""
         return self.core.observed_information(theta)
 
+    def moments(self, theta: ArrayLike) -> dict[int, LevelArrays]:
+        """Model-implied moments by level, of all variables, as arrays."""
+        return {
+            block.level: LevelArrays(block.names, *self.core.implied(theta, i), block.nobserved)
+            for i, block in enumerate(self.blocks)
+        }
+
     def implied(self, theta: ArrayLike) -> Mapping[int, ImpliedMoments]:
         """Model-implied moments by level, 1 = within, 2 = between."""
-        out = {}
-        for i, block in enumerate(self.blocks):
-            mean, cov = self.core.implied(theta, i)
-            names = list(block.names)
-            out[block.level] = ImpliedMoments(
-                pd.Series(mean, index=names), pd.DataFrame(cov, index=names, columns=names), block.nobserved
-            )
-        return out
+        return {
+            level: ImpliedMoments(m.series(), m.frame(), m.nobserved)
+            for level, m in self.moments(theta).items()
+        }
 
     def row_values(self, theta: ArrayLike) -> Floats:
         """Value of every row of the parameter table."""

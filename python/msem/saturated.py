@@ -3,18 +3,64 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Literal, get_args
-
-import numpy as np
-import pandas as pd
 
 from msem import _core
 from msem.errors import ConvergenceWarning, DataError
 from msem.gamma import core_loss
+from msem.levelarrays import LevelArrays
 from msem.moments import LevelMoments
 from msem.sample import SampleStatistics
 
 Method = Literal["scoring", "em"]
+
+
+@dataclass(frozen=True, eq=False)
+class Saturated:
+    """Maximum likelihood estimates of the saturated moments as arrays.
+
+    Attributes
+    ----------
+    within, between : LevelArrays
+        A single-level sample has its moments in `between`, and nothing within.
+    llf : float
+        Log-likelihood of all variables.
+    iterations : int
+    """
+
+    within: LevelArrays
+    between: LevelArrays
+    llf: float
+    iterations: int
+
+
+def solve_saturated(
+    statistics: SampleStatistics, *, method: Method = "scoring", tolerance: float = 1e-12
+) -> Saturated:
+    """Estimate the saturated moments of single-level or two-level statistics; see `estimate_saturated`."""
+    if method not in get_args(Method):
+        raise ValueError(f"method must be 'scoring' or 'em', not {method!r}")
+    s = statistics
+    try:
+        fit = _core.fit_saturated(core_loss(s), method == "em", 0, tolerance)
+    except ValueError as error:
+        raise DataError(f"the saturated model cannot be estimated: {error}") from error
+    if not fit["converged"]:
+        warnings.warn(
+            f"the saturated model has not converged after {fit['iterations']} {method} steps (decrement "
+            f"{fit['decrement']:.2g}): the chi-square test is not valid; a between covariance matrix on the "
+            "boundary of what the cluster sizes allow is the usual cause",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    between = (*s.unit[: s.nboth], *s.cluster)
+    return Saturated(
+        LevelArrays(s.unit, fit["mean_w"], fit["cov_w"], len(s.unit)),
+        LevelArrays(between, fit["mean_b"], fit["cov_b"], len(between)),
+        fit["loglik"],
+        fit["iterations"],
+    )
 
 
 def estimate_saturated(
@@ -42,41 +88,23 @@ def estimate_saturated(
     DataError
         If the statistics cannot identify the moments.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method must be 'scoring' or 'em', not {method!r}")
+    return level_moments(solve_saturated(statistics, method=method, tolerance=tolerance), statistics)
+
+
+def level_moments(solution: Saturated, statistics: SampleStatistics) -> LevelMoments:
+    """Saturated two-level estimates as the object a user holds, with the statistics they come from."""
     s = statistics
-    try:
-        fit = _core.fit_saturated(core_loss(s), method == "em", 0, tolerance)
-    except ValueError as error:
-        raise DataError(f"the saturated model cannot be estimated: {error}") from error
-    if not fit["converged"]:
-        warnings.warn(
-            f"the saturated model has not converged after {fit['iterations']} {method} steps (decrement "
-            f"{fit['decrement']:.2g}): the chi-square test is not valid; a between covariance matrix on the boundary "
-            "of what the cluster sizes allow is the usual cause",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
-    within, between = list(s.unit), [*s.unit[: s.nboth], *s.cluster]
     sizes = {int(n): int(j) for n, j in zip(s.sizes, s.counts, strict=True)}
     whole = all(n == float(k) for n, k in zip(s.sizes, sizes, strict=True))
     return LevelMoments(
-        pd.DataFrame(fit["cov_w"], index=within, columns=within),
-        pd.DataFrame(fit["cov_b"], index=between, columns=between),
-        pd.Series(fit["mean_b"], index=between),
+        solution.within.frame(),
+        solution.between.frame(),
+        solution.between.series(),
         nobs=s.nobs,
         nclusters=s.nclusters,
-        within_mean=pd.Series(fit["mean_w"], index=within),
+        within_mean=solution.within.series(),
         cluster_sizes=sizes if whole and s.source != "moments, N and J only" else None,
-        llf=fit["loglik"],
+        llf=solution.llf,
         data=s,
-        iterations=fit["iterations"],
+        iterations=solution.iterations,
     )
-
-
-def saturated_single(statistics: SampleStatistics) -> tuple[pd.Series, pd.DataFrame, float]:
-    """Mean, ML covariance matrix and saturated log-likelihood of a single-level sample."""
-    fit = _core.fit_saturated(core_loss(statistics))
-    names = list(statistics.cluster)
-    cov = pd.DataFrame(fit["cov_b"], index=names, columns=names)
-    return pd.Series(np.asarray(fit["mean_b"]), index=names), cov, fit["loglik"]

@@ -20,7 +20,7 @@ from msem.discrepancy import (
     scaled_solve,
 )
 from msem.errors import DataError, UnsupportedError
-from msem.estimation import Estimate, Sample, estimate, single_sample, two_level_sample
+from msem.estimation import Estimate, Sample, estimate, saturated_sample
 from msem.gamma import vech
 from msem.inference import Sampling, sampling_covariance
 from msem.levelfit import LevelFit
@@ -81,7 +81,7 @@ def require_separable(table: ParameterTable) -> None:
 
 
 def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int) -> LevelFit:
-    sample = two_level_sample(moments.expected_statistics)
+    sample = saturated_sample(moments.expected_statistics)
     whole = partially_saturated_table(table, level)
     found = estimate(whole, sample)
     sampling = sampling_covariance(found.objective, found.theta, "expected", found.optimum.active)
@@ -94,11 +94,10 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int) ->
     full = saturated_table(table).npar
     df = full - whole.npar
     statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
-    implied = found.objective.implied(found.theta)[level].observed.cov.to_numpy()
-    names = sample.covs[level].columns
+    implied = found.objective.moments(found.theta)[level].observed.cov
     jacobian = found.objective.core.jacobian(found.theta, level - 1)[:, own]
     naive = _naive_covariance(
-        jacobian, implied, _sample_size(moments, level), means=level == 2, names=len(names)
+        jacobian, implied, _sample_size(moments, level), means=level == 2, names=len(implied)
     )
     return LevelFit(
         level=level,
@@ -147,12 +146,12 @@ def _fit_discrepancy(
         _require_positive_definite(cov, level)
     means = level == 2
     alone = level_table(table, level, means)
-    sample = single_sample(_level_statistics(moments, level, means))
+    sample = saturated_sample(_level_statistics(moments, level, means))
     unit = _standard_unit(moments, level)
     loss = least_squares_loss(cov.to_numpy(), moments.between.mean.to_numpy() if means else None, unit)
     found = estimate(alone, sample, loss=loss if method == "uls" else None)
     solution = _solution(found, sample, conditional_gamma(table, moments, level, gamma), method, means, unit)
-    implied = found.objective.implied(found.theta)[1].observed.cov.to_numpy()
+    implied = found.objective.moments(found.theta)[1].observed.cov
     vcov, naive, sampling = _covariances(found, solution, implied, means)
     return LevelFit(
         level=level,
@@ -187,12 +186,12 @@ def _covariances(
 def _solution(
     found: Estimate, sample: Sample, gamma: Floats, method: Method, means: bool, unit: Floats
 ) -> LevelDiscrepancy:
-    implied = found.objective.implied(found.theta)[1].observed
-    cov, n = implied.cov.to_numpy(), implied.nobserved
+    implied, observed = found.objective.moments(found.theta)[1].observed, sample.levels[1]
+    cov, n = implied.cov, implied.nobserved
     jacobian = found.objective.core.jacobian(found.theta, 0)
-    residual = vech(sample.covs[1].to_numpy() - cov)
+    residual = vech(observed.cov - cov)
     if means:
-        residual = np.concatenate([sample.means[1].to_numpy() - implied.mean.to_numpy(), residual])
+        residual = np.concatenate([observed.mean - implied.mean, residual])
     else:
         jacobian = jacobian[n:]
     nobs = sample.statistics.nobs

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from msem.levelarrays import LevelArrays
 from msem.objective import Objective
 from msem.partable import Parameter, ParameterTable
 
@@ -17,35 +17,37 @@ FLOOR = 0.05  # smallest share of the total variance that a level's variance is 
 CLIP = 0.9  # largest correlation that starting values are derived from
 
 
-def regular_covariance(cov: pd.DataFrame, total: Mapping[str, float]) -> pd.DataFrame:
+def regular_covariance(moments: LevelArrays, total: Mapping[str, float]) -> Floats:
     """A positive definite stand-in for a level's saturated matrix, which may be indefinite.
 
     Parameters
     ----------
-    cov : DataFrame
+    moments : LevelArrays
+        Saturated moments of n variables.
     total : mapping of str to float
         Total variance of each variable.
 
     Returns
     -------
-    DataFrame
+    ndarray, shape (n, n)
     """
-    variance = np.maximum(np.diag(cov), FLOOR * np.array([total[v] for v in cov.columns]))
+    cov = moments.cov
+    variance = np.maximum(cov.diagonal(), FLOOR * np.array([total[v] for v in moments.names]))
     sd = np.sqrt(variance)
-    correlation = np.clip(cov.to_numpy() / np.outer(sd, sd), -CLIP, CLIP)
+    correlation = np.clip(cov / np.outer(sd, sd), -CLIP, CLIP)
     np.fill_diagonal(correlation, 1.0)
     smallest = float(np.linalg.eigvalsh(correlation)[0]) if len(correlation) else 1.0
     if smallest < 1 - CLIP:
         # shrink towards independence until the smallest eigenvalue is 1 - CLIP
         share = CLIP / (1 - smallest)
         correlation = share * correlation + (1 - share) * np.eye(len(correlation))
-    return pd.DataFrame(correlation * np.outer(sd, sd), index=cov.index, columns=cov.columns)
+    out: Floats = correlation * np.outer(sd, sd)
+    return out
 
 
 def starting_values(
     objective: Objective,
-    covs: Mapping[int, pd.DataFrame],
-    means: Mapping[int, pd.Series],
+    moments: Mapping[int, LevelArrays],
     total: Mapping[str, float],
 ) -> Floats:
     """Crude but scale-equivariant starting values.
@@ -56,7 +58,7 @@ def starting_values(
     Parameters
     ----------
     objective : Objective
-    covs, means : mapping from level to DataFrame, Series
+    moments : mapping from level to LevelArrays
         Saturated moments.
     total : mapping of str to float
         Total variance of each observed variable.
@@ -67,12 +69,13 @@ def starting_values(
     """
     table = objective.table
     theta = np.full(table.npar, np.nan)
-    for level, cov in covs.items():
-        values = level_values(table.block(level), regular_covariance(cov, total), table.latent(level))
+    for level, m in moments.items():
+        cov = regular_covariance(m, total)
+        values = level_values(table.block(level), m.at, cov, table.latent(level))
         for r, value in zip(table.block(level), values, strict=True):
             if r.free and np.isnan(theta[r.free - 1]):
                 theta[r.free - 1] = value
-    set_intercepts(objective, theta, means)
+    set_intercepts(objective, theta, moments)
     for r in table.rows:
         if r.free and r.start is not None:
             theta[r.free - 1] = r.start
@@ -81,10 +84,10 @@ def starting_values(
     return theta
 
 
-def level_values(rows: Sequence[Parameter], cov: pd.DataFrame, latent: Sequence[str]) -> list[float]:
+def level_values(
+    rows: Sequence[Parameter], at: Mapping[str, int], matrix: Floats, latent: Sequence[str]
+) -> list[float]:
     """Starting value of every row of one level; 0 for intercepts."""
-    at = {name: i for i, name in enumerate(cov.columns)}
-    matrix = cov.to_numpy()
     variance = {name: float(matrix[i, i]) for name, i in at.items()}
     residual = dict(variance)
     loadings = _loadings(rows, latent, at, matrix, variance, residual)
@@ -181,7 +184,7 @@ def _slopes(
     return out
 
 
-def set_intercepts(objective: Objective, theta: Floats, means: Mapping[int, pd.Series]) -> None:
+def set_intercepts(objective: Objective, theta: Floats, moments: Mapping[int, LevelArrays]) -> None:
     """Set the free intercepts to reproduce the saturated means as well as they can, given all other values."""
     table = objective.table
     free = sorted({r.free - 1 for r in table.rows if r.op == "~1" and r.free})
@@ -194,7 +197,7 @@ def set_intercepts(objective: Objective, theta: Floats, means: Mapping[int, pd.S
         n = block.nobserved
         parts.append(objective.core.jacobian(theta, i)[:n, free])
         implied = objective.core.implied(theta, i)[0][:n]
-        gaps.append(means[block.level].to_numpy() - implied)
+        gaps.append(moments[block.level].mean - implied)
     if len(blocks) == 2:
         # the means of variables at both levels are identified by their sum only
         nboth = objective.statistics.nboth

@@ -1,0 +1,5 @@
+"""Run the command line with `python -m msem`."""
+
+from msem.cli import main
+
+raise SystemExit(main())

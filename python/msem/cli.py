@@ -1,0 +1,156 @@
+"""Command line: `msem demo` and `msem fit`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from msem.api import sem
+from msem.compare import compare
+from msem.demo import load_demo
+from msem.errors import DataError, MsemError, MsemWarning
+from msem.levelwise import segregated
+from msem.moments import LevelMoments
+from msem.tables import format_matrix
+from msem.version import __version__
+
+DEMO_MODEL = """\
+level: 1
+  fw =~ y1 + y2 + y3
+  fw ~ x1 + x2 + x3
+level: 2
+  fb =~ y1 + y2 + y3
+  fb ~ w1 + w2
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; default: those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 1 if the model or the data cannot be used.
+    """
+    arguments = parser().parse_args(argv)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", MsemWarning)
+            status: int = arguments.run(arguments)
+    except (MsemError, OSError) as error:
+        print(f"msem: {error}", file=sys.stderr)
+        return 1
+    for warning in caught:
+        if issubclass(warning.category, MsemWarning):
+            print(f"warning: {warning.message}", file=sys.stderr)
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the commands and their arguments."""
+    out = argparse.ArgumentParser(prog="msem", description="Multilevel structural equation modelling.")
+    out.add_argument("--version", action="version", version=f"msem {__version__}")
+    commands = out.add_subparsers(required=True, metavar="command")
+    demo = commands.add_parser("demo", help="fit the embedded data in every way and compare")
+    demo.set_defaults(run=run_demo)
+    fit = commands.add_parser("fit", help="fit a model file to a CSV or Parquet file")
+    fit.add_argument("model", type=Path, help="text file with the model")
+    fit.add_argument("data", type=Path, help="CSV (.csv, also compressed) or Parquet file")
+    fit.add_argument("--cluster", help="column with the cluster ids, for two-level models")
+    fit.add_argument("--out", type=Path, help="write the table of estimates to this CSV file")
+    fit.add_argument("--standardized", action="store_true", help="add standardized estimates")
+    fit.add_argument("--random-x", action="store_true", help="estimate the moments of covariates too")
+    fit.add_argument("--std-lv", action="store_true", help="set the variances of latent variables to 1")
+    fit.set_defaults(run=run_fit)
+    return out
+
+
+def run_fit(arguments: argparse.Namespace) -> int:
+    """Fit a model file and print the summary."""
+    fit = sem(
+        arguments.model.read_text(encoding="utf-8"),
+        read_data(arguments.data),
+        cluster=arguments.cluster,
+        fixed_x=not arguments.random_x,
+        std_lv=arguments.std_lv,
+    )
+    print(fit.summary(fit_measures=True, standardized=arguments.standardized))
+    if arguments.out is not None:
+        fit.estimates(standardized=True).to_csv(arguments.out, index=False)
+        print(f"\nestimates written to {arguments.out}")
+    return 0 if fit.converged else 1
+
+
+def read_data(path: Path) -> pd.DataFrame:
+    """Read a CSV or Parquet file.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read as either.
+    """
+    try:
+        if path.suffix.lower() in {".parquet", ".pq"}:
+            return pd.read_parquet(path)
+        return pd.read_csv(path)
+    except ImportError as error:
+        raise DataError(f"reading {path} needs pyarrow: pip install 'msem[parquet]'") from error
+    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def run_demo(_: argparse.Namespace) -> int:
+    """Every route on the embedded data: saturated matrices, separate, segregated, joint and simultaneous fits."""
+    data = load_demo()
+    print(f"Model\n\n{DEMO_MODEL}")
+    fit = sem(DEMO_MODEL, data, cluster="cluster")
+    print(fit.summary(fit_measures=True))
+
+    h1 = fit.saturated
+    print("\n\nSaturated within covariance matrix\n")
+    print(format_matrix(h1.within.cov))
+    print("\nSaturated between covariance matrix\n")
+    print(format_matrix(h1.between.cov))
+    print("\nBetween means\n")
+    print(h1.between.mean.round(3).to_string())
+
+    published = LevelMoments(
+        h1.within.cov.round(3),
+        h1.between.cov.round(3),
+        h1.between.mean.round(3),
+        nobs=fit.nobs,
+        nclusters=fit.nclusters or 0,
+        cluster_sizes=h1.cluster_sizes,
+    )
+    levels = segregated(DEMO_MODEL, h1, method="ml")
+    table = compare(
+        {
+            "separate": levels.naive,
+            "segregated": levels,
+            "joint": sem(DEMO_MODEL, published),
+            "simultaneous": fit,
+        },
+        ops=("=~", "~"),
+    )
+    for level, name in ((2, "Between"), (1, "Within")):
+        print(f"\n\n{name}-level estimates and standard errors\n")
+        print(table.loc[level].round(3).to_string())
+    print(
+        "\nseparate      each saturated matrix taken for observed data (naive standard errors)"
+        "\nsegregated    the same estimates with corrected standard errors"
+        "\njoint         both levels from the matrices rounded to three decimals and the cluster sizes"
+        "\nsimultaneous  maximum likelihood from the data"
+    )
+    print("\n\nTests of each level's structure\n")
+    print(levels.tests().round(3).to_string())
+    return 0

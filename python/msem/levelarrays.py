@@ -1,0 +1,56 @@
+"""Moments of one level as plain arrays: what the computation passes around."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LevelArrays:
+    """Means and covariance matrix of the variables of one level.
+
+    Attributes
+    ----------
+    names : tuple of str, length n
+    mean : ndarray, shape (n,)
+    cov : ndarray, shape (n, n)
+    nobserved : int
+        How many of the variables, from the first, are observed; the others are latent.
+    """
+
+    names: tuple[str, ...]
+    mean: Floats
+    cov: Floats
+    nobserved: int
+
+    @cached_property
+    def at(self) -> dict[str, int]:
+        """Position of each variable."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    @property
+    def observed(self) -> LevelArrays:
+        """The observed variables only."""
+        n = self.nobserved
+        return LevelArrays(self.names[:n], self.mean[:n], self.cov[:n, :n], n)
+
+    @property
+    def variances(self) -> dict[str, float]:
+        """Variance of each variable."""
+        return dict(zip(self.names, self.cov.diagonal().tolist(), strict=True))
+
+    def series(self) -> pd.Series:
+        """Means with names."""
+        return pd.Series(self.mean, index=list(self.names))
+
+    def frame(self) -> pd.DataFrame:
+        """Covariance matrix with names."""
+        names = list(self.names)
+        return pd.DataFrame(self.cov, index=names, columns=names)
