@@ -57,6 +57,8 @@ class LossPoint {
 class Loss {
  public:
   virtual ~Loss() = default;
+  // The first so many variables of both blocks are the same; only the sum of their means enters.
+  virtual Index nboth() const { return 0; }
   // Null outside the domain of the discrepancy.
   virtual std::unique_ptr<LossPoint> at(const Moments& moments) const = 0;
 };

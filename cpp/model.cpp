@@ -117,6 +117,26 @@ Tangents Block::tangents(const BlockPoint& at) const {
   return out;
 }
 
+Vector Block::mean_change(const BlockPoint& at, const Vector& delta) const {
+  Vector source = Vector::Zero(nvariables_);
+  for (const Entry& e : free_) {
+    if (e.slot == Slot::kIntercept) source(e.row) += delta[e.parameter];
+    if (e.slot == Slot::kDirected) source(e.row) += delta[e.parameter] * at.mean(e.col);
+  }
+  return at.paths * source;
+}
+
+Matrix Block::intercept_columns(const BlockPoint& at, const std::vector<int>& intercepts) const {
+  Matrix out = Matrix::Zero(nobserved_, static_cast<Index>(intercepts.size()));
+  for (const Entry& e : free_) {
+    if (e.slot != Slot::kIntercept) continue;
+    const auto found = std::lower_bound(intercepts.begin(), intercepts.end(), e.parameter);
+    if (found == intercepts.end() || *found != e.parameter) continue;
+    out.col(found - intercepts.begin()) += at.paths.col(e.row).head(nobserved_);
+  }
+  return out;
+}
+
 void Block::pull_back(const BlockPoint& at, const Vector& mean_gradient, const Matrix& cov_gradient,
                       Vector& out) const {
   const Adjoint adj(at, mean_gradient, cov_gradient);

@@ -31,10 +31,15 @@ class Block {
   int nvariables() const { return nvariables_; }
   // Parameters that enter this block, ascending; tangents have one column for each.
   const std::vector<int>& parameters() const { return parameters_; }
+  const std::vector<Entry>& free_entries() const { return free_; }
 
   // Returns false when I - A is singular.
   bool evaluate(ConstVectorRef theta, BlockPoint& point) const;
   Tangents tangents(const BlockPoint& point) const;
+  // Derivative of the means of all variables in the direction delta (length npar).
+  Vector mean_change(const BlockPoint& point, const Vector& delta) const;
+  // Derivatives of the observed means with respect to parameters that are intercepts.
+  Matrix intercept_columns(const BlockPoint& point, const std::vector<int>& intercepts) const;
   // Adds to `out` (length npar) the derivative of a function whose gradient with respect to the observed mean
   // and covariance is given.
   void pull_back(const BlockPoint& point, const Vector& mean_gradient, const Matrix& cov_gradient,

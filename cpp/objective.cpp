@@ -129,15 +129,23 @@ Matrix Objective::expected_information(ConstVectorRef theta) const {
   return out;
 }
 
-Matrix Objective::observed_information(ConstVectorRef theta) const {
+std::vector<Moments> Objective::gradients(const State& state, const std::vector<int>& intercepts) const {
+  std::vector<Moments> out;
+  for (const auto& point : state.groups) out.push_back(point->gradient());
+  settle_gradient(state.blocks, intercepts, out);
+  return out;
+}
+
+Matrix Objective::observed_information(ConstVectorRef theta, const std::vector<int>& intercepts) const {
   State state;
   if (!prepare(theta, state)) return {};
+  const std::vector<Moments> all = gradients(state, intercepts);
   Matrix out = Matrix::Zero(npar_, npar_);
   for (std::size_t i = 0; i < groups_.size(); ++i) {
     const Group& g = groups_[i];
     const LossPoint& point = *state.groups[i];
     BlockInformation part = point.observed(tangents(state, g.within), tangents(state, g.between));
-    const Moments m = point.gradient();
+    const Moments& m = all[i];
     if (g.within >= 0)
       part.ww += 0.5 * blocks_[g.within].curvature(state.blocks[g.within], m.mean_w, m.cov_w);
     part.bb += 0.5 * blocks_[g.between].curvature(state.blocks[g.between], m.mean_b, m.cov_b);
@@ -150,10 +158,15 @@ Matrix Objective::observed_information_in(ConstVectorRef theta, const Matrix& ba
   State state;
   if (basis.rows() != npar_) throw std::invalid_argument("the basis must have one row per parameter");
   if (!prepare(theta, state)) return {};
+  std::vector<int> moved;
+  for (const int k : intercepts()) {
+    if (!basis.row(k).isZero(0)) moved.push_back(k);
+  }
+  const std::vector<Moments> all = gradients(state, moved);
   Matrix out = Matrix::Zero(basis.cols(), basis.cols());
   for (std::size_t i = 0; i < groups_.size(); ++i) {
     const LossPoint& point = *state.groups[i];
-    const Moments m = point.gradient();
+    const Moments& m = all[i];
     Tangents parts[2] = {tangents(state, groups_[i].within), tangents(state, groups_[i].between)};
     const Vector* means[2] = {&m.mean_w, &m.mean_b};
     const Matrix* covs[2] = {&m.cov_w, &m.cov_b};

@@ -31,15 +31,24 @@ class Objective {
   Evaluation evaluate(ConstVectorRef theta) const;
   // Both are empty outside the domain.
   Matrix expected_information(ConstVectorRef theta) const;
-  Matrix observed_information(ConstVectorRef theta) const;
-  // T' H T for observed information H and a basis T (npar x m), the change of basis made in the tangents:
-  // exact where H itself would lose its digits to covariates with huge means.
+  Matrix observed_information(ConstVectorRef theta) const { return observed_information(theta, {}); }
+  // Second derivatives along curves theta(t) = settle(theta, t delta): the same where the gradient is zero.
+  Matrix observed_information(ConstVectorRef theta, const std::vector<int>& intercepts) const;
+  // T' H T for observed information H along such curves, with the intercepts that the basis T (npar x m)
+  // moves. The change of basis is made in the tangents: exact where H itself would lose its digits to
+  // covariates with huge means.
   Matrix observed_information_in(ConstVectorRef theta, const Matrix& basis) const;
   // A matrix F with F'F the expected information.
   Matrix information_factor(ConstVectorRef theta) const;
   // Cluster scores of one group whose loss is a TwoLevelLoss: J x npar.
   Matrix scores(ConstVectorRef theta, const ClusterData& clusters, int group) const;
   Vector cluster_loglik(ConstVectorRef theta, const ClusterData& clusters, int group) const;
+  // Parameters that are intercepts and nothing else, ascending: the means are linear in them.
+  std::vector<int> intercepts() const;
+  // theta + delta, with these intercepts moved further so that they take up the curvature of the means.
+  Vector settle(ConstVectorRef theta, const Vector& delta, const std::vector<int>& intercepts) const;
+  // One row for each mean in the likelihood of all groups, those of variables at both levels added up.
+  Matrix stack(const std::vector<Matrix>& by_block) const;
   // Implied means, covariances of all variables of a block (observed first).
   bool implied(ConstVectorRef theta, int block, BlockPoint& point) const;
   // Derivatives of the observed moments of a block: mean then lower triangle by column, all npar columns.
@@ -49,6 +58,10 @@ class Objective {
   struct State;
   void require_length(ConstVectorRef theta) const;
   bool prepare(ConstVectorRef theta, State& state) const;
+  // Takes what the intercepts respond to out of the gradients of the groups with respect to the means.
+  void settle_gradient(const std::vector<BlockPoint>& points, const std::vector<int>& intercepts,
+                       std::vector<Moments>& gradients) const;
+  std::vector<Moments> gradients(const State& state, const std::vector<int>& intercepts) const;
   Tangents tangents(const State& state, int block) const;
   const std::vector<int>& parameters(int block) const;
   Matrix gather(const BlockInformation& part, const Group& group, Matrix total) const;

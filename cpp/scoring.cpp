@@ -57,7 +57,11 @@ Matrix select(const Matrix& a, const std::vector<Index>& keep) {
 class Scorer {
  public:
   Scorer(const Objective& objective, const Vector& lower, const Vector& upper, const ScoringOptions& options)
-      : objective_(objective), lower_(lower), upper_(upper), options_(options) {}
+      : objective_(objective), lower_(lower), upper_(upper), options_(options) {
+    for (const int k : objective.intercepts()) {
+      if (!std::isfinite(lower[k]) && !std::isfinite(upper[k])) intercepts_.push_back(k);
+    }
+  }
 
   Optimum run(const Vector& start) {
     Optimum out;
@@ -100,7 +104,7 @@ class Scorer {
     const Vector g = -0.5 * current_.gradient(keep);
     Vector x;
     if (try_newton) {
-      newton = solve_information(select(objective_.observed_information(theta), keep), g, damping, x);
+      newton = solve_information(select(objective_.observed_information(theta, intercepts_), keep), g, damping, x);
     }
     if (!newton) {
       if (expected_.size() == 0) expected_ = objective_.expected_information(theta);
@@ -126,8 +130,9 @@ class Scorer {
         bool newton = false;
         const bool solved = step(out.theta, damping, last < kNewtonBelow && damping == 0, delta, newton);
         if (solved) {
-          const Vector next = clip(out.theta + delta);
-          decrement = -0.5 * current_.gradient.dot(next - out.theta);
+          const Vector straight = clip(out.theta + delta) - out.theta;
+          const Vector next = objective_.settle(out.theta, straight, intercepts_);
+          decrement = -0.5 * current_.gradient.dot(straight);
           if (damping == 0 && std::abs(decrement) < options_.tolerance) {
             out.iterations.push_back({current_.value, decrement, damping, newton});
             return Stop::kConverged;
@@ -164,6 +169,7 @@ class Scorer {
   const Objective& objective_;
   const Vector &lower_, &upper_;
   ScoringOptions options_;
+  std::vector<int> intercepts_;  // without bounds
   Evaluation current_;
   Matrix expected_;
 };

@@ -109,6 +109,7 @@ class TwoLevelLoss : public Loss {
  public:
   explicit TwoLevelLoss(TwoLevelData data) : data_(std::move(data)) {}
   std::unique_ptr<LossPoint> at(const Moments& moments) const override;
+  Index nboth() const override { return data_.nboth; }
   const TwoLevelData& data() const { return data_; }
 
  private:

@@ -50,12 +50,9 @@ def _estimates(name: str, fit: Comparable) -> pd.DataFrame:
         return fit
     if isinstance(fit, (Fit, SegregatedFit)):
         return fit.estimates()
-    pair = fit if isinstance(fit, Sequence) else ()
-    if len(pair) == 2 and all(isinstance(part, Fit) for part in pair):
-        return pd.concat(
-            [part.estimates().assign(level=level) for level, part in enumerate(pair, start=1)],
-            ignore_index=True,
-        )
+    if isinstance(fit, tuple):
+        within, between = (part.estimates().assign(level=level) for level, part in enumerate(fit, start=1))
+        return pd.concat([within, between], ignore_index=True)
     raise ModelError(
         f"{name!r} is a {type(fit).__name__}; compare takes fits, tables of estimates, or a pair "
         "(within, between) of single-level fits"
