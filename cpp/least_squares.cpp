@@ -38,9 +38,10 @@ class LeastSquaresPoint : public LossPoint {
   std::pair<Matrix, Matrix> factor(const Tangents&, const Tangents& between) const override {
     const Index n = between.n();
     Matrix out(n + n * n, between.k());
-    out.topRows(n) = loss_->mean_weights.cwiseSqrt().asDiagonal() * between.mean;
+    out.topRows(n) = loss_->mean_weights.cwiseSqrt().asDiagonal() * between.in_basis(between.mean);
     const Matrix root = full_weights_.cwiseSqrt();
-    out.bottomRows(n * n) = Eigen::Map<const Vector>(root.data(), n * n).asDiagonal() * between.cov;
+    out.bottomRows(n * n) = Eigen::Map<const Vector>(root.data(), n * n).asDiagonal() *
+                            rotated_cov(between, Matrix::Identity(n, n));
     return {Matrix(out.rows(), 0), out};
   }
 

@@ -25,13 +25,23 @@ struct Moments {
   Matrix cov_w, cov_b;
 };
 
-// Derivatives of the moments of one block with respect to the k parameters that enter it.
+// Derivatives of the moments of one block with respect to the k parameters that enter it. A covariance moves
+// by a sum of few outer products, d cov / d theta_a = sum over terms e of parameter a of l_e r_e' + r_e l_e',
+// so changing its coordinates costs n^2 and not n^3 operations.
 struct Tangents {
-  Matrix mean;  // n x k
-  Matrix cov;   // n^2 x k, each column a symmetric matrix
+  Matrix mean;                 // n x k
+  Matrix left, right;          // n x e
+  std::vector<int> parameter;  // e, the parameter each term belongs to
+  // Optional k x m change of basis: derivatives along its columns are meant instead.
+  Matrix basis;
+
   Index n() const { return mean.rows(); }
-  Index k() const { return mean.cols(); }
+  Index k() const { return basis.size() ? basis.cols() : mean.cols(); }
+  Matrix in_basis(Matrix x) const { return basis.size() ? Matrix(x * basis) : x; }
 };
+
+// R' (d cov) R of every parameter, or of every column of the basis, stacked as columns.
+Matrix rotated_cov(const Tangents& tangents, const Matrix& r);
 
 // An information matrix by the blocks its parameters enter.
 struct BlockInformation {

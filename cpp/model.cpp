@@ -95,7 +95,11 @@ Tangents Block::tangents(const BlockPoint& at) const {
   const Index n = nobserved_;
   Tangents out;
   out.mean.setZero(n, static_cast<Index>(parameters_.size()));
-  out.cov.setZero(n * n, static_cast<Index>(parameters_.size()));
+  Index terms = 0;
+  for (const Entry& e : free_) terms += e.slot != Slot::kIntercept;
+  out.left.resize(n, terms);
+  out.right.resize(n, terms);
+  out.parameter.reserve(terms);
   for (std::size_t f = 0; f < free_.size(); ++f) {
     const Entry& e = free_[f];
     const auto column = at.paths.col(e.row).head(n);
@@ -103,16 +107,15 @@ Tangents Block::tangents(const BlockPoint& at) const {
       out.mean.col(local_[f]) += column;
       continue;
     }
-    auto cov = slice(out.cov, local_[f], n, n);
-    if (e.slot == Slot::kSymmetric && e.row == e.col) {
-      cov.noalias() += column * column.transpose();
-      continue;
+    const Index term = static_cast<Index>(out.parameter.size());
+    out.parameter.push_back(local_[f]);
+    out.left.col(term) = column;
+    if (e.slot == Slot::kDirected) {
+      out.right.col(term) = at.total.col(e.col).head(n);
+      out.mean.col(local_[f]) += column * at.mean(e.col);
+    } else {
+      out.right.col(term) = at.paths.col(e.col).head(n) * (e.row == e.col ? 0.5 : 1.0);
     }
-    const bool directed = e.slot == Slot::kDirected;
-    const Vector other = directed ? at.total.col(e.col).head(n) : at.paths.col(e.col).head(n);
-    cov.noalias() += column * other.transpose();
-    cov.noalias() += other * column.transpose();
-    if (directed) out.mean.col(local_[f]) += column * at.mean(e.col);
   }
   return out;
 }

@@ -80,7 +80,7 @@ const std::vector<int>& Objective::parameters(int block) const {
 }
 
 Tangents Objective::tangents(const State& state, int block) const {
-  if (block < 0) return {Matrix(0, 0), Matrix(0, 0)};
+  if (block < 0) return {};
   return blocks_[block].tangents(state.blocks[block]);
 }
 
@@ -175,8 +175,7 @@ Matrix Objective::observed_information_in(ConstVectorRef theta, const Matrix& ba
       if (index[level] < 0) continue;
       const Block& block = blocks_[index[level]];
       const Matrix local = basis(block.parameters(), Eigen::all);
-      parts[level].mean = parts[level].mean * local;
-      parts[level].cov = parts[level].cov * local;
+      parts[level].basis = local;
       out += 0.5 * local.transpose() *
              block.curvature(state.blocks[index[level]], *means[level], *covs[level]) * local;
     }
@@ -239,11 +238,12 @@ Matrix Objective::jacobian(ConstVectorRef theta, int block) const {
   if (!b.evaluate(theta, point)) return {};
   const Tangents t = b.tangents(point);
   const Index n = t.n();
+  const Matrix cov = rotated_cov(t, Matrix::Identity(n, n));
   Matrix packed(n + n * (n + 1) / 2, t.k());
   packed.topRows(n) = t.mean;
   Index row = n;
   for (Index j = 0; j < n; ++j) {
-    for (Index i = j; i < n; ++i) packed.row(row++) = t.cov.row(i + j * n);
+    for (Index i = j; i < n; ++i) packed.row(row++) = cov.row(i + j * n);
   }
   Matrix out = Matrix::Zero(packed.rows(), npar_);
   scatter_columns(packed, b.parameters(), out);

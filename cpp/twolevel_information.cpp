@@ -9,16 +9,6 @@ namespace msem {
 
 namespace {
 
-// R' X R for each column of stacked symmetric n x n matrices X; R is n x m.
-Matrix rotate(const Matrix& stacked, const Matrix& r) {
-  const Index n = r.rows(), m = r.cols(), k = stacked.cols();
-  Matrix out(m * m, k);
-  const Eigen::Map<const Matrix> wide(stacked.data(), n, n * k);
-  const Matrix half = r.transpose() * wide;  // m x (n k)
-  for (Index a = 0; a < k; ++a) slice(out, a, m, m).noalias() = half.middleCols(a * n, n) * r;
-  return out;
-}
-
 Matrix scale_rows(const Matrix& x, const Matrix& weights) {
   return Eigen::Map<const Vector>(weights.data(), weights.size()).asDiagonal() * x;
 }
@@ -34,30 +24,42 @@ Matrix row_of_each(const Matrix& stacked, Index i, Index n, Index m) {
 
 Whitened TwoLevelPoint::whiten_within(const Tangents& t) const {
   Whitened out;
-  out.cov = rotate(t.cov, v_);
-  out.mean = v_.transpose() * t.mean;
+  out.cov = rotated_cov(t, v_);
+  out.mean = t.in_basis(v_.transpose() * t.mean);
   return out;
 }
 
 Whitened TwoLevelPoint::whiten_between(const Tangents& t) const {
-  const Index p = data_->p, q = data_->q, b = data_->nboth, n = b + q, k = t.k();
+  const Index p = data_->p, q = data_->q, k = t.mean.cols();
   Whitened out;
-  out.slope.resize(p * q, k);
-  out.zcov.resize(q * q, k);
   if (p) {
-    out.cov = rotate(t.cov, projection_);
-    out.mean = projection_.transpose() * t.mean;
+    out.cov = rotated_cov(t, projection_);
+    out.mean = t.in_basis(projection_.transpose() * t.mean);
   } else {
-    out.cov.resize(0, k);
-    out.mean.resize(0, k);
+    out.cov.resize(0, t.k());
+    out.mean.resize(0, t.k());
   }
-  for (Index a = 0; q && a < k; ++a) {
-    const auto cov = slice(t.cov, a, n, n);
-    const Matrix right = chol_z_.whiten(cov.bottomRows(q)).transpose();  // dSigma_b[., z] L^-T
-    if (p) slice(out.slope, a, p, q).noalias() = projection_.transpose() * right;
-    slice(out.zcov, a, q, q) = chol_z_.whiten(right.bottomRows(q));
+  out.slope.setZero(p * q, k);
+  out.zcov.setZero(q * q, k);
+  out.zmean.resize(q, k);
+  if (q) {
+    const Matrix left = chol_z_.whiten(t.left.bottomRows(q)), right = chol_z_.whiten(t.right.bottomRows(q));
+    const Matrix left_y = projection_.transpose() * t.left, right_y = projection_.transpose() * t.right;
+    for (std::size_t e = 0; e < t.parameter.size(); ++e) {
+      const Index a = t.parameter[e];
+      slice(out.zcov, a, q, q) +=
+          left.col(e) * right.col(e).transpose() + right.col(e) * left.col(e).transpose();
+      // dB L = (T dSigma_b)_{.z} L^-T
+      if (p) {
+        slice(out.slope, a, p, q) +=
+            left_y.col(e) * right.col(e).transpose() + right_y.col(e) * left.col(e).transpose();
+      }
+    }
+    out.zmean = chol_z_.whiten(t.mean.bottomRows(q));
   }
-  out.zmean = q ? chol_z_.whiten(t.mean.bottomRows(q)) : Matrix(0, k);
+  out.slope = t.in_basis(std::move(out.slope));
+  out.zcov = t.in_basis(std::move(out.zcov));
+  out.zmean = t.in_basis(std::move(out.zmean));
   return out;
 }
 
@@ -147,11 +149,16 @@ void TwoLevelPoint::add_row_terms(const Whitened& within, const Whitened& betwee
   const Index p = d.p, q = d.q, width = p + 1 + q;
   Matrix u(d.rows.rows(), width);
   u << scaled_, d.rows.col(0), rows_z_;
+  const auto weighted = [&](const Vector& w) {
+    const Matrix half = w.cwiseSqrt().asDiagonal() * u;
+    Matrix out = Matrix::Zero(width, width);
+    out.selfadjointView<Eigen::Lower>().rankUpdate(half.transpose());
+    return Matrix(out.selfadjointView<Eigen::Lower>());
+  };
   for (Index i = 0; i < p; ++i) {
     const Vector d0 = row_shrink_.col(i);
-    const Matrix q1 = u.transpose() * d0.cwiseProduct(d.row_size).asDiagonal() * u;
-    const Matrix q0 = u.transpose() * d0.asDiagonal() * u;
-    const Matrix qm = scaled_.transpose() * d0.cwiseQuotient(d.row_size).asDiagonal() * scaled_;
+    const Matrix q1 = weighted(d0.cwiseProduct(d.row_size)), q0 = weighted(d0);
+    const Matrix qm = weighted(d0.cwiseQuotient(d.row_size)).topLeftCorner(p, p);
     Matrix kappa_b(width, between.k());
     kappa_b.topRows(p) = row_of_each(between.cov, i, p, p);
     kappa_b.row(p) = between.mean.row(i);
