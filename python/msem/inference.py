@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 Information = Literal["observed", "expected", "first_order"]
 
 RANK_TOLERANCE = 1e-11  # relative singular value of the scaled information factor
+SMALL_PIVOT = 1e-8  # of the expected information in correlation metric: below it the factored form is used
+SINGULAR = 1e-10  # relative eigenvalue at which an information matrix is not positive definite
 INVOLVED = 0.05  # share in a null direction from which a parameter is named
 
 
@@ -47,8 +49,9 @@ def sampling_covariance(
 ) -> Sampling:
     """Inverse information at theta.
 
-    The expected information is used in the factored form F'F, so that covariates with huge means do not make it
-    look singular; the observed information is formed in the basis in which the expected one is the identity.
+    Where the expected information is close to singular it is used in the factored form F'F, so that covariates with
+    huge means do not look like parameters that are not identified; the observed information is then formed in the
+    basis in which the expected one is the identity.
 
     Parameters
     ----------
@@ -69,19 +72,41 @@ def sampling_covariance(
     vcov = np.full((npar, npar), np.nan)
     if not len(free):
         return Sampling(vcov, (), True)
+    pick = np.ix_(free, free)
+    expected = objective.core.expected_information(theta)[pick]
+    if _well_conditioned(expected):
+        matrix = expected
+        if information == "observed":
+            matrix = objective.core.observed_information(theta)[pick]
+        elif information == "first_order":
+            matrix = _outer_product(objective, theta, clusters)[pick]
+        vcov[pick], positive = _scaled_inverse(matrix)
+        return Sampling(vcov, (), positive)
+    return _careful_covariance(objective, theta, information, free, clusters)
+
+
+def _careful_covariance(
+    objective: Objective,
+    theta: Floats,
+    information: Information,
+    free: NDArray[np.intp],
+    clusters: ClusterArrays | None,
+) -> Sampling:
+    """The same when the information is singular, or only looks so."""
+    npar = len(theta)
+    vcov = np.full((npar, npar), np.nan)
     basis, null = whitening_basis(objective.core.information_factor(theta)[:, free])
     lost = tuple(int(free[i]) for i in np.flatnonzero(null > INVOLVED))
     full = np.zeros((npar, basis.shape[1]))
     full[free] = basis
-    positive = True
-    if information == "expected":
-        inverse = np.eye(basis.shape[1])
+    if information == "observed":
+        inverse, positive = _scaled_inverse(objective.core.observed_information_in(theta, full))
+    elif information == "first_order":
+        inverse, positive = _scaled_inverse(full.T @ _outer_product(objective, theta, clusters) @ full)
     else:
-        whitened = _whitened_information(objective, theta, information, full, clusters)
-        inverse, positive = _inverse(whitened)
-    known = full @ inverse @ full.T
+        inverse, positive = np.eye(basis.shape[1]), True
     kept = np.setdiff1d(free, lost)
-    vcov[np.ix_(kept, kept)] = known[np.ix_(kept, kept)]
+    vcov[np.ix_(kept, kept)] = (full @ inverse @ full.T)[np.ix_(kept, kept)]
     return Sampling(vcov, lost, positive)
 
 
@@ -111,26 +136,36 @@ def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:
     return basis, null
 
 
-def _whitened_information(
-    objective: Objective,
-    theta: Floats,
-    information: Information,
-    basis: Floats,
-    clusters: ClusterArrays | None,
-) -> Floats:
-    if information == "observed":
-        return objective.core.observed_information_in(theta, basis)
+def _well_conditioned(information: Floats) -> bool:
+    """Whether the Cholesky factor in correlation metric has no small pivot."""
+    diagonal = information.diagonal()
+    if not np.all(diagonal > 0):
+        return False
+    scale = 1 / np.sqrt(diagonal)
+    try:
+        factor = np.linalg.cholesky(information * np.outer(scale, scale))
+    except np.linalg.LinAlgError:
+        return False
+    return bool(factor.diagonal().min() ** 2 > SMALL_PIVOT)
+
+
+def _outer_product(objective: Objective, theta: Floats, clusters: ClusterArrays | None) -> Floats:
+    """Sum over clusters of outer products of scores."""
     if clusters is None:
         raise ValueError("first-order information needs the statistics of the single clusters")
     scores = objective.core.scores(theta, clusters.sizes, clusters.means, clusters.within)
-    whitened = scores @ basis
-    outer: Floats = whitened.T @ whitened
+    outer: Floats = scores.T @ scores
     return outer
 
 
-def _inverse(information: Floats) -> tuple[Floats, bool]:
-    """Inverse by eigenvalues; nan when it is not positive definite."""
-    values, vectors = np.linalg.eigh(0.5 * (information + information.T))
-    if not np.all(np.isfinite(values)) or values[0] <= 1e-10 * values[-1]:
-        return np.full_like(information, np.nan), False
-    return (vectors / values) @ vectors.T, True
+def _scaled_inverse(information: Floats) -> tuple[Floats, bool]:
+    """Inverse in correlation metric; nan when the matrix is not positive definite."""
+    diagonal = information.diagonal()
+    missing = np.full_like(information, np.nan)
+    if not (np.all(np.isfinite(information)) and np.all(diagonal > 0)):
+        return missing, False
+    outer = np.outer(1 / np.sqrt(diagonal), 1 / np.sqrt(diagonal))
+    values, vectors = np.linalg.eigh(information * outer)
+    if values[0] <= SINGULAR * values[-1]:
+        return missing, False
+    return (vectors / values) @ vectors.T * outer, True
