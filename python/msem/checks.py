@@ -47,7 +47,9 @@ def status_of(problems: Sequence[Problem]) -> str:
     return max((p.name for p in problems), key=SEVERITY.index, default="ok")
 
 
-def find_problems(objective: Objective, optimum: Optimum, sampling: Sampling | None) -> tuple[Problem, ...]:
+def find_problems(
+    objective: Objective, optimum: Optimum, sampling: Sampling | None, level: int | None = None
+) -> tuple[Problem, ...]:
     """All problems of a solution.
 
     Parameters
@@ -56,6 +58,8 @@ def find_problems(objective: Objective, optimum: Optimum, sampling: Sampling | N
     optimum : Optimum
     sampling : Sampling or None
         None when no standard errors were asked for.
+    level : int, optional
+        Look for impropriety at this level only, because the other is saturated.
 
     Returns
     -------
@@ -67,7 +71,8 @@ def find_problems(objective: Objective, optimum: Optimum, sampling: Sampling | N
     found += _bounds(objective, optimum)
     if optimum.stop != "no valid start":
         for i, block in enumerate(objective.blocks):
-            found += _impropriety(objective, optimum.theta, i, block)
+            if level in (None, block.level):
+                found += _impropriety(objective, optimum.theta, i, block)
     return tuple(found)
 
 

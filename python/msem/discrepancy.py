@@ -37,6 +37,9 @@ class LevelDiscrepancy:
         Sample size that the discrepancy is multiplied by.
     statistic : float
         nobs times the discrepancy.
+    standard : float
+        Chi-square statistic that would hold had the moments been observed: `statistic` itself for the normal
+        discrepancy, which least squares is not.
     """
 
     residual: Floats
@@ -45,12 +48,17 @@ class LevelDiscrepancy:
     gamma: Floats
     nobs: float
     statistic: float
+    standard: float
+
+    @property
+    def random(self) -> NDArray[np.bool_]:
+        """Which moments are random, shape (m,)."""
+        return np.diag(self.gamma) > 0
 
     @property
     def df(self) -> int:
         """Random moments less parameters."""
-        random = int((np.diag(self.gamma) > 0).sum())
-        return random - int(self.jacobian.shape[1])
+        return int(self.random.sum()) - int(self.jacobian.shape[1])
 
     def covariance(self, gamma: Floats | None = None) -> Floats:
         """H D'U Gamma U D H with H = (D'UD)^-1, for this or another covariance matrix of the moments."""
@@ -69,12 +77,13 @@ class LevelDiscrepancy:
         Returns
         -------
         DataFrame
-            Rows: standard (naive: as if the moments had been observed), mean_scaled (Satorra & Bentler, 1994),
+            Rows: standard (naive: as if the moments had been observed; Browne's residual-based statistic for
+            normal observations where the discrepancy is not the normal one), mean_scaled (Satorra & Bentler, 1994),
             mean_variance_adjusted (the same, with the degrees of freedom that match two moments) and residual
             (Browne, 1984). Columns statistic, df, pvalue, scaling.
         """
         df = self.df
-        rows = {"standard": (self.statistic, float(df), 1.0)}
+        rows = {"standard": (self.standard, float(df), 1.0)}
         if df > 0:
             ugamma = self._residual_weight() @ (self.nobs * self.gamma)
             trace, square = float(np.trace(ugamma)), float(np.sum(ugamma * ugamma.T))
@@ -84,7 +93,8 @@ class LevelDiscrepancy:
                 trace**2 / square,
                 square / trace,
             )
-            rows["residual"] = (self.residual_statistic(), float(df), 1.0)
+            statistic = residual_statistic(self.residual, self.jacobian, self.gamma)
+            rows["residual"] = (statistic, float(df), 1.0)
         frame = pd.DataFrame.from_dict(rows, orient="index", columns=["statistic", "df", "scaling"])
         p = [
             float(chdtrc(d, x)) if d > 0 else np.nan
@@ -98,15 +108,21 @@ class LevelDiscrepancy:
         out: Floats = self.weight - self.weight @ self.jacobian @ self._projection()
         return out
 
-    def residual_statistic(self) -> float:
-        """e'(G^-1 - G^-1 D (D'G^-1 D)^-1 D'G^-1)e over the random moments, G = Gamma (Browne, 1984)."""
-        random = np.diag(self.gamma) > 0
-        gamma, e, d = self.gamma[np.ix_(random, random)], self.residual[random], self.jacobian[random]
-        scale = 1 / np.sqrt(np.diag(gamma))
-        root = np.linalg.cholesky(gamma * np.outer(scale, scale))
-        e, d = np.linalg.solve(root, scale * e), np.linalg.solve(root, scale[:, None] * d)
-        left = e - _fitted(d, e)
-        return float(left @ left)
+
+def residual_statistic(residual: Floats, jacobian: Floats, gamma: Floats) -> float:
+    """e'(G^-1 - G^-1 D (D'G^-1 D)^-1 D'G^-1)e over the random moments, G = Gamma (Browne, 1984).
+
+    nan if Gamma has missing values.
+    """
+    if np.isnan(gamma).any():
+        return float("nan")
+    random = np.diag(gamma) > 0
+    part, e, d = gamma[np.ix_(random, random)], residual[random], jacobian[random]
+    scale = 1 / np.sqrt(np.diag(part))
+    root = np.linalg.cholesky(part * np.outer(scale, scale))
+    e, d = np.linalg.solve(root, scale * e), np.linalg.solve(root, scale[:, None] * d)
+    left = e - _fitted(d, e)
+    return float(left @ left)
 
 
 def _fitted(design: Floats, outcome: Floats) -> Floats:
@@ -124,6 +140,15 @@ def scaled_solve(matrix: Floats, rhs: Floats) -> Floats:
     return out
 
 
+def is_positive_definite(cov: Floats, tolerance: float = 1e-10) -> bool:
+    """Whether it is, by the smallest eigenvalue of its correlations."""
+    variance = np.diag(cov)
+    if not np.all(variance > 0):
+        return False
+    sd = np.sqrt(variance)
+    return float(np.linalg.eigvalsh(cov / np.outer(sd, sd))[0]) > tolerance
+
+
 def normal_weight(cov: Floats, means: bool) -> Floats:
     """U of the normal discrepancy at an implied covariance matrix: half D'(S^-1 (x) S^-1)D, and S^-1 for means."""
     row, col = vech_index(len(cov))
@@ -135,7 +160,12 @@ def normal_weight(cov: Floats, means: bool) -> Floats:
 
 
 def normal_gamma(cov: Floats, means: bool, random: NDArray[np.bool_]) -> Floats:
-    """Covariance matrix, times n, of the moments of normal observations given those that are not random."""
+    """Covariance matrix, times n, of the moments of normal observations given those that are not random.
+
+    nan if no observations have this covariance matrix because it is not positive definite.
+    """
+    if not is_positive_definite(cov):
+        return np.full((len(random), len(random)), np.nan)
     weight = normal_weight(cov, means)
     out = np.zeros_like(weight)
     out[np.ix_(random, random)] = scaled_solve(weight[np.ix_(random, random)], np.eye(int(random.sum())))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,22 +12,25 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
-from msem.checks import find_problems
+from msem.checks import Problem, find_problems
 from msem.discrepancy import (
     LevelDiscrepancy,
+    is_positive_definite,
     least_squares_weight,
     normal_gamma,
     normal_weight,
+    residual_statistic,
     scaled_solve,
 )
 from msem.errors import DataError, UnsupportedError
 from msem.estimation import Estimate, Sample, estimate, saturated_sample
 from msem.gamma import vech
 from msem.inference import Sampling, sampling_covariance
+from msem.levelarrays import LevelArrays
 from msem.levelfit import LevelFit
 from msem.moments import LevelMoments
 from msem.partable import Parameter, ParameterTable
-from msem.sample import SampleStatistics
+from msem.saturated import Saturated
 from msem.single import least_squares_loss
 from msem.special_tables import partially_saturated_table, saturated_table
 from msem.statistics import expected_statistics
@@ -85,7 +89,8 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int) ->
     whole = partially_saturated_table(table, level)
     found = estimate(whole, sample)
     sampling = sampling_covariance(found.objective, found.theta, "expected", found.optimum.active)
-    problems = find_problems(found.objective, found.optimum, sampling)
+    # an improper matrix of the other level is no finding about this one: it is saturated
+    problems = find_problems(found.objective, found.optimum, sampling, level)
     kept = [i for i, r in enumerate(found.table.rows) if r.level == level]
     rows = tuple(found.table.rows[i] for i in kept)
     own = sorted({r.free - 1 for r in rows if r.free})
@@ -120,13 +125,23 @@ def _likelihood_ratio(statistic: float, df: int) -> pd.DataFrame:
     )
 
 
+def _no_test() -> pd.DataFrame:
+    """Of a model whose degrees of freedom are not known because it is not identified."""
+    return _likelihood_ratio(np.nan, 0).assign(df=np.nan).set_axis(["standard"])
+
+
+def _at_level(problem: Problem, level: int) -> Problem:
+    """The same problem, saying at which level a model of one level has it."""
+    return replace(problem, cause=f"{NAMES[level]} level: {problem.cause}")
+
+
 def _naive_covariance(jacobian: Floats, implied: Floats, nobs: float, *, means: bool, names: int) -> Floats:
     """Inverse single-level information, as if the moments had been observed on `nobs` units."""
     used = jacobian if means else jacobian[names:]
     k = used.shape[1]
     estimated = np.flatnonzero(np.abs(used).max(axis=0, initial=0.0) > 0)
     out = np.full((k, k), np.nan)
-    if np.linalg.eigvalsh(implied)[0] <= 0 or not len(estimated):
+    if not is_positive_definite(implied) or not len(estimated):
         return out
     d = used[:, estimated]
     information = nobs * d.T @ normal_weight(implied, means) @ d
@@ -146,9 +161,9 @@ def _fit_discrepancy(
         _require_positive_definite(cov, level)
     means = level == 2
     alone = level_table(table, level, means)
-    sample = saturated_sample(_level_statistics(moments, level, means))
+    sample = _level_sample(moments, level, means, normal=method == "ml")
     unit = _standard_unit(moments, level)
-    loss = least_squares_loss(cov.to_numpy(), moments.between.mean.to_numpy() if means else None, unit)
+    loss = least_squares_loss(cov.to_numpy(), sample.levels[1].mean if means else None, unit)
     found = estimate(alone, sample, loss=loss if method == "uls" else None)
     solution = _solution(found, sample, conditional_gamma(table, moments, level, gamma), method, means, unit)
     implied = found.objective.moments(found.theta)[1].observed.cov
@@ -160,8 +175,8 @@ def _fit_discrepancy(
         theta=found.theta,
         vcov=vcov,
         vcov_naive=naive,
-        tests=solution.tests() if not sampling.unidentified else _likelihood_ratio(np.nan, 0),
-        problems=find_problems(found.objective, found.optimum, sampling),
+        tests=solution.tests() if not sampling.unidentified else _no_test(),
+        problems=tuple(_at_level(p, level) for p in find_problems(found.objective, found.optimum, sampling)),
         moments=moments,
     )
 
@@ -178,8 +193,7 @@ def _covariances(
         part = replace(solution, jacobian=solution.jacobian[:, own])
         pick = np.ix_(own, own)
         corrected[pick] = part.covariance()
-        random = np.diag(solution.gamma) > 0
-        naive[pick] = part.covariance(normal_gamma(implied, means, random) / solution.nobs)
+        naive[pick] = part.covariance(normal_gamma(implied, means, solution.random) / solution.nobs)
     return corrected, naive, sampling
 
 
@@ -198,10 +212,12 @@ def _solution(
     if method == "uls":
         weight = least_squares_weight(unit, means)
         statistic = nobs * float(residual @ weight @ residual)
+        naive = normal_gamma(cov, means, np.diag(gamma) > 0) / nobs
+        standard = residual_statistic(residual, jacobian, naive)
     else:
         weight = normal_weight(cov, means)
-        statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
-    return LevelDiscrepancy(residual, jacobian, weight, gamma, nobs, statistic)
+        standard = statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
+    return LevelDiscrepancy(residual, jacobian, weight, gamma, nobs, statistic, standard)
 
 
 def level_table(table: ParameterTable, level: int, means: bool) -> ParameterTable:
@@ -229,6 +245,11 @@ def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, 
     given = _given_moments(table, moments)
     free = np.array([name not in given for name in names])
     matrix = information.to_numpy()[np.ix_(free, free)]
+    if not is_positive_definite(matrix, 0.0):
+        raise DataError(
+            f"the {gamma} information about the moments is not positive definite, so they have no Gamma: they are "
+            'not the maximum of the saturated likelihood; use gamma="expected" or method="likelihood"'
+        )
     full = np.zeros((len(names),) * 2)
     full[np.ix_(free, free)] = scaled_solve(matrix, np.eye(len(matrix)))
     p, nb = len(moments.within_cov), len(moments.between_cov)
@@ -255,15 +276,35 @@ def _given_moments(table: ParameterTable, moments: LevelMoments) -> set[str]:
     return given
 
 
-def _level_statistics(moments: LevelMoments, level: int, means: bool) -> SampleStatistics:
+@dataclass(frozen=True, eq=False)
+class IndefiniteSample(Sample):
+    """Moments that need not be those of any sample; starting values take their unit from elsewhere."""
+
+    unit: Mapping[str, float]
+
+    @property
+    def total_variance(self) -> dict[str, float]:
+        """Positive even where the variance of this level is not."""
+        return dict(self.unit)
+
+
+def _level_sample(moments: LevelMoments, level: int, means: bool, *, normal: bool) -> Sample:
+    """The level's moments as those of a single-level sample.
+
+    Without `normal` the matrix may be indefinite, which no sample has: then the statistics only say how large the
+    sample is, and the moments are those given.
+    """
     part = moments.between if level == 2 else moments.within
     cov, names = part.cov.to_numpy(), tuple(part.cov.columns)
     mean = part.mean.to_numpy() if means else np.zeros(len(cov))
-    if np.linalg.eigvalsh(cov)[0] <= 0:
-        # least squares never looks at these statistics; they only have to be some sample of that size
-        cov = np.diag(_standard_unit(moments, level))
+    some = cov if normal else np.diag(_standard_unit(moments, level))
     nobs = _sample_size(moments, level)
-    return expected_statistics(np.empty((0, 0)), cov, mean, [1.0], [nobs], (), names, 0, source="moments")
+    statistics = expected_statistics(np.empty((0, 0)), some, mean, [1.0], [nobs], (), names, 0)
+    if normal:
+        return saturated_sample(statistics)
+    nothing = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
+    saturated = Saturated(nothing, LevelArrays(names, mean, cov, len(names)), np.nan, 0)
+    return IndefiniteSample(statistics, saturated, dict(zip(names, np.diag(some), strict=True)))
 
 
 def _sample_size(moments: LevelMoments, level: int) -> float:
@@ -280,11 +321,8 @@ def _standard_unit(moments: LevelMoments, level: int) -> Floats:
 
 
 def _require_positive_definite(cov: pd.DataFrame, level: int) -> None:
-    sd = np.sqrt(np.abs(np.diag(cov)))
-    sd[sd == 0] = 1.0
-    smallest = float(np.linalg.eigvalsh(cov.to_numpy() / np.outer(sd, sd))[0])
-    if smallest <= 1e-10:
+    if not is_positive_definite(cov.to_numpy()):
         raise DataError(
-            f"the {NAMES[level]} covariance matrix is not positive definite (smallest eigenvalue of its correlations "
-            f'{smallest:.3g}), so method="ml" has no solution; use method="likelihood" (default) or method="uls"'
+            f"the {NAMES[level]} covariance matrix is not positive definite, so "
+            'method="ml" has no solution; use method="likelihood" (default) or method="uls"'
         )
