@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
 def run_fit(arguments: argparse.Namespace) -> int:
     """Fit a model file and print the summary."""
     fit = sem(
-        arguments.model.read_text(encoding="utf-8"),
+        read_model(arguments.model),
         read_data(arguments.data),
         cluster=arguments.cluster,
         fixed_x=not arguments.random_x,
@@ -89,6 +89,20 @@ def run_fit(arguments: argparse.Namespace) -> int:
         fit.estimates(standardized=True).to_csv(arguments.out, index=False)
         print(f"\nestimates written to {arguments.out}")
     return 0 if fit.converged else 1
+
+
+def read_model(path: Path) -> str:
+    """Read a text file.
+
+    Raises
+    ------
+    DataError
+        If it is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a text file in UTF-8: {error}") from error
 
 
 def read_data(path: Path) -> pd.DataFrame:

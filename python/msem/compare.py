@@ -8,10 +8,10 @@ import pandas as pd
 
 from msem.errors import ModelError
 from msem.fit import Fit
-from msem.levelfit import SegregatedFit
-from msem.tables import comparison_frame
+from msem.levelfit import LevelFit, SegregatedFit
+from msem.tables import KEY, comparison_frame
 
-Comparable = Fit | SegregatedFit | pd.DataFrame | tuple[Fit, Fit]
+Comparable = Fit | SegregatedFit | LevelFit | pd.DataFrame | tuple[Fit, Fit]
 
 
 def compare(
@@ -25,35 +25,80 @@ def compare(
     Parameters
     ----------
     fits : mapping from name to fit
-        A `Fit`, a `SegregatedFit`, a table as `Fit.estimates` gives it, or a pair of single-level fits (within,
-        between), which are taken for the two levels of one model.
+        A `Fit`, a `SegregatedFit` (or one level of it), a table as `Fit.estimates` gives it, or a pair of
+        single-level fits (within, between), which are taken for the two levels of one model.
     columns : sequence of str
-        Columns of `estimates` to show.
+        Columns of `estimates` to show, such as est, se, z, pvalue, ci_lower, ci_upper, se_naive.
     ops : collection of str, optional
         Rows to keep, for instance ``("=~", "~")``.
 
     Returns
     -------
     DataFrame
-        Rows level, lhs, op, rhs; columns (fit, column). nan where a fit does not have the row.
+        Rows level, lhs, op, rhs; columns (fit, column). nan where a fit does not have the row or the column.
+        A covariance that a later fit has the other way round stands where the first fit has it.
 
     Raises
     ------
     ModelError
-        If something is not a fit.
+        If something is not a fit, or no fit has one of the columns.
     """
-    return comparison_frame({name: _estimates(name, fit) for name, fit in fits.items()}, columns, ops)
+    if not fits or not hasattr(fits, "items"):
+        raise ModelError('compare takes a mapping from name to fit: msem.compare({"one": fit, "other": fit})')
+    shown = [columns] if isinstance(columns, str) else list(columns)
+    kept = [ops] if isinstance(ops, str) else ops
+    tables = {str(name): _estimates(name, fit) for name, fit in fits.items()}
+    for column in shown:
+        if not any(column in table for table in tables.values()):
+            known = dict.fromkeys(str(name) for table in tables.values() for name in table.columns)
+            raise ModelError(f"no fit has a column {column!r}; they have {', '.join(known)}")
+    names = [*KEY, "group", *shown]
+    return comparison_frame(
+        {name: table.reindex(columns=names) for name, table in _aligned(tables).items()}, shown, kept
+    )
 
 
 def _estimates(name: str, fit: Comparable) -> pd.DataFrame:
     if isinstance(fit, pd.DataFrame):
-        return fit
-    if isinstance(fit, (Fit, SegregatedFit)):
+        return _checked(name, fit)
+    if isinstance(fit, (Fit, SegregatedFit, LevelFit)):
         return fit.estimates()
-    if isinstance(fit, tuple):
+    if isinstance(fit, tuple) and len(fit) == 2 and not any(map(_is_two_level, fit)):
         within, between = (part.estimates().assign(level=level) for level, part in enumerate(fit, start=1))
         return pd.concat([within, between], ignore_index=True)
     raise ModelError(
         f"{name!r} is a {type(fit).__name__}; compare takes fits, tables of estimates, or a pair "
         "(within, between) of single-level fits"
     )
+
+
+def _is_two_level(fit: object) -> bool:
+    return not isinstance(fit, Fit) or fit.table.nlevels == 2
+
+
+def _checked(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A table of estimates; level and group are 1 if it does not have them."""
+    absent = [column for column in ("lhs", "op", "rhs") if column not in table]
+    if absent:
+        raise ModelError(f"the table {name!r} has no column {', '.join(absent)}: it is not one of estimates")
+    whole = table.assign(**{column: 1 for column in ("level", "group") if column not in table})
+    twice = whole[whole.duplicated([*KEY, "group"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise ModelError(f"the table {name!r} has {row['lhs']} {row['op']} {row['rhs']} twice at one level")
+    return whole
+
+
+def _aligned(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Covariances written in the order in which the first table that has them writes them."""
+    seen: dict[tuple[object, ...], tuple[str, str]] = {}
+    out = {}
+    for name, table in tables.items():
+        pairs = []
+        for level, group, lhs, op, rhs in table[["level", "group", "lhs", "op", "rhs"]].itertuples(
+            index=False
+        ):
+            key = (level, group, frozenset((lhs, rhs)))
+            pairs.append(seen.setdefault(key, (lhs, rhs)) if op == "~~" else (lhs, rhs))
+        out[name] = table.assign(lhs=[lhs for lhs, _ in pairs], rhs=[rhs for _, rhs in pairs])
+    return out

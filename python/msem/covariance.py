@@ -16,7 +16,8 @@ def require_covariance(cov: pd.DataFrame, what: str, *, positive_definite: bool)
     Parameters
     ----------
     cov : DataFrame
-        With variable names on both axes. Only the lower triangle may be given, the rest missing.
+        With variable names on both axes, in any order on either. One of each pair of mirrored elements may be
+        missing (nan), as when only a triangle is typed in.
     what : str
         Name of the argument, for messages.
     positive_definite : bool
@@ -47,7 +48,8 @@ def require_covariance(cov: pd.DataFrame, what: str, *, positive_definite: bool)
         i, j = divmod(int(gap.argmax()), len(gap))
         a, b = named.columns[i], named.columns[j]
         raise DataError(
-            f"{what} is not symmetric: ({a}, {b}) is {values[i, j]:g} but ({b}, {a}) is {values[j, i]:g}"
+            f"{what} is not symmetric: ({a}, {b}) is {values[i, j]:g} but ({b}, {a}) is {values[j, i]:g}; "
+            "to give one triangle only, leave the other missing (nan)"
         )
     values = 0.5 * (values + values.T)
     if positive_definite:
@@ -72,7 +74,10 @@ def _named(cov: pd.DataFrame, what: str) -> pd.DataFrame:
             raise DataError(
                 f"{what} has no variable names on its rows: give index=[{', '.join(map(repr, columns))}]"
             )
-        odd = next(name for name in index if name not in columns)
+        odd = next((name for name in index if name not in columns), None)
+        if odd is None:
+            twice = next(name for name in index if index.count(name) > 1)
+            raise DataError(f"{what} names {twice!r} twice on its rows")
         raise DataError(f"{what} has different names on rows and columns: no column is named {odd!r}")
     named = cov.set_axis(columns, axis=1).set_axis(index, axis=0)
     return named.loc[columns]
@@ -83,9 +88,7 @@ def _mirrored(cov: pd.DataFrame, what: str) -> np.ndarray[tuple[int, int], np.dt
         values = cov.to_numpy(dtype=np.float64, na_value=np.nan).copy()
     except (TypeError, ValueError) as error:
         raise DataError(f"{what} has an element that is not a number: {error}") from error
-    above = np.triu_indices(len(values), 1)
-    if np.isnan(values[above]).all() and len(above[0]):
-        values[above] = values.T[above]
+    values = np.where(np.isnan(values), values.T, values)
     if not np.isfinite(values).all():
         i, j = np.argwhere(~np.isfinite(values))[0]
         raise DataError(f"{what} has no finite value at ({cov.columns[i]}, {cov.columns[j]})")

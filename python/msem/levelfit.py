@@ -138,6 +138,18 @@ class SegregatedFit:
         return self.within.converged and self.between.converged
 
     @property
+    def params(self) -> pd.Series:
+        """Estimates of both levels; between-level names end in ``.l2``."""
+        out: pd.Series = pd.concat([fit.params for fit in self.levels])
+        return out
+
+    @property
+    def bse(self) -> pd.Series:
+        """Corrected standard errors of `params`."""
+        out: pd.Series = pd.concat([fit.bse for fit in self.levels])
+        return out
+
+    @property
     def naive(self) -> SegregatedFit:
         """The same fits with the naive standard errors in place of the corrected ones.
 

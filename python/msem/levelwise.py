@@ -41,8 +41,9 @@ def saturated(
         Column with the cluster ids.
     within, between : sequence of str, optional
         Variables of each level; one in both lists is at both levels. Default: all numeric columns, those that are
-        constant within clusters at the between level only, the others at both. With only one list given, the other
-        level has the variables that the list does not settle: `within` alone makes its variables both-level.
+        constant within clusters at the between level only, the others at both. `within` alone: its variables at both
+        levels. `between` alone: its variables, those that vary within clusters at both levels. Not for statistics,
+        whose variables have their levels.
     method : {"scoring", "em"}
         See `LevelMoments`; EM keeps the between matrix positive semidefinite.
 
@@ -57,14 +58,12 @@ def saturated(
         If the data cannot identify the moments.
     """
     if isinstance(data, SampleStatistics):
+        if within is not None or between is not None:
+            raise DataError("statistics have their levels already: leave out within= and between=")
         return estimate_saturated(data, method=method)
     if cluster is None:
         raise DataError('name the column with the cluster ids, cluster="..."')
-    if within is None and between is None:
-        within, between = infer_levels(data, cluster)
-    elif within is None or between is None:
-        only = list(within if within is not None else between or ())
-        within = between = only
+    within, between = settled_levels(data, cluster, within, between)
     both = [name for name in within if name in set(between)]
     unit = [*both, *(name for name in within if name not in both)]
     only_between = [name for name in between if name not in both]
@@ -80,16 +79,29 @@ def saturated(
     return estimate_saturated(sample_statistics(clustered, unit, only_between, len(both)), method=method)
 
 
-def infer_levels(data: Any, cluster: str) -> tuple[list[str], list[str]]:
-    """Numeric columns that vary within clusters, and all numeric columns."""
-    names = [name for name in numeric_columns(data) if name != cluster]
+def settled_levels(
+    data: Any, cluster: str, within: Sequence[str] | None, between: Sequence[str] | None
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Variables of each level, those not given inferred as `saturated` says."""
+    for name, given in (("within", within), ("between", between)):
+        if isinstance(given, str):
+            raise DataError(f"{name} must be a list of variables: {name}=[{given!r}]")
+    if within is not None:
+        return within, within if between is None else between
+    names = between
+    if names is None:
+        names = [name for name in numeric_columns(data) if name != cluster]
+    return varying_within(data, cluster, names), names
+
+
+def varying_within(data: Any, cluster: str, names: Sequence[str]) -> list[str]:
+    """Those of the columns that vary within clusters."""
     clustered = clustered_data(data, names, cluster)
     codes = clustered.codes
     assert codes is not None
     order = np.argsort(codes, kind="stable")
     same = codes[order][1:] == codes[order][:-1]
-    within = [name for name, column in clustered.columns.items() if np.any(np.diff(column[order])[same] != 0)]
-    return within, names
+    return [name for name, column in clustered.columns.items() if np.any(np.diff(column[order])[same] != 0)]
 
 
 def segregated(
@@ -144,15 +156,34 @@ def segregated(
     if table.nlevels != 2:
         raise ModelError("segregated fits need a model with 'level: 1' and 'level: 2' blocks")
     require_separable(table)
-    moments = model_moments(table, data, cluster)
+    moments = model_moments(table, data, cluster, None if method == "likelihood" else gamma)
     within, between = (fit_level(table, moments, level, method, gamma) for level in (1, 2))
     fit = SegregatedFit(within, between)
     warn(dict.fromkeys(fit.problems))
     return fit
 
 
-def model_moments(table: ParameterTable, data: Any, cluster: str | None) -> LevelMoments:
-    """Saturated moments of the variables of a model, from moments of more variables or from data."""
+def model_moments(
+    table: ParameterTable, data: Any, cluster: str | None, gamma: Gamma | None = None
+) -> LevelMoments:
+    """Saturated moments of the variables of a model, from moments of more variables or from data.
+
+    Moments of fewer variables than given keep their part of the whole Gamma, of the kind `gamma` if that is not
+    None. A variable at both levels that the model has within only is pooled over levels, as in data: this needs
+    new saturated estimates.
+    """
     if not isinstance(data, LevelMoments):
         return estimate_saturated(prepare(table, Source(data, cluster)).statistics)
-    return data.restrict((*table.both, *table.within_only), (*table.both, *table.between_only))
+    within, between = (*table.both, *table.within_only), (*table.both, *table.between_only)
+    if not set(data.both).isdisjoint((*table.within_only, *table.between_only)):
+        data.require(within, between)
+        odd = [name for name in table.between_only if name in data.both]
+        if odd:
+            raise ModelError(
+                f"{', '.join(odd)} varies within clusters in these moments: add it to level 1 of the model, "
+                f"for instance {odd[0]} ~~ {odd[0]}"
+            )
+        return estimate_saturated(data.statistics.restrict(within, table.between_only, len(table.both)))
+    every = (len(within), len(between)) == (len(data.within_cov), len(data.between_cov))
+    whole = data if every or gamma is None else data.with_acov(gamma)
+    return whole.restrict(within, between)

@@ -16,8 +16,16 @@ from numpy.typing import NDArray
 from msem.covariance import require_covariance
 from msem.errors import DataError
 from msem.gamma import moment_names, saturated_information, unvech, vech
-from msem.momentchecks import matching_names, named_means, size_table
+from msem.momentchecks import (
+    matching_names,
+    named_acov,
+    named_means,
+    require_possible,
+    sample_sizes,
+    scaled_inverse,
+)
 from msem.sample import SampleStatistics
+from msem.screening import require_enough
 from msem.statistics import expected_statistics
 
 Floats = NDArray[np.float64]
@@ -54,14 +62,16 @@ class LevelMoments:
     between_mean : Series, mapping or None
         Means of the between-level variables. None: all 0, for models whose mean structure is saturated.
     nobs, nclusters : int
-        Units N and clusters J.
+        Units N and clusters J; both follow from `cluster_sizes` if that is given.
     within_mean : Series, mapping or None
         Means of the within-only variables. None: 0. Those of variables at both levels are added to
         `between_mean`: only the sum is identified.
     cluster_sizes : sequence of int, mapping from size to count, or None
-        Sizes of the clusters. None: all of size N / J, an approximation unless the data are balanced.
-    acov : DataFrame or None
-        Gamma, the asymptotic covariance matrix of the moments, if it is known; see `gamma`.
+        Sizes of the clusters: one for every cluster, or how many clusters have each. None: all of size N / J, an
+        approximation unless the data are balanced.
+    known_acov : DataFrame or None
+        Gamma, the asymptotic covariance matrix of the moments, if it is known, named as in `moment_names`. It
+        takes precedence over the one computed from the matrices and cluster sizes; see `acov`.
 
     Raises
     ------
@@ -77,7 +87,7 @@ class LevelMoments:
     nclusters: float = np.nan
     within_mean: pd.Series | Mapping[str, float] | None = None
     cluster_sizes: Sequence[int] | Mapping[int, int] | None = None
-    acov: pd.DataFrame | None = field(default=None, repr=False)
+    known_acov: pd.DataFrame | None = field(default=None, repr=False)
     llf: float = field(default=np.nan, repr=False)
     data: SampleStatistics | None = field(default=None, repr=False)
     iterations: int = field(default=0, repr=False)
@@ -89,8 +99,10 @@ class LevelMoments:
         unit = [*both, *(name for name in within.columns if name not in both)]
         cluster = [name for name in between.columns if name not in both]
         second = [*both, *cluster]
-        sizes = size_table(self.cluster_sizes, self.nobs, self.nclusters)
+        sizes, nobs, nclusters = sample_sizes(self.cluster_sizes, self.nobs, self.nclusters)
         store = object.__setattr__
+        store(self, "nobs", nobs)
+        store(self, "nclusters", nclusters)
         store(self, "within_cov", within.loc[unit, unit])
         store(self, "between_cov", between.loc[second, second])
         within_mean = named_means(self.within_mean, unit, "within_mean")
@@ -100,16 +112,9 @@ class LevelMoments:
         store(self, "within_mean", within_mean)
         store(self, "between_mean", between_mean)
         store(self, "cluster_sizes", sizes)
-        if self.acov is not None:
-            names = self.moment_names
-            given = matching_names(names, list(map(str, self.acov.index)))
-            if sorted(map(str, self.acov.index)) != sorted(given) or list(self.acov.index) != list(
-                self.acov.columns
-            ):
-                raise DataError(
-                    f"acov must have rows and columns named {names[0]}, {names[1]}, ... as in `moment_names`"
-                )
-            store(self, "acov", self.acov.loc[given, given].set_axis(names).set_axis(names, axis=1))
+        require_enough(round(nobs), round(nclusters), len(unit), len(second))
+        if self.known_acov is not None:
+            store(self, "known_acov", named_acov(self.known_acov, self.moment_names))
 
     @property
     def within(self) -> LevelMoment:
@@ -156,6 +161,7 @@ class LevelMoments:
         """Sufficient statistics that the moments imply (Kullback-Leibler projection)."""
         table = self._sizes
         n = len(self.both)
+        require_possible(self.within_cov.to_numpy(), self.between_cov.to_numpy(), n, max(table))
         means = np.concatenate([self.between.mean[:n], self.within.mean[n:], self.between.mean[n:]])
         return expected_statistics(
             self.within_cov.to_numpy(),
@@ -210,23 +216,20 @@ class LevelMoments:
         return pd.DataFrame({"icc": icc, "se": se}, index=list(self.both))
 
     def restrict(self, within: Sequence[str], between: Sequence[str]) -> LevelMoments:
-        """Moments of some of the variables of each level, with their part of Gamma.
+        """Moments of some of the variables of each level, with their part of Gamma if it is known.
 
         Raises
         ------
         DataError
-            If a variable is not among those of a level.
+            If a variable is not among those of a level, or is at both levels and wanted at one only.
         """
-        for level, wanted, cov in (
-            ("within", within, self.within_cov),
-            ("between", between, self.between_cov),
-        ):
-            absent = [name for name in wanted if name not in cov.columns]
-            if absent:
-                raise DataError(
-                    f"the {level} covariance matrix has no {', '.join(absent)}; it has {', '.join(cov.columns)}"
-                )
+        self.require(within, between)
         within, between = list(within), list(between)
+        torn = [name for name in self.both if (name in within) != (name in between)]
+        if torn:
+            raise DataError(
+                f"{', '.join(torn)} must stay at both levels or leave both: one level's part has another meaning alone"
+            )
         if within == list(self.within_cov.columns) and between == list(self.between_cov.columns):
             return self
         both = [name for name in within if name in between]
@@ -238,44 +241,70 @@ class LevelMoments:
             between_cov=self.between_cov.loc[between, between],
             within_mean=self.within.mean[within],
             between_mean=self.between.mean[between],
-            acov=None,
+            known_acov=None,
             llf=np.nan,
             data=data,
         )
-        if self.acov is None:
+        if self.known_acov is None:
             return part
         names = matching_names(part.moment_names, self.moment_names)
-        acov = self.acov.loc[names, names].set_axis(part.moment_names).set_axis(part.moment_names, axis=1)
-        return replace(part, acov=acov)
+        return replace(part, known_acov=self.known_acov.loc[names, names])
+
+    def require(self, within: Sequence[str], between: Sequence[str]) -> None:
+        """Refuse variables that a level does not have.
+
+        Raises
+        ------
+        DataError
+            Naming them.
+        """
+        for level, wanted, cov in (
+            ("within", within, self.within_cov),
+            ("between", between, self.between_cov),
+        ):
+            absent = [name for name in wanted if name not in cov.columns]
+            if absent:
+                raise DataError(
+                    f"the {level} covariance matrix has no {', '.join(absent)}; it has {', '.join(cov.columns)}"
+                )
 
     def information(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
-        """Information about the moments: their joint saturated likelihood's, or the inverse of `acov`.
+        """Information about the moments: their joint saturated likelihood's, or the inverse of `known_acov`.
 
         With raw data, or the cluster-size table, the sizes enter exactly. Matrices without data have no observed
         information of their own; theirs is the expected one.
         """
         names = self.moment_names
-        if self.acov is not None:
-            matrix = np.linalg.inv(self.acov.to_numpy())
+        if self.known_acov is not None:
+            matrix = scaled_inverse(self.known_acov.to_numpy())
         else:
             matrix = saturated_information(self.vector.to_numpy(), self.statistics, kind)
         if not matrix.size:
             raise DataError(
-                "the between covariance matrix plus the within one over the cluster size is not positive definite: "
-                "these cannot be estimates from clusters of that size; check the matrices, nobs and nclusters"
+                f"the {kind} information about the moments cannot be computed: the between covariance matrix is at "
+                "the boundary of what the cluster sizes allow"
             )
         return pd.DataFrame(matrix, index=names, columns=names)
 
     def gamma(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
-        """Asymptotic covariance matrix of the moments: the inverse of `information`."""
+        """Asymptotic covariance matrix of the moments: `known_acov`, or the inverse of `information`."""
+        if self.known_acov is not None:
+            return self.known_acov
         information = self.information(kind)
-        scale = 1 / np.sqrt(np.diag(information))
-        inverse = np.linalg.inv(information.to_numpy() * np.outer(scale, scale)) * np.outer(scale, scale)
+        inverse = scaled_inverse(information.to_numpy())
         return pd.DataFrame(inverse, index=information.index, columns=information.columns)
+
+    @cached_property
+    def acov(self) -> pd.DataFrame:
+        """Asymptotic (sampling) covariance matrix of the moments, named as in `moment_names`.
+
+        The known one if there is one, else from the observed information. ``.l2`` marks the between level.
+        """
+        return self.gamma()
 
     def with_acov(self, kind: Literal["observed", "expected"] = "observed") -> LevelMoments:
         """The same moments carrying their Gamma, as `save` stores them."""
-        return self if self.acov is not None else replace(self, acov=self.gamma(kind))
+        return self if self.known_acov is not None else replace(self, known_acov=self.gamma(kind))
 
     def save(self, path: str | Path) -> None:
         """Write the moments, sample sizes and Gamma as JSON; raw data or cluster means are not in it."""
@@ -297,7 +326,6 @@ class LevelMoments:
 
 
 def _to_json(moments: LevelMoments) -> dict[str, Any]:
-    acov = moments.acov
     return {
         "format": FORMAT,
         "nobs": moments.nobs,
@@ -314,7 +342,7 @@ def _to_json(moments: LevelMoments) -> dict[str, Any]:
         "within_mean": moments.within.mean.tolist(),
         "between_mean": moments.between.mean.tolist(),
         "llf": None if np.isnan(moments.llf) else moments.llf,
-        "acov": None if acov is None else vech(acov.to_numpy()).tolist(),
+        "acov": vech(moments.acov.to_numpy()).tolist(),
     }
 
 
@@ -340,8 +368,6 @@ def _from_json(stored: dict[str, Any]) -> LevelMoments:
         cluster_sizes=None if sizes is None else {int(n): int(j) for n, j in sizes},
         llf=np.nan if stored["llf"] is None else stored["llf"],
     )
-    if stored["acov"] is None:
-        return moments
     names = moments.moment_names
     acov = unvech(np.array(stored["acov"], dtype=float), len(names))
-    return replace(moments, acov=pd.DataFrame(acov, index=names, columns=names))
+    return replace(moments, known_acov=pd.DataFrame(acov, index=names, columns=names))

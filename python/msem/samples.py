@@ -107,6 +107,7 @@ def _two_level(table: ParameterTable, source: Source) -> Prepared:
     if given is None:
         raise DataError("no data: give a data frame with cluster=, or msem.LevelMoments")
     if isinstance(given, LevelMoments):
+        given.require(unit, (*table.both, *cluster))
         given = given.expected_statistics
     if isinstance(given, SampleStatistics):
         if not given.unit:
