@@ -16,7 +16,7 @@ SOURCES = sorted(
     for path in (ROOT / folder).rglob("*")
     if path.suffix in {".py", ".pyi", ".lark", ".cpp", ".hpp", ".R"}
 )
-LANGUAGE = ("errors", "expressions", "terms", "grammar", "syntax")
+LANGUAGE = ("errors", "version", "distributions", "expressions", "terms", "grammar", "syntax")
 TABLE = ("levels", "drafts", "defaults", "sharing", "partable", "special_tables")
 SAMPLE = ("data", "screening", "sample", "statistics", "moments", "gamma", "demo")
 ESTIMATION = ("model", "objective", "starting", "optimize", "checks", "inference")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import chdtrc
 
+from msem.distributions import chisq_pvalue
 from msem.gamma import vech_index
 
 Floats = NDArray[np.float64]
@@ -96,10 +96,7 @@ class LevelDiscrepancy:
             statistic = residual_statistic(self.residual, self.jacobian, self.gamma)
             rows["residual"] = (statistic, float(df), 1.0)
         frame = pd.DataFrame.from_dict(rows, orient="index", columns=["statistic", "df", "scaling"])
-        p = [
-            float(chdtrc(d, x)) if d > 0 else np.nan
-            for x, d in zip(frame["statistic"], frame["df"], strict=True)
-        ]
+        p = [chisq_pvalue(x, d) for x, d in zip(frame["statistic"], frame["df"], strict=True)]
         frame.insert(2, "pvalue", p)
         return frame
 

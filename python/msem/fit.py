@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from msem.checks import Problem, status_of
+from msem.distributions import normal_halfwidth
 from msem.estimation import Estimate, Sample, estimate
 from msem.fitmeasures import fit_measures
 from msem.fitting import measure_inputs
@@ -118,7 +118,7 @@ class Fit:
 
     def conf_int(self, level: float = 0.95) -> pd.DataFrame:
         """Wald confidence intervals of `params`, columns ci_lower and ci_upper."""
-        half = ndtri((1 + level) / 2) * self.bse
+        half = normal_halfwidth(level) * self.bse
         return pd.DataFrame({"ci_lower": self.params - half, "ci_upper": self.params + half})
 
     # -- the sample --------------------------------------------------------------------------------------------

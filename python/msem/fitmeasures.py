@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
-from scipy.optimize import brentq
-from scipy.special import chdtrc, chdtri, chndtr
+
+from msem.distributions import chisq_pvalue, chisq_quantile, noncentral_chisq_cdf
 
 NAN = math.nan
 NEGLIGIBLE = 1e-6  # a noncentrality below this is rounding error of a saturated fit
@@ -130,11 +130,6 @@ def fit_measures(
     return pd.Series(values, dtype=float, name="fit_measures")
 
 
-def chisq_pvalue(chisq: float, df: float) -> float:
-    """Upper tail probability of a chi-square; nan without degrees of freedom."""
-    return float(chdtrc(df, chisq)) if df > 0 else NAN
-
-
 def twolevel_fmin(llf: float, exogenous_llf: float, nobs: float, nvalues: float) -> float:
     """Discrepancy of a two-level model on lavaan's scale.
 
@@ -218,12 +213,18 @@ def noncentrality_interval(chisq: float, df: float, level: float) -> tuple[float
 
 def _noncentrality(chisq: float, df: float, probability: float) -> float:
     """Noncentrality at which the distribution function at `chisq` equals `probability`."""
-    if df <= 0 or chndtr(chisq, df, 0.0) <= probability:
+    if df <= 0 or noncentral_chisq_cdf(chisq, df, 0.0) <= probability:
         return 0.0
     upper = chisq + 1.0
-    while chndtr(chisq, df, upper) > probability:
+    while noncentral_chisq_cdf(chisq, df, upper) > probability:
         upper *= 2
-    return float(brentq(lambda ncp: chndtr(chisq, df, ncp) - probability, 0.0, upper, xtol=1e-12, rtol=1e-14))
+    from scipy.optimize import brentq  # slow to load, and seldom needed
+
+    return float(
+        brentq(
+            lambda ncp: noncentral_chisq_cdf(chisq, df, ncp) - probability, 0.0, upper, xtol=1e-12, rtol=1e-14
+        )
+    )
 
 
 def rmsea_measures(
@@ -248,7 +249,7 @@ def rmsea_measures(
         return math.sqrt(ngroups * noncentrality / (df * nobs)) if df > 0 else 0.0 * noncentrality
 
     def below(h0: float) -> float:
-        return float(chndtr(chisq, df, nobs * df * h0**2 / ngroups)) if df > 0 else NAN
+        return noncentral_chisq_cdf(chisq, df, nobs * df * h0**2 / ngroups) if df > 0 else NAN
 
     return {
         "rmsea": rmsea(_excess(chisq, df)),
@@ -305,4 +306,4 @@ def _single_level(inputs: FitMeasureInputs) -> dict[str, float]:
 def _critical_n(chisq: float, df: float, nobs: float, alpha: float) -> float:
     if df <= 0 or math.isnan(chisq):
         return NAN
-    return float(chdtri(df, alpha)) * nobs / chisq + 1 if chisq > 0 else math.inf
+    return chisq_quantile(alpha, df) * nobs / chisq + 1 if chisq > 0 else math.inf

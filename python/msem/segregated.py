@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import chdtrc
 
 from msem.checks import Problem, find_problems
 from msem.discrepancy import (
@@ -22,6 +21,7 @@ from msem.discrepancy import (
     residual_statistic,
     scaled_solve,
 )
+from msem.distributions import chisq_pvalue
 from msem.errors import DataError, UnsupportedError
 from msem.estimation import Estimate, Sample, estimate, saturated_sample
 from msem.gamma import vech
@@ -118,7 +118,7 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int) ->
 
 
 def _likelihood_ratio(statistic: float, df: int) -> pd.DataFrame:
-    p = float(chdtrc(df, statistic)) if df > 0 else np.nan
+    p = chisq_pvalue(statistic, df)
     return pd.DataFrame(
         {"statistic": [statistic], "df": [float(df)], "pvalue": [p], "scaling": [1.0]},
         index=["likelihood_ratio"],

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+
+from msem.distributions import normal_halfwidth, normal_pvalue
 
 if TYPE_CHECKING:
     from msem.partable import Parameter
@@ -49,7 +50,7 @@ def estimates_frame(
     est, se = np.asarray(est, dtype=float), np.asarray(se, dtype=float)
     z = np.full(len(est), np.nan)
     np.divide(est, se, out=z, where=se > 0)
-    half = ndtri((1 + ci_level) / 2) * se
+    half = normal_halfwidth(ci_level) * se
     names = {
         name: [getattr(row, name) for row in rows] for name in ("lhs", "op", "rhs", "level", "group", "label")
     }
@@ -57,7 +58,7 @@ def estimates_frame(
         "est": est,
         "se": se,
         "z": z,
-        "pvalue": 2 * ndtr(-np.abs(z)),
+        "pvalue": normal_pvalue(z),
         "ci_lower": est - half,
         "ci_upper": est + half,
     }

@@ -1,0 +1,45 @@
+"""Normal and chi-square distributions; scipy is loaded when the first of them is needed."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from statistics import NormalDist
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@cache
+def _special() -> ModuleType:
+    import scipy.special
+
+    module: ModuleType = scipy.special
+    return module
+
+
+def normal_pvalue(z: ArrayLike) -> NDArray[np.float64]:
+    """Two-sided p-value of a standard normal statistic; nan where it is nan."""
+    out: NDArray[np.float64] = 2 * _special().ndtr(-np.abs(np.asarray(z, dtype=np.float64)))
+    return out
+
+
+def normal_halfwidth(level: float) -> float:
+    """Half the width of a central interval of the standard normal distribution."""
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def chisq_pvalue(chisq: float, df: float) -> float:
+    """Upper tail probability of a chi-square; nan without degrees of freedom."""
+    return float(_special().chdtrc(df, chisq)) if df > 0 else math.nan
+
+
+def chisq_quantile(probability: float, df: float) -> float:
+    """Value that a chi-square exceeds with this probability."""
+    return float(_special().chdtri(df, probability))
+
+
+def noncentral_chisq_cdf(chisq: float, df: float, noncentrality: float) -> float:
+    """Distribution function of the noncentral chi-square."""
+    return float(_special().chndtr(chisq, df, noncentrality))
