@@ -58,22 +58,23 @@ def compare(
     )
 
 
-def _estimates(name: str, fit: Comparable) -> pd.DataFrame:
+def _estimates(name: str, fit: object) -> pd.DataFrame:
     if isinstance(fit, pd.DataFrame):
         return _checked(name, fit)
     if isinstance(fit, (Fit, SegregatedFit, LevelFit)):
         return fit.estimates()
-    if isinstance(fit, tuple) and len(fit) == 2 and not any(map(_is_two_level, fit)):
+    if isinstance(fit, tuple) and len(fit) == 2 and all(map(_is_single_level, fit)):
         within, between = (part.estimates().assign(level=level) for level, part in enumerate(fit, start=1))
-        return pd.concat([within, between], ignore_index=True)
+        both: pd.DataFrame = pd.concat([within, between], ignore_index=True)
+        return both
     raise ModelError(
         f"{name!r} is a {type(fit).__name__}; compare takes fits, tables of estimates, or a pair "
         "(within, between) of single-level fits"
     )
 
 
-def _is_two_level(fit: object) -> bool:
-    return not isinstance(fit, Fit) or fit.table.nlevels == 2
+def _is_single_level(fit: object) -> bool:
+    return isinstance(fit, Fit) and fit.table.nlevels == 1
 
 
 def _checked(name: str, table: pd.DataFrame) -> pd.DataFrame:

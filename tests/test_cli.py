@@ -1,0 +1,154 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import msem
+from msem.cli import main
+
+MODEL = "level: 1\nfw =~ y1 + y2 + y3\nlevel: 2\nfb =~ y1 + y2 + y3\n"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.lav"
+    path.write_text(MODEL, encoding="utf-8")
+    return path
+
+
+def written(folder: Path, name: str) -> Path:
+    path, data = folder / name, msem.load_demo()
+    if path.suffix == ".parquet":
+        data.to_parquet(path)
+    else:
+        data.to_csv(path, index=False)
+    return path
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Message of a call that must fail."""
+    assert main([str(argument) for argument in arguments]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith("msem: ")
+    assert shown.out == ""
+    return shown.err
+
+
+def test_demo_prints_every_section(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
+    shown = capsys.readouterr()
+    titles = [
+        "fw =~ y1 + y2 + y3",
+        "Model Test User Model",
+        "Level 1 [within]",
+        "Level 2 [between]",
+        "Saturated within covariance matrix",
+        "Saturated between covariance matrix",
+        "Between means",
+        "Between-level estimates and standard errors",
+        "Within-level estimates and standard errors",
+        "Tests of each level's structure",
+    ]
+    at = [shown.out.index(text) for text in titles]
+    assert at == sorted(at)
+    for name in ("separate", "segregated", "joint", "simultaneous", "mean_variance_adjusted"):
+        assert name in shown.out
+    assert shown.err == ""
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.csv.gz", "data.parquet"])
+def test_fit_reads_csv_and_parquet(
+    name: str, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "table.csv"
+    data = written(tmp_path, name)
+    assert main(["fit", str(model), str(data), "--cluster", "cluster", "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    assert re.search(r"Number of clusters.* +200\n", shown.out)
+    assert str(out) in shown.out
+    table = pd.read_csv(out)
+    fit = msem.sem(MODEL, msem.load_demo(), cluster="cluster")
+    direct = fit.estimates(standardized=True)
+    assert list(table.columns) == list(direct.columns)
+    np.testing.assert_allclose(table["est"], direct["est"], rtol=1e-12)
+    np.testing.assert_allclose(table["std_all"], direct["std_all"], rtol=1e-12)
+
+
+def test_options_reach_the_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "one.lav"
+    path.write_text("f =~ y1 + y2 + y3\nf ~ x1\n", encoding="utf-8")
+    data = str(written(tmp_path, "data.csv"))
+    assert main(["fit", str(path), data, "--std-lv", "--random-x", "--standardized"]) == 0
+    shown = capsys.readouterr().out
+    assert "Std.all" in shown
+    # 3 loadings, 1 slope, 3 residual variances, the variance of x1
+    assert re.search(r"Number of model parameters +8\n", shown)
+
+
+def test_a_missing_file_is_named(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "absent.csv" in failure(capsys, "fit", model, tmp_path / "absent.csv", "--cluster", "cluster")
+    assert "absent.lav" in failure(capsys, "fit", tmp_path / "absent.lav", model)
+
+
+def test_unreadable_files_are_named(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty, noise = tmp_path / "empty.csv", tmp_path / "noise.parquet"
+    empty.write_text("", encoding="utf-8")
+    noise.write_bytes(b"\xff\xfe not a table")
+    for path in (empty, noise):
+        message = failure(capsys, "fit", model, path, "--cluster", "cluster")
+        assert f"{path} cannot be read" in message
+    assert "not a text file" in failure(capsys, "fit", noise, empty)
+
+
+def test_a_model_that_cannot_be_read_is_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.lav"
+    path.write_text("fw =~ y1 +\n", encoding="utf-8")
+    message = failure(capsys, "fit", path, written(tmp_path, "data.csv"))
+    assert "line 1" in message
+    assert "fw =~ y1 +" in message
+
+
+def test_an_unknown_variable_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.lav"
+    path.write_text("f =~ y1 + y2 + nope\n", encoding="utf-8")
+    assert "nope" in failure(capsys, "fit", path, written(tmp_path, "data.csv"))
+
+
+def test_warnings_go_to_the_error_stream(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = msem.load_demo()
+    data.loc[data.index[:4], "cluster"] = np.nan
+    path = tmp_path / "holes.csv"
+    data.to_csv(path, index=False)
+    assert main(["fit", str(model), str(path), "--cluster", "cluster"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == "warning: 4 rows have no cluster id (cluster) and were left out\n"
+
+
+def test_a_command_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2
+    assert "command" in capsys.readouterr().err
+
+
+def test_python_dash_m_tells_the_version() -> None:
+    package = Path(msem.__file__).parents[1]
+    told = subprocess.run(
+        [sys.executable, "-m", "msem", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(package)},
+    )
+    assert told.stdout.strip() == f"msem {msem.__version__}"
