@@ -109,8 +109,9 @@ void bind_objective(py::module_& m) {
       .def("value", &Objective::value, "theta"_a, release())
       .def("evaluate", &evaluate, "theta"_a)
       .def("expected_information", &Objective::expected_information, "theta"_a, release())
-      .def("observed_information", py::overload_cast<ConstVectorRef>(&Objective::observed_information, py::const_),
-           "theta"_a, release())
+      .def("observed_information",
+           py::overload_cast<ConstVectorRef>(&Objective::observed_information, py::const_), "theta"_a,
+           release())
       .def("observed_information_in", &Objective::observed_information_in, "theta"_a, "basis"_a, release())
       .def("information_factor", &Objective::information_factor, "theta"_a, release())
       .def("implied", &implied, "theta"_a, "block"_a)

@@ -38,7 +38,7 @@ class LeastSquaresPoint : public LossPoint {
   std::pair<Matrix, Matrix> factor(const Tangents&, const Tangents& between) const override {
     const Index n = between.n();
     Matrix out(n + n * n, between.k());
-    out.topRows(n) = loss_->mean_weights.cwiseSqrt().asDiagonal() * between.in_basis(between.mean);
+    out.topRows(n) = loss_->mean_weights.cwiseSqrt().asDiagonal() * between.mean;
     const Matrix root = full_weights_.cwiseSqrt();
     out.bottomRows(n * n) = Eigen::Map<const Vector>(root.data(), n * n).asDiagonal() *
                             rotated_cov(between, Matrix::Identity(n, n));

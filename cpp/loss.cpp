@@ -6,7 +6,7 @@ Matrix rotated_cov(const Tangents& tangents, const Matrix& r) {
   const Index m = r.cols();
   const Matrix left = r.transpose() * tangents.left;
   const Matrix right = r.transpose() * tangents.right;
-  Matrix out = Matrix::Zero(m * m, tangents.mean.cols());
+  Matrix out = Matrix::Zero(m * m, tangents.parameters());
   for (std::size_t e = 0; e < tangents.parameter.size(); ++e) {
     auto cov = slice(out, tangents.parameter[e], m, m);
     for (Index j = 0; j < m; ++j) {

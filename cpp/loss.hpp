@@ -29,14 +29,15 @@ struct Moments {
 // by a sum of few outer products, d cov / d theta_a = sum over terms e of parameter a of l_e r_e' + r_e l_e',
 // so changing its coordinates costs n^2 and not n^3 operations.
 struct Tangents {
-  Matrix mean;                 // n x k
+  Matrix mean;                 // n x k, in the basis if there is one
   Matrix left, right;          // n x e
   std::vector<int> parameter;  // e, the parameter each term belongs to
-  // Optional k x m change of basis: derivatives along its columns are meant instead.
+  // Optional change of basis, parameters x k: derivatives along its columns are meant instead.
   Matrix basis;
 
   Index n() const { return mean.rows(); }
-  Index k() const { return basis.size() ? basis.cols() : mean.cols(); }
+  Index k() const { return mean.cols(); }
+  Index parameters() const { return basis.size() ? basis.rows() : mean.cols(); }
   Matrix in_basis(Matrix x) const { return basis.size() ? Matrix(x * basis) : x; }
 };
 

@@ -175,9 +175,16 @@ Matrix Objective::observed_information_in(ConstVectorRef theta, const Matrix& ba
       if (index[level] < 0) continue;
       const Block& block = blocks_[index[level]];
       const Matrix local = basis(block.parameters(), Eigen::all);
+      parts[level].mean *= local;
       parts[level].basis = local;
       out += 0.5 * local.transpose() *
              block.curvature(state.blocks[index[level]], *means[level], *covs[level]) * local;
+    }
+    if (index[0] >= 0) {
+      // Huge derivatives of the within and the between mean cancel in their sum, which is all that counts.
+      const Index both = groups_[i].loss->nboth();
+      parts[1].mean.topRows(both) += parts[0].mean.topRows(both);
+      parts[0].mean.topRows(both).setZero();
     }
     const BlockInformation part = point.observed(parts[0], parts[1]);
     out += part.bb;

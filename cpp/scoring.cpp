@@ -104,7 +104,8 @@ class Scorer {
     const Vector g = -0.5 * current_.gradient(keep);
     Vector x;
     if (try_newton) {
-      newton = solve_information(select(objective_.observed_information(theta, intercepts_), keep), g, damping, x);
+      newton =
+          solve_information(select(objective_.observed_information(theta, intercepts_), keep), g, damping, x);
     }
     if (!newton) {
       if (expected_.size() == 0) expected_ = objective_.expected_information(theta);
@@ -133,7 +134,9 @@ class Scorer {
           const Vector straight = clip(out.theta + delta) - out.theta;
           const Vector next = objective_.settle(out.theta, straight, intercepts_);
           decrement = -0.5 * current_.gradient.dot(straight);
-          if (damping == 0 && std::abs(decrement) < options_.tolerance) {
+          // Where rounding of huge means keeps the decrement above the tolerance it stops falling.
+          const bool stalled = std::abs(decrement) < kNegligible && std::abs(decrement) >= last;
+          if (damping == 0 && (std::abs(decrement) < options_.tolerance || stalled)) {
             out.iterations.push_back({current_.value, decrement, damping, newton});
             return Stop::kConverged;
           }

@@ -25,23 +25,23 @@ Matrix row_of_each(const Matrix& stacked, Index i, Index n, Index m) {
 Whitened TwoLevelPoint::whiten_within(const Tangents& t) const {
   Whitened out;
   out.cov = rotated_cov(t, v_);
-  out.mean = t.in_basis(v_.transpose() * t.mean);
+  out.mean = v_.transpose() * t.mean;
   return out;
 }
 
 Whitened TwoLevelPoint::whiten_between(const Tangents& t) const {
-  const Index p = data_->p, q = data_->q, k = t.mean.cols();
+  const Index p = data_->p, q = data_->q, k = t.parameters();
   Whitened out;
   if (p) {
     out.cov = rotated_cov(t, projection_);
-    out.mean = t.in_basis(projection_.transpose() * t.mean);
+    out.mean = projection_.transpose() * t.mean;
   } else {
     out.cov.resize(0, t.k());
     out.mean.resize(0, t.k());
   }
   out.slope.setZero(p * q, k);
   out.zcov.setZero(q * q, k);
-  out.zmean.resize(q, k);
+  out.zmean.resize(q, t.k());
   if (q) {
     const Matrix left = chol_z_.whiten(t.left.bottomRows(q)), right = chol_z_.whiten(t.right.bottomRows(q));
     const Matrix left_y = projection_.transpose() * t.left, right_y = projection_.transpose() * t.right;
@@ -59,7 +59,6 @@ Whitened TwoLevelPoint::whiten_between(const Tangents& t) const {
   }
   out.slope = t.in_basis(std::move(out.slope));
   out.zcov = t.in_basis(std::move(out.zcov));
-  out.zmean = t.in_basis(std::move(out.zmean));
   return out;
 }
 
