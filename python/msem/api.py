@@ -10,15 +10,17 @@ import pandas as pd
 
 from msem.checks import Problem, find_problems
 from msem.defaults import Fun
-from msem.errors import ConvergenceWarning, IdentificationWarning, ImproperSolutionWarning
+from msem.discrepancy import LevelDiscrepancy
+from msem.errors import ConvergenceWarning, IdentificationWarning, ImproperSolutionWarning, UnsupportedError
 from msem.estimation import estimate, saturated_sample
 from msem.fit import Fit
-from msem.inference import Information, sampling_covariance
+from msem.inference import Information, Sampling, sampling_covariance
 from msem.moments import LevelMoments
-from msem.options import Options, StandardErrors
+from msem.options import Estimator, Options, StandardErrors
 from msem.partable import ParameterTable, parameter_table
 from msem.samples import Prepared, Source, prepare
 from msem.syntax import parse
+from msem.uls import fit_uls
 
 WARNINGS: dict[str, type[Warning]] = {
     "not_converged": ConvergenceWarning,
@@ -41,6 +43,7 @@ class FitOptions(TypedDict, total=False):
     std_lv: bool
     orthogonal: bool
     meanstructure: bool | None
+    estimator: Estimator
     information: Information | None
     se: StandardErrors
     max_iterations: int
@@ -72,6 +75,9 @@ def sem(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
         Set the covariances of exogenous latent variables to 0.
     meanstructure : bool, optional
         Whether a single-level model has means; default: if the text has an intercept. Two-level models always have.
+    estimator : {"ML", "ULS"}, default "ML"
+        Maximum likelihood or, for single-level models, unweighted least squares. The latter has no likelihood; its
+        standard errors and chi-square (Browne's residual-based statistic) are those for normal data.
     information : {"observed", "expected", "first_order"}, optional
         What standard errors come from; default "observed", and "expected" for single-level models, as in lavaan,
         and for `LevelMoments`, whose statistics are expectations. "first_order" (outer products of cluster scores)
@@ -130,6 +136,12 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         meanstructure=options.get("meanstructure"),
     )
     information = options.get("information") or default_information(table, data)
+    require_choice("estimator", options.get("estimator", "ML"), get_args(Estimator))
+    if options.get("estimator") == "ULS" and table.nlevels == 2:
+        raise UnsupportedError(
+            'estimator="ULS" is for single-level models; for the levels of a two-level model use '
+            'msem.segregated(model, data, method="uls")'
+        )
     require_choice("information", information, get_args(Information))
     require_choice("se", options.get("se", "standard"), get_args(StandardErrors))
     source = Source(
@@ -153,15 +165,16 @@ def fit_table(
 ) -> Fit:
     """Fit a parameter table to a prepared sample."""
     sample = saturated_sample(prepared.statistics)
-    found = estimate(
-        table,
-        sample,
-        max_iterations=options.get("max_iterations", 500),
-        tolerance=options.get("tolerance", 1e-12),
-    )
-    se = options.get("se", "standard")
-    sampling = None
-    if se != "none":
+    most, tolerance = options.get("max_iterations", 500), options.get("tolerance", 1e-12)
+    estimator, se = options.get("estimator", "ML"), options.get("se", "standard")
+    sampling: Sampling | None = None
+    discrepancy: LevelDiscrepancy | None = None
+    if estimator == "ULS":
+        found, discrepancy, sampling = fit_uls(table, sample, max_iterations=most, tolerance=tolerance)
+        sampling = None if se == "none" else sampling
+    else:
+        found = estimate(table, sample, max_iterations=most, tolerance=tolerance)
+    if se != "none" and discrepancy is None:
         clusters = prepared.clusters() if information == "first_order" else None
         sampling = sampling_covariance(
             found.objective, found.theta, information, found.optimum.active, clusters
@@ -170,6 +183,7 @@ def fit_table(
     warn(problems)
     data = prepared.data
     used = Options(
+        estimator=estimator,
         information=information,
         se=se,
         cluster=options.get("cluster") or "",
@@ -178,7 +192,7 @@ def fit_table(
         dropped_no_cluster=data.dropped_no_cluster if data else 0,
         dropped=dict(data.dropped) if data else {},
     )
-    return Fit(found, sample, sampling, problems, used)
+    return Fit(found, sample, sampling, problems, used, discrepancy)
 
 
 def warn(problems: Iterable[Problem]) -> None:

@@ -12,10 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.checks import Problem, status_of
+from msem.discrepancy import LevelDiscrepancy
 from msem.distributions import normal_halfwidth
 from msem.estimation import Estimate, Sample, estimate
 from msem.fitmeasures import fit_measures
-from msem.fitting import measure_inputs
+from msem.fitting import least_squares_measures, measure_inputs
 from msem.inference import Sampling
 from msem.moments import LevelMoments
 from msem.objective import ImpliedMoments, Objective
@@ -55,6 +56,8 @@ class Fit:
         What is wrong with the solution: cause and remedy.
     options : Options
         How the fit was asked for and what the data were.
+    discrepancy : LevelDiscrepancy or None
+        The least-squares solution and its tests; None for maximum likelihood.
     """
 
     estimate: Estimate
@@ -62,6 +65,7 @@ class Fit:
     sampling: Sampling | None
     problems: tuple[Problem, ...]
     options: Options
+    discrepancy: LevelDiscrepancy | None = None
 
     # -- the solution ------------------------------------------------------------------------------------------
 
@@ -165,8 +169,8 @@ class Fit:
 
     @property
     def llf(self) -> float:
-        """Log-likelihood, given the fixed covariates."""
-        return self.estimate.llf
+        """Log-likelihood, given the fixed covariates; nan for least squares."""
+        return self.estimate.llf if self.discrepancy is None else np.nan
 
     @property
     def unrestricted_llf(self) -> float:
@@ -200,11 +204,22 @@ class Fit:
 
     @cached_property
     def _measures(self) -> pd.Series:
+        if self.discrepancy is not None:
+            return least_squares_measures(self.estimate, self.sample, self.discrepancy)
         return fit_measures(measure_inputs(self.estimate, self.sample, self.baseline))
 
     def fit_measures(self) -> pd.Series:
         """Fit measures under lavaan's names, dots replaced by underscores."""
         return self._measures.copy()
+
+    def tests(self) -> pd.DataFrame:
+        """Tests of the model against the saturated one: statistic, df, pvalue, scaling."""
+        if self.discrepancy is not None:
+            return self.discrepancy.tests()
+        row = [self.chisq, float(self.df), float(self._measures["pvalue"]), 1.0]
+        return pd.DataFrame(
+            [row], index=["likelihood_ratio"], columns=["statistic", "df", "pvalue", "scaling"]
+        )
 
     @cached_property
     def implied(self) -> Mapping[int, ImpliedMoments]:

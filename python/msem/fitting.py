@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from msem.discrepancy import LevelDiscrepancy
+from msem.distributions import chisq_pvalue
 from msem.estimation import Estimate, Sample
-from msem.fitmeasures import FitMeasureInputs, twolevel_fmin
+from msem.fitmeasures import FitMeasureInputs, fit_measures, twolevel_fmin
 from msem.gamma import vech_index
 from msem.residuals import (
     GroupMoments,
@@ -73,6 +76,25 @@ def _single(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasu
         residual_chisq=browne_residual_chisq([moments], residual_jacobian(fit)),
         gfi_lisrel=lisrel_gfi([moments]),
     )
+
+
+def least_squares_measures(fit: Estimate, sample: Sample, solution: LevelDiscrepancy) -> pd.Series:
+    """Fit measures of a least-squares fit: the residual-based test and residual measures; others are nan."""
+    moments = group_moments(fit, sample)
+    measures = fit_measures(
+        FitMeasureInputs(
+            llf=np.nan,
+            unrestricted_llf=np.nan,
+            npar=fit.table.npar,
+            df=solution.df,
+            nobs=sample.statistics.nobs,
+            residuals=residual_measures([moments]),
+        )
+    )
+    measures["fmin"] = 0.5 * solution.statistic / solution.nobs
+    measures["chisq"] = solution.standard
+    measures["pvalue"] = chisq_pvalue(solution.standard, solution.df)
+    return measures
 
 
 def twolevel_residuals(fit: Estimate, sample: Sample) -> dict[str, float]:
