@@ -117,7 +117,7 @@ def estimate(
     first = starting_values(objective, sample.levels, sample.total_variance)
     best: Optimum | None = None
     for share in (1.0, 0.5, 0.0):
-        start = first if share == 1.0 else scaled_start(first, filled, share)
+        start = first if share == 1.0 else scaled_start(objective, first, sample.levels, share)
         found = minimize(objective, start, max_iterations=max_iterations, tolerance=tolerance)
         if best is None or found.converged or found.value < best.value:
             best = found

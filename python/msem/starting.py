@@ -75,13 +75,20 @@ def starting_values(
         for r, value in zip(table.block(level), values, strict=True):
             if r.free and np.isnan(theta[r.free - 1]):
                 theta[r.free - 1] = value
-    set_intercepts(objective, theta, moments)
     for r in table.rows:
         if r.free and r.start is not None:
             theta[r.free - 1] = r.start
+    theta[np.isnan(theta)] = 0.0
+    clip(theta, table)
+    set_intercepts(objective, theta, moments)
+    return theta
+
+
+def clip(theta: Floats, table: ParameterTable) -> None:
+    """Move every parameter within its bounds."""
+    for r in table.rows:
         if r.free:
             theta[r.free - 1] = min(max(theta[r.free - 1], r.lower), r.upper)
-    return theta
 
 
 def level_values(
@@ -185,33 +192,42 @@ def _slopes(
 
 
 def set_intercepts(objective: Objective, theta: Floats, moments: Mapping[int, LevelArrays]) -> None:
-    """Set the free intercepts to reproduce the saturated means as well as they can, given all other values."""
+    """Set the free intercepts to reproduce the saturated means as well as they can, given all other values.
+
+    Those that the user has given a start keep it.
+    """
     table = objective.table
-    free = sorted({r.free - 1 for r in table.rows if r.op == "~1" and r.free})
-    theta[np.isnan(theta)] = 0.0
+    given = {r.free for r in table.rows if r.start is not None}
+    free = sorted({r.free - 1 for r in table.rows if r.op == "~1" and r.free and r.free not in given})
     if not free:
         return
-    parts, gaps = [], []
+    parts, gaps, variances = [], [], []
     blocks = objective.blocks
     for i, block in enumerate(blocks):
         n = block.nobserved
         parts.append(objective.core.jacobian(theta, i)[:n, free])
         implied = objective.core.implied(theta, i)[0][:n]
         gaps.append(moments[block.level].mean - implied)
+        variances.append(np.abs(np.diag(moments[block.level].cov)))
     if len(blocks) == 2:
         # the means of variables at both levels are identified by their sum only
         nboth = objective.statistics.nboth
-        parts[1][:nboth] += parts[0][:nboth]
-        gaps[1][:nboth] += gaps[0][:nboth]
-        parts[0], gaps[0] = parts[0][nboth:], gaps[0][nboth:]
-    design, gap = np.vstack(parts), np.concatenate(gaps)
-    theta[free] += np.linalg.lstsq(design, gap, rcond=None)[0]
+        for pair in (parts, gaps, variances):
+            pair[1][:nboth] += pair[0][:nboth]
+            pair[0] = pair[0][nboth:]
+    design, gap, sd = np.vstack(parts), np.concatenate(gaps), np.sqrt(np.concatenate(variances))
+    theta[free] += np.linalg.lstsq(design / sd[:, None], gap / sd, rcond=None)[0]
+    clip(theta, table)
 
 
-def scaled_start(theta: Floats, table: ParameterTable, share: float) -> Floats:
-    """A cautious second start: paths and covariances shrunk by `share`, variances kept."""
+def scaled_start(
+    objective: Objective, theta: Floats, moments: Mapping[int, LevelArrays], share: float
+) -> Floats:
+    """A cautious second start: paths and covariances shrunk by `share`, variances kept, means reproduced."""
     out = theta.copy()
-    for r in table.rows:
+    for r in objective.table.rows:
         if r.free and (r.op == "~" or (r.op == "~~" and r.lhs != r.rhs)):
             out[r.free - 1] = share * theta[r.free - 1]
+    clip(out, objective.table)
+    set_intercepts(objective, out, moments)
     return out
