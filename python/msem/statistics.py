@@ -141,8 +141,9 @@ def expected_statistics(
 ) -> SampleStatistics:
     """Sufficient statistics that level-specific moments imply.
 
-    With them the complete-data likelihood gives the Kullback-Leibler projection on the model: exact for
-    balanced data, asymptotically efficient otherwise. Without the sizes of the clusters give one size, N / J.
+    With them the complete-data likelihood gives the Kullback-Leibler projection on the model: exact for balanced
+    data without within-only variables, asymptotically efficient otherwise. Without the sizes of the clusters give
+    one size, N / J.
 
     Parameters
     ----------
