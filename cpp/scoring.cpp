@@ -8,7 +8,8 @@ namespace msem {
 namespace {
 
 constexpr double kMaxDamping = 1e8;
-constexpr double kNewtonBelow = 1.0;      // decrement from which Newton steps are tried
+constexpr double kNewtonBelow = 1.0;      // decrement from which Newton steps are tried,
+constexpr double kSlow = 0.02;            // once scoring steps reduce it by less than this factor
 constexpr double kSmallPivot = 1e-9;      // of the scaled information: below it the factor is used
 constexpr double kNegligible = 1e-8;      // decrement at which rounding may end the iterations
 constexpr double kRankTolerance = 1e-11;  // relative, for singular values of the scaled factor
@@ -122,6 +123,7 @@ class Scorer {
 
   Stop iterate(Optimum& out) {
     double damping = 0, last = 1e300;
+    bool slow = false;
     for (int count = 0; count < options_.max_iterations; ++count) {
       expected_.resize(0, 0);
       bool moved = false;
@@ -129,7 +131,8 @@ class Scorer {
       while (!moved) {
         Vector delta;
         bool newton = false;
-        const bool solved = step(out.theta, damping, last < kNewtonBelow && damping == 0, delta, newton);
+        const bool solved =
+            step(out.theta, damping, slow && last < kNewtonBelow && damping == 0, delta, newton);
         if (solved) {
           const Vector straight = clip(out.theta + delta) - out.theta;
           const Vector next = objective_.settle(out.theta, straight, intercepts_);
@@ -137,6 +140,7 @@ class Scorer {
           // Where rounding of huge means keeps the decrement above the tolerance it stops falling.
           const bool stalled = std::abs(decrement) < kNegligible && std::abs(decrement) >= last;
           if (damping == 0 && (std::abs(decrement) < options_.tolerance || stalled)) {
+            accept(out, next, decrement);  // the last step costs one evaluation and squares the accuracy
             out.iterations.push_back({current_.value, decrement, damping, newton});
             return Stop::kConverged;
           }
@@ -148,9 +152,11 @@ class Scorer {
           if (damping == 0 && solved && std::abs(decrement) < kNegligible) return Stop::kConverged;
           damping = std::max(1e-3, 10 * damping);
           last = 1e300;
+          slow = true;
           if (damping > kMaxDamping) return Stop::kNoProgress;
         }
       }
+      slow = slow || (last < kNewtonBelow && decrement > kSlow * last);
       last = damping == 0 ? decrement : 1e300;
       damping = damping < 5e-3 ? 0 : 0.1 * damping;
     }
