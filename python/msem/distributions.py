@@ -43,3 +43,8 @@ def chisq_quantile(probability: float, df: float) -> float:
 def noncentral_chisq_cdf(chisq: float, df: float, noncentrality: float) -> float:
     """Distribution function of the noncentral chi-square."""
     return float(_special().chndtr(chisq, df, noncentrality))
+
+
+def noncentrality_at(chisq: float, df: float, probability: float) -> float:
+    """Noncentrality at which the distribution function at `chisq` is `probability`."""
+    return float(_special().chndtrinc(chisq, df, probability))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from msem.distributions import chisq_pvalue, chisq_quantile, noncentral_chisq_cdf
+from msem.distributions import chisq_pvalue, chisq_quantile, noncentral_chisq_cdf, noncentrality_at
 
 NAN = math.nan
 NEGLIGIBLE = 1e-6  # a noncentrality below this is rounding error of a saturated fit
@@ -215,16 +215,7 @@ def _noncentrality(chisq: float, df: float, probability: float) -> float:
     """Noncentrality at which the distribution function at `chisq` equals `probability`."""
     if df <= 0 or noncentral_chisq_cdf(chisq, df, 0.0) <= probability:
         return 0.0
-    upper = chisq + 1.0
-    while noncentral_chisq_cdf(chisq, df, upper) > probability:
-        upper *= 2
-    from scipy.optimize import brentq  # slow to load, and seldom needed
-
-    return float(
-        brentq(
-            lambda ncp: noncentral_chisq_cdf(chisq, df, ncp) - probability, 0.0, upper, xtol=1e-12, rtol=1e-14
-        )
-    )
+    return noncentrality_at(chisq, df, probability)
 
 
 def rmsea_measures(
