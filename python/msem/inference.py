@@ -79,7 +79,7 @@ def sampling_covariance(
         if information == "observed":
             matrix = objective.core.observed_information(theta)[pick]
         elif information == "first_order":
-            matrix = _outer_product(objective, theta, clusters)[pick]
+            matrix = _outer_product(objective, theta, clusters, np.eye(npar)[:, free])
         vcov[pick], positive = _scaled_inverse(matrix)
         return Sampling(vcov, (), positive)
     return _careful_covariance(objective, theta, information, free, clusters)
@@ -102,7 +102,7 @@ def _careful_covariance(
     if information == "observed":
         inverse, positive = _scaled_inverse(objective.core.observed_information_in(theta, full))
     elif information == "first_order":
-        inverse, positive = _scaled_inverse(full.T @ _outer_product(objective, theta, clusters) @ full)
+        inverse, positive = _scaled_inverse(_outer_product(objective, theta, clusters, full))
     else:
         inverse, positive = np.eye(basis.shape[1]), True
     kept = np.setdiff1d(free, lost)
@@ -149,11 +149,13 @@ def _well_conditioned(information: Floats) -> bool:
     return bool(factor.diagonal().min() ** 2 > SMALL_PIVOT)
 
 
-def _outer_product(objective: Objective, theta: Floats, clusters: ClusterArrays | None) -> Floats:
-    """Sum over clusters of outer products of scores."""
+def _outer_product(
+    objective: Objective, theta: Floats, clusters: ClusterArrays | None, basis: Floats
+) -> Floats:
+    """Sum over clusters of outer products of scores along the columns of the basis."""
     if clusters is None:
         raise ValueError("first-order information needs the statistics of the single clusters")
-    scores = objective.core.scores(theta, clusters.sizes, clusters.means, clusters.within)
+    scores = objective.core.scores(theta, clusters.sizes, clusters.means, clusters.within) @ basis
     outer: Floats = scores.T @ scores
     return outer
 
