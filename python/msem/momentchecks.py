@@ -126,7 +126,7 @@ def size_table(sizes: Sequence[int] | Mapping[int, int]) -> Mapping[int, int]:
     except (TypeError, ValueError) as error:
         raise DataError(f"cluster_sizes has an element that is not a number: {error}") from error
     every = np.concatenate([numbers.ravel(), counts])
-    if numbers.ndim != 1 or not len(numbers) or not np.all(np.isfinite(every) & (every % 1 == 0)):
+    if numbers.ndim != 1 or not len(numbers) or not np.all(np.isfinite(every) & (np.rint(every) == every)):
         raise DataError("cluster_sizes must be whole numbers: the size of every cluster, or size: count")
     if numbers.min() < 1 or counts.min() < 0:
         raise DataError("cluster_sizes must be positive sizes, or a mapping from size to number of clusters")

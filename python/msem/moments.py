@@ -321,7 +321,7 @@ class LevelMoments:
         """
         try:
             return _from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is not a file of level moments written by msem: {error}") from error
 
 
