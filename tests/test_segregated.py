@@ -76,7 +76,12 @@ def test_naive_results_are_those_of_a_single_level_fit(moments: msem.LevelMoment
     fit = msem.segregated(MODEL, moments, method="ml").levels[level - 1]
     model, part, nobs = (WITHIN, moments.within, 2300) if level == 1 else (BETWEEN, moments.between, 200)
     alone = msem.sem(
-        model, sample_cov=part.cov, sample_nobs=nobs, sample_cov_rescale=False, sample_mean=part.mean
+        model,
+        sample_cov=part.cov,
+        sample_mean=part.mean,
+        sample_nobs=nobs,
+        sample_cov_rescale=False,
+        meanstructure=level == 2,
     )
     key = ["lhs", "op", "rhs"]
     ours, theirs = fit.estimates().set_index(key), alone.estimates().set_index(key)
@@ -368,30 +373,3 @@ def test_a_unit_variable_at_the_between_level_only_is_refused(demo: msem.LevelMo
 def test_options_are_checked(demo: msem.LevelMoments, option: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"{option} must be one of .*, not '{value}'"):
         msem.segregated(MODEL, demo, **{option: value})
-
-
-# -- views ---------------------------------------------------------------------------------------------------------
-
-
-def test_tables(demo: msem.LevelMoments) -> None:
-    fit = msem.segregated(MODEL, demo, method="ml")
-    table = fit.estimates(level=0.9)
-    assert list(table.columns[-1:]) == ["se_naive"]
-    assert table["level"].unique().tolist() == [1, 2]
-    row = table[(table["lhs"] == "fb") & (table["rhs"] == "w1")].iloc[0]
-    assert (row["ci_upper"] - row["est"]) / row["se"] == pytest.approx(1.6448536, abs=1e-6)
-    assert fit.params["fb~w1.l2"] == row["est"]
-    assert fit.bse["fb~w1.l2"] == row["se"]
-    assert fit.between.cov_params().loc["fb~w1.l2", "fb~w1.l2"] == pytest.approx(row["se"] ** 2)
-    assert fit.tests().index.names == ["level", "test"]
-    assert repr(fit) == "<msem.SegregatedFit: method 'ml', status 'ok'>"
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_summary_says_what_was_known(demo: msem.LevelMoments, method: str) -> None:
-    only = msem.LevelMoments(demo.within.cov, demo.between.cov, demo.between.mean, nobs=2500, nclusters=200)
-    assert "N and J only" in str(msem.segregated(MODEL, only, method=method))
-    text = str(msem.segregated(MODEL, demo, method=method))
-    assert "moments with cluster sizes" in text
-    assert "Naive.SE" in text
-    assert "Model Test, Level 2 [between]" in text

@@ -74,7 +74,8 @@ def sem(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
     orthogonal : bool, default False
         Set the covariances of exogenous latent variables to 0.
     meanstructure : bool, optional
-        Whether a single-level model has means; default: if the text has an intercept. Two-level models always have.
+        Whether a single-level model has means; default: if the text has an intercept or `sample_mean` is given.
+        Two-level models always have.
     estimator : {"ML", "ULS"}, default "ML"
         Maximum likelihood or, for single-level models, unweighted least squares. The latter has no likelihood; its
         standard errors and chi-square (Browne's residual-based statistic) are those for normal data.
@@ -133,7 +134,7 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         fixed_x=options.get("fixed_x", True),
         std_lv=options.get("std_lv", False),
         orthogonal=options.get("orthogonal", False),
-        meanstructure=options.get("meanstructure"),
+        meanstructure=wants_means(options),
     )
     information = options.get("information") or default_information(table, data)
     require_choice("estimator", options.get("estimator", "ML"), get_args(Estimator))
@@ -153,6 +154,12 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         options.get("sample_cov_rescale", True),
     )
     return fit_table(table, prepare(table, source), information, options)
+
+
+def wants_means(options: FitOptions) -> bool | None:
+    """Mean structure as asked for; means that are given are fitted, as in lavaan; None: as the text says."""
+    asked = options.get("meanstructure")
+    return True if asked is None and options.get("sample_mean") is not None else asked
 
 
 def default_information(table: ParameterTable, data: Any) -> Information:

@@ -133,8 +133,8 @@ def _single_level(table: ParameterTable, source: Source) -> Prepared:
             "the model has one level but LevelMoments have two: add 'level: 1' and 'level: 2' blocks, or give one "
             "level's matrix as sample_cov="
         )
-    if source.data is not None and source.cov is not None:
-        raise DataError("give either data or sample_cov, not both")
+    if source.data is not None and not (source.cov is None and source.mean is None and source.nobs is None):
+        raise DataError("give either data or sample_cov, sample_mean and sample_nobs, not both")
     if source.cov is not None:
         if table.meanstructure and source.mean is None:
             raise DataError(
