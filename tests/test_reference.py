@@ -207,7 +207,8 @@ def test_implied_moments(case: str) -> None:
 
 @pytest.mark.parametrize("case", SINGLE)
 def test_sample_moments(case: str) -> None:
-    compare_moments(fit(case).sample.covs[1], fit(case).sample.means[1], reference.expected(case)["sampstat"])
+    sample = fit(case).sample.levels[1]
+    compare_moments(sample.frame(), sample.series(), reference.expected(case)["sampstat"])
 
 
 @pytest.mark.parametrize("case", [case for case in TWO_LEVEL if case not in INDEFINITE_BETWEEN])

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 
 SEVERITY = ("ok", "boundary", "improper", "saddle_point", "unidentified", "not_converged")
 LEVELS = {1: "within", 2: "between"}
+FLAT = 0.3  # share of the largest part in a flat direction from which a parameter is named
+MOST = 6  # parameters named
 EIGENVALUE = -1e-8  # of a correlation-scaled matrix: below it the matrix is not positive semidefinite
 
 
@@ -69,6 +71,15 @@ def find_problems(
     if sampling is not None:
         found += _identification(objective, sampling, optimum)
     found += _bounds(objective, optimum)
+    if optimum.surpassed > 0:
+        found.append(
+            Problem(
+                "improper",
+                f"a local maximum of the likelihood: -2 log L falls {optimum.surpassed:.3g} lower in a direction in "
+                "which estimates grow without end",
+                "Simplify the between level, or give its variances lower(0)",
+            )
+        )
     if optimum.stop != "no valid start":
         for i, block in enumerate(objective.blocks):
             if level in (None, block.level):
@@ -86,13 +97,33 @@ def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
             "Give start() values, or check fixed values of variances and loadings",
         )
         return
+    after = f"the optimiser stopped after {len(optimum.diary)} iterations ({optimum.stop}); "
+    if optimum.stop == "unbounded":
+        yield Problem(
+            "not_converged",
+            after
+            + "the likelihood of this model has no maximum near: it exceeds that of the saturated model",
+            "There are too few clusters of the largest size to tell the levels apart: simplify the between level, or "
+            "give its variances lower(0)",
+        )
+        return
+    names = objective.table.names()
+    flat = ", ".join(names[i] for i in flat_direction(objective, optimum.theta))
     yield Problem(
         "not_converged",
-        f"the optimiser stopped after {len(optimum.diary)} iterations ({optimum.stop}); "
-        "estimates and tests are not valid",
-        "Look at fit.iterations; a between variance near zero, too few clusters or an unidentified model are the usual "
-        "causes: simplify the between level, or fix a variance",
+        f"{after}estimates and tests are not valid; the likelihood hardly changes with {flat}",
+        "Look at fit.iterations. With little between variance or few clusters there may be no finite estimates: "
+        "simplify the between level, fix a variance or give it lower(0), or choose another marker",
     )
+
+
+def flat_direction(objective: Objective, theta: Floats) -> list[int]:
+    """The parameters with the largest part in the direction the likelihood changes least in, largest first."""
+    factor = objective.core.information_factor(theta)
+    norm = np.linalg.norm(factor, axis=0)
+    right = np.linalg.svd(factor / np.where(norm > 0, norm, 1.0), full_matrices=False)[2]
+    part = np.abs(right[-1])
+    return [int(i) for i in np.argsort(-part) if part[i] > FLAT * part.max()][:MOST]
 
 
 def _identification(objective: Objective, sampling: Sampling, optimum: Optimum) -> Iterator[Problem]:

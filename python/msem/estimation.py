@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,11 +16,16 @@ from msem.model import fill_exogenous
 from msem.objective import Objective, build_objective
 from msem.optimize import Optimum, minimize
 from msem.partable import ParameterTable
+from msem.restarts import restarts
 from msem.sample import SampleStatistics
 from msem.saturated import Saturated, solve_saturated
-from msem.starting import scaled_start, starting_values
+from msem.starting import starting_values
 
 Floats = NDArray[np.float64]
+
+ATTEMPT = 60  # iterations from one start before another is tried
+BEYOND = 1e-4  # -2 log L below that of the saturated model by more than this is no maximum of a nested one
+SAME = 1e-3  # difference in -2 log L between maxima that counts as none
 
 __all__ = ["Estimate", "Sample", "estimate", "saturated_sample"]
 
@@ -115,13 +121,40 @@ def estimate(
     filled = fill_exogenous(table, sample.levels)
     objective = build_objective(filled, sample.statistics, loss)
     first = starting_values(objective, sample.levels, sample.total_variance)
-    best: Optimum | None = None
-    for share in (1.0, 0.5, 0.0):
-        start = first if share == 1.0 else scaled_start(objective, first, sample.levels, share)
-        found = minimize(objective, start, max_iterations=max_iterations, tolerance=tolerance)
-        if best is None or found.converged or found.value < best.value:
-            best = found
-        if best.converged:
-            break
-    assert best is not None
+    floor = -np.inf if loss is not None else -2 * sample.llf - BEYOND
+
+    def attempt(start: Floats, iterations: int) -> Optimum:
+        return minimize(objective, start, max_iterations=iterations, tolerance=tolerance, floor=floor)
+
+    best = attempt(first, min(ATTEMPT, max_iterations))
+    if not best.converged and max_iterations > ATTEMPT:
+        others = restarts(objective, first, sample.levels, sample.total_variance)
+        found = (attempt(start, ATTEMPT) for start in others)
+        maximum, top = highest(itertools.chain([best], found))
+        best = maximum or top
+        if best is not top or maximum is None:
+            rest = attempt(top.theta, max_iterations - ATTEMPT)
+            if rest.converged or maximum is None:
+                best = replace(rest, diary=top.diary + rest.diary)
+            elif rest.stop != "unbounded":
+                best = replace(maximum, surpassed=maximum.value - rest.value)
     return Estimate(objective, best)
+
+
+def highest(attempts: Iterable[Optimum]) -> tuple[Optimum | None, Optimum]:
+    """The highest maximum among attempts, and the highest point that any of them came to.
+
+    Attempts are made one by one and end with the first maximum than which nothing higher was seen: that maximum is
+    then both results.
+    """
+    top: Optimum | None = None
+    maximum: Optimum | None = None
+    for found in attempts:
+        if top is None or top.stop == "unbounded" or (found.value < top.value and found.stop != "unbounded"):
+            top = found
+        if found.converged and (maximum is None or found.value < maximum.value):
+            maximum = found
+        if maximum is not None and (top.stop == "unbounded" or maximum.value < top.value + SAME):
+            return maximum, maximum
+    assert top is not None
+    return maximum, top

@@ -28,11 +28,14 @@ class Optimum:
     gradient : ndarray, shape (npar,)
     stop : str
         "converged" when the decrement g' I^-1 g, the expected gain in -2 log L of a further step, fell below
-        the tolerance; it does not depend on the units of the variables.
+        the tolerance; it does not depend on the units of the variables. "unbounded" when the value is below that
+        of the saturated model.
     active : ndarray of int, shape (npar,)
         -1 at its lower bound, 1 at its upper bound, 0 free.
     iterations : DataFrame
         value, decrement, damping and kind of step of each iteration.
+    surpassed : float
+        How much lower -2 log L was seen to be elsewhere, in directions without a minimum.
     """
 
     theta: Floats
@@ -41,6 +44,7 @@ class Optimum:
     stop: str
     active: NDArray[np.intp]
     diary: tuple[tuple[float, float, float, bool], ...]
+    surpassed: float = 0.0
 
     @property
     def converged(self) -> bool:
@@ -67,7 +71,13 @@ def bounds(objective: Objective) -> tuple[Floats, Floats]:
 
 
 def minimize(
-    objective: Objective, start: Floats, *, max_iterations: int = 500, tolerance: float = 1e-12
+    objective: Objective,
+    start: Floats,
+    *,
+    max_iterations: int = 500,
+    tolerance: float = 1e-12,
+    lower: Floats | None = None,
+    floor: float = -np.inf,
 ) -> Optimum:
     """Minimise -2 log L from a start.
 
@@ -78,18 +88,25 @@ def minimize(
     max_iterations : int
     tolerance : float
         On the decrement.
+    lower : ndarray, shape (npar,), optional
+        Lower bounds beside those of the model.
+    floor : float
+        -2 log L of the saturated model. A point below it shows that the likelihood is unbounded: with few clusters
+        of the largest size their covariance matrix can become singular where the data do not vary.
 
     Returns
     -------
     Optimum
     """
-    lower, upper = bounds(objective)
-    found = _core.minimize(objective.core, start, lower, upper, max_iterations, tolerance)
+    least, most = bounds(objective)
+    if lower is not None:
+        least = np.minimum(np.maximum(least, lower), most)
+    found = _core.minimize(objective.core, start, least, most, max_iterations, tolerance)
     return Optimum(
         found["theta"],
         found["value"],
         found["gradient"],
-        STOPS[found["stop"]],
+        "unbounded" if found["value"] < floor else STOPS[found["stop"]],
         np.array(found["active"], dtype=np.intp),
         tuple(found["iterations"]),
     )
