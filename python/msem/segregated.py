@@ -160,6 +160,8 @@ def _fit_discrepancy(
     if method == "ml":
         _require_positive_definite(cov, level)
     means = level == 2
+    if not means:
+        _require_free_means(table, method)
     alone = level_table(table, level, means)
     sample = _level_sample(moments, level, means, normal=method == "ml")
     unit = _standard_unit(moments, level)
@@ -218,6 +220,20 @@ def _solution(
         weight = normal_weight(cov, means)
         standard = statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
     return LevelDiscrepancy(residual, jacobian, weight, gamma, nobs, statistic, standard)
+
+
+def _require_free_means(table: ParameterTable, method: Method) -> None:
+    """Refuse restrictions on within means, which a fit of the covariance matrix would ignore."""
+    rows = [r for r in table.block(1) if r.op == "~1" and not r.exo]
+    numbers = [r.free for r in rows if r.free]
+    for r in rows:
+        free = r.free > 0 and numbers.count(r.free) == 1 and r.lhs in table.within_only
+        none = r.free == 0 and r.value == 0 and r.lhs not in table.within_only
+        if not (free or none):
+            raise UnsupportedError(
+                f'{r.lhs} ~ 1 at the within level restricts the means, which method="{method}" does not fit at that '
+                'level: use method="likelihood"'
+            )
 
 
 def level_table(table: ParameterTable, level: int, means: bool) -> ParameterTable:
