@@ -105,8 +105,9 @@ class Scorer {
     const Vector g = -0.5 * current_.gradient(keep);
     Vector x;
     if (try_newton) {
-      newton =
-          solve_information(select(objective_.observed_information(theta, intercepts_), keep), g, damping, x);
+      const Matrix observed = select(objective_.observed_information(theta, intercepts_), keep);
+      // Without curvature in a parameter the solver leaves it where it is, which looks like a maximum.
+      newton = (observed.diagonal().array() > 0).all() && solve_information(observed, g, damping, x);
     }
     if (!newton) {
       if (expected_.size() == 0) expected_ = objective_.expected_information(theta);
