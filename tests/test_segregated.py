@@ -322,6 +322,7 @@ def test_problems_name_the_level_and_are_warned_of_once(indefinite: msem.LevelMo
     with pytest.warns(msem.errors.ImproperSolutionWarning, match="between level") as caught:
         fit = msem.segregated(OPEN, indefinite, method="uls")
     assert len(caught) == len(fit.problems)
+    assert {warning.filename for warning in caught} == {__file__}
     assert fit.status == "improper"
     assert "between level" in fit.summary().split("Estimator")[0]
 

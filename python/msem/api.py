@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack, get_args
 
 import pandas as pd
 
-from msem.checks import Problem, find_problems
+from msem.checks import Problem, find_problems, no_chi_square
 from msem.defaults import Fun
 from msem.discrepancy import LevelDiscrepancy
 from msem.errors import ConvergenceWarning, IdentificationWarning, ImproperSolutionWarning, UnsupportedError
@@ -188,6 +188,8 @@ def fit_table(
         )
     problems = find_problems(found.objective, found.optimum, sampling)
     warn(problems)
+    if not sample.saturated.converged:  # of which there has been a warning
+        problems = (*problems, no_chi_square())
     data = prepared.data
     used = Options(
         estimator=estimator,
@@ -202,10 +204,10 @@ def fit_table(
     return Fit(found, sample, sampling, problems, used, discrepancy)
 
 
-def warn(problems: Iterable[Problem]) -> None:
-    """Warn of every problem once."""
+def warn(problems: Iterable[Problem], stacklevel: int = 5) -> None:
+    """Warn of every problem once, at the line of the user that many calls up."""
     for problem in problems:
-        warnings.warn(str(problem), WARNINGS[problem.name], stacklevel=5)
+        warnings.warn(str(problem), WARNINGS[problem.name], stacklevel=stacklevel)
 
 
 def require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -159,7 +159,7 @@ def segregated(
     moments = model_moments(table, data, cluster, None if method == "likelihood" else gamma)
     within, between = (fit_level(table, moments, level, method, gamma) for level in (1, 2))
     fit = SegregatedFit(within, between)
-    warn(dict.fromkeys(fit.problems))
+    warn(dict.fromkeys(fit.problems), stacklevel=3)
     return fit
 
 
