@@ -89,6 +89,15 @@ py::dict run_minimize(const Objective& objective, const Vector& start, const Vec
   return out;
 }
 
+py::tuple invert(const Matrix& matrix) {
+  ScaledInverse found;
+  {
+    py::gil_scoped_release release;
+    found = scaled_inverse(matrix);
+  }
+  return py::make_tuple(found.inverse, found.pivot);
+}
+
 }  // namespace
 
 void bind_objective(py::module_& m) {
@@ -118,6 +127,7 @@ void bind_objective(py::module_& m) {
       .def("jacobian", &Objective::jacobian, "theta"_a, "block"_a, release())
       .def("scores", &scores, "theta"_a, "sizes"_a, "means"_a, "within"_a, "group"_a = 0)
       .def("cluster_loglik", &cluster_loglik, "theta"_a, "sizes"_a, "means"_a, "within"_a, "group"_a = 0);
+  m.def("scaled_inverse", &invert, "matrix"_a);
   m.def("minimize", &run_minimize, "objective"_a, "start"_a, "lower"_a, "upper"_a, "max_iterations"_a = 500,
         "tolerance"_a = 1e-12);
 }

@@ -46,6 +46,25 @@ class Cholesky {
   double log_det_ = 0;
 };
 
+// Inverse of a symmetric matrix by Cholesky in correlation metric, and the smallest squared pivot there: the
+// share of a variable's variance that those before it leave, 0 when the matrix is not positive definite.
+struct ScaledInverse {
+  Matrix inverse;
+  double pivot = 0;
+};
+
+inline ScaledInverse scaled_inverse(const Matrix& a) {
+  ScaledInverse out;
+  const Vector diagonal = a.diagonal();
+  if (a.rows() == 0 || !a.allFinite() || !(diagonal.minCoeff() > 0)) return out;
+  const Vector scale = diagonal.cwiseSqrt().cwiseInverse();
+  const Eigen::LLT<Matrix> llt(scale.asDiagonal() * a * scale.asDiagonal());
+  if (llt.info() != Eigen::Success) return out;
+  out.pivot = llt.matrixLLT().diagonal().cwiseAbs2().minCoeff();
+  out.inverse = scale.asDiagonal() * llt.solve(Matrix::Identity(a.rows(), a.cols())) * scale.asDiagonal();
+  return out;
+}
+
 inline void symmetrise(Matrix& a) { a = (0.5 * (a + a.transpose())).eval(); }
 
 // A column of k stacked n x m matrices, seen as matrices.

@@ -63,6 +63,7 @@ class _Optimum(TypedDict):
     active: list[int]
     iterations: list[tuple[float, float, float, bool]]
 
+def scaled_inverse(matrix: _Floats) -> tuple[_Floats, float]: ...
 def minimize(
     objective: Objective,
     start: _Floats,

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.objective import Objective
 from msem.sample import ClusterArrays
 
@@ -15,8 +16,9 @@ Floats = NDArray[np.float64]
 Information = Literal["observed", "expected", "first_order"]
 
 RANK_TOLERANCE = 1e-11  # relative singular value of the scaled information factor
-SMALL_PIVOT = 1e-8  # of the expected information in correlation metric: below it the factored form is used
-SINGULAR = 1e-10  # relative eigenvalue at which an information matrix is not positive definite
+# Squared pivots of an information matrix in correlation metric:
+SMALL_PIVOT = 1e-8  # below it the factored form of the expected information is used
+SINGULAR = 1e-10  # below it a matrix is not positive definite
 INVOLVED = 0.05  # share in a null direction from which a parameter is named
 
 
@@ -74,13 +76,14 @@ def sampling_covariance(
         return Sampling(vcov, (), True)
     pick = np.ix_(free, free)
     expected = objective.core.expected_information(theta)[pick]
-    if _well_conditioned(expected):
-        matrix = expected
+    inverse, pivot = _core.scaled_inverse(expected)
+    if pivot > SMALL_PIVOT:
+        positive = True
         if information == "observed":
-            matrix = objective.core.observed_information(theta)[pick]
+            inverse, positive = _inverse(objective.core.observed_information(theta)[pick])
         elif information == "first_order":
-            matrix = _outer_product(objective, theta, clusters, np.eye(npar)[:, free])
-        vcov[pick], positive = _scaled_inverse(matrix)
+            inverse, positive = _inverse(_outer_product(objective, theta, clusters, np.eye(npar)[:, free]))
+        vcov[pick] = inverse
         return Sampling(vcov, (), positive)
     return _careful_covariance(objective, theta, information, free, clusters)
 
@@ -100,9 +103,9 @@ def _careful_covariance(
     full = np.zeros((npar, basis.shape[1]))
     full[free] = basis
     if information == "observed":
-        inverse, positive = _scaled_inverse(objective.core.observed_information_in(theta, full))
+        inverse, positive = _inverse(objective.core.observed_information_in(theta, full))
     elif information == "first_order":
-        inverse, positive = _scaled_inverse(_outer_product(objective, theta, clusters, full))
+        inverse, positive = _inverse(_outer_product(objective, theta, clusters, full))
     else:
         inverse, positive = np.eye(basis.shape[1]), True
     kept = np.setdiff1d(free, lost)
@@ -136,19 +139,6 @@ def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:
     return basis, null
 
 
-def _well_conditioned(information: Floats) -> bool:
-    """Whether the Cholesky factor in correlation metric has no small pivot."""
-    diagonal = information.diagonal()
-    if not np.all(diagonal > 0):
-        return False
-    scale = 1 / np.sqrt(diagonal)
-    try:
-        factor = np.linalg.cholesky(information * np.outer(scale, scale))
-    except np.linalg.LinAlgError:
-        return False
-    return bool(factor.diagonal().min() ** 2 > SMALL_PIVOT)
-
-
 def _outer_product(
     objective: Objective, theta: Floats, clusters: ClusterArrays | None, basis: Floats
 ) -> Floats:
@@ -160,14 +150,9 @@ def _outer_product(
     return outer
 
 
-def _scaled_inverse(information: Floats) -> tuple[Floats, bool]:
-    """Inverse in correlation metric; nan when the matrix is not positive definite."""
-    diagonal = information.diagonal()
-    missing = np.full_like(information, np.nan)
-    if not (np.all(np.isfinite(information)) and np.all(diagonal > 0)):
-        return missing, False
-    outer = np.outer(1 / np.sqrt(diagonal), 1 / np.sqrt(diagonal))
-    values, vectors = np.linalg.eigh(information * outer)
-    if values[0] <= SINGULAR * values[-1]:
-        return missing, False
-    return (vectors / values) @ vectors.T * outer, True
+def _inverse(information: Floats) -> tuple[Floats, bool]:
+    """Inverse, or nan when the matrix is not positive definite."""
+    inverse, pivot = _core.scaled_inverse(information)
+    if pivot > SINGULAR:
+        return inverse, True
+    return np.full_like(information, np.nan), False
