@@ -87,10 +87,12 @@ def settled_levels(
         if isinstance(given, str):
             raise DataError(f"{name} must be a list of variables: {name}=[{given!r}]")
     if within is not None:
-        return within, within if between is None else between
-    names = between
-    if names is None:
+        once = list(dict.fromkeys(within))
+        return once, once if between is None else list(dict.fromkeys(between))
+    if between is None:
         names = [name for name in numeric_columns(data) if name != cluster]
+    else:
+        names = list(dict.fromkeys(between))
     return varying_within(data, cluster, names), names
 
 
