@@ -15,7 +15,7 @@ from msem.optimize import Optimum
 
 Floats = NDArray[np.float64]
 
-SEVERITY = ("ok", "boundary", "improper", "saddle_point", "unidentified", "not_converged")
+SEVERITY = ("ok", "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged")
 LEVELS = {1: "within", 2: "between"}
 FLAT = 0.3  # share of the largest part in a flat direction from which a parameter is named
 MOST = 6  # parameters named
@@ -29,7 +29,7 @@ class Problem:
     Attributes
     ----------
     name : str
-        One of "boundary", "improper", "saddle_point", "unidentified", "not_converged".
+        One of "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged".
     cause : str
         What was found, naming level and parameters.
     remedy : str
@@ -47,6 +47,16 @@ class Problem:
 def status_of(problems: Sequence[Problem]) -> str:
     """Name of the most serious problem, "ok" when there is none."""
     return max((p.name for p in problems), key=SEVERITY.index, default="ok")
+
+
+def no_chi_square() -> Problem:
+    """The saturated model has no maximum that could be found."""
+    return Problem(
+        "no_chi_square",
+        "the saturated model has not converged, so there is nothing to test against",
+        "Too few clusters of the largest size, or a between covariance matrix on the boundary of what the cluster sizes "
+        "allow, are the usual causes",
+    )
 
 
 def find_problems(

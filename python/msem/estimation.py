@@ -45,8 +45,8 @@ class Sample:
 
     @property
     def llf(self) -> float:
-        """Saturated log-likelihood of all variables."""
-        return self.saturated.llf
+        """Saturated log-likelihood of all variables; nan if the saturated model has not converged."""
+        return self.saturated.llf if self.saturated.converged else np.nan
 
     @cached_property
     def levels(self) -> Mapping[int, LevelArrays]:

@@ -15,6 +15,11 @@ from msem.sample import SampleStatistics
 
 Method = Literal["scoring", "em"]
 
+UNBOUNDED = (
+    "the saturated model has not converged, so there is no chi-square test: a between covariance matrix on the boundary "
+    "of what the cluster sizes allow, or too few clusters of the largest size, are the usual causes"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Saturated:
@@ -27,12 +32,15 @@ class Saturated:
     llf : float
         Log-likelihood of all variables.
     iterations : int
+    converged : bool
+        Whether the moments are a maximum. With fewer clusters of the largest size than variables there may be none.
     """
 
     within: LevelArrays
     between: LevelArrays
     llf: float
     iterations: int
+    converged: bool = True
 
 
 def solve_saturated(
@@ -47,19 +55,14 @@ def solve_saturated(
     except ValueError as error:
         raise DataError(f"the saturated model cannot be estimated: {error}") from error
     if not fit["converged"]:
-        warnings.warn(
-            f"the saturated model has not converged after {fit['iterations']} {method} steps (decrement "
-            f"{fit['decrement']:.2g}): the chi-square test is not valid; a between covariance matrix on the "
-            "boundary of what the cluster sizes allow is the usual cause",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
+        warnings.warn(UNBOUNDED, ConvergenceWarning, stacklevel=2)
     between = (*s.unit[: s.nboth], *s.cluster)
     return Saturated(
         LevelArrays(s.unit, fit["mean_w"], fit["cov_w"], len(s.unit)),
         LevelArrays(between, fit["mean_b"], fit["cov_b"], len(between)),
         fit["loglik"],
         fit["iterations"],
+        fit["converged"],
     )
 
 
