@@ -10,6 +10,7 @@ namespace {
 constexpr double kMaxDamping = 1e8;
 constexpr double kNewtonBelow = 1.0;      // decrement from which Newton steps are tried,
 constexpr double kSlow = 0.02;            // once scoring steps reduce it by less than this factor
+constexpr double kReuse = 1e-3;           // contraction that lets a Newton matrix be used again
 constexpr double kSmallPivot = 1e-9;      // of the scaled information: below it the factor is used
 constexpr double kNegligible = 1e-8;      // decrement at which rounding may end the iterations
 constexpr double kRankTolerance = 1e-11;  // relative, for singular values of the scaled factor
@@ -105,9 +106,12 @@ class Scorer {
     const Vector g = -0.5 * current_.gradient(keep);
     Vector x;
     if (try_newton) {
-      const Matrix observed = select(objective_.observed_information(theta, intercepts_), keep);
-      // Without curvature in a parameter the solver leaves it where it is, which looks like a maximum.
-      newton = (observed.diagonal().array() > 0).all() && solve_information(observed, g, damping, x);
+      // The last Newton matrix serves again while it brings the decrement down fast.
+      newton = newton_step(keep, g, x) && g.dot(x) < kReuse * last_;
+      if (!newton) {
+        observed_ = objective_.observed_information(theta, intercepts_);
+        newton = newton_step(keep, g, x);
+      }
     }
     if (!newton) {
       if (expected_.size() == 0) expected_ = objective_.expected_information(theta);
@@ -122,8 +126,16 @@ class Scorer {
     return true;
   }
 
+  bool newton_step(const std::vector<Index>& keep, const Vector& g, Vector& x) const {
+    if (observed_.size() == 0) return false;
+    const Matrix observed = select(observed_, keep);
+    // Without curvature in a parameter the solver leaves it where it is, which looks like a maximum.
+    return (observed.diagonal().array() > 0).all() && solve_information(observed, g, 0, x);
+  }
+
   Stop iterate(Optimum& out) {
-    double damping = 0, last = 1e300;
+    double damping = 0;
+    last_ = 1e300;
     bool slow = false;
     for (int count = 0; count < options_.max_iterations; ++count) {
       expected_.resize(0, 0);
@@ -133,13 +145,13 @@ class Scorer {
         Vector delta;
         bool newton = false;
         const bool solved =
-            step(out.theta, damping, slow && last < kNewtonBelow && damping == 0, delta, newton);
+            step(out.theta, damping, slow && last_ < kNewtonBelow && damping == 0, delta, newton);
         if (solved) {
           const Vector straight = clip(out.theta + delta) - out.theta;
           const Vector next = objective_.settle(out.theta, straight, intercepts_);
           decrement = -0.5 * current_.gradient.dot(straight);
           // Where rounding of huge means keeps the decrement above the tolerance it stops falling.
-          const bool stalled = std::abs(decrement) < kNegligible && std::abs(decrement) >= last;
+          const bool stalled = std::abs(decrement) < kNegligible && std::abs(decrement) >= last_;
           if (damping == 0 && (std::abs(decrement) < options_.tolerance || stalled)) {
             accept(out, next, decrement);  // the last step costs one evaluation and squares the accuracy
             out.iterations.push_back({current_.value, decrement, damping, newton});
@@ -152,13 +164,14 @@ class Scorer {
         } else {
           if (damping == 0 && solved && std::abs(decrement) < kNegligible) return Stop::kConverged;
           damping = std::max(1e-3, 10 * damping);
-          last = 1e300;
+          last_ = 1e300;
           slow = true;
+          observed_.resize(0, 0);
           if (damping > kMaxDamping) return Stop::kNoProgress;
         }
       }
-      slow = slow || (last < kNewtonBelow && decrement > kSlow * last);
-      last = damping == 0 ? decrement : 1e300;
+      slow = slow || (last_ < kNewtonBelow && decrement > kSlow * last_);
+      last_ = damping == 0 ? decrement : 1e300;
       damping = damping < 5e-3 ? 0 : 0.1 * damping;
     }
     return Stop::kMaxIterations;
@@ -181,7 +194,8 @@ class Scorer {
   ScoringOptions options_;
   std::vector<int> intercepts_;  // without bounds
   Evaluation current_;
-  Matrix expected_;
+  Matrix expected_, observed_;
+  double last_ = 0;  // decrement of the last undamped step
 };
 
 }  // namespace
