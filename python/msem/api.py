@@ -16,7 +16,7 @@ from msem.estimation import estimate, saturated_sample
 from msem.fit import Fit
 from msem.inference import Information, Sampling, sampling_covariance
 from msem.moments import LevelMoments
-from msem.options import Estimator, Options, StandardErrors
+from msem.options import Estimator, Options, StandardErrors, require_choice, require_settings
 from msem.partable import ParameterTable, parameter_table
 from msem.samples import Prepared, Source, prepare
 from msem.syntax import parse
@@ -128,6 +128,7 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
     if unknown:
         known = ", ".join(FitOptions.__annotations__)
         raise TypeError(f"{fun}() has no option {unknown[0]!r}; it has: {known}")
+    require_settings(given)
     table = parameter_table(
         parse(model),
         fun=fun,
@@ -208,9 +209,3 @@ def warn(problems: Iterable[Problem], stacklevel: int = 5) -> None:
     """Warn of every problem once, at the line of the user that many calls up."""
     for problem in problems:
         warnings.warn(str(problem), WARNINGS[problem.name], stacklevel=stacklevel)
-
-
-def require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a value that is not among those allowed."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")

@@ -19,6 +19,7 @@ SEVERITY = ("ok", "boundary", "improper", "no_chi_square", "saddle_point", "unid
 LEVELS = {1: "within", 2: "between"}
 FLAT = 0.3  # share of the largest part in a flat direction from which a parameter is named
 MOST = 6  # parameters named
+ENOUGH = 50  # iterations after which more will hardly help
 EIGENVALUE = -1e-8  # of a correlation-scaled matrix: below it the matrix is not positive semidefinite
 
 
@@ -54,8 +55,8 @@ def no_chi_square() -> Problem:
     return Problem(
         "no_chi_square",
         "the saturated model has not converged, so there is nothing to test against",
-        "Too few clusters of the largest size, or a between covariance matrix on the boundary of what the cluster sizes "
-        "allow, are the usual causes",
+        "Too few clusters of the largest size, or a between covariance matrix on the boundary of what the cluster "
+        "sizes allow, are the usual causes",
     )
 
 
@@ -90,22 +91,14 @@ def find_problems(
                 "Simplify the between level, or give its variances lower(0)",
             )
         )
-    if optimum.stop != "no valid start":
-        for i, block in enumerate(objective.blocks):
-            if level in (None, block.level):
-                found += _impropriety(objective, optimum.theta, i, block)
+    for i, block in enumerate(objective.blocks):
+        if level in (None, block.level):
+            found += _impropriety(objective, optimum.theta, i, block)
     return tuple(found)
 
 
 def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
     if optimum.converged:
-        return
-    if optimum.stop == "no valid start":
-        yield Problem(
-            "not_converged",
-            "the starting values imply a covariance matrix that is not positive definite",
-            "Give start() values, or check fixed values of variances and loadings",
-        )
         return
     after = f"the optimiser stopped after {len(optimum.diary)} iterations ({optimum.stop}); "
     if optimum.stop == "unbounded":
@@ -115,6 +108,11 @@ def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
             + "the likelihood of this model has no maximum near: it exceeds that of the saturated model",
             "There are too few clusters of the largest size to tell the levels apart: simplify the between level, or "
             "give its variances lower(0)",
+        )
+        return
+    if len(optimum.diary) < ENOUGH:
+        yield Problem(
+            "not_converged", f"{after}estimates and tests are not valid", "Allow more with max_iterations="
         )
         return
     names = objective.table.names()

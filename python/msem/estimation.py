@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.errors import ModelError
 from msem.levelarrays import LevelArrays
 from msem.model import fill_exogenous
 from msem.objective import Objective, build_objective
@@ -117,6 +118,11 @@ def estimate(
     -------
     Estimate
         The best of the attempts if none converged.
+
+    Raises
+    ------
+    ModelError
+        If the model is not a distribution at any of the starts.
     """
     filled = fill_exogenous(table, sample.levels)
     objective = build_objective(filled, sample.statistics, loss)
@@ -126,18 +132,24 @@ def estimate(
     def attempt(start: Floats, iterations: int) -> Optimum:
         return minimize(objective, start, max_iterations=iterations, tolerance=tolerance, floor=floor)
 
-    best = attempt(first, min(ATTEMPT, max_iterations))
-    if not best.converged and max_iterations > ATTEMPT:
+    short = min(ATTEMPT, max_iterations)
+    best = attempt(first, short)
+    if not best.converged and (max_iterations > ATTEMPT or best.stop == "no valid start"):
         others = restarts(objective, first, sample.levels, sample.total_variance)
-        found = (attempt(start, ATTEMPT) for start in others)
+        found = (attempt(start, short) for start in others)
         maximum, top = highest(itertools.chain([best], found))
         best = maximum or top
         if best is not top or maximum is None:
-            rest = attempt(top.theta, max_iterations - ATTEMPT)
+            rest = attempt(top.theta, max_iterations - short)
             if rest.converged or maximum is None:
                 best = replace(rest, diary=top.diary + rest.diary)
             elif rest.stop != "unbounded":
                 best = replace(maximum, surpassed=maximum.value - rest.value)
+    if best.stop == "no valid start":
+        raise ModelError(
+            "the model implies covariance matrices that are not positive definite at all starting values tried: check "
+            "the fixed values of its variances, covariances and loadings, or give start() values"
+        )
     return Estimate(objective, best)
 
 

@@ -8,11 +8,12 @@ from typing import Any, get_args
 
 import numpy as np
 
-from msem.api import require_choice, warn
+from msem.api import warn
 from msem.data import clustered_data, numeric_columns
 from msem.errors import DataError, DataWarning, ModelError
 from msem.levelfit import SegregatedFit
 from msem.moments import LevelMoments
+from msem.options import require_choice
 from msem.partable import ParameterTable, parameter_table
 from msem.sample import SampleStatistics
 from msem.samples import Source, prepare

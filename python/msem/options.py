@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from msem.inference import Information
 
 Estimator = Literal["ML", "ULS"]
 StandardErrors = Literal["standard", "none"]
+
+FLAGS = ("fixed_x", "std_lv", "orthogonal", "sample_cov_rescale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +42,29 @@ class Options:
     dropped_rows: int = 0
     dropped_no_cluster: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+def require_settings(given: Mapping[str, Any]) -> None:
+    """Refuse settings of the wrong kind.
+
+    Raises
+    ------
+    ValueError
+        Naming the setting, what it must be and what it is.
+    """
+    for name in FLAGS:
+        if not isinstance(given.get(name, True), bool):
+            raise ValueError(f"{name} must be True or False, not {given[name]!r}")
+    if not isinstance(given.get("cluster", ""), str | None):
+        raise ValueError(f"cluster must be the name of a column, not {given['cluster']!r}")
+    most, tolerance = given.get("max_iterations", 1), given.get("tolerance", 1.0)
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        raise ValueError(f"max_iterations must be a positive whole number, not {most!r}")
+    if not isinstance(tolerance, float) or not 0 < tolerance <= 1:
+        raise ValueError(f"tolerance must be a positive number up to 1, such as 1e-12, not {tolerance!r}")
+
+
+def require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that is not among those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")

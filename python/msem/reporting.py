@@ -25,10 +25,10 @@ def title(converged: bool, iterations: int | None) -> str:
 
 def messages(problems: Sequence[Problem], options: Options) -> tuple[str, ...]:
     """Warnings, the most serious first, and what was left out of the data."""
-    out = [f"Warning: {problem}" for problem in problems]
+    out = [str(problem) for problem in problems]
     if options.dropped:
         counts = ", ".join(f"{name} {count}" for name, count in options.dropped.items())
-        out.append(f"Note: rows with missing values were deleted listwise; missing by variable: {counts}")
+        out.append(f"rows with missing values were deleted listwise; missing by variable: {counts}")
     return tuple(out)
 
 

@@ -141,6 +141,9 @@ def _single_level(table: ParameterTable, source: Source) -> Prepared:
                 "the model has a mean structure: give sample_mean=, or drop the intercepts from the model"
             )
         whole = moment_statistics(source.cov, source.mean, source.nobs, rescale=source.rescale)
+        absent = [name for name in names if name not in whole.cluster]
+        if absent:
+            raise DataError(f"sample_cov has no variable {absent[0]!r}; it has {', '.join(whole.cluster)}")
         prepared = Prepared(whole.restrict((), names, 0), given_as="sample covariance matrix")
     elif isinstance(source.data, SampleStatistics):
         prepared = Prepared(

@@ -15,11 +15,6 @@ from msem.sample import SampleStatistics
 
 Method = Literal["scoring", "em"]
 
-UNBOUNDED = (
-    "the saturated model has not converged, so there is no chi-square test: a between covariance matrix on the boundary "
-    "of what the cluster sizes allow, or too few clusters of the largest size, are the usual causes"
-)
-
 
 @dataclass(frozen=True, eq=False)
 class Saturated:
@@ -55,7 +50,13 @@ def solve_saturated(
     except ValueError as error:
         raise DataError(f"the saturated model cannot be estimated: {error}") from error
     if not fit["converged"]:
-        warnings.warn(UNBOUNDED, ConvergenceWarning, stacklevel=2)
+        warnings.warn(
+            f"the saturated model has not converged after {fit['iterations']} {method} steps, so there is no chi-"
+            "square test: a between covariance matrix on the boundary of what the cluster sizes allow, or too few "
+            "clusters of the largest size, are the usual causes",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
     between = (*s.unit[: s.nboth], *s.cluster)
     return Saturated(
         LevelArrays(s.unit, fit["mean_w"], fit["cov_w"], len(s.unit)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -48,8 +49,8 @@ def moment_statistics(
     """
     matrix = require_covariance(cov, "sample_cov", positive_definite=True)
     names = tuple(matrix.columns)
-    if nobs is None or not np.isfinite(nobs) or nobs <= 1:
-        raise DataError(f"sample_nobs must be the number of observations behind sample_cov, not {nobs}")
+    if not isinstance(nobs, Real) or not np.isfinite(nobs) or nobs <= 1:
+        raise DataError(f"sample_nobs must be the number of observations behind sample_cov, not {nobs!r}")
     if nobs <= len(names):
         raise DataError(f"sample_nobs is {nobs:g}: {len(names)} variables need more observations than that")
     factor = (nobs - 1) / nobs if rescale else 1.0
