@@ -78,7 +78,7 @@ class Fit:
     def status(self) -> str:
         """The most serious of the problems, or "ok".
 
-        One of "ok", "boundary", "improper", "saddle_point", "unidentified", "not_converged".
+        One of "ok", "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged".
         """
         return status_of(self.problems)
 
@@ -221,7 +221,7 @@ class Fit:
             [row], index=["likelihood_ratio"], columns=["statistic", "df", "pvalue", "scaling"]
         )
 
-    @cached_property
+    @property
     def implied(self) -> Mapping[int, ImpliedMoments]:
         """Model-implied means and covariances by level, of observed and latent variables."""
         return self.objective.implied(self.estimate.theta)

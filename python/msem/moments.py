@@ -119,12 +119,12 @@ class LevelMoments:
     @property
     def within(self) -> LevelMoment:
         """Within-level moments."""
-        return LevelMoment(self.within_cov, pd.Series(self.within_mean))
+        return LevelMoment(self.within_cov.copy(), pd.Series(self.within_mean).copy())
 
     @property
     def between(self) -> LevelMoment:
         """Between-level moments."""
-        return LevelMoment(self.between_cov, pd.Series(self.between_mean))
+        return LevelMoment(self.between_cov.copy(), pd.Series(self.between_mean).copy())
 
     @property
     def both(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,8 @@ class Objective:
         the other variables given the within-only and between-only covariates.
     core : _core.Objective
         The compiled objective, covariates included.
+    loss : _core.Loss or None
+        Another discrepancy than the normal likelihood.
     """
 
     table: ParameterTable
@@ -68,6 +71,13 @@ class Objective:
     blocks: tuple[BlockMap, ...]
     covariate_llf: float
     core: _core.Objective
+    loss: _core.Loss | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as table and statistics, from which the compiled part is made again."""
+        if self.loss is not None:
+            raise TypeError("a fit by least squares cannot be pickled: keep its estimates() and cov_params()")
+        return build_objective, (self.table, self.statistics)
 
     def value(self, theta: ArrayLike) -> float:
         """-2 log L at theta, shape (npar,); infinite where the implied moments are not a distribution."""
@@ -139,7 +149,7 @@ def build_objective(
     within, between = (0, 1) if len(blocks) == 2 else (-1, 0)
     group = (core_loss(statistics) if loss is None else loss, within, between)
     core = _core.Objective(table.npar, compiled, [group])
-    return Objective(table, statistics, blocks, covariate_loglik(table, statistics), core)
+    return Objective(table, statistics, blocks, covariate_loglik(table, statistics), core, loss)
 
 
 def covariate_loglik(table: ParameterTable, statistics: SampleStatistics) -> float:

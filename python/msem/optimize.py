@@ -102,6 +102,8 @@ def minimize(
     if lower is not None:
         least = np.minimum(np.maximum(least, lower), most)
     found = _core.minimize(objective.core, start, least, most, max_iterations, tolerance)
+    for array in (found["theta"], found["gradient"]):
+        array.flags.writeable = False
     return Optimum(
         found["theta"],
         found["value"],
