@@ -20,11 +20,34 @@ LANGUAGE = ("errors", "version", "distributions", "expressions", "terms", "gramm
 TABLE = ("levels", "drafts", "defaults", "sharing", "partable", "special_tables")
 SAMPLE = ("data", "screening", "sample", "statistics", "demo", "levelarrays", "gamma", "covariance")
 MOMENTS = ("momentchecks", "moments", "saturated", "single")
-ESTIMATION = ("model", "objective", "starting", "optimize", "restarts", "estimation", "inference", "checks", "discrepancy", "uls")
-OUTPUT = ("fitmeasures", "residuals", "standardized", "tables", "sections", "summary", "summary_text", "summary_html")
-USER = ("options", "reporting", "fitting", "fit", "levelfit", "segregated", "samples", "api", "levelwise", "compare")
+ESTIMATION = ("model", "objective", "starting", "optimize", "restarts", "estimation", "inference", "checks")
+DISCREPANCY = ("discrepancy", "uls")
+OUTPUT = (
+    "fitmeasures",
+    "residuals",
+    "standardized",
+    "tables",
+    "sections",
+    "summary",
+    "summary_text",
+    "summary_html",
+)
+USER = (
+    "options",
+    "reporting",
+    "fitting",
+    "fit",
+    "levelfit",
+    "segregated",
+    "samples",
+    "api",
+    "levelwise",
+    "compare",
+)
 COMMAND = ("cli", "__main__")
-FLOW = LANGUAGE + TABLE + SAMPLE + MOMENTS + ESTIMATION + OUTPUT + USER + COMMAND  # imports go left only
+FLOW = (
+    LANGUAGE + TABLE + SAMPLE + MOMENTS + ESTIMATION + DISCREPANCY + OUTPUT + USER + COMMAND
+)  # imports go left only
 
 
 def imported(tree):
