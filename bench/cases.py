@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.demo import load_demo
+from msem.sample.demo import load_demo
 
 
 @dataclass(frozen=True)

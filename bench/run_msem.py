@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 import msem
-from msem.optimize import minimize
-from msem.starting import starting_values
+from msem.estimation.optimize import minimize
+from msem.estimation.starting import starting_values
 
 REFITS = 21
 

@@ -9,12 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import models
-from msem.data import clustered_data
-from msem.estimation import Estimate, estimate, saturated_sample
-from msem.inference import Information, sampling_covariance
-from msem.partable import parameter_table
-from msem.statistics import cluster_arrays, sample_statistics
-from msem.syntax import parse
+from msem.estimation.estimate import Estimate, estimate, saturated_sample
+from msem.inference.sampling import Information, sampling_covariance
+from msem.language.syntax import parse
+from msem.sample.frames import clustered_data
+from msem.sample.statistics import cluster_arrays, sample_statistics
+from msem.table.partable import parameter_table
 
 Floats = NDArray[np.float64]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from msem.fitmeasures import FitMeasureInputs, fit_measures
-from msem.partable import Parameter
-from msem.sections import Section, fit_sections, sample_section
-from msem.summary import SummaryInputs
-from msem.summary_html import render_html
-from msem.summary_text import render_text
-from msem.tables import estimates_frame, hidden_rows
+from msem.inference.fitmeasures import FitMeasureInputs, fit_measures
+from msem.output.html import render_html
+from msem.output.sections import Section, fit_sections, sample_section
+from msem.output.summary import SummaryInputs
+from msem.output.tables import estimates_frame, hidden_rows
+from msem.output.text import render_text
+from msem.table.partable import Parameter
 
 GOLDEN = Path(__file__).parent / "golden"
 NAN = math.nan

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from msem.partable import Parameter, ParameterTable, parameter_table
-from msem.syntax import parse
+from msem.language.syntax import parse
+from msem.table.partable import Parameter, ParameterTable, parameter_table
 
 DEMO = """
 level: 1

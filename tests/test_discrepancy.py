@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import chi2, ortho_group
 
-from msem.discrepancy import (
+from msem.inference.discrepancy import (
     LevelDiscrepancy,
     is_positive_definite,
     least_squares_weight,
@@ -15,7 +15,7 @@ from msem.discrepancy import (
     normal_weight,
     residual_statistic,
 )
-from msem.gamma import vech
+from msem.moments.gamma import vech
 
 Floats = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from msem.errors import ModelSyntaxError
-from msem.syntax import parse
+from msem.language.syntax import parse
 
 MALFORMED = [
     ("", 1, 1, "empty"),

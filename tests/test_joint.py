@@ -11,7 +11,7 @@ import pytest
 
 import msem
 from msem.errors import UnsupportedError
-from msem.sample import SampleStatistics
+from msem.sample.sufficient import SampleStatistics
 from test_seed import BETWEEN, BETWEEN_COV, STATISTICS, WITHIN, WITHIN_COV, covariance
 
 MODEL = f"level: 1\n{WITHIN}\nlevel: 2\n{BETWEEN}"

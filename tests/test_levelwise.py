@@ -10,7 +10,7 @@ import pytest
 
 import msem
 from msem.errors import DataError, DataWarning, ModelError
-from msem.sample import SampleStatistics
+from msem.sample.sufficient import SampleStatistics
 from test_seed import STATISTICS
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import reference
 from msem.errors import ModelError
-from msem.partable import parameter_table
-from msem.syntax import parse
+from msem.language.syntax import parse
+from msem.table.partable import parameter_table
 from rows import DEMO, row, table
 
 COMPARED = [

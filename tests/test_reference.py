@@ -13,9 +13,9 @@ import msem
 import reference
 import reference_fits as cases
 from msem.errors import UnsupportedError
-from msem.fitmeasures import fit_measures
-from msem.optimize import minimize
-from msem.residuals import level_residuals, srmr_level
+from msem.estimation.optimize import minimize
+from msem.inference.fitmeasures import fit_measures
+from msem.inference.residuals import level_residuals, srmr_level
 from oracle import differences
 from reference_fits import CASES, SINGLE, TWO_LEVEL, fit
 from test_fitmeasures import inputs, stored

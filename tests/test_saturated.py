@@ -9,9 +9,9 @@ import models
 import oracle
 from msem import _core
 from msem.errors import ConvergenceWarning, DataError
-from msem.gamma import core_loss, moment_names, saturated_objective, vech
-from msem.sample import SampleStatistics
-from msem.saturated import estimate_saturated, level_moments, solve_saturated
+from msem.moments.gamma import core_loss, moment_names, saturated_objective, vech
+from msem.moments.saturated import estimate_saturated, level_moments, solve_saturated
+from msem.sample.sufficient import SampleStatistics
 
 SIZES = [1] * 6 + [2] * 10 + [3] * 9 + [5] * 8 + [7] * 4
 SHAPES = {

@@ -11,8 +11,8 @@ import pytest
 
 import msem
 from msem.errors import DataError, ModelError, UnsupportedError
-from msem.levelfit import LevelFit
-from msem.sample import SampleStatistics
+from msem.fits.levelfit import LevelFit
+from msem.sample.sufficient import SampleStatistics
 from simulate import two_level
 
 STATISTICS = Path(__file__).parent / "data" / "demo_twolevel_statistics.json"

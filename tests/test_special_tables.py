@@ -8,9 +8,9 @@ import time
 import pytest
 
 import reference
-from msem.partable import ParameterTable, parameter_table
-from msem.special_tables import baseline_table, partially_saturated_table, saturated_table
-from msem.syntax import parse
+from msem.language.syntax import parse
+from msem.table.partable import ParameterTable, parameter_table
+from msem.table.special_tables import baseline_table, partially_saturated_table, saturated_table
 
 DEMO = """
 level: 1

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from msem import _core
-from msem.data import clustered_data
 from msem.errors import DataError
-from msem.statistics import (
+from msem.sample.frames import clustered_data
+from msem.sample.statistics import (
     SampleStatistics,
     cluster_arrays,
     expected_statistics,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import printed
-from msem.sections import Section, fit_sections, sample_section
-from msem.summary import blocks
-from msem.summary_html import render_html
-from msem.summary_text import render_text
+from msem.output.html import render_html
+from msem.output.sections import Section, fit_sections, sample_section
+from msem.output.summary import blocks
+from msem.output.text import render_text
 
 
 @pytest.mark.parametrize("suffix", printed.RENDERERS)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import reference
 from msem.errors import ModelSyntaxError
-from msem.expressions import Call, Name, evaluate, format_expression, names_in
-from msem.syntax import Position, Statement, format_syntax, parse
+from msem.language.expressions import Call, Name, evaluate, format_expression, names_in
+from msem.language.syntax import Position, Statement, format_syntax, parse
 
 DEMO = """
 level: 1

@@ -12,13 +12,13 @@
 'ok'
 """
 
-from msem.api import cfa, growth, sem
-from msem.compare import compare
-from msem.demo import load_demo
-from msem.fit import Fit
-from msem.levelfit import SegregatedFit
-from msem.levelwise import saturated, segregated
-from msem.moments import LevelMoments
+from msem.fits.compare import compare
+from msem.fits.fit import Fit
+from msem.fits.levelfit import SegregatedFit
+from msem.fits.levelwise import saturated, segregated
+from msem.fits.simultaneous import cfa, growth, sem
+from msem.moments.levelmoments import LevelMoments
+from msem.sample.demo import load_demo
 from msem.version import __version__
 
 __all__ = [

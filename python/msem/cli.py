@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from msem.api import sem
-from msem.compare import compare
-from msem.demo import load_demo
 from msem.errors import DataError, MsemError, MsemWarning
-from msem.levelwise import segregated
-from msem.moments import LevelMoments
-from msem.tables import format_matrix
+from msem.fits.compare import compare
+from msem.fits.levelwise import segregated
+from msem.fits.simultaneous import sem
+from msem.moments.levelmoments import LevelMoments
+from msem.output.tables import format_matrix
+from msem.sample.demo import load_demo
 from msem.version import __version__
 
 DEMO_MODEL = """\

@@ -1,0 +1,1 @@
+"""Index maps, the objective, starting values and the optimiser."""

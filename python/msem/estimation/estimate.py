@@ -1,0 +1,172 @@
+"""From a parameter table and a sample to estimates: the steps every kind of fit shares."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.errors import ModelError
+from msem.estimation.matrices import fill_exogenous
+from msem.estimation.objective import Objective, build_objective
+from msem.estimation.optimize import Optimum, minimize
+from msem.estimation.restarts import restarts
+from msem.estimation.starting import starting_values
+from msem.moments.arrays import LevelArrays
+from msem.moments.saturated import Saturated, solve_saturated
+from msem.sample.sufficient import SampleStatistics
+from msem.table.partable import ParameterTable
+
+Floats = NDArray[np.float64]
+
+ATTEMPT = 60  # iterations from one start before another is tried
+BEYOND = 1e-4  # -2 log L below that of the saturated model by more than this is no maximum of a nested one
+SAME = 1e-3  # difference in -2 log L between maxima that counts as none
+
+__all__ = ["Estimate", "Sample", "estimate", "saturated_sample"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Statistics of a sample with its saturated moments.
+
+    Attributes
+    ----------
+    statistics : SampleStatistics
+    saturated : Saturated
+    """
+
+    statistics: SampleStatistics
+    saturated: Saturated
+
+    @property
+    def llf(self) -> float:
+        """Saturated log-likelihood of all variables; nan if the saturated model has not converged."""
+        return self.saturated.llf if self.saturated.converged else np.nan
+
+    @cached_property
+    def levels(self) -> Mapping[int, LevelArrays]:
+        """Saturated moments by level; level 1 only for a single-level sample."""
+        if not self.statistics.unit:
+            return {1: self.saturated.between}
+        return {1: self.saturated.within, 2: self.saturated.between}
+
+    @property
+    def total_variance(self) -> dict[str, float]:
+        """Variance of each observed variable summed over levels."""
+        out: dict[str, float] = {}
+        for moments in self.levels.values():
+            for name, variance in moments.variances.items():
+                out[name] = out.get(name, 0.0) + max(variance, 0.0)
+        return out
+
+
+def saturated_sample(statistics: SampleStatistics) -> Sample:
+    """Single-level or two-level statistics with their saturated moments."""
+    return Sample(statistics, solve_saturated(statistics))
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A model at the parameters where the optimiser stopped."""
+
+    objective: Objective
+    optimum: Optimum
+
+    @property
+    def theta(self) -> Floats:
+        """Estimates, shape (npar,)."""
+        return self.optimum.theta
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood given the fixed covariates."""
+        return -0.5 * self.optimum.value - self.objective.covariate_llf
+
+    @property
+    def table(self) -> ParameterTable:
+        """The parameter table with the moments of fixed covariates filled in."""
+        return self.objective.table
+
+
+def estimate(
+    table: ParameterTable,
+    sample: Sample,
+    *,
+    loss: _core.Loss | None = None,
+    max_iterations: int = 500,
+    tolerance: float = 1e-12,
+) -> Estimate:
+    """Fit a model to a sample, from several starts if the first does not converge.
+
+    Parameters
+    ----------
+    table : ParameterTable
+    sample : Sample
+    loss : _core.Loss, optional
+        Another discrepancy than the normal likelihood.
+    max_iterations : int
+    tolerance : float
+        On the decrement g' I^-1 g.
+
+    Returns
+    -------
+    Estimate
+        The best of the attempts if none converged.
+
+    Raises
+    ------
+    ModelError
+        If the model is not a distribution at any of the starts.
+    """
+    filled = fill_exogenous(table, sample.levels)
+    objective = build_objective(filled, sample.statistics, loss)
+    first = starting_values(objective, sample.levels, sample.total_variance)
+    floor = -np.inf if loss is not None else -2 * sample.llf - BEYOND
+
+    def attempt(start: Floats, iterations: int) -> Optimum:
+        return minimize(objective, start, max_iterations=iterations, tolerance=tolerance, floor=floor)
+
+    short = min(ATTEMPT, max_iterations)
+    best = attempt(first, short)
+    if not best.converged and (max_iterations > ATTEMPT or best.stop == "no valid start"):
+        others = restarts(objective, first, sample.levels, sample.total_variance)
+        found = (attempt(start, short) for start in others)
+        maximum, top = highest(itertools.chain([best], found))
+        best = maximum or top
+        if best is not top or maximum is None:
+            rest = attempt(top.theta, max_iterations - short)
+            if rest.converged or maximum is None:
+                best = replace(rest, diary=top.diary + rest.diary)
+            elif rest.stop != "unbounded":
+                best = replace(maximum, surpassed=maximum.value - rest.value)
+    if best.stop == "no valid start":
+        raise ModelError(
+            "the model implies covariance matrices that are not positive definite at all starting values tried: check "
+            "the fixed values of its variances, covariances and loadings, or give start() values"
+        )
+    return Estimate(objective, best)
+
+
+def highest(attempts: Iterable[Optimum]) -> tuple[Optimum | None, Optimum]:
+    """The highest maximum among attempts, and the highest point that any of them came to.
+
+    Attempts are made one by one and end with the first maximum than which nothing higher was seen: that maximum is
+    then both results.
+    """
+    top: Optimum | None = None
+    maximum: Optimum | None = None
+    for found in attempts:
+        if top is None or top.stop == "unbounded" or (found.value < top.value and found.stop != "unbounded"):
+            top = found
+        if found.converged and (maximum is None or found.value < maximum.value):
+            maximum = found
+        if maximum is not None and (top.stop == "unbounded" or maximum.value < top.value + SAME):
+            return maximum, maximum
+    assert top is not None
+    return maximum, top

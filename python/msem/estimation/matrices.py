@@ -1,0 +1,110 @@
+"""From parameter table to index maps: where each parameter stands in the matrices of its block.
+
+A block is one level of one group in RAM form (McArdle & McDonald, 1984): directed paths, residual
+(co)variances and intercepts over its observed variables, in the order of the statistics, followed by its
+latent variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.moments.arrays import LevelArrays
+from msem.table.partable import Parameter, ParameterTable
+
+DIRECTED, SYMMETRIC, INTERCEPT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """Positions of the rows of a parameter table in the matrices of one block.
+
+    Attributes
+    ----------
+    level, group : int
+    names : tuple of str
+        Variables of the block: the observed ones first.
+    nobserved : int
+    rows : ndarray of int
+        Index of each entry's row in the parameter table.
+    slot, row, col : ndarray of int
+        Which matrix an entry belongs to (0 paths, 1 covariances, 2 intercepts) and where.
+    """
+
+    level: int
+    group: int
+    names: tuple[str, ...]
+    nobserved: int
+    rows: NDArray[np.intp]
+    slot: NDArray[np.intp]
+    row: NDArray[np.intp]
+    col: NDArray[np.intp]
+
+
+def place(parameter: Parameter, at: Mapping[str, int]) -> tuple[int, int, int]:
+    """Matrix, row and column of one parameter."""
+    if parameter.op == "=~":
+        return DIRECTED, at[parameter.rhs], at[parameter.lhs]
+    if parameter.op == "~":
+        return DIRECTED, at[parameter.lhs], at[parameter.rhs]
+    if parameter.op == "~~":
+        return SYMMETRIC, at[parameter.lhs], at[parameter.rhs]
+    return INTERCEPT, at[parameter.lhs], 0
+
+
+def block_map(table: ParameterTable, level: int, group: int, observed: Sequence[str]) -> BlockMap:
+    """Index map of one block whose observed variables are in the given order."""
+    names = (*observed, *table.latent(level, group))
+    at = {name: i for i, name in enumerate(names)}
+    chosen = [i for i, r in enumerate(table.rows) if r.level == level and r.group == group]
+    places = np.array([place(table.rows[i], at) for i in chosen], dtype=np.intp).reshape(-1, 3)
+    return BlockMap(level, group, names, len(observed), np.array(chosen, dtype=np.intp), *places.T)
+
+
+def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
+    """The compiled block: the same positions with the fixed values filled in."""
+    rows = [table.rows[i] for i in block.rows]
+    return _core.Block(
+        block.nobserved,
+        len(block.names),
+        block.slot,
+        block.row,
+        block.col,
+        [r.free - 1 for r in rows],
+        [0.0 if r.free else r.value for r in rows],
+    )
+
+
+def row_values(table: ParameterTable, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Value of every row of the table at theta, shape (rows,)."""
+    free = np.array([r.free for r in table.rows], dtype=np.intp)
+    fixed = np.array([r.value for r in table.rows], dtype=np.float64)
+    return np.where(free > 0, np.append(theta, np.nan)[free - 1], fixed)
+
+
+def fill_exogenous(
+    table: ParameterTable, moments: Mapping[int, LevelArrays], group: int = 1
+) -> ParameterTable:
+    """The same table with the moments of fixed covariates set to those of the sample.
+
+    Parameters
+    ----------
+    table : ParameterTable
+    moments : mapping from level to LevelArrays
+        Sample moments of the observed variables.
+    group : int
+    """
+
+    def filled(r: Parameter) -> Parameter:
+        if not r.exo or r.free or r.group != group or r.value == r.value:
+            return r
+        m = moments[r.level]
+        i = m.at[r.lhs]
+        return replace(r, value=float(m.mean[i] if r.op == "~1" else m.cov[i, m.at[r.rhs]]))
+
+    return replace(table, rows=tuple(map(filled, table.rows)))

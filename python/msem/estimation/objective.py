@@ -1,0 +1,191 @@
+"""The objective: -2 log L of a model as a public function of its parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from msem import _core
+from msem.estimation.matrices import BlockMap, block_map, core_block, row_values
+from msem.moments.arrays import LevelArrays
+from msem.moments.gamma import core_loss
+from msem.sample.sufficient import SampleStatistics
+from msem.table.partable import ParameterTable
+
+Floats = NDArray[np.float64]
+
+__all__ = ["ImpliedMoments", "Objective", "build_objective", "covariate_loglik", "level_names"]
+
+
+@dataclass(frozen=True)
+class ImpliedMoments:
+    """Model-implied moments of all variables of one level, latent variables included.
+
+    Attributes
+    ----------
+    mean : Series
+    cov : DataFrame
+    nobserved : int
+        How many of them, from the first, are observed.
+    """
+
+    mean: pd.Series
+    cov: pd.DataFrame
+    nobserved: int
+
+    @property
+    def observed(self) -> ImpliedMoments:
+        """The same of the observed variables only."""
+        n = self.nobserved
+        return replace(self, mean=self.mean.iloc[:n], cov=self.cov.iloc[:n, :n])
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """-2 log L of a model at any value of its parameters.
+
+    Attributes
+    ----------
+    table : ParameterTable
+        With the moments of fixed covariates filled in.
+    statistics : SampleStatistics
+    blocks : tuple of BlockMap
+        One for each level, within first.
+    covariate_llf : float
+        Log-likelihood of the fixed covariates, which is taken out of all values: the likelihood is that of
+        the other variables given the within-only and between-only covariates.
+    core : _core.Objective
+        The compiled objective, covariates included.
+    loss : _core.Loss or None
+        Another discrepancy than the normal likelihood.
+    """
+
+    table: ParameterTable
+    statistics: SampleStatistics
+    blocks: tuple[BlockMap, ...]
+    covariate_llf: float
+    core: _core.Objective
+    loss: _core.Loss | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as table and statistics, from which the compiled part is made again."""
+        if self.loss is not None:
+            raise TypeError("a fit by least squares cannot be pickled: keep its estimates() and cov_params()")
+        return build_objective, (self.table, self.statistics)
+
+    def value(self, theta: ArrayLike) -> float:
+        """-2 log L at theta, shape (npar,); infinite where the implied moments are not a distribution."""
+        return self.core.value(theta) + 2 * self.covariate_llf
+
+    def llf(self, theta: ArrayLike) -> float:
+        """Log-likelihood at theta."""
+        return -0.5 * self.value(theta)
+
+    def gradient(self, theta: ArrayLike) -> Floats:
+        """Derivatives of `value`, shape (npar,)."""
+        return self.core.evaluate(theta)[1]
+
+    def expected_information(self, theta: ArrayLike) -> Floats:
+        """Fisher information, shape (npar, npar)."""
+        return self.core.expected_information(theta)
+
+    def observed_information(self, theta: ArrayLike) -> Floats:
+        """Negative second derivatives of the log-likelihood, shape (npar, npar)."""
+        return self.core.observed_information(theta)
+
+    def moments(self, theta: ArrayLike) -> dict[int, LevelArrays]:
+        """Model-implied moments by level, of all variables, as arrays."""
+        return {
+            block.level: LevelArrays(block.names, *self.core.implied(theta, i), block.nobserved)
+            for i, block in enumerate(self.blocks)
+        }
+
+    def implied(self, theta: ArrayLike) -> Mapping[int, ImpliedMoments]:
+        """Model-implied moments by level, 1 = within, 2 = between."""
+        return {
+            level: ImpliedMoments(m.series(), m.frame(), m.nobserved)
+            for level, m in self.moments(theta).items()
+        }
+
+    def row_values(self, theta: ArrayLike) -> Floats:
+        """Value of every row of the parameter table."""
+        return row_values(self.table, np.asarray(theta, dtype=np.float64))
+
+
+def level_names(statistics: SampleStatistics) -> dict[int, tuple[str, ...]]:
+    """Observed variables of each level in the order of the statistics; level 1 only for one level."""
+    s = statistics
+    if not s.unit:
+        return {1: s.cluster}
+    return {1: s.unit, 2: (*s.unit[: s.nboth], *s.cluster)}
+
+
+def build_objective(
+    table: ParameterTable, statistics: SampleStatistics, loss: _core.Loss | None = None
+) -> Objective:
+    """Compile a model for a sample.
+
+    Parameters
+    ----------
+    table : ParameterTable
+        With the moments of fixed covariates filled in.
+    statistics : SampleStatistics
+        Of the variables of the table.
+    loss : _core.Loss, optional
+        Another discrepancy than the normal likelihood.
+
+    Returns
+    -------
+    Objective
+    """
+    blocks = tuple(block_map(table, level, 1, names) for level, names in level_names(statistics).items())
+    compiled = [core_block(block, table) for block in blocks]
+    within, between = (0, 1) if len(blocks) == 2 else (-1, 0)
+    group = (core_loss(statistics) if loss is None else loss, within, between)
+    core = _core.Objective(table.npar, compiled, [group])
+    return Objective(table, statistics, blocks, covariate_loglik(table, statistics), core, loss)
+
+
+def covariate_loglik(table: ParameterTable, statistics: SampleStatistics) -> float:
+    """Normal log-likelihood of the fixed within-only and between-only covariates at their sample moments.
+
+    Within-only covariates are independent over units, between-only ones over clusters. A covariate at both
+    levels stays in the likelihood, as in lavaan and Mplus.
+    """
+    s = statistics
+    p = len(s.unit)
+    total = 0.0
+    if table.nlevels == 1:
+        exo = set(table.exogenous(1))
+        units: list[int] = []
+        clusters = [k for k, name in enumerate(s.cluster) if name in exo]
+    else:
+        exo_w, exo_b = set(table.exogenous(1)), set(table.exogenous(2))
+        units = [k for k, name in enumerate(s.unit) if k >= s.nboth and name in exo_w]
+        clusters = [p + k for k, name in enumerate(s.cluster) if name in exo_b]
+    for index, weight, n in ((units, s.sizes, s.nobs), (clusters, np.ones_like(s.sizes), s.nclusters)):
+        if index:
+            total += _normal_loglik(_pooled_cov(s, index, weight, n), n)
+    return total
+
+
+def _pooled_cov(s: SampleStatistics, index: list[int], weight: Floats, n: float) -> Floats:
+    """ML covariance matrix of some variables, each cluster vector counting `weight` times."""
+    pick = np.ix_(index, index)
+    means = s.means[:, index]
+    centred = means - (weight * s.counts) @ means / n
+    cov: Floats = np.tensordot(weight, s.scatter, axes=1)[pick]
+    cov += (centred.T * (weight * s.counts)) @ centred
+    if index[0] < len(s.unit):
+        cov += s.ssw[pick]
+    return cov / n
+
+
+def _normal_loglik(cov: Floats, n: float) -> float:
+    return -0.5 * n * (len(cov) * (math.log(2 * math.pi) + 1) + float(np.linalg.slogdet(cov)[1]))

@@ -1,0 +1,114 @@
+"""Minimise an objective by Fisher scoring and tell how it went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.estimation.objective import Objective
+
+Floats = NDArray[np.float64]
+
+STOPS = ("converged", "iteration limit", "no further progress", "no valid start")
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """Where the optimiser stopped.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (npar,)
+    value : float
+        -2 log L, covariates included.
+    gradient : ndarray, shape (npar,)
+    stop : str
+        "converged" when the decrement g' I^-1 g, the expected gain in -2 log L of a further step, fell below
+        the tolerance; it does not depend on the units of the variables. "unbounded" when the value is below that
+        of the saturated model.
+    active : ndarray of int, shape (npar,)
+        -1 at its lower bound, 1 at its upper bound, 0 free.
+    iterations : DataFrame
+        value, decrement, damping and kind of step of each iteration.
+    surpassed : float
+        How much lower -2 log L was seen to be elsewhere, in directions without a minimum.
+    """
+
+    theta: Floats
+    value: float
+    gradient: Floats
+    stop: str
+    active: NDArray[np.intp]
+    diary: tuple[tuple[float, float, float, bool], ...]
+    surpassed: float = 0.0
+
+    @property
+    def converged(self) -> bool:
+        """Whether the stopping rule was met."""
+        return self.stop == "converged"
+
+    @property
+    def iterations(self) -> pd.DataFrame:
+        """Diary of the iterations."""
+        frame = pd.DataFrame(list(self.diary), columns=["value", "decrement", "damping", "newton"])
+        frame["step"] = np.where(frame.pop("newton").astype(bool), "newton", "scoring")
+        return frame
+
+
+def bounds(objective: Objective) -> tuple[Floats, Floats]:
+    """Lower and upper bound of every parameter, the tightest among rows that share it."""
+    lower = np.full(objective.table.npar, -np.inf)
+    upper = np.full(objective.table.npar, np.inf)
+    for r in objective.table.rows:
+        if r.free:
+            lower[r.free - 1] = max(lower[r.free - 1], r.lower)
+            upper[r.free - 1] = min(upper[r.free - 1], r.upper)
+    return lower, upper
+
+
+def minimize(
+    objective: Objective,
+    start: Floats,
+    *,
+    max_iterations: int = 500,
+    tolerance: float = 1e-12,
+    lower: Floats | None = None,
+    floor: float = -np.inf,
+) -> Optimum:
+    """Minimise -2 log L from a start.
+
+    Parameters
+    ----------
+    objective : Objective
+    start : ndarray, shape (npar,)
+    max_iterations : int
+    tolerance : float
+        On the decrement.
+    lower : ndarray, shape (npar,), optional
+        Lower bounds beside those of the model.
+    floor : float
+        -2 log L of the saturated model. A point below it shows that the likelihood is unbounded: with few clusters
+        of the largest size their covariance matrix can become singular where the data do not vary.
+
+    Returns
+    -------
+    Optimum
+    """
+    least, most = bounds(objective)
+    if lower is not None:
+        least = np.minimum(np.maximum(least, lower), most)
+    found = _core.minimize(objective.core, start, least, most, max_iterations, tolerance)
+    for array in (found["theta"], found["gradient"]):
+        array.flags.writeable = False
+    return Optimum(
+        found["theta"],
+        found["value"],
+        found["gradient"],
+        "unbounded" if found["value"] < floor else STOPS[found["stop"]],
+        np.array(found["active"], dtype=np.intp),
+        tuple(found["iterations"]),
+    )

@@ -1,0 +1,1 @@
+"""What a user calls: simultaneous, joint and segregated fits, and their results."""

@@ -1,0 +1,105 @@
+"""Estimates of several fits side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import pandas as pd
+
+from msem.errors import ModelError
+from msem.fits.fit import Fit
+from msem.fits.levelfit import LevelFit, SegregatedFit
+from msem.output.tables import KEY, comparison_frame
+
+Comparable = Fit | SegregatedFit | LevelFit | pd.DataFrame | tuple[Fit, Fit]
+
+
+def compare(
+    fits: Mapping[str, Comparable],
+    *,
+    columns: Sequence[str] = ("est", "se"),
+    ops: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Put estimates and standard errors of any number of fits side by side.
+
+    Parameters
+    ----------
+    fits : mapping from name to fit
+        A `Fit`, a `SegregatedFit` (or one level of it), a table as `Fit.estimates` gives it, or a pair of
+        single-level fits (within, between), which are taken for the two levels of one model.
+    columns : sequence of str
+        Columns of `estimates` to show, such as est, se, z, pvalue, ci_lower, ci_upper, se_naive.
+    ops : collection of str, optional
+        Rows to keep, for instance ``("=~", "~")``.
+
+    Returns
+    -------
+    DataFrame
+        Rows level, lhs, op, rhs; columns (fit, column). nan where a fit does not have the row or the column.
+        A covariance that a later fit has the other way round stands where the first fit has it.
+
+    Raises
+    ------
+    ModelError
+        If something is not a fit, or no fit has one of the columns.
+    """
+    if not fits or not hasattr(fits, "items"):
+        raise ModelError('compare takes a mapping from name to fit: msem.compare({"one": fit, "other": fit})')
+    shown = [columns] if isinstance(columns, str) else list(columns)
+    kept = [ops] if isinstance(ops, str) else ops
+    tables = {str(name): _estimates(name, fit) for name, fit in fits.items()}
+    for column in shown:
+        if not any(column in table for table in tables.values()):
+            known = dict.fromkeys(str(name) for table in tables.values() for name in table.columns)
+            raise ModelError(f"no fit has a column {column!r}; they have {', '.join(known)}")
+    names = [*KEY, "group", *shown]
+    return comparison_frame(
+        {name: table.reindex(columns=names) for name, table in _aligned(tables).items()}, shown, kept
+    )
+
+
+def _estimates(name: str, fit: object) -> pd.DataFrame:
+    if isinstance(fit, pd.DataFrame):
+        return _checked(name, fit)
+    if isinstance(fit, (Fit, SegregatedFit, LevelFit)):
+        return fit.estimates()
+    if isinstance(fit, tuple) and len(fit) == 2 and all(map(_is_single_level, fit)):
+        within, between = (part.estimates().assign(level=level) for level, part in enumerate(fit, start=1))
+        both: pd.DataFrame = pd.concat([within, between], ignore_index=True)
+        return both
+    raise ModelError(
+        f"{name!r} is a {type(fit).__name__}; compare takes fits, tables of estimates, or a pair "
+        "(within, between) of single-level fits"
+    )
+
+
+def _is_single_level(fit: object) -> bool:
+    return isinstance(fit, Fit) and fit.table.nlevels == 1
+
+
+def _checked(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A table of estimates; level and group are 1 if it does not have them."""
+    absent = [column for column in ("lhs", "op", "rhs") if column not in table]
+    if absent:
+        raise ModelError(f"the table {name!r} has no column {', '.join(absent)}: it is not one of estimates")
+    whole = table.assign(**{column: 1 for column in ("level", "group") if column not in table})
+    twice = whole[whole.duplicated([*KEY, "group"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise ModelError(f"the table {name!r} has {row['lhs']} {row['op']} {row['rhs']} twice at one level")
+    return whole
+
+
+def _aligned(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Covariances written in the order in which the first table that has them writes them."""
+    seen: dict[tuple[object, ...], tuple[str, str]] = {}
+    out = {}
+    for name, table in tables.items():
+        pairs = []
+        for level, group, lhs, op, rhs in table[["level", "group", "lhs", "op", "rhs"]].itertuples(
+            index=False
+        ):
+            key = (level, group, frozenset((lhs, rhs)))
+            pairs.append(seen.setdefault(key, (lhs, rhs)) if op == "~~" else (lhs, rhs))
+        out[name] = table.assign(lhs=[lhs for lhs, _ in pairs], rhs=[rhs for _, rhs in pairs])
+    return out

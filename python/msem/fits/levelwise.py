@@ -1,0 +1,192 @@
+"""`saturated` and `segregated`: level-specific moments and what can be fitted to them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+
+from msem.errors import DataError, DataWarning, ModelError
+from msem.fits.levelfit import SegregatedFit
+from msem.fits.options import require_choice
+from msem.fits.segregated import Gamma, Method, fit_level, require_separable
+from msem.fits.simultaneous import warn
+from msem.fits.sources import Source, prepare
+from msem.language.syntax import parse
+from msem.moments.levelmoments import LevelMoments
+from msem.moments.saturated import Method as SaturatedMethod
+from msem.moments.saturated import estimate_saturated
+from msem.sample.frames import clustered_data, numeric_columns
+from msem.sample.statistics import sample_statistics
+from msem.sample.sufficient import SampleStatistics
+from msem.table.partable import ParameterTable, parameter_table
+
+
+def saturated(
+    data: Any,
+    *,
+    cluster: str | None = None,
+    within: Sequence[str] | None = None,
+    between: Sequence[str] | None = None,
+    method: SaturatedMethod = "scoring",
+) -> LevelMoments:
+    """Estimate unrestricted within and between covariance matrices and means by maximum likelihood.
+
+    Parameters
+    ----------
+    data : data frame or SampleStatistics
+        One row per unit.
+    cluster : str
+        Column with the cluster ids.
+    within, between : sequence of str, optional
+        Variables of each level; one in both lists is at both levels. Default: all numeric columns, those that are
+        constant within clusters at the between level only, the others at both. `within` alone: its variables at both
+        levels. `between` alone: its variables, those that vary within clusters at both levels. Not for statistics,
+        whose variables have their levels.
+    method : {"scoring", "em"}
+        See `LevelMoments`; EM keeps the between matrix positive semidefinite.
+
+    Returns
+    -------
+    LevelMoments
+        Carrying the statistics of the data, from which Gamma is computed when asked for.
+
+    Raises
+    ------
+    DataError
+        If the data cannot identify the moments.
+    """
+    if isinstance(data, SampleStatistics):
+        if within is not None or between is not None:
+            raise DataError("statistics have their levels already: leave out within= and between=")
+        return estimate_saturated(data, method=method)
+    if cluster is None:
+        raise DataError('name the column with the cluster ids, cluster="..."')
+    within, between = settled_levels(data, cluster, within, between)
+    both = [name for name in within if name in set(between)]
+    unit = [*both, *(name for name in within if name not in both)]
+    only_between = [name for name in between if name not in both]
+    if not unit:
+        raise ModelError("no variable varies within clusters: there is no within level to estimate")
+    clustered = clustered_data(data, [*unit, *only_between], cluster)
+    if clustered.dropped_no_cluster:
+        warnings.warn(
+            f"{clustered.dropped_no_cluster} rows have no cluster id ({cluster}) and were left out",
+            DataWarning,
+            stacklevel=2,
+        )
+    return estimate_saturated(sample_statistics(clustered, unit, only_between, len(both)), method=method)
+
+
+def settled_levels(
+    data: Any, cluster: str, within: Sequence[str] | None, between: Sequence[str] | None
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Variables of each level, those not given inferred as `saturated` says."""
+    for name, given in (("within", within), ("between", between)):
+        if isinstance(given, str):
+            raise DataError(f"{name} must be a list of variables: {name}=[{given!r}]")
+    if within is not None:
+        once = list(dict.fromkeys(within))
+        return once, once if between is None else list(dict.fromkeys(between))
+    if between is None:
+        names = [name for name in numeric_columns(data) if name != cluster]
+    else:
+        names = list(dict.fromkeys(between))
+    return varying_within(data, cluster, names), names
+
+
+def varying_within(data: Any, cluster: str, names: Sequence[str]) -> list[str]:
+    """Those of the columns that vary within clusters."""
+    clustered = clustered_data(data, names, cluster)
+    codes = clustered.codes
+    assert codes is not None
+    order = np.argsort(codes, kind="stable")
+    same = codes[order][1:] == codes[order][:-1]
+    return [name for name, column in clustered.columns.items() if np.any(np.diff(column[order])[same] != 0)]
+
+
+def segregated(
+    model: str,
+    data: Any,
+    *,
+    cluster: str | None = None,
+    method: Method = "likelihood",
+    gamma: Gamma = "observed",
+    fixed_x: bool = True,
+    std_lv: bool = False,
+    orthogonal: bool = False,
+) -> SegregatedFit:
+    """Fit each level of a model by itself to the saturated moments, with standard errors that hold.
+
+    The saturated matrix of a level is an estimate. Fitting it as if it had been observed on J clusters gives between
+    standard errors that are too small and a test that rejects true models; these are reported as naive only.
+
+    Parameters
+    ----------
+    model : str
+        A two-level model in lavaan's language.
+    data : LevelMoments, data frame or SampleStatistics
+        Moments, or data to estimate them from (then with `cluster`).
+    cluster : str
+        Column with the cluster ids.
+    method : {"likelihood", "ml", "uls"}
+        "likelihood": the level as specified and the other saturated (Ryu & West, 2009), in the likelihood of the
+        statistics that the moments imply; works when the between matrix is not positive definite. "ml": normal
+        discrepancy of the level's matrix with sandwich standard errors and adjusted tests (Yuan & Bentler, 2007).
+        "uls": least squares on the standardized matrix, with the same corrections.
+    gamma : {"observed", "expected"}
+        Information that Gamma, the asymptotic covariance of the moments, is the inverse of; used by "ml" and "uls" if
+        the moments do not carry their own.
+    fixed_x, std_lv, orthogonal
+        As in `sem`.
+
+    Returns
+    -------
+    SegregatedFit
+
+    Raises
+    ------
+    DataError
+        If ``method="ml"`` meets a matrix that is not positive definite.
+    UnsupportedError
+        If the levels share parameters.
+    """
+    require_choice("method", method, get_args(Method))
+    require_choice("gamma", gamma, get_args(Gamma))
+    table = parameter_table(parse(model), fixed_x=fixed_x, std_lv=std_lv, orthogonal=orthogonal)
+    if table.nlevels != 2:
+        raise ModelError("segregated fits need a model with 'level: 1' and 'level: 2' blocks")
+    require_separable(table)
+    moments = model_moments(table, data, cluster, None if method == "likelihood" else gamma)
+    within, between = (fit_level(table, moments, level, method, gamma) for level in (1, 2))
+    fit = SegregatedFit(within, between)
+    warn(dict.fromkeys(fit.problems), stacklevel=3)
+    return fit
+
+
+def model_moments(
+    table: ParameterTable, data: Any, cluster: str | None, gamma: Gamma | None = None
+) -> LevelMoments:
+    """Saturated moments of the variables of a model, from moments of more variables or from data.
+
+    Moments of fewer variables than given keep their part of the whole Gamma, of the kind `gamma` if that is not
+    None. A variable at both levels that the model has within only is pooled over levels, as in data: this needs
+    new saturated estimates.
+    """
+    if not isinstance(data, LevelMoments):
+        return estimate_saturated(prepare(table, Source(data, cluster)).statistics)
+    within, between = (*table.both, *table.within_only), (*table.both, *table.between_only)
+    if not set(data.both).isdisjoint((*table.within_only, *table.between_only)):
+        data.require(within, between)
+        odd = [name for name in table.between_only if name in data.both]
+        if odd:
+            raise ModelError(
+                f"{', '.join(odd)} varies within clusters in these moments: add it to level 1 of the model, "
+                f"for instance {odd[0]} ~~ {odd[0]}"
+            )
+        return estimate_saturated(data.statistics.restrict(within, table.between_only, len(table.both)))
+    every = (len(within), len(between)) == (len(data.within_cov), len(data.between_cov))
+    whole = data if every or gamma is None else data.with_acov(gamma)
+    return whole.restrict(within, between)

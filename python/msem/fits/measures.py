@@ -1,0 +1,133 @@
+"""The numbers that fit measures are functions of, gathered from an estimate and its sample."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.distributions import chisq_pvalue
+from msem.estimation.estimate import Estimate, Sample
+from msem.inference.discrepancy import LevelDiscrepancy
+from msem.inference.fitmeasures import FitMeasureInputs, fit_measures, twolevel_fmin
+from msem.inference.residuals import (
+    GroupMoments,
+    browne_residual_chisq,
+    level_residuals,
+    lisrel_gfi,
+    residual_measures,
+    srmr_level,
+)
+from msem.moments.gamma import vech_index
+from msem.table.special_tables import saturated_table
+
+Floats = NDArray[np.float64]
+
+
+def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeasureInputs:
+    """Everything `fit_measures` needs to know about a fit.
+
+    Parameters
+    ----------
+    fit, baseline : Estimate
+        The model and its independence model.
+    sample : Sample
+
+    Returns
+    -------
+    FitMeasureInputs
+    """
+    full = saturated_table(fit.table).npar
+    unrestricted = sample.llf - fit.objective.covariate_llf
+    s = sample.statistics
+    common = FitMeasureInputs(
+        llf=fit.llf,
+        unrestricted_llf=unrestricted,
+        npar=fit.table.npar,
+        df=full - fit.table.npar,
+        nobs=s.nobs,
+        baseline_chisq=max(2 * (unrestricted - baseline.llf), 0.0) if baseline.optimum.converged else np.nan,
+        baseline_df=full - baseline.table.npar,
+    )
+    return _twolevel(common, fit, sample) if fit.table.nlevels == 2 else _single(common, fit, sample)
+
+
+def _twolevel(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasureInputs:
+    s = sample.statistics
+    nvalues = s.nobs * len(s.unit) + s.nclusters * len(s.cluster)
+    return replace(
+        common,
+        nclusters=s.nclusters,
+        nvar=float(len(s.unit)),
+        residuals=twolevel_residuals(fit, sample),
+        fmin=twolevel_fmin(fit.llf, fit.objective.covariate_llf, s.nobs, nvalues),
+    )
+
+
+def _single(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasureInputs:
+    moments = group_moments(fit, sample)
+    return replace(
+        common,
+        nvar=float(len(sample.statistics.cluster)),
+        nmoments=moments.nmoments,
+        residuals=residual_measures([moments]),
+        residual_chisq=browne_residual_chisq([moments], residual_jacobian(fit)),
+        gfi_lisrel=lisrel_gfi([moments]),
+    )
+
+
+def least_squares_measures(fit: Estimate, sample: Sample, solution: LevelDiscrepancy) -> pd.Series:
+    """Fit measures of a least-squares fit: the residual-based test and residual measures; others are nan."""
+    moments = group_moments(fit, sample)
+    measures = fit_measures(
+        FitMeasureInputs(
+            llf=np.nan,
+            unrestricted_llf=np.nan,
+            npar=fit.table.npar,
+            df=solution.df,
+            nobs=sample.statistics.nobs,
+            residuals=residual_measures([moments]),
+        )
+    )
+    measures["fmin"] = 0.5 * solution.statistic / solution.nobs
+    measures["chisq"] = solution.standard
+    measures["pvalue"] = chisq_pvalue(solution.standard, solution.df)
+    return measures
+
+
+def twolevel_residuals(fit: Estimate, sample: Sample) -> dict[str, float]:
+    """SRMR of both levels."""
+    implied = fit.objective.moments(fit.theta)
+    srmr = {
+        level: srmr_level(moments.cov, implied[level].observed.cov)
+        for level, moments in sample.levels.items()
+    }
+    return level_residuals([srmr[1]], [srmr[2]], [sample.statistics.nobs])
+
+
+def group_moments(fit: Estimate, sample: Sample) -> GroupMoments:
+    """Sample and implied moments of a single-level fit."""
+    implied, observed = fit.objective.moments(fit.theta)[1].observed, sample.levels[1]
+    means = fit.table.meanstructure
+    exo = set(fit.table.exogenous(1))
+    return GroupMoments(
+        sample_cov=observed.cov,
+        implied_cov=implied.cov,
+        nobs=sample.statistics.nobs,
+        sample_mean=observed.mean if means else None,
+        implied_mean=implied.mean if means else None,
+        exogenous=np.array([name in exo for name in observed.names]),
+    )
+
+
+def residual_jacobian(fit: Estimate) -> Floats:
+    """Derivatives of the moments of a single-level fit: means if modelled, then the lower triangle by row."""
+    jacobian = fit.objective.core.jacobian(fit.theta, 0)
+    n = fit.objective.blocks[0].nobserved
+    row, col = vech_index(n)
+    by_row = n + np.lexsort((col, row))
+    means = np.arange(n) if fit.table.meanstructure else np.arange(0)
+    chosen: Floats = jacobian[np.concatenate([means, by_row])]
+    return chosen

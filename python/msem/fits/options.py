@@ -1,0 +1,70 @@
+"""What a fit was asked for, and what its sample was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from msem.inference.sampling import Information
+
+Estimator = Literal["ML", "ULS"]
+StandardErrors = Literal["standard", "none"]
+
+FLAGS = ("fixed_x", "std_lv", "orthogonal", "sample_cov_rescale")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of a fit.
+
+    Attributes
+    ----------
+    estimator : {"ML", "ULS"}
+    information : {"observed", "expected", "first_order"}
+        What the standard errors are computed from.
+    se : {"standard", "none"}
+    cluster : str
+        Name of the cluster variable, "" when there is none.
+    given_as : str
+        What the sample was given as: raw data, moments with cluster sizes, moments with N and J only.
+    dropped_rows, dropped_no_cluster : int
+        Rows left out because a variable, or the cluster id, was missing.
+    dropped : mapping of str to int
+        Rows in which each variable was missing.
+    """
+
+    estimator: Estimator = "ML"
+    information: Information = "observed"
+    se: StandardErrors = "standard"
+    cluster: str = ""
+    given_as: str = "raw data"
+    dropped_rows: int = 0
+    dropped_no_cluster: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+def require_settings(given: Mapping[str, Any]) -> None:
+    """Refuse settings of the wrong kind.
+
+    Raises
+    ------
+    ValueError
+        Naming the setting, what it must be and what it is.
+    """
+    for name in FLAGS:
+        if not isinstance(given.get(name, True), bool):
+            raise ValueError(f"{name} must be True or False, not {given[name]!r}")
+    if not isinstance(given.get("cluster", ""), str | None):
+        raise ValueError(f"cluster must be the name of a column, not {given['cluster']!r}")
+    most, tolerance = given.get("max_iterations", 1), given.get("tolerance", 1.0)
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        raise ValueError(f"max_iterations must be a positive whole number, not {most!r}")
+    if not isinstance(tolerance, float) or not 0 < tolerance <= 1:
+        raise ValueError(f"tolerance must be a positive number up to 1, such as 1e-12, not {tolerance!r}")
+
+
+def require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that is not among those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")

@@ -1,0 +1,91 @@
+"""The sections of a summary from the values of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from msem.fits.options import Options
+from msem.inference.problems import Problem
+from msem.moments.levelmoments import LevelMoments
+from msem.output.sections import Section, sample_section
+from msem.version import __version__
+
+INFORMATION = {"observed": "Observed", "expected": "Expected", "first_order": "First order (outer product)"}
+LEVEL_NAMES = {1: "within", 2: "between"}
+
+
+def title(converged: bool, iterations: int | None) -> str:
+    """First line of a summary."""
+    count = "" if iterations is None else f" after {iterations} iterations"
+    how = f"ended normally{count}" if converged else "did NOT converge"
+    return f"msem {__version__} {how}"
+
+
+def messages(problems: Sequence[Problem], options: Options) -> tuple[str, ...]:
+    """Warnings, the most serious first, and what was left out of the data."""
+    out = [str(problem) for problem in problems]
+    if options.dropped:
+        counts = ", ".join(f"{name} {count}" for name, count in options.dropped.items())
+        out.append(f"rows with missing values were deleted listwise; missing by variable: {counts}")
+    return tuple(out)
+
+
+def header(options: Options, npar: int, nobs: float, nclusters: float | None) -> tuple[Section, ...]:
+    """Estimator and sample."""
+    method = Section(
+        "",
+        (
+            ("Estimator", options.estimator),
+            ("Optimization method", "Fisher scoring"),
+            ("Number of model parameters", npar),
+        ),
+    )
+    sample = sample_section(
+        nobs=nobs,
+        nclusters=nclusters,
+        cluster=options.cluster,
+        given_as=options.given_as,
+        dropped_rows=options.dropped_rows,
+        dropped_no_cluster=options.dropped_no_cluster,
+    )
+    return method, sample
+
+
+def method_rows(options: Options) -> tuple[tuple[str, str], ...]:
+    """How the standard errors were computed."""
+    if options.se == "none":
+        return (("Standard errors", "none"),)
+    return (("Standard errors", "Standard"), ("Information", INFORMATION[options.information]))
+
+
+METHODS = {
+    "likelihood": "Likelihood of each level, the other saturated",
+    "ml": "Normal-theory discrepancy of each level's matrix",
+    "uls": "Least squares on each level's standardized matrix",
+}
+TESTS = {
+    "standard": "Standard (naive)",
+    "mean_scaled": "Mean-scaled",
+    "mean_variance_adjusted": "Mean- and variance-adjusted",
+    "residual": "Residual-based (Browne)",
+    "likelihood_ratio": "Likelihood ratio, other level saturated",
+}
+
+
+def segregated_header(method: str, moments: LevelMoments) -> tuple[Section, ...]:
+    """Method and sample of a segregated fit."""
+    given = "moments with cluster sizes" if moments.exact_sizes else "moments with N and J only"
+    sample = sample_section(nobs=moments.nobs, nclusters=moments.nclusters, given_as=given)
+    return Section("", (("Segregated", METHODS[method]),)), sample
+
+
+def tests_section(level: int, tests: pd.DataFrame) -> Section:
+    """Tests of one level as `chi-square (df), p` lines."""
+    rows: list[tuple[str, str]] = []
+    for name, row in tests.iterrows():
+        df = f"{row['df']:.0f}" if float(row["df"]).is_integer() else f"{row['df']:.2f}"
+        p = "" if row["pvalue"] != row["pvalue"] else f", p = {row['pvalue']:.3f}"
+        rows.append((TESTS[str(name)], f"{row['statistic']:.3f} (df {df}{p})"))
+    return Section(f"Model Test, Level {level} [{LEVEL_NAMES[level]}]", tuple(rows))

@@ -1,0 +1,211 @@
+"""`sem`, `cfa` and `growth`: from model text and a sample to a fit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict, Unpack, get_args
+
+import pandas as pd
+
+from msem.errors import ConvergenceWarning, IdentificationWarning, ImproperSolutionWarning, UnsupportedError
+from msem.estimation.estimate import estimate, saturated_sample
+from msem.fits.fit import Fit
+from msem.fits.options import Estimator, Options, StandardErrors, require_choice, require_settings
+from msem.fits.sources import Prepared, Source, prepare
+from msem.inference.discrepancy import LevelDiscrepancy
+from msem.inference.problems import Problem, find_problems, no_chi_square
+from msem.inference.sampling import Information, Sampling, sampling_covariance
+from msem.inference.uls import fit_uls
+from msem.language.syntax import parse
+from msem.moments.levelmoments import LevelMoments
+from msem.table.defaults import Fun
+from msem.table.partable import ParameterTable, parameter_table
+
+WARNINGS: dict[str, type[Warning]] = {
+    "not_converged": ConvergenceWarning,
+    "saddle_point": ConvergenceWarning,
+    "unidentified": IdentificationWarning,
+    "improper": ImproperSolutionWarning,
+    "boundary": ImproperSolutionWarning,
+}
+
+
+class FitOptions(TypedDict, total=False):
+    """Keyword options of `sem`, `cfa` and `growth`; see `sem`."""
+
+    cluster: str | None
+    sample_cov: pd.DataFrame | None
+    sample_mean: pd.Series | Mapping[str, float] | None
+    sample_nobs: float | None
+    sample_cov_rescale: bool
+    fixed_x: bool
+    std_lv: bool
+    orthogonal: bool
+    meanstructure: bool | None
+    estimator: Estimator
+    information: Information | None
+    se: StandardErrors
+    max_iterations: int
+    tolerance: float
+
+
+def sem(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
+    """Fit a structural equation model by maximum likelihood.
+
+    Parameters
+    ----------
+    model : str
+        Model in lavaan's language, with ``level: 1`` and ``level: 2`` blocks for a two-level model.
+    data : data frame, LevelMoments or SampleStatistics
+        One row per unit (pandas, polars, pyarrow, anything narwhals reads, or a mapping of arrays), or level-specific
+        moments, which give the joint fit of both levels from matrices alone.
+    cluster : str
+        Column with the cluster ids, of any hashable type. Rows without an id are left out, with a warning.
+    sample_cov, sample_mean, sample_nobs
+        Covariance matrix (named DataFrame), means and sample size of a single-level sample, instead of data.
+    sample_cov_rescale : bool, default True
+        Multiply `sample_cov` by (n - 1) / n, as lavaan does: right for the usual unbiased matrix. Say False for a
+        matrix that is maximum likelihood already, such as a saturated within or between matrix.
+    fixed_x : bool, default True
+        Take the moments of exogenous covariates from the sample and report the likelihood given them.
+    std_lv : bool, default False
+        Set the variances of latent variables to 1 instead of their first loadings.
+    orthogonal : bool, default False
+        Set the covariances of exogenous latent variables to 0.
+    meanstructure : bool, optional
+        Whether a single-level model has means; default: if the text has an intercept or `sample_mean` is given.
+        Two-level models always have.
+    estimator : {"ML", "ULS"}, default "ML"
+        Maximum likelihood or, for single-level models, unweighted least squares. The latter has no likelihood; its
+        standard errors and chi-square (Browne's residual-based statistic) are those for normal data.
+    information : {"observed", "expected", "first_order"}, optional
+        What standard errors come from; default "observed", and "expected" for single-level models, as in lavaan,
+        and for `LevelMoments`, whose statistics are expectations. "first_order" (outer products of cluster scores)
+        needs raw data.
+    se : {"standard", "none"}
+    max_iterations : int, default 500
+    tolerance : float, default 1e-12
+        Of the optimiser, on the decrement g' I^-1 g: twice the gain in log-likelihood that is still expected.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    ModelSyntaxError
+        If the text cannot be read; with line and column.
+    ModelError
+        If it cannot be a model of these data; `UnsupportedError` if it asks for something this version lacks.
+    DataError
+        If the sample cannot be used.
+
+    Warns
+    -----
+    ConvergenceWarning, IdentificationWarning, ImproperSolutionWarning
+        If `Fit.status` is not "ok".
+    """
+    return _fit("sem", model, data, options)
+
+
+def cfa(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
+    """Fit a confirmatory factor analysis; the same as `sem` with the same options."""
+    return _fit("cfa", model, data, options)
+
+
+def growth(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
+    """Fit a growth curve model: as `sem`, but latent means are free and intercepts of indicators are 0.
+
+    At two levels this concerns the between level; the within means of variables at both levels are 0 by definition.
+    """
+    return _fit("growth", model, data, options)
+
+
+def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
+    given = dict(options)
+    unknown = [name for name in given if name not in FitOptions.__annotations__]
+    if unknown:
+        known = ", ".join(FitOptions.__annotations__)
+        raise TypeError(f"{fun}() has no option {unknown[0]!r}; it has: {known}")
+    require_settings(given)
+    table = parameter_table(
+        parse(model),
+        fun=fun,
+        fixed_x=options.get("fixed_x", True),
+        std_lv=options.get("std_lv", False),
+        orthogonal=options.get("orthogonal", False),
+        meanstructure=wants_means(options),
+    )
+    information = options.get("information") or default_information(table, data)
+    require_choice("estimator", options.get("estimator", "ML"), get_args(Estimator))
+    if options.get("estimator") == "ULS" and table.nlevels == 2:
+        raise UnsupportedError(
+            'estimator="ULS" is for single-level models; for the levels of a two-level model use '
+            'msem.segregated(model, data, method="uls")'
+        )
+    require_choice("information", information, get_args(Information))
+    require_choice("se", options.get("se", "standard"), get_args(StandardErrors))
+    source = Source(
+        data,
+        options.get("cluster"),
+        options.get("sample_cov"),
+        options.get("sample_mean"),
+        options.get("sample_nobs"),
+        options.get("sample_cov_rescale", True),
+    )
+    return fit_table(table, prepare(table, source), information, options)
+
+
+def wants_means(options: FitOptions) -> bool | None:
+    """Mean structure as asked for; means that are given are fitted, as in lavaan; None: as the text says."""
+    asked = options.get("meanstructure")
+    return True if asked is None and options.get("sample_mean") is not None else asked
+
+
+def default_information(table: ParameterTable, data: Any) -> Information:
+    """Observed for two-level data, expected for one level, as in lavaan, and for moments, which have no other."""
+    return "observed" if table.nlevels == 2 and not isinstance(data, LevelMoments) else "expected"
+
+
+def fit_table(
+    table: ParameterTable, prepared: Prepared, information: Information, options: FitOptions
+) -> Fit:
+    """Fit a parameter table to a prepared sample."""
+    sample = saturated_sample(prepared.statistics)
+    most, tolerance = options.get("max_iterations", 500), options.get("tolerance", 1e-12)
+    estimator, se = options.get("estimator", "ML"), options.get("se", "standard")
+    sampling: Sampling | None = None
+    discrepancy: LevelDiscrepancy | None = None
+    if estimator == "ULS":
+        found, discrepancy, sampling = fit_uls(table, sample, max_iterations=most, tolerance=tolerance)
+        sampling = None if se == "none" else sampling
+    else:
+        found = estimate(table, sample, max_iterations=most, tolerance=tolerance)
+    if se != "none" and discrepancy is None:
+        clusters = prepared.clusters() if information == "first_order" else None
+        sampling = sampling_covariance(
+            found.objective, found.theta, information, found.optimum.active, clusters
+        )
+    problems = find_problems(found.objective, found.optimum, sampling)
+    warn(problems)
+    if not sample.saturated.converged:  # of which there has been a warning
+        problems = (*problems, no_chi_square())
+    data = prepared.data
+    used = Options(
+        estimator=estimator,
+        information=information,
+        se=se,
+        cluster=options.get("cluster") or "",
+        given_as=prepared.given_as,
+        dropped_rows=data.dropped_rows if data else 0,
+        dropped_no_cluster=data.dropped_no_cluster if data else 0,
+        dropped=dict(data.dropped) if data else {},
+    )
+    return Fit(found, sample, sampling, problems, used, discrepancy)
+
+
+def warn(problems: Iterable[Problem], stacklevel: int = 5) -> None:
+    """Warn of every problem once, at the line of the user that many calls up."""
+    for problem in problems:
+        warnings.warn(str(problem), WARNINGS[problem.name], stacklevel=stacklevel)

@@ -1,0 +1,159 @@
+"""What a user may give as a sample, turned into statistics of a model's variables."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from msem.errors import DataError, DataWarning, ModelError, UnsupportedError
+from msem.moments.levelmoments import LevelMoments
+from msem.moments.single import moment_statistics, without_means
+from msem.sample.frames import ClusteredData, clustered_data
+from msem.sample.statistics import cluster_arrays, sample_statistics, simple_statistics
+from msem.sample.sufficient import ClusterArrays, SampleStatistics
+from msem.table.partable import ParameterTable
+
+GIVEN_AS = {
+    "data": "raw data",
+    "moments": "moments with cluster sizes",
+    "moments, N and J only": "moments with N and J only",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A sample as the user gave it.
+
+    Attributes
+    ----------
+    data : data frame, LevelMoments, SampleStatistics or None
+    cluster : str or None
+    cov, mean, nobs, rescale
+        Moments of a single-level sample.
+    """
+
+    data: Any = None
+    cluster: str | None = None
+    cov: pd.DataFrame | None = None
+    mean: pd.Series | Mapping[str, float] | None = None
+    nobs: float | None = None
+    rescale: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Statistics of the variables of a model, and the rows they were made of if there were any."""
+
+    statistics: SampleStatistics
+    data: ClusteredData | None = None
+    given_as: str = "raw data"
+
+    def clusters(self) -> ClusterArrays:
+        """Statistics of the single clusters, or of the rows of a single-level sample.
+
+        Raises
+        ------
+        DataError
+            Without raw data.
+        """
+        if self.data is None:
+            raise DataError(
+                "first-order information needs raw data: moments do not tell one cluster from another; "
+                'use information="observed" or "expected"'
+            )
+        s = self.statistics
+        if s.unit:
+            return cluster_arrays(self.data, s.unit, s.cluster)
+        rows = np.column_stack([self.data.columns[name] for name in s.cluster])
+        if not s.means.any():
+            rows = rows - rows.mean(axis=0)
+        return ClusterArrays(np.ones(len(rows)), rows, np.empty((len(rows), 0)))
+
+
+def prepare(table: ParameterTable, source: Source) -> Prepared:
+    """Statistics of the variables of a model.
+
+    Raises
+    ------
+    ModelError
+        If model and sample do not have the same number of levels.
+    DataError
+        If the sample cannot be used; see `clustered_data`, `sample_statistics` and `LevelMoments`.
+    """
+    prepared = _two_level(table, source) if table.nlevels == 2 else _single_level(table, source)
+    data = prepared.data
+    if data is not None and data.dropped_no_cluster:
+        warnings.warn(
+            f"{data.dropped_no_cluster} rows have no cluster id ({source.cluster}) and were left out",
+            DataWarning,
+            stacklevel=4,
+        )
+    return prepared
+
+
+def _two_level(table: ParameterTable, source: Source) -> Prepared:
+    unit, cluster, nboth = (*table.both, *table.within_only), table.between_only, len(table.both)
+    if source.cov is not None:
+        raise ModelError(
+            "sample_cov is for single-level models; give the matrices of a two-level model as "
+            "msem.LevelMoments(within_cov=..., between_cov=..., nobs=..., nclusters=...)"
+        )
+    given = source.data
+    if given is None:
+        raise DataError("no data: give a data frame with cluster=, or msem.LevelMoments")
+    if isinstance(given, LevelMoments):
+        given.require(unit, (*table.both, *cluster))
+        given = given.expected_statistics
+    if isinstance(given, SampleStatistics):
+        if not given.unit:
+            raise ModelError("the model has two levels but these are statistics of a single-level sample")
+        return Prepared(
+            given.restrict(unit, cluster, nboth), given_as=GIVEN_AS.get(given.source, given.source)
+        )
+    if source.cluster is None:
+        raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
+    data = clustered_data(given, [*unit, *cluster], source.cluster)
+    return Prepared(sample_statistics(data, unit, cluster, nboth), data)
+
+
+def _single_level(table: ParameterTable, source: Source) -> Prepared:
+    names = table.observed(1)
+    if source.cluster is not None:
+        raise UnsupportedError(
+            "cluster= needs a model with 'level: 1' and 'level: 2' blocks; cluster-robust standard errors for "
+            "single-level models are not available in this version"
+        )
+    if isinstance(source.data, LevelMoments):
+        raise ModelError(
+            "the model has one level but LevelMoments have two: add 'level: 1' and 'level: 2' blocks, or give one "
+            "level's matrix as sample_cov="
+        )
+    if source.data is not None and not (source.cov is None and source.mean is None and source.nobs is None):
+        raise DataError("give either data or sample_cov, sample_mean and sample_nobs, not both")
+    if source.cov is not None:
+        if table.meanstructure and source.mean is None:
+            raise DataError(
+                "the model has a mean structure: give sample_mean=, or drop the intercepts from the model"
+            )
+        whole = moment_statistics(source.cov, source.mean, source.nobs, rescale=source.rescale)
+        absent = [name for name in names if name not in whole.cluster]
+        if absent:
+            raise DataError(f"sample_cov has no variable {absent[0]!r}; it has {', '.join(whole.cluster)}")
+        prepared = Prepared(whole.restrict((), names, 0), given_as="sample covariance matrix")
+    elif isinstance(source.data, SampleStatistics):
+        prepared = Prepared(
+            source.data.restrict((), names, 0), given_as=GIVEN_AS.get(source.data.source, "statistics")
+        )
+    elif source.data is None:
+        raise DataError("no data: give a data frame, or sample_cov= with sample_nobs=")
+    else:
+        data = clustered_data(source.data, list(names), None)
+        prepared = Prepared(simple_statistics(data, names), data)
+    if table.meanstructure:
+        return prepared
+    return Prepared(without_means(prepared.statistics), prepared.data, prepared.given_as)

@@ -1,0 +1,1 @@
+"""Sampling covariance, checks of a solution, discrepancy tests, fit measures, standardization."""

@@ -1,0 +1,1 @@
+"""Model text: expressions, grammar and statements with positions."""

@@ -1,0 +1,1 @@
+"""Level-specific moments: saturated estimates, their information, published matrices."""

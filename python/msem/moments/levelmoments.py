@@ -1,0 +1,373 @@
+"""Level-specific moments: what a two-level analysis can be published as, and started from without raw data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.errors import DataError
+from msem.moments.checks import (
+    matching_names,
+    named_acov,
+    named_means,
+    require_possible,
+    sample_sizes,
+    scaled_inverse,
+)
+from msem.moments.covariance import require_covariance
+from msem.moments.gamma import moment_names, saturated_information, unvech, vech
+from msem.sample.screening import require_enough
+from msem.sample.statistics import expected_statistics
+from msem.sample.sufficient import SampleStatistics
+
+Floats = NDArray[np.float64]
+FORMAT = "msem level moments 1"
+
+__all__ = ["LevelMoment", "LevelMoments"]
+
+
+@dataclass(frozen=True, eq=False)
+class LevelMoment:
+    """Covariance matrix and means of one level.
+
+    Attributes
+    ----------
+    cov : DataFrame
+    mean : Series
+        At the within level 0 for variables that are at both levels.
+    """
+
+    cov: pd.DataFrame
+    mean: pd.Series
+
+
+@dataclass(frozen=True, eq=False)
+class LevelMoments:
+    """Within and between covariance matrices with the sample sizes they come from.
+
+    Parameters
+    ----------
+    within_cov, between_cov : DataFrame
+        Covariance matrices with variable names on both axes. A variable in both is at both levels. They are
+        taken to be maximum likelihood (saturated) estimates and used as given, without any rescaling; the
+        between one need not be positive definite.
+    between_mean : Series, mapping or None
+        Means of the between-level variables. None: all 0, for models whose mean structure is saturated.
+    nobs, nclusters : int
+        Units N and clusters J; both follow from `cluster_sizes` if that is given.
+    within_mean : Series, mapping or None
+        Means of the within-only variables. None: 0. Those of variables at both levels are added to
+        `between_mean`: only the sum is identified.
+    cluster_sizes : sequence of int, mapping from size to count, or None
+        Sizes of the clusters: one for every cluster, or how many clusters have each. None: all of size N / J, an
+        approximation unless the data are balanced.
+    known_acov : DataFrame or None
+        Gamma, the asymptotic covariance matrix of the moments, if it is known, named as in `moment_names`. It
+        takes precedence over the one computed from the matrices and cluster sizes; see `acov`.
+
+    Raises
+    ------
+    DataError
+        If a matrix is not square, not symmetric, wrongly named or (within) not positive definite, or the sample
+        sizes contradict each other.
+    """
+
+    within_cov: pd.DataFrame
+    between_cov: pd.DataFrame
+    between_mean: pd.Series | Mapping[str, float] | None = None
+    nobs: float = np.nan
+    nclusters: float = np.nan
+    within_mean: pd.Series | Mapping[str, float] | None = None
+    cluster_sizes: Sequence[int] | Mapping[int, int] | None = None
+    known_acov: pd.DataFrame | None = field(default=None, repr=False)
+    llf: float = field(default=np.nan, repr=False)
+    data: SampleStatistics | None = field(default=None, repr=False)
+    iterations: int = field(default=0, repr=False)
+
+    def __post_init__(self) -> None:
+        within = require_covariance(self.within_cov, "within_cov", positive_definite=True)
+        between = require_covariance(self.between_cov, "between_cov", positive_definite=False)
+        both = [name for name in within.columns if name in between.columns]
+        unit = [*both, *(name for name in within.columns if name not in both)]
+        cluster = [name for name in between.columns if name not in both]
+        second = [*both, *cluster]
+        sizes, nobs, nclusters = sample_sizes(self.cluster_sizes, self.nobs, self.nclusters)
+        store = object.__setattr__
+        store(self, "nobs", nobs)
+        store(self, "nclusters", nclusters)
+        store(self, "within_cov", within.loc[unit, unit])
+        store(self, "between_cov", between.loc[second, second])
+        within_mean = named_means(self.within_mean, unit, "within_mean")
+        between_mean = named_means(self.between_mean, second, "between_mean")
+        between_mean[both] += within_mean[both]  # only their sum is identified
+        within_mean[both] = 0.0
+        store(self, "within_mean", within_mean)
+        store(self, "between_mean", between_mean)
+        store(self, "cluster_sizes", sizes)
+        require_enough(round(nobs), round(nclusters), len(unit), len(second))
+        if self.known_acov is not None:
+            store(self, "known_acov", named_acov(self.known_acov, self.moment_names))
+
+    @property
+    def within(self) -> LevelMoment:
+        """Within-level moments."""
+        return LevelMoment(self.within_cov.copy(), pd.Series(self.within_mean).copy())
+
+    @property
+    def between(self) -> LevelMoment:
+        """Between-level moments."""
+        return LevelMoment(self.between_cov.copy(), pd.Series(self.between_mean).copy())
+
+    @property
+    def both(self) -> tuple[str, ...]:
+        """Variables at both levels."""
+        return tuple(name for name in self.within_cov.columns if name in self.between_cov.columns)
+
+    @property
+    def exact_sizes(self) -> bool:
+        """Whether the sizes of the clusters are known, rather than only N and J."""
+        return self.cluster_sizes is not None
+
+    @property
+    def between_eigenvalues(self) -> Floats:
+        """Eigenvalues of the between covariance matrix in the metric of correlations, ascending."""
+        cov = self.between_cov.to_numpy()
+        scale = np.sqrt(np.abs(np.diag(cov)))
+        scale[scale == 0] = 1.0
+        return np.linalg.eigvalsh(cov / np.outer(scale, scale))
+
+    @property
+    def icc(self) -> pd.Series:
+        """Intraclass correlations of the variables at both levels: between over total variance."""
+        within, between = np.diag(self.within_cov), np.diag(self.between_cov)
+        n = len(self.both)
+        return pd.Series(between[:n] / (within[:n] + between[:n]), index=list(self.both), name="icc")
+
+    @cached_property
+    def statistics(self) -> SampleStatistics:
+        """Sufficient statistics: those of the data if known, else those that the moments imply."""
+        return self.expected_statistics if self.data is None else self.data
+
+    @cached_property
+    def expected_statistics(self) -> SampleStatistics:
+        """Sufficient statistics that the moments imply (Kullback-Leibler projection)."""
+        table = self._sizes
+        n = len(self.both)
+        require_possible(self.within_cov.to_numpy(), self.between_cov.to_numpy(), n, max(table))
+        means = np.concatenate([self.between.mean[:n], self.within.mean[n:], self.between.mean[n:]])
+        return expected_statistics(
+            self.within_cov.to_numpy(),
+            self.between_cov.to_numpy(),
+            means,
+            list(table),
+            list(table.values()),
+            tuple(self.within_cov.columns),
+            tuple(self.between_cov.columns[n:]),
+            n,
+            source="moments" if self.exact_sizes else "moments, N and J only",
+        )
+
+    @property
+    def _sizes(self) -> Mapping[float, float]:
+        if isinstance(self.cluster_sizes, Mapping):
+            return {float(n): float(j) for n, j in sorted(self.cluster_sizes.items())}
+        return {self.nobs / self.nclusters: float(self.nclusters)}
+
+    @property
+    def moment_names(self) -> list[str]:
+        """Names of the moments in the order of `vector` and `gamma`."""
+        return moment_names(self.expected_statistics)
+
+    @property
+    def vector(self) -> pd.Series:
+        """All moments as one vector."""
+        n = len(self.both)
+        values = np.concatenate(
+            [
+                vech(self.within_cov.to_numpy()),
+                vech(self.between_cov.to_numpy()),
+                self.between.mean[:n],
+                self.within.mean[n:],
+                self.between.mean[n:],
+            ]
+        )
+        return pd.Series(values, index=self.moment_names)
+
+    def icc_table(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
+        """Intraclass correlations with delta-method standard errors: columns icc, se."""
+        names, n = self.moment_names, len(self.both)
+        gamma = self.gamma(kind).to_numpy()
+        at = {name: i for i, name in enumerate(names)}
+        icc = self.icc
+        total = np.diag(self.within_cov)[:n] + np.diag(self.between_cov)[:n]
+        se = []
+        for k, name in enumerate(self.both):
+            pair = [at[f"{name}~~{name}"], at[f"{name}~~{name}.l2"]]
+            slope = np.array([-icc.iloc[k], 1 - icc.iloc[k]]) / total[k]
+            se.append(float(np.sqrt(slope @ gamma[np.ix_(pair, pair)] @ slope)))
+        return pd.DataFrame({"icc": icc, "se": se}, index=list(self.both))
+
+    def restrict(self, within: Sequence[str], between: Sequence[str]) -> LevelMoments:
+        """Moments of some of the variables of each level, with their part of Gamma if it is known.
+
+        Raises
+        ------
+        DataError
+            If a variable is not among those of a level, or is at both levels and wanted at one only.
+        """
+        self.require(within, between)
+        within, between = list(within), list(between)
+        torn = [name for name in self.both if (name in within) != (name in between)]
+        if torn:
+            raise DataError(
+                f"{', '.join(torn)} must stay at both levels or leave both: one level's part has another meaning alone"
+            )
+        if within == list(self.within_cov.columns) and between == list(self.between_cov.columns):
+            return self
+        both = [name for name in within if name in between]
+        only = [name for name in between if name not in both]
+        data = None if self.data is None else self.data.restrict(within, only, len(both))
+        part = replace(
+            self,
+            within_cov=self.within_cov.loc[within, within],
+            between_cov=self.between_cov.loc[between, between],
+            within_mean=self.within.mean[within],
+            between_mean=self.between.mean[between],
+            known_acov=None,
+            llf=np.nan,
+            data=data,
+        )
+        if self.known_acov is None:
+            return part
+        names = matching_names(part.moment_names, self.moment_names)
+        return replace(part, known_acov=self.known_acov.loc[names, names])
+
+    def require(self, within: Sequence[str], between: Sequence[str]) -> None:
+        """Refuse variables that a level does not have.
+
+        Raises
+        ------
+        DataError
+            Naming them.
+        """
+        for level, wanted, cov in (
+            ("within", within, self.within_cov),
+            ("between", between, self.between_cov),
+        ):
+            absent = [name for name in wanted if name not in cov.columns]
+            if absent:
+                raise DataError(
+                    f"the {level} covariance matrix has no {', '.join(absent)}; it has {', '.join(cov.columns)}"
+                )
+
+    def information(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
+        """Information about the moments: their joint saturated likelihood's, or the inverse of `known_acov`.
+
+        With raw data, or the cluster-size table, the sizes enter exactly. Matrices without data have no observed
+        information of their own; theirs is the expected one.
+        """
+        names = self.moment_names
+        if self.known_acov is not None:
+            matrix = scaled_inverse(self.known_acov.to_numpy())
+        else:
+            matrix = saturated_information(self.vector.to_numpy(), self.statistics, kind)
+        if not matrix.size:
+            raise DataError(
+                f"the {kind} information about the moments cannot be computed: the between covariance matrix is at "
+                "the boundary of what the cluster sizes allow"
+            )
+        return pd.DataFrame(matrix, index=names, columns=names)
+
+    def gamma(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
+        """Asymptotic covariance matrix of the moments: `known_acov`, or the inverse of `information`."""
+        if self.known_acov is not None:
+            return self.known_acov
+        information = self.information(kind)
+        inverse = scaled_inverse(information.to_numpy())
+        return pd.DataFrame(inverse, index=information.index, columns=information.columns)
+
+    @cached_property
+    def acov(self) -> pd.DataFrame:
+        """Asymptotic (sampling) covariance matrix of the moments, named as in `moment_names`.
+
+        The known one if there is one, else from the observed information. ``.l2`` marks the between level.
+        """
+        return self.gamma()
+
+    def with_acov(self, kind: Literal["observed", "expected"] = "observed") -> LevelMoments:
+        """The same moments carrying their Gamma, as `save` stores them."""
+        return self if self.known_acov is not None else replace(self, known_acov=self.gamma(kind))
+
+    def save(self, path: str | Path) -> None:
+        """Write the moments, sample sizes and Gamma as JSON; raw data or cluster means are not in it."""
+        Path(path).write_text(json.dumps(_to_json(self.with_acov())), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> LevelMoments:
+        """Read moments written by `save`.
+
+        Raises
+        ------
+        DataError
+            If the file is not one.
+        """
+        try:
+            return _from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} is not a file of level moments written by msem: {error}") from error
+
+
+def _to_json(moments: LevelMoments) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "nobs": moments.nobs,
+        "nclusters": moments.nclusters,
+        "cluster_sizes": None if not moments.exact_sizes else [list(x) for x in moments._sizes.items()],
+        "within": {
+            "names": list(moments.within_cov.columns),
+            "cov": vech(moments.within_cov.to_numpy()).tolist(),
+        },
+        "between": {
+            "names": list(moments.between_cov.columns),
+            "cov": vech(moments.between_cov.to_numpy()).tolist(),
+        },
+        "within_mean": moments.within.mean.tolist(),
+        "between_mean": moments.between.mean.tolist(),
+        "llf": None if np.isnan(moments.llf) else moments.llf,
+        "acov": vech(moments.acov.to_numpy()).tolist(),
+    }
+
+
+def _from_json(stored: dict[str, Any]) -> LevelMoments:
+    if stored.get("format") != FORMAT:
+        raise KeyError(f"format is {stored.get('format')!r}, expected {FORMAT!r}")
+
+    def matrix(part: dict[str, Any]) -> pd.DataFrame:
+        names = list(part["names"])
+        return pd.DataFrame(
+            unvech(np.array(part["cov"], dtype=float), len(names)), index=names, columns=names
+        )
+
+    within, between = matrix(stored["within"]), matrix(stored["between"])
+    sizes = stored["cluster_sizes"]
+    moments = LevelMoments(
+        within,
+        between,
+        dict(zip(between.columns, stored["between_mean"], strict=True)),
+        nobs=stored["nobs"],
+        nclusters=stored["nclusters"],
+        within_mean=dict(zip(within.columns, stored["within_mean"], strict=True)),
+        cluster_sizes=None if sizes is None else {int(n): int(j) for n, j in sizes},
+        llf=np.nan if stored["llf"] is None else stored["llf"],
+    )
+    names = moments.moment_names
+    acov = unvech(np.array(stored["acov"], dtype=float), len(names))
+    return replace(moments, known_acov=pd.DataFrame(acov, index=names, columns=names))

@@ -1,0 +1,1 @@
+"""Tables and summaries as data frames, text and HTML."""

@@ -1,0 +1,138 @@
+"""Data frames of estimates and printed matrices, from plain arrays and names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.distributions import normal_halfwidth, normal_pvalue
+
+if TYPE_CHECKING:
+    from msem.table.partable import Parameter
+
+Array = NDArray[np.float64]
+KEY = ("level", "lhs", "op", "rhs")
+
+
+def estimates_frame(
+    rows: Sequence[Parameter],
+    est: Array,
+    se: Array,
+    *,
+    ci_level: float = 0.95,
+    extra: Mapping[str, Array] | None = None,
+) -> pd.DataFrame:
+    """Tabulate estimates with Wald tests and confidence intervals.
+
+    Parameters
+    ----------
+    rows : sequence of Parameter
+        Rows of the parameter table.
+    est, se : array of shape (rows,)
+        Value and standard error of every row. The standard error is 0 for rows that are not estimated and
+        nan for estimates whose standard error could not be computed.
+    ci_level : float
+        Level of the confidence intervals.
+    extra : mapping of str to array of shape (rows,), optional
+        Further columns, such as `se_naive`, `std_lv` or `std_all`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper and the extra ones.
+        z and pvalue are nan where the standard error is 0 or nan; an interval of a row that is not estimated
+        is the value itself.
+    """
+    est, se = np.asarray(est, dtype=float), np.asarray(se, dtype=float)
+    z = np.full(len(est), np.nan)
+    np.divide(est, se, out=z, where=se > 0)
+    half = normal_halfwidth(ci_level) * se
+    names = {
+        name: [getattr(row, name) for row in rows] for name in ("lhs", "op", "rhs", "level", "group", "label")
+    }
+    numbers = {
+        "est": est,
+        "se": se,
+        "z": z,
+        "pvalue": normal_pvalue(z),
+        "ci_lower": est - half,
+        "ci_upper": est + half,
+    }
+    return pd.DataFrame(names | numbers | dict(extra or {}))
+
+
+def hidden_rows(rows: Sequence[Parameter], est: Array) -> NDArray[np.bool_]:
+    """Find the rows that a printed summary leaves out, as lavaan does.
+
+    These are the moments of fixed covariates, and intercepts that are 0 because nobody asked for them.
+    """
+    return np.array(
+        [
+            row.exo or (row.op == "~1" and row.free == 0 and not row.user and value == 0)
+            for row, value in zip(rows, est, strict=True)
+        ],
+        dtype=bool,
+    )
+
+
+def comparison_frame(
+    estimates: Mapping[str, pd.DataFrame],
+    columns: Sequence[str] = ("est", "se"),
+    ops: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Put the estimates of several fits side by side.
+
+    Parameters
+    ----------
+    estimates : mapping of str to pandas.DataFrame
+        Frames as made by `estimates_frame`, by the name of the fit.
+    columns : sequence of str
+        What to show of each fit.
+    ops : collection of str, optional
+        Keep only rows with these operators, such as ``{"=~", "~"}``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by level, lhs, op and rhs (and group, when there is more than one), in order of first
+        appearance; the columns are pairs (fit, column). nan where a fit does not have the row.
+    """
+    several = any((frame["group"] != 1).any() for frame in estimates.values())
+    key = [*KEY[:1], "group", *KEY[1:]] if several else list(KEY)
+    chosen = {
+        name: (frame if ops is None else frame[frame["op"].isin(list(ops))]).set_index(key)[list(columns)]
+        for name, frame in estimates.items()
+    }
+    index = pd.MultiIndex.from_tuples(
+        dict.fromkeys(row for frame in chosen.values() for row in frame.index), names=key
+    )
+    aligned = {name: frame.reindex(index) for name, frame in chosen.items()}
+    return pd.concat(aligned, axis=1, names=["fit", "column"])
+
+
+def format_matrix(matrix: pd.DataFrame, digits: int = 3) -> str:
+    """Print the lower triangle of a symmetric matrix, columns of one width, room for a sign everywhere.
+
+    Parameters
+    ----------
+    matrix : pandas.DataFrame
+        Symmetric, with the names of the variables as index and columns.
+    digits : int
+        Decimals.
+    """
+    names = [str(name) for name in matrix.columns]
+    cells = [
+        [f"{value:.{digits}f}" for value in row[: k + 1]]
+        for k, row in enumerate(matrix.to_numpy(dtype=float))
+    ]
+    widest = max((len(cell.lstrip("-")) + 1 for row in cells for cell in row), default=0)
+    width = max([widest, *map(len, names)]) + 1
+    first = max(map(len, names), default=0)
+    lines = [" " * first + "".join(f"{name:>{width}}" for name in names)]
+    for name, row in zip(names, cells, strict=True):
+        lines.append(f"{name:<{first}}" + "".join(f"{cell:>{width}}" for cell in row))
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Data frames and the sufficient statistics of a sample."""

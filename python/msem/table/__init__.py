@@ -1,0 +1,1 @@
+"""Parameter table: lavaan's defaults, shared parameters, saturated and baseline models."""

@@ -1,0 +1,231 @@
+"""Which block of a model text is which level, and what this version refuses to estimate."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msem.errors import ModelError, UnsupportedError
+from msem.language.expressions import Expression, Name, evaluate, is_constant, names_in
+from msem.language.syntax import Block, Constraint, ModelSyntax, Position, Statement
+
+WITHIN: Final = 1
+BETWEEN: Final = 2
+_KNOWN: Final = {"within": WITHIN, "between": BETWEEN, "1": WITHIN, "2": BETWEEN}
+
+_OPERATORS: Final = {
+    "<~": "composites (<~) are not available in this version; use a latent variable (=~) or compute the "
+    "composite as a column of the data",
+    "|": "thresholds (|) of ordered variables are not available in this version; all variables are "
+    "continuous",
+    "~*~": "scaling factors (~*~) of ordered variables are not available in this version; all variables are "
+    "continuous",
+}
+_MODIFIERS: Final = {
+    "rv": "random slopes, rv(), are not available in this version",
+    "efa": "exploratory blocks, efa(), are not available in this version; fix enough loadings for a "
+    "confirmatory model",
+}
+
+
+def refuse_unsupported(syntax: ModelSyntax, *, allow_defined: bool = False) -> None:
+    """Refuse, by name and place, what the language has and this version does not estimate.
+
+    Parameters
+    ----------
+    syntax : ModelSyntax
+        Model to look through.
+    allow_defined : bool
+        Ignore defined parameters (``:=``) in place of refusing them.
+
+    Raises
+    ------
+    UnsupportedError
+        At the first feature that is not available; the message gives the remedy.
+    """
+    for block in syntax.blocks:
+        _refuse_block(syntax, block)
+    latent = {s.lhs for s in syntax.statements if s.op == "=~"}
+    for statement in syntax.statements:
+        _refuse_statement(syntax, statement, latent)
+    defined = {c.lhs.name for c in syntax.constraints if c.op == ":=" and isinstance(c.lhs, Name)}
+    for constraint in syntax.constraints:
+        if constraint.op == ":=" and allow_defined:
+            continue
+        _refuse_constraint(syntax, constraint, defined)
+
+
+def _refuse_block(syntax: ModelSyntax, block: Block) -> None:
+    if block.group is not None:
+        message = "models for several groups are not available in this version; fit each group on its own"
+        raise UnsupportedError(syntax.locate(block.at, message))
+    if block.block is not None:
+        message = "'block:' is not available in this version; write 'level: 1' and 'level: 2' for the levels"
+        raise UnsupportedError(syntax.locate(block.at, message))
+
+
+def _refuse_statement(syntax: ModelSyntax, statement: Statement, latent: set[str]) -> None:
+    if statement.op in _OPERATORS:
+        raise UnsupportedError(syntax.locate(statement.at, _OPERATORS[statement.op]))
+    for modifier in statement.modifiers:
+        if modifier.kind in _MODIFIERS:
+            raise UnsupportedError(syntax.locate(modifier.at, _MODIFIERS[modifier.kind]))
+        if len(modifier.values) > 1:
+            message = "c() gives one value for each group, and a model of one group has one value"
+            raise UnsupportedError(syntax.locate(modifier.at, message))
+    for name in (statement.lhs, statement.rhs):
+        if ":" in name:
+            _refuse_interaction(syntax, statement.at, name, latent)
+
+
+def _refuse_interaction(syntax: ModelSyntax, at: Position, name: str, latent: set[str]) -> None:
+    parts = name.split(":")
+    among = [part for part in parts if part in latent]
+    if among:
+        message = f"interactions of latent variables ('{name}'; '{among[0]}' is latent) are not available"
+    else:
+        column = "_".join(parts)
+        message = (
+            f"the interaction '{name}' is not computed from the data; add the product as a column, "
+            f"such as {column} = {' * '.join(parts)}, and write '{column}' in the model"
+        )
+    raise UnsupportedError(syntax.locate(at, message))
+
+
+def _refuse_constraint(syntax: ModelSyntax, constraint: Constraint, defined: set[str]) -> None:
+    bound = simple_bound(constraint)
+    if bound is not None and bound[0] not in defined:
+        return
+    if constraint.op == ":=":
+        reason = (
+            "defined parameters (:=) are not available in this version; compute them from the estimates and "
+            "their covariance matrix"
+        )
+    elif constraint.op == "==":
+        reason = (
+            "equality constraints (==) are not available in this version; parameters with the same label are "
+            "equal, and '2*y1' fixes one at 2"
+        )
+    else:
+        reason = (
+            f"'{constraint.op}' is available between a label and a number only, as in 'a > 0'; constraints "
+            "on functions of parameters are not available in this version"
+        )
+    raise UnsupportedError(syntax.locate(constraint.at, f"'{constraint.text}': {reason}"))
+
+
+def simple_bound(constraint: Constraint) -> tuple[str, float, float] | None:
+    """Label, lower and upper bound if the constraint is a box bound of one parameter, else None."""
+    if constraint.op not in ("<", ">"):
+        return None
+    label = _label(constraint.lhs) or _label(constraint.rhs)
+    other = constraint.rhs if _label(constraint.lhs) else constraint.lhs
+    if label is None or not _is_number(other):
+        return None
+    value = evaluate(other)
+    is_lower = (constraint.op == ">") == (other is constraint.rhs)
+    return (label, value, float("inf")) if is_lower else (label, float("-inf"), value)
+
+
+def _label(node: Expression) -> str | None:
+    return node.name if isinstance(node, Name) and node.name not in ("Inf", "NA") else None
+
+
+def _is_number(node: Expression) -> bool:
+    return is_constant(node) or (isinstance(node, Name) and node.name == "Inf")
+
+
+def level_blocks(syntax: ModelSyntax) -> dict[int, int]:
+    """Say which level each block of the text describes.
+
+    ``within``, ``between``, 1 and 2 mean what they say, in any order and any case; other names are taken
+    in order of appearance for the levels that are left.
+
+    Returns
+    -------
+    dict
+        Block index to level: 1 (within) or 2 (between). A model without levels has level 1 only.
+
+    Raises
+    ------
+    ModelError
+        When there is one level only, a level is given twice or is empty, or formulas stand before the
+        first header.
+    UnsupportedError
+        When there are more than two levels.
+    """
+    blocks = syntax.blocks
+    if all(block.level is None for block in blocks):
+        return dict.fromkeys(range(len(blocks)), WITHIN)
+    for block in blocks:
+        if block.level is None:
+            at = next(s.at for s in syntax.statements if blocks[s.block] is block)
+            message = "this formula stands before the first 'level:' header; put it under a level"
+            raise ModelError(syntax.locate(at, message))
+    levels = _assign_levels(syntax)
+    _check_filled(syntax, levels)
+    return levels
+
+
+def _assign_levels(syntax: ModelSyntax) -> dict[int, int]:
+    names = [(block.level or "").casefold() for block in syntax.blocks]
+    for block, name in zip(syntax.blocks, names, strict=True):
+        if name not in _KNOWN and name.lstrip("-").isdigit():
+            message = (
+                f"level {block.level}: there are levels 1 (within) and 2 (between); three-level models are "
+                "not available in this version"
+            )
+            raise UnsupportedError(syntax.locate(block.at, message))
+    taken: dict[str, int] = {name: _KNOWN[name] for name in names if name in _KNOWN}
+    left = [level for level in (WITHIN, BETWEEN) if level not in taken.values()]
+    for block, name in zip(syntax.blocks, names, strict=True):
+        if name in taken:
+            continue
+        if not left:
+            message = (
+                f"'level: {block.level}' is a third level; three-level models are not available in this "
+                "version"
+            )
+            raise UnsupportedError(syntax.locate(block.at, message))
+        taken[name] = left.pop(0)
+    return {index: taken[name] for index, name in enumerate(names)}
+
+
+def _check_filled(syntax: ModelSyntax, levels: dict[int, int]) -> None:
+    first: dict[int, Block] = {}
+    filled = {statement.block for statement in syntax.statements}
+    for index, block in enumerate(syntax.blocks):
+        before = first.setdefault(levels[index], block)
+        if before is not block:
+            message = (
+                f"'level: {block.level}' is given a second time; it was given first on line "
+                f"{before.at.line} ('level: {before.level}'); put the formulas of a level under one header"
+            )
+            raise ModelError(syntax.locate(block.at, message))
+        if index not in filled:
+            message = (
+                f"'level: {block.level}' has no formula; a level without structure is written with variances "
+                "and covariances, such as 'y1 ~~ y1 + y2'"
+            )
+            raise ModelError(syntax.locate(block.at, message))
+    if len(first) == 1:
+        (block,) = first.values()
+        other = "level: 2" if WITHIN in first else "level: 1"
+        message = f"the model has one level only ('level: {block.level}'); add the formulas of '{other}'"
+        raise ModelError(syntax.locate(block.at, message))
+
+
+def check_labels(syntax: ModelSyntax, labels: set[str]) -> None:
+    """Refuse bounds on labels that no parameter carries.
+
+    Raises
+    ------
+    ModelError
+        Naming the label and its place.
+    """
+    for constraint in syntax.constraints:
+        bound = simple_bound(constraint)
+        if bound is not None and bound[0] not in labels:
+            known = ", ".join(sorted(labels)) or "none"
+            message = f"no parameter is labelled '{bound[0]}'; labels of this model: {known}"
+            name = next(n for side in (constraint.lhs, constraint.rhs) for n in names_in(side))
+            raise ModelError(syntax.locate(name.at, message))
