@@ -50,7 +50,26 @@ class FitOptions(TypedDict, total=False):
     tolerance: float
 
 
-def sem(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
+def sem(
+    model: str,
+    data: Any = None,
+    *,
+    cluster: str | None = None,
+    sample_cov: pd.DataFrame | None = None,
+    sample_mean: pd.Series | Mapping[str, float] | None = None,
+    sample_nobs: float | None = None,
+    sample_cov_rescale: bool = True,
+    fixed_x: bool = True,
+    std_lv: bool = False,
+    orthogonal: bool = False,
+    meanstructure: bool | None = None,
+    estimator: Estimator = "ML",
+    information: Information | None = None,
+    se: StandardErrors = "standard",
+    max_iterations: int = 500,
+    tolerance: float = 1e-12,
+    **unknown: object,
+) -> Fit:
     """Fit a structural equation model by maximum likelihood.
 
     Parameters
@@ -106,6 +125,23 @@ def sem(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
     ConvergenceWarning, IdentificationWarning, ImproperSolutionWarning
         If `Fit.status` is not "ok".
     """
+    require_known("sem", unknown)
+    options = FitOptions(
+        cluster=cluster,
+        sample_cov=sample_cov,
+        sample_mean=sample_mean,
+        sample_nobs=sample_nobs,
+        sample_cov_rescale=sample_cov_rescale,
+        fixed_x=fixed_x,
+        std_lv=std_lv,
+        orthogonal=orthogonal,
+        meanstructure=meanstructure,
+        estimator=estimator,
+        information=information,
+        se=se,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+    )
     return _fit("sem", model, data, options)
 
 
@@ -123,12 +159,8 @@ def growth(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
 
 
 def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
-    given = dict(options)
-    unknown = [name for name in given if name not in FitOptions.__annotations__]
-    if unknown:
-        known = ", ".join(FitOptions.__annotations__)
-        raise TypeError(f"{fun}() has no option {unknown[0]!r}; it has: {known}")
-    require_settings(given)
+    require_known(fun, options)
+    require_settings(options)
     table = parameter_table(
         parse(model),
         fun=fun,
@@ -155,6 +187,14 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         options.get("sample_cov_rescale", True),
     )
     return fit_table(table, prepare(table, source), information, options)
+
+
+def require_known(fun: Fun, options: Mapping[str, object]) -> None:
+    """Refuse options that are misspelt, or that are lavaan's but not ours."""
+    unknown = [name for name in options if name not in FitOptions.__annotations__]
+    if unknown:
+        known = ", ".join(FitOptions.__annotations__)
+        raise TypeError(f"{fun}() has no option {unknown[0]!r}; it has: {known}")
 
 
 def wants_means(options: FitOptions) -> bool | None:
