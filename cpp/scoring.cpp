@@ -136,7 +136,7 @@ class Scorer {
   Stop iterate(Optimum& out) {
     double damping = 0;
     last_ = 1e300;
-    bool slow = false;
+    bool slow = false, near = false;
     for (int count = 0; count < options_.max_iterations; ++count) {
       expected_.resize(0, 0);
       bool moved = false;
@@ -144,8 +144,7 @@ class Scorer {
       while (!moved) {
         Vector delta;
         bool newton = false;
-        const bool solved =
-            step(out.theta, damping, slow && last_ < kNewtonBelow && damping == 0, delta, newton);
+        const bool solved = step(out.theta, damping, slow && near && damping == 0, delta, newton);
         if (solved) {
           const Vector straight = clip(out.theta + delta) - out.theta;
           const Vector next = objective_.settle(out.theta, straight, intercepts_);
@@ -172,6 +171,7 @@ class Scorer {
       }
       slow = slow || (last_ < kNewtonBelow && decrement > kSlow * last_);
       last_ = damping == 0 ? decrement : 1e300;
+      near = decrement < kNewtonBelow;
       damping = damping < 5e-3 ? 0 : 0.1 * damping;
     }
     return Stop::kMaxIterations;

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.testing import assert_allclose
 from scipy.stats import norm
 
 import msem
-from msem.errors import DataError
+from msem.errors import DataError, IdentificationWarning
 from oracle import frame, simulate
 
 STORED = json.loads((Path(__file__).parent / "data" / "lavaan_demo.json").read_text(encoding="utf-8"))[
@@ -129,7 +130,7 @@ def test_attributes(fit: msem.Fit, demo: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_confidence_intervals(fit: msem.Fit, level: float) -> None:
-    interval = fit.conf_int(level)
+    interval = fit.conf_int(level=level)
     half = norm.ppf(0.5 + level / 2) * fit.bse
     np.testing.assert_allclose(interval["ci_lower"], fit.params - half)
     np.testing.assert_allclose(interval["ci_upper"], fit.params + half)
@@ -326,3 +327,26 @@ def test_orthogonal_and_unit_variance(demo: pd.DataFrame) -> None:
     unit = msem.cfa(text, demo, cluster="cluster", std_lv=True)
     assert {"fw1=~y1", "fb2=~y4.l2"} <= set(unit.params.index)
     assert not {"fw1~~fw1", "fb2~~fb2.l2"} & set(unit.params.index)
+
+
+def test_intervals_name_their_level(fit: msem.Fit) -> None:
+    with pytest.raises(TypeError):
+        fit.conf_int(0.05)  # type: ignore[misc]
+    for level in (95, 0.0, 1.0, 1.5):
+        with pytest.raises(ValueError, match="level is the coverage"):
+            fit.conf_int(level=level)
+
+
+def test_p_values(fit: msem.Fit) -> None:
+    table = fit.estimates().query("se > 0")
+    assert_allclose(fit.tvalues, table["z"])
+    assert_allclose(fit.pvalues, table["pvalue"])
+
+
+def test_identification_is_checked_without_standard_errors(demo: pd.DataFrame) -> None:
+    model = "level: 1\n y1 ~~ y2\nlevel: 2\n fb =~ y1 + y2"
+    with pytest.warns(IdentificationWarning):
+        fit = msem.sem(model, demo, cluster="cluster", se="none")
+    assert (fit.status, fit.df) == ("unidentified", -1)
+    assert fit.fit_measures()[["chisq", "pvalue", "cfi", "tli", "rmsea"]].isna().all()
+    assert fit.bse.isna().all()

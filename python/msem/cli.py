@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -47,6 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", MsemWarning)
             status: int = arguments.run(arguments)
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except FileNotFoundError as error:
+        print(f"msem: there is no file {error.filename}", file=sys.stderr)
+        return 1
     except (MsemError, OSError) as error:
         print(f"msem: {error}", file=sys.stderr)
         return 1
@@ -84,9 +92,10 @@ def run_fit(arguments: argparse.Namespace) -> int:
         fixed_x=not arguments.random_x,
         std_lv=arguments.std_lv,
     )
-    print(fit.summary(fit_measures=True, standardized=arguments.standardized))
     if arguments.out is not None:
         fit.estimates(standardized=True).to_csv(arguments.out, index=False)
+    print(fit.summary(fit_measures=True, standardized=arguments.standardized))
+    if arguments.out is not None:
         print(f"\nestimates written to {arguments.out}")
     return 0 if fit.converged else 1
 

@@ -26,7 +26,17 @@ def normal_pvalue(z: ArrayLike) -> NDArray[np.float64]:
 
 
 def normal_halfwidth(level: float) -> float:
-    """Half the width of a central interval of the standard normal distribution."""
+    """Half the width of a central interval of the standard normal distribution.
+
+    Raises
+    ------
+    ValueError
+        If the level is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(
+            f"level is the coverage of the interval, between 0 and 1, such as 0.95, not {level!r}"
+        )
     return NormalDist().inv_cdf((1 + level) / 2)
 
 

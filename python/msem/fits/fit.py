@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.distributions import normal_halfwidth
+from msem.distributions import normal_halfwidth, normal_pvalue
 from msem.estimation.estimate import Estimate, Sample, estimate
 from msem.estimation.objective import ImpliedMoments, Objective
 from msem.fits.measures import least_squares_measures, measure_inputs
@@ -120,7 +120,17 @@ class Fit:
         variance = self.sampling.vcov.diagonal()
         return np.sqrt(np.where(variance >= 0, variance, np.nan))
 
-    def conf_int(self, level: float = 0.95) -> pd.DataFrame:
+    @property
+    def tvalues(self) -> pd.Series:
+        """Estimates over standard errors, standard normal in large samples."""
+        return (self.params / self.bse).rename("z")
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided p-values of `tvalues`."""
+        return pd.Series(normal_pvalue(self.tvalues), index=list(self.table.names()), name="pvalue")
+
+    def conf_int(self, *, level: float = 0.95) -> pd.DataFrame:
         """Wald confidence intervals of `params`, columns ci_lower and ci_upper."""
         half = normal_halfwidth(level) * self.bse
         return pd.DataFrame({"ci_lower": self.params - half, "ci_upper": self.params + half})

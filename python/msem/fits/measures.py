@@ -93,6 +93,7 @@ def least_squares_measures(fit: Estimate, sample: Sample, solution: LevelDiscrep
     )
     measures["fmin"] = 0.5 * solution.statistic / solution.nobs
     measures["chisq"] = solution.standard
+    measures["baseline_df"] = np.nan
     measures["pvalue"] = chisq_pvalue(solution.standard, solution.df)
     return measures
 

@@ -97,7 +97,8 @@ def sem(
         Two-level models always have.
     estimator : {"ML", "ULS"}, default "ML"
         Maximum likelihood or, for single-level models, unweighted least squares. The latter has no likelihood; its
-        standard errors and chi-square (Browne's residual-based statistic) are those for normal data.
+        standard errors and chi-square (Browne's residual-based statistic) are those for normal data, where lavaan's
+        default takes the discrepancy for a likelihood; incremental and RMSEA-type measures are not defined.
     information : {"observed", "expected", "first_order"}, optional
         What standard errors come from; default "observed", and "expected" for single-level models, as in lavaan,
         and for `LevelMoments`, whose statistics are expectations. "first_order" (outer products of cluster scores)
@@ -219,14 +220,13 @@ def fit_table(
     discrepancy: LevelDiscrepancy | None = None
     if estimator == "ULS":
         found, discrepancy, sampling = fit_uls(table, sample, max_iterations=most, tolerance=tolerance)
-        sampling = None if se == "none" else sampling
     else:
         found = estimate(table, sample, max_iterations=most, tolerance=tolerance)
-    if se != "none" and discrepancy is None:
-        clusters = prepared.clusters() if information == "first_order" else None
-        sampling = sampling_covariance(
-            found.objective, found.theta, information, found.optimum.active, clusters
-        )
+    if discrepancy is None:
+        # without standard errors the expected information still tells what is not identified
+        kind: Information = "expected" if se == "none" else information
+        clusters = prepared.clusters() if kind == "first_order" else None
+        sampling = sampling_covariance(found.objective, found.theta, kind, found.optimum.active, clusters)
     problems = find_problems(found.objective, found.optimum, sampling)
     warn(problems)
     if not sample.saturated.converged:  # of which there has been a warning
@@ -242,7 +242,7 @@ def fit_table(
         dropped_no_cluster=data.dropped_no_cluster if data else 0,
         dropped=dict(data.dropped) if data else {},
     )
-    return Fit(found, sample, sampling, problems, used, discrepancy)
+    return Fit(found, sample, None if se == "none" else sampling, problems, used, discrepancy)
 
 
 def warn(problems: Iterable[Problem], stacklevel: int = 5) -> None:

@@ -77,8 +77,11 @@ class FitMeasureInputs:
     def chisq(self) -> float:
         """Likelihood-ratio chi-square; rounding error below zero is cut off, a real shortfall is nan.
 
-        A saturated log-likelihood below the model's is not a maximum, and no test can be based on it.
+        With negative degrees of freedom it is nan. A saturated log-likelihood below the model's is not a maximum,
+        and no test can be based on it.
         """
+        if self.df < 0:
+            return NAN
         value = 2 * (self.unrestricted_llf - self.llf)
         if value >= 0:
             return value

@@ -110,7 +110,7 @@ def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
             "give its variances lower(0)",
         )
         return
-    if len(optimum.diary) < ENOUGH:
+    if optimum.stop == "iteration limit" and len(optimum.diary) < ENOUGH:
         yield Problem(
             "not_converged", f"{after}estimates and tests are not valid", "Allow more with max_iterations="
         )
@@ -120,9 +120,16 @@ def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
     yield Problem(
         "not_converged",
         f"{after}estimates and tests are not valid; the likelihood hardly changes with {flat}",
-        "Look at fit.iterations. With little between variance or few clusters there may be no finite estimates: "
-        "simplify the between level, fix a variance or give it lower(0), or choose another marker",
+        "Look at fit.iterations. With little between variance or few clusters, in particular few of the largest size"
+        f"{_largest(objective)}, there may be no finite estimates: give the between variances lower(0), simplify the "
+        "between level, or choose another marker",
     )
+
+
+def _largest(objective: Objective) -> str:
+    """How many clusters there are of the largest size."""
+    s = objective.statistics
+    return f" ({s.counts[-1]:.0f} of {s.sizes[-1]:.0f} units)" if s.unit else ""
 
 
 def flat_direction(objective: Objective, theta: Floats) -> list[int]:
