@@ -14,7 +14,6 @@ from reference_fits import CASES, fit
 
 pytestmark = reference.needs_reference
 
-TWO_MAXIMA = {"demo_partsat_within"}  # see test_reference.py
 # Settings of the optimisers of these programs: how near their estimates are to the maximum, in standard errors.
 OPENMX_NEAR = 2e-3
 
@@ -28,7 +27,7 @@ def results(case: str) -> dict[str, Any]:
 
 def having(program: str) -> list[str]:
     """Cases that a program was run on."""
-    return [case for case in CASES if program in results(case) and case not in TWO_MAXIMA]
+    return [case for case in CASES if program in results(case)]
 
 
 def estimate(case: str, lhs: str, op: str, rhs: str, level: int) -> tuple[float, float]:

@@ -14,6 +14,9 @@ from msem.table.partable import Parameter, ParameterTable
 Floats = NDArray[np.float64]
 
 FLOOR = 0.05  # smallest share of the total variance that a level's variance is taken to be
+SMALL_CORRELATION = (
+    0.2  # correlations closer to zero are too uncertain to divide by, or to start a loading from
+)
 CLIP = 0.9  # largest correlation that starting values are derived from
 
 
@@ -149,18 +152,26 @@ def _loadings(
 
 
 def _standard_loadings(indicators: Sequence[str], at: Mapping[str, int], cov: Floats) -> Floats:
-    """Standardized loadings on the first principal axis; 0.7 for indicators that are latent themselves."""
+    """Standardized loadings of the factor that the first indicator measures; 0.7 where there are latent ones.
+
+    From the triads r_1j r_1k / r_jk (Spearman, 1904): a factor in the direction of the largest variance would be
+    another one when its indicators do not hang together.
+    """
     index = [at[name] for name in indicators if name in at]
     if len(index) < max(2, len(indicators)):
         return np.full(len(indicators), 0.7)
     sub = cov[np.ix_(index, index)]
     sd = np.sqrt(np.diag(sub))
-    values, vectors = np.linalg.eigh(sub / np.outer(sd, sd))
-    axis = vectors[:, -1] * np.sqrt(max(values[-1] - 1, 0.3) * len(index) / max(len(index) - 1, 1))
-    axis = axis if axis[0] >= 0 else -axis
-    small = np.abs(axis) < 0.2
-    axis[small] = np.where(axis[small] < 0, -0.2, 0.2)
-    clipped: Floats = np.clip(axis, -CLIP, CLIP)
+    r = sub / np.outer(sd, sd)
+    j, k = np.triu_indices(len(r), 1)
+    usable = (j > 0) & (np.abs(r[j, k]) > SMALL_CORRELATION)
+    triads = r[0, j[usable]] * r[0, k[usable]] / r[j[usable], k[usable]]
+    first = float(np.sqrt(np.clip(np.median(triads), 0.3, CLIP**2))) if len(triads) else 0.7
+    loadings = r[0] / first
+    loadings[0] = first
+    small = np.abs(loadings) < SMALL_CORRELATION
+    loadings[small] = np.where(loadings[small] < 0, -SMALL_CORRELATION, SMALL_CORRELATION)
+    clipped: Floats = np.clip(loadings, -CLIP, CLIP)
     return clipped
 
 
