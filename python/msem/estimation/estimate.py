@@ -66,9 +66,14 @@ class Sample:
         return out
 
 
-def saturated_sample(statistics: SampleStatistics) -> Sample:
-    """Single-level or two-level statistics with their saturated moments."""
-    return Sample(statistics, solve_saturated(statistics))
+def saturated_sample(statistics: SampleStatistics, *, maximum: bool = True) -> Sample:
+    """Single-level or two-level statistics with their saturated moments.
+
+    `maximum` is False for statistics implied by moments that are themselves no maximum of a saturated likelihood:
+    those moments then count as not converged although they are the maximum for these statistics.
+    """
+    saturated = solve_saturated(statistics)
+    return Sample(statistics, replace(saturated, converged=saturated.converged and maximum))
 
 
 @dataclass(frozen=True, eq=False)

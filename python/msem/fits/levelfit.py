@@ -174,7 +174,7 @@ class SegregatedFit:
         moments = self.within.moments
         return SummaryInputs(
             title=title(self.converged, None),
-            messages=tuple(map(str, self.problems)),
+            messages=tuple(map(str, dict.fromkeys(self.problems))),
             header=segregated_header(self.method, moments),
             fit=tuple(tests_section(fit.level, fit.tests) for fit in self.levels),
             method=(("Standard errors", "Corrected"), ("Naive.SE", "as if the matrix had been observed")),

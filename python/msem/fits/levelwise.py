@@ -14,6 +14,7 @@ from msem.fits.options import require_choice
 from msem.fits.segregated import Gamma, Method, fit_level, require_separable
 from msem.fits.simultaneous import warn
 from msem.fits.sources import Source, prepare
+from msem.inference.problems import Problem
 from msem.language.syntax import parse
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.saturated import Method as SaturatedMethod
@@ -57,11 +58,16 @@ def saturated(
     ------
     DataError
         If the data cannot identify the moments.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the moments are no maximum of the likelihood: `LevelMoments.converged` is False.
     """
     if isinstance(data, SampleStatistics):
         if within is not None or between is not None:
             raise DataError("statistics have their levels already: leave out within= and between=")
-        return estimate_saturated(data, method=method)
+        return _reported(estimate_saturated(data, method=method), method)
     if cluster is None:
         raise DataError('name the column with the cluster ids, cluster="..."')
     within, between = settled_levels(data, cluster, within, between)
@@ -77,7 +83,21 @@ def saturated(
             DataWarning,
             stacklevel=2,
         )
-    return estimate_saturated(sample_statistics(clustered, unit, only_between, len(both)), method=method)
+    statistics = sample_statistics(clustered, unit, only_between, len(both))
+    return _reported(estimate_saturated(statistics, method=method), method)
+
+
+def _reported(moments: LevelMoments, method: SaturatedMethod) -> LevelMoments:
+    """The moments, with a warning at the line of the user of `saturated` if they have not converged."""
+    if not moments.converged:
+        problem = Problem(
+            "not_converged",
+            f"the saturated model has not converged after {moments.iterations} {method} steps",
+            "A between covariance matrix on the boundary of what the cluster sizes allow, or too few clusters of the "
+            "largest size, are the usual causes: take fewer variables to the between level",
+        )
+        warn((problem,), stacklevel=4)
+    return moments
 
 
 def settled_levels(

@@ -24,7 +24,7 @@ from msem.inference.discrepancy import (
     residual_statistic,
     scaled_solve,
 )
-from msem.inference.problems import Problem, find_problems
+from msem.inference.problems import Problem, find_problems, no_chi_square
 from msem.inference.sampling import Sampling, sampling_covariance
 from msem.moments.arrays import LevelArrays
 from msem.moments.gamma import vech
@@ -85,12 +85,14 @@ def require_separable(table: ParameterTable) -> None:
 
 
 def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int) -> LevelFit:
-    sample = saturated_sample(moments.expected_statistics)
+    sample = saturated_sample(moments.expected_statistics, maximum=moments.converged)
     whole = partially_saturated_table(table, level)
     found = estimate(whole, sample)
     sampling = sampling_covariance(found.objective, found.theta, "expected", found.optimum.active)
     # an improper matrix of the other level is no finding about this one: it is saturated
     problems = find_problems(found.objective, found.optimum, sampling, level)
+    if not sample.saturated.converged:
+        problems = (*problems, no_chi_square())
     kept = [i for i, r in enumerate(found.table.rows) if r.level == level]
     rows = tuple(found.table.rows[i] for i in kept)
     own = sorted({r.free - 1 for r in rows if r.free})
@@ -256,6 +258,7 @@ def level_table(table: ParameterTable, level: int, means: bool) -> ParameterTabl
 
 def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> Floats:
     """Gamma of one level's moments given those of the fixed covariates, whose rows and columns are zero."""
+    moments.require_converged()
     information = moments.information(gamma)
     names = moments.moment_names
     given = _given_moments(table, moments)

@@ -25,6 +25,7 @@ from msem.table.partable import ParameterTable, parameter_table
 WARNINGS: dict[str, type[Warning]] = {
     "not_converged": ConvergenceWarning,
     "saddle_point": ConvergenceWarning,
+    "no_chi_square": ConvergenceWarning,
     "unidentified": IdentificationWarning,
     "improper": ImproperSolutionWarning,
     "boundary": ImproperSolutionWarning,
@@ -213,7 +214,7 @@ def fit_table(
     table: ParameterTable, prepared: Prepared, information: Information, options: FitOptions
 ) -> Fit:
     """Fit a parameter table to a prepared sample."""
-    sample = saturated_sample(prepared.statistics)
+    sample = saturated_sample(prepared.statistics, maximum=prepared.maximum)
     most, tolerance = options.get("max_iterations", 500), options.get("tolerance", 1e-12)
     estimator, se = options.get("estimator", "ML"), options.get("se", "standard")
     sampling: Sampling | None = None
@@ -228,9 +229,9 @@ def fit_table(
         clusters = prepared.clusters() if kind == "first_order" else None
         sampling = sampling_covariance(found.objective, found.theta, kind, found.optimum.active, clusters)
     problems = find_problems(found.objective, found.optimum, sampling)
-    warn(problems)
-    if not sample.saturated.converged:  # of which there has been a warning
+    if not sample.saturated.converged:
         problems = (*problems, no_chi_square())
+    warn(problems)
     data = prepared.data
     used = Options(
         estimator=estimator,

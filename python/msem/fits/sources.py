@@ -52,6 +52,7 @@ class Prepared:
     statistics: SampleStatistics
     data: ClusteredData | None = None
     given_as: str = "raw data"
+    maximum: bool = True  # False if implied by saturated moments that have not converged
 
     def clusters(self) -> ClusterArrays:
         """Statistics of the single clusters, or of the rows of a single-level sample.
@@ -106,15 +107,15 @@ def _two_level(table: ParameterTable, source: Source) -> Prepared:
     given = source.data
     if given is None:
         raise DataError("no data: give a data frame with cluster=, or msem.LevelMoments")
+    maximum = True
     if isinstance(given, LevelMoments):
         given.require(unit, (*table.both, *cluster))
-        given = given.expected_statistics
+        maximum, given = given.converged, given.expected_statistics
     if isinstance(given, SampleStatistics):
         if not given.unit:
             raise ModelError("the model has two levels but these are statistics of a single-level sample")
-        return Prepared(
-            given.restrict(unit, cluster, nboth), given_as=GIVEN_AS.get(given.source, given.source)
-        )
+        given_as = GIVEN_AS.get(given.source, given.source)
+        return Prepared(given.restrict(unit, cluster, nboth), given_as=given_as, maximum=maximum)
     if source.cluster is None:
         raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
     data = clustered_data(given, [*unit, *cluster], source.cluster)

@@ -72,6 +72,8 @@ class LevelMoments:
     known_acov : DataFrame or None
         Gamma, the asymptotic covariance matrix of the moments, if it is known, named as in `moment_names`. It
         takes precedence over the one computed from the matrices and cluster sizes; see `acov`.
+    converged : bool
+        Whether the moments are a maximum of the saturated likelihood. If not, they have no Gamma.
 
     Raises
     ------
@@ -91,6 +93,7 @@ class LevelMoments:
     llf: float = field(default=np.nan, repr=False)
     data: SampleStatistics | None = field(default=None, repr=False)
     iterations: int = field(default=0, repr=False)
+    converged: bool = True
 
     def __post_init__(self) -> None:
         within = require_covariance(self.within_cov, "within_cov", positive_definite=True)
@@ -286,21 +289,40 @@ class LevelMoments:
             )
         return pd.DataFrame(matrix, index=names, columns=names)
 
+    def require_converged(self) -> None:
+        """Refuse moments that are no maximum of the saturated likelihood: they have no sampling covariance."""
+        if not self.converged:
+            raise DataError(
+                "the saturated model has not converged, so these moments are no maximum of its likelihood and have no "
+                "Gamma: there are too few clusters of the largest size; take fewer variables to the between level"
+            )
+
     def gamma(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
-        """Asymptotic covariance matrix of the moments: `known_acov`, or the inverse of `information`."""
+        """Asymptotic covariance matrix of the moments: `known_acov`, or the inverse of `information`.
+
+        Raises
+        ------
+        DataError
+            If the moments have not converged.
+        """
         if self.known_acov is not None:
-            return self.known_acov
+            return self.known_acov.copy()
+        self.require_converged()
         information = self.information(kind)
         inverse = scaled_inverse(information.to_numpy())
         return pd.DataFrame(inverse, index=information.index, columns=information.columns)
 
     @cached_property
+    def _gamma(self) -> pd.DataFrame:
+        return self.gamma()
+
+    @property
     def acov(self) -> pd.DataFrame:
         """Asymptotic (sampling) covariance matrix of the moments, named as in `moment_names`.
 
         The known one if there is one, else from the observed information. ``.l2`` marks the between level.
         """
-        return self.gamma()
+        return self._gamma.copy()
 
     def with_acov(self, kind: Literal["observed", "expected"] = "observed") -> LevelMoments:
         """The same moments carrying their Gamma, as `save` stores them."""
@@ -342,6 +364,7 @@ def _to_json(moments: LevelMoments) -> dict[str, Any]:
         "within_mean": moments.within.mean.tolist(),
         "between_mean": moments.between.mean.tolist(),
         "llf": None if np.isnan(moments.llf) else moments.llf,
+        "converged": moments.converged,
         "acov": vech(moments.acov.to_numpy()).tolist(),
     }
 
@@ -367,6 +390,7 @@ def _from_json(stored: dict[str, Any]) -> LevelMoments:
         within_mean=dict(zip(within.columns, stored["within_mean"], strict=True)),
         cluster_sizes=None if sizes is None else {int(n): int(j) for n, j in sizes},
         llf=np.nan if stored["llf"] is None else stored["llf"],
+        converged=bool(stored.get("converged", True)),
     )
     names = moments.moment_names
     acov = unvech(np.array(stored["acov"], dtype=float), len(names))

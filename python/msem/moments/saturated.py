@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from msem import _core
-from msem.errors import ConvergenceWarning, DataError
+from msem.errors import DataError
 from msem.moments.arrays import LevelArrays
 from msem.moments.gamma import core_loss
 from msem.moments.levelmoments import LevelMoments
@@ -41,7 +40,10 @@ class Saturated:
 def solve_saturated(
     statistics: SampleStatistics, *, method: Method = "scoring", tolerance: float = 1e-12
 ) -> Saturated:
-    """Estimate the saturated moments of single-level or two-level statistics; see `estimate_saturated`."""
+    """Estimate the saturated moments of single-level or two-level statistics; see `estimate_saturated`.
+
+    Nothing is warned of here: `Saturated.converged` says whether the estimates are a maximum.
+    """
     if method not in get_args(Method):
         raise ValueError(f"method must be 'scoring' or 'em', not {method!r}")
     s = statistics
@@ -49,14 +51,6 @@ def solve_saturated(
         fit = _core.fit_saturated(core_loss(s), method == "em", 0, tolerance)
     except ValueError as error:
         raise DataError(f"the saturated model cannot be estimated: {error}") from error
-    if not fit["converged"]:
-        warnings.warn(
-            f"the saturated model has not converged after {fit['iterations']} {method} steps, so there is no chi-"
-            "square test: a between covariance matrix on the boundary of what the cluster sizes allow, or too few "
-            "clusters of the largest size, are the usual causes",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
     between = (*s.unit[: s.nboth], *s.cluster)
     return Saturated(
         LevelArrays(s.unit, fit["mean_w"], fit["cov_w"], len(s.unit)),
@@ -86,6 +80,7 @@ def estimate_saturated(
     Returns
     -------
     LevelMoments
+        With `converged` False if no maximum was found.
 
     Raises
     ------
@@ -111,4 +106,5 @@ def level_moments(solution: Saturated, statistics: SampleStatistics) -> LevelMom
         llf=solution.llf,
         data=s,
         iterations=solution.iterations,
+        converged=solution.converged,
     )

@@ -1,0 +1,94 @@
+"""What goes with moments: whether they are a maximum, what was given, and what is refused."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+import msem
+from msem.errors import ConvergenceWarning, DataError
+
+MODEL = """
+level: 1
+  fw =~ y1 + y2 + y3
+  fw ~ x1 + x2 + x3
+level: 2
+  fb =~ y1 + y2 + y3
+  fb ~ w1 + w2
+"""
+LEVELS = {"within": ["y1", "y2", "y3", "x1", "x2", "x3"], "between": ["y1", "y2", "y3", "w1", "w2"]}
+DATA = msem.load_demo()
+FEW = DATA[DATA.cluster.isin(DATA.cluster.unique()[:8])]  # their saturated likelihood has no maximum
+
+
+def unconverged():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return msem.saturated(FEW, cluster="cluster", **LEVELS)
+
+
+NO_MAXIMUM = unconverged()
+CALLS = {
+    "sem": lambda: msem.sem(MODEL, FEW, cluster="cluster"),
+    "sem of moments": lambda: msem.sem(MODEL, NO_MAXIMUM),
+    "saturated": lambda: msem.saturated(FEW, cluster="cluster", **LEVELS),
+    "saturated of statistics": lambda: msem.saturated(NO_MAXIMUM.statistics),
+    "segregated": lambda: msem.segregated(MODEL, FEW, cluster="cluster"),
+    "segregated of moments": lambda: msem.segregated(MODEL, NO_MAXIMUM),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_warnings_of_the_saturated_model_point_at_the_user(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    about = [w for w in caught if "the saturated model has not converged" in str(w.message)]
+    assert len(about) == 1
+    assert about[0].category is ConvergenceWarning
+    assert {w.filename for w in caught} == {__file__}
+
+
+@pytest.mark.filterwarnings("ignore::msem.errors.MsemWarning")
+def test_nothing_is_tested_against_moments_that_have_not_converged():
+    fit, each = (fun(MODEL, NO_MAXIMUM) for fun in (msem.sem, msem.segregated))
+    assert np.isnan([fit.chisq, fit.unrestricted_llf, *each.tests().statistic]).all()
+    for problems in (fit.problems, each.within.problems, each.between.problems):
+        assert "no_chi_square" in [p.name for p in problems]
+    assert each.summary().count("the saturated model has not converged") == 1
+    assert not fit.saturated.converged
+
+
+def test_moments_that_have_not_converged_have_no_gamma(tmp_path):
+    moments = NO_MAXIMUM
+    assert not moments.converged
+    assert not moments.restrict(["y1", "y2"], ["y1", "y2"]).converged
+    for refused in (
+        lambda: moments.acov,
+        lambda: moments.gamma("expected"),
+        lambda: moments.icc_table(),
+        lambda: moments.save(tmp_path / "m.json"),
+        lambda: msem.segregated(MODEL, moments, method="uls", gamma="expected"),
+    ):
+        with pytest.raises(DataError, match=r"the saturated model has not converged.*fewer variables"):
+            refused()
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_convergence_is_stored(tmp_path):
+    moments = msem.saturated(DATA, cluster="cluster", within=["y1", "y2"], between=["y1", "y2"])
+    assert moments.converged
+    moments.save(tmp_path / "m.json")
+    assert json.loads((tmp_path / "m.json").read_text())["converged"] is True
+    assert msem.LevelMoments.load(tmp_path / "m.json").converged
+
+
+def test_reading_gamma_gives_no_access_to_what_is_stored():
+    moments = msem.saturated(DATA, cluster="cluster", within=["y1", "y2"], between=["y1", "y2"])
+    before = moments.acov.copy()
+    known = moments.with_acov()
+    for read in (lambda: moments.acov, lambda: known.acov, lambda: known.gamma()):
+        frame = read()
+        frame.iloc[0, 0] = 99.0
+        assert read().equals(before)
