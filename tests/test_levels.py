@@ -33,6 +33,12 @@ def test_other_level_names_are_in_order_of_appearance():
     assert table(named).rows == table(DEMO).rows
 
 
+@pytest.mark.parametrize("names", [("1", "2"), ("within", "between"), ("pupil", "school")])
+def test_blocks_are_levels_without_groups(names):
+    text = DEMO.replace("level: 1", f"block: {names[0]}").replace("level: 2", f"block: {names[1]}")
+    assert table(text).rows == table(DEMO).rows
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
@@ -47,6 +53,10 @@ def test_other_level_names_are_in_order_of_appearance():
         ("level: school\ny ~ x", ModelError, "one level only"),
         ("level: between\ny ~ x", ModelError, "one level only.*'level: 1'"),
         ("level: 1\ny~x\nlevel: within\ny~z", ModelError, "line 3, column 1: .*second time.* line 1"),
+        ("block: 1\ny ~ x", ModelError, r"one level only \('block: 1'\).*'block: 2'"),
+        ("block: 1\ny ~ x\nblock: 2\n", ModelError, "'block: 2' has no formula"),
+        ("y~z\nblock: 1\ny~x\nblock: 2\ny~w", ModelError, "before the first 'block:' header"),
+        ("block: 1\ny~x\nblock: 1\ny~w", ModelError, "'block: 1' is given a second time"),
         ("level: 1\ny ~ x\nlevel: 2\n", ModelError, "line 3, column 1: 'level: 2' has no formula"),
         ("level: 1\nlevel: 2\ny ~ x", ModelError, "line 1, column 1: 'level: 1' has no formula"),
         ("y ~ z\nlevel: 1\ny~x\nlevel: 2\ny~w", ModelError, "line 1, column 5: this formula stands before"),
@@ -77,7 +87,8 @@ def test_a_latent_name_may_be_used_at_both_levels():
     ("text", "message"),
     [
         ("group: a\ny ~ x\ngroup: b\ny ~ x", "line 1, column 1: models for several groups"),
-        ("block: 1\ny ~ x", "line 1, column 1: 'block:'.*'level: 1'"),
+        ("level: 1\ny ~ x\nblock: 2\ny ~ w", "line 3, column 1: 'block:' cannot stand.*'level: 1'"),
+        ("group: a\ny ~ x\nblock: 2\ny ~ w", "line 1, column 1: models for several groups"),
         ("y ~ a*x\nb := a^2", r"line 2, column 3: 'b := a\^2': defined parameters"),
         ("y ~ a*x + b*z\na == b", "line 2, column 3: 'a == b': equality constraints .*same label"),
         ("y ~ a*x\na == 1", "line 2, column 3: 'a == 1': equality"),

@@ -58,9 +58,19 @@ def _refuse_block(syntax: ModelSyntax, block: Block) -> None:
     if block.group is not None:
         message = "models for several groups are not available in this version; fit each group on its own"
         raise UnsupportedError(syntax.locate(block.at, message))
-    if block.block is not None:
-        message = "'block:' is not available in this version; write 'level: 1' and 'level: 2' for the levels"
+    if block.block is not None and any(other.level is not None for other in syntax.blocks):
+        message = "'block:' cannot stand beside 'level:'; write 'level: 1' and 'level: 2' for the levels"
         raise UnsupportedError(syntax.locate(block.at, message))
+
+
+def _level(block: Block) -> str | None:
+    """Name of the level that a header gives: without groups, blocks are levels."""
+    return block.block if block.level is None else block.level
+
+
+def _header(block: Block) -> str:
+    """The header as it is written."""
+    return f"level: {block.level}" if block.block is None else f"block: {block.block}"
 
 
 def _refuse_statement(syntax: ModelSyntax, statement: Statement, latent: set[str]) -> None:
@@ -138,7 +148,7 @@ def level_blocks(syntax: ModelSyntax) -> dict[int, int]:
     """Say which level each block of the text describes.
 
     ``within``, ``between``, 1 and 2 mean what they say, in any order and any case; other names are taken
-    in order of appearance for the levels that are left.
+    in order of appearance for the levels that are left. ``block:`` is another word for ``level:``.
 
     Returns
     -------
@@ -154,12 +164,13 @@ def level_blocks(syntax: ModelSyntax) -> dict[int, int]:
         When there are more than two levels.
     """
     blocks = syntax.blocks
-    if all(block.level is None for block in blocks):
+    if all(_level(block) is None for block in blocks):
         return dict.fromkeys(range(len(blocks)), WITHIN)
     for block in blocks:
-        if block.level is None:
+        if _level(block) is None:
             at = next(s.at for s in syntax.statements if blocks[s.block] is block)
-            message = "this formula stands before the first 'level:' header; put it under a level"
+            keyword = next(_header(b) for b in blocks if _level(b) is not None).partition(" ")[0]
+            message = f"this formula stands before the first '{keyword}' header; put it under a level"
             raise ModelError(syntax.locate(at, message))
     levels = _assign_levels(syntax)
     _check_filled(syntax, levels)
@@ -167,11 +178,11 @@ def level_blocks(syntax: ModelSyntax) -> dict[int, int]:
 
 
 def _assign_levels(syntax: ModelSyntax) -> dict[int, int]:
-    names = [(block.level or "").casefold() for block in syntax.blocks]
+    names = [(_level(block) or "").casefold() for block in syntax.blocks]
     for block, name in zip(syntax.blocks, names, strict=True):
         if name not in _KNOWN and name.lstrip("-").isdigit():
             message = (
-                f"level {block.level}: there are levels 1 (within) and 2 (between); three-level models are "
+                f"level {_level(block)}: there are levels 1 (within) and 2 (between); three-level models are "
                 "not available in this version"
             )
             raise UnsupportedError(syntax.locate(block.at, message))
@@ -182,8 +193,7 @@ def _assign_levels(syntax: ModelSyntax) -> dict[int, int]:
             continue
         if not left:
             message = (
-                f"'level: {block.level}' is a third level; three-level models are not available in this "
-                "version"
+                f"'{_header(block)}' is a third level; three-level models are not available in this version"
             )
             raise UnsupportedError(syntax.locate(block.at, message))
         taken[name] = left.pop(0)
@@ -197,20 +207,20 @@ def _check_filled(syntax: ModelSyntax, levels: dict[int, int]) -> None:
         before = first.setdefault(levels[index], block)
         if before is not block:
             message = (
-                f"'level: {block.level}' is given a second time; it was given first on line "
-                f"{before.at.line} ('level: {before.level}'); put the formulas of a level under one header"
+                f"'{_header(block)}' is given a second time; it was given first on line "
+                f"{before.at.line} ('{_header(before)}'); put the formulas of a level under one header"
             )
             raise ModelError(syntax.locate(block.at, message))
         if index not in filled:
             message = (
-                f"'level: {block.level}' has no formula; a level without structure is written with variances "
+                f"'{_header(block)}' has no formula; a level without structure is written with variances "
                 "and covariances, such as 'y1 ~~ y1 + y2'"
             )
             raise ModelError(syntax.locate(block.at, message))
     if len(first) == 1:
         (block,) = first.values()
-        other = "level: 2" if WITHIN in first else "level: 1"
-        message = f"the model has one level only ('level: {block.level}'); add the formulas of '{other}'"
+        other = f"{_header(block).partition(' ')[0]} {BETWEEN if WITHIN in first else WITHIN}"
+        message = f"the model has one level only ('{_header(block)}'); add the formulas of '{other}'"
         raise ModelError(syntax.locate(block.at, message))
 
 
