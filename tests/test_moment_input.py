@@ -4,10 +4,11 @@ import json
 import warnings
 
 import numpy as np
+import polars as pl
 import pytest
 
 import msem
-from msem.errors import ConvergenceWarning, DataError
+from msem.errors import ConvergenceWarning, DataError, ModelError
 
 MODEL = """
 level: 1
@@ -92,3 +93,67 @@ def test_reading_gamma_gives_no_access_to_what_is_stored():
         frame = read()
         frame.iloc[0, 0] = 99.0
         assert read().equals(before)
+
+
+ONE = "fb =~ y1 + y2 + y3"
+MATRIX = DATA[["y1", "y2", "y3"]].cov()
+
+
+@pytest.mark.parametrize("order", [["y1", "y2", "y3"], ["y3", "y1", "y2"]])
+def test_a_covariance_matrix_is_not_data(order):
+    for call in (
+        lambda: msem.sem(ONE, MATRIX.loc[order]),
+        lambda: msem.sem(MODEL, MATRIX.loc[order], cluster="y1"),
+        lambda: msem.segregated(MODEL, MATRIX.loc[order], cluster="y1"),
+        lambda: msem.saturated(MATRIX.loc[order], cluster="y1"),
+    ):
+        with pytest.raises(DataError, match=r"covariance matrix: give it as sample_cov=.*LevelMoments"):
+            call()
+
+
+def test_square_data_are_data():
+    rows = DATA[["y1", "y2", "y3"]].iloc[:3].set_axis(["a", "b", "c"])
+    msem.sem("y1 ~ 1", rows)
+
+
+@pytest.mark.parametrize("frame", [DATA, dict(DATA.items()), pl.DataFrame(dict(DATA.items()))], ids=type)
+def test_latent_variables_are_not_columns_of_the_data(frame):
+    with pytest.raises(ModelError, match=r"line 2, column 7: 'w1' is a latent variable.*column of the data"):
+        msem.sem("y1 ~ y2\nw1 =~ y1 + y2 + y3", frame)
+    two = MODEL.replace("fw", "y4")
+    for fun in (msem.sem, msem.segregated):
+        with pytest.raises(ModelError, match="'y4' is a latent variable"):
+            fun(two, frame, cluster="cluster")
+
+
+UNUSED = {
+    "sample_mean": {"sample_mean": DATA[["y1"]].mean()},
+    "sample_nobs": {"sample_nobs": 10},
+    "sample_cov_rescale": {"sample_cov_rescale": False},
+}
+
+
+@pytest.mark.parametrize(("name", "given"), UNUSED.items(), ids=UNUSED)
+def test_arguments_that_go_with_a_matrix_are_refused_without_one(name, given):
+    moments = msem.saturated(DATA, cluster="cluster", **LEVELS)
+    for call, what in (
+        (lambda: msem.sem(MODEL, DATA, cluster="cluster", **given), "data"),
+        (lambda: msem.sem(ONE, DATA, **given), "data"),
+        (lambda: msem.sem(MODEL, moments, **given), "moments"),
+        (lambda: msem.sem(MODEL, moments.statistics, **given), "moments"),
+    ):
+        with pytest.raises(DataError, match=f"{name} belongs to sample_cov and has no effect on {what}"):
+            call()
+
+
+def test_moments_have_their_clusters():
+    moments = msem.saturated(DATA, cluster="cluster", **LEVELS)
+    for call in (
+        lambda: msem.sem(MODEL, moments, cluster="zzz"),
+        lambda: msem.sem(MODEL, moments.statistics, cluster="zzz"),
+        lambda: msem.segregated(MODEL, moments, cluster="zzz"),
+        lambda: msem.segregated(MODEL, moments.statistics, cluster="zzz"),
+        lambda: msem.saturated(moments.statistics, cluster="zzz"),
+    ):
+        with pytest.raises(DataError, match="cluster='zzz' is for raw data"):
+            call()

@@ -173,8 +173,8 @@ def test_moments_that_cannot_be_used_are_refused(options: dict[str, Any], messag
     [
         ({}, DataError, "no data: give a data frame, or sample_cov= with sample_nobs="),
         ({"data": {"y": [1.0]}, "sample_cov": matrix()}, DataError, "give either data or sample_cov"),
-        ({"data": {"y": [1.0]}, "sample_mean": MEAN}, DataError, "give either data or sample_cov"),
-        ({"data": {"y": [1.0]}, "sample_nobs": 10}, DataError, "give either data or sample_cov"),
+        ({"data": {"y": [1.0]}, "sample_mean": MEAN}, DataError, "sample_mean belongs to sample_cov"),
+        ({"data": {"y": [1.0]}, "sample_nobs": 10}, DataError, "sample_nobs belongs to sample_cov"),
     ],
 )
 def test_one_sample_is_needed(options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -13,7 +13,7 @@ from msem.fits.levelfit import SegregatedFit
 from msem.fits.options import require_choice
 from msem.fits.segregated import Gamma, Method, fit_level, require_separable
 from msem.fits.simultaneous import warn
-from msem.fits.sources import Source, prepare
+from msem.fits.sources import Source, prepare, require_rows_of_data
 from msem.inference.problems import Problem
 from msem.language.syntax import parse
 from msem.moments.levelmoments import LevelMoments
@@ -67,7 +67,12 @@ def saturated(
     if isinstance(data, SampleStatistics):
         if within is not None or between is not None:
             raise DataError("statistics have their levels already: leave out within= and between=")
+        if cluster is not None:
+            raise DataError(
+                f"cluster={cluster!r} is for raw data; statistics have their clusters: leave it out"
+            )
         return _reported(estimate_saturated(data, method=method), method)
+    require_rows_of_data(data)
     if cluster is None:
         raise DataError('name the column with the cluster ids, cluster="..."')
     within, between = settled_levels(data, cluster, within, between)
@@ -197,6 +202,8 @@ def model_moments(
     """
     if not isinstance(data, LevelMoments):
         return estimate_saturated(prepare(table, Source(data, cluster)).statistics)
+    if cluster is not None:
+        raise DataError(f"cluster={cluster!r} is for raw data; moments have their clusters: leave it out")
     within, between = (*table.both, *table.within_only), (*table.both, *table.between_only)
     if not set(data.both).isdisjoint((*table.within_only, *table.between_only)):
         data.require(within, between)

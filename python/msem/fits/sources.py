@@ -13,7 +13,7 @@ import pandas as pd
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.single import moment_statistics, without_means
-from msem.sample.frames import ClusteredData, clustered_data
+from msem.sample.frames import ClusteredData, clustered_data, read_frame
 from msem.sample.statistics import cluster_arrays, sample_statistics, simple_statistics
 from msem.sample.sufficient import ClusterArrays, SampleStatistics
 from msem.table.partable import ParameterTable
@@ -82,10 +82,14 @@ def prepare(table: ParameterTable, source: Source) -> Prepared:
     Raises
     ------
     ModelError
-        If model and sample do not have the same number of levels.
+        If model and sample do not have the same number of levels, or a latent variable is a column of the data.
     DataError
         If the sample cannot be used; see `clustered_data`, `sample_statistics` and `LevelMoments`.
     """
+    _require_used(table, source)
+    if source.data is not None and not isinstance(source.data, (LevelMoments, SampleStatistics)):
+        require_rows_of_data(source.data)
+        _require_latent_names(table, source.data)
     prepared = _two_level(table, source) if table.nlevels == 2 else _single_level(table, source)
     data = prepared.data
     if data is not None and data.dropped_no_cluster:
@@ -95,6 +99,55 @@ def prepare(table: ParameterTable, source: Source) -> Prepared:
             stacklevel=4,
         )
     return prepared
+
+
+def _require_used(table: ParameterTable, source: Source) -> None:
+    """Refuse arguments that would have no effect."""
+    moments = isinstance(source.data, (LevelMoments, SampleStatistics))
+    if moments and source.cluster is not None:
+        raise DataError(
+            f"cluster={source.cluster!r} is for raw data; moments have their clusters: leave it out"
+        )
+    given = {
+        "sample_mean": source.mean is not None,
+        "sample_nobs": source.nobs is not None,
+        "sample_cov_rescale": not source.rescale,
+    }
+    unused = [name for name, is_given in given.items() if is_given and source.cov is None]
+    if unused and (table.nlevels == 2 or source.data is not None):
+        what = "moments" if moments else "data"
+        raise DataError(f"{unused[0]} belongs to sample_cov and has no effect on {what}: leave it out")
+
+
+def require_rows_of_data(data: Any) -> None:
+    """Refuse a covariance matrix in the place of data.
+
+    Raises
+    ------
+    DataError
+        If the rows of a data frame are named as its columns are.
+    """
+    if isinstance(data, pd.DataFrame) and not isinstance(data.index, pd.RangeIndex):
+        rows, columns = list(data.index), list(data.columns)
+        if rows and len(rows) == len(columns) and set(rows) == set(columns):
+            raise DataError(
+                "the rows of the data are named as the columns are, so this is a covariance matrix: give it as "
+                "sample_cov= with sample_nobs=, or two matrices of a two-level model as msem.LevelMoments"
+            )
+
+
+def _require_latent_names(table: ParameterTable, data: Any) -> None:
+    """Refuse latent variables with the name of a column: one of the two is meant, and which is not known."""
+    columns = set(data if isinstance(data, Mapping) else read_frame(data).collect_schema().names())
+    for row in table.rows:
+        if row.op == "=~" and row.lhs in columns:
+            message = (
+                f"'{row.lhs}' is a latent variable of the model and a column of the data; give the latent variable "
+                "another name, or leave the column out of the data"
+            )
+            if table.syntax is not None and row.at is not None:
+                message = table.syntax.locate(row.at, message)
+            raise ModelError(message)
 
 
 def _two_level(table: ParameterTable, source: Source) -> Prepared:
