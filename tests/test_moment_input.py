@@ -4,6 +4,7 @@ import json
 import warnings
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -157,3 +158,65 @@ def test_moments_have_their_clusters():
     ):
         with pytest.raises(DataError, match="cluster='zzz' is for raw data"):
             call()
+
+
+PAIR = ["y1", "y2"]
+SMALL = pd.DataFrame([[2.0, 0.5], [0.5, 2.0]], index=PAIR, columns=PAIR)
+TABLE = {4: 9, 5: 3, 7: 8}
+EVERY = pd.Series([n for n, j in TABLE.items() for _ in range(j)], index=[f"c{k}" for k in range(20)])
+IDS = pd.Series(np.repeat(np.arange(1, 21), EVERY.to_numpy()), name="school")
+
+
+def sizes_of(given, **known):
+    return msem.LevelMoments(SMALL, SMALL, cluster_sizes=given, **known).cluster_sizes
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        EVERY,
+        EVERY.value_counts(),
+        IDS.value_counts(),
+        IDS.groupby(IDS).size(),
+        IDS.value_counts().value_counts(),
+    ],
+    ids=["sizes", "table", "counts by id", "sizes by id", "table of counts"],
+)
+def test_a_series_of_sizes_is_read_as_the_totals_say(given):
+    assert sizes_of(given, nobs=107, nclusters=20) == TABLE
+    assert sizes_of(given, nobs=107) == sizes_of(given, nclusters=20) == TABLE
+    with pytest.raises(DataError, match="but nclusters is 21"):
+        sizes_of(given, nclusters=21)
+
+
+@pytest.mark.parametrize("given", [EVERY.value_counts(), IDS.value_counts(), IDS.groupby(IDS).size()])
+def test_a_series_that_can_be_read_in_two_ways_is_refused(given):
+    with pytest.raises(DataError, match=r"two ways: give it as a dict, .to_dict\(\).*list, .to_list\(\)"):
+        sizes_of(given)
+
+
+def test_a_series_that_can_be_read_in_one_way_needs_no_totals():
+    assert sizes_of(EVERY) == sizes_of(EVERY.reset_index(drop=True)) == TABLE
+    assert sizes_of(pd.Series({4: 9, 5: 3, 6: 0, 7: 8})) == TABLE
+    with pytest.raises(DataError, match="cluster_sizes must be whole numbers"):
+        sizes_of(EVERY.value_counts(normalize=True))
+
+
+def test_moments_show_themselves_in_a_line():
+    moments = msem.saturated(DATA, cluster="cluster", **LEVELS)
+    assert repr(moments) == "<msem.LevelMoments: 6 within, 5 between variables, 2500 units in 200 clusters>"
+    assert repr(NO_MAXIMUM).endswith("in 8 clusters, not converged>")
+
+
+def test_summary_says_that_means_were_not_given(tmp_path):
+    text = "level: 1\ny1 ~~ y2\nlevel: 2\ny1 ~~ y2"
+    mean = {"y1": 1.0, "y2": 2.0}
+    without = msem.LevelMoments(SMALL, SMALL, cluster_sizes=TABLE)
+    without.save(tmp_path / "m.json")
+    for moments in (without, without.with_acov(), msem.LevelMoments.load(tmp_path / "m.json")):
+        for fit in (msem.sem(text, moments), msem.segregated(text, moments)):
+            assert "moments with cluster sizes; means not given, taken as 0" in fit.summary()
+    for given in ({"between_mean": mean}, {"within_mean": mean}):
+        moments = msem.LevelMoments(SMALL, SMALL, cluster_sizes=TABLE, **given)
+        for fit in (msem.sem(text, moments), msem.segregated(text, moments)):
+            assert "moments with cluster sizes\n" in fit.summary()

@@ -155,7 +155,7 @@ def test_means_that_do_not_fit_are_refused(means: Any, message: str) -> None:
         {4.0: 30.0, 7.0: 20.0, 10.0: 10.0},
         [7, 10, 4, 4, 7, 4] * 10,
         np.repeat([4, 7, 10], [30, 20, 10]),
-        pd.Series(np.repeat([10, 7, 4], [10, 20, 30]), index=range(100, 160)),
+        pd.Series(np.repeat([10, 7, 4], [10, 20, 30]), index=range(0, 120, 2)),
     ],
 )
 def test_sample_sizes_follow_from_the_cluster_sizes(sizes: Any) -> None:

@@ -76,8 +76,7 @@ TESTS = {
 
 def segregated_header(method: str, moments: LevelMoments) -> tuple[Section, ...]:
     """Method and sample of a segregated fit."""
-    given = "moments with cluster sizes" if moments.exact_sizes else "moments with N and J only"
-    sample = sample_section(nobs=moments.nobs, nclusters=moments.nclusters, given_as=given)
+    sample = sample_section(nobs=moments.nobs, nclusters=moments.nclusters, given_as=moments.given_as)
     return Section("", (("Segregated", METHODS[method]),)), sample
 
 

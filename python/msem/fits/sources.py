@@ -160,15 +160,15 @@ def _two_level(table: ParameterTable, source: Source) -> Prepared:
     given = source.data
     if given is None:
         raise DataError("no data: give a data frame with cluster=, or msem.LevelMoments")
-    maximum = True
     if isinstance(given, LevelMoments):
         given.require(unit, (*table.both, *cluster))
-        maximum, given = given.converged, given.expected_statistics
+        part = given.expected_statistics.restrict(unit, cluster, nboth)
+        return Prepared(part, given_as=given.given_as, maximum=given.converged)
     if isinstance(given, SampleStatistics):
         if not given.unit:
             raise ModelError("the model has two levels but these are statistics of a single-level sample")
         given_as = GIVEN_AS.get(given.source, given.source)
-        return Prepared(given.restrict(unit, cluster, nboth), given_as=given_as, maximum=maximum)
+        return Prepared(given.restrict(unit, cluster, nboth), given_as=given_as)
     if source.cluster is None:
         raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
     data = clustered_data(given, [*unit, *cluster], source.cluster)

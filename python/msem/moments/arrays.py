@@ -1,4 +1,4 @@
-"""Moments of one level as plain arrays: what the computation passes around."""
+"""Moments of one level: as plain arrays, which the computation passes around, and as a user reads them."""
 
 from __future__ import annotations
 
@@ -54,3 +54,18 @@ class LevelArrays:
         """Covariance matrix with names."""
         names = list(self.names)
         return pd.DataFrame(self.cov, index=names, columns=names)
+
+
+@dataclass(frozen=True, eq=False)
+class LevelMoment:
+    """Covariance matrix and means of one level.
+
+    Attributes
+    ----------
+    cov : DataFrame
+    mean : Series
+        At the within level 0 for variables that are at both levels.
+    """
+
+    cov: pd.DataFrame
+    mean: pd.Series

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -86,14 +87,17 @@ def named_means(given: pd.Series | Mapping[str, float] | None, names: list[str],
 
 
 def sample_sizes(
-    sizes: Sequence[int] | Mapping[int, int] | None, nobs: float | None, nclusters: float | None
+    sizes: Sequence[int] | Mapping[int, int] | pd.Series | None, nobs: float | None, nclusters: float | None
 ) -> tuple[Mapping[int, int] | None, float, float]:
     """Number of clusters of each size (None when not known), N and J.
 
     N and J follow from the sizes if they are not given, and are checked against them if they are.
     """
-    table = None if sizes is None else size_table(sizes)
     nobs, nclusters = (np.nan if n is None else float(n) for n in (nobs, nclusters))
+    if isinstance(sizes, pd.Series):
+        known = (None if np.isnan(n) else n for n in (nobs, nclusters))
+        sizes = size_series(sizes, *known)
+    table = None if sizes is None else size_table(sizes)
     if table is not None:
         total, clusters = sum(n * j for n, j in table.items()), sum(table.values())
         nobs = total if np.isnan(nobs) else nobs
@@ -114,6 +118,32 @@ def sample_sizes(
     if nobs == nclusters:
         raise DataError("nobs equals nclusters: with one unit per cluster the levels cannot be told apart")
     return table, nobs, nclusters
+
+
+def size_series(sizes: pd.Series, nobs: float | None, nclusters: float | None) -> Mapping[int, int]:
+    """A Series as the size of every cluster, or as the number of clusters (values) of each size (index).
+
+    ``data["cluster"].value_counts()`` is one and ``sizes.value_counts()`` is the other, and both have the name
+    "count". Where the numbers can be read both ways, N and J decide, and without them nothing does.
+    """
+    every: list[int] = sizes.tolist()
+    readings: list[Sequence[int] | Mapping[int, int]] = [every]
+    if sizes.index.is_unique:
+        readings.append(dict(zip(sizes.index.tolist(), every, strict=True)))
+    tables: list[Mapping[int, int]] = []
+    for reading in readings:
+        with contextlib.suppress(DataError):
+            tables.append(size_table(reading))
+    totals = [(sum(n * j for n, j in table.items()), sum(table.values())) for table in tables]
+    agree = [(nobs in (n, None)) and (nclusters in (j, None)) for n, j in totals]
+    found = [table for table, fits in zip(tables, agree, strict=True) if fits] or tables[:1]
+    if len(found) > 1:
+        raise DataError(
+            "cluster_sizes is a Series that can be read in two ways: give it as a dict, .to_dict(), if its index "
+            "holds the sizes and its values how many clusters have each, or as a list, .to_list(), if its values are "
+            "the sizes of the clusters"
+        )
+    return found[0] if found else size_table(every)
 
 
 def size_table(sizes: Sequence[int] | Mapping[int, int]) -> Mapping[int, int]:

@@ -7,9 +7,11 @@ between-only variables.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
@@ -36,6 +38,18 @@ def unvech(values: Floats, n: int) -> Floats:
     out[row, col] = values
     out[col, row] = values
     return out
+
+
+def named_vech(matrix: pd.DataFrame) -> dict[str, Any]:
+    """Names and lower triangle of a symmetric matrix, as JSON has them."""
+    return {"names": list(matrix.columns), "cov": vech(matrix.to_numpy()).tolist()}
+
+
+def named_unvech(stored: Mapping[str, Any]) -> pd.DataFrame:
+    """Symmetric matrix written by `named_vech`."""
+    names = list(stored["names"])
+    values = unvech(np.array(stored["cov"], dtype=float), len(names))
+    return pd.DataFrame(values, index=names, columns=names)
 
 
 def core_loss(statistics: SampleStatistics) -> _core.TwoLevelLoss:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import DataError
+from msem.moments.arrays import LevelMoment
 from msem.moments.checks import (
     matching_names,
     named_acov,
@@ -23,7 +24,7 @@ from msem.moments.checks import (
     scaled_inverse,
 )
 from msem.moments.covariance import require_covariance
-from msem.moments.gamma import moment_names, saturated_information, unvech, vech
+from msem.moments.gamma import moment_names, named_unvech, named_vech, saturated_information, unvech, vech
 from msem.sample.screening import require_enough
 from msem.sample.statistics import expected_statistics
 from msem.sample.sufficient import SampleStatistics
@@ -34,22 +35,7 @@ FORMAT = "msem level moments 1"
 __all__ = ["LevelMoment", "LevelMoments"]
 
 
-@dataclass(frozen=True, eq=False)
-class LevelMoment:
-    """Covariance matrix and means of one level.
-
-    Attributes
-    ----------
-    cov : DataFrame
-    mean : Series
-        At the within level 0 for variables that are at both levels.
-    """
-
-    cov: pd.DataFrame
-    mean: pd.Series
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LevelMoments:
     """Within and between covariance matrices with the sample sizes they come from.
 
@@ -67,13 +53,16 @@ class LevelMoments:
         Means of the within-only variables. None: 0. Those of variables at both levels are added to
         `between_mean`: only the sum is identified.
     cluster_sizes : sequence of int, mapping from size to count, or None
-        Sizes of the clusters: one for every cluster, or how many clusters have each. None: all of size N / J, an
+        Sizes of the clusters: one for every cluster, or how many clusters have each. A Series may be either; if its
+        numbers do not tell which, it is refused. None: all of size N / J, an
         approximation unless the data are balanced.
     known_acov : DataFrame or None
         Gamma, the asymptotic covariance matrix of the moments, if it is known, named as in `moment_names`. It
         takes precedence over the one computed from the matrices and cluster sizes; see `acov`.
     converged : bool
         Whether the moments are a maximum of the saturated likelihood. If not, they have no Gamma.
+    means_given : bool
+        Whether the between means are known; False where they are 0 because none were given.
 
     Raises
     ------
@@ -88,12 +77,13 @@ class LevelMoments:
     nobs: float = np.nan
     nclusters: float = np.nan
     within_mean: pd.Series | Mapping[str, float] | None = None
-    cluster_sizes: Sequence[int] | Mapping[int, int] | None = None
-    known_acov: pd.DataFrame | None = field(default=None, repr=False)
-    llf: float = field(default=np.nan, repr=False)
-    data: SampleStatistics | None = field(default=None, repr=False)
-    iterations: int = field(default=0, repr=False)
+    cluster_sizes: Sequence[int] | Mapping[int, int] | pd.Series | None = None
+    known_acov: pd.DataFrame | None = None
+    llf: float = np.nan
+    data: SampleStatistics | None = None
+    iterations: int = 0
     converged: bool = True
+    means_given: bool = True
 
     def __post_init__(self) -> None:
         within = require_covariance(self.within_cov, "within_cov", positive_definite=True)
@@ -112,12 +102,27 @@ class LevelMoments:
         between_mean = named_means(self.between_mean, second, "between_mean")
         between_mean[both] += within_mean[both]  # only their sum is identified
         within_mean[both] = 0.0
+        named = set[str]().union(*(dict(m) for m in (self.between_mean, self.within_mean) if m is not None))
+        store(self, "means_given", self.means_given and named.issuperset(second))
         store(self, "within_mean", within_mean)
         store(self, "between_mean", between_mean)
         store(self, "cluster_sizes", sizes)
         require_enough(round(nobs), round(nclusters), len(unit), len(second))
         if self.known_acov is not None:
             store(self, "known_acov", named_acov(self.known_acov, self.moment_names))
+
+    def __repr__(self) -> str:
+        variables = f"{len(self.within_cov)} within, {len(self.between_cov)} between variables"
+        state = "" if self.converged else ", not converged"
+        return (
+            f"<msem.LevelMoments: {variables}, {self.nobs:.0f} units in {self.nclusters:.0f} clusters{state}>"
+        )
+
+    @property
+    def given_as(self) -> str:
+        """What a summary says of moments that were given: whether sizes of clusters and means are known."""
+        sizes = "moments with cluster sizes" if self.exact_sizes else "moments with N and J only"
+        return sizes if self.means_given else f"{sizes}; means not given, taken as 0"
 
     @property
     def within(self) -> LevelMoment:
@@ -353,18 +358,13 @@ def _to_json(moments: LevelMoments) -> dict[str, Any]:
         "nobs": moments.nobs,
         "nclusters": moments.nclusters,
         "cluster_sizes": None if not moments.exact_sizes else [list(x) for x in moments._sizes.items()],
-        "within": {
-            "names": list(moments.within_cov.columns),
-            "cov": vech(moments.within_cov.to_numpy()).tolist(),
-        },
-        "between": {
-            "names": list(moments.between_cov.columns),
-            "cov": vech(moments.between_cov.to_numpy()).tolist(),
-        },
+        "within": named_vech(moments.within_cov),
+        "between": named_vech(moments.between_cov),
         "within_mean": moments.within.mean.tolist(),
         "between_mean": moments.between.mean.tolist(),
         "llf": None if np.isnan(moments.llf) else moments.llf,
         "converged": moments.converged,
+        "means_given": moments.means_given,
         "acov": vech(moments.acov.to_numpy()).tolist(),
     }
 
@@ -372,14 +372,7 @@ def _to_json(moments: LevelMoments) -> dict[str, Any]:
 def _from_json(stored: dict[str, Any]) -> LevelMoments:
     if stored.get("format") != FORMAT:
         raise KeyError(f"format is {stored.get('format')!r}, expected {FORMAT!r}")
-
-    def matrix(part: dict[str, Any]) -> pd.DataFrame:
-        names = list(part["names"])
-        return pd.DataFrame(
-            unvech(np.array(part["cov"], dtype=float), len(names)), index=names, columns=names
-        )
-
-    within, between = matrix(stored["within"]), matrix(stored["between"])
+    within, between = named_unvech(stored["within"]), named_unvech(stored["between"])
     sizes = stored["cluster_sizes"]
     moments = LevelMoments(
         within,
@@ -391,6 +384,7 @@ def _from_json(stored: dict[str, Any]) -> LevelMoments:
         cluster_sizes=None if sizes is None else {int(n): int(j) for n, j in sizes},
         llf=np.nan if stored["llf"] is None else stored["llf"],
         converged=bool(stored.get("converged", True)),
+        means_given=bool(stored.get("means_given", True)),
     )
     names = moments.moment_names
     acov = unvech(np.array(stored["acov"], dtype=float), len(names))
