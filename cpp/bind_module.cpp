@@ -5,7 +5,10 @@ void bind_objective(py::module_& m);
 void bind_saturated(py::module_& m);
 void bind_statistics(py::module_& m);
 
-PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+// The build compiles this once for every processor it can run on, and under another name for newer ones.
+#define MSEM_MODULE_NAMED(name) PYBIND11_MODULE(name, m, py::mod_gil_not_used())
+
+MSEM_MODULE_NAMED(MSEM_MODULE) {
   m.doc() = "Compiled core of msem.";
   bind_statistics(m);
   bind_objective(m);
