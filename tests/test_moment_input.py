@@ -96,6 +96,17 @@ def test_reading_gamma_gives_no_access_to_what_is_stored():
         assert read().equals(before)
 
 
+@pytest.mark.parametrize("name", ["within_cov", "between_cov", "within_mean", "between_mean", "known_acov"])
+def test_moments_cannot_be_changed(name):
+    moments = msem.saturated(DATA, cluster="cluster", **LEVELS).with_acov()
+    held = getattr(moments, name)
+    before = held.copy()
+    with pytest.raises(ValueError, match="read-only"):
+        held.iloc[(0,) * held.ndim] = 99.0
+    assert getattr(moments, name).equals(before)
+    before.iloc[(0,) * held.ndim] = 99.0  # a copy is the user's own
+
+
 ONE = "fb =~ y1 + y2 + y3"
 MATRIX = DATA[["y1", "y2", "y3"]].cov()
 

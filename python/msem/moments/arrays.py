@@ -69,3 +69,17 @@ class LevelMoment:
 
     cov: pd.DataFrame
     mean: pd.Series
+
+
+def frozen(frame: pd.DataFrame) -> pd.DataFrame:
+    """Copy of a frame of floats whose elements cannot be assigned."""
+    values = frame.to_numpy(dtype=np.float64, copy=True)
+    values.flags.writeable = False
+    return pd.DataFrame(values, index=frame.index, columns=frame.columns, copy=False)
+
+
+def frozen_series(series: pd.Series) -> pd.Series:
+    """Copy of a series of floats whose elements cannot be assigned."""
+    values = series.to_numpy(dtype=np.float64, copy=True)
+    values.flags.writeable = False
+    return pd.Series(values, index=series.index, copy=False)

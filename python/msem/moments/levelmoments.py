@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import DataError
-from msem.moments.arrays import LevelMoment
+from msem.moments.arrays import LevelMoment, frozen, frozen_series
 from msem.moments.checks import (
     matching_names,
     named_acov,
@@ -96,20 +96,20 @@ class LevelMoments:
         store = object.__setattr__
         store(self, "nobs", nobs)
         store(self, "nclusters", nclusters)
-        store(self, "within_cov", within.loc[unit, unit])
-        store(self, "between_cov", between.loc[second, second])
+        store(self, "within_cov", frozen(within.loc[unit, unit]))
+        store(self, "between_cov", frozen(between.loc[second, second]))
         within_mean = named_means(self.within_mean, unit, "within_mean")
         between_mean = named_means(self.between_mean, second, "between_mean")
         between_mean[both] += within_mean[both]  # only their sum is identified
         within_mean[both] = 0.0
         named = set[str]().union(*(dict(m) for m in (self.between_mean, self.within_mean) if m is not None))
         store(self, "means_given", self.means_given and named.issuperset(second))
-        store(self, "within_mean", within_mean)
-        store(self, "between_mean", between_mean)
+        store(self, "within_mean", frozen_series(within_mean))
+        store(self, "between_mean", frozen_series(between_mean))
         store(self, "cluster_sizes", sizes)
         require_enough(round(nobs), round(nclusters), len(unit), len(second))
         if self.known_acov is not None:
-            store(self, "known_acov", named_acov(self.known_acov, self.moment_names))
+            store(self, "known_acov", frozen(named_acov(self.known_acov, self.moment_names)))
 
     def __repr__(self) -> str:
         variables = f"{len(self.within_cov)} within, {len(self.between_cov)} between variables"
