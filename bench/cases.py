@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.sample.demo import load_demo
+from msem import load_demo
+from msem.cli import DEMO_MODEL
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,6 @@ class Case:
     stresses: str
     model: str
     make: Callable[[], pd.DataFrame]
-
-
-DEMO_MODEL = """\
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1 + x2 + x3
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1 + w2
-"""
 
 
 def factor_model(variables: int, factors: int) -> str:
