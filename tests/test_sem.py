@@ -345,8 +345,10 @@ def test_p_values(fit: msem.Fit) -> None:
 
 def test_identification_is_checked_without_standard_errors(demo: pd.DataFrame) -> None:
     model = "level: 1\n y1 ~~ y2\nlevel: 2\n fb =~ y1 + y2"
-    with pytest.warns(IdentificationWarning):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         fit = msem.sem(model, demo, cluster="cluster", se="none")
+    assert IdentificationWarning in {w.category for w in caught}
     assert (fit.status, fit.df) == ("unidentified", -1)
     assert fit.fit_measures()[["chisq", "pvalue", "cfi", "tli", "rmsea"]].isna().all()
     assert fit.bse.isna().all()
