@@ -13,7 +13,7 @@ import pandas as pd
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.single import moment_statistics, without_means
-from msem.sample.frames import ClusteredData, clustered_data, read_frame
+from msem.sample.frames import ClusteredData, clustered_data, column_names
 from msem.sample.statistics import cluster_arrays, sample_statistics, simple_statistics
 from msem.sample.sufficient import ClusterArrays, SampleStatistics
 from msem.table.partable import ParameterTable
@@ -138,7 +138,7 @@ def require_rows_of_data(data: Any) -> None:
 
 def _require_latent_names(table: ParameterTable, data: Any) -> None:
     """Refuse latent variables with the name of a column: one of the two is meant, and which is not known."""
-    columns = set(data if isinstance(data, Mapping) else read_frame(data).collect_schema().names())
+    columns = set(column_names(data))
     for row in table.rows:
         if row.op == "=~" and row.lhs in columns:
             message = (

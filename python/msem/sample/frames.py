@@ -113,6 +113,10 @@ def select_columns(frame: Any, needed: Sequence[str]) -> Columns:
     if isinstance(frame, Mapping):
         require_known(needed, list(frame))
         return {name: series_from(name, frame[name]) for name in needed}
+    if isinstance(frame, pd.DataFrame):
+        require_unique_names(frame)
+        require_known(needed, list(frame))
+        return {name: nw.from_native(frame[name], series_only=True) for name in needed}
     table = read_frame(frame)
     require_known(needed, table.collect_schema().names())
     selected = table.select(*dict.fromkeys(needed))
@@ -132,6 +136,13 @@ def read_frame(frame: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
             "or a dict of arrays"
         ) from None
     return table
+
+
+def column_names(frame: Any) -> Sequence[Any]:
+    """Names of the columns of a frame or mapping."""
+    if isinstance(frame, pd.DataFrame | Mapping):
+        return list(frame)
+    return read_frame(frame).collect_schema().names()
 
 
 def numeric_columns(frame: Any) -> list[str]:
@@ -154,6 +165,9 @@ def series_from(name: str, values: Any) -> nw.Series[Any]:
 
 def float_column(name: str, series: nw.Series[Any]) -> Floats:
     """Values as float64, nan where missing; a float64 column without nulls is not copied."""
+    native = series.to_native()
+    if isinstance(native, pd.Series) and native.dtype == np.float64 and isinstance(native.dtype, np.dtype):
+        return native.to_numpy()
     kind = series.dtype
     if series.null_count() == len(series):
         return np.full(len(series), np.nan)
