@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +19,14 @@ from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 
-__all__ = ["ImpliedMoments", "Objective", "build_objective", "covariate_loglik", "level_names"]
+__all__ = [
+    "ImpliedLevels",
+    "ImpliedMoments",
+    "Objective",
+    "build_objective",
+    "covariate_loglik",
+    "level_names",
+]
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,20 @@ class ImpliedMoments:
         """The same of the observed variables only."""
         n = self.nobserved
         return replace(self, mean=self.mean.iloc[:n], cov=self.cov.iloc[:n, :n])
+
+
+class ImpliedLevels(dict[int, ImpliedMoments]):
+    """Model-implied moments by level, 1 = within, 2 = between; a single-level model has level 1 only."""
+
+    @property
+    def within(self) -> ImpliedMoments:
+        """Of the observed variables at the within level, to be held against the saturated ones."""
+        return self[1].observed
+
+    @property
+    def between(self) -> ImpliedMoments:
+        """Of the observed variables at the between level, to be held against the saturated ones."""
+        return self[2].observed
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +126,12 @@ class Objective:
             for i, block in enumerate(self.blocks)
         }
 
-    def implied(self, theta: ArrayLike) -> Mapping[int, ImpliedMoments]:
+    def implied(self, theta: ArrayLike) -> ImpliedLevels:
         """Model-implied moments by level, 1 = within, 2 = between."""
-        return {
-            level: ImpliedMoments(m.series(), m.frame(), m.nobserved)
+        return ImpliedLevels(
+            (level, ImpliedMoments(m.series(), m.frame(), m.nobserved))
             for level, m in self.moments(theta).items()
-        }
+        )
 
     def row_values(self, theta: ArrayLike) -> Floats:
         """Value of every row of the parameter table."""

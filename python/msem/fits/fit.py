@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from msem.distributions import normal_halfwidth, normal_pvalue
 from msem.estimation.estimate import Estimate, Sample, estimate
-from msem.estimation.objective import ImpliedMoments, Objective
+from msem.estimation.objective import ImpliedLevels, Objective
 from msem.fits.measures import least_squares_measures, measure_inputs
 from msem.fits.options import Options
 from msem.fits.reporting import LEVEL_NAMES, header, messages, method_rows, title
@@ -232,8 +231,11 @@ class Fit:
         )
 
     @property
-    def implied(self) -> Mapping[int, ImpliedMoments]:
-        """Model-implied means and covariances by level, of observed and latent variables."""
+    def implied(self) -> ImpliedLevels:
+        """Model-implied means and covariances by level, of observed and latent variables.
+
+        `implied[1]` and `implied[2]` hold all variables, `implied.within` and `implied.between` the observed ones.
+        """
         return self.objective.implied(self.estimate.theta)
 
     # -- tables ------------------------------------------------------------------------------------------------
