@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalue
+from msem.moments.covariance import smallest_eigenvalue
 from msem.moments.gamma import vech_index
 
 Floats = NDArray[np.float64]
@@ -139,11 +140,7 @@ def scaled_solve(matrix: Floats, rhs: Floats) -> Floats:
 
 def is_positive_definite(cov: Floats, tolerance: float = 1e-10) -> bool:
     """Whether it is, by the smallest eigenvalue of its correlations."""
-    variance = np.diag(cov)
-    if not np.all(variance > 0):
-        return False
-    sd = np.sqrt(variance)
-    return float(np.linalg.eigvalsh(cov / np.outer(sd, sd))[0]) > tolerance
+    return bool(np.all(np.diag(cov) > 0)) and smallest_eigenvalue(cov) > tolerance
 
 
 def normal_weight(cov: Floats, means: bool) -> Floats:

@@ -12,6 +12,7 @@ from msem.estimation.matrices import SYMMETRIC, BlockMap
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import Optimum
 from msem.inference.sampling import Sampling
+from msem.moments.covariance import smallest_eigenvalue
 
 Floats = NDArray[np.float64]
 
@@ -201,8 +202,4 @@ def _residual_covariance(objective: Objective, theta: Floats, block: BlockMap) -
 
 
 def _indefinite(matrix: Floats) -> bool:
-    if len(matrix) < 2:
-        return False
-    sd = np.sqrt(np.diag(matrix))
-    sd[sd == 0] = 1.0
-    return float(np.linalg.eigvalsh(matrix / np.outer(sd, sd))[0]) < EIGENVALUE
+    return len(matrix) >= 2 and smallest_eigenvalue(matrix) < EIGENVALUE

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import DataError
+from msem.moments.covariance import smallest_eigenvalue
 
 ASYMMETRY = 1e-6  # largest difference between mirrored correlations
 
@@ -176,9 +177,7 @@ def require_possible(
     """
     means = between.copy()
     means[:nboth, :nboth] += within[:nboth, :nboth] / largest
-    variance = np.diag(means)
-    sd = np.sqrt(np.where(variance > 0, variance, 1.0))
-    if np.linalg.eigvalsh(means / np.outer(sd, sd))[0] < -1e-8:
+    if smallest_eigenvalue(means) < -1e-8:
         raise DataError(
             f"the between covariance matrix plus the within one over the cluster size ({largest:g}) is not positive "
             "definite, which cluster means would have: check the matrices, nobs, nclusters and cluster_sizes"

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from msem.errors import DataError
 
 SYMMETRY = 1e-6  # largest difference between mirrored elements, in units of the standard deviations
+
+
+def smallest_eigenvalue(matrix: NDArray[np.float64]) -> float:
+    """Smallest eigenvalue in the metric of correlations; a variance that is not positive keeps its own."""
+    variance = np.diag(matrix)
+    sd = np.sqrt(np.where(variance > 0, variance, 1.0))
+    return float(np.linalg.eigvalsh(matrix / np.outer(sd, sd))[0])
 
 
 def require_covariance(cov: pd.DataFrame, what: str, *, positive_definite: bool) -> pd.DataFrame:
@@ -53,7 +61,7 @@ def require_covariance(cov: pd.DataFrame, what: str, *, positive_definite: bool)
         )
     values = 0.5 * (values + values.T)
     if positive_definite:
-        smallest = float(np.linalg.eigvalsh(values / np.outer(scale, scale))[0])
+        smallest = smallest_eigenvalue(values)
         if smallest <= 1e-12:
             raise DataError(
                 f"{what} is not positive definite (smallest eigenvalue of its correlations {smallest:.3g}): "
