@@ -33,7 +33,7 @@ def whole_fit(model: str, data: pd.DataFrame) -> msem.Fit:
 def core_seconds(fit: msem.Fit) -> float:
     """Median time of the optimiser."""
     objective = fit.objective
-    start = starting_values(objective, fit.sample.levels, fit.sample.total_variance)
+    start = starting_values(objective, fit.sample)
     lower, upper = bounds(objective)
     times = []
     for _ in range(REFITS):

@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import models
-from msem.estimation.estimate import Estimate, estimate, saturated_sample
+from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.samples import saturated_sample
 from msem.inference.sampling import Information, sampling_covariance
 from msem.language.syntax import parse
 from msem.sample.frames import clustered_data
@@ -63,10 +64,10 @@ def fit(text: str, frame: pd.DataFrame, fixed_x: bool = True) -> Estimate:
 
 def vcov(found: Estimate, frame: pd.DataFrame, information: Information = "observed") -> Floats:
     """Sampling covariance of the estimates, all of which must be identified."""
-    s = found.objective.statistics
+    (s,) = found.objective.statistics
     columns = clustered_data(frame, [*s.unit, *s.cluster], "cluster")
     clusters = cluster_arrays(columns, s.unit, s.cluster)
-    sampling = sampling_covariance(found.objective, found.theta, information, clusters=clusters)
+    sampling = sampling_covariance(found.objective, found.theta, information, clusters=[clusters])
     assert sampling.positive_definite
     assert not sampling.unidentified
     return sampling.vcov

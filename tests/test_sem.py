@@ -276,7 +276,7 @@ def test_statistics_instead_of_data(fit: msem.Fit) -> None:
 
 
 def test_first_order_information_needs_data(fit: msem.Fit) -> None:
-    with pytest.raises(DataError, match="first-order information needs raw data"):
+    with pytest.raises(DataError, match="this needs raw data"):
         msem.sem(MODEL, fit.statistics, information="first_order")
 
 

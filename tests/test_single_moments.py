@@ -194,5 +194,5 @@ def test_level_specific_moments_need_a_two_level_model() -> None:
 
 
 def test_first_order_information_needs_data() -> None:
-    with pytest.raises(DataError, match="first-order information needs raw data"):
+    with pytest.raises(DataError, match="this needs raw data"):
         fitted(information="first_order")

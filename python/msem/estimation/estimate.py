@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,10 +16,8 @@ from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import Optimum, minimize
 from msem.estimation.restarts import restarts
+from msem.estimation.samples import Sample
 from msem.estimation.starting import starting_values
-from msem.moments.arrays import LevelArrays
-from msem.moments.saturated import Saturated, solve_saturated
-from msem.sample.sufficient import SampleStatistics
 from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
@@ -28,52 +26,7 @@ ATTEMPT = 60  # iterations from one start before another is tried
 BEYOND = 1e-4  # -2 log L below that of the saturated model by more than this is no maximum of a nested one
 SAME = 1e-3  # difference in -2 log L between maxima that counts as none
 
-__all__ = ["Estimate", "Sample", "estimate", "saturated_sample"]
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """Statistics of a sample with its saturated moments.
-
-    Attributes
-    ----------
-    statistics : SampleStatistics
-    saturated : Saturated
-    """
-
-    statistics: SampleStatistics
-    saturated: Saturated
-
-    @property
-    def llf(self) -> float:
-        """Saturated log-likelihood of all variables; nan if the saturated model has not converged."""
-        return self.saturated.llf if self.saturated.converged else np.nan
-
-    @cached_property
-    def levels(self) -> Mapping[int, LevelArrays]:
-        """Saturated moments by level; level 1 only for a single-level sample."""
-        if not self.statistics.unit:
-            return {1: self.saturated.between}
-        return {1: self.saturated.within, 2: self.saturated.between}
-
-    @property
-    def total_variance(self) -> dict[str, float]:
-        """Variance of each observed variable summed over levels."""
-        out: dict[str, float] = {}
-        for moments in self.levels.values():
-            for name, variance in moments.variances.items():
-                out[name] = out.get(name, 0.0) + max(variance, 0.0)
-        return out
-
-
-def saturated_sample(statistics: SampleStatistics, *, maximum: bool = True) -> Sample:
-    """Single-level or two-level statistics with their saturated moments.
-
-    `maximum` is False for statistics implied by moments that are themselves no maximum of a saturated likelihood:
-    those moments then count as not converged although they are the maximum for these statistics.
-    """
-    saturated = solve_saturated(statistics)
-    return Sample(statistics, replace(saturated, converged=saturated.converged and maximum))
+__all__ = ["Estimate", "estimate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +51,19 @@ class Estimate:
         """The parameter table with the moments of fixed covariates filled in."""
         return self.objective.table
 
+    @cached_property
+    def tangent(self) -> Floats:
+        """Basis of the directions in which theta was free to move, shape (npar, m).
+
+        Parameters at active bounds do not move.
+        """
+        return np.eye(len(self.theta))[:, self.optimum.active == 0]
+
+    @property
+    def nfree(self) -> int:
+        """Parameters less independent equality constraints: what counts in degrees of freedom."""
+        return self.table.npar
+
 
 def estimate(
     table: ParameterTable,
@@ -114,7 +80,7 @@ def estimate(
     table : ParameterTable
     sample : Sample
     loss : _core.Loss, optional
-        Another discrepancy than the normal likelihood.
+        Another discrepancy than the normal likelihood, for a sample of one group.
     max_iterations : int
     tolerance : float
         On the decrement g' I^-1 g.
@@ -131,7 +97,7 @@ def estimate(
     """
     filled = fill_exogenous(table, sample.levels)
     objective = build_objective(filled, sample.statistics, loss)
-    first = starting_values(objective, sample.levels, sample.total_variance)
+    first = starting_values(objective, sample)
     floor = -np.inf if loss is not None else -2 * sample.llf - BEYOND
 
     def attempt(start: Floats, iterations: int) -> Optimum:
@@ -140,7 +106,7 @@ def estimate(
     short = min(ATTEMPT, max_iterations)
     best = attempt(first, short)
     if not best.converged and (max_iterations > ATTEMPT or best.stop == "no valid start"):
-        others = restarts(objective, first, sample.levels, sample.total_variance)
+        others = restarts(objective, first, sample)
         found = (attempt(start, short) for start in others)
         maximum, top = highest(itertools.chain([best], found))
         best = maximum or top

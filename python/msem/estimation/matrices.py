@@ -87,23 +87,20 @@ def row_values(table: ParameterTable, theta: NDArray[np.float64]) -> NDArray[np.
     return np.where(free > 0, np.append(theta, np.nan)[free - 1], fixed)
 
 
-def fill_exogenous(
-    table: ParameterTable, moments: Mapping[int, LevelArrays], group: int = 1
-) -> ParameterTable:
+def fill_exogenous(table: ParameterTable, groups: Sequence[Mapping[int, LevelArrays]]) -> ParameterTable:
     """The same table with the moments of fixed covariates set to those of the sample.
 
     Parameters
     ----------
     table : ParameterTable
-    moments : mapping from level to LevelArrays
-        Sample moments of the observed variables.
-    group : int
+    groups : sequence of mappings from level to LevelArrays
+        Sample moments of the observed variables of each group.
     """
 
     def filled(r: Parameter) -> Parameter:
-        if not r.exo or r.free or r.group != group or r.value == r.value:
+        if not r.exo or r.free or r.value == r.value:
             return r
-        m = moments[r.level]
+        m = groups[r.group - 1][r.level]
         i = m.at[r.lhs]
         return replace(r, value=float(m.mean[i] if r.op == "~1" else m.cov[i, m.at[r.rhs]]))
 

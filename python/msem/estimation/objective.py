@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,9 +75,10 @@ class Objective:
     ----------
     table : ParameterTable
         With the moments of fixed covariates filled in.
-    statistics : SampleStatistics
+    statistics : tuple of SampleStatistics
+        One for each group.
     blocks : tuple of BlockMap
-        One for each level, within first.
+        One for each level of each group: group by group, within first.
     covariate_llf : float
         Log-likelihood of the fixed covariates, which is taken out of all values: the likelihood is that of
         the other variables given the within-only and between-only covariates.
@@ -87,7 +89,7 @@ class Objective:
     """
 
     table: ParameterTable
-    statistics: SampleStatistics
+    statistics: tuple[SampleStatistics, ...]
     blocks: tuple[BlockMap, ...]
     covariate_llf: float
     core: _core.Objective
@@ -119,18 +121,19 @@ class Objective:
         """Negative second derivatives of the log-likelihood, shape (npar, npar)."""
         return self.core.observed_information(theta)
 
-    def moments(self, theta: ArrayLike) -> dict[int, LevelArrays]:
-        """Model-implied moments by level, of all variables, as arrays."""
+    def moments(self, theta: ArrayLike, group: int = 1) -> dict[int, LevelArrays]:
+        """Model-implied moments of one group by level, of all variables, as arrays."""
         return {
             block.level: LevelArrays(block.names, *self.core.implied(theta, i), block.nobserved)
             for i, block in enumerate(self.blocks)
+            if block.group == group
         }
 
-    def implied(self, theta: ArrayLike) -> ImpliedLevels:
-        """Model-implied moments by level, 1 = within, 2 = between."""
+    def implied(self, theta: ArrayLike, group: int = 1) -> ImpliedLevels:
+        """Model-implied moments of one group by level, 1 = within, 2 = between."""
         return ImpliedLevels(
             (level, ImpliedMoments(m.series(), m.frame(), m.nobserved))
-            for level, m in self.moments(theta).items()
+            for level, m in self.moments(theta, group).items()
         )
 
     def row_values(self, theta: ArrayLike) -> Floats:
@@ -147,7 +150,9 @@ def level_names(statistics: SampleStatistics) -> dict[int, tuple[str, ...]]:
 
 
 def build_objective(
-    table: ParameterTable, statistics: SampleStatistics, loss: _core.Loss | None = None
+    table: ParameterTable,
+    statistics: SampleStatistics | Sequence[SampleStatistics],
+    loss: _core.Loss | None = None,
 ) -> Objective:
     """Compile a model for a sample.
 
@@ -155,25 +160,30 @@ def build_objective(
     ----------
     table : ParameterTable
         With the moments of fixed covariates filled in.
-    statistics : SampleStatistics
+    statistics : SampleStatistics, or a sequence with those of each group
         Of the variables of the table.
     loss : _core.Loss, optional
-        Another discrepancy than the normal likelihood.
+        Another discrepancy than the normal likelihood, for a model of one group.
 
     Returns
     -------
     Objective
     """
-    blocks = tuple(block_map(table, level, 1, names) for level, names in level_names(statistics).items())
-    compiled = [core_block(block, table) for block in blocks]
-    within, between = (0, 1) if len(blocks) == 2 else (-1, 0)
-    group = (core_loss(statistics) if loss is None else loss, within, between)
-    core = _core.Objective(table.npar, compiled, [group])
-    return Objective(table, statistics, blocks, covariate_loglik(table, statistics), core, loss)
+    groups = (statistics,) if isinstance(statistics, SampleStatistics) else tuple(statistics)
+    blocks: list[BlockMap] = []
+    compiled_groups: list[tuple[_core.Loss, int, int]] = []
+    for group, s in enumerate(groups, 1):
+        last = len(blocks)
+        blocks += [block_map(table, level, group, names) for level, names in level_names(s).items()]
+        within, between = (last, last + 1) if len(blocks) - last == 2 else (-1, last)
+        compiled_groups.append((core_loss(s) if loss is None else loss, within, between))
+    core = _core.Objective(table.npar, [core_block(block, table) for block in blocks], compiled_groups)
+    covariates = sum(covariate_loglik(table, s, group) for group, s in enumerate(groups, 1))
+    return Objective(table, groups, tuple(blocks), covariates, core, loss)
 
 
-def covariate_loglik(table: ParameterTable, statistics: SampleStatistics) -> float:
-    """Normal log-likelihood of the fixed within-only and between-only covariates at their sample moments.
+def covariate_loglik(table: ParameterTable, statistics: SampleStatistics, group: int = 1) -> float:
+    """Normal log-likelihood of the fixed within-only and between-only covariates at the sample moments of a group.
 
     Within-only covariates are independent over units, between-only ones over clusters. A covariate at both
     levels stays in the likelihood, as in lavaan and Mplus.
@@ -182,11 +192,11 @@ def covariate_loglik(table: ParameterTable, statistics: SampleStatistics) -> flo
     p = len(s.unit)
     total = 0.0
     if table.nlevels == 1:
-        exo = set(table.exogenous(1))
+        exo = set(table.exogenous(1, group))
         units: list[int] = []
         clusters = [k for k, name in enumerate(s.cluster) if name in exo]
     else:
-        exo_w, exo_b = set(table.exogenous(1)), set(table.exogenous(2))
+        exo_w, exo_b = set(table.exogenous(1, group)), set(table.exogenous(2, group))
         units = [k for k, name in enumerate(s.unit) if k >= s.nboth and name in exo_w]
         clusters = [p + k for k, name in enumerate(s.cluster) if name in exo_b]
     for index, weight, n in ((units, s.sizes, s.nobs), (clusters, np.ones_like(s.sizes), s.nclusters)):

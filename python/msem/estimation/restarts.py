@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import minimize
+from msem.estimation.samples import Sample
 from msem.estimation.starting import clip, scaled_start, set_intercepts
-from msem.moments.arrays import LevelArrays
 from msem.table.partable import Parameter
 
 Floats = NDArray[np.float64]
@@ -24,19 +24,15 @@ SMALL = 0.05  # share of the total variance that a cautious start gives to the l
 FACTORS = ((1.5, -0.6, 0.9), (-1.2, 0.5, -1.8), (0.4, 1.7, -0.8), (-0.9, -1.3, 0.6))
 
 
-def restarts(
-    objective: Objective, first: Floats, moments: Mapping[int, LevelArrays], total: Mapping[str, float]
-) -> Iterator[Floats]:
+def restarts(objective: Objective, first: Floats, sample: Sample) -> Iterator[Floats]:
     """Starts other than the first, the most promising first.
 
     Parameters
     ----------
     objective : Objective
     first : ndarray, shape (npar,)
-    moments : mapping from level to LevelArrays
-        Saturated moments.
-    total : mapping of str to float
-        Total variance of each observed variable.
+    sample : Sample
+        Saturated moments of each group.
 
     Yields
     ------
@@ -45,16 +41,16 @@ def restarts(
 
     def settled(theta: Floats) -> Floats:
         clip(theta, objective.table)
-        set_intercepts(objective, theta, moments)
+        set_intercepts(objective, theta, sample)
         return theta
 
-    cautious = settled(cautious_start(objective, first, total))
+    cautious = settled(cautious_start(objective, first, sample))
     yield cautious
     lower = nonnegative(objective)
     for start in (first, cautious):
         yield minimize(objective, start, max_iterations=60, lower=lower).theta
     for share in (0.5, 0.0):
-        yield scaled_start(objective, first, moments, share)
+        yield scaled_start(objective, first, sample, share)
     for factors in FACTORS:
         yield settled(rescaled_loadings(objective, first, factors))
 
@@ -69,10 +65,17 @@ def _changeable(objective: Objective) -> Iterator[tuple[int, Parameter]]:
             yield r.free - 1, r
 
 
-def cautious_start(objective: Objective, first: Floats, total: Mapping[str, float]) -> Floats:
+def cautious_start(objective: Objective, first: Floats, sample: Sample) -> Floats:
     """Little variance at the last level, equal positive standardized loadings, no covariances or paths there."""
     out = first.copy()
-    rows = [r for r in objective.table.rows if r.level == objective.table.nlevels]
+    for number, group in enumerate(sample.groups, 1):
+        _cautious_group(objective, out, number, group.total_variance)
+    return out
+
+
+def _cautious_group(objective: Objective, out: Floats, group: int, total: Mapping[str, float]) -> None:
+    """The cautious values of one group, written into `out`."""
+    rows = objective.table.block(objective.table.nlevels, group)
     fixed_variance = {r.lhs for r in rows if r.op == "~~" and r.lhs == r.rhs and not r.free}
     markers: dict[str, str] = {}
     for r in rows:
@@ -80,6 +83,8 @@ def cautious_start(objective: Objective, first: Floats, total: Mapping[str, floa
             markers.setdefault(r.lhs, r.rhs)
     variance = dict(total) | {factor: total[marker] for factor, marker in markers.items()}
     for k, r in _changeable(objective):
+        if r.group != group:
+            continue
         if r.op == "=~" and r.lhs in variance and r.rhs in variance:
             scale = 1 / SMALL if r.lhs in fixed_variance else variance[r.lhs]
             out[k] = np.sqrt(variance[r.rhs] / scale)
@@ -87,7 +92,6 @@ def cautious_start(objective: Objective, first: Floats, total: Mapping[str, floa
             out[k] = SMALL * variance[r.lhs]
         elif r.op == "~" or (r.op == "~~" and r.lhs != r.rhs):
             out[k] = 0.0
-    return out
 
 
 def rescaled_loadings(objective: Objective, first: Floats, factors: tuple[float, ...]) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.estimation.objective import Objective
+from msem.estimation.samples import Sample
 from msem.moments.arrays import LevelArrays
 from msem.table.partable import Parameter, ParameterTable
 
@@ -48,11 +49,7 @@ def regular_covariance(moments: LevelArrays, total: Mapping[str, float]) -> Floa
     return out
 
 
-def starting_values(
-    objective: Objective,
-    moments: Mapping[int, LevelArrays],
-    total: Mapping[str, float],
-) -> Floats:
+def starting_values(objective: Objective, sample: Sample) -> Floats:
     """Crude but scale-equivariant starting values.
 
     Loadings come from the first principal axis of a factor's indicators, regressions of observed on observed
@@ -61,10 +58,8 @@ def starting_values(
     Parameters
     ----------
     objective : Objective
-    moments : mapping from level to LevelArrays
-        Saturated moments.
-    total : mapping of str to float
-        Total variance of each observed variable.
+    sample : Sample
+        Saturated moments of each group.
 
     Returns
     -------
@@ -72,18 +67,21 @@ def starting_values(
     """
     table = objective.table
     theta = np.full(table.npar, np.nan)
-    for level, m in moments.items():
-        cov = regular_covariance(m, total)
-        values = level_values(table.block(level), m.at, cov, table.latent(level))
-        for r, value in zip(table.block(level), values, strict=True):
-            if r.free and np.isnan(theta[r.free - 1]):
-                theta[r.free - 1] = value
+    for number, group in enumerate(sample.groups, 1):
+        total = group.total_variance
+        for level, m in group.levels.items():
+            cov = regular_covariance(m, total)
+            rows = table.block(level, number)
+            values = level_values(rows, m.at, cov, table.latent(level, number))
+            for r, value in zip(rows, values, strict=True):
+                if r.free and np.isnan(theta[r.free - 1]):
+                    theta[r.free - 1] = value
     for r in table.rows:
         if r.free and r.start is not None:
             theta[r.free - 1] = r.start
     theta[np.isnan(theta)] = 0.0
     clip(theta, table)
-    set_intercepts(objective, theta, moments)
+    set_intercepts(objective, theta, sample)
     return theta
 
 
@@ -202,7 +200,7 @@ def _slopes(
     return out
 
 
-def set_intercepts(objective: Objective, theta: Floats, moments: Mapping[int, LevelArrays]) -> None:
+def set_intercepts(objective: Objective, theta: Floats, sample: Sample) -> None:
     """Set the free intercepts to reproduce the saturated means as well as they can, given all other values.
 
     Those that the user has given a start keep it.
@@ -213,32 +211,29 @@ def set_intercepts(objective: Objective, theta: Floats, moments: Mapping[int, Le
     if not free:
         return
     parts, gaps, variances = [], [], []
-    blocks = objective.blocks
-    for i, block in enumerate(blocks):
-        n = block.nobserved
+    for i, block in enumerate(objective.blocks):
+        n, group = block.nobserved, sample.groups[block.group - 1]
+        moments = group.levels[block.level]
         parts.append(objective.core.jacobian(theta, i)[:n, free])
-        implied = objective.core.implied(theta, i)[0][:n]
-        gaps.append(moments[block.level].mean - implied)
-        variances.append(np.abs(np.diag(moments[block.level].cov)))
-    if len(blocks) == 2:
-        # the means of variables at both levels are identified by their sum only
-        nboth = objective.statistics.nboth
-        for pair in (parts, gaps, variances):
-            pair[1][:nboth] += pair[0][:nboth]
-            pair[0] = pair[0][nboth:]
+        gaps.append(moments.mean - objective.core.implied(theta, i)[0][:n])
+        variances.append(np.abs(np.diag(moments.cov)))
+        if block.level == 2:
+            # the means of variables at both levels are identified by their sum only
+            nboth = group.statistics.nboth
+            for stack in (parts, gaps, variances):
+                stack[-1][:nboth] += stack[-2][:nboth]
+                stack[-2] = stack[-2][nboth:]
     design, gap, sd = np.vstack(parts), np.concatenate(gaps), np.sqrt(np.concatenate(variances))
     theta[free] += np.linalg.lstsq(design / sd[:, None], gap / sd, rcond=None)[0]
     clip(theta, table)
 
 
-def scaled_start(
-    objective: Objective, theta: Floats, moments: Mapping[int, LevelArrays], share: float
-) -> Floats:
+def scaled_start(objective: Objective, theta: Floats, sample: Sample, share: float) -> Floats:
     """A cautious second start: paths and covariances shrunk by `share`, variances kept, means reproduced."""
     out = theta.copy()
     for r in objective.table.rows:
         if r.free and (r.op == "~" or (r.op == "~~" and r.lhs != r.rhs)):
             out[r.free - 1] = share * theta[r.free - 1]
     clip(out, objective.table)
-    set_intercepts(objective, out, moments)
+    set_intercepts(objective, out, sample)
     return out

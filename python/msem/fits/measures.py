@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalue
-from msem.estimation.estimate import Estimate, Sample
+from msem.estimation.estimate import Estimate
+from msem.estimation.samples import Sample
 from msem.inference.discrepancy import LevelDiscrepancy
 from msem.inference.fitmeasures import FitMeasureInputs, fit_measures, twolevel_fmin
 from msem.inference.residuals import (
@@ -41,13 +42,13 @@ def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeas
     """
     full = saturated_table(fit.table).npar
     unrestricted = sample.llf - fit.objective.covariate_llf
-    s = sample.statistics
     common = FitMeasureInputs(
         llf=fit.llf,
         unrestricted_llf=unrestricted,
-        npar=fit.table.npar,
-        df=full - fit.table.npar,
-        nobs=s.nobs,
+        npar=fit.nfree,
+        df=full - fit.nfree,
+        nobs=sample.nobs,
+        ngroups=len(sample.groups),
         baseline_chisq=max(2 * (unrestricted - baseline.llf), 0.0) if baseline.optimum.converged else np.nan,
         baseline_df=full - baseline.table.npar,
     )
@@ -55,14 +56,13 @@ def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeas
 
 
 def _twolevel(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasureInputs:
-    s = sample.statistics
-    nvalues = s.nobs * len(s.unit) + s.nclusters * len(s.cluster)
+    nvalues = sum(s.nobs * len(s.unit) + s.nclusters * len(s.cluster) for s in sample.statistics)
     return replace(
         common,
-        nclusters=s.nclusters,
-        nvar=float(len(s.unit)),
+        nclusters=sample.nclusters,
+        nvar=float(len(sample.statistics[0].unit)),
         residuals=twolevel_residuals(fit, sample),
-        fmin=twolevel_fmin(fit.llf, fit.objective.covariate_llf, s.nobs, nvalues),
+        fmin=twolevel_fmin(fit.llf, fit.objective.covariate_llf, sample.nobs, nvalues),
     )
 
 
@@ -70,11 +70,11 @@ def _single(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasu
     moments = group_moments(fit, sample)
     return replace(
         common,
-        nvar=float(len(sample.statistics.cluster)),
-        nmoments=moments.nmoments,
-        residuals=residual_measures([moments]),
-        residual_chisq=browne_residual_chisq([moments], residual_jacobian(fit)),
-        gfi_lisrel=lisrel_gfi([moments]),
+        nvar=float(len(sample.statistics[0].cluster)),
+        nmoments=sum(group.nmoments for group in moments),
+        residuals=residual_measures(moments),
+        residual_chisq=browne_residual_chisq(moments, residual_jacobian(fit)),
+        gfi_lisrel=lisrel_gfi(moments),
     )
 
 
@@ -87,8 +87,8 @@ def least_squares_measures(fit: Estimate, sample: Sample, solution: LevelDiscrep
             unrestricted_llf=np.nan,
             npar=fit.table.npar,
             df=solution.df,
-            nobs=sample.statistics.nobs,
-            residuals=residual_measures([moments]),
+            nobs=sample.nobs,
+            residuals=residual_measures(moments),
         )
     )
     measures["fmin"] = 0.5 * solution.statistic / solution.nobs
@@ -100,35 +100,41 @@ def least_squares_measures(fit: Estimate, sample: Sample, solution: LevelDiscrep
 
 def twolevel_residuals(fit: Estimate, sample: Sample) -> dict[str, float]:
     """SRMR of both levels."""
-    implied = fit.objective.moments(fit.theta)
-    srmr = {
-        level: srmr_level(moments.cov, implied[level].observed.cov)
-        for level, moments in sample.levels.items()
-    }
-    return level_residuals([srmr[1]], [srmr[2]], [sample.statistics.nobs])
+    srmr: dict[int, list[float]] = {1: [], 2: []}
+    for number, group in enumerate(sample.groups, 1):
+        implied = fit.objective.moments(fit.theta, number)
+        for level, moments in group.levels.items():
+            srmr[level].append(srmr_level(moments.cov, implied[level].observed.cov))
+    return level_residuals(srmr[1], srmr[2], [s.nobs for s in sample.statistics])
 
 
-def group_moments(fit: Estimate, sample: Sample) -> GroupMoments:
-    """Sample and implied moments of a single-level fit."""
-    implied, observed = fit.objective.moments(fit.theta)[1].observed, sample.levels[1]
+def group_moments(fit: Estimate, sample: Sample) -> list[GroupMoments]:
+    """Sample and implied moments of a single-level fit, one for each group."""
     means = fit.table.meanstructure
-    exo = set(fit.table.exogenous(1))
-    return GroupMoments(
-        sample_cov=observed.cov,
-        implied_cov=implied.cov,
-        nobs=sample.statistics.nobs,
-        sample_mean=observed.mean if means else None,
-        implied_mean=implied.mean if means else None,
-        exogenous=np.array([name in exo for name in observed.names]),
-    )
+    out = []
+    for number, group in enumerate(sample.groups, 1):
+        implied, observed = fit.objective.moments(fit.theta, number)[1].observed, group.levels[1]
+        exo = set(fit.table.exogenous(1, number))
+        out.append(
+            GroupMoments(
+                sample_cov=observed.cov,
+                implied_cov=implied.cov,
+                nobs=group.statistics.nobs,
+                sample_mean=observed.mean if means else None,
+                implied_mean=implied.mean if means else None,
+                exogenous=np.array([name in exo for name in observed.names]),
+            )
+        )
+    return out
 
 
 def residual_jacobian(fit: Estimate) -> Floats:
     """Derivatives of the moments of a single-level fit: means if modelled, then the lower triangle by row."""
-    jacobian = fit.objective.core.jacobian(fit.theta, 0)
-    n = fit.objective.blocks[0].nobserved
-    row, col = vech_index(n)
-    by_row = n + np.lexsort((col, row))
-    means = np.arange(n) if fit.table.meanstructure else np.arange(0)
-    chosen: Floats = jacobian[np.concatenate([means, by_row])]
-    return chosen
+    parts = []
+    for i, block in enumerate(fit.objective.blocks):
+        n = block.nobserved
+        row, col = vech_index(n)
+        by_row = n + np.lexsort((col, row))
+        means = np.arange(n) if fit.table.meanstructure else np.arange(0)
+        parts.append(fit.objective.core.jacobian(fit.theta, i)[np.concatenate([means, by_row])])
+    return np.vstack(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalue
 from msem.errors import DataError, UnsupportedError
-from msem.estimation.estimate import Estimate, Sample, estimate, saturated_sample
+from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.samples import GroupSample, Sample, saturated_sample
 from msem.fits.levelfit import LevelFit
 from msem.inference.discrepancy import (
     LevelDiscrepancy,
@@ -88,10 +89,10 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int) ->
     sample = saturated_sample(moments.expected_statistics, maximum=moments.converged)
     whole = partially_saturated_table(table, level)
     found = estimate(whole, sample)
-    sampling = sampling_covariance(found.objective, found.theta, "expected", found.optimum.active)
+    sampling = sampling_covariance(found.objective, found.theta, "expected", found.tangent)
     # an improper matrix of the other level is no finding about this one: it is saturated
     problems = find_problems(found.objective, found.optimum, sampling, level)
-    if not sample.saturated.converged:
+    if not sample.converged:
         problems = (*problems, no_chi_square())
     kept = [i for i, r in enumerate(found.table.rows) if r.level == level]
     rows = tuple(found.table.rows[i] for i in kept)
@@ -167,7 +168,7 @@ def _fit_discrepancy(
     alone = level_table(table, level, means)
     sample = _level_sample(moments, level, means, normal=method == "ml")
     unit = _standard_unit(moments, level)
-    loss = least_squares_loss(cov.to_numpy(), sample.levels[1].mean if means else None, unit)
+    loss = least_squares_loss(cov.to_numpy(), sample.levels[0][1].mean if means else None, unit)
     found = estimate(alone, sample, loss=loss if method == "uls" else None)
     solution = _solution(found, sample, conditional_gamma(table, moments, level, gamma), method, means, unit)
     implied = found.objective.moments(found.theta)[1].observed.cov
@@ -189,7 +190,7 @@ def _covariances(
     found: Estimate, solution: LevelDiscrepancy, implied: Floats, means: bool
 ) -> tuple[Floats, Floats, Sampling]:
     """Sandwich and naive covariance matrices over the free parameters, and the check of identification."""
-    sampling = sampling_covariance(found.objective, found.theta, "expected", found.optimum.active)
+    sampling = sampling_covariance(found.objective, found.theta, "expected", found.tangent)
     k = len(found.theta)
     corrected, naive = np.full((k, k), np.nan), np.full((k, k), np.nan)
     own = np.flatnonzero(np.isfinite(np.diag(sampling.vcov)))
@@ -204,7 +205,7 @@ def _covariances(
 def _solution(
     found: Estimate, sample: Sample, gamma: Floats, method: Method, means: bool, unit: Floats
 ) -> LevelDiscrepancy:
-    implied, observed = found.objective.moments(found.theta)[1].observed, sample.levels[1]
+    implied, observed = found.objective.moments(found.theta)[1].observed, sample.levels[0][1]
     cov, n = implied.cov, implied.nobserved
     jacobian = found.objective.core.jacobian(found.theta, 0)
     residual = vech(observed.cov - cov)
@@ -212,7 +213,7 @@ def _solution(
         residual = np.concatenate([observed.mean - implied.mean, residual])
     else:
         jacobian = jacobian[n:]
-    nobs = sample.statistics.nobs
+    nobs = sample.nobs
     if method == "uls":
         weight = least_squares_weight(unit, means)
         statistic = nobs * float(residual @ weight @ residual)
@@ -296,10 +297,10 @@ def _given_moments(table: ParameterTable, moments: LevelMoments) -> set[str]:
 
 
 @dataclass(frozen=True, eq=False)
-class IndefiniteSample(Sample):
+class IndefiniteGroup(GroupSample):
     """Moments that need not be those of any sample; starting values take their unit from elsewhere."""
 
-    unit: Mapping[str, float]
+    unit: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def total_variance(self) -> dict[str, float]:
@@ -323,7 +324,8 @@ def _level_sample(moments: LevelMoments, level: int, means: bool, *, normal: boo
         return saturated_sample(statistics)
     nothing = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
     saturated = Saturated(nothing, LevelArrays(names, mean, cov, len(names)), np.nan, 0)
-    return IndefiniteSample(statistics, saturated, dict(zip(names, np.diag(some), strict=True)))
+    unit = dict(zip(names, np.diag(some), strict=True))
+    return Sample((IndefiniteGroup(statistics, saturated, unit=unit),))
 
 
 def _sample_size(moments: LevelMoments, level: int) -> float:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack, get_args
 
 import pandas as pd
 
 from msem.errors import ConvergenceWarning, IdentificationWarning, ImproperSolutionWarning, UnsupportedError
-from msem.estimation.estimate import estimate, saturated_sample
+from msem.estimation.estimate import estimate
+from msem.estimation.samples import Sample
 from msem.fits.fit import Fit
 from msem.fits.options import Estimator, Options, StandardErrors, require_choice, require_settings
 from msem.fits.sources import Prepared, Source, prepare
@@ -188,7 +190,7 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         options.get("sample_nobs"),
         options.get("sample_cov_rescale", True),
     )
-    return fit_table(table, prepare(table, source), information, options)
+    return fit_table(table, (prepare(table, source),), information, options)
 
 
 def require_known(fun: Fun, options: Mapping[str, object]) -> None:
@@ -211,10 +213,10 @@ def default_information(table: ParameterTable, data: Any) -> Information:
 
 
 def fit_table(
-    table: ParameterTable, prepared: Prepared, information: Information, options: FitOptions
+    table: ParameterTable, prepared: Sequence[Prepared], information: Information, options: FitOptions
 ) -> Fit:
-    """Fit a parameter table to a prepared sample."""
-    sample = saturated_sample(prepared.statistics, maximum=prepared.maximum)
+    """Fit a parameter table to a prepared sample, given for each group."""
+    sample = Sample(tuple(group.sample() for group in prepared))
     most, tolerance = options.get("max_iterations", 500), options.get("tolerance", 1e-12)
     estimator, se = options.get("estimator", "ML"), options.get("se", "standard")
     sampling: Sampling | None = None
@@ -226,24 +228,42 @@ def fit_table(
     if discrepancy is None:
         # without standard errors the expected information still tells what is not identified
         kind: Information = "expected" if se == "none" else information
-        clusters = prepared.clusters() if kind == "first_order" else None
-        sampling = sampling_covariance(found.objective, found.theta, kind, found.optimum.active, clusters)
+        clusters = sample.clusters if kind == "first_order" else None
+        sampling = sampling_covariance(found.objective, found.theta, kind, found.tangent, clusters)
     problems = find_problems(found.objective, found.optimum, sampling)
-    if not sample.saturated.converged:
+    if not sample.converged:
         problems = (*problems, no_chi_square())
     warn(problems)
-    data = prepared.data
     used = Options(
         estimator=estimator,
         information=information,
         se=se,
         cluster=options.get("cluster") or "",
-        given_as=prepared.given_as,
-        dropped_rows=data.dropped_rows if data else 0,
-        dropped_no_cluster=data.dropped_no_cluster if data else 0,
-        dropped=dict(data.dropped) if data else {},
+        given_as=prepared[0].given_as,
+        **dropped_rows(prepared),
     )
     return Fit(found, sample, None if se == "none" else sampling, problems, used, discrepancy)
+
+
+class Dropped(TypedDict):
+    """Rows left out; see `Options`."""
+
+    dropped_rows: int
+    dropped_no_cluster: int
+    dropped: Mapping[str, int]
+
+
+def dropped_rows(prepared: Sequence[Prepared]) -> Dropped:
+    """What was left out of the data of all groups."""
+    rows = [group.data for group in prepared if group.data is not None]
+    missing = Counter[str]()
+    for data in rows:
+        missing.update(data.dropped)
+    return Dropped(
+        dropped_rows=sum(data.dropped_rows for data in rows),
+        dropped_no_cluster=sum(data.dropped_no_cluster for data in rows),
+        dropped=dict(missing),
+    )
 
 
 def warn(problems: Iterable[Problem], stacklevel: int = 5) -> None:

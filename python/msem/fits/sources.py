@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError
+from msem.estimation.samples import GroupSample, saturated_group
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.single import moment_statistics, without_means
 from msem.sample.frames import ClusteredData, clustered_data, column_names
-from msem.sample.statistics import cluster_arrays, sample_statistics, simple_statistics
-from msem.sample.sufficient import ClusterArrays, SampleStatistics
+from msem.sample.statistics import sample_statistics, simple_statistics
+from msem.sample.sufficient import SampleStatistics
 from msem.table.partable import ParameterTable
 
 GIVEN_AS = {
@@ -54,26 +54,9 @@ class Prepared:
     given_as: str = "raw data"
     maximum: bool = True  # False if implied by saturated moments that have not converged
 
-    def clusters(self) -> ClusterArrays:
-        """Statistics of the single clusters, or of the rows of a single-level sample.
-
-        Raises
-        ------
-        DataError
-            Without raw data.
-        """
-        if self.data is None:
-            raise DataError(
-                "first-order information needs raw data: moments do not tell one cluster from another; "
-                'use information="observed" or "expected"'
-            )
-        s = self.statistics
-        if s.unit:
-            return cluster_arrays(self.data, s.unit, s.cluster)
-        rows = np.column_stack([self.data.columns[name] for name in s.cluster])
-        if not s.means.any():
-            rows = rows - rows.mean(axis=0)
-        return ClusterArrays(np.ones(len(rows)), rows, np.empty((len(rows), 0)))
+    def sample(self) -> GroupSample:
+        """The statistics with their saturated moments."""
+        return saturated_group(self.statistics, maximum=self.maximum, data=self.data)
 
 
 def prepare(table: ParameterTable, source: Source) -> Prepared:

@@ -129,8 +129,8 @@ def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
 
 def _largest(objective: Objective) -> str:
     """How many clusters there are of the largest size."""
-    s = objective.statistics
-    return f" ({s.counts[-1]:.0f} of {s.sizes[-1]:.0f} units)" if s.unit else ""
+    largest = [f"{s.counts[-1]:.0f} of {s.sizes[-1]:.0f} units" for s in objective.statistics if s.unit]
+    return f" ({'; '.join(largest)})" if largest else ""
 
 
 def flat_direction(objective: Objective, theta: Floats) -> list[int]:
@@ -171,7 +171,9 @@ def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
 
 
 def _impropriety(objective: Objective, theta: Floats, index: int, block: BlockMap) -> Iterator[Problem]:
-    where = f" at the {LEVELS[block.level]} level" if len(objective.blocks) == 2 else ""
+    where = f" at the {LEVELS[block.level]} level" if objective.table.nlevels == 2 else ""
+    if objective.table.ngroups > 1:
+        where += f" of group {block.group}"
     residual = _residual_covariance(objective, theta, block)
     negative = [n for n, v in zip(block.names, np.diag(residual), strict=True) if v < 0]
     remedy = (

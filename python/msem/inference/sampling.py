@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +30,7 @@ class Sampling:
     Attributes
     ----------
     vcov : ndarray, shape (npar, npar)
-        nan for parameters that are not identified, at a bound, or when the information is not positive
+        nan for parameters that are not identified, that could not move, or when the information is not positive
         definite.
     unidentified : tuple of int
         Parameters that the information cannot tell apart.
@@ -46,10 +47,10 @@ def sampling_covariance(
     objective: Objective,
     theta: Floats,
     information: Information = "observed",
-    active: NDArray[np.intp] | None = None,
-    clusters: ClusterArrays | None = None,
+    tangent: Floats | None = None,
+    clusters: Sequence[ClusterArrays] | None = None,
 ) -> Sampling:
-    """Inverse information at theta.
+    """Inverse information at theta: T (T'IT)^-1 T' over the directions T in which theta is free to move.
 
     Where the expected information is close to singular it is used in the factored form F'F, so that covariates with
     huge means do not look like parameters that are not identified; the observed information is then formed in the
@@ -61,60 +62,63 @@ def sampling_covariance(
     theta : ndarray, shape (npar,)
     information : {"observed", "expected", "first_order"}
         "first_order" is the sum over clusters of outer products of scores and needs `clusters`.
-    active : ndarray of int, optional
-        Parameters at a bound, which are held there.
-    clusters : ClusterArrays, optional
+    tangent : ndarray, shape (npar, m), optional
+        Basis T of these directions; default: all parameters are free. See `Estimate.tangent`.
+    clusters : sequence of ClusterArrays, optional
+        Of each group.
 
     Returns
     -------
     Sampling
     """
     npar = len(theta)
-    free = np.arange(npar) if active is None else np.flatnonzero(np.asarray(active) == 0)
-    vcov = np.full((npar, npar), np.nan)
-    if not len(free):
-        return Sampling(vcov, (), True)
-    pick = np.ix_(free, free)
-    expected = objective.core.expected_information(theta)[pick]
-    inverse, pivot = _core.scaled_inverse(expected)
+    t = np.eye(npar) if tangent is None else tangent
+    if not t.shape[1]:
+        return Sampling(np.full((npar, npar), np.nan), (), True)
+    inverse, pivot = _core.scaled_inverse(t.T @ objective.core.expected_information(theta) @ t)
     if pivot > SMALL_PIVOT:
         positive = True
         if information == "observed":
-            inverse, positive = _inverse(objective.core.observed_information(theta)[pick])
+            inverse, positive = _inverse(t.T @ objective.core.observed_information(theta) @ t)
         elif information == "first_order":
-            inverse, positive = _inverse(_outer_product(objective, theta, clusters, np.eye(npar)[:, free]))
-        vcov[pick] = inverse
-        return Sampling(vcov, (), positive)
-    return _careful_covariance(objective, theta, information, free, clusters)
+            inverse, positive = _inverse(_outer_product(objective, theta, clusters, t))
+        return Sampling(_spread(t @ inverse @ t.T, t), (), positive)
+    return _careful_covariance(objective, theta, information, t, clusters)
+
+
+def _spread(vcov: Floats, tangent: Floats, lost: Sequence[int] = ()) -> Floats:
+    """The covariance matrix with nan for parameters that did not move or are not identified."""
+    gone: NDArray[np.bool_] = np.all(tangent == 0, axis=1)
+    gone[list(lost)] = True
+    vcov[gone] = vcov[:, gone] = np.nan
+    return vcov
 
 
 def _careful_covariance(
     objective: Objective,
     theta: Floats,
     information: Information,
-    free: NDArray[np.intp],
-    clusters: ClusterArrays | None,
+    tangent: Floats,
+    clusters: Sequence[ClusterArrays] | None,
 ) -> Sampling:
     """The same when the information is singular, or only looks so."""
-    npar = len(theta)
-    vcov = np.full((npar, npar), np.nan)
-    basis, null = whitening_basis(objective.core.information_factor(theta)[:, free])
-    lost = tuple(int(free[i]) for i in np.flatnonzero(null > INVOLVED))
-    full = np.zeros((npar, basis.shape[1]))
-    full[free] = basis
+    factor = objective.core.information_factor(theta)
+    basis, null = whitening_basis(factor @ tangent)
+    full = tangent @ basis
+    moved = np.linalg.norm(factor, axis=0)[:, None] * (tangent @ null)
+    moved[(moved == 0) & (tangent @ null != 0)] = 1.0  # no information at all
+    lost = tuple(int(i) for i in np.flatnonzero(np.linalg.norm(moved, axis=1) > INVOLVED))
     if information == "observed":
         inverse, positive = _inverse(objective.core.observed_information_in(theta, full))
     elif information == "first_order":
         inverse, positive = _inverse(_outer_product(objective, theta, clusters, full))
     else:
         inverse, positive = np.eye(basis.shape[1]), True
-    kept = np.setdiff1d(free, lost)
-    vcov[np.ix_(kept, kept)] = (full @ inverse @ full.T)[np.ix_(kept, kept)]
-    return Sampling(vcov, lost, positive)
+    return Sampling(_spread(full @ inverse @ full.T, tangent, lost), lost, positive)
 
 
 def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:
-    """Columns T with (F T)'(F T) = I, spanning what F identifies, and each parameter's share in the rest.
+    """Columns T with (F T)'(F T) = I, spanning what F identifies, and directions that span the rest.
 
     Parameters
     ----------
@@ -123,8 +127,7 @@ def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:
     Returns
     -------
     basis : ndarray, shape (k, rank)
-    null : ndarray, shape (k,)
-        0 for a parameter that is identified.
+    null : ndarray, shape (k, k - rank)
     """
     norm = np.sqrt(np.einsum("ij,ij->j", factor, factor))
     scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
@@ -133,20 +136,21 @@ def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:
     singular = np.append(singular, np.zeros(len(right) - len(singular)))
     # A covariate with mean 1e8 gives a singular value of 1e-8, which the QR factorisation still resolves.
     kept = singular > RANK_TOLERANCE * singular[0]
-    null = np.sqrt(np.einsum("ij,ij->j", right[~kept], right[~kept]))
-    null[norm == 0] = 1.0
+    null = np.where(norm > 0, scale, 1.0)[:, None] * right[~kept].T
     basis = scale[:, None] * (right[kept].T / singular[kept])
     return basis, null
 
 
 def _outer_product(
-    objective: Objective, theta: Floats, clusters: ClusterArrays | None, basis: Floats
+    objective: Objective, theta: Floats, clusters: Sequence[ClusterArrays] | None, basis: Floats
 ) -> Floats:
     """Sum over clusters of outer products of scores along the columns of the basis."""
     if clusters is None:
         raise ValueError("first-order information needs the statistics of the single clusters")
-    scores = objective.core.scores(theta, clusters.sizes, clusters.means, clusters.within) @ basis
-    outer: Floats = scores.T @ scores
+    outer = np.zeros((basis.shape[1],) * 2)
+    for group, c in enumerate(clusters):
+        scores = objective.core.scores(theta, c.sizes, c.means, c.within, group) @ basis
+        outer += scores.T @ scores
     return outer
 
 

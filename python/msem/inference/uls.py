@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.estimation.estimate import Estimate, Sample, estimate
+from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.samples import Sample
 from msem.inference.discrepancy import (
     LevelDiscrepancy,
     least_squares_weight,
@@ -41,7 +42,7 @@ def fit_uls(
     Sampling
         Sandwich covariance with the normal-theory covariance of the sample moments (Browne, 1984).
     """
-    observed, means = sample.levels[1], table.meanstructure
+    observed, means = sample.levels[0][1], table.meanstructure
     unit = np.ones(len(observed.names))
     loss = least_squares_loss(observed.cov, observed.mean if means else None, unit)
     found = estimate(table, sample, loss=loss, max_iterations=max_iterations, tolerance=tolerance)
@@ -52,10 +53,10 @@ def fit_uls(
         residual = np.concatenate([observed.mean - implied.mean, residual])
     else:
         jacobian = jacobian[len(unit) :]
-    nobs = sample.statistics.nobs
+    nobs = sample.nobs
     gamma = normal_gamma(observed.cov, means, random_moments(table, observed.names, means)) / nobs
     weight = least_squares_weight(unit, means)
-    checked = sampling_covariance(found.objective, found.theta, "expected", found.optimum.active)
+    checked = sampling_covariance(found.objective, found.theta, "expected", found.tangent)
     kept = np.flatnonzero(np.isfinite(checked.vcov.diagonal()))
     solution = LevelDiscrepancy(
         residual,

@@ -1,0 +1,151 @@
+"""A sample as estimation sees it: statistics and saturated moments of every group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.errors import DataError
+from msem.moments.arrays import LevelArrays
+from msem.moments.saturated import Saturated, solve_saturated
+from msem.sample.frames import ClusteredData
+from msem.sample.statistics import cluster_arrays
+from msem.sample.sufficient import ClusterArrays, SampleStatistics
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupSample:
+    """Statistics of one group with its saturated moments.
+
+    Attributes
+    ----------
+    statistics : SampleStatistics
+    saturated : Saturated
+    data : ClusteredData or None
+        The rows, when there are any.
+    label : str
+        Name of the group.
+    """
+
+    statistics: SampleStatistics
+    saturated: Saturated
+    data: ClusteredData | None = None
+    label: str = ""
+
+    @property
+    def llf(self) -> float:
+        """Saturated log-likelihood of all variables; nan if the saturated model has not converged."""
+        return self.saturated.llf if self.saturated.converged else np.nan
+
+    @cached_property
+    def levels(self) -> Mapping[int, LevelArrays]:
+        """Saturated moments by level; level 1 only for a single-level sample."""
+        if not self.statistics.unit:
+            return {1: self.saturated.between}
+        return {1: self.saturated.within, 2: self.saturated.between}
+
+    @property
+    def total_variance(self) -> dict[str, float]:
+        """Variance of each observed variable summed over levels."""
+        out: dict[str, float] = {}
+        for moments in self.levels.values():
+            for name, variance in moments.variances.items():
+                out[name] = out.get(name, 0.0) + max(variance, 0.0)
+        return out
+
+    @cached_property
+    def clusters(self) -> ClusterArrays:
+        """Statistics of the single clusters, or of the rows of a single-level sample.
+
+        Raises
+        ------
+        DataError
+            Without raw data.
+        """
+        if self.data is None:
+            raise DataError(
+                "this needs raw data: moments and statistics do not tell one cluster from another; "
+                'standard errors without them are those of information="observed" or "expected"'
+            )
+        s = self.statistics
+        if s.unit:
+            return cluster_arrays(self.data, s.unit, s.cluster)
+        rows = np.column_stack([self.data.columns[name] for name in s.cluster])
+        if not s.means.any():
+            rows = rows - rows.mean(axis=0)
+        return ClusterArrays(np.ones(len(rows)), rows, np.empty((len(rows), 0)))
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The groups of a sample.
+
+    Attributes
+    ----------
+    groups : tuple of GroupSample
+    """
+
+    groups: tuple[GroupSample, ...]
+
+    @property
+    def statistics(self) -> tuple[SampleStatistics, ...]:
+        """Sufficient statistics of each group."""
+        return tuple(group.statistics for group in self.groups)
+
+    @property
+    def nobs(self) -> float:
+        """Units of all groups."""
+        return sum(group.statistics.nobs for group in self.groups)
+
+    @property
+    def nclusters(self) -> float:
+        """Clusters of all groups."""
+        return sum(group.statistics.nclusters for group in self.groups)
+
+    @property
+    def llf(self) -> float:
+        """Saturated log-likelihood of all variables; nan if the saturated model of a group has not converged."""
+        return sum(group.llf for group in self.groups)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the saturated moments of all groups are maxima."""
+        return all(group.saturated.converged for group in self.groups)
+
+    @property
+    def levels(self) -> tuple[Mapping[int, LevelArrays], ...]:
+        """Saturated moments of each group by level."""
+        return tuple(group.levels for group in self.groups)
+
+    @cached_property
+    def clusters(self) -> tuple[ClusterArrays, ...]:
+        """Statistics of the single clusters of each group; `DataError` without raw data."""
+        return tuple(group.clusters for group in self.groups)
+
+
+def saturated_group(
+    statistics: SampleStatistics,
+    *,
+    maximum: bool = True,
+    data: ClusteredData | None = None,
+    label: str = "",
+) -> GroupSample:
+    """Single-level or two-level statistics with their saturated moments.
+
+    `maximum` is False for statistics implied by moments that are themselves no maximum of a saturated likelihood:
+    those moments then count as not converged although they are the maximum for these statistics.
+    """
+    saturated = solve_saturated(statistics)
+    saturated = replace(saturated, converged=saturated.converged and maximum)
+    return GroupSample(statistics, saturated, data, label)
+
+
+def saturated_sample(statistics: SampleStatistics, *, maximum: bool = True) -> Sample:
+    """A sample of one group; see `saturated_group`."""
+    return Sample((saturated_group(statistics, maximum=maximum),))

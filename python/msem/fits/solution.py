@@ -1,0 +1,301 @@
+"""The solution of a fit: estimates, standard errors, likelihood, group by group moments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.distributions import normal_halfwidth, normal_pvalue
+from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.objective import ImpliedLevels, Objective
+from msem.estimation.samples import GroupSample, Sample
+from msem.fits.options import Options
+from msem.inference.discrepancy import LevelDiscrepancy
+from msem.inference.problems import Problem, status_of
+from msem.inference.sampling import Sampling
+from msem.moments.levelmoments import LevelMoments
+from msem.moments.saturated import level_moments
+from msem.table.partable import ParameterTable
+from msem.table.special_tables import baseline_table, saturated_table
+
+if TYPE_CHECKING:
+    from msem.sample.sufficient import SampleStatistics
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupResults:
+    """What a fit says of one group.
+
+    Attributes
+    ----------
+    label : str
+        "" for a model of one group.
+    number : int
+        Counted from 1, as in the column `group` of tables.
+    sample : GroupSample
+    estimate : Estimate
+        Of the whole model.
+    """
+
+    label: str
+    number: int
+    sample: GroupSample
+    estimate: Estimate
+
+    @property
+    def statistics(self) -> SampleStatistics:
+        """Sufficient statistics."""
+        return self.sample.statistics
+
+    @property
+    def nobs(self) -> int:
+        """Units."""
+        return round(self.statistics.nobs)
+
+    @property
+    def nclusters(self) -> int | None:
+        """Clusters; None for a single-level model."""
+        return round(self.statistics.nclusters) if self.estimate.table.nlevels == 2 else None
+
+    @cached_property
+    def saturated(self) -> LevelMoments:
+        """Saturated (h1) within and between moments.
+
+        Raises
+        ------
+        AttributeError
+            For a single-level model.
+        """
+        if self.estimate.table.nlevels == 1:
+            raise AttributeError("a single-level fit has no level-specific moments")
+        return level_moments(self.sample.saturated, self.statistics)
+
+    @property
+    def icc(self) -> pd.Series:
+        """Intraclass correlations of the variables at both levels; standard errors: `saturated.icc_table()`."""
+        return self.saturated.icc
+
+    @property
+    def implied(self) -> ImpliedLevels:
+        """Model-implied means and covariances by level, of observed and latent variables.
+
+        `implied[1]` and `implied[2]` hold all variables, `implied.within` and `implied.between` the observed ones.
+        """
+        return self.estimate.objective.implied(self.estimate.theta, self.number)
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Estimates of a structural equation model and their likelihood; immutable.
+
+    Attributes
+    ----------
+    estimate : Estimate
+        The objective and where the optimiser stopped.
+    sample : Sample
+        Statistics and saturated moments of each group.
+    sampling : Sampling or None
+        Sampling covariance of the estimates; None with ``se="none"``.
+    problems : tuple of Problem
+        What is wrong with the solution: cause and remedy.
+    options : Options
+        How the fit was asked for and what the data were.
+    discrepancy : LevelDiscrepancy or None
+        The least-squares solution and its tests; None for maximum likelihood.
+    """
+
+    estimate: Estimate
+    sample: Sample
+    sampling: Sampling | None
+    problems: tuple[Problem, ...]
+    options: Options
+    discrepancy: LevelDiscrepancy | None = None
+
+    # -- the solution ------------------------------------------------------------------------------------------
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimiser reached a stationary point."""
+        return self.estimate.optimum.converged
+
+    @property
+    def status(self) -> str:
+        """The most serious of the problems, or "ok".
+
+        One of "ok", "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged".
+        """
+        return status_of(self.problems)
+
+    @property
+    def iterations(self) -> pd.DataFrame:
+        """Value, decrement, damping and kind of step of every iteration."""
+        return self.estimate.optimum.iterations
+
+    @property
+    def objective(self) -> Objective:
+        """-2 log L as a function of theta."""
+        return self.estimate.objective
+
+    @property
+    def table(self) -> ParameterTable:
+        """The parameter table."""
+        return self.estimate.table
+
+    @property
+    def params(self) -> pd.Series:
+        """Estimated parameters, one for each shared label; between-level names end in ``.l2``."""
+        return pd.Series(self.estimate.theta, index=list(self.table.names()), name="est")
+
+    def cov_params(self) -> pd.DataFrame:
+        """Sampling covariance matrix of `params`; nan for parameters without standard errors."""
+        names = list(self.table.names())
+        vcov = np.full((len(names),) * 2, np.nan) if self.sampling is None else self.sampling.vcov
+        return pd.DataFrame(vcov, index=names, columns=names)
+
+    @property
+    def bse(self) -> pd.Series:
+        """Standard errors of `params`."""
+        return pd.Series(self._standard_errors, index=list(self.table.names()), name="se")
+
+    @cached_property
+    def _standard_errors(self) -> Floats:
+        if self.sampling is None:
+            return np.full(self.npar, np.nan)
+        variance = self.sampling.vcov.diagonal()
+        return np.sqrt(np.where(variance >= 0, variance, np.nan))
+
+    @property
+    def tvalues(self) -> pd.Series:
+        """Estimates over standard errors, standard normal in large samples."""
+        return (self.params / self.bse).rename("z")
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided p-values of `tvalues`."""
+        return pd.Series(normal_pvalue(self.tvalues), index=list(self.table.names()), name="pvalue")
+
+    def conf_int(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Wald confidence intervals of `params`, columns ci_lower and ci_upper."""
+        half = normal_halfwidth(level) * self.bse
+        return pd.DataFrame({"ci_lower": self.params - half, "ci_upper": self.params + half})
+
+    # -- the sample --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def groups(self) -> Mapping[str, GroupResults]:
+        """Sample, saturated and implied moments of each group by its label; a single group is called ""."""
+        return {
+            group.label: GroupResults(group.label, number, group, self.estimate)
+            for number, group in enumerate(self.sample.groups, 1)
+        }
+
+    @property
+    def _group(self) -> GroupResults:
+        """The only group."""
+        if len(self.groups) > 1:
+            labels = ", ".join(map(repr, self.groups))
+            raise AttributeError(f"this fit has several groups: ask fit.groups[...], one of {labels}")
+        (group,) = self.groups.values()
+        return group
+
+    @property
+    def statistics(self) -> SampleStatistics:
+        """Sufficient statistics the model was fitted to."""
+        return self._group.statistics
+
+    @property
+    def nobs(self) -> int:
+        """Units."""
+        return round(self.sample.nobs)
+
+    @property
+    def nclusters(self) -> int | None:
+        """Clusters; None for a single-level model."""
+        return round(self.sample.nclusters) if self.table.nlevels == 2 else None
+
+    @property
+    def npar(self) -> int:
+        """Estimated parameters, shared ones counted once."""
+        return self.table.npar
+
+    @property
+    def saturated(self) -> LevelMoments:
+        """Saturated (h1) within and between moments.
+
+        Raises
+        ------
+        AttributeError
+            For a single-level model, and for several groups, which have their own in `groups`.
+        """
+        return self._group.saturated
+
+    @property
+    def icc(self) -> pd.Series:
+        """Intraclass correlations of the variables at both levels; standard errors: `saturated.icc_table()`."""
+        return self._group.icc
+
+    @property
+    def implied(self) -> ImpliedLevels:
+        """Model-implied means and covariances by level, of observed and latent variables.
+
+        `implied[1]` and `implied[2]` hold all variables, `implied.within` and `implied.between` the observed ones.
+        """
+        return self._group.implied
+
+    # -- likelihood --------------------------------------------------------------------------------------------
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood, given the fixed covariates; nan for least squares."""
+        return self.estimate.llf if self.discrepancy is None else np.nan
+
+    @property
+    def unrestricted_llf(self) -> float:
+        """Log-likelihood of the saturated model."""
+        return self.sample.llf - self.objective.covariate_llf
+
+    @property
+    def df(self) -> int:
+        """Degrees of freedom: saturated less estimated parameters."""
+        return saturated_table(self.table).npar - self.estimate.nfree
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion."""
+        return -2 * self.llf + 2 * self.estimate.nfree
+
+    @property
+    def bic(self) -> float:
+        """Bayesian information criterion with ln N, as lavaan and Mplus have it."""
+        return -2 * self.llf + self.estimate.nfree * float(np.log(self.sample.nobs))
+
+    @cached_property
+    def baseline(self) -> Estimate:
+        """The independence model of the same variables."""
+        return estimate(baseline_table(self.table), self.sample)
+
+    # -- rows of the table -------------------------------------------------------------------------------------
+
+    @property
+    def _row_values(self) -> tuple[Floats, Floats]:
+        """Value and standard error of every row: the error is 0 where nothing is estimated."""
+        est = self.objective.row_values(self.estimate.theta)
+        free = np.array([r.free for r in self.table.rows])
+        return est, np.where(free > 0, np.append(self._standard_errors, 0.0)[free - 1], 0.0)
+
+    @cached_property
+    def _variances(self) -> dict[tuple[int, int], dict[str, float]]:
+        """Implied variances of all variables by level and group."""
+        return {
+            (level, group): m.variances
+            for group in range(1, self.table.ngroups + 1)
+            for level, m in self.objective.moments(self.estimate.theta, group).items()
+        }
