@@ -173,7 +173,11 @@ TEXTS: dict[str, tuple[str, type[Exception], str]] = {
     "measured by itself": (WITHIN + "g =~ g + y1\n" + BETWEEN, ModelError, "'g' is measured by itself"),
     "defined parameter": (MODEL + "  a := 1", UnsupportedError, "line 7.*defined parameters"),
     "constraint": (MODEL + "  a == b", UnsupportedError, "line 7.*parameters with the same label are equal"),
-    "groups": ("group: 1\n" + MODEL, UnsupportedError, "several groups.*fit each group on its own"),
+    "groups": (
+        "group: 1\n" + MODEL,
+        ModelError,
+        "line 2, column 1: 'group: 1' needs the groups of the data.*group=",
+    ),
     "random slope": (WITHIN + 'y1 ~ rv("s")*x1\n' + BETWEEN, UnsupportedError, "line 3.*random slopes"),
     "impossible fixed value": (MODEL + "  w1 ~~ -1*w1", ModelError, "not positive definite.*fixed values"),
 }

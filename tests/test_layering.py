@@ -19,7 +19,10 @@ SOURCES = sorted(
 PACKAGES = {
     "": ("_core", "errors", "version", "distributions"),
     "language": ("expressions", "terms", "grammar", "syntax"),
-    "table": ("levels", "drafts", "defaults", "sharing", "partable", "special_tables"),
+    "table": (
+        *("levels", "drafts", "defaults", "groups", "invariance"),
+        *("sharing", "partable", "special_tables"),
+    ),
     "sample": ("frames", "screening", "sufficient", "statistics", "demo"),
     "moments": ("arrays", "gamma", "covariance", "checks", "levelmoments", "saturated", "single"),
     "estimation": (

@@ -58,7 +58,7 @@ def add_defaults(block: BlockDraft, options: Defaults) -> None:
 def _add(block: BlockDraft, lhs: str, op: str, rhs: str, value: float = math.nan, exo: bool = False) -> None:
     key = key_of(lhs, op, rhs)
     if key not in block.rows:
-        block.rows[key] = Draft(lhs, op, rhs, block.level, value=value, exo=exo)
+        block.rows[key] = Draft(lhs, op, rhs, block.level, block.group, value=value, exo=exo)
 
 
 def _fix_first_loadings(block: BlockDraft) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from msem.errors import ModelError
 from msem.language.syntax import ModelSyntax, Modifier, ModifierKind, Position, Statement
@@ -18,6 +20,29 @@ def key_of(lhs: str, op: str, rhs: str) -> Key:
     return (rhs, op, lhs) if op == "~~" and rhs < lhs else (lhs, op, rhs)
 
 
+class ParameterName(NamedTuple):
+    """A parameter by name; group and level are 0 where the name does not say them."""
+
+    key: Key
+    group: int
+    level: int
+
+
+_NAME = re.compile(
+    r"\s*(?P<lhs>.+?)\s*(?P<op>=~|~~|~)\s*(?P<rhs>.+?)(?:\.g(?P<group>\d+))?(?:\.l(?P<level>[12]))?\s*\Z"
+)
+
+
+def read_name(name: str) -> ParameterName | None:
+    """Read a name such as ``f=~y2``, ``y2~1.l2`` or ``f=~y2.g2.l2``; None if it is not one."""
+    found = _NAME.match(name)
+    if found is None:
+        return None
+    lhs, op, rhs = found["lhs"], found["op"], found["rhs"]
+    key = (lhs, "~1", "") if (op, rhs) == ("~", "1") else key_of(lhs, op, rhs)
+    return ParameterName(key, int(found["group"] or 0), int(found["level"] or 0))
+
+
 @dataclass(slots=True)
 class Draft:
     """A row that is still open: a user's row or a default."""
@@ -26,6 +51,7 @@ class Draft:
     op: str
     rhs: str
     level: int
+    group: int = 1
     user: bool = False
     at: Position | None = None
     value: float = math.nan  # nan: free, or to be taken from the sample
@@ -67,8 +93,11 @@ class BlockDraft:
         Exogenous observed variables: they predict, and the user gives them no variance, covariance or mean.
     """
 
-    def __init__(self, level: int, statements: Iterable[Statement], syntax: ModelSyntax) -> None:
+    def __init__(
+        self, level: int, statements: Iterable[Statement], syntax: ModelSyntax, group: int = 1
+    ) -> None:
         self.level = level
+        self.group = group
         self.syntax = syntax
         self.rows: dict[Key, Draft] = {}
         self.latent: dict[str, None] = {}
@@ -106,7 +135,7 @@ class BlockDraft:
         key = key_of(lhs, op, rhs)
         row = self.rows.get(key)
         if row is None:
-            row = self.rows[key] = Draft(lhs, op, rhs, self.level, user=True, at=statement.at)
+            row = self.rows[key] = Draft(lhs, op, rhs, self.level, self.group, user=True, at=statement.at)
         if statement.modifiers:
             for modifier in statement.modifiers:
                 self._say(row, modifier)

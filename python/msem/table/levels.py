@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msem.errors import ModelError, UnsupportedError
@@ -55,12 +56,14 @@ def refuse_unsupported(syntax: ModelSyntax, *, allow_defined: bool = False) -> N
 
 
 def _refuse_block(syntax: ModelSyntax, block: Block) -> None:
-    if block.group is not None:
-        message = "models for several groups are not available in this version; fit each group on its own"
-        raise UnsupportedError(syntax.locate(block.at, message))
-    if block.block is not None and any(other.level is not None for other in syntax.blocks):
-        message = "'block:' cannot stand beside 'level:'; write 'level: 1' and 'level: 2' for the levels"
-        raise UnsupportedError(syntax.locate(block.at, message))
+    if block.block is None:
+        return
+    for keyword in ("level", "group"):
+        if any(getattr(other, keyword) is not None for other in syntax.blocks):
+            message = (
+                f"'block:' cannot stand beside '{keyword}:'; write 'level: 1' and 'level: 2' for the levels"
+            )
+            raise UnsupportedError(syntax.locate(block.at, message))
 
 
 def _level(block: Block) -> str | None:
@@ -79,9 +82,6 @@ def _refuse_statement(syntax: ModelSyntax, statement: Statement, latent: set[str
     for modifier in statement.modifiers:
         if modifier.kind in _MODIFIERS:
             raise UnsupportedError(syntax.locate(modifier.at, _MODIFIERS[modifier.kind]))
-        if len(modifier.values) > 1:
-            message = "c() gives one value for each group, and a model of one group has one value"
-            raise UnsupportedError(syntax.locate(modifier.at, message))
     for name in (statement.lhs, statement.rhs):
         if ":" in name:
             _refuse_interaction(syntax, statement.at, name, latent)
@@ -144,8 +144,15 @@ def _is_number(node: Expression) -> bool:
     return is_constant(node) or (isinstance(node, Name) and node.name == "Inf")
 
 
-def level_blocks(syntax: ModelSyntax) -> dict[int, int]:
+def level_blocks(syntax: ModelSyntax, members: Iterable[int] | None = None) -> dict[int, int]:
     """Say which level each block of the text describes.
+
+    Parameters
+    ----------
+    syntax : ModelSyntax
+        A parsed model.
+    members : iterable of int, optional
+        The blocks of one group; all blocks if not given.
 
     ``within``, ``between``, 1 and 2 mean what they say, in any order and any case; other names are taken
     in order of appearance for the levels that are left. ``block:`` is another word for ``level:``.
@@ -163,47 +170,49 @@ def level_blocks(syntax: ModelSyntax) -> dict[int, int]:
     UnsupportedError
         When there are more than two levels.
     """
-    blocks = syntax.blocks
-    if all(_level(block) is None for block in blocks):
-        return dict.fromkeys(range(len(blocks)), WITHIN)
-    for block in blocks:
+    blocks = {i: syntax.blocks[i] for i in (range(len(syntax.blocks)) if members is None else members)}
+    if all(_level(block) is None for block in blocks.values()):
+        return dict.fromkeys(blocks, WITHIN)
+    for index, block in blocks.items():
         if _level(block) is None:
-            at = next(s.at for s in syntax.statements if blocks[s.block] is block)
-            keyword = next(_header(b) for b in blocks if _level(b) is not None).partition(" ")[0]
+            at = next(s.at for s in syntax.statements if s.block == index)
+            keyword = next(_header(b) for b in blocks.values() if _level(b) is not None).partition(" ")[0]
             message = f"this formula stands before the first '{keyword}' header; put it under a level"
             raise ModelError(syntax.locate(at, message))
-    levels = _assign_levels(syntax)
-    _check_filled(syntax, levels)
+    levels = _assign_levels(syntax, blocks)
+    _check_filled(syntax, blocks, levels)
     return levels
 
 
-def _assign_levels(syntax: ModelSyntax) -> dict[int, int]:
-    names = [(_level(block) or "").casefold() for block in syntax.blocks]
-    for block, name in zip(syntax.blocks, names, strict=True):
+def _assign_levels(syntax: ModelSyntax, blocks: Mapping[int, Block]) -> dict[int, int]:
+    names = {index: (_level(block) or "").casefold() for index, block in blocks.items()}
+    for index, name in names.items():
+        block = blocks[index]
         if name not in _KNOWN and name.lstrip("-").isdigit():
             message = (
                 f"level {_level(block)}: there are levels 1 (within) and 2 (between); three-level models are "
                 "not available in this version"
             )
             raise UnsupportedError(syntax.locate(block.at, message))
-    taken: dict[str, int] = {name: _KNOWN[name] for name in names if name in _KNOWN}
+    taken: dict[str, int] = {name: _KNOWN[name] for name in names.values() if name in _KNOWN}
     left = [level for level in (WITHIN, BETWEEN) if level not in taken.values()]
-    for block, name in zip(syntax.blocks, names, strict=True):
+    for index, name in names.items():
         if name in taken:
             continue
         if not left:
+            block = blocks[index]
             message = (
                 f"'{_header(block)}' is a third level; three-level models are not available in this version"
             )
             raise UnsupportedError(syntax.locate(block.at, message))
         taken[name] = left.pop(0)
-    return {index: taken[name] for index, name in enumerate(names)}
+    return {index: taken[name] for index, name in names.items()}
 
 
-def _check_filled(syntax: ModelSyntax, levels: dict[int, int]) -> None:
+def _check_filled(syntax: ModelSyntax, blocks: Mapping[int, Block], levels: dict[int, int]) -> None:
     first: dict[int, Block] = {}
     filled = {statement.block for statement in syntax.statements}
-    for index, block in enumerate(syntax.blocks):
+    for index, block in blocks.items():
         before = first.setdefault(levels[index], block)
         if before is not block:
             message = (

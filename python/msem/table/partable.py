@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
 from msem.errors import ModelError
-from msem.language.syntax import ModelSyntax, Position, Statement
+from msem.language.syntax import ModelSyntax, Position
 from msem.table.defaults import Defaults, Fun, add_defaults, check_same_kind
 from msem.table.drafts import BlockDraft, Draft
-from msem.table.levels import BETWEEN, WITHIN, level_blocks, refuse_unsupported
+from msem.table.groups import group_drafts
+from msem.table.invariance import equality_kinds, hold_equal
+from msem.table.levels import BETWEEN, WITHIN, refuse_unsupported
 from msem.table.sharing import share
 
 if TYPE_CHECKING:
@@ -66,11 +68,12 @@ class Parameter:
 
     @property
     def name(self) -> str:
-        """Label, or the parameter as text: ``fw=~y2``, and ``fb=~y2.l2`` at the between level."""
+        """Label, or the parameter as text: ``fw=~y2``, ``fb=~y2.g2.l2`` between in the second group."""
         if self.label:
             return self.label
         # lavaan writes an intercept "y1~1"
-        return f"{self.lhs}{self.op}{self.rhs}{'.l2' if self.level == BETWEEN else ''}"
+        group = f".g{self.group}" if self.group > 1 else ""
+        return f"{self.lhs}{self.op}{self.rhs}{group}{'.l2' if self.level == BETWEEN else ''}"
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,8 @@ class ParameterTable:
         Whether the moments of exogenous covariates are taken from the sample.
     syntax : ModelSyntax or None
         Where the table comes from; None for derived tables.
+    group_labels : tuple of str
+        Labels of the groups; empty for a model of one group.
     """
 
     rows: tuple[Parameter, ...]
@@ -138,6 +143,7 @@ class ParameterTable:
     meanstructure: bool = True
     fixed_x: bool = True
     syntax: ModelSyntax | None = None
+    group_labels: tuple[str, ...] = ()
 
     @cached_property
     def npar(self) -> int:
@@ -173,7 +179,7 @@ class ParameterTable:
 
     @cached_property
     def both(self) -> tuple[str, ...]:
-        """Variables at both levels."""
+        """Variables at both levels; they are the same in all groups, and so are those of one level only."""
         if self.nlevels == 1:
             return ()
         between = set(self.observed(BETWEEN))
@@ -221,6 +227,9 @@ def parameter_table(
     orthogonal: bool = False,
     meanstructure: bool | None = None,
     allow_defined: bool = False,
+    groups: Sequence[str] | None = None,
+    group_equal: Sequence[str] = (),
+    group_partial: Sequence[str] = (),
 ) -> ParameterTable:
     """Complete a model with lavaan's defaults.
 
@@ -240,16 +249,27 @@ def parameter_table(
     orthogonal : bool
         Fix the covariances of exogenous latent variables at 0.
     meanstructure : bool or None
-        Whether means are modelled. None: if there are two levels, an intercept in the text, or
-        ``fun="growth"``.
+        Whether means are modelled. None: if there are two levels or several groups, an intercept in the
+        text, or ``fun="growth"``.
     allow_defined : bool
         Ignore defined parameters (``:=``).
+    groups : sequence of str, optional
+        Labels of the groups in the data, in the order of `group_order`. Formulas without ``group:`` headers
+        are those of every group; a single label is then one parameter of all groups.
+    group_equal : sequence of str
+        What is equal over groups, at each level: ``loadings``, ``intercepts``, ``means``, ``regressions``,
+        ``residuals``, ``residual_covariances``, ``lv_variances``, ``lv_covariances`` (dots for underscores
+        are fine). Equal intercepts free the latent means of all groups but the first, at the level of these
+        intercepts; with `std_lv`, equal loadings do so with latent variances.
+    group_partial : sequence of str
+        Exceptions to `group_equal`, such as ``f=~y2`` or ``y2~1.l2``.
 
     Returns
     -------
     ParameterTable
-        Within level first. The within intercept of a variable at both levels is 0, even if the user writes
-        ``y ~ 1`` there: its mean belongs to the between level. A value fixed by the user is kept.
+        Sorted by group, then level, within first. The within intercept of a variable at both levels is 0, even
+        if the user writes ``y ~ 1`` there: its mean belongs to the between level. A value fixed by the user is
+        kept.
 
     Raises
     ------
@@ -261,31 +281,34 @@ def parameter_table(
     if fun not in get_args(Fun):
         raise ModelError(f"fun is 'sem', 'cfa' or 'growth', not {fun!r}")
     refuse_unsupported(syntax, allow_defined=allow_defined)
-    blocks = _draft_blocks(syntax)
-    check_same_kind(blocks, syntax)
-    means = _has_means(syntax, fun, meanstructure, len(blocks))
-    fixed = _fixed_covariates(blocks) if fixed_x else set()
-    both = set.intersection(*(set(block.observed) for block in blocks)) if len(blocks) > 1 else set()
-    defaults = Defaults(fun, std_lv, orthogonal, means, both, fixed)
-    for block in blocks:
-        add_defaults(block, defaults)
-    drafts = [row for block in blocks for row in block.rows.values()]
-    return ParameterTable(_number(drafts, share(drafts, syntax)), len(blocks), 1, means, fixed_x, syntax)
-
-
-def _draft_blocks(syntax: ModelSyntax) -> list[BlockDraft]:
-    levels = level_blocks(syntax)
     if not syntax.statements:
         raise ModelError("the model has no formula; one looks like 'f =~ y1 + y2 + y3'")
-    statements: dict[int, list[Statement]] = {level: [] for level in sorted(set(levels.values()))}
-    for statement in syntax.statements:
-        statements[levels[statement.block]].append(statement)
-    return [BlockDraft(level, members, syntax) for level, members in statements.items()]
+    kinds = equality_kinds(group_equal)
+    if groups is None and (kinds or group_partial):
+        raise ModelError(
+            "group_equal and group_partial need groups; name the column that holds them with group="
+        )
+    drafts = group_drafts(syntax, groups)
+    nlevels = len(drafts[0])
+    means = _has_means(syntax, fun, meanstructure, nlevels, kinds)
+    means = means or (meanstructure is None and len(drafts) > 1)
+    for blocks in drafts:
+        check_same_kind(blocks, syntax)
+        fixed = _fixed_covariates(blocks) if fixed_x else set()
+        both = set.intersection(*(set(block.observed) for block in blocks)) if nlevels > 1 else set()
+        for block in blocks:
+            add_defaults(block, Defaults(fun, std_lv, orthogonal, means, both, fixed))
+    equal = hold_equal(drafts, kinds, group_partial, std_lv=std_lv)
+    rows = [row for blocks in drafts for block in blocks for row in block.rows.values()]
+    numbered = _number(rows, share(rows, syntax, equal))
+    return ParameterTable(numbered, nlevels, len(drafts), means, fixed_x, syntax, tuple(groups or ()))
 
 
-def _has_means(syntax: ModelSyntax, fun: Fun, asked: bool | None, nlevels: int) -> bool:
+def _has_means(syntax: ModelSyntax, fun: Fun, asked: bool | None, nlevels: int, kinds: Sequence[str]) -> bool:
     intercept = next((s for s in syntax.statements if s.op == "~1"), None)
-    needed = ""
+    needed = next(
+        (f"group_equal={kind!r} needs means" for kind in kinds if kind in ("intercepts", "means")), ""
+    )
     if nlevels > 1:
         needed = "a two-level model always has means"
     elif fun == "growth":
@@ -319,7 +342,7 @@ def _number(drafts: list[Draft], first: list[int]) -> tuple[Parameter, ...]:
                 row.op,
                 row.rhs,
                 row.level,
-                1,
+                row.group,
                 free,
                 row.value,
                 row.start,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 from msem.errors import ModelError
 from msem.language.syntax import ModelSyntax, Position
-from msem.table.drafts import Draft, key_of
+from msem.table.drafts import Draft, read_name
 from msem.table.levels import check_labels, simple_bound
 
-_PARAMETER = re.compile(r"\s*(?P<lhs>.+?)\s*(?P<op>=~|~~|~)\s*(?P<rhs>.+?)\s*\Z")
 
-
-def share(rows: Sequence[Draft], syntax: ModelSyntax) -> list[int]:
+def share(rows: Sequence[Draft], syntax: ModelSyntax, equal: Sequence[Sequence[Draft]] = ()) -> list[int]:
     """Unite rows that share a parameter; they then agree on value, start and bounds.
 
     Parameters
@@ -23,6 +20,8 @@ def share(rows: Sequence[Draft], syntax: ModelSyntax) -> list[int]:
         All rows of the table; values, starts and bounds are set in place.
     syntax : ModelSyntax
         For the bounds (``a > 0``) and the places of errors.
+    equal : sequence of sequence of Draft
+        Rows that are one parameter for another reason than the text; see `hold_equal`.
 
     Returns
     -------
@@ -41,6 +40,10 @@ def share(rows: Sequence[Draft], syntax: ModelSyntax) -> list[int]:
     for index, row in enumerate(rows):
         if row.label:
             first[index] = by_label.setdefault(row.label, index)
+    at = {id(row): index for index, row in enumerate(rows)}
+    for one, *others in equal:
+        for other in others:
+            _unite(first, at[id(one)], at[id(other)])
     for index, row in enumerate(rows):
         if "equal" in row.said:
             _unite(first, index, _find_target(index, rows, syntax))
@@ -84,15 +87,19 @@ def _find_target(index: int, rows: Sequence[Draft], syntax: ModelSyntax) -> int:
     for i, other in enumerate(rows):
         if other.label == name:
             return i
-    parsed = _PARAMETER.match(name.removesuffix(".l2"))
-    if parsed:
-        lhs, op, rhs = parsed["lhs"], parsed["op"], parsed["rhs"]
-        key = (lhs, "~1", "") if (op, rhs) == ("~", "1") else key_of(lhs, op, rhs)
-        found = [i for i, other in enumerate(rows) if other.key == key and i != index]
-        # The same level comes first, unless the name says ".l2".
-        wanted = 2 if name.endswith(".l2") else row.level
-        found.sort(key=lambda i: rows[i].level != wanted)
-        if found and not (name.endswith(".l2") and rows[found[0]].level != wanted):
+    parsed = read_name(name)
+    if parsed is not None:
+        found = [
+            i
+            for i, other in enumerate(rows)
+            if other.key == parsed.key
+            and i != index
+            and parsed.group in (0, other.group)
+            and parsed.level in (0, other.level)
+        ]
+        # Where the name does not say it, the same group and the same level come first.
+        found.sort(key=lambda i: (rows[i].group != row.group, rows[i].level != row.level))
+        if found:
             return _estimable(found[0], rows, syntax, modifier.at)
     message = (
         f"equal({name!r}) names no other parameter of the model; give a label, or a parameter such as 'f=~y2'"
@@ -108,7 +115,8 @@ def _estimable(target: int, rows: Sequence[Draft], syntax: ModelSyntax, at: Posi
 
 
 def _place(row: Draft) -> str:
-    return f"'{row}' (line {row.at.line})" if row.at else f"'{row}'"
+    group = f" of group {row.group}" if row.group > 1 else ""
+    return f"'{row}'{group} (line {row.at.line})" if row.at else f"'{row}'{group}"
 
 
 def _agree(members: list[Draft], syntax: ModelSyntax) -> None:

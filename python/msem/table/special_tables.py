@@ -64,7 +64,8 @@ def partially_saturated_table(table: ParameterTable, level: int) -> ParameterTab
     Returns
     -------
     ParameterTable
-        Labels that the kept level shares with the other bind within the kept level only.
+        Labels that the kept level shares with the other bind within the kept level only; parameters of the
+        kept level that are equal over groups stay so.
 
     Raises
     ------
@@ -74,9 +75,12 @@ def partially_saturated_table(table: ParameterTable, level: int) -> ParameterTab
     if table.nlevels != 2 or level not in (WITHIN, BETWEEN):
         raise ValueError(f"level {level} of a model with {table.nlevels} level(s) cannot be kept on its own")
 
+    positions: dict[int, int] = {0: 0}
+
     def rows(table: ParameterTable, here: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
-        make = _kept_rows if here == level else _saturated_rows
-        return make(table, here, group, numbers)
+        if here != level:
+            return _saturated_rows(table, here, group, numbers)
+        return _kept_rows(table, here, group, numbers, positions)
 
     return _derive(table, rows)
 
@@ -139,9 +143,13 @@ def _means(
     yield from _exogenous_rows(table, level, group, "~1")
 
 
-def _kept_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
-    """Rows as they are, with new positions in theta; rows that share a parameter still do."""
-    positions: dict[int, int] = {0: 0}
+def _kept_rows(
+    table: ParameterTable, level: int, group: int, numbers: Numbers, positions: dict[int, int]
+) -> Iterator[Parameter]:
+    """Rows as they are, with new positions in theta; rows that share a parameter still do.
+
+    `positions` says where the parameters of earlier groups are now; those of this group are added to it.
+    """
     for row in table.block(level, group):
         if row.free not in positions:
             positions[row.free] = next(numbers)
