@@ -24,13 +24,16 @@ PACKAGES = {
         *("sharing", "partable", "special_tables"),
     ),
     "sample": ("frames", "screening", "sufficient", "statistics", "demo"),
-    "moments": ("arrays", "gamma", "covariance", "checks", "levelmoments", "saturated", "single"),
+    "moments": (
+        *("arrays", "gamma", "covariance", "checks", "levelmoments"),
+        *("robust", "saturated", "single"),
+    ),
     "estimation": (
         *("matrices", "objective", "samples", "starting", "optimize"),
         *("restarts", "estimate"),
     ),
     "inference": (
-        *("sampling", "problems", "discrepancy", "uls"),
+        *("sampling", "problems", "discrepancy", "uls", "projected"),
         *("fitmeasures", "residuals", "standardized"),
     ),
     "output": ("tables", "sections", "summary", "text", "html"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -17,10 +18,11 @@ from msem.fits.sources import Source, prepare, require_rows_of_data
 from msem.inference.problems import Problem
 from msem.language.syntax import parse
 from msem.moments.levelmoments import LevelMoments
+from msem.moments.robust import robust_acov
 from msem.moments.saturated import Method as SaturatedMethod
 from msem.moments.saturated import estimate_saturated
-from msem.sample.frames import clustered_data, numeric_columns
-from msem.sample.statistics import sample_statistics
+from msem.sample.frames import ClusteredData, clustered_data, numeric_columns
+from msem.sample.statistics import cluster_arrays, sample_statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.table.partable import ParameterTable, parameter_table
 
@@ -32,6 +34,7 @@ def saturated(
     within: Sequence[str] | None = None,
     between: Sequence[str] | None = None,
     method: SaturatedMethod = "scoring",
+    gamma: Gamma = "observed",
 ) -> LevelMoments:
     """Estimate unrestricted within and between covariance matrices and means by maximum likelihood.
 
@@ -48,6 +51,10 @@ def saturated(
         whose variables have their levels.
     method : {"scoring", "em"}
         See `LevelMoments`; EM keeps the between matrix positive semidefinite.
+    gamma : {"observed", "expected", "robust"}
+        Asymptotic covariance of the moments. "observed": from the information, computed when asked for. "expected" and
+        "robust" (the sandwich over clusters, for variables that are not normal; raw data only) are computed here and
+        go wherever the moments go.
 
     Returns
     -------
@@ -64,6 +71,7 @@ def saturated(
     ConvergenceWarning
         If the moments are no maximum of the likelihood: `LevelMoments.converged` is False.
     """
+    require_choice("gamma", gamma, get_args(Gamma))
     if isinstance(data, SampleStatistics):
         if within is not None or between is not None:
             raise DataError("statistics have their levels already: leave out within= and between=")
@@ -71,7 +79,10 @@ def saturated(
             raise DataError(
                 f"cluster={cluster!r} is for raw data; statistics have their clusters: leave it out"
             )
-        return _reported(estimate_saturated(data, method=method), method)
+        moments = _reported(estimate_saturated(data, method=method), method)
+        if gamma == "robust":
+            raise DataError('gamma="robust" needs raw data: statistics do not tell one cluster from another')
+        return moments.with_acov(gamma) if gamma == "expected" else moments
     require_rows_of_data(data)
     if cluster is None:
         raise DataError('name the column with the cluster ids, cluster="..."')
@@ -89,7 +100,16 @@ def saturated(
             stacklevel=2,
         )
     statistics = sample_statistics(clustered, unit, only_between, len(both))
-    return _reported(estimate_saturated(statistics, method=method), method)
+    moments = _reported(estimate_saturated(statistics, method=method), method)
+    return moments if gamma == "observed" else _carrying(moments, clustered, gamma)
+
+
+def _carrying(moments: LevelMoments, data: ClusteredData, gamma: Gamma) -> LevelMoments:
+    """Moments of data with their Gamma."""
+    if gamma == "observed" or gamma == "expected":
+        return moments.with_acov(gamma)
+    s = moments.statistics
+    return replace(moments, known_acov=robust_acov(moments, cluster_arrays(data, s.unit, s.cluster)))
 
 
 def _reported(moments: LevelMoments, method: SaturatedMethod) -> LevelMoments:
@@ -161,9 +181,10 @@ def segregated(
         statistics that the moments imply; works when the between matrix is not positive definite. "ml": normal
         discrepancy of the level's matrix with sandwich standard errors and adjusted tests (Yuan & Bentler, 2007).
         "uls": least squares on the standardized matrix, with the same corrections.
-    gamma : {"observed", "expected"}
-        Information that Gamma, the asymptotic covariance of the moments, is the inverse of; used by "ml" and "uls" if
-        the moments do not carry their own.
+    gamma : {"observed", "expected", "robust"}
+        Gamma, the asymptotic covariance of the moments, that "ml" and "uls" use if the moments do not carry their own:
+        the inverse of an information matrix, or the sandwich over clusters, which needs raw data (or moments that
+        carry it) and holds for variables that are not normal. "likelihood" uses it only if it is "robust".
     fixed_x, std_lv, orthogonal
         As in `sem`.
 
@@ -184,7 +205,8 @@ def segregated(
     if table.nlevels != 2:
         raise ModelError("segregated fits need a model with 'level: 1' and 'level: 2' blocks")
     require_separable(table)
-    moments = model_moments(table, data, cluster, None if method == "likelihood" else gamma)
+    wanted = None if method == "likelihood" and gamma != "robust" else gamma
+    moments = model_moments(table, data, cluster, wanted)
     within, between = (fit_level(table, moments, level, method, gamma) for level in (1, 2))
     fit = SegregatedFit(within, between)
     warn(dict.fromkeys(fit.problems), stacklevel=3)
@@ -201,7 +223,11 @@ def model_moments(
     new saturated estimates.
     """
     if not isinstance(data, LevelMoments):
-        return estimate_saturated(prepare(table, Source(data, cluster)).statistics)
+        prepared = prepare(table, Source(data, cluster))
+        moments = estimate_saturated(prepared.statistics)
+        if gamma == "robust" and prepared.data is not None:
+            return _carrying(moments, prepared.data, gamma)
+        return moments
     if cluster is not None:
         raise DataError(f"cluster={cluster!r} is for raw data; moments have their clusters: leave it out")
     within, between = (*table.both, *table.within_only), (*table.both, *table.between_only)
@@ -215,5 +241,5 @@ def model_moments(
             )
         return estimate_saturated(data.statistics.restrict(within, table.between_only, len(table.both)))
     every = (len(within), len(between)) == (len(data.within_cov), len(data.between_cov))
-    whole = data if every or gamma is None else data.with_acov(gamma)
+    whole = data if every or gamma is None or gamma == "robust" else data.with_acov(gamma)
     return whole.restrict(within, between)

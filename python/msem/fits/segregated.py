@@ -26,6 +26,7 @@ from msem.inference.discrepancy import (
     scaled_solve,
 )
 from msem.inference.problems import Problem, find_problems, no_chi_square
+from msem.inference.projected import robust_likelihood
 from msem.inference.sampling import Sampling, sampling_covariance
 from msem.moments.arrays import LevelArrays
 from msem.moments.gamma import vech
@@ -38,7 +39,7 @@ from msem.table.special_tables import partially_saturated_table, saturated_table
 
 Floats = NDArray[np.float64]
 Method = Literal["likelihood", "ml", "uls"]
-Gamma = Literal["observed", "expected"]
+Gamma = Literal["observed", "expected", "robust"]
 NAMES = {1: "within", 2: "between"}
 
 
@@ -55,15 +56,15 @@ def fit_level(
         Of exactly the variables of the table.
     level : {1, 2}
     method : {"likelihood", "ml", "uls"}
-    gamma : {"observed", "expected"}
-        Information that Gamma is the inverse of, if the moments do not carry one.
+    gamma : {"observed", "expected", "robust"}
+        Where Gamma comes from if the moments do not carry one; "robust" ones do.
 
     Returns
     -------
     LevelFit
     """
     if method == "likelihood":
-        return _fit_likelihood(table, moments, level)
+        return _fit_likelihood(table, moments, level, gamma)
     return _fit_discrepancy(table, moments, level, method, gamma)
 
 
@@ -85,7 +86,7 @@ def require_separable(table: ParameterTable) -> None:
 # -- likelihood: the other level saturated -----------------------------------------------------------------------
 
 
-def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int) -> LevelFit:
+def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> LevelFit:
     sample = saturated_sample(moments.expected_statistics, maximum=moments.converged)
     whole = partially_saturated_table(table, level)
     found = estimate(whole, sample)
@@ -101,6 +102,9 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int) ->
     rows = tuple(replace(r, free=renumber.get(r.free, 0)) for r in rows)
     full = saturated_table(table).npar
     df = full - whole.npar
+    scaling, vcov = 1.0, sampling.vcov
+    if gamma == "robust":
+        vcov, scaling = _robust_likelihood(table, moments, found, df)
     statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
     implied = found.objective.moments(found.theta)[level].observed.cov
     jacobian = found.objective.core.jacobian(found.theta, level - 1)[:, own]
@@ -112,20 +116,33 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int) ->
         method="likelihood",
         rows=rows,
         theta=found.theta[own],
-        vcov=sampling.vcov[np.ix_(own, own)],
+        vcov=vcov[np.ix_(own, own)],
         vcov_naive=naive,
-        tests=_likelihood_ratio(statistic, df),
+        tests=_likelihood_ratio(statistic, df, scaling),
         problems=problems,
         moments=moments,
     )
 
 
-def _likelihood_ratio(statistic: float, df: int) -> pd.DataFrame:
-    p = chisq_pvalue(statistic, df)
-    return pd.DataFrame(
-        {"statistic": [statistic], "df": [float(df)], "pvalue": [p], "scaling": [1.0]},
-        index=["likelihood_ratio"],
-    )
+def _robust_likelihood(
+    table: ParameterTable, moments: LevelMoments, found: Estimate, df: int
+) -> tuple[Floats, float]:
+    """Sandwich covariance of all estimates, and the scaling factor of the test."""
+    require_robust(moments)
+    assert moments.known_acov is not None
+    names = moments.moment_names
+    given = np.isin(names, sorted(_given_moments(table, moments)))
+    vcov, mean = robust_likelihood(found.objective, found.theta, moments.known_acov.to_numpy(), given)
+    return vcov, mean / df if df > 0 else np.nan
+
+
+def _likelihood_ratio(statistic: float, df: int, scaling: float = 1.0) -> pd.DataFrame:
+    rows = {"likelihood_ratio": [statistic, float(df), chisq_pvalue(statistic, df), 1.0]}
+    if scaling != 1.0:
+        scaled = statistic / scaling
+        rows["mean_scaled"] = [scaled, float(df), chisq_pvalue(scaled, df), scaling]
+    columns = ["statistic", "df", "pvalue", "scaling"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def _no_test() -> pd.DataFrame:
@@ -260,7 +277,9 @@ def level_table(table: ParameterTable, level: int, means: bool) -> ParameterTabl
 def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> Floats:
     """Gamma of one level's moments given those of the fixed covariates, whose rows and columns are zero."""
     moments.require_converged()
-    information = moments.information(gamma)
+    if gamma == "robust":
+        require_robust(moments)
+    information = moments.information("observed" if gamma == "robust" else gamma)
     names = moments.moment_names
     given = _given_moments(table, moments)
     free = np.array([name not in given for name in names])
@@ -284,6 +303,15 @@ def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, 
         ]
         index = np.array([*between_means, *range(first_b, first_mean)])
     return full[np.ix_(index, index)]
+
+
+def require_robust(moments: LevelMoments) -> None:
+    """Refuse moments that do not carry a Gamma of their own where a robust one is wanted."""
+    if moments.known_acov is None:
+        raise DataError(
+            'gamma="robust" needs raw data: give the data with cluster=, or moments that carry it, from '
+            'msem.saturated(..., gamma="robust")'
+        )
 
 
 def _given_moments(table: ParameterTable, moments: LevelMoments) -> set[str]:
