@@ -26,8 +26,8 @@ COMMANDS = {
 }
 ONLY = {"openmx": ("demo",)}  # its model is written out by hand
 QUICK = ("demo", "wide")
-TIMES = ["seconds", "repeats", "ratio", "core_seconds", "peak_mb"]
-SHOWN = ["case", "program", "version", *TIMES, "logl", "gap", "chisq"]
+TIMES = ["seconds", "repeats", "ratio", "over_ml", "core_seconds", "peak_mb"]
+SHOWN = ["case", "estimator", "program", "version", *TIMES, "logl", "gap", "chisq"]
 MACHINE = ["date", "commit", "cpu", "cores", "os", "python", "numpy"]
 FIELDS = [*SHOWN, "converged", "note", "r", *MACHINE]
 
@@ -61,10 +61,10 @@ def run_process(command: list[str], log: Path, limit: float) -> tuple[str, int]:
     return f"failed: {lines[-1].strip()}" if in_time else f"stopped after {limit:g} s", peak
 
 
-def measure(program: str, case: Case, folder: Path, limit: float) -> Measured:
+def measure(program: str, case: Case, estimator: str, folder: Path, limit: float) -> Measured:
     """One fit in a process of its own."""
     result = folder / "result.txt"
-    files = [*write_case(case, folder), *write_case(BY_NAME["demo"], folder), str(result)]
+    files = [*write_case(case, folder), *write_case(BY_NAME["demo"], folder), str(result), estimator]
     failure, peak = run_process([*COMMANDS[program], *files], folder / "log.txt", limit)
     if failure:
         return {"note": failure}
@@ -72,27 +72,48 @@ def measure(program: str, case: Case, folder: Path, limit: float) -> Measured:
     return reported | {"peak_mb": str(peak)}
 
 
-def run_case(case: Case, programs: list[str], repeats: int, folder: Path, limit: float) -> list[Row]:
+def run_case(
+    case: Case, programs: list[str], estimators: list[str], repeats: int, folder: Path, limit: float
+) -> list[Row]:
     """Alternate the programs, so that a busy minute of the machine falls on all of them."""
-    runs: dict[str, list[Measured]] = {p: [] for p in programs if case.name in ONLY.get(p, BY_NAME)}
+    runs: dict[tuple[str, str], list[Measured]] = {
+        (estimator, p): []
+        for estimator in estimators
+        for p in programs
+        if case.name in ONLY.get(p, BY_NAME) and (estimator == "ML" or p != "openmx")
+    }
     for _ in range(repeats):
-        for program, measured in runs.items():
+        for (estimator, program), measured in runs.items():
             if not measured or "seconds" in measured[-1]:
-                latest = measure(program, case, folder, limit)
+                latest = measure(program, case, estimator, folder, limit)
                 measured.append(latest)
-                print(f"{case.name:10} {program:8} {latest.get('seconds', latest.get('note'))}", flush=True)
+                took = latest.get("seconds", latest.get("note"))
+                print(f"{case.name:10} {estimator:4} {program:8} {took}", flush=True)
     return summarise(case, runs)
 
 
-def summarise(case: Case, runs: dict[str, list[Measured]]) -> list[Row]:
-    """One row per program, with its time as a multiple of msem's and its distance from the best optimum."""
-    rows = [program_row(case, program, measured) for program, measured in runs.items()]
+def summarise(case: Case, runs: dict[tuple[str, str], list[Measured]]) -> list[Row]:
+    """One row per program and estimator.
+
+    With its time as a multiple of msem's and of its own for ML, and its distance from the best optimum.
+    """
+    rows = [
+        program_row(case, program, measured) | {"estimator": estimator}
+        for (estimator, program), measured in runs.items()
+    ]
     best = max((float(str(row["logl"])) for row in rows if row["logl"]), default=np.nan)
-    own = next((row["seconds"] for row in rows if row["program"] == "msem"), "")
+    seconds = {(row["estimator"], row["program"]): row["seconds"] for row in rows}
     for row in rows:
         row["gap"] = f"{best - float(str(row['logl'])):.6f}" if row["logl"] else ""
-        row["ratio"] = f"{float(str(row['seconds'])) / float(str(own)):.3g}" if own and row["seconds"] else ""
+        row["ratio"] = quotient(row["seconds"], seconds.get((row["estimator"], "msem")))
+        if row["estimator"] != "ML":
+            row["over_ml"] = quotient(row["seconds"], seconds.get(("ML", row["program"])))
     return rows
+
+
+def quotient(one: object, other: object) -> str:
+    """Ratio of two times, "" if one is not known."""
+    return f"{float(str(one)) / float(str(other)):.3g}" if one and other else ""
 
 
 def program_row(case: Case, program: str, measured: list[Measured]) -> Row:
@@ -147,6 +168,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="+", choices=list(BY_NAME), help="default: all of them")
     parser.add_argument("--peers", nargs="+", choices=["none", "lavaan", "openmx"], default=["lavaan"])
+    parser.add_argument("--estimators", nargs="+", choices=["ML", "MLR"], default=["ML"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=float, default=900, help="seconds after which a process is stopped")
     parser.add_argument("--quick", action="store_true", help=f"one repeat of {' and '.join(QUICK)}")
@@ -162,7 +184,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             repeats = 1 if options.quick else options.repeats
-            rows += run_case(BY_NAME[name], programs, repeats, Path(folder), options.limit)
+            rows += run_case(
+                BY_NAME[name], programs, options.estimators, repeats, Path(folder), options.limit
+            )
     write_results(rows, options.output)
     print(markdown(rows))
 

@@ -1,11 +1,11 @@
-# Times lavaan on one case: Rscript run_lavaan.R model.lav data.csv warm.lav warm.csv result.txt
-# The time is that of sem() and of the full summary, at lavaan's default settings; starting R and reading
+# Times lavaan on one case: Rscript run_lavaan.R model.lav data.csv warm.lav warm.csv result.txt estimator
+# The time is that of sem() and of the full summary, at lavaan's default settings of the estimator; starting R and reading
 # the data are excluded, and a small fit beforehand takes the cost of first calls out.
 suppressPackageStartupMessages(library(lavaan))
 paths <- commandArgs(trailingOnly = TRUE)
 
 whole_fit <- function(model, data) {
-  fit <- sem(model, data = data, cluster = "cluster")
+  fit <- sem(model, data = data, cluster = "cluster", estimator = paths[6])
   invisible(capture.output(print(summary(fit, fit.measures = TRUE))))
   fit
 }
@@ -27,7 +27,7 @@ number <- function(x) sprintf("%.17g", x)
 result <- c(
   version = as.character(packageVersion("lavaan")), r = R.version.string,
   seconds = number(seconds), converged = lavInspect(fit, "converged"),
-  logl = number(fitMeasures(fit, "logl")), chisq = number(fitMeasures(fit, "chisq")),
+  logl = number(fitMeasures(fit, "logl")), chisq = number(fitMeasures(fit, if (paths[6] == "MLR") "chisq.scaled" else "chisq")),
   note = paste(messages, collapse = " | ")
 )
 writeLines(paste(names(result), result, sep = "\t"), paths[5])

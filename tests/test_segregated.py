@@ -370,7 +370,7 @@ def test_a_unit_variable_at_the_between_level_only_is_refused(demo: msem.LevelMo
         msem.segregated(text, demo)
 
 
-@pytest.mark.parametrize(("option", "value"), [("method", "dwls"), ("gamma", "robust")])
+@pytest.mark.parametrize(("option", "value"), [("method", "dwls"), ("gamma", "sandwich")])
 def test_options_are_checked(demo: msem.LevelMoments, option: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"{option} must be one of .*, not '{value}'"):
         msem.segregated(MODEL, demo, **{option: value})
