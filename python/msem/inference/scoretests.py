@@ -1,0 +1,157 @@
+"""Score (Lagrange multiplier) tests of directions in which a model does not move, and what moving would give.
+
+With F'F the expected information, g the gradient of the log-likelihood and T a basis of the directions in which the
+model is free, all in the coordinates of a larger model, the statistic of further directions D is
+
+    g_d' V^-1 g_d,    g_d = D'g - D'F'Q T'g,    V = R'R,    R = (I - QQ') F D,    Q = F T orthonormal
+
+(Rao, 1948; Sörbom, 1989). V is formed from the residuals R of a projection, so that a direction which the model
+already has is told from one that the data hardly determine. The generalized statistic replaces V in the middle by the
+sampling covariance of g_d, from the scores of the clusters (Boos, 1992; Satorra, 1989).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.estimation.objective import Objective
+from msem.inference.sampling import whitening_basis
+
+Floats = NDArray[np.float64]
+
+IDENTIFIED = 1e-6  # least part of a column of the information factor that is not explained by other columns
+
+__all__ = ["Joint", "ScorePoint", "Single", "score_point"]
+
+
+class Single(NamedTuple):
+    """Tests of directions one by one; nan for a direction that is not identified.
+
+    Attributes
+    ----------
+    statistic : ndarray, shape (k,)
+    change : ndarray, shape (k,)
+        Expected change along the direction if it were free.
+    robust : ndarray, shape (k,)
+        Generalized statistic; nan without scores of the clusters.
+    """
+
+    statistic: Floats
+    change: Floats
+    robust: Floats
+
+
+class Joint(NamedTuple):
+    """Test of several directions together.
+
+    Attributes
+    ----------
+    statistic, robust : float
+        As in `Single`.
+    df : int
+        Number of directions that are identified.
+    change : ndarray, shape (npar,)
+        Expected change of all parameters of the larger model if the directions were free.
+    """
+
+    statistic: float
+    robust: float
+    df: int
+    change: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class ScorePoint:
+    """A larger model at the estimates of a smaller one.
+
+    Attributes
+    ----------
+    gradient : ndarray, shape (npar,)
+        Of the log-likelihood.
+    factor : ndarray, shape (rows, npar)
+        F with F'F the expected information.
+    basis : ndarray, shape (npar, m)
+        T with (F T)'(F T) the identity: directions in which the smaller model is free.
+    scores : ndarray, shape (J, npar), or None
+        Gradients of the log-likelihoods of the clusters.
+    """
+
+    gradient: Floats
+    factor: Floats
+    basis: Floats
+    scores: Floats | None = None
+
+    def single(self, directions: Floats) -> Single:
+        """Test each column of `directions`, shape (npar, k), on its own."""
+        slope, residual, scores = self._partial(directions)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            information = np.einsum("ij,ij->j", residual, residual)
+            whole = self.factor @ directions
+            information[information <= IDENTIFIED**2 * np.einsum("ij,ij->j", whole, whole)] = np.nan
+            change = slope / information
+            spread = np.full_like(slope, np.nan) if scores is None else np.einsum("ij,ij->j", scores, scores)
+            robust = np.where(np.isnan(information), np.nan, slope**2 / spread)
+        return Single(slope * change, change, robust)
+
+    def joint(self, directions: Floats) -> Joint:
+        """Test all columns of `directions` together."""
+        slope, residual, scores = self._partial(directions)
+        scale = np.linalg.norm(self.factor @ directions, axis=0)
+        scale = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+        _, singular, right = np.linalg.svd(residual * scale, full_matrices=False)
+        kept = singular > IDENTIFIED
+        whitener = scale[:, None] * (right[kept].T / singular[kept])
+        score = whitener.T @ slope
+        moved = (directions - self.basis @ self._coefficients(directions)) @ whitener
+        change = moved @ score + self.basis @ (self.basis.T @ self.gradient)
+        robust = np.nan if scores is None else _quadratic(score, scores @ whitener)
+        return Joint(float(score @ score), robust, int(kept.sum()), change)
+
+    def _coefficients(self, directions: Floats) -> Floats:
+        out: Floats = (self.factor @ self.basis).T @ (self.factor @ directions)
+        return out
+
+    def _partial(self, directions: Floats) -> tuple[Floats, Floats, Floats | None]:
+        """Slope, information factor and scores along the directions, cleared of what the model can follow."""
+        moved = directions - self.basis @ self._coefficients(directions)
+        return self.gradient @ moved, self.factor @ moved, None if self.scores is None else self.scores @ moved
+
+
+def _quadratic(score: Floats, scores: Floats) -> float:
+    """score' (scores' scores)^-1 score; nan when there are fewer clusters than directions."""
+    if len(scores) <= len(score):
+        return np.nan
+    triangle = np.linalg.qr(scores, mode="r")
+    try:
+        solved = np.linalg.solve(triangle.T, score)
+    except np.linalg.LinAlgError:
+        return np.nan
+    return float(solved @ solved)
+
+
+def score_point(objective: Objective, theta: Floats, free: Floats, scores: Floats | None = None) -> ScorePoint:
+    """Everything the tests need of a larger model at the estimates of a smaller one.
+
+    Parameters
+    ----------
+    objective : Objective
+        Of the larger model.
+    theta : ndarray, shape (npar,)
+        The estimates in its coordinates.
+    free : ndarray, shape (npar, m)
+        Basis of the directions in which the smaller model is free.
+    scores : ndarray, shape (J, npar), optional
+
+    Returns
+    -------
+    ScorePoint
+    """
+    factor = objective.core.information_factor(theta)
+    basis = np.zeros((len(theta), 0))
+    if free.shape[1]:
+        basis = free @ whitening_basis(factor @ free)[0]
+    return ScorePoint(-0.5 * objective.gradient(theta), factor, basis, scores)
