@@ -35,10 +35,12 @@ PACKAGES = {
     "inference": (
         *("sampling", "problems", "discrepancy", "uls", "projected"),
         *("fitmeasures", "residuals", "standardized"),
+        *("candidates", "added", "releases", "scoretests", "modification"),
+        *("wald", "nested", "differences"),
     ),
     "output": ("tables", "sections", "summary", "text", "html"),
     "fits": (
-        *("options", "reporting", "measures", "solution", "fit", "levelfit"),
+        *("options", "reporting", "measures", "solution", "scoretables", "testing", "fit", "levelfit"),
         *("segregated", "sources", "simultaneous", "levelwise", "compare"),
     ),
 }

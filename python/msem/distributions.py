@@ -58,3 +58,11 @@ def noncentral_chisq_cdf(chisq: float, df: float, noncentrality: float) -> float
 def noncentrality_at(chisq: float, df: float, probability: float) -> float:
     """Noncentrality at which the distribution function at `chisq` is `probability`."""
     return float(_special().chndtrinc(chisq, df, probability))
+
+
+def normal_rejection(shift: ArrayLike, alpha: float) -> NDArray[np.float64]:
+    """Probability that a two-sided test of level alpha rejects when the normal statistic has this mean."""
+    z = NormalDist().inv_cdf(1 - alpha / 2)
+    at = np.asarray(shift, dtype=np.float64)
+    out: NDArray[np.float64] = _special().ndtr(at - z) + _special().ndtr(-at - z)
+    return out

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from msem.fits.measures import least_squares_measures, measure_inputs
 from msem.fits.reporting import LEVEL_NAMES, header, messages, method_rows, title
 from msem.fits.solution import Solution
+from msem.fits.testing import Testing
 from msem.inference.fitmeasures import fit_measures
 from msem.inference.standardized import r_squared, standardize
 from msem.output.html import render_html
@@ -24,7 +25,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Solution):
+class Fit(Testing, Solution):
     """Estimates of a structural equation model with its tests and tables; immutable.
 
     Made by `msem.sem`, `msem.cfa` and `msem.growth`. For the solution itself see `Solution`.

@@ -159,8 +159,7 @@ def restriction_weights(information: Floats, meat: Floats, tangent: Floats, left
     coordinates = np.linalg.lstsq(tangent, left, rcond=None)[0] * scale[:, None]
     tested = np.linalg.qr(root.T @ coordinates, mode="complete")[0][:, left.shape[1] :]
     back = (tangent / scale) @ np.linalg.solve(root.T, tested)
-    weights: Floats = np.linalg.eigvalsh(back.T @ meat @ back)
-    return weights
+    return np.asarray(np.linalg.eigvalsh(back.T @ meat @ back), dtype=np.float64)
 
 
 def _own_trace(fit: Fitted) -> float:

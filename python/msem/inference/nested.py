@@ -23,7 +23,9 @@ from msem.sample.sufficient import SampleStatistics
 
 Floats = NDArray[np.float64]
 
-ATTAINED = 1e-3  # discrepancy in units of chi-square up to which the moments of the smaller model are attained
+ATTAINED = (
+    1e-3  # discrepancy in units of chi-square up to which the moments of the smaller model are attained
+)
 INDEPENDENT = 1e-7  # relative singular value of linearly independent directions
 INSIDE = 1e-4  # relative length of a tangent of the smaller model outside those of the larger one
 
@@ -135,7 +137,11 @@ def _scaled(columns: Floats) -> tuple[Floats, Floats]:
 def _moment_jacobian(objective: Objective, theta: Floats, orders: Sequence[SampleStatistics]) -> Floats:
     """Derivatives of all identified moments, variables in the order of `orders`, in units of their deviations."""
     return np.concatenate(
-        [rows for group, order in enumerate(orders, 1) for rows in _group_rows(objective, theta, group, order)]
+        [
+            rows
+            for group, order in enumerate(orders, 1)
+            for rows in _group_rows(objective, theta, group, order)
+        ]
     )
 
 

@@ -118,14 +118,18 @@ class ScorePoint:
     def _partial(self, directions: Floats) -> tuple[Floats, Floats, Floats | None]:
         """Slope, information factor and scores along the directions, cleared of what the model can follow."""
         moved = directions - self.basis @ self._coefficients(directions)
-        return self.gradient @ moved, self.factor @ moved, None if self.scores is None else self.scores @ moved
+        return (
+            self.gradient @ moved,
+            self.factor @ moved,
+            None if self.scores is None else self.scores @ moved,
+        )
 
 
 def _quadratic(score: Floats, scores: Floats) -> float:
-    """score' (scores' scores)^-1 score; nan when there are fewer clusters than directions."""
+    """Quadratic form score' (scores' scores)^-1 score; nan when there are fewer clusters than directions."""
     if len(scores) <= len(score):
         return np.nan
-    triangle = np.linalg.qr(scores, mode="r")
+    triangle = np.asarray(np.linalg.qr(scores, mode="r"), dtype=np.float64)
     try:
         solved = np.linalg.solve(triangle.T, score)
     except np.linalg.LinAlgError:
@@ -133,7 +137,9 @@ def _quadratic(score: Floats, scores: Floats) -> float:
     return float(solved @ solved)
 
 
-def score_point(objective: Objective, theta: Floats, free: Floats, scores: Floats | None = None) -> ScorePoint:
+def score_point(
+    objective: Objective, theta: Floats, free: Floats, scores: Floats | None = None
+) -> ScorePoint:
     """Everything the tests need of a larger model at the estimates of a smaller one.
 
     Parameters

@@ -33,7 +33,7 @@ class Wald(NamedTuple):
 
 
 def wald(values: Floats, jacobian: Floats, vcov: Floats) -> Wald:
-    """r' (R V R')^-1 r over the directions in which r can vary (Wald, 1943).
+    """Statistic r' (R V R')^-1 r over the directions in which r can vary (Wald, 1943).
 
     Parameters
     ----------
