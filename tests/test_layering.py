@@ -23,7 +23,7 @@ PACKAGES = {
         *("levels", "drafts", "defaults", "groups", "invariance"),
         *("sharing", "partable", "special_tables"),
     ),
-    "sample": ("frames", "screening", "sufficient", "statistics", "demo"),
+    "sample": ("frames", "grouping", "screening", "sufficient", "statistics", "demo"),
     "moments": (
         *("arrays", "gamma", "covariance", "checks", "levelmoments"),
         *("robust", "saturated", "single"),
@@ -40,7 +40,7 @@ PACKAGES = {
     ),
     "output": ("tables", "sections", "summary", "text", "html"),
     "fits": (
-        *("options", "reporting", "measures", "solution", "scoretables", "testing", "fit", "levelfit"),
+        *("options", "measures", "solution", "reporting", "scoretables", "testing", "fit", "levelfit"),
         *("segregated", "sources", "simultaneous", "levelwise", "compare"),
     ),
 }

@@ -136,6 +136,11 @@ class Objective:
             for level, m in self.moments(theta, group).items()
         )
 
+    def of_group(self, group: int) -> Objective:
+        """The same for one group alone; parameters after the last that it has are left off the end of theta."""
+        rows = tuple(replace(row, group=1) for row in self.table.rows if row.group == group)
+        return build_objective(replace(self.table, rows=rows, ngroups=1), self.statistics[group - 1])
+
     def row_values(self, theta: ArrayLike) -> Floats:
         """Value of every row of the parameter table."""
         return row_values(self.table, np.asarray(theta, dtype=np.float64))

@@ -10,7 +10,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.fits.measures import least_squares_measures, measure_inputs
-from msem.fits.reporting import LEVEL_NAMES, header, messages, method_rows, title
+from msem.fits.reporting import (
+    LEVEL_NAMES,
+    header,
+    messages,
+    method_rows,
+    shown_labels,
+    title,
+    with_group_tests,
+)
 from msem.fits.solution import Solution
 from msem.fits.testing import Testing
 from msem.inference.fitmeasures import fit_measures
@@ -114,14 +122,16 @@ class Fit(Testing, Solution):
 
     def _summary_inputs(self, full: bool, standardized: bool, rsquare: bool, ci: bool) -> SummaryInputs:
         two_level = self.table.nlevels == 2
+        groups = tuple(self.groups.values())
         return SummaryInputs(
             title=title(self.converged, len(self.estimate.optimum.diary)),
             messages=messages(self.problems, self.options),
-            header=header(self.options, self.npar, self.sample.nobs, self.nclusters),
-            fit=fit_sections(self._measures, full=full),
+            header=header(self.options, self.npar, groups),
+            fit=with_group_tests(fit_sections(self._measures, full=full), groups),
             method=method_rows(self.options),
             levels=LEVEL_NAMES if two_level else {},
-            estimates=self.estimates(standardized=standardized),
+            groups=dict(enumerate(self.group_labels, 1)),
+            estimates=self.estimates(standardized=standardized).assign(label=shown_labels(self.table)),
             hidden=hidden_rows(self.table.rows, self._row_values[0]),
             r2=self.rsquare() if rsquare else None,
             ci=ci,

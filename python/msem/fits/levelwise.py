@@ -223,7 +223,7 @@ def model_moments(
     new saturated estimates.
     """
     if not isinstance(data, LevelMoments):
-        prepared = prepare(table, Source(data, cluster))
+        (prepared,) = prepare(table, Source(data, cluster))
         moments = estimate_saturated(prepared.statistics)
         if gamma == "robust" and prepared.data is not None:
             return _carrying(moments, prepared.data, gamma)

@@ -26,10 +26,12 @@ class Options:
     se : {"standard", "none"}
     cluster : str
         Name of the cluster variable, "" when there is none.
+    group : str
+        Name of the column with the groups, "" when there is none.
     given_as : str
         What the sample was given as: raw data, moments with cluster sizes, moments with N and J only.
-    dropped_rows, dropped_no_cluster : int
-        Rows left out because a variable, or the cluster id, was missing.
+    dropped_rows, dropped_no_cluster, dropped_no_group : int
+        Rows left out because a variable, the cluster id, or the group was missing.
     dropped : mapping of str to int
         Rows in which each variable was missing.
     """
@@ -38,9 +40,11 @@ class Options:
     information: Information = "observed"
     se: StandardErrors = "standard"
     cluster: str = ""
+    group: str = ""
     given_as: str = "raw data"
     dropped_rows: int = 0
     dropped_no_cluster: int = 0
+    dropped_no_group: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -55,8 +59,9 @@ def require_settings(given: Mapping[str, Any]) -> None:
     for name in FLAGS:
         if not isinstance(given.get(name, True), bool):
             raise ValueError(f"{name} must be True or False, not {given[name]!r}")
-    if not isinstance(given.get("cluster", ""), str | None):
-        raise ValueError(f"cluster must be the name of a column, not {given['cluster']!r}")
+    for name in ("cluster", "group"):
+        if not isinstance(given.get(name, ""), str | None):
+            raise ValueError(f"{name} must be the name of a column, not {given[name]!r}")
     most, tolerance = given.get("max_iterations", 1), given.get("tolerance", 1.0)
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         raise ValueError(f"max_iterations must be a positive whole number, not {most!r}")

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from msem.fits.options import Options
+from msem.fits.solution import GroupResults
 from msem.inference.problems import Problem
 from msem.moments.levelmoments import LevelMoments
 from msem.output.sections import Section, sample_section
+from msem.table.partable import ParameterTable
 from msem.version import __version__
 
 INFORMATION = {"observed": "Observed", "expected": "Expected", "first_order": "First order (outer product)"}
@@ -32,7 +34,7 @@ def messages(problems: Sequence[Problem], options: Options) -> tuple[str, ...]:
     return tuple(out)
 
 
-def header(options: Options, npar: int, nobs: float, nclusters: float | None) -> tuple[Section, ...]:
+def header(options: Options, npar: int, groups: Sequence[GroupResults]) -> tuple[Section, ...]:
     """Estimator and sample."""
     method = Section(
         "",
@@ -43,12 +45,16 @@ def header(options: Options, npar: int, nobs: float, nclusters: float | None) ->
         ),
     )
     sample = sample_section(
-        nobs=nobs,
-        nclusters=nclusters,
+        nobs=sum(group.sample.statistics.nobs for group in groups),
+        nclusters=None
+        if groups[0].nclusters is None
+        else sum(group.sample.statistics.nclusters for group in groups),
+        groups={group.label: (group.nobs, group.nclusters) for group in groups} if len(groups) > 1 else {},
         cluster=options.cluster,
         given_as=options.given_as,
         dropped_rows=options.dropped_rows,
         dropped_no_cluster=options.dropped_no_cluster,
+        dropped_no_group=options.dropped_no_group,
     )
     return method, sample
 
@@ -58,6 +64,23 @@ def method_rows(options: Options) -> tuple[tuple[str, str], ...]:
     if options.se == "none":
         return (("Standard errors", "none"),)
     return (("Standard errors", "Standard"), ("Information", INFORMATION[options.information]))
+
+
+def with_group_tests(sections: Sequence[Section], groups: Sequence[GroupResults]) -> tuple[Section, ...]:
+    """Add what each group adds to the chi-square below the test of the model."""
+    if len(groups) == 1:
+        return tuple(sections)
+    tests = Section("Test Statistic for Each Group", tuple((group.label, group.chisq) for group in groups))
+    return (*sections[:1], tests, *sections[1:])
+
+
+def shown_labels(table: ParameterTable) -> list[str]:
+    """Labels of all rows; rows that are equal without one get the number of the first of them, as ``.p2.``."""
+    rows: dict[int, list[int]] = {}
+    for number, row in enumerate(table.rows, 1):
+        rows.setdefault(row.free, []).append(number)
+    shared = {free: members[0] for free, members in rows.items() if free and len(members) > 1}
+    return [row.label or (f".p{shared[row.free]}." if row.free in shared else "") for row in table.rows]
 
 
 METHODS = {

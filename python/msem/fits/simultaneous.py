@@ -14,7 +14,7 @@ from msem.estimation.estimate import estimate
 from msem.estimation.samples import Sample
 from msem.fits.fit import Fit
 from msem.fits.options import Estimator, Options, StandardErrors, require_choice, require_settings
-from msem.fits.sources import Prepared, Source, prepare
+from msem.fits.sources import Prepared, Source, group_rows, prepare
 from msem.inference.discrepancy import LevelDiscrepancy
 from msem.inference.problems import Problem, find_problems, no_chi_square
 from msem.inference.sampling import Information, Sampling, sampling_covariance
@@ -22,6 +22,7 @@ from msem.inference.uls import fit_uls
 from msem.language.syntax import parse
 from msem.moments.levelmoments import LevelMoments
 from msem.table.defaults import Fun
+from msem.table.groups import group_order
 from msem.table.partable import ParameterTable, parameter_table
 
 WARNINGS: dict[str, type[Warning]] = {
@@ -38,6 +39,9 @@ class FitOptions(TypedDict, total=False):
     """Keyword options of `sem`, `cfa` and `growth`; see `sem`."""
 
     cluster: str | None
+    group: str | None
+    group_equal: Sequence[str]
+    group_partial: Sequence[str]
     sample_cov: pd.DataFrame | None
     sample_mean: pd.Series | Mapping[str, float] | None
     sample_nobs: float | None
@@ -58,6 +62,9 @@ def sem(
     data: Any = None,
     *,
     cluster: str | None = None,
+    group: str | None = None,
+    group_equal: Sequence[str] = (),
+    group_partial: Sequence[str] = (),
     sample_cov: pd.DataFrame | None = None,
     sample_mean: pd.Series | Mapping[str, float] | None = None,
     sample_nobs: float | None = None,
@@ -84,6 +91,16 @@ def sem(
         moments, which give the joint fit of both levels from matrices alone.
     cluster : str
         Column with the cluster ids, of any hashable type. Rows without an id are left out, with a warning.
+    group : str
+        Column with the groups, of any type. One model text is the model of every group; ``group: label`` headers
+        give each its own. Categories are groups in their order, other values are sorted, and headers go before
+        both. Rows without a group are left out, with a warning.
+    group_equal : sequence of str
+        What is equal over groups, at each level: "loadings", "intercepts", "means", "regressions", "residuals",
+        "residual_covariances", "lv_variances", "lv_covariances". Equal intercepts free the latent means of all
+        groups but the first.
+    group_partial : sequence of str
+        Exceptions, such as "f=~y2" or "y2~1.l2".
     sample_cov, sample_mean, sample_nobs
         Covariance matrix (named DataFrame), means and sample size of a single-level sample, instead of data.
     sample_cov_rescale : bool, default True
@@ -96,8 +113,8 @@ def sem(
     orthogonal : bool, default False
         Set the covariances of exogenous latent variables to 0.
     meanstructure : bool, optional
-        Whether a single-level model has means; default: if the text has an intercept or `sample_mean` is given.
-        Two-level models always have.
+        Whether a single-level model has means; default: if there are several groups, the text has an intercept or
+        `sample_mean` is given. Two-level models always have.
     estimator : {"ML", "ULS"}, default "ML"
         Maximum likelihood or, for single-level models, unweighted least squares. The latter has no likelihood; its
         standard errors and chi-square (Browne's residual-based statistic) are those for normal data, where lavaan's
@@ -132,6 +149,9 @@ def sem(
     require_known("sem", unknown)
     options = FitOptions(
         cluster=cluster,
+        group=group,
+        group_equal=group_equal,
+        group_partial=group_partial,
         sample_cov=sample_cov,
         sample_mean=sample_mean,
         sample_nobs=sample_nobs,
@@ -165,13 +185,18 @@ def growth(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
 def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
     require_known(fun, options)
     require_settings(options)
+    syntax = parse(model)
+    grouping = group_rows(data, options.get("group"))
     table = parameter_table(
-        parse(model),
+        syntax,
         fun=fun,
         fixed_x=options.get("fixed_x", True),
         std_lv=options.get("std_lv", False),
         orthogonal=options.get("orthogonal", False),
         meanstructure=wants_means(options),
+        groups=None if grouping is None else group_order(syntax, grouping.labels),
+        group_equal=options.get("group_equal", ()),
+        group_partial=options.get("group_partial", ()),
     )
     information = options.get("information") or default_information(table, data)
     require_choice("estimator", options.get("estimator", "ML"), get_args(Estimator))
@@ -180,6 +205,8 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
             'estimator="ULS" is for single-level models; for the levels of a two-level model use '
             'msem.segregated(model, data, method="uls")'
         )
+    if options.get("estimator") == "ULS" and table.ngroups > 1:
+        raise UnsupportedError('estimator="ULS" is for one group; fit each group on its own')
     require_choice("information", information, get_args(Information))
     require_choice("se", options.get("se", "standard"), get_args(StandardErrors))
     source = Source(
@@ -189,8 +216,11 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         options.get("sample_mean"),
         options.get("sample_nobs"),
         options.get("sample_cov_rescale", True),
+        grouping,
     )
-    return fit_table(table, (prepare(table, source),), information, options)
+    prepared = prepare(table, source)
+    no_group = 0 if grouping is None else grouping.missing
+    return fit_table(table, prepared, information, options, no_group)
 
 
 def require_known(fun: Fun, options: Mapping[str, object]) -> None:
@@ -213,7 +243,11 @@ def default_information(table: ParameterTable, data: Any) -> Information:
 
 
 def fit_table(
-    table: ParameterTable, prepared: Sequence[Prepared], information: Information, options: FitOptions
+    table: ParameterTable,
+    prepared: Sequence[Prepared],
+    information: Information,
+    options: FitOptions,
+    dropped_no_group: int = 0,
 ) -> Fit:
     """Fit a parameter table to a prepared sample, given for each group."""
     sample = Sample(tuple(group.sample() for group in prepared))
@@ -239,7 +273,9 @@ def fit_table(
         information=information,
         se=se,
         cluster=options.get("cluster") or "",
+        group=options.get("group") or "",
         given_as=prepared[0].given_as,
+        dropped_no_group=dropped_no_group,
         **dropped_rows(prepared),
     )
     return Fit(found, sample, None if se == "none" else sampling, problems, used, discrepancy)

@@ -66,6 +66,26 @@ class GroupResults:
         return round(self.statistics.nclusters) if self.estimate.table.nlevels == 2 else None
 
     @cached_property
+    def _objective(self) -> Objective:
+        """Of this group alone."""
+        return self.estimate.objective.of_group(self.number)
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood of this group at the estimates, given its fixed covariates."""
+        return self._objective.llf(self.estimate.theta[: self._objective.table.npar])
+
+    @property
+    def unrestricted_llf(self) -> float:
+        """Log-likelihood of the saturated model in this group."""
+        return self.sample.llf - self._objective.covariate_llf
+
+    @property
+    def chisq(self) -> float:
+        """What this group adds to the chi-square of the model."""
+        return 2 * (self.unrestricted_llf - self.llf)
+
+    @cached_property
     def saturated(self) -> LevelMoments:
         """Saturated (h1) within and between moments.
 
@@ -151,7 +171,7 @@ class Solution:
 
     @property
     def params(self) -> pd.Series:
-        """Estimated parameters, one for each shared label; between-level names end in ``.l2``."""
+        """Estimated parameters, shared ones once; names end in ``.g2`` in group 2, ``.l2`` at the between level."""
         return pd.Series(self.estimate.theta, index=list(self.table.names()), name="est")
 
     def cov_params(self) -> pd.DataFrame:
@@ -196,6 +216,11 @@ class Solution:
             group.label: GroupResults(group.label, number, group, self.estimate)
             for number, group in enumerate(self.sample.groups, 1)
         }
+
+    @property
+    def group_labels(self) -> tuple[str, ...]:
+        """Labels of groups 1, 2, ... of the tables; empty for a model of one group."""
+        return self.table.group_labels
 
     @property
     def _group(self) -> GroupResults:

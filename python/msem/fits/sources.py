@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,7 @@ from msem.estimation.samples import GroupSample, saturated_group
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.single import moment_statistics, without_means
 from msem.sample.frames import ClusteredData, clustered_data, column_names
+from msem.sample.grouping import Grouping, grouped_data, read_groups
 from msem.sample.statistics import sample_statistics, simple_statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.table.partable import ParameterTable
@@ -35,6 +36,8 @@ class Source:
     cluster : str or None
     cov, mean, nobs, rescale
         Moments of a single-level sample.
+    grouping : Grouping or None
+        The groups of the rows of data.
     """
 
     data: Any = None
@@ -43,6 +46,7 @@ class Source:
     mean: pd.Series | Mapping[str, float] | None = None
     nobs: float | None = None
     rescale: bool = True
+    grouping: Grouping | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,35 +57,77 @@ class Prepared:
     data: ClusteredData | None = None
     given_as: str = "raw data"
     maximum: bool = True  # False if implied by saturated moments that have not converged
+    label: str = ""
 
     def sample(self) -> GroupSample:
         """The statistics with their saturated moments."""
-        return saturated_group(self.statistics, maximum=self.maximum, data=self.data)
+        return saturated_group(self.statistics, maximum=self.maximum, data=self.data, label=self.label)
 
 
-def prepare(table: ParameterTable, source: Source) -> Prepared:
-    """Statistics of the variables of a model.
+def prepare(table: ParameterTable, source: Source) -> tuple[Prepared, ...]:
+    """Statistics of the variables of a model, for each group.
 
     Raises
     ------
     ModelError
         If model and sample do not have the same number of levels, or a latent variable is a column of the data.
     DataError
-        If the sample cannot be used; see `clustered_data`, `sample_statistics` and `LevelMoments`.
+        If the sample cannot be used; see `clustered_data`, `grouped_data`, `sample_statistics` and `LevelMoments`.
     """
     _require_used(table, source)
     if source.data is not None and not isinstance(source.data, (LevelMoments, SampleStatistics)):
         require_rows_of_data(source.data)
         _require_latent_names(table, source.data)
     prepared = _two_level(table, source) if table.nlevels == 2 else _single_level(table, source)
-    data = prepared.data
-    if data is not None and data.dropped_no_cluster:
-        warnings.warn(
-            f"{data.dropped_no_cluster} rows have no cluster id ({source.cluster}) and were left out",
-            DataWarning,
-            stacklevel=4,
-        )
+    for count, what in left_out(source, prepared):
+        warnings.warn(f"{count} rows have no {what} and were left out", DataWarning, stacklevel=4)
     return prepared
+
+
+def left_out(source: Source, prepared: Sequence[Prepared]) -> Iterator[tuple[int, str]]:
+    """How many rows have no group or no cluster id."""
+    if source.grouping is not None and source.grouping.missing:
+        yield source.grouping.missing, f"group ({source.grouping.column})"
+    dropped = sum(one.data.dropped_no_cluster for one in prepared if one.data is not None)
+    if dropped:
+        yield dropped, f"cluster id ({source.cluster})"
+
+
+def group_rows(data: Any, column: str | None) -> Grouping | None:
+    """The groups of data; None if no column is named.
+
+    Raises
+    ------
+    DataError
+        If the data have no rows, or see `read_groups`.
+    """
+    if column is None:
+        return None
+    if data is None or isinstance(data, (LevelMoments, SampleStatistics)):
+        raise DataError(f"group={column!r} names a column of raw data: moments and statistics have one group")
+    return read_groups(data, column)
+
+
+def _raw(table: ParameterTable, source: Source, cluster: str | None) -> tuple[Prepared, ...]:
+    """Statistics of the rows of each group."""
+    variables = [*table.both, *table.within_only, *table.between_only] or list(table.observed(1))
+    if source.grouping is None:
+        data = clustered_data(source.data, variables, cluster)
+        return (Prepared(_statistics(table, data), data),)
+    rows = grouped_data(source.data, variables, cluster, source.grouping, table.group_labels)
+    groups = []
+    for label, data in zip(table.group_labels, rows, strict=True):
+        try:
+            groups.append(Prepared(_statistics(table, data), data, label=label))
+        except DataError as error:
+            raise DataError(f"group {label!r}: {error}") from None
+    return tuple(groups)
+
+
+def _statistics(table: ParameterTable, data: ClusteredData) -> SampleStatistics:
+    if table.nlevels == 1:
+        return simple_statistics(data, table.observed(1))
+    return sample_statistics(data, (*table.both, *table.within_only), table.between_only, len(table.both))
 
 
 def _require_used(table: ParameterTable, source: Source) -> None:
@@ -133,7 +179,7 @@ def _require_latent_names(table: ParameterTable, data: Any) -> None:
             raise ModelError(message)
 
 
-def _two_level(table: ParameterTable, source: Source) -> Prepared:
+def _two_level(table: ParameterTable, source: Source) -> tuple[Prepared, ...]:
     unit, cluster, nboth = (*table.both, *table.within_only), table.between_only, len(table.both)
     if source.cov is not None:
         raise ModelError(
@@ -146,19 +192,18 @@ def _two_level(table: ParameterTable, source: Source) -> Prepared:
     if isinstance(given, LevelMoments):
         given.require(unit, (*table.both, *cluster))
         part = given.expected_statistics.restrict(unit, cluster, nboth)
-        return Prepared(part, given_as=given.given_as, maximum=given.converged)
+        return (Prepared(part, given_as=given.given_as, maximum=given.converged),)
     if isinstance(given, SampleStatistics):
         if not given.unit:
             raise ModelError("the model has two levels but these are statistics of a single-level sample")
         given_as = GIVEN_AS.get(given.source, given.source)
-        return Prepared(given.restrict(unit, cluster, nboth), given_as=given_as)
+        return (Prepared(given.restrict(unit, cluster, nboth), given_as=given_as),)
     if source.cluster is None:
         raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
-    data = clustered_data(given, [*unit, *cluster], source.cluster)
-    return Prepared(sample_statistics(data, unit, cluster, nboth), data)
+    return _raw(table, source, source.cluster)
 
 
-def _single_level(table: ParameterTable, source: Source) -> Prepared:
+def _single_level(table: ParameterTable, source: Source) -> tuple[Prepared, ...]:
     names = table.observed(1)
     if source.cluster is not None:
         raise UnsupportedError(
@@ -181,16 +226,19 @@ def _single_level(table: ParameterTable, source: Source) -> Prepared:
         absent = [name for name in names if name not in whole.cluster]
         if absent:
             raise DataError(f"sample_cov has no variable {absent[0]!r}; it has {', '.join(whole.cluster)}")
-        prepared = Prepared(whole.restrict((), names, 0), given_as="sample covariance matrix")
+        one = Prepared(whole.restrict((), names, 0), given_as="sample covariance matrix")
     elif isinstance(source.data, SampleStatistics):
-        prepared = Prepared(
-            source.data.restrict((), names, 0), given_as=GIVEN_AS.get(source.data.source, "statistics")
-        )
+        given_as = GIVEN_AS.get(source.data.source, "statistics")
+        one = Prepared(source.data.restrict((), names, 0), given_as=given_as)
     elif source.data is None:
         raise DataError("no data: give a data frame, or sample_cov= with sample_nobs=")
     else:
-        data = clustered_data(source.data, list(names), None)
-        prepared = Prepared(simple_statistics(data, names), data)
+        return _with_means(table, _raw(table, source, None))
+    return _with_means(table, (one,))
+
+
+def _with_means(table: ParameterTable, prepared: tuple[Prepared, ...]) -> tuple[Prepared, ...]:
+    """The statistics, without their means if the model has none."""
     if table.meanstructure:
         return prepared
-    return Prepared(without_means(prepared.statistics), prepared.data, prepared.given_as)
+    return tuple(replace(one, statistics=without_means(one.statistics)) for one in prepared)

@@ -37,10 +37,12 @@ def sample_section(
     *,
     nobs: float,
     nclusters: float | None = None,
+    groups: Mapping[str, tuple[float, float | None]] | None = None,
     cluster: str = "",
     given_as: str = "",
     dropped_rows: int = 0,
     dropped_no_cluster: int = 0,
+    dropped_no_group: int = 0,
 ) -> Section:
     """Describe the sample.
 
@@ -48,21 +50,30 @@ def sample_section(
     ----------
     nobs, nclusters : float
         Units and clusters used.
+    groups : mapping of str to (float, float or None), optional
+        The same of each group.
     cluster : str
         Name of the cluster variable.
     given_as : str
         How the moments were given: raw data, moments with cluster sizes, moments with N and J only.
-    dropped_rows, dropped_no_cluster : int
-        Rows left out because a variable, or the cluster, is missing.
+    dropped_rows, dropped_no_cluster, dropped_no_group : int
+        Rows left out because a variable, the cluster, or the group is missing.
     """
-    rows: list[tuple[str, Value]] = [("Number of observations", _count(nobs))]
-    if nclusters is not None:
-        name = f"Number of clusters [{cluster}]" if cluster else "Number of clusters"
-        rows.append((name, _count(nclusters)))
+    name = f"Number of clusters [{cluster}]" if cluster else "Number of clusters"
+    if groups:
+        rows: list[tuple[str, Value]] = [("Number of observations per group:", "")]
+        rows += [(f"  {label}", _count(units)) for label, (units, _) in groups.items()]
+        rows += [(f"{name}:", "")] if nclusters is not None else []
+        rows += [(f"  {label}", _count(n)) for label, (_, n) in groups.items() if n is not None]
+    else:
+        rows = [("Number of observations", _count(nobs))]
+        rows += [(name, _count(nclusters))] if nclusters is not None else []
     if dropped_rows:
         rows.append(("Rows dropped: missing values", dropped_rows))
     if dropped_no_cluster:
         rows.append(("Rows dropped: no cluster", dropped_no_cluster))
+    if dropped_no_group:
+        rows.append(("Rows dropped: no group", dropped_no_group))
     if given_as:
         rows.append(("Sample given as", given_as))
     return Section("", tuple(rows))

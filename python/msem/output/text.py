@@ -54,7 +54,7 @@ def _list(section: Section) -> str:
         lines.append(f"  {name}{text:>{WIDTH - 2 - len(name)}}" if name else "")
         if len(name) + len(text) > WIDTH - 4:
             lines[-1] = f"  {name}  {text}"
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 class _Columns:

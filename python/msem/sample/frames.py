@@ -83,25 +83,65 @@ def clustered_data(frame: Any, variables: Sequence[str], cluster: str | None) ->
         If a column is unknown, duplicated, not numeric or infinite, if the cluster column is also a
         variable, if cluster ids cannot be hashed, or if no complete row is left.
     """
+    return complete_rows(screened_columns(frame, variables, cluster))
+
+
+@dataclass(frozen=True, eq=False)
+class ScreenedColumns:
+    """Columns as numbers, with what is missing in them.
+
+    Attributes
+    ----------
+    columns : mapping of str to ndarray, shape (rows,)
+    missing : mapping of str to ndarray of bool, shape (rows,), or None
+        None where nothing is missing.
+    cluster : str or None
+    ids : narwhals.Series or None
+        The cluster column.
+    no_cluster : ndarray of bool, shape (rows,)
+        Rows without a cluster id.
+    """
+
+    columns: Mapping[str, Floats]
+    missing: Mapping[str, Bools | None]
+    cluster: str | None
+    ids: nw.Series[Any] | None
+    no_cluster: Bools
+
+
+def screened_columns(frame: Any, variables: Sequence[str], cluster: str | None) -> ScreenedColumns:
+    """Take the needed columns from a frame; see `clustered_data`."""
     require_distinct_roles(variables, cluster)
     needed = [*variables] if cluster is None else [*variables, cluster]
     columns = select_columns(frame, needed)
     nrows = require_rows(columns)
     values = {name: float_column(name, columns[name]) for name in variables}
     missing = {name: missing_rows(name, column) for name, column in values.items()}
-    no_cluster = np.zeros(nrows, dtype=bool) if cluster is None else missing_ids(columns[cluster])
-    incomplete = any_of(list(missing.values()), nrows) & ~no_cluster
-    keep = ~(incomplete | no_cluster)
-    dropped = {name: int(rows.sum()) for name, rows in missing.items() if rows is not None}
-    require_complete_rows(keep, dropped, no_cluster, cluster)
+    ids = None if cluster is None else columns[cluster]
+    no_cluster = np.zeros(nrows, dtype=bool) if ids is None else missing_ids(ids)
+    return ScreenedColumns(values, missing, cluster, ids, no_cluster)
+
+
+def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> ClusteredData:
+    """Delete incomplete rows and number the clusters; of the marked rows only, if `rows` is given."""
+    nrows = len(screened.no_cluster)
+    among = np.ones(nrows, dtype=bool) if rows is None else rows
+    missing, no_cluster = screened.missing, screened.no_cluster & among
+    incomplete = any_of(list(missing.values()), nrows) & among & ~no_cluster
+    keep = among & ~(incomplete | no_cluster)
+    dropped = {name: int((mask & among).sum()) for name, mask in missing.items() if mask is not None}
+    dropped = {name: count for name, count in dropped.items() if count}
+    require_complete_rows(keep, dropped, no_cluster, screened.cluster, int(among.sum()))
     codes, clusters = (
-        (None, pd.Index([])) if cluster is None else number_clusters(cluster, columns[cluster], keep)
+        (None, pd.Index([]))
+        if screened.ids is None
+        else number_clusters(str(screened.cluster), screened.ids, keep)
     )
     return ClusteredData(
-        columns={name: kept(column, keep) for name, column in values.items()},
+        columns={name: kept(column, keep) for name, column in screened.columns.items()},
         codes=codes,
         clusters=clusters,
-        nrows=nrows,
+        nrows=int(among.sum()),
         dropped=dropped,
         dropped_rows=int(incomplete.sum()),
         dropped_no_cluster=int(no_cluster.sum()),
@@ -340,7 +380,7 @@ def require_rows(columns: Columns) -> int:
 
 
 def require_complete_rows(
-    keep: Bools, dropped: Mapping[str, int], no_cluster: Bools, cluster: str | None
+    keep: Bools, dropped: Mapping[str, int], no_cluster: Bools, cluster: str | None, nrows: int
 ) -> None:
     """Refuse data of which no row is left."""
     if keep.any():
@@ -349,5 +389,5 @@ def require_complete_rows(
     if no_cluster.any():
         counts.append(f"cluster id {cluster!r} is missing in {no_cluster.sum()}")
     raise DataError(
-        f"no complete row is left of {len(keep)}: {', '.join(counts)}; check how missing values are coded"
+        f"no complete row is left of {nrows}: {', '.join(counts)}; check how missing values are coded"
     )
