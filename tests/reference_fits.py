@@ -14,25 +14,23 @@ import msem
 import reference
 
 Floats = NDArray[np.float64]
-Key = tuple[int, str, str, str]
+Key = tuple[int, int, str, str, str]
 FUNCTIONS = {"sem": msem.sem, "cfa": msem.cfa, "growth": msem.growth}
 OPERATORS = {"=~", "~", "~~", "~1"}
 
 
 def usable(case: str) -> bool:
-    """Whether msem can fit it: complete data, one group, no linear constraint, no random slope."""
+    """Whether msem can fit it: complete data, no linear constraint, no random slope."""
     m = reference.meta(case)
     return bool(
-        m["missing"] == "listwise"
-        and not m["group"]
-        and not m["random_slopes"]
-        and "==" not in (m["constraints"] or [])
+        m["missing"] == "listwise" and not m["random_slopes"] and "==" not in (m["constraints"] or [])
     )
 
 
 CASES = [case for case in reference.names() if usable(case)]
 TWO_LEVEL = [case for case in CASES if reference.meta(case)["levels"] == 2]
 SINGLE = [case for case in CASES if reference.meta(case)["levels"] == 1]
+GROUPED = [case for case in CASES if reference.meta(case)["group"]]
 
 
 def model(case: str) -> str:
@@ -48,16 +46,26 @@ def arguments(case: str) -> dict[str, Any]:
         "fixed_x": theirs.get("fixed.x", True),
         "std_lv": theirs.get("std.lv", False),
     }
+    if m["group"]:
+        given |= {"group": m["group"], "group_equal": theirs.get("group.equal", ())}
     if m["levels"] == 2:
-        return given | {"data": reference.data(case), "cluster": m["cluster"]}
+        return given | {"data": data(case), "cluster": m["cluster"]}
     if theirs.get("meanstructure") or "mean" in m:
         given["meanstructure"] = True
     if not m["data"].startswith("cov"):
-        return given | {"data": reference.data(case)}
+        return given | {"data": data(case)}
     cov, mean = reference.moments(case)
     given |= {"sample_cov": cov, "sample_nobs": m["n"]}
     given |= {"sample_cov_rescale": theirs.get("sample.cov.rescale", True)}
     return given if mean is None else given | {"sample_mean": mean}
+
+
+def data(case: str) -> pd.DataFrame:
+    """The data, the groups as categories in their order of appearance, which is lavaan's."""
+    frame, group = reference.data(case), reference.meta(case)["group"]
+    if group:
+        frame[group] = pd.Categorical(frame[group], categories=frame[group].unique())
+    return frame
 
 
 @functools.cache
@@ -68,16 +76,16 @@ def fit(case: str, **options: Any) -> msem.Fit:
         return FUNCTIONS[reference.meta(case)["fun"]](model(case), **(arguments(case) | options))
 
 
-def key(lhs: str, op: str, rhs: str, level: int) -> Key:
+def key(lhs: str, op: str, rhs: str, level: int, group: int = 1) -> Key:
     """Parameters are the same if this is; covariances in either order."""
     if op == "~~":
         lhs, rhs = sorted((lhs, rhs))
-    return level, op, lhs, rhs
+    return group, level, op, lhs, rhs
 
 
 def keys(case: str) -> list[Key]:
     """Rows of msem's parameter table."""
-    return [key(r.lhs, r.op, r.rhs, r.level) for r in fit(case).table.rows]
+    return [key(r.lhs, r.op, r.rhs, r.level, r.group) for r in fit(case).table.rows]
 
 
 def in_order(case: str, rows: list[dict[str, Any]], values: list[Any]) -> Floats:
@@ -85,11 +93,14 @@ def in_order(case: str, rows: list[dict[str, Any]], values: list[Any]) -> Floats
 
     Other programs leave out zero means and variances that nothing depends on; those stay nan.
     """
-    levels = list(dict.fromkeys(row["level"] for row in rows))
+    both = [(row, value) for row, value in zip(rows, values, strict=True) if row["op"] in OPERATORS]
+    levels, groups = (list(dict.fromkeys(row[name] for row, _ in both)) for name in ("level", "group"))
     found = {
-        key(row["lhs"], row["op"], row["rhs"], levels.index(row["level"]) + 1): value
-        for row, value in zip(rows, values, strict=True)
-        if row["op"] in OPERATORS
+        key(
+            *(row["lhs"], row["op"], row["rhs"]),
+            *(levels.index(row["level"]) + 1, groups.index(row["group"]) + 1),
+        ): value
+        for row, value in both
     }
     ours = keys(case)
     assert set(found) == set(ours), set(found) ^ set(ours)
@@ -115,6 +126,12 @@ def theta(case: str) -> Floats:
         if row.free:
             out[row.free - 1] = value
     return out
+
+
+def blocks(case: str, name: str) -> list[Any]:
+    """What they store for each level of each group, group by group."""
+    stored = reference.expected(case)[name] or {}
+    return [stored] if case in SINGLE and case not in GROUPED else list(stored.values())
 
 
 def information_se(case: str, kind: str) -> Floats:

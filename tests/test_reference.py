@@ -16,7 +16,7 @@ from msem.errors import UnsupportedError
 from msem.inference.fitmeasures import fit_measures
 from msem.inference.residuals import level_residuals, srmr_level
 from oracle import differences
-from reference_fits import CASES, SINGLE, TWO_LEVEL, fit
+from reference_fits import CASES, GROUPED, SINGLE, TWO_LEVEL, fit
 from test_fitmeasures import inputs, stored
 
 pytestmark = reference.needs_reference
@@ -129,8 +129,9 @@ def test_first_order_information(case: str) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ROBUST])
 def test_sampling_covariance(case: str) -> None:
     theirs = reference.expected(case)["vcov"]
-    names = np.atleast_1d(theirs["rows"])
-    first = [int(np.flatnonzero(names == name)[0]) for name in fit(case).cov_params().index]
+    free = [r.free for r in fit(case).table.rows]
+    numbers = cases.column(case, "free")
+    first = [int(numbers[free.index(k)]) - 1 for k in range(1, fit(case).npar + 1)]
     expected = np.atleast_2d(theirs["data"])[np.ix_(first, first)]
     free = np.flatnonzero(fit(case).estimate.optimum.active == 0)
     square = np.ix_(free, free)
@@ -176,10 +177,10 @@ def test_saturated_model(case: str) -> None:
     assert fit(case).unrestricted_llf == pytest.approx(h1["logl"], abs=1e-6)
     chisq = max(2 * (h1["logl"] - reference.expected(case)["logl"]), 0)
     assert fit(case).chisq == pytest.approx(chisq, rel=1e-6, abs=1e-6)
-    for ours, theirs in zip(
-        (fit(case).saturated.within, fit(case).saturated.between), h1["moments"], strict=True
-    ):
-        compare_moments(ours.cov, ours.mean, theirs)
+    saturated = [group.saturated for group in fit(case).groups.values()]
+    ours = [moments for group in saturated for moments in (group.within, group.between)]
+    for mine, theirs in zip(ours, h1["moments"], strict=True):
+        compare_moments(mine.cov, mine.mean, theirs)
 
 
 def compare_moments(cov: pd.DataFrame, mean: pd.Series, theirs: dict[str, Any]) -> None:
@@ -197,24 +198,26 @@ def compare_moments(cov: pd.DataFrame, mean: pd.Series, theirs: dict[str, Any]) 
 
 @pytest.mark.parametrize("case", CASES)
 def test_implied_moments(case: str) -> None:
-    implied = reference.expected(case)["implied"]
-    blocks = [implied] if case in SINGLE else list(implied.values())
-    for ours, theirs in zip(fit(case).implied.values(), blocks, strict=True):
+    implied = [level for group in fit(case).groups.values() for level in group.implied.values()]
+    for ours, theirs in zip(implied, cases.blocks(case, "implied"), strict=True):
         compare_moments(ours.observed.cov, ours.observed.mean, theirs)
 
 
 @pytest.mark.parametrize("case", SINGLE)
 def test_sample_moments(case: str) -> None:
-    sample = fit(case).sample.levels[0][1]
-    compare_moments(sample.frame(), sample.series(), reference.expected(case)["sampstat"])
+    samples = [levels[1] for levels in fit(case).sample.levels]
+    for sample, theirs in zip(samples, cases.blocks(case, "sampstat"), strict=True):
+        compare_moments(sample.frame(), sample.series(), theirs)
 
 
 @pytest.mark.parametrize("case", [case for case in TWO_LEVEL if case not in INDEFINITE_BETWEEN])
 def test_intraclass_correlations(case: str) -> None:
-    theirs = {name: value for name, value in reference.expected(case)["icc"].items() if value}
-    ours = fit(case).icc
-    assert set(theirs) == set(ours.index)
-    np.testing.assert_allclose(ours[list(theirs)], list(theirs.values()), atol=1e-6)
+    stored = reference.expected(case)["icc"]
+    every = stored.values() if case in GROUPED else [stored]
+    for group, icc in zip(fit(case).groups.values(), every, strict=True):
+        theirs = {name: value for name, value in icc.items() if value}
+        assert set(theirs) == set(group.icc.index)
+        np.testing.assert_allclose(group.icc[list(theirs)], list(theirs.values()), atol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -229,11 +232,15 @@ def test_standardized_estimates(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_explained_variances(case: str) -> None:
-    theirs = reference.expected(case)["rsquare"] or {}
-    levels = [theirs] if case in SINGLE else list(theirs.values())
-    expected = {(k + 1, name): r2 for k, level in enumerate(levels) if level for name, r2 in level.items()}
+    order = [(g, level) for g in range(1, len(fit(case).groups) + 1) for level in fit(case).sample.levels[0]]
+    expected = {
+        (*block, name): r2
+        for block, theirs in zip(order, cases.blocks(case, "rsquare") or [{}] * len(order), strict=True)
+        for name, r2 in (theirs or {}).items()
+    }
     found = fit(case).rsquare()
-    ours = dict(zip(zip(found["level"], found["lhs"], strict=True), found["r2"], strict=True))
+    names = zip(found["group"], found["level"], found["lhs"], strict=True)
+    ours = dict(zip(names, found["r2"], strict=True))
     assert {k: v for k, v in ours.items() if np.isfinite(v)} == pytest.approx(
         {k: v for k, v in expected.items() if v is not None}, abs=1e-6
     )
@@ -247,7 +254,18 @@ def test_counts(case: str) -> None:
     assert fit(case).npar == result["npar"] - shared
     assert fit(case).df == result["df"]
     assert fit(case).nobs == result["nobs"]
-    assert fit(case).nclusters == (result["nclusters"] if m["levels"] == 2 else None)
+    assert fit(case).nclusters == (np.sum(result["nclusters"]) if m["levels"] == 2 else None)
+
+
+@pytest.mark.parametrize("case", GROUPED)
+def test_groups(case: str) -> None:
+    theirs, groups = reference.expected(case), fit(case).groups
+    assert list(groups) == theirs["group_labels"] == list(fit(case).group_labels)
+    assert [g.llf for g in groups.values()] == pytest.approx(theirs["logl_per_group"], abs=1e-6)
+    assert sum(g.llf for g in groups.values()) == pytest.approx(fit(case).llf, rel=1e-12)
+    chisq = theirs["test"]["standard"]["stat.group"]
+    assert [g.chisq for g in groups.values()] == pytest.approx(chisq, rel=1e-6)
+    assert [g.nclusters for g in groups.values()] == (theirs["nclusters"] or [None, None])
 
 
 @pytest.mark.parametrize("case", ["demo_eq_linear", "demo_indirect", "med_111", "political"])
