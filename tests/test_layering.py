@@ -37,10 +37,12 @@ PACKAGES = {
         *("fitmeasures", "residuals", "standardized"),
         *("candidates", "added", "releases", "scoretests", "modification"),
         *("wald", "nested", "differences"),
+        *("momentvector", "momentresiduals", "momenterrors", "residualrms"),
     ),
     "output": ("tables", "sections", "summary", "text", "html"),
     "fits": (
-        *("options", "measures", "solution", "reporting", "scoretables", "testing", "fit", "levelfit"),
+        *("options", "measures", "solution", "reporting", "scoretables", "testing"),
+        *("residualtables", "fit", "levelfit"),
         *("segregated", "sources", "simultaneous", "levelwise", "compare"),
     ),
 }

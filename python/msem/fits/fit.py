@@ -19,6 +19,7 @@ from msem.fits.reporting import (
     title,
     with_group_tests,
 )
+from msem.fits.residualtables import ResidualTables
 from msem.fits.solution import Solution
 from msem.fits.testing import Testing
 from msem.inference.fitmeasures import fit_measures
@@ -33,7 +34,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Testing, Solution):
+class Fit(Testing, ResidualTables, Solution):
     """Estimates of a structural equation model with its tests and tables; immutable.
 
     Made by `msem.sem`, `msem.cfa` and `msem.growth`. For the solution itself see `Solution`.

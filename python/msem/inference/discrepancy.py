@@ -63,11 +63,11 @@ class LevelDiscrepancy:
 
     def covariance(self, gamma: Floats | None = None) -> Floats:
         """H D'U Gamma U D H with H = (D'UD)^-1, for this or another covariance matrix of the moments."""
-        projection = self._projection()
+        projection = self.projection()
         out: Floats = projection @ (self.gamma if gamma is None else gamma) @ projection.T
         return out
 
-    def _projection(self) -> Floats:
+    def projection(self) -> Floats:
         """H D'U, the derivative of the estimates with respect to the moments."""
         bread = self.jacobian.T @ self.weight
         return scaled_solve(bread @ self.jacobian, bread)
@@ -103,7 +103,7 @@ class LevelDiscrepancy:
 
     def _residual_weight(self) -> Floats:
         """U - U D H D' U."""
-        out: Floats = self.weight - self.weight @ self.jacobian @ self._projection()
+        out: Floats = self.weight - self.weight @ self.jacobian @ self.projection()
         return out
 
 
