@@ -34,7 +34,8 @@ PACKAGES = {
     ),
     "inference": (
         *("sampling", "problems", "discrepancy", "uls", "projected"),
-        *("fitmeasures", "residuals", "standardized"),
+        *("fitmeasures", "residuals", "ram", "delta", "standardized"),
+        *("unrestricted", "icc", "composites", "reliability", "paths", "effects"),
         *("candidates", "added", "releases", "scoretests", "modification"),
         *("wald", "nested", "differences"),
         *("momentvector", "momentresiduals", "momenterrors", "residualrms"),
@@ -42,7 +43,7 @@ PACKAGES = {
     "output": ("tables", "sections", "summary", "text", "html"),
     "fits": (
         *("options", "measures", "solution", "reporting", "scoretables", "testing"),
-        *("residualtables", "fit", "levelfit"),
+        *("residualtables", "quantities", "fit", "levelfit"),
         *("segregated", "sources", "simultaneous", "levelwise", "compare"),
     ),
 }
