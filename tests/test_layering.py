@@ -23,7 +23,7 @@ PACKAGES = {
         *("levels", "drafts", "defaults", "groups", "invariance"),
         *("sharing", "partable", "special_tables"),
     ),
-    "sample": ("frames", "grouping", "screening", "sufficient", "statistics", "demo"),
+    "sample": ("screening", "frames", "grouping", "sufficient", "statistics", "demo"),
     "moments": (
         *("arrays", "gamma", "covariance", "checks", "levelmoments"),
         *("robust", "saturated", "single"),
@@ -40,10 +40,11 @@ PACKAGES = {
         *("wald", "nested", "differences"),
         *("momentvector", "momentresiduals", "momenterrors", "residualrms"),
     ),
+    "prediction": ("rows", "posterior", "frames", "factorscores"),
     "output": ("tables", "sections", "summary", "text", "html"),
     "fits": (
         *("options", "measures", "solution", "reporting", "scoretables", "testing"),
-        *("residualtables", "quantities", "fit", "levelfit"),
+        *("residualtables", "quantities", "prediction", "fit", "levelfit"),
         *("segregated", "sources", "simultaneous", "levelwise", "compare"),
     ),
 }
