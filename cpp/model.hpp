@@ -32,6 +32,7 @@ class Block {
   // Parameters that enter this block, ascending; tangents have one column for each.
   const std::vector<int>& parameters() const { return parameters_; }
   const std::vector<Entry>& free_entries() const { return free_; }
+  const std::vector<Entry>& entries() const { return entries_; }
 
   // Returns false when I - A is singular.
   bool evaluate(ConstVectorRef theta, BlockPoint& point) const;

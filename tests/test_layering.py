@@ -21,9 +21,9 @@ PACKAGES = {
     "language": ("expressions", "terms", "grammar", "syntax"),
     "table": (
         *("levels", "drafts", "defaults", "groups", "invariance"),
-        *("sharing", "partable", "special_tables"),
+        *("sharing", "partable", "lookup", "special_tables"),
     ),
-    "sample": ("screening", "frames", "grouping", "sufficient", "statistics", "demo"),
+    "sample": ("frames", "grouping", "screening", "sufficient", "statistics", "demo"),
     "moments": (
         *("arrays", "gamma", "covariance", "checks", "levelmoments"),
         *("robust", "saturated", "single"),
@@ -34,17 +34,19 @@ PACKAGES = {
     ),
     "inference": (
         *("sampling", "problems", "discrepancy", "uls", "projected"),
-        *("fitmeasures", "residuals", "ram", "delta", "standardized"),
-        *("unrestricted", "icc", "composites", "reliability", "paths", "effects"),
+        *("fitmeasures", "residuals", "standardized"),
         *("candidates", "added", "releases", "scoretests", "modification"),
         *("wald", "nested", "differences"),
         *("momentvector", "momentresiduals", "momenterrors", "residualrms"),
     ),
-    "prediction": ("rows", "posterior", "frames", "factorscores"),
+    "resampling": (
+        *("progress", "intervals", "replicates", "targets", "reports"),
+        *("jackknife", "bootstrap"),
+    ),
     "output": ("tables", "sections", "summary", "text", "html"),
     "fits": (
         *("options", "measures", "solution", "reporting", "scoretables", "testing"),
-        *("residualtables", "quantities", "prediction", "fit", "levelfit"),
+        *("resampled", "residualtables", "fit", "levelfit"),
         *("segregated", "sources", "simultaneous", "levelwise", "compare"),
     ),
 }

@@ -1,7 +1,7 @@
 """Compiled core. Matrices are float64; p unit-level variables (nboth at both levels, first), q between-only."""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -105,38 +105,58 @@ def cluster_arrays(
 ) -> tuple[_Floats, _Floats, _Floats]: ...  # (J,), (J, p + q), (J, p (p + 1) / 2)
 def simple_statistics(columns: Sequence[_Floats], nrows: int) -> tuple[_Floats, _Floats]: ...  # (m,), (m, m)
 
-class GroupData:
-    """Model-implied moments of a group, all variables, observed first; statistics of J clusters.
+class DrawnStatistics(TypedDict):
+    sizes: _Floats  # (S,)
+    counts: _Floats  # (S,)
+    means: _Floats  # (S, p + q)
+    scatter: _Floats  # (S, p + q, p + q)
+    ssw: _Floats  # (p, p)
 
-    Scores are (scores (rows, d), covariances (S, d, d) by distinct cluster size, the size of each cluster).
-    """
+class Draws:
+    def statistics(self, replicate: int) -> list[DrawnStatistics]: ...
+
+class OrdinaryDraws(Draws):
+    """Groups are (sizes, means, within) of `cluster_arrays`."""
 
     def __init__(
         self,
-        p: int,
-        nboth: int,
-        q: int,
-        mean_w: _Floats,
-        cov_w: _Floats,
-        mean_b: _Floats,
-        cov_b: _Floats,
-        sizes: _Floats,
-        means: _Floats,
-        within: _Floats,
+        groups: Sequence[tuple[_Floats, _Floats, _Floats]],
+        seed: int,
+        single_level: bool = False,
+        centred: bool = False,
     ) -> None: ...
-    def cluster_posterior(self) -> tuple[_Floats, _Floats, list[int]]: ...
-    def cluster_bartlett(
-        self, loadings: _Floats, residual: _Floats
-    ) -> tuple[_Floats, _Floats, list[int]]: ...
-    def unit_posterior(
-        self, unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> tuple[_Floats, _Floats, list[int]]: ...
-    def unit_bartlett(
-        self, loadings: _Floats, residual: _Floats, unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> tuple[_Floats, _Floats, list[int]]: ...
-    def cluster_distances(
-        self, unit_covariates: Sequence[int], cluster_covariates: Sequence[int]
-    ) -> tuple[_Floats, _Floats]: ...  # between (J,), within (J,)
-    def unit_distances(
-        self, unit_covariates: Sequence[int], unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> _Floats: ...
+    def weights(self, replicate: int, group: int) -> _Floats: ...
+
+class LeaveOneOut(Draws):
+    def __init__(
+        self,
+        groups: Sequence[tuple[_Floats, _Floats, _Floats]],
+        single_level: bool = False,
+        centred: bool = False,
+    ) -> None: ...
+
+class ParametricDraws(Draws):
+    """Groups have the statistics, nboth, mean_w, cov_w, mean_b, cov_b and the positions `covariate`."""
+
+    def __init__(self, groups: Sequence[dict[str, Any]], seed: int, centred: bool = False) -> None: ...
+
+class _Refits(TypedDict):
+    theta: _Floats  # (R, npar)
+    value: _Floats  # (R,)
+    saturated: _Floats  # (R,)
+    outcome: list[int]  # R
+
+def refit(
+    objective: Objective,
+    draws: Draws,
+    start: _Floats,
+    lower: _Floats,
+    upper: _Floats,
+    filled: Sequence[Sequence[int]],
+    first: int,
+    last: int,
+    threads: int = 1,
+    max_iterations: int = 100,
+    tolerance: float = 1e-12,
+) -> _Refits: ...
+def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...

@@ -66,3 +66,30 @@ def normal_rejection(shift: ArrayLike, alpha: float) -> NDArray[np.float64]:
     at = np.asarray(shift, dtype=np.float64)
     out: NDArray[np.float64] = _special().ndtr(at - z) + _special().ndtr(-at - z)
     return out
+
+
+def normal_cdf(z: ArrayLike) -> NDArray[np.float64]:
+    """Standard normal distribution function."""
+    out: NDArray[np.float64] = _special().ndtr(np.asarray(z, dtype=np.float64))
+    return out
+
+
+def normal_quantile(probability: ArrayLike) -> NDArray[np.float64]:
+    """Inverse of the standard normal distribution function."""
+    out: NDArray[np.float64] = _special().ndtri(np.asarray(probability, dtype=np.float64))
+    return out
+
+
+def student_pvalue(t: ArrayLike, df: ArrayLike) -> NDArray[np.float64]:
+    """Two-sided p-value of Student's t; nan where it is nan or df is not positive."""
+    t, df = np.broadcast_arrays(np.asarray(t, dtype=np.float64), np.asarray(df, dtype=np.float64))
+    out: NDArray[np.float64] = 2 * _special().stdtr(np.where(df > 0, df, np.nan), -np.abs(t))
+    return out
+
+
+def student_halfwidth(level: float, df: ArrayLike) -> NDArray[np.float64]:
+    """Half the width of a central interval of Student's t; nan where df is not positive."""
+    normal_halfwidth(level)
+    df = np.asarray(df, dtype=np.float64)
+    out: NDArray[np.float64] = _special().stdtrit(np.where(df > 0, df, np.nan), (1 + level) / 2)
+    return out

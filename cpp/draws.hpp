@@ -1,0 +1,143 @@
+// Sufficient statistics of replicate samples: of clusters drawn with replacement, of all clusters but one,
+// and of samples drawn from a fitted model. Raw rows are not touched.
+//
+// Everything is const after construction, and a replicate is a function of its number: threads share a
+// source.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "random.hpp"
+#include "statistics.hpp"
+#include "twolevel.hpp"
+
+namespace msem {
+
+// The statistics of one group of a replicate.
+struct GroupDraw {
+  TwoLevelStatistics statistics;
+  Index distinct = 0;  // different clusters among them
+};
+
+// The replicates of a sample, by number.
+class Draws {
+ public:
+  virtual ~Draws() = default;
+  virtual Index ngroups() const = 0;
+  virtual std::vector<GroupDraw> draw(std::uint64_t replicate) const = 0;
+};
+
+// How the statistics of clusters make those of a sample.
+struct PoolForm {
+  bool single_level = false;  // rows of all clusters together, dependence within clusters left aside
+  bool centred = false;       // means set to zero, for models without a mean structure
+};
+
+// The clusters of one group, arranged so that the statistics of any multiset of them are quick to make.
+class ClusterPool {
+ public:
+  ClusterPool(const ClusterData& clusters, PoolForm form);
+  Index nclusters() const { return sizes_.size(); }
+  // Every cluster as often as its weight says.
+  TwoLevelStatistics weighted(const Vector& weights) const;
+  // All clusters but one.
+  TwoLevelStatistics without(Index cluster) const;
+
+ private:
+  struct SizeClass {
+    Index first, last;  // positions in order_
+  };
+  TwoLevelStatistics one_level(const Vector& weights) const;
+  SimpleStatistics about_mean(const SizeClass& one, const Vector& weights, double& count) const;
+  Matrix pooled_within(const Vector& weights) const;
+  void append(double size, double count, const SimpleStatistics& one, TwoLevelStatistics& out) const;
+  TwoLevelStatistics downdated(Index cluster) const;
+
+  Index p_ = 0, m_ = 0;  // unit variables; all variables
+  PoolForm form_;
+  Vector sizes_;               // J
+  Vector origin_;              // m
+  Matrix values_;              // m x J, cluster vectors less the origin
+  Matrix within_;              // p(p+1)/2 x J
+  std::vector<Index> order_;   // clusters by size
+  std::vector<SizeClass> by_;  // size classes, ascending
+  TwoLevelStatistics all_;
+};
+
+// Clusters drawn with replacement, as many as there are.
+class OrdinaryDraws : public Draws {
+ public:
+  OrdinaryDraws(std::vector<ClusterPool> groups, std::uint64_t seed)
+      : groups_(std::move(groups)), seed_(seed) {}
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+  // How often each cluster of a group is drawn.
+  Vector weights(std::uint64_t replicate, Index group) const;
+
+ private:
+  std::vector<ClusterPool> groups_;
+  std::uint64_t seed_;
+};
+
+// Replicate r leaves out cluster r, counted through the groups one after the other.
+class LeaveOneOut : public Draws {
+ public:
+  explicit LeaveOneOut(std::vector<ClusterPool> groups);
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+
+ private:
+  std::vector<ClusterPool> groups_;
+  std::vector<GroupDraw> whole_;
+};
+
+// What is kept of a sample, and the distribution of the rest, in one group.
+struct Design {
+  TwoLevelStatistics observed;
+  Index p = 0, nboth = 0;
+  Moments moments;               // of the model
+  std::vector<Index> covariate;  // positions among the p + q variables whose values are kept
+  bool centred = false;
+};
+
+// Samples from the model given cluster sizes and covariates.
+//
+// Given the design matrix X of the covariates, outcomes are Y = X B' + E with independent rows of E. About
+// the mean, X = Q F' with orthonormal Q of rank r, so E'Q = G has independent columns of the distribution of
+// E's rows and E'E = GG' + W with W Wishart on the remaining degrees of freedom: the cross-products are drawn
+// without rows.
+class ParametricDraws : public Draws {
+ public:
+  // Throws std::domain_error where the moments are no distribution.
+  ParametricDraws(std::vector<Design> groups, std::uint64_t seed);
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+
+ private:
+  // Outcomes given covariates, for cross-products of the covariates that are known.
+  struct Regression {
+    std::vector<Index> fixed, random;
+    Matrix slopes;   // outcomes x covariates
+    Matrix lower;    // Cholesky factor of the residual covariance matrix
+    Matrix scatter;  // of the covariates
+    Matrix factor;   // F with F F' = scatter
+    double df = 0;   // of the cross-products
+
+    Regression(const Matrix& cov, const std::vector<Index>& fixed, const Matrix& scatter, double df);
+    Matrix draw(RandomStream& random_numbers) const;
+  };
+  struct PreparedGroup {
+    Design design;
+    Vector mean;
+    std::vector<Regression> between;  // one for each cluster size
+    std::vector<Regression> within;   // one, or none for a single level
+  };
+  static PreparedGroup prepare(Design design);
+  static TwoLevelStatistics draw_group(const PreparedGroup& group, RandomStream& random_numbers);
+
+  std::vector<PreparedGroup> groups_;
+  std::uint64_t seed_;
+};
+
+}  // namespace msem

@@ -1,0 +1,118 @@
+"""Bootstrap and jackknife of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from msem.estimation.estimate import Estimate
+from msem.estimation.samples import Sample
+from msem.fits.solution import Solution
+from msem.resampling.bootstrap import Bootstrap, BootstrapKind, bootstrap
+from msem.resampling.jackknife import Jackknife, jackknife
+from msem.resampling.replicates import require_count, require_seed, require_threads
+from msem.resampling.targets import Target, function_target, parameter_target
+
+Statistic = str | Sequence[str] | Callable[[Any], Any]
+
+
+class Resampled(Solution):
+    """Methods of a fit that draw its sample again."""
+
+    def bootstrap(
+        self,
+        replicates: int = 1000,
+        *,
+        kind: BootstrapKind = "ordinary",
+        statistic: Statistic | None = None,
+        seed: int | None = None,
+        threads: int | None = None,
+        progress: bool = True,
+    ) -> Bootstrap:
+        """Bootstrap the clusters, the independent units of a two-level sample.
+
+        Replicates are made of the sufficient statistics of the clusters, and refitted from the estimates in compiled
+        threads. With several groups the clusters are drawn within groups; of a single-level sample the rows are drawn.
+
+        Parameters
+        ----------
+        replicates : int
+        kind : {"ordinary", "parametric"}
+            ``ordinary`` draws clusters with replacement. ``parametric`` draws normal samples from the model at the
+            estimates, given cluster sizes and fixed covariates; a covariate at both levels is drawn too.
+        statistic : str, sequence of str, or callable, optional
+            Parameters by name; or a function of a fit that returns a number, an array or a Series, called with the fit
+            of each replicate. That has estimates and moments, but no standard errors and no rows of data. Default: all
+            parameters.
+        seed : int, optional
+            From 0 to 2**64 - 1. Results are the same for the same seed, whatever the number of threads. Default: at
+            random; the result knows it.
+        threads : int, optional
+            Default: one for each processor.
+        progress : bool
+            Show a bar on the standard error stream when it takes more than a second.
+
+        Returns
+        -------
+        Bootstrap
+
+        Raises
+        ------
+        DataError
+            Without raw data (ordinary), with one cluster in a group, when the fit has not converged, or when hardly
+            any refit converges.
+        UnsupportedError
+            If the fit is not by maximum likelihood.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If more than one in a hundred replicates fail; they are counted by reason in `Bootstrap.failed`.
+
+        References
+        ----------
+        Davison & Hinkley (1997). Bootstrap methods and their application.
+        Efron (1987). Better bootstrap confidence intervals. JASA, 82, 171-185.
+        """
+        count, number, workers = require_count(replicates), require_seed(seed), require_threads(threads)
+        target = self._target(statistic)
+        return bootstrap(
+            self.estimate,
+            self.sample,
+            target,
+            lambda: jackknife(self.estimate, self.sample, target, threads=workers, show=progress),
+            kind=kind,
+            replicates=count,
+            seed=number,
+            threads=workers,
+            show=progress,
+        )
+
+    def jackknife(
+        self, *, statistic: Statistic | None = None, threads: int | None = None, progress: bool = True
+    ) -> Jackknife:
+        """Refit without each cluster in turn: exact leave-one-out values, bias and standard errors.
+
+        Of a single-level sample the rows are left out. Parameters and errors are those of `bootstrap`.
+
+        Returns
+        -------
+        Jackknife
+        """
+        workers = require_threads(threads)
+        return jackknife(self.estimate, self.sample, self._target(statistic), threads=workers, show=progress)
+
+    def _target(self, statistic: Statistic | None) -> Target:
+        if statistic is None:
+            return parameter_target(self.estimate)
+        if isinstance(statistic, str):
+            return parameter_target(self.estimate, [statistic])
+        if not callable(statistic):
+            return parameter_target(self.estimate, list(statistic))
+
+        def of_fit(estimate: Estimate, sample: Sample) -> Any:
+            return statistic(replace(self, estimate=estimate, sample=sample, sampling=None, problems=()))
+
+        of_fit.__name__ = getattr(statistic, "__name__", "statistic")
+        return function_target(of_fit, self.estimate, self.sample)

@@ -1,0 +1,1 @@
+"""Replicate samples, intervals from them, and profiles of the likelihood."""

@@ -1,0 +1,235 @@
+"""The cluster bootstrap, by resampling clusters or by drawing samples from the model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.errors import DataWarning
+from msem.estimation.estimate import Estimate
+from msem.estimation.samples import Sample
+from msem.resampling.intervals import KINDS, IntervalKind, interval
+from msem.resampling.jackknife import Jackknife
+from msem.resampling.progress import Progress
+from msem.resampling.replicates import ordinary_draws, parametric_draws, refit, require_likelihood
+from msem.resampling.reports import describe, require_enough, warn_of_failures
+from msem.resampling.targets import Target, target_values
+
+Floats = NDArray[np.float64]
+BootstrapKind = Literal["ordinary", "parametric"]
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Replicates of a statistic; immutable.
+
+    Attributes
+    ----------
+    kind : {"ordinary", "parametric"}
+    seed : int
+        With it the same replicates can be drawn again, with any number of threads.
+    replicates : int
+        How many were drawn.
+    names : tuple of str, length k
+    point : ndarray, shape (k,)
+        The statistic in the sample.
+    array : ndarray, shape (R, k)
+        In the replicates that could be used.
+    numbers : ndarray of int, shape (R,)
+        Which replicates these are.
+    failures : mapping of str to int
+        Replicates that failed, by reason.
+    chisq : Series
+        Chi-square against the saturated model in each replicate, nan where that has no maximum. In a parametric
+        bootstrap this is its distribution when the model is true; in an ordinary one it is not.
+    make_jackknife : callable
+        Makes the jackknife that BCa intervals need.
+    """
+
+    kind: BootstrapKind
+    seed: int
+    replicates: int
+    names: tuple[str, ...]
+    point: Floats
+    array: Floats
+    numbers: NDArray[np.intp]
+    failures: Mapping[str, int]
+    chisq: pd.Series
+    make_jackknife: Callable[[], Jackknife] = field(repr=False)
+
+    @property
+    def estimates(self) -> pd.DataFrame:
+        """Values in the replicates that could be used: index replicate, columns the statistics."""
+        index = pd.Index(self.numbers, name="replicate")
+        return pd.DataFrame(self.array, index=index, columns=list(self.names))
+
+    @property
+    def failed(self) -> pd.Series:
+        """Number of replicates that failed, by reason."""
+        return pd.Series(dict(self.failures), name="failed", dtype="int64")
+
+    @property
+    def bse(self) -> pd.Series:
+        """Bootstrap standard errors: standard deviations of the replicates."""
+        return pd.Series(self.array.std(axis=0, ddof=1), index=list(self.names), name="se")
+
+    @property
+    def bias(self) -> pd.Series:
+        """Bootstrap estimates of bias: means of the replicates less the estimates."""
+        return pd.Series(self.array.mean(axis=0) - self.point, index=list(self.names), name="bias")
+
+    def cov_params(self) -> pd.DataFrame:
+        """Covariance matrix of the replicates."""
+        cov = np.atleast_2d(np.cov(self.array, rowvar=False))
+        return pd.DataFrame(cov, index=list(self.names), columns=list(self.names))
+
+    @cached_property
+    def jackknife(self) -> Jackknife:
+        """The jackknife of the same statistic, computed when it is first asked for."""
+        return self.make_jackknife()
+
+    def conf_int(self, *, kind: IntervalKind = "percentile", level: float = 0.95) -> pd.DataFrame:
+        """Bootstrap confidence intervals.
+
+        Parameters
+        ----------
+        kind : {"percentile", "basic", "normal", "bca"}
+            Quantiles of the replicates; these reflected at the estimate; estimate less bias with normal quantiles
+            (Davison & Hinkley, 1997, chapter 5); quantiles corrected for bias and acceleration (Efron, 1987), the
+            acceleration from the jackknife over clusters.
+        level : float
+            Coverage.
+
+        Returns
+        -------
+        DataFrame
+            Columns ci_lower, ci_upper; a row for each statistic.
+
+        Raises
+        ------
+        ValueError
+            If the kind is unknown, or "bca" of a parametric bootstrap.
+
+        Warns
+        -----
+        DataWarning
+            If there are too few replicates for the quantiles of the level.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
+        if kind == "bca" and self.kind == "parametric":
+            raise ValueError(
+                "the acceleration of a 'bca' interval comes from the observed clusters; of a parametric bootstrap "
+                "ask for 'percentile', 'basic' or 'normal'"
+            )
+        constants = self.jackknife.acceleration if kind == "bca" else None
+        lower, upper, extreme = interval(kind, level, self.point, self.array, constants)
+        if extreme.any():
+            names = ", ".join(name for name, bad in zip(self.names, extreme, strict=True) if bad)
+            warnings.warn(
+                f"{len(self.array)} replicates are too few for {kind} intervals of level {level:g}: a limit is the "
+                f"outermost replicate for {names}. Draw more",
+                DataWarning,
+                stacklevel=2,
+            )
+        return pd.DataFrame({"ci_lower": lower, "ci_upper": upper}, index=list(self.names))
+
+    def to_frame(self, *, kind: IntervalKind = "percentile", level: float = 0.95) -> pd.DataFrame:
+        """A row for each statistic: name, est, bias, se, ci_lower, ci_upper."""
+        limits = self.conf_int(kind=kind, level=level)
+        columns = {
+            "name": list(self.names),
+            "est": self.point,
+            "bias": self.bias.to_numpy(),
+            "se": self.bse.to_numpy(),
+            "ci_lower": limits["ci_lower"].to_numpy(),
+            "ci_upper": limits["ci_upper"].to_numpy(),
+        }
+        return pd.DataFrame(columns)
+
+    def summary(self, *, kind: IntervalKind = "percentile", level: float = 0.95) -> str:
+        """Text: how the replicates were made, and the table of `to_frame`."""
+        frame = self.to_frame(kind=kind, level=level)
+        failed = describe(self.failures)
+        lines = [
+            f"{self.kind.capitalize()} bootstrap, seed {self.seed}: {len(self.array)} of {self.replicates} replicates",
+            *([f"Failed: {failed}"] if failed else []),
+            f"Intervals: {kind}, level {level:g}",
+            "",
+            frame.to_string(index=False, float_format=lambda x: f"{x:.3f}"),
+        ]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return (
+            f"<msem.Bootstrap: {self.kind}, {len(self.array)} of {self.replicates} replicates of "
+            f"{len(self.names)} statistics, seed {self.seed}>"
+        )
+
+
+def bootstrap(
+    estimate: Estimate,
+    sample: Sample,
+    target: Target,
+    make_jackknife: Callable[[], Jackknife],
+    *,
+    kind: BootstrapKind,
+    replicates: int,
+    seed: int,
+    threads: int,
+    show: bool = False,
+) -> Bootstrap:
+    """Draw replicates of a sample and refit the model to each.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    sample : Sample
+    target : Target
+    make_jackknife : callable
+    kind : {"ordinary", "parametric"}
+        Clusters of each group with replacement (rows for a single level), or samples from the model at the
+        estimates, given cluster sizes and fixed covariates.
+    replicates, seed, threads : int
+    show : bool
+        Show progress.
+
+    Raises
+    ------
+    DataError
+        If the sample cannot be resampled, or hardly any refit converges.
+    """
+    if kind not in get_args(BootstrapKind):
+        raise ValueError(f"kind must be 'ordinary' or 'parametric', not {kind!r}")
+    require_likelihood(estimate)
+    make = ordinary_draws if kind == "ordinary" else parametric_draws
+    draws = make(estimate, sample, seed)
+    with Progress("bootstrap", replicates, show) as progress:
+        refits = refit(estimate, sample, draws, replicates, threads, progress)
+        found = target_values(target, refits, draws, estimate, sample, progress)
+    require_enough(len(found.values), found.failed)
+    warn_of_failures("bootstrap", replicates, found.failed)
+    chisq = pd.Series(
+        (refits.value - refits.saturated)[found.numbers],
+        index=pd.Index(found.numbers, name="replicate"),
+        name="chisq",
+    )
+    return Bootstrap(
+        kind,
+        seed,
+        replicates,
+        target.names,
+        target.point,
+        found.values,
+        found.numbers,
+        found.failed,
+        chisq,
+        make_jackknife,
+    )

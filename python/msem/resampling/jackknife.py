@@ -1,0 +1,152 @@
+"""The jackknife: the sample without each of its clusters in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.estimation.estimate import Estimate
+from msem.estimation.samples import Sample
+from msem.resampling.intervals import acceleration
+from msem.resampling.progress import Progress
+from msem.resampling.replicates import cluster_counts, leave_one_out, refit, require_likelihood
+from msem.resampling.reports import require_enough, warn_of_failures
+from msem.resampling.targets import Target, target_values
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Jackknife:
+    """Values of a statistic when each cluster is left out; rows are left out of a single-level sample.
+
+    Attributes
+    ----------
+    names : tuple of str, length k
+    point : ndarray, shape (k,)
+        The statistic in the whole sample.
+    array : ndarray, shape (n, k)
+        Leave-one-out values of the refits that converged.
+    group : ndarray of int, shape (n,)
+        Group of the cluster that is left out, counted from 1.
+    cluster : Index
+        Its id; the number of the row for a single level.
+    counts : tuple of int
+        Clusters of each group.
+    failures : mapping of str to int
+        Refits that failed, by reason.
+    """
+
+    names: tuple[str, ...]
+    point: Floats
+    array: Floats
+    group: NDArray[np.intp]
+    cluster: pd.Index
+    counts: tuple[int, ...]
+    failures: Mapping[str, int]
+
+    @property
+    def estimates(self) -> pd.DataFrame:
+        """Leave-one-out values, a row for each cluster: index (group, cluster), columns the statistics."""
+        index = pd.MultiIndex.from_arrays([self.group, self.cluster], names=["group", "cluster"])
+        return pd.DataFrame(self.array, index=index, columns=list(self.names))
+
+    @property
+    def failed(self) -> pd.Series:
+        """Number of refits that failed, by reason."""
+        return pd.Series(dict(self.failures), name="failed", dtype="int64")
+
+    @cached_property
+    def _parts(self) -> list[tuple[int, Floats]]:
+        """Clusters and leave-one-out values of each group."""
+        return [(count, self.array[self.group == g]) for g, count in enumerate(self.counts, 1)]
+
+    @property
+    def bias(self) -> pd.Series:
+        """Jackknife estimate of bias, (J - 1) times how far the mean of the values is above the estimate."""
+        total = sum((count - 1) * (part.mean(axis=0) - self.point) for count, part in self._parts)
+        return pd.Series(total, index=list(self.names), name="bias")
+
+    @property
+    def bse(self) -> pd.Series:
+        """Jackknife standard errors."""
+        return pd.Series(np.sqrt(np.diag(self._cov)), index=list(self.names), name="se")
+
+    @cached_property
+    def _cov(self) -> Floats:
+        cov = np.zeros((len(self.names),) * 2)
+        for count, part in self._parts:
+            centred = part - part.mean(axis=0)
+            cov += (count - 1) / len(part) * centred.T @ centred
+        return cov
+
+    def cov_params(self) -> pd.DataFrame:
+        """Covariance matrix: (J - 1) / J times the sum of squares and products of the values, summed over groups."""
+        return pd.DataFrame(self._cov, index=list(self.names), columns=list(self.names))
+
+    @cached_property
+    def acceleration(self) -> Floats:
+        """Acceleration constants of BCa intervals, shape (k,)."""
+        return acceleration([(count - 1) * (part.mean(axis=0) - part) for count, part in self._parts])
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each statistic: name, est, bias, se, acceleration."""
+        columns = {
+            "name": list(self.names),
+            "est": self.point,
+            "bias": self.bias.to_numpy(),
+            "se": self.bse.to_numpy(),
+            "acceleration": self.acceleration,
+        }
+        return pd.DataFrame(columns)
+
+    def __repr__(self) -> str:
+        return f"<msem.Jackknife: {len(self.array)} of {sum(self.counts)} refits of {len(self.names)} statistics>"
+
+
+def jackknife(
+    estimate: Estimate, sample: Sample, target: Target, *, threads: int, show: bool = False
+) -> Jackknife:
+    """Refit without each cluster in turn.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    sample : Sample
+    target : Target
+    threads : int
+    show : bool
+        Show progress.
+
+    Raises
+    ------
+    DataError
+        Without raw data, with one cluster in a group, or when hardly any refit converges.
+    """
+    require_likelihood(estimate)
+    draws = leave_one_out(estimate, sample)
+    counts = cluster_counts(sample)
+    total = sum(counts)
+    with Progress("jackknife", total, show) as progress:
+        replicates = refit(estimate, sample, draws, total, threads, progress)
+        found = target_values(target, replicates, draws, estimate, sample, progress)
+    group = np.repeat(np.arange(1, len(counts) + 1), counts)[found.numbers]
+    for g in range(1, len(counts) + 1):
+        require_enough(int((group == g).sum()), found.failed)
+    warn_of_failures("jackknife", total, found.failed)
+    ids = _identifiers(sample, counts)[found.numbers]
+    return Jackknife(target.names, target.point, found.values, group, ids, tuple(counts), found.failed)
+
+
+def _identifiers(sample: Sample, counts: list[int]) -> pd.Index:
+    """Ids of the clusters of all groups in order; numbers of the rows without clusters."""
+    ids: list[object] = []
+    for group, count in zip(sample.groups, counts, strict=True):
+        known = group.data is not None and group.data.codes is not None and group.statistics.unit
+        ids += list(group.data.clusters) if known and group.data is not None else list(range(count))
+    return pd.Index(ids, name="cluster")

@@ -1,0 +1,289 @@
+"""Replicates of a sample as sufficient statistics, and refits to them in compiled threads."""
+
+from __future__ import annotations
+
+import operator
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.errors import DataError, UnsupportedError
+from msem.estimation.estimate import Estimate
+from msem.estimation.matrices import fill_exogenous
+from msem.estimation.objective import build_objective
+from msem.estimation.optimize import Optimum, bounds
+from msem.estimation.samples import GroupSample, Sample, saturated_group
+from msem.resampling.progress import Progress
+from msem.sample.sufficient import SampleStatistics
+from msem.table.partable import Parameter, ParameterTable
+
+Floats = NDArray[np.float64]
+
+FAILURES = {
+    1: "too few distinct clusters",
+    2: "singular covariance matrix",
+    3: "not converged",
+    4: "likelihood unbounded",
+}
+CHUNK_SECONDS = 0.2
+MAX_SEED = 2**64
+
+
+@dataclass(frozen=True, eq=False)
+class Replicates:
+    """Refits to replicates 0, 1, ... of a sample.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (R, npar)
+        nan for refits that failed.
+    value, saturated : ndarray, shape (R,)
+        -2 log L of the model and of the saturated model, covariates included.
+    outcome : ndarray of int, shape (R,)
+        0 when converged, else a key of `FAILURES`.
+    """
+
+    theta: Floats
+    value: Floats
+    saturated: Floats
+    outcome: NDArray[np.intp]
+
+    @property
+    def converged(self) -> NDArray[np.intp]:
+        """Numbers of the replicates whose refit converged."""
+        return np.flatnonzero(self.outcome == 0)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """How many refits failed, by reason; all reasons are listed."""
+        counts = Counter(self.outcome.tolist())
+        return {reason: counts[code] for code, reason in FAILURES.items()}
+
+
+def require_count(replicates: Any) -> int:
+    """Refuse a number of replicates from which no spread can be computed."""
+    if isinstance(replicates, bool) or not hasattr(replicates, "__index__") or operator.index(replicates) < 2:
+        raise ValueError(f"replicates must be a whole number of at least 2, not {replicates!r}")
+    return operator.index(replicates)
+
+
+def require_seed(seed: Any) -> int:
+    """A seed as an integer below 2**64; a random one for None."""
+    if seed is None:
+        return secrets.randbits(63)
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= operator.index(seed) < MAX_SEED:
+        raise ValueError(f"seed must be a whole number from 0 to 2**64 - 1, or None, not {seed!r}")
+    return operator.index(seed)
+
+
+def require_threads(threads: Any) -> int:
+    """A number of threads; by default one for each processor this process may use."""
+    if threads is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
+    if isinstance(threads, bool) or not hasattr(threads, "__index__") or operator.index(threads) < 1:
+        raise ValueError(f"threads must be a positive whole number, not {threads!r}")
+    return operator.index(threads)
+
+
+def _cluster_tuples(sample: Sample) -> list[tuple[Floats, Floats, Floats]]:
+    groups = [group.clusters for group in sample.groups]
+    for group, arrays in zip(sample.groups, groups, strict=True):
+        if len(arrays.sizes) < 2:
+            where = f" of group {group.label!r}" if group.label else ""
+            raise DataError(f"the sample{where} is one cluster: clusters cannot be resampled")
+    return [(g.sizes, g.means, g.within) for g in groups]
+
+
+def ordinary_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.OrdinaryDraws:
+    """Clusters of each group drawn with replacement; rows for a single level.
+
+    Raises
+    ------
+    DataError
+        Without raw data, or when a group has one cluster.
+    """
+    centred = not estimate.table.meanstructure
+    return _core.OrdinaryDraws(_cluster_tuples(sample), seed, False, centred)
+
+
+def leave_one_out(estimate: Estimate, sample: Sample) -> _core.LeaveOneOut:
+    """The sample without each of its clusters in turn; see `ordinary_draws`."""
+    return _core.LeaveOneOut(_cluster_tuples(sample), False, not estimate.table.meanstructure)
+
+
+def parametric_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.ParametricDraws:
+    """Samples from the model at the estimates, given cluster sizes and fixed covariates.
+
+    Raises
+    ------
+    DataError
+        If the sample is not one of whole clusters, or the estimates are not those of a distribution.
+    """
+    designs = [_design(estimate, group, number) for number, group in enumerate(sample.groups, 1)]
+    try:
+        return _core.ParametricDraws(designs, seed, not estimate.table.meanstructure)
+    except ValueError as error:
+        raise DataError(f"samples cannot be drawn from this model: {error}") from error
+
+
+def _design(estimate: Estimate, group: GroupSample, number: int) -> dict[str, Any]:
+    s = group.statistics
+    if any(not float(n).is_integer() for n in (*s.sizes, *s.counts)):
+        raise DataError(
+            "samples can only be drawn for whole clusters: give LevelMoments their cluster_sizes, or raw data"
+        )
+    covariates = fixed_covariates(estimate.table, s, number)
+    if covariates and s.source != "data":
+        raise DataError(
+            "samples given the covariates need the covariates' raw data: fit the model to them, or with fixed_x=False"
+        )
+    moments = {m: a.observed for m, a in estimate.objective.moments(estimate.theta, number).items()}
+    between = moments[max(moments)]
+    empty = np.empty(0)
+    return {
+        "sizes": s.sizes,
+        "counts": s.counts,
+        "means": s.means,
+        "scatter": s.scatter,
+        "ssw": s.ssw,
+        "nboth": s.nboth,
+        "mean_w": moments[1].mean if s.unit else empty,
+        "cov_w": moments[1].cov if s.unit else np.empty((0, 0)),
+        "mean_b": between.mean,
+        "cov_b": between.cov,
+        "covariate": covariates,
+    }
+
+
+def fixed_covariates(table: ParameterTable, statistics: SampleStatistics, group: int) -> list[int]:
+    """Positions of the fixed covariates at one level only, which the likelihood is conditional on."""
+    s = statistics
+    if table.nlevels == 1:
+        exogenous = set(table.exogenous(1, group))
+        return [k for k, name in enumerate(s.cluster) if name in exogenous]
+    within, between = set(table.exogenous(1, group)), set(table.exogenous(2, group))
+    unit = [k for k, name in enumerate(s.unit) if k >= s.nboth and name in within]
+    return unit + [len(s.unit) + k for k, name in enumerate(s.cluster) if name in between]
+
+
+def open_exogenous(table: ParameterTable, sample: Sample) -> ParameterTable:
+    """The table with the moments of fixed covariates left open again, to be filled from another sample.
+
+    Values that the user gave are kept: those that are not the sample's.
+    """
+    blank = replace(table, rows=tuple(_blank(r) for r in table.rows))
+    filled = fill_exogenous(blank, sample.levels)
+    rows = [
+        empty if row.value == again.value else row
+        for row, empty, again in zip(table.rows, blank.rows, filled.rows, strict=True)
+    ]
+    return replace(table, rows=tuple(rows))
+
+
+def _blank(row: Parameter) -> Parameter:
+    return replace(row, value=np.nan) if row.exo and not row.free else row
+
+
+def filled_entries(estimate: Estimate, sample: Sample) -> list[list[int]]:
+    """Entries of each compiled block that hold moments of fixed covariates."""
+    rows = open_exogenous(estimate.table, sample).rows
+    return [
+        [i for i, row in enumerate(block.rows) if not rows[row].free and np.isnan(rows[row].value)]
+        for block in estimate.objective.blocks
+    ]
+
+
+def require_likelihood(estimate: Estimate) -> None:
+    """Refuse estimates that are not maximum likelihood ones."""
+    if estimate.objective.loss is not None:
+        raise UnsupportedError('resampling refits by maximum likelihood: fit with estimator="ML"')
+    if not estimate.optimum.converged:
+        raise DataError("the fit has not converged: its estimates cannot be a start for refits")
+
+
+def refit(
+    estimate: Estimate, sample: Sample, draws: _core.Draws, count: int, threads: int, progress: Progress
+) -> Replicates:
+    """Refit the model to replicates 0 to count - 1, starting from the estimates.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    sample : Sample
+    draws : _core.Draws
+        Where the replicates come from.
+    count, threads : int
+    progress : Progress
+    """
+    filled = filled_entries(estimate, sample)
+    lower, upper = bounds(estimate.objective)
+    parts = []
+    for first, last in _chunks(count, threads):
+        part = _core.refit(
+            estimate.objective.core, draws, estimate.theta, lower, upper, filled, first, last, threads
+        )
+        parts.append(part)
+        progress.update(last)
+    return Replicates(
+        np.concatenate([part["theta"] for part in parts]),
+        np.concatenate([part["value"] for part in parts]),
+        np.concatenate([part["saturated"] for part in parts]),
+        np.concatenate([np.asarray(part["outcome"], dtype=np.intp) for part in parts]),
+    )
+
+
+def _chunks(count: int, threads: int) -> Iterator[tuple[int, int]]:
+    """Ranges of replicates that take about `CHUNK_SECONDS` each, so that the user can interrupt."""
+    first, size = 0, 8 * threads
+    while first < count:
+        last = min(first + size, count)
+        began = time.monotonic()
+        yield first, last
+        taken = time.monotonic() - began
+        size = max(threads, int(size * min(4.0, CHUNK_SECONDS / max(taken, 1e-6))))
+        first = last
+
+
+def replicate_estimate(
+    estimate: Estimate, sample: Sample, draws: _core.Draws, number: int, theta: Floats, value: float
+) -> tuple[Estimate, Sample]:
+    """The model at its estimates in one replicate, and that replicate's statistics.
+
+    Parameters
+    ----------
+    estimate, sample
+        Of the whole sample.
+    draws : _core.Draws
+    number : int
+        Of the replicate.
+    theta : ndarray, shape (npar,)
+    value : float
+        -2 log L at theta.
+    """
+    pairs = zip(sample.groups, draws.statistics(number), strict=True)
+    again = Sample(tuple(saturated_group(_statistics(old, drawn), label=old.label) for old, drawn in pairs))
+    table = fill_exogenous(open_exogenous(estimate.table, sample), again.levels)
+    objective = build_objective(table, again.statistics)
+    lower, upper = bounds(objective)
+    active = np.where(theta <= lower, -1, np.where(theta >= upper, 1, 0))
+    optimum = Optimum(theta, value, np.zeros_like(theta), "converged", active.astype(np.intp), ())
+    return Estimate(objective, optimum), again
+
+
+def _statistics(old: GroupSample, drawn: _core.DrawnStatistics) -> SampleStatistics:
+    sizes, counts = drawn["sizes"], drawn["counts"]
+    return replace(old.statistics, nobs=float(sizes @ counts), nclusters=float(counts.sum()), **drawn)
+
+
+def cluster_counts(sample: Sample) -> list[int]:
+    """Clusters of each group; rows for a single level."""
+    return [len(group.clusters.sizes) for group in sample.groups]

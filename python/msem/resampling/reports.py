@@ -1,0 +1,48 @@
+"""What is said about refits that failed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+from msem.errors import ConvergenceWarning, DataError
+
+TOLERATED = 0.01  # share of refits that may fail without a warning
+
+
+def describe(failed: Mapping[str, int]) -> str:
+    """Reasons with their counts, those that occurred."""
+    return ", ".join(f"{reason} ({count})" for reason, count in failed.items() if count)
+
+
+def require_enough(usable: int, failed: Mapping[str, int]) -> None:
+    """Refuse to compute a spread from fewer than two replicates.
+
+    Raises
+    ------
+    DataError
+        With the reasons for which the others failed.
+    """
+    if usable < 2:
+        reasons = describe(failed) or "there are too few"
+        raise DataError(
+            f"only {usable} replicates can be used: {reasons}. The model is too large for so few clusters: simplify "
+            "it, above all its between level"
+        )
+
+
+def warn_of_failures(what: str, total: int, failed: Mapping[str, int], stacklevel: int = 5) -> None:
+    """Warn when more than one in a hundred replicates failed: the others are a selection.
+
+    Warns
+    -----
+    ConvergenceWarning
+    """
+    count = sum(failed.values())
+    if count > TOLERATED * total:
+        warnings.warn(
+            f"{what}: {count} of {total} replicates failed and were left out: {describe(failed)}. Results are those "
+            "of the samples in which the model can be fitted",
+            ConvergenceWarning,
+            stacklevel=stacklevel,
+        )

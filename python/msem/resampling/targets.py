@@ -1,0 +1,153 @@
+"""What is resampled: all parameters, some of them, or any function of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.errors import DataError
+from msem.estimation.estimate import Estimate
+from msem.estimation.samples import Sample
+from msem.resampling.progress import Progress
+from msem.resampling.replicates import Replicates, replicate_estimate
+from msem.table.lookup import find_parameter
+from msem.table.partable import ParameterTable
+
+Floats = NDArray[np.float64]
+OfFit = Callable[[Estimate, Sample], Any]
+
+NOT_FINITE = "statistic not finite"
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Functions of a fit.
+
+    Attributes
+    ----------
+    names : tuple of str
+    point : ndarray, shape (k,)
+        Their values in the whole sample.
+    of_thetas : callable or None
+        From estimates, shape (R, npar), to values, shape (R, k).
+    of_fit : callable or None
+        From an estimate and its sample to values; slower.
+    """
+
+    names: tuple[str, ...]
+    point: Floats
+    of_thetas: Callable[[Floats], Floats] | None = None
+    of_fit: OfFit | None = None
+
+
+def parameter_target(estimate: Estimate, names: Sequence[str] | None = None) -> Target:
+    """Parameters of the model: all of them, or those named.
+
+    Raises
+    ------
+    ModelError
+        If a name is not that of one parameter; see `find_parameter`.
+    """
+    table: ParameterTable = estimate.table
+    every = table.names()
+    chosen = list(range(len(every))) if names is None else [find_parameter(table, name) for name in names]
+    return Target(tuple(every[k] for k in chosen), estimate.theta[chosen], lambda thetas: thetas[:, chosen])
+
+
+def function_target(function: OfFit, estimate: Estimate, sample: Sample) -> Target:
+    """A function of the fit: its value is a number, an array of one dimension, or a Series.
+
+    Raises
+    ------
+    DataError
+        If its value in the whole sample is something else.
+    """
+    value = function(estimate, sample)
+    point = _numbers(value)
+    label = getattr(function, "__name__", "statistic")
+    if isinstance(value, pd.Series):
+        names = tuple(
+            " ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in value.index
+        )
+    else:
+        names = (label,) if point.size == 1 else tuple(f"{label}[{k}]" for k in range(point.size))
+    return Target(names, point, None, function)
+
+
+def _numbers(value: Any) -> Floats:
+    if value is None:
+        raise DataError("a statistic must return numbers, not None")
+    try:
+        array = np.atleast_1d(np.asarray(value, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"a statistic must return numbers, not {type(value).__name__}") from error
+    if array.ndim != 1 or not array.size:
+        raise DataError(
+            f"a statistic must return a number, a Series or an array of one dimension, not shape {array.shape}"
+        )
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """Values of the target in the replicates where they could be computed.
+
+    Attributes
+    ----------
+    values : ndarray, shape (R, k)
+    numbers : ndarray of int, shape (R,)
+        Which replicates they belong to.
+    failed : dict of str to int
+        Replicates without values, by reason.
+    """
+
+    values: Floats
+    numbers: NDArray[np.intp]
+    failed: dict[str, int]
+
+
+def target_values(
+    target: Target,
+    replicates: Replicates,
+    draws: _core.Draws,
+    estimate: Estimate,
+    sample: Sample,
+    progress: Progress,
+) -> Values:
+    """Evaluate the target in every replicate whose refit converged."""
+    numbers = replicates.converged
+    if target.of_thetas is not None:
+        values = target.of_thetas(replicates.theta[numbers])
+    else:
+        rows = []
+        for done, k in enumerate(numbers, 1):
+            rows.append(_value_in(target, replicates, draws, estimate, sample, int(k)))
+            progress.update(done)
+        values = np.array(rows).reshape(len(numbers), len(target.names))
+    finite = np.isfinite(values).all(axis=1)
+    failed = replicates.failed | {NOT_FINITE: int((~finite).sum())}
+    return Values(values[finite], numbers[finite], failed)
+
+
+def _value_in(
+    target: Target,
+    replicates: Replicates,
+    draws: _core.Draws,
+    estimate: Estimate,
+    sample: Sample,
+    number: int,
+) -> Floats:
+    assert target.of_fit is not None
+    theta = replicates.theta[number].copy()
+    theta.flags.writeable = False
+    fitted = replicate_estimate(estimate, sample, draws, number, theta, float(replicates.value[number]))
+    value = target.of_fit(*fitted)
+    if isinstance(value, pd.Series) and len(value) != len(target.names):
+        return np.full(len(target.names), np.nan)
+    return _numbers(value)
