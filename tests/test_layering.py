@@ -33,11 +33,12 @@ PACKAGES = {
         *("restarts", "estimate"),
     ),
     "inference": (
-        *("sampling", "problems", "discrepancy", "uls", "projected"),
+        *("sampling", "problems", "discrepancy", "uls"),
         *("fitmeasures", "residuals", "standardized"),
         *("candidates", "added", "releases", "scoretests", "modification"),
         *("wald", "nested", "differences"),
         *("momentvector", "momentresiduals", "momenterrors", "residualrms"),
+        "projected",
     ),
     "resampling": (
         *("progress", "intervals", "replicates", "targets", "reports"),
