@@ -24,6 +24,7 @@ from msem.moments.saturated import estimate_saturated
 from msem.sample.frames import ClusteredData, clustered_data, numeric_columns
 from msem.sample.statistics import cluster_arrays, sample_statistics
 from msem.sample.sufficient import SampleStatistics
+from msem.table.groups import require_one_group
 from msem.table.partable import ParameterTable, parameter_table
 
 
@@ -201,7 +202,9 @@ def segregated(
     """
     require_choice("method", method, get_args(Method))
     require_choice("gamma", gamma, get_args(Gamma))
-    table = parameter_table(parse(model), fixed_x=fixed_x, std_lv=std_lv, orthogonal=orthogonal)
+    syntax = parse(model)
+    require_one_group(syntax, "segregated fits are")
+    table = parameter_table(syntax, fixed_x=fixed_x, std_lv=std_lv, orthogonal=orthogonal)
     if table.nlevels != 2:
         raise ModelError("segregated fits need a model with 'level: 1' and 'level: 2' blocks")
     require_separable(table)

@@ -173,7 +173,7 @@ def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
 def _impropriety(objective: Objective, theta: Floats, index: int, block: BlockMap) -> Iterator[Problem]:
     where = f" at the {LEVELS[block.level]} level" if objective.table.nlevels == 2 else ""
     if objective.table.ngroups > 1:
-        where += f" of group {block.group}"
+        where += f" of group {objective.table.group_labels[block.group - 1]!r}"
     residual = _residual_covariance(objective, theta, block)
     negative = [n for n, v in zip(block.names, np.diag(residual), strict=True) if v < 0]
     remedy = (

@@ -98,7 +98,9 @@ def _require_groups(column: str, values: Sequence[Any]) -> None:
     if not values:
         raise DataError(f"the group is missing in every row: check column {column!r}")
     if len(values) == 1:
-        raise DataError(f"column {column!r} has one group only, {values[0]!r}: leave out group={column!r}")
+        raise DataError(
+            f"column {column!r} has one group only, {text_of(values[0])!r}: leave out group={column!r}"
+        )
     if len(values) > MOST:
         raise DataError(f"column {column!r} has {len(values)} different values, too many for groups")
 
@@ -112,7 +114,7 @@ def _categories(series: nw.Series[Any]) -> Sequence[Any]:
     native = series.to_native()
     if isinstance(native, pd.Series):
         return list(native.cat.categories) if isinstance(native.dtype, pd.CategoricalDtype) else ()
-    return series.cat.get_categories().to_list() if series.dtype == nw.Enum else ()
+    return series.dtype.categories if isinstance(series.dtype, nw.Enum) else ()
 
 
 def _order(values: Sequence[Any], categories: Sequence[Any]) -> list[int]:
