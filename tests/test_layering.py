@@ -34,7 +34,8 @@ PACKAGES = {
     ),
     "inference": (
         *("sampling", "problems", "discrepancy", "uls"),
-        *("fitmeasures", "residuals", "standardized"),
+        *("fitmeasures", "residuals", "ram", "delta", "standardized"),
+        *("unrestricted", "icc", "composites", "reliability", "paths", "effects"),
         *("candidates", "added", "releases", "scoretests", "modification"),
         *("wald", "nested", "differences"),
         *("momentvector", "momentresiduals", "momenterrors", "residualrms"),
@@ -47,7 +48,7 @@ PACKAGES = {
     "output": ("tables", "sections", "summary", "text", "html"),
     "fits": (
         *("options", "measures", "solution", "reporting", "scoretables", "testing"),
-        *("resampled", "residualtables", "fit", "levelfit"),
+        *("resampled", "residualtables", "quantities", "fit", "levelfit"),
         *("segregated", "sources", "simultaneous", "levelwise", "compare"),
     ),
 }

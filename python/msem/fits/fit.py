@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.fits.measures import least_squares_measures, measure_inputs
+from msem.fits.quantities import Quantities
 from msem.fits.reporting import (
     LEVEL_NAMES,
     header,
@@ -24,7 +25,7 @@ from msem.fits.residualtables import ResidualTables
 from msem.fits.solution import Solution
 from msem.fits.testing import Testing
 from msem.inference.fitmeasures import fit_measures
-from msem.inference.standardized import r_squared, standardize
+from msem.inference.standardized import standardize
 from msem.output.html import render_html
 from msem.output.sections import fit_sections
 from msem.output.summary import SummaryInputs
@@ -35,7 +36,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Testing, Resampled, ResidualTables, Solution):
+class Fit(Testing, Resampled, ResidualTables, Quantities, Solution):
     """Estimates of a structural equation model with its tests and tables; immutable.
 
     Made by `msem.sem`, `msem.cfa` and `msem.growth`. For the solution itself see `Solution`.
@@ -90,10 +91,6 @@ class Fit(Testing, Resampled, ResidualTables, Solution):
         if standardized:
             extra = standardize(self.table, est, self._variances)._asdict()
         return estimates_frame(self.table.rows, est, se, ci_level=level, extra=extra)
-
-    def rsquare(self) -> pd.DataFrame:
-        """Explained variance of every endogenous variable, by level: columns lhs, level, group, r2."""
-        return r_squared(self.table, self._row_values[0], self._variances)
 
     def summary(
         self,

@@ -1,22 +1,40 @@
-"""Standardised estimates and explained variance, each level in units of its own standard deviations."""
+"""Standardized estimates and explained variance, in standard deviations of each level or of both together."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.inference.ram import Block, Numbers, divide, root, row_values, structures
+
 if TYPE_CHECKING:
+    from msem.estimation.objective import Objective
+    from msem.inference.delta import Quantity
     from msem.table.partable import Parameter, ParameterTable
 
 Array = NDArray[np.float64]
-Block = tuple[int, int]
 Variances = Mapping[Block, Mapping[str, float]]
-Scale = Callable[[str], float]
+Kind = Literal["std_all", "std_lv", "std_nox"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Scales",
+    "Standardized",
+    "explained_outcomes",
+    "explained_quantity",
+    "r_squared",
+    "scales",
+    "standardize",
+    "standardized_quantity",
+]
 
 
 class Standardized(NamedTuple):
@@ -37,8 +55,82 @@ class Standardized(NamedTuple):
     std_nox: Array
 
 
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """Where the standard deviations stand that the rows of a table are multiplied and divided by.
+
+    They are one vector: 1, nan, the total and then the residual standard deviation of each variable of each block.
+
+    Attributes
+    ----------
+    keys : tuple of (level, group, name)
+    factors : ndarray of int, shape (3, rows)
+        Position of the standard deviation that a row is multiplied by, and of two that it is divided by.
+    residual : ndarray of int, shape (keys,)
+        Row of the residual variance of each variable; the number of rows where there is none.
+    kept : ndarray of bool, shape (keys,)
+        Variables that keep their own units.
+    summed : ndarray, shape (keys, keys)
+        Which variances are added for the variance of each.
+    """
+
+    keys: tuple[tuple[int, int, str], ...]
+    factors: NDArray[np.intp]
+    residual: NDArray[np.intp]
+    kept: NDArray[np.bool_]
+    summed: Array
+
+    def deviations(self, variances: Numbers, values: Numbers) -> Numbers:
+        """Standard deviations as one vector.
+
+        Parameters
+        ----------
+        variances : ndarray, shape (..., keys)
+            Total variances.
+        values : ndarray, shape (..., rows)
+            Value of every row of the table.
+        """
+        none = np.zeros((*values.shape[:-1], 1), values.dtype)
+        residual = np.concatenate([values, none], axis=-1)[..., self.residual]
+        known = (np.where(np.isnan(v), 0.0, v) for v in (variances, residual))
+        both = [np.where(self.kept, 1.0, v @ self.summed) for v in known]
+        return np.concatenate([none + 1, none + math.nan, *map(root, both)], axis=-1)
+
+    def apply(self, values: Numbers, deviations: Numbers) -> Numbers:
+        """Rows times and over their standard deviations."""
+        top, one, other = (deviations[..., at] for at in self.factors)
+        scaled: Numbers = values * top / (one * other)
+        return scaled
+
+
+def scales(table: ParameterTable, kind: Kind, *, total: bool = False) -> Scales:
+    """Standard deviations that standardize the rows of a table.
+
+    Parameters
+    ----------
+    table : ParameterTable
+    kind : {"std_all", "std_lv", "std_nox"}
+    total : bool
+        Add the variances of variables of the same name over the levels of a group.
+    """
+    names = ((r.level, r.group, v) for r in table.rows if r.op in _FACTORS for v in (r.lhs, r.rhs) if v)
+    keys = tuple(dict.fromkeys(names))
+    at = {key: k for k, key in enumerate(keys)}
+    factors = [_factor(r, at) if r.op in _FACTORS else (1, 0, 0) for r in table.rows]
+    variance = {(r.level, r.group, r.lhs): i for i, r in enumerate(table.rows) if _is_variance(r)}
+    kept = {(*block, name) for block in _blocks(table) for name in _kept(table, kind, *block)}
+    summed = [[a[1:] == b[1:] and (total or a == b) for a in keys] for b in keys]
+    return Scales(
+        keys,
+        np.array(factors, dtype=np.intp).reshape(-1, 3).T,
+        np.array([variance.get(key, len(table.rows)) for key in keys], dtype=np.intp),
+        np.array([key in kept for key in keys], dtype=bool),
+        np.array(summed, dtype=np.float64).reshape(len(keys), len(keys)),
+    )
+
+
 def standardize(table: ParameterTable, est: Array, variances: Variances) -> Standardized:
-    """Standardise estimates level by level.
+    """Standardize estimates level by level.
 
     Loadings and regressions are multiplied by the standard deviation of the cause and divided by that of
     the outcome, intercepts divided by the standard deviation, variances by the total model-implied variance
@@ -48,7 +140,7 @@ def standardize(table: ParameterTable, est: Array, variances: Variances) -> Stan
     Parameters
     ----------
     table : ParameterTable
-        Rows to standardise.
+        Rows to standardize.
     est : array of shape (rows,)
         Value of every row, fixed ones included.
     variances : mapping of (level, group) to mapping of name to float
@@ -59,14 +151,42 @@ def standardize(table: ParameterTable, est: Array, variances: Variances) -> Stan
     Standardized
         nan where a variance that is needed is not positive or not given.
     """
-    columns = np.full((3, len(table.rows)), math.nan)
-    for block, where in _blocks(table).items():
-        rows = [table.rows[k] for k in where]
-        total, residual = variances.get(block, {}), _residual_variances(rows, est[where])
-        for column, kept in zip(columns, _kept(table, *block), strict=True):
-            scales = _scale(total, kept), _scale(residual, kept)
-            column[where] = est[where] * [_factor(row, *scales) for row in rows]
-    return Standardized(*columns)
+
+    def scaled(kind: Kind) -> Array:
+        units = scales(table, kind)
+        total = np.array([variances.get(key[:2], {}).get(key[2], math.nan) for key in units.keys])
+        return units.apply(est, units.deviations(total, est))
+
+    return Standardized(std_lv=scaled("std_lv"), std_all=scaled("std_all"), std_nox=scaled("std_nox"))
+
+
+def standardized_quantity(objective: Objective, kind: Kind, *, total: bool = False) -> Quantity:
+    """Standardized value of every row of the table as a function of theta.
+
+    Parameters
+    ----------
+    objective : Objective
+    kind : {"std_all", "std_lv", "std_nox"}
+    total : bool
+        In units of the total standard deviation, the root of within plus between variance, of variables that have
+        the same name at both levels; else in those of the level.
+    """
+    units = scales(objective.table, kind, total=total)
+
+    def quantity(theta: Numbers) -> Numbers:
+        values = row_values(objective.table, theta)
+        return units.apply(values, units.deviations(implied_variances(objective, units, theta), values))
+
+    return quantity
+
+
+def implied_variances(objective: Objective, units: Scales, theta: Numbers) -> Numbers:
+    """Model-implied variance of each key of the scales, shape (..., keys)."""
+    blocks = structures(objective, theta)
+    found = [
+        blocks[level, group].variances[..., blocks[level, group].at[v]] for level, group, v in units.keys
+    ]
+    return np.stack(found, axis=-1)
 
 
 def r_squared(table: ParameterTable, est: Array, variances: Variances) -> pd.DataFrame:
@@ -83,65 +203,78 @@ def r_squared(table: ParameterTable, est: Array, variances: Variances) -> pd.Dat
         Columns `lhs`, `level`, `group` and `r2` = 1 - residual / total variance, which is nan when the
         residual variance is negative or the total variance not positive.
     """
+    outcomes = explained_outcomes(table)
     records = []
-    for block, where in _blocks(table).items():
-        rows = [table.rows[k] for k in where]
-        outcomes = _endogenous(rows)
-        for name, residual in _residual_variances(rows, est[where]).items():
-            total = variances.get(block, {}).get(name, math.nan)
-            if name in outcomes:
-                proper = residual >= 0 and total > 0
-                records.append((name, *block, 1 - residual / total if proper else math.nan))
+    for k in outcomes:
+        row = table.rows[k]
+        total = variances.get((row.level, row.group), {}).get(row.lhs, math.nan)
+        proper = est[k] >= 0 and total > 0
+        records.append((row.lhs, row.level, row.group, 1 - est[k] / total if proper else math.nan))
     frame = pd.DataFrame(records, columns=["lhs", "level", "group", "r2"])
     return frame.astype({"level": int, "group": int, "r2": float})
+
+
+def explained_outcomes(table: ParameterTable) -> list[int]:
+    """Rows of the residual variances of endogenous variables."""
+    caused = {(r.level, r.group, r.lhs if r.op == "~" else r.rhs) for r in table.rows if r.op in ("~", "=~")}
+    blocks = _blocks(table).values()
+    ordered = [k for where in blocks for k in where]
+    return [k for k in ordered if _is_variance(r := table.rows[k]) and (r.level, r.group, r.lhs) in caused]
+
+
+def explained_quantity(objective: Objective) -> Quantity:
+    """Explained variances of `explained_outcomes` as a function of theta."""
+    rows = explained_outcomes(objective.table)
+    chosen = [objective.table.rows[k] for k in rows]
+
+    def quantity(theta: Numbers) -> Numbers:
+        residual = row_values(objective.table, theta)[..., rows]
+        blocks = structures(objective, theta)
+        total = [(own := blocks[r.level, r.group]).variances[..., own.at[r.lhs]] for r in chosen]
+        if not total:
+            return residual
+        return 1 - divide(np.where(residual.real >= 0, residual, math.nan), np.stack(total, axis=-1))
+
+    return quantity
 
 
 def _blocks(table: ParameterTable) -> dict[Block, list[int]]:
     """Positions of the rows of each (level, group)."""
     found: dict[Block, list[int]] = {}
     for k, row in enumerate(table.rows):
-        found.setdefault((row.level, row.group), []).append(k)
+        if row.op in ("=~", "~", "~~", "~1"):
+            found.setdefault((row.level, row.group), []).append(k)
     return found
 
 
-def _residual_variances(rows: Sequence[Parameter], est: Array) -> dict[str, float]:
-    return {
-        row.lhs: float(value)
-        for row, value in zip(rows, est, strict=True)
-        if row.op == "~~" and row.lhs == row.rhs
-    }
+def _is_variance(row: Parameter) -> bool:
+    return row.op == "~~" and row.lhs == row.rhs
 
 
-def _endogenous(rows: Sequence[Parameter]) -> set[str]:
-    return {row.lhs for row in rows if row.op == "~"} | {row.rhs for row in rows if row.op == "=~"}
+def _kept(table: ParameterTable, kind: Kind, level: int, group: int) -> Collection[str]:
+    """Variables left in their own units."""
+    if kind == "std_lv":
+        return table.observed(level, group)
+    return table.covariates(level, group) if kind == "std_nox" else ()
 
 
-def _kept(table: ParameterTable, level: int, group: int) -> tuple[Sequence[str], ...]:
-    """Variables left in their own units by std_lv, std_all and std_nox."""
-    return table.observed(level, group), (), table.covariates(level, group)
+_FACTORS = ("=~", "~", "~1", "~~")
 
 
-def _scale(variances: Mapping[str, float], kept: Collection[str]) -> Scale:
-    """Give the standard deviation of a variable, 1 for variables that keep their units."""
+def _factor(row: Parameter, at: Mapping[tuple[int, int, str], int]) -> Sequence[int]:
+    """Positions of the standard deviations of a row: one to multiply by, two to divide by."""
 
-    def scale(name: str) -> float:
-        variance = 1.0 if name in kept else variances.get(name, math.nan)
-        return math.sqrt(variance) if variance > 0 else math.nan
+    def total(name: str) -> int:
+        return 2 + at[row.level, row.group, name]
 
-    return scale
+    def residual(name: str) -> int:
+        return total(name) + len(at)
 
-
-def _factor(row: Parameter, total: Scale, residual: Scale) -> float:
-    """Give the multiplier of a row; nan for operators without a standardised form."""
-    match row.op:
-        case "=~":
-            return total(row.lhs) / total(row.rhs)
-        case "~":
-            return total(row.rhs) / total(row.lhs)
-        case "~1":
-            return 1 / total(row.lhs)
-        case "~~" if row.lhs == row.rhs:
-            return 1 / total(row.lhs) ** 2
-        case "~~":
-            return 1 / (residual(row.lhs) * residual(row.rhs))
-    return math.nan
+    if row.op == "~~" and row.lhs != row.rhs:
+        return 0, residual(row.lhs), residual(row.rhs)
+    if row.op == "~~":
+        return 0, total(row.lhs), total(row.lhs)
+    if row.op == "~1":
+        return 0, total(row.lhs), 0
+    cause, outcome = (row.lhs, row.rhs) if row.op == "=~" else (row.rhs, row.lhs)
+    return total(cause), total(outcome), 0

@@ -1,0 +1,167 @@
+"""Standard errors and intervals of functions of the estimates: delta method and Monte Carlo.
+
+A quantity is a function of theta that accepts complex numbers and stacks of vectors. Its derivatives are complex
+steps (Squire & Trapp, 1998), exact to rounding; nothing is differenced.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.distributions import normal_halfwidth
+
+Floats = NDArray[np.float64]
+Numbers = NDArray[Any]
+Quantity = Callable[[Numbers], Numbers]  # (..., npar) -> (..., k)
+Scale = Literal["identity", "logit"]
+
+STEP = 1e-30  # no cancellation: any step small enough is exact
+NOTHING = 1e-11  # standard error relative to the estimate below which it is rounding of one that is 0
+UNDEFINED = 0.05  # share of draws in which a quantity may be undefined
+CHUNK = 250  # draws evaluated at once
+
+__all__ = ["Derived", "MonteCarlo", "Quantity", "Scale", "delta_method", "jacobian", "monte_carlo"]
+
+
+@dataclass(frozen=True)
+class MonteCarlo:
+    """How to draw.
+
+    Attributes
+    ----------
+    ndraws : int
+    seed : int
+        The same seed gives the same intervals.
+    """
+
+    ndraws: int = 20_000
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse too few draws."""
+        if self.ndraws < 100 or self.ndraws != int(self.ndraws):
+            raise ValueError(f"ndraws must be a whole number of at least 100, not {self.ndraws!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Derived:
+    """Values of k quantities with their sampling covariance.
+
+    Attributes
+    ----------
+    est : ndarray, shape (k,)
+    jacobian : ndarray, shape (k, npar)
+    vcov : ndarray, shape (k, k)
+        nan where a parameter that a quantity depends on has no sampling variance.
+    """
+
+    est: Floats
+    jacobian: Floats
+    vcov: Floats
+
+    @property
+    def se(self) -> Floats:
+        """Standard errors; 0 for what depends on no estimate."""
+        variance = self.vcov.diagonal()
+        se: Floats = np.sqrt(np.where(variance >= 0, variance, np.nan))
+        return np.where(se <= NOTHING * np.abs(self.est), 0.0, se)
+
+    def interval(self, level: float, scale: Scale = "identity") -> tuple[Floats, Floats]:
+        """Wald interval, on the scale of the quantity or of its logit.
+
+        On the logit scale it stays between 0 and 1, and is nan where the estimate does not.
+        """
+        half = normal_halfwidth(level) * self.se
+        if scale == "identity":
+            return self.est - half, self.est + half
+        inside = np.where((self.est > 0) & (self.est < 1), self.est, np.nan)
+        logit, half = np.log(inside / (1 - inside)), half / (inside * (1 - inside))
+        return 1 / (1 + np.exp(half - logit)), 1 / (1 + np.exp(-half - logit))
+
+
+def jacobian(quantity: Quantity, theta: Floats) -> Floats:
+    """Derivatives of a quantity at theta, shape (k, npar)."""
+    steps = theta + STEP * 1j * np.eye(len(theta))
+    derivatives: Floats = np.asarray(quantity(steps)).imag.T / STEP
+    return derivatives
+
+
+def delta_method(quantity: Quantity, theta: Floats, vcov: Floats) -> Derived:
+    """Value and first-order sampling covariance of a quantity.
+
+    Parameters
+    ----------
+    quantity : callable
+        From theta, shape (..., npar), to k values, shape (..., k).
+    theta : ndarray, shape (npar,)
+    vcov : ndarray, shape (npar, npar)
+        nan for parameters without standard errors.
+
+    Returns
+    -------
+    Derived
+    """
+    est = np.asarray(quantity(theta), dtype=np.float64)
+    slope = jacobian(quantity, theta) if len(theta) else np.zeros((len(est), 0))
+    lost = ~np.isfinite(vcov.diagonal())
+    covariance = slope @ np.where(lost | lost[:, None], 0.0, vcov) @ slope.T
+    unknown = _depends(slope, est, theta, lost)
+    covariance[unknown] = covariance[:, unknown] = np.nan
+    return Derived(est, slope, covariance)
+
+
+def monte_carlo(
+    quantity: Quantity, theta: Floats, vcov: Floats, level: float, how: MonteCarlo
+) -> tuple[Floats, Floats]:
+    """Percentile interval of a quantity when theta is drawn from its normal sampling distribution.
+
+    After MacKinnon, Lockwood & Williams (2004) and Preacher & Selig (2012).
+
+    Parameters
+    ----------
+    quantity, theta, vcov
+        As for `delta_method`.
+    level : float
+        Coverage.
+    how : MonteCarlo
+
+    Returns
+    -------
+    lower, upper : ndarray, shape (k,)
+        nan where a quantity depends on a parameter without standard error, or is undefined in more than 5% of the
+        draws; draws in which it is undefined are otherwise left out.
+    """
+    normal_halfwidth(level)
+    lost = ~np.isfinite(vcov.diagonal())
+    draws = theta + np.random.default_rng(how.seed).normal(size=(how.ndraws, len(theta))) @ _half(vcov, lost)
+    values = np.concatenate([quantity(draws[k : k + CHUNK]) for k in range(0, how.ndraws, CHUNK)])
+    unknown = _depends(jacobian(quantity, theta), quantity(theta), theta, lost)
+    known = ~unknown & (np.mean(np.isnan(values), axis=0) <= UNDEFINED)
+    bounds = np.full((2, values.shape[1]), math.nan)
+    tail = (1 - level) / 2
+    bounds[:, known] = np.nanquantile(values[:, known], [tail, 1 - tail], axis=0)
+    return bounds[0], bounds[1]
+
+
+def _depends(slope: Floats, est: Floats, theta: Floats, lost: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which quantities depend, by more than rounding, on parameters that have no sampling variance."""
+    unit = np.where(theta == 0, 1.0, np.abs(theta))
+    share = np.abs(slope * unit)[:, lost]
+    out: NDArray[np.bool_] = np.any((share > NOTHING * np.abs(est)[:, None]) | np.isnan(share), axis=1)
+    return out
+
+
+def _half(vcov: Floats, lost: NDArray[np.bool_]) -> Floats:
+    """H with H'H = vcov from the symmetric root of the correlations, so that draws do not depend on units."""
+    deviation = np.sqrt(np.where(lost | (vcov.diagonal() <= 0), 0.0, vcov.diagonal()))
+    scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    kept = np.where(lost | lost[:, None], 0.0, vcov)
+    value, vector = np.linalg.eigh(kept * np.outer(scale, scale))
+    half: Floats = (vector * np.sqrt(np.maximum(value, 0.0))) @ vector.T * deviation
+    return half
