@@ -23,7 +23,7 @@ PACKAGES = {
         *("levels", "drafts", "defaults", "groups", "invariance"),
         *("sharing", "partable", "lookup", "special_tables"),
     ),
-    "sample": ("frames", "grouping", "screening", "sufficient", "statistics", "demo"),
+    "sample": ("screening", "frames", "grouping", "sufficient", "statistics", "demo"),
     "moments": (
         *("arrays", "gamma", "covariance", "checks", "levelmoments"),
         *("robust", "saturated", "single"),
@@ -45,10 +45,11 @@ PACKAGES = {
         *("progress", "intervals", "replicates", "targets", "reports"),
         *("jackknife", "bootstrap"),
     ),
+    "prediction": ("rows", "posterior", "frames", "factorscores"),
     "output": ("tables", "sections", "summary", "text", "html"),
     "fits": (
         *("options", "measures", "solution", "reporting", "scoretables", "testing"),
-        *("resampled", "residualtables", "quantities", "fit", "levelfit"),
+        *("resampled", "residualtables", "quantities", "prediction", "fit", "levelfit"),
         *("segregated", "sources", "simultaneous", "levelwise", "compare"),
     ),
 }

@@ -160,3 +160,39 @@ def refit(
     tolerance: float = 1e-12,
 ) -> _Refits: ...
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
+
+class GroupData:
+    """Model-implied moments of a group, all variables, observed first; statistics of J clusters.
+
+    Scores are (scores (rows, d), covariances (S, d, d) by distinct cluster size, the size of each cluster).
+    """
+
+    def __init__(
+        self,
+        p: int,
+        nboth: int,
+        q: int,
+        mean_w: _Floats,
+        cov_w: _Floats,
+        mean_b: _Floats,
+        cov_b: _Floats,
+        sizes: _Floats,
+        means: _Floats,
+        within: _Floats,
+    ) -> None: ...
+    def cluster_posterior(self) -> tuple[_Floats, _Floats, list[int]]: ...
+    def cluster_bartlett(
+        self, loadings: _Floats, residual: _Floats
+    ) -> tuple[_Floats, _Floats, list[int]]: ...
+    def unit_posterior(
+        self, unit: Sequence[_Floats], codes: NDArray[np.int64]
+    ) -> tuple[_Floats, _Floats, list[int]]: ...
+    def unit_bartlett(
+        self, loadings: _Floats, residual: _Floats, unit: Sequence[_Floats], codes: NDArray[np.int64]
+    ) -> tuple[_Floats, _Floats, list[int]]: ...
+    def cluster_distances(
+        self, unit_covariates: Sequence[int], cluster_covariates: Sequence[int]
+    ) -> tuple[_Floats, _Floats]: ...  # between (J,), within (J,)
+    def unit_distances(
+        self, unit_covariates: Sequence[int], unit: Sequence[_Floats], codes: NDArray[np.int64]
+    ) -> _Floats: ...

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.fits.measures import least_squares_measures, measure_inputs
+from msem.fits.prediction import Prediction
 from msem.fits.quantities import Quantities
 from msem.fits.reporting import (
     LEVEL_NAMES,
@@ -36,7 +37,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Testing, Resampled, ResidualTables, Quantities, Solution):
+class Fit(Testing, Resampled, ResidualTables, Quantities, Prediction, Solution):
     """Estimates of a structural equation model with its tests and tables; immutable.
 
     Made by `msem.sem`, `msem.cfa` and `msem.growth`. For the solution itself see `Solution`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import DataError
+from msem.sample.screening import require_complete_rows
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -45,6 +46,10 @@ class ClusteredData:
         Rows left out because a variable is missing, not counting those without a cluster id.
     dropped_no_cluster : int
         Rows left out because the cluster id is missing.
+    rows : ndarray of int64, shape (N,), or None
+        Position of each row in the frame as given; None when no row was left out.
+    index : pandas.Index
+        Labels of the rows of the frame as given, for a frame that has them; otherwise their numbers.
     """
 
     columns: Mapping[str, Floats]
@@ -54,6 +59,8 @@ class ClusteredData:
     dropped: Mapping[str, int]
     dropped_rows: int
     dropped_no_cluster: int
+    rows: NDArray[np.int64] | None = None
+    index: pd.Index[Any] = field(default_factory=lambda: pd.RangeIndex(0))
 
     @property
     def nobs(self) -> int:
@@ -100,6 +107,8 @@ class ScreenedColumns:
         The cluster column.
     no_cluster : ndarray of bool, shape (rows,)
         Rows without a cluster id.
+    index : pandas.Index
+        Labels of the rows.
     """
 
     columns: Mapping[str, Floats]
@@ -107,6 +116,7 @@ class ScreenedColumns:
     cluster: str | None
     ids: nw.Series[Any] | None
     no_cluster: Bools
+    index: pd.Index[Any]
 
 
 def screened_columns(frame: Any, variables: Sequence[str], cluster: str | None) -> ScreenedColumns:
@@ -119,7 +129,8 @@ def screened_columns(frame: Any, variables: Sequence[str], cluster: str | None) 
     missing = {name: missing_rows(name, column) for name, column in values.items()}
     ids = None if cluster is None else columns[cluster]
     no_cluster = np.zeros(nrows, dtype=bool) if ids is None else missing_ids(ids)
-    return ScreenedColumns(values, missing, cluster, ids, no_cluster)
+    index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(nrows)
+    return ScreenedColumns(values, missing, cluster, ids, no_cluster, index)
 
 
 def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> ClusteredData:
@@ -145,6 +156,8 @@ def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> Clust
         dropped=dropped,
         dropped_rows=int(incomplete.sum()),
         dropped_no_cluster=int(no_cluster.sum()),
+        rows=None if keep.all() else np.flatnonzero(keep),
+        index=screened.index,
     )
 
 
@@ -377,17 +390,3 @@ def require_rows(columns: Columns) -> int:
     if nrows == 0:
         raise DataError("the data have no rows")
     return nrows
-
-
-def require_complete_rows(
-    keep: Bools, dropped: Mapping[str, int], no_cluster: Bools, cluster: str | None, nrows: int
-) -> None:
-    """Refuse data of which no row is left."""
-    if keep.any():
-        return
-    counts = [f"{name!r} is missing in {count}" for name, count in dropped.items()]
-    if no_cluster.any():
-        counts.append(f"cluster id {cluster!r} is missing in {no_cluster.sum()}")
-    raise DataError(
-        f"no complete row is left of {nrows}: {', '.join(counts)}; check how missing values are coded"
-    )

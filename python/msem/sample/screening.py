@@ -15,11 +15,26 @@ from numpy.typing import NDArray
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 # Share of a variable's variance that the others must leave unexplained; below it too few digits are left.
 COLLINEAR = 1e-10
 # Within-cluster variation of a few units in the last place is rounding.
 ROUNDING = 8 * np.finfo(np.float64).eps
+
+
+def require_complete_rows(
+    keep: Bools, dropped: Mapping[str, int], no_cluster: Bools, cluster: str | None, nrows: int
+) -> None:
+    """Refuse data of which no row is left."""
+    if keep.any():
+        return
+    counts = [f"{name!r} is missing in {count}" for name, count in dropped.items()]
+    if no_cluster.any():
+        counts.append(f"cluster id {cluster!r} is missing in {no_cluster.sum()}")
+    raise DataError(
+        f"no complete row is left of {nrows}: {', '.join(counts)}; check how missing values are coded"
+    )
 
 
 def require_varying(columns: Mapping[str, Floats]) -> None:

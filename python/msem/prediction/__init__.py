@@ -1,0 +1,1 @@
+"""Scores of latent variables, distances from the model, influence of clusters."""

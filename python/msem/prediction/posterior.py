@@ -1,0 +1,230 @@
+"""Scores of the variables of one group: posterior means and maximum likelihood scores with their covariances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.errors import ModelError
+from msem.estimation.matrices import DIRECTED, SYMMETRIC, BlockMap
+from msem.estimation.objective import Objective
+from msem.moments.arrays import LevelArrays
+from msem.prediction.rows import Rows
+from msem.sample.statistics import columns_of
+from msem.sample.sufficient import SampleStatistics
+
+Floats = NDArray[np.float64]
+NONE = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Observed variables of a level when its latent variables are fixed: mean + loadings (eta - E eta) + e.
+
+    Attributes
+    ----------
+    loadings : ndarray, shape (observed, latent)
+    residual : ndarray, shape (observed, observed)
+        Covariance matrix of e.
+    """
+
+    loadings: Floats
+    residual: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of some variables for clusters or for units.
+
+    Attributes
+    ----------
+    names : tuple of str, length d
+    mean : ndarray, shape (rows, d)
+    cov : ndarray, shape (S, d, d)
+        Posterior or sampling covariance matrix for each of S distinct cluster sizes.
+    which : ndarray of int, shape (rows,)
+        The covariance matrix of each row.
+    """
+
+    names: tuple[str, ...]
+    mean: Floats
+    cov: Floats
+    which: NDArray[np.intp]
+
+    def columns(self, *, se: bool = True, cov: bool = False) -> dict[str, Floats]:
+        """Scores by name, standard deviations as ``<name>_se`` and covariances as ``<name>_<name>_cov``."""
+        out = dict(zip(self.names, self.mean.T, strict=True))
+        if se:
+            variance = np.einsum("sii->si", self.cov)
+            sd = np.sqrt(np.where(variance >= 0, variance, np.nan))[self.which]
+            out |= {f"{name}_se": sd[:, k] for k, name in enumerate(self.names)}
+        if cov:
+            pairs = combinations(range(len(self.names)), 2)
+            out |= {f"{self.names[a]}_{self.names[b]}_cov": self.cov[self.which, a, b] for a, b in pairs}
+        return out
+
+    def part(self, first: int, last: int) -> Scores:
+        """The variables from `first` up to `last`."""
+        pick = slice(first, last)
+        return Scores(self.names[pick], self.mean[:, pick], self.cov[:, pick, pick], self.which)
+
+
+@dataclass(frozen=True, eq=False)
+class GroupModel:
+    """The model of one group at given parameters.
+
+    Attributes
+    ----------
+    statistics : SampleStatistics
+        For the variables and their order.
+    levels : dict from level to LevelArrays
+        Model-implied moments of all variables; level 1 only for a single level.
+    measurement : dict from level to Measurement
+    fixed : dict from level to tuple of str
+        Fixed covariates: within-only ones at level 1, cluster variables at level 2.
+    """
+
+    statistics: SampleStatistics
+    levels: dict[int, LevelArrays]
+    measurement: dict[int, Measurement]
+    fixed: dict[int, tuple[str, ...]]
+
+    @cached_property
+    def top(self) -> int:
+        """Level at which clusters, or the rows of a single level, are the units."""
+        return max(self.levels)
+
+    def latent(self, level: int) -> tuple[str, ...]:
+        """Latent variables of a level."""
+        m = self.levels[level]
+        return m.names[m.nobserved :]
+
+    @property
+    def both(self) -> tuple[str, ...]:
+        """Variables at both levels."""
+        return self.statistics.unit[: self.statistics.nboth]
+
+    def data(self, rows: Rows) -> _core.GroupData:
+        """Moments and clusters in the core."""
+        s, c = self.statistics, rows.clusters
+        within, between = self.levels[1] if s.unit else NONE, self.levels[self.top]
+        shape = len(s.unit), s.nboth, len(s.cluster)
+        moments = within.mean, within.cov, between.mean, between.cov
+        return _core.GroupData(*shape, *moments, c.sizes, c.means, c.within)
+
+    def units(self, rows: Rows) -> tuple[list[Floats], NDArray[np.int64]]:
+        """Columns of the unit-level variables and the cluster of each row."""
+        assert rows.data.codes is not None
+        return columns_of(rows.data, self.statistics.unit), rows.data.codes
+
+
+def group_model(
+    objective: Objective, theta: Floats, group: int = 1, means: Floats | None = None
+) -> GroupModel:
+    """The model of one group, counted from 1, at theta.
+
+    `means` are those of the observed variables, for a single-level model without means.
+    """
+    s, table = objective.statistics[group - 1], objective.table
+    values = objective.row_values(theta)
+    blocks = [block for block in objective.blocks if block.group == group]
+    fixed = {block.level: tuple(table.exogenous(block.level, group)) for block in blocks}
+    if s.unit:
+        only = s.unit[s.nboth :]
+        fixed = {1: tuple(n for n in only if n in fixed[1]), 2: tuple(n for n in s.cluster if n in fixed[2])}
+    levels = objective.moments(theta, group)
+    if means is not None:
+        levels = {1: with_means(levels[1], block_matrices(blocks[0], values[blocks[0].rows])[0], means)}
+    measured = {block.level: measurement(block, values[block.rows]) for block in blocks}
+    return GroupModel(s, levels, measured, fixed)
+
+
+def with_means(level: LevelArrays, paths: Floats, means: Floats) -> LevelArrays:
+    """Moments with the means of the observed variables, and those that latent variables then have.
+
+    A model with means would have free intercepts of the observed variables, which reproduce their means, and no
+    intercept of a latent variable.
+    """
+    k = level.nobserved
+    latent = np.linalg.solve(np.eye(len(paths) - k) - paths[k:, k:], paths[k:, :k] @ means)
+    return replace(level, mean=np.concatenate([means, latent]))
+
+
+def block_matrices(block: BlockMap, values: Floats) -> tuple[Floats, Floats]:
+    """Directed paths and residual covariances of all variables of a block, from the values of its entries."""
+    n = len(block.names)
+    paths, residual = np.zeros((n, n)), np.zeros((n, n))
+    path, symmetric = block.slot == DIRECTED, block.slot == SYMMETRIC
+    paths[block.row[path], block.col[path]] = values[path]
+    residual[block.row[symmetric], block.col[symmetric]] = values[symmetric]
+    residual[block.col[symmetric], block.row[symmetric]] = values[symmetric]
+    return paths, residual
+
+
+def measurement(block: BlockMap, values: Floats) -> Measurement:
+    """Equations of the observed variables of a block, with its latent variables as fixed quantities."""
+    k = block.nobserved
+    paths, residual = block_matrices(block, values)
+    inverse = np.linalg.inv(np.eye(k) - paths[:k, :k])
+    return Measurement(inverse @ paths[:k, k:], inverse @ residual[:k, :k] @ inverse.T)
+
+
+def posterior(model: GroupModel, rows: Rows, level: int) -> Scores:
+    """Posterior means and covariances of the latent variables of a level, given all data of the cluster."""
+    data = model.data(rows)
+    if level < model.top:
+        return _unit_scores(model, rows, data.unit_posterior(*model.units(rows)))
+    nboth = len(model.both)
+    names = (*model.both, *model.latent(level))
+    mean, cov, which = data.cluster_posterior()
+    return Scores(names, mean, cov, np.array(which, dtype=np.intp)).part(nboth, len(names))
+
+
+def random_effects(model: GroupModel, rows: Rows) -> Scores:
+    """Posterior means and covariances of the between parts of the variables at both levels."""
+    mean, cov, which = model.data(rows).cluster_posterior()
+    names = (*model.both, *model.latent(model.top))
+    return Scores(names, mean, cov, np.array(which, dtype=np.intp)).part(0, len(model.both))
+
+
+def bartlett(model: GroupModel, rows: Rows, level: int) -> Scores:
+    """Maximum likelihood scores of the latent variables of a level, as fixed quantities of a cluster or unit.
+
+    Raises
+    ------
+    ModelError
+        If the observed variables do not determine them.
+    """
+    m = model.measurement[level]
+    names = model.latent(level)
+    idle = [name for name, column in zip(names, m.loadings.T, strict=True) if not column.any()]
+    if idle:
+        raise _undetermined(level, idle, "no observed variable depends on it directly")
+    data = model.data(rows)
+    try:
+        if level < model.top:
+            return _unit_scores(model, rows, data.unit_bartlett(m.loadings, m.residual, *model.units(rows)))
+        mean, cov, which = data.cluster_bartlett(m.loadings, m.residual)
+    except ValueError as error:
+        raise _undetermined(level, names, str(error)) from None
+    return Scores(names, mean, cov, np.array(which, dtype=np.intp))
+
+
+def _unit_scores(model: GroupModel, rows: Rows, found: tuple[Floats, Floats, Sequence[int]]) -> Scores:
+    mean, cov, which = found
+    assert rows.data.codes is not None
+    return Scores(model.latent(1), mean, cov, np.array(which, dtype=np.intp)[rows.data.codes])
+
+
+def _undetermined(level: int, names: Sequence[str], why: str) -> ModelError:
+    listed = " and ".join(repr(name) for name in names)
+    return ModelError(
+        f"maximum likelihood scores of {listed} at level {level} are not defined: {why}; "
+        'use method="EBM", the posterior mean'
+    )
