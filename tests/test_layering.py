@@ -25,7 +25,7 @@ PACKAGES = {
     ),
     "sample": ("screening", "frames", "grouping", "sufficient", "statistics", "demo"),
     "moments": (
-        *("arrays", "gamma", "covariance", "checks", "levelmoments"),
+        *("arrays", "gamma", "covariance", "checks", "intraclass", "levelmoments"),
         *("robust", "saturated", "single"),
     ),
     "estimation": (
