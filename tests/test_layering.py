@@ -37,7 +37,7 @@ PACKAGES = {
         *("fitmeasures", "residuals", "ram", "delta", "standardized"),
         *("unrestricted", "icc", "composites", "reliability", "paths", "effects"),
         *("candidates", "added", "releases", "scoretests", "modification"),
-        *("wald", "nested", "differences"),
+        *("wald", "comparable", "nested", "differences"),
         *("momentvector", "momentresiduals", "momenterrors", "residualrms"),
         "projected",
     ),
@@ -50,7 +50,7 @@ PACKAGES = {
     "fits": (
         *("options", "measures", "solution", "reporting", "scoretables", "testing"),
         *("resampled", "residualtables", "quantities", "prediction", "fit", "levelfit"),
-        *("segregated", "sources", "simultaneous", "levelwise", "compare"),
+        *("segregated", "sources", "simultaneous", "levelwise", "compare", "model_comparison"),
     ),
 }
 BUILDS = ("_core_baseline", "_core_avx2")  # of the extension module
