@@ -38,7 +38,7 @@ PACKAGES = {
         *("unrestricted", "icc", "composites", "reliability", "paths", "effects"),
         *("candidates", "added", "releases", "scoretests", "modification"),
         *("wald", "comparable", "nested", "differences"),
-        *("momentvector", "momentresiduals", "momenterrors", "residualrms"),
+        *("momentvector", "momentresiduals", "momenterrors", "residualrms", "levelmeasures"),
         "projected",
     ),
     "resampling": (
@@ -49,7 +49,7 @@ PACKAGES = {
     "output": ("tables", "sections", "summary", "text", "html"),
     "fits": (
         *("options", "measures", "solution", "reporting", "scoretables", "testing"),
-        *("resampled", "residualtables", "quantities", "prediction", "fit", "levelfit"),
+        *("resampled", "levelspecific", "residualtables", "quantities", "prediction", "fit", "levelfit"),
         *("segregated", "sources", "simultaneous", "levelwise", "compare", "model_comparison"),
     ),
 }
