@@ -25,7 +25,7 @@ PACKAGES = {
     ),
     "sample": ("screening", "frames", "grouping", "sufficient", "statistics", "demo"),
     "moments": (
-        *("arrays", "gamma", "covariance", "checks", "intraclass", "levelmoments"),
+        *("arrays", "gamma", "covariance", "checks", "levelmoments"),
         *("robust", "saturated", "single"),
     ),
     "estimation": (
@@ -33,24 +33,24 @@ PACKAGES = {
         *("restarts", "estimate"),
     ),
     "inference": (
-        *("sampling", "problems", "discrepancy", "uls"),
+        *("sampling", "problems", "smallsamples", "discrepancy", "uls"),
         *("fitmeasures", "residuals", "ram", "delta", "standardized"),
         *("unrestricted", "icc", "composites", "reliability", "paths", "effects"),
         *("candidates", "added", "releases", "scoretests", "modification"),
-        *("wald", "comparable", "nested", "differences"),
-        *("momentvector", "momentresiduals", "momenterrors", "residualrms", "levelmeasures"),
+        *("wald", "nested", "differences"),
+        *("momentvector", "momentresiduals", "momenterrors", "residualrms"),
         "projected",
     ),
     "resampling": (
-        *("progress", "intervals", "replicates", "targets", "reports"),
-        *("jackknife", "bootstrap"),
+        *("checks", "progress", "intervals", "replicates", "targets", "reports"),
+        *("jackknife", "bootstrap", "profile"),
     ),
     "prediction": ("rows", "posterior", "frames", "factorscores"),
     "output": ("tables", "sections", "summary", "text", "html"),
     "fits": (
         *("options", "measures", "solution", "reporting", "scoretables", "testing"),
-        *("resampled", "levelspecific", "residualtables", "quantities", "prediction", "fit", "levelfit"),
-        *("segregated", "sources", "simultaneous", "levelwise", "compare", "model_comparison"),
+        *("resampled", "profiled", "residualtables", "quantities", "prediction", "fit", "levelfit"),
+        *("segregated", "sources", "simultaneous", "levelwise", "compare"),
     ),
 }
 BUILDS = ("_core_baseline", "_core_avx2")  # of the extension module

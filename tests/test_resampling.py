@@ -152,7 +152,7 @@ def test_jackknife_is_what_its_formulas_say() -> None:
     expected = (influence**3).sum(axis=0) / (6 * (influence**2).sum(axis=0) ** 1.5)
     assert_allclose(jack.acceleration, expected)
     assert jack.failed.sum() == 0
-    assert list(jack.to_frame().columns) == ["name", "est", "bias", "se", "acceleration"]
+    assert list(jack.to_frame().columns) == ["name", "level", "group", "est", "bias", "se", "acceleration"]
     assert repr(jack) == "<msem.Jackknife: 200 of 200 refits of 18 statistics>"
 
 

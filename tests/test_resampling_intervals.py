@@ -98,7 +98,7 @@ def test_intervals_are_those_of_their_definitions() -> None:
     assert_allclose(normal.mean(axis=1), point - boot.bias)
     assert_allclose(normal["ci_upper"] - normal["ci_lower"], 2 * stats.norm.ppf(0.95) * boot.bse)
     frame = boot.to_frame(level=0.9)
-    assert list(frame.columns) == ["name", "est", "bias", "se", "ci_lower", "ci_upper"]
+    assert list(frame.columns) == ["name", "level", "group", "est", "bias", "se", "ci_lower", "ci_upper"]
     assert_allclose(frame["ci_lower"], percentile["ci_lower"])
 
 

@@ -64,3 +64,7 @@ class ImproperSolutionWarning(MsemWarning):
 
 class IdentificationWarning(MsemWarning):
     """The information matrix is singular: some parameters cannot be told apart by the data."""
+
+
+class SmallSampleWarning(MsemWarning):
+    """There are fewer clusters than between-level parameters."""

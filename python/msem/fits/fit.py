@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.fits.levelspecific import LevelSpecificMeasures
 from msem.fits.measures import least_squares_measures, measure_inputs
+from msem.fits.options import Reference, require_choice
 from msem.fits.prediction import Prediction
+from msem.fits.profiled import Profiled
 from msem.fits.quantities import Quantities
 from msem.fits.reporting import (
     LEVEL_NAMES,
@@ -38,7 +40,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Testing, Resampled, LevelSpecificMeasures, ResidualTables, Quantities, Prediction, Solution):
+class Fit(Testing, Resampled, Profiled, ResidualTables, Quantities, Prediction, Solution):
     """Estimates of a structural equation model with its tests and tables; immutable.
 
     Made by `msem.sem`, `msem.cfa` and `msem.growth`. For the solution itself see `Solution`.
@@ -57,26 +59,9 @@ class Fit(Testing, Resampled, LevelSpecificMeasures, ResidualTables, Quantities,
             return least_squares_measures(self.estimate, self.sample, self.discrepancy)
         return fit_measures(measure_inputs(self.estimate, self.sample, self.baseline))
 
-    def fit_measures(self, *, level: int | str | None = None) -> pd.Series:
-        """Fit measures under lavaan's names, dots replaced by underscores.
-
-        Parameters
-        ----------
-        level : {None, 1, 2, "within", "between"}
-            None: of the whole model. Otherwise of one level, the other saturated (Ryu & West, 2009), held against
-            independence at that level; `srmr` is that of the level. RMSEA has the number of clusters as sample size at
-            the between level, the number of units at the within level.
-
-        Returns
-        -------
-        Series
-
-        Raises
-        ------
-        UnsupportedError
-            If parameters or constraints tie the levels together: the fit of one of them is then not defined.
-        """
-        return self._measures.copy() if level is None else self._level_measures(level)
+    def fit_measures(self) -> pd.Series:
+        """Fit measures under lavaan's names, dots replaced by underscores."""
+        return self._measures.copy()
 
     def tests(self) -> pd.DataFrame:
         """Tests of the model against the saturated one: statistic, df, pvalue, scaling."""
@@ -89,7 +74,9 @@ class Fit(Testing, Resampled, LevelSpecificMeasures, ResidualTables, Quantities,
 
     # -- tables ------------------------------------------------------------------------------------------------
 
-    def estimates(self, *, standardized: bool = False, level: float = 0.95) -> pd.DataFrame:
+    def estimates(
+        self, *, standardized: bool = False, level: float = 0.95, reference: Reference = "normal"
+    ) -> pd.DataFrame:
         """All rows of the parameter table with estimates.
 
         Parameters
@@ -98,6 +85,9 @@ class Fit(Testing, Resampled, LevelSpecificMeasures, ResidualTables, Quantities,
             Add std_lv, std_all and std_nox, each level standardized by its own variances.
         level : float
             Of the confidence intervals.
+        reference : {"normal", "t"}
+            Distribution of estimates over standard errors. With "t" there are columns t and df in the place of z; see
+            `reference_df`.
 
         Returns
         -------
@@ -105,11 +95,20 @@ class Fit(Testing, Resampled, LevelSpecificMeasures, ResidualTables, Quantities,
             Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper. Rows that are not
             estimated have se 0.
         """
+        require_choice("reference", reference, get_args(Reference))
         est, se = self._row_values
+        df = self._row_df if reference == "t" else None
         extra: dict[str, Floats] = {}
         if standardized:
             extra = standardize(self.table, est, self._variances)._asdict()
-        return estimates_frame(self.table.rows, est, se, ci_level=level, extra=extra)
+        return estimates_frame(self.table.rows, est, se, ci_level=level, df=df, extra=extra)
+
+    @property
+    def _row_df(self) -> Floats:
+        """Degrees of freedom of every row: nan where nothing is estimated."""
+        free = np.array([r.free for r in self.table.rows])
+        df: Floats = np.append(self.reference_df.to_numpy(), np.nan)[free - 1]
+        return np.where(free > 0, df, np.nan)
 
     def summary(
         self,
@@ -118,6 +117,7 @@ class Fit(Testing, Resampled, LevelSpecificMeasures, ResidualTables, Quantities,
         standardized: bool = False,
         rsquare: bool = False,
         ci: bool = False,
+        reference: Reference = "normal",
     ) -> str:
         """Text in the layout of lavaan's summary.
 
@@ -131,28 +131,31 @@ class Fit(Testing, Resampled, LevelSpecificMeasures, ResidualTables, Quantities,
             Add explained variances.
         ci : bool
             Show confidence intervals.
+        reference : {"normal", "t"}
+            Distribution of estimates over standard errors; see `estimates`.
 
         Returns
         -------
         str
         """
-        return render_text(self._summary_inputs(fit_measures, standardized, rsquare, ci))
+        return render_text(self._summary_inputs(fit_measures, standardized, rsquare, ci, reference))
 
-    def _summary_inputs(self, full: bool, standardized: bool, rsquare: bool, ci: bool) -> SummaryInputs:
+    def _summary_inputs(
+        self, full: bool, standardized: bool, rsquare: bool, ci: bool, reference: Reference = "normal"
+    ) -> SummaryInputs:
         two_level = self.table.nlevels == 2
         groups = tuple(self.groups.values())
         return SummaryInputs(
             title=title(self.converged, len(self.estimate.optimum.diary)),
             messages=messages(self.problems, self.options),
             header=header(self.options, self.npar, groups),
-            fit=(
-                *with_group_tests(fit_sections(self._measures, full=full), groups),
-                *(self._level_sections() if full else ()),
-            ),
+            fit=with_group_tests(fit_sections(self._measures, full=full), groups),
             method=method_rows(self.options),
             levels=LEVEL_NAMES if two_level else {},
             groups=dict(enumerate(self.group_labels, 1)),
-            estimates=self.estimates(standardized=standardized).assign(label=shown_labels(self.table)),
+            estimates=self.estimates(standardized=standardized, reference=reference).assign(
+                label=shown_labels(self.table)
+            ),
             hidden=hidden_rows(self.table.rows, self._row_values[0]),
             r2=self.rsquare() if rsquare else None,
             ci=ci,

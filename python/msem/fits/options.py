@@ -10,6 +10,7 @@ from msem.inference.sampling import Information
 
 Estimator = Literal["ML", "ULS"]
 StandardErrors = Literal["standard", "none"]
+Reference = Literal["normal", "t"]
 
 FLAGS = ("fixed_x", "std_lv", "orthogonal", "sample_cov_rescale")
 

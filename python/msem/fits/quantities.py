@@ -147,8 +147,8 @@ class Quantities(Solution):
         pairs: Mapping[str, str] | None = None,
         weights: Mapping[str, float] | None = None,
         level: float = 0.95,
-        method: Interval = "delta",
-        draws: int = 20_000,
+        interval: Interval = "delta",
+        ndraws: int = 20_000,
         seed: int = 1,
     ) -> pd.DataFrame:
         """Reliability of sum scores by level.
@@ -164,11 +164,10 @@ class Quantities(Solution):
             Weights of items in the sums, 1 by default: -1 for a reversed item.
         level : float
             Coverage of the intervals.
-        method : {"delta", "monte_carlo"}
-            Wald intervals of the logit, or percentiles of draws from the sampling distribution of the estimates; se
-            is then the standard deviation of the draws.
-        draws, seed : int
-            Of Monte Carlo intervals. The same seed gives the same table.
+        interval : {"delta", "monte_carlo"}
+            Wald intervals of the logit, or percentiles of draws from the sampling distribution of the estimates.
+        ndraws, seed : int
+            Of Monte Carlo intervals.
 
         Returns
         -------
@@ -189,7 +188,7 @@ class Quantities(Solution):
         ModelError
             If a factor has no such score; the message says why.
         """
-        require_choice("method", method, get_args(Interval))
+        require_choice("interval", interval, get_args(Interval))
         found = composites(self.table, factors, weights or {})
         samples = enumerate(self.sample.groups, 1)
         sizes = {
@@ -203,7 +202,7 @@ class Quantities(Solution):
             self._vcov,
             {group: self._unrestricted(group) for group in sizes},
             level=level,
-            how=MonteCarlo(draws, seed) if method == "monte_carlo" else None,
+            how=MonteCarlo(ndraws, seed) if interval == "monte_carlo" else None,
         )
 
     def effects(
@@ -215,8 +214,8 @@ class Quantities(Solution):
         standardized: Kind | None = None,
         total: bool = False,
         level: float = 0.95,
-        method: Interval = "delta",
-        draws: int = 20_000,
+        interval: Interval = "delta",
+        ndraws: int = 20_000,
         seed: int = 1,
     ) -> pd.DataFrame:
         """Direct, indirect and total effects at each level.
@@ -233,11 +232,10 @@ class Quantities(Solution):
             Standardize by total variances.
         level : float
             Coverage of the intervals.
-        method : {"delta", "monte_carlo"}
-            Wald intervals, or percentiles of draws from the sampling distribution of the estimates: se is then the
-            standard deviation of the draws, z nan, and pvalue belongs to the percentile interval.
-        draws, seed : int
-            Of Monte Carlo intervals. The same seed gives the same table.
+        interval : {"delta", "monte_carlo"}
+            Wald intervals, or percentiles of draws from the sampling distribution of the estimates.
+        ndraws, seed : int
+            Of Monte Carlo intervals.
 
         Returns
         -------
@@ -251,7 +249,7 @@ class Quantities(Solution):
         ModelError
             If no path leads from these predictors to these outcomes.
         """
-        require_choice("method", method, get_args(Interval))
+        require_choice("interval", interval, get_args(Interval))
         if standardized is not None:
             require_choice("standardized", standardized, KINDS)
         elif total:
@@ -263,7 +261,7 @@ class Quantities(Solution):
             self.estimate.theta,
             self._vcov,
             level=level,
-            how=MonteCarlo(draws, seed) if method == "monte_carlo" else None,
+            how=MonteCarlo(ndraws, seed) if interval == "monte_carlo" else None,
         )
 
     def contextual_effects(
@@ -274,8 +272,8 @@ class Quantities(Solution):
         pairs: Mapping[str, str] | None = None,
         specific: bool = True,
         level: float = 0.95,
-        method: Interval = "delta",
-        draws: int = 20_000,
+        interval: Interval = "delta",
+        ndraws: int = 20_000,
         seed: int = 1,
     ) -> pd.DataFrame:
         """Effects that both levels have: the between one less the within one.
@@ -284,7 +282,7 @@ class Quantities(Solution):
         ----------
         pairs : mapping of str to str, optional
             Between-level names of variables by their within-level names, where they differ.
-        outcome, predictor, specific, level, method, draws, seed
+        outcome, predictor, specific, level, interval, ndraws, seed
             As in `effects`.
 
         Returns
@@ -298,7 +296,7 @@ class Quantities(Solution):
         ModelError
             If no effect is at both levels.
         """
-        require_choice("method", method, get_args(Interval))
+        require_choice("interval", interval, get_args(Interval))
         found = differences(effects_of(self.table, outcome, predictor, specific=specific), pairs or {})
         return differences_frame(
             found,
@@ -306,5 +304,5 @@ class Quantities(Solution):
             self.estimate.theta,
             self._vcov,
             level=level,
-            how=MonteCarlo(draws, seed) if method == "monte_carlo" else None,
+            how=MonteCarlo(ndraws, seed) if interval == "monte_carlo" else None,
         )

@@ -10,8 +10,8 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.samples import Sample
 from msem.fits.solution import Solution
 from msem.resampling.bootstrap import Bootstrap, BootstrapKind, bootstrap
+from msem.resampling.checks import require_seed, require_threads, require_whole
 from msem.resampling.jackknife import Jackknife, jackknife
-from msem.resampling.replicates import require_count, require_seed, require_threads
 from msem.resampling.targets import Target, function_target, parameter_target
 
 Statistic = str | Sequence[str] | Callable[[Any], Any]
@@ -75,7 +75,8 @@ class Resampled(Solution):
         Davison & Hinkley (1997). Bootstrap methods and their application.
         Efron (1987). Better bootstrap confidence intervals. JASA, 82, 171-185.
         """
-        count, number, workers = require_count(replicates), require_seed(seed), require_threads(threads)
+        count, number = require_whole("replicates", replicates, 2), require_seed(seed)
+        workers = require_threads(threads)
         target = self._target(statistic)
         return bootstrap(
             self.estimate,

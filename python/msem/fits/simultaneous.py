@@ -9,7 +9,13 @@ from typing import Any, TypedDict, Unpack, get_args
 
 import pandas as pd
 
-from msem.errors import ConvergenceWarning, IdentificationWarning, ImproperSolutionWarning, UnsupportedError
+from msem.errors import (
+    ConvergenceWarning,
+    IdentificationWarning,
+    ImproperSolutionWarning,
+    SmallSampleWarning,
+    UnsupportedError,
+)
 from msem.estimation.estimate import estimate
 from msem.estimation.samples import Sample
 from msem.fits.fit import Fit
@@ -18,6 +24,7 @@ from msem.fits.sources import Prepared, Source, group_rows, prepare
 from msem.inference.discrepancy import LevelDiscrepancy
 from msem.inference.problems import Problem, find_problems, no_chi_square
 from msem.inference.sampling import Information, Sampling, sampling_covariance
+from msem.inference.smallsamples import few_clusters
 from msem.inference.uls import fit_uls
 from msem.language.syntax import parse
 from msem.moments.levelmoments import LevelMoments
@@ -32,6 +39,7 @@ WARNINGS: dict[str, type[Warning]] = {
     "unidentified": IdentificationWarning,
     "improper": ImproperSolutionWarning,
     "boundary": ImproperSolutionWarning,
+    "few_clusters": SmallSampleWarning,
 }
 
 
@@ -145,6 +153,8 @@ def sem(
     -----
     ConvergenceWarning, IdentificationWarning, ImproperSolutionWarning
         If `Fit.status` is not "ok".
+    SmallSampleWarning
+        If there are fewer clusters than between-level parameters.
     """
     require_known("sem", unknown)
     options = FitOptions(
@@ -267,6 +277,7 @@ def fit_table(
     problems = find_problems(found.objective, found.optimum, sampling)
     if not sample.converged:
         problems = (*problems, no_chi_square())
+    problems = (*problems, *few_clusters(table, sample.statistics))
     warn(problems)
     used = Options(
         estimator=estimator,

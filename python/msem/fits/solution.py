@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.distributions import normal_halfwidth, normal_pvalue
+from msem.distributions import normal_halfwidth, normal_pvalue, student_halfwidth
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.objective import ImpliedLevels, Objective
 from msem.estimation.samples import GroupSample, Sample
-from msem.fits.options import Options
+from msem.fits.options import Options, Reference, require_choice
 from msem.inference.discrepancy import LevelDiscrepancy
 from msem.inference.problems import Problem, status_of
 from msem.inference.sampling import Sampling
+from msem.inference.smallsamples import reference_df
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.saturated import level_moments
 from msem.table.partable import ParameterTable
@@ -202,10 +203,32 @@ class Solution:
         """Two-sided p-values of `tvalues`."""
         return pd.Series(normal_pvalue(self.tvalues), index=list(self.table.names()), name="pvalue")
 
-    def conf_int(self, *, level: float = 0.95) -> pd.DataFrame:
-        """Wald confidence intervals of `params`, columns ci_lower and ci_upper."""
-        half = normal_halfwidth(level) * self.bse
+    def conf_int(self, *, level: float = 0.95, reference: Reference = "normal") -> pd.DataFrame:
+        """Wald confidence intervals of `params`, columns ci_lower and ci_upper.
+
+        Parameters
+        ----------
+        level : float
+            Coverage.
+        reference : {"normal", "t"}
+            With "t" the quantiles are those of Student's t with the degrees of freedom of `reference_df`.
+        """
+        require_choice("reference", reference, get_args(Reference))
+        quantile = (
+            normal_halfwidth(level) if reference == "normal" else student_halfwidth(level, self.reference_df)
+        )
+        half = quantile * self.bse
         return pd.DataFrame({"ci_lower": self.params - half, "ci_upper": self.params + half})
+
+    @property
+    def reference_df(self) -> pd.Series:
+        """Degrees of freedom of t references, by where a parameter is and the k predictors of its equation.
+
+        J - k - 1 at the between level (Raudenbush & Bryk, 2002), N - J - k at the within level (Schluchter & Elashoff,
+        1990), N - k - 1 with one level; see `docs/small-samples.md`.
+        """
+        df = reference_df(self.table, self.sample.statistics)
+        return pd.Series(df, index=list(self.table.names()), name="df")
 
     # -- the sample --------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from msem.moments.covariance import smallest_eigenvalue
 Floats = NDArray[np.float64]
 
 SEVERITY = ("ok", "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged")
+REMARKS = ("few_clusters",)  # said beside a status, which they do not change
 LEVELS = {1: "within", 2: "between"}
 FLAT = 0.3  # share of the largest part in a flat direction from which a parameter is named
 MOST = 6  # parameters named
@@ -31,7 +32,8 @@ class Problem:
     Attributes
     ----------
     name : str
-        One of "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged".
+        One of "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged"; or
+        "few_clusters", a remark that leaves the status as it is.
     cause : str
         What was found, naming level and parameters.
     remedy : str
@@ -48,7 +50,7 @@ class Problem:
 
 def status_of(problems: Sequence[Problem]) -> str:
     """Name of the most serious problem, "ok" when there is none."""
-    return max((p.name for p in problems), key=SEVERITY.index, default="ok")
+    return max((p.name for p in problems if p.name not in REMARKS), key=SEVERITY.index, default="ok")
 
 
 def no_chi_square() -> Problem:

@@ -16,6 +16,7 @@ HEADINGS = {
     "est": "Estimate",
     "se": "Std.Err",
     "z": "z-value",
+    "t": "t-value",
     "pvalue": "P(>|z|)",
     "ci_lower": "ci.lower",
     "ci_upper": "ci.upper",
@@ -24,7 +25,7 @@ HEADINGS = {
     "std_all": "Std.all",
     "std_nox": "Std.nox",
 }
-TESTS = ("se", "z", "pvalue", "ci_lower", "ci_upper", "se_naive")
+TESTS = ("se", "z", "t", "df", "pvalue", "ci_lower", "ci_upper", "se_naive")
 Row = dict[str, Any]
 KEYS = ("lhs", "op", "rhs", "level", "group", "label")
 
@@ -84,6 +85,12 @@ class SummaryInputs:
         if not (self.estimates["se"] > 0).any():
             names = [name for name in names if name not in TESTS]
         return tuple(names)
+
+    @property
+    def headings(self) -> list[str]:
+        """What stands above these columns."""
+        shown = HEADINGS | ({"pvalue": "P(>|t|)"} if "t" in self.columns else {})
+        return [shown.get(name, name) for name in self.columns]
 
 
 @dataclass(frozen=True, slots=True)

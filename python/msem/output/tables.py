@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.distributions import normal_halfwidth, normal_pvalue
+from msem.distributions import normal_halfwidth, normal_pvalue, student_halfwidth, student_pvalue
 
 if TYPE_CHECKING:
     from msem.table.partable import Parameter
@@ -24,6 +24,7 @@ def estimates_frame(
     se: Array,
     *,
     ci_level: float = 0.95,
+    df: Array | None = None,
     extra: Mapping[str, Array] | None = None,
 ) -> pd.DataFrame:
     """Tabulate estimates with Wald tests and confidence intervals.
@@ -37,6 +38,8 @@ def estimates_frame(
         nan for estimates whose standard error could not be computed.
     ci_level : float
         Level of the confidence intervals.
+    df : array of shape (rows,), optional
+        Degrees of freedom of t references; default: standard normal ones.
     extra : mapping of str to array of shape (rows,), optional
         Further columns, such as `se_naive`, `std_lv` or `std_all`.
 
@@ -45,23 +48,23 @@ def estimates_frame(
     pandas.DataFrame
         Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper and the extra ones.
         z and pvalue are nan where the standard error is 0 or nan; an interval of a row that is not estimated
-        is the value itself.
+        is the value itself. With `df` there are columns t and df in the place of z.
     """
     est, se = np.asarray(est, dtype=float), np.asarray(se, dtype=float)
     z = np.full(len(est), np.nan)
     np.divide(est, se, out=z, where=se > 0)
-    half = normal_halfwidth(ci_level) * se
     names = {
         name: [getattr(row, name) for row in rows] for name in ("lhs", "op", "rhs", "level", "group", "label")
     }
-    numbers = {
-        "est": est,
-        "se": se,
-        "z": z,
-        "pvalue": normal_pvalue(z),
-        "ci_lower": est - half,
-        "ci_upper": est + half,
-    }
+    tests: dict[str, Any] = {"z": z, "pvalue": normal_pvalue(z)}
+    half = normal_halfwidth(ci_level) * se
+    if df is not None:
+        given = np.where(se == 0, np.nan, df)
+        whole = (given[se != 0] % 1 == 0).all()  # sample sizes that are not whole are those of moments
+        numbers_df = pd.array(given).astype("Int64") if whole else given
+        tests = {"t": z, "df": numbers_df, "pvalue": student_pvalue(z, df)}
+        half = np.where(se == 0, 0.0, student_halfwidth(ci_level, df) * se)
+    numbers = {"est": est, "se": se, **tests, "ci_lower": est - half, "ci_upper": est + half}
     return pd.DataFrame(names | numbers | dict(extra or {}))
 
 

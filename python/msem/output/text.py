@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from msem.output.sections import Section, number
-from msem.output.summary import HEADINGS, Block, Line, SummaryInputs, Table, blocks
+from msem.output.summary import Block, Line, SummaryInputs, Table, blocks
 
 WIDTH = 54  # of titled lists: as wide as a table of four columns
 NAME = 18
@@ -34,7 +34,7 @@ def _paragraphs(inputs: SummaryInputs) -> Iterator[str]:
         yield textwrap.fill(message, 78, initial_indent="  WARNING: ", subsequent_indent=" " * 11)
     yield from map(_list, inputs.sections)
     arranged = list(blocks(inputs))
-    headings = [HEADINGS.get(name, name) for name in inputs.columns]
+    headings = inputs.headings
     columns = _Columns(arranged, headings)
     group = ""
     for block in arranged:

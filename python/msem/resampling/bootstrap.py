@@ -20,7 +20,7 @@ from msem.resampling.jackknife import Jackknife
 from msem.resampling.progress import Progress
 from msem.resampling.replicates import ordinary_draws, parametric_draws, refit, require_likelihood
 from msem.resampling.reports import describe, require_enough, warn_of_failures
-from msem.resampling.targets import Target, target_values
+from msem.resampling.targets import Target, labelled_frame, target_values
 
 Floats = NDArray[np.float64]
 BootstrapKind = Literal["ordinary", "parametric"]
@@ -37,9 +37,8 @@ class Bootstrap:
         With it the same replicates can be drawn again, with any number of threads.
     replicates : int
         How many were drawn.
-    names : tuple of str, length k
-    point : ndarray, shape (k,)
-        The statistic in the sample.
+    target : Target
+        What is resampled, with its names and its values in the sample.
     array : ndarray, shape (R, k)
         In the replicates that could be used.
     numbers : ndarray of int, shape (R,)
@@ -56,13 +55,22 @@ class Bootstrap:
     kind: BootstrapKind
     seed: int
     replicates: int
-    names: tuple[str, ...]
-    point: Floats
+    target: Target
     array: Floats
     numbers: NDArray[np.intp]
     failures: Mapping[str, int]
     chisq: pd.Series
     make_jackknife: Callable[[], Jackknife] = field(repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the statistics, length k."""
+        return self.target.names
+
+    @property
+    def point(self) -> Floats:
+        """Their values in the sample, shape (k,)."""
+        return self.target.point
 
     @property
     def estimates(self) -> pd.DataFrame:
@@ -142,17 +150,16 @@ class Bootstrap:
         return pd.DataFrame({"ci_lower": lower, "ci_upper": upper}, index=list(self.names))
 
     def to_frame(self, *, kind: IntervalKind = "percentile", level: float = 0.95) -> pd.DataFrame:
-        """A row for each statistic: name, est, bias, se, ci_lower, ci_upper."""
+        """A row for each statistic: name, level, group, est, bias, se, ci_lower, ci_upper."""
         limits = self.conf_int(kind=kind, level=level)
         columns = {
-            "name": list(self.names),
             "est": self.point,
             "bias": self.bias.to_numpy(),
             "se": self.bse.to_numpy(),
             "ci_lower": limits["ci_lower"].to_numpy(),
             "ci_upper": limits["ci_upper"].to_numpy(),
         }
-        return pd.DataFrame(columns)
+        return labelled_frame(self.target, columns)
 
     def summary(self, *, kind: IntervalKind = "percentile", level: float = 0.95) -> str:
         """Text: how the replicates were made, and the table of `to_frame`."""
@@ -163,7 +170,7 @@ class Bootstrap:
             *([f"Failed: {failed}"] if failed else []),
             f"Intervals: {kind}, level {level:g}",
             "",
-            frame.to_string(index=False, float_format=lambda x: f"{x:.3f}"),
+            frame.dropna(axis="columns", how="all").to_string(index=False, float_format=lambda x: f"{x:.3f}"),
         ]
         return "\n".join(lines)
 
@@ -225,8 +232,7 @@ def bootstrap(
         kind,
         seed,
         replicates,
-        target.names,
-        target.point,
+        target,
         found.values,
         found.numbers,
         found.failed,

@@ -16,7 +16,7 @@ from msem.resampling.intervals import acceleration
 from msem.resampling.progress import Progress
 from msem.resampling.replicates import cluster_counts, leave_one_out, refit, require_likelihood
 from msem.resampling.reports import require_enough, warn_of_failures
-from msem.resampling.targets import Target, target_values
+from msem.resampling.targets import Target, labelled_frame, target_values
 
 Floats = NDArray[np.float64]
 
@@ -27,9 +27,8 @@ class Jackknife:
 
     Attributes
     ----------
-    names : tuple of str, length k
-    point : ndarray, shape (k,)
-        The statistic in the whole sample.
+    target : Target
+        What is resampled, with its names and its values in the whole sample.
     array : ndarray, shape (n, k)
         Leave-one-out values of the refits that converged.
     group : ndarray of int, shape (n,)
@@ -42,13 +41,22 @@ class Jackknife:
         Refits that failed, by reason.
     """
 
-    names: tuple[str, ...]
-    point: Floats
+    target: Target
     array: Floats
     group: NDArray[np.intp]
     cluster: pd.Index
     counts: tuple[int, ...]
     failures: Mapping[str, int]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the statistics, length k."""
+        return self.target.names
+
+    @property
+    def point(self) -> Floats:
+        """Their values in the sample, shape (k,)."""
+        return self.target.point
 
     @property
     def estimates(self) -> pd.DataFrame:
@@ -95,15 +103,14 @@ class Jackknife:
         return acceleration([(count - 1) * (part.mean(axis=0) - part) for count, part in self._parts])
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each statistic: name, est, bias, se, acceleration."""
+        """A row for each statistic: name, level, group, est, bias, se, acceleration."""
         columns = {
-            "name": list(self.names),
             "est": self.point,
             "bias": self.bias.to_numpy(),
             "se": self.bse.to_numpy(),
             "acceleration": self.acceleration,
         }
-        return pd.DataFrame(columns)
+        return labelled_frame(self.target, columns)
 
     def __repr__(self) -> str:
         return f"<msem.Jackknife: {len(self.array)} of {sum(self.counts)} refits of {len(self.names)} statistics>"
@@ -140,7 +147,7 @@ def jackknife(
         require_enough(int((group == g).sum()), found.failed)
     warn_of_failures("jackknife", total, found.failed)
     ids = _identifiers(sample, counts)[found.numbers]
-    return Jackknife(target.names, target.point, found.values, group, ids, tuple(counts), found.failed)
+    return Jackknife(target, found.values, group, ids, tuple(counts), found.failed)
 
 
 def _identifiers(sample: Sample, counts: list[int]) -> pd.Index:

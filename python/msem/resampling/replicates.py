@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-import os
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -34,7 +31,6 @@ FAILURES = {
     4: "likelihood unbounded",
 }
 CHUNK_SECONDS = 0.2
-MAX_SEED = 2**64
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,32 +62,6 @@ class Replicates:
         """How many refits failed, by reason; all reasons are listed."""
         counts = Counter(self.outcome.tolist())
         return {reason: counts[code] for code, reason in FAILURES.items()}
-
-
-def require_count(replicates: Any) -> int:
-    """Refuse a number of replicates from which no spread can be computed."""
-    if isinstance(replicates, bool) or not hasattr(replicates, "__index__") or operator.index(replicates) < 2:
-        raise ValueError(f"replicates must be a whole number of at least 2, not {replicates!r}")
-    return operator.index(replicates)
-
-
-def require_seed(seed: Any) -> int:
-    """A seed as an integer below 2**64; a random one for None."""
-    if seed is None:
-        return secrets.randbits(63)
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= operator.index(seed) < MAX_SEED:
-        raise ValueError(f"seed must be a whole number from 0 to 2**64 - 1, or None, not {seed!r}")
-    return operator.index(seed)
-
-
-def require_threads(threads: Any) -> int:
-    """A number of threads; by default one for each processor this process may use."""
-    if threads is None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
-    if isinstance(threads, bool) or not hasattr(threads, "__index__") or operator.index(threads) < 1:
-        raise ValueError(f"threads must be a positive whole number, not {threads!r}")
-    return operator.index(threads)
 
 
 def _cluster_tuples(sample: Sample) -> list[tuple[Floats, Floats, Floats]]:

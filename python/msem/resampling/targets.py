@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.samples import Sample
 from msem.resampling.progress import Progress
 from msem.resampling.replicates import Replicates, replicate_estimate
-from msem.table.lookup import find_parameter
+from msem.table.lookup import find_parameter, parameter_places
 from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
@@ -34,6 +34,8 @@ class Target:
     names : tuple of str
     point : ndarray, shape (k,)
         Their values in the whole sample.
+    places : tuple of (level, group)
+        Of parameters; None for what belongs to no level or no single one.
     of_thetas : callable or None
         From estimates, shape (R, npar), to values, shape (R, k).
     of_fit : callable or None
@@ -42,6 +44,7 @@ class Target:
 
     names: tuple[str, ...]
     point: Floats
+    places: tuple[tuple[int | None, int | None], ...]
     of_thetas: Callable[[Floats], Floats] | None = None
     of_fit: OfFit | None = None
 
@@ -57,7 +60,13 @@ def parameter_target(estimate: Estimate, names: Sequence[str] | None = None) -> 
     table: ParameterTable = estimate.table
     every = table.names()
     chosen = list(range(len(every))) if names is None else [find_parameter(table, name) for name in names]
-    return Target(tuple(every[k] for k in chosen), estimate.theta[chosen], lambda thetas: thetas[:, chosen])
+    places = parameter_places(table)
+    return Target(
+        tuple(every[k] for k in chosen),
+        estimate.theta[chosen],
+        tuple(places[k] for k in chosen),
+        lambda thetas: thetas[:, chosen],
+    )
 
 
 def function_target(function: OfFit, estimate: Estimate, sample: Sample) -> Target:
@@ -77,7 +86,7 @@ def function_target(function: OfFit, estimate: Estimate, sample: Sample) -> Targ
         )
     else:
         names = (label,) if point.size == 1 else tuple(f"{label}[{k}]" for k in range(point.size))
-    return Target(names, point, None, function)
+    return Target(names, point, ((None, None),) * len(names), None, function)
 
 
 def _numbers(value: Any) -> Floats:
@@ -92,6 +101,17 @@ def _numbers(value: Any) -> Floats:
             f"a statistic must return a number, a Series or an array of one dimension, not shape {array.shape}"
         )
     return array
+
+
+def labelled_frame(target: Target, columns: Mapping[str, Floats]) -> pd.DataFrame:
+    """A row for each statistic: name, level and group where it is a parameter, and the columns given."""
+    level, group = zip(*target.places, strict=True)
+    labels = {
+        "name": list(target.names),
+        "level": pd.array(list(level), dtype="Int64"),
+        "group": pd.array(list(group), dtype="Int64"),
+    }
+    return pd.DataFrame(labels | dict(columns))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,62 @@
+"""Profile likelihood of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msem.errors import DataError, UnsupportedError
+from msem.fits.solution import Solution
+from msem.resampling.checks import require_whole
+from msem.resampling.profile import Profile, profile
+from msem.table.lookup import find_parameter
+
+
+class Profiled(Solution):
+    """Likelihood-ratio intervals of a fit."""
+
+    def profile(
+        self, names: str | Sequence[str] | None = None, *, level: float = 0.95, points: int = 21
+    ) -> Profile:
+        """Profile the likelihood of parameters, and the intervals that it gives.
+
+        The interval holds the values at which -2 log L, minimised over all other parameters, is above its minimum by no
+        more than the chi-square quantile with one degree of freedom. It needs no standard error, respects bounds and
+        need not be symmetric (Venzon & Moolgavkar, 1988; Neale & Miller, 1997).
+
+        Parameters
+        ----------
+        names : str or sequence of str, optional
+            Names of `params`, labels, or formulas such as ``"fb =~ y2"``. Default: all parameters.
+        level : float
+            Coverage.
+        points : int
+            Of each curve in `Profile.frame`.
+
+        Returns
+        -------
+        Profile
+
+        Raises
+        ------
+        ModelError
+            If a name is not that of one estimated parameter.
+        DataError
+            If the fit has not converged.
+        UnsupportedError
+            If the fit is not by maximum likelihood.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the likelihood is higher elsewhere than at the estimates.
+        """
+        if self.objective.loss is not None:
+            raise UnsupportedError('least squares have no likelihood to profile: fit with estimator="ML"')
+        if not self.converged:
+            raise DataError("the fit has not converged: there is no maximum to profile from")
+        require_whole("points", points, 2)
+        chosen = [names] if isinstance(names, str) else names
+        indices = (
+            range(self.npar) if chosen is None else [find_parameter(self.table, name) for name in chosen]
+        )
+        return profile(self.estimate, list(indices), level, points)

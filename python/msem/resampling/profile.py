@@ -1,0 +1,287 @@
+"""Profile likelihood: the likelihood of one parameter, maximised over all others."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.distributions import normal_halfwidth
+from msem.errors import ConvergenceWarning
+from msem.estimation.estimate import Estimate
+from msem.estimation.optimize import STOPS, bounds
+from msem.table.lookup import parameter_places
+
+Floats = NDArray[np.float64]
+End = Literal["", "bound", "flat", "no solution"]
+
+MAX_STEPS = 60
+FAR = 1e5  # Wald half-widths from the estimate beyond which the likelihood counts as flat
+CLOSE = 1e-7  # precision of a limit, in Wald half-widths
+HIGHER = 1e-4  # -2 log L below that of the estimates by more shows that they are no maximum
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One end of an interval.
+
+    Attributes
+    ----------
+    value : float
+    end : {"", "bound", "flat", "no solution"}
+        Why it is not where the likelihood falls to the level of the interval: the parameter's bound lies before that;
+        the likelihood never falls so far, and the limit is infinite; or the model has no maximum with the parameter
+        held further out, and the limit is nan.
+    """
+
+    value: float
+    end: End = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ProfileCurve:
+    """Profile of one parameter.
+
+    Attributes
+    ----------
+    name : str
+    est : float
+    lower, upper : Limit
+    level, group : int or None
+        Where the parameter is; None for one that several levels or groups share.
+    at, deviance : ndarray, shape (points,)
+        Values of the parameter, and how far -2 log L is above its minimum there; nan where no maximum was found.
+    """
+
+    name: str
+    est: float
+    lower: Limit
+    upper: Limit
+    level: int | None
+    group: int | None
+    at: Floats
+    deviance: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Profiles of the likelihood, with the intervals they give; immutable.
+
+    Attributes
+    ----------
+    level : float
+        Coverage of the intervals.
+    curves : tuple of ProfileCurve
+    """
+
+    level: float
+    curves: tuple[ProfileCurve, ...]
+
+    def conf_int(self) -> pd.DataFrame:
+        """Likelihood-ratio intervals: columns ci_lower, ci_upper, and why a limit is not a regular one."""
+        return self.to_frame().set_index("name").drop(columns=["level", "group", "est"]).rename_axis(None)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each parameter: name, level, group, est, ci_lower, ci_upper, lower_end, upper_end.
+
+        The last two are "" for a regular limit, else "bound", "flat" or "no solution"; see `Limit`.
+        """
+        return pd.DataFrame(
+            {
+                "name": [c.name for c in self.curves],
+                "level": pd.array([c.level for c in self.curves], dtype="Int64"),
+                "group": pd.array([c.group for c in self.curves], dtype="Int64"),
+                "est": [c.est for c in self.curves],
+                "ci_lower": [c.lower.value for c in self.curves],
+                "ci_upper": [c.upper.value for c in self.curves],
+                "lower_end": [c.lower.end for c in self.curves],
+                "upper_end": [c.upper.end for c in self.curves],
+            }
+        )
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The curves: name, value, deviance, and its square root with the sign of value - estimate (`root`).
+
+        `root` is a straight line where Wald intervals are right.
+        """
+        parts = [
+            pd.DataFrame(
+                {
+                    "name": c.name,
+                    "value": c.at,
+                    "deviance": c.deviance,
+                    "root": np.sign(c.at - c.est) * np.sqrt(c.deviance),
+                }
+            )
+            for c in self.curves
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    def __repr__(self) -> str:
+        return f"<msem.Profile: {', '.join(c.name for c in self.curves)}>"
+
+
+class NoSolutionError(ArithmeticError):
+    """The model has no maximum with the parameter held there."""
+
+
+class _Profiler:
+    """Refits with one parameter held, each from the nearest that is known."""
+
+    def __init__(self, estimate: Estimate, index: int) -> None:
+        self.core = estimate.objective.core
+        self.index = index
+        self.lower, self.upper = bounds(estimate.objective)
+        self.best = estimate.optimum.value
+        self.est = float(estimate.theta[index])
+        self.known = [(self.est, 0.0, estimate.theta)]
+        self.slope, self.se = self._direction(estimate)
+        self.lowest = 0.0
+
+    def _direction(self, estimate: Estimate) -> tuple[Floats, float]:
+        """How the others follow the parameter near the estimates, and a standard error."""
+        theta, t = estimate.theta, estimate.tangent
+        information = t.T @ self.core.expected_information(theta) @ t
+        inverse, pivot = _core.scaled_inverse(information)
+        column = np.zeros(len(theta))
+        if pivot > 0:
+            column = t @ inverse @ t[self.index]
+        variance = column[self.index]
+        column[self.index] = 0.0
+        if variance > 0:
+            return column / variance, math.sqrt(variance)
+        return column, max(abs(self.est), 1e-3)
+
+    def root(self, value: float) -> float:
+        """Square root of the deviance with the parameter held at a value.
+
+        Raises
+        ------
+        NoSolutionError
+        """
+        return math.sqrt(max(self.deviance(value), 0.0))
+
+    def deviance(self, value: float) -> float:
+        near, known, theta = min(self.known, key=lambda point: abs(point[0] - value))
+        if near == value:
+            return known
+        for start in (theta + (value - near) * self.slope, theta):
+            start = np.array(start)
+            start[self.index] = value
+            lower, upper = self.lower.copy(), self.upper.copy()
+            lower[self.index] = upper[self.index] = value
+            found = _core.minimize(self.core, start, lower, upper)
+            if STOPS[found["stop"]] == "converged":
+                deviance = found["value"] - self.best
+                self.known.append((value, deviance, found["theta"]))
+                self.lowest = min(self.lowest, deviance)
+                return deviance
+        raise NoSolutionError
+
+    def limit(self, sign: int, z: float) -> Limit:
+        """Where the root of the deviance is z, on the side of the sign."""
+        bound = float((self.lower if sign < 0 else self.upper)[self.index])
+        width = z * self.se
+        inside, beyond = self.est, math.nan  # the latter has no solution
+        value = self.est + sign * width
+        for _ in range(MAX_STEPS):
+            value = min(value, bound) if sign > 0 else max(value, bound)
+            if value == inside:
+                return Limit(bound, "bound")
+            try:
+                root = self.root(value)
+            except NoSolutionError:
+                beyond = value
+            else:
+                if root >= z:
+                    return self.between(inside, value, z, CLOSE * width)
+                inside = value
+            if not math.isnan(beyond):
+                if abs(beyond - inside) < CLOSE * width:
+                    return Limit(math.nan, "no solution")
+                value = 0.5 * (inside + beyond)
+            elif inside == bound:
+                return Limit(bound, "bound")
+            elif abs(inside - self.est) > FAR * width:
+                return Limit(sign * math.inf, "flat")
+            else:
+                factor = min(max(1.05 * z / root, 1.1), 4.0) if root > 0 else 4.0
+                value = self.est + (inside - self.est) * factor
+        return Limit(math.nan, "no solution")
+
+    def between(self, inside: float, outside: float, z: float, precision: float) -> Limit:
+        from scipy.optimize import brentq
+
+        try:
+            return Limit(
+                float(brentq(lambda x: self.root(x) - z, inside, outside, xtol=precision, rtol=1e-12))
+            )
+        except NoSolutionError:
+            return Limit(math.nan, "no solution")
+
+    def at(self, value: float) -> float:
+        """Deviance, or nan without a solution."""
+        try:
+            return max(self.deviance(value), 0.0)
+        except NoSolutionError:
+            return math.nan
+
+
+def profile_curve(estimate: Estimate, index: int, level: float, points: int) -> ProfileCurve:
+    """Profile one parameter.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    index : int
+        Position of the parameter in theta, from 0.
+    level : float
+        Coverage of the interval.
+    points : int
+        Of the curve, from the lower limit to the upper one; three standard errors where there is none.
+
+    Returns
+    -------
+    ProfileCurve
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the likelihood is higher elsewhere than at the estimates.
+    """
+    z = normal_halfwidth(level)
+    profiler = _Profiler(estimate, index)
+    name = estimate.table.names()[index]
+    lower, upper = profiler.limit(-1, z), profiler.limit(1, z)
+    reach = 3 * profiler.se
+    first = lower.value if math.isfinite(lower.value) else profiler.est - reach
+    last = upper.value if math.isfinite(upper.value) else profiler.est + reach
+    values = np.linspace(first, last, points)
+    # outwards from the estimate, so that each refit starts next to one that is known
+    order = np.argsort(np.abs(values - profiler.est), kind="stable")
+    deviance = np.empty(points)
+    for k in order:
+        deviance[k] = profiler.at(float(values[k]))
+    if profiler.lowest < -HIGHER:
+        warnings.warn(
+            f"the profile of {name} found a likelihood higher by {-0.5 * profiler.lowest:.3g} than that of the fit, "
+            "which is a local maximum: give other start() values",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    where = parameter_places(estimate.table)[index]
+    return ProfileCurve(name, profiler.est, lower, upper, *where, values, deviance)
+
+
+def profile(estimate: Estimate, indices: Sequence[int], level: float, points: int) -> Profile:
+    """Profiles of several parameters; see `profile_curve`."""
+    return Profile(level, tuple(profile_curve(estimate, k, level, points) for k in indices))
