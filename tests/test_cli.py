@@ -152,3 +152,15 @@ def test_python_dash_m_tells_the_version() -> None:
         env=os.environ | {"PYTHONPATH": str(package)},
     )
     assert told.stdout.strip() == f"msem {msem.__version__}"
+
+
+def test_groups_reach_the_fit(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "groups.csv"
+    data = msem.load_demo()
+    data.assign(g=data["cluster"] // 2 % 2).to_csv(path, index=False)
+    arguments = [str(model), str(path), "--cluster", "cluster", "--group", "g"]
+    assert main(["fit", *arguments, "--group-equal", "loadings", "intercepts"]) == 0
+    shown = capsys.readouterr().out
+    assert "Group 2 [1]:" in shown
+    # 15 in each group, less 4 loadings and 3 intercepts, and a latent mean
+    assert re.search(r"Number of model parameters +24\n", shown)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from msem.distributions import normal_pvalue
 from msem.inference.delta import MonteCarlo, delta_method, jacobian, monte_carlo
 
 Floats = NDArray[np.float64]
@@ -44,8 +45,15 @@ def test_parameters_without_standard_errors_matter_where_they_enter_only() -> No
     found = delta_method(quantity, THETA, vcov)
     np.testing.assert_allclose(found.se[:2], delta_method(quantity, THETA, VCOV).se[:2])
     assert np.isnan(found.se).tolist() == [False, False, True, False]
-    lower, upper = monte_carlo(quantity, THETA, vcov, 0.95, MonteCarlo(200))
-    assert np.isnan(lower).tolist() == np.isnan(upper).tolist() == [False, False, True, False]
+    drawn = monte_carlo(quantity, THETA, vcov, 0.95, MonteCarlo(200))
+    assert np.isnan(drawn.lower).tolist() == np.isnan(drawn.se).tolist() == [False, False, True, False]
+    assert drawn.se[3] == 0
+    assert np.isnan(drawn.pvalue[3])
+
+
+def test_undefined_quantity_has_no_standard_error() -> None:
+    found = delta_method(lambda t: np.where(t.real > 0, t, np.nan), THETA, VCOV)
+    assert np.isnan(found.se).tolist() == [False, False, True]
 
 
 def test_logit_interval_outside_of_zero_and_one_is_nan() -> None:
@@ -57,7 +65,9 @@ def test_logit_interval_outside_of_zero_and_one_is_nan() -> None:
 def test_monte_carlo_of_a_linear_function_is_the_wald_interval() -> None:
     theirs = delta_method(lambda t: t, THETA, VCOV).interval(0.9)
     ours = monte_carlo(lambda t: t, THETA, VCOV, 0.9, MonteCarlo(200_000))
-    np.testing.assert_allclose(ours, theirs, atol=0.01)
+    np.testing.assert_allclose((ours.lower, ours.upper), theirs, atol=0.01)
+    np.testing.assert_allclose(ours.se, np.sqrt(np.diag(VCOV)), rtol=0.01)
+    np.testing.assert_allclose(ours.pvalue, normal_pvalue(THETA / np.sqrt(np.diag(VCOV))), atol=0.005)
 
 
 def test_monte_carlo_follows_the_skewed_distribution_of_a_product() -> None:
@@ -66,12 +76,12 @@ def test_monte_carlo_follows_the_skewed_distribution_of_a_product() -> None:
         lambda t: t.prod(axis=-1, keepdims=True), theta, vcov, 0.9, MonteCarlo(200_000, seed=4)
     )
     draws = np.random.default_rng(99).normal(1, 0.5, (400_000, 2)).prod(axis=1)
-    np.testing.assert_allclose(np.ravel(ours), np.quantile(draws, [0.05, 0.95]), atol=0.02)
+    np.testing.assert_allclose(np.ravel(ours[2:]), np.quantile(draws, [0.05, 0.95]), atol=0.02)
 
 
 def test_seeds() -> None:
     def ends(seed: int) -> Floats:
-        return np.array(monte_carlo(quantity, THETA, VCOV, 0.95, MonteCarlo(500, seed)))
+        return np.array(monte_carlo(quantity, THETA, VCOV, 0.95, MonteCarlo(500, seed))[2:])
 
     np.testing.assert_array_equal(ends(1), ends(1))
     assert np.all(ends(1)[:, :3] != ends(2)[:, :3])
@@ -87,7 +97,7 @@ def test_draws_do_not_depend_on_units() -> None:
 def test_singular_covariance_keeps_its_constraint() -> None:
     vcov = np.array([[1.0, 1.0], [1.0, 1.0]])
     ends = monte_carlo(lambda t: t[..., :1] - t[..., 1:], np.zeros(2), vcov, 0.95, MonteCarlo(500))
-    np.testing.assert_allclose(ends, 0, atol=1e-7)
+    np.testing.assert_allclose(ends[2:], 0, atol=1e-7)
 
 
 def test_quantity_that_is_often_undefined_has_no_interval() -> None:
@@ -95,7 +105,7 @@ def test_quantity_that_is_often_undefined_has_no_interval() -> None:
         return np.sqrt(np.where(theta.real > 0, theta, np.nan))
 
     ends = monte_carlo(root, np.array([1.0, 5.0]), np.eye(2), 0.95, MonteCarlo(1000))
-    assert np.isnan(np.array(ends)).tolist() == [[True, False]] * 2
+    assert np.isnan(np.array(ends)).tolist() == [[True, False]] * 4
 
 
 def test_too_few_draws() -> None:

@@ -233,7 +233,7 @@ def test_specific_effects_sum_to_the_total_indirect_effect() -> None:
 
 def test_monte_carlo_intervals() -> None:
     wald = rows(mediation().effects())
-    drawn = rows(mediation().effects(interval="monte_carlo", ndraws=50_000, seed=2))
+    drawn = rows(mediation().effects(method="monte_carlo", draws=50_000, seed=2))
     key = (2, "x", "m", "y", "indirect")
     b, v = mediation().params[["ab", "bb"]], mediation().cov_params().loc[["ab", "bb"], ["ab", "bb"]]
     product = np.random.default_rng(8).multivariate_normal(b, v, 200_000).prod(axis=1)
@@ -242,10 +242,13 @@ def test_monte_carlo_intervals() -> None:
         np.quantile(product, [0.025, 0.975]),
         atol=0.01,
     )
-    pd.testing.assert_frame_equal(wald[["est", "se", "z", "pvalue"]], drawn[["est", "se", "z", "pvalue"]])
-    again = mediation().contextual_effects(interval="monte_carlo", ndraws=500, seed=2)
+    np.testing.assert_allclose(drawn.loc[key, "se"], product.std(), rtol=0.02)
+    pd.testing.assert_series_equal(wald["est"], drawn["est"])
+    assert drawn["z"].isna().all()
+    assert ((drawn["pvalue"] < 0.05) == ((drawn["ci_lower"] > 0) | (drawn["ci_upper"] < 0))).all()
+    again = mediation().contextual_effects(method="monte_carlo", draws=500, seed=2)
     pd.testing.assert_frame_equal(
-        again, mediation().contextual_effects(interval="monte_carlo", ndraws=500, seed=2)
+        again, mediation().contextual_effects(method="monte_carlo", draws=500, seed=2)
     )
 
 
@@ -320,7 +323,7 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="standardized must be one of"):
         mediation().effects(standardized="all")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 100"):
-        mediation().effects(interval="monte_carlo", ndraws=5)
+        mediation().effects(method="monte_carlo", draws=5)
 
 
 def test_without_standard_errors() -> None:

@@ -25,7 +25,7 @@ PACKAGES = {
     ),
     "sample": ("screening", "frames", "grouping", "sufficient", "statistics", "demo"),
     "moments": (
-        *("arrays", "gamma", "covariance", "checks", "levelmoments"),
+        *("arrays", "gamma", "covariance", "checks", "intraclass", "levelmoments"),
         *("robust", "saturated", "single"),
     ),
     "estimation": (
@@ -37,8 +37,8 @@ PACKAGES = {
         *("fitmeasures", "residuals", "ram", "delta", "standardized"),
         *("unrestricted", "icc", "composites", "reliability", "paths", "effects"),
         *("candidates", "added", "releases", "scoretests", "modification"),
-        *("wald", "nested", "differences"),
-        *("momentvector", "momentresiduals", "momenterrors", "residualrms"),
+        *("wald", "comparable", "nested", "differences"),
+        *("momentvector", "momentresiduals", "momenterrors", "residualrms", "levelmeasures"),
         "projected",
     ),
     "resampling": (
@@ -49,8 +49,9 @@ PACKAGES = {
     "output": ("tables", "sections", "summary", "text", "html"),
     "fits": (
         *("options", "measures", "solution", "reporting", "scoretables", "testing"),
-        *("resampled", "profiled", "residualtables", "quantities", "prediction", "fit", "levelfit"),
-        *("segregated", "sources", "simultaneous", "levelwise", "compare"),
+        *("resampled", "profiled", "levelspecific", "residualtables", "quantities", "prediction"),
+        *("fit", "levelfit", "segregated", "sources", "simultaneous", "levelwise"),
+        *("compare", "model_comparison"),
     ),
 }
 BUILDS = ("_core_baseline", "_core_avx2")  # of the extension module

@@ -16,6 +16,7 @@ from msem.fits.compare import compare
 from msem.fits.fit import Fit
 from msem.fits.levelfit import SegregatedFit
 from msem.fits.levelwise import saturated, segregated
+from msem.fits.model_comparison import compare_models
 from msem.fits.simultaneous import cfa, growth, sem
 from msem.moments.levelmoments import LevelMoments
 from msem.sample.demo import load_demo
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "cfa",
     "compare",
+    "compare_models",
     "growth",
     "load_demo",
     "saturated",

@@ -75,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("model", type=Path, help="text file with the model")
     fit.add_argument("data", type=Path, help="CSV (.csv, also compressed) or Parquet file")
     fit.add_argument("--cluster", help="column with the cluster ids, for two-level models")
+    fit.add_argument("--group", help="column with the groups")
+    fit.add_argument("--group-equal", nargs="+", default=(), metavar="KIND", help="loadings, intercepts, ...")
     fit.add_argument("--out", type=Path, help="write the table of estimates to this CSV file")
     fit.add_argument("--standardized", action="store_true", help="add standardized estimates")
     fit.add_argument("--random-x", action="store_true", help="estimate the moments of covariates too")
@@ -89,6 +91,8 @@ def run_fit(arguments: argparse.Namespace) -> int:
         read_model(arguments.model),
         read_data(arguments.data),
         cluster=arguments.cluster,
+        group=arguments.group,
+        group_equal=arguments.group_equal,
         fixed_x=not arguments.random_x,
         std_lv=arguments.std_lv,
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.fits.levelspecific import LevelSpecificMeasures
 from msem.fits.measures import least_squares_measures, measure_inputs
 from msem.fits.options import Reference, require_choice
 from msem.fits.prediction import Prediction
@@ -40,7 +41,16 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Testing, Resampled, Profiled, ResidualTables, Quantities, Prediction, Solution):
+class Fit(
+    Testing,
+    Resampled,
+    Profiled,
+    LevelSpecificMeasures,
+    ResidualTables,
+    Quantities,
+    Prediction,
+    Solution,
+):
     """Estimates of a structural equation model with its tests and tables; immutable.
 
     Made by `msem.sem`, `msem.cfa` and `msem.growth`. For the solution itself see `Solution`.
@@ -59,9 +69,26 @@ class Fit(Testing, Resampled, Profiled, ResidualTables, Quantities, Prediction, 
             return least_squares_measures(self.estimate, self.sample, self.discrepancy)
         return fit_measures(measure_inputs(self.estimate, self.sample, self.baseline))
 
-    def fit_measures(self) -> pd.Series:
-        """Fit measures under lavaan's names, dots replaced by underscores."""
-        return self._measures.copy()
+    def fit_measures(self, *, level: int | str | None = None) -> pd.Series:
+        """Fit measures under lavaan's names, dots replaced by underscores.
+
+        Parameters
+        ----------
+        level : {None, 1, 2, "within", "between"}
+            None: of the whole model. Otherwise of one level, the other saturated (Ryu & West, 2009), held against
+            independence at that level; `srmr` is that of the level. RMSEA has the number of clusters as sample size at
+            the between level, the number of units at the within level.
+
+        Returns
+        -------
+        Series
+
+        Raises
+        ------
+        UnsupportedError
+            If parameters or constraints tie the levels together: the fit of one of them is then not defined.
+        """
+        return self._measures.copy() if level is None else self._level_measures(level)
 
     def tests(self) -> pd.DataFrame:
         """Tests of the model against the saturated one: statistic, df, pvalue, scaling."""
@@ -149,7 +176,10 @@ class Fit(Testing, Resampled, Profiled, ResidualTables, Quantities, Prediction, 
             title=title(self.converged, len(self.estimate.optimum.diary)),
             messages=messages(self.problems, self.options),
             header=header(self.options, self.npar, groups),
-            fit=with_group_tests(fit_sections(self._measures, full=full), groups),
+            fit=(
+                *with_group_tests(fit_sections(self._measures, full=full), groups),
+                *(self._level_sections() if full else ()),
+            ),
             method=method_rows(self.options),
             levels=LEVEL_NAMES if two_level else {},
             groups=dict(enumerate(self.group_labels, 1)),

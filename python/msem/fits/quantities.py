@@ -147,8 +147,8 @@ class Quantities(Solution):
         pairs: Mapping[str, str] | None = None,
         weights: Mapping[str, float] | None = None,
         level: float = 0.95,
-        interval: Interval = "delta",
-        ndraws: int = 20_000,
+        method: Interval = "delta",
+        draws: int = 20_000,
         seed: int = 1,
     ) -> pd.DataFrame:
         """Reliability of sum scores by level.
@@ -164,10 +164,11 @@ class Quantities(Solution):
             Weights of items in the sums, 1 by default: -1 for a reversed item.
         level : float
             Coverage of the intervals.
-        interval : {"delta", "monte_carlo"}
-            Wald intervals of the logit, or percentiles of draws from the sampling distribution of the estimates.
-        ndraws, seed : int
-            Of Monte Carlo intervals.
+        method : {"delta", "monte_carlo"}
+            Wald intervals of the logit, or percentiles of draws from the sampling distribution of the estimates; se
+            is then the standard deviation of the draws.
+        draws, seed : int
+            Of Monte Carlo intervals. The same seed gives the same table.
 
         Returns
         -------
@@ -188,7 +189,7 @@ class Quantities(Solution):
         ModelError
             If a factor has no such score; the message says why.
         """
-        require_choice("interval", interval, get_args(Interval))
+        require_choice("method", method, get_args(Interval))
         found = composites(self.table, factors, weights or {})
         samples = enumerate(self.sample.groups, 1)
         sizes = {
@@ -202,7 +203,7 @@ class Quantities(Solution):
             self._vcov,
             {group: self._unrestricted(group) for group in sizes},
             level=level,
-            how=MonteCarlo(ndraws, seed) if interval == "monte_carlo" else None,
+            how=MonteCarlo(draws, seed) if method == "monte_carlo" else None,
         )
 
     def effects(
@@ -214,8 +215,8 @@ class Quantities(Solution):
         standardized: Kind | None = None,
         total: bool = False,
         level: float = 0.95,
-        interval: Interval = "delta",
-        ndraws: int = 20_000,
+        method: Interval = "delta",
+        draws: int = 20_000,
         seed: int = 1,
     ) -> pd.DataFrame:
         """Direct, indirect and total effects at each level.
@@ -232,10 +233,11 @@ class Quantities(Solution):
             Standardize by total variances.
         level : float
             Coverage of the intervals.
-        interval : {"delta", "monte_carlo"}
-            Wald intervals, or percentiles of draws from the sampling distribution of the estimates.
-        ndraws, seed : int
-            Of Monte Carlo intervals.
+        method : {"delta", "monte_carlo"}
+            Wald intervals, or percentiles of draws from the sampling distribution of the estimates: se is then the
+            standard deviation of the draws, z nan, and pvalue belongs to the percentile interval.
+        draws, seed : int
+            Of Monte Carlo intervals. The same seed gives the same table.
 
         Returns
         -------
@@ -249,7 +251,7 @@ class Quantities(Solution):
         ModelError
             If no path leads from these predictors to these outcomes.
         """
-        require_choice("interval", interval, get_args(Interval))
+        require_choice("method", method, get_args(Interval))
         if standardized is not None:
             require_choice("standardized", standardized, KINDS)
         elif total:
@@ -261,7 +263,7 @@ class Quantities(Solution):
             self.estimate.theta,
             self._vcov,
             level=level,
-            how=MonteCarlo(ndraws, seed) if interval == "monte_carlo" else None,
+            how=MonteCarlo(draws, seed) if method == "monte_carlo" else None,
         )
 
     def contextual_effects(
@@ -272,8 +274,8 @@ class Quantities(Solution):
         pairs: Mapping[str, str] | None = None,
         specific: bool = True,
         level: float = 0.95,
-        interval: Interval = "delta",
-        ndraws: int = 20_000,
+        method: Interval = "delta",
+        draws: int = 20_000,
         seed: int = 1,
     ) -> pd.DataFrame:
         """Effects that both levels have: the between one less the within one.
@@ -282,7 +284,7 @@ class Quantities(Solution):
         ----------
         pairs : mapping of str to str, optional
             Between-level names of variables by their within-level names, where they differ.
-        outcome, predictor, specific, level, interval, ndraws, seed
+        outcome, predictor, specific, level, method, draws, seed
             As in `effects`.
 
         Returns
@@ -296,7 +298,7 @@ class Quantities(Solution):
         ModelError
             If no effect is at both levels.
         """
-        require_choice("interval", interval, get_args(Interval))
+        require_choice("method", method, get_args(Interval))
         found = differences(effects_of(self.table, outcome, predictor, specific=specific), pairs or {})
         return differences_frame(
             found,
@@ -304,5 +306,5 @@ class Quantities(Solution):
             self.estimate.theta,
             self._vcov,
             level=level,
-            how=MonteCarlo(ndraws, seed) if interval == "monte_carlo" else None,
+            how=MonteCarlo(draws, seed) if method == "monte_carlo" else None,
         )

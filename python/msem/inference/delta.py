@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,10 @@ NOTHING = 1e-11  # standard error relative to the estimate below which it is rou
 UNDEFINED = 0.05  # share of draws in which a quantity may be undefined
 CHUNK = 250  # draws evaluated at once
 
-__all__ = ["Derived", "MonteCarlo", "Quantity", "Scale", "delta_method", "jacobian", "monte_carlo"]
+__all__ = [
+    *("Derived", "Drawn", "MonteCarlo", "Quantity", "Scale"),
+    *("delta_method", "draw_parameters", "jacobian", "monte_carlo"),
+]
 
 
 @dataclass(frozen=True)
@@ -35,18 +38,18 @@ class MonteCarlo:
 
     Attributes
     ----------
-    ndraws : int
+    draws : int
     seed : int
         The same seed gives the same intervals.
     """
 
-    ndraws: int = 20_000
+    draws: int = 20_000
     seed: int = 1
 
     def __post_init__(self) -> None:
         """Refuse too few draws."""
-        if self.ndraws < 100 or self.ndraws != int(self.ndraws):
-            raise ValueError(f"ndraws must be a whole number of at least 100, not {self.ndraws!r}")
+        if self.draws < 100 or self.draws != int(self.draws):
+            raise ValueError(f"draws must be a whole number of at least 100, not {self.draws!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,19 @@ class Derived:
         return 1 / (1 + np.exp(half - logit)), 1 / (1 + np.exp(-half - logit))
 
 
+class Drawn(NamedTuple):
+    """Monte Carlo distribution of k quantities, each of shape (k,).
+
+    `se` is the standard deviation of the draws and `pvalue` the smallest error probability at which the percentile
+    interval leaves out 0.
+    """
+
+    se: Floats
+    pvalue: Floats
+    lower: Floats
+    upper: Floats
+
+
 def jacobian(quantity: Quantity, theta: Floats) -> Floats:
     """Derivatives of a quantity at theta, shape (k, npar)."""
     steps = theta + STEP * 1j * np.eye(len(theta))
@@ -111,15 +127,13 @@ def delta_method(quantity: Quantity, theta: Floats, vcov: Floats) -> Derived:
     slope = jacobian(quantity, theta) if len(theta) else np.zeros((len(est), 0))
     lost = ~np.isfinite(vcov.diagonal())
     covariance = slope @ np.where(lost | lost[:, None], 0.0, vcov) @ slope.T
-    unknown = _depends(slope, est, theta, lost)
+    unknown = _depends(slope, est, theta, lost) | np.isnan(est)
     covariance[unknown] = covariance[:, unknown] = np.nan
     return Derived(est, slope, covariance)
 
 
-def monte_carlo(
-    quantity: Quantity, theta: Floats, vcov: Floats, level: float, how: MonteCarlo
-) -> tuple[Floats, Floats]:
-    """Percentile interval of a quantity when theta is drawn from its normal sampling distribution.
+def monte_carlo(quantity: Quantity, theta: Floats, vcov: Floats, level: float, how: MonteCarlo) -> Drawn:
+    """Distribution of a quantity when theta is drawn from its normal sampling distribution.
 
     After MacKinnon, Lockwood & Williams (2004) and Preacher & Selig (2012).
 
@@ -128,25 +142,42 @@ def monte_carlo(
     quantity, theta, vcov
         As for `delta_method`.
     level : float
-        Coverage.
+        Coverage of the interval.
     how : MonteCarlo
 
     Returns
     -------
-    lower, upper : ndarray, shape (k,)
+    Drawn
         nan where a quantity depends on a parameter without standard error, or is undefined in more than 5% of the
         draws; draws in which it is undefined are otherwise left out.
     """
     normal_halfwidth(level)
+    thetas = draw_parameters(theta, vcov, how)
+    values = np.concatenate([quantity(thetas[k : k + CHUNK]) for k in range(0, how.draws, CHUNK)])
+    plain = delta_method(quantity, theta, vcov)
+    known = ~np.isnan(plain.se) & (np.mean(np.isnan(values), axis=0) <= UNDEFINED)
+    out = np.full((4, values.shape[1]), math.nan)
+    for k in np.flatnonzero(known):
+        valid = values[~np.isnan(values[:, k]), k]
+        out[2:, k] = np.quantile(valid, [(1 - level) / 2, (1 + level) / 2])
+        out[0, k] = 0.0 if plain.se[k] == 0 else np.std(valid, ddof=1)
+        if out[0, k] > 0:
+            tail = min(np.sum(valid <= 0), np.sum(valid >= 0))
+            out[1, k] = min(1.0, 2 * (tail + 1) / (len(valid) + 1))
+    return Drawn(*out)
+
+
+def draw_parameters(theta: Floats, vcov: Floats, how: MonteCarlo) -> Floats:
+    """Draws of theta from N(theta, vcov), shape (draws, npar); parameters without variance stay where they are."""
     lost = ~np.isfinite(vcov.diagonal())
-    draws = theta + np.random.default_rng(how.seed).normal(size=(how.ndraws, len(theta))) @ _half(vcov, lost)
-    values = np.concatenate([quantity(draws[k : k + CHUNK]) for k in range(0, how.ndraws, CHUNK)])
-    unknown = _depends(jacobian(quantity, theta), quantity(theta), theta, lost)
-    known = ~unknown & (np.mean(np.isnan(values), axis=0) <= UNDEFINED)
-    bounds = np.full((2, values.shape[1]), math.nan)
-    tail = (1 - level) / 2
-    bounds[:, known] = np.nanquantile(values[:, known], [tail, 1 - tail], axis=0)
-    return bounds[0], bounds[1]
+    deviation = np.sqrt(np.where(lost | (vcov.diagonal() <= 0), 0.0, vcov.diagonal()))
+    scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    kept = np.where(lost | lost[:, None], 0.0, vcov)
+    value, vector = np.linalg.eigh(kept * np.outer(scale, scale))
+    # The symmetric root of the correlations: draws then depend neither on units nor on the signs of eigenvectors.
+    half = (vector * np.sqrt(np.maximum(value, 0.0))) @ vector.T * deviation
+    standard = np.random.default_rng(how.seed).normal(size=(how.draws, len(theta)))
+    return np.asarray(theta + standard @ half, dtype=np.float64)
 
 
 def _depends(slope: Floats, est: Floats, theta: Floats, lost: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -155,13 +186,3 @@ def _depends(slope: Floats, est: Floats, theta: Floats, lost: NDArray[np.bool_])
     share = np.abs(slope * unit)[:, lost]
     out: NDArray[np.bool_] = np.any((share > NOTHING * np.abs(est)[:, None]) | np.isnan(share), axis=1)
     return out
-
-
-def _half(vcov: Floats, lost: NDArray[np.bool_]) -> Floats:
-    """H with H'H = vcov from the symmetric root of the correlations, so that draws do not depend on units."""
-    deviation = np.sqrt(np.where(lost | (vcov.diagonal() <= 0), 0.0, vcov.diagonal()))
-    scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
-    kept = np.where(lost | lost[:, None], 0.0, vcov)
-    value, vector = np.linalg.eigh(kept * np.outer(scale, scale))
-    half: Floats = (vector * np.sqrt(np.maximum(value, 0.0))) @ vector.T * deviation
-    return half

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from msem.distributions import normal_pvalue
 from msem.errors import ModelError
 from msem.estimation.objective import Objective
-from msem.inference.delta import MonteCarlo, Quantity, delta_method, monte_carlo
+from msem.inference.delta import Drawn, MonteCarlo, Quantity, delta_method, monte_carlo
 from msem.inference.paths import cycle_between, directed, has_cycle, reachable, simple_paths
 from msem.inference.ram import Block, Numbers, Structure, row_values, structures
 from msem.inference.standardized import Kind, implied_variances, scales
@@ -296,7 +296,10 @@ def _numbers(
 ) -> pd.DataFrame:
     found = delta_method(quantity, theta, vcov)
     z = np.full(len(found.est), np.nan)
-    np.divide(found.est, found.se, out=z, where=found.se > 0)
-    ends = found.interval(level) if how is None else monte_carlo(quantity, theta, vcov, level, how)
-    columns = (found.est, found.se, z, normal_pvalue(z), *ends)
+    if how is None:
+        np.divide(found.est, found.se, out=z, where=found.se > 0)
+        drawn = Drawn(found.se, normal_pvalue(z), *found.interval(level))
+    else:
+        drawn = monte_carlo(quantity, theta, vcov, level, how)
+    columns = (found.est, drawn.se, z, drawn.pvalue, drawn.lower, drawn.upper)
     return pd.DataFrame(dict(zip(NUMBERS, columns, strict=True)))

@@ -236,5 +236,7 @@ def _stack(wanted: Sequence[Coefficient], blocks: Callable[[Numbers], Blocks]) -
 def _evaluate(quantity: Quantity, at: Floats, vcov: Floats, level: float, how: MonteCarlo | None) -> Floats:
     """Estimate, standard error and interval, shape (k, 4)."""
     found = delta_method(quantity, at, vcov)
-    ends = found.interval(level, "logit") if how is None else monte_carlo(quantity, at, vcov, level, how)
-    return np.column_stack([found.est, found.se, *ends])
+    if how is None:
+        return np.column_stack([found.est, found.se, *found.interval(level, "logit")])
+    drawn = monte_carlo(quantity, at, vcov, level, how)
+    return np.column_stack([found.est, drawn.se, drawn.lower, drawn.upper])

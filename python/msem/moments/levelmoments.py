@@ -25,6 +25,7 @@ from msem.moments.checks import (
 )
 from msem.moments.covariance import require_covariance
 from msem.moments.gamma import moment_names, named_unvech, named_vech, saturated_information, unvech, vech
+from msem.moments.intraclass import icc_columns
 from msem.sample.screening import require_enough
 from msem.sample.statistics import expected_statistics
 from msem.sample.sufficient import SampleStatistics
@@ -209,19 +210,22 @@ class LevelMoments:
         )
         return pd.Series(values, index=self.moment_names)
 
-    def icc_table(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
-        """Intraclass correlations with delta-method standard errors: columns icc, se."""
-        names, n = self.moment_names, len(self.both)
-        gamma = self.gamma(kind).to_numpy()
-        at = {name: i for i, name in enumerate(names)}
-        icc = self.icc
-        total = np.diag(self.within_cov)[:n] + np.diag(self.between_cov)[:n]
-        se = []
-        for k, name in enumerate(self.both):
-            pair = [at[f"{name}~~{name}"], at[f"{name}~~{name}.l2"]]
-            slope = np.array([-icc.iloc[k], 1 - icc.iloc[k]]) / total[k]
-            se.append(float(np.sqrt(slope @ gamma[np.ix_(pair, pair)] @ slope)))
-        return pd.DataFrame({"icc": icc, "se": se}, index=list(self.both))
+    def icc_table(
+        self, kind: Literal["observed", "expected"] = "observed", *, level: float = 0.95
+    ) -> pd.DataFrame:
+        """Intraclass correlations with delta-method standard errors and intervals on Fisher's scale.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by variable: icc, se, ci_lower, ci_upper, design_effect, effective_nobs; see `icc_columns`.
+        """
+        n, icc, gamma = len(self.both), self.icc.to_numpy(), self.gamma(kind)
+        w, b = ([f"{name}~~{name}{suffix}" for name in self.both] for suffix in ("", ".l2"))
+        ww, bb, wb = (np.diag(gamma.loc[rows, columns]) for rows, columns in ((w, w), (b, b), (w, b)))
+        variance = icc**2 * ww + (1 - icc) ** 2 * bb - 2 * icc * (1 - icc) * wb
+        se = np.sqrt(variance) / (np.diag(self.within_cov)[:n] + np.diag(self.between_cov)[:n])
+        return icc_columns(icc, se, self._sizes, level).set_index(pd.Index(list(self.both)))
 
     def restrict(self, within: Sequence[str], between: Sequence[str]) -> LevelMoments:
         """Moments of some of the variables of each level, with their part of Gamma if it is known.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from msem.output.sections import Section, number
+from msem.output.sections import Section, Value, cells
 from msem.output.summary import Block, Line, SummaryInputs, Table, blocks
 
 STYLE = """
@@ -65,11 +65,13 @@ def _lists(inputs: SummaryInputs) -> Iterator[str]:
 def _list(section: Section) -> str:
     caption = f"<caption>{escape(section.title)}</caption>" if section.title else ""
     rows = "\n".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(number(value))}</td></tr>"
-        for name, value in section.rows
-        if name
+        f"<tr><th>{escape(name)}</th>{_cells(value)}</tr>" for name, value in section.rows if name
     )
     return f"<table>{caption}<tbody>\n{rows}\n</tbody></table>"
+
+
+def _cells(value: Value) -> str:
+    return "".join(f"<td>{escape(cell)}</td>" for cell in cells(value))
 
 
 def _blocks(inputs: SummaryInputs) -> Iterator[str]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-Value = float | int | str
+Value = float | int | str | tuple[float | int | str, ...]
 Pairs = tuple[tuple[str, Value], ...]
+
+COLUMN = 10  # width of one of several values
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,8 @@ class Section:
     ----------
     title : str
         May be empty.
-    rows : tuple of (str, float or int or str)
-        Floats are shown with three decimals.
+    rows : tuple of (str, float or int or str, or a tuple of these)
+        Floats are shown with three decimals; a tuple has a column for each element.
     """
 
     title: str
@@ -29,8 +31,15 @@ class Section:
 
 
 def number(value: Value) -> str:
-    """Format a value: floats with three decimals."""
+    """Format a value: floats with three decimals, several values in columns."""
+    if isinstance(value, tuple):
+        return "".join(f"{cell:>{COLUMN}}" for cell in cells(value))
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def cells(value: Value) -> tuple[str, ...]:
+    """A value, or each of several, as text."""
+    return tuple(map(number, value)) if isinstance(value, tuple) else (number(value),)
 
 
 def sample_section(
@@ -167,3 +176,36 @@ def _srmr(m: Mapping[str, float]) -> Pairs:
         ("SRMR (within covariance matrix)", m["srmr_within"]),
         ("SRMR (between covariance matrix)", m["srmr_between"]),
     )
+
+
+def level_section(measures: Mapping[str, pd.Series], reason: str = "") -> Section:
+    """Fit measures of each level side by side, or why there are none.
+
+    Parameters
+    ----------
+    measures : mapping from heading to Series
+        As made by `fitmeasures.fit_measures`.
+    reason : str
+        Shown in place of the measures.
+    """
+    title = "Level-specific Fit Measures (other level saturated)"
+    if reason:
+        return Section(title, ((reason, ""),))
+    level = f"{100 * next(iter(measures.values()))['rmsea_ci_level']:g}% CI of RMSEA"
+    wanted = {
+        "Test statistic": "chisq",
+        "Degrees of freedom": "df",
+        "P-value (Chi-square)": "pvalue",
+        "Comparative Fit Index (CFI)": "cfi",
+        "Tucker-Lewis Index (TLI)": "tli",
+        "RMSEA": "rmsea",
+        f"{level} - lower": "rmsea_ci_lower",
+        f"{level} - upper": "rmsea_ci_upper",
+        "SRMR": "srmr",
+    }
+    rows = [(name, tuple(_cell(one[key], key) for one in measures.values())) for name, key in wanted.items()]
+    return Section(title, (("Level", tuple(measures)), *rows))
+
+
+def _cell(value: float, name: str) -> float | int | str:
+    return "" if math.isnan(value) else round(value) if name == "df" else float(value)

@@ -72,9 +72,7 @@ def partially_saturated_table(table: ParameterTable, level: int) -> ParameterTab
     ValueError
         When the table has one level, or `level` is neither 1 nor 2.
     """
-    if table.nlevels != 2 or level not in (WITHIN, BETWEEN):
-        raise ValueError(f"level {level} of a model with {table.nlevels} level(s) cannot be kept on its own")
-
+    _require_level(table, level)
     positions: dict[int, int] = {0: 0}
 
     def rows(table: ParameterTable, here: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
@@ -83,6 +81,49 @@ def partially_saturated_table(table: ParameterTable, level: int) -> ParameterTab
         return _kept_rows(table, here, group, numbers, positions)
 
     return _derive(table, rows)
+
+
+def level_baseline_table(table: ParameterTable, level: int) -> ParameterTable:
+    """Independence at one level, the other saturated: what the fit of that level is held against.
+
+    Parameters
+    ----------
+    table : ParameterTable
+        A two-level model.
+    level : int
+        The level of the independence model, 1 or 2.
+
+    Returns
+    -------
+    ParameterTable
+        At `level` as in `baseline_table`, at the other as in `saturated_table`.
+
+    Raises
+    ------
+    ValueError
+        When the table has one level, or `level` is neither 1 nor 2.
+    """
+    _require_level(table, level)
+
+    def rows(table: ParameterTable, here: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
+        return (_baseline_rows if here == level else _saturated_rows)(table, here, group, numbers)
+
+    return _derive(table, rows)
+
+
+def shared_by_levels(table: ParameterTable) -> tuple[str, ...]:
+    """Names of parameters that are at both levels: neither can be saturated without losing them."""
+    levels: dict[int, set[int]] = {}
+    for row in table.rows:
+        if row.free:
+            levels.setdefault(row.free, set()).add(row.level)
+    names = table.names()
+    return tuple(names[free - 1] for free, found in sorted(levels.items()) if len(found) > 1)
+
+
+def _require_level(table: ParameterTable, level: int) -> None:
+    if table.nlevels != 2 or level not in (WITHIN, BETWEEN):
+        raise ValueError(f"level {level} of a model with {table.nlevels} level(s) cannot be kept on its own")
 
 
 def _derive(

@@ -1,0 +1,89 @@
+"""Fit measures of one level of a two-level fit, the other level saturated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from msem.errors import ModelError, UnsupportedError
+from msem.fits.solution import Solution
+from msem.inference.levelmeasures import LevelSpecific, fit_level_specific, level_measures
+from msem.output.sections import Section, level_section
+from msem.table.levels import BETWEEN, WITHIN
+from msem.table.special_tables import shared_by_levels
+
+LEVELS: Mapping[int | str, int] = {WITHIN: WITHIN, BETWEEN: BETWEEN, "within": WITHIN, "between": BETWEEN}
+
+
+@dataclass(frozen=True, eq=False)
+class LevelSpecificMeasures(Solution):
+    """Partially saturated fits, made when they are first asked for."""
+
+    def level_fit(self, level: int | str) -> LevelSpecific:
+        """Estimates of one level with the other saturated, and of its baseline model (Ryu & West, 2009).
+
+        Parameters
+        ----------
+        level : {1, 2, "within", "between"}
+
+        Returns
+        -------
+        LevelSpecific
+            `model` and `baseline`, both with parameter table, theta and log-likelihood.
+
+        Raises
+        ------
+        ValueError
+            If there is no such level.
+        UnsupportedError
+            If parameters or constraints tie the levels together.
+        """
+        if self.table.nlevels == 1:
+            raise ModelError("fit measures of a level need a two-level model; this one has one level")
+        if level not in LEVELS:
+            raise ValueError(f"level must be 1 or 'within', 2 or 'between', not {level!r}")
+        if self._tied:
+            raise UnsupportedError(self._tied)
+        return self._within_fit if LEVELS[level] == WITHIN else self._between_fit
+
+    def _level_measures(self, level: int | str) -> pd.Series:
+        found = self.level_fit(level)
+        return (self._within_measures if found.level == WITHIN else self._between_measures).copy()
+
+    @cached_property
+    def _tied(self) -> str:
+        """Why the fit of a level is not defined; empty if it is."""
+        shared = shared_by_levels(self.table)
+        if not shared:
+            return ""
+        return (
+            f"the levels share {', '.join(shared)}: neither level can be saturated without giving that up, so its part "
+            "of the fit is not defined; look at fit_measures() of the whole model, or free the levels"
+        )
+
+    @cached_property
+    def _within_fit(self) -> LevelSpecific:
+        return fit_level_specific(self.estimate, self.sample, WITHIN)
+
+    @cached_property
+    def _between_fit(self) -> LevelSpecific:
+        return fit_level_specific(self.estimate, self.sample, BETWEEN)
+
+    @cached_property
+    def _within_measures(self) -> pd.Series:
+        return level_measures(self._within_fit, self.sample)
+
+    @cached_property
+    def _between_measures(self) -> pd.Series:
+        return level_measures(self._between_fit, self.sample)
+
+    def _level_sections(self) -> tuple[Section, ...]:
+        """The section of the summary; none for a single-level model, or when the saturated model has no maximum."""
+        if self.table.nlevels == 1 or not self.sample.converged:
+            return ()
+        if self._tied:
+            return (level_section({}, f"Not defined: {self._tied.partition(':')[0]}"),)
+        return (level_section({"Within": self._within_measures, "Between": self._between_measures}),)

@@ -1,0 +1,168 @@
+"""Likelihood-ratio tests of nested models."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from msem.errors import ModelError, UnsupportedError
+from msem.fits.fit import Fit
+from msem.fits.options import require_choice
+from msem.inference.comparable import require_comparable
+from msem.inference.differences import Fitted, LikelihoodRatio, Scaling, likelihood_ratio
+from msem.inference.nested import Embedding, embed
+
+Method = Literal["auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"]
+
+METHODS = ("auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000")
+WEIGHTED = ("satorra_bentler_2010", "satorra_2000")  # those that know the single weights
+LOWER = 1e-4  # by which -2 log L of the larger model may be above that of the smaller one
+
+
+def compare_models(
+    *fits: Fit | Mapping[str, Fit],
+    method: Method = "auto",
+    scaled_shifted: bool = False,
+    **named: Fit,
+) -> pd.DataFrame:
+    """Likelihood-ratio tests of nested models.
+
+    Parameters
+    ----------
+    *fits : Fit, or one mapping from name to Fit
+        Without names they are called model_1, model_2, ...
+    method : {"auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"}
+        How the likelihood ratio is scaled. "auto" takes "standard" if all fits are ML. If one is MLR it takes
+        "satorra_bentler_2001", and "satorra_bentler_2010" where the scaling of that is not positive. The scaled
+        methods need raw data.
+    scaled_shifted : bool
+        Match the variance of the statistic too, not only its mean; for "satorra_bentler_2010" and "satorra_2000".
+    **named : Fit
+        Fits with their names.
+
+    Returns
+    -------
+    DataFrame
+        A row for each model, the one with most parameters first. Columns npar, df, llf, aic, bic, chisq (against the
+        saturated model, not scaled); and of the test against the model in the row above: chisq_diff (scaled), df_diff,
+        pvalue, scaling, rmsea_diff (RMSEA of the restriction alone; Browne & Du Toit, 1992; Savalei, Brace &
+        Fouladi, 2023), method.
+
+    Raises
+    ------
+    DataError
+        If models were fitted to different data or variables, or a scaled method has no raw data.
+    ModelError
+        If a model does not contain the next one, two have the same degrees of freedom, or one has not converged.
+    UnsupportedError
+        For least squares.
+
+    Notes
+    -----
+    That a model contains the next is checked by fitting it to the moments that the other implies, which it must
+    reproduce (Bentler & Satorra, 2010).
+    """
+    require_choice("method", method, METHODS)
+    if scaled_shifted and method not in WEIGHTED:
+        raise ValueError(f"scaled_shifted=True needs method= one of {', '.join(map(repr, WEIGHTED))}")
+    models = _named_fits(fits, named)
+    ordered = sorted(models, key=lambda name: -models[name].estimate.nfree)
+    rows = {name: _row(models[name]) for name in ordered}
+    for large, small in itertools.pairwise(ordered):
+        test = _test(models[small], models[large], (small, large), method, scaled_shifted)
+        rows[small] |= _difference(test, models[small])
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.astype({"df_diff": "Int64", "method": "string"})
+
+
+def _named_fits(fits: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Fit]:
+    given: dict[str, Any] = {}
+    if len(fits) == 1 and isinstance(fits[0], Mapping):
+        given = {str(name): fit for name, fit in fits[0].items()}
+    else:
+        given = {f"model_{k}": fit for k, fit in enumerate(fits, 1)}
+    given |= named
+    if len(given) < 2:
+        raise ModelError("compare_models takes two or more fits: msem.compare_models(one=fit, other=fit)")
+    for name, fit in given.items():
+        if not isinstance(fit, Fit):
+            raise ModelError(f"{name} is a {type(fit).__name__}, not a fit of sem, cfa or growth")
+        if fit.discrepancy is not None:
+            raise UnsupportedError(
+                f"{name} is fitted by least squares: likelihood-ratio tests need estimator='ML'"
+            )
+        if not fit.converged:
+            raise ModelError(f"{name} has not converged: its likelihood is not a maximum")
+    return given
+
+
+def _row(fit: Fit) -> dict[str, Any]:
+    values = {
+        "npar": fit.estimate.nfree,
+        "df": fit.df,
+        "llf": fit.llf,
+        "aic": fit.aic,
+        "bic": fit.bic,
+        "chisq": 2 * (fit.unrestricted_llf - fit.llf),
+    }
+    numbers = ("chisq_diff", "df_diff", "pvalue", "scaling", "rmsea_diff")
+    return values | dict.fromkeys(numbers, np.nan) | {"method": pd.NA}
+
+
+def _difference(test: LikelihoodRatio, fit: Fit) -> dict[str, Any]:
+    excess = max(test.statistic - test.df, 0.0) / (test.df * fit.sample.nobs)
+    return {
+        "chisq_diff": test.statistic,
+        "df_diff": test.df,
+        "pvalue": test.pvalue,
+        "scaling": test.scaling,
+        "rmsea_diff": float(np.sqrt(excess * len(fit.sample.groups))),
+        "method": test.method,
+    }
+
+
+def _test(small: Fit, large: Fit, names: tuple[str, str], method: Method, shifted: bool) -> LikelihoodRatio:
+    require_comparable(small.estimate, large.estimate, names)
+    embedding = _require_nested(small, large, names)
+    lower, upper = (Fitted(fit.estimate, fit.sample, _observed(fit)) for fit in (small, large))
+
+    def test(how: Scaling) -> LikelihoodRatio:
+        return likelihood_ratio(lower, upper, embedding, how, shifted=shifted)
+
+    if method != "auto":
+        return test(method)
+    if all(fit.options.estimator == "ML" for fit in (small, large)):
+        return test("standard")
+    found = test("satorra_bentler_2001")
+    return found if found.scaling > 0 else test("satorra_bentler_2010")
+
+
+def _observed(fit: Fit) -> bool:
+    """Whether scaling uses observed information: always, unless a robust fit was asked for expected information."""
+    return fit.options.estimator in ("ML", "ULS") or fit.options.information != "expected"
+
+
+def _require_nested(small: Fit, large: Fit, names: tuple[str, str]) -> Embedding:
+    lower, upper = names
+    if small.estimate.nfree == large.estimate.nfree:
+        raise ModelError(
+            f"{lower} and {upper} have the same degrees of freedom ({small.df}): neither is nested in the other; "
+            "compare their AIC and BIC, or estimates with msem.compare"
+        )
+    embedding = embed(small.estimate, large.estimate)
+    if not embedding.nested:
+        raise ModelError(
+            f"{lower} is not nested in {upper}: fitted to the moments that {lower} implies, {upper} has a chi-square "
+            f"of {embedding.discrepancy:.3g}, where a model that contains the other has 0; compare their AIC and BIC"
+        )
+    if large.llf < small.llf - LOWER / 2:
+        raise ModelError(
+            f"{upper} contains {lower}, yet its log-likelihood is lower ({large.llf:.4f} and {small.llf:.4f}): it "
+            f"stopped at a maximum that is not the highest; fit it again from other start() values, such as the "
+            f"estimates of {lower}"
+        )
+    return embedding

@@ -1,0 +1,68 @@
+"""Intraclass correlations as numbers: intervals on Fisher's scale, design effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.distributions import normal_halfwidth
+
+Floats = NDArray[np.float64]
+
+
+def icc_columns(icc: Floats, se: Floats, sizes: Mapping[float, float], level: float) -> pd.DataFrame:
+    """Tabulate intraclass correlations.
+
+    Parameters
+    ----------
+    icc, se : ndarray, shape (k,)
+    sizes : mapping of float to float
+        Number of clusters of each size.
+    level : float
+        Coverage of the intervals.
+
+    Returns
+    -------
+    DataFrame
+        Columns icc, se, ci_lower, ci_upper, design_effect, effective_nobs. The design effect,
+        1 + (sum n_j^2 / N - 1) icc, is the sampling variance of the mean of all units over that of a simple random
+        sample (Kish, 1965); the effective number of units is their number over it.
+    """
+    size, count = np.array(list(sizes)), np.array(list(sizes.values()))
+    nobs = float(size @ count)
+    lower, upper = fisher_interval(icc, se, anova_size(size, count), level)
+    effect = 1 + (float(size**2 @ count) / nobs - 1) * icc
+    columns = {"icc": icc, "se": se, "ci_lower": lower, "ci_upper": upper}
+    return pd.DataFrame(columns | {"design_effect": effect, "effective_nobs": nobs / effect})
+
+
+def anova_size(sizes: Floats, counts: Floats) -> float:
+    """Cluster size n0 = (N - sum n_j^2 / N) / (J - 1) of the one-way analysis of variance (Donner, 1986)."""
+    nobs = float(sizes @ counts)
+    return (nobs - float(sizes**2 @ counts) / nobs) / (float(counts.sum()) - 1)
+
+
+def fisher_interval(icc: Floats, se: Floats, size: float, level: float) -> tuple[Floats, Floats]:
+    """Wald interval on Fisher's scale z = ln[(1 + (n - 1) icc) / (1 - icc)] / 2 (Fisher, 1925).
+
+    z is half the log of the ratio of the variance of a cluster mean to what it would be without clusters. The
+    interval keeps to icc > -1 / (n - 1), so that it may include negative values, but is not symmetric.
+
+    Parameters
+    ----------
+    icc, se : ndarray, shape (k,)
+    size : float
+        Cluster size n.
+    level : float
+        Coverage.
+    """
+    ahead = 1 + (size - 1) * icc
+    inside = (icc < 1) & (ahead > 0)
+    ahead, behind = np.where(inside, ahead, np.nan), np.where(inside, 1 - icc, np.nan)
+    z = np.log(ahead / behind)
+    half = normal_halfwidth(level) * se * size / (ahead * behind)
+    lower, upper = (1 - size / (np.exp(end) + size - 1) for end in (z - half, z + half))
+    return lower, upper
