@@ -23,7 +23,7 @@ PACKAGES = {
         *("levels", "drafts", "defaults", "groups", "invariance"),
         *("sharing", "partable", "lookup", "special_tables"),
     ),
-    "sample": ("screening", "frames", "grouping", "sufficient", "statistics", "demo"),
+    "sample": ("screening", "columns", "frames", "grouping", "sufficient", "statistics", "demo"),
     "moments": (
         *("arrays", "gamma", "covariance", "checks", "intraclass", "levelmoments"),
         *("robust", "saturated", "single"),

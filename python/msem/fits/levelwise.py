@@ -21,7 +21,8 @@ from msem.moments.levelmoments import LevelMoments
 from msem.moments.robust import robust_acov
 from msem.moments.saturated import Method as SaturatedMethod
 from msem.moments.saturated import estimate_saturated
-from msem.sample.frames import ClusteredData, clustered_data, numeric_columns
+from msem.sample.columns import numeric_columns
+from msem.sample.frames import ClusteredData, clustered_data
 from msem.sample.statistics import cluster_arrays, sample_statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.table.groups import require_one_group

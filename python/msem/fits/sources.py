@@ -13,7 +13,8 @@ from msem.errors import DataError, DataWarning, ModelError, UnsupportedError
 from msem.estimation.samples import GroupSample, saturated_group
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.single import moment_statistics, without_means
-from msem.sample.frames import ClusteredData, clustered_data, column_names
+from msem.sample.columns import column_names
+from msem.sample.frames import ClusteredData, clustered_data
 from msem.sample.grouping import Grouping, grouped_data, read_groups
 from msem.sample.statistics import sample_statistics, simple_statistics
 from msem.sample.sufficient import SampleStatistics

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.errors import DataError
 from msem.estimation.samples import GroupSample
-from msem.sample.frames import ClusteredData, clustered_data, kept_ids, missing_ids, select_columns
+from msem.sample.columns import kept_ids, missing_ids, select_columns
+from msem.sample.frames import ClusteredData, clustered_data
 from msem.sample.grouping import Grouping, grouped_data, text_of
 from msem.sample.screening import require_constant_within
 from msem.sample.statistics import cluster_arrays, columns_of

@@ -13,16 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import DataError
-from msem.sample.frames import (
-    Bools,
-    ClusteredData,
-    complete_rows,
-    kept_ids,
-    listed,
-    missing_ids,
-    screened_columns,
-    select_columns,
-)
+from msem.sample.columns import Bools, kept_ids, listed, missing_ids, select_columns
+from msem.sample.frames import ClusteredData, complete_rows, screened_columns
 
 MOST = 1000  # groups; more are a column of ids or measurements
 
