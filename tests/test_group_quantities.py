@@ -68,4 +68,6 @@ def test_equal_loadings_stay_proportional() -> None:
     fitted = msem.sem(MODEL, sample(), cluster="cluster", group="region", group_equal=["loadings"])
     table = fitted.standardized("std_lv").query("op == '=~' and level == 1").set_index(["group", "rhs"])
     ratio = table.loc[1, "est_std"] / table.loc[2, "est_std"]
-    np.testing.assert_allclose(ratio, ratio.iloc[0], rtol=1e-9)  # that of the standard deviations of the factor
+    np.testing.assert_allclose(
+        ratio, ratio.iloc[0], rtol=1e-9
+    )  # that of the standard deviations of the factor

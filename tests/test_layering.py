@@ -46,7 +46,7 @@ PACKAGES = {
         *("jackknife", "bootstrap", "profile"),
     ),
     "prediction": ("rows", "posterior", "frames", "factorscores"),
-    "output": ("tables", "sections", "summary", "text", "html"),
+    "output": ("tables", "derived", "sections", "summary", "text", "html"),
     "fits": (
         *("options", "measures", "solution", "reporting", "scoretables", "testing"),
         *("resampled", "profiled", "levelspecific", "residualtables", "quantities", "prediction"),

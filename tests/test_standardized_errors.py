@@ -222,3 +222,27 @@ def test_unknown_kind() -> None:
         fit().standardized("all")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="between 0 and 1"):
         fit().standardized(level=95)
+
+
+def test_segregated_fit_has_the_standardized_solution_of_a_fit_with_the_other_level_saturated() -> None:
+    frame = msem.load_demo().groupby("cluster").head(5)  # balanced: both likelihoods are then the same
+    within, between = "level: 1\n  fw =~ y1 + y2 + y3 + y4", "\nlevel: 2\n  fb =~ y1 + y2 + y3 + y4"
+    apart = msem.segregated(within + between, frame, cluster="cluster")
+    pairs = "y1 ~~ y2 + y3 + y4\n  y2 ~~ y3 + y4\n  y3 ~~ y4"
+    for own, text in (
+        (apart.within, within + "\nlevel: 2\n  " + pairs),
+        (apart.between, "level: 1\n  " + pairs + between),
+    ):
+        table = msem.sem(text, frame, cluster="cluster", information="expected").standardized()
+        wanted = table[table["level"] == own.level].reset_index(drop=True)
+        ours = own.standardized()
+        np.testing.assert_allclose(ours["est_std"], wanted["est_std"], rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(ours["se"], wanted["se"], rtol=1e-4, atol=1e-8)
+    both = apart.standardized("std_lv")
+    assert both["level"].tolist() == [row.level for row in apart.within.rows + apart.between.rows]
+    r2 = apart.rsquare().set_index(["lhs", "level"])["r2"]
+    assert r2["y1", 2] == pytest.approx(
+        apart.between.standardized().query("lhs == 'fb' and rhs == 'y1'")["est_std"].iloc[0] ** 2
+    )
+    with pytest.raises(ValueError, match="kind must be one of"):
+        apart.standardized("all")  # type: ignore[arg-type]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.estimation.matrices import block_map
+from msem.fits.options import require_choice
 from msem.fits.reporting import LEVEL_NAMES, segregated_header, tests_section, title
 from msem.inference.problems import Problem, status_of
+from msem.inference.ram import BlockModel
+from msem.inference.standardized import KINDS, Kind
 from msem.moments.levelmoments import LevelMoments
+from msem.output.derived import rsquare_frame, standardized_frame
 from msem.output.html import render_html
 from msem.output.summary import SummaryInputs
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
-from msem.table.partable import Parameter
+from msem.table.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
 
@@ -95,6 +101,34 @@ class LevelFit:
         se, naive = (self._row_errors(v) for v in (self.vcov, self.vcov_naive))
         return estimates_frame(self.rows, self.row_values, se, ci_level=level, extra={"se_naive": naive})
 
+    @cached_property
+    def _model(self) -> BlockModel:
+        table = ParameterTable(self.rows, nlevels=2)
+        return BlockModel(table, (block_map(table, self.level, 1, table.observed(self.level)),))
+
+    def standardized(self, kind: Kind = "std_all", *, level: float = 0.95) -> pd.DataFrame:
+        """Standardized solution in units of the level's own standard deviations.
+
+        Parameters
+        ----------
+        kind : {"std_all", "std_lv", "std_nox"}
+            Which variables have variance 1: all, the latent ones, or all but observed covariates.
+        level : float
+            Coverage of the intervals.
+
+        Returns
+        -------
+        DataFrame
+            Columns lhs, op, rhs, level, group, label, est_std, se, z, pvalue, ci_lower, ci_upper, with corrected
+            standard errors.
+        """
+        require_choice("kind", kind, KINDS)
+        return standardized_frame(self._model, self.theta, self.vcov, kind, level=level)
+
+    def rsquare(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Explained variance of every endogenous variable: lhs, level, group, r2, se, ci_lower, ci_upper."""
+        return rsquare_frame(self._model, self.theta, self.vcov, level=level)
+
     def _row_errors(self, vcov: Floats) -> Floats:
         free = np.array([r.free for r in self.rows], dtype=np.intp)
         return np.where(free > 0, np.append(_roots(vcov), 0.0)[free - 1], 0.0)
@@ -160,6 +194,14 @@ class SegregatedFit:
     def estimates(self, *, level: float = 0.95) -> pd.DataFrame:
         """Estimates of both levels with corrected (`se`) and naive (`se_naive`) standard errors."""
         return pd.concat([fit.estimates(level=level) for fit in self.levels], ignore_index=True)
+
+    def standardized(self, kind: Kind = "std_all", *, level: float = 0.95) -> pd.DataFrame:
+        """Standardized solution of both levels, each by its own standard deviations; see `LevelFit.standardized`."""
+        return pd.concat([fit.standardized(kind, level=level) for fit in self.levels], ignore_index=True)
+
+    def rsquare(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Explained variance of every endogenous variable of both levels; see `LevelFit.rsquare`."""
+        return pd.concat([fit.rsquare(level=level) for fit in self.levels], ignore_index=True)
 
     def tests(self) -> pd.DataFrame:
         """Tests of both levels: indexed by level and test; statistic, df, pvalue, scaling."""

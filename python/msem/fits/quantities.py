@@ -17,15 +17,9 @@ from msem.inference.delta import MonteCarlo, delta_method
 from msem.inference.effects import differences, differences_frame, effects_frame, effects_of, effects_quantity
 from msem.inference.icc import at_both_levels, icc_frame, model_icc, saturated_icc
 from msem.inference.reliability import coefficients, reliability_frame
-from msem.inference.standardized import (
-    KINDS,
-    Kind,
-    explained_outcomes,
-    explained_quantity,
-    standardized_quantity,
-)
+from msem.inference.standardized import KINDS, Kind
 from msem.inference.unrestricted import Unrestricted, unrestricted
-from msem.output.tables import estimates_frame
+from msem.output.derived import rsquare_frame, standardized_frame
 
 Floats = NDArray[np.float64]
 Interval = Literal["delta", "monte_carlo"]
@@ -71,10 +65,8 @@ class Quantities(Solution):
             positive.
         """
         require_choice("kind", kind, KINDS)
-        quantity = standardized_quantity(self.objective, kind, total=total)
-        found = delta_method(quantity, self.estimate.theta, self._vcov)
-        frame = estimates_frame(self.table.rows, found.est, found.se, ci_level=level)
-        return frame.rename(columns={"est": "est_std"})
+        theta = self.estimate.theta
+        return standardized_frame(self.objective, theta, self._vcov, kind, total=total, level=level)
 
     def rsquare(self, *, level: float = 0.95) -> pd.DataFrame:
         """Explained variance of every endogenous variable within its level.
@@ -89,12 +81,7 @@ class Quantities(Solution):
         DataFrame
             Columns lhs, level, group, r2, se, ci_lower, ci_upper. nan where a residual variance is negative.
         """
-        rows = [self.table.rows[k] for k in explained_outcomes(self.table)]
-        found = delta_method(explained_quantity(self.objective), self.estimate.theta, self._vcov)
-        lower, upper = found.interval(level, "logit")
-        names = {name: [getattr(row, name) for row in rows] for name in ("lhs", "level", "group")}
-        numbers = {"r2": found.est, "se": found.se, "ci_lower": lower, "ci_upper": upper}
-        return pd.DataFrame(names | numbers).astype({"level": int, "group": int})
+        return rsquare_frame(self.objective, self.estimate.theta, self._vcov, level=level)
 
     def icc_table(
         self, *, source: Literal["saturated", "model"] = "saturated", level: float = 0.95

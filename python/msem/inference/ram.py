@@ -9,19 +9,54 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msem.estimation.matrices import DIRECTED, SYMMETRIC, BlockMap
-from msem.estimation.objective import Objective
 from msem.table.partable import ParameterTable
 
 Numbers = NDArray[Any]  # float64 or complex128
 Block = tuple[int, int]
 
-__all__ = ["Block", "Numbers", "Structure", "divide", "root", "row_values", "structures"]
+__all__ = [
+    "Block",
+    "BlockModel",
+    "Model",
+    "Numbers",
+    "Structure",
+    "divide",
+    "root",
+    "row_values",
+    "structures",
+]
+
+
+class Model(Protocol):
+    """What the matrices are made from; an `Objective` is one."""
+
+    @property
+    def table(self) -> ParameterTable:
+        """Rows with the fixed values filled in."""
+
+    @property
+    def blocks(self) -> tuple[BlockMap, ...]:
+        """Where the rows stand."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockModel:
+    """Some blocks of a model by themselves.
+
+    Attributes
+    ----------
+    table : ParameterTable
+    blocks : tuple of BlockMap
+    """
+
+    table: ParameterTable
+    blocks: tuple[BlockMap, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,17 +122,17 @@ def row_values(table: ParameterTable, theta: Numbers) -> Numbers:
     return values
 
 
-def structures(objective: Objective, theta: Numbers) -> dict[Block, Structure]:
+def structures(model: Model, theta: Numbers) -> dict[Block, Structure]:
     """Matrices of every (level, group) at theta.
 
     Parameters
     ----------
-    objective : Objective
+    model : Model
     theta : ndarray, shape (..., npar)
         Real or complex.
     """
-    values = row_values(objective.table, theta)
-    return {(block.level, block.group): _structure(block, values) for block in objective.blocks}
+    values = row_values(model.table, theta)
+    return {(block.level, block.group): _structure(block, values) for block in model.blocks}
 
 
 def _structure(block: BlockMap, values: Numbers) -> Structure:

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.inference.ram import Block, Numbers, divide, root, row_values, structures
+from msem.inference.ram import Block, Model, Numbers, divide, root, row_values, structures
 
 if TYPE_CHECKING:
-    from msem.estimation.objective import Objective
     from msem.inference.delta import Quantity
     from msem.table.partable import Parameter, ParameterTable
 
@@ -160,29 +159,29 @@ def standardize(table: ParameterTable, est: Array, variances: Variances) -> Stan
     return Standardized(std_lv=scaled("std_lv"), std_all=scaled("std_all"), std_nox=scaled("std_nox"))
 
 
-def standardized_quantity(objective: Objective, kind: Kind, *, total: bool = False) -> Quantity:
+def standardized_quantity(model: Model, kind: Kind, *, total: bool = False) -> Quantity:
     """Standardized value of every row of the table as a function of theta.
 
     Parameters
     ----------
-    objective : Objective
+    model : Model
     kind : {"std_all", "std_lv", "std_nox"}
     total : bool
         In units of the total standard deviation, the root of within plus between variance, of variables that have
         the same name at both levels; else in those of the level.
     """
-    units = scales(objective.table, kind, total=total)
+    units = scales(model.table, kind, total=total)
 
     def quantity(theta: Numbers) -> Numbers:
-        values = row_values(objective.table, theta)
-        return units.apply(values, units.deviations(implied_variances(objective, units, theta), values))
+        values = row_values(model.table, theta)
+        return units.apply(values, units.deviations(implied_variances(model, units, theta), values))
 
     return quantity
 
 
-def implied_variances(objective: Objective, units: Scales, theta: Numbers) -> Numbers:
+def implied_variances(model: Model, units: Scales, theta: Numbers) -> Numbers:
     """Model-implied variance of each key of the scales, shape (..., keys)."""
-    blocks = structures(objective, theta)
+    blocks = structures(model, theta)
     found = [
         blocks[level, group].variances[..., blocks[level, group].at[v]] for level, group, v in units.keys
     ]
@@ -222,14 +221,14 @@ def explained_outcomes(table: ParameterTable) -> list[int]:
     return [k for k in ordered if _is_variance(r := table.rows[k]) and (r.level, r.group, r.lhs) in caused]
 
 
-def explained_quantity(objective: Objective) -> Quantity:
+def explained_quantity(model: Model) -> Quantity:
     """Explained variances of `explained_outcomes` as a function of theta."""
-    rows = explained_outcomes(objective.table)
-    chosen = [objective.table.rows[k] for k in rows]
+    rows = explained_outcomes(model.table)
+    chosen = [model.table.rows[k] for k in rows]
 
     def quantity(theta: Numbers) -> Numbers:
-        residual = row_values(objective.table, theta)[..., rows]
-        blocks = structures(objective, theta)
+        residual = row_values(model.table, theta)[..., rows]
+        blocks = structures(model, theta)
         total = [(own := blocks[r.level, r.group]).variances[..., own.at[r.lhs]] for r in chosen]
         if not total:
             return residual

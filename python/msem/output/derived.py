@@ -1,0 +1,58 @@
+"""Tables of the standardized solution and of explained variances with standard errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.inference.delta import delta_method
+from msem.inference.ram import Model
+from msem.inference.standardized import Kind, explained_outcomes, explained_quantity, standardized_quantity
+from msem.output.tables import estimates_frame
+
+Floats = NDArray[np.float64]
+
+
+def standardized_frame(
+    model: Model, theta: Floats, vcov: Floats, kind: Kind, *, total: bool = False, level: float = 0.95
+) -> pd.DataFrame:
+    """Tabulate the standardized solution.
+
+    Parameters
+    ----------
+    model : Model
+    theta, vcov : ndarray, shapes (npar,) and (npar, npar)
+        Estimates and their sampling covariance.
+    kind : {"std_all", "std_lv", "std_nox"}
+    total : bool
+        By total standard deviations; see `standardized_quantity`.
+    level : float
+        Coverage of the intervals.
+
+    Returns
+    -------
+    DataFrame
+        Columns of `estimates_frame`, with est_std for est.
+    """
+    found = delta_method(standardized_quantity(model, kind, total=total), theta, vcov)
+    frame = estimates_frame(model.table.rows, found.est, found.se, ci_level=level)
+    return frame.rename(columns={"est": "est_std"})
+
+
+def rsquare_frame(model: Model, theta: Floats, vcov: Floats, *, level: float = 0.95) -> pd.DataFrame:
+    """Tabulate explained variances: columns lhs, level, group, r2, se, ci_lower, ci_upper.
+
+    Parameters
+    ----------
+    model, theta, vcov
+        As for `standardized_frame`.
+    level : float
+        Coverage of the intervals, which are Wald intervals of the logit.
+    """
+    rows = [model.table.rows[k] for k in explained_outcomes(model.table)]
+    found = delta_method(explained_quantity(model), theta, vcov)
+    lower, upper = found.interval(level, "logit")
+    names = {name: [getattr(row, name) for row in rows] for name in ("lhs", "level", "group")}
+    numbers = {"r2": found.est, "se": found.se, "ci_lower": lower, "ci_upper": upper}
+    return pd.DataFrame(names | numbers).astype({"level": int, "group": int})
