@@ -2,6 +2,7 @@
 #include "bind.hpp"
 
 void bind_objective(py::module_& m);
+void bind_influence(py::module_& m);
 void bind_posterior(py::module_& m);
 void bind_resampling(py::module_& m);
 void bind_saturated(py::module_& m);
@@ -14,6 +15,7 @@ MSEM_MODULE_NAMED(MSEM_MODULE) {
   m.doc() = "Compiled core of msem.";
   bind_statistics(m);
   bind_objective(m);
+  bind_influence(m);
   bind_posterior(m);
   bind_saturated(m);
   bind_resampling(m);

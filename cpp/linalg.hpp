@@ -67,6 +67,17 @@ inline ScaledInverse scaled_inverse(const Matrix& a) {
 
 inline void symmetrise(Matrix& a) { a = (0.5 * (a + a.transpose())).eval(); }
 
+// The symmetric p x p matrix whose lower triangle, column by column, is a row of `packed`.
+template <class Packed>
+Matrix unpack_lower(const Packed& packed, Index row, Index p) {
+  Matrix out(p, p);
+  Index at = 0;
+  for (Index j = 0; j < p; ++j) {
+    for (Index i = j; i < p; ++i) out(i, j) = out(j, i) = packed(row, at++);
+  }
+  return out;
+}
+
 // A column of k stacked n x m matrices, seen as matrices.
 inline Eigen::Map<const Matrix> slice(const Matrix& stacked, Index column, Index rows, Index cols) {
   return {stacked.col(column).data(), rows, cols};

@@ -231,15 +231,6 @@ Matrix conditional_whitener(const Matrix& cov, const std::vector<Index>& covaria
   return out;
 }
 
-Matrix unpack(const RowMatrix& packed, Index row, Index p) {
-  Matrix out(p, p);
-  Index at = 0;
-  for (Index j = 0; j < p; ++j) {
-    for (Index i = j; i < p; ++i) out(i, j) = out(j, i) = packed(row, at++);
-  }
-  return out;
-}
-
 }  // namespace
 
 Scores cluster_posterior(const GroupMoments& m, const ClusterArrays& clusters) {
@@ -358,7 +349,7 @@ Distances cluster_distances(const GroupMoments& m, const Covariates& covariates,
     out.between[j] = (of_z * x.col(j).tail(q)).squaredNorm();
     if (!p) continue;
     out.between[j] += (of_mean[sizes.index[j]] * x.col(j).head(p)).squaredNorm();
-    out.within[j] = precision.cwiseProduct(unpack(clusters.within, j, p)).sum();
+    out.within[j] = precision.cwiseProduct(unpack_lower(clusters.within, j, p)).sum();
   }
   return out;
 }

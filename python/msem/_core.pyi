@@ -196,3 +196,14 @@ class GroupData:
     def unit_distances(
         self, unit_covariates: Sequence[int], unit: Sequence[_Floats], codes: NDArray[np.int64]
     ) -> _Floats: ...
+
+def leave_one_out_steps(
+    objective: Objective,
+    theta: ArrayLike,
+    tangent: _Floats,
+    sizes: _Floats,
+    means: _Floats,
+    within: _Floats,
+    group: int = 0,
+    corrections: int = 2,
+) -> tuple[_Floats, _Floats]: ...  # change (J, npar), displacement (J,)

@@ -1,0 +1,23 @@
+// What happens to the estimates when one cluster is left out, by few steps from all of them.
+#pragma once
+
+#include "objective.hpp"
+
+namespace msem {
+
+struct LeaveOneOutSteps {
+  Matrix change;  // clusters x npar: estimate without the cluster less estimate with it; NaN without a step
+  Vector displacement;  // 2 (l(theta) - l(theta + change)), l that of all clusters; NaN likewise
+};
+
+// With I the observed information of the sample and I_n the expected information of a cluster of size n, g_j
+// the score of cluster j and T a basis of the directions in which theta may move, the first step is
+//   -T (T'(I - I_n) T)^-1 T' g_j.
+// The expected information of the cluster makes the step exact for means and covariance matrices themselves;
+// the observed one, which is large for a cluster that is far out, would overshoot. `corrections` steps with
+// the same matrix along the gradient of the other clusters follow; each step is halved until their likelihood
+// grows. The clusters are those of one group of the objective.
+LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Matrix& tangent,
+                                     const ClusterData& clusters, int group, int corrections);
+
+}  // namespace msem
