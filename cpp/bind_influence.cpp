@@ -22,5 +22,5 @@ py::tuple steps(const Objective& objective, const Vector& theta, const Matrix& t
 void bind_influence(py::module_& m) {
   using namespace py::literals;
   m.def("leave_one_out_steps", &steps, "objective"_a, "theta"_a, "tangent"_a, "sizes"_a, "means"_a,
-        "within"_a, "group"_a = 0, "corrections"_a = 2);
+        "within"_a, "group"_a = 0, "corrections"_a = 8);
 }

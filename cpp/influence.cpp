@@ -9,6 +9,7 @@ namespace msem {
 namespace {
 
 constexpr int kHalvings = 4;
+constexpr double kGain = 1e-9;       // in -2 log L: a step that promises less is the last
 constexpr double kSingular = 1e-12;  // squared pivot in correlation metric
 
 // The likelihood of one group by itself, for statistics that are given later.
@@ -79,6 +80,7 @@ bool descend(const Others& others, const Matrix& solver, Vector& theta, int corr
     }
     if (!there.in_domain || there.value > now.value) return count > 0;
     theta += step;
+    if (-step.dot(now.gradient) < kGain) return true;
     now = std::move(there);
   }
   return true;

@@ -14,8 +14,8 @@ struct LeaveOneOutSteps {
 // the score of cluster j and T a basis of the directions in which theta may move, the first step is
 //   -T (T'(I - I_n) T)^-1 T' g_j.
 // The expected information of the cluster makes the step exact for means and covariance matrices themselves;
-// the observed one, which is large for a cluster that is far out, would overshoot. `corrections` steps with
-// the same matrix along the gradient of the other clusters follow; each step is halved until their likelihood
+// the observed one, which is large for a cluster that is far out, would overshoot. Up to `corrections` steps
+// with the same matrix along the gradient of the other clusters follow; each is halved until their likelihood
 // grows. The clusters are those of one group of the objective.
 LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Matrix& tangent,
                                      const ClusterData& clusters, int group, int corrections);

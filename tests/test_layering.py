@@ -45,12 +45,12 @@ PACKAGES = {
         *("checks", "progress", "intervals", "replicates", "targets", "reports"),
         *("jackknife", "bootstrap", "profile"),
     ),
-    "prediction": ("rows", "posterior", "frames", "factorscores"),
+    "prediction": ("rows", "posterior", "frames", "factorscores", "distances", "influence"),
     "output": ("tables", "derived", "sections", "summary", "text", "html"),
     "fits": (
         *("options", "measures", "solution", "reporting", "scoretables", "testing"),
         *("resampled", "profiled", "levelspecific", "residualtables", "quantities", "prediction"),
-        *("fit", "levelfit", "segregated", "sources", "simultaneous", "levelwise"),
+        *("diagnostics", "fit", "levelfit", "segregated", "sources", "simultaneous", "levelwise"),
         *("compare", "model_comparison"),
     ),
 }

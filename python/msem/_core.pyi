@@ -205,5 +205,5 @@ def leave_one_out_steps(
     means: _Floats,
     within: _Floats,
     group: int = 0,
-    corrections: int = 2,
+    corrections: int = 8,
 ) -> tuple[_Floats, _Floats]: ...  # change (J, npar), displacement (J,)

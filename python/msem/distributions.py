@@ -45,6 +45,13 @@ def chisq_pvalue(chisq: float, df: float) -> float:
     return float(_special().chdtrc(df, chisq)) if df > 0 else math.nan
 
 
+def chisq_pvalues(chisq: ArrayLike, df: ArrayLike) -> NDArray[np.float64]:
+    """Upper tail probabilities of chi-squares; nan without degrees of freedom."""
+    degrees = np.asarray(df, dtype=np.float64)
+    tail: NDArray[np.float64] = _special().chdtrc(np.maximum(degrees, 1.0), np.asarray(chisq))
+    return np.where(degrees > 0, tail, np.nan)
+
+
 def chisq_quantile(probability: float, df: float) -> float:
     """Value that a chi-square exceeds with this probability."""
     return float(_special().chdtri(df, probability))

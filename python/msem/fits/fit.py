@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.fits.diagnostics import Diagnostics
 from msem.fits.levelspecific import LevelSpecificMeasures
 from msem.fits.measures import least_squares_measures, measure_inputs
 from msem.fits.options import Reference, require_choice
-from msem.fits.prediction import Prediction
 from msem.fits.profiled import Profiled
 from msem.fits.quantities import Quantities
 from msem.fits.reporting import (
@@ -48,7 +48,7 @@ class Fit(
     LevelSpecificMeasures,
     ResidualTables,
     Quantities,
-    Prediction,
+    Diagnostics,
     Solution,
 ):
     """Estimates of a structural equation model with its tests and tables; immutable.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from msem.prediction.rows import Rows
 
 Floats = NDArray[np.float64]
-Columns = Mapping[str, Floats]
+Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
