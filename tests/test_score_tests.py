@@ -82,6 +82,12 @@ def test_expected_changes_lead_to_where_the_larger_model_is() -> None:
     assert np.sign(own["epc"]).tolist() == np.sign(free[names].to_numpy() - own["est"].to_numpy()).tolist()
 
 
+def test_expected_change_of_a_constraint_is_left_less_right_side() -> None:
+    found, free = fitted().score_test().univariate["epc"], fitted(FREE).params
+    difference = free[["fw=~y2", "fw=~y3"]].to_numpy() - free[["fb=~y2.l2", "fb=~y3.l2"]].to_numpy()
+    assert np.sign(found).tolist() == np.sign(difference).tolist()
+
+
 def test_one_restriction_by_hand() -> None:
     """g_c^2 / (I_cc - I_ct I_tt^-1 I_tc), with the released parameter moved out of the shared one."""
     fit = fitted(EQUAL.replace("b*", ""))

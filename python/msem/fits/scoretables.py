@@ -33,7 +33,8 @@ class ScoreTest:
     total : DataFrame
         All restrictions released at once.
     univariate : DataFrame
-        Each restriction released on its own; column epc is the expected change of the parameter that is released.
+        Each restriction released on its own; column epc is the expected change of an added parameter, and for an
+        equality constraint the expected value of its left less its right side.
     cumulative : DataFrame
         Released one after the other, the largest univariate statistic first.
     epc : DataFrame

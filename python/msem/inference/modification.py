@@ -75,7 +75,9 @@ def extend(
     free[len(fit.theta) : len(fit.theta) + len(shared)] = fit.tangent[shared]
     scores = None if clusters is None else _scores(objective, theta, clusters)
     point = score_point(objective, theta, free, scores)
-    return Extension(table, theta, point, np.eye(len(theta))[:, len(fit.theta) :])
+    further = np.eye(len(theta))[:, len(fit.theta) :]
+    further[:, : len(shared)] *= -1  # the first parameter of a constraint less the second
+    return Extension(table, theta, point, further)
 
 
 def modify(

@@ -1,4 +1,4 @@
-"""Wald tests of hypotheses about the parameters."""
+"""Wald tests of functions of the parameters."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-DEPENDENT = 1e-8  # relative singular value below which one hypothesis follows from others
-CONTRADICTION = 1e-4  # part of a value, in standard errors, that a dependent hypothesis may differ by
+DEPENDENT = 1e-10  # eigenvalue of the correlation matrix of functions below which one follows from others
+CONTRADICTION = 1e-4  # standard errors by which the value of a function may differ from what follows
 
 __all__ = ["Wald", "wald"]
 
@@ -21,10 +21,11 @@ class Wald(NamedTuple):
     Attributes
     ----------
     statistic : float
+        nan if none of the functions can vary.
     df : int
-        Number of hypotheses that do not follow from the others.
+        Number of functions that do not follow from the others.
     consistent : bool
-        False if hypotheses contradict each other.
+        False if they contradict each other.
     """
 
     statistic: float
@@ -32,32 +33,27 @@ class Wald(NamedTuple):
     consistent: bool
 
 
-def wald(values: Floats, jacobian: Floats, vcov: Floats) -> Wald:
-    """Statistic r' (R V R')^-1 r over the directions in which r can vary (Wald, 1943).
+def wald(values: Floats, cov: Floats) -> Wald:
+    """Statistic r' C^-1 r over the directions in which r can vary (Wald, 1943).
 
     Parameters
     ----------
     values : ndarray, shape (k,)
-        r, the functions at the estimates.
-    jacobian : ndarray, shape (k, npar)
-        R, their derivatives.
-    vcov : ndarray, shape (npar, npar)
-        Sampling covariance V of the estimates.
+        The functions r at the estimates.
+    cov : ndarray, shape (k, k)
+        Their sampling covariance C.
 
     Returns
     -------
     Wald
-        With nan as statistic if the covariance of the functions is not positive semidefinite.
     """
-    cov = jacobian @ vcov @ jacobian.T
     se = np.sqrt(cov.diagonal())
-    if not (se > 0).any():
+    kept = se > 0
+    if not kept.any():
         return Wald(np.nan, 0, not values.any())
-    unit = np.where(se > 0, se, 1.0)
-    root, vectors = np.linalg.eigh(cov / np.outer(unit, unit))
-    if not np.isfinite(root).all() or root[0] < -DEPENDENT:
-        return Wald(np.nan, 0, True)
-    kept = root > DEPENDENT
-    along = vectors.T @ (values / unit)
-    consistent = bool(np.all(np.abs(along[~kept]) <= CONTRADICTION))
-    return Wald(float(np.sum(along[kept] ** 2 / root[kept])), int(kept.sum()), consistent)
+    consistent = not values[~kept].any()
+    scaled = values[kept] / se[kept]
+    roots, vectors = np.linalg.eigh(cov[np.ix_(kept, kept)] / np.outer(se[kept], se[kept]))
+    along, varies = vectors.T @ scaled, roots > DEPENDENT
+    consistent = consistent and bool(np.all(np.abs(along[~varies]) <= CONTRADICTION))
+    return Wald(float(np.sum(along[varies] ** 2 / roots[varies])), int(varies.sum()), consistent)
