@@ -20,6 +20,9 @@ from msem.inference.composites import composites
 from msem.inference.delta import jacobian
 from msem.inference.ram import Structure, structures
 from msem.inference.reliability import COLUMNS, _stack, coefficients
+from msem.inference.unrestricted import unrestricted
+from msem.moments.robust import robust_acov
+from msem.moments.saturated import level_moments
 
 Floats = NDArray[np.float64]
 MODEL = """
@@ -359,3 +362,20 @@ def test_bad_arguments() -> None:
         fit().reliability(weights={"y9": 2})
     with pytest.raises(ValueError, match="method must be one of"):
         fit().reliability(method="bootstrap")  # type: ignore[arg-type]
+
+
+def test_robust_covariance_of_moments_of_single_rows_is_that_of_their_products() -> None:
+    frame = msem.load_demo()[ITEMS[:3]]
+    fitted = msem.cfa("f =~ y1 + y2 + y3", frame, meanstructure=True)
+    found = unrestricted(fitted.sample.groups[0], robust=True)
+    off = (frame - frame.mean()).to_numpy()
+    products = np.column_stack([off[:, i] * off[:, j] for j in range(3) for i in range(j, 3)])
+    wanted = np.cov(np.column_stack([products, off]).T, ddof=0) / len(frame)
+    np.testing.assert_allclose(found.gamma, wanted, rtol=1e-8, atol=1e-12)
+
+
+def test_robust_covariance_of_moments_of_two_levels() -> None:
+    group = fit().sample.groups[0]
+    found = unrestricted(group, robust=True)
+    wanted = robust_acov(level_moments(group.saturated, group.statistics), group.clusters)
+    np.testing.assert_allclose(found.gamma, wanted, rtol=1e-9)

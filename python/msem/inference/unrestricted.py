@@ -11,6 +11,7 @@ from msem.estimation.samples import GroupSample
 from msem.inference.ram import Block, Numbers, Structure
 from msem.moments.checks import scaled_inverse
 from msem.moments.gamma import saturated_information, vech, vech_index
+from msem.moments.robust import sandwich
 
 Floats = NDArray[np.float64]
 
@@ -48,15 +49,20 @@ def _unpack(vector: Numbers, names: tuple[str, ...], start: int) -> Structure:
     return Structure(names, np.zeros_like(cov), cov)
 
 
-def unrestricted(sample: GroupSample, group: int = 1, gamma: Floats | None = None) -> Unrestricted:
+def unrestricted(sample: GroupSample, group: int = 1, *, robust: bool = False) -> Unrestricted:
     """Saturated moments of a group with their sampling covariance.
 
     Parameters
     ----------
     sample : GroupSample
     group : int
-    gamma : ndarray, shape (m, m), optional
-        Another sampling covariance than the inverse of the observed information, such as a robust one.
+    robust : bool
+        The sandwich over clusters for the sampling covariance, rather than the inverse of the observed information.
+
+    Raises
+    ------
+    DataError
+        If a robust one is wanted and there are no raw data.
     """
     s, within, between = sample.statistics, sample.saturated.within, sample.saturated.between
     n, start = s.nboth, len(within.names) * (len(within.names) + 1) // 2
@@ -68,6 +74,8 @@ def unrestricted(sample: GroupSample, group: int = 1, gamma: Floats | None = Non
     if not sample.saturated.converged:
         vector = np.full_like(vector, np.nan)
         gamma = np.full((len(vector),) * 2, np.nan)
-    elif gamma is None:
+    elif robust:
+        gamma = sandwich(vector, s, sample.clusters)
+    else:
         gamma = scaled_inverse(saturated_information(vector, s, "observed"))
     return Unrestricted(vector, gamma, tuple(variables))

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from msem.errors import DataError
 from msem.moments.checks import scaled_inverse
-from msem.moments.gamma import saturated_objective
+from msem.moments.gamma import saturated_information, saturated_objective, vech_index
 from msem.moments.levelmoments import LevelMoments
-from msem.sample.sufficient import ClusterArrays
+from msem.sample.sufficient import ClusterArrays, SampleStatistics
 
 Floats = NDArray[np.float64]
 
@@ -48,8 +48,42 @@ def robust_acov(moments: LevelMoments, clusters: ClusterArrays) -> pd.DataFrame:
             f'gamma="robust" needs more than {needed} clusters for {nbetween} variables at the between level, and '
             f"there are {len(clusters.sizes)}"
         )
-    scores = saturated_objective(moments.statistics).scores(
-        theta, clusters.sizes, clusters.means, clusters.within
-    )
-    bread: Floats = scaled_inverse(moments.information("observed").to_numpy())
-    return pd.DataFrame(bread @ (scores.T @ scores) @ bread, index=names, columns=names)
+    return pd.DataFrame(sandwich(theta, moments.statistics, clusters), index=names, columns=names)
+
+
+def sandwich(moments: Floats, statistics: SampleStatistics, clusters: ClusterArrays) -> Floats:
+    """The same as arrays, also for the moments of a single-level sample.
+
+    Parameters
+    ----------
+    moments : ndarray, shape (m,)
+        Saturated estimates in the order of `moment_names`.
+    statistics : SampleStatistics
+    clusters : ClusterArrays
+        Of the same variables. Those of a single-level sample are of single rows, or of clusters of rows with the
+        products of all variables in `within`.
+
+    Returns
+    -------
+    ndarray, shape (m, m)
+    """
+    s, c = statistics, clusters
+    if s.unit:
+        scores = saturated_objective(s).scores(moments, c.sizes, c.means, c.within)
+        influence = scores @ scaled_inverse(saturated_information(moments, s, "observed"))
+    else:
+        influence = _single_level_influence(moments, s, c)
+    covariance: Floats = influence.T @ influence
+    return covariance
+
+
+def _single_level_influence(moments: Floats, statistics: SampleStatistics, clusters: ClusterArrays) -> Floats:
+    """What each cluster adds to the sample moments beyond its share, shape (J, m)."""
+    n = len(statistics.cluster)
+    row, col = vech_index(n)
+    size, off = clusters.sizes[:, None], clusters.means - moments[len(row) :]
+    products = size * off[:, row] * off[:, col]
+    if clusters.within.shape[1]:
+        products = products + clusters.within
+    shares = np.column_stack([products - size * moments[: len(row)], size * off])
+    return np.asarray(shares / statistics.nobs, dtype=np.float64)
