@@ -20,7 +20,7 @@ from msem.estimation.estimate import estimate
 from msem.estimation.samples import Sample
 from msem.fits.fit import Fit
 from msem.fits.options import Estimator, Options, StandardErrors, require_choice, require_settings
-from msem.fits.sources import Prepared, Source, group_rows, prepare
+from msem.fits.sources import Means, Prepared, Source, group_rows, prepare
 from msem.inference.discrepancy import LevelDiscrepancy
 from msem.inference.problems import Problem, find_problems, no_chi_square
 from msem.inference.sampling import Information, Sampling, sampling_covariance
@@ -50,9 +50,9 @@ class FitOptions(TypedDict, total=False):
     group: str | None
     group_equal: Sequence[str]
     group_partial: Sequence[str]
-    sample_cov: pd.DataFrame | None
-    sample_mean: pd.Series | Mapping[str, float] | None
-    sample_nobs: float | None
+    sample_cov: pd.DataFrame | Mapping[str, pd.DataFrame] | None
+    sample_mean: Means | Mapping[str, Means] | None
+    sample_nobs: float | Mapping[str, float] | None
     sample_cov_rescale: bool
     fixed_x: bool
     std_lv: bool
@@ -73,9 +73,9 @@ def sem(
     group: str | None = None,
     group_equal: Sequence[str] = (),
     group_partial: Sequence[str] = (),
-    sample_cov: pd.DataFrame | None = None,
-    sample_mean: pd.Series | Mapping[str, float] | None = None,
-    sample_nobs: float | None = None,
+    sample_cov: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None,
+    sample_mean: Means | Mapping[str, Means] | None = None,
+    sample_nobs: float | Mapping[str, float] | None = None,
     sample_cov_rescale: bool = True,
     fixed_x: bool = True,
     std_lv: bool = False,
@@ -96,7 +96,8 @@ def sem(
         Model in lavaan's language, with ``level: 1`` and ``level: 2`` blocks for a two-level model.
     data : data frame, LevelMoments or SampleStatistics
         One row per unit (pandas, polars, pyarrow, anything narwhals reads, or a mapping of arrays), or level-specific
-        moments, which give the joint fit of both levels from matrices alone.
+        moments, which give the joint fit of both levels from matrices alone. Moments of several groups: a dict of
+        group label to moments.
     cluster : str
         Column with the cluster ids, of any hashable type. Rows without an id are left out, with a warning.
     group : str
@@ -110,7 +111,8 @@ def sem(
     group_partial : sequence of str
         Exceptions, such as "f=~y2" or "y2~1.l2".
     sample_cov, sample_mean, sample_nobs
-        Covariance matrix (named DataFrame), means and sample size of a single-level sample, instead of data.
+        Covariance matrix (named DataFrame), means and sample size of a single-level sample, instead of data; for
+        several groups dicts of group label to each.
     sample_cov_rescale : bool, default True
         Multiply `sample_cov` by (n - 1) / n, as lavaan does: right for the usual unbiased matrix. Say False for a
         matrix that is maximum likelihood already, such as a saturated within or between matrix.
@@ -197,6 +199,15 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
     require_settings(options)
     syntax = parse(model)
     grouping = group_rows(data, options.get("group"))
+    source = Source(
+        data,
+        options.get("cluster"),
+        options.get("sample_cov"),
+        options.get("sample_mean"),
+        options.get("sample_nobs"),
+        options.get("sample_cov_rescale", True),
+        grouping,
+    )
     table = parameter_table(
         syntax,
         fun=fun,
@@ -204,7 +215,7 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         std_lv=options.get("std_lv", False),
         orthogonal=options.get("orthogonal", False),
         meanstructure=wants_means(options),
-        groups=None if grouping is None else group_order(syntax, grouping.labels),
+        groups=None if source.labels is None else group_order(syntax, source.labels),
         group_equal=options.get("group_equal", ()),
         group_partial=options.get("group_partial", ()),
     )
@@ -219,15 +230,6 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         raise UnsupportedError('estimator="ULS" is for one group; fit each group on its own')
     require_choice("information", information, get_args(Information))
     require_choice("se", options.get("se", "standard"), get_args(StandardErrors))
-    source = Source(
-        data,
-        options.get("cluster"),
-        options.get("sample_cov"),
-        options.get("sample_mean"),
-        options.get("sample_nobs"),
-        options.get("sample_cov_rescale", True),
-        grouping,
-    )
     prepared = prepare(table, source)
     no_group = 0 if grouping is None else grouping.missing
     return fit_table(table, prepared, information, options, no_group)
@@ -249,7 +251,9 @@ def wants_means(options: FitOptions) -> bool | None:
 
 def default_information(table: ParameterTable, data: Any) -> Information:
     """Observed for two-level data, expected for one level, as in lavaan, and for moments, which have no other."""
-    return "observed" if table.nlevels == 2 and not isinstance(data, LevelMoments) else "expected"
+    groups = data.values() if isinstance(data, Mapping) else (data,)
+    implied = any(isinstance(one, LevelMoments) for one in groups)
+    return "observed" if table.nlevels == 2 and not implied else "expected"
 
 
 def fit_table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -13,9 +14,9 @@ from msem.errors import DataError, DataWarning, ModelError, UnsupportedError
 from msem.estimation.samples import GroupSample, saturated_group
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.single import moment_statistics, without_means
-from msem.sample.columns import column_names
+from msem.sample.columns import column_names, listed
 from msem.sample.frames import ClusteredData, clustered_data
-from msem.sample.grouping import Grouping, grouped_data, read_groups
+from msem.sample.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.sample.statistics import sample_statistics, simple_statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.table.partable import ParameterTable
@@ -27,27 +28,62 @@ GIVEN_AS = {
 }
 
 
+Moments = LevelMoments, SampleStatistics
+Means = pd.Series | Mapping[str, float]
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """A sample as the user gave it.
 
     Attributes
     ----------
-    data : data frame, LevelMoments, SampleStatistics or None
+    data : data frame, LevelMoments, SampleStatistics, mapping of label to one of the last two, or None
     cluster : str or None
     cov, mean, nobs, rescale
-        Moments of a single-level sample.
+        Moments of a single-level sample, or mappings of label to those of each group.
     grouping : Grouping or None
         The groups of the rows of data.
     """
 
     data: Any = None
     cluster: str | None = None
-    cov: pd.DataFrame | None = None
-    mean: pd.Series | Mapping[str, float] | None = None
-    nobs: float | None = None
+    cov: Any = None
+    mean: Any = None
+    nobs: Any = None
     rescale: bool = True
     grouping: Grouping | None = None
+
+    @cached_property
+    def groups(self) -> Mapping[str, Source]:
+        """The moments of each group by its label, where they are given so; empty otherwise.
+
+        Raises
+        ------
+        DataError
+            If they are not given for the same groups.
+        """
+        if isinstance(self.data, Mapping) and any(isinstance(one, Moments) for one in self.data.values()):
+            given: dict[str, Any] = {"data": self.data}
+        elif isinstance(self.cov, Mapping):
+            given = {"sample_cov": self.cov, "sample_nobs": self.nobs, "sample_mean": self.mean}
+        else:
+            return {}
+        labels = _labels(given)
+        fields = {"data": "data", "sample_cov": "cov", "sample_nobs": "nobs", "sample_mean": "mean"}
+        return {
+            text_of(label): replace(
+                self, **{fields[name]: one[label] for name, one in given.items() if one is not None}
+            )
+            for label in labels
+        }
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Labels of the groups; None for a sample of one group."""
+        if self.grouping is not None:
+            return self.grouping.labels
+        return tuple(self.groups) or None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +101,22 @@ class Prepared:
         return saturated_group(self.statistics, maximum=self.maximum, data=self.data, label=self.label)
 
 
+def _labels(given: Mapping[str, Any]) -> list[Any]:
+    """Labels that all mappings have; None stands for what is not given."""
+    (first, whole), *others = given.items()
+    for name, part in others:
+        if part is not None and (not isinstance(part, Mapping) or set(part) != set(whole)):
+            raise DataError(
+                f"{first} is given for the groups {listed(list(whole))}: give {name} for the same groups, as a dict"
+            )
+    if len(whole) == 1:
+        raise DataError(f"{first} is given for one group only, {listed(list(whole))}: give it without a dict")
+    for label, one in whole.items():
+        if not isinstance(one, (*Moments, pd.DataFrame)):
+            raise DataError(f"{first} of group {label!r} is a {type(one).__name__}; all groups need moments")
+    return list(whole)
+
+
 def prepare(table: ParameterTable, source: Source) -> tuple[Prepared, ...]:
     """Statistics of the variables of a model, for each group.
 
@@ -75,14 +127,24 @@ def prepare(table: ParameterTable, source: Source) -> tuple[Prepared, ...]:
     DataError
         If the sample cannot be used; see `clustered_data`, `grouped_data`, `sample_statistics` and `LevelMoments`.
     """
+    if source.groups:
+        return tuple(_of_group(table, source.groups[label], label) for label in table.group_labels)
     _require_used(table, source)
-    if source.data is not None and not isinstance(source.data, (LevelMoments, SampleStatistics)):
+    if source.data is not None and not isinstance(source.data, Moments):
         require_rows_of_data(source.data)
         _require_latent_names(table, source.data)
     prepared = _two_level(table, source) if table.nlevels == 2 else _single_level(table, source)
     for count, what in left_out(source, prepared):
         warnings.warn(f"{count} rows have no {what} and were left out", DataWarning, stacklevel=4)
     return prepared
+
+
+def _of_group(table: ParameterTable, source: Source, label: str) -> Prepared:
+    try:
+        (prepared,) = prepare(table, source)
+    except DataError as error:
+        raise DataError(f"group {label!r}: {error}") from None
+    return replace(prepared, label=label)
 
 
 def left_out(source: Source, prepared: Sequence[Prepared]) -> Iterator[tuple[int, str]]:
@@ -104,8 +166,15 @@ def group_rows(data: Any, column: str | None) -> Grouping | None:
     """
     if column is None:
         return None
-    if data is None or isinstance(data, (LevelMoments, SampleStatistics)):
-        raise DataError(f"group={column!r} names a column of raw data: moments and statistics have one group")
+    if data is None or isinstance(data, Moments):
+        raise DataError(
+            f"group={column!r} names a column of raw data; give moments of several groups as a dict: "
+            '{"one": moments, "other": moments}'
+        )
+    if isinstance(data, Mapping) and any(isinstance(one, Moments) for one in data.values()):
+        raise DataError(
+            f"group={column!r} names a column of raw data; moments by group have labels: leave it out"
+        )
     return read_groups(data, column)
 
 
@@ -133,7 +202,7 @@ def _statistics(table: ParameterTable, data: ClusteredData) -> SampleStatistics:
 
 def _require_used(table: ParameterTable, source: Source) -> None:
     """Refuse arguments that would have no effect."""
-    moments = isinstance(source.data, (LevelMoments, SampleStatistics))
+    moments = isinstance(source.data, Moments)
     if moments and source.cluster is not None:
         raise DataError(
             f"cluster={source.cluster!r} is for raw data; moments have their clusters: leave it out"
@@ -221,7 +290,8 @@ def _single_level(table: ParameterTable, source: Source) -> tuple[Prepared, ...]
     if source.cov is not None:
         if table.meanstructure and source.mean is None:
             raise DataError(
-                "the model has a mean structure: give sample_mean=, or drop the intercepts from the model"
+                "the model has a mean structure: give sample_mean=, or drop the intercepts from the model (several "
+                "groups have means unless meanstructure=False)"
             )
         whole = moment_statistics(source.cov, source.mean, source.nobs, rescale=source.rescale)
         absent = [name for name in names if name not in whole.cluster]
