@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -299,3 +300,10 @@ def test_problems_name_the_group() -> None:
         ImproperSolutionWarning, match="negative variance at the between level of group 'even': y1"
     ):
         fit(data=DEMO.assign(half=odd))
+
+
+def test_a_fit_of_groups_can_be_pickled() -> None:
+    one = fit(group_equal=SCALAR)
+    other = pickle.loads(pickle.dumps(one))
+    pd.testing.assert_frame_equal(other.estimates(), one.estimates())
+    assert other.groups["south"].chisq == pytest.approx(one.groups["south"].chisq, rel=1e-12)
