@@ -12,7 +12,8 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective, build_objective
 from msem.inference.candidates import Candidate, extended_table
 from msem.inference.releases import Equality, released_table
-from msem.inference.scoretests import ScorePoint, Single, score_point
+from msem.inference.sampling import whitening_basis
+from msem.inference.scoretests import ScorePoint, Single
 from msem.inference.standardized import Standardized, standardize
 from msem.sample.sufficient import ClusterArrays
 from msem.table.partable import ParameterTable
@@ -49,6 +50,7 @@ def extend(
     released: Sequence[Equality] = (),
     added: Sequence[Candidate] = (),
     clusters: Sequence[ClusterArrays] | None = None,
+    basis: Floats | None = None,
 ) -> Extension:
     """Extend a model by parameters.
 
@@ -61,6 +63,8 @@ def extend(
         Parameters that are freed.
     clusters : sequence of ClusterArrays, optional
         Of each group, for the generalized score statistic.
+    basis : ndarray, shape (npar, m), optional
+        As `free_directions` gives it.
 
     Returns
     -------
@@ -70,14 +74,23 @@ def extend(
     shared = [equality.second.free - 1 for equality in released]
     theta = np.concatenate([fit.theta, fit.theta[shared], [c.row.value for c in added]])
     objective = build_objective(table, fit.objective.statistics)
-    free = np.zeros((len(theta), fit.tangent.shape[1]))
-    free[: len(fit.theta)] = fit.tangent
-    free[len(fit.theta) : len(fit.theta) + len(shared)] = fit.tangent[shared]
+    inner = free_directions(fit) if basis is None else basis
+    free = np.concatenate([inner, inner[shared], np.zeros((len(added), inner.shape[1]))])
+    factor, gradient = objective.core.information_factor(theta), -0.5 * objective.gradient(theta)
     scores = None if clusters is None else _scores(objective, theta, clusters)
-    point = score_point(objective, theta, free, scores)
+    point = ScorePoint(gradient, factor, free, scores)
     further = np.eye(len(theta))[:, len(fit.theta) :]
     further[:, : len(shared)] *= -1  # the first parameter of a constraint less the second
     return Extension(table, theta, point, further)
+
+
+def free_directions(fit: Estimate) -> Floats:
+    """Basis of the directions in which a model is free, in which its information is the identity."""
+    if not fit.tangent.shape[1]:
+        return fit.tangent
+    factor = fit.objective.core.information_factor(fit.theta)
+    out: Floats = fit.tangent @ whitening_basis(factor @ fit.tangent)[0]
+    return out
 
 
 def modify(
@@ -97,9 +110,9 @@ def modify(
     Single
         nan for candidates that are not identified.
     """
-    parts = [np.zeros((3, 0))]
+    parts, basis = [np.zeros((3, 0))], free_directions(fit)
     for first in range(0, len(added), CHUNK):
-        extension = extend(fit, (), added[first : first + CHUNK], clusters)
+        extension = extend(fit, (), added[first : first + CHUNK], clusters, basis)
         parts.append(np.array(extension.point.single(extension.further)))
     return Single(*np.concatenate(parts, axis=1))
 

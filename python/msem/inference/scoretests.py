@@ -18,14 +18,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.estimation.objective import Objective
-from msem.inference.sampling import whitening_basis
-
 Floats = NDArray[np.float64]
 
 IDENTIFIED = 1e-6  # least part of a column of the information factor that is not explained by other columns
 
-__all__ = ["Joint", "ScorePoint", "Single", "score_point"]
+__all__ = ["Joint", "ScorePoint", "Single"]
 
 
 class Single(NamedTuple):
@@ -135,29 +132,3 @@ def _quadratic(score: Floats, scores: Floats) -> float:
     except np.linalg.LinAlgError:
         return np.nan
     return float(solved @ solved)
-
-
-def score_point(
-    objective: Objective, theta: Floats, free: Floats, scores: Floats | None = None
-) -> ScorePoint:
-    """Everything the tests need of a larger model at the estimates of a smaller one.
-
-    Parameters
-    ----------
-    objective : Objective
-        Of the larger model.
-    theta : ndarray, shape (npar,)
-        The estimates in its coordinates.
-    free : ndarray, shape (npar, m)
-        Basis of the directions in which the smaller model is free.
-    scores : ndarray, shape (J, npar), optional
-
-    Returns
-    -------
-    ScorePoint
-    """
-    factor = objective.core.information_factor(theta)
-    basis = np.zeros((len(theta), 0))
-    if free.shape[1]:
-        basis = free @ whitening_basis(factor @ free)[0]
-    return ScorePoint(-0.5 * objective.gradient(theta), factor, basis, scores)
