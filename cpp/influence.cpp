@@ -1,8 +1,13 @@
 #include "influence.hpp"
 
+#include <algorithm>
+#include <atomic>
+#include <exception>
 #include <limits>
 #include <map>
+#include <mutex>
 #include <stdexcept>
+#include <thread>
 
 namespace msem {
 
@@ -29,17 +34,22 @@ class GroupObjective {
     between_ = static_cast<int>(blocks_.size());
     blocks_.push_back(whole.blocks()[g.between]);
   }
+  // The likelihood of cluster j; of its rows, taken as independent, for a single level.
   Objective of_cluster(const ClusterData& clusters, Index j) const {
     const Index m = p_ + q_;
-    const Vector size = Vector::Constant(1, clusters.sizes[j]);
-    TwoLevelData data(nboth_, unpack_lower(clusters.within, j, p_), size, Vector::Ones(1),
-                      clusters.means.row(j), Matrix::Zero(m * m, 1));
+    const bool rows = p_ == 0;
+    Matrix scatter = Matrix::Zero(m * m, 1);
+    if (rows && clusters.within.cols()) slice(scatter, 0, m, m) = unpack_lower(clusters.within, j, m);
+    TwoLevelData data(nboth_, unpack_lower(clusters.within, j, p_),
+                      Vector::Constant(1, rows ? 1.0 : clusters.sizes[j]),
+                      Vector::Constant(1, rows ? clusters.sizes[j] : 1.0), clusters.means.row(j), scatter);
     return Objective(npar_, blocks_, {{std::make_shared<TwoLevelLoss>(std::move(data)), within_, between_}});
   }
   void require(const ClusterData& clusters) const {
-    const Index total = clusters.sizes.size();
+    const Index total = clusters.sizes.size(), packed = clusters.within.cols();
     const bool means = clusters.means.rows() == total && clusters.means.cols() == p_ + q_;
-    if (!means || clusters.within.rows() != total || clusters.within.cols() != p_ * (p_ + 1) / 2)
+    const bool within = packed == p_ * (p_ + 1) / 2 || (p_ == 0 && packed == q_ * (q_ + 1) / 2);
+    if (!means || clusters.within.rows() != total || !within)
       throw std::invalid_argument("statistics of clusters have inconsistent shapes");
   }
 
@@ -86,10 +96,31 @@ bool descend(const Others& others, const Matrix& solver, Vector& theta, int corr
   return true;
 }
 
+// work(0), ..., work(count - 1), in threads.
+template <class Work>
+void in_threads(Index count, int threads, Work work) {
+  std::atomic<Index> next{0};
+  std::exception_ptr failure;
+  std::mutex guard;
+  const auto run = [&] {
+    try {
+      for (Index k = next++; k < count; k = next++) work(k);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(guard);
+      if (!failure) failure = std::current_exception();
+    }
+  };
+  std::vector<std::thread> others;
+  for (Index t = 1; t < std::min<Index>(std::max(threads, 1), count); ++t) others.emplace_back(run);
+  run();
+  for (std::thread& t : others) t.join();
+  if (failure) std::rethrow_exception(failure);
+}
+
 }  // namespace
 
 LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Matrix& tangent,
-                                     const ClusterData& clusters, int group, int corrections) {
+                                     const ClusterData& clusters, int group, int corrections, int threads) {
   const GroupObjective own(objective, group);
   own.require(clusters);
   if (tangent.rows() != objective.npar())
@@ -98,23 +129,23 @@ LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& t
   if (!information.size()) throw std::domain_error("the implied moments are not a distribution");
   const double value = objective.value(theta), nan = std::numeric_limits<double>::quiet_NaN();
   const Index total = clusters.sizes.size();
-  LeaveOneOutSteps out{Matrix::Constant(total, objective.npar(), nan), Vector::Constant(total, nan)};
   std::map<double, Matrix> solvers;  // T (T'(I - I_n) T)^-1 T' by n, empty where there is none
   for (Index j = 0; j < total; ++j) {
+    const auto [solver, fresh] = solvers.try_emplace(clusters.sizes[j]);
+    if (!fresh) continue;
+    const Matrix rest = information - own.of_cluster(clusters, j).expected_information(theta);
+    const ScaledInverse inverse = scaled_inverse(tangent.transpose() * rest * tangent);
+    if (inverse.pivot > kSingular) solver->second = tangent * inverse.inverse * tangent.transpose();
+  }
+  LeaveOneOutSteps out{Matrix::Constant(total, objective.npar(), nan), Vector::Constant(total, nan)};
+  in_threads(total, threads, [&](Index j) {
+    const Matrix& solver = solvers.at(clusters.sizes[j]);
     const Objective cluster = own.of_cluster(clusters, j);
-    auto found = solvers.find(clusters.sizes[j]);
-    if (found == solvers.end()) {
-      const Matrix rest = information - cluster.expected_information(theta);
-      const ScaledInverse inverse = scaled_inverse(tangent.transpose() * rest * tangent);
-      Matrix solver;
-      if (inverse.pivot > kSingular) solver = tangent * inverse.inverse * tangent.transpose();
-      found = solvers.emplace(clusters.sizes[j], std::move(solver)).first;
-    }
     Vector moved = theta;
-    if (!found->second.size() || !descend({objective, cluster}, found->second, moved, corrections)) continue;
+    if (!solver.size() || !descend({objective, cluster}, solver, moved, corrections)) return;
     out.change.row(j) = moved - theta;
     out.displacement[j] = objective.value(moved) - value;
-  }
+  });
   return out;
 }
 

@@ -18,6 +18,6 @@ struct LeaveOneOutSteps {
 // with the same matrix along the gradient of the other clusters follow; each is halved until their likelihood
 // grows. The clusters are those of one group of the objective.
 LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Matrix& tangent,
-                                     const ClusterData& clusters, int group, int corrections);
+                                     const ClusterData& clusters, int group, int corrections, int threads);
 
 }  // namespace msem

@@ -270,3 +270,32 @@ def test_several_groups_are_scored_by_their_own_model(demo):
         found.random_effects(newdata=demo)
     with pytest.raises(DataError, match="several groups"):
         found.random_effects(newdata=labelled.head(4).assign(cluster=1, school=["north", "south"] * 2))
+
+
+def test_scores_and_distances_keep_their_digits_far_from_the_origin(demo, fit):
+    moved = demo.assign(y2=demo["y2"] + 1e7, w1=demo["w1"] - 1e6)
+    far = msem.sem(DEMO, moved, cluster="cluster")
+    scores = far.factor_scores(2, method="ML")
+    shift = -1e6 * far.params["fb~w1.l2"]
+    np.testing.assert_allclose(scores["fb"] - shift, fit.factor_scores(2, method="ML")["fb"], atol=1e-5)
+    np.testing.assert_allclose(scores["fb_se"], fit.factor_scores(2, method="ML")["fb_se"], rtol=1e-6)
+    np.testing.assert_allclose(far.distances(1)["distance"], fit.distances(1)["distance"], rtol=1e-5)
+
+
+def test_posterior_standard_deviations_are_calibrated():
+    rng = np.random.default_rng(8)
+    codes = np.repeat(np.arange(400), rng.integers(2, 12, 400))
+    n = len(codes)
+    between, within = rng.normal(size=400), rng.normal(size=n)
+    y = np.outer(within + between[codes], [1.0, 0.8, 0.6]) + rng.normal(size=(n, 3))
+    y += 0.4 * rng.normal(size=(400, 3))[codes]
+    frame = pd.DataFrame(y, columns=["y1", "y2", "y3"]).assign(cluster=codes)
+    text = "level: 1\n fw =~ 1*y1 + a*y2 + b*y3\nlevel: 2\n fb =~ 1*y1 + a*y2 + b*y3"
+    scores = msem.sem(text, frame, cluster="cluster").factor_scores()
+    first = np.searchsorted(codes, np.arange(400))
+    for error in (
+        (scores["fb"].to_numpy()[first] - between) / scores["fb_se"].to_numpy()[first],
+        (scores["fw"] - within) / scores["fw_se"],
+    ):
+        # four standard errors of a mean square of normal errors
+        assert abs((error**2).mean() - 1) < 4 * np.sqrt(2 / len(error))

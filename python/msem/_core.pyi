@@ -206,4 +206,5 @@ def leave_one_out_steps(
     within: _Floats,
     group: int = 0,
     corrections: int = 8,
+    threads: int = 1,
 ) -> tuple[_Floats, _Floats]: ...  # change (J, npar), displacement (J,)

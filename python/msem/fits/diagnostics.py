@@ -61,7 +61,7 @@ class Diagnostics(Prediction):
         threads: int | None = None,
         progress: bool = True,
     ) -> Influence:
-        """Change of every estimate when a cluster is left out; a row, for a single level.
+        """Change of every estimate when a cluster is left out; a row, in a sample without clusters.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class Diagnostics(Prediction):
         clusters : sequence, optional
             Ids of clusters; default: all.
         threads : int, optional
-            For refits; default: one for each processor.
+            Default: one for each processor.
         progress : bool
             Show a bar on the standard error stream when refits take more than a second.
 
@@ -98,7 +98,7 @@ class Diagnostics(Prediction):
             self._standard_errors,
             exact=exact,
             clusters=clusters,
-            cluster=self.options.cluster if self.table.nlevels == 2 else "",
+            cluster=self.options.cluster,
             threads=require_threads(threads),
             show=progress,
         )

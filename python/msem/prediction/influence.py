@@ -151,9 +151,9 @@ def influence(
 
 
 def identifiers(group: GroupSample) -> pd.Index[Any]:
-    """Ids of the clusters of a group; labels of the rows for a single level."""
+    """Ids of the clusters of a group; labels of the rows of a sample without clusters."""
     assert group.data is not None
-    if group.statistics.unit:
+    if group.data.codes is not None:
         return group.data.clusters
     return group.data.index if group.data.rows is None else group.data.index[group.data.rows]
 
@@ -185,6 +185,7 @@ def _steps(
                 c.means[at],
                 c.within[at],
                 number,
+                threads=threads,
             )
         first += count
     lost = ~np.isfinite(displacement)
