@@ -130,6 +130,11 @@ TwoLevelStatistics ClusterPool::one_level(const Vector& weights) const {
   return out;
 }
 
+Index ClusterPool::distinct(const Vector& weights, const TwoLevelStatistics& drawn) const {
+  if (form_.single_level) return static_cast<Index>(drawn.counts.sum());
+  return (weights.array() > 0).count();
+}
+
 TwoLevelStatistics ClusterPool::without(Index cluster) const {
   if (nclusters() < 2) throw std::invalid_argument("one cluster cannot be left out");
   if (!form_.single_level) {
@@ -173,14 +178,20 @@ std::vector<GroupDraw> OrdinaryDraws::draw(std::uint64_t replicate) const {
   std::vector<GroupDraw> out;
   for (Index g = 0; g < ngroups(); ++g) {
     const Vector w = weights(replicate, g);
-    out.push_back({groups_[g].weighted(w), (w.array() > 0).count()});
+    TwoLevelStatistics drawn = groups_[g].weighted(w);
+    const Index distinct = groups_[g].distinct(w, drawn);
+    out.push_back({std::move(drawn), distinct});
   }
   return out;
 }
 
 LeaveOneOut::LeaveOneOut(std::vector<ClusterPool> groups) : groups_(std::move(groups)) {
-  for (const ClusterPool& g : groups_)
-    whole_.push_back({g.weighted(Vector::Ones(g.nclusters())), g.nclusters()});
+  for (const ClusterPool& g : groups_) {
+    const Vector ones = Vector::Ones(g.nclusters());
+    TwoLevelStatistics all = g.weighted(ones);
+    const Index distinct = g.distinct(ones, all);
+    whole_.push_back({std::move(all), distinct});
+  }
 }
 
 std::vector<GroupDraw> LeaveOneOut::draw(std::uint64_t replicate) const {
@@ -189,7 +200,9 @@ std::vector<GroupDraw> LeaveOneOut::draw(std::uint64_t replicate) const {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const Index J = groups_[g].nclusters();
     if (cluster < J) {
-      out[g] = {groups_[g].without(cluster), J - 1};
+      TwoLevelStatistics others = groups_[g].without(cluster);
+      const Index distinct = whole_[g].distinct == J ? J - 1 : static_cast<Index>(others.counts.sum());
+      out[g] = {std::move(others), distinct};
       return out;
     }
     cluster -= J;

@@ -17,7 +17,7 @@ namespace msem {
 // The statistics of one group of a replicate.
 struct GroupDraw {
   TwoLevelStatistics statistics;
-  Index distinct = 0;  // different clusters among them
+  Index distinct = 0;  // different clusters among them; rows of clusters of a single-level sample
 };
 
 // The replicates of a sample, by number.
@@ -41,6 +41,8 @@ class ClusterPool {
   Index nclusters() const { return sizes_.size(); }
   // Every cluster as often as its weight says.
   TwoLevelStatistics weighted(const Vector& weights) const;
+  // How many different values its between level can have: clusters, or the rows of a single level.
+  Index distinct(const Vector& weights, const TwoLevelStatistics& drawn) const;
   // All clusters but one.
   TwoLevelStatistics without(Index cluster) const;
 

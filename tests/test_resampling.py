@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from functools import cache
 
@@ -191,6 +192,25 @@ def test_replicates_spread_as_standard_errors_say(kind: str) -> None:
     assert_allclose(boot.bse, expected, rtol=0.15)
     assert_allclose(boot.bias / boot.bse, 0, atol=0.3)
     assert_allclose(np.diag(boot.cov_params()), boot.bse**2)
+
+
+def test_results_can_be_pickled() -> None:
+    boot = fitted(MODEL).bootstrap(99, seed=3, statistic="fb =~ y2")
+    again = pickle.loads(pickle.dumps(boot))
+    assert again.conf_int(kind="bca").equals(boot.conf_int(kind="bca"))
+    assert again.jackknife.estimates.equals(boot.jackknife.estimates)
+
+
+def test_samples_of_groups_are_drawn_from_their_own_moments() -> None:
+    data = demo()
+    data["g"] = np.where(data["cluster"] % 3 == 0, "a", "b")
+    fit = msem.sem(MODEL, data, cluster="cluster", group="g", group_equal=["loadings"])
+    boot = fit.bootstrap(300, kind="parametric", seed=2)
+    assert boot.failed.sum() == 0
+    assert_allclose(boot.bias / boot.bse, 0, atol=0.3)
+    assert_allclose(boot.bse, fit.bse, rtol=0.2)
+    assert boot.chisq.mean() == pytest.approx(fit.df, abs=5 * np.sqrt(2 * fit.df / 300) + 0.5)
+    assert boot.to_frame()["group"].value_counts(dropna=False).to_dict().keys() >= {1, 2}
 
 
 def test_chi_square_of_parametric_replicates_is_one() -> None:

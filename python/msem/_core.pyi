@@ -140,7 +140,7 @@ class ParametricDraws(Draws):
 
     def __init__(self, groups: Sequence[dict[str, Any]], seed: int, centred: bool = False) -> None: ...
 
-class _Refits(TypedDict):
+class Refits(TypedDict):
     theta: _Floats  # (R, npar)
     value: _Floats  # (R,)
     saturated: _Floats  # (R,)
@@ -158,7 +158,7 @@ def refit(
     threads: int = 1,
     max_iterations: int = 100,
     tolerance: float = 1e-12,
-) -> _Refits: ...
+) -> Refits: ...
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
 
 class GroupData:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from msem.estimation.estimate import Estimate
@@ -82,7 +83,7 @@ class Resampled(Solution):
             self.estimate,
             self.sample,
             target,
-            lambda: jackknife(self.estimate, self.sample, target, threads=workers, show=progress),
+            partial(jackknife, self.estimate, self.sample, target, threads=workers, show=progress),
             kind=kind,
             replicates=count,
             seed=number,

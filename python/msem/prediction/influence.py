@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate
-from msem.estimation.optimize import bounds
 from msem.estimation.samples import GroupSample, Sample
 from msem.resampling.progress import Progress
 from msem.resampling.replicates import (
     FAILURES,
     Replicates,
+    ReplicateSource,
     cluster_counts,
-    filled_entries,
     leave_one_out,
     refit,
+    refit_chosen,
     require_likelihood,
 )
 
@@ -207,20 +207,9 @@ def _refits(
 
 
 def _refitted(estimate: Estimate, sample: Sample, chosen: Integers, threads: int, show: bool) -> Replicates:
-    draws = leave_one_out(estimate, sample)
+    source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
     total = sum(cluster_counts(sample))
     if len(chosen) == total and (chosen == np.arange(total)).all():
         with Progress("influence", total, show) as progress:
-            return refit(estimate, sample, draws, total, threads, progress)
-    filled = filled_entries(estimate, sample)
-    lower, upper = bounds(estimate.objective)
-    core = estimate.objective.core
-    parts = [
-        _core.refit(core, draws, estimate.theta, lower, upper, filled, int(k), int(k) + 1) for k in chosen
-    ]
-    return Replicates(
-        np.concatenate([part["theta"] for part in parts]),
-        np.concatenate([part["value"] for part in parts]),
-        np.concatenate([part["saturated"] for part in parts]),
-        np.concatenate([np.asarray(part["outcome"], dtype=np.intp) for part in parts]),
-    )
+            return refit(source, total, threads, progress)
+    return refit_chosen(source, chosen.tolist())

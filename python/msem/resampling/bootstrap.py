@@ -18,7 +18,13 @@ from msem.estimation.samples import Sample
 from msem.resampling.intervals import KINDS, IntervalKind, interval
 from msem.resampling.jackknife import Jackknife
 from msem.resampling.progress import Progress
-from msem.resampling.replicates import ordinary_draws, parametric_draws, refit, require_likelihood
+from msem.resampling.replicates import (
+    ReplicateSource,
+    ordinary_draws,
+    parametric_draws,
+    refit,
+    require_likelihood,
+)
 from msem.resampling.reports import describe, require_enough, warn_of_failures
 from msem.resampling.targets import Target, labelled_frame, target_values
 
@@ -217,10 +223,10 @@ def bootstrap(
         raise ValueError(f"kind must be 'ordinary' or 'parametric', not {kind!r}")
     require_likelihood(estimate)
     make = ordinary_draws if kind == "ordinary" else parametric_draws
-    draws = make(estimate, sample, seed)
+    source = ReplicateSource(estimate, sample, make(estimate, sample, seed))
     with Progress("bootstrap", replicates, show) as progress:
-        refits = refit(estimate, sample, draws, replicates, threads, progress)
-        found = target_values(target, refits, draws, estimate, sample, progress)
+        refits = refit(source, replicates, threads, progress)
+        found = target_values(target, refits, source, progress)
     require_enough(len(found.values), found.failed)
     warn_of_failures("bootstrap", replicates, found.failed)
     chisq = pd.Series(

@@ -14,7 +14,13 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.samples import Sample
 from msem.resampling.intervals import acceleration
 from msem.resampling.progress import Progress
-from msem.resampling.replicates import cluster_counts, leave_one_out, refit, require_likelihood
+from msem.resampling.replicates import (
+    ReplicateSource,
+    cluster_counts,
+    leave_one_out,
+    refit,
+    require_likelihood,
+)
 from msem.resampling.reports import require_enough, warn_of_failures
 from msem.resampling.targets import Target, labelled_frame, target_values
 
@@ -136,12 +142,12 @@ def jackknife(
         Without raw data, with one cluster in a group, or when hardly any refit converges.
     """
     require_likelihood(estimate)
-    draws = leave_one_out(estimate, sample)
+    source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
     counts = cluster_counts(sample)
     total = sum(counts)
     with Progress("jackknife", total, show) as progress:
-        replicates = refit(estimate, sample, draws, total, threads, progress)
-        found = target_values(target, replicates, draws, estimate, sample, progress)
+        replicates = refit(source, total, threads, progress)
+        found = target_values(target, replicates, source, progress)
     group = np.repeat(np.arange(1, len(counts) + 1), counts)[found.numbers]
     for g in range(1, len(counts) + 1):
         require_enough(int((group == g).sum()), found.failed)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,20 +75,27 @@ def _cluster_tuples(sample: Sample) -> list[tuple[Floats, Floats, Floats]]:
 
 
 def ordinary_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.OrdinaryDraws:
-    """Clusters of each group drawn with replacement; rows for a single level.
+    """Clusters of each group drawn with replacement; rows for a single level without clusters.
 
     Raises
     ------
     DataError
         Without raw data, or when a group has one cluster.
     """
-    centred = not estimate.table.meanstructure
-    return _core.OrdinaryDraws(_cluster_tuples(sample), seed, False, centred)
+    single, centred = _in_clusters_of_rows(sample), not estimate.table.meanstructure
+    return _core.OrdinaryDraws(_cluster_tuples(sample), seed, single, centred)
 
 
 def leave_one_out(estimate: Estimate, sample: Sample) -> _core.LeaveOneOut:
     """The sample without each of its clusters in turn; see `ordinary_draws`."""
-    return _core.LeaveOneOut(_cluster_tuples(sample), False, not estimate.table.meanstructure)
+    single, centred = _in_clusters_of_rows(sample), not estimate.table.meanstructure
+    return _core.LeaveOneOut(_cluster_tuples(sample), single, centred)
+
+
+def _in_clusters_of_rows(sample: Sample) -> bool:
+    """Whether this is a single-level sample whose rows come in clusters."""
+    group = sample.groups[0]
+    return not group.statistics.unit and group.clusters.within.shape[1] > 0
 
 
 def parametric_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.ParametricDraws:
@@ -110,6 +118,11 @@ def _design(estimate: Estimate, group: GroupSample, number: int) -> dict[str, An
     if any(not float(n).is_integer() for n in (*s.sizes, *s.counts)):
         raise DataError(
             "samples can only be drawn for whole clusters: give LevelMoments their cluster_sizes, or raw data"
+        )
+    if not s.unit and group.data is not None and group.data.codes is not None:
+        raise DataError(
+            "a single-level model does not say how rows of a cluster depend on each other, so samples cannot be drawn "
+            'from it: use kind="ordinary"'
         )
     covariates = fixed_covariates(estimate.table, s, number)
     if covariates and s.source != "data":
@@ -163,15 +176,6 @@ def _blank(row: Parameter) -> Parameter:
     return replace(row, value=np.nan) if row.exo and not row.free else row
 
 
-def filled_entries(estimate: Estimate, sample: Sample) -> list[list[int]]:
-    """Entries of each compiled block that hold moments of fixed covariates."""
-    rows = open_exogenous(estimate.table, sample).rows
-    return [
-        [i for i, row in enumerate(block.rows) if not rows[row].free and np.isnan(rows[row].value)]
-        for block in estimate.objective.blocks
-    ]
-
-
 def require_likelihood(estimate: Estimate) -> None:
     """Refuse estimates that are not maximum likelihood ones."""
     if estimate.objective.loss is not None:
@@ -180,29 +184,94 @@ def require_likelihood(estimate: Estimate) -> None:
         raise DataError("the fit has not converged: its estimates cannot be a start for refits")
 
 
-def refit(
-    estimate: Estimate, sample: Sample, draws: _core.Draws, count: int, threads: int, progress: Progress
-) -> Replicates:
+@dataclass(frozen=True, eq=False)
+class ReplicateSource:
+    """A model with the replicates of its sample.
+
+    Attributes
+    ----------
+    estimate, sample
+        Of the whole sample.
+    draws : _core.Draws
+    """
+
+    estimate: Estimate
+    sample: Sample
+    draws: _core.Draws
+
+    @cached_property
+    def table(self) -> ParameterTable:
+        """The parameter table without the sample's moments of fixed covariates."""
+        return open_exogenous(self.estimate.table, self.sample)
+
+    @cached_property
+    def filled(self) -> list[list[int]]:
+        """Entries of each compiled block that hold moments of fixed covariates."""
+        rows = self.table.rows
+        return [
+            [i for i, row in enumerate(block.rows) if not rows[row].free and np.isnan(rows[row].value)]
+            for block in self.estimate.objective.blocks
+        ]
+
+    def fitted(self, number: int, theta: Floats, value: float) -> tuple[Estimate, Sample]:
+        """The model at its estimates in one replicate, and that replicate's statistics.
+
+        Parameters
+        ----------
+        number : int
+            Of the replicate.
+        theta : ndarray, shape (npar,)
+        value : float
+            -2 log L at theta.
+        """
+        pairs = zip(self.sample.groups, self.draws.statistics(number), strict=True)
+        again = Sample(
+            tuple(saturated_group(_statistics(old, drawn), label=old.label) for old, drawn in pairs)
+        )
+        objective = build_objective(fill_exogenous(self.table, again.levels), again.statistics)
+        lower, upper = bounds(objective)
+        active = np.where(theta <= lower, -1, np.where(theta >= upper, 1, 0))
+        optimum = Optimum(theta, value, np.zeros_like(theta), "converged", active.astype(np.intp), ())
+        return Estimate(objective, optimum), again
+
+
+def refit(source: ReplicateSource, count: int, threads: int, progress: Progress) -> Replicates:
     """Refit the model to replicates 0 to count - 1, starting from the estimates.
 
     Parameters
     ----------
-    estimate : Estimate
-    sample : Sample
-    draws : _core.Draws
-        Where the replicates come from.
+    source : ReplicateSource
     count, threads : int
     progress : Progress
     """
-    filled = filled_entries(estimate, sample)
-    lower, upper = bounds(estimate.objective)
     parts = []
     for first, last in _chunks(count, threads):
-        part = _core.refit(
-            estimate.objective.core, draws, estimate.theta, lower, upper, filled, first, last, threads
-        )
-        parts.append(part)
+        parts.append(_refit_range(source, first, last, threads))
         progress.update(last)
+    return _joined(parts)
+
+
+def refit_chosen(source: ReplicateSource, numbers: Iterable[int]) -> Replicates:
+    """Refit the model to the replicates of these numbers, one after the other."""
+    return _joined([_refit_range(source, k, k + 1, 1) for k in numbers])
+
+
+def _refit_range(source: ReplicateSource, first: int, last: int, threads: int) -> _core.Refits:
+    estimate, (lower, upper) = source.estimate, bounds(source.estimate.objective)
+    return _core.refit(
+        estimate.objective.core,
+        source.draws,
+        estimate.theta,
+        lower,
+        upper,
+        source.filled,
+        first,
+        last,
+        threads,
+    )
+
+
+def _joined(parts: Sequence[_core.Refits]) -> Replicates:
     return Replicates(
         np.concatenate([part["theta"] for part in parts]),
         np.concatenate([part["value"] for part in parts]),
@@ -221,32 +290,6 @@ def _chunks(count: int, threads: int) -> Iterator[tuple[int, int]]:
         taken = time.monotonic() - began
         size = max(threads, int(size * min(4.0, CHUNK_SECONDS / max(taken, 1e-6))))
         first = last
-
-
-def replicate_estimate(
-    estimate: Estimate, sample: Sample, draws: _core.Draws, number: int, theta: Floats, value: float
-) -> tuple[Estimate, Sample]:
-    """The model at its estimates in one replicate, and that replicate's statistics.
-
-    Parameters
-    ----------
-    estimate, sample
-        Of the whole sample.
-    draws : _core.Draws
-    number : int
-        Of the replicate.
-    theta : ndarray, shape (npar,)
-    value : float
-        -2 log L at theta.
-    """
-    pairs = zip(sample.groups, draws.statistics(number), strict=True)
-    again = Sample(tuple(saturated_group(_statistics(old, drawn), label=old.label) for old, drawn in pairs))
-    table = fill_exogenous(open_exogenous(estimate.table, sample), again.levels)
-    objective = build_objective(table, again.statistics)
-    lower, upper = bounds(objective)
-    active = np.where(theta <= lower, -1, np.where(theta >= upper, 1, 0))
-    optimum = Optimum(theta, value, np.zeros_like(theta), "converged", active.astype(np.intp), ())
-    return Estimate(objective, optimum), again
 
 
 def _statistics(old: GroupSample, drawn: _core.DrawnStatistics) -> SampleStatistics:

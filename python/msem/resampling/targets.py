@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem import _core
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate
 from msem.estimation.samples import Sample
 from msem.resampling.progress import Progress
-from msem.resampling.replicates import Replicates, replicate_estimate
+from msem.resampling.replicates import Replicates, ReplicateSource
 from msem.table.lookup import find_parameter, parameter_places
 from msem.table.partable import ParameterTable
 
@@ -65,8 +65,12 @@ def parameter_target(estimate: Estimate, names: Sequence[str] | None = None) -> 
         tuple(every[k] for k in chosen),
         estimate.theta[chosen],
         tuple(places[k] for k in chosen),
-        lambda thetas: thetas[:, chosen],
+        partial(_columns, chosen),
     )
+
+
+def _columns(chosen: list[int], thetas: Floats) -> Floats:
+    return thetas[:, chosen]
 
 
 def function_target(function: OfFit, estimate: Estimate, sample: Sample) -> Target:
@@ -133,12 +137,7 @@ class Values:
 
 
 def target_values(
-    target: Target,
-    replicates: Replicates,
-    draws: _core.Draws,
-    estimate: Estimate,
-    sample: Sample,
-    progress: Progress,
+    target: Target, replicates: Replicates, source: ReplicateSource, progress: Progress
 ) -> Values:
     """Evaluate the target in every replicate whose refit converged."""
     numbers = replicates.converged
@@ -147,7 +146,7 @@ def target_values(
     else:
         rows = []
         for done, k in enumerate(numbers, 1):
-            rows.append(_value_in(target, replicates, draws, estimate, sample, int(k)))
+            rows.append(_value_in(target, replicates, source, int(k)))
             progress.update(done)
         values = np.array(rows).reshape(len(numbers), len(target.names))
     finite = np.isfinite(values).all(axis=1)
@@ -155,19 +154,11 @@ def target_values(
     return Values(values[finite], numbers[finite], failed)
 
 
-def _value_in(
-    target: Target,
-    replicates: Replicates,
-    draws: _core.Draws,
-    estimate: Estimate,
-    sample: Sample,
-    number: int,
-) -> Floats:
+def _value_in(target: Target, replicates: Replicates, source: ReplicateSource, number: int) -> Floats:
     assert target.of_fit is not None
     theta = replicates.theta[number].copy()
     theta.flags.writeable = False
-    fitted = replicate_estimate(estimate, sample, draws, number, theta, float(replicates.value[number]))
-    value = target.of_fit(*fitted)
+    value = target.of_fit(*source.fitted(number, theta, float(replicates.value[number])))
     if isinstance(value, pd.Series) and len(value) != len(target.names):
         return np.full(len(target.names), np.nan)
     return _numbers(value)
