@@ -1,6 +1,7 @@
 // Table of contents of the extension module; each part is bound in its own file.
 #include "bind.hpp"
 
+void bind_iterative(py::module_& m);
 void bind_objective(py::module_& m);
 void bind_influence(py::module_& m);
 void bind_posterior(py::module_& m);
@@ -15,6 +16,7 @@ MSEM_MODULE_NAMED(MSEM_MODULE) {
   m.doc() = "Compiled core of msem.";
   bind_statistics(m);
   bind_objective(m);
+  bind_iterative(m);
   bind_influence(m);
   bind_posterior(m);
   bind_saturated(m);

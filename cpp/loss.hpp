@@ -15,6 +15,7 @@
 #pragma once
 
 #include <memory>
+#include <stdexcept>
 
 #include "linalg.hpp"
 
@@ -57,6 +58,11 @@ class LossPoint {
   virtual Moments gradient() const = 0;
   virtual BlockInformation expected(const Tangents& within, const Tangents& between) const = 0;
   virtual BlockInformation observed(const Tangents& within, const Tangents& between) const = 0;
+  // Expected information as a linear map of changes of the moments: what it gives is to be read as a
+  // gradient.
+  virtual Moments expected_product(const Moments&) const {
+    throw std::logic_error("this discrepancy has no products of its information with a vector");
+  }
   // Matrices F_w, F_b of equal height with [F_w F_b]'[F_w F_b] the expected information. Its condition number
   // is the square root of the information's, which matters when covariates have huge means.
   virtual std::pair<Matrix, Matrix> factor(const Tangents& within, const Tangents& between) const = 0;

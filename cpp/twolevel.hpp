@@ -62,6 +62,7 @@ class TwoLevelPoint : public LossPoint {
   Moments gradient() const override;
   BlockInformation expected(const Tangents& within, const Tangents& between) const override;
   BlockInformation observed(const Tangents& within, const Tangents& between) const override;
+  Moments expected_product(const Moments& change) const override;
   std::pair<Matrix, Matrix> factor(const Tangents& within, const Tangents& between) const override;
 
   // Derivatives of each cluster's log-likelihood with respect to the parameters of the two blocks: J x k_w, J

@@ -30,7 +30,7 @@ PACKAGES = {
     ),
     "estimation": (
         *("matrices", "objective", "samples", "starting", "optimize"),
-        *("restarts", "estimate"),
+        *("restarts", "estimate", "partial"),
     ),
     "inference": (
         *("sampling", "problems", "smallsamples", "discrepancy", "uls"),

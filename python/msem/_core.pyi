@@ -72,6 +72,15 @@ def minimize(
     max_iterations: int = 500,
     tolerance: float = 1e-12,
 ) -> _Optimum: ...
+def minimize_iteratively(
+    objective: Objective,
+    start: _Floats,
+    lower: _Floats,
+    upper: _Floats,
+    saturated: Sequence[bool],
+    max_iterations: int = 60,
+    tolerance: float = 1e-8,
+) -> _Optimum: ...
 
 class _Saturated(TypedDict):
     mean_w: _Floats

@@ -6,25 +6,17 @@ independence at that level and saturates the other one too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from msem.errors import ModelError
-from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.estimate import Estimate
+from msem.estimation.partial import estimate_partially, key
 from msem.estimation.samples import Sample
 from msem.inference.fitmeasures import FitMeasureInputs, fit_measures, twolevel_fmin
 from msem.inference.residuals import srmr_level
-from msem.moments.arrays import LevelArrays
-from msem.table.partable import Parameter, ParameterTable
 from msem.table.special_tables import level_baseline_table, partially_saturated_table, saturated_table
-
-Floats = NDArray[np.float64]
-
-TOLERANCE = 1e-8  # on the decrement: the chi-square is the better by another step
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,50 +49,11 @@ def fit_level_specific(fit: Estimate, sample: Sample, level: int) -> LevelSpecif
     -------
     LevelSpecific
     """
-    values = {
-        (r.lhs, r.op, r.rhs, r.level, r.group): v for r, v in zip(fit.table.rows, _rows(fit), strict=True)
-    }
-    model = _started(partially_saturated_table(fit.table, level), sample, values, level)
-    baseline = _started(level_baseline_table(fit.table, level), sample, {}, level)
+    rows = zip(fit.table.rows, fit.objective.row_values(fit.theta), strict=True)
+    values = {key(row): float(value) for row, value in rows}
+    model = estimate_partially(partially_saturated_table(fit.table, level), sample, level, values)
+    baseline = estimate_partially(level_baseline_table(fit.table, level), sample, level, {})
     return LevelSpecific(level, model, baseline)
-
-
-def _rows(fit: Estimate) -> list[float]:
-    return [float(value) for value in fit.objective.row_values(fit.theta)]
-
-
-def _started(
-    table: ParameterTable,
-    sample: Sample,
-    values: Mapping[tuple[str, str, str, int, int], float],
-    level: int,
-) -> Estimate:
-    """Fit a partially saturated model from the estimates of the whole model and the saturated moments.
-
-    Where that is no valid start, or leads nowhere, from the usual starts.
-    """
-
-    def start(row: Parameter) -> Parameter:
-        key = (row.lhs, row.op, row.rhs, row.level, row.group)
-        if row.free and row.level == level and key in values:
-            return replace(row, start=values[key])
-        if not row.free or row.op == "~1":
-            return row  # means of the saturated level make up for those of the other
-        return replace(row, start=_moment(sample.levels[row.group - 1][row.level], row))
-
-    first: Estimate | None = None
-    try:
-        first = estimate(replace(table, rows=tuple(map(start, table.rows))), sample, tolerance=TOLERANCE)
-    except ModelError:
-        first = None
-    if first is not None and first.optimum.converged:
-        return first
-    second = estimate(table, sample, tolerance=TOLERANCE)
-    return first if first is not None and not second.optimum.converged and first.llf > second.llf else second
-
-
-def _moment(moments: LevelArrays, row: Parameter) -> float:
-    return float(moments.cov[moments.at[row.lhs], moments.at[row.rhs]])
 
 
 def level_measures(found: LevelSpecific, sample: Sample) -> pd.Series:

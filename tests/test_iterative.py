@@ -1,0 +1,96 @@
+"""Scoring by conjugate gradients: the same maximum as by the information matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import fits
+from msem import _core
+from msem.estimation.estimate import estimate
+from msem.estimation.matrices import fill_exogenous
+from msem.estimation.objective import Objective, build_objective
+from msem.estimation.optimize import bounds
+from msem.estimation.samples import Sample, saturated_sample
+from msem.estimation.starting import starting_values
+from msem.inference.levelmeasures import fit_level_specific
+from msem.language.syntax import parse
+from msem.sample.frames import clustered_data
+from msem.sample.statistics import sample_statistics
+from msem.table.partable import ParameterTable, parameter_table
+from msem.table.special_tables import level_baseline_table, partially_saturated_table
+
+SIZES = [3, 4, 5, 6, 12] * 12
+
+
+def prepared(text: str, fixed_x: bool, frame: pd.DataFrame | None = None) -> tuple[ParameterTable, Sample]:
+    table = parameter_table(parse(text), fixed_x=fixed_x)
+    unit, cluster = (*table.both, *table.within_only), table.between_only
+    data = clustered_data(fits.data(SIZES) if frame is None else frame, [*unit, *cluster], "cluster")
+    return table, saturated_sample(sample_statistics(data, unit, cluster, len(table.both)))
+
+
+@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("fixed_x", [True, False])
+@pytest.mark.parametrize("text", [fits.FACTORS, fits.PATHS], ids=["factors", "paths"])
+def test_same_maximum_as_with_the_information_matrix(text: str, fixed_x: bool, level: int) -> None:
+    table, sample = prepared(text, fixed_x)
+    for part in (partially_saturated_table(table, level), level_baseline_table(table, level)):
+        dense = estimate(part, sample)
+        objective = dense.objective
+        start = starting_values(objective, sample)
+        saturated = [block.level != level for block in objective.blocks]
+        found = _core.minimize_iteratively(objective.core, start, *bounds(objective), saturated)
+        assert found["stop"] == 0
+        assert found["value"] == pytest.approx(dense.optimum.value, abs=1e-6)
+        np.testing.assert_allclose(found["theta"], dense.theta, rtol=1e-3, atol=1e-4)
+        assert found["iterations"][-1][1] < 1e-8
+        assert len(found["iterations"]) < 40
+
+
+def test_start_outside_the_domain_is_reported() -> None:
+    objective = compiled(1)
+    start = np.zeros(objective.table.npar)
+    found = _core.minimize_iteratively(objective.core, start, *bounds(objective), [False, True])
+    assert found["stop"] == 3
+
+
+def compiled(level: int) -> Objective:
+    table, sample = prepared(fits.FACTORS, True)
+    filled = fill_exogenous(partially_saturated_table(table, level), sample.levels)
+    return build_objective(filled, sample.statistics)
+
+
+@pytest.mark.parametrize("saturated", [[True, True], [False, False], [True]])
+def test_exactly_one_level_must_be_saturated(saturated: list[bool]) -> None:
+    objective = compiled(1)
+    with pytest.raises(ValueError, match="saturated"):
+        _core.minimize_iteratively(
+            objective.core, np.ones(objective.table.npar), *bounds(objective), saturated
+        )
+
+
+def test_bounds_are_kept() -> None:
+    text = fits.FACTORS.replace("fb =~ y1 + y2", "fb =~ y1 + upper(0.2)*y2")
+    table, sample = prepared(text, True)
+    part = partially_saturated_table(table, 2)
+    found = fit_level_specific(estimate(table, sample), sample, 2).model
+    dense = estimate(part, sample)
+    at = next(row.free - 1 for row in part.rows if row.upper == 0.2)
+    assert dense.theta[at] == found.theta[at] == 0.2
+    assert found.optimum.active[at] == 1
+    assert found.llf == pytest.approx(dense.llf, abs=1e-6)
+
+
+@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("far", [1e2, 1e4, 1e6])
+def test_centres_of_covariates_do_not_matter(far: float, level: int) -> None:
+    frame = fits.data(SIZES)
+    moved = frame.assign(x1=frame["x1"] + far, w1=frame["w1"] - far)
+    one, other = (
+        fit_level_specific(estimate(table, sample), sample, level).model
+        for table, sample in (prepared(fits.FACTORS, True, data) for data in (frame, moved))
+    )
+    assert other.optimum.converged
+    assert other.llf == pytest.approx(one.llf, abs=1e-6)
