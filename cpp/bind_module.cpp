@@ -1,6 +1,7 @@
 // Table of contents of the extension module; each part is bound in its own file.
 #include "bind.hpp"
 
+void bind_constraints(py::module_& m);
 void bind_iterative(py::module_& m);
 void bind_objective(py::module_& m);
 void bind_influence(py::module_& m);
@@ -21,4 +22,5 @@ MSEM_MODULE_NAMED(MSEM_MODULE) {
   bind_posterior(m);
   bind_saturated(m);
   bind_resampling(m);
+  bind_constraints(m);
 }

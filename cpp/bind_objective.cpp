@@ -70,11 +70,11 @@ Vector cluster_loglik(const Objective& self, const Vector& theta, const Vector& 
 }
 
 py::dict run_minimize(const Objective& objective, const Vector& start, const Vector& lower,
-                      const Vector& upper, int max_iterations, double tolerance) {
+                      const Vector& upper, int max_iterations, double tolerance, const Matrix& basis) {
   Optimum best;
   {
     py::gil_scoped_release release;
-    best = minimize(objective, start, lower, upper, {max_iterations, tolerance});
+    best = minimize(objective, start, lower, upper, {max_iterations, tolerance}, basis);
   }
   py::list iterations;
   for (const Iteration& i : best.iterations)
@@ -129,5 +129,5 @@ void bind_objective(py::module_& m) {
       .def("cluster_loglik", &cluster_loglik, "theta"_a, "sizes"_a, "means"_a, "within"_a, "group"_a = 0);
   m.def("scaled_inverse", &invert, "matrix"_a);
   m.def("minimize", &run_minimize, "objective"_a, "start"_a, "lower"_a, "upper"_a, "max_iterations"_a = 500,
-        "tolerance"_a = 1e-12);
+        "tolerance"_a = 1e-12, "basis"_a = Matrix());
 }

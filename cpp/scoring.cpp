@@ -58,10 +58,12 @@ Matrix select(const Matrix& a, const std::vector<Index>& keep) {
 
 class Scorer {
  public:
-  Scorer(const Objective& objective, const Vector& lower, const Vector& upper, const ScoringOptions& options)
-      : objective_(objective), lower_(lower), upper_(upper), options_(options) {
+  Scorer(const Objective& objective, const Vector& lower, const Vector& upper, const ScoringOptions& options,
+         const Matrix& basis)
+      : objective_(objective), lower_(lower), upper_(upper), basis_(basis), options_(options) {
     for (const int k : objective.intercepts()) {
-      if (!std::isfinite(lower[k]) && !std::isfinite(upper[k])) intercepts_.push_back(k);
+      if (!std::isfinite(lower[k]) && !std::isfinite(upper[k]) && (!basis.size() || moves_alone(k)))
+        intercepts_.push_back(k);
     }
   }
 
@@ -81,6 +83,19 @@ class Scorer {
   }
 
  private:
+  // Whether a column of the basis moves parameter k and nothing else.
+  bool moves_alone(int k) const {
+    Index column;
+    basis_.row(k).cwiseAbs().maxCoeff(&column);
+    return basis_(k, column) != 0 && (basis_.row(k).array() != 0).count() == 1 &&
+           (basis_.col(column).array() != 0).count() == 1;
+  }
+
+  // A symmetric matrix, or columns, over the directions that are searched.
+  Matrix project(const Matrix& a, const std::vector<Index>& keep) const {
+    return basis_.size() ? Matrix(basis_.transpose() * a * basis_) : select(a, keep);
+  }
+
   Vector clip(const Vector& theta) const { return theta.cwiseMax(lower_).cwiseMin(upper_); }
 
   // Bounds that the downhill direction pushes against.
@@ -103,7 +118,8 @@ class Scorer {
     delta.setZero(theta.size());
     newton = false;
     if (keep.empty()) return true;
-    const Vector g = -0.5 * current_.gradient(keep);
+    Vector g = -0.5 * current_.gradient(keep);
+    if (basis_.size()) g = (basis_.transpose() * g).eval();
     Vector x;
     if (try_newton) {
       // The last Newton matrix serves again while it brings the decrement down fast.
@@ -115,20 +131,24 @@ class Scorer {
     }
     if (!newton) {
       if (expected_.size() == 0) expected_ = objective_.expected_information(theta);
-      bool solved = solve_information(select(expected_, keep), g, damping, x);
+      bool solved = solve_information(project(expected_, keep), g, damping, x);
       if (!solved && damping == 0) {
         const Matrix factor = objective_.information_factor(theta);
-        solved = solve_factor(factor(Eigen::all, keep), g, x);
+        solved = solve_factor(basis_.size() ? Matrix(factor * basis_) : factor(Eigen::all, keep), g, x);
       }
       if (!solved) return false;
     }
-    delta(keep) = x;
+    if (basis_.size()) {
+      delta = basis_ * x;
+    } else {
+      delta(keep) = x;
+    }
     return true;
   }
 
   bool newton_step(const std::vector<Index>& keep, const Vector& g, Vector& x) const {
     if (observed_.size() == 0) return false;
-    const Matrix observed = select(observed_, keep);
+    const Matrix observed = project(observed_, keep);
     // Without curvature in a parameter the solver leaves it where it is, which looks like a maximum.
     return (observed.diagonal().array() > 0).all() && solve_information(observed, g, 0, x);
   }
@@ -191,6 +211,7 @@ class Scorer {
 
   const Objective& objective_;
   const Vector &lower_, &upper_;
+  const Matrix& basis_;  // empty: all parameters
   ScoringOptions options_;
   std::vector<int> intercepts_;  // without bounds
   Evaluation current_;
@@ -201,11 +222,13 @@ class Scorer {
 }  // namespace
 
 Optimum minimize(const Objective& objective, const Vector& start, const Vector& lower, const Vector& upper,
-                 const ScoringOptions& options) {
+                 const ScoringOptions& options, const Matrix& basis) {
   const Index n = objective.npar();
   if (start.size() != n || lower.size() != n || upper.size() != n)
     throw std::invalid_argument("start and bounds must have one element per parameter");
-  return Scorer(objective, lower, upper, options).run(start);
+  if (basis.size() && (basis.rows() != n || lower.array().isFinite().any() || upper.array().isFinite().any()))
+    throw std::invalid_argument("a basis has one row per parameter and goes without bounds");
+  return Scorer(objective, lower, upper, options, basis).run(start);
 }
 
 }  // namespace msem

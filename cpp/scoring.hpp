@@ -13,7 +13,7 @@ struct ScoringOptions {
   double tolerance = 1e-12;  // on the decrement g' I^-1 g
 };
 
-enum class Stop : int { kConverged = 0, kMaxIterations = 1, kNoProgress = 2, kBadStart = 3 };
+enum class Stop : int { kConverged = 0, kMaxIterations = 1, kNoProgress = 2, kBadStart = 3, kInfeasible = 4 };
 
 struct Iteration {
   double value, decrement, damping;
@@ -29,7 +29,9 @@ struct Optimum {
   std::vector<Iteration> iterations;
 };
 
+// With a basis (npar x m) theta moves from its start along the columns only, as linear equalities ask for;
+// there are no bounds then.
 Optimum minimize(const Objective& objective, const Vector& start, const Vector& lower, const Vector& upper,
-                 const ScoringOptions& options);
+                 const ScoringOptions& options, const Matrix& basis = {});
 
 }  // namespace msem

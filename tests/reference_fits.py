@@ -20,22 +20,15 @@ OPERATORS = {"=~", "~", "~~", "~1"}
 
 
 def usable(case: str) -> bool:
-    """Whether msem can fit it: complete data, no linear constraint, no random slope."""
+    """Whether msem can fit it: complete data, no random slope."""
     m = reference.meta(case)
-    return bool(
-        m["missing"] == "listwise" and not m["random_slopes"] and "==" not in (m["constraints"] or [])
-    )
+    return m["missing"] == "listwise" and not m["random_slopes"]
 
 
 CASES = [case for case in reference.names() if usable(case)]
 TWO_LEVEL = [case for case in CASES if reference.meta(case)["levels"] == 2]
 SINGLE = [case for case in CASES if reference.meta(case)["levels"] == 1]
 GROUPED = [case for case in CASES if reference.meta(case)["group"]]
-
-
-def model(case: str) -> str:
-    """The model text without its definitions of derived parameters, which change nothing else."""
-    return "\n".join(line for line in reference.model(case).splitlines() if ":=" not in line)
 
 
 def arguments(case: str) -> dict[str, Any]:
@@ -73,7 +66,7 @@ def fit(case: str, **options: Any) -> msem.Fit:
     """The case fitted by msem; warnings about improper or bounded solutions are the subject of other tests."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", msem.errors.ImproperSolutionWarning)
-        return FUNCTIONS[reference.meta(case)["fun"]](model(case), **(arguments(case) | options))
+        return FUNCTIONS[reference.meta(case)["fun"]](reference.model(case), **(arguments(case) | options))
 
 
 def key(lhs: str, op: str, rhs: str, level: int, group: int = 1) -> Key:

@@ -171,8 +171,8 @@ TEXTS: dict[str, tuple[str, type[Exception], str]] = {
     ),
     "itself": (WITHIN + "y1 ~ y1\n" + BETWEEN, ModelError, "line 3.*'y1' is regressed on itself"),
     "measured by itself": (WITHIN + "g =~ g + y1\n" + BETWEEN, ModelError, "'g' is measured by itself"),
-    "defined parameter": (MODEL + "  a := 1", UnsupportedError, "line 7.*defined parameters"),
-    "constraint": (MODEL + "  a == b", UnsupportedError, "line 7.*parameters with the same label are equal"),
+    "defined parameter": (MODEL + "  a := b", ModelError, "line 7, column 8: no parameter is labelled 'b'"),
+    "constraint": (MODEL + "  a == b", ModelError, "line 7, column 3: no parameter is labelled 'a'"),
     "groups": (
         "group: 1\n" + MODEL,
         ModelError,

@@ -18,10 +18,10 @@ SOURCES = sorted(
 )
 PACKAGES = {
     "": ("_core", "errors", "version", "distributions"),
-    "language": ("expressions", "terms", "grammar", "syntax"),
+    "language": ("expressions", "terms", "grammar", "syntax", "hypotheses"),
     "table": (
         *("levels", "drafts", "defaults", "groups", "invariance"),
-        *("sharing", "partable", "lookup", "special_tables"),
+        *("sharing", "partable", "lookup", "special_tables", "functions"),
     ),
     "sample": ("screening", "columns", "frames", "grouping", "sufficient", "statistics", "demo"),
     "moments": (
@@ -29,11 +29,12 @@ PACKAGES = {
         *("robust", "saturated", "single"),
     ),
     "estimation": (
-        *("matrices", "objective", "samples", "starting", "optimize"),
+        *("constraints", "matrices", "objective", "samples", "starting", "optimize"),
         *("restarts", "estimate", "partial"),
     ),
     "inference": (
         *("sampling", "problems", "smallsamples", "discrepancy", "uls"),
+        *("defined", "multipliers"),
         *("fitmeasures", "residuals", "ram", "delta", "standardized"),
         *("unrestricted", "icc", "composites", "reliability", "paths", "effects"),
         *("candidates", "added", "releases", "scoretests", "modification"),
@@ -48,7 +49,7 @@ PACKAGES = {
     "prediction": ("rows", "posterior", "frames", "factorscores", "distances", "influence"),
     "output": ("tables", "derived", "sections", "summary", "text", "html"),
     "fits": (
-        *("options", "measures", "solution", "reporting", "scoretables", "testing"),
+        *("options", "measures", "solution", "constrained", "reporting", "scoretables", "testing"),
         *("resampled", "profiled", "levelspecific", "residualtables", "quantities", "prediction"),
         *("diagnostics", "fit", "levelfit", "segregated", "sources", "simultaneous", "levelwise"),
         *("compare", "model_comparison"),

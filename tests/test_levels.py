@@ -88,13 +88,6 @@ def test_a_latent_name_may_be_used_at_both_levels():
     [
         ("level: 1\ny ~ x\nblock: 2\ny ~ w", "line 3, column 1: 'block:' cannot stand.*'level: 1'"),
         ("group: a\ny ~ x\nblock: 2\ny ~ w", "line 3, column 1: 'block:' cannot stand beside 'group:'"),
-        ("y ~ a*x\nb := a^2", r"line 2, column 3: 'b := a\^2': defined parameters"),
-        ("y ~ a*x + b*z\na == b", "line 2, column 3: 'a == b': equality constraints .*same label"),
-        ("y ~ a*x\na == 1", "line 2, column 3: 'a == 1': equality"),
-        ("y ~ a*x + b*z\na > b", "line 2, column 3: 'a > b': .*between a label and a number only"),
-        ("y ~ a*x\n2*a < 1", "line 2, column 5: "),
-        ("y ~ a*x\nexp(a) < 1", "line 2, column 8: "),
-        ("y ~ a*x\n1 < 2", "line 2, column 3: "),
         ("y ~ rv('s')*x", r"line 1, column 5: random slopes, rv\(\)"),
         ("efa('a')*f =~ y1 + y2", r"line 1, column 1: exploratory blocks, efa\(\)"),
         ("f <~ y1 + y2", "line 1, column 6: composites"),
@@ -109,7 +102,22 @@ def test_what_is_not_available_is_refused_by_name(text, message):
         table(text)
 
 
-def test_defined_parameters_can_be_ignored():
-    assert table("y ~ a*x\nb := 2*a", allow_defined=True).rows == table("y ~ a*x").rows
-    with pytest.raises(UnsupportedError, match="line 3, column 3: 'b > 1'"):
-        table("y ~ a*x\nb := 2*a\nb > 1", allow_defined=True)
+def test_constraints_are_kept_beside_the_rows():
+    text = "y ~ a*x + b*z\nq := 2*a\nb > 1\nq > 1\na == b^2"
+    found = table(text)
+    assert [c.text for c in found.constraints] == ["q > 1", "a == b^2"]
+    assert [c.text for c in found.defined] == ["q := 2 * a"]
+    assert [(r.label, r.lower) for r in found.rows if r.label] == [("a", -float("inf")), ("b", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("y ~ a*x\na := 2*a", "line 2, column 1: 'a' is the label of a parameter"),
+        ("y ~ a*x\nb := 2*a\nb := a", "line 3, column 1: 'b' is defined a second time"),
+        ("y ~ a*x\nb > 1", "line 2, column 1: no parameter is labelled 'b'"),
+    ],
+)
+def test_constraints_that_cannot_be(text, message):
+    with pytest.raises(ModelError, match=message):
+        table(text)

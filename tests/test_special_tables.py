@@ -47,9 +47,7 @@ def test_enough_reference_cases_are_compared():
 
 @pytest.mark.parametrize("case", COMPARED)
 def test_degrees_of_freedom_are_those_of_lavaan(case):
-    model = parameter_table(
-        parse(reference.model(case)), **reference.table_arguments(case), allow_defined=True
-    )
+    model = parameter_table(parse(reference.model(case)), **reference.table_arguments(case))
     saturated, baseline = saturated_table(model), baseline_table(model)
     expected = reference.expected(case)
     assert saturated.npar - model.npar == expected["df"]

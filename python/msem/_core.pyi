@@ -55,7 +55,7 @@ class Objective:
         self, theta: ArrayLike, sizes: _Floats, means: _Floats, within: _Floats, group: int = 0
     ) -> _Floats: ...
 
-class _Optimum(TypedDict):
+class Found(TypedDict):
     theta: _Floats
     value: float
     gradient: _Floats
@@ -71,7 +71,8 @@ def minimize(
     upper: _Floats,
     max_iterations: int = 500,
     tolerance: float = 1e-12,
-) -> _Optimum: ...
+    basis: _Floats = ...,
+) -> Found: ...
 def minimize_iteratively(
     objective: Objective,
     start: _Floats,
@@ -80,7 +81,7 @@ def minimize_iteratively(
     saturated: Sequence[bool],
     max_iterations: int = 60,
     tolerance: float = 1e-8,
-) -> _Optimum: ...
+) -> Found: ...
 
 class _Saturated(TypedDict):
     mean_w: _Floats
@@ -217,3 +218,44 @@ def leave_one_out_steps(
     corrections: int = 8,
     threads: int = 1,
 ) -> tuple[_Floats, _Floats]: ...  # change (J, npar), displacement (J,)
+
+class Expressions:
+    """Functions of parameters as postfix programs of (operation, index, value); those before `first` serve others."""
+
+    def __init__(
+        self, npar: int, programs: Sequence[Sequence[tuple[str, int, float]]], first: int = 0
+    ) -> None: ...
+    @property
+    def npar(self) -> int: ...
+    def __len__(self) -> int: ...
+    def variables(self, result: int) -> list[int]: ...
+    def values(self, theta: ArrayLike) -> _Floats: ...
+    def values_of_rows(self, thetas: ArrayLike) -> _Floats: ...
+    def jacobian(self, theta: ArrayLike) -> _Floats: ...
+    def curvature(self, theta: ArrayLike, weights: ArrayLike) -> _Floats: ...
+
+def solve_quadratic(
+    hessian: _Floats,
+    gradient: _Floats,
+    equalities: _Floats,
+    equality_values: _Floats,
+    inequalities: _Floats,
+    inequality_values: _Floats,
+) -> tuple[bool, bool, _Floats, _Floats, _Floats]: ...  # solved, feasible, d, multipliers of either kind
+
+class _ConstrainedOptimum(Found):
+    equality_multipliers: _Floats
+    inequality_multipliers: _Floats
+    bound_multipliers: _Floats
+    violation: float
+
+def minimize_constrained(
+    objective: Objective,
+    equalities: Expressions,
+    inequalities: Expressions,
+    start: _Floats,
+    lower: _Floats,
+    upper: _Floats,
+    max_iterations: int = 500,
+    tolerance: float = 1e-12,
+) -> _ConstrainedOptimum: ...

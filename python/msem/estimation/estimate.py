@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.errors import ModelError
+from msem.estimation.constraints import elimination_basis
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import Optimum, minimize
@@ -24,6 +25,7 @@ Floats = NDArray[np.float64]
 
 ATTEMPT = 60  # iterations from one start before another is tried
 BEYOND = 1e-4  # -2 log L below that of the saturated model by more than this is no maximum of a nested one
+NOWHERE = ("unbounded", "infeasible")  # where a likelihood says nothing
 SAME = 1e-3  # difference in -2 log L between maxima that counts as none
 
 __all__ = ["Estimate", "estimate"]
@@ -55,14 +57,36 @@ class Estimate:
     def tangent(self) -> Floats:
         """Basis of the directions in which theta was free to move, shape (npar, m).
 
-        Parameters at active bounds do not move.
+        The null space of the derivatives of equality and active inequality constraints at theta; parameters at active
+        bounds do not move.
         """
-        return np.eye(len(self.theta))[:, self.optimum.active == 0]
+        moving = np.flatnonzero(self.optimum.active == 0)
+        identity = np.eye(len(self.theta))[:, moving]
+        c = self.objective.constraints
+        if c is None:
+            return identity
+        held = c.inequalities.jacobian(self.theta)[list(self.optimum.held)]
+        rows = np.vstack([c.equalities.jacobian(self.theta), held])[:, moving]
+        return identity @ elimination_basis(rows, self.sizes[moving])
+
+    @cached_property
+    def equality_tangent(self) -> Floats:
+        """Basis of the directions that the equality constraints leave at theta, shape (npar, nfree)."""
+        c = self.objective.constraints
+        if c is None:
+            return np.eye(self.table.npar)
+        return elimination_basis(c.equalities.jacobian(self.theta), self.sizes)
 
     @property
     def nfree(self) -> int:
         """Parameters less independent equality constraints: what counts in degrees of freedom."""
-        return self.table.npar
+        return int(self.equality_tangent.shape[1])
+
+    @cached_property
+    def sizes(self) -> Floats:
+        """Standard errors of the parameters with all others known, shape (npar,); 1 where there is no information."""
+        information = self.objective.core.expected_information(self.theta).diagonal()
+        return np.where(information > 0, 1 / np.sqrt(np.where(information > 0, information, 1.0)), 1.0)
 
 
 def estimate(
@@ -97,6 +121,7 @@ def estimate(
     """
     filled = fill_exogenous(table, sample.levels)
     objective = build_objective(filled, sample.statistics, loss)
+    objective.constraints  # noqa: B018  contradictions are reported before anything is fitted
     first = starting_values(objective, sample)
     floor = -np.inf if loss is not None else -2 * sample.llf - BEYOND
 
@@ -114,7 +139,7 @@ def estimate(
             rest = attempt(top.theta, max_iterations - short)
             if rest.converged or maximum is None:
                 best = replace(rest, diary=top.diary + rest.diary)
-            elif rest.stop != "unbounded":
+            elif rest.stop not in NOWHERE:
                 best = replace(maximum, surpassed=maximum.value - rest.value)
     if best.stop == "no valid start":
         raise ModelError(
@@ -133,11 +158,11 @@ def highest(attempts: Iterable[Optimum]) -> tuple[Optimum | None, Optimum]:
     top: Optimum | None = None
     maximum: Optimum | None = None
     for found in attempts:
-        if top is None or top.stop == "unbounded" or (found.value < top.value and found.stop != "unbounded"):
+        if top is None or top.stop in NOWHERE or (found.value < top.value and found.stop not in NOWHERE):
             top = found
         if found.converged and (maximum is None or found.value < maximum.value):
             maximum = found
-        if maximum is not None and (top.stop == "unbounded" or maximum.value < top.value + SAME):
+        if maximum is not None and (top.stop in NOWHERE or maximum.value < top.value + SAME):
             return maximum, maximum
     assert top is not None
     return maximum, top

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
+from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block, row_values
 from msem.moments.arrays import LevelArrays
 from msem.moments.gamma import core_loss
@@ -94,6 +96,11 @@ class Objective:
     covariate_llf: float
     core: _core.Objective
     loss: _core.Loss | None = None
+
+    @cached_property
+    def constraints(self) -> Constraints | None:
+        """Equality and inequality constraints on theta; None without."""
+        return compile_constraints(self.table)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as table and statistics, from which the compiled part is made again."""

@@ -13,7 +13,7 @@ from msem.estimation.objective import Objective
 
 Floats = NDArray[np.float64]
 
-STOPS = ("converged", "iteration limit", "no further progress", "no valid start")
+STOPS = ("converged", "iteration limit", "no further progress", "no valid start", "infeasible")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +29,13 @@ class Optimum:
     stop : str
         "converged" when the decrement g' I^-1 g, the expected gain in -2 log L of a further step, fell below
         the tolerance; it does not depend on the units of the variables. "unbounded" when the value is below that
-        of the saturated model.
+        of the saturated model, "infeasible" when constraints are violated.
     active : ndarray of int, shape (npar,)
         -1 at its lower bound, 1 at its upper bound, 0 free.
     iterations : DataFrame
         value, decrement, damping and kind of step of each iteration.
+    held : tuple of int
+        Inequality constraints that are active.
     surpassed : float
         How much lower -2 log L was seen to be elsewhere, in directions without a minimum.
     """
@@ -44,6 +46,7 @@ class Optimum:
     stop: str
     active: NDArray[np.intp]
     diary: tuple[tuple[float, float, float, bool], ...]
+    held: tuple[int, ...] = ()
     surpassed: float = 0.0
 
     @property
@@ -101,14 +104,38 @@ def minimize(
     least, most = bounds(objective)
     if lower is not None:
         least = np.minimum(np.maximum(least, lower), most)
-    found = _core.minimize(objective.core, start, least, most, max_iterations, tolerance)
+    found, held = _run(objective, start, least, most, max_iterations, tolerance)
     for array in (found["theta"], found["gradient"]):
         array.flags.writeable = False
+    stop = STOPS[found["stop"]]
     return Optimum(
         found["theta"],
         found["value"],
         found["gradient"],
-        "unbounded" if found["value"] < floor else STOPS[found["stop"]],
+        "unbounded" if found["value"] < floor and stop != "infeasible" else stop,
         np.array(found["active"], dtype=np.intp),
         tuple(found["iterations"]),
+        held,
     )
+
+
+def _run(
+    objective: Objective, start: Floats, lower: Floats, upper: Floats, max_iterations: int, tolerance: float
+) -> tuple[_core.Found, tuple[int, ...]]:
+    """The compiled optimiser for the constraints that there are, and the inequalities that it found active."""
+    c = objective.constraints
+    if c is None:
+        return _core.minimize(objective.core, start, lower, upper, max_iterations, tolerance), ()
+    projected = c.project(start)
+    if c.linear and c.basis.shape[1] and not np.isfinite([lower, upper]).any():
+        found = _core.minimize(objective.core, projected, lower, upper, max_iterations, tolerance, c.basis)
+        if STOPS[found["stop"]] != "no valid start":
+            return found, ()
+    functions = c.equalities.core, c.inequalities.core
+    for first in (projected, start):
+        other = _core.minimize_constrained(
+            objective.core, *functions, first, lower, upper, max_iterations, tolerance
+        )
+        if STOPS[other["stop"]] != "no valid start":
+            break
+    return other, tuple(int(i) for i in np.flatnonzero(other["inequality_multipliers"] > 0))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.fits.constrained import Constrained
 from msem.fits.diagnostics import Diagnostics
 from msem.fits.levelspecific import LevelSpecificMeasures
 from msem.fits.measures import least_squares_measures, measure_inputs
@@ -42,6 +43,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Fit(
+    Constrained,
     Testing,
     Resampled,
     Profiled,
@@ -120,22 +122,27 @@ class Fit(
         -------
         DataFrame
             Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper. Rows that are not
-            estimated have se 0.
+            estimated have se 0. Defined parameters (``:=``) come last, at level 0 of group 0.
         """
         require_choice("reference", reference, get_args(Reference))
         est, se = self._row_values
         df = self._row_df if reference == "t" else None
         extra: dict[str, Floats] = {}
         if standardized:
-            extra = standardize(self.table, est, self._variances)._asdict()
-        return estimates_frame(self.table.rows, est, se, ci_level=level, df=df, extra=extra)
+            found = standardize(self.table, est, self._variances)._asdict()
+            extra = {name: np.append(column, self._defined_at(column)) for name, column in found.items()}
+        values, errors = self._defined_values
+        rows = (*self.table.rows, *self._defined_rows)
+        return estimates_frame(
+            rows, np.append(est, values), np.append(se, errors), ci_level=level, df=df, extra=extra
+        )
 
     @property
     def _row_df(self) -> Floats:
-        """Degrees of freedom of every row: nan where nothing is estimated."""
+        """Degrees of freedom of every row, defined parameters last: nan where nothing is estimated."""
         free = np.array([r.free for r in self.table.rows])
         df: Floats = np.append(self.reference_df.to_numpy(), np.nan)[free - 1]
-        return np.where(free > 0, df, np.nan)
+        return np.append(np.where(free > 0, df, np.nan), self._defined_df)
 
     def summary(
         self,
@@ -175,7 +182,7 @@ class Fit(
         return SummaryInputs(
             title=title(self.converged, len(self.estimate.optimum.diary)),
             messages=messages(self.problems, self.options),
-            header=header(self.options, self.npar, groups),
+            header=header(self.options, self.npar, self.npar - self.estimate.nfree, groups),
             fit=(
                 *with_group_tests(fit_sections(self._measures, full=full), groups),
                 *(self._level_sections() if full else ()),
@@ -184,9 +191,12 @@ class Fit(
             levels=LEVEL_NAMES if two_level else {},
             groups=dict(enumerate(self.group_labels, 1)),
             estimates=self.estimates(standardized=standardized, reference=reference).assign(
-                label=shown_labels(self.table)
+                label=[*shown_labels(self.table), *(row.label for row in self._defined_rows)]
             ),
-            hidden=hidden_rows(self.table.rows, self._row_values[0]),
+            hidden=np.append(
+                hidden_rows(self.table.rows, self._row_values[0]),
+                np.zeros(len(self._defined_rows), dtype=bool),
+            ),
             r2=self.rsquare() if rsquare else None,
             ci=ci,
         )

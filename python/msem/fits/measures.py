@@ -129,7 +129,10 @@ def group_moments(fit: Estimate, sample: Sample) -> list[GroupMoments]:
 
 
 def residual_jacobian(fit: Estimate) -> Floats:
-    """Derivatives of the moments of a single-level fit: means if modelled, then the lower triangle by row."""
+    """Derivatives of the moments of a single-level fit: means if modelled, then the lower triangle by row.
+
+    Along the directions that equality constraints leave.
+    """
     parts = []
     for i, block in enumerate(fit.objective.blocks):
         n = block.nobserved
@@ -137,4 +140,4 @@ def residual_jacobian(fit: Estimate) -> Floats:
         by_row = n + np.lexsort((col, row))
         means = np.arange(n) if fit.table.meanstructure else np.arange(0)
         parts.append(fit.objective.core.jacobian(fit.theta, i)[np.concatenate([means, by_row])])
-    return np.vstack(parts)
+    return np.vstack(parts) @ fit.equality_tangent

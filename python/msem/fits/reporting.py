@@ -34,14 +34,15 @@ def messages(problems: Sequence[Problem], options: Options) -> tuple[str, ...]:
     return tuple(out)
 
 
-def header(options: Options, npar: int, groups: Sequence[GroupResults]) -> tuple[Section, ...]:
-    """Estimator and sample."""
+def header(options: Options, npar: int, nequal: int, groups: Sequence[GroupResults]) -> tuple[Section, ...]:
+    """Estimator, numbers of parameters and of independent equality constraints, and sample."""
     method = Section(
         "",
         (
             ("Estimator", options.estimator),
             ("Optimization method", "Fisher scoring"),
             ("Number of model parameters", npar),
+            *((("Number of equality constraints", nequal),) if nequal else ()),
         ),
     )
     sample = sample_section(

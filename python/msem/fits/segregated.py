@@ -69,7 +69,13 @@ def fit_level(
 
 
 def require_separable(table: ParameterTable) -> None:
-    """Refuse parameters shared by both levels: no level can be fitted without the other."""
+    """Refuse parameters shared by both levels: no level can be fitted without the other. Also constraints."""
+    written = [c.text for c in (*table.constraints, *table.defined)]
+    if written:
+        raise UnsupportedError(
+            f"'{written[0]}': constraints and defined parameters are not available level by level; fit both levels "
+            "together, msem.sem(model, moments)"
+        )
     levels: dict[int, set[int]] = {}
     for r in table.rows:
         if r.free:

@@ -26,7 +26,7 @@ from msem.inference.problems import Problem, find_problems, no_chi_square
 from msem.inference.sampling import Information, Sampling, sampling_covariance
 from msem.inference.smallsamples import few_clusters
 from msem.inference.uls import fit_uls
-from msem.language.syntax import parse
+from msem.language.hypotheses import with_constraints
 from msem.moments.levelmoments import LevelMoments
 from msem.table.defaults import Fun
 from msem.table.groups import group_order
@@ -34,6 +34,7 @@ from msem.table.partable import ParameterTable, parameter_table
 
 WARNINGS: dict[str, type[Warning]] = {
     "not_converged": ConvergenceWarning,
+    "infeasible": ConvergenceWarning,
     "saddle_point": ConvergenceWarning,
     "no_chi_square": ConvergenceWarning,
     "unidentified": IdentificationWarning,
@@ -50,6 +51,7 @@ class FitOptions(TypedDict, total=False):
     group: str | None
     group_equal: Sequence[str]
     group_partial: Sequence[str]
+    constraints: str | None
     sample_cov: pd.DataFrame | Mapping[str, pd.DataFrame] | None
     sample_mean: Means | Mapping[str, Means] | None
     sample_nobs: float | Mapping[str, float] | None
@@ -73,6 +75,7 @@ def sem(
     group: str | None = None,
     group_equal: Sequence[str] = (),
     group_partial: Sequence[str] = (),
+    constraints: str | None = None,
     sample_cov: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None,
     sample_mean: Means | Mapping[str, Means] | None = None,
     sample_nobs: float | Mapping[str, float] | None = None,
@@ -110,6 +113,8 @@ def sem(
         groups but the first.
     group_partial : sequence of str
         Exceptions, such as "f=~y2" or "y2~1.l2".
+    constraints : str, optional
+        Definitions (``:=``), equalities and inequalities beside those in the model text.
     sample_cov, sample_mean, sample_nobs
         Covariance matrix (named DataFrame), means and sample size of a single-level sample, instead of data; for
         several groups dicts of group label to each.
@@ -164,6 +169,7 @@ def sem(
         group=group,
         group_equal=group_equal,
         group_partial=group_partial,
+        constraints=constraints,
         sample_cov=sample_cov,
         sample_mean=sample_mean,
         sample_nobs=sample_nobs,
@@ -197,7 +203,7 @@ def growth(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
 def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
     require_known(fun, options)
     require_settings(options)
-    syntax = parse(model)
+    syntax = with_constraints(model, options.get("constraints"))
     grouping = group_rows(data, options.get("group"))
     source = Source(
         data,
@@ -221,6 +227,10 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
     )
     information = options.get("information") or default_information(table, data)
     require_choice("estimator", options.get("estimator", "ML"), get_args(Estimator))
+    if options.get("estimator") == "ULS" and table.constraints:
+        raise UnsupportedError(
+            f"'{table.constraints[0].text}': constraints other than bounds need estimator=\"ML\""
+        )
     if options.get("estimator") == "ULS" and table.nlevels == 2:
         raise UnsupportedError(
             'estimator="ULS" is for single-level models; for the levels of a two-level model use '

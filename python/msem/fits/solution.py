@@ -151,7 +151,8 @@ class Solution:
     def status(self) -> str:
         """The most serious of the problems, or "ok".
 
-        One of "ok", "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged".
+        One of "ok", "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged",
+        "infeasible".
         """
         return status_of(self.problems)
 

@@ -16,7 +16,16 @@ from msem.moments.covariance import smallest_eigenvalue
 
 Floats = NDArray[np.float64]
 
-SEVERITY = ("ok", "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged")
+SEVERITY = (
+    "ok",
+    "boundary",
+    "improper",
+    "no_chi_square",
+    "saddle_point",
+    "unidentified",
+    "not_converged",
+    "infeasible",
+)
 REMARKS = ("few_clusters",)  # said beside a status, which they do not change
 LEVELS = {1: "within", 2: "between"}
 FLAT = 0.3  # share of the largest part in a flat direction from which a parameter is named
@@ -32,8 +41,8 @@ class Problem:
     Attributes
     ----------
     name : str
-        One of "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged"; or
-        "few_clusters", a remark that leaves the status as it is.
+        One of "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged",
+        "infeasible"; or "few_clusters", a remark that leaves the status as it is.
     cause : str
         What was found, naming level and parameters.
     remedy : str
@@ -81,6 +90,8 @@ def find_problems(
     -------
     tuple of Problem
     """
+    if optimum.stop == "infeasible":
+        return (_infeasible(objective, optimum),)
     found = [*_convergence(objective, optimum)]
     if sampling is not None:
         found += _identification(objective, sampling, optimum)
@@ -129,6 +140,18 @@ def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
     )
 
 
+def _infeasible(objective: Objective, optimum: Optimum) -> Problem:
+    constraints = objective.constraints
+    violated = constraints.violated(optimum.theta) if constraints else []
+    listed = ", ".join(f"'{text}' (by {gap:.3g})" for text, gap in violated)
+    return Problem(
+        "infeasible",
+        f"the optimiser stopped after {len(optimum.diary)} iterations where constraints do not hold: {listed}",
+        "Nothing of this solution is valid. Check that the constraints can hold together, or give start() values "
+        "nearer to where they do",
+    )
+
+
 def _largest(objective: Objective) -> str:
     """How many clusters there are of the largest size."""
     largest = [f"{s.counts[-1]:.0f} of {s.sizes[-1]:.0f} units" for s in objective.statistics if s.unit]
@@ -169,6 +192,14 @@ def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
             "boundary",
             f"estimates lie on their bounds: {', '.join(at)}",
             "They have no standard errors, and chi-square tests are approximate",
+        )
+    if optimum.held and objective.constraints is not None:
+        texts = (objective.constraints.inequalities.texts[i] for i in optimum.held)
+        yield Problem(
+            "boundary",
+            f"inequality constraints are active: {', '.join(map(repr, texts))}",
+            "Standard errors take them for equalities, the degrees of freedom do not, and chi-square tests are "
+            "approximate",
         )
 
 

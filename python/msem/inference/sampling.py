@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.estimation.constraints import elimination_basis
 from msem.estimation.objective import Objective
 from msem.sample.sufficient import ClusterArrays
 
@@ -52,6 +53,9 @@ def sampling_covariance(
 ) -> Sampling:
     """Inverse information at theta: T (T'IT)^-1 T' over the directions T in which theta is free to move.
 
+    Constraints enter by these directions only (Aitchison & Silvey, 1958); the curvature of nonlinear ones has no part
+    in it. Parameters that equality constraints determine have no variance.
+
     Where the expected information is close to singular it is used in the factored form F'F, so that covariates with
     huge means do not look like parameters that are not identified; the observed information is then formed in the
     basis in which the expected one is the identity.
@@ -74,7 +78,7 @@ def sampling_covariance(
     npar = len(theta)
     t = np.eye(npar) if tangent is None else tangent
     if not t.shape[1]:
-        return Sampling(np.full((npar, npar), np.nan), (), True)
+        return Sampling(_spread(np.zeros((npar, npar)), _stuck(objective, theta, t)), (), True)
     inverse, pivot = _core.scaled_inverse(t.T @ objective.core.expected_information(theta) @ t)
     if pivot > SMALL_PIVOT:
         positive = True
@@ -82,13 +86,22 @@ def sampling_covariance(
             inverse, positive = _inverse(t.T @ objective.core.observed_information(theta) @ t)
         elif information == "first_order":
             inverse, positive = _inverse(_outer_product(objective, theta, clusters, t))
-        return Sampling(_spread(t @ inverse @ t.T, t), (), positive)
+        return Sampling(_spread(t @ inverse @ t.T, _stuck(objective, theta, t)), (), positive)
     return _careful_covariance(objective, theta, information, t, clusters)
 
 
-def _spread(vcov: Floats, tangent: Floats, lost: Sequence[int] = ()) -> Floats:
-    """The covariance matrix with nan for parameters that did not move or are not identified."""
-    gone: NDArray[np.bool_] = np.all(tangent == 0, axis=1)
+def _stuck(objective: Objective, theta: Floats, tangent: Floats) -> NDArray[np.bool_]:
+    """Parameters that could not move, but for those that equality constraints determine, which have no error."""
+    stuck: NDArray[np.bool_] = np.all(tangent == 0, axis=1)
+    if objective.constraints is not None and stuck.any():
+        free = elimination_basis(objective.constraints.equalities.jacobian(theta))
+        stuck &= np.any(free != 0, axis=1)
+    return stuck
+
+
+def _spread(vcov: Floats, stuck: NDArray[np.bool_], lost: Sequence[int] = ()) -> Floats:
+    """The covariance matrix with nan for parameters at bounds or not identified."""
+    gone = stuck.copy()
     gone[list(lost)] = True
     vcov[gone] = vcov[:, gone] = np.nan
     return vcov
@@ -114,7 +127,8 @@ def _careful_covariance(
         inverse, positive = _inverse(_outer_product(objective, theta, clusters, full))
     else:
         inverse, positive = np.eye(basis.shape[1]), True
-    return Sampling(_spread(full @ inverse @ full.T, tangent, lost), lost, positive)
+    stuck = _stuck(objective, theta, tangent)
+    return Sampling(_spread(full @ inverse @ full.T, stuck, lost), lost, positive)
 
 
 def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:

@@ -79,12 +79,15 @@ FUNCTIONS: Final[dict[str, Callable[[float], float]]] = {
     "acos": math.acos,
     "asin": math.asin,
     "atan": math.atan,
+    "atanh": math.atanh,
     "cos": math.cos,
+    "cosh": math.cosh,
     "exp": math.exp,
     "log": math.log,
     "log10": math.log10,
     "log2": math.log2,
     "sin": math.sin,
+    "sinh": math.sinh,
     "sqrt": math.sqrt,
     "tan": math.tan,
     "tanh": math.tanh,
@@ -175,8 +178,8 @@ def _value(node: Expression) -> float:
         return node.value
     if isinstance(node, Unary):
         return -_value(node.operand)
-    if isinstance(node, Binary) and node.op in _ARITHMETIC:
-        return _ARITHMETIC[node.op](_value(node.left), _value(node.right))
+    if isinstance(node, Binary) and node.op in ARITHMETIC:
+        return ARITHMETIC[node.op](_value(node.left), _value(node.right))
     if isinstance(node, Name) and node.name in CONSTANTS:
         return CONSTANTS[node.name]
     if isinstance(node, Call) and node.function in FUNCTIONS and len(node.arguments) == 1:
@@ -184,7 +187,7 @@ def _value(node: Expression) -> float:
     raise ModelSyntaxError(f"'{format_expression(node)}' is not a number", node.at.line, node.at.column)
 
 
-_ARITHMETIC: Final[dict[str, Callable[[float, float], float]]] = {
+ARITHMETIC: Final[dict[str, Callable[[float, float], float]]] = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
     "*": lambda a, b: a * b,
@@ -213,7 +216,12 @@ def _format(node: Expression) -> tuple[str, int]:
         return f"{node.function}({', '.join(format_expression(a) for a in node.arguments)})", 5
     if isinstance(node, Number):
         return format_number(node.value), 5
-    return (node.name if isinstance(node, Name) else quote(node.value)), 5
+    return (_format_name(node.name) if isinstance(node, Name) else quote(node.value)), 5
+
+
+def _format_name(name: str) -> str:
+    """A label as it is, a parameter such as ``fw=~y2`` in backticks."""
+    return f"`{name}`" if "~" in name else name
 
 
 def _wrap(node: Expression, needs: int) -> str:

@@ -124,6 +124,10 @@ class _Actions:
         return Name("".join(name.split()) if ":" in name else name, _at(parts[0]))
 
     @staticmethod
+    def ticked(parts: list[Token]) -> Name:
+        return Name("".join(parts[0][1:-1].split()), _at(parts[0]))
+
+    @staticmethod
     def text(parts: list[Token]) -> Text:
         return Text(str(parts[0][1:-1]), _at(parts[0]))
 
@@ -136,7 +140,7 @@ OPERATORS: Final = "an operator such as =~, ~ or ~~"
 _HEADER_WORD: Final = re.compile(r"(level|group|block)\Z", re.IGNORECASE)
 _EQUALS: Final = "write =~ for 'is measured by', ~ for a regression, == for equality, < or > for a bound"
 _CHARACTER_HINTS: Final[tuple[tuple[Callable[[str], object], str], ...]] = (
-    (re.compile(r"[\"']").match, "this quote is not closed on its line"),
+    (re.compile(r"[\"'`]").match, "this quote is not closed on its line"),
     (
         re.compile(r"=").match,
         f"'=' is not an operator here; {_EQUALS}",

@@ -1,8 +1,8 @@
-"""Which block of a model text is which level, and what this version refuses to estimate."""
+"""Which block of a model text is which level, what is a constraint, and what this version refuses to estimate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from msem.errors import ModelError, UnsupportedError
@@ -28,15 +28,13 @@ _MODIFIERS: Final = {
 }
 
 
-def refuse_unsupported(syntax: ModelSyntax, *, allow_defined: bool = False) -> None:
+def refuse_unsupported(syntax: ModelSyntax) -> None:
     """Refuse, by name and place, what the language has and this version does not estimate.
 
     Parameters
     ----------
     syntax : ModelSyntax
         Model to look through.
-    allow_defined : bool
-        Ignore defined parameters (``:=``) in place of refusing them.
 
     Raises
     ------
@@ -48,11 +46,6 @@ def refuse_unsupported(syntax: ModelSyntax, *, allow_defined: bool = False) -> N
     latent = {s.lhs for s in syntax.statements if s.op == "=~"}
     for statement in syntax.statements:
         _refuse_statement(syntax, statement, latent)
-    defined = {c.lhs.name for c in syntax.constraints if c.op == ":=" and isinstance(c.lhs, Name)}
-    for constraint in syntax.constraints:
-        if constraint.op == ":=" and allow_defined:
-            continue
-        _refuse_constraint(syntax, constraint, defined)
 
 
 def _refuse_block(syntax: ModelSyntax, block: Block) -> None:
@@ -101,29 +94,11 @@ def _refuse_interaction(syntax: ModelSyntax, at: Position, name: str, latent: se
     raise UnsupportedError(syntax.locate(at, message))
 
 
-def _refuse_constraint(syntax: ModelSyntax, constraint: Constraint, defined: set[str]) -> None:
-    bound = simple_bound(constraint)
-    if bound is not None and bound[0] not in defined:
-        return
-    if constraint.op == ":=":
-        reason = (
-            "defined parameters (:=) are not available in this version; compute them from the estimates and "
-            "their covariance matrix"
-        )
-    elif constraint.op == "==":
-        reason = (
-            "equality constraints (==) are not available in this version; parameters with the same label are "
-            "equal, and '2*y1' fixes one at 2"
-        )
-    else:
-        reason = (
-            f"'{constraint.op}' is available between a label and a number only, as in 'a > 0'; constraints "
-            "on functions of parameters are not available in this version"
-        )
-    raise UnsupportedError(syntax.locate(constraint.at, f"'{constraint.text}': {reason}"))
+Bound = tuple[str, float, float]
+"""Label, lower and upper bound."""
 
 
-def simple_bound(constraint: Constraint) -> tuple[str, float, float] | None:
+def simple_bound(constraint: Constraint) -> Bound | None:
     """Label, lower and upper bound if the constraint is a box bound of one parameter, else None."""
     if constraint.op not in ("<", ">"):
         return None
@@ -233,18 +208,51 @@ def _check_filled(syntax: ModelSyntax, blocks: Mapping[int, Block], levels: dict
         raise ModelError(syntax.locate(block.at, message))
 
 
-def check_labels(syntax: ModelSyntax, labels: set[str]) -> None:
-    """Refuse bounds on labels that no parameter carries.
+def sort_constraints(
+    syntax: ModelSyntax, labels: Collection[str]
+) -> tuple[tuple[Bound, ...], tuple[Constraint, ...], tuple[Constraint, ...]]:
+    """Tell box bounds of parameters, other constraints and definitions (``:=``) apart.
+
+    Parameters
+    ----------
+    syntax : ModelSyntax
+    labels : collection of str
+        Labels of the parameters.
+
+    Returns
+    -------
+    bounds : tuple of (label, lower, upper)
+    constraints, defined : tuple of Constraint
+        In order of the text.
 
     Raises
     ------
     ModelError
-        Naming the label and its place.
+        When a name is defined twice or is a label, or a bound is on no parameter; with line and column.
     """
+    defined: dict[str, Constraint] = {}
+    for constraint in syntax.constraints:
+        if constraint.op == ":=" and isinstance(constraint.lhs, Name):
+            name = constraint.lhs.name
+            if name in defined or name in labels:
+                what = "defined a second time" if name in defined else "the label of a parameter already"
+                raise ModelError(syntax.locate(constraint.lhs.at, f"'{name}' is {what}; choose another name"))
+            defined[name] = constraint
+    bounds: list[Bound] = []
+    others: list[Constraint] = []
     for constraint in syntax.constraints:
         bound = simple_bound(constraint)
-        if bound is not None and bound[0] not in labels:
-            known = ", ".join(sorted(labels)) or "none"
-            message = f"no parameter is labelled '{bound[0]}'; labels of this model: {known}"
-            name = next(n for side in (constraint.lhs, constraint.rhs) for n in names_in(side))
-            raise ModelError(syntax.locate(name.at, message))
+        if bound is not None and bound[0] not in defined and "~" not in bound[0]:
+            _check_label(syntax, constraint, bound[0], labels)
+            bounds.append(bound)
+        elif constraint.op != ":=":
+            others.append(constraint)
+    return tuple(bounds), tuple(others), tuple(defined.values())
+
+
+def _check_label(syntax: ModelSyntax, constraint: Constraint, label: str, labels: Collection[str]) -> None:
+    if label not in labels:
+        known = ", ".join(sorted(labels)) or "none"
+        message = f"no parameter is labelled '{label}'; labels of this model: {known}"
+        name = next(n for side in (constraint.lhs, constraint.rhs) for n in names_in(side))
+        raise ModelError(syntax.locate(name.at, message))

@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
 from msem.errors import ModelError
-from msem.language.syntax import ModelSyntax, Position
+from msem.language.syntax import Constraint, ModelSyntax, Position
 from msem.table.defaults import Defaults, Fun, add_defaults, check_same_kind
 from msem.table.drafts import BlockDraft, Draft
 from msem.table.groups import group_drafts
 from msem.table.invariance import equality_kinds, hold_equal
-from msem.table.levels import BETWEEN, WITHIN, refuse_unsupported
+from msem.table.levels import BETWEEN, WITHIN, refuse_unsupported, sort_constraints
 from msem.table.sharing import share
 
 if TYPE_CHECKING:
@@ -135,6 +135,10 @@ class ParameterTable:
         Where the table comes from; None for derived tables.
     group_labels : tuple of str
         Labels of the groups; empty for a model of one group.
+    constraints : tuple of Constraint
+        Equalities and inequalities other than box bounds, which are in the rows.
+    defined : tuple of Constraint
+        Definitions of further parameters (``:=``).
     """
 
     rows: tuple[Parameter, ...]
@@ -144,6 +148,8 @@ class ParameterTable:
     fixed_x: bool = True
     syntax: ModelSyntax | None = None
     group_labels: tuple[str, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    defined: tuple[Constraint, ...] = ()
 
     @cached_property
     def npar(self) -> int:
@@ -226,7 +232,6 @@ def parameter_table(
     std_lv: bool = False,
     orthogonal: bool = False,
     meanstructure: bool | None = None,
-    allow_defined: bool = False,
     groups: Sequence[str] | None = None,
     group_equal: Sequence[str] = (),
     group_partial: Sequence[str] = (),
@@ -251,8 +256,6 @@ def parameter_table(
     meanstructure : bool or None
         Whether means are modelled. None: if there are two levels or several groups, an intercept in the
         text, or ``fun="growth"``.
-    allow_defined : bool
-        Ignore defined parameters (``:=``).
     groups : sequence of str, optional
         Labels of the groups in the data, in the order of `group_order`. Formulas without ``group:`` headers
         are those of every group; a single label is then one parameter of all groups.
@@ -280,7 +283,7 @@ def parameter_table(
     """
     if fun not in get_args(Fun):
         raise ModelError(f"fun is 'sem', 'cfa' or 'growth', not {fun!r}")
-    refuse_unsupported(syntax, allow_defined=allow_defined)
+    refuse_unsupported(syntax)
     if not syntax.statements:
         raise ModelError("the model has no formula; one looks like 'f =~ y1 + y2 + y3'")
     kinds = equality_kinds(group_equal)
@@ -300,8 +303,12 @@ def parameter_table(
             add_defaults(block, Defaults(fun, std_lv, orthogonal, means, both, fixed))
     equal = hold_equal(drafts, kinds, group_partial, std_lv=std_lv)
     rows = [row for blocks in drafts for block in blocks for row in block.rows.values()]
-    numbered = _number(rows, share(rows, syntax, equal))
-    return ParameterTable(numbered, nlevels, len(drafts), means, fixed_x, syntax, tuple(groups or ()))
+    bounds, constraints, defined = sort_constraints(syntax, {row.label for row in rows if row.label})
+    numbered = _number(rows, share(rows, syntax, equal, bounds))
+    labels = tuple(groups or ())
+    return ParameterTable(
+        numbered, nlevels, len(drafts), means, fixed_x, syntax, labels, constraints, defined
+    )
 
 
 def _has_means(syntax: ModelSyntax, fun: Fun, asked: bool | None, nlevels: int, kinds: Sequence[str]) -> bool:

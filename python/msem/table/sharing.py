@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from msem.errors import ModelError
 from msem.language.syntax import ModelSyntax, Position
 from msem.table.drafts import Draft, read_name
-from msem.table.levels import check_labels, simple_bound
+from msem.table.levels import Bound
 
 
-def share(rows: Sequence[Draft], syntax: ModelSyntax, equal: Sequence[Sequence[Draft]] = ()) -> list[int]:
+def share(
+    rows: Sequence[Draft],
+    syntax: ModelSyntax,
+    equal: Sequence[Sequence[Draft]] = (),
+    bounds: Sequence[Bound] = (),
+) -> list[int]:
     """Unite rows that share a parameter; they then agree on value, start and bounds.
 
     Parameters
@@ -19,9 +24,11 @@ def share(rows: Sequence[Draft], syntax: ModelSyntax, equal: Sequence[Sequence[D
     rows : sequence of Draft
         All rows of the table; values, starts and bounds are set in place.
     syntax : ModelSyntax
-        For the bounds (``a > 0``) and the places of errors.
+        For the places of errors.
     equal : sequence of sequence of Draft
         Rows that are one parameter for another reason than the text; see `hold_equal`.
+    bounds : sequence of (label, lower, upper)
+        Such as ``a > 0``.
 
     Returns
     -------
@@ -34,7 +41,7 @@ def share(rows: Sequence[Draft], syntax: ModelSyntax, equal: Sequence[Sequence[D
         When `equal()` names nothing, rows of one label are fixed at different values, or bounds exclude
         each other or a fixed value.
     """
-    _bound_by_constraints(rows, syntax)
+    _apply_bounds(rows, bounds)
     first = list(range(len(rows)))
     by_label: dict[str, int] = {}
     for index, row in enumerate(rows):
@@ -58,15 +65,8 @@ def share(rows: Sequence[Draft], syntax: ModelSyntax, equal: Sequence[Sequence[D
     return first
 
 
-def _bound_by_constraints(rows: Sequence[Draft], syntax: ModelSyntax) -> None:
-    if not syntax.constraints:
-        return
-    check_labels(syntax, {row.label for row in rows if row.label})
-    for constraint in syntax.constraints:
-        bound = simple_bound(constraint)
-        if bound is None:
-            continue
-        label, lower, upper = bound
+def _apply_bounds(rows: Sequence[Draft], bounds: Sequence[Bound]) -> None:
+    for label, lower, upper in bounds:
         for row in rows:
             if row.label == label:
                 row.lower, row.upper = max(row.lower, lower), min(row.upper, upper)

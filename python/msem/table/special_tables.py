@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 
+from msem.language.expressions import Name, names_in
+from msem.language.syntax import Constraint
 from msem.table.levels import BETWEEN, WITHIN
 from msem.table.partable import Parameter, ParameterTable
 
@@ -80,7 +82,38 @@ def partially_saturated_table(table: ParameterTable, level: int) -> ParameterTab
             return _saturated_rows(table, here, group, numbers)
         return _kept_rows(table, here, group, numbers, positions)
 
-    return _derive(table, rows)
+    constraints, defined = (
+        tuple(c for c in some if levels_of(table, c) == {level})
+        for some in (table.constraints, table.defined)
+    )
+    return replace(_derive(table, rows), constraints=constraints, defined=defined)
+
+
+def levels_of(table: ParameterTable, constraint: Constraint) -> set[int]:
+    """Levels of the parameters that a constraint names, definitions followed."""
+    definitions = {d.lhs.name: d.rhs for d in table.defined if isinstance(d.lhs, Name)}
+    names = [name.name for side in (constraint.lhs, constraint.rhs) for name in names_in(side)]
+    found: set[int] = set()
+    seen: set[str] = set()
+    while names:
+        name = names.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in definitions:
+            names += [inner.name for inner in names_in(definitions[name])]
+        found |= {row.level for row in table.rows if name in (row.label, row.name)}
+    return found
+
+
+def crosses_levels(table: ParameterTable) -> tuple[str, ...]:
+    """What ties the levels of a model together: constraints and labels, as text; empty if they are separate."""
+    at: dict[int, set[int]] = {}
+    for row in table.rows:
+        if row.free:
+            at.setdefault(row.free, set()).add(row.level)
+    shared = [table.names()[free - 1] for free, levels in sorted(at.items()) if len(levels) > 1]
+    return (*shared, *(c.text for c in table.constraints if len(levels_of(table, c)) > 1))
 
 
 def level_baseline_table(table: ParameterTable, level: int) -> ParameterTable:
@@ -136,7 +169,7 @@ def _derive(
         for level in range(1, table.nlevels + 1)
         for row in make(table, level, group, numbers)
     ]
-    return replace(table, rows=tuple(rows), syntax=None)
+    return replace(table, rows=tuple(rows), syntax=None, constraints=(), defined=())
 
 
 def _saturated_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:

@@ -1,0 +1,125 @@
+"""Defined parameters and constraints of a fit, as tables."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.fits.options import require_choice
+from msem.fits.solution import Solution
+from msem.inference.defined import Derived, function_errors, monte_carlo
+from msem.inference.multipliers import Held, held_constraints
+from msem.language.expressions import Name, format_expression
+from msem.output.tables import estimates_frame
+from msem.table.functions import Functions, defined_functions
+from msem.table.partable import Parameter
+
+Floats = NDArray[np.float64]
+Intervals = Literal["delta", "monte_carlo"]
+
+
+class Constrained(Solution):
+    """Functions of the estimates that the model defines, and constraints on them."""
+
+    @cached_property
+    def _defined_functions(self) -> Functions:
+        return defined_functions(self.table)
+
+    @cached_property
+    def _defined_rows(self) -> tuple[Parameter, ...]:
+        """Rows of the defined parameters, which belong to no level and no group."""
+        return tuple(
+            Parameter(d.lhs.name, ":=", format_expression(d.rhs), 0, 0, label=d.lhs.name, user=True, at=d.at)
+            for d in self.table.defined
+            if isinstance(d.lhs, Name)
+        )
+
+    @cached_property
+    def _defined_values(self) -> tuple[Floats, Floats]:
+        """Values and delta-method standard errors of the defined parameters."""
+        if not self.table.defined:
+            return np.empty(0), np.empty(0)
+        theta = self.estimate.theta
+        values = self._defined_functions.values(theta)
+        return values, function_errors(self._defined_functions, theta, self.cov_params().to_numpy())
+
+    @property
+    def _defined_df(self) -> Floats:
+        """Degrees of freedom of t references: the fewest of the parameters that a definition depends on."""
+        df = self.reference_df.to_numpy(dtype=float)
+        used = [self._defined_functions.core.variables(i) for i in range(len(self._defined_rows))]
+        return np.array([min((df[k] for k in own), default=np.nan) for own in used], dtype=float)
+
+    def _defined_at(self, rows: Floats) -> Floats:
+        """The definitions at other values of all rows of the table, such as standardized ones."""
+        return defined_functions(self.table, "rows").values(rows) if self.table.defined else np.empty(0)
+
+    def defined(
+        self, *, level: float = 0.95, method: Intervals = "delta", draws: int = 20000, seed: int = 1
+    ) -> pd.DataFrame:
+        """Defined parameters (``:=``) with standard errors and confidence intervals.
+
+        Parameters
+        ----------
+        level : float
+            Of the confidence intervals.
+        method : {"delta", "monte_carlo"}
+            "delta": normal intervals with standard errors from the derivatives of the definition. "monte_carlo":
+            percentiles of the definition over draws from the normal sampling distribution of the estimates
+            (MacKinnon, Lockwood & Williams, 2004), which follow the skewness of products and ratios.
+        draws : int
+            Of the Monte Carlo distribution.
+        seed : int
+            The same seed gives the same table.
+
+        Returns
+        -------
+        DataFrame
+            Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper; level and group are 0.
+            For "monte_carlo" se is the standard deviation of the draws, pvalue belongs to the percentile interval,
+            z is nan, and a column draws says at how many draws the definition has a value. se is nan where an
+            estimate that a definition depends on has none, because it lies on a bound for instance.
+
+        Raises
+        ------
+        ValueError
+            If an option is out of range.
+        """
+        require_choice("method", method, get_args(Intervals))
+        frame = estimates_frame(self._defined_rows, *self._defined_values, ci_level=level)
+        if method == "delta":
+            return frame
+        if draws < 100:
+            raise ValueError(f"draws={draws} are too few for percentiles: take 1000 or more")
+        found: Derived = monte_carlo(
+            self._defined_functions,
+            self.estimate.theta,
+            self.cov_params().to_numpy(),
+            level=level,
+            draws=draws,
+            seed=seed,
+        )
+        return frame.assign(
+            se=found.se,
+            z=np.nan,
+            pvalue=found.pvalue,
+            ci_lower=found.lower,
+            ci_upper=found.upper,
+            draws=found.draws,
+        )
+
+    def constraints(self) -> pd.DataFrame:
+        """Constraints and bounds of the model at the solution.
+
+        Returns
+        -------
+        DataFrame
+            Columns constraint, kind ("equality", "inequality", "bound"), value (left less right side), active, and
+            multiplier: the gain in log-likelihood per unit by which an active inequality or bound is relaxed, or by
+            which the right side of an equality is lowered.
+        """
+        return pd.DataFrame(held_constraints(self.estimate), columns=list(Held._fields))
