@@ -25,7 +25,7 @@ py::dict run(const Objective& objective, const Expressions& equalities, const Ex
   ConstrainedOptimum best;
   {
     py::gil_scoped_release release;
-    best = minimize_constrained(objective, {equalities, inequalities}, start, lower, upper,
+    best = minimize_constrained(objective, {equalities, inequalities, {}}, start, lower, upper,
                                 {max_iterations, tolerance});
   }
   py::list iterations;
@@ -68,6 +68,11 @@ void bind_constraints(py::module_& m) {
       .def("values_of_rows", &Expressions::values_of_rows, "thetas"_a, release())
       .def("jacobian", &Expressions::jacobian, "theta"_a, release())
       .def("curvature", &Expressions::curvature, "theta"_a, "weights"_a, release());
+  py::class_<Constraints>(m, "Constraints")
+      .def(py::init([](const Expressions& equalities, const Expressions& inequalities, const Matrix& basis) {
+             return Constraints{equalities, inequalities, basis};
+           }),
+           "equalities"_a, "inequalities"_a, "basis"_a = Matrix());
   m.def("solve_quadratic", &solve_programme, "hessian"_a, "gradient"_a, "equalities"_a, "equality_values"_a,
         "inequalities"_a, "inequality_values"_a);
   m.def("minimize_constrained", &run, "objective"_a, "equalities"_a, "inequalities"_a, "start"_a, "lower"_a,

@@ -79,14 +79,16 @@ py::list statistics(const Draws& self, std::uint64_t replicate) {
 
 py::dict run(const Objective& objective, const Draws& draws, const Vector& start, const Vector& lower,
              const Vector& upper, const std::vector<std::vector<int>>& filled, std::uint64_t first,
-             std::uint64_t last, int threads, int max_iterations, double tolerance) {
+             std::uint64_t last, int threads, int max_iterations, double tolerance,
+             const Constraints* constraints) {
   const Index count = last > first ? static_cast<Index>(last - first) : 0;
   RowMatrix theta(count, start.size());
   Vector value(count), saturated(count);
   std::vector<int> outcome(count);
   {
     py::gil_scoped_release unlocked;
-    const Refitter refitter(objective, start, lower, upper, filled, {max_iterations, tolerance});
+    const Refitter refitter(objective, start, lower, upper, filled, {max_iterations, tolerance},
+                            constraints ? *constraints : Constraints{});
     const std::vector<Refit> fits = refit(refitter, draws, first, last, threads);
     for (Index r = 0; r < count; ++r) {
       theta.row(r) = fits[r].theta;
@@ -116,6 +118,7 @@ void bind_resampling(py::module_& m) {
   py::class_<ParametricDraws, Draws, std::shared_ptr<ParametricDraws>>(m, "ParametricDraws")
       .def(py::init(&make_parametric), "groups"_a, "seed"_a, "centred"_a = false);
   m.def("refit", &run, "objective"_a, "draws"_a, "start"_a, "lower"_a, "upper"_a, "filled"_a, "first"_a,
-        "last"_a, "threads"_a = 1, "max_iterations"_a = 100, "tolerance"_a = 1e-12);
+        "last"_a, "threads"_a = 1, "max_iterations"_a = 100, "tolerance"_a = 1e-12,
+        "constraints"_a = py::none());
   m.def("philox", &philox, "counter"_a, "key"_a, "Philox4x32-10 of a counter under a key.");
 }

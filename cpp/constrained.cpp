@@ -303,4 +303,13 @@ ConstrainedOptimum minimize_constrained(const Objective& objective, const Constr
   return Programme(objective, constraints, lower, upper, options).run(start);
 }
 
+Optimum minimize(const Objective& objective, const Constraints& constraints, const Vector& start,
+                 const Vector& lower, const Vector& upper, const ScoringOptions& options) {
+  if (constraints.none()) return minimize(objective, start, lower, upper, options);
+  const bool bounded = lower.array().isFinite().any() || upper.array().isFinite().any();
+  if (constraints.basis.size() && !bounded)
+    return minimize(objective, start, lower, upper, options, constraints.basis);
+  return minimize_constrained(objective, constraints, start, lower, upper, options);
+}
+
 }  // namespace msem

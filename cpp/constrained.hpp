@@ -16,6 +16,10 @@ namespace msem {
 struct Constraints {
   Expressions equalities;    // = 0
   Expressions inequalities;  // >= 0
+  // The directions that the equalities leave, npar x m, if all are linear and there is nothing else.
+  Matrix basis;
+
+  bool none() const { return equalities.size() == 0 && inequalities.size() == 0; }
 };
 
 struct ConstrainedOptimum : Optimum {
@@ -28,5 +32,9 @@ struct ConstrainedOptimum : Optimum {
 ConstrainedOptimum minimize_constrained(const Objective& objective, const Constraints& constraints,
                                         const Vector& start, const Vector& lower, const Vector& upper,
                                         const ScoringOptions& options);
+
+// By scoring where there are no constraints or the basis says all, from a start that meets the equalities.
+Optimum minimize(const Objective& objective, const Constraints& constraints, const Vector& start,
+                 const Vector& lower, const Vector& upper, const ScoringOptions& options);
 
 }  // namespace msem

@@ -71,14 +71,15 @@ std::shared_ptr<const TwoLevelLoss> loss_of(const TwoLevelStatistics& s, Index n
 }  // namespace
 
 Refitter::Refitter(const Objective& model, Vector start, Vector lower, Vector upper,
-                   std::vector<std::vector<int>> filled, ScoringOptions options)
+                   std::vector<std::vector<int>> filled, ScoringOptions options, Constraints constraints)
     : model_(model),
       groups_(model.groups()),
       start_(std::move(start)),
       lower_(std::move(lower)),
       upper_(std::move(upper)),
       filled_(std::move(filled)),
-      options_(options) {
+      options_(options),
+      constraints_(std::move(constraints)) {
   if (filled_.size() != model.blocks().size())
     throw std::invalid_argument("entries to fill must be given for each block");
   for (std::size_t b = 0; b < filled_.size(); ++b) {
@@ -148,7 +149,7 @@ Refit Refitter::fit(const std::vector<GroupDraw>& sample) const {
     return out;
   }
   const Objective objective = model_for(losses, saturated);
-  const Optimum found = minimize(objective, start_, lower_, upper_, options_);
+  const Optimum found = minimize(objective, constraints_, start_, lower_, upper_, options_);
   out.outcome = found.stop == Stop::kConverged ? Outcome::kConverged : Outcome::kNotConverged;
   if (found.value < unrestricted - kBeyond) out.outcome = Outcome::kUnbounded;
   if (out.outcome != Outcome::kConverged) return out;

@@ -1,6 +1,7 @@
 // Refits of a model to replicate samples, from the estimates of the whole sample, in threads.
 #pragma once
 
+#include "constrained.hpp"
 #include "draws.hpp"
 #include "objective.hpp"
 #include "scoring.hpp"
@@ -29,7 +30,7 @@ struct Refit {
 class Refitter {
  public:
   Refitter(const Objective& model, Vector start, Vector lower, Vector upper,
-           std::vector<std::vector<int>> filled, ScoringOptions options);
+           std::vector<std::vector<int>> filled, ScoringOptions options, Constraints constraints = {});
   Index npar() const { return start_.size(); }
   Index ngroups() const { return static_cast<Index>(groups_.size()); }
   Refit fit(const std::vector<GroupDraw>& sample) const;
@@ -45,6 +46,7 @@ class Refitter {
   Vector start_, lower_, upper_;
   std::vector<std::vector<int>> filled_;
   ScoringOptions options_;
+  Constraints constraints_;
 };
 
 // Replicates first, ..., last - 1; the result does not depend on the number of threads.

@@ -253,3 +253,17 @@ def test_dependent_rows_leave_the_basis_they_leave():
     assert np.linalg.matrix_rank(basis) == 2
     assert basis[3].tolist() in ([0, 1], [1, 0])
     np.testing.assert_array_equal(elimination_basis(np.empty((0, 3))), np.eye(3))
+
+
+@pytest.mark.parametrize("constraints", ["a == c", "a*c == 0.5; b > 0.6", "a > b + 0.2"])
+def test_refits_keep_to_the_constraints(constraints):
+    found = fit(constraints)
+    draws = found.bootstrap(replicates=20, seed=5, progress=False).array
+    frame = pd.DataFrame(draws, columns=found.params.index)
+    core = found.objective.constraints
+    np.testing.assert_allclose([core.equalities.values(t) for t in frame.to_numpy()], 0, atol=1e-9)
+    unequal = np.array([core.inequalities.values(t) for t in frame.to_numpy()])
+    assert (unequal >= -1e-9).all()
+    assert not len(core.inequalities) or (unequal > 1e-3).any() or (unequal < 1e-9).any()
+    curve = found.profile("e").frame
+    assert (curve["deviance"] >= -1e-8).all()

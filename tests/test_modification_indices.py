@@ -116,7 +116,7 @@ def test_two_level_indices_of_groups_are_near_the_drop_in_chi_square(group: int)
     case = "demo_multigroup"
     fit = rf.fit(case)
     row = by_name(fit.modification_indices())[rf.key("y2", "~~", "y3", 1, group)]
-    blocks = rf.model(case).split("group:")
+    blocks = reference.model(case).split("group:")
     blocks[group] = blocks[group].replace("level: 1\n", "level: 1\n y2 ~~ y3\n", 1)
     larger = msem.sem("group:".join(blocks), **rf.arguments(case))
     assert row.mi == pytest.approx(2 * (larger.llf - fit.llf), rel=0.05)

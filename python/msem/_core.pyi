@@ -168,6 +168,7 @@ def refit(
     threads: int = 1,
     max_iterations: int = 100,
     tolerance: float = 1e-12,
+    constraints: Constraints | None = None,
 ) -> Refits: ...
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
 
@@ -233,6 +234,11 @@ class Expressions:
     def values_of_rows(self, thetas: ArrayLike) -> _Floats: ...
     def jacobian(self, theta: ArrayLike) -> _Floats: ...
     def curvature(self, theta: ArrayLike, weights: ArrayLike) -> _Floats: ...
+
+class Constraints:
+    """Equalities and inequalities of refits, with the basis that linear equalities leave if there is nothing else."""
+
+    def __init__(self, equalities: Expressions, inequalities: Expressions, basis: _Floats = ...) -> None: ...
 
 def solve_quadratic(
     hessian: _Floats,

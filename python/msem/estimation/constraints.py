@@ -52,6 +52,12 @@ class Constraints:
         return not len(self.inequalities) and all(d == LINEAR for d in self.equalities.degrees)
 
     @cached_property
+    def core(self) -> _core.Constraints:
+        """The compiled constraints, for refits in threads."""
+        basis = self.basis if self.linear else np.empty((0, 0))
+        return _core.Constraints(self.equalities.core, self.inequalities.core, basis)
+
+    @cached_property
     def linear_equalities(self) -> tuple[Floats, Floats]:
         """A and b of the linear equalities A theta = b."""
         origin = np.zeros(self.equalities.core.npar)

@@ -104,7 +104,7 @@ def minimize(
     least, most = bounds(objective)
     if lower is not None:
         least = np.minimum(np.maximum(least, lower), most)
-    found, held = _run(objective, start, least, most, max_iterations, tolerance)
+    found, held = run_core(objective, start, least, most, max_iterations, tolerance)
     for array in (found["theta"], found["gradient"]):
         array.flags.writeable = False
     stop = STOPS[found["stop"]]
@@ -119,10 +119,15 @@ def minimize(
     )
 
 
-def _run(
-    objective: Objective, start: Floats, lower: Floats, upper: Floats, max_iterations: int, tolerance: float
+def run_core(
+    objective: Objective,
+    start: Floats,
+    lower: Floats,
+    upper: Floats,
+    max_iterations: int = 500,
+    tolerance: float = 1e-12,
 ) -> tuple[_core.Found, tuple[int, ...]]:
-    """The compiled optimiser for the constraints that there are, and the inequalities that it found active."""
+    """Run the compiled optimiser for the constraints that there are; also the inequalities that it found active."""
     c = objective.constraints
     if c is None:
         return _core.minimize(objective.core, start, lower, upper, max_iterations, tolerance), ()

@@ -54,8 +54,8 @@ def estimate_partially(
     filled = fill_exogenous(table, sample.levels)
     objective = build_objective(filled, sample.statistics)
     theta = _start(objective, sample, level, values)
-    found = _minimize(objective, theta, level)
-    if found.converged and found.value > -2 * sample.llf - BEYOND:
+    found = None if objective.constraints else _minimize(objective, theta, level)
+    if found is not None and found.converged and found.value > -2 * sample.llf - BEYOND:
         return Estimate(objective, found)
     started = tuple(replace(r, start=float(theta[r.free - 1])) if r.free else r for r in table.rows)
     best: Estimate | None = None

@@ -17,7 +17,7 @@ from msem import _core
 from msem.distributions import normal_halfwidth
 from msem.errors import ConvergenceWarning
 from msem.estimation.estimate import Estimate
-from msem.estimation.optimize import STOPS, bounds
+from msem.estimation.optimize import STOPS, bounds, run_core
 from msem.table.lookup import parameter_places
 
 Floats = NDArray[np.float64]
@@ -138,7 +138,7 @@ class _Profiler:
     """Refits with one parameter held, each from the nearest that is known."""
 
     def __init__(self, estimate: Estimate, index: int) -> None:
-        self.core = estimate.objective.core
+        self.objective = estimate.objective
         self.index = index
         self.lower, self.upper = bounds(estimate.objective)
         self.best = estimate.optimum.value
@@ -150,7 +150,7 @@ class _Profiler:
     def _direction(self, estimate: Estimate) -> tuple[Floats, float]:
         """How the others follow the parameter near the estimates, and a standard error."""
         theta, t = estimate.theta, estimate.tangent
-        information = t.T @ self.core.expected_information(theta) @ t
+        information = t.T @ self.objective.core.expected_information(theta) @ t
         inverse, pivot = _core.scaled_inverse(information)
         column = np.zeros(len(theta))
         if pivot > 0:
@@ -179,7 +179,7 @@ class _Profiler:
             start[self.index] = value
             lower, upper = self.lower.copy(), self.upper.copy()
             lower[self.index] = upper[self.index] = value
-            found = _core.minimize(self.core, start, lower, upper)
+            found, _ = run_core(self.objective, start, lower, upper)
             if STOPS[found["stop"]] == "converged":
                 deviance = found["value"] - self.best
                 self.known.append((value, deviance, found["theta"]))

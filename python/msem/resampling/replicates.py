@@ -31,6 +31,7 @@ FAILURES = {
     3: "not converged",
     4: "likelihood unbounded",
 }
+HELD = 1e-9  # value of an inequality that is active
 CHUNK_SECONDS = 0.2
 
 
@@ -231,7 +232,11 @@ class ReplicateSource:
         objective = build_objective(fill_exogenous(self.table, again.levels), again.statistics)
         lower, upper = bounds(objective)
         active = np.where(theta <= lower, -1, np.where(theta >= upper, 1, 0))
-        optimum = Optimum(theta, value, np.zeros_like(theta), "converged", active.astype(np.intp), ())
+        c = objective.constraints
+        held = () if c is None else tuple(np.flatnonzero(c.inequalities.values(theta) < HELD).tolist())
+        optimum = Optimum(
+            theta, value, np.zeros_like(theta), "converged", active.astype(np.intp), (), held
+        )
         return Estimate(objective, optimum), again
 
 
@@ -258,6 +263,7 @@ def refit_chosen(source: ReplicateSource, numbers: Iterable[int]) -> Replicates:
 
 def _refit_range(source: ReplicateSource, first: int, last: int, threads: int) -> _core.Refits:
     estimate, (lower, upper) = source.estimate, bounds(source.estimate.objective)
+    constraints = estimate.objective.constraints
     return _core.refit(
         estimate.objective.core,
         source.draws,
@@ -268,6 +274,7 @@ def _refit_range(source: ReplicateSource, first: int, last: int, threads: int) -
         first,
         last,
         threads,
+        constraints=None if constraints is None else constraints.core,
     )
 
 
