@@ -234,9 +234,7 @@ class ReplicateSource:
         active = np.where(theta <= lower, -1, np.where(theta >= upper, 1, 0))
         c = objective.constraints
         held = () if c is None else tuple(np.flatnonzero(c.inequalities.values(theta) < HELD).tolist())
-        optimum = Optimum(
-            theta, value, np.zeros_like(theta), "converged", active.astype(np.intp), (), held
-        )
+        optimum = Optimum(theta, value, np.zeros_like(theta), "converged", active.astype(np.intp), (), held)
         return Estimate(objective, optimum), again
 
 
