@@ -49,7 +49,16 @@ PACKAGES = {
     "prediction": ("rows", "posterior", "frames", "factorscores", "distances", "influence"),
     "output": ("tables", "derived", "sections", "summary", "text", "html"),
     "fits": (
-        *("options", "measures", "solution", "constrained", "reporting", "scoretables", "testing"),
+        *(
+            "options",
+            "measures",
+            "solution",
+            "constrained",
+            "reporting",
+            "scoretables",
+            "testing",
+            "hypotheses",
+        ),
         *("resampled", "profiled", "levelspecific", "residualtables", "quantities", "prediction"),
         *("diagnostics", "fit", "levelfit", "segregated", "sources", "simultaneous", "levelwise"),
         *("compare", "model_comparison"),

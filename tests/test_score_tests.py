@@ -141,6 +141,41 @@ def test_three_equal_parameters_are_two_constraints() -> None:
     assert found.total["df"].item() == 3
 
 
+IMPOSED = FREE.replace("y2 + y3", "a*y2 + b*y3", 1)
+IMPOSED = IMPOSED[: IMPOSED.index("level: 2")] + IMPOSED[IMPOSED.index("level: 2") :].replace(
+    "y2 + y3", "c*y2 + d*y3"
+)
+
+
+@pytest.mark.parametrize(
+    "constraints", ["a == c\nb == d", "2*a - 2*c == 0\nd == b", "a/c == 1\nexp(b) == exp(d)"]
+)
+def test_equations_are_released_as_shared_labels_are(constraints: str) -> None:
+    shared, imposed = fitted().score_test(), fitted(IMPOSED + constraints).score_test()
+    assert [name.replace(" ", "") for name in imposed.univariate.index] == constraints.replace(" ", "").split(
+        "\n"
+    )
+    for name in ("total", "univariate", "cumulative"):
+        mine, theirs = getattr(imposed, name), getattr(shared, name)
+        np.testing.assert_allclose(mine["statistic"], theirs["statistic"], rtol=1e-4)
+        assert mine["df"].tolist() == theirs["df"].tolist()
+    one = fitted(IMPOSED + constraints).score_test(constraints.split("\n")[1].replace(" ", ""))
+    assert one.univariate["statistic"].item() == pytest.approx(
+        shared.univariate["statistic"].iloc[1], rel=1e-4
+    )
+    key = ["lhs", "op", "rhs", "level"]
+    both = imposed.epc.merge(shared.epc, on=key)
+    np.testing.assert_allclose(both["epv_x"], both["epv_y"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_redundant_equation_has_no_test_of_its_own() -> None:
+    found = fitted(IMPOSED + "a == c\nb == d\na + b == c + d").score_test()
+    assert found.univariate["df"].tolist() == [0, 0, 0]
+    assert found.cumulative["df"].tolist() == [0, 1, 2]
+    shared = fitted().score_test().total
+    assert found.total["statistic"].item() == pytest.approx(shared["statistic"].item(), rel=1e-4)
+
+
 def test_an_added_parameter_has_its_modification_index() -> None:
     fit = fitted()
     indices = fit.modification_indices(op="~~").set_index(["lhs", "rhs", "level"])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from msem.fits.constrained import Constrained
 from msem.fits.diagnostics import Diagnostics
+from msem.fits.hypotheses import Hypotheses
 from msem.fits.levelspecific import LevelSpecificMeasures
 from msem.fits.measures import least_squares_measures, measure_inputs
 from msem.fits.options import Reference, require_choice
@@ -45,6 +46,7 @@ Floats = NDArray[np.float64]
 class Fit(
     Constrained,
     Testing,
+    Hypotheses,
     Resampled,
     Profiled,
     LevelSpecificMeasures,

@@ -70,10 +70,11 @@ def score_test(extension: Extension, names: Sequence[str]) -> ScoreTest:
     -------
     ScoreTest
     """
-    point, further = extension.point, extension.further
-    single, joint = point.single(further), point.joint(further)
-    order = np.argsort(-np.nan_to_num(single.statistic), kind="stable")
-    steps = [point.joint(further[:, order[: k + 1]]) for k in range(len(order))]
+    point = extension.point
+    single = point.single(extension.further)
+    order = [int(k) for k in np.argsort(-np.nan_to_num(single.statistic), kind="stable")]
+    steps = [point.joint(extension.together(order[: k + 1])) for k in range(len(order))]
+    joint = steps[-1]
     return ScoreTest(
         _joint_table([joint], ["total"], point.scores is not None),
         _single_table(single, names, point.scores is not None),

@@ -13,7 +13,7 @@ from msem.fits.solution import Solution
 from msem.inference.added import added_parameters
 from msem.inference.candidates import candidates
 from msem.inference.modification import extend, modify
-from msem.inference.releases import choose, equalities, own_name
+from msem.inference.releases import choose, own_name, restrictions
 from msem.sample.sufficient import ClusterArrays
 
 OPERATORS = ("=~", "~", "~~", "~1")
@@ -66,7 +66,7 @@ class Testing(Solution):
             return score_test(
                 extend(self.estimate, (), added, self._robust_clusters()), [own_name(c.row) for c in added]
             )
-        released = choose(equalities(self.table), release)
+        released = choose(restrictions(self.estimate), release)
         return score_test(
             extend(self.estimate, released, (), self._robust_clusters()), [e.text for e in released]
         )

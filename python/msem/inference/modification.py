@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective, build_objective
 from msem.inference.candidates import Candidate, extended_table
-from msem.inference.releases import Equality, released_table
+from msem.inference.releases import (
+    Equality,
+    Imposed,
+    Restriction,
+    imposed_direction,
+    imposed_directions,
+    released_table,
+)
 from msem.inference.sampling import whitening_basis
 from msem.inference.scoretests import ScorePoint, Single
 from msem.inference.standardized import Standardized, standardize
@@ -25,29 +32,60 @@ CHUNK = 256  # candidates at a time, which bounds the memory that the informatio
 __all__ = ["Extension", "extend", "modify", "standardized_changes"]
 
 
-class Extension(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Extension:
     """A model with further parameters, at the estimates it has without them.
 
     Attributes
     ----------
+    fit : Estimate
+        The model without them.
+    released : tuple of Equality or Imposed
+        Constraints that are dropped, shared parameters first.
+    nadded : int
+        Number of parameters that are added.
     table : ParameterTable
-        Parameters of the model, then those of released constraints, then the added ones.
+        Parameters of the model, then the second ones of shared parameters, then the added ones.
     theta : ndarray, shape (npar,)
         The estimates in its coordinates.
     point : ScorePoint
-    further : ndarray, shape (npar, k)
-        Directions of the further parameters.
     """
 
+    fit: Estimate
+    released: tuple[Restriction, ...]
+    nadded: int
     table: ParameterTable
     theta: Floats
     point: ScorePoint
-    further: Floats
+
+    def spread(self, directions: Floats) -> Floats:
+        """Directions of theta, shape (npar, k), in the coordinates of the extended model."""
+        shared = [e.second.free - 1 for e in self.released if isinstance(e, Equality)]
+        return np.concatenate([directions, directions[shared], np.zeros((self.nadded, directions.shape[1]))])
+
+    @property
+    def further(self) -> Floats:
+        """Direction of each constraint that is released and each parameter that is added, shape (npar, k).
+
+        Released constraints change by 1, left less right side.
+        """
+        unit, npar = np.eye(len(self.theta)), len(self.fit.theta)
+        split = len(self.theta) - self.nadded
+        ways = [imposed_direction(self.fit, e.number) for e in self.released if isinstance(e, Imposed)]
+        imposed = self.spread(np.array(ways).reshape(-1, npar).T)
+        return np.hstack([-unit[:, npar:split], imposed, unit[:, split:]])
+
+    def together(self, chosen: Sequence[int]) -> Floats:
+        """Directions that are there when several of them, by position, are released or added at once."""
+        numbers = {k: e.number for k, e in enumerate(self.released) if isinstance(e, Imposed)}
+        dropped = [numbers[k] for k in chosen if k in numbers]
+        single = self.further[:, [k for k in chosen if k not in numbers]]
+        return np.hstack([single, self.spread(imposed_directions(self.fit, dropped))]) if dropped else single
 
 
 def extend(
     fit: Estimate,
-    released: Sequence[Equality] = (),
+    released: Sequence[Restriction] = (),
     added: Sequence[Candidate] = (),
     clusters: Sequence[ClusterArrays] | None = None,
     basis: Floats | None = None,
@@ -57,8 +95,8 @@ def extend(
     Parameters
     ----------
     fit : Estimate
-    released : sequence of Equality
-        Constraints without which the second parameter is one of its own.
+    released : sequence of Equality or Imposed
+        Constraints that are dropped, shared parameters first.
     added : sequence of Candidate
         Parameters that are freed.
     clusters : sequence of ClusterArrays, optional
@@ -70,8 +108,9 @@ def extend(
     -------
     Extension
     """
-    table = extended_table(released_table(fit.table, released), added)
-    shared = [equality.second.free - 1 for equality in released]
+    equal = [e for e in released if isinstance(e, Equality)]
+    shared = [equality.second.free - 1 for equality in equal]
+    table = extended_table(released_table(fit.table, equal), added)
     theta = np.concatenate([fit.theta, fit.theta[shared], [c.row.value for c in added]])
     objective = build_objective(table, fit.objective.statistics)
     inner = free_directions(fit) if basis is None else basis
@@ -79,9 +118,7 @@ def extend(
     factor, gradient = objective.core.information_factor(theta), -0.5 * objective.gradient(theta)
     scores = None if clusters is None else _scores(objective, theta, clusters)
     point = ScorePoint(gradient, factor, free, scores)
-    further = np.eye(len(theta))[:, len(fit.theta) :]
-    further[:, : len(shared)] *= -1  # the first parameter of a constraint less the second
-    return Extension(table, theta, point, further)
+    return Extension(fit, tuple(released), len(added), table, theta, point)
 
 
 def free_directions(fit: Estimate) -> Floats:

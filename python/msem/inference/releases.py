@@ -9,9 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.errors import ModelError
+from msem.estimation.constraints import elimination_basis
+from msem.estimation.estimate import Estimate
 from msem.table.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
+
+DEPENDENT = 1e-10  # relative singular value of constraints that follow from others
+MISSED = 1e-6  # relative change of other constraints that counts as none
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,35 @@ class Equality:
         return f"{own_name(self.first)} == {own_name(self.second)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Imposed:
+    """An equality constraint (``==``) of the model text.
+
+    Attributes
+    ----------
+    text : str
+        As written.
+    number : int
+        Position among the equalities of the model.
+    """
+
+    text: str
+    number: int
+
+    @property
+    def label(self) -> str:
+        """None: it stands for itself."""
+        return ""
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """The text without blanks."""
+        return ("".join(self.text.split()),)
+
+
+Restriction = Equality | Imposed
+
+
 def own_name(row: Parameter) -> str:
     """Name of a row without its label: ``fb=~y2.l2``."""
     return replace(row, label="").name
@@ -62,6 +96,48 @@ def equalities(table: ParameterTable) -> tuple[Equality, ...]:
     return tuple(found)
 
 
+def restrictions(fit: Estimate) -> tuple[Restriction, ...]:
+    """Everything that makes parameters equal: shared labels, then constraints of the text."""
+    c = fit.objective.constraints
+    imposed = () if c is None else tuple(Imposed(text, k) for k, text in enumerate(c.equalities.texts))
+    return *equalities(fit.table), *imposed
+
+
+def imposed_direction(fit: Estimate, number: int) -> Floats:
+    """Direction of theta that changes one equality constraint by 1 and keeps all others and active inequalities.
+
+    Zero if the constraint follows from the others. Shape (npar,).
+    """
+    scale = np.where(fit.optimum.active == 0, fit.sizes, 0.0)
+    rows = _held_rows(fit) * scale
+    norm = np.linalg.norm(rows, axis=1)
+    norm[norm == 0] = 1.0
+    wanted = np.zeros(len(rows))
+    wanted[number] = 1.0 / norm[number]
+    step = np.linalg.lstsq(rows / norm[:, None], wanted, rcond=DEPENDENT)[0]
+    missed = np.linalg.norm(rows / norm[:, None] @ step - wanted) > MISSED * wanted[number]
+    return np.zeros_like(step) if missed else scale * step
+
+
+def imposed_directions(fit: Estimate, numbers: Collection[int]) -> Floats:
+    """Directions of theta that all constraints but these equalities leave, shape (npar, m)."""
+    moving = np.flatnonzero(fit.optimum.active == 0)
+    rows = _held_rows(fit)
+    kept = np.setdiff1d(np.arange(len(rows)), list(numbers))
+    return np.eye(len(fit.theta))[:, moving] @ elimination_basis(
+        rows[np.ix_(kept, moving)], fit.sizes[moving]
+    )
+
+
+def _held_rows(fit: Estimate) -> Floats:
+    """Derivatives of the equality constraints, then of active inequalities."""
+    c = fit.objective.constraints
+    if c is None:
+        return np.empty((0, len(fit.theta)))
+    held = c.inequalities.jacobian(fit.theta)[list(fit.optimum.held)]
+    return np.vstack([c.equalities.jacobian(fit.theta), held])
+
+
 def released_table(table: ParameterTable, released: Collection[Equality]) -> ParameterTable:
     """The model in which the second parameter of each constraint is one of its own.
 
@@ -74,8 +150,8 @@ def released_table(table: ParameterTable, released: Collection[Equality]) -> Par
 
 
 def choose(
-    constraints: Sequence[Equality], asked: Sequence[int | str] | int | str | None
-) -> tuple[Equality, ...]:
+    constraints: Sequence[Restriction], asked: Sequence[int | str] | int | str | None
+) -> tuple[Restriction, ...]:
     """Constraints that a user asks for by number, label or text; all if nothing is asked.
 
     Raises
@@ -94,7 +170,7 @@ def choose(
     return tuple(e for e in constraints if e in found)
 
 
-def _named(constraints: Sequence[Equality], asked: int | str) -> list[Equality]:
+def _named(constraints: Sequence[Restriction], asked: int | str) -> list[Restriction]:
     if isinstance(asked, int):
         if 1 <= asked <= len(constraints):
             return [constraints[asked - 1]]
@@ -102,7 +178,7 @@ def _named(constraints: Sequence[Equality], asked: int | str) -> list[Equality]:
             f"there is no equality constraint {asked}: they are numbered from 1 to {len(constraints)}"
         )
     text = "".join(asked.split())
-    found = [e for e in constraints if asked == e.label or text in e.spellings]
+    found = [e for e in constraints if (asked and asked == e.label) or text in e.spellings]
     if not found:
         known = "; ".join(f"{k} {e.text}" for k, e in enumerate(constraints, 1))
         raise ModelError(f"there is no equality constraint {asked!r}; the model has {known}")
