@@ -159,6 +159,53 @@ def test_small_sample_with_an_indefinite_between_matrix(demo: pd.DataFrame) -> N
     assert found.fit_measures(level=1)["chisq"] == pytest.approx(written.chisq, rel=1e-6)
 
 
+# -- segregated fits ---------------------------------------------------------------------------------------------
+
+
+def test_segregated_likelihood_is_the_partially_saturated_model(fit: Fit) -> None:
+    joint = msem.sem(WITHIN + BETWEEN, fit.saturated)
+    table = msem.segregated(WITHIN + BETWEEN, fit.saturated).fit_measures()
+    for level in ("within", "between"):
+        measures = joint.fit_measures(level=level)
+        for name in table.index:
+            assert table.loc[name, level] == pytest.approx(measures[name], rel=1e-5, abs=1e-7, nan_ok=True), (
+                name
+            )
+
+
+@pytest.mark.parametrize("method", ["ml", "uls"])
+def test_segregated_discrepancies_have_scaled_measures(fit: Fit, method: str) -> None:
+    levels = msem.segregated(WITHIN + BETWEEN, fit.saturated, method=method)
+    for part, size in ((levels.within, 2500), (levels.between, 200)):
+        measures, test = part.fit_measures(), part.tests.loc["mean_scaled"]
+        assert part.fit_baseline is not None
+        null = part.fit_baseline().tests.loc["mean_scaled"]
+        assert measures["chisq"] == test["statistic"]
+        assert measures["df"] == test["df"]
+        assert measures["baseline_chisq"] == null["statistic"]
+        excess, excess0 = (max(row["statistic"] - row["df"], 0) for row in (test, null))
+        assert measures["cfi"] == pytest.approx(1 - excess / excess0)
+        assert measures["rmsea"] == pytest.approx(np.sqrt(excess / test["df"] / size))
+        likelihood = fit.fit_measures(level=part.level)
+        assert measures["srmr"] == pytest.approx(likelihood["srmr"], rel=0.2)
+        assert measures["cfi"] == pytest.approx(likelihood["cfi"], abs=0.01)
+    text = levels.summary(fit_measures=True)
+    assert "Level-specific Fit Measures" in text
+    assert "Level-specific Fit Measures" not in levels.summary()
+
+
+def test_segregated_saturated_level_fits_perfectly(fit: Fit) -> None:
+    for method in ("likelihood", "ml", "uls"):
+        levels = msem.segregated(WITHIN + FREE_BETWEEN, fit.saturated, method=method)
+        measures = levels.between.fit_measures()
+        assert measures["df"] == 0
+        assert measures["chisq"] == pytest.approx(0, abs=1e-6)
+        assert measures["cfi"] == pytest.approx(1, abs=1e-9)
+
+
+# -- other programs ----------------------------------------------------------------------------------------------
+
+
 @reference.needs_reference
 def test_demo_data_give_what_lavaan_gives() -> None:
     found = reference_fits.fit("demo_twolevel")

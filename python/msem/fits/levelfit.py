@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 from msem.estimation.matrices import block_map
 from msem.fits.options import require_choice
 from msem.fits.reporting import LEVEL_NAMES, segregated_header, tests_section, title
+from msem.inference.levelmeasures import measures_of_tests
 from msem.inference.problems import Problem, status_of
 from msem.inference.ram import BlockModel
 from msem.inference.standardized import KINDS, Kind
 from msem.moments.levelmoments import LevelMoments
 from msem.output.derived import rsquare_frame, standardized_frame
 from msem.output.html import render_html
+from msem.output.sections import level_section
 from msem.output.summary import SummaryInputs
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
@@ -46,6 +49,10 @@ class LevelFit:
     problems : tuple of Problem
     moments : LevelMoments
         What was fitted.
+    srmr : float
+        SRMR of the level.
+    fit_baseline : callable
+        Fits independence of the level in the same way.
     """
 
     level: int
@@ -57,6 +64,8 @@ class LevelFit:
     tests: pd.DataFrame
     problems: tuple[Problem, ...]
     moments: LevelMoments
+    srmr: float = np.nan
+    fit_baseline: Callable[[], LevelFit] | None = None
 
     @property
     def status(self) -> str:
@@ -100,6 +109,25 @@ class LevelFit:
         """All rows of the level with corrected standard errors, and the naive ones as `se_naive`."""
         se, naive = (self._row_errors(v) for v in (self.vcov, self.vcov_naive))
         return estimates_frame(self.rows, self.row_values, se, ci_level=level, extra={"se_naive": naive})
+
+    @cached_property
+    def _measures(self) -> pd.Series:
+        baseline = self.fit_baseline().tests if self.fit_baseline is not None else None
+        size = self.moments.nclusters if self.level == 2 else self.moments.nobs
+        return measures_of_tests(self.tests, baseline, size, self.srmr)
+
+    def fit_measures(self) -> pd.Series:
+        """Fit measures of the level, held against independence at the level.
+
+        Returns
+        -------
+        Series
+            chisq, df, pvalue, those of the baseline, CFI and the other incremental measures, RMSEA with interval and
+            tests, srmr. Chi-squares are likelihood ratios for ``method="likelihood"``, mean-scaled ones (Satorra &
+            Bentler, 1994) otherwise, or with a robust Gamma. Sample size of RMSEA: clusters at the between level, units
+            at the within level (Ryu & West, 2009).
+        """
+        return self._measures.copy()
 
     @cached_property
     def _model(self) -> BlockModel:
@@ -207,18 +235,41 @@ class SegregatedFit:
         """Tests of both levels: indexed by level and test; statistic, df, pvalue, scaling."""
         return pd.concat({fit.level: fit.tests for fit in self.levels}, names=["level", "test"])
 
-    def summary(self) -> str:
-        """Text with the estimates and tests of both levels."""
-        return render_text(self._inputs())
+    def fit_measures(self) -> pd.DataFrame:
+        """Fit measures of both levels; see `LevelFit.fit_measures`.
 
-    def _inputs(self) -> SummaryInputs:
+        Returns
+        -------
+        DataFrame
+            A row for each measure, columns within and between.
+        """
+        return pd.DataFrame({LEVEL_NAMES[fit.level]: fit.fit_measures() for fit in self.levels})
+
+    def summary(self, *, fit_measures: bool = False) -> str:
+        """Text with the estimates and tests of both levels.
+
+        Parameters
+        ----------
+        fit_measures : bool
+            Add the fit measures of the levels.
+        """
+        return render_text(self._inputs(fit_measures))
+
+    def _inputs(self, full: bool = False) -> SummaryInputs:
         rows = self.within.rows + self.between.rows
         moments = self.within.moments
         return SummaryInputs(
             title=title(self.converged, None),
             messages=tuple(map(str, dict.fromkeys(self.problems))),
             header=segregated_header(self.method, moments),
-            fit=tuple(tests_section(fit.level, fit.tests) for fit in self.levels),
+            fit=(
+                *(tests_section(fit.level, fit.tests) for fit in self.levels),
+                *(
+                    (level_section({"Within": self.within._measures, "Between": self.between._measures}),)
+                    if full
+                    else ()
+                ),
+            ),
             method=(("Standard errors", "Corrected"), ("Naive.SE", "as if the matrix had been observed")),
             levels=LEVEL_NAMES,
             estimates=self.estimates(),

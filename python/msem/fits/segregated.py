@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -25,8 +26,10 @@ from msem.inference.discrepancy import (
     residual_statistic,
     scaled_solve,
 )
+from msem.inference.levelmeasures import level_srmr
 from msem.inference.problems import Problem, find_problems, no_chi_square
 from msem.inference.projected import robust_likelihood
+from msem.inference.residuals import srmr_level
 from msem.inference.sampling import Sampling, sampling_covariance
 from msem.moments.arrays import LevelArrays
 from msem.moments.gamma import vech
@@ -35,7 +38,7 @@ from msem.moments.saturated import Saturated
 from msem.moments.single import least_squares_loss
 from msem.sample.statistics import expected_statistics
 from msem.table.partable import Parameter, ParameterTable
-from msem.table.special_tables import partially_saturated_table, saturated_table
+from msem.table.special_tables import baseline_table, partially_saturated_table, saturated_table
 
 Floats = NDArray[np.float64]
 Method = Literal["likelihood", "ml", "uls"]
@@ -64,8 +67,12 @@ def fit_level(
     LevelFit
     """
     if method == "likelihood":
-        return _fit_likelihood(table, moments, level, gamma)
-    return _fit_discrepancy(table, moments, level, method, gamma)
+        found = _fit_likelihood(table, moments, level, gamma)
+    else:
+        found = _fit_discrepancy(table, moments, level, method, gamma)
+    return replace(
+        found, fit_baseline=partial(fit_level, baseline_table(table), moments, level, method, gamma)
+    )
 
 
 def require_separable(table: ParameterTable) -> None:
@@ -127,6 +134,7 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, ga
         tests=_likelihood_ratio(statistic, df, scaling),
         problems=problems,
         moments=moments,
+        srmr=level_srmr(found, sample, level),
     )
 
 
@@ -206,6 +214,7 @@ def _fit_discrepancy(
         tests=solution.tests() if not sampling.unidentified else _no_test(),
         problems=tuple(_at_level(p, level) for p in find_problems(found.objective, found.optimum, sampling)),
         moments=moments,
+        srmr=srmr_level(cov.to_numpy(), implied),
     )
 
 

@@ -14,7 +14,13 @@ import pandas as pd
 from msem.estimation.estimate import Estimate
 from msem.estimation.partial import estimate_partially, key
 from msem.estimation.samples import Sample
-from msem.inference.fitmeasures import FitMeasureInputs, fit_measures, twolevel_fmin
+from msem.inference.fitmeasures import (
+    FitMeasureInputs,
+    fit_measures,
+    incremental_measures,
+    rmsea_measures,
+    twolevel_fmin,
+)
 from msem.inference.residuals import srmr_level
 from msem.table.special_tables import level_baseline_table, partially_saturated_table, saturated_table
 
@@ -112,3 +118,43 @@ def level_srmr(model: Estimate, sample: Sample, level: int) -> float:
         for number, group in enumerate(sample.groups, 1)
     ]
     return float(np.average(each, weights=[s.nobs for s in sample.statistics]))
+
+
+def measures_of_tests(
+    tests: pd.DataFrame, baseline: pd.DataFrame | None, size: float, srmr: float
+) -> pd.Series:
+    """Fit measures of one level from its tests and those of independence at the level.
+
+    Parameters
+    ----------
+    tests, baseline : DataFrame
+        Rows are tests, columns statistic, df, pvalue; the mean-scaled test is taken if there is one, else the first.
+        Without `baseline` the measures that need one are nan.
+    size : float
+        Sample size of RMSEA.
+    srmr : float
+
+    Returns
+    -------
+    Series
+    """
+    chisq, df, pvalue = _scaled(tests)
+    chisq0, df0, pvalue0 = _scaled(baseline) if baseline is not None else (np.nan,) * 3
+    values = {
+        "chisq": chisq,
+        "df": df,
+        "pvalue": pvalue,
+        "baseline_chisq": chisq0,
+        "baseline_df": df0,
+        "baseline_pvalue": pvalue0,
+        **incremental_measures(chisq, df, chisq0, df0),
+        **rmsea_measures(chisq, df, size),
+        "srmr": srmr,
+    }
+    return pd.Series(values, dtype=float, name="fit_measures")
+
+
+def _scaled(tests: pd.DataFrame) -> tuple[float, float, float]:
+    row = tests.index.get_loc("mean_scaled") if "mean_scaled" in tests.index else 0
+    values = tests[["statistic", "df", "pvalue"]].to_numpy(dtype=float)[row]
+    return float(values[0]), float(values[1]), float(values[2])
