@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from msem.distributions import normal_pvalue
-from msem.inference.delta import MonteCarlo, delta_method, jacobian, monte_carlo
+from msem.inference.delta import MonteCarlo, chained, delta_method, jacobian, monte_carlo
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[Any]
@@ -111,3 +111,25 @@ def test_quantity_that_is_often_undefined_has_no_interval() -> None:
 def test_too_few_draws() -> None:
     with pytest.raises(ValueError, match="at least 100"):
         MonteCarlo(10)
+
+
+def test_chained_functions() -> None:
+    found = delta_method(quantity, THETA, VCOV)
+    both = chained(found, found.est[:1] + found.est[1:2] ** 2, np.array([[1, 2 * found.est[1], 0, 0]]))
+
+    def whole(theta: Numbers) -> Numbers:
+        first = quantity(theta)
+        return np.concatenate([first, first[..., :1] + first[..., 1:2] ** 2], axis=-1)
+
+    wanted = delta_method(whole, THETA, VCOV)
+    np.testing.assert_allclose(both.est, wanted.est)
+    np.testing.assert_allclose(both.vcov, wanted.vcov, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(both.jacobian, wanted.jacobian, rtol=1e-12)
+
+
+def test_chained_functions_of_unknown_quantities_are_unknown() -> None:
+    vcov = VCOV.copy()
+    vcov[2] = vcov[:, 2] = np.nan
+    found = delta_method(quantity, THETA, vcov)
+    both = chained(found, np.zeros(2), np.array([[1.0, 1.0, 0, 0], [0, 0, 1.0, 0]]))
+    assert np.isnan(both.se).tolist() == [False, False, True, False, False, True]

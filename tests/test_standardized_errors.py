@@ -16,8 +16,10 @@ import msem
 import oracle
 import reference
 import reference_fits
-from msem.inference.delta import Quantity, delta_method, jacobian
+from msem.inference.delta import Quantity, jacobian
 from msem.inference.standardized import KINDS, Kind, explained_quantity, standardized_quantity
+from msem.output.derived import Definitions, standardized_frame
+from msem.table.functions import defined_functions
 
 Floats = NDArray[np.float64]
 MODEL = """
@@ -54,23 +56,33 @@ def their_vcov(case: str) -> Floats:
 @pytest.mark.parametrize("case", reference_fits.CASES)
 def test_standard_errors_agree_with_lavaan(case: str) -> None:
     fitted, rows = reference_fits.fit(case), reference_fits.table_rows(case)
-    theirs = [
-        row for row in reference.expected(case)["standardized"] if row["op"] in reference_fits.OPERATORS
-    ]
+    stored = reference.expected(case)["standardized"]
+    theirs = [row for row in stored if row["op"] in reference_fits.OPERATORS]
+    definitions = [row for row in stored if row["op"] == ":="]
     assert [(a["lhs"], a["op"], a["rhs"]) for a in theirs] == [(a["lhs"], a["op"], a["rhs"]) for a in rows]
-    quantity = standardized_quantity(fitted.objective, "std_all")
-    found = delta_method(quantity, fitted.estimate.theta, their_vcov(case))
-    est, se = (
-        reference_fits.in_order(case, rows, [row[name] for row in theirs]) for name in ("est.std", "se")
+    functions = defined_functions(fitted.table, "rows") if definitions else None
+    found = standardized_frame(
+        fitted.objective,
+        fitted.estimate.theta,
+        their_vcov(case),
+        "std_all",
+        defined=Definitions(fitted._defined_rows, functions),
     )
-    np.testing.assert_allclose(found.est, est, rtol=1e-4, atol=1e-7)
-    rounded = (se == 0) & (found.se < 2e-5)  # lavaan prints 0 for standard errors that are that small
-    np.testing.assert_allclose(found.se[~rounded], se[~rounded], rtol=1e-4, atol=1e-7)
-    assert (found.se[rounded] == 0).all() or case == "mplus_ex9_12_min"
+    est, se = (
+        np.append(
+            reference_fits.in_order(case, rows, [row[name] for row in theirs]),
+            [row[name] for row in definitions],
+        )
+        for name in ("est.std", "se")
+    )
+    np.testing.assert_allclose(found["est_std"], est, rtol=1e-4, atol=1e-7)
+    rounded = (se == 0) & (found["se"] < 2e-5)  # lavaan prints 0 for standard errors that are that small
+    np.testing.assert_allclose(found["se"][~rounded], se[~rounded], rtol=1e-4, atol=1e-7)
+    assert (found["se"][rounded] == 0).all() or case == "mplus_ex9_12_min"
     if reference.meta(case)["estimator"] == "ML":
         table = fitted.standardized()
-        np.testing.assert_allclose(table["se"], found.se, rtol=1e-4, atol=1e-8)
-        np.testing.assert_array_equal(table["est_std"], found.est)
+        np.testing.assert_allclose(table["se"], found["se"], rtol=1e-4, atol=1e-8)
+        np.testing.assert_array_equal(table["est_std"], found["est_std"])
 
 
 @pytest.mark.parametrize("total", [False, True])

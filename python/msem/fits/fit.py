@@ -44,7 +44,6 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Fit(
-    Constrained,
     Testing,
     Hypotheses,
     Resampled,
@@ -52,6 +51,7 @@ class Fit(
     LevelSpecificMeasures,
     ResidualTables,
     Quantities,
+    Constrained,
     Diagnostics,
     Solution,
 ):

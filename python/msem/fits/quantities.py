@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import UnsupportedError
+from msem.fits.constrained import Constrained
 from msem.fits.options import require_choice
-from msem.fits.solution import Solution
 from msem.inference.composites import composites
 from msem.inference.delta import MonteCarlo, delta_method
 from msem.inference.effects import differences, differences_frame, effects_frame, effects_of, effects_quantity
@@ -19,13 +19,14 @@ from msem.inference.icc import at_both_levels, icc_frame, model_icc, saturated_i
 from msem.inference.reliability import coefficients, reliability_frame
 from msem.inference.standardized import KINDS, Kind
 from msem.inference.unrestricted import Unrestricted, unrestricted
-from msem.output.derived import rsquare_frame, standardized_frame
+from msem.output.derived import Definitions, rsquare_frame, standardized_frame
+from msem.table.functions import defined_functions
 
 Floats = NDArray[np.float64]
 Interval = Literal["delta", "monte_carlo"]
 
 
-class Quantities(Solution):
+class Quantities(Constrained):
     """Methods of a fit for quantities derived from its estimates, with standard errors and intervals.
 
     Parameters at active bounds count as fixed there, as they do for the standard errors of the other parameters.
@@ -61,12 +62,20 @@ class Quantities(Solution):
         -------
         DataFrame
             Columns lhs, op, rhs, level, group, label, est_std, se, z, pvalue, ci_lower, ci_upper, one row for each
-            row of `estimates`. The standard error is 0 for what is fixed by the scale; nan where a variance is not
-            positive.
+            row of `estimates`; defined parameters are evaluated at the standardized values. The standard error is 0
+            for what is fixed by the scale; nan where a variance is not positive.
         """
         require_choice("kind", kind, KINDS)
-        theta = self.estimate.theta
-        return standardized_frame(self.objective, theta, self._vcov, kind, total=total, level=level)
+        functions = defined_functions(self.table, "rows") if self.table.defined else None
+        return standardized_frame(
+            self.objective,
+            self.estimate.theta,
+            self._vcov,
+            kind,
+            total=total,
+            level=level,
+            defined=Definitions(self._defined_rows, functions),
+        )
 
     def rsquare(self, *, level: float = 0.95) -> pd.DataFrame:
         """Explained variance of every endogenous variable within its level.

@@ -28,7 +28,7 @@ CHUNK = 250  # draws evaluated at once
 
 __all__ = [
     *("Derived", "Drawn", "MonteCarlo", "Quantity", "Scale"),
-    *("delta_method", "draw_parameters", "jacobian", "monte_carlo"),
+    *("chained", "delta_method", "draw_parameters", "jacobian", "monte_carlo"),
 ]
 
 
@@ -130,6 +130,32 @@ def delta_method(quantity: Quantity, theta: Floats, vcov: Floats) -> Derived:
     unknown = _depends(slope, est, theta, lost) | np.isnan(est)
     covariance[unknown] = covariance[:, unknown] = np.nan
     return Derived(est, slope, covariance)
+
+
+def chained(found: Derived, est: Floats, slope: Floats) -> Derived:
+    """Quantities with their functions behind them.
+
+    Parameters
+    ----------
+    found : Derived
+        Of k quantities.
+    est : ndarray, shape (m,)
+        Values of m functions of these quantities.
+    slope : ndarray, shape (m, k)
+        Their derivatives.
+
+    Returns
+    -------
+    Derived
+        Of all k + m.
+    """
+    every = np.vstack([np.eye(len(found.est)), slope])
+    lost = np.isnan(found.vcov.diagonal())
+    covariance = every @ np.where(lost | lost[:, None], 0.0, found.vcov) @ every.T
+    unknown = np.any(every[:, lost] != 0, axis=1) | np.isnan(every).any(axis=1)
+    covariance[unknown] = covariance[:, unknown] = np.nan
+    through = every @ np.where(lost[:, None], 0.0, found.jacobian)
+    return Derived(np.append(found.est, est), np.where(unknown[:, None], np.nan, through), covariance)
 
 
 def monte_carlo(quantity: Quantity, theta: Floats, vcov: Floats, level: float, how: MonteCarlo) -> Drawn:

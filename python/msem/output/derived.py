@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.inference.delta import delta_method
+from msem.inference.delta import chained, delta_method
 from msem.inference.ram import Model
 from msem.inference.standardized import Kind, explained_outcomes, explained_quantity, standardized_quantity
 from msem.output.tables import estimates_frame
+from msem.table.functions import Functions
+from msem.table.partable import Parameter
 
 Floats = NDArray[np.float64]
 
 
+class Definitions(NamedTuple):
+    """Defined parameters: their rows, and the functions of all rows of the parameter table."""
+
+    rows: tuple[Parameter, ...] = ()
+    functions: Functions | None = None
+
+
+NONE = Definitions()
+
+
 def standardized_frame(
-    model: Model, theta: Floats, vcov: Floats, kind: Kind, *, total: bool = False, level: float = 0.95
+    model: Model,
+    theta: Floats,
+    vcov: Floats,
+    kind: Kind,
+    *,
+    total: bool = False,
+    level: float = 0.95,
+    defined: Definitions = NONE,
 ) -> pd.DataFrame:
     """Tabulate the standardized solution.
 
@@ -29,6 +50,8 @@ def standardized_frame(
         By total standard deviations; see `standardized_quantity`.
     level : float
         Coverage of the intervals.
+    defined : Definitions
+        Defined parameters, which are evaluated at the standardized values.
 
     Returns
     -------
@@ -36,7 +59,10 @@ def standardized_frame(
         Columns of `estimates_frame`, with est_std for est.
     """
     found = delta_method(standardized_quantity(model, kind, total=total), theta, vcov)
-    frame = estimates_frame(model.table.rows, found.est, found.se, ci_level=level)
+    if defined.functions is not None:
+        values = defined.functions.values(found.est)
+        found = chained(found, values, defined.functions.jacobian(found.est))
+    frame = estimates_frame((*model.table.rows, *defined.rows), found.est, found.se, ci_level=level)
     return frame.rename(columns={"est": "est_std"})
 
 
