@@ -132,6 +132,20 @@ def test_shared_parameters_and_bounds(demo):
     assert (influence.measures["status"] == "ok").all()
 
 
+@pytest.mark.parametrize(
+    ("constraint", "error"), [("l2 == m2", 1e-4), ("m2 > 0.2", 1e-4), ("m2 * m3 == 0.45", 0.05)]
+)
+def test_influence_keeps_to_constraints(demo, constraint, error):
+    text = "level: 1\n fw =~ y1 + l2 * y2 + y3\nlevel: 2\n fb =~ y1 + m2 * y2 + m3 * y3\n" + constraint
+    found = msem.sem(text, demo, cluster="cluster")
+    steps, refits = found.influence(), found.influence(exact=True, progress=False)
+    assert (steps.standardized - refits.standardized).abs().to_numpy().max() < error
+    some = refits.measures.index[:2]
+    pd.testing.assert_frame_equal(
+        found.influence(exact=True, clusters=list(some)).change, refits.change.loc[some]
+    )
+
+
 def test_influence_within_groups(demo):
     labelled = demo.assign(school=np.where(demo["cluster"] % 3 == 0, "north", "south"))
     found = msem.sem(DEMO, labelled, cluster="cluster", group="school", group_equal=["loadings"])

@@ -68,7 +68,8 @@ class Diagnostics(Prediction):
         exact : bool
             Refit without each cluster, from the estimates and the sufficient statistics of the others. Otherwise the
             change is approximated from the scores and the information: by a scoring step for the other clusters and
-            corrections of it, with the moments of fixed covariates as they are in the whole sample.
+            corrections of it, with the moments of fixed covariates as they are in the whole sample, along the
+            tangent of nonlinear and active constraints.
         clusters : sequence, optional
             Ids of clusters; default: all.
         threads : int, optional
