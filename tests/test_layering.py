@@ -43,7 +43,7 @@ PACKAGES = {
         "projected",
     ),
     "resampling": (
-        *("checks", "progress", "intervals", "replicates", "targets", "reports"),
+        *("checks", "progress", "intervals", "named", "replicates", "targets", "reports"),
         *("jackknife", "bootstrap", "profile"),
     ),
     "prediction": ("rows", "posterior", "frames", "factorscores", "distances", "influence"),

@@ -15,6 +15,7 @@ from scipy import stats
 
 import msem
 from msem.errors import ConvergenceWarning, DataError, ImproperSolutionWarning, ModelError, UnsupportedError
+from msem.resampling.named import read_named
 from msem.resampling.profile import profile
 from msem.table.lookup import find_parameter
 
@@ -121,11 +122,82 @@ def test_a_flat_likelihood_has_an_infinite_limit() -> None:
     assert (limits["ci_upper"], limits["upper_end"]) == (math.inf, "flat")
 
 
+MEDIATION = """
+level: 1
+  y2 ~ a1*y1
+  y3 ~ b1*y2 + y1
+level: 2
+  y2 ~ a*y1
+  y3 ~ b*y2 + y1
+indirect := a*b
+{constraint}
+"""
+
+
+@cache
+def mediated(constraint: str = "") -> msem.Fit:
+    return msem.sem(MEDIATION.format(constraint=constraint), msem.load_demo(), cluster="cluster")
+
+
+@pytest.mark.parametrize("name", ["indirect", "a*b", "a - a1", "`y2~~y2.l2` / `y3~~y3.l2`"])
+def test_functions_of_parameters_are_profiled(name: str) -> None:
+    fit = mediated()
+    text = name.replace("`", "")
+    frame = fit.profile(name, points=3).to_frame().iloc[0]
+    assert (frame["name"], frame["level"], frame["group"]) == (name, 0, 0)
+    if "~" in text:
+        return
+    for limit in (frame["ci_lower"], frame["ci_upper"]):
+        held = mediated(f"{name} == {limit:.17g}")
+        assert 2 * (fit.llf - held.llf) == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-5)
+
+
+def test_definitions_are_profiled_and_bootstrapped_by_default() -> None:
+    fit = mediated()
+    assert fit.profile(points=2).to_frame()["name"].tolist() == [*fit.params.index, "indirect"]
+    boot = fit.bootstrap(30, seed=1)
+    values = boot.estimates
+    assert_allclose(values["indirect"], values["a"] * values["b"])
+    assert boot.point[-1] == pytest.approx(fit.params["a"] * fit.params["b"])
+
+
+def test_functions_of_parameters_are_resampled() -> None:
+    fit = mediated()
+    whole = fit.bootstrap(50, seed=1).estimates
+    boot = fit.bootstrap(50, seed=1, statistic=["exp(a)", "b1", "`y2~~y2.l2`*2"])
+    assert boot.names == ("exp(a)", "b1", "`y2~~y2.l2`*2")
+    expected = np.column_stack([np.exp(whole["a"]), whole["b1"], 2 * whole["y2~~y2.l2"]])
+    assert_allclose(boot.array, expected)
+    assert boot.to_frame()["level"].tolist() == [0, 1, 0]
+    jack = fit.jackknife(statistic="a*b")
+    pair = fit.jackknife(statistic=["a", "b"]).array
+    assert_allclose(jack.array[:, 0], pair.prod(axis=1))
+
+
+def test_profiles_keep_to_constraints() -> None:
+    fit = mediated("a == a1")
+    limits = fit.profile("b").conf_int().iloc[0]
+    for limit in limits[["ci_lower", "ci_upper"]]:
+        held = mediated(f"a == a1; b == {limit:.17g}")
+        assert 2 * (fit.llf - held.llf) == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-5)
+
+
+def test_names_that_mean_nothing_are_refused() -> None:
+    fit = mediated()
+    for name, message in (("a*c", "no parameter is labelled 'c'"), ("2 + 3", "does not depend")):
+        with pytest.raises(ModelError, match=message):
+            fit.profile(name)
+        with pytest.raises(ModelError, match=message):
+            fit.bootstrap(3, statistic=name)
+    with pytest.raises(TypeError, match="names are texts"):
+        fit.profile([3])
+
+
 def test_a_higher_likelihood_elsewhere_is_told() -> None:
     found = fitted().estimate
     worse = replace(found, optimum=replace(found.optimum, value=found.optimum.value + 1))
     with pytest.warns(ConvergenceWarning, match=r"higher by 0\.[45]"):
-        profile(worse, [find_parameter(found.table, "fb =~ y2")], 0.95, 3)
+        profile(worse, [read_named(found.table, "fb =~ y2")], 0.95, 3)
 
 
 def test_names_are_looked_up() -> None:

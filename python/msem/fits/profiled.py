@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from msem.errors import DataError, UnsupportedError
 from msem.fits.solution import Solution
 from msem.resampling.checks import require_whole
+from msem.resampling.named import every_parameter, read_named, require_names
 from msem.resampling.profile import Profile, profile
-from msem.table.lookup import find_parameter
 
 
 class Profiled(Solution):
@@ -26,7 +26,8 @@ class Profiled(Solution):
         Parameters
         ----------
         names : str or sequence of str, optional
-            Names of `params`, labels, or formulas such as ``"fb =~ y2"``. Default: all parameters.
+            Names of `params`, labels, formulas such as ``"fb =~ y2"``, or functions of parameters such as ``"a*b"``.
+            Default: all parameters and definitions.
         level : float
             Coverage.
         points : int
@@ -55,8 +56,10 @@ class Profiled(Solution):
         if not self.converged:
             raise DataError("the fit has not converged: there is no maximum to profile from")
         require_whole("points", points, 2)
-        chosen = [names] if isinstance(names, str) else names
-        indices = (
-            range(self.npar) if chosen is None else [find_parameter(self.table, name) for name in chosen]
+        table = self.table
+        chosen = (
+            every_parameter(table)
+            if names is None
+            else [read_named(table, name) for name in require_names(names)]
         )
-        return profile(self.estimate, list(indices), level, points)
+        return profile(self.estimate, chosen, level, points)

@@ -13,7 +13,8 @@ from msem.fits.solution import Solution
 from msem.resampling.bootstrap import Bootstrap, BootstrapKind, bootstrap
 from msem.resampling.checks import require_seed, require_threads, require_whole
 from msem.resampling.jackknife import Jackknife, jackknife
-from msem.resampling.targets import Target, function_target, parameter_target
+from msem.resampling.named import require_names
+from msem.resampling.targets import Target, function_target, named_target
 
 Statistic = str | Sequence[str] | Callable[[Any], Any]
 
@@ -43,9 +44,9 @@ class Resampled(Solution):
             ``ordinary`` draws clusters with replacement. ``parametric`` draws normal samples from the model at the
             estimates, given cluster sizes and fixed covariates; a covariate at both levels is drawn too.
         statistic : str, sequence of str, or callable, optional
-            Parameters by name; or a function of a fit that returns a number, an array or a Series, called with the fit
-            of each replicate. That has estimates and moments, but no standard errors and no rows of data. Default: all
-            parameters.
+            Parameters by name; functions of them such as ``"a*b"``, as in definitions; or a function of a fit that
+            returns a number, an array or a Series, called with the fit of each replicate. That has estimates and
+            moments, but no standard errors and no rows of data. Default: all parameters and definitions.
         seed : int, optional
             From 0 to 2**64 - 1. Results are the same for the same seed, whatever the number of threads. Default: at
             random; the result knows it.
@@ -107,11 +108,9 @@ class Resampled(Solution):
 
     def _target(self, statistic: Statistic | None) -> Target:
         if statistic is None:
-            return parameter_target(self.estimate)
-        if isinstance(statistic, str):
-            return parameter_target(self.estimate, [statistic])
+            return named_target(self.estimate)
         if not callable(statistic):
-            return parameter_target(self.estimate, list(statistic))
+            return named_target(self.estimate, require_names(statistic))
 
         def of_fit(estimate: Estimate, sample: Sample) -> Any:
             return statistic(replace(self, estimate=estimate, sample=sample, sampling=None, problems=()))

@@ -170,13 +170,14 @@ class Bootstrap:
     def summary(self, *, kind: IntervalKind = "percentile", level: float = 0.95) -> str:
         """Text: how the replicates were made, and the table of `to_frame`."""
         frame = self.to_frame(kind=kind, level=level)
+        shown = frame if (frame["level"] > 0).any() else frame.drop(columns=["level", "group"])
         failed = describe(self.failures)
         lines = [
             f"{self.kind.capitalize()} bootstrap, seed {self.seed}: {len(self.array)} of {self.replicates} replicates",
             *([f"Failed: {failed}"] if failed else []),
             f"Intervals: {kind}, level {level:g}",
             "",
-            frame.dropna(axis="columns", how="all").to_string(index=False, float_format=lambda x: f"{x:.3f}"),
+            shown.to_string(index=False, float_format=lambda x: f"{x:.3f}"),
         ]
         return "\n".join(lines)
 

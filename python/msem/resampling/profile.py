@@ -1,4 +1,4 @@
-"""Profile likelihood: the likelihood of one parameter, maximised over all others."""
+"""Profile likelihood: of one parameter, or a function of parameters, maximised over everything else."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.distributions import normal_halfwidth
-from msem.errors import ConvergenceWarning
+from msem.errors import ConvergenceWarning, ModelError
 from msem.estimation.estimate import Estimate
+from msem.estimation.objective import Objective
 from msem.estimation.optimize import STOPS, bounds, run_core
-from msem.table.lookup import parameter_places
+from msem.resampling.named import Named, holding
+from msem.table.functions import compile_expressions
 
 Floats = NDArray[np.float64]
 End = Literal["", "bound", "flat", "no solution"]
@@ -55,8 +57,8 @@ class ProfileCurve:
     name : str
     est : float
     lower, upper : Limit
-    level, group : int or None
-        Where the parameter is; None for one that several levels or groups share.
+    level, group : int
+        Where the parameter is; 0 for a function, and for one that several levels or groups share.
     at, deviance : ndarray, shape (points,)
         Values of the parameter, and how far -2 log L is above its minimum there; nan where no maximum was found.
     """
@@ -65,8 +67,8 @@ class ProfileCurve:
     est: float
     lower: Limit
     upper: Limit
-    level: int | None
-    group: int | None
+    level: int
+    group: int
     at: Floats
     deviance: Floats
 
@@ -97,8 +99,8 @@ class Profile:
         return pd.DataFrame(
             {
                 "name": [c.name for c in self.curves],
-                "level": pd.array([c.level for c in self.curves], dtype="Int64"),
-                "group": pd.array([c.group for c in self.curves], dtype="Int64"),
+                "level": [c.level for c in self.curves],
+                "group": [c.group for c in self.curves],
                 "est": [c.est for c in self.curves],
                 "ci_lower": [c.lower.value for c in self.curves],
                 "ci_upper": [c.upper.value for c in self.curves],
@@ -135,28 +137,35 @@ class NoSolutionError(ArithmeticError):
 
 
 class _Profiler:
-    """Refits with one parameter held, each from the nearest that is known."""
+    """Refits with one parameter, or a function of them, held, each from the nearest that is known."""
 
-    def __init__(self, estimate: Estimate, index: int) -> None:
+    def __init__(self, estimate: Estimate, named: Named) -> None:
         self.objective = estimate.objective
-        self.index = index
+        self.named = named
         self.lower, self.upper = bounds(estimate.objective)
         self.best = estimate.optimum.value
-        self.est = float(estimate.theta[index])
-        self.known = [(self.est, 0.0, estimate.theta)]
-        self.slope, self.se = self._direction(estimate)
+        theta = estimate.theta
+        gradient = np.zeros(len(theta))
+        if named.position >= 0:
+            self.est = float(theta[named.position])
+            gradient[named.position] = 1.0
+        else:
+            function = compile_expressions(estimate.table, [named.name])
+            self.est = float(function.values(theta)[0])
+            gradient = function.jacobian(theta)[0]
+        self.known = [(self.est, 0.0, theta)]
+        self.slope, self.se = self._direction(estimate, gradient)
         self.lowest = 0.0
 
-    def _direction(self, estimate: Estimate) -> tuple[Floats, float]:
-        """How the others follow the parameter near the estimates, and a standard error."""
+    def _direction(self, estimate: Estimate, gradient: Floats) -> tuple[Floats, float]:
+        """How the estimates follow the value near the maximum, and a standard error."""
         theta, t = estimate.theta, estimate.tangent
         information = t.T @ self.objective.core.expected_information(theta) @ t
         inverse, pivot = _core.scaled_inverse(information)
         column = np.zeros(len(theta))
         if pivot > 0:
-            column = t @ inverse @ t[self.index]
-        variance = column[self.index]
-        column[self.index] = 0.0
+            column = t @ inverse @ t.T @ gradient
+        variance = column @ gradient
         if variance > 0:
             return column / variance, math.sqrt(variance)
         return column, max(abs(self.est), 1e-3)
@@ -174,12 +183,9 @@ class _Profiler:
         near, known, theta = min(self.known, key=lambda point: abs(point[0] - value))
         if near == value:
             return known
+        objective, lower, upper = self._held(value)
         for start in (theta + (value - near) * self.slope, theta):
-            start = np.array(start)
-            start[self.index] = value
-            lower, upper = self.lower.copy(), self.upper.copy()
-            lower[self.index] = upper[self.index] = value
-            found, _ = run_core(self.objective, start, lower, upper)
+            found, _ = run_core(objective, np.minimum(np.maximum(start, lower), upper), lower, upper)
             if STOPS[found["stop"]] == "converged":
                 deviance = found["value"] - self.best
                 self.known.append((value, deviance, found["theta"]))
@@ -187,9 +193,22 @@ class _Profiler:
                 return deviance
         raise NoSolutionError
 
+    def _held(self, value: float) -> tuple[Objective, Floats, Floats]:
+        """Objective and bounds under which the parameter or function has that value."""
+        lower, upper = self.lower.copy(), self.upper.copy()
+        if self.named.position >= 0:
+            lower[self.named.position] = upper[self.named.position] = value
+            return self.objective, lower, upper
+        try:
+            return holding(self.objective, self.named.name, value), lower, upper
+        except ModelError as error:
+            raise NoSolutionError from error
+
     def limit(self, sign: int, z: float) -> Limit:
         """Where the root of the deviance is z, on the side of the sign."""
-        bound = float((self.lower if sign < 0 else self.upper)[self.index])
+        bound = sign * math.inf
+        if self.named.position >= 0:
+            bound = float((self.lower if sign < 0 else self.upper)[self.named.position])
         width = z * self.se
         inside, beyond = self.est, math.nan  # the latter has no solution
         value = self.est + sign * width
@@ -236,14 +255,13 @@ class _Profiler:
             return math.nan
 
 
-def profile_curve(estimate: Estimate, index: int, level: float, points: int) -> ProfileCurve:
-    """Profile one parameter.
+def profile_curve(estimate: Estimate, named: Named, level: float, points: int) -> ProfileCurve:
+    """Profile one parameter or function of parameters.
 
     Parameters
     ----------
     estimate : Estimate
-    index : int
-        Position of the parameter in theta, from 0.
+    named : Named
     level : float
         Coverage of the interval.
     points : int
@@ -259,8 +277,7 @@ def profile_curve(estimate: Estimate, index: int, level: float, points: int) -> 
         If the likelihood is higher elsewhere than at the estimates.
     """
     z = normal_halfwidth(level)
-    profiler = _Profiler(estimate, index)
-    name = estimate.table.names()[index]
+    profiler = _Profiler(estimate, named)
     lower, upper = profiler.limit(-1, z), profiler.limit(1, z)
     reach = 3 * profiler.se
     first = lower.value if math.isfinite(lower.value) else profiler.est - reach
@@ -273,15 +290,14 @@ def profile_curve(estimate: Estimate, index: int, level: float, points: int) -> 
         deviance[k] = profiler.at(float(values[k]))
     if profiler.lowest < -HIGHER:
         warnings.warn(
-            f"the profile of {name} found a likelihood higher by {-0.5 * profiler.lowest:.3g} than that of the fit, "
-            "which is a local maximum: give other start() values",
+            f"the profile of {named.name} found a likelihood higher by {-0.5 * profiler.lowest:.3g} than that of "
+            "the fit, which is a local maximum: give other start() values",
             ConvergenceWarning,
             stacklevel=4,
         )
-    where = parameter_places(estimate.table)[index]
-    return ProfileCurve(name, profiler.est, lower, upper, *where, values, deviance)
+    return ProfileCurve(named.name, profiler.est, lower, upper, named.level, named.group, values, deviance)
 
 
-def profile(estimate: Estimate, indices: Sequence[int], level: float, points: int) -> Profile:
+def profile(estimate: Estimate, named: Sequence[Named], level: float, points: int) -> Profile:
     """Profiles of several parameters; see `profile_curve`."""
-    return Profile(level, tuple(profile_curve(estimate, k, level, points) for k in indices))
+    return Profile(level, tuple(profile_curve(estimate, one, level, points) for one in named))

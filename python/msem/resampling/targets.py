@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,9 @@ from numpy.typing import NDArray
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate
 from msem.estimation.samples import Sample
+from msem.resampling.named import Evaluator, every_parameter, read_named
 from msem.resampling.progress import Progress
 from msem.resampling.replicates import Replicates, ReplicateSource
-from msem.table.lookup import find_parameter, parameter_places
-from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 OfFit = Callable[[Estimate, Sample], Any]
@@ -35,7 +33,7 @@ class Target:
     point : ndarray, shape (k,)
         Their values in the whole sample.
     places : tuple of (level, group)
-        Of parameters; None for what belongs to no level or no single one.
+        Of parameters; 0 for what belongs to no level, or to several.
     of_thetas : callable or None
         From estimates, shape (R, npar), to values, shape (R, k).
     of_fit : callable or None
@@ -44,33 +42,22 @@ class Target:
 
     names: tuple[str, ...]
     point: Floats
-    places: tuple[tuple[int | None, int | None], ...]
+    places: tuple[tuple[int, int], ...]
     of_thetas: Callable[[Floats], Floats] | None = None
     of_fit: OfFit | None = None
 
 
-def parameter_target(estimate: Estimate, names: Sequence[str] | None = None) -> Target:
-    """Parameters of the model: all of them, or those named.
-
-    Raises
-    ------
-    ModelError
-        If a name is not that of one parameter; see `find_parameter`.
-    """
-    table: ParameterTable = estimate.table
-    every = table.names()
-    chosen = list(range(len(every))) if names is None else [find_parameter(table, name) for name in names]
-    places = parameter_places(table)
+def named_target(estimate: Estimate, names: Sequence[str] | None = None) -> Target:
+    """All parameters and definitions of the model; or those named, and functions of them; see `read_named`."""
+    table = estimate.table
+    chosen = every_parameter(table) if names is None else [read_named(table, name) for name in names]
+    evaluator = Evaluator(table, tuple(chosen))
     return Target(
-        tuple(every[k] for k in chosen),
-        estimate.theta[chosen],
-        tuple(places[k] for k in chosen),
-        partial(_columns, chosen),
+        tuple(one.name for one in chosen),
+        evaluator(estimate.theta[None, :])[0],
+        tuple((one.level, one.group) for one in chosen),
+        evaluator,
     )
-
-
-def _columns(chosen: list[int], thetas: Floats) -> Floats:
-    return thetas[:, chosen]
 
 
 def function_target(function: OfFit, estimate: Estimate, sample: Sample) -> Target:
@@ -90,7 +77,7 @@ def function_target(function: OfFit, estimate: Estimate, sample: Sample) -> Targ
         )
     else:
         names = (label,) if point.size == 1 else tuple(f"{label}[{k}]" for k in range(point.size))
-    return Target(names, point, ((None, None),) * len(names), None, function)
+    return Target(names, point, ((0, 0),) * len(names), None, function)
 
 
 def _numbers(value: Any) -> Floats:
@@ -108,12 +95,12 @@ def _numbers(value: Any) -> Floats:
 
 
 def labelled_frame(target: Target, columns: Mapping[str, Floats]) -> pd.DataFrame:
-    """A row for each statistic: name, level and group where it is a parameter, and the columns given."""
+    """A row for each statistic: name, level, group and the columns given; level and group are 0 for functions."""
     level, group = zip(*target.places, strict=True)
     labels = {
         "name": list(target.names),
-        "level": pd.array(list(level), dtype="Int64"),
-        "group": pd.array(list(group), dtype="Int64"),
+        "level": list(level),
+        "group": list(group),
     }
     return pd.DataFrame(labels | dict(columns))
 

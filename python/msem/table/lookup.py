@@ -65,8 +65,8 @@ def _is_meant(row: Parameter, text: str) -> bool:
     return op == row.op == "~~" and (rhs, lhs) == (row.lhs, row.rhs)
 
 
-def parameter_places(table: ParameterTable) -> list[tuple[int | None, int | None]]:
-    """Level and group of each parameter of theta; None for one that several levels, or groups, share."""
+def parameter_places(table: ParameterTable) -> list[tuple[int, int]]:
+    """Level and group of each parameter of theta; 0 for one that several levels, or groups, share."""
     levels: list[set[int]] = [set() for _ in range(table.npar)]
     groups: list[set[int]] = [set() for _ in range(table.npar)]
     for row in table.rows:
@@ -76,6 +76,6 @@ def parameter_places(table: ParameterTable) -> list[tuple[int | None, int | None
     return [(only(level), only(group)) for level, group in zip(levels, groups, strict=True)]
 
 
-def only(values: set[int]) -> int | None:
-    """The only element of a set, or None."""
-    return next(iter(values)) if len(values) == 1 else None
+def only(values: set[int]) -> int:
+    """The only element of a set, or 0."""
+    return next(iter(values)) if len(values) == 1 else 0

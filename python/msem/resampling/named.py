@@ -1,0 +1,122 @@
+"""What a user names: parameters, and functions of them in the language of definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.errors import ModelError
+from msem.estimation.objective import Objective
+from msem.language.expressions import Name, Number, Unary
+from msem.language.hypotheses import read_hypothesis
+from msem.language.syntax import Constraint
+from msem.table.functions import CONSTANT, Functions, compile_expressions
+from msem.table.lookup import FORMULA, find_parameter, parameter_places
+from msem.table.partable import ParameterTable
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A parameter or a function of parameters.
+
+    Attributes
+    ----------
+    name : str
+        As tables show it: the name of the parameter, or the text of the function.
+    position : int
+        In theta, from 0; -1 for a function.
+    level, group : int
+        Where the parameter is; 0 for a function, and for what several levels, or groups, share.
+    """
+
+    name: str
+    position: int
+    level: int
+    group: int
+
+
+def read_named(table: ParameterTable, text: str) -> Named:
+    """Read the name of a parameter, a formula such as ``fb =~ y2``, a definition or an expression of labels.
+
+    Raises
+    ------
+    ModelSyntaxError
+        If a text is neither a name nor an expression.
+    ModelError
+        If it names an unknown parameter, one that is not estimated, or may mean several.
+    """
+    plain = "".join(text.split())
+    labels = {row.label for row in table.rows if row.free}
+    if text in table.names() or plain in labels or (FORMULA.match(plain) and "`" not in plain):
+        position = find_parameter(table, text)
+        return Named(table.names()[position], position, *parameter_places(table)[position])
+    functions = compile_expressions(table, [text])
+    if functions.degrees[0] == CONSTANT:
+        raise ModelError(f"'{text}' does not depend on any estimated parameter")
+    return Named(text.strip(), -1, 0, 0)
+
+
+def every_parameter(table: ParameterTable) -> list[Named]:
+    """All parameters, in order of theta, and all definitions (``:=``)."""
+    places = parameter_places(table)
+    named = [Named(name, k, *places[k]) for k, name in enumerate(table.names())]
+    return named + [Named(d.lhs.name, -1, 0, 0) for d in table.defined if isinstance(d.lhs, Name)]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluator:
+    """Values of named things at many estimates."""
+
+    table: ParameterTable
+    named: tuple[Named, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without the compiled part."""
+        return Evaluator, (self.table, self.named)
+
+    @cached_property
+    def functions(self) -> Functions:
+        """Those that are functions, compiled."""
+        return compile_expressions(self.table, [one.name for one in self.named if one.position < 0])
+
+    def __call__(self, thetas: Floats) -> Floats:
+        """Values, shape (R, k), at estimates of shape (R, npar)."""
+        positions = np.array([one.position for one in self.named], dtype=np.intp)
+        out = thetas[:, positions]
+        if (positions < 0).any():
+            out[:, positions < 0] = self.functions.values_of_rows(thetas)
+        return out
+
+
+def holding(objective: Objective, text: str, value: float) -> Objective:
+    """The same objective under the further constraint that a function has a value.
+
+    Raises
+    ------
+    ModelError
+        If it cannot have that value because of other constraints, bounds or fixed parameters.
+    """
+    function = read_hypothesis(text).function
+    number = Number(abs(value), function.at)
+    target = Unary(number, function.at) if value < 0 else number
+    held = Constraint(function, "==", target, function.at, f"{text} == {value:g}")
+    table = replace(objective.table, constraints=(*objective.table.constraints, held), syntax=None)
+    out = replace(objective, table=table)
+    _ = out.constraints  # compiled here, where contradictions are found
+    return out
+
+
+def require_names(names: str | Sequence[str]) -> list[str]:
+    """A list of texts from one text or several."""
+    given = [names] if isinstance(names, str) else list(names)
+    for name in given:
+        if not isinstance(name, str):
+            raise TypeError(f"names are texts, not {type(name).__name__}")
+    return given
