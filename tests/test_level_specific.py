@@ -110,6 +110,20 @@ def test_levels_that_share_parameters_have_no_fit_of_their_own(demo: pd.DataFram
     assert "Not defined: the levels share same" in found.summary(fit_measures=True)
 
 
+def test_constraints_across_levels_are_refused_and_those_of_one_level_kept(demo: pd.DataFrame) -> None:
+    text = "level: 1\n fw =~ y1 + a*y2 + b*y3\nlevel: 2\n fb =~ y1 + c*y2 + d*y3\n fb ~ w1 + w2\n"
+    across = msem.sem(f"{text}a == c", demo, cluster="cluster")
+    with pytest.raises(UnsupportedError, match="share a == c"):
+        across.fit_measures(level="between")
+    inside, free = (msem.sem(text + more, demo, cluster="cluster") for more in ("c == d", ""))
+    assert inside.fit_measures(level=2)["df"] == free.fit_measures(level=2)["df"] + 1
+    assert inside.fit_measures(level=2)["chisq"] > free.fit_measures(level=2)["chisq"] + 1
+    within = "level: 1\n y1 ~~ y1 + y2 + y3\n y2 ~~ y2 + y3\n y3 ~~ y3\n"
+    whole = msem.sem(f"{within}level: 2{text.partition('level: 2')[2]}c == d", demo, cluster="cluster")
+    assert inside.fit_measures(level=2)["chisq"] == pytest.approx(whole.chisq, rel=1e-6)
+    assert inside.fit_measures(level=1)["chisq"] == pytest.approx(0, abs=1e-6)
+
+
 def test_wrong_level_is_refused(fit: Fit, demo: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="level must be 1 or 'within', 2 or 'between', not 3"):
         fit.fit_measures(level=3)

@@ -297,7 +297,7 @@ def test_summary_of_raw_residuals_agrees_with_lavaan(name: str, demo: pd.DataFra
         meanstructure=model["meanstructure"],
         information="expected",
     )
-    residuals = found._residuals["raw"]
+    residuals = found._residuals("raw")
     theirs = model["kinds"]["raw"]
     own = residuals.select(np.array([key.op == "~~" for key in residuals.keys]))
     for part, chosen in (("cov", own), ("total", residuals)):

@@ -35,7 +35,7 @@ def estimate_partially(
     """Fit a model of two levels, one of them saturated.
 
     Fisher scoring by conjugate gradients, whose cost hardly grows with the parameters of the saturated level; by the
-    usual steps from the usual starts where that does not converge.
+    usual steps, if necessary from the usual starts, where that does not converge or there are constraints.
 
     Parameters
     ----------

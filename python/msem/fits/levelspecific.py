@@ -13,7 +13,7 @@ from msem.fits.solution import Solution
 from msem.inference.levelmeasures import LevelSpecific, fit_level_specific, level_measures
 from msem.output.sections import Section, level_section
 from msem.table.levels import BETWEEN, WITHIN
-from msem.table.special_tables import shared_by_levels
+from msem.table.special_tables import crosses_levels
 
 LEVELS: Mapping[int | str, int] = {WITHIN: WITHIN, BETWEEN: BETWEEN, "within": WITHIN, "between": BETWEEN}
 
@@ -56,7 +56,7 @@ class LevelSpecificMeasures(Solution):
     @cached_property
     def _tied(self) -> str:
         """Why the fit of a level is not defined; empty if it is."""
-        shared = shared_by_levels(self.table)
+        shared = crosses_levels(self.table)
         if not shared:
             return ""
         return (

@@ -53,7 +53,7 @@ class ResidualTables(Solution):
         Standard errors: `msem.inference.momentresiduals`.
         """
         require_choice("kind", kind, get_args(ResidualKind))
-        found = self._residuals[METRICS.get(kind, "raw")]
+        found = self._residuals(METRICS.get(kind, "raw"))
         values, se = found.residuals, found.se
         if kind == "normalized":
             se = np.where(found.se == 0, 0.0, np.sqrt(found.moment_variance))
@@ -122,12 +122,13 @@ class ResidualTables(Solution):
 
     # -- pieces ------------------------------------------------------------------------------------------------
 
+    def _residuals(self, metric: Metric) -> Residuals:
+        return moment_residuals(*self._moments_with_errors, metric)
+
     @cached_property
-    def _residuals(self) -> dict[str, Residuals]:
-        """Residuals in every metric."""
+    def _moments_with_errors(self) -> tuple[tuple[MomentVector, ...], MomentErrors]:
         vectors = moment_vectors(self.estimate, self.sample)
-        errors = self._moment_errors(vectors)
-        return {metric: moment_residuals(vectors, errors, metric) for metric in get_args(Metric)}
+        return vectors, self._moment_errors(vectors)
 
     def _moment_errors(self, vectors: tuple[MomentVector, ...]) -> MomentErrors:
         if self.discrepancy is not None:
@@ -139,8 +140,9 @@ class ResidualTables(Solution):
 
     def _parts(self) -> Iterator[tuple[str, int, int, str, Residuals]]:
         """Measure, level, group, part and residuals of every root mean square."""
-        metric = "cor.bollen" if self.table.nlevels == 2 else "cor.bentler"
-        for measure, found in (("srmr", self._residuals[metric]), ("crmr", self._residuals["cor.bollen"])):
+        bollen = self._residuals("cor.bollen")
+        own = bollen if self.table.nlevels == 2 else self._residuals("cor.bentler")
+        for measure, found in (("srmr", own), ("crmr", bollen)):
             levels, groups, means = (
                 np.array([getattr(key, name) for key in found.keys]) for name in ("level", "group", "op")
             )
@@ -148,9 +150,9 @@ class ResidualTables(Solution):
             counted = ~np.array([key.lhs == key.rhs for key in found.keys]) | (measure == "srmr")
             for group in range(1, self.table.ngroups + 1):
                 for level in (1, 2, 0) if self.table.nlevels == 2 else (1,):
-                    own = counted & (groups == group) & ((levels == level) | (level == 0))
-                    parts = {"cov": own & ~mean, "mean": own & mean, "total": own}
-                    for part in parts if (own & mean).any() else ("cov",):
+                    chosen = counted & (groups == group) & ((levels == level) | (level == 0))
+                    parts = {"cov": chosen & ~mean, "mean": chosen & mean, "total": chosen}
+                    for part in parts if (chosen & mean).any() else ("cov",):
                         yield measure, level, group, part, found.select(parts[part])
 
 

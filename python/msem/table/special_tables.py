@@ -144,16 +144,6 @@ def level_baseline_table(table: ParameterTable, level: int) -> ParameterTable:
     return _derive(table, rows)
 
 
-def shared_by_levels(table: ParameterTable) -> tuple[str, ...]:
-    """Names of parameters that are at both levels: neither can be saturated without losing them."""
-    levels: dict[int, set[int]] = {}
-    for row in table.rows:
-        if row.free:
-            levels.setdefault(row.free, set()).add(row.level)
-    names = table.names()
-    return tuple(names[free - 1] for free, found in sorted(levels.items()) if len(found) > 1)
-
-
 def _require_level(table: ParameterTable, level: int) -> None:
     if table.nlevels != 2 or level not in (WITHIN, BETWEEN):
         raise ValueError(f"level {level} of a model with {table.nlevels} level(s) cannot be kept on its own")
