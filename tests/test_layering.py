@@ -34,8 +34,7 @@ PACKAGES = {
     ),
     "inference": (
         *("sampling", "problems", "smallsamples", "discrepancy", "uls"),
-        *("defined", "multipliers"),
-        *("fitmeasures", "residuals", "ram", "delta", "standardized"),
+        *("multipliers", "fitmeasures", "residuals", "ram", "delta", "defined", "standardized"),
         *("unrestricted", "icc", "composites", "reliability", "paths", "effects"),
         *("candidates", "added", "releases", "scoretests", "modification"),
         *("wald", "comparable", "nested", "differences"),

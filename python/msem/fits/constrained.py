@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from msem.fits.options import require_choice
 from msem.fits.solution import Solution
-from msem.inference.defined import Derived, function_errors, monte_carlo
+from msem.inference.defined import derive, draw
+from msem.inference.delta import MonteCarlo
 from msem.inference.multipliers import Held, held_constraints
-from msem.language.expressions import Name, format_expression
 from msem.output.tables import estimates_frame
-from msem.table.functions import Functions, defined_functions
+from msem.table.functions import Functions, defined_functions, defined_rows
 from msem.table.partable import Parameter
 
 Floats = NDArray[np.float64]
@@ -31,21 +31,15 @@ class Constrained(Solution):
 
     @cached_property
     def _defined_rows(self) -> tuple[Parameter, ...]:
-        """Rows of the defined parameters, which belong to no level and no group."""
-        return tuple(
-            Parameter(d.lhs.name, ":=", format_expression(d.rhs), 0, 0, label=d.lhs.name, user=True, at=d.at)
-            for d in self.table.defined
-            if isinstance(d.lhs, Name)
-        )
+        return defined_rows(self.table)
 
     @cached_property
     def _defined_values(self) -> tuple[Floats, Floats]:
         """Values and delta-method standard errors of the defined parameters."""
         if not self.table.defined:
             return np.empty(0), np.empty(0)
-        theta = self.estimate.theta
-        values = self._defined_functions.values(theta)
-        return values, function_errors(self._defined_functions, theta, self.cov_params().to_numpy())
+        found = derive(self._defined_functions, self.estimate.theta, self.cov_params().to_numpy())
+        return found.est, found.se
 
     @property
     def _defined_df(self) -> Floats:
@@ -80,9 +74,10 @@ class Constrained(Solution):
         -------
         DataFrame
             Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper; level and group are 0.
-            For "monte_carlo" se is the standard deviation of the draws, pvalue belongs to the percentile interval,
-            z is nan, and a column draws says at how many draws the definition has a value. se is nan where an
-            estimate that a definition depends on has none, because it lies on a bound for instance.
+            For "monte_carlo" se is the standard deviation of the draws, pvalue belongs to the percentile interval, and
+            z is nan; all are nan for a definition without a value, such as the root of a negative number, in more
+            than 5% of the draws. se is nan where an estimate that a definition depends on has none, because it lies
+            on a bound for instance.
 
         Raises
         ------
@@ -93,23 +88,11 @@ class Constrained(Solution):
         frame = estimates_frame(self._defined_rows, *self._defined_values, ci_level=level)
         if method == "delta":
             return frame
-        if draws < 100:
-            raise ValueError(f"draws={draws} are too few for percentiles: take 1000 or more")
-        found: Derived = monte_carlo(
-            self._defined_functions,
-            self.estimate.theta,
-            self.cov_params().to_numpy(),
-            level=level,
-            draws=draws,
-            seed=seed,
-        )
+        vcov = self.cov_params().to_numpy()
+        how = MonteCarlo(draws, seed)
+        found = draw(self._defined_functions, self.estimate.theta, vcov, level, how)
         return frame.assign(
-            se=found.se,
-            z=np.nan,
-            pvalue=found.pvalue,
-            ci_lower=found.lower,
-            ci_upper=found.upper,
-            draws=found.draws,
+            se=found.se, z=np.nan, pvalue=found.pvalue, ci_lower=found.lower, ci_upper=found.upper
         )
 
     def constraints(self) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msem.distributions import chisq_pvalue
 from msem.errors import ModelError
 from msem.fits.solution import Solution
-from msem.inference.defined import function_covariance
+from msem.inference.defined import derive
 from msem.inference.wald import Wald, wald
 from msem.table.functions import CONSTANT, Functions, compile_expressions
 
@@ -82,7 +82,7 @@ def _estimates(fit: Solution, functions: Functions) -> tuple[Floats, Floats]:
             )
     values = functions.values(fit.estimate.theta)
     vcov, names = fit.cov_params().to_numpy(), fit.table.names()
-    cov = function_covariance(functions, fit.estimate.theta, vcov)
+    cov = derive(functions, fit.estimate.theta, vcov).vcov
     for k, text in enumerate(functions.texts):
         if not np.isfinite(values[k]):
             raise ModelError(f"'{text}' has no value at the estimates")

@@ -28,7 +28,8 @@ CHUNK = 250  # draws evaluated at once
 
 __all__ = [
     *("Derived", "Drawn", "MonteCarlo", "Quantity", "Scale"),
-    *("chained", "delta_method", "draw_parameters", "jacobian", "monte_carlo"),
+    *("chained", "delta_method", "distribution", "draw_parameters", "jacobian"),
+    *("monte_carlo", "propagate"),
 ]
 
 
@@ -125,6 +126,11 @@ def delta_method(quantity: Quantity, theta: Floats, vcov: Floats) -> Derived:
     """
     est = np.asarray(quantity(theta), dtype=np.float64)
     slope = jacobian(quantity, theta) if len(theta) else np.zeros((len(est), 0))
+    return propagate(est, slope, theta, vcov)
+
+
+def propagate(est: Floats, slope: Floats, theta: Floats, vcov: Floats) -> Derived:
+    """First-order sampling covariance of values with known derivatives; see `delta_method`."""
     lost = ~np.isfinite(vcov.diagonal())
     covariance = slope @ np.where(lost | lost[:, None], 0.0, vcov) @ slope.T
     unknown = _depends(slope, est, theta, lost) | np.isnan(est)
@@ -180,13 +186,25 @@ def monte_carlo(quantity: Quantity, theta: Floats, vcov: Floats, level: float, h
     normal_halfwidth(level)
     thetas = draw_parameters(theta, vcov, how)
     values = np.concatenate([quantity(thetas[k : k + CHUNK]) for k in range(0, how.draws, CHUNK)])
-    plain = delta_method(quantity, theta, vcov)
-    known = ~np.isnan(plain.se) & (np.mean(np.isnan(values), axis=0) <= UNDEFINED)
+    return distribution(values, delta_method(quantity, theta, vcov).se, level)
+
+
+def distribution(values: Floats, se: Floats, level: float) -> Drawn:
+    """What draws tell of k quantities, given their delta-method standard errors; see `monte_carlo`.
+
+    Parameters
+    ----------
+    values : ndarray, shape (draws, k)
+    se : ndarray, shape (k,)
+        nan and 0 stay what they are.
+    level : float
+    """
+    known = ~np.isnan(se) & (np.mean(np.isnan(values), axis=0) <= UNDEFINED)
     out = np.full((4, values.shape[1]), math.nan)
     for k in np.flatnonzero(known):
         valid = values[~np.isnan(values[:, k]), k]
         out[2:, k] = np.quantile(valid, [(1 - level) / 2, (1 + level) / 2])
-        out[0, k] = 0.0 if plain.se[k] == 0 else np.std(valid, ddof=1)
+        out[0, k] = 0.0 if se[k] == 0 else np.std(valid, ddof=1)
         if out[0, k] > 0:
             tail = min(np.sum(valid <= 0), np.sum(valid >= 0))
             out[1, k] = min(1.0, 2 * (tail + 1) / (len(valid) + 1))

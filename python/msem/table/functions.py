@@ -139,6 +139,15 @@ def defined_functions(table: ParameterTable, over: Over = "theta") -> Functions:
     return compile_functions(table, [(format_expression(d.rhs), d.rhs, None) for d in table.defined], over)
 
 
+def defined_rows(table: ParameterTable) -> tuple[Parameter, ...]:
+    """Rows that defined parameters have in tables: of no level and no group."""
+    return tuple(
+        Parameter(d.lhs.name, ":=", format_expression(d.rhs), 0, 0, label=d.lhs.name, user=True, at=d.at)
+        for d in table.defined
+        if isinstance(d.lhs, Name)
+    )
+
+
 def table_locator(table: ParameterTable) -> Locate:
     """How messages say a place in the model text of a table."""
     return table.syntax.locate if table.syntax is not None else lambda _, message: message
