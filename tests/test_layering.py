@@ -42,7 +42,7 @@ PACKAGES = {
         "projected",
     ),
     "resampling": (
-        *("checks", "progress", "intervals", "named", "replicates", "targets", "reports"),
+        *("checks", "progress", "intervals", "reports", "named", "replicates", "targets"),
         *("jackknife", "bootstrap", "profile"),
     ),
     "prediction": ("rows", "posterior", "frames", "factorscores", "distances", "influence"),

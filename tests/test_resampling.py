@@ -220,6 +220,20 @@ def test_chi_square_of_parametric_replicates_is_one() -> None:
     assert chisq.min() > 0
 
 
+def test_results_show_themselves() -> None:
+    fit = fitted(MODEL)
+    boot, jack = fit.bootstrap(99, seed=1, statistic="fb =~ y2"), fit.jackknife(statistic=lambda f: f.llf)
+    assert str(boot).splitlines()[0] == "Ordinary bootstrap, seed 1: 99 of 99 replicates"
+    row = next(line for line in str(boot).splitlines() if line.startswith("fb=~y2.l2")).split()
+    assert row[:4] == ["fb=~y2.l2", "2", "1", f"{fit.params['fb=~y2.l2']:.3f}"]
+    assert "level" not in str(jack)
+    assert "<td>fb=~y2.l2</td>" in boot._repr_html_()
+    assert "<table" in jack._repr_html_()
+    profile = fit.profile("fb =~ y2")
+    assert "level 0.95" in str(profile)
+    assert "<td>fb=~y2.l2</td>" in profile._repr_html_()
+
+
 # -- statistics ----------------------------------------------------------------------------------------------------
 
 

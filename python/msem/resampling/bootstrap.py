@@ -25,7 +25,7 @@ from msem.resampling.replicates import (
     refit,
     require_likelihood,
 )
-from msem.resampling.reports import describe, require_enough, warn_of_failures
+from msem.resampling.reports import as_html, as_text, describe, require_enough, warn_of_failures
 from msem.resampling.targets import Target, labelled_frame, target_values
 
 Floats = NDArray[np.float64]
@@ -167,19 +167,24 @@ class Bootstrap:
         }
         return labelled_frame(self.target, columns)
 
-    def summary(self, *, kind: IntervalKind = "percentile", level: float = 0.95) -> str:
-        """Text: how the replicates were made, and the table of `to_frame`."""
-        frame = self.to_frame(kind=kind, level=level)
-        shown = frame if (frame["level"] > 0).any() else frame.drop(columns=["level", "group"])
+    def _heading(self, kind: str, level: float) -> list[str]:
         failed = describe(self.failures)
-        lines = [
+        return [
             f"{self.kind.capitalize()} bootstrap, seed {self.seed}: {len(self.array)} of {self.replicates} replicates",
             *([f"Failed: {failed}"] if failed else []),
             f"Intervals: {kind}, level {level:g}",
-            "",
-            shown.to_string(index=False, float_format=lambda x: f"{x:.3f}"),
         ]
-        return "\n".join(lines)
+
+    def summary(self, *, kind: IntervalKind = "percentile", level: float = 0.95) -> str:
+        """Text: how the replicates were made, and the table of `to_frame`."""
+        return "\n".join([*self._heading(kind, level), "", as_text(self.to_frame(kind=kind, level=level))])
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        lines = "<br>".join(self._heading("percentile", 0.95))
+        return f"<p>{lines}</p>{as_html(self.to_frame())}"
 
     def __repr__(self) -> str:
         return (

@@ -21,7 +21,7 @@ from msem.resampling.replicates import (
     refit,
     require_likelihood,
 )
-from msem.resampling.reports import require_enough, warn_of_failures
+from msem.resampling.reports import as_html, as_text, require_enough, warn_of_failures
 from msem.resampling.targets import Target, labelled_frame, target_values
 
 Floats = NDArray[np.float64]
@@ -117,6 +117,12 @@ class Jackknife:
             "acceleration": self.acceleration,
         }
         return labelled_frame(self.target, columns)
+
+    def __str__(self) -> str:
+        return f"{self!r}\n\n{as_text(self.to_frame())}"
+
+    def _repr_html_(self) -> str:
+        return as_html(self.to_frame())
 
     def __repr__(self) -> str:
         return f"<msem.Jackknife: {len(self.array)} of {sum(self.counts)} refits of {len(self.names)} statistics>"

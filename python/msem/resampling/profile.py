@@ -20,6 +20,7 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import STOPS, bounds, run_core
 from msem.resampling.named import Named, holding
+from msem.resampling.reports import as_html, as_text
 from msem.table.functions import compile_expressions
 
 Floats = NDArray[np.float64]
@@ -127,6 +128,12 @@ class Profile:
             for c in self.curves
         ]
         return pd.concat(parts, ignore_index=True)
+
+    def __str__(self) -> str:
+        return f"Profile likelihood, level {self.level:g}\n\n{as_text(self.to_frame())}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>Profile likelihood, level {self.level:g}</p>{as_html(self.to_frame())}"
 
     def __repr__(self) -> str:
         return f"<msem.Profile: {', '.join(c.name for c in self.curves)}>"

@@ -1,13 +1,33 @@
-"""What is said about refits that failed."""
+"""Tables of replicates as text, and what is said about refits that failed."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
 
+import pandas as pd
+
 from msem.errors import ConvergenceWarning, DataError
 
 TOLERATED = 0.01  # share of refits that may fail without a warning
+
+
+def as_text(frame: pd.DataFrame) -> str:
+    """A table of statistics with three decimals, without level and group where there are none."""
+    return _shown(frame).to_string(index=False, float_format=_decimals)
+
+
+def as_html(frame: pd.DataFrame) -> str:
+    """The same for notebooks."""
+    return str(_shown(frame).to_html(index=False, border=0, float_format=_decimals))
+
+
+def _shown(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame if (frame["level"] > 0).any() else frame.drop(columns=["level", "group"])
+
+
+def _decimals(value: float) -> str:
+    return f"{value:.3f}"
 
 
 def describe(failed: Mapping[str, int]) -> str:
