@@ -7,6 +7,7 @@ void bind_objective(py::module_& m);
 void bind_influence(py::module_& m);
 void bind_posterior(py::module_& m);
 void bind_resampling(py::module_& m);
+void bind_robust(py::module_& m);
 void bind_saturated(py::module_& m);
 void bind_statistics(py::module_& m);
 
@@ -20,6 +21,7 @@ MSEM_MODULE_NAMED(MSEM_MODULE) {
   bind_iterative(m);
   bind_influence(m);
   bind_posterior(m);
+  bind_robust(m);
   bind_saturated(m);
   bind_resampling(m);
   bind_constraints(m);

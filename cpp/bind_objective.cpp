@@ -57,14 +57,14 @@ py::tuple implied(const Objective& self, const Vector& theta, int block) {
   return py::make_tuple(point.mean, point.total);
 }
 
-Matrix scores(const Objective& self, const Vector& theta, const Vector& sizes, const Matrix& means,
-              const Matrix& within, int group) {
+Matrix scores(const Objective& self, const Vector& theta, ConstVectorRef sizes, ConstMatrixRef means,
+              ConstMatrixRef within, int group) {
   py::gil_scoped_release release;
   return self.scores(theta, ClusterData{sizes, means, within}, group);
 }
 
-Vector cluster_loglik(const Objective& self, const Vector& theta, const Vector& sizes, const Matrix& means,
-                      const Matrix& within, int group) {
+Vector cluster_loglik(const Objective& self, const Vector& theta, ConstVectorRef sizes, ConstMatrixRef means,
+                      ConstMatrixRef within, int group) {
   py::gil_scoped_release release;
   return self.cluster_loglik(theta, ClusterData{sizes, means, within}, group);
 }
@@ -121,6 +121,7 @@ void bind_objective(py::module_& m) {
       .def("observed_information",
            py::overload_cast<ConstVectorRef>(&Objective::observed_information, py::const_), "theta"_a,
            release())
+      .def("moment_information", &Objective::moment_information, "theta"_a, release())
       .def("observed_information_in", &Objective::observed_information_in, "theta"_a, "basis"_a, release())
       .def("information_factor", &Objective::information_factor, "theta"_a, release())
       .def("implied", &implied, "theta"_a, "block"_a)

@@ -28,8 +28,8 @@ py::dict two_level(const std::vector<Array>& unit, const std::vector<Array>& clu
 
 py::tuple cluster_arrays(const std::vector<Array>& unit, const std::vector<Array>& cluster,
                          const Codes& codes, py::ssize_t nclusters) {
-  const auto out = with_rows(unit, cluster, codes, nclusters, msem::cluster_arrays);
-  return py::make_tuple(out.sizes, out.means, out.within);
+  auto out = with_rows(unit, cluster, codes, nclusters, msem::cluster_arrays);
+  return py::make_tuple(std::move(out.sizes), std::move(out.means), std::move(out.within));
 }
 
 py::tuple simple(const std::vector<Array>& arrays, py::ssize_t nrows) {

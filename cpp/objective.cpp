@@ -154,6 +154,18 @@ Matrix Objective::observed_information(ConstVectorRef theta, const std::vector<i
   return out;
 }
 
+Matrix Objective::moment_information(ConstVectorRef theta) const {
+  State state;
+  if (!prepare(theta, state)) return {};
+  Matrix out = Matrix::Zero(npar_, npar_);
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    const Group& g = groups_[i];
+    out = gather(state.groups[i]->observed(tangents(state, g.within), tangents(state, g.between)), g,
+                 std::move(out));
+  }
+  return out;
+}
+
 Matrix Objective::observed_information_in(ConstVectorRef theta, const Matrix& basis) const {
   State state;
   if (basis.rows() != npar_) throw std::invalid_argument("the basis must have one row per parameter");

@@ -34,6 +34,9 @@ class Objective {
   Matrix observed_information(ConstVectorRef theta) const { return observed_information(theta, {}); }
   // Second derivatives along curves theta(t) = settle(theta, t delta): the same where the gradient is zero.
   Matrix observed_information(ConstVectorRef theta, const std::vector<int>& intercepts) const;
+  // J' H J for the observed information H about the moments themselves and their derivatives J: the observed
+  // information of a model whose moments are linear in its parameters.
+  Matrix moment_information(ConstVectorRef theta) const;
   // T' H T for observed information H along such curves, with the intercepts that the basis T (npar x m)
   // moves. The change of basis is made in the tangents: exact where H itself would lose its digits to
   // covariates with huge means.

@@ -197,18 +197,19 @@ ClusterArrays cluster_arrays(const ClusteredRows& rows) {
   const Clusters clusters = count_clusters(rows);
   const ClusterVectors vectors = cluster_vectors(rows, clusters);
   const ptrdiff_t p = rows.unit.size(), J = rows.nclusters;
-  ClusterArrays out{VectorXd(J), (vectors.values.colwise() + vectors.origin).transpose(),
-                    RowMatrix::Zero(J, p * (p + 1) / 2)};
+  RowMatrix within = RowMatrix::Zero(J, p * (p + 1) / 2);
+  ClusterArrays out{VectorXd(J), (vectors.values.colwise() + vectors.origin).transpose(), MatrixXd()};
   for (ptrdiff_t j = 0; j < J; ++j) out.sizes[j] = static_cast<double>(clusters.size[j]);
   const auto add = [&](ptrdiff_t start, const auto& block) {
     for (ptrdiff_t r = 0; r < block.cols(); ++r) {
-      double* sum = out.within.row(rows.codes[start + r]).data();
+      double* sum = within.row(rows.codes[start + r]).data();
       for (ptrdiff_t a = 0; a < p; ++a) {
         for (ptrdiff_t b = a; b < p; ++b) *sum++ += block(a, r) * block(b, r);
       }
     }
   };
   for_each_centred_block(rows, vectors.values.topRows(p), vectors.origin.head(p), add);
+  out.within = within;
   return out;
 }
 

@@ -36,9 +36,9 @@ struct Varying {
 };
 
 struct ClusterArrays {
-  Eigen::VectorXd sizes;  // J
-  RowMatrix means;        // J x (p + q)
-  RowMatrix within;       // J x p(p+1)/2, lower triangle by columns
+  Eigen::VectorXd sizes;   // J
+  Eigen::MatrixXd means;   // J x (p + q)
+  Eigen::MatrixXd within;  // J x p(p+1)/2, lower triangle by columns
 };
 
 struct TwoLevelStatistics {

@@ -39,9 +39,9 @@ struct TwoLevelData {
 
 // Statistics of single clusters, for scores.
 struct ClusterData {
-  Vector sizes;   // J
-  Matrix means;   // J x (p + q)
-  Matrix within;  // J x p(p+1)/2: lower triangles by column of the within-cluster cross-products
+  ConstVectorRef sizes;   // J
+  ConstMatrixRef means;   // J x (p + q)
+  ConstMatrixRef within;  // J x p(p+1)/2: lower triangles by column of the within-cluster cross-products
 };
 
 // One block's tangents in whitened coordinates; columns are its parameters.

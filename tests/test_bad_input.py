@@ -193,8 +193,15 @@ SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "misspelt": ({"std_lvv": True}, TypeError, r"sem\(\) has no option 'std_lvv'; it has: cluster, "),
     "of lavaan": ({"missing": "ml"}, TypeError, "no option 'missing'"),
     "information": ({"information": "observd"}, ValueError, "one of 'observed', 'expected', 'first_order'"),
-    "se": ({"se": "robust"}, ValueError, "se must be one of 'standard', 'none', not 'robust'"),
-    "estimator": ({"estimator": "WLS"}, ValueError, "estimator must be one of 'ML'"),
+    "se": ({"se": "bollen"}, ValueError, "se must be one of 'standard', 'robust', 'none', not 'bollen'"),
+    "estimator": ({"estimator": "WLS"}, ValueError, "estimator must be one of 'ML', 'MLR', 'MLF', 'ULS'"),
+    "test": (
+        {"test": "satorra.bentler"},
+        ValueError,
+        "one of 'standard', 'yuan_bentler', 'yuan_bentler_mplus'",
+    ),
+    "bread": ({"estimator": "MLR", "information": "first_order"}, ValueError, "cannot be its bread"),
+    "test of first order": ({"test": "yuan.bentler", "information": "first_order"}, ValueError, "bread"),
     "flag": ({"fixed_x": "no"}, ValueError, "fixed_x must be True or False, not 'no'"),
     "cluster": ({"cluster": ["cluster"]}, ValueError, "cluster must be the name of a column"),
     "no cluster": ({"cluster": None}, ModelError, "name the column with the cluster ids"),
@@ -271,8 +278,8 @@ def test_a_model_of_another_number_of_levels() -> None:
     moments = msem.LevelMoments(MATRIX, MATRIX, nobs=100, nclusters=20)
     with pytest.raises(ModelError, match="one level but LevelMoments have two"):
         msem.sem(CFA, moments)
-    with pytest.raises(UnsupportedError, match="cluster= needs a model with 'level: 1' and 'level: 2'"):
-        msem.sem("f =~ y1 + y2 + y3", DEMO, cluster="cluster")
+    with pytest.raises(DataError, match="cluster='cluster' names a column of raw data"):
+        msem.sem(CFA, sample_cov=MATRIX, sample_nobs=100, cluster="cluster")
     with pytest.raises(DataError, match="not both"):
         msem.sem(CFA, DEMO, sample_cov=MATRIX, sample_nobs=100)
 

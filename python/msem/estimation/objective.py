@@ -17,7 +17,7 @@ from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block, row_values
 from msem.moments.arrays import LevelArrays
 from msem.moments.gamma import core_loss
-from msem.sample.sufficient import SampleStatistics
+from msem.sample.sufficient import ClusterArrays, SampleStatistics
 from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
@@ -29,6 +29,7 @@ __all__ = [
     "build_objective",
     "covariate_loglik",
     "level_names",
+    "unit_loss",
 ]
 
 
@@ -152,6 +153,27 @@ class Objective:
         """Value of every row of the parameter table."""
         return row_values(self.table, np.asarray(theta, dtype=np.float64))
 
+    def scores(self, theta: ArrayLike, clusters: ClusterArrays, group: int = 1) -> Floats:
+        """Derivatives of the log-likelihoods of single clusters of one group, shape (J, npar)."""
+        c = clusters
+        return self._core_for(c).scores(theta, c.sizes, c.means, c.within, group - 1)
+
+    def cluster_loglik(self, theta: ArrayLike, clusters: ClusterArrays, group: int = 1) -> Floats:
+        """Log-likelihoods of single clusters of one group, fixed covariates included, shape (J,)."""
+        c = clusters
+        return self._core_for(c).cluster_loglik(theta, c.sizes, c.means, c.within, group - 1)
+
+    def _core_for(self, clusters: ClusterArrays) -> _core.Objective:
+        return self._unit_core if clusters.within.shape[1] and not self.statistics[0].unit else self.core
+
+    @cached_property
+    def _unit_core(self) -> _core.Objective:
+        """A single-level model with its variables as unit variables, for clusters of rows of a single-level sample."""
+        blocks = [core_block(block, self.table) for block in self.blocks]
+        nothing = _core.Block(0, 0, [], [], [], [], [])
+        groups = [(unit_loss(s), i, len(blocks)) for i, s in enumerate(self.statistics)]
+        return _core.Objective(self.table.npar, [*blocks, nothing], groups)
+
 
 def level_names(statistics: SampleStatistics) -> dict[int, tuple[str, ...]]:
     """Observed variables of each level in the order of the statistics; level 1 only for one level."""
@@ -192,6 +214,14 @@ def build_objective(
     core = _core.Objective(table.npar, [core_block(block, table) for block in blocks], compiled_groups)
     covariates = sum(covariate_loglik(table, s, group) for group, s in enumerate(groups, 1))
     return Objective(table, groups, tuple(blocks), covariates, core, loss)
+
+
+def unit_loss(statistics: SampleStatistics) -> _core.TwoLevelLoss:
+    """Likelihood of a single-level sample with its variables as unit variables without cluster differences."""
+    s = statistics
+    return _core.TwoLevelLoss(
+        0, s.scatter[0], s.counts, np.ones(1), s.means, np.zeros((1, len(s.cluster), len(s.cluster)))
+    )
 
 
 def covariate_loglik(table: ParameterTable, statistics: SampleStatistics, group: int = 1) -> float:

@@ -61,7 +61,10 @@ class GroupSample:
 
     @cached_property
     def clusters(self) -> ClusterArrays:
-        """Statistics of the single clusters, or of the rows of a single-level sample.
+        """Statistics of the single clusters: of the rows if a single-level sample has no clusters.
+
+        The rows of a single-level sample with clusters are taken together by cluster, without a model for their
+        dependence: `within` then holds the products of its variables, which `Objective.scores` knows.
 
         Raises
         ------
@@ -71,13 +74,19 @@ class GroupSample:
         if self.data is None:
             raise DataError(
                 "this needs raw data: moments and statistics do not tell one cluster from another; "
-                'standard errors without them are those of information="observed" or "expected"'
+                'without them there are standard errors of information="observed" and "expected" and the '
+                "likelihood-ratio test"
             )
         s = self.statistics
         if s.unit:
             return cluster_arrays(self.data, s.unit, s.cluster)
+        centred = not s.means.any()  # as samples of models without mean structure are
+        if self.data.codes is not None:
+            c = cluster_arrays(self.data, s.cluster, ())
+            means = c.means - (c.sizes @ c.means / c.sizes.sum() if centred else 0.0)
+            return ClusterArrays(c.sizes, means, c.within)
         rows = np.column_stack([self.data.columns[name] for name in s.cluster])
-        if not s.means.any():
+        if centred:
             rows = rows - rows.mean(axis=0)
         return ClusterArrays(np.ones(len(rows)), rows, np.empty((len(rows), 0)))
 

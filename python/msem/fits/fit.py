@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import get_args
 
 import numpy as np
@@ -14,13 +13,13 @@ from msem.fits.constrained import Constrained
 from msem.fits.diagnostics import Diagnostics
 from msem.fits.hypotheses import Hypotheses
 from msem.fits.levelspecific import LevelSpecificMeasures
-from msem.fits.measures import least_squares_measures, measure_inputs
 from msem.fits.options import Reference, require_choice
 from msem.fits.profiled import Profiled
 from msem.fits.quantities import Quantities
 from msem.fits.reporting import (
     LEVEL_NAMES,
     header,
+    measure_sections,
     messages,
     method_rows,
     shown_labels,
@@ -29,12 +28,11 @@ from msem.fits.reporting import (
 )
 from msem.fits.resampled import Resampled
 from msem.fits.residualtables import ResidualTables
+from msem.fits.robust import Robust
 from msem.fits.solution import Solution
 from msem.fits.testing import Testing
-from msem.inference.fitmeasures import fit_measures
 from msem.inference.standardized import standardize
 from msem.output.html import render_html
-from msem.output.sections import fit_sections
 from msem.output.summary import SummaryInputs
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
@@ -44,6 +42,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Fit(
+    Robust,
     Testing,
     Hypotheses,
     Resampled,
@@ -59,19 +58,6 @@ class Fit(
 
     Made by `msem.sem`, `msem.cfa` and `msem.growth`. For the solution itself see `Solution`.
     """
-
-    # -- fit ---------------------------------------------------------------------------------------------------
-
-    @property
-    def chisq(self) -> float:
-        """Chi-square against the saturated model."""
-        return float(self._measures["chisq"])
-
-    @cached_property
-    def _measures(self) -> pd.Series:
-        if self.discrepancy is not None:
-            return least_squares_measures(self.estimate, self.sample, self.discrepancy)
-        return fit_measures(measure_inputs(self.estimate, self.sample, self.baseline))
 
     def fit_measures(self, *, level: int | str | None = None) -> pd.Series:
         """Fit measures under lavaan's names, dots replaced by underscores.
@@ -93,15 +79,6 @@ class Fit(
             If parameters or constraints tie the levels together: the fit of one of them is then not defined.
         """
         return self._measures.copy() if level is None else self._level_measures(level)
-
-    def tests(self) -> pd.DataFrame:
-        """Tests of the model against the saturated one: statistic, df, pvalue, scaling."""
-        if self.discrepancy is not None:
-            return self.discrepancy.tests()
-        row = [self.chisq, float(self.df), float(self._measures["pvalue"]), 1.0]
-        return pd.DataFrame(
-            [row], index=["likelihood_ratio"], columns=["statistic", "df", "pvalue", "scaling"]
-        )
 
     # -- tables ------------------------------------------------------------------------------------------------
 
@@ -186,10 +163,10 @@ class Fit(
             messages=messages(self.problems, self.options),
             header=header(self.options, self.npar, self.npar - self.estimate.nfree, groups),
             fit=(
-                *with_group_tests(fit_sections(self._measures, full=full), groups),
+                *with_group_tests(measure_sections(self._measures, self.options, full=full), groups),
                 *(self._level_sections() if full else ()),
             ),
-            method=method_rows(self.options),
+            method=method_rows(self.options, single_level=not two_level),
             levels=LEVEL_NAMES if two_level else {},
             groups=dict(enumerate(self.group_labels, 1)),
             estimates=self.estimates(standardized=standardized, reference=reference).assign(

@@ -135,7 +135,7 @@ def _test(small: Fit, large: Fit, names: tuple[str, str], method: Method, shifte
 
     if method != "auto":
         return test(method)
-    if all(fit.options.estimator == "ML" for fit in (small, large)):
+    if not any(fit.options.robust for fit in (small, large)):
         return test("standard")
     found = test("satorra_bentler_2001")
     return found if found.scaling > 0 else test("satorra_bentler_2010")
@@ -143,7 +143,7 @@ def _test(small: Fit, large: Fit, names: tuple[str, str], method: Method, shifte
 
 def _observed(fit: Fit) -> bool:
     """Whether scaling uses observed information: always, unless a robust fit was asked for expected information."""
-    return fit.options.estimator in ("ML", "ULS") or fit.options.information != "expected"
+    return not fit.options.robust or fit.options.information != "expected"
 
 
 def _require_nested(small: Fit, large: Fit, names: tuple[str, str]) -> Embedding:

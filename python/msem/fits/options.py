@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from msem.inference.sampling import Information
+from msem.inference.scaling import ScaledTest
 
-Estimator = Literal["ML", "ULS"]
-StandardErrors = Literal["standard", "none"]
+Estimator = Literal["ML", "MLR", "MLF", "ULS"]
+StandardErrors = Literal["standard", "robust", "none"]
+Test = Literal["standard", "yuan_bentler", "yuan_bentler_mplus"]
 Reference = Literal["normal", "t"]
 
 FLAGS = ("fixed_x", "std_lv", "orthogonal", "sample_cov_rescale")
@@ -21,10 +23,12 @@ class Options:
 
     Attributes
     ----------
-    estimator : {"ML", "ULS"}
+    estimator : {"ML", "MLR", "MLF", "ULS"}
     information : {"observed", "expected", "first_order"}
-        What the standard errors are computed from.
-    se : {"standard", "none"}
+        What the standard errors are computed from: the bread of robust ones.
+    se : {"standard", "robust", "none"}
+    tests : tuple of {"standard", "yuan_bentler", "yuan_bentler_mplus"}
+        The likelihood-ratio test and the scaled ones that were asked for.
     cluster : str
         Name of the cluster variable, "" when there is none.
     group : str
@@ -40,6 +44,7 @@ class Options:
     estimator: Estimator = "ML"
     information: Information = "observed"
     se: StandardErrors = "standard"
+    tests: tuple[Test, ...] = ("standard",)
     cluster: str = ""
     group: str = ""
     given_as: str = "raw data"
@@ -47,6 +52,16 @@ class Options:
     dropped_no_cluster: int = 0
     dropped_no_group: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def scaled_test(self) -> ScaledTest | None:
+        """The first scaled test, which scaled fit measures come from."""
+        return next((test for test in self.tests if test != "standard"), None)
+
+    @property
+    def robust(self) -> bool:
+        """Whether inference rests on independent clusters instead of normal variables."""
+        return self.se == "robust" or self.scaled_test is not None
 
 
 def require_settings(given: Mapping[str, Any]) -> None:

@@ -10,11 +10,16 @@ from msem.fits.options import Options
 from msem.fits.solution import GroupResults
 from msem.inference.problems import Problem
 from msem.moments.levelmoments import LevelMoments
-from msem.output.sections import Section, sample_section
+from msem.output.scaledsections import scaled_sections
+from msem.output.sections import Section, fit_sections, sample_section
 from msem.table.partable import ParameterTable
 from msem.version import __version__
 
 INFORMATION = {"observed": "Observed", "expected": "Expected", "first_order": "First order (outer product)"}
+CORRECTIONS = {
+    "yuan_bentler": "Yuan-Bentler correction",
+    "yuan_bentler_mplus": "Yuan-Bentler correction (Mplus variant)",
+}
 LEVEL_NAMES = {1: "within", 2: "between"}
 
 
@@ -36,6 +41,7 @@ def messages(problems: Sequence[Problem], options: Options) -> tuple[str, ...]:
 
 def header(options: Options, npar: int, nequal: int, groups: Sequence[GroupResults]) -> tuple[Section, ...]:
     """Estimator, numbers of parameters and of independent equality constraints, and sample."""
+    counts = [group.nclusters for group in groups if group.nclusters is not None]
     method = Section(
         "",
         (
@@ -47,9 +53,7 @@ def header(options: Options, npar: int, nequal: int, groups: Sequence[GroupResul
     )
     sample = sample_section(
         nobs=sum(group.sample.statistics.nobs for group in groups),
-        nclusters=None
-        if groups[0].nclusters is None
-        else sum(group.sample.statistics.nclusters for group in groups),
+        nclusters=sum(counts) if counts else None,
         groups={group.label: (group.nobs, group.nclusters) for group in groups} if len(groups) > 1 else {},
         cluster=options.cluster,
         given_as=options.given_as,
@@ -60,11 +64,22 @@ def header(options: Options, npar: int, nequal: int, groups: Sequence[GroupResul
     return method, sample
 
 
-def method_rows(options: Options) -> tuple[tuple[str, str], ...]:
+def method_rows(options: Options, *, single_level: bool) -> tuple[tuple[str, str], ...]:
     """How the standard errors were computed."""
     if options.se == "none":
         return (("Standard errors", "none"),)
+    if options.se == "robust":
+        name = "Robust, by cluster" if single_level and options.cluster else "Sandwich"
+        return (("Standard errors", name), ("Information bread", INFORMATION[options.information]))
     return (("Standard errors", "Standard"), ("Information", INFORMATION[options.information]))
+
+
+def measure_sections(measures: pd.Series, options: Options, *, full: bool) -> tuple[Section, ...]:
+    """Tests and fit measures, in two columns with those of a scaled test."""
+    if options.scaled_test is None:
+        return fit_sections(measures, full=full)
+    m = {str(name): float(value) for name, value in measures.items()}
+    return scaled_sections(m, CORRECTIONS[options.scaled_test], full=full)
 
 
 def with_group_tests(sections: Sequence[Section], groups: Sequence[GroupResults]) -> tuple[Section, ...]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict, Unpack, get_args
+from typing import Any, TypedDict, Unpack
 
 import pandas as pd
 
 from msem.errors import (
     ConvergenceWarning,
+    DataError,
     IdentificationWarning,
     ImproperSolutionWarning,
     SmallSampleWarning,
@@ -18,8 +19,9 @@ from msem.errors import (
 )
 from msem.estimation.estimate import estimate
 from msem.estimation.samples import Sample
+from msem.fits.choices import Choices, choose
 from msem.fits.fit import Fit
-from msem.fits.options import Estimator, Options, StandardErrors, require_choice, require_settings
+from msem.fits.options import Options, require_settings
 from msem.fits.sources import Means, Prepared, Source, group_rows, prepare
 from msem.inference.discrepancy import LevelDiscrepancy
 from msem.inference.problems import Problem, find_problems, no_chi_square
@@ -60,9 +62,10 @@ class FitOptions(TypedDict, total=False):
     std_lv: bool
     orthogonal: bool
     meanstructure: bool | None
-    estimator: Estimator
-    information: Information | None
-    se: StandardErrors
+    estimator: str
+    information: str | None
+    se: str | None
+    test: str | Sequence[str] | None
     max_iterations: int
     tolerance: float
 
@@ -84,9 +87,10 @@ def sem(
     std_lv: bool = False,
     orthogonal: bool = False,
     meanstructure: bool | None = None,
-    estimator: Estimator = "ML",
-    information: Information | None = None,
-    se: StandardErrors = "standard",
+    estimator: str = "ML",
+    information: str | None = None,
+    se: str | None = None,
+    test: str | Sequence[str] | None = None,
     max_iterations: int = 500,
     tolerance: float = 1e-12,
     **unknown: object,
@@ -130,15 +134,22 @@ def sem(
     meanstructure : bool, optional
         Whether a single-level model has means; default: if there are several groups, the text has an intercept or
         `sample_mean` is given. Two-level models always have.
-    estimator : {"ML", "ULS"}, default "ML"
-        Maximum likelihood or, for single-level models, unweighted least squares. The latter has no likelihood; its
+    estimator : {"ML", "MLR", "MLF", "ULS"}, default "ML"
+        Maximum likelihood; "MLR" with robust standard errors and the scaled test of Yuan and Bentler, "MLF" with
+        first-order information. "ULS", for single-level models, is unweighted least squares. It has no likelihood; its
         standard errors and chi-square (Browne's residual-based statistic) are those for normal data, where lavaan's
         default takes the discrepancy for a likelihood; incremental and RMSEA-type measures are not defined.
     information : {"observed", "expected", "first_order"}, optional
-        What standard errors come from; default "observed", and "expected" for single-level models, as in lavaan,
-        and for `LevelMoments`, whose statistics are expectations. "first_order" (outer products of cluster scores)
-        needs raw data.
-    se : {"standard", "none"}
+        What standard errors come from, and the bread of robust ones; default "observed", and "expected" for
+        single-level models without robust errors, as in lavaan, and for `LevelMoments`, whose statistics are
+        expectations. "first_order" (outer products of cluster scores) needs raw data.
+    se : {"standard", "robust", "none"}, optional
+        "robust", also called "sandwich" and "robust.huber.white", takes clusters as independent but not as normal
+        (rows, in a single-level model without clusters), and needs raw data. Default with estimator "MLR" and for
+        single-level models with `cluster`.
+    test : {"standard", "yuan.bentler", "yuan.bentler.mplus"} or a sequence of them, optional
+        The likelihood-ratio test, which is always reported, and scaled ones; dots may be underscores. Default
+        "yuan.bentler.mplus" with estimator "MLR" and for single-level models with `cluster`.
     max_iterations : int, default 500
     tolerance : float, default 1e-12
         Of the optimiser, on the decrement g' I^-1 g: twice the gain in log-likelihood that is still expected.
@@ -181,6 +192,7 @@ def sem(
         estimator=estimator,
         information=information,
         se=se,
+        test=test,
         max_iterations=max_iterations,
         tolerance=tolerance,
     )
@@ -225,24 +237,18 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         group_equal=options.get("group_equal", ()),
         group_partial=options.get("group_partial", ()),
     )
-    information = options.get("information") or default_information(table, data)
-    require_choice("estimator", options.get("estimator", "ML"), get_args(Estimator))
-    if options.get("estimator") == "ULS" and table.constraints:
-        raise UnsupportedError(
-            f"'{table.constraints[0].text}': constraints other than bounds need estimator=\"ML\""
-        )
-    if options.get("estimator") == "ULS" and table.nlevels == 2:
-        raise UnsupportedError(
-            'estimator="ULS" is for single-level models; for the levels of a two-level model use '
-            'msem.segregated(model, data, method="uls")'
-        )
-    if options.get("estimator") == "ULS" and table.ngroups > 1:
-        raise UnsupportedError('estimator="ULS" is for one group; fit each group on its own')
-    require_choice("information", information, get_args(Information))
-    require_choice("se", options.get("se", "standard"), get_args(StandardErrors))
+    choices = choose(
+        options.get("estimator", "ML"),
+        options.get("se"),
+        options.get("information"),
+        options.get("test"),
+        observed=table.nlevels == 2 and not implied_statistics(data),
+        design_based=table.nlevels == 1 and options.get("cluster") is not None,
+    )
+    require_least_squares(choices, table)
     prepared = prepare(table, source)
     no_group = 0 if grouping is None else grouping.missing
-    return fit_table(table, prepared, information, options, no_group)
+    return fit_table(table, prepared, choices, options, no_group)
 
 
 def require_known(fun: Fun, options: Mapping[str, object]) -> None:
@@ -254,56 +260,90 @@ def require_known(fun: Fun, options: Mapping[str, object]) -> None:
 
 
 def wants_means(options: FitOptions) -> bool | None:
-    """Mean structure as asked for; means that are given are fitted, as in lavaan; None: as the text says."""
+    """Mean structure as asked for; None: as the text says.
+
+    Means that are given are fitted, and so are those of clustered data, as in lavaan.
+    """
     asked = options.get("meanstructure")
-    return True if asked is None and options.get("sample_mean") is not None else asked
+    given = options.get("sample_mean") is not None or options.get("cluster") is not None
+    return True if asked is None and given else asked
 
 
-def default_information(table: ParameterTable, data: Any) -> Information:
-    """Observed for two-level data, expected for one level, as in lavaan, and for moments, which have no other."""
+def implied_statistics(data: Any) -> bool:
+    """Whether statistics are expectations under moments, which have no observed information."""
     groups = data.values() if isinstance(data, Mapping) else (data,)
-    implied = any(isinstance(one, LevelMoments) for one in groups)
-    return "observed" if table.nlevels == 2 and not implied else "expected"
+    return any(isinstance(one, LevelMoments) for one in groups)
+
+
+def require_least_squares(choices: Choices, table: ParameterTable) -> None:
+    """Refuse least squares for what it is not made for."""
+    if choices.estimator == "ULS" and table.constraints:
+        raise UnsupportedError(
+            f"'{table.constraints[0].text}': constraints other than bounds need estimator=\"ML\""
+        )
+    if choices.estimator == "ULS" and table.nlevels == 2:
+        raise UnsupportedError(
+            'estimator="ULS" is for single-level models; for the levels of a two-level model use '
+            'msem.segregated(model, data, method="uls")'
+        )
+    if choices.estimator == "ULS" and table.ngroups > 1:
+        raise UnsupportedError('estimator="ULS" is for one group; fit each group on its own')
 
 
 def fit_table(
     table: ParameterTable,
     prepared: Sequence[Prepared],
-    information: Information,
+    choices: Choices,
     options: FitOptions,
     dropped_no_group: int = 0,
 ) -> Fit:
     """Fit a parameter table to a prepared sample, given for each group."""
+    if choices.tests != ("standard",) or choices.se == "robust":
+        require_raw(prepared, choices)
     sample = Sample(tuple(group.sample() for group in prepared))
     most, tolerance = options.get("max_iterations", 500), options.get("tolerance", 1e-12)
-    estimator, se = options.get("estimator", "ML"), options.get("se", "standard")
     sampling: Sampling | None = None
     discrepancy: LevelDiscrepancy | None = None
-    if estimator == "ULS":
+    if choices.estimator == "ULS":
         found, discrepancy, sampling = fit_uls(table, sample, max_iterations=most, tolerance=tolerance)
     else:
         found = estimate(table, sample, max_iterations=most, tolerance=tolerance)
     if discrepancy is None:
         # without standard errors the expected information still tells what is not identified
-        kind: Information = "expected" if se == "none" else information
-        clusters = sample.clusters if kind == "first_order" else None
-        sampling = sampling_covariance(found.objective, found.theta, kind, found.tangent, clusters)
+        robust = choices.se == "robust"
+        kind: Information = "expected" if choices.se == "none" else choices.information
+        clusters = sample.clusters if robust or kind == "first_order" else None
+        sampling = sampling_covariance(
+            found.objective, found.theta, kind, found.tangent, clusters, robust=robust
+        )
     problems = find_problems(found.objective, found.optimum, sampling)
     if not sample.converged:
         problems = (*problems, no_chi_square())
     problems = (*problems, *few_clusters(table, sample.statistics))
     warn(problems)
     used = Options(
-        estimator=estimator,
-        information=information,
-        se=se,
+        estimator=choices.estimator,
+        information=choices.information,
+        se=choices.se,
+        tests=choices.tests,
         cluster=options.get("cluster") or "",
         group=options.get("group") or "",
         given_as=prepared[0].given_as,
         dropped_no_group=dropped_no_group,
         **dropped_rows(prepared),
     )
-    return Fit(found, sample, None if se == "none" else sampling, problems, used, discrepancy)
+    return Fit(found, sample, None if choices.se == "none" else sampling, problems, used, discrepancy)
+
+
+def require_raw(prepared: Sequence[Prepared], choices: Choices) -> None:
+    """Refuse robust inference without rows."""
+    if any(group.data is None for group in prepared):
+        what = "robust standard errors" if choices.se == "robust" else "scaled tests"
+        raise DataError(
+            f"{what} need raw data: moments and statistics do not tell one cluster from another. Use "
+            'estimator="ML", se="standard" and test="standard", or msem.segregated(..., gamma="robust") with moments '
+            "that msem.saturated made from raw data"
+        )
 
 
 class Dropped(TypedDict):

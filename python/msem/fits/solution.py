@@ -63,8 +63,11 @@ class GroupResults:
 
     @property
     def nclusters(self) -> int | None:
-        """Clusters; None for a single-level model."""
-        return round(self.statistics.nclusters) if self.estimate.table.nlevels == 2 else None
+        """Clusters; None for a single-level model without any."""
+        if self.estimate.table.nlevels == 2:
+            return round(self.statistics.nclusters)
+        data = self.sample.data
+        return None if data is None or data.codes is None else len(data.clusters)
 
     @cached_property
     def _objective(self) -> Objective:
@@ -267,8 +270,9 @@ class Solution:
 
     @property
     def nclusters(self) -> int | None:
-        """Clusters; None for a single-level model."""
-        return round(self.sample.nclusters) if self.table.nlevels == 2 else None
+        """Clusters of all groups; None for a single-level model without any."""
+        counts = [group.nclusters for group in self.groups.values()]
+        return None if None in counts else sum(count for count in counts if count is not None)
 
     @property
     def npar(self) -> int:

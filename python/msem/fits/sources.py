@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from msem.errors import DataError, DataWarning, ModelError, UnsupportedError
+from msem.errors import DataError, DataWarning, ModelError
 from msem.estimation.samples import GroupSample, saturated_group
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.single import moment_statistics, without_means
@@ -196,6 +196,8 @@ def _raw(table: ParameterTable, source: Source, cluster: str | None) -> tuple[Pr
 
 def _statistics(table: ParameterTable, data: ClusteredData) -> SampleStatistics:
     if table.nlevels == 1:
+        if data.codes is not None and len(data.clusters) < 2:
+            raise DataError("all rows are in one cluster: cluster-robust standard errors need more than one")
         return simple_statistics(data, table.observed(1))
     return sample_statistics(data, (*table.both, *table.within_only), table.between_only, len(table.both))
 
@@ -275,11 +277,6 @@ def _two_level(table: ParameterTable, source: Source) -> tuple[Prepared, ...]:
 
 def _single_level(table: ParameterTable, source: Source) -> tuple[Prepared, ...]:
     names = table.observed(1)
-    if source.cluster is not None:
-        raise UnsupportedError(
-            "cluster= needs a model with 'level: 1' and 'level: 2' blocks; cluster-robust standard errors for "
-            "single-level models are not available in this version"
-        )
     if isinstance(source.data, LevelMoments):
         raise ModelError(
             "the model has one level but LevelMoments have two: add 'level: 1' and 'level: 2' blocks, or give one "
@@ -288,6 +285,10 @@ def _single_level(table: ParameterTable, source: Source) -> tuple[Prepared, ...]
     if source.data is not None and not (source.cov is None and source.mean is None and source.nobs is None):
         raise DataError("give either data or sample_cov, sample_mean and sample_nobs, not both")
     if source.cov is not None:
+        if source.cluster is not None:
+            raise DataError(
+                f"cluster={source.cluster!r} names a column of raw data: leave it out with sample_cov"
+            )
         if table.meanstructure and source.mean is None:
             raise DataError(
                 "the model has a mean structure: give sample_mean=, or drop the intercepts from the model (several "
@@ -304,7 +305,7 @@ def _single_level(table: ParameterTable, source: Source) -> tuple[Prepared, ...]
     elif source.data is None:
         raise DataError("no data: give a data frame, or sample_cov= with sample_nobs=")
     else:
-        return _with_means(table, _raw(table, source, None))
+        return _with_means(table, _raw(table, source, source.cluster))
     return _with_means(table, (one,))
 
 

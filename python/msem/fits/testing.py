@@ -147,8 +147,8 @@ class Testing(Solution):
             raise ModelError(f"{what} need a maximum of the likelihood, and this fit has not converged")
 
     def _robust_clusters(self) -> tuple[ClusterArrays, ...] | None:
-        """Statistics of the clusters if the estimator is robust."""
-        return None if self.options.estimator in ("ML", "ULS") else self.sample.clusters
+        """Statistics of the clusters if standard errors or tests are robust."""
+        return self.sample.clusters if self.options.robust else None
 
     def _groups_asked(self, group: int | None) -> Sequence[int]:
         known = range(1, self.table.ngroups + 1)

@@ -29,6 +29,7 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective
 from msem.estimation.samples import Sample
 from msem.inference.nested import Embedding, directions
+from msem.inference.sampling import score_products
 
 Floats = NDArray[np.float64]
 Scaling = Literal["standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"]
@@ -124,7 +125,7 @@ def _weights(small: Fitted, large: Fitted, embedding: Embedding, method: Scaling
     at_small = method == "satorra_bentler_2010"
     theta = embedding.theta if at_small else large.estimate.theta
     information = _information(objective, theta, large.observed and not at_small)
-    meat = _meat(objective, theta, large.sample)
+    meat = score_products(objective, theta, large.sample.clusters)
     left, _ = directions(small.estimate, large.estimate, theta)
     return restriction_weights(information, meat, tangent, left)
 
@@ -166,7 +167,7 @@ def _own_trace(fit: Fitted) -> float:
     """tr(A^-1 B) of a model at its own estimates."""
     e = fit.estimate
     information = e.tangent.T @ _information(e.objective, e.theta, fit.observed) @ e.tangent
-    meat = e.tangent.T @ _meat(e.objective, e.theta, fit.sample) @ e.tangent
+    meat = e.tangent.T @ score_products(e.objective, e.theta, fit.sample.clusters) @ e.tangent
     scale = np.sqrt(np.abs(information.diagonal()))
     unit = np.outer(scale, scale)
     return float(np.trace(np.linalg.solve(information / unit, meat / unit)))
@@ -174,12 +175,3 @@ def _own_trace(fit: Fitted) -> float:
 
 def _information(objective: Objective, theta: Floats, observed: bool) -> Floats:
     return objective.observed_information(theta) if observed else objective.expected_information(theta)
-
-
-def _meat(objective: Objective, theta: Floats, sample: Sample) -> Floats:
-    """Sum over the clusters of all groups of outer products of scores."""
-    out = np.zeros((len(theta),) * 2)
-    for group, c in enumerate(sample.clusters):
-        scores = objective.core.scores(theta, c.sizes, c.means, c.within, group)
-        out += scores.T @ scores
-    return out

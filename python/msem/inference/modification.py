@@ -193,6 +193,4 @@ def standardized_changes(fit: Estimate, added: Sequence[Candidate], changes: Flo
 
 def _scores(objective: Objective, theta: Floats, clusters: Sequence[ClusterArrays]) -> Floats:
     """Gradients of the log-likelihoods of the clusters of all groups, shape (J, npar)."""
-    return np.concatenate(
-        [objective.core.scores(theta, c.sizes, c.means, c.within, group) for group, c in enumerate(clusters)]
-    )
+    return np.concatenate([objective.scores(theta, c, group) for group, c in enumerate(clusters, 1)])

@@ -120,7 +120,7 @@ def _cluster_scores(
     """The same from the contributions of the single clusters (of the rows, for a single-level sample)."""
     c, full, used = sample.clusters, *_embedded(sample, vector, vector.observed)
     own = saturated_objective(sample.statistics).scores(full, c.sizes, c.means, c.within)[:, used]
-    parameters = fit.objective.core.scores(fit.theta, c.sizes, c.means, c.within, group=group)
+    parameters = fit.objective.scores(fit.theta, c, group + 1)
     triangle = np.asarray(np.linalg.qr(np.hstack([own, parameters]), mode="r"), dtype=np.float64).T
     return triangle[: len(used)], triangle[len(used) :]
 

@@ -13,9 +13,11 @@ from msem import _core
 from msem.estimation.constraints import elimination_basis
 from msem.estimation.objective import Objective
 from msem.sample.sufficient import ClusterArrays
+from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 Information = Literal["observed", "expected", "first_order"]
+Bread = Information | Literal["moments"]
 
 RANK_TOLERANCE = 1e-11  # relative singular value of the scaled information factor
 # Squared pivots of an information matrix in correlation metric:
@@ -37,21 +39,30 @@ class Sampling:
         Parameters that the information cannot tell apart.
     positive_definite : bool
         Whether the information is, over the parameters that are free.
+    trace : float
+        tr(A^-1 B) of a sandwich: the number of free parameters if the model held for independent normal clusters. nan
+        for other standard errors.
     """
 
     vcov: Floats
     unidentified: tuple[int, ...]
     positive_definite: bool
+    trace: float = np.nan
 
 
 def sampling_covariance(
     objective: Objective,
     theta: Floats,
-    information: Information = "observed",
+    information: Bread = "observed",
     tangent: Floats | None = None,
     clusters: Sequence[ClusterArrays] | None = None,
+    *,
+    robust: bool = False,
 ) -> Sampling:
-    """Inverse information at theta: T (T'IT)^-1 T' over the directions T in which theta is free to move.
+    """Inverse information or sandwich at theta, over the directions T in which theta is free to move.
+
+    T (T'AT)^-1 T' with the information A or, robust, T (T'AT)^-1 T'BT (T'AT)^-1 T' with the sum B over clusters of
+    outer products of scores (Huber, 1967; White, 1982).
 
     Constraints enter by these directions only (Aitchison & Silvey, 1958); the curvature of nonlinear ones has no part
     in it. Parameters that equality constraints determine have no variance.
@@ -64,12 +75,15 @@ def sampling_covariance(
     ----------
     objective : Objective
     theta : ndarray, shape (npar,)
-    information : {"observed", "expected", "first_order"}
-        "first_order" is the sum over clusters of outer products of scores and needs `clusters`.
+    information : {"observed", "expected", "first_order", "moments"}
+        "first_order" is B and needs `clusters`. "moments" is the observed information about the moments at those
+        implied, as if they were linear in the parameters.
     tangent : ndarray, shape (npar, m), optional
         Basis T of these directions; default: all parameters are free. See `Estimate.tangent`.
     clusters : sequence of ClusterArrays, optional
         Of each group.
+    robust : bool
+        The sandwich; needs `clusters`.
 
     Returns
     -------
@@ -78,16 +92,27 @@ def sampling_covariance(
     npar = len(theta)
     t = np.eye(npar) if tangent is None else tangent
     if not t.shape[1]:
-        return Sampling(_spread(np.zeros((npar, npar)), _stuck(objective, theta, t)), (), True)
+        stuck = _stuck(objective, theta, t)
+        return Sampling(_spread(np.zeros((npar, npar)), stuck), (), True, 0.0 if robust else np.nan)
+    lost: tuple[int, ...] = ()
     inverse, pivot = _core.scaled_inverse(t.T @ objective.core.expected_information(theta) @ t)
-    if pivot > SMALL_PIVOT:
-        positive = True
-        if information == "observed":
-            inverse, positive = _inverse(t.T @ objective.core.observed_information(theta) @ t)
-        elif information == "first_order":
-            inverse, positive = _inverse(_outer_product(objective, theta, clusters, t))
-        return Sampling(_spread(t @ inverse @ t.T, _stuck(objective, theta, t)), (), positive)
-    return _careful_covariance(objective, theta, information, t, clusters)
+    basis, careful = t, pivot <= SMALL_PIVOT
+    if careful:
+        basis, lost = _identified(objective.core.information_factor(theta), t)
+        inverse = np.eye(basis.shape[1])
+    positive = True
+    if information == "first_order":
+        inverse, positive = _inverse(score_products(objective, theta, clusters, basis))
+    elif information != "expected":
+        inverse, positive = _inverse(_information_in(objective, theta, information, basis, careful))
+    trace = np.nan
+    if robust:
+        products = score_products(objective, theta, clusters, basis)
+        trace = float(np.sum(inverse * products))
+        inverse = inverse @ products @ inverse
+    return Sampling(
+        _spread(basis @ inverse @ basis.T, _stuck(objective, theta, t), lost), lost, positive, trace
+    )
 
 
 def _stuck(objective: Objective, theta: Floats, tangent: Floats) -> NDArray[np.bool_]:
@@ -107,28 +132,23 @@ def _spread(vcov: Floats, stuck: NDArray[np.bool_], lost: Sequence[int] = ()) ->
     return vcov
 
 
-def _careful_covariance(
-    objective: Objective,
-    theta: Floats,
-    information: Information,
-    tangent: Floats,
-    clusters: Sequence[ClusterArrays] | None,
-) -> Sampling:
-    """The same when the information is singular, or only looks so."""
-    factor = objective.core.information_factor(theta)
+def _identified(factor: Floats, tangent: Floats) -> tuple[Floats, tuple[int, ...]]:
+    """Basis of the identified directions in which the information is 1, and the parameters that are not identified."""
     basis, null = whitening_basis(factor @ tangent)
-    full = tangent @ basis
     moved = np.linalg.norm(factor, axis=0)[:, None] * (tangent @ null)
     moved[(moved == 0) & (tangent @ null != 0)] = 1.0  # no information at all
-    lost = tuple(int(i) for i in np.flatnonzero(np.linalg.norm(moved, axis=1) > INVOLVED))
-    if information == "observed":
-        inverse, positive = _inverse(objective.core.observed_information_in(theta, full))
-    elif information == "first_order":
-        inverse, positive = _inverse(_outer_product(objective, theta, clusters, full))
-    else:
-        inverse, positive = np.eye(basis.shape[1]), True
-    stuck = _stuck(objective, theta, tangent)
-    return Sampling(_spread(full @ inverse @ full.T, stuck, lost), lost, positive)
+    return tangent @ basis, tuple(int(i) for i in np.flatnonzero(np.linalg.norm(moved, axis=1) > INVOLVED))
+
+
+def _information_in(
+    objective: Objective, theta: Floats, information: Bread, basis: Floats, careful: bool
+) -> Floats:
+    """Observed information over the columns of the basis."""
+    if information == "moments":
+        return basis.T @ objective.core.moment_information(theta) @ basis
+    if careful:
+        return objective.core.observed_information_in(theta, basis)
+    return basis.T @ objective.core.observed_information(theta) @ basis
 
 
 def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:
@@ -155,17 +175,28 @@ def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:
     return basis, null
 
 
-def _outer_product(
-    objective: Objective, theta: Floats, clusters: Sequence[ClusterArrays] | None, basis: Floats
+def score_products(
+    objective: Objective, theta: Floats, clusters: Sequence[ClusterArrays] | None, basis: Floats | None = None
 ) -> Floats:
-    """Sum over clusters of outer products of scores along the columns of the basis."""
+    """Sum over the clusters of all groups of outer products of scores, along the columns of the basis.
+
+    For a single-level sample whose rows are taken together by cluster it is multiplied by J / (J - 1), as in lavaan.
+    """
     if clusters is None:
-        raise ValueError("first-order information needs the statistics of the single clusters")
-    outer = np.zeros((basis.shape[1],) * 2)
-    for group, c in enumerate(clusters):
-        scores = objective.core.scores(theta, c.sizes, c.means, c.within, group) @ basis
-        outer += scores.T @ scores
-    return outer
+        raise ValueError("outer products of scores need the statistics of the single clusters")
+    npar = objective.table.npar if basis is None else basis.shape[1]
+    out = np.zeros((npar, npar))
+    for group, c in enumerate(clusters, 1):
+        scores = objective.scores(theta, c, group)
+        scores = scores if basis is None else scores @ basis
+        out += scores.T @ scores * cluster_correction(objective.table, c)
+    return out
+
+
+def cluster_correction(table: ParameterTable, clusters: ClusterArrays) -> float:
+    """Factor J / (J - 1) of outer products of scores for rows of a single level that are taken together by cluster."""
+    total = len(clusters.sizes)
+    return total / (total - 1) if table.nlevels == 1 and clusters.within.shape[1] else 1.0
 
 
 def _inverse(information: Floats) -> tuple[Floats, bool]:

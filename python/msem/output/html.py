@@ -65,7 +65,9 @@ def _lists(inputs: SummaryInputs) -> Iterator[str]:
 def _list(section: Section) -> str:
     caption = f"<caption>{escape(section.title)}</caption>" if section.title else ""
     rows = "\n".join(
-        f"<tr><th>{escape(name)}</th>{_cells(value)}</tr>" for name, value in section.rows if name
+        f"<tr><th>{escape(name)}</th>{_cells(value)}</tr>"
+        for name, value in section.rows
+        if name or isinstance(value, tuple)
     )
     return f"<table>{caption}<tbody>\n{rows}\n</tbody></table>"
 

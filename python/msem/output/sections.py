@@ -11,7 +11,8 @@ import pandas as pd
 Value = float | int | str | tuple[float | int | str, ...]
 Pairs = tuple[tuple[str, Value], ...]
 
-COLUMN = 10  # width of one of several values
+WIDTH = 54  # of a list: as wide as a table of four columns
+COLUMN = 10  # of one of several values
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +25,20 @@ class Section:
         May be empty.
     rows : tuple of (str, float or int or str, or a tuple of these)
         Floats are shown with three decimals; a tuple has a column for each element.
+    width, column : int
+        Of the lines of a text, and of one of several values in them.
     """
 
     title: str
     rows: Pairs
+    width: int = WIDTH
+    column: int = COLUMN
 
 
-def number(value: Value) -> str:
+def number(value: Value, column: int = COLUMN) -> str:
     """Format a value: floats with three decimals, several values in columns."""
     if isinstance(value, tuple):
-        return "".join(f"{cell:>{COLUMN}}" for cell in cells(value))
+        return "".join(f"{cell:>{column}}" for cell in cells(value))
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 

@@ -9,7 +9,6 @@ from itertools import zip_longest
 from msem.output.sections import Section, number
 from msem.output.summary import Block, Line, SummaryInputs, Table, blocks
 
-WIDTH = 54  # of titled lists: as wide as a table of four columns
 NAME = 18
 CELL = 9
 
@@ -49,11 +48,13 @@ def _paragraphs(inputs: SummaryInputs) -> Iterator[str]:
 
 def _list(section: Section) -> str:
     lines = [f"{section.title}:", ""] if section.title else []
+    width = section.width
     for name, value in section.rows:
-        text = number(value)
-        lines.append(f"  {name}{text:>{WIDTH - 2 - len(name)}}" if name else "")
-        if len(name) + len(text) > WIDTH - 4:
-            lines[-1] = f"  {name}  {text}"
+        text = number(value, section.column)
+        shown = name or isinstance(value, tuple)
+        lines.append(f"  {name}{text:>{width - 2 - len(name)}}" if shown else "")
+        if len(name) + len(text.lstrip()) > width - 4:
+            lines[-1] = f"  {name}  {text.lstrip()}"
     return "\n".join(line.rstrip() for line in lines)
 
 
