@@ -176,3 +176,26 @@ def test_what_has_no_influence_is_refused(demo, fit):
         msem.sem("f =~ y1 + y2 + y3", demo, estimator="ULS").influence()
     with pytest.raises(ValueError, match="by must be"):
         fit.influence().top(by="size")
+
+
+@pytest.mark.parametrize("means", [True, False])
+def test_clusters_of_a_single_level_model_are_left_out_whole(demo, means):
+    text = "f =~ y1 + y2 + y3\n f ~ x1"
+    found = msem.sem(text, demo, cluster="cluster", meanstructure=means)
+    steps = found.influence(clusters=[173, 82, 1])
+    refits = found.influence(exact=True, clusters=[173, 82, 1])
+    assert list(steps.measures["size"]) == [20, 10, 5]
+    other = without(text, demo, 173, meanstructure=means)
+    np.testing.assert_allclose(refits.change.loc[173], other.params - found.params, atol=1e-6)
+    # without means the others' sums of squares are about the mean of all, here
+    np.testing.assert_allclose(steps.standardized, refits.standardized, atol=1e-4 if means else 0.05)
+    scores = found.factor_scores()
+    alone = msem.sem(text, demo, meanstructure=means).factor_scores()
+    pd.testing.assert_frame_equal(scores, alone, rtol=1e-6)
+
+
+def test_robust_standard_errors_scale_the_changes(demo, fit):
+    robust = msem.sem(DEMO, demo, cluster="cluster", estimator="MLR").influence(clusters=[7, 9])
+    plain = fit.influence(clusters=[7, 9])
+    pd.testing.assert_frame_equal(robust.change, plain.change, rtol=1e-6)
+    assert not np.allclose(robust.standardized, plain.standardized)

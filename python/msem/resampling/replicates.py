@@ -72,11 +72,6 @@ def _cluster_tuples(sample: Sample) -> list[tuple[Floats, Floats, Floats]]:
         if len(arrays.sizes) < 2:
             where = f" of group {group.label!r}" if group.label else ""
             raise DataError(f"the sample{where} is one cluster: clusters cannot be resampled")
-        if not group.statistics.unit and arrays.within.shape[1]:
-            raise UnsupportedError(
-                "clusters of a single-level model cannot be resampled in this version: fit it without cluster= to "
-                "resample rows, or give the model 'level: 1' and 'level: 2' blocks"
-            )
     return [(g.sizes, g.means, g.within) for g in groups]
 
 
