@@ -1,10 +1,12 @@
 """Constrained fits: against reparametrised models, another optimiser, and what they must not change."""
 
+import pickle
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import optimize
 
 import msem
 from msem.errors import ConvergenceWarning, ImproperSolutionWarning, ModelError, UnsupportedError
@@ -194,6 +196,9 @@ def test_constraints_in_the_baseline_and_the_summary():
     assert found.baseline.llf == FREE.baseline.llf
     text = found.summary()
     assert "Number of equality constraints                     1" in text
+    assert (
+        "Constraints, left less right side:\n\n  a == b                                         0.000" in text
+    )
     assert "Defined Parameters:" in text
     assert text.index("Defined Parameters") > text.index("Level 2")
     assert "    q " in text
@@ -267,3 +272,75 @@ def test_refits_keep_to_the_constraints(constraints):
     assert not len(core.inequalities) or (unequal > 1e-3).any() or (unequal < 1e-9).any()
     curve = found.profile("e").frame
     assert (curve["deviance"] >= -1e-8).all()
+
+
+@pytest.mark.parametrize(
+    "constraints", ["a*c == 0.5", "a > b + 0.2", "a*c > 0.7; b < 0.5; c > a", "exp(a - b) == c; v1 > 0.1"]
+)
+def test_another_optimiser_finds_the_same_point(constraints):
+    found = fit(constraints)
+    objective, core = found.objective, found.objective.constraints
+    begin, scale = FREE.params.to_numpy(), FREE.bse.to_numpy()
+    rows = [next(r for r in found.table.rows if r.free == k + 1) for k in range(found.npar)]
+    other = optimize.minimize(
+        lambda z: objective.value(begin + scale * z),
+        np.zeros(len(begin)),
+        jac=lambda z: objective.gradient(begin + scale * z) * scale,
+        bounds=[((r.lower - b) / s, (r.upper - b) / s) for r, b, s in zip(rows, begin, scale, strict=True)],
+        constraints=[
+            {
+                "type": kind,
+                "fun": lambda z, f=f: f.values(begin + scale * z),
+                "jac": lambda z, f=f: f.jacobian(begin + scale * z) * scale,
+            }
+            for kind, f in (("eq", core.equalities), ("ineq", core.inequalities))
+            if len(f)
+        ],
+        method="SLSQP",
+        options={"ftol": 1e-13, "maxiter": 300},
+    )
+    assert -2 * found.llf == pytest.approx(other.fun, abs=1e-6)
+    np.testing.assert_allclose(found.params, begin + scale * other.x, atol=2e-4)
+
+
+def test_constraints_across_groups():
+    data = DATA.assign(half=np.where(DATA["cluster"] % 2 == 0, "even", "odd"))
+    model = BASE.replace("a*y2", "c(a1, a2)*y2").replace("c*y2", "c(c1, c2)*y2")
+    model = model.replace("b*y3", "y3").replace("e*y3", "y3")
+    for label in ("g1", "g2", "v1"):
+        model = model.replace(f"{label}*", "")
+
+    def grouped(text):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImproperSolutionWarning)
+            return msem.sem(text, data, cluster="cluster", group="half")
+
+    tied = grouped(model + "a1 == a2; c1*c2 == 0.5; d := a1 - c1")
+    label = grouped(model.replace("c(a1, a2)*", "c(a, a)*"))
+    same = grouped(model + "a1 == a2")
+    assert tied.df == same.df + 1 == grouped(model).df + 2
+    assert same.df == label.df
+    assert same.llf == pytest.approx(label.llf, abs=1e-8)
+    assert same.bse["a1"] == pytest.approx(label.bse["a"], rel=1e-6)
+    assert tied.params["c1"] * tied.params["c2"] == pytest.approx(0.5, abs=1e-10)
+    assert tied.defined().loc[0, "est"] == pytest.approx(tied.params["a1"] - tied.params["c1"])
+
+
+def test_fits_with_constraints_survive_a_pickle():
+    found = fit("a*c == 0.5; q := a/b; b < 2")
+    again = pickle.loads(pickle.dumps(found))
+    pd.testing.assert_frame_equal(again.estimates(), found.estimates())
+    pd.testing.assert_frame_equal(again.constraints(), found.constraints())
+
+
+def test_constraints_on_one_level_models():
+    data = DATA.head(400)
+    one = msem.sem("y1 ~ p*x1 + q*x2 + r*x3\np == q + r\ntwice := 2*p", data)
+    made = data.assign(s=data["x1"] + data["x2"], t=data["x1"] + data["x3"])
+    other = msem.sem("y1 ~ s + t", made)
+    assert one.params[["q", "r"]].to_numpy() == pytest.approx(
+        other.params[["y1~s", "y1~t"]].to_numpy(), rel=1e-7
+    )
+    assert one.bse["q"] == pytest.approx(other.bse["y1~s"], rel=1e-6)
+    assert one.df == 1
+    assert one.defined().loc[0, "se"] == pytest.approx(2 * one.bse["p"], rel=1e-12)

@@ -105,4 +105,8 @@ class Constrained(Solution):
             multiplier: the gain in log-likelihood per unit by which an active inequality or bound is relaxed, or by
             which the right side of an equality is lowered.
         """
-        return pd.DataFrame(held_constraints(self.estimate), columns=list(Held._fields))
+        return pd.DataFrame(self._held, columns=list(Held._fields))
+
+    @cached_property
+    def _held(self) -> list[Held]:
+        return held_constraints(self.estimate)

@@ -18,6 +18,7 @@ from msem.fits.profiled import Profiled
 from msem.fits.quantities import Quantities
 from msem.fits.reporting import (
     LEVEL_NAMES,
+    constraint_sections,
     header,
     measure_sections,
     messages,
@@ -165,6 +166,7 @@ class Fit(
             fit=(
                 *with_group_tests(measure_sections(self._measures, self.options, full=full), groups),
                 *(self._level_sections() if full else ()),
+                *constraint_sections(self._held),
             ),
             method=method_rows(self.options, single_level=not two_level),
             levels=LEVEL_NAMES if two_level else {},

@@ -8,6 +8,7 @@ import pandas as pd
 
 from msem.fits.options import Options
 from msem.fits.solution import GroupResults
+from msem.inference.multipliers import Held
 from msem.inference.problems import Problem
 from msem.moments.levelmoments import LevelMoments
 from msem.output.scaledsections import scaled_sections
@@ -62,6 +63,16 @@ def header(options: Options, npar: int, nequal: int, groups: Sequence[GroupResul
         dropped_no_group=options.dropped_no_group,
     )
     return method, sample
+
+
+def constraint_sections(held: Sequence[Held]) -> tuple[Section, ...]:
+    """Constraints other than bounds: left less right side, and which inequalities are active."""
+    rows = tuple(
+        (f"{h.constraint} (active)" if h.active and h.kind == "inequality" else h.constraint, round(h.value, 9) + 0.0)
+        for h in held
+        if h.kind != "bound"
+    )
+    return (Section("Constraints, left less right side", rows),) if rows else ()
 
 
 def method_rows(options: Options, *, single_level: bool) -> tuple[tuple[str, str], ...]:
