@@ -68,7 +68,10 @@ def header(options: Options, npar: int, nequal: int, groups: Sequence[GroupResul
 def constraint_sections(held: Sequence[Held]) -> tuple[Section, ...]:
     """Constraints other than bounds: left less right side, and which inequalities are active."""
     rows = tuple(
-        (f"{h.constraint} (active)" if h.active and h.kind == "inequality" else h.constraint, round(h.value, 9) + 0.0)
+        (
+            f"{h.constraint} (active)" if h.active and h.kind == "inequality" else h.constraint,
+            round(h.value, 9) + 0.0,
+        )
         for h in held
         if h.kind != "bound"
     )
