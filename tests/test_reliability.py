@@ -379,3 +379,18 @@ def test_robust_covariance_of_moments_of_two_levels() -> None:
     found = unrestricted(group, robust=True)
     wanted = robust_acov(level_moments(group.saturated, group.statistics), group.clusters)
     np.testing.assert_allclose(found.gamma, wanted, rtol=1e-9)
+
+
+def test_robust_standard_errors() -> None:
+    """Of alpha, which needs no model: the spread of the influence of single clusters."""
+    robust, plain = fit(estimator="MLR").reliability(), fit().reliability()
+    np.testing.assert_allclose(robust["est"], plain["est"], rtol=1e-6)
+    assert (robust["se"] != plain["se"]).all()
+    frame = msem.load_demo()
+    fitted = msem.cfa("f =~ y1 + y2 + y3", frame, cluster="cluster", estimator="MLR")
+    alpha = fitted.reliability().set_index("coefficient").loc["alpha"]
+    off = (frame[ITEMS[:3]] - frame[ITEMS[:3]].mean()).to_numpy()
+    total, own = off.sum(axis=1) ** 2, (off**2).sum(axis=1)
+    ratio = own.sum() / total.sum()
+    influence = pd.Series((own - ratio * total) / total.sum()).groupby(frame["cluster"].to_numpy()).sum()
+    assert alpha["se"] == pytest.approx(1.5 * np.sqrt((influence**2).sum()), rel=1e-6)

@@ -134,7 +134,7 @@ class Quantities(Constrained):
         return pd.concat(frames, ignore_index=True)
 
     def _unrestricted(self, group: int) -> Unrestricted:
-        return unrestricted(self.sample.groups[group - 1], group)
+        return unrestricted(self.sample.groups[group - 1], group, robust=self.options.se == "robust")
 
     def reliability(
         self,
