@@ -189,6 +189,8 @@ def test_clusters_of_a_single_level_model_are_left_out_whole(demo, means):
     np.testing.assert_allclose(refits.change.loc[173], other.params - found.params, atol=1e-6)
     # without means the others' sums of squares are about the mean of all, here
     np.testing.assert_allclose(steps.standardized, refits.standardized, atol=1e-4 if means else 0.05)
+    without_one = found.jackknife(progress=False).estimates.loc[(1, 173)]
+    np.testing.assert_allclose(without_one, refits.change.loc[173] + found.params, atol=1e-8)
     scores = found.factor_scores()
     alone = msem.sem(text, demo, meanstructure=means).factor_scores()
     pd.testing.assert_frame_equal(scores, alone, rtol=1e-6)

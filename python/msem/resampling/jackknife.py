@@ -166,6 +166,6 @@ def _identifiers(sample: Sample, counts: list[int]) -> pd.Index:
     """Ids of the clusters of all groups in order; numbers of the rows without clusters."""
     ids: list[object] = []
     for group, count in zip(sample.groups, counts, strict=True):
-        known = group.data is not None and group.data.codes is not None and group.statistics.unit
+        known = group.data is not None and group.data.codes is not None
         ids += list(group.data.clusters) if known and group.data is not None else list(range(count))
     return pd.Index(ids, name="cluster")
