@@ -164,3 +164,14 @@ def test_groups_reach_the_fit(tmp_path: Path, model: Path, capsys: pytest.Captur
     assert "Group 2 [1]:" in shown
     # 15 in each group, less 4 loadings and 3 intercepts, and a latent mean
     assert re.search(r"Number of model parameters +24\n", shown)
+
+
+def test_estimator_and_tables_reach_the_summary(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = written(tmp_path, "demo.csv")
+    options = ["--cluster", "cluster", "--estimator", "MLR", "--tables", "icc", "modification_indices"]
+    assert main(["fit", str(model), str(data), *options]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"Standard errors +Sandwich", shown)
+    assert shown.index("Intraclass Correlations:") < shown.index("Modification Indices:")

@@ -8,11 +8,13 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
 from msem.errors import DataError, MsemError, MsemWarning
 from msem.fits.compare import compare
+from msem.fits.fit import SummaryTable
 from msem.fits.levelwise import segregated
 from msem.fits.simultaneous import sem
 from msem.moments.levelmoments import LevelMoments
@@ -77,6 +79,10 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--cluster", help="column with the cluster ids, for two-level models")
     fit.add_argument("--group", help="column with the groups")
     fit.add_argument("--group-equal", nargs="+", default=(), metavar="KIND", help="loadings, intercepts, ...")
+    fit.add_argument("--estimator", default="ML", help="ML (default), MLR, MLF, or ULS for one level")
+    fit.add_argument(
+        "--tables", nargs="+", default=(), choices=get_args(SummaryTable), help="further tables to print"
+    )
     fit.add_argument("--out", type=Path, help="write the table of estimates to this CSV file")
     fit.add_argument("--standardized", action="store_true", help="add standardized estimates")
     fit.add_argument("--random-x", action="store_true", help="estimate the moments of covariates too")
@@ -93,12 +99,13 @@ def run_fit(arguments: argparse.Namespace) -> int:
         cluster=arguments.cluster,
         group=arguments.group,
         group_equal=arguments.group_equal,
+        estimator=arguments.estimator,
         fixed_x=not arguments.random_x,
         std_lv=arguments.std_lv,
     )
     if arguments.out is not None:
         fit.estimates(standardized=True).to_csv(arguments.out, index=False)
-    print(fit.summary(fit_measures=True, standardized=arguments.standardized))
+    print(fit.summary(fit_measures=True, standardized=arguments.standardized, tables=arguments.tables))
     if arguments.out is not None:
         print(f"\nestimates written to {arguments.out}")
     return 0 if fit.converged else 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,8 @@ from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
 
 Floats = NDArray[np.float64]
+SummaryTable = Literal["icc", "reliability", "effects", "srmr", "residuals", "modification_indices"]
+LARGEST = 10  # rows of a table that is sorted by size
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +127,10 @@ class Fit(
         df: Floats = np.append(self.reference_df.to_numpy(), np.nan)[free - 1]
         return np.append(np.where(free > 0, df, np.nan), self._defined_df)
 
+    def to_frame(self, *, standardized: bool = False, level: float = 0.95) -> pd.DataFrame:
+        """The same as `estimates`."""
+        return self.estimates(standardized=standardized, level=level)
+
     def summary(
         self,
         *,
@@ -132,6 +139,7 @@ class Fit(
         rsquare: bool = False,
         ci: bool = False,
         reference: Reference = "normal",
+        tables: Collection[SummaryTable] = (),
     ) -> str:
         """Text in the layout of lavaan's summary.
 
@@ -147,15 +155,36 @@ class Fit(
             Show confidence intervals.
         reference : {"normal", "t"}
             Distribution of estimates over standard errors; see `estimates`.
+        tables : collection of {"icc", "reliability", "effects", "srmr", "residuals", "modification_indices"}
+            What else to show, each as its method gives it; of residuals and modification indices the ten largest.
 
         Returns
         -------
         str
         """
-        return render_text(self._summary_inputs(fit_measures, standardized, rsquare, ci, reference))
+        return render_text(self._summary_inputs(fit_measures, standardized, rsquare, ci, reference, tables))
+
+    def to_html(
+        self,
+        *,
+        fit_measures: bool = True,
+        standardized: bool = False,
+        rsquare: bool = False,
+        ci: bool = False,
+        reference: Reference = "normal",
+        tables: Collection[SummaryTable] = (),
+    ) -> str:
+        """The summary as one self-contained HTML element; parameters as in `summary`."""
+        return render_html(self._summary_inputs(fit_measures, standardized, rsquare, ci, reference, tables))
 
     def _summary_inputs(
-        self, full: bool, standardized: bool, rsquare: bool, ci: bool, reference: Reference = "normal"
+        self,
+        full: bool,
+        standardized: bool,
+        rsquare: bool,
+        ci: bool,
+        reference: Reference,
+        tables: Collection[SummaryTable],
     ) -> SummaryInputs:
         two_level = self.table.nlevels == 2
         groups = tuple(self.groups.values())
@@ -180,7 +209,24 @@ class Fit(
             ),
             r2=self.rsquare() if rsquare else None,
             ci=ci,
+            tables=tuple(self._table(name) for name in tables),
         )
+
+    def _table(self, name: SummaryTable) -> tuple[str, pd.DataFrame]:
+        """Title and content of a further table of the summary."""
+        require_choice("tables", name, get_args(SummaryTable))
+        if name == "icc":
+            return "Intraclass Correlations", self.icc_table()
+        if name == "reliability":
+            return "Reliability", self.reliability()
+        if name == "effects":
+            return "Effects", self.effects()
+        if name == "srmr":
+            return "Root Mean Square Residuals", self.srmr()
+        if name == "modification_indices":
+            return "Modification Indices", self.modification_indices().head(LARGEST)
+        largest = self.residuals("standardized").sort_values("z", key=np.abs, ascending=False, kind="stable")
+        return "Standardized Residuals", largest.head(LARGEST).reset_index(drop=True)
 
     def __str__(self) -> str:
         return self.summary()
@@ -189,4 +235,4 @@ class Fit(
         return f"<msem.Fit: {self.npar} parameters, log-likelihood {self.llf:.3f}, status {self.status!r}>"
 
     def _repr_html_(self) -> str:
-        return render_html(self._summary_inputs(True, False, False, False))
+        return self.to_html()

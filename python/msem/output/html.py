@@ -7,6 +7,7 @@ from html import escape
 
 from msem.output.sections import Section, Value, cells
 from msem.output.summary import Block, Line, SummaryInputs, Table, blocks
+from msem.output.tables import frame_html
 
 STYLE = """
 .msem {font-size: .9em; line-height: 1.35}
@@ -49,6 +50,7 @@ def render_html(inputs: SummaryInputs) -> str:
             *_lists(inputs),
             "</div>",
             *_blocks(inputs),
+            *(f"<div><b>{escape(title)}</b></div>\n{frame_html(frame)}" for title, frame in inputs.tables),
             "</div>",
         ]
     )

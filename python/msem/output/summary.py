@@ -56,6 +56,8 @@ class SummaryInputs:
         As made by `standardized.r_squared`.
     ci : bool
         Show confidence intervals.
+    tables : tuple of (str, DataFrame)
+        Further tables with their titles, shown last.
     """
 
     title: str
@@ -69,6 +71,7 @@ class SummaryInputs:
     hidden: NDArray[np.bool_] | None = None
     r2: pd.DataFrame | None = None
     ci: bool = False
+    tables: tuple[tuple[str, pd.DataFrame], ...] = ()
 
     @property
     def sections(self) -> tuple[Section, ...]:

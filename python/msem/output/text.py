@@ -8,6 +8,7 @@ from itertools import zip_longest
 
 from msem.output.sections import Section, number
 from msem.output.summary import Block, Line, SummaryInputs, Table, blocks
+from msem.output.tables import frame_text
 
 NAME = 18
 CELL = 9
@@ -44,6 +45,8 @@ def _paragraphs(inputs: SummaryInputs) -> Iterator[str]:
             yield f"\n{block.level}:"
         for table in block.tables:
             yield columns.table(table)
+    for title, frame in inputs.tables:
+        yield f"\n{title}:\n\n{frame_text(frame)}"
 
 
 def _list(section: Section) -> str:
