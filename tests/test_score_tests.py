@@ -244,3 +244,19 @@ def test_bad_requests_are_refused() -> None:
     uls = msem.sem("f =~ y1 + y2 + y3", fits.data(SIZES), estimator="ULS")
     with pytest.raises(UnsupportedError, match="maximum likelihood"):
         uls.score_test(add="y1 ~~ y2")
+
+
+def test_added_parameters_are_in_all_groups_or_in_one() -> None:
+    data = msem.load_demo()
+    data = data.assign(region=np.where(data["cluster"] // 2 % 2, "north", "south"))
+    text = "level: 1\n fw =~ y1 + y2 + y3 + y4\nlevel: 2\n fb =~ y1 + y2 + y3 + y4"
+    fit = msem.sem(text, data, cluster="cluster", group="region", group_equal=["loadings"])
+    every = fit.score_test(add="y1 ~~ y2", level=2)
+    assert every.univariate.index.tolist() == ["y1~~y2.l2", "y1~~y2.g2.l2"]
+    one = fit.score_test(add="y1 ~~ y2", level=2, group=2)
+    assert one.univariate["statistic"].item() == pytest.approx(every.univariate["statistic"].iloc[1])
+    released = fit.score_test()
+    assert released.univariate.index[0] == "fw=~y2 == fw=~y2.g2"
+    free = msem.sem(text, data, cluster="cluster", group="region")
+    assert released.total["df"].item() == free.npar - fit.npar
+    assert released.total["statistic"].item() == pytest.approx(2 * (free.llf - fit.llf), rel=0.15)
