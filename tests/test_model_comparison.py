@@ -12,51 +12,16 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-import fits
 import msem
-from msem.errors import DataError, ModelError, MsemError, UnsupportedError
+from msem.errors import DataError, ModelError
 from msem.inference.differences import Fitted, likelihood_ratio, restriction_weights
 from msem.inference.nested import embed
+from nested import EQUAL, FREE, METHODS, PLAIN, RESTRICTED, fitted, skewed
 
 Floats = NDArray[np.float64]
 STORED = json.loads((Path(__file__).parent / "data" / "lavaan_tests.json").read_text(encoding="utf-8"))[
     "cases"
 ]
-SIZES = [4, 6, 9] * 60
-FREE = """
-level: 1
-    fw =~ y1 + y2 + y3
-    fw ~ x1
-level: 2
-    fb =~ y1 + y2 + y3
-    fb ~ w1
-"""
-EQUAL = FREE.replace("y2 + y3", "a*y2 + b*y3")
-METHODS = ("standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000")
-
-
-def fitted(text: str = FREE, data: pd.DataFrame | None = None, **options: Any) -> msem.Fit:
-    return msem.sem(text, fits.data(SIZES) if data is None else data, cluster="cluster", **options)
-
-
-def skewed(seed: int = 8) -> pd.DataFrame:
-    """Two-level data with skewed parts, so that the scaling is not 1."""
-    rng = np.random.default_rng(seed)
-    codes = np.repeat(np.arange(120), np.tile([5, 9, 13], 40))
-    between, within = rng.exponential(size=(120, 1)) - 1, rng.exponential(size=(len(codes), 1)) - 1
-    load = np.array([1.0, 0.8, 0.8, 0.7])
-    y = (between @ [load])[codes] + within @ [load]
-    y += rng.normal(size=(120, 4))[codes] * 0.4 + rng.exponential(size=y.shape) - 1
-    return pd.DataFrame(y, columns=["y1", "y2", "y3", "y4"]).assign(cluster=codes)
-
-
-PLAIN = """
-level: 1
-    fw =~ y1 + y2 + y3 + y4
-level: 2
-    fb =~ y1 + y2 + y3 + y4
-"""
-RESTRICTED = PLAIN.replace("y1 + y2 + y3 + y4", "y1 + a*y2 + a*y3 + c*y4")
 
 
 def stored_fits(case: str) -> dict[str, msem.Fit]:
@@ -257,154 +222,41 @@ def test_a_scaling_that_is_not_positive_gives_no_statistic() -> None:
         )
 
 
-# -- refusals ---------------------------------------------------------------------------------------------------
-
-
-def changed(**columns: Any) -> pd.DataFrame:
-    return fits.data(SIZES).assign(**columns)
-
-
-DATA = fits.data(SIZES)
-
-
-@pytest.mark.parametrize(
-    ("text", "data", "message"),
-    [
-        (EQUAL, DATA.iloc[:-1], "1139 and 1140 units"),
-        (EQUAL, DATA[DATA["cluster"] > DATA["cluster"].min()], "units"),
-        (EQUAL, changed(y2=DATA["y2"] * 2), "'y2' differ"),
-        (EQUAL, changed(y2=DATA["y2"] + 1e-3), "means of 'y2' differ"),
-        (EQUAL, changed(x1=DATA["x1"].sample(frac=1, random_state=1).to_numpy()), "'x1' differ"),
-        (EQUAL.replace("fb ~ w1", ""), DATA, "variable 'w1' and small does not"),
-        (
-            EQUAL.replace("+ b*y3\n    fb", "\n    fb"),
-            DATA,
-            "'y3' is at the within level only in small and at both",
-        ),
-    ],
-    ids=["row", "cluster", "scaled", "moved", "permuted", "variable", "level"],
-)
-@pytest.mark.filterwarnings("ignore::msem.errors.MsemWarning")
-def test_fits_of_different_data_are_not_compared(text: str, data: pd.DataFrame, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        msem.compare_models(large=fitted(), small=fitted(text, data))
-
-
-def test_likelihoods_given_different_covariates_are_not_compared() -> None:
-    with pytest.raises(ModelError, match="covariate 'w1' from the sample"):
-        msem.compare_models(fitted(EQUAL), fitted(FREE.replace("fb ~ w1", "fb ~ w1\n    w1 ~~ w1")))
-
-
-def test_what_is_no_maximum_of_a_likelihood_is_not_compared() -> None:
-    with pytest.warns(msem.errors.ConvergenceWarning):
-        early = fitted(EQUAL, max_iterations=1)
-    with pytest.raises(ModelError, match="early has not converged"):
-        msem.compare_models(fit=fitted(), early=early)
-    uls = msem.sem("f =~ y1 + y2 + y3", DATA, estimator="ULS")
-    with pytest.raises(UnsupportedError, match="least squares"):
-        msem.compare_models(uls, uls)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options"),
-    [
-        ((), {}),
-        ((fitted(),), {}),
-        ((fitted(), "fit"), {}),
-        ((fitted(), fitted(EQUAL)), {"method": "bentler"}),
-        ((fitted(), fitted(EQUAL)), {"scaled_shifted": True}),
-    ],
-    ids=["nothing", "one", "text", "method", "shifted"],
-)
-def test_wrong_arguments_are_refused(arguments: Any, options: Any) -> None:
-    with pytest.raises((MsemError, ValueError)):
-        msem.compare_models(*arguments, **options)
-
-
-def test_single_level_models_are_compared_with_or_without_means() -> None:
-    model = "f =~ y1 + y2 + y3 + y4"
-    equal = "f =~ y1 + a*y2 + a*y3 + a*y4"
+@pytest.mark.parametrize("variant", ["yuan_bentler_mplus", "yuan_bentler"])
+def test_robust_fits_are_compared_by_their_scaled_chi_squares(variant: Any) -> None:
+    """The scaling of a difference is (d0 c0 - d1 c1) / (d0 - d1) with the scaling factors of the two tests."""
     data = skewed()
-    plain = msem.compare_models(a=msem.sem(model, data), b=msem.sem(equal, data)).loc["b"]
-    means = msem.compare_models(
-        a=msem.sem(model, data, meanstructure=True), b=msem.sem(equal, data, meanstructure=True)
-    ).loc["b"]
-    assert plain["chisq_diff"] == pytest.approx(means["chisq_diff"], rel=1e-7)
-    with pytest.raises(MsemError, match="means"):
-        msem.compare_models(msem.sem(model, data), msem.sem(equal, data, meanstructure=True))
+    options = {"estimator": "MLR"} if variant == "yuan_bentler_mplus" else {"test": variant}
+    pair = {"large": fitted(PLAIN, data, **options), "small": fitted(RESTRICTED, data, **options)}
+    found = msem.compare_models(pair).loc["small"]
+    assert found["method"] == "satorra_bentler_2001"
+    c = {name: fit.fit_measures()["chisq_scaling_factor"] for name, fit in pair.items()}
+    d = {name: fit.df for name, fit in pair.items()}
+    want = (d["small"] * c["small"] - d["large"] * c["large"]) / (d["small"] - d["large"])
+    assert found["scaling"] == pytest.approx(want, rel=1e-6)
+    assert found["pvalue"] < 1
 
 
-# -- groups and constraints -------------------------------------------------------------------------------------
+def test_a_scaling_that_is_not_positive_falls_back() -> None:
+    """A between factor without variance is so far from these data that the traces change places."""
+    large = fitted(estimator="MLR")
+    small = fitted(FREE.replace("fb ~ w1", "fb ~ w1\n    fb ~~ 0*fb"), estimator="MLR")
+    asked = msem.compare_models(large=large, small=small, method="satorra_bentler_2001").loc["small"]
+    assert np.isnan(asked["chisq_diff"])
+    assert np.isnan(asked["pvalue"])
+    found = msem.compare_models(large=large, small=small).loc["small"]
+    assert found["method"] == "satorra_bentler_2010"
+    assert found["scaling"] > 0
 
 
-def grouped(**options: Any) -> msem.Fit:
-    data = msem.load_demo()
-    data = data.assign(region=np.where(data["cluster"] // 2 % 2, "north", "south"))
-    text = PLAIN.replace(" + y4", "")
-    return msem.sem(text, data, cluster="cluster", group="region", **options)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_invariance_of_groups_is_tested_step_by_step(method: Any) -> None:
-    """With equal intercepts the factor means are free: nested, but not by leaving out parameters."""
-    table = msem.compare_models(
-        scalar=grouped(group_equal=["loadings", "intercepts"]),
-        metric=grouped(group_equal=["loadings"]),
-        configural=grouped(),
-        method=method,
-    )
-    assert table.index.tolist() == ["configural", "metric", "scalar"]
-    assert table["df_diff"].tolist()[1:] == [4, 2]
-    assert table["scaling"].iloc[1:].between(0.8, 1.25).all()
-
-
-def test_scaling_of_groups_is_that_of_the_groups_by_themselves() -> None:
-    """Without equalities over groups both traces are sums over the groups."""
-    large, small = grouped(), grouped()
-    text = PLAIN.replace(" + y4", "").replace("fb =~ y1 + y2", "fb =~ y1 + c(0.9, 0.9)*y2")
-    data = msem.load_demo()
-    data = data.assign(region=np.where(data["cluster"] // 2 % 2, "north", "south"))
-    small = msem.sem(text, data, cluster="cluster", group="region")
-    whole = msem.compare_models(large=large, small=small, method="satorra_2000").loc["small"]
-    parts = []
-    for _, own in data.groupby("region"):
-        fit = msem.sem(PLAIN.replace(" + y4", ""), own, cluster="cluster")
-        fixed = msem.sem(text.replace("c(0.9, 0.9)", "0.9"), own, cluster="cluster")
-        parts.append(msem.compare_models(large=fit, small=fixed, method="satorra_2000").loc["small"])
-    assert whole["scaling"] == pytest.approx(np.mean([part["scaling"] for part in parts]), rel=1e-6)
-    ratios = [part["scaling"] * part["chisq_diff"] for part in parts]
-    assert whole["scaling"] * whole["chisq_diff"] == pytest.approx(sum(ratios), rel=1e-6)
-
-
-LABELS = FREE.replace("y2 + y3", "a*y2 + b*y3", 1).replace("fb =~ y1 + y2 + y3", "fb =~ y1 + c*y2 + d*y3")
-
-
-@pytest.mark.parametrize("constraint", ["a == c\nb == d", "a^2 == c^2\nlog(b) == log(d)"])
-@pytest.mark.parametrize("method", METHODS)
-def test_constraints_are_tested_as_shared_labels_are(constraint: str, method: Any) -> None:
-    shared = msem.compare_models(large=fitted(), small=fitted(EQUAL), method=method).loc["small"]
-    imposed = msem.compare_models(large=fitted(), small=fitted(LABELS + constraint), method=method).loc[
-        "small"
+def test_rows_of_a_single_level_are_taken_together_by_cluster() -> None:
+    data = skewed()
+    model, equal = "f =~ y1 + y2 + y3 + y4", "f =~ y1 + a*y2 + a*y3 + y4"
+    fits_of = [
+        {"large": msem.sem(model, data, **o), "small": msem.sem(equal, data, **o)}  # type: ignore[arg-type]
+        for o in ({"estimator": "MLR"}, {"estimator": "MLR", "cluster": "cluster"})
     ]
-    assert imposed["df_diff"] == 2
-    assert imposed["chisq_diff"] == pytest.approx(shared["chisq_diff"], rel=1e-5)
-
-
-def test_a_larger_model_may_have_constraints_too() -> None:
-    middle, small = fitted(LABELS + "a == c"), fitted(LABELS + "a == c\nb*d == d^2")
-    for method in METHODS:
-        found = msem.compare_models(fitted(), middle, small, method=method)  # type: ignore[arg-type]
-        assert found["df_diff"].tolist()[1:] == [1, 1]
-    with pytest.raises(ModelError, match="not nested"):
-        msem.compare_models(middle, fitted(LABELS + "b == d\na == 0.5*c"))
-
-
-@pytest.mark.filterwarnings("ignore::msem.errors.ImproperSolutionWarning")
-def test_a_model_at_its_bound_is_compared() -> None:
-    """The larger model cannot move where its bound holds it."""
-    bounded = LABELS + "c > 1.1"
-    large, small = fitted(bounded), fitted(bounded + "\nb == d")
-    assert large.status == small.status == "boundary"
-    found = msem.compare_models(large=large, small=small, method="satorra_2000").loc["small"]
-    assert found["df_diff"] == 1
-    assert found["chisq_diff"] == pytest.approx(2 * (large.llf - small.llf) / found["scaling"])
+    rows, clusters = (msem.compare_models(pair).loc["small"] for pair in fits_of)
+    assert clusters["scaling"] > 1.1 * rows["scaling"]
+    exact = [msem.compare_models(pair, method="satorra_2000")["scaling"].iloc[1] for pair in fits_of]
+    assert exact == pytest.approx([rows["scaling"], clusters["scaling"]], rel=0.1)

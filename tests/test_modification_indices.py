@@ -281,3 +281,20 @@ def test_indices_of_a_fit_that_has_not_converged_are_refused() -> None:
         fit = fitted(max_iterations=1)
     with pytest.raises(ModelError, match="has not converged"):
         fit.modification_indices()
+
+
+def test_robust_fits_have_robust_indices() -> None:
+    plain, robust = (
+        fitted().modification_indices(sort=False),
+        fitted(estimator="MLR").modification_indices(sort=False),
+    )
+    np.testing.assert_allclose(robust["mi"], plain["mi"], rtol=1e-9)
+    fit = fitted()
+    added = [c for c in candidates(fit.table) if c.row.op == "~~" and c.index is None]
+    want = modify(fit.estimate, added, fit.sample.clusters).robust
+    np.testing.assert_allclose(robust.loc[robust["op"] == "~~", "mi_robust"], want, rtol=1e-9)
+    np.testing.assert_allclose(robust["pvalue"], stats.chi2.sf(robust["mi_robust"], 1), rtol=1e-9)
+    assert robust["mi_robust"].to_numpy() == pytest.approx(robust["mi"].to_numpy(), rel=0.6)
+    assert {"robust", "pvalue_robust"} <= set(
+        fitted(estimator="MLR").score_test(add="y1 ~~ y2", level=1).total
+    )

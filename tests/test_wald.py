@@ -31,11 +31,16 @@ def fitted(text: str = TEXT, **options: object) -> msem.Fit:
     return msem.sem(text, fits.data([4, 6, 9] * 60), cluster="cluster", **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["wald", "wald_nonlinear"])
+@pytest.mark.parametrize("kind", ["wald", "wald_nonlinear", "wald_robust"])
 @pytest.mark.parametrize("case", STORED)
 def test_statistics_agree_with_lavaan(case: str, kind: str) -> None:
     stored = STORED[case]
-    fit = msem.sem(stored["models"]["large"], msem.load_demo(), cluster=stored["cluster"])
+    if kind == "wald_robust" and case == "covariates":
+        pytest.skip("lavaan 0.6 takes the moments of the covariates from EM estimates, which stop early")
+    estimator = "MLR" if kind == "wald_robust" else "ML"
+    fit = msem.sem(
+        stored["models"]["large"], msem.load_demo(), cluster=stored["cluster"], estimator=estimator
+    )
     found = fit.wald_test(stored["nonlinear" if kind == "wald_nonlinear" else "hypothesis"]).iloc[-1]
     assert found["statistic"] == pytest.approx(stored[kind]["stat"], rel=1e-6)
     assert found["df"] == stored[kind]["df"]

@@ -36,7 +36,7 @@ def compare_models(
     *fits : Fit, or one mapping from name to Fit
         Without names they are called model_1, model_2, ...
     method : {"auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"}
-        How the likelihood ratio is scaled. "auto" takes "standard" if all fits are ML. If one is MLR it takes
+        How the likelihood ratio is scaled. "auto" takes "standard" if no fit is robust. If one is it takes
         "satorra_bentler_2001", and "satorra_bentler_2010" where the scaling of that is not positive. The scaled
         methods need raw data.
     scaled_shifted : bool
@@ -128,7 +128,7 @@ def _difference(test: LikelihoodRatio, fit: Fit) -> dict[str, Any]:
 def _test(small: Fit, large: Fit, names: tuple[str, str], method: Method, shifted: bool) -> LikelihoodRatio:
     require_comparable(small.estimate, large.estimate, names)
     embedding = _require_nested(small, large, names)
-    lower, upper = (Fitted(fit.estimate, fit.sample, _observed(fit)) for fit in (small, large))
+    lower, upper = map(_fitted, (small, large))
 
     def test(how: Scaling) -> LikelihoodRatio:
         return likelihood_ratio(lower, upper, embedding, how, shifted=shifted)
@@ -141,9 +141,11 @@ def _test(small: Fit, large: Fit, names: tuple[str, str], method: Method, shifte
     return found if found.scaling > 0 else test("satorra_bentler_2010")
 
 
-def _observed(fit: Fit) -> bool:
-    """Whether scaling uses observed information: always, unless a robust fit was asked for expected information."""
-    return not fit.options.robust or fit.options.information != "expected"
+def _fitted(fit: Fit) -> Fitted:
+    """What scaling is computed from: observed information unless a robust fit was asked for expected information."""
+    expected = fit.options.robust and fit.options.information == "expected"
+    test = fit.options.scaled_test or "yuan_bentler_mplus"
+    return Fitted(fit.estimate, fit.sample, "expected" if expected else "observed", test)
 
 
 def _require_nested(small: Fit, large: Fit, names: tuple[str, str]) -> Embedding:

@@ -26,10 +26,12 @@ from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalue
 from msem.estimation.estimate import Estimate
-from msem.estimation.objective import Objective
 from msem.estimation.samples import Sample
+from msem.inference.momentspace import residual_trace
 from msem.inference.nested import Embedding, directions
-from msem.inference.sampling import score_products
+from msem.inference.sampling import Information, score_products
+from msem.inference.scaling import ScaledTest, model_trace
+from msem.table.special_tables import saturated_table
 
 Floats = NDArray[np.float64]
 Scaling = Literal["standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"]
@@ -44,13 +46,16 @@ class Fitted(NamedTuple):
     ----------
     estimate : Estimate
     sample : Sample
-    observed : bool
-        Whether A is the observed information; the expected one otherwise.
+    information : {"observed", "expected"}
+        What A is.
+    test : {"yuan_bentler_mplus", "yuan_bentler"}
+        Which of the scaled tests of single models the method of 2001 goes with.
     """
 
     estimate: Estimate
     sample: Sample
-    observed: bool = True
+    information: Information = "observed"
+    test: ScaledTest = "yuan_bentler_mplus"
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ def likelihood_ratio(
     if method == "standard":
         return LikelihoodRatio(ratio, df, 1.0, 0.0, method)
     if method == "satorra_bentler_2001":
-        scaling = (_own_trace(large) - _own_trace(small)) / df
+        scaling = (_trace(large) - _trace(small)) / df
     else:
         weights = _weights(small, large, embedding, method)
         if shifted:
@@ -124,7 +129,8 @@ def _weights(small: Fitted, large: Fitted, embedding: Embedding, method: Scaling
     objective, tangent = large.estimate.objective, large.estimate.tangent
     at_small = method == "satorra_bentler_2010"
     theta = embedding.theta if at_small else large.estimate.theta
-    information = _information(objective, theta, large.observed and not at_small)
+    expected = at_small or large.information == "expected"
+    information = objective.expected_information(theta) if expected else objective.observed_information(theta)
     meat = score_products(objective, theta, large.sample.clusters)
     left, _ = directions(small.estimate, large.estimate, theta)
     return restriction_weights(information, meat, tangent, left)
@@ -163,15 +169,11 @@ def restriction_weights(information: Floats, meat: Floats, tangent: Floats, left
     return np.asarray(np.linalg.eigvalsh(back.T @ meat @ back), dtype=np.float64)
 
 
-def _own_trace(fit: Fitted) -> float:
-    """tr(A^-1 B) of a model at its own estimates."""
+def _trace(fit: Fitted) -> float:
+    """tr(A^-1 B) of a model; for the test of Yuan and Bentler (2000) less that of h1 at its moments."""
     e = fit.estimate
-    information = e.tangent.T @ _information(e.objective, e.theta, fit.observed) @ e.tangent
-    meat = e.tangent.T @ score_products(e.objective, e.theta, fit.sample.clusters) @ e.tangent
-    scale = np.sqrt(np.abs(information.diagonal()))
-    unit = np.outer(scale, scale)
-    return float(np.trace(np.linalg.solve(information / unit, meat / unit)))
-
-
-def _information(objective: Objective, theta: Floats, observed: bool) -> Floats:
-    return objective.observed_information(theta) if observed else objective.expected_information(theta)
+    if fit.test == "yuan_bentler_mplus":
+        return model_trace(e, fit.sample, fit.information, fit.test)
+    if saturated_table(e.table).npar == e.nfree:
+        return 0.0
+    return -residual_trace(e, fit.sample, expected=fit.information == "expected")

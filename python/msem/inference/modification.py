@@ -19,7 +19,7 @@ from msem.inference.releases import (
     imposed_directions,
     released_table,
 )
-from msem.inference.sampling import whitening_basis
+from msem.inference.sampling import cluster_correction, whitening_basis
 from msem.inference.scoretests import ScorePoint, Single
 from msem.inference.standardized import Standardized, standardize
 from msem.sample.sufficient import ClusterArrays
@@ -193,4 +193,9 @@ def standardized_changes(fit: Estimate, added: Sequence[Candidate], changes: Flo
 
 def _scores(objective: Objective, theta: Floats, clusters: Sequence[ClusterArrays]) -> Floats:
     """Gradients of the log-likelihoods of the clusters of all groups, shape (J, npar)."""
-    return np.concatenate([objective.scores(theta, c, group) for group, c in enumerate(clusters, 1)])
+    return np.concatenate(
+        [
+            np.sqrt(cluster_correction(objective.table, c)) * objective.scores(theta, c, group)
+            for group, c in enumerate(clusters, 1)
+        ]
+    )
