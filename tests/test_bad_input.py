@@ -193,7 +193,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "misspelt": ({"std_lvv": True}, TypeError, r"sem\(\) has no option 'std_lvv'; it has: cluster, "),
     "of lavaan": ({"missing": "ml"}, TypeError, "no option 'missing'"),
     "information": ({"information": "observd"}, ValueError, "one of 'observed', 'expected', 'first_order'"),
-    "se": ({"se": "bollen"}, ValueError, "se must be one of 'standard', 'robust', 'none', not 'bollen'"),
+    "se": (
+        {"se": "bollen"},
+        ValueError,
+        "se must be one of 'standard', 'robust', 'bootstrap', 'none', not 'bollen'",
+    ),
     "estimator": ({"estimator": "WLS"}, ValueError, "estimator must be one of 'ML', 'MLR', 'MLF', 'ULS'"),
     "test": (
         {"test": "satorra.bentler"},

@@ -18,7 +18,7 @@ class Choices(NamedTuple):
     Attributes
     ----------
     estimator : {"ML", "MLR", "MLF", "ULS"}
-    se : {"standard", "robust", "none"}
+    se : {"standard", "robust", "bootstrap", "none"}
     information : {"observed", "expected", "first_order"}
     tests : tuple of {"standard", "yuan_bentler", "yuan_bentler_mplus"}
     """
@@ -95,7 +95,7 @@ def _standard_errors(
     if name in ROBUST:
         return "robust", kind
     require_choice("se", name, get_args(StandardErrors))
-    return ("none" if name == "none" else "standard"), kind
+    return name, kind  # type: ignore[return-value]
 
 
 def _tests(test: str | Sequence[str] | None, default: tuple[Test, ...]) -> tuple[Test, ...]:

@@ -197,7 +197,7 @@ class Fit(
                 *(self._level_sections() if full else ()),
                 *constraint_sections(self._held),
             ),
-            method=method_rows(self.options, single_level=not two_level),
+            method=method_rows(self.options, single_level=not two_level, replicates=self.bootstrapped),
             levels=LEVEL_NAMES if two_level else {},
             groups=dict(enumerate(self.group_labels, 1)),
             estimates=self.estimates(standardized=standardized, reference=reference).assign(

@@ -10,7 +10,7 @@ from msem.inference.sampling import Information
 from msem.inference.scaling import ScaledTest
 
 Estimator = Literal["ML", "MLR", "MLF", "ULS"]
-StandardErrors = Literal["standard", "robust", "none"]
+StandardErrors = Literal["standard", "robust", "bootstrap", "none"]
 Test = Literal["standard", "yuan_bentler", "yuan_bentler_mplus"]
 Reference = Literal["normal", "t"]
 
@@ -26,7 +26,7 @@ class Options:
     estimator : {"ML", "MLR", "MLF", "ULS"}
     information : {"observed", "expected", "first_order"}
         What the standard errors are computed from: the bread of robust ones.
-    se : {"standard", "robust", "none"}
+    se : {"standard", "robust", "bootstrap", "none"}
     tests : tuple of {"standard", "yuan_bentler", "yuan_bentler_mplus"}
         The likelihood-ratio test and the scaled ones that were asked for.
     cluster : str
@@ -78,6 +78,9 @@ def require_settings(given: Mapping[str, Any]) -> None:
     for name in ("cluster", "group"):
         if not isinstance(given.get(name, ""), str | None):
             raise ValueError(f"{name} must be the name of a column, not {given[name]!r}")
+    useless = [name for name in ("bootstrap", "seed") if given.get(name) is not None]
+    if useless and str(given.get("se")).lower() != "bootstrap":
+        raise ValueError(f'{useless[0]}= has no effect without se="bootstrap": leave it out')
     most, tolerance = given.get("max_iterations", 1), given.get("tolerance", 1.0)
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         raise ValueError(f"max_iterations must be a positive whole number, not {most!r}")

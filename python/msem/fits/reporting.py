@@ -13,6 +13,7 @@ from msem.inference.problems import Problem
 from msem.moments.levelmoments import LevelMoments
 from msem.output.scaledsections import scaled_sections
 from msem.output.sections import Section, fit_sections, sample_section
+from msem.resampling.bootstrap import Bootstrap
 from msem.table.partable import ParameterTable
 from msem.version import __version__
 
@@ -78,13 +79,18 @@ def constraint_sections(held: Sequence[Held]) -> tuple[Section, ...]:
     return (Section("Constraints, left less right side", rows),) if rows else ()
 
 
-def method_rows(options: Options, *, single_level: bool) -> tuple[tuple[str, str], ...]:
+def method_rows(
+    options: Options, *, single_level: bool, replicates: Bootstrap | None = None
+) -> tuple[tuple[str, str], ...]:
     """How the standard errors were computed."""
-    if options.se == "none":
+    if options.se == "none" or (options.se == "bootstrap" and replicates is None):
         return (("Standard errors", "none"),)
     if options.se == "robust":
         name = "Robust, by cluster" if single_level and options.cluster else "Sandwich"
         return (("Standard errors", name), ("Information bread", INFORMATION[options.information]))
+    if replicates is not None:
+        counts = (("Replicates drawn", replicates.replicates), ("Replicates used", len(replicates.array)))
+        return (("Standard errors", "Bootstrap"), *((name, str(count)) for name, count in counts))
     return (("Standard errors", "Standard"), ("Information", INFORMATION[options.information]))
 
 

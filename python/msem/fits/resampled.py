@@ -7,9 +7,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from msem.estimation.estimate import Estimate
 from msem.estimation.samples import Sample
 from msem.fits.solution import Solution
+from msem.inference.sampling import Sampling
 from msem.resampling.bootstrap import Bootstrap, BootstrapKind, bootstrap
 from msem.resampling.checks import require_seed, require_threads, require_whole
 from msem.resampling.jackknife import Jackknife, jackknife
@@ -117,3 +120,30 @@ class Resampled(Solution):
 
         of_fit.__name__ = getattr(statistic, "__name__", "statistic")
         return function_target(of_fit, self.estimate, self.sample)
+
+
+def bootstrap_errors(
+    estimate: Estimate, sample: Sample, sampling: Sampling, replicates: Any, seed: Any
+) -> tuple[Bootstrap | None, Sampling]:
+    """Sampling covariance from an ordinary bootstrap of all parameters and definitions, and its replicates.
+
+    Without a converged fit there are no replicates, and no standard errors.
+    """
+    count = require_whole("bootstrap", 1000 if replicates is None else replicates, 2)
+    number, threads = require_seed(seed), require_threads(None)
+    if not estimate.optimum.converged:
+        return None, replace(sampling, vcov=np.full_like(sampling.vcov, np.nan))
+    target = named_target(estimate)
+    drawn = bootstrap(
+        estimate,
+        sample,
+        target,
+        partial(jackknife, estimate, sample, target, threads=threads),
+        kind="ordinary",
+        replicates=count,
+        seed=number,
+        threads=threads,
+        show=True,
+    )
+    npar = estimate.table.npar
+    return drawn, replace(sampling, vcov=drawn.cov_params().to_numpy()[:npar, :npar])

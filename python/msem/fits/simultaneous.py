@@ -22,6 +22,7 @@ from msem.estimation.samples import Sample
 from msem.fits.choices import Choices, choose
 from msem.fits.fit import Fit
 from msem.fits.options import Options, require_settings
+from msem.fits.resampled import bootstrap_errors
 from msem.fits.sources import Means, Prepared, Source, group_rows, prepare
 from msem.inference.discrepancy import LevelDiscrepancy
 from msem.inference.problems import Problem, find_problems, no_chi_square
@@ -30,6 +31,7 @@ from msem.inference.smallsamples import few_clusters
 from msem.inference.uls import fit_uls
 from msem.language.hypotheses import with_constraints
 from msem.moments.levelmoments import LevelMoments
+from msem.resampling.bootstrap import Bootstrap
 from msem.table.defaults import Fun
 from msem.table.groups import group_order
 from msem.table.partable import ParameterTable, parameter_table
@@ -66,6 +68,8 @@ class FitOptions(TypedDict, total=False):
     information: str | None
     se: str | None
     test: str | Sequence[str] | None
+    bootstrap: int | None
+    seed: int | None
     max_iterations: int
     tolerance: float
 
@@ -91,6 +95,8 @@ def sem(
     information: str | None = None,
     se: str | None = None,
     test: str | Sequence[str] | None = None,
+    bootstrap: int | None = None,
+    seed: int | None = None,
     max_iterations: int = 500,
     tolerance: float = 1e-12,
     **unknown: object,
@@ -143,13 +149,18 @@ def sem(
         What standard errors come from, and the bread of robust ones; default "observed", and "expected" for
         single-level models without robust errors, as in lavaan, and for `LevelMoments`, whose statistics are
         expectations. "first_order" (outer products of cluster scores) needs raw data.
-    se : {"standard", "robust", "none"}, optional
+    se : {"standard", "robust", "bootstrap", "none"}, optional
         "robust", also called "sandwich" and "robust.huber.white", takes clusters as independent but not as normal
         (rows, in a single-level model without clusters), and needs raw data. Default with estimator "MLR" and for
-        single-level models with `cluster`.
+        single-level models with `cluster`. "bootstrap" takes the spread of refits to resampled clusters (rows), which
+        are kept in `Fit.bootstrapped`.
     test : {"standard", "yuan.bentler", "yuan.bentler.mplus"} or a sequence of them, optional
         The likelihood-ratio test, which is always reported, and scaled ones; dots may be underscores. Default
         "yuan.bentler.mplus" with estimator "MLR" and for single-level models with `cluster`.
+    bootstrap : int, optional
+        Replicates for ``se="bootstrap"``; default 1000.
+    seed : int, optional
+        For ``se="bootstrap"``; see `Fit.bootstrap`.
     max_iterations : int, default 500
     tolerance : float, default 1e-12
         Of the optimiser, on the decrement g' I^-1 g: twice the gain in log-likelihood that is still expected.
@@ -193,6 +204,8 @@ def sem(
         information=information,
         se=se,
         test=test,
+        bootstrap=bootstrap,
+        seed=seed,
         max_iterations=max_iterations,
         tolerance=tolerance,
     )
@@ -317,6 +330,11 @@ def fit_table(
             found.objective, found.theta, kind, found.tangent, clusters, robust=robust
         )
     problems = find_problems(found.objective, found.optimum, sampling)
+    replicates: Bootstrap | None = None
+    if choices.se == "bootstrap" and sampling is not None:
+        replicates, sampling = bootstrap_errors(
+            found, sample, sampling, options.get("bootstrap"), options.get("seed")
+        )
     if not sample.converged:
         problems = (*problems, no_chi_square())
     problems = (*problems, *few_clusters(table, sample.statistics))
@@ -332,7 +350,9 @@ def fit_table(
         dropped_no_group=dropped_no_group,
         **dropped_rows(prepared),
     )
-    return Fit(found, sample, None if choices.se == "none" else sampling, problems, used, discrepancy)
+    return Fit(
+        found, sample, None if choices.se == "none" else sampling, problems, used, discrepancy, replicates
+    )
 
 
 def require_raw(prepared: Sequence[Prepared], choices: Choices) -> None:

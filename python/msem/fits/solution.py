@@ -22,6 +22,7 @@ from msem.inference.sampling import Sampling
 from msem.inference.smallsamples import reference_df
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.saturated import level_moments
+from msem.resampling.bootstrap import Bootstrap
 from msem.table.partable import ParameterTable
 from msem.table.special_tables import baseline_table, saturated_table
 
@@ -134,6 +135,8 @@ class Solution:
         How the fit was asked for and what the data were.
     discrepancy : LevelDiscrepancy or None
         The least-squares solution and its tests; None for maximum likelihood.
+    bootstrapped : Bootstrap or None
+        The replicates that standard errors come from with ``se="bootstrap"``.
     """
 
     estimate: Estimate
@@ -142,6 +145,7 @@ class Solution:
     problems: tuple[Problem, ...]
     options: Options
     discrepancy: LevelDiscrepancy | None = None
+    bootstrapped: Bootstrap | None = None
 
     # -- the solution ------------------------------------------------------------------------------------------
 

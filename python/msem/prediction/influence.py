@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate
-from msem.estimation.samples import GroupSample, Sample
+from msem.estimation.samples import Sample
 from msem.resampling.progress import Progress
 from msem.resampling.replicates import (
     FAILURES,
     Replicates,
     ReplicateSource,
     cluster_counts,
+    identifiers,
     leave_one_out,
     refit,
     refit_chosen,
@@ -148,14 +149,6 @@ def influence(
         pd.DataFrame(standardized, index=index, columns=names),
         exact,
     )
-
-
-def identifiers(group: GroupSample) -> pd.Index[Any]:
-    """Ids of the clusters of a group; labels of the rows of a sample without clusters."""
-    assert group.data is not None
-    if group.data.codes is not None:
-        return group.data.clusters
-    return group.data.index if group.data.rows is None else group.data.index[group.data.rows]
 
 
 def _positions(ids: pd.Index[Any], clusters: Sequence[Any]) -> Integers:

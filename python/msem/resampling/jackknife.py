@@ -17,6 +17,7 @@ from msem.resampling.progress import Progress
 from msem.resampling.replicates import (
     ReplicateSource,
     cluster_counts,
+    identifiers,
     leave_one_out,
     refit,
     require_likelihood,
@@ -158,14 +159,13 @@ def jackknife(
     for g in range(1, len(counts) + 1):
         require_enough(int((group == g).sum()), found.failed)
     warn_of_failures("jackknife", total, found.failed)
-    ids = _identifiers(sample, counts)[found.numbers]
+    ids = _identifiers(sample)[found.numbers]
     return Jackknife(target, found.values, group, ids, tuple(counts), found.failed)
 
 
-def _identifiers(sample: Sample, counts: list[int]) -> pd.Index:
-    """Ids of the clusters of all groups in order; numbers of the rows without clusters."""
+def _identifiers(sample: Sample) -> pd.Index:
+    """Ids of the clusters of all groups in order; labels of the rows without clusters."""
     ids: list[object] = []
-    for group, count in zip(sample.groups, counts, strict=True):
-        known = group.data is not None and group.data.codes is not None
-        ids += list(group.data.clusters) if known and group.data is not None else list(range(count))
+    for group in sample.groups:
+        ids += list(identifiers(group))
     return pd.Index(ids, name="cluster")
