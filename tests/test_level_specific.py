@@ -173,6 +173,29 @@ def test_small_sample_with_an_indefinite_between_matrix(demo: pd.DataFrame) -> N
     assert found.fit_measures(level=1)["chisq"] == pytest.approx(written.chisq, rel=1e-6)
 
 
+def test_robust_measures_are_those_of_the_model_with_the_other_level_written_out(demo: pd.DataFrame) -> None:
+    fits = [
+        msem.sem(text, demo, cluster="cluster", estimator="MLR")
+        for text in (WITHIN + BETWEEN, FREE_WITHIN + BETWEEN)
+    ]
+    part, whole = fits[0].fit_measures(level=2), fits[1].fit_measures()
+    for name in (
+        "chisq_scaled",
+        "chisq_scaling_factor",
+        "pvalue_scaled",
+        "scaling_factor_h0",
+        "scaling_factor_h1",
+    ):
+        assert part[name] == pytest.approx(whole[name], rel=1e-5), name
+    excess = part["chisq"] - part["chisq_scaling_factor"] * 4
+    assert part["rmsea_robust"] == pytest.approx(np.sqrt(excess / 4 / 200))
+    null = part["baseline_chisq"] - part["baseline_chisq_scaling_factor"] * 9
+    assert part["cfi_robust"] == pytest.approx(1 - excess / null)
+    text = fits[0].summary(fit_measures=True).partition("Level-specific")[2]
+    assert f"{part['chisq_scaled']:.3f}\n" in text
+    assert "Robust RMSEA" in text
+
+
 # -- segregated fits ---------------------------------------------------------------------------------------------
 
 

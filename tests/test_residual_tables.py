@@ -17,7 +17,6 @@ from msem.fits.fit import Fit
 from msem.inference.momenterrors import moment_errors, moment_vectors
 from msem.inference.momentresiduals import MomentErrors, moment_residuals
 from msem.inference.momentvector import MomentVector
-from msem.inference.residualrms import root_mean_square
 from msem.language.syntax import parse
 from msem.moments.gamma import unvech
 from msem.sample.frames import clustered_data
@@ -186,10 +185,17 @@ def reweighted(s: SampleStatistics, clusters: ClusterArrays, j: int, weight: flo
     return s.merge(one)
 
 
+Small = tuple[Estimate, Sample, tuple[MomentVector, ...]]
+
+
 @pytest.fixture(scope="module")
-def small() -> tuple[Estimate, Sample, tuple[MomentVector, ...]]:
+def small() -> Small:
     """A fit to 64 clusters that keeps their data."""
-    table = parameter_table(parse(fits.FACTORS), fixed_x=False)
+    return small_fit(fixed_x=False)
+
+
+def small_fit(fixed_x: bool) -> Small:
+    table = parameter_table(parse(fits.FACTORS), fixed_x=fixed_x)
     unit, cluster = (*table.both, *table.within_only), table.between_only
     data = clustered_data(fits.data([3, 4, 5, 6] * 16), [*unit, *cluster], "cluster")
     statistics = sample_statistics(data, unit, cluster, len(table.both))
@@ -199,34 +205,38 @@ def small() -> tuple[Estimate, Sample, tuple[MomentVector, ...]]:
     return found, sample, moment_vectors(found, sample)
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_robust_errors_are_derivatives_with_respect_to_the_weights_of_clusters(
-    metric: str, small: tuple[Estimate, Sample, tuple[MomentVector, ...]]
-) -> None:
-    found, sample, vectors = small
+@pytest.mark.parametrize("fixed_x", [True, False])
+def test_robust_errors_are_derivatives_with_respect_to_the_weights_of_clusters(fixed_x: bool) -> None:
+    found, sample, vectors = small_fit(fixed_x)
+    unfilled = parameter_table(parse(fits.FACTORS), fixed_x=fixed_x)
     (group,) = sample.groups
     clusters = cluster_arrays(group.data, group.statistics.unit, group.statistics.cluster)
-    step, order = 0.01, (-25, 48, -36, 16, -3)
+    none = MomentErrors(*(np.zeros((len(vectors[0].keys), 1)),) * 2)
 
     def at(j: int, weight: float) -> np.ndarray:
-        changed = group.statistics if weight == 0 else reweighted(group.statistics, clusters, j, weight)
-        other = saturated_sample(changed)
-        parts = moment_vectors(estimate(found.table, other), other)
-        none = np.zeros((len(parts[0].keys), 1))
-        return moment_residuals(parts, MomentErrors(none, none), metric).residuals
+        """Residuals in every metric."""
+        other = saturated_sample(reweighted(group.statistics, clusters, j, weight))
+        parts = moment_vectors(estimate(unfilled, other), other)
+        return np.array([moment_residuals(parts, none, metric).residuals for metric in METRICS])
 
+    step, order = 0.01, (48, -36, 16, -3)
+    start = np.array([moment_residuals(vectors, none, metric).residuals for metric in METRICS])
     slopes = np.array(
         [
-            sum(c * at(j, k * step) for k, c in enumerate(order)) / (12 * step)
+            (sum(c * at(j, k * step) for k, c in enumerate(order, 1)) - 25 * start) / (12 * step)
             for j in range(len(clusters.sizes))
         ]
-    ).T
-    robust = moment_residuals(vectors, moment_errors(found, sample, vectors, robust=True), metric)
-    np.testing.assert_allclose(robust.acov, slopes @ slopes.T, rtol=1e-4, atol=1e-8)
+    )
+    errors = moment_errors(found, sample, vectors, robust=True)
+    for k, metric in enumerate(METRICS):
+        expected = slopes[:, k].T @ slopes[:, k]
+        np.testing.assert_allclose(
+            moment_residuals(vectors, errors, metric).acov, expected, rtol=1e-4, atol=1e-8
+        )
 
 
 def test_normal_errors_with_expected_information_are_a_projection(
-    small: tuple[Estimate, Sample, tuple[MomentVector, ...]],
+    small: Small,
 ) -> None:
     """(1 - P) Gamma (1 - P)' with P the projection on the model in the metric of the information."""
     found, sample, vectors = small
@@ -258,104 +268,6 @@ def test_robust_and_normal_errors_agree_for_many_normal_clusters() -> None:
     np.testing.assert_allclose(two[large], one[large], rtol=0.1)
 
 
-# -- root mean squares -------------------------------------------------------------------------------------------
-
-
-def test_root_mean_squares_agree_with_fit_measures(fit: Fit, demo: pd.DataFrame) -> None:
-    table = fit.srmr().set_index(["measure", "level", "part"])["value"]
-    measures = fit.fit_measures()
-    assert table["srmr", 1, "cov"] == pytest.approx(measures["srmr_within"], rel=1e-12)
-    assert table["srmr", 2, "cov"] == pytest.approx(measures["srmr_between"], rel=1e-12)
-    single = msem.sem("f =~ y1 + y2 + y3 + y4\nf ~ x1", demo, meanstructure=True)
-    table = single.srmr().set_index(["measure", "part"])["value"]
-    measures = single.fit_measures()
-    for name, key in {
-        "srmr": ("srmr", "total"),
-        "srmr_bentler_nomean": ("srmr", "cov"),
-        "crmr": ("crmr", "total"),
-        "crmr_nomean": ("crmr", "cov"),
-    }.items():
-        assert table[key] == pytest.approx(measures[name], rel=1e-12)
-
-
-def test_all_levels_together_are_the_root_of_the_mean_over_all_residuals(fit: Fit) -> None:
-    table = fit.srmr().set_index(["measure", "level", "part"])
-    for measure in ("srmr", "crmr"):
-        parts = table.loc[measure].xs("total", level="part")
-        squares = parts["value"] ** 2 * parts["nresiduals"]
-        assert squares[0] == pytest.approx(squares[1] + squares[2])
-        assert parts["nresiduals"][0] == parts["nresiduals"][1] + parts["nresiduals"][2]
-
-
-@pytest.mark.parametrize("name", list(LAVAAN["models"]))
-def test_summary_of_raw_residuals_agrees_with_lavaan(name: str, demo: pd.DataFrame) -> None:
-    model = LAVAAN["models"][name]
-    found = msem.sem(
-        model["text"],
-        demo,
-        fixed_x=model["fixed.x"],
-        meanstructure=model["meanstructure"],
-        information="expected",
-    )
-    residuals = found._residuals("raw")
-    theirs = model["kinds"]["raw"]
-    own = residuals.select(np.array([key.op == "~~" for key in residuals.keys]))
-    for part, chosen in (("cov", own), ("total", residuals)):
-        if part not in theirs["summary"]:
-            continue
-        expected = dict(zip(theirs["rows"], theirs["summary"][part], strict=True))
-        ours = root_mean_square(chosen.residuals, chosen.root)
-        assert ours.value == pytest.approx(expected["rmr"], abs=1e-6)
-        assert ours.se == pytest.approx(expected["rmr.se"], rel=1e-4)
-        assert max(ours.exact_z, 0.0) == pytest.approx(expected["rmr.exactfit.z"], abs=1e-4)
-        assert ours.unbiased == pytest.approx(expected["urmr"], abs=2e-6)
-        if not ours.unbiased:  # theirs is an expansion about residuals that happen to be small
-            assert 0 < ours.unbiased_se < expected["urmr.se"]
-            continue
-        assert ours.unbiased_se == pytest.approx(expected["urmr.se"], rel=1e-4)
-        assert ours.ci_lower == pytest.approx(max(expected["urmr.ci.lower"], 0.0), abs=1e-5)
-        assert ours.ci_upper == pytest.approx(expected["urmr.ci.upper"], abs=1e-5)
-        assert ours.close_z == pytest.approx(expected["urmr.closefit.z"], abs=1e-3)
-        assert ours.close_pvalue == pytest.approx(expected["urmr.closefit.pvalue"], abs=1e-4)
-
-
-def test_unbiased_root_mean_square_covers_that_of_the_population() -> None:
-    rng = np.random.default_rng(3)
-    root = rng.normal(size=(12, 8)) * 0.001
-    mean = rng.normal(size=12) * 0.06
-    truth = np.sqrt(np.mean(mean**2))
-    draws = [root_mean_square(mean + root @ rng.normal(size=8), root, close_h0=truth) for _ in range(4000)]
-    values = np.array([(d.unbiased, d.unbiased_se, d.ci_lower <= truth <= d.ci_upper) for d in draws])
-    assert values[:, 0].mean() == pytest.approx(truth, rel=0.02)
-    assert abs(values[:, 0].mean() - truth) < 0.2 * (np.mean([d.value for d in draws]) - truth)
-    assert values[:, 1].mean() == pytest.approx(values[:, 0].std(), rel=0.05)
-    assert values[:, 2].mean() == pytest.approx(0.90, abs=0.02)
-    assert np.mean([d.close_pvalue < 0.05 for d in draws]) == pytest.approx(0.05, abs=0.02)
-
-
-def test_exact_fit_is_rejected_at_its_level() -> None:
-    rng = np.random.default_rng(5)
-    root = rng.normal(size=(40, 30)) * 0.02
-    draws = [root_mean_square(root @ rng.normal(size=30), root) for _ in range(4000)]
-    assert np.std([d.value for d in draws]) == pytest.approx(draws[0].se, rel=0.05)
-    assert np.mean([d.exact_z for d in draws]) == pytest.approx(0, abs=0.05)
-    assert np.mean([d.exact_pvalue < 0.05 for d in draws]) == pytest.approx(0.05, abs=0.015)
-
-
-def test_without_residuals_or_sampling_error_there_are_no_tests() -> None:
-    nothing = root_mean_square(np.empty(0), np.empty((0, 3)))
-    assert nothing.nresiduals == 0
-    assert np.isnan(nothing.value)
-    certain = root_mean_square(np.zeros(4), np.zeros((4, 2)))
-    assert certain.value == 0
-    assert np.isnan([certain.exact_pvalue, certain.close_pvalue, certain.ci_lower, certain.ci_upper]).all()
-
-
-def test_interval_level_must_be_a_coverage(fit: Fit) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        fit.srmr(level=90)
-
-
 # -- kinds of fits -----------------------------------------------------------------------------------------------
 
 
@@ -378,6 +290,44 @@ def test_moments_without_rows_give_the_same_residuals(fit: Fit) -> None:
     np.testing.assert_allclose(ours["residual"], theirs["residual"], atol=2e-3)
     tested = theirs["se"] > 0.005
     np.testing.assert_allclose(ours["se"][tested], theirs["se"][tested], rtol=0.1)
+
+
+def test_robust_fits_have_robust_standard_errors(demo: pd.DataFrame) -> None:
+    found, plain = (msem.sem(TWO_LEVEL, demo, cluster="cluster", estimator=name) for name in ("MLR", "ML"))
+    vectors = moment_vectors(found.estimate, found.sample)
+    errors = moment_errors(found.estimate, found.sample, vectors, robust=True)
+    expected = moment_residuals(vectors, errors, "cor.bollen")
+    table = found.residuals("cor")
+    keys = pd.DataFrame(expected.keys).assign(se=expected.se)
+    merged = table.merge(keys, on=["lhs", "op", "rhs", "level", "group"])
+    np.testing.assert_array_equal(merged["se_x"], merged["se_y"])
+    np.testing.assert_array_equal(table["residual"], plain.residuals("cor")["residual"])
+    tested = table["se"] > 0.005
+    ratio = table["se"][tested] / plain.residuals("cor")["se"][tested]
+    assert ratio.between(0.8, 1.25).all()
+    assert not np.allclose(ratio, 1)
+
+
+@pytest.mark.parametrize("cluster", [None, "cluster"])
+def test_residuals_that_are_always_zero_have_no_robust_error(demo: pd.DataFrame, cluster: str | None) -> None:
+    found = msem.sem(
+        "f =~ y1 + y2 + y3 + y4\nf ~ x1", demo, estimator="MLR", cluster=cluster, meanstructure=True
+    )
+    table = found.residuals()
+    exact = (table["lhs"] == table["rhs"]) | (table["op"] == "~1")
+    assert (table.loc[exact, "se"] == 0).all()
+    assert (table.loc[~exact, "se"] > 0.001).all()
+
+
+def test_rows_taken_together_by_cluster_have_errors_of_clusters(demo: pd.DataFrame) -> None:
+    """Twice the same rows in a cluster are one observation."""
+    once = demo.groupby("cluster").head(1)
+    twice = pd.concat([once, once])
+    text = "f =~ y1 + y2 + y3 + y4"
+    one = msem.sem(text, once, estimator="MLR", meanstructure=True).residuals()
+    two = msem.sem(text, twice, estimator="MLR", cluster="cluster", meanstructure=True).residuals()
+    np.testing.assert_allclose(two["residual"], one["residual"], atol=1e-8)
+    np.testing.assert_allclose(two["se"], one["se"] * np.sqrt(200 / 199), rtol=1e-6, atol=1e-12)
 
 
 def test_parameter_at_a_bound_does_not_move(demo: pd.DataFrame) -> None:

@@ -30,7 +30,6 @@ from msem.fits.reporting import (
 )
 from msem.fits.resampled import Resampled
 from msem.fits.residualtables import ResidualTables
-from msem.fits.robust import Robust
 from msem.fits.solution import Solution
 from msem.fits.testing import Testing
 from msem.inference.standardized import standardize
@@ -46,7 +45,6 @@ LARGEST = 10  # rows of a table that is sorted by size
 
 @dataclass(frozen=True, eq=False)
 class Fit(
-    Robust,
     Testing,
     Hypotheses,
     Resampled,

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import pandas as pd
 
 from msem.errors import ModelError, UnsupportedError
-from msem.fits.solution import Solution
+from msem.estimation.estimate import Estimate
+from msem.fits.robust import Robust
 from msem.inference.levelmeasures import LevelSpecific, fit_level_specific, level_measures
+from msem.inference.scaling import Scaling
 from msem.output.sections import Section, level_section
 from msem.table.levels import BETWEEN, WITHIN
 from msem.table.special_tables import crosses_levels
 
 LEVELS: Mapping[int | str, int] = {WITHIN: WITHIN, BETWEEN: BETWEEN, "within": WITHIN, "between": BETWEEN}
 
+HEADINGS = ("Within", "Between")
+SCALED = (
+    150  # parameters of a partially saturated model beyond which a summary does without its scaling factors
+)
+
 
 @dataclass(frozen=True, eq=False)
-class LevelSpecificMeasures(Solution):
+class LevelSpecificMeasures(Robust):
     """Partially saturated fits, made when they are first asked for."""
 
     def level_fit(self, level: int | str) -> LevelSpecific:
@@ -74,16 +81,30 @@ class LevelSpecificMeasures(Solution):
 
     @cached_property
     def _within_measures(self) -> pd.Series:
-        return level_measures(self._within_fit, self.sample)
+        return level_measures(self._within_fit, self.sample, self._level_scaling)
 
     @cached_property
     def _between_measures(self) -> pd.Series:
-        return level_measures(self._between_fit, self.sample)
+        return level_measures(self._between_fit, self.sample, self._level_scaling)
+
+    @property
+    def _level_scaling(self) -> Callable[[Estimate], Scaling] | None:
+        test = self.options.scaled_test
+        return None if test is None else partial(self._scaling_of, test)
 
     def _level_sections(self) -> tuple[Section, ...]:
         """The section of the summary; none for a single-level model, or when the saturated model has no maximum."""
         if self.table.nlevels == 1 or not self.sample.converged:
             return ()
         if self._tied:
-            return (level_section({}, f"Not defined: {self._tied.partition(':')[0]}"),)
-        return (level_section({"Within": self._within_measures, "Between": self._between_measures}),)
+            return (level_section({}, note=f"Not defined: {self._tied.partition(':')[0]}"),)
+        if self._level_scaling is not None and self._within_fit.model.table.npar > SCALED:
+            plain = [level_measures(one, self.sample) for one in (self._within_fit, self._between_fit)]
+            return (
+                level_section(
+                    dict(zip(HEADINGS, plain, strict=True)), note="Scaled versions: fit_measures(level=...)"
+                ),
+            )
+        return (
+            level_section(dict(zip(HEADINGS, (self._within_measures, self._between_measures), strict=True))),
+        )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from msem.distributions import normal_pvalue
 from msem.fits.options import require_choice
 from msem.fits.solution import Solution
-from msem.inference.momenterrors import least_squares_errors, moment_errors, moment_vectors
+from msem.inference.momenterrors import Kind, least_squares_errors, moment_errors, moment_vectors
 from msem.inference.momentresiduals import Metric, MomentErrors, Residuals, moment_residuals
 from msem.inference.momentvector import Moment, MomentVector
 from msem.inference.residualrms import root_mean_square
@@ -133,10 +133,8 @@ class ResidualTables(Solution):
     def _moment_errors(self, vectors: tuple[MomentVector, ...]) -> MomentErrors:
         if self.discrepancy is not None:
             return least_squares_errors(vectors[0], self.discrepancy)
-        kind = self.options.information
-        return moment_errors(
-            self.estimate, self.sample, vectors, "expected" if kind == "expected" else "observed"
-        )
+        kind: Kind = "expected" if self.options.information == "expected" else "observed"
+        return moment_errors(self.estimate, self.sample, vectors, kind, robust=self.options.robust)
 
     def _parts(self) -> Iterator[tuple[str, int, int, str, Residuals]]:
         """Measure, level, group, part and residuals of every root mean square."""

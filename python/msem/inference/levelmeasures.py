@@ -6,6 +6,7 @@ independence at that level and saturates the other one too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,8 @@ from msem.inference.fitmeasures import (
     twolevel_fmin,
 )
 from msem.inference.residuals import srmr_level
+from msem.inference.scaledmeasures import scaled_fit_measures
+from msem.inference.scaling import Scaling
 from msem.table.special_tables import level_baseline_table, partially_saturated_table, saturated_table
 
 
@@ -62,30 +65,36 @@ def fit_level_specific(fit: Estimate, sample: Sample, level: int) -> LevelSpecif
     return LevelSpecific(level, model, baseline)
 
 
-def level_measures(found: LevelSpecific, sample: Sample) -> pd.Series:
+def level_measures(
+    found: LevelSpecific, sample: Sample, scaling: Callable[[Estimate], Scaling] | None = None
+) -> pd.Series:
     """Fit measures of one level.
 
     Parameters
     ----------
     found : LevelSpecific
     sample : Sample
+    scaling : callable, optional
+        Scaling factors of a model of the variables of `found`; None for the likelihood-ratio test alone.
 
     Returns
     -------
     Series
-        Named as those of the whole model (`fitmeasures.fit_measures`); `srmr` is that of the level. Sample size of
-        RMSEA and GFI: clusters at the between level, units at the within level, as in Ryu and West (2009) and lavaan
-        0.7; of BIC: units. All but the information criteria are nan if a model has not converged.
+        Named as those of the whole model (`fitmeasures.fit_measures`, `scaledmeasures.scaled_fit_measures`); `srmr` is
+        that of the level. Sample size of RMSEA and GFI: clusters at the between level, units at the within level, as
+        in Ryu and West (2009) and lavaan 0.7; of BIC: units. All but the information criteria are nan if a model has
+        not converged.
     """
-    model, level = found.model, found.level
-    size = sample.nclusters if level == 2 else sample.nobs
-    measures = fit_measures(replace(_inputs(found, sample), nobs=size))
-    units = fit_measures(_inputs(found, sample))
+    whole = _inputs(found, sample)
+    inputs = replace(whole, nobs=sample.nclusters if found.level == 2 else sample.nobs)
+    if scaling is None:
+        measures = fit_measures(inputs)
+    else:
+        null = scaling(found.baseline).factor if found.baseline.optimum.converged else np.nan
+        measures = scaled_fit_measures(inputs, scaling(found.model), null)
+    units = fit_measures(whole)
     for name in ("bic", "bic2", "ntotal"):
         measures[name] = units[name]
-    s = sample.statistics
-    nvalues = sum(one.nobs * len(one.unit) + one.nclusters * len(one.cluster) for one in s)
-    measures["fmin"] = twolevel_fmin(model.llf, model.objective.covariate_llf, sample.nobs, nvalues)
     return measures
 
 
@@ -107,8 +116,14 @@ def _inputs(found: LevelSpecific, sample: Sample) -> FitMeasureInputs:
         nclusters=sample.nclusters,
         ngroups=len(sample.groups),
         nvar=float(len(sample.levels[0][found.level].names)),
+        fmin=twolevel_fmin(model.llf, model.objective.covariate_llf, sample.nobs, _values(sample)),
         residuals={"srmr": level_srmr(model, sample, found.level)},
     )
+
+
+def _values(sample: Sample) -> float:
+    """Data values: units times unit variables plus clusters times cluster variables."""
+    return sum(s.nobs * len(s.unit) + s.nclusters * len(s.cluster) for s in sample.statistics)
 
 
 def level_srmr(model: Estimate, sample: Sample, level: int) -> float:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.estimation.estimate import Estimate
+from msem.estimation.objective import build_objective, unit_loss
 from msem.estimation.samples import GroupSample, Sample
 from msem.inference.discrepancy import LevelDiscrepancy
 from msem.inference.momentresiduals import MomentErrors
@@ -19,7 +22,9 @@ from msem.inference.momentvector import (
     moment_keys,
     moment_values,
 )
-from msem.moments.gamma import saturated_information, saturated_objective
+from msem.inference.sampling import cluster_correction
+from msem.moments.gamma import free_block, saturated_information, saturated_objective
+from msem.sample.sufficient import ClusterArrays, SampleStatistics
 
 Floats = NDArray[np.float64]
 Kind = Literal["observed", "expected"]
@@ -71,7 +76,8 @@ def moment_errors(
     information : {"observed", "expected"}
         Whose inverse turns scores into estimates.
     robust : bool
-        Take the variance of the scores from the single clusters, rather than from the normal distribution.
+        Take the variance of the scores from the single clusters, rather than from the normal distribution. Fixed
+        covariates vary over clusters then as other variables do.
 
     Returns
     -------
@@ -83,6 +89,9 @@ def moment_errors(
     DataError
         If `robust` and there are no raw data.
     """
+    if robust and any(vector.given.any() for vector in vectors):
+        fit = with_random_covariates(fit)
+        vectors = moment_vectors(fit, sample)
     scores = _cluster_scores if robust else _normal_scores
     pairs = list(zip(sample.groups, vectors, strict=True))
     roots = [scores(fit, group, vector, g) for g, (group, vector) in enumerate(pairs)]
@@ -101,6 +110,21 @@ def moment_errors(
     return MomentErrors(observed, jacobian @ parameters)
 
 
+def with_random_covariates(fit: Estimate) -> Estimate:
+    """The same estimates of the model in which the moments of fixed covariates are parameters."""
+    table, theta = fit.table, list(fit.theta)
+    rows = []
+    for row in table.rows:
+        if row.exo and not row.free:
+            theta.append(row.value)
+            row = replace(row, free=len(theta), exo=False)
+        rows.append(row)
+    objective = build_objective(replace(table, rows=tuple(rows), fixed_x=False), fit.objective.statistics)
+    further = len(theta) - len(fit.theta)
+    active = np.concatenate([fit.optimum.active, np.zeros(further, dtype=np.intp)])
+    return Estimate(objective, replace(fit.optimum, theta=np.array(theta), active=active))
+
+
 def _normal_scores(
     fit: Estimate, sample: GroupSample, vector: MomentVector, group: int
 ) -> tuple[Floats, Floats]:
@@ -117,12 +141,24 @@ def _normal_scores(
 def _cluster_scores(
     fit: Estimate, sample: GroupSample, vector: MomentVector, group: int
 ) -> tuple[Floats, Floats]:
-    """The same from the contributions of the single clusters (of the rows, for a single-level sample)."""
+    """The same from the contributions of the single clusters (of the rows, for a single-level sample without them)."""
     c, full, used = sample.clusters, *_embedded(sample, vector, vector.observed)
-    own = saturated_objective(sample.statistics).scores(full, c.sizes, c.means, c.within)[:, used]
-    parameters = fit.objective.scores(fit.theta, c, group + 1)
+    root = np.sqrt(cluster_correction(fit.table, c))
+    own = root * _saturated_core(sample.statistics, c).scores(full, c.sizes, c.means, c.within)[:, used]
+    parameters = root * fit.objective.scores(fit.theta, c, group + 1)
     triangle = np.asarray(np.linalg.qr(np.hstack([own, parameters]), mode="r"), dtype=np.float64).T
     return triangle[: len(used)], triangle[len(used) :]
+
+
+def _saturated_core(statistics: SampleStatistics, clusters: ClusterArrays) -> _core.Objective:
+    """The saturated model, with the rows of a single level taken together by cluster if they are."""
+    s = statistics
+    if s.unit or not clusters.within.shape[1]:
+        return saturated_objective(s)
+    n = len(s.cluster)
+    first = n * (n + 1) // 2
+    block = free_block(n, 0, [(i, first + i) for i in range(n)])
+    return _core.Objective(first + n, [block, free_block(0, 0, [])], [(unit_loss(s), 0, 1)])
 
 
 def _information(sample: GroupSample, vector: MomentVector, values: Floats, kind: Kind) -> Floats:

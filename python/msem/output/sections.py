@@ -183,33 +183,44 @@ def _srmr(m: Mapping[str, float]) -> Pairs:
     )
 
 
-def level_section(measures: Mapping[str, pd.Series], reason: str = "") -> Section:
-    """Fit measures of each level side by side, or why there are none.
+def level_section(measures: Mapping[str, pd.Series], *, note: str = "") -> Section:
+    """Fit measures of each level side by side.
 
     Parameters
     ----------
     measures : mapping from heading to Series
-        As made by `fitmeasures.fit_measures`.
-    reason : str
-        Shown in place of the measures.
+        As made by `fitmeasures.fit_measures`; empty where they are not defined.
+    note : str
+        Shown below them.
     """
     title = "Level-specific Fit Measures (other level saturated)"
-    if reason:
-        return Section(title, ((reason, ""),))
-    level = f"{100 * next(iter(measures.values()))['rmsea_ci_level']:g}% CI of RMSEA"
-    wanted = {
-        "Test statistic": "chisq",
-        "Degrees of freedom": "df",
-        "P-value (Chi-square)": "pvalue",
-        "Comparative Fit Index (CFI)": "cfi",
-        "Tucker-Lewis Index (TLI)": "tli",
-        "RMSEA": "rmsea",
-        f"{level} - lower": "rmsea_ci_lower",
-        f"{level} - upper": "rmsea_ci_upper",
+    if not measures:
+        return Section(title, ((note, ""),))
+    first = next(iter(measures.values()))
+    wanted = _level_rows(f"{100 * first['rmsea_ci_level']:g}% CI of", "chisq_scaled" in first.index)
+    rows = [(name, tuple(_cell(one[key], key) for one in measures.values())) for name, key in wanted.items()]
+    below: Pairs = ((note, ""),) if note else ()
+    return Section(title, (("Level", tuple(measures)), *rows, *below))
+
+
+def _level_rows(interval: str, scaled: bool) -> dict[str, str]:
+    """Names of rows and of the measures in them."""
+    test = {"Test statistic": "chisq", "Degrees of freedom": "df", "P-value (Chi-square)": "pvalue"}
+    if scaled:
+        test |= {
+            "Scaled test statistic": "chisq_scaled",
+            "P-value (scaled)": "pvalue_scaled",
+            "Scaling correction factor": "chisq_scaling_factor",
+        }
+    what, end = ("Robust ", "_robust") if scaled else ("", "")
+    return test | {
+        f"{what}CFI" if scaled else "Comparative Fit Index (CFI)": f"cfi{end}",
+        f"{what}TLI" if scaled else "Tucker-Lewis Index (TLI)": f"tli{end}",
+        f"{what}RMSEA": f"rmsea{end}",
+        f"{interval} {what}RMSEA - lower": f"rmsea_ci_lower{end}",
+        f"{interval} {what}RMSEA - upper": f"rmsea_ci_upper{end}",
         "SRMR": "srmr",
     }
-    rows = [(name, tuple(_cell(one[key], key) for one in measures.values())) for name, key in wanted.items()]
-    return Section(title, (("Level", tuple(measures)), *rows))
 
 
 def _cell(value: float, name: str) -> float | int | str:
