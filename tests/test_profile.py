@@ -228,6 +228,8 @@ def test_what_cannot_be_profiled_is_refused() -> None:
     data = msem.load_demo()
     with pytest.raises(UnsupportedError, match="least squares"):
         msem.sem("f =~ y1 + y2 + y3", data, estimator="ULS").profile()
+    with pytest.raises(UnsupportedError, match="too short"):
+        msem.sem("f =~ y1 + y2 + y3", data, cluster="cluster").profile()
     with pytest.warns(ConvergenceWarning):
         fit = msem.sem(MODEL.format(**FREE), data, cluster="cluster", max_iterations=1)
     with pytest.raises(DataError, match="not converged"):

@@ -61,6 +61,17 @@ def test_one_level_and_groups() -> None:
     assert parts.sum() - 4 in df[shared].tolist()  # of both groups
 
 
+def test_errors_from_the_spread_of_clusters_have_no_more_than_these() -> None:
+    plain, robust = fit(), fit(estimator="MLR")
+    assert robust.reference_df["fw~x1"] == 199
+    assert robust.reference_df["fb~w1.l2"] == plain.reference_df["fb~w1.l2"] == 197
+    data = msem.load_demo()
+    assert (msem.sem("y1 ~ x1 + x2", data, cluster="cluster").reference_df == 199).all()
+    assert (
+        msem.sem("y1 ~ x1 + x2", data, se="bootstrap", bootstrap=20, seed=1).reference_df["y1~x1"] == 2500 - 3
+    )
+
+
 def test_intervals_and_tests_are_those_of_student() -> None:
     found = fit(clusters=100)
     t, z = found.conf_int(reference="t", level=0.9), found.conf_int(level=0.9)

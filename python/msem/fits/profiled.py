@@ -44,7 +44,7 @@ class Profiled(Solution):
         DataError
             If the fit has not converged.
         UnsupportedError
-            If the fit is not by maximum likelihood.
+            If the fit is not by maximum likelihood, or is of one level with clusters.
 
         Warns
         -----
@@ -53,6 +53,13 @@ class Profiled(Solution):
         """
         if self.objective.loss is not None:
             raise UnsupportedError('least squares have no likelihood to profile: fit with estimator="ML"')
+        if self.table.nlevels == 1 and any(
+            g.data is not None and g.data.codes is not None for g in self.sample.groups
+        ):
+            raise UnsupportedError(
+                "the likelihood of a single-level model takes the rows of a cluster as independent, so its profile "
+                "would give intervals that are too short: use bootstrap(), or levels in the model"
+            )
         if not self.converged:
             raise DataError("the fit has not converged: there is no maximum to profile from")
         require_whole("points", points, 2)

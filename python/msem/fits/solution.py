@@ -233,9 +233,12 @@ class Solution:
         """Degrees of freedom of t references, by where a parameter is and the k predictors of its equation.
 
         J - k - 1 at the between level (Raudenbush & Bryk, 2002), N - J - k at the within level (Schluchter & Elashoff,
-        1990), N - k - 1 with one level; see `docs/small-samples.md`.
+        1990), N - k - 1 with one level; J - 1 at most for robust and bootstrap standard errors. See
+        `docs/small-samples.md`.
         """
-        df = reference_df(self.table, self.sample.statistics)
+        spread = self.options.se in ("robust", "bootstrap")
+        independent = [len(clusters.sizes) for clusters in self.sample.clusters] if spread else None
+        df = reference_df(self.table, self.sample.statistics, independent)
         return pd.Series(df, index=list(self.table.names()), name="df")
 
     # -- the sample --------------------------------------------------------------------------------------------

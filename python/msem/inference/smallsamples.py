@@ -14,19 +14,25 @@ from msem.table.partable import Parameter, ParameterTable
 Floats = NDArray[np.float64]
 
 
-def reference_df(table: ParameterTable, statistics: Sequence[SampleStatistics]) -> Floats:
+def reference_df(
+    table: ParameterTable, statistics: Sequence[SampleStatistics], independent: Sequence[int] | None = None
+) -> Floats:
     """Degrees of freedom of the t distribution of each estimate over its standard error, shape (npar,).
 
     For a parameter of an equation with k predictors: J - k - 1 at the between level (Raudenbush & Bryk, 2002),
     N - J - k at the within level (Schluchter & Elashoff, 1990, the between-within rule; see McNeish & Stapleton, 2016),
     N - k - 1 in a single-level model. A (residual) covariance belongs to the equation with more predictors. A parameter
-    shared by both levels has the smaller number, one shared by groups the sum over groups.
+    shared by both levels has the smaller number, one shared by groups the sum over groups. Standard errors that come
+    from the spread of J independent clusters have J - 1 at most (Cameron & Miller, 2015).
 
     Parameters
     ----------
     table : ParameterTable
     statistics : sequence of SampleStatistics
         Of each group.
+    independent : sequence of int, optional
+        Clusters, or rows without clusters, of each group whose spread the standard errors come from: robust and
+        bootstrap ones.
 
     Returns
     -------
@@ -37,9 +43,10 @@ def reference_df(table: ParameterTable, statistics: Sequence[SampleStatistics]) 
     out = np.zeros(table.npar)
     for group, s in enumerate(statistics, 1):
         here = np.full(table.npar, np.inf)
+        most = np.inf if independent is None else independent[group - 1] - 1
         for r in table.rows:
             if r.free and r.group == group:
-                here[r.free - 1] = min(here[r.free - 1], _row_df(r, predictors, table.nlevels, s))
+                here[r.free - 1] = min(here[r.free - 1], _row_df(r, predictors, table.nlevels, s), most)
         out += np.where(np.isfinite(here), here, 0.0)
     return np.maximum(out, 0.0)
 
