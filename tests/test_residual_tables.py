@@ -336,3 +336,30 @@ def test_parameter_at_a_bound_does_not_move(demo: pd.DataFrame) -> None:
         found = msem.sem(text, demo)
     fixed = msem.sem("f =~ y1 + 2*y2 + y3 + y4", demo)
     np.testing.assert_allclose(found.residuals()["se"], fixed.residuals()["se"], rtol=1e-4, atol=1e-9)
+
+
+def test_groups_have_the_residuals_of_their_own_fits(demo: pd.DataFrame) -> None:
+    text = "level: 1\n fw =~ y1 + y2 + y3 + y4\nlevel: 2\n fb =~ y1 + y2 + y3 + y4\n"
+    data = demo.assign(g=np.where(demo["cluster"] % 3 == 0, "a", "b"))
+    whole = msem.sem(text, data, cluster="cluster", group="g")
+    table, srmr = whole.residuals("cor"), whole.srmr()
+    for number, label in enumerate(whole.groups, 1):
+        alone = msem.sem(text, data[data["g"] == label], cluster="cluster")
+        own = table[table["group"] == number].reset_index(drop=True)
+        np.testing.assert_allclose(own["residual"], alone.residuals("cor")["residual"], atol=1e-7)
+        np.testing.assert_allclose(own["se"], alone.residuals("cor")["se"], rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(srmr[srmr["group"] == number]["value"], alone.srmr()["value"], atol=1e-7)
+        matrix = whole.residual_matrices("cor", group=number)[2].cov
+        np.testing.assert_allclose(matrix, alone.residual_matrices("cor")[2].cov, atol=1e-7)
+
+
+def test_equal_parameters_tie_the_residuals_of_groups(demo: pd.DataFrame) -> None:
+    text = "f =~ y1 + y2 + y3 + y4"
+    data = demo.assign(g=np.where(demo["cluster"] % 3 == 0, "a", "b"))
+    found = msem.sem(text, data, group="g", group_equal=["loadings"], information="expected")
+    vectors = moment_vectors(found.estimate, found.sample)
+    acov = moment_residuals(
+        vectors, moment_errors(found.estimate, found.sample, vectors, "expected"), "raw"
+    ).acov
+    first = len(vectors[0].keys)
+    assert np.abs(acov[:first, first:]).max() > 0.01 * np.abs(acov).max()
