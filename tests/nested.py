@@ -45,3 +45,9 @@ level: 2
     fb =~ y1 + y2 + y3 + y4
 """
 RESTRICTED = PLAIN.replace("y1 + y2 + y3 + y4", "y1 + a*y2 + a*y3 + c*y4")
+
+
+def centred_demo() -> pd.DataFrame:
+    """The demonstration data as the stored results of lavaan have them: covariates of units at mean 0."""
+    data = msem.load_demo()
+    return data.assign(**{name: data[name] - data[name].mean() for name in ("x1", "x2", "x3")})

@@ -14,6 +14,7 @@ import msem
 from msem.errors import ModelError, ModelSyntaxError, UnsupportedError
 from msem.inference.modification import extend
 from msem.inference.releases import equalities
+from nested import centred_demo
 
 STORED = json.loads((Path(__file__).parent / "data" / "lavaan_tests.json").read_text(encoding="utf-8"))[
     "cases"
@@ -36,7 +37,7 @@ def fitted(text: str = EQUAL, **options: Any) -> msem.Fit:
 
 def stored_fit(case: str, which: str) -> msem.Fit:
     stored = STORED[case]
-    return msem.sem(stored["models"][which], msem.load_demo(), cluster=stored["cluster"])
+    return msem.sem(stored["models"][which], centred_demo(), cluster=stored["cluster"])
 
 
 @pytest.mark.parametrize("kind", ["release", "add"])
