@@ -1,5 +1,6 @@
 // Robust inference: what scaled chi-squares need of the saturated model.
 #include "bind.hpp"
+#include "cluster_products.hpp"
 #include "saturated_trace.hpp"
 
 using namespace msem;
@@ -15,10 +16,21 @@ double trace(const TwoLevelLoss& loss, const Vector& mean_w, const Matrix& cov_w
                          {fixed, with_means, expected});
 }
 
+py::tuple products(ConstVectorRef sizes, ConstMatrixRef means, ConstMatrixRef within, const Vector& origin,
+                   const Vector& scale) {
+  ClusterProducts out;
+  {
+    py::gil_scoped_release release;
+    out = cluster_products(ClusterData{sizes, means, within}, origin, scale);
+  }
+  return py::make_tuple(out.sizes, out.sums);
+}
+
 }  // namespace
 
 void bind_robust(py::module_& m) {
   using namespace py::literals;
   m.def("saturated_trace", &trace, "loss"_a, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a, "sizes"_a,
         "means"_a, "within"_a, "fixed"_a, "with_means"_a = true, "expected"_a = false);
+  m.def("cluster_products", &products, "sizes"_a, "means"_a, "within"_a, "origin"_a, "scale"_a);
 }

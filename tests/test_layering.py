@@ -23,7 +23,7 @@ PACKAGES = {
         *("levels", "drafts", "defaults", "groups", "invariance"),
         *("sharing", "partable", "lookup", "special_tables", "functions"),
     ),
-    "sample": ("screening", "columns", "frames", "grouping", "sufficient", "statistics", "demo"),
+    "sample": ("screening", "columns", "frames", "grouping", "products", "sufficient", "statistics", "demo"),
     "moments": (
         *("arrays", "gamma", "covariance", "checks", "intraclass", "levelmoments"),
         *("robust", "saturated", "single"),
@@ -33,7 +33,7 @@ PACKAGES = {
         *("restarts", "estimate", "partial"),
     ),
     "inference": (
-        *("sampling", "problems", "smallsamples", "discrepancy", "uls"),
+        *("scoreproducts", "sampling", "problems", "smallsamples", "discrepancy", "uls"),
         *("contributions", "momentspace", "scaling", "fitmeasures", "scaledmeasures"),
         *("multipliers", "residuals", "ram", "delta", "defined", "standardized"),
         *("unrestricted", "icc", "composites", "reliability", "paths", "effects"),

@@ -14,8 +14,8 @@ import oracle
 import simulate
 from msem.errors import DataError, ModelError
 from msem.inference.momentspace import MomentSpace
-from msem.inference.sampling import score_products
 from msem.inference.scaling import saturated_trace
+from msem.inference.scoreproducts import cluster_correction, score_products
 
 DEMO = msem.load_demo()
 TWO_LEVEL = """
@@ -104,6 +104,23 @@ def test_saturated_trace_with_more_clusters_than_a_block() -> None:
     assert saturated_trace(fit.table, fit.sample, "observed") == pytest.approx(
         dense_trace(fit, "observed"), rel=1e-9
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [(TWO_LEVEL, {}), ("y1 + y2 ~ x1", {"cluster": None}), ("y1 + y2 ~ x1", {"meanstructure": False})],
+    ids=["two levels", "rows", "clusters of rows"],
+)
+def test_products_by_size_stand_for_single_clusters(model: str, options: dict[str, Any]) -> None:
+    data = DEMO.groupby("cluster").head(5).assign(y1=lambda d: 1000 + 10 * d["y1"])
+    fit = msem.sem(model, data, **({"cluster": "cluster", "estimator": "MLR"} | options))
+    (clusters,) = fit.sample.clusters
+    assert clusters.products is not None
+    scores = fit.scores().to_numpy()
+    direct = scores.T @ scores * cluster_correction(fit.table, clusters)
+    found = score_products(fit.objective, fit.estimate.theta, fit.sample.clusters)
+    unit = np.sqrt(np.outer(direct.diagonal(), direct.diagonal()))
+    np.testing.assert_allclose(found / unit, direct / unit, atol=1e-9)
 
 
 def test_scores_are_the_derivatives_of_the_density_of_each_cluster() -> None:

@@ -111,6 +111,9 @@ def saturated_trace(
     with_means: bool = True,
     expected: bool = False,
 ) -> float: ...
+def cluster_products(
+    sizes: _Floats, means: _Floats, within: _Floats, origin: _Floats, scale: _Floats
+) -> tuple[_Floats, list[_Floats]]: ...
 
 class _TwoLevelStatistics(TypedDict):
     sizes: _Floats  # (S,)

@@ -29,8 +29,9 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.samples import Sample
 from msem.inference.momentspace import residual_trace
 from msem.inference.nested import Embedding, directions
-from msem.inference.sampling import Information, score_products
+from msem.inference.sampling import Information
 from msem.inference.scaling import ScaledTest, model_trace
+from msem.inference.scoreproducts import score_products
 from msem.table.special_tables import saturated_table
 
 Floats = NDArray[np.float64]

@@ -19,7 +19,8 @@ from msem.inference.releases import (
     imposed_directions,
     released_table,
 )
-from msem.inference.sampling import cluster_correction, whitening_basis
+from msem.inference.sampling import whitening_basis
+from msem.inference.scoreproducts import cluster_correction
 from msem.inference.scoretests import ScorePoint, Single
 from msem.inference.standardized import Standardized, standardize
 from msem.sample.sufficient import ClusterArrays

@@ -22,7 +22,7 @@ from msem.inference.momentvector import (
     moment_keys,
     moment_values,
 )
-from msem.inference.sampling import cluster_correction
+from msem.inference.scoreproducts import cluster_correction
 from msem.moments.gamma import free_block, saturated_information, saturated_objective
 from msem.sample.sufficient import ClusterArrays, SampleStatistics
 

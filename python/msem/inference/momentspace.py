@@ -17,7 +17,7 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.samples import Sample
-from msem.inference.sampling import cluster_correction
+from msem.inference.scoreproducts import cluster_correction
 from msem.table.partable import Parameter, ParameterTable
 from msem.table.special_tables import saturated_table
 

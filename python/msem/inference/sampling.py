@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.estimation.constraints import elimination_basis
 from msem.estimation.objective import Objective
+from msem.inference.scoreproducts import score_products
 from msem.sample.sufficient import ClusterArrays
-from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 Information = Literal["observed", "expected", "first_order"]
@@ -173,30 +173,6 @@ def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:
     null = np.where(norm > 0, scale, 1.0)[:, None] * right[~kept].T
     basis = scale[:, None] * (right[kept].T / singular[kept])
     return basis, null
-
-
-def score_products(
-    objective: Objective, theta: Floats, clusters: Sequence[ClusterArrays] | None, basis: Floats | None = None
-) -> Floats:
-    """Sum over the clusters of all groups of outer products of scores, along the columns of the basis.
-
-    For a single-level sample whose rows are taken together by cluster it is multiplied by J / (J - 1), as in lavaan.
-    """
-    if clusters is None:
-        raise ValueError("outer products of scores need the statistics of the single clusters")
-    npar = objective.table.npar if basis is None else basis.shape[1]
-    out = np.zeros((npar, npar))
-    for group, c in enumerate(clusters, 1):
-        scores = objective.scores(theta, c, group)
-        scores = scores if basis is None else scores @ basis
-        out += scores.T @ scores * cluster_correction(objective.table, c)
-    return out
-
-
-def cluster_correction(table: ParameterTable, clusters: ClusterArrays) -> float:
-    """Factor J / (J - 1) of outer products of scores for rows of a single level that are taken together by cluster."""
-    total = len(clusters.sizes)
-    return total / (total - 1) if table.nlevels == 1 and clusters.within.shape[1] else 1.0
 
 
 def _inverse(information: Floats) -> tuple[Floats, bool]:

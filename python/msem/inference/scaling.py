@@ -23,13 +23,8 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.objective import unit_loss
 from msem.estimation.samples import GroupSample, Sample
 from msem.inference.momentspace import MomentSpace, residual_trace
-from msem.inference.sampling import (
-    Bread,
-    Information,
-    cluster_correction,
-    sampling_covariance,
-    score_products,
-)
+from msem.inference.sampling import Bread, Information, sampling_covariance
+from msem.inference.scoreproducts import cluster_correction, score_products
 from msem.moments.gamma import core_loss
 from msem.table.partable import ParameterTable
 
@@ -125,8 +120,9 @@ def saturated_trace(table: ParameterTable, sample: Sample, information: Informat
     levels = range(1, table.nlevels + 1)
     groups = range(1, len(sample.groups) + 1)
     shared = set(table.both)
-    if any(shared & set(table.exogenous(level, group)) for level in levels for group in groups):
-        return _trace_given_shared_covariates(table, sample, information)
+    by_size = all(c.products is not None for c in sample.clusters)
+    if by_size or any(shared & set(table.exogenous(level, group)) for level in levels for group in groups):
+        return _trace_of_matrices(table, sample, information)
     expected = information == "expected"
     return sum(_group_trace(table, g, number, expected) for number, g in enumerate(sample.groups, 1))
 
@@ -148,8 +144,12 @@ def _group_trace(table: ParameterTable, group: GroupSample, number: int, expecte
     return trace * cluster_correction(table, c)
 
 
-def _trace_given_shared_covariates(table: ParameterTable, sample: Sample, information: Information) -> float:
-    """The same when the moments of a covariate at both levels are fixed: no simple coordinates then."""
+def _trace_of_matrices(table: ParameterTable, sample: Sample, information: Information) -> float:
+    """The same from whole matrices.
+
+    For few variables and many clusters of each size, or where the moments of a covariate at both levels are fixed, so
+    that there are no simple coordinates.
+    """
     space = MomentSpace.of(table, sample)
     a = space.information(space.theta, expected=information == "expected")
     inverse, pivot = _core.scaled_inverse(a)

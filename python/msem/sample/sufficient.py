@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msem.errors import DataError
+from msem.sample.products import ClusterProducts, cluster_products
 
 Floats = NDArray[np.float64]
 
@@ -200,6 +202,11 @@ class ClusterArrays:
     sizes: Floats
     means: Floats
     within: Floats
+
+    @cached_property
+    def products(self) -> ClusterProducts | None:
+        """Sums of products by size, from which sums of products of scores are computed; None where it does not pay."""
+        return cluster_products(self.sizes, self.means, self.within)
 
 
 def positions(names: Sequence[str], available: Sequence[str]) -> list[int]:

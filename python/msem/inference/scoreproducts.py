@@ -1,0 +1,77 @@
+"""Sums over clusters of outer products of scores.
+
+Where there are many clusters of each size, they come from the sums of products of the clusters' statistics
+(`sample.products`) instead of the scores of all clusters: as L' (sum t t') L, with the coefficients L of the score in t
+read off the scores of a few made-up clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.estimation.objective import Objective
+from msem.sample.products import ClusterProducts
+from msem.sample.sufficient import ClusterArrays
+from msem.table.partable import ParameterTable
+
+Floats = NDArray[np.float64]
+
+
+def score_products(
+    objective: Objective, theta: Floats, clusters: Sequence[ClusterArrays] | None, basis: Floats | None = None
+) -> Floats:
+    """Sum over the clusters of all groups of outer products of scores.
+
+    For a single-level sample whose rows are taken together by cluster it is multiplied by J / (J - 1), as in lavaan.
+
+    Parameters
+    ----------
+    objective : Objective
+    theta : ndarray, shape (npar,)
+    clusters : sequence of ClusterArrays
+        Of each group.
+    basis : ndarray, shape (npar, k), optional
+        Directions of the derivatives; default: the parameters.
+
+    Returns
+    -------
+    ndarray, shape (k, k)
+    """
+    if clusters is None:
+        raise ValueError("outer products of scores need the statistics of the single clusters")
+    width = objective.table.npar if basis is None else basis.shape[1]
+    out = np.zeros((width, width))
+    for group, c in enumerate(clusters, 1):
+        known = c.products
+        if known is None:
+            scores = _along(objective.scores(theta, c, group), basis)
+            out += scores.T @ scores * cluster_correction(objective.table, c)
+        else:
+            out += _from_products(objective, theta, known, group, basis) * cluster_correction(
+                objective.table, c
+            )
+    return out
+
+
+def _along(scores: Floats, basis: Floats | None) -> Floats:
+    return scores if basis is None else scores @ basis
+
+
+def _from_products(
+    objective: Objective, theta: Floats, known: ClusterProducts, group: int, basis: Floats | None
+) -> Floats:
+    found = _along(objective.scores(theta, ClusterArrays(*known.probes), group), basis)
+    linear = known.readings @ found.reshape(len(known.sizes), len(known.readings), -1)
+    total = np.zeros((found.shape[1],) * 2)
+    for each, products in zip(linear, known.sums, strict=True):
+        total += each.T @ products @ each
+    return total
+
+
+def cluster_correction(table: ParameterTable, clusters: ClusterArrays) -> float:
+    """Factor J / (J - 1) of outer products of scores for rows of a single level that are taken together by cluster."""
+    total = len(clusters.sizes)
+    return total / (total - 1) if table.nlevels == 1 and clusters.within.shape[1] else 1.0
