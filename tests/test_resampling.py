@@ -265,6 +265,13 @@ def test_functions_of_a_fit_see_the_replicate() -> None:
     assert_allclose(jack.array, fit.jackknife().array[:, :2] ** 2)
 
 
+def test_fit_measures_of_replicates_are_those_of_maximum_likelihood() -> None:
+    robust, plain = fitted(MODEL, estimator="MLR"), fitted(MODEL)
+    boots = [f.bootstrap(3, seed=8, statistic=lambda f: f.fit_measures()["rmsea"]) for f in (robust, plain)]
+    assert_allclose(boots[0].array, boots[1].array)
+    assert boots[0].point == pytest.approx([plain.fit_measures()["rmsea"]])
+
+
 def test_statistics_that_are_not_finite_are_counted() -> None:
     fit = fitted(MODEL)
     limit = fit.params["fb~w1.l2"]

@@ -49,7 +49,8 @@ class Resampled(Solution):
         statistic : str, sequence of str, or callable, optional
             Parameters by name; functions of them such as ``"a*b"``, as in definitions; or a function of a fit that
             returns a number, an array or a Series, called with the fit of each replicate. That has estimates and
-            moments, but no standard errors and no rows of data. Default: all parameters and definitions.
+            moments, and the tests and fit measures of ML, but no standard errors and no rows of data. Default: all
+            parameters and definitions.
         seed : int, optional
             From 0 to 2**64 - 1. Results are the same for the same seed, whatever the number of threads. Default: at
             random; the result knows it.
@@ -115,8 +116,12 @@ class Resampled(Solution):
         if not callable(statistic):
             return named_target(self.estimate, require_names(statistic))
 
+        # replicates have no single clusters, which robust errors and scaled tests need
+        plain = replace(self.options, se="none", tests=("standard",))
+        bare = replace(self, sampling=None, problems=(), options=plain, bootstrapped=None)
+
         def of_fit(estimate: Estimate, sample: Sample) -> Any:
-            return statistic(replace(self, estimate=estimate, sample=sample, sampling=None, problems=()))
+            return statistic(replace(bare, estimate=estimate, sample=sample))
 
         of_fit.__name__ = getattr(statistic, "__name__", "statistic")
         return function_target(of_fit, self.estimate, self.sample)
