@@ -123,7 +123,7 @@ def fit_measures(
         "baseline_df": df0,
         "baseline_pvalue": chisq_pvalue(chisq0, df0),
         **incremental_measures(chisq, df, chisq0, df0),
-        **_information_criteria(inputs),
+        **information_criteria(inputs),
         **rmsea_measures(chisq, df, inputs.nobs, inputs.ngroups, ci_level, close_h0, notclose_h0),
         **inputs.residuals,
         **_population_gfi(inputs, ci_level),
@@ -183,7 +183,7 @@ def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator != 0 else NAN
 
 
-def _information_criteria(inputs: FitMeasureInputs) -> dict[str, float]:
+def information_criteria(inputs: FitMeasureInputs) -> dict[str, float]:
     """AIC (Akaike, 1974), BIC (Schwarz, 1978), BIC at (N + 2) / 24 (Sclove, 1987), BIC at clusters."""
     deviance, npar = -2 * inputs.llf, inputs.npar
     values = {

@@ -19,6 +19,7 @@ from msem.inference.fitmeasures import (
     FitMeasureInputs,
     fit_measures,
     incremental_measures,
+    information_criteria,
     rmsea_measures,
     twolevel_fmin,
 )
@@ -92,7 +93,7 @@ def level_measures(
     else:
         null = scaling(found.baseline).factor if found.baseline.optimum.converged else np.nan
         measures = scaled_fit_measures(inputs, scaling(found.model), null)
-    units = fit_measures(whole)
+    units = information_criteria(whole)
     for name in ("bic", "bic2", "ntotal"):
         measures[name] = units[name]
     return measures
