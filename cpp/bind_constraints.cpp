@@ -1,5 +1,5 @@
 // Expressions of parameters, quadratic programmes and the constrained minimiser.
-#include "bind.hpp"
+#include "bind_optimum.hpp"
 #include "constrained.hpp"
 #include "quadratic.hpp"
 
@@ -28,16 +28,7 @@ py::dict run(const Objective& objective, const Expressions& equalities, const Ex
     best = minimize_constrained(objective, {equalities, inequalities, {}}, start, lower, upper,
                                 {max_iterations, tolerance});
   }
-  py::list iterations;
-  for (const Iteration& i : best.iterations)
-    iterations.append(py::make_tuple(i.value, i.decrement, i.damping, i.newton));
-  py::dict out;
-  out["theta"] = best.theta;
-  out["value"] = best.value;
-  out["gradient"] = best.gradient;
-  out["stop"] = static_cast<int>(best.stop);
-  out["active"] = best.active;
-  out["iterations"] = iterations;
+  py::dict out = optimum_dict(best);
   out["equality_multipliers"] = best.equality_multipliers;
   out["inequality_multipliers"] = best.inequality_multipliers;
   out["bound_multipliers"] = best.bound_multipliers;

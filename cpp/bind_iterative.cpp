@@ -1,4 +1,4 @@
-#include "bind.hpp"
+#include "bind_optimum.hpp"
 #include "iterative.hpp"
 
 using namespace msem;
@@ -12,17 +12,7 @@ py::dict run(const Objective& objective, const Vector& start, const Vector& lowe
     py::gil_scoped_release release;
     best = minimize_iteratively(objective, start, lower, upper, saturated, {max_iterations, tolerance});
   }
-  py::list iterations;
-  for (const Iteration& i : best.iterations)
-    iterations.append(py::make_tuple(i.value, i.decrement, i.damping, i.newton));
-  py::dict out;
-  out["theta"] = best.theta;
-  out["value"] = best.value;
-  out["gradient"] = best.gradient;
-  out["stop"] = static_cast<int>(best.stop);
-  out["active"] = best.active;
-  out["iterations"] = iterations;
-  return out;
+  return optimum_dict(best);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // Blocks, losses, the objective and its minimiser.
-#include "bind.hpp"
+#include "bind_optimum.hpp"
 #include "least_squares.hpp"
 #include "scoring.hpp"
 
@@ -76,17 +76,7 @@ py::dict run_minimize(const Objective& objective, const Vector& start, const Vec
     py::gil_scoped_release release;
     best = minimize(objective, start, lower, upper, {max_iterations, tolerance}, basis);
   }
-  py::list iterations;
-  for (const Iteration& i : best.iterations)
-    iterations.append(py::make_tuple(i.value, i.decrement, i.damping, i.newton));
-  py::dict out;
-  out["theta"] = best.theta;
-  out["value"] = best.value;
-  out["gradient"] = best.gradient;
-  out["stop"] = static_cast<int>(best.stop);
-  out["active"] = best.active;
-  out["iterations"] = iterations;
-  return out;
+  return optimum_dict(best);
 }
 
 py::tuple invert(const Matrix& matrix) {

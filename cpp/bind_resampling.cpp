@@ -10,6 +10,7 @@ using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using Clusters = std::tuple<Vector, Matrix, Matrix>;
 
 std::vector<ClusterPool> pools(const std::vector<Clusters>& groups, bool single_level, bool centred) {
+  py::gil_scoped_release unlocked;
   std::vector<ClusterPool> out;
   for (const auto& [sizes, means, within] : groups)
     out.emplace_back(ClusterData{sizes, means, within}, PoolForm{single_level, centred});

@@ -20,14 +20,6 @@ Index unit_count(Index packed) {
   return p;
 }
 
-Matrix unpack(const Vector& packed, Index p) {
-  Matrix out(p, p);
-  for (Index j = 0, k = 0; j < p; ++j) {
-    for (Index i = j; i < p; ++i) out(i, j) = out(j, i) = packed[k++];
-  }
-  return out;
-}
-
 // A point inside the data, whatever a single cluster may be.
 Vector median_of(Matrix values) {
   Vector out(values.cols());
@@ -71,7 +63,9 @@ ClusterPool::ClusterPool(const ClusterData& clusters, PoolForm form)
   form_.centred = centred;
 }
 
-Matrix ClusterPool::pooled_within(const Vector& weights) const { return unpack(within_ * weights, p_); }
+Matrix ClusterPool::pooled_within(const Vector& weights) const {
+  return unpack_lower((within_ * weights).transpose().eval(), 0, p_);
+}
 
 SimpleStatistics ClusterPool::about_mean(const SizeClass& one, const Vector& weights, double& count) const {
   SimpleStatistics out{Vector::Zero(m_), Matrix::Zero(m_, m_)};
@@ -160,7 +154,7 @@ TwoLevelStatistics ClusterPool::downdated(Index cluster) const {
   const Eigen::Map<const Matrix> before(all_.scatter.data() + s * square, m_, m_);
   Eigen::Map<Matrix> after(out.scatter.data() + s * square, m_, m_);
   after.noalias() -= (n / (n - 1)) * deviation * deviation.transpose();
-  out.ssw -= unpack(within_.col(cluster), p_);
+  out.ssw -= unpack_lower(within_.col(cluster).transpose(), 0, p_);
   if (!kept_digits(after, before) || !kept_digits(out.ssw, all_.ssw)) return {};
   if (form_.centred) out.means.setZero();
   return out;

@@ -1,13 +1,10 @@
 #include "influence.hpp"
 
-#include <algorithm>
-#include <atomic>
-#include <exception>
 #include <limits>
 #include <map>
-#include <mutex>
 #include <stdexcept>
-#include <thread>
+
+#include "threads.hpp"
 
 namespace msem {
 
@@ -96,27 +93,6 @@ bool descend(const Others& others, const Matrix& solver, Vector& theta, int corr
   return true;
 }
 
-// work(0), ..., work(count - 1), in threads.
-template <class Work>
-void in_threads(Index count, int threads, Work work) {
-  std::atomic<Index> next{0};
-  std::exception_ptr failure;
-  std::mutex guard;
-  const auto run = [&] {
-    try {
-      for (Index k = next++; k < count; k = next++) work(k);
-    } catch (...) {
-      const std::lock_guard<std::mutex> lock(guard);
-      if (!failure) failure = std::current_exception();
-    }
-  };
-  std::vector<std::thread> others;
-  for (Index t = 1; t < std::min<Index>(std::max(threads, 1), count); ++t) others.emplace_back(run);
-  run();
-  for (std::thread& t : others) t.join();
-  if (failure) std::rethrow_exception(failure);
-}
-
 }  // namespace
 
 LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Matrix& tangent,
@@ -138,7 +114,8 @@ LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& t
     if (inverse.pivot > kSingular) solver->second = tangent * inverse.inverse * tangent.transpose();
   }
   LeaveOneOutSteps out{Matrix::Constant(total, objective.npar(), nan), Vector::Constant(total, nan)};
-  in_threads(total, threads, [&](Index j) {
+  in_threads(static_cast<std::uint64_t>(total), threads, [&](std::uint64_t k) {
+    const Index j = static_cast<Index>(k);
     const Matrix& solver = solvers.at(clusters.sizes[j]);
     const Objective cluster = own.of_cluster(clusters, j);
     Vector moved = theta;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <stdexcept>
 
 namespace msem {
 
@@ -164,6 +165,12 @@ Vector RowSpace::multipliers(const Matrix& rows, const Vector& gradient) const {
 }
 
 QuadraticSolution solve(const QuadraticProgramme& p, const Vector& scale, double damping) {
+  const Index n = p.gradient.size();
+  const bool square = p.hessian.rows() == n && p.hessian.cols() == n && scale.size() == n;
+  const bool equalities = p.equalities.cols() == n && p.equalities.rows() == p.equality_values.size();
+  const bool inequalities = p.inequalities.cols() == n && p.inequalities.rows() == p.inequality_values.size();
+  if (!square || !equalities || !inequalities)
+    throw std::invalid_argument("the parts of a quadratic programme have inconsistent shapes");
   QuadraticSolution out;
   const Vector inverse = scale.cwiseInverse();
   const Matrix hessian = inverse.asDiagonal() * p.hessian * inverse.asDiagonal();

@@ -1,13 +1,10 @@
 #include "resampling.hpp"
 
-#include <atomic>
-#include <exception>
 #include <limits>
-#include <mutex>
 #include <stdexcept>
-#include <thread>
 
 #include "saturated.hpp"
+#include "threads.hpp"
 
 namespace msem {
 
@@ -99,6 +96,9 @@ Refitter::Refitter(const Objective& model, Vector start, Vector lower, Vector up
 
 Outcome Refitter::check(const GroupDraw& drawn, Index group) const {
   const TwoLevelStatistics& s = drawn.statistics;
+  const TwoLevelData& whole = two_level(groups_[group]).data();
+  if (s.ssw.rows() != whole.p || s.means.cols() != whole.p + whole.q)
+    throw std::invalid_argument("replicates must have the variables of the model");
   const Index p = s.ssw.rows(), nboth = groups_[group].loss->nboth(), level2 = nboth + s.means.cols() - p;
   const double within = s.sizes.dot(s.counts) - s.counts.sum();
   if (drawn.distinct <= level2 || within < static_cast<double>(p)) return Outcome::kFewClusters;
@@ -164,26 +164,7 @@ std::vector<Refit> refit(const Refitter& refitter, const Draws& draws, std::uint
   if (draws.ngroups() != refitter.ngroups())
     throw std::invalid_argument("the model and the draws must have the same groups");
   std::vector<Refit> out(last > first ? last - first : 0);
-  std::atomic<std::uint64_t> next{first};
-  std::exception_ptr failure;
-  std::mutex guard;
-  const auto work = [&] {
-    for (std::uint64_t r = next++; r < last; r = next++) {
-      try {
-        out[r - first] = refitter.fit(draws.draw(r));
-      } catch (...) {
-        const std::lock_guard<std::mutex> lock(guard);
-        if (!failure) failure = std::current_exception();
-        return;
-      }
-    }
-  };
-  std::vector<std::thread> others;
-  const std::uint64_t useful = std::min<std::uint64_t>(std::max(threads, 1), out.size());
-  for (std::uint64_t t = 1; t < useful; ++t) others.emplace_back(work);
-  work();
-  for (std::thread& t : others) t.join();
-  if (failure) std::rethrow_exception(failure);
+  in_threads(out.size(), threads, [&](std::uint64_t r) { out[r] = refitter.fit(draws.draw(first + r)); });
   return out;
 }
 

@@ -125,8 +125,12 @@ NODES = st.recursive(
 )
 
 
+# Rounding in a quotient such as a / a is relative to 1 / a, so values are 0 or not small.
+VALUES = st.integers(-128, 128).map(lambda k: k / 64)
+
+
 @settings(deadline=None)
-@given(NODES, st.lists(st.floats(-2, 2), min_size=4, max_size=4))
+@given(NODES, st.lists(VALUES, min_size=4, max_size=4))
 def test_any_expression_has_the_derivatives_of_its_complex_steps(text, values):
     theta = np.zeros(TABLE.npar)
     theta[[LABELS[n] for n in ("a", "b", "c", "vw")]] = values

@@ -120,3 +120,13 @@ def test_a_solution_at_a_vertex_with_more_constraints_than_variables():
     unequal = rows((1, 0), (0, 1), (1, 1), (1, 2))
     found = _core.solve_quadratic(np.eye(2), np.ones(2), NONE, np.empty(0), unequal, np.zeros(4))
     np.testing.assert_allclose(found[2], [0, 0], atol=1e-12)
+
+
+def test_parts_that_do_not_fit_together_are_refused():
+    for hessian, equal, values in (
+        (np.eye(3), NONE, np.empty(0)),
+        (np.eye(2), rows((1, 0)), np.empty(0)),
+        (np.eye(2), np.empty((0, 3)), np.empty(0)),
+    ):
+        with pytest.raises(ValueError, match="inconsistent shapes"):
+            _core.solve_quadratic(hessian, np.zeros(2), equal, values, NONE, np.empty(0))

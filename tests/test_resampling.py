@@ -381,3 +381,13 @@ def test_refits_of_another_number_of_groups_are_refused() -> None:
         _core.refit(fit.objective.core, _core.OrdinaryDraws(pair, 1), theta, -free, free, none, 0, 1)
     with pytest.raises(ValueError, match="only fixed moments"):
         _core.refit(fit.objective.core, _core.OrdinaryDraws(pair[:1], 1), theta, -free, free, [[0], []], 0, 1)
+
+
+def test_replicates_of_other_variables_are_refused() -> None:
+    fit = fitted(MODEL)
+    group = fit.sample.groups[0].clusters
+    fewer = [(group.sizes, group.means[:, 1:], group.within)]
+    theta = fit.estimate.theta
+    free, none = np.full(len(theta), np.inf), [[] for _ in fit.objective.blocks]
+    with pytest.raises(ValueError, match="variables of the model"):
+        _core.refit(fit.objective.core, _core.OrdinaryDraws(fewer, 1), theta, -free, free, none, 0, 4, 2)
