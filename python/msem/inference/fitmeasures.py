@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+import numpy as np
 import pandas as pd
 
 from msem.distributions import chisq_pvalue, chisq_quantile, noncentral_chisq_cdf, noncentrality_at
@@ -130,7 +132,18 @@ def fit_measures(
     }
     if inputs.nclusters is None:
         values |= _single_level(inputs)
-    return pd.Series(values, dtype=float, name="fit_measures")
+    return measure_series(values)
+
+
+def measure_series(values: Mapping[str, float]) -> pd.Series:
+    """Fit measures by name."""
+    return pd.Series(np.array([*values.values()], dtype=float), _index(tuple(values)), name="fit_measures")
+
+
+@lru_cache(maxsize=32)
+def _index(names: tuple[str, ...]) -> pd.Index[str]:
+    """The names as an index: to make one takes longer than all the measures."""
+    return pd.Index(names)
 
 
 def twolevel_fmin(llf: float, exogenous_llf: float, nobs: float, nvalues: float) -> float:

@@ -20,6 +20,7 @@ from msem.inference.fitmeasures import (
     fit_measures,
     incremental_measures,
     information_criteria,
+    measure_series,
     rmsea_measures,
     twolevel_fmin,
 )
@@ -167,7 +168,7 @@ def measures_of_tests(
         **rmsea_measures(chisq, df, size),
         "srmr": srmr,
     }
-    return pd.Series(values, dtype=float, name="fit_measures")
+    return measure_series(values)
 
 
 def _scaled(tests: pd.DataFrame) -> tuple[float, float, float]:

@@ -17,6 +17,7 @@ from msem.inference.fitmeasures import (
     FitMeasureInputs,
     fit_measures,
     incremental_measures,
+    measure_series,
     noncentrality_interval,
 )
 from msem.inference.scaling import Scaling
@@ -63,7 +64,7 @@ def scaled_fit_measures(inputs: FitMeasureInputs, scaling: Scaling, baseline_fac
     values: dict[str, float] = {}
     for name, value in plain.items():
         values |= {str(name): float(value)} | after.get(str(name), {})
-    return pd.Series(values, dtype=float, name="fit_measures")
+    return measure_series(values)
 
 
 def _scaled_tests(inputs: FitMeasureInputs, scaling: Scaling, baseline_factor: float) -> dict[str, float]:
