@@ -4,6 +4,8 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "parallel.hpp"
+
 namespace msem {
 namespace {
 
@@ -179,6 +181,27 @@ Varying varying_clusters(const Column& x, const ClusteredRows& rows, const Clust
   return result;
 }
 
+// Rows in order of their clusters, cut where clusters end into pieces of about so many rows.
+std::vector<ptrdiff_t> piece_starts(const ClusteredRows& rows) {
+  constexpr ptrdiff_t kPiece = 1 << 16;
+  std::vector<ptrdiff_t> starts{0};
+  for (ptrdiff_t at = kPiece; at < rows.nrows; at += kPiece) {
+    at = std::upper_bound(rows.codes + at, rows.codes + rows.nrows, rows.codes[at]) - rows.codes;
+    if (at < rows.nrows) starts.push_back(at);
+  }
+  starts.push_back(rows.nrows);
+  return starts;
+}
+
+ClusteredRows some_rows(const ClusteredRows& rows, ptrdiff_t first, ptrdiff_t last) {
+  ClusteredRows out = rows;
+  for (Column& x : out.unit) x.data += first * x.stride;
+  for (Column& x : out.cluster) x.data += first * x.stride;
+  out.codes += first;
+  out.nrows = last - first;
+  return out;
+}
+
 }  // namespace
 
 TwoLevelStatistics two_level_statistics(const ClusteredRows& rows) {
@@ -196,20 +219,43 @@ TwoLevelStatistics two_level_statistics(const ClusteredRows& rows) {
 ClusterArrays cluster_arrays(const ClusteredRows& rows) {
   const Clusters clusters = count_clusters(rows);
   const ClusterVectors vectors = cluster_vectors(rows, clusters);
-  const ptrdiff_t p = rows.unit.size(), J = rows.nclusters;
-  RowMatrix within = RowMatrix::Zero(J, p * (p + 1) / 2);
+  const ptrdiff_t p = rows.unit.size(), J = rows.nclusters, elements = p * (p + 1) / 2;
   ClusterArrays out{VectorXd(J), (vectors.values.colwise() + vectors.origin).transpose(), MatrixXd()};
   for (ptrdiff_t j = 0; j < J; ++j) out.sizes[j] = static_cast<double>(clusters.size[j]);
-  const auto add = [&](ptrdiff_t start, const auto& block) {
-    for (ptrdiff_t r = 0; r < block.cols(); ++r) {
-      double* sum = within.row(rows.codes[start + r]).data();
-      for (ptrdiff_t a = 0; a < p; ++a) {
-        for (ptrdiff_t b = a; b < p; ++b) *sum++ += block(a, r) * block(b, r);
+  if (p == 0) {
+    out.within.resize(J, 0);
+    return out;
+  }
+  // Rows in order of their clusters add to the columns of the result, others to rows of their own, which are
+  // close together in memory, and which are turned over at the end.
+  const bool ordered = std::is_sorted(rows.codes, rows.codes + rows.nrows);
+  MatrixXd sums = MatrixXd::Zero(ordered ? J : elements, ordered ? elements : J);
+  const MatrixXd means = vectors.values.topRows(p);
+  const ptrdiff_t by_cluster = ordered ? 1 : elements, by_element = ordered ? J : 1;
+  const std::vector<ptrdiff_t> starts = ordered ? piece_starts(rows) : std::vector<ptrdiff_t>{0, rows.nrows};
+  in_pieces(static_cast<ptrdiff_t>(starts.size()) - 1, 0, [&](ptrdiff_t i) {
+    const ClusteredRows piece = some_rows(rows, starts[i], starts[i + 1]);
+    std::vector<double> row(p);
+    const auto add = [&](ptrdiff_t start, const auto& block) {
+      for (ptrdiff_t r = 0; r < block.cols(); ++r) {
+        double* sum = sums.data() + piece.codes[start + r] * by_cluster;
+        std::copy_n(&block(0, r), p, row.begin());
+        for (ptrdiff_t a = 0; a < p; ++a) {
+          for (ptrdiff_t b = a; b < p; ++b, sum += by_element) *sum += row[a] * row[b];
+        }
       }
-    }
-  };
-  for_each_centred_block(rows, vectors.values.topRows(p), vectors.origin.head(p), add);
-  out.within = within;
+    };
+    for_each_centred_block(piece, means, vectors.origin.head(p), add);
+  });
+  if (ordered) {
+    out.within = std::move(sums);
+    return out;
+  }
+  out.within.resize(J, elements);
+  for (ptrdiff_t j = 0; j < J; j += kBlock) {
+    const ptrdiff_t length = std::min(kBlock, J - j);
+    out.within.middleRows(j, length) = sums.middleCols(j, length).transpose();
+  }
   return out;
 }
 

@@ -332,3 +332,19 @@ def test_only_cluster_variables() -> None:
     values = frame.groupby("cluster")[[*CLUSTER]].first()
     assert_allclose(statistics.cluster_scatter, values.cov() * (len(SIZES) - 1), rtol=1e-12)
     assert statistics.ssw.shape == (0, 0)
+
+
+def test_statistics_of_clusters_do_not_depend_on_the_order_of_rows() -> None:
+    rng = np.random.default_rng(5)
+    ids = np.repeat(np.arange(40_000), rng.integers(1, 5, 40_000))
+    frame = pd.DataFrame({"a": rng.normal(size=len(ids)), "b": rng.normal(size=len(ids)), "cluster": ids})
+    ordered = clustered_data(frame, ["a", "b"], "cluster")
+    shuffled = clustered_data(frame.iloc[rng.permutation(len(frame))], ["a", "b"], "cluster")
+    one, two = (cluster_arrays(data, ["a", "b"], []) for data in (ordered, shuffled))
+    back = shuffled.clusters.get_indexer(ordered.clusters)
+    np.testing.assert_array_equal(one.sizes, two.sizes[back])
+    np.testing.assert_allclose(one.means, two.means[back], atol=1e-12)
+    np.testing.assert_allclose(one.within, two.within[back], atol=1e-12)
+    centred = frame[["a", "b"]] - frame.groupby("cluster")[["a", "b"]].transform("mean")
+    expected = (centred["a"] * centred["b"]).groupby(frame["cluster"]).sum()
+    np.testing.assert_allclose(one.within[:, 1], expected, atol=1e-12)

@@ -93,7 +93,10 @@ def cluster_products(sizes: Floats, means: Floats, within: Floats) -> ClusterPro
     """
     m = means.shape[1]
     length = 1 + m + m * (m + 1) // 2 + within.shape[1]
-    if length > LONGEST or len(sizes) < WORTH * length or len(sizes) < WORTH * length * len(np.unique(sizes)):
+    if length > LONGEST or len(sizes) < WORTH * length:
+        return None
+    distinct = np.count_nonzero(np.bincount(sizes.astype(np.int64)))
+    if len(sizes) < WORTH * length * distinct:
         return None
     origin, scale = means.mean(axis=0), means.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
