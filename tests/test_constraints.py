@@ -9,7 +9,7 @@ import pytest
 from scipy import optimize
 
 import msem
-from msem.errors import ConvergenceWarning, ImproperSolutionWarning, ModelError, UnsupportedError
+from msem.errors import ImproperSolutionWarning, ModelError, UnsupportedError
 from msem.estimation.constraints import elimination_basis
 
 BASE = """
@@ -236,11 +236,17 @@ def test_a_fixed_value_against_a_constraint():
 
 @pytest.mark.parametrize("constraints", ["a^2 == -1", "exp(a) < -1", "a^2 + b^2 == 1; a*b > 2"])
 def test_nonlinear_constraints_that_cannot_hold(constraints):
-    with pytest.warns(ConvergenceWarning, match="infeasible: .*constraints do not hold: .*by"):
-        found = fit(constraints)
-    assert not found.converged
-    assert found.status == "infeasible"
-    assert "did NOT converge" in found.summary()
+    with pytest.raises(
+        ModelError, match=r"no estimates at which these constraints hold: '.*' \(by .*start\(\)"
+    ):
+        fit(constraints)
+
+
+def test_a_constraint_without_a_value():
+    with pytest.raises(
+        ModelError, match=r"no value at the starting values: 'sqrt\(a - 100\) == 1'; give start"
+    ):
+        fit("sqrt(a - 100) == 1")
 
 
 def test_what_does_not_take_constraints_says_so():

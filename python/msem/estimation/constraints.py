@@ -91,6 +91,10 @@ class Constraints:
             (t, float(v)) for t, v in zip(texts, np.append(equal, unequal), strict=True) if not v <= HOLDS
         ]
 
+    def undefined(self, theta: Floats) -> list[str]:
+        """Constraints without a value, such as the root of a negative number, where the linear ones hold."""
+        return [text for text, gap in self.violated(self.project(theta)) if np.isnan(gap)]
+
 
 def compile_constraints(table: ParameterTable) -> Constraints | None:
     """Compile the constraints of a model; None if it has none.

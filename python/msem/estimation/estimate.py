@@ -117,7 +117,7 @@ def estimate(
     Raises
     ------
     ModelError
-        If the model is not a distribution at any of the starts.
+        If the model is not a distribution at any of the starts, or a constraint has no value there.
     """
     filled = fill_exogenous(table, sample.levels)
     objective = build_objective(filled, sample.statistics, loss)
@@ -142,6 +142,12 @@ def estimate(
             elif rest.stop not in NOWHERE:
                 best = replace(maximum, surpassed=maximum.value - rest.value)
     if best.stop == "no valid start":
+        without = [] if objective.constraints is None else objective.constraints.undefined(first)
+        if without:
+            raise ModelError(
+                f"these constraints have no value at the starting values: {', '.join(map(repr, without))}; give "
+                "start() values at which they have"
+            )
         raise ModelError(
             "the model implies covariance matrices that are not positive definite at all starting values tried: check "
             "the fixed values of its variances, covariances and loadings, or give start() values"

@@ -25,7 +25,7 @@ from msem.fits.options import Options, require_settings
 from msem.fits.resampled import bootstrap_errors
 from msem.fits.sources import Means, Prepared, Source, group_rows, prepare
 from msem.inference.discrepancy import LevelDiscrepancy
-from msem.inference.problems import Problem, find_problems, no_chi_square
+from msem.inference.problems import Problem, find_problems, no_chi_square, require_feasible
 from msem.inference.sampling import Information, Sampling, sampling_covariance
 from msem.inference.smallsamples import few_clusters
 from msem.inference.uls import fit_uls
@@ -38,7 +38,6 @@ from msem.table.partable import ParameterTable, parameter_table
 
 WARNINGS: dict[str, type[Warning]] = {
     "not_converged": ConvergenceWarning,
-    "infeasible": ConvergenceWarning,
     "saddle_point": ConvergenceWarning,
     "no_chi_square": ConvergenceWarning,
     "unidentified": IdentificationWarning,
@@ -321,6 +320,7 @@ def fit_table(
         found, discrepancy, sampling = fit_uls(table, sample, max_iterations=most, tolerance=tolerance)
     else:
         found = estimate(table, sample, max_iterations=most, tolerance=tolerance)
+        require_feasible(found.objective, found.optimum)
     if discrepancy is None:
         # without standard errors the expected information still tells what is not identified
         robust = choices.se == "robust"

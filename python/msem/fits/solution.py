@@ -158,8 +158,7 @@ class Solution:
     def status(self) -> str:
         """The most serious of the problems, or "ok".
 
-        One of "ok", "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged",
-        "infeasible".
+        One of "ok", "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged".
         """
         return status_of(self.problems)
 

@@ -118,7 +118,8 @@ def extend(
     free = np.concatenate([inner, inner[shared], np.zeros((len(added), inner.shape[1]))])
     factor, gradient = objective.core.information_factor(theta), -0.5 * objective.gradient(theta)
     scores = None if clusters is None else _scores(objective, theta, clusters)
-    point = ScorePoint(gradient, factor, free, scores)
+    intercepts = sorted({row.free - 1 for row in table.rows if row.free and row.op == "~1"})
+    point = ScorePoint(gradient, factor, free, scores, np.array(intercepts, dtype=np.intp))
     return Extension(fit, tuple(released), len(added), table, theta, point)
 
 

@@ -14,6 +14,7 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.objective import build_objective, unit_loss
 from msem.estimation.samples import GroupSample, Sample
 from msem.inference.discrepancy import LevelDiscrepancy
+from msem.inference.modification import free_directions
 from msem.inference.momentresiduals import MomentErrors
 from msem.inference.momentvector import (
     MomentVector,
@@ -94,7 +95,8 @@ def moment_errors(
         vectors = moment_vectors(fit, sample)
     scores = _cluster_scores if robust else _normal_scores
     pairs = list(zip(sample.groups, vectors, strict=True))
-    roots = [scores(fit, group, vector, g) for g, (group, vector) in enumerate(pairs)]
+    basis = free_directions(fit)
+    roots = [scores(fit, group, vector, g, basis) for g, (group, vector) in enumerate(pairs)]
     columns = np.cumsum([0, *(own.shape[1] for own, _ in roots)])
     observed = np.zeros((sum(len(v.keys) for v in vectors), columns[-1]))
     first = 0
@@ -105,9 +107,9 @@ def moment_errors(
             inverse = np.full_like(inverse, np.nan)
         observed[free, columns[g] : columns[g + 1]] = inverse @ roots[g][0]
         first += len(vector.keys)
-    parameters = _parameter_inverse(fit, information) @ np.hstack([parts for _, parts in roots])
+    parameters = _inverse_in(fit, basis, information) @ np.hstack([parts for _, parts in roots])
     jacobian = np.vstack([vector.jacobian for vector in vectors])
-    return MomentErrors(observed, jacobian @ parameters)
+    return MomentErrors(observed, jacobian @ basis @ parameters)
 
 
 def with_random_covariates(fit: Estimate) -> Estimate:
@@ -126,26 +128,26 @@ def with_random_covariates(fit: Estimate) -> Estimate:
 
 
 def _normal_scores(
-    fit: Estimate, sample: GroupSample, vector: MomentVector, group: int
+    fit: Estimate, sample: GroupSample, vector: MomentVector, group: int, directions: Floats
 ) -> tuple[Floats, Floats]:
-    """Roots of the covariance of the scores of saturated moments and of parameters, for normal data."""
+    """Roots of the covariance of the scores of saturated moments and along directions of theta, for normal data."""
     at_sample = _information(sample, vector, vector.observed, "expected")
     at_model = _information(sample, vector, vector.implied, "expected")
     values, basis, scale = _spectrum(at_sample)
     values = np.where(values > SINGULAR, values, np.nan)
     root = basis * np.sqrt(values) / scale[:, None]
     inverse_root = scale[:, None] * basis / np.sqrt(values)
-    return root, vector.jacobian[~vector.given].T @ at_model @ inverse_root
+    return root, (vector.jacobian[~vector.given] @ directions).T @ at_model @ inverse_root
 
 
 def _cluster_scores(
-    fit: Estimate, sample: GroupSample, vector: MomentVector, group: int
+    fit: Estimate, sample: GroupSample, vector: MomentVector, group: int, directions: Floats
 ) -> tuple[Floats, Floats]:
     """The same from the contributions of the single clusters (of the rows, for a single-level sample without them)."""
     c, full, used = sample.clusters, *_embedded(sample, vector, vector.observed)
     root = np.sqrt(cluster_correction(fit.table, c))
     own = root * _saturated_core(sample.statistics, c).scores(full, c.sizes, c.means, c.within)[:, used]
-    parameters = root * fit.objective.scores(fit.theta, c, group + 1)
+    parameters = root * fit.objective.scores(fit.theta, c, group + 1) @ directions
     triangle = np.asarray(np.linalg.qr(np.hstack([own, parameters]), mode="r"), dtype=np.float64).T
     return triangle[: len(used)], triangle[len(used) :]
 
@@ -178,12 +180,14 @@ def _embedded(sample: GroupSample, vector: MomentVector, values: Floats) -> tupl
     return full, index[~vector.given]
 
 
-def _parameter_inverse(fit: Estimate, information: Kind) -> Floats:
-    """Inverse information about the parameters, in the directions in which they were free to move."""
-    objective, tangent = fit.objective, fit.tangent
-    matrix = getattr(objective, f"{information}_information")(fit.theta)
-    inverse: Floats = tangent @ _inverse(tangent.T @ matrix @ tangent) @ tangent.T
-    return inverse
+def _inverse_in(fit: Estimate, directions: Floats, information: Kind) -> Floats:
+    """Inverse information along directions in which the expected one is the identity.
+
+    Covariates with means that are large for their standard deviations do no harm there.
+    """
+    if information == "expected" or not directions.shape[1]:
+        return np.eye(directions.shape[1])
+    return _inverse(fit.objective.core.observed_information_in(fit.theta, directions))
 
 
 def _inverse(matrix: Floats) -> Floats:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from msem.errors import ModelError
 from msem.estimation.matrices import SYMMETRIC, BlockMap
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import Optimum
@@ -24,7 +25,6 @@ SEVERITY = (
     "saddle_point",
     "unidentified",
     "not_converged",
-    "infeasible",
 )
 REMARKS = ("few_clusters",)  # said beside a status, which they do not change
 LEVELS = {1: "within", 2: "between"}
@@ -41,8 +41,8 @@ class Problem:
     Attributes
     ----------
     name : str
-        One of "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged",
-        "infeasible"; or "few_clusters", a remark that leaves the status as it is.
+        One of "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged"; or
+        "few_clusters", a remark that leaves the status as it is.
     cause : str
         What was found, naming level and parameters.
     remedy : str
@@ -90,8 +90,6 @@ def find_problems(
     -------
     tuple of Problem
     """
-    if optimum.stop == "infeasible":
-        return (_infeasible(objective, optimum),)
     found = [*_convergence(objective, optimum)]
     if sampling is not None:
         found += _identification(objective, sampling, optimum)
@@ -140,15 +138,21 @@ def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
     )
 
 
-def _infeasible(objective: Objective, optimum: Optimum) -> Problem:
+def require_feasible(objective: Objective, optimum: Optimum) -> None:
+    """Refuse a solution at which constraints do not hold: nothing of it is valid.
+
+    Raises
+    ------
+    ModelError
+        Naming the constraints, and by how much they do not hold.
+    """
     constraints = objective.constraints
-    violated = constraints.violated(optimum.theta) if constraints else []
-    listed = ", ".join(f"'{text}' (by {gap:.3g})" for text, gap in violated)
-    return Problem(
-        "infeasible",
-        f"the optimiser stopped after {len(optimum.diary)} iterations where constraints do not hold: {listed}",
-        "Nothing of this solution is valid. Check that the constraints can hold together, or give start() values "
-        "nearer to where they do",
+    if optimum.stop != "infeasible" or constraints is None:
+        return
+    listed = ", ".join(f"'{text}' (by {gap:.3g})" for text, gap in constraints.violated(optimum.theta))
+    raise ModelError(
+        f"the optimiser found no estimates at which these constraints hold: {listed}, in {len(optimum.diary)} "
+        "iterations. If they can hold together, give start() values nearer to where they do, or more max_iterations="
     )
 
 

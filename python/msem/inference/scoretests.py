@@ -12,7 +12,7 @@ sampling covariance of g_d, from the scores of the clusters (Boos, 1992; Satorra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 IDENTIFIED = 1e-6  # least part of a column of the information factor that is not explained by other columns
+ROUNDING = 1e-7  # the same of the whole column, whatever intercepts explain of it
 
 __all__ = ["Joint", "ScorePoint", "Single"]
 
@@ -75,20 +76,22 @@ class ScorePoint:
         T with (F T)'(F T) the identity: directions in which the smaller model is free.
     scores : ndarray, shape (J, npar), or None
         Gradients of the log-likelihoods of the clusters.
+    intercepts : ndarray of int
+        Positions of the intercepts.
     """
 
     gradient: Floats
     factor: Floats
     basis: Floats
     scores: Floats | None = None
+    intercepts: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
     def single(self, directions: Floats) -> Single:
         """Test each column of `directions`, shape (npar, k), on its own."""
         slope, residual, scores = self._partial(directions)
         with np.errstate(divide="ignore", invalid="ignore"):
             information = np.einsum("ij,ij->j", residual, residual)
-            whole = self.factor @ directions
-            information[information <= IDENTIFIED**2 * np.einsum("ij,ij->j", whole, whole)] = np.nan
+            information[information <= (IDENTIFIED * self._sizes(directions)) ** 2] = np.nan
             change = slope / information
             spread = np.full_like(slope, np.nan) if scores is None else np.einsum("ij,ij->j", scores, scores)
             robust = np.where(np.isnan(information), np.nan, slope**2 / spread)
@@ -97,7 +100,7 @@ class ScorePoint:
     def joint(self, directions: Floats) -> Joint:
         """Test all columns of `directions` together."""
         slope, residual, scores = self._partial(directions)
-        scale = np.linalg.norm(self.factor @ directions, axis=0)
+        scale = self._sizes(directions)
         scale = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
         _, singular, right = np.linalg.svd(residual * scale, full_matrices=False)
         kept = singular > IDENTIFIED
@@ -111,6 +114,20 @@ class ScorePoint:
     def _coefficients(self, directions: Floats) -> Floats:
         out: Floats = (self.factor @ self.basis).T @ (self.factor @ directions)
         return out
+
+    def _sizes(self, directions: Floats) -> Floats:
+        """Lengths of the directions in the metric of the information, less what intercepts alone would take up.
+
+        The slope of a covariate with a large mean is almost an intercept, and identified all the same, as long as the
+        difference is more than rounding.
+        """
+        moved = self.factor @ directions
+        least = ROUNDING / IDENTIFIED * np.linalg.norm(moved, axis=0)
+        slopes = np.flatnonzero(~np.any(directions[self.intercepts] != 0, axis=0))
+        levels = np.linalg.qr(self.factor[:, self.intercepts])[0]
+        moved[:, slopes] -= levels @ (levels.T @ moved[:, slopes])
+        sizes: Floats = np.maximum(np.linalg.norm(moved, axis=0), least)
+        return sizes
 
     def _partial(self, directions: Floats) -> tuple[Floats, Floats, Floats | None]:
         """Slope, information factor and scores along the directions, cleared of what the model can follow."""

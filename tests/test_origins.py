@@ -1,0 +1,49 @@
+"""Where variables are measured from changes intercepts and nothing else, after the fit as in it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import msem
+from msem.fits.fit import Fit
+
+MODELS = {
+    "two levels": """
+level: 1
+  fw =~ y1 + y2 + y3
+  fw ~ x1 + x2
+level: 2
+  fb =~ y1 + y2 + y3
+  fb ~ w1
+""",
+    "one level": "f =~ y1 + y2 + y3\nf ~ x1 + w1\ny1 ~ 1",
+}
+KEYS = ["lhs", "op", "rhs", "level"]
+
+
+def fitted(model: str, origin: float, estimator: str) -> Fit:
+    data = msem.load_demo()
+    variables = ["y1", "y2", "y3", "x1", "x2", "w1"]
+    data[variables] += origin
+    return msem.sem(MODELS[model], data, cluster="cluster", estimator=estimator)
+
+
+@pytest.fixture(scope="module", params=[(m, e) for m in MODELS for e in ("ML", "MLR")], ids=str)
+def pair(request: pytest.FixtureRequest) -> tuple[Fit, Fit]:
+    model, estimator = request.param
+    return fitted(model, 0.0, estimator), fitted(model, 1e6, estimator)
+
+
+def test_residuals(pair: tuple[Fit, Fit]) -> None:
+    here, there = (fit.residuals() for fit in pair)
+    np.testing.assert_allclose(there["se"], here["se"], rtol=1e-6)
+    np.testing.assert_allclose(there["z"], here["z"], atol=1e-6)
+
+
+def test_modification_indices(pair: tuple[Fit, Fit]) -> None:
+    here, there = (fit.modification_indices(sort=False) for fit in pair)
+    pd.testing.assert_frame_equal(there[KEYS], here[KEYS])
+    np.testing.assert_allclose(there["mi"], here["mi"], atol=1e-5)
+    np.testing.assert_allclose(there["epc"], here["epc"], atol=1e-6)
