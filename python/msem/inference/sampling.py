@@ -95,23 +95,25 @@ def sampling_covariance(
         stuck = _stuck(objective, theta, t)
         return Sampling(_spread(np.zeros((npar, npar)), stuck), (), True, 0.0 if robust else np.nan)
     lost: tuple[int, ...] = ()
-    inverse, pivot = _core.scaled_inverse(t.T @ objective.core.expected_information(theta) @ t)
+    inverse, pivot = _core.scaled_inverse(_along(objective.core.expected_information(theta), t))
     basis, careful = t, pivot <= SMALL_PIVOT
     if careful:
         basis, lost = _identified(objective.core.information_factor(theta), t)
         inverse = np.eye(basis.shape[1])
     positive = True
     if information == "first_order":
-        inverse, positive = _inverse(score_products(objective, theta, clusters, basis))
+        inverse, positive = _inverse(
+            score_products(objective, theta, clusters, None if _is_identity(basis) else basis)
+        )
     elif information != "expected":
         inverse, positive = _inverse(_information_in(objective, theta, information, basis, careful))
     trace = np.nan
     if robust:
-        products = score_products(objective, theta, clusters, basis)
+        products = score_products(objective, theta, clusters, None if _is_identity(basis) else basis)
         trace = float(np.sum(inverse * products))
         inverse = inverse @ products @ inverse
     return Sampling(
-        _spread(basis @ inverse @ basis.T, _stuck(objective, theta, t), lost), lost, positive, trace
+        _spread(_along(inverse, basis.T), _stuck(objective, theta, t), lost), lost, positive, trace
     )
 
 
@@ -122,6 +124,16 @@ def _stuck(objective: Objective, theta: Floats, tangent: Floats) -> NDArray[np.b
         free = elimination_basis(objective.constraints.equalities.jacobian(theta))
         stuck &= np.any(free != 0, axis=1)
     return stuck
+
+
+def _is_identity(t: Floats) -> bool:
+    return t.shape[0] == t.shape[1] and np.array_equal(t, np.eye(len(t)))
+
+
+def _along(matrix: Floats, t: Floats) -> Floats:
+    """T' M T; a copy of M where T is the identity, as it is without constraints and bounds."""
+    out: Floats = matrix.copy() if _is_identity(t) else t.T @ matrix @ t
+    return out
 
 
 def _spread(vcov: Floats, stuck: NDArray[np.bool_], lost: Sequence[int] = ()) -> Floats:
@@ -145,10 +157,10 @@ def _information_in(
 ) -> Floats:
     """Observed information over the columns of the basis."""
     if information == "moments":
-        return basis.T @ objective.core.moment_information(theta) @ basis
+        return _along(objective.core.moment_information(theta), basis)
     if careful:
         return objective.core.observed_information_in(theta, basis)
-    return basis.T @ objective.core.observed_information(theta) @ basis
+    return _along(objective.core.observed_information(theta), basis)
 
 
 def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:
