@@ -220,7 +220,7 @@ def test_bad_new_data_are_refused(demo, fit):
 def test_what_does_not_exist_is_refused(demo, fit):
     with pytest.raises(ValueError, match="method must be one of"):
         fit.factor_scores(method="median")
-    with pytest.raises(ValueError, match="level must be one of"):
+    with pytest.raises(ValueError, match="level must be 1 or 'within'"):
         fit.factor_scores(3)
     path = msem.sem("level: 1\n y1 ~ x1\nlevel: 2\n y1 ~ w1", demo, cluster="cluster")
     with pytest.raises(ModelError, match=r"no latent variable: there are no factor scores"):

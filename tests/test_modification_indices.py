@@ -232,6 +232,7 @@ def test_rows_can_be_selected_and_sorted() -> None:
     every = fit.modification_indices()
     assert every["mi"].is_monotonic_decreasing
     assert set(fit.modification_indices(op=["~~", "~"], level=2)["level"]) == {2}
+    assert set(fit.modification_indices(level="between")["level"]) == {2}
     assert len(fit.modification_indices(minimum=1.0)) == (every["mi"] >= 1).sum()
     unsorted = fit.modification_indices(sort=False)
     assert unsorted["level"].is_monotonic_increasing
@@ -271,6 +272,10 @@ def test_bad_requests_are_refused() -> None:
         fit.modification_indices(power=True, delta=-1.0)
     with pytest.raises(ValueError, match="level must be"):
         fit.modification_indices(level=3)
+    with pytest.raises(ValueError, match="level must be"):
+        fit.score_test(add="y1 ~~ y2", level=3)
+    with pytest.raises(ValueError, match="level must be"):
+        fit.modification_indices(level=True)
     uls = msem.sem("f =~ y1 + y2 + y3", fits.data(SIZES), estimator="ULS")
     with pytest.raises(UnsupportedError, match="maximum likelihood"):
         uls.modification_indices()

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from msem.fits.prediction import Level, Prediction
+from msem.fits.prediction import Prediction
 from msem.prediction.distances import distances
 from msem.prediction.influence import Influence, influence
 from msem.resampling.checks import require_threads
+from msem.table.levels import Level, level_number
 
 
 class Diagnostics(Prediction):
@@ -49,7 +50,7 @@ class Diagnostics(Prediction):
         ----------
         Pinheiro, Liu & Wu (2001). JCGS, 10, 249-276. Yuan & Hayashi (2010). Psychological Methods, 15, 335-351.
         """
-        number = self._level(level) or self.table.nlevels
+        number = self.table.nlevels if level is None else level_number(level, self.table.nlevels)
         cluster = cluster or self.options.cluster
         return distances(self._prediction_groups(newdata, cluster), number, cluster)
 

@@ -18,7 +18,6 @@ from msem.fits.options import Reference, require_choice
 from msem.fits.profiled import Profiled
 from msem.fits.quantities import Quantities
 from msem.fits.reporting import (
-    LEVEL_NAMES,
     constraint_sections,
     header,
     measure_sections,
@@ -37,6 +36,7 @@ from msem.output.html import render_html
 from msem.output.summary import SummaryInputs
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
+from msem.table.levels import LEVEL_NAMES
 
 Floats = NDArray[np.float64]
 SummaryTable = Literal["icc", "reliability", "effects", "srmr", "residuals", "modification_indices"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msem.estimation.matrices import block_map
 from msem.fits.options import require_choice
-from msem.fits.reporting import LEVEL_NAMES, segregated_header, tests_section, title
+from msem.fits.reporting import segregated_header, tests_section, title
 from msem.inference.levelmeasures import measures_of_tests
 from msem.inference.problems import Problem, status_of
 from msem.inference.ram import BlockModel
@@ -24,6 +24,7 @@ from msem.output.sections import level_section
 from msem.output.summary import SummaryInputs
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
+from msem.table.levels import LEVEL_NAMES
 from msem.table.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]

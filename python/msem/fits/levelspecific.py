@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -14,10 +14,8 @@ from msem.fits.robust import Robust
 from msem.inference.levelmeasures import LevelSpecific, fit_level_specific, level_measures
 from msem.inference.scaling import Scaling
 from msem.output.sections import Section, level_section
-from msem.table.levels import BETWEEN, WITHIN
+from msem.table.levels import BETWEEN, WITHIN, level_number
 from msem.table.special_tables import crosses_levels
-
-LEVELS: Mapping[int | str, int] = {WITHIN: WITHIN, BETWEEN: BETWEEN, "within": WITHIN, "between": BETWEEN}
 
 HEADINGS = ("Within", "Between")
 SCALED = (
@@ -50,11 +48,10 @@ class LevelSpecificMeasures(Robust):
         """
         if self.table.nlevels == 1:
             raise ModelError("fit measures of a level need a two-level model; this one has one level")
-        if level not in LEVELS:
-            raise ValueError(f"level must be 1 or 'within', 2 or 'between', not {level!r}")
+        number = level_number(level)
         if self._tied:
             raise UnsupportedError(self._tied)
-        return self._within_fit if LEVELS[level] == WITHIN else self._between_fit
+        return self._within_fit if number == WITHIN else self._between_fit
 
     def _level_measures(self, level: int | str) -> pd.Series:
         found = self.level_fit(level)

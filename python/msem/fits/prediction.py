@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
-from msem.errors import ModelError
 from msem.fits.options import require_choice
 from msem.fits.solution import Solution
 from msem.prediction.factorscores import METHODS, Group, Method, factor_scores, random_effects_frame
 from msem.prediction.posterior import group_model
 from msem.prediction.rows import new_rows, sample_means, training_rows
-
-Level = Literal[1, 2, "within", "between"]
-LEVELS: dict[object, int] = {1: 1, 2: 2, "within": 1, "between": 2}
+from msem.table.levels import Level, level_number
 
 
 class Prediction(Solution):
@@ -71,7 +68,7 @@ class Prediction(Solution):
             cluster or the group column, or have groups that the model has not.
         """
         require_choice("method", method, METHODS)
-        number = self._level(level)
+        number = None if level is None else level_number(level, self.table.nlevels)
         cluster = cluster or self.options.cluster
         groups = self._prediction_groups(newdata, cluster)
         return factor_scores(groups, number, method, se=se, cov=cov, cluster=cluster)
@@ -105,16 +102,6 @@ class Prediction(Solution):
         cluster = cluster or self.options.cluster
         groups = self._prediction_groups(newdata, cluster)
         return random_effects_frame(groups, se=se, cov=cov, cluster=cluster)
-
-    def _level(self, level: Level | None) -> int | None:
-        if level is None:
-            return None
-        number = LEVELS.get(level)
-        if number is None:
-            raise ValueError(f"level must be one of 1, 2, 'within', 'between', not {level!r}")
-        if number > self.table.nlevels:
-            raise ModelError(f"the model has one level: there is nothing at level {level!r}")
-        return number
 
     def _prediction_groups(self, newdata: Any, cluster: str | None) -> list[Group]:
         """Label, model and rows of each group."""

@@ -14,6 +14,7 @@ from msem.moments.levelmoments import LevelMoments
 from msem.output.scaledsections import scaled_sections
 from msem.output.sections import Section, fit_sections, sample_section
 from msem.resampling.bootstrap import Bootstrap
+from msem.table.levels import LEVEL_NAMES
 from msem.table.partable import ParameterTable
 from msem.version import __version__
 
@@ -22,7 +23,6 @@ CORRECTIONS = {
     "yuan_bentler": "Yuan-Bentler correction",
     "yuan_bentler_mplus": "Yuan-Bentler correction (Mplus variant)",
 }
-LEVEL_NAMES = {1: "within", 2: "between"}
 
 
 def title(converged: bool, iterations: int | None) -> str:

@@ -37,13 +37,13 @@ from msem.moments.levelmoments import LevelMoments
 from msem.moments.saturated import Saturated
 from msem.moments.single import least_squares_loss
 from msem.sample.statistics import expected_statistics
+from msem.table.levels import LEVEL_NAMES
 from msem.table.partable import Parameter, ParameterTable
 from msem.table.special_tables import baseline_table, partially_saturated_table, saturated_table
 
 Floats = NDArray[np.float64]
 Method = Literal["likelihood", "ml", "uls"]
 Gamma = Literal["observed", "expected", "robust"]
-NAMES = {1: "within", 2: "between"}
 
 
 def fit_level(
@@ -166,7 +166,7 @@ def _no_test() -> pd.DataFrame:
 
 def _at_level(problem: Problem, level: int) -> Problem:
     """The same problem, saying at which level a model of one level has it."""
-    return replace(problem, cause=f"{NAMES[level]} level: {problem.cause}")
+    return replace(problem, cause=f"{LEVEL_NAMES[level]} level: {problem.cause}")
 
 
 def _naive_covariance(jacobian: Floats, implied: Floats, nobs: float, *, means: bool, names: int) -> Floats:
@@ -387,6 +387,6 @@ def _standard_unit(moments: LevelMoments, level: int) -> Floats:
 def _require_positive_definite(cov: pd.DataFrame, level: int) -> None:
     if not is_positive_definite(cov.to_numpy()):
         raise DataError(
-            f"the {NAMES[level]} covariance matrix is not positive definite, so "
+            f"the {LEVEL_NAMES[level]} covariance matrix is not positive definite, so "
             'method="ml" has no solution; use method="likelihood" (default) or method="uls"'
         )

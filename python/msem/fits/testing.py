@@ -15,6 +15,7 @@ from msem.inference.candidates import candidates
 from msem.inference.modification import extend, modify
 from msem.inference.releases import choose, own_name, restrictions
 from msem.sample.sufficient import ClusterArrays
+from msem.table.levels import Level, level_number
 
 OPERATORS = ("=~", "~", "~~", "~1")
 
@@ -27,7 +28,7 @@ class Testing(Solution):
         release: Sequence[int | str] | int | str | None = None,
         *,
         add: str | None = None,
-        level: int | None = None,
+        level: Level | None = None,
         group: int | None = None,
     ) -> ScoreTest:
         """Test whether restrictions should be released, without fitting the model again.
@@ -39,7 +40,7 @@ class Testing(Solution):
             share; or the constraint as text, such as ``"fw=~y2 == fb=~y2.l2"``. Default: all.
         add : str, optional
             Parameters to be freed in place of that, as in a model text: ``"y1 ~~ y2"``.
-        level : int, optional
+        level : {1, 2, "within", "between"}, optional
             Level of the parameters of `add`, where both levels have their variables.
         group : int, optional
             Group of the parameters of `add`, counted from 1. Default: all groups.
@@ -62,7 +63,8 @@ class Testing(Solution):
         if add is not None and release is not None:
             raise ValueError("give either release= or add=, not both")
         if add is not None:
-            added = added_parameters(self.table, add, level, self._groups_asked(group))
+            groups = self._groups_asked(group)
+            added = added_parameters(self.table, add, self._level_asked(level), groups)
             return score_test(
                 extend(self.estimate, (), added, self._robust_clusters()), [own_name(c.row) for c in added]
             )
@@ -77,7 +79,7 @@ class Testing(Solution):
         minimum: float = 0.0,
         sort: bool = True,
         op: str | Collection[str] | None = None,
-        level: int | None = None,
+        level: Level | None = None,
         power: bool = False,
         delta: float = 0.1,
         alpha: float = 0.05,
@@ -92,7 +94,7 @@ class Testing(Solution):
             Largest index first; otherwise by group, level and kind.
         op : str or collection of str, optional
             Only these operators, of ``=~ ~ ~~ ~1``.
-        level : int, optional
+        level : {1, 2, "within", "between"}, optional
             Only this level.
         power : bool
             Add the power of each test against a change of `delta`, and what follows from both (Saris, Satorra & van
@@ -122,9 +124,8 @@ class Testing(Solution):
         kinds = OPERATORS if op is None else (op,) if isinstance(op, str) else tuple(op)
         for kind in kinds:
             require_choice("op", kind, OPERATORS)
-        if level is not None and level not in range(1, self.table.nlevels + 1):
-            raise ValueError(f"level must be a level of the model, 1 to {self.table.nlevels}, not {level!r}")
-        added = [c for c in candidates(self.table) if c.row.op in kinds and level in (None, c.row.level)]
+        number = self._level_asked(level)
+        added = [c for c in candidates(self.table) if c.row.op in kinds and number in (None, c.row.level)]
         clusters = self._robust_clusters()
         table = modification_table(
             self.estimate, added, modify(self.estimate, added, clusters), clusters is not None
@@ -149,6 +150,9 @@ class Testing(Solution):
     def _robust_clusters(self) -> tuple[ClusterArrays, ...] | None:
         """Statistics of the clusters if standard errors or tests are robust."""
         return self.sample.clusters if self.options.robust else None
+
+    def _level_asked(self, level: Level | None) -> int | None:
+        return None if level is None else level_number(level, self.table.nlevels)
 
     def _groups_asked(self, group: int | None) -> Sequence[int]:
         known = range(1, self.table.ngroups + 1)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from msem.errors import ModelError
 from msem.inference.candidates import Candidate, place
 from msem.language.syntax import ModelSyntax, Statement, parse
+from msem.table.levels import LEVEL_HEADERS
 from msem.table.partable import Parameter, ParameterTable
-
-LEVELS = {"1": 1, "within": 1, "2": 2, "between": 2}
 
 
 def added_parameters(
@@ -81,7 +80,7 @@ def _level(
 ) -> int:
     """Level of a statement: of its header, as asked, or the only one that has its variables."""
     header = syntax.blocks[statement.block].level
-    if header is not None and header.lower() not in LEVELS:
+    if header is not None and header.casefold() not in LEVEL_HEADERS:
         message = f"'level: {header}' is not known here; write 'level: 1' (within) or 'level: 2' (between)"
         raise ModelError(syntax.locate(statement.at, message))
     names = {name for name in (statement.lhs, statement.rhs) if name}
@@ -90,7 +89,7 @@ def _level(
         for here in range(1, table.nlevels + 1)
         if names <= {*table.observed(here, group), *table.latent(here, group)}
     ]
-    asked = LEVELS[header.lower()] if header is not None else level
+    asked = LEVEL_HEADERS[header.casefold()] if header is not None else level
     if asked is None and len(having) == 1:
         return having[0]
     if asked in having:

@@ -14,6 +14,7 @@ from msem.estimation.objective import Objective
 from msem.estimation.optimize import Optimum
 from msem.inference.sampling import Sampling
 from msem.moments.covariance import smallest_eigenvalue
+from msem.table.levels import LEVEL_NAMES
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +28,6 @@ SEVERITY = (
     "not_converged",
 )
 REMARKS = ("few_clusters",)  # said beside a status, which they do not change
-LEVELS = {1: "within", 2: "between"}
 FLAT = 0.3  # share of the largest part in a flat direction from which a parameter is named
 MOST = 6  # parameters named
 ENOUGH = 50  # iterations after which more will hardly help
@@ -208,7 +208,7 @@ def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
 
 
 def _impropriety(objective: Objective, theta: Floats, index: int, block: BlockMap) -> Iterator[Problem]:
-    where = f" at the {LEVELS[block.level]} level" if objective.table.nlevels == 2 else ""
+    where = f" at the {LEVEL_NAMES[block.level]} level" if objective.table.nlevels == 2 else ""
     if objective.table.ngroups > 1:
         where += f" of group {objective.table.group_labels[block.group - 1]!r}"
     residual = _residual_covariance(objective, theta, block)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final
+from typing import Final, Literal
 
 from msem.errors import ModelError, UnsupportedError
 from msem.language.expressions import Expression, Name, evaluate, is_constant, names_in
@@ -11,7 +11,9 @@ from msem.language.syntax import Block, Constraint, ModelSyntax, Position, State
 
 WITHIN: Final = 1
 BETWEEN: Final = 2
-_KNOWN: Final = {"within": WITHIN, "between": BETWEEN, "1": WITHIN, "2": BETWEEN}
+Level = Literal[1, 2, "within", "between"]
+LEVEL_NAMES: Final = {WITHIN: "within", BETWEEN: "between"}
+LEVEL_HEADERS: Final = {text: level for level, name in LEVEL_NAMES.items() for text in (name, str(level))}
 
 _OPERATORS: Final = {
     "<~": "composites (<~) are not available in this version; use a latent variable (=~) or compute the "
@@ -26,6 +28,30 @@ _MODIFIERS: Final = {
     "efa": "exploratory blocks, efa(), are not available in this version; fix enough loadings for a "
     "confirmatory model",
 }
+
+
+def level_number(level: object, nlevels: int = 2) -> int:
+    """Number of a level that is named 1, 2, "within" or "between".
+
+    Parameters
+    ----------
+    level : object
+    nlevels : int
+        Levels of the model.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    ModelError
+        If the model has one level and it is the other.
+    """
+    for number, name in LEVEL_NAMES.items():
+        if level is not True and level in (number, name):
+            if number > nlevels:
+                raise ModelError(f"the model has one level: there is nothing at level {level!r}")
+            return number
+    raise ValueError(f"level must be 1 or 'within', 2 or 'between', not {level!r}")
 
 
 def refuse_unsupported(syntax: ModelSyntax) -> None:
@@ -163,13 +189,13 @@ def _assign_levels(syntax: ModelSyntax, blocks: Mapping[int, Block]) -> dict[int
     names = {index: (_level(block) or "").casefold() for index, block in blocks.items()}
     for index, name in names.items():
         block = blocks[index]
-        if name not in _KNOWN and name.lstrip("-").isdigit():
+        if name not in LEVEL_HEADERS and name.lstrip("-").isdigit():
             message = (
                 f"level {_level(block)}: there are levels 1 (within) and 2 (between); three-level models are "
                 "not available in this version"
             )
             raise UnsupportedError(syntax.locate(block.at, message))
-    taken: dict[str, int] = {name: _KNOWN[name] for name in names.values() if name in _KNOWN}
+    taken: dict[str, int] = {name: LEVEL_HEADERS[name] for name in names.values() if name in LEVEL_HEADERS}
     left = [level for level in (WITHIN, BETWEEN) if level not in taken.values()]
     for index, name in names.items():
         if name in taken:
