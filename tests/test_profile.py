@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import msem
-from msem.errors import ConvergenceWarning, DataError, ImproperSolutionWarning, ModelError, UnsupportedError
+from msem.errors import ConvergenceWarning, ImproperSolutionWarning, ModelError, UnsupportedError
 from msem.resampling.named import read_named
 from msem.resampling.profile import profile
 from msem.table.lookup import find_parameter
@@ -232,7 +232,7 @@ def test_what_cannot_be_profiled_is_refused() -> None:
         msem.sem("f =~ y1 + y2 + y3", data, cluster="cluster").profile()
     with pytest.warns(ConvergenceWarning):
         fit = msem.sem(MODEL.format(**FREE), data, cluster="cluster", max_iterations=1)
-    with pytest.raises(DataError, match="not converged"):
+    with pytest.raises(ModelError, match="not converged"):
         fit.profile()
     with pytest.raises(ValueError, match="points"):
         fitted().profile(points=1)

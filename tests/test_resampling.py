@@ -321,7 +321,7 @@ def test_replicates_of_hardly_any_clusters_are_refused() -> None:
         with pytest.raises(DataError, match="too few distinct clusters"):
             fit.bootstrap(5, seed=1)
     else:
-        with pytest.raises(DataError, match="not converged"):
+        with pytest.raises(ModelError, match="not converged"):
             fit.bootstrap(5, seed=1)
 
 

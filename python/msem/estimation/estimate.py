@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.errors import ModelError
+from msem.errors import ModelError, UnsupportedError
 from msem.estimation.constraints import elimination_basis
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
@@ -28,7 +28,7 @@ BEYOND = 1e-4  # -2 log L below that of the saturated model by more than this is
 NOWHERE = ("unbounded", "infeasible")  # where a likelihood says nothing
 SAME = 1e-3  # difference in -2 log L between maxima that counts as none
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "estimate", "require_likelihood", "require_maximum"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +153,34 @@ def estimate(
             "the fixed values of its variances, covariances and loadings, or give start() values"
         )
     return Estimate(objective, best)
+
+
+def require_likelihood(fit: Estimate, what: str) -> None:
+    """Refuse what a fit by least squares does not have, named in the plural.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    if fit.objective.loss is not None:
+        raise UnsupportedError(
+            f'{what} need maximum likelihood, and this fit is by least squares: use estimator="ML"'
+        )
+
+
+def require_maximum(fit: Estimate, what: str) -> None:
+    """Refuse what needs a maximum of the likelihood, named in the plural.
+
+    Raises
+    ------
+    UnsupportedError
+        For least squares.
+    ModelError
+        If the fit has not converged.
+    """
+    require_likelihood(fit, what)
+    if not fit.optimum.converged:
+        raise ModelError(f"{what} need a maximum of the likelihood, and this fit has not converged")
 
 
 def highest(attempts: Iterable[Optimum]) -> tuple[Optimum | None, Optimum]:

@@ -86,7 +86,9 @@ class Diagnostics(Prediction):
         Raises
         ------
         DataError
-            Without raw data, if a cluster is unknown, or if the fit has not converged.
+            Without raw data, or if a cluster is unknown.
+        ModelError
+            If the fit has not converged.
         UnsupportedError
             If the fit is not by maximum likelihood.
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from msem.errors import ModelError, UnsupportedError
+from msem.errors import ModelError
+from msem.estimation.estimate import require_maximum
 from msem.fits.fit import Fit
 from msem.fits.options import require_choice
 from msem.inference.comparable import require_comparable
@@ -91,12 +92,7 @@ def _named_fits(fits: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Fi
     for name, fit in given.items():
         if not isinstance(fit, Fit):
             raise ModelError(f"{name} is a {type(fit).__name__}, not a fit of sem, cfa or growth")
-        if fit.discrepancy is not None:
-            raise UnsupportedError(
-                f"{name} is fitted by least squares: likelihood-ratio tests need estimator='ML'"
-            )
-        if not fit.converged:
-            raise ModelError(f"{name} has not converged: its likelihood is not a maximum")
+        require_maximum(fit.estimate, f"tests of {name}")
     return given
 
 

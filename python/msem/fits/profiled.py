@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msem.errors import DataError, UnsupportedError
+from msem.errors import UnsupportedError
+from msem.estimation.estimate import require_maximum
 from msem.fits.solution import Solution
 from msem.resampling.checks import require_whole
 from msem.resampling.named import every_parameter, read_named, require_names
@@ -40,9 +41,7 @@ class Profiled(Solution):
         Raises
         ------
         ModelError
-            If a name is not that of one estimated parameter.
-        DataError
-            If the fit has not converged.
+            If a name is not that of one estimated parameter, or the fit has not converged.
         UnsupportedError
             If the fit is not by maximum likelihood, or is of one level with clusters.
 
@@ -51,8 +50,7 @@ class Profiled(Solution):
         ConvergenceWarning
             If the likelihood is higher elsewhere than at the estimates.
         """
-        if self.objective.loss is not None:
-            raise UnsupportedError('least squares have no likelihood to profile: fit with estimator="ML"')
+        require_maximum(self.estimate, "profiles")
         if self.table.nlevels == 1 and any(
             g.data is not None and g.data.codes is not None for g in self.sample.groups
         ):
@@ -60,8 +58,6 @@ class Profiled(Solution):
                 "the likelihood of a single-level model takes the rows of a cluster as independent, so its profile "
                 "would give intervals that are too short: use bootstrap(), or levels in the model"
             )
-        if not self.converged:
-            raise DataError("the fit has not converged: there is no maximum to profile from")
         require_whole("points", points, 2)
         table = self.table
         chosen = (

@@ -66,8 +66,9 @@ class Resampled(Solution):
         Raises
         ------
         DataError
-            Without raw data (ordinary), with one cluster in a group, when the fit has not converged, or when hardly
-            any refit converges.
+            Without raw data (ordinary), with one cluster in a group, or when hardly any refit converges.
+        ModelError
+            If the fit has not converged.
         UnsupportedError
             If the fit is not by maximum likelihood.
 

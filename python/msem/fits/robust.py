@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from msem.distributions import chisq_pvalue
-from msem.errors import ModelError
-from msem.estimation.estimate import Estimate
+from msem.estimation.estimate import Estimate, require_likelihood
 from msem.fits.measures import least_squares_measures, measure_inputs
 from msem.fits.solution import Solution
 from msem.inference.contributions import conditional_loglik
@@ -44,10 +43,10 @@ class Robust(Solution):
         ------
         DataError
             Without raw data.
-        ModelError
+        UnsupportedError
             For least squares.
         """
-        self._require_likelihood("scores")
+        require_likelihood(self.estimate, "scores")
         parts = [
             self.objective.scores(self.estimate.theta, group.clusters, number)
             for number, group in enumerate(self.sample.groups, 1)
@@ -66,19 +65,15 @@ class Robust(Solution):
         ------
         DataError
             Without raw data.
-        ModelError
+        UnsupportedError
             For least squares.
         """
-        self._require_likelihood("contributions to the log-likelihood")
+        require_likelihood(self.estimate, "contributions to the log-likelihood")
         parts = [
             conditional_loglik(self.objective, self.estimate.theta, group, number)
             for number, group in enumerate(self.sample.groups, 1)
         ]
         return pd.Series(np.concatenate(parts), index=self._cluster_index, name="llf")
-
-    def _require_likelihood(self, what: str) -> None:
-        if self.discrepancy is not None:
-            raise ModelError(f"a fit by least squares has no likelihood and so no {what}")
 
     @property
     def _cluster_index(self) -> pd.Index[Any]:

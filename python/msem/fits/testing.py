@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from msem.errors import ModelError, UnsupportedError
+from msem.errors import ModelError
+from msem.estimation.estimate import require_maximum
 from msem.fits.options import require_choice
 from msem.fits.scoretables import ScoreTest, modification_table, score_test, with_power
 from msem.fits.solution import Solution
@@ -59,7 +60,7 @@ class Testing(Solution):
         UnsupportedError
             For least squares.
         """
-        self._require_maximum("score tests")
+        require_maximum(self.estimate, "score tests")
         if add is not None and release is not None:
             raise ValueError("give either release= or add=, not both")
         if add is not None:
@@ -120,7 +121,7 @@ class Testing(Solution):
         UnsupportedError
             For least squares.
         """
-        self._require_maximum("modification indices")
+        require_maximum(self.estimate, "modification indices")
         kinds = OPERATORS if op is None else (op,) if isinstance(op, str) else tuple(op)
         for kind in kinds:
             require_choice("op", kind, OPERATORS)
@@ -140,12 +141,6 @@ class Testing(Solution):
         return (table.sort_values("mi", ascending=False, kind="stable") if sort else table).reset_index(
             drop=True
         )
-
-    def _require_maximum(self, what: str) -> None:
-        if self.discrepancy is not None:
-            raise UnsupportedError(f"{what} need maximum likelihood: fit the model with estimator='ML'")
-        if not self.converged:
-            raise ModelError(f"{what} need a maximum of the likelihood, and this fit has not converged")
 
     def _robust_clusters(self) -> tuple[ClusterArrays, ...] | None:
         """Statistics of the clusters if standard errors or tests are robust."""

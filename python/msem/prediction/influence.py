@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.errors import DataError
-from msem.estimation.estimate import Estimate
+from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.samples import Sample
 from msem.resampling.progress import Progress
 from msem.resampling.replicates import (
@@ -24,7 +24,6 @@ from msem.resampling.replicates import (
     leave_one_out,
     refit,
     refit_chosen,
-    require_likelihood,
 )
 
 Floats = NDArray[np.float64]
@@ -120,7 +119,7 @@ def influence(
     UnsupportedError
         If the estimates are not maximum likelihood ones.
     """
-    require_likelihood(estimate)
+    require_maximum(estimate, "measures of influence")
     counts = cluster_counts(sample)
     ids = pd.Index([name for group in sample.groups for name in identifiers(group)], tupleize_cols=False)
     chosen = np.arange(len(ids)) if clusters is None else _positions(ids, clusters)

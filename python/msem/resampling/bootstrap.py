@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import DataWarning
-from msem.estimation.estimate import Estimate
+from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.samples import Sample
 from msem.resampling.intervals import KINDS, IntervalKind, interval
 from msem.resampling.jackknife import Jackknife
@@ -23,7 +23,6 @@ from msem.resampling.replicates import (
     ordinary_draws,
     parametric_draws,
     refit,
-    require_likelihood,
 )
 from msem.resampling.reports import as_html, as_text, describe, require_enough, warn_of_failures
 from msem.resampling.targets import Target, labelled_frame, target_values
@@ -227,7 +226,7 @@ def bootstrap(
     """
     if kind not in get_args(BootstrapKind):
         raise ValueError(f"kind must be 'ordinary' or 'parametric', not {kind!r}")
-    require_likelihood(estimate)
+    require_maximum(estimate, "bootstraps")
     make = ordinary_draws if kind == "ordinary" else parametric_draws
     source = ReplicateSource(estimate, sample, make(estimate, sample, seed))
     with Progress("bootstrap", replicates, show) as progress:

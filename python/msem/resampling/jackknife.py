@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.estimation.estimate import Estimate
+from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.samples import Sample
 from msem.resampling.intervals import acceleration
 from msem.resampling.progress import Progress
@@ -20,7 +20,6 @@ from msem.resampling.replicates import (
     identifiers,
     leave_one_out,
     refit,
-    require_likelihood,
 )
 from msem.resampling.reports import as_html, as_text, require_enough, warn_of_failures
 from msem.resampling.targets import Target, labelled_frame, target_values
@@ -148,7 +147,7 @@ def jackknife(
     DataError
         Without raw data, with one cluster in a group, or when hardly any refit converges.
     """
-    require_likelihood(estimate)
+    require_maximum(estimate, "jackknives")
     source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
     counts = cluster_counts(sample)
     total = sum(counts)

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.errors import DataError, UnsupportedError
+from msem.errors import DataError
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
@@ -176,14 +176,6 @@ def open_exogenous(table: ParameterTable, sample: Sample) -> ParameterTable:
 
 def _blank(row: Parameter) -> Parameter:
     return replace(row, value=np.nan) if row.exo and not row.free else row
-
-
-def require_likelihood(estimate: Estimate) -> None:
-    """Refuse estimates that are not maximum likelihood ones."""
-    if estimate.objective.loss is not None:
-        raise UnsupportedError('resampling refits by maximum likelihood: fit with estimator="ML"')
-    if not estimate.optimum.converged:
-        raise DataError("the fit has not converged: its estimates cannot be a start for refits")
 
 
 @dataclass(frozen=True, eq=False)
