@@ -113,6 +113,8 @@ void bind_objective(py::module_& m) {
            release())
       .def("moment_information", &Objective::moment_information, "theta"_a, release())
       .def("observed_information_in", &Objective::observed_information_in, "theta"_a, "basis"_a, release())
+      .def("intercepts", &Objective::intercepts)
+      .def("settle", &Objective::settle, "theta"_a, "delta"_a, "intercepts"_a)
       .def("information_factor", &Objective::information_factor, "theta"_a, release())
       .def("implied", &implied, "theta"_a, "block"_a)
       .def("jacobian", &Objective::jacobian, "theta"_a, "block"_a, release())

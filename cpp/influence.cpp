@@ -69,25 +69,33 @@ class Others {
     out.gradient -= own.gradient;
     return out;
   }
+  const Objective& whole() const { return whole_; }
 
  private:
   const Objective& whole_;
   const Objective& cluster_;
 };
 
-// Steps along -solver * gradient, each halved until it descends; false if the first finds nothing lower.
-bool descend(const Others& others, const Matrix& solver, Vector& theta, int corrections) {
+// Steps along -solver * slope in the directions that are free, each halved until it descends; false if the
+// first finds nothing lower.
+bool descend(const Others& others, const Directions& free, const Matrix& solver, Vector& theta,
+             int corrections) {
   Evaluation now = others.at(theta);
+  const Vector start = theta;
+  Matrix basis = free.basis;
   for (int count = 0; count <= corrections; ++count) {
-    Vector step = -0.5 * solver * now.gradient;
+    if (count > 0) basis = others.whole().follow(start, theta, free.basis, free.intercepts);
+    const Vector slope = basis.transpose() * now.gradient;
+    Vector step = -0.5 * solver * slope, next;
     Evaluation there;
     for (int halved = 0; halved <= kHalvings; ++halved, step *= 0.5) {
-      there = others.at(theta + step);
+      next = others.whole().settle(theta, basis * step, free.intercepts);
+      there = others.at(next);
       if (there.in_domain && !(there.value > now.value)) break;
     }
     if (!there.in_domain || there.value > now.value) return count > 0;
-    theta += step;
-    if (-step.dot(now.gradient) < kGain) return true;
+    theta = next;
+    if (-step.dot(slope) < kGain) return true;
     now = std::move(there);
   }
   return true;
@@ -95,23 +103,22 @@ bool descend(const Others& others, const Matrix& solver, Vector& theta, int corr
 
 }  // namespace
 
-LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Matrix& tangent,
+LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Directions& free,
                                      const ClusterData& clusters, int group, int corrections, int threads) {
   const GroupObjective own(objective, group);
   own.require(clusters);
-  if (tangent.rows() != objective.npar())
-    throw std::invalid_argument("the basis must have one row per parameter");
-  const Matrix information = objective.observed_information(theta);
-  if (!information.size()) throw std::domain_error("the implied moments are not a distribution");
+  const Matrix information = objective.observed_information_in(theta, free.basis);
+  if (!information.size() && free.basis.cols())
+    throw std::domain_error("the implied moments are not a distribution");
   const double value = objective.value(theta), nan = std::numeric_limits<double>::quiet_NaN();
   const Index total = clusters.sizes.size();
-  std::map<double, Matrix> solvers;  // T (T'(I - I_n) T)^-1 T' by n, empty where there is none
+  std::map<double, Matrix> solvers;  // (T'(I - I_n) T)^-1 by n, empty where there is none
   for (Index j = 0; j < total; ++j) {
     const auto [solver, fresh] = solvers.try_emplace(clusters.sizes[j]);
     if (!fresh) continue;
-    const Matrix rest = information - own.of_cluster(clusters, j).expected_information(theta);
-    const ScaledInverse inverse = scaled_inverse(tangent.transpose() * rest * tangent);
-    if (inverse.pivot > kSingular) solver->second = tangent * inverse.inverse * tangent.transpose();
+    const Matrix factor = own.of_cluster(clusters, j).information_factor(theta) * free.basis;
+    const ScaledInverse inverse = scaled_inverse(information - factor.transpose() * factor);
+    if (inverse.pivot > kSingular) solver->second = inverse.inverse;
   }
   LeaveOneOutSteps out{Matrix::Constant(total, objective.npar(), nan), Vector::Constant(total, nan)};
   in_threads(static_cast<std::uint64_t>(total), threads, [&](std::uint64_t k) {
@@ -119,7 +126,7 @@ LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& t
     const Matrix& solver = solvers.at(clusters.sizes[j]);
     const Objective cluster = own.of_cluster(clusters, j);
     Vector moved = theta;
-    if (!solver.size() || !descend({objective, cluster}, solver, moved, corrections)) return;
+    if (!solver.size() || !descend({objective, cluster}, free, solver, moved, corrections)) return;
     out.change.row(j) = moved - theta;
     out.displacement[j] = objective.value(moved) - value;
   });

@@ -103,6 +103,29 @@ Vector Objective::settle(ConstVectorRef theta, const Vector& delta,
   return next;
 }
 
+Matrix Objective::follow(ConstVectorRef from, ConstVectorRef to, const Matrix& directions,
+                         const std::vector<int>& intercepts) const {
+  Matrix out = directions;
+  std::vector<BlockPoint> here(blocks_.size()), there(blocks_.size());
+  if (intercepts.empty()) return out;
+  for (std::size_t b = 0; b < blocks_.size(); ++b) {
+    if (!blocks_[b].evaluate(from, here[b]) || !blocks_[b].evaluate(to, there[b])) return out;
+  }
+  const MeanSpan span = mean_span(*this, there, intercepts);
+  for (Index k = 0; k < directions.cols(); ++k) {
+    std::vector<Matrix> gaps;
+    for (std::size_t b = 0; b < blocks_.size(); ++b) {
+      const Vector direction = directions.col(k);
+      const Vector gap =
+          blocks_[b].mean_change(here[b], direction) - blocks_[b].mean_change(there[b], direction);
+      gaps.push_back(gap.head(blocks_[b].nobserved()));
+    }
+    const Vector moved = span.solve(stack(gaps));
+    for (std::size_t i = 0; i < intercepts.size(); ++i) out(intercepts[i], k) += moved[i];
+  }
+  return out;
+}
+
 void Objective::settle_gradient(const std::vector<BlockPoint>& points, const std::vector<int>& intercepts,
                                 std::vector<Moments>& gradients) const {
   if (intercepts.empty()) return;

@@ -50,6 +50,10 @@ class Objective {
   std::vector<int> intercepts() const;
   // theta + delta, with these intercepts moved further so that they take up the curvature of the means.
   Vector settle(ConstVectorRef theta, const Vector& delta, const std::vector<int>& intercepts) const;
+  // Directions of theta, by column, in which the means at one point change as they do at another: these
+  // intercepts take up the difference.
+  Matrix follow(ConstVectorRef from, ConstVectorRef to, const Matrix& directions,
+                const std::vector<int>& intercepts) const;
   // One row for each mean in the likelihood of all groups, those of variables at both levels added up.
   Matrix stack(const std::vector<Matrix>& by_block) const;
   // Implied means, covariances of all variables of a block (observed first).

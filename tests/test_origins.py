@@ -47,3 +47,12 @@ def test_modification_indices(pair: tuple[Fit, Fit]) -> None:
     pd.testing.assert_frame_equal(there[KEYS], here[KEYS])
     np.testing.assert_allclose(there["mi"], here["mi"], atol=1e-5)
     np.testing.assert_allclose(there["epc"], here["epc"], atol=1e-6)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_influence(pair: tuple[Fit, Fit], exact: bool) -> None:
+    here, there = (fit.influence(exact=exact, clusters=list(range(1, 41)), progress=False) for fit in pair)
+    measures = ["cook", "displacement"]
+    np.testing.assert_allclose(there.measures[measures], here.measures[measures], atol=1e-5)
+    others = [name for name in here.standardized if "~1" not in name]
+    np.testing.assert_allclose(there.change[others], here.change[others], atol=1e-6)

@@ -14,6 +14,7 @@ from msem import _core
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.samples import Sample
+from msem.inference.modification import free_directions
 from msem.resampling.progress import Progress
 from msem.resampling.replicates import (
     FAILURES,
@@ -38,8 +39,9 @@ class Influence:
     ----------
     measures : DataFrame
         One row for each cluster, indexed by its id: size; cook, the generalized Cook's distance d'I d of the change d
-        with the observed information I; displacement, twice the log-likelihood of the whole sample lost by the
-        estimates without the cluster; status, "ok" or why there are no numbers. With several groups also group.
+        with the observed information I, wherever covariates are measured from; displacement, twice the log-likelihood
+        of the whole sample lost by the estimates without the cluster; status, "ok" or why there are no numbers. With
+        several groups also group.
     change : DataFrame
         Estimates without the cluster less the estimates with it, a column for each parameter.
     standardized : DataFrame
@@ -125,12 +127,11 @@ def influence(
     chosen = np.arange(len(ids)) if clusters is None else _positions(ids, clusters)
     find = _refits if exact else _steps
     change, displacement, status = find(estimate, sample, chosen, threads, show)
-    information = estimate.objective.observed_information(estimate.theta)
     index = ids[chosen].rename(cluster or None)
     measures = pd.DataFrame(
         {
             "size": np.concatenate([group.clusters.sizes for group in sample.groups])[chosen].astype(int),
-            "cook": np.einsum("ja,ab,jb->j", change, information, change),
+            "cook": _cook(estimate, change),
             "displacement": displacement,
             "status": status,
         },
@@ -158,12 +159,38 @@ def _positions(ids: pd.Index[Any], clusters: Sequence[Any]) -> Integers:
     return np.array([at[name] for name in clusters], dtype=np.intp)
 
 
+def free_intercepts(estimate: Estimate) -> list[int]:
+    """Intercepts that move alone: at no bound, and not bound to other parameters."""
+    moved = estimate.tangent != 0
+    single = (moved.sum(axis=1) == 1) & ~np.any(moved & (moved.sum(axis=0) > 1), axis=1)
+    return [k for k in estimate.objective.core.intercepts() if single[k]]
+
+
+def _cook(estimate: Estimate, change: Floats) -> Floats:
+    """Generalized Cook's distances of changes of theta, shape (J,).
+
+    A mean such as a + lambda (gamma x) bends as lambda and gamma change, in proportion to x. Intercepts are taken where
+    the change of the means would be straight, so that it does not matter where x is measured from.
+    """
+    core, theta, basis = estimate.objective.core, estimate.theta, free_directions(estimate)
+    out, intercepts = np.full(len(change), np.nan), free_intercepts(estimate)
+    known = np.flatnonzero(np.isfinite(change).all(axis=1))
+    if not len(known) or not basis.shape[1]:
+        return out
+    straight = np.array([2 * d - (core.settle(theta, d, intercepts) - theta) for d in change[known]])
+    factor = core.information_factor(theta)
+    along = straight @ factor.T @ (factor @ basis)
+    out[known] = np.einsum("ja,ab,jb->j", along, core.observed_information_in(theta, basis), along)
+    return out
+
+
 def _steps(
     estimate: Estimate, sample: Sample, chosen: Integers, threads: int, show: bool
 ) -> tuple[Floats, Floats, list[str]]:
     """Changes by few steps from the estimates; see `_core.leave_one_out_steps`."""
     change = np.full((len(chosen), len(estimate.theta)), np.nan)
     displacement = np.full(len(chosen), np.nan)
+    basis, intercepts = free_directions(estimate), free_intercepts(estimate)
     first = 0
     for number, (group, count) in enumerate(zip(sample.groups, cluster_counts(sample), strict=True)):
         mine = np.flatnonzero((chosen >= first) & (chosen < first + count))
@@ -172,7 +199,8 @@ def _steps(
             change[mine], displacement[mine] = _core.leave_one_out_steps(
                 estimate.objective.core,
                 estimate.theta,
-                estimate.tangent,
+                basis,
+                intercepts,
                 c.sizes[at],
                 c.means[at],
                 c.within[at],
