@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.moments.arrays import LevelArrays
 from msem.table.partable import Parameter, ParameterTable
+
+Numbers = NDArray[Any]  # float64 or complex128
 
 DIRECTED, SYMMETRIC, INTERCEPT = 0, 1, 2
 
@@ -80,11 +83,35 @@ def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
     )
 
 
-def row_values(table: ParameterTable, theta: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Value of every row of the table at theta, shape (rows,)."""
+def row_values(table: ParameterTable, theta: Numbers) -> Numbers:
+    """Value of every row of the table, shape (..., rows), at real or complex theta of shape (..., npar)."""
     free = np.array([r.free for r in table.rows], dtype=np.intp)
-    fixed = np.array([r.value for r in table.rows], dtype=np.float64)
-    return np.where(free > 0, np.append(theta, np.nan)[free - 1], fixed)
+    values = np.empty((*theta.shape[:-1], len(free)), theta.dtype)
+    values[...] = [r.value for r in table.rows]
+    values[..., free > 0] = theta[..., free[free > 0] - 1]
+    return values
+
+
+def block_matrices(block: BlockMap, values: Numbers) -> tuple[Numbers, Numbers]:
+    """Directed paths, to the row from the column, and residual covariances of the n variables of a block.
+
+    Parameters
+    ----------
+    block : BlockMap
+    values : ndarray, shape (..., rows)
+        Of all rows of the table.
+
+    Returns
+    -------
+    paths, residual : ndarray, shape (..., n, n)
+    """
+    n = len(block.names)
+    paths, residual = (np.zeros((*values.shape[:-1], n, n), values.dtype) for _ in range(2))
+    own, directed, symmetric = values[..., block.rows], block.slot == DIRECTED, block.slot == SYMMETRIC
+    paths[..., block.row[directed], block.col[directed]] = own[..., directed]
+    residual[..., block.row[symmetric], block.col[symmetric]] = own[..., symmetric]
+    residual[..., block.col[symmetric], block.row[symmetric]] = own[..., symmetric]
+    return paths, residual
 
 
 def fill_exogenous(table: ParameterTable, groups: Sequence[Mapping[int, LevelArrays]]) -> ParameterTable:

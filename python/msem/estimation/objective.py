@@ -149,6 +149,14 @@ class Objective:
         rows = tuple(replace(row, group=1) for row in self.table.rows if row.group == group)
         return build_objective(replace(self.table, rows=rows, ngroups=1), self.statistics[group - 1])
 
+    def variances(self, theta: ArrayLike) -> dict[tuple[int, int], dict[str, float]]:
+        """Implied variances of all variables by (level, group)."""
+        return {
+            (level, group): m.variances
+            for group in range(1, self.table.ngroups + 1)
+            for level, m in self.moments(theta, group).items()
+        }
+
     def row_values(self, theta: ArrayLike) -> Floats:
         """Value of every row of the parameter table."""
         return row_values(self.table, np.asarray(theta, dtype=np.float64))

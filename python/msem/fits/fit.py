@@ -110,7 +110,7 @@ class Fit(
         df = self._row_df if reference == "t" else None
         extra: dict[str, Floats] = {}
         if standardized:
-            found = standardize(self.table, est, self._variances)._asdict()
+            found = standardize(self.table, est, self.objective.variances(self.estimate.theta))._asdict()
             extra = {name: np.append(column, self._defined_at(column)) for name, column in found.items()}
         values, errors = self._defined_values
         rows = (*self.table.rows, *self._defined_rows)

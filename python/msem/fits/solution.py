@@ -349,12 +349,3 @@ class Solution:
         est = self.objective.row_values(self.estimate.theta)
         free = np.array([r.free for r in self.table.rows])
         return est, np.where(free > 0, np.append(self._standard_errors, 0.0)[free - 1], 0.0)
-
-    @cached_property
-    def _variances(self) -> dict[tuple[int, int], dict[str, float]]:
-        """Implied variances of all variables by level and group."""
-        return {
-            (level, group): m.variances
-            for group in range(1, self.table.ngroups + 1)
-            for level, m in self.objective.moments(self.estimate.theta, group).items()
-        }

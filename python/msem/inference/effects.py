@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from msem.distributions import normal_pvalue
 from msem.errors import ModelError
+from msem.estimation.matrices import row_values
 from msem.estimation.objective import Objective
 from msem.inference.delta import Drawn, MonteCarlo, Quantity, delta_method, monte_carlo
 from msem.inference.paths import cycle_between, directed, has_cycle, reachable, simple_paths
-from msem.inference.ram import Block, Numbers, Structure, row_values, structures
+from msem.inference.ram import Block, Numbers, Structure, structures
 from msem.inference.standardized import Kind, implied_variances, scales
 from msem.table.partable import ParameterTable
 

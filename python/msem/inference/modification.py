@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.estimation.estimate import Estimate
-from msem.estimation.objective import Objective, build_objective
+from msem.estimation.matrices import row_values
+from msem.estimation.objective import build_objective
 from msem.inference.candidates import Candidate, extended_table
 from msem.inference.releases import (
     Equality,
@@ -20,7 +21,7 @@ from msem.inference.releases import (
     released_table,
 )
 from msem.inference.sampling import whitening_basis
-from msem.inference.scoreproducts import cluster_correction
+from msem.inference.scoreproducts import corrected_scores
 from msem.inference.scoretests import ScorePoint, Single
 from msem.inference.standardized import Standardized, standardize
 from msem.sample.sufficient import ClusterArrays
@@ -117,7 +118,7 @@ def extend(
     inner = free_directions(fit) if basis is None else basis
     free = np.concatenate([inner, inner[shared], np.zeros((len(added), inner.shape[1]))])
     factor, gradient = objective.core.information_factor(theta), -0.5 * objective.gradient(theta)
-    scores = None if clusters is None else _scores(objective, theta, clusters)
+    scores = None if clusters is None else corrected_scores(objective, theta, clusters)
     intercepts = sorted({row.free - 1 for row in table.rows if row.free and row.op == "~1"})
     point = ScorePoint(gradient, factor, free, scores, np.array(intercepts, dtype=np.intp))
     return Extension(fit, tuple(released), len(added), table, theta, point)
@@ -174,30 +175,14 @@ def standardized_changes(fit: Estimate, added: Sequence[Candidate], changes: Flo
     numbers = fit.table.npar + np.arange(len(added))
     variance = np.array([c.row.op == "~~" and c.row.lhs == c.row.rhs for c in added], dtype=bool)
     values = np.array([c.row.value for c in added])
-    variances = {
-        (level, group): m.variances
-        for group in range(1, table.ngroups + 1)
-        for level, m in fit.objective.moments(fit.theta, group).items()
-    }
+    variances = fit.objective.variances(fit.theta)
     where = {row.free - 1: i for i, row in enumerate(table.rows)}
     rows = [where[int(k)] for k in numbers]
 
     def scaled(own: Floats) -> Floats:
-        est = np.array([r.value for r in table.rows])
-        free = np.array([r.free for r in table.rows])
-        est = np.where(free > 0, np.concatenate([fit.theta, own, [np.nan]])[free - 1], est)
+        est = row_values(table, np.concatenate([fit.theta, own]))
         return np.array(standardize(table, est, variances))[:, rows]
 
     # Residual variances scale covariances, so those that are candidates themselves keep their values for the others.
     others, own = scaled(np.where(variance, values, changes)), scaled(changes)
     return Standardized(*np.where(variance, own, others))
-
-
-def _scores(objective: Objective, theta: Floats, clusters: Sequence[ClusterArrays]) -> Floats:
-    """Gradients of the log-likelihoods of the clusters of all groups, shape (J, npar)."""
-    return np.concatenate(
-        [
-            np.sqrt(cluster_correction(objective.table, c)) * objective.scores(theta, c, group)
-            for group, c in enumerate(clusters, 1)
-        ]
-    )

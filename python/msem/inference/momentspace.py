@@ -17,7 +17,7 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.samples import Sample
-from msem.inference.scoreproducts import cluster_correction
+from msem.inference.scoreproducts import corrected_scores
 from msem.table.partable import Parameter, ParameterTable
 from msem.table.special_tables import saturated_table
 
@@ -70,11 +70,9 @@ class MomentSpace:
     def gamma_root(self, sample: Sample, *, expected: bool) -> Floats:
         """G with G G' = A1^-1 B1 A1^-1, shape (moments, clusters); nan if A1 is not positive definite."""
         inverse, pivot = _core.scaled_inverse(self.information(self.theta, expected=expected))
-        scores = [
-            self.objective.scores(self.theta, c, group) * np.sqrt(cluster_correction(self.objective.table, c))
-            for group, c in enumerate(sample.clusters, 1)
-        ]
-        root: Floats = inverse @ np.vstack(scores).T if pivot > 0 else np.full((len(self.theta), 1), np.nan)
+        if not pivot > 0:
+            return np.full((len(self.theta), 1), np.nan)
+        root: Floats = inverse @ corrected_scores(self.objective, self.theta, sample.clusters).T
         return root
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.errors import ModelError
-from msem.estimation.matrices import SYMMETRIC, BlockMap
+from msem.estimation.matrices import BlockMap, block_matrices
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import Optimum
 from msem.inference.sampling import Sampling
@@ -211,7 +211,7 @@ def _impropriety(objective: Objective, theta: Floats, index: int, block: BlockMa
     where = f" at the {LEVEL_NAMES[block.level]} level" if objective.table.nlevels == 2 else ""
     if objective.table.ngroups > 1:
         where += f" of group {objective.table.group_labels[block.group - 1]!r}"
-    residual = _residual_covariance(objective, theta, block)
+    residual = block_matrices(block, objective.row_values(theta))[1]
     negative = [n for n, v in zip(block.names, np.diag(residual), strict=True) if v < 0]
     remedy = (
         "Sampling error, too few clusters or a wrong model can cause this; "
@@ -229,15 +229,6 @@ def _impropriety(objective: Objective, theta: Floats, index: int, block: BlockMa
         if np.all(np.diag(matrix) >= 0) and _indefinite(matrix):
             yield Problem("improper", f"the {what}{where} is not positive definite", remedy)
             return
-
-
-def _residual_covariance(objective: Objective, theta: Floats, block: BlockMap) -> Floats:
-    values = objective.row_values(theta)[block.rows]
-    out = np.zeros((len(block.names),) * 2)
-    chosen = block.slot == SYMMETRIC
-    out[block.row[chosen], block.col[chosen]] = values[chosen]
-    out[block.col[chosen], block.row[chosen]] = values[chosen]
-    return out
 
 
 def _indefinite(matrix: Floats) -> bool:

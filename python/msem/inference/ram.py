@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from msem.estimation.matrices import DIRECTED, SYMMETRIC, BlockMap
+from msem.estimation.matrices import BlockMap, Numbers, block_matrices, row_values
 from msem.table.partable import ParameterTable
 
-Numbers = NDArray[Any]  # float64 or complex128
 Block = tuple[int, int]
 
 __all__ = [
@@ -28,7 +26,6 @@ __all__ = [
     "Structure",
     "divide",
     "root",
-    "row_values",
     "structures",
 ]
 
@@ -113,15 +110,6 @@ class Structure:
         return out
 
 
-def row_values(table: ParameterTable, theta: Numbers) -> Numbers:
-    """Value of every row of the table, shape (..., rows), at theta of shape (..., npar)."""
-    free = np.array([r.free for r in table.rows], dtype=np.intp)
-    values = np.empty((*theta.shape[:-1], len(free)), theta.dtype)
-    values[...] = [r.value for r in table.rows]
-    values[..., free > 0] = theta[..., free[free > 0] - 1]
-    return values
-
-
 def structures(model: Model, theta: Numbers) -> dict[Block, Structure]:
     """Matrices of every (level, group) at theta.
 
@@ -132,17 +120,10 @@ def structures(model: Model, theta: Numbers) -> dict[Block, Structure]:
         Real or complex.
     """
     values = row_values(model.table, theta)
-    return {(block.level, block.group): _structure(block, values) for block in model.blocks}
-
-
-def _structure(block: BlockMap, values: Numbers) -> Structure:
-    n = len(block.names)
-    paths, residual = (np.zeros((*values.shape[:-1], n, n), values.dtype) for _ in range(2))
-    own, directed, symmetric = values[..., block.rows], block.slot == DIRECTED, block.slot == SYMMETRIC
-    paths[..., block.row[directed], block.col[directed]] = own[..., directed]
-    residual[..., block.row[symmetric], block.col[symmetric]] = own[..., symmetric]
-    residual[..., block.col[symmetric], block.row[symmetric]] = own[..., symmetric]
-    return Structure(block.names, paths, residual)
+    return {
+        (block.level, block.group): Structure(block.names, *block_matrices(block, values))
+        for block in model.blocks
+    }
 
 
 def root(variance: Numbers) -> Numbers:

@@ -50,10 +50,18 @@ def score_products(
             scores = _along(objective.scores(theta, c, group), basis)
             out += scores.T @ scores * cluster_correction(objective.table, c)
         else:
-            out += _from_products(objective, theta, known, group, basis) * cluster_correction(
-                objective.table, c
-            )
+            part = _from_products(objective, theta, known, group, basis)
+            out += part * cluster_correction(objective.table, c)
     return out
+
+
+def corrected_scores(objective: Objective, theta: Floats, clusters: Sequence[ClusterArrays]) -> Floats:
+    """Scores of the clusters of all groups, shape (J, npar), whose outer products add up to `score_products`."""
+    parts = [
+        np.sqrt(cluster_correction(objective.table, c)) * objective.scores(theta, c, group)
+        for group, c in enumerate(clusters, 1)
+    ]
+    return np.concatenate(parts)
 
 
 def _along(scores: Floats, basis: Floats | None) -> Floats:

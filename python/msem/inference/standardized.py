@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.inference.ram import Block, Model, Numbers, divide, root, row_values, structures
+from msem.estimation.matrices import row_values
+from msem.inference.ram import Block, Model, Numbers, divide, root, structures
 
 if TYPE_CHECKING:
     from msem.inference.delta import Quantity

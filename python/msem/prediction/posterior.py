@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.errors import ModelError
-from msem.estimation.matrices import DIRECTED, SYMMETRIC, BlockMap
+from msem.estimation.matrices import BlockMap, block_matrices
 from msem.estimation.objective import Objective
 from msem.moments.arrays import LevelArrays
 from msem.prediction.rows import Rows
@@ -140,8 +140,8 @@ def group_model(
         fixed = {1: tuple(n for n in only if n in fixed[1]), 2: tuple(n for n in s.cluster if n in fixed[2])}
     levels = objective.moments(theta, group)
     if means is not None:
-        levels = {1: with_means(levels[1], block_matrices(blocks[0], values[blocks[0].rows])[0], means)}
-    measured = {block.level: measurement(block, values[block.rows]) for block in blocks}
+        levels = {1: with_means(levels[1], block_matrices(blocks[0], values)[0], means)}
+    measured = {block.level: measurement(block, values) for block in blocks}
     return GroupModel(s, levels, measured, fixed)
 
 
@@ -156,21 +156,11 @@ def with_means(level: LevelArrays, paths: Floats, means: Floats) -> LevelArrays:
     return replace(level, mean=np.concatenate([means, latent]))
 
 
-def block_matrices(block: BlockMap, values: Floats) -> tuple[Floats, Floats]:
-    """Directed paths and residual covariances of all variables of a block, from the values of its entries."""
-    n = len(block.names)
-    paths, residual = np.zeros((n, n)), np.zeros((n, n))
-    path, symmetric = block.slot == DIRECTED, block.slot == SYMMETRIC
-    paths[block.row[path], block.col[path]] = values[path]
-    residual[block.row[symmetric], block.col[symmetric]] = values[symmetric]
-    residual[block.col[symmetric], block.row[symmetric]] = values[symmetric]
-    return paths, residual
-
-
 def measurement(block: BlockMap, values: Floats) -> Measurement:
     """Equations of the observed variables of a block, with its latent variables as fixed quantities."""
     k = block.nobserved
-    paths, residual = block_matrices(block, values)
+    matrices: tuple[Floats, Floats] = block_matrices(block, values)
+    paths, residual = matrices
     inverse = np.linalg.inv(np.eye(k) - paths[:k, :k])
     return Measurement(inverse @ paths[:k, k:], inverse @ residual[:k, :k] @ inverse.T)
 
