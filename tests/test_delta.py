@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from msem.distributions import normal_pvalue
-from msem.inference.delta import MonteCarlo, chained, delta_method, jacobian, monte_carlo
+from msem.inference.delta import MonteCarlo, chained, delta_method, distribution, jacobian, monte_carlo
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[Any]
@@ -111,6 +111,17 @@ def test_quantity_that_is_often_undefined_has_no_interval() -> None:
 def test_too_few_draws() -> None:
     with pytest.raises(ValueError, match="at least 100"):
         MonteCarlo(10)
+    with pytest.raises(ValueError, match="whole number"):
+        MonteCarlo(1000.0)
+
+
+def test_infinite_draws_are_undefined() -> None:
+    values = np.tile(np.arange(1.0, 101.0)[:, None], 2)
+    values[:4, 0] = np.inf
+    values[:6, 1] = np.nan
+    found = distribution(values, np.ones(2), 0.9)
+    assert found.se[0] == pytest.approx(values[4:, 0].std(ddof=1))
+    assert np.isnan(found.se[1])
 
 
 def test_chained_functions() -> None:

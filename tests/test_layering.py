@@ -17,7 +17,7 @@ SOURCES = sorted(
     if path.suffix in {".py", ".pyi", ".lark", ".cpp", ".hpp", ".R"}
 )
 PACKAGES = {
-    "": ("_core", "errors", "version", "distributions"),
+    "": ("_core", "errors", "version", "distributions", "printing"),
     "language": ("expressions", "terms", "grammar", "syntax", "hypotheses"),
     "table": (
         *("levels", "drafts", "defaults", "groups", "invariance"),

@@ -81,6 +81,11 @@ def normal_cdf(z: ArrayLike) -> NDArray[np.float64]:
     return out
 
 
+def normal_upper_tail(z: float) -> float:
+    """Probability that a standard normal variable exceeds z; nan where it is nan."""
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
 def normal_quantile(probability: ArrayLike) -> NDArray[np.float64]:
     """Inverse of the standard normal distribution function."""
     out: NDArray[np.float64] = _special().ndtri(np.asarray(probability, dtype=np.float64))

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.fits.options import require_choice
+from msem.fits.options import Intervals, monte_carlo
 from msem.fits.solution import Solution
 from msem.inference.defined import derive, draw
-from msem.inference.delta import MonteCarlo
 from msem.inference.multipliers import Held, held_constraints
 from msem.output.tables import estimates_frame
 from msem.table.functions import Functions, defined_functions, defined_rows
 from msem.table.partable import Parameter
 
 Floats = NDArray[np.float64]
-Intervals = Literal["delta", "monte_carlo"]
 
 
 class Constrained(Solution):
@@ -53,7 +50,7 @@ class Constrained(Solution):
         return defined_functions(self.table, "rows").values(rows) if self.table.defined else np.empty(0)
 
     def defined(
-        self, *, level: float = 0.95, method: Intervals = "delta", draws: int = 20000, seed: int = 1
+        self, *, level: float = 0.95, method: Intervals = "delta", draws: int = 20_000, seed: int = 1
     ) -> pd.DataFrame:
         """Defined parameters (``:=``) with standard errors and confidence intervals.
 
@@ -84,12 +81,11 @@ class Constrained(Solution):
         ValueError
             If an option is out of range.
         """
-        require_choice("method", method, get_args(Intervals))
+        how = monte_carlo(method, draws, seed)
         frame = estimates_frame(self._defined_rows, *self._defined_values, ci_level=level)
-        if method == "delta":
+        if how is None:
             return frame
         vcov = self.cov_params().to_numpy()
-        how = MonteCarlo(draws, seed)
         found = draw(self._defined_functions, self.estimate.theta, vcov, level, how)
         return frame.assign(
             se=found.se, z=np.nan, pvalue=found.pvalue, ci_lower=found.lower, ci_upper=found.upper

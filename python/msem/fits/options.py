@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from msem.inference.delta import MonteCarlo
 from msem.inference.sampling import Information
 from msem.inference.scaling import ScaledTest
 
@@ -13,6 +14,7 @@ Estimator = Literal["ML", "MLR", "MLF", "ULS"]
 StandardErrors = Literal["standard", "robust", "bootstrap", "none"]
 Test = Literal["standard", "yuan_bentler", "yuan_bentler_mplus"]
 Reference = Literal["normal", "t"]
+Intervals = Literal["delta", "monte_carlo"]
 
 FLAGS = ("fixed_x", "std_lv", "orthogonal", "sample_cov_rescale")
 
@@ -92,3 +94,9 @@ def require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Refuse a value that is not among those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+
+
+def monte_carlo(method: Intervals, draws: int, seed: int) -> MonteCarlo | None:
+    """How to draw for Monte Carlo intervals; None for those of the delta method."""
+    require_choice("method", method, get_args(Intervals))
+    return MonteCarlo(draws, seed) if method == "monte_carlo" else None

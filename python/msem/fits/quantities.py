@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from msem.errors import UnsupportedError
 from msem.fits.constrained import Constrained
-from msem.fits.options import require_choice
+from msem.fits.options import Intervals, monte_carlo, require_choice
 from msem.inference.composites import composites
-from msem.inference.delta import MonteCarlo, delta_method
+from msem.inference.delta import delta_method
 from msem.inference.effects import differences, differences_frame, effects_frame, effects_of, effects_quantity
 from msem.inference.icc import at_both_levels, icc_frame, model_icc, saturated_icc
 from msem.inference.reliability import coefficients, reliability_frame
@@ -23,7 +23,6 @@ from msem.output.derived import Definitions, rsquare_frame, standardized_frame
 from msem.table.functions import defined_functions
 
 Floats = NDArray[np.float64]
-Interval = Literal["delta", "monte_carlo"]
 
 
 class Quantities(Constrained):
@@ -143,7 +142,7 @@ class Quantities(Constrained):
         pairs: Mapping[str, str] | None = None,
         weights: Mapping[str, float] | None = None,
         level: float = 0.95,
-        method: Interval = "delta",
+        method: Intervals = "delta",
         draws: int = 20_000,
         seed: int = 1,
     ) -> pd.DataFrame:
@@ -185,13 +184,8 @@ class Quantities(Constrained):
         ModelError
             If a factor has no such score; the message says why.
         """
-        require_choice("method", method, get_args(Interval))
         found = composites(self.table, factors, weights or {})
-        samples = enumerate(self.sample.groups, 1)
-        sizes = {
-            g: float(s.statistics.counts.sum() / (s.statistics.counts / s.statistics.sizes).sum())
-            for g, s in samples
-        }
+        sizes = {group: s.harmonic_size for group, s in enumerate(self.sample.statistics, 1)}
         return reliability_frame(
             coefficients(found, sizes, pairs or {}),
             self.objective,
@@ -199,7 +193,7 @@ class Quantities(Constrained):
             self._vcov,
             {group: self._unrestricted(group) for group in sizes},
             level=level,
-            how=MonteCarlo(draws, seed) if method == "monte_carlo" else None,
+            how=monte_carlo(method, draws, seed),
         )
 
     def effects(
@@ -211,7 +205,7 @@ class Quantities(Constrained):
         standardized: Kind | None = None,
         total: bool = False,
         level: float = 0.95,
-        method: Interval = "delta",
+        method: Intervals = "delta",
         draws: int = 20_000,
         seed: int = 1,
     ) -> pd.DataFrame:
@@ -247,7 +241,6 @@ class Quantities(Constrained):
         ModelError
             If no path leads from these predictors to these outcomes.
         """
-        require_choice("method", method, get_args(Interval))
         if standardized is not None:
             require_choice("standardized", standardized, KINDS)
         elif total:
@@ -259,7 +252,7 @@ class Quantities(Constrained):
             self.estimate.theta,
             self._vcov,
             level=level,
-            how=MonteCarlo(draws, seed) if method == "monte_carlo" else None,
+            how=monte_carlo(method, draws, seed),
         )
 
     def contextual_effects(
@@ -270,7 +263,7 @@ class Quantities(Constrained):
         pairs: Mapping[str, str] | None = None,
         specific: bool = True,
         level: float = 0.95,
-        method: Interval = "delta",
+        method: Intervals = "delta",
         draws: int = 20_000,
         seed: int = 1,
     ) -> pd.DataFrame:
@@ -294,7 +287,6 @@ class Quantities(Constrained):
         ModelError
             If no effect is at both levels.
         """
-        require_choice("method", method, get_args(Interval))
         found = differences(effects_of(self.table, outcome, predictor, specific=specific), pairs or {})
         return differences_frame(
             found,
@@ -302,5 +294,5 @@ class Quantities(Constrained):
             self.estimate.theta,
             self._vcov,
             level=level,
-            how=MonteCarlo(draws, seed) if method == "monte_carlo" else None,
+            how=monte_carlo(method, draws, seed),
         )

@@ -32,5 +32,4 @@ def draw(functions: Functions, theta: Floats, vcov: Floats, level: float, how: M
     """
     normal_halfwidth(level)
     values = functions.values_of_rows(draw_parameters(theta, vcov, how))
-    values[~np.isfinite(values)] = np.nan
     return distribution(values, derive(functions, theta, vcov).se, level)

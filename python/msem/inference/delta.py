@@ -49,7 +49,7 @@ class MonteCarlo:
 
     def __post_init__(self) -> None:
         """Refuse too few draws."""
-        if self.draws < 100 or self.draws != int(self.draws):
+        if not hasattr(self.draws, "__index__") or self.draws < 100:
             raise ValueError(f"draws must be a whole number of at least 100, not {self.draws!r}")
 
 
@@ -195,14 +195,16 @@ def distribution(values: Floats, se: Floats, level: float) -> Drawn:
     Parameters
     ----------
     values : ndarray, shape (draws, k)
+        Those that are not finite are undefined.
     se : ndarray, shape (k,)
         nan and 0 stay what they are.
     level : float
     """
-    known = ~np.isnan(se) & (np.mean(np.isnan(values), axis=0) <= UNDEFINED)
+    defined = np.isfinite(values)
+    known = ~np.isnan(se) & (np.mean(~defined, axis=0) <= UNDEFINED)
     out = np.full((4, values.shape[1]), math.nan)
     for k in np.flatnonzero(known):
-        valid = values[~np.isnan(values[:, k]), k]
+        valid = values[defined[:, k], k]
         out[2:, k] = np.quantile(valid, [(1 - level) / 2, (1 + level) / 2])
         out[0, k] = 0.0 if se[k] == 0 else np.std(valid, ddof=1)
         if out[0, k] > 0:

@@ -82,7 +82,7 @@ def coefficients(
 def _one_level(c: Composite) -> list[Coefficient]:
     make = partial(Coefficient, c.factor, c.level, c.group)
     return [
-        make("omega", c.items, False, lambda blocks: _ratio(_true(blocks, c), _variance(blocks, c))),
+        make("omega", c.items, False, lambda blocks: divide(_true(blocks, c), _variance(blocks, c))),
         make("alpha", c.items, True, lambda blocks: _alpha(*_consistency(blocks, c), len(c.items))),
         make("h", c.items, False, lambda blocks: _maximal(blocks, c)),
         make("ave", c.items, False, lambda blocks: _extracted(blocks, c)),
@@ -98,13 +98,13 @@ def _cluster_means(c: Composite, size: float) -> list[Coefficient]:
     def alpha(blocks: Blocks) -> Numbers:
         between, _ = _consistency(blocks, c)
         k = len(c.items)
-        return _ratio(k / (k - 1) * between, total(blocks))
+        return divide(k / (k - 1) * between, total(blocks))
 
     make = partial(Coefficient, c.factor, c.level, c.group)
     return [
-        make("omega_b", c.items, False, lambda blocks: _ratio(_true(blocks, c), total(blocks))),
+        make("omega_b", c.items, False, lambda blocks: divide(_true(blocks, c), total(blocks))),
         make("alpha_b", c.items, True, alpha),
-        make("irr", c.items, True, lambda blocks: _ratio(_variance(blocks, c), total(blocks))),
+        make("irr", c.items, True, lambda blocks: divide(_variance(blocks, c), total(blocks))),
     ]
 
 
@@ -114,7 +114,7 @@ def _raw_scores(within: Composite, between: Composite) -> list[Coefficient]:
 
     def omega(blocks: Blocks) -> Numbers:
         true = _true(blocks, within) + _true(blocks, between)
-        return _ratio(true, _variance(blocks, within) + _variance(blocks, between))
+        return divide(true, _variance(blocks, within) + _variance(blocks, between))
 
     def alpha(blocks: Blocks) -> Numbers:
         (common, total), (common_b, total_b) = _consistency(blocks, within), _consistency(blocks, between)
@@ -149,10 +149,7 @@ def _consistency(blocks: Blocks, c: Composite) -> tuple[Numbers, Numbers]:
 
 
 def _alpha(common: Numbers, total: Numbers, items: int) -> Numbers:
-    return _ratio(items / (items - 1) * common, total)
-
-
-_ratio = divide
+    return divide(items / (items - 1) * common, total)
 
 
 def _maximal(blocks: Blocks, c: Composite) -> Numbers:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.distributions import normal_halfwidth
+from msem.distributions import normal_halfwidth, normal_upper_tail
 
 Floats = NDArray[np.float64]
 
@@ -88,14 +88,14 @@ def root_mean_square(
         value=value,
         se=se,
         exact_z=exact_z,
-        exact_pvalue=_upper_tail(exact_z),
+        exact_pvalue=normal_upper_tail(exact_z),
         unbiased=unbiased,
         unbiased_se=unbiased_se,
         ci_lower=max(unbiased - half, 0.0) if half == half else math.nan,
         ci_upper=unbiased + half,
         close_h0=close_h0,
         close_z=close_z,
-        close_pvalue=_upper_tail(close_z),
+        close_pvalue=normal_upper_tail(close_z),
         nresiduals=t,
     )
 
@@ -122,8 +122,3 @@ def _unbiased(square: float, trace: float, trace2: float, along: float, t: int) 
         square, along = trace, trace2
     shrinkage = 1 - (trace2 + 2 * along) / (4 * square**2)
     return math.sqrt(excess / t) / shrinkage, math.sqrt((trace2 + 2 * along) / (2 * t * square)) / shrinkage
-
-
-def _upper_tail(z: float) -> float:
-    """Upper tail probability of the standard normal distribution."""
-    return 0.5 * math.erfc(z / math.sqrt(2))

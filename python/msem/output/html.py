@@ -7,7 +7,7 @@ from html import escape
 
 from msem.output.sections import Section, Value, cells
 from msem.output.summary import Block, Line, SummaryInputs, Table, blocks
-from msem.output.tables import frame_html
+from msem.printing import frame_html
 
 STYLE = """
 .msem {font-size: .9em; line-height: 1.35}

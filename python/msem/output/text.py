@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 from msem.output.sections import Section, number
 from msem.output.summary import Block, Line, SummaryInputs, Table, blocks
-from msem.output.tables import frame_text
+from msem.printing import frame_text
 
 NAME = 18
 CELL = 9

@@ -8,26 +8,23 @@ from collections.abc import Mapping
 import pandas as pd
 
 from msem.errors import ConvergenceWarning, DataError
+from msem.printing import frame_html, frame_text
 
 TOLERATED = 0.01  # share of refits that may fail without a warning
 
 
 def as_text(frame: pd.DataFrame) -> str:
-    """A table of statistics with three decimals, without level and group where there are none."""
-    return _shown(frame).to_string(index=False, float_format=_decimals)
+    """A table of statistics, without level and group where there are none."""
+    return frame_text(_shown(frame))
 
 
 def as_html(frame: pd.DataFrame) -> str:
     """The same for notebooks."""
-    return str(_shown(frame).to_html(index=False, border=0, float_format=_decimals))
+    return frame_html(_shown(frame))
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if (frame["level"] > 0).any() else frame.drop(columns=["level", "group"])
-
-
-def _decimals(value: float) -> str:
-    return f"{value:.3f}"
 
 
 def describe(failed: Mapping[str, int]) -> str:

@@ -106,6 +106,11 @@ class SampleStatistics:
         scatter: Floats = self.scatter.sum(axis=0) + deviations.T * self.counts @ deviations
         return scatter
 
+    @property
+    def harmonic_size(self) -> float:
+        """Harmonic mean of the cluster sizes."""
+        return float(self.counts.sum() / (self.counts / self.sizes).sum())
+
     def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> SampleStatistics:
         """Statistics of some of the variables, in the order given.
 
