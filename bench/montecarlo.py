@@ -15,7 +15,9 @@ import platform
 import time
 import warnings
 from collections import defaultdict
+from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,7 @@ HERE = Path(__file__).parent
 CLUSTERS = (50, 100, 200)
 SHAPES = ("normal", "skewed")
 SIZES = (5, 10, 15, 20)
+GAMMAS: tuple[Literal["observed", "robust"], ...] = ("observed", "robust")
 NAMES = ("y1", "y2", "y3", "y4")
 LOADINGS = np.array([1.0, 0.8, 0.7, 0.9])
 FACTOR = {"within": 1.0, "between": 0.4}
@@ -88,22 +91,28 @@ def simultaneous(data: pd.DataFrame) -> Outcome:
 
 def segregated(data: pd.DataFrame) -> Outcome:
     """Each level by itself, from the saturated moments."""
-    h1 = msem.saturated(data, cluster="cluster", within=list(NAMES))
-    out: Outcome = {("definite", "saturated", "between"): float(np.linalg.eigvalsh(h1.between.cov)[0] > 0)}
-    for method in ("likelihood", "ml", "uls"):
-        try:
-            fit = msem.segregated(MODEL, h1, method=method)
-        except msem.errors.DataError:  # no discrepancy of a matrix that is not positive definite
-            continue
-        for level, each in zip(("within", "between"), fit.levels, strict=True):
-            if not each.converged:
-                continue
+    out: Outcome = {}
+    for gamma in GAMMAS:
+        h1 = msem.saturated(data, cluster="cluster", within=list(NAMES), gamma=gamma)
+        definite = float(np.linalg.eigvalsh(h1.between.cov)[0] > 0)
+        out["definite", "saturated", "between"] = definite
+        for method in ("likelihood", "ml", "uls") if definite else ("likelihood", "uls"):
+            fit = msem.segregated(MODEL, h1, method=method, gamma=gamma)
+            out |= by_level(fit, f"segregated {method}" + (", robust" if gamma == "robust" else ""))
+            if method == "ml" and gamma != "robust":
+                for each in fit.naive.levels:
+                    out |= covered(each.params, each.bse, "separate (naive)")
+    return out
+
+
+def by_level(fit: msem.SegregatedFit, name: str) -> Outcome:
+    """Tests and intervals of each level that converged."""
+    out: Outcome = {}
+    for level, each in zip(("within", "between"), fit.levels, strict=True):
+        if each.converged:
             for test, p in each.tests["pvalue"].items():
-                out["rejection", f"segregated {method}: {test}", level] = _rejects(p)
-            out |= covered(each.params, each.bse, f"segregated {method}")
-            if method == "ml":
-                naive = fit.naive.levels[0 if level == "within" else 1]
-                out |= covered(naive.params, naive.bse, "separate (naive)")
+                out["rejection", f"{name}: {test}", level] = _rejects(p)
+            out |= covered(each.params, each.bse, name)
     return out
 
 
@@ -155,7 +164,7 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(given.workers) as pool:
         results = list(pool.imap_unordered(replicate, jobs, chunksize=20))
     rows = table(results, given.replications)
-    machine = {"seed": given.seed, "msem": msem.__version__, "python": platform.python_version()}
+    machine = {"seed": given.seed, "msem": version("msem"), "python": platform.python_version()}
     with given.output.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], *machine])
         writer.writeheader()
