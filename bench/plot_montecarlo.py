@@ -1,4 +1,4 @@
-"""Figure of results/montecarlo.csv: python bench/plot_montecarlo.py (needs matplotlib)."""
+"""Figure and tables of results/montecarlo.csv: python bench/plot_montecarlo.py (needs matplotlib)."""
 
 from __future__ import annotations
 
@@ -58,8 +58,20 @@ def panel(axes: Axes, table: pd.DataFrame, labels: dict[str, str], nominal: floa
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def markdown(table: pd.DataFrame, labels: dict[str, str]) -> str:
+    """Rates by method, for each distribution and number of clusters."""
+    columns = [(shape, count) for shape in ("normal", "skewed") for count in MARKERS]
+    lines = ["| | " + " | ".join(f"{shape}, {count}" for shape, count in columns) + " |"]
+    lines.append("|---|" + "---|" * len(columns))
+    found = table.set_index(["method", "shape", "nclusters"])["value"].to_dict()
+    for method, label in labels.items():
+        cells = [f"{found[method, *column]:.3f}".lstrip("0") for column in columns]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Write the figure."""
+    """Write the figure and print the tables."""
     mpl.rcParams.update({"svg.hashsalt": "msem", "font.size": 9})
     table = pd.read_csv(HERE / "results" / "montecarlo.csv")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
@@ -68,10 +80,10 @@ def main() -> None:
     left.set_xscale("symlog", linthresh=0.2)
     left.set_xlim(0, 1.1)
     left.set_xticks([0, 0.05, 0.1, 0.2, 0.5, 1], ["0", ".05", ".10", ".20", ".50", "1"])
-    left.set_title("Rejections of a true model at the 5% level", fontsize=10)
+    left.set_title("Rejections of a true model, 5% level", fontsize=10)
     loadings = table[(table["what"] == "coverage") & (table["of"] == "fb=~y2.l2")]
     panel(right, loadings, INTERVALS, 0.95)
-    right.set_title("Coverage of 95% intervals of a between loading", fontsize=10)
+    right.set_title("Coverage of 95% intervals, between loading", fontsize=10)
     for count, marker in MARKERS.items():
         right.plot([], [], marker, color="0.3", label=f"{count} clusters", markersize=5)
     right.plot([], [], "o", color=NORMAL, label="normal", markersize=5)
@@ -79,6 +91,9 @@ def main() -> None:
     right.legend(loc="center left", fontsize=8, frameon=True)
     FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE, metadata={"Date": None})
+    print(markdown(table[(table["what"] == "rejection") & level], TESTS), end="\n\n")
+    for name in ("fb=~y2.l2", "fb~~fb.l2"):
+        print(markdown(table[(table["what"] == "coverage") & (table["of"] == name)], INTERVALS), end="\n\n")
 
 
 if __name__ == "__main__":
