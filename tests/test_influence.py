@@ -172,6 +172,19 @@ def test_influence_of_rows_of_a_single_level(demo):
     np.testing.assert_allclose(refits.change.loc["unit 9"], other.params - found.params, atol=1e-6)
 
 
+def test_rows_may_share_a_label(demo):
+    data = demo.head(60).set_index(np.arange(60) // 2)
+    found = msem.sem("y1 ~ x1", data)
+    influence = found.influence()
+    largest = influence.top(4, by="y1~x1")
+    sizes = influence.standardized["y1~x1"].abs().to_numpy()
+    np.testing.assert_array_equal(largest["standardized"].abs(), np.sort(sizes)[::-1][:4])
+    assert list(largest.index) == list(influence.measures.index[np.argsort(-sizes)[:4]])
+    assert list(found.scores().index) == list(data.index)
+    with pytest.raises(DataError, match="several rows are called 3"):
+        found.influence(clusters=[3])
+
+
 def test_what_has_no_influence_is_refused(demo, fit):
     with pytest.raises(DataError, match="raw data"):
         msem.sem(DEMO, fit.saturated).influence()

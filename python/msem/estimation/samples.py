@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import DataError
@@ -71,24 +73,42 @@ class GroupSample:
         DataError
             Without raw data.
         """
+        s, data = self.statistics, self._rows
+        if s.unit:
+            return cluster_arrays(data, s.unit, s.cluster)
+        centred = not s.means.any()  # as samples of models without mean structure are
+        if data.codes is not None:
+            c = cluster_arrays(data, s.cluster, ())
+            means = c.means - (c.sizes @ c.means / c.sizes.sum() if centred else 0.0)
+            return ClusterArrays(c.sizes, means, c.within)
+        rows = np.column_stack([data.columns[name] for name in s.cluster])
+        if centred:
+            rows = rows - rows.mean(axis=0)
+        return ClusterArrays(np.ones(len(rows)), rows, np.empty((len(rows), 0)))
+
+    @property
+    def identifiers(self) -> pd.Index[Any]:
+        """Ids of the clusters in the order of `clusters`; labels of the rows of a sample without clusters.
+
+        Raises
+        ------
+        DataError
+            Without raw data.
+        """
+        data = self._rows
+        if data.codes is not None:
+            return data.clusters
+        return data.index if data.rows is None else data.index[data.rows]
+
+    @property
+    def _rows(self) -> ClusteredData:
         if self.data is None:
             raise DataError(
                 "this needs raw data: moments and statistics do not tell one cluster from another; "
                 'without them there are standard errors of information="observed" and "expected" and the '
                 "likelihood-ratio test"
             )
-        s = self.statistics
-        if s.unit:
-            return cluster_arrays(self.data, s.unit, s.cluster)
-        centred = not s.means.any()  # as samples of models without mean structure are
-        if self.data.codes is not None:
-            c = cluster_arrays(self.data, s.cluster, ())
-            means = c.means - (c.sizes @ c.means / c.sizes.sum() if centred else 0.0)
-            return ClusterArrays(c.sizes, means, c.within)
-        rows = np.column_stack([self.data.columns[name] for name in s.cluster])
-        if centred:
-            rows = rows - rows.mean(axis=0)
-        return ClusterArrays(np.ones(len(rows)), rows, np.empty((len(rows), 0)))
+        return self.data
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +156,13 @@ class Sample:
     def clusters(self) -> tuple[ClusterArrays, ...]:
         """Statistics of the single clusters of each group; `DataError` without raw data."""
         return tuple(group.clusters for group in self.groups)
+
+    @property
+    def identifiers(self) -> pd.Index[Any]:
+        """Ids of the clusters of all groups, one after the other; see `GroupSample.identifiers`."""
+        names = [name for group in self.groups for name in group.identifiers]
+        found: pd.Index[Any] = pd.Index(names, tupleize_cols=False)
+        return found
 
 
 def saturated_group(

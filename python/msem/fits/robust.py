@@ -35,9 +35,8 @@ class Robust(Solution):
         Returns
         -------
         DataFrame, shape (J, npar)
-            Indexed by cluster id, or by the position of the row among those used for a single-level model without
-            clusters; with several groups by group and cluster. Columns sum to zero where nothing holds a parameter
-            back.
+            Indexed by cluster id, or by the label of the row for a single-level model without clusters; with several
+            groups by group and cluster. Columns sum to zero where nothing holds a parameter back.
 
         Raises
         ------
@@ -77,16 +76,11 @@ class Robust(Solution):
 
     @property
     def _cluster_index(self) -> pd.Index[Any]:
-        parts = []
-        for group in self.sample.groups:
-            ids = None if group.data is None or group.data.codes is None else group.data.clusters
-            parts.append(pd.RangeIndex(len(group.clusters.sizes)) if ids is None else ids)
-        name = self.options.cluster or None
-        if len(parts) == 1:
-            return parts[0].rename(name)
-        keys = [group.label for group in self.sample.groups]
-        pairs = [(key, each) for key, ids in zip(keys, parts, strict=True) for each in ids]
-        return pd.MultiIndex.from_tuples(pairs, names=["group", name])
+        groups, name = self.sample.groups, self.options.cluster or None
+        if len(groups) == 1:
+            return groups[0].identifiers.rename(name)
+        labels = np.repeat([group.label for group in groups], [len(group.identifiers) for group in groups])
+        return pd.MultiIndex.from_arrays([labels, self.sample.identifiers], names=["group", name])
 
     # -- tests -------------------------------------------------------------------------------------------------
 

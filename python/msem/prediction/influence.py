@@ -21,7 +21,6 @@ from msem.resampling.replicates import (
     Replicates,
     ReplicateSource,
     cluster_counts,
-    identifiers,
     leave_one_out,
     refit,
     refit_chosen,
@@ -74,8 +73,11 @@ class Influence:
             If there is no such column or parameter.
         """
         if by in self.standardized:
-            order = self.standardized[by].abs().sort_values(ascending=False, kind="stable").index[:count]
-            return self.measures.loc[order].assign(change=self.change[by], standardized=self.standardized[by])
+            size = self.standardized[by].abs().fillna(-1.0).to_numpy()
+            order = np.argsort(-size, kind="stable")[:count]
+            return self.measures.iloc[order].assign(
+                change=self.change[by].to_numpy()[order], standardized=self.standardized[by].to_numpy()[order]
+            )
         if by not in ("cook", "displacement"):
             raise ValueError(f"by must be 'cook', 'displacement' or the name of a parameter, not {by!r}")
         return self.measures.sort_values(by, ascending=False, kind="stable").head(count)
@@ -123,7 +125,7 @@ def influence(
     """
     require_maximum(estimate, "measures of influence")
     counts = cluster_counts(sample)
-    ids = pd.Index([name for group in sample.groups for name in identifiers(group)], tupleize_cols=False)
+    ids = sample.identifiers
     chosen = np.arange(len(ids)) if clusters is None else _positions(ids, clusters)
     find = _refits if exact else _steps
     change, displacement, status = find(estimate, sample, chosen, threads, show)
@@ -156,6 +158,12 @@ def _positions(ids: pd.Index[Any], clusters: Sequence[Any]) -> Integers:
     unknown = [name for name in clusters if name not in at]
     if unknown:
         raise DataError(f"there is no cluster {unknown[0]!r} in the data")
+    repeated = ids[ids.duplicated()]
+    shared = [name for name in clusters if name in repeated]
+    if shared:
+        raise DataError(
+            f"several rows are called {shared[0]!r}: give the data an index without repeated labels"
+        )
     return np.array([at[name] for name in clusters], dtype=np.intp)
 
 

@@ -17,7 +17,6 @@ from msem.resampling.progress import Progress
 from msem.resampling.replicates import (
     ReplicateSource,
     cluster_counts,
-    identifiers,
     leave_one_out,
     refit,
 )
@@ -158,13 +157,5 @@ def jackknife(
     for g in range(1, len(counts) + 1):
         require_enough(int((group == g).sum()), found.failed)
     warn_of_failures("jackknife", total, found.failed)
-    ids = _identifiers(sample)[found.numbers]
+    ids = sample.identifiers[found.numbers].rename("cluster")
     return Jackknife(target, found.values, group, ids, tuple(counts), found.failed)
-
-
-def _identifiers(sample: Sample) -> pd.Index:
-    """Ids of the clusters of all groups in order; labels of the rows without clusters."""
-    ids: list[object] = []
-    for group in sample.groups:
-        ids += list(identifiers(group))
-    return pd.Index(ids, name="cluster")

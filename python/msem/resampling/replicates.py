@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
@@ -298,11 +297,3 @@ def _statistics(old: GroupSample, drawn: _core.DrawnStatistics) -> SampleStatist
 def cluster_counts(sample: Sample) -> list[int]:
     """Clusters of each group; rows for a single level."""
     return [len(group.clusters.sizes) for group in sample.groups]
-
-
-def identifiers(group: GroupSample) -> pd.Index[Any]:
-    """Ids of the clusters of a group; labels of the rows of a sample without clusters."""
-    assert group.data is not None
-    if group.data.codes is not None:
-        return group.data.clusters
-    return group.data.index if group.data.rows is None else group.data.index[group.data.rows]
