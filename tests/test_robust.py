@@ -384,3 +384,11 @@ def test_summary_shows_both_columns() -> None:
 
 def test_repeated_fits_are_identical() -> None:
     pd.testing.assert_series_equal(mlr.__wrapped__().fit_measures(), mlr().fit_measures(), check_exact=True)
+
+
+def test_scores_of_rows_have_the_index_of_the_data() -> None:
+    data = msem.load_demo().head(30).set_index(pd.Index([f"unit {k}" for k in range(30)]))
+    data.iloc[4, data.columns.get_loc("y1")] = np.nan
+    fit = msem.sem("y1 ~ x1", data, estimator="MLR")
+    assert list(fit.scores().index) == list(data.index.delete(4))
+    assert list(fit.cluster_loglik().index) == list(data.index.delete(4))

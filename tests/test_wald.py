@@ -135,3 +135,11 @@ def test_statistic_is_a_chi_square_under_the_hypothesis(df: int) -> None:
     assert statistics.mean() == pytest.approx(df, rel=0.06)
     tail = np.mean([chisq_pvalue(s, df) < 0.05 for s in statistics])
     assert tail == pytest.approx(0.05, abs=0.012)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_more_hypotheses_than_clusters_under_mlr() -> None:
+    few = fits.data([4, 6, 9, 5, 7])
+    fit = msem.sem(TEXT, few, cluster="cluster", estimator="MLR")
+    with pytest.raises(ModelError, match=r"5 hypotheses cannot be tested together.*from 5 clusters"):
+        fit.wald_test([f"{name} == 0" for name in "abpcd"])

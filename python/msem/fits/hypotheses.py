@@ -52,6 +52,12 @@ class Hypotheses(Solution):
         names = list(functions.texts)
         if len(names) > 1:
             joint = wald(values, cov)
+            clusters = sum(len(own.sizes) for own in self.sample.clusters) if self.options.robust else np.inf
+            if not joint.consistent and len(names) >= clusters:
+                raise ModelError(
+                    f"{len(names)} hypotheses cannot be tested together with robust standard errors from {clusters} "
+                    "clusters: test fewer at a time"
+                )
             if not joint.consistent:
                 raise ModelError(f"these hypotheses contradict each other: {', '.join(map(repr, names))}")
             rows.append((np.nan, np.nan, *_test(joint)))

@@ -37,12 +37,12 @@ class GroupColumns:
 def cluster_frame(parts: Sequence[GroupColumns], cluster: str) -> pd.DataFrame:
     """One row for each cluster, indexed by cluster id, in order of first appearance.
 
-    With several groups the first column is `group`, the label of the cluster's group.
+    If the model has several groups the first column is `group`, the label of the cluster's group.
     """
     frames = []
     for part in parts:
         frame = pd.DataFrame(dict(part.columns), index=part.rows.data.clusters)
-        if len(parts) > 1:
+        if part.label:
             frame.insert(0, "group", part.label)
         frames.append(frame)
     return pd.concat(frames).rename_axis(index=cluster or None)

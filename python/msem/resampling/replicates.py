@@ -33,6 +33,7 @@ FAILURES = {
 }
 HELD = 1e-9  # value of an inequality that is active
 CHUNK_SECONDS = 0.2
+FEWEST = 3  # clusters of a bootstrap
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +82,27 @@ def ordinary_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.Ordin
     Raises
     ------
     DataError
-        Without raw data, or when a group has one cluster.
+        Without raw data, or when a group has too few clusters.
     """
     single, centred = _in_clusters_of_rows(sample), not estimate.table.meanstructure
-    return _core.OrdinaryDraws(_cluster_tuples(sample), seed, single, centred)
+    parts = zip(_cluster_tuples(sample), map(_by_id, sample.groups), strict=True)
+    groups = [(sizes[order], means[order], within[order]) for (sizes, means, within), order in parts]
+    if estimate.table.nlevels == 2 and any(len(sizes) < FEWEST for sizes, _, _ in groups):
+        raise DataError(
+            f"bootstraps need {FEWEST} clusters or more: every replicate of two that has both is the sample itself"
+        )
+    return _core.OrdinaryDraws(groups, seed, single, centred)
+
+
+def _by_id(group: GroupSample) -> NDArray[np.intp]:
+    """Clusters in the order of their ids, which does not depend on that of the data; rows as they are."""
+    ids = group.identifiers
+    if group.data is None or group.data.codes is None:
+        return np.arange(len(ids))
+    try:
+        return np.asarray(ids.argsort(), dtype=np.intp)
+    except TypeError:  # ids of several types
+        return np.asarray(ids.map(str).argsort(), dtype=np.intp)
 
 
 def leave_one_out(estimate: Estimate, sample: Sample) -> _core.LeaveOneOut:
