@@ -9,16 +9,10 @@ import pandas as pd
 
 import fits
 import msem
+import texts
 
 SIZES = [4, 6, 9] * 60
-FREE = """
-level: 1
-    fw =~ y1 + y2 + y3
-    fw ~ x1
-level: 2
-    fb =~ y1 + y2 + y3
-    fb ~ w1
-"""
+FREE = texts.COVARIATE
 EQUAL = FREE.replace("y2 + y3", "a*y2 + b*y3")
 METHODS = ("standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000")
 

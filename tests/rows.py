@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import texts
 from msem.language.syntax import parse
 from msem.table.partable import Parameter, ParameterTable, parameter_table
 
-DEMO = """
-level: 1
-    fw =~ y1 + y2 + y3
-    fw ~ x1 + x2 + x3
-level: 2
-    fb =~ y1 + y2 + y3
-    fb ~ w1 + w2
-"""
+DEMO = texts.DEMO
 
 
 def table(text: str, **options: Any) -> ParameterTable:

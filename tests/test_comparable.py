@@ -30,7 +30,7 @@ DATA = fits.data(SIZES)
         (EQUAL, changed(x1=DATA["x1"].sample(frac=1, random_state=1).to_numpy()), "'x1' differ"),
         (EQUAL.replace("fb ~ w1", ""), DATA, "variable 'w1' and small does not"),
         (
-            EQUAL.replace("+ b*y3\n    fb", "\n    fb"),
+            EQUAL.replace("+ b*y3\n  fb", "\n  fb"),
             DATA,
             "'y3' is at the within level only in small and at both",
         ),

@@ -23,11 +23,6 @@ level: 2
 
 
 @pytest.fixture(scope="module")
-def demo():
-    return msem.load_demo()
-
-
-@pytest.fixture(scope="module")
 def fit(demo):
     return msem.sem(DEMO, demo, cluster="cluster")
 

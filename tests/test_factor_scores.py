@@ -40,11 +40,6 @@ SCORED = [
 
 
 @pytest.fixture(scope="module")
-def demo():
-    return msem.load_demo()
-
-
-@pytest.fixture(scope="module")
 def fit(demo):
     return msem.sem(DEMO, demo, cluster="cluster")
 

@@ -14,19 +14,13 @@ import polars as pl
 import pytest
 
 import msem
+import texts
 from msem.errors import DataError, DataWarning, ImproperSolutionWarning, ModelError, UnsupportedError
 
 LAVAAN: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "lavaan_groups.json").read_text())
 DEMO = msem.load_demo()
 DEMO = DEMO.assign(third=DEMO["cluster"] % 3, half=np.where(DEMO["cluster"] // 2 % 2 == 1, "south", "north"))
-MODEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1
-"""
+MODEL = texts.COVARIATE
 BLOCKS = "\n".join(f"group: {name}\n{MODEL}" for name in ("north", "south"))
 CFA = "f =~ y1 + y2 + y3"
 SCALAR = ["loadings", "intercepts"]

@@ -11,17 +11,11 @@ import pandas as pd
 import pytest
 
 import msem
+import texts
 
 DEMO = msem.load_demo()
 DEMO = DEMO.assign(half=np.where(DEMO["cluster"] // 2 % 2 == 1, "south", "north"))
-MODEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1
-"""
+MODEL = texts.COVARIATE
 TABLES: dict[str, dict[str, Any]] = {
     "estimates": {"standardized": True},
     "standardized": {},

@@ -9,18 +9,12 @@ import pandas as pd
 import pytest
 
 import msem
+import texts
 from msem.errors import DataError, ModelError
 
 DEMO = msem.load_demo()
 DEMO = DEMO.assign(half=np.where(DEMO["cluster"] // 2 % 2 == 1, "south", "north"))
-MODEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1
-"""
+MODEL = texts.COVARIATE
 CFA = "f =~ y1 + y2 + y3 + y4"
 NAMES = ["y1", "y2", "y3", "y4"]
 PARTS = {str(name): part for name, part in DEMO.groupby("half")}

@@ -12,22 +12,11 @@ import pyarrow as pa
 import pytest
 
 import msem
+import texts
 
-MODEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1 + x2 + x3
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1 + w2
-"""
+MODEL = texts.DEMO
 Y, X, W = ["y1", "y2", "y3"], ["x1", "x2", "x3"], ["w1", "w2"]
 EVERY = [*Y, *X, *W]
-
-
-@pytest.fixture(scope="module")
-def demo() -> pd.DataFrame:
-    return msem.load_demo()
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,6 @@ NO_WITHIN = "level: 1\n y1 ~~ y1\n y2 ~~ y2\n y3 ~~ y3\n x1 ~~ x1 + x2 + x3\n x2
 
 
 @pytest.fixture(scope="module")
-def demo() -> pd.DataFrame:
-    return msem.load_demo()
-
-
-@pytest.fixture(scope="module")
 def fit(demo: pd.DataFrame) -> Fit:
     return msem.sem(WITHIN + BETWEEN, demo, cluster="cluster")
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 import pytest
 
 import msem
+import texts
 
-MODEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1 + x2 + x3
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1 + w2
-"""
+MODEL = texts.DEMO
 METHODS = ["likelihood", "ml", "uls"]
 
 

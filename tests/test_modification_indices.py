@@ -14,6 +14,7 @@ import fits
 import msem
 import reference
 import reference_fits as rf
+import texts
 from msem.distributions import normal_rejection
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.objective import build_objective
@@ -28,14 +29,7 @@ HAVE_INDICES = [
     if not (case in rf.GROUPED and case in rf.TWO_LEVEL)
     and any(row["mi"] > 1e-8 for row in reference.expected(case)["modindices_top10"] or ())
 ]
-LOADINGS = """
-level: 1
-    fw =~ y1 + y2 + y3
-    fw ~ x1
-level: 2
-    fb =~ y1 + y2 + y3
-    fb ~ w1
-"""
+LOADINGS = texts.COVARIATE
 SIZES = [4, 6, 9] * 60
 
 

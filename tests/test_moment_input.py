@@ -9,16 +9,10 @@ import polars as pl
 import pytest
 
 import msem
+import texts
 from msem.errors import ConvergenceWarning, DataError, ModelError
 
-MODEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1 + x2 + x3
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1 + w2
-"""
+MODEL = texts.DEMO
 LEVELS = {"within": ["y1", "y2", "y3", "x1", "x2", "x3"], "between": ["y1", "y2", "y3", "w1", "w2"]}
 DATA = msem.load_demo()
 FEW = DATA[DATA.cluster.isin(DATA.cluster.unique()[:8])]  # their saturated likelihood has no maximum

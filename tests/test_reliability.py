@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+import fits
 import models
 import msem
 import oracle
@@ -25,15 +26,7 @@ from msem.moments.robust import robust_acov
 from msem.moments.saturated import level_moments
 
 Floats = NDArray[np.float64]
-MODEL = """
-level: 1
-    fw =~ y1 + y2 + y3
-    fw ~ x1
-    y1 ~ x2
-level: 2
-    fb =~ y1 + y2 + y3
-    fb ~ w1
-"""
+MODEL = fits.FACTORS
 ITEMS = ["y1", "y2", "y3", "y4"]
 
 

@@ -8,16 +8,10 @@ import numpy as np
 import pytest
 
 import msem
+import texts
 from msem.errors import DataError
 
-MODEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1 + x2
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1
-"""
+MODEL = texts.COVARIATES
 
 
 def test_two_clusters_cannot_be_resampled() -> None:

@@ -13,20 +13,14 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 import msem
+import texts
 from msem import _core
 from msem.errors import ConvergenceWarning, DataError, ModelError, UnsupportedError
 from msem.resampling.replicates import ordinary_draws
 
 Floats = NDArray[np.float64]
 
-MODEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1 + x2
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1
-"""
+MODEL = texts.COVARIATES
 BOTH = """
 level: 1
   y1 ~ x4 + x2

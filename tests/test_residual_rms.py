@@ -10,23 +10,12 @@ import pandas as pd
 import pytest
 
 import msem
+import texts
 from msem.fits.fit import Fit
 from msem.inference.residualrms import root_mean_square
 
-TWO_LEVEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1 + x2 + x3
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1 + w2
-"""
+TWO_LEVEL = texts.DEMO
 LAVAAN = json.loads((Path(__file__).parent / "data" / "lavaan_residuals.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def demo() -> pd.DataFrame:
-    return msem.load_demo()
 
 
 @pytest.fixture(scope="module")

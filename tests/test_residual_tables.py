@@ -11,6 +11,7 @@ import pytest
 
 import fits
 import msem
+import texts
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.samples import GroupSample, Sample, saturated_sample
 from msem.fits.fit import Fit
@@ -25,20 +26,8 @@ from msem.sample.sufficient import ClusterArrays, SampleStatistics
 from msem.table.partable import parameter_table
 
 METRICS = ("raw", "cor.bollen", "cor.bentler")
-TWO_LEVEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1 + x2 + x3
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1 + w2
-"""
+TWO_LEVEL = texts.DEMO
 LAVAAN = json.loads((Path(__file__).parent / "data" / "lavaan_residuals.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def demo() -> pd.DataFrame:
-    return msem.load_demo()
 
 
 @pytest.fixture(scope="module")

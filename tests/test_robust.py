@@ -12,20 +12,14 @@ import pytest
 import msem
 import oracle
 import simulate
+import texts
 from msem.errors import DataError, UnsupportedError
 from msem.inference.momentspace import MomentSpace
 from msem.inference.scaling import saturated_trace
 from msem.inference.scoreproducts import cluster_correction, score_products
 
 DEMO = msem.load_demo()
-TWO_LEVEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1 + x2
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1
-"""
+TWO_LEVEL = texts.COVARIATES
 ONE_LEVEL = "f =~ y1 + y2 + y3 + y4\nf ~ x1"
 ROLES = """
 level: 1

@@ -10,17 +10,11 @@ from numpy.testing import assert_allclose
 import models
 import msem
 import oracle
+import texts
 from msem.errors import DataError
 from msem.moments.gamma import vech_index
 
-MODEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1
-"""
+MODEL = texts.COVARIATE
 SIZES = [3, 4, 5, 6] * 12
 METHODS = ("likelihood", "ml", "uls")
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 import msem
 import reference
 import reference_fits as rf
+import texts
 from msem.inference.fitmeasures import FitMeasureInputs
 from msem.inference.scaledmeasures import scaled_fit_measures
 from msem.inference.scaling import Scaling
@@ -36,14 +37,7 @@ CASES = [
 UNTOUCHED = ["demo_wide_mlr", "mplus_ex9_1a", "mplus_ex9_1b", "mplus_ex9_1b_fixedx"]
 SINGLE_MAXIMUM = ["demo_mlr", "demo_wide_mlr"]  # their EM ends at the maximum of the saturated likelihood
 STORED = json.loads((Path(__file__).parent / "data" / "lavaan_robust.json").read_text())
-TWO_LEVEL = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1 + x2 + x3
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1 + w2
-"""
+TWO_LEVEL = texts.DEMO
 ONE_LEVEL = """
   f1 =~ y1 + y2 + y3
   f2 =~ y4 + y5 + y6

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import msem
+import texts
 from msem.errors import DataError, ModelError, UnsupportedError
 from msem.fits.levelfit import LevelFit
 from msem.sample.sufficient import SampleStatistics
@@ -111,14 +112,7 @@ def test_likelihood_estimates_are_near_the_simultaneous_ones(moments: msem.Level
 
 # -- agreement with other routes -----------------------------------------------------------------------------------
 
-OPEN = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1
-"""
+OPEN = texts.COVARIATE
 SATURATED = {
     1: "y1 ~~ y1 + y2 + y3 + x1\ny2 ~~ y2 + y3 + x1\ny3 ~~ y3 + x1\nx1 ~~ x1",
     2: "y1 ~~ y1 + y2 + y3 + w1\ny2 ~~ y2 + y3 + w1\ny3 ~~ y3 + w1\nw1 ~~ w1",

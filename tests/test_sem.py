@@ -32,11 +32,6 @@ BALANCED = "level: 1\nfw =~ y1 + y2 + y3\nlevel: 2\nfb =~ y1 + y2 + y3\nfb ~ z"
 
 
 @pytest.fixture(scope="module")
-def demo() -> pd.DataFrame:
-    return msem.load_demo()
-
-
-@pytest.fixture(scope="module")
 def fit(demo: pd.DataFrame) -> msem.Fit:
     return msem.sem(MODEL, demo, cluster="cluster")
 
