@@ -334,6 +334,7 @@ def test_constraints_across_groups():
 
 def test_fits_with_constraints_survive_a_pickle():
     found = fit("a*c == 0.5; q := a/b; b < 2")
+    found.summary(fit_measures=True)  # what is computed on the way does not stop it
     again = pickle.loads(pickle.dumps(found))
     pd.testing.assert_frame_equal(again.estimates(), found.estimates())
     pd.testing.assert_frame_equal(again.constraints(), found.constraints())

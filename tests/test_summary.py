@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+import msem
 import printed
 from msem.output.html import render_html
 from msem.output.sections import Section, fit_sections, sample_section
@@ -106,3 +107,10 @@ def test_sample_section_leaves_out_what_did_not_happen() -> None:
         ("Number of clusters", 8),
         ("Sample given as", "moments with cluster sizes"),
     )
+
+
+def test_least_squares_show_the_measures_that_they_have() -> None:
+    text = msem.sem("f =~ y1 + y2 + y3 + y4", msem.load_demo(), estimator="ULS").summary(fit_measures=True)
+    assert "SRMR" in text
+    assert "Loglikelihood" not in text
+    assert "nan" not in text

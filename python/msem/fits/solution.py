@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -146,6 +146,10 @@ class Solution:
     options: Options
     discrepancy: LevelDiscrepancy | None = None
     bootstrapped: Bootstrap | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what was computed from the fields later is computed again
+        return {own.name: getattr(self, own.name) for own in fields(self)}
 
     # -- the solution ------------------------------------------------------------------------------------------
 

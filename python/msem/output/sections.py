@@ -105,14 +105,15 @@ def fit_sections(measures: pd.Series, *, full: bool = False) -> tuple[Section, .
     measures : pandas.Series
         As made by `fitmeasures.fit_measures`.
     full : bool
-        All sections instead of the chi-square test only.
+        All sections instead of the chi-square test only, but for those without any number: least squares have no
+        likelihood, for instance.
     """
     m = {str(name): float(value) for name, value in measures.items()}
     test = Section("Model Test User Model", _test(m, "", "P-value (Chi-square)"))
     if not full:
         return (test,)
     level = f"{100 * m['rmsea_ci_level']:g} Percent confidence interval"
-    return (
+    sections = (
         test,
         Section("Model Test Baseline Model", _test(m, "baseline_", "P-value")),
         Section(
@@ -131,12 +132,17 @@ def fit_sections(measures: pd.Series, *, full: bool = False) -> tuple[Section, .
             ),
         ),
     )
+    return tuple(section for section in sections if _has_number(section))
+
+
+def _has_number(section: Section) -> bool:
+    return any(isinstance(value, int | float) and not math.isnan(value) for _, value in section.rows)
 
 
 def _test(m: Mapping[str, float], prefix: str, pvalue: str) -> Pairs:
     rows: Pairs = (
         ("Test statistic", m[f"{prefix}chisq"]),
-        ("Degrees of freedom", int(m[f"{prefix}df"])),
+        ("Degrees of freedom", _count(m[f"{prefix}df"])),
         (pvalue, m[f"{prefix}pvalue"]),
     )
     return _defined(rows)
