@@ -113,6 +113,9 @@ def test_too_few_draws() -> None:
         MonteCarlo(10)
     with pytest.raises(ValueError, match="whole number"):
         MonteCarlo(1000.0)
+    for seed in (-1, "a", None):
+        with pytest.raises(ValueError, match="seed must be"):
+            MonteCarlo(seed=seed)
 
 
 def test_infinite_draws_are_undefined() -> None:

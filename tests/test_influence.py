@@ -167,6 +167,11 @@ def test_influence_of_rows_of_a_single_level(demo):
     np.testing.assert_allclose(refits.change.loc["unit 9"], other.params - found.params, atol=1e-6)
 
 
+def test_no_cluster_has_no_influence(fit):
+    for exact in (False, True):
+        assert fit.influence(exact=exact, clusters=[]).to_frame().shape == (0, 4 + fit.npar)
+
+
 def test_rows_may_share_a_label(demo):
     data = demo.head(60).set_index(np.arange(60) // 2)
     found = msem.sem("y1 ~ x1", data)

@@ -17,7 +17,7 @@ SOURCES = sorted(
     if path.suffix in {".py", ".pyi", ".lark", ".cpp", ".hpp", ".R"}
 )
 PACKAGES = {
-    "": ("_core", "errors", "version", "distributions", "printing"),
+    "": ("_core", "errors", "version", "distributions", "printing", "settings"),
     "language": ("expressions", "terms", "grammar", "syntax", "hypotheses"),
     "table": (
         *("levels", "drafts", "defaults", "groups", "invariance"),
@@ -43,7 +43,7 @@ PACKAGES = {
         "projected",
     ),
     "resampling": (
-        *("checks", "progress", "intervals", "reports", "named", "replicates", "targets"),
+        *("progress", "intervals", "reports", "named", "replicates", "targets"),
         *("jackknife", "bootstrap", "profile"),
     ),
     "prediction": ("rows", "posterior", "frames", "factorscores", "distances", "influence"),

@@ -311,12 +311,24 @@ def test_replicates_of_hardly_any_clusters_are_refused() -> None:
         fit = msem.sem(
             "level: 1\n y1 ~~ y2\n y3 ~~ y1\nlevel: 2\n y1 ~~ y2\n y3 ~~ y1", data, cluster="cluster"
         )
-    if fit.converged:
-        with pytest.raises(DataError, match="too few distinct clusters"):
-            fit.bootstrap(5, seed=1)
-    else:
+    assert fit.converged
+    with pytest.raises(DataError, match="too few distinct clusters"):
+        fit.bootstrap(5, seed=1)
+
+
+def test_what_is_no_maximum_is_not_resampled() -> None:
+    with pytest.warns(ConvergenceWarning):
+        fit = msem.sem(MODEL, demo(), cluster="cluster", max_iterations=1)
+    for method in (fit.bootstrap, fit.jackknife):
         with pytest.raises(ModelError, match="not converged"):
-            fit.bootstrap(5, seed=1)
+            method()
+
+
+def test_no_statistic_is_refused() -> None:
+    fit = fitted(MODEL)
+    for method in (fit.bootstrap, fit.jackknife):
+        with pytest.raises(ValueError, match="no parameter is named"):
+            method(statistic=[])
 
 
 def test_refits_need_raw_data() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from msem.fits.prediction import Prediction
 from msem.prediction.distances import distances
 from msem.prediction.influence import Influence, influence
-from msem.resampling.checks import require_threads
+from msem.settings import require_threads
 from msem.table.levels import Level, level_number
 
 

@@ -137,7 +137,7 @@ class Fit(
         rsquare: bool = False,
         ci: bool = False,
         reference: Reference = "normal",
-        tables: Collection[SummaryTable] = (),
+        tables: SummaryTable | Collection[SummaryTable] = (),
     ) -> str:
         """Text in the layout of lavaan's summary.
 
@@ -153,7 +153,7 @@ class Fit(
             Show confidence intervals.
         reference : {"normal", "t"}
             Distribution of estimates over standard errors; see `estimates`.
-        tables : collection of {"icc", "reliability", "effects", "srmr", "residuals", "modification_indices"}
+        tables : one or several of {"icc", "reliability", "effects", "srmr", "residuals", "modification_indices"}
             What else to show, each as its method gives it; of residuals and modification indices the ten largest.
 
         Returns
@@ -170,7 +170,7 @@ class Fit(
         rsquare: bool = False,
         ci: bool = False,
         reference: Reference = "normal",
-        tables: Collection[SummaryTable] = (),
+        tables: SummaryTable | Collection[SummaryTable] = (),
     ) -> str:
         """The summary as one self-contained HTML element; parameters as in `summary`."""
         return render_html(self._summary_inputs(fit_measures, standardized, rsquare, ci, reference, tables))
@@ -182,7 +182,7 @@ class Fit(
         rsquare: bool,
         ci: bool,
         reference: Reference,
-        tables: Collection[SummaryTable],
+        tables: SummaryTable | Collection[SummaryTable],
     ) -> SummaryInputs:
         two_level = self.table.nlevels == 2
         groups = tuple(self.groups.values())
@@ -207,7 +207,7 @@ class Fit(
             ),
             r2=self.rsquare() if rsquare else None,
             ci=ci,
-            tables=tuple(self._table(name) for name in tables),
+            tables=tuple(self._table(name) for name in ([tables] if isinstance(tables, str) else tables)),
         )
 
     def _table(self, name: SummaryTable) -> tuple[str, pd.DataFrame]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from msem.errors import UnsupportedError
 from msem.estimation.estimate import require_maximum
 from msem.fits.solution import Solution
-from msem.resampling.checks import require_whole
 from msem.resampling.named import every_parameter, read_named, require_names
 from msem.resampling.profile import Profile, profile
+from msem.settings import require_whole
 
 
 class Profiled(Solution):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -128,12 +129,15 @@ class Quantities(Constrained):
                 found = delta_method(quantity, self.estimate.theta, self._vcov)
             else:
                 names = list(sample.statistics.unit[: sample.statistics.nboth])
-                found = saturated_icc(self._unrestricted(group), names)
+                found = saturated_icc(self._unrestricted[group], names)
             frames.append(icc_frame(names, group, found, sample.statistics, level))
         return pd.concat(frames, ignore_index=True)
 
-    def _unrestricted(self, group: int) -> Unrestricted:
-        return unrestricted(self.sample.groups[group - 1], group, robust=self.options.se == "robust")
+    @cached_property
+    def _unrestricted(self) -> dict[int, Unrestricted]:
+        """Saturated moments with their sampling covariance, by group."""
+        robust = self.options.se == "robust"
+        return {k: unrestricted(group, k, robust=robust) for k, group in enumerate(self.sample.groups, 1)}
 
     def reliability(
         self,
@@ -191,7 +195,7 @@ class Quantities(Constrained):
             self.objective,
             self.estimate.theta,
             self._vcov,
-            {group: self._unrestricted(group) for group in sizes},
+            self._unrestricted,
             level=level,
             how=monte_carlo(method, draws, seed),
         )

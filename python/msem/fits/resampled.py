@@ -14,10 +14,10 @@ from msem.estimation.samples import Sample
 from msem.fits.solution import Solution
 from msem.inference.sampling import Sampling
 from msem.resampling.bootstrap import Bootstrap, BootstrapKind, bootstrap
-from msem.resampling.checks import require_seed, require_threads, require_whole
 from msem.resampling.jackknife import Jackknife, jackknife
 from msem.resampling.named import require_names
 from msem.resampling.targets import Target, function_target, named_target
+from msem.settings import require_seed, require_threads, require_whole
 
 Statistic = str | Sequence[str] | Callable[[Any], Any]
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.distributions import normal_halfwidth
+from msem.settings import require_whole
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[Any]
@@ -48,9 +49,9 @@ class MonteCarlo:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse too few draws."""
-        if not hasattr(self.draws, "__index__") or self.draws < 100:
-            raise ValueError(f"draws must be a whole number of at least 100, not {self.draws!r}")
+        """Refuse too few draws, and what is no seed."""
+        require_whole("draws", self.draws, 100)
+        require_whole("seed", self.seed, 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -114,9 +114,11 @@ def holding(objective: Objective, text: str, value: float) -> Objective:
 
 
 def require_names(names: str | Sequence[str]) -> list[str]:
-    """A list of texts from one text or several."""
+    """A list of texts from one text or several, at least one."""
     given = [names] if isinstance(names, str) else list(names)
     for name in given:
         if not isinstance(name, str):
             raise TypeError(f"names are texts, not {type(name).__name__}")
+    if not given:
+        raise ValueError("no parameter is named: leave the argument out for all of them")
     return given

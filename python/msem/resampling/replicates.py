@@ -266,7 +266,8 @@ def refit(source: ReplicateSource, count: int, threads: int, progress: Progress)
 
 def refit_chosen(source: ReplicateSource, numbers: Iterable[int]) -> Replicates:
     """Refit the model to the replicates of these numbers, one after the other."""
-    return _joined([_refit_range(source, k, k + 1, 1) for k in numbers])
+    none = _refit_range(source, 0, 0, 1)
+    return _joined([none, *(_refit_range(source, k, k + 1, 1) for k in numbers)])
 
 
 def _refit_range(source: ReplicateSource, first: int, last: int, threads: int) -> _core.Refits:

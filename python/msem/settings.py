@@ -1,4 +1,4 @@
-"""Numbers that a user gives to resampling: how many replicates, which seed, how many threads."""
+"""Numbers that a user gives: how many draws or replicates, which seed, how many threads."""
 
 from __future__ import annotations
 
