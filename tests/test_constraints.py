@@ -9,7 +9,7 @@ import pytest
 from scipy import optimize
 
 import msem
-from msem.errors import ImproperSolutionWarning, ModelError, UnsupportedError
+from msem.errors import ImproperSolutionWarning, ModelError, ModelSyntaxError, UnsupportedError
 from msem.estimation.constraints import elimination_basis
 
 BASE = """
@@ -209,6 +209,7 @@ def test_constraints_in_the_baseline_and_the_summary():
     ("constraints", "message"),
     [
         ("a == 1; a == 2", "line 10, column 11: 'a == 2' contradicts"),
+        ("a == b/0", "'a == b / 0' has no value: it divides by zero"),
         ("a == b; b == c; a == c + 1", "'a == c \\+ 1' contradicts"),
         ("1 == 2", "'1 == 2' does not hold"),
         ("2 < 1", "'2 < 1' does not hold"),
@@ -351,3 +352,10 @@ def test_constraints_on_one_level_models():
     assert one.bse["q"] == pytest.approx(other.bse["y1~s"], rel=1e-6)
     assert one.df == 1
     assert one.defined().loc[0, "se"] == pytest.approx(2 * one.bse["p"], rel=1e-12)
+
+
+def test_constraints_as_several_texts():
+    one = msem.sem(BASE, DATA, cluster="cluster", constraints=["a == b", "q := a*c"])
+    pd.testing.assert_frame_equal(one.estimates(), fit("a == b\nq := a*c").estimates())
+    with pytest.raises(ModelSyntaxError, match="constraints= takes a text"):
+        msem.sem(BASE, DATA, cluster="cluster", constraints=3)

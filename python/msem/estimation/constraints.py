@@ -132,8 +132,13 @@ def _functions(table: ParameterTable, ops: str) -> Functions:
     for constraint in (c for c in table.constraints if c.op in ops):
         node = _difference(constraint)
         alone = compile_functions(table, [(constraint.text, node, None)])
+        origin = np.zeros(table.npar)
+        numbers = np.append(alone.values(origin), alone.jacobian(origin))
+        if alone.degrees[0] == LINEAR and not np.isfinite(numbers).all():
+            message = f"'{constraint.text}' has no value: it divides by zero, or has a root or log of less than zero"
+            raise ModelError(locate(constraint.at, message))
         if alone.degrees[0] == CONSTANT:
-            value = float(alone.values(np.zeros(table.npar))[0])
+            value = float(alone.values(origin)[0])
             if not (abs(value) <= HOLDS if constraint.op == "==" else value >= -HOLDS):
                 message = f"'{constraint.text}' does not hold, and it is about fixed values only"
                 raise ModelError(locate(constraint.at, message))

@@ -54,7 +54,7 @@ class FitOptions(TypedDict, total=False):
     group: str | None
     group_equal: Sequence[str]
     group_partial: Sequence[str]
-    constraints: str | None
+    constraints: str | Sequence[str] | None
     sample_cov: pd.DataFrame | Mapping[str, pd.DataFrame] | None
     sample_mean: Means | Mapping[str, Means] | None
     sample_nobs: float | Mapping[str, float] | None
@@ -81,7 +81,7 @@ def sem(
     group: str | None = None,
     group_equal: Sequence[str] = (),
     group_partial: Sequence[str] = (),
-    constraints: str | None = None,
+    constraints: str | Sequence[str] | None = None,
     sample_cov: pd.DataFrame | Mapping[str, pd.DataFrame] | None = None,
     sample_mean: Means | Mapping[str, Means] | None = None,
     sample_nobs: float | Mapping[str, float] | None = None,
@@ -122,7 +122,7 @@ def sem(
         groups but the first.
     group_partial : sequence of str
         Exceptions, such as "f=~y2" or "y2~1.l2".
-    constraints : str, optional
+    constraints : str or sequence of str, optional
         Definitions (``:=``), equalities and inequalities beside those in the model text.
     sample_cov, sample_mean, sample_nobs
         Covariance matrix (named DataFrame), means and sample size of a single-level sample, instead of data; for

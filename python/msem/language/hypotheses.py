@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from msem.errors import ModelSyntaxError
@@ -53,13 +54,13 @@ def _check(node: Expression) -> None:
             raise ModelSyntaxError(message, part.at.line, part.at.column)
 
 
-def with_constraints(model: str, constraints: str | None) -> ModelSyntax:
+def with_constraints(model: str, constraints: str | Sequence[str] | None) -> ModelSyntax:
     """Read a model text together with constraints that are given beside it.
 
     Parameters
     ----------
     model : str
-    constraints : str, optional
+    constraints : str or sequence of str, optional
         Definitions (``:=``), equalities and inequalities, separated by line ends or semicolons.
 
     Raises
@@ -69,6 +70,12 @@ def with_constraints(model: str, constraints: str | None) -> ModelSyntax:
     """
     if not constraints:
         return parse(model)
+    if isinstance(constraints, list | tuple) and all(isinstance(one, str) for one in constraints):
+        constraints = "\n".join(constraints)
+    if not isinstance(constraints, str):
+        raise ModelSyntaxError(
+            f"constraints= takes a text, or texts such as ['a == b', 'a > 0'], not {constraints!r}"
+        )
     alone = parse(constraints)
     if alone.statements or alone.blocks:
         at = alone.statements[0].at if alone.statements else alone.blocks[0].at
