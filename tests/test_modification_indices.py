@@ -208,11 +208,15 @@ def test_units_do_not_matter() -> None:
 
 
 def test_parameters_fixed_at_another_value_are_candidates() -> None:
-    text = LOADINGS.replace("fb =~ y1 + y2", "fb =~ y1 + 0.2*y2")
-    row = by_name(fitted(text).modification_indices())[rf.key("fb", "=~", "y2", 2)]
-    free = fitted()
-    assert row.mi > 10
-    assert 0.2 + row.epc == pytest.approx(free.params["fb=~y2.l2"], rel=0.5)
+    est = fitted().params["fb=~y2.l2"]
+
+    def index(value: float) -> Any:
+        text = LOADINGS.replace("fb =~ y1 + y2", f"fb =~ y1 + {value!r}*y2")
+        return by_name(fitted(text).modification_indices())[rf.key("fb", "=~", "y2", 2)]
+
+    assert index(0.2).mi > 10
+    for change in (0.005, -0.005):
+        assert index(float(est) - change).epc == pytest.approx(change, rel=0.03)
 
 
 def test_equal_loadings_count_as_one_parameter() -> None:
@@ -293,7 +297,6 @@ def test_robust_fits_have_robust_indices() -> None:
     want = modify(fit.estimate, added, fit.sample.clusters).robust
     np.testing.assert_allclose(robust.loc[robust["op"] == "~~", "mi_robust"], want, rtol=1e-9)
     np.testing.assert_allclose(robust["pvalue"], stats.chi2.sf(robust["mi_robust"], 1), rtol=1e-9)
-    assert robust["mi_robust"].to_numpy() == pytest.approx(robust["mi"].to_numpy(), rel=0.6)
     assert {"robust", "pvalue_robust"} <= set(
         fitted(estimator="MLR").score_test(add="y1 ~~ y2", level=1).total
     )

@@ -19,6 +19,13 @@ def _special() -> ModuleType:
     return module
 
 
+def wald_statistic(est: ArrayLike, se: ArrayLike) -> NDArray[np.float64]:
+    """Estimates over their standard errors; nan where the standard error is 0 or nan."""
+    error = np.asarray(se, dtype=np.float64)
+    z: NDArray[np.float64] = np.asarray(est, dtype=np.float64) / np.where(error > 0, error, np.nan)
+    return z
+
+
 def normal_pvalue(z: ArrayLike) -> NDArray[np.float64]:
     """Two-sided p-value of a standard normal statistic; nan where it is nan."""
     out: NDArray[np.float64] = 2 * _special().ndtr(-np.abs(np.asarray(z, dtype=np.float64)))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.distributions import normal_pvalue
+from msem.distributions import normal_pvalue, wald_statistic
 from msem.fits.options import require_choice
 from msem.fits.solution import Solution
 from msem.inference.momenterrors import Kind, least_squares_errors, moment_errors, moment_vectors
@@ -57,7 +57,7 @@ class ResidualTables(Solution):
         values, se = found.residuals, found.se
         if kind == "normalized":
             se = np.where(found.se == 0, 0.0, np.sqrt(found.moment_variance))
-        z = values / np.where(se > 0, se, np.nan)
+        z = wald_statistic(values, se)
         frame = pd.DataFrame(found.keys, columns=list(Moment._fields)).assign(
             residual=z if kind in ("standardized", "normalized") else values,
             se=se,

@@ -14,6 +14,7 @@ from msem.estimation.estimate import Estimate
 from msem.inference.candidates import Candidate
 from msem.inference.modification import Extension, standardized_changes
 from msem.inference.scoretests import Joint, Single
+from msem.output.tables import row_columns
 from msem.table.partable import Parameter
 
 Floats = NDArray[np.float64]
@@ -129,8 +130,7 @@ def _changes(extension: Extension, change: Floats) -> pd.DataFrame:
 
 def key_frame(rows: Sequence[Parameter]) -> pd.DataFrame:
     """Columns that name parameters: lhs, op, rhs, level, group."""
-    names = ("lhs", "op", "rhs", "level", "group")
-    return pd.DataFrame({name: [getattr(row, name) for row in rows] for name in names})
+    return pd.DataFrame(row_columns(rows, ("lhs", "op", "rhs", "level", "group")))
 
 
 def modification_table(

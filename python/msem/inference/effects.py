@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.distributions import normal_pvalue
+from msem.distributions import normal_pvalue, wald_statistic
 from msem.errors import ModelError
 from msem.estimation.matrices import row_values
 from msem.estimation.objective import Objective
@@ -298,7 +298,7 @@ def _numbers(
     found = delta_method(quantity, theta, vcov)
     z = np.full(len(found.est), np.nan)
     if how is None:
-        np.divide(found.est, found.se, out=z, where=found.se > 0)
+        z = wald_statistic(found.est, found.se)
         drawn = Drawn(found.se, normal_pvalue(z), *found.interval(level))
     else:
         drawn = monte_carlo(quantity, theta, vcov, level, how)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msem.inference.delta import chained, delta_method
 from msem.inference.ram import Model
 from msem.inference.standardized import Kind, explained_outcomes, explained_quantity, standardized_quantity
-from msem.output.tables import estimates_frame
+from msem.output.tables import estimates_frame, row_columns
 from msem.table.functions import Functions
 from msem.table.partable import Parameter
 
@@ -79,6 +79,6 @@ def rsquare_frame(model: Model, theta: Floats, vcov: Floats, *, level: float = 0
     rows = [model.table.rows[k] for k in explained_outcomes(model.table)]
     found = delta_method(explained_quantity(model), theta, vcov)
     lower, upper = found.interval(level, "logit")
-    names = {name: [getattr(row, name) for row in rows] for name in ("lhs", "level", "group")}
+    names = row_columns(rows, ("lhs", "level", "group"))
     numbers = {"r2": found.est, "se": found.se, "ci_lower": lower, "ci_upper": upper}
     return pd.DataFrame(names | numbers).astype({"level": int, "group": int})

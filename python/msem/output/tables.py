@@ -9,13 +9,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.distributions import normal_halfwidth, normal_pvalue, student_halfwidth, student_pvalue
+from msem.distributions import (
+    normal_halfwidth,
+    normal_pvalue,
+    student_halfwidth,
+    student_pvalue,
+    wald_statistic,
+)
 
 if TYPE_CHECKING:
     from msem.table.partable import Parameter
 
 Array = NDArray[np.float64]
 KEY = ("level", "lhs", "op", "rhs")
+
+
+def row_columns(rows: Sequence[Parameter], names: Sequence[str]) -> dict[str, list[Any]]:
+    """Some attributes of rows of the parameter table, as columns."""
+    return {name: [getattr(row, name) for row in rows] for name in names}
 
 
 def estimates_frame(
@@ -51,11 +62,8 @@ def estimates_frame(
         is the value itself. With `df` there are columns t and df in the place of z.
     """
     est, se = np.asarray(est, dtype=float), np.asarray(se, dtype=float)
-    z = np.full(len(est), np.nan)
-    np.divide(est, se, out=z, where=se > 0)
-    names = {
-        name: [getattr(row, name) for row in rows] for name in ("lhs", "op", "rhs", "level", "group", "label")
-    }
+    z = wald_statistic(est, se)
+    names = row_columns(rows, ("lhs", "op", "rhs", "level", "group", "label"))
     tests: dict[str, Any] = {"z": z, "pvalue": normal_pvalue(z)}
     half = normal_halfwidth(ci_level) * se
     if df is not None:
