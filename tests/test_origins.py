@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,11 +25,11 @@ level: 2
 KEYS = ["lhs", "op", "rhs", "level"]
 
 
-def fitted(model: str, origin: float, estimator: str) -> Fit:
+def fitted(model: str, origin: float, estimator: str, **options: Any) -> Fit:
     data = msem.load_demo()
     variables = ["y1", "y2", "y3", "x1", "x2", "w1"]
     data[variables] += origin
-    return msem.sem(MODELS[model], data, cluster="cluster", estimator=estimator)
+    return msem.sem(MODELS[model], data, cluster="cluster", estimator=estimator, **options)
 
 
 @pytest.fixture(scope="module", params=[(m, e) for m in MODELS for e in ("ML", "MLR")], ids=str)
@@ -56,3 +58,9 @@ def test_influence(pair: tuple[Fit, Fit], exact: bool) -> None:
     np.testing.assert_allclose(there.measures[measures], here.measures[measures], atol=1e-5)
     others = [name for name in here.standardized if "~1" not in name]
     np.testing.assert_allclose(there.change[others], here.change[others], atol=1e-6)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_test_of_yuan_and_bentler(model: str) -> None:
+    here, there = (fitted(model, origin, "ML", test="yuan.bentler").tests() for origin in (0.0, 1e6))
+    np.testing.assert_allclose(there, here, rtol=1e-6)

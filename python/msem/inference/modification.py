@@ -20,7 +20,7 @@ from msem.inference.releases import (
     imposed_directions,
     released_table,
 )
-from msem.inference.sampling import whitening_basis
+from msem.inference.sampling import free_directions
 from msem.inference.scoreproducts import corrected_scores
 from msem.inference.scoretests import ScorePoint, Single
 from msem.inference.standardized import Standardized, standardize
@@ -122,15 +122,6 @@ def extend(
     intercepts = sorted({row.free - 1 for row in table.rows if row.free and row.op == "~1"})
     point = ScorePoint(gradient, factor, free, scores, np.array(intercepts, dtype=np.intp))
     return Extension(fit, tuple(released), len(added), table, theta, point)
-
-
-def free_directions(fit: Estimate) -> Floats:
-    """Basis of the directions in which a model is free, in which its information is the identity."""
-    if not fit.tangent.shape[1]:
-        return fit.tangent
-    factor = fit.objective.core.information_factor(fit.theta)
-    out: Floats = fit.tangent @ whitening_basis(factor @ fit.tangent)[0]
-    return out
 
 
 def modify(

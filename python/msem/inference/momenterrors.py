@@ -14,7 +14,6 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.objective import build_objective, unit_loss
 from msem.estimation.samples import GroupSample, Sample
 from msem.inference.discrepancy import LevelDiscrepancy
-from msem.inference.modification import free_directions
 from msem.inference.momentresiduals import MomentErrors
 from msem.inference.momentvector import (
     MomentVector,
@@ -23,6 +22,7 @@ from msem.inference.momentvector import (
     moment_keys,
     moment_values,
 )
+from msem.inference.sampling import free_directions
 from msem.inference.scoreproducts import cluster_correction
 from msem.moments.gamma import free_block, saturated_information, saturated_objective
 from msem.sample.sufficient import ClusterArrays, SampleStatistics

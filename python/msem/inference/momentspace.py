@@ -17,6 +17,7 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.samples import Sample
+from msem.inference.sampling import free_directions
 from msem.inference.scoreproducts import corrected_scores
 from msem.table.partable import Parameter, ParameterTable
 from msem.table.special_tables import saturated_table
@@ -120,7 +121,7 @@ def residual_trace(fit: Estimate, sample: Sample, *, expected: bool) -> float:
     space = MomentSpace.of(fit.table, sample)
     root = space.gamma_root(sample, expected=expected)
     moments, jacobian = space.implied(fit.objective, fit.theta)
-    d = jacobian @ fit.tangent
+    d = jacobian @ free_directions(fit)
     a = space.information(moments, expected=expected)
     whole = a @ root
     part = d.T @ whole

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.estimation.constraints import elimination_basis
+from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective
 from msem.inference.scoreproducts import score_products
 from msem.sample.sufficient import ClusterArrays
@@ -185,6 +186,15 @@ def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:
     null = np.where(norm > 0, scale, 1.0)[:, None] * right[~kept].T
     basis = scale[:, None] * (right[kept].T / singular[kept])
     return basis, null
+
+
+def free_directions(fit: Estimate) -> Floats:
+    """Basis of the directions in which a model is free, in which its information is the identity."""
+    if not fit.tangent.shape[1]:
+        return fit.tangent
+    factor = fit.objective.core.information_factor(fit.theta)
+    out: Floats = fit.tangent @ whitening_basis(factor @ fit.tangent)[0]
+    return out
 
 
 def _inverse(information: Floats) -> tuple[Floats, bool]:

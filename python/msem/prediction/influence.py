@@ -14,7 +14,7 @@ from msem import _core
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.samples import Sample
-from msem.inference.modification import free_directions
+from msem.inference.sampling import free_directions
 from msem.resampling.progress import Progress
 from msem.resampling.replicates import (
     FAILURES,

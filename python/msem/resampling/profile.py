@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem import _core
 from msem.distributions import normal_halfwidth
 from msem.errors import ConvergenceWarning, ModelError
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import STOPS, bounds, run_core
+from msem.inference.sampling import free_directions
 from msem.resampling.named import Named, holding
 from msem.resampling.reports import as_html, as_text
 from msem.table.functions import compile_expressions
@@ -166,12 +166,8 @@ class _Profiler:
 
     def _direction(self, estimate: Estimate, gradient: Floats) -> tuple[Floats, float]:
         """How the estimates follow the value near the maximum, and a standard error."""
-        theta, t = estimate.theta, estimate.tangent
-        information = t.T @ self.objective.core.expected_information(theta) @ t
-        inverse, pivot = _core.scaled_inverse(information)
-        column = np.zeros(len(theta))
-        if pivot > 0:
-            column = t @ inverse @ t.T @ gradient
+        basis = free_directions(estimate)
+        column = basis @ (basis.T @ gradient)
         variance = column @ gradient
         if variance > 0:
             return column / variance, math.sqrt(variance)
