@@ -44,15 +44,13 @@ def factor_scores(
     parts = []
     for label, model, rows in groups:
         of = [_scores(model, rows, one, method).columns(se=se, cov=cov) for one in levels]
-        parts.append(GroupColumns(rows, _combined(of, levels, model, rows, level), label))
+        parts.append(GroupColumns(rows, _combined(of, levels, rows, level), label))
     if level == 2:
         return cluster_frame(parts, cluster)
     return unit_frame(parts)
 
 
-def _combined(
-    of: Sequence[Columns], levels: Sequence[int], model: GroupModel, rows: Rows, level: int | None
-) -> Columns:
+def _combined(of: Sequence[Columns], levels: Sequence[int], rows: Rows, level: int | None) -> Columns:
     """Columns of one level as they are; for a row for each unit those of clusters are repeated."""
     if level == 2 or levels == (1,):
         return of[0]

@@ -25,14 +25,14 @@ from msem.resampling.replicates import (
     refit,
 )
 from msem.resampling.reports import as_html, as_text, describe, require_enough, warn_of_failures
-from msem.resampling.targets import Target, labelled_frame, target_values
+from msem.resampling.targets import OfTarget, Target, labelled_frame, target_values
 
 Floats = NDArray[np.float64]
 BootstrapKind = Literal["ordinary", "parametric"]
 
 
 @dataclass(frozen=True, eq=False)
-class Bootstrap:
+class Bootstrap(OfTarget):
     """Replicates of a statistic; immutable.
 
     Attributes
@@ -68,25 +68,10 @@ class Bootstrap:
     make_jackknife: Callable[[], Jackknife] = field(repr=False)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the statistics, length k."""
-        return self.target.names
-
-    @property
-    def point(self) -> Floats:
-        """Their values in the sample, shape (k,)."""
-        return self.target.point
-
-    @property
     def estimates(self) -> pd.DataFrame:
         """Values in the replicates that could be used: index replicate, columns the statistics."""
         index = pd.Index(self.numbers, name="replicate")
         return pd.DataFrame(self.array, index=index, columns=list(self.names))
-
-    @property
-    def failed(self) -> pd.Series:
-        """Number of replicates that failed, by reason."""
-        return pd.Series(dict(self.failures), name="failed", dtype="int64")
 
     @property
     def bse(self) -> pd.Series:

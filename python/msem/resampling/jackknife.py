@@ -21,13 +21,13 @@ from msem.resampling.replicates import (
     refit,
 )
 from msem.resampling.reports import as_html, as_text, require_enough, warn_of_failures
-from msem.resampling.targets import Target, labelled_frame, target_values
+from msem.resampling.targets import OfTarget, Target, labelled_frame, target_values
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Jackknife:
+class Jackknife(OfTarget):
     """Values of a statistic when each cluster is left out; rows are left out of a single-level sample.
 
     Attributes
@@ -54,25 +54,10 @@ class Jackknife:
     failures: Mapping[str, int]
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the statistics, length k."""
-        return self.target.names
-
-    @property
-    def point(self) -> Floats:
-        """Their values in the sample, shape (k,)."""
-        return self.target.point
-
-    @property
     def estimates(self) -> pd.DataFrame:
         """Leave-one-out values, a row for each cluster: index (group, cluster), columns the statistics."""
         index = pd.MultiIndex.from_arrays([self.group, self.cluster], names=["group", "cluster"])
         return pd.DataFrame(self.array, index=index, columns=list(self.names))
-
-    @property
-    def failed(self) -> pd.Series:
-        """Number of refits that failed, by reason."""
-        return pd.Series(dict(self.failures), name="failed", dtype="int64")
 
     @cached_property
     def _parts(self) -> list[tuple[int, Floats]]:

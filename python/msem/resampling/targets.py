@@ -47,6 +47,28 @@ class Target:
     of_fit: OfFit | None = None
 
 
+class OfTarget:
+    """What all results of resampling say of their target."""
+
+    target: Target
+    failures: Mapping[str, int]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the statistics, length k."""
+        return self.target.names
+
+    @property
+    def point(self) -> Floats:
+        """Their values in the sample, shape (k,)."""
+        return self.target.point
+
+    @property
+    def failed(self) -> pd.Series:
+        """Number of replicates, or refits, that failed, by reason."""
+        return pd.Series(dict(self.failures), name="failed", dtype="int64")
+
+
 def named_target(estimate: Estimate, names: Sequence[str] | None = None) -> Target:
     """All parameters and definitions of the model; or those named, and functions of them; see `read_named`."""
     table = estimate.table
