@@ -64,3 +64,13 @@ def test_influence(pair: tuple[Fit, Fit], exact: bool) -> None:
 def test_the_test_of_yuan_and_bentler(model: str) -> None:
     here, there = (fitted(model, origin, "ML", test="yuan.bentler").tests() for origin in (0.0, 1e6))
     np.testing.assert_allclose(there, here, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::msem.errors.ConvergenceWarning")
+@pytest.mark.parametrize("origin", [1e6, 1e8])
+def test_a_nonlinear_constraint_holds_the_same_maximum_or_says_that_there_is_none(origin: float) -> None:
+    constraint = "`fw=~y2` * `fb=~y2.l2` == 0.62"
+    here, there = (fitted("two levels", o, "ML", constraints=constraint) for o in (0.0, origin))
+    if there.converged:
+        assert there.chisq == pytest.approx(here.chisq, abs=1e-6)
+    assert there.converged or origin > 1e7

@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 
 ATTEMPT = 60  # iterations from one start before another is tried
 BEYOND = 1e-4  # -2 log L below that of the saturated model by more than this is no maximum of a nested one
+STATIONARY = 1e-2  # in -2 log L: an optimum under constraints that a step would improve by more is none
+RANK = 1e-11  # relative singular value of the information factor
 NOWHERE = ("unbounded", "infeasible")  # where a likelihood says nothing
 SAME = 1e-3  # difference in -2 log L between maxima that counts as none
 
@@ -81,6 +83,24 @@ class Estimate:
     def nfree(self) -> int:
         """Parameters less independent equality constraints: what counts in degrees of freedom."""
         return int(self.equality_tangent.shape[1])
+
+    @property
+    def decrement(self) -> float:
+        """What a scoring step along the tangent would still gain in -2 log L, g'T (T'IT)^-1 T'g / 4.
+
+        In the metric of the information factor, in which covariates with huge means do not hide it.
+        """
+        factor = self.objective.core.information_factor(self.theta) @ self.tangent
+        norm = np.linalg.norm(factor, axis=0)
+        scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+        slope = self.tangent.T @ self.optimum.gradient * scale
+        step = np.linalg.lstsq((factor * scale).T, slope, rcond=RANK)[0]
+        return float(step @ step) / 4
+
+    @property
+    def stationary(self) -> bool:
+        """Whether an optimum under constraints is one; without constraints the optimiser has seen to it."""
+        return self.objective.constraints is None or self.decrement <= STATIONARY
 
     @cached_property
     def sizes(self) -> Floats:
@@ -152,7 +172,10 @@ def estimate(
             "the model implies covariance matrices that are not positive definite at all starting values tried: check "
             "the fixed values of its variances, covariances and loadings, or give start() values"
         )
-    return Estimate(objective, best)
+    reached = Estimate(objective, best)
+    if best.converged and not reached.stationary:
+        return Estimate(objective, replace(best, stop="no further progress"))
+    return reached
 
 
 def require_likelihood(fit: Estimate, what: str) -> None:

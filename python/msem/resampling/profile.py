@@ -17,7 +17,7 @@ from msem.distributions import normal_halfwidth
 from msem.errors import ConvergenceWarning, ModelError
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective
-from msem.estimation.optimize import STOPS, bounds, run_core
+from msem.estimation.optimize import STOPS, Optimum, bounds, run_core
 from msem.inference.sampling import free_directions
 from msem.resampling.named import Named, holding
 from msem.resampling.reports import as_html, as_text
@@ -188,8 +188,12 @@ class _Profiler:
             return known
         objective, lower, upper = self._held(value)
         for start in (theta + (value - near) * self.slope, theta):
-            found, _ = run_core(objective, np.minimum(np.maximum(start, lower), upper), lower, upper)
-            if STOPS[found["stop"]] == "converged":
+            found, held = run_core(objective, np.minimum(np.maximum(start, lower), upper), lower, upper)
+            active = np.array(found["active"], dtype=np.intp)
+            optimum = Optimum(
+                found["theta"], found["value"], found["gradient"], STOPS[found["stop"]], active, (), held
+            )
+            if optimum.converged and Estimate(objective, optimum).stationary:
                 deviance = found["value"] - self.best
                 self.known.append((value, deviance, found["theta"]))
                 self.lowest = min(self.lowest, deviance)
