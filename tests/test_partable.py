@@ -111,7 +111,7 @@ def test_frame_has_a_column_for_each_field():
 def test_positions_are_those_of_the_text():
     at = row(table(DEMO), "fb", "~", "w2", 2).at
     assert at is not None
-    assert (at.line, at.column) == (7, 15)
+    assert (at.line, at.column) == (7, 13)
     assert row(table(DEMO), "y1", "~~", "y1").at is None
 
 
