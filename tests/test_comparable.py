@@ -9,7 +9,7 @@ import pytest
 
 import fits
 import msem
-from msem.errors import DataError, ModelError, MsemError, UnsupportedError
+from msem.errors import DataError, ImproperSolutionWarning, ModelError, MsemError, UnsupportedError
 from nested import EQUAL, FREE, SIZES, fitted, skewed
 
 
@@ -85,3 +85,15 @@ def test_single_level_models_are_compared_with_or_without_means() -> None:
     assert plain["chisq_diff"] == pytest.approx(means["chisq_diff"], rel=1e-7)
     with pytest.raises(MsemError, match="means"):
         msem.compare_models(msem.sem(model, data), msem.sem(equal, data, meanstructure=True))
+
+
+def test_active_inequalities_are_not_counted_and_said_to_be() -> None:
+    text = "level: 1\n  fw =~ y1 + a*y2 + b*y3\nlevel: 2\n  fb =~ y1 + c*y2 + y3\n"
+    data = msem.load_demo()
+    free = msem.sem(text, data, cluster="cluster")
+    with pytest.warns(ImproperSolutionWarning, match="active"):
+        bounded = msem.sem(text, data, cluster="cluster", constraints="a < b\nc == 0.72")
+    with pytest.warns(
+        ImproperSolutionWarning, match="model_2: .*'a < b'. The test against model_1 .* approximate"
+    ):
+        msem.compare_models(free, bounded)

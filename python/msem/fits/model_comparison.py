@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from msem.errors import ModelError
+from msem.errors import ImproperSolutionWarning, ModelError
 from msem.estimation.estimate import require_maximum
 from msem.fits.fit import Fit
 from msem.fits.options import require_choice
@@ -144,8 +145,21 @@ def _fitted(fit: Fit) -> Fitted:
     return Fitted(fit.estimate, fit.sample, "expected" if expected else "observed", test)
 
 
+def _warn_of_bounds(small: Fit, large: Fit, names: tuple[str, str]) -> None:
+    """Degrees of freedom do not count inequality constraints and bounds that are active."""
+    known = {problem.cause for problem in large.problems}
+    for problem in small.problems:
+        if problem.name == "boundary" and problem.cause not in known:
+            warnings.warn(
+                f"{names[0]}: {problem.cause}. The test against {names[1]} does not count them: it is approximate",
+                ImproperSolutionWarning,
+                stacklevel=4,
+            )
+
+
 def _require_nested(small: Fit, large: Fit, names: tuple[str, str]) -> Embedding:
     lower, upper = names
+    _warn_of_bounds(small, large, names)
     if small.estimate.nfree == large.estimate.nfree:
         raise ModelError(
             f"{lower} and {upper} have the same degrees of freedom ({small.df}): neither is nested in the other; "
