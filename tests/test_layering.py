@@ -34,12 +34,12 @@ PACKAGES = {
     ),
     "inference": (
         *("scoreproducts", "sampling", "problems", "smallsamples", "discrepancy", "uls"),
-        *("contributions", "momentspace", "scaling", "fitmeasures", "scaledmeasures"),
+        *("momentvector", "contributions", "momentspace", "scaling", "fitmeasures", "scaledmeasures"),
         *("multipliers", "residuals", "ram", "delta", "defined", "standardized"),
         *("unrestricted", "icc", "composites", "reliability", "paths", "effects"),
         *("candidates", "added", "releases", "scoretests", "modification"),
         *("wald", "comparable", "nested", "differences"),
-        *("momentvector", "momentresiduals", "momenterrors", "residualrms", "levelmeasures"),
+        *("momentresiduals", "momenterrors", "residualrms", "levelmeasures"),
         "projected",
     ),
     "resampling": (

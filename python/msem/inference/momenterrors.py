@@ -18,7 +18,7 @@ from msem.inference.momentresiduals import MomentErrors
 from msem.inference.momentvector import (
     MomentVector,
     given_moments,
-    moment_jacobian,
+    implied_moments,
     moment_keys,
     moment_values,
 )
@@ -39,21 +39,15 @@ def moment_vectors(fit: Estimate, sample: Sample) -> tuple[MomentVector, ...]:
 
 
 def _moment_vector(fit: Estimate, sample: GroupSample, group: int) -> MomentVector:
-    objective, s = fit.objective, sample.statistics
-    keys = moment_keys(s, group)
-    implied = {level: m.observed for level, m in objective.moments(fit.theta, group).items()}
-    jacobians = {
-        block.level: objective.core.jacobian(fit.theta, i)
-        for i, block in enumerate(objective.blocks)
-        if block.group == group
-    }
+    keys = moment_keys(sample.statistics, group)
+    implied, jacobian = implied_moments(fit.objective, fit.theta, group)
     used = [k for k, key in enumerate(keys) if fit.table.meanstructure or key.op == "~~"]
     keys = tuple(keys[k] for k in used)
     return MomentVector(
         keys,
-        moment_values(s, sample.levels)[used],
-        moment_values(s, implied)[used],
-        moment_jacobian(s, jacobians)[used],
+        moment_values(sample.statistics, sample.levels)[used],
+        implied[used],
+        jacobian[used],
         given_moments(fit.table, keys),
     )
 

@@ -6,7 +6,6 @@ and U = A - A D (D'AD)^-1 D'A, where A is the information about the moments at t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +16,10 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.samples import Sample
+from msem.inference.momentvector import implied_moments, moment_keys
 from msem.inference.sampling import free_directions
 from msem.inference.scoreproducts import corrected_scores
-from msem.table.partable import Parameter, ParameterTable
+from msem.table.partable import ParameterTable
 from msem.table.special_tables import saturated_table
 
 Floats = NDArray[np.float64]
@@ -59,13 +59,18 @@ class MomentSpace:
 
     def implied(self, model: Objective, theta: Floats) -> tuple[Floats, Floats]:
         """Moments implied by a model, shape (moments,), and their derivatives, shape (moments, npar)."""
-        parts = [_stacked(model, theta, i) for i in range(len(model.blocks))]
+        places = {
+            (row.lhs, row.op, row.rhs, row.level, row.group): row.free - 1
+            for row in self.objective.table.rows
+            if row.free
+        }
         value, jacobian = np.zeros(len(self.theta)), np.zeros((len(self.theta), len(theta)))
-        for row in self.objective.table.rows:
-            if row.free:
-                for block, position in _positions(row, model):
-                    value[row.free - 1] += parts[block][0][position]
-                    jacobian[row.free - 1] += parts[block][1][position]
+        for group, statistics in enumerate(model.statistics, 1):
+            values, derivatives = implied_moments(model, theta, group)
+            for k, key in enumerate(moment_keys(statistics, group)):
+                place = places.get(key, places.get(key._replace(lhs=key.rhs, rhs=key.lhs)))
+                if place is not None:
+                    value[place], jacobian[place] = values[k], derivatives[k]
         return value, jacobian
 
     def gamma_root(self, sample: Sample, *, expected: bool) -> Floats:
@@ -75,31 +80,6 @@ class MomentSpace:
             return np.full((len(self.theta), 1), np.nan)
         root: Floats = inverse @ corrected_scores(self.objective, self.theta, sample.clusters).T
         return root
-
-
-def _stacked(model: Objective, theta: Floats, block: int) -> tuple[Floats, Floats]:
-    """Implied observed means, then the lower triangle of covariances by column, with derivatives."""
-    mean, cov = model.core.implied(theta, block)
-    n = model.blocks[block].nobserved
-    col, row = np.triu_indices(n)
-    return np.concatenate([mean[:n], cov[row, col]]), model.core.jacobian(theta, block)
-
-
-def _positions(row: Parameter, model: Objective) -> Iterator[tuple[int, int]]:
-    """Blocks of a model, and places there, that a saturated moment is the sum of.
-
-    The mean of a variable at both levels is one moment, wherever its parts come from.
-    """
-    for number, block in enumerate(model.blocks):
-        at = {name: i for i, name in enumerate(block.names[: block.nobserved])}
-        if block.group != row.group or row.lhs not in at:
-            continue
-        if row.op == "~1":
-            if block.level == row.level or row.lhs in model.table.both:
-                yield number, at[row.lhs]
-        elif block.level == row.level:
-            i, j = max(at[row.lhs], at[row.rhs]), min(at[row.lhs], at[row.rhs])
-            yield number, block.nobserved + j * block.nobserved - j * (j - 1) // 2 + i - j
 
 
 def residual_trace(fit: Estimate, sample: Sample, *, expected: bool) -> float:

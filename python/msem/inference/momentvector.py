@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from msem.estimation.objective import Objective
 from msem.moments.arrays import LevelArrays
 from msem.moments.gamma import vech, vech_index
 from msem.sample.sufficient import SampleStatistics
@@ -79,6 +80,25 @@ def moment_jacobian(statistics: SampleStatistics, jacobians: Mapping[int, Floats
     covariances = [jacobians[level][n:] for level, n in sizes.items()]
     means = _means(s, [jacobians[level][:n] for level, n in sizes.items()])
     return np.concatenate([*covariances, means])
+
+
+def implied_moments(objective: Objective, theta: Floats, group: int = 1) -> tuple[Floats, Floats]:
+    """Moments of observed variables that a model implies for a group, in the order of `moment_keys`.
+
+    Returns
+    -------
+    values : ndarray, shape (m,)
+    jacobian : ndarray, shape (m, npar)
+        Their derivatives.
+    """
+    statistics = objective.statistics[group - 1]
+    levels = {level: m.observed for level, m in objective.moments(theta, group).items()}
+    jacobians = {
+        block.level: objective.core.jacobian(theta, i)
+        for i, block in enumerate(objective.blocks)
+        if block.group == group
+    }
+    return moment_values(statistics, levels), moment_jacobian(statistics, jacobians)
 
 
 def _means(statistics: SampleStatistics, parts: list[Floats]) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.estimation.objective import Objective
-from msem.inference.momentvector import moment_jacobian, moment_values
+from msem.inference.momentvector import implied_moments
 from msem.moments.gamma import saturated_information
 
 Floats = NDArray[np.float64]
@@ -37,9 +37,8 @@ def robust_likelihood(
     expectation : float
     """
     (statistics,) = objective.statistics
-    implied = {level: m.observed for level, m in objective.moments(theta).items()}
-    a = saturated_information(moment_values(statistics, implied), statistics, "expected")
-    j = moment_jacobian(statistics, {level: objective.core.jacobian(theta, level - 1) for level in implied})
+    implied, j = implied_moments(objective, theta)
+    a = saturated_information(implied, statistics, "expected")
     meat = a @ gamma @ a
     bread = np.linalg.inv(j.T @ a @ j)
     inner = j.T @ meat @ j
