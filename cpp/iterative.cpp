@@ -281,12 +281,7 @@ class Iterative {
 
  private:
   std::vector<int> active(const Vector& theta) const {
-    std::vector<int> out(theta.size(), 0);
-    for (Index i = 0; i < theta.size(); ++i) {
-      if (theta[i] <= lower_[i] && current_.gradient[i] > 0) out[i] = -1;
-      if (theta[i] >= upper_[i] && current_.gradient[i] < 0) out[i] = 1;
-    }
-    return out;
+    return active_bounds(theta, current_.gradient, lower_, upper_);
   }
 
   Stop iterate(Optimum& out, const Preconditioner& preconditioner, const std::vector<bool>& saturated,

@@ -98,14 +98,8 @@ class Scorer {
 
   Vector clip(const Vector& theta) const { return theta.cwiseMax(lower_).cwiseMin(upper_); }
 
-  // Bounds that the downhill direction pushes against.
   std::vector<int> active(const Vector& theta) const {
-    std::vector<int> out(theta.size(), 0);
-    for (Index i = 0; i < theta.size(); ++i) {
-      if (theta[i] <= lower_[i] && current_.gradient[i] > 0) out[i] = -1;
-      if (theta[i] >= upper_[i] && current_.gradient[i] < 0) out[i] = 1;
-    }
-    return out;
+    return active_bounds(theta, current_.gradient, lower_, upper_);
   }
 
   // An undamped or damped step over the free parameters. Newton where the observed information allows it.
@@ -220,6 +214,16 @@ class Scorer {
 };
 
 }  // namespace
+
+std::vector<int> active_bounds(const Vector& theta, const Vector& gradient, const Vector& lower,
+                               const Vector& upper) {
+  std::vector<int> out(theta.size(), 0);
+  for (Index i = 0; i < theta.size(); ++i) {
+    if (theta[i] <= lower[i] && gradient[i] > 0) out[i] = -1;
+    if (theta[i] >= upper[i] && gradient[i] < 0) out[i] = 1;
+  }
+  return out;
+}
 
 Optimum minimize(const Objective& objective, const Vector& start, const Vector& lower, const Vector& upper,
                  const ScoringOptions& options, const Matrix& basis) {

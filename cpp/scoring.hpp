@@ -31,6 +31,10 @@ struct Optimum {
 
 // With a basis (npar x m) theta moves from its start along the columns only, as linear equalities ask for;
 // there are no bounds then.
+// Bounds that the downhill direction pushes against: -1 lower, 1 upper, 0 none.
+std::vector<int> active_bounds(const Vector& theta, const Vector& gradient, const Vector& lower,
+                               const Vector& upper);
+
 Optimum minimize(const Objective& objective, const Vector& start, const Vector& lower, const Vector& upper,
                  const ScoringOptions& options, const Matrix& basis = {});
 
