@@ -105,6 +105,11 @@ def minimize(
     if lower is not None:
         least = np.minimum(np.maximum(least, lower), most)
     found, held = run_core(objective, start, least, most, max_iterations, tolerance)
+    return as_optimum(found, floor, held)
+
+
+def as_optimum(found: _core.Found, floor: float = -np.inf, held: tuple[int, ...] = ()) -> Optimum:
+    """What an optimiser of the core returns; `floor` as in `minimize`, `held` the active inequalities."""
     for array in (found["theta"], found["gradient"]):
         array.flags.writeable = False
     stop = STOPS[found["stop"]]

@@ -13,7 +13,7 @@ from msem.errors import ModelError
 from msem.estimation.estimate import BEYOND, Estimate, estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
-from msem.estimation.optimize import STOPS, Optimum, bounds
+from msem.estimation.optimize import Optimum, as_optimum, bounds
 from msem.estimation.samples import Sample
 from msem.estimation.starting import clip, set_intercepts
 from msem.table.partable import Parameter, ParameterTable
@@ -90,11 +90,4 @@ def _minimize(objective: Objective, start: Floats, level: int) -> Optimum:
     lower, upper = bounds(objective)
     saturated = [block.level != level for block in objective.blocks]
     found = _core.minimize_iteratively(objective.core, start, lower, upper, saturated, tolerance=TOLERANCE)
-    return Optimum(
-        found["theta"],
-        found["value"],
-        found["gradient"],
-        STOPS[found["stop"]],
-        np.array(found["active"], dtype=np.intp),
-        tuple(found["iterations"]),
-    )
+    return as_optimum(found)
