@@ -1,6 +1,7 @@
 // Blocks, losses, the objective and its minimiser.
 #include "bind_optimum.hpp"
 #include "least_squares.hpp"
+#include "missing.hpp"
 #include "scoring.hpp"
 
 using namespace msem;
@@ -100,6 +101,8 @@ void bind_objective(py::module_& m) {
   py::class_<Loss, std::shared_ptr<Loss>>(m, "Loss");
   py::class_<TwoLevelLoss, Loss, std::shared_ptr<TwoLevelLoss>>(m, "TwoLevelLoss")
       .def(py::init(&make_two_level), "nboth"_a, "ssw"_a, "sizes"_a, "counts"_a, "means"_a, "scatter"_a);
+  py::class_<MissingLoss, Loss, std::shared_ptr<MissingLoss>>(m, "MissingLoss")
+      .def(py::init<std::shared_ptr<const IncompleteData>>(), "data"_a, release());
   py::class_<LeastSquaresLoss, Loss, std::shared_ptr<LeastSquaresLoss>>(m, "LeastSquaresLoss")
       .def(py::init<Vector, Matrix, Vector, Matrix>(), "mean"_a, "cov"_a, "mean_weights"_a, "cov_weights"_a);
   py::class_<Objective>(m, "Objective")
@@ -119,7 +122,10 @@ void bind_objective(py::module_& m) {
       .def("implied", &implied, "theta"_a, "block"_a)
       .def("jacobian", &Objective::jacobian, "theta"_a, "block"_a, release())
       .def("scores", &scores, "theta"_a, "sizes"_a, "means"_a, "within"_a, "group"_a = 0)
-      .def("cluster_loglik", &cluster_loglik, "theta"_a, "sizes"_a, "means"_a, "within"_a, "group"_a = 0);
+      .def("cluster_loglik", &cluster_loglik, "theta"_a, "sizes"_a, "means"_a, "within"_a, "group"_a = 0)
+      .def("own_scores", &Objective::own_scores, "theta"_a, "products"_a, "group"_a = 0, release())
+      .def("own_cluster_loglik", &Objective::own_cluster_loglik, "theta"_a, "products"_a, "group"_a = 0,
+           release());
   m.def("scaled_inverse", &invert, "matrix"_a);
   m.def("minimize", &run_minimize, "objective"_a, "start"_a, "lower"_a, "upper"_a, "max_iterations"_a = 500,
         "tolerance"_a = 1e-12, "basis"_a = Matrix());

@@ -1,15 +1,17 @@
 // Sufficient statistics of two-level data with holes.
 //
-// Units of a cluster that have the same variables observed form a cell. The likelihood needs of the rows only the
-// number of units and the means of each cell, and, for each pattern of observed variables, the products about the
-// cell means summed over all clusters. Nothing is stored for single units.
+// Units of a cluster that have the same variables observed form a cell. The likelihood needs of the rows only
+// the number of units and the means of each cell, and, for each pattern of observed variables, the products
+// about the cell means summed over all clusters. Nothing is stored for single units.
 //
 // Invariants
-//   * Unit-level variables come first, those at both levels before those within only. A single-level sample has
+//   * Unit-level variables come first, those at both levels before those within only. A single-level sample
+//   has
 //     p = 0 and a cluster for every row.
 //   * A unit without any observed variable is in no cell; a cluster may have no cell.
 //   * Means and cluster variables are about `origin`, and zero where nothing is observed.
-//   * The clusters keep the order of their codes; the cells of a cluster are in ascending order of their pattern.
+//   * The clusters keep the order of their codes; the cells of a cluster are in ascending order of their
+//   pattern.
 //   * Patterns are sorted: by the number of observed variables, most first, then by their positions.
 #pragma once
 
@@ -52,18 +54,22 @@ struct ClusterValues {
   std::vector<Varying> varying;  // q, clusters in which observed values differ
 };
 
-// NaN is a hole in a column. Cluster variables are taken from any unit that has them. Throw std::invalid_argument
-// when a code is out of range.
+// NaN is a hole in a column. Cluster variables are taken from any unit that has them. Throw
+// std::invalid_argument when a code is out of range.
 IncompleteData incomplete_data(const ClusteredRows& rows, Index nboth);
 ClusterValues cluster_values(const ClusteredRows& rows);
 
-// The same for some of the variables in another order: `unit` positions among the p, `cluster` among the q. Cells
-// whose patterns become the same are merged, products included, so that no rows are needed.
+// The same for some of the variables in another order: `unit` positions among the p, `cluster` among the q.
+// Cells whose patterns become the same are merged, products included, so that no rows are needed.
 IncompleteData restrict_variables(const IncompleteData& data, const std::vector<Index>& unit,
                                   const std::vector<Index>& cluster, Index nboth);
 
-// Each cluster as often as its weight says, from the same rows: products within cells depend on all units. Clusters
-// of weight zero stay and count for nothing.
-IncompleteData weighted(const ClusteredRows& rows, const IncompleteData& data, const Vector& weights);
+// Products about the cell means of every single cell, of which `scatter` holds the sums: p(p+1)/2 x cells,
+// lower triangles by column, zero where a variable is not observed. From the rows the data were made of.
+Matrix cell_products(const ClusteredRows& rows, const IncompleteData& data);
+
+// Each cluster as often as its weight says, with the products within the cells of the same data. Clusters of
+// weight zero stay and count for nothing.
+IncompleteData weighted(const IncompleteData& data, const Matrix& products, const Vector& weights);
 
 }  // namespace msem

@@ -35,6 +35,7 @@ class Cholesky {
     llt_.matrixL().solveInPlace(x);
     return x;
   }
+  void whiten_in_place(Vector& x) const { llt_.matrixL().solveInPlace(x); }
   // L^-T x
   Matrix whiten_transposed(Matrix x) const {
     llt_.matrixU().solveInPlace(x);
@@ -74,6 +75,17 @@ Matrix unpack_lower(const Packed& packed, Index row, Index p) {
   Index at = 0;
   for (Index j = 0; j < p; ++j) {
     for (Index i = j; i < p; ++i) out(i, j) = out(j, i) = packed(row, at++);
+  }
+  return out;
+}
+
+// Columns of stacked symmetric p x p matrices as lower triangles by column, off-diagonal elements doubled, so
+// that a dot product with a packed matrix is the trace of the product.
+inline Matrix pack_doubled(const Matrix& stacked, Index p) {
+  Matrix out(p * (p + 1) / 2, stacked.cols());
+  Index row = 0;
+  for (Index j = 0; j < p; ++j) {
+    for (Index i = j; i < p; ++i) out.row(row++) = (i == j ? 1.0 : 2.0) * stacked.row(i + j * p);
   }
   return out;
 }

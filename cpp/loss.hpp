@@ -42,8 +42,13 @@ struct Tangents {
   Matrix in_basis(Matrix x) const { return basis.size() ? Matrix(x * basis) : x; }
 };
 
+// The same of some of the variables.
+Tangents rows_of(const Tangents& tangents, const std::vector<Index>& rows);
+
 // R' (d cov) R of every parameter, or of every column of the basis, stacked as columns.
 Matrix rotated_cov(const Tangents& tangents, const Matrix& r);
+// R' (d cov) S + S' (d cov) R likewise.
+Matrix rotated_cov(const Tangents& tangents, const Matrix& r, const Matrix& s);
 
 // An information matrix by the blocks its parameters enter.
 struct BlockInformation {
@@ -63,9 +68,23 @@ class LossPoint {
   virtual Moments expected_product(const Moments&) const {
     throw std::logic_error("this discrepancy has no products of its information with a vector");
   }
+  // Close to the expected information and cheaper, for steps whose target does not depend on it.
+  virtual BlockInformation approximate(const Tangents& within, const Tangents& between) const {
+    return expected(within, between);
+  }
   // Matrices F_w, F_b of equal height with [F_w F_b]'[F_w F_b] the expected information. Its condition number
   // is the square root of the information's, which matters when covariates have huge means.
   virtual std::pair<Matrix, Matrix> factor(const Tangents& within, const Tangents& between) const = 0;
+
+  // Derivatives of the log-likelihood of each cluster of the sample with respect to the parameters of the two
+  // blocks (J x k_w, J x k_b), and these log-likelihoods, where the sample keeps its clusters apart.
+  // `products` are those within cells: see `cell_products`.
+  virtual std::pair<Matrix, Matrix> cluster_scores(const Matrix&, const Tangents&, const Tangents&) const {
+    throw std::logic_error("this discrepancy does not keep clusters apart");
+  }
+  virtual Vector cluster_loglik(const Matrix&) const {
+    throw std::logic_error("this discrepancy does not keep clusters apart");
+  }
 
  protected:
   double value_ = 0;

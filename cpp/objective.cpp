@@ -117,16 +117,24 @@ Matrix Objective::gather(const BlockInformation& part, const Group& group, Matri
   return total;
 }
 
-Matrix Objective::expected_information(ConstVectorRef theta) const {
+Matrix Objective::information(ConstVectorRef theta, Kind kind) const {
   State state;
   if (!prepare(theta, state)) return {};
   Matrix out = Matrix::Zero(npar_, npar_);
   for (std::size_t i = 0; i < groups_.size(); ++i) {
     const Group& g = groups_[i];
-    out = gather(state.groups[i]->expected(tangents(state, g.within), tangents(state, g.between)), g,
+    out = gather(((*state.groups[i]).*kind)(tangents(state, g.within), tangents(state, g.between)), g,
                  std::move(out));
   }
   return out;
+}
+
+Matrix Objective::expected_information(ConstVectorRef theta) const {
+  return information(theta, &LossPoint::expected);
+}
+
+Matrix Objective::approximate_information(ConstVectorRef theta) const {
+  return information(theta, &LossPoint::approximate);
 }
 
 std::vector<Moments> Objective::gradients(const State& state, const std::vector<int>& intercepts) const {
@@ -155,15 +163,7 @@ Matrix Objective::observed_information(ConstVectorRef theta, const std::vector<i
 }
 
 Matrix Objective::moment_information(ConstVectorRef theta) const {
-  State state;
-  if (!prepare(theta, state)) return {};
-  Matrix out = Matrix::Zero(npar_, npar_);
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const Group& g = groups_[i];
-    out = gather(state.groups[i]->observed(tangents(state, g.within), tangents(state, g.between)), g,
-                 std::move(out));
-  }
-  return out;
+  return information(theta, &LossPoint::observed);
 }
 
 Matrix Objective::observed_information_in(ConstVectorRef theta, const Matrix& basis) const {
@@ -227,22 +227,40 @@ Matrix Objective::information_factor(ConstVectorRef theta) const {
   return out;
 }
 
+Matrix Objective::spread(const std::pair<Matrix, Matrix>& scores, const Group& group) const {
+  Matrix out = Matrix::Zero(scores.second.rows(), npar_);
+  scatter_columns(scores.first, parameters(group.within), out);
+  scatter_columns(scores.second, parameters(group.between), out);
+  return out;
+}
+
 Matrix Objective::scores(ConstVectorRef theta, const ClusterData& clusters, int group) const {
   State state;
   if (!prepare(theta, state)) return {};
   const Group& g = groups_.at(group);
-  const auto parts =
-      two_level(*state.groups[group]).scores(clusters, tangents(state, g.within), tangents(state, g.between));
-  Matrix out = Matrix::Zero(clusters.sizes.size(), npar_);
-  scatter_columns(parts.first, parameters(g.within), out);
-  scatter_columns(parts.second, parameters(g.between), out);
-  return out;
+  const TwoLevelPoint& point = two_level(*state.groups[group]);
+  return spread(point.scores(clusters, tangents(state, g.within), tangents(state, g.between)), g);
 }
 
 Vector Objective::cluster_loglik(ConstVectorRef theta, const ClusterData& clusters, int group) const {
   State state;
   if (!prepare(theta, state)) return {};
   return two_level(*state.groups.at(group)).cluster_loglik(clusters);
+}
+
+Matrix Objective::own_scores(ConstVectorRef theta, const Matrix& products, int group) const {
+  State state;
+  if (!prepare(theta, state)) return {};
+  const Group& g = groups_.at(group);
+  return spread(
+      state.groups[group]->cluster_scores(products, tangents(state, g.within), tangents(state, g.between)),
+      g);
+}
+
+Vector Objective::own_cluster_loglik(ConstVectorRef theta, const Matrix& products, int group) const {
+  State state;
+  if (!prepare(theta, state)) return {};
+  return state.groups.at(group)->cluster_loglik(products);
 }
 
 bool Objective::implied(ConstVectorRef theta, int block, BlockPoint& point) const {

@@ -31,6 +31,8 @@ class Objective {
   Evaluation evaluate(ConstVectorRef theta) const;
   // Both are empty outside the domain.
   Matrix expected_information(ConstVectorRef theta) const;
+  // The same or close to it and cheaper: for steps, not for standard errors.
+  Matrix approximate_information(ConstVectorRef theta) const;
   Matrix observed_information(ConstVectorRef theta) const { return observed_information(theta, {}); }
   // Second derivatives along curves theta(t) = settle(theta, t delta): the same where the gradient is zero.
   Matrix observed_information(ConstVectorRef theta, const std::vector<int>& intercepts) const;
@@ -46,6 +48,9 @@ class Objective {
   // Cluster scores of one group whose loss is a TwoLevelLoss: J x npar.
   Matrix scores(ConstVectorRef theta, const ClusterData& clusters, int group) const;
   Vector cluster_loglik(ConstVectorRef theta, const ClusterData& clusters, int group) const;
+  // The same of a group whose loss keeps its clusters apart, with the products within their cells.
+  Matrix own_scores(ConstVectorRef theta, const Matrix& products, int group) const;
+  Vector own_cluster_loglik(ConstVectorRef theta, const Matrix& products, int group) const;
   // Parameters that are intercepts and nothing else, ascending: the means are linear in them.
   std::vector<int> intercepts() const;
   // theta + delta, with these intercepts moved further so that they take up the curvature of the means.
@@ -72,6 +77,9 @@ class Objective {
   Tangents tangents(const State& state, int block) const;
   const std::vector<int>& parameters(int block) const;
   Matrix gather(const BlockInformation& part, const Group& group, Matrix total) const;
+  using Kind = BlockInformation (LossPoint::*)(const Tangents&, const Tangents&) const;
+  Matrix information(ConstVectorRef theta, Kind kind) const;
+  Matrix spread(const std::pair<Matrix, Matrix>& scores, const Group& group) const;
 
   int npar_;
   std::vector<Block> blocks_;

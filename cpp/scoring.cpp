@@ -124,7 +124,7 @@ class Scorer {
       }
     }
     if (!newton) {
-      if (expected_.size() == 0) expected_ = objective_.expected_information(theta);
+      if (expected_.size() == 0) expected_ = objective_.approximate_information(theta);
       bool solved = solve_information(project(expected_, keep), g, damping, x);
       if (!solved && damping == 0) {
         const Matrix factor = objective_.information_factor(theta);

@@ -81,6 +81,7 @@ bool TwoLevelPoint::prepare(const TwoLevelData& data, const Moments& moments) {
   mu_.head(b) += moments.mean_b.head(b);
   mu_.tail(q) += moments.mean_b.tail(q);
   slopes_.setZero(p, q);
+  projection_.setZero(b + q, p);
   rows_z_.resize(data.rows.rows(), q);
   if (q) {
     if (!chol_z_.compute(moments.cov_b.bottomRightCorner(q, q))) return false;
@@ -128,13 +129,12 @@ bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
   scaled_ = data.row_size.asDiagonal() * row_shrink_.cwiseProduct(rotated);
   value_ += ssw_.trace() + scaled_.cwiseProduct(rotated).sum();
 
-  projection_.resize(b + q, p);
   projection_.topRows(b) = v_.topRows(b);
   if (q) projection_.bottomRows(q) = -(slopes_.transpose() * v_);
   return true;
 }
 
-TwoLevelPoint::Canonical TwoLevelPoint::canonical_gradient() const {
+Canonical TwoLevelPoint::canonical_gradient() const {
   const TwoLevelData& d = *data_;
   Canonical g;
   const Matrix by_size = d.row_size.cwiseInverse().asDiagonal() * scaled_;
@@ -151,28 +151,14 @@ TwoLevelPoint::Canonical TwoLevelPoint::canonical_gradient() const {
 Moments TwoLevelPoint::assemble(const Matrix& g_w, const Matrix& g_c, const Vector& g_m, const Matrix& g_b,
                                 const Matrix& g_zz, const Vector& g_z) const {
   // Chain from (Sigma_w, C, m~, b~, z~, u~) to the moments of the two blocks.
-  const Index p = data_->p, q = data_->q, b = data_->nboth;
   Moments out;
-  out.mean_b.setZero(b + q);
-  out.cov_b.setZero(b + q, b + q);
-  if (p) {
+  if (data_->p) {
     out.cov_w = v_ * g_w * v_.transpose();
     out.mean_w = v_ * g_m;
-    out.cov_b = projection_ * g_c * projection_.transpose();
-    out.mean_b = projection_ * g_m;
   }
-  if (q) {
-    if (p) {
-      // dB L = (T dSigma_b)_{.z} L^-T
-      const Matrix cross = projection_ * chol_z_.whiten_transposed(g_b.transpose()).transpose();
-      out.cov_b.rightCols(q) += 0.5 * cross;
-      out.cov_b.bottomRows(q) += 0.5 * cross.transpose();
-    }
-    const Matrix half = chol_z_.whiten_transposed(g_zz);
-    out.cov_b.bottomRightCorner(q, q) += chol_z_.whiten_transposed(half.transpose());
-    out.mean_b.tail(q) += chol_z_.whiten_transposed(g_z);
-  }
-  symmetrise(out.cov_b);
+  const BetweenGradient between = between_gradient(projection_, chol_z_, g_c, g_m, g_b, g_zz, g_z);
+  out.mean_b = between.mean;
+  out.cov_b = between.cov;
   return out;
 }
 

@@ -15,7 +15,7 @@
 //   * C may be indefinite: the domain is Sigma_w > 0, Sigma_zz > 0 and 1 + n lambda > 0 for every size n.
 #pragma once
 
-#include "loss.hpp"
+#include "whitened.hpp"
 
 namespace msem {
 
@@ -44,16 +44,6 @@ struct ClusterData {
   ConstMatrixRef within;  // J x p(p+1)/2: lower triangles by column of the within-cluster cross-products
 };
 
-// One block's tangents in whitened coordinates; columns are its parameters.
-struct Whitened {
-  Matrix cov;    // p^2 x k: w~ or c~
-  Matrix mean;   // p x k
-  Matrix slope;  // (p q) x k: b~          (between only)
-  Matrix zcov;   // q^2 x k                (between only)
-  Matrix zmean;  // q x k                  (between only)
-  Index k() const { return cov.cols(); }
-};
-
 class TwoLevelPoint : public LossPoint {
  public:
   // False when the moments are outside the domain.
@@ -73,22 +63,14 @@ class TwoLevelPoint : public LossPoint {
   Vector cluster_loglik(const ClusterData& clusters) const;
 
  private:
-  // Gradient with respect to w~, c~, m~, b~.
-  struct Canonical {
-    Matrix w, c;  // p x p
-    Vector m;     // p
-    Matrix b;     // p x q
-  };
   Canonical canonical_gradient() const;
   bool prepare_unit_part(const Moments& moments);
   Moments assemble(const Matrix& g_w, const Matrix& g_c, const Vector& g_m, const Matrix& g_b,
                    const Matrix& g_zz, const Vector& g_z) const;
   Whitened whiten_within(const Tangents& t) const;
-  Whitened whiten_between(const Tangents& t) const;
+  ClusterPart cluster_part() const { return {data_->nclusters, z_residual_, z_scatter_}; }
   Matrix weights(int power) const;  // K_r[i,k] = sum_s J_s n_s^r D_si D_sk, N - J added for r = 0
-  void add_curvature_of_conditioning(const Whitened& between, const Canonical& g, Matrix& bb) const;
   void add_row_terms(const Whitened& within, const Whitened& between, BlockInformation& out) const;
-  void add_z_terms(const Whitened& between, Matrix& bb) const;
 
   const TwoLevelData* data_ = nullptr;
   Vector lambda_;      // p

@@ -29,39 +29,6 @@ Whitened TwoLevelPoint::whiten_within(const Tangents& t) const {
   return out;
 }
 
-Whitened TwoLevelPoint::whiten_between(const Tangents& t) const {
-  const Index p = data_->p, q = data_->q, k = t.parameters();
-  Whitened out;
-  if (p) {
-    out.cov = rotated_cov(t, projection_);
-    out.mean = projection_.transpose() * t.mean;
-  } else {
-    out.cov.resize(0, t.k());
-    out.mean.resize(0, t.k());
-  }
-  out.slope.setZero(p * q, k);
-  out.zcov.setZero(q * q, k);
-  out.zmean.resize(q, t.k());
-  if (q) {
-    const Matrix left = chol_z_.whiten(t.left.bottomRows(q)), right = chol_z_.whiten(t.right.bottomRows(q));
-    const Matrix left_y = projection_.transpose() * t.left, right_y = projection_.transpose() * t.right;
-    for (std::size_t e = 0; e < t.parameter.size(); ++e) {
-      const Index a = t.parameter[e];
-      slice(out.zcov, a, q, q) +=
-          left.col(e) * right.col(e).transpose() + right.col(e) * left.col(e).transpose();
-      // dB L = (T dSigma_b)_{.z} L^-T
-      if (p) {
-        slice(out.slope, a, p, q) +=
-            left_y.col(e) * right.col(e).transpose() + right_y.col(e) * left.col(e).transpose();
-      }
-    }
-    out.zmean = chol_z_.whiten(t.mean.bottomRows(q));
-  }
-  out.slope = t.in_basis(std::move(out.slope));
-  out.zcov = t.in_basis(std::move(out.zcov));
-  return out;
-}
-
 Matrix TwoLevelPoint::weights(int power) const {
   const Vector w = data_->counts.cwiseProduct(data_->sizes.array().pow(power).matrix());
   Matrix k = shrink_.transpose() * w.asDiagonal() * shrink_;
@@ -70,7 +37,7 @@ Matrix TwoLevelPoint::weights(int power) const {
 }
 
 BlockInformation TwoLevelPoint::expected(const Tangents& within, const Tangents& between) const {
-  const Whitened b = whiten_between(between);
+  const Whitened b = whiten_between(between, projection_, chol_z_, data_->q);
   BlockInformation out{Matrix::Zero(within.k(), within.k()), Matrix::Zero(within.k(), b.k()),
                        Matrix::Zero(b.k(), b.k())};
   if (data_->p) {
@@ -93,7 +60,7 @@ BlockInformation TwoLevelPoint::expected(const Tangents& within, const Tangents&
 
 std::pair<Matrix, Matrix> TwoLevelPoint::factor(const Tangents& within, const Tangents& between) const {
   const Index p = data_->p, q = data_->q;
-  const Whitened b = whiten_between(between);
+  const Whitened b = whiten_between(between, projection_, chol_z_, data_->q);
   const Index height = 2 * p * p + p + p * q + q * q + q;
   std::pair<Matrix, Matrix> out{Matrix::Zero(height, within.k()), Matrix::Zero(height, b.k())};
   if (p) {
@@ -117,7 +84,7 @@ std::pair<Matrix, Matrix> TwoLevelPoint::factor(const Tangents& within, const Ta
 }
 
 BlockInformation TwoLevelPoint::observed(const Tangents& within, const Tangents& between) const {
-  const Whitened b = whiten_between(between);
+  const Whitened b = whiten_between(between, projection_, chol_z_, data_->q);
   BlockInformation out{Matrix::Zero(within.k(), within.k()), Matrix::Zero(within.k(), b.k()),
                        Matrix::Zero(b.k(), b.k())};
   if (data_->p) {
@@ -132,7 +99,7 @@ BlockInformation TwoLevelPoint::observed(const Tangents& within, const Tangents&
     add_row_terms(w, b, out);
     add_curvature_of_conditioning(b, canonical_gradient(), out.bb);
   }
-  if (data_->q) add_z_terms(b, out.bb);
+  if (data_->q) add_cluster_curvature(b, cluster_part(), out.bb);
   out.ww = (0.25 * (out.ww + out.ww.transpose())).eval();
   out.wb *= 0.5;
   out.bb = (0.25 * (out.bb + out.bb.transpose())).eval();
@@ -173,35 +140,6 @@ void TwoLevelPoint::add_row_terms(const Whitened& within, const Whitened& betwee
     out.ww += cross + cross.transpose();
     out.ww += 2 * q1(p, p) * mean_w.transpose() * mean_w;
   }
-}
-
-void TwoLevelPoint::add_curvature_of_conditioning(const Whitened& between, const Canonical& g,
-                                                  Matrix& bb) const {
-  // C, B and the conditional mean are not linear in Sigma_b and mu_b:
-  //   d2C = -(dB_a Szz dB_b' + dB_b Szz dB_a'),  d2B = -(dB_a dSzz_b + dB_b dSzz_a) Szz^-1,
-  //   d2(mu_y - B mu_z) = -(dB_a dmu_z,b + dB_b dmu_z,a) - d2B mu_z.
-  const Index p = data_->p, q = data_->q, k = between.k();
-  if (q == 0) return;
-  const Eigen::Map<const Matrix> slopes(between.slope.data(), p, q * k);
-  const Matrix g_slopes = g.c * slopes;
-  bb -= 2 * between.slope.transpose() * Eigen::Map<const Matrix>(g_slopes.data(), p * q, k);
-  const Matrix g_b_slopes = g.b.transpose() * slopes;  // q x (q k): g_b' b~_a
-  const Matrix g_m_slopes = slopes.transpose() * g.m;  // (q k): b~_a' g_m
-  const Matrix with_cov = Eigen::Map<const Matrix>(g_b_slopes.data(), q * q, k).transpose() * between.zcov;
-  const Matrix with_mean = Eigen::Map<const Matrix>(g_m_slopes.data(), q, k).transpose() * between.zmean;
-  bb -= with_cov + with_cov.transpose() + with_mean + with_mean.transpose();
-}
-
-void TwoLevelPoint::add_z_terms(const Whitened& between, Matrix& bb) const {
-  const Index q = data_->q, k = between.k();
-  const double j = data_->nclusters;
-  bb += 2 * j * between.zmean.transpose() * between.zmean - j * between.zcov.transpose() * between.zcov;
-  const Eigen::Map<const Matrix> wide(between.zcov.data(), q, q * k);
-  const Matrix s_cov = z_scatter_ * wide;
-  bb += 2 * between.zcov.transpose() * Eigen::Map<const Matrix>(s_cov.data(), q * q, k);
-  const Matrix residual_cov = j * (wide.transpose() * z_residual_);  // (q k)
-  const Matrix cross = 2 * Eigen::Map<const Matrix>(residual_cov.data(), q, k).transpose() * between.zmean;
-  bb += cross + cross.transpose();
 }
 
 }  // namespace msem

@@ -10,17 +10,6 @@ namespace {
 
 constexpr Index kBlock = 256;  // clusters handled together
 
-// Columns of stacked symmetric p x p matrices as lower triangles by column, off-diagonal elements doubled, so
-// that a dot product with a packed matrix is the trace of the product.
-Matrix pack_doubled(const Matrix& stacked, Index p) {
-  Matrix out(p * (p + 1) / 2, stacked.cols());
-  Index row = 0;
-  for (Index j = 0; j < p; ++j) {
-    for (Index i = j; i < p; ++i) out.row(row++) = (i == j ? 1.0 : 2.0) * stacked.row(i + j * p);
-  }
-  return out;
-}
-
 // X M X' for each column of stacked p x p matrices M.
 Matrix congruence(const Matrix& stacked, const Matrix& x) {
   Matrix out(stacked.rows(), stacked.cols());
@@ -57,7 +46,7 @@ std::pair<Matrix, Matrix> TwoLevelPoint::scores(const ClusterData& clusters, con
                                                 const Tangents& between) const {
   const Index p = data_->p, q = data_->q, total = clusters.sizes.size();
   require_shapes(clusters, p, q);
-  const Whitened b = whiten_between(between);
+  const Whitened b = whiten_between(between, projection_, chol_z_, q);
   Whitened w;
   if (p) w = whiten_within(within);
   std::pair<Matrix, Matrix> out{Matrix::Zero(total, within.k()), Matrix::Zero(total, between.k())};
