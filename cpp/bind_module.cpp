@@ -2,6 +2,7 @@
 #include "bind.hpp"
 
 void bind_constraints(py::module_& m);
+void bind_incomplete(py::module_& m);
 void bind_iterative(py::module_& m);
 void bind_objective(py::module_& m);
 void bind_influence(py::module_& m);
@@ -17,6 +18,7 @@ void bind_statistics(py::module_& m);
 MSEM_MODULE_NAMED(MSEM_MODULE) {
   m.doc() = "Compiled core of msem.";
   bind_statistics(m);
+  bind_incomplete(m);
   bind_objective(m);
   bind_iterative(m);
   bind_influence(m);

@@ -102,7 +102,8 @@ void bind_objective(py::module_& m) {
   py::class_<TwoLevelLoss, Loss, std::shared_ptr<TwoLevelLoss>>(m, "TwoLevelLoss")
       .def(py::init(&make_two_level), "nboth"_a, "ssw"_a, "sizes"_a, "counts"_a, "means"_a, "scatter"_a);
   py::class_<MissingLoss, Loss, std::shared_ptr<MissingLoss>>(m, "MissingLoss")
-      .def(py::init<std::shared_ptr<const IncompleteData>>(), "data"_a, release());
+      .def(py::init([](std::shared_ptr<IncompleteData> data) { return std::make_shared<MissingLoss>(data); }),
+           "data"_a);
   py::class_<LeastSquaresLoss, Loss, std::shared_ptr<LeastSquaresLoss>>(m, "LeastSquaresLoss")
       .def(py::init<Vector, Matrix, Vector, Matrix>(), "mean"_a, "cov"_a, "mean_weights"_a, "cov_weights"_a);
   py::class_<Objective>(m, "Objective")

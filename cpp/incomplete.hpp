@@ -59,6 +59,19 @@ struct ClusterValues {
 IncompleteData incomplete_data(const ClusteredRows& rows, Index nboth);
 ClusterValues cluster_values(const ClusteredRows& rows);
 
+// How many clusters have two of the p + q variables observed, each in some unit or as a cluster variable, and how many
+// units have two of the p unit-level variables observed; weighted.
+struct Coverage {
+  Matrix units, clusters;
+};
+Coverage coverage(const IncompleteData& data);
+
+// Number of observed values, their mean and variance, of all p + q variables.
+struct ObservedMoments {
+  Vector count, mean, variance;
+};
+ObservedMoments observed_moments(const IncompleteData& data);
+
 // The same for some of the variables in another order: `unit` positions among the p, `cluster` among the q.
 // Cells whose patterns become the same are merged, products included, so that no rows are needed.
 IncompleteData restrict_variables(const IncompleteData& data, const std::vector<Index>& unit,

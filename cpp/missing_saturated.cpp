@@ -66,32 +66,11 @@ class MomentParameters {
 // Uncorrelated variables with the means and variances of what is observed, parted between the levels.
 Moments crude_moments(const IncompleteData& d) {
   const Index p = d.p, b = d.nboth, q = d.q;
-  Vector count = Vector::Zero(p + q), sum = count, squares = count;
-  for (Index j = 0; j < d.nclusters(); ++j) {
-    for (Index c = d.first_cell[j]; c < d.first_cell[j + 1]; ++c) {
-      const double n = d.weight[j] * d.cell_rows[c];
-      for (const Index k : d.unit_patterns[d.cell_pattern[c]]) {
-        count[k] += n;
-        sum[k] += n * d.cell_means(k, c);
-        squares[k] += n * d.cell_means(k, c) * d.cell_means(k, c);
-      }
-    }
-    for (const Index k : d.cluster_patterns[d.cluster_pattern[j]]) {
-      count[p + k] += d.weight[j];
-      sum[p + k] += d.weight[j] * d.cluster_values(k, j);
-      squares[p + k] += d.weight[j] * d.cluster_values(k, j) * d.cluster_values(k, j);
-    }
-  }
-  for (std::size_t r = 0; r < d.unit_patterns.size(); ++r) {
-    const Pattern& seen = d.unit_patterns[r];
-    for (std::size_t i = 0; i < seen.size(); ++i)
-      squares[seen[i]] += d.scatter[r](static_cast<Index>(i), static_cast<Index>(i));
-  }
-  const Vector mean = sum.cwiseQuotient(count);
-  const Vector variance = squares.cwiseQuotient(count) - mean.cwiseAbs2();
+  const ObservedMoments found = observed_moments(d);
+  const Vector &mean = found.mean, &variance = found.variance;
   Moments out{Vector::Zero(p), Vector(b + q), Matrix::Zero(p, p), Matrix::Zero(b + q, b + q)};
-  out.mean_w.tail(p - b) = (mean + d.origin).segment(b, p - b);
-  out.mean_b << (mean + d.origin).head(b), (mean + d.origin).tail(q);
+  out.mean_w.tail(p - b) = mean.segment(b, p - b);
+  out.mean_b << mean.head(b), mean.tail(q);
   out.cov_w.diagonal() << kWithin * variance.head(b), variance.segment(b, p - b);
   out.cov_b.diagonal() << (1 - kWithin) * variance.head(b), variance.tail(q);
   return out;

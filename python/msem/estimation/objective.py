@@ -16,8 +16,11 @@ from msem import _core
 from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block, row_values
 from msem.moments.arrays import LevelArrays
-from msem.moments.gamma import core_loss
-from msem.sample.sufficient import ClusterArrays, SampleStatistics
+from msem.moments.gamma import core_loss, unit_loss
+from msem.moments.saturated import solve_saturated
+from msem.sample.cells import Clusters
+from msem.sample.incomplete import IncompleteStatistics, Statistics
+from msem.sample.sufficient import SampleStatistics
 from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
@@ -29,7 +32,6 @@ __all__ = [
     "build_objective",
     "covariate_loglik",
     "level_names",
-    "unit_loss",
 ]
 
 
@@ -78,7 +80,7 @@ class Objective:
     ----------
     table : ParameterTable
         With the moments of fixed covariates filled in.
-    statistics : tuple of SampleStatistics
+    statistics : tuple of SampleStatistics or IncompleteStatistics
         One for each group.
     blocks : tuple of BlockMap
         One for each level of each group: group by group, within first.
@@ -92,7 +94,7 @@ class Objective:
     """
 
     table: ParameterTable
-    statistics: tuple[SampleStatistics, ...]
+    statistics: tuple[Statistics, ...]
     blocks: tuple[BlockMap, ...]
     covariate_llf: float
     core: _core.Objective
@@ -161,18 +163,16 @@ class Objective:
         """Value of every row of the parameter table."""
         return row_values(self.table, np.asarray(theta, dtype=np.float64))
 
-    def scores(self, theta: ArrayLike, clusters: ClusterArrays, group: int = 1) -> Floats:
+    def scores(self, theta: ArrayLike, clusters: Clusters, group: int = 1) -> Floats:
         """Derivatives of the log-likelihoods of single clusters of one group, shape (J, npar)."""
-        c = clusters
-        return self._core_for(c).scores(theta, c.sizes, c.means, c.within, group - 1)
+        return clusters.scores(self._core_for(clusters), theta, group - 1)
 
-    def cluster_loglik(self, theta: ArrayLike, clusters: ClusterArrays, group: int = 1) -> Floats:
+    def cluster_loglik(self, theta: ArrayLike, clusters: Clusters, group: int = 1) -> Floats:
         """Log-likelihoods of single clusters of one group, fixed covariates included, shape (J,)."""
-        c = clusters
-        return self._core_for(c).cluster_loglik(theta, c.sizes, c.means, c.within, group - 1)
+        return clusters.loglik(self._core_for(clusters), theta, group - 1)
 
-    def _core_for(self, clusters: ClusterArrays) -> _core.Objective:
-        return self._unit_core if clusters.within.shape[1] and not self.statistics[0].unit else self.core
+    def _core_for(self, clusters: Clusters) -> _core.Objective:
+        return self._unit_core if clusters.of_units and not self.statistics[0].unit else self.core
 
     @cached_property
     def _unit_core(self) -> _core.Objective:
@@ -183,7 +183,7 @@ class Objective:
         return _core.Objective(self.table.npar, [*blocks, nothing], groups)
 
 
-def level_names(statistics: SampleStatistics) -> dict[int, tuple[str, ...]]:
+def level_names(statistics: Statistics) -> dict[int, tuple[str, ...]]:
     """Observed variables of each level in the order of the statistics; level 1 only for one level."""
     s = statistics
     if not s.unit:
@@ -193,7 +193,7 @@ def level_names(statistics: SampleStatistics) -> dict[int, tuple[str, ...]]:
 
 def build_objective(
     table: ParameterTable,
-    statistics: SampleStatistics | Sequence[SampleStatistics],
+    statistics: Statistics | Sequence[Statistics],
     loss: _core.Loss | None = None,
 ) -> Objective:
     """Compile a model for a sample.
@@ -202,7 +202,7 @@ def build_objective(
     ----------
     table : ParameterTable
         With the moments of fixed covariates filled in.
-    statistics : SampleStatistics, or a sequence with those of each group
+    statistics : SampleStatistics or IncompleteStatistics, or a sequence with those of each group
         Of the variables of the table.
     loss : _core.Loss, optional
         Another discrepancy than the normal likelihood, for a model of one group.
@@ -211,7 +211,7 @@ def build_objective(
     -------
     Objective
     """
-    groups = (statistics,) if isinstance(statistics, SampleStatistics) else tuple(statistics)
+    groups = (statistics,) if isinstance(statistics, Statistics) else tuple(statistics)
     blocks: list[BlockMap] = []
     compiled_groups: list[tuple[_core.Loss, int, int]] = []
     for group, s in enumerate(groups, 1):
@@ -224,15 +224,7 @@ def build_objective(
     return Objective(table, groups, tuple(blocks), covariates, core, loss)
 
 
-def unit_loss(statistics: SampleStatistics) -> _core.TwoLevelLoss:
-    """Likelihood of a single-level sample with its variables as unit variables without cluster differences."""
-    s = statistics
-    return _core.TwoLevelLoss(
-        0, s.scatter[0], s.counts, np.ones(1), s.means, np.zeros((1, len(s.cluster), len(s.cluster)))
-    )
-
-
-def covariate_loglik(table: ParameterTable, statistics: SampleStatistics, group: int = 1) -> float:
+def covariate_loglik(table: ParameterTable, statistics: Statistics, group: int = 1) -> float:
     """Normal log-likelihood of the fixed within-only and between-only covariates at the sample moments of a group.
 
     Within-only covariates are independent over units, between-only ones over clusters. A covariate at both
@@ -249,6 +241,9 @@ def covariate_loglik(table: ParameterTable, statistics: SampleStatistics, group:
         exo_w, exo_b = set(table.exogenous(1, group)), set(table.exogenous(2, group))
         units = [k for k, name in enumerate(s.unit) if k >= s.nboth and name in exo_w]
         clusters = [p + k for k, name in enumerate(s.cluster) if name in exo_b]
+    if isinstance(s, IncompleteStatistics):
+        part = s.restrict([s.unit[k] for k in units], [s.names[k] for k in clusters], 0)
+        return solve_saturated(part).llf if part.names else 0.0
     for index, weight, n in ((units, s.sizes, s.nobs), (clusters, np.ones_like(s.sizes), s.nclusters)):
         if index:
             total += _normal_loglik(_pooled_cov(s, index, weight, n), n)

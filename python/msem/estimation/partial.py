@@ -35,7 +35,8 @@ def estimate_partially(
     """Fit a model of two levels, one of them saturated.
 
     Fisher scoring by conjugate gradients, whose cost hardly grows with the parameters of the saturated level; by the
-    usual steps, if necessary from the usual starts, where that does not converge or there are constraints.
+    usual steps, if necessary from the usual starts, where that does not converge, there are constraints, or the data
+    have holes.
 
     Parameters
     ----------
@@ -54,7 +55,8 @@ def estimate_partially(
     filled = fill_exogenous(table, sample.levels)
     objective = build_objective(filled, sample.statistics)
     theta = _start(objective, sample, level, values)
-    found = None if objective.constraints else _minimize(objective, theta, level)
+    by_products = not objective.constraints and all(s.complete for s in sample.statistics)
+    found = _minimize(objective, theta, level) if by_products else None
     if found is not None and found.converged and found.value > -2 * sample.llf - BEYOND:
         return Estimate(objective, found)
     started = tuple(replace(r, start=float(theta[r.free - 1])) if r.free else r for r in table.rows)

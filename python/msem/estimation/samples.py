@@ -15,8 +15,10 @@ from msem.errors import DataError
 from msem.moments.arrays import LevelArrays
 from msem.moments.saturated import Saturated, solve_saturated
 from msem.sample.frames import ClusteredData
+from msem.sample.cells import Clusters, incomplete_clusters
+from msem.sample.incomplete import IncompleteStatistics, Statistics
 from msem.sample.statistics import cluster_arrays
-from msem.sample.sufficient import ClusterArrays, SampleStatistics
+from msem.sample.sufficient import ClusterArrays
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +29,7 @@ class GroupSample:
 
     Attributes
     ----------
-    statistics : SampleStatistics
+    statistics : SampleStatistics or IncompleteStatistics
     saturated : Saturated
     data : ClusteredData or None
         The rows, when there are any.
@@ -35,7 +37,7 @@ class GroupSample:
         Name of the group.
     """
 
-    statistics: SampleStatistics
+    statistics: Statistics
     saturated: Saturated
     data: ClusteredData | None = None
     label: str = ""
@@ -44,6 +46,12 @@ class GroupSample:
     def llf(self) -> float:
         """Saturated log-likelihood of all variables; nan if the saturated model has not converged."""
         return self.saturated.llf if self.saturated.converged else np.nan
+
+    @property
+    def unidentified(self) -> tuple[str, ...]:
+        """Saturated moments that the data say nothing about, because of holes."""
+        s = self.statistics
+        return s.unidentified if isinstance(s, IncompleteStatistics) else ()
 
     @cached_property
     def levels(self) -> Mapping[int, LevelArrays]:
@@ -62,7 +70,7 @@ class GroupSample:
         return out
 
     @cached_property
-    def clusters(self) -> ClusterArrays:
+    def clusters(self) -> Clusters:
         """Statistics of the single clusters: of the rows if a single-level sample has no clusters.
 
         The rows of a single-level sample with clusters are taken together by cluster, without a model for their
@@ -73,7 +81,9 @@ class GroupSample:
         DataError
             Without raw data.
         """
-        s, data = self.statistics, self._rows
+        s, data = self.statistics, self.rows
+        if isinstance(s, IncompleteStatistics):
+            return incomplete_clusters(s, data)
         if s.unit:
             return cluster_arrays(data, s.unit, s.cluster)
         centred = not s.means.any()  # as samples of models without mean structure are
@@ -95,13 +105,14 @@ class GroupSample:
         DataError
             Without raw data.
         """
-        data = self._rows
+        data = self.rows
         if data.codes is not None:
             return data.clusters
         return data.index if data.rows is None else data.index[data.rows]
 
     @property
-    def _rows(self) -> ClusteredData:
+    def rows(self) -> ClusteredData:
+        """The rows the statistics were made of; `DataError` without raw data."""
         if self.data is None:
             raise DataError(
                 "this needs raw data: moments and statistics do not tell one cluster from another; "
@@ -123,7 +134,7 @@ class Sample:
     groups: tuple[GroupSample, ...]
 
     @property
-    def statistics(self) -> tuple[SampleStatistics, ...]:
+    def statistics(self) -> tuple[Statistics, ...]:
         """Sufficient statistics of each group."""
         return tuple(group.statistics for group in self.groups)
 
@@ -148,12 +159,17 @@ class Sample:
         return all(group.saturated.converged for group in self.groups)
 
     @property
+    def unidentified(self) -> tuple[str, ...]:
+        """Saturated moments of any group that the data say nothing about, because of holes."""
+        return tuple(dict.fromkeys(name for group in self.groups for name in group.unidentified))
+
+    @property
     def levels(self) -> tuple[Mapping[int, LevelArrays], ...]:
         """Saturated moments of each group by level."""
         return tuple(group.levels for group in self.groups)
 
     @cached_property
-    def clusters(self) -> tuple[ClusterArrays, ...]:
+    def clusters(self) -> tuple[Clusters, ...]:
         """Statistics of the single clusters of each group; `DataError` without raw data."""
         return tuple(group.clusters for group in self.groups)
 
@@ -166,7 +182,7 @@ class Sample:
 
 
 def saturated_group(
-    statistics: SampleStatistics,
+    statistics: Statistics,
     *,
     maximum: bool = True,
     data: ClusteredData | None = None,
@@ -178,10 +194,12 @@ def saturated_group(
     those moments then count as not converged although they are the maximum for these statistics.
     """
     saturated = solve_saturated(statistics)
+    if isinstance(statistics, IncompleteStatistics) and statistics.unidentified:
+        maximum = False
     saturated = replace(saturated, converged=saturated.converged and maximum)
     return GroupSample(statistics, saturated, data, label)
 
 
-def saturated_sample(statistics: SampleStatistics, *, maximum: bool = True) -> Sample:
+def saturated_sample(statistics: Statistics, *, maximum: bool = True) -> Sample:
     """A sample of one group; see `saturated_group`."""
     return Sample((saturated_group(statistics, maximum=maximum),))

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, get_args
 
-from msem.fits.options import Estimator, StandardErrors, Test, require_choice
+from msem.fits.options import Estimator, Missing, StandardErrors, Test, require_choice
 from msem.inference.sampling import Information
 
 ROBUST = ("robust", "sandwich", "robust_huber_white", "robust_cluster")
 TEST_ALIASES = {"mlr": "yuan_bentler_mplus"}
+MISSING = {
+    "listwise": "listwise",
+    **dict.fromkeys(("fiml", "ml", "direct"), "fiml"),
+    **dict.fromkeys(("fiml_x", "ml_x", "direct_x"), "fiml_x"),
+}
 
 
 class Choices(NamedTuple):
@@ -77,6 +82,19 @@ def choose(
             '"expected"'
         )
     return Choices(name, errors, kind, tests)  # type: ignore[arg-type]
+
+
+def missing_choice(missing: str) -> Missing:
+    """How missing values are handled, by our name.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    name = _plain(missing)
+    require_choice("missing", name, tuple(MISSING))
+    return MISSING[name]  # type: ignore[return-value]
 
 
 def _plain(name: object) -> str:

@@ -13,6 +13,7 @@ from msem.inference.scaling import ScaledTest
 Estimator = Literal["ML", "MLR", "MLF", "ULS"]
 StandardErrors = Literal["standard", "robust", "bootstrap", "none"]
 Test = Literal["standard", "yuan_bentler", "yuan_bentler_mplus"]
+Missing = Literal["listwise", "fiml", "fiml_x"]
 Reference = Literal["normal", "t"]
 Intervals = Literal["delta", "monte_carlo"]
 
@@ -37,6 +38,8 @@ class Options:
         Name of the column with the groups, "" when there is none.
     given_as : str
         What the sample was given as: raw data, moments with cluster sizes, moments with N and J only.
+    missing : {"listwise", "fiml", "fiml_x"}
+        How missing values were handled.
     dropped_rows, dropped_no_cluster, dropped_no_group : int
         Rows left out because a variable, the cluster id, or the group was missing.
     dropped : mapping of str to int
@@ -50,6 +53,7 @@ class Options:
     cluster: str = ""
     group: str = ""
     given_as: str = "raw data"
+    missing: Missing = "listwise"
     dropped_rows: int = 0
     dropped_no_cluster: int = 0
     dropped_no_group: int = 0

@@ -19,11 +19,18 @@ from msem.errors import (
 )
 from msem.estimation.estimate import estimate
 from msem.estimation.samples import Sample
-from msem.fits.choices import Choices, choose
+from msem.fits.choices import Choices, choose, missing_choice
 from msem.fits.fit import Fit
 from msem.fits.options import Options, require_settings
 from msem.fits.resampled import bootstrap_errors
-from msem.fits.sources import Means, Prepared, Source, group_rows, prepare
+from msem.fits.sources import (
+    Means,
+    Prepared,
+    Source,
+    group_rows,
+    prepare,
+    require_rows_for_holes,
+)
 from msem.inference.discrepancy import LevelDiscrepancy
 from msem.inference.problems import Problem, find_problems, no_chi_square, require_feasible
 from msem.inference.sampling import Information, Sampling, sampling_covariance
@@ -59,6 +66,8 @@ class FitOptions(TypedDict, total=False):
     sample_mean: Means | Mapping[str, Means] | None
     sample_nobs: float | Mapping[str, float] | None
     sample_cov_rescale: bool
+    missing: str
+    auxiliary: Sequence[str]
     fixed_x: bool
     std_lv: bool
     orthogonal: bool
@@ -86,6 +95,8 @@ def sem(
     sample_mean: Means | Mapping[str, Means] | None = None,
     sample_nobs: float | Mapping[str, float] | None = None,
     sample_cov_rescale: bool = True,
+    missing: str = "listwise",
+    auxiliary: Sequence[str] = (),
     fixed_x: bool = True,
     std_lv: bool = False,
     orthogonal: bool = False,
@@ -130,6 +141,15 @@ def sem(
     sample_cov_rescale : bool, default True
         Multiply `sample_cov` by (n - 1) / n, as lavaan does: right for the usual unbiased matrix. Say False for a
         matrix that is maximum likelihood already, such as a saturated within or between matrix.
+    missing : {"listwise", "fiml", "fiml.x"}, default "listwise"
+        "fiml" (also "ml" and "direct"): full-information maximum likelihood, in which every value that is observed has
+        its part, units without any and clusters without any excepted; values may be missing at random. Rows without a
+        value of a fixed covariate are left out, and so are clusters without one. "fiml.x" (also "ml.x") keeps them by
+        modelling the covariates: the same as "fiml" with ``fixed_x=False``.
+    auxiliary : sequence of str, optional
+        Variables that are no part of the model but tell about missing values. At every level at which they vary they
+        are correlated with each other and with all that the model leaves unexplained (saturated correlates; Graham,
+        2003), also in the baseline model. Needs ``missing="fiml"``.
     fixed_x : bool, default True
         Take the moments of exogenous covariates from the sample and report the likelihood given them.
     std_lv : bool, default False
@@ -195,6 +215,8 @@ def sem(
         sample_mean=sample_mean,
         sample_nobs=sample_nobs,
         sample_cov_rescale=sample_cov_rescale,
+        missing=missing,
+        auxiliary=auxiliary,
         fixed_x=fixed_x,
         std_lv=std_lv,
         orthogonal=orthogonal,
@@ -228,6 +250,7 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
     require_known(fun, options)
     require_settings(options)
     syntax = with_constraints(model, options.get("constraints"))
+    missing = missing_choice(options.get("missing", "listwise"))
     grouping = group_rows(data, options.get("group"))
     source = Source(
         data,
@@ -237,11 +260,13 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         options.get("sample_nobs"),
         options.get("sample_cov_rescale", True),
         grouping,
+        missing != "listwise",
     )
+    require_rows_for_holes(source)
     table = parameter_table(
         syntax,
         fun=fun,
-        fixed_x=options.get("fixed_x", True),
+        fixed_x=options.get("fixed_x", True) and missing != "fiml_x",
         std_lv=options.get("std_lv", False),
         orthogonal=options.get("orthogonal", False),
         meanstructure=wants_means(options),
@@ -254,7 +279,7 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         options.get("se"),
         options.get("information"),
         options.get("test"),
-        observed=table.nlevels == 2 and not implied_statistics(data),
+        observed=(table.nlevels == 2 or source.incomplete) and not implied_statistics(data),
         design_based=table.nlevels == 1 and options.get("cluster") is not None,
     )
     require_least_squares(choices, table)
@@ -278,6 +303,10 @@ def wants_means(options: FitOptions) -> bool | None:
     """
     asked = options.get("meanstructure")
     given = options.get("sample_mean") is not None or options.get("cluster") is not None
+    if missing_choice(options.get("missing", "listwise")) != "listwise":
+        if asked is False:
+            raise UnsupportedError('missing="fiml" needs means: leave out meanstructure=False')
+        return True
     return True if asked is None and given else asked
 
 
@@ -336,7 +365,7 @@ def fit_table(
             found, sample, sampling, options.get("bootstrap"), options.get("seed")
         )
     if not sample.converged:
-        problems = (*problems, no_chi_square())
+        problems = (*problems, no_chi_square(sample.unidentified))
     problems = (*problems, *few_clusters(table, sample.statistics))
     warn(problems)
     used = Options(
@@ -347,6 +376,7 @@ def fit_table(
         cluster=options.get("cluster") or "",
         group=options.get("group") or "",
         given_as=prepared[0].given_as,
+        missing=missing_choice(options.get("missing", "listwise")),
         dropped_no_group=dropped_no_group,
         **dropped_rows(prepared),
     )

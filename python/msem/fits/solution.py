@@ -27,7 +27,7 @@ from msem.table.partable import ParameterTable
 from msem.table.special_tables import baseline_table, saturated_table
 
 if TYPE_CHECKING:
-    from msem.sample.sufficient import SampleStatistics
+    from msem.sample.incomplete import Statistics
 
 Floats = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class GroupResults:
     estimate: Estimate
 
     @property
-    def statistics(self) -> SampleStatistics:
+    def statistics(self) -> Statistics:
         """Sufficient statistics."""
         return self.sample.statistics
 
@@ -269,7 +269,7 @@ class Solution:
         return group
 
     @property
-    def statistics(self) -> SampleStatistics:
+    def statistics(self) -> Statistics:
         """Sufficient statistics the model was fitted to."""
         return self._group.statistics
 

@@ -15,9 +15,10 @@ from msem.estimation.samples import GroupSample, saturated_group
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.single import moment_statistics, without_means
 from msem.sample.columns import column_names, listed
-from msem.sample.frames import ClusteredData, clustered_data
+from msem.sample.frames import ClusteredData, Holes, clustered_data
 from msem.sample.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.sample.statistics import sample_statistics, simple_statistics
+from msem.sample.incomplete import Statistics, incomplete_statistics, simple_incomplete
 from msem.sample.sufficient import SampleStatistics
 from msem.table.partable import ParameterTable
 
@@ -44,6 +45,8 @@ class Source:
         Moments of a single-level sample, or mappings of label to those of each group.
     grouping : Grouping or None
         The groups of the rows of data.
+    incomplete : bool
+        Keep rows with holes, for full-information maximum likelihood.
     """
 
     data: Any = None
@@ -53,6 +56,7 @@ class Source:
     nobs: Any = None
     rescale: bool = True
     grouping: Grouping | None = None
+    incomplete: bool = False
 
     @cached_property
     def groups(self) -> Mapping[str, Source]:
@@ -90,7 +94,7 @@ class Source:
 class Prepared:
     """Statistics of the variables of a model, and the rows they were made of if there were any."""
 
-    statistics: SampleStatistics
+    statistics: Statistics
     data: ClusteredData | None = None
     given_as: str = "raw data"
     maximum: bool = True  # False if implied by saturated moments that have not converged
@@ -99,6 +103,18 @@ class Prepared:
     def sample(self) -> GroupSample:
         """The statistics with their saturated moments."""
         return saturated_group(self.statistics, maximum=self.maximum, data=self.data, label=self.label)
+
+
+def require_rows_for_holes(source: Source) -> None:
+    """Refuse full information from moments, which have no holes.
+
+    Raises
+    ------
+    DataError
+    """
+    moments = source.cov is not None or bool(source.groups) or isinstance(source.data, Moments)
+    if source.incomplete and moments:
+        raise DataError('missing="fiml" is for raw data: moments have no missing values; leave it out')
 
 
 def _labels(given: Mapping[str, Any]) -> list[Any]:
@@ -181,10 +197,11 @@ def group_rows(data: Any, column: str | None) -> Grouping | None:
 def _raw(table: ParameterTable, source: Source, cluster: str | None) -> tuple[Prepared, ...]:
     """Statistics of the rows of each group."""
     variables = [*table.both, *table.within_only, *table.between_only] or list(table.observed(1))
+    holes = _holes(table) if source.incomplete else None
     if source.grouping is None:
-        data = clustered_data(source.data, variables, cluster)
+        data = clustered_data(source.data, variables, cluster, holes)
         return (Prepared(_statistics(table, data), data),)
-    rows = grouped_data(source.data, variables, cluster, source.grouping, table.group_labels)
+    rows = grouped_data(source.data, variables, cluster, source.grouping, table.group_labels, holes)
     groups = []
     for label, data in zip(table.group_labels, rows, strict=True):
         try:
@@ -194,12 +211,21 @@ def _raw(table: ParameterTable, source: Source, cluster: str | None) -> tuple[Pr
     return tuple(groups)
 
 
-def _statistics(table: ParameterTable, data: ClusteredData) -> SampleStatistics:
+def _holes(table: ParameterTable) -> Holes:
+    """Where rows may have holes: anywhere but in fixed covariates, which the likelihood is conditional on."""
+    levels, groups = range(1, table.nlevels + 1), range(1, table.ngroups + 1)
+    fixed = dict.fromkeys(name for level in levels for group in groups for name in table.exogenous(level, group))
+    return Holes(required=tuple(fixed), cluster_level=table.between_only)
+
+
+def _statistics(table: ParameterTable, data: ClusteredData) -> Statistics:
     if table.nlevels == 1:
         if data.codes is not None and len(data.clusters) < 2:
             raise DataError("all rows are in one cluster: cluster-robust standard errors need more than one")
-        return simple_statistics(data, table.observed(1))
-    return sample_statistics(data, (*table.both, *table.within_only), table.between_only, len(table.both))
+        make_simple = simple_statistics if data.complete else simple_incomplete
+        return make_simple(data, table.observed(1))
+    make = sample_statistics if data.complete else incomplete_statistics
+    return make(data, (*table.both, *table.within_only), table.between_only, len(table.both))
 
 
 def _require_used(table: ParameterTable, source: Source) -> None:
@@ -313,4 +339,5 @@ def _with_means(table: ParameterTable, prepared: tuple[Prepared, ...]) -> tuple[
     """The statistics, without their means if the model has none."""
     if table.meanstructure:
         return prepared
-    return tuple(replace(one, statistics=without_means(one.statistics)) for one in prepared)
+    complete = [(one, one.statistics) for one in prepared if isinstance(one.statistics, SampleStatistics)]
+    return tuple(replace(one, statistics=without_means(statistics)) for one, statistics in complete)

@@ -15,7 +15,7 @@ from msem.inference.added import added_parameters
 from msem.inference.candidates import candidates
 from msem.inference.modification import extend, modify
 from msem.inference.releases import choose, own_name, restrictions
-from msem.sample.sufficient import ClusterArrays
+from msem.sample.cells import Clusters
 from msem.table.levels import Level, level_number
 
 OPERATORS = ("=~", "~", "~~", "~1")
@@ -142,7 +142,7 @@ class Testing(Solution):
             drop=True
         )
 
-    def _robust_clusters(self) -> tuple[ClusterArrays, ...] | None:
+    def _robust_clusters(self) -> tuple[Clusters, ...] | None:
         """Statistics of the clusters if standard errors or tests are robust."""
         return self.sample.clusters if self.options.robust else None
 

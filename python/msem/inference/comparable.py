@@ -6,7 +6,7 @@ import numpy as np
 
 from msem.errors import DataError, ModelError
 from msem.estimation.estimate import Estimate
-from msem.sample.sufficient import SampleStatistics
+from msem.sample.incomplete import Statistics
 
 SAME = 1e-8  # relative difference of moments that counts as none
 
@@ -40,13 +40,13 @@ def require_comparable(one: Estimate, two: Estimate, names: tuple[str, str]) -> 
     _require_same_covariates(one, two, names)
 
 
-def _roles(s: SampleStatistics) -> dict[str, str]:
+def _roles(s: Statistics) -> dict[str, str]:
     both = dict.fromkeys(s.unit[: s.nboth], "at both levels")
     within = dict.fromkeys(s.unit[s.nboth :], "at the within level only")
     return both | within | dict.fromkeys(s.cluster, "at the between level only")
 
 
-def _require_same_variables(a: SampleStatistics, b: SampleStatistics, names: tuple[str, str]) -> None:
+def _require_same_variables(a: Statistics, b: Statistics, names: tuple[str, str]) -> None:
     first, second = names
     mine, theirs = _roles(a), _roles(b)
     for name in dict.fromkeys([*mine, *theirs]):
@@ -63,7 +63,7 @@ def _require_same_variables(a: SampleStatistics, b: SampleStatistics, names: tup
             )
 
 
-def _require_same_data(a: SampleStatistics, b: SampleStatistics, names: tuple[str, str]) -> None:
+def _require_same_data(a: Statistics, b: Statistics, names: tuple[str, str]) -> None:
     first, second = names
     counts = [("units", a.nobs, b.nobs)] + ([("clusters", a.nclusters, b.nclusters)] if a.unit else [])
     for what, mine, theirs in counts:
@@ -95,7 +95,7 @@ def _require_same_data(a: SampleStatistics, b: SampleStatistics, names: tuple[st
         raise DataError(f"{first} and {second} were fitted to different data: the {what} differ")
 
 
-def _spread(s: SampleStatistics, k: int) -> float:
+def _spread(s: Statistics, k: int) -> float:
     """Standard deviation of a variable over all units, or clusters."""
     squares = float(s.cluster_scatter[k, k]) + (float(s.ssw[k, k]) if k < len(s.unit) else 0.0)
     return float(np.sqrt(squares / s.nobs))

@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.estimation.objective import Objective, unit_loss
+from msem.estimation.objective import Objective
 from msem.estimation.samples import GroupSample
 from msem.moments.arrays import LevelArrays
-from msem.moments.gamma import core_loss, vech_index
+from msem.moments.gamma import core_loss, unit_loss, vech_index
 from msem.moments.saturated import solve_saturated
+from msem.sample.cells import Clusters, incomplete_clusters
+from msem.sample.incomplete import IncompleteStatistics, Statistics
 from msem.sample.sufficient import ClusterArrays, SampleStatistics
 
 Floats = NDArray[np.float64]
@@ -42,6 +44,10 @@ def conditional_loglik(objective: Objective, theta: Floats, sample: GroupSample,
     if not unit and not cluster:
         return whole
     part = s.restrict([s.unit[i] for i in unit], [s.cluster[i] for i in cluster], 0)
+    if isinstance(part, IncompleteStatistics):
+        return whole - _normal_loglik(part, incomplete_clusters(part, sample.rows))
+    assert isinstance(s, SampleStatistics)
+    assert isinstance(clusters, ClusterArrays)
     return whole - _normal_loglik(part, _of_covariates(s, clusters, unit, cluster))
 
 
@@ -57,14 +63,14 @@ def _of_covariates(
     return ClusterArrays(clusters.sizes, means, clusters.within[:, products])
 
 
-def _normal_loglik(s: SampleStatistics, clusters: ClusterArrays) -> Floats:
+def _normal_loglik(s: Statistics, clusters: Clusters) -> Floats:
     """Log-likelihood of each cluster for variables that are all within-only or between-only, at its maximum."""
     m = solve_saturated(s)
     loss, within, between = core_loss(s), m.within, m.between
-    if not s.unit and clusters.within.shape[1]:
+    if not s.unit and clusters.of_units:
         loss, within, between = unit_loss(s), m.between, m.within
     core = _core.Objective(0, [_fixed_block(within), _fixed_block(between)], [(loss, 0, 1)])
-    return core.cluster_loglik(np.empty(0), clusters.sizes, clusters.means, clusters.within)
+    return clusters.loglik(core, np.empty(0))
 
 
 def _fixed_block(moments: LevelArrays) -> _core.Block:

@@ -12,7 +12,7 @@ from msem.inference.delta import Derived, Quantity, delta_method
 from msem.inference.ram import Numbers, Structure, divide, structures
 from msem.inference.unrestricted import Unrestricted
 from msem.moments.intraclass import icc_columns
-from msem.sample.sufficient import SampleStatistics
+from msem.sample.incomplete import Statistics
 
 __all__ = ["at_both_levels", "icc_frame", "model_icc", "saturated_icc"]
 
@@ -60,7 +60,7 @@ def _variances(block: Structure, names: Sequence[str]) -> Numbers:
 
 
 def icc_frame(
-    names: Sequence[str], group: int, found: Derived, statistics: SampleStatistics, level: float
+    names: Sequence[str], group: int, found: Derived, statistics: Statistics, level: float
 ) -> pd.DataFrame:
     """Intraclass correlations of one group: columns lhs, group, and those of `icc_columns`."""
     sizes = dict(zip(statistics.sizes.tolist(), statistics.counts.tolist(), strict=True))

@@ -24,7 +24,7 @@ from msem.inference.sampling import free_directions
 from msem.inference.scoreproducts import corrected_scores
 from msem.inference.scoretests import ScorePoint, Single
 from msem.inference.standardized import Standardized, standardize
-from msem.sample.sufficient import ClusterArrays
+from msem.sample.cells import Clusters
 from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
@@ -89,7 +89,7 @@ def extend(
     fit: Estimate,
     released: Sequence[Restriction] = (),
     added: Sequence[Candidate] = (),
-    clusters: Sequence[ClusterArrays] | None = None,
+    clusters: Sequence[Clusters] | None = None,
     basis: Floats | None = None,
 ) -> Extension:
     """Extend a model by parameters.
@@ -101,7 +101,7 @@ def extend(
         Constraints that are dropped, shared parameters first.
     added : sequence of Candidate
         Parameters that are freed.
-    clusters : sequence of ClusterArrays, optional
+    clusters : sequence of ClusterArrays or IncompleteClusters, optional
         Of each group, for the generalized score statistic.
     basis : ndarray, shape (npar, m), optional
         As `free_directions` gives it.
@@ -125,7 +125,7 @@ def extend(
 
 
 def modify(
-    fit: Estimate, added: Sequence[Candidate], clusters: Sequence[ClusterArrays] | None = None
+    fit: Estimate, added: Sequence[Candidate], clusters: Sequence[Clusters] | None = None
 ) -> Single:
     """Modification index and expected change of each candidate on its own (Sörbom, 1989).
 
@@ -133,7 +133,7 @@ def modify(
     ----------
     fit : Estimate
     added : sequence of Candidate
-    clusters : sequence of ClusterArrays, optional
+    clusters : sequence of ClusterArrays or IncompleteClusters, optional
         Of each group, for the generalized score statistic.
 
     Returns

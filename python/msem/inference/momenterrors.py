@@ -9,9 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from msem import _core
 from msem.estimation.estimate import Estimate
-from msem.estimation.objective import build_objective, unit_loss
+from msem.estimation.objective import build_objective
 from msem.estimation.samples import GroupSample, Sample
 from msem.inference.discrepancy import LevelDiscrepancy
 from msem.inference.momentresiduals import MomentErrors
@@ -24,8 +23,7 @@ from msem.inference.momentvector import (
 )
 from msem.inference.sampling import free_directions
 from msem.inference.scoreproducts import cluster_correction
-from msem.moments.gamma import free_block, saturated_information, saturated_objective
-from msem.sample.sufficient import ClusterArrays, SampleStatistics
+from msem.moments.gamma import saturated_core, saturated_information
 
 Floats = NDArray[np.float64]
 Kind = Literal["observed", "expected"]
@@ -140,21 +138,10 @@ def _cluster_scores(
     """The same from the contributions of the single clusters (of the rows, for a single-level sample without them)."""
     c, full, used = sample.clusters, *_embedded(sample, vector, vector.observed)
     root = np.sqrt(cluster_correction(fit.table, c))
-    own = root * _saturated_core(sample.statistics, c).scores(full, c.sizes, c.means, c.within)[:, used]
+    own = root * c.scores(saturated_core(sample.statistics, c), full)[:, used]
     parameters = root * fit.objective.scores(fit.theta, c, group + 1) @ directions
     triangle = np.asarray(np.linalg.qr(np.hstack([own, parameters]), mode="r"), dtype=np.float64).T
     return triangle[: len(used)], triangle[len(used) :]
-
-
-def _saturated_core(statistics: SampleStatistics, clusters: ClusterArrays) -> _core.Objective:
-    """The saturated model, with the rows of a single level taken together by cluster if they are."""
-    s = statistics
-    if s.unit or not clusters.within.shape[1]:
-        return saturated_objective(s)
-    n = len(s.cluster)
-    first = n * (n + 1) // 2
-    block = free_block(n, 0, [(i, first + i) for i in range(n)])
-    return _core.Objective(first + n, [block, free_block(0, 0, [])], [(unit_loss(s), 0, 1)])
 
 
 def _information(sample: GroupSample, vector: MomentVector, values: Floats, kind: Kind) -> Floats:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from msem.estimation.objective import Objective
 from msem.moments.arrays import LevelArrays
 from msem.moments.gamma import vech, vech_index
-from msem.sample.sufficient import SampleStatistics
+from msem.sample.incomplete import Statistics
 from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
@@ -55,7 +55,7 @@ class MomentVector:
     given: Flags
 
 
-def moment_keys(statistics: SampleStatistics, group: int) -> tuple[Moment, ...]:
+def moment_keys(statistics: Statistics, group: int) -> tuple[Moment, ...]:
     """The moments of a group in order; a single-level sample has level 1 only."""
     s = statistics
     last = 2 if s.unit else 1
@@ -67,13 +67,13 @@ def moment_keys(statistics: SampleStatistics, group: int) -> tuple[Moment, ...]:
     return (*keys, *(Moment(name, "~1", "", last, group) for name in s.cluster))
 
 
-def moment_values(statistics: SampleStatistics, levels: Mapping[int, LevelArrays]) -> Floats:
+def moment_values(statistics: Statistics, levels: Mapping[int, LevelArrays]) -> Floats:
     """Moments of observed variables by level as one vector, in the order of `moment_keys`."""
     covariances = [vech(levels[level].cov) for level in sorted(levels)]
     return np.concatenate([*covariances, _means(statistics, [levels[k].mean for k in sorted(levels)])])
 
 
-def moment_jacobian(statistics: SampleStatistics, jacobians: Mapping[int, Floats]) -> Floats:
+def moment_jacobian(statistics: Statistics, jacobians: Mapping[int, Floats]) -> Floats:
     """Derivatives of a level's means and covariances, means first, in the order of `moment_keys`."""
     s = statistics
     sizes = {1: len(s.cluster)} if not s.unit else {1: len(s.unit), 2: s.nboth + len(s.cluster)}
@@ -101,7 +101,7 @@ def implied_moments(objective: Objective, theta: Floats, group: int = 1) -> tupl
     return moment_values(statistics, levels), moment_jacobian(statistics, jacobians)
 
 
-def _means(statistics: SampleStatistics, parts: list[Floats]) -> Floats:
+def _means(statistics: Statistics, parts: list[Floats]) -> Floats:
     """Means of unit, then cluster variables; those of variables at both levels are summed over levels."""
     if not statistics.unit:
         return parts[0]

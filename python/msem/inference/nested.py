@@ -19,6 +19,7 @@ from msem.estimation.optimize import minimize
 from msem.estimation.samples import Sample, saturated_group
 from msem.moments.gamma import vech_index
 from msem.sample.statistics import expected_statistics
+from msem.sample.incomplete import Statistics
 from msem.sample.sufficient import SampleStatistics
 
 Floats = NDArray[np.float64]
@@ -134,7 +135,7 @@ def _scaled(columns: Floats) -> tuple[Floats, Floats]:
     return columns * scale, scale
 
 
-def _moment_jacobian(objective: Objective, theta: Floats, orders: Sequence[SampleStatistics]) -> Floats:
+def _moment_jacobian(objective: Objective, theta: Floats, orders: Sequence[Statistics]) -> Floats:
     """Derivatives of all identified moments, variables in the order of `orders`, in units of their deviations."""
     return np.concatenate(
         [
@@ -145,7 +146,7 @@ def _moment_jacobian(objective: Objective, theta: Floats, orders: Sequence[Sampl
     )
 
 
-def _group_rows(objective: Objective, theta: Floats, group: int, order: SampleStatistics) -> Iterator[Floats]:
+def _group_rows(objective: Objective, theta: Floats, group: int, order: Statistics) -> Iterator[Floats]:
     """Covariances of each level, then means: of a variable at both levels only their sum is identified."""
     moments = objective.moments(theta, group)
     variance: dict[str, float] = {}

@@ -62,8 +62,17 @@ def status_of(problems: Sequence[Problem]) -> str:
     return max((p.name for p in problems if p.name not in REMARKS), key=SEVERITY.index, default="ok")
 
 
-def no_chi_square() -> Problem:
-    """The saturated model has no maximum that could be found."""
+def no_chi_square(unidentified: Sequence[str] = ()) -> Problem:
+    """The saturated model has no maximum that could be found, or no single one: then the moments are named."""
+    if unidentified:
+        more = f" and {len(unidentified) - MOST} more" if len(unidentified) > MOST else ""
+        return Problem(
+            "no_chi_square",
+            f"these saturated moments cannot be estimated, because their variables are never observed together: "
+            f"{', '.join(unidentified[:MOST])}{more}",
+            "Estimates and standard errors are valid where the model identifies them; there is nothing to test the "
+            "model against",
+        )
     return Problem(
         "no_chi_square",
         "the saturated model has not converged, so there is nothing to test against",

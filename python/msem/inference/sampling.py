@@ -14,7 +14,7 @@ from msem.estimation.constraints import elimination_basis
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective
 from msem.inference.scoreproducts import score_products
-from msem.sample.sufficient import ClusterArrays
+from msem.sample.cells import Clusters
 
 Floats = NDArray[np.float64]
 Information = Literal["observed", "expected", "first_order"]
@@ -56,7 +56,7 @@ def sampling_covariance(
     theta: Floats,
     information: Bread = "observed",
     tangent: Floats | None = None,
-    clusters: Sequence[ClusterArrays] | None = None,
+    clusters: Sequence[Clusters] | None = None,
     *,
     robust: bool = False,
 ) -> Sampling:
@@ -81,7 +81,7 @@ def sampling_covariance(
         implied, as if they were linear in the parameters.
     tangent : ndarray, shape (npar, m), optional
         Basis T of these directions; default: all parameters are free. See `Estimate.tangent`.
-    clusters : sequence of ClusterArrays, optional
+    clusters : sequence of ClusterArrays or IncompleteClusters, optional
         Of each group.
     robust : bool
         The sandwich; needs `clusters`.

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.estimation.estimate import Estimate
-from msem.estimation.objective import unit_loss
 from msem.estimation.samples import GroupSample, Sample
 from msem.inference.momentspace import MomentSpace, residual_trace
 from msem.inference.sampling import Bread, Information, sampling_covariance
 from msem.inference.scoreproducts import cluster_correction, score_products
-from msem.moments.gamma import core_loss
+from msem.moments.gamma import core_loss, unit_loss
+from msem.sample.cells import IncompleteClusters
+from msem.sample.sufficient import ClusterArrays
 from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
@@ -120,8 +121,8 @@ def saturated_trace(table: ParameterTable, sample: Sample, information: Informat
     levels = range(1, table.nlevels + 1)
     groups = range(1, len(sample.groups) + 1)
     shared = set(table.both)
-    by_size = all(c.products is not None for c in sample.clusters)
-    if by_size or any(shared & set(table.exogenous(level, group)) for level in levels for group in groups):
+    matrices = all(isinstance(c, IncompleteClusters) or c.products is not None for c in sample.clusters)
+    if matrices or any(shared & set(table.exogenous(level, group)) for level in levels for group in groups):
         return _trace_of_matrices(table, sample, information)
     expected = information == "expected"
     return sum(_group_trace(table, g, number, expected) for number, g in enumerate(sample.groups, 1))
@@ -129,10 +130,11 @@ def saturated_trace(table: ParameterTable, sample: Sample, information: Informat
 
 def _group_trace(table: ParameterTable, group: GroupSample, number: int, expected: bool) -> float:
     s, c, m = group.statistics, group.clusters, group.saturated
+    assert isinstance(c, ClusterArrays)
     exogenous = [set(table.exogenous(level, number)) for level in range(1, table.nlevels + 1)]
     fixed = [name in exogenous[0] for name in s.unit] + [name in exogenous[-1] for name in s.cluster]
     loss, within, between = core_loss(s), m.within, m.between
-    if not s.unit and c.within.shape[1]:  # rows of a single level, by cluster
+    if not s.unit and c.of_units:  # rows of a single level, by cluster
         loss, within, between = unit_loss(s), m.between, m.within
     trace = _core.saturated_trace(
         *(loss, within.mean, within.cov, between.mean, between.cov),
@@ -147,7 +149,7 @@ def _group_trace(table: ParameterTable, group: GroupSample, number: int, expecte
 def _trace_of_matrices(table: ParameterTable, sample: Sample, information: Information) -> float:
     """The same from whole matrices.
 
-    For few variables and many clusters of each size, or where the moments of a covariate at both levels are fixed, so
+    For few variables and many clusters of each size, for data with holes, or where the moments of a covariate at both levels are fixed, so
     that there are no simple coordinates.
     """
     space = MomentSpace.of(table, sample)

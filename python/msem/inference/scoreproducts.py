@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from msem.estimation.objective import Objective
 from msem.sample.products import ClusterProducts
+from msem.sample.cells import Clusters
 from msem.sample.sufficient import ClusterArrays
 from msem.table.partable import ParameterTable
 
@@ -21,7 +22,7 @@ Floats = NDArray[np.float64]
 
 
 def score_products(
-    objective: Objective, theta: Floats, clusters: Sequence[ClusterArrays] | None, basis: Floats | None = None
+    objective: Objective, theta: Floats, clusters: Sequence[Clusters] | None, basis: Floats | None = None
 ) -> Floats:
     """Sum over the clusters of all groups of outer products of scores.
 
@@ -31,7 +32,7 @@ def score_products(
     ----------
     objective : Objective
     theta : ndarray, shape (npar,)
-    clusters : sequence of ClusterArrays
+    clusters : sequence of ClusterArrays or IncompleteClusters
         Of each group.
     basis : ndarray, shape (npar, k), optional
         Directions of the derivatives; default: the parameters.
@@ -55,7 +56,7 @@ def score_products(
     return out
 
 
-def corrected_scores(objective: Objective, theta: Floats, clusters: Sequence[ClusterArrays]) -> Floats:
+def corrected_scores(objective: Objective, theta: Floats, clusters: Sequence[Clusters]) -> Floats:
     """Scores of the clusters of all groups, shape (J, npar), whose outer products add up to `score_products`."""
     parts = [
         np.sqrt(cluster_correction(objective.table, c)) * objective.scores(theta, c, group)
@@ -79,7 +80,7 @@ def _from_products(
     return total
 
 
-def cluster_correction(table: ParameterTable, clusters: ClusterArrays) -> float:
+def cluster_correction(table: ParameterTable, clusters: Clusters) -> float:
     """Factor J / (J - 1) of outer products of scores for rows of a single level that are taken together by cluster."""
     total = len(clusters.sizes)
-    return total / (total - 1) if table.nlevels == 1 and clusters.within.shape[1] else 1.0
+    return total / (total - 1) if table.nlevels == 1 and clusters.of_units else 1.0

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.inference.problems import Problem
-from msem.sample.sufficient import SampleStatistics
+from msem.sample.incomplete import Statistics
 from msem.table.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
 
 
 def reference_df(
-    table: ParameterTable, statistics: Sequence[SampleStatistics], independent: Sequence[int] | None = None
+    table: ParameterTable, statistics: Sequence[Statistics], independent: Sequence[int] | None = None
 ) -> Floats:
     """Degrees of freedom of the t distribution of each estimate over its standard error, shape (npar,).
 
@@ -52,7 +52,7 @@ def reference_df(
 
 
 def _row_df(
-    r: Parameter, predictors: dict[tuple[str, int, int], int], nlevels: int, s: SampleStatistics
+    r: Parameter, predictors: dict[tuple[str, int, int], int], nlevels: int, s: Statistics
 ) -> float:
     outcomes = (r.rhs,) if r.op == "=~" else (r.lhs, r.rhs) if r.op == "~~" else (r.lhs,)
     k = max(predictors.get((name, r.level, r.group), 0) for name in outcomes)
@@ -71,7 +71,7 @@ def count_predictors(table: ParameterTable) -> dict[tuple[str, int, int], int]:
     return out
 
 
-def few_clusters(table: ParameterTable, statistics: Sequence[SampleStatistics]) -> Iterator[Problem]:
+def few_clusters(table: ParameterTable, statistics: Sequence[Statistics]) -> Iterator[Problem]:
     """Findings for the groups that have fewer clusters than their between level has parameters."""
     if table.nlevels == 1:
         return

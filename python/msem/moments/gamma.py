@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.sample.sufficient import SampleStatistics
+from msem.sample.cells import Clusters
+from msem.sample.incomplete import IncompleteStatistics, Statistics
 
 Floats = NDArray[np.float64]
 
@@ -52,13 +53,25 @@ def named_unvech(stored: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(values, index=names, columns=names)
 
 
-def core_loss(statistics: SampleStatistics) -> _core.TwoLevelLoss:
-    """The compiled complete-data likelihood of these statistics."""
+def core_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss:
+    """The compiled likelihood of these statistics."""
     s = statistics
+    if isinstance(s, IncompleteStatistics):
+        return s.loss
     return _core.TwoLevelLoss(s.nboth, s.ssw, s.sizes, s.counts, s.means, s.scatter)
 
 
-def moment_names(statistics: SampleStatistics) -> list[str]:
+def unit_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss:
+    """Likelihood of a single-level sample with its variables as unit variables without cluster differences."""
+    s = statistics
+    if isinstance(s, IncompleteStatistics):
+        return s.unit_loss
+    return _core.TwoLevelLoss(
+        0, s.scatter[0], s.counts, np.ones(1), s.means, np.zeros((1, len(s.cluster), len(s.cluster)))
+    )
+
+
+def moment_names(statistics: Statistics) -> list[str]:
     """Names of the saturated model's parameters, between-level ones with the suffix ``.l2``."""
     s = statistics
     within, between = s.unit, (*s.unit[: s.nboth], *s.cluster)
@@ -68,7 +81,7 @@ def moment_names(statistics: SampleStatistics) -> list[str]:
     return names + [f"{v}~1.l2" for v in s.cluster]
 
 
-def saturated_objective(statistics: SampleStatistics) -> _core.Objective:
+def saturated_objective(statistics: Statistics) -> _core.Objective:
     """Objective of the saturated model as a function of its moments, in the order of `moment_names`."""
     s = statistics
     p, nboth, q = len(s.unit), s.nboth, len(s.cluster)
@@ -81,6 +94,17 @@ def saturated_objective(statistics: SampleStatistics) -> _core.Objective:
     ]
     between = free_block(nb, first_b, means_b)
     return _core.Objective(npar, [within, between], [(core_loss(s), 0, 1)])
+
+
+def saturated_core(statistics: Statistics, clusters: Clusters) -> _core.Objective:
+    """The saturated model, with the rows of a single level taken together by cluster if the clusters are so."""
+    s = statistics
+    if s.unit or not clusters.of_units:
+        return saturated_objective(s)
+    n = len(s.cluster)
+    first = n * (n + 1) // 2
+    block = free_block(n, 0, [(i, first + i) for i in range(n)])
+    return _core.Objective(first + n, [block, free_block(0, 0, [])], [(unit_loss(s), 0, 1)])
 
 
 def free_block(n: int, first: int, means: list[tuple[int, int]]) -> _core.Block:
@@ -99,7 +123,7 @@ def free_block(n: int, first: int, means: list[tuple[int, int]]) -> _core.Block:
 
 
 def saturated_information(
-    theta: Floats, statistics: SampleStatistics, kind: Literal["observed", "expected"]
+    theta: Floats, statistics: Statistics, kind: Literal["observed", "expected"]
 ) -> Floats:
     """Information matrix of all saturated moments.
 

@@ -8,14 +8,16 @@ from numpy.typing import NDArray
 
 from msem.errors import DataError
 from msem.moments.checks import scaled_inverse
-from msem.moments.gamma import saturated_information, saturated_objective, vech_index
+from msem.moments.gamma import saturated_core, saturated_information, vech_index
 from msem.moments.levelmoments import LevelMoments
-from msem.sample.sufficient import ClusterArrays, SampleStatistics
+from msem.sample.cells import Clusters
+from msem.sample.incomplete import Statistics
+from msem.sample.sufficient import ClusterArrays
 
 Floats = NDArray[np.float64]
 
 
-def robust_acov(moments: LevelMoments, clusters: ClusterArrays) -> pd.DataFrame:
+def robust_acov(moments: LevelMoments, clusters: Clusters) -> pd.DataFrame:
     """Sandwich A^-1 B A^-1 of the saturated moments (Huber, 1967; White, 1982).
 
     A is the observed information and B the sum over clusters of outer products of their scores: the clusters need be
@@ -25,7 +27,7 @@ def robust_acov(moments: LevelMoments, clusters: ClusterArrays) -> pd.DataFrame:
     ----------
     moments : LevelMoments
         Saturated estimates from data.
-    clusters : ClusterArrays
+    clusters : ClusterArrays or IncompleteClusters
         Of the same variables.
 
     Returns
@@ -51,15 +53,15 @@ def robust_acov(moments: LevelMoments, clusters: ClusterArrays) -> pd.DataFrame:
     return pd.DataFrame(sandwich(theta, moments.statistics, clusters), index=names, columns=names)
 
 
-def sandwich(moments: Floats, statistics: SampleStatistics, clusters: ClusterArrays) -> Floats:
+def sandwich(moments: Floats, statistics: Statistics, clusters: Clusters) -> Floats:
     """The same as arrays, also for the moments of a single-level sample.
 
     Parameters
     ----------
     moments : ndarray, shape (m,)
         Saturated estimates in the order of `moment_names`.
-    statistics : SampleStatistics
-    clusters : ClusterArrays
+    statistics : SampleStatistics or IncompleteStatistics
+    clusters : ClusterArrays or IncompleteClusters
         Of the same variables. Those of a single-level sample are of single rows, or of clusters of rows with the
         products of all variables in `within`.
 
@@ -68,16 +70,16 @@ def sandwich(moments: Floats, statistics: SampleStatistics, clusters: ClusterArr
     ndarray, shape (m, m)
     """
     s, c = statistics, clusters
-    if s.unit:
-        scores = saturated_objective(s).scores(moments, c.sizes, c.means, c.within)
-        influence = scores @ scaled_inverse(saturated_information(moments, s, "observed"))
-    else:
+    if isinstance(c, ClusterArrays) and not s.unit:
         influence = _single_level_influence(moments, s, c)
+    else:
+        scores = c.scores(saturated_core(s, c), moments)
+        influence = scores @ scaled_inverse(saturated_information(moments, s, "observed"))
     covariance: Floats = influence.T @ influence
     return covariance
 
 
-def _single_level_influence(moments: Floats, statistics: SampleStatistics, clusters: ClusterArrays) -> Floats:
+def _single_level_influence(moments: Floats, statistics: Statistics, clusters: ClusterArrays) -> Floats:
     """What each cluster adds to the sample moments beyond its share, shape (J, m)."""
     n = len(statistics.cluster)
     row, col = vech_index(n)

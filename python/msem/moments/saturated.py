@@ -10,7 +10,7 @@ from msem.errors import DataError
 from msem.moments.arrays import LevelArrays
 from msem.moments.gamma import core_loss
 from msem.moments.levelmoments import LevelMoments
-from msem.sample.sufficient import SampleStatistics
+from msem.sample.incomplete import IncompleteStatistics, Statistics
 
 Method = Literal["scoring", "em"]
 
@@ -38,7 +38,7 @@ class Saturated:
 
 
 def solve_saturated(
-    statistics: SampleStatistics, *, method: Method = "scoring", tolerance: float = 1e-12
+    statistics: Statistics, *, method: Method = "scoring", tolerance: float = 1e-12
 ) -> Saturated:
     """Estimate the saturated moments of single-level or two-level statistics; see `estimate_saturated`.
 
@@ -62,7 +62,7 @@ def solve_saturated(
 
 
 def estimate_saturated(
-    statistics: SampleStatistics, *, method: Method = "scoring", tolerance: float = 1e-12
+    statistics: Statistics, *, method: Method = "scoring", tolerance: float = 1e-12
 ) -> LevelMoments:
     """Maximum likelihood estimates of the saturated two-level moments.
 
@@ -90,7 +90,7 @@ def estimate_saturated(
     return level_moments(solve_saturated(statistics, method=method, tolerance=tolerance), statistics)
 
 
-def level_moments(solution: Saturated, statistics: SampleStatistics) -> LevelMoments:
+def level_moments(solution: Saturated, statistics: Statistics) -> LevelMoments:
     """Saturated two-level estimates as the object a user holds, with the statistics they come from."""
     s = statistics
     sizes = {int(n): int(j) for n, j in zip(s.sizes, s.counts, strict=True)}

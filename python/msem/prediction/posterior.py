@@ -17,7 +17,7 @@ from msem.estimation.objective import Objective
 from msem.moments.arrays import LevelArrays
 from msem.prediction.rows import Rows
 from msem.sample.statistics import columns_of
-from msem.sample.sufficient import SampleStatistics
+from msem.sample.incomplete import Statistics
 
 Floats = NDArray[np.float64]
 NONE = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
@@ -81,7 +81,7 @@ class GroupModel:
 
     Attributes
     ----------
-    statistics : SampleStatistics
+    statistics : Statistics
         For the variables and their order.
     levels : dict from level to LevelArrays
         Model-implied moments of all variables; level 1 only for a single level.
@@ -90,7 +90,7 @@ class GroupModel:
         Fixed covariates: within-only ones at level 1, cluster variables at level 2.
     """
 
-    statistics: SampleStatistics
+    statistics: Statistics
     levels: dict[int, LevelArrays]
     measurement: dict[int, Measurement]
     fixed: dict[int, tuple[str, ...]]

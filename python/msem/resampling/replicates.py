@@ -20,6 +20,7 @@ from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum, bounds
 from msem.estimation.samples import GroupSample, Sample, saturated_group
 from msem.resampling.progress import Progress
+from msem.sample.incomplete import Statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.table.partable import Parameter, ParameterTable
 
@@ -166,7 +167,7 @@ def _design(estimate: Estimate, group: GroupSample, number: int) -> dict[str, An
     }
 
 
-def fixed_covariates(table: ParameterTable, statistics: SampleStatistics, group: int) -> list[int]:
+def fixed_covariates(table: ParameterTable, statistics: Statistics, group: int) -> list[int]:
     """Positions of the fixed covariates at one level only, which the likelihood is conditional on."""
     s = statistics
     if table.nlevels == 1:

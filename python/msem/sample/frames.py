@@ -17,8 +17,24 @@ from msem.sample.screening import require_complete_rows
 
 
 @dataclass(frozen=True)
+class Holes:
+    """Where values may be missing in rows that are kept.
+
+    Attributes
+    ----------
+    required : tuple of str
+        Variables that must be there: fixed covariates.
+    cluster_level : tuple of str
+        Variables of clusters, whose value may come from another row of the cluster.
+    """
+
+    required: tuple[str, ...] = ()
+    cluster_level: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ClusteredData:
-    """Complete rows of the variables a model needs.
+    """Rows of the variables a model needs, complete unless holes were allowed.
 
     Attributes
     ----------
@@ -36,6 +52,10 @@ class ClusteredData:
         Rows left out because a variable is missing, not counting those without a cluster id.
     dropped_no_cluster : int
         Rows left out because the cluster id is missing.
+    dropped_empty : int
+        Rows left out because nothing is observed in them, where holes are allowed.
+    complete : bool
+        Whether no value is missing.
     rows : ndarray of int64, shape (N,), or None
         Position of each row in the frame as given; None when no row was left out.
     index : pandas.Index
@@ -49,16 +69,20 @@ class ClusteredData:
     dropped: Mapping[str, int]
     dropped_rows: int
     dropped_no_cluster: int
+    dropped_empty: int = 0
+    complete: bool = True
     rows: NDArray[np.int64] | None = None
     index: pd.Index[Any] = field(default_factory=lambda: pd.RangeIndex(0))
 
     @property
     def nobs(self) -> int:
         """Rows in use."""
-        return self.nrows - self.dropped_rows - self.dropped_no_cluster
+        return self.nrows - self.dropped_rows - self.dropped_no_cluster - self.dropped_empty
 
 
-def clustered_data(frame: Any, variables: Sequence[str], cluster: str | None) -> ClusteredData:
+def clustered_data(
+    frame: Any, variables: Sequence[str], cluster: str | None, holes: Holes | None = None
+) -> ClusteredData:
     """Take the needed variables from a frame, delete incomplete rows and number the clusters.
 
     Parameters
@@ -69,6 +93,9 @@ def clustered_data(frame: Any, variables: Sequence[str], cluster: str | None) ->
         Names of the model's observed variables.
     cluster : str or None
         Column with the cluster ids, of any hashable type. Rows without an id are left out and counted.
+    holes : Holes, optional
+        Keep rows with missing values: leave out only those in which nothing is observed or a required variable is
+        missing (one of clusters: in all rows of the cluster).
 
     Returns
     -------
@@ -80,7 +107,7 @@ def clustered_data(frame: Any, variables: Sequence[str], cluster: str | None) ->
         If a column is unknown, duplicated, not numeric or infinite, if the cluster column is also a
         variable, if cluster ids cannot be hashed, or if no complete row is left.
     """
-    return complete_rows(screened_columns(frame, variables, cluster))
+    return kept_rows(screened_columns(frame, variables, cluster), holes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +179,60 @@ def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> Clust
         rows=None if keep.all() else np.flatnonzero(keep),
         index=screened.index,
     )
+
+
+def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None = None) -> ClusteredData:
+    """The rows to be used; of the marked rows only, if `rows` is given. See `clustered_data`."""
+    if holes is None:
+        return complete_rows(screened, rows)
+    here = np.ones(len(screened.no_cluster), dtype=bool) if rows is None else rows
+    no_cluster = screened.no_cluster & here
+    usable = here & ~no_cluster
+    known = {name: mask for name, mask in screened.missing.items() if mask is not None}
+    empty = np.zeros_like(here)
+    if len(known) == len(screened.columns):
+        empty = np.logical_and.reduce(list(known.values())) & usable
+    dropped = {name: int((known[name] & usable).sum()) for name in holes.required if name in known}
+    lacking = np.zeros_like(here)
+    for name in dropped:
+        mask = known[name]
+        if name in holes.cluster_level and screened.ids is not None:
+            mask = _missing_in_cluster(screened, mask, usable)
+            dropped[name] = int((mask & usable).sum())
+        lacking |= mask & usable
+    lacking &= ~empty
+    keep = usable & ~lacking & ~empty
+    counts = {name: int((mask & here).sum()) for name, mask in known.items()}
+    require_complete_rows(keep, counts, no_cluster, screened.cluster, int(here.sum()), what="row with values")
+    codes, clusters = (
+        (None, pd.Index([]))
+        if screened.ids is None
+        else number_clusters(str(screened.cluster), screened.ids, keep)
+    )
+    return ClusteredData(
+        columns={name: kept(column, keep) for name, column in screened.columns.items()},
+        codes=codes,
+        clusters=clusters,
+        nrows=int(here.sum()),
+        dropped={name: count for name, count in dropped.items() if count},
+        dropped_rows=int(lacking.sum()),
+        dropped_no_cluster=int(no_cluster.sum()),
+        dropped_empty=int(empty.sum()),
+        complete=not any((mask & keep).any() for mask in known.values()),
+        rows=None if keep.all() else np.flatnonzero(keep),
+        index=screened.index,
+    )
+
+
+def _missing_in_cluster(screened: ScreenedColumns, missing: Bools, usable: Bools) -> Bools:
+    """Rows of clusters in which a variable is missing in every row."""
+    assert screened.ids is not None
+    codes, clusters = number_clusters(str(screened.cluster), screened.ids, usable)
+    known = np.zeros(len(clusters), dtype=bool)
+    known[codes[~missing[usable]]] = True
+    out = np.zeros_like(missing)
+    out[usable] = ~known[codes]
+    return out
 
 
 def missing_rows(name: str, column: Floats) -> Bools | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from msem.errors import DataError
 from msem.sample.columns import Bools, kept_ids, listed, missing_ids, select_columns
-from msem.sample.frames import ClusteredData, complete_rows, screened_columns
+from msem.sample.frames import ClusteredData, Holes, kept_rows, screened_columns
 
 MOST = 1000  # groups; more are a column of ids or measurements
 
@@ -147,13 +147,18 @@ def text_of(value: Any) -> str:
 
 
 def grouped_data(
-    frame: Any, variables: Sequence[str], cluster: str | None, grouping: Grouping, labels: Sequence[str]
+    frame: Any,
+    variables: Sequence[str],
+    cluster: str | None,
+    grouping: Grouping,
+    labels: Sequence[str],
+    holes: Holes | None = None,
 ) -> tuple[ClusteredData, ...]:
-    """Complete rows of each group.
+    """Complete rows of each group, or rows with holes.
 
     Parameters
     ----------
-    frame, variables, cluster
+    frame, variables, cluster, holes
         As in `clustered_data`.
     grouping : Grouping
         Of the same frame.
@@ -175,7 +180,7 @@ def grouped_data(
     groups = []
     for label in labels:
         try:
-            groups.append(complete_rows(screened, grouping.rows(label)))
+            groups.append(kept_rows(screened, holes, grouping.rows(label)))
         except DataError as error:
             raise DataError(f"group {label!r}: {error}") from None
     if cluster is not None:

@@ -24,7 +24,12 @@ ROUNDING = 8 * np.finfo(np.float64).eps
 
 
 def require_complete_rows(
-    keep: Bools, dropped: Mapping[str, int], no_cluster: Bools, cluster: str | None, nrows: int
+    keep: Bools,
+    dropped: Mapping[str, int],
+    no_cluster: Bools,
+    cluster: str | None,
+    nrows: int,
+    what: str = "complete row",
 ) -> None:
     """Refuse data of which no row is left."""
     if keep.any():
@@ -33,7 +38,7 @@ def require_complete_rows(
     if no_cluster.any():
         counts.append(f"cluster id {cluster!r} is missing in {no_cluster.sum()}")
     raise DataError(
-        f"no complete row is left of {nrows}: {', '.join(counts)}; check how missing values are coded"
+        f"no {what} is left of {nrows}: {', '.join(counts)}; check how missing values are coded"
     )
 
 

@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from msem import _core
 from msem.errors import DataError
 from msem.sample.products import ClusterProducts, cluster_products
 
@@ -68,6 +69,7 @@ class SampleStatistics:
     scatter: Floats
     ssw: Floats
     source: str
+    complete = True
 
     def __post_init__(self) -> None:
         for name in ARRAYS:
@@ -207,6 +209,19 @@ class ClusterArrays:
     sizes: Floats
     means: Floats
     within: Floats
+
+    @property
+    def of_units(self) -> bool:
+        """Whether there are products within clusters: never for the rows of a single-level sample by themselves."""
+        return self.within.shape[1] > 0
+
+    def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
+        """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these variables."""
+        return core.scores(theta, self.sizes, self.means, self.within, group)
+
+    def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
+        """Log-likelihoods of the clusters, shape (J,)."""
+        return core.cluster_loglik(theta, self.sizes, self.means, self.within, group)
 
     @cached_property
     def products(self) -> ClusterProducts | None:
