@@ -23,7 +23,10 @@ PACKAGES = {
         *("levels", "drafts", "defaults", "groups", "invariance"),
         *("sharing", "partable", "lookup", "special_tables", "functions"),
     ),
-    "sample": ("screening", "columns", "frames", "grouping", "products", "sufficient", "statistics", "demo"),
+    "sample": (
+        *("screening", "columns", "frames", "grouping", "products", "sufficient", "statistics"),
+        *("incomplete", "cells", "demo"),
+    ),
     "moments": (
         *("arrays", "gamma", "covariance", "checks", "intraclass", "levelmoments"),
         *("robust", "saturated", "single"),

@@ -54,6 +54,8 @@ class Objective:
     def scores(
         self, theta: ArrayLike, sizes: _Floats, means: _Floats, within: _Floats, group: int = 0
     ) -> _Floats: ...
+    def own_scores(self, theta: ArrayLike, products: _Floats, group: int = 0) -> _Floats: ...
+    def own_cluster_loglik(self, theta: ArrayLike, products: _Floats, group: int = 0) -> _Floats: ...
     def cluster_loglik(
         self, theta: ArrayLike, sizes: _Floats, means: _Floats, within: _Floats, group: int = 0
     ) -> _Floats: ...
@@ -98,7 +100,7 @@ class _Saturated(TypedDict):
     decrement: float
 
 def fit_saturated(
-    loss: TwoLevelLoss, em: bool = False, max_iterations: int = 0, tolerance: float = 1e-12
+    loss: TwoLevelLoss | MissingLoss, em: bool = False, max_iterations: int = 0, tolerance: float = 1e-12
 ) -> _Saturated: ...
 def saturated_trace(
     loss: TwoLevelLoss,

@@ -17,8 +17,8 @@ from msem.moments.single import moment_statistics, without_means
 from msem.sample.columns import column_names, listed
 from msem.sample.frames import ClusteredData, Holes, clustered_data
 from msem.sample.grouping import Grouping, grouped_data, read_groups, text_of
-from msem.sample.statistics import sample_statistics, simple_statistics
 from msem.sample.incomplete import Statistics, incomplete_statistics, simple_incomplete
+from msem.sample.statistics import sample_statistics, simple_statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.table.partable import ParameterTable
 
@@ -214,7 +214,9 @@ def _raw(table: ParameterTable, source: Source, cluster: str | None) -> tuple[Pr
 def _holes(table: ParameterTable) -> Holes:
     """Where rows may have holes: anywhere but in fixed covariates, which the likelihood is conditional on."""
     levels, groups = range(1, table.nlevels + 1), range(1, table.ngroups + 1)
-    fixed = dict.fromkeys(name for level in levels for group in groups for name in table.exogenous(level, group))
+    fixed = dict.fromkeys(
+        name for level in levels for group in groups for name in table.exogenous(level, group)
+    )
     return Holes(required=tuple(fixed), cluster_level=table.between_only)
 
 
@@ -289,6 +291,12 @@ def _two_level(table: ParameterTable, source: Source) -> tuple[Prepared, ...]:
         raise DataError("no data: give a data frame with cluster=, or msem.LevelMoments")
     if isinstance(given, LevelMoments):
         given.require(unit, (*table.both, *cluster))
+        if given.incomplete:
+            raise DataError(
+                "these moments were estimated from data with holes, and a joint fit would take them for moments of "
+                'complete data, with errors that are too small: fit the data with missing="fiml", or each level by '
+                "itself with msem.segregated(model, moments), whose errors hold"
+            )
         part = given.expected_statistics.restrict(unit, cluster, nboth)
         return (Prepared(part, given_as=given.given_as, maximum=given.converged),)
     if isinstance(given, SampleStatistics):

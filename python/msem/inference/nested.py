@@ -18,8 +18,8 @@ from msem.estimation.objective import Objective, build_objective, level_names
 from msem.estimation.optimize import minimize
 from msem.estimation.samples import Sample, saturated_group
 from msem.moments.gamma import vech_index
-from msem.sample.statistics import expected_statistics
 from msem.sample.incomplete import Statistics
+from msem.sample.statistics import expected_statistics
 from msem.sample.sufficient import SampleStatistics
 
 Floats = NDArray[np.float64]
