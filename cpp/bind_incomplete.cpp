@@ -98,20 +98,27 @@ void bind_incomplete(py::module_& m) {
                              [](const IncompleteData& d) { return flags(d.cluster_patterns, d.q); })
       .def_property_readonly("cluster_pattern", [](const IncompleteData& d) { return d.cluster_pattern; })
       .def_property_readonly("cluster_values", [](const IncompleteData& d) { return d.cluster_values; })
-      .def("restrict",
-           [](const IncompleteData& d, const std::vector<Index>& unit, const std::vector<Index>& cluster,
-              Index nboth) {
-             return std::make_shared<IncompleteData>(restrict_variables(d, unit, cluster, nboth));
-           },
-           "unit"_a, "cluster"_a, "nboth"_a, release())
-      .def("weighted",
-           [](const IncompleteData& d, const Matrix& within, const Vector& weights) {
-             return std::make_shared<IncompleteData>(weighted(d, within, weights));
-           },
-           "products"_a, "weights"_a, release())
+      .def(
+          "restrict",
+          [](const IncompleteData& d, const std::vector<Index>& unit, const std::vector<Index>& cluster,
+             Index nboth) {
+            return std::make_shared<IncompleteData>(restrict_variables(d, unit, cluster, nboth));
+          },
+          "unit"_a, "cluster"_a, "nboth"_a, release())
+      .def(
+          "weighted",
+          [](const IncompleteData& d, const Matrix& within, const Vector& weights) {
+            return std::make_shared<IncompleteData>(weighted(d, within, weights));
+          },
+          "products"_a, "weights"_a, release())
       .def("coverage",
            [](const IncompleteData& d) {
              const Coverage out = coverage(d);
+             return py::make_tuple(out.units, out.clusters);
+           })
+      .def("total_cov",
+           [](const IncompleteData& d) {
+             const TotalCov out = total_cov(d);
              return py::make_tuple(out.units, out.clusters);
            })
       .def("observed_moments",
@@ -119,15 +126,15 @@ void bind_incomplete(py::module_& m) {
              const ObservedMoments out = observed_moments(d);
              return py::make_tuple(out.count, out.mean, out.variance);
            })
-      .def(py::pickle(&state, [](const py::tuple& t) {
-        return std::const_pointer_cast<IncompleteData>(restored(t));
-      }));
-  m.def("incomplete_data",
-        [](const std::vector<Array>& unit, const std::vector<Array>& cluster, const Codes& codes,
-           py::ssize_t nclusters, Index nboth) {
-          return std::const_pointer_cast<IncompleteData>(make(unit, cluster, codes, nclusters, nboth));
-        },
-        "unit"_a, "cluster"_a, "codes"_a, "nclusters"_a, "nboth"_a);
+      .def(py::pickle(
+          &state, [](const py::tuple& t) { return std::const_pointer_cast<IncompleteData>(restored(t)); }));
+  m.def(
+      "incomplete_data",
+      [](const std::vector<Array>& unit, const std::vector<Array>& cluster, const Codes& codes,
+         py::ssize_t nclusters, Index nboth) {
+        return std::const_pointer_cast<IncompleteData>(make(unit, cluster, codes, nclusters, nboth));
+      },
+      "unit"_a, "cluster"_a, "codes"_a, "nclusters"_a, "nboth"_a);
   m.def("cluster_values", &values, "cluster"_a, "codes"_a, "nclusters"_a);
   m.def("cell_products", &products, "unit"_a, "codes"_a, "data"_a);
 }

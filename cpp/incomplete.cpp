@@ -199,9 +199,8 @@ void add_cluster_variables(const ClusteredRows& rows, const Matrix& values, Inco
 ClusterValues cluster_values(const ClusteredRows& rows) {
   require_codes(rows);
   const Index q = static_cast<Index>(rows.cluster.size());
-  ClusterValues out{
-      RowMatrix::Constant(rows.nclusters, q, std::numeric_limits<double>::quiet_NaN()),
-      std::vector<Varying>(rows.cluster.size())};
+  ClusterValues out{RowMatrix::Constant(rows.nclusters, q, std::numeric_limits<double>::quiet_NaN()),
+                    std::vector<Varying>(rows.cluster.size())};
   std::vector<char> varies(rows.nclusters);
   for (Index k = 0; k < q; ++k) {
     std::fill(varies.begin(), varies.end(), 0);
@@ -321,6 +320,27 @@ ObservedMoments observed_moments(const IncompleteData& d) {
   return out;
 }
 
+TotalCov total_cov(const IncompleteData& d) {
+  if (d.unit_patterns.size() > 1 || d.cluster_patterns.size() > 1)
+    throw std::invalid_argument("total covariance matrices need variables without holes");
+  TotalCov out{Matrix::Zero(d.p, d.p), Matrix::Zero(d.q, d.q)};
+  if (d.p && d.ncells()) {
+    Vector weight = d.cell_rows;
+    for (Index j = 0; j < d.nclusters(); ++j) {
+      for (Index c = d.first_cell[j]; c < d.first_cell[j + 1]; ++c) weight[c] *= d.weight[j];
+    }
+    const double total = weight.sum();
+    const Matrix off = d.cell_means.colwise() - Vector(d.cell_means * weight / total);
+    out.units = (d.scatter[0] + off * weight.asDiagonal() * off.transpose()) / total;
+  }
+  if (d.q && d.nclusters()) {
+    const double total = d.weight.sum();
+    const Matrix off = d.cluster_values.colwise() - Vector(d.cluster_values * d.weight / total);
+    out.clusters = off * d.weight.asDiagonal() * off.transpose() / total;
+  }
+  return out;
+}
+
 Matrix cell_products(const ClusteredRows& rows, const IncompleteData& d) {
   require_codes(rows);
   if (static_cast<Index>(rows.unit.size()) != d.p || rows.nclusters != d.nclusters())
@@ -333,7 +353,8 @@ Matrix cell_products(const ClusteredRows& rows, const IncompleteData& d) {
   const std::vector<std::int32_t> cell = number_cells(rows, pattern, own);
   if (patterns != d.unit_patterns || own.cell_pattern != d.cell_pattern)
     throw std::invalid_argument("rows are not those of the statistics");
-  std::vector<Index> column(d.p);  // where the columns of packed lower triangles begin, less the diagonal's row
+  std::vector<Index> column(
+      d.p);  // where the columns of packed lower triangles begin, less the diagonal's row
   for (Index k = 0, at = 0; k < d.p; at += d.p - k, ++k) column[k] = at - k;
   for_each_deviation(rows, cell, d, [&](Index c, const Pattern& seen, const double* off) {
     double* sum = out.data() + c * out.rows();

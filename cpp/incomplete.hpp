@@ -59,8 +59,8 @@ struct ClusterValues {
 IncompleteData incomplete_data(const ClusteredRows& rows, Index nboth);
 ClusterValues cluster_values(const ClusteredRows& rows);
 
-// How many clusters have two of the p + q variables observed, each in some unit or as a cluster variable, and how many
-// units have two of the p unit-level variables observed; weighted.
+// How many clusters have two of the p + q variables observed, each in some unit or as a cluster variable, and
+// how many units have two of the p unit-level variables observed; weighted.
 struct Coverage {
   Matrix units, clusters;
 };
@@ -71,6 +71,13 @@ struct ObservedMoments {
   Vector count, mean, variance;
 };
 ObservedMoments observed_moments(const IncompleteData& data);
+
+// Maximum likelihood covariance matrices of the unit-level variables over units and of the cluster variables
+// over clusters. Throws std::invalid_argument unless all of them are observed wherever any is.
+struct TotalCov {
+  Matrix units, clusters;
+};
+TotalCov total_cov(const IncompleteData& data);
 
 // The same for some of the variables in another order: `unit` positions among the p, `cluster` among the q.
 // Cells whose patterns become the same are merged, products included, so that no rows are needed.

@@ -19,7 +19,7 @@ class Missingness(Solution):
         """Fraction of missing information of every parameter: 1 less complete-data variance over variance.
 
         The complete-data variance is what the same rows without holes would give at these estimates. 0 for a parameter
-        that the holes do not concern; sampling error can make it slightly negative with observed information.
+        that the holes do not concern; sampling error can make it slightly negative.
 
         Returns
         -------

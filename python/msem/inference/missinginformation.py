@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import build_objective
 from msem.estimation.samples import GroupSample, Sample
-from msem.inference.nested import implied_statistics
 from msem.inference.sampling import Information, sampling_covariance
+from msem.sample.statistics import expected_statistics
+from msem.sample.sufficient import SampleStatistics
 
 Floats = NDArray[np.float64]
 
@@ -17,8 +18,8 @@ Floats = NDArray[np.float64]
 def missing_information(fit: Estimate, sample: Sample, information: Information) -> Floats:
     """Fraction of missing information of each parameter, 1 - (complete-data variance) / (variance), shape (npar,).
 
-    The complete-data variance is that of the same rows without holes, from the expected information at the estimates
-    (Savalei & Rhemtulla, 2012, Structural Equation Modeling, 19, 477-494).
+    The complete-data variance is that of the same rows without holes whose moments are the saturated ones, at the same
+    estimates (Savalei & Rhemtulla, 2012, Structural Equation Modeling, 19, 477-494): a misfit of the model is in both.
 
     Parameters
     ----------
@@ -26,22 +27,34 @@ def missing_information(fit: Estimate, sample: Sample, information: Information)
     sample : Sample
         With raw data.
     information : {"observed", "expected"}
-        Where the variance of the estimates comes from.
+        Where both variances come from.
 
     Returns
     -------
     ndarray
-        nan for parameters without a standard error.
+        nan for parameters without a standard error, and for all without saturated moments.
     """
-    statistics = [
-        implied_statistics(fit, number, _row_sizes(group)) for number, group in enumerate(sample.groups, 1)
-    ]
-    whole = build_objective(fit.table, statistics)
-    complete = sampling_covariance(whole, fit.theta, "expected", fit.tangent).vcov.diagonal()
-    own = sampling_covariance(fit.objective, fit.theta, information, fit.tangent).vcov.diagonal()
+    if not sample.converged:
+        return np.full(len(fit.theta), np.nan)
+    whole = build_objective(fit.table, [_filled(group) for group in sample.groups])
+    complete, own = (
+        sampling_covariance(objective, fit.theta, information, fit.tangent).vcov.diagonal()
+        for objective in (whole, fit.objective)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         fraction: Floats = np.where(own > 0, 1 - complete / own, np.nan)
     return fraction
+
+
+def _filled(group: GroupSample) -> SampleStatistics:
+    """Statistics of the rows of a group with its saturated moments, as if nothing were missing."""
+    s, within, between = group.statistics, group.saturated.within, group.saturated.between
+    mean = np.concatenate([within.mean, between.mean[s.nboth :]])
+    mean[: s.nboth] += between.mean[: s.nboth]
+    sizes, counts = _row_sizes(group)
+    return expected_statistics(
+        within.cov, between.cov, mean, sizes, counts, s.unit, s.cluster, s.nboth, source="saturated"
+    )
 
 
 def _row_sizes(group: GroupSample) -> tuple[Floats, Floats]:

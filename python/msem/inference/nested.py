@@ -85,15 +85,9 @@ def embed(small: Estimate, large: Estimate) -> Embedding:
     return Embedding(theta, max(value - least, 0.0), directions(small, large, theta)[1])
 
 
-def implied_statistics(
-    fit: Estimate, group: int, sizes: tuple[Floats, Floats] | None = None
-) -> SampleStatistics:
-    """The complete statistics one would expect of a group if the model were true at its estimates.
-
-    `sizes` are distinct cluster sizes and their counts; default: those of the sample.
-    """
+def implied_statistics(fit: Estimate, group: int) -> SampleStatistics:
+    """The complete statistics one would expect of a group if the model were true at its estimates."""
     s = fit.objective.statistics[group - 1]
-    n, count = (s.sizes, s.counts) if sizes is None else sizes
     moments = {level: m.observed for level, m in fit.objective.moments(fit.theta, group).items()}
     if not s.unit:
         within, between, mean = np.empty((0, 0)), moments[1].cov, moments[1].mean
@@ -101,7 +95,9 @@ def implied_statistics(
         within, between = moments[1].cov, moments[2].cov
         mean = np.concatenate([moments[1].mean, moments[2].mean[s.nboth :]])
         mean[: s.nboth] += moments[2].mean[: s.nboth]
-    return expected_statistics(within, between, mean, n, count, s.unit, s.cluster, s.nboth, source="model")
+    return expected_statistics(
+        within, between, mean, s.sizes, s.counts, s.unit, s.cluster, s.nboth, source="model"
+    )
 
 
 def directions(small: Estimate, large: Estimate, theta: Floats) -> tuple[Floats, float]:
