@@ -155,6 +155,13 @@ void bind_incomplete(py::module_& m) {
           },
           release(), "Units that have two unit variables, clusters that have two variables.")
       .def(
+          "total_cov",
+          [](const IncompleteData& d) {
+            TotalCov out = total_cov(d);
+            return std::make_pair(std::move(out.units), std::move(out.clusters));
+          },
+          release(), "Covariance matrices over units and over clusters, of variables without holes.")
+      .def(
           "observed_moments",
           [](const IncompleteData& d) {
             ObservedMoments out = observed_moments(d);

@@ -76,6 +76,13 @@ struct LevelVariation {
 };
 LevelVariation level_variation(const IncompleteData& data);
 
+// Maximum likelihood covariance matrices of the unit-level variables over units and of the cluster variables
+// over clusters. Throws std::invalid_argument unless all of them are observed wherever any is.
+struct TotalCov {
+  Matrix units, clusters;
+};
+TotalCov total_cov(const IncompleteData& data);
+
 // The same for some of the variables in another order: `unit` positions among the p, `cluster` among the q.
 // Cells whose patterns become the same are merged, products included, so that no rows are needed.
 IncompleteData restrict_variables(const IncompleteData& data, const std::vector<Index>& unit,

@@ -203,6 +203,27 @@ ObservedMoments observed_moments(const IncompleteData& d) {
   return out;
 }
 
+TotalCov total_cov(const IncompleteData& d) {
+  if (d.unit_patterns.size() > 1 || d.cluster_patterns.size() > 1)
+    throw std::invalid_argument("total covariance matrices need variables without holes");
+  TotalCov out{Matrix::Zero(d.p, d.p), Matrix::Zero(d.q, d.q)};
+  if (d.p && d.ncells()) {
+    Vector weight = d.cell_rows;
+    for (Index j = 0; j < d.nclusters(); ++j) {
+      for (Index c = d.first_cell[j]; c < d.first_cell[j + 1]; ++c) weight[c] *= d.weight[j];
+    }
+    const double total = weight.sum();
+    const Matrix off = d.cell_means.colwise() - Vector(d.cell_means * weight / total);
+    out.units = (d.scatter[0] + off * weight.asDiagonal() * off.transpose()) / total;
+  }
+  if (d.q && d.nclusters()) {
+    const double total = d.weight.sum();
+    const Matrix off = d.cluster_values.colwise() - Vector(d.cluster_values * d.weight / total);
+    out.clusters = off * d.weight.asDiagonal() * off.transpose() / total;
+  }
+  return out;
+}
+
 LevelVariation level_variation(const IncompleteData& d) {
   LevelVariation out{Vector::Zero(d.p), Vector::Zero(d.p), Vector::Zero(d.p)};
   Vector rows(d.p), mean(d.p), total = Vector::Zero(d.p), squares(d.p);
