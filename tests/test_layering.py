@@ -21,9 +21,12 @@ PACKAGES = {
     "language": ("expressions", "terms", "grammar", "syntax", "hypotheses"),
     "table": (
         *("levels", "drafts", "defaults", "groups", "invariance"),
-        *("sharing", "partable", "lookup", "special_tables", "functions"),
+        *("sharing", "partable", "auxiliary", "lookup", "special_tables", "functions"),
     ),
-    "sample": ("screening", "columns", "frames", "grouping", "products", "sufficient", "statistics", "demo"),
+    "sample": (
+        *("screening", "columns", "frames", "grouping", "products", "sufficient", "statistics"),
+        *("incomplete", "cells", "demo"),
+    ),
     "moments": (
         *("arrays", "gamma", "covariance", "checks", "intraclass", "levelmoments"),
         *("robust", "saturated", "single"),
@@ -40,7 +43,7 @@ PACKAGES = {
         *("candidates", "added", "releases", "scoretests", "modification"),
         *("wald", "comparable", "nested", "differences"),
         *("momentresiduals", "momenterrors", "residualrms", "levelmeasures"),
-        "projected",
+        *("projected", "missinginformation"),
     ),
     "resampling": (
         *("progress", "intervals", "reports", "named", "replicates", "targets"),
@@ -52,7 +55,8 @@ PACKAGES = {
         *("options", "choices", "measures", "solution", "robust", "constrained"),
         *("reporting", "scoretables", "testing", "hypotheses"),
         *("resampled", "profiled", "levelspecific", "residualtables", "quantities", "prediction"),
-        *("diagnostics", "fit", "levelfit", "segregated", "sources", "simultaneous", "levelwise"),
+        *("missingness", "diagnostics", "fit", "levelfit", "segregated"),
+        *("sources", "auxiliary", "fitting", "simultaneous", "levelwise"),
         *("compare", "model_comparison"),
     ),
 }

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from msem.errors import DataError
 from msem.moments.arrays import LevelArrays
 from msem.moments.saturated import Saturated, solve_saturated
-from msem.sample.frames import ClusteredData
 from msem.sample.cells import Clusters, incomplete_clusters
+from msem.sample.frames import ClusteredData
 from msem.sample.incomplete import IncompleteStatistics, Statistics
 from msem.sample.statistics import cluster_arrays
 from msem.sample.sufficient import ClusterArrays

@@ -7,22 +7,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-import numpy as np
-
 from msem.errors import DataError, DataWarning, ModelError
+from msem.fits.choices import missing_choice
+from msem.fits.fitting import warn
 from msem.fits.levelfit import SegregatedFit
 from msem.fits.options import require_choice
 from msem.fits.segregated import Gamma, Method, fit_level, require_separable
-from msem.fits.simultaneous import warn
-from msem.fits.sources import Source, prepare, require_rows_of_data
+from msem.fits.sources import (
+    Source,
+    prepare,
+    require_rows_for_holes,
+    require_rows_of_data,
+    varying_within,
+)
 from msem.inference.problems import Problem
 from msem.language.syntax import parse
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.robust import robust_acov
 from msem.moments.saturated import Method as SaturatedMethod
 from msem.moments.saturated import estimate_saturated
-from msem.sample.columns import numeric_columns
-from msem.sample.frames import ClusteredData, clustered_data
+from msem.sample.cells import incomplete_clusters
+from msem.sample.columns import listed, numeric_columns
+from msem.sample.frames import ClusteredData, Holes, clustered_data
+from msem.sample.incomplete import IncompleteStatistics, Statistics, incomplete_statistics
 from msem.sample.statistics import cluster_arrays, sample_statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.table.groups import require_one_group
@@ -37,6 +44,7 @@ def saturated(
     between: Sequence[str] | None = None,
     method: SaturatedMethod = "scoring",
     gamma: Gamma = "observed",
+    missing: str = "listwise",
 ) -> LevelMoments:
     """Estimate unrestricted within and between covariance matrices and means by maximum likelihood.
 
@@ -57,6 +65,9 @@ def saturated(
         Asymptotic covariance of the moments. "observed": from the information, computed when asked for. "expected" and
         "robust" (the sandwich over clusters, for variables that are not normal; raw data only) are computed here and
         go wherever the moments go.
+    missing : {"listwise", "fiml"}
+        "fiml": maximum likelihood from all values that are observed; see `sem`. Such moments are marked `incomplete`,
+        and what is fitted to them takes its errors from their Gamma.
 
     Returns
     -------
@@ -88,20 +99,23 @@ def saturated(
     require_rows_of_data(data)
     if cluster is None:
         raise DataError('name the column with the cluster ids, cluster="..."')
-    within, between = settled_levels(data, cluster, within, between)
+    holes = None if missing_choice(missing) == "listwise" else Holes()
+    within, between = settled_levels(data, cluster, within, between, holes)
     both = [name for name in within if name in set(between)]
     unit = [*both, *(name for name in within if name not in both)]
     only_between = [name for name in between if name not in both]
     if not unit:
         raise ModelError("no variable varies within clusters: there is no within level to estimate")
-    clustered = clustered_data(data, [*unit, *only_between], cluster)
+    clustered = clustered_data(data, [*unit, *only_between], cluster, holes)
     if clustered.dropped_no_cluster:
         warnings.warn(
             f"{clustered.dropped_no_cluster} rows have no cluster id ({cluster}) and were left out",
             DataWarning,
             stacklevel=2,
         )
-    statistics = sample_statistics(clustered, unit, only_between, len(both))
+    make = sample_statistics if clustered.complete else incomplete_statistics
+    statistics = make(clustered, unit, only_between, len(both))
+    require_identified(statistics)
     moments = _reported(estimate_saturated(statistics, method=method), method)
     return moments if gamma == "observed" else _carrying(moments, clustered, gamma)
 
@@ -111,7 +125,25 @@ def _carrying(moments: LevelMoments, data: ClusteredData, gamma: Gamma) -> Level
     if gamma == "observed" or gamma == "expected":
         return moments.with_acov(gamma)
     s = moments.statistics
+    if isinstance(s, IncompleteStatistics):
+        return replace(moments, known_acov=robust_acov(moments, incomplete_clusters(s, data)))
     return replace(moments, known_acov=robust_acov(moments, cluster_arrays(data, s.unit, s.cluster)))
+
+
+def require_identified(statistics: Statistics) -> None:
+    """Refuse data with holes in which two variables are never observed together.
+
+    Raises
+    ------
+    DataError
+        Naming the moments.
+    """
+    names = statistics.unidentified if isinstance(statistics, IncompleteStatistics) else ()
+    if names:
+        raise DataError(
+            f"these moments cannot be estimated, because their variables are never observed together: {listed(names)}; "
+            "leave one of each pair out"
+        )
 
 
 def _reported(moments: LevelMoments, method: SaturatedMethod) -> LevelMoments:
@@ -128,7 +160,11 @@ def _reported(moments: LevelMoments, method: SaturatedMethod) -> LevelMoments:
 
 
 def settled_levels(
-    data: Any, cluster: str, within: Sequence[str] | None, between: Sequence[str] | None
+    data: Any,
+    cluster: str,
+    within: Sequence[str] | None,
+    between: Sequence[str] | None,
+    holes: Holes | None = None,
 ) -> tuple[Sequence[str], Sequence[str]]:
     """Variables of each level, those not given inferred as `saturated` says."""
     for name, given in (("within", within), ("between", between)):
@@ -141,17 +177,7 @@ def settled_levels(
         names = [name for name in numeric_columns(data) if name != cluster]
     else:
         names = list(dict.fromkeys(between))
-    return varying_within(data, cluster, names), names
-
-
-def varying_within(data: Any, cluster: str, names: Sequence[str]) -> list[str]:
-    """Those of the columns that vary within clusters."""
-    clustered = clustered_data(data, names, cluster)
-    codes = clustered.codes
-    assert codes is not None
-    order = np.argsort(codes, kind="stable")
-    same = codes[order][1:] == codes[order][:-1]
-    return [name for name, column in clustered.columns.items() if np.any(np.diff(column[order])[same] != 0)]
+    return varying_within(data, cluster, names, holes), names
 
 
 def segregated(
@@ -161,6 +187,7 @@ def segregated(
     cluster: str | None = None,
     method: Method = "likelihood",
     gamma: Gamma = "observed",
+    missing: str = "listwise",
     fixed_x: bool = True,
     std_lv: bool = False,
     orthogonal: bool = False,
@@ -187,6 +214,9 @@ def segregated(
         Gamma, the asymptotic covariance of the moments, that "ml" and "uls" use if the moments do not carry their own:
         the inverse of an information matrix, or the sandwich over clusters, which needs raw data (or moments that
         carry it) and holds for variables that are not normal. "likelihood" uses it only if it is "robust".
+    missing : {"listwise", "fiml", "fiml.x"}
+        How missing values of data are handled; see `sem`. Moments of data with holes are less precise than their
+        sample sizes say: every method then takes its errors and tests from Gamma.
     fixed_x, std_lv, orthogonal
         As in `sem`.
 
@@ -205,12 +235,14 @@ def segregated(
     require_choice("gamma", gamma, get_args(Gamma))
     syntax = parse(model)
     require_one_group(syntax, "segregated fits are")
-    table = parameter_table(syntax, fixed_x=fixed_x, std_lv=std_lv, orthogonal=orthogonal)
+    chosen = missing_choice(missing)
+    fixed = fixed_x and chosen != "fiml_x"
+    table = parameter_table(syntax, fixed_x=fixed, std_lv=std_lv, orthogonal=orthogonal)
     if table.nlevels != 2:
         raise ModelError("segregated fits need a model with 'level: 1' and 'level: 2' blocks")
     require_separable(table)
     wanted = None if method == "likelihood" and gamma != "robust" else gamma
-    moments = model_moments(table, data, cluster, wanted)
+    moments = model_moments(table, data, cluster, wanted, incomplete=chosen != "listwise")
     within, between = (fit_level(table, moments, level, method, gamma) for level in (1, 2))
     fit = SegregatedFit(within, between)
     warn(dict.fromkeys(fit.problems), stacklevel=3)
@@ -218,7 +250,12 @@ def segregated(
 
 
 def model_moments(
-    table: ParameterTable, data: Any, cluster: str | None, gamma: Gamma | None = None
+    table: ParameterTable,
+    data: Any,
+    cluster: str | None,
+    gamma: Gamma | None = None,
+    *,
+    incomplete: bool = False,
 ) -> LevelMoments:
     """Saturated moments of the variables of a model, from moments of more variables or from data.
 
@@ -227,11 +264,16 @@ def model_moments(
     new saturated estimates.
     """
     if not isinstance(data, LevelMoments):
-        (prepared,) = prepare(table, Source(data, cluster))
+        source = Source(data, cluster, incomplete=incomplete)
+        require_rows_for_holes(source)
+        (prepared,) = prepare(table, source)
+        require_identified(prepared.statistics)
         moments = estimate_saturated(prepared.statistics)
         if gamma == "robust" and prepared.data is not None:
             return _carrying(moments, prepared.data, gamma)
         return moments
+    if incomplete:
+        require_rows_for_holes(Source(data, incomplete=True))
     if cluster is not None:
         raise DataError(f"cluster={cluster!r} is for raw data; moments have their clusters: leave it out")
     within, between = (*table.both, *table.within_only), (*table.both, *table.between_only)

@@ -66,6 +66,8 @@ def fit_level(
     -------
     LevelFit
     """
+    if moments.incomplete:
+        moments = moments.with_acov("expected" if gamma == "expected" else "observed")
     if method == "likelihood":
         found = _fit_likelihood(table, moments, level, gamma)
     else:
@@ -116,7 +118,7 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, ga
     full = saturated_table(table).npar
     df = full - whole.npar
     scaling, vcov = 1.0, sampling.vcov
-    if gamma == "robust":
+    if gamma == "robust" or moments.incomplete:
         vcov, scaling = _robust_likelihood(table, moments, found, df)
     statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
     implied = found.objective.moments(found.theta)[level].observed.cov
@@ -142,7 +144,8 @@ def _robust_likelihood(
     table: ParameterTable, moments: LevelMoments, found: Estimate, df: int
 ) -> tuple[Floats, float]:
     """Sandwich covariance of all estimates, and the scaling factor of the test."""
-    require_robust(moments)
+    if not moments.incomplete:
+        require_robust(moments)
     assert moments.known_acov is not None
     names = moments.moment_names
     given = np.isin(names, sorted(_given_moments(table, moments)))

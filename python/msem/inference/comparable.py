@@ -6,7 +6,8 @@ import numpy as np
 
 from msem.errors import DataError, ModelError
 from msem.estimation.estimate import Estimate
-from msem.sample.incomplete import Statistics
+from msem.sample.incomplete import IncompleteStatistics, Statistics
+from msem.sample.sufficient import SampleStatistics
 
 SAME = 1e-8  # relative difference of moments that counts as none
 
@@ -76,6 +77,9 @@ def _require_same_data(a: Statistics, b: Statistics, names: tuple[str, str]) -> 
         raise DataError(
             f"{first} and {second} were fitted to different data: the sizes of their clusters differ"
         )
+    if isinstance(a, IncompleteStatistics) or isinstance(b, IncompleteStatistics):
+        _require_same_observed(a, b, names)
+        return
     other = b.restrict(a.unit, a.cluster, a.nboth)
     for k, name in enumerate(a.names):
         if not np.isclose(a.total_mean[k], other.total_mean[k], rtol=SAME, atol=SAME * _spread(a, k)):
@@ -95,7 +99,26 @@ def _require_same_data(a: Statistics, b: Statistics, names: tuple[str, str]) -> 
         raise DataError(f"{first} and {second} were fitted to different data: the {what} differ")
 
 
-def _spread(s: Statistics, k: int) -> float:
+def _require_same_observed(a: Statistics, b: Statistics, names: tuple[str, str]) -> None:
+    """The same for data with holes: numbers of observed values, their means and variances."""
+    different = f"{names[0]} and {names[1]} were fitted to different data: "
+    if not (isinstance(a, IncompleteStatistics) and isinstance(b, IncompleteStatistics)):
+        raise DataError(f"{different}only one of them has values missing")
+    other = b.restrict(a.unit, a.cluster, a.nboth)
+    sd = np.sqrt(a.observed[2])
+    for what, mine, theirs, unit in zip(
+        ("numbers of observed values", "means", "variances"),
+        a.observed,
+        other.observed,
+        (np.ones_like(sd), sd, sd**2),
+        strict=True,
+    ):
+        gap = np.abs(mine - theirs) / unit
+        if gap.max() > SAME:
+            raise DataError(f"{different}the {what} of '{a.names[int(gap.argmax())]}' differ")
+
+
+def _spread(s: SampleStatistics, k: int) -> float:
     """Standard deviation of a variable over all units, or clusters."""
     squares = float(s.cluster_scatter[k, k]) + (float(s.ssw[k, k]) if k < len(s.unit) else 0.0)
     return float(np.sqrt(squares / s.nobs))

@@ -124,9 +124,7 @@ def extend(
     return Extension(fit, tuple(released), len(added), table, theta, point)
 
 
-def modify(
-    fit: Estimate, added: Sequence[Candidate], clusters: Sequence[Clusters] | None = None
-) -> Single:
+def modify(fit: Estimate, added: Sequence[Candidate], clusters: Sequence[Clusters] | None = None) -> Single:
     """Modification index and expected change of each candidate on its own (Sörbom, 1989).
 
     Parameters

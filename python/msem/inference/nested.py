@@ -18,8 +18,8 @@ from msem.estimation.objective import Objective, build_objective, level_names
 from msem.estimation.optimize import minimize
 from msem.estimation.samples import Sample, saturated_group
 from msem.moments.gamma import vech_index
-from msem.sample.statistics import expected_statistics
 from msem.sample.incomplete import Statistics
+from msem.sample.statistics import expected_statistics
 from msem.sample.sufficient import SampleStatistics
 
 Floats = NDArray[np.float64]
@@ -86,7 +86,7 @@ def embed(small: Estimate, large: Estimate) -> Embedding:
 
 
 def implied_statistics(fit: Estimate, group: int) -> SampleStatistics:
-    """The statistics one would expect of a group if the model were true at its estimates."""
+    """The complete statistics one would expect of a group if the model were true at its estimates."""
     s = fit.objective.statistics[group - 1]
     moments = {level: m.observed for level, m in fit.objective.moments(fit.theta, group).items()}
     if not s.unit:

@@ -26,7 +26,7 @@ from msem.inference.sampling import Bread, Information, sampling_covariance
 from msem.inference.scoreproducts import cluster_correction, score_products
 from msem.moments.gamma import core_loss, unit_loss
 from msem.sample.cells import IncompleteClusters
-from msem.sample.sufficient import ClusterArrays
+from msem.sample.sufficient import ClusterArrays, SampleStatistics
 from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
@@ -133,6 +133,7 @@ def _group_trace(table: ParameterTable, group: GroupSample, number: int, expecte
     assert isinstance(c, ClusterArrays)
     exogenous = [set(table.exogenous(level, number)) for level in range(1, table.nlevels + 1)]
     fixed = [name in exogenous[0] for name in s.unit] + [name in exogenous[-1] for name in s.cluster]
+    assert isinstance(s, SampleStatistics)
     loss, within, between = core_loss(s), m.within, m.between
     if not s.unit and c.of_units:  # rows of a single level, by cluster
         loss, within, between = unit_loss(s), m.between, m.within
@@ -149,8 +150,8 @@ def _group_trace(table: ParameterTable, group: GroupSample, number: int, expecte
 def _trace_of_matrices(table: ParameterTable, sample: Sample, information: Information) -> float:
     """The same from whole matrices.
 
-    For few variables and many clusters of each size, for data with holes, or where the moments of a covariate at both levels are fixed, so
-    that there are no simple coordinates.
+    For few variables and many clusters of each size, for data with holes, or where the moments of a covariate at both
+    levels are fixed, so that there are no simple coordinates.
     """
     space = MomentSpace.of(table, sample)
     a = space.information(space.theta, expected=information == "expected")

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.estimation.objective import Objective
-from msem.sample.products import ClusterProducts
 from msem.sample.cells import Clusters
+from msem.sample.products import ClusterProducts
 from msem.sample.sufficient import ClusterArrays
 from msem.table.partable import ParameterTable
 

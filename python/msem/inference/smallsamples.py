@@ -51,9 +51,7 @@ def reference_df(
     return np.maximum(out, 0.0)
 
 
-def _row_df(
-    r: Parameter, predictors: dict[tuple[str, int, int], int], nlevels: int, s: Statistics
-) -> float:
+def _row_df(r: Parameter, predictors: dict[tuple[str, int, int], int], nlevels: int, s: Statistics) -> float:
     outcomes = (r.rhs,) if r.op == "=~" else (r.lhs, r.rhs) if r.op == "~~" else (r.lhs,)
     k = max(predictors.get((name, r.level, r.group), 0) for name in outcomes)
     if nlevels == 1:

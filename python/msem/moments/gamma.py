@@ -8,7 +8,7 @@ between-only variables.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.sample.cells import Clusters
 from msem.sample.incomplete import IncompleteStatistics, Statistics
+from msem.sample.sufficient import SampleStatistics
 
 Floats = NDArray[np.float64]
 
@@ -53,6 +54,10 @@ def named_unvech(stored: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(values, index=names, columns=names)
 
 
+@overload
+def core_loss(statistics: SampleStatistics) -> _core.TwoLevelLoss: ...
+@overload
+def core_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss: ...
 def core_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss:
     """The compiled likelihood of these statistics."""
     s = statistics
@@ -61,6 +66,10 @@ def core_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss:
     return _core.TwoLevelLoss(s.nboth, s.ssw, s.sizes, s.counts, s.means, s.scatter)
 
 
+@overload
+def unit_loss(statistics: SampleStatistics) -> _core.TwoLevelLoss: ...
+@overload
+def unit_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss: ...
 def unit_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss:
     """Likelihood of a single-level sample with its variables as unit variables without cluster differences."""
     s = statistics

@@ -26,6 +26,7 @@ from msem.moments.checks import (
 from msem.moments.covariance import require_covariance
 from msem.moments.gamma import moment_names, named_unvech, named_vech, saturated_information, unvech, vech
 from msem.moments.intraclass import icc_columns
+from msem.sample.incomplete import Statistics
 from msem.sample.screening import require_enough
 from msem.sample.statistics import expected_statistics
 from msem.sample.sufficient import SampleStatistics
@@ -64,6 +65,9 @@ class LevelMoments:
         Whether the moments are a maximum of the saturated likelihood. If not, they have no Gamma.
     means_given : bool
         Whether the between means are known; False where they are 0 because none were given.
+    incomplete : bool
+        Whether they were estimated from data with holes: they are then less precise than their sample sizes say, and
+        what is fitted to them takes its errors from Gamma.
 
     Raises
     ------
@@ -81,10 +85,11 @@ class LevelMoments:
     cluster_sizes: Sequence[int] | Mapping[int, int] | pd.Series | None = None
     known_acov: pd.DataFrame | None = None
     llf: float = np.nan
-    data: SampleStatistics | None = None
+    data: Statistics | None = None
     iterations: int = 0
     converged: bool = True
     means_given: bool = True
+    incomplete: bool = False
 
     def __post_init__(self) -> None:
         within = require_covariance(self.within_cov, "within_cov", positive_definite=True)
@@ -161,7 +166,7 @@ class LevelMoments:
         return pd.Series(between[:n] / (within[:n] + between[:n]), index=list(self.both), name="icc")
 
     @cached_property
-    def statistics(self) -> SampleStatistics:
+    def statistics(self) -> Statistics:
         """Sufficient statistics: those of the data if known, else those that the moments imply."""
         return self.expected_statistics if self.data is None else self.data
 
@@ -369,6 +374,7 @@ def _to_json(moments: LevelMoments) -> dict[str, Any]:
         "llf": None if np.isnan(moments.llf) else moments.llf,
         "converged": moments.converged,
         "means_given": moments.means_given,
+        "incomplete": moments.incomplete,
         "acov": vech(moments.acov.to_numpy()).tolist(),
     }
 
@@ -389,6 +395,7 @@ def _from_json(stored: dict[str, Any]) -> LevelMoments:
         llf=np.nan if stored["llf"] is None else stored["llf"],
         converged=bool(stored.get("converged", True)),
         means_given=bool(stored.get("means_given", True)),
+        incomplete=bool(stored.get("incomplete", False)),
     )
     names = moments.moment_names
     acov = unvech(np.array(stored["acov"], dtype=float), len(names))

@@ -10,7 +10,7 @@ from msem.errors import DataError
 from msem.moments.arrays import LevelArrays
 from msem.moments.gamma import core_loss
 from msem.moments.levelmoments import LevelMoments
-from msem.sample.incomplete import IncompleteStatistics, Statistics
+from msem.sample.incomplete import Statistics
 
 Method = Literal["scoring", "em"]
 
@@ -94,7 +94,9 @@ def level_moments(solution: Saturated, statistics: Statistics) -> LevelMoments:
     """Saturated two-level estimates as the object a user holds, with the statistics they come from."""
     s = statistics
     sizes = {int(n): int(j) for n, j in zip(s.sizes, s.counts, strict=True)}
-    whole = all(n == float(k) for n, k in zip(s.sizes, sizes, strict=True))
+    whole = (
+        all(n == float(k) for n, k in zip(s.sizes, sizes, strict=True)) and sum(sizes.values()) == s.nclusters
+    )
     return LevelMoments(
         solution.within.frame(),
         solution.between.frame(),
@@ -107,4 +109,5 @@ def level_moments(solution: Saturated, statistics: Statistics) -> LevelMoments:
         data=s,
         iterations=solution.iterations,
         converged=solution.converged,
+        incomplete=not s.complete,
     )

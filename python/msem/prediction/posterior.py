@@ -16,8 +16,8 @@ from msem.estimation.matrices import BlockMap, block_matrices
 from msem.estimation.objective import Objective
 from msem.moments.arrays import LevelArrays
 from msem.prediction.rows import Rows
-from msem.sample.statistics import columns_of
 from msem.sample.incomplete import Statistics
+from msem.sample.statistics import columns_of
 
 Floats = NDArray[np.float64]
 NONE = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)

@@ -70,7 +70,7 @@ class IncompleteStatistics:
         size, weight = self.data.sizes, self.data.weight
         used = (size > 0) & (weight > 0)
         distinct, at = np.unique(size[used], return_inverse=True)
-        return distinct, np.bincount(at, weight[used])
+        return distinct, np.bincount(at, weight[used]).astype(np.float64)
 
     @property
     def sizes(self) -> Floats:
@@ -112,7 +112,9 @@ class IncompleteStatistics:
         """Saturated covariances of variables that are never observed together, by name; ``.l2``: between."""
         units, clusters = self.coverage
         p, n = len(self.unit), self.nboth
-        names = [f"{self.unit[i]}~~{self.unit[j]}" for j in range(p) for i in range(j + 1, p) if not units[i, j]]
+        names = [
+            f"{self.unit[i]}~~{self.unit[j]}" for j in range(p) for i in range(j + 1, p) if not units[i, j]
+        ]
         level2 = [*range(n), *range(p, len(self.names))]
         suffix = ".l2" if p else ""
         pairs = [(j, i) for k, j in enumerate(level2) for i in level2[k + 1 :] if not clusters[i, j]]

@@ -37,9 +37,7 @@ def require_complete_rows(
     counts = [f"{name!r} is missing in {count}" for name, count in dropped.items()]
     if no_cluster.any():
         counts.append(f"cluster id {cluster!r} is missing in {no_cluster.sum()}")
-    raise DataError(
-        f"no {what} is left of {nrows}: {', '.join(counts)}; check how missing values are coded"
-    )
+    raise DataError(f"no {what} is left of {nrows}: {', '.join(counts)}; check how missing values are coded")
 
 
 def require_varying(columns: Mapping[str, Floats]) -> None:
