@@ -163,9 +163,9 @@ def test_robust_errors_of_two_levels_are_dense_ones() -> None:
 def test_scaled_test_of_two_levels_is_the_dense_one() -> None:
     """Yuan-Bentler-Mplus scaling from dense scores and observed information of both models."""
     model = "level: 1\nfw =~ y1 + l*y2 + l*y3\nlevel: 2\nfb =~ y1 + k*y2 + k*y3"
-    few = holes.punched(msem.load_demo(), "rows").query("40 < cluster <= 70")
-    robust = msem.sem(model, few, cluster="cluster", missing="fiml", estimator="MLR")
     unit = ["y1", "y2", "y3"]
+    few = holes.punched(msem.load_demo(), "rows").query("40 < cluster <= 70").dropna(subset=unit, how="all")
+    robust = msem.sem(model, few, cluster="cluster", missing="fiml", estimator="MLR")
     data, (levels,) = dense_data(few, unit, []), robust.sample.levels
     free, vector = free_moments(3, 3, 3)
     saturated = [
