@@ -3,10 +3,11 @@
 #   folder=$(mktemp -d) && python tests/data/make_missing.py $folder && Rscript tests/data/make_lavaan_missing.R $folder
 #
 # (from the root of the checkout; needs msem, lavaan and jsonlite.) Estimates are polished by Newton steps on lavaan's
-# gradient. Its saturated two-level model, an optimisation over Cholesky factors, stops below the maximum, for these data
-# even below the fitted model, so the saturated model is fitted and polished as a model too. `default` is what a user
-# gets. Its robust errors and tests do not exist for two-level data with holes: the code takes the data as complete, its
-# information of first order is NA, and `default_mlr` is the error it ends with. Nor does `ml.x` with fixed covariates.
+# gradient. `default` is what a user gets. Its saturated two-level model, an optimisation over Cholesky factors, stops
+# below the maximum, in `two_level_dropped` even below the fitted model, so the saturated model is fitted and polished as
+# a model too. For two-level data with holes its information of first order takes the data as complete and is NA:
+# `default_mlr` is the error that its robust fits end with. Its expected information takes them as complete too (standard
+# errors up to 13% too small) and is not stored. `ml.x` with fixed covariates ends with an error for two levels.
 suppressMessages(library(lavaan))
 folder <- commandArgs(trailingOnly = TRUE)[1]
 target <- "tests/data/lavaan_missing.json"
@@ -105,13 +106,13 @@ results_of <- function(name) {
   errors <- function(v) replace(numeric(nrow(table)), table$free > 0, sqrt(diag(v))[table$free])
   observed <- solve(information(fit, "observed"))
   table$se <- errors(observed)
-  table$se_expected <- errors(solve(information(fit, "expected")))
   stored <- case[c("data", "model", "cluster", "args")]
   stored <- c(stored, list(
     npar = lavInspect(fit, "npar"), nobs = lavInspect(fit, "nobs"), logl = as.numeric(logLik(fit)),
     gradient_max = max(abs(lavTech(fit, "gradient"))), default = default(case, "ML"), default_mlr = default(case, "MLR")
   ))
   if (is.null(case$cluster)) {
+    table$se_expected <- errors(solve(information(fit, "expected")))
     table$se_robust <- errors(observed %*% information(fit, "first.order") %*% observed)
     tight <- list(em.h1.tol = 1e-12, em.h1.iter.max = 100000)
     robust <- do.call(fitted, c(list(case, start_at(fit), estimator = "MLR", control = list(rel.tol = 1e-9)), tight))
