@@ -6,24 +6,20 @@
 //
 // Invariants
 //   * Unit-level variables come first, those at both levels before those within only. A single-level sample
-//   has
-//     p = 0 and a cluster for every row.
+//     has p = 0 and a cluster for every row.
 //   * A unit without any observed variable is in no cell; a cluster may have no cell.
 //   * Means and cluster variables are about `origin`, and zero where nothing is observed.
-//   * The clusters keep the order of their codes; the cells of a cluster are in ascending order of their
-//   pattern.
+//   * The clusters keep the order of their codes, the cells of a cluster are ordered by pattern.
 //   * Patterns are sorted: by the number of observed variables, most first, then by their positions.
 #pragma once
 
-#include <cstdint>
 #include <vector>
 
 #include "linalg.hpp"
+#include "patterns.hpp"
 #include "statistics.hpp"
 
 namespace msem {
-
-using Pattern = std::vector<Index>;  // positions of the observed variables, ascending
 
 struct IncompleteData {
   Index p = 0, nboth = 0, q = 0;
@@ -59,8 +55,8 @@ struct ClusterValues {
 IncompleteData incomplete_data(const ClusteredRows& rows, Index nboth);
 ClusterValues cluster_values(const ClusteredRows& rows);
 
-// How many clusters have two of the p + q variables observed, each in some unit or as a cluster variable, and how many
-// units have two of the p unit-level variables observed; weighted.
+// How many units have two of the p unit-level variables observed, and how many clusters two of the p + q
+// variables, each in some unit or as a cluster variable; weighted.
 struct Coverage {
   Matrix units, clusters;
 };
@@ -71,6 +67,21 @@ struct ObservedMoments {
   Vector count, mean, variance;
 };
 ObservedMoments observed_moments(const IncompleteData& data);
+
+// How the observed values of the p unit-level variables vary within and between clusters; weighted.
+struct LevelVariation {
+  Vector clusters;  // in which the variable is observed
+  Vector within;    // sum of squares about the means of the clusters
+  Vector between;   // sum of squares of those means about their mean
+};
+LevelVariation level_variation(const IncompleteData& data);
+
+// Maximum likelihood covariance matrices of the unit-level variables over units and of the cluster variables
+// over clusters. Throws std::invalid_argument unless all of them are observed wherever any is.
+struct TotalCov {
+  Matrix units, clusters;
+};
+TotalCov total_cov(const IncompleteData& data);
 
 // The same for some of the variables in another order: `unit` positions among the p, `cluster` among the q.
 // Cells whose patterns become the same are merged, products included, so that no rows are needed.

@@ -21,7 +21,7 @@ PACKAGES = {
     "language": ("expressions", "terms", "grammar", "syntax", "hypotheses"),
     "table": (
         *("levels", "drafts", "defaults", "groups", "invariance"),
-        *("sharing", "partable", "lookup", "special_tables", "functions"),
+        *("sharing", "partable", "auxiliary", "lookup", "special_tables", "functions"),
     ),
     "sample": (
         *("screening", "columns", "frames", "grouping", "products", "sufficient", "statistics"),
@@ -43,7 +43,7 @@ PACKAGES = {
         *("candidates", "added", "releases", "scoretests", "modification"),
         *("wald", "comparable", "nested", "differences"),
         *("momentresiduals", "momenterrors", "residualrms", "levelmeasures"),
-        "projected",
+        *("projected", "missinginformation"),
     ),
     "resampling": (
         *("progress", "intervals", "reports", "named", "replicates", "targets"),
@@ -55,7 +55,8 @@ PACKAGES = {
         *("options", "choices", "measures", "solution", "robust", "constrained"),
         *("reporting", "scoretables", "testing", "hypotheses"),
         *("resampled", "profiled", "levelspecific", "residualtables", "quantities", "prediction"),
-        *("diagnostics", "fit", "levelfit", "segregated", "sources", "simultaneous", "levelwise"),
+        *("missingness", "diagnostics", "fit", "levelfit", "segregated"),
+        *("sources", "auxiliary", "fitting", "simultaneous", "levelwise"),
         *("compare", "model_comparison"),
     ),
 }

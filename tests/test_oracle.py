@@ -249,10 +249,12 @@ def lavaan_problem(case):
     unit = both + [v for v in within if v not in both]
     rows = [row(r.lhs, r.op, r.rhs, r.level, value=r.est) for r in table.itertuples()]
     m = oracle.table_moments(rows, np.zeros(0), unit, between_only, len(both))
-    data = data.dropna(subset=[*unit, *between_only])
+    fixed = [set(rows.lhs[rows.exo == 1]) - set(both) for rows in levels]
+    # with holes kept, rows are left out only where a covariate of which the likelihood is conditional is missing
+    every = reference.meta(case)["missing"] == "listwise"
+    data = data.dropna(subset=[v for v in unit + between_only if every or v in set.union(*fixed)])
     codes, _ = pd.factorize(data[reference.meta(case)["cluster"]])
     z = data[between_only].groupby(codes).first().to_numpy()
-    fixed = [set(rows.lhs[rows.exo == 1]) - set(both) for rows in levels]
     covariates = [[v in f for v in names] for f, names in zip(fixed, (unit, between_only), strict=True)]
     return m, (data[unit].to_numpy(), z, codes), [np.flatnonzero(np.array(c, bool)) for c in covariates]
 

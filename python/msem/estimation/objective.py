@@ -17,7 +17,6 @@ from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block, row_values
 from msem.moments.arrays import LevelArrays
 from msem.moments.gamma import core_loss, unit_loss
-from msem.moments.saturated import solve_saturated
 from msem.sample.cells import Clusters
 from msem.sample.incomplete import IncompleteStatistics, Statistics
 from msem.sample.sufficient import SampleStatistics
@@ -243,7 +242,8 @@ def covariate_loglik(table: ParameterTable, statistics: Statistics, group: int =
         clusters = [p + k for k, name in enumerate(s.cluster) if name in exo_b]
     if isinstance(s, IncompleteStatistics):
         part = s.restrict([s.unit[k] for k in units], [s.names[k] for k in clusters], 0)
-        return solve_saturated(part).llf if part.names else 0.0
+        covs = zip(part.data.total_cov(), (s.nobs, s.nclusters), strict=True)
+        return sum(_normal_loglik(cov, n) for cov, n in covs if len(cov))
     for index, weight, n in ((units, s.sizes, s.nobs), (clusters, np.ones_like(s.sizes), s.nclusters)):
         if index:
             total += _normal_loglik(_pooled_cov(s, index, weight, n), n)

@@ -14,6 +14,7 @@ from msem.fits.constrained import Constrained
 from msem.fits.diagnostics import Diagnostics
 from msem.fits.hypotheses import Hypotheses
 from msem.fits.levelspecific import LevelSpecificMeasures
+from msem.fits.missingness import Missingness
 from msem.fits.options import Reference, require_choice
 from msem.fits.profiled import Profiled
 from msem.fits.quantities import Quantities
@@ -54,6 +55,7 @@ class Fit(
     Quantities,
     Constrained,
     Diagnostics,
+    Missingness,
     Solution,
 ):
     """Estimates of a structural equation model with its tests and tables; immutable.
@@ -202,7 +204,7 @@ class Fit(
                 label=[*shown_labels(self.table), *(row.label for row in self._defined_rows)]
             ),
             hidden=np.append(
-                hidden_rows(self.table.rows, self._row_values[0]),
+                hidden_rows(self.table.rows, self._row_values[0], self.table.auxiliary),
                 np.zeros(len(self._defined_rows), dtype=bool),
             ),
             r2=self.rsquare() if rsquare else None,

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-import numpy as np
-
-from msem import _core
 from msem.errors import DataError, DataWarning, ModelError
 from msem.fits.choices import missing_choice
+from msem.fits.fitting import warn
 from msem.fits.levelfit import SegregatedFit
 from msem.fits.options import require_choice
 from msem.fits.segregated import Gamma, Method, fit_level, require_separable
-from msem.fits.simultaneous import warn
-from msem.fits.sources import Source, prepare, require_rows_for_holes, require_rows_of_data
+from msem.fits.sources import (
+    Source,
+    prepare,
+    require_rows_for_holes,
+    require_rows_of_data,
+    varying_within,
+)
 from msem.inference.problems import Problem
 from msem.language.syntax import parse
 from msem.moments.levelmoments import LevelMoments
@@ -27,7 +30,7 @@ from msem.sample.cells import incomplete_clusters
 from msem.sample.columns import listed, numeric_columns
 from msem.sample.frames import ClusteredData, Holes, clustered_data
 from msem.sample.incomplete import IncompleteStatistics, Statistics, incomplete_statistics
-from msem.sample.statistics import cluster_arrays, cluster_codes, columns_of, sample_statistics
+from msem.sample.statistics import cluster_arrays, sample_statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.table.groups import require_one_group
 from msem.table.partable import ParameterTable, parameter_table
@@ -175,21 +178,6 @@ def settled_levels(
     else:
         names = list(dict.fromkeys(between))
     return varying_within(data, cluster, names, holes), names
-
-
-def varying_within(data: Any, cluster: str, names: Sequence[str], holes: Holes | None = None) -> list[str]:
-    """Those of the columns that vary within clusters."""
-    clustered = clustered_data(data, names, cluster, holes)
-    if not clustered.complete:
-        _, varying = _core.cluster_values(
-            columns_of(clustered, names), cluster_codes(clustered), len(clustered.clusters)
-        )
-        return [name for name, (count, _) in zip(names, varying, strict=True) if count]
-    codes = clustered.codes
-    assert codes is not None
-    order = np.argsort(codes, kind="stable")
-    same = codes[order][1:] == codes[order][:-1]
-    return [name for name, column in clustered.columns.items() if np.any(np.diff(column[order])[same] != 0)]
 
 
 def segregated(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from msem.inference.residuals import (
     residual_measures,
     srmr_level,
 )
+from msem.moments.arrays import LevelArrays
 from msem.moments.gamma import vech_index
 from msem.table.special_tables import saturated_table
 
@@ -68,12 +70,14 @@ def _twolevel(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMea
 
 def _single(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasureInputs:
     moments = group_moments(fit, sample)
+    complete = all(s.complete for s in sample.statistics) and not fit.table.auxiliary
     return replace(
         common,
         nvar=float(len(sample.statistics[0].cluster)),
         nmoments=sum(group.nmoments for group in moments),
         residuals=residual_measures(moments),
-        residual_chisq=browne_residual_chisq(moments, residual_jacobian(fit)),
+        # it takes the saturated moments for those of complete data
+        residual_chisq=browne_residual_chisq(moments, residual_jacobian(fit)) if complete else None,
         gfi_lisrel=lisrel_gfi(moments),
     )
 
@@ -104,8 +108,13 @@ def twolevel_residuals(fit: Estimate, sample: Sample) -> dict[str, float]:
     for number, group in enumerate(sample.groups, 1):
         implied = fit.objective.moments(fit.theta, number)
         for level, moments in group.levels.items():
-            srmr[level].append(srmr_level(moments.cov, implied[level].observed.cov))
+            srmr[level].append(_srmr(moments, implied[level].observed, fit.table.auxiliary))
     return level_residuals(srmr[1], srmr[2], [s.nobs for s in sample.statistics])
+
+
+def _srmr(observed: LevelArrays, implied: LevelArrays, auxiliary: Collection[str]) -> float:
+    """SRMR of the variables of the model."""
+    return srmr_level(observed.without(auxiliary).cov, implied.without(auxiliary).cov)
 
 
 def group_moments(fit: Estimate, sample: Sample) -> list[GroupMoments]:
@@ -114,6 +123,7 @@ def group_moments(fit: Estimate, sample: Sample) -> list[GroupMoments]:
     out = []
     for number, group in enumerate(sample.groups, 1):
         implied, observed = fit.objective.moments(fit.theta, number)[1].observed, group.levels[1]
+        implied, observed = (m.without(fit.table.auxiliary) for m in (implied, observed))
         exo = set(fit.table.exogenous(1, number))
         out.append(
             GroupMoments(

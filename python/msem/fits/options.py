@@ -42,6 +42,8 @@ class Options:
         How missing values were handled.
     dropped_rows, dropped_no_cluster, dropped_no_group : int
         Rows left out because a variable, the cluster id, or the group was missing.
+    dropped_empty : int
+        Rows left out because nothing was observed in them, where rows with missing values are kept.
     dropped : mapping of str to int
         Rows in which each variable was missing.
     """
@@ -55,6 +57,7 @@ class Options:
     given_as: str = "raw data"
     missing: Missing = "listwise"
     dropped_rows: int = 0
+    dropped_empty: int = 0
     dropped_no_cluster: int = 0
     dropped_no_group: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from msem.moments.levelmoments import LevelMoments
 from msem.output.scaledsections import scaled_sections
 from msem.output.sections import Section, fit_sections, sample_section
 from msem.resampling.bootstrap import Bootstrap
+from msem.sample.incomplete import IncompleteStatistics
 from msem.table.levels import LEVEL_NAMES
 from msem.table.partable import ParameterTable
 from msem.version import __version__
@@ -37,7 +38,10 @@ def messages(problems: Sequence[Problem], options: Options) -> tuple[str, ...]:
     out = [str(problem) for problem in problems]
     if options.dropped:
         counts = ", ".join(f"{name} {count}" for name, count in options.dropped.items())
-        out.append(f"rows with missing values were deleted listwise; missing by variable: {counts}")
+        why = "rows with missing values were deleted listwise; missing by variable"
+        if options.missing != "listwise":
+            why = "rows without a value of a fixed covariate were left out"
+        out.append(f"{why}: {counts}")
     return tuple(out)
 
 
@@ -60,10 +64,27 @@ def header(options: Options, npar: int, nequal: int, groups: Sequence[GroupResul
         cluster=options.cluster,
         given_as=options.given_as,
         dropped_rows=options.dropped_rows,
+        dropped_empty=options.dropped_empty,
+        patterns=_patterns(groups),
         dropped_no_cluster=options.dropped_no_cluster,
         dropped_no_group=options.dropped_no_group,
     )
     return method, sample
+
+
+def _patterns(groups: Sequence[GroupResults]) -> dict[str, int]:
+    """Numbers of patterns of observed variables, by level, where the data have holes."""
+    found = [s for s in (group.sample.statistics for group in groups) if isinstance(s, IncompleteStatistics)]
+    if not found:
+        return {}
+    two_level = bool(found[0].unit)
+    names = (" -- level 1", " -- level 2") if two_level else ("",)
+    counts = dict.fromkeys(names, 0)
+    for s in found:
+        if two_level:
+            counts[names[0]] += len(s.data.unit_patterns)
+        counts[names[-1]] += len(s.data.cluster_patterns)
+    return counts
 
 
 def constraint_sections(held: Sequence[Held]) -> tuple[Section, ...]:

@@ -2,84 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
 import pandas as pd
 
-from msem.errors import (
-    ConvergenceWarning,
-    DataError,
-    IdentificationWarning,
-    ImproperSolutionWarning,
-    SmallSampleWarning,
-    UnsupportedError,
-)
-from msem.estimation.estimate import estimate
-from msem.estimation.samples import Sample
+from msem.errors import UnsupportedError
+from msem.fits.auxiliary import add_auxiliary
 from msem.fits.choices import Choices, choose, missing_choice
 from msem.fits.fit import Fit
-from msem.fits.options import Options, require_settings
-from msem.fits.resampled import bootstrap_errors
-from msem.fits.sources import (
-    Means,
-    Prepared,
-    Source,
-    group_rows,
-    prepare,
-    require_rows_for_holes,
-)
-from msem.inference.discrepancy import LevelDiscrepancy
-from msem.inference.problems import Problem, find_problems, no_chi_square, require_feasible
-from msem.inference.sampling import Information, Sampling, sampling_covariance
-from msem.inference.smallsamples import few_clusters
-from msem.inference.uls import fit_uls
+from msem.fits.fitting import FitOptions, fit_table
+from msem.fits.options import require_settings
+from msem.fits.sources import Means, Source, group_rows, prepare, require_rows_for_holes
 from msem.language.hypotheses import with_constraints
 from msem.moments.levelmoments import LevelMoments
-from msem.resampling.bootstrap import Bootstrap
 from msem.table.defaults import Fun
 from msem.table.groups import group_order
 from msem.table.partable import ParameterTable, parameter_table
-
-WARNINGS: dict[str, type[Warning]] = {
-    "not_converged": ConvergenceWarning,
-    "saddle_point": ConvergenceWarning,
-    "no_chi_square": ConvergenceWarning,
-    "unidentified": IdentificationWarning,
-    "improper": ImproperSolutionWarning,
-    "boundary": ImproperSolutionWarning,
-    "few_clusters": SmallSampleWarning,
-}
-
-
-class FitOptions(TypedDict, total=False):
-    """Keyword options of `sem`, `cfa` and `growth`; see `sem`."""
-
-    cluster: str | None
-    group: str | None
-    group_equal: Sequence[str]
-    group_partial: Sequence[str]
-    constraints: str | Sequence[str] | None
-    sample_cov: pd.DataFrame | Mapping[str, pd.DataFrame] | None
-    sample_mean: Means | Mapping[str, Means] | None
-    sample_nobs: float | Mapping[str, float] | None
-    sample_cov_rescale: bool
-    missing: str
-    auxiliary: Sequence[str]
-    fixed_x: bool
-    std_lv: bool
-    orthogonal: bool
-    meanstructure: bool | None
-    estimator: str
-    information: str | None
-    se: str | None
-    test: str | Sequence[str] | None
-    bootstrap: int | None
-    seed: int | None
-    max_iterations: int
-    tolerance: float
 
 
 def sem(
@@ -282,7 +221,8 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         observed=(table.nlevels == 2 or source.incomplete) and not implied_statistics(data),
         design_based=table.nlevels == 1 and options.get("cluster") is not None,
     )
-    require_least_squares(choices, table)
+    require_least_squares(choices, table, incomplete=source.incomplete)
+    table = add_auxiliary(table, source, options.get("auxiliary", ()))
     prepared = prepare(table, source)
     no_group = 0 if grouping is None else grouping.missing
     return fit_table(table, prepared, choices, options, no_group)
@@ -316,8 +256,10 @@ def implied_statistics(data: Any) -> bool:
     return any(isinstance(one, LevelMoments) for one in groups)
 
 
-def require_least_squares(choices: Choices, table: ParameterTable) -> None:
+def require_least_squares(choices: Choices, table: ParameterTable, *, incomplete: bool) -> None:
     """Refuse least squares for what it is not made for."""
+    if choices.estimator == "ULS" and incomplete:
+        raise UnsupportedError('missing="fiml" needs a likelihood: use estimator="ML" or "MLR"')
     if choices.estimator == "ULS" and table.constraints:
         raise UnsupportedError(
             f"'{table.constraints[0].text}': constraints other than bounds need estimator=\"ML\""
@@ -329,95 +271,3 @@ def require_least_squares(choices: Choices, table: ParameterTable) -> None:
         )
     if choices.estimator == "ULS" and table.ngroups > 1:
         raise UnsupportedError('estimator="ULS" is for one group; fit each group on its own')
-
-
-def fit_table(
-    table: ParameterTable,
-    prepared: Sequence[Prepared],
-    choices: Choices,
-    options: FitOptions,
-    dropped_no_group: int = 0,
-) -> Fit:
-    """Fit a parameter table to a prepared sample, given for each group."""
-    if choices.tests != ("standard",) or choices.se == "robust":
-        require_raw(prepared, choices)
-    sample = Sample(tuple(group.sample() for group in prepared))
-    most, tolerance = options.get("max_iterations", 500), options.get("tolerance", 1e-12)
-    sampling: Sampling | None = None
-    discrepancy: LevelDiscrepancy | None = None
-    if choices.estimator == "ULS":
-        found, discrepancy, sampling = fit_uls(table, sample, max_iterations=most, tolerance=tolerance)
-    else:
-        found = estimate(table, sample, max_iterations=most, tolerance=tolerance)
-        require_feasible(found.objective, found.optimum)
-    if discrepancy is None:
-        # without standard errors the expected information still tells what is not identified
-        robust = choices.se == "robust"
-        kind: Information = "expected" if choices.se == "none" else choices.information
-        clusters = sample.clusters if robust or kind == "first_order" else None
-        sampling = sampling_covariance(
-            found.objective, found.theta, kind, found.tangent, clusters, robust=robust
-        )
-    problems = find_problems(found.objective, found.optimum, sampling)
-    replicates: Bootstrap | None = None
-    if choices.se == "bootstrap" and sampling is not None:
-        replicates, sampling = bootstrap_errors(
-            found, sample, sampling, options.get("bootstrap"), options.get("seed")
-        )
-    if not sample.converged:
-        problems = (*problems, no_chi_square(sample.unidentified))
-    problems = (*problems, *few_clusters(table, sample.statistics))
-    warn(problems)
-    used = Options(
-        estimator=choices.estimator,
-        information=choices.information,
-        se=choices.se,
-        tests=choices.tests,
-        cluster=options.get("cluster") or "",
-        group=options.get("group") or "",
-        given_as=prepared[0].given_as,
-        missing=missing_choice(options.get("missing", "listwise")),
-        dropped_no_group=dropped_no_group,
-        **dropped_rows(prepared),
-    )
-    return Fit(
-        found, sample, None if choices.se == "none" else sampling, problems, used, discrepancy, replicates
-    )
-
-
-def require_raw(prepared: Sequence[Prepared], choices: Choices) -> None:
-    """Refuse robust inference without rows."""
-    if any(group.data is None for group in prepared):
-        what = "robust standard errors" if choices.se == "robust" else "scaled tests"
-        raise DataError(
-            f"{what} need raw data: moments and statistics do not tell one cluster from another. Use "
-            'estimator="ML", se="standard" and test="standard", or msem.segregated(..., gamma="robust") with moments '
-            "that msem.saturated made from raw data"
-        )
-
-
-class Dropped(TypedDict):
-    """Rows left out; see `Options`."""
-
-    dropped_rows: int
-    dropped_no_cluster: int
-    dropped: Mapping[str, int]
-
-
-def dropped_rows(prepared: Sequence[Prepared]) -> Dropped:
-    """What was left out of the data of all groups."""
-    rows = [group.data for group in prepared if group.data is not None]
-    missing = Counter[str]()
-    for data in rows:
-        missing.update(data.dropped)
-    return Dropped(
-        dropped_rows=sum(data.dropped_rows for data in rows),
-        dropped_no_cluster=sum(data.dropped_no_cluster for data in rows),
-        dropped=dict(missing),
-    )
-
-
-def warn(problems: Iterable[Problem], stacklevel: int = 5) -> None:
-    """Warn of every problem once, at the line of the user that many calls up."""
-    for problem in problems:
-        warnings.warn(str(problem), WARNINGS[problem.name], stacklevel=stacklevel)

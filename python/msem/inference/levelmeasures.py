@@ -130,10 +130,12 @@ def _values(sample: Sample) -> float:
 
 def level_srmr(model: Estimate, sample: Sample, level: int) -> float:
     """SRMR of one level, averaged over groups with their units as weights."""
-    each = [
-        srmr_level(group.levels[level].cov, model.objective.moments(model.theta, number)[level].observed.cov)
-        for number, group in enumerate(sample.groups, 1)
-    ]
+    auxiliary = model.table.auxiliary
+    each = []
+    for number, group in enumerate(sample.groups, 1):
+        implied = model.objective.moments(model.theta, number)[level].observed
+        observed, implied = (m.without(auxiliary) for m in (group.levels[level], implied))
+        each.append(srmr_level(observed.cov, implied.cov))
     return float(np.average(each, weights=[s.nobs for s in sample.statistics]))
 
 

@@ -86,7 +86,7 @@ def embed(small: Estimate, large: Estimate) -> Embedding:
 
 
 def implied_statistics(fit: Estimate, group: int) -> SampleStatistics:
-    """The statistics one would expect of a group if the model were true at its estimates."""
+    """The complete statistics one would expect of a group if the model were true at its estimates."""
     s = fit.objective.statistics[group - 1]
     moments = {level: m.observed for level, m in fit.objective.moments(fit.theta, group).items()}
     if not s.unit:

@@ -220,18 +220,20 @@ def _impropriety(objective: Objective, theta: Floats, index: int, block: BlockMa
     where = f" at the {LEVEL_NAMES[block.level]} level" if objective.table.nlevels == 2 else ""
     if objective.table.ngroups > 1:
         where += f" of group {objective.table.group_labels[block.group - 1]!r}"
-    residual = block_matrices(block, objective.row_values(theta))[1]
-    negative = [n for n, v in zip(block.names, np.diag(residual), strict=True) if v < 0]
+    own = [k for k, name in enumerate(block.names) if name not in objective.table.auxiliary]
+    names, observed = [block.names[k] for k in own], sum(k < block.nobserved for k in own)
+    residual = block_matrices(block, objective.row_values(theta))[1][np.ix_(own, own)]
+    negative = [n for n, v in zip(names, np.diag(residual), strict=True) if v < 0]
     remedy = (
         "Sampling error, too few clusters or a wrong model can cause this; "
         "fix the variance at 0, give it lower(0), or simplify that level"
     )
     if negative:
         yield Problem("improper", f"negative variance{where}: {', '.join(negative)}", remedy)
-    latent = slice(block.nobserved, None)
-    total = objective.core.implied(theta, index)[1]
+    latent = slice(observed, None)
+    total = objective.core.implied(theta, index)[1][np.ix_(own, own)]
     for what, matrix in (
-        ("covariance matrix of the residuals", residual[: block.nobserved, : block.nobserved]),
+        ("covariance matrix of the residuals", residual[:observed, :observed]),
         ("residual covariance matrix of the latent variables", residual[latent, latent]),
         ("covariance matrix of the latent variables", total[latent, latent]),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,6 +41,12 @@ class LevelArrays:
         """The observed variables only."""
         n = self.nobserved
         return LevelArrays(self.names[:n], self.mean[:n], self.cov[:n, :n], n)
+
+    def without(self, names: Collection[str]) -> LevelArrays:
+        """The observed variables other than these."""
+        own = [k for k, name in enumerate(self.names[: self.nobserved]) if name not in names]
+        kept = tuple(self.names[k] for k in own)
+        return LevelArrays(kept, self.mean[own], self.cov[np.ix_(own, own)], len(own))
 
     @property
     def variances(self) -> dict[str, float]:

@@ -54,7 +54,9 @@ def sample_section(
     groups: Mapping[str, tuple[float, float | None]] | None = None,
     cluster: str = "",
     given_as: str = "",
+    patterns: Mapping[str, int] | None = None,
     dropped_rows: int = 0,
+    dropped_empty: int = 0,
     dropped_no_cluster: int = 0,
     dropped_no_group: int = 0,
 ) -> Section:
@@ -70,8 +72,10 @@ def sample_section(
         Name of the cluster variable.
     given_as : str
         How the moments were given: raw data, moments with cluster sizes, moments with N and J only.
-    dropped_rows, dropped_no_cluster, dropped_no_group : int
-        Rows left out because a variable, the cluster, or the group is missing.
+    patterns : mapping of str to int, optional
+        Numbers of patterns of missing values, by the level they are at.
+    dropped_rows, dropped_empty, dropped_no_cluster, dropped_no_group : int
+        Rows left out because a variable, all variables, the cluster, or the group is missing.
     """
     name = f"Number of clusters [{cluster}]" if cluster else "Number of clusters"
     if groups:
@@ -82,6 +86,9 @@ def sample_section(
     else:
         rows = [("Number of observations", _count(nobs))]
         rows += [(name, _count(nclusters))] if nclusters is not None else []
+    rows += [(f"Number of missing patterns{level}", count) for level, count in (patterns or {}).items()]
+    if dropped_empty:
+        rows.append(("Rows dropped: nothing observed", dropped_empty))
     if dropped_rows:
         rows.append(("Rows dropped: missing values", dropped_rows))
     if dropped_no_cluster:

@@ -76,14 +76,17 @@ def estimates_frame(
     return pd.DataFrame(names | numbers | dict(extra or {}))
 
 
-def hidden_rows(rows: Sequence[Parameter], est: Array) -> NDArray[np.bool_]:
+def hidden_rows(rows: Sequence[Parameter], est: Array, auxiliary: Collection[str] = ()) -> NDArray[np.bool_]:
     """Find the rows that a printed summary leaves out, as lavaan does.
 
-    These are the moments of fixed covariates, and intercepts that are 0 because nobody asked for them.
+    These are the moments of fixed covariates and of auxiliary variables, and intercepts that are 0 because nobody asked
+    for them.
     """
     return np.array(
         [
-            row.exo or (row.op == "~1" and row.free == 0 and not row.user and value == 0)
+            row.exo
+            or row.lhs in auxiliary
+            or (row.op == "~1" and row.free == 0 and not row.user and value == 0)
             for row, value in zip(rows, est, strict=True)
         ],
         dtype=bool,

@@ -56,6 +56,8 @@ class ClusteredData:
         Rows left out because nothing is observed in them, where holes are allowed.
     complete : bool
         Whether no value is missing.
+    left_out : mapping of str to ndarray of int64
+        Positions in the frame of the rows that were left out, by the reason why.
     rows : ndarray of int64, shape (N,), or None
         Position of each row in the frame as given; None when no row was left out.
     index : pandas.Index
@@ -71,6 +73,7 @@ class ClusteredData:
     dropped_no_cluster: int
     dropped_empty: int = 0
     complete: bool = True
+    left_out: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     rows: NDArray[np.int64] | None = None
     index: pd.Index[Any] = field(default_factory=lambda: pd.RangeIndex(0))
 
@@ -176,6 +179,7 @@ def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> Clust
         dropped=dropped,
         dropped_rows=int(incomplete.sum()),
         dropped_no_cluster=int(no_cluster.sum()),
+        left_out=_reasons({"no cluster id": no_cluster, "a missing value": incomplete}),
         rows=None if keep.all() else np.flatnonzero(keep),
         index=screened.index,
     )
@@ -192,15 +196,15 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
     empty = np.zeros_like(here)
     if len(known) == len(screened.columns):
         empty = np.logical_and.reduce(list(known.values())) & usable
-    dropped = {name: int((known[name] & usable).sum()) for name in holes.required if name in known}
+    present = usable & ~empty
+    dropped = {name: int((known[name] & present).sum()) for name in holes.required if name in known}
     lacking = np.zeros_like(here)
     for name in dropped:
         mask = known[name]
         if name in holes.cluster_level and screened.ids is not None:
             mask = _missing_in_cluster(screened, mask, usable)
-            dropped[name] = int((mask & usable).sum())
-        lacking |= mask & usable
-    lacking &= ~empty
+            dropped[name] = int((mask & present).sum())
+        lacking |= mask & present
     keep = usable & ~lacking & ~empty
     counts = {name: int((mask & here).sum()) for name, mask in known.items()}
     require_complete_rows(keep, counts, no_cluster, screened.cluster, int(here.sum()), what="row with values")
@@ -219,9 +223,16 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
         dropped_no_cluster=int(no_cluster.sum()),
         dropped_empty=int(empty.sum()),
         complete=not any((mask & keep).any() for mask in known.values()),
+        left_out=_reasons(
+            {"no cluster id": no_cluster, "no observed value": empty, "no fixed covariate": lacking}
+        ),
         rows=None if keep.all() else np.flatnonzero(keep),
         index=screened.index,
     )
+
+
+def _reasons(masks: Mapping[str, Bools]) -> dict[str, NDArray[np.int64]]:
+    return {reason: np.flatnonzero(mask) for reason, mask in masks.items() if mask.any()}
 
 
 def _missing_in_cluster(screened: ScreenedColumns, missing: Bools, usable: Bools) -> Bools:

@@ -139,6 +139,8 @@ class ParameterTable:
         Equalities and inequalities other than box bounds, which are in the rows.
     defined : tuple of Constraint
         Definitions of further parameters (``:=``).
+    auxiliary : tuple of str
+        Auxiliary variables, which are no part of the model; see `with_auxiliary`.
     """
 
     rows: tuple[Parameter, ...]
@@ -150,6 +152,7 @@ class ParameterTable:
     group_labels: tuple[str, ...] = ()
     constraints: tuple[Constraint, ...] = ()
     defined: tuple[Constraint, ...] = ()
+    auxiliary: tuple[str, ...] = ()
 
     @cached_property
     def npar(self) -> int:

@@ -48,7 +48,7 @@ def baseline_table(table: ParameterTable) -> ParameterTable:
     -------
     ParameterTable
         At each level variances and means are free and covariances 0, but for those among covariates, which
-        stay as they are in the model: fixed, or free under ``fixed_x=False``.
+        stay as they are in the model: fixed, or free under ``fixed_x=False``, and those of auxiliary variables.
     """
     return _derive(table, _baseline_rows)
 
@@ -173,11 +173,16 @@ def _saturated_rows(table: ParameterTable, level: int, group: int, numbers: Numb
 
 
 def _baseline_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
-    exogenous = set(table.exogenous(level, group))
+    exogenous = dict.fromkeys(table.exogenous(level, group))
     covariates = set(table.covariates(level, group))
     names = [name for name in table.observed(level, group) if name not in exogenous]
+    correlates = [name for name in names if name in table.auxiliary]
     for name in names:
         yield Parameter(name, "~~", name, level, group, next(numbers))
+    for i, name in enumerate(correlates):  # free in the model too, so that they decide nothing
+        others = [other for other in (*names, *exogenous) if other not in correlates]
+        for other in (*correlates[i + 1 :], *others):
+            yield Parameter(name, "~~", other, level, group, next(numbers))
     for row in table.block(level, group):
         if row.op == "~~" and row.free and row.lhs != row.rhs and {row.lhs, row.rhs} <= covariates:
             yield Parameter(row.lhs, "~~", row.rhs, level, group, next(numbers))
