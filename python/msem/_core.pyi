@@ -196,7 +196,7 @@ def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
 class GroupData:
     """Model-implied moments of a group, all variables, observed first; statistics of J clusters.
 
-    Scores are (scores (rows, d), covariances (S, d, d) by distinct cluster size, the size of each cluster).
+    Scores are (scores (rows, d), covariances (S, d, d) by distinct cluster size, which of them each row has).
     """
 
     def __init__(
@@ -212,22 +212,58 @@ class GroupData:
         means: _Floats,
         within: _Floats,
     ) -> None: ...
-    def cluster_posterior(self) -> tuple[_Floats, _Floats, list[int]]: ...
+    def cluster_posterior(self) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
     def cluster_bartlett(
         self, loadings: _Floats, residual: _Floats
-    ) -> tuple[_Floats, _Floats, list[int]]: ...
+    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
     def unit_posterior(
         self, unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> tuple[_Floats, _Floats, list[int]]: ...
+    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
     def unit_bartlett(
         self, loadings: _Floats, residual: _Floats, unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> tuple[_Floats, _Floats, list[int]]: ...
+    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
     def cluster_distances(
         self, unit_covariates: Sequence[int], cluster_covariates: Sequence[int]
-    ) -> tuple[_Floats, _Floats]: ...  # between (J,), within (J,)
+    ) -> tuple[
+        _Floats, _Floats, _Floats, _Floats
+    ]: ...  # between, within, their degrees of freedom, each (J,)
     def unit_distances(
         self, unit_covariates: Sequence[int], unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> _Floats: ...
+    ) -> tuple[_Floats, _Floats]: ...  # and degrees of freedom
+
+class IncompleteGroup:
+    """The same for data with holes, with covariances by what is observed."""
+
+    def __init__(
+        self,
+        p: int,
+        nboth: int,
+        q: int,
+        mean_w: _Floats,
+        cov_w: _Floats,
+        mean_b: _Floats,
+        cov_b: _Floats,
+        data: IncompleteData,
+        products: _Floats,
+    ) -> None: ...
+    def cluster_posterior(self) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
+    def cluster_bartlett(
+        self, loadings: _Floats, residual: _Floats
+    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
+    def unit_posterior(
+        self, unit: Sequence[_Floats], codes: NDArray[np.int64]
+    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
+    def unit_bartlett(
+        self, loadings: _Floats, residual: _Floats, unit: Sequence[_Floats], codes: NDArray[np.int64]
+    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
+    def cluster_distances(
+        self, unit_covariates: Sequence[int], cluster_covariates: Sequence[int]
+    ) -> tuple[
+        _Floats, _Floats, _Floats, _Floats
+    ]: ...  # between, within, their degrees of freedom, each (J,)
+    def unit_distances(
+        self, unit_covariates: Sequence[int], unit: Sequence[_Floats], codes: NDArray[np.int64]
+    ) -> tuple[_Floats, _Floats]: ...  # and degrees of freedom
 
 def leave_one_out_steps(
     objective: Objective,
