@@ -81,7 +81,9 @@ class IncompleteStatistics:
     def nclusters(self) -> float:
         """Clusters in which anything is observed; rows of a single-level sample."""
         d = self.data
-        own = np.logical_or.reduce(d.cluster_patterns, axis=1)  # by pattern, whether the cluster has a variable
+        own = np.logical_or.reduce(
+            d.cluster_patterns, axis=1
+        )  # by pattern, whether the cluster has a variable
         observed = own[d.cluster_pattern] | (d.sizes > 0)
         return float(d.weight @ observed)
 

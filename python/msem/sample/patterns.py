@@ -111,7 +111,7 @@ class MissingPatterns:
 
     def __str__(self) -> str:
         parts = [f"{title}:\n\n{frame_text(frame)}" for title, frame in self._tables()]
-        return "\n\n".join([*self._lines(), *parts])
+        return "\n\n".join(["\n".join(self._lines()), *parts])
 
     def __repr__(self) -> str:
         return str(self)
