@@ -25,7 +25,7 @@ PACKAGES = {
     ),
     "sample": (
         *("screening", "columns", "frames", "grouping", "products", "sufficient", "statistics"),
-        *("incomplete", "cells", "demo"),
+        *("incomplete", "cells", "roles", "patterns", "demo"),
     ),
     "moments": (
         *("arrays", "gamma", "covariance", "checks", "intraclass", "levelmoments"),

@@ -20,11 +20,13 @@ from msem.fits.model_comparison import compare_models
 from msem.fits.simultaneous import cfa, growth, sem
 from msem.moments.levelmoments import LevelMoments
 from msem.sample.demo import load_demo
+from msem.sample.patterns import MissingPatterns, missing_patterns
 from msem.version import __version__
 
 __all__ = [
     "Fit",
     "LevelMoments",
+    "MissingPatterns",
     "SegregatedFit",
     "__version__",
     "cfa",
@@ -32,6 +34,7 @@ __all__ = [
     "compare_models",
     "growth",
     "load_demo",
+    "missing_patterns",
     "saturated",
     "segregated",
     "sem",
