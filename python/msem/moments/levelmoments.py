@@ -66,8 +66,7 @@ class LevelMoments:
     means_given : bool
         Whether the between means are known; False where they are 0 because none were given.
     incomplete : bool
-        Whether they were estimated from data with holes: they are then less precise than their sample sizes say, and
-        what is fitted to them takes its errors from Gamma.
+        Whether they come from data with holes: what is fitted to them then takes its errors from Gamma.
 
     Raises
     ------
