@@ -119,12 +119,12 @@ class Scorer {
       // The last Newton matrix serves again while it brings the decrement down fast.
       newton = newton_step(keep, g, x) && g.dot(x) < kReuse * last_;
       if (!newton) {
-        observed_ = objective_.observed_information(theta, intercepts_);
+        observed_ = objective_.observed_information(*current_.point, intercepts_);
         newton = newton_step(keep, g, x);
       }
     }
     if (!newton) {
-      if (expected_.size() == 0) expected_ = objective_.approximate_information(theta);
+      if (expected_.size() == 0) expected_ = objective_.approximate_information(*current_.point);
       bool solved = solve_information(project(expected_, keep), g, damping, x);
       if (!solved && damping == 0) {
         const Matrix factor = objective_.information_factor(theta);
@@ -161,7 +161,7 @@ class Scorer {
         const bool solved = step(out.theta, damping, slow && near && damping == 0, delta, newton);
         if (solved) {
           const Vector straight = clip(out.theta + delta) - out.theta;
-          const Vector next = objective_.settle(out.theta, straight, intercepts_);
+          const Vector next = objective_.settle(*current_.point, out.theta, straight, intercepts_);
           decrement = -0.5 * current_.gradient.dot(straight);
           // Where rounding of huge means keeps the decrement above the tolerance it stops falling.
           const bool stalled = std::abs(decrement) < kNegligible && std::abs(decrement) >= last_;
