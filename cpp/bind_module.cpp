@@ -3,6 +3,7 @@
 
 void bind_constraints(py::module_& m);
 void bind_iterative(py::module_& m);
+void bind_manyfits(py::module_& m);
 void bind_objective(py::module_& m);
 void bind_influence(py::module_& m);
 void bind_posterior(py::module_& m);
@@ -25,4 +26,5 @@ MSEM_MODULE_NAMED(MSEM_MODULE) {
   bind_saturated(m);
   bind_resampling(m);
   bind_constraints(m);
+  bind_manyfits(m);
 }

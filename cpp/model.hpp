@@ -33,6 +33,8 @@ class Block {
   const std::vector<int>& parameters() const { return parameters_; }
   const std::vector<Entry>& free_entries() const { return free_; }
   const std::vector<Entry>& entries() const { return entries_; }
+  // Gives an entry that is fixed another value.
+  void set_value(int entry, double value) { entries_.at(entry).value = value; }
 
   // Returns false when I - A is singular.
   bool evaluate(ConstVectorRef theta, BlockPoint& point) const;
@@ -58,7 +60,8 @@ class Block {
   std::vector<Entry> free_;  // entries with a parameter
   std::vector<int> local_;   // for each of `free_`, its column among `parameters_`
   std::vector<int> parameters_;
-  std::vector<int> order_;  // of the directed entries: those into a variable before those out of it; if there is one
+  std::vector<int>
+      order_;  // of the directed entries: those into a variable before those out of it; if there is one
   bool recursive_ = false;  // whether there is
 };
 

@@ -22,8 +22,8 @@ struct ObjectivePoint {
 
 struct Evaluation {
   bool in_domain = false;
-  double value = 0;  // -2 log L, +infinity outside the domain
-  Vector gradient;   // of value, NaN outside the domain
+  double value = 0;                             // -2 log L, +infinity outside the domain
+  Vector gradient;                              // of value, NaN outside the domain
   std::shared_ptr<const ObjectivePoint> point;  // from which information is cheaper; null outside the domain
 };
 

@@ -79,6 +79,7 @@ class Scorer {
     out.value = current_.value;
     out.gradient = current_.gradient;
     out.active = active(out.theta);
+    out.point = current_.point;
     return out;
   }
 
@@ -150,9 +151,9 @@ class Scorer {
   Stop iterate(Optimum& out) {
     double damping = 0;
     last_ = 1e300;
-    bool slow = false, near = false;
+    bool slow = false, near = false, kept = false;
     for (int count = 0; count < options_.max_iterations; ++count) {
-      expected_.resize(0, 0);
+      if (!kept) expected_.resize(0, 0);
       bool moved = false;
       double decrement = 0;
       while (!moved) {
@@ -186,6 +187,7 @@ class Scorer {
       slow = slow || (last_ < kNewtonBelow && decrement > kSlow * last_);
       last_ = damping == 0 ? decrement : 1e300;
       near = decrement < kNewtonBelow;
+      kept = options_.reuse && near && damping == 0 && !slow;
       damping = damping < 5e-3 ? 0 : 0.1 * damping;
     }
     return Stop::kMaxIterations;
