@@ -9,6 +9,7 @@ void bind_influence(py::module_& m);
 void bind_posterior(py::module_& m);
 void bind_resampling(py::module_& m);
 void bind_robust(py::module_& m);
+void bind_rowdraws(py::module_& m);
 void bind_saturated(py::module_& m);
 void bind_statistics(py::module_& m);
 
@@ -27,4 +28,5 @@ MSEM_MODULE_NAMED(MSEM_MODULE) {
   bind_resampling(m);
   bind_constraints(m);
   bind_manyfits(m);
+  bind_rowdraws(m);
 }

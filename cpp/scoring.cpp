@@ -200,9 +200,20 @@ class Scorer {
     Evaluation trial = objective_.evaluate(next);
     if (!trial.in_domain || !trial.gradient.allFinite()) return false;
     if (trial.value > current_.value - 2e-4 * decrement + (decrement < 1e-4 ? noise : 0.0)) return false;
+    if (options_.reuse) learn(next - out.theta, 0.5 * (trial.gradient - current_.gradient));
     current_ = std::move(trial);
     out.theta = next;
     return true;
+  }
+
+  // The matrix that is kept follows the change of the gradient along a step (BFGS).
+  void learn(const Vector& step, const Vector& change) {
+    if (expected_.size() == 0) return;
+    const Vector image = expected_ * step;
+    const double curvature = step.dot(change), expected = step.dot(image);
+    // far from what the information says it is the curvature of another place, or rounding
+    if (!(curvature > 0.2 * expected && curvature < 5 * expected)) return;
+    expected_.noalias() += change * change.transpose() / curvature - image * image.transpose() / expected;
   }
 
   const Objective& objective_;

@@ -11,7 +11,8 @@ namespace msem {
 struct ScoringOptions {
   int max_iterations = 500;
   double tolerance = 1e-12;  // on the decrement g' I^-1 g
-  // Keep the information matrix near the maximum while steps with it contract: cheaper, a step or two more.
+  // Near the maximum keep the information matrix, updated by what the gradient tells, instead of a new one
+  // for every step.
   bool reuse = false;
 };
 

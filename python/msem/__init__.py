@@ -13,9 +13,11 @@
 """
 
 from msem.fits.compare import compare
+from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
 from msem.fits.levelfit import SegregatedFit
 from msem.fits.levelwise import saturated, segregated
+from msem.fits.manyfits import ManyFits
 from msem.fits.model_comparison import compare_models
 from msem.fits.simultaneous import cfa, growth, sem
 from msem.moments.levelmoments import LevelMoments
@@ -23,13 +25,16 @@ from msem.sample.demo import load_demo
 from msem.version import __version__
 
 __all__ = [
+    "CompiledModel",
     "Fit",
     "LevelMoments",
+    "ManyFits",
     "SegregatedFit",
     "__version__",
     "cfa",
     "compare",
     "compare_models",
+    "compile",
     "growth",
     "load_demo",
     "saturated",

@@ -196,4 +196,3 @@ def _position(name: str, among: Sequence[str], of: Variables) -> int:
         where = "is measured at another level in the samples" if name in of.names else "is not in the samples"
         raise ValueError(f"{name!r} {where}, which have {', '.join(of.names)}")
     return among.index(name)
-
