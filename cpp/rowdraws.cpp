@@ -78,7 +78,8 @@ std::vector<GroupDraw> RowDraws::draw(std::uint64_t replicate) const {
   for (Index g = 0; g < ngroups(); ++g) {
     const DrawnRows drawn = rows(replicate, g);
     const Index J = drawn.cluster.rows();
-    const ClusteredRows view{columns_of(drawn.unit), columns_of(drawn.cluster), codes_[g].data(),
+    const Matrix repeated = drawn.cluster(codes_[g], Eigen::all);
+    const ClusteredRows view{columns_of(drawn.unit), columns_of(repeated), codes_[g].data(),
                              static_cast<std::ptrdiff_t>(codes_[g].size()), J};
     out.push_back({two_level_statistics(view), J});
   }

@@ -19,9 +19,11 @@ from msem.fits.levelfit import SegregatedFit
 from msem.fits.levelwise import saturated, segregated
 from msem.fits.manyfits import ManyFits
 from msem.fits.model_comparison import compare_models
+from msem.fits.simulate import simulate
 from msem.fits.simultaneous import cfa, growth, sem
 from msem.moments.levelmoments import LevelMoments
 from msem.sample.demo import load_demo
+from msem.simulation.shapes import MultivariateT, NonNormal
 from msem.version import __version__
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "Fit",
     "LevelMoments",
     "ManyFits",
+    "MultivariateT",
+    "NonNormal",
     "SegregatedFit",
     "__version__",
     "cfa",
@@ -40,4 +44,5 @@ __all__ = [
     "saturated",
     "segregated",
     "sem",
+    "simulate",
 ]

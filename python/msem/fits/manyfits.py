@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -196,7 +197,7 @@ def _counts(status: NDArray[np.object_]) -> pd.Series:
     return pd.Series(dict(found.most_common()), name="fits", dtype="int64")
 
 
-def _repeated(values: Sequence[str], count: int) -> pd.Categorical:
+def _repeated(values: Sequence[str], count: int) -> Any:
     """Texts, so many times over."""
     categories = list(dict.fromkeys(values))
     codes = np.array([categories.index(value) for value in values], dtype=np.intp)
