@@ -30,7 +30,7 @@ PACKAGES = {
     ),
     "estimation": (
         *("constraints", "matrices", "objective", "samples", "starting", "optimize"),
-        *("restarts", "estimate", "partial"),
+        *("restarts", "estimate", "partial", "manyfits"),
     ),
     "inference": (
         *("scoreproducts", "sampling", "problems", "smallsamples", "discrepancy", "uls"),
@@ -46,6 +46,7 @@ PACKAGES = {
         *("progress", "intervals", "reports", "named", "replicates", "targets"),
         *("jackknife", "bootstrap", "profile"),
     ),
+    "simulation": ("population", "shapes", "designs", "drawn", "datasets", "sources"),
     "prediction": ("rows", "posterior", "frames", "factorscores", "distances", "influence"),
     "output": ("tables", "derived", "sections", "scaledsections", "summary", "text", "html"),
     "fits": (
@@ -54,6 +55,7 @@ PACKAGES = {
         *("resampled", "profiled", "levelspecific", "residualtables", "quantities", "prediction"),
         *("diagnostics", "fit", "levelfit", "segregated", "sources", "simultaneous", "levelwise"),
         *("compare", "model_comparison"),
+        *("manyfits", "batches", "compiled", "simulate", "powergrid", "powerfile", "power"),
     ),
 }
 BUILDS = ("_core_baseline", "_core_avx2")  # of the extension module

@@ -19,6 +19,7 @@ from msem.fits.levelfit import SegregatedFit
 from msem.fits.levelwise import saturated, segregated
 from msem.fits.manyfits import ManyFits
 from msem.fits.model_comparison import compare_models
+from msem.fits.power import Power, power
 from msem.fits.simulate import simulate
 from msem.fits.simultaneous import cfa, growth, sem
 from msem.moments.levelmoments import LevelMoments
@@ -33,6 +34,7 @@ __all__ = [
     "ManyFits",
     "MultivariateT",
     "NonNormal",
+    "Power",
     "SegregatedFit",
     "__version__",
     "cfa",
@@ -41,6 +43,7 @@ __all__ = [
     "compile",
     "growth",
     "load_demo",
+    "power",
     "saturated",
     "segregated",
     "sem",

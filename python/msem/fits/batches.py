@@ -85,7 +85,7 @@ class Batch:
 
         if self.fitter is None or (len(numbers) and numbers.step != 1):
             parts = [self._one(draws, variables, number) for number in numbers]
-            return joined([self._empty(), *parts])
+            return joined([self.empty(), *parts])
         first, last = (numbers[0], numbers[-1] + 1) if len(numbers) else (0, 0)
         out = as_arrays(self.fitter.fit(draws, first, last, threads))
         for k in np.flatnonzero(out.status == VERDICTS[AGAIN]):
@@ -109,12 +109,12 @@ class Batch:
     def given(self, samples: Sequence[Sequence[Prepared]], threads: int) -> FitArrays:
         """Fit samples that are prepared already."""
         if self.fitter is None:
-            return joined([self._empty(), *map(self.long_way, samples)])
+            return joined([self.empty(), *map(self.long_way, samples)])
         quick = [k for k, groups in enumerate(samples) if all(map(_plain, groups))]
         wanted, centred = table_variables(self.table), not self.table.meanstructure
         statistics = [[_arranged(one, wanted, centred) for one in samples[k]] for k in quick]
         found = as_arrays(self.fitter.fit(given_samples(statistics), 0, len(quick), threads))
-        out = joined([self._empty()] + [self._empty(1)] * len(samples))
+        out = joined([self.empty()] + [self.empty(1)] * len(samples))
         for f in ("est", "se", "llf", "unrestricted_llf", "status", "problem", "iterations"):
             getattr(out, f)[quick] = getattr(found, f)
         for k, groups in enumerate(samples):
@@ -124,7 +124,7 @@ class Batch:
 
     def long_way(self, groups: Sequence[Prepared]) -> FitArrays:
         """The fit of one sample as `sem` does it."""
-        out = self._empty(1)
+        out = self.empty(1)
         self.replace_row(out, 0, groups)
         return out
 
@@ -139,7 +139,8 @@ class Batch:
                 return
         _fill(out, k, fit)
 
-    def _empty(self, count: int = 0) -> FitArrays:
+    def empty(self, count: int = 0) -> FitArrays:
+        """So many fits without a result."""
         width = self.table.npar + len(self.table.defined)
         return FitArrays(
             np.full((count, width), np.nan),

@@ -113,7 +113,7 @@ class CompiledModel:
         with Progress("fits", count, progress and count > 0) as shown:
             if isinstance(samples, DrawnSamples):
                 require_labels(self.table, samples.labels or None)
-                arrays = self._batch(False).drawn(samples, workers, shown)
+                arrays = self.batch(False).drawn(samples, workers, shown)
             else:
                 arrays = self._given(samples, workers, shown)
         if not len(arrays):
@@ -135,11 +135,11 @@ class CompiledModel:
             parts.append(self._several(several, threads))
             done += len(several)
             shown.update(done)
-        return joined(parts) if parts else self._batch(False)._empty()
+        return joined(parts) if parts else self.batch(False).empty()
 
     def _several(self, samples: Sequence[Any], threads: int) -> FitArrays:
         """Samples whose standard errors come from the same information are fitted together."""
-        out = joined([self._batch(False)._empty(1)] * len(samples))
+        out = joined([self.batch(False).empty(1)] * len(samples))
         ready: dict[bool, dict[int, Sequence[Prepared]]] = {False: {}, True: {}}
         for k, sample in enumerate(samples):
             try:
@@ -148,7 +148,7 @@ class CompiledModel:
                 out.status[k], out.problem[k] = "failed", str(error)
         for implied, chosen in ready.items():
             if chosen:
-                found = self._batch(implied).given(list(chosen.values()), threads)
+                found = self.batch(implied).given(list(chosen.values()), threads)
                 for name, values in vars(found).items():
                     getattr(out, name)[list(chosen)] = values
         return out
@@ -164,7 +164,7 @@ class CompiledModel:
     def _choices(self, data: Any) -> Choices:
         return _choices(self.table, self.options, implied=implied_statistics(data))
 
-    def _batch(self, implied: bool) -> Batch:
+    def batch(self, implied: bool) -> Batch:
         """How samples are fitted: from the statistics of rows, or from those that moments imply."""
         return self._implied_batch if implied else self._rows_batch
 
