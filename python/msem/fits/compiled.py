@@ -8,9 +8,11 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from msem.errors import DataError, ModelError, MsemError
+from msem.estimation.constraints import compile_constraints, elimination_basis
 from msem.fits.batches import Batch, make_batch
 from msem.fits.choices import Choices, choose
 from msem.fits.fit import Fit
@@ -125,8 +127,13 @@ class CompiledModel:
 
     @cached_property
     def df(self) -> int:
-        """Degrees of freedom where nothing is known of the estimates: saturated less free parameters."""
-        return saturated_table(self.table).npar - self.table.npar
+        """Degrees of freedom: saturated less free parameters, those that equality constraints determine left out."""
+        constraints = compile_constraints(self.table) if self.table.constraints else None
+        free = self.table.npar
+        if constraints is not None:
+            somewhere = np.linspace(0.5, 1.5, free)  # nonlinear ones are as many there as elsewhere
+            free = elimination_basis(constraints.equalities.jacobian(somewhere)).shape[1]
+        return saturated_table(self.table).npar - free
 
     def _given(self, samples: Iterable[Any], threads: int, shown: Progress) -> FitArrays:
         parts: list[FitArrays] = []

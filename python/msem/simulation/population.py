@@ -113,7 +113,8 @@ def population_of(table: ParameterTable) -> Population:
         If a parameter has no value, or two; or if the values do not meet constraints of the model.
     """
     shared = _starts(table)
-    values = np.array([_value(row, shared) for row in table.rows])
+    modelled = _modelled(table)
+    values = np.array([_value(row, shared, modelled) for row in table.rows])
     missing = [r.name for r, value in zip(table.rows, values, strict=True) if np.isnan(value)]
     if missing:
         listed = ", ".join(missing[:MOST]) + (
@@ -144,15 +145,27 @@ def _starts(table: ParameterTable) -> dict[int, float]:
     return out
 
 
-def _value(row: Parameter, shared: Mapping[int, float]) -> float:
+def _modelled(table: ParameterTable) -> set[tuple[str, int, int]]:
+    """Variables, by level and group, that are latent or outcomes: their variances are parameters to be given."""
+    out = set()
+    for row in table.rows:
+        if row.op in ("=~", "~"):
+            out.add((row.lhs, row.level, row.group))
+        if row.op == "=~":
+            out.add((row.rhs, row.level, row.group))
+    return out
+
+
+def _value(row: Parameter, shared: Mapping[int, float], modelled: set[tuple[str, int, int]]) -> float:
     if not row.free and row.value == row.value:
         return row.value
     if row.free in shared:
         return shared[row.free]
-    if row.exo:
-        return 1.0 if row.op == "~~" and row.lhs == row.rhs else 0.0
-    left_out = row.op == "~1" or (row.op == "~~" and row.lhs != row.rhs)
-    return 0.0 if left_out and not row.user else np.nan
+    if row.user and not row.exo:
+        return np.nan
+    if row.op == "~~" and row.lhs == row.rhs:
+        return np.nan if (row.lhs, row.level, row.group) in modelled else 1.0
+    return 0.0 if row.op in ("~~", "~1") else np.nan
 
 
 def _require_constraints(population: Population) -> None:
