@@ -110,7 +110,7 @@ def population_of(table: ParameterTable) -> Population:
     Raises
     ------
     ModelError
-        If a parameter has no value, or two; or if the values do not meet constraints of the model.
+        If a parameter has no value, or the values do not meet constraints of the model.
     """
     shared = _starts(table)
     modelled = _modelled(table)
@@ -136,13 +136,7 @@ def fitted_population(table: ParameterTable, theta: Floats) -> Population:
 
 def _starts(table: ParameterTable) -> dict[int, float]:
     """Values of the free parameters that the user gives a start."""
-    out: dict[int, float] = {}
-    for row in table.rows:
-        if row.free and row.start is not None:
-            known = out.setdefault(row.free, row.start)
-            if known != row.start:
-                raise ModelError(f"the population has two values for {row.name}: {known:g} and {row.start:g}")
-    return out
+    return {row.free: row.start for row in table.rows if row.free and row.start is not None}
 
 
 def _modelled(table: ParameterTable) -> set[tuple[str, int, int]]:

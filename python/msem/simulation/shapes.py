@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 Law: TypeAlias = tuple[Floats, Floats, Floats, Floats, float]  # mean, root, polynomial, scale, df
 
 STARTS = ((1.0, 0.0, 0.0), (0.9, 0.1, 0.03), (0.7, 0.25, 0.08), (0.5, 0.3, 0.15), (1.1, 0.05, -0.05))
-STEPS = 200
+STEPS = 60
 SOLVED = 1e-10
 
 
