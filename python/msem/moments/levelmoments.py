@@ -59,8 +59,7 @@ class LevelMoments:
         numbers do not tell which, it is refused. None: all of size N / J, an
         approximation unless the data are balanced.
     known_acov : DataFrame or None
-        Gamma, the asymptotic covariance matrix of the moments, if it is known, named as in `moment_names`. It
-        takes precedence over the one computed from the matrices and cluster sizes; see `acov`.
+        Gamma, the asymptotic covariance matrix of the moments, if known, named as in `moment_names`: then `acov`.
     converged : bool
         Whether the moments are a maximum of the saturated likelihood. If not, they have no Gamma.
     means_given : bool

@@ -126,6 +126,8 @@ class SampleStatistics:
         DataError
             If a variable is not among those of its kind.
         """
+        if (tuple(unit), tuple(cluster), nboth) == (self.unit, self.cluster, self.nboth):
+            return self
         rows = positions(unit, self.unit)
         every = rows + [len(self.unit) + k for k in positions(cluster, self.cluster)]
         return SampleStatistics(
