@@ -1,4 +1,6 @@
 // Replicate samples and refits to them.
+#include <variant>
+
 #include "bind.hpp"
 #include "resampling.hpp"
 
@@ -7,13 +9,20 @@ using namespace msem;
 namespace {
 
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
-using Clusters = std::tuple<Vector, Matrix, Matrix>;
+using Clusters = std::variant<std::tuple<Vector, Matrix, Matrix>, std::shared_ptr<IncompletePool>>;
 
-std::vector<ClusterPool> pools(const std::vector<Clusters>& groups, bool single_level, bool centred) {
+Pools pools(const std::vector<Clusters>& groups, bool single_level, bool centred) {
   py::gil_scoped_release unlocked;
-  std::vector<ClusterPool> out;
-  for (const auto& [sizes, means, within] : groups)
-    out.emplace_back(ClusterData{sizes, means, within}, PoolForm{single_level, centred});
+  Pools out;
+  for (const Clusters& one : groups) {
+    if (const auto* holes = std::get_if<1>(&one)) {
+      out.push_back(*holes);
+      continue;
+    }
+    const auto& [sizes, means, within] = std::get<0>(one);
+    out.push_back(
+        std::make_shared<ClusterPool>(ClusterData{sizes, means, within}, PoolForm{single_level, centred}));
+  }
   return out;
 }
 
@@ -65,6 +74,10 @@ py::list statistics(const Draws& self, std::uint64_t replicate) {
   }
   py::list out;
   for (const GroupDraw& one : drawn) {
+    if (one.incomplete) {
+      out.append(py::cast(std::const_pointer_cast<IncompleteData>(one.incomplete)));
+      continue;
+    }
     const TwoLevelStatistics& s = one.statistics;
     const py::ssize_t S = s.means.rows(), m = s.means.cols();
     py::dict group;
@@ -111,6 +124,11 @@ py::dict run(const Objective& objective, const Draws& draws, const Vector& start
 void bind_resampling(py::module_& m) {
   using namespace py::literals;
   py::class_<Draws, std::shared_ptr<Draws>>(m, "Draws").def("statistics", &statistics, "replicate"_a);
+  py::class_<IncompletePool, std::shared_ptr<IncompletePool>>(m, "IncompletePool")
+      .def(py::init([](std::shared_ptr<IncompleteData> data, Matrix products, std::vector<Index> unit) {
+             return std::make_shared<IncompletePool>(std::move(data), std::move(products), std::move(unit));
+           }),
+           "data"_a, "products"_a, "unit"_a);
   py::class_<OrdinaryDraws, Draws, std::shared_ptr<OrdinaryDraws>>(m, "OrdinaryDraws")
       .def(py::init(&make_ordinary), "groups"_a, "seed"_a, "single_level"_a = false, "centred"_a = false)
       .def("weights", &OrdinaryDraws::weights, "replicate"_a, "group"_a);

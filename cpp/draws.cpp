@@ -160,9 +160,47 @@ TwoLevelStatistics ClusterPool::downdated(Index cluster) const {
   return out;
 }
 
+GroupDraw Pool::draw_without(Index cluster) const {
+  if (nclusters() < 2) throw std::invalid_argument("one cluster cannot be left out");
+  Vector weights = Vector::Ones(nclusters());
+  weights[cluster] = 0;
+  return draw(weights);
+}
+
+GroupDraw ClusterPool::draw(const Vector& weights) const {
+  GroupDraw out{weighted(weights), 0, nullptr};
+  out.distinct = distinct(weights, out.statistics);
+  return out;
+}
+
+GroupDraw ClusterPool::draw_without(Index cluster) const {
+  GroupDraw out{without(cluster), nclusters() - 1, nullptr};
+  if (form_.single_level) out.distinct = static_cast<Index>(out.statistics.counts.sum());
+  return out;
+}
+
+IncompletePool::IncompletePool(std::shared_ptr<const IncompleteData> data, Matrix products,
+                               std::vector<Index> unit)
+    : data_(std::move(data)), products_(std::move(products)), unit_(std::move(unit)) {
+  if (static_cast<Index>(unit_.size()) != data_->nclusters() || unit_.empty())
+    throw std::invalid_argument("there must be something to draw for every cluster");
+  if (*std::min_element(unit_.begin(), unit_.end()) < 0)
+    throw std::invalid_argument("what is drawn is counted from 0");
+  nunits_ = *std::max_element(unit_.begin(), unit_.end()) + 1;
+}
+
+GroupDraw IncompletePool::draw(const Vector& weights) const {
+  Vector own(data_->nclusters());
+  for (Index j = 0; j < own.size(); ++j) own[j] = weights[unit_[j]];
+  GroupDraw out;
+  out.incomplete = std::make_shared<const IncompleteData>(weighted(*data_, products_, own));
+  out.distinct = (own.array() > 0).count();
+  return out;
+}
+
 Vector OrdinaryDraws::weights(std::uint64_t replicate, Index group) const {
   RandomStream random(seed_, replicate, static_cast<std::uint32_t>(group));
-  const Index J = groups_.at(group).nclusters();
+  const Index J = groups_.at(group)->nclusters();
   Vector out = Vector::Zero(J);
   for (Index j = 0; j < J; ++j) out[random.below(static_cast<std::uint32_t>(J))] += 1;
   return out;
@@ -170,33 +208,21 @@ Vector OrdinaryDraws::weights(std::uint64_t replicate, Index group) const {
 
 std::vector<GroupDraw> OrdinaryDraws::draw(std::uint64_t replicate) const {
   std::vector<GroupDraw> out;
-  for (Index g = 0; g < ngroups(); ++g) {
-    const Vector w = weights(replicate, g);
-    TwoLevelStatistics drawn = groups_[g].weighted(w);
-    const Index distinct = groups_[g].distinct(w, drawn);
-    out.push_back({std::move(drawn), distinct});
-  }
+  for (Index g = 0; g < ngroups(); ++g) out.push_back(groups_[g]->draw(weights(replicate, g)));
   return out;
 }
 
-LeaveOneOut::LeaveOneOut(std::vector<ClusterPool> groups) : groups_(std::move(groups)) {
-  for (const ClusterPool& g : groups_) {
-    const Vector ones = Vector::Ones(g.nclusters());
-    TwoLevelStatistics all = g.weighted(ones);
-    const Index distinct = g.distinct(ones, all);
-    whole_.push_back({std::move(all), distinct});
-  }
+LeaveOneOut::LeaveOneOut(Pools groups) : groups_(std::move(groups)) {
+  for (const auto& g : groups_) whole_.push_back(g->draw(Vector::Ones(g->nclusters())));
 }
 
 std::vector<GroupDraw> LeaveOneOut::draw(std::uint64_t replicate) const {
   std::vector<GroupDraw> out = whole_;
   Index cluster = static_cast<Index>(replicate);
   for (std::size_t g = 0; g < groups_.size(); ++g) {
-    const Index J = groups_[g].nclusters();
+    const Index J = groups_[g]->nclusters();
     if (cluster < J) {
-      TwoLevelStatistics others = groups_[g].without(cluster);
-      const Index distinct = whole_[g].distinct == J ? J - 1 : static_cast<Index>(others.counts.sum());
-      out[g] = {std::move(others), distinct};
+      out[g] = groups_[g]->draw_without(cluster);
       return out;
     }
     cluster -= J;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "incomplete.hpp"
 #include "random.hpp"
 #include "statistics.hpp"
 #include "twolevel.hpp"
@@ -18,6 +19,7 @@ namespace msem {
 struct GroupDraw {
   TwoLevelStatistics statistics;
   Index distinct = 0;  // different clusters among them; rows of clusters of a single-level sample
+  std::shared_ptr<const IncompleteData> incomplete = nullptr;  // instead of statistics, where there are holes
 };
 
 // The replicates of a sample, by number.
@@ -34,16 +36,28 @@ struct PoolForm {
   bool centred = false;       // means set to zero, for models without a mean structure
 };
 
-// The clusters of one group, arranged so that the statistics of any multiset of them are quick to make.
-class ClusterPool {
+// The clusters of one group, of which any multiset can be drawn.
+class Pool {
+ public:
+  virtual ~Pool() = default;
+  virtual Index nclusters() const = 0;
+  // Every cluster as often as its weight says.
+  virtual GroupDraw draw(const Vector& weights) const = 0;
+  // All clusters but one.
+  virtual GroupDraw draw_without(Index cluster) const;
+};
+using Pools = std::vector<std::shared_ptr<const Pool>>;
+
+// Complete clusters, arranged so that the statistics of any multiset of them are quick to make.
+class ClusterPool : public Pool {
  public:
   ClusterPool(const ClusterData& clusters, PoolForm form);
-  Index nclusters() const { return sizes_.size(); }
-  // Every cluster as often as its weight says.
+  Index nclusters() const override { return sizes_.size(); }
+  GroupDraw draw(const Vector& weights) const override;
+  GroupDraw draw_without(Index cluster) const override;
   TwoLevelStatistics weighted(const Vector& weights) const;
   // How many different values its between level can have: clusters, or the rows of a single level.
   Index distinct(const Vector& weights, const TwoLevelStatistics& drawn) const;
-  // All clusters but one.
   TwoLevelStatistics without(Index cluster) const;
 
  private:
@@ -67,30 +81,44 @@ class ClusterPool {
   TwoLevelStatistics all_;
 };
 
+// Clusters with holes. `unit` says which of those that are drawn each cluster of the data belongs to: itself
+// in any order, or, for rows of a single level that are drawn by cluster, the cluster of the row.
+class IncompletePool : public Pool {
+ public:
+  IncompletePool(std::shared_ptr<const IncompleteData> data, Matrix products, std::vector<Index> unit);
+  Index nclusters() const override { return nunits_; }
+  GroupDraw draw(const Vector& weights) const override;
+
+ private:
+  std::shared_ptr<const IncompleteData> data_;
+  Matrix products_;
+  std::vector<Index> unit_;
+  Index nunits_ = 0;
+};
+
 // Clusters drawn with replacement, as many as there are.
 class OrdinaryDraws : public Draws {
  public:
-  OrdinaryDraws(std::vector<ClusterPool> groups, std::uint64_t seed)
-      : groups_(std::move(groups)), seed_(seed) {}
+  OrdinaryDraws(Pools groups, std::uint64_t seed) : groups_(std::move(groups)), seed_(seed) {}
   Index ngroups() const override { return static_cast<Index>(groups_.size()); }
   std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
   // How often each cluster of a group is drawn.
   Vector weights(std::uint64_t replicate, Index group) const;
 
  private:
-  std::vector<ClusterPool> groups_;
+  Pools groups_;
   std::uint64_t seed_;
 };
 
 // Replicate r leaves out cluster r, counted through the groups one after the other.
 class LeaveOneOut : public Draws {
  public:
-  explicit LeaveOneOut(std::vector<ClusterPool> groups);
+  explicit LeaveOneOut(Pools groups);
   Index ngroups() const override { return static_cast<Index>(groups_.size()); }
   std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
 
  private:
-  std::vector<ClusterPool> groups_;
+  Pools groups_;
   std::vector<GroupDraw> whole_;
 };
 

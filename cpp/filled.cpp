@@ -9,7 +9,7 @@ std::shared_ptr<const TwoLevelLoss> loss_of(const TwoLevelStatistics& s, Index n
 }
 
 Objective filled_objective(const Objective& model, const std::vector<std::vector<int>>& filled,
-                           const std::vector<std::shared_ptr<const TwoLevelLoss>>& losses,
+                           const std::vector<std::shared_ptr<const Loss>>& losses,
                            const std::vector<Moments>& saturated) {
   std::vector<Group> groups = model.groups();
   std::vector<Block> blocks = model.blocks();

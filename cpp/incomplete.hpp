@@ -96,4 +96,7 @@ Matrix cell_products(const ClusteredRows& rows, const IncompleteData& data);
 // weight zero stay and count for nothing.
 IncompleteData weighted(const IncompleteData& data, const Matrix& products, const Vector& weights);
 
+// One of the clusters by itself, with the products within its cells.
+IncompleteData single_cluster(const IncompleteData& data, const Matrix& products, Index cluster);
+
 }  // namespace msem

@@ -299,4 +299,29 @@ IncompleteData restrict_variables(const IncompleteData& data, const std::vector<
   return out;
 }
 
+IncompleteData single_cluster(const IncompleteData& data, const Matrix& products, Index cluster) {
+  const Index first = data.first_cell[cluster], count = data.first_cell[cluster + 1] - first;
+  IncompleteData out;
+  out.p = data.p;
+  out.nboth = data.nboth;
+  out.q = data.q;
+  out.origin = data.origin;
+  out.cell_rows = data.cell_rows.segment(first, count);
+  out.cell_means = data.cell_means.middleCols(first, count);
+  out.pattern_rows = out.cell_rows;
+  out.first_cell = {0, count};
+  for (Index c = 0; c < count; ++c) {
+    const Pattern& seen = data.unit_patterns[data.cell_pattern[first + c]];
+    const Matrix whole = unpack_lower(Matrix(products.col(first + c).transpose()), 0, data.p);
+    out.cell_pattern.push_back(c);
+    out.unit_patterns.push_back(seen);
+    out.scatter.push_back(whole(seen, seen));
+  }
+  out.cluster_patterns = {data.cluster_patterns[data.cluster_pattern[cluster]]};
+  out.cluster_pattern = {0};
+  out.cluster_values = data.cluster_values.col(cluster);
+  out.weight = Vector::Ones(1);
+  return out;
+}
+
 }  // namespace msem

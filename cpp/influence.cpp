@@ -57,6 +57,19 @@ class GroupObjective {
   int within_ = -1, between_ = 0;
 };
 
+// The likelihood of one cluster with holes; `g` is its group in the whole.
+Objective of_incomplete(const Objective& whole, const Group& g, IncompleteData cluster) {
+  const bool by_row = g.within < 0 && cluster.p > 0;  // rows of a single level that are taken together
+  const auto loss =
+      std::make_shared<MissingLoss>(std::make_shared<const IncompleteData>(std::move(cluster)));
+  std::vector<Block> blocks;
+  if (g.within >= 0) blocks.push_back(whole.blocks()[g.within]);
+  blocks.push_back(whole.blocks()[g.between]);
+  if (by_row) blocks.push_back(Block(0, 0, {}));
+  const int last = static_cast<int>(blocks.size()) - 1;
+  return Objective(whole.npar(), std::move(blocks), {{loss, last - 1, last}});
+}
+
 // The likelihood of all clusters but one.
 class Others {
  public:
@@ -127,6 +140,31 @@ LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& t
     const Objective cluster = own.of_cluster(clusters, j);
     Vector moved = theta;
     if (!solver.size() || !descend({objective, cluster}, free, solver, moved, corrections)) return;
+    out.change.row(j) = moved - theta;
+    out.displacement[j] = objective.value(moved) - value;
+  });
+  return out;
+}
+
+LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Directions& free,
+                                     const IncompleteData& data, const Matrix& products,
+                                     const std::vector<Index>& clusters, int group, int corrections,
+                                     int threads) {
+  const Group& own = objective.groups().at(group);
+  const Matrix information = objective.observed_information_in(theta, free.basis);
+  if (!information.size() && free.basis.cols())
+    throw std::domain_error("the implied moments are not a distribution");
+  const double value = objective.value(theta), nan = std::numeric_limits<double>::quiet_NaN();
+  const Index total = static_cast<Index>(clusters.size());
+  LeaveOneOutSteps out{Matrix::Constant(total, objective.npar(), nan), Vector::Constant(total, nan)};
+  in_threads(static_cast<std::uint64_t>(total), threads, [&](std::uint64_t k) {
+    const Index j = static_cast<Index>(k);
+    const Objective cluster = of_incomplete(objective, own, single_cluster(data, products, clusters[k]));
+    const Matrix factor = cluster.information_factor(theta) * free.basis;
+    const ScaledInverse inverse = scaled_inverse(information - factor.transpose() * factor);
+    Vector moved = theta;
+    if (!(inverse.pivot > kSingular)) return;
+    if (!descend({objective, cluster}, free, inverse.inverse, moved, corrections)) return;
     out.change.row(j) = moved - theta;
     out.displacement[j] = objective.value(moved) - value;
   });

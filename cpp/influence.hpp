@@ -1,6 +1,7 @@
 // What happens to the estimates when one cluster is left out, by few steps from all of them.
 #pragma once
 
+#include "missing.hpp"
 #include "objective.hpp"
 
 namespace msem {
@@ -26,5 +27,11 @@ struct LeaveOneOutSteps {
 // grows. The clusters are those of one group of the objective.
 LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Directions& free,
                                      const ClusterData& clusters, int group, int corrections, int threads);
+
+// The same for clusters with holes, of all of which the statistics and the products within cells are given.
+LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Directions& free,
+                                     const IncompleteData& data, const Matrix& products,
+                                     const std::vector<Index>& clusters, int group, int corrections,
+                                     int threads);
 
 }  // namespace msem

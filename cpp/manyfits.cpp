@@ -121,7 +121,7 @@ OneFit ManyFitter::estimate(const std::vector<GroupDraw>& sample) const {
     saturated.push_back(std::move(h1.moments));
   }
   out.covariates = covariate_value(losses, saturated);
-  const Objective objective = filled_objective(model_, filled_, losses, saturated);
+  const Objective objective = filled_objective(model_, filled_, {losses.begin(), losses.end()}, saturated);
   ScoringOptions how{options_.max_iterations, options_.tolerance};
   how.reuse = true;
   const Optimum found = minimize(objective, start_.values(objective, saturated), lower_, upper_, how);

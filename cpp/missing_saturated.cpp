@@ -106,7 +106,7 @@ double decrement_at(const Objective& objective, const Vector& theta) {
 
 }  // namespace
 
-SaturatedFit fit_saturated(const MissingLoss& loss, const SaturatedOptions& options) {
+SaturatedFit fit_saturated(const MissingLoss& loss, const SaturatedOptions& options, const Moments* first) {
   const IncompleteData& d = loss.data();
   const MomentParameters parameters(d.p, d.nboth, d.q);
   const std::shared_ptr<const Loss> borrowed(&loss, [](const Loss*) {});
@@ -115,8 +115,10 @@ SaturatedFit fit_saturated(const MissingLoss& loss, const SaturatedOptions& opti
   const int most = options.max_iterations > 0 ? options.max_iterations : em ? 200000 : 200;
   const double nclusters = d.weight.sum();
   SaturatedFit fit;
-  fit.moments = crude_moments(d);
-  for (fit.em_steps = 0; fit.em_steps < (em ? most : kFirstSteps); ++fit.em_steps) {
+  const bool near = first && loss.at(*first);
+  fit.moments = near ? *first : crude_moments(d);
+  const int steps = em ? most : near ? 0 : kFirstSteps;
+  for (fit.em_steps = 0; fit.em_steps < steps; ++fit.em_steps) {
     const auto point = loss.at(fit.moments);
     if (!point) break;
     if (em && fit.em_steps % kCheckEvery == 0) {

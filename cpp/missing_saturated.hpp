@@ -11,6 +11,8 @@
 
 namespace msem {
 
-SaturatedFit fit_saturated(const MissingLoss& loss, const SaturatedOptions& options);
+// From `start`, if it is given and inside the domain, scoring goes without EM.
+SaturatedFit fit_saturated(const MissingLoss& loss, const SaturatedOptions& options,
+                           const Moments* start = nullptr);
 
 }  // namespace msem

@@ -4,7 +4,7 @@
 #include <stdexcept>
 
 #include "filled.hpp"
-#include "saturated.hpp"
+#include "missing_saturated.hpp"
 #include "threads.hpp"
 
 namespace msem {
@@ -56,8 +56,12 @@ bool regular(const Matrix& scatter, const Vector& variance, double df) {
 
 const TwoLevelLoss& two_level(const Group& group) {
   const auto* found = dynamic_cast<const TwoLevelLoss*>(group.loss.get());
-  if (!found) throw std::invalid_argument("resampling needs a likelihood of complete data");
+  if (!found) throw std::invalid_argument("resampling needs a likelihood");
   return *found;
+}
+
+const MissingLoss* with_holes(const Group& group) {
+  return dynamic_cast<const MissingLoss*>(group.loss.get());
 }
 
 }  // namespace
@@ -83,13 +87,30 @@ Refitter::Refitter(const Objective& model, Vector start, Vector lower, Vector up
     }
   }
   for (const Group& g : groups_) {
+    if (const MissingLoss* holes = with_holes(g)) {
+      unit_variance_.push_back(observed_moments(holes->data()).variance);
+      cluster_variance_.emplace_back();
+      whole_.push_back(fit_saturated(*holes, {}).moments);
+      continue;
+    }
+    whole_.emplace_back();
     const TwoLevelData& d = two_level(g).data();
     unit_variance_.push_back(d.ssw.diagonal() / std::max(1.0, d.nobs - d.nclusters));
     cluster_variance_.push_back(between_scatter(d).diagonal() / d.nclusters);
   }
 }
 
+Outcome Refitter::check_holes(const GroupDraw& drawn, Index group) const {
+  const IncompleteData& d = *drawn.incomplete;
+  const ObservedMoments found = observed_moments(d);
+  if (drawn.distinct <= d.nboth + d.q) return Outcome::kFewClusters;
+  const bool fine = (found.count.array() > 1).all() &&
+                    (found.variance.array() > kConstant * unit_variance_[group].array()).all();
+  return fine ? Outcome::kConverged : Outcome::kSingular;
+}
+
 Outcome Refitter::check(const GroupDraw& drawn, Index group) const {
+  if (drawn.incomplete) return check_holes(drawn, group);
   const TwoLevelStatistics& s = drawn.statistics;
   const TwoLevelData& whole = two_level(groups_[group]).data();
   if (s.ssw.rows() != whole.p || s.means.cols() != whole.p + whole.q)
@@ -106,15 +127,23 @@ Refit Refitter::fit(const std::vector<GroupDraw>& sample) const {
   Refit out;
   out.theta.setConstant(npar(), kNaN);
   out.value = out.saturated = kNaN;
-  std::vector<std::shared_ptr<const TwoLevelLoss>> losses;
+  std::vector<std::shared_ptr<const Loss>> losses;
   std::vector<Moments> saturated;
   double unrestricted = 0;
   try {
     for (std::size_t g = 0; g < sample.size(); ++g) {
       out.outcome = check(sample[g], static_cast<Index>(g));
       if (out.outcome != Outcome::kConverged) return out;
-      losses.push_back(loss_of(sample[g].statistics, groups_[g].loss->nboth()));
-      SaturatedFit h1 = fit_saturated(losses.back()->data(), {});
+      SaturatedFit h1;
+      if (sample[g].incomplete) {
+        const auto loss = std::make_shared<const MissingLoss>(sample[g].incomplete);
+        h1 = fit_saturated(*loss, {}, &whole_[g]);
+        losses.push_back(loss);
+      } else {
+        const auto loss = loss_of(sample[g].statistics, groups_[g].loss->nboth());
+        h1 = fit_saturated(loss->data(), {});
+        losses.push_back(loss);
+      }
       unrestricted += h1.converged ? -2 * h1.loglik : kNaN;
       saturated.push_back(std::move(h1.moments));
     }

@@ -37,10 +37,13 @@ class Refitter {
 
  private:
   Outcome check(const GroupDraw& drawn, Index group) const;
+  Outcome check_holes(const GroupDraw& drawn, Index group) const;
 
   const Objective& model_;
   std::vector<Group> groups_;
-  std::vector<Vector> unit_variance_, cluster_variance_;  // of the whole sample, by group
+  // Of the whole sample, by group; of all variables in `unit_variance_` where there are holes.
+  std::vector<Vector> unit_variance_, cluster_variance_;
+  std::vector<Moments> whole_;  // saturated, where there are holes
   Vector start_, lower_, upper_;
   std::vector<std::vector<int>> filled_;
   ScoringOptions options_;

@@ -144,14 +144,21 @@ class DrawnStatistics(TypedDict):
     ssw: _Floats  # (p, p)
 
 class Draws:
-    def statistics(self, replicate: int) -> list[DrawnStatistics]: ...
+    def statistics(self, replicate: int) -> list[DrawnStatistics | IncompleteData]: ...
+
+class IncompletePool:
+    """Clusters with holes; `unit` says which of those that are drawn each cluster of the data belongs to."""
+
+    def __init__(
+        self, data: IncompleteData, products: _Floats, unit: Sequence[int] | NDArray[np.intp]
+    ) -> None: ...
 
 class OrdinaryDraws(Draws):
-    """Groups are (sizes, means, within) of `cluster_arrays`."""
+    """Groups are (sizes, means, within) of `cluster_arrays`, or have holes."""
 
     def __init__(
         self,
-        groups: Sequence[tuple[_Floats, _Floats, _Floats]],
+        groups: Sequence[tuple[_Floats, _Floats, _Floats] | IncompletePool],
         seed: int,
         single_level: bool = False,
         centred: bool = False,
@@ -161,7 +168,7 @@ class OrdinaryDraws(Draws):
 class LeaveOneOut(Draws):
     def __init__(
         self,
-        groups: Sequence[tuple[_Floats, _Floats, _Floats]],
+        groups: Sequence[tuple[_Floats, _Floats, _Floats] | IncompletePool],
         single_level: bool = False,
         centred: bool = False,
     ) -> None: ...
@@ -277,6 +284,19 @@ def leave_one_out_steps(
     corrections: int = 8,
     threads: int = 1,
 ) -> tuple[_Floats, _Floats]: ...  # change (J, npar), displacement (J,)
+
+def leave_one_out_steps_with_holes(
+    objective: Objective,
+    theta: ArrayLike,
+    basis: _Floats,
+    intercepts: Sequence[int],
+    data: IncompleteData,
+    products: _Floats,
+    clusters: Sequence[int] | NDArray[np.intp],
+    group: int = 0,
+    corrections: int = 8,
+    threads: int = 1,
+) -> tuple[_Floats, _Floats]: ...  # change (clusters, npar), displacement (clusters,)
 
 class Expressions:
     """Functions of parameters as postfix programs of (operation, index, value); those before `first` serve others."""

@@ -25,6 +25,7 @@ from msem.resampling.replicates import (
     refit,
     refit_chosen,
 )
+from msem.sample.cells import IncompleteClusters
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -203,7 +204,19 @@ def _steps(
     for number, (group, count) in enumerate(zip(sample.groups, cluster_counts(sample), strict=True)):
         mine = np.flatnonzero((chosen >= first) & (chosen < first + count))
         c, at = group.clusters, chosen[mine] - first
-        if len(mine):
+        if isinstance(c, IncompleteClusters):
+            change[mine], displacement[mine] = _core.leave_one_out_steps_with_holes(
+                estimate.objective.core,
+                estimate.theta,
+                basis,
+                intercepts,
+                c.data,
+                c.within,
+                at,
+                number,
+                threads=threads,
+            )
+        elif len(mine):
             change[mine], displacement[mine] = _core.leave_one_out_steps(
                 estimate.objective.core,
                 estimate.theta,

@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.errors import DataError
+from msem.errors import DataError, UnsupportedError
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum, bounds
 from msem.estimation.samples import GroupSample, Sample, saturated_group
 from msem.resampling.progress import Progress, chunks
-from msem.sample.incomplete import Statistics
-from msem.sample.sufficient import SampleStatistics
+from msem.sample.incomplete import IncompleteStatistics, Statistics
+from msem.sample.statistics import cluster_codes
+from msem.sample.sufficient import ClusterArrays, SampleStatistics
 from msem.table.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
@@ -31,6 +32,8 @@ FAILURES = {
     3: "not converged",
     4: "likelihood unbounded",
 }
+Pool = tuple[Floats, Floats, Floats] | _core.IncompletePool
+
 HELD = 1e-9  # value of an inequality that is active
 FEWEST = 3  # clusters of a bootstrap
 
@@ -66,13 +69,27 @@ class Replicates:
         return {reason: counts[code] for code, reason in FAILURES.items()}
 
 
-def _cluster_tuples(sample: Sample) -> list[tuple[Floats, Floats, Floats]]:
-    groups = [group.clusters for group in sample.groups]
-    for group, arrays in zip(sample.groups, groups, strict=True):
-        if len(arrays.sizes) < 2:
+def _pools(sample: Sample, orders: Sequence[NDArray[np.intp]]) -> list[Pool]:
+    """The clusters of each group in some order."""
+    for group in sample.groups:
+        if len(group.clusters.sizes) < 2:
             where = f" of group {group.label!r}" if group.label else ""
             raise DataError(f"the sample{where} is one cluster: clusters cannot be resampled")
-    return [(g.sizes, g.means, g.within) for g in groups]
+    return [_pool(group, order) for group, order in zip(sample.groups, orders, strict=True)]
+
+
+def _pool(group: GroupSample, order: NDArray[np.intp]) -> Pool:
+    c, s = group.clusters, group.statistics
+    if isinstance(c, ClusterArrays):
+        return c.sizes[order], c.means[order], c.within[order]
+    assert isinstance(s, IncompleteStatistics)
+    place = np.empty(len(order), dtype=np.intp)
+    place[order] = np.arange(len(order))
+    if s.by_cluster is None:
+        return _core.IncompletePool(s.data, c.within, place)
+    # rows of a single level are drawn by cluster
+    nothing = np.empty((0, 0))
+    return _core.IncompletePool(s.data, nothing, place[cluster_codes(group.rows)])
 
 
 def ordinary_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.OrdinaryDraws:
@@ -84,9 +101,8 @@ def ordinary_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.Ordin
         Without raw data, or when a group has too few clusters.
     """
     single, centred = _in_clusters_of_rows(sample), not estimate.table.meanstructure
-    parts = zip(_cluster_tuples(sample), map(_by_id, sample.groups), strict=True)
-    groups = [(sizes[order], means[order], within[order]) for (sizes, means, within), order in parts]
-    if estimate.table.nlevels == 2 and any(len(sizes) < FEWEST for sizes, _, _ in groups):
+    groups = _pools(sample, [_by_id(group) for group in sample.groups])
+    if estimate.table.nlevels == 2 and any(count < FEWEST for count in cluster_counts(sample)):
         raise DataError(
             f"bootstraps need {FEWEST} clusters or more: every replicate of two that has both is the sample itself"
         )
@@ -107,13 +123,13 @@ def _by_id(group: GroupSample) -> NDArray[np.intp]:
 def leave_one_out(estimate: Estimate, sample: Sample) -> _core.LeaveOneOut:
     """The sample without each of its clusters in turn; see `ordinary_draws`."""
     single, centred = _in_clusters_of_rows(sample), not estimate.table.meanstructure
-    return _core.LeaveOneOut(_cluster_tuples(sample), single, centred)
+    return _core.LeaveOneOut(_pools(sample, list(map(np.arange, cluster_counts(sample)))), single, centred)
 
 
 def _in_clusters_of_rows(sample: Sample) -> bool:
     """Whether this is a single-level sample whose rows come in clusters."""
     group = sample.groups[0]
-    return not group.statistics.unit and group.clusters.within.shape[1] > 0
+    return not group.statistics.unit and group.clusters.of_units
 
 
 def parametric_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.ParametricDraws:
@@ -133,6 +149,11 @@ def parametric_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.Par
 
 def _design(estimate: Estimate, group: GroupSample, number: int) -> dict[str, Any]:
     s = group.statistics
+    if isinstance(s, IncompleteStatistics):
+        raise UnsupportedError(
+            "samples cannot be drawn from the model with the holes of the data: use kind=\"ordinary\", which draws "
+            "clusters of the data"
+        )
     if any(not float(n).is_integer() for n in (*s.sizes, *s.counts)):
         raise DataError(
             "samples can only be drawn for whole clusters: give LevelMoments their cluster_sizes, or raw data"
@@ -295,7 +316,11 @@ def _joined(parts: Sequence[_core.Refits]) -> Replicates:
     )
 
 
-def _statistics(old: GroupSample, drawn: _core.DrawnStatistics) -> SampleStatistics:
+def _statistics(old: GroupSample, drawn: _core.DrawnStatistics | _core.IncompleteData) -> Statistics:
+    if isinstance(old.statistics, IncompleteStatistics):
+        assert isinstance(drawn, _core.IncompleteData)
+        return replace(old.statistics, data=drawn, by_cluster=None)
+    assert not isinstance(drawn, _core.IncompleteData)
     sizes, counts = drawn["sizes"], drawn["counts"]
     return replace(old.statistics, nobs=float(sizes @ counts), nclusters=float(counts.sum()), **drawn)
 
