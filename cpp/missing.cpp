@@ -14,28 +14,6 @@ constexpr Index kPieces = 16;        // at most
 constexpr Index kPieceWork = 512;    // cells and clusters in a piece, at least
 constexpr Index kThreadWork = 4096;  // cells and clusters from which threads pay
 
-// y += scale * A x for a p x n matrix A.
-inline void add_product(const double* a, Index p, Index n, const double* x, double scale, double* y) {
-  for (Index j = 0; j < n; ++j, a += p) {
-    const double weight = scale * x[j];
-    for (Index i = 0; i < p; ++i) y[i] += weight * a[i];
-  }
-}
-
-inline double dot(const double* x, const double* y, Index n) {
-  double sum = 0;
-  for (Index i = 0; i < n; ++i) sum += x[i] * y[i];
-  return sum;
-}
-
-// A += scale * x x'
-inline void add_outer(const double* x, Index n, double scale, double* a) {
-  for (Index j = 0; j < n; ++j, a += n) {
-    const double weight = scale * x[j];
-    for (Index i = 0; i < n; ++i) a[i] += weight * x[i];
-  }
-}
-
 // The cells of a cluster, comparable: clusters of a class have equal ones.
 class CellOrder {
  public:
@@ -58,27 +36,6 @@ class CellOrder {
   }
   const IncompleteData* d_;
 };
-
-// Lower factor R with R R' = P for a matrix that is positive definite over the variables whose diagonal is
-// not zero, which are those observed; the columns of the others are zero.
-bool factor_observed(const Matrix& p, Matrix& root) {
-  const Index n = root.rows();
-  root.setZero();
-  for (Index j = 0; j < n; ++j) {
-    if (p(j, j) == 0) continue;
-    double pivot = p(j, j);
-    for (Index k = 0; k < j; ++k) pivot -= root(j, k) * root(j, k);
-    if (!(pivot > 0)) return false;
-    const double scale = std::sqrt(pivot);
-    root(j, j) = scale;
-    for (Index i = j + 1; i < n; ++i) {
-      double sum = p(i, j);
-      for (Index k = 0; k < j; ++k) sum -= root(i, k) * root(j, k);
-      root(i, j) = sum / scale;
-    }
-  }
-  return true;
-}
 
 }  // namespace
 
@@ -140,52 +97,6 @@ MissingIndex::MissingIndex(const IncompleteData& data) {
   }
 }
 
-bool ClusterEvidence::compute(const IncompleteData& data, Index cluster, const std::vector<Matrix>& weights,
-                              const Matrix& cov) {
-  const Index p = data.p, b = cov.rows();
-  precision.setZero(p, p);
-  for (Index c = data.first_cell[cluster]; c < data.first_cell[cluster + 1]; ++c) {
-    const double* w = weights[data.cell_pattern[c]].data();
-    const double n = data.cell_rows[c];
-    double* out = precision.data();
-    for (Index i = 0; i < p * p; ++i) out[i] += n * w[i];
-  }
-  log_det = 0;
-  if (!b) return true;
-  root_.resize(b, b);
-  if (!factor_observed(precision, root_)) return false;
-  product_.noalias() = cov.lazyProduct(root_);
-  inner_.noalias() = root_.transpose().lazyProduct(product_);
-  inner_.diagonal().array() += 1;
-  // I + R' C R = K K' in place, and then K^-1 R'
-  half_ = root_.transpose();
-  for (Index j = 0; j < b; ++j) {
-    double pivot = inner_(j, j);
-    for (Index k = 0; k < j; ++k) pivot -= inner_(j, k) * inner_(j, k);
-    if (!(pivot > 1e-14)) return false;
-    const double scale = std::sqrt(pivot);
-    log_det += std::log(pivot);
-    inner_(j, j) = scale;
-    for (Index i = j + 1; i < b; ++i) {
-      double sum = inner_(i, j);
-      for (Index k = 0; k < j; ++k) sum -= inner_(i, k) * inner_(j, k);
-      inner_(i, j) = sum / scale;
-    }
-    for (Index col = 0; col < b; ++col) {
-      double sum = half_(j, col);
-      for (Index k = 0; k < j; ++k) sum -= inner_(j, k) * half_(k, col);
-      half_(j, col) = sum / scale;
-    }
-  }
-  resolvent.noalias() = half_.transpose().lazyProduct(half_);
-  product_.noalias() = resolvent.lazyProduct(cov);
-  posterior.noalias() = -cov.lazyProduct(product_);
-  posterior += cov;
-  shrinkage.noalias() = -posterior.lazyProduct(precision.topLeftCorner(b, b));
-  shrinkage.diagonal().array() += 1;
-  return std::isfinite(log_det);
-}
-
 // What one piece of the work adds up to.
 struct MissingPoint::Sums {
   bool in_domain = true;
@@ -231,21 +142,12 @@ bool MissingPoint::prepare_levels(const Moments& moments) {
   for (std::size_t t = 0; t < index_->rows.size(); ++t) {
     const std::vector<Index>& rows = index_->rows[t];
     const Index q = static_cast<Index>(rows.size()) - b;
-    const Matrix cov = moments.cov_b(rows, rows);
+    Vector mean = moments.mean_b(rows);
+    for (Index k = b; k < b + q; ++k) mean[k] -= d.origin[d.p + rows[k] - b];
     ConditionalLevel level;
-    level.cov = cov.topLeftCorner(b, b);
-    level.slopes.setZero(b, q);
-    level.projection.setZero(b + q, b);
-    level.projection.topRows(b).setIdentity();
-    level.mu_z.resize(q);
+    if (!level.compute(moments.cov_b(rows, rows), mean, b)) return false;
     level.part = {index_->z_count[t], Vector(q), Matrix(q, q)};
     if (q) {
-      if (!level.chol_z.compute(cov.bottomRightCorner(q, q))) return false;
-      level.slopes = level.chol_z.whiten(cov.bottomLeftCorner(q, b)).transpose();
-      level.cov -= level.slopes * level.slopes.transpose();
-      level.projection.bottomRows(q) = -level.chol_z.whiten_transposed(level.slopes.transpose());
-      for (Index k = 0; k < q; ++k)
-        level.mu_z[k] = moments.mean_b[rows[b + k]] - d.origin[d.p + rows[b + k] - b];
       level.part.residual = level.chol_z.whiten(index_->z_mean[t] - level.mu_z);
       const Matrix half = level.chol_z.whiten(index_->z_scatter[t]);
       level.part.scatter = level.chol_z.whiten(half.transpose()) +
@@ -277,37 +179,6 @@ bool MissingPoint::prepare_patterns(const Moments& moments) {
     weights_.push_back(std::move(weight));
   }
   return true;
-}
-
-void MissingPoint::observe(Index cluster, const ClusterEvidence& evidence, ClusterView& out) const {
-  const IncompleteData& d = *data_;
-  const Index p = d.p, b = d.nboth, t = d.cluster_pattern[cluster];
-  const ConditionalLevel& level = levels_[t];
-  const Index q = level.mu_z.size();
-  out.mean = mu_;
-  out.z.resize(q);
-  if (q) {
-    for (Index k = 0; k < q; ++k)
-      out.z[k] = d.cluster_values(d.cluster_patterns[t][k], cluster) - level.mu_z[k];
-    level.chol_z.whiten_in_place(out.z);
-    add_product(level.slopes.data(), b, q, out.z.data(), 1, out.mean.data());
-  }
-  out.q.setZero(p);
-  out.deviation.resize(p);
-  Vector& weighted = out.u;
-  out.quadratic = 0;
-  for (Index c = d.first_cell[cluster]; c < d.first_cell[cluster + 1]; ++c) {
-    const double *mean = d.cell_means.data() + c * p, n = d.cell_rows[c];
-    for (Index i = 0; i < p; ++i) out.deviation[i] = mean[i] - out.mean[i];
-    weighted.setZero(p);
-    add_product(weights_[d.cell_pattern[c]].data(), p, p, out.deviation.data(), n, weighted.data());
-    out.quadratic += dot(weighted.data(), out.deviation.data(), p);
-    out.q += weighted;
-  }
-  out.effect.setZero(b);
-  add_product(evidence.posterior.data(), b, b, out.q.data(), 1, out.effect.data());
-  out.u = out.q;
-  add_product(evidence.precision.data(), p, b, out.effect.data(), -1, out.u.data());
 }
 
 bool MissingPoint::sum_classes(Index piece, Sums& s) const {

@@ -18,8 +18,7 @@
 //   * Work is cut into pieces that depend on the data alone, so that results do not depend on the threads.
 #pragma once
 
-#include "incomplete.hpp"
-#include "whitened.hpp"
+#include "evidence.hpp"
 
 namespace msem {
 
@@ -40,44 +39,6 @@ struct MissingIndex {
   std::vector<double> z_count;    // clusters, weighted
   std::vector<std::vector<Index>>
       rows;  // of a between block: the variables at both levels, then those observed
-};
-
-// The cluster level given the cluster variables of one pattern.
-struct ConditionalLevel {
-  Cholesky chol_z;
-  Matrix slopes;      // B L, b x q
-  Matrix cov;         // C, b x b
-  Matrix projection;  // [I, -B]', (b + q) x b
-  Vector mu_z;
-  ClusterPart part;
-};
-
-// What the units of one class of clusters say about their between parts.
-class ClusterEvidence {
- public:
-  // False when the covariance matrix of such clusters is not positive definite.
-  bool compute(const IncompleteData& data, Index cluster, const std::vector<Matrix>& weights,
-               const Matrix& cov);
-
-  double log_det = 0;  // of I + P C
-  Matrix precision;    // P, p x p
-  Matrix posterior;    // V, b x b
-  Matrix resolvent;    // P - P V P over the variables at both levels, b x b
-  Matrix shrinkage;    // I - V P, b x b
-
- private:
-  Matrix root_, product_, inner_, half_;
-};
-
-// One cluster given the evidence of its class.
-struct ClusterView {
-  Vector z;              // L^-1 (z - mu_z)
-  Vector mean;           // p, of its units given z
-  Vector q;              // p, sum of n W (ybar - mean)
-  Vector effect;         // b, V q
-  Vector u;              // p, q - P effect
-  Vector deviation;      // p, scratch
-  double quadratic = 0;  // sum of n (ybar - mean)' W (ybar - mean)
 };
 
 class MissingPoint : public LossPoint {
@@ -101,7 +62,9 @@ class MissingPoint : public LossPoint {
   bool prepare_levels(const Moments& moments);
   bool prepare_patterns(const Moments& moments);
   bool sum_classes(Index piece, Sums& sums) const;
-  void observe(Index cluster, const ClusterEvidence& evidence, ClusterView& out) const;
+  void observe(Index cluster, const ClusterEvidence& evidence, ClusterView& out) const {
+    view_cluster(*data_, cluster, mu_, levels_[data_->cluster_pattern[cluster]], weights_, evidence, out);
+  }
   Moments collect(const std::vector<Sums>& sums);
 
   const IncompleteData* data_ = nullptr;

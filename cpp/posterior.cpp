@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "conditional.hpp"
+
 namespace msem {
 
 namespace {
-
-constexpr double kSingular = 1e-12;  // squared pivot in correlation metric
 
 // Distinct cluster sizes and the position of each cluster's among them.
 struct Sizes {
@@ -68,14 +68,6 @@ class UnitEvidence {
   Matrix reduced_;
 };
 
-void require_moments(const GroupMoments& m) {
-  const Index within = m.cov_w.rows(), between = m.cov_b.rows();
-  const bool square = m.cov_w.cols() == within && m.cov_b.cols() == between;
-  const bool means = m.mean_w.size() == within && m.mean_b.size() == between;
-  const bool counts = 0 <= m.nboth && m.nboth <= m.p && 0 <= m.q && m.p <= within && m.nboth + m.q <= between;
-  if (!square || !means || !counts) throw std::invalid_argument("moments have inconsistent shapes");
-}
-
 void require_clusters(const GroupMoments& m, const ClusterArrays& c) {
   const Index total = c.sizes.size();
   if (c.means.rows() != total || c.means.cols() != m.p + m.q)
@@ -86,17 +78,6 @@ void require_rows(const GroupMoments& m, const ClusteredRows& rows, const Cluste
   if (static_cast<Index>(rows.unit.size()) != m.p || rows.nclusters != clusters.sizes.size())
     throw std::invalid_argument("rows and statistics of clusters have inconsistent shapes");
 }
-
-// Means of the unit-level variables, both parts added, then of the cluster variables.
-Vector observed_mean(const GroupMoments& m) {
-  Vector out(m.p + m.q);
-  out.head(m.p) = m.mean_w.head(m.p);
-  out.head(m.nboth) += m.mean_b.head(m.nboth);
-  out.tail(m.q) = m.mean_b.segment(m.nboth, m.q);
-  return out;
-}
-
-Matrix between_observed(const GroupMoments& m) { return m.cov_b.topLeftCorner(m.nboth + m.q, m.nboth + m.q); }
 
 // ---- cluster level ---------------------------------------------------------------------------------------
 
@@ -145,12 +126,6 @@ Matrix latent_cov(const Matrix& information) {
   return found.inverse;
 }
 
-void require_measurement(const Measurement& measurement, Index observed, Index latent) {
-  const bool fits = measurement.loadings.rows() == observed && measurement.loadings.cols() == latent &&
-                    measurement.residual.rows() == observed && measurement.residual.cols() == observed;
-  if (!fits) throw std::invalid_argument("a measurement has inconsistent shapes");
-}
-
 // ---- unit level ------------------------------------------------------------------------------------------
 
 // Coefficients of a unit's x and of the sum of x over its cluster, and the covariance that goes with them.
@@ -188,14 +163,17 @@ Scores map_units(const GroupMoments& m, const Effects& effects, const ClusteredR
   const Sizes sizes(clusters.sizes);
   const Vector centre = m.mean_w.tail(m.mean_w.size() - m.p);
   const Index d = centre.size();
-  Scores out{RowMatrix(rows.nrows, d), Matrix(d * d, static_cast<Index>(sizes.distinct.size())), sizes.index};
+  Scores out{RowMatrix(rows.nrows, d), Matrix(d * d, static_cast<Index>(sizes.distinct.size())),
+             std::vector<Index>(rows.nrows)};
   std::vector<UnitMap> maps;
   for (const double n : sizes.distinct) {
     maps.push_back(map(n));
     slice(out.cov, static_cast<Index>(maps.size()) - 1, d, d) = maps.back().cov;
   }
-  for_each_unit(m, effects, maps, sizes.index, rows, clusters,
-                [&](std::ptrdiff_t i, const Vector& row) { out.mean.row(i) = centre + row; });
+  for_each_unit(m, effects, maps, sizes.index, rows, clusters, [&](std::ptrdiff_t i, const Vector& row) {
+    out.mean.row(i) = centre + row;
+    out.which[i] = sizes.index[rows.codes[i]];
+  });
   return out;
 }
 
@@ -208,28 +186,6 @@ struct Others {
       : cq(effects * evidence.resolvent(n - 1)), cov(effects - (n - 1) * cq * effects) {}
   UnitMap map(const Matrix& left) const { return {left + left * cq, -left * cq, {}}; }
 };
-
-// ---- distances -------------------------------------------------------------------------------------------
-
-// Rows T with |T x|^2 the Mahalanobis distance of the other variables given the covariates.
-Matrix conditional_whitener(const Matrix& cov, const std::vector<Index>& covariates) {
-  const Index n = cov.rows(), first = static_cast<Index>(covariates.size());
-  std::vector<Index> order = covariates;
-  for (Index k = 0; k < n; ++k) {
-    if (std::find(covariates.begin(), covariates.end(), k) == covariates.end()) order.push_back(k);
-  }
-  const bool inside = std::all_of(order.begin(), order.end(), [n](Index k) { return 0 <= k && k < n; });
-  if (static_cast<Index>(order.size()) != n || !inside)
-    throw std::invalid_argument("covariates are not distinct variables");
-  Matrix out = Matrix::Zero(n - first, n);
-  if (!n) return out;
-  Cholesky chol;
-  if (!chol.compute(cov(order, order)))
-    throw std::domain_error("the covariance matrix of a cluster is not positive definite");
-  const Matrix inverse = chol.whiten(Matrix::Identity(n, n));
-  for (Index k = 0; k < n; ++k) out.col(order[k]) = inverse.col(k).tail(n - first);
-  return out;
-}
 
 }  // namespace
 
@@ -344,7 +300,10 @@ Distances cluster_distances(const GroupMoments& m, const Covariates& covariates,
   for (const double n : sizes.distinct)
     of_mean.push_back(conditional_whitener(within / n + effects.cov, covariates.unit));
   const Matrix x = deviations(effects, observed_mean(m), clusters);
-  Distances out{Vector::Zero(total), Vector::Zero(total)};
+  const double unit_df = static_cast<double>(of_w.rows());
+  Distances out{Vector::Zero(total), Vector::Zero(total),
+                Vector::Constant(total, unit_df + static_cast<double>(of_z.rows())),
+                (clusters.sizes.array() - 1) * unit_df};
   for (Index j = 0; j < total; ++j) {
     out.between[j] = (of_z * x.col(j).tail(q)).squaredNorm();
     if (!p) continue;
@@ -354,8 +313,8 @@ Distances cluster_distances(const GroupMoments& m, const Covariates& covariates,
   return out;
 }
 
-Vector unit_distances(const GroupMoments& m, const Covariates& covariates, const ClusteredRows& rows,
-                      const ClusterArrays& clusters) {
+UnitDistances unit_distances(const GroupMoments& m, const Covariates& covariates, const ClusteredRows& rows,
+                             const ClusterArrays& clusters) {
   require_moments(m);
   require_clusters(m, clusters);
   require_rows(m, rows, clusters);
@@ -368,9 +327,10 @@ Vector unit_distances(const GroupMoments& m, const Covariates& covariates, const
     const Others others(evidence, effects.cov, n);
     maps.push_back(others.map(conditional_whitener(within + others.cov, covariates.unit)));
   }
-  Vector out(rows.nrows);
+  const Index df = m.p - static_cast<Index>(covariates.unit.size());
+  UnitDistances out{Vector(rows.nrows), Vector::Constant(rows.nrows, static_cast<double>(df))};
   for_each_unit(m, effects, maps, sizes.index, rows, clusters,
-                [&](std::ptrdiff_t i, const Vector& row) { out[i] = row.squaredNorm(); });
+                [&](std::ptrdiff_t i, const Vector& row) { out.distance[i] = row.squaredNorm(); });
   return out;
 }
 

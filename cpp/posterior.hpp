@@ -34,13 +34,17 @@ struct Covariates {
 };
 
 struct Scores {
-  RowMatrix mean;                 // clusters or units x d
-  Matrix cov;                     // d^2 x S, one covariance matrix for every distinct cluster size
-  std::vector<Index> size_index;  // of each cluster
+  RowMatrix mean;            // clusters or units x d
+  Matrix cov;                // d^2 x S, one covariance matrix for every distinct cluster size
+  std::vector<Index> which;  // covariance matrix of each row
 };
 
+// Chi-squares of p + q and (n - 1) p degrees of freedom, less those of covariates.
 struct Distances {
-  Vector between, within;  // chi-squares of p + q and (n - 1) p degrees of freedom, less those of covariates
+  Vector between, within, between_df, within_df;
+};
+struct UnitDistances {
+  Vector distance, df;
 };
 
 // All throw std::invalid_argument for shapes that do not fit, std::domain_error where the moments are no
@@ -58,7 +62,7 @@ Scores unit_bartlett(const GroupMoments& moments, const Measurement& measurement
 Distances cluster_distances(const GroupMoments& moments, const Covariates& covariates,
                             const ClusterArrays& clusters);
 // Of each unit given the others of its cluster, the cluster variables and its own covariates.
-Vector unit_distances(const GroupMoments& moments, const Covariates& covariates, const ClusteredRows& rows,
-                      const ClusterArrays& clusters);
+UnitDistances unit_distances(const GroupMoments& moments, const Covariates& covariates,
+                             const ClusteredRows& rows, const ClusterArrays& clusters);
 
 }  // namespace msem

@@ -121,7 +121,7 @@ def test_posterior_is_the_dense_one(p, nboth, q, latent_w, latent_b):
     d = draw(p, nboth, q, latent_w, latent_b)
     group = group_data(d)
     mean_b, cov_b = unpacked(group.cluster_posterior())
-    mean_w, cov_w, size = group.unit_posterior(columns(d), d.codes)
+    mean_w, cov_w, which = group.unit_posterior(columns(d), d.codes)
     between = np.r_[0:nboth, nboth + q : len(d.mean_b)]
     within = len(d.mean_w)
     for j in range(len(d.z)):
@@ -132,7 +132,7 @@ def test_posterior_is_the_dense_one(p, nboth, q, latent_w, latent_b):
         for k, i in enumerate(np.flatnonzero(d.codes == j)):
             at = np.arange(k * within + p, (k + 1) * within)
             close(mean_w[i], mean[at])
-            close(cov_w[size[j]], cov[np.ix_(at, at)])
+            close(cov_w[which[i]], cov[np.ix_(at, at)])
 
 
 @pytest.mark.parametrize(("p", "nboth", "q", "latent_w", "latent_b"), SHAPES)
@@ -156,7 +156,7 @@ def test_unit_bartlett_is_generalised_least_squares_with_the_rest_of_the_cluster
     p, nboth, q, latent_w, latent_b
 ):
     d = draw(p, nboth, q, latent_w, latent_b)
-    score, cov, size = group_data(d).unit_bartlett(
+    score, cov, which = group_data(d).unit_bartlett(
         d.fixed_w.loadings, d.fixed_w.residual, columns(d), d.codes
     )
     for j in range(len(d.z)):
@@ -172,7 +172,7 @@ def test_unit_bartlett_is_generalised_least_squares_with_the_rest_of_the_cluster
             design[own] = d.fixed_w.loadings
             change, inverse = gls(design, noise, data - mean)
             close(score[i], d.mean_w[p:] + change)
-            close(cov[size[j]], inverse)
+            close(cov[which[i]], inverse)
 
 
 def quadratic(cov, residual, given):
@@ -187,8 +187,8 @@ def test_distances_are_dense_ones_given_the_covariates(unit_x, cluster_x):
     d = draw(4, 2, 2, 1, 1)
     # fixed covariates have no between part and are independent of the cluster variables by construction
     group = group_data(d)
-    between, within = group.cluster_distances(unit_x, cluster_x)
-    units = group.unit_distances(unit_x, columns(d), d.codes)
+    between, within, *_ = group.cluster_distances(unit_x, cluster_x)
+    units, _ = group.unit_distances(unit_x, columns(d), d.codes)
     for j in range(len(d.z)):
         n = int((d.codes == j).sum())
         from_w, from_b = selections(d, n)

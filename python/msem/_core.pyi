@@ -196,7 +196,7 @@ def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
 class GroupData:
     """Model-implied moments of a group, all variables, observed first; statistics of J clusters.
 
-    Scores are (scores (rows, d), covariances (S, d, d) by distinct cluster size, the size of each cluster).
+    Scores are (scores (rows, d), covariances (S, d, d) by distinct cluster size, which of them each row has).
     """
 
     def __init__(
@@ -212,22 +212,58 @@ class GroupData:
         means: _Floats,
         within: _Floats,
     ) -> None: ...
-    def cluster_posterior(self) -> tuple[_Floats, _Floats, list[int]]: ...
+    def cluster_posterior(self) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
     def cluster_bartlett(
         self, loadings: _Floats, residual: _Floats
-    ) -> tuple[_Floats, _Floats, list[int]]: ...
+    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
     def unit_posterior(
         self, unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> tuple[_Floats, _Floats, list[int]]: ...
+    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
     def unit_bartlett(
         self, loadings: _Floats, residual: _Floats, unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> tuple[_Floats, _Floats, list[int]]: ...
+    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
     def cluster_distances(
         self, unit_covariates: Sequence[int], cluster_covariates: Sequence[int]
-    ) -> tuple[_Floats, _Floats]: ...  # between (J,), within (J,)
+    ) -> tuple[
+        _Floats, _Floats, _Floats, _Floats
+    ]: ...  # between, within, their degrees of freedom, each (J,)
     def unit_distances(
         self, unit_covariates: Sequence[int], unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> _Floats: ...
+    ) -> tuple[_Floats, _Floats]: ...  # and degrees of freedom
+
+class IncompleteGroup:
+    """The same for data with holes, with covariances by what is observed."""
+
+    def __init__(
+        self,
+        p: int,
+        nboth: int,
+        q: int,
+        mean_w: _Floats,
+        cov_w: _Floats,
+        mean_b: _Floats,
+        cov_b: _Floats,
+        data: IncompleteData,
+        products: _Floats,
+    ) -> None: ...
+    def cluster_posterior(self) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
+    def cluster_bartlett(
+        self, loadings: _Floats, residual: _Floats
+    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
+    def unit_posterior(
+        self, unit: Sequence[_Floats], codes: NDArray[np.int64]
+    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
+    def unit_bartlett(
+        self, loadings: _Floats, residual: _Floats, unit: Sequence[_Floats], codes: NDArray[np.int64]
+    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
+    def cluster_distances(
+        self, unit_covariates: Sequence[int], cluster_covariates: Sequence[int]
+    ) -> tuple[
+        _Floats, _Floats, _Floats, _Floats
+    ]: ...  # between, within, their degrees of freedom, each (J,)
+    def unit_distances(
+        self, unit_covariates: Sequence[int], unit: Sequence[_Floats], codes: NDArray[np.int64]
+    ) -> tuple[_Floats, _Floats]: ...  # and degrees of freedom
 
 def leave_one_out_steps(
     objective: Objective,
@@ -346,3 +382,56 @@ def cluster_values(
     cluster: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int
 ) -> tuple[_Floats, list[tuple[int, list[int]]]]: ...
 def cell_products(unit: Sequence[_Floats], codes: NDArray[np.int64], data: IncompleteData) -> _Floats: ...
+
+class GivenSamples(Draws):
+    """Samples of groups, each (sizes, counts, means, scatter, ssw)."""
+
+    def __init__(
+        self, samples: Sequence[Sequence[tuple[_Floats, _Floats, _Floats, _Floats, _Floats]]]
+    ) -> None: ...
+
+class SelectedDraws(Draws):
+    """Some of the unit variables, and some of all variables, of other draws."""
+
+    def __init__(
+        self, draws: Draws, unit: Sequence[int], all: Sequence[int], centred: bool = False
+    ) -> None: ...
+
+class ManyFits(TypedDict):
+    theta: _Floats  # (R, npar)
+    se: _Floats  # (R, npar)
+    defined: _Floats  # (R, k)
+    defined_se: _Floats  # (R, k)
+    value: _Floats  # (R,)
+    saturated: _Floats  # (R,)
+    covariates: _Floats  # (R,)
+    verdict: list[int]  # R
+    iterations: list[int]  # R
+    problem: list[str]  # R
+
+class ManyFitter:
+    """Rows of blocks are (relation, lhs, rhs, parameter or -1, value, start)."""
+
+    def __init__(
+        self,
+        model: Objective,
+        rows: Sequence[Sequence[tuple[int, int, int, int, float, float]]],
+        lower: _Floats,
+        upper: _Floats,
+        filled: Sequence[Sequence[int]],
+        covariates: Sequence[tuple[Sequence[int], Sequence[int]]],
+        defined: Expressions,
+        max_iterations: int = 60,
+        tolerance: float = 1e-12,
+        observed: bool = True,
+        errors: bool = True,
+    ) -> None: ...
+    def fit(self, draws: Draws, first: int, last: int, threads: int = 1) -> ManyFits: ...
+
+_Law = tuple[_Floats, _Floats, _Floats, _Floats, float]
+
+class RowDraws(Draws):
+    """Groups are (sizes, nboth, within, between); laws of a level (mean, root, polynomial, scale, df)."""
+
+    def __init__(self, groups: Sequence[tuple[Sequence[int], int, _Law, _Law]], seed: int) -> None: ...
+    def rows(self, replicate: int, group: int = 0) -> tuple[_Floats, _Floats]: ...

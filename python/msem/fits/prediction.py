@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from msem.fits.choices import allowed_holes
 from msem.fits.options import require_choice
 from msem.fits.solution import Solution
 from msem.prediction.factorscores import METHODS, Group, Method, factor_scores, random_effects_frame
@@ -34,6 +35,7 @@ class Prediction(Solution):
         its cluster variables, within-level scores on the unit and, through the between parts, on the rest of its
         cluster. Their standard deviations depend on the size of the cluster. Maximum likelihood (Bartlett) scores
         treat the latent variables of one cluster, or of one unit, as fixed quantities and everything else as random.
+        Under ``missing="fiml"`` all of this is given what is observed, in new data too.
 
         Parameters
         ----------
@@ -55,8 +57,9 @@ class Prediction(Solution):
         -------
         DataFrame
             At level 2 one row for each cluster, indexed by cluster id. Otherwise one row for each row of the data,
-            with their index: nan where a row was left out for a missing value. A between-level name that is also
-            one of the within level ends in ``.l2``. With several groups the frame of clusters has a column `group`.
+            with their index: nan where a row was left out for a missing value, or where the observed values do not
+            determine a maximum likelihood score. A between-level name that is also one of the within level ends in
+            ``.l2``. With several groups the frame of clusters has a column `group`.
 
         Raises
         ------
@@ -109,7 +112,8 @@ class Prediction(Solution):
         if newdata is None:
             rows = {number: training_rows(group) for number, group in enumerate(groups)}
         else:
-            rows = new_rows(newdata, groups, cluster or "", self.options.group)
+            holes = None if self.options.missing == "listwise" else allowed_holes(self.table)
+            rows = new_rows(newdata, groups, cluster or "", self.options.group, holes)
         no_means = self.table.nlevels == 1 and not self.table.meanstructure
         return [
             (

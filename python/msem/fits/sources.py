@@ -13,10 +13,11 @@ import pandas as pd
 
 from msem.errors import DataError, DataWarning, ModelError
 from msem.estimation.samples import GroupSample, saturated_group
+from msem.fits.choices import allowed_holes
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.single import moment_statistics, without_means
 from msem.sample.columns import column_names, listed
-from msem.sample.frames import ClusteredData, Holes, clustered_data
+from msem.sample.frames import ClusteredData, clustered_data
 from msem.sample.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.sample.incomplete import Statistics, incomplete_statistics, simple_incomplete
 from msem.sample.statistics import sample_statistics, simple_statistics
@@ -211,7 +212,7 @@ def group_rows(data: Any, column: str | None) -> Grouping | None:
 def _raw(table: ParameterTable, source: Source, cluster: str | None) -> tuple[Prepared, ...]:
     """Statistics of the rows of each group."""
     variables = [*table.both, *table.within_only, *table.between_only] or list(table.observed(1))
-    holes = _holes(table) if source.incomplete else None
+    holes = allowed_holes(table) if source.incomplete else None
     if source.grouping is None:
         data = clustered_data(source.data, variables, cluster, holes)
         return (Prepared(_statistics(table, data), data),)
@@ -223,15 +224,6 @@ def _raw(table: ParameterTable, source: Source, cluster: str | None) -> tuple[Pr
         except DataError as error:
             raise DataError(f"group {label!r}: {error}") from None
     return tuple(groups)
-
-
-def _holes(table: ParameterTable) -> Holes:
-    """Where rows may have holes: anywhere but in fixed covariates, which the likelihood is conditional on."""
-    levels, groups = range(1, table.nlevels + 1), range(1, table.ngroups + 1)
-    fixed = dict.fromkeys(
-        name for level in levels for group in groups for name in table.exogenous(level, group)
-    )
-    return Holes(required=tuple(fixed), cluster_level=table.between_only)
 
 
 def _statistics(table: ParameterTable, data: ClusteredData) -> Statistics:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -35,19 +34,17 @@ def cluster_distances(model: GroupModel, rows: Rows) -> dict[str, NDArray[Any]]:
     """Distance of the whole data of each cluster and its two independent parts.
 
     Of n units with p unit-level variables and q cluster variables, less the covariates: (n - 1) p degrees of freedom
-    within, p + q between.
+    within, p + q between. With holes p and q are the variables that the cluster has observed, the means that the
+    between part rests on are estimated by generalised least squares, and all degrees of freedom add up to the number
+    of observed values.
     """
-    unit, cluster = _covariates(model)
-    s, size = model.statistics, rows.clusters.sizes
-    between, within = model.data(rows).cluster_distances(unit, cluster)
-    p, q = len(s.unit) - len(unit), len(s.cluster) - len(cluster)
-    df_between, df_within = np.full(len(size), float(p + q)), (size - 1) * p
+    between, within, df_between, df_within = model.data(rows).cluster_distances(*_covariates(model))
     parts = {
         "": (between + within, df_between + df_within),
         "between": (between, df_between),
         "within": (within, df_within),
     }
-    out: dict[str, NDArray[Any]] = {"size": size.astype(int)}
+    out: dict[str, NDArray[Any]] = {"size": rows.clusters.sizes.astype(int)}
     for name, (distance, df) in parts.items():
         before = f"{name}_" if name else ""
         out |= {name or "distance": distance, f"{before}df": df}
@@ -59,11 +56,10 @@ def unit_distances(model: GroupModel, rows: Rows) -> dict[str, NDArray[Any]]:
     """Distance of each unit from what the rest of its cluster predicts; of each row for a single level."""
     unit, cluster = _covariates(model)
     if model.top == 1:
-        distance, df = model.data(rows).cluster_distances([], cluster)[0], len(model.statistics.cluster)
+        distance, _, df, _ = model.data(rows).cluster_distances([], cluster)
     else:
-        distance, df = model.data(rows).unit_distances(unit, *model.units(rows)), len(model.statistics.unit)
-    degrees = np.full(len(distance), float(df - len(unit if model.top == 2 else cluster)))
-    return {"distance": distance, "df": degrees, "pvalue": chisq_pvalues(distance, degrees)}
+        distance, df = model.data(rows).unit_distances(unit, *model.units(rows))
+    return {"distance": distance, "df": df, "pvalue": chisq_pvalues(distance, df)}
 
 
 def _covariates(model: GroupModel) -> tuple[list[int], list[int]]:

@@ -16,6 +16,7 @@ from msem.estimation.matrices import BlockMap, block_matrices
 from msem.estimation.objective import Objective
 from msem.moments.arrays import LevelArrays
 from msem.prediction.rows import Rows
+from msem.sample.cells import IncompleteClusters
 from msem.sample.incomplete import Statistics
 from msem.sample.statistics import columns_of
 
@@ -47,7 +48,8 @@ class Scores:
     names : tuple of str, length d
     mean : ndarray, shape (rows, d)
     cov : ndarray, shape (S, d, d)
-        Posterior or sampling covariance matrix for each of S distinct cluster sizes.
+        Posterior or sampling covariance matrices: of each cluster size or, for data with holes, of each set of
+        observed values.
     which : ndarray of int, shape (rows,)
         The covariance matrix of each row.
     """
@@ -69,8 +71,8 @@ class Scores:
             out |= {f"{self.names[a]}_{self.names[b]}_cov": self.cov[self.which, a, b] for a, b in pairs}
         return out
 
-    def part(self, first: int, last: int) -> Scores:
-        """The variables from `first` up to `last`."""
+    def part(self, first: int, last: int | None) -> Scores:
+        """The variables from `first` up to `last`, or to the end."""
         pick = slice(first, last)
         return Scores(self.names[pick], self.mean[:, pick], self.cov[:, pick, pick], self.which)
 
@@ -110,12 +112,14 @@ class GroupModel:
         """Variables at both levels."""
         return self.statistics.unit[: self.statistics.nboth]
 
-    def data(self, rows: Rows) -> _core.GroupData:
-        """Moments and clusters in the core."""
+    def data(self, rows: Rows) -> _core.GroupData | _core.IncompleteGroup:
+        """Moments and clusters in the core: two classes that compute the same."""
         s, c = self.statistics, rows.clusters
         within, between = self.levels[1] if s.unit else NONE, self.levels[self.top]
         shape = len(s.unit), s.nboth, len(s.cluster)
         moments = within.mean, within.cov, between.mean, between.cov
+        if isinstance(c, IncompleteClusters):
+            return _core.IncompleteGroup(*shape, *moments, c.data, c.within)
         return _core.GroupData(*shape, *moments, c.sizes, c.means, c.within)
 
     def units(self, rows: Rows) -> tuple[list[Floats], NDArray[np.int64]]:
@@ -169,22 +173,23 @@ def posterior(model: GroupModel, rows: Rows, level: int) -> Scores:
     """Posterior means and covariances of the latent variables of a level, given all data of the cluster."""
     data = model.data(rows)
     if level < model.top:
-        return _unit_scores(model, rows, data.unit_posterior(*model.units(rows)))
-    nboth = len(model.both)
-    names = (*model.both, *model.latent(level))
-    mean, cov, which = data.cluster_posterior()
-    return Scores(names, mean, cov, np.array(which, dtype=np.intp)).part(nboth, len(names))
+        return Scores(model.latent(level), *data.unit_posterior(*model.units(rows)))
+    return _cluster_scores(model, rows).part(len(model.both), None)
 
 
 def random_effects(model: GroupModel, rows: Rows) -> Scores:
     """Posterior means and covariances of the between parts of the variables at both levels."""
-    mean, cov, which = model.data(rows).cluster_posterior()
-    names = (*model.both, *model.latent(model.top))
-    return Scores(names, mean, cov, np.array(which, dtype=np.intp)).part(0, len(model.both))
+    return _cluster_scores(model, rows).part(0, len(model.both))
+
+
+def _cluster_scores(model: GroupModel, rows: Rows) -> Scores:
+    return Scores((*model.both, *model.latent(model.top)), *model.data(rows).cluster_posterior())
 
 
 def bartlett(model: GroupModel, rows: Rows, level: int) -> Scores:
     """Maximum likelihood scores of the latent variables of a level, as fixed quantities of a cluster or unit.
+
+    They are nan where holes leave a variable undetermined that complete data would determine.
 
     Raises
     ------
@@ -199,17 +204,10 @@ def bartlett(model: GroupModel, rows: Rows, level: int) -> Scores:
     data = model.data(rows)
     try:
         if level < model.top:
-            return _unit_scores(model, rows, data.unit_bartlett(m.loadings, m.residual, *model.units(rows)))
-        mean, cov, which = data.cluster_bartlett(m.loadings, m.residual)
+            return Scores(names, *data.unit_bartlett(m.loadings, m.residual, *model.units(rows)))
+        return Scores(names, *data.cluster_bartlett(m.loadings, m.residual))
     except ValueError as error:
         raise _undetermined(level, names, str(error)) from None
-    return Scores(names, mean, cov, np.array(which, dtype=np.intp))
-
-
-def _unit_scores(model: GroupModel, rows: Rows, found: tuple[Floats, Floats, Sequence[int]]) -> Scores:
-    mean, cov, which = found
-    assert rows.data.codes is not None
-    return Scores(model.latent(1), mean, cov, np.array(which, dtype=np.intp)[rows.data.codes])
 
 
 def _undetermined(level: int, names: Sequence[str], why: str) -> ModelError:

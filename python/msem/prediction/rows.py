@@ -13,29 +13,31 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.errors import DataError
 from msem.estimation.samples import GroupSample
+from msem.sample.cells import Clusters, IncompleteClusters
 from msem.sample.columns import kept_ids, missing_ids, select_columns
-from msem.sample.frames import ClusteredData, clustered_data
+from msem.sample.frames import ClusteredData, Holes, clustered_data
 from msem.sample.grouping import Grouping, grouped_data, text_of
+from msem.sample.incomplete import IncompleteStatistics, Statistics
 from msem.sample.screening import require_constant_within
-from msem.sample.statistics import cluster_arrays, columns_of
-from msem.sample.sufficient import ClusterArrays, SampleStatistics
+from msem.sample.statistics import cluster_arrays, cluster_codes, columns_of
+from msem.sample.sufficient import ClusterArrays
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Complete rows of one group, with the statistics of their clusters.
+    """Rows of one group, with the statistics of their clusters.
 
     Attributes
     ----------
     data : ClusteredData
-    clusters : ClusterArrays
+    clusters : ClusterArrays or IncompleteClusters
         Of the rows themselves for a single level.
     """
 
     data: ClusteredData
-    clusters: ClusterArrays
+    clusters: Clusters
 
 
 def training_rows(group: GroupSample) -> Rows:
@@ -51,13 +53,18 @@ def training_rows(group: GroupSample) -> Rows:
             "the model was fitted to moments or statistics, which do not tell one row from another: give rows as "
             "newdata="
         )
-    if not group.statistics.unit:
-        return _single_level(group.data, group.statistics)
-    return Rows(group.data, group.clusters)
+    s = group.statistics
+    if s.unit:
+        return Rows(group.data, group.clusters)
+    if isinstance(s, IncompleteStatistics):
+        return Rows(group.data, IncompleteClusters(s.data, np.empty((0, 0))))
+    return _single_level(group.data, s)
 
 
-def new_rows(frame: Any, groups: Sequence[GroupSample], cluster: str, group: str) -> dict[int, Rows]:
-    """Complete rows of a frame of new data, by the number of their group from 0; any clusters of any size.
+def new_rows(
+    frame: Any, groups: Sequence[GroupSample], cluster: str, group: str, holes: Holes | None = None
+) -> dict[int, Rows]:
+    """Rows of a frame of new data, by the number of their group from 0; any clusters of any size.
 
     Parameters
     ----------
@@ -66,6 +73,8 @@ def new_rows(frame: Any, groups: Sequence[GroupSample], cluster: str, group: str
         Of the model, for its variables and the labels of its groups.
     cluster, group : str
         Columns with the cluster ids, not used for a single level, and the groups, not used for a single group.
+    holes : Holes, optional
+        Keep rows with missing values; otherwise only complete ones.
 
     Raises
     ------
@@ -80,10 +89,10 @@ def new_rows(frame: Any, groups: Sequence[GroupSample], cluster: str, group: str
         )
     column = cluster if s.unit else None
     if len(groups) == 1:
-        return {0: _rows(clustered_data(frame, s.names, column), s)}
+        return {0: _rows(clustered_data(frame, s.names, column, holes), s)}
     grouping = known_groups(frame, group, [one.label for one in groups])
     used = [number for number in range(len(groups)) if (grouping.codes == number).any()]
-    data = grouped_data(frame, s.names, column, grouping, [grouping.labels[number] for number in used])
+    data = grouped_data(frame, s.names, column, grouping, [grouping.labels[number] for number in used], holes)
     return {number: _rows(rows, s) for number, rows in zip(used, data, strict=True)}
 
 
@@ -109,7 +118,9 @@ def known_groups(frame: Any, column: str, labels: Sequence[str]) -> Grouping:
     return Grouping(column, tuple(labels), codes)
 
 
-def _rows(data: ClusteredData, s: SampleStatistics) -> Rows:
+def _rows(data: ClusteredData, s: Statistics) -> Rows:
+    if not data.complete:
+        return _incomplete(data, s)
     if not s.unit:
         return _single_level(data, s)
     assert data.codes is not None
@@ -119,7 +130,22 @@ def _rows(data: ClusteredData, s: SampleStatistics) -> Rows:
     return Rows(data, cluster_arrays(data, s.unit, s.cluster))
 
 
-def _single_level(data: ClusteredData, s: SampleStatistics) -> Rows:
+def _incomplete(data: ClusteredData, s: Statistics) -> Rows:
+    units, columns = columns_of(data, s.unit), columns_of(data, s.cluster)
+    if not s.unit:
+        codes = np.arange(len(columns[0]), dtype=np.int64)
+        return Rows(
+            data,
+            IncompleteClusters(_core.incomplete_data([], columns, codes, len(codes), 0), np.empty((0, 0))),
+        )
+    codes = cluster_codes(data)
+    _, varying = _core.cluster_values(columns, codes, len(data.clusters))
+    require_constant_within(s.cluster, varying, data.clusters)
+    core = _core.incomplete_data(units, columns, codes, len(data.clusters), s.nboth)
+    return Rows(data, IncompleteClusters(core, _core.cell_products(units, codes, core)))
+
+
+def _single_level(data: ClusteredData, s: Statistics) -> Rows:
     values = np.column_stack(columns_of(data, s.cluster))
     return Rows(data, ClusterArrays(np.ones(len(values)), values, np.empty((len(values), 0))))
 

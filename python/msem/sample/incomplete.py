@@ -120,6 +120,11 @@ class IncompleteStatistics:
         return self.data.observed_moments()
 
     @property
+    def nvalues(self) -> float:
+        """Number of observed values."""
+        return float(self.observed[0].sum())
+
+    @property
     def total_mean(self) -> Floats:
         """Means of the observed values, over units of the unit variables, over clusters of the cluster variables."""
         return self.observed[1]
