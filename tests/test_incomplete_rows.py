@@ -236,6 +236,20 @@ def test_collinear_cluster_variables() -> None:
         incomplete_statistics(data, ["y"], ["z1", "z2", "z3"], 1)
 
 
+def test_variables_may_depend_on_each_other_in_some_rows() -> None:
+    frame = small_sample()
+    frame.loc[::3, "z1"] = NAN
+    frame.loc[1::2, "y2"] = NAN
+    frame.loc[100:, "x"] = frame["y1"]
+    statistics_of(frame)
+    routed = frame["y2"].isna()
+    frame.loc[routed, "x"] = 3 * frame["y1"]
+    frame.loc[~routed, "x"] = small_sample(2)["x"]
+    statistics_of(frame)
+    data = clustered_data(frame, UNIT, None, Holes())
+    simple_incomplete(data, UNIT)
+
+
 SINGLE: dict[str, tuple[pd.DataFrame, str]] = {
     "no value": (sample().assign(y2=NAN), "'y2' has no observed value"),
     "constant": (sample().assign(y2=lambda d: d["y2"] * 0 + 0.1), "'y2' is constant"),

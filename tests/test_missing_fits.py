@@ -272,13 +272,13 @@ def test_variables_never_observed_together_are_named_and_leave_the_fit_without_c
     never = data.copy()
     half = np.arange(len(data)) % 2 == 0
     never["y2"], never["y3"] = never["y2"].mask(half), never["y3"].mask(~half)
-    with pytest.warns(msem.errors.ConvergenceWarning, match="never observed together: y3~~y2"):
+    with pytest.warns(msem.errors.ConvergenceWarning, match="never observed together: y2~~y3"):
         fit = msem.sem(MODEL, never, cluster="cluster", missing="fiml")
     assert fit.status == "no_chi_square"
     assert np.isnan(fit.chisq)
     assert np.isfinite(fit.bse).all()
     names = {"within": ["y1", "y2", "y3"], "between": ["y1", "y2", "y3"]}
-    with pytest.raises(DataError, match=r"never observed together: 'y3~~y2'"):
+    with pytest.raises(DataError, match=r"never observed together: 'y2~~y3'"):
         msem.saturated(never, cluster="cluster", missing="fiml", **names)
 
 

@@ -16,6 +16,7 @@ from msem.errors import DataError
 from msem.sample.frames import ClusteredData
 from msem.sample.screening import (
     COLLINEAR,
+    first_dependence,
     require_between_variance,
     require_clusters,
     require_constant_within,
@@ -30,6 +31,7 @@ from msem.sample.statistics import cluster_codes, columns_of
 from msem.sample.sufficient import SampleStatistics, positions
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
 
 # Clusters that must have two variables for their covariance between clusters.
 FEWEST = 2
@@ -37,6 +39,7 @@ FEWEST = 2
 SUSPECT = 1e-6
 # Patterns, those with most units, in which variables are held to be collinear or not.
 MOST_PATTERNS = 8
+FEW_CLUSTERS = 4096  # of them that are looked at first
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,28 +278,59 @@ def _constant_within(data: ClusteredData, name: str) -> bool:
 
 
 def _require_independent(statistics: IncompleteStatistics) -> None:
-    """Refuse collinear variables, judged by the units and the clusters that have the most variables in common."""
-    d, p = statistics.data, len(statistics.unit)
-    _, _, variance = statistics.observed
-    df = d.pattern_rows - np.bincount(d.cell_pattern, minlength=len(d.pattern_rows))
-    for r in np.argsort(-df, kind="stable")[:MOST_PATTERNS]:
-        seen = np.flatnonzero(d.unit_patterns[r])
-        _require_independent_in(d.scatter[r], df[r], statistics.unit, seen, variance, " within clusters")
-    where = " in the cluster means" if p else ""
-    count = np.bincount(d.cluster_pattern, minlength=len(d.cluster_patterns))
-    for t in np.argsort(-count, kind="stable")[:MOST_PATTERNS]:
-        seen = np.flatnonzero(d.cluster_patterns[t])
-        values = d.cluster_values[np.ix_(seen, d.cluster_pattern == t)]
-        values = values - values.mean(axis=1, keepdims=True)
-        scatter = values @ values.T
-        _require_independent_in(scatter, count[t] - 1, statistics.cluster, seen, variance[p:], where)
+    """Refuse collinear variables, at the level of units and at that of clusters."""
+    unit, p, variance = statistics.unit, len(statistics.unit), statistics.observed[2]
+    d = statistics.data
+    patterns, scatter = d.unit_patterns, d.scatter
+    seen = [np.flatnonzero(row) for row in patterns]
+    df = d.pattern_rows - np.bincount(d.cell_pattern, minlength=len(patterns))
+    for r in _largest(df):
+        found = _dependent(scatter[r], df[r], variance[seen[r]])
+        if len(found):
+            joint = seen[r][found]
+            every = np.flatnonzero(np.logical_and.reduce(patterns[:, joint], axis=1))
+            at = [np.searchsorted(seen[k], joint) for k in every]
+            pooled: Floats = np.sum(
+                [scatter[k][np.ix_(i, i)] for k, i in zip(every, at, strict=True)], axis=0
+            )
+            require_independent(pooled, [unit[k] for k in joint], " within clusters")
+    _require_independent_clusters(statistics, variance[p:], " in the cluster means" if p else "")
 
 
-def _require_independent_in(
-    scatter: Floats, df: float, names: Sequence[str], seen: NDArray[np.intp], variance: Floats, where: str
-) -> None:
-    """Refuse collinear variables in one pattern, of those that vary in it, if it has more units than variables."""
-    if df <= len(seen):
-        return
-    varies = np.diag(scatter) > COLLINEAR * df * variance[seen]
-    require_independent(scatter[np.ix_(varies, varies)], [names[k] for k in seen[varies]], where)
+def _require_independent_clusters(statistics: IncompleteStatistics, variance: Floats, where: str) -> None:
+    """Refuse collinear cluster variables; of the clusters of a pattern, some from all parts raise the suspicion."""
+    d = statistics.data
+    patterns, own, values = d.cluster_patterns, d.cluster_pattern, d.cluster_values
+
+    def scatter(names: Ints, clusters: Ints) -> Floats:
+        chosen = values[:, clusters][names]
+        centred = chosen - chosen.mean(axis=1, keepdims=True)
+        products: Floats = centred @ centred.T
+        return products
+
+    for t in _largest(np.bincount(own, minlength=len(patterns))):
+        seen, clusters = np.flatnonzero(patterns[t]), np.flatnonzero(own == t)
+        clusters = clusters[:: max(1, len(clusters) // FEW_CLUSTERS)]
+        found = _dependent(scatter(seen, clusters), len(clusters) - 1, variance[seen])
+        if len(found):
+            joint = seen[found]
+            every = np.flatnonzero(np.logical_and.reduce(patterns[:, joint], axis=1)[own])
+            require_independent(scatter(joint, every), [statistics.cluster[k] for k in joint], where)
+
+
+def _largest(count: Floats | Ints) -> Ints:
+    """The few patterns that occur most often."""
+    return np.argsort(-count, kind="stable")[:MOST_PATTERNS]
+
+
+def _dependent(scatter: Floats, df: float, variance: Floats) -> Ints:
+    """Positions of a variable and of those that determine it in one pattern, none if there is no such variable.
+
+    Such a relation need not hold in other patterns. Variables that do not vary in this one say nothing.
+    """
+    none = np.empty(0, dtype=np.intp)
+    if df <= len(scatter):
+        return none
+    varies = np.flatnonzero(np.diag(scatter) > COLLINEAR * df * variance)
+    found = first_dependence(scatter[np.ix_(varies, varies)])
+    return none if found is None else varies[[*found[1], found[0]]]
