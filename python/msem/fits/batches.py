@@ -24,8 +24,8 @@ from msem.estimation.manyfits import (
 )
 from msem.fits.choices import Choices
 from msem.fits.fit import Fit
-from msem.fits.manyfits import FitArrays, joined
 from msem.fits.fitting import FitOptions, fit_table
+from msem.fits.manyfits import FitArrays, joined
 from msem.fits.sources import Prepared
 from msem.inference.problems import REMARKS, SEVERITY
 from msem.moments.single import without_means

@@ -21,7 +21,7 @@ from msem.estimation.samples import GroupSample, Sample, saturated_group
 from msem.resampling.progress import Progress, chunks
 from msem.sample.incomplete import IncompleteStatistics, Statistics
 from msem.sample.statistics import cluster_codes
-from msem.sample.sufficient import ClusterArrays, SampleStatistics
+from msem.sample.sufficient import ClusterArrays
 from msem.table.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
@@ -151,7 +151,7 @@ def _design(estimate: Estimate, group: GroupSample, number: int) -> dict[str, An
     s = group.statistics
     if isinstance(s, IncompleteStatistics):
         raise UnsupportedError(
-            "samples cannot be drawn from the model with the holes of the data: use kind=\"ordinary\", which draws "
+            'samples cannot be drawn from the model with the holes of the data: use kind="ordinary", which draws '
             "clusters of the data"
         )
     if any(not float(n).is_integer() for n in (*s.sizes, *s.counts)):
