@@ -197,9 +197,7 @@ def test_rows_without_fixed_covariates_are_left_out_and_counted(data):
 def test_clusters_without_a_fixed_covariate_are_left_out(data):
     gone = data["cluster"] == data["cluster"].iloc[0]
     with pytest.warns(DataWarning, match=f"{gone.sum()} rows have no value of a fixed covariate"):
-        fit = msem.sem(
-            MODEL, data.assign(w2=data["w2"].mask(gone)), cluster="cluster", missing="fiml"
-        )
+        fit = msem.sem(MODEL, data.assign(w2=data["w2"].mask(gone)), cluster="cluster", missing="fiml")
     assert fit.nclusters == 199
 
 
@@ -246,7 +244,9 @@ def test_a_variable_without_values_is_named(data):
 
 def test_a_variable_whose_observed_values_are_the_same_is_named(data):
     with pytest.raises(DataError, match="variable 'y2' is constant"):
-        msem.sem(MODEL, data.assign(y2=np.where(data["y2"] > 1, 1.0, np.nan)), cluster="cluster", missing="ml")
+        msem.sem(
+            MODEL, data.assign(y2=np.where(data["y2"] > 1, 1.0, np.nan)), cluster="cluster", missing="ml"
+        )
 
 
 def test_a_cluster_variable_that_varies_is_named(data):
