@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cases import BY_NAME, Case
+from cases import BY_NAME, SETS, Case
 
 HERE = Path(__file__).parent
 COMMANDS = {
@@ -24,7 +24,7 @@ COMMANDS = {
     "lavaan": ["Rscript", "--vanilla", str(HERE / "run_lavaan.R")],
     "openmx": ["Rscript", "--vanilla", str(HERE / "run_openmx.R")],
 }
-ONLY = {"openmx": ("demo",)}  # its model is written out by hand
+ONLY = {"openmx": ("demo", "demo_holes")}  # its model is written out by hand
 QUICK = ("demo", "wide")
 TIMES = ["seconds", "repeats", "ratio", "over_ml", "core_seconds", "peak_mb"]
 SHOWN = ["case", "estimator", "program", "version", *TIMES, "logl", "gap", "chisq"]
@@ -58,14 +58,16 @@ def run_process(command: list[str], log: Path, limit: float) -> tuple[str, int]:
     if process.returncode == 0:
         return "", peak
     lines = log.read_text().strip().splitlines() or ["no output"]
-    return f"failed: {lines[-1].strip()}" if in_time else f"stopped after {limit:g} s", peak
+    return f"failed: {lines[-1].strip()}" if in_time else f"stopped after {limit:g} s at {peak} MiB", peak
 
 
 def measure(program: str, case: Case, estimator: str, folder: Path, limit: float) -> Measured:
     """One fit in a process of its own."""
     result = folder / "result.txt"
-    files = [*write_case(case, folder), *write_case(BY_NAME["demo"], folder), str(result), estimator]
-    failure, peak = run_process([*COMMANDS[program], *files], folder / "log.txt", limit)
+    warm = BY_NAME["demo" if case.missing == "listwise" else "demo_holes"]
+    files = [*write_case(case, folder), *write_case(warm, folder), str(result)]
+    command = [*COMMANDS[program], *files, estimator, case.missing]
+    failure, peak = run_process(command, folder / "log.txt", limit)
     if failure:
         return {"note": failure}
     reported = dict(line.split("\t", 1) for line in result.read_text().splitlines())
@@ -166,7 +168,8 @@ def markdown(rows: list[Row]) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", nargs="+", choices=list(BY_NAME), help="default: all of them")
+    parser.add_argument("--set", choices=list(SETS), default="complete", help="which cases to run")
+    parser.add_argument("--cases", nargs="+", choices=list(BY_NAME), help="these cases instead")
     parser.add_argument("--peers", nargs="+", choices=["none", "lavaan", "openmx"], default=["lavaan"])
     parser.add_argument("--estimators", nargs="+", choices=["ML", "MLR"], default=["ML"])
     parser.add_argument("--repeats", type=int, default=3)
@@ -178,7 +181,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    names = options.cases or (QUICK if options.quick else BY_NAME)
+    names = options.cases or (QUICK if options.quick else [case.name for case in SETS[options.set]])
     programs = ["msem", *(peer for peer in options.peers if peer != "none")]
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -4,11 +4,13 @@
 void bind_constraints(py::module_& m);
 void bind_incomplete(py::module_& m);
 void bind_iterative(py::module_& m);
+void bind_manyfits(py::module_& m);
 void bind_objective(py::module_& m);
 void bind_influence(py::module_& m);
 void bind_posterior(py::module_& m);
 void bind_resampling(py::module_& m);
 void bind_robust(py::module_& m);
+void bind_rowdraws(py::module_& m);
 void bind_saturated(py::module_& m);
 void bind_statistics(py::module_& m);
 
@@ -27,4 +29,6 @@ MSEM_MODULE_NAMED(MSEM_MODULE) {
   bind_saturated(m);
   bind_resampling(m);
   bind_constraints(m);
+  bind_manyfits(m);
+  bind_rowdraws(m);
 }

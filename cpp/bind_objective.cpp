@@ -111,14 +111,19 @@ void bind_objective(py::module_& m) {
       .def_property_readonly("npar", &Objective::npar)
       .def("value", &Objective::value, "theta"_a, release())
       .def("evaluate", &evaluate, "theta"_a)
-      .def("expected_information", &Objective::expected_information, "theta"_a, release())
+      .def("expected_information",
+           py::overload_cast<ConstVectorRef>(&Objective::expected_information, py::const_), "theta"_a,
+           release())
       .def("observed_information",
            py::overload_cast<ConstVectorRef>(&Objective::observed_information, py::const_), "theta"_a,
            release())
       .def("moment_information", &Objective::moment_information, "theta"_a, release())
       .def("observed_information_in", &Objective::observed_information_in, "theta"_a, "basis"_a, release())
       .def("intercepts", &Objective::intercepts)
-      .def("settle", &Objective::settle, "theta"_a, "delta"_a, "intercepts"_a)
+      .def("settle",
+           py::overload_cast<ConstVectorRef, const Vector&, const std::vector<int>&>(&Objective::settle,
+                                                                                     py::const_),
+           "theta"_a, "delta"_a, "intercepts"_a)
       .def("information_factor", &Objective::information_factor, "theta"_a, release())
       .def("implied", &implied, "theta"_a, "block"_a)
       .def("jacobian", &Objective::jacobian, "theta"_a, "block"_a, release())

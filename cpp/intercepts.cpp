@@ -88,13 +88,23 @@ Matrix Objective::stack(const std::vector<Matrix>& by_block) const {
 
 Vector Objective::settle(ConstVectorRef theta, const Vector& delta,
                          const std::vector<int>& intercepts) const {
+  ObjectivePoint at;
+  at.blocks.resize(blocks_.size());
+  for (std::size_t b = 0; b < blocks_.size(); ++b) {
+    if (!blocks_[b].evaluate(theta, at.blocks[b])) return theta + delta;
+  }
+  return settle(at, theta, delta, intercepts);
+}
+
+Vector Objective::settle(const ObjectivePoint& at, ConstVectorRef theta, const Vector& delta,
+                         const std::vector<int>& intercepts) const {
   Vector next = theta + delta;
   if (intercepts.empty()) return next;
   std::vector<BlockPoint> there(blocks_.size());
   std::vector<Matrix> gaps;
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
-    BlockPoint here;
-    if (!blocks_[b].evaluate(theta, here) || !blocks_[b].evaluate(next, there[b])) return next;
+    if (!blocks_[b].evaluate(next, there[b])) return next;
+    const BlockPoint& here = at.blocks[b];
     const Vector bend = there[b].mean - here.mean - blocks_[b].mean_change(here, delta);
     gaps.push_back(-bend.head(blocks_[b].nobserved()));
   }

@@ -1,57 +1,21 @@
-// Expected and observed information of the likelihood of data with holes, given what is observed.
-//
-// For the covariance matrix V of a cluster and its residual e, half the second derivatives of -2 log L_j are
-//     -tr(V^-1 dV_a V^-1 dV_b) / 2 + h_a' V^-1 h_b + (curvature of C and B),   h_a = dV_a V^-1 e + dmean_a,
-// and the expected information is +tr / 2 + dmean' V^-1 dmean. With x_a = W_r dSigma_w,a W_r summed over the
-// units of a cluster, the trace falls into sums over patterns and products of x_a, V, U and I - V P, which a
-// class of clusters shares; the second term needs p numbers for each parameter and cluster.
+// Expected information of the likelihood of data with holes, given what is observed.
+#include "missing_information.hpp"
+
 #include <algorithm>
 
-#include "missing.hpp"
 #include "parallel.hpp"
+#include "stacked.hpp"
 
 namespace msem {
 
 namespace {
 
 constexpr Index kTable = Index{1} << 26;  // numbers kept of products of patterns with tangents
-constexpr Index kStackRows = 1024;        // rows of stacked contributions that are multiplied together
 constexpr Index kSampledClasses = 4096;   // classes that approximate information is taken from
 
 Matrix reshaped(const Matrix& a, Index rows, Index cols) {
   return Eigen::Map<const Matrix>(a.data(), rows, cols);
 }
-
-// Adds L'R over many short pieces L, R of equal height, a block at a time.
-class StackedProduct {
- public:
-  StackedProduct(Index left, Index right)
-      : sum(Matrix::Zero(left, right)), l_(kStackRows, left), r_(kStackRows, right) {}
-  // The next `height` rows of both, to be filled.
-  std::pair<Eigen::Block<Matrix>, Eigen::Block<Matrix>> next(Index height) {
-    if (used_ + height > l_.rows()) {
-      flush();
-      if (height > l_.rows()) {
-        l_.resize(height, l_.cols());
-        r_.resize(height, r_.cols());
-      }
-    }
-    used_ += height;
-    return {l_.middleRows(used_ - height, height), r_.middleRows(used_ - height, height)};
-  }
-  const Matrix& total() {
-    flush();
-    return sum;
-  }
-
- private:
-  void flush() {
-    if (used_) sum.noalias() += l_.topRows(used_).transpose() * r_.topRows(used_);
-    used_ = 0;
-  }
-  Matrix sum, l_, r_;
-  Index used_ = 0;
-};
 
 // Adds weight U (x) U in the coordinates of symmetric matrices, so that a' K b = tr(U A U B) for lower
 // triangles a, b.
@@ -81,48 +45,6 @@ Matrix lower_triangles(const Matrix& stacked, Index b) {
 }
 
 }  // namespace
-
-class MissingInformation {
- public:
-  MissingInformation(const MissingPoint& point, const Tangents& within, const Tangents& between);
-
-  // Information that covariance matrices and slopes carry, and that means carry, in expectation.
-  struct Parts {
-    BlockInformation cov, mean;
-  };
-  // From every `stride`-th class.
-  Parts expected(Index stride);
-  BlockInformation observed();
-  Index classes() const { return static_cast<Index>(point_.index_->classes.size()); }
-  // Roots of the information about means, for `factor`.
-  std::pair<Matrix, Matrix> mean_factor(Index stride);
-
- private:
-  struct Traces {
-    Matrix ww, wb, bb;          // tr / 2
-    std::vector<Matrix> means;  // by pattern of cluster variables: sum of P - P V P, p x p
-  };
-  struct ClassSums {
-    Matrix third;                     // k_w x k_w
-    std::vector<Matrix> cross, kron;  // by pattern of cluster variables
-    std::vector<Matrix> means;
-    double weight = 0;
-  };
-  BlockInformation zero() const;
-  const Matrix& weighted(Index pattern, Matrix& scratch) const;
-  void add_weighted(Index pattern, double n, Matrix& scratch, Matrix& x) const;
-  Traces traces(Index stride, bool patterns);
-  ClassSums class_sums(Index piece, Index stride) const;
-  Matrix pattern_traces(bool observed) const;
-  Matrix cluster_products(Index piece) const;
-
-  const MissingPoint& point_;
-  const IncompleteData& d_;
-  Index p_, b_, kw_, kb_;
-  const Tangents& within_;
-  std::vector<Whitened> between_;  // by pattern of cluster variables
-  std::vector<Matrix> table_;      // W_r dSigma_w W_r, p^2 x k_w; empty when it would be too large
-};
 
 MissingInformation::MissingInformation(const MissingPoint& point, const Tangents& within,
                                        const Tangents& between)
@@ -312,88 +234,6 @@ std::pair<Matrix, Matrix> MissingInformation::mean_factor(Index stride) {
   return out;
 }
 
-// Sum over clusters of h_a' V^-1 h_b, less what `pattern_traces` has of it, over all parameters.
-Matrix MissingInformation::cluster_products(Index piece) const {
-  const MissingIndex& index = *point_.index_;
-  const Index k = kw_ + kb_, height = 2 * p_ + b_;
-  StackedProduct stack(k, k);
-  ClusterEvidence evidence;
-  ClusterView one;
-  // kappa = maps' (u, 1, z~) are the dC u + dm + db z~ of all between parameters
-  std::vector<Matrix> maps;
-  for (const Whitened& own : between_) {
-    const Index q = own.zmean.rows();
-    Matrix map(b_ + 1 + q, b_ * kb_);
-    map.topRows(b_) = Eigen::Map<const Matrix>(own.cov.data(), b_, b_ * kb_);
-    map.row(b_) = Eigen::Map<const Vector>(own.mean.data(), b_ * kb_);
-    for (Index a = 0; a < kb_; ++a) {
-      for (Index l = 0; l < q; ++l)
-        map.row(b_ + 1 + l).segment(a * b_, b_) = own.slope.col(a).segment(l * b_, b_).transpose();
-    }
-    maps.push_back(std::move(map));
-  }
-  Matrix kappa = Matrix::Zero(p_, k), grown = Matrix::Zero(p_, k), scratch;
-  kappa.leftCols(kw_) = within_.mean;
-  Vector given, weighted_cell(p_), steps;
-  for (Index i = index.pieces[piece]; i < index.pieces[piece + 1]; ++i) {
-    const ClusterClass& own = index.classes[i];
-    evidence.compute(d_, own.members[0], point_.weights_, point_.levels_[own.pattern].cov);
-    const Index q = between_[own.pattern].zmean.rows();
-    given.resize(b_ + 1 + q);
-    for (const Index j : own.members) {
-      point_.observe(j, evidence, one);
-      given << one.u.head(b_), 1, one.z;
-      steps.noalias() = maps[own.pattern].transpose() * given;
-      kappa.topRightCorner(b_, kb_) = Eigen::Map<const Matrix>(steps.data(), b_, kb_);
-      one.mean.head(b_) += one.effect;
-      steps.setZero(p_ * kw_);
-      for (Index c = d_.first_cell[j]; kw_ && c < d_.first_cell[j + 1]; ++c) {
-        weighted_cell = d_.cell_rows[c] * (d_.cell_means.col(c) - one.mean);
-        const Matrix& y = weighted(d_.cell_pattern[c], scratch);
-        steps.noalias() += Eigen::Map<const Matrix>(y.data(), p_, p_ * kw_).transpose() * weighted_cell;
-      }
-      grown.leftCols(kw_) = Eigen::Map<const Matrix>(steps.data(), p_, kw_);
-      auto [l, r] = stack.next(height);
-      l.topRows(p_) = d_.weight[j] * kappa;
-      l.middleRows(p_, p_) = d_.weight[j] * grown;
-      r.topRows(p_).noalias() = evidence.precision.lazyProduct(kappa);
-      r.topRows(p_) += grown;
-      r.middleRows(p_, p_) = kappa;
-      l.bottomRows(b_) = -d_.weight[j] * r.topRows(b_);
-      r.bottomRows(b_).noalias() = evidence.posterior.lazyProduct(r.topRows(b_));
-    }
-  }
-  return stack.total();
-}
-
-BlockInformation MissingInformation::observed() {
-  BlockInformation out = zero();
-  if (p_) {
-    const MissingIndex& index = *point_.index_;
-    const Traces trace = traces(1, false);
-    const Index count = static_cast<Index>(index.pieces.size()) - 1;
-    std::vector<Matrix> parts(std::max<Index>(count, 0));
-    in_pieces(count, 0, [&](std::ptrdiff_t i) { parts[i] = cluster_products(i); });
-    out.ww = -pattern_traces(true) - trace.ww;
-    out.wb = -trace.wb;
-    out.bb = -trace.bb;
-    for (const Matrix& part : parts) {
-      out.ww += part.topLeftCorner(kw_, kw_);
-      out.wb += part.topRightCorner(kw_, kb_);
-      out.bb += part.bottomRightCorner(kb_, kb_);
-    }
-  }
-  Matrix curvature = Matrix::Zero(kb_, kb_);
-  for (std::size_t t = 0; t < between_.size(); ++t) {
-    add_curvature_of_conditioning(between_[t], point_.between_[t], curvature);
-    add_cluster_curvature(between_[t], point_.levels_[t].part, curvature);
-  }
-  out.bb += 0.5 * curvature;
-  symmetrise(out.ww);
-  symmetrise(out.bb);
-  return out;
-}
-
 namespace {
 
 BlockInformation sum_of(const MissingInformation::Parts& parts) {
@@ -419,10 +259,6 @@ BlockInformation MissingPoint::expected(const Tangents& within, const Tangents& 
 BlockInformation MissingPoint::approximate(const Tangents& within, const Tangents& between) const {
   MissingInformation information(*this, within, between);
   return sum_of(information.expected(std::max<Index>(1, information.classes() / kSampledClasses)));
-}
-
-BlockInformation MissingPoint::observed(const Tangents& within, const Tangents& between) const {
-  return MissingInformation(*this, within, between).observed();
 }
 
 std::pair<Matrix, Matrix> MissingPoint::factor(const Tangents& within, const Tangents& between) const {

@@ -60,31 +60,65 @@ Block::Block(int nobserved, int nvariables, std::vector<Entry> entries)
     const auto found = std::lower_bound(parameters_.begin(), parameters_.end(), e.parameter);
     local_.push_back(static_cast<int>(found - parameters_.begin()));
   }
+  sort_paths();
+}
+
+// Without feedback the rows of (I - A)^-1 follow one from another.
+void Block::sort_paths() {
+  std::vector<int> waiting(nvariables_, 0), ready;
+  std::vector<std::vector<int>> into(nvariables_);
+  for (std::size_t e = 0; e < entries_.size(); ++e) {
+    if (entries_[e].slot != Slot::kDirected) continue;
+    into[entries_[e].row].push_back(static_cast<int>(e));
+    ++waiting[entries_[e].row];
+  }
+  for (int v = 0; v < nvariables_; ++v) {
+    if (!waiting[v]) ready.push_back(v);
+  }
+  for (std::size_t k = 0; k < ready.size(); ++k) {
+    for (int v = 0; v < nvariables_; ++v) {
+      for (const int e : into[v]) {
+        if (entries_[e].col == ready[k] && --waiting[v] == 0) ready.push_back(v);
+      }
+    }
+  }
+  recursive_ = static_cast<int>(ready.size()) == nvariables_;
+  for (const int v : ready) order_.insert(order_.end(), into[v].begin(), into[v].end());
+}
+
+Matrix Block::inverse_paths(ConstVectorRef theta) const {
+  Matrix out = Matrix::Identity(nvariables_, nvariables_);
+  if (recursive_) {
+    for (const int k : order_) {
+      const Entry& e = entries_[k];
+      out.col(e.row) += (e.parameter < 0 ? e.value : theta[e.parameter]) * out.col(e.col);
+    }
+    out.transposeInPlace();
+    return out;
+  }
+  for (const Entry& e : entries_) {
+    if (e.slot == Slot::kDirected) out(e.row, e.col) -= e.parameter < 0 ? e.value : theta[e.parameter];
+  }
+  return out.partialPivLu().inverse();
 }
 
 bool Block::evaluate(ConstVectorRef theta, BlockPoint& point) const {
   const Index m = nvariables_;
-  Matrix directed = Matrix::Identity(m, m);
   Matrix symmetric = Matrix::Zero(m, m);
   Vector intercept = Vector::Zero(m);
-  bool any_path = false;
   for (const Entry& e : entries_) {
     const double x = e.parameter < 0 ? e.value : theta[e.parameter];
-    if (e.slot == Slot::kDirected) {
-      directed(e.row, e.col) -= x;
-      any_path = true;
-    } else if (e.slot == Slot::kSymmetric) {
+    if (e.slot == Slot::kSymmetric) {
       symmetric(e.row, e.col) = symmetric(e.col, e.row) = x;
-    } else {
+    } else if (e.slot == Slot::kIntercept) {
       intercept(e.row) = x;
     }
   }
-  if (!any_path) {
-    point.paths.setIdentity(m, m);
+  point.paths = inverse_paths(theta);
+  if (recursive_ && order_.empty()) {
     point.total = std::move(symmetric);
     point.mean = std::move(intercept);
   } else {
-    point.paths = directed.partialPivLu().inverse();
     point.total.noalias() = point.paths * symmetric * point.paths.transpose();
     point.mean.noalias() = point.paths * intercept;
   }

@@ -33,6 +33,8 @@ class Block {
   const std::vector<int>& parameters() const { return parameters_; }
   const std::vector<Entry>& free_entries() const { return free_; }
   const std::vector<Entry>& entries() const { return entries_; }
+  // Gives an entry that is fixed another value.
+  void set_value(int entry, double value) { entries_.at(entry).value = value; }
 
   // Returns false when I - A is singular.
   bool evaluate(ConstVectorRef theta, BlockPoint& point) const;
@@ -49,11 +51,18 @@ class Block {
   Matrix curvature(const BlockPoint& point, const Vector& mean_gradient, const Matrix& cov_gradient) const;
 
  private:
+  void sort_paths();
+  // (I - A)^-1, which has infinite elements when I - A is singular.
+  Matrix inverse_paths(ConstVectorRef theta) const;
+
   int nobserved_, nvariables_;
   std::vector<Entry> entries_;
   std::vector<Entry> free_;  // entries with a parameter
   std::vector<int> local_;   // for each of `free_`, its column among `parameters_`
   std::vector<int> parameters_;
+  std::vector<int>
+      order_;  // of the directed entries: those into a variable before those out of it; if there is one
+  bool recursive_ = false;  // whether there is
 };
 
 }  // namespace msem

@@ -26,12 +26,6 @@ const TwoLevelPoint& two_level(const LossPoint& point) {
 
 }  // namespace
 
-struct Objective::State {
-  std::vector<BlockPoint> blocks;
-  std::vector<std::unique_ptr<LossPoint>> groups;
-  double value = 0;
-};
-
 Objective::Objective(int npar, std::vector<Block> blocks, std::vector<Group> groups)
     : npar_(npar), blocks_(std::move(blocks)), groups_(std::move(groups)) {
   for (const Block& b : blocks_) {
@@ -90,12 +84,14 @@ double Objective::value(ConstVectorRef theta) const {
 }
 
 Evaluation Objective::evaluate(ConstVectorRef theta) const {
-  State state;
+  const auto point = std::make_shared<State>();
+  State& state = *point;
   Evaluation out;
   out.gradient.setConstant(npar_, std::numeric_limits<double>::quiet_NaN());
   out.value = std::numeric_limits<double>::infinity();
   if (!prepare(theta, state)) return out;
   out.gradient.setZero();
+  out.point = point;
   out.in_domain = true;
   out.value = state.value;
   for (std::size_t i = 0; i < groups_.size(); ++i) {
@@ -119,7 +115,10 @@ Matrix Objective::gather(const BlockInformation& part, const Group& group, Matri
 
 Matrix Objective::information(ConstVectorRef theta, Kind kind) const {
   State state;
-  if (!prepare(theta, state)) return {};
+  return prepare(theta, state) ? information(state, kind) : Matrix();
+}
+
+Matrix Objective::information(const State& state, Kind kind) const {
   Matrix out = Matrix::Zero(npar_, npar_);
   for (std::size_t i = 0; i < groups_.size(); ++i) {
     const Group& g = groups_[i];
@@ -137,6 +136,14 @@ Matrix Objective::approximate_information(ConstVectorRef theta) const {
   return information(theta, &LossPoint::approximate);
 }
 
+Matrix Objective::expected_information(const ObjectivePoint& at) const {
+  return information(at, &LossPoint::expected);
+}
+
+Matrix Objective::approximate_information(const ObjectivePoint& at) const {
+  return information(at, &LossPoint::approximate);
+}
+
 std::vector<Moments> Objective::gradients(const State& state, const std::vector<int>& intercepts) const {
   std::vector<Moments> out;
   for (const auto& point : state.groups) out.push_back(point->gradient());
@@ -146,7 +153,11 @@ std::vector<Moments> Objective::gradients(const State& state, const std::vector<
 
 Matrix Objective::observed_information(ConstVectorRef theta, const std::vector<int>& intercepts) const {
   State state;
-  if (!prepare(theta, state)) return {};
+  return prepare(theta, state) ? observed_information(state, intercepts) : Matrix();
+}
+
+Matrix Objective::observed_information(const ObjectivePoint& state,
+                                       const std::vector<int>& intercepts) const {
   const std::vector<Moments> all = gradients(state, intercepts);
   Matrix out = Matrix::Zero(npar_, npar_);
   for (std::size_t i = 0; i < groups_.size(); ++i) {

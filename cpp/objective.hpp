@@ -13,10 +13,18 @@ struct Group {
   int between = -1;
 };
 
+// What is known of an objective at one theta.
+struct ObjectivePoint {
+  std::vector<BlockPoint> blocks;
+  std::vector<std::unique_ptr<LossPoint>> groups;
+  double value = 0;
+};
+
 struct Evaluation {
   bool in_domain = false;
-  double value = 0;  // -2 log L, +infinity outside the domain
-  Vector gradient;   // of value, NaN outside the domain
+  double value = 0;                             // -2 log L, +infinity outside the domain
+  Vector gradient;                              // of value, NaN outside the domain
+  std::shared_ptr<const ObjectivePoint> point;  // from which information is cheaper; null outside the domain
 };
 
 class Objective {
@@ -34,6 +42,10 @@ class Objective {
   // The same or close to it and cheaper: for steps, not for standard errors.
   Matrix approximate_information(ConstVectorRef theta) const;
   Matrix observed_information(ConstVectorRef theta) const { return observed_information(theta, {}); }
+  // The same at a point that has been evaluated.
+  Matrix expected_information(const ObjectivePoint& at) const;
+  Matrix approximate_information(const ObjectivePoint& at) const;
+  Matrix observed_information(const ObjectivePoint& at, const std::vector<int>& intercepts) const;
   // Second derivatives along curves theta(t) = settle(theta, t delta): the same where the gradient is zero.
   Matrix observed_information(ConstVectorRef theta, const std::vector<int>& intercepts) const;
   // J' H J for the observed information H about the moments themselves and their derivatives J: the observed
@@ -55,6 +67,9 @@ class Objective {
   std::vector<int> intercepts() const;
   // theta + delta, with these intercepts moved further so that they take up the curvature of the means.
   Vector settle(ConstVectorRef theta, const Vector& delta, const std::vector<int>& intercepts) const;
+  // The same from a point that has been evaluated.
+  Vector settle(const ObjectivePoint& at, ConstVectorRef theta, const Vector& delta,
+                const std::vector<int>& intercepts) const;
   // Directions of theta, by column, in which the means at one point change as they do at another: these
   // intercepts take up the difference.
   Matrix follow(ConstVectorRef from, ConstVectorRef to, const Matrix& directions,
@@ -67,7 +82,7 @@ class Objective {
   Matrix jacobian(ConstVectorRef theta, int block) const;
 
  private:
-  struct State;
+  using State = ObjectivePoint;
   void require_length(ConstVectorRef theta) const;
   bool prepare(ConstVectorRef theta, State& state) const;
   // Takes what the intercepts respond to out of the gradients of the groups with respect to the means.
@@ -79,6 +94,7 @@ class Objective {
   Matrix gather(const BlockInformation& part, const Group& group, Matrix total) const;
   using Kind = BlockInformation (LossPoint::*)(const Tangents&, const Tangents&) const;
   Matrix information(ConstVectorRef theta, Kind kind) const;
+  Matrix information(const State& state, Kind kind) const;
   Matrix spread(const std::pair<Matrix, Matrix>& scores, const Group& group) const;
 
   int npar_;

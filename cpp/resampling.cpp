@@ -3,6 +3,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "filled.hpp"
 #include "saturated.hpp"
 #include "threads.hpp"
 
@@ -59,12 +60,6 @@ const TwoLevelLoss& two_level(const Group& group) {
   return *found;
 }
 
-std::shared_ptr<const TwoLevelLoss> loss_of(const TwoLevelStatistics& s, Index nboth) {
-  const Index m = s.means.cols();
-  const Eigen::Map<const Matrix> stacked(s.scatter.data(), m * m, s.sizes.size());
-  return std::make_shared<TwoLevelLoss>(TwoLevelData(nboth, s.ssw, s.sizes, s.counts, s.means, stacked));
-}
-
 }  // namespace
 
 Refitter::Refitter(const Objective& model, Vector start, Vector lower, Vector upper,
@@ -107,27 +102,6 @@ Outcome Refitter::check(const GroupDraw& drawn, Index group) const {
   return fine ? Outcome::kConverged : Outcome::kSingular;
 }
 
-Objective Refitter::model_for(const std::vector<std::shared_ptr<const TwoLevelLoss>>& losses,
-                              const std::vector<Moments>& saturated) const {
-  std::vector<Group> groups = groups_;
-  std::vector<Block> blocks = model_.blocks();
-  const auto fill = [&](int b, const Vector& mean, const Matrix& cov) {
-    if (b < 0 || filled_[b].empty()) return;
-    std::vector<Entry> entries = blocks[b].entries();
-    for (const int i : filled_[b]) {
-      Entry& e = entries[i];
-      e.value = e.slot == Slot::kIntercept ? mean[e.row] : cov(e.row, e.col);
-    }
-    blocks[b] = Block(blocks[b].nobserved(), blocks[b].nvariables(), std::move(entries));
-  };
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    groups[g].loss = losses[g];
-    fill(groups[g].within, saturated[g].mean_w, saturated[g].cov_w);
-    fill(groups[g].between, saturated[g].mean_b, saturated[g].cov_b);
-  }
-  return Objective(model_.npar(), std::move(blocks), std::move(groups));
-}
-
 Refit Refitter::fit(const std::vector<GroupDraw>& sample) const {
   Refit out;
   out.theta.setConstant(npar(), kNaN);
@@ -148,7 +122,7 @@ Refit Refitter::fit(const std::vector<GroupDraw>& sample) const {
     out.outcome = Outcome::kSingular;
     return out;
   }
-  const Objective objective = model_for(losses, saturated);
+  const Objective objective = filled_objective(model_, filled_, losses, saturated);
   const Optimum found = minimize(objective, constraints_, start_, lower_, upper_, options_);
   out.outcome = found.stop == Stop::kConverged ? Outcome::kConverged : Outcome::kNotConverged;
   if (found.value < unrestricted - kBeyond) out.outcome = Outcome::kUnbounded;

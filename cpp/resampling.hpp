@@ -37,8 +37,6 @@ class Refitter {
 
  private:
   Outcome check(const GroupDraw& drawn, Index group) const;
-  Objective model_for(const std::vector<std::shared_ptr<const TwoLevelLoss>>& losses,
-                      const std::vector<Moments>& saturated) const;
 
   const Objective& model_;
   std::vector<Group> groups_;

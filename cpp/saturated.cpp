@@ -112,7 +112,8 @@ class RandomInterceptRegression {
   }
 
   Matrix weights(int power) const {
-    const Vector w = d_->counts.cwiseProduct(d_->sizes.array().pow(power).matrix());
+    Vector w = d_->counts;
+    for (int k = 0; k < power; ++k) w.array() *= d_->sizes.array();
     Matrix k = shrink_.transpose() * w.asDiagonal() * shrink_;
     if (power == 0) k.array() += d_->nobs - d_->nclusters;
     return k;
@@ -234,7 +235,7 @@ SaturatedFit fit_saturated(const TwoLevelData& data, const SaturatedOptions& opt
       ++out.em_steps;
       if (!next.prepare()) break;
     }
-    current = next;
+    std::swap(current, next);
   }
   out.loglik = -0.5 * current.value;
   assemble(data, current.coefficients, current.sigma_e, current.sigma_u, out);

@@ -79,6 +79,7 @@ class Scorer {
     out.value = current_.value;
     out.gradient = current_.gradient;
     out.active = active(out.theta);
+    out.point = current_.point;
     return out;
   }
 
@@ -119,12 +120,12 @@ class Scorer {
       // The last Newton matrix serves again while it brings the decrement down fast.
       newton = newton_step(keep, g, x) && g.dot(x) < kReuse * last_;
       if (!newton) {
-        observed_ = objective_.observed_information(theta, intercepts_);
+        observed_ = objective_.observed_information(*current_.point, intercepts_);
         newton = newton_step(keep, g, x);
       }
     }
     if (!newton) {
-      if (expected_.size() == 0) expected_ = objective_.approximate_information(theta);
+      if (expected_.size() == 0) expected_ = objective_.approximate_information(*current_.point);
       bool solved = solve_information(project(expected_, keep), g, damping, x);
       if (!solved && damping == 0) {
         const Matrix factor = objective_.information_factor(theta);
@@ -150,9 +151,9 @@ class Scorer {
   Stop iterate(Optimum& out) {
     double damping = 0;
     last_ = 1e300;
-    bool slow = false, near = false;
+    bool slow = false, near = false, kept = false;
     for (int count = 0; count < options_.max_iterations; ++count) {
-      expected_.resize(0, 0);
+      if (!kept) expected_.resize(0, 0);
       bool moved = false;
       double decrement = 0;
       while (!moved) {
@@ -161,7 +162,7 @@ class Scorer {
         const bool solved = step(out.theta, damping, slow && near && damping == 0, delta, newton);
         if (solved) {
           const Vector straight = clip(out.theta + delta) - out.theta;
-          const Vector next = objective_.settle(out.theta, straight, intercepts_);
+          const Vector next = objective_.settle(*current_.point, out.theta, straight, intercepts_);
           decrement = -0.5 * current_.gradient.dot(straight);
           // Where rounding of huge means keeps the decrement above the tolerance it stops falling.
           const bool stalled = std::abs(decrement) < kNegligible && std::abs(decrement) >= last_;
@@ -186,6 +187,7 @@ class Scorer {
       slow = slow || (last_ < kNewtonBelow && decrement > kSlow * last_);
       last_ = damping == 0 ? decrement : 1e300;
       near = decrement < kNewtonBelow;
+      kept = options_.reuse && near && damping == 0 && !slow;
       damping = damping < 5e-3 ? 0 : 0.1 * damping;
     }
     return Stop::kMaxIterations;
@@ -198,9 +200,20 @@ class Scorer {
     Evaluation trial = objective_.evaluate(next);
     if (!trial.in_domain || !trial.gradient.allFinite()) return false;
     if (trial.value > current_.value - 2e-4 * decrement + (decrement < 1e-4 ? noise : 0.0)) return false;
+    if (options_.reuse) learn(next - out.theta, 0.5 * (trial.gradient - current_.gradient));
     current_ = std::move(trial);
     out.theta = next;
     return true;
+  }
+
+  // The matrix that is kept follows the change of the gradient along a step (BFGS).
+  void learn(const Vector& step, const Vector& change) {
+    if (expected_.size() == 0) return;
+    const Vector image = expected_ * step;
+    const double curvature = step.dot(change), expected = step.dot(image);
+    // far from what the information says it is the curvature of another place, or rounding
+    if (!(curvature > 0.2 * expected && curvature < 5 * expected)) return;
+    expected_.noalias() += change * change.transpose() / curvature - image * image.transpose() / expected;
   }
 
   const Objective& objective_;

@@ -11,6 +11,9 @@ namespace msem {
 struct ScoringOptions {
   int max_iterations = 500;
   double tolerance = 1e-12;  // on the decrement g' I^-1 g
+  // Near the maximum keep the information matrix, updated by what the gradient tells, instead of a new one
+  // for every step.
+  bool reuse = false;
 };
 
 enum class Stop : int { kConverged = 0, kMaxIterations = 1, kNoProgress = 2, kBadStart = 3, kInfeasible = 4 };
@@ -27,6 +30,7 @@ struct Optimum {
   Stop stop = Stop::kMaxIterations;
   std::vector<int> active;  // -1 at its lower bound, 1 at its upper bound, 0 free
   std::vector<Iteration> iterations;
+  std::shared_ptr<const ObjectivePoint> point;  // at theta; null outside the domain
 };
 
 // With a basis (npar x m) theta moves from its start along the columns only, as linear equalities ask for;

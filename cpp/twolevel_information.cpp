@@ -3,6 +3,8 @@
 // The cluster sizes enter the expected information through three p x p weight matrices, and the observed
 // information through three tensors of order p (p + 1 + q)^2, so that neither costs more for many distinct
 // sizes than for few once these are summed.
+#include <algorithm>
+
 #include "twolevel.hpp"
 
 namespace msem {
@@ -20,6 +22,45 @@ Matrix row_of_each(const Matrix& stacked, Index i, Index n, Index m) {
   return out;
 }
 
+// sum_r D_ri n_r^k U_r U_r' for k = -1, 0, 1 and every eigenvector i. D is the same for all rows of a cluster
+// size, so the products of each size are formed once, a few sizes at a time.
+class RowProducts {
+ public:
+  RowProducts(const Matrix& u, const TwoLevelData& d, const Matrix& shrink) : width_(u.cols()) {
+    const Index packed = width_ * (width_ + 1) / 2, sizes = d.sizes.size(), p = shrink.cols();
+    for (Matrix& sum : sums_) sum.setZero(packed, p);
+    Index row = 0;
+    for (Index first = 0; first < sizes; first += kSizes) {
+      const Index count = std::min(kSizes, sizes - first);
+      Matrix products(packed, count);
+      for (Index s = 0; s < count; ++s) {
+        const Index begin = row;
+        while (row < u.rows() && d.size_index[row] == first + s) ++row;
+        const auto part = u.middleRows(begin, row - begin);
+        Index at = 0;
+        for (Index j = 0; j < width_; ++j) {
+          products.col(s).segment(at, width_ - j).noalias() =
+              part.rightCols(width_ - j).transpose() * part.col(j);
+          at += width_ - j;
+        }
+      }
+      Matrix weights = shrink.middleRows(first, count);
+      const auto n = d.sizes.segment(first, count);
+      sums_[1].noalias() += products * weights;
+      sums_[2].noalias() += products * (n.asDiagonal() * weights);
+      sums_[0].noalias() += products * (n.cwiseInverse().asDiagonal() * weights);
+    }
+  }
+  Matrix get(int power, Index i) const {
+    return unpack_lower(sums_[power + 1].col(i).transpose(), 0, width_);
+  }
+
+ private:
+  static constexpr Index kSizes = 64;
+  Index width_;
+  Matrix sums_[3];  // lower triangles by column
+};
+
 }  // namespace
 
 Whitened TwoLevelPoint::whiten_within(const Tangents& t) const {
@@ -30,7 +71,8 @@ Whitened TwoLevelPoint::whiten_within(const Tangents& t) const {
 }
 
 Matrix TwoLevelPoint::weights(int power) const {
-  const Vector w = data_->counts.cwiseProduct(data_->sizes.array().pow(power).matrix());
+  Vector w = data_->counts;
+  for (int k = 0; k < power; ++k) w.array() *= data_->sizes.array();
   Matrix k = shrink_.transpose() * w.asDiagonal() * shrink_;
   if (power == 0) k.array() += data_->nobs - data_->nclusters;
   return k;
@@ -115,16 +157,10 @@ void TwoLevelPoint::add_row_terms(const Whitened& within, const Whitened& betwee
   const Index p = d.p, q = d.q, width = p + 1 + q;
   Matrix u(d.rows.rows(), width);
   u << scaled_, d.rows.col(0), rows_z_;
-  const auto weighted = [&](const Vector& w) {
-    const Matrix half = w.cwiseSqrt().asDiagonal() * u;
-    Matrix out = Matrix::Zero(width, width);
-    out.selfadjointView<Eigen::Lower>().rankUpdate(half.transpose());
-    return Matrix(out.selfadjointView<Eigen::Lower>());
-  };
+  const RowProducts products(u, d, shrink_);
   for (Index i = 0; i < p; ++i) {
-    const Vector d0 = row_shrink_.col(i);
-    const Matrix q1 = weighted(d0.cwiseProduct(d.row_size)), q0 = weighted(d0);
-    const Matrix qm = weighted(d0.cwiseQuotient(d.row_size)).topLeftCorner(p, p);
+    const Matrix q1 = products.get(1, i), q0 = products.get(0, i);
+    const Matrix qm = products.get(-1, i).topLeftCorner(p, p);
     Matrix kappa_b(width, between.k());
     kappa_b.topRows(p) = row_of_each(between.cov, i, p, p);
     kappa_b.row(p) = between.mean.row(i);

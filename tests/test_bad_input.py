@@ -191,7 +191,7 @@ def test_model_texts(text: str, kind: type[Exception], message: str) -> None:
 
 SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "misspelt": ({"std_lvv": True}, TypeError, r"sem\(\) has no option 'std_lvv'; it has: cluster, "),
-    "of lavaan": ({"missing": "ml"}, TypeError, "no option 'missing'"),
+    "of lavaan": ({"sampling_weights": "w"}, TypeError, "no option 'sampling_weights'"),
     "information": ({"information": "observd"}, ValueError, "one of 'observed', 'expected', 'first_order'"),
     "se": (
         {"se": "bollen"},

@@ -25,7 +25,7 @@ PACKAGES = {
     ),
     "sample": (
         *("screening", "columns", "frames", "grouping", "products", "sufficient", "statistics"),
-        *("incomplete", "cells", "demo"),
+        *("incomplete", "cells", "roles", "patterns", "demo"),
     ),
     "moments": (
         *("arrays", "gamma", "covariance", "checks", "intraclass", "levelmoments"),
@@ -33,7 +33,7 @@ PACKAGES = {
     ),
     "estimation": (
         *("constraints", "matrices", "objective", "samples", "starting", "optimize"),
-        *("restarts", "estimate", "partial"),
+        *("restarts", "estimate", "partial", "manyfits"),
     ),
     "inference": (
         *("scoreproducts", "sampling", "problems", "smallsamples", "discrepancy", "uls"),
@@ -49,6 +49,7 @@ PACKAGES = {
         *("progress", "intervals", "reports", "named", "replicates", "targets"),
         *("jackknife", "bootstrap", "profile"),
     ),
+    "simulation": ("population", "shapes", "designs", "drawn", "datasets", "sources"),
     "prediction": ("rows", "posterior", "frames", "factorscores", "distances", "influence"),
     "output": ("tables", "derived", "sections", "scaledsections", "summary", "text", "html"),
     "fits": (
@@ -58,6 +59,7 @@ PACKAGES = {
         *("missingness", "diagnostics", "fit", "levelfit", "segregated"),
         *("sources", "auxiliary", "fitting", "simultaneous", "levelwise"),
         *("compare", "model_comparison"),
+        *("manyfits", "batches", "compiled", "simulate", "powergrid", "powerfile", "power"),
     ),
 }
 BUILDS = ("_core_baseline", "_core_avx2")  # of the extension module

@@ -1,4 +1,4 @@
-"""With holes the likelihood is the normal density of all that is observed in whole clusters, and so are its derivatives."""
+"""With holes the likelihood, and all derived from it, is that of the normal density of what is observed in clusters."""
 
 import numpy as np
 import pytest

@@ -319,7 +319,8 @@ def test_log_likelihood_of_reference(case):
 
 @reference.needs_reference
 @pytest.mark.parametrize("case", TWO_LEVEL)
-def test_saturated_log_likelihood_of_reference(case):
+def test_saturated_maximum_of_reference(case):
+    """Its log-likelihood, and that EM stays there."""
     _, data, covariates = lavaan_problem(case)
     h1, levels = reference.expected(case)["h1_direct"], ([], [])
     for level, stored in zip(levels, h1["moments"], strict=True):
@@ -331,6 +332,9 @@ def test_saturated_log_likelihood_of_reference(case):
         *(np.array(part) for part in levels[0][1:]), *(np.array(part) for part in levels[1][1:]), len(both)
     )
     assert oracle_missing.loglik(m, *data, *covariates) == pytest.approx(h1["logl"], rel=1e-11)
+    again = oracle_missing.em_step(m, oracle_missing.patterns(*oracle_missing.without_empty(*data)))
+    for after, before in zip(again[:4], m[:4], strict=True):
+        assert_allclose(after, before, rtol=1e-8, atol=1e-8)
 
 
 @reference.needs_reference

@@ -13,26 +13,51 @@
 """
 
 from msem.fits.compare import compare
+from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
 from msem.fits.levelfit import SegregatedFit
 from msem.fits.levelwise import saturated, segregated
+from msem.fits.manyfits import ManyFits
 from msem.fits.model_comparison import compare_models
+from msem.fits.power import Power, power
+from msem.fits.simulate import simulate
 from msem.fits.simultaneous import cfa, growth, sem
 from msem.moments.levelmoments import LevelMoments
 from msem.sample.demo import load_demo
+<<<<<<< HEAD
+from msem.sample.patterns import MissingPatterns, missing_patterns
+=======
+from msem.simulation.shapes import MultivariateT, NonNormal
+>>>>>>> helper-e
 from msem.version import __version__
 
 __all__ = [
+    "CompiledModel",
     "Fit",
     "LevelMoments",
+<<<<<<< HEAD
+    "MissingPatterns",
+=======
+    "ManyFits",
+    "MultivariateT",
+    "NonNormal",
+    "Power",
+>>>>>>> helper-e
     "SegregatedFit",
     "__version__",
     "cfa",
     "compare",
     "compare_models",
+    "compile",
     "growth",
     "load_demo",
+<<<<<<< HEAD
+    "missing_patterns",
+=======
+    "power",
+>>>>>>> helper-e
     "saturated",
     "segregated",
     "sem",
+    "simulate",
 ]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.estimation.objective import Objective
+from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 
@@ -64,9 +65,14 @@ class Optimum:
 
 def bounds(objective: Objective) -> tuple[Floats, Floats]:
     """Lower and upper bound of every parameter, the tightest among rows that share it."""
-    lower = np.full(objective.table.npar, -np.inf)
-    upper = np.full(objective.table.npar, np.inf)
-    for r in objective.table.rows:
+    return row_bounds(objective.table)
+
+
+def row_bounds(table: ParameterTable) -> tuple[Floats, Floats]:
+    """The same of a table."""
+    lower = np.full(table.npar, -np.inf)
+    upper = np.full(table.npar, np.inf)
+    for r in table.rows:
         if r.free:
             lower[r.free - 1] = max(lower[r.free - 1], r.lower)
             upper[r.free - 1] = min(upper[r.free - 1], r.upper)

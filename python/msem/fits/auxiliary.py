@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msem.errors import DataError
-from msem.fits.sources import Source, varying_within
+from msem.fits.sources import Source
 from msem.sample.frames import Holes
+from msem.sample.roles import varying_within
 from msem.table.auxiliary import with_auxiliary
 from msem.table.partable import ParameterTable
 

@@ -18,7 +18,6 @@ from msem.fits.sources import (
     prepare,
     require_rows_for_holes,
     require_rows_of_data,
-    varying_within,
 )
 from msem.inference.problems import Problem
 from msem.language.syntax import parse
@@ -27,9 +26,10 @@ from msem.moments.robust import robust_acov
 from msem.moments.saturated import Method as SaturatedMethod
 from msem.moments.saturated import estimate_saturated
 from msem.sample.cells import incomplete_clusters
-from msem.sample.columns import listed, numeric_columns
+from msem.sample.columns import listed
 from msem.sample.frames import ClusteredData, Holes, clustered_data
 from msem.sample.incomplete import IncompleteStatistics, Statistics, incomplete_statistics
+from msem.sample.roles import settled_levels
 from msem.sample.statistics import cluster_arrays, sample_statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.table.groups import require_one_group
@@ -157,27 +157,6 @@ def _reported(moments: LevelMoments, method: SaturatedMethod) -> LevelMoments:
         )
         warn((problem,), stacklevel=4)
     return moments
-
-
-def settled_levels(
-    data: Any,
-    cluster: str,
-    within: Sequence[str] | None,
-    between: Sequence[str] | None,
-    holes: Holes | None = None,
-) -> tuple[Sequence[str], Sequence[str]]:
-    """Variables of each level, those not given inferred as `saturated` says."""
-    for name, given in (("within", within), ("between", between)):
-        if isinstance(given, str):
-            raise DataError(f"{name} must be a list of variables: {name}=[{given!r}]")
-    if within is not None:
-        once = list(dict.fromkeys(within))
-        return once, once if between is None else list(dict.fromkeys(between))
-    if between is None:
-        names = [name for name in numeric_columns(data) if name != cluster]
-    else:
-        names = list(dict.fromkeys(between))
-    return varying_within(data, cluster, names, holes), names
 
 
 def segregated(

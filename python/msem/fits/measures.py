@@ -58,7 +58,7 @@ def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeas
 
 
 def _twolevel(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasureInputs:
-    nvalues = sum(s.nobs * len(s.unit) + s.nclusters * len(s.cluster) for s in sample.statistics)
+    nvalues = sum(s.nvalues for s in sample.statistics)
     return replace(
         common,
         nclusters=sample.nclusters,

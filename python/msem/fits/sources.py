@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from msem import _core
 from msem.errors import DataError, DataWarning, ModelError
 from msem.estimation.samples import GroupSample, saturated_group
 from msem.fits.choices import allowed_holes
@@ -22,7 +20,7 @@ from msem.sample.columns import column_names, listed
 from msem.sample.frames import ClusteredData, Holes, clustered_data
 from msem.sample.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.sample.incomplete import Statistics, incomplete_statistics, simple_incomplete
-from msem.sample.statistics import cluster_codes, columns_of, sample_statistics, simple_statistics
+from msem.sample.statistics import sample_statistics, simple_statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.table.partable import ParameterTable
 
@@ -357,18 +355,3 @@ def _with_means(table: ParameterTable, prepared: tuple[Prepared, ...]) -> tuple[
         return prepared
     complete = [(one, one.statistics) for one in prepared if isinstance(one.statistics, SampleStatistics)]
     return tuple(replace(one, statistics=without_means(statistics)) for one, statistics in complete)
-
-
-def varying_within(data: Any, cluster: str, names: Sequence[str], holes: Holes | None = None) -> list[str]:
-    """Those of the columns that vary within clusters."""
-    clustered = clustered_data(data, names, cluster, holes)
-    if not clustered.complete:
-        _, varying = _core.cluster_values(
-            columns_of(clustered, names), cluster_codes(clustered), len(clustered.clusters)
-        )
-        return [name for name, (count, _) in zip(names, varying, strict=True) if count]
-    codes = clustered.codes
-    assert codes is not None
-    order = np.argsort(codes, kind="stable")
-    same = codes[order][1:] == codes[order][:-1]
-    return [name for name, column in clustered.columns.items() if np.any(np.diff(column[order])[same] != 0)]

@@ -118,14 +118,11 @@ def _inputs(found: LevelSpecific, sample: Sample) -> FitMeasureInputs:
         nclusters=sample.nclusters,
         ngroups=len(sample.groups),
         nvar=float(len(sample.levels[0][found.level].names)),
-        fmin=twolevel_fmin(model.llf, model.objective.covariate_llf, sample.nobs, _values(sample)),
+        fmin=twolevel_fmin(
+            model.llf, model.objective.covariate_llf, sample.nobs, sum(s.nvalues for s in sample.statistics)
+        ),
         residuals={"srmr": level_srmr(model, sample, found.level)},
     )
-
-
-def _values(sample: Sample) -> float:
-    """Data values: units times unit variables plus clusters times cluster variables."""
-    return sum(s.nobs * len(s.unit) + s.nclusters * len(s.cluster) for s in sample.statistics)
 
 
 def level_srmr(model: Estimate, sample: Sample, level: int) -> float:

@@ -59,15 +59,13 @@ class LevelMoments:
         numbers do not tell which, it is refused. None: all of size N / J, an
         approximation unless the data are balanced.
     known_acov : DataFrame or None
-        Gamma, the asymptotic covariance matrix of the moments, if it is known, named as in `moment_names`. It
-        takes precedence over the one computed from the matrices and cluster sizes; see `acov`.
+        Gamma, the asymptotic covariance matrix of the moments, if known, named as in `moment_names`: then `acov`.
     converged : bool
         Whether the moments are a maximum of the saturated likelihood. If not, they have no Gamma.
     means_given : bool
         Whether the between means are known; False where they are 0 because none were given.
     incomplete : bool
-        Whether they were estimated from data with holes: they are then less precise than their sample sizes say, and
-        what is fitted to them takes its errors from Gamma.
+        Whether they come from data with holes: what is fitted to them then takes its errors from Gamma.
 
     Raises
     ------

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TextIO
 
 PATIENCE = 1.0  # seconds before anything is shown
 PAUSE = 0.1  # seconds between updates
 WIDTH = 30
+CHUNK_SECONDS = 0.2  # of work between looks at whether the user wants to stop
 
 
 class Progress:
@@ -56,3 +58,15 @@ class Progress:
         self._stream.write(f"\r{self._title} [{bar}] {done}/{self._total}, {left:.0f} s left ")
         self._stream.flush()
         self._shown = elapsed
+
+
+def chunks(count: int, threads: int) -> Iterator[tuple[int, int]]:
+    """Ranges of `count` pieces of work that take about `CHUNK_SECONDS` each, so that the user can interrupt."""
+    first, size = 0, 8 * threads
+    while first < count:
+        last = min(first + size, count)
+        began = time.monotonic()
+        yield first, last
+        taken = time.monotonic() - began
+        size = max(threads, int(size * min(4.0, CHUNK_SECONDS / max(taken, 1e-6))))
+        first = last

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +18,7 @@ from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum, bounds
 from msem.estimation.samples import GroupSample, Sample, saturated_group
-from msem.resampling.progress import Progress
+from msem.resampling.progress import Progress, chunks
 from msem.sample.incomplete import Statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.table.partable import Parameter, ParameterTable
@@ -33,7 +32,6 @@ FAILURES = {
     4: "likelihood unbounded",
 }
 HELD = 1e-9  # value of an inequality that is active
-CHUNK_SECONDS = 0.2
 FEWEST = 3  # clusters of a bootstrap
 
 
@@ -259,7 +257,7 @@ def refit(source: ReplicateSource, count: int, threads: int, progress: Progress)
     progress : Progress
     """
     parts = []
-    for first, last in _chunks(count, threads):
+    for first, last in chunks(count, threads):
         parts.append(_refit_range(source, first, last, threads))
         progress.update(last)
     return _joined(parts)
@@ -295,18 +293,6 @@ def _joined(parts: Sequence[_core.Refits]) -> Replicates:
         np.concatenate([part["saturated"] for part in parts]),
         np.concatenate([np.asarray(part["outcome"], dtype=np.intp) for part in parts]),
     )
-
-
-def _chunks(count: int, threads: int) -> Iterator[tuple[int, int]]:
-    """Ranges of replicates that take about `CHUNK_SECONDS` each, so that the user can interrupt."""
-    first, size = 0, 8 * threads
-    while first < count:
-        last = min(first + size, count)
-        began = time.monotonic()
-        yield first, last
-        taken = time.monotonic() - began
-        size = max(threads, int(size * min(4.0, CHUNK_SECONDS / max(taken, 1e-6))))
-        first = last
 
 
 def _statistics(old: GroupSample, drawn: _core.DrawnStatistics) -> SampleStatistics:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import narwhals as nw
@@ -15,6 +15,8 @@ from msem.errors import DataError
 from msem.sample.columns import Bools, Columns, Floats, float_column, kept_ids, missing_ids, select_columns
 from msem.sample.screening import require_complete_rows
 
+Numbers = tuple[NDArray[np.int64], "pd.Index[Any]"]  # code of each row, id of each code
+
 
 @dataclass(frozen=True)
 class Holes:
@@ -25,7 +27,7 @@ class Holes:
     required : tuple of str
         Variables that must be there: fixed covariates.
     cluster_level : tuple of str
-        Variables of clusters, whose value may come from another row of the cluster.
+        Variables of clusters: a row in which one is missing takes the value of another row of its cluster.
     """
 
     required: tuple[str, ...] = ()
@@ -47,7 +49,8 @@ class ClusteredData:
     nrows : int
         Rows of the frame as given.
     dropped : mapping of str to int
-        Rows of the frame in which a variable is missing, for variables with any.
+        Rows of the frame in which a variable is missing, for variables with any. Where holes are allowed: rows left out
+        for it, without empty ones.
     dropped_rows : int
         Rows left out because a variable is missing, not counting those without a cluster id.
     dropped_no_cluster : int
@@ -58,6 +61,8 @@ class ClusteredData:
         Whether no value is missing.
     left_out : mapping of str to ndarray of int64
         Positions in the frame of the rows that were left out, by the reason why.
+    lost_clusters : pandas.Index
+        Ids of clusters of which no row is left, where holes are allowed.
     rows : ndarray of int64, shape (N,), or None
         Position of each row in the frame as given; None when no row was left out.
     index : pandas.Index
@@ -74,6 +79,7 @@ class ClusteredData:
     dropped_empty: int = 0
     complete: bool = True
     left_out: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    lost_clusters: pd.Index[Any] = field(default_factory=lambda: pd.Index([]))
     rows: NDArray[np.int64] | None = None
     index: pd.Index[Any] = field(default_factory=lambda: pd.RangeIndex(0))
 
@@ -98,7 +104,8 @@ def clustered_data(
         Column with the cluster ids, of any hashable type. Rows without an id are left out and counted.
     holes : Holes, optional
         Keep rows with missing values: leave out only those in which nothing is observed or a required variable is
-        missing (one of clusters: in all rows of the cluster).
+        missing (one of clusters: in all rows of the cluster). Variables of clusters are filled in from other rows of
+        the cluster.
 
     Returns
     -------
@@ -190,42 +197,46 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
     if holes is None:
         return complete_rows(screened, rows)
     here = np.ones(len(screened.no_cluster), dtype=bool) if rows is None else rows
-    no_cluster = screened.no_cluster & here
-    usable = here & ~no_cluster
-    known = {name: mask for name, mask in screened.missing.items() if mask is not None}
-    empty = np.zeros_like(here)
-    if len(known) == len(screened.columns):
-        empty = np.logical_and.reduce(list(known.values())) & usable
+    usable = here & ~screened.no_cluster
+    empty = usable & _empty(screened)
     present = usable & ~empty
-    dropped = {name: int((known[name] & present).sum()) for name in holes.required if name in known}
-    lacking = np.zeros_like(here)
-    for name in dropped:
-        mask = known[name]
-        if name in holes.cluster_level and screened.ids is not None:
-            mask = _missing_in_cluster(screened, mask, usable)
-            dropped[name] = int((mask & present).sum())
-        lacking |= mask & present
-    keep = usable & ~lacking & ~empty
-    counts = {name: int((mask & here).sum()) for name, mask in known.items()}
-    require_complete_rows(keep, counts, no_cluster, screened.cluster, int(here.sum()), what="row with values")
-    codes, clusters = (
-        (None, pd.Index([]))
-        if screened.ids is None
-        else number_clusters(str(screened.cluster), screened.ids, keep)
+    counts = {name: int((mask & here).sum()) for name, mask in screened.missing.items() if mask is not None}
+
+    def require_some(keep: Bools) -> None:
+        outside = screened.no_cluster & here
+        require_complete_rows(keep, counts, outside, screened.cluster, int(here.sum()), "row with values")
+
+    require_some(present)
+    numbers = None if screened.ids is None else number_clusters(str(screened.cluster), screened.ids, usable)
+    if numbers is not None:
+        screened = _shared(screened, holes.cluster_level, numbers, usable)
+    without = {
+        name: mask & present for name in holes.required if (mask := screened.missing.get(name)) is not None
+    }
+    lacking = any_of(list(without.values()), len(here))
+    keep = present & ~lacking
+    require_some(keep)
+    codes, clusters, lost = (
+        (None, pd.Index([]), pd.Index([])) if numbers is None else _renumbered(*numbers, keep[usable])
     )
     return ClusteredData(
         columns={name: kept(column, keep) for name, column in screened.columns.items()},
         codes=codes,
         clusters=clusters,
         nrows=int(here.sum()),
-        dropped={name: count for name, count in dropped.items() if count},
+        dropped={name: int(mask.sum()) for name, mask in without.items() if mask.any()},
         dropped_rows=int(lacking.sum()),
-        dropped_no_cluster=int(no_cluster.sum()),
+        dropped_no_cluster=int((screened.no_cluster & here).sum()),
         dropped_empty=int(empty.sum()),
-        complete=not any((mask & keep).any() for mask in known.values()),
+        complete=not any(mask is not None and (mask & keep).any() for mask in screened.missing.values()),
         left_out=_reasons(
-            {"no cluster id": no_cluster, "no observed value": empty, "no fixed covariate": lacking}
+            {
+                "no cluster id": screened.no_cluster & here,
+                "no observed value": empty,
+                "no fixed covariate": lacking,
+            }
         ),
+        lost_clusters=lost,
         rows=None if keep.all() else np.flatnonzero(keep),
         index=screened.index,
     )
@@ -235,15 +246,45 @@ def _reasons(masks: Mapping[str, Bools]) -> dict[str, NDArray[np.int64]]:
     return {reason: np.flatnonzero(mask) for reason, mask in masks.items() if mask.any()}
 
 
-def _missing_in_cluster(screened: ScreenedColumns, missing: Bools, usable: Bools) -> Bools:
-    """Rows of clusters in which a variable is missing in every row."""
-    assert screened.ids is not None
-    codes, clusters = number_clusters(str(screened.cluster), screened.ids, usable)
-    known = np.zeros(len(clusters), dtype=bool)
-    known[codes[~missing[usable]]] = True
-    out = np.zeros_like(missing)
-    out[usable] = ~known[codes]
+def _empty(screened: ScreenedColumns) -> Bools:
+    """Rows in which nothing is observed."""
+    masks = list(screened.missing.values())
+    out = np.full(len(screened.no_cluster), bool(masks))
+    for mask in masks:
+        out &= False if mask is None else mask
     return out
+
+
+def _shared(
+    screened: ScreenedColumns, names: Sequence[str], numbers: Numbers, usable: Bools
+) -> ScreenedColumns:
+    """The columns, with cluster variables that are missing in a row taken from the first one of the cluster with it."""
+    codes = np.full(len(usable), -1, dtype=np.int64)
+    codes[usable] = numbers[0]
+    columns, missing = dict(screened.columns), dict(screened.missing)
+    for name in names:
+        mask = missing.get(name)
+        if mask is None or not (mask & usable).any():
+            continue
+        seen, holes = np.flatnonzero(usable & ~mask), usable & mask
+        values = np.full(len(numbers[1]), np.nan)
+        values[codes[seen[::-1]]] = columns[name][seen[::-1]]
+        column = columns[name].copy()
+        column[holes] = values[codes[holes]]
+        columns[name], missing[name] = column, missing_rows(name, column)
+    return replace(screened, columns=columns, missing=missing)
+
+
+def _renumbered(
+    codes: NDArray[np.int64], clusters: pd.Index[Any], keep: Bools
+) -> tuple[NDArray[np.int64], pd.Index[Any], pd.Index[Any]]:
+    """Codes and ids of the clusters of the kept rows, and the ids of those that have none."""
+    if keep.all():
+        return codes, clusters, clusters[:0]
+    own, found = pd.factorize(codes[keep])
+    lost = np.ones(len(clusters), dtype=bool)
+    lost[found] = False
+    return own.astype(np.int64, copy=False), clusters[found], clusters[lost]
 
 
 def missing_rows(name: str, column: Floats) -> Bools | None:

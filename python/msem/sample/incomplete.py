@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,11 +14,29 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.errors import DataError
 from msem.sample.frames import ClusteredData
-from msem.sample.screening import require_clusters, require_constant_within
+from msem.sample.screening import (
+    COLLINEAR,
+    require_between_variance,
+    require_clusters,
+    require_constant_within,
+    require_enough,
+    require_independent,
+    require_observed,
+    require_observed_levels,
+    require_varying,
+    require_within_variance,
+)
 from msem.sample.statistics import cluster_codes, columns_of
 from msem.sample.sufficient import SampleStatistics, positions
 
 Floats = NDArray[np.float64]
+
+# Clusters that must have two variables for their covariance between clusters.
+FEWEST = 2
+# Standard deviation relative to the mean below which values are compared one by one: rounding may be all there is.
+SUSPECT = 1e-6
+# Patterns, those with most units, in which variables are held to be collinear or not.
+MOST_PATTERNS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +75,17 @@ class IncompleteStatistics:
     @property
     def nobs(self) -> float:
         """Units with anything observed; rows of a single-level sample."""
-        return self.data.nobs if self.unit else float(self.data.weight.sum())
+        return self.data.nobs if self.unit else self.nclusters
 
-    @property
+    @cached_property
     def nclusters(self) -> float:
-        """Clusters; rows of a single-level sample."""
-        return float(self.data.weight.sum())
+        """Clusters in which anything is observed; rows of a single-level sample."""
+        d = self.data
+        own = np.logical_or.reduce(
+            d.cluster_patterns, axis=1
+        )  # by pattern, whether the cluster has a variable
+        observed = own[d.cluster_pattern] | (d.sizes > 0)
+        return float(d.weight @ observed)
 
     @cached_property
     def _sizes(self) -> tuple[Floats, Floats]:
@@ -92,10 +116,29 @@ class IncompleteStatistics:
         """Number of observed values, their means and variances, of all variables; each of shape (p + q,)."""
         return self.data.observed_moments()
 
+    @property
+    def nvalues(self) -> float:
+        """Number of observed values."""
+        return float(self.observed[0].sum())
+
+    @property
+    def total_mean(self) -> Floats:
+        """Means of the observed values, over units of the unit variables, over clusters of the cluster variables."""
+        return self.observed[1]
+
     @cached_property
-    def coverage(self) -> tuple[Floats, Floats]:
-        """Units that have two unit variables, shape (p, p); clusters that have two variables, (p + q, p + q)."""
+    def _coverage(self) -> tuple[Floats, Floats]:
         return self.data.coverage()
+
+    @property
+    def coverage_within(self) -> Floats:
+        """Units that have both of two unit variables, shape (p, p)."""
+        return self._coverage[0]
+
+    @property
+    def coverage_between(self) -> Floats:
+        """Clusters that have both of two variables, each in some unit or of its own, shape (p + q, p + q)."""
+        return self._coverage[1]
 
     @cached_property
     def loss(self) -> _core.MissingLoss:
@@ -109,16 +152,21 @@ class IncompleteStatistics:
 
     @cached_property
     def unidentified(self) -> tuple[str, ...]:
-        """Saturated covariances of variables that are never observed together, by name; ``.l2``: between."""
-        units, clusters = self.coverage
-        p, n = len(self.unit), self.nboth
-        names = [
-            f"{self.unit[i]}~~{self.unit[j]}" for j in range(p) for i in range(j + 1, p) if not units[i, j]
-        ]
-        level2 = [*range(n), *range(p, len(self.names))]
-        suffix = ".l2" if p else ""
-        pairs = [(j, i) for k, j in enumerate(level2) for i in level2[k + 1 :] if not clusters[i, j]]
-        return tuple(names + [f"{self.names[i]}~~{self.names[j]}{suffix}" for j, i in pairs])
+        """Saturated covariances that the data say nothing about, by name; ``.l2``: between.
+
+        Those of unit variables that no unit has both of, and of variables that fewer than two clusters have both of.
+        """
+        p = len(self.unit)
+        level2 = [*range(self.nboth), *range(p, len(self.names))]
+        return (
+            *self._too_few(range(p), self.coverage_within, 1, ""),
+            *self._too_few(level2, self.coverage_between, FEWEST, ".l2" if p else ""),
+        )
+
+    def _too_few(self, among: Sequence[int], coverage: Floats, fewest: int, suffix: str) -> list[str]:
+        """Names of covariances of variables that fewer than `fewest` units or clusters have both of."""
+        pairs = itertools.combinations(among, 2)
+        return [f"{self.names[i]}~~{self.names[j]}{suffix}" for i, j in pairs if coverage[i, j] < fewest]
 
     def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> IncompleteStatistics:
         """Statistics of some of the variables, in the order given.
@@ -144,24 +192,37 @@ def incomplete_statistics(
 ) -> IncompleteStatistics:
     """Statistics of two-level data with holes; parameters as in `sample_statistics`.
 
+    Variables that are never observed together are no error: see `IncompleteStatistics.unidentified`.
+
     Raises
     ------
     DataError
-        If the data cannot identify the variances of these variables: a variable without observed values or without
-        variance, at a level where it has none, fewer than two clusters.
+        If the data cannot identify the variances of these variables: fewer than two clusters, too few clusters or
+        units, a variable without observed values at a level, constant, collinear or at the wrong level.
     """
     codes, J = cluster_codes(data), len(data.clusters)
-    require_clusters(len(codes), J, unit)
     _, varying = _core.cluster_values(columns_of(data, cluster), codes, J)
-    require_constant_within(cluster, varying, data.clusters)
     core = _core.incomplete_data(columns_of(data, unit), columns_of(data, cluster), codes, J, nboth)
     out = IncompleteStatistics(tuple(unit), tuple(cluster), nboth, core)
-    require_observed(out)
+    require_observed(out.names, out.observed[0])
+    filled = int((core.sizes > 0).sum())
+    require_clusters(int(core.nobs), filled, unit)
+    _require_variance(out, data)
+    require_enough(int(core.nobs), filled, len(unit), nboth + len(cluster))
+    require_constant_within(cluster, varying, data.clusters)
+    _require_levels(out, data)
+    _require_independent(out)
     return out
 
 
 def simple_incomplete(data: ClusteredData, variables: Sequence[str]) -> IncompleteStatistics:
-    """Statistics of single-level data with holes: the rows are clusters of size one."""
+    """Statistics of single-level data with holes: the rows are clusters of size one.
+
+    Raises
+    ------
+    DataError
+        If a variable has no observed values or is constant, variables are collinear, or there are too few rows.
+    """
     columns = columns_of(data, variables)
     rows = np.arange(len(columns[0]), dtype=np.int64)
     core = _core.incomplete_data([], columns, rows, len(rows), 0)
@@ -169,15 +230,73 @@ def simple_incomplete(data: ClusteredData, variables: Sequence[str]) -> Incomple
     if data.codes is not None:
         grouped = _core.incomplete_data(columns, [], data.codes, len(data.clusters), 0)
     out = IncompleteStatistics((), tuple(variables), 0, core, grouped)
-    require_observed(out)
+    require_observed(variables, out.observed[0])
+    _require_variance(out, data)
+    if out.nobs <= len(variables):
+        raise DataError(
+            f"{out.nobs:.0f} rows cannot identify the covariance matrix of {len(variables)} variables: at least "
+            f"{len(variables) + 1} are needed"
+        )
+    _require_independent(out)
     return out
 
 
-def require_observed(statistics: IncompleteStatistics) -> None:
-    """Refuse variables without observed values, and those whose observed values are all the same."""
-    count, mean, variance = statistics.observed
-    for name, n, centre, spread in zip(statistics.names, count, mean, variance, strict=True):
-        if not n:
-            raise DataError(f"variable {name!r} has no observed value: take it out of the model")
-        if not spread > 0:
-            raise DataError(f"variable {name!r} is constant (always {centre:g}): take it out of the model")
+def _require_variance(statistics: IncompleteStatistics, data: ClusteredData) -> None:
+    """Refuse variables whose observed values are all the same."""
+    _, mean, variance = statistics.observed
+    suspect = np.flatnonzero(np.sqrt(variance) <= SUSPECT * np.abs(mean))
+    require_varying({statistics.names[k]: _values(data, statistics.names[k]) for k in suspect})
+
+
+def _values(data: ClusteredData, name: str) -> Floats:
+    """Observed values of a variable."""
+    column = data.columns[name]
+    return column[~np.isnan(column)]
+
+
+def _require_levels(statistics: IncompleteStatistics, data: ClusteredData) -> None:
+    """Refuse variables with too few values, or without variance, at a level they are used at."""
+    unit, nboth, p = statistics.unit, statistics.nboth, len(statistics.unit)
+    count, mean, _ = statistics.observed
+    clusters, within, between = statistics.data.level_variation()
+    require_observed_levels(statistics.names, p, nboth, count, np.concatenate([clusters, count[p:]]))
+    size = np.abs(mean[:p]) + np.sqrt(between / clusters)
+    suspect = np.sqrt(within / count[:p]) <= SUSPECT * size
+    constant = [bool(s) and _constant_within(data, name) for s, name in zip(suspect, unit, strict=True)]
+    require_within_variance(unit, nboth, constant, within, count[:p], size)
+    both = slice(nboth)
+    require_between_variance(unit[both], within[both], between[both], count[both], clusters[both])
+
+
+def _constant_within(data: ClusteredData, name: str) -> bool:
+    """Whether the observed values of a variable are the same throughout every cluster."""
+    _, ((count, _),) = _core.cluster_values(columns_of(data, [name]), cluster_codes(data), len(data.clusters))
+    return not count
+
+
+def _require_independent(statistics: IncompleteStatistics) -> None:
+    """Refuse collinear variables, judged by the units and the clusters that have the most variables in common."""
+    d, p = statistics.data, len(statistics.unit)
+    _, _, variance = statistics.observed
+    df = d.pattern_rows - np.bincount(d.cell_pattern, minlength=len(d.pattern_rows))
+    for r in np.argsort(-df, kind="stable")[:MOST_PATTERNS]:
+        seen = np.flatnonzero(d.unit_patterns[r])
+        _require_independent_in(d.scatter[r], df[r], statistics.unit, seen, variance, " within clusters")
+    where = " in the cluster means" if p else ""
+    count = np.bincount(d.cluster_pattern, minlength=len(d.cluster_patterns))
+    for t in np.argsort(-count, kind="stable")[:MOST_PATTERNS]:
+        seen = np.flatnonzero(d.cluster_patterns[t])
+        values = d.cluster_values[np.ix_(seen, d.cluster_pattern == t)]
+        values = values - values.mean(axis=1, keepdims=True)
+        scatter = values @ values.T
+        _require_independent_in(scatter, count[t] - 1, statistics.cluster, seen, variance[p:], where)
+
+
+def _require_independent_in(
+    scatter: Floats, df: float, names: Sequence[str], seen: NDArray[np.intp], variance: Floats, where: str
+) -> None:
+    """Refuse collinear variables in one pattern, of those that vary in it, if it has more units than variables."""
+    if df <= len(seen):
+        return
+    varies = np.diag(scatter) > COLLINEAR * df * variance[seen]
+    require_independent(scatter[np.ix_(varies, varies)], [names[k] for k in seen[varies]], where)

@@ -75,6 +75,35 @@ def require_enough(nobs: int, nclusters: int, p: int, between: int) -> None:
         )
 
 
+def require_observed(names: Sequence[str], count: Floats) -> None:
+    """Refuse variables without an observed value; `count` is how many each has."""
+    for name, n in zip(names, count, strict=True):
+        if not n:
+            raise DataError(f"variable {name!r} has no observed value: take it out of the model")
+
+
+def require_observed_levels(
+    names: Sequence[str], p: int, nboth: int, count: Floats, clusters: Floats
+) -> None:
+    """Refuse variables with too few observed values for the levels they are used at.
+
+    The first `p` variables are measured on units, `nboth` of them at both levels; `count` values of each are observed,
+    in so many `clusters`.
+    """
+    for k, name in enumerate(names):
+        if clusters[k] < 2 and (k < nboth or k >= p):
+            raise DataError(
+                f"variable {name!r} is in the level-2 block, but is observed in one cluster only: take it out of the "
+                "level-2 block"
+            )
+        if k < p and count[k] == clusters[k]:
+            remedy = "take it out of the model" if k < nboth else "move it to the level-2 block"
+            raise DataError(
+                f"variable {name!r} is in the level-1 block, but no cluster has two observed values of it, so within "
+                f"and between cannot be told apart: {remedy}"
+            )
+
+
 def require_constant_within(
     cluster: Sequence[str], varying: Sequence[tuple[int, Sequence[int]]], ids: pd.Index[Any]
 ) -> None:
@@ -89,13 +118,14 @@ def require_constant_within(
 
 
 def require_within_variance(
-    unit: Sequence[str], nboth: int, constant: Sequence[bool], ssw: Floats, nobs: int, size: Floats
+    unit: Sequence[str], nboth: int, constant: Sequence[bool], ssw: Floats, nobs: int | Floats, size: Floats
 ) -> None:
     """Refuse level-1 variables that do not vary within clusters.
 
-    `size` is the typical magnitude of each variable, against which rounding is judged.
+    `ssw` is the diagonal of the pooled sums of squares, `size` the typical magnitude of each variable, against which
+    rounding is judged.
     """
-    spread = np.sqrt(np.diag(ssw) / nobs)
+    spread = np.sqrt(ssw / nobs)
     for k, name in enumerate(unit):
         if constant[k] or spread[k] <= ROUNDING * size[k]:
             remedy = "take it out of the level-1 block" if k < nboth else "move it to the level-2 block"
@@ -106,15 +136,18 @@ def require_within_variance(
 
 
 def require_between_variance(
-    both: Sequence[str], ssw: Floats, scatter: Floats, nobs: int, nclusters: int
+    both: Sequence[str], ssw: Floats, scatter: Floats, nobs: int | Floats, nclusters: int | Floats
 ) -> None:
     """Refuse variables at both levels whose cluster means are all the same.
 
-    Cluster means vary at least as much as sampling makes them, the within variance over the cluster size.
+    Cluster means vary at least as much as sampling makes them, the within variance over the cluster size. `ssw` and
+    `scatter` are sums of squares within clusters and of cluster means.
     """
-    for k, name in enumerate(both):
-        sampling = ssw[k, k] / (nobs - nclusters) * nclusters / nobs
-        if scatter[k, k] / (nclusters - 1) < COLLINEAR * sampling:
+    q = len(both)
+    sampling = (ssw / (nobs - nclusters) * nclusters / nobs)[:q]
+    lacking = (scatter / (nclusters - 1))[:q] < COLLINEAR * sampling
+    for name, flat in zip(both, lacking, strict=True):
+        if flat:
             raise DataError(
                 f"variable {name!r} is in the level-2 block, but its cluster means are all the same (was it "
                 "centred within clusters?): take it out of the level-2 block"

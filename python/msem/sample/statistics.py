@@ -86,8 +86,9 @@ def require_identified_levels(statistics: SampleStatistics, constant: Sequence[b
     between = statistics.cluster_scatter
     p = len(unit)
     size = np.abs(statistics.total_mean[:p]) + np.sqrt(np.diag(between)[:p] / J)
-    require_within_variance(unit, nboth, constant, statistics.ssw, N, size)
-    require_between_variance(unit[:nboth], statistics.ssw, between, N, J)
+    ssw = np.diag(statistics.ssw)
+    require_within_variance(unit, nboth, constant, ssw, N, size)
+    require_between_variance(unit[:nboth], ssw, np.diag(between), N, J)
     require_independent(statistics.ssw, unit, " within clusters")
     level2 = [*range(nboth), *range(p, len(between))]
     require_independent(

@@ -82,12 +82,17 @@ class SampleStatistics:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SampleStatistics):
             return NotImplemented
-        return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return all(bool(np.array_equal(getattr(self, f.name), getattr(other, f.name))) for f in fields(self))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Unit variables, then cluster variables: the order of all mean vectors."""
         return self.unit + self.cluster
+
+    @property
+    def nvalues(self) -> float:
+        """Number of data values: units times unit variables plus clusters times cluster variables."""
+        return self.nobs * len(self.unit) + self.nclusters * len(self.cluster)
 
     @property
     def total_mean(self) -> Floats:
@@ -121,6 +126,8 @@ class SampleStatistics:
         DataError
             If a variable is not among those of its kind.
         """
+        if (tuple(unit), tuple(cluster), nboth) == (self.unit, self.cluster, self.nboth):
+            return self
         rows = positions(unit, self.unit)
         every = rows + [len(self.unit) + k for k in positions(cluster, self.cluster)]
         return SampleStatistics(

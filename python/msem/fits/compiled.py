@@ -1,0 +1,327 @@
+"""A model that is read once and fitted to many samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from msem.errors import DataError, ModelError, MsemError
+from msem.estimation.constraints import compile_constraints, elimination_basis
+from msem.fits.batches import Batch, make_batch
+from msem.fits.choices import Choices, choose
+from msem.fits.fit import Fit
+from msem.fits.manyfits import FitArrays, ManyFits, joined, warn_of_missing
+from msem.fits.options import require_settings
+from msem.fits.simultaneous import (
+    FitOptions,
+    fit_table,
+    implied_statistics,
+    require_known,
+    require_least_squares,
+    wants_means,
+)
+from msem.fits.sources import Moments, Prepared, Source, group_rows, prepare
+from msem.language.hypotheses import with_constraints
+from msem.language.syntax import ModelSyntax
+from msem.resampling.progress import Progress
+from msem.sample.grouping import text_of
+from msem.settings import require_threads
+from msem.simulation.drawn import DrawnSamples
+from msem.table.defaults import Fun
+from msem.table.groups import group_order, has_group_blocks
+from msem.table.partable import ParameterTable, parameter_table
+from msem.table.special_tables import saturated_table
+
+AT_ONCE = 256  # samples taken from an iterable before they are fitted
+# options of sem that are about one sample
+OF_SAMPLES = ("sample_cov", "sample_mean", "sample_nobs", "sample_cov_rescale", "bootstrap", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledModel:
+    """A model with all options of its fits, ready for samples; immutable. Made by `msem.compile`.
+
+    Attributes
+    ----------
+    table : ParameterTable
+        The parameter table; moments of fixed covariates come from each sample.
+    options : mapping
+        As given to `msem.compile`.
+    """
+
+    table: ParameterTable
+    options: FitOptions
+
+    def fit(self, data: Any) -> Fit:
+        """Fit the model to one sample: what `msem.sem` gives with the same options.
+
+        Parameters
+        ----------
+        data : data frame, LevelMoments, SampleStatistics or mapping
+            As in `msem.sem`.
+
+        Returns
+        -------
+        Fit
+        """
+        grouping = group_rows(data, self.options.get("group")) if _has_rows(data) else None
+        prepared = self._prepare(data)
+        no_group = 0 if grouping is None else grouping.missing
+        return fit_table(self.table, prepared, self._choices(data), self.options, no_group)
+
+    def fit_many(
+        self, samples: Iterable[Any], *, threads: int | None = None, progress: bool = True
+    ) -> ManyFits:
+        """Fit the model to many samples, in compiled threads.
+
+        Every fit is what `fit` gives for its sample, to rounding, whatever the number of threads. Fits with constraints
+        other than bounds and equal parameters, with robust standard errors or scaled tests, and those that need more
+        than one start are made one after the other.
+
+        Parameters
+        ----------
+        samples : iterable
+            Data frames, `LevelMoments`, sufficient statistics, dicts of them by group, or what `msem.simulate` gives
+            with ``as_="statistics"``. A generator is read a few hundred samples at a time.
+        threads : int, optional
+            Default: one for each processor.
+        progress : bool
+            Show a bar on the standard error stream when it takes more than a second.
+
+        Returns
+        -------
+        ManyFits
+
+        Raises
+        ------
+        DataError
+            If there is no sample, or none can be used; with the reason of the first. A sample that cannot be used among
+            others has the status "failed", and the reason in the column `problem`.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If more than one in a hundred fits have no estimates.
+        """
+        workers = require_threads(threads)
+        require_samples(samples)
+        count = len(samples) if isinstance(samples, Sequence) else 0
+        with Progress("fits", count, progress and count > 0) as shown:
+            if isinstance(samples, DrawnSamples):
+                require_labels(self.table, samples.labels or None)
+                arrays = self.batch(False).drawn(samples, workers, shown)
+            else:
+                arrays = self._given(samples, workers, shown)
+        if not len(arrays):
+            raise DataError("there are no samples to fit")
+        if (arrays.status == "failed").all():
+            raise DataError(f"no sample can be fitted. The first: {arrays.problem[0]}")
+        warn_of_missing(arrays)
+        return ManyFits(self.table, arrays, self.df)
+
+    @cached_property
+    def df(self) -> int:
+        """Degrees of freedom: saturated less free parameters, those that equality constraints determine left out."""
+        constraints = compile_constraints(self.table) if self.table.constraints else None
+        free = self.table.npar
+        if constraints is not None:
+            somewhere = np.linspace(0.5, 1.5, free)  # nonlinear ones are as many there as elsewhere
+            free = elimination_basis(constraints.equalities.jacobian(somewhere)).shape[1]
+        return saturated_table(self.table).npar - free
+
+    def _given(self, samples: Iterable[Any], threads: int, shown: Progress) -> FitArrays:
+        parts: list[FitArrays] = []
+        done = 0
+        for several in _taken(samples, AT_ONCE):
+            parts.append(self._several(several, threads))
+            done += len(several)
+            shown.update(done)
+        return joined(parts) if parts else self.batch(False).empty()
+
+    def _several(self, samples: Sequence[Any], threads: int) -> FitArrays:
+        """Samples whose standard errors come from the same information are fitted together."""
+        out = joined([self.batch(False).empty(1)] * len(samples))
+        ready: dict[bool, dict[int, Sequence[Prepared]]] = {False: {}, True: {}}
+        for k, sample in enumerate(samples):
+            try:
+                ready[implied_statistics(sample)][k] = self._prepare(sample)
+            except MsemError as error:
+                out.status[k], out.problem[k] = "failed", str(error)
+        for implied, chosen in ready.items():
+            if chosen:
+                found = self.batch(implied).given(list(chosen.values()), threads)
+                for name, values in vars(found).items():
+                    getattr(out, name)[list(chosen)] = values
+        return out
+
+    def _prepare(self, data: Any) -> tuple[Prepared, ...]:
+        rows = _has_rows(data)
+        cluster, group = self.options.get("cluster"), self.options.get("group")
+        grouping = group_rows(data, group) if rows else None
+        source = Source(data, cluster if rows else None, grouping=grouping)
+        require_labels(self.table, source.labels)
+        return prepare(self.table, source)
+
+    def _choices(self, data: Any) -> Choices:
+        return _choices(self.table, self.options, implied=implied_statistics(data))
+
+    def batch(self, implied: bool) -> Batch:
+        """How samples are fitted: from the statistics of rows, or from those that moments imply."""
+        return self._implied_batch if implied else self._rows_batch
+
+    @cached_property
+    def _rows_batch(self) -> Batch:
+        return make_batch(self.table, _choices(self.table, self.options, implied=False), self.options)
+
+    @cached_property
+    def _implied_batch(self) -> Batch:
+        return make_batch(self.table, _choices(self.table, self.options, implied=True), self.options)
+
+    def __repr__(self) -> str:
+        levels = "two levels" if self.table.nlevels == 2 else "one level"
+        return f"<msem.CompiledModel: {self.table.npar} parameters, {levels}>"
+
+
+def compile(
+    model: str, *, fun: Fun = "sem", group_labels: Sequence[str] | None = None, **options: Any
+) -> CompiledModel:
+    r"""Read a model once, to fit it to many samples.
+
+    Parameters
+    ----------
+    model : str
+        As in `msem.sem`.
+    fun : {"sem", "cfa", "growth"}
+        Whose defaults the model has.
+    group_labels : sequence of str, optional
+        Labels of the groups, for a model of several groups without ``group:`` headers.
+    **options
+        Those of `msem.sem`, but for the ones about one sample: ``sample_cov``, ``sample_mean``, ``sample_nobs``,
+        ``sample_cov_rescale``, ``bootstrap`` and ``seed``.
+
+    Returns
+    -------
+    CompiledModel
+
+    Raises
+    ------
+    ModelSyntaxError, ModelError
+        As in `msem.sem`.
+
+    Examples
+    --------
+    >>> import msem
+    >>> model = msem.compile("level: 1\n f =~ y1 + y2 + y3\nlevel: 2\n g =~ y1 + y2 + y3", cluster="cluster")
+    >>> model
+    <msem.CompiledModel: 15 parameters, two levels>
+    >>> model.fit(msem.load_demo()).status
+    'ok'
+    """
+    require_known(fun, options)
+    useless = next((name for name in OF_SAMPLES if name in options), None)
+    if useless is not None:
+        raise TypeError(
+            f"compile() has no option {useless!r}: it is about one sample, and the model is for many"
+        )
+    known = cast(FitOptions, options)
+    require_settings(known)
+    syntax = with_constraints(model, known.get("constraints"))
+    table = parameter_table(
+        syntax,
+        fun=fun,
+        fixed_x=known.get("fixed_x", True),
+        std_lv=known.get("std_lv", False),
+        orthogonal=known.get("orthogonal", False),
+        meanstructure=wants_means(known),
+        groups=group_names(syntax, known.get("group"), group_labels),
+        group_equal=known.get("group_equal", ()),
+        group_partial=known.get("group_partial", ()),
+    )
+    choices = _choices(table, known, implied=False)
+    require_least_squares(choices, table)
+    if choices.se == "bootstrap":
+        raise ValueError('se="bootstrap" is for one sample: fit.bootstrap() of a fit that needs it')
+    return CompiledModel(table, known)
+
+
+def group_names(
+    syntax: ModelSyntax, column: str | None, labels: Sequence[str] | None
+) -> tuple[str, ...] | None:
+    """Labels of the groups of a model: as given, or from its ``group:`` headers; None for one group.
+
+    Raises
+    ------
+    ModelError
+        If there are groups without labels.
+    """
+    if labels is not None:
+        given = (labels,) if isinstance(labels, str) else tuple(map(text_of, labels))
+        if len(set(given)) < max(len(given), 2):
+            raise ModelError(f"group_labels must be two or more different labels, not {labels!r}")
+        return group_order(syntax, given)
+    if has_group_blocks(syntax):
+        headers = dict.fromkeys(str(block.group) for block in syntax.blocks if block.group is not None)
+        return group_order(syntax, tuple(headers))
+    if column is not None:
+        raise ModelError(
+            f"group={column!r}: the model is read without data, so the groups have to be named: group_labels=[...]"
+        )
+    return None
+
+
+def _choices(table: ParameterTable, options: FitOptions, *, implied: bool) -> Choices:
+    return choose(
+        options.get("estimator", "ML"),
+        options.get("se"),
+        options.get("information"),
+        options.get("test"),
+        observed=table.nlevels == 2 and not implied,
+        design_based=table.nlevels == 1 and options.get("cluster") is not None,
+    )
+
+
+def _has_rows(data: Any) -> bool:
+    groups = list(data.values()) if isinstance(data, Mapping) else [data]
+    return not any(isinstance(one, Moments) for one in groups)
+
+
+def require_samples(samples: Any) -> None:
+    """Refuse one sample in the place of several.
+
+    Raises
+    ------
+    TypeError
+    """
+    if isinstance(samples, (pd.DataFrame, Mapping, str, bytes, *Moments)) or not isinstance(
+        samples, Iterable
+    ):
+        raise TypeError(
+            f"fit_many takes several samples, such as a list of data frames, and this is a {type(samples).__name__}: "
+            "for one sample use fit"
+        )
+
+
+def require_labels(table: ParameterTable, labels: Sequence[str] | None) -> None:
+    """Refuse a sample of other groups than those of the model.
+
+    Raises
+    ------
+    DataError
+    """
+    given, wanted = tuple(labels or ()), table.group_labels
+    if set(given) != set(wanted):
+        has = f"the groups {', '.join(given)}" if given else "one group"
+        needs = f"the groups {', '.join(wanted)}" if wanted else "one group"
+        raise DataError(f"the sample has {has} and the model {needs}")
+
+
+def _taken(samples: Iterable[Any], count: int) -> Iterator[list[Any]]:
+    iterator = iter(samples)
+    while several := list(islice(iterator, count)):
+        yield several

@@ -1,0 +1,219 @@
+"""The cells of a design: numbers and sizes of clusters, distributions and population values."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.errors import DataError, ModelError, MsemError
+from msem.estimation.estimate import estimate
+from msem.estimation.manyfits import Variables, arranged, table_variables
+from msem.estimation.samples import Sample, saturated_group
+from msem.fits.simulate import read_design
+from msem.moments.single import without_means
+from msem.sample.statistics import expected_statistics
+from msem.sample.sufficient import SampleStatistics
+from msem.simulation.designs import Clusters
+from msem.simulation.drawn import DrawnSamples
+from msem.simulation.population import Population
+from msem.simulation.shapes import Shape, read_distribution
+from msem.simulation.sources import statistics_draws
+from msem.table.functions import defined_functions
+from msem.table.partable import ParameterTable
+
+Floats = NDArray[np.float64]
+
+SIZES = ("nclusters", "cluster_sizes", "nobs")
+APART = 2**40  # numbers of samples between cells: streams of random numbers do not overlap
+SAME = 1e-6  # a value this close to the population's is the population's
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One cell of a design.
+
+    Attributes
+    ----------
+    number : int
+        From 0, in the order of the grid.
+    labels : mapping of str to value
+        As tables show them.
+    population : Population
+    clusters : tuple of Clusters
+        Of each group.
+    draws : _core.Draws
+    seed : int
+    """
+
+    number: int
+    labels: Mapping[str, Any]
+    population: Population
+    clusters: tuple[Clusters, ...]
+    draws: _core.Draws
+    seed: int
+
+    def samples(self, first: int, last: int) -> DrawnSamples:
+        """Samples first, ..., last - 1 of the cell."""
+        start = self.number * APART
+        table = self.population.table
+        numbers = range(start + first, start + last)
+        return DrawnSamples(self.population.variables, table.group_labels, self.draws, numbers, self.seed)
+
+
+def read_grid(grid: Any) -> list[dict[str, Any]]:
+    """Settings of every cell, from a mapping whose values are crossed, a sequence of mappings, or a data frame.
+
+    Raises
+    ------
+    DataError
+        If there is no cell.
+    """
+    if isinstance(grid, pd.DataFrame):
+        return [{str(k): _plain(v) for k, v in row.items()} for row in grid.to_dict("records")]
+    if isinstance(grid, Mapping):
+        several = [
+            value if isinstance(value, (list, np.ndarray, range, pd.Series)) else [value]
+            for value in grid.values()
+        ]
+        cells = [
+            dict(zip(map(str, grid), map(_plain, values), strict=True))
+            for values in itertools.product(*several)
+        ]
+    elif (
+        isinstance(grid, Sequence) and not isinstance(grid, str) and all(isinstance(c, Mapping) for c in grid)
+    ):
+        cells = [{str(k): _plain(v) for k, v in cell.items()} for cell in grid]
+    else:
+        raise DataError(
+            "a design is a dict of settings to the values that they take, a list of dicts, one for each cell, or a "
+            f"data frame with a row for each, not {type(grid).__name__}"
+        )
+    if not cells:
+        raise DataError("the design has no cell: a setting has no values")
+    return cells
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def make_cells(
+    population: Population, model: Any, grid: Any, distribution: Any, seed: int
+) -> tuple[Cell, ...]:
+    """Cells ready to be drawn from; nothing is drawn yet.
+
+    Raises
+    ------
+    ModelError, DataError
+        If a cell cannot be: with its settings.
+    """
+    out = []
+    for number, settings in enumerate(read_grid(grid)):
+        labels = {name: _label(value) for name, value in settings.items()}
+        try:
+            out.append(_cell(number, labels, settings, population, model, distribution, seed))
+        except (MsemError, ValueError) as error:
+            shown = ", ".join(f"{name}={value}" for name, value in labels.items())
+            kind = ModelError if isinstance(error, ModelError) else DataError
+            raise kind(f"design cell {number + 1} ({shown}): {error}") from error
+    return tuple(out)
+
+
+def _cell(
+    number: int,
+    labels: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    population: Population,
+    model: Any,
+    distribution: Any,
+    seed: int,
+) -> Cell:
+    values = {name: float(value) for name, value in settings.items() if name not in (*SIZES, "distribution")}
+    here = population.changed(values)
+    clusters = read_design(here, model, *(settings.get(name) for name in SIZES))
+    shapes: Mapping[int, Shape] = read_distribution(settings.get("distribution", distribution))
+    draws = statistics_draws(here, clusters, shapes, seed)
+    return Cell(number, labels, here, tuple(clusters), draws, seed)
+
+
+def _label(value: Any) -> Any:
+    return value if isinstance(value, (int, float, str)) else str(value)
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What a model estimates in a population.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (P,)
+        The parameters, defined ones last.
+    chisq : float
+        Noncentrality of the likelihood-ratio test in samples of the cell: 0 if the model holds.
+    """
+
+    theta: Floats
+    chisq: float
+
+
+def truth(table: ParameterTable, cell: Cell) -> Truth:
+    """Values of the parameters of a model that fits the population best: the population's own if the model holds.
+
+    The maximum of the expected log-likelihood, so that a model may be identified in another way than the population,
+    or wrong (White, 1982).
+
+    Raises
+    ------
+    ModelError
+        If there is no maximum.
+    """
+    sample = Sample(tuple(_expected(table, cell)))
+    found = estimate(table, sample)
+    if not found.optimum.converged:
+        raise ModelError(
+            "the model does not converge when it is fitted to the moments of the population: check that it is "
+            "identified"
+        )
+    theta = found.theta.copy()
+    known = cell.population.truth()
+    for row in table.rows:
+        value = known.get((row.lhs, row.op, row.rhs, row.level, row.group), np.nan)
+        if row.free and abs(theta[row.free - 1] - value) <= SAME * max(1.0, abs(value)):
+            theta[row.free - 1] = value
+        elif row.free and abs(theta[row.free - 1]) <= SAME:
+            theta[row.free - 1] = 0.0
+    defined = defined_functions(table).values(theta) if table.defined else np.empty(0)
+    chisq = 2 * (sample.llf - found.objective.covariate_llf - found.llf)
+    return Truth(np.append(theta, defined), chisq if chisq > SAME else 0.0)
+
+
+def _expected(table: ParameterTable, cell: Cell) -> list[Any]:
+    """Expected statistics of each group of a cell with their saturated moments."""
+    wanted, of = table_variables(table), cell.population.variables
+    out = []
+    for group, clusters in enumerate(cell.clusters, 1):
+        statistics = arranged(_statistics(cell.population, of, clusters, group), wanted)
+        if not table.meanstructure:
+            statistics = without_means(statistics)
+        label = table.group_labels[group - 1] if table.group_labels else ""
+        out.append(saturated_group(statistics, label=label))
+    return out
+
+
+def _statistics(population: Population, of: Variables, clusters: Clusters, group: int) -> SampleStatistics:
+    moments = population.moments(group)
+    between = moments[max(moments)]
+    mean = np.concatenate([moments[1].mean if of.unit else np.empty(0), between.mean[of.nboth :]])
+    mean[: of.nboth] += between.mean[: of.nboth]
+    within = moments[1].cov if of.unit else np.empty((0, 0))
+    sizes, counts = clusters.table()
+    return expected_statistics(
+        within, between.cov, mean, sizes, counts, of.unit, of.cluster, of.nboth, source="data"
+    )

@@ -1,0 +1,1 @@
+"""Populations, and samples drawn from them as data or as sufficient statistics."""

@@ -1,0 +1,215 @@
+"""A population: a model all of whose parameters have values, and the moments that it implies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.errors import ModelError
+from msem.estimation.constraints import compile_constraints
+from msem.estimation.manyfits import Variables, table_variables
+from msem.estimation.matrices import block_map, block_matrices, row_values
+from msem.moments.arrays import LevelArrays
+from msem.moments.covariance import smallest_eigenvalue
+from msem.table.drafts import key_of, read_name
+from msem.table.levels import LEVEL_NAMES
+from msem.table.partable import Parameter, ParameterTable
+
+Floats = NDArray[np.float64]
+
+EIGENVALUE = -1e-8  # of a correlation-scaled matrix: below it the matrix is not positive semidefinite
+MOST = 8  # parameters named
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """A model with a value for every row of its table.
+
+    Attributes
+    ----------
+    table : ParameterTable
+    values : ndarray, shape (rows,)
+    """
+
+    table: ParameterTable
+    values: Floats
+
+    @property
+    def variables(self) -> Variables:
+        """Observed variables by their roles."""
+        return table_variables(self.table)
+
+    def moments(self, group: int = 1) -> dict[int, LevelArrays]:
+        """Implied moments of the observed variables of one group by level; level 1 only for one level.
+
+        Raises
+        ------
+        ModelError
+            If they are those of no distribution; naming what is not.
+        """
+        unit, cluster, nboth = self.variables
+        names = {1: cluster} if not unit else {1: unit, 2: (*unit[:nboth], *cluster)}
+        return {level: self._level(level, group, observed) for level, observed in names.items()}
+
+    def _level(self, level: int, group: int, observed: Sequence[str]) -> LevelArrays:
+        block = block_map(self.table, level, group, observed)
+        paths, residual = block_matrices(block, self.values)
+        where = describe_place(self.table, level, group)
+        negative = [
+            f"{name} ({value:g})"
+            for name, value in zip(block.names, residual.diagonal(), strict=True)
+            if value < 0
+        ]
+        if negative:
+            raise ModelError(
+                f"the population is no distribution: negative variance{where} of {', '.join(negative)}"
+            )
+        odd = _not_definite(residual, block.names)
+        if odd:
+            raise ModelError(
+                f"the population is no distribution: the (residual) covariances{where} of {odd} are larger than their "
+                "variances allow"
+            )
+        directed = np.eye(len(paths)) - paths
+        if abs(np.linalg.det(directed)) < 1e-12:
+            raise ModelError(f"the population is no distribution: its paths{where} have no reduced form")
+        total = np.linalg.inv(directed)[: len(observed)]
+        intercepts = np.zeros(len(paths))
+        chosen = block.slot == 2
+        intercepts[block.row[chosen]] = self.values[block.rows[chosen]]
+        return LevelArrays(tuple(observed), total @ intercepts, total @ residual @ total.T, len(observed))
+
+    def truth(self) -> dict[tuple[str, str, str, int, int], float]:
+        """Value of every row by lhs, op, rhs, level and group."""
+        pairs = zip(self.table.rows, self.values.tolist(), strict=True)
+        return {(r.lhs, r.op, r.rhs, r.level, r.group): value for r, value in pairs}
+
+    def changed(self, values: Mapping[str, float]) -> Population:
+        """The same population with other values of some parameters, by label or by name such as ``fb ~ w1``.
+
+        Raises
+        ------
+        ModelError
+            If a parameter is unknown.
+        """
+        out = self.values.copy()
+        for name, value in values.items():
+            out[_named_rows(self.table, name)] = value
+        return replace(self, values=out)
+
+
+def population_of(table: ParameterTable) -> Population:
+    """The population that a model text with values says.
+
+    Fixed parameters have their values, others those of ``start()``. What the text does not mention is 0 (intercepts,
+    covariances), and covariates have variance 1; all else needs a value.
+
+    Raises
+    ------
+    ModelError
+        If a parameter has no value, or the values do not meet constraints of the model.
+    """
+    shared = _starts(table)
+    modelled = _modelled(table)
+    values = np.array([_value(row, shared, modelled) for row in table.rows])
+    missing = [r.name for r, value in zip(table.rows, values, strict=True) if np.isnan(value)]
+    if missing:
+        listed = ", ".join(missing[:MOST]) + (
+            f" and {len(missing) - MOST} more" if len(missing) > MOST else ""
+        )
+        raise ModelError(
+            f"the population has no value for {listed}: write each with its value, as in 'f ~ 0.3*x' and "
+            "'f ~~ 0.5*f', or with start(0.3)*x"
+        )
+    population = Population(table, values)
+    _require_constraints(population)
+    return population
+
+
+def fitted_population(table: ParameterTable, theta: Floats) -> Population:
+    """The population that estimates are, in a table with the moments of fixed covariates."""
+    return Population(table, row_values(table, theta))
+
+
+def _starts(table: ParameterTable) -> dict[int, float]:
+    """Values of the free parameters that the user gives a start."""
+    return {row.free: row.start for row in table.rows if row.free and row.start is not None}
+
+
+def _modelled(table: ParameterTable) -> set[tuple[str, int, int]]:
+    """Variables, by level and group, that are latent or outcomes: their variances are parameters to be given."""
+    out = set()
+    for row in table.rows:
+        if row.op in ("=~", "~"):
+            out.add((row.lhs, row.level, row.group))
+        if row.op == "=~":
+            out.add((row.rhs, row.level, row.group))
+    return out
+
+
+def _value(row: Parameter, shared: Mapping[int, float], modelled: set[tuple[str, int, int]]) -> float:
+    if not row.free and row.value == row.value:
+        return row.value
+    if row.free in shared:
+        return shared[row.free]
+    if row.user and not row.exo:
+        return np.nan
+    if row.op == "~~" and row.lhs == row.rhs:
+        return np.nan if (row.lhs, row.level, row.group) in modelled else 1.0
+    return 0.0 if row.op in ("~~", "~1") else np.nan
+
+
+def _require_constraints(population: Population) -> None:
+    table, values = population.table, population.values
+    if not table.constraints:
+        return
+    theta = np.zeros(table.npar)
+    for row, value in zip(table.rows, values, strict=True):
+        if row.free:
+            theta[row.free - 1] = value
+    constraints = compile_constraints(table)
+    broken = constraints.violated(theta) if constraints is not None else []
+    if broken:
+        listed = ", ".join(f"'{text}' (by {gap:.3g})" for text, gap in broken)
+        raise ModelError(f"the values of the population do not meet {listed}")
+
+
+def describe_place(table: ParameterTable, level: int, group: int) -> str:
+    """Words for a level of a group; empty for a model of one level and one group."""
+    where = f" at the {LEVEL_NAMES[level]} level" if table.nlevels == 2 else ""
+    return where + (f" of group {table.group_labels[group - 1]!r}" if table.ngroups > 1 else "")
+
+
+def _not_definite(matrix: Floats, names: Sequence[str]) -> str:
+    """Names of the variables of a matrix that is not positive semidefinite; "" if it is."""
+    if len(matrix) < 2 or smallest_eigenvalue(matrix) >= EIGENVALUE:
+        return ""
+    involved = [name for i, name in enumerate(names) if np.count_nonzero(matrix[i]) > 1]
+    return ", ".join(involved)
+
+
+def _named_rows(table: ParameterTable, name: str) -> list[int]:
+    """Rows of a parameter: those with the label, or of the name and all that share it."""
+    rows = [i for i, row in enumerate(table.rows) if row.label and row.label == name]
+    rows = rows or list(_by_name(table, name))
+    shared = {table.rows[i].free for i in rows if table.rows[i].free}
+    rows = [i for i, row in enumerate(table.rows) if i in rows or row.free in shared]
+    if not rows:
+        known = ", ".join(dict.fromkeys(row.name for row in table.rows if row.user))
+        raise ModelError(f"the population has no parameter {name!r}; it has {known}")
+    return rows
+
+
+def _by_name(table: ParameterTable, name: str) -> Iterator[int]:
+    """The row of a name such as ``fb~w1.l2``; without a level or a group, the first that has it."""
+    read = read_name(name)
+    if read is None:
+        return
+    for i, row in enumerate(table.rows):
+        fits = key_of(row.lhs, row.op, row.rhs) == read.key
+        if fits and row.level in (read.level or row.level, 0) and row.group == (read.group or 1):
+            yield i
+            return

@@ -1,0 +1,87 @@
+"""Draws from a population for a design, by compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from msem import _core
+from msem.errors import ModelError
+from msem.simulation.designs import Clusters, require_estimable
+from msem.simulation.population import Population
+from msem.simulation.shapes import Shape, is_normal
+
+
+def statistics_draws(
+    population: Population, clusters: Sequence[Clusters], shapes: Mapping[int, Shape], seed: int
+) -> _core.Draws:
+    """Sufficient statistics of samples.
+
+    For normal variables these are drawn themselves: Wishart matrices by the Bartlett (1933) decomposition, and normal
+    means. Otherwise rows are drawn and summed up.
+
+    Raises
+    ------
+    ModelError
+        If the population is no distribution, or has no density.
+    DataError
+        If the samples are too small for a saturated model.
+    """
+    unit, cluster, nboth = population.variables
+    for one in clusters:
+        require_estimable(one, len(unit), nboth + len(cluster), single=not unit)
+    if not is_normal(shapes):
+        return row_draws(population, clusters, shapes, seed)
+    designs = []
+    for group, one in enumerate(clusters, 1):
+        moments = population.moments(group)
+        sizes, counts = one.table()
+        m, p = len(unit) + len(cluster), len(unit)
+        between = moments[max(moments)]
+        designs.append(
+            {
+                "sizes": sizes,
+                "counts": counts,
+                "means": np.zeros((len(sizes), m)),
+                "scatter": np.zeros((len(sizes), m, m)),
+                "ssw": np.zeros((p, p)),
+                "nboth": nboth,
+                "mean_w": moments[1].mean if unit else np.empty(0),
+                "cov_w": moments[1].cov if unit else np.empty((0, 0)),
+                "mean_b": between.mean,
+                "cov_b": between.cov,
+                "covariate": [],
+            }
+        )
+    try:
+        return _core.ParametricDraws(designs, seed, False)
+    except ValueError as error:
+        raise ModelError(
+            f"the population has no density, so that its statistics cannot be drawn: {error}. Give residual variances "
+            'that are not zero, or draw as_="data"'
+        ) from error
+
+
+def row_draws(
+    population: Population, clusters: Sequence[Clusters], shapes: Mapping[int, Shape], seed: int
+) -> _core.RowDraws:
+    """Samples unit by unit.
+
+    Raises
+    ------
+    ModelError
+        If the population is no distribution.
+    DataError
+        If it cannot have the shapes.
+    """
+    unit, _, nboth = population.variables
+    empty = np.empty((0, 0))
+    none = (np.empty(0), empty, empty, np.empty(0), 0.0)
+    groups = []
+    for group, one in enumerate(clusters, 1):
+        moments = population.moments(group)
+        between = shapes[2 if unit else 1].law(moments[max(moments)])
+        within = shapes[1].law(moments[1]) if unit else none
+        groups.append((list(one.sizes), nboth, within, between))
+    return _core.RowDraws(groups, seed)
