@@ -25,7 +25,7 @@ from msem.estimation.manyfits import (
 from msem.fits.choices import Choices
 from msem.fits.fit import Fit
 from msem.fits.manyfits import FitArrays, joined
-from msem.fits.simultaneous import FitOptions, fit_table
+from msem.fits.fitting import FitOptions, fit_table
 from msem.fits.sources import Prepared
 from msem.inference.problems import REMARKS, SEVERITY
 from msem.moments.single import without_means
@@ -181,6 +181,7 @@ def _plain(prepared: Prepared) -> bool:
 
 
 def _arranged(prepared: Prepared, wanted: Variables, centred: bool) -> SampleStatistics:
+    assert isinstance(prepared.statistics, SampleStatistics)
     statistics = arranged(prepared.statistics, wanted)
     return without_means(statistics) if centred and statistics.means.any() else statistics
 
