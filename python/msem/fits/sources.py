@@ -17,7 +17,7 @@ from msem.fits.choices import allowed_holes
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.single import moment_statistics, without_means
 from msem.sample.columns import column_names, listed
-from msem.sample.frames import ClusteredData, Holes, clustered_data
+from msem.sample.frames import ClusteredData, clustered_data
 from msem.sample.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.sample.incomplete import Statistics, incomplete_statistics, simple_incomplete
 from msem.sample.statistics import sample_statistics, simple_statistics
