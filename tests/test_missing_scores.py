@@ -19,6 +19,8 @@ from msem.sample.cells import IncompleteClusters
 from oracle_scores import Cluster, Moments
 from rows import DEMO
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*rows have no")
+
 SIZES = (1, 4, 2, 4, 1, 7, 3, 5, 2)
 SHAPES = [
     pytest.param((3, 2, 2, 2, 1), id="both_within_between"),

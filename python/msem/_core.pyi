@@ -205,77 +205,39 @@ def refit(
 ) -> Refits: ...
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
 
-class GroupData:
-    """Model-implied moments of a group, all variables, observed first; statistics of J clusters.
+_Scores = tuple[_Floats, _Floats, NDArray[np.intp]]  # (rows, d), covariances (S, d, d), that of each row
 
-    Scores are (scores (rows, d), covariances (S, d, d) by distinct cluster size, which of them each row has).
-    """
-
-    def __init__(
-        self,
-        p: int,
-        nboth: int,
-        q: int,
-        mean_w: _Floats,
-        cov_w: _Floats,
-        mean_b: _Floats,
-        cov_b: _Floats,
-        sizes: _Floats,
-        means: _Floats,
-        within: _Floats,
-    ) -> None: ...
-    def cluster_posterior(self) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
-    def cluster_bartlett(
-        self, loadings: _Floats, residual: _Floats
-    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
-    def unit_posterior(
-        self, unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
+class _Group:
+    def cluster_posterior(self) -> _Scores: ...
+    def cluster_bartlett(self, loadings: _Floats, residual: _Floats) -> _Scores: ...
+    def unit_posterior(self, unit: Sequence[_Floats], codes: NDArray[np.int64]) -> _Scores: ...
     def unit_bartlett(
         self, loadings: _Floats, residual: _Floats, unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
+    ) -> _Scores: ...
+    # between, within, their degrees of freedom, each (J,)
     def cluster_distances(
         self, unit_covariates: Sequence[int], cluster_covariates: Sequence[int]
-    ) -> tuple[
-        _Floats, _Floats, _Floats, _Floats
-    ]: ...  # between, within, their degrees of freedom, each (J,)
+    ) -> tuple[_Floats, _Floats, _Floats, _Floats]: ...
+    # and degrees of freedom
     def unit_distances(
         self, unit_covariates: Sequence[int], unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> tuple[_Floats, _Floats]: ...  # and degrees of freedom
+    ) -> tuple[_Floats, _Floats]: ...
 
-class IncompleteGroup:
+class GroupData(_Group):
+    """Model-implied moments of a group, all variables, observed first; statistics of J clusters."""
+
+    def __init__(
+        self, p: int, nboth: int, q: int, mean_w: _Floats, cov_w: _Floats, mean_b: _Floats, cov_b: _Floats,
+        sizes: _Floats, means: _Floats, within: _Floats,
+    ) -> None: ...  # fmt: skip
+
+class IncompleteGroup(_Group):
     """The same for data with holes, with covariances by what is observed."""
 
     def __init__(
-        self,
-        p: int,
-        nboth: int,
-        q: int,
-        mean_w: _Floats,
-        cov_w: _Floats,
-        mean_b: _Floats,
-        cov_b: _Floats,
-        data: IncompleteData,
-        products: _Floats,
-    ) -> None: ...
-    def cluster_posterior(self) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
-    def cluster_bartlett(
-        self, loadings: _Floats, residual: _Floats
-    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
-    def unit_posterior(
-        self, unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
-    def unit_bartlett(
-        self, loadings: _Floats, residual: _Floats, unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> tuple[_Floats, _Floats, NDArray[np.intp]]: ...
-    def cluster_distances(
-        self, unit_covariates: Sequence[int], cluster_covariates: Sequence[int]
-    ) -> tuple[
-        _Floats, _Floats, _Floats, _Floats
-    ]: ...  # between, within, their degrees of freedom, each (J,)
-    def unit_distances(
-        self, unit_covariates: Sequence[int], unit: Sequence[_Floats], codes: NDArray[np.int64]
-    ) -> tuple[_Floats, _Floats]: ...  # and degrees of freedom
+        self, p: int, nboth: int, q: int, mean_w: _Floats, cov_w: _Floats, mean_b: _Floats, cov_b: _Floats,
+        data: IncompleteData, products: _Floats,
+    ) -> None: ...  # fmt: skip
 
 def leave_one_out_steps(
     objective: Objective,
