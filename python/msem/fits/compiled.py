@@ -281,12 +281,13 @@ def group_names(
 
 
 def _choices(table: ParameterTable, options: FitOptions, *, implied: bool) -> Choices:
+    with_holes = missing_choice(options.get("missing", "listwise")) != "listwise"
     return choose(
         options.get("estimator", "ML"),
         options.get("se"),
         options.get("information"),
         options.get("test"),
-        observed=table.nlevels == 2 and not implied,
+        observed=(table.nlevels == 2 or with_holes) and not implied,
         design_based=table.nlevels == 1 and options.get("cluster") is not None,
     )
 

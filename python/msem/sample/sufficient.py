@@ -82,7 +82,7 @@ class SampleStatistics:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SampleStatistics):
             return NotImplemented
-        return all(bool(np.array_equal(getattr(self, f.name), getattr(other, f.name))) for f in fields(self))
+        return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -220,7 +220,7 @@ class ClusterArrays:
     @property
     def of_units(self) -> bool:
         """Whether there are products within clusters: never for the rows of a single-level sample by themselves."""
-        return self.within.shape[1] > 0
+        return bool(self.within.shape[1] > 0)
 
     def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these variables."""
