@@ -66,6 +66,18 @@ std::shared_ptr<ParametricDraws> make_parametric(const std::vector<py::dict>& gr
   return std::make_shared<ParametricDraws>(std::move(designs), seed);
 }
 
+// data, means and covariances of both levels, positions of fixed covariates
+using HolesTuple = std::tuple<std::shared_ptr<IncompleteData>, Vector, Matrix, Vector, Matrix,
+                              std::vector<Index>, std::vector<Index>>;
+
+std::shared_ptr<IncompleteParametricDraws> make_parametric_holes(const std::vector<HolesTuple>& groups,
+                                                                 std::uint64_t seed) {
+  std::vector<IncompleteDesign> designs;
+  for (const auto& [data, mean_w, cov_w, mean_b, cov_b, unit, cluster] : groups)
+    designs.push_back({data, Moments{mean_w, mean_b, cov_w, cov_b}, unit, cluster});
+  return std::make_shared<IncompleteParametricDraws>(std::move(designs), seed);
+}
+
 py::list statistics(const Draws& self, std::uint64_t replicate) {
   std::vector<GroupDraw> drawn;
   {
@@ -136,6 +148,9 @@ void bind_resampling(py::module_& m) {
       .def(py::init(&make_leave_one_out), "groups"_a, "single_level"_a = false, "centred"_a = false);
   py::class_<ParametricDraws, Draws, std::shared_ptr<ParametricDraws>>(m, "ParametricDraws")
       .def(py::init(&make_parametric), "groups"_a, "seed"_a, "centred"_a = false);
+  py::class_<IncompleteParametricDraws, Draws, std::shared_ptr<IncompleteParametricDraws>>(
+      m, "IncompleteParametricDraws")
+      .def(py::init(&make_parametric_holes), "groups"_a, "seed"_a);
   m.def("refit", &run, "objective"_a, "draws"_a, "start"_a, "lower"_a, "upper"_a, "filled"_a, "first"_a,
         "last"_a, "threads"_a = 1, "max_iterations"_a = 100, "tolerance"_a = 1e-12,
         "constraints"_a = py::none());

@@ -131,6 +131,19 @@ struct Design {
   bool centred = false;
 };
 
+// Outcomes given covariates, for cross-products of the covariates that are known.
+struct DrawnRegression {
+  std::vector<Index> fixed, random;
+  Matrix slopes;   // outcomes x covariates
+  Matrix lower;    // Cholesky factor of the residual covariance matrix
+  Matrix scatter;  // of the covariates
+  Matrix factor;   // F with F F' = scatter
+  double df = 0;   // of the cross-products
+
+  DrawnRegression(const Matrix& cov, const std::vector<Index>& fixed, const Matrix& scatter, double df);
+  Matrix draw(RandomStream& random_numbers) const;
+};
+
 // Samples from the model given cluster sizes and covariates.
 //
 // Given the design matrix X of the covariates, outcomes are Y = X B' + E with independent rows of E. About
@@ -145,26 +158,47 @@ class ParametricDraws : public Draws {
   std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
 
  private:
-  // Outcomes given covariates, for cross-products of the covariates that are known.
-  struct Regression {
-    std::vector<Index> fixed, random;
-    Matrix slopes;   // outcomes x covariates
-    Matrix lower;    // Cholesky factor of the residual covariance matrix
-    Matrix scatter;  // of the covariates
-    Matrix factor;   // F with F F' = scatter
-    double df = 0;   // of the cross-products
-
-    Regression(const Matrix& cov, const std::vector<Index>& fixed, const Matrix& scatter, double df);
-    Matrix draw(RandomStream& random_numbers) const;
-  };
   struct PreparedGroup {
     Design design;
     Vector mean;
-    std::vector<Regression> between;  // one for each cluster size
-    std::vector<Regression> within;   // one, or none for a single level
+    std::vector<DrawnRegression> between;  // one for each cluster size
+    std::vector<DrawnRegression> within;   // one, or none for a single level
   };
   static PreparedGroup prepare(Design design);
   static TwoLevelStatistics draw_group(const PreparedGroup& group, RandomStream& random_numbers);
+
+  std::vector<PreparedGroup> groups_;
+  std::uint64_t seed_;
+};
+
+// What is kept of a sample with holes, and the distribution of the rest, in one group.
+struct IncompleteDesign {
+  std::shared_ptr<const IncompleteData> data;
+  Moments moments;  // of the model
+  std::vector<Index> unit,
+      cluster;  // covariates whose values are kept, among the unit and the cluster variables
+};
+
+// Samples from the model with the holes of the data, given cells and covariates: the between parts of each
+// cluster, the means of its cells about them, and for each pattern the products within all its cells
+// together, as a Wishart matrix.
+class IncompleteParametricDraws : public Draws {
+ public:
+  // Throws std::domain_error where the moments are no distribution: both covariance matrices must be positive
+  // semidefinite.
+  IncompleteParametricDraws(std::vector<IncompleteDesign> groups, std::uint64_t seed);
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+
+ private:
+  struct PreparedGroup {
+    IncompleteDesign design;
+    std::vector<DrawnRegression> within;  // by pattern, over its variables
+    std::vector<Index> fixed, random;     // of the between block
+    Matrix slopes, root;                  // of the random ones on the fixed ones, and of what is left
+  };
+  static PreparedGroup prepare(IncompleteDesign design);
+  static IncompleteData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
 
   std::vector<PreparedGroup> groups_;
   std::uint64_t seed_;

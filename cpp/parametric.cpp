@@ -3,20 +3,13 @@
 #include <stdexcept>
 
 #include "draws.hpp"
+#include "normals.hpp"
 
 namespace msem {
 
 namespace {
 
 constexpr double kRank = 1e-12;  // eigenvalue of a correlation matrix that counts as zero
-
-std::vector<Index> others(Index n, const std::vector<Index>& chosen) {
-  std::vector<Index> out;
-  for (Index k = 0; k < n; ++k) {
-    if (std::find(chosen.begin(), chosen.end(), k) == chosen.end()) out.push_back(k);
-  }
-  return out;
-}
 
 // F with F F' = scatter and at most `most` columns.
 Matrix root(const Matrix& scatter, Index most) {
@@ -29,14 +22,6 @@ Matrix root(const Matrix& scatter, Index most) {
   rank = std::min(rank, most);
   return scale.asDiagonal() * eigen.eigenvectors().rightCols(rank) *
          eigen.eigenvalues().tail(rank).cwiseSqrt().asDiagonal();
-}
-
-Matrix normals(Index rows, Index cols, RandomStream& random) {
-  Matrix out(rows, cols);
-  for (Index j = 0; j < cols; ++j) {
-    for (Index i = 0; i < rows; ++i) out(i, j) = random.normal();
-  }
-  return out;
 }
 
 // Wishart matrix with identity scale as T T'; by rows when there are fewer than its dimension, else by the
@@ -74,8 +59,8 @@ Vector cluster_mean(const Design& d) {
 
 }  // namespace
 
-ParametricDraws::Regression::Regression(const Matrix& cov, const std::vector<Index>& fixed_,
-                                        const Matrix& scatter_, double df_)
+DrawnRegression::DrawnRegression(const Matrix& cov, const std::vector<Index>& fixed_, const Matrix& scatter_,
+                                 double df_)
     : fixed(fixed_), random(others(cov.rows(), fixed_)), scatter(scatter_(fixed_, fixed_)), df(df_) {
   factor = root(scatter, static_cast<Index>(df));
   Matrix residual = cov(random, random);
@@ -97,7 +82,7 @@ ParametricDraws::Regression::Regression(const Matrix& cov, const std::vector<Ind
   lower = chol.lower();
 }
 
-Matrix ParametricDraws::Regression::draw(RandomStream& stream) const {
+Matrix DrawnRegression::draw(RandomStream& stream) const {
   const Index n = static_cast<Index>(random.size()), all = n + static_cast<Index>(fixed.size());
   const Matrix g = lower * normals(n, factor.cols(), stream);
   const Matrix w = lower * wishart_root(n, df - static_cast<double>(factor.cols()), stream);
@@ -146,7 +131,7 @@ TwoLevelStatistics ParametricDraws::draw_group(const PreparedGroup& group, Rando
   TwoLevelStatistics out = group.design.observed;
   const Index square = out.means.cols() * out.means.cols();
   for (std::size_t s = 0; s < group.between.size(); ++s) {
-    const Regression& r = group.between[s];
+    const DrawnRegression& r = group.between[s];
     const Index n = static_cast<Index>(r.random.size());
     Vector mean = out.means.row(s);
     const Vector shift = r.slopes * (mean(r.fixed) - group.mean(r.fixed));

@@ -183,6 +183,17 @@ class ParametricDraws(Draws):
 
     def __init__(self, groups: Sequence[dict[str, Any]], seed: int, centred: bool = False) -> None: ...
 
+class IncompleteParametricDraws(Draws):
+    """Groups are (data, mean_w, cov_w, mean_b, cov_b, unit covariates, cluster covariates)."""
+
+    def __init__(
+        self,
+        groups: Sequence[
+            tuple[IncompleteData, _Floats, _Floats, _Floats, _Floats, Sequence[int], Sequence[int]]
+        ],
+        seed: int,
+    ) -> None: ...
+
 class Refits(TypedDict):
     theta: _Floats  # (R, npar)
     value: _Floats  # (R,)

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.errors import DataError, UnsupportedError
+from msem.errors import DataError
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum, bounds
 from msem.estimation.samples import GroupSample, Sample, saturated_group
+from msem.moments.arrays import LevelArrays
 from msem.resampling.progress import Progress, chunks
 from msem.sample.incomplete import IncompleteStatistics, Statistics
 from msem.sample.statistics import cluster_codes
@@ -32,6 +33,7 @@ FAILURES = {
     3: "not converged",
     4: "likelihood unbounded",
 }
+NONE = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
 Pool = tuple[Floats, Floats, Floats] | _core.IncompletePool
 
 HELD = 1e-9  # value of an inequality that is active
@@ -132,7 +134,9 @@ def _in_clusters_of_rows(sample: Sample) -> bool:
     return not group.statistics.unit and group.clusters.of_units
 
 
-def parametric_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.ParametricDraws:
+def parametric_draws(
+    estimate: Estimate, sample: Sample, seed: int
+) -> _core.ParametricDraws | _core.IncompleteParametricDraws:
     """Samples from the model at the estimates, given cluster sizes and fixed covariates.
 
     Raises
@@ -140,6 +144,8 @@ def parametric_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.Par
     DataError
         If the sample is not one of whole clusters, or the estimates are not those of a distribution.
     """
+    if any(isinstance(s, IncompleteStatistics) for s in sample.statistics):
+        return _parametric_holes(estimate, sample, seed)
     designs = [_design(estimate, group, number) for number, group in enumerate(sample.groups, 1)]
     try:
         return _core.ParametricDraws(designs, seed, not estimate.table.meanstructure)
@@ -147,22 +153,44 @@ def parametric_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.Par
         raise DataError(f"samples cannot be drawn from this model: {error}") from error
 
 
-def _design(estimate: Estimate, group: GroupSample, number: int) -> dict[str, Any]:
-    s = group.statistics
-    if isinstance(s, IncompleteStatistics):
-        raise UnsupportedError(
-            'samples cannot be drawn from the model with the holes of the data: use kind="ordinary", which draws '
-            "clusters of the data"
-        )
-    if any(not float(n).is_integer() for n in (*s.sizes, *s.counts)):
-        raise DataError(
-            "samples can only be drawn for whole clusters: give LevelMoments their cluster_sizes, or raw data"
-        )
-    if not s.unit and group.data is not None and group.data.codes is not None:
+def _require_independent_rows(group: GroupSample) -> None:
+    if not group.statistics.unit and group.data is not None and group.data.codes is not None:
         raise DataError(
             "a single-level model does not say how rows of a cluster depend on each other, so samples cannot be drawn "
             'from it: use kind="ordinary"'
         )
+
+
+def _parametric_holes(estimate: Estimate, sample: Sample, seed: int) -> _core.IncompleteParametricDraws:
+    """The same with the holes of the data, where they are in any group."""
+    groups = []
+    for number, group in enumerate(sample.groups, 1):
+        _require_independent_rows(group)
+        s = group.statistics
+        if not isinstance(s, IncompleteStatistics):
+            raise DataError(
+                f"group {group.label!r} has no missing values and others have: samples can be drawn from models of "
+                'groups that all have, or all have not; use kind="ordinary"'
+            )
+        moments = {m: a.observed for m, a in estimate.objective.moments(estimate.theta, number).items()}
+        within, between = (moments[1], moments[2]) if s.unit else (NONE, moments[1])
+        fixed, p = fixed_covariates(estimate.table, s, number), len(s.unit)
+        unit, cluster = [k for k in fixed if k < p], [k - p for k in fixed if k >= p]
+        groups.append((s.data, within.mean, within.cov, between.mean, between.cov, unit, cluster))
+    try:
+        return _core.IncompleteParametricDraws(groups, seed)
+    except ValueError as error:
+        raise DataError(f"samples cannot be drawn from this model: {error}") from error
+
+
+def _design(estimate: Estimate, group: GroupSample, number: int) -> dict[str, Any]:
+    s = group.statistics
+    assert isinstance(s, SampleStatistics)
+    if any(not float(n).is_integer() for n in (*s.sizes, *s.counts)):
+        raise DataError(
+            "samples can only be drawn for whole clusters: give LevelMoments their cluster_sizes, or raw data"
+        )
+    _require_independent_rows(group)
     covariates = fixed_covariates(estimate.table, s, number)
     if covariates and s.source != "data":
         raise DataError(
