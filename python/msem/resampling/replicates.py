@@ -22,7 +22,7 @@ from msem.moments.arrays import LevelArrays
 from msem.resampling.progress import Progress, chunks
 from msem.sample.incomplete import IncompleteStatistics, Statistics
 from msem.sample.statistics import cluster_codes
-from msem.sample.sufficient import ClusterArrays
+from msem.sample.sufficient import ClusterArrays, SampleStatistics
 from msem.table.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
