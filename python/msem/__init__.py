@@ -24,25 +24,19 @@ from msem.fits.simulate import simulate
 from msem.fits.simultaneous import cfa, growth, sem
 from msem.moments.levelmoments import LevelMoments
 from msem.sample.demo import load_demo
-<<<<<<< HEAD
 from msem.sample.patterns import MissingPatterns, missing_patterns
-=======
 from msem.simulation.shapes import MultivariateT, NonNormal
->>>>>>> helper-e
 from msem.version import __version__
 
 __all__ = [
     "CompiledModel",
     "Fit",
     "LevelMoments",
-<<<<<<< HEAD
-    "MissingPatterns",
-=======
     "ManyFits",
+    "MissingPatterns",
     "MultivariateT",
     "NonNormal",
     "Power",
->>>>>>> helper-e
     "SegregatedFit",
     "__version__",
     "cfa",
@@ -51,11 +45,8 @@ __all__ = [
     "compile",
     "growth",
     "load_demo",
-<<<<<<< HEAD
     "missing_patterns",
-=======
     "power",
->>>>>>> helper-e
     "saturated",
     "segregated",
     "sem",

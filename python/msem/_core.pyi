@@ -324,7 +324,6 @@ def minimize_constrained(
     tolerance: float = 1e-12,
 ) -> _ConstrainedOptimum: ...
 
-<<<<<<< HEAD
 class IncompleteData:
     @property
     def p(self) -> int: ...
@@ -383,7 +382,7 @@ def cluster_values(
     cluster: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int
 ) -> tuple[_Floats, list[tuple[int, list[int]]]]: ...
 def cell_products(unit: Sequence[_Floats], codes: NDArray[np.int64], data: IncompleteData) -> _Floats: ...
-=======
+
 class GivenSamples(Draws):
     """Samples of groups, each (sizes, counts, means, scatter, ssw)."""
 
@@ -436,4 +435,3 @@ class RowDraws(Draws):
 
     def __init__(self, groups: Sequence[tuple[Sequence[int], int, _Law, _Law]], seed: int) -> None: ...
     def rows(self, replicate: int, group: int = 0) -> tuple[_Floats, _Floats]: ...
->>>>>>> helper-e

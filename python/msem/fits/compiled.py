@@ -14,19 +14,18 @@ import pandas as pd
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.constraints import compile_constraints, elimination_basis
 from msem.fits.batches import Batch, make_batch
-from msem.fits.choices import Choices, choose
+from msem.fits.choices import Choices, choose, missing_choice
 from msem.fits.fit import Fit
+from msem.fits.fitting import FitOptions, fit_table
 from msem.fits.manyfits import FitArrays, ManyFits, joined, warn_of_missing
 from msem.fits.options import require_settings
 from msem.fits.simultaneous import (
-    FitOptions,
-    fit_table,
     implied_statistics,
     require_known,
     require_least_squares,
     wants_means,
 )
-from msem.fits.sources import Moments, Prepared, Source, group_rows, prepare
+from msem.fits.sources import Moments, Prepared, Source, group_rows, prepare, require_rows_for_holes
 from msem.language.hypotheses import with_constraints
 from msem.language.syntax import ModelSyntax
 from msem.resampling.progress import Progress
@@ -39,8 +38,16 @@ from msem.table.partable import ParameterTable, parameter_table
 from msem.table.special_tables import saturated_table
 
 AT_ONCE = 256  # samples taken from an iterable before they are fitted
-# options of sem that are about one sample
-OF_SAMPLES = ("sample_cov", "sample_mean", "sample_nobs", "sample_cov_rescale", "bootstrap", "seed")
+# options of sem that are about one sample; auxiliary variables have the levels at which they vary in it
+OF_SAMPLES = (
+    "sample_cov",
+    "sample_mean",
+    "sample_nobs",
+    "sample_cov_rescale",
+    "auxiliary",
+    "bootstrap",
+    "seed",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +88,8 @@ class CompiledModel:
         """Fit the model to many samples, in compiled threads.
 
         Every fit is what `fit` gives for its sample, to rounding, whatever the number of threads. Fits with constraints
-        other than bounds and equal parameters, with robust standard errors or scaled tests, and those that need more
-        than one start are made one after the other.
+        other than bounds and equal parameters, with robust standard errors or scaled tests, of data with holes, and
+        those that need more than one start are made one after the other.
 
         Parameters
         ----------
@@ -164,7 +171,9 @@ class CompiledModel:
         rows = _has_rows(data)
         cluster, group = self.options.get("cluster"), self.options.get("group")
         grouping = group_rows(data, group) if rows else None
-        source = Source(data, cluster if rows else None, grouping=grouping)
+        holes = missing_choice(self.options.get("missing", "listwise")) != "listwise"
+        source = Source(data, cluster if rows else None, grouping=grouping, incomplete=holes)
+        require_rows_for_holes(source)
         require_labels(self.table, source.labels)
         return prepare(self.table, source)
 
@@ -203,7 +212,7 @@ def compile(
         Labels of the groups, for a model of several groups without ``group:`` headers.
     **options
         Those of `msem.sem`, but for the ones about one sample: ``sample_cov``, ``sample_mean``, ``sample_nobs``,
-        ``sample_cov_rescale``, ``bootstrap`` and ``seed``.
+        ``sample_cov_rescale``, ``auxiliary``, ``bootstrap`` and ``seed``.
 
     Returns
     -------
@@ -232,10 +241,11 @@ def compile(
     known = cast(FitOptions, options)
     require_settings(known)
     syntax = with_constraints(model, known.get("constraints"))
+    missing = missing_choice(known.get("missing", "listwise"))
     table = parameter_table(
         syntax,
         fun=fun,
-        fixed_x=known.get("fixed_x", True),
+        fixed_x=known.get("fixed_x", True) and missing != "fiml_x",
         std_lv=known.get("std_lv", False),
         orthogonal=known.get("orthogonal", False),
         meanstructure=wants_means(known),
@@ -244,7 +254,7 @@ def compile(
         group_partial=known.get("group_partial", ()),
     )
     choices = _choices(table, known, implied=False)
-    require_least_squares(choices, table)
+    require_least_squares(choices, table, incomplete=missing != "listwise")
     if choices.se == "bootstrap":
         raise ValueError('se="bootstrap" is for one sample: fit.bootstrap() of a fit that needs it')
     return CompiledModel(table, known)
@@ -276,12 +286,13 @@ def group_names(
 
 
 def _choices(table: ParameterTable, options: FitOptions, *, implied: bool) -> Choices:
+    holes = missing_choice(options.get("missing", "listwise")) != "listwise"
     return choose(
         options.get("estimator", "ML"),
         options.get("se"),
         options.get("information"),
         options.get("test"),
-        observed=table.nlevels == 2 and not implied,
+        observed=(table.nlevels == 2 or holes) and not implied,
         design_based=table.nlevels == 1 and options.get("cluster") is not None,
     )
 
