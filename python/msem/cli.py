@@ -85,6 +85,14 @@ def parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--out", type=Path, help="write the table of estimates to this CSV file")
     fit.add_argument("--standardized", action="store_true", help="add standardized estimates")
+    fit.add_argument("--missing", default="listwise", help="listwise (default), fiml, or fiml.x")
+    fit.add_argument(
+        "--auxiliary",
+        nargs="+",
+        default=(),
+        metavar="VARIABLE",
+        help="variables that tell about missing values",
+    )
     fit.add_argument("--random-x", action="store_true", help="estimate the moments of covariates too")
     fit.add_argument("--std-lv", action="store_true", help="set the variances of latent variables to 1")
     fit.set_defaults(run=run_fit)
@@ -100,6 +108,8 @@ def run_fit(arguments: argparse.Namespace) -> int:
         group=arguments.group,
         group_equal=arguments.group_equal,
         estimator=arguments.estimator,
+        missing=arguments.missing,
+        auxiliary=arguments.auxiliary,
         fixed_x=not arguments.random_x,
         std_lv=arguments.std_lv,
     )

@@ -30,6 +30,7 @@ from msem.fits.sources import Prepared
 from msem.inference.problems import REMARKS, SEVERITY
 from msem.moments.single import without_means
 from msem.resampling.progress import Progress, chunks
+from msem.sample.incomplete import Statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.simulation.drawn import DrawnSamples, drawn_statistics
 from msem.table.partable import ParameterTable
@@ -112,7 +113,7 @@ class Batch:
             return joined([self.empty(), *map(self.long_way, samples)])
         quick = [k for k, groups in enumerate(samples) if all(map(_plain, groups))]
         wanted, centred = table_variables(self.table), not self.table.meanstructure
-        statistics = [[_arranged(one, wanted, centred) for one in samples[k]] for k in quick]
+        statistics = [[_arranged(one.statistics, wanted, centred) for one in samples[k]] for k in quick]
         found = as_arrays(self.fitter.fit(given_samples(statistics), 0, len(quick), threads))
         out = joined([self.empty()] + [self.empty(1)] * len(samples))
         for f in ("est", "se", "llf", "unrestricted_llf", "status", "problem", "iterations"):
@@ -180,9 +181,9 @@ def _plain(prepared: Prepared) -> bool:
     return type(prepared.statistics) is SampleStatistics and prepared.maximum
 
 
-def _arranged(prepared: Prepared, wanted: Variables, centred: bool) -> SampleStatistics:
-    assert isinstance(prepared.statistics, SampleStatistics)
-    statistics = arranged(prepared.statistics, wanted)
+def _arranged(statistics: Statistics, wanted: Variables, centred: bool) -> SampleStatistics:
+    assert isinstance(statistics, SampleStatistics)  # as `_plain` has seen
+    statistics = arranged(statistics, wanted)
     return without_means(statistics) if centred and statistics.means.any() else statistics
 
 

@@ -38,10 +38,15 @@ from msem.table.partable import ParameterTable, parameter_table
 from msem.table.special_tables import saturated_table
 
 AT_ONCE = 256  # samples taken from an iterable before they are fitted
-# options of sem that are about one sample
+# options of sem that are about one sample; auxiliary variables have the levels at which they vary in it
 OF_SAMPLES = (
-    *("sample_cov", "sample_mean", "sample_nobs", "sample_cov_rescale", "auxiliary"),
-    *("bootstrap", "seed"),
+    "sample_cov",
+    "sample_mean",
+    "sample_nobs",
+    "sample_cov_rescale",
+    "auxiliary",
+    "bootstrap",
+    "seed",
 )
 
 
@@ -83,8 +88,8 @@ class CompiledModel:
         """Fit the model to many samples, in compiled threads.
 
         Every fit is what `fit` gives for its sample, to rounding, whatever the number of threads. Fits with constraints
-        other than bounds and equal parameters, with robust standard errors or scaled tests, and those that need more
-        than one start are made one after the other.
+        other than bounds and equal parameters, with robust standard errors or scaled tests, of data with holes, and
+        those that need more than one start are made one after the other.
 
         Parameters
         ----------
@@ -166,8 +171,8 @@ class CompiledModel:
         rows = _has_rows(data)
         cluster, group = self.options.get("cluster"), self.options.get("group")
         grouping = group_rows(data, group) if rows else None
-        incomplete = missing_choice(self.options.get("missing", "listwise")) != "listwise"
-        source = Source(data, cluster if rows else None, grouping=grouping, incomplete=incomplete)
+        holes = missing_choice(self.options.get("missing", "listwise")) != "listwise"
+        source = Source(data, cluster if rows else None, grouping=grouping, incomplete=holes)
         require_rows_for_holes(source)
         require_labels(self.table, source.labels)
         return prepare(self.table, source)
@@ -235,8 +240,8 @@ def compile(
         )
     known = cast(FitOptions, options)
     require_settings(known)
-    missing = missing_choice(known.get("missing", "listwise"))
     syntax = with_constraints(model, known.get("constraints"))
+    missing = missing_choice(known.get("missing", "listwise"))
     table = parameter_table(
         syntax,
         fun=fun,
@@ -281,13 +286,13 @@ def group_names(
 
 
 def _choices(table: ParameterTable, options: FitOptions, *, implied: bool) -> Choices:
-    with_holes = missing_choice(options.get("missing", "listwise")) != "listwise"
+    holes = missing_choice(options.get("missing", "listwise")) != "listwise"
     return choose(
         options.get("estimator", "ML"),
         options.get("se"),
         options.get("information"),
         options.get("test"),
-        observed=(table.nlevels == 2 or with_holes) and not implied,
+        observed=(table.nlevels == 2 or holes) and not implied,
         design_based=table.nlevels == 1 and options.get("cluster") is not None,
     )
 
