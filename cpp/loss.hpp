@@ -95,6 +95,9 @@ class Loss {
   virtual ~Loss() = default;
   // The first so many variables of both blocks are the same; only the sum of their means enters.
   virtual Index nboth() const { return 0; }
+  // Whether its information costs many times what value and gradient do, so that steps had better use it
+  // again.
+  virtual bool costly_information() const { return false; }
   // Null outside the domain of the discrepancy.
   virtual std::unique_ptr<LossPoint> at(const Moments& moments) const = 0;
 };

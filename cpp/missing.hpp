@@ -85,6 +85,7 @@ class MissingLoss : public Loss {
   explicit MissingLoss(std::shared_ptr<const IncompleteData> data) : data_(std::move(data)), index_(*data_) {}
   std::unique_ptr<LossPoint> at(const Moments& moments) const override;
   Index nboth() const override { return data_->nboth; }
+  bool costly_information() const override { return true; }
   const IncompleteData& data() const { return *data_; }
 
  private:
