@@ -60,8 +60,7 @@ class GroupObjective {
 // The likelihood of one cluster with holes; `g` is its group in the whole.
 Objective of_incomplete(const Objective& whole, const Group& g, IncompleteData cluster) {
   const bool by_row = g.within < 0 && cluster.p > 0;  // rows of a single level that are taken together
-  const auto loss =
-      std::make_shared<MissingLoss>(std::make_shared<const IncompleteData>(std::move(cluster)));
+  const auto loss = std::make_shared<MissingLoss>(std::make_shared<const IncompleteData>(std::move(cluster)));
   std::vector<Block> blocks;
   if (g.within >= 0) blocks.push_back(whole.blocks()[g.within]);
   blocks.push_back(whole.blocks()[g.between]);
