@@ -78,7 +78,7 @@ def _single(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasu
         residuals=residual_measures(moments),
         # it takes the saturated moments for those of complete data
         residual_chisq=browne_residual_chisq(moments, residual_jacobian(fit)) if complete else None,
-        gfi_lisrel=lisrel_gfi(moments) if complete else None,
+        gfi_lisrel=lisrel_gfi(moments),
     )
 
 
