@@ -82,6 +82,7 @@ def test_rows_of_a_single_level(data):
     fit = msem.cfa(SINGLE, few, missing="fiml")
     steps, exact = (fit.influence(exact=exact, clusters=[3, 50]) for exact in (False, True))
     assert_allclose(steps.change / fit.bse, exact.change / fit.bse, atol=2e-3)
+    assert (steps.measures["size"] == 1).all()
     without = msem.cfa(SINGLE, few.drop(index=50), missing="fiml")
     assert_allclose(exact.change.loc[50], without.params - fit.params, atol=1e-6)
 

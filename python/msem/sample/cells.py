@@ -33,8 +33,8 @@ class IncompleteClusters:
 
     @property
     def sizes(self) -> Floats:
-        """Units with anything observed in each cluster, shape (J,)."""
-        return self.data.sizes
+        """Units with anything observed in each cluster, shape (J,); 1 for the rows of a single level."""
+        return self.data.sizes if self.of_units else np.ones(self.data.nclusters)
 
     @property
     def of_units(self) -> bool:
