@@ -14,16 +14,17 @@ import pandas as pd
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.constraints import compile_constraints, elimination_basis
 from msem.fits.batches import Batch, make_batch
-from msem.fits.choices import Choices, choose, missing_choice
+from msem.fits.choices import Choices, missing_choice
 from msem.fits.fit import Fit
 from msem.fits.fitting import FitOptions, fit_table
 from msem.fits.manyfits import FitArrays, ManyFits, joined, warn_of_missing
 from msem.fits.options import require_settings
 from msem.fits.simultaneous import (
+    choices_of,
     implied_statistics,
     require_known,
     require_least_squares,
-    wants_means,
+    table_of,
 )
 from msem.fits.sources import Moments, Prepared, Source, group_rows, prepare, require_rows_for_holes
 from msem.language.hypotheses import with_constraints
@@ -34,7 +35,7 @@ from msem.settings import require_threads
 from msem.simulation.drawn import DrawnSamples
 from msem.table.defaults import Fun
 from msem.table.groups import group_order, has_group_blocks
-from msem.table.partable import ParameterTable, parameter_table
+from msem.table.partable import ParameterTable
 from msem.table.special_tables import saturated_table
 
 AT_ONCE = 256  # samples taken from an iterable before they are fitted
@@ -178,7 +179,7 @@ class CompiledModel:
         return prepare(self.table, source)
 
     def _choices(self, data: Any) -> Choices:
-        return _choices(self.table, self.options, implied=implied_statistics(data))
+        return choices_of(self.table, self.options, implied=implied_statistics(data))
 
     def batch(self, implied: bool) -> Batch:
         """How samples are fitted: from the statistics of rows, or from those that moments imply."""
@@ -186,11 +187,11 @@ class CompiledModel:
 
     @cached_property
     def _rows_batch(self) -> Batch:
-        return make_batch(self.table, _choices(self.table, self.options, implied=False), self.options)
+        return make_batch(self.table, choices_of(self.table, self.options, implied=False), self.options)
 
     @cached_property
     def _implied_batch(self) -> Batch:
-        return make_batch(self.table, _choices(self.table, self.options, implied=True), self.options)
+        return make_batch(self.table, choices_of(self.table, self.options, implied=True), self.options)
 
     def __repr__(self) -> str:
         levels = "two levels" if self.table.nlevels == 2 else "one level"
@@ -242,18 +243,8 @@ def compile(
     require_settings(known)
     syntax = with_constraints(model, known.get("constraints"))
     missing = missing_choice(known.get("missing", "listwise"))
-    table = parameter_table(
-        syntax,
-        fun=fun,
-        fixed_x=known.get("fixed_x", True) and missing != "fiml_x",
-        std_lv=known.get("std_lv", False),
-        orthogonal=known.get("orthogonal", False),
-        meanstructure=wants_means(known),
-        groups=group_names(syntax, known.get("group"), group_labels),
-        group_equal=known.get("group_equal", ()),
-        group_partial=known.get("group_partial", ()),
-    )
-    choices = _choices(table, known, implied=False)
+    table = table_of(syntax, fun, known, group_names(syntax, known.get("group"), group_labels))
+    choices = choices_of(table, known, implied=False)
     require_least_squares(choices, table, incomplete=missing != "listwise")
     if choices.se == "bootstrap":
         raise ValueError('se="bootstrap" is for one sample: fit.bootstrap() of a fit that needs it')
@@ -283,18 +274,6 @@ def group_names(
             f"group={column!r}: the model is read without data, so the groups have to be named: group_labels=[...]"
         )
     return None
-
-
-def _choices(table: ParameterTable, options: FitOptions, *, implied: bool) -> Choices:
-    holes = missing_choice(options.get("missing", "listwise")) != "listwise"
-    return choose(
-        options.get("estimator", "ML"),
-        options.get("se"),
-        options.get("information"),
-        options.get("test"),
-        observed=(table.nlevels == 2 or holes) and not implied,
-        design_based=table.nlevels == 1 and options.get("cluster") is not None,
-    )
 
 
 def _has_rows(data: Any) -> bool:

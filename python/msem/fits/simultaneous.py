@@ -15,6 +15,7 @@ from msem.fits.fitting import FitOptions, fit_table
 from msem.fits.options import require_settings
 from msem.fits.sources import Means, Source, group_rows, prepare, require_rows_for_holes
 from msem.language.hypotheses import with_constraints
+from msem.language.syntax import ModelSyntax
 from msem.moments.levelmoments import LevelMoments
 from msem.table.defaults import Fun
 from msem.table.groups import group_order
@@ -202,30 +203,45 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
         missing != "listwise",
     )
     require_rows_for_holes(source)
-    table = parameter_table(
-        syntax,
-        fun=fun,
-        fixed_x=options.get("fixed_x", True) and missing != "fiml_x",
-        std_lv=options.get("std_lv", False),
-        orthogonal=options.get("orthogonal", False),
-        meanstructure=wants_means(options),
-        groups=None if source.labels is None else group_order(syntax, source.labels),
-        group_equal=options.get("group_equal", ()),
-        group_partial=options.get("group_partial", ()),
-    )
-    choices = choose(
-        options.get("estimator", "ML"),
-        options.get("se"),
-        options.get("information"),
-        options.get("test"),
-        observed=(table.nlevels == 2 or source.incomplete) and not implied_statistics(data),
-        design_based=table.nlevels == 1 and options.get("cluster") is not None,
-    )
+    groups = None if source.labels is None else group_order(syntax, source.labels)
+    table = table_of(syntax, fun, options, groups)
+    choices = choices_of(table, options, implied=implied_statistics(data))
     require_least_squares(choices, table, incomplete=source.incomplete)
     table = add_auxiliary(table, source, options.get("auxiliary", ()))
     prepared = prepare(table, source)
     no_group = 0 if grouping is None else grouping.missing
     return fit_table(table, prepared, choices, options, no_group)
+
+
+def table_of(
+    syntax: ModelSyntax, fun: Fun, options: FitOptions, groups: Sequence[str] | None
+) -> ParameterTable:
+    """The parameter table that the options ask for, without auxiliary variables."""
+    modelled = missing_choice(options.get("missing", "listwise")) == "fiml_x"
+    return parameter_table(
+        syntax,
+        fun=fun,
+        fixed_x=options.get("fixed_x", True) and not modelled,
+        std_lv=options.get("std_lv", False),
+        orthogonal=options.get("orthogonal", False),
+        meanstructure=wants_means(options),
+        groups=groups,
+        group_equal=options.get("group_equal", ()),
+        group_partial=options.get("group_partial", ()),
+    )
+
+
+def choices_of(table: ParameterTable, options: FitOptions, *, implied: bool) -> Choices:
+    """Estimator, standard errors and tests that the options ask for; `implied` as in `implied_statistics`."""
+    holes = missing_choice(options.get("missing", "listwise")) != "listwise"
+    return choose(
+        options.get("estimator", "ML"),
+        options.get("se"),
+        options.get("information"),
+        options.get("test"),
+        observed=(table.nlevels == 2 or holes) and not implied,
+        design_based=table.nlevels == 1 and options.get("cluster") is not None,
+    )
 
 
 def require_known(fun: Fun, options: Mapping[str, object]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from msem import _core
 from msem.errors import DataError
 from msem.sample.columns import numeric_columns
@@ -38,13 +36,6 @@ def settled_levels(
 def varying_within(data: Any, cluster: str, names: Sequence[str], holes: Holes | None = None) -> list[str]:
     """Those of the columns that vary within clusters."""
     clustered = clustered_data(data, names, cluster, holes)
-    if not clustered.complete:
-        _, varying = _core.cluster_values(
-            columns_of(clustered, names), cluster_codes(clustered), len(clustered.clusters)
-        )
-        return [name for name, (count, _) in zip(names, varying, strict=True) if count]
-    codes = clustered.codes
-    assert codes is not None
-    order = np.argsort(codes, kind="stable")
-    same = codes[order][1:] == codes[order][:-1]
-    return [name for name, column in clustered.columns.items() if np.any(np.diff(column[order])[same] != 0)]
+    codes, count = cluster_codes(clustered), len(clustered.clusters)
+    _, varying = _core.cluster_values(columns_of(clustered, names), codes, count)
+    return [name for name, (clusters, _) in zip(names, varying, strict=True) if clusters]
