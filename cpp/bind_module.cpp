@@ -1,6 +1,7 @@
 // Table of contents of the extension module; each part is bound in its own file.
 #include "bind.hpp"
 
+void bind_accumulate(py::module_& m);
 void bind_constraints(py::module_& m);
 void bind_incomplete(py::module_& m);
 void bind_iterative(py::module_& m);
@@ -20,6 +21,7 @@ void bind_statistics(py::module_& m);
 MSEM_MODULE_NAMED(MSEM_MODULE) {
   m.doc() = "Compiled core of msem.";
   bind_statistics(m);
+  bind_accumulate(m);
   bind_incomplete(m);
   bind_objective(m);
   bind_iterative(m);

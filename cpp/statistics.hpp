@@ -1,7 +1,7 @@
 // Sufficient statistics of complete two-level and single-level data.
 //
-// Everything is computed about an origin near the data and then centred in a second pass, so that a large
-// mean costs no digits; sums of squares are never differences of large numbers.
+// Everything is computed about an origin near the data and then centred, so that a large mean costs no
+// digits; sums of squares are never differences of large numbers.
 #pragma once
 
 #include <Eigen/Dense>
@@ -9,9 +9,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace msem {
+#include "size_table.hpp"
 
-using RowMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+namespace msem {
 
 // One variable: a view of memory owned by the caller, `stride` counted in doubles.
 struct Column {
@@ -56,7 +56,8 @@ struct SimpleStatistics {
   Eigen::MatrixXd scatter;  // m x m, about the mean
 };
 
-// Throw std::invalid_argument when a code is out of range or a code of 0..J-1 does not occur.
+// Throw std::invalid_argument when a code is out of range, a code of 0..J-1 does not occur, or a value is not
+// finite.
 TwoLevelStatistics two_level_statistics(const ClusteredRows& rows);
 ClusterArrays cluster_arrays(const ClusteredRows& rows);
 SimpleStatistics simple_statistics(const std::vector<Column>& columns, std::ptrdiff_t nrows);

@@ -145,6 +145,55 @@ def cluster_arrays(
     unit: Sequence[_Floats], cluster: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int
 ) -> tuple[_Floats, _Floats, _Floats]: ...  # (J,), (J, p + q), (J, p (p + 1) / 2)
 def simple_statistics(columns: Sequence[_Floats], nrows: int) -> tuple[_Floats, _Floats]: ...  # (m,), (m, m)
+def all_finite(column: NDArray[Any]) -> bool: ...
+
+class Identifiers:
+    """Whole numbers as ids, numbered 0, 1, ... in order of first appearance."""
+
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+    def number(self, ids: NDArray[Any]) -> NDArray[np.int64]: ...
+    def ids(self) -> NDArray[np.int64]: ...
+
+class RowReport(TypedDict):
+    used: int
+    incomplete: int  # with a cluster, but a value is missing
+    no_cluster: int
+    missing: list[int]  # p
+    infinite: list[int]  # p
+    first_infinite: list[int]  # p
+
+class _SizeTable(TypedDict):
+    codes: NDArray[np.int64]  # J clusters that have rows
+    sizes: _Floats  # (S,)
+    counts: _Floats  # (S,)
+    means: _Floats  # (S, p)
+    scatter: _Floats  # (S, p, p)
+    ssw: _Floats  # (p, p)
+
+class Accumulator:
+    """Statistics of clusters of p variables, built up in one pass; the last three are valid after `finish`."""
+
+    def __init__(self, nvariables: int, keep_within: bool) -> None: ...
+    def add(
+        self, columns: Sequence[NDArray[Any]], codes: NDArray[np.int64], nclusters: int, threads: int = 0
+    ) -> RowReport: ...
+    def add_clusters(
+        self,
+        codes: NDArray[np.int64],
+        nclusters: int,
+        sizes: _Floats,
+        means: _Floats,
+        within: _Floats | None,
+        origin: _Floats,
+        ssw: _Floats,
+    ) -> None: ...
+    def finish(self) -> _SizeTable: ...
+    @property
+    def origin(self) -> _Floats: ...  # (p,)
+    def sizes(self) -> _Floats: ...  # (J,)
+    def means(self) -> _Floats: ...  # (J, p), less the origin
+    def within(self) -> _Floats: ...  # (J, p (p + 1) / 2)
 
 class DrawnStatistics(TypedDict):
     sizes: _Floats  # (S,)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.errors import DataError
 from msem.sample.columns import Bools, Columns, Floats, float_column, kept_ids, missing_ids, select_columns
 from msem.sample.screening import require_complete_rows
@@ -289,9 +290,9 @@ def _renumbered(
 
 def missing_rows(name: str, column: Floats) -> Bools | None:
     """Rows in which a column is missing, None if there are none; infinite values are refused."""
-    finite = np.isfinite(column)
-    if finite.all():
+    if _core.all_finite(column):
         return None
+    finite = np.isfinite(column)
     missing = np.isnan(column)
     infinite = ~(finite | missing)
     if infinite.any():
@@ -317,7 +318,12 @@ def number_clusters(
 ) -> tuple[NDArray[np.int64], pd.Index[Any]]:
     """Codes 0..J-1 of the kept rows in order of first appearance, and the ids in that order."""
     values = kept_ids(ids, keep)
-    ordered = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iufM"
+    plain = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.isnative
+    if plain and values.dtype.kind == "i":
+        numbers = _core.Identifiers()
+        codes = numbers.number(values)
+        return codes, pd.Index(numbers.ids().astype(values.dtype, copy=False))
+    ordered = plain and values.dtype.kind in "ufM"
     if ordered and (values[1:] >= values[:-1]).all():
         return number_runs(values)
     try:

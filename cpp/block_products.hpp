@@ -1,0 +1,32 @@
+// Sums of products of the rows of small blocks.
+#pragma once
+
+#include <Eigen/Dense>
+#include <cstddef>
+
+namespace msem {
+
+constexpr std::ptrdiff_t kLane = 4;  // doubles in a register
+
+inline std::ptrdiff_t whole_lanes(std::ptrdiff_t p) { return (p + kLane - 1) / kLane * kLane; }
+
+// Add the products of `count` rows of `width` doubles, a multiple of kLane, to the lower triangle of `sum`.
+// Each block is summed by itself first, which keeps rounding errors from adding up.
+inline void add_block_products(const double* rows, std::ptrdiff_t count, std::ptrdiff_t width,
+                               Eigen::MatrixXd& sum) {
+  if (width > 4 * kLane) {
+    sum.selfadjointView<Eigen::Lower>().rankUpdate(Eigen::Map<const Eigen::MatrixXd>(rows, width, count));
+    return;
+  }
+  using Lane = Eigen::Map<const Eigen::Matrix<double, kLane, 1>>;
+  for (std::ptrdiff_t b = 0; b < width; b += kLane) {
+    for (std::ptrdiff_t a = b; a < width; a += kLane) {
+      Eigen::Matrix<double, kLane, kLane> block = Eigen::Matrix<double, kLane, kLane>::Zero();
+      for (const double* row = rows; row != rows + count * width; row += width)
+        block.noalias() += Lane(row + a) * Lane(row + b).transpose();
+      sum.block<kLane, kLane>(a, b) += block;
+    }
+  }
+}
+
+}  // namespace msem
