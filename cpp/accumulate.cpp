@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <limits>
 #include <stdexcept>
 
 #include "block_products.hpp"
@@ -50,14 +52,20 @@ std::vector<ptrdiff_t> starts_between_clusters(const CodedRows& rows) {
   return starts;
 }
 
-// Equal pieces, each with statistics of its own, which together take no more than an eighth of the space of
-// the rows.
-std::vector<ptrdiff_t> equal_starts(ptrdiff_t nrows, ptrdiff_t nclusters) {
-  const ptrdiff_t pieces =
-      std::clamp<ptrdiff_t>(nrows / (8 * std::max<ptrdiff_t>(nclusters, 1)), 1, kMostParts);
+std::vector<ptrdiff_t> equal_starts(ptrdiff_t nrows, ptrdiff_t pieces) {
   std::vector<ptrdiff_t> starts;
   for (ptrdiff_t i = 0; i <= pieces; ++i) starts.push_back(nrows * i / pieces);
   return starts;
+}
+
+// Equal values less different origins differ by rounding, which must not count as variation within a cluster.
+void take_equal(double* values, const double* other, const VectorXd& one_origin,
+                const VectorXd& other_origin) {
+  constexpr double kRounding = 8.0 * std::numeric_limits<double>::epsilon();
+  for (ptrdiff_t k = 0; k < one_origin.size(); ++k) {
+    const double size = std::abs(one_origin[k]) + std::abs(other_origin[k]) + std::abs(other[k]);
+    if (std::abs(values[k] - other[k]) <= kRounding * size) values[k] = other[k];
+  }
 }
 
 }  // namespace
@@ -97,11 +105,21 @@ void Accumulator::require_origin(const CodedRows& rows) {
   has_origin_ = true;
 }
 
+// Pieces of rows in any order, each with statistics of its own: as many as together take no more than an
+// eighth of the space of the rows so far.
+ptrdiff_t Accumulator::most_pieces(ptrdiff_t nclusters) const {
+  const ptrdiff_t of_cluster = parts_[0].width + (keeps() ? parts_[0].elements() : 0);
+  const double share =
+      static_cast<double>(nrows_) * size() / (8.0 * std::max<ptrdiff_t>(nclusters, 1) * of_cluster);
+  return static_cast<ptrdiff_t>(std::clamp(share, 1.0, static_cast<double>(kMostParts)));
+}
+
 RowReport Accumulator::add(const CodedRows& rows, ptrdiff_t nclusters, int threads) {
   const bool ascending = check_codes(rows, nclusters);
   require_origin(rows);
+  nrows_ += rows.nrows;
   const std::vector<ptrdiff_t> starts =
-      ascending ? starts_between_clusters(rows) : equal_starts(rows.nrows, nclusters);
+      ascending ? starts_between_clusters(rows) : equal_starts(rows.nrows, most_pieces(nclusters));
   const ptrdiff_t count = static_cast<ptrdiff_t>(starts.size()) - 1;
   const std::size_t parts = ascending ? 1 : count;
   if (parts_.size() < parts) parts_.resize(parts, RunningClusters(size(), keeps()));
@@ -129,10 +147,12 @@ void Accumulator::add_clusters(const CodedClusters& clusters, ptrdiff_t ncluster
   const Eigen::RowVectorXd shift = (clusters.origin - origin_).transpose();
   Eigen::RowVectorXd mean(size());
   for (ptrdiff_t j = 0; j < clusters.sizes.size(); ++j) {
-    if (clusters.codes[j] < 0 || clusters.codes[j] >= nclusters)
-      throw std::invalid_argument("cluster code out of range");
+    const std::int64_t code = clusters.codes[j];
+    if (code < 0 || code >= nclusters) throw std::invalid_argument("cluster code out of range");
     mean = clusters.means.row(j) + shift;
-    piece.add_cluster(clusters.codes[j], clusters.sizes[j], mean.data(),
+    if (parts_[0].count[code] > 0.0)
+      take_equal(mean.data(), &parts_[0].mean[code * parts_[0].width], origin_, clusters.origin);
+    piece.add_cluster(code, clusters.sizes[j], mean.data(),
                       keeps() ? clusters.within.row(j).data() : nullptr);
   }
   products_ += piece.take_products();

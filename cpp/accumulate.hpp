@@ -39,7 +39,7 @@ class Accumulator {
   std::vector<std::int64_t> codes() const;  // ascending
   const Eigen::VectorXd& origin() const { return origin_; }
   Eigen::MatrixXd ssw() const;
-  SizeTable table() const { return size_table(parts_[0], codes(), origin_); }
+  SizeTable table() const { return size_table(parts_[0], codes()); }
   Eigen::VectorXd sizes() const;
   RowMatrix means() const;         // J x p, less the origin
   Eigen::MatrixXd within() const;  // J x p(p+1)/2, the lower triangle by columns
@@ -48,8 +48,10 @@ class Accumulator {
 
  private:
   void require_origin(const CodedRows& rows);
+  std::ptrdiff_t most_pieces(std::ptrdiff_t nclusters) const;
 
   bool has_origin_ = false;
+  std::ptrdiff_t nrows_ = 0;  // added so far
   Eigen::VectorXd origin_;
   Eigen::MatrixXd products_;  // lower triangle
   std::vector<RunningClusters> parts_;

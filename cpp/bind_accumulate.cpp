@@ -119,8 +119,10 @@ void bind_accumulate(py::module_& m) {
       .def("add_clusters", &add_clusters, py::arg("codes"), py::arg("nclusters"), py::arg("sizes"),
            py::arg("means"), py::arg("within"), py::arg("origin"), py::arg("ssw"),
            "Add clusters that have statistics already.")
-      .def("finish", &finish, "Statistics by cluster size, and the codes of the clusters that have rows.")
+      .def("finish", &finish,
+           "Statistics by cluster size, means less the origin, and the codes of the clusters that have rows.")
       .def_property_readonly("origin", &Accumulator::origin)
+      .def_property_readonly("keeps", &Accumulator::keeps, "Whether products within clusters are kept.")
       .def("sizes", &Accumulator::sizes, "After `finish`: sizes of the clusters that have rows.")
       .def("means", &Accumulator::means, "After `finish`: their means less the origin.")
       .def("within", &Accumulator::within, "After `finish`: their products, lower triangle by columns.");

@@ -40,8 +40,7 @@ Spread spread_of(const RunningClusters& clusters, const std::int64_t* first, con
 
 }  // namespace
 
-SizeTable size_table(const RunningClusters& clusters, std::vector<std::int64_t> codes,
-                     const VectorXd& origin) {
+SizeTable size_table(const RunningClusters& clusters, std::vector<std::int64_t> codes) {
   const auto smaller = [&](std::int64_t a, std::int64_t b) { return clusters.count[a] < clusters.count[b]; };
   if (!std::is_sorted(codes.begin(), codes.end(), smaller))
     std::stable_sort(codes.begin(), codes.end(), smaller);
@@ -57,7 +56,7 @@ SizeTable size_table(const RunningClusters& clusters, std::vector<std::int64_t> 
     const Spread one = spread_of(clusters, first, last);
     out.sizes[s] = clusters.count[*first];
     out.counts[s] = static_cast<double>(last - first);
-    out.means.row(s) = (one.mean.head(p) + origin).transpose();
+    out.means.row(s) = one.mean.head(p).transpose();
     const MatrixXd full = MatrixXd(one.scatter.selfadjointView<Eigen::Lower>()).topLeftCorner(p, p);
     std::copy(full.data(), full.data() + p * p, out.scatter.begin() + s * p * p);
   }

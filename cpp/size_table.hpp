@@ -13,12 +13,11 @@ using RowMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::R
 struct SizeTable {
   Eigen::VectorXd sizes;        // S distinct cluster sizes, ascending
   Eigen::VectorXd counts;       // S clusters of each size
-  RowMatrix means;              // S x p
+  RowMatrix means;              // S x p, less the origin
   std::vector<double> scatter;  // S x p x p, about the means
 };
 
 // Of the clusters with these codes, which are reordered.
-SizeTable size_table(const RunningClusters& clusters, std::vector<std::int64_t> codes,
-                     const Eigen::VectorXd& origin);
+SizeTable size_table(const RunningClusters& clusters, std::vector<std::int64_t> codes);
 
 }  // namespace msem

@@ -96,6 +96,7 @@ TwoLevelStatistics two_level_statistics(const ClusteredRows& rows) {
   const ptrdiff_t p = rows.unit.size(), q = rows.cluster.size();
   const Accumulator sums = accumulated(coded(rows), rows.nclusters, false);
   SizeTable table = sums.table();
+  table.means.rowwise() += sums.origin().transpose();
   TwoLevelStatistics out{std::move(table.sizes),
                          std::move(table.counts),
                          std::move(table.means),

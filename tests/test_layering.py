@@ -26,6 +26,8 @@ PACKAGES = {
     "sample": (
         *("screening", "columns", "frames", "grouping", "products", "sufficient", "statistics"),
         *("incomplete", "cells", "roles", "patterns", "demo"),
+        *("identifiers", "clustersums", "disclosure", "arrowdata", "storage", "clusterstatistics"),
+        *("fromclusters", "chunks", "summary", "partitions", "summarize"),
     ),
     "moments": (
         *("arrays", "gamma", "covariance", "checks", "intraclass", "levelmoments"),

@@ -23,12 +23,15 @@ from msem.fits.power import Power, power
 from msem.fits.simulate import simulate
 from msem.fits.simultaneous import cfa, growth, sem
 from msem.moments.levelmoments import LevelMoments
+from msem.sample.clusterstatistics import ClusterStatistics
 from msem.sample.demo import load_demo
 from msem.sample.patterns import MissingPatterns, missing_patterns
+from msem.sample.summarize import summarize
 from msem.simulation.shapes import MultivariateT, NonNormal
 from msem.version import __version__
 
 __all__ = [
+    "ClusterStatistics",
     "CompiledModel",
     "Fit",
     "LevelMoments",
@@ -51,4 +54,5 @@ __all__ = [
     "segregated",
     "sem",
     "simulate",
+    "summarize",
 ]

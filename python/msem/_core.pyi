@@ -167,7 +167,7 @@ class _SizeTable(TypedDict):
     codes: NDArray[np.int64]  # J clusters that have rows
     sizes: _Floats  # (S,)
     counts: _Floats  # (S,)
-    means: _Floats  # (S, p)
+    means: _Floats  # (S, p), less the origin
     scatter: _Floats  # (S, p, p)
     ssw: _Floats  # (p, p)
 
@@ -191,6 +191,8 @@ class Accumulator:
     def finish(self) -> _SizeTable: ...
     @property
     def origin(self) -> _Floats: ...  # (p,)
+    @property
+    def keeps(self) -> bool: ...  # products within clusters
     def sizes(self) -> _Floats: ...  # (J,)
     def means(self) -> _Floats: ...  # (J, p), less the origin
     def within(self) -> _Floats: ...  # (J, p (p + 1) / 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,9 @@ from msem.errors import DataError
 from msem.moments.arrays import LevelArrays
 from msem.moments.saturated import Saturated, solve_saturated
 from msem.sample.cells import Clusters, incomplete_clusters
+from msem.sample.clusterstatistics import ClusterStatistics
 from msem.sample.frames import ClusteredData
+from msem.sample.fromclusters import cluster_ids, single_clusters
 from msem.sample.incomplete import IncompleteStatistics, Statistics
 from msem.sample.statistics import cluster_arrays
 from msem.sample.sufficient import ClusterArrays
@@ -33,6 +35,8 @@ class GroupSample:
     saturated : Saturated
     data : ClusteredData or None
         The rows, when there are any.
+    summary : ClusterStatistics or None
+        What the statistics were taken from, when that is a summary of rows.
     label : str
         Name of the group.
     """
@@ -40,6 +44,7 @@ class GroupSample:
     statistics: Statistics
     saturated: Saturated
     data: ClusteredData | None = None
+    summary: ClusterStatistics | None = None
     label: str = ""
 
     @property
@@ -81,20 +86,38 @@ class GroupSample:
         DataError
             Without raw data.
         """
-        s, data = self.statistics, self.rows
+        s = self.statistics
         if isinstance(s, IncompleteStatistics):
-            return incomplete_clusters(s, data)
+            return incomplete_clusters(s, self.rows)
         if s.unit:
-            return cluster_arrays(data, s.unit, s.cluster)
+            return self._arrays(s.unit, s.cluster)
         centred = not s.means.any()  # as samples of models without mean structure are
-        if data.codes is not None:
-            c = cluster_arrays(data, s.cluster, ())
+        if self.in_clusters:
+            c = self._arrays(s.cluster, ())
             means = c.means - (c.sizes @ c.means / c.sizes.sum() if centred else 0.0)
             return ClusterArrays(c.sizes, means, c.within)
+        data = self.rows
         rows = np.column_stack([data.columns[name] for name in s.cluster])
         if centred:
             rows = rows - rows.mean(axis=0)
         return ClusterArrays(np.ones(len(rows)), rows, np.empty((len(rows), 0)))
+
+    def _arrays(self, unit: Sequence[str], cluster: Sequence[str]) -> ClusterArrays:
+        if self.summary is not None:
+            return single_clusters(self.summary, unit, cluster)
+        return cluster_arrays(self.rows, unit, cluster)
+
+    @property
+    def in_clusters(self) -> bool:
+        """Whether rows, or a summary of rows, come in clusters, of one level or two."""
+        return self.nclusters is not None
+
+    @property
+    def nclusters(self) -> int | None:
+        """Clusters that the rows come in; None if they do not, or for moments."""
+        if self.summary is not None:
+            return round(self.summary.nclusters)
+        return None if self.data is None or self.data.codes is None else len(self.data.clusters)
 
     @property
     def identifiers(self) -> pd.Index[Any]:
@@ -103,8 +126,10 @@ class GroupSample:
         Raises
         ------
         DataError
-            Without raw data.
+            Without raw data, or a summary that has kept its clusters.
         """
+        if self.summary is not None:
+            return cluster_ids(self.summary)
         data = self.rows
         if data.codes is not None:
             return data.clusters
@@ -186,6 +211,7 @@ def saturated_group(
     *,
     maximum: bool = True,
     data: ClusteredData | None = None,
+    summary: ClusterStatistics | None = None,
     label: str = "",
 ) -> GroupSample:
     """Single-level or two-level statistics with their saturated moments.
@@ -197,7 +223,7 @@ def saturated_group(
     if isinstance(statistics, IncompleteStatistics) and statistics.unidentified:
         maximum = False
     saturated = replace(saturated, converged=saturated.converged and maximum)
-    return GroupSample(statistics, saturated, data, label)
+    return GroupSample(statistics, saturated, data, summary, label)
 
 
 def saturated_sample(statistics: Statistics, *, maximum: bool = True) -> Sample:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,7 @@ class Batch:
         if not self.table.group_labels:
             return groups
         pairs = zip(groups, self.table.group_labels, strict=True)
-        return [Prepared(one.statistics, one.data, one.given_as, one.maximum, label) for one, label in pairs]
+        return [replace(one, label=label) for one, label in pairs]
 
     def given(self, samples: Sequence[Sequence[Prepared]], threads: int) -> FitArrays:
         """Fit samples that are prepared already."""

@@ -21,7 +21,6 @@ from msem.fits.manyfits import FitArrays, ManyFits, joined, warn_of_missing
 from msem.fits.options import require_settings
 from msem.fits.simultaneous import (
     choices_of,
-    implied_statistics,
     require_known,
     require_least_squares,
     table_of,
@@ -123,7 +122,7 @@ class CompiledModel:
         with Progress("fits", count, progress and count > 0) as shown:
             if isinstance(samples, DrawnSamples):
                 require_labels(self.table, samples.labels or None)
-                arrays = self.batch(False).drawn(samples, workers, shown)
+                arrays = self.batch().drawn(samples, workers, shown)
             else:
                 arrays = self._given(samples, workers, shown)
         if not len(arrays):
@@ -150,22 +149,23 @@ class CompiledModel:
             parts.append(self._several(several, threads))
             done += len(several)
             shown.update(done)
-        return joined(parts) if parts else self.batch(False).empty()
+        return joined(parts) if parts else self.batch().empty()
 
     def _several(self, samples: Sequence[Any], threads: int) -> FitArrays:
-        """Samples whose standard errors come from the same information are fitted together."""
-        out = joined([self.batch(False).empty(1)] * len(samples))
-        ready: dict[bool, dict[int, Sequence[Prepared]]] = {False: {}, True: {}}
+        """Samples whose standard errors are of the same kind are fitted together."""
+        out = joined([self.batch().empty(1)] * len(samples))
+        ready: dict[Choices, dict[int, Sequence[Prepared]]] = {}
         for k, sample in enumerate(samples):
             try:
-                ready[implied_statistics(sample)][k] = self._prepare(sample)
+                prepared = self._prepare(sample)
             except MsemError as error:
                 out.status[k], out.problem[k] = "failed", str(error)
-        for implied, chosen in ready.items():
-            if chosen:
-                found = self.batch(implied).given(list(chosen.values()), threads)
-                for name, values in vars(found).items():
-                    getattr(out, name)[list(chosen)] = values
+            else:
+                ready.setdefault(self._choices(sample), {})[k] = prepared
+        for choices, chosen in ready.items():
+            found = self._batch(choices).given(list(chosen.values()), threads)
+            for name, values in vars(found).items():
+                getattr(out, name)[list(chosen)] = values
         return out
 
     def _prepare(self, data: Any) -> tuple[Prepared, ...]:
@@ -179,19 +179,20 @@ class CompiledModel:
         return prepare(self.table, source)
 
     def _choices(self, data: Any) -> Choices:
-        return choices_of(self.table, self.options, implied=implied_statistics(data))
+        return choices_of(self.table, self.options, data)
 
-    def batch(self, implied: bool) -> Batch:
-        """How samples are fitted: from the statistics of rows, or from those that moments imply."""
-        return self._implied_batch if implied else self._rows_batch
+    def batch(self) -> Batch:
+        """How samples are fitted from the statistics of rows."""
+        return self._batch(self._choices(None))
+
+    def _batch(self, choices: Choices) -> Batch:
+        if choices not in self._batches:
+            self._batches[choices] = make_batch(self.table, choices, self.options)
+        return self._batches[choices]
 
     @cached_property
-    def _rows_batch(self) -> Batch:
-        return make_batch(self.table, choices_of(self.table, self.options, implied=False), self.options)
-
-    @cached_property
-    def _implied_batch(self) -> Batch:
-        return make_batch(self.table, choices_of(self.table, self.options, implied=True), self.options)
+    def _batches(self) -> dict[Choices, Batch]:
+        return {}
 
     def __repr__(self) -> str:
         levels = "two levels" if self.table.nlevels == 2 else "one level"
@@ -244,7 +245,7 @@ def compile(
     syntax = with_constraints(model, known.get("constraints"))
     missing = missing_choice(known.get("missing", "listwise"))
     table = table_of(syntax, fun, known, group_names(syntax, known.get("group"), group_labels))
-    choices = choices_of(table, known, implied=False)
+    choices = choices_of(table, known)
     require_least_squares(choices, table, incomplete=missing != "listwise")
     if choices.se == "bootstrap":
         raise ValueError('se="bootstrap" is for one sample: fit.bootstrap() of a fit that needs it')

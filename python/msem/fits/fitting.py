@@ -112,7 +112,7 @@ def fit_table(
         information=choices.information,
         se=choices.se,
         tests=choices.tests,
-        cluster=options.get("cluster") or "",
+        cluster=options.get("cluster") or (prepared[0].summary.cluster if prepared[0].summary else ""),
         group=options.get("group") or "",
         given_as=prepared[0].given_as,
         missing=missing_choice(options.get("missing", "listwise")),
@@ -126,12 +126,18 @@ def fit_table(
 
 def require_raw(prepared: Sequence[Prepared], choices: Choices) -> None:
     """Refuse robust inference without rows."""
-    if any(group.data is None for group in prepared):
+    if any(group.known is None for group in prepared):
         what = "robust standard errors" if choices.se == "robust" else "scaled tests"
         raise DataError(
             f"{what} need raw data: moments and statistics do not tell one cluster from another. Use "
             'estimator="ML", se="standard" and test="standard", or msem.segregated(..., gamma="robust") with moments '
             "that msem.saturated made from raw data"
+        )
+    if any(group.summary is not None and not group.summary.keeps_products for group in prepared):
+        raise DataError(
+            "robust standard errors and scaled tests need the statistics of the single clusters, which were not kept: "
+            'summarize with keep_clusters=True, or ask for se="standard" and test="standard", which take the rows of a '
+            "single-level model for independent"
         )
 
 
@@ -146,7 +152,7 @@ class Dropped(TypedDict):
 
 def dropped_rows(prepared: Sequence[Prepared]) -> Dropped:
     """What was left out of the data of all groups."""
-    rows = [group.data for group in prepared if group.data is not None]
+    rows = [group.known for group in prepared if group.known is not None]
     missing = Counter[str]()
     for data in rows:
         missing.update(data.dropped)

@@ -26,10 +26,12 @@ from msem.moments.robust import robust_acov
 from msem.moments.saturated import Method as SaturatedMethod
 from msem.moments.saturated import estimate_saturated
 from msem.sample.cells import incomplete_clusters
+from msem.sample.clusterstatistics import ClusterStatistics
 from msem.sample.columns import listed
 from msem.sample.frames import ClusteredData, Holes, clustered_data
+from msem.sample.fromclusters import single_clusters, two_level
 from msem.sample.incomplete import IncompleteStatistics, Statistics, incomplete_statistics
-from msem.sample.roles import settled_levels
+from msem.sample.roles import given_levels, settled_levels
 from msem.sample.statistics import cluster_arrays, sample_statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.table.groups import require_one_group
@@ -50,8 +52,8 @@ def saturated(
 
     Parameters
     ----------
-    data : data frame or SampleStatistics
-        One row per unit.
+    data : data frame, ClusterStatistics or SampleStatistics
+        One row per unit, or what `msem.summarize` makes of such data.
     cluster : str
         Column with the cluster ids.
     within, between : sequence of str, optional
@@ -85,6 +87,9 @@ def saturated(
         If the moments are no maximum of the likelihood: `LevelMoments.converged` is False.
     """
     require_choice("gamma", gamma, get_args(Gamma))
+    if isinstance(data, ClusterStatistics):
+        require_rows_for_holes(Source(data, incomplete=missing_choice(missing) != "listwise"))
+        return _of_clusters(data, cluster, within, between, method, gamma)
     if isinstance(data, SampleStatistics):
         if within is not None or between is not None:
             raise DataError("statistics have their levels already: leave out within= and between=")
@@ -101,11 +106,7 @@ def saturated(
         raise DataError('name the column with the cluster ids, cluster="..."')
     holes = None if missing_choice(missing) == "listwise" else Holes()
     within, between = settled_levels(data, cluster, within, between, holes)
-    both = [name for name in within if name in set(between)]
-    unit = [*both, *(name for name in within if name not in both)]
-    only_between = [name for name in between if name not in both]
-    if not unit:
-        raise ModelError("no variable varies within clusters: there is no within level to estimate")
+    unit, only_between, nboth = _roles(within, between)
     clustered = clustered_data(data, [*unit, *only_between], cluster, holes)
     if clustered.dropped_no_cluster:
         warnings.warn(
@@ -114,17 +115,50 @@ def saturated(
             stacklevel=2,
         )
     make = sample_statistics if clustered.complete else incomplete_statistics
-    statistics = make(clustered, unit, only_between, len(both))
+    statistics = make(clustered, unit, only_between, nboth)
     require_identified(statistics)
     moments = _reported(estimate_saturated(statistics, method=method), method)
     return moments if gamma == "observed" else _carrying(moments, clustered, gamma)
 
 
-def _carrying(moments: LevelMoments, data: ClusteredData, gamma: Gamma) -> LevelMoments:
+def _roles(within: Sequence[str], between: Sequence[str]) -> tuple[list[str], list[str], int]:
+    """Variables of units, those at both levels first; of clusters only; and how many are at both levels."""
+    both = [name for name in within if name in set(between)]
+    unit = [*both, *(name for name in within if name not in both)]
+    if not unit:
+        raise ModelError("no variable varies within clusters: there is no within level to estimate")
+    return unit, [name for name in between if name not in both], len(both)
+
+
+def _of_clusters(
+    data: ClusterStatistics,
+    cluster: str | None,
+    within: Sequence[str] | None,
+    between: Sequence[str] | None,
+    method: SaturatedMethod,
+    gamma: Gamma,
+) -> LevelMoments:
+    """Saturated moments of statistics of clusters."""
+    if cluster is not None:
+        raise DataError(f"cluster={cluster!r} is for raw data; statistics have their clusters: leave it out")
+
+    def varying(names: Sequence[str]) -> Sequence[str]:
+        data.positions(names)  # says which is not there
+        return [name for name in names if name in data.varying]
+
+    within, between = given_levels(within, between, lambda: data.variables, varying)
+    statistics = two_level(data, *_roles(within, between))
+    moments = _reported(estimate_saturated(statistics, method=method), method, stacklevel=5)
+    return moments if gamma == "observed" else _carrying(moments, data, gamma)
+
+
+def _carrying(moments: LevelMoments, data: ClusteredData | ClusterStatistics, gamma: Gamma) -> LevelMoments:
     """Moments of data with their Gamma."""
     if gamma == "observed" or gamma == "expected":
         return moments.with_acov(gamma)
     s = moments.statistics
+    if isinstance(data, ClusterStatistics):
+        return replace(moments, known_acov=robust_acov(moments, single_clusters(data, s.unit, s.cluster)))
     if isinstance(s, IncompleteStatistics):
         return replace(moments, known_acov=robust_acov(moments, incomplete_clusters(s, data)))
     return replace(moments, known_acov=robust_acov(moments, cluster_arrays(data, s.unit, s.cluster)))
@@ -146,7 +180,7 @@ def require_identified(statistics: Statistics) -> None:
         )
 
 
-def _reported(moments: LevelMoments, method: SaturatedMethod) -> LevelMoments:
+def _reported(moments: LevelMoments, method: SaturatedMethod, stacklevel: int = 4) -> LevelMoments:
     """The moments, with a warning at the line of the user of `saturated` if they have not converged."""
     if not moments.converged:
         problem = Problem(
@@ -155,7 +189,7 @@ def _reported(moments: LevelMoments, method: SaturatedMethod) -> LevelMoments:
             "A between covariance matrix on the boundary of what the cluster sizes allow, or too few clusters of the "
             "largest size, are the usual causes: take fewer variables to the between level",
         )
-        warn((problem,), stacklevel=4)
+        warn((problem,), stacklevel=stacklevel)
     return moments
 
 
@@ -180,7 +214,7 @@ def segregated(
     ----------
     model : str
         A two-level model in lavaan's language.
-    data : LevelMoments, data frame or SampleStatistics
+    data : LevelMoments, data frame, ClusterStatistics or SampleStatistics
         Moments, or data to estimate them from (then with `cluster`).
     cluster : str
         Column with the cluster ids.
@@ -248,8 +282,8 @@ def model_moments(
         (prepared,) = prepare(table, source)
         require_identified(prepared.statistics)
         moments = estimate_saturated(prepared.statistics)
-        if gamma == "robust" and prepared.data is not None:
-            return _carrying(moments, prepared.data, gamma)
+        if gamma == "robust" and prepared.known is not None:
+            return _carrying(moments, prepared.known, gamma)
         return moments
     if incomplete:
         require_rows_for_holes(Source(data, incomplete=True))

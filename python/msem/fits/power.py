@@ -309,7 +309,7 @@ def _fits_of_cell(
     model: CompiledModel, cell: Cell, count: int, threads: int, file: PowerFile, shown: Progress
 ) -> FitArrays:
     """Fits of the samples of a cell: those of the file, and the rest."""
-    batch, quiet = model.batch(False), Progress("", 1, False)
+    batch, quiet = model.batch(), Progress("", 1, False)
     parts = [batch.empty(), *file.fits(cell.number)]
     done = sum(map(len, parts))
     for first, last in chunks(max(count - done, 0), threads):

@@ -51,9 +51,7 @@ class Profiled(Solution):
             If the likelihood is higher elsewhere than at the estimates.
         """
         require_maximum(self.estimate, "profiles")
-        if self.table.nlevels == 1 and any(
-            g.data is not None and g.data.codes is not None for g in self.sample.groups
-        ):
+        if self.table.nlevels == 1 and any(group.in_clusters for group in self.sample.groups):
             raise UnsupportedError(
                 "the likelihood of a single-level model takes the rows of a cluster as independent, so its profile "
                 "would give intervals that are too short: use bootstrap(), or levels in the model"

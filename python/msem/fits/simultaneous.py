@@ -17,6 +17,7 @@ from msem.fits.sources import Means, Source, group_rows, prepare, require_rows_f
 from msem.language.hypotheses import with_constraints
 from msem.language.syntax import ModelSyntax
 from msem.moments.levelmoments import LevelMoments
+from msem.sample.clusterstatistics import ClusterStatistics
 from msem.table.defaults import Fun
 from msem.table.groups import group_order
 from msem.table.partable import ParameterTable, parameter_table
@@ -205,7 +206,7 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
     require_rows_for_holes(source)
     groups = None if source.labels is None else group_order(syntax, source.labels)
     table = table_of(syntax, fun, options, groups)
-    choices = choices_of(table, options, implied=implied_statistics(data))
+    choices = choices_of(table, options, data)
     require_least_squares(choices, table, incomplete=source.incomplete)
     table = add_auxiliary(table, source, options.get("auxiliary", ()))
     prepared = prepare(table, source)
@@ -231,16 +232,16 @@ def table_of(
     )
 
 
-def choices_of(table: ParameterTable, options: FitOptions, *, implied: bool) -> Choices:
-    """Estimator, standard errors and tests that the options ask for; `implied` as in `implied_statistics`."""
+def choices_of(table: ParameterTable, options: FitOptions, data: Any = None) -> Choices:
+    """Estimator, standard errors and tests that the options ask for, for some data or for data with rows."""
     holes = missing_choice(options.get("missing", "listwise")) != "listwise"
     return choose(
         options.get("estimator", "ML"),
         options.get("se"),
         options.get("information"),
         options.get("test"),
-        observed=(table.nlevels == 2 or holes) and not implied,
-        design_based=table.nlevels == 1 and options.get("cluster") is not None,
+        observed=(table.nlevels == 2 or holes) and not implied_statistics(data),
+        design_based=table.nlevels == 1 and (options.get("cluster") is not None or _has_clusters(data)),
     )
 
 
@@ -270,6 +271,11 @@ def implied_statistics(data: Any) -> bool:
     """Whether statistics are expectations under moments, which have no observed information."""
     groups = data.values() if isinstance(data, Mapping) else (data,)
     return any(isinstance(one, LevelMoments) for one in groups)
+
+
+def _has_clusters(data: Any) -> bool:
+    groups = data.values() if isinstance(data, Mapping) else (data,)
+    return any(isinstance(one, ClusterStatistics) for one in groups)
 
 
 def require_least_squares(choices: Choices, table: ParameterTable, *, incomplete: bool) -> None:

@@ -67,8 +67,7 @@ class GroupResults:
         """Clusters; None for a single-level model without any."""
         if self.estimate.table.nlevels == 2:
             return round(self.statistics.nclusters)
-        data = self.sample.data
-        return None if data is None or data.codes is None else len(data.clusters)
+        return self.sample.nclusters
 
     @cached_property
     def _objective(self) -> Objective:

@@ -16,8 +16,10 @@ from msem.estimation.samples import GroupSample, saturated_group
 from msem.fits.choices import allowed_holes
 from msem.moments.levelmoments import LevelMoments
 from msem.moments.single import moment_statistics, without_means
+from msem.sample.clusterstatistics import ClusterStatistics
 from msem.sample.columns import column_names, listed
 from msem.sample.frames import ClusteredData, clustered_data
+from msem.sample.fromclusters import single_level, two_level
 from msem.sample.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.sample.incomplete import Statistics, incomplete_statistics, simple_incomplete
 from msem.sample.statistics import sample_statistics, simple_statistics
@@ -28,10 +30,11 @@ GIVEN_AS = {
     "data": "raw data",
     "moments": "moments with cluster sizes",
     "moments, N and J only": "moments with N and J only",
+    "clusters": "statistics of clusters",
 }
 
 
-Moments = LevelMoments, SampleStatistics
+Moments = LevelMoments, SampleStatistics, ClusterStatistics
 Means = pd.Series | Mapping[str, float]
 
 
@@ -41,7 +44,7 @@ class Source:
 
     Attributes
     ----------
-    data : data frame, LevelMoments, SampleStatistics, mapping of label to one of the last two, or None
+    data : data frame, LevelMoments, SampleStatistics, ClusterStatistics, mapping of label to one of these, or None
     cluster : str or None
     cov, mean, nobs, rescale
         Moments of a single-level sample, or mappings of label to those of each group.
@@ -101,10 +104,18 @@ class Prepared:
     given_as: str = "raw data"
     maximum: bool = True  # False if implied by saturated moments that have not converged
     label: str = ""
+    summary: ClusterStatistics | None = None
 
     def sample(self) -> GroupSample:
         """The statistics with their saturated moments."""
-        return saturated_group(self.statistics, maximum=self.maximum, data=self.data, label=self.label)
+        return saturated_group(
+            self.statistics, maximum=self.maximum, data=self.data, summary=self.summary, label=self.label
+        )
+
+    @property
+    def known(self) -> ClusteredData | ClusterStatistics | None:
+        """Where the numbers of rows that were left out stand."""
+        return self.data if self.summary is None else self.summary
 
 
 def require_rows_for_holes(source: Source) -> None:
@@ -305,6 +316,10 @@ def _two_level(table: ParameterTable, source: Source) -> tuple[Prepared, ...]:
             )
         part = given.expected_statistics.restrict(unit, cluster, nboth)
         return (Prepared(part, given_as=given.given_as, maximum=given.converged),)
+    if isinstance(given, ClusterStatistics):
+        return (
+            Prepared(two_level(given, unit, cluster, nboth), given_as=GIVEN_AS["clusters"], summary=given),
+        )
     if isinstance(given, SampleStatistics):
         if not given.unit:
             raise ModelError("the model has two levels but these are statistics of a single-level sample")
@@ -342,6 +357,9 @@ def _single_level(table: ParameterTable, source: Source) -> tuple[Prepared, ...]
     elif isinstance(source.data, SampleStatistics):
         given_as = GIVEN_AS.get(source.data.source, "statistics")
         one = Prepared(source.data.restrict((), names, 0), given_as=given_as)
+    elif isinstance(source.data, ClusterStatistics):
+        statistics = single_level(source.data, names)
+        one = Prepared(statistics, given_as=GIVEN_AS["clusters"], summary=source.data)
     elif source.data is None:
         raise DataError("no data: give a data frame, or sample_cov= with sample_nobs=")
     else:

@@ -114,7 +114,7 @@ def ordinary_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.Ordin
 def _by_id(group: GroupSample) -> NDArray[np.intp]:
     """Clusters in the order of their ids, which does not depend on that of the data; rows as they are."""
     ids = group.identifiers
-    if group.data is None or group.data.codes is None:
+    if not group.in_clusters:
         return np.arange(len(ids))
     try:
         return np.asarray(ids.argsort(), dtype=np.intp)
@@ -154,7 +154,7 @@ def parametric_draws(
 
 
 def _require_independent_rows(group: GroupSample) -> None:
-    if not group.statistics.unit and group.data is not None and group.data.codes is not None:
+    if not group.statistics.unit and group.in_clusters:
         raise DataError(
             "a single-level model does not say how rows of a cluster depend on each other, so samples cannot be drawn "
             'from it: use kind="ordinary"'

@@ -99,6 +99,19 @@ def float_column(name: str, series: nw.Series[Any]) -> Floats:
     return values
 
 
+def plain_numbers(series: nw.Series[Any]) -> NDArray[Any] | None:
+    """The values of a column of floats or whole numbers without nulls, as they are in memory; None for others."""
+    native = series.to_native()
+    if isinstance(native, pd.Series):
+        kind = native.dtype
+        usual = isinstance(kind, np.dtype) and kind.isnative and kind.kind in "fiub" and kind.itemsize <= 8
+        return native.to_numpy() if usual and kind != np.float16 else None
+    if not (series.dtype.is_integer() or series.dtype in (nw.Float32, nw.Float64)) or series.null_count():
+        return None
+    values: NDArray[Any] = series.to_numpy()
+    return values if values.dtype.isnative and values.dtype.kind in "fiu" and values.itemsize <= 8 else None
+
+
 def objects_as_floats(name: str, series: nw.Series[Any]) -> Floats:
     """Values of a column of Python objects, which must be numbers or missing."""
     raw = pd.Series(series.to_numpy(), dtype=object)

@@ -118,6 +118,13 @@ def simple_statistics(data: ClusteredData, variables: Sequence[str]) -> SampleSt
     nrows = len(columns[0])
     mean, scatter = _core.simple_statistics(columns, nrows)
     require_varying({name: data.columns[name] for name in variables})
+    return covariance_statistics(scatter, mean, nrows, variables)
+
+
+def covariance_statistics(
+    scatter: Floats, mean: Floats, nrows: int, variables: Sequence[str]
+) -> SampleStatistics:
+    """Statistics of single-level data from their products about the mean; see `simple_statistics`."""
     if nrows <= len(variables):
         raise DataError(
             f"{nrows} complete rows cannot identify the covariance matrix of {len(variables)} variables: "

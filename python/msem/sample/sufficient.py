@@ -20,6 +20,7 @@ from msem.errors import DataError
 from msem.sample.products import ClusterProducts, cluster_products
 
 Floats = NDArray[np.float64]
+BySize = tuple[Floats, Floats, Floats, Floats]  # sizes, counts, means, scatter of the clusters of each size
 
 FORMAT = "msem sample statistics 1"
 ARRAYS = ("sizes", "counts", "means", "scatter", "ssw")
@@ -156,8 +157,10 @@ class SampleStatistics:
             raise DataError(
                 f"cannot merge statistics of {self.names} and {other.names}: use the same variables"
             )
-        sizes = np.union1d(self.sizes, other.sizes)
-        merged = [merge_size(size, self, other) for size in sizes]
+        sizes, counts, means, scatter = merge_sizes(
+            (self.sizes, self.counts, self.means, self.scatter),
+            (other.sizes, other.counts, other.means, other.scatter),
+        )
         return SampleStatistics(
             unit=self.unit,
             cluster=self.cluster,
@@ -165,9 +168,9 @@ class SampleStatistics:
             nobs=self.nobs + other.nobs,
             nclusters=self.nclusters + other.nclusters,
             sizes=sizes,
-            counts=np.array([count for count, _, _ in merged]),
-            means=np.array([mean for _, mean, _ in merged]),
-            scatter=np.array([scatter for _, _, scatter in merged]),
+            counts=counts,
+            means=means,
+            scatter=scatter,
             ssw=self.ssw + other.ssw,
             source=self.source if self.source == other.source else f"{self.source}, {other.source}",
         )
@@ -246,15 +249,23 @@ def positions(names: Sequence[str], available: Sequence[str]) -> list[int]:
     return [available.index(name) for name in names]
 
 
-def merge_size(size: float, one: SampleStatistics, two: SampleStatistics) -> tuple[float, Floats, Floats]:
-    """Count, mean and scatter of the clusters of one size in two samples."""
-    parts = [(s, int(np.searchsorted(s.sizes, size))) for s in (one, two) if size in s.sizes]
-    counts = np.array([s.counts[k] for s, k in parts])
-    means = np.array([s.means[k] for s, k in parts])
-    mean = counts @ means / counts.sum()
-    deviations = means - mean
-    scatter = sum(s.scatter[k] for s, k in parts) + deviations.T * counts @ deviations
-    return float(counts.sum()), mean, scatter
+def merge_sizes(one: BySize, two: BySize) -> BySize:
+    """Sizes, counts, means and scatter of two sets of clusters together (Chan, Golub & LeVeque, 1983)."""
+    sizes = np.union1d(one[0], two[0])
+    (n, mean, scatter), (m, other, more) = (_placed(part, sizes) for part in (one, two))
+    counts = n + m
+    difference = other - mean
+    products = difference[:, :, None] * difference[:, None, :] * (n * m / counts)[:, None, None]
+    return sizes, counts, mean + difference * (m / counts)[:, None], scatter + more + products
+
+
+def _placed(part: BySize, sizes: Floats) -> tuple[Floats, Floats, Floats]:
+    """Counts, means and scatter for more sizes, 0 where there are no clusters."""
+    at, width = np.searchsorted(sizes, part[0]), part[2].shape[1]
+    counts, means = np.zeros(len(sizes)), np.zeros((len(sizes), width))
+    scatter = np.zeros((len(sizes), width, width))
+    counts[at], means[at], scatter[at] = part[1:]
+    return counts, means, scatter
 
 
 def require_shape(name: str, array: Floats, shape: tuple[int, ...]) -> None:
