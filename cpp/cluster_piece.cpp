@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "block_products.hpp"
+#include "prefetch.hpp"
 
 namespace msem {
 namespace {
@@ -63,12 +64,6 @@ bool read_packed(const TypedColumn* columns, ptrdiff_t start, ptrdiff_t length, 
     }
   }
   return (zero == 0.0).all();
-}
-
-void ask_for([[maybe_unused]] const double* place) {
-#if defined(__GNUC__)
-  __builtin_prefetch(place, 1);
-#endif
 }
 
 }  // namespace
@@ -176,7 +171,7 @@ void ClusterPiece::count(ptrdiff_t k, ptrdiff_t row, double value) {
 void ClusterPiece::add_block(ptrdiff_t length) {
   report_.used += length;
   for (ptrdiff_t i = 0; i < length;) {
-    if (i + kAhead < length) ask_for(&clusters_.mean[codes_[i + kAhead] * width_]);
+    if (i + kAhead < length) clusters_.ask_for(codes_[i + kAhead]);
     ptrdiff_t end = i + 1;
     while (end < length && codes_[end] == codes_[i]) ++end;
     if (end == i + 1)

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "prefetch.hpp"
 #include "typed.hpp"
 
 namespace msem {
@@ -35,6 +36,8 @@ struct RowReport {
 };
 
 // Statistics of clusters by code. A cluster without units has a mean of 0.
+constexpr std::ptrdiff_t kLine = 8;  // doubles in a line of the cache
+
 struct RunningClusters {
   std::ptrdiff_t p = 0;
   std::ptrdiff_t width = 0;  // p rounded up to whole registers; what is beyond p is 0
@@ -46,6 +49,10 @@ struct RunningClusters {
   RunningClusters(std::ptrdiff_t variables, bool keep_within);
   std::ptrdiff_t elements() const { return p * (p + 1) / 2; }
   void grow(std::ptrdiff_t nclusters);
+  void ask_for(std::int64_t code) const {
+    msem::ask_for(&count[code]);
+    for (std::ptrdiff_t at = 0; at < width; at += kLine) msem::ask_for(&mean[code * width + at]);
+  }
 };
 
 class ClusterPiece {

@@ -4,12 +4,16 @@
 #include <limits>
 #include <stdexcept>
 
+#include "prefetch.hpp"
+
 namespace msem {
 namespace {
 
 using std::ptrdiff_t;
 
 constexpr ptrdiff_t kBlock = 1024;
+constexpr std::uint64_t kSmallTable = 1U << 22;  // ids: sixteen megabytes
+constexpr ptrdiff_t kAhead = 64;                 // ids whose places are asked for before they are needed
 
 std::uint64_t mixed(std::int64_t id) {  // the finaliser of SplitMix64
   auto x = static_cast<std::uint64_t>(id);
@@ -78,6 +82,7 @@ void Identifiers::number_any(const TypedColumn& column, ptrdiff_t first, ptrdiff
   const bool direct = !direct_.empty();
   for_each_id_block(column, first, count, [&](ptrdiff_t start, ptrdiff_t length, const std::int64_t* ids) {
     for (ptrdiff_t i = 0; i < length; ++i) {
+      if (direct && i + kAhead < length) ask_for(&direct_[static_cast<std::size_t>(ids[i + kAhead] - low_)]);
       const bool same = i > 0 && ids[i] == ids[i - 1];
       codes[start + i] = same ? codes[start + i - 1] : direct ? code_direct(ids[i]) : code_hashed(ids[i]);
     }
@@ -89,17 +94,20 @@ void Identifiers::number_any(const TypedColumn& column, ptrdiff_t first, ptrdiff
 // than the rows or the ids it is for.
 void Identifiers::prepare_tables(std::int64_t low, std::int64_t high, ptrdiff_t rows) {
   if (!slots_.empty()) return;
+  const auto covered = low_ + static_cast<std::int64_t>(direct_.size());
+  if (!direct_.empty() && low >= low_ && high < covered) return;
   for (const std::int64_t id : ids_) {
     low = std::min(low, id);
     high = std::max(high, id);
   }
-  const auto covered = low_ + static_cast<std::int64_t>(direct_.size());
-  if (!direct_.empty() && low >= low_ && high < covered) return;
   const std::uint64_t span = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
   const std::uint64_t most =
-      std::max<std::uint64_t>({1U << 16, static_cast<std::uint64_t>(rows) / 2, 8 * ids_.size()});
+      std::max<std::uint64_t>({kSmallTable, static_cast<std::uint64_t>(rows) / 2, 8 * ids_.size()});
+  // ids that climb from one call to the next: room for as many again, so that the array is not made each time
+  const auto room =
+      static_cast<std::int64_t>(std::min<std::uint64_t>(direct_.size(), most - std::min(span, most)));
   if (span < most)
-    make_direct(low, high);
+    make_direct(low, high <= std::numeric_limits<std::int64_t>::max() - room ? high + room : high);
   else
     make_hash(1U << 10);
 }
