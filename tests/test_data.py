@@ -77,7 +77,7 @@ IDS: dict[str, list[Any]] = {
     "float": [0.5, 0.25, 0.5, 1e300, 0.25],
     "bytes": [b"x", b"y", b"x", b"z", b"y"],
     "tuple": [(1, "a"), (1, "b"), (1, "a"), (2, "a"), (1, "b")],
-    "mixed": ["7", 7, "7", (7,), 7],
+    "mixed": ["8", 7, "8", (7,), 7],
     "date": [dt.date(2020, 1, k) for k in (5, 4, 5, 6, 4)],
     "time": [dt.datetime(2020, 1, k) for k in (5, 4, 5, 6, 4)],
     "decimal": [Decimal(k) for k in (5, 4, 5, 6, 4)],

@@ -24,9 +24,18 @@ PACKAGES = {
         *("sharing", "partable", "auxiliary", "lookup", "special_tables", "functions"),
     ),
     "sample": (
-        *("screening", "columns", "frames", "grouping", "products", "sufficient", "statistics"),
+        *(
+            "screening",
+            "columns",
+            "identifiers",
+            "frames",
+            "grouping",
+            "products",
+            "sufficient",
+            "statistics",
+        ),
         *("incomplete", "cells", "roles", "patterns", "demo"),
-        *("identifiers", "clustersums", "disclosure", "arrowdata", "storage", "clusterstatistics"),
+        *("clustersums", "disclosure", "arrowdata", "storage", "clusterstatistics"),
         *("fromclusters", "chunks", "summary", "partitions", "summarize"),
     ),
     "moments": (

@@ -24,6 +24,7 @@ from msem.fits.simultaneous import (
     require_known,
     require_least_squares,
     table_of,
+    with_cluster,
 )
 from msem.fits.sources import Moments, Prepared, Source, group_rows, prepare, require_rows_for_holes
 from msem.language.hypotheses import with_constraints
@@ -80,7 +81,9 @@ class CompiledModel:
         grouping = group_rows(data, self.options.get("group")) if _has_rows(data) else None
         prepared = self._prepare(data)
         no_group = 0 if grouping is None else grouping.missing
-        return fit_table(self.table, prepared, self._choices(data), self.options, no_group)
+        return fit_table(
+            self.table, prepared, self._choices(data), with_cluster(self.options, data), no_group
+        )
 
     def fit_many(
         self, samples: Iterable[Any], *, threads: int | None = None, progress: bool = True
@@ -179,7 +182,7 @@ class CompiledModel:
         return prepare(self.table, source)
 
     def _choices(self, data: Any) -> Choices:
-        return choices_of(self.table, self.options, data)
+        return choices_of(self.table, with_cluster(self.options, data), data)
 
     def batch(self) -> Batch:
         """How samples are fitted from the statistics of rows."""

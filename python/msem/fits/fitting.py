@@ -112,7 +112,7 @@ def fit_table(
         information=choices.information,
         se=choices.se,
         tests=choices.tests,
-        cluster=options.get("cluster") or (prepared[0].summary.cluster if prepared[0].summary else ""),
+        cluster=options.get("cluster") or "",
         group=options.get("group") or "",
         given_as=prepared[0].given_as,
         missing=missing_choice(options.get("missing", "listwise")),

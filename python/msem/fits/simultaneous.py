@@ -205,6 +205,7 @@ def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
     )
     require_rows_for_holes(source)
     groups = None if source.labels is None else group_order(syntax, source.labels)
+    options = with_cluster(options, data)
     table = table_of(syntax, fun, options, groups)
     choices = choices_of(table, options, data)
     require_least_squares(choices, table, incomplete=source.incomplete)
@@ -241,7 +242,7 @@ def choices_of(table: ParameterTable, options: FitOptions, data: Any = None) -> 
         options.get("information"),
         options.get("test"),
         observed=(table.nlevels == 2 or holes) and not implied_statistics(data),
-        design_based=table.nlevels == 1 and (options.get("cluster") is not None or _has_clusters(data)),
+        design_based=table.nlevels == 1 and options.get("cluster") is not None,
     )
 
 
@@ -273,9 +274,11 @@ def implied_statistics(data: Any) -> bool:
     return any(isinstance(one, LevelMoments) for one in groups)
 
 
-def _has_clusters(data: Any) -> bool:
-    groups = data.values() if isinstance(data, Mapping) else (data,)
-    return any(isinstance(one, ClusterStatistics) for one in groups)
+def with_cluster(options: FitOptions, data: Any) -> FitOptions:
+    """The options with the cluster column of statistics of clusters, which counts as if it had been named."""
+    groups = list(data.values()) if isinstance(data, Mapping) else [data]
+    names = [one.cluster for one in groups if isinstance(one, ClusterStatistics)]
+    return {**options, "cluster": names[0]} if names else options
 
 
 def require_least_squares(choices: Choices, table: ParameterTable, *, incomplete: bool) -> None:

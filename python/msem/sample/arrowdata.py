@@ -85,13 +85,20 @@ class DatasetReader:
         pa = pyarrow()
         columns = list(dict.fromkeys([*variables, cluster]))
         try:
-            schema = self._common_schema(columns, cluster)
-            scanner = self.dataset.replace_schema(schema).scanner(
+            scanner = self._with_schema(self._common_schema(columns, cluster)).scanner(
                 columns=columns, batch_size=BATCH, batch_readahead=AHEAD, fragment_readahead=1
             )
         except (pa.ArrowException, OSError) as error:
             raise broken_off(0, error) from error
         yield from batches(scanner.to_reader(), columns)
+
+    def _with_schema(self, schema: Any) -> Any:
+        given = self.dataset
+        if schema == given.schema or not isinstance(given, pyarrow().dataset.FileSystemDataset):
+            return given
+        # another schema makes the scanner convert the columns of each file
+        fragments = list(given.get_fragments())
+        return pyarrow().dataset.FileSystemDataset(fragments, schema, given.format, given.filesystem)
 
     def _common_schema(self, columns: Sequence[str], cluster: str) -> Any:
         """The schema of the data set, with types for the needed columns that hold those of every file."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.errors import DataError
 from msem.sample.columns import Bools, Columns, Floats, float_column, kept_ids, missing_ids, select_columns
+from msem.sample.identifiers import require_different_texts
 from msem.sample.screening import require_complete_rows
 
 Numbers = tuple[NDArray[np.int64], "pd.Index[Any]"]  # code of each row, id of each code
@@ -332,7 +333,9 @@ def number_clusters(
         raise DataError(
             f"the ids in cluster column {cluster!r} cannot be told apart ({error}): use numbers or strings"
         ) from None
-    return codes.astype(np.int64, copy=False), pd.Index(unique, tupleize_cols=False)
+    index = pd.Index(unique, tupleize_cols=False)
+    require_different_texts(cluster, index)
+    return codes.astype(np.int64, copy=False), index
 
 
 def number_runs(ids: NDArray[Any]) -> tuple[NDArray[np.int64], pd.Index[Any]]:

@@ -13,7 +13,7 @@ import pandas as pd
 from msem.errors import DataError
 from msem.sample.chunks import FrameReader, chunks_of
 from msem.sample.clusterstatistics import ClusterStatistics, combined
-from msem.sample.columns import require_known
+from msem.sample.columns import numeric_columns, require_known
 from msem.sample.summary import Keep, Summary, chosen_variables, with_rows
 
 FAN = 8  # summaries that are put together at a time
@@ -39,7 +39,7 @@ def summarize_partitions(
     """
     dask = importlib.import_module("dask")
     every = variables is None
-    given = [str(name) for name in data.select_dtypes("number").columns] if variables is None else variables
+    given = numeric_columns(data._meta) if variables is None else variables
     names = chosen_variables(given, cluster, every)
     require_known([*names, cluster], list(data.columns))
     make = dask.delayed(partition_statistics, pure=True)
@@ -69,5 +69,5 @@ def partition_statistics(
 
 
 def joined_statistics(parts: Sequence[ClusterStatistics]) -> ClusterStatistics:
-    """Statistics of several partitions together."""
+    """Statistics of several partitions together; some may be equal, which is no mistake here."""
     return reduce(combined, parts)
