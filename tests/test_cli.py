@@ -175,3 +175,51 @@ def test_estimator_and_tables_reach_the_summary(
     shown = capsys.readouterr().out
     assert re.search(r"Standard errors +Sandwich", shown)
     assert shown.index("Intraclass Correlations:") < shown.index("Modification Indices:")
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What a call that must succeed prints."""
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.parquet"])
+@pytest.mark.parametrize("out", ["statistics.json", "statistics.parquet"])
+def test_summaries_are_written_and_fitted(
+    name: str, out: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = written(tmp_path, name)
+    shown = printed(capsys, "summarize", data, "--cluster", "cluster", "--out", tmp_path / out)
+    assert "11 variables, 2500 units in 200 clusters of 4 sizes" in shown
+    assert re.search(r"smallest_cell +50", shown)
+    one = printed(capsys, "fit", model, tmp_path / out)
+    two = printed(capsys, "fit", model, data, "--cluster", "cluster")
+    assert one.replace("statistics of clusters", "raw data".rjust(22)) == two
+
+
+def test_summaries_of_several_sites_are_added(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo, files = msem.load_demo(), []
+    for number, rows in enumerate((demo[:1000], demo[1000:])):
+        rows.to_csv(tmp_path / f"{number}.csv", index=False)
+        files.append(tmp_path / f"{number}.json")
+        printed(capsys, "summarize", tmp_path / f"{number}.csv", "--cluster", "cluster", "--out", files[-1])
+    both = printed(capsys, "fit", model, *files)
+    assert both == printed(capsys, "fit", model, files[1], files[0])
+    assert re.search(r"Number of observations +2500", both)
+    assert "counted twice" in failure(capsys, "fit", model, files[0], files[0])
+    assert "0.csv is not a file of statistics" in failure(capsys, "fit", model, files[0], tmp_path / "0.csv")
+
+
+def test_summaries_that_disclose_too_much_are_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = written(tmp_path, "data.csv"), tmp_path / "statistics.json"
+    arguments = ["summarize", data, "--cluster", "cluster", "--out", out]
+    assert "sizes with 50 cluster(s)" in failure(capsys, *arguments, "--smallest-cell", 60)
+    assert "every single cluster" in failure(capsys, *arguments, "--smallest-cell", 1, "--keep-clusters")
+    assert "no column 'school'" in failure(capsys, "summarize", data, "--cluster", "school", "--out", out)
+    assert ".json or .parquet" in failure(capsys, "summarize", data, "--cluster", "cluster", "--out", data)
+    assert "not both" in failure(capsys, "summarize", data, tmp_path, "--cluster", "cluster", "--out", out)
+    assert not out.exists()

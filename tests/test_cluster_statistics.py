@@ -326,7 +326,7 @@ def test_contents_that_contradict_each_other_are_refused(name: str, value: Any, 
 
 
 def test_files_of_another_kind_or_with_odd_ids_are_not_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"\.json or \.parquet"):
+    with pytest.raises(DataError, match=r"\.json or \.parquet"):
         msem.summarize(sample(), cluster="g").save(tmp_path / "a.pickle")
     frame = sample()
     dates = frame.assign(g=[pd.Timestamp(2020, 1, 9) + pd.Timedelta(k, "D") for k in frame["g"]])

@@ -13,8 +13,9 @@ BLOCK = re.compile(r"^```(python|text)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def lines(text):
-    """Lines without trailing blanks; the version may differ."""
-    return [re.sub(r"^msem \S+ ", "msem ", line.rstrip()) for line in text.strip("\n").splitlines()]
+    """Lines without trailing blanks; the version may differ, and the sign of a number that is 0 as printed."""
+    plain = re.sub(r"-(0\.0+)(?!\d)", r" \1", text)
+    return [re.sub(r"^msem \S+ ", "msem ", line.rstrip()) for line in plain.strip("\n").splitlines()]
 
 
 def run(page):

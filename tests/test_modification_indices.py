@@ -228,7 +228,7 @@ def test_equal_loadings_count_as_one_parameter() -> None:
 def test_rows_can_be_selected_and_sorted() -> None:
     fit = fitted()
     every = fit.modification_indices()
-    assert every["mi"].is_monotonic_decreasing
+    assert (np.diff(every["mi"]) < 1e-9).all()  # equal ones are in the order of the model
     assert set(fit.modification_indices(op=["~~", "~"], level=2)["level"]) == {2}
     assert set(fit.modification_indices(level="between")["level"]) == {2}
     assert len(fit.modification_indices(minimum=1.0)) == (every["mi"] >= 1).sum()

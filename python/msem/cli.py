@@ -1,4 +1,4 @@
-"""Command line: `msem demo` and `msem fit`."""
+"""Command line: `msem demo`, `msem fit` and `msem summarize`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -19,9 +19,14 @@ from msem.fits.levelwise import segregated
 from msem.fits.simultaneous import sem
 from msem.moments.levelmoments import LevelMoments
 from msem.output.tables import format_matrix
+from msem.sample.clusterstatistics import ClusterStatistics
 from msem.sample.demo import load_demo
+from msem.sample.storage import is_statistics
+from msem.sample.summarize import summarize
 from msem.version import __version__
 
+ARROW = {".parquet", ".pq", ".arrow", ".feather", ".ipc"}
+ROWS = 100_000  # of a CSV file at a time
 DEMO_MODEL = """\
 level: 1
   fw =~ y1 + y2 + y3
@@ -57,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileNotFoundError as error:
         print(f"msem: there is no file {error.filename}", file=sys.stderr)
         return 1
-    except (MsemError, OSError) as error:
+    except (MsemError, OSError, ImportError) as error:
         print(f"msem: {error}", file=sys.stderr)
         return 1
     for warning in caught:
@@ -73,9 +78,22 @@ def parser() -> argparse.ArgumentParser:
     commands = out.add_subparsers(required=True, metavar="command")
     demo = commands.add_parser("demo", help="fit the embedded data in every way and compare")
     demo.set_defaults(run=run_demo)
-    fit = commands.add_parser("fit", help="fit a model file to a CSV or Parquet file")
+    add_fit(commands.add_parser("fit", help="fit a model file to a CSV or Parquet file"))
+    add_summarize(
+        commands.add_parser("summarize", help="reduce files to statistics that can be shared and fitted")
+    )
+    return out
+
+
+def add_fit(fit: argparse.ArgumentParser) -> None:
+    """Arguments of `msem fit`."""
     fit.add_argument("model", type=Path, help="text file with the model")
-    fit.add_argument("data", type=Path, help="CSV (.csv, also compressed) or Parquet file")
+    fit.add_argument(
+        "data",
+        type=Path,
+        nargs="+",
+        help="CSV (.csv, also compressed) or Parquet file, or files of `msem summarize`, which are added",
+    )
     fit.add_argument("--cluster", help="column with the cluster ids, for two-level models")
     fit.add_argument("--group", help="column with the groups")
     fit.add_argument("--group-equal", nargs="+", default=(), metavar="KIND", help="loadings, intercepts, ...")
@@ -96,14 +114,28 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--random-x", action="store_true", help="estimate the moments of covariates too")
     fit.add_argument("--std-lv", action="store_true", help="set the variances of latent variables to 1")
     fit.set_defaults(run=run_fit)
-    return out
+
+
+def add_summarize(summary: argparse.ArgumentParser) -> None:
+    """Arguments of `msem summarize`."""
+    summary.add_argument(
+        "data", type=Path, nargs="+", help="CSV files, or Parquet or Arrow files or directories of them"
+    )
+    summary.add_argument("--cluster", required=True, help="column with the cluster ids")
+    summary.add_argument("--variables", nargs="+", metavar="NAME", help="default: all numeric columns")
+    summary.add_argument("--keep-clusters", action="store_true", help="keep the statistics of every cluster")
+    summary.add_argument(
+        "--smallest-cell", type=int, default=0, metavar="N", help="refuse fewer clusters of any one size"
+    )
+    summary.add_argument("--out", type=Path, required=True, help="file to write, .json or .parquet")
+    summary.set_defaults(run=run_summarize)
 
 
 def run_fit(arguments: argparse.Namespace) -> int:
     """Fit a model file and print the summary."""
     fit = sem(
         read_model(arguments.model),
-        read_data(arguments.data),
+        read_all(arguments.data),
         cluster=arguments.cluster,
         group=arguments.group,
         group_equal=arguments.group_equal,
@@ -133,6 +165,53 @@ def read_model(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a text file in UTF-8: {error}") from error
+
+
+def run_summarize(arguments: argparse.Namespace) -> int:
+    """Summarize files, write the statistics and print what they disclose."""
+    paths = arguments.data
+    tables = [path for path in paths if not (path.is_dir() or path.suffix.lower() in ARROW)]
+    if tables and len(tables) < len(paths):
+        raise DataError(f"{tables[0]} and {paths[0]}: give CSV files, or Parquet and Arrow files, not both")
+    chunks = (chunk for path in tables for chunk in read_chunks(path))
+    found = summarize(
+        chunks if tables else paths,
+        cluster=arguments.cluster,
+        variables=arguments.variables,
+        keep_clusters=arguments.keep_clusters,
+    )
+    found.save(arguments.out, smallest_cell=arguments.smallest_cell)
+    print(f"{found}\nrows left out: {found.dropped_rows + found.dropped_no_cluster} of {found.nrows}")
+    print(f"written to {arguments.out}, which discloses\n\n{found.disclosure().to_string()}")
+    return 0
+
+
+def read_chunks(path: Path) -> Iterator[pd.DataFrame]:
+    """The rows of a CSV file, some at a time; `DataError` if it cannot be read."""
+    try:
+        yield from pd.read_csv(path, chunksize=ROWS)
+    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def read_all(paths: Sequence[Path]) -> pd.DataFrame | ClusterStatistics:
+    """A file of data, or the sum of files of statistics.
+
+    Raises
+    ------
+    DataError
+        If there are several files and one is not of statistics.
+    """
+    kept = [path for path in paths if is_statistics(path)]
+    if len(kept) < len(paths):
+        if len(paths) > 1:
+            odd = next(path for path in paths if path not in kept)
+            raise DataError(
+                f"{odd} is not a file of statistics, and only those can be added: use msem summarize, or give one file"
+            )
+        return read_data(paths[0])
+    first, *others = map(ClusterStatistics.load, kept)
+    return sum(others, first)
 
 
 def read_data(path: Path) -> pd.DataFrame:

@@ -138,9 +138,9 @@ class Testing(Solution):
                 )
             table = with_power(table, delta, alpha)
         table = table[table["mi"] >= minimum]
-        return (table.sort_values("mi", ascending=False, kind="stable") if sort else table).reset_index(
-            drop=True
-        )
+        if sort:  # indices that are equal but for rounding stay in the order of the model
+            table = table.sort_values("mi", ascending=False, kind="stable", key=lambda mi: mi.round(9))
+        return table.reset_index(drop=True)
 
     def _robust_clusters(self) -> tuple[Clusters, ...] | None:
         """Statistics of the clusters if standard errors or tests are robust."""

@@ -168,7 +168,7 @@ class ClusterStatistics:
         return self.merge(other) if isinstance(other, ClusterStatistics) else NotImplemented
 
     def __radd__(self, other: object) -> ClusterStatistics:
-        return self if other == 0 and not isinstance(other, bool) else NotImplemented  # sum() starts at 0
+        return self if type(other) is int and other == 0 else NotImplemented  # sum() starts at 0
 
     def merge(self, other: ClusterStatistics) -> ClusterStatistics:
         """The statistics of both.
@@ -247,9 +247,8 @@ class ClusterStatistics:
         Raises
         ------
         DataError
-            If more would be disclosed than allowed, or ids are neither numbers nor text.
-        ValueError
-            If the path ends in something else.
+            If more would be disclosed than allowed, ids are neither numbers nor text, or the path ends in something
+            else.
         """
         found = self.disclosure()
         if smallest_cell > 0 and (self.sums is not None or found["smallest_cell"] < smallest_cell):

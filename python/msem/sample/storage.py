@@ -38,7 +38,7 @@ def write_values(path: Any, values: Mapping[str, Any]) -> None:
     """Write the fields of `ClusterStatistics`; a file that is there already is replaced at once or not at all."""
     suffix = Path(path).suffix.lower()
     if suffix not in (".json", ".parquet"):
-        raise ValueError(f"{path}: cluster statistics are saved as .json or .parquet")
+        raise DataError(f"{path}: cluster statistics are saved as .json or .parquet")
     header, rows = _to_parts(values)
     with _replacing(Path(path)) as file:
         if suffix == ".json":
@@ -64,6 +64,13 @@ def read_values(path: Any) -> dict[str, Any]:
         return _from_parts(header, rows)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DataError(f"{path} is not a file of cluster statistics: {error!r}") from error
+
+
+def is_statistics(path: Path) -> bool:
+    """Whether a file is one of these, as far as its name or its end tells."""
+    if path.suffix.lower() == ".json":
+        return True
+    return path.suffix.lower() == ".parquet" and path.is_file() and _digest_place(path) is not None
 
 
 @contextmanager
