@@ -22,8 +22,9 @@ class RandomInterceptRegression {
     ssw_yy_ = d_->ssw.topLeftCorner(b_, b_);
   }
 
-  // Ordinary regression, its residual variance split by a moment estimate.
-  void start() {
+  // Ordinary regression, its residual variance split by a moment estimate: cautiously, so that both parts are
+  // positive definite, or without bias, which is nearer to the maximum but may be outside the domain.
+  void start(bool cautious) {
     const Matrix gram = design_.transpose() * d_->row_size.asDiagonal() * design_ + ssw_xx_;
     const Matrix cross = outcome_.transpose() * d_->row_size.asDiagonal() * design_ + ssw_yx_;
     coefficients = gram.ldlt().solve(cross.transpose()).transpose();
@@ -31,7 +32,7 @@ class RandomInterceptRegression {
     sigma_e = within / std::max(1.0, d_->nobs - d_->nclusters);
     const Matrix r = outcome_ - design_ * coefficients.transpose();
     sigma_u = r.transpose() * r / d_->nclusters;
-    // The raw cluster-mean covariance is positive definite, a safe start for scoring and EM alike.
+    if (!cautious) sigma_u -= sigma_e * (d_->counts.cwiseQuotient(d_->sizes).sum() / d_->nclusters);
   }
 
   bool prepare() {
@@ -214,9 +215,13 @@ SaturatedFit fit_saturated(const TwoLevelData& data, const SaturatedOptions& opt
     out.converged = true;
     return out;
   }
-  current.start();
-  if (!current.prepare()) throw std::domain_error("the pooled within-cluster covariance matrix is singular");
   const bool em = options.method == SaturatedMethod::kEm;
+  current.start(em);
+  if (em || !current.prepare()) {
+    current.start(true);
+    if (!current.prepare())
+      throw std::domain_error("the pooled within-cluster covariance matrix is singular");
+  }
   const int limit = options.max_iterations ? options.max_iterations : (em ? 200000 : 200);
   RandomInterceptRegression next(current);
   for (; out.iterations < limit; ++out.iterations) {

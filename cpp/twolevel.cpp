@@ -6,12 +6,17 @@ namespace msem {
 
 namespace {
 
+constexpr double kFullRank = 1e-4;  // pivot of a correlation matrix from which its rank is not in doubt
+
 // Rows whose cross-products equal a positive semidefinite scatter matrix of `count` clusters, at most count -
 // 1 of them when the clusters are counted in whole numbers.
 Matrix factor_rows(const Matrix& scatter) {
   const Vector scale = scatter.diagonal().cwiseAbs().cwiseSqrt();
   const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
   const Matrix correlation = inverse.asDiagonal() * scatter * inverse.asDiagonal();
+  const Eigen::LLT<Matrix> llt(correlation);
+  if (scatter.rows() && llt.info() == Eigen::Success && llt.matrixLLT().diagonal().minCoeff() > kFullRank)
+    return Matrix(llt.matrixU()) * scale.asDiagonal();
   Eigen::SelfAdjointEigenSolver<Matrix> eigen(correlation);
   const Index n = scatter.rows();
   if (scatter.rows() && eigen.eigenvalues()(0) < -1e-8)
@@ -98,24 +103,46 @@ bool TwoLevelPoint::prepare(const TwoLevelData& data, const Moments& moments) {
   return (p == 0 || prepare_unit_part(moments)) && std::isfinite(value_);
 }
 
-bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
-  const TwoLevelData& data = *data_;
-  const Index p = data.p, q = data.q, b = data.nboth;
+// V and lambda. Within-only variables x have lambda = 0: what is left is the problem of the variables at both
+// levels given x,  V = [A, 0; -beta' A, L_x^-T]  with the slopes beta on x.
+bool TwoLevelPoint::diagonalise(const Moments& moments, double& log_det) {
+  const Index p = data_->p, q = data_->q, b = data_->nboth, k = p - b;
+  v_.setZero(p, p);
+  lambda_.setZero(p);
+  Matrix residual = moments.cov_w.topLeftCorner(b, b), slopes(b, k);
+  if (k) {
+    Cholesky chol;
+    if (!chol.compute(moments.cov_w.bottomRightCorner(k, k))) return false;
+    slopes = chol.whiten_transposed(chol.whiten(moments.cov_w.bottomLeftCorner(k, b))).transpose();
+    residual -= slopes * moments.cov_w.bottomLeftCorner(k, b);
+    v_.bottomRightCorner(k, k) = chol.whiten_transposed(Matrix::Identity(k, k));
+    log_det += chol.log_det();
+  }
+  if (b == 0) return true;
   Cholesky chol;
-  if (!chol.compute(moments.cov_w)) return false;
-  Matrix conditional = Matrix::Zero(p, p);  // C
-  conditional.topLeftCorner(b, b) = moments.cov_b.topLeftCorner(b, b);
-  if (q) conditional.topLeftCorner(b, b) -= slopes_.topRows(b) * moments.cov_b.bottomLeftCorner(q, b);
+  if (!chol.compute(residual)) return false;
+  Matrix conditional = moments.cov_b.topLeftCorner(b, b);  // C
+  if (q) conditional -= slopes_.topRows(b) * moments.cov_b.bottomLeftCorner(q, b);
   Matrix reduced = chol.whiten(chol.whiten(conditional).transpose());
   symmetrise(reduced);
   const Eigen::SelfAdjointEigenSolver<Matrix> eigen(reduced);
   if (eigen.info() != Eigen::Success) return false;
-  lambda_ = eigen.eigenvalues();
-  v_ = chol.whiten_transposed(eigen.eigenvectors());
+  lambda_.head(b) = eigen.eigenvalues();
+  v_.topLeftCorner(b, b) = chol.whiten_transposed(eigen.eigenvectors());
+  if (k) v_.bottomLeftCorner(k, b) = -(slopes.transpose() * v_.topLeftCorner(b, b));
+  log_det += chol.log_det();
+  return true;
+}
+
+bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
+  const TwoLevelData& data = *data_;
+  const Index p = data.p, q = data.q, b = data.nboth;
+  double log_det = 0;
+  if (!diagonalise(moments, log_det)) return false;
   shrink_ = data.sizes * lambda_.transpose();
   shrink_.array() += 1;
   if (!(shrink_.minCoeff() > 1e-14)) return false;
-  value_ += data.nobs * chol.log_det() + data.counts.dot(shrink_.array().log().matrix().rowwise().sum());
+  value_ += data.nobs * log_det + data.counts.dot(shrink_.array().log().matrix().rowwise().sum());
   shrink_ = shrink_.cwiseInverse().eval();
 
   ssw_ = v_.transpose() * data.ssw * v_;

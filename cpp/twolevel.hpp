@@ -64,6 +64,7 @@ class TwoLevelPoint : public LossPoint {
 
  private:
   Canonical canonical_gradient() const;
+  bool diagonalise(const Moments& moments, double& log_det);
   bool prepare_unit_part(const Moments& moments);
   Moments assemble(const Matrix& g_w, const Matrix& g_c, const Vector& g_m, const Matrix& g_b,
                    const Matrix& g_zz, const Vector& g_z) const;
