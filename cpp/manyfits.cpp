@@ -16,6 +16,7 @@ constexpr double kBeyond = 1e-4;      // -2 log L below the saturated model's by
 constexpr double kSmallPivot = 1e-8;  // of the information: below it more care is taken
 constexpr double kSafePivot = 1e-4;   // of observed information: above it the expected is not asked
 constexpr double kSingular = 1e-10;   // below it a matrix is not positive definite
+constexpr double kForeseen = 100;     // for the saturated model, of which only the value has to be exact
 constexpr double kEigenvalue = 1e-8;  // of a correlation matrix, that still counts as rounding of zero
 constexpr double kNothing = 1e-11;    // standard error relative to the estimate that is rounding of zero
 
@@ -115,9 +116,11 @@ OneFit ManyFitter::estimate(const std::vector<GroupDraw>& sample) const {
   OneFit out;
   std::vector<std::shared_ptr<const TwoLevelLoss>> losses;
   std::vector<Moments> saturated;
+  SaturatedOptions saturated_options;
+  saturated_options.foreseen = kForeseen;
   for (std::size_t g = 0; g < sample.size(); ++g) {
     losses.push_back(loss_of(sample[g].statistics, model_.groups()[g].loss->nboth()));
-    SaturatedFit h1 = fit_saturated(losses.back()->data(), {});
+    SaturatedFit h1 = fit_saturated(losses.back()->data(), saturated_options);
     out.saturated += h1.converged ? -2 * h1.loglik : kNaN;
     saturated.push_back(std::move(h1.moments));
   }

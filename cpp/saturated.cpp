@@ -6,6 +6,8 @@ namespace msem {
 
 namespace {
 
+constexpr double kFast = 0.1;  // ratio of decrements from which the next one is foreseen
+
 // y = coefficients (1, x, z) + u + e over the both-level variables, in terms of the data's sufficient
 // statistics.
 class RandomInterceptRegression {
@@ -47,9 +49,12 @@ class RandomInterceptRegression {
     const Matrix grow = ((d_->sizes * lambda_.transpose()).array() + 1).matrix();
     if (!(grow.minCoeff() > 1e-14)) return false;
     shrink_ = grow.cwiseInverse();
-    rotated_ = (outcome_ - design_ * coefficients.transpose()) * v_;
+    rotated_.noalias() = outcome_ * v_;
+    rotated_.noalias() -= design_ * (coefficients.transpose() * v_).eval();
     row_shrink_.resize(rotated_.rows(), b_);
-    for (Index r = 0; r < rotated_.rows(); ++r) row_shrink_.row(r) = shrink_.row(d_->size_index[r]);
+    for (Index i = 0; i < b_; ++i) {
+      for (Index r = 0; r < rotated_.rows(); ++r) row_shrink_(r, i) = shrink_(d_->size_index[r], i);
+    }
     ssw_ = v_.transpose() * residual_within(coefficients) * v_;
     value = d_->nobs * (static_cast<double>(b_) * kLog2Pi + chol.log_det()) + ssw_.trace() +
             d_->counts.dot(grow.array().log().matrix().rowwise().sum()) +
@@ -123,12 +128,16 @@ class RandomInterceptRegression {
   // Generalised least squares given the covariances, one small system per eigenvector.
   Matrix coefficient_step(double& decrement) const {
     const Matrix within = v_.transpose() * (ssw_yx_ - coefficients * ssw_xx_);
-    Matrix step(b_, design_.cols());
+    Matrix step(b_, design_.cols()), weighted, gram;
+    Vector g;
+    Eigen::LDLT<Matrix> solver(design_.cols());
     for (Index i = 0; i < b_; ++i) {
-      const Vector w = d_->row_size.cwiseProduct(row_shrink_.col(i));
-      const Matrix gram = design_.transpose() * w.asDiagonal() * design_ + ssw_xx_;
-      const Vector g = design_.transpose() * w.cwiseProduct(rotated_.col(i)) + within.row(i).transpose();
-      step.row(i) = gram.ldlt().solve(g).transpose();
+      weighted = d_->row_size.cwiseProduct(row_shrink_.col(i)).asDiagonal() * design_;
+      gram = ssw_xx_;
+      gram.noalias() += design_.transpose() * weighted;
+      g = within.row(i).transpose();
+      g.noalias() += weighted.transpose() * rotated_.col(i);
+      step.row(i) = solver.compute(gram).solve(g).transpose();
       decrement += step.row(i).dot(g);
     }
     return inverse_ * step;
@@ -226,13 +235,18 @@ SaturatedFit fit_saturated(const TwoLevelData& data, const SaturatedOptions& opt
   RandomInterceptRegression next(current);
   for (; out.iterations < limit; ++out.iterations) {
     bool moved = false;
+    const double last = out.decrement;
     if (em) {
       out.decrement = current.decrement();
     } else {
       moved = try_scoring(current, next, out.decrement);
     }
-    if (out.decrement < options.tolerance) {
+    // what the step that has been made leaves, by the rate at which the last one did
+    const bool fast = moved && out.decrement < kFast * last;
+    if (out.decrement < options.tolerance ||
+        (fast && out.decrement * (out.decrement / last) < options.foreseen * options.tolerance)) {
       out.converged = true;
+      if (moved) std::swap(current, next);  // it has been evaluated, and has less of an error
       break;
     }
     if (!moved) {
