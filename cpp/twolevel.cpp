@@ -145,19 +145,26 @@ bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
   value_ += data.nobs * log_det + data.counts.dot(shrink_.array().log().matrix().rowwise().sum());
   shrink_ = shrink_.cwiseInverse().eval();
 
-  ssw_ = v_.transpose() * data.ssw * v_;
-  // Rotated residuals X = [(1, ybar, z) contrasts] V
-  Matrix residual = data.rows.middleCols(1, p);
-  residual.noalias() -= data.rows.col(0) * mu_.head(p).transpose();
-  if (q) residual.noalias() -= rows_z_ * (slopes_ * chol_z_.lower()).transpose();
-  const Matrix rotated = residual * v_;
-  row_shrink_.resize(rotated.rows(), p);
-  for (Index r = 0; r < rotated.rows(); ++r) row_shrink_.row(r) = shrink_.row(data.size_index[r]);
-  scaled_ = data.row_size.asDiagonal() * row_shrink_.cwiseProduct(rotated);
-  value_ += ssw_.trace() + scaled_.cwiseProduct(rotated).sum();
-
   projection_.topRows(b) = v_.topRows(b);
-  if (q) projection_.bottomRows(q) = -(slopes_.transpose() * v_);
+  if (q) projection_.bottomRows(q).noalias() = -slopes_.transpose() * v_;
+  Matrix half = data.ssw * v_;
+  ssw_.noalias() = v_.transpose() * half;
+  value_ += ssw_.trace();
+  // Rotated residuals [(1, ybar, z) contrasts] V
+  Matrix rotation(1 + p + q, p);
+  rotation.middleRows(1, p) = v_;
+  rotation.bottomRows(q) = projection_.bottomRows(q);
+  rotation.row(0).noalias() = -mu_.transpose() * rotation.bottomRows(p + q);
+  scaled_.noalias() = data.rows * rotation;
+  for (Index i = 0; i < p; ++i) {
+    double sum = 0;
+    for (Index r = 0; r < scaled_.rows(); ++r) {
+      const double x = scaled_(r, i), y = data.row_size[r] * shrink_(data.size_index[r], i) * x;
+      sum += x * y;
+      scaled_(r, i) = y;
+    }
+    value_ += sum;
+  }
   return true;
 }
 
