@@ -14,7 +14,9 @@ namespace {
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kBeyond = 1e-4;      // -2 log L below the saturated model's by more is no maximum
 constexpr double kSmallPivot = 1e-8;  // of the information: below it more care is taken
+constexpr double kSafePivot = 1e-4;   // of observed information: above it the expected is not asked
 constexpr double kSingular = 1e-10;   // below it a matrix is not positive definite
+constexpr double kForeseen = 100;     // for the saturated model, of which only the value has to be exact
 constexpr double kEigenvalue = 1e-8;  // of a correlation matrix, that still counts as rounding of zero
 constexpr double kNothing = 1e-11;    // standard error relative to the estimate that is rounding of zero
 
@@ -114,9 +116,11 @@ OneFit ManyFitter::estimate(const std::vector<GroupDraw>& sample) const {
   OneFit out;
   std::vector<std::shared_ptr<const TwoLevelLoss>> losses;
   std::vector<Moments> saturated;
+  SaturatedOptions saturated_options;
+  saturated_options.foreseen = kForeseen;
   for (std::size_t g = 0; g < sample.size(); ++g) {
     losses.push_back(loss_of(sample[g].statistics, model_.groups()[g].loss->nboth()));
-    SaturatedFit h1 = fit_saturated(losses.back()->data(), {});
+    SaturatedFit h1 = fit_saturated(losses.back()->data(), saturated_options);
     out.saturated += h1.converged ? -2 * h1.loglik : kNaN;
     saturated.push_back(std::move(h1.moments));
   }
@@ -147,14 +151,17 @@ void ManyFitter::judge(const Objective& objective, const Optimum& found, OneFit&
   if (std::isnan(out.saturated)) out.verdict = Verdict::kNoChiSquare;
   Matrix vcov = Matrix::Constant(npar(), npar(), kNaN);
   if (!keep.empty()) {
-    ScaledInverse inverse = scaled_inverse(objective.expected_information(at)(keep, keep));
-    if (!(inverse.pivot > kSmallPivot)) {
-      out.verdict = Verdict::kAgain;
-      return;
-    }
-    if (options_.observed && options_.errors) {
-      inverse = scaled_inverse(objective.observed_information(at, {})(keep, keep));
-      if (!(inverse.pivot > kSingular)) {
+    const bool observed = options_.observed && options_.errors;
+    ScaledInverse inverse;
+    if (observed) inverse = scaled_inverse(objective.observed_information(at, {})(keep, keep));
+    if (!(inverse.pivot > kSafePivot)) {
+      const ScaledInverse expected = scaled_inverse(objective.expected_information(at)(keep, keep));
+      if (!(expected.pivot > kSmallPivot)) {
+        out.verdict = Verdict::kAgain;
+        return;
+      }
+      if (!observed) inverse = expected;
+      if (observed && !(inverse.pivot > kSingular)) {
         out.verdict = Verdict::kSaddlePoint;
         inverse.inverse.setConstant(keep.size(), keep.size(), kNaN);
       }

@@ -104,23 +104,22 @@ Matrix Block::inverse_paths(ConstVectorRef theta) const {
 
 bool Block::evaluate(ConstVectorRef theta, BlockPoint& point) const {
   const Index m = nvariables_;
-  Matrix symmetric = Matrix::Zero(m, m);
-  Vector intercept = Vector::Zero(m);
+  point.paths = inverse_paths(theta);
+  point.mean.setZero(m);
+  Matrix half = Matrix::Zero(m, m);  // (I - A)^-1 S: few elements of S are not zero
   for (const Entry& e : entries_) {
     const double x = e.parameter < 0 ? e.value : theta[e.parameter];
     if (e.slot == Slot::kSymmetric) {
-      symmetric(e.row, e.col) = symmetric(e.col, e.row) = x;
+      half.col(e.col) += x * point.paths.col(e.row);
+      if (e.row != e.col) half.col(e.row) += x * point.paths.col(e.col);
     } else if (e.slot == Slot::kIntercept) {
-      intercept(e.row) = x;
+      point.mean += x * point.paths.col(e.row);
     }
   }
-  point.paths = inverse_paths(theta);
   if (recursive_ && order_.empty()) {
-    point.total = std::move(symmetric);
-    point.mean = std::move(intercept);
+    point.total = std::move(half);
   } else {
-    point.total.noalias() = point.paths * symmetric * point.paths.transpose();
-    point.mean.noalias() = point.paths * intercept;
+    point.total.noalias() = half * point.paths.transpose();
   }
   return point.total.allFinite() && point.mean.allFinite();
 }
@@ -176,15 +175,18 @@ Matrix Block::intercept_columns(const BlockPoint& at, const std::vector<int>& in
 
 void Block::pull_back(const BlockPoint& at, const Vector& mean_gradient, const Matrix& cov_gradient,
                       Vector& out) const {
-  const Adjoint adj(at, mean_gradient, cov_gradient);
+  const Index n = nobserved_;
+  const auto paths = at.paths.topRows(n);
+  const Matrix half = cov_gradient * paths;  // G E; of E' G E and E' G Sigma the elements at entries only
   for (const Entry& e : free_) {
     double d = 0;
     if (e.slot == Slot::kDirected) {
-      d = 2 * adj.directed(e.row, e.col) + adj.intercept(e.row) * at.mean(e.col);
+      d = 2 * half.col(e.row).dot(at.total.col(e.col).head(n)) +
+          paths.col(e.row).dot(mean_gradient) * at.mean(e.col);
     } else if (e.slot == Slot::kSymmetric) {
-      d = adj.symmetric(e.row, e.col) * (e.row == e.col ? 1 : 2);
+      d = half.col(e.row).dot(paths.col(e.col)) * (e.row == e.col ? 1 : 2);
     } else {
-      d = adj.intercept(e.row);
+      d = paths.col(e.row).dot(mean_gradient);
     }
     out[e.parameter] += d;
   }

@@ -96,7 +96,8 @@ Evaluation Objective::evaluate(ConstVectorRef theta) const {
   out.value = state.value;
   for (std::size_t i = 0; i < groups_.size(); ++i) {
     const Group& g = groups_[i];
-    const Moments m = state.groups[i]->gradient();
+    state.gradients.push_back(state.groups[i]->gradient());
+    const Moments& m = state.gradients.back();
     if (g.within >= 0) blocks_[g.within].pull_back(state.blocks[g.within], m.mean_w, m.cov_w, out.gradient);
     blocks_[g.between].pull_back(state.blocks[g.between], m.mean_b, m.cov_b, out.gradient);
   }
@@ -145,8 +146,8 @@ Matrix Objective::approximate_information(const ObjectivePoint& at) const {
 }
 
 std::vector<Moments> Objective::gradients(const State& state, const std::vector<int>& intercepts) const {
-  std::vector<Moments> out;
-  for (const auto& point : state.groups) out.push_back(point->gradient());
+  std::vector<Moments> out = state.gradients;
+  for (std::size_t g = out.size(); g < state.groups.size(); ++g) out.push_back(state.groups[g]->gradient());
   settle_gradient(state.blocks, intercepts, out);
   return out;
 }

@@ -17,6 +17,7 @@ struct Group {
 struct ObjectivePoint {
   std::vector<BlockPoint> blocks;
   std::vector<std::unique_ptr<LossPoint>> groups;
+  std::vector<Moments> gradients;  // of the groups, where the gradient has been evaluated
   double value = 0;
 };
 

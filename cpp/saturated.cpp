@@ -2,9 +2,13 @@
 
 #include <stdexcept>
 
+#include "stacked.hpp"
+
 namespace msem {
 
 namespace {
+
+constexpr double kFast = 0.1;  // ratio of decrements from which the next one is foreseen
 
 // y = coefficients (1, x, z) + u + e over the both-level variables, in terms of the data's sufficient
 // statistics.
@@ -22,8 +26,9 @@ class RandomInterceptRegression {
     ssw_yy_ = d_->ssw.topLeftCorner(b_, b_);
   }
 
-  // Ordinary regression, its residual variance split by a moment estimate.
-  void start() {
+  // Ordinary regression, its residual variance split by a moment estimate: cautiously, so that both parts are
+  // positive definite, or without bias, which is nearer to the maximum but may be outside the domain.
+  void start(bool cautious) {
     const Matrix gram = design_.transpose() * d_->row_size.asDiagonal() * design_ + ssw_xx_;
     const Matrix cross = outcome_.transpose() * d_->row_size.asDiagonal() * design_ + ssw_yx_;
     coefficients = gram.ldlt().solve(cross.transpose()).transpose();
@@ -31,7 +36,7 @@ class RandomInterceptRegression {
     sigma_e = within / std::max(1.0, d_->nobs - d_->nclusters);
     const Matrix r = outcome_ - design_ * coefficients.transpose();
     sigma_u = r.transpose() * r / d_->nclusters;
-    // The raw cluster-mean covariance is positive definite, a safe start for scoring and EM alike.
+    if (!cautious) sigma_u -= sigma_e * (d_->counts.cwiseQuotient(d_->sizes).sum() / d_->nclusters);
   }
 
   bool prepare() {
@@ -46,9 +51,12 @@ class RandomInterceptRegression {
     const Matrix grow = ((d_->sizes * lambda_.transpose()).array() + 1).matrix();
     if (!(grow.minCoeff() > 1e-14)) return false;
     shrink_ = grow.cwiseInverse();
-    rotated_ = (outcome_ - design_ * coefficients.transpose()) * v_;
+    rotated_.noalias() = outcome_ * v_;
+    rotated_.noalias() -= design_ * (coefficients.transpose() * v_).eval();
     row_shrink_.resize(rotated_.rows(), b_);
-    for (Index r = 0; r < rotated_.rows(); ++r) row_shrink_.row(r) = shrink_.row(d_->size_index[r]);
+    for (Index i = 0; i < b_; ++i) {
+      for (Index r = 0; r < rotated_.rows(); ++r) row_shrink_(r, i) = shrink_(d_->size_index[r], i);
+    }
     ssw_ = v_.transpose() * residual_within(coefficients) * v_;
     value = d_->nobs * (static_cast<double>(b_) * kLog2Pi + chol.log_det()) + ssw_.trace() +
             d_->counts.dot(grow.array().log().matrix().rowwise().sum()) +
@@ -61,9 +69,9 @@ class RandomInterceptRegression {
     double decrement = 0;
     next.coefficients = coefficients + length * coefficient_step(decrement);
     const Matrix scaled = d_->row_size.asDiagonal() * row_shrink_.cwiseProduct(rotated_);
-    Matrix g_u = -(scaled.transpose() * scaled);
+    Matrix g_u = -cross_products(scaled, scaled);
     g_u.diagonal() += shrink_.transpose() * d_->counts.cwiseProduct(d_->sizes);
-    Matrix g_e = -(scaled.transpose() * d_->row_size.cwiseInverse().asDiagonal() * scaled) - ssw_;
+    Matrix g_e = -cross_products(scaled, d_->row_size.cwiseInverse().asDiagonal() * scaled) - ssw_;
     g_e.diagonal() += shrink_.transpose() * d_->counts;
     g_e.diagonal().array() += d_->nobs - d_->nclusters;
     const Matrix k0 = weights(0), k1 = weights(1), k2 = weights(2);
@@ -122,12 +130,16 @@ class RandomInterceptRegression {
   // Generalised least squares given the covariances, one small system per eigenvector.
   Matrix coefficient_step(double& decrement) const {
     const Matrix within = v_.transpose() * (ssw_yx_ - coefficients * ssw_xx_);
-    Matrix step(b_, design_.cols());
+    Matrix step(b_, design_.cols()), weighted, gram;
+    Vector g;
+    Eigen::LDLT<Matrix> solver(design_.cols());
     for (Index i = 0; i < b_; ++i) {
-      const Vector w = d_->row_size.cwiseProduct(row_shrink_.col(i));
-      const Matrix gram = design_.transpose() * w.asDiagonal() * design_ + ssw_xx_;
-      const Vector g = design_.transpose() * w.cwiseProduct(rotated_.col(i)) + within.row(i).transpose();
-      step.row(i) = gram.ldlt().solve(g).transpose();
+      weighted = d_->row_size.cwiseProduct(row_shrink_.col(i)).asDiagonal() * design_;
+      gram = ssw_xx_;
+      gram += cross_products(design_, weighted);
+      g = within.row(i).transpose();
+      g.noalias() += weighted.transpose() * rotated_.col(i);
+      step.row(i) = solver.compute(gram).solve(g).transpose();
       decrement += step.row(i).dot(g);
     }
     return inverse_ * step;
@@ -214,20 +226,29 @@ SaturatedFit fit_saturated(const TwoLevelData& data, const SaturatedOptions& opt
     out.converged = true;
     return out;
   }
-  current.start();
-  if (!current.prepare()) throw std::domain_error("the pooled within-cluster covariance matrix is singular");
   const bool em = options.method == SaturatedMethod::kEm;
+  current.start(em);
+  if (em || !current.prepare()) {
+    current.start(true);
+    if (!current.prepare())
+      throw std::domain_error("the pooled within-cluster covariance matrix is singular");
+  }
   const int limit = options.max_iterations ? options.max_iterations : (em ? 200000 : 200);
   RandomInterceptRegression next(current);
   for (; out.iterations < limit; ++out.iterations) {
     bool moved = false;
+    const double last = out.decrement;
     if (em) {
       out.decrement = current.decrement();
     } else {
       moved = try_scoring(current, next, out.decrement);
     }
-    if (out.decrement < options.tolerance) {
+    // what the step that has been made leaves, by the rate at which the last one did
+    const bool fast = moved && out.decrement < kFast * last;
+    if (out.decrement < options.tolerance ||
+        (fast && out.decrement * (out.decrement / last) < options.foreseen * options.tolerance)) {
       out.converged = true;
+      if (moved) std::swap(current, next);  // it has been evaluated, and has less of an error
       break;
     }
     if (!moved) {

@@ -17,6 +17,7 @@ struct SaturatedOptions {
   SaturatedMethod method = SaturatedMethod::kScoring;
   int max_iterations = 0;    // 0: 200 for scoring, 200000 for EM
   double tolerance = 1e-12;  // on the decrement g' I^-1 g
+  double foreseen = 0.1;     // times the tolerance: on that after the last step, where scoring converges fast
 };
 
 struct SaturatedFit {

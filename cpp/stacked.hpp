@@ -1,9 +1,15 @@
-// Sums of products of many short matrices, formed by few products of tall ones.
+// Products of small matrices; sums of products of many short ones, formed by few products of tall ones.
 #pragma once
 
 #include "linalg.hpp"
 
 namespace msem {
+
+// A'B. A few dot products are done before a matrix product has made its preparations.
+inline Matrix cross_products(const Matrix& a, const Matrix& b) {
+  constexpr Index kFew = 64;
+  return a.cols() * b.cols() <= kFew ? Matrix(a.transpose().lazyProduct(b)) : Matrix(a.transpose() * b);
+}
 
 // Adds L'R over many short pieces L, R of equal height, a block at a time.
 class StackedProduct {

@@ -50,8 +50,15 @@ Matrix regular_covariance(const Matrix& cov, const Vector& total) {
 class LevelStart {
  public:
   LevelStart(const std::vector<StartRow>& rows, Index nobserved, Index nvariables, const Matrix& cov)
-      : rows_(rows), n_(nobserved), cov_(cov), variance_(Vector::Ones(nvariables)) {
+      : rows_(rows),
+        n_(nobserved),
+        cov_(cov),
+        variance_(Vector::Ones(nvariables)),
+        known_(nvariables, false) {
     variance_.head(n_) = cov.diagonal();
+    joint_.setZero(nvariables, nvariables);
+    joint_.topLeftCorner(n_, n_) = cov;
+    std::fill_n(known_.begin(), n_, true);
     residual_ = variance_;
     endogenous_.assign(nvariables, false);
     for (const StartRow& r : rows) {
@@ -61,11 +68,8 @@ class LevelStart {
     value_.assign(rows.size(), 0.0);
     loadings(nvariables);
     slopes();
-    for (std::size_t k = 0; k < rows.size(); ++k) {
-      const StartRow& r = rows[k];
-      if (r.relation != Relation::kCovariance) continue;
-      const bool free = r.lhs < n_ && r.rhs < n_ && !endogenous_[r.lhs] && !endogenous_[r.rhs];
-      value_[k] = r.lhs == r.rhs ? residual_[r.lhs] : free ? cov_(r.lhs, r.rhs) : 0.0;
+    for (const bool latent : {true, false}) {
+      if (covariances(latent)) break;
     }
   }
   const std::vector<double>& values() const { return value_; }
@@ -97,6 +101,27 @@ class LevelStart {
       residual_[r.rhs] = std::max(residual_[r.rhs] - part * part, 0.2 * variance_[r.rhs]);
     }
     variance_[f] = residual_[f] = scale * scale;
+    relate(f, members);
+  }
+
+  // Covariances of a factor with the variables before it, as its indicators have them.
+  void relate(Index f, const std::vector<std::size_t>& members) {
+    Vector covariance = Vector::Zero(variance_.size());
+    double norm = 0;
+    for (const std::size_t k : members) {
+      const Index i = rows_[k].rhs;
+      if (!known_[i]) continue;
+      const double weight = value_[k] / residual_[i];
+      covariance += weight * joint_.col(i);
+      norm += weight * value_[k];
+    }
+    if (!(norm > 0)) return;
+    for (Index i = 0; i < variance_.size(); ++i) {
+      const double most = kClip * std::sqrt(variance_[i] * variance_[f]);
+      joint_(i, f) = joint_(f, i) = clipped(covariance[i] / norm, -most, most);
+    }
+    joint_(f, f) = variance_[f];
+    known_[f] = true;
   }
 
   // Standardized loadings by the triads r_1j r_1k / r_jk (Spearman, 1904).
@@ -138,7 +163,13 @@ class LevelStart {
     return known.empty() ? 1.0 : median(known);
   }
 
-  // Least squares for observed outcomes whose predictors are all observed; 0 otherwise.
+  // Whether another variable stands for this one as its indicator.
+  bool measured(Index i) const {
+    return std::any_of(rows_.begin(), rows_.end(),
+                       [&](const StartRow& r) { return r.relation == Relation::kMeasures && r.rhs == i; });
+  }
+
+  // Least squares from the covariances of variables and factors; 0 where a latent variable has no indicators.
   void slopes() {
     std::vector<bool> done(variance_.size(), false);
     for (const StartRow& first : rows_) {
@@ -152,19 +183,45 @@ class LevelStart {
         x.push_back(rows_[k].rhs);
         at.push_back(k);
       }
-      if (y >= n_ || std::any_of(x.begin(), x.end(), [&](Index i) { return i >= n_; })) continue;
-      const Vector cross = cov_(x, y);
-      const Vector slope = Matrix(cov_(x, x)).partialPivLu().solve(cross);
+      std::vector<Index> all = x;
+      all.push_back(y);
+      const bool latent = std::any_of(all.begin(), all.end(), [&](Index i) { return i >= n_; });
+      if (latent && (measured(y) || std::any_of(all.begin(), all.end(), [&](Index i) { return !known_[i]; })))
+        continue;
+      Matrix cov = joint_(all, all);
+      if (latent) cov = regular_covariance(cov, cov.diagonal());
+      const Index m = static_cast<Index>(x.size());
+      const Vector cross = cov.col(m).head(m);
+      const Vector slope = cov.topLeftCorner(m, m).partialPivLu().solve(cross);
       for (std::size_t k = 0; k < at.size(); ++k) value_[at[k]] = slope[k];
-      residual_[y] = std::max(residual_[y] - slope.dot(cross), 0.1 * cov_(y, y));
+      residual_[y] = std::max(residual_[y] - slope.dot(cross), 0.1 * cov(m, m));
     }
+  }
+
+  // Variances, and covariances of exogenous variables: those of factors only where asked for. Whether a
+  // distribution has them.
+  bool covariances(bool latent) {
+    Matrix all = variance_.asDiagonal();
+    for (std::size_t k = 0; k < rows_.size(); ++k) {
+      const StartRow& r = rows_[k];
+      if (r.relation != Relation::kCovariance) continue;
+      const bool usable = latent ? known_[r.lhs] && known_[r.rhs] : r.lhs < n_ && r.rhs < n_;
+      const bool free = usable && !endogenous_[r.lhs] && !endogenous_[r.rhs];
+      value_[k] = r.lhs == r.rhs ? residual_[r.lhs] : free ? joint_(r.lhs, r.rhs) : 0.0;
+      if (r.lhs != r.rhs) all(r.lhs, r.rhs) = all(r.rhs, r.lhs) = value_[k];
+    }
+    const Vector scale = variance_.cwiseSqrt().cwiseInverse();
+    all = (scale.asDiagonal() * all * scale.asDiagonal()).eval();
+    all.diagonal().array() -= 0.5 * (1 - kClip);
+    return Eigen::LLT<Matrix>(all).info() == Eigen::Success;
   }
 
   const std::vector<StartRow>& rows_;
   Index n_;
   const Matrix& cov_;
   Vector variance_, residual_;
-  std::vector<bool> endogenous_;
+  Matrix joint_;  // covariances of the variables that are `known_`: observed ones, factors with indicators
+  std::vector<bool> endogenous_, known_;
   std::vector<double> value_;
 };
 

@@ -1,5 +1,6 @@
 // Starting values from the saturated moments, level by level, in the units of the variables: what
-// estimation/starting.py computes, for fits by the thousand.
+// estimation/starting.py computes, for fits by the thousand, and regressions and covariances of factors from
+// the covariances of their indicators, which saves iterations.
 #pragma once
 
 #include "objective.hpp"

@@ -2,9 +2,13 @@
 
 #include <stdexcept>
 
+#include "stacked.hpp"
+
 namespace msem {
 
 namespace {
+
+constexpr double kFullRank = 1e-4;  // pivot of a correlation matrix from which its rank is not in doubt
 
 // Rows whose cross-products equal a positive semidefinite scatter matrix of `count` clusters, at most count -
 // 1 of them when the clusters are counted in whole numbers.
@@ -12,6 +16,9 @@ Matrix factor_rows(const Matrix& scatter) {
   const Vector scale = scatter.diagonal().cwiseAbs().cwiseSqrt();
   const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
   const Matrix correlation = inverse.asDiagonal() * scatter * inverse.asDiagonal();
+  const Eigen::LLT<Matrix> llt(correlation);
+  if (scatter.rows() && llt.info() == Eigen::Success && llt.matrixLLT().diagonal().minCoeff() > kFullRank)
+    return Matrix(llt.matrixU()) * scale.asDiagonal();
   Eigen::SelfAdjointEigenSolver<Matrix> eigen(correlation);
   const Index n = scatter.rows();
   if (scatter.rows() && eigen.eigenvalues()(0) < -1e-8)
@@ -98,39 +105,68 @@ bool TwoLevelPoint::prepare(const TwoLevelData& data, const Moments& moments) {
   return (p == 0 || prepare_unit_part(moments)) && std::isfinite(value_);
 }
 
-bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
-  const TwoLevelData& data = *data_;
-  const Index p = data.p, q = data.q, b = data.nboth;
+// V and lambda. Within-only variables x have lambda = 0: what is left is the problem of the variables at both
+// levels given x,  V = [A, 0; -beta' A, L_x^-T]  with the slopes beta on x.
+bool TwoLevelPoint::diagonalise(const Moments& moments, double& log_det) {
+  const Index p = data_->p, q = data_->q, b = data_->nboth, k = p - b;
+  v_.setZero(p, p);
+  lambda_.setZero(p);
+  Matrix residual = moments.cov_w.topLeftCorner(b, b), slopes(b, k);
+  if (k) {
+    Cholesky chol;
+    if (!chol.compute(moments.cov_w.bottomRightCorner(k, k))) return false;
+    slopes = chol.whiten_transposed(chol.whiten(moments.cov_w.bottomLeftCorner(k, b))).transpose();
+    residual -= slopes * moments.cov_w.bottomLeftCorner(k, b);
+    v_.bottomRightCorner(k, k) = chol.whiten_transposed(Matrix::Identity(k, k));
+    log_det += chol.log_det();
+  }
+  if (b == 0) return true;
   Cholesky chol;
-  if (!chol.compute(moments.cov_w)) return false;
-  Matrix conditional = Matrix::Zero(p, p);  // C
-  conditional.topLeftCorner(b, b) = moments.cov_b.topLeftCorner(b, b);
-  if (q) conditional.topLeftCorner(b, b) -= slopes_.topRows(b) * moments.cov_b.bottomLeftCorner(q, b);
+  if (!chol.compute(residual)) return false;
+  Matrix conditional = moments.cov_b.topLeftCorner(b, b);  // C
+  if (q) conditional -= slopes_.topRows(b) * moments.cov_b.bottomLeftCorner(q, b);
   Matrix reduced = chol.whiten(chol.whiten(conditional).transpose());
   symmetrise(reduced);
   const Eigen::SelfAdjointEigenSolver<Matrix> eigen(reduced);
   if (eigen.info() != Eigen::Success) return false;
-  lambda_ = eigen.eigenvalues();
-  v_ = chol.whiten_transposed(eigen.eigenvectors());
+  lambda_.head(b) = eigen.eigenvalues();
+  v_.topLeftCorner(b, b) = chol.whiten_transposed(eigen.eigenvectors());
+  if (k) v_.bottomLeftCorner(k, b) = -(slopes.transpose() * v_.topLeftCorner(b, b));
+  log_det += chol.log_det();
+  return true;
+}
+
+bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
+  const TwoLevelData& data = *data_;
+  const Index p = data.p, q = data.q, b = data.nboth;
+  double log_det = 0;
+  if (!diagonalise(moments, log_det)) return false;
   shrink_ = data.sizes * lambda_.transpose();
   shrink_.array() += 1;
   if (!(shrink_.minCoeff() > 1e-14)) return false;
-  value_ += data.nobs * chol.log_det() + data.counts.dot(shrink_.array().log().matrix().rowwise().sum());
+  value_ += data.nobs * log_det + data.counts.dot(shrink_.array().log().matrix().rowwise().sum());
   shrink_ = shrink_.cwiseInverse().eval();
 
-  ssw_ = v_.transpose() * data.ssw * v_;
-  // Rotated residuals X = [(1, ybar, z) contrasts] V
-  Matrix residual = data.rows.middleCols(1, p);
-  residual.noalias() -= data.rows.col(0) * mu_.head(p).transpose();
-  if (q) residual.noalias() -= rows_z_ * (slopes_ * chol_z_.lower()).transpose();
-  const Matrix rotated = residual * v_;
-  row_shrink_.resize(rotated.rows(), p);
-  for (Index r = 0; r < rotated.rows(); ++r) row_shrink_.row(r) = shrink_.row(data.size_index[r]);
-  scaled_ = data.row_size.asDiagonal() * row_shrink_.cwiseProduct(rotated);
-  value_ += ssw_.trace() + scaled_.cwiseProduct(rotated).sum();
-
   projection_.topRows(b) = v_.topRows(b);
-  if (q) projection_.bottomRows(q) = -(slopes_.transpose() * v_);
+  if (q) projection_.bottomRows(q).noalias() = -slopes_.transpose() * v_;
+  Matrix half = data.ssw * v_;
+  ssw_.noalias() = v_.transpose() * half;
+  value_ += ssw_.trace();
+  // Rotated residuals [(1, ybar, z) contrasts] V
+  Matrix rotation(1 + p + q, p);
+  rotation.middleRows(1, p) = v_;
+  rotation.bottomRows(q) = projection_.bottomRows(q);
+  rotation.row(0).noalias() = -mu_.transpose() * rotation.bottomRows(p + q);
+  scaled_.noalias() = data.rows * rotation;
+  for (Index i = 0; i < p; ++i) {
+    double sum = 0;
+    for (Index r = 0; r < scaled_.rows(); ++r) {
+      const double x = scaled_(r, i), y = data.row_size[r] * shrink_(data.size_index[r], i) * x;
+      sum += x * y;
+      scaled_(r, i) = y;
+    }
+    value_ += sum;
+  }
   return true;
 }
 
@@ -138,9 +174,9 @@ Canonical TwoLevelPoint::canonical_gradient() const {
   const TwoLevelData& d = *data_;
   Canonical g;
   const Matrix by_size = d.row_size.cwiseInverse().asDiagonal() * scaled_;
-  g.c = -(scaled_.transpose() * scaled_);
+  g.c = -cross_products(scaled_, scaled_);
   g.c.diagonal() += shrink_.transpose() * d.counts.cwiseProduct(d.sizes);
-  g.w = -(scaled_.transpose() * by_size) - ssw_;
+  g.w = -cross_products(scaled_, by_size) - ssw_;
   g.w.diagonal() += shrink_.transpose() * d.counts;
   g.w.diagonal().array() += d.nobs - d.nclusters;
   g.m = -2 * (scaled_.transpose() * d.rows.col(0));

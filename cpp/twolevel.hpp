@@ -64,6 +64,7 @@ class TwoLevelPoint : public LossPoint {
 
  private:
   Canonical canonical_gradient() const;
+  bool diagonalise(const Moments& moments, double& log_det);
   bool prepare_unit_part(const Moments& moments);
   Moments assemble(const Matrix& g_w, const Matrix& g_c, const Vector& g_m, const Matrix& g_b,
                    const Matrix& g_zz, const Vector& g_z) const;
@@ -82,7 +83,6 @@ class TwoLevelPoint : public LossPoint {
   Matrix z_scatter_;   // L^-1 SS_zz(mu_z) L^-T
   Vector mu_;          // p + q about origin
   Matrix shrink_;      // S x p, D
-  Matrix row_shrink_;  // R x p
   Matrix scaled_;      // R x p, Y = n D X
   Matrix rows_z_;      // R x q, whitened (z - mu_z)
   Matrix ssw_;         // V' SSW V

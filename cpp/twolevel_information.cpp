@@ -16,10 +16,10 @@ Matrix scale_rows(const Matrix& x, const Matrix& weights) {
 }
 
 // Rows {i + j n} of a stack of n x m matrices: row i of each.
-Matrix row_of_each(const Matrix& stacked, Index i, Index n, Index m) {
-  Matrix out(m, stacked.cols());
-  for (Index j = 0; j < m; ++j) out.row(j) = stacked.row(i + j * n);
-  return out;
+void row_of_each(const Matrix& stacked, Index i, Index n, Eigen::Ref<Matrix> out) {
+  for (Index a = 0; a < out.cols(); ++a) {
+    for (Index j = 0; j < out.rows(); ++j) out(j, a) = stacked(i + j * n, a);
+  }
 }
 
 // sum_r D_ri n_r^k U_r U_r' for k = -1, 0, 1 and every eigenvector i. D is the same for all rows of a cluster
@@ -150,32 +150,37 @@ BlockInformation TwoLevelPoint::observed(const Tangents& within, const Tangents&
 
 void TwoLevelPoint::add_row_terms(const Whitened& within, const Whitened& between,
                                   BlockInformation& out) const {
-  // Second derivatives of sum_r n x_r' D x_r. With U = [Y, 1, z~] and, for each eigenvector i, omega the w~
-  // part and kappa the (c~, m~, b~) part of a direction:  2 sum_i [omega; kappa]' Q_i [omega; kappa], Q_i
-  // built from sum_r D_ri n_r^k U_r U_r', k = -1, 0, 1. The within mean tangent belongs to kappa as well.
+  // Second derivatives of sum_r n x_r' D x_r. With U = [Y, 1, z~] and, for each eigenvector i, omega the
+  // (w~, within mean) part and kappa the (c~, m~, b~) part of a direction:  2 sum_i [omega; kappa]' Q_i
+  // [omega; kappa], Q_i built from sum_r D_ri n_r^k U_r U_r', k = -1, 0, 1. Within-only variables come last
+  // and have no kappa.
   const TwoLevelData& d = *data_;
-  const Index p = d.p, q = d.q, width = p + 1 + q;
+  const Index p = d.p, q = d.q, width = p + 1 + q, b = d.nboth;
   Matrix u(d.rows.rows(), width);
   u << scaled_, d.rows.col(0), rows_z_;
   const RowProducts products(u, d, shrink_);
+  Matrix omega(p * (p + 1), within.k()), q_omega(omega.rows(), omega.cols());
+  Matrix kappa(b * width, between.k()), q_kappa(kappa.rows(), kappa.cols()), cross(b * width, within.k());
+  Matrix ww(p + 1, p + 1), kw(width, p + 1);
   for (Index i = 0; i < p; ++i) {
     const Matrix q1 = products.get(1, i), q0 = products.get(0, i);
-    const Matrix qm = products.get(-1, i).topLeftCorner(p, p);
-    Matrix kappa_b(width, between.k());
-    kappa_b.topRows(p) = row_of_each(between.cov, i, p, p);
-    kappa_b.row(p) = between.mean.row(i);
-    kappa_b.bottomRows(q) = row_of_each(between.slope, i, p, q);
-    const Matrix omega = row_of_each(within.cov, i, p, p);
-    const auto mean_w = within.mean.row(i);
-    // [omega; kappa_w] with kappa_w = (0, mean_w, 0)
-    const Matrix q_omega = q0.leftCols(p) * omega + q1.col(p) * mean_w;  // applied from the kappa side
-    out.bb += 2 * kappa_b.transpose() * (q1 * kappa_b);
-    out.wb += 2 * q_omega.transpose() * kappa_b;
-    out.ww += 2 * omega.transpose() * (qm * omega);
-    const Matrix cross = 2 * (omega.transpose() * q0.col(p).head(p)) * mean_w;
-    out.ww += cross + cross.transpose();
-    out.ww += 2 * q1(p, p) * mean_w.transpose() * mean_w;
+    ww << products.get(-1, i).topLeftCorner(p, p), q0.col(p).head(p), q0.row(p).head(p), q1(p, p);
+    auto w = omega.middleRows(i * (p + 1), p + 1);
+    row_of_each(within.cov, i, p, w.topRows(p));
+    w.row(p) = within.mean.row(i);
+    q_omega.middleRows(i * (p + 1), p + 1).noalias() = ww * w;
+    if (i >= b) continue;
+    kw << q0.leftCols(p), q1.col(p);
+    cross.middleRows(i * width, width).noalias() = kw * w;
+    auto k = kappa.middleRows(i * width, width);
+    row_of_each(between.cov, i, p, k.topRows(p));
+    k.row(p) = between.mean.row(i);
+    row_of_each(between.slope, i, p, k.bottomRows(q));
+    q_kappa.middleRows(i * width, width).noalias() = q1 * k;
   }
+  out.ww.noalias() += 2 * omega.transpose() * q_omega;
+  out.wb.noalias() += 2 * cross.transpose() * kappa;
+  out.bb.noalias() += 2 * kappa.transpose() * q_kappa;
 }
 
 }  // namespace msem

@@ -57,7 +57,8 @@ PACKAGES = {
         *("projected", "missinginformation"),
     ),
     "resampling": (
-        *("progress", "intervals", "reports", "named", "replicates", "targets"),
+        *("progress", "workers", "intervals", "reports", "named", "replicates", "refits"),
+        *("targets",),
         *("jackknife", "bootstrap", "profile"),
     ),
     "simulation": ("population", "shapes", "designs", "drawn", "datasets", "sources"),

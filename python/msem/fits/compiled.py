@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -29,7 +30,8 @@ from msem.fits.simultaneous import (
 from msem.fits.sources import Moments, Prepared, Source, group_rows, prepare, require_rows_for_holes
 from msem.language.hypotheses import with_constraints
 from msem.language.syntax import ModelSyntax
-from msem.resampling.progress import Progress
+from msem.resampling.progress import QUIET, Progress
+from msem.resampling.workers import BATCH, Client, ranges, require_client, spread
 from msem.sample.grouping import text_of
 from msem.settings import require_threads
 from msem.simulation.drawn import DrawnSamples
@@ -86,7 +88,12 @@ class CompiledModel:
         )
 
     def fit_many(
-        self, samples: Iterable[Any], *, threads: int | None = None, progress: bool = True
+        self,
+        samples: Iterable[Any],
+        *,
+        threads: int | None = None,
+        progress: bool = True,
+        client: Client | None = None,
     ) -> ManyFits:
         """Fit the model to many samples, in compiled threads.
 
@@ -103,6 +110,10 @@ class CompiledModel:
             Default: one for each processor.
         progress : bool
             Show a bar on the standard error stream when it takes more than a second.
+        client : optional
+            Makes the fits in batches: a `distributed.Client`, or an executor such as
+            `concurrent.futures.ProcessPoolExecutor`. Results are the same. `threads` is then of each batch, by default
+            1, and a generator is read to its end first.
 
         Returns
         -------
@@ -120,11 +131,15 @@ class CompiledModel:
             If more than one in a hundred fits have no estimates.
         """
         workers = require_threads(threads)
+        require_client(client)
         require_samples(samples)
         count = len(samples) if isinstance(samples, Sequence) else 0
         with Progress("fits", count, progress and count > 0) as shown:
             if isinstance(samples, DrawnSamples):
                 require_labels(self.table, samples.labels or None)
+            if client is not None:
+                arrays = self._elsewhere(samples, client, threads or 1, shown)
+            elif isinstance(samples, DrawnSamples):
                 arrays = self.batch().drawn(samples, workers, shown)
             else:
                 arrays = self._given(samples, workers, shown)
@@ -153,6 +168,19 @@ class CompiledModel:
             done += len(several)
             shown.update(done)
         return joined(parts) if parts else self.batch().empty()
+
+    def _elsewhere(self, samples: Iterable[Any], client: Client, threads: int, shown: Progress) -> FitArrays:
+        parts, done = [self.batch().empty()], 0
+        if isinstance(samples, DrawnSamples):
+            several: list[Any] = [samples[first:last] for first, last in ranges(0, len(samples))]
+        else:
+            several = list(_taken(samples, BATCH))
+        with closing(spread(client, _fit_batch, self, [(some, threads) for some in several])) as found:
+            for some, part in zip(several, found, strict=True):
+                parts.append(part)
+                done += len(some)
+                shown.update(done)
+        return joined(parts)
 
     def _several(self, samples: Sequence[Any], threads: int) -> FitArrays:
         """Samples whose standard errors are of the same kind are fitted together."""
@@ -196,6 +224,10 @@ class CompiledModel:
     @cached_property
     def _batches(self) -> dict[Choices, Batch]:
         return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without the compiled part."""
+        return {"table": self.table, "options": self.options}
 
     def __repr__(self) -> str:
         levels = "two levels" if self.table.nlevels == 2 else "one level"
@@ -253,6 +285,13 @@ def compile(
     if choices.se == "bootstrap":
         raise ValueError('se="bootstrap" is for one sample: fit.bootstrap() of a fit that needs it')
     return CompiledModel(table, known)
+
+
+def _fit_batch(model: CompiledModel, samples: Sequence[Any], threads: int) -> FitArrays:
+    """Fits of some samples, by a worker."""
+    if isinstance(samples, DrawnSamples):
+        return model.batch().drawn(samples, threads, QUIET)
+    return model._several(samples, threads)
 
 
 def group_names(

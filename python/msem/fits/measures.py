@@ -28,6 +28,8 @@ from msem.table.special_tables import saturated_table
 
 Floats = NDArray[np.float64]
 
+ROUNDING = 1e-13  # relative, of log-likelihoods
+
 
 def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeasureInputs:
     """Everything `fit_measures` needs to know about a fit.
@@ -51,10 +53,18 @@ def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeas
         df=full - fit.nfree,
         nobs=sample.nobs,
         ngroups=len(sample.groups),
-        baseline_chisq=max(2 * (unrestricted - baseline.llf), 0.0) if baseline.optimum.converged else np.nan,
+        baseline_chisq=_baseline_chisq(baseline, unrestricted),
         baseline_df=full - baseline.table.npar,
     )
     return _twolevel(common, fit, sample) if fit.table.nlevels == 2 else _single(common, fit, sample)
+
+
+def _baseline_chisq(baseline: Estimate, unrestricted: float) -> float:
+    """Its chi-square; 0, and not what rounding leaves, where the baseline model is the saturated one."""
+    if not baseline.optimum.converged:
+        return np.nan
+    value = 2 * (unrestricted - baseline.llf)
+    return value if value > ROUNDING * (1 + abs(unrestricted)) else 0.0
 
 
 def _twolevel(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasureInputs:

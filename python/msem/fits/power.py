@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,8 @@ from msem.fits.powerfile import PowerFile
 from msem.fits.powergrid import Cell, Truth, make_cells, truth
 from msem.fits.simulate import read_population
 from msem.printing import frame_html, frame_text
-from msem.resampling.progress import Progress, chunks
+from msem.resampling.progress import QUIET, Progress, chunks
+from msem.resampling.workers import Client, ranges, require_client, spread
 from msem.settings import require_seed, require_threads, require_whole
 
 Floats = NDArray[np.float64]
@@ -192,6 +194,7 @@ def power(
     alpha: float = 0.05,
     distribution: Any = "normal",
     progress: bool = True,
+    client: Client | None = None,
     **options: Any,
 ) -> Power:
     """Power, bias and coverage of a model in samples of a population, by simulation.
@@ -225,6 +228,9 @@ def power(
         See `msem.simulate`.
     progress : bool
         Show a bar on the standard error stream when it takes more than a second.
+    client : optional
+        Makes the fits in batches: a `distributed.Client`, or an executor such as
+        `concurrent.futures.ProcessPoolExecutor`. Results are the same. `threads` is then of each batch, by default 1.
     **options
         Of the fits, as in `msem.compile`, if the model is a text.
 
@@ -245,6 +251,7 @@ def power(
     Equation Modeling, 9, 599-620.
     """
     count, workers = require_whole("replications", replications, 1), require_threads(threads)
+    require_client(client)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is the level of tests, between 0 and 1, such as 0.05, not {alpha!r}")
     compiled = read_model(model, options)
@@ -255,7 +262,10 @@ def power(
     truths = tuple(truth(compiled.table, cell) for cell in cells)
     file = PowerFile(resume, describe(compiled, cells, distribution, number))
     with Progress("power", count * len(cells), progress) as shown:
-        arrays = tuple(_fits_of_cell(compiled, cell, count, workers, file, shown) for cell in cells)
+        if client is None:
+            arrays = tuple(_fits_of_cell(compiled, cell, count, workers, file, shown) for cell in cells)
+        else:
+            arrays = _fits_elsewhere(compiled, cells, count, client, threads or 1, file, shown)
     return Power(compiled, cells, truths, arrays, number, float(alpha))
 
 
@@ -309,12 +319,47 @@ def _fits_of_cell(
     model: CompiledModel, cell: Cell, count: int, threads: int, file: PowerFile, shown: Progress
 ) -> FitArrays:
     """Fits of the samples of a cell: those of the file, and the rest."""
-    batch, quiet = model.batch(), Progress("", 1, False)
+    batch = model.batch()
     parts = [batch.empty(), *file.fits(cell.number)]
     done = sum(map(len, parts))
     for first, last in chunks(max(count - done, 0), threads):
-        parts.append(batch.drawn(cell.samples(done + first, done + last), threads, quiet))
+        parts.append(batch.drawn(cell.samples(done + first, done + last), threads, QUIET))
         file.add(cell.number, done + first, parts[-1])
         shown.update(cell.number * count + done + last)
-    whole = joined(parts)
-    return FitArrays(*(values[:count] for values in vars(whole).values()))
+    return _first(count, parts)
+
+
+def _first(count: int, parts: Sequence[FitArrays]) -> FitArrays:
+    return FitArrays(*(values[:count] for values in vars(joined(parts)).values()))
+
+
+def _fits_elsewhere(
+    model: CompiledModel,
+    cells: tuple[Cell, ...],
+    count: int,
+    client: Client,
+    threads: int,
+    file: PowerFile,
+    shown: Progress,
+) -> tuple[FitArrays, ...]:
+    """The same of all cells, by the workers of a client; what is done is written in order."""
+    parts = [[model.batch().empty(), *file.fits(cell.number)] for cell in cells]
+    calls = [
+        (number, first, last, threads)
+        for number, known in enumerate(parts)
+        for first, last in ranges(sum(map(len, known)), count)
+    ]
+    with closing(spread(client, _fit_batch, (model, cells), calls)) as found:
+        for (number, first, last, _), arrays in zip(calls, found, strict=True):
+            parts[number].append(arrays)
+            file.add(number, first, arrays)
+            shown.update(number * count + last)
+    return tuple(_first(count, known) for known in parts)
+
+
+def _fit_batch(
+    shared: tuple[CompiledModel, tuple[Cell, ...]], number: int, first: int, last: int, threads: int
+) -> FitArrays:
+    """Fits of some samples of a cell, by a worker."""
+    model, cells = shared
+    return model.batch().drawn(cells[number].samples(first, last), threads, QUIET)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem import _core
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.estimate import estimate
 from msem.estimation.manyfits import Variables, arranged, table_variables
 from msem.estimation.samples import Sample, saturated_group
 from msem.fits.simulate import read_design
 from msem.moments.single import without_means
+from msem.resampling.workers import Origin, require_drawable
 from msem.sample.statistics import expected_statistics
 from msem.sample.sufficient import SampleStatistics
 from msem.simulation.designs import Clusters
@@ -48,7 +49,8 @@ class Cell:
     population : Population
     clusters : tuple of Clusters
         Of each group.
-    draws : _core.Draws
+    origin : Origin
+        Of its samples.
     seed : int
     """
 
@@ -56,7 +58,7 @@ class Cell:
     labels: Mapping[str, Any]
     population: Population
     clusters: tuple[Clusters, ...]
-    draws: _core.Draws
+    origin: Origin
     seed: int
 
     def samples(self, first: int, last: int) -> DrawnSamples:
@@ -64,7 +66,7 @@ class Cell:
         start = self.number * APART
         table = self.population.table
         numbers = range(start + first, start + last)
-        return DrawnSamples(self.population.variables, table.group_labels, self.draws, numbers, self.seed)
+        return DrawnSamples(self.population.variables, table.group_labels, self.origin, numbers, self.seed)
 
 
 def read_grid(grid: Any) -> list[dict[str, Any]]:
@@ -139,8 +141,9 @@ def _cell(
     here = population.changed(values)
     clusters = read_design(here, model, *(settings.get(name) for name in SIZES))
     shapes: Mapping[int, Shape] = read_distribution(settings.get("distribution", distribution))
-    draws = statistics_draws(here, clusters, shapes, seed)
-    return Cell(number, labels, here, tuple(clusters), draws, seed)
+    origin = Origin(partial(statistics_draws, here, clusters, shapes, seed))
+    require_drawable(origin)
+    return Cell(number, labels, here, tuple(clusters), origin, seed)
 
 
 def _label(value: Any) -> Any:

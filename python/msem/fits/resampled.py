@@ -17,6 +17,7 @@ from msem.resampling.bootstrap import Bootstrap, BootstrapKind, bootstrap
 from msem.resampling.jackknife import Jackknife, jackknife
 from msem.resampling.named import require_names
 from msem.resampling.targets import Target, function_target, named_target
+from msem.resampling.workers import Client, require_client
 from msem.settings import require_seed, require_threads, require_whole
 
 Statistic = str | Sequence[str] | Callable[[Any], Any]
@@ -34,6 +35,7 @@ class Resampled(Solution):
         seed: int | None = None,
         threads: int | None = None,
         progress: bool = True,
+        client: Client | None = None,
     ) -> Bootstrap:
         """Bootstrap the clusters, the independent units of a two-level sample.
 
@@ -58,6 +60,10 @@ class Resampled(Solution):
             Default: one for each processor.
         progress : bool
             Show a bar on the standard error stream when it takes more than a second.
+        client : optional
+            Makes the refits in batches: a `distributed.Client`, or an executor such as
+            `concurrent.futures.ProcessPoolExecutor`. Results are the same. `threads` is then of each batch, by default
+            1; a function `statistic` is evaluated here.
 
         Returns
         -------
@@ -83,6 +89,7 @@ class Resampled(Solution):
         Efron (1987). Better bootstrap confidence intervals. JASA, 82, 171-185.
         """
         count, number = require_whole("replicates", replicates, 2), require_seed(seed)
+        require_client(client)
         workers = require_threads(threads)
         target = self._target(statistic)
         return bootstrap(
@@ -93,8 +100,9 @@ class Resampled(Solution):
             kind=kind,
             replicates=count,
             seed=number,
-            threads=workers,
+            threads=workers if client is None else threads or 1,
             show=progress,
+            client=client,
         )
 
     def jackknife(

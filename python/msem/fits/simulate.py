@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from msem.errors import DataError, ModelError
@@ -9,6 +10,7 @@ from msem.estimation.estimate import require_maximum
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
 from msem.fits.options import require_choice
+from msem.resampling.workers import Origin, require_drawable
 from msem.settings import require_seed, require_whole
 from msem.simulation.datasets import DrawnData
 from msem.simulation.designs import Clusters, by_group, read_clusters
@@ -90,8 +92,9 @@ def simulate(
         raise DataError("a model of one level has one distribution: give it without a level")
     samples: DrawnSamples | DrawnData
     if as_ == "statistics":
-        draws = statistics_draws(population, clusters, shapes, number)
-        samples = DrawnSamples(variables, labels, draws, range(count), number)
+        origin = Origin(partial(statistics_draws, population, clusters, shapes, number))
+        require_drawable(origin)
+        samples = DrawnSamples(variables, labels, origin, range(count), number)
     else:
         _require_columns(population, cluster, group)
         rows = row_draws(population, clusters, shapes, number)

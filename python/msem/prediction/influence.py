@@ -16,14 +16,13 @@ from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.samples import Sample
 from msem.inference.sampling import free_directions
 from msem.resampling.progress import Progress
+from msem.resampling.refits import refit, refit_chosen
 from msem.resampling.replicates import (
     FAILURES,
     Replicates,
     ReplicateSource,
     cluster_counts,
     leave_one_out,
-    refit,
-    refit_chosen,
 )
 from msem.sample.cells import IncompleteClusters
 

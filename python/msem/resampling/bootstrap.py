@@ -18,14 +18,15 @@ from msem.estimation.samples import Sample
 from msem.resampling.intervals import KINDS, IntervalKind, interval
 from msem.resampling.jackknife import Jackknife
 from msem.resampling.progress import Progress
+from msem.resampling.refits import refit
 from msem.resampling.replicates import (
     ReplicateSource,
-    ordinary_draws,
-    parametric_draws,
-    refit,
+    ordinary_origin,
+    parametric_origin,
 )
 from msem.resampling.reports import as_html, as_text, describe, require_enough, warn_of_failures
 from msem.resampling.targets import OfTarget, Target, labelled_frame, target_values
+from msem.resampling.workers import Client
 
 Floats = NDArray[np.float64]
 BootstrapKind = Literal["ordinary", "parametric"]
@@ -188,6 +189,7 @@ def bootstrap(
     seed: int,
     threads: int,
     show: bool = False,
+    client: Client | None = None,
 ) -> Bootstrap:
     """Draw replicates of a sample and refit the model to each.
 
@@ -203,6 +205,8 @@ def bootstrap(
     replicates, seed, threads : int
     show : bool
         Show progress.
+    client : Client, optional
+        Makes the refits.
 
     Raises
     ------
@@ -212,10 +216,10 @@ def bootstrap(
     if kind not in get_args(BootstrapKind):
         raise ValueError(f"kind must be 'ordinary' or 'parametric', not {kind!r}")
     require_maximum(estimate, "bootstraps")
-    make = ordinary_draws if kind == "ordinary" else parametric_draws
+    make = ordinary_origin if kind == "ordinary" else parametric_origin
     source = ReplicateSource(estimate, sample, make(estimate, sample, seed))
     with Progress("bootstrap", replicates, show) as progress:
-        refits = refit(source, replicates, threads, progress)
+        refits = refit(source, replicates, threads, progress, client)
         found = target_values(target, refits, source, progress)
     require_enough(len(found.values), found.failed)
     warn_of_failures("bootstrap", replicates, found.failed)

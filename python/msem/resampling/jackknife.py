@@ -14,11 +14,11 @@ from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.samples import Sample
 from msem.resampling.intervals import acceleration
 from msem.resampling.progress import Progress
+from msem.resampling.refits import refit
 from msem.resampling.replicates import (
     ReplicateSource,
     cluster_counts,
     leave_one_out,
-    refit,
 )
 from msem.resampling.reports import as_html, as_text, require_enough, warn_of_failures
 from msem.resampling.targets import OfTarget, Target, labelled_frame, target_values

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TextIO
 
+from tqdm import tqdm
+
 PATIENCE = 1.0  # seconds before anything is shown
 PAUSE = 0.1  # seconds between updates
-WIDTH = 30
 CHUNK_SECONDS = 0.2  # of work between looks at whether the user wants to stop
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """A bar that starts no thread and no process of its own."""
+
+    monitor_interval = 0
+
+
+_Bar.set_lock(threading.RLock())
 
 
 class Progress:
@@ -28,12 +39,14 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int, show: bool = True, stream: TextIO | None = None) -> None:
-        self._title = title
-        self._total = total
-        self._show = show
-        self._stream = sys.stderr if stream is None else stream
-        self._started = time.monotonic()
-        self._shown = -PAUSE
+        self._bar = _Bar(
+            desc=title,
+            total=total,
+            disable=not show,
+            file=sys.stderr if stream is None else stream,
+            delay=PATIENCE,
+            mininterval=PAUSE,
+        )
 
     def __enter__(self) -> Progress:
         return self
@@ -41,23 +54,14 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._shown > 0:
-            self._stream.write("\n")
-            self._stream.flush()
+        self._bar.close()
 
     def update(self, done: int) -> None:
         """Show that so many of the total are done."""
-        elapsed = time.monotonic() - self._started
-        if not self._show or elapsed < PATIENCE or not done:
-            return
-        if elapsed < self._shown + PAUSE and done < self._total:
-            return
-        filled = WIDTH * done // self._total
-        left = elapsed * (self._total - done) / done
-        bar = "=" * filled + " " * (WIDTH - filled)
-        self._stream.write(f"\r{self._title} [{bar}] {done}/{self._total}, {left:.0f} s left ")
-        self._stream.flush()
-        self._shown = elapsed
+        self._bar.update(done - self._bar.n)
+
+
+QUIET = Progress("", 1, False)
 
 
 def chunks(count: int, threads: int) -> Iterator[tuple[int, int]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum, bounds
 from msem.estimation.samples import GroupSample, Sample, saturated_group
 from msem.moments.arrays import LevelArrays
-from msem.resampling.progress import Progress, chunks
+from msem.resampling.workers import Origin, require_drawable
 from msem.sample.incomplete import IncompleteStatistics, Statistics
 from msem.sample.statistics import cluster_codes
 from msem.sample.sufficient import ClusterArrays, SampleStatistics
@@ -34,7 +34,7 @@ FAILURES = {
     4: "likelihood unbounded",
 }
 NONE = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
-Pool = tuple[Floats, Floats, Floats] | _core.IncompletePool
+Pool = tuple[Floats, Floats, Floats] | partial[_core.IncompletePool]  # what can be pickled
 
 HELD = 1e-9  # value of an inequality that is active
 FEWEST = 3  # clusters of a bootstrap
@@ -88,13 +88,26 @@ def _pool(group: GroupSample, order: NDArray[np.intp]) -> Pool:
     place = np.empty(len(order), dtype=np.intp)
     place[order] = np.arange(len(order))
     if s.by_cluster is None:
-        return _core.IncompletePool(s.data, c.within, place)
+        return partial(_core.IncompletePool, s.data, c.within, place)
     # rows of a single level are drawn by cluster
     nothing = np.empty((0, 0))
-    return _core.IncompletePool(s.data, nothing, place[cluster_codes(group.rows)])
+    return partial(_core.IncompletePool, s.data, nothing, place[cluster_codes(group.rows)])
+
+
+def _built(groups: Sequence[Pool]) -> list[tuple[Floats, Floats, Floats] | _core.IncompletePool]:
+    return [group() if isinstance(group, partial) else group for group in groups]
+
+
+def _ordinary(groups: Sequence[Pool], seed: int, single: bool, centred: bool) -> _core.OrdinaryDraws:
+    return _core.OrdinaryDraws(_built(groups), seed, single, centred)
 
 
 def ordinary_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.OrdinaryDraws:
+    """Clusters drawn with replacement; see `ordinary_origin`."""
+    return _ordinary(*_ordinary_parts(estimate, sample, seed))
+
+
+def ordinary_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
     """Clusters of each group drawn with replacement; rows for a single level without clusters.
 
     Raises
@@ -102,13 +115,17 @@ def ordinary_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.Ordin
     DataError
         Without raw data, or when a group has too few clusters.
     """
+    return Origin(partial(_ordinary, *_ordinary_parts(estimate, sample, seed)))
+
+
+def _ordinary_parts(estimate: Estimate, sample: Sample, seed: int) -> tuple[list[Pool], int, bool, bool]:
     single, centred = _in_clusters_of_rows(sample), not estimate.table.meanstructure
     groups = _pools(sample, [_by_id(group) for group in sample.groups])
     if estimate.table.nlevels == 2 and any(count < FEWEST for count in cluster_counts(sample)):
         raise DataError(
             f"bootstraps need {FEWEST} clusters or more: every replicate of two that has both is the sample itself"
         )
-    return _core.OrdinaryDraws(groups, seed, single, centred)
+    return groups, seed, single, centred
 
 
 def _by_id(group: GroupSample) -> NDArray[np.intp]:
@@ -122,10 +139,15 @@ def _by_id(group: GroupSample) -> NDArray[np.intp]:
         return np.asarray(ids.map(str).argsort(), dtype=np.intp)
 
 
-def leave_one_out(estimate: Estimate, sample: Sample) -> _core.LeaveOneOut:
-    """The sample without each of its clusters in turn; see `ordinary_draws`."""
+def _without_one(groups: Sequence[Pool], single: bool, centred: bool) -> _core.LeaveOneOut:
+    return _core.LeaveOneOut(_built(groups), single, centred)
+
+
+def leave_one_out(estimate: Estimate, sample: Sample) -> Origin:
+    """The sample without each of its clusters in turn; see `ordinary_origin`."""
     single, centred = _in_clusters_of_rows(sample), not estimate.table.meanstructure
-    return _core.LeaveOneOut(_pools(sample, list(map(np.arange, cluster_counts(sample)))), single, centred)
+    pools = _pools(sample, list(map(np.arange, cluster_counts(sample))))
+    return Origin(partial(_without_one, pools, single, centred))
 
 
 def _in_clusters_of_rows(sample: Sample) -> bool:
@@ -137,6 +159,11 @@ def _in_clusters_of_rows(sample: Sample) -> bool:
 def parametric_draws(
     estimate: Estimate, sample: Sample, seed: int
 ) -> _core.ParametricDraws | _core.IncompleteParametricDraws:
+    """Samples from the model at the estimates; see `parametric_origin`."""
+    return _parametric_maker(estimate, sample, seed)()
+
+
+def parametric_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
     """Samples from the model at the estimates, given cluster sizes and fixed covariates.
 
     Raises
@@ -144,11 +171,23 @@ def parametric_draws(
     DataError
         If the sample is not one of whole clusters, or the estimates are not those of a distribution.
     """
+    origin = Origin(_parametric_maker(estimate, sample, seed))
+    require_drawable(origin)
+    return origin
+
+
+def _parametric_maker(
+    estimate: Estimate, sample: Sample, seed: int
+) -> Callable[[], _core.ParametricDraws | _core.IncompleteParametricDraws]:
     if any(isinstance(s, IncompleteStatistics) for s in sample.statistics):
-        return _parametric_holes(estimate, sample, seed)
+        return partial(_parametric_holes, _holes_parts(estimate, sample), seed)
     designs = [_design(estimate, group, number) for number, group in enumerate(sample.groups, 1)]
+    return partial(_parametric, designs, seed, not estimate.table.meanstructure)
+
+
+def _parametric(designs: Sequence[dict[str, Any]], seed: int, centred: bool) -> _core.ParametricDraws:
     try:
-        return _core.ParametricDraws(designs, seed, not estimate.table.meanstructure)
+        return _core.ParametricDraws(designs, seed, centred)
     except ValueError as error:
         raise DataError(f"samples cannot be drawn from this model: {error}") from error
 
@@ -161,7 +200,14 @@ def _require_independent_rows(group: GroupSample) -> None:
         )
 
 
-def _parametric_holes(estimate: Estimate, sample: Sample, seed: int) -> _core.IncompleteParametricDraws:
+def _parametric_holes(groups: Sequence[tuple[Any, ...]], seed: int) -> _core.IncompleteParametricDraws:
+    try:
+        return _core.IncompleteParametricDraws(groups, seed)
+    except ValueError as error:
+        raise DataError(f"samples cannot be drawn from this model: {error}") from error
+
+
+def _holes_parts(estimate: Estimate, sample: Sample) -> list[tuple[Any, ...]]:
     """The same with the holes of the data, where they are in any group."""
     groups = []
     for number, group in enumerate(sample.groups, 1):
@@ -177,10 +223,7 @@ def _parametric_holes(estimate: Estimate, sample: Sample, seed: int) -> _core.In
         fixed, p = fixed_covariates(estimate.table, s, number), len(s.unit)
         unit, cluster = [k for k in fixed if k < p], [k - p for k in fixed if k >= p]
         groups.append((s.data, within.mean, within.cov, between.mean, between.cov, unit, cluster))
-    try:
-        return _core.IncompleteParametricDraws(groups, seed)
-    except ValueError as error:
-        raise DataError(f"samples cannot be drawn from this model: {error}") from error
+    return groups
 
 
 def _design(estimate: Estimate, group: GroupSample, number: int) -> dict[str, Any]:
@@ -251,12 +294,13 @@ class ReplicateSource:
     ----------
     estimate, sample
         Of the whole sample.
-    draws : _core.Draws
+    origin : Origin
+        Of the replicates.
     """
 
     estimate: Estimate
     sample: Sample
-    draws: _core.Draws
+    origin: Origin
 
     @cached_property
     def table(self) -> ParameterTable:
@@ -283,7 +327,7 @@ class ReplicateSource:
         value : float
             -2 log L at theta.
         """
-        pairs = zip(self.sample.groups, self.draws.statistics(number), strict=True)
+        pairs = zip(self.sample.groups, self.origin.draws.statistics(number), strict=True)
         again = Sample(
             tuple(saturated_group(_statistics(old, drawn), label=old.label) for old, drawn in pairs)
         )
@@ -294,54 +338,6 @@ class ReplicateSource:
         held = () if c is None else tuple(np.flatnonzero(c.inequalities.values(theta) < HELD).tolist())
         optimum = Optimum(theta, value, np.zeros_like(theta), "converged", active.astype(np.intp), (), held)
         return Estimate(objective, optimum), again
-
-
-def refit(source: ReplicateSource, count: int, threads: int, progress: Progress) -> Replicates:
-    """Refit the model to replicates 0 to count - 1, starting from the estimates.
-
-    Parameters
-    ----------
-    source : ReplicateSource
-    count, threads : int
-    progress : Progress
-    """
-    parts = []
-    for first, last in chunks(count, threads):
-        parts.append(_refit_range(source, first, last, threads))
-        progress.update(last)
-    return _joined(parts)
-
-
-def refit_chosen(source: ReplicateSource, numbers: Iterable[int]) -> Replicates:
-    """Refit the model to the replicates of these numbers, one after the other."""
-    none = _refit_range(source, 0, 0, 1)
-    return _joined([none, *(_refit_range(source, k, k + 1, 1) for k in numbers)])
-
-
-def _refit_range(source: ReplicateSource, first: int, last: int, threads: int) -> _core.Refits:
-    estimate, (lower, upper) = source.estimate, bounds(source.estimate.objective)
-    constraints = estimate.objective.constraints
-    return _core.refit(
-        estimate.objective.core,
-        source.draws,
-        estimate.theta,
-        lower,
-        upper,
-        source.filled,
-        first,
-        last,
-        threads,
-        constraints=None if constraints is None else constraints.core,
-    )
-
-
-def _joined(parts: Sequence[_core.Refits]) -> Replicates:
-    return Replicates(
-        np.concatenate([part["theta"] for part in parts]),
-        np.concatenate([part["value"] for part in parts]),
-        np.concatenate([part["saturated"] for part in parts]),
-        np.concatenate([np.asarray(part["outcome"], dtype=np.intp) for part in parts]),
-    )
 
 
 def _statistics(old: GroupSample, drawn: _core.DrawnStatistics | _core.IncompleteData) -> Statistics:

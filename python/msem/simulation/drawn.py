@@ -8,6 +8,7 @@ from typing import overload
 
 from msem import _core
 from msem.estimation.manyfits import Variables
+from msem.resampling.workers import Origin
 from msem.sample.sufficient import SampleStatistics
 
 Drawn = SampleStatistics | dict[str, SampleStatistics]
@@ -26,7 +27,8 @@ class DrawnSamples(Sequence[Drawn]):
     variables : Variables
     labels : tuple of str
         Of the groups; empty for one group.
-    draws : _core.Draws
+    origin : Origin
+        Where they come from.
     numbers : range
         Numbers of the samples in the streams of the seed.
     seed : int
@@ -34,9 +36,14 @@ class DrawnSamples(Sequence[Drawn]):
 
     variables: Variables
     labels: tuple[str, ...]
-    draws: _core.Draws
+    origin: Origin
     numbers: range
     seed: int
+
+    @property
+    def draws(self) -> _core.Draws:
+        """Samples of any number, as compiled code draws them."""
+        return self.origin.draws
 
     def __len__(self) -> int:
         return len(self.numbers)

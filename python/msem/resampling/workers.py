@@ -1,0 +1,101 @@
+"""Batches of work on other processes or machines, through whatever client the user has of them.
+
+Nothing is known of a client but that ``client.submit(function, *arguments)`` returns something with ``result()`` and
+``cancel()``, as `concurrent.futures` executors and `distributed.Client` have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from msem import _core
+
+BATCH = 32  # fits that are sent together: a few milliseconds of work at least, and enough batches for many workers
+
+
+class Future(Protocol):
+    """A result that is to come."""
+
+    def result(self) -> Any:
+        """Wait for it; the exception of the work is raised."""
+
+    def cancel(self) -> Any:
+        """Take the work back if it has not begun."""
+
+
+class Client(Protocol):
+    """Something that does work elsewhere."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future:
+        """Begin work."""
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Draws with the way they are made, so that they can be made again by another process.
+
+    Attributes
+    ----------
+    make : callable
+        Can be pickled, which compiled draws cannot.
+    """
+
+    make: Callable[[], _core.Draws]
+
+    @cached_property
+    def draws(self) -> _core.Draws:
+        """What is made, once."""
+        return self.make()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without the compiled part."""
+        return {"make": self.make}
+
+
+def require_drawable(origin: Origin) -> None:
+    """Make the draws now, so that what is wrong with them is said where they are asked for."""
+    _ = origin.draws
+
+
+def require_client(client: Any) -> None:
+    """Refuse what cannot be given work.
+
+    Raises
+    ------
+    TypeError
+        Naming what a client has.
+    """
+    if client is not None and not callable(getattr(client, "submit", None)):
+        raise TypeError(
+            "a client has a method submit, as distributed.Client and concurrent.futures.ProcessPoolExecutor have, "
+            f"not {type(client).__name__}"
+        )
+
+
+def ranges(first: int, last: int) -> list[tuple[int, int]]:
+    """Ranges of a batch each. They do not depend on the workers, so that neither does anything else."""
+    return [(k, min(k + BATCH, last)) for k in range(first, last, BATCH)]
+
+
+def spread(
+    client: Client, work: Callable[..., Any], shared: Any, calls: Sequence[tuple[Any, ...]]
+) -> Generator[Any, None, None]:
+    """What ``work(shared, *call)`` returns for each call, in their order, whatever order they are done in.
+
+    When it is closed before its end, or interrupted, work that has not begun is taken back.
+    """
+    options: dict[str, Any] = {}
+    if hasattr(client, "scatter"):  # Dask: sent once to each worker; the names of its results need no hash
+        shared, options = client.scatter(shared, hash=False), {"pure": False}
+    waiting = [client.submit(work, shared, *call, **options) for call in calls]
+    try:
+        while waiting:
+            found = waiting[0].result()
+            waiting.pop(0)
+            yield found
+    finally:
+        for future in waiting:
+            future.cancel()
