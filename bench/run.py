@@ -163,18 +163,29 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor()
 
 
-def write_results(rows: list[Row], path: Path) -> None:
+def write_table(rows: list[Row], path: Path) -> None:
+    """A CSV file with the columns of the first row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as out:
-        writer = csv.DictWriter(out, FIELDS)
+        writer = csv.DictWriter(out, list(rows[0]))
         writer.writeheader()
-        writer.writerows(row | machine() for row in rows)
+        writer.writerows(rows)
+
+
+def write_results(rows: list[Row], path: Path) -> None:
+    write_table([{field: (row | machine())[field] for field in FIELDS} for row in rows], path)
+
+
+def show(rows: list[Row]) -> str:
+    """Markdown table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def markdown(rows: list[Row]) -> str:
-    lines = [SHOWN, ["---"] * len(SHOWN), *([str(row[field]) for field in SHOWN] for row in rows)]
+    """The columns that matter, and the notes below."""
     notes = [f"\n{row['case']}, {row['program']}: {row['note']}" for row in rows if row["note"]]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), *notes])
+    return "\n".join([show([{field: row[field] for field in SHOWN} for row in rows]), *notes])
 
 
 def chosen(names: list[str] | None, group: str | None, peers: list[str]) -> list[Case]:
