@@ -9,6 +9,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from cases import BASE, GROWTH, VARIED, Design
 
@@ -41,7 +42,11 @@ def panel(axes: Axes, table: pd.DataFrame, varied: str) -> None:
     for program, style in STYLES.items():
         points = line(table, program, varied)
         version = table.loc[table["program"] == program, "version"].iloc[0]
-        axes.loglog(points[varied], points["seconds"], label=f"{program} {version}", markersize=4, **style)
+        label = program if program == "msem" else f"{program} {version}"
+        axes.loglog(points[varied], points["seconds"], label=label, markersize=4, **style)
+    ticks = sorted(set(line(table, "msem", varied)[varied]))
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(TITLES[varied])
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
