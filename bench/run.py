@@ -1,4 +1,11 @@
-"""Time msem and its peers on the same data, in one run, in alternation: `python bench/run.py --help`."""
+"""Time msem and its peers on the same data, in one run, in alternation.
+
+    python bench/run.py                   # lavaan
+    python bench/run.py --peers lme4      # the cases that lme4 can fit; likewise statsmodels, semopy, openmx
+    python bench/run.py --set growth
+
+Prints a Markdown table and writes it, with versions and machine, to `results/`.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +30,13 @@ COMMANDS = {
     "msem": [sys.executable, str(HERE / "run_msem.py")],
     "lavaan": ["Rscript", "--vanilla", str(HERE / "run_lavaan.R")],
     "openmx": ["Rscript", "--vanilla", str(HERE / "run_openmx.R")],
+    "lme4": ["Rscript", "--vanilla", str(HERE / "run_lme4.R")],
+    "statsmodels": [sys.executable, str(HERE / "run_statsmodels.py")],
+    "semopy": [sys.executable, str(HERE / "run_semopy.py")],
 }
-ONLY = {"openmx": ("demo", "demo_holes")}  # its model is written out by hand
+PEERS = tuple(COMMANDS)[1:]
+ROBUST = ("msem", "lavaan")  # programs with MLR
+DEFAULT = ("complete", "shared")  # sets
 QUICK = ("demo", "wide")
 TIMES = ["seconds", "repeats", "ratio", "over_ml", "core_seconds", "peak_mb"]
 SHOWN = ["case", "estimator", "program", "version", *TIMES, "logl", "gap", "chisq"]
@@ -64,8 +76,7 @@ def run_process(command: list[str], log: Path, limit: float) -> tuple[str, int]:
 def measure(program: str, case: Case, estimator: str, folder: Path, limit: float) -> Measured:
     """One fit in a process of its own."""
     result = folder / "result.txt"
-    warm = BY_NAME["demo" if case.missing == "listwise" else "demo_holes"]
-    files = [*write_case(case, folder), *write_case(warm, folder), str(result)]
+    files = [*write_case(case, folder), *write_case(BY_NAME[case.warm], folder), str(result)]
     command = [*COMMANDS[program], *files, estimator, case.missing]
     failure, peak = run_process(command, folder / "log.txt", limit)
     if failure:
@@ -82,7 +93,7 @@ def run_case(
         (estimator, p): []
         for estimator in estimators
         for p in programs
-        if case.name in ONLY.get(p, BY_NAME) and (estimator == "ML" or p != "openmx")
+        if p in ("msem", *case.peers) and (estimator == "ML" or p in ROBUST)
     }
     for _ in range(repeats):
         for (estimator, program), measured in runs.items():
@@ -90,7 +101,7 @@ def run_case(
                 latest = measure(program, case, estimator, folder, limit)
                 measured.append(latest)
                 took = latest.get("seconds", latest.get("note"))
-                print(f"{case.name:10} {estimator:4} {program:8} {took}", flush=True)
+                print(f"{case.name:16} {estimator:4} {program:11} {took}", flush=True)
     return summarise(case, runs)
 
 
@@ -152,45 +163,73 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor()
 
 
-def write_results(rows: list[Row], path: Path) -> None:
+def write_table(rows: list[Row], path: Path) -> None:
+    """A CSV file with the columns of the first row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as out:
-        writer = csv.DictWriter(out, FIELDS)
+        writer = csv.DictWriter(out, list(rows[0]))
         writer.writeheader()
-        writer.writerows(row | machine() for row in rows)
+        writer.writerows(rows)
+
+
+def write_results(rows: list[Row], path: Path) -> None:
+    write_table([{field: (row | machine())[field] for field in FIELDS} for row in rows], path)
+
+
+def show(rows: list[Row]) -> str:
+    """Markdown table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def markdown(rows: list[Row]) -> str:
-    lines = [SHOWN, ["---"] * len(SHOWN), *([str(row[field]) for field in SHOWN] for row in rows)]
+    """The columns that matter, and the notes below."""
     notes = [f"\n{row['case']}, {row['program']}: {row['note']}" for row in rows if row["note"]]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), *notes])
+    return "\n".join([show([{field: row[field] for field in SHOWN} for row in rows]), *notes])
+
+
+def chosen(names: list[str] | None, group: str | None, peers: list[str]) -> list[Case]:
+    """Cases by name, or of a set; by default those of the usual sets in which a peer takes part."""
+    if names:
+        return [BY_NAME[name] for name in names]
+    if group:
+        return list(SETS[group])
+    cases = [case for usual in DEFAULT for case in SETS[usual]]
+    return [case for case in cases if peers == ["none"] or set(peers) & set(case.peers)]
+
+
+def file_name(group: str | None, peers: list[str]) -> str:
+    """Name of the result file: of the set, or of the peers."""
+    return f"{group or ('latest' if peers == ['lavaan'] else '_'.join(peers))}.csv"
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--set", choices=list(SETS), default="complete", help="which cases to run")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--set", choices=list(SETS), help=f"which cases; default: {' and '.join(DEFAULT)}")
     parser.add_argument("--cases", nargs="+", choices=list(BY_NAME), help="these cases instead")
-    parser.add_argument("--peers", nargs="+", choices=["none", "lavaan", "openmx"], default=["lavaan"])
+    parser.add_argument("--peers", nargs="+", choices=["none", *PEERS], default=["lavaan"])
     parser.add_argument("--estimators", nargs="+", choices=["ML", "MLR"], default=["ML"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=float, default=900, help="seconds after which a process is stopped")
     parser.add_argument("--quick", action="store_true", help=f"one repeat of {' and '.join(QUICK)}")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "latest.csv")
+    parser.add_argument("--output", type=Path, help="default: results/, named by the set or the peers")
     return parser.parse_args()
 
 
 def main() -> None:
     options = arguments()
-    names = options.cases or (QUICK if options.quick else [case.name for case in SETS[options.set]])
+    names = list(QUICK) if options.quick and not options.cases else options.cases
+    cases = chosen(names, options.set, options.peers)
     programs = ["msem", *(peer for peer in options.peers if peer != "none")]
-    rows = []
+    output = options.output or HERE / "results" / file_name(options.set, options.peers)
+    repeats = 1 if options.quick else options.repeats
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            repeats = 1 if options.quick else options.repeats
-            rows += run_case(
-                BY_NAME[name], programs, options.estimators, repeats, Path(folder), options.limit
-            )
-    write_results(rows, options.output)
+        for case in cases:
+            rows += run_case(case, programs, options.estimators, repeats, Path(folder), options.limit)
+            write_results(rows, output)  # what a long run has so far
     print(markdown(rows))
 
 

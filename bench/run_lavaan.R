@@ -5,7 +5,8 @@ suppressPackageStartupMessages(library(lavaan))
 paths <- commandArgs(trailingOnly = TRUE)
 
 whole_fit <- function(model, data) {
-  fit <- sem(model, data = data, cluster = "cluster", estimator = paths[6], missing = paths[7])
+  cluster <- if ("cluster" %in% names(data)) "cluster"
+  fit <- sem(model, data = data, cluster = cluster, estimator = paths[6], missing = paths[7])
   invisible(capture.output(print(summary(fit, fit.measures = TRUE))))
   fit
 }

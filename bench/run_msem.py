@@ -26,7 +26,8 @@ ENOUGH = 5.0  # seconds after which it is not refitted again
 
 def whole_fit(model: str, data: pd.DataFrame, estimator: str, missing: str) -> msem.Fit:
     """All that the summary shows, computed."""
-    fit = msem.sem(model, data, cluster="cluster", estimator=estimator, missing=missing)
+    cluster = "cluster" if "cluster" in data.columns else None
+    fit = msem.sem(model, data, cluster=cluster, estimator=estimator, missing=missing)
     fit.summary(fit_measures=True)
     return fit
 
