@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "large_pages.hpp"
 #include "prefetch.hpp"
 #include "typed.hpp"
 
@@ -35,16 +36,18 @@ struct RowReport {
   void append(const RowReport& later);
 };
 
-// Statistics of clusters by code. A cluster without units has a mean of 0.
 constexpr std::ptrdiff_t kLine = 8;  // doubles in a line of the cache
 
+// Statistics of clusters by code. A cluster without units has a mean of 0.
 struct RunningClusters {
+  using Doubles = std::vector<double, LargePages<double>>;
+
   std::ptrdiff_t p = 0;
   std::ptrdiff_t width = 0;  // p rounded up to whole registers; what is beyond p is 0
   bool keep = false;
-  std::vector<double> count;   // J
-  std::vector<double> mean;    // J x width, less the origin
-  std::vector<double> within;  // J x p(p+1)/2, lower triangle by columns; empty unless they are kept
+  Doubles count;   // J
+  Doubles mean;    // J x width, less the origin
+  Doubles within;  // J x p(p+1)/2, lower triangle by columns; empty unless they are kept
 
   RunningClusters(std::ptrdiff_t variables, bool keep_within);
   std::ptrdiff_t elements() const { return p * (p + 1) / 2; }

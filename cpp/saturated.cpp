@@ -216,26 +216,13 @@ bool try_scoring(const RandomInterceptRegression& current, RandomInterceptRegres
   return false;
 }
 
-}  // namespace
-
-SaturatedFit fit_saturated(const TwoLevelData& data, const SaturatedOptions& options) {
-  SaturatedFit out;
-  RandomInterceptRegression current(data);
-  if (data.nboth == 0) {
-    assemble(data, current.coefficients, current.sigma_e, current.sigma_u, out);
-    out.converged = true;
-    return out;
-  }
+// Climb from where `current` is.
+void climb(RandomInterceptRegression& current, const SaturatedOptions& options, SaturatedFit& out) {
   const bool em = options.method == SaturatedMethod::kEm;
-  current.start(em);
-  if (em || !current.prepare()) {
-    current.start(true);
-    if (!current.prepare())
-      throw std::domain_error("the pooled within-cluster covariance matrix is singular");
-  }
   const int limit = options.max_iterations ? options.max_iterations : (em ? 200000 : 200);
   RandomInterceptRegression next(current);
-  for (; out.iterations < limit; ++out.iterations) {
+  out.decrement = 0;
+  for (int made = 0; made < limit; ++made, ++out.iterations) {
     bool moved = false;
     const double last = out.decrement;
     if (em) {
@@ -257,6 +244,28 @@ SaturatedFit fit_saturated(const TwoLevelData& data, const SaturatedOptions& opt
       if (!next.prepare()) break;
     }
     std::swap(current, next);
+  }
+}
+
+}  // namespace
+
+SaturatedFit fit_saturated(const TwoLevelData& data, const SaturatedOptions& options) {
+  SaturatedFit out;
+  RandomInterceptRegression current(data);
+  if (data.nboth == 0) {
+    assemble(data, current.coefficients, current.sigma_e, current.sigma_u, out);
+    out.converged = true;
+    return out;
+  }
+  if (options.method == SaturatedMethod::kScoring) {
+    current.start(false);
+    if (current.prepare()) climb(current, options, out);
+  }
+  if (!out.converged) {  // from well within the domain: few clusters leave the other start near its edge
+    current.start(true);
+    if (!current.prepare())
+      throw std::domain_error("the pooled within-cluster covariance matrix is singular");
+    climb(current, options, out);
   }
   out.loglik = -0.5 * current.value;
   assemble(data, current.coefficients, current.sigma_e, current.sigma_u, out);

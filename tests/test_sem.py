@@ -117,7 +117,7 @@ def test_attributes(fit: msem.Fit, demo: pd.DataFrame) -> None:
     assert fit.icc["y1"] == pytest.approx(STORED["two_level"]["icc"]["y1"], abs=EARLY)
     assert fit.statistics.nobs == 2500
     assert list(fit.iterations.columns) == ["value", "decrement", "damping", "step"]
-    assert fit.iterations["value"].is_monotonic_decreasing
+    assert (np.diff(fit.iterations["value"]) < 1e-9).all()
     assert set(fit.implied) == {1, 2}
     assert list(fit.implied.within.cov) == list(fit.saturated.within.cov)
     y = ["y1", "y2", "y3"]  # of which only the sum of both means is identified

@@ -21,6 +21,7 @@ from msem.sample.incomplete import Statistics
 from msem.sample.statistics import columns_of
 
 Floats = NDArray[np.float64]
+ROUNDING = 1e-13
 NONE = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
 
 
@@ -64,7 +65,10 @@ class Scores:
         out = dict(zip(self.names, self.mean.T, strict=True))
         if se:
             variance = np.einsum("sii->si", self.cov)
-            sd = np.sqrt(np.where(variance >= 0, variance, np.nan))[self.which]
+            rounding = ROUNDING * np.max(
+                self.mean**2, axis=0, initial=0.0
+            )  # scores that are exact have a variance of 0
+            sd = np.sqrt(np.where(variance >= -rounding, np.maximum(variance, 0.0), np.nan))[self.which]
             out |= {f"{name}_se": sd[:, k] for k, name in enumerate(self.names)}
         if cov:
             pairs = combinations(range(len(self.names)), 2)

@@ -26,7 +26,7 @@ def pyarrow() -> Any:
         With the remedy.
     """
     try:
-        for name in ("dataset", "parquet"):
+        for name in ("dataset", "fs", "parquet"):
             importlib.import_module(f"pyarrow.{name}")
     except ImportError as error:
         raise ImportError(
@@ -86,11 +86,26 @@ class DatasetReader:
         columns = list(dict.fromkeys([*variables, cluster]))
         try:
             scanner = self._with_schema(self._common_schema(columns, cluster)).scanner(
-                columns=columns, batch_size=BATCH, batch_readahead=AHEAD, fragment_readahead=1
+                columns=columns,
+                batch_size=BATCH,
+                batch_readahead=AHEAD,
+                fragment_readahead=1,
+                **self._without_buffer(),
             )
         except (pa.ArrowException, OSError) as error:
             raise broken_off(0, error) from error
         yield from batches(scanner.to_reader(), columns)
+
+    def _without_buffer(self) -> dict[str, Any]:
+        """For local Parquet files, which pyarrow would otherwise hold as a whole, as is of use for distant ones."""
+        pa = pyarrow()
+        filesystem, form = (getattr(self.dataset, name, None) for name in ("filesystem", "format"))
+        if (
+            not isinstance(filesystem, pa.fs.LocalFileSystem)
+            or getattr(form, "default_extname", "") != "parquet"
+        ):
+            return {}
+        return {"fragment_scan_options": pa.dataset.ParquetFragmentScanOptions(pre_buffer=False)}
 
     def _with_schema(self, schema: Any) -> Any:
         given = self.dataset
