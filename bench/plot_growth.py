@@ -38,6 +38,14 @@ def line(table: pd.DataFrame, program: str, varied: str) -> pd.DataFrame:
     return pd.DataFrame(sorted(found), columns=[varied, "seconds"])
 
 
+def short(number: int) -> str:
+    """1,600 as 1.6k, 2,000,000 as 2M."""
+    for unit, letter in ((1_000_000, "M"), (1_000, "k")):
+        if number >= unit:
+            return f"{number / unit:g}{letter}"
+    return str(number)
+
+
 def panel(axes: Axes, table: pd.DataFrame, varied: str) -> None:
     for program, style in STYLES.items():
         points = line(table, program, varied)
@@ -45,7 +53,7 @@ def panel(axes: Axes, table: pd.DataFrame, varied: str) -> None:
         label = program if program == "msem" else f"{program} {version}"
         axes.loglog(points[varied], points["seconds"], label=label, markersize=4, **style)
     ticks = sorted(set(line(table, "msem", varied)[varied]))
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
+    axes.set_xticks(ticks, list(map(short, ticks)), fontsize=8)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(TITLES[varied])
     axes.grid(color="0.92")
