@@ -216,13 +216,18 @@ bool try_scoring(const RandomInterceptRegression& current, RandomInterceptRegres
   return false;
 }
 
+int most_steps(const SaturatedOptions& options) {
+  if (options.max_iterations) return options.max_iterations;
+  return options.method == SaturatedMethod::kEm ? 200000 : 200;
+}
+
 // Climb from where `current` is.
 void climb(RandomInterceptRegression& current, const SaturatedOptions& options, SaturatedFit& out) {
   const bool em = options.method == SaturatedMethod::kEm;
-  const int limit = options.max_iterations ? options.max_iterations : (em ? 200000 : 200);
+  const int limit = most_steps(options);
   RandomInterceptRegression next(current);
   out.decrement = 0;
-  for (int made = 0; made < limit; ++made, ++out.iterations) {
+  for (; out.iterations < limit; ++out.iterations) {
     bool moved = false;
     const double last = out.decrement;
     if (em) {
@@ -261,7 +266,8 @@ SaturatedFit fit_saturated(const TwoLevelData& data, const SaturatedOptions& opt
     current.start(false);
     if (current.prepare()) climb(current, options, out);
   }
-  if (!out.converged) {  // from well within the domain: few clusters leave the other start near its edge
+  // from well within the domain: few clusters leave the other start near its edge
+  if (!out.converged && out.iterations < most_steps(options)) {
     current.start(true);
     if (!current.prepare())
       throw std::domain_error("the pooled within-cluster covariance matrix is singular");

@@ -65,9 +65,8 @@ class Scores:
         out = dict(zip(self.names, self.mean.T, strict=True))
         if se:
             variance = np.einsum("sii->si", self.cov)
-            rounding = ROUNDING * np.max(
-                self.mean**2, axis=0, initial=0.0
-            )  # scores that are exact have a variance of 0
+            # scores that are exact have a variance of 0, up to rounding
+            rounding = ROUNDING * np.fmax.reduce(self.mean**2, axis=0, initial=0.0)
             sd = np.sqrt(np.where(variance >= -rounding, np.maximum(variance, 0.0), np.nan))[self.which]
             out |= {f"{name}_se": sd[:, k] for k, name in enumerate(self.names)}
         if cov:
