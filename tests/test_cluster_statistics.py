@@ -20,15 +20,9 @@ from numpy.testing import assert_allclose
 import msem
 from msem.errors import DataError
 from test_summarize import assert_same, sample
+from texts import COVARIATES
 
-TWO = """
-level: 1
-  fw =~ y1 + y2 + y3
-  fw ~ x1 + x2
-level: 2
-  fb =~ y1 + y2 + y3
-  fb ~ w1
-"""
+TWO = COVARIATES
 ONE = "f =~ y1 + y2 + y3\nf ~ x1"
 NAMES = ["y1", "y2", "y3", "x1", "x2", "w1"]
 

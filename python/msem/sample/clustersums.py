@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.errors import DataError
-from msem.sample.identifiers import EXACT, kind_of
+from msem.sample.identifiers import are_whole, kind_of
 
 Floats = NDArray[np.float64]
 
@@ -110,14 +110,9 @@ def same_numbers(
             "another type would be another cluster; convert the column to one type"
         )
     if one.dtype != two.dtype and kinds[0] == "numbers":
-        whole = [ids.dtype.kind in "iu" or _whole(ids.to_numpy()) for ids in (one, two)]
-        kind = np.int64 if all(whole) else object
+        kind = np.int64 if all(are_whole(ids.to_numpy()) for ids in (one, two)) else object
         return one.astype(kind), two.astype(kind)
     return one, two
-
-
-def _whole(values: NDArray[Any]) -> bool:
-    return values.dtype.kind == "f" and bool(((values == np.trunc(values)) & (np.abs(values) < EXACT)).all())
 
 
 def index_kind(ids: pd.Index[Any]) -> str:

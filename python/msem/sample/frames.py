@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.errors import DataError
 from msem.sample.columns import Bools, Columns, Floats, float_column, kept_ids, missing_ids, select_columns
-from msem.sample.identifiers import require_different_texts
+from msem.sample.identifiers import require_different_texts, told_apart
 from msem.sample.screening import require_complete_rows
 
 Numbers = tuple[NDArray[np.int64], "pd.Index[Any]"]  # code of each row, id of each code
@@ -327,15 +327,9 @@ def number_clusters(
     ordered = plain and values.dtype.kind in "ufM"
     if ordered and (values[1:] >= values[:-1]).all():
         return number_runs(values)
-    try:
-        codes, unique = pd.factorize(values)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"the ids in cluster column {cluster!r} cannot be told apart ({error}): use numbers or strings"
-        ) from None
-    index = pd.Index(unique, tupleize_cols=False)
+    codes, index = told_apart(cluster, values)
     require_different_texts(cluster, index)
-    return codes.astype(np.int64, copy=False), index
+    return codes, index
 
 
 def number_runs(ids: NDArray[Any]) -> tuple[NDArray[np.int64], pd.Index[Any]]:

@@ -59,26 +59,18 @@ class ClusterIds:
         return codes
 
     def _number_present(self, values: Any, where: str) -> Codes:
-        if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" and self._takes(values, where):
-            whole = values.dtype.kind in "iu" or bool(
-                ((values == np.trunc(values)) & (np.abs(values) < EXACT)).all()
-            )
-            if whole and self._whole is not None:
-                return self._number_whole(values.astype(np.int64, copy=False), values.dtype)
-        try:
-            codes, unique = pd.factorize(values)
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"the ids in cluster column {self.column!r} cannot be told apart ({error}): use numbers or strings"
-            ) from None
-        found = list(pd.Index(unique, tupleize_cols=False))
+        numbers = isinstance(values, np.ndarray) and values.dtype.kind in "iuf"
+        if numbers and self._takes(values, where) and are_whole(values):
+            return self._number_whole(values.astype(np.int64, copy=False), values.dtype)
+        codes, unique = told_apart(self.column, values)
+        found = list(unique)
         self._require_kind(kind_of(found), where)
         if self._whole is not None:
             self._others = {int(one): code for code, one in enumerate(self._whole.ids())}
             self._whole = None
         self._type = None
-        numbers = [self._others.setdefault(_plain(one), len(self._others)) for one in found]
-        return np.array(numbers, dtype=np.int64)[codes]
+        places = [self._others.setdefault(_plain(one), len(self._others)) for one in found]
+        return np.array(places, dtype=np.int64)[codes]
 
     def _number_whole(self, values: NDArray[Any], given: np.dtype[Any] | None = None) -> Codes:
         assert self._whole is not None
@@ -108,6 +100,30 @@ class ClusterIds:
             return others
         ids = self._whole.ids()
         return pd.Index(ids if self._type is None else ids.astype(self._type, copy=False))
+
+
+def told_apart(column: str, values: Any) -> tuple[Codes, pd.Index[Any]]:
+    """Codes of ids in order of first appearance, and the ids in that order.
+
+    Raises
+    ------
+    DataError
+        If they cannot be hashed.
+    """
+    try:
+        codes, unique = pd.factorize(values)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"the ids in cluster column {column!r} cannot be told apart ({error}): use numbers or strings"
+        ) from None
+    return codes.astype(np.int64, copy=False), pd.Index(unique, tupleize_cols=False)
+
+
+def are_whole(values: NDArray[Any]) -> bool:
+    """Whether numbers are whole, and exact as floats if they are floats."""
+    if values.dtype.kind in "iu":
+        return True
+    return values.dtype.kind == "f" and bool(((values == np.trunc(values)) & (np.abs(values) < EXACT)).all())
 
 
 def kind_of(ids: Iterable[Any]) -> str:

@@ -36,10 +36,17 @@ def require_complete_rows(
     """Refuse data of which no row is left."""
     if keep.any():
         return
+    raise no_row_left(dropped, int(no_cluster.sum()), cluster, nrows, what)
+
+
+def no_row_left(
+    dropped: Mapping[str, int], no_cluster: int, cluster: str | None, nrows: int, what: str = "complete row"
+) -> DataError:
+    """Error for data of which no row is left, with what is missing in how many."""
     counts = [f"{name!r} is missing in {count}" for name, count in dropped.items()]
-    if no_cluster.any():
-        counts.append(f"cluster id {cluster!r} is missing in {no_cluster.sum()}")
-    raise DataError(f"no {what} is left of {nrows}: {', '.join(counts)}; check how missing values are coded")
+    if no_cluster:
+        counts.append(f"cluster id {cluster!r} is missing in {no_cluster}")
+    return DataError(f"no {what} is left of {nrows}: {', '.join(counts)}; check how missing values are coded")
 
 
 def require_varying(columns: Mapping[str, Floats]) -> None:

@@ -13,6 +13,7 @@ from msem.sample.clusterstatistics import ClusterStatistics
 from msem.sample.clustersums import finished, sums_of
 from msem.sample.frames import require_distinct_roles
 from msem.sample.identifiers import ClusterIds, require_different_texts
+from msem.sample.screening import no_row_left
 
 Keep = Literal[False, "means", "products"]
 
@@ -112,12 +113,7 @@ def with_rows(found: ClusterStatistics) -> ClusterStatistics:
         return found
     if not found.nrows:
         raise DataError("the data have no rows")
-    missing = [f"{name!r} is missing in {count}" for name, count in found.dropped.items()]
-    if found.dropped_no_cluster:
-        missing.append(f"cluster id {found.cluster!r} is missing in {found.dropped_no_cluster}")
-    raise DataError(
-        f"no complete row is left of {found.nrows}: {', '.join(missing)}; check how missing values are coded"
-    )
+    raise no_row_left(found.dropped, found.dropped_no_cluster, found.cluster, found.nrows)
 
 
 def chosen_variables(names: Sequence[str], cluster: str, every: bool) -> list[str]:
