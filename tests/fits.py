@@ -9,13 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import models
+from msem.data.frames import clustered_data
+from msem.data.statistics import cluster_arrays, sample_statistics
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.samples import saturated_sample
-from msem.inference.sampling import Information, sampling_covariance
+from msem.estimation.sampling import Information, sampling_covariance
 from msem.language.syntax import parse
-from msem.sample.frames import clustered_data
-from msem.sample.statistics import cluster_arrays, sample_statistics
-from msem.table.partable import parameter_table
+from msem.model.partable import parameter_table
 
 Floats = NDArray[np.float64]
 

@@ -13,9 +13,9 @@ import models
 import oracle
 import oracle_missing
 from msem import _core
+from msem.data.cells import IncompleteClusters
+from msem.data.incomplete import IncompleteStatistics
 from msem.estimation.objective import Objective, build_objective
-from msem.sample.cells import IncompleteClusters
-from msem.sample.incomplete import IncompleteStatistics
 
 Floats = NDArray[np.float64]
 

@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import oracle
+from msem.data.gamma import vech
+from msem.data.sufficient import ClusterArrays, SampleStatistics
 from msem.estimation.objective import Objective, build_objective
-from msem.moments.gamma import vech
-from msem.sample.sufficient import ClusterArrays, SampleStatistics
-from msem.table.partable import Parameter, ParameterTable
+from msem.model.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
 Row = tuple[

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from msem.inference.fitmeasures import FitMeasureInputs, fit_measures
+from msem.model.partable import Parameter
 from msem.output.html import render_html
 from msem.output.sections import Section, fit_sections, sample_section
 from msem.output.summary import SummaryInputs
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
-from msem.table.partable import Parameter
+from msem.postestimation.fitmeasures import FitMeasureInputs, fit_measures
 
 GOLDEN = Path(__file__).parent / "golden"
 NAN = math.nan

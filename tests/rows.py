@@ -6,7 +6,7 @@ from typing import Any
 
 import texts
 from msem.language.syntax import parse
-from msem.table.partable import Parameter, ParameterTable, parameter_table
+from msem.model.partable import Parameter, ParameterTable, parameter_table
 
 DEMO = texts.DEMO
 

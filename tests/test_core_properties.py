@@ -11,12 +11,12 @@ from numpy.testing import assert_allclose
 
 import models
 from msem import _core
+from msem.data.frames import clustered_data
+from msem.data.gamma import core_loss
+from msem.data.saturated import solve_saturated
+from msem.data.statistics import sample_statistics
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import minimize
-from msem.moments.gamma import core_loss
-from msem.moments.saturated import solve_saturated
-from msem.sample.frames import clustered_data
-from msem.sample.statistics import sample_statistics
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 SEEDS = st.integers(0, 10_000)

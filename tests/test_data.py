@@ -15,9 +15,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from msem.data.demo import load_demo
+from msem.data.frames import clustered_data
 from msem.errors import DataError
-from msem.sample.demo import load_demo
-from msem.sample.frames import clustered_data
 
 GROUPS = ["b", "a", "b", "c", "a"]
 CODES = [0, 1, 0, 2, 1]

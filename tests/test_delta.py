@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from msem.distributions import normal_pvalue
-from msem.inference.delta import MonteCarlo, chained, delta_method, distribution, jacobian, monte_carlo
+from msem.postestimation.delta import MonteCarlo, chained, delta_method, distribution, jacobian, monte_carlo
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[Any]

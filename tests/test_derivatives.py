@@ -7,9 +7,9 @@ from numpy.testing import assert_allclose
 import models
 import oracle
 from msem import _core
+from msem.data.gamma import core_loss, vech
 from msem.estimation.matrices import core_block
 from msem.estimation.objective import build_objective
-from msem.moments.gamma import core_loss, vech
 
 CASES = [(shape, seed) for shape in models.SHAPES for seed in range(1, 5)]
 

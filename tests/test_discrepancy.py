@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import chi2, ortho_group
 
-from msem.inference.discrepancy import (
+from msem.data.gamma import vech
+from msem.estimation.discrepancy import (
     LevelDiscrepancy,
     is_positive_definite,
     least_squares_weight,
@@ -15,7 +16,6 @@ from msem.inference.discrepancy import (
     normal_weight,
     residual_statistic,
 )
-from msem.moments.gamma import vech
 
 Floats = NDArray[np.float64]
 

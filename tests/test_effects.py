@@ -15,9 +15,9 @@ import msem
 import oracle
 import reference
 import reference_fits
-from msem.inference.delta import delta_method, jacobian
-from msem.inference.effects import effects_of, effects_quantity
-from msem.inference.paths import cycle_between, reachable, simple_paths
+from msem.postestimation.delta import delta_method, jacobian
+from msem.postestimation.effects import effects_of, effects_quantity
+from msem.postestimation.paths import cycle_between, reachable, simple_paths
 
 KEY = ["level", "predictor", "through", "outcome", "effect"]
 MEDIATION = """

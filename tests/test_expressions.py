@@ -13,8 +13,8 @@ from msem.errors import ModelError, ModelSyntaxError
 from msem.language.expressions import Binary, Call, Name, Number, Unary
 from msem.language.hypotheses import read_hypothesis, with_constraints
 from msem.language.syntax import parse
-from msem.table.functions import CONSTANT, LINEAR, NONLINEAR, compile_expressions, defined_functions
-from msem.table.partable import parameter_table
+from msem.model.functions import CONSTANT, LINEAR, NONLINEAR, compile_expressions, defined_functions
+from msem.model.partable import parameter_table
 
 TEXT = """
 level: 1

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 import reference
 from msem.errors import ModelError, UnsupportedError
 from msem.language.syntax import parse
-from msem.table.groups import group_order
-from msem.table.invariance import KINDS
-from msem.table.partable import Parameter, ParameterTable
-from msem.table.special_tables import baseline_table, partially_saturated_table, saturated_table
+from msem.model.groups import group_order
+from msem.model.invariance import KINDS
+from msem.model.partable import Parameter, ParameterTable
+from msem.model.special_tables import baseline_table, partially_saturated_table, saturated_table
 from rows import DEMO, table
 
 CASES = [case for case in reference.names() if reference.meta(case)["group"]]

@@ -12,8 +12,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from msem.data.grouping import grouped_data, read_groups, text_of
 from msem.errors import DataError
-from msem.sample.grouping import grouped_data, read_groups, text_of
 
 VALUES = [3, 1, 2, 1, 3, 3]
 NAN = float("nan")

@@ -10,7 +10,7 @@ import pytest
 
 import msem
 import simulate
-from msem.moments.intraclass import anova_size, fisher_interval
+from msem.data.intraclass import anova_size, fisher_interval
 
 MODEL = """
 level: 1

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
+from msem.data.frames import ClusteredData, Holes, clustered_data
+from msem.data.grouping import grouped_data, read_groups
+from msem.data.incomplete import IncompleteStatistics, incomplete_statistics, simple_incomplete
 from msem.errors import DataError
-from msem.sample.frames import ClusteredData, Holes, clustered_data
-from msem.sample.grouping import grouped_data, read_groups
-from msem.sample.incomplete import IncompleteStatistics, incomplete_statistics, simple_incomplete
 from simulate import CLUSTER, UNIT, small_sample
 
 NAN = np.nan

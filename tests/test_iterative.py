@@ -8,18 +8,18 @@ import pytest
 
 import fits
 from msem import _core
+from msem.data.frames import clustered_data
+from msem.data.statistics import sample_statistics
 from msem.estimation.estimate import estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import bounds
 from msem.estimation.samples import Sample, saturated_sample
 from msem.estimation.starting import starting_values
-from msem.inference.levelmeasures import fit_level_specific
 from msem.language.syntax import parse
-from msem.sample.frames import clustered_data
-from msem.sample.statistics import sample_statistics
-from msem.table.partable import ParameterTable, parameter_table
-from msem.table.special_tables import level_baseline_table, partially_saturated_table
+from msem.model.partable import ParameterTable, parameter_table
+from msem.model.special_tables import level_baseline_table, partially_saturated_table
+from msem.postestimation.levelmeasures import fit_level_specific
 
 SIZES = [3, 4, 5, 6, 12] * 12
 

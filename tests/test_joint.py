@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import msem
+from msem.data.sufficient import SampleStatistics
 from msem.errors import UnsupportedError
-from msem.sample.sufficient import SampleStatistics
 from test_seed import BETWEEN, BETWEEN_COV, STATISTICS, WITHIN, WITHIN_COV, covariance
 
 MODEL = f"level: 1\n{WITHIN}\nlevel: 2\n{BETWEEN}"

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import msem
+from msem.data.sufficient import SampleStatistics
 from msem.errors import DataError, DataWarning, ModelError
-from msem.sample.sufficient import SampleStatistics
 from test_seed import STATISTICS
 
 

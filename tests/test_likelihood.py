@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 import models
 import oracle
 from msem import _core
-from msem.moments.gamma import core_loss, saturated_objective, vech
+from msem.data.gamma import core_loss, saturated_objective, vech
 
 EXACT = {"rtol": 1e-10}
 

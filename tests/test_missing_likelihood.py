@@ -9,8 +9,8 @@ import models
 import oracle
 import oracle_missing
 from msem import _core
+from msem.data.saturated import solve_saturated
 from msem.estimation.objective import build_objective
-from msem.moments.saturated import solve_saturated
 
 EXACT = {"rtol": 1e-10}
 SHAPES = [shape for shape in models.SHAPES if shape != "one variable"]

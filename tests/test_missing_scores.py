@@ -11,11 +11,11 @@ import pytest
 import msem
 import reference
 from msem import _core
+from msem.data.cells import IncompleteClusters
 from msem.errors import DataError, ModelError
-from msem.prediction.distances import cluster_distances, unit_distances
-from msem.prediction.posterior import bartlett, group_model, posterior, random_effects
-from msem.prediction.rows import Rows, training_rows
-from msem.sample.cells import IncompleteClusters
+from msem.postestimation.distances import cluster_distances, unit_distances
+from msem.postestimation.posterior import bartlett, group_model, posterior, random_effects
+from msem.postestimation.rows import Rows, training_rows
 from oracle_scores import Cluster, Moments
 from rows import DEMO
 

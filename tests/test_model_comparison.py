@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 import msem
 from msem.errors import DataError, ModelError
-from msem.inference.differences import Fitted, likelihood_ratio, restriction_weights
-from msem.inference.nested import embed
+from msem.postestimation.differences import Fitted, likelihood_ratio, restriction_weights
+from msem.postestimation.nested import embed
 from nested import EQUAL, FREE, METHODS, PLAIN, RESTRICTED, centred_demo, fitted, skewed
 
 Floats = NDArray[np.float64]

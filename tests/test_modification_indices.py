@@ -18,8 +18,8 @@ import texts
 from msem.distributions import normal_rejection
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.objective import build_objective
-from msem.inference.candidates import candidates, extended_table
-from msem.inference.modification import modify
+from msem.postestimation.candidates import candidates, extended_table
+from msem.postestimation.modification import modify
 
 Floats = NDArray[np.float64]
 # Their indices of two-level models of several groups are wrong: see the likelihood-ratio test of one below.

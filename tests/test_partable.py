@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import reference
 from msem.errors import ModelError
 from msem.language.syntax import parse
-from msem.table.partable import parameter_table
+from msem.model.partable import parameter_table
 from rows import DEMO, row, table
 
 COMPARED = [

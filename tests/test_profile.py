@@ -15,9 +15,9 @@ from scipy import stats
 
 import msem
 from msem.errors import ConvergenceWarning, ImproperSolutionWarning, ModelError, UnsupportedError
+from msem.model.lookup import find_parameter
 from msem.resampling.named import read_named
 from msem.resampling.profile import profile
-from msem.table.lookup import find_parameter
 
 MODEL = """
 level: 1

@@ -17,13 +17,13 @@ import models
 import msem
 import oracle
 import simulate
-from msem.inference.composites import composites
-from msem.inference.delta import jacobian
-from msem.inference.ram import Structure, structures
-from msem.inference.reliability import COLUMNS, _stack, coefficients
-from msem.inference.unrestricted import unrestricted
-from msem.moments.robust import robust_acov
-from msem.moments.saturated import level_moments
+from msem.data.sandwich import robust_acov
+from msem.data.saturated import level_moments
+from msem.postestimation.composites import composites
+from msem.postestimation.delta import jacobian
+from msem.postestimation.ram import Structure, structures
+from msem.postestimation.reliability import COLUMNS, _stack, coefficients
+from msem.postestimation.unrestricted import unrestricted
 
 Floats = NDArray[np.float64]
 MODEL = fits.FACTORS

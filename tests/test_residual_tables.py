@@ -12,18 +12,18 @@ import pytest
 import fits
 import msem
 import texts
+from msem.data.frames import clustered_data
+from msem.data.gamma import unvech
+from msem.data.statistics import cluster_arrays, sample_statistics
+from msem.data.sufficient import ClusterArrays, SampleStatistics
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.samples import GroupSample, Sample, saturated_sample
 from msem.fits.fit import Fit
-from msem.inference.momenterrors import moment_errors, moment_vectors
-from msem.inference.momentresiduals import MomentErrors, moment_residuals
-from msem.inference.momentvector import MomentVector
 from msem.language.syntax import parse
-from msem.moments.gamma import unvech
-from msem.sample.frames import clustered_data
-from msem.sample.statistics import cluster_arrays, sample_statistics
-from msem.sample.sufficient import ClusterArrays, SampleStatistics
-from msem.table.partable import parameter_table
+from msem.model.partable import parameter_table
+from msem.postestimation.momenterrors import moment_errors, moment_vectors
+from msem.postestimation.momentresiduals import MomentErrors, moment_residuals
+from msem.postestimation.momentvector import MomentVector
 
 METRICS = ("raw", "cor.bollen", "cor.bentler")
 TWO_LEVEL = texts.DEMO
@@ -230,9 +230,9 @@ def test_normal_errors_with_expected_information_are_a_projection(
     """(1 - P) Gamma (1 - P)' with P the projection on the model in the metric of the information."""
     found, sample, vectors = small
     (vector,), (group,) = vectors, sample.groups
-    moments = msem.moments.saturated.level_moments(group.saturated, group.statistics)
+    moments = msem.data.saturated.level_moments(group.saturated, group.statistics)
     gamma = moments.gamma("expected").to_numpy()
-    weight = msem.moments.gamma.saturated_information(vector.implied, group.statistics, "expected")
+    weight = msem.data.gamma.saturated_information(vector.implied, group.statistics, "expected")
     d = vector.jacobian
     rest = np.eye(len(gamma)) - d @ np.linalg.solve(d.T @ weight @ d, d.T @ weight)
     ours = moment_residuals(vectors, moment_errors(found, sample, vectors, "expected"), "raw")

@@ -14,9 +14,9 @@ import oracle
 import simulate
 import texts
 from msem.errors import DataError, UnsupportedError
-from msem.inference.momentspace import MomentSpace
-from msem.inference.scaling import saturated_trace
-from msem.inference.scoreproducts import cluster_correction, score_products
+from msem.estimation.scoreproducts import cluster_correction, score_products
+from msem.postestimation.momentspace import MomentSpace
+from msem.postestimation.scaling import saturated_trace
 
 DEMO = msem.load_demo()
 TWO_LEVEL = texts.COVARIATES

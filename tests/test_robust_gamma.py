@@ -11,8 +11,8 @@ import models
 import msem
 import oracle
 import texts
+from msem.data.gamma import vech_index
 from msem.errors import DataError
-from msem.moments.gamma import vech_index
 
 MODEL = texts.COVARIATE
 SIZES = [3, 4, 5, 6] * 12

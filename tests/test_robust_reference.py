@@ -22,10 +22,10 @@ import msem
 import reference
 import reference_fits as rf
 import texts
-from msem.inference.fitmeasures import FitMeasureInputs
-from msem.inference.scaledmeasures import scaled_fit_measures
-from msem.inference.scaling import Scaling
-from msem.sample.sufficient import ClusterArrays
+from msem.data.sufficient import ClusterArrays
+from msem.postestimation.fitmeasures import FitMeasureInputs
+from msem.postestimation.scaledmeasures import scaled_fit_measures
+from msem.postestimation.scaling import Scaling
 
 CASES = [
     case

@@ -8,10 +8,10 @@ from scipy.stats import multivariate_normal
 import models
 import oracle
 from msem import _core
+from msem.data.gamma import core_loss, moment_names, saturated_objective, vech
+from msem.data.saturated import estimate_saturated, level_moments, solve_saturated
+from msem.data.sufficient import SampleStatistics
 from msem.errors import DataError
-from msem.moments.gamma import core_loss, moment_names, saturated_objective, vech
-from msem.moments.saturated import estimate_saturated, level_moments, solve_saturated
-from msem.sample.sufficient import SampleStatistics
 
 SIZES = [1] * 6 + [2] * 10 + [3] * 9 + [5] * 8 + [7] * 4
 SHAPES = {

@@ -9,7 +9,7 @@ import oracle
 from fits import FACTORS, LABELS, PATHS, data, fit
 from msem import _core
 from msem.estimation.optimize import minimize
-from msem.inference.sampling import sampling_covariance
+from msem.estimation.sampling import sampling_covariance
 
 SIZES = [2, 3, 4, 6, 8] * 12
 

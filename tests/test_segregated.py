@@ -11,9 +11,9 @@ import pytest
 
 import msem
 import texts
+from msem.data.sufficient import SampleStatistics
 from msem.errors import DataError, ModelError, UnsupportedError
 from msem.fits.levelfit import LevelFit
-from msem.sample.sufficient import SampleStatistics
 from simulate import two_level
 
 STATISTICS = Path(__file__).parent / "data" / "demo_twolevel_statistics.json"

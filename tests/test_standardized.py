@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 import ram
 import reference
-from msem.inference.standardized import r_squared, standardize
-from msem.table.partable import Parameter, ParameterTable
+from msem.model.partable import Parameter, ParameterTable
+from msem.postestimation.standardized import r_squared, standardize
 
 Array = NDArray[np.float64]
 CASES = [case for case in reference.names() if not reference.meta(case)["random_slopes"]]

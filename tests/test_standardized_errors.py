@@ -16,10 +16,10 @@ import msem
 import oracle
 import reference
 import reference_fits
-from msem.inference.delta import Quantity, jacobian
-from msem.inference.standardized import KINDS, Kind, explained_quantity, standardized_quantity
+from msem.model.functions import defined_functions
 from msem.output.derived import Definitions, standardized_frame
-from msem.table.functions import defined_functions
+from msem.postestimation.delta import Quantity, jacobian
+from msem.postestimation.standardized import KINDS, Kind, explained_quantity, standardized_quantity
 
 Floats = NDArray[np.float64]
 # MLR of lavaan is wrong with within covariates that are not centred; their sampling covariance then comes from them

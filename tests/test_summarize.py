@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import msem
+from msem.data import chunks
 from msem.errors import DataError, DataWarning
-from msem.sample import chunks
 
 Make = Callable[[pd.DataFrame, Path], Any]
 NAMES = ["y1", "y2", "w"]

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from msem.model.partable import Parameter
 from msem.output.tables import comparison_frame, estimates_frame, format_matrix, hidden_rows
-from msem.table.partable import Parameter
 
 NAN = float("nan")
 ROWS = (

@@ -12,7 +12,7 @@ import fits
 import msem
 from msem.distributions import chisq_pvalue
 from msem.errors import ModelError, ModelSyntaxError
-from msem.inference.wald import wald
+from msem.postestimation.wald import wald
 from nested import centred_demo
 
 STORED = json.loads((Path(__file__).parent / "data" / "lavaan_tests.json").read_text(encoding="utf-8"))[

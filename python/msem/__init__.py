@@ -12,6 +12,11 @@
 'ok'
 """
 
+from msem.data.clusterstatistics import ClusterStatistics
+from msem.data.demo import load_demo
+from msem.data.levelmoments import LevelMoments
+from msem.data.patterns import MissingPatterns, missing_patterns
+from msem.data.summarize import summarize
 from msem.fits.compare import compare
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
@@ -22,11 +27,6 @@ from msem.fits.model_comparison import compare_models
 from msem.fits.power import Power, power
 from msem.fits.simulate import simulate
 from msem.fits.simultaneous import cfa, growth, sem
-from msem.moments.levelmoments import LevelMoments
-from msem.sample.clusterstatistics import ClusterStatistics
-from msem.sample.demo import load_demo
-from msem.sample.patterns import MissingPatterns, missing_patterns
-from msem.sample.summarize import summarize
 from msem.simulation.shapes import MultivariateT, NonNormal
 from msem.version import __version__
 

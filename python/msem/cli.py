@@ -12,17 +12,17 @@ from typing import get_args
 
 import pandas as pd
 
+from msem.data.clusterstatistics import ClusterStatistics
+from msem.data.demo import load_demo
+from msem.data.levelmoments import LevelMoments
+from msem.data.storage import is_statistics
+from msem.data.summarize import summarize
 from msem.errors import DataError, MsemError, MsemWarning
 from msem.fits.compare import compare
 from msem.fits.fit import SummaryTable
 from msem.fits.levelwise import segregated
 from msem.fits.simultaneous import sem
-from msem.moments.levelmoments import LevelMoments
 from msem.output.tables import format_matrix
-from msem.sample.clusterstatistics import ClusterStatistics
-from msem.sample.demo import load_demo
-from msem.sample.storage import is_statistics
-from msem.sample.summarize import summarize
 from msem.version import __version__
 
 ARROW = {".parquet", ".pq", ".arrow", ".feather", ".ipc"}

@@ -9,7 +9,7 @@
 # `h1` are from that fit, `fit_measures` are lavaan's own.
 suppressMessages(library(lavaan))
 
-source_file <- "python/msem/sample/demo.csv.gz"
+source_file <- "python/msem/data/demo.csv.gz"
 demo <- read.csv(gzfile(source_file))
 target <- "tests/data/lavaan_demo.json"
 

@@ -5,7 +5,7 @@
 # The tolerance is closer than the optimiser can reach, and it says so.
 suppressMessages(library(lavaan))
 
-demo <- head(read.csv(gzfile("python/msem/sample/demo.csv.gz")), 300)
+demo <- head(read.csv(gzfile("python/msem/data/demo.csv.gz")), 300)
 models <- list(
   factors = "
   f1 =~ y1 + y2 + y3

@@ -7,7 +7,7 @@
 suppressMessages(library(lavaan))
 
 # Covariates are centred: lavaan's scores of clusters are wrong where within-only covariates are not.
-demo <- read.csv(gzfile("python/msem/sample/demo.csv.gz"))
+demo <- read.csv(gzfile("python/msem/data/demo.csv.gz"))
 for (x in c("x1", "x2", "x3")) demo[[x]] <- demo[[x]] - mean(demo[[x]])
 target <- "tests/data/lavaan_tests.json"
 

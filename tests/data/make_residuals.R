@@ -3,7 +3,7 @@
 #   Rscript tests/data/make_residuals.R        (from the root of the checkout; needs lavaan and jsonlite)
 suppressMessages(library(lavaan))
 
-demo <- read.csv(gzfile("python/msem/sample/demo.csv.gz"))
+demo <- read.csv(gzfile("python/msem/data/demo.csv.gz"))
 models <- list(
   covariates = list(text = "f =~ y1 + y2 + y3\nf ~ x1 + x2\ny3 ~ w1", fixed.x = TRUE, meanstructure = FALSE),
   random_x = list(text = "f =~ y1 + y2 + y3\nf ~ x1 + x2\ny3 ~ w1", fixed.x = FALSE, meanstructure = TRUE),

@@ -4,7 +4,7 @@
 #
 # Within-only covariates are centred, without which lavaan's cluster scores are not those of its likelihood.
 suppressMessages(library(lavaan))
-demo <- read.csv(gzfile("python/msem/sample/demo.csv.gz"))
+demo <- read.csv(gzfile("python/msem/data/demo.csv.gz"))
 for (x in c("x1", "x2", "x3")) demo[[x]] <- demo[[x]] - mean(demo[[x]])
 
 two_level <- "

@@ -1,1 +1,1 @@
-"""Index maps, the objective, starting values and the optimiser."""
+"""From a model and a sample to estimates: objective, engine, verdict, sampling covariance."""

@@ -12,7 +12,7 @@ from msem import _core
 from msem.errors import ModelError
 from msem.language.expressions import Binary, Expression
 from msem.language.syntax import Constraint
-from msem.table.functions import (
+from msem.model.functions import (
     CONSTANT,
     LINEAR,
     Functions,
@@ -20,7 +20,7 @@ from msem.table.functions import (
     defined_functions,
     table_locator,
 )
-from msem.table.partable import ParameterTable
+from msem.model.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 

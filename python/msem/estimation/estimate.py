@@ -19,7 +19,7 @@ from msem.estimation.optimize import Optimum, minimize
 from msem.estimation.restarts import restarts
 from msem.estimation.samples import Sample
 from msem.estimation.starting import starting_values
-from msem.table.partable import ParameterTable
+from msem.model.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.gamma import core_loss
+from msem.data.sufficient import SampleStatistics
 from msem.estimation.matrices import BlockMap, block_map, core_block
 from msem.estimation.objective import level_names
 from msem.estimation.optimize import row_bounds
-from msem.moments.gamma import core_loss
-from msem.sample.sufficient import SampleStatistics
-from msem.table.functions import defined_functions
-from msem.table.partable import ParameterTable
+from msem.model.functions import defined_functions
+from msem.model.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 

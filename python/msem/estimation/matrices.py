@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.moments.arrays import LevelArrays
-from msem.table.partable import Parameter, ParameterTable
+from msem.data.arrays import LevelArrays
+from msem.model.partable import Parameter, ParameterTable
 
 Numbers = NDArray[Any]  # float64 or complex128
 

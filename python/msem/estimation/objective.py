@@ -13,14 +13,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
+from msem.data.arrays import LevelArrays
+from msem.data.cells import Clusters
+from msem.data.gamma import core_loss, unit_loss
+from msem.data.incomplete import IncompleteStatistics, Statistics
+from msem.data.sufficient import SampleStatistics
 from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block, row_values
-from msem.moments.arrays import LevelArrays
-from msem.moments.gamma import core_loss, unit_loss
-from msem.sample.cells import Clusters
-from msem.sample.incomplete import IncompleteStatistics, Statistics
-from msem.sample.sufficient import SampleStatistics
-from msem.table.partable import ParameterTable
+from msem.model.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 

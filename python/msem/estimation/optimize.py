@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.estimation.objective import Objective
-from msem.table.partable import ParameterTable
+from msem.model.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import Optimum, as_optimum, bounds
 from msem.estimation.samples import Sample
 from msem.estimation.starting import clip, set_intercepts
-from msem.table.partable import Parameter, ParameterTable
+from msem.model.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
 Key = tuple[str, str, str, int, int]

@@ -16,7 +16,7 @@ from msem.estimation.objective import Objective
 from msem.estimation.optimize import minimize
 from msem.estimation.samples import Sample
 from msem.estimation.starting import clip, scaled_start, set_intercepts
-from msem.table.partable import Parameter
+from msem.model.partable import Parameter
 
 Floats = NDArray[np.float64]
 

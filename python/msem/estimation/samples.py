@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.arrays import LevelArrays
+from msem.data.cells import Clusters, incomplete_clusters
+from msem.data.clusterstatistics import ClusterStatistics
+from msem.data.frames import ClusteredData
+from msem.data.fromclusters import cluster_ids, single_clusters
+from msem.data.incomplete import IncompleteStatistics, Statistics
+from msem.data.saturated import Saturated, solve_saturated
+from msem.data.statistics import cluster_arrays
+from msem.data.sufficient import ClusterArrays
 from msem.errors import DataError
-from msem.moments.arrays import LevelArrays
-from msem.moments.saturated import Saturated, solve_saturated
-from msem.sample.cells import Clusters, incomplete_clusters
-from msem.sample.clusterstatistics import ClusterStatistics
-from msem.sample.frames import ClusteredData
-from msem.sample.fromclusters import cluster_ids, single_clusters
-from msem.sample.incomplete import IncompleteStatistics, Statistics
-from msem.sample.statistics import cluster_arrays
-from msem.sample.sufficient import ClusterArrays
 
 Floats = NDArray[np.float64]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from msem.data.arrays import LevelArrays
 from msem.estimation.objective import Objective
 from msem.estimation.samples import Sample
-from msem.moments.arrays import LevelArrays
-from msem.table.partable import Parameter, ParameterTable
+from msem.model.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
 

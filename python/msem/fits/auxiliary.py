@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msem.data.frames import Holes
+from msem.data.roles import varying_within
 from msem.errors import DataError
 from msem.fits.sources import Source
-from msem.sample.frames import Holes
-from msem.sample.roles import varying_within
-from msem.table.auxiliary import with_auxiliary
-from msem.table.partable import ParameterTable
+from msem.model.auxiliary import with_auxiliary
+from msem.model.partable import ParameterTable
 
 
 def add_auxiliary(table: ParameterTable, source: Source, names: Sequence[str]) -> ParameterTable:

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.incomplete import Statistics
+from msem.data.single import without_means
+from msem.data.sufficient import SampleStatistics
 from msem.errors import MsemError, MsemWarning
 from msem.estimation.manyfits import (
     AGAIN,
@@ -22,18 +25,15 @@ from msem.estimation.manyfits import (
     selected,
     table_variables,
 )
+from msem.estimation.problems import REMARKS, SEVERITY
 from msem.fits.choices import Choices
 from msem.fits.fit import Fit
 from msem.fits.fitting import FitOptions, fit_table
 from msem.fits.manyfits import FitArrays, joined
 from msem.fits.sources import Prepared
-from msem.inference.problems import REMARKS, SEVERITY
-from msem.moments.single import without_means
+from msem.model.partable import ParameterTable
 from msem.resampling.progress import Progress, chunks
-from msem.sample.incomplete import Statistics
-from msem.sample.sufficient import SampleStatistics
 from msem.simulation.drawn import DrawnSamples, drawn_statistics
-from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, get_args
 
+from msem.data.frames import Holes
+from msem.estimation.sampling import Information
 from msem.fits.options import Estimator, Missing, StandardErrors, Test, require_choice
-from msem.inference.sampling import Information
-from msem.sample.frames import Holes
-from msem.table.partable import ParameterTable
+from msem.model.partable import ParameterTable
 
 ROBUST = ("robust", "sandwich", "robust_huber_white", "robust_cluster")
 TEST_ALIASES = {"mlr": "yuan_bentler_mplus"}

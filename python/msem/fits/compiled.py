@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from msem.data.grouping import text_of
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.constraints import compile_constraints, elimination_basis
 from msem.fits.batches import Batch, make_batch
@@ -30,15 +31,14 @@ from msem.fits.simultaneous import (
 from msem.fits.sources import Moments, Prepared, Source, group_rows, prepare, require_rows_for_holes
 from msem.language.hypotheses import with_constraints
 from msem.language.syntax import ModelSyntax
+from msem.model.defaults import Fun
+from msem.model.groups import group_order, has_group_blocks
+from msem.model.partable import ParameterTable
+from msem.model.special_tables import saturated_table
 from msem.resampling.progress import QUIET, Progress
 from msem.resampling.workers import BATCH, Client, ranges, require_client, spread
-from msem.sample.grouping import text_of
 from msem.settings import require_threads
 from msem.simulation.drawn import DrawnSamples
-from msem.table.defaults import Fun
-from msem.table.groups import group_order, has_group_blocks
-from msem.table.partable import ParameterTable
-from msem.table.special_tables import saturated_table
 
 AT_ONCE = 256  # samples taken from an iterable before they are fitted
 # options of sem that are about one sample; auxiliary variables have the levels at which they vary in it

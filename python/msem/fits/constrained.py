@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from msem.fits.options import Intervals, monte_carlo
 from msem.fits.solution import Solution
-from msem.inference.defined import derive, draw
-from msem.inference.multipliers import Held, held_constraints
+from msem.model.functions import Functions, defined_functions, defined_rows
+from msem.model.partable import Parameter
 from msem.output.tables import estimates_frame
-from msem.table.functions import Functions, defined_functions, defined_rows
-from msem.table.partable import Parameter
+from msem.postestimation.defined import derive, draw
+from msem.postestimation.multipliers import Held, held_constraints
 
 Floats = NDArray[np.float64]
 

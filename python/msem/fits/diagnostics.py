@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from msem.fits.prediction import Prediction
-from msem.prediction.distances import distances
-from msem.prediction.influence import Influence, influence
+from msem.model.levels import Level, level_number
+from msem.postestimation.distances import distances
+from msem.postestimation.influence import Influence, influence
 from msem.settings import require_threads
-from msem.table.levels import Level, level_number
 
 
 class Diagnostics(Prediction):

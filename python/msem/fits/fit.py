@@ -32,12 +32,12 @@ from msem.fits.resampled import Resampled
 from msem.fits.residualtables import ResidualTables
 from msem.fits.solution import Solution
 from msem.fits.testing import Testing
-from msem.inference.standardized import standardize
+from msem.model.levels import LEVEL_NAMES
 from msem.output.html import render_html
 from msem.output.summary import SummaryInputs
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
-from msem.table.levels import LEVEL_NAMES
+from msem.postestimation.standardized import standardize
 
 Floats = NDArray[np.float64]
 SummaryTable = Literal["icc", "reliability", "effects", "srmr", "residuals", "modification_indices"]

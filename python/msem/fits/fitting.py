@@ -16,20 +16,20 @@ from msem.errors import (
     ImproperSolutionWarning,
     SmallSampleWarning,
 )
+from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import estimate
+from msem.estimation.problems import Problem, find_problems, no_chi_square, require_feasible
 from msem.estimation.samples import Sample
+from msem.estimation.sampling import Information, Sampling, sampling_covariance
+from msem.estimation.smallsamples import few_clusters
+from msem.estimation.uls import fit_uls
 from msem.fits.choices import Choices, missing_choice
 from msem.fits.fit import Fit
 from msem.fits.options import Options
 from msem.fits.resampled import bootstrap_errors
 from msem.fits.sources import Means, Prepared
-from msem.inference.discrepancy import LevelDiscrepancy
-from msem.inference.problems import Problem, find_problems, no_chi_square, require_feasible
-from msem.inference.sampling import Information, Sampling, sampling_covariance
-from msem.inference.smallsamples import few_clusters
-from msem.inference.uls import fit_uls
+from msem.model.partable import ParameterTable
 from msem.resampling.bootstrap import Bootstrap
-from msem.table.partable import ParameterTable
 
 WARNINGS: dict[str, type[Warning]] = {
     "not_converged": ConvergenceWarning,

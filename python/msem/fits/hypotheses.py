@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from msem.distributions import chisq_pvalue
 from msem.errors import ModelError
 from msem.fits.solution import Solution
-from msem.inference.defined import derive
-from msem.inference.wald import Wald, wald
-from msem.table.functions import CONSTANT, Functions, compile_expressions
+from msem.model.functions import CONSTANT, Functions, compile_expressions
+from msem.postestimation.defined import derive
+from msem.postestimation.wald import Wald, wald
 
 Floats = NDArray[np.float64]
 

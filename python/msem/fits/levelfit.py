@@ -10,22 +10,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.levelmoments import LevelMoments
 from msem.estimation.matrices import block_map
+from msem.estimation.problems import Problem, status_of
 from msem.fits.options import require_choice
 from msem.fits.reporting import segregated_header, tests_section, title
-from msem.inference.levelmeasures import measures_of_tests
-from msem.inference.problems import Problem, status_of
-from msem.inference.ram import BlockModel
-from msem.inference.standardized import KINDS, Kind
-from msem.moments.levelmoments import LevelMoments
+from msem.model.levels import LEVEL_NAMES
+from msem.model.partable import Parameter, ParameterTable
 from msem.output.derived import rsquare_frame, standardized_frame
 from msem.output.html import render_html
 from msem.output.sections import level_section
 from msem.output.summary import SummaryInputs
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
-from msem.table.levels import LEVEL_NAMES
-from msem.table.partable import Parameter, ParameterTable
+from msem.postestimation.levelmeasures import measures_of_tests
+from msem.postestimation.ram import BlockModel
+from msem.postestimation.standardized import KINDS, Kind
 
 Floats = NDArray[np.float64]
 

@@ -11,11 +11,11 @@ import pandas as pd
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.estimate import Estimate
 from msem.fits.robust import Robust
-from msem.inference.levelmeasures import LevelSpecific, fit_level_specific, level_measures
-from msem.inference.scaling import Scaling
+from msem.model.levels import BETWEEN, WITHIN, level_number
+from msem.model.special_tables import crosses_levels
 from msem.output.sections import Section, level_section
-from msem.table.levels import BETWEEN, WITHIN, level_number
-from msem.table.special_tables import crosses_levels
+from msem.postestimation.levelmeasures import LevelSpecific, fit_level_specific, level_measures
+from msem.postestimation.scaling import Scaling
 
 HEADINGS = ("Within", "Between")
 SCALED = (

@@ -7,7 +7,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
+from msem.data.cells import incomplete_clusters
+from msem.data.clusterstatistics import ClusterStatistics
+from msem.data.columns import listed
+from msem.data.frames import ClusteredData, Holes, clustered_data
+from msem.data.fromclusters import single_clusters, two_level
+from msem.data.incomplete import IncompleteStatistics, Statistics, incomplete_statistics
+from msem.data.levelmoments import LevelMoments
+from msem.data.roles import given_levels, settled_levels
+from msem.data.sandwich import robust_acov
+from msem.data.saturated import Method as SaturatedMethod
+from msem.data.saturated import estimate_saturated
+from msem.data.statistics import cluster_arrays, sample_statistics
+from msem.data.sufficient import SampleStatistics
 from msem.errors import DataError, DataWarning, ModelError
+from msem.estimation.problems import Problem
 from msem.fits.choices import missing_choice
 from msem.fits.fitting import warn
 from msem.fits.levelfit import SegregatedFit
@@ -19,23 +33,9 @@ from msem.fits.sources import (
     require_rows_for_holes,
     require_rows_of_data,
 )
-from msem.inference.problems import Problem
 from msem.language.syntax import parse
-from msem.moments.levelmoments import LevelMoments
-from msem.moments.robust import robust_acov
-from msem.moments.saturated import Method as SaturatedMethod
-from msem.moments.saturated import estimate_saturated
-from msem.sample.cells import incomplete_clusters
-from msem.sample.clusterstatistics import ClusterStatistics
-from msem.sample.columns import listed
-from msem.sample.frames import ClusteredData, Holes, clustered_data
-from msem.sample.fromclusters import single_clusters, two_level
-from msem.sample.incomplete import IncompleteStatistics, Statistics, incomplete_statistics
-from msem.sample.roles import given_levels, settled_levels
-from msem.sample.statistics import cluster_arrays, sample_statistics
-from msem.sample.sufficient import SampleStatistics
-from msem.table.groups import require_one_group
-from msem.table.partable import ParameterTable, parameter_table
+from msem.model.groups import require_one_group
+from msem.model.partable import ParameterTable, parameter_table
 
 
 def saturated(

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalues, normal_pvalue, wald_statistic
 from msem.errors import ConvergenceWarning
+from msem.model.functions import defined_rows
+from msem.model.partable import Parameter, ParameterTable
 from msem.printing import frame_html, frame_text
-from msem.table.functions import defined_rows
-from msem.table.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
 

@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.arrays import LevelArrays
+from msem.data.gamma import vech_index
 from msem.distributions import chisq_pvalue
+from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate
 from msem.estimation.samples import Sample
-from msem.inference.discrepancy import LevelDiscrepancy
-from msem.inference.fitmeasures import FitMeasureInputs, fit_measures, twolevel_fmin
-from msem.inference.residuals import (
+from msem.model.special_tables import saturated_table
+from msem.postestimation.fitmeasures import FitMeasureInputs, fit_measures, twolevel_fmin
+from msem.postestimation.residuals import (
     GroupMoments,
     browne_residual_chisq,
     level_residuals,
@@ -22,9 +25,6 @@ from msem.inference.residuals import (
     residual_measures,
     srmr_level,
 )
-from msem.moments.arrays import LevelArrays
-from msem.moments.gamma import vech_index
-from msem.table.special_tables import saturated_table
 
 Floats = NDArray[np.float64]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from msem.data.incomplete import IncompleteStatistics
 from msem.estimation.estimate import require_likelihood
+from msem.estimation.sampling import Information
 from msem.fits.solution import Solution
-from msem.inference.missinginformation import missing_information
-from msem.inference.sampling import Information
-from msem.sample.incomplete import IncompleteStatistics
+from msem.postestimation.missinginformation import missing_information
 
 
 class Missingness(Solution):

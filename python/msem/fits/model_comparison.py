@@ -14,9 +14,9 @@ from msem.errors import ImproperSolutionWarning, ModelError
 from msem.estimation.estimate import require_maximum
 from msem.fits.fit import Fit
 from msem.fits.options import require_choice
-from msem.inference.comparable import require_comparable
-from msem.inference.differences import Fitted, LikelihoodRatio, Scaling, likelihood_ratio
-from msem.inference.nested import Embedding, embed
+from msem.postestimation.comparable import require_comparable
+from msem.postestimation.differences import Fitted, LikelihoodRatio, Scaling, likelihood_ratio
+from msem.postestimation.nested import Embedding, embed
 
 Method = Literal["auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from msem.inference.delta import MonteCarlo
-from msem.inference.sampling import Information
-from msem.inference.scaling import ScaledTest
+from msem.estimation.sampling import Information
+from msem.postestimation.delta import MonteCarlo
+from msem.postestimation.scaling import ScaledTest
 
 Estimator = Literal["ML", "MLR", "MLF", "ULS"]
 StandardErrors = Literal["standard", "robust", "bootstrap", "none"]

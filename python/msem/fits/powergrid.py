@@ -12,22 +12,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.single import without_means
+from msem.data.statistics import expected_statistics
+from msem.data.sufficient import SampleStatistics
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.estimate import estimate
 from msem.estimation.manyfits import Variables, arranged, table_variables
 from msem.estimation.samples import Sample, saturated_group
 from msem.fits.simulate import read_design
-from msem.moments.single import without_means
+from msem.model.functions import defined_functions
+from msem.model.partable import ParameterTable
 from msem.resampling.workers import Origin, require_drawable
-from msem.sample.statistics import expected_statistics
-from msem.sample.sufficient import SampleStatistics
 from msem.simulation.designs import Clusters
 from msem.simulation.drawn import DrawnSamples
 from msem.simulation.population import Population
 from msem.simulation.shapes import Shape, read_distribution
 from msem.simulation.sources import statistics_draws
-from msem.table.functions import defined_functions
-from msem.table.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 

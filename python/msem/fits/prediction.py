@@ -9,10 +9,10 @@ import pandas as pd
 from msem.fits.choices import allowed_holes
 from msem.fits.options import require_choice
 from msem.fits.solution import Solution
-from msem.prediction.factorscores import METHODS, Group, Method, factor_scores, random_effects_frame
-from msem.prediction.posterior import group_model
-from msem.prediction.rows import new_rows, sample_means, training_rows
-from msem.table.levels import Level, level_number
+from msem.model.levels import Level, level_number
+from msem.postestimation.factorscores import METHODS, Group, Method, factor_scores, random_effects_frame
+from msem.postestimation.posterior import group_model
+from msem.postestimation.rows import new_rows, sample_means, training_rows
 
 
 class Prediction(Solution):

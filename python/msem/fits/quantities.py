@@ -13,15 +13,21 @@ from numpy.typing import NDArray
 from msem.errors import UnsupportedError
 from msem.fits.constrained import Constrained
 from msem.fits.options import Intervals, monte_carlo, require_choice
-from msem.inference.composites import composites
-from msem.inference.delta import delta_method
-from msem.inference.effects import differences, differences_frame, effects_frame, effects_of, effects_quantity
-from msem.inference.icc import at_both_levels, icc_frame, model_icc, saturated_icc
-from msem.inference.reliability import coefficients, reliability_frame
-from msem.inference.standardized import KINDS, Kind
-from msem.inference.unrestricted import Unrestricted, unrestricted
+from msem.model.functions import defined_functions
 from msem.output.derived import Definitions, rsquare_frame, standardized_frame
-from msem.table.functions import defined_functions
+from msem.postestimation.composites import composites
+from msem.postestimation.delta import delta_method
+from msem.postestimation.effects import (
+    differences,
+    differences_frame,
+    effects_frame,
+    effects_of,
+    effects_quantity,
+)
+from msem.postestimation.icc import at_both_levels, icc_frame, model_icc, saturated_icc
+from msem.postestimation.reliability import coefficients, reliability_frame
+from msem.postestimation.standardized import KINDS, Kind
+from msem.postestimation.unrestricted import Unrestricted, unrestricted
 
 Floats = NDArray[np.float64]
 

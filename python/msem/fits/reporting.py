@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from msem.data.incomplete import IncompleteStatistics
+from msem.data.levelmoments import LevelMoments
+from msem.estimation.problems import Problem
 from msem.fits.options import Options
 from msem.fits.solution import GroupResults
-from msem.inference.multipliers import Held
-from msem.inference.problems import Problem
-from msem.moments.levelmoments import LevelMoments
+from msem.model.levels import LEVEL_NAMES
+from msem.model.partable import ParameterTable
 from msem.output.scaledsections import scaled_sections
 from msem.output.sections import Section, fit_sections, sample_section
+from msem.postestimation.multipliers import Held
 from msem.resampling.bootstrap import Bootstrap
-from msem.sample.incomplete import IncompleteStatistics
-from msem.table.levels import LEVEL_NAMES
-from msem.table.partable import ParameterTable
 from msem.version import __version__
 
 INFORMATION = {"observed": "Observed", "expected": "Expected", "first_order": "First order (outer product)"}

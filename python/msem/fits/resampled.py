@@ -11,8 +11,8 @@ import numpy as np
 
 from msem.estimation.estimate import Estimate
 from msem.estimation.samples import Sample
+from msem.estimation.sampling import Sampling
 from msem.fits.solution import Solution
-from msem.inference.sampling import Sampling
 from msem.resampling.bootstrap import Bootstrap, BootstrapKind, bootstrap
 from msem.resampling.jackknife import Jackknife, jackknife
 from msem.resampling.named import require_names

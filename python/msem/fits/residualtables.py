@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.arrays import LevelMoment
 from msem.distributions import normal_pvalue, wald_statistic
 from msem.fits.options import require_choice
 from msem.fits.solution import Solution
-from msem.inference.momenterrors import Kind, least_squares_errors, moment_errors, moment_vectors
-from msem.inference.momentresiduals import Metric, MomentErrors, Residuals, moment_residuals
-from msem.inference.momentvector import Moment, MomentVector
-from msem.inference.residualrms import root_mean_square
-from msem.moments.arrays import LevelMoment
+from msem.postestimation.momenterrors import Kind, least_squares_errors, moment_errors, moment_vectors
+from msem.postestimation.momentresiduals import Metric, MomentErrors, Residuals, moment_residuals
+from msem.postestimation.momentvector import Moment, MomentVector
+from msem.postestimation.residualrms import root_mean_square
 
 Floats = NDArray[np.float64]
 ResidualKind = Literal["raw", "cor", "cor.bollen", "cor.bentler", "standardized", "normalized"]
@@ -50,7 +50,7 @@ class ResidualTables(Solution):
 
         Notes
         -----
-        Standard errors: `msem.inference.momentresiduals`.
+        Standard errors: `msem.postestimation.momentresiduals`.
         """
         require_choice("kind", kind, get_args(ResidualKind))
         found = self._residuals(METRICS.get(kind, "raw"))

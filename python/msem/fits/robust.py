@@ -12,10 +12,11 @@ from msem.distributions import chisq_pvalue
 from msem.estimation.estimate import Estimate, require_likelihood
 from msem.fits.measures import least_squares_measures, measure_inputs
 from msem.fits.solution import Solution
-from msem.inference.contributions import conditional_loglik
-from msem.inference.fitmeasures import FitMeasureInputs, fit_measures
-from msem.inference.scaledmeasures import scaled_fit_measures
-from msem.inference.scaling import (
+from msem.model.special_tables import saturated_table
+from msem.postestimation.contributions import conditional_loglik
+from msem.postestimation.fitmeasures import FitMeasureInputs, fit_measures
+from msem.postestimation.scaledmeasures import scaled_fit_measures
+from msem.postestimation.scaling import (
     ScaledTest,
     Scaling,
     full_scaling,
@@ -23,7 +24,6 @@ from msem.inference.scaling import (
     mplus_scaling,
     saturated_trace,
 )
-from msem.table.special_tables import saturated_table
 
 
 class Robust(Solution):

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalue, chisq_quantile, normal_pvalue, normal_rejection
 from msem.estimation.estimate import Estimate
-from msem.inference.candidates import Candidate
-from msem.inference.modification import Extension, standardized_changes
-from msem.inference.scoretests import Joint, Single
+from msem.model.partable import Parameter
 from msem.output.tables import row_columns
-from msem.table.partable import Parameter
+from msem.postestimation.candidates import Candidate
+from msem.postestimation.modification import Extension, standardized_changes
+from msem.postestimation.scoretests import Joint, Single
 
 Floats = NDArray[np.float64]
 

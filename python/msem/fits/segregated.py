@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.arrays import LevelArrays
+from msem.data.gamma import vech
+from msem.data.levelmoments import LevelMoments
+from msem.data.saturated import Saturated
+from msem.data.single import least_squares_loss
+from msem.data.statistics import expected_statistics
 from msem.distributions import chisq_pvalue
 from msem.errors import DataError, UnsupportedError
-from msem.estimation.estimate import Estimate, estimate
-from msem.estimation.samples import GroupSample, Sample, saturated_sample
-from msem.fits.levelfit import LevelFit
-from msem.inference.discrepancy import (
+from msem.estimation.discrepancy import (
     LevelDiscrepancy,
     is_positive_definite,
     least_squares_weight,
@@ -26,20 +29,17 @@ from msem.inference.discrepancy import (
     residual_statistic,
     scaled_solve,
 )
-from msem.inference.levelmeasures import level_srmr
-from msem.inference.problems import Problem, find_problems, no_chi_square
-from msem.inference.projected import robust_likelihood
-from msem.inference.residuals import srmr_level
-from msem.inference.sampling import Sampling, sampling_covariance
-from msem.moments.arrays import LevelArrays
-from msem.moments.gamma import vech
-from msem.moments.levelmoments import LevelMoments
-from msem.moments.saturated import Saturated
-from msem.moments.single import least_squares_loss
-from msem.sample.statistics import expected_statistics
-from msem.table.levels import LEVEL_NAMES
-from msem.table.partable import Parameter, ParameterTable
-from msem.table.special_tables import baseline_table, partially_saturated_table, saturated_table
+from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.problems import Problem, find_problems, no_chi_square
+from msem.estimation.samples import GroupSample, Sample, saturated_sample
+from msem.estimation.sampling import Sampling, sampling_covariance
+from msem.fits.levelfit import LevelFit
+from msem.model.levels import LEVEL_NAMES
+from msem.model.partable import Parameter, ParameterTable
+from msem.model.special_tables import baseline_table, partially_saturated_table, saturated_table
+from msem.postestimation.levelmeasures import level_srmr
+from msem.postestimation.projected import robust_likelihood
+from msem.postestimation.residuals import srmr_level
 
 Floats = NDArray[np.float64]
 Method = Literal["likelihood", "ml", "uls"]

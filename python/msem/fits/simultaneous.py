@@ -7,6 +7,8 @@ from typing import Any, Unpack
 
 import pandas as pd
 
+from msem.data.clusterstatistics import ClusterStatistics
+from msem.data.levelmoments import LevelMoments
 from msem.errors import UnsupportedError
 from msem.fits.auxiliary import add_auxiliary
 from msem.fits.choices import Choices, choose, missing_choice
@@ -16,11 +18,9 @@ from msem.fits.options import require_settings
 from msem.fits.sources import Means, Source, group_rows, prepare, require_rows_for_holes
 from msem.language.hypotheses import with_constraints
 from msem.language.syntax import ModelSyntax
-from msem.moments.levelmoments import LevelMoments
-from msem.sample.clusterstatistics import ClusterStatistics
-from msem.table.defaults import Fun
-from msem.table.groups import group_order
-from msem.table.partable import ParameterTable, parameter_table
+from msem.model.defaults import Fun
+from msem.model.groups import group_order
+from msem.model.partable import ParameterTable, parameter_table
 
 
 def sem(

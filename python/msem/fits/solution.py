@@ -11,23 +11,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.levelmoments import LevelMoments
+from msem.data.saturated import level_moments
 from msem.distributions import normal_halfwidth, normal_pvalue, student_halfwidth
+from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.objective import ImpliedLevels, Objective
+from msem.estimation.problems import Problem, status_of
 from msem.estimation.samples import GroupSample, Sample
+from msem.estimation.sampling import Sampling
+from msem.estimation.smallsamples import reference_df
 from msem.fits.options import Options, Reference, require_choice
-from msem.inference.discrepancy import LevelDiscrepancy
-from msem.inference.problems import Problem, status_of
-from msem.inference.sampling import Sampling
-from msem.inference.smallsamples import reference_df
-from msem.moments.levelmoments import LevelMoments
-from msem.moments.saturated import level_moments
+from msem.model.partable import ParameterTable
+from msem.model.special_tables import baseline_table, saturated_table
 from msem.resampling.bootstrap import Bootstrap
-from msem.table.partable import ParameterTable
-from msem.table.special_tables import baseline_table, saturated_table
 
 if TYPE_CHECKING:
-    from msem.sample.incomplete import Statistics
+    from msem.data.incomplete import Statistics
 
 Floats = NDArray[np.float64]
 

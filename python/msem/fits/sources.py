@@ -11,20 +11,20 @@ from typing import Any
 
 import pandas as pd
 
+from msem.data.clusterstatistics import ClusterStatistics
+from msem.data.columns import column_names, listed
+from msem.data.frames import ClusteredData, clustered_data
+from msem.data.fromclusters import single_level, two_level
+from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
+from msem.data.incomplete import Statistics, incomplete_statistics, simple_incomplete
+from msem.data.levelmoments import LevelMoments
+from msem.data.single import moment_statistics, without_means
+from msem.data.statistics import sample_statistics, simple_statistics
+from msem.data.sufficient import SampleStatistics
 from msem.errors import DataError, DataWarning, ModelError
 from msem.estimation.samples import GroupSample, saturated_group
 from msem.fits.choices import allowed_holes
-from msem.moments.levelmoments import LevelMoments
-from msem.moments.single import moment_statistics, without_means
-from msem.sample.clusterstatistics import ClusterStatistics
-from msem.sample.columns import column_names, listed
-from msem.sample.frames import ClusteredData, clustered_data
-from msem.sample.fromclusters import single_level, two_level
-from msem.sample.grouping import Grouping, grouped_data, read_groups, text_of
-from msem.sample.incomplete import Statistics, incomplete_statistics, simple_incomplete
-from msem.sample.statistics import sample_statistics, simple_statistics
-from msem.sample.sufficient import SampleStatistics
-from msem.table.partable import ParameterTable
+from msem.model.partable import ParameterTable
 
 GIVEN_AS = {
     "data": "raw data",

@@ -6,17 +6,17 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
+from msem.data.cells import Clusters
 from msem.errors import ModelError
 from msem.estimation.estimate import require_maximum
 from msem.fits.options import require_choice
 from msem.fits.scoretables import ScoreTest, modification_table, score_test, with_power
 from msem.fits.solution import Solution
-from msem.inference.added import added_parameters
-from msem.inference.candidates import candidates
-from msem.inference.modification import extend, modify
-from msem.inference.releases import choose, own_name, restrictions
-from msem.sample.cells import Clusters
-from msem.table.levels import Level, level_number
+from msem.model.levels import Level, level_number
+from msem.postestimation.added import added_parameters
+from msem.postestimation.candidates import candidates
+from msem.postestimation.modification import extend, modify
+from msem.postestimation.releases import choose, own_name, restrictions
 
 OPERATORS = ("=~", "~", "~~", "~1")
 

@@ -8,12 +8,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.inference.delta import chained, delta_method
-from msem.inference.ram import Model
-from msem.inference.standardized import Kind, explained_outcomes, explained_quantity, standardized_quantity
+from msem.model.functions import Functions
+from msem.model.partable import Parameter
 from msem.output.tables import estimates_frame, row_columns
-from msem.table.functions import Functions
-from msem.table.partable import Parameter
+from msem.postestimation.delta import chained, delta_method
+from msem.postestimation.ram import Model
+from msem.postestimation.standardized import (
+    Kind,
+    explained_outcomes,
+    explained_quantity,
+    standardized_quantity,
+)
 
 Floats = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from msem.distributions import (
 )
 
 if TYPE_CHECKING:
-    from msem.table.partable import Parameter
+    from msem.model.partable import Parameter
 
 Array = NDArray[np.float64]
 KEY = ("level", "lhs", "op", "rhs")

@@ -15,9 +15,9 @@ from msem.estimation.objective import Objective
 from msem.language.expressions import Name, Number, Unary
 from msem.language.hypotheses import read_hypothesis
 from msem.language.syntax import Constraint
-from msem.table.functions import CONSTANT, Functions, compile_expressions
-from msem.table.lookup import FORMULA, find_parameter, parameter_places
-from msem.table.partable import ParameterTable
+from msem.model.functions import CONSTANT, Functions, compile_expressions
+from msem.model.lookup import FORMULA, find_parameter, parameter_places
+from msem.model.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 

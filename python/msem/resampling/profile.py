@@ -18,10 +18,10 @@ from msem.errors import ConvergenceWarning, ModelError
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import STOPS, Optimum, bounds, run_core
-from msem.inference.sampling import free_directions
+from msem.estimation.sampling import free_directions
+from msem.model.functions import compile_expressions
 from msem.resampling.named import Named, holding
 from msem.resampling.reports import as_html, as_text
-from msem.table.functions import compile_expressions
 
 Floats = NDArray[np.float64]
 End = Literal["", "bound", "flat", "no solution"]

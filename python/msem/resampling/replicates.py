@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.arrays import LevelArrays
+from msem.data.incomplete import IncompleteStatistics, Statistics
+from msem.data.statistics import cluster_codes
+from msem.data.sufficient import ClusterArrays, SampleStatistics
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum, bounds
 from msem.estimation.samples import GroupSample, Sample, saturated_group
-from msem.moments.arrays import LevelArrays
+from msem.model.partable import Parameter, ParameterTable
 from msem.resampling.workers import Origin, require_drawable
-from msem.sample.incomplete import IncompleteStatistics, Statistics
-from msem.sample.statistics import cluster_codes
-from msem.sample.sufficient import ClusterArrays, SampleStatistics
-from msem.table.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
 

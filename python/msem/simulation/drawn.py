@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import overload
 
 from msem import _core
+from msem.data.sufficient import SampleStatistics
 from msem.estimation.manyfits import Variables
 from msem.resampling.workers import Origin
-from msem.sample.sufficient import SampleStatistics
 
 Drawn = SampleStatistics | dict[str, SampleStatistics]
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from msem.data.arrays import LevelArrays
+from msem.data.covariance import smallest_eigenvalue
 from msem.errors import ModelError
 from msem.estimation.constraints import compile_constraints
 from msem.estimation.manyfits import Variables, table_variables
 from msem.estimation.matrices import block_map, block_matrices, row_values
-from msem.moments.arrays import LevelArrays
-from msem.moments.covariance import smallest_eigenvalue
-from msem.table.drafts import key_of, read_name
-from msem.table.levels import LEVEL_NAMES
-from msem.table.partable import Parameter, ParameterTable
+from msem.model.drafts import key_of, read_name
+from msem.model.levels import LEVEL_NAMES
+from msem.model.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
 

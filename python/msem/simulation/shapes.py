@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from msem.data.arrays import LevelArrays
 from msem.errors import DataError
-from msem.moments.arrays import LevelArrays
 
 Floats = NDArray[np.float64]
 Law: TypeAlias = tuple[Floats, Floats, Floats, Floats, float]  # mean, root, polynomial, scale, df

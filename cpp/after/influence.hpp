@@ -1,0 +1,37 @@
+// What happens to the estimates when one cluster is left out, by few steps from all of them.
+#pragma once
+
+#include "fit/objective.hpp"
+#include "likelihood/cells/cells.hpp"
+
+namespace msem {
+
+// Where theta may move: along a basis T (npar x m), with these intercepts free to follow (see
+// Objective::settle).
+struct Directions {
+  Matrix basis;
+  std::vector<int> intercepts;
+};
+
+struct LeaveOneOutSteps {
+  Matrix change;  // clusters x npar: estimate without the cluster less estimate with it; NaN without a step
+  Vector displacement;  // 2 (l(theta) - l(theta + change)), l that of all clusters; NaN likewise
+};
+
+// With I the observed information of the sample and I_n the expected information of a cluster of size n, g_j
+// the score of cluster j, the first step is
+//   -T (T'(I - I_n) T)^-1 T' g_j.
+// The expected information of the cluster makes the step exact for means and covariance matrices themselves;
+// the observed one, which is large for a cluster that is far out, would overshoot. Up to `corrections` steps
+// with the same matrix along the gradient of the other clusters follow; each is halved until their likelihood
+// grows. The clusters are those of one group of the objective.
+LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Directions& free,
+                                     const ClusterData& clusters, int group, int corrections, int threads);
+
+// The same for clusters with holes, of all of which the statistics and the products within cells are given.
+LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Directions& free,
+                                     const IncompleteData& data, const Matrix& products,
+                                     const std::vector<Index>& clusters, int group, int corrections,
+                                     int threads);
+
+}  // namespace msem

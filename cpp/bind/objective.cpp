@@ -1,0 +1,138 @@
+// Blocks, losses, the objective and its minimiser.
+#include "bind/optimum.hpp"
+#include "fit/scoring.hpp"
+#include "likelihood/cells/cells.hpp"
+#include "likelihood/least_squares.hpp"
+
+using namespace msem;
+
+namespace {
+
+using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
+Block make_block(int nobserved, int nvariables, const std::vector<int>& slot, const std::vector<int>& row,
+                 const std::vector<int>& col, const std::vector<int>& parameter,
+                 const std::vector<double>& value) {
+  const std::size_t n = slot.size();
+  if (row.size() != n || col.size() != n || parameter.size() != n || value.size() != n)
+    throw std::invalid_argument("block entries must have equal lengths");
+  std::vector<Entry> entries;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (slot[i] < 0 || slot[i] > 2) throw std::invalid_argument("slot must be 0, 1 or 2");
+    entries.push_back({static_cast<Slot>(slot[i]), row[i], col[i], parameter[i], value[i]});
+  }
+  return Block(nobserved, nvariables, std::move(entries));
+}
+
+std::shared_ptr<TwoLevelLoss> make_two_level(int nboth, const Matrix& ssw, const Vector& sizes,
+                                             const Vector& counts, const Matrix& means,
+                                             const Doubles& scatter) {
+  const Index m = means.cols();
+  if (scatter.ndim() != 3 || scatter.shape(0) != sizes.size() || scatter.shape(1) != m ||
+      scatter.shape(2) != m)
+    throw std::invalid_argument("scatter must have shape (S, p + q, p + q)");
+  const Eigen::Map<const Matrix> stacked(scatter.data(), m * m, sizes.size());
+  return std::make_shared<TwoLevelLoss>(TwoLevelData(nboth, ssw, sizes, counts, means, stacked));
+}
+
+using GroupTuple = std::tuple<std::shared_ptr<Loss>, int, int>;
+
+Objective make_objective(int npar, std::vector<Block> blocks, const std::vector<GroupTuple>& groups) {
+  std::vector<Group> out;
+  for (const auto& [loss, within, between] : groups) out.push_back({loss, within, between});
+  return Objective(npar, std::move(blocks), std::move(out));
+}
+
+py::tuple evaluate(const Objective& self, const Vector& theta) {
+  Evaluation e;
+  {
+    py::gil_scoped_release release;
+    e = self.evaluate(theta);
+  }
+  return py::make_tuple(e.value, e.gradient);
+}
+
+py::tuple implied(const Objective& self, const Vector& theta, int block) {
+  BlockPoint point;
+  if (!self.implied(theta, block, point)) throw std::domain_error("I - A is singular at these parameters");
+  return py::make_tuple(point.mean, point.total);
+}
+
+Matrix scores(const Objective& self, const Vector& theta, ConstVectorRef sizes, ConstMatrixRef means,
+              ConstMatrixRef within, int group) {
+  py::gil_scoped_release release;
+  return self.scores(theta, ClusterData{sizes, means, within}, group);
+}
+
+Vector cluster_loglik(const Objective& self, const Vector& theta, ConstVectorRef sizes, ConstMatrixRef means,
+                      ConstMatrixRef within, int group) {
+  py::gil_scoped_release release;
+  return self.cluster_loglik(theta, ClusterData{sizes, means, within}, group);
+}
+
+py::dict run_minimize(const Objective& objective, const Vector& start, const Vector& lower,
+                      const Vector& upper, int max_iterations, double tolerance, const Matrix& basis) {
+  Optimum best;
+  {
+    py::gil_scoped_release release;
+    best = minimize(objective, start, lower, upper, {max_iterations, tolerance}, basis);
+  }
+  return optimum_dict(best);
+}
+
+py::tuple invert(const Matrix& matrix) {
+  ScaledInverse found;
+  {
+    py::gil_scoped_release release;
+    found = scaled_inverse(matrix);
+  }
+  return py::make_tuple(found.inverse, found.pivot);
+}
+
+}  // namespace
+
+void bind_objective(py::module_& m) {
+  using namespace py::literals;
+  using release = py::call_guard<py::gil_scoped_release>;
+  py::class_<Block>(m, "Block")
+      .def(py::init(&make_block), "nobserved"_a, "nvariables"_a, "slot"_a, "row"_a, "col"_a, "parameter"_a,
+           "value"_a)
+      .def_property_readonly("parameters", &Block::parameters);
+  py::class_<Loss, std::shared_ptr<Loss>>(m, "Loss");
+  py::class_<TwoLevelLoss, Loss, std::shared_ptr<TwoLevelLoss>>(m, "TwoLevelLoss")
+      .def(py::init(&make_two_level), "nboth"_a, "ssw"_a, "sizes"_a, "counts"_a, "means"_a, "scatter"_a);
+  py::class_<MissingLoss, Loss, std::shared_ptr<MissingLoss>>(m, "MissingLoss")
+      .def(py::init([](std::shared_ptr<IncompleteData> data) { return std::make_shared<MissingLoss>(data); }),
+           "data"_a);
+  py::class_<LeastSquaresLoss, Loss, std::shared_ptr<LeastSquaresLoss>>(m, "LeastSquaresLoss")
+      .def(py::init<Vector, Matrix, Vector, Matrix>(), "mean"_a, "cov"_a, "mean_weights"_a, "cov_weights"_a);
+  py::class_<Objective>(m, "Objective")
+      .def(py::init(&make_objective), "npar"_a, "blocks"_a, "groups"_a)
+      .def_property_readonly("npar", &Objective::npar)
+      .def("value", &Objective::value, "theta"_a, release())
+      .def("evaluate", &evaluate, "theta"_a)
+      .def("expected_information",
+           py::overload_cast<ConstVectorRef>(&Objective::expected_information, py::const_), "theta"_a,
+           release())
+      .def("observed_information",
+           py::overload_cast<ConstVectorRef>(&Objective::observed_information, py::const_), "theta"_a,
+           release())
+      .def("moment_information", &Objective::moment_information, "theta"_a, release())
+      .def("observed_information_in", &Objective::observed_information_in, "theta"_a, "basis"_a, release())
+      .def("intercepts", &Objective::intercepts)
+      .def("settle",
+           py::overload_cast<ConstVectorRef, const Vector&, const std::vector<int>&>(&Objective::settle,
+                                                                                     py::const_),
+           "theta"_a, "delta"_a, "intercepts"_a)
+      .def("information_factor", &Objective::information_factor, "theta"_a, release())
+      .def("implied", &implied, "theta"_a, "block"_a)
+      .def("jacobian", &Objective::jacobian, "theta"_a, "block"_a, release())
+      .def("scores", &scores, "theta"_a, "sizes"_a, "means"_a, "within"_a, "group"_a = 0)
+      .def("cluster_loglik", &cluster_loglik, "theta"_a, "sizes"_a, "means"_a, "within"_a, "group"_a = 0)
+      .def("own_scores", &Objective::own_scores, "theta"_a, "products"_a, "group"_a = 0, release())
+      .def("own_cluster_loglik", &Objective::own_cluster_loglik, "theta"_a, "products"_a, "group"_a = 0,
+           release());
+  m.def("scaled_inverse", &invert, "matrix"_a);
+  m.def("minimize", &run_minimize, "objective"_a, "start"_a, "lower"_a, "upper"_a, "max_iterations"_a = 500,
+        "tolerance"_a = 1e-12, "basis"_a = Matrix());
+}

@@ -1,0 +1,159 @@
+// Replicate samples and refits to them.
+#include "fit/resampling.hpp"
+
+#include <variant>
+
+#include "bind/bind.hpp"
+
+using namespace msem;
+
+namespace {
+
+using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using Clusters = std::variant<std::tuple<Vector, Matrix, Matrix>, std::shared_ptr<IncompletePool>>;
+
+Pools pools(const std::vector<Clusters>& groups, bool single_level, bool centred) {
+  py::gil_scoped_release unlocked;
+  Pools out;
+  for (const Clusters& one : groups) {
+    if (const auto* holes = std::get_if<1>(&one)) {
+      out.push_back(*holes);
+      continue;
+    }
+    const auto& [sizes, means, within] = std::get<0>(one);
+    out.push_back(
+        std::make_shared<ClusterPool>(ClusterData{sizes, means, within}, PoolForm{single_level, centred}));
+  }
+  return out;
+}
+
+std::shared_ptr<OrdinaryDraws> make_ordinary(const std::vector<Clusters>& groups, std::uint64_t seed,
+                                             bool single_level, bool centred) {
+  return std::make_shared<OrdinaryDraws>(pools(groups, single_level, centred), seed);
+}
+
+std::shared_ptr<LeaveOneOut> make_leave_one_out(const std::vector<Clusters>& groups, bool single_level,
+                                                bool centred) {
+  return std::make_shared<LeaveOneOut>(pools(groups, single_level, centred));
+}
+
+Design make_design(const py::dict& given, bool centred) {
+  Design out;
+  out.observed.sizes = given["sizes"].cast<Vector>();
+  out.observed.counts = given["counts"].cast<Vector>();
+  out.observed.means = given["means"].cast<RowMatrix>();
+  out.observed.ssw = given["ssw"].cast<Matrix>();
+  const auto scatter = given["scatter"].cast<Doubles>();
+  out.observed.scatter.assign(scatter.data(), scatter.data() + scatter.size());
+  out.p = out.observed.ssw.rows();
+  out.nboth = given["nboth"].cast<Index>();
+  out.moments.mean_w = given["mean_w"].cast<Vector>();
+  out.moments.cov_w = given["cov_w"].cast<Matrix>();
+  out.moments.mean_b = given["mean_b"].cast<Vector>();
+  out.moments.cov_b = given["cov_b"].cast<Matrix>();
+  out.covariate = given["covariate"].cast<std::vector<Index>>();
+  out.centred = centred;
+  for (const Index k : out.covariate) {
+    if (k < 0 || k >= out.observed.means.cols())
+      throw std::invalid_argument("covariate beyond the variables");
+  }
+  return out;
+}
+
+std::shared_ptr<ParametricDraws> make_parametric(const std::vector<py::dict>& groups, std::uint64_t seed,
+                                                 bool centred) {
+  std::vector<Design> designs;
+  for (const py::dict& given : groups) designs.push_back(make_design(given, centred));
+  return std::make_shared<ParametricDraws>(std::move(designs), seed);
+}
+
+// data, means and covariances of both levels, positions of fixed covariates
+using HolesTuple = std::tuple<std::shared_ptr<IncompleteData>, Vector, Matrix, Vector, Matrix,
+                              std::vector<Index>, std::vector<Index>>;
+
+std::shared_ptr<IncompleteParametricDraws> make_parametric_holes(const std::vector<HolesTuple>& groups,
+                                                                 std::uint64_t seed) {
+  std::vector<IncompleteDesign> designs;
+  for (const auto& [data, mean_w, cov_w, mean_b, cov_b, unit, cluster] : groups)
+    designs.push_back({data, Moments{mean_w, mean_b, cov_w, cov_b}, unit, cluster});
+  return std::make_shared<IncompleteParametricDraws>(std::move(designs), seed);
+}
+
+py::list statistics(const Draws& self, std::uint64_t replicate) {
+  std::vector<GroupDraw> drawn;
+  {
+    py::gil_scoped_release unlocked;
+    drawn = self.draw(replicate);
+  }
+  py::list out;
+  for (const GroupDraw& one : drawn) {
+    if (one.incomplete) {
+      out.append(py::cast(std::const_pointer_cast<IncompleteData>(one.incomplete)));
+      continue;
+    }
+    const TwoLevelStatistics& s = one.statistics;
+    const py::ssize_t S = s.means.rows(), m = s.means.cols();
+    py::dict group;
+    group["sizes"] = s.sizes;
+    group["counts"] = s.counts;
+    group["means"] = s.means;
+    group["scatter"] = Doubles({S, m, m}, s.scatter.data());
+    group["ssw"] = s.ssw;
+    out.append(group);
+  }
+  return out;
+}
+
+py::dict run(const Objective& objective, const Draws& draws, const Vector& start, const Vector& lower,
+             const Vector& upper, const std::vector<std::vector<int>>& filled, std::uint64_t first,
+             std::uint64_t last, int threads, int max_iterations, double tolerance,
+             const Constraints* constraints) {
+  const Index count = last > first ? static_cast<Index>(last - first) : 0;
+  RowMatrix theta(count, start.size());
+  Vector value(count), saturated(count);
+  std::vector<int> outcome(count);
+  {
+    py::gil_scoped_release unlocked;
+    const Refitter refitter(objective, start, lower, upper, filled, {max_iterations, tolerance},
+                            constraints ? *constraints : Constraints{});
+    const std::vector<Refit> fits = refit(refitter, draws, first, last, threads);
+    for (Index r = 0; r < count; ++r) {
+      theta.row(r) = fits[r].theta;
+      value[r] = fits[r].value;
+      saturated[r] = fits[r].saturated;
+      outcome[r] = static_cast<int>(fits[r].outcome);
+    }
+  }
+  py::dict out;
+  out["theta"] = theta;
+  out["value"] = value;
+  out["saturated"] = saturated;
+  out["outcome"] = outcome;
+  return out;
+}
+
+}  // namespace
+
+void bind_resampling(py::module_& m) {
+  using namespace py::literals;
+  py::class_<Draws, std::shared_ptr<Draws>>(m, "Draws").def("statistics", &statistics, "replicate"_a);
+  py::class_<IncompletePool, std::shared_ptr<IncompletePool>>(m, "IncompletePool")
+      .def(py::init([](std::shared_ptr<IncompleteData> data, Matrix products, std::vector<Index> unit) {
+             return std::make_shared<IncompletePool>(std::move(data), std::move(products), std::move(unit));
+           }),
+           "data"_a, "products"_a, "unit"_a);
+  py::class_<OrdinaryDraws, Draws, std::shared_ptr<OrdinaryDraws>>(m, "OrdinaryDraws")
+      .def(py::init(&make_ordinary), "groups"_a, "seed"_a, "single_level"_a = false, "centred"_a = false)
+      .def("weights", &OrdinaryDraws::weights, "replicate"_a, "group"_a);
+  py::class_<LeaveOneOut, Draws, std::shared_ptr<LeaveOneOut>>(m, "LeaveOneOut")
+      .def(py::init(&make_leave_one_out), "groups"_a, "single_level"_a = false, "centred"_a = false);
+  py::class_<ParametricDraws, Draws, std::shared_ptr<ParametricDraws>>(m, "ParametricDraws")
+      .def(py::init(&make_parametric), "groups"_a, "seed"_a, "centred"_a = false);
+  py::class_<IncompleteParametricDraws, Draws, std::shared_ptr<IncompleteParametricDraws>>(
+      m, "IncompleteParametricDraws")
+      .def(py::init(&make_parametric_holes), "groups"_a, "seed"_a);
+  m.def("refit", &run, "objective"_a, "draws"_a, "start"_a, "lower"_a, "upper"_a, "filled"_a, "first"_a,
+        "last"_a, "threads"_a = 1, "max_iterations"_a = 100, "tolerance"_a = 1e-12,
+        "constraints"_a = py::none());
+  m.def("philox", &philox, "counter"_a, "key"_a, "Philox4x32-10 of a counter under a key.");
+}

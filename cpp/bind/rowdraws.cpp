@@ -1,0 +1,43 @@
+// Samples drawn unit by unit.
+#include "draws/rowdraws.hpp"
+
+#include "bind/bind.hpp"
+
+using namespace msem;
+
+namespace {
+
+// mean, root, polynomial, scale, df
+using LawTuple = std::tuple<Vector, Matrix, Matrix, Vector, double>;
+// sizes, nboth, within, between
+using PopulationTuple = std::tuple<std::vector<Index>, Index, LawTuple, LawTuple>;
+
+LevelLaw law_of(const LawTuple& given) {
+  const auto& [mean, root, polynomial, scale, df] = given;
+  return {mean, root, polynomial, scale, df};
+}
+
+std::shared_ptr<RowDraws> make(const std::vector<PopulationTuple>& groups, std::uint64_t seed) {
+  std::vector<RowPopulation> out;
+  for (const auto& [sizes, nboth, within, between] : groups)
+    out.push_back({sizes, nboth, law_of(within), law_of(between)});
+  return std::make_shared<RowDraws>(std::move(out), seed);
+}
+
+py::tuple rows(const RowDraws& self, std::uint64_t replicate, Index group) {
+  DrawnRows drawn;
+  {
+    py::gil_scoped_release unlocked;
+    drawn = self.rows(replicate, group);
+  }
+  return py::make_tuple(drawn.unit, drawn.cluster);
+}
+
+}  // namespace
+
+void bind_rowdraws(py::module_& m) {
+  using namespace py::literals;
+  py::class_<RowDraws, Draws, std::shared_ptr<RowDraws>>(m, "RowDraws")
+      .def(py::init(&make), "groups"_a, "seed"_a)
+      .def("rows", &rows, "replicate"_a, "group"_a = 0);
+}

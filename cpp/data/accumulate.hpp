@@ -1,0 +1,60 @@
+// Statistics of clusters built up from rows in any order, in one pass, and merged with those of other rows.
+#pragma once
+
+#include <Eigen/Dense>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "data/cluster_piece.hpp"
+#include "data/size_table.hpp"
+
+namespace msem {
+
+// Clusters that have statistics already: views of memory owned by the caller.
+struct CodedClusters {
+  const std::int64_t* codes;                // J
+  Eigen::Map<const Eigen::VectorXd> sizes;  // J
+  Eigen::Map<const RowMatrix> means;        // J x p, less their origin
+  Eigen::Map<const RowMatrix> within;       // J x p(p+1)/2, or empty
+  Eigen::VectorXd origin;                   // p
+  Eigen::MatrixXd ssw;                      // p x p
+};
+
+bool all_finite(const TypedColumn& column, std::ptrdiff_t count, int threads);
+
+class Accumulator {
+ public:
+  // The products within each cluster are kept if `keep`.
+  Accumulator(std::ptrdiff_t p, bool keep);
+  // Rows whose codes ascend are shared by threads; others only as far as statistics of their own for each
+  // thread take little space. The result does not depend on the number of threads. Throws
+  // std::invalid_argument when a code is not below nclusters.
+  RowReport add(const CodedRows& rows, std::ptrdiff_t nclusters, int threads);
+  void add_clusters(const CodedClusters& clusters, std::ptrdiff_t nclusters);
+  // Takes together what threads have apart.
+  void finish();
+
+  // Valid after `finish`; of the clusters that have rows, by code.
+  std::vector<std::int64_t> codes() const;  // ascending
+  const Eigen::VectorXd& origin() const { return origin_; }
+  Eigen::MatrixXd ssw() const;
+  SizeTable table() const { return size_table(parts_[0], codes()); }
+  Eigen::VectorXd sizes() const;
+  RowMatrix means() const;         // J x p, less the origin
+  Eigen::MatrixXd within() const;  // J x p(p+1)/2, the lower triangle by columns
+  std::ptrdiff_t size() const { return parts_[0].p; }
+  bool keeps() const { return parts_[0].keep; }
+
+ private:
+  void require_origin(const CodedRows& rows);
+  std::ptrdiff_t most_pieces(std::ptrdiff_t nclusters) const;
+
+  bool has_origin_ = false;
+  std::ptrdiff_t nrows_ = 0;  // added so far
+  Eigen::VectorXd origin_;
+  Eigen::MatrixXd products_;  // lower triangle
+  std::vector<RunningClusters> parts_;
+};
+
+}  // namespace msem

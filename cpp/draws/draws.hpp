@@ -1,0 +1,207 @@
+// Sufficient statistics of replicate samples: of clusters drawn with replacement, of all clusters but one,
+// and of samples drawn from a fitted model. Raw rows are not touched.
+//
+// Everything is const after construction, and a replicate is a function of its number: threads share a
+// source.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/random.hpp"
+#include "data/incomplete.hpp"
+#include "data/statistics.hpp"
+#include "likelihood/complete/twolevel.hpp"
+
+namespace msem {
+
+// The statistics of one group of a replicate.
+struct GroupDraw {
+  TwoLevelStatistics statistics;
+  Index distinct = 0;  // different clusters among them; rows of clusters of a single-level sample
+  std::shared_ptr<const IncompleteData> incomplete = nullptr;  // instead of statistics, where there are holes
+};
+
+// The replicates of a sample, by number.
+class Draws {
+ public:
+  virtual ~Draws() = default;
+  virtual Index ngroups() const = 0;
+  virtual std::vector<GroupDraw> draw(std::uint64_t replicate) const = 0;
+};
+
+// How the statistics of clusters make those of a sample.
+struct PoolForm {
+  bool single_level = false;  // rows of all clusters together, dependence within clusters left aside
+  bool centred = false;       // means set to zero, for models without a mean structure
+};
+
+// The clusters of one group, of which any multiset can be drawn.
+class Pool {
+ public:
+  virtual ~Pool() = default;
+  virtual Index nclusters() const = 0;
+  // Every cluster as often as its weight says.
+  virtual GroupDraw draw(const Vector& weights) const = 0;
+  // All clusters but one.
+  virtual GroupDraw draw_without(Index cluster) const;
+};
+using Pools = std::vector<std::shared_ptr<const Pool>>;
+
+// Complete clusters, arranged so that the statistics of any multiset of them are quick to make.
+class ClusterPool : public Pool {
+ public:
+  ClusterPool(const ClusterData& clusters, PoolForm form);
+  Index nclusters() const override { return sizes_.size(); }
+  GroupDraw draw(const Vector& weights) const override;
+  GroupDraw draw_without(Index cluster) const override;
+  TwoLevelStatistics weighted(const Vector& weights) const;
+  // How many different values its between level can have: clusters, or the rows of a single level.
+  Index distinct(const Vector& weights, const TwoLevelStatistics& drawn) const;
+  TwoLevelStatistics without(Index cluster) const;
+
+ private:
+  struct SizeClass {
+    Index first, last;  // positions in order_
+  };
+  TwoLevelStatistics one_level(const Vector& weights) const;
+  SimpleStatistics about_mean(const SizeClass& one, const Vector& weights, double& count) const;
+  Matrix pooled_within(const Vector& weights) const;
+  void append(double size, double count, const SimpleStatistics& one, TwoLevelStatistics& out) const;
+  TwoLevelStatistics downdated(Index cluster) const;
+
+  Index p_ = 0, m_ = 0;  // unit variables; all variables
+  PoolForm form_;
+  Vector sizes_;               // J
+  Vector origin_;              // m
+  Matrix values_;              // m x J, cluster vectors less the origin
+  Matrix within_;              // p(p+1)/2 x J
+  std::vector<Index> order_;   // clusters by size
+  std::vector<SizeClass> by_;  // size classes, ascending
+  TwoLevelStatistics all_;
+};
+
+// Clusters with holes. `unit` says which of those that are drawn each cluster of the data belongs to: itself
+// in any order, or, for rows of a single level that are drawn by cluster, the cluster of the row.
+class IncompletePool : public Pool {
+ public:
+  IncompletePool(std::shared_ptr<const IncompleteData> data, Matrix products, std::vector<Index> unit);
+  Index nclusters() const override { return nunits_; }
+  GroupDraw draw(const Vector& weights) const override;
+
+ private:
+  std::shared_ptr<const IncompleteData> data_;
+  Matrix products_;
+  std::vector<Index> unit_;
+  Index nunits_ = 0;
+};
+
+// Clusters drawn with replacement, as many as there are.
+class OrdinaryDraws : public Draws {
+ public:
+  OrdinaryDraws(Pools groups, std::uint64_t seed) : groups_(std::move(groups)), seed_(seed) {}
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+  // How often each cluster of a group is drawn.
+  Vector weights(std::uint64_t replicate, Index group) const;
+
+ private:
+  Pools groups_;
+  std::uint64_t seed_;
+};
+
+// Replicate r leaves out cluster r, counted through the groups one after the other.
+class LeaveOneOut : public Draws {
+ public:
+  explicit LeaveOneOut(Pools groups);
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+
+ private:
+  Pools groups_;
+  std::vector<GroupDraw> whole_;
+};
+
+// What is kept of a sample, and the distribution of the rest, in one group.
+struct Design {
+  TwoLevelStatistics observed;
+  Index p = 0, nboth = 0;
+  Moments moments;               // of the model
+  std::vector<Index> covariate;  // positions among the p + q variables whose values are kept
+  bool centred = false;
+};
+
+// Outcomes given covariates, for cross-products of the covariates that are known.
+struct DrawnRegression {
+  std::vector<Index> fixed, random;
+  Matrix slopes;   // outcomes x covariates
+  Matrix lower;    // Cholesky factor of the residual covariance matrix
+  Matrix scatter;  // of the covariates
+  Matrix factor;   // F with F F' = scatter
+  double df = 0;   // of the cross-products
+
+  DrawnRegression(const Matrix& cov, const std::vector<Index>& fixed, const Matrix& scatter, double df);
+  Matrix draw(RandomStream& random_numbers) const;
+};
+
+// Samples from the model given cluster sizes and covariates.
+//
+// Given the design matrix X of the covariates, outcomes are Y = X B' + E with independent rows of E. About
+// the mean, X = Q F' with orthonormal Q of rank r, so E'Q = G has independent columns of the distribution of
+// E's rows and E'E = GG' + W with W Wishart on the remaining degrees of freedom: the cross-products are drawn
+// without rows.
+class ParametricDraws : public Draws {
+ public:
+  // Throws std::domain_error where the moments are no distribution.
+  ParametricDraws(std::vector<Design> groups, std::uint64_t seed);
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+
+ private:
+  struct PreparedGroup {
+    Design design;
+    Vector mean;
+    std::vector<DrawnRegression> between;  // one for each cluster size
+    std::vector<DrawnRegression> within;   // one, or none for a single level
+  };
+  static PreparedGroup prepare(Design design);
+  static TwoLevelStatistics draw_group(const PreparedGroup& group, RandomStream& random_numbers);
+
+  std::vector<PreparedGroup> groups_;
+  std::uint64_t seed_;
+};
+
+// What is kept of a sample with holes, and the distribution of the rest, in one group.
+struct IncompleteDesign {
+  std::shared_ptr<const IncompleteData> data;
+  Moments moments;  // of the model
+  std::vector<Index> unit,
+      cluster;  // covariates whose values are kept, among the unit and the cluster variables
+};
+
+// Samples from the model with the holes of the data, given cells and covariates: the between parts of each
+// cluster, the means of its cells about them, and for each pattern the products within all its cells
+// together, as a Wishart matrix.
+class IncompleteParametricDraws : public Draws {
+ public:
+  // Throws std::domain_error where the moments are no distribution: both covariance matrices must be positive
+  // semidefinite.
+  IncompleteParametricDraws(std::vector<IncompleteDesign> groups, std::uint64_t seed);
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+
+ private:
+  struct PreparedGroup {
+    IncompleteDesign design;
+    std::vector<DrawnRegression> within;  // by pattern, over its variables
+    std::vector<Index> fixed, random;     // of the between block
+    Matrix slopes, root;                  // of the random ones on the fixed ones, and of what is left
+  };
+  static PreparedGroup prepare(IncompleteDesign design);
+  static IncompleteData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
+
+  std::vector<PreparedGroup> groups_;
+  std::uint64_t seed_;
+};
+
+}  // namespace msem

@@ -1,0 +1,159 @@
+// Sufficient statistics of samples drawn from a model.
+#include <algorithm>
+#include <stdexcept>
+
+#include "draws/draws.hpp"
+#include "draws/normals.hpp"
+
+namespace msem {
+
+namespace {
+
+constexpr double kRank = 1e-12;  // eigenvalue of a correlation matrix that counts as zero
+
+// F with F F' = scatter and at most `most` columns.
+Matrix root(const Matrix& scatter, Index most) {
+  const Index n = scatter.rows();
+  if (n == 0 || most <= 0) return Matrix(n, 0);
+  const Vector scale = scatter.diagonal().cwiseMax(0).cwiseSqrt();
+  const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
+  const Eigen::SelfAdjointEigenSolver<Matrix> eigen(inverse.asDiagonal() * scatter * inverse.asDiagonal());
+  Index rank = (eigen.eigenvalues().array() > kRank).count();
+  rank = std::min(rank, most);
+  return scale.asDiagonal() * eigen.eigenvectors().rightCols(rank) *
+         eigen.eigenvalues().tail(rank).cwiseSqrt().asDiagonal();
+}
+
+// Wishart matrix with identity scale as T T'; by rows when there are fewer than its dimension, else by the
+// Bartlett (1933) decomposition.
+Matrix wishart_root(Index n, double df, RandomStream& random) {
+  if (df < static_cast<double>(n)) return normals(n, static_cast<Index>(std::round(df)), random);
+  Matrix out = Matrix::Zero(n, n);
+  for (Index j = 0; j < n; ++j) {
+    out(j, j) = std::sqrt(random.chi_square(df - static_cast<double>(j)));
+    for (Index i = j + 1; i < n; ++i) out(i, j) = random.normal();
+  }
+  return out;
+}
+
+// Covariance matrix of cluster vectors of clusters of size n.
+Matrix cluster_covariance(const Design& d, double n) {
+  const Index p = d.p, b = d.nboth, m = d.observed.means.cols(), q = m - p;
+  Matrix cov = Matrix::Zero(m, m);
+  if (p) cov.topLeftCorner(p, p) = d.moments.cov_w / n;
+  cov.topLeftCorner(b, b) += d.moments.cov_b.topLeftCorner(b, b);
+  cov.bottomRightCorner(q, q) = d.moments.cov_b.bottomRightCorner(q, q);
+  cov.block(0, p, b, q) = d.moments.cov_b.topRightCorner(b, q);
+  cov.block(p, 0, q, b) = d.moments.cov_b.bottomLeftCorner(q, b);
+  return cov;
+}
+
+Vector cluster_mean(const Design& d) {
+  const Index p = d.p, b = d.nboth, m = d.observed.means.cols(), q = m - p;
+  Vector mean = Vector::Zero(m);
+  if (p) mean.head(p) = d.moments.mean_w;
+  mean.head(b) += d.moments.mean_b.head(b);
+  mean.tail(q) = d.moments.mean_b.tail(q);
+  return mean;
+}
+
+}  // namespace
+
+DrawnRegression::DrawnRegression(const Matrix& cov, const std::vector<Index>& fixed_, const Matrix& scatter_,
+                                 double df_)
+    : fixed(fixed_), random(others(cov.rows(), fixed_)), scatter(scatter_(fixed_, fixed_)), df(df_) {
+  factor = root(scatter, static_cast<Index>(df));
+  Matrix residual = cov(random, random);
+  slopes.setZero(static_cast<Index>(random.size()), static_cast<Index>(fixed.size()));
+  if (!fixed.empty()) {
+    Cholesky chol;
+    if (!chol.compute(cov(fixed, fixed)))
+      throw std::domain_error("the covariance matrix of the covariates is singular");
+    const Matrix cross = cov(random, fixed);
+    slopes = chol.whiten_transposed(chol.whiten(cross.transpose())).transpose();
+    residual -= slopes * cross.transpose();
+    symmetrise(residual);
+  }
+  lower.resize(0, 0);
+  if (random.empty()) return;
+  Cholesky chol;
+  if (!chol.compute(residual))
+    throw std::domain_error("the model-implied covariance matrix is not positive definite");
+  lower = chol.lower();
+}
+
+Matrix DrawnRegression::draw(RandomStream& stream) const {
+  const Index n = static_cast<Index>(random.size()), all = n + static_cast<Index>(fixed.size());
+  const Matrix g = lower * normals(n, factor.cols(), stream);
+  const Matrix w = lower * wishart_root(n, df - static_cast<double>(factor.cols()), stream);
+  const Matrix cross = slopes * scatter + g * factor.transpose();
+  const Matrix bent = slopes * factor * g.transpose();
+  Matrix products = slopes * scatter * slopes.transpose() + bent + bent.transpose() + g * g.transpose();
+  products += w * w.transpose();
+  Matrix out(all, all);
+  out(fixed, fixed) = scatter;
+  out(random, fixed) = cross;
+  out(fixed, random) = cross.transpose();
+  out(random, random) = products;
+  symmetrise(out);
+  return out;
+}
+
+ParametricDraws::ParametricDraws(std::vector<Design> groups, std::uint64_t seed) : seed_(seed) {
+  for (Design& g : groups) groups_.push_back(prepare(std::move(g)));
+}
+
+ParametricDraws::PreparedGroup ParametricDraws::prepare(Design d) {
+  PreparedGroup out;
+  const TwoLevelStatistics& s = d.observed;
+  const Index m = s.means.cols(), p = d.p, count = s.sizes.size();
+  const bool unit = d.moments.mean_w.size() == p && d.moments.cov_w.rows() == p && s.ssw.rows() == p;
+  const bool both = d.nboth <= p && d.moments.mean_b.size() == d.nboth + m - p;
+  if (!unit || !both || static_cast<Index>(s.scatter.size()) != count * m * m || s.counts.size() != count)
+    throw std::invalid_argument("the design and the moments of the model do not fit together");
+  out.mean = cluster_mean(d);
+  for (Index i = 0; i < count; ++i) {
+    const Eigen::Map<const Matrix> scatter(s.scatter.data() + i * m * m, m, m);
+    out.between.emplace_back(cluster_covariance(d, s.sizes[i]), d.covariate, scatter, s.counts[i] - 1);
+  }
+  if (p) {
+    std::vector<Index> kept;
+    for (const Index k : d.covariate) {
+      if (k < p) kept.push_back(k);
+    }
+    out.within.emplace_back(d.moments.cov_w, kept, s.ssw, s.sizes.dot(s.counts) - s.counts.sum());
+  }
+  out.design = std::move(d);
+  return out;
+}
+
+TwoLevelStatistics ParametricDraws::draw_group(const PreparedGroup& group, RandomStream& random) {
+  TwoLevelStatistics out = group.design.observed;
+  const Index square = out.means.cols() * out.means.cols();
+  for (std::size_t s = 0; s < group.between.size(); ++s) {
+    const DrawnRegression& r = group.between[s];
+    const Index n = static_cast<Index>(r.random.size());
+    Vector mean = out.means.row(s);
+    const Vector shift = r.slopes * (mean(r.fixed) - group.mean(r.fixed));
+    const Vector noise = r.lower * normals(n, 1, random);
+    mean(r.random) = group.mean(r.random) + shift + noise / std::sqrt(out.counts[s]);
+    out.means.row(s) = group.design.centred ? Vector(Vector::Zero(mean.size())) : mean;
+    const Matrix scatter = r.draw(random);
+    std::copy(scatter.data(), scatter.data() + square, out.scatter.begin() + s * square);
+  }
+  if (!group.within.empty()) out.ssw = group.within[0].draw(random);
+  return out;
+}
+
+std::vector<GroupDraw> ParametricDraws::draw(std::uint64_t replicate) const {
+  std::vector<GroupDraw> out;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    RandomStream random(seed_, replicate, static_cast<std::uint32_t>(g));
+    TwoLevelStatistics drawn = draw_group(groups_[g], random);
+    const Index J = static_cast<Index>(std::round(drawn.counts.sum()));
+    out.push_back({std::move(drawn), J});
+  }
+  return out;
+}
+
+}  // namespace msem

@@ -1,0 +1,89 @@
+#include "draws/rowdraws.hpp"
+
+#include <stdexcept>
+
+namespace msem {
+
+namespace {
+
+void check(const LevelLaw& law) {
+  const Index n = law.size();
+  const bool bent = law.polynomial.size() > 0;
+  if (law.root.rows() != n || (bent && (law.polynomial.rows() != n || law.polynomial.cols() != 4)) ||
+      (bent && law.scale.size() != n) || law.df < 0)
+    throw std::invalid_argument("the distribution of a level has inconsistent shapes");
+}
+
+std::vector<Column> columns_of(const Matrix& values) {
+  std::vector<Column> out;
+  for (Index k = 0; k < values.cols(); ++k) out.push_back({values.col(k).data(), 1});
+  return out;
+}
+
+}  // namespace
+
+void LevelLaw::draw(RandomStream& random, Eigen::Ref<Vector> out) const {
+  Vector z(root.cols());
+  for (Index k = 0; k < z.size(); ++k) z[k] = random.normal();
+  out.noalias() = root * z;
+  if (polynomial.size()) {
+    for (Index i = 0; i < out.size(); ++i) {
+      const auto c = polynomial.row(i);
+      const double y = out[i];
+      out[i] = scale[i] * (c[0] + y * (c[1] + y * (c[2] + y * c[3])));
+    }
+  } else if (df > 0) {
+    out *= std::sqrt((df - 2) / random.chi_square(df));
+  }
+  out += mean;
+}
+
+RowDraws::RowDraws(std::vector<RowPopulation> groups, std::uint64_t seed)
+    : groups_(std::move(groups)), seed_(seed) {
+  for (const RowPopulation& g : groups_) {
+    check(g.within);
+    check(g.between);
+    if (g.nboth < 0 || g.nboth > g.p() || g.nboth > g.between.size())
+      throw std::invalid_argument("the levels of a population do not fit together");
+    codes_.emplace_back();
+    for (std::size_t j = 0; j < g.sizes.size(); ++j) {
+      if (g.sizes[j] < 1) throw std::invalid_argument("a cluster needs units");
+      codes_.back().insert(codes_.back().end(), g.sizes[j], static_cast<std::int64_t>(j));
+    }
+  }
+}
+
+DrawnRows RowDraws::rows(std::uint64_t replicate, Index group) const {
+  const RowPopulation& g = groups_.at(group);
+  RandomStream random(seed_, replicate, static_cast<std::uint32_t>(group));
+  const Index J = static_cast<Index>(g.sizes.size()), N = static_cast<Index>(codes_[group].size());
+  DrawnRows out{Matrix(N, g.p()), Matrix(J, g.q())};
+  Vector between(g.between.size()), unit(g.p());
+  Index row = 0;
+  for (Index j = 0; j < J; ++j) {
+    g.between.draw(random, between);
+    out.cluster.row(j) = between.tail(g.q());
+    if (g.p() == 0) continue;
+    for (Index i = 0; i < g.sizes[j]; ++i) {
+      g.within.draw(random, unit);
+      unit.head(g.nboth) += between.head(g.nboth);
+      out.unit.row(row++) = unit;
+    }
+  }
+  return out;
+}
+
+std::vector<GroupDraw> RowDraws::draw(std::uint64_t replicate) const {
+  std::vector<GroupDraw> out;
+  for (Index g = 0; g < ngroups(); ++g) {
+    const DrawnRows drawn = rows(replicate, g);
+    const Index J = drawn.cluster.rows();
+    const Matrix repeated = drawn.cluster(codes_[g], Eigen::all);
+    const ClusteredRows view{columns_of(drawn.unit), columns_of(repeated), codes_[g].data(),
+                             static_cast<std::ptrdiff_t>(codes_[g].size()), J};
+    out.push_back({two_level_statistics(view), J});
+  }
+  return out;
+}
+
+}  // namespace msem

@@ -1,0 +1,53 @@
+// Samples drawn unit by unit from a population, also from one that is not normal, and their statistics.
+#pragma once
+
+#include "draws/draws.hpp"
+
+namespace msem {
+
+// Distribution of one level: x = mean + shape(root z) with z standard normal.
+//
+// Polynomial: x_i = mean_i + scale_i (a_i + b_i y_i + c_i y_i^2 + d_i y_i^3) of y = root z with unit
+// variances (Fleishman, 1978; Vale & Maurelli, 1983). Heavy tails: root z divided by the square root of a
+// chi-square over its degrees of freedom, scaled to the covariance matrix root root'.
+struct LevelLaw {
+  Vector mean;        // n
+  Matrix root;        // n x k
+  Matrix polynomial;  // n x 4, or none
+  Vector scale;       // n, with the polynomial
+  double df = 0;      // of the multivariate t distribution; 0: normal
+
+  Index size() const { return mean.size(); }
+  void draw(RandomStream& random, Eigen::Ref<Vector> out) const;
+};
+
+// One group: sizes of its clusters in order, and the laws of its levels.
+struct RowPopulation {
+  std::vector<Index> sizes;
+  Index nboth = 0;
+  LevelLaw within, between;  // of the p unit variables; of those at both levels and the q cluster variables
+
+  Index p() const { return within.size(); }
+  Index q() const { return between.size() - nboth; }
+};
+
+// Values of one sample of one group: units in order of their clusters.
+struct DrawnRows {
+  Matrix unit;     // N x p
+  Matrix cluster;  // J x q
+};
+
+class RowDraws : public Draws {
+ public:
+  RowDraws(std::vector<RowPopulation> groups, std::uint64_t seed);
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+  DrawnRows rows(std::uint64_t replicate, Index group) const;
+
+ private:
+  std::vector<RowPopulation> groups_;
+  std::vector<std::vector<std::int64_t>> codes_;
+  std::uint64_t seed_;
+};
+
+}  // namespace msem

@@ -1,0 +1,315 @@
+#include "fit/constrained.hpp"
+
+#include <limits>
+#include <stdexcept>
+
+#include "fit/quadratic.hpp"
+
+namespace msem {
+
+namespace {
+
+constexpr double kArmijo = 1e-4;
+constexpr int kHalvings = 25;
+constexpr double kMaxDamping = 1e8;
+constexpr double kTinyDamping = 1e-8;  // where the information is singular
+constexpr double kNewtonBelow = 1.0;   // squared step from which Newton steps are tried,
+constexpr double kSlow = 0.02;         // once scoring steps reduce it by less than this factor
+constexpr double kNegligible = 1e-8;   // squared step at which rounding may end the iterations
+constexpr double kPivot = 1e-9;        // of the reduced Hessian of the Lagrangian in correlation metric
+constexpr double kFeasible = 1e-6;     // distance from a constraint that counts as none
+constexpr double kInactive = 1e-9;     // violation of a linearised constraint by a Newton step, as a distance
+
+// Everything about one point.
+struct Point {
+  Vector theta;
+  Evaluation fit;
+  Vector equal, unequal;
+  Matrix equal_rows, unequal_rows;
+  bool valid = false;
+};
+
+struct Prices {
+  Vector equal, unequal;
+};
+
+class Programme {
+ public:
+  Programme(const Objective& objective, const Constraints& constraints, const Vector& lower,
+            const Vector& upper, const ScoringOptions& options)
+      : objective_(objective), constraints_(constraints), lower_(lower), upper_(upper), options_(options) {
+    std::vector<bool> bound(objective.npar(), false);
+    for (const Expressions* set : {&constraints.equalities, &constraints.inequalities}) {
+      for (int i = 0; i < set->size(); ++i) {
+        for (const int k : set->variables(i)) bound[k] = true;
+      }
+    }
+    for (int k = 0; k < objective.npar(); ++k) {
+      if (std::isfinite(lower[k])) bounds_.push_back({k, 1.0});
+      if (std::isfinite(upper[k])) bounds_.push_back({k, -1.0});
+      bound[k] = bound[k] || std::isfinite(lower[k]) || std::isfinite(upper[k]);
+    }
+    for (const int k : objective.intercepts()) {
+      if (!bound[k]) intercepts_.push_back(k);
+    }
+  }
+
+  ConstrainedOptimum run(const Vector& start) {
+    ConstrainedOptimum out;
+    here_ = at(start.cwiseMax(lower_).cwiseMin(upper_));
+    prices_ = {Vector::Zero(here_.equal.size()), Vector::Zero(here_.unequal.size())};
+    out.stop = here_.valid ? iterate(out) : Stop::kBadStart;
+    if (here_.valid) finish(out);
+    out.theta = here_.theta;
+    out.value = here_.fit.value;
+    out.gradient = here_.fit.gradient;
+    return out;
+  }
+
+ private:
+  struct Bound {
+    int parameter;
+    double sign;  // 1 lower, -1 upper
+  };
+
+  Point at(const Vector& theta) const {
+    Point p;
+    p.theta = theta;
+    p.fit = objective_.evaluate(theta);
+    p.equal = constraints_.equalities.values(theta);
+    p.unequal = constraints_.inequalities.values(theta);
+    p.equal_rows = constraints_.equalities.jacobian(theta);
+    p.unequal_rows = constraints_.inequalities.jacobian(theta);
+    p.valid = p.fit.in_domain && p.fit.gradient.allFinite() && p.equal.allFinite() && p.unequal.allFinite() &&
+              p.equal_rows.allFinite() && p.unequal_rows.allFinite();
+    return p;
+  }
+
+  double gap(const Bound& b, const Vector& theta) const {
+    return b.sign > 0 ? theta[b.parameter] - lower_[b.parameter] : upper_[b.parameter] - theta[b.parameter];
+  }
+
+  // The quadratic programme at the current point; inequalities are followed by bounds.
+  QuadraticProgramme programme() const {
+    const Index m = here_.unequal.size(), count = static_cast<Index>(bounds_.size()), n = objective_.npar();
+    QuadraticProgramme p{expected_, 0.5 * here_.fit.gradient, here_.equal_rows, -here_.equal, {}, {}};
+    p.inequalities = Matrix::Zero(m + count, n);
+    p.inequality_values.resize(m + count);
+    p.inequalities.topRows(m) = here_.unequal_rows;
+    p.inequality_values.head(m) = -here_.unequal;
+    for (Index i = 0; i < count; ++i) {
+      p.inequalities(m + i, bounds_[i].parameter) = bounds_[i].sign;
+      p.inequality_values[m + i] = -gap(bounds_[i], here_.theta);
+    }
+    return p;
+  }
+
+  Vector scale() const {
+    return expected_.diagonal().unaryExpr([](double d) { return d > 0 ? std::sqrt(d) : 1.0; });
+  }
+
+  double merit(const Point& p) const {
+    return 0.5 * p.fit.value + prices_.equal.dot(p.equal.cwiseAbs()) +
+           prices_.unequal.dot((-p.unequal).cwiseMax(0.0));
+  }
+
+  // Change of the merit function along d as linear parts predict it.
+  double predicted(const Vector& d) const {
+    const Vector equal = here_.equal + here_.equal_rows * d, unequal = here_.unequal + here_.unequal_rows * d;
+    return 0.5 * here_.fit.gradient.dot(d) + prices_.equal.dot(equal.cwiseAbs() - here_.equal.cwiseAbs()) +
+           prices_.unequal.dot((-unequal).cwiseMax(0.0) - (-here_.unequal).cwiseMax(0.0));
+  }
+
+  static void follow(Vector& price, const Vector& multiplier) {
+    const Vector wanted = 1.1 * multiplier.cwiseAbs();
+    price = wanted.cwiseMax(0.5 * (price + wanted));
+  }
+
+  // Newton step on the active constraints: false where it is none.
+  bool newton(const QuadraticProgramme& p, QuadraticSolution& q) const {
+    const Index m = here_.unequal.size();
+    std::vector<Index> active;
+    for (Index i = 0; i < q.inequality_multipliers.size(); ++i) {
+      if (q.inequality_multipliers[i] > 0) active.push_back(i);
+    }
+    const Vector inverse = scale().cwiseInverse();
+    Matrix hessian = objective_.observed_information(here_.theta, intercepts_);
+    if (hessian.size() == 0) return false;
+    hessian -= constraints_.equalities.curvature(here_.theta, q.equality_multipliers);
+    hessian -= constraints_.inequalities.curvature(here_.theta, q.inequality_multipliers.head(m));
+    hessian = inverse.asDiagonal() * hessian * inverse.asDiagonal();
+    const Index e = p.equality_values.size(), a = static_cast<Index>(active.size());
+    Matrix rows(e + a, p.gradient.size());
+    Vector values(e + a);
+    rows << p.equalities, p.inequalities(active, Eigen::all);
+    values << p.equality_values, p.inequality_values(active);
+    rows = (rows * inverse.asDiagonal()).eval();
+    const RowSpace space(rows);
+    const Vector base = space.solve(rows, values), gradient = inverse.cwiseProduct(p.gradient);
+    const Matrix reduced = space.null.transpose() * hessian * space.null;
+    Vector d = base;
+    if (reduced.rows()) {
+      const Eigen::LLT<Matrix> llt(reduced);
+      if (llt.info() != Eigen::Success || !(llt.matrixLLT().diagonal().cwiseAbs2().minCoeff() > kPivot))
+        return false;
+      d -= space.null * llt.solve(space.null.transpose() * (gradient + hessian * base));
+    }
+    const Vector multipliers = space.multipliers(rows, gradient + hessian * d);
+    if (!d.allFinite() || (multipliers.tail(a).array() < 0).any()) return false;
+    const Matrix scaled = p.inequalities * inverse.asDiagonal();
+    if (((scaled * d - p.inequality_values).array() < -kInactive * scaled.rowwise().norm().array()).any())
+      return false;
+    q.d = inverse.cwiseProduct(d);
+    q.equality_multipliers = multipliers.head(e);
+    for (Index i = 0; i < a; ++i) q.inequality_multipliers[active[i]] = multipliers[e + i];
+    return true;
+  }
+
+  // The point a step leads to: intercepts settle, active bounds hold exactly.
+  Point after(const Vector& d, double share, const Vector& multipliers) const {
+    Vector next = objective_.settle(here_.theta, share * d, intercepts_);
+    next = next.cwiseMax(lower_).cwiseMin(upper_);
+    for (std::size_t i = 0; share == 1 && i < bounds_.size(); ++i) {
+      const int k = bounds_[i].parameter;
+      if (multipliers[here_.unequal.size() + i] > 0) next[k] = bounds_[i].sign > 0 ? lower_[k] : upper_[k];
+    }
+    return at(next);
+  }
+
+  bool accept(Point&& trial, double wanted, double size) {
+    if (!trial.valid) return false;
+    const double before = merit(here_);
+    const double noise = size < 1e-4 ? 1e-13 * (1 + std::abs(before)) : 0;
+    if (!(merit(trial) <= before + kArmijo * wanted + noise)) return false;
+    here_ = std::move(trial);
+    return true;
+  }
+
+  // Shortens the step until the merit function agrees, after a correction for the curvature of the
+  // constraints.
+  bool search(QuadraticProgramme p, const QuadraticSolution& q, double damping, double size) {
+    const double slope = predicted(q.d);
+    if (!(slope < 0) && size > kNegligible) return false;
+    Point full = after(q.d, 1, q.inequality_multipliers);
+    const Vector equal = full.equal, unequal = full.unequal;
+    const bool valid = full.valid;
+    if (accept(std::move(full), slope, size)) return true;
+    if (valid && equal.size() + unequal.size()) {
+      p.equality_values = p.equalities * q.d - equal;
+      p.inequality_values.head(unequal.size()) = here_.unequal_rows * q.d - unequal;
+      const QuadraticSolution better = solve(p, scale(), damping);
+      if (better.solved && better.feasible &&
+          accept(after(better.d, 1, better.inequality_multipliers), slope, size))
+        return true;
+    }
+    double share = 0.5;
+    for (int i = 0; i < kHalvings; ++i, share *= 0.5) {
+      if (accept(after(q.d, share, q.inequality_multipliers), share * slope, size)) return true;
+    }
+    return false;
+  }
+
+  Stop iterate(ConstrainedOptimum& out) {
+    double damping = 0, last = std::numeric_limits<double>::infinity();
+    bool slow = false;
+    for (int count = 0; count < options_.max_iterations; ++count) {
+      expected_ = objective_.expected_information(here_.theta);
+      const QuadraticProgramme p = programme();
+      bool moved = false, second = false;
+      double size = 0;
+      while (!moved) {
+        QuadraticSolution q = solve(p, scale(), damping);
+        const bool light = damping <= kTinyDamping;
+        if (q.solved) {
+          size = q.d.dot(expected_ * q.d);
+          second = light && q.feasible && slow && size < kNewtonBelow && newton(p, q);
+          if (second) size = q.d.dot(expected_ * q.d);
+          follow(prices_.equal, q.equality_multipliers);
+          follow(prices_.unequal, q.inequality_multipliers.head(here_.unequal.size()));
+          remember(out, q);
+          const bool stalled = size < kNegligible && size >= last;
+          const bool finished = light && (size < options_.tolerance || stalled);
+          moved = search(p, q, damping, size);
+          if (finished) {
+            out.iterations.push_back({here_.fit.value, size, damping, second});
+            return Stop::kConverged;
+          }
+        }
+        if (moved) break;
+        if (light && q.solved && size < kNegligible) return Stop::kConverged;
+        damping = damping == 0 && !q.solved ? kTinyDamping : std::max(1e-3, 10 * damping);
+        slow = true;
+        if (damping > kMaxDamping) return Stop::kNoProgress;
+      }
+      out.iterations.push_back({here_.fit.value, size, damping, second});
+      slow = slow || (last < kNewtonBelow && size > kSlow * last);
+      last = damping <= kTinyDamping ? size : std::numeric_limits<double>::infinity();
+      damping = damping < 5e-3 ? 0 : 0.1 * damping;
+    }
+    return Stop::kMaxIterations;
+  }
+
+  void remember(ConstrainedOptimum& out, const QuadraticSolution& q) const {
+    const Index m = here_.unequal.size();
+    out.equality_multipliers = q.equality_multipliers;
+    out.inequality_multipliers = q.inequality_multipliers.head(m);
+    out.bound_multipliers = Vector::Zero(here_.theta.size());
+    for (std::size_t i = 0; i < bounds_.size(); ++i)
+      out.bound_multipliers[bounds_[i].parameter] += bounds_[i].sign * q.inequality_multipliers[m + i];
+  }
+
+  // How far a constraint is from being met: its violation over its change per standard error.
+  static double distance(const Vector& violation, const Matrix& rows, const Vector& scale) {
+    double most = 0;
+    for (Index i = 0; i < violation.size(); ++i) {
+      const double norm = (rows.row(i).transpose().cwiseQuotient(scale)).norm();
+      if (violation[i] > 0) most = std::max(most, violation[i] / norm);
+    }
+    return most;
+  }
+
+  void finish(ConstrainedOptimum& out) {
+    expected_ = objective_.expected_information(here_.theta);
+    const Vector s = scale();
+    out.violation = std::max(distance(here_.equal.cwiseAbs(), here_.equal_rows, s),
+                             distance(-here_.unequal, here_.unequal_rows, s));
+    if (out.violation > kFeasible) out.stop = Stop::kInfeasible;
+    out.active.assign(here_.theta.size(), 0);
+    for (Index i = 0; i < out.bound_multipliers.size(); ++i)
+      out.active[i] = out.bound_multipliers[i] > 0 ? -1 : out.bound_multipliers[i] < 0 ? 1 : 0;
+  }
+
+  const Objective& objective_;
+  const Constraints& constraints_;
+  const Vector &lower_, &upper_;
+  ScoringOptions options_;
+  std::vector<Bound> bounds_;
+  std::vector<int> intercepts_;  // free of bounds and constraints
+  Point here_;
+  Prices prices_;
+  Matrix expected_;
+};
+
+}  // namespace
+
+ConstrainedOptimum minimize_constrained(const Objective& objective, const Constraints& constraints,
+                                        const Vector& start, const Vector& lower, const Vector& upper,
+                                        const ScoringOptions& options) {
+  const Index n = objective.npar();
+  if (start.size() != n || lower.size() != n || upper.size() != n)
+    throw std::invalid_argument("start and bounds must have one element per parameter");
+  if (constraints.equalities.npar() != n || constraints.inequalities.npar() != n)
+    throw std::invalid_argument("constraints must be functions of all parameters");
+  return Programme(objective, constraints, lower, upper, options).run(start);
+}
+
+Optimum minimize(const Objective& objective, const Constraints& constraints, const Vector& start,
+                 const Vector& lower, const Vector& upper, const ScoringOptions& options) {
+  if (constraints.none()) return minimize(objective, start, lower, upper, options);
+  const bool bounded = lower.array().isFinite().any() || upper.array().isFinite().any();
+  if (constraints.basis.size() && !bounded)
+    return minimize(objective, start, lower, upper, options, constraints.basis);
+  return minimize_constrained(objective, constraints, start, lower, upper, options);
+}
+
+}  // namespace msem

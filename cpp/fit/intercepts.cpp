@@ -1,0 +1,164 @@
+// Intercepts that take up the curvature of the means.
+//
+// A mean such as a + lambda (gamma x) bends as lambda and gamma move, in proportion to x: with a covariate
+// whose mean is 1e8 no step in these parameters is small enough to be straight. Moving `a` along keeps the
+// mean where the linear prediction puts it. With an intercept for every variable, iterations are those of
+// centred data.
+#include "fit/objective.hpp"
+
+namespace msem {
+
+namespace {
+
+// The means that intercepts can produce, in the metric of the variables' standard deviations.
+class MeanSpan {
+ public:
+  MeanSpan(const Matrix& columns, const Vector& variances)
+      : sd_(variances.unaryExpr([](double v) { return v > 0 ? std::sqrt(v) : 1.0; })) {
+    const Matrix scaled = sd_.cwiseInverse().asDiagonal() * columns;
+    const Vector norm = scaled.colwise().norm();
+    inverse_norm_ = norm.unaryExpr([](double x) { return x > 0 ? 1 / x : 0.0; });
+    qr_.compute(scaled * inverse_norm_.asDiagonal());
+  }
+  // Intercepts that come closest to means.
+  Vector solve(const Vector& means) const {
+    return inverse_norm_.cwiseProduct(qr_.solve(means.cwiseQuotient(sd_)));
+  }
+  // A gradient with respect to the means less what intercepts would respond to.
+  Vector reject(const Vector& gradient) const {
+    Vector r = qr_.householderQ().transpose() * gradient.cwiseProduct(sd_);
+    r.head(qr_.rank()).setZero();
+    return (qr_.householderQ() * r).cwiseQuotient(sd_);
+  }
+
+ private:
+  Vector sd_, inverse_norm_;
+  Eigen::ColPivHouseholderQR<Matrix> qr_;
+};
+
+MeanSpan mean_span(const Objective& objective, const std::vector<BlockPoint>& points,
+                   const std::vector<int>& intercepts) {
+  std::vector<Matrix> columns, variances;
+  for (std::size_t b = 0; b < points.size(); ++b) {
+    const Block& block = objective.blocks()[b];
+    columns.push_back(block.intercept_columns(points[b], intercepts));
+    variances.push_back(points[b].total.diagonal().head(block.nobserved()));
+  }
+  return {objective.stack(columns), objective.stack(variances)};
+}
+
+}  // namespace
+
+std::vector<int> Objective::intercepts() const {
+  std::vector<bool> seen(npar_, false), other(npar_, false);
+  for (const Block& block : blocks_) {
+    for (const Entry& e : block.free_entries()) {
+      (e.slot == Slot::kIntercept ? seen : other)[e.parameter] = true;
+    }
+  }
+  std::vector<int> out;
+  for (int k = 0; k < npar_; ++k) {
+    if (seen[k] && !other[k]) out.push_back(k);
+  }
+  return out;
+}
+
+Matrix Objective::stack(const std::vector<Matrix>& by_block) const {
+  Index rows = 0;
+  for (const Group& g : groups_) {
+    rows += by_block[g.between].rows() - g.loss->nboth();
+    if (g.within >= 0) rows += by_block[g.within].rows();
+  }
+  Matrix out(rows, by_block.front().cols());
+  Index at = 0;
+  for (const Group& g : groups_) {
+    const Matrix& between = by_block[g.between];
+    const Index both = g.loss->nboth(), only = between.rows() - both;
+    if (g.within >= 0) {
+      const Matrix& within = by_block[g.within];
+      out.middleRows(at, within.rows()) = within;
+      out.middleRows(at, both) += between.topRows(both);
+      at += within.rows();
+    }
+    out.middleRows(at, only) = between.bottomRows(only);
+    at += only;
+  }
+  return out;
+}
+
+Vector Objective::settle(ConstVectorRef theta, const Vector& delta,
+                         const std::vector<int>& intercepts) const {
+  ObjectivePoint at;
+  at.blocks.resize(blocks_.size());
+  for (std::size_t b = 0; b < blocks_.size(); ++b) {
+    if (!blocks_[b].evaluate(theta, at.blocks[b])) return theta + delta;
+  }
+  return settle(at, theta, delta, intercepts);
+}
+
+Vector Objective::settle(const ObjectivePoint& at, ConstVectorRef theta, const Vector& delta,
+                         const std::vector<int>& intercepts) const {
+  Vector next = theta + delta;
+  if (intercepts.empty()) return next;
+  std::vector<BlockPoint> there(blocks_.size());
+  std::vector<Matrix> gaps;
+  for (std::size_t b = 0; b < blocks_.size(); ++b) {
+    if (!blocks_[b].evaluate(next, there[b])) return next;
+    const BlockPoint& here = at.blocks[b];
+    const Vector bend = there[b].mean - here.mean - blocks_[b].mean_change(here, delta);
+    gaps.push_back(-bend.head(blocks_[b].nobserved()));
+  }
+  const Vector moved = mean_span(*this, there, intercepts).solve(stack(gaps));
+  for (std::size_t i = 0; i < intercepts.size(); ++i) next[intercepts[i]] += moved[i];
+  return next;
+}
+
+Matrix Objective::follow(ConstVectorRef from, ConstVectorRef to, const Matrix& directions,
+                         const std::vector<int>& intercepts) const {
+  Matrix out = directions;
+  std::vector<BlockPoint> here(blocks_.size()), there(blocks_.size());
+  if (intercepts.empty()) return out;
+  for (std::size_t b = 0; b < blocks_.size(); ++b) {
+    if (!blocks_[b].evaluate(from, here[b]) || !blocks_[b].evaluate(to, there[b])) return out;
+  }
+  const MeanSpan span = mean_span(*this, there, intercepts);
+  for (Index k = 0; k < directions.cols(); ++k) {
+    std::vector<Matrix> gaps;
+    for (std::size_t b = 0; b < blocks_.size(); ++b) {
+      const Vector direction = directions.col(k);
+      const Vector gap =
+          blocks_[b].mean_change(here[b], direction) - blocks_[b].mean_change(there[b], direction);
+      gaps.push_back(gap.head(blocks_[b].nobserved()));
+    }
+    const Vector moved = span.solve(stack(gaps));
+    for (std::size_t i = 0; i < intercepts.size(); ++i) out(intercepts[i], k) += moved[i];
+  }
+  return out;
+}
+
+void Objective::settle_gradient(const std::vector<BlockPoint>& points, const std::vector<int>& intercepts,
+                                std::vector<Moments>& gradients) const {
+  if (intercepts.empty()) return;
+  const MeanSpan span = mean_span(*this, points, intercepts);
+  Index at = 0, rows = 0;
+  for (std::size_t i = 0; i < groups_.size(); ++i)
+    rows += gradients[i].mean_w.size() + gradients[i].mean_b.size() - groups_[i].loss->nboth();
+  Vector g(rows);
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    const Index unit = gradients[i].mean_w.size();
+    const Index only = gradients[i].mean_b.size() - groups_[i].loss->nboth();
+    g.segment(at, unit + only) << gradients[i].mean_w, gradients[i].mean_b.tail(only);
+    at += unit + only;
+  }
+  g = span.reject(g);
+  at = 0;
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    Moments& m = gradients[i];
+    const Index both = groups_[i].loss->nboth(), unit = m.mean_w.size(), only = m.mean_b.size() - both;
+    m.mean_w = g.segment(at, unit);
+    m.mean_b << g.segment(at, both), g.segment(at + unit, only);
+    at += unit + only;
+  }
+}
+
+}  // namespace msem

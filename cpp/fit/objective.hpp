@@ -1,0 +1,107 @@
+// The objective: theta -> implied moments of every block -> sum over groups of a loss of these moments.
+// Const throughout, so that threads can share one.
+#pragma once
+
+#include "likelihood/complete/twolevel.hpp"
+#include "model/block.hpp"
+
+namespace msem {
+
+struct Group {
+  std::shared_ptr<const Loss> loss;
+  int within = -1;  // index into blocks; -1 for a single-level group
+  int between = -1;
+};
+
+// What is known of an objective at one theta.
+struct ObjectivePoint {
+  std::vector<BlockPoint> blocks;
+  std::vector<std::unique_ptr<LossPoint>> groups;
+  std::vector<Moments> gradients;  // of the groups, where the gradient has been evaluated
+  double value = 0;
+};
+
+struct Evaluation {
+  bool in_domain = false;
+  double value = 0;                             // -2 log L, +infinity outside the domain
+  Vector gradient;                              // of value, NaN outside the domain
+  std::shared_ptr<const ObjectivePoint> point;  // from which information is cheaper; null outside the domain
+};
+
+class Objective {
+ public:
+  Objective(int npar, std::vector<Block> blocks, std::vector<Group> groups);
+
+  int npar() const { return npar_; }
+  const std::vector<Block>& blocks() const { return blocks_; }
+  const std::vector<Group>& groups() const { return groups_; }
+
+  double value(ConstVectorRef theta) const;
+  Evaluation evaluate(ConstVectorRef theta) const;
+  // Both are empty outside the domain.
+  Matrix expected_information(ConstVectorRef theta) const;
+  // The same or close to it and cheaper: for steps, not for standard errors.
+  Matrix approximate_information(ConstVectorRef theta) const;
+  Matrix observed_information(ConstVectorRef theta) const { return observed_information(theta, {}); }
+  // The same at a point that has been evaluated.
+  Matrix expected_information(const ObjectivePoint& at) const;
+  Matrix approximate_information(const ObjectivePoint& at) const;
+  Matrix observed_information(const ObjectivePoint& at, const std::vector<int>& intercepts) const;
+  // Second derivatives along curves theta(t) = settle(theta, t delta): the same where the gradient is zero.
+  Matrix observed_information(ConstVectorRef theta, const std::vector<int>& intercepts) const;
+  // J' H J for the observed information H about the moments themselves and their derivatives J: the observed
+  // information of a model whose moments are linear in its parameters.
+  Matrix moment_information(ConstVectorRef theta) const;
+  // T' H T for observed information H along such curves, with the intercepts that the basis T (npar x m)
+  // moves. The change of basis is made in the tangents: exact where H itself would lose its digits to
+  // covariates with huge means.
+  Matrix observed_information_in(ConstVectorRef theta, const Matrix& basis) const;
+  // A matrix F with F'F the expected information.
+  Matrix information_factor(ConstVectorRef theta) const;
+  // Cluster scores of one group whose loss is a TwoLevelLoss: J x npar.
+  Matrix scores(ConstVectorRef theta, const ClusterData& clusters, int group) const;
+  Vector cluster_loglik(ConstVectorRef theta, const ClusterData& clusters, int group) const;
+  // The same of a group whose loss keeps its clusters apart, with the products within their cells.
+  Matrix own_scores(ConstVectorRef theta, const Matrix& products, int group) const;
+  Vector own_cluster_loglik(ConstVectorRef theta, const Matrix& products, int group) const;
+  // Parameters that are intercepts and nothing else, ascending: the means are linear in them.
+  std::vector<int> intercepts() const;
+  // theta + delta, with these intercepts moved further so that they take up the curvature of the means.
+  Vector settle(ConstVectorRef theta, const Vector& delta, const std::vector<int>& intercepts) const;
+  // The same from a point that has been evaluated.
+  Vector settle(const ObjectivePoint& at, ConstVectorRef theta, const Vector& delta,
+                const std::vector<int>& intercepts) const;
+  // Directions of theta, by column, in which the means at one point change as they do at another: these
+  // intercepts take up the difference.
+  Matrix follow(ConstVectorRef from, ConstVectorRef to, const Matrix& directions,
+                const std::vector<int>& intercepts) const;
+  // One row for each mean in the likelihood of all groups, those of variables at both levels added up.
+  Matrix stack(const std::vector<Matrix>& by_block) const;
+  // Implied means, covariances of all variables of a block (observed first).
+  bool implied(ConstVectorRef theta, int block, BlockPoint& point) const;
+  // Derivatives of the observed moments of a block: mean then lower triangle by column, all npar columns.
+  Matrix jacobian(ConstVectorRef theta, int block) const;
+
+ private:
+  using State = ObjectivePoint;
+  void require_length(ConstVectorRef theta) const;
+  bool prepare(ConstVectorRef theta, State& state) const;
+  // Takes what the intercepts respond to out of the gradients of the groups with respect to the means.
+  void settle_gradient(const std::vector<BlockPoint>& points, const std::vector<int>& intercepts,
+                       std::vector<Moments>& gradients) const;
+  std::vector<Moments> gradients(const State& state, const std::vector<int>& intercepts) const;
+  Tangents tangents(const State& state, int block) const;
+  const std::vector<int>& parameters(int block) const;
+  Matrix gather(const BlockInformation& part, const Group& group, Matrix total) const;
+  using Kind = BlockInformation (LossPoint::*)(const Tangents&, const Tangents&) const;
+  Matrix information(ConstVectorRef theta, Kind kind) const;
+  Matrix information(const State& state, Kind kind) const;
+  Matrix spread(const std::pair<Matrix, Matrix>& scores, const Group& group) const;
+
+  int npar_;
+  std::vector<Block> blocks_;
+  std::vector<Group> groups_;
+  std::vector<int> none_;
+};
+
+}  // namespace msem

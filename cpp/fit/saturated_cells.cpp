@@ -1,0 +1,149 @@
+#include "fit/saturated_cells.hpp"
+
+#include <limits>
+
+#include "fit/objective.hpp"
+#include "fit/scoring.hpp"
+
+namespace msem {
+
+namespace {
+
+constexpr int kFirstSteps = 6;    // of EM before scoring
+constexpr int kCheckEvery = 20;   // steps of EM between looks at the decrement
+constexpr double kWithin = 0.75;  // share of a variance within clusters at the start
+
+// All elements of the moments as parameters: within covariances, between covariances, within means of the
+// within-only variables, between means.
+class MomentParameters {
+ public:
+  MomentParameters(Index p, Index nboth, Index q) : p_(p), b_(nboth), n_(nboth + q) {}
+
+  Index size() const { return p_ * (p_ + 1) / 2 + n_ * (n_ + 1) / 2 + (p_ - b_) + n_; }
+  std::vector<Block> blocks() const {
+    int next = 0;
+    std::vector<Entry> within = covariances(p_, next), between = covariances(n_, next);
+    for (Index i = b_; i < p_; ++i) within.push_back({Slot::kIntercept, static_cast<int>(i), 0, next++, 0});
+    for (Index i = 0; i < n_; ++i) between.push_back({Slot::kIntercept, static_cast<int>(i), 0, next++, 0});
+    const int w = static_cast<int>(p_), b = static_cast<int>(n_);
+    return {Block(w, w, std::move(within)), Block(b, b, std::move(between))};
+  }
+  Vector vector(const Moments& m) const {
+    Vector out(size());
+    Index at = 0;
+    for (const auto* cov : {&m.cov_w, &m.cov_b}) {
+      for (Index j = 0; j < cov->cols(); ++j) {
+        for (Index i = j; i < cov->rows(); ++i) out[at++] = (*cov)(i, j);
+      }
+    }
+    out.tail(p_ - b_ + n_) << m.mean_w.tail(p_ - b_), m.mean_b;
+    return out;
+  }
+  Moments moments(const Vector& theta) const {
+    Moments out{Vector::Zero(p_), theta.tail(n_), Matrix(p_, p_), Matrix(n_, n_)};
+    Index at = 0;
+    for (auto* cov : {&out.cov_w, &out.cov_b}) {
+      for (Index j = 0; j < cov->cols(); ++j) {
+        for (Index i = j; i < cov->rows(); ++i) (*cov)(i, j) = (*cov)(j, i) = theta[at++];
+      }
+    }
+    out.mean_w.tail(p_ - b_) = theta.segment(at, p_ - b_);
+    return out;
+  }
+
+ private:
+  static std::vector<Entry> covariances(Index n, int& next) {
+    std::vector<Entry> out;
+    for (Index j = 0; j < n; ++j) {
+      for (Index i = j; i < n; ++i)
+        out.push_back({Slot::kSymmetric, static_cast<int>(i), static_cast<int>(j), next++, 0});
+    }
+    return out;
+  }
+  Index p_, b_, n_;
+};
+
+// Uncorrelated variables with the means and variances of what is observed, parted between the levels.
+Moments crude_moments(const IncompleteData& d) {
+  const Index p = d.p, b = d.nboth, q = d.q;
+  const ObservedMoments found = observed_moments(d);
+  const Vector &mean = found.mean, &variance = found.variance;
+  Moments out{Vector::Zero(p), Vector(b + q), Matrix::Zero(p, p), Matrix::Zero(b + q, b + q)};
+  out.mean_w.tail(p - b) = mean.segment(b, p - b);
+  out.mean_b << mean.head(b), mean.tail(q);
+  out.cov_w.diagonal() << kWithin * variance.head(b), variance.segment(b, p - b);
+  out.cov_b.diagonal() << (1 - kWithin) * variance.head(b), variance.tail(q);
+  return out;
+}
+
+void average_step(double n, const Matrix& gradient, const Vector& mean_gradient, Matrix& cov, Vector& shift) {
+  shift = -0.5 * (cov * mean_gradient) / n;
+  cov = (cov - cov * gradient * cov / n - shift * shift.transpose()).eval();
+  symmetrise(cov);
+}
+
+// The means of the units about those of their cluster are estimated too and then given to the clusters
+// (PX-EM; Liu, Rubin & Wu, 1998).
+void em_step(const LossPoint& point, double nobs, double nclusters, Index nboth, Moments& m) {
+  const Moments g = point.gradient();
+  Vector shift_w, shift_b;
+  if (m.cov_w.rows()) average_step(nobs, g.cov_w, g.mean_w, m.cov_w, shift_w);
+  if (m.cov_b.rows()) {
+    average_step(nclusters, g.cov_b, g.mean_b, m.cov_b, shift_b);
+    m.mean_b += shift_b;
+  }
+  if (!m.cov_w.rows()) return;
+  m.mean_b.head(nboth) += shift_w.head(nboth);
+  m.mean_w.tail(m.mean_w.size() - nboth) += shift_w.tail(m.mean_w.size() - nboth);
+}
+
+double decrement_at(const Objective& objective, const Vector& theta) {
+  const ScaledInverse information = scaled_inverse(objective.expected_information(theta));
+  if (!(information.pivot > 0)) return std::numeric_limits<double>::infinity();
+  const Vector g = 0.5 * objective.evaluate(theta).gradient;
+  return g.dot(information.inverse * g);
+}
+
+}  // namespace
+
+SaturatedFit fit_saturated(const MissingLoss& loss, const SaturatedOptions& options, const Moments* first) {
+  const IncompleteData& d = loss.data();
+  const MomentParameters parameters(d.p, d.nboth, d.q);
+  const std::shared_ptr<const Loss> borrowed(&loss, [](const Loss*) {});
+  const Objective objective(static_cast<int>(parameters.size()), parameters.blocks(), {{borrowed, 0, 1}});
+  const bool em = options.method == SaturatedMethod::kEm;
+  const int most = options.max_iterations > 0 ? options.max_iterations : em ? 200000 : 200;
+  const double nclusters = d.weight.sum();
+  SaturatedFit fit;
+  const bool near = first && loss.at(*first);
+  fit.moments = near ? *first : crude_moments(d);
+  const int steps = em ? most : near ? 0 : kFirstSteps;
+  for (fit.em_steps = 0; fit.em_steps < steps; ++fit.em_steps) {
+    const auto point = loss.at(fit.moments);
+    if (!point) break;
+    if (em && fit.em_steps % kCheckEvery == 0) {
+      fit.decrement = decrement_at(objective, parameters.vector(fit.moments));
+      if (fit.decrement < options.tolerance) {
+        fit.converged = true;
+        break;
+      }
+    }
+    em_step(*point, d.nobs(), nclusters, d.nboth, fit.moments);
+  }
+  fit.iterations = fit.em_steps;
+  const Vector start = parameters.vector(fit.moments);
+  if (em) {
+    fit.loglik = -0.5 * objective.value(start);
+    return fit;
+  }
+  const Vector none = Vector::Constant(start.size(), std::numeric_limits<double>::infinity());
+  const Optimum found = minimize(objective, start, -none, none, {most, options.tolerance});
+  fit.moments = parameters.moments(found.theta);
+  fit.loglik = -0.5 * found.value;
+  fit.converged = found.stop == Stop::kConverged;
+  fit.iterations += static_cast<int>(found.iterations.size());
+  if (!found.iterations.empty()) fit.decrement = found.iterations.back().decrement;
+  return fit;
+}
+
+}  // namespace msem

@@ -1,0 +1,260 @@
+#include "fit/scoring.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace msem {
+
+namespace {
+
+constexpr double kMaxDamping = 1e8;
+constexpr double kNewtonBelow = 1.0;      // decrement from which Newton steps are tried,
+constexpr double kSlow = 0.02;            // once scoring steps reduce it by less than this factor
+constexpr double kReuse = 1e-3;           // contraction that lets a Newton matrix be used again
+constexpr double kSmallPivot = 1e-9;      // of the scaled information: below it the factor is used
+constexpr double kNegligible = 1e-8;      // decrement at which rounding may end the iterations
+constexpr double kSafety = 1e-3;          // for a decrement that is foreseen and not computed
+constexpr double kRankTolerance = 1e-11;  // relative, for singular values of the scaled factor
+
+Vector inverse_scale(const Vector& diagonal) {
+  return diagonal.unaryExpr([](double d) { return d > 0 ? 1 / std::sqrt(d) : 0.0; });
+}
+
+// Solves (I + damping diag I) x = g in correlation metric; false when it is not safely positive definite.
+bool solve_information(const Matrix& information, const Vector& g, double damping, Vector& x) {
+  const Vector scale = inverse_scale(information.diagonal());
+  Matrix c = scale.asDiagonal() * information * scale.asDiagonal();
+  for (Index i = 0; i < c.rows(); ++i) c(i, i) = (scale[i] > 0 ? c(i, i) : 1.0) + damping;
+  const Eigen::LLT<Matrix> llt(c);
+  if (llt.info() != Eigen::Success) return false;
+  const double pivot = llt.matrixLLT().diagonal().cwiseAbs2().minCoeff();
+  if (!(pivot > kSmallPivot)) return false;
+  x = scale.cwiseProduct(llt.solve(scale.cwiseProduct(g)));
+  return x.allFinite();
+}
+
+// The same from F with F'F = I, by rank-revealing QR: exact for information of condition up to 1e22, and the
+// shortest step where parameters are not identified.
+bool solve_factor(const Matrix& factor, const Vector& g, Vector& x) {
+  const Vector scale = inverse_scale(factor.colwise().squaredNorm());
+  Eigen::ColPivHouseholderQR<Matrix> qr(factor * scale.asDiagonal());
+  qr.setThreshold(kRankTolerance);
+  const Index rank = qr.rank();
+  if (rank == 0) return false;
+  Vector y = qr.colsPermutation().transpose() * scale.cwiseProduct(g);
+  const auto r = qr.matrixR().topLeftCorner(rank, rank).triangularView<Eigen::Upper>();
+  Vector head = y.head(rank);
+  r.transpose().solveInPlace(head);
+  r.solveInPlace(head);
+  y.setZero();
+  y.head(rank) = head;
+  x = scale.cwiseProduct(qr.colsPermutation() * y);
+  return x.allFinite();
+}
+
+Matrix select(const Matrix& a, const std::vector<Index>& keep) {
+  if (static_cast<Index>(keep.size()) == a.cols()) return a;
+  return a(keep, keep);
+}
+
+class Scorer {
+ public:
+  Scorer(const Objective& objective, const Vector& lower, const Vector& upper, const ScoringOptions& options,
+         const Matrix& basis)
+      : objective_(objective), lower_(lower), upper_(upper), basis_(basis), options_(options) {
+    for (const Group& g : objective.groups()) options_.reuse = options_.reuse || g.loss->costly_information();
+    for (const int k : objective.intercepts()) {
+      if (!std::isfinite(lower[k]) && !std::isfinite(upper[k]) && (!basis.size() || moves_alone(k)))
+        intercepts_.push_back(k);
+    }
+  }
+
+  Optimum run(const Vector& start) {
+    Optimum out;
+    out.theta = clip(start);
+    current_ = objective_.evaluate(out.theta);
+    if (!current_.in_domain || !current_.gradient.allFinite()) {
+      out.stop = Stop::kBadStart;
+    } else {
+      out.stop = iterate(out);
+    }
+    out.value = current_.value;
+    out.gradient = current_.gradient;
+    out.active = active(out.theta);
+    out.point = current_.point;
+    return out;
+  }
+
+ private:
+  // Whether a column of the basis moves parameter k and nothing else.
+  bool moves_alone(int k) const {
+    Index column;
+    basis_.row(k).cwiseAbs().maxCoeff(&column);
+    return basis_(k, column) != 0 && (basis_.row(k).array() != 0).count() == 1 &&
+           (basis_.col(column).array() != 0).count() == 1;
+  }
+
+  // A symmetric matrix, or columns, over the directions that are searched.
+  Matrix project(const Matrix& a, const std::vector<Index>& keep) const {
+    return basis_.size() ? Matrix(basis_.transpose() * a * basis_) : select(a, keep);
+  }
+
+  Vector clip(const Vector& theta) const { return theta.cwiseMax(lower_).cwiseMin(upper_); }
+
+  std::vector<int> active(const Vector& theta) const {
+    return active_bounds(theta, current_.gradient, lower_, upper_);
+  }
+
+  // An undamped or damped step over the free parameters. Newton where the observed information allows it.
+  bool step(const Vector& theta, double damping, bool try_newton, Vector& delta, bool& newton) {
+    const std::vector<int> bound = active(theta);
+    std::vector<Index> keep;
+    for (Index i = 0; i < theta.size(); ++i) {
+      if (!bound[i]) keep.push_back(i);
+    }
+    delta.setZero(theta.size());
+    newton = false;
+    if (keep.empty()) return true;
+    Vector g = -0.5 * current_.gradient(keep);
+    if (basis_.size()) g = (basis_.transpose() * g).eval();
+    Vector x;
+    if (try_newton) {
+      // The last Newton matrix serves again while it brings the decrement down fast.
+      newton = newton_step(keep, g, x) && g.dot(x) < kReuse * last_;
+      if (!newton) {
+        observed_ = objective_.observed_information(*current_.point, intercepts_);
+        newton = newton_step(keep, g, x);
+      }
+    }
+    if (!newton) {
+      if (expected_.size() == 0) expected_ = objective_.approximate_information(*current_.point);
+      bool solved = solve_information(project(expected_, keep), g, damping, x);
+      if (!solved && damping == 0) {
+        const Matrix factor = objective_.information_factor(theta);
+        solved = solve_factor(basis_.size() ? Matrix(factor * basis_) : factor(Eigen::all, keep), g, x);
+      }
+      if (!solved) return false;
+    }
+    if (basis_.size()) {
+      delta = basis_ * x;
+    } else {
+      delta(keep) = x;
+    }
+    return true;
+  }
+
+  bool newton_step(const std::vector<Index>& keep, const Vector& g, Vector& x) const {
+    if (observed_.size() == 0) return false;
+    const Matrix observed = project(observed_, keep);
+    // Without curvature in a parameter the solver leaves it where it is, which looks like a maximum.
+    return (observed.diagonal().array() > 0).all() && solve_information(observed, g, 0, x);
+  }
+
+  Stop iterate(Optimum& out) {
+    double damping = 0;
+    last_ = 1e300;
+    bool slow = false, near = false, kept = false;
+    for (int count = 0; count < options_.max_iterations; ++count) {
+      if (!kept) expected_.resize(0, 0);
+      bool moved = false;
+      double decrement = 0;
+      while (!moved) {
+        Vector delta;
+        bool newton = false;
+        const bool solved = step(out.theta, damping, slow && near && damping == 0, delta, newton);
+        if (solved) {
+          const Vector straight = clip(out.theta + delta) - out.theta;
+          const Vector next = objective_.settle(*current_.point, out.theta, straight, intercepts_);
+          decrement = -0.5 * current_.gradient.dot(straight);
+          // Where rounding of huge means keeps the decrement above the tolerance it stops falling.
+          const bool stalled = std::abs(decrement) < kNegligible && std::abs(decrement) >= last_;
+          if (damping == 0 && (std::abs(decrement) < options_.tolerance || stalled || foreseen(decrement))) {
+            accept(out, next, decrement);  // the last step costs one evaluation and squares the accuracy
+            out.iterations.push_back({current_.value, decrement, damping, newton});
+            return Stop::kConverged;
+          }
+          moved = accept(out, next, decrement);
+        }
+        if (moved) {
+          out.iterations.push_back({current_.value, decrement, damping, newton});
+        } else {
+          if (damping == 0 && solved && std::abs(decrement) < kNegligible) return Stop::kConverged;
+          damping = std::max(1e-3, 10 * damping);
+          last_ = 1e300;
+          slow = true;
+          observed_.resize(0, 0);
+          if (damping > kMaxDamping) return Stop::kNoProgress;
+        }
+      }
+      slow = slow || (last_ < kNewtonBelow && decrement > kSlow * last_);
+      last_ = damping == 0 ? decrement : 1e300;
+      near = decrement < kNewtonBelow;
+      kept = options_.reuse && near && damping == 0 && !slow;
+      damping = damping < 5e-3 ? 0 : 0.1 * damping;
+    }
+    return Stop::kMaxIterations;
+  }
+
+  // Whether the step with this decrement leaves less than the tolerance, by the rate at which the last one
+  // did.
+  bool foreseen(double decrement) const {
+    return options_.reuse && decrement > 0 && decrement < kNegligible &&
+           decrement * (decrement / last_) < kSafety * options_.tolerance;
+  }
+
+  // Armijo on the projected step, with room for rounding in the value.
+  bool accept(Optimum& out, const Vector& next, double decrement) {
+    if (!(decrement > 0)) return false;
+    const double noise = 1e-13 * (1 + std::abs(current_.value));
+    Evaluation trial = objective_.evaluate(next);
+    if (!trial.in_domain || !trial.gradient.allFinite()) return false;
+    if (trial.value > current_.value - 2e-4 * decrement + (decrement < 1e-4 ? noise : 0.0)) return false;
+    if (options_.reuse) learn(next - out.theta, 0.5 * (trial.gradient - current_.gradient));
+    current_ = std::move(trial);
+    out.theta = next;
+    return true;
+  }
+
+  // The matrix that is kept follows the change of the gradient along a step (BFGS).
+  void learn(const Vector& step, const Vector& change) {
+    if (expected_.size() == 0) return;
+    const Vector image = expected_ * step;
+    const double curvature = step.dot(change), expected = step.dot(image);
+    // far from what the information says it is the curvature of another place, or rounding
+    if (!(curvature > 0.2 * expected && curvature < 5 * expected)) return;
+    expected_.noalias() += change * change.transpose() / curvature - image * image.transpose() / expected;
+  }
+
+  const Objective& objective_;
+  const Vector &lower_, &upper_;
+  const Matrix& basis_;  // empty: all parameters
+  ScoringOptions options_;
+  std::vector<int> intercepts_;  // without bounds
+  Evaluation current_;
+  Matrix expected_, observed_;
+  double last_ = 0;  // decrement of the last undamped step
+};
+
+}  // namespace
+
+std::vector<int> active_bounds(const Vector& theta, const Vector& gradient, const Vector& lower,
+                               const Vector& upper) {
+  std::vector<int> out(theta.size(), 0);
+  for (Index i = 0; i < theta.size(); ++i) {
+    if (theta[i] <= lower[i] && gradient[i] > 0) out[i] = -1;
+    if (theta[i] >= upper[i] && gradient[i] < 0) out[i] = 1;
+  }
+  return out;
+}
+
+Optimum minimize(const Objective& objective, const Vector& start, const Vector& lower, const Vector& upper,
+                 const ScoringOptions& options, const Matrix& basis) {
+  const Index n = objective.npar();
+  if (start.size() != n || lower.size() != n || upper.size() != n)
+    throw std::invalid_argument("start and bounds must have one element per parameter");
+  if (basis.size() && (basis.rows() != n || lower.array().isFinite().any() || upper.array().isFinite().any()))
+    throw std::invalid_argument("a basis has one row per parameter and goes without bounds");
+  return Scorer(objective, lower, upper, options, basis).run(start);
+}
+
+}  // namespace msem

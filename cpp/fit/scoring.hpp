@@ -1,0 +1,45 @@
+// Fisher scoring with Levenberg-Marquardt damping and bounds, finished by Newton steps.
+//
+// Steps and the stopping rule g' I^-1 g (the expected gain in -2 log L) do not change when parameters or
+// variables are rescaled: damping is relative to the diagonal of the information.
+#pragma once
+
+#include "fit/objective.hpp"
+
+namespace msem {
+
+struct ScoringOptions {
+  int max_iterations = 500;
+  double tolerance = 1e-12;  // on the decrement g' I^-1 g
+  // Near the maximum keep the information matrix, updated by what the gradient tells, instead of a new one
+  // for every step.
+  bool reuse = false;
+};
+
+enum class Stop : int { kConverged = 0, kMaxIterations = 1, kNoProgress = 2, kBadStart = 3, kInfeasible = 4 };
+
+struct Iteration {
+  double value, decrement, damping;
+  bool newton;
+};
+
+struct Optimum {
+  Vector theta;
+  double value = 0;
+  Vector gradient;
+  Stop stop = Stop::kMaxIterations;
+  std::vector<int> active;  // -1 at its lower bound, 1 at its upper bound, 0 free
+  std::vector<Iteration> iterations;
+  std::shared_ptr<const ObjectivePoint> point;  // at theta; null outside the domain
+};
+
+// With a basis (npar x m) theta moves from its start along the columns only, as linear equalities ask for;
+// there are no bounds then.
+// Bounds that the downhill direction pushes against: -1 lower, 1 upper, 0 none.
+std::vector<int> active_bounds(const Vector& theta, const Vector& gradient, const Vector& lower,
+                               const Vector& upper);
+
+Optimum minimize(const Objective& objective, const Vector& start, const Vector& lower, const Vector& upper,
+                 const ScoringOptions& options, const Matrix& basis = {});
+
+}  // namespace msem

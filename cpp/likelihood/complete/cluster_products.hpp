@@ -1,0 +1,20 @@
+// Products of the statistics of single clusters, summed over the clusters of each size.
+//
+// The score of a cluster of size n is linear in t = (1, v, vech(v v'), vech(S)), v its vector of means and S
+// its products within, whatever the model. So the sum of outer products of scores is L' (sum t t') L, with
+// sums that are formed once for all models and parameters.
+#pragma once
+
+#include "likelihood/complete/twolevel.hpp"
+
+namespace msem {
+
+struct ClusterProducts {
+  Vector sizes;              // S distinct sizes, ascending
+  std::vector<Matrix> sums;  // S matrices t t', summed
+};
+
+// v and S are taken about `origin` and in units of `scale`, both of length p + q.
+ClusterProducts cluster_products(const ClusterData& clusters, const Vector& origin, const Vector& scale);
+
+}  // namespace msem

@@ -1,0 +1,281 @@
+#include "likelihood/complete/saturated.hpp"
+
+#include <stdexcept>
+
+#include "base/stacked.hpp"
+
+namespace msem {
+
+namespace {
+
+constexpr double kFast = 0.1;  // ratio of decrements from which the next one is foreseen
+
+// y = coefficients (1, x, z) + u + e over the both-level variables, in terms of the data's sufficient
+// statistics.
+class RandomInterceptRegression {
+ public:
+  explicit RandomInterceptRegression(const TwoLevelData& data)
+      : d_(&data), b_(data.nboth), k_(data.p - data.nboth), q_(data.q) {
+    design_.resize(d_->rows.rows(), 1 + k_ + q_);
+    design_ << d_->rows.col(0), d_->rows.middleCols(1 + b_, k_), d_->rows.rightCols(q_);
+    outcome_ = d_->rows.middleCols(1, b_);
+    ssw_xx_ = Matrix::Zero(1 + k_ + q_, 1 + k_ + q_);
+    ssw_xx_.block(1, 1, k_, k_) = d_->ssw.bottomRightCorner(k_, k_);
+    ssw_yx_ = Matrix::Zero(b_, 1 + k_ + q_);
+    ssw_yx_.middleCols(1, k_) = d_->ssw.topRightCorner(b_, k_);
+    ssw_yy_ = d_->ssw.topLeftCorner(b_, b_);
+  }
+
+  // Ordinary regression, its residual variance split by a moment estimate: cautiously, so that both parts are
+  // positive definite, or without bias, which is nearer to the maximum but may be outside the domain.
+  void start(bool cautious) {
+    const Matrix gram = design_.transpose() * d_->row_size.asDiagonal() * design_ + ssw_xx_;
+    const Matrix cross = outcome_.transpose() * d_->row_size.asDiagonal() * design_ + ssw_yx_;
+    coefficients = gram.ldlt().solve(cross.transpose()).transpose();
+    const Matrix within = residual_within(coefficients);
+    sigma_e = within / std::max(1.0, d_->nobs - d_->nclusters);
+    const Matrix r = outcome_ - design_ * coefficients.transpose();
+    sigma_u = r.transpose() * r / d_->nclusters;
+    if (!cautious) sigma_u -= sigma_e * (d_->counts.cwiseQuotient(d_->sizes).sum() / d_->nclusters);
+  }
+
+  bool prepare() {
+    Cholesky chol;
+    if (!chol.compute(sigma_e)) return false;
+    Matrix reduced = chol.whiten(chol.whiten(sigma_u).transpose());
+    symmetrise(reduced);
+    const Eigen::SelfAdjointEigenSolver<Matrix> eigen(reduced);
+    lambda_ = eigen.eigenvalues();
+    v_ = chol.whiten_transposed(eigen.eigenvectors());
+    inverse_ = chol.lower() * eigen.eigenvectors();  // V^-T
+    const Matrix grow = ((d_->sizes * lambda_.transpose()).array() + 1).matrix();
+    if (!(grow.minCoeff() > 1e-14)) return false;
+    shrink_ = grow.cwiseInverse();
+    rotated_.noalias() = outcome_ * v_;
+    rotated_.noalias() -= design_ * (coefficients.transpose() * v_).eval();
+    row_shrink_.resize(rotated_.rows(), b_);
+    for (Index i = 0; i < b_; ++i) {
+      for (Index r = 0; r < rotated_.rows(); ++r) row_shrink_(r, i) = shrink_(d_->size_index[r], i);
+    }
+    ssw_ = v_.transpose() * residual_within(coefficients) * v_;
+    value = d_->nobs * (static_cast<double>(b_) * kLog2Pi + chol.log_det()) + ssw_.trace() +
+            d_->counts.dot(grow.array().log().matrix().rowwise().sum()) +
+            (d_->row_size.asDiagonal() * row_shrink_).cwiseProduct(rotated_.cwiseAbs2()).sum();
+    return std::isfinite(value);
+  }
+
+  // Newton for the coefficients and scoring for the covariances; returns the decrement.
+  double scoring_step(RandomInterceptRegression& next, double length) const {
+    double decrement = 0;
+    next.coefficients = coefficients + length * coefficient_step(decrement);
+    const Matrix scaled = d_->row_size.asDiagonal() * row_shrink_.cwiseProduct(rotated_);
+    Matrix g_u = -cross_products(scaled, scaled);
+    g_u.diagonal() += shrink_.transpose() * d_->counts.cwiseProduct(d_->sizes);
+    Matrix g_e = -cross_products(scaled, d_->row_size.cwiseInverse().asDiagonal() * scaled) - ssw_;
+    g_e.diagonal() += shrink_.transpose() * d_->counts;
+    g_e.diagonal().array() += d_->nobs - d_->nclusters;
+    const Matrix k0 = weights(0), k1 = weights(1), k2 = weights(2);
+    Matrix step_e(b_, b_), step_u(b_, b_);
+    for (Index j = 0; j < b_; ++j) {
+      for (Index i = 0; i < b_; ++i) {
+        const double det = k0(i, j) * k2(i, j) - k1(i, j) * k1(i, j);
+        step_e(i, j) = -(k2(i, j) * g_e(i, j) - k1(i, j) * g_u(i, j)) / det;
+        step_u(i, j) = -(k0(i, j) * g_u(i, j) - k1(i, j) * g_e(i, j)) / det;
+      }
+    }
+    decrement -= 0.5 * (g_e.cwiseProduct(step_e).sum() + g_u.cwiseProduct(step_u).sum());
+    next.sigma_e = sigma_e + length * inverse_ * step_e * inverse_.transpose();
+    next.sigma_u = sigma_u + length * inverse_ * step_u * inverse_.transpose();
+    return decrement;
+  }
+
+  // EM for the covariances, the coefficients set to their maximum given these (ECME; Liu & Rubin, 1994).
+  void em_step(RandomInterceptRegression& next) const {
+    double ignored = 0;
+    next.coefficients = coefficients + coefficient_step(ignored);
+    const Matrix scaled = d_->row_size.asDiagonal() * row_shrink_.cwiseProduct(rotated_);
+    const Matrix posterior = scaled * lambda_.asDiagonal();  // posterior means of u
+    Matrix u = posterior.transpose() * posterior;
+    u.diagonal() += lambda_.cwiseProduct(shrink_.transpose() * d_->counts);
+    const Matrix noise = row_shrink_.cwiseProduct(rotated_);  // rotated residual less the posterior mean
+    Matrix e = ssw_ + noise.transpose() * d_->row_size.asDiagonal() * noise;
+    e.diagonal() += lambda_.cwiseProduct(shrink_.transpose() * d_->counts.cwiseProduct(d_->sizes));
+    next.sigma_u = inverse_ * (u / d_->nclusters) * inverse_.transpose();
+    next.sigma_e = inverse_ * (e / d_->nobs) * inverse_.transpose();
+  }
+
+  double decrement() const {
+    RandomInterceptRegression scratch(*this);
+    return scoring_step(scratch, 0);
+  }
+
+  Matrix coefficients;  // b x (1 + k + q), about the origin of the data
+  Matrix sigma_e, sigma_u;
+  double value = 0;  // -2 log L of y given x and z
+
+ private:
+  Matrix residual_within(const Matrix& c) const {
+    const Matrix cross = c * ssw_yx_.transpose();
+    return ssw_yy_ - cross - cross.transpose() + c * ssw_xx_ * c.transpose();
+  }
+
+  Matrix weights(int power) const {
+    Vector w = d_->counts;
+    for (int k = 0; k < power; ++k) w.array() *= d_->sizes.array();
+    Matrix k = shrink_.transpose() * w.asDiagonal() * shrink_;
+    if (power == 0) k.array() += d_->nobs - d_->nclusters;
+    return k;
+  }
+
+  // Generalised least squares given the covariances, one small system per eigenvector.
+  Matrix coefficient_step(double& decrement) const {
+    const Matrix within = v_.transpose() * (ssw_yx_ - coefficients * ssw_xx_);
+    Matrix step(b_, design_.cols()), weighted, gram;
+    Vector g;
+    Eigen::LDLT<Matrix> solver(design_.cols());
+    for (Index i = 0; i < b_; ++i) {
+      weighted = d_->row_size.cwiseProduct(row_shrink_.col(i)).asDiagonal() * design_;
+      gram = ssw_xx_;
+      gram += cross_products(design_, weighted);
+      g = within.row(i).transpose();
+      g.noalias() += weighted.transpose() * rotated_.col(i);
+      step.row(i) = solver.compute(gram).solve(g).transpose();
+      decrement += step.row(i).dot(g);
+    }
+    return inverse_ * step;
+  }
+
+  const TwoLevelData* d_;
+  Index b_, k_, q_;
+  Matrix design_, outcome_, ssw_xx_, ssw_yx_, ssw_yy_;
+  Vector lambda_;
+  Matrix v_, inverse_, shrink_, row_shrink_, rotated_, ssw_;
+};
+
+double normal_loglik(const Matrix& cov, double n) {
+  Cholesky chol;
+  if (!chol.compute(cov)) throw std::domain_error("the covariance matrix of the covariates is singular");
+  return -0.5 * n * (static_cast<double>(cov.rows()) * (kLog2Pi + 1) + chol.log_det());
+}
+
+// Joint moments of (y, x) within and (y, z) between from the regression and the marginal moments of x and z.
+void assemble(const TwoLevelData& d, const Matrix& coefficients, const Matrix& sigma_e, const Matrix& sigma_u,
+              SaturatedFit& out) {
+  const Index b = d.nboth, k = d.p - b, q = d.q;
+  Moments& m = out.moments;
+  m.mean_w.setZero(d.p);
+  m.cov_w.setZero(d.p, d.p);
+  m.mean_b.setZero(b + q);
+  m.cov_b.setZero(b + q, b + q);
+  if (b) {
+    m.cov_w.topLeftCorner(b, b) = sigma_e;
+    m.cov_b.topLeftCorner(b, b) = sigma_u;
+    m.mean_b.head(b) = coefficients.col(0) + d.origin.head(b);
+  }
+  if (k) {
+    const auto x = d.rows.middleCols(1 + b, k);
+    const Vector mean = x.transpose() * d.row_size.asDiagonal() * d.rows.col(0) / d.nobs;
+    const Matrix cov =
+        (d.ssw.bottomRightCorner(k, k) + x.transpose() * d.row_size.asDiagonal() * x) / d.nobs -
+        mean * mean.transpose();
+    m.mean_w.tail(k) = mean + d.origin.segment(b, k);
+    m.cov_w.bottomRightCorner(k, k) = cov;
+    out.loglik += normal_loglik(cov, d.nobs);
+    if (b) {
+      const auto slope = coefficients.middleCols(1, k);
+      m.cov_w.topRightCorner(b, k) = slope * cov;
+      m.cov_w.bottomLeftCorner(k, b) = m.cov_w.topRightCorner(b, k).transpose();
+      m.cov_w.topLeftCorner(b, b) += slope * cov * slope.transpose();
+      m.mean_b.head(b) += slope * mean;
+    }
+  }
+  if (q) {
+    const Matrix cov = d.z_scatter / d.nclusters;
+    m.mean_b.tail(q) = d.z_mean + d.origin.tail(q);
+    m.cov_b.bottomRightCorner(q, q) = cov;
+    out.loglik += normal_loglik(cov, d.nclusters);
+    if (b) {
+      const auto slope = coefficients.rightCols(q);
+      m.cov_b.topRightCorner(b, q) = slope * cov;
+      m.cov_b.bottomLeftCorner(q, b) = m.cov_b.topRightCorner(b, q).transpose();
+      m.cov_b.topLeftCorner(b, b) += slope * cov * slope.transpose();
+      m.mean_b.head(b) += slope * d.z_mean;
+    }
+  }
+  if (m.cov_w.size()) symmetrise(m.cov_w);
+  symmetrise(m.cov_b);
+}
+
+bool try_scoring(const RandomInterceptRegression& current, RandomInterceptRegression& next,
+                 double& decrement) {
+  for (double length = 1; length > 1e-3; length *= 0.5) {
+    decrement = current.scoring_step(next, length);
+    if (decrement < 1e-9) return next.prepare();  // rounding hides the gain in the value
+    if (next.prepare() && next.value < current.value) return true;
+  }
+  return false;
+}
+
+int most_steps(const SaturatedOptions& options) {
+  if (options.max_iterations) return options.max_iterations;
+  return options.method == SaturatedMethod::kEm ? 200000 : 200;
+}
+
+// Climb from where `current` is.
+void climb(RandomInterceptRegression& current, const SaturatedOptions& options, SaturatedFit& out) {
+  const bool em = options.method == SaturatedMethod::kEm;
+  const int limit = most_steps(options);
+  RandomInterceptRegression next(current);
+  out.decrement = 0;
+  for (; out.iterations < limit; ++out.iterations) {
+    bool moved = false;
+    const double last = out.decrement;
+    if (em) {
+      out.decrement = current.decrement();
+    } else {
+      moved = try_scoring(current, next, out.decrement);
+    }
+    // what the step that has been made leaves, by the rate at which the last one did
+    const bool fast = moved && out.decrement < kFast * last;
+    if (out.decrement < options.tolerance ||
+        (fast && out.decrement * (out.decrement / last) < options.foreseen * options.tolerance)) {
+      out.converged = true;
+      if (moved) std::swap(current, next);  // it has been evaluated, and has less of an error
+      break;
+    }
+    if (!moved) {
+      current.em_step(next);
+      ++out.em_steps;
+      if (!next.prepare()) break;
+    }
+    std::swap(current, next);
+  }
+}
+
+}  // namespace
+
+SaturatedFit fit_saturated(const TwoLevelData& data, const SaturatedOptions& options) {
+  SaturatedFit out;
+  RandomInterceptRegression current(data);
+  if (data.nboth == 0) {
+    assemble(data, current.coefficients, current.sigma_e, current.sigma_u, out);
+    out.converged = true;
+    return out;
+  }
+  if (options.method == SaturatedMethod::kScoring) {
+    current.start(false);
+    if (current.prepare()) climb(current, options, out);
+  }
+  // from well within the domain: few clusters leave the other start near its edge
+  if (!out.converged && out.iterations < most_steps(options)) {
+    current.start(true);
+    if (!current.prepare())
+      throw std::domain_error("the pooled within-cluster covariance matrix is singular");
+    climb(current, options, out);
+  }
+  out.loglik = -0.5 * current.value;
+  assemble(data, current.coefficients, current.sigma_e, current.sigma_u, out);
+  return out;
+}
+
+}  // namespace msem

@@ -1,0 +1,111 @@
+// Contributions of single clusters to the log-likelihood and its derivatives.
+#include <algorithm>
+#include <stdexcept>
+
+#include "likelihood/complete/twolevel.hpp"
+
+namespace msem {
+
+namespace {
+
+constexpr Index kBlock = 256;  // clusters handled together
+
+// X M X' for each column of stacked p x p matrices M.
+Matrix congruence(const Matrix& stacked, const Matrix& x) {
+  Matrix out(stacked.rows(), stacked.cols());
+  for (Index a = 0; a < stacked.cols(); ++a) {
+    const auto m = slice(stacked, a, x.rows(), x.rows());
+    slice(out, a, x.rows(), x.rows()).noalias() = x * m * x.transpose();
+  }
+  return out;
+}
+
+// Row r: the outer product a_r b_r', columns stacked.
+Matrix row_outer(const Matrix& a, const Matrix& b) {
+  Matrix out(a.rows(), a.cols() * b.cols());
+  for (Index j = 0; j < b.cols(); ++j) {
+    out.middleCols(j * a.cols(), a.cols()) = b.col(j).asDiagonal() * a;
+  }
+  return out;
+}
+
+void add_to_diagonal(Matrix& stacked_rows, Index p, const Matrix& diagonal) {
+  for (Index i = 0; i < p; ++i) stacked_rows.col(i * (p + 1)) += diagonal.col(i);
+}
+
+void require_shapes(const ClusterData& clusters, Index p, Index q) {
+  const Index total = clusters.sizes.size();
+  const bool means = clusters.means.rows() == total && clusters.means.cols() == p + q;
+  if (!means || clusters.within.rows() != total || clusters.within.cols() != p * (p + 1) / 2)
+    throw std::invalid_argument("statistics of clusters have inconsistent shapes");
+}
+
+}  // namespace
+
+std::pair<Matrix, Matrix> TwoLevelPoint::scores(const ClusterData& clusters, const Tangents& within,
+                                                const Tangents& between) const {
+  const Index p = data_->p, q = data_->q, total = clusters.sizes.size();
+  require_shapes(clusters, p, q);
+  const Whitened b = whiten_between(between, projection_, chol_z_, q);
+  Whitened w;
+  if (p) w = whiten_within(within);
+  std::pair<Matrix, Matrix> out{Matrix::Zero(total, within.k()), Matrix::Zero(total, between.k())};
+  const Matrix pooled = p ? pack_doubled(congruence(w.cov, v_), p) : Matrix();
+  for (Index first = 0; first < total; first += kBlock) {
+    const Index count = std::min(kBlock, total - first);
+    auto score_w = out.first.middleRows(first, count);
+    auto score_b = out.second.middleRows(first, count);
+    const Vector n = clusters.sizes.segment(first, count);
+    Matrix z = clusters.means.block(first, p, count, q).rowwise() -
+               (mu_.tail(q) + data_->origin.tail(q)).transpose();
+    if (q) {
+      z = chol_z_.whiten(z.transpose()).transpose().eval();
+      Matrix g_zz = -row_outer(z, z);
+      add_to_diagonal(g_zz, q, Matrix::Ones(count, q));
+      score_b += -0.5 * g_zz * b.zcov + z * b.zmean;
+    }
+    if (!p) continue;
+    Matrix x = clusters.means.block(first, 0, count, p).rowwise() -
+               (mu_.head(p) + data_->origin.head(p)).transpose();
+    if (q) x -= z * (slopes_ * chol_z_.lower()).transpose();
+    Matrix shrink = n * lambda_.transpose();
+    shrink = (shrink.array() + 1).inverse().matrix();
+    const Matrix y = n.asDiagonal() * shrink.cwiseProduct(x * v_);
+    Matrix g_c = -row_outer(y, y);
+    Matrix g_w = n.cwiseInverse().asDiagonal() * g_c;
+    add_to_diagonal(g_c, p, n.asDiagonal() * shrink);
+    add_to_diagonal(g_w, p, shrink.colwise() + (n.array() - 1).matrix());
+    score_w += -0.5 * (g_w * w.cov - clusters.within.middleRows(first, count) * pooled) + y * w.mean;
+    score_b += -0.5 * g_c * b.cov + y * b.mean;
+    if (q) score_b += row_outer(y, z) * b.slope;
+  }
+  return out;
+}
+
+Vector TwoLevelPoint::cluster_loglik(const ClusterData& clusters) const {
+  const Index p = data_->p, q = data_->q, total = clusters.sizes.size();
+  require_shapes(clusters, p, q);
+  Vector f = Vector::Zero(total);
+  Matrix z = clusters.means.rightCols(q).rowwise() - (mu_.tail(q) + data_->origin.tail(q)).transpose();
+  if (q) {
+    z = chol_z_.whiten(z.transpose()).transpose().eval();
+    f = z.rowwise().squaredNorm();
+    f.array() += static_cast<double>(q) * kLog2Pi + chol_z_.log_det();
+  }
+  if (p) {
+    const Matrix precision = v_ * v_.transpose();  // Sigma_w^-1
+    const double log_det = -2 * std::log(std::abs(v_.determinant()));
+    Matrix stacked(p * p, 1);
+    stacked.col(0) = Eigen::Map<const Vector>(precision.data(), p * p);
+    Matrix x = clusters.means.leftCols(p).rowwise() - (mu_.head(p) + data_->origin.head(p)).transpose();
+    if (q) x -= z * (slopes_ * chol_z_.lower()).transpose();
+    const Matrix grow = (clusters.sizes * lambda_.transpose()).array() + 1;
+    f += clusters.within * pack_doubled(stacked, p).col(0);
+    f += clusters.sizes * (static_cast<double>(p) * kLog2Pi + log_det);
+    f += grow.array().log().matrix().rowwise().sum();
+    f += clusters.sizes.cwiseProduct((x * v_).array().square().matrix().cwiseQuotient(grow).rowwise().sum());
+  }
+  return -0.5 * f;
+}
+
+}  // namespace msem

@@ -1,0 +1,354 @@
+#include "likelihood/complete/trace.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+
+namespace msem {
+
+namespace {
+
+constexpr Index kBlock = 256;  // clusters handled together
+
+// Position of element (i, l) in a lower triangle stored by column.
+Index packed(Index i, Index l, Index n) {
+  if (i < l) std::swap(i, l);
+  return l * n - l * (l - 1) / 2 + i - l;
+}
+
+// The given variables, fixed ones first, so that a Cholesky factor keeps their moments apart from the others.
+std::vector<Index> fixed_first(const std::vector<bool>& fixed, Index first, Index count, Index& nfixed) {
+  std::vector<Index> order(count);
+  for (Index i = 0; i < count; ++i) order[i] = first + i;
+  const auto middle = std::stable_partition(order.begin(), order.end(), [&](Index i) { return fixed[i]; });
+  nfixed = middle - order.begin();
+  return order;
+}
+
+// Variables that are observed once for each unit or cluster, given nothing: scores are those of whitened
+// values.
+class Margin {
+ public:
+  bool prepare(const Matrix& cov) { return chol_.compute(cov); }
+  Index nfixed = 0;
+  std::vector<Index> order;
+
+  Index size() const { return static_cast<Index>(order.size()); }
+  Matrix whiten(const Matrix& x) const { return chol_.whiten(x); }
+  const Cholesky& chol() const { return chol_; }
+
+  // Sum of squared scores over information: per cluster `n` observations whose whitened sum of values is
+  // `sum` and of products about `mean` is `products` (packed, nullptr for none).
+  template <class Products>
+  double trace(const Vector& n, const Matrix& mean, double total, bool means, const Products& product) const {
+    double out = 0;
+    for (Index l = 0; l < size(); ++l) {
+      for (Index i = std::max(l, nfixed); i < size(); ++i) {
+        Vector score = n.cwiseProduct(mean.col(i)).cwiseProduct(mean.col(l)) + product(i, l);
+        if (i == l) score -= n;
+        out += score.squaredNorm() / total * (i == l ? 0.5 : 1.0);
+      }
+    }
+    for (Index i = nfixed; means && i < size(); ++i) {
+      out += n.cwiseProduct(mean.col(i)).squaredNorm() / total;
+    }
+    return out;
+  }
+
+ private:
+  Cholesky chol_;
+};
+
+// What a block of clusters looks like in canonical coordinates.
+struct CanonicalClusters {
+  Vector n;
+  Matrix r, shrink, y;  // residual means, D, n D r: clusters x b
+  Matrix x, z;          // whitened: clusters x k, x q
+  Matrix within;        // packed products: clusters x p(p+1)/2
+};
+
+class CanonicalSaturated {
+ public:
+  bool prepare(const TwoLevelData& data, const Moments& m, const SaturatedTraceOptions& options);
+  double trace(const ClusterData& clusters) const;
+
+ private:
+  CanonicalClusters canonical(const ClusterData& clusters, Index first, Index count) const;
+  Matrix rotated_within(const ClusterData& clusters, Index first, Index count) const;
+  Matrix scores(const CanonicalClusters& c) const;  // parameters x clusters, of the both-level variables
+  Matrix observed() const;
+  Matrix weights(int power) const;
+  double expected_trace(const Matrix& e2, const Matrix& eu, const Matrix& u2,
+                        const Matrix& coefficients) const;
+  double margins(const CanonicalClusters& c) const;
+  Index pairs() const { return b_ * (b_ + 1) / 2; }
+  Index nparam() const { return 2 * pairs() + b_ * width_; }
+
+  const TwoLevelData* d_ = nullptr;
+  bool means_ = true, expected_ = false;
+  Index b_ = 0, k_ = 0, q_ = 0, width_ = 0;
+  Margin x_, z_;
+  Vector mean_;       // p + q
+  Vector lambda_;     // b
+  Matrix transform_;  // p x p: rotated (y given x, x) = transform' (y, x)
+  Matrix z_slopes_;   // b x q: rotated slopes of whitened z
+  Matrix shrink_;     // S x b
+};
+
+Matrix select(const Matrix& a, const std::vector<Index>& rows, const std::vector<Index>& cols) {
+  return a(rows, cols);
+}
+
+bool CanonicalSaturated::prepare(const TwoLevelData& data, const Moments& m,
+                                 const SaturatedTraceOptions& options) {
+  d_ = &data;
+  means_ = options.means;
+  expected_ = options.expected;
+  b_ = data.nboth;
+  k_ = data.p - b_;
+  q_ = data.q;
+  width_ = 1 + k_ + q_;
+  mean_.resize(data.p + q_);
+  mean_ << m.mean_w, m.mean_b.tail(q_);
+  mean_.head(b_) += m.mean_b.head(b_);
+  x_.order = fixed_first(options.fixed, b_, k_, x_.nfixed);
+  z_.order = fixed_first(options.fixed, data.p, q_, z_.nfixed);
+  std::vector<Index> z_rows;
+  for (const Index i : z_.order) z_rows.push_back(i - data.p + b_);
+  std::vector<Index> both(b_);
+  for (Index i = 0; i < b_; ++i) both[i] = i;
+
+  transform_.setZero(data.p, data.p);
+  Matrix sigma_e, sigma_u, x_slopes = Matrix::Zero(b_, k_), half_z = Matrix::Zero(q_, b_);
+  if (b_) {
+    sigma_e = m.cov_w.topLeftCorner(b_, b_);
+    sigma_u = m.cov_b.topLeftCorner(b_, b_);
+  }
+  if (k_) {
+    if (!x_.prepare(select(m.cov_w, x_.order, x_.order))) return false;
+    const Matrix half = x_.whiten(select(m.cov_w, x_.order, both));
+    sigma_e -= half.transpose() * half;
+    x_slopes = x_.chol().whiten_transposed(half).transpose();
+    transform_(x_.order, Eigen::seqN(b_, k_)) = x_.chol().whiten_transposed(Matrix::Identity(k_, k_));
+  }
+  if (q_) {
+    if (!z_.prepare(select(m.cov_b, z_rows, z_rows))) return false;
+    half_z = z_.whiten(select(m.cov_b, z_rows, both));
+    sigma_u -= half_z.transpose() * half_z;
+  }
+  if (b_ == 0) return true;
+  Cholesky chol;
+  if (!chol.compute(sigma_e)) return false;
+  Matrix reduced = chol.whiten(chol.whiten(sigma_u).transpose());
+  symmetrise(reduced);
+  const Eigen::SelfAdjointEigenSolver<Matrix> eigen(reduced);
+  lambda_ = eigen.eigenvalues();
+  const Matrix v = chol.whiten_transposed(eigen.eigenvectors());
+  transform_.topLeftCorner(b_, b_) = v;
+  if (k_) transform_(x_.order, Eigen::seqN(0, b_)) = -(x_slopes.transpose() * v);
+  z_slopes_ = v.transpose() * half_z.transpose();
+  shrink_ = ((data.sizes * lambda_.transpose()).array() + 1).inverse().matrix();
+  return shrink_.allFinite() && shrink_.minCoeff() > 0;
+}
+
+Matrix CanonicalSaturated::rotated_within(const ClusterData& clusters, Index first, Index count) const {
+  const Index p = d_->p;
+  Matrix wide(p, p * count), turned(p, p * count), out(count, p * (p + 1) / 2);
+  const auto within = clusters.within.middleRows(first, count);
+  for (Index l = 0; l < p; ++l) {
+    for (Index i = l; i < p; ++i) {
+      const auto column = within.col(packed(i, l, p));
+      for (Index j = 0; j < count; ++j) wide(i, j * p + l) = wide(l, j * p + i) = column[j];
+    }
+  }
+  const Matrix half = transform_.transpose() * wide;
+  for (Index j = 0; j < count; ++j) turned.middleCols(j * p, p) = half.middleCols(j * p, p).transpose();
+  const Matrix full = transform_.transpose() * turned;
+  for (Index l = 0; l < p; ++l) {
+    for (Index i = l; i < p; ++i) {
+      auto column = out.col(packed(i, l, p));
+      for (Index j = 0; j < count; ++j) column[j] = full(i, j * p + l);
+    }
+  }
+  return out;
+}
+
+CanonicalClusters CanonicalSaturated::canonical(const ClusterData& clusters, Index first, Index count) const {
+  CanonicalClusters c;
+  c.n = clusters.sizes.segment(first, count);
+  const Matrix centred = clusters.means.middleRows(first, count).rowwise() - mean_.transpose();
+  const Matrix turned = centred.leftCols(d_->p) * transform_;
+  c.x = turned.rightCols(k_);
+  c.z.resize(count, q_);
+  if (q_) c.z = z_.whiten(centred(Eigen::all, z_.order).transpose()).transpose();
+  c.within = rotated_within(clusters, first, count);
+  if (b_ == 0) return c;
+  c.r = turned.leftCols(b_);
+  if (q_) c.r -= c.z * z_slopes_.transpose();
+  c.shrink = ((c.n * lambda_.transpose()).array() + 1).inverse().matrix();
+  c.y = c.n.asDiagonal() * c.shrink.cwiseProduct(c.r);
+  return c;
+}
+
+Matrix CanonicalSaturated::scores(const CanonicalClusters& c) const {
+  const Index p = d_->p, count = c.n.size();
+  Matrix out(count, nparam());
+  const Vector inverse = c.n.cwiseInverse();
+  Index at = 0;
+  for (Index l = 0; l < b_; ++l) {
+    for (Index i = l; i < b_; ++i, ++at) {
+      auto e = out.col(at);
+      auto u = out.col(pairs() + at);
+      u = c.y.col(i).cwiseProduct(c.y.col(l));
+      e = u.cwiseProduct(inverse) + c.within.col(packed(i, l, p));
+      if (i != l) continue;
+      e = 0.5 * (e - c.shrink.col(i) - (c.n.array() - 1).matrix());
+      u = 0.5 * (u - c.n.cwiseProduct(c.shrink.col(i)));
+    }
+  }
+  at = 2 * pairs();
+  out.middleCols(at, b_) = c.y;
+  for (Index h = 0; h < k_; ++h) {
+    for (Index i = 0; i < b_; ++i) {
+      out.col(at + (1 + h) * b_ + i) =
+          c.y.col(i).cwiseProduct(c.x.col(h)) + c.within.col(packed(i, b_ + h, p));
+    }
+  }
+  for (Index h = 0; h < q_; ++h) {
+    out.middleCols(at + (1 + k_ + h) * b_, b_) = c.z.col(h).asDiagonal() * c.y;
+  }
+  return out.transpose();
+}
+
+Matrix CanonicalSaturated::weights(int power) const {
+  const Vector w = d_->counts.cwiseProduct(d_->sizes.array().pow(power).matrix());
+  Matrix k = shrink_.transpose() * w.asDiagonal() * shrink_;
+  if (power == 0) k.array() += d_->nobs - d_->nclusters;
+  return k;
+}
+
+Matrix CanonicalSaturated::observed() const {
+  // -d2 log L along (e, u, g) is sum_i [ sum_j n D_i (sum_l (e + n u)_il D_l r_l + g_i' h)^2 + (e_i, g_i) W
+  // (e_i, g_i)' ] - 1/2 sum_il K0 e^2 + 2 K1 e u + K2 u^2 with h = (1, x~, z~) and W the products within.
+  const TwoLevelData& d = *d_;
+  const Index rows = d.rows.rows(), side = 2 * b_ + width_;
+  Matrix centred = d.rows.rightCols(d.p + q_) - d.rows.col(0) * (mean_ - d.origin).transpose();
+  const Matrix turned = centred.leftCols(d.p) * transform_;
+  Matrix phi(rows, side), shrink(rows, b_);
+  for (Index r = 0; r < rows; ++r) shrink.row(r) = shrink_.row(d.size_index[r]);
+  phi.col(2 * b_) = d.rows.col(0);
+  phi.middleCols(2 * b_ + 1, k_) = turned.rightCols(k_);
+  Matrix residual = turned.leftCols(b_);
+  if (q_) {
+    const Matrix z = z_.whiten(centred(Eigen::all, z_.order).transpose()).transpose();
+    phi.rightCols(q_) = z;
+    residual -= z * z_slopes_.transpose();
+  }
+  phi.leftCols(b_) = shrink.cwiseProduct(residual);
+  phi.middleCols(b_, b_) = d.row_size.asDiagonal() * phi.leftCols(b_);
+  const Matrix w = transform_.transpose() * d.ssw * transform_;
+  const Matrix k0 = weights(0), k1 = weights(1), k2 = weights(2);
+  Matrix out = Matrix::Zero(nparam(), nparam());
+  std::vector<Index> index(side);
+  for (Index i = 0; i < b_; ++i) {
+    const Vector root = d.row_size.cwiseProduct(shrink.col(i)).cwiseSqrt();
+    const Matrix half = root.asDiagonal() * phi;
+    Matrix gram = Matrix::Zero(side, side);
+    gram.selfadjointView<Eigen::Lower>().rankUpdate(half.transpose());
+    gram = Matrix(gram.selfadjointView<Eigen::Lower>());
+    gram.topLeftCorner(b_, b_) += w.topLeftCorner(b_, b_);
+    gram.block(2 * b_ + 1, 2 * b_ + 1, k_, k_) += w.bottomRightCorner(k_, k_);
+    gram.block(0, 2 * b_ + 1, b_, k_) += w.topRightCorner(b_, k_);
+    gram.block(2 * b_ + 1, 0, k_, b_) += w.bottomLeftCorner(k_, b_);
+    for (Index l = 0; l < b_; ++l) {
+      gram(l, l) -= 0.5 * k0(i, l);
+      gram(l, b_ + l) -= 0.5 * k1(i, l);
+      gram(b_ + l, l) -= 0.5 * k1(i, l);
+      gram(b_ + l, b_ + l) -= 0.5 * k2(i, l);
+      index[l] = packed(i, l, b_);
+      index[b_ + l] = pairs() + index[l];
+    }
+    for (Index h = 0; h < width_; ++h) index[2 * b_ + h] = 2 * pairs() + h * b_ + i;
+    for (Index c = 0; c < side; ++c) {
+      for (Index r = 0; r < side; ++r) out(index[r], index[c]) += gram(r, c);
+    }
+  }
+  return out;
+}
+
+double CanonicalSaturated::expected_trace(const Matrix& e2, const Matrix& eu, const Matrix& u2,
+                                          const Matrix& coefficients) const {
+  const Matrix k0 = weights(0), k1 = weights(1), k2 = weights(2);
+  double out = 0;
+  Index at = 0;
+  for (Index l = 0; l < b_; ++l) {
+    for (Index i = l; i < b_; ++i, ++at) {
+      const double det = k0(i, l) * k2(i, l) - k1(i, l) * k1(i, l), half = i == l ? 0.5 : 1.0;
+      out += (k2(i, l) * e2(at, 0) - 2 * k1(i, l) * eu(at, 0) + k0(i, l) * u2(at, 0)) / (half * det);
+    }
+  }
+  const Vector per_mean = shrink_.transpose() * d_->counts.cwiseProduct(d_->sizes);
+  const Vector per_unit = ((shrink_.transpose() * d_->counts).array() + (d_->nobs - d_->nclusters)).matrix();
+  for (Index h = 0; h < width_; ++h) {
+    const Vector& information = h >= 1 && h <= k_ ? per_unit : per_mean;
+    out += coefficients.col(0).segment(h * b_, b_).cwiseQuotient(information).sum();
+  }
+  return out;
+}
+
+double CanonicalSaturated::margins(const CanonicalClusters& c) const {
+  const Index p = d_->p;
+  const auto products = [&](Index i, Index l) { return c.within.col(packed(b_ + i, b_ + l, p)); };
+  const Vector ones = Vector::Ones(c.n.size()), zeros = Vector::Zero(c.n.size());
+  double out = x_.trace(c.n, c.x, d_->nobs, means_, products);
+  out += z_.trace(ones, c.z, d_->nclusters, means_, [&](Index, Index) -> const Vector& { return zeros; });
+  return out;
+}
+
+double CanonicalSaturated::trace(const ClusterData& clusters) const {
+  double out = 0;
+  Eigen::LLT<Matrix> llt;
+  if (b_ && !expected_) {
+    llt.compute(observed());
+    if (llt.info() != Eigen::Success) return std::numeric_limits<double>::quiet_NaN();
+  }
+  Matrix e2 = Matrix::Zero(pairs(), 1), eu = e2, u2 = e2, coefficients = Matrix::Zero(b_ * width_, 1);
+  for (Index first = 0; first < clusters.sizes.size(); first += kBlock) {
+    const Index count = std::min(kBlock, clusters.sizes.size() - first);
+    const CanonicalClusters c = canonical(clusters, first, count);
+    out += margins(c);
+    if (b_ == 0) continue;
+    Matrix s = scores(c);
+    if (expected_) {
+      const auto e = s.topRows(pairs()), u = s.middleRows(pairs(), pairs());
+      e2 += e.rowwise().squaredNorm();
+      eu += e.cwiseProduct(u).rowwise().sum();
+      u2 += u.rowwise().squaredNorm();
+      coefficients += s.bottomRows(b_ * width_).rowwise().squaredNorm();
+    } else {
+      llt.matrixL().solveInPlace(s);
+      out += s.squaredNorm();
+    }
+  }
+  return b_ && expected_ ? out + expected_trace(e2, eu, u2, coefficients) : out;
+}
+
+}  // namespace
+
+double saturated_trace(const TwoLevelData& data, const Moments& saturated, const ClusterData& clusters,
+                       const SaturatedTraceOptions& options) {
+  const Index p = data.p, q = data.q, total = clusters.sizes.size();
+  const bool shapes = clusters.means.rows() == total && clusters.means.cols() == p + q &&
+                      clusters.within.rows() == total && clusters.within.cols() == p * (p + 1) / 2 &&
+                      static_cast<Index>(options.fixed.size()) == p + q && saturated.mean_w.size() == p &&
+                      saturated.mean_b.size() == data.nboth + q;
+  if (!shapes) throw std::invalid_argument("statistics of clusters have inconsistent shapes");
+  for (Index i = 0; i < data.nboth; ++i) {
+    if (options.fixed[i]) throw std::invalid_argument("moments of variables at both levels must be free");
+  }
+  CanonicalSaturated canonical;
+  if (!canonical.prepare(data, saturated, options)) return std::numeric_limits<double>::quiet_NaN();
+  return canonical.trace(clusters);
+}
+
+}  // namespace msem

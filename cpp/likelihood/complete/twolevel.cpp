@@ -1,0 +1,209 @@
+#include "likelihood/complete/twolevel.hpp"
+
+#include <stdexcept>
+
+#include "base/stacked.hpp"
+
+namespace msem {
+
+namespace {
+
+constexpr double kFullRank = 1e-4;  // pivot of a correlation matrix from which its rank is not in doubt
+
+// Rows whose cross-products equal a positive semidefinite scatter matrix of `count` clusters, at most count -
+// 1 of them when the clusters are counted in whole numbers.
+Matrix factor_rows(const Matrix& scatter) {
+  const Vector scale = scatter.diagonal().cwiseAbs().cwiseSqrt();
+  const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
+  const Matrix correlation = inverse.asDiagonal() * scatter * inverse.asDiagonal();
+  const Eigen::LLT<Matrix> llt(correlation);
+  if (scatter.rows() && llt.info() == Eigen::Success && llt.matrixLLT().diagonal().minCoeff() > kFullRank)
+    return Matrix(llt.matrixU()) * scale.asDiagonal();
+  Eigen::SelfAdjointEigenSolver<Matrix> eigen(correlation);
+  const Index n = scatter.rows();
+  if (scatter.rows() && eigen.eigenvalues()(0) < -1e-8)
+    throw std::invalid_argument("a scatter matrix of cluster vectors is not positive semidefinite");
+  Index first = 0;
+  while (first < n && eigen.eigenvalues()(first) <= 1e-15 * static_cast<double>(n)) ++first;
+  Matrix rows = eigen.eigenvectors().rightCols(n - first).transpose();
+  rows = eigen.eigenvalues().tail(n - first).cwiseSqrt().asDiagonal() * rows * scale.asDiagonal();
+  return rows;
+}
+
+}  // namespace
+
+TwoLevelData::TwoLevelData(Index nboth_, const Matrix& ssw_, const Vector& sizes_, const Vector& counts_,
+                           const Matrix& means, const Matrix& scatter)
+    : p(ssw_.rows()),
+      nboth(nboth_),
+      q(means.cols() - ssw_.rows()),
+      nobs(sizes_.dot(counts_)),
+      nclusters(counts_.sum()),
+      sizes(sizes_),
+      counts(counts_),
+      ssw(ssw_) {
+  const Index m = p + q, s_count = sizes.size();
+  const bool by_size = counts.size() == s_count && means.rows() == s_count && scatter.cols() == s_count;
+  if (q < 0 || nboth < 0 || nboth > p || ssw.cols() != p || !by_size || scatter.rows() != m * m)
+    throw std::invalid_argument("sufficient statistics have inconsistent shapes");
+  origin = means.transpose() * (counts.array() * sizes.array()).matrix() / nobs;
+  if (q) origin.tail(q) = means.rightCols(q).transpose() * counts / nclusters;
+  std::vector<Matrix> parts;
+  Index total = 0;
+  for (Index s = 0; s < s_count; ++s) {
+    parts.push_back(factor_rows(slice(scatter, s, m, m)));
+    total += 1 + parts.back().rows();
+  }
+  rows.setZero(total, 1 + m);
+  row_size.resize(total);
+  Index at = 0;
+  for (Index s = 0; s < s_count; ++s) {
+    const Index height = 1 + parts[s].rows();
+    rows(at, 0) = std::sqrt(counts[s]);
+    rows.row(at).tail(m) = std::sqrt(counts[s]) * (means.row(s).transpose() - origin).transpose();
+    rows.block(at + 1, 1, height - 1, m) = parts[s];
+    row_size.segment(at, height).setConstant(sizes[s]);
+    size_index.insert(size_index.end(), height, s);
+    at += height;
+  }
+  const auto z = rows.rightCols(q);
+  z_mean = z.transpose() * rows.col(0) / nclusters;
+  z_scatter = z.transpose() * z - nclusters * z_mean * z_mean.transpose();
+}
+
+std::unique_ptr<LossPoint> TwoLevelLoss::at(const Moments& moments) const {
+  const bool fits = moments.mean_w.size() == data_.p && moments.mean_b.size() == data_.nboth + data_.q;
+  if (!fits) throw std::invalid_argument("the blocks do not have the variables of the statistics");
+  auto point = std::make_unique<TwoLevelPoint>();
+  if (!point->prepare(data_, moments)) return nullptr;
+  return point;
+}
+
+bool TwoLevelPoint::prepare(const TwoLevelData& data, const Moments& moments) {
+  data_ = &data;
+  const Index p = data.p, q = data.q, b = data.nboth;
+  value_ = data.nobs * static_cast<double>(p) * kLog2Pi;
+  mu_ = -data.origin;
+  mu_.head(p) += moments.mean_w;
+  mu_.head(b) += moments.mean_b.head(b);
+  mu_.tail(q) += moments.mean_b.tail(q);
+  slopes_.setZero(p, q);
+  projection_.setZero(b + q, p);
+  rows_z_.resize(data.rows.rows(), q);
+  if (q) {
+    if (!chol_z_.compute(moments.cov_b.bottomRightCorner(q, q))) return false;
+    slopes_.topRows(b) =
+        chol_z_.whiten_transposed(chol_z_.whiten(moments.cov_b.bottomLeftCorner(q, b))).transpose();
+    z_residual_ = chol_z_.whiten(data.z_mean - mu_.tail(q));
+    const Matrix half = chol_z_.whiten(data.z_scatter);
+    z_scatter_ = chol_z_.whiten(half.transpose()) + data.nclusters * z_residual_ * z_residual_.transpose();
+    rows_z_ =
+        chol_z_.whiten((data.rows.rightCols(q) - data.rows.col(0) * mu_.tail(q).transpose()).transpose())
+            .transpose();
+    value_ += data.nclusters * (static_cast<double>(q) * kLog2Pi + chol_z_.log_det()) + z_scatter_.trace();
+  }
+  return (p == 0 || prepare_unit_part(moments)) && std::isfinite(value_);
+}
+
+// V and lambda. Within-only variables x have lambda = 0: what is left is the problem of the variables at both
+// levels given x,  V = [A, 0; -beta' A, L_x^-T]  with the slopes beta on x.
+bool TwoLevelPoint::diagonalise(const Moments& moments, double& log_det) {
+  const Index p = data_->p, q = data_->q, b = data_->nboth, k = p - b;
+  v_.setZero(p, p);
+  lambda_.setZero(p);
+  Matrix residual = moments.cov_w.topLeftCorner(b, b), slopes(b, k);
+  if (k) {
+    Cholesky chol;
+    if (!chol.compute(moments.cov_w.bottomRightCorner(k, k))) return false;
+    slopes = chol.whiten_transposed(chol.whiten(moments.cov_w.bottomLeftCorner(k, b))).transpose();
+    residual -= slopes * moments.cov_w.bottomLeftCorner(k, b);
+    v_.bottomRightCorner(k, k) = chol.whiten_transposed(Matrix::Identity(k, k));
+    log_det += chol.log_det();
+  }
+  if (b == 0) return true;
+  Cholesky chol;
+  if (!chol.compute(residual)) return false;
+  Matrix conditional = moments.cov_b.topLeftCorner(b, b);  // C
+  if (q) conditional -= slopes_.topRows(b) * moments.cov_b.bottomLeftCorner(q, b);
+  Matrix reduced = chol.whiten(chol.whiten(conditional).transpose());
+  symmetrise(reduced);
+  const Eigen::SelfAdjointEigenSolver<Matrix> eigen(reduced);
+  if (eigen.info() != Eigen::Success) return false;
+  lambda_.head(b) = eigen.eigenvalues();
+  v_.topLeftCorner(b, b) = chol.whiten_transposed(eigen.eigenvectors());
+  if (k) v_.bottomLeftCorner(k, b) = -(slopes.transpose() * v_.topLeftCorner(b, b));
+  log_det += chol.log_det();
+  return true;
+}
+
+bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
+  const TwoLevelData& data = *data_;
+  const Index p = data.p, q = data.q, b = data.nboth;
+  double log_det = 0;
+  if (!diagonalise(moments, log_det)) return false;
+  shrink_ = data.sizes * lambda_.transpose();
+  shrink_.array() += 1;
+  if (!(shrink_.minCoeff() > 1e-14)) return false;
+  value_ += data.nobs * log_det + data.counts.dot(shrink_.array().log().matrix().rowwise().sum());
+  shrink_ = shrink_.cwiseInverse().eval();
+
+  projection_.topRows(b) = v_.topRows(b);
+  if (q) projection_.bottomRows(q).noalias() = -slopes_.transpose() * v_;
+  Matrix half = data.ssw * v_;
+  ssw_.noalias() = v_.transpose() * half;
+  value_ += ssw_.trace();
+  // Rotated residuals [(1, ybar, z) contrasts] V
+  Matrix rotation(1 + p + q, p);
+  rotation.middleRows(1, p) = v_;
+  rotation.bottomRows(q) = projection_.bottomRows(q);
+  rotation.row(0).noalias() = -mu_.transpose() * rotation.bottomRows(p + q);
+  scaled_.noalias() = data.rows * rotation;
+  for (Index i = 0; i < p; ++i) {
+    double sum = 0;
+    for (Index r = 0; r < scaled_.rows(); ++r) {
+      const double x = scaled_(r, i), y = data.row_size[r] * shrink_(data.size_index[r], i) * x;
+      sum += x * y;
+      scaled_(r, i) = y;
+    }
+    value_ += sum;
+  }
+  return true;
+}
+
+Canonical TwoLevelPoint::canonical_gradient() const {
+  const TwoLevelData& d = *data_;
+  Canonical g;
+  const Matrix by_size = d.row_size.cwiseInverse().asDiagonal() * scaled_;
+  g.c = -cross_products(scaled_, scaled_);
+  g.c.diagonal() += shrink_.transpose() * d.counts.cwiseProduct(d.sizes);
+  g.w = -cross_products(scaled_, by_size) - ssw_;
+  g.w.diagonal() += shrink_.transpose() * d.counts;
+  g.w.diagonal().array() += d.nobs - d.nclusters;
+  g.m = -2 * (scaled_.transpose() * d.rows.col(0));
+  g.b = -2 * (scaled_.transpose() * rows_z_);
+  return g;
+}
+
+Moments TwoLevelPoint::assemble(const Matrix& g_w, const Matrix& g_c, const Vector& g_m, const Matrix& g_b,
+                                const Matrix& g_zz, const Vector& g_z) const {
+  // Chain from (Sigma_w, C, m~, b~, z~, u~) to the moments of the two blocks.
+  Moments out;
+  if (data_->p) {
+    out.cov_w = v_ * g_w * v_.transpose();
+    out.mean_w = v_ * g_m;
+  }
+  const BetweenGradient between = between_gradient(projection_, chol_z_, g_c, g_m, g_b, g_zz, g_z);
+  out.mean_b = between.mean;
+  out.cov_b = between.cov;
+  return out;
+}
+
+Moments TwoLevelPoint::gradient() const {
+  const Index q = data_->q;
+  const Canonical g = data_->p ? canonical_gradient() : Canonical{};
+  const Matrix g_zz = q ? Matrix(data_->nclusters * Matrix::Identity(q, q) - z_scatter_) : Matrix();
+  const Vector g_z = q ? Vector(-2 * data_->nclusters * z_residual_) : Vector();
+  return assemble(g.w, g.c, g.m, g.b, g_zz, g_z);
+}
+
+}  // namespace msem

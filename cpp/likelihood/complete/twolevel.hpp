@@ -1,0 +1,102 @@
+// -2 log likelihood of complete two-level normal data from sufficient statistics.
+//
+// With C = Sigma_yy - B Sigma_zy the between covariance of the unit-level variables given the between-only
+// ones (B = Sigma_yz Sigma_zz^-1), one generalised eigenproblem  C v = lambda Sigma_w v,  V' Sigma_w V = I,
+// serves every cluster size n:  (Sigma_w + n C)^-1 = V diag(1 / (1 + n lambda)) V'.
+//
+// Invariants
+//   * The statistics enter as `rows`: for each cluster size, rows r of length 1 + p + q over (1, ybar, z)
+//   with
+//     sum r r' equal to that size's raw cross-products about `origin`. There are never more of them than
+//     clusters.
+//   * All tangents are taken to the same whitened coordinates before any second-order work:
+//         w~ = V' dSigma_w V,   c~ = V' dC V,   m~ = V'(dmu_y - B dmu_z),   b~ = V' dB L,
+//         z~ = L^-1 dSigma_zz L^-T,   u~ = L^-1 dmu_z,          Sigma_zz = L L'.
+//   * C may be indefinite: the domain is Sigma_w > 0, Sigma_zz > 0 and 1 + n lambda > 0 for every size n.
+#pragma once
+
+#include "likelihood/whitened.hpp"
+
+namespace msem {
+
+// Sufficient statistics of a group: likelihood.md-style notation N, J, (n_s, J_s), SSW, (m_s, SS_s).
+struct TwoLevelData {
+  Index p = 0, nboth = 0, q = 0;
+  double nobs = 0, nclusters = 0;
+  Vector sizes, counts;           // S
+  Matrix ssw;                     // p x p
+  Vector origin;                  // p + q, subtracted from all means
+  Matrix rows;                    // R x (1 + p + q)
+  Vector row_size;                // R, the cluster size each row belongs to
+  std::vector<Index> size_index;  // R, its position in `sizes`
+  Vector z_mean;                  // q, about origin
+  Matrix z_scatter;               // q x q, about z_mean
+
+  // means: S x (p+q); scatter: S matrices (p+q)^2 about these means, stacked as columns.
+  TwoLevelData(Index nboth, const Matrix& ssw, const Vector& sizes, const Vector& counts, const Matrix& means,
+               const Matrix& scatter);
+};
+
+// Statistics of single clusters, for scores.
+struct ClusterData {
+  ConstVectorRef sizes;   // J
+  ConstMatrixRef means;   // J x (p + q)
+  ConstMatrixRef within;  // J x p(p+1)/2: lower triangles by column of the within-cluster cross-products
+};
+
+class TwoLevelPoint : public LossPoint {
+ public:
+  // False when the moments are outside the domain.
+  bool prepare(const TwoLevelData& data, const Moments& moments);
+
+  Moments gradient() const override;
+  BlockInformation expected(const Tangents& within, const Tangents& between) const override;
+  BlockInformation observed(const Tangents& within, const Tangents& between) const override;
+  Moments expected_product(const Moments& change) const override;
+  std::pair<Matrix, Matrix> factor(const Tangents& within, const Tangents& between) const override;
+
+  // Derivatives of each cluster's log-likelihood with respect to the parameters of the two blocks: J x k_w, J
+  // x k_b.
+  std::pair<Matrix, Matrix> scores(const ClusterData& clusters, const Tangents& within,
+                                   const Tangents& between) const;
+  // Log-likelihood of each cluster.
+  Vector cluster_loglik(const ClusterData& clusters) const;
+
+ private:
+  Canonical canonical_gradient() const;
+  bool diagonalise(const Moments& moments, double& log_det);
+  bool prepare_unit_part(const Moments& moments);
+  Moments assemble(const Matrix& g_w, const Matrix& g_c, const Vector& g_m, const Matrix& g_b,
+                   const Matrix& g_zz, const Vector& g_z) const;
+  Whitened whiten_within(const Tangents& t) const;
+  ClusterPart cluster_part() const { return {data_->nclusters, z_residual_, z_scatter_}; }
+  Matrix weights(int power) const;  // K_r[i,k] = sum_s J_s n_s^r D_si D_sk, N - J added for r = 0
+  void add_row_terms(const Whitened& within, const Whitened& between, BlockInformation& out) const;
+
+  const TwoLevelData* data_ = nullptr;
+  Vector lambda_;      // p
+  Matrix v_;           // p x p, V
+  Matrix slopes_;      // p x q, B
+  Matrix projection_;  // (nboth + q) x p, R with c~ = R' dSigma_b R
+  Cholesky chol_z_;    // Sigma_zz
+  Vector z_residual_;  // L^-1 (z_mean - mu_z)
+  Matrix z_scatter_;   // L^-1 SS_zz(mu_z) L^-T
+  Vector mu_;          // p + q about origin
+  Matrix shrink_;      // S x p, D
+  Matrix scaled_;      // R x p, Y = n D X
+  Matrix rows_z_;      // R x q, whitened (z - mu_z)
+  Matrix ssw_;         // V' SSW V
+};
+
+class TwoLevelLoss : public Loss {
+ public:
+  explicit TwoLevelLoss(TwoLevelData data) : data_(std::move(data)) {}
+  std::unique_ptr<LossPoint> at(const Moments& moments) const override;
+  Index nboth() const override { return data_.nboth; }
+  const TwoLevelData& data() const { return data_; }
+
+ private:
+  TwoLevelData data_;
+};
+
+}  // namespace msem

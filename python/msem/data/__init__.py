@@ -1,0 +1,1 @@
+"""What a user gives as a sample: rows, streams, statistics of clusters and level-specific moments."""

@@ -1,0 +1,334 @@
+"""The statistics of clusters as a value that is made once, merged, shared and fitted in place of data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.data.clustersums import ClusterSums, common_ids, merged_sums
+from msem.data.columns import listed, require_known
+from msem.data.disclosure import disclosed
+from msem.data.storage import read_values, write_values
+from msem.data.sufficient import SampleStatistics, merge_sizes
+from msem.errors import DataError
+
+Floats = NDArray[np.float64]
+BY_SIZE = ("sizes", "counts", "means", "scatter")
+ARRAYS = (*BY_SIZE, "ssw", "origin")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClusterStatistics:
+    """Sufficient statistics of two-level data for any model of p variables; `msem.summarize` makes them.
+
+    Take them in place of data in `msem.sem`, `msem.saturated`, `msem.segregated` and `CompiledModel`. `a + b` are the
+    statistics of both.
+
+    Attributes
+    ----------
+    variables : tuple of str, length p
+    cluster : str
+        Name of the column with the cluster ids.
+    nobs, nclusters : float
+        Units N and clusters J.
+    sizes, counts : ndarray, shape (S,)
+        Distinct cluster sizes, ascending, and the number of clusters of each.
+    means : ndarray, shape (S, p)
+        Mean of the cluster means of each size, less `origin`.
+    scatter : ndarray, shape (S, p, p)
+        Sums of squares and products of the cluster means of each size about their mean.
+    ssw : ndarray, shape (p, p)
+        Sums of squares and products about the cluster means, pooled over all clusters.
+    origin : ndarray, shape (p,)
+        A point within the data, from which means are counted so that no digits are lost.
+    sums : ClusterSums or None
+        Statistics of every single cluster, with ``keep_clusters``.
+    ids : pandas.Index or None
+        Cluster ids, by which clusters that occur twice are found out; not saved without `sums`.
+    nrows : int
+        Rows of the data as given.
+    dropped : mapping of str to int
+        Rows in which a variable is missing, for variables with any.
+    dropped_rows, dropped_no_cluster : int
+        Rows left out because a variable is missing, or the cluster id.
+    origins : frozenset of str
+        Digests of the summaries that were merged.
+
+    Raises
+    ------
+    DataError
+        If shapes, totals or names do not fit together, or a number is not finite.
+    """
+
+    variables: tuple[str, ...]
+    cluster: str
+    nobs: float
+    nclusters: float
+    sizes: Floats
+    counts: Floats
+    means: Floats
+    scatter: Floats
+    ssw: Floats
+    origin: Floats
+    sums: ClusterSums | None = None
+    ids: pd.Index[Any] | None = None
+    nrows: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    dropped_rows: int = 0
+    dropped_no_cluster: int = 0
+    origins: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for name in ARRAYS:
+            array = np.array(getattr(self, name), dtype=np.float64)
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        # the checks of statistics of units are those of these: every variable is taken as one
+        whole = self.whole
+        if self.origin.shape != (len(self.variables),) or not np.isfinite(self.origin).all():
+            raise DataError(f"the origin must be {len(self.variables)} finite numbers")
+        if (np.diag(whole.ssw) < 0).any() or any((np.diag(one) < 0).any() for one in whole.scatter):
+            raise DataError("sums of squares cannot be negative")
+        if self.sums is not None:
+            self.sums.require_fit(len(self.variables), self.nclusters)
+        if not self.origins:
+            object.__setattr__(self, "origins", frozenset({self._digest}))
+
+    def __repr__(self) -> str:
+        kept = "" if self.sums is None else ", clusters kept"
+        return (
+            f"<msem.ClusterStatistics: {len(self.variables)} variables, {self.nobs:.0f} units in "
+            f"{self.nclusters:.0f} clusters of {len(self.sizes)} sizes{kept}>"
+        )
+
+    @property
+    def whole(self) -> SampleStatistics:
+        """The statistics with every variable taken as one of units, and means less `origin`."""
+        return SampleStatistics(
+            self.variables,
+            (),
+            len(self.variables),
+            self.nobs,
+            self.nclusters,
+            self.sizes,
+            self.counts,
+            self.means,
+            self.scatter,
+            self.ssw,
+            "data",
+        )
+
+    @property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(repr((self.variables, self.nobs, self.nclusters)).encode())
+        for name in ARRAYS:
+            digest.update(getattr(self, name).tobytes())
+        if self.sums is not None:
+            digest.update(repr(list(self.sums.ids[:1000])).encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def dropped_empty(self) -> int:
+        """Rows in which nothing is observed are among those with a missing value."""
+        return 0
+
+    @property
+    def keeps_products(self) -> bool:
+        """Whether products within every single cluster are there."""
+        return self.sums is not None and self.sums.within is not None
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """Variables that vary within clusters; the others are measured on clusters."""
+        return tuple(
+            name for name, square in zip(self.variables, np.diag(self.ssw), strict=True) if square > 0
+        )
+
+    @property
+    def total_mean(self) -> pd.Series:
+        """Means over units."""
+        mean = self.origin + self.sizes * self.counts @ self.means / self.nobs
+        return pd.Series(mean, index=list(self.variables), name="mean")
+
+    @property
+    def pooled_within_cov(self) -> pd.DataFrame:
+        """Pooled within-cluster covariance matrix, with divisor N - J."""
+        names = list(self.variables)
+        return pd.DataFrame(self.ssw / (self.nobs - self.nclusters), index=names, columns=names)
+
+    # -- merging -----------------------------------------------------------------------------------------------
+
+    def __add__(self, other: object) -> ClusterStatistics:
+        return self.merge(other) if isinstance(other, ClusterStatistics) else NotImplemented
+
+    def __radd__(self, other: object) -> ClusterStatistics:
+        return self if type(other) is int and other == 0 else NotImplemented  # sum() starts at 0
+
+    def merge(self, other: ClusterStatistics) -> ClusterStatistics:
+        """The statistics of both.
+
+        Where both keep their clusters, one that occurs in both is one cluster. Otherwise no cluster may occur in both.
+
+        Raises
+        ------
+        DataError
+            If the variables or the cluster columns differ, ids are of different types, a cluster occurs in both that
+            cannot be put together, or the same statistics are added twice.
+        """
+        require_same_variables(self, other)
+        twice = self.origins & other.origins
+        if twice:
+            raise DataError(
+                "the same statistics would be counted twice: "
+                f"{len(twice)} of the summaries are part of both sides of the sum"
+            )
+        return combined(self, other)
+
+    def restrict(self, variables: Sequence[str]) -> ClusterStatistics:
+        """Statistics of some of the variables, of the same rows.
+
+        Raises
+        ------
+        DataError
+            If a variable is not among them.
+        """
+        at = self.positions(variables)
+        return replace(
+            self,
+            variables=tuple(variables),
+            means=self.means[:, at],
+            scatter=self.scatter[:, at][:, :, at],
+            ssw=self.ssw[np.ix_(at, at)],
+            origin=self.origin[at],
+            sums=None if self.sums is None else self.sums.restrict(at, len(self.variables)),
+        )
+
+    def positions(self, names: Sequence[str]) -> list[int]:
+        """Where variables stand; `DataError` for one that is not there."""
+        try:
+            require_known(names, self.variables)
+        except DataError as error:
+            raise DataError(str(error).replace("the data have", "the statistics have")) from None
+        return [self.variables.index(name) for name in names]
+
+    # -- sharing -----------------------------------------------------------------------------------------------
+
+    def disclosure(self) -> pd.Series:
+        """What a file of these statistics tells of single clusters and units.
+
+        Returns
+        -------
+        Series
+            nclusters, nobs; smallest_cell: the least number of clusters of one size (the means of a cluster that is
+            the only one of its size can be read off, and those of two up to their order); cells_of_one, cells_of_two:
+            how many sizes there are with so few clusters; exact_clusters: clusters whose means can be read off;
+            exact_units: units whose values can (clusters of one unit among them); smallest_cluster; cluster_ids,
+            cluster_means, cluster_products: whether the file has these of every cluster.
+        """
+        return disclosed(self.sizes, self.counts, self.sums)
+
+    def save(self, path: Any, *, smallest_cell: int = 0) -> None:
+        """Write a file for `load`: ``.json``, or ``.parquet`` for many clusters (needs pyarrow).
+
+        Cluster ids are in it only with the statistics of the single clusters; see `disclosure`.
+
+        Parameters
+        ----------
+        path : path ending in .json or .parquet
+        smallest_cell : int
+            Refuse to write if there are fewer clusters than this of any one size, or single clusters were kept.
+
+        Raises
+        ------
+        DataError
+            If more would be disclosed than allowed, ids are neither numbers nor text, or the path ends in something
+            else.
+        """
+        found = self.disclosure()
+        if smallest_cell > 0 and (self.sums is not None or found["smallest_cell"] < smallest_cell):
+            raise DataError(
+                f"smallest_cell={smallest_cell}: the file would tell of "
+                + (
+                    "every single cluster: summarize without keep_clusters"
+                    if self.sums is not None
+                    else f"sizes with {found['smallest_cell']} cluster(s)"
+                )
+            )
+        write_values(path, {one.name: getattr(self, one.name) for one in fields(self)})
+
+    @classmethod
+    def load(cls, path: Any) -> ClusterStatistics:
+        """Read a file that `save` wrote; nothing in it is executed.
+
+        Raises
+        ------
+        DataError
+            If it is not one, is damaged or cut short, or comes from a later version.
+        """
+        values = read_values(path)
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path} is not a file of cluster statistics: {error}") from error
+
+
+def require_same_variables(one: ClusterStatistics, two: ClusterStatistics) -> None:
+    """Refuse statistics of different variables or cluster columns."""
+    if set(one.variables) != set(two.variables):
+        only = [listed(sorted(set(a.variables) - set(b.variables))) for a, b in ((one, two), (two, one))]
+        raise DataError(
+            f"cannot merge statistics of different variables: only the first have {only[0] or 'none'}, only the second "
+            f"{only[1] or 'none'}. Rows that lack a value of any variable are left out, so summarize the same variables"
+        )
+    if one.cluster != two.cluster:
+        raise DataError(
+            f"cannot merge statistics by cluster column {one.cluster!r} and by {two.cluster!r}: rename the column"
+        )
+
+
+def combined(one: ClusterStatistics, two: ClusterStatistics) -> ClusterStatistics:
+    """Statistics of both without looking at whether they have a summary in common."""
+    if not one.nclusters:
+        one, two = two, one  # which has a point within the data as origin
+    two = two if one.variables == two.variables else two.restrict(one.variables)
+    sums: ClusterSums | None = None
+    parts: dict[str, Any] | None = None
+    ids = common_ids(one.ids, two.ids, one.cluster) if one.ids is not None and two.ids is not None else None
+    if one.sums is not None and two.sums is not None:
+        sums, parts = merged_sums(
+            (one.sums, one.origin, one.ssw), (two.sums, two.origin, two.ssw), one.cluster
+        )
+        ids = sums.ids
+    elif ids is not None and len(ids) < len(one.ids) + len(two.ids):  # type: ignore[arg-type]
+        shared = listed(list(one.ids.intersection(two.ids)), most=5)  # type: ignore[union-attr,arg-type]
+        raise DataError(
+            f"clusters occur on both sides of the sum: {shared}. Parts of one cluster can be put together only if all "
+            "summaries keep their clusters: msem.summarize(..., keep_clusters=True)"
+        )
+    if parts is None:
+        shift = two.origin - one.origin
+        by_size = merge_sizes(
+            (one.sizes, one.counts, one.means, one.scatter),
+            (two.sizes, two.counts, two.means + shift, two.scatter),
+        )
+        parts = dict(zip(BY_SIZE, by_size, strict=True)) | {"ssw": one.ssw + two.ssw}
+    names = dict.fromkeys([*one.dropped, *two.dropped])
+    return replace(
+        one,
+        **parts,
+        nobs=one.nobs + two.nobs,
+        nclusters=float(parts["counts"].sum()),
+        sums=sums,
+        ids=ids,
+        nrows=one.nrows + two.nrows,
+        dropped={name: one.dropped.get(name, 0) + two.dropped.get(name, 0) for name in names},
+        dropped_rows=one.dropped_rows + two.dropped_rows,
+        dropped_no_cluster=one.dropped_no_cluster + two.dropped_no_cluster,
+        origins=one.origins | two.origins,
+    )

@@ -1,0 +1,365 @@
+"""From a data frame to complete rows of the variables a model needs, with the cluster of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.data.columns import Bools, Columns, Floats, float_column, kept_ids, missing_ids, select_columns
+from msem.data.identifiers import require_different_texts, told_apart
+from msem.data.screening import require_complete_rows
+from msem.errors import DataError
+
+Numbers = tuple[NDArray[np.int64], "pd.Index[Any]"]  # code of each row, id of each code
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Where values may be missing in rows that are kept.
+
+    Attributes
+    ----------
+    required : tuple of str
+        Variables that must be there: fixed covariates.
+    cluster_level : tuple of str
+        Variables of clusters: a row in which one is missing takes the value of another row of its cluster.
+    """
+
+    required: tuple[str, ...] = ()
+    cluster_level: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClusteredData:
+    """Rows of the variables a model needs, complete unless holes were allowed.
+
+    Attributes
+    ----------
+    columns : mapping of str to ndarray, shape (N,)
+        The variables, in the order asked for; read-only, and views of the frame where possible.
+    codes : ndarray of int64, shape (N,), or None
+        Cluster of each row, numbered 0..J-1 in order of first appearance; None without clusters.
+    clusters : pandas.Index, length J
+        The cluster ids in order of code; empty without clusters.
+    nrows : int
+        Rows of the frame as given.
+    dropped : mapping of str to int
+        Rows of the frame in which a variable is missing, for variables with any. Where holes are allowed: rows left out
+        for it, without empty ones.
+    dropped_rows : int
+        Rows left out because a variable is missing, not counting those without a cluster id.
+    dropped_no_cluster : int
+        Rows left out because the cluster id is missing.
+    dropped_empty : int
+        Rows left out because nothing is observed in them, where holes are allowed.
+    complete : bool
+        Whether no value is missing.
+    left_out : mapping of str to ndarray of int64
+        Positions in the frame of the rows that were left out, by the reason why.
+    lost_clusters : pandas.Index
+        Ids of clusters of which no row is left, where holes are allowed.
+    rows : ndarray of int64, shape (N,), or None
+        Position of each row in the frame as given; None when no row was left out.
+    index : pandas.Index
+        Labels of the rows of the frame as given, for a frame that has them; otherwise their numbers.
+    """
+
+    columns: Mapping[str, Floats]
+    codes: NDArray[np.int64] | None
+    clusters: pd.Index[Any]
+    nrows: int
+    dropped: Mapping[str, int]
+    dropped_rows: int
+    dropped_no_cluster: int
+    dropped_empty: int = 0
+    complete: bool = True
+    left_out: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    lost_clusters: pd.Index[Any] = field(default_factory=lambda: pd.Index([]))
+    rows: NDArray[np.int64] | None = None
+    index: pd.Index[Any] = field(default_factory=lambda: pd.RangeIndex(0))
+
+    @property
+    def nobs(self) -> int:
+        """Rows in use."""
+        return self.nrows - self.dropped_rows - self.dropped_no_cluster - self.dropped_empty
+
+
+def clustered_data(
+    frame: Any, variables: Sequence[str], cluster: str | None, holes: Holes | None = None
+) -> ClusteredData:
+    """Take the needed variables from a frame, delete incomplete rows and number the clusters.
+
+    Parameters
+    ----------
+    frame : pandas, polars or pyarrow table, any frame narwhals reads, or mapping of names to arrays
+        One row per unit.
+    variables : sequence of str
+        Names of the model's observed variables.
+    cluster : str or None
+        Column with the cluster ids, of any hashable type. Rows without an id are left out and counted.
+    holes : Holes, optional
+        Keep rows with missing values: leave out only those in which nothing is observed or a required variable is
+        missing (one of clusters: in all rows of the cluster). Variables of clusters are filled in from other rows of
+        the cluster.
+
+    Returns
+    -------
+    ClusteredData
+
+    Raises
+    ------
+    DataError
+        If a column is unknown, duplicated, not numeric or infinite, if the cluster column is also a
+        variable, if cluster ids cannot be hashed, or if no complete row is left.
+    """
+    return kept_rows(screened_columns(frame, variables, cluster), holes)
+
+
+@dataclass(frozen=True, eq=False)
+class ScreenedColumns:
+    """Columns as numbers, with what is missing in them.
+
+    Attributes
+    ----------
+    columns : mapping of str to ndarray, shape (rows,)
+    missing : mapping of str to ndarray of bool, shape (rows,), or None
+        None where nothing is missing.
+    cluster : str or None
+    ids : narwhals.Series or None
+        The cluster column.
+    no_cluster : ndarray of bool, shape (rows,)
+        Rows without a cluster id.
+    index : pandas.Index
+        Labels of the rows.
+    """
+
+    columns: Mapping[str, Floats]
+    missing: Mapping[str, Bools | None]
+    cluster: str | None
+    ids: nw.Series[Any] | None
+    no_cluster: Bools
+    index: pd.Index[Any]
+
+
+def screened_columns(frame: Any, variables: Sequence[str], cluster: str | None) -> ScreenedColumns:
+    """Take the needed columns from a frame; see `clustered_data`."""
+    require_distinct_roles(variables, cluster)
+    needed = [*variables] if cluster is None else [*variables, cluster]
+    columns = select_columns(frame, needed)
+    nrows = require_rows(columns)
+    values = {name: float_column(name, columns[name]) for name in variables}
+    missing = {name: missing_rows(name, column) for name, column in values.items()}
+    ids = None if cluster is None else columns[cluster]
+    no_cluster = np.zeros(nrows, dtype=bool) if ids is None else missing_ids(ids)
+    index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(nrows)
+    return ScreenedColumns(values, missing, cluster, ids, no_cluster, index)
+
+
+def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> ClusteredData:
+    """Delete incomplete rows and number the clusters; of the marked rows only, if `rows` is given."""
+
+    def among(mask: Bools) -> Bools:
+        return mask if rows is None else mask & rows
+
+    no_cluster = among(screened.no_cluster)
+    missing = {name: among(mask) for name, mask in screened.missing.items() if mask is not None}
+    incomplete = any_of(list(missing.values()), len(no_cluster)) & ~no_cluster
+    keep = among(~(incomplete | no_cluster))
+    nrows = len(keep) if rows is None else int(rows.sum())
+    dropped = {name: int(mask.sum()) for name, mask in missing.items() if mask.any()}
+    require_complete_rows(keep, dropped, no_cluster, screened.cluster, nrows)
+    codes, clusters = (
+        (None, pd.Index([]))
+        if screened.ids is None
+        else number_clusters(str(screened.cluster), screened.ids, keep)
+    )
+    return ClusteredData(
+        columns={name: kept(column, keep) for name, column in screened.columns.items()},
+        codes=codes,
+        clusters=clusters,
+        nrows=nrows,
+        dropped=dropped,
+        dropped_rows=int(incomplete.sum()),
+        dropped_no_cluster=int(no_cluster.sum()),
+        left_out=_reasons({"no cluster id": no_cluster, "a missing value": incomplete}),
+        rows=None if keep.all() else np.flatnonzero(keep),
+        index=screened.index,
+    )
+
+
+def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None = None) -> ClusteredData:
+    """The rows to be used; of the marked rows only, if `rows` is given. See `clustered_data`."""
+    if holes is None:
+        return complete_rows(screened, rows)
+    here = np.ones(len(screened.no_cluster), dtype=bool) if rows is None else rows
+    usable = here & ~screened.no_cluster
+    empty = usable & _empty(screened)
+    present = usable & ~empty
+    counts = {name: int((mask & here).sum()) for name, mask in screened.missing.items() if mask is not None}
+
+    def require_some(keep: Bools) -> None:
+        outside = screened.no_cluster & here
+        require_complete_rows(keep, counts, outside, screened.cluster, int(here.sum()), "row with values")
+
+    require_some(present)
+    numbers = None if screened.ids is None else number_clusters(str(screened.cluster), screened.ids, usable)
+    if numbers is not None:
+        screened = _shared(screened, holes.cluster_level, numbers, usable)
+    without = {
+        name: mask & present for name in holes.required if (mask := screened.missing.get(name)) is not None
+    }
+    lacking = any_of(list(without.values()), len(here))
+    keep = present & ~lacking
+    require_some(keep)
+    codes, clusters, lost = (
+        (None, pd.Index([]), pd.Index([])) if numbers is None else _renumbered(*numbers, keep[usable])
+    )
+    return ClusteredData(
+        columns={name: kept(column, keep) for name, column in screened.columns.items()},
+        codes=codes,
+        clusters=clusters,
+        nrows=int(here.sum()),
+        dropped={name: int(mask.sum()) for name, mask in without.items() if mask.any()},
+        dropped_rows=int(lacking.sum()),
+        dropped_no_cluster=int((screened.no_cluster & here).sum()),
+        dropped_empty=int(empty.sum()),
+        complete=not any(mask is not None and (mask & keep).any() for mask in screened.missing.values()),
+        left_out=_reasons(
+            {
+                "no cluster id": screened.no_cluster & here,
+                "no observed value": empty,
+                "no fixed covariate": lacking,
+            }
+        ),
+        lost_clusters=lost,
+        rows=None if keep.all() else np.flatnonzero(keep),
+        index=screened.index,
+    )
+
+
+def _reasons(masks: Mapping[str, Bools]) -> dict[str, NDArray[np.int64]]:
+    return {reason: np.flatnonzero(mask) for reason, mask in masks.items() if mask.any()}
+
+
+def _empty(screened: ScreenedColumns) -> Bools:
+    """Rows in which nothing is observed."""
+    masks = list(screened.missing.values())
+    out = np.full(len(screened.no_cluster), bool(masks))
+    for mask in masks:
+        out &= False if mask is None else mask
+    return out
+
+
+def _shared(
+    screened: ScreenedColumns, names: Sequence[str], numbers: Numbers, usable: Bools
+) -> ScreenedColumns:
+    """The columns, with cluster variables that are missing in a row taken from the first one of the cluster with it."""
+    codes = np.full(len(usable), -1, dtype=np.int64)
+    codes[usable] = numbers[0]
+    columns, missing = dict(screened.columns), dict(screened.missing)
+    for name in names:
+        mask = missing.get(name)
+        if mask is None or not (mask & usable).any():
+            continue
+        seen, holes = np.flatnonzero(usable & ~mask), usable & mask
+        values = np.full(len(numbers[1]), np.nan)
+        values[codes[seen[::-1]]] = columns[name][seen[::-1]]
+        column = columns[name].copy()
+        column[holes] = values[codes[holes]]
+        columns[name], missing[name] = column, missing_rows(name, column)
+    return replace(screened, columns=columns, missing=missing)
+
+
+def _renumbered(
+    codes: NDArray[np.int64], clusters: pd.Index[Any], keep: Bools
+) -> tuple[NDArray[np.int64], pd.Index[Any], pd.Index[Any]]:
+    """Codes and ids of the clusters of the kept rows, and the ids of those that have none."""
+    if keep.all():
+        return codes, clusters, clusters[:0]
+    own, found = pd.factorize(codes[keep])
+    lost = np.ones(len(clusters), dtype=bool)
+    lost[found] = False
+    return own.astype(np.int64, copy=False), clusters[found], clusters[lost]
+
+
+def missing_rows(name: str, column: Floats) -> Bools | None:
+    """Rows in which a column is missing, None if there are none; infinite values are refused."""
+    if _core.all_finite(column):
+        return None
+    finite = np.isfinite(column)
+    missing = np.isnan(column)
+    infinite = ~(finite | missing)
+    if infinite.any():
+        row = int(infinite.argmax())
+        raise DataError(
+            f"variable {name!r} is infinite in {infinite.sum()} row(s), first in row {row} (counted from 0): "
+            "correct the value, or make it missing"
+        )
+    return missing
+
+
+def any_of(masks: Sequence[Bools | None], nrows: int) -> Bools:
+    """Rows marked in any of the masks."""
+    result = np.zeros(nrows, dtype=bool)
+    for mask in masks:
+        if mask is not None:
+            result |= mask
+    return result
+
+
+def number_clusters(
+    cluster: str, ids: nw.Series[Any], keep: Bools
+) -> tuple[NDArray[np.int64], pd.Index[Any]]:
+    """Codes 0..J-1 of the kept rows in order of first appearance, and the ids in that order."""
+    values = kept_ids(ids, keep)
+    plain = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.isnative
+    if plain and values.dtype.kind == "i":
+        numbers = _core.Identifiers()
+        codes = numbers.number(values)
+        return codes, pd.Index(numbers.ids().astype(values.dtype, copy=False))
+    ordered = plain and values.dtype.kind in "ufM"
+    if ordered and (values[1:] >= values[:-1]).all():
+        return number_runs(values)
+    codes, index = told_apart(cluster, values)
+    require_different_texts(cluster, index)
+    return codes, index
+
+
+def number_runs(ids: NDArray[Any]) -> tuple[NDArray[np.int64], pd.Index[Any]]:
+    """Codes of sorted ids: a new cluster wherever the id changes."""
+    starts = np.r_[True, ids[1:] != ids[:-1]]
+    return np.cumsum(starts, dtype=np.int64) - 1, pd.Index(ids[starts])
+
+
+def kept(column: Floats, keep: Bools) -> Floats:
+    """Kept rows of a column, read-only; a view if all are kept."""
+    result = column[:] if keep.all() else column[keep]
+    result.flags.writeable = False
+    return result
+
+
+def require_distinct_roles(variables: Sequence[str], cluster: str | None) -> None:
+    """Refuse the cluster column as a variable of the model."""
+    if cluster is not None and cluster in variables:
+        raise DataError(
+            f"{cluster!r} is both the cluster column and a variable of the model: an id has no mean or "
+            "variance; take it out of the model, or name another column in cluster="
+        )
+
+
+def require_rows(columns: Columns) -> int:
+    """Refuse columns of unequal length and empty data; return the number of rows."""
+    lengths = {name: len(series) for name, series in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"the columns differ in length: {lengths}")
+    nrows = next(iter(lengths.values()))
+    if nrows == 0:
+        raise DataError("the data have no rows")
+    return nrows

@@ -1,0 +1,336 @@
+"""Sufficient statistics of samples with holes: what full-information maximum likelihood needs of the rows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.data.frames import ClusteredData
+from msem.data.screening import (
+    COLLINEAR,
+    first_dependence,
+    require_between_variance,
+    require_clusters,
+    require_constant_within,
+    require_enough,
+    require_independent,
+    require_observed,
+    require_observed_levels,
+    require_varying,
+    require_within_variance,
+)
+from msem.data.statistics import cluster_codes, columns_of
+from msem.data.sufficient import SampleStatistics, positions
+from msem.errors import DataError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+# Clusters that must have two variables for their covariance between clusters.
+FEWEST = 2
+# Standard deviation relative to the mean below which values are compared one by one: rounding may be all there is.
+SUSPECT = 1e-6
+# Patterns, those with most units, in which variables are held to be collinear or not.
+MOST_PATTERNS = 8
+FEW_CLUSTERS = 4096  # of them that are looked at first
+
+
+@dataclass(frozen=True, eq=False)
+class IncompleteStatistics:
+    """Statistics of a sample with holes, for p unit variables and q cluster variables; see `SampleStatistics`.
+
+    Attributes
+    ----------
+    unit, cluster, nboth
+        Variables, as in `SampleStatistics`. A single-level sample has no unit variables: every row is a cluster.
+    data : _core.IncompleteData
+        Patterns of observed variables, and the cells of units of a cluster that share one.
+    by_cluster : _core.IncompleteData or None
+        The rows of a single-level sample by cluster, where it has clusters.
+    source : str
+        "data".
+    """
+
+    unit: tuple[str, ...]
+    cluster: tuple[str, ...]
+    nboth: int
+    data: _core.IncompleteData
+    by_cluster: _core.IncompleteData | None = None
+    source: str = "data"
+    complete = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what is compiled is made again
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Unit variables, then cluster variables."""
+        return self.unit + self.cluster
+
+    @property
+    def nobs(self) -> float:
+        """Units with anything observed; rows of a single-level sample."""
+        return self.data.nobs if self.unit else self.nclusters
+
+    @cached_property
+    def nclusters(self) -> float:
+        """Clusters in which anything is observed; rows of a single-level sample."""
+        d = self.data
+        own = np.logical_or.reduce(
+            d.cluster_patterns, axis=1
+        )  # by pattern, whether the cluster has a variable
+        observed = own[d.cluster_pattern] | (d.sizes > 0)
+        return float(d.weight @ observed)
+
+    @cached_property
+    def _sizes(self) -> tuple[Floats, Floats]:
+        if not self.unit:
+            return np.ones(1), np.array([self.nclusters])
+        size, weight = self.data.sizes, self.data.weight
+        used = (size > 0) & (weight > 0)
+        distinct, at = np.unique(size[used], return_inverse=True)
+        return distinct, np.bincount(at, weight[used]).astype(np.float64)
+
+    @property
+    def sizes(self) -> Floats:
+        """Distinct cluster sizes, in units with anything observed, ascending; clusters without any are left aside."""
+        return self._sizes[0]
+
+    @property
+    def counts(self) -> Floats:
+        """How many clusters there are of each size."""
+        return self._sizes[1]
+
+    @property
+    def harmonic_size(self) -> float:
+        """Harmonic mean of the cluster sizes."""
+        return float(self.counts.sum() / (self.counts / self.sizes).sum())
+
+    @cached_property
+    def observed(self) -> tuple[Floats, Floats, Floats]:
+        """Number of observed values, their means and variances, of all variables; each of shape (p + q,)."""
+        return self.data.observed_moments()
+
+    @property
+    def nvalues(self) -> float:
+        """Number of observed values."""
+        return float(self.observed[0].sum())
+
+    @property
+    def total_mean(self) -> Floats:
+        """Means of the observed values, over units of the unit variables, over clusters of the cluster variables."""
+        return self.observed[1]
+
+    @cached_property
+    def _coverage(self) -> tuple[Floats, Floats]:
+        return self.data.coverage()
+
+    @property
+    def coverage_within(self) -> Floats:
+        """Units that have both of two unit variables, shape (p, p)."""
+        return self._coverage[0]
+
+    @property
+    def coverage_between(self) -> Floats:
+        """Clusters that have both of two variables, each in some unit or of its own, shape (p + q, p + q)."""
+        return self._coverage[1]
+
+    @cached_property
+    def loss(self) -> _core.MissingLoss:
+        """The compiled likelihood."""
+        return _core.MissingLoss(self.data)
+
+    @cached_property
+    def unit_loss(self) -> _core.MissingLoss:
+        """The same of a single level with its rows by cluster, as units without cluster differences."""
+        return _core.MissingLoss(self.data if self.by_cluster is None else self.by_cluster)
+
+    @cached_property
+    def unidentified(self) -> tuple[str, ...]:
+        """Saturated covariances that the data say nothing about, by name; ``.l2``: between.
+
+        Those of unit variables that no unit has both of, and of variables that fewer than two clusters have both of.
+        """
+        p = len(self.unit)
+        level2 = [*range(self.nboth), *range(p, len(self.names))]
+        return (
+            *self._too_few(range(p), self.coverage_within, 1, ""),
+            *self._too_few(level2, self.coverage_between, FEWEST, ".l2" if p else ""),
+        )
+
+    def _too_few(self, among: Sequence[int], coverage: Floats, fewest: int, suffix: str) -> list[str]:
+        """Names of covariances of variables that fewer than `fewest` units or clusters have both of."""
+        pairs = itertools.combinations(among, 2)
+        return [f"{self.names[i]}~~{self.names[j]}{suffix}" for i, j in pairs if coverage[i, j] < fewest]
+
+    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> IncompleteStatistics:
+        """Statistics of some of the variables, in the order given.
+
+        Raises
+        ------
+        DataError
+            If a variable is not among those of its kind.
+        """
+        rows, columns = positions(unit, self.unit), positions(cluster, self.cluster)
+        grouped = None if self.by_cluster is None else self.by_cluster.restrict(columns, [], 0)
+        data = self.data.restrict(rows, columns, nboth)
+        return replace(
+            self, unit=tuple(unit), cluster=tuple(cluster), nboth=nboth, data=data, by_cluster=grouped
+        )
+
+
+Statistics = SampleStatistics | IncompleteStatistics
+
+
+def incomplete_statistics(
+    data: ClusteredData, unit: Sequence[str], cluster: Sequence[str], nboth: int
+) -> IncompleteStatistics:
+    """Statistics of two-level data with holes; parameters as in `sample_statistics`.
+
+    Variables that are never observed together are no error: see `IncompleteStatistics.unidentified`.
+
+    Raises
+    ------
+    DataError
+        If the data cannot identify the variances of these variables: fewer than two clusters, too few clusters or
+        units, a variable without observed values at a level, constant, collinear or at the wrong level.
+    """
+    codes, J = cluster_codes(data), len(data.clusters)
+    _, varying = _core.cluster_values(columns_of(data, cluster), codes, J)
+    core = _core.incomplete_data(columns_of(data, unit), columns_of(data, cluster), codes, J, nboth)
+    out = IncompleteStatistics(tuple(unit), tuple(cluster), nboth, core)
+    require_observed(out.names, out.observed[0])
+    filled = int((core.sizes > 0).sum())
+    require_clusters(int(core.nobs), filled, unit)
+    _require_variance(out, data)
+    require_enough(int(core.nobs), filled, len(unit), nboth + len(cluster))
+    require_constant_within(cluster, varying, data.clusters)
+    _require_levels(out, data)
+    _require_independent(out)
+    return out
+
+
+def simple_incomplete(data: ClusteredData, variables: Sequence[str]) -> IncompleteStatistics:
+    """Statistics of single-level data with holes: the rows are clusters of size one.
+
+    Raises
+    ------
+    DataError
+        If a variable has no observed values or is constant, variables are collinear, or there are too few rows.
+    """
+    columns = columns_of(data, variables)
+    rows = np.arange(len(columns[0]), dtype=np.int64)
+    core = _core.incomplete_data([], columns, rows, len(rows), 0)
+    grouped = None
+    if data.codes is not None:
+        grouped = _core.incomplete_data(columns, [], data.codes, len(data.clusters), 0)
+    out = IncompleteStatistics((), tuple(variables), 0, core, grouped)
+    require_observed(variables, out.observed[0])
+    _require_variance(out, data)
+    if out.nobs <= len(variables):
+        raise DataError(
+            f"{out.nobs:.0f} rows cannot identify the covariance matrix of {len(variables)} variables: at least "
+            f"{len(variables) + 1} are needed"
+        )
+    _require_independent(out)
+    return out
+
+
+def _require_variance(statistics: IncompleteStatistics, data: ClusteredData) -> None:
+    """Refuse variables whose observed values are all the same."""
+    _, mean, variance = statistics.observed
+    suspect = np.flatnonzero(np.sqrt(variance) <= SUSPECT * np.abs(mean))
+    require_varying({statistics.names[k]: _values(data, statistics.names[k]) for k in suspect})
+
+
+def _values(data: ClusteredData, name: str) -> Floats:
+    """Observed values of a variable."""
+    column = data.columns[name]
+    return column[~np.isnan(column)]
+
+
+def _require_levels(statistics: IncompleteStatistics, data: ClusteredData) -> None:
+    """Refuse variables with too few values, or without variance, at a level they are used at."""
+    unit, nboth, p = statistics.unit, statistics.nboth, len(statistics.unit)
+    count, mean, _ = statistics.observed
+    clusters, within, between = statistics.data.level_variation()
+    require_observed_levels(statistics.names, p, nboth, count, np.concatenate([clusters, count[p:]]))
+    size = np.abs(mean[:p]) + np.sqrt(between / clusters)
+    suspect = np.sqrt(within / count[:p]) <= SUSPECT * size
+    constant = [bool(s) and _constant_within(data, name) for s, name in zip(suspect, unit, strict=True)]
+    require_within_variance(unit, nboth, constant, within, count[:p], size)
+    both = slice(nboth)
+    require_between_variance(unit[both], within[both], between[both], count[both], clusters[both])
+
+
+def _constant_within(data: ClusteredData, name: str) -> bool:
+    """Whether the observed values of a variable are the same throughout every cluster."""
+    _, ((count, _),) = _core.cluster_values(columns_of(data, [name]), cluster_codes(data), len(data.clusters))
+    return not count
+
+
+def _require_independent(statistics: IncompleteStatistics) -> None:
+    """Refuse collinear variables, at the level of units and at that of clusters."""
+    unit, p, variance = statistics.unit, len(statistics.unit), statistics.observed[2]
+    d = statistics.data
+    patterns, scatter = d.unit_patterns, d.scatter
+    seen = [np.flatnonzero(row) for row in patterns]
+    df = d.pattern_rows - np.bincount(d.cell_pattern, minlength=len(patterns))
+    for r in _largest(df):
+        found = _dependent(scatter[r], df[r], variance[seen[r]])
+        if len(found):
+            joint = seen[r][found]
+            every = np.flatnonzero(np.logical_and.reduce(patterns[:, joint], axis=1))
+            at = [np.searchsorted(seen[k], joint) for k in every]
+            pooled: Floats = np.sum(
+                [scatter[k][np.ix_(i, i)] for k, i in zip(every, at, strict=True)], axis=0
+            )
+            require_independent(pooled, [unit[k] for k in joint], " within clusters")
+    _require_independent_clusters(statistics, variance[p:], " in the cluster means" if p else "")
+
+
+def _require_independent_clusters(statistics: IncompleteStatistics, variance: Floats, where: str) -> None:
+    """Refuse collinear cluster variables; of the clusters of a pattern, some from all parts raise the suspicion."""
+    d = statistics.data
+    patterns, own, values = d.cluster_patterns, d.cluster_pattern, d.cluster_values
+
+    def scatter(names: Ints, clusters: Ints) -> Floats:
+        chosen = values[:, clusters][names]
+        centred = chosen - chosen.mean(axis=1, keepdims=True)
+        products: Floats = centred @ centred.T
+        return products
+
+    for t in _largest(np.bincount(own, minlength=len(patterns))):
+        seen, clusters = np.flatnonzero(patterns[t]), np.flatnonzero(own == t)
+        clusters = clusters[:: max(1, len(clusters) // FEW_CLUSTERS)]
+        found = _dependent(scatter(seen, clusters), len(clusters) - 1, variance[seen])
+        if len(found):
+            joint = seen[found]
+            every = np.flatnonzero(np.logical_and.reduce(patterns[:, joint], axis=1)[own])
+            require_independent(scatter(joint, every), [statistics.cluster[k] for k in joint], where)
+
+
+def _largest(count: Floats | Ints) -> Ints:
+    """The few patterns that occur most often."""
+    return np.argsort(-count, kind="stable")[:MOST_PATTERNS]
+
+
+def _dependent(scatter: Floats, df: float, variance: Floats) -> Ints:
+    """Positions of a variable and of those that determine it in one pattern, none if there is no such variable.
+
+    Such a relation need not hold in other patterns. Variables that do not vary in this one say nothing.
+    """
+    none = np.empty(0, dtype=np.intp)
+    if df <= len(scatter):
+        return none
+    varies = np.flatnonzero(np.diag(scatter) > COLLINEAR * df * variance)
+    found = first_dependence(scatter[np.ix_(varies, varies)])
+    return none if found is None else varies[[*found[1], found[0]]]

@@ -1,0 +1,400 @@
+"""Level-specific moments: what a two-level analysis can be published as, and started from without raw data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.data.arrays import LevelMoment, frozen, frozen_series
+from msem.data.checks import (
+    matching_names,
+    named_acov,
+    named_means,
+    require_possible,
+    sample_sizes,
+    scaled_inverse,
+)
+from msem.data.covariance import require_covariance
+from msem.data.gamma import moment_names, named_unvech, named_vech, saturated_information, unvech, vech
+from msem.data.incomplete import Statistics
+from msem.data.intraclass import icc_columns
+from msem.data.screening import require_enough
+from msem.data.statistics import expected_statistics
+from msem.data.sufficient import SampleStatistics
+from msem.errors import DataError
+
+Floats = NDArray[np.float64]
+FORMAT = "msem level moments 1"
+
+__all__ = ["LevelMoment", "LevelMoments"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LevelMoments:
+    """Within and between covariance matrices with the sample sizes they come from.
+
+    Parameters
+    ----------
+    within_cov, between_cov : DataFrame
+        Covariance matrices with variable names on both axes. A variable in both is at both levels. They are
+        taken to be maximum likelihood (saturated) estimates and used as given, without any rescaling; the
+        between one need not be positive definite.
+    between_mean : Series, mapping or None
+        Means of the between-level variables. None: all 0, for models whose mean structure is saturated.
+    nobs, nclusters : int
+        Units N and clusters J; both follow from `cluster_sizes` if that is given.
+    within_mean : Series, mapping or None
+        Means of the within-only variables. None: 0. Those of variables at both levels are added to
+        `between_mean`: only the sum is identified.
+    cluster_sizes : sequence of int, mapping from size to count, or None
+        Sizes of the clusters: one for every cluster, or how many clusters have each. A Series may be either; if its
+        numbers do not tell which, it is refused. None: all of size N / J, an
+        approximation unless the data are balanced.
+    known_acov : DataFrame or None
+        Gamma, the asymptotic covariance matrix of the moments, if known, named as in `moment_names`: then `acov`.
+    converged : bool
+        Whether the moments are a maximum of the saturated likelihood. If not, they have no Gamma.
+    means_given : bool
+        Whether the between means are known; False where they are 0 because none were given.
+    incomplete : bool
+        Whether they come from data with holes: what is fitted to them then takes its errors from Gamma.
+
+    Raises
+    ------
+    DataError
+        If a matrix is not square, not symmetric, wrongly named or (within) not positive definite, or the sample
+        sizes contradict each other.
+    """
+
+    within_cov: pd.DataFrame
+    between_cov: pd.DataFrame
+    between_mean: pd.Series | Mapping[str, float] | None = None
+    nobs: float = np.nan
+    nclusters: float = np.nan
+    within_mean: pd.Series | Mapping[str, float] | None = None
+    cluster_sizes: Sequence[int] | Mapping[int, int] | pd.Series | None = None
+    known_acov: pd.DataFrame | None = None
+    llf: float = np.nan
+    data: Statistics | None = None
+    iterations: int = 0
+    converged: bool = True
+    means_given: bool = True
+    incomplete: bool = False
+
+    def __post_init__(self) -> None:
+        within = require_covariance(self.within_cov, "within_cov", positive_definite=True)
+        between = require_covariance(self.between_cov, "between_cov", positive_definite=False)
+        both = [name for name in within.columns if name in between.columns]
+        unit = [*both, *(name for name in within.columns if name not in both)]
+        cluster = [name for name in between.columns if name not in both]
+        second = [*both, *cluster]
+        sizes, nobs, nclusters = sample_sizes(self.cluster_sizes, self.nobs, self.nclusters)
+        store = object.__setattr__
+        store(self, "nobs", nobs)
+        store(self, "nclusters", nclusters)
+        store(self, "within_cov", frozen(within.loc[unit, unit]))
+        store(self, "between_cov", frozen(between.loc[second, second]))
+        within_mean = named_means(self.within_mean, unit, "within_mean")
+        between_mean = named_means(self.between_mean, second, "between_mean")
+        between_mean[both] += within_mean[both]  # only their sum is identified
+        within_mean[both] = 0.0
+        named = set[str]().union(*(dict(m) for m in (self.between_mean, self.within_mean) if m is not None))
+        store(self, "means_given", self.means_given and named.issuperset(second))
+        store(self, "within_mean", frozen_series(within_mean))
+        store(self, "between_mean", frozen_series(between_mean))
+        store(self, "cluster_sizes", sizes)
+        require_enough(round(nobs), round(nclusters), len(unit), len(second))
+        if self.known_acov is not None:
+            store(self, "known_acov", frozen(named_acov(self.known_acov, self.moment_names)))
+
+    def __repr__(self) -> str:
+        variables = f"{len(self.within_cov)} within, {len(self.between_cov)} between variables"
+        state = "" if self.converged else ", not converged"
+        return (
+            f"<msem.LevelMoments: {variables}, {self.nobs:.0f} units in {self.nclusters:.0f} clusters{state}>"
+        )
+
+    @property
+    def given_as(self) -> str:
+        """What a summary says of moments that were given: whether sizes of clusters and means are known."""
+        sizes = "moments with cluster sizes" if self.exact_sizes else "moments with N and J only"
+        return sizes if self.means_given else f"{sizes}; means not given, taken as 0"
+
+    @property
+    def within(self) -> LevelMoment:
+        """Within-level moments."""
+        return LevelMoment(self.within_cov.copy(), pd.Series(self.within_mean).copy())
+
+    @property
+    def between(self) -> LevelMoment:
+        """Between-level moments."""
+        return LevelMoment(self.between_cov.copy(), pd.Series(self.between_mean).copy())
+
+    @property
+    def both(self) -> tuple[str, ...]:
+        """Variables at both levels."""
+        return tuple(name for name in self.within_cov.columns if name in self.between_cov.columns)
+
+    @property
+    def exact_sizes(self) -> bool:
+        """Whether the sizes of the clusters are known, rather than only N and J."""
+        return self.cluster_sizes is not None
+
+    @property
+    def between_eigenvalues(self) -> Floats:
+        """Eigenvalues of the between covariance matrix in the metric of correlations, ascending."""
+        cov = self.between_cov.to_numpy()
+        scale = np.sqrt(np.abs(np.diag(cov)))
+        scale[scale == 0] = 1.0
+        return np.linalg.eigvalsh(cov / np.outer(scale, scale))
+
+    @property
+    def icc(self) -> pd.Series:
+        """Intraclass correlations of the variables at both levels: between over total variance."""
+        within, between = np.diag(self.within_cov), np.diag(self.between_cov)
+        n = len(self.both)
+        return pd.Series(between[:n] / (within[:n] + between[:n]), index=list(self.both), name="icc")
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Sufficient statistics: those of the data if known, else those that the moments imply."""
+        return self.expected_statistics if self.data is None else self.data
+
+    @cached_property
+    def expected_statistics(self) -> SampleStatistics:
+        """Sufficient statistics that the moments imply (Kullback-Leibler projection)."""
+        table = self._sizes
+        n = len(self.both)
+        require_possible(self.within_cov.to_numpy(), self.between_cov.to_numpy(), n, max(table))
+        means = np.concatenate([self.between.mean[:n], self.within.mean[n:], self.between.mean[n:]])
+        return expected_statistics(
+            self.within_cov.to_numpy(),
+            self.between_cov.to_numpy(),
+            means,
+            list(table),
+            list(table.values()),
+            tuple(self.within_cov.columns),
+            tuple(self.between_cov.columns[n:]),
+            n,
+            source="moments" if self.exact_sizes else "moments, N and J only",
+        )
+
+    @property
+    def _sizes(self) -> Mapping[float, float]:
+        if isinstance(self.cluster_sizes, Mapping):
+            return {float(n): float(j) for n, j in sorted(self.cluster_sizes.items())}
+        return {self.nobs / self.nclusters: float(self.nclusters)}
+
+    @property
+    def moment_names(self) -> list[str]:
+        """Names of the moments in the order of `vector` and `gamma`."""
+        return moment_names(self.expected_statistics)
+
+    @property
+    def vector(self) -> pd.Series:
+        """All moments as one vector."""
+        n = len(self.both)
+        values = np.concatenate(
+            [
+                vech(self.within_cov.to_numpy()),
+                vech(self.between_cov.to_numpy()),
+                self.between.mean[:n],
+                self.within.mean[n:],
+                self.between.mean[n:],
+            ]
+        )
+        return pd.Series(values, index=self.moment_names)
+
+    def icc_table(
+        self, kind: Literal["observed", "expected"] = "observed", *, level: float = 0.95
+    ) -> pd.DataFrame:
+        """Intraclass correlations with delta-method standard errors and intervals on Fisher's scale.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by variable: icc, se, ci_lower, ci_upper, design_effect, effective_nobs; see `icc_columns`.
+        """
+        n, icc, gamma = len(self.both), self.icc.to_numpy(), self.gamma(kind)
+        w, b = ([f"{name}~~{name}{suffix}" for name in self.both] for suffix in ("", ".l2"))
+        ww, bb, wb = (np.diag(gamma.loc[rows, columns]) for rows, columns in ((w, w), (b, b), (w, b)))
+        variance = icc**2 * ww + (1 - icc) ** 2 * bb - 2 * icc * (1 - icc) * wb
+        se = np.sqrt(variance) / (np.diag(self.within_cov)[:n] + np.diag(self.between_cov)[:n])
+        return icc_columns(icc, se, self._sizes, level).set_index(pd.Index(list(self.both)))
+
+    def restrict(self, within: Sequence[str], between: Sequence[str]) -> LevelMoments:
+        """Moments of some of the variables of each level, with their part of Gamma if it is known.
+
+        Raises
+        ------
+        DataError
+            If a variable is not among those of a level, or is at both levels and wanted at one only.
+        """
+        self.require(within, between)
+        within, between = list(within), list(between)
+        torn = [name for name in self.both if (name in within) != (name in between)]
+        if torn:
+            raise DataError(
+                f"{', '.join(torn)} must stay at both levels or leave both: one level's part has another meaning alone"
+            )
+        if within == list(self.within_cov.columns) and between == list(self.between_cov.columns):
+            return self
+        both = [name for name in within if name in between]
+        only = [name for name in between if name not in both]
+        data = None if self.data is None else self.data.restrict(within, only, len(both))
+        part = replace(
+            self,
+            within_cov=self.within_cov.loc[within, within],
+            between_cov=self.between_cov.loc[between, between],
+            within_mean=self.within.mean[within],
+            between_mean=self.between.mean[between],
+            known_acov=None,
+            llf=np.nan,
+            data=data,
+        )
+        if self.known_acov is None:
+            return part
+        names = matching_names(part.moment_names, self.moment_names)
+        return replace(part, known_acov=self.known_acov.loc[names, names])
+
+    def require(self, within: Sequence[str], between: Sequence[str]) -> None:
+        """Refuse variables that a level does not have.
+
+        Raises
+        ------
+        DataError
+            Naming them.
+        """
+        for level, wanted, cov in (
+            ("within", within, self.within_cov),
+            ("between", between, self.between_cov),
+        ):
+            absent = [name for name in wanted if name not in cov.columns]
+            if absent:
+                raise DataError(
+                    f"the {level} covariance matrix has no {', '.join(absent)}; it has {', '.join(cov.columns)}"
+                )
+
+    def information(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
+        """Information about the moments: their joint saturated likelihood's, or the inverse of `known_acov`.
+
+        With raw data, or the cluster-size table, the sizes enter exactly. Matrices without data have no observed
+        information of their own; theirs is the expected one.
+        """
+        names = self.moment_names
+        if self.known_acov is not None:
+            matrix = scaled_inverse(self.known_acov.to_numpy())
+        else:
+            matrix = saturated_information(self.vector.to_numpy(), self.statistics, kind)
+        if not matrix.size:
+            raise DataError(
+                f"the {kind} information about the moments cannot be computed: the between covariance matrix is at "
+                "the boundary of what the cluster sizes allow"
+            )
+        return pd.DataFrame(matrix, index=names, columns=names)
+
+    def require_converged(self) -> None:
+        """Refuse moments that are no maximum of the saturated likelihood: they have no sampling covariance."""
+        if not self.converged:
+            raise DataError(
+                "the saturated model has not converged, so these moments are no maximum of its likelihood and have no "
+                "Gamma: there are too few clusters of the largest size; take fewer variables to the between level"
+            )
+
+    def gamma(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
+        """Asymptotic covariance matrix of the moments: `known_acov`, or the inverse of `information`.
+
+        Raises
+        ------
+        DataError
+            If the moments have not converged.
+        """
+        if self.known_acov is not None:
+            return self.known_acov.copy()
+        self.require_converged()
+        information = self.information(kind)
+        inverse = scaled_inverse(information.to_numpy())
+        return pd.DataFrame(inverse, index=information.index, columns=information.columns)
+
+    @cached_property
+    def _gamma(self) -> pd.DataFrame:
+        return self.gamma()
+
+    @property
+    def acov(self) -> pd.DataFrame:
+        """Asymptotic (sampling) covariance matrix of the moments, named as in `moment_names`.
+
+        The known one if there is one, else from the observed information. ``.l2`` marks the between level.
+        """
+        return self._gamma.copy()
+
+    def with_acov(self, kind: Literal["observed", "expected"] = "observed") -> LevelMoments:
+        """The same moments carrying their Gamma, as `save` stores them."""
+        return self if self.known_acov is not None else replace(self, known_acov=self.gamma(kind))
+
+    def save(self, path: str | Path) -> None:
+        """Write the moments, sample sizes and Gamma as JSON; raw data or cluster means are not in it."""
+        Path(path).write_text(json.dumps(_to_json(self.with_acov())), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> LevelMoments:
+        """Read moments written by `save`.
+
+        Raises
+        ------
+        DataError
+            If the file is not one.
+        """
+        try:
+            return _from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} is not a file of level moments written by msem: {error}") from error
+
+
+def _to_json(moments: LevelMoments) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "nobs": moments.nobs,
+        "nclusters": moments.nclusters,
+        "cluster_sizes": None if not moments.exact_sizes else [list(x) for x in moments._sizes.items()],
+        "within": named_vech(moments.within_cov),
+        "between": named_vech(moments.between_cov),
+        "within_mean": moments.within.mean.tolist(),
+        "between_mean": moments.between.mean.tolist(),
+        "llf": None if np.isnan(moments.llf) else moments.llf,
+        "converged": moments.converged,
+        "means_given": moments.means_given,
+        "incomplete": moments.incomplete,
+        "acov": vech(moments.acov.to_numpy()).tolist(),
+    }
+
+
+def _from_json(stored: dict[str, Any]) -> LevelMoments:
+    if stored.get("format") != FORMAT:
+        raise KeyError(f"format is {stored.get('format')!r}, expected {FORMAT!r}")
+    within, between = named_unvech(stored["within"]), named_unvech(stored["between"])
+    sizes = stored["cluster_sizes"]
+    moments = LevelMoments(
+        within,
+        between,
+        dict(zip(between.columns, stored["between_mean"], strict=True)),
+        nobs=stored["nobs"],
+        nclusters=stored["nclusters"],
+        within_mean=dict(zip(within.columns, stored["within_mean"], strict=True)),
+        cluster_sizes=None if sizes is None else {int(n): int(j) for n, j in sizes},
+        llf=np.nan if stored["llf"] is None else stored["llf"],
+        converged=bool(stored.get("converged", True)),
+        means_given=bool(stored.get("means_given", True)),
+        incomplete=bool(stored.get("incomplete", False)),
+    )
+    names = moments.moment_names
+    acov = unvech(np.array(stored["acov"], dtype=float), len(names))
+    return replace(moments, known_acov=pd.DataFrame(acov, index=names, columns=names))

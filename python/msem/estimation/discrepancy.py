@@ -1,0 +1,181 @@
+"""Sandwich covariance and adjusted tests for moments of one level fitted by a discrepancy function.
+
+The moments s are estimates with asymptotic covariance matrix Gamma, not observations: the discrepancy's own
+standard errors and test do not hold (Yuan & Bentler, 2007). All vectors hold the means, if they are modelled, and
+the lower triangle of the covariance matrix by column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.data.covariance import smallest_eigenvalue
+from msem.data.gamma import vech_index
+from msem.distributions import chisq_pvalue
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LevelDiscrepancy:
+    """A solution of min (s - sigma)' U (s - sigma), or of a discrepancy that behaves like it.
+
+    Attributes
+    ----------
+    residual : ndarray, shape (m,)
+        s - sigma at the solution.
+    jacobian : ndarray, shape (m, k)
+        Derivatives of sigma.
+    weight : ndarray, shape (m, m)
+        U at the solution.
+    gamma : ndarray, shape (m, m)
+        Covariance matrix of s; zero for moments that are given, such as those of fixed covariates.
+    nobs : float
+        Sample size that the discrepancy is multiplied by.
+    statistic : float
+        nobs times the discrepancy.
+    standard : float
+        Chi-square statistic that would hold had the moments been observed: `statistic` itself for the normal
+        discrepancy, which least squares is not.
+    """
+
+    residual: Floats
+    jacobian: Floats
+    weight: Floats
+    gamma: Floats
+    nobs: float
+    statistic: float
+    standard: float
+
+    @property
+    def random(self) -> NDArray[np.bool_]:
+        """Which moments are random, shape (m,)."""
+        return np.diag(self.gamma) > 0
+
+    @property
+    def df(self) -> int:
+        """Random moments less parameters."""
+        return int(self.random.sum()) - int(self.jacobian.shape[1])
+
+    def covariance(self, gamma: Floats | None = None) -> Floats:
+        """H D'U Gamma U D H with H = (D'UD)^-1, for this or another covariance matrix of the moments."""
+        projection = self.projection()
+        out: Floats = projection @ (self.gamma if gamma is None else gamma) @ projection.T
+        return out
+
+    def projection(self) -> Floats:
+        """H D'U, the derivative of the estimates with respect to the moments."""
+        bread = self.jacobian.T @ self.weight
+        return scaled_solve(bread @ self.jacobian, bread)
+
+    def tests(self) -> pd.DataFrame:
+        """Naive and corrected tests of the level's structure.
+
+        Returns
+        -------
+        DataFrame
+            Rows: standard (naive: as if the moments had been observed; Browne's residual-based statistic for
+            normal observations where the discrepancy is not the normal one), mean_scaled (Satorra & Bentler, 1994),
+            mean_variance_adjusted (the same, with the degrees of freedom that match two moments) and residual
+            (Browne, 1984). Columns statistic, df, pvalue, scaling.
+        """
+        df = self.df
+        rows = {"standard": (self.standard, float(df), 1.0)}
+        if df > 0:
+            ugamma = self._residual_weight() @ (self.nobs * self.gamma)
+            trace, square = float(np.trace(ugamma)), float(np.sum(ugamma * ugamma.T))
+            rows["mean_scaled"] = (self.statistic * df / trace, float(df), trace / df)
+            rows["mean_variance_adjusted"] = (
+                self.statistic * trace / square,
+                trace**2 / square,
+                square / trace,
+            )
+            statistic = residual_statistic(self.residual, self.jacobian, self.gamma)
+            rows["residual"] = (statistic, float(df), 1.0)
+        frame = pd.DataFrame.from_dict(rows, orient="index", columns=["statistic", "df", "scaling"])
+        p = [chisq_pvalue(x, d) for x, d in zip(frame["statistic"], frame["df"], strict=True)]
+        frame.insert(2, "pvalue", p)
+        return frame
+
+    def _residual_weight(self) -> Floats:
+        """U - U D H D' U."""
+        out: Floats = self.weight - self.weight @ self.jacobian @ self.projection()
+        return out
+
+
+def residual_statistic(residual: Floats, jacobian: Floats, gamma: Floats) -> float:
+    """e'(G^-1 - G^-1 D (D'G^-1 D)^-1 D'G^-1)e over the random moments, G = Gamma (Browne, 1984).
+
+    nan if Gamma has missing values.
+    """
+    if np.isnan(gamma).any():
+        return float("nan")
+    random = np.diag(gamma) > 0
+    part, e, d = gamma[np.ix_(random, random)], residual[random], jacobian[random]
+    scale = 1 / np.sqrt(np.diag(part))
+    root = np.linalg.cholesky(part * np.outer(scale, scale))
+    e, d = np.linalg.solve(root, scale * e), np.linalg.solve(root, scale[:, None] * d)
+    left = e - _fitted(d, e)
+    return float(left @ left)
+
+
+def _fitted(design: Floats, outcome: Floats) -> Floats:
+    """Least-squares fit, columns scaled to one length first."""
+    scaled = design / np.linalg.norm(design, axis=0)
+    out: Floats = scaled @ np.linalg.lstsq(scaled, outcome, rcond=None)[0]
+    return out
+
+
+def scaled_solve(matrix: Floats, rhs: Floats) -> Floats:
+    """Solve with a positive definite matrix in correlation metric."""
+    scale = 1 / np.sqrt(np.diag(matrix))
+    inner = np.linalg.solve(matrix * np.outer(scale, scale), scale[:, None] * rhs)
+    out: Floats = scale[:, None] * inner
+    return out
+
+
+def is_positive_definite(cov: Floats, tolerance: float = 1e-10) -> bool:
+    """Whether it is, by the smallest eigenvalue of its correlations."""
+    return bool(np.all(np.diag(cov) > 0)) and smallest_eigenvalue(cov) > tolerance
+
+
+def normal_weight(cov: Floats, means: bool) -> Floats:
+    """U of the normal discrepancy at an implied covariance matrix: half D'(S^-1 (x) S^-1)D, and S^-1 for means."""
+    row, col = vech_index(len(cov))
+    a: Floats = np.linalg.inv(cov).astype(np.float64)
+    double = np.where(row == col, 1.0, 2.0)
+    products = a[np.ix_(row, row)] * a[np.ix_(col, col)] + a[np.ix_(row, col)] * a[np.ix_(col, row)]
+    weight = 0.25 * np.outer(double, double) * products
+    return _with_means(a, weight) if means else weight
+
+
+def normal_gamma(cov: Floats, means: bool, random: NDArray[np.bool_]) -> Floats:
+    """Covariance matrix, times n, of the moments of normal observations given those that are not random.
+
+    nan if no observations have this covariance matrix because it is not positive definite.
+    """
+    if not is_positive_definite(cov):
+        return np.full((len(random), len(random)), np.nan)
+    weight = normal_weight(cov, means)
+    out = np.zeros_like(weight)
+    out[np.ix_(random, random)] = scaled_solve(weight[np.ix_(random, random)], np.eye(int(random.sum())))
+    return out
+
+
+def least_squares_weight(variance: Floats, means: bool) -> Floats:
+    """U of least squares in the metric in which the variables have these variances as their unit."""
+    row, col = vech_index(len(variance))
+    weight = np.diag(1 / (variance[row] * variance[col]))
+    return _with_means(np.diag(1 / variance).astype(np.float64), weight) if means else weight
+
+
+def _with_means(first: Floats, second: Floats) -> Floats:
+    n, m = len(first), len(second)
+    out = np.zeros((n + m, n + m))
+    out[:n, :n] = first
+    out[n:, n:] = second
+    return out

@@ -1,0 +1,246 @@
+"""What is wrong with a solution, named, with its cause and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.data.covariance import smallest_eigenvalue
+from msem.errors import ModelError
+from msem.estimation.matrices import BlockMap, block_matrices
+from msem.estimation.objective import Objective
+from msem.estimation.optimize import Optimum
+from msem.estimation.sampling import Sampling
+from msem.model.levels import LEVEL_NAMES
+
+Floats = NDArray[np.float64]
+
+SEVERITY = (
+    "ok",
+    "boundary",
+    "improper",
+    "no_chi_square",
+    "saddle_point",
+    "unidentified",
+    "not_converged",
+)
+REMARKS = ("few_clusters",)  # said beside a status, which they do not change
+FLAT = 0.3  # share of the largest part in a flat direction from which a parameter is named
+MOST = 6  # parameters named
+ENOUGH = 50  # iterations after which more will hardly help
+EIGENVALUE = -1e-8  # of a correlation-scaled matrix: below it the matrix is not positive semidefinite
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding about a solution.
+
+    Attributes
+    ----------
+    name : str
+        One of "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged"; or
+        "few_clusters", a remark that leaves the status as it is.
+    cause : str
+        What was found, naming level and parameters.
+    remedy : str
+        What to try.
+    """
+
+    name: str
+    cause: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.cause}. {self.remedy}"
+
+
+def status_of(problems: Sequence[Problem]) -> str:
+    """Name of the most serious problem, "ok" when there is none."""
+    return max((p.name for p in problems if p.name not in REMARKS), key=SEVERITY.index, default="ok")
+
+
+def no_chi_square(unidentified: Sequence[str] = ()) -> Problem:
+    """The saturated model has no maximum that could be found, or no single one: then the moments are named."""
+    if unidentified:
+        more = f" and {len(unidentified) - MOST} more" if len(unidentified) > MOST else ""
+        return Problem(
+            "no_chi_square",
+            f"these saturated moments cannot be estimated, because their variables are never observed together: "
+            f"{', '.join(unidentified[:MOST])}{more}",
+            "Estimates and standard errors are valid where the model identifies them; there is nothing to test the "
+            "model against",
+        )
+    return Problem(
+        "no_chi_square",
+        "the saturated model has not converged, so there is nothing to test against",
+        "Too few clusters of the largest size, or a between covariance matrix on the boundary of what the cluster "
+        "sizes allow, are the usual causes",
+    )
+
+
+def find_problems(
+    objective: Objective, optimum: Optimum, sampling: Sampling | None, level: int | None = None
+) -> tuple[Problem, ...]:
+    """All problems of a solution.
+
+    Parameters
+    ----------
+    objective : Objective
+    optimum : Optimum
+    sampling : Sampling or None
+        None when no standard errors were asked for.
+    level : int, optional
+        Look for impropriety at this level only, because the other is saturated.
+
+    Returns
+    -------
+    tuple of Problem
+    """
+    found = [*_convergence(objective, optimum)]
+    if sampling is not None:
+        found += _identification(objective, sampling, optimum)
+    found += _bounds(objective, optimum)
+    if optimum.surpassed > 0:
+        found.append(
+            Problem(
+                "improper",
+                f"a local maximum of the likelihood: -2 log L falls {optimum.surpassed:.3g} lower in a direction in "
+                "which estimates grow without end",
+                "Simplify the between level, or give its variances lower(0)",
+            )
+        )
+    for i, block in enumerate(objective.blocks):
+        if level in (None, block.level):
+            found += _impropriety(objective, optimum.theta, i, block)
+    return tuple(found)
+
+
+def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
+    if optimum.converged:
+        return
+    after = f"the optimiser stopped after {len(optimum.diary)} iterations ({optimum.stop}); "
+    if optimum.stop == "unbounded":
+        yield Problem(
+            "not_converged",
+            after
+            + "the likelihood of this model has no maximum near: it exceeds that of the saturated model",
+            "There are too few clusters of the largest size to tell the levels apart: simplify the between level, or "
+            "give its variances lower(0)",
+        )
+        return
+    if optimum.stop == "iteration limit" and len(optimum.diary) < ENOUGH:
+        yield Problem(
+            "not_converged", f"{after}estimates and tests are not valid", "Allow more with max_iterations="
+        )
+        return
+    names = objective.table.names()
+    flat = ", ".join(names[i] for i in flat_direction(objective, optimum.theta))
+    yield Problem(
+        "not_converged",
+        f"{after}estimates and tests are not valid; the likelihood hardly changes with {flat}",
+        "Look at fit.iterations. With little between variance or few clusters, in particular few of the largest size"
+        f"{_largest(objective)}, there may be no finite estimates: give the between variances lower(0), simplify the "
+        "between level, or choose another marker",
+    )
+
+
+def require_feasible(objective: Objective, optimum: Optimum) -> None:
+    """Refuse a solution at which constraints do not hold: nothing of it is valid.
+
+    Raises
+    ------
+    ModelError
+        Naming the constraints, and by how much they do not hold.
+    """
+    constraints = objective.constraints
+    if optimum.stop != "infeasible" or constraints is None:
+        return
+    listed = ", ".join(f"'{text}' (by {gap:.3g})" for text, gap in constraints.violated(optimum.theta))
+    raise ModelError(
+        f"the optimiser found no estimates at which these constraints hold: {listed}, in {len(optimum.diary)} "
+        "iterations. If they can hold together, give start() values nearer to where they do, or more max_iterations="
+    )
+
+
+def _largest(objective: Objective) -> str:
+    """How many clusters there are of the largest size."""
+    largest = [f"{s.counts[-1]:.0f} of {s.sizes[-1]:.0f} units" for s in objective.statistics if s.unit]
+    return f" ({'; '.join(largest)})" if largest else ""
+
+
+def flat_direction(objective: Objective, theta: Floats) -> list[int]:
+    """The parameters with the largest part in the direction the likelihood changes least in, largest first."""
+    factor = objective.core.information_factor(theta)
+    norm = np.linalg.norm(factor, axis=0)
+    right = np.linalg.svd(factor / np.where(norm > 0, norm, 1.0), full_matrices=False)[2]
+    part = np.abs(right[-1])
+    return [int(i) for i in np.argsort(-part) if part[i] > FLAT * part.max()][:MOST]
+
+
+def _identification(objective: Objective, sampling: Sampling, optimum: Optimum) -> Iterator[Problem]:
+    names = objective.table.names()
+    if sampling.unidentified:
+        listed = ", ".join(names[i] for i in sampling.unidentified)
+        yield Problem(
+            "unidentified",
+            f"the information matrix is singular: the data cannot tell apart {listed}",
+            "Fix one of them, set a loading or a factor variance, or drop a path; their standard errors are missing",
+        )
+    if not sampling.positive_definite and optimum.converged:
+        yield Problem(
+            "saddle_point",
+            "the observed information is not positive definite, so this is not a strict maximum of the likelihood",
+            'Try other start() values, or information="expected"; standard errors are missing',
+        )
+
+
+def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
+    names = objective.table.names()
+    at = [names[i] for i in np.flatnonzero(optimum.active)]
+    if at:
+        yield Problem(
+            "boundary",
+            f"estimates lie on their bounds: {', '.join(at)}",
+            "They have no standard errors, and chi-square tests are approximate",
+        )
+    if optimum.held and objective.constraints is not None:
+        texts = (objective.constraints.inequalities.texts[i] for i in optimum.held)
+        yield Problem(
+            "boundary",
+            f"inequality constraints are active: {', '.join(map(repr, texts))}",
+            "Standard errors take them for equalities, the degrees of freedom do not, and chi-square tests are "
+            "approximate",
+        )
+
+
+def _impropriety(objective: Objective, theta: Floats, index: int, block: BlockMap) -> Iterator[Problem]:
+    where = f" at the {LEVEL_NAMES[block.level]} level" if objective.table.nlevels == 2 else ""
+    if objective.table.ngroups > 1:
+        where += f" of group {objective.table.group_labels[block.group - 1]!r}"
+    own = [k for k, name in enumerate(block.names) if name not in objective.table.auxiliary]
+    names, observed = [block.names[k] for k in own], sum(k < block.nobserved for k in own)
+    residual = block_matrices(block, objective.row_values(theta))[1][np.ix_(own, own)]
+    negative = [n for n, v in zip(names, np.diag(residual), strict=True) if v < 0]
+    remedy = (
+        "Sampling error, too few clusters or a wrong model can cause this; "
+        "fix the variance at 0, give it lower(0), or simplify that level"
+    )
+    if negative:
+        yield Problem("improper", f"negative variance{where}: {', '.join(negative)}", remedy)
+    latent = slice(observed, None)
+    total = objective.core.implied(theta, index)[1][np.ix_(own, own)]
+    for what, matrix in (
+        ("covariance matrix of the residuals", residual[:observed, :observed]),
+        ("residual covariance matrix of the latent variables", residual[latent, latent]),
+        ("covariance matrix of the latent variables", total[latent, latent]),
+    ):
+        if np.all(np.diag(matrix) >= 0) and _indefinite(matrix):
+            yield Problem("improper", f"the {what}{where} is not positive definite", remedy)
+            return
+
+
+def _indefinite(matrix: Floats) -> bool:
+    return len(matrix) >= 2 and smallest_eigenvalue(matrix) < EIGENVALUE

@@ -1,0 +1,86 @@
+"""Sums over clusters of outer products of scores.
+
+Where there are many clusters of each size, they come from the sums of products of the clusters' statistics
+(`sample.products`) instead of the scores of all clusters: as L' (sum t t') L, with the coefficients L of the score in t
+read off the scores of a few made-up clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.data.cells import Clusters
+from msem.data.products import ClusterProducts
+from msem.data.sufficient import ClusterArrays
+from msem.estimation.objective import Objective
+from msem.model.partable import ParameterTable
+
+Floats = NDArray[np.float64]
+
+
+def score_products(
+    objective: Objective, theta: Floats, clusters: Sequence[Clusters] | None, basis: Floats | None = None
+) -> Floats:
+    """Sum over the clusters of all groups of outer products of scores.
+
+    For a single-level sample whose rows are taken together by cluster it is multiplied by J / (J - 1), as in lavaan.
+
+    Parameters
+    ----------
+    objective : Objective
+    theta : ndarray, shape (npar,)
+    clusters : sequence of ClusterArrays or IncompleteClusters
+        Of each group.
+    basis : ndarray, shape (npar, k), optional
+        Directions of the derivatives; default: the parameters.
+
+    Returns
+    -------
+    ndarray, shape (k, k)
+    """
+    if clusters is None:
+        raise ValueError("outer products of scores need the statistics of the single clusters")
+    width = objective.table.npar if basis is None else basis.shape[1]
+    out = np.zeros((width, width))
+    for group, c in enumerate(clusters, 1):
+        known = c.products
+        if known is None:
+            scores = _along(objective.scores(theta, c, group), basis)
+            out += scores.T @ scores * cluster_correction(objective.table, c)
+        else:
+            part = _from_products(objective, theta, known, group, basis)
+            out += part * cluster_correction(objective.table, c)
+    return out
+
+
+def corrected_scores(objective: Objective, theta: Floats, clusters: Sequence[Clusters]) -> Floats:
+    """Scores of the clusters of all groups, shape (J, npar), whose outer products add up to `score_products`."""
+    parts = [
+        np.sqrt(cluster_correction(objective.table, c)) * objective.scores(theta, c, group)
+        for group, c in enumerate(clusters, 1)
+    ]
+    return np.concatenate(parts)
+
+
+def _along(scores: Floats, basis: Floats | None) -> Floats:
+    return scores if basis is None else scores @ basis
+
+
+def _from_products(
+    objective: Objective, theta: Floats, known: ClusterProducts, group: int, basis: Floats | None
+) -> Floats:
+    found = _along(objective.scores(theta, ClusterArrays(*known.probes), group), basis)
+    linear = known.readings @ found.reshape(len(known.sizes), len(known.readings), -1)
+    total = np.zeros((found.shape[1],) * 2)
+    for each, products in zip(linear, known.sums, strict=True):
+        total += each.T @ products @ each
+    return total
+
+
+def cluster_correction(table: ParameterTable, clusters: Clusters) -> float:
+    """Factor J / (J - 1) of outer products of scores for rows of a single level that are taken together by cluster."""
+    total = len(clusters.sizes)
+    return total / (total - 1) if table.nlevels == 1 and clusters.of_units else 1.0

@@ -1,1 +1,0 @@
-"""Sampling covariance, checks of a solution, discrepancy tests, fit measures, standardization."""

@@ -1,0 +1,1 @@
+"""Parameter tables: the defaults of lavaan, shared parameters, groups; saturated, baseline and partial models."""

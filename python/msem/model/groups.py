@@ -1,0 +1,228 @@
+"""Groups of a model: which formulas belong to which group, and one value of ``c()`` for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from msem.errors import ModelError, UnsupportedError
+from msem.language.syntax import Block, ModelSyntax, Modifier, Position, Statement
+from msem.model.drafts import BlockDraft
+from msem.model.levels import level_blocks
+
+
+def has_group_blocks(syntax: ModelSyntax) -> bool:
+    """Whether the text has ``group:`` headers."""
+    return any(block.group is not None for block in syntax.blocks)
+
+
+def group_order(syntax: ModelSyntax, labels: Sequence[str]) -> tuple[str, ...]:
+    """Order of the groups: that of the ``group:`` headers, or as given if the text has none.
+
+    Parameters
+    ----------
+    syntax : ModelSyntax
+        A parsed model.
+    labels : sequence of str
+        Labels of the groups in the data.
+
+    Returns
+    -------
+    tuple of str
+        The same labels.
+
+    Raises
+    ------
+    ModelError
+        When a header names no group of the data, or a group of the data has no header.
+    """
+    if not has_group_blocks(syntax):
+        return tuple(labels)
+    return tuple(_members(syntax, labels))
+
+
+def group_drafts(syntax: ModelSyntax, groups: Sequence[str] | None) -> list[list[BlockDraft]]:
+    """Rows that the user writes, for each group and each of its levels, within first.
+
+    Parameters
+    ----------
+    syntax : ModelSyntax
+        A parsed model: one text for all groups, or ``group:`` blocks with levels inside them.
+    groups : sequence of str or None
+        Labels of the groups; None for a model of one group.
+
+    Returns
+    -------
+    list of list of BlockDraft
+        Group by group, in the order of `groups`.
+
+    Raises
+    ------
+    ModelError
+        When headers and groups do not match, or ``c()`` does not have one value for each group.
+    UnsupportedError
+        When the variables of a level differ between groups.
+    """
+    if groups is None:
+        _refuse_headers(syntax)
+    if groups is None or not has_group_blocks(syntax):
+        everything = range(len(syntax.blocks))
+        labels = ("",) if groups is None else tuple(groups)
+        return [_blocks(syntax, everything, number, labels) for number in range(1, len(labels) + 1)]
+    members = _members(syntax, groups)
+    drafts = [
+        _blocks(syntax, members[label], number, (label,)) for number, label in enumerate(groups, start=1)
+    ]
+    _check_same_variables(drafts, groups)
+    return drafts
+
+
+def require_one_group(syntax: ModelSyntax, what: str) -> None:
+    """Refuse ``group:`` headers where only one group can be fitted.
+
+    Raises
+    ------
+    UnsupportedError
+        Saying that `what` is for one group.
+    """
+    for block in syntax.blocks:
+        if block.group is not None:
+            raise UnsupportedError(
+                syntax.locate(block.at, f"{what} for one group; fit each group on its own")
+            )
+
+
+def _refuse_headers(syntax: ModelSyntax) -> None:
+    for block in syntax.blocks:
+        if block.group is not None:
+            message = (
+                f"'group: {block.group}' needs the groups of the data; name the column that holds them, as in "
+                'group="school"'
+            )
+            raise ModelError(syntax.locate(block.at, message))
+
+
+def _members(syntax: ModelSyntax, labels: Sequence[str]) -> dict[str, list[int]]:
+    """Blocks of each group, by its label in the data, in the order of the headers."""
+    filled = {statement.block for statement in syntax.statements}
+    found: dict[str, list[int]] = {}
+    for index, block in enumerate(syntax.blocks):
+        if block.group is None:
+            raise ModelError(_outside(syntax, index, block))
+        members = found.setdefault(_label(syntax, block, labels), [])
+        if block.level is not None or index in filled:
+            members.append(index)
+    missing = [label for label in labels if label not in found]
+    if missing:
+        message = (
+            f"the data have the group '{missing[0]}', and the model has no 'group: {missing[0]}'; write one "
+            "block for each group, or one model without 'group:' for all of them"
+        )
+        raise ModelError(syntax.locate(syntax.blocks[0].at, message))
+    for label, members in found.items():
+        if not members:
+            block = next(b for b in syntax.blocks if _label(syntax, b, labels) == label)
+            raise ModelError(syntax.locate(block.at, f"'group: {block.group}' has no formula"))
+    return found
+
+
+def _outside(syntax: ModelSyntax, index: int, block: Block) -> str:
+    if block.level is not None:
+        message = (
+            f"'level: {block.level}' stands outside of the groups; write 'group:' first and the 'level:' headers "
+            "of this group below it"
+        )
+        return syntax.locate(block.at, message)
+    at = next((s.at for s in syntax.statements if s.block == index), block.at)
+    return syntax.locate(at, "this formula stands before the first 'group:' header; put it under a group")
+
+
+def _label(syntax: ModelSyntax, block: Block, labels: Sequence[str]) -> str:
+    """Label of the data that a header means: the same text, or the same but for case, or the same number."""
+    name = block.group or ""
+    if name in labels:
+        return name
+    for same in (_same_letters, _same_number):
+        close = [label for label in labels if same(name, label)]
+        if len(close) == 1:
+            return close[0]
+    known = ", ".join(repr(label) for label in labels)
+    message = f"'group: {name}' is not a group of the data; the groups are {known}"
+    raise ModelError(syntax.locate(block.at, message))
+
+
+def _same_letters(one: str, other: str) -> bool:
+    return one.casefold() == other.casefold()
+
+
+def _same_number(one: str, other: str) -> bool:
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return False
+
+
+def _blocks(
+    syntax: ModelSyntax, members: Sequence[int], number: int, labels: Sequence[str]
+) -> list[BlockDraft]:
+    """Levels of one group; `labels` are those of the groups that the formulas are written for."""
+    levels = level_blocks(syntax, members)
+    statements: dict[int, list[Statement]] = {level: [] for level in sorted(set(levels.values()))}
+    for statement in syntax.statements:
+        if statement.block in levels:
+            own = _statement(syntax, statement, number, labels)
+            statements[levels[statement.block]].append(own)
+    return [BlockDraft(level, chosen, syntax, number) for level, chosen in statements.items()]
+
+
+def _statement(syntax: ModelSyntax, statement: Statement, number: int, labels: Sequence[str]) -> Statement:
+    """Take what a statement says about one group."""
+    if all(len(modifier.values) == 1 for modifier in statement.modifiers):
+        return statement
+    own = (_modifier(syntax, modifier, number, labels) for modifier in statement.modifiers)
+    return replace(statement, modifiers=tuple(modifier for modifier in own if modifier is not None))
+
+
+def _modifier(syntax: ModelSyntax, modifier: Modifier, number: int, labels: Sequence[str]) -> Modifier | None:
+    given = len(modifier.values)
+    if given == 1:
+        return modifier
+    if given != len(labels):
+        raise ModelError(syntax.locate(modifier.at, _wrong_length(syntax, given, labels)))
+    value = modifier.values[number - 1]
+    if value is not None:
+        return Modifier(modifier.kind, (value,), modifier.at)
+    # NA among numbers frees the parameter of this group; among labels, starts or bounds it says nothing
+    return Modifier("free", (None,), modifier.at) if modifier.kind in ("fixed", "free") else None
+
+
+def _wrong_length(syntax: ModelSyntax, given: int, labels: Sequence[str]) -> str:
+    if has_group_blocks(syntax):
+        return "c() gives one value for each group, and below a 'group:' header a parameter has one value"
+    if len(labels) == 1:
+        return "c() gives one value for each group, and this model has one group; group= names the column"
+    known = ", ".join(repr(label) for label in labels)
+    return f"c() gives one value for each group: {given} values for {len(labels)} groups ({known})"
+
+
+def _check_same_variables(drafts: Sequence[Sequence[BlockDraft]], groups: Sequence[str]) -> None:
+    first = drafts[0]
+    for blocks, label in zip(drafts[1:], groups[1:], strict=True):
+        if len(blocks) != len(first):
+            message = f"group '{groups[0]}' has {len(first)} level(s) and group '{label}' has {len(blocks)}"
+            raise ModelError(f"{message}; all groups have the same levels")
+        for one, other in zip(first, blocks, strict=True):
+            for with_it, without, where in ((one, other, label), (other, one, groups[0])):
+                name = next((name for name in with_it.observed if name not in without.observed), None)
+                if name is not None:
+                    raise UnsupportedError(_missing(with_it, name, where, len(first)))
+
+
+def _missing(block: BlockDraft, name: str, where: str, nlevels: int) -> str:
+    row = next(r for r in block.rows.values() if name in (r.lhs, r.rhs))
+    level = f" at level {block.level}" if nlevels > 1 else ""
+    message = (
+        f"'{name}' is not in the model of group '{where}'{level}; groups with different variables are not "
+        f"available in this version: mention it there too, such as '{name} ~~ {name}'"
+    )
+    return block.syntax.locate(row.at or Position(1, 1), message)

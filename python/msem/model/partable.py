@@ -1,0 +1,367 @@
+"""Parameter table: one row for each parameter of the model, with lavaan's defaults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, get_args
+
+from msem.errors import ModelError
+from msem.language.syntax import Constraint, ModelSyntax, Position
+from msem.model.defaults import Defaults, Fun, add_defaults, check_same_kind
+from msem.model.drafts import BlockDraft, Draft
+from msem.model.groups import group_drafts
+from msem.model.invariance import equality_kinds, hold_equal
+from msem.model.levels import BETWEEN, WITHIN, refuse_unsupported, sort_constraints
+from msem.model.sharing import share
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One row of the table.
+
+    Attributes
+    ----------
+    lhs, op, rhs : str
+        As in the model text; `op` is one of ``=~ ~ ~~ ~1``, and `rhs` is "" for ``~1``.
+    level : int
+        1 (within) or 2 (between); a model without levels has level 1 only.
+    group : int
+        Counted from 1.
+    free : int
+        0 when not estimated, else the position in theta, counted from 1; shared parameters share it.
+    value : float
+        Fixed value; nan when estimated, or when it is to be taken from the sample (`exo`).
+    start : float or None
+        The user's starting value.
+    lower, upper : float
+        Box bounds; infinite when there are none.
+    label : str
+        The user's label, or "".
+    exo : bool
+        Moment of a fixed covariate, taken from the sample.
+    user : bool
+        Whether the row is written in the model text.
+    at : Position or None
+        Where it is written.
+    """
+
+    lhs: str
+    op: str
+    rhs: str
+    level: int = 1
+    group: int = 1
+    free: int = 0
+    value: float = math.nan
+    start: float | None = None
+    lower: float = -math.inf
+    upper: float = math.inf
+    label: str = ""
+    exo: bool = False
+    user: bool = False
+    at: Position | None = None
+
+    @property
+    def name(self) -> str:
+        """Label, or the parameter as text: ``fw=~y2``, ``fb=~y2.g2.l2`` between in the second group."""
+        if self.label:
+            return self.label
+        # lavaan writes an intercept "y1~1"
+        group = f".g{self.group}" if self.group > 1 else ""
+        return f"{self.lhs}{self.op}{self.rhs}{group}{'.l2' if self.level == BETWEEN else ''}"
+
+
+@dataclass(frozen=True)
+class _Variables:
+    """Variables of one level of one group, each kind in order of the rows."""
+
+    rows: tuple[Parameter, ...]
+    observed: tuple[str, ...]
+    latent: tuple[str, ...]
+    exogenous: tuple[str, ...]
+    covariates: tuple[str, ...]
+
+
+def _variables(rows: Iterable[Parameter]) -> _Variables:
+    rows = tuple(rows)
+    latent: dict[str, None] = {}
+    names: dict[str, None] = {}
+    predictors: dict[str, None] = {}
+    exogenous: dict[str, None] = {}
+    endogenous: set[str] = set()
+    for row in rows:
+        names[row.lhs] = None
+        if row.rhs:
+            names[row.rhs] = None
+        if row.op == "=~":
+            latent[row.lhs] = None
+            endogenous.add(row.rhs)
+        elif row.op == "~":
+            predictors[row.rhs] = None
+            endogenous.add(row.lhs)
+        elif row.user:
+            endogenous.update((row.lhs, row.rhs))
+        if row.exo:
+            exogenous[row.lhs] = None
+    return _Variables(
+        rows,
+        tuple(name for name in names if name not in latent),
+        tuple(latent),
+        tuple(exogenous),
+        tuple(name for name in predictors if name not in latent and name not in endogenous),
+    )
+
+
+@dataclass(frozen=True)
+class ParameterTable:
+    """All parameters of a model, within level first.
+
+    Attributes
+    ----------
+    rows : tuple of Parameter
+        Sorted by group and level; the user's rows first, in order of the text.
+    nlevels, ngroups : int
+        1 or 2 levels.
+    meanstructure : bool
+        Whether means and intercepts are part of the model.
+    fixed_x : bool
+        Whether the moments of exogenous covariates are taken from the sample.
+    syntax : ModelSyntax or None
+        Where the table comes from; None for derived tables.
+    group_labels : tuple of str
+        Labels of the groups; empty for a model of one group.
+    constraints : tuple of Constraint
+        Equalities and inequalities other than box bounds, which are in the rows.
+    defined : tuple of Constraint
+        Definitions of further parameters (``:=``).
+    auxiliary : tuple of str
+        Auxiliary variables, which are no part of the model; see `with_auxiliary`.
+    """
+
+    rows: tuple[Parameter, ...]
+    nlevels: int = 1
+    ngroups: int = 1
+    meanstructure: bool = True
+    fixed_x: bool = True
+    syntax: ModelSyntax | None = None
+    group_labels: tuple[str, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    defined: tuple[Constraint, ...] = ()
+    auxiliary: tuple[str, ...] = ()
+
+    @cached_property
+    def npar(self) -> int:
+        """Number of estimated parameters, those that share one counted once."""
+        return max((row.free for row in self.rows), default=0)
+
+    @cached_property
+    def _blocks(self) -> Mapping[tuple[int, int], _Variables]:
+        rows: dict[tuple[int, int], list[Parameter]] = {}
+        for row in self.rows:
+            rows.setdefault((row.level, row.group), []).append(row)
+        return {key: _variables(members) for key, members in rows.items()}
+
+    def block(self, level: int, group: int = 1) -> tuple[Parameter, ...]:
+        """Rows of one level."""
+        return self._blocks[level, group].rows
+
+    def observed(self, level: int, group: int = 1) -> tuple[str, ...]:
+        """Observed variables of one level, in order of the rows."""
+        return self._blocks[level, group].observed
+
+    def latent(self, level: int, group: int = 1) -> tuple[str, ...]:
+        """Latent variables of one level."""
+        return self._blocks[level, group].latent
+
+    def exogenous(self, level: int, group: int = 1) -> tuple[str, ...]:
+        """Name the fixed covariates of one level: their moments are taken from the sample."""
+        return self._blocks[level, group].exogenous
+
+    def covariates(self, level: int, group: int = 1) -> tuple[str, ...]:
+        """Observed variables that only predict and are given no moments, whether fixed or random."""
+        return self._blocks[level, group].covariates
+
+    @cached_property
+    def both(self) -> tuple[str, ...]:
+        """Variables at both levels; they are the same in all groups, and so are those of one level only."""
+        if self.nlevels == 1:
+            return ()
+        between = set(self.observed(BETWEEN))
+        return tuple(name for name in self.observed(WITHIN) if name in between)
+
+    @cached_property
+    def within_only(self) -> tuple[str, ...]:
+        """Variables at the within level only."""
+        return self._only(WITHIN, BETWEEN)
+
+    @cached_property
+    def between_only(self) -> tuple[str, ...]:
+        """Variables at the between level only."""
+        return self._only(BETWEEN, WITHIN)
+
+    def _only(self, level: int, other: int) -> tuple[str, ...]:
+        if self.nlevels == 1:
+            return ()
+        elsewhere = set(self.observed(other))
+        return tuple(name for name in self.observed(level) if name not in elsewhere)
+
+    def names(self) -> tuple[str, ...]:
+        """Name the `npar` estimated parameters, in order of theta."""
+        names: dict[int, str] = {}
+        for row in self.rows:
+            if row.free:
+                names.setdefault(row.free, row.name)
+        return tuple(names[k] for k in range(1, self.npar + 1))
+
+    def frame(self) -> pd.DataFrame:
+        """Table as a data frame with a column for each field of `Parameter` but `at`."""
+        import pandas as pd
+
+        columns = [field.name for field in fields(Parameter) if field.name != "at"]
+        frame = pd.DataFrame({name: [getattr(row, name) for row in self.rows] for name in columns})
+        return frame.astype({"start": float})
+
+
+def parameter_table(
+    syntax: ModelSyntax,
+    *,
+    fun: Fun = "sem",
+    fixed_x: bool = True,
+    std_lv: bool = False,
+    orthogonal: bool = False,
+    meanstructure: bool | None = None,
+    groups: Sequence[str] | None = None,
+    group_equal: Sequence[str] = (),
+    group_partial: Sequence[str] = (),
+) -> ParameterTable:
+    """Complete a model with lavaan's defaults.
+
+    Parameters
+    ----------
+    syntax : ModelSyntax
+        A parsed model; see `parse`.
+    fun : {"sem", "cfa", "growth"}
+        ``sem`` and ``cfa`` are the same. ``growth`` frees latent means and fixes the intercepts of observed
+        variables at 0; at two levels the means that are freed are those of the between level (and of within
+        factors with an indicator that has no between part).
+    fixed_x : bool
+        Take the moments of exogenous covariates from the sample. A covariate of both levels that is more
+        than a covariate at one of them is not fixed at either.
+    std_lv : bool
+        Fix the variances of latent variables at 1 and free their first loadings.
+    orthogonal : bool
+        Fix the covariances of exogenous latent variables at 0.
+    meanstructure : bool or None
+        Whether means are modelled. None: if there are two levels or several groups, an intercept in the
+        text, or ``fun="growth"``.
+    groups : sequence of str, optional
+        Labels of the groups in the data, in the order of `group_order`. Formulas without ``group:`` headers
+        are those of every group; a single label is then one parameter of all groups.
+    group_equal : sequence of str
+        What is equal over groups, at each level: ``loadings``, ``intercepts``, ``means``, ``regressions``,
+        ``residuals``, ``residual_covariances``, ``lv_variances``, ``lv_covariances`` (dots for underscores
+        are fine). Equal intercepts free the latent means of all groups but the first, at the level of these
+        intercepts; with `std_lv`, equal loadings do so with latent variances.
+    group_partial : sequence of str
+        Exceptions to `group_equal`, such as ``f=~y2`` or ``y2~1.l2``.
+
+    Returns
+    -------
+    ParameterTable
+        Sorted by group, then level, within first. The within intercept of a variable at both levels is 0, even
+        if the user writes ``y ~ 1`` there: its mean belongs to the between level. A value fixed by the user is
+        kept.
+
+    Raises
+    ------
+    ModelError
+        When the text cannot be a model; the message names the variable, line and column.
+    UnsupportedError
+        When the model needs a feature that this version does not have.
+    """
+    if fun not in get_args(Fun):
+        raise ModelError(f"fun is 'sem', 'cfa' or 'growth', not {fun!r}")
+    refuse_unsupported(syntax)
+    if not syntax.statements:
+        raise ModelError("the model has no formula; one looks like 'f =~ y1 + y2 + y3'")
+    kinds = equality_kinds(group_equal)
+    if groups is None and (kinds or group_partial):
+        raise ModelError(
+            "group_equal and group_partial need groups; name the column that holds them with group="
+        )
+    drafts = group_drafts(syntax, groups)
+    nlevels = len(drafts[0])
+    means = _has_means(syntax, fun, meanstructure, nlevels, kinds)
+    means = means or (meanstructure is None and len(drafts) > 1)
+    for blocks in drafts:
+        check_same_kind(blocks, syntax)
+        fixed = _fixed_covariates(blocks) if fixed_x else set()
+        both = set.intersection(*(set(block.observed) for block in blocks)) if nlevels > 1 else set()
+        for block in blocks:
+            add_defaults(block, Defaults(fun, std_lv, orthogonal, means, both, fixed))
+    equal = hold_equal(drafts, kinds, group_partial, std_lv=std_lv)
+    rows = [row for blocks in drafts for block in blocks for row in block.rows.values()]
+    bounds, constraints, defined = sort_constraints(syntax, {row.label for row in rows if row.label})
+    numbered = _number(rows, share(rows, syntax, equal, bounds))
+    labels = tuple(groups or ())
+    return ParameterTable(
+        numbered, nlevels, len(drafts), means, fixed_x, syntax, labels, constraints, defined
+    )
+
+
+def _has_means(syntax: ModelSyntax, fun: Fun, asked: bool | None, nlevels: int, kinds: Sequence[str]) -> bool:
+    intercept = next((s for s in syntax.statements if s.op == "~1"), None)
+    needed = next(
+        (f"group_equal={kind!r} needs means" for kind in kinds if kind in ("intercepts", "means")), ""
+    )
+    if nlevels > 1:
+        needed = "a two-level model always has means"
+    elif fun == "growth":
+        needed = "a growth model needs means"
+    elif intercept is not None:
+        needed = syntax.locate(intercept.at, "this intercept needs means")
+    if needed and asked is False:
+        raise ModelError(f"meanstructure=False: {needed}")
+    return bool(needed) if asked is None else asked
+
+
+def _fixed_covariates(blocks: list[BlockDraft]) -> set[str]:
+    """Covariates that are nothing but covariates wherever they occur.
+
+    At two levels a variable is the sum of a within and a between part. If one part is modelled, the moments
+    of the other are no longer those of the sample, so they are estimated.
+    """
+    names = {name for block in blocks for name in block.covariates}
+    return {n for n in names if all(n in b.covariates for b in blocks if n in b.observed)}
+
+
+def _number(drafts: list[Draft], first: list[int]) -> tuple[Parameter, ...]:
+    """Close the rows and give the estimated ones their position in theta."""
+    positions: dict[int, int] = {}
+    rows = []
+    for row, root in zip(drafts, first, strict=True):
+        free = positions.setdefault(root, len(positions) + 1) if row.free else 0
+        rows.append(
+            Parameter(
+                row.lhs,
+                row.op,
+                row.rhs,
+                row.level,
+                row.group,
+                free,
+                row.value,
+                row.start,
+                row.lower,
+                row.upper,
+                row.label,
+                row.exo,
+                row.user,
+                row.at,
+            )
+        )
+    return tuple(rows)

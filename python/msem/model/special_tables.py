@@ -1,0 +1,225 @@
+"""Models that a model is held against: saturated, independence, and saturated at one level.
+
+All are plain parameter tables, so they are fitted by the same code as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+
+from msem.language.expressions import Name, names_in
+from msem.language.syntax import Constraint
+from msem.model.levels import BETWEEN, WITHIN
+from msem.model.partable import Parameter, ParameterTable
+
+Numbers = Iterator[int]
+"""Positions in theta that are still to be given."""
+
+
+def saturated_table(table: ParameterTable) -> ParameterTable:
+    """Unrestricted model (h1) of the same variables.
+
+    Parameters
+    ----------
+    table : ParameterTable
+        The model that is to be held against it.
+
+    Returns
+    -------
+    ParameterTable
+        At each level all variances and covariances are free (``~~`` rows), and so are the means where they
+        belong: at the between level, and at the within level for variables of that level only. Moments of
+        fixed covariates stay fixed.
+    """
+    return _derive(table, _saturated_rows)
+
+
+def baseline_table(table: ParameterTable) -> ParameterTable:
+    """Independence model of the same variables.
+
+    Parameters
+    ----------
+    table : ParameterTable
+        The model that is to be held against it.
+
+    Returns
+    -------
+    ParameterTable
+        At each level variances and means are free and covariances 0, but for those among covariates, which
+        stay as they are in the model: fixed, or free under ``fixed_x=False``, and those of auxiliary variables.
+    """
+    return _derive(table, _baseline_rows)
+
+
+def partially_saturated_table(table: ParameterTable, level: int) -> ParameterTable:
+    """Keep one level as specified and saturate the other (Ryu and West, 2009).
+
+    Parameters
+    ----------
+    table : ParameterTable
+        A two-level model.
+    level : int
+        The level that is kept, 1 or 2.
+
+    Returns
+    -------
+    ParameterTable
+        Labels that the kept level shares with the other bind within the kept level only; parameters of the
+        kept level that are equal over groups stay so.
+
+    Raises
+    ------
+    ValueError
+        When the table has one level, or `level` is neither 1 nor 2.
+    """
+    _require_level(table, level)
+    positions: dict[int, int] = {0: 0}
+
+    def rows(table: ParameterTable, here: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
+        if here != level:
+            return _saturated_rows(table, here, group, numbers)
+        return _kept_rows(table, here, group, numbers, positions)
+
+    constraints, defined = (
+        tuple(c for c in some if levels_of(table, c) == {level})
+        for some in (table.constraints, table.defined)
+    )
+    return replace(_derive(table, rows), constraints=constraints, defined=defined)
+
+
+def levels_of(table: ParameterTable, constraint: Constraint) -> set[int]:
+    """Levels of the parameters that a constraint names, definitions followed."""
+    definitions = {d.lhs.name: d.rhs for d in table.defined if isinstance(d.lhs, Name)}
+    names = [name.name for side in (constraint.lhs, constraint.rhs) for name in names_in(side)]
+    found: set[int] = set()
+    seen: set[str] = set()
+    while names:
+        name = names.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in definitions:
+            names += [inner.name for inner in names_in(definitions[name])]
+        found |= {row.level for row in table.rows if name in (row.label, row.name)}
+    return found
+
+
+def crosses_levels(table: ParameterTable) -> tuple[str, ...]:
+    """What ties the levels of a model together: constraints and labels, as text; empty if they are separate."""
+    at: dict[int, set[int]] = {}
+    for row in table.rows:
+        if row.free:
+            at.setdefault(row.free, set()).add(row.level)
+    shared = [table.names()[free - 1] for free, levels in sorted(at.items()) if len(levels) > 1]
+    return (*shared, *(c.text for c in table.constraints if len(levels_of(table, c)) > 1))
+
+
+def level_baseline_table(table: ParameterTable, level: int) -> ParameterTable:
+    """Independence at one level, the other saturated: what the fit of that level is held against.
+
+    Parameters
+    ----------
+    table : ParameterTable
+        A two-level model.
+    level : int
+        The level of the independence model, 1 or 2.
+
+    Returns
+    -------
+    ParameterTable
+        At `level` as in `baseline_table`, at the other as in `saturated_table`.
+
+    Raises
+    ------
+    ValueError
+        When the table has one level, or `level` is neither 1 nor 2.
+    """
+    _require_level(table, level)
+
+    def rows(table: ParameterTable, here: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
+        return (_baseline_rows if here == level else _saturated_rows)(table, here, group, numbers)
+
+    return _derive(table, rows)
+
+
+def _require_level(table: ParameterTable, level: int) -> None:
+    if table.nlevels != 2 or level not in (WITHIN, BETWEEN):
+        raise ValueError(f"level {level} of a model with {table.nlevels} level(s) cannot be kept on its own")
+
+
+def _derive(
+    table: ParameterTable, make: Callable[[ParameterTable, int, int, Numbers], Iterator[Parameter]]
+) -> ParameterTable:
+    numbers = count(1)
+    rows = [
+        row
+        for group in range(1, table.ngroups + 1)
+        for level in range(1, table.nlevels + 1)
+        for row in make(table, level, group, numbers)
+    ]
+    return replace(table, rows=tuple(rows), syntax=None, constraints=(), defined=())
+
+
+def _saturated_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
+    exogenous = dict.fromkeys(table.exogenous(level, group))
+    names = [name for name in table.observed(level, group) if name not in exogenous]
+    for i, lhs in enumerate(names):
+        for rhs in (*names[i:], *exogenous):
+            yield Parameter(lhs, "~~", rhs, level, group, next(numbers))
+    yield from _exogenous_rows(table, level, group, "~~")
+    yield from _means(table, names, level, group, numbers)
+
+
+def _baseline_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
+    exogenous = dict.fromkeys(table.exogenous(level, group))
+    covariates = set(table.covariates(level, group))
+    names = [name for name in table.observed(level, group) if name not in exogenous]
+    correlates = [name for name in names if name in table.auxiliary]
+    for name in names:
+        yield Parameter(name, "~~", name, level, group, next(numbers))
+    for i, name in enumerate(correlates):  # free in the model too, so that they decide nothing
+        others = [other for other in (*names, *exogenous) if other not in correlates]
+        for other in (*correlates[i + 1 :], *others):
+            yield Parameter(name, "~~", other, level, group, next(numbers))
+    for row in table.block(level, group):
+        if row.op == "~~" and row.free and row.lhs != row.rhs and {row.lhs, row.rhs} <= covariates:
+            yield Parameter(row.lhs, "~~", row.rhs, level, group, next(numbers))
+    yield from _exogenous_rows(table, level, group, "~~")
+    yield from _means(table, names, level, group, numbers)
+
+
+def _exogenous_rows(table: ParameterTable, level: int, group: int, op: str) -> Iterator[Parameter]:
+    return (row for row in table.block(level, group) if row.exo and row.op == op)
+
+
+def _means(
+    table: ParameterTable, names: list[str], level: int, group: int, numbers: Numbers
+) -> Iterator[Parameter]:
+    """Means of variables that are not fixed, then of those that are.
+
+    The mean of a variable at both levels belongs to the between level and is 0 within.
+    """
+    if not table.meanstructure:
+        return
+    anchored = set(table.both) if level == WITHIN else set()
+    for name in names:
+        if name in anchored:
+            yield Parameter(name, "~1", "", level, group, value=0.0)
+        else:
+            yield Parameter(name, "~1", "", level, group, next(numbers))
+    yield from _exogenous_rows(table, level, group, "~1")
+
+
+def _kept_rows(
+    table: ParameterTable, level: int, group: int, numbers: Numbers, positions: dict[int, int]
+) -> Iterator[Parameter]:
+    """Rows as they are, with new positions in theta; rows that share a parameter still do.
+
+    `positions` says where the parameters of earlier groups are now; those of this group are added to it.
+    """
+    for row in table.block(level, group):
+        if row.free not in positions:
+            positions[row.free] = next(numbers)
+        yield replace(row, free=positions[row.free])

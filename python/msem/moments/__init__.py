@@ -1,1 +1,0 @@
-"""Level-specific moments: saturated estimates, their information, published matrices."""

@@ -1,0 +1,1 @@
+"""What follows from estimates: a module for each question about a fit."""

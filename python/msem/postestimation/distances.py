@@ -1,0 +1,69 @@
+"""Mahalanobis distances of clusters and of units from the model, given the fixed covariates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.distributions import chisq_pvalues
+from msem.postestimation.factorscores import Group
+from msem.postestimation.frames import GroupColumns, cluster_frame, unit_frame
+from msem.postestimation.posterior import GroupModel
+from msem.postestimation.rows import Rows
+
+
+def distances(groups: Sequence[Group], level: int, cluster: str) -> pd.DataFrame:
+    """Distances of the clusters (level 2), or of the units (level 1).
+
+    Parameters
+    ----------
+    groups : sequence of (label, GroupModel, Rows)
+    level : {1, 2}
+    cluster : str
+        Name of the index of a frame of clusters.
+    """
+    compute = cluster_distances if level == 2 else unit_distances
+    parts = [GroupColumns(rows, compute(model, rows), label) for label, model, rows in groups]
+    return cluster_frame(parts, cluster) if level == 2 else unit_frame(parts)
+
+
+def cluster_distances(model: GroupModel, rows: Rows) -> dict[str, NDArray[Any]]:
+    """Distance of the whole data of each cluster and its two independent parts.
+
+    Of n units with p unit-level variables and q cluster variables, less the covariates: (n - 1) p degrees of freedom
+    within, p + q between. With holes p and q are the variables that the cluster has observed, the means that the
+    between part rests on are estimated by generalised least squares, and all degrees of freedom add up to the number
+    of observed values.
+    """
+    between, within, df_between, df_within = model.data(rows).cluster_distances(*_covariates(model))
+    parts = {
+        "": (between + within, df_between + df_within),
+        "between": (between, df_between),
+        "within": (within, df_within),
+    }
+    out: dict[str, NDArray[Any]] = {"size": rows.clusters.sizes.astype(int)}
+    for name, (distance, df) in parts.items():
+        before = f"{name}_" if name else ""
+        out |= {name or "distance": distance, f"{before}df": df}
+        out[f"{before}pvalue"] = chisq_pvalues(distance, df)
+    return out
+
+
+def unit_distances(model: GroupModel, rows: Rows) -> dict[str, NDArray[Any]]:
+    """Distance of each unit from what the rest of its cluster predicts; of each row for a single level."""
+    unit, cluster = _covariates(model)
+    if model.top == 1:
+        distance, _, df, _ = model.data(rows).cluster_distances([], cluster)
+    else:
+        distance, df = model.data(rows).unit_distances(unit, *model.units(rows))
+    return {"distance": distance, "df": df, "pvalue": chisq_pvalues(distance, df)}
+
+
+def _covariates(model: GroupModel) -> tuple[list[int], list[int]]:
+    """Positions of the fixed covariates among the unit-level and among the cluster variables."""
+    s = model.statistics
+    unit = [k for k, name in enumerate(s.unit) if name in model.fixed[1]]
+    return unit, [k for k, name in enumerate(s.cluster) if name in model.fixed[model.top]]

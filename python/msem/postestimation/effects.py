@@ -1,0 +1,306 @@
+"""Direct, indirect and total effects by level, and the differences between levels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.distributions import normal_pvalue, wald_statistic
+from msem.errors import ModelError
+from msem.estimation.matrices import row_values
+from msem.estimation.objective import Objective
+from msem.model.partable import ParameterTable
+from msem.postestimation.delta import Drawn, MonteCarlo, Quantity, delta_method, monte_carlo
+from msem.postestimation.paths import cycle_between, directed, has_cycle, reachable, simple_paths
+from msem.postestimation.ram import Block, Numbers, Structure, structures
+from msem.postestimation.standardized import Kind, implied_variances, scales
+
+Floats = NDArray[np.float64]
+
+KEY = ("level", "group", "predictor", "through", "outcome", "effect")
+NUMBERS = ("est", "se", "z", "pvalue", "ci_lower", "ci_upper")
+ARROW = " -> "
+
+__all__ = ["Difference", "Effect", "differences", "differences_frame", "effects_frame", "effects_of"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An effect of one variable on another at one level.
+
+    Attributes
+    ----------
+    level, group : int
+    predictor : str
+    through : tuple of str
+        Mediators of a specific indirect effect, in order.
+    outcome : str
+    kind : {"direct", "indirect", "total_indirect", "total"}
+    """
+
+    level: int
+    group: int
+    predictor: str
+    through: tuple[str, ...]
+    outcome: str
+    kind: str
+
+    @property
+    def key(self) -> tuple[int, int, str, str, str, str]:
+        """Values of the columns `KEY`."""
+        return self.level, self.group, self.predictor, ARROW.join(self.through), self.outcome, self.kind
+
+    def value(self, blocks: Mapping[Block, Structure], limits: Mapping[Block, Numbers]) -> Numbers:
+        """The effect, given the matrices of the blocks and what their total effects are to be multiplied by."""
+        own = blocks[self.level, self.group]
+        cause, outcome = own.at[self.predictor], own.at[self.outcome]
+        direct: Numbers = own.paths[..., outcome, cause]
+        total: Numbers = own.total[..., outcome, cause] * limits[self.level, self.group]
+        if self.kind == "direct":
+            return direct
+        if self.kind == "indirect":
+            steps = [cause, *(own.at[name] for name in self.through), outcome]
+            product: Numbers = np.prod([own.paths[..., b, a] for a, b in itertools.pairwise(steps)], axis=0)
+            return product
+        return total if self.kind == "total" else total - direct
+
+
+def effects_of(
+    table: ParameterTable,
+    outcome: str | Sequence[str] | None = None,
+    predictor: str | Sequence[str] | None = None,
+    *,
+    specific: bool = True,
+) -> list[Effect]:
+    """Effects that the model has.
+
+    Parameters
+    ----------
+    table : ParameterTable
+    outcome, predictor : str, sequence of str or None
+        None for all variables that are regressed on others, and all that others are regressed on.
+    specific : bool
+        The indirect effect of every path by itself, as well as their sum. In a model with feedback there are
+        infinitely many paths; the sum alone is given there.
+
+    Returns
+    -------
+    list of Effect
+        By level and group, in order of the model text.
+
+    Raises
+    ------
+    ModelError
+        If no path leads from one of these predictors to one of these outcomes.
+    """
+    found = []
+    for block in dict.fromkeys((row.level, row.group) for row in table.rows if row.op in ("~", "=~")):
+        regressions = [row for row in table.block(*block) if row.op == "~"]
+        outcomes = _wanted(outcome, [row.lhs for row in regressions])
+        predictors = _wanted(predictor, [row.rhs for row in regressions])
+        graph = directed(table, *block)
+        for cause in predictors:
+            after = reachable(graph, cause)
+            for name in outcomes:
+                if name in after and name != cause:
+                    found += _pair(graph, Effect(*block, cause, (), name, "total"), specific)
+    if not found:
+        raise ModelError(_nothing(table, outcome, predictor))
+    return found
+
+
+def _wanted(given: str | Sequence[str] | None, all_names: Sequence[str]) -> list[str]:
+    if given is None:
+        return list(dict.fromkeys(all_names))
+    return [given] if isinstance(given, str) else list(dict.fromkeys(given))
+
+
+def _nothing(
+    table: ParameterTable, outcome: str | Sequence[str] | None, predictor: str | Sequence[str] | None
+) -> str:
+    known = {name for row in table.rows for name in (row.lhs, row.rhs)}
+    for given in (outcome, predictor):
+        for name in _wanted(given, ()):
+            if name not in known:
+                return f"{name!r} is no variable of the model"
+    if outcome is None and predictor is None:
+        return "the model has no regressions; effects of latent variables on their indicators are shown when asked for"
+    return "no directed path leads from these predictors to these outcomes at any level"
+
+
+def _pair(graph: Mapping[str, Sequence[str]], total: Effect, specific: bool) -> list[Effect]:
+    """Effects of one variable on another: direct, specific indirect, total indirect, total."""
+    cause, outcome = total.predictor, total.outcome
+    loop = bool(cycle_between(graph, cause, outcome))
+    found = [replace(total, kind="direct")] if outcome in graph[cause] else []
+    indirect = loop or any(outcome in reachable(graph, name) for name in graph[cause] if name != outcome)
+    if indirect:
+        if specific and not loop:
+            paths = [path for path in simple_paths(graph, cause, outcome) if len(path) > 2]
+            found += [replace(total, kind="indirect", through=path[1:-1]) for path in paths]
+        found.append(replace(total, kind="total_indirect"))
+    return [*found, total]
+
+
+def effects_quantity(
+    objective: Objective, wanted: Sequence[Effect], standardized: Kind | None = None, total: bool = False
+) -> Quantity:
+    """Effects as a function of theta.
+
+    Total effects are (I - A)^-1 - I. With feedback that is the limit of the sum over all paths if the eigenvalues of
+    A are less than 1 in modulus (Bentler & Freeman, 1983), and nan otherwise.
+
+    Parameters
+    ----------
+    objective : Objective
+    wanted : sequence of Effect
+    standardized : {"std_all", "std_lv", "std_nox"}, optional
+        Multiply by the standard deviation of the predictor and divide by that of the outcome.
+    total : bool
+        Standardize by total variances; see `standardized_quantity`.
+    """
+    table = objective.table
+    cyclic = {block for block in {(e.level, e.group) for e in wanted} if has_cycle(directed(table, *block))}
+
+    def raw(theta: Numbers) -> Numbers:
+        blocks = structures(objective, theta)
+        limits = {key: _limit(own, key in cyclic) for key, own in blocks.items()}
+        return np.stack([one.value(blocks, limits) for one in wanted], axis=-1)
+
+    if standardized is None:
+        return raw
+    units = scales(table, standardized, total=total)
+    at = {key: 2 + k for k, key in enumerate(units.keys)}
+    causes = [at[one.level, one.group, one.predictor] for one in wanted]
+    outcomes = [at[one.level, one.group, one.outcome] for one in wanted]
+
+    def scaled(theta: Numbers) -> Numbers:
+        deviations = units.deviations(implied_variances(objective, units, theta), row_values(table, theta))
+        return raw(theta) * deviations[..., causes] / deviations[..., outcomes]
+
+    return scaled
+
+
+def _limit(own: Structure, cyclic: bool) -> Numbers:
+    """1, or nan where the sum over the paths of a model with feedback has no limit."""
+    shape = own.paths.shape[:-2]
+    if not cyclic:
+        return np.ones(shape)
+    largest = np.abs(np.linalg.eigvals(own.paths.real)).max(axis=-1)
+    return np.where(largest < 1, 1.0, np.nan)
+
+
+class Difference(NamedTuple):
+    """An effect at both levels: what the between one has beyond the within one."""
+
+    within: Effect
+    between: Effect
+
+
+def differences(wanted: Sequence[Effect], pairs: Mapping[str, str]) -> list[Difference]:
+    """Effects that both levels have.
+
+    Parameters
+    ----------
+    wanted : sequence of Effect
+    pairs : mapping of str to str
+        Name at the between level of variables that have another name there, by the within name.
+
+    Raises
+    ------
+    ModelError
+        If no effect is at both levels, or a name of a pair has no effect.
+    """
+    named = {name for e in wanted for name in (e.predictor, *e.through, e.outcome)}
+    for name in [*pairs, *pairs.values()]:
+        if name not in named:
+            raise ModelError(f"pairs: {name!r} is on no path of the model")
+    between = {e.key[1:]: e for e in wanted if e.level == 2}
+    found = []
+    for one in wanted:
+        if one.level == 1:
+            names = [pairs.get(name, name) for name in (one.predictor, *one.through, one.outcome)]
+            there = replace(one, level=2, predictor=names[0], through=tuple(names[1:-1]), outcome=names[-1])
+            if there.key[1:] in between:
+                found.append(Difference(one, there))
+    if not found:
+        raise ModelError(
+            "no effect is at both levels; for latent variables give pairs={'within name': 'between name'}"
+        )
+    return found
+
+
+def effects_frame(
+    wanted: Sequence[Effect],
+    quantity: Quantity,
+    theta: Floats,
+    vcov: Floats,
+    *,
+    level: float = 0.95,
+    how: MonteCarlo | None = None,
+) -> pd.DataFrame:
+    """Tabulate effects: columns `KEY`, then `NUMBERS`.
+
+    Parameters
+    ----------
+    wanted : sequence of Effect
+    quantity : callable
+        As made by `effects_quantity`.
+    theta, vcov : ndarray, shapes (npar,) and (npar, npar)
+    level : float
+        Coverage of the intervals.
+    how : MonteCarlo or None
+        Draws for Monte Carlo intervals; None for Wald intervals.
+    """
+    keys = pd.DataFrame([one.key for one in wanted], columns=list(KEY))
+    return pd.concat([keys, _numbers(quantity, theta, vcov, level, how)], axis=1)
+
+
+def differences_frame(
+    found: Sequence[Difference],
+    objective: Objective,
+    theta: Floats,
+    vcov: Floats,
+    *,
+    level: float = 0.95,
+    how: MonteCarlo | None = None,
+) -> pd.DataFrame:
+    """Tabulate differences of effects: between less within.
+
+    Returns
+    -------
+    DataFrame
+        Columns group, predictor, through, outcome, effect (names of the within level), within, between, then
+        `NUMBERS` of the difference.
+    """
+    n = len(found)
+    both = effects_quantity(objective, [d.within for d in found] + [d.between for d in found])
+
+    def difference(at: Numbers) -> Numbers:
+        values = both(at)
+        return values[..., n:] - values[..., :n]
+
+    keys = pd.DataFrame([d.within.key[1:] for d in found], columns=list(KEY[1:]))
+    at_levels = both(theta)
+    keys["within"], keys["between"] = at_levels[:n], at_levels[n:]
+    return pd.concat([keys, _numbers(difference, theta, vcov, level, how)], axis=1)
+
+
+def _numbers(
+    quantity: Quantity, theta: Floats, vcov: Floats, level: float, how: MonteCarlo | None
+) -> pd.DataFrame:
+    found = delta_method(quantity, theta, vcov)
+    z = np.full(len(found.est), np.nan)
+    if how is None:
+        z = wald_statistic(found.est, found.se)
+        drawn = Drawn(found.se, normal_pvalue(z), *found.interval(level))
+    else:
+        drawn = monte_carlo(quantity, theta, vcov, level, how)
+    columns = (found.est, drawn.se, z, drawn.pvalue, drawn.lower, drawn.upper)
+    return pd.DataFrame(dict(zip(NUMBERS, columns, strict=True)))

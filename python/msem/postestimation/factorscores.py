@@ -1,0 +1,87 @@
+"""Factor scores and random effects of all groups of a fit as data frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pandas as pd
+
+from msem.errors import ModelError
+from msem.postestimation.frames import Columns, GroupColumns, cluster_frame, merged, unit_frame
+from msem.postestimation.posterior import GroupModel, Scores, bartlett, posterior, random_effects
+from msem.postestimation.rows import Rows
+
+Method = Literal["EBM", "regression", "ML", "Bartlett"]
+METHODS = ("EBM", "regression", "ML", "Bartlett")
+Group = tuple[str, GroupModel, Rows]  # label, model, rows
+
+
+def factor_scores(
+    groups: Sequence[Group], level: int | None, method: Method, *, se: bool, cov: bool, cluster: str
+) -> pd.DataFrame:
+    """Scores of the latent variables of one level, or of both with a row for each unit.
+
+    Parameters
+    ----------
+    groups : sequence of (label, GroupModel, Rows)
+    level : {1, 2} or None
+    method : {"EBM", "regression", "ML", "Bartlett"}
+    se, cov : bool
+        Add standard deviations and covariances.
+    cluster : str
+        Name of the index of a frame of clusters.
+
+    Raises
+    ------
+    ModelError
+        If there is no latent variable at the level, or the scores are not defined.
+    """
+    levels = tuple(groups[0][1].levels) if level is None else (level,)
+    levels = tuple(one for one in levels if any(model.latent(one) for _, model, _ in groups))
+    if not levels:
+        raise _no_latent(level, groups[0][1])
+    parts = []
+    for label, model, rows in groups:
+        of = [_scores(model, rows, one, method).columns(se=se, cov=cov) for one in levels]
+        parts.append(GroupColumns(rows, _combined(of, levels, rows, level), label))
+    if level == 2:
+        return cluster_frame(parts, cluster)
+    return unit_frame(parts)
+
+
+def _combined(of: Sequence[Columns], levels: Sequence[int], rows: Rows, level: int | None) -> Columns:
+    """Columns of one level as they are; for a row for each unit those of clusters are repeated."""
+    if level == 2 or levels == (1,):
+        return of[0]
+    within = of[0] if levels[0] == 1 else {}
+    return merged(within, of[-1], rows)
+
+
+def _scores(model: GroupModel, rows: Rows, level: int, method: Method) -> Scores:
+    compute = posterior if method in ("EBM", "regression") else bartlett
+    return compute(model, rows, level)
+
+
+def random_effects_frame(groups: Sequence[Group], *, se: bool, cov: bool, cluster: str) -> pd.DataFrame:
+    """Between parts of the variables at both levels, one row for each cluster.
+
+    Raises
+    ------
+    ModelError
+        If no variable is at both levels.
+    """
+    if not any(model.both for _, model, _ in groups):
+        raise ModelError("no variable of the model is at both levels, so there are no random effects")
+    parts = [
+        GroupColumns(rows, random_effects(model, rows).columns(se=se, cov=cov), label)
+        for label, model, rows in groups
+    ]
+    return cluster_frame(parts, cluster)
+
+
+def _no_latent(level: int | None, model: GroupModel) -> ModelError:
+    if level is None:
+        return ModelError("the model has no latent variable: there are no factor scores")
+    more = "; for the between parts of observed variables use random_effects()" if model.both else ""
+    return ModelError(f"the model has no latent variable at level {level}{more}")

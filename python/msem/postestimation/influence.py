@@ -1,0 +1,255 @@
+"""Influence of single clusters on the estimates: what changes when each is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.data.cells import IncompleteClusters
+from msem.errors import DataError
+from msem.estimation.estimate import Estimate, require_maximum
+from msem.estimation.samples import Sample
+from msem.estimation.sampling import free_directions
+from msem.resampling.progress import Progress
+from msem.resampling.refits import refit, refit_chosen
+from msem.resampling.replicates import (
+    FAILURES,
+    Replicates,
+    ReplicateSource,
+    cluster_counts,
+    leave_one_out,
+)
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Influence:
+    """What leaving out single clusters does; rows are left out of a single-level sample.
+
+    Attributes
+    ----------
+    measures : DataFrame
+        One row for each cluster, indexed by its id: size; cook, the generalized Cook's distance d'I d of the change d
+        with the observed information I, wherever covariates are measured from; displacement, twice the log-likelihood
+        of the whole sample lost by the estimates without the cluster; status, "ok" or why there are no numbers. With
+        several groups also group.
+    change : DataFrame
+        Estimates without the cluster less the estimates with it, a column for each parameter.
+    standardized : DataFrame
+        The same in standard errors.
+    exact : bool
+        Whether the model was refitted without each cluster.
+    """
+
+    measures: pd.DataFrame
+    change: pd.DataFrame
+    standardized: pd.DataFrame
+    exact: bool
+
+    def to_frame(self) -> pd.DataFrame:
+        """Measures and changes side by side."""
+        return pd.concat([self.measures, self.change], axis=1)
+
+    def top(self, count: int = 10, *, by: str = "cook") -> pd.DataFrame:
+        """Measures of the most influential clusters.
+
+        Parameters
+        ----------
+        count : int
+        by : str
+            A column of `measures`, or the name of a parameter for the largest standardized changes.
+
+        Raises
+        ------
+        ValueError
+            If there is no such column or parameter.
+        """
+        if by in self.standardized:
+            size = self.standardized[by].abs().fillna(-1.0).to_numpy()
+            order = np.argsort(-size, kind="stable")[:count]
+            return self.measures.iloc[order].assign(
+                change=self.change[by].to_numpy()[order], standardized=self.standardized[by].to_numpy()[order]
+            )
+        if by not in ("cook", "displacement"):
+            raise ValueError(f"by must be 'cook', 'displacement' or the name of a parameter, not {by!r}")
+        return self.measures.sort_values(by, ascending=False, kind="stable").head(count)
+
+    def __repr__(self) -> str:
+        how = "exact" if self.exact else "approximate"
+        return (
+            f"<msem.Influence of {len(self.measures)} clusters on {self.change.shape[1]} parameters, {how}>"
+        )
+
+
+def influence(
+    estimate: Estimate,
+    sample: Sample,
+    se: Floats,
+    *,
+    exact: bool,
+    clusters: Sequence[Any] | None,
+    cluster: str,
+    threads: int,
+    show: bool,
+) -> Influence:
+    """Change of the estimates without each cluster.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    sample : Sample
+    se : ndarray, shape (npar,)
+    exact : bool
+    clusters : sequence, optional
+        Ids; default: all.
+    cluster : str
+        Name of the index.
+    threads : int
+    show : bool
+        Show progress.
+
+    Raises
+    ------
+    DataError
+        Without raw data, or if an id is unknown.
+    UnsupportedError
+        If the estimates are not maximum likelihood ones.
+    """
+    require_maximum(estimate, "measures of influence")
+    counts = cluster_counts(sample)
+    ids = sample.identifiers
+    chosen = np.arange(len(ids)) if clusters is None else _positions(ids, clusters)
+    find = _refits if exact else _steps
+    change, displacement, status = find(estimate, sample, chosen, threads, show)
+    index = ids[chosen].rename(cluster or None)
+    measures = pd.DataFrame(
+        {
+            "size": np.concatenate([group.clusters.sizes for group in sample.groups])[chosen].astype(int),
+            "cook": _cook(estimate, change),
+            "displacement": displacement,
+            "status": status,
+        },
+        index=index,
+    )
+    if len(counts) > 1:
+        labels = np.repeat([group.label for group in sample.groups], counts)
+        measures.insert(0, "group", labels[chosen])
+    names = list(estimate.table.names())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        standardized = np.where(se > 0, change / se, np.nan)
+    return Influence(
+        measures,
+        pd.DataFrame(change, index=index, columns=names),
+        pd.DataFrame(standardized, index=index, columns=names),
+        exact,
+    )
+
+
+def _positions(ids: pd.Index[Any], clusters: Sequence[Any]) -> Integers:
+    at = {name: k for k, name in enumerate(ids)}
+    unknown = [name for name in clusters if name not in at]
+    if unknown:
+        raise DataError(f"there is no cluster {unknown[0]!r} in the data")
+    repeated = ids[ids.duplicated()]
+    shared = [name for name in clusters if name in repeated]
+    if shared:
+        raise DataError(
+            f"several rows are called {shared[0]!r}: give the data an index without repeated labels"
+        )
+    return np.array([at[name] for name in clusters], dtype=np.intp)
+
+
+def free_intercepts(estimate: Estimate) -> list[int]:
+    """Intercepts that move alone: at no bound, and not bound to other parameters."""
+    moved = estimate.tangent != 0
+    single = (moved.sum(axis=1) == 1) & ~np.any(moved & (moved.sum(axis=0) > 1), axis=1)
+    return [k for k in estimate.objective.core.intercepts() if single[k]]
+
+
+def _cook(estimate: Estimate, change: Floats) -> Floats:
+    """Generalized Cook's distances of changes of theta, shape (J,).
+
+    A mean such as a + lambda (gamma x) bends as lambda and gamma change, in proportion to x. Intercepts are taken where
+    the change of the means would be straight, so that it does not matter where x is measured from.
+    """
+    core, theta, basis = estimate.objective.core, estimate.theta, free_directions(estimate)
+    out, intercepts = np.full(len(change), np.nan), free_intercepts(estimate)
+    known = np.flatnonzero(np.isfinite(change).all(axis=1))
+    if not len(known) or not basis.shape[1]:
+        return out
+    straight = np.array([2 * d - (core.settle(theta, d, intercepts) - theta) for d in change[known]])
+    factor = core.information_factor(theta)
+    along = straight @ factor.T @ (factor @ basis)
+    out[known] = np.einsum("ja,ab,jb->j", along, core.observed_information_in(theta, basis), along)
+    return out
+
+
+def _steps(
+    estimate: Estimate, sample: Sample, chosen: Integers, threads: int, show: bool
+) -> tuple[Floats, Floats, list[str]]:
+    """Changes by few steps from the estimates; see `_core.leave_one_out_steps`."""
+    change = np.full((len(chosen), len(estimate.theta)), np.nan)
+    displacement = np.full(len(chosen), np.nan)
+    basis, intercepts = free_directions(estimate), free_intercepts(estimate)
+    first = 0
+    for number, (group, count) in enumerate(zip(sample.groups, cluster_counts(sample), strict=True)):
+        mine = np.flatnonzero((chosen >= first) & (chosen < first + count))
+        c, at = group.clusters, chosen[mine] - first
+        if isinstance(c, IncompleteClusters):
+            change[mine], displacement[mine] = _core.leave_one_out_steps_with_holes(
+                estimate.objective.core,
+                estimate.theta,
+                basis,
+                intercepts,
+                c.data,
+                c.within,
+                at,
+                number,
+                threads=threads,
+            )
+        elif len(mine):
+            change[mine], displacement[mine] = _core.leave_one_out_steps(
+                estimate.objective.core,
+                estimate.theta,
+                basis,
+                intercepts,
+                c.sizes[at],
+                c.means[at],
+                c.within[at],
+                number,
+                threads=threads,
+            )
+        first += count
+    lost = ~np.isfinite(displacement)
+    return change, displacement, ["no step, refit" if one else "ok" for one in lost]
+
+
+def _refits(
+    estimate: Estimate, sample: Sample, chosen: Integers, threads: int, show: bool
+) -> tuple[Floats, Floats, list[str]]:
+    """Changes by refits without each cluster, from its sufficient statistics."""
+    found = _refitted(estimate, sample, chosen, threads, show)
+    ok = found.outcome == 0
+    displacement = np.full(len(chosen), np.nan)
+    top = estimate.objective.value(estimate.theta)
+    displacement[ok] = [estimate.objective.value(theta) - top for theta in found.theta[ok]]
+    displacement[~np.isfinite(displacement)] = np.nan
+    status = ["ok" if code == 0 else FAILURES[int(code)] for code in found.outcome]
+    return np.where(ok[:, None], found.theta - estimate.theta, np.nan), displacement, status
+
+
+def _refitted(estimate: Estimate, sample: Sample, chosen: Integers, threads: int, show: bool) -> Replicates:
+    source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
+    total = sum(cluster_counts(sample))
+    if len(chosen) == total and (chosen == np.arange(total)).all():
+        with Progress("influence", total, show) as progress:
+            return refit(source, total, threads, progress)
+    return refit_chosen(source, chosen.tolist())

@@ -1,0 +1,176 @@
+"""Fit of one level of a two-level model, the other level saturated (Ryu & West, 2009).
+
+The chi-square of the partially saturated model is due to the level that is specified; its baseline model has
+independence at that level and saturates the other one too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from msem.estimation.estimate import Estimate
+from msem.estimation.partial import estimate_partially, key
+from msem.estimation.samples import Sample
+from msem.model.special_tables import level_baseline_table, partially_saturated_table, saturated_table
+from msem.postestimation.fitmeasures import (
+    FitMeasureInputs,
+    fit_measures,
+    incremental_measures,
+    information_criteria,
+    measure_series,
+    rmsea_measures,
+    twolevel_fmin,
+)
+from msem.postestimation.residuals import srmr_level
+from msem.postestimation.scaledmeasures import scaled_fit_measures
+from msem.postestimation.scaling import Scaling
+
+
+@dataclass(frozen=True, eq=False)
+class LevelSpecific:
+    """One level as specified, and as independence, the other level saturated.
+
+    Attributes
+    ----------
+    level : int
+    model, baseline : Estimate
+        Both partially saturated.
+    """
+
+    level: int
+    model: Estimate
+    baseline: Estimate
+
+
+def fit_level_specific(fit: Estimate, sample: Sample, level: int) -> LevelSpecific:
+    """Fit the two partially saturated models of one level.
+
+    Parameters
+    ----------
+    fit : Estimate
+        The whole model, whose estimates the level starts from.
+    sample : Sample
+    level : {1, 2}
+
+    Returns
+    -------
+    LevelSpecific
+    """
+    rows = zip(fit.table.rows, fit.objective.row_values(fit.theta), strict=True)
+    values = {key(row): float(value) for row, value in rows}
+    model = estimate_partially(partially_saturated_table(fit.table, level), sample, level, values)
+    baseline = estimate_partially(level_baseline_table(fit.table, level), sample, level, {})
+    return LevelSpecific(level, model, baseline)
+
+
+def level_measures(
+    found: LevelSpecific, sample: Sample, scaling: Callable[[Estimate], Scaling] | None = None
+) -> pd.Series:
+    """Fit measures of one level.
+
+    Parameters
+    ----------
+    found : LevelSpecific
+    sample : Sample
+    scaling : callable, optional
+        Scaling factors of a model of the variables of `found`; None for the likelihood-ratio test alone.
+
+    Returns
+    -------
+    Series
+        Named as those of the whole model (`fitmeasures.fit_measures`, `scaledmeasures.scaled_fit_measures`); `srmr` is
+        that of the level. Sample size of RMSEA and GFI: clusters at the between level, units at the within level, as
+        in Ryu and West (2009) and lavaan 0.7; of BIC: units. All but the information criteria are nan if a model has
+        not converged.
+    """
+    whole = _inputs(found, sample)
+    inputs = replace(whole, nobs=sample.nclusters if found.level == 2 else sample.nobs)
+    if scaling is None:
+        measures = fit_measures(inputs)
+    else:
+        null = scaling(found.baseline).factor if found.baseline.optimum.converged else np.nan
+        measures = scaled_fit_measures(inputs, scaling(found.model), null)
+    units = information_criteria(whole)
+    for name in ("bic", "bic2", "ntotal"):
+        measures[name] = units[name]
+    return measures
+
+
+def _inputs(found: LevelSpecific, sample: Sample) -> FitMeasureInputs:
+    model, baseline = found.model, found.baseline
+    full = saturated_table(model.table).npar
+    unrestricted = sample.llf - model.objective.covariate_llf
+    if not model.optimum.converged:
+        unrestricted = np.nan
+    chisq = max(2 * (unrestricted - baseline.llf), 0.0) if baseline.optimum.converged else np.nan
+    return FitMeasureInputs(
+        llf=model.llf,
+        unrestricted_llf=unrestricted,
+        npar=model.nfree,
+        df=full - model.nfree,
+        nobs=sample.nobs,
+        baseline_chisq=chisq,
+        baseline_df=full - baseline.table.npar,
+        nclusters=sample.nclusters,
+        ngroups=len(sample.groups),
+        nvar=float(len(sample.levels[0][found.level].names)),
+        fmin=twolevel_fmin(
+            model.llf, model.objective.covariate_llf, sample.nobs, sum(s.nvalues for s in sample.statistics)
+        ),
+        residuals={"srmr": level_srmr(model, sample, found.level)},
+    )
+
+
+def level_srmr(model: Estimate, sample: Sample, level: int) -> float:
+    """SRMR of one level, averaged over groups with their units as weights."""
+    auxiliary = model.table.auxiliary
+    each = []
+    for number, group in enumerate(sample.groups, 1):
+        implied = model.objective.moments(model.theta, number)[level].observed
+        observed, implied = (m.without(auxiliary) for m in (group.levels[level], implied))
+        each.append(srmr_level(observed.cov, implied.cov))
+    return float(np.average(each, weights=[s.nobs for s in sample.statistics]))
+
+
+def measures_of_tests(
+    tests: pd.DataFrame, baseline: pd.DataFrame | None, size: float, srmr: float
+) -> pd.Series:
+    """Fit measures of one level from its tests and those of independence at the level.
+
+    Parameters
+    ----------
+    tests, baseline : DataFrame
+        Rows are tests, columns statistic, df, pvalue; the mean-scaled test is taken if there is one, else the first.
+        Without `baseline` the measures that need one are nan.
+    size : float
+        Sample size of RMSEA.
+    srmr : float
+
+    Returns
+    -------
+    Series
+    """
+    chisq, df, pvalue = _scaled(tests)
+    chisq0, df0, pvalue0 = _scaled(baseline) if baseline is not None else (np.nan,) * 3
+    values = {
+        "chisq": chisq,
+        "df": df,
+        "pvalue": pvalue,
+        "baseline_chisq": chisq0,
+        "baseline_df": df0,
+        "baseline_pvalue": pvalue0,
+        **incremental_measures(chisq, df, chisq0, df0),
+        **rmsea_measures(chisq, df, size),
+        "srmr": srmr,
+    }
+    return measure_series(values)
+
+
+def _scaled(tests: pd.DataFrame) -> tuple[float, float, float]:
+    row = tests.index.get_loc("mean_scaled") if "mean_scaled" in tests.index else 0
+    values = tests[["statistic", "df", "pvalue"]].to_numpy(dtype=float)[row]
+    return float(values[0]), float(values[1]), float(values[2])

@@ -1,0 +1,172 @@
+"""Residuals of a model: saturated less implied moments of every level, with their joint sampling covariance.
+
+Saturated and implied moments are functions of the same data. With u(s) and u(sigma) the scores of the saturated model
+at the saturated and at the implied moments, and D the derivatives of the implied moments,
+
+    d s = A^-1 u(s),    d sigma = D V D' u(sigma)
+
+to first order, A being the information about the moments at s and V the inverse information about the free parameters.
+For data that are normal with the saturated moments, u(s) has covariance matrix I(s) and u(sigma) its regression on u(s)
+with coefficients I(sigma) I(s)^-1, I being the expected information; with expected information throughout the residuals
+then have covariance matrix (1 - P) I(s)^-1 (1 - P)', P = D V D' I(sigma) (Ogasawara, 2001). The robust covariance
+matrix takes the contributions of the clusters to u(s) and u(sigma) as they are, and holds for other distributions and
+for wrong models too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.postestimation.momentvector import Flags, Moment, MomentVector
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
+Metric = Literal["raw", "cor.bollen", "cor.bentler"]
+
+NEGLIGIBLE = 1e-12  # share of a moment's sampling variance below which its residual has none
+
+
+@dataclass(frozen=True, eq=False)
+class MomentErrors:
+    """First-order sampling errors of the moments of all groups as linear functions of k independent unit variables.
+
+    Attributes
+    ----------
+    observed, implied : ndarray, shape (m, k)
+        Of the saturated and of the implied moments: each times its transpose is a sampling covariance matrix. nan
+        where there is none.
+    """
+
+    observed: Floats
+    implied: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """Residuals in one metric with their sampling errors.
+
+    Attributes
+    ----------
+    keys : tuple of Moment, length m
+    residuals : ndarray, shape (m,)
+        nan in a metric of correlations where a variance is not positive.
+    root : ndarray, shape (m, k)
+        Times its transpose the sampling covariance matrix of the residuals.
+    moment_variance : ndarray, shape (m,)
+        Sampling variance of the saturated moments, in the metric of the residuals.
+    """
+
+    keys: tuple[Moment, ...]
+    residuals: Floats
+    root: Floats
+    moment_variance: Floats
+
+    @property
+    def se(self) -> Floats:
+        """Standard errors; 0 where the model has the moment from the sample."""
+        return np.sqrt(_squares(self.root))
+
+    @property
+    def acov(self) -> Floats:
+        """Sampling covariance matrix, shape (m, m)."""
+        out: Floats = self.root @ self.root.T
+        return out
+
+    def select(self, chosen: Flags) -> Residuals:
+        """Some of the residuals."""
+        keys = tuple(key for key, wanted in zip(self.keys, chosen, strict=True) if wanted)
+        return Residuals(keys, self.residuals[chosen], self.root[chosen], self.moment_variance[chosen])
+
+
+def moment_residuals(vectors: Sequence[MomentVector], errors: MomentErrors, metric: Metric) -> Residuals:
+    """Residuals of all moments in one metric.
+
+    Parameters
+    ----------
+    vectors : sequence of MomentVector
+        One for each group.
+    errors : MomentErrors
+        Of all groups, one after the other.
+    metric : {"raw", "cor.bollen", "cor.bentler"}
+        Differences of covariances; of correlations, each matrix standardized by its own variances (Bollen, 1989); or
+        of covariances in units of the saturated standard deviations (Bentler, 1995). Means are in units of the
+        saturated standard deviations in the last two. Standard deviations are those of the level, and their sampling
+        error is part of that of the residuals.
+
+    Returns
+    -------
+    Residuals
+    """
+    keys = tuple(key for vector in vectors for key in vector.keys)
+    observed = np.concatenate([vector.observed for vector in vectors])
+    implied = np.concatenate([vector.implied for vector in vectors])
+    raw, root = observed - implied, errors.observed - errors.implied
+    if metric == "raw":
+        return _settled(keys, raw, root, _squares(errors.observed))
+    first, second = _variance_positions(keys)
+    scale = _units(observed, first, second)
+    relative = _relative_error(observed, errors.observed, first, second)
+    values = raw / scale
+    root = root / scale[:, None] - 0.5 * values[:, None] * relative
+    if metric == "cor.bollen":
+        covariance = second >= 0
+        bollen, bollen_root = _correlation_residuals(
+            (observed / scale, errors.observed / scale[:, None], relative),
+            implied,
+            errors.implied,
+            first,
+            second,
+        )
+        values = np.where(covariance, bollen, values)
+        root = np.where(covariance[:, None], bollen_root, root)
+    return _settled(keys, values, root, _squares(errors.observed) / scale**2)
+
+
+def _correlation_residuals(
+    observed: tuple[Floats, Floats, Floats], implied: Floats, errors: Floats, first: Places, second: Places
+) -> tuple[Floats, Floats]:
+    """Differences of correlations and their errors; those of variables with themselves are exactly 0."""
+    values, own_errors, relative = observed
+    scale = _units(implied, first, second)
+    theirs = implied / scale
+    root = own_errors - 0.5 * values[:, None] * relative
+    root -= errors / scale[:, None] - 0.5 * theirs[:, None] * _relative_error(implied, errors, first, second)
+    same = first == second
+    root[same] *= 0.0
+    return np.where(same, 0.0 * values, values - theirs), root
+
+
+def _settled(keys: tuple[Moment, ...], values: Floats, root: Floats, moment_variance: Floats) -> Residuals:
+    """Residuals in which sampling errors that are rounding errors are 0."""
+    none = ~(_squares(root) > NEGLIGIBLE * moment_variance)
+    return Residuals(keys, values, np.where(none[:, None], 0.0 * root, root), moment_variance)
+
+
+def _variance_positions(keys: Sequence[Moment]) -> tuple[Places, Places]:
+    """Where the variances of the variables of each moment are; -1 for the second one of a mean."""
+    at = {(k.lhs, k.level, k.group): i for i, k in enumerate(keys) if k.op == "~~" and k.lhs == k.rhs}
+    first = [at[k.lhs, k.level, k.group] for k in keys]
+    second = [at[k.rhs, k.level, k.group] if k.op == "~~" else -1 for k in keys]
+    return np.array(first, dtype=np.intp), np.array(second, dtype=np.intp)
+
+
+def _units(moments: Floats, first: Places, second: Places) -> Floats:
+    """Product of the standard deviations that a moment is expressed in; nan if a variance is not positive."""
+    sd = np.sqrt(np.where(moments > 0, moments, np.nan))
+    return np.where(second >= 0, sd[first] * sd[second], sd[first])
+
+
+def _relative_error(moments: Floats, errors: Floats, first: Places, second: Places) -> Floats:
+    """Twice the relative error of `_units`."""
+    relative = errors / np.where(moments > 0, moments, np.nan)[:, None]
+    return relative[first] + np.where((second >= 0)[:, None], relative[second], 0.0)
+
+
+def _squares(root: Floats) -> Floats:
+    out: Floats = np.einsum("ij,ij->i", root, root)
+    return out

@@ -1,0 +1,171 @@
+"""Whether one model contains another, and where: what tests of nested models rest on.
+
+A model is nested in a larger one if the larger one can have the moments that the smaller one implies. So the larger
+model is fitted to those moments: the discrepancy must vanish (Bentler & Satorra, 2010). That point also gives the
+restriction in the coordinates of the larger model, whatever the parametrization of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.data.gamma import vech_index
+from msem.data.incomplete import Statistics
+from msem.data.statistics import expected_statistics
+from msem.data.sufficient import SampleStatistics
+from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.objective import Objective, build_objective, level_names
+from msem.estimation.optimize import minimize
+from msem.estimation.samples import Sample, saturated_group
+
+Floats = NDArray[np.float64]
+
+ATTAINED = (
+    1e-3  # discrepancy in units of chi-square up to which the moments of the smaller model are attained
+)
+INDEPENDENT = 1e-7  # relative singular value of linearly independent directions
+INSIDE = 1e-4  # relative length of a tangent of the smaller model outside those of the larger one
+
+__all__ = ["Embedding", "directions", "embed", "implied_statistics"]
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """The estimates of a smaller model in the coordinates of a larger one.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (npar,)
+        Parameters of the larger model that give the moments of the smaller one.
+    discrepancy : float
+        Chi-square of the larger model against those moments; 0 if it contains the smaller one.
+    outside : float
+        Relative length of the part of the tangents of the smaller model that lies outside the larger one.
+    """
+
+    theta: Floats
+    discrepancy: float
+    outside: float
+
+    @property
+    def nested(self) -> bool:
+        """Whether the larger model contains the smaller one, at its estimates and next to them."""
+        return self.discrepancy < ATTAINED and self.outside < INSIDE
+
+
+def embed(small: Estimate, large: Estimate) -> Embedding:
+    """Look for a smaller model in a larger one of the same variables.
+
+    Parameters
+    ----------
+    small, large : Estimate
+
+    Returns
+    -------
+    Embedding
+    """
+    mine = [implied_statistics(small, g) for g in range(1, len(small.objective.statistics) + 1)]
+    theirs = [
+        own.restrict(s.unit, s.cluster, s.nboth)
+        for own, s in zip(mine, large.objective.statistics, strict=True)
+    ]
+    least = build_objective(small.table, mine).core.value(small.theta)
+    objective = build_objective(large.table, theirs)
+    found = minimize(objective, large.theta)
+    theta, value = found.theta, found.value
+    if value - least > ATTAINED:
+        groups = tuple(saturated_group(s, label=str(g)) for g, s in enumerate(theirs, 1))
+        again = estimate(large.table, Sample(groups))
+        if again.optimum.value < value:
+            theta, value = again.theta, again.optimum.value
+    return Embedding(theta, max(value - least, 0.0), directions(small, large, theta)[1])
+
+
+def implied_statistics(fit: Estimate, group: int) -> SampleStatistics:
+    """The complete statistics one would expect of a group if the model were true at its estimates."""
+    s = fit.objective.statistics[group - 1]
+    moments = {level: m.observed for level, m in fit.objective.moments(fit.theta, group).items()}
+    if not s.unit:
+        within, between, mean = np.empty((0, 0)), moments[1].cov, moments[1].mean
+    else:
+        within, between = moments[1].cov, moments[2].cov
+        mean = np.concatenate([moments[1].mean, moments[2].mean[s.nboth :]])
+        mean[: s.nboth] += moments[2].mean[: s.nboth]
+    return expected_statistics(
+        within, between, mean, s.sizes, s.counts, s.unit, s.cluster, s.nboth, source="model"
+    )
+
+
+def directions(small: Estimate, large: Estimate, theta: Floats) -> tuple[Floats, float]:
+    """Directions of the smaller model in coordinates of the larger one, by projection of its tangents.
+
+    Parameters
+    ----------
+    small, large : Estimate
+    theta : ndarray, shape (npar,)
+        Where the tangents of the larger model are taken. Away from `Embedding.theta` those of the smaller model lie
+        inside asymptotically only; the projection, in standardized moments, is the same for every parametrization.
+
+    Returns
+    -------
+    directions : ndarray, shape (npar, m)
+        Linearly independent.
+    outside : float
+        Relative length of the part of the tangents that was projected away.
+    """
+    orders = large.objective.statistics
+    inner = _moment_jacobian(small.objective, small.theta, orders) @ small.tangent
+    outer = _moment_jacobian(large.objective, theta, orders) @ large.tangent
+    inner, _ = _scaled(inner)
+    outer, scale = _scaled(outer)
+    solution = np.linalg.lstsq(outer, inner, rcond=1e-9)[0]
+    outside = float(np.linalg.norm(inner - outer @ solution, axis=0).max(initial=0.0))
+    left, singular, _ = np.linalg.svd(_scaled(scale[:, None] * solution)[0], full_matrices=False)
+    return large.tangent @ left[:, singular > INDEPENDENT], outside
+
+
+def _scaled(columns: Floats) -> tuple[Floats, Floats]:
+    """Columns of length 1, and what they were multiplied by; columns of zeros stay."""
+    norm = np.linalg.norm(columns, axis=0)
+    scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+    return columns * scale, scale
+
+
+def _moment_jacobian(objective: Objective, theta: Floats, orders: Sequence[Statistics]) -> Floats:
+    """Derivatives of all identified moments, variables in the order of `orders`, in units of their deviations."""
+    return np.concatenate(
+        [
+            rows
+            for group, order in enumerate(orders, 1)
+            for rows in _group_rows(objective, theta, group, order)
+        ]
+    )
+
+
+def _group_rows(objective: Objective, theta: Floats, group: int, order: Statistics) -> Iterator[Floats]:
+    """Covariances of each level, then means: of a variable at both levels only their sum is identified."""
+    moments = objective.moments(theta, group)
+    variance: dict[str, float] = {}
+    for m in moments.values():
+        for name, value in m.observed.variances.items():
+            variance[name] = variance.get(name, 0.0) + value
+    means = dict.fromkeys(order.names, np.zeros(len(theta)))
+    for i, block in enumerate(objective.blocks):
+        if block.group != group:
+            continue
+        jacobian, n = objective.core.jacobian(theta, i), block.nobserved
+        names = level_names(order)[block.level]
+        at = [block.names.index(name) for name in names]
+        unit = np.sqrt([variance[name] for name in names])
+        for name, k, scale in zip(names, at, unit, strict=True):
+            means[name] = means[name] + jacobian[k] / scale
+        row, col = vech_index(n)
+        where = np.empty((n, n), dtype=np.intp)
+        where[row, col] = where[col, row] = n + np.arange(len(row))
+        scales = np.outer(unit, unit)[row, col]
+        yield jacobian[where[np.ix_(at, at)][row, col]] / scales[:, None]
+    yield np.array(list(means.values()))

@@ -1,0 +1,221 @@
+"""Scores of the variables of one group: posterior means and maximum likelihood scores with their covariances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.data.arrays import LevelArrays
+from msem.data.cells import IncompleteClusters
+from msem.data.incomplete import Statistics
+from msem.data.statistics import columns_of
+from msem.errors import ModelError
+from msem.estimation.matrices import BlockMap, block_matrices
+from msem.estimation.objective import Objective
+from msem.postestimation.rows import Rows
+
+Floats = NDArray[np.float64]
+ROUNDING = 1e-13
+NONE = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Observed variables of a level when its latent variables are fixed: mean + loadings (eta - E eta) + e.
+
+    Attributes
+    ----------
+    loadings : ndarray, shape (observed, latent)
+    residual : ndarray, shape (observed, observed)
+        Covariance matrix of e.
+    """
+
+    loadings: Floats
+    residual: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of some variables for clusters or for units.
+
+    Attributes
+    ----------
+    names : tuple of str, length d
+    mean : ndarray, shape (rows, d)
+    cov : ndarray, shape (S, d, d)
+        Posterior or sampling covariance matrices: of each cluster size or, for data with holes, of each set of
+        observed values.
+    which : ndarray of int, shape (rows,)
+        The covariance matrix of each row.
+    """
+
+    names: tuple[str, ...]
+    mean: Floats
+    cov: Floats
+    which: NDArray[np.intp]
+
+    def columns(self, *, se: bool = True, cov: bool = False) -> dict[str, Floats]:
+        """Scores by name, standard deviations as ``<name>_se`` and covariances as ``<name>_<name>_cov``."""
+        out = dict(zip(self.names, self.mean.T, strict=True))
+        if se:
+            variance = np.einsum("sii->si", self.cov)
+            # scores that are exact have a variance of 0, up to rounding
+            rounding = ROUNDING * np.fmax.reduce(self.mean**2, axis=0, initial=0.0)
+            sd = np.sqrt(np.where(variance >= -rounding, np.maximum(variance, 0.0), np.nan))[self.which]
+            out |= {f"{name}_se": sd[:, k] for k, name in enumerate(self.names)}
+        if cov:
+            pairs = combinations(range(len(self.names)), 2)
+            out |= {f"{self.names[a]}_{self.names[b]}_cov": self.cov[self.which, a, b] for a, b in pairs}
+        return out
+
+    def part(self, first: int, last: int | None) -> Scores:
+        """The variables from `first` up to `last`, or to the end."""
+        pick = slice(first, last)
+        return Scores(self.names[pick], self.mean[:, pick], self.cov[:, pick, pick], self.which)
+
+
+@dataclass(frozen=True, eq=False)
+class GroupModel:
+    """The model of one group at given parameters.
+
+    Attributes
+    ----------
+    statistics : Statistics
+        For the variables and their order.
+    levels : dict from level to LevelArrays
+        Model-implied moments of all variables; level 1 only for a single level.
+    measurement : dict from level to Measurement
+    fixed : dict from level to tuple of str
+        Fixed covariates: within-only ones at level 1, cluster variables at level 2.
+    """
+
+    statistics: Statistics
+    levels: dict[int, LevelArrays]
+    measurement: dict[int, Measurement]
+    fixed: dict[int, tuple[str, ...]]
+
+    @cached_property
+    def top(self) -> int:
+        """Level at which clusters, or the rows of a single level, are the units."""
+        return max(self.levels)
+
+    def latent(self, level: int) -> tuple[str, ...]:
+        """Latent variables of a level."""
+        m = self.levels[level]
+        return m.names[m.nobserved :]
+
+    @property
+    def both(self) -> tuple[str, ...]:
+        """Variables at both levels."""
+        return self.statistics.unit[: self.statistics.nboth]
+
+    def data(self, rows: Rows) -> _core.GroupData | _core.IncompleteGroup:
+        """Moments and clusters in the core: two classes that compute the same."""
+        s, c = self.statistics, rows.clusters
+        within, between = self.levels[1] if s.unit else NONE, self.levels[self.top]
+        shape = len(s.unit), s.nboth, len(s.cluster)
+        moments = within.mean, within.cov, between.mean, between.cov
+        if isinstance(c, IncompleteClusters):
+            return _core.IncompleteGroup(*shape, *moments, c.data, c.within)
+        return _core.GroupData(*shape, *moments, c.sizes, c.means, c.within)
+
+    def units(self, rows: Rows) -> tuple[list[Floats], NDArray[np.int64]]:
+        """Columns of the unit-level variables and the cluster of each row."""
+        assert rows.data.codes is not None
+        return columns_of(rows.data, self.statistics.unit), rows.data.codes
+
+
+def group_model(
+    objective: Objective, theta: Floats, group: int = 1, means: Floats | None = None
+) -> GroupModel:
+    """The model of one group, counted from 1, at theta.
+
+    `means` are those of the observed variables, for a single-level model without means.
+    """
+    s, table = objective.statistics[group - 1], objective.table
+    values = objective.row_values(theta)
+    blocks = [block for block in objective.blocks if block.group == group]
+    fixed = {block.level: tuple(table.exogenous(block.level, group)) for block in blocks}
+    if s.unit:
+        only = s.unit[s.nboth :]
+        fixed = {1: tuple(n for n in only if n in fixed[1]), 2: tuple(n for n in s.cluster if n in fixed[2])}
+    levels = objective.moments(theta, group)
+    if means is not None:
+        levels = {1: with_means(levels[1], block_matrices(blocks[0], values)[0], means)}
+    measured = {block.level: measurement(block, values) for block in blocks}
+    return GroupModel(s, levels, measured, fixed)
+
+
+def with_means(level: LevelArrays, paths: Floats, means: Floats) -> LevelArrays:
+    """Moments with the means of the observed variables, and those that latent variables then have.
+
+    A model with means would have free intercepts of the observed variables, which reproduce their means, and no
+    intercept of a latent variable.
+    """
+    k = level.nobserved
+    latent = np.linalg.solve(np.eye(len(paths) - k) - paths[k:, k:], paths[k:, :k] @ means)
+    return replace(level, mean=np.concatenate([means, latent]))
+
+
+def measurement(block: BlockMap, values: Floats) -> Measurement:
+    """Equations of the observed variables of a block, with its latent variables as fixed quantities."""
+    k = block.nobserved
+    matrices: tuple[Floats, Floats] = block_matrices(block, values)
+    paths, residual = matrices
+    inverse = np.linalg.inv(np.eye(k) - paths[:k, :k])
+    return Measurement(inverse @ paths[:k, k:], inverse @ residual[:k, :k] @ inverse.T)
+
+
+def posterior(model: GroupModel, rows: Rows, level: int) -> Scores:
+    """Posterior means and covariances of the latent variables of a level, given all data of the cluster."""
+    data = model.data(rows)
+    if level < model.top:
+        return Scores(model.latent(level), *data.unit_posterior(*model.units(rows)))
+    return _cluster_scores(model, rows).part(len(model.both), None)
+
+
+def random_effects(model: GroupModel, rows: Rows) -> Scores:
+    """Posterior means and covariances of the between parts of the variables at both levels."""
+    return _cluster_scores(model, rows).part(0, len(model.both))
+
+
+def _cluster_scores(model: GroupModel, rows: Rows) -> Scores:
+    return Scores((*model.both, *model.latent(model.top)), *model.data(rows).cluster_posterior())
+
+
+def bartlett(model: GroupModel, rows: Rows, level: int) -> Scores:
+    """Maximum likelihood scores of the latent variables of a level, as fixed quantities of a cluster or unit.
+
+    They are nan where holes leave a variable undetermined that complete data would determine.
+
+    Raises
+    ------
+    ModelError
+        If the observed variables do not determine them.
+    """
+    m = model.measurement[level]
+    names = model.latent(level)
+    idle = [name for name, column in zip(names, m.loadings.T, strict=True) if not column.any()]
+    if idle:
+        raise _undetermined(level, idle, "no observed variable depends on it directly")
+    data = model.data(rows)
+    try:
+        if level < model.top:
+            return Scores(names, *data.unit_bartlett(m.loadings, m.residual, *model.units(rows)))
+        return Scores(names, *data.cluster_bartlett(m.loadings, m.residual))
+    except ValueError as error:
+        raise _undetermined(level, names, str(error)) from None
+
+
+def _undetermined(level: int, names: Sequence[str], why: str) -> ModelError:
+    listed = " and ".join(repr(name) for name in names)
+    return ModelError(
+        f"maximum likelihood scores of {listed} at level {level} are not defined: {why}; "
+        'use method="EBM", the posterior mean'
+    )

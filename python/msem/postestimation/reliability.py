@@ -1,0 +1,239 @@
+"""Reliability of sum scores by level: omega, alpha, maximal reliability, and the coefficients of two-level scores.
+
+Coefficients of the factor model (omega, h, ave) are functions of the estimates; alpha and the interrater reliability
+need no factor and are functions of the saturated covariance matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.estimation.objective import Objective
+from msem.postestimation.composites import Composite, matched
+from msem.postestimation.delta import MonteCarlo, Quantity, delta_method, monte_carlo
+from msem.postestimation.ram import Block, Numbers, Structure, divide, structures
+from msem.postestimation.unrestricted import Unrestricted
+
+Floats = NDArray[np.float64]
+Blocks = Mapping[Block, Structure]
+
+COLUMNS = ("factor", "level", "group", "coefficient", "items", "est", "se", "ci_lower", "ci_upper")
+SINGULAR = 1e-10  # smallest eigenvalue of a correlation matrix that counts as positive
+
+__all__ = ["COLUMNS", "Coefficient", "coefficients", "reliability_frame"]
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficient:
+    """One reliability coefficient.
+
+    Attributes
+    ----------
+    factor : str
+    level : int
+        0 for a score that has parts at both levels.
+    group : int
+    name : str
+    items : tuple of str
+    saturated : bool
+        Whether it is a function of the saturated covariance matrices, rather than of the model.
+    value : callable
+        From blocks to the coefficient, shape (...,).
+    """
+
+    factor: str
+    level: int
+    group: int
+    name: str
+    items: tuple[str, ...]
+    saturated: bool
+    value: Callable[[Blocks], Numbers]
+
+
+def coefficients(
+    found: Sequence[Composite], sizes: Mapping[int, float], pairs: Mapping[str, str]
+) -> list[Coefficient]:
+    """All coefficients of the composites.
+
+    Parameters
+    ----------
+    found : sequence of Composite
+    sizes : mapping of int to float
+        Harmonic mean of the cluster sizes of each group; empty for a single-level model.
+    pairs : mapping of str to str
+        Between factor of a within factor, where names and items do not tell.
+    """
+    out = []
+    for c in found:
+        out += _one_level(c)
+        if c.level == 2:
+            out += _cluster_means(c, sizes[c.group])
+    for within, between in matched(found, pairs):
+        out += _raw_scores(within, between)
+    return sorted(out, key=lambda one: one.group)
+
+
+def _one_level(c: Composite) -> list[Coefficient]:
+    make = partial(Coefficient, c.factor, c.level, c.group)
+    return [
+        make("omega", c.items, False, lambda blocks: divide(_true(blocks, c), _variance(blocks, c))),
+        make("alpha", c.items, True, lambda blocks: _alpha(*_consistency(blocks, c), len(c.items))),
+        make("h", c.items, False, lambda blocks: _maximal(blocks, c)),
+        make("ave", c.items, False, lambda blocks: _extracted(blocks, c)),
+    ]
+
+
+def _cluster_means(c: Composite, size: float) -> list[Coefficient]:
+    """Of the cluster means of the scores, which units of a finite cluster are drawn for (Lai, 2021)."""
+
+    def total(blocks: Blocks) -> Numbers:
+        return _variance(blocks, c) + _variance(blocks, c, 1) / size
+
+    def alpha(blocks: Blocks) -> Numbers:
+        between, _ = _consistency(blocks, c)
+        k = len(c.items)
+        return divide(k / (k - 1) * between, total(blocks))
+
+    make = partial(Coefficient, c.factor, c.level, c.group)
+    return [
+        make("omega_b", c.items, False, lambda blocks: divide(_true(blocks, c), total(blocks))),
+        make("alpha_b", c.items, True, alpha),
+        make("irr", c.items, True, lambda blocks: divide(_variance(blocks, c), total(blocks))),
+    ]
+
+
+def _raw_scores(within: Composite, between: Composite) -> list[Coefficient]:
+    """Of the scores of units, within and between parts together (Lai, 2021)."""
+    name = within.factor if within.factor == between.factor else f"{within.factor} + {between.factor}"
+
+    def omega(blocks: Blocks) -> Numbers:
+        true = _true(blocks, within) + _true(blocks, between)
+        return divide(true, _variance(blocks, within) + _variance(blocks, between))
+
+    def alpha(blocks: Blocks) -> Numbers:
+        (common, total), (common_b, total_b) = _consistency(blocks, within), _consistency(blocks, between)
+        return _alpha(common + common_b, total + total_b, len(within.items))
+
+    make = partial(Coefficient, name, 0, within.group)
+    return [make("omega_2l", within.items, False, omega), make("alpha_2l", within.items, True, alpha)]
+
+
+def _true(blocks: Blocks, c: Composite) -> Numbers:
+    """Variance of the composite that is the factor's own: (sum of weighted loadings)^2 times its variance."""
+    own = blocks[c.level, c.group]
+    at = own.at[c.factor]
+    loading = own.from_to(c.factor, c.items) @ np.array(c.weights)
+    true: Numbers = loading**2 * own.cov[..., at, at]
+    return true
+
+
+def _variance(blocks: Blocks, c: Composite, level: int | None = None) -> Numbers:
+    """Variance of the composite at its own level, or another."""
+    weights = np.array(c.weights)
+    variance: Numbers = blocks[level or c.level, c.group].among(c.items) @ weights @ weights
+    return variance
+
+
+def _consistency(blocks: Blocks, c: Composite) -> tuple[Numbers, Numbers]:
+    """Sum of the covariances of different (weighted) items, and of all their (co)variances."""
+    cov = blocks[c.level, c.group].among(c.items)
+    total = _variance(blocks, c)
+    own = np.diagonal(cov, axis1=-2, axis2=-1) @ np.square(c.weights)
+    return total - own, total
+
+
+def _alpha(common: Numbers, total: Numbers, items: int) -> Numbers:
+    return divide(items / (items - 1) * common, total)
+
+
+def _maximal(blocks: Blocks, c: Composite) -> Numbers:
+    """Reliability of the best weighted composite, psi lambda' Sigma^-1 lambda (Hancock & Mueller, 2001).
+
+    In this form it holds with correlated residuals and cross-loadings too. Values above 1, of negative residual
+    variances, are nan.
+    """
+    own = blocks[c.level, c.group]
+    at, loading, cov = own.at[c.factor], own.from_to(c.factor, c.items), own.among(c.items)
+    variance = np.diagonal(cov.real, axis1=-2, axis2=-1)
+    scale = np.sqrt(np.where(variance > 0, variance, 1.0))
+    smallest = np.linalg.eigvalsh(cov.real / (scale[..., None] * scale[..., None, :]))[..., 0]
+    proper = (smallest > SINGULAR)[..., None, None]
+    solved = np.linalg.solve(np.where(proper, cov, np.eye(len(c.items))), loading[..., None])[..., 0]
+    best: Numbers = own.cov[..., at, at] * np.sum(loading * solved, axis=-1)
+    return np.where(proper[..., 0, 0] & (best.real <= 1 + SINGULAR), best, np.nan)
+
+
+def _extracted(blocks: Blocks, c: Composite) -> Numbers:
+    """Average variance extracted (Fornell & Larcker, 1981): mean share of the factor in its items' variances."""
+    own = blocks[c.level, c.group]
+    at, loading = own.at[c.factor], own.from_to(c.factor, c.items)
+    variance = np.diagonal(own.among(c.items), axis1=-2, axis2=-1)
+    share: Numbers = divide(loading**2 * own.cov[..., at, at][..., None], variance).mean(axis=-1)
+    return share
+
+
+def reliability_frame(
+    wanted: Sequence[Coefficient],
+    objective: Objective,
+    theta: Floats,
+    vcov: Floats,
+    saturated: Mapping[int, Unrestricted],
+    *,
+    level: float = 0.95,
+    how: MonteCarlo | None = None,
+) -> pd.DataFrame:
+    """Tabulate reliability coefficients.
+
+    Parameters
+    ----------
+    wanted : sequence of Coefficient
+    objective : Objective
+    theta, vcov : ndarray, shapes (npar,) and (npar, npar)
+        Estimates and their sampling covariance.
+    saturated : mapping of int to Unrestricted
+        By group.
+    level : float
+        Coverage of the intervals.
+    how : MonteCarlo or None
+        Draws for Monte Carlo intervals; None for Wald intervals on the logit scale.
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`.
+    """
+    numbers = np.full((len(wanted), 4), np.nan)
+    own = [k for k, one in enumerate(wanted) if not one.saturated]
+    model = _stack([wanted[k] for k in own], partial(structures, objective))
+    numbers[own] = _evaluate(model, theta, vcov, level, how)
+    for group, moments in saturated.items():
+        own = [k for k, one in enumerate(wanted) if one.saturated and one.group == group]
+        free = _stack([wanted[k] for k in own], moments.blocks)
+        numbers[own] = _evaluate(free, moments.vector, moments.gamma, level, how)
+    names = [(c.factor, c.level, c.group, c.name, ", ".join(c.items)) for c in wanted]
+    rows = [(*name, *row) for name, row in zip(names, numbers.tolist(), strict=True)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _stack(wanted: Sequence[Coefficient], blocks: Callable[[Numbers], Blocks]) -> Quantity:
+    def quantity(theta: Numbers) -> Numbers:
+        at = blocks(theta)
+        values = [one.value(at) for one in wanted]
+        return np.stack(values, axis=-1) if values else np.empty((*theta.shape[:-1], 0))
+
+    return quantity
+
+
+def _evaluate(quantity: Quantity, at: Floats, vcov: Floats, level: float, how: MonteCarlo | None) -> Floats:
+    """Estimate, standard error and interval, shape (k, 4)."""
+    found = delta_method(quantity, at, vcov)
+    if how is None:
+        return np.column_stack([found.est, found.se, *found.interval(level, "logit")])
+    drawn = monte_carlo(quantity, at, vcov, level, how)
+    return np.column_stack([found.est, drawn.se, drawn.lower, drawn.upper])

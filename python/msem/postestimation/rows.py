@@ -1,0 +1,166 @@
+"""The rows for which scores and distances are computed: those a model was fitted to, or new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.data.cells import Clusters, IncompleteClusters
+from msem.data.columns import kept_ids, missing_ids, select_columns
+from msem.data.frames import ClusteredData, Holes, clustered_data
+from msem.data.grouping import Grouping, grouped_data, text_of
+from msem.data.incomplete import IncompleteStatistics, Statistics
+from msem.data.screening import require_constant_within
+from msem.data.statistics import cluster_arrays, cluster_codes, columns_of
+from msem.data.sufficient import ClusterArrays
+from msem.errors import DataError
+from msem.estimation.samples import GroupSample
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of one group, with the statistics of their clusters.
+
+    Attributes
+    ----------
+    data : ClusteredData
+    clusters : ClusterArrays or IncompleteClusters
+        Of the rows themselves for a single level.
+    """
+
+    data: ClusteredData
+    clusters: Clusters
+
+
+def training_rows(group: GroupSample) -> Rows:
+    """The rows of a group that the model was fitted to.
+
+    Raises
+    ------
+    DataError
+        If it was fitted to moments or statistics.
+    """
+    if group.data is None:
+        raise DataError(
+            "the model was fitted to moments or statistics, which do not tell one row from another: give rows as "
+            "newdata="
+        )
+    s = group.statistics
+    if s.unit:
+        return Rows(group.data, group.clusters)
+    if isinstance(s, IncompleteStatistics):
+        return Rows(group.data, IncompleteClusters(s.data, np.empty((0, 0))))
+    return _single_level(group.data, s)
+
+
+def new_rows(
+    frame: Any, groups: Sequence[GroupSample], cluster: str, group: str, holes: Holes | None = None
+) -> dict[int, Rows]:
+    """Rows of a frame of new data, by the number of their group from 0; any clusters of any size.
+
+    Parameters
+    ----------
+    frame : data frame or mapping of arrays
+    groups : sequence of GroupSample
+        Of the model, for its variables and the labels of its groups.
+    cluster, group : str
+        Columns with the cluster ids, not used for a single level, and the groups, not used for a single group.
+    holes : Holes, optional
+        Keep rows with missing values; otherwise only complete ones.
+
+    Raises
+    ------
+    DataError
+        If a variable, the cluster or the group column is absent, a group is unknown, a cluster variable varies within a
+        cluster, or a cluster is in several groups.
+    """
+    s = groups[0].statistics
+    if s.unit and not cluster:
+        raise DataError(
+            "name the cluster column of the new data with cluster=: the model was fitted to moments, which have none"
+        )
+    column = cluster if s.unit else None
+    if len(groups) == 1:
+        return {0: _rows(clustered_data(frame, s.names, column, holes), s)}
+    grouping = known_groups(frame, group, [one.label for one in groups])
+    used = [number for number in range(len(groups)) if (grouping.codes == number).any()]
+    data = grouped_data(frame, s.names, column, grouping, [grouping.labels[number] for number in used], holes)
+    return {number: _rows(rows, s) for number, rows in zip(used, data, strict=True)}
+
+
+def known_groups(frame: Any, column: str, labels: Sequence[str]) -> Grouping:
+    """Group of each row of new data, some of the groups of a model.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, or it has another group.
+    """
+    series = select_columns(frame, [column])[column]
+    present = ~missing_ids(series)
+    found, unique = pd.factorize(kept_ids(series, present))
+    texts = [text_of(value) for value in unique]
+    unknown = [text for text in texts if text not in labels]
+    if unknown:
+        raise DataError(
+            f"group {unknown[0]!r} of column {column!r} is none of those of the model: {', '.join(map(repr, labels))}"
+        )
+    codes = np.full(len(present), -1, dtype=np.int64)
+    codes[present] = np.array([labels.index(text) for text in texts], dtype=np.int64)[found]
+    return Grouping(column, tuple(labels), codes)
+
+
+def _rows(data: ClusteredData, s: Statistics) -> Rows:
+    if not data.complete:
+        return _incomplete(data, s)
+    if not s.unit:
+        return _single_level(data, s)
+    assert data.codes is not None
+    if s.cluster:
+        raw = _core.two_level_statistics([], columns_of(data, s.cluster), data.codes, len(data.clusters))
+        require_constant_within(s.cluster, raw["varying"], data.clusters)
+    return Rows(data, cluster_arrays(data, s.unit, s.cluster))
+
+
+def _incomplete(data: ClusteredData, s: Statistics) -> Rows:
+    units, columns = columns_of(data, s.unit), columns_of(data, s.cluster)
+    if not s.unit:
+        codes = np.arange(len(columns[0]), dtype=np.int64)
+        return Rows(
+            data,
+            IncompleteClusters(_core.incomplete_data([], columns, codes, len(codes), 0), np.empty((0, 0))),
+        )
+    codes = cluster_codes(data)
+    _, varying = _core.cluster_values(columns, codes, len(data.clusters))
+    require_constant_within(s.cluster, varying, data.clusters)
+    core = _core.incomplete_data(units, columns, codes, len(data.clusters), s.nboth)
+    return Rows(data, IncompleteClusters(core, _core.cell_products(units, codes, core)))
+
+
+def _single_level(data: ClusteredData, s: Statistics) -> Rows:
+    values = np.column_stack(columns_of(data, s.cluster))
+    return Rows(data, ClusterArrays(np.ones(len(values)), values, np.empty((len(values), 0))))
+
+
+def sample_means(group: GroupSample) -> Floats:
+    """Means of the variables of a single level, for a model that has none itself.
+
+    Raises
+    ------
+    DataError
+        If the model was fitted to a covariance matrix.
+    """
+    if group.data is None:
+        raise DataError(
+            "the model has no means and was fitted to a covariance matrix, so that scores have no origin: fit it with "
+            "sample_mean= and meanstructure=True"
+        )
+    return np.array([column.mean() for column in columns_of(group.data, group.statistics.cluster)])

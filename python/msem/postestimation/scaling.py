@@ -1,0 +1,160 @@
+"""Scaling of likelihood-ratio tests for data that are not normal, or clusters that are not what the model says.
+
+The likelihood-ratio statistic of a true model is asymptotically a weighted sum of chi-squares with mean
+
+    tr(A1^-1 B1) - tr(A0^-1 B0),
+
+A the information and B the sum over clusters of outer products of scores, of the saturated model (1) and of the
+model (0). Divided by the mean over the degrees of freedom it has the mean of a chi-square (Satorra & Bentler, 1994;
+Yuan & Bentler, 2000). The variant of Mplus (Asparouhov & Muthen, 2005) takes each term at the maximum of its own model.
+That of Yuan and Bentler writes the same mean as tr(U Gamma), with U at the moments that the model implies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.data.cells import IncompleteClusters
+from msem.data.gamma import core_loss, unit_loss
+from msem.data.sufficient import ClusterArrays, SampleStatistics
+from msem.estimation.estimate import Estimate
+from msem.estimation.samples import GroupSample, Sample
+from msem.estimation.sampling import Bread, Information, sampling_covariance
+from msem.estimation.scoreproducts import cluster_correction, score_products
+from msem.model.partable import ParameterTable
+from msem.postestimation.momentspace import MomentSpace, residual_trace
+
+Floats = NDArray[np.float64]
+ScaledTest = Literal["yuan_bentler", "yuan_bentler_mplus"]
+
+__all__ = ["ScaledTest", "Scaling", "full_scaling", "model_trace", "mplus_scaling", "saturated_trace"]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How far a likelihood-ratio statistic is from a chi-square.
+
+    Attributes
+    ----------
+    h0, h1 : float
+        tr(A^-1 B) of the model and of the saturated model, for each of their parameters. 1 for normal data.
+    factor : float
+        What the chi-square is divided by; nan without degrees of freedom, or when it would not be positive.
+    """
+
+    h0: float
+    h1: float
+    factor: float
+
+
+def mplus_scaling(trace0: float, free0: int, trace1: float, free1: int) -> Scaling:
+    """Scaling factors from the traces and numbers of free parameters of the model (0) and the saturated one (1)."""
+    return _scaling(trace1 - trace0, trace0, free0, trace1, free1)
+
+
+def full_scaling(
+    fit: Estimate, sample: Sample, information: Information, trace1: float, free1: int
+) -> Scaling:
+    """Scaling factors of Yuan and Bentler (2000) of a model; those of h0 and h1 are reported beside it only."""
+    if free1 == fit.nfree:
+        return _scaling(0.0, np.nan, fit.nfree, trace1, free1)
+    trace0 = model_trace(fit, sample, information, "yuan_bentler")
+    total = residual_trace(fit, sample, expected=information == "expected")
+    return _scaling(total, trace0, fit.nfree, trace1, free1)
+
+
+def _scaling(total: float, trace0: float, free0: int, trace1: float, free1: int) -> Scaling:
+    df = free1 - free0
+    factor = total / df if df > 0 else np.nan
+    return Scaling(
+        h0=trace0 / free0 if free0 else np.nan,
+        h1=trace1 / free1 if free1 else np.nan,
+        factor=factor if factor > 0 else np.nan,
+    )
+
+
+def model_trace(fit: Estimate, sample: Sample, information: Information, test: ScaledTest) -> float:
+    """tr(A^-1 B) of a model over the directions in which it is free.
+
+    Parameters
+    ----------
+    fit : Estimate
+    sample : Sample
+        With raw data.
+    information : {"observed", "expected"}
+    test : {"yuan_bentler", "yuan_bentler_mplus"}
+
+    Returns
+    -------
+    float
+        nan if the information is not positive definite.
+    """
+    bread: Bread = "moments" if test == "yuan_bentler" and information == "observed" else information
+    return sampling_covariance(
+        fit.objective, fit.theta, bread, fit.tangent, sample.clusters, robust=True
+    ).trace
+
+
+def saturated_trace(table: ParameterTable, sample: Sample, information: Information) -> float:
+    """tr(A^-1 B) of the saturated model of the variables of a table, at its maximum.
+
+    Parameters
+    ----------
+    table : ParameterTable
+        The model that is held against it, which says what moments of covariates are fixed.
+    sample : Sample
+        With raw data.
+    information : {"observed", "expected"}
+
+    Returns
+    -------
+    float
+        nan if the saturated model has no maximum.
+    """
+    if not sample.converged:
+        return np.nan
+    levels = range(1, table.nlevels + 1)
+    groups = range(1, len(sample.groups) + 1)
+    shared = set(table.both)
+    matrices = all(isinstance(c, IncompleteClusters) or c.products is not None for c in sample.clusters)
+    if matrices or any(shared & set(table.exogenous(level, group)) for level in levels for group in groups):
+        return _trace_of_matrices(table, sample, information)
+    expected = information == "expected"
+    return sum(_group_trace(table, g, number, expected) for number, g in enumerate(sample.groups, 1))
+
+
+def _group_trace(table: ParameterTable, group: GroupSample, number: int, expected: bool) -> float:
+    s, c, m = group.statistics, group.clusters, group.saturated
+    assert isinstance(c, ClusterArrays)
+    exogenous = [set(table.exogenous(level, number)) for level in range(1, table.nlevels + 1)]
+    fixed = [name in exogenous[0] for name in s.unit] + [name in exogenous[-1] for name in s.cluster]
+    assert isinstance(s, SampleStatistics)
+    loss, within, between = core_loss(s), m.within, m.between
+    if not s.unit and c.of_units:  # rows of a single level, by cluster
+        loss, within, between = unit_loss(s), m.between, m.within
+    trace = _core.saturated_trace(
+        *(loss, within.mean, within.cov, between.mean, between.cov),
+        *(c.sizes, c.means, c.within),
+        fixed,
+        table.meanstructure,
+        expected,
+    )
+    return trace * cluster_correction(table, c)
+
+
+def _trace_of_matrices(table: ParameterTable, sample: Sample, information: Information) -> float:
+    """The same from whole matrices.
+
+    For few variables and many clusters of each size, for data with holes, or where the moments of a covariate at both
+    levels are fixed, so that there are no simple coordinates.
+    """
+    space = MomentSpace.of(table, sample)
+    a = space.information(space.theta, expected=information == "expected")
+    inverse, pivot = _core.scaled_inverse(a)
+    products = score_products(space.objective, space.theta, sample.clusters)
+    return float(np.sum(inverse * products)) if pivot > 0 else np.nan

@@ -1,0 +1,280 @@
+"""Standardized estimates and explained variance, in standard deviations of each level or of both together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.estimation.matrices import row_values
+from msem.postestimation.ram import Block, Model, Numbers, divide, root, structures
+
+if TYPE_CHECKING:
+    from msem.model.partable import Parameter, ParameterTable
+    from msem.postestimation.delta import Quantity
+
+Array = NDArray[np.float64]
+Variances = Mapping[Block, Mapping[str, float]]
+Kind = Literal["std_all", "std_lv", "std_nox"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Scales",
+    "Standardized",
+    "explained_outcomes",
+    "explained_quantity",
+    "r_squared",
+    "scales",
+    "standardize",
+    "standardized_quantity",
+]
+
+
+class Standardized(NamedTuple):
+    """Estimates in standard deviation units, one number per row of the parameter table.
+
+    Attributes
+    ----------
+    std_lv : array of shape (rows,)
+        Latent variables have variance 1.
+    std_all : array of shape (rows,)
+        All variables have variance 1.
+    std_nox : array of shape (rows,)
+        All variables except observed covariates have variance 1.
+    """
+
+    std_lv: Array
+    std_all: Array
+    std_nox: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """Where the standard deviations stand that the rows of a table are multiplied and divided by.
+
+    They are one vector: 1, nan, the total and then the residual standard deviation of each variable of each block.
+
+    Attributes
+    ----------
+    keys : tuple of (level, group, name)
+    factors : ndarray of int, shape (3, rows)
+        Position of the standard deviation that a row is multiplied by, and of two that it is divided by.
+    residual : ndarray of int, shape (keys,)
+        Row of the residual variance of each variable; the number of rows where there is none.
+    kept : ndarray of bool, shape (keys,)
+        Variables that keep their own units.
+    summed : ndarray, shape (keys, keys)
+        Which variances are added for the variance of each.
+    """
+
+    keys: tuple[tuple[int, int, str], ...]
+    factors: NDArray[np.intp]
+    residual: NDArray[np.intp]
+    kept: NDArray[np.bool_]
+    summed: Array
+
+    def deviations(self, variances: Numbers, values: Numbers) -> Numbers:
+        """Standard deviations as one vector.
+
+        Parameters
+        ----------
+        variances : ndarray, shape (..., keys)
+            Total variances.
+        values : ndarray, shape (..., rows)
+            Value of every row of the table.
+        """
+        none = np.zeros((*values.shape[:-1], 1), values.dtype)
+        residual = np.concatenate([values, none], axis=-1)[..., self.residual]
+        known = (np.where(np.isnan(v), 0.0, v) for v in (variances, residual))
+        both = [np.where(self.kept, 1.0, v @ self.summed) for v in known]
+        return np.concatenate([none + 1, none + math.nan, *map(root, both)], axis=-1)
+
+    def apply(self, values: Numbers, deviations: Numbers) -> Numbers:
+        """Rows times and over their standard deviations."""
+        top, one, other = (deviations[..., at] for at in self.factors)
+        scaled: Numbers = values * top / (one * other)
+        return scaled
+
+
+def scales(table: ParameterTable, kind: Kind, *, total: bool = False) -> Scales:
+    """Standard deviations that standardize the rows of a table.
+
+    Parameters
+    ----------
+    table : ParameterTable
+    kind : {"std_all", "std_lv", "std_nox"}
+    total : bool
+        Add the variances of variables of the same name over the levels of a group.
+    """
+    names = ((r.level, r.group, v) for r in table.rows if r.op in _FACTORS for v in (r.lhs, r.rhs) if v)
+    keys = tuple(dict.fromkeys(names))
+    at = {key: k for k, key in enumerate(keys)}
+    factors = [_factor(r, at) if r.op in _FACTORS else (1, 0, 0) for r in table.rows]
+    variance = {(r.level, r.group, r.lhs): i for i, r in enumerate(table.rows) if _is_variance(r)}
+    kept = {(*block, name) for block in _blocks(table) for name in _kept(table, kind, *block)}
+    summed = [[a[1:] == b[1:] and (total or a == b) for a in keys] for b in keys]
+    return Scales(
+        keys,
+        np.array(factors, dtype=np.intp).reshape(-1, 3).T,
+        np.array([variance.get(key, len(table.rows)) for key in keys], dtype=np.intp),
+        np.array([key in kept for key in keys], dtype=bool),
+        np.array(summed, dtype=np.float64).reshape(len(keys), len(keys)),
+    )
+
+
+def standardize(table: ParameterTable, est: Array, variances: Variances) -> Standardized:
+    """Standardize estimates level by level.
+
+    Loadings and regressions are multiplied by the standard deviation of the cause and divided by that of
+    the outcome, intercepts divided by the standard deviation, variances by the total model-implied variance
+    of their own level and group (Bollen, 1989, pp. 123-126). Covariances are divided by the square roots of
+    both residual variances: they become (residual) correlations, as in lavaan.
+
+    Parameters
+    ----------
+    table : ParameterTable
+        Rows to standardize.
+    est : array of shape (rows,)
+        Value of every row, fixed ones included.
+    variances : mapping of (level, group) to mapping of name to float
+        Model-implied total variances of the observed and latent variables of each block.
+
+    Returns
+    -------
+    Standardized
+        nan where a variance that is needed is not positive or not given.
+    """
+
+    def scaled(kind: Kind) -> Array:
+        units = scales(table, kind)
+        total = np.array([variances.get(key[:2], {}).get(key[2], math.nan) for key in units.keys])
+        return units.apply(est, units.deviations(total, est))
+
+    return Standardized(std_lv=scaled("std_lv"), std_all=scaled("std_all"), std_nox=scaled("std_nox"))
+
+
+def standardized_quantity(model: Model, kind: Kind, *, total: bool = False) -> Quantity:
+    """Standardized value of every row of the table as a function of theta.
+
+    Parameters
+    ----------
+    model : Model
+    kind : {"std_all", "std_lv", "std_nox"}
+    total : bool
+        In units of the total standard deviation, the root of within plus between variance, of variables that have
+        the same name at both levels; else in those of the level.
+    """
+    units = scales(model.table, kind, total=total)
+
+    def quantity(theta: Numbers) -> Numbers:
+        values = row_values(model.table, theta)
+        return units.apply(values, units.deviations(implied_variances(model, units, theta), values))
+
+    return quantity
+
+
+def implied_variances(model: Model, units: Scales, theta: Numbers) -> Numbers:
+    """Model-implied variance of each key of the scales, shape (..., keys)."""
+    blocks = structures(model, theta)
+    found = [
+        blocks[level, group].variances[..., blocks[level, group].at[v]] for level, group, v in units.keys
+    ]
+    return np.stack(found, axis=-1)
+
+
+def r_squared(table: ParameterTable, est: Array, variances: Variances) -> pd.DataFrame:
+    """Explained variance of every endogenous variable within its level.
+
+    Parameters
+    ----------
+    table, est, variances
+        As for `standardize`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `lhs`, `level`, `group` and `r2` = 1 - residual / total variance, which is nan when the
+        residual variance is negative or the total variance not positive.
+    """
+    outcomes = explained_outcomes(table)
+    records = []
+    for k in outcomes:
+        row = table.rows[k]
+        total = variances.get((row.level, row.group), {}).get(row.lhs, math.nan)
+        proper = est[k] >= 0 and total > 0
+        records.append((row.lhs, row.level, row.group, 1 - est[k] / total if proper else math.nan))
+    frame = pd.DataFrame(records, columns=["lhs", "level", "group", "r2"])
+    return frame.astype({"level": int, "group": int, "r2": float})
+
+
+def explained_outcomes(table: ParameterTable) -> list[int]:
+    """Rows of the residual variances of endogenous variables."""
+    caused = {(r.level, r.group, r.lhs if r.op == "~" else r.rhs) for r in table.rows if r.op in ("~", "=~")}
+    blocks = _blocks(table).values()
+    ordered = [k for where in blocks for k in where]
+    return [k for k in ordered if _is_variance(r := table.rows[k]) and (r.level, r.group, r.lhs) in caused]
+
+
+def explained_quantity(model: Model) -> Quantity:
+    """Explained variances of `explained_outcomes` as a function of theta."""
+    rows = explained_outcomes(model.table)
+    chosen = [model.table.rows[k] for k in rows]
+
+    def quantity(theta: Numbers) -> Numbers:
+        residual = row_values(model.table, theta)[..., rows]
+        blocks = structures(model, theta)
+        total = [(own := blocks[r.level, r.group]).variances[..., own.at[r.lhs]] for r in chosen]
+        if not total:
+            return residual
+        return 1 - divide(np.where(residual.real >= 0, residual, math.nan), np.stack(total, axis=-1))
+
+    return quantity
+
+
+def _blocks(table: ParameterTable) -> dict[Block, list[int]]:
+    """Positions of the rows of each (level, group)."""
+    found: dict[Block, list[int]] = {}
+    for k, row in enumerate(table.rows):
+        if row.op in ("=~", "~", "~~", "~1"):
+            found.setdefault((row.level, row.group), []).append(k)
+    return found
+
+
+def _is_variance(row: Parameter) -> bool:
+    return row.op == "~~" and row.lhs == row.rhs
+
+
+def _kept(table: ParameterTable, kind: Kind, level: int, group: int) -> Collection[str]:
+    """Variables left in their own units."""
+    if kind == "std_lv":
+        return table.observed(level, group)
+    return table.covariates(level, group) if kind == "std_nox" else ()
+
+
+_FACTORS = ("=~", "~", "~1", "~~")
+
+
+def _factor(row: Parameter, at: Mapping[tuple[int, int, str], int]) -> Sequence[int]:
+    """Positions of the standard deviations of a row: one to multiply by, two to divide by."""
+
+    def total(name: str) -> int:
+        return 2 + at[row.level, row.group, name]
+
+    def residual(name: str) -> int:
+        return total(name) + len(at)
+
+    if row.op == "~~" and row.lhs != row.rhs:
+        return 0, residual(row.lhs), residual(row.rhs)
+    if row.op == "~~":
+        return 0, total(row.lhs), total(row.lhs)
+    if row.op == "~1":
+        return 0, total(row.lhs), 0
+    cause, outcome = (row.lhs, row.rhs) if row.op == "=~" else (row.rhs, row.lhs)
+    return total(cause), total(outcome), 0

@@ -1,0 +1,81 @@
+"""Saturated moments of a group as one vector with its sampling covariance, for quantities that need no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.data.checks import scaled_inverse
+from msem.data.gamma import saturated_information, vech, vech_index
+from msem.data.sandwich import sandwich
+from msem.estimation.samples import GroupSample
+from msem.postestimation.ram import Block, Numbers, Structure
+
+Floats = NDArray[np.float64]
+
+__all__ = ["Unrestricted", "unrestricted"]
+
+
+@dataclass(frozen=True, eq=False)
+class Unrestricted:
+    """Saturated moments of one group, in the order of `moment_names`.
+
+    Attributes
+    ----------
+    vector : ndarray, shape (m,)
+        nan if the saturated model has not converged: quantities are then nan too.
+    gamma : ndarray, shape (m, m)
+        Sampling covariance of the vector.
+    variables : tuple of (level, group, names, position)
+        Of the covariance matrices: their variables, and where the lower triangle by column starts.
+    """
+
+    vector: Floats
+    gamma: Floats
+    variables: tuple[tuple[int, int, tuple[str, ...], int], ...]
+
+    def blocks(self, vector: Numbers) -> dict[Block, Structure]:
+        """Covariance matrices at a vector of shape (..., m), as structures without paths."""
+        return {(level, group): _unpack(vector, names, at) for level, group, names, at in self.variables}
+
+
+def _unpack(vector: Numbers, names: tuple[str, ...], start: int) -> Structure:
+    n = len(names)
+    row, col = vech_index(n)
+    cov = np.empty((*vector.shape[:-1], n, n), vector.dtype)
+    cov[..., row, col] = cov[..., col, row] = vector[..., start : start + len(row)]
+    return Structure(names, np.zeros_like(cov), cov)
+
+
+def unrestricted(sample: GroupSample, group: int = 1, *, robust: bool = False) -> Unrestricted:
+    """Saturated moments of a group with their sampling covariance.
+
+    Parameters
+    ----------
+    sample : GroupSample
+    group : int
+    robust : bool
+        The sandwich over clusters for the sampling covariance, rather than the inverse of the observed information.
+
+    Raises
+    ------
+    DataError
+        If a robust one is wanted and there are no raw data.
+    """
+    s, within, between = sample.statistics, sample.saturated.within, sample.saturated.between
+    n, start = s.nboth, len(within.names) * (len(within.names) + 1) // 2
+    means = (between.mean[:n], within.mean[n:], between.mean[n:])
+    vector = np.concatenate([vech(within.cov), vech(between.cov), *means])
+    variables = [(1, group, within.names, 0), (2, group, between.names, start)]
+    if not s.unit:
+        variables = [(1, group, between.names, 0)]
+    if not sample.saturated.converged:
+        vector = np.full_like(vector, np.nan)
+        gamma = np.full((len(vector),) * 2, np.nan)
+    elif robust:
+        gamma = sandwich(vector, s, sample.clusters)
+    else:
+        gamma = scaled_inverse(saturated_information(vector, s, "observed"))
+    return Unrestricted(vector, gamma, tuple(variables))

@@ -1,1 +1,0 @@
-"""Scores of latent variables, distances from the model, influence of clusters."""

@@ -1,1 +1,0 @@
-"""Data frames and the sufficient statistics of a sample."""

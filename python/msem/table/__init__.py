@@ -1,1 +1,0 @@
-"""Parameter table: lavaan's defaults, shared parameters, saturated and baseline models."""
