@@ -1,4 +1,4 @@
-"""The shape of the source: what may import what. Nothing is listed here: the order is found in the imports themselves."""
+"""The shape of the source: what may import what, with the order found in the imports themselves."""
 
 import ast
 import graphlib
@@ -43,9 +43,9 @@ def imported(tree):
 def below(*names):
     """The longest part of a dotted name that is a module, below the package; "msem" for the package itself."""
     parts = ".".join(names).split(".")[1:]
-    while parts and ".".join(parts) not in FILES and parts[0] != "_core":
+    while parts and ".".join(parts) not in FILES and not parts[0].startswith("_core"):
         parts = parts[:-1]
-    return "_core" if parts[:1] == ["_core"] else ".".join(parts) or "msem"
+    return ".".join(parts) or "msem"
 
 
 def graph_of_modules():
