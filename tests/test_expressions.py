@@ -286,3 +286,19 @@ def test_constraints_beside_the_model_text():
 def test_programs_that_are_none_are_refused(program):
     with pytest.raises(ValueError, match=r"program|operation"):
         _core.Expressions(2, [program])
+
+
+def test_definitions_may_stand_in_any_order_and_number():
+    chain = "\n".join(f"d{i} := d{i + 1} + 1" for i in range(2000))
+    table = parameter_table(parse(f"f =~ y1 + a*y2 + y3\n{chain}\nd2000 := a"))
+    theta = np.full(table.npar, 0.5)
+    assert defined_functions(table).values(theta)[0] == pytest.approx(2000.5)
+    with pytest.raises(ModelError, match="line 4, column 6: 'c' is defined by itself: c -> d -> c"):
+        defined_functions(parameter_table(parse("f =~ y1 + a*y2 + y3\nb := c\nc := d + 1\nd := c")))
+
+
+def test_a_sum_may_have_any_number_of_terms():
+    f = compile_expressions(TABLE, [" + ".join(["a"] * 3000) + " - 2998*a"])
+    assert f.degrees == (LINEAR,)
+    assert f.values(point())[0] == pytest.approx(2 * 0.8)
+    assert f.jacobian(point())[0, LABELS["a"]] == pytest.approx(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -215,3 +216,21 @@ def test_the_demo_table_takes_less_than_half_a_millisecond():
         return time.perf_counter() - begin
 
     assert min(once() for _ in range(50)) < 0.5e-3
+
+
+@pytest.mark.parametrize("text", ["g =~ {}\ng ~ 1*x1 + x2\nf ~ g", "f ~ g\ng ~ x1\ng =~ {}"])
+def test_a_latent_variable_without_indicators_has_a_loading_of_zero(text):
+    own, written = (
+        parameter_table(parse("f =~ y1 + y2 + y3\n" + text.format(zero))) for zero in ("0", "0*y1")
+    )
+    key = ["lhs", "op", "rhs", "free", "value", "exo"]
+    one, two = (
+        t.frame()[key].sort_values(key[:3], ignore_index=True).drop(columns="free") for t in (own, written)
+    )
+    pd.testing.assert_frame_equal(one, two)
+    assert own.npar == written.npar
+
+
+def test_a_latent_variable_without_indicators_needs_something_that_depends():
+    with pytest.raises(ModelError, match="line 1, column 6: 'f =~ 0' needs an observed variable"):
+        parameter_table(parse("f =~ 0\nf ~ x"))

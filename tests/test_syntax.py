@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import time
 
 import pytest
@@ -396,3 +398,90 @@ def test_reading_the_demo_model_takes_less_than_a_millisecond():
 
 def test_names_compare_without_their_place():
     assert Name("a", Position(1, 1)) == Name("a", Position(2, 5))
+
+
+COMMENTS = [
+    "loadings, invariant",
+    "slope (days)",
+    "a ~ b",
+    "x + y",
+    "1/2",
+    "y1 == y2",
+    "level: 2",
+    "50% < 3|2^2 ?",
+]
+
+
+@pytest.mark.parametrize("comment", COMMENTS)
+@pytest.mark.parametrize("mark", "#!")
+@pytest.mark.parametrize(
+    "text",
+    ["f =~ y1 + y2\n{}\nf ~ x", "f =~ y1 +\n{}\n y2\nf ~ x", "{}\nf =~ y1 + y2 {}\n\n  {}\nf ~ x{}\n{}"],
+)
+def test_a_comment_is_never_part_of_a_formula(text, mark, comment):
+    assert parse(text.replace("{}", f"{mark} {comment}")) == parse("f =~ y1 + y2\nf ~ x")
+
+
+def test_a_comment_stands_between_a_formula_and_its_continuation():
+    assert parse("f =~ y1 # one, two\n# a ~ (b\n\n + y2") == parse("f =~ y1 + y2")
+
+
+def test_a_byte_order_mark_before_the_text_is_no_character_of_it():
+    assert parse("\ufefff =~ y1\nlevel: 1") == parse("f =~ y1\nlevel: 1")
+
+
+@pytest.mark.parametrize(
+    "name", ["प्रश्न1", "คำถามที่1", "சோதனை", "e\u0301cole", "نمی\u200cدانم", "größe", "質問.1"]
+)
+def test_letters_of_any_script_make_names(name):
+    assert only(f"{name} ~ {name}2").lhs == name
+    assert only(f"y ~ {name}*x").modifiers[0].values == (name,)
+    assert str(parse(f"y ~ {name}")) == f"y ~ {name}\n"
+    assert parse(f"d := {name}").constraints[0].text == f"d := {name}"
+
+
+@pytest.mark.parametrize(
+    "name", ["item 2", " a ", "a-b", "a:b c", "f=~y", "a;b", "# no", "it's", 'a"b', "x (1)"]
+)
+def test_backticks_and_quotes_keep_a_name_as_it_is(name):
+    mark = '"' if '"' not in name else "'"
+    assert only(f"y ~ `{name}`") == only(f"y ~ {mark}{name}{mark}")
+    assert only(f"`{name}2` ~ x").lhs == f"{name}2"
+    constraint = parse(f"`{name}2` := `{name}3` + 1").constraints[0]
+    assert constraint.lhs == Name(f"{name}2", Position(1, 1))
+    assert parse(constraint.text) == parse(f"`{name}2` := `{name}3` + 1")
+
+
+def test_a_backtick_within_a_name_is_written_twice():
+    assert only("y ~ `a``b`") == only("y ~ 'a`b'")
+    odd = """`it's "``"`"""
+    assert parse(str(parse(f"y ~ {odd}*{odd}"))) == parse(f"y ~ {odd}*{odd}")
+    assert only(f"y ~ {odd}").rhs == 'it\'s "`"'
+
+
+def test_a_latent_variable_without_indicators():
+    assert only("f =~ 0").rhs == ""
+    assert str(parse("f =~ 0")) == "f =~ 0\n"
+
+
+def test_empty_texts_say_nothing_of_their_group():
+    assert parse('f =~ y1 + equal("", "f=~y1")*y2') == parse('f =~ y1 + equal(NA, "f=~y1")*y2')
+    assert parse('f =~ c("", "b")*y2') == parse("f =~ c(NA, b)*y2")
+    assert parse('f =~ equal("")*y2') == parse("f =~ equal(NA)*y2")
+    assert parse(str(parse('f =~ label("")*y2'))) == parse('f =~ label("")*y2')
+
+
+def test_a_sum_of_many_terms_is_not_nested():
+    model = parse("d := " + " + ".join(f"a{i}" for i in range(5000)))
+    (constraint,) = model.constraints
+    assert len(names_in(constraint.rhs)) == 5000
+    assert parse(constraint.text) == model
+    assert hash(pickle.loads(pickle.dumps(model))) == hash(model)
+    assert copy.deepcopy(model) == model
+
+
+def test_repeated_terms_are_joined_in_time_proportional_to_their_number():
+    begin = time.perf_counter()
+    (statement,) = parse("f =~ " + " + ".join(f"a{i}*y" for i in range(5000))).statements
+    assert len(statement.modifiers) == 5000
+    assert time.perf_counter() - begin < 10

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from msem.errors import ModelSyntaxError
+from msem.language.characters import in_backticks, is_plain, quote
 
-# Deeper trees would exhaust the recursion of those who walk them; no formula needs them.
+# Deeper nesting would exhaust the recursion of those who walk trees; no formula needs it.
 MAX_DEPTH: Final = 100
+TOO_DEEP: Final = f"the expression is nested more than {MAX_DEPTH} levels deep; split it into several"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,35 @@ class Unary:
     at: Position = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Binary:
-    """Two operands joined by one of ``+ - * / ^ ?``; `at` is the place of the operator."""
+    """Two operands joined by one of ``+ - * / ^ ?``; `at` is the place of the operator.
+
+    A sum of n terms is n - 1 of these, each the left operand of the next. Comparison, text and pickling go along that
+    chain without recursion, so that it may be as long as it likes.
+    """
 
     op: str
     left: Expression
     right: Expression
-    at: Position = field(compare=False)
+    at: Position
+
+    def __eq__(self, other: object) -> bool:
+        return self._terms() == other._terms() if isinstance(other, Binary) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._terms())
+
+    def __repr__(self) -> str:
+        return f"<Binary {format_expression(self)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        first, chain = chain_of(self)
+        return _joined, (first, [(node.op, node.right, node.at) for node in chain])
+
+    def _terms(self) -> tuple[object, ...]:
+        first, chain = chain_of(self)
+        return first, *((node.op, node.right) for node in chain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +118,22 @@ FUNCTIONS: Final[dict[str, Callable[[float], float]]] = {
 CONSTANTS: Final = {"pi": math.pi, "Inf": math.inf}
 
 
+def chain_of(node: Expression) -> tuple[Expression, list[Binary]]:
+    """First operand of ``a + b - c``, and the operations that follow it, in order of the text."""
+    chain = []
+    while isinstance(node, Binary):
+        chain.append(node)
+        node = node.left
+    return node, chain[::-1]
+
+
+def _joined(first: Expression, chain: Iterable[tuple[str, Expression, Position]]) -> Expression:
+    """Undo `chain_of`."""
+    for op, right, at in chain:
+        first = Binary(op, first, right, at)
+    return first
+
+
 def children(node: Expression) -> tuple[Expression, ...]:
     """Operands or arguments of a node, left to right."""
     if isinstance(node, Binary):
@@ -105,12 +144,18 @@ def children(node: Expression) -> tuple[Expression, ...]:
 
 
 def walk(node: Expression) -> Iterator[tuple[Expression, int]]:
-    """Every node with its depth (the root has 1), in order of the text; no recursion."""
+    """Every node with its depth (the root has 1), in order of the text; no recursion.
+
+    An operation that is the left operand of another one is as deep as that: ``a + b + c`` has no nesting.
+    """
     stack = [(node, 1)]
     while stack:
         here, depth = stack.pop()
         yield here, depth
-        stack.extend((child, depth + 1) for child in reversed(children(here)))
+        if isinstance(here, Binary):
+            stack += [(here.right, depth + 1), (here.left, depth + (not isinstance(here.left, Binary)))]
+        else:
+            stack.extend((child, depth + 1) for child in reversed(children(here)))
 
 
 def names_in(node: Expression) -> tuple[Name, ...]:
@@ -120,9 +165,7 @@ def names_in(node: Expression) -> tuple[Name, ...]:
 
 def start_of(node: Expression) -> Position:
     """Place where the text of an expression begins."""
-    while isinstance(node, Binary):
-        node = node.left
-    return node.at
+    return chain_of(node)[0].at
 
 
 def is_constant(node: Expression) -> bool:
@@ -148,8 +191,7 @@ def check_depth(node: Expression) -> None:
     """
     for part, depth in walk(node):
         if depth > MAX_DEPTH:
-            message = f"the expression is nested more than {MAX_DEPTH} levels deep; split it into several"
-            raise ModelSyntaxError(message, part.at.line, part.at.column)
+            raise ModelSyntaxError(TOO_DEEP, part.at.line, part.at.column)
 
 
 def evaluate(node: Expression) -> float:
@@ -178,8 +220,15 @@ def _value(node: Expression) -> float:
         return node.value
     if isinstance(node, Unary):
         return -_value(node.operand)
-    if isinstance(node, Binary) and node.op in ARITHMETIC:
-        return ARITHMETIC[node.op](_value(node.left), _value(node.right))
+    if isinstance(node, Binary):
+        first, chain = chain_of(node)
+        value = _value(first)
+        for part in chain:
+            if part.op not in ARITHMETIC:
+                break
+            value = ARITHMETIC[part.op](value, _value(part.right))
+        else:
+            return value
     if isinstance(node, Name) and node.name in CONSTANTS:
         return CONSTANTS[node.name]
     if isinstance(node, Call) and node.function in FUNCTIONS and len(node.arguments) == 1:
@@ -205,23 +254,32 @@ def format_expression(node: Expression) -> str:
 def _format(node: Expression) -> tuple[str, int]:
     """Text and how tightly its outermost operator binds (5: an atom)."""
     if isinstance(node, Binary):
-        binding = _BINDING[node.op]
-        # The power takes a factor on its right and only an atom on its left; the others associate left.
-        left_needs, right_needs = (5, 3) if node.op == "^" else (binding, binding + 1)
-        joint = node.op if node.op in "^?" else f" {node.op} "
-        return f"{_wrap(node.left, left_needs)}{joint}{_wrap(node.right, right_needs)}", binding
+        first, chain = chain_of(node)
+        opening, parts = 0, []
+        text, binds = _format(first)
+        for part in chain:
+            binding = _BINDING[part.op]
+            # The power takes a factor on its right and only an atom on its left; the others associate left.
+            left_needs, right_needs = (5, 3) if part.op == "^" else (binding, binding + 1)
+            joint = part.op if part.op in "^?" else f" {part.op} "
+            if binds < left_needs:
+                opening += 1
+                parts.append(")")
+            parts.append(f"{joint}{_wrap(part.right, right_needs)}")
+            binds = binding
+        return f"{'(' * opening}{text}{''.join(parts)}", binds
     if isinstance(node, Unary):
         return f"-{_wrap(node.operand, 3)}", 3
     if isinstance(node, Call):
         return f"{node.function}({', '.join(format_expression(a) for a in node.arguments)})", 5
     if isinstance(node, Number):
         return format_number(node.value), 5
-    return (_format_name(node.name) if isinstance(node, Name) else quote(node.value)), 5
+    return (format_name(node.name) if isinstance(node, Name) else quote(node.value)), 5
 
 
-def _format_name(name: str) -> str:
-    """A label as it is, a parameter such as ``fw=~y2`` in backticks."""
-    return f"`{name}`" if "~" in name else name
+def format_name(name: str) -> str:
+    """A name as an expression has it: any that is not a plain word in backticks, such as ``fw=~y2``."""
+    return name if is_plain(name) or name == "NA" else in_backticks(name)
 
 
 def _wrap(node: Expression, needs: int) -> str:
@@ -234,8 +292,3 @@ def format_number(value: float) -> str:
     if math.isinf(value):
         return "Inf" if value > 0 else "-Inf"
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-
-
-def quote(text: str) -> str:
-    """Put quotes around a text; the language has no escapes, so it may hold one kind of quote only."""
-    return f"'{text}'" if '"' in text else f'"{text}"'

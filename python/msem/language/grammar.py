@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 from msem.errors import ModelSyntaxError
+from msem.language.characters import combining_marks
 from msem.language.expressions import Binary, Call, Expression, Name, Number, Position, Text, Unary
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def read_lines(text: str) -> list[Line]:
     from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
     try:
-        lines: list[Line] = _parser().parse(text)  # type: ignore[assignment]
+        lines: list[Line] = _parser(text.isascii()).parse(text)  # type: ignore[assignment]
     except UnexpectedToken as error:
         raise _token_error(error) from None
     except UnexpectedCharacters as error:
@@ -70,11 +72,13 @@ def read_lines(text: str) -> list[Line]:
 
 
 @functools.cache
-def _parser() -> Lark:
-    # lark is imported and the tables are built (some 20 ms) with the first model, not with the package.
+def _parser(ascii_only: bool) -> Lark:
+    # lark is imported and the tables are built (some 20 ms) with the first model, not with the package. A text in ASCII
+    # does not wait for the table of combining marks.
     from lark import Lark
 
     grammar = resources.files("msem.language").joinpath("grammar.lark").read_text(encoding="utf-8")
+    grammar = grammar.replace("MARKS]", f"{'' if ascii_only else combining_marks()}]")
     return Lark(grammar, parser="lalr", lexer="contextual", transformer=_Actions(), maybe_placeholders=False)
 
 
@@ -125,7 +129,10 @@ class _Actions:
 
     @staticmethod
     def ticked(parts: list[Token]) -> Name:
-        return Name("".join(parts[0][1:-1].split()), _at(parts[0]))
+        name, at = parts[0][1:-1].replace("``", "`"), _at(parts[0])
+        if not name.strip():
+            raise ModelSyntaxError("the name between these backticks is empty", at.line, at.column)
+        return Name(name, at)
 
     @staticmethod
     def text(parts: list[Token]) -> Text:
@@ -158,7 +165,16 @@ def _character_error(error: UnexpectedCharacters, text: str) -> ModelSyntaxError
     for matches, hint in _CHARACTER_HINTS:
         if matches(rest):
             return ModelSyntaxError(hint, error.line, error.column)
-    return ModelSyntaxError(f"unexpected character {rest[:1]!r}", error.line, error.column)
+    name = unicodedata.name(rest[0], f"U+{ord(rest[0]):04X}")
+    if not rest[0].isprintable():
+        message = f"there is an invisible character here ({name}), perhaps from another program: delete it"
+        return ModelSyntaxError(message, error.line, error.column)
+    other = "" if rest[0].isascii() else f" ({name})"
+    return ModelSyntaxError(
+        f"unexpected character {rest[0]!r}{other}; a name that has it is written in quotes or backticks",
+        error.line,
+        error.column,
+    )
 
 
 def _token_error(error: UnexpectedToken) -> ModelSyntaxError:

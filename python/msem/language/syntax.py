@@ -7,10 +7,11 @@ is read here; what this version does not estimate is refused, by name, when the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from msem.errors import ModelSyntaxError
+from msem.language.characters import is_plain, quote
 from msem.language.expressions import (
     Expression,
     Name,
@@ -19,7 +20,6 @@ from msem.language.expressions import (
     check_depth,
     format_expression,
     format_number,
-    quote,
     walk,
 )
 from msem.language.grammar import Formula, Header, read_lines
@@ -47,8 +47,8 @@ _CONSTRAINTS: Final = frozenset({":=", "==", "<", ">"})
 class Statement:
     """One left-hand and one right-hand side of a formula.
 
-    `rhs` is "" for an intercept (`op` "~1"). `block` is an index into `ModelSyntax.blocks`; `at` is the
-    place of the right-hand term.
+    `rhs` is "" for an intercept (`op` "~1"), and for a latent variable without indicators (``f =~ 0``).
+    `block` is an index into `ModelSyntax.blocks`; `at` is the place of the right-hand term.
     """
 
     lhs: str
@@ -123,7 +123,8 @@ def parse(text: str) -> ModelSyntax:
     """
     if not isinstance(text, str):
         raise ModelSyntaxError(f"a model is a text, not {type(text).__name__}")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # Editors of Windows put a byte order mark before the text.
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     try:
         reader = _Reader()
         for line in read_lines(text):
@@ -141,6 +142,7 @@ class _Reader:
     def __init__(self) -> None:
         self.blocks: list[Block] = []
         self.statements: dict[tuple[int, int, str, str, str], Statement] = {}
+        self.more: dict[tuple[int, int, str, str, str], dict[Modifier, None]] = {}  # of repeated terms
         self.constraints: list[Constraint] = []
         self.group: str | None = None
         self.waiting: Block | None = None  # a `group:` header that no `level:` header has followed yet
@@ -150,6 +152,8 @@ class _Reader:
         self.open_waiting()
         if not (self.blocks or self.constraints):
             raise ModelSyntaxError("the model is empty; a formula looks like 'f =~ y1 + y2 + y3'", 1, 1)
+        for key, modifiers in self.more.items():
+            self.statements[key] = replace(self.statements[key], modifiers=_efa_first(tuple(modifiers)))
         return ModelSyntax(tuple(self.blocks), tuple(self.statements.values()), tuple(self.constraints), text)
 
     def open_waiting(self) -> None:
@@ -182,28 +186,40 @@ class _Reader:
         self.formulas += 1
         targets = [_target(node, line.op) for node in split_sum(line.lhs, line.op)]
         terms = [read_term(node, line.op) for node in split_sum(line.rhs, line.op)]
+        for term in terms if line.op == "=~" and len(terms) > 1 else ():
+            if not term.variable:
+                fail(
+                    "'0' declares a latent variable without indicators and stands alone, as in 'f =~ 0'",
+                    term.at,
+                )
         for target in targets:
             for term in terms:
                 self.add(target, line.op, term)
 
     def add(self, target: Term, op: str, term: Term) -> None:
         """Add a statement, or more modifiers to the one the same formula has already."""
-        op = op if term.variable else "~1"
+        op = op if term.variable or op == "=~" else "~1"
         block = len(self.blocks) - 1
         modifiers = target.modifiers + term.modifiers
         key = (self.formulas, block, target.variable, op, term.variable)
         before = self.statements.get(key)
-        if before is None:
-            at = term.at
-        else:
+        if before is not None:
             if not (before.modifiers or modifiers):
                 fail(f"'{term.variable or 1}' occurs twice in this formula", term.at)
-            at = before.at
-            modifiers = before.modifiers + tuple(m for m in modifiers if m not in before.modifiers)
-        modifiers = (
-            tuple(sorted(modifiers, key=lambda m: m.kind != "efa")) if len(modifiers) > 1 else modifiers
+            self.more.setdefault(key, dict.fromkeys(before.modifiers)).update(dict.fromkeys(modifiers))
+            return
+        self.statements[key] = Statement(
+            target.variable,
+            op,  # type: ignore[arg-type]
+            term.variable,
+            _efa_first(modifiers),
+            block,
+            term.at,
         )
-        self.statements[key] = Statement(target.variable, op, term.variable, modifiers, block, at)  # type: ignore[arg-type]
+
+
+def _efa_first(modifiers: tuple[Modifier, ...]) -> tuple[Modifier, ...]:
+    return tuple(sorted(modifiers, key=lambda m: m.kind != "efa")) if len(modifiers) > 1 else modifiers
 
 
 def _target(node: Expression, op: str) -> Term:
@@ -229,10 +245,6 @@ def _constraint(line: Formula) -> Constraint:
         fail("the name of a defined parameter is expected on the left of ':='", line.at)
     text = f"{format_expression(line.lhs)} {line.op} {format_expression(line.rhs)}"
     return Constraint(line.lhs, line.op, line.rhs, line.at, text)  # type: ignore[arg-type]
-
-
-_PLAIN: Final = re.compile(r"(?:[^\W\d]|\.(?!\d))[\w.]*(?::(?:[^\W\d]|\.(?!\d))[\w.]*)*\Z")
-_KEYWORD: Final = re.compile(r"(?:level|group|block)(?::.*)?\Z", re.IGNORECASE)
 
 
 def format_syntax(syntax: ModelSyntax) -> str:
@@ -267,12 +279,13 @@ def _format_statement(statement: Statement) -> str:
         loose.append(_format_modifier(modifier, vector=modifier.kind == previous == "fixed"))
         previous = modifier.kind
     blocks = sum(m.kind == "efa" for m in statement.modifiers)  # these stand first, on the left-hand side
-    op, last = ("~", "1") if statement.op == "~1" else (statement.op, _format_name(statement.rhs))
+    op = "~" if statement.op == "~1" else statement.op
+    last = _format_name(statement.rhs) if statement.rhs else "0" if op == "=~" else "1"
     return f"{''.join(loose[:blocks])}{_format_name(statement.lhs)} {op} {''.join(loose[blocks:])}{last}"
 
 
 def _format_name(name: str) -> str:
-    return name if _PLAIN.match(name) and name != "NA" and not _KEYWORD.match(name) else quote(name)
+    return name if is_plain(name) else quote(name)
 
 
 def _format_modifier(modifier: Modifier, *, vector: bool) -> str:
@@ -282,6 +295,8 @@ def _format_modifier(modifier: Modifier, *, vector: bool) -> str:
     )
     if vector or len(modifier.values) > 1:
         values = f"c({values})"
+    elif modifier.kind == "label" and modifier.values[0] is None:
+        return "label(NA)*"
     elif modifier.kind == "label":
         values = _format_name(str(modifier.values[0]))
     return f"{values}*" if modifier.kind in ("fixed", "free", "label") else f"{modifier.kind}({values})*"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NoReturn, get_args
 
 from msem.errors import ModelSyntaxError
+from msem.language.characters import quote
 from msem.language.expressions import (
     Binary,
     Call,
@@ -21,7 +22,6 @@ from msem.language.expressions import (
     format_expression,
     format_number,
     is_constant,
-    quote,
     start_of,
 )
 
@@ -46,7 +46,7 @@ class Modifier:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A variable and its modifiers; `variable` is "" for the intercept ``1``."""
+    """A variable and its modifiers; `variable` is "" for the intercept ``1`` and for ``=~ 0``, no indicator."""
 
     variable: str
     modifiers: tuple[Modifier, ...]
@@ -95,7 +95,10 @@ def read_term(node: Expression, op: str) -> Term:
             last.at,
         )
     if isinstance(last, Number):
-        fail(f"a variable is expected on the right of '{op}', not a number", last.at)
+        if op == "=~" and last.value == 0 and not pieces:
+            return Term("", (), last.at)
+        hint = "; 'f =~ 0' declares a latent variable without indicators" if op == "=~" else ""
+        fail(f"a variable is expected on the right of '{op}', not a number{hint}", last.at)
     fail(f"'{format_expression(last)}' stands where a variable is expected", start_of(last))
 
 
@@ -176,7 +179,9 @@ def _called(node: Call) -> Modifier:
         arguments = arguments[0].arguments
     if not arguments:
         fail(f"{kind}() needs a value, as in {kind}({'0' if kind in _NUMERIC else quote('a')})", node.at)
-    return _numbers(kind, arguments, node.at) if kind in _NUMERIC else _labels(kind, arguments, node.at)
+    if kind in _NUMERIC:
+        return _numbers(kind, arguments, node.at)
+    return _labels(kind, arguments, node.at, empty=kind in ("label", "equal"))
 
 
 def _vector(node: Call) -> Modifier:
@@ -187,7 +192,7 @@ def _vector(node: Call) -> Modifier:
     if not given:
         return Modifier("free", (None,) * len(node.arguments), node.at)
     if isinstance(given[0], Name | Text):
-        return _labels("label", node.arguments, node.at)
+        return _labels("label", node.arguments, node.at, empty=len(node.arguments) > 1)
     return _numbers("fixed", node.arguments, node.at)
 
 
@@ -209,13 +214,16 @@ def _numbers(kind: ModifierKind, arguments: tuple[Expression, ...], at: Position
     return Modifier(kind, tuple(values), at)
 
 
-def _labels(kind: ModifierKind, arguments: tuple[Expression, ...], at: Position) -> Modifier:
+def _labels(
+    kind: ModifierKind, arguments: tuple[Expression, ...], at: Position, *, empty: bool = False
+) -> Modifier:
+    """Texts; ``NA``, and where that is allowed ``""``, say nothing of the group in whose place they stand."""
     values: list[str | None] = []
     for node in arguments:
-        if _is_na(node):
+        if _is_na(node) or (empty and isinstance(node, Text) and not node.value):
             values.append(None)
         elif isinstance(node, Name):
-            values.append(node.name)
+            values.append(node.name.strip())
         elif isinstance(node, Text) and node.value.strip():
             values.append(node.value.strip())
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from msem.errors import ModelError
@@ -105,9 +105,15 @@ class BlockDraft:
         self.outcomes: dict[str, None] = {}
         self.predictors: dict[str, None] = {}
         self.mentioned: dict[str, None] = {}
+        without = []
         for statement in statements:
             self._mention(statement)
-            self._write(statement)
+            if statement.op == "=~" and not statement.rhs:
+                without.append(statement)
+            else:
+                self._write(statement)
+        for statement in without:
+            self._declare(statement)
         self._check_latent()
         names = {**self.indicators, **self.outcomes, **self.predictors, **self.mentioned}
         self.observed = {name: None for name in names if name not in self.latent}
@@ -118,7 +124,8 @@ class BlockDraft:
         lhs, rhs = statement.lhs, statement.rhs
         if statement.op == "=~":
             self.latent[lhs] = None
-            self.indicators[rhs] = None
+            if rhs:
+                self.indicators[rhs] = None
         elif statement.op == "~":
             self.outcomes[lhs] = None
             self.predictors[rhs] = None
@@ -139,6 +146,25 @@ class BlockDraft:
         if statement.modifiers:
             for modifier in statement.modifiers:
                 self._say(row, modifier)
+
+    def _declare(self, statement: Statement) -> None:
+        """Give a latent variable without indicators (``f =~ 0``) one whose loading is 0.
+
+        That is the same model, and every latent variable has a row of ``=~``.
+        """
+        factor = statement.lhs
+        if any(row.op == "=~" and row.lhs == factor for row in self.rows.values()):
+            return
+        names = {**self.indicators, **self.outcomes}
+        indicator = next((name for name in names if name not in self.latent), None)
+        if indicator is None:
+            message = (
+                f"'{factor} =~ 0' needs an observed variable that depends on others at its level; write '{factor} =~ "
+                "0*y1' with one of them"
+            )
+            raise ModelError(self.syntax.locate(statement.at, message))
+        none = Modifier("fixed", (0.0,), statement.at)
+        self._write(replace(statement, rhs=indicator, modifiers=(none,)))
 
     def _say(self, row: Draft, modifier: Modifier) -> None:
         """Add what one modifier says, unless it contradicts what has been said."""

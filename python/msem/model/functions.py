@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,6 +16,8 @@ from msem.language.expressions import (
     ARITHMETIC,
     CONSTANTS,
     FUNCTIONS,
+    MAX_DEPTH,
+    TOO_DEEP,
     Binary,
     Call,
     Expression,
@@ -23,7 +25,9 @@ from msem.language.expressions import (
     Number,
     Position,
     Unary,
+    chain_of,
     format_expression,
+    walk,
 )
 from msem.language.hypotheses import read_hypothesis
 from msem.model.drafts import key_of, read_name
@@ -123,7 +127,7 @@ def compile_functions(
         When a name is unknown, or definitions go round in a circle; with line and column.
     """
     compiler = _Compiler(table, over)
-    compiled = [compiler.piece(node, locate or table_locator(table)) for _, node, locate in functions]
+    compiled = [compiler.compile(node, locate or table_locator(table)) for _, node, locate in functions]
     first = len(compiler.programs)
     programs = [*compiler.programs, *(piece.steps for piece in compiled)]
     length = len(table.rows) if over == "rows" else table.npar
@@ -181,7 +185,42 @@ class _Compiler:
         self.locate_definition = table_locator(table)
         self.programs: list[list[tuple[str, int, float]]] = []
         self.done: dict[str, _Piece] = {}
-        self.open: list[str] = []
+
+    def compile(self, node: Expression, locate: Locate) -> _Piece:
+        """Compile an expression after the definitions that it needs, innermost first."""
+        waiting = [self.needed(node, locate)]
+        names: list[str] = []  # of the definitions that are open, each needed by the one before
+        while waiting:
+            name = next(waiting[-1], None)
+            if name is None:
+                waiting.pop()
+                if names:
+                    self.define(names.pop())
+            elif name.name in names:
+                circle = " -> ".join([*names[names.index(name.name) :], name.name])
+                raise ModelError(
+                    self.locate_definition(name.at, f"'{name.name}' is defined by itself: {circle}")
+                )
+            elif name.name not in self.done:
+                names.append(name.name)
+                waiting.append(self.needed(self.definitions[name.name], self.locate_definition))
+        return self.piece(node, locate)
+
+    def needed(self, node: Expression, locate: Locate) -> Iterator[Name]:
+        """Names of definitions in an expression."""
+        for part, depth in walk(node):
+            if depth > MAX_DEPTH:
+                raise ModelError(locate(part.at, TOO_DEEP))
+            if isinstance(part, Name) and part.name in self.definitions:
+                yield part
+
+    def define(self, name: str) -> None:
+        """Compile a definition whose own definitions are done: to a program of its own, unless it is constant."""
+        piece = self.piece(self.definitions[name], self.locate_definition)
+        if piece.degree != CONSTANT:
+            self.programs.append(piece.steps)
+            piece = _Piece([("result", len(self.programs) - 1, 0.0)], piece.degree)
+        self.done[name] = piece
 
     def piece(self, node: Expression, locate: Locate) -> _Piece:
         if isinstance(node, Number):
@@ -194,8 +233,13 @@ class _Compiler:
         if isinstance(node, Call):
             return self.called(node, locate)
         if isinstance(node, Binary):
-            left, right = self.piece(node.left, locate), self.piece(node.right, locate)
-            return _fold(node, locate, ARITHMETIC[node.op], left, right) or _binary(node.op, left, right)
+            first, chain = chain_of(node)
+            left = self.piece(first, locate)
+            for part in chain:
+                right = self.piece(part.right, locate)
+                folded = _fold(part, locate, ARITHMETIC[part.op], left, right)
+                left = folded or _binary(part.op, left, right)
+            return left
         raise ModelError(locate(node.at, f"'{format_expression(node)}' is no function of parameters"))
 
     def called(self, node: Call, locate: Locate) -> _Piece:
@@ -210,7 +254,8 @@ class _Compiler:
 
     def named(self, node: Name, locate: Locate) -> _Piece:
         if node.name in self.definitions:
-            return self.defined(node, locate)
+            done = self.done[node.name]
+            return done._replace(steps=[*done.steps])
         index = self.labels.get(node.name)
         if index is None:
             index = self.by_name(node.name)
@@ -234,21 +279,6 @@ class _Compiler:
         if wanted in self.names:
             return self.names[wanted]
         return self.names.get((read.key, read.group or 1, 2)) if not read.level else None
-
-    def defined(self, node: Name, locate: Locate) -> _Piece:
-        name = node.name
-        if name in self.open:
-            circle = " -> ".join([*self.open[self.open.index(name) :], name])
-            raise ModelError(locate(node.at, f"'{name}' is defined by itself: {circle}"))
-        if name not in self.done:
-            self.open.append(name)
-            piece = self.piece(self.definitions[name], self.locate_definition)
-            self.open.pop()
-            if piece.degree != CONSTANT:
-                self.programs.append(piece.steps)
-                piece = _Piece([("result", len(self.programs) - 1, 0.0)], piece.degree)
-            self.done[name] = piece
-        return self.done[name]
 
     def unknown(self, name: str) -> str:
         known = [*self.labels, *self.definitions]
@@ -279,4 +309,7 @@ def _binary(op: str, left: _Piece, right: _Piece) -> _Piece:
     degree = max(left.degree, right.degree)
     if op == "^" or (op == "*" and left.degree and right.degree) or (op == "/" and right.degree):
         degree = NONLINEAR
-    return _Piece([*left.steps, *right.steps, (op, 0, 0.0)], degree)
+    # The steps of the left side are extended in place: a long sum is compiled in time proportional to its length.
+    left.steps.extend(right.steps)
+    left.steps.append((op, 0, 0.0))
+    return _Piece(left.steps, degree)

@@ -52,7 +52,7 @@ def share(
         for other in others:
             _unite(first, at[id(one)], at[id(other)])
     for index, row in enumerate(rows):
-        if "equal" in row.said:
+        if "equal" in row.said and row.said["equal"].values[0] is not None:
             _unite(first, index, _find_target(index, rows, syntax))
     groups: dict[int, list[Draft]] = {}
     for index, row in enumerate(rows):
