@@ -9,10 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import models
+from msem.data.complete import cluster_arrays, sample_statistics
 from msem.data.frames import clustered_data
-from msem.data.statistics import cluster_arrays, sample_statistics
+from msem.data.sample import saturated_sample
 from msem.estimation.estimate import Estimate, estimate
-from msem.estimation.samples import saturated_sample
 from msem.estimation.sampling import Information, sampling_covariance
 from msem.language.syntax import parse
 from msem.model.partable import parameter_table

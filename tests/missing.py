@@ -13,8 +13,7 @@ import models
 import oracle
 import oracle_missing
 from msem import _core
-from msem.data.cells import IncompleteClusters
-from msem.data.incomplete import IncompleteStatistics
+from msem.data.incomplete import IncompleteClusters, IncompleteStatistics
 from msem.estimation.objective import Objective, build_objective
 
 Floats = NDArray[np.float64]

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import oracle
-from msem.data.gamma import vech
-from msem.data.sufficient import ClusterArrays, SampleStatistics
+from msem.data.arrays import vech
+from msem.data.complete import ClusterArrays, SampleStatistics
 from msem.estimation.objective import Objective, build_objective
 from msem.model.partable import Parameter, ParameterTable
 

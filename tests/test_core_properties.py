@@ -11,10 +11,9 @@ from numpy.testing import assert_allclose
 
 import models
 from msem import _core
+from msem.data.complete import sample_statistics
 from msem.data.frames import clustered_data
-from msem.data.gamma import core_loss
-from msem.data.saturated import solve_saturated
-from msem.data.statistics import sample_statistics
+from msem.data.saturated import core_loss, solve_saturated
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import minimize
 

@@ -298,6 +298,6 @@ def test_demo_data() -> None:
 
 def test_stored_lavaan_results_are_those_of_the_demo_data() -> None:
     here = Path(__file__).parent
-    packed = (here.parent / "python" / "msem" / "sample" / "demo.csv.gz").read_bytes()
+    packed = (here.parent / "python" / "msem" / "data" / "demo.csv.gz").read_bytes()
     stored = json.loads((here / "data" / "lavaan_demo.json").read_text(encoding="utf-8"))
     assert hashlib.md5(packed).hexdigest() == stored["data_md5"]

@@ -7,7 +7,8 @@ from numpy.testing import assert_allclose
 import models
 import oracle
 from msem import _core
-from msem.data.gamma import core_loss, vech
+from msem.data.arrays import vech
+from msem.data.saturated import core_loss
 from msem.estimation.matrices import core_block
 from msem.estimation.objective import build_objective
 

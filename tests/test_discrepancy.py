@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import chi2, ortho_group
 
-from msem.data.gamma import vech
+from msem.data.arrays import vech
 from msem.estimation.discrepancy import (
     LevelDiscrepancy,
     is_positive_definite,

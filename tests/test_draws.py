@@ -11,9 +11,8 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.complete import SampleStatistics, cluster_arrays, sample_statistics, simple_statistics
 from msem.data.frames import clustered_data
-from msem.data.statistics import cluster_arrays, sample_statistics, simple_statistics
-from msem.data.sufficient import SampleStatistics
 from simulate import BETWEEN, CLUSTER, UNIT, WITHIN, small_sample, two_level
 
 Floats = NDArray[np.float64]

@@ -8,13 +8,13 @@ import pytest
 
 import fits
 from msem import _core
+from msem.data.complete import sample_statistics
 from msem.data.frames import clustered_data
-from msem.data.statistics import sample_statistics
+from msem.data.sample import Sample, saturated_sample
 from msem.estimation.estimate import estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import bounds
-from msem.estimation.samples import Sample, saturated_sample
 from msem.estimation.starting import starting_values
 from msem.language.syntax import parse
 from msem.model.partable import ParameterTable, parameter_table

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import msem
-from msem.data.sufficient import SampleStatistics
+from msem.data.complete import SampleStatistics
 from msem.errors import UnsupportedError
 from test_seed import BETWEEN, BETWEEN_COV, STATISTICS, WITHIN, WITHIN_COV, covariance
 

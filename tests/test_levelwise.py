@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import msem
-from msem.data.sufficient import SampleStatistics
+from msem.data.complete import SampleStatistics
 from msem.errors import DataError, DataWarning, ModelError
 from test_seed import STATISTICS
 

@@ -8,7 +8,8 @@ from scipy.stats import multivariate_normal
 import models
 import oracle
 from msem import _core
-from msem.data.gamma import core_loss, saturated_objective, vech
+from msem.data.arrays import vech
+from msem.data.saturated import core_loss, saturated_objective
 
 EXACT = {"rtol": 1e-10}
 

@@ -147,7 +147,7 @@ def test_robust_errors_are_the_sandwich_of_dense_scores(random_x):
 def test_the_scaling_factor_is_that_of_the_traces(random_x):
     h1 = random_x.saturated
     clusters = random_x.sample.groups[0].clusters
-    from msem.data.gamma import saturated_objective
+    from msem.data.saturated import saturated_objective
 
     core = saturated_objective(random_x.statistics)
     theta = h1.vector.to_numpy()

@@ -11,7 +11,7 @@ import pytest
 import msem
 import reference
 from msem import _core
-from msem.data.cells import IncompleteClusters
+from msem.data.incomplete import IncompleteClusters
 from msem.errors import DataError, ModelError
 from msem.postestimation.distances import cluster_distances, unit_distances
 from msem.postestimation.posterior import bartlett, group_model, posterior, random_effects

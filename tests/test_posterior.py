@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from msem import _core
-from msem.data.gamma import vech
+from msem.data.arrays import vech
 
 SIZES = (1, 4, 2, 4, 1, 7)
 SHAPES = [

@@ -17,8 +17,8 @@ import models
 import msem
 import oracle
 import simulate
+from msem.data.moments import level_moments
 from msem.data.sandwich import robust_acov
-from msem.data.saturated import level_moments
 from msem.postestimation.composites import composites
 from msem.postestimation.delta import jacobian
 from msem.postestimation.ram import Structure, structures

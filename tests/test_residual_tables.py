@@ -12,12 +12,11 @@ import pytest
 import fits
 import msem
 import texts
+from msem.data.arrays import unvech
+from msem.data.complete import ClusterArrays, SampleStatistics, cluster_arrays, sample_statistics
 from msem.data.frames import clustered_data
-from msem.data.gamma import unvech
-from msem.data.statistics import cluster_arrays, sample_statistics
-from msem.data.sufficient import ClusterArrays, SampleStatistics
+from msem.data.sample import GroupSample, Sample, saturated_sample
 from msem.estimation.estimate import Estimate, estimate
-from msem.estimation.samples import GroupSample, Sample, saturated_sample
 from msem.fits.fit import Fit
 from msem.language.syntax import parse
 from msem.model.partable import parameter_table
@@ -230,9 +229,9 @@ def test_normal_errors_with_expected_information_are_a_projection(
     """(1 - P) Gamma (1 - P)' with P the projection on the model in the metric of the information."""
     found, sample, vectors = small
     (vector,), (group,) = vectors, sample.groups
-    moments = msem.data.saturated.level_moments(group.saturated, group.statistics)
+    moments = msem.data.moments.level_moments(group.saturated, group.statistics)
     gamma = moments.gamma("expected").to_numpy()
-    weight = msem.data.gamma.saturated_information(vector.implied, group.statistics, "expected")
+    weight = msem.data.saturated.saturated_information(vector.implied, group.statistics, "expected")
     d = vector.jacobian
     rest = np.eye(len(gamma)) - d @ np.linalg.solve(d.T @ weight @ d, d.T @ weight)
     ours = moment_residuals(vectors, moment_errors(found, sample, vectors, "expected"), "raw")

@@ -11,7 +11,7 @@ import models
 import msem
 import oracle
 import texts
-from msem.data.gamma import vech_index
+from msem.data.arrays import vech_index
 from msem.errors import DataError
 
 MODEL = texts.COVARIATE

@@ -22,7 +22,7 @@ import msem
 import reference
 import reference_fits as rf
 import texts
-from msem.data.sufficient import ClusterArrays
+from msem.data.complete import ClusterArrays
 from msem.postestimation.fitmeasures import FitMeasureInputs
 from msem.postestimation.scaledmeasures import scaled_fit_measures
 from msem.postestimation.scaling import Scaling

@@ -8,9 +8,10 @@ from scipy.stats import multivariate_normal
 import models
 import oracle
 from msem import _core
-from msem.data.gamma import core_loss, moment_names, saturated_objective, vech
-from msem.data.saturated import estimate_saturated, level_moments, solve_saturated
-from msem.data.sufficient import SampleStatistics
+from msem.data.arrays import vech
+from msem.data.complete import SampleStatistics
+from msem.data.moments import estimate_saturated, level_moments
+from msem.data.saturated import core_loss, moment_names, saturated_objective, solve_saturated
 from msem.errors import DataError
 
 SIZES = [1] * 6 + [2] * 10 + [3] * 9 + [5] * 8 + [7] * 4

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from msem.data.complete import SampleStatistics, sample_statistics, simple_statistics
 from msem.data.demo import load_demo
 from msem.data.frames import clustered_data
-from msem.data.statistics import SampleStatistics, sample_statistics, simple_statistics
 from msem.errors import DataError
 from simulate import BETWEEN, CLUSTER, UNIT, WITHIN, small_sample, two_level
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import msem
-from msem.data.sufficient import SampleStatistics
+from msem.data.complete import SampleStatistics
 
 STATISTICS = Path(__file__).parent / "data" / "demo_twolevel_statistics.json"
 WITHIN = "fw =~ y1 + y2 + y3\nfw ~ x1 + x2 + x3"

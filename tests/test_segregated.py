@@ -11,7 +11,7 @@ import pytest
 
 import msem
 import texts
-from msem.data.sufficient import SampleStatistics
+from msem.data.complete import SampleStatistics
 from msem.errors import DataError, ModelError, UnsupportedError
 from msem.fits.levelfit import LevelFit
 from simulate import two_level

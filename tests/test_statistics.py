@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from msem import _core
-from msem.data.frames import clustered_data
-from msem.data.statistics import (
+from msem.data.complete import (
     SampleStatistics,
     cluster_arrays,
     expected_statistics,
     sample_statistics,
     simple_statistics,
 )
+from msem.data.frames import clustered_data
 from msem.errors import DataError
 from simulate import BETWEEN, CLUSTER, SIZES, UNIT, WITHIN, small_sample, two_level
 

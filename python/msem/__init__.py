@@ -12,9 +12,9 @@
 'ok'
 """
 
-from msem.data.clusterstatistics import ClusterStatistics
+from msem.data.clusters import ClusterStatistics
 from msem.data.demo import load_demo
-from msem.data.levelmoments import LevelMoments
+from msem.data.moments import LevelMoments
 from msem.data.patterns import MissingPatterns, missing_patterns
 from msem.data.summarize import summarize
 from msem.fits.compare import compare

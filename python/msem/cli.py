@@ -12,9 +12,9 @@ from typing import get_args
 
 import pandas as pd
 
-from msem.data.clusterstatistics import ClusterStatistics
+from msem.data.clusters import ClusterStatistics
 from msem.data.demo import load_demo
-from msem.data.levelmoments import LevelMoments
+from msem.data.moments import LevelMoments
 from msem.data.storage import is_statistics
 from msem.data.summarize import summarize
 from msem.errors import DataError, MsemError, MsemWarning

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-TARGET = Path(__file__).parents[2] / "python" / "msem" / "sample" / "demo.csv.gz"
+TARGET = Path(__file__).parents[2] / "python" / "msem" / "data" / "demo.csv.gz"
 SEED = 6
 SIZES = (5, 10, 15, 20)
 LOADINGS_WITHIN = [[1, 0.8, 0.7, 0, 0, 0], [0, 0, 0, 1, 0.9, 0.8]]

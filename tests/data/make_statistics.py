@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from msem.data.complete import sample_statistics
 from msem.data.frames import clustered_data
-from msem.data.statistics import sample_statistics
 
 UNIT = ["y1", "y2", "y3", "x1", "x2", "x3"]
 CLUSTER = ["w1", "w2"]

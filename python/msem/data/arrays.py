@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,3 +91,35 @@ def frozen_series(series: pd.Series) -> pd.Series:
     values = series.to_numpy(dtype=np.float64, copy=True)
     values.flags.writeable = False
     return pd.Series(values, index=series.index, copy=False)
+
+
+def vech_index(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the lower triangle of an n x n matrix, column by column."""
+    col, row = np.triu_indices(n)
+    return row, col
+
+
+def vech(matrix: Floats) -> Floats:
+    """Lower triangle of a symmetric matrix, column by column."""
+    return np.asarray(matrix[vech_index(len(matrix))], dtype=np.float64)
+
+
+def unvech(values: Floats, n: int) -> Floats:
+    """Symmetric matrix from its lower triangle by column."""
+    out = np.empty((n, n))
+    row, col = vech_index(n)
+    out[row, col] = values
+    out[col, row] = values
+    return out
+
+
+def named_vech(matrix: pd.DataFrame) -> dict[str, Any]:
+    """Names and lower triangle of a symmetric matrix, as JSON has them."""
+    return {"names": list(matrix.columns), "cov": vech(matrix.to_numpy()).tolist()}
+
+
+def named_unvech(stored: Mapping[str, Any]) -> pd.DataFrame:
+    """Symmetric matrix written by `named_vech`."""
+    names = list(stored["names"])
+    values = unvech(np.array(stored["cov"], dtype=float), len(names))
+    return pd.DataFrame(values, index=names, columns=names)

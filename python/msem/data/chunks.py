@@ -12,7 +12,7 @@ import narwhals as nw
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.arrowdata import DatasetReader, StreamReader, opened_files, pyarrow
+from msem.data.arrow import DatasetReader, StreamReader, opened_files, pyarrow
 from msem.data.columns import float_column, numeric_columns, plain_numbers, read_frame, select_columns
 from msem.errors import DataError
 

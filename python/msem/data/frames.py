@@ -363,3 +363,15 @@ def require_rows(columns: Columns) -> int:
     if nrows == 0:
         raise DataError("the data have no rows")
     return nrows
+
+
+def cluster_codes(data: ClusteredData) -> NDArray[np.int64]:
+    """Cluster code of every row."""
+    if data.codes is None:
+        raise DataError("a two-level model needs the cluster of every row: give cluster=")
+    return data.codes
+
+
+def columns_of(data: ClusteredData, names: Sequence[str]) -> list[Floats]:
+    """Columns in the order given."""
+    return [data.columns[name] for name in names]

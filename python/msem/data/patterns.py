@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.columns import numeric_columns
-from msem.data.frames import Holes, clustered_data
+from msem.data.frames import Holes, cluster_codes, clustered_data, columns_of
 from msem.data.roles import settled_levels
 from msem.data.screening import require_constant_within
-from msem.data.statistics import cluster_codes, columns_of
 from msem.errors import DataError
 from msem.printing import frame_html, frame_text
 

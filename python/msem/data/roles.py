@@ -7,8 +7,7 @@ from typing import Any
 
 from msem import _core
 from msem.data.columns import numeric_columns
-from msem.data.frames import Holes, clustered_data
-from msem.data.statistics import cluster_codes, columns_of
+from msem.data.frames import Holes, cluster_codes, clustered_data, columns_of
 from msem.errors import DataError
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.cells import Clusters
+from msem.data.arrays import vech_index
 from msem.data.checks import scaled_inverse
-from msem.data.gamma import saturated_core, saturated_information, vech_index
-from msem.data.incomplete import Statistics
-from msem.data.levelmoments import LevelMoments
-from msem.data.sufficient import ClusterArrays
+from msem.data.complete import ClusterArrays
+from msem.data.incomplete import Clusters, Statistics
+from msem.data.moments import LevelMoments
+from msem.data.saturated import saturated_core, saturated_information
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, get_args, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.arrays import LevelArrays
-from msem.data.gamma import core_loss
-from msem.data.incomplete import Statistics
-from msem.data.levelmoments import LevelMoments
+from msem.data.arrays import LevelArrays, vech_index
+from msem.data.complete import SampleStatistics
+from msem.data.incomplete import Clusters, IncompleteStatistics, Statistics
 from msem.errors import DataError
 
 Method = Literal["scoring", "em"]
@@ -61,53 +63,104 @@ def solve_saturated(
     )
 
 
-def estimate_saturated(
-    statistics: Statistics, *, method: Method = "scoring", tolerance: float = 1e-12
-) -> LevelMoments:
-    """Maximum likelihood estimates of the saturated two-level moments.
+Floats = NDArray[np.float64]
+
+
+@overload
+def core_loss(statistics: SampleStatistics) -> _core.TwoLevelLoss: ...
+@overload
+def core_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss: ...
+def core_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss:
+    """The compiled likelihood of these statistics."""
+    s = statistics
+    if isinstance(s, IncompleteStatistics):
+        return s.loss
+    return _core.TwoLevelLoss(s.nboth, s.ssw, s.sizes, s.counts, s.means, s.scatter)
+
+
+@overload
+def unit_loss(statistics: SampleStatistics) -> _core.TwoLevelLoss: ...
+@overload
+def unit_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss: ...
+def unit_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss:
+    """Likelihood of a single-level sample with its variables as unit variables without cluster differences."""
+    s = statistics
+    if isinstance(s, IncompleteStatistics):
+        return s.unit_loss
+    return _core.TwoLevelLoss(
+        0, s.scatter[0], s.counts, np.ones(1), s.means, np.zeros((1, len(s.cluster), len(s.cluster)))
+    )
+
+
+def moment_names(statistics: Statistics) -> list[str]:
+    """Names of the saturated model's parameters, between-level ones with the suffix ``.l2``."""
+    s = statistics
+    within, between = s.unit, (*s.unit[: s.nboth], *s.cluster)
+    names = [f"{within[j]}~~{within[i]}" for i, j in zip(*vech_index(len(within)), strict=True)]
+    names += [f"{between[j]}~~{between[i]}.l2" for i, j in zip(*vech_index(len(between)), strict=True)]
+    names += [f"{v}~1.l2" if k < s.nboth else f"{v}~1" for k, v in enumerate(s.unit)]
+    return names + [f"{v}~1.l2" for v in s.cluster]
+
+
+def saturated_objective(statistics: Statistics) -> _core.Objective:
+    """Objective of the saturated model as a function of its moments, in the order of `moment_names`."""
+    s = statistics
+    p, nboth, q = len(s.unit), s.nboth, len(s.cluster)
+    nb = nboth + q
+    first_b, first_mean = p * (p + 1) // 2, p * (p + 1) // 2 + nb * (nb + 1) // 2
+    npar = first_mean + p + q
+    within = free_block(p, 0, [(i, first_mean + i) for i in range(nboth, p)])
+    means_b = [(i, first_mean + i) for i in range(nboth)] + [
+        (nboth + i, first_mean + p + i) for i in range(q)
+    ]
+    between = free_block(nb, first_b, means_b)
+    return _core.Objective(npar, [within, between], [(core_loss(s), 0, 1)])
+
+
+def saturated_core(statistics: Statistics, clusters: Clusters) -> _core.Objective:
+    """The saturated model, with the rows of a single level taken together by cluster if the clusters are so."""
+    s = statistics
+    if s.unit or not clusters.of_units:
+        return saturated_objective(s)
+    n = len(s.cluster)
+    first = n * (n + 1) // 2
+    block = free_block(n, 0, [(i, first + i) for i in range(n)])
+    return _core.Objective(first + n, [block, free_block(0, 0, [])], [(unit_loss(s), 0, 1)])
+
+
+def free_block(n: int, first: int, means: list[tuple[int, int]]) -> _core.Block:
+    """A block of n observed variables with all covariances free and (variable, parameter) means."""
+    row, col = vech_index(n)
+    m = len(row)
+    return _core.Block(
+        n,
+        n,
+        [1] * m + [2] * len(means),
+        [*row, *(i for i, _ in means)],
+        [*col, *(0 for _ in means)],
+        [*range(first, first + m), *(k for _, k in means)],
+        [0.0] * (m + len(means)),
+    )
+
+
+def saturated_information(
+    theta: Floats, statistics: Statistics, kind: Literal["observed", "expected"]
+) -> Floats:
+    """Information matrix of all saturated moments.
 
     Parameters
     ----------
+    theta : ndarray
+        The moments, in the order of `moment_names`.
     statistics : SampleStatistics
-        Of two-level data.
-    method : {"scoring", "em"}
-        Fisher scoring, in which the between matrix may become indefinite (a higher likelihood, in which every
-        two-level model is nested), or EM, which keeps it positive semidefinite. Where that does not bind, both
-        agree.
-    tolerance : float
-        On the decrement g' I^-1 g: neither method stops at a small change of the likelihood.
+    kind : {"observed", "expected"}
 
     Returns
     -------
-    LevelMoments
-        With `converged` False if no maximum was found.
-
-    Raises
-    ------
-    DataError
-        If the statistics cannot identify the moments.
+    ndarray, shape (len(theta), len(theta))
+        Empty if the moments are outside the domain of the likelihood.
     """
-    return level_moments(solve_saturated(statistics, method=method, tolerance=tolerance), statistics)
-
-
-def level_moments(solution: Saturated, statistics: Statistics) -> LevelMoments:
-    """Saturated two-level estimates as the object a user holds, with the statistics they come from."""
-    s = statistics
-    sizes = {int(n): int(j) for n, j in zip(s.sizes, s.counts, strict=True)}
-    whole = (
-        all(n == float(k) for n, k in zip(s.sizes, sizes, strict=True)) and sum(sizes.values()) == s.nclusters
-    )
-    return LevelMoments(
-        solution.within.frame(),
-        solution.between.frame(),
-        solution.between.series(),
-        nobs=s.nobs,
-        nclusters=s.nclusters,
-        within_mean=solution.within.series(),
-        cluster_sizes=sizes if whole and s.source != "moments, N and J only" else None,
-        llf=solution.llf,
-        data=s,
-        iterations=solution.iterations,
-        converged=solution.converged,
-        incomplete=not s.complete,
-    )
+    objective = saturated_objective(statistics)
+    if kind == "observed":
+        return objective.observed_information(theta)
+    return objective.expected_information(theta)

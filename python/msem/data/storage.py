@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.arrowdata import pyarrow
-from msem.data.clustersums import ClusterSums, by_size, index_kind
+from msem.data.arrow import pyarrow
+from msem.data.sums import ClusterSums, by_size, index_kind
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]

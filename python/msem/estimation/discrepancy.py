@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem import _core
+from msem.data.arrays import vech_index
 from msem.data.covariance import smallest_eigenvalue
-from msem.data.gamma import vech_index
 from msem.distributions import chisq_pvalue
 
 Floats = NDArray[np.float64]
@@ -179,3 +180,25 @@ def _with_means(first: Floats, second: Floats) -> Floats:
     out[:n, :n] = first
     out[n:, n:] = second
     return out
+
+
+def least_squares_loss(cov: Floats, mean: Floats | None, variance: Floats) -> _core.LeastSquaresLoss:
+    """Unweighted least squares in the metric of standardized variables.
+
+    Parameters
+    ----------
+    cov : ndarray, shape (p, p)
+        Saturated moments to be fitted; need not be positive definite.
+    mean : ndarray, shape (p,), or None
+        None: means are not fitted.
+    variance : ndarray, shape (p,)
+        Squared unit of each variable; an element s_ij counts 1 / (variance_i variance_j). All 1 for ordinary ULS.
+
+    Returns
+    -------
+    _core.LeastSquaresLoss
+    """
+    weights = 1 / np.outer(variance, variance)
+    if mean is None:
+        return _core.LeastSquaresLoss(np.zeros(len(cov)), cov, np.zeros(len(cov)), weights)
+    return _core.LeastSquaresLoss(mean, cov, 1 / variance, weights)

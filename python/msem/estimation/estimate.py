@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.sample import Sample
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.constraints import elimination_basis
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import Optimum, minimize
 from msem.estimation.restarts import restarts
-from msem.estimation.samples import Sample
 from msem.estimation.starting import starting_values
 from msem.model.partable import ParameterTable
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.gamma import core_loss
-from msem.data.sufficient import SampleStatistics
+from msem.data.complete import SampleStatistics
+from msem.data.saturated import core_loss
 from msem.estimation.matrices import BlockMap, block_map, core_block
 from msem.estimation.objective import level_names
 from msem.estimation.optimize import row_bounds

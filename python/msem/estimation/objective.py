@@ -14,10 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.cells import Clusters
-from msem.data.gamma import core_loss, unit_loss
-from msem.data.incomplete import IncompleteStatistics, Statistics
-from msem.data.sufficient import SampleStatistics
+from msem.data.complete import SampleStatistics
+from msem.data.incomplete import Clusters, IncompleteStatistics, Statistics
+from msem.data.saturated import core_loss, unit_loss
 from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block, row_values
 from msem.model.partable import ParameterTable

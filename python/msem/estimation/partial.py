@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.sample import Sample
 from msem.errors import ModelError
 from msem.estimation.estimate import BEYOND, Estimate, estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import Optimum, as_optimum, bounds
-from msem.estimation.samples import Sample
 from msem.estimation.starting import clip, set_intercepts
 from msem.model.partable import Parameter, ParameterTable
 

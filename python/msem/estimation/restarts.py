@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from msem.data.sample import Sample
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import minimize
-from msem.estimation.samples import Sample
 from msem.estimation.starting import clip, scaled_start, set_intercepts
 from msem.model.partable import Parameter
 

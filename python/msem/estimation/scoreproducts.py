@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.cells import Clusters
+from msem.data.complete import ClusterArrays
+from msem.data.incomplete import Clusters
 from msem.data.products import ClusterProducts
-from msem.data.sufficient import ClusterArrays
 from msem.estimation.objective import Objective
 from msem.model.partable import ParameterTable
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays
+from msem.data.sample import Sample
 from msem.estimation.objective import Objective
-from msem.estimation.samples import Sample
 from msem.model.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]

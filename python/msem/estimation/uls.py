@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.gamma import vech, vech_index
-from msem.data.single import least_squares_loss
+from msem.data.arrays import vech, vech_index
+from msem.data.sample import Sample
 from msem.estimation.discrepancy import (
     LevelDiscrepancy,
+    least_squares_loss,
     least_squares_weight,
     normal_gamma,
     residual_statistic,
 )
 from msem.estimation.estimate import Estimate, estimate
-from msem.estimation.samples import Sample
 from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.model.partable import ParameterTable
 

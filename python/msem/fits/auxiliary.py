@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msem.data.frames import Holes
+from msem.data.reading import Source
 from msem.data.roles import varying_within
 from msem.errors import DataError
-from msem.fits.sources import Source
 from msem.model.auxiliary import with_auxiliary
 from msem.model.partable import ParameterTable
 

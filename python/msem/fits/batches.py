@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.complete import SampleStatistics, without_means
 from msem.data.incomplete import Statistics
-from msem.data.single import without_means
-from msem.data.sufficient import SampleStatistics
+from msem.data.reading import Prepared
 from msem.errors import MsemError, MsemWarning
 from msem.estimation.manyfits import (
     AGAIN,
@@ -30,7 +30,6 @@ from msem.fits.choices import Choices
 from msem.fits.fit import Fit
 from msem.fits.fitting import FitOptions, fit_table
 from msem.fits.manyfits import FitArrays, joined
-from msem.fits.sources import Prepared
 from msem.model.partable import ParameterTable
 from msem.resampling.progress import Progress, chunks
 from msem.simulation.drawn import DrawnSamples, drawn_statistics

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, get_args
 
-from msem.data.frames import Holes
 from msem.estimation.sampling import Information
 from msem.fits.options import Estimator, Missing, StandardErrors, Test, require_choice
-from msem.model.partable import ParameterTable
 
 ROBUST = ("robust", "sandwich", "robust_huber_white", "robust_cluster")
 TEST_ALIASES = {"mlr": "yuan_bentler_mplus"}
@@ -125,12 +123,3 @@ def _tests(test: str | Sequence[str] | None, default: tuple[Test, ...]) -> tuple
     for name in names:
         require_choice("test", name, get_args(Test))
     return tuple(dict.fromkeys(("standard", *names)))  # type: ignore[arg-type]
-
-
-def allowed_holes(table: ParameterTable) -> Holes:
-    """Where rows may have holes: anywhere but in fixed covariates, which the likelihood is conditional on."""
-    levels, groups = range(1, table.nlevels + 1), range(1, table.ngroups + 1)
-    fixed = dict.fromkeys(
-        name for level in levels for group in groups for name in table.exogenous(level, group)
-    )
-    return Holes(required=tuple(fixed), cluster_level=table.between_only)

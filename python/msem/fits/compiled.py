@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from msem.data.grouping import text_of
+from msem.data.reading import Moments, Prepared, Source, group_rows, prepare, require_rows_for_holes
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.constraints import compile_constraints, elimination_basis
 from msem.fits.batches import Batch, make_batch
@@ -28,7 +29,6 @@ from msem.fits.simultaneous import (
     table_of,
     with_cluster,
 )
-from msem.fits.sources import Moments, Prepared, Source, group_rows, prepare, require_rows_for_holes
 from msem.language.hypotheses import with_constraints
 from msem.language.syntax import ModelSyntax
 from msem.model.defaults import Fun

@@ -9,6 +9,8 @@ from typing import TypedDict
 
 import pandas as pd
 
+from msem.data.reading import Means, Prepared
+from msem.data.sample import Sample
 from msem.errors import (
     ConvergenceWarning,
     DataError,
@@ -19,7 +21,6 @@ from msem.errors import (
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import estimate
 from msem.estimation.problems import Problem, find_problems, no_chi_square, require_feasible
-from msem.estimation.samples import Sample
 from msem.estimation.sampling import Information, Sampling, sampling_covariance
 from msem.estimation.smallsamples import few_clusters
 from msem.estimation.uls import fit_uls
@@ -27,7 +28,6 @@ from msem.fits.choices import Choices, missing_choice
 from msem.fits.fit import Fit
 from msem.fits.options import Options
 from msem.fits.resampled import bootstrap_errors
-from msem.fits.sources import Means, Prepared
 from msem.model.partable import ParameterTable
 from msem.resampling.bootstrap import Bootstrap
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.levelmoments import LevelMoments
+from msem.data.moments import LevelMoments
 from msem.estimation.matrices import block_map
 from msem.estimation.problems import Problem, status_of
 from msem.fits.options import require_choice

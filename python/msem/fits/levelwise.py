@@ -7,19 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from msem.data.cells import incomplete_clusters
-from msem.data.clusterstatistics import ClusterStatistics
+from msem.data.clusters import ClusterStatistics, single_clusters, two_level
 from msem.data.columns import listed
+from msem.data.complete import SampleStatistics, cluster_arrays, sample_statistics
 from msem.data.frames import ClusteredData, Holes, clustered_data
-from msem.data.fromclusters import single_clusters, two_level
-from msem.data.incomplete import IncompleteStatistics, Statistics, incomplete_statistics
-from msem.data.levelmoments import LevelMoments
+from msem.data.incomplete import IncompleteStatistics, Statistics, incomplete_clusters, incomplete_statistics
+from msem.data.moments import LevelMoments, estimate_saturated
+from msem.data.reading import Source, prepare, require_rows_for_holes, require_rows_of_data
 from msem.data.roles import given_levels, settled_levels
 from msem.data.sandwich import robust_acov
 from msem.data.saturated import Method as SaturatedMethod
-from msem.data.saturated import estimate_saturated
-from msem.data.statistics import cluster_arrays, sample_statistics
-from msem.data.sufficient import SampleStatistics
 from msem.errors import DataError, DataWarning, ModelError
 from msem.estimation.problems import Problem
 from msem.fits.choices import missing_choice
@@ -27,12 +24,6 @@ from msem.fits.fitting import warn
 from msem.fits.levelfit import SegregatedFit
 from msem.fits.options import require_choice
 from msem.fits.segregated import Gamma, Method, fit_level, require_separable
-from msem.fits.sources import (
-    Source,
-    prepare,
-    require_rows_for_holes,
-    require_rows_of_data,
-)
 from msem.language.syntax import parse
 from msem.model.groups import require_one_group
 from msem.model.partable import ParameterTable, parameter_table

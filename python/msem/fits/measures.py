@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.arrays import LevelArrays
-from msem.data.gamma import vech_index
+from msem.data.arrays import LevelArrays, vech_index
+from msem.data.sample import Sample
 from msem.distributions import chisq_pvalue
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate
-from msem.estimation.samples import Sample
 from msem.model.special_tables import saturated_table
 from msem.postestimation.fitmeasures import FitMeasureInputs, fit_measures, twolevel_fmin
 from msem.postestimation.residuals import (

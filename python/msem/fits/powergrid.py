@@ -12,13 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.single import without_means
-from msem.data.statistics import expected_statistics
-from msem.data.sufficient import SampleStatistics
+from msem.data.complete import SampleStatistics, expected_statistics, without_means
+from msem.data.sample import Sample, saturated_group
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.estimate import estimate
 from msem.estimation.manyfits import Variables, arranged, table_variables
-from msem.estimation.samples import Sample, saturated_group
 from msem.fits.simulate import read_design
 from msem.model.functions import defined_functions
 from msem.model.partable import ParameterTable

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from msem.fits.choices import allowed_holes
+from msem.data.reading import allowed_holes
 from msem.fits.options import require_choice
 from msem.fits.solution import Solution
 from msem.model.levels import Level, level_number

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from msem.data.incomplete import IncompleteStatistics
-from msem.data.levelmoments import LevelMoments
+from msem.data.moments import LevelMoments
 from msem.estimation.problems import Problem
 from msem.fits.options import Options
 from msem.fits.solution import GroupResults

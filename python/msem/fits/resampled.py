@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from msem.data.sample import Sample
 from msem.estimation.estimate import Estimate
-from msem.estimation.samples import Sample
 from msem.estimation.sampling import Sampling
 from msem.fits.solution import Solution
 from msem.resampling.bootstrap import Bootstrap, BootstrapKind, bootstrap

@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.arrays import LevelArrays
-from msem.data.gamma import vech
-from msem.data.levelmoments import LevelMoments
+from msem.data.arrays import LevelArrays, vech
+from msem.data.complete import expected_statistics
+from msem.data.moments import LevelMoments
+from msem.data.sample import GroupSample, Sample, saturated_sample
 from msem.data.saturated import Saturated
-from msem.data.single import least_squares_loss
-from msem.data.statistics import expected_statistics
 from msem.distributions import chisq_pvalue
 from msem.errors import DataError, UnsupportedError
 from msem.estimation.discrepancy import (
     LevelDiscrepancy,
     is_positive_definite,
+    least_squares_loss,
     least_squares_weight,
     normal_gamma,
     normal_weight,
@@ -31,7 +31,6 @@ from msem.estimation.discrepancy import (
 )
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.problems import Problem, find_problems, no_chi_square
-from msem.estimation.samples import GroupSample, Sample, saturated_sample
 from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.fits.levelfit import LevelFit
 from msem.model.levels import LEVEL_NAMES

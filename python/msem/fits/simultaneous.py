@@ -7,15 +7,15 @@ from typing import Any, Unpack
 
 import pandas as pd
 
-from msem.data.clusterstatistics import ClusterStatistics
-from msem.data.levelmoments import LevelMoments
+from msem.data.clusters import ClusterStatistics
+from msem.data.moments import LevelMoments
+from msem.data.reading import Means, Source, group_rows, prepare, require_rows_for_holes
 from msem.errors import UnsupportedError
 from msem.fits.auxiliary import add_auxiliary
 from msem.fits.choices import Choices, choose, missing_choice
 from msem.fits.fit import Fit
 from msem.fits.fitting import FitOptions, fit_table
 from msem.fits.options import require_settings
-from msem.fits.sources import Means, Source, group_rows, prepare, require_rows_for_holes
 from msem.language.hypotheses import with_constraints
 from msem.language.syntax import ModelSyntax
 from msem.model.defaults import Fun

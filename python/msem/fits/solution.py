@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.levelmoments import LevelMoments
-from msem.data.saturated import level_moments
+from msem.data.moments import LevelMoments, level_moments
+from msem.data.sample import GroupSample, Sample
 from msem.distributions import normal_halfwidth, normal_pvalue, student_halfwidth
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.objective import ImpliedLevels, Objective
 from msem.estimation.problems import Problem, status_of
-from msem.estimation.samples import GroupSample, Sample
 from msem.estimation.sampling import Sampling
 from msem.estimation.smallsamples import reference_df
 from msem.fits.options import Options, Reference, require_choice

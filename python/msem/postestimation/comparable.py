@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from msem.data.complete import SampleStatistics
 from msem.data.incomplete import IncompleteStatistics, Statistics
-from msem.data.sufficient import SampleStatistics
 from msem.errors import DataError, ModelError
 from msem.estimation.estimate import Estimate
 

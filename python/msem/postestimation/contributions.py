@@ -6,14 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.arrays import LevelArrays
-from msem.data.cells import Clusters, incomplete_clusters
-from msem.data.gamma import core_loss, unit_loss, vech_index
-from msem.data.incomplete import IncompleteStatistics, Statistics
-from msem.data.saturated import solve_saturated
-from msem.data.sufficient import ClusterArrays, SampleStatistics
+from msem.data.arrays import LevelArrays, vech_index
+from msem.data.complete import ClusterArrays, SampleStatistics
+from msem.data.incomplete import Clusters, IncompleteStatistics, Statistics, incomplete_clusters
+from msem.data.sample import GroupSample
+from msem.data.saturated import core_loss, solve_saturated, unit_loss
 from msem.estimation.objective import Objective
-from msem.estimation.samples import GroupSample
 
 Floats = NDArray[np.float64]
 

@@ -24,9 +24,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from msem.data.sample import Sample
 from msem.distributions import chisq_pvalue
 from msem.estimation.estimate import Estimate
-from msem.estimation.samples import Sample
 from msem.estimation.sampling import Information
 from msem.estimation.scoreproducts import score_products
 from msem.model.special_tables import saturated_table

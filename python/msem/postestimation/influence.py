@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.cells import IncompleteClusters
+from msem.data.incomplete import IncompleteClusters
+from msem.data.sample import Sample
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate, require_maximum
-from msem.estimation.samples import Sample
 from msem.estimation.sampling import free_directions
 from msem.resampling.progress import Progress
 from msem.resampling.refits import refit, refit_chosen

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from msem.data.sample import Sample
 from msem.estimation.estimate import Estimate
 from msem.estimation.partial import estimate_partially, key
-from msem.estimation.samples import Sample
 from msem.model.special_tables import level_baseline_table, partially_saturated_table, saturated_table
 from msem.postestimation.fitmeasures import (
     FitMeasureInputs,

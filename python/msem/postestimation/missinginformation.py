@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.statistics import expected_statistics
-from msem.data.sufficient import SampleStatistics
+from msem.data.complete import SampleStatistics, expected_statistics
+from msem.data.sample import GroupSample, Sample
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import build_objective
-from msem.estimation.samples import GroupSample, Sample
 from msem.estimation.sampling import Information, sampling_covariance
 
 Floats = NDArray[np.float64]

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.gamma import saturated_core, saturated_information
+from msem.data.sample import GroupSample, Sample
+from msem.data.saturated import saturated_core, saturated_information
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import build_objective
-from msem.estimation.samples import GroupSample, Sample
 from msem.estimation.sampling import free_directions
 from msem.estimation.scoreproducts import cluster_correction
 from msem.postestimation.momentresiduals import MomentErrors

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.sample import Sample
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
-from msem.estimation.samples import Sample
 from msem.estimation.sampling import free_directions
 from msem.estimation.scoreproducts import corrected_scores
 from msem.model.partable import ParameterTable

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.arrays import LevelArrays
-from msem.data.gamma import vech, vech_index
+from msem.data.arrays import LevelArrays, vech, vech_index
 from msem.data.incomplete import Statistics
 from msem.estimation.objective import Objective
 from msem.model.partable import ParameterTable

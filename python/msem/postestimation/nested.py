@@ -13,14 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.gamma import vech_index
+from msem.data.arrays import vech_index
+from msem.data.complete import SampleStatistics, expected_statistics
 from msem.data.incomplete import Statistics
-from msem.data.statistics import expected_statistics
-from msem.data.sufficient import SampleStatistics
+from msem.data.sample import Sample, saturated_group
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.objective import Objective, build_objective, level_names
 from msem.estimation.optimize import minimize
-from msem.estimation.samples import Sample, saturated_group
 
 Floats = NDArray[np.float64]
 

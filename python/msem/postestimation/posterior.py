@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.cells import IncompleteClusters
-from msem.data.incomplete import Statistics
-from msem.data.statistics import columns_of
+from msem.data.frames import columns_of
+from msem.data.incomplete import IncompleteClusters, Statistics
 from msem.errors import ModelError
 from msem.estimation.matrices import BlockMap, block_matrices
 from msem.estimation.objective import Objective

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.gamma import saturated_information
+from msem.data.saturated import saturated_information
 from msem.estimation.objective import Objective
 from msem.postestimation.momentvector import implied_moments
 

@@ -11,16 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.cells import Clusters, IncompleteClusters
 from msem.data.columns import kept_ids, missing_ids, select_columns
-from msem.data.frames import ClusteredData, Holes, clustered_data
+from msem.data.complete import ClusterArrays, cluster_arrays
+from msem.data.frames import ClusteredData, Holes, cluster_codes, clustered_data, columns_of
 from msem.data.grouping import Grouping, grouped_data, text_of
-from msem.data.incomplete import IncompleteStatistics, Statistics
+from msem.data.incomplete import Clusters, IncompleteClusters, IncompleteStatistics, Statistics
+from msem.data.sample import GroupSample
 from msem.data.screening import require_constant_within
-from msem.data.statistics import cluster_arrays, cluster_codes, columns_of
-from msem.data.sufficient import ClusterArrays
 from msem.errors import DataError
-from msem.estimation.samples import GroupSample
 
 Floats = NDArray[np.float64]
 

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.cells import IncompleteClusters
-from msem.data.gamma import core_loss, unit_loss
-from msem.data.sufficient import ClusterArrays, SampleStatistics
+from msem.data.complete import ClusterArrays, SampleStatistics
+from msem.data.incomplete import IncompleteClusters
+from msem.data.sample import GroupSample, Sample
+from msem.data.saturated import core_loss, unit_loss
 from msem.estimation.estimate import Estimate
-from msem.estimation.samples import GroupSample, Sample
 from msem.estimation.sampling import Bread, Information, sampling_covariance
 from msem.estimation.scoreproducts import cluster_correction, score_products
 from msem.model.partable import ParameterTable

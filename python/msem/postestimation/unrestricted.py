@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from msem.data.arrays import vech, vech_index
 from msem.data.checks import scaled_inverse
-from msem.data.gamma import saturated_information, vech, vech_index
+from msem.data.sample import GroupSample
 from msem.data.sandwich import sandwich
-from msem.estimation.samples import GroupSample
+from msem.data.saturated import saturated_information
 from msem.postestimation.ram import Block, Numbers, Structure
 
 Floats = NDArray[np.float64]

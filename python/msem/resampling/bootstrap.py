@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.sample import Sample
 from msem.errors import DataWarning
 from msem.estimation.estimate import Estimate, require_maximum
-from msem.estimation.samples import Sample
 from msem.resampling.intervals import KINDS, IntervalKind, interval
 from msem.resampling.jackknife import Jackknife
 from msem.resampling.progress import Progress

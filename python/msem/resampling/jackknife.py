@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.sample import Sample
 from msem.estimation.estimate import Estimate, require_maximum
-from msem.estimation.samples import Sample
 from msem.resampling.intervals import acceleration
 from msem.resampling.progress import Progress
 from msem.resampling.refits import refit

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
+from msem.data.complete import ClusterArrays, SampleStatistics
+from msem.data.frames import cluster_codes
 from msem.data.incomplete import IncompleteStatistics, Statistics
-from msem.data.statistics import cluster_codes
-from msem.data.sufficient import ClusterArrays, SampleStatistics
+from msem.data.sample import GroupSample, Sample, saturated_group
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum, bounds
-from msem.estimation.samples import GroupSample, Sample, saturated_group
 from msem.model.partable import Parameter, ParameterTable
 from msem.resampling.workers import Origin, require_drawable
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.sample import Sample
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate
-from msem.estimation.samples import Sample
 from msem.resampling.named import Evaluator, every_parameter, read_named
 from msem.resampling.progress import Progress
 from msem.resampling.replicates import Replicates, ReplicateSource

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import overload
 
 from msem import _core
-from msem.data.sufficient import SampleStatistics
+from msem.data.complete import SampleStatistics
 from msem.estimation.manyfits import Variables
 from msem.resampling.workers import Origin
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.arrays import LevelMoment, frozen, frozen_series
+from msem.data.arrays import LevelMoment, frozen, frozen_series, named_unvech, named_vech, unvech, vech
 from msem.data.checks import (
     matching_names,
     named_acov,
@@ -22,13 +22,12 @@ from msem.data.checks import (
     sample_sizes,
     scaled_inverse,
 )
+from msem.data.complete import SampleStatistics, expected_statistics
 from msem.data.covariance import require_covariance
-from msem.data.gamma import moment_names, named_unvech, named_vech, saturated_information, unvech, vech
 from msem.data.incomplete import Statistics
 from msem.data.intraclass import icc_columns
+from msem.data.saturated import Method, Saturated, moment_names, saturated_information, solve_saturated
 from msem.data.screening import require_enough
-from msem.data.statistics import expected_statistics
-from msem.data.sufficient import SampleStatistics
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -398,3 +397,55 @@ def _from_json(stored: dict[str, Any]) -> LevelMoments:
     names = moments.moment_names
     acov = unvech(np.array(stored["acov"], dtype=float), len(names))
     return replace(moments, known_acov=pd.DataFrame(acov, index=names, columns=names))
+
+
+def estimate_saturated(
+    statistics: Statistics, *, method: Method = "scoring", tolerance: float = 1e-12
+) -> LevelMoments:
+    """Maximum likelihood estimates of the saturated two-level moments.
+
+    Parameters
+    ----------
+    statistics : SampleStatistics
+        Of two-level data.
+    method : {"scoring", "em"}
+        Fisher scoring, in which the between matrix may become indefinite (a higher likelihood, in which every
+        two-level model is nested), or EM, which keeps it positive semidefinite. Where that does not bind, both
+        agree.
+    tolerance : float
+        On the decrement g' I^-1 g: neither method stops at a small change of the likelihood.
+
+    Returns
+    -------
+    LevelMoments
+        With `converged` False if no maximum was found.
+
+    Raises
+    ------
+    DataError
+        If the statistics cannot identify the moments.
+    """
+    return level_moments(solve_saturated(statistics, method=method, tolerance=tolerance), statistics)
+
+
+def level_moments(solution: Saturated, statistics: Statistics) -> LevelMoments:
+    """Saturated two-level estimates as the object a user holds, with the statistics they come from."""
+    s = statistics
+    sizes = {int(n): int(j) for n, j in zip(s.sizes, s.counts, strict=True)}
+    whole = (
+        all(n == float(k) for n, k in zip(s.sizes, sizes, strict=True)) and sum(sizes.values()) == s.nclusters
+    )
+    return LevelMoments(
+        solution.within.frame(),
+        solution.between.frame(),
+        solution.between.series(),
+        nobs=s.nobs,
+        nclusters=s.nclusters,
+        within_mean=solution.within.series(),
+        cluster_sizes=sizes if whole and s.source != "moments, N and J only" else None,
+        llf=solution.llf,
+        data=s,
+        iterations=solution.iterations,
+        converged=solution.converged,
+        incomplete=not s.complete,
+    )

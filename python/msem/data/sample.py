@@ -12,14 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays
-from msem.data.cells import Clusters, incomplete_clusters
-from msem.data.clusterstatistics import ClusterStatistics
+from msem.data.clusters import ClusterStatistics, cluster_ids, single_clusters
+from msem.data.complete import ClusterArrays, cluster_arrays
 from msem.data.frames import ClusteredData
-from msem.data.fromclusters import cluster_ids, single_clusters
-from msem.data.incomplete import IncompleteStatistics, Statistics
+from msem.data.incomplete import Clusters, IncompleteStatistics, Statistics, incomplete_clusters
 from msem.data.saturated import Saturated, solve_saturated
-from msem.data.statistics import cluster_arrays
-from msem.data.sufficient import ClusterArrays
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]

@@ -11,19 +11,21 @@ from typing import Any
 
 import pandas as pd
 
-from msem.data.clusterstatistics import ClusterStatistics
+from msem.data.clusters import ClusterStatistics, single_level, two_level
 from msem.data.columns import column_names, listed
-from msem.data.frames import ClusteredData, clustered_data
-from msem.data.fromclusters import single_level, two_level
+from msem.data.complete import (
+    SampleStatistics,
+    moment_statistics,
+    sample_statistics,
+    simple_statistics,
+    without_means,
+)
+from msem.data.frames import ClusteredData, Holes, clustered_data
 from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import Statistics, incomplete_statistics, simple_incomplete
-from msem.data.levelmoments import LevelMoments
-from msem.data.single import moment_statistics, without_means
-from msem.data.statistics import sample_statistics, simple_statistics
-from msem.data.sufficient import SampleStatistics
+from msem.data.moments import LevelMoments
+from msem.data.sample import GroupSample, saturated_group
 from msem.errors import DataError, DataWarning, ModelError
-from msem.estimation.samples import GroupSample, saturated_group
-from msem.fits.choices import allowed_holes
 from msem.model.partable import ParameterTable
 
 GIVEN_AS = {
@@ -373,3 +375,12 @@ def _with_means(table: ParameterTable, prepared: tuple[Prepared, ...]) -> tuple[
         return prepared
     complete = [(one, one.statistics) for one in prepared if isinstance(one.statistics, SampleStatistics)]
     return tuple(replace(one, statistics=without_means(statistics)) for one, statistics in complete)
+
+
+def allowed_holes(table: ParameterTable) -> Holes:
+    """Where rows may have holes: anywhere but in fixed covariates, which the likelihood is conditional on."""
+    levels, groups = range(1, table.nlevels + 1), range(1, table.ngroups + 1)
+    fixed = dict.fromkeys(
+        name for level in levels for group in groups for name in table.exogenous(level, group)
+    )
+    return Holes(required=tuple(fixed), cluster_level=table.between_only)
