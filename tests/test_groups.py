@@ -205,7 +205,7 @@ def test_rows_without_a_group_are_left_out_with_a_warning() -> None:
     with pytest.warns(DataWarning, match=r"rows have no group \(half\) and were left out"):
         result = fit(data=DEMO.assign(half=missing))
     assert result.nobs == int((DEMO["cluster"] != 7).sum())
-    assert result.options.dropped_no_group == int((DEMO["cluster"] == 7).sum())
+    assert result.origin.dropped_no_group == int((DEMO["cluster"] == 7).sum())
     assert "Rows dropped: no group" in result.summary()
 
 

@@ -38,7 +38,7 @@ def test_statistics_of_each_group_give_the_fit_of_the_data() -> None:
 def test_saturated_moments_of_each_group() -> None:
     fit = msem.sem(MODEL, SATURATED, group_equal=SCALAR)
     assert fit.options.information == "expected"
-    assert fit.options.given_as == "moments with cluster sizes"
+    assert fit.origin.given_as == "moments with cluster sizes"
     assert fit.df == RAW.df
     expected = {name: moments.expected_statistics for name, moments in SATURATED.items()}
     implied = msem.sem(MODEL, expected, group_equal=SCALAR, information="expected")

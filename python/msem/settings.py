@@ -1,13 +1,39 @@
-"""Numbers that a user gives: how many draws or replicates, which seed, how many threads."""
+"""What a user asks for: the options of a fit, and numbers such as draws, seeds and threads."""
 
 from __future__ import annotations
 
 import operator
 import os
 import secrets
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
+from msem.errors import DataError, UnsupportedError
+
+Estimator = Literal["ML", "MLR", "MLF", "ULS"]
+Information = Literal["observed", "expected", "first_order"]
+StandardErrors = Literal["standard", "robust", "bootstrap", "none"]
+ScaledTest = Literal["yuan_bentler", "yuan_bentler_mplus"]
+Test = Literal["standard"] | ScaledTest
+Missing = Literal["listwise", "fiml", "fiml_x"]
+Reference = Literal["normal", "t"]
+
+TESTS: tuple[Test, ...] = ("standard", *get_args(ScaledTest))
+ROBUST = ("robust", "sandwich", "robust_huber_white", "robust_cluster")
+MISSING = {
+    "listwise": "listwise",
+    **dict.fromkeys(("fiml", "ml", "direct"), "fiml"),
+    **dict.fromkeys(("fiml_x", "ml_x", "direct_x"), "fiml_x"),
+}
+REPLICATES = 1000
 MAX_SEED = 2**64
+
+
+def require_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
+    """Refuse a value that is not among those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
 def require_whole(name: str, value: Any, least: int) -> int:
@@ -32,3 +58,272 @@ def require_threads(threads: Any) -> int:
         affinity = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
     return require_whole("threads", threads, 1)
+
+
+def _plain(name: object) -> str:
+    return str(name).lower().replace(".", "_")
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def _column(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be the name of a column, not {value!r}")
+    return value
+
+
+def _texts(name: str, value: Any) -> Any:
+    """Texts as a tuple; what is none is refused where the texts are read."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else value
+
+
+def _variables(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise DataError(f"{name} must be a list of variables: {name}=[{value!r}]")
+    return tuple(dict.fromkeys(value))
+
+
+def _missing(name: str, value: Any) -> Any:
+    plain = _plain(value)
+    require_choice(name, plain, tuple(MISSING))
+    return MISSING[plain]
+
+
+def _estimator(name: str, value: Any) -> Any:
+    upper = str(value).upper()
+    require_choice(name, upper, get_args(Estimator))
+    return upper
+
+
+def _information(name: str, value: Any) -> Any:
+    plain = _plain(value)
+    require_choice(name, plain, get_args(Information))
+    return plain
+
+
+def _standard_errors(name: str, value: Any) -> Any:
+    plain = _plain(value)
+    if plain in get_args(Information):  # lavaan's short form
+        return plain
+    plain = "robust" if plain in ROBUST else plain
+    require_choice(name, plain, get_args(StandardErrors))
+    return plain
+
+
+def _tests(name: str, value: Any) -> tuple[str, ...]:
+    """Tests, each once; the likelihood ratio, of which the others are scalings, always first."""
+    plain = map(_plain, (value,) if isinstance(value, str) else value)
+    names = ["yuan_bentler_mplus" if each == "mlr" else each for each in plain]
+    for each in names:
+        require_choice(name, each, TESTS)
+    return tuple(dict.fromkeys(("standard", *names)))
+
+
+def _iterations(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive whole number, not {value!r}")
+    return value
+
+
+def _tolerance(name: str, value: Any) -> float:
+    if not isinstance(value, float) or not 0 < value <= 1:
+        raise ValueError(f"{name} must be a positive number up to 1, such as 1e-12, not {value!r}")
+    return value
+
+
+def _replicates(name: str, value: Any) -> int:
+    return require_whole(name, value, 2)
+
+
+def _seed(name: str, value: Any) -> int:
+    return require_seed(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a model is read, estimated and tested: every option of `sem` once, with its default.
+
+    None stands for what goes with the model, the data and the other options. The metadata of a field say how a value
+    that is given is read. For the meaning of the options see `sem`.
+    """
+
+    cluster: str | None = field(default=None, metadata={"read": _column})
+    group: str | None = field(default=None, metadata={"read": _column})
+    group_equal: str | tuple[str, ...] = field(default=(), metadata={"read": _texts})
+    group_partial: str | tuple[str, ...] = field(default=(), metadata={"read": _texts})
+    constraints: str | tuple[str, ...] | None = field(default=None, metadata={"read": _texts})
+    sample_cov: Any = None
+    sample_mean: Any = None
+    sample_nobs: Any = None
+    sample_cov_rescale: bool = field(default=True, metadata={"read": _flag})
+    missing: Missing = field(default="listwise", metadata={"read": _missing})
+    auxiliary: tuple[str, ...] = field(default=(), metadata={"read": _variables})
+    fixed_x: bool = field(default=True, metadata={"read": _flag})
+    std_lv: bool = field(default=False, metadata={"read": _flag})
+    orthogonal: bool = field(default=False, metadata={"read": _flag})
+    meanstructure: bool | None = field(default=None, metadata={"read": _flag})
+    estimator: Estimator = field(default="ML", metadata={"read": _estimator})
+    information: Information | None = field(default=None, metadata={"read": _information})
+    se: StandardErrors | None = field(default=None, metadata={"read": _standard_errors})
+    test: tuple[Test, ...] | None = field(default=None, metadata={"read": _tests})
+    bootstrap: int | None = field(default=None, metadata={"read": _replicates})
+    seed: int | None = field(default=None, metadata={"read": _seed})
+    max_iterations: int = field(default=500, metadata={"read": _iterations})
+    tolerance: float = field(default=1e-12, metadata={"read": _tolerance})
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any], function: str = "sem") -> Settings:
+        """Read options as a user gives them, under lavaan's names or ours.
+
+        Parameters
+        ----------
+        given : mapping of str to object
+        function : str
+            What has been called, for messages.
+
+        Raises
+        ------
+        TypeError
+            If there is no such option.
+        ValueError
+            If an option is of the wrong kind, or has no effect.
+        DataError
+            If `auxiliary` is a text instead of a list.
+        UnsupportedError
+            If full information is asked for without means.
+        """
+        known = {own.name: own for own in fields(Settings)}
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise TypeError(f"{function}() has no option {unknown[0]!r}; it has: {', '.join(known)}")
+        values: dict[str, Any] = {}
+        for name, value in given.items():
+            own = known[name]
+            default = value is None and own.default is None
+            values[name] = value if default or not own.metadata else own.metadata["read"](name, value)
+        if values.get("se") in get_args(Information):
+            values["information"], values["se"] = values["se"], "standard"
+        useless = [name for name in ("bootstrap", "seed") if values.get(name) is not None]
+        if useless and values.get("se") != "bootstrap":
+            raise ValueError(f'{useless[0]}= has no effect without se="bootstrap": leave it out')
+        settings = Settings(**values)
+        if settings.incomplete and settings.meanstructure is False:
+            raise UnsupportedError('missing="fiml" needs means: leave out meanstructure=False')
+        return settings
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether rows with missing values are kept."""
+        return self.missing != "listwise"
+
+    @property
+    def fixed_covariates(self) -> bool:
+        """Whether the likelihood is conditional on exogenous covariates."""
+        return self.fixed_x and self.missing != "fiml_x"
+
+    @property
+    def means(self) -> bool | None:
+        """Whether a single-level model has means; None: as the text says.
+
+        Means that are given are fitted, and so are those of clustered data, as in lavaan.
+        """
+        given = self.sample_mean is not None or self.cluster is not None
+        if self.incomplete or (given and self.meanstructure is None):
+            return True
+        return self.meanstructure
+
+    def resolved(self, *, nlevels: int, meanstructure: bool, expectations: bool = False) -> ResolvedSettings:
+        """Settings of the fit of one model to one sample, with nothing that is still open.
+
+        Parameters
+        ----------
+        nlevels : int
+            Levels of the model.
+        meanstructure : bool
+            Whether the model has means.
+        expectations : bool
+            Whether the statistics are expectations under given moments, which have no observed information.
+
+        Returns
+        -------
+        ResolvedSettings
+
+        Raises
+        ------
+        ValueError
+            If options do not go together.
+        """
+        clustered = nlevels == 1 and self.cluster is not None  # the rows are not independent
+        robust = self.estimator == "MLR" or (self.estimator == "ML" and clustered)
+        se = self.se or ("robust" if robust else "standard")
+        test = self.test or (("standard", "yuan_bentler_mplus") if robust else ("standard",))
+        scaled = test != ("standard",)
+        observed = (nlevels == 2 or self.incomplete) and not expectations
+        information = self.information
+        if information is None and self.estimator == "MLF" and se != "robust":
+            information = "first_order"
+        elif information is None:
+            information = "observed" if observed or robust or scaled or se == "robust" else "expected"
+        if self.estimator == "ULS" and (se == "robust" or scaled):
+            raise ValueError(
+                'robust standard errors and scaled tests are for estimator="ML" or "MLR", not "ULS"'
+            )
+        if information == "first_order" and (se == "robust" or scaled):
+            raise ValueError(
+                'information="first_order" is the meat of the sandwich and cannot be its bread: use "observed" or '
+                '"expected"'
+            )
+        values = {own.name: getattr(self, own.name) for own in fields(Settings)}
+        resampled = se == "bootstrap"
+        values["cluster"], values["group"] = self.cluster or "", self.group or ""
+        values |= {
+            "se": se,
+            "test": test,
+            "information": information,
+            "meanstructure": meanstructure,
+            "bootstrap": (self.bootstrap or REPLICATES) if resampled else 0,
+            "seed": require_seed(self.seed) if resampled else 0,
+        }
+        return ResolvedSettings(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedSettings(Settings):
+    """Settings of a fit after everything that goes with model and data has been chosen.
+
+    Attributes
+    ----------
+    cluster, group : str
+        "" where there is none.
+    information : {"observed", "expected", "first_order"}
+        What the standard errors are computed from: the bread of robust ones.
+    se : {"standard", "robust", "bootstrap", "none"}
+    test : tuple of {"standard", "yuan_bentler", "yuan_bentler_mplus"}
+        The likelihood-ratio test and the scaled ones.
+    meanstructure : bool
+    bootstrap, seed : int
+        Replicates and their seed; 0 without ``se="bootstrap"``.
+    """
+
+    cluster: str
+    group: str
+    information: Information
+    se: StandardErrors
+    test: tuple[Test, ...]
+    meanstructure: bool
+    bootstrap: int
+    seed: int
+
+    @property
+    def scaled_test(self) -> ScaledTest | None:
+        """The first scaled test, which scaled fit measures come from."""
+        return next((test for test in self.test if test != "standard"), None)
+
+    @property
+    def robust(self) -> bool:
+        """Whether inference rests on independent clusters instead of normal variables."""
+        return self.se == "robust" or self.scaled_test is not None

@@ -15,9 +15,9 @@ from msem.estimation.constraints import elimination_basis
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective
 from msem.estimation.scoreproducts import score_products
+from msem.settings import Information
 
 Floats = NDArray[np.float64]
-Information = Literal["observed", "expected", "first_order"]
 Bread = Information | Literal["moments"]
 
 RANK_TOLERANCE = 1e-11  # relative singular value of the scaled information factor

@@ -27,9 +27,6 @@ def add_auxiliary(table: ParameterTable, source: Source, names: Sequence[str]) -
     DataError
         If a variable is in the model already or not in the data, or holes were not asked for.
     """
-    if isinstance(names, str):
-        raise DataError(f"auxiliary must be a list of variables: auxiliary=[{names!r}]")
-    names = tuple(dict.fromkeys(names))
     if not names:
         return table
     if not source.incomplete:

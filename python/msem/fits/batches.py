@@ -26,12 +26,12 @@ from msem.estimation.manyfits import (
     table_variables,
 )
 from msem.estimation.problems import REMARKS, SEVERITY
-from msem.fits.choices import Choices
 from msem.fits.fit import Fit
-from msem.fits.fitting import FitOptions, fit_table
+from msem.fits.fitting import fit_table
 from msem.fits.manyfits import FitArrays, joined
 from msem.model.partable import ParameterTable
 from msem.resampling.progress import Progress, chunks
+from msem.settings import ResolvedSettings
 from msem.simulation.drawn import DrawnSamples, drawn_statistics
 
 Floats = NDArray[np.float64]
@@ -47,20 +47,18 @@ TEXTS = {
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A model with the choices of its fits.
+    """A model with the settings of its fits.
 
     Attributes
     ----------
     table : ParameterTable
-    choices : Choices
-    options : FitOptions
+    settings : ResolvedSettings
     fitter : ManyFitter or None
         None for what compiled code does not do by itself: constraints other than bounds, robust errors, scaled tests.
     """
 
     table: ParameterTable
-    choices: Choices
-    options: FitOptions
+    settings: ResolvedSettings
     fitter: ManyFitter | None = field(repr=False)
 
     def drawn(self, samples: DrawnSamples, threads: int, progress: Progress) -> FitArrays:
@@ -133,7 +131,7 @@ class Batch:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MsemWarning)  # the status says it
             try:
-                fit = fit_table(self.table, groups, self.choices, self.options)
+                fit = fit_table(self.table, groups, self.settings)
             except MsemError as error:
                 out.status[k], out.problem[k] = "failed", str(error)
                 return
@@ -153,13 +151,13 @@ class Batch:
         )
 
 
-def make_batch(table: ParameterTable, choices: Choices, options: FitOptions) -> Batch:
+def make_batch(table: ParameterTable, settings: ResolvedSettings) -> Batch:
     """A model ready for many fits."""
     quick = (
-        choices.estimator in ("ML", "MLR", "MLF")
-        and choices.se in ("standard", "none")
-        and choices.information in ("observed", "expected")
-        and choices.tests == ("standard",)
+        settings.estimator in ("ML", "MLR", "MLF")
+        and settings.se in ("standard", "none")
+        and settings.information in ("observed", "expected")
+        and settings.test == ("standard",)
         and not table.constraints
         and table.npar > 0
     )
@@ -167,12 +165,12 @@ def make_batch(table: ParameterTable, choices: Choices, options: FitOptions) -> 
     if quick:
         fitter = many_fitter(
             table,
-            observed=choices.information == "observed",
-            errors=choices.se == "standard",
-            max_iterations=options.get("max_iterations", 500),
-            tolerance=options.get("tolerance", 1e-12),
+            observed=settings.information == "observed",
+            errors=settings.se == "standard",
+            max_iterations=settings.max_iterations,
+            tolerance=settings.tolerance,
         )
-    return Batch(table, choices, options, fitter)
+    return Batch(table, settings, fitter)
 
 
 def _plain(prepared: Prepared) -> bool:

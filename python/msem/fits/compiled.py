@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,15 +17,12 @@ from msem.data.reading import Moments, Prepared, Source, group_rows, prepare, re
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.constraints import compile_constraints, elimination_basis
 from msem.fits.batches import Batch, make_batch
-from msem.fits.choices import Choices, missing_choice
 from msem.fits.fit import Fit
-from msem.fits.fitting import FitOptions, fit_table
+from msem.fits.fitting import fit_table
 from msem.fits.manyfits import FitArrays, ManyFits, joined, warn_of_missing
-from msem.fits.options import require_settings
 from msem.fits.simultaneous import (
-    choices_of,
-    require_known,
     require_least_squares,
+    resolve,
     table_of,
     with_cluster,
 )
@@ -37,7 +34,7 @@ from msem.model.partable import ParameterTable
 from msem.model.special_tables import saturated_table
 from msem.resampling.progress import QUIET, Progress
 from msem.resampling.workers import BATCH, Client, ranges, require_client, spread
-from msem.settings import require_threads
+from msem.settings import ResolvedSettings, Settings, require_threads
 from msem.simulation.drawn import DrawnSamples
 
 AT_ONCE = 256  # samples taken from an iterable before they are fitted
@@ -61,12 +58,12 @@ class CompiledModel:
     ----------
     table : ParameterTable
         The parameter table; moments of fixed covariates come from each sample.
-    options : mapping
-        As given to `msem.compile`.
+    settings : Settings
+        How the model is read, estimated and tested, as given to `msem.compile`.
     """
 
     table: ParameterTable
-    options: FitOptions
+    settings: Settings
 
     def fit(self, data: Any) -> Fit:
         """Fit the model to one sample: what `msem.sem` gives with the same options.
@@ -80,12 +77,10 @@ class CompiledModel:
         -------
         Fit
         """
-        grouping = group_rows(data, self.options.get("group")) if _has_rows(data) else None
+        grouping = group_rows(data, self.settings.group) if _has_rows(data) else None
         prepared = self._prepare(data)
         no_group = 0 if grouping is None else grouping.missing
-        return fit_table(
-            self.table, prepared, self._choices(data), with_cluster(self.options, data), no_group
-        )
+        return fit_table(self.table, prepared, self._resolved(data), no_group)
 
     def fit_many(
         self,
@@ -150,6 +145,12 @@ class CompiledModel:
         warn_of_missing(arrays)
         return ManyFits(self.table, arrays, self.df)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that differ from their defaults."""
+        values = {own.name: getattr(self.settings, own.name) for own in fields(Settings)}
+        return {own.name: values[own.name] for own in fields(Settings) if values[own.name] != own.default}
+
     @cached_property
     def df(self) -> int:
         """Degrees of freedom: saturated less free parameters, those that equality constraints determine left out."""
@@ -185,49 +186,48 @@ class CompiledModel:
     def _several(self, samples: Sequence[Any], threads: int) -> FitArrays:
         """Samples whose standard errors are of the same kind are fitted together."""
         out = joined([self.batch().empty(1)] * len(samples))
-        ready: dict[Choices, dict[int, Sequence[Prepared]]] = {}
+        ready: dict[ResolvedSettings, dict[int, Sequence[Prepared]]] = {}
         for k, sample in enumerate(samples):
             try:
                 prepared = self._prepare(sample)
             except MsemError as error:
                 out.status[k], out.problem[k] = "failed", str(error)
             else:
-                ready.setdefault(self._choices(sample), {})[k] = prepared
-        for choices, chosen in ready.items():
-            found = self._batch(choices).given(list(chosen.values()), threads)
+                ready.setdefault(self._resolved(sample), {})[k] = prepared
+        for settings, chosen in ready.items():
+            found = self._batch(settings).given(list(chosen.values()), threads)
             for name, values in vars(found).items():
                 getattr(out, name)[list(chosen)] = values
         return out
 
     def _prepare(self, data: Any) -> tuple[Prepared, ...]:
         rows = _has_rows(data)
-        cluster, group = self.options.get("cluster"), self.options.get("group")
-        grouping = group_rows(data, group) if rows else None
-        holes = missing_choice(self.options.get("missing", "listwise")) != "listwise"
-        source = Source(data, cluster if rows else None, grouping=grouping, incomplete=holes)
+        grouping = group_rows(data, self.settings.group) if rows else None
+        cluster = self.settings.cluster if rows else None
+        source = Source(data, cluster, grouping=grouping, incomplete=self.settings.incomplete)
         require_rows_for_holes(source)
         require_labels(self.table, source.labels)
         return prepare(self.table, source)
 
-    def _choices(self, data: Any) -> Choices:
-        return choices_of(self.table, with_cluster(self.options, data), data)
+    def _resolved(self, data: Any) -> ResolvedSettings:
+        return resolve(with_cluster(self.settings, data), self.table, data)
 
     def batch(self) -> Batch:
         """How samples are fitted from the statistics of rows."""
-        return self._batch(self._choices(None))
+        return self._batch(self._resolved(None))
 
-    def _batch(self, choices: Choices) -> Batch:
-        if choices not in self._batches:
-            self._batches[choices] = make_batch(self.table, choices, self.options)
-        return self._batches[choices]
+    def _batch(self, settings: ResolvedSettings) -> Batch:
+        if settings not in self._batches:
+            self._batches[settings] = make_batch(self.table, settings)
+        return self._batches[settings]
 
     @cached_property
-    def _batches(self) -> dict[Choices, Batch]:
+    def _batches(self) -> dict[ResolvedSettings, Batch]:
         return {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the compiled part."""
-        return {"table": self.table, "options": self.options}
+        return {"table": self.table, "settings": self.settings}
 
     def __repr__(self) -> str:
         levels = "two levels" if self.table.nlevels == 2 else "one level"
@@ -269,22 +269,18 @@ def compile(
     >>> model.fit(msem.load_demo()).status
     'ok'
     """
-    require_known(fun, options)
     useless = next((name for name in OF_SAMPLES if name in options), None)
     if useless is not None:
         raise TypeError(
             f"compile() has no option {useless!r}: it is about one sample, and the model is for many"
         )
-    known = cast(FitOptions, options)
-    require_settings(known)
-    syntax = with_constraints(model, known.get("constraints"))
-    missing = missing_choice(known.get("missing", "listwise"))
-    table = table_of(syntax, fun, known, group_names(syntax, known.get("group"), group_labels))
-    choices = choices_of(table, known)
-    require_least_squares(choices, table, incomplete=missing != "listwise")
-    if choices.se == "bootstrap":
+    settings = Settings.read(options, fun)
+    syntax = with_constraints(model, settings.constraints)
+    table = table_of(syntax, fun, settings, group_names(syntax, settings.group, group_labels))
+    require_least_squares(resolve(settings, table), table)
+    if settings.se == "bootstrap":
         raise ValueError('se="bootstrap" is for one sample: fit.bootstrap() of a fit that needs it')
-    return CompiledModel(table, known)
+    return CompiledModel(table, settings)
 
 
 def _fit_batch(model: CompiledModel, samples: Sequence[Any], threads: int) -> FitArrays:

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.fits.options import Intervals, monte_carlo
 from msem.fits.solution import Solution
 from msem.model.functions import Functions, defined_functions, defined_rows
 from msem.model.partable import Parameter
 from msem.output.tables import estimates_frame
 from msem.postestimation.defined import derive, draw
+from msem.postestimation.delta import Intervals, MonteCarlo
 from msem.postestimation.multipliers import Held, held_constraints
 
 Floats = NDArray[np.float64]
@@ -81,7 +81,7 @@ class Constrained(Solution):
         ValueError
             If an option is out of range.
         """
-        how = monte_carlo(method, draws, seed)
+        how = MonteCarlo.chosen(method, draws, seed)
         frame = estimates_frame(self._defined_rows, *self._defined_values, ci_level=level)
         if how is None:
             return frame

@@ -15,7 +15,6 @@ from msem.fits.diagnostics import Diagnostics
 from msem.fits.hypotheses import Hypotheses
 from msem.fits.levelspecific import LevelSpecificMeasures
 from msem.fits.missingness import Missingness
-from msem.fits.options import Reference, require_choice
 from msem.fits.profiled import Profiled
 from msem.fits.quantities import Quantities
 from msem.fits.reporting import (
@@ -38,6 +37,7 @@ from msem.output.summary import SummaryInputs
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
 from msem.postestimation.standardized import standardize
+from msem.settings import Reference, require_choice
 
 Floats = NDArray[np.float64]
 SummaryTable = Literal["icc", "reliability", "effects", "srmr", "residuals", "modification_indices"]
@@ -190,8 +190,8 @@ class Fit(
         groups = tuple(self.groups.values())
         return SummaryInputs(
             title=title(self.converged, len(self.estimate.optimum.diary)),
-            messages=messages(self.problems, self.options),
-            header=header(self.options, self.npar, self.npar - self.estimate.nfree, groups),
+            messages=messages(self.problems, self.options, self.origin),
+            header=header(self.options, self.origin, self.npar, self.npar - self.estimate.nfree, groups),
             fit=(
                 *with_group_tests(measure_sections(self._measures, self.options, full=full), groups),
                 *(self._level_sections() if full else ()),

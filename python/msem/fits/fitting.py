@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypedDict
+from collections.abc import Iterable, Sequence
 
-import pandas as pd
-
-from msem.data.reading import Means, Prepared
+from msem.data.origin import Origin
+from msem.data.reading import Prepared
 from msem.data.sample import Sample
 from msem.errors import (
     ConvergenceWarning,
@@ -21,15 +19,14 @@ from msem.errors import (
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import estimate
 from msem.estimation.problems import Problem, find_problems, no_chi_square, require_feasible
-from msem.estimation.sampling import Information, Sampling, sampling_covariance
+from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.estimation.smallsamples import few_clusters
 from msem.estimation.uls import fit_uls
-from msem.fits.choices import Choices, missing_choice
 from msem.fits.fit import Fit
-from msem.fits.options import Options
 from msem.fits.resampled import bootstrap_errors
 from msem.model.partable import ParameterTable
 from msem.resampling.bootstrap import Bootstrap
+from msem.settings import Information, ResolvedSettings
 
 WARNINGS: dict[str, type[Warning]] = {
     "not_converged": ConvergenceWarning,
@@ -42,92 +39,56 @@ WARNINGS: dict[str, type[Warning]] = {
 }
 
 
-class FitOptions(TypedDict, total=False):
-    """Keyword options of `sem`, `cfa` and `growth`; see `sem`."""
-
-    cluster: str | None
-    group: str | None
-    group_equal: Sequence[str]
-    group_partial: Sequence[str]
-    constraints: str | Sequence[str] | None
-    sample_cov: pd.DataFrame | Mapping[str, pd.DataFrame] | None
-    sample_mean: Means | Mapping[str, Means] | None
-    sample_nobs: float | Mapping[str, float] | None
-    sample_cov_rescale: bool
-    missing: str
-    auxiliary: Sequence[str]
-    fixed_x: bool
-    std_lv: bool
-    orthogonal: bool
-    meanstructure: bool | None
-    estimator: str
-    information: str | None
-    se: str | None
-    test: str | Sequence[str] | None
-    bootstrap: int | None
-    seed: int | None
-    max_iterations: int
-    tolerance: float
-
-
 def fit_table(
     table: ParameterTable,
     prepared: Sequence[Prepared],
-    choices: Choices,
-    options: FitOptions,
+    settings: ResolvedSettings,
     dropped_no_group: int = 0,
 ) -> Fit:
     """Fit a parameter table to a prepared sample, given for each group."""
-    if choices.tests != ("standard",) or choices.se == "robust":
-        require_raw(prepared, choices)
+    if settings.test != ("standard",) or settings.se == "robust":
+        require_raw(prepared, settings)
     sample = Sample(tuple(group.sample() for group in prepared))
-    most, tolerance = options.get("max_iterations", 500), options.get("tolerance", 1e-12)
+    most, tolerance = settings.max_iterations, settings.tolerance
     sampling: Sampling | None = None
     discrepancy: LevelDiscrepancy | None = None
-    if choices.estimator == "ULS":
+    if settings.estimator == "ULS":
         found, discrepancy, sampling = fit_uls(table, sample, max_iterations=most, tolerance=tolerance)
     else:
         found = estimate(table, sample, max_iterations=most, tolerance=tolerance)
         require_feasible(found.objective, found.optimum)
     if discrepancy is None:
         # without standard errors the expected information still tells what is not identified
-        robust = choices.se == "robust"
-        kind: Information = "expected" if choices.se == "none" else choices.information
+        robust = settings.se == "robust"
+        kind: Information = "expected" if settings.se == "none" else settings.information
         clusters = sample.clusters if robust or kind == "first_order" else None
         sampling = sampling_covariance(
             found.objective, found.theta, kind, found.tangent, clusters, robust=robust
         )
     problems = find_problems(found.objective, found.optimum, sampling)
     replicates: Bootstrap | None = None
-    if choices.se == "bootstrap" and sampling is not None:
-        replicates, sampling = bootstrap_errors(
-            found, sample, sampling, options.get("bootstrap"), options.get("seed")
-        )
+    if settings.se == "bootstrap" and sampling is not None:
+        replicates, sampling = bootstrap_errors(found, sample, sampling, settings.bootstrap, settings.seed)
     if not sample.converged:
         problems = (*problems, no_chi_square(sample.unidentified))
     problems = (*problems, *few_clusters(table, sample.statistics))
     warn(problems)
-    used = Options(
-        estimator=choices.estimator,
-        information=choices.information,
-        se=choices.se,
-        tests=choices.tests,
-        cluster=options.get("cluster") or "",
-        group=options.get("group") or "",
-        given_as=prepared[0].given_as,
-        missing=missing_choice(options.get("missing", "listwise")),
-        dropped_no_group=dropped_no_group,
-        **dropped_rows(prepared),
-    )
     return Fit(
-        found, sample, None if choices.se == "none" else sampling, problems, used, discrepancy, replicates
+        found,
+        sample,
+        None if settings.se == "none" else sampling,
+        problems,
+        settings,
+        origin_of(prepared, dropped_no_group),
+        discrepancy,
+        replicates,
     )
 
 
-def require_raw(prepared: Sequence[Prepared], choices: Choices) -> None:
+def require_raw(prepared: Sequence[Prepared], settings: ResolvedSettings) -> None:
     """Refuse robust inference without rows."""
     if any(group.known is None for group in prepared):
-        what = "robust standard errors" if choices.se == "robust" else "scaled tests"
+        what = "robust standard errors" if settings.se == "robust" else "scaled tests"
         raise DataError(
             f"{what} need raw data: moments and statistics do not tell one cluster from another. Use "
             'estimator="ML", se="standard" and test="standard", or msem.segregated(..., gamma="robust") with moments '
@@ -141,25 +102,18 @@ def require_raw(prepared: Sequence[Prepared], choices: Choices) -> None:
         )
 
 
-class Dropped(TypedDict):
-    """Rows left out; see `Options`."""
-
-    dropped_rows: int
-    dropped_empty: int
-    dropped_no_cluster: int
-    dropped: Mapping[str, int]
-
-
-def dropped_rows(prepared: Sequence[Prepared]) -> Dropped:
-    """What was left out of the data of all groups."""
+def origin_of(prepared: Sequence[Prepared], dropped_no_group: int) -> Origin:
+    """Where the data of all groups come from, and what was left out of them."""
     rows = [group.known for group in prepared if group.known is not None]
     missing = Counter[str]()
     for data in rows:
         missing.update(data.dropped)
-    return Dropped(
+    return Origin(
+        given_as=prepared[0].given_as,
         dropped_rows=sum(data.dropped_rows for data in rows),
         dropped_empty=sum(data.dropped_empty for data in rows),
         dropped_no_cluster=sum(data.dropped_no_cluster for data in rows),
+        dropped_no_group=dropped_no_group,
         dropped=dict(missing),
     )
 

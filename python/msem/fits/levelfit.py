@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from msem.data.moments import LevelMoments
 from msem.estimation.matrices import block_map
 from msem.estimation.problems import Problem, status_of
-from msem.fits.options import require_choice
 from msem.fits.reporting import segregated_header, tests_section, title
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
@@ -26,6 +25,7 @@ from msem.output.text import render_text
 from msem.postestimation.levelmeasures import measures_of_tests
 from msem.postestimation.ram import BlockModel
 from msem.postestimation.standardized import KINDS, Kind
+from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
 

@@ -19,14 +19,14 @@ from msem.data.sandwich import robust_acov
 from msem.data.saturated import Method as SaturatedMethod
 from msem.errors import DataError, DataWarning, ModelError
 from msem.estimation.problems import Problem
-from msem.fits.choices import missing_choice
 from msem.fits.fitting import warn
 from msem.fits.levelfit import SegregatedFit
-from msem.fits.options import require_choice
 from msem.fits.segregated import Gamma, Method, fit_level, require_separable
+from msem.fits.simultaneous import table_of
 from msem.language.syntax import parse
 from msem.model.groups import require_one_group
-from msem.model.partable import ParameterTable, parameter_table
+from msem.model.partable import ParameterTable
+from msem.settings import Settings, require_choice
 
 
 def saturated(
@@ -78,8 +78,9 @@ def saturated(
         If the moments are no maximum of the likelihood: `LevelMoments.converged` is False.
     """
     require_choice("gamma", gamma, get_args(Gamma))
+    incomplete = Settings.read({"missing": missing}).incomplete
     if isinstance(data, ClusterStatistics):
-        require_rows_for_holes(Source(data, incomplete=missing_choice(missing) != "listwise"))
+        require_rows_for_holes(Source(data, incomplete=incomplete))
         return _of_clusters(data, cluster, within, between, method, gamma)
     if isinstance(data, SampleStatistics):
         if within is not None or between is not None:
@@ -95,7 +96,7 @@ def saturated(
     require_rows_of_data(data)
     if cluster is None:
         raise DataError('name the column with the cluster ids, cluster="..."')
-    holes = None if missing_choice(missing) == "listwise" else Holes()
+    holes = Holes() if incomplete else None
     within, between = settled_levels(data, cluster, within, between, holes)
     unit, only_between, nboth = _roles(within, between)
     clustered = clustered_data(data, [*unit, *only_between], cluster, holes)
@@ -237,16 +238,23 @@ def segregated(
     """
     require_choice("method", method, get_args(Method))
     require_choice("gamma", gamma, get_args(Gamma))
+    settings = Settings.read(
+        {
+            "cluster": cluster,
+            "missing": missing,
+            "fixed_x": fixed_x,
+            "std_lv": std_lv,
+            "orthogonal": orthogonal,
+        }
+    )
     syntax = parse(model)
     require_one_group(syntax, "segregated fits are")
-    chosen = missing_choice(missing)
-    fixed = fixed_x and chosen != "fiml_x"
-    table = parameter_table(syntax, fixed_x=fixed, std_lv=std_lv, orthogonal=orthogonal)
+    table = table_of(syntax, "sem", settings, None)
     if table.nlevels != 2:
         raise ModelError("segregated fits need a model with 'level: 1' and 'level: 2' blocks")
     require_separable(table)
     wanted = None if method == "likelihood" and gamma != "robust" else gamma
-    moments = model_moments(table, data, cluster, wanted, incomplete=chosen != "listwise")
+    moments = model_moments(table, data, cluster, wanted, incomplete=settings.incomplete)
     within, between = (fit_level(table, moments, level, method, gamma) for level in (1, 2))
     fit = SegregatedFit(within, between)
     warn(dict.fromkeys(fit.problems), stacklevel=3)

@@ -7,9 +7,9 @@ import pandas as pd
 
 from msem.data.incomplete import IncompleteStatistics
 from msem.estimation.estimate import require_likelihood
-from msem.estimation.sampling import Information
 from msem.fits.solution import Solution
 from msem.postestimation.missinginformation import missing_information
+from msem.settings import Information
 
 
 class Missingness(Solution):

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from msem.errors import UnsupportedError
 from msem.fits.constrained import Constrained
-from msem.fits.options import Intervals, monte_carlo, require_choice
 from msem.model.functions import defined_functions
 from msem.output.derived import Definitions, rsquare_frame, standardized_frame
 from msem.postestimation.composites import composites
-from msem.postestimation.delta import delta_method
+from msem.postestimation.delta import Intervals, MonteCarlo, delta_method
 from msem.postestimation.effects import (
     differences,
     differences_frame,
@@ -28,6 +27,7 @@ from msem.postestimation.icc import at_both_levels, icc_frame, model_icc, satura
 from msem.postestimation.reliability import coefficients, reliability_frame
 from msem.postestimation.standardized import KINDS, Kind
 from msem.postestimation.unrestricted import Unrestricted, unrestricted
+from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
 
@@ -203,7 +203,7 @@ class Quantities(Constrained):
             self._vcov,
             self._unrestricted,
             level=level,
-            how=monte_carlo(method, draws, seed),
+            how=MonteCarlo.chosen(method, draws, seed),
         )
 
     def effects(
@@ -262,7 +262,7 @@ class Quantities(Constrained):
             self.estimate.theta,
             self._vcov,
             level=level,
-            how=monte_carlo(method, draws, seed),
+            how=MonteCarlo.chosen(method, draws, seed),
         )
 
     def contextual_effects(
@@ -304,5 +304,5 @@ class Quantities(Constrained):
             self.estimate.theta,
             self._vcov,
             level=level,
-            how=monte_carlo(method, draws, seed),
+            how=MonteCarlo.chosen(method, draws, seed),
         )

@@ -8,8 +8,8 @@ import pandas as pd
 
 from msem.data.incomplete import IncompleteStatistics
 from msem.data.moments import LevelMoments
+from msem.data.origin import Origin
 from msem.estimation.problems import Problem
-from msem.fits.options import Options
 from msem.fits.solution import GroupResults
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import ParameterTable
@@ -17,6 +17,7 @@ from msem.output.scaledsections import scaled_sections
 from msem.output.sections import Section, fit_sections, sample_section
 from msem.postestimation.multipliers import Held
 from msem.resampling.bootstrap import Bootstrap
+from msem.settings import ResolvedSettings
 from msem.version import __version__
 
 INFORMATION = {"observed": "Observed", "expected": "Expected", "first_order": "First order (outer product)"}
@@ -33,11 +34,11 @@ def title(converged: bool, iterations: int | None) -> str:
     return f"msem {__version__} {how}"
 
 
-def messages(problems: Sequence[Problem], options: Options) -> tuple[str, ...]:
+def messages(problems: Sequence[Problem], options: ResolvedSettings, origin: Origin) -> tuple[str, ...]:
     """Warnings, the most serious first, and what was left out of the data."""
     out = [str(problem) for problem in problems]
-    if options.dropped:
-        counts = ", ".join(f"{name} {count}" for name, count in options.dropped.items())
+    if origin.dropped:
+        counts = ", ".join(f"{name} {count}" for name, count in origin.dropped.items())
         why = "rows with missing values were deleted listwise; missing by variable"
         if options.missing != "listwise":
             why = "rows without a value of a fixed covariate were left out"
@@ -45,7 +46,9 @@ def messages(problems: Sequence[Problem], options: Options) -> tuple[str, ...]:
     return tuple(out)
 
 
-def header(options: Options, npar: int, nequal: int, groups: Sequence[GroupResults]) -> tuple[Section, ...]:
+def header(
+    options: ResolvedSettings, origin: Origin, npar: int, nequal: int, groups: Sequence[GroupResults]
+) -> tuple[Section, ...]:
     """Estimator, numbers of parameters and of independent equality constraints, and sample."""
     counts = [group.nclusters for group in groups if group.nclusters is not None]
     method = Section(
@@ -62,12 +65,12 @@ def header(options: Options, npar: int, nequal: int, groups: Sequence[GroupResul
         nclusters=sum(counts) if counts else None,
         groups={group.label: (group.nobs, group.nclusters) for group in groups} if len(groups) > 1 else {},
         cluster=options.cluster,
-        given_as=options.given_as,
-        dropped_rows=options.dropped_rows,
-        dropped_empty=options.dropped_empty,
+        given_as=origin.given_as,
+        dropped_rows=origin.dropped_rows,
+        dropped_empty=origin.dropped_empty,
         patterns=_patterns(groups),
-        dropped_no_cluster=options.dropped_no_cluster,
-        dropped_no_group=options.dropped_no_group,
+        dropped_no_cluster=origin.dropped_no_cluster,
+        dropped_no_group=origin.dropped_no_group,
     )
     return method, sample
 
@@ -101,7 +104,7 @@ def constraint_sections(held: Sequence[Held]) -> tuple[Section, ...]:
 
 
 def method_rows(
-    options: Options, *, single_level: bool, replicates: Bootstrap | None = None
+    options: ResolvedSettings, *, single_level: bool, replicates: Bootstrap | None = None
 ) -> tuple[tuple[str, str], ...]:
     """How the standard errors were computed."""
     if options.se == "none" or (options.se == "bootstrap" and replicates is None):
@@ -115,7 +118,7 @@ def method_rows(
     return (("Standard errors", "Standard"), ("Information", INFORMATION[options.information]))
 
 
-def measure_sections(measures: pd.Series, options: Options, *, full: bool) -> tuple[Section, ...]:
+def measure_sections(measures: pd.Series, options: ResolvedSettings, *, full: bool) -> tuple[Section, ...]:
     """Tests and fit measures, in two columns with those of a scaled test."""
     if options.scaled_test is None:
         return fit_sections(measures, full=full)

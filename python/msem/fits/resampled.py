@@ -126,7 +126,7 @@ class Resampled(Solution):
             return named_target(self.estimate, require_names(statistic))
 
         # replicates have no single clusters, which robust errors and scaled tests need
-        plain = replace(self.options, se="none", tests=("standard",))
+        plain = replace(self.options, se="none", test=("standard",))
         bare = replace(self, sampling=None, problems=(), options=plain, bootstrapped=None)
 
         def of_fit(estimate: Estimate, sample: Sample) -> Any:
@@ -137,14 +137,13 @@ class Resampled(Solution):
 
 
 def bootstrap_errors(
-    estimate: Estimate, sample: Sample, sampling: Sampling, replicates: Any, seed: Any
+    estimate: Estimate, sample: Sample, sampling: Sampling, replicates: int, seed: int
 ) -> tuple[Bootstrap | None, Sampling]:
     """Sampling covariance from an ordinary bootstrap of all parameters and definitions, and its replicates.
 
     Without a converged fit there are no replicates, and no standard errors.
     """
-    count = require_whole("bootstrap", 1000 if replicates is None else replicates, 2)
-    number, threads = require_seed(seed), require_threads(None)
+    threads = require_threads(None)
     if not estimate.optimum.converged:
         return None, replace(sampling, vcov=np.full_like(sampling.vcov, np.nan))
     target = named_target(estimate)
@@ -154,8 +153,8 @@ def bootstrap_errors(
         target,
         partial(jackknife, estimate, sample, target, threads=threads),
         kind="ordinary",
-        replicates=count,
-        seed=number,
+        replicates=replicates,
+        seed=seed,
         threads=threads,
         show=True,
     )

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from msem.data.arrays import LevelMoment
 from msem.distributions import normal_pvalue, wald_statistic
-from msem.fits.options import require_choice
 from msem.fits.solution import Solution
 from msem.postestimation.momenterrors import Kind, least_squares_errors, moment_errors, moment_vectors
 from msem.postestimation.momentresiduals import Metric, MomentErrors, Residuals, moment_residuals
 from msem.postestimation.momentvector import Moment, MomentVector
 from msem.postestimation.residualrms import root_mean_square
+from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
 ResidualKind = Literal["raw", "cor", "cor.bollen", "cor.bentler", "standardized", "normalized"]

@@ -17,13 +17,13 @@ from msem.postestimation.contributions import conditional_loglik
 from msem.postestimation.fitmeasures import FitMeasureInputs, fit_measures
 from msem.postestimation.scaledmeasures import scaled_fit_measures
 from msem.postestimation.scaling import (
-    ScaledTest,
     Scaling,
     full_scaling,
     model_trace,
     mplus_scaling,
     saturated_trace,
 )
+from msem.settings import ScaledTest
 
 
 class Robust(Solution):
@@ -101,7 +101,7 @@ class Robust(Solution):
         if self.discrepancy is not None:
             return self.discrepancy.tests()
         rows = {}
-        for test in self.options.tests:
+        for test in self.options.test:
             factor = 1.0 if test == "standard" else self._scaling(test).factor
             statistic = self.chisq / factor if self.df > 0 else self.chisq
             rows[test] = [statistic, float(self.df), chisq_pvalue(statistic, self.df), factor]

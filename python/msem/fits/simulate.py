@@ -9,9 +9,8 @@ from msem.errors import DataError, ModelError
 from msem.estimation.estimate import require_maximum
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
-from msem.fits.options import require_choice
 from msem.resampling.workers import Origin, require_drawable
-from msem.settings import require_seed, require_whole
+from msem.settings import require_choice, require_seed, require_whole
 from msem.simulation.datasets import DrawnData
 from msem.simulation.designs import Clusters, by_group, read_clusters
 from msem.simulation.drawn import DrawnSamples

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
 
@@ -12,15 +14,29 @@ from msem.data.moments import LevelMoments
 from msem.data.reading import Means, Source, group_rows, prepare, require_rows_for_holes
 from msem.errors import UnsupportedError
 from msem.fits.auxiliary import add_auxiliary
-from msem.fits.choices import Choices, choose, missing_choice
 from msem.fits.fit import Fit
-from msem.fits.fitting import FitOptions, fit_table
-from msem.fits.options import require_settings
+from msem.fits.fitting import fit_table
 from msem.language.hypotheses import with_constraints
 from msem.language.syntax import ModelSyntax
 from msem.model.defaults import Fun
 from msem.model.groups import group_order
 from msem.model.partable import ParameterTable, parameter_table
+from msem.settings import ResolvedSettings, Settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ARGUMENTS = ("model", "data", "unknown")  # of `sem`, those that are no options
+
+
+def with_signature(other: Callable[P, R]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Show the signature of another function, for help and completion, where all options are passed on."""
+
+    def decorate(function: Callable[..., R]) -> Callable[P, R]:
+        vars(function)["__signature__"] = inspect.signature(other)
+        return function
+
+    return decorate
 
 
 def sem(
@@ -145,127 +161,74 @@ def sem(
     SmallSampleWarning
         If there are fewer clusters than between-level parameters.
     """
-    require_known("sem", unknown)
-    options = FitOptions(
-        cluster=cluster,
-        group=group,
-        group_equal=group_equal,
-        group_partial=group_partial,
-        constraints=constraints,
-        sample_cov=sample_cov,
-        sample_mean=sample_mean,
-        sample_nobs=sample_nobs,
-        sample_cov_rescale=sample_cov_rescale,
-        missing=missing,
-        auxiliary=auxiliary,
-        fixed_x=fixed_x,
-        std_lv=std_lv,
-        orthogonal=orthogonal,
-        meanstructure=meanstructure,
-        estimator=estimator,
-        information=information,
-        se=se,
-        test=test,
-        bootstrap=bootstrap,
-        seed=seed,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-    )
-    return _fit("sem", model, data, options)
+    options = {**locals(), **unknown}
+    settings = Settings.read({name: options[name] for name in options if name not in ARGUMENTS}, "sem")
+    return _fit("sem", model, data, settings)
 
 
-def cfa(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
+@with_signature(sem)
+def cfa(model: str, data: Any = None, **options: Any) -> Fit:
     """Fit a confirmatory factor analysis; the same as `sem` with the same options."""
-    return _fit("cfa", model, data, options)
+    return _fit("cfa", model, data, Settings.read(options, "cfa"))
 
 
-def growth(model: str, data: Any = None, **options: Unpack[FitOptions]) -> Fit:
+@with_signature(sem)
+def growth(model: str, data: Any = None, **options: Any) -> Fit:
     """Fit a growth curve model: as `sem`, but latent means are free and intercepts of indicators are 0.
 
     At two levels this concerns the between level; the within means of variables at both levels are 0 by definition.
     """
-    return _fit("growth", model, data, options)
+    return _fit("growth", model, data, Settings.read(options, "growth"))
 
 
-def _fit(fun: Fun, model: str, data: Any, options: FitOptions) -> Fit:
-    require_known(fun, options)
-    require_settings(options)
-    syntax = with_constraints(model, options.get("constraints"))
-    missing = missing_choice(options.get("missing", "listwise"))
-    grouping = group_rows(data, options.get("group"))
+def _fit(fun: Fun, model: str, data: Any, settings: Settings) -> Fit:
+    syntax = with_constraints(model, settings.constraints)
+    grouping = group_rows(data, settings.group)
     source = Source(
         data,
-        options.get("cluster"),
-        options.get("sample_cov"),
-        options.get("sample_mean"),
-        options.get("sample_nobs"),
-        options.get("sample_cov_rescale", True),
+        settings.cluster,
+        settings.sample_cov,
+        settings.sample_mean,
+        settings.sample_nobs,
+        settings.sample_cov_rescale,
         grouping,
-        missing != "listwise",
+        settings.incomplete,
     )
     require_rows_for_holes(source)
     groups = None if source.labels is None else group_order(syntax, source.labels)
-    options = with_cluster(options, data)
-    table = table_of(syntax, fun, options, groups)
-    choices = choices_of(table, options, data)
-    require_least_squares(choices, table, incomplete=source.incomplete)
-    table = add_auxiliary(table, source, options.get("auxiliary", ()))
+    settings = with_cluster(settings, data)
+    table = table_of(syntax, fun, settings, groups)
+    resolved = resolve(settings, table, data)
+    require_least_squares(resolved, table)
+    table = add_auxiliary(table, source, settings.auxiliary)
     prepared = prepare(table, source)
-    no_group = 0 if grouping is None else grouping.missing
-    return fit_table(table, prepared, choices, options, no_group)
+    return fit_table(table, prepared, resolved, 0 if grouping is None else grouping.missing)
 
 
 def table_of(
-    syntax: ModelSyntax, fun: Fun, options: FitOptions, groups: Sequence[str] | None
+    syntax: ModelSyntax, fun: Fun, settings: Settings, groups: Sequence[str] | None
 ) -> ParameterTable:
-    """The parameter table that the options ask for, without auxiliary variables."""
-    modelled = missing_choice(options.get("missing", "listwise")) == "fiml_x"
+    """The parameter table that the settings ask for, without auxiliary variables."""
     return parameter_table(
         syntax,
         fun=fun,
-        fixed_x=options.get("fixed_x", True) and not modelled,
-        std_lv=options.get("std_lv", False),
-        orthogonal=options.get("orthogonal", False),
-        meanstructure=wants_means(options),
+        fixed_x=settings.fixed_covariates,
+        std_lv=settings.std_lv,
+        orthogonal=settings.orthogonal,
+        meanstructure=settings.means,
         groups=groups,
-        group_equal=options.get("group_equal", ()),
-        group_partial=options.get("group_partial", ()),
+        group_equal=settings.group_equal,
+        group_partial=settings.group_partial,
     )
 
 
-def choices_of(table: ParameterTable, options: FitOptions, data: Any = None) -> Choices:
-    """Estimator, standard errors and tests that the options ask for, for some data or for data with rows."""
-    holes = missing_choice(options.get("missing", "listwise")) != "listwise"
-    return choose(
-        options.get("estimator", "ML"),
-        options.get("se"),
-        options.get("information"),
-        options.get("test"),
-        observed=(table.nlevels == 2 or holes) and not implied_statistics(data),
-        design_based=table.nlevels == 1 and options.get("cluster") is not None,
+def resolve(settings: Settings, table: ParameterTable, data: Any = None) -> ResolvedSettings:
+    """Settings of the fit of a model to some data, or to data with rows."""
+    return settings.resolved(
+        nlevels=table.nlevels,
+        meanstructure=table.meanstructure,
+        expectations=implied_statistics(data),
     )
-
-
-def require_known(fun: Fun, options: Mapping[str, object]) -> None:
-    """Refuse options that are misspelt, or that are lavaan's but not ours."""
-    unknown = [name for name in options if name not in FitOptions.__annotations__]
-    if unknown:
-        known = ", ".join(FitOptions.__annotations__)
-        raise TypeError(f"{fun}() has no option {unknown[0]!r}; it has: {known}")
-
-
-def wants_means(options: FitOptions) -> bool | None:
-    """Mean structure as asked for; None: as the text says.
-
-    Means that are given are fitted, and so are those of clustered data, as in lavaan.
-    """
-    asked = options.get("meanstructure")
-    given = options.get("sample_mean") is not None or options.get("cluster") is not None
-    if missing_choice(options.get("missing", "listwise")) != "listwise":
-        if asked is False:
-            raise UnsupportedError('missing="fiml" needs means: leave out meanstructure=False')
-        return True
-    return True if asked is None and given else asked
 
 
 def implied_statistics(data: Any) -> bool:
@@ -274,25 +237,25 @@ def implied_statistics(data: Any) -> bool:
     return any(isinstance(one, LevelMoments) for one in groups)
 
 
-def with_cluster(options: FitOptions, data: Any) -> FitOptions:
-    """The options with the cluster column of statistics of clusters, which counts as if it had been named."""
+def with_cluster(settings: Settings, data: Any) -> Settings:
+    """The settings with the cluster column of statistics of clusters, which counts as if it had been named."""
     groups = list(data.values()) if isinstance(data, Mapping) else [data]
     names = [one.cluster for one in groups if isinstance(one, ClusterStatistics)]
-    return {**options, "cluster": names[0]} if names else options
+    return replace(settings, cluster=names[0]) if names else settings
 
 
-def require_least_squares(choices: Choices, table: ParameterTable, *, incomplete: bool) -> None:
+def require_least_squares(settings: Settings, table: ParameterTable) -> None:
     """Refuse least squares for what it is not made for."""
-    if choices.estimator == "ULS" and incomplete:
+    if settings.estimator == "ULS" and settings.incomplete:
         raise UnsupportedError('missing="fiml" needs a likelihood: use estimator="ML" or "MLR"')
-    if choices.estimator == "ULS" and table.constraints:
+    if settings.estimator == "ULS" and table.constraints:
         raise UnsupportedError(
             f"'{table.constraints[0].text}': constraints other than bounds need estimator=\"ML\""
         )
-    if choices.estimator == "ULS" and table.nlevels == 2:
+    if settings.estimator == "ULS" and table.nlevels == 2:
         raise UnsupportedError(
             'estimator="ULS" is for single-level models; for the levels of a two-level model use '
             'msem.segregated(model, data, method="uls")'
         )
-    if choices.estimator == "ULS" and table.ngroups > 1:
+    if settings.estimator == "ULS" and table.ngroups > 1:
         raise UnsupportedError('estimator="ULS" is for one group; fit each group on its own')

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.moments import LevelMoments, level_moments
+from msem.data.origin import Origin
 from msem.data.sample import GroupSample, Sample
 from msem.distributions import normal_halfwidth, normal_pvalue, student_halfwidth
 from msem.estimation.discrepancy import LevelDiscrepancy
@@ -20,10 +21,10 @@ from msem.estimation.objective import ImpliedLevels, Objective
 from msem.estimation.problems import Problem, status_of
 from msem.estimation.sampling import Sampling
 from msem.estimation.smallsamples import reference_df
-from msem.fits.options import Options, Reference, require_choice
 from msem.model.partable import ParameterTable
 from msem.model.special_tables import baseline_table, saturated_table
 from msem.resampling.bootstrap import Bootstrap
+from msem.settings import Reference, ResolvedSettings, require_choice
 
 if TYPE_CHECKING:
     from msem.data.incomplete import Statistics
@@ -129,8 +130,10 @@ class Solution:
         Sampling covariance of the estimates; None with ``se="none"``.
     problems : tuple of Problem
         What is wrong with the solution: cause and remedy.
-    options : Options
-        How the fit was asked for and what the data were.
+    options : ResolvedSettings
+        How the model was read, estimated and tested.
+    origin : Origin
+        What the data were, and what of them was left out.
     discrepancy : LevelDiscrepancy or None
         The least-squares solution and its tests; None for maximum likelihood.
     bootstrapped : Bootstrap or None
@@ -141,7 +144,8 @@ class Solution:
     sample: Sample
     sampling: Sampling | None
     problems: tuple[Problem, ...]
-    options: Options
+    options: ResolvedSettings
+    origin: Origin
     discrepancy: LevelDiscrepancy | None = None
     bootstrapped: Bootstrap | None = None
 

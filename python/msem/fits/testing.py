@@ -9,7 +9,6 @@ import pandas as pd
 from msem.data.incomplete import Clusters
 from msem.errors import ModelError
 from msem.estimation.estimate import require_maximum
-from msem.fits.options import require_choice
 from msem.fits.scoretables import ScoreTest, modification_table, score_test, with_power
 from msem.fits.solution import Solution
 from msem.model.levels import Level, level_number
@@ -17,6 +16,7 @@ from msem.postestimation.added import added_parameters
 from msem.postestimation.candidates import candidates
 from msem.postestimation.modification import extend, modify
 from msem.postestimation.releases import choose, own_name, restrictions
+from msem.settings import require_choice
 
 OPERATORS = ("=~", "~", "~~", "~1")
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msem.distributions import normal_halfwidth
-from msem.settings import require_whole
+from msem.settings import require_choice, require_whole
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[Any]
 Quantity = Callable[[Numbers], Numbers]  # (..., npar) -> (..., k)
 Scale = Literal["identity", "logit"]
+Intervals = Literal["delta", "monte_carlo"]
 
 STEP = 1e-30  # no cancellation: any step small enough is exact
 NOTHING = 1e-11  # standard error relative to the estimate below which it is rounding of one that is 0
@@ -28,7 +29,7 @@ UNDEFINED = 0.05  # share of draws in which a quantity may be undefined
 CHUNK = 250  # draws evaluated at once
 
 __all__ = [
-    *("Derived", "Drawn", "MonteCarlo", "Quantity", "Scale"),
+    *("Derived", "Drawn", "Intervals", "MonteCarlo", "Quantity", "Scale"),
     *("chained", "delta_method", "distribution", "draw_parameters", "jacobian"),
     *("monte_carlo", "propagate"),
 ]
@@ -52,6 +53,12 @@ class MonteCarlo:
         """Refuse too few draws, and what is no seed."""
         require_whole("draws", self.draws, 100)
         require_whole("seed", self.seed, 0)
+
+    @classmethod
+    def chosen(cls, method: Intervals, draws: int, seed: int) -> MonteCarlo | None:
+        """How to draw for Monte Carlo intervals; None for those of the delta method."""
+        require_choice("method", method, get_args(Intervals))
+        return cls(draws, seed) if method == "monte_carlo" else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from msem.data.sample import Sample
 from msem.distributions import chisq_pvalue
 from msem.estimation.estimate import Estimate
-from msem.estimation.sampling import Information
 from msem.estimation.scoreproducts import score_products
 from msem.model.special_tables import saturated_table
 from msem.postestimation.momentspace import residual_trace
 from msem.postestimation.nested import Embedding, directions
-from msem.postestimation.scaling import ScaledTest, model_trace
+from msem.postestimation.scaling import model_trace
+from msem.settings import Information, ScaledTest
 
 Floats = NDArray[np.float64]
 Scaling = Literal["standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"]

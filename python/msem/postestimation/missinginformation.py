@@ -9,7 +9,8 @@ from msem.data.complete import SampleStatistics, expected_statistics
 from msem.data.sample import GroupSample, Sample
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import build_objective
-from msem.estimation.sampling import Information, sampling_covariance
+from msem.estimation.sampling import sampling_covariance
+from msem.settings import Information
 
 Floats = NDArray[np.float64]
 

@@ -13,7 +13,6 @@ That of Yuan and Bentler writes the same mean as tr(U Gamma), with U at the mome
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +23,15 @@ from msem.data.incomplete import IncompleteClusters
 from msem.data.sample import GroupSample, Sample
 from msem.data.saturated import core_loss, unit_loss
 from msem.estimation.estimate import Estimate
-from msem.estimation.sampling import Bread, Information, sampling_covariance
+from msem.estimation.sampling import Bread, sampling_covariance
 from msem.estimation.scoreproducts import cluster_correction, score_products
 from msem.model.partable import ParameterTable
 from msem.postestimation.momentspace import MomentSpace, residual_trace
+from msem.settings import Information, ScaledTest
 
 Floats = NDArray[np.float64]
-ScaledTest = Literal["yuan_bentler", "yuan_bentler_mplus"]
 
-__all__ = ["ScaledTest", "Scaling", "full_scaling", "model_trace", "mplus_scaling", "saturated_trace"]
+__all__ = ["Scaling", "full_scaling", "model_trace", "mplus_scaling", "saturated_trace"]
 
 
 @dataclass(frozen=True)
