@@ -135,7 +135,7 @@ def test_fits_without_estimates_and_improper_ones_are_counted() -> None:
 
 def test_an_interrupted_analysis_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, path = demo_power(), tmp_path / "power.jsonl"
-    written, add = [], msem.fits.powerfile.PowerFile.add
+    written, add = [], msem.fits.checkpoint.PowerFile.add
 
     def stopping(self, cell, first, arrays):
         add(self, cell, first, arrays)
@@ -143,7 +143,7 @@ def test_an_interrupted_analysis_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
         if cell == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("msem.fits.powerfile.PowerFile.add", stopping)
+    monkeypatch.setattr("msem.fits.checkpoint.PowerFile.add", stopping)
     with pytest.raises(KeyboardInterrupt):
         demo_power(resume=path)
     monkeypatch.undo()

@@ -17,16 +17,16 @@ from msem.data.demo import load_demo
 from msem.data.moments import LevelMoments
 from msem.data.patterns import MissingPatterns, missing_patterns
 from msem.data.summarize import summarize
-from msem.fits.compare import compare
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
 from msem.fits.levelfit import SegregatedFit
-from msem.fits.levelwise import saturated, segregated
+from msem.fits.levels import saturated, segregated
 from msem.fits.manyfits import ManyFits
 from msem.fits.model_comparison import compare_models
 from msem.fits.power import Power, power
+from msem.fits.sem import cfa, growth, sem
 from msem.fits.simulate import simulate
-from msem.fits.simultaneous import cfa, growth, sem
+from msem.fits.synopsis import compare
 from msem.simulation.shapes import MultivariateT, NonNormal
 from msem.version import __version__
 

@@ -18,10 +18,10 @@ from msem.data.moments import LevelMoments
 from msem.data.storage import is_statistics
 from msem.data.summarize import summarize
 from msem.errors import DataError, MsemError, MsemWarning
-from msem.fits.compare import compare
 from msem.fits.fit import SummaryTable
-from msem.fits.levelwise import segregated
-from msem.fits.simultaneous import sem
+from msem.fits.levels import segregated
+from msem.fits.sem import sem
+from msem.fits.synopsis import compare
 from msem.output.tables import format_matrix
 from msem.version import __version__
 

@@ -20,7 +20,7 @@ from msem.fits.batches import Batch, make_batch
 from msem.fits.fit import Fit
 from msem.fits.fitting import fit_table
 from msem.fits.manyfits import FitArrays, ManyFits, joined, warn_of_missing
-from msem.fits.simultaneous import (
+from msem.fits.sem import (
     require_least_squares,
     resolve,
     table_of,

@@ -17,11 +17,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalues, normal_halfwidth
+from msem.fits.checkpoint import PowerFile
 from msem.fits.compiled import CompiledModel, compile, require_labels
+from msem.fits.conditions import Cell, Truth, make_cells, truth
 from msem.fits.fit import Fit
 from msem.fits.manyfits import FitArrays, ManyFits, joined
-from msem.fits.powerfile import PowerFile
-from msem.fits.powergrid import Cell, Truth, make_cells, truth
 from msem.fits.simulate import read_population
 from msem.printing import frame_html, frame_text
 from msem.resampling.progress import QUIET, Progress, chunks

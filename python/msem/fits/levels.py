@@ -22,7 +22,7 @@ from msem.estimation.problems import Problem
 from msem.fits.fitting import warn
 from msem.fits.levelfit import SegregatedFit
 from msem.fits.segregated import Gamma, Method, fit_level, require_separable
-from msem.fits.simultaneous import table_of
+from msem.fits.sem import table_of
 from msem.language.syntax import parse
 from msem.model.groups import require_one_group
 from msem.model.partable import ParameterTable
