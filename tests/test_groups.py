@@ -195,7 +195,7 @@ def test_summary_shows_the_groups() -> None:
     places = [text.index(f"Group {k} [{name}]:") for k, name in ((1, "north"), (2, "south"))]
     levels = [text.index("Level 2 [between]:"), text.rindex("Level 2 [between]:")]
     assert places[0] < levels[0] < places[1] < levels[1]
-    first = next(k for k, row in enumerate(fit().table.rows, 1) if str(row.name) == "fb=~y2.l2")
+    first = fit().table.by_name.shown.index("fb=~y2.l2") + 1
     assert sum(f"(.p{first}.)" in line for line in lines) == 2
     assert "Group 2 [south]" in fit()._repr_html_()
 

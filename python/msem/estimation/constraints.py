@@ -180,14 +180,15 @@ def _linear_inequalities(table: ParameterTable, found: Constraints) -> tuple[Flo
     rows = [*found.inequalities.jacobian(origin)[chosen]]
     offsets = [*-found.inequalities.values(origin)[chosen]]
     names = [found.inequalities.texts[i] for i in chosen]
-    for row in {row.free: row for row in table.rows if row.free}.values():
+    shown = zip(table.rows, table.by_name.shown, strict=True)
+    for row, name in {row.free: (row, name) for row, name in shown if row.free}.values():
         unit = np.zeros(table.npar)
         unit[row.free - 1] = 1
         for sign, bound, op in ((1, row.lower, ">"), (-1, row.upper, "<")):
             if np.isfinite(bound):
                 rows.append(sign * unit)
                 offsets.append(sign * bound)
-                names.append(f"{row.name} {op} {bound:g}")
+                names.append(f"{name} {op} {bound:g}")
     return np.reshape(rows, (-1, table.npar)), np.array(offsets, dtype=float), names
 
 

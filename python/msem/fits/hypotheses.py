@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from msem.distributions import chisq_pvalue
 from msem.errors import ModelError
 from msem.fits.solution import Solution
+from msem.language.characters import outside_quotes, pieces
 from msem.model.functions import CONSTANT, Functions, compile_expressions
 from msem.postestimation.defined import derive
 from msem.postestimation.wald import Wald, wald
@@ -69,12 +70,12 @@ def _split(hypotheses: str | Sequence[str]) -> list[str]:
     given = [hypotheses] if isinstance(hypotheses, str) else list(hypotheses)
     if not all(isinstance(text, str) for text in given):
         raise ModelError("hypotheses are texts such as 'a == b'")
-    parts = [part.strip() for text in given for line in text.splitlines() for part in line.split(";")]
-    found = [part for part in parts if part]
+    parts = [part.strip() for text in given for part in pieces(text)]
+    found = [part for part in parts if outside_quotes(part).strip() or part[:1] in ("`", "'", '"')]
     if not found:
         raise ModelError("there is no hypothesis: write one such as 'a == b'")
     for part in found:
-        if "==" not in part:
+        if "==" not in outside_quotes(part):
             raise ModelError(f"'{part}' is no hypothesis: an equation such as '{part} == 0' is expected")
     return found
 

@@ -16,6 +16,7 @@ from msem.estimation.problems import Problem, status_of
 from msem.fits.reporting import segregated_header, tests_section, title
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
+from msem.model.references import Names
 from msem.output.derived import rsquare_frame, standardized_frame
 from msem.output.html import render_html
 from msem.output.sections import level_section
@@ -82,9 +83,9 @@ class LevelFit:
     def names(self) -> list[str]:
         """Names of the parameters."""
         out: dict[int, str] = {}
-        for r in self.rows:
+        for r, name in zip(self.rows, Names(self.rows).shown, strict=True):
             if r.free:
-                out.setdefault(r.free, r.name)
+                out.setdefault(r.free, name)
         return [out[k] for k in sorted(out)]
 
     @property

@@ -288,7 +288,7 @@ def describe(model: CompiledModel, cells: tuple[Cell, ...], distribution: Any, s
         for cell in cells
     ]
     return {
-        "model": [row.name for row in model.table.rows],
+        "model": list(model.table.by_name.shown),
         "options": options,
         "population": hashlib.sha256(repr(populations).encode()).hexdigest(),
         "distribution": repr(distribution),

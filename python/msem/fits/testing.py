@@ -12,10 +12,11 @@ from msem.estimation.estimate import require_maximum
 from msem.fits.scoretables import ScoreTest, modification_table, score_test, with_power
 from msem.fits.solution import Solution
 from msem.model.levels import Level, level_number
+from msem.model.references import Names
 from msem.postestimation.added import added_parameters
 from msem.postestimation.candidates import candidates
 from msem.postestimation.modification import extend, modify
-from msem.postestimation.releases import choose, own_name, restrictions
+from msem.postestimation.releases import choose, restrictions
 from msem.settings import require_choice
 
 OPERATORS = ("=~", "~", "~~", "~1")
@@ -66,9 +67,10 @@ class Testing(Solution):
         if add is not None:
             groups = self._groups_asked(group)
             added = added_parameters(self.table, add, self._level_asked(level), groups)
-            return score_test(
-                extend(self.estimate, (), added, self._robust_clusters()), [own_name(c.row) for c in added]
-            )
+            names = Names((*self.table.rows, *(c.row for c in added if c.index is None))).own
+            new = iter(names[len(self.table.rows) :])
+            called = [next(new) if c.index is None else names[c.index] for c in added]
+            return score_test(extend(self.estimate, (), added, self._robust_clusters()), called)
         released = choose(restrictions(self.estimate), release)
         return score_test(
             extend(self.estimate, released, (), self._robust_clusters()), [e.text for e in released]

@@ -43,6 +43,21 @@ def quote(text: str) -> str:
     return f"'{text}'" if "'" not in text else in_backticks(text)
 
 
+_QUOTED: Final = re.compile(r"`(?:[^`\n]|``)+`|\"[^\"\n]*\"|'[^'\n]*'|[#!][^\n]*")
+
+
+def outside_quotes(text: str) -> str:
+    """A text with a blank in place of each quoted name and each comment."""
+    return _QUOTED.sub(" ", text)
+
+
+def pieces(text: str) -> list[str]:
+    """Parts of a text between line ends and semicolons; those in quotes and comments end nothing."""
+    ends = re.finditer(rf"{_QUOTED.pattern}|(?P<end>[;\n])", text)
+    places = [found.start() for found in ends if found["end"]]
+    return [text[a:b] for a, b in zip([0, *(p + 1 for p in places)], [*places, len(text)], strict=True)]
+
+
 def in_backticks(name: str) -> str:
     """Put a name between backticks, those within it written twice."""
     return "`" + name.replace("`", "``") + "`"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from msem.errors import ModelSyntaxError
+from msem.language.characters import outside_quotes
 from msem.language.expressions import Binary, Expression, Text, check_depth, walk
 from msem.language.grammar import Formula, read_lines
 from msem.language.syntax import ModelSyntax, parse
@@ -29,7 +30,7 @@ def read_hypothesis(text: str) -> Hypothesis:
     """
     if not isinstance(text, str):
         raise ModelSyntaxError(f"an expression of parameters is a text, not {type(text).__name__}")
-    lead = "" if "==" in text else "0 == "
+    lead = "" if "==" in outside_quotes(text) else "0 == "
     try:
         lines = read_lines(lead + text)
         formula = lines[0] if len(lines) == 1 else None

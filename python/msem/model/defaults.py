@@ -11,8 +11,9 @@ from typing import Literal
 
 from msem.errors import ModelError
 from msem.language.syntax import ModelSyntax, Position
-from msem.model.drafts import BlockDraft, Draft, key_of
+from msem.model.drafts import BlockDraft, Draft
 from msem.model.levels import WITHIN
+from msem.model.references import key_of
 
 Fun = Literal["sem", "cfa", "growth"]
 

@@ -3,44 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from msem.errors import ModelError
 from msem.language.syntax import ModelSyntax, Modifier, ModifierKind, Position, Statement
-
-Key = tuple[str, str, str]
-"""lhs, op and rhs; the two names of a covariance in alphabetical order."""
-
-
-def key_of(lhs: str, op: str, rhs: str) -> Key:
-    """Say under which key a parameter is known: ``y2 ~~ y1`` is ``y1 ~~ y2``."""
-    return (rhs, op, lhs) if op == "~~" and rhs < lhs else (lhs, op, rhs)
-
-
-class ParameterName(NamedTuple):
-    """A parameter by name; group and level are 0 where the name does not say them."""
-
-    key: Key
-    group: int
-    level: int
-
-
-_NAME = re.compile(
-    r"\s*(?P<lhs>.+?)\s*(?P<op>=~|~~|~)\s*(?P<rhs>.+?)(?:\.g(?P<group>\d+))?(?:\.l(?P<level>[12]))?\s*\Z"
-)
-
-
-def read_name(name: str) -> ParameterName | None:
-    """Read a name such as ``f=~y2``, ``y2~1.l2`` or ``f=~y2.g2.l2``; None if it is not one."""
-    found = _NAME.match(name)
-    if found is None:
-        return None
-    lhs, op, rhs = found["lhs"], found["op"], found["rhs"]
-    key = (lhs, "~1", "") if (op, rhs) == ("~", "1") else key_of(lhs, op, rhs)
-    return ParameterName(key, int(found["group"] or 0), int(found["level"] or 0))
+from msem.model.references import Key, key_of
 
 
 @dataclass(slots=True)

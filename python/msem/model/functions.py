@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
 from msem.errors import ModelError
+from msem.language.characters import in_backticks
 from msem.language.expressions import (
     ARITHMETIC,
     CONSTANTS,
@@ -30,7 +32,6 @@ from msem.language.expressions import (
     walk,
 )
 from msem.language.hypotheses import read_hypothesis
-from msem.model.drafts import key_of, read_name
 from msem.model.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
@@ -175,12 +176,7 @@ class _Compiler:
     def __init__(self, table: ParameterTable, over: Over) -> None:
         self.over = over
         self.rows = table.rows
-        self.labels: dict[str, int] = {}
-        self.names: dict[tuple[object, ...], int] = {}
-        for index, row in enumerate(table.rows):
-            if row.label:
-                self.labels.setdefault(row.label, index)
-            self.names.setdefault((key_of(row.lhs, row.op, row.rhs), row.group, row.level), index)
+        self.names = table.by_name
         self.definitions = {d.lhs.name: d.rhs for d in table.defined if isinstance(d.lhs, Name)}
         self.locate_definition = table_locator(table)
         self.programs: list[list[tuple[str, int, float]]] = []
@@ -256,9 +252,10 @@ class _Compiler:
         if node.name in self.definitions:
             done = self.done[node.name]
             return done._replace(steps=[*done.steps])
-        index = self.labels.get(node.name)
-        if index is None:
-            index = self.by_name(node.name)
+        try:
+            index = self.names.first(node.name)
+        except ModelError as error:
+            raise ModelError(locate(node.at, str(error))) from None
         if index is not None:
             return self.parameter(self.rows[index], index)
         if node.name in CONSTANTS and math.isfinite(CONSTANTS[node.name]):
@@ -270,22 +267,14 @@ class _Compiler:
             return _Piece([("parameter", index, 0.0)], LINEAR)
         return _Piece([("parameter", row.free - 1, 0.0)], LINEAR) if row.free else _constant(row.value)
 
-    def by_name(self, name: str) -> int | None:
-        """Row of a parameter such as ``fb=~y2.l2``: of the first group and level where the name does not say."""
-        read = read_name(name)
-        if read is None:
-            return None
-        wanted = (read.key, read.group or 1, read.level or 1)
-        if wanted in self.names:
-            return self.names[wanted]
-        return self.names.get((read.key, read.group or 1, 2)) if not read.level else None
-
     def unknown(self, name: str) -> str:
-        known = [*self.labels, *self.definitions]
+        known = [*dict.fromkeys(row.label for row in self.rows if row.label), *self.definitions]
         listed = ", ".join(known[:NAMES_SHOWN]) or "none"
         more = f" and {len(known) - NAMES_SHOWN} more" if len(known) > NAMES_SHOWN else ""
         if "~" in name:
-            return f"the model has no parameter '{name}'; between-level names end in '.l2', as in `fb=~y2.l2`"
+            near = difflib.get_close_matches(name, self.names.own, n=3)
+            meant = f"; did you mean {' or '.join(map(in_backticks, near))}?" if near else ""
+            return f"the model has no parameter '{name}'; between-level names end in '.l2', as in `fb=~y2.l2`{meant}"
         return f"no parameter is labelled '{name}'; labels of this model: {listed}{more}"
 
 

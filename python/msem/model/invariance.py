@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from msem.errors import ModelError
-from msem.model.drafts import BlockDraft, Draft, Key, read_name
+from msem.model.drafts import BlockDraft, Draft
 from msem.model.levels import BETWEEN, WITHIN
+from msem.model.references import Key, Names, key_of
 
 Belongs = Callable[[Draft, BlockDraft], bool]
 
@@ -105,23 +106,27 @@ def _released(
     drafts: Sequence[Sequence[BlockDraft]], kinds: Sequence[str], partial: Sequence[str]
 ) -> set[tuple[int, Key]]:
     """Level and key of each parameter that `partial` names."""
+    # Names are those of one group: what is called `math.g2` there is a variable.
+    first, every = (
+        Names([row for blocks in some for block in blocks for row in block.rows.values()])
+        for some in (drafts[:1], drafts)
+    )
+    blocks = {block.level: block for block in drafts[0]}
     released = set()
     for name in partial:
-        parsed = read_name(name)
-        found = [block for block in drafts[0] if parsed is not None and parsed.key in block.rows]
-        if (
-            parsed is None
-            or (parsed.level and parsed.level not in [block.level for block in found])
-            or not found
-        ):
+        names = first if first.find(name, everywhere=True) else every
+        found = {names.rows[i].level: names.rows[i] for i in names.find(name, everywhere=True)}
+        keys = {key_of(row.lhs, row.op, row.rhs) for row in found.values()}
+        if len(keys) != 1:
             raise ModelError(
                 f"group_partial: the model has no parameter {name!r}; parameters are named as in 'f=~y2', "
                 "'y2~1' and 'y1~~y2', followed by '.l2' at the between level"
             )
-        held = [b.level for b in found if _is_held(b.rows[parsed.key], b, kinds) and b.rows[parsed.key].free]
+        (key,) = keys
+        held = [n for n in found if (row := blocks[n].rows[key]).free and _is_held(row, blocks[n], kinds)]
         # Without a suffix: the within level, unless it is at the between level only that something is held equal.
-        default = BETWEEN if held == [BETWEEN] else WITHIN
-        released.add((parsed.level or default, parsed.key))
+        level = BETWEEN if held == [BETWEEN] or list(found) == [BETWEEN] else WITHIN
+        released.add((level, key))
     return released
 
 

@@ -268,7 +268,7 @@ def sort_constraints(
     others: list[Constraint] = []
     for constraint in syntax.constraints:
         bound = simple_bound(constraint)
-        if bound is not None and bound[0] not in defined and "~" not in bound[0]:
+        if bound is not None and bound[0] not in defined and (bound[0] in labels or "~" not in bound[0]):
             _check_label(syntax, constraint, bound[0], labels)
             bounds.append(bound)
         elif constraint.op != ":=":

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import re
 
 from msem.errors import ModelError
-from msem.model.partable import Parameter, ParameterTable
-
-FORMULA = re.compile(r"^(\S+?)(=~|~~|~1|~)(\S*)$")
+from msem.model.partable import ParameterTable
+from msem.model.references import readings
 
 
 def find_parameter(
@@ -36,12 +34,8 @@ def find_parameter(
         If there is no such parameter, it is not estimated, or several are meant.
     """
     names = table.names()
-    if name in names and level is None and group is None:
-        return names.index(name)
-    text = re.sub(r"\s+", "", name)
-    found = [r for r in table.rows if _is_meant(r, text) and level in (None, r.level)]
-    found = [r for r in found if group in (None, r.group)]
-    free = sorted({r.free for r in found if r.free})
+    found = [table.rows[i] for i in table.by_name.find(name, level=level, group=group)]
+    free = sorted({row.free for row in found if row.free})
     if len(free) == 1:
         return free[0] - 1
     if free:
@@ -49,20 +43,13 @@ def find_parameter(
         raise ModelError(f"'{name}' may be any of {several}: use one of these names, without blanks")
     if found:
         raise ModelError(f"parameter '{name}' is not estimated: it is fixed at {found[0].value:g}")
-    near = difflib.get_close_matches(text, names, n=3) or names[:8]
+    near = difflib.get_close_matches(name.strip(), names, n=3) or names[:8]
     raise ModelError(f"the model has no parameter '{name}'; there are {', '.join(near)}, for example")
 
 
-def _is_meant(row: Parameter, text: str) -> bool:
-    if text == row.label or text == row.name:
-        return True
-    match = FORMULA.match(text)
-    if match is None:
-        return False
-    lhs, op, rhs = match.groups()
-    if (lhs, op, rhs) == (row.lhs, row.op, row.rhs):
-        return True
-    return op == row.op == "~~" and (rhs, lhs) == (row.lhs, row.rhs)
+def is_formula(text: str) -> bool:
+    """Whether a text can only be the name of a parameter, such as ``fb =~ y2``, and no expression of names."""
+    return "`" not in text and next(readings(text), None) is not None
 
 
 def parameter_places(table: ParameterTable) -> list[tuple[int, int]]:

@@ -9,12 +9,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
 from msem.errors import ModelError
+from msem.language.expressions import Name
 from msem.language.syntax import Constraint, ModelSyntax, Position
 from msem.model.defaults import Defaults, Fun, add_defaults, check_same_kind
 from msem.model.drafts import BlockDraft, Draft
 from msem.model.groups import group_drafts
 from msem.model.invariance import equality_kinds, hold_equal
 from msem.model.levels import BETWEEN, WITHIN, refuse_unsupported, sort_constraints
+from msem.model.references import Names
 from msem.model.sharing import share
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class Parameter:
         Whether the row is written in the model text.
     at : Position or None
         Where it is written.
+
+    Its name is a matter of the table, in which no two rows have the same one; see `ParameterTable.by_name`.
     """
 
     lhs: str
@@ -65,15 +69,6 @@ class Parameter:
     exo: bool = False
     user: bool = False
     at: Position | None = None
-
-    @property
-    def name(self) -> str:
-        """Label, or the parameter as text: ``fw=~y2``, ``fb=~y2.g2.l2`` between in the second group."""
-        if self.label:
-            return self.label
-        # lavaan writes an intercept "y1~1"
-        group = f".g{self.group}" if self.group > 1 else ""
-        return f"{self.lhs}{self.op}{self.rhs}{group}{'.l2' if self.level == BETWEEN else ''}"
 
 
 @dataclass(frozen=True)
@@ -210,12 +205,17 @@ class ParameterTable:
         elsewhere = set(self.observed(other))
         return tuple(name for name in self.observed(level) if name not in elsewhere)
 
+    @cached_property
+    def by_name(self) -> Names:
+        """Names of all rows, and the rows that a text names."""
+        return Names(self.rows)
+
     def names(self) -> tuple[str, ...]:
         """Name the `npar` estimated parameters, in order of theta."""
         names: dict[int, str] = {}
-        for row in self.rows:
+        for row, name in zip(self.rows, self.by_name.shown, strict=True):
             if row.free:
-                names.setdefault(row.free, row.name)
+                names.setdefault(row.free, name)
         return tuple(names[k] for k in range(1, self.npar + 1))
 
     def frame(self) -> pd.DataFrame:
@@ -309,9 +309,24 @@ def parameter_table(
     bounds, constraints, defined = sort_constraints(syntax, {row.label for row in rows if row.label})
     numbered = _number(rows, share(rows, syntax, equal, bounds))
     labels = tuple(groups or ())
-    return ParameterTable(
+    table = ParameterTable(
         numbered, nlevels, len(drafts), means, fixed_x, syntax, labels, constraints, defined
     )
+    _check_labels(table, syntax)
+    return table
+
+
+def _check_labels(table: ParameterTable, syntax: ModelSyntax) -> None:
+    """Refuse a label or a definition that is called as another parameter is."""
+    rows = dict(zip(table.by_name.own, table.rows, strict=True))
+    for row in table.rows:
+        if row.label in rows and rows[row.label].label != row.label:
+            message = f"the label '{row.label}' is the name of another parameter; choose another label"
+            raise ModelError(syntax.locate(row.at or Position(1, 1), message))
+    for constraint in table.defined:
+        if isinstance(constraint.lhs, Name) and constraint.lhs.name in rows:
+            message = f"'{constraint.lhs.name}' is the name of a parameter; choose another name"
+            raise ModelError(syntax.locate(constraint.lhs.at, message))
 
 
 def _has_means(syntax: ModelSyntax, fun: Fun, asked: bool | None, nlevels: int, kinds: Sequence[str]) -> bool:

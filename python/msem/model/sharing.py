@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from msem.errors import ModelError
 from msem.language.syntax import ModelSyntax, Position
-from msem.model.drafts import Draft, read_name
+from msem.model.drafts import Draft
 from msem.model.levels import Bound
+from msem.model.references import Names
 
 
 def share(
@@ -84,23 +85,14 @@ def _find_target(index: int, rows: Sequence[Draft], syntax: ModelSyntax) -> int:
     row = rows[index]
     modifier = row.said["equal"]
     name = str(modifier.values[0])
-    for i, other in enumerate(rows):
-        if other.label == name:
-            return i
-    parsed = read_name(name)
-    if parsed is not None:
-        found = [
-            i
-            for i, other in enumerate(rows)
-            if other.key == parsed.key
-            and i != index
-            and parsed.group in (0, other.group)
-            and parsed.level in (0, other.level)
-        ]
-        # Where the name does not say it, the same group and the same level come first.
-        found.sort(key=lambda i: (rows[i].group != row.group, rows[i].level != row.level))
-        if found:
-            return _estimable(found[0], rows, syntax, modifier.at)
+    try:
+        found = [i for i in Names(rows).find(name, everywhere=True) if i != index]
+    except ModelError as error:
+        raise ModelError(syntax.locate(modifier.at, str(error))) from None
+    # Where the name does not say it, the same group and the same level come first.
+    found.sort(key=lambda i: (rows[i].group != row.group, rows[i].level != row.level))
+    if found:
+        return _estimable(found[0], rows, syntax, modifier.at)
     message = (
         f"equal({name!r}) names no other parameter of the model; give a label, or a parameter such as 'f=~y2'"
     )

@@ -102,7 +102,13 @@ def levels_of(table: ParameterTable, constraint: Constraint) -> set[int]:
         seen.add(name)
         if name in definitions:
             names += [inner.name for inner in names_in(definitions[name])]
-        found |= {row.level for row in table.rows if name in (row.label, row.name)}
+            continue
+        first = table.by_name.first(name)
+        if first is not None:
+            meant = table.rows[first]
+            found |= {meant.level} | {
+                row.level for row in table.rows if row.label and row.label == meant.label
+            }
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.estimation.estimate import Estimate
+from msem.language.characters import outside_quotes
 
 Floats = NDArray[np.float64]
 
@@ -49,14 +50,15 @@ def held_constraints(estimate: Estimate) -> list[Held]:
         ]
         slopes, values = c.inequalities.jacobian(theta), c.inequalities.values(theta)
         for i, text in enumerate(c.inequalities.texts):
-            sign = -1.0 if "<" in text else 1.0
+            sign = -1.0 if "<" in outside_quotes(text) else 1.0
             out.append(Held(text, "inequality", sign * values[i], i in optimum.held, 0.0))
             rows += [slopes[i]]
-    for row in {row.free: row for row in estimate.table.rows if row.free}.values():
+    shown = zip(estimate.table.rows, estimate.table.by_name.shown, strict=True)
+    for row, name in {row.free: (row, name) for row, name in shown if row.free}.values():
         k = row.free - 1
         for side, bound, op in ((-1, row.lower, ">"), (1, row.upper, "<")):
             if np.isfinite(bound):
-                text = f"{row.name} {op} {bound:g}"
+                text = f"{name} {op} {bound:g}"
                 out.append(Held(text, "bound", theta[k] - bound, bool(optimum.active[k] == side), 0.0))
                 rows.append(np.where(np.arange(len(theta)) == k, -float(side), 0.0))
     active = [i for i, held in enumerate(out) if held.active]

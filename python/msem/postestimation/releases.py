@@ -27,12 +27,15 @@ class Equality:
     ----------
     first, second : Parameter
         Rows that share a parameter.
+    names : tuple of str
+        Their names without labels, such as ``fb=~y2.l2``.
     index : int
         Position of `second` in the table.
     """
 
     first: Parameter
     second: Parameter
+    names: tuple[str, str]
     index: int
 
     @property
@@ -43,13 +46,13 @@ class Equality:
     @property
     def spellings(self) -> tuple[str, str]:
         """The text without blanks, either way round."""
-        one, two = own_name(self.first).replace(" ", ""), own_name(self.second).replace(" ", "")
+        one, two = ("".join(name.split()) for name in self.names)
         return f"{one}=={two}", f"{two}=={one}"
 
     @property
     def text(self) -> str:
         """The constraint as text, parameters under their own names."""
-        return f"{own_name(self.first)} == {own_name(self.second)}"
+        return " == ".join(self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +84,15 @@ class Imposed:
 Restriction = Equality | Imposed
 
 
-def own_name(row: Parameter) -> str:
-    """Name of a row without its label: ``fb=~y2.l2``."""
-    return replace(row, label="").name
-
-
 def equalities(table: ParameterTable) -> tuple[Equality, ...]:
     """One constraint for each row that shares its parameter with an earlier one."""
-    first: dict[int, Parameter] = {}
+    first: dict[int, int] = {}
     found = []
+    own = table.by_name.own
     for i, row in enumerate(table.rows):
-        if row.free and first.setdefault(row.free, row) is not row:
-            found.append(Equality(first[row.free], row, i))
+        k = first.setdefault(row.free, i)
+        if row.free and k != i:
+            found.append(Equality(table.rows[k], row, (own[k], own[i]), i))
     return tuple(found)
 
 
@@ -178,7 +178,8 @@ def _named(constraints: Sequence[Restriction], asked: int | str) -> list[Restric
             f"there is no equality constraint {asked}: they are numbered from 1 to {len(constraints)}"
         )
     text = "".join(asked.split())
-    found = [e for e in constraints if (asked and asked == e.label) or text in e.spellings]
+    found = [e for e in constraints if asked and asked in (e.label, e.text)]
+    found = found or [e for e in constraints if text in e.spellings]
     if not found:
         known = "; ".join(f"{k} {e.text}" for k, e in enumerate(constraints, 1))
         raise ModelError(f"there is no equality constraint {asked!r}; the model has {known}")

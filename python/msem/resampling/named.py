@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from msem.errors import ModelError
 from msem.estimation.objective import Objective
-from msem.language.expressions import Name, Number, Unary
+from msem.language.expressions import Expression, Name, Number, Unary
 from msem.language.hypotheses import read_hypothesis
 from msem.language.syntax import Constraint
-from msem.model.functions import CONSTANT, Functions, compile_expressions
-from msem.model.lookup import FORMULA, find_parameter, parameter_places
+from msem.model.functions import CONSTANT, Functions, Locate, compile_functions
+from msem.model.lookup import find_parameter, is_formula, parameter_places
 from msem.model.partable import ParameterTable
 
 Floats = NDArray[np.float64]
@@ -34,16 +34,21 @@ class Named:
         In theta, from 0; -1 for a function.
     level, group : int
         Where the parameter is; 0 for a function, and for what several levels, or groups, share.
+    function : Expression or None
+        What the function is; its text is not read again.
     """
 
     name: str
     position: int
     level: int
     group: int
+    function: Expression | None = None
 
 
 def read_named(table: ParameterTable, text: str) -> Named:
     """Read the name of a parameter, a formula such as ``fb =~ y2``, a definition or an expression of labels.
+
+    A text that is the name of a parameter or a definition as tables show it is that, whatever else it could mean.
 
     Raises
     ------
@@ -52,22 +57,37 @@ def read_named(table: ParameterTable, text: str) -> Named:
     ModelError
         If it names an unknown parameter, one that is not estimated, or may mean several.
     """
-    plain = "".join(text.split())
-    labels = {row.label for row in table.rows if row.free}
-    if text in table.names() or plain in labels or (FORMULA.match(plain) and "`" not in plain):
-        position = find_parameter(table, text)
-        return Named(table.names()[position], position, *parameter_places(table)[position])
-    functions = compile_expressions(table, [text])
-    if functions.degrees[0] == CONSTANT:
+    one = next((d for d in _definitions(table) if d.name == text.strip()), None)
+    if one is None:
+        rows = table.by_name.find(text)
+        if any(table.rows[i].free for i in rows) or is_formula(text):
+            position = find_parameter(table, text)
+            return Named(table.names()[position], position, *parameter_places(table)[position])
+        one = Named(text.strip(), -1, 0, 0, read_hypothesis(text).function)
+    if compile_named(table, [one]).degrees[0] == CONSTANT:
         raise ModelError(f"'{text}' does not depend on any estimated parameter")
-    return Named(text.strip(), -1, 0, 0)
+    return one
+
+
+def compile_named(table: ParameterTable, named: Sequence[Named]) -> Functions:
+    """Functions of the parameters, those among several named things that are."""
+
+    def locate_in(text: str) -> Locate:
+        return lambda _, message: f"in '{text}': {message}"
+
+    return compile_functions(
+        table, [(one.name, one.function, locate_in(one.name)) for one in named if one.function is not None]
+    )
+
+
+def _definitions(table: ParameterTable) -> list[Named]:
+    return [Named(d.lhs.name, -1, 0, 0, d.lhs) for d in table.defined if isinstance(d.lhs, Name)]
 
 
 def every_parameter(table: ParameterTable) -> list[Named]:
     """All parameters, in order of theta, and all definitions (``:=``)."""
     places = parameter_places(table)
-    named = [Named(name, k, *places[k]) for k, name in enumerate(table.names())]
-    return named + [Named(d.lhs.name, -1, 0, 0) for d in table.defined if isinstance(d.lhs, Name)]
+    return [Named(name, k, *places[k]) for k, name in enumerate(table.names())] + _definitions(table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +104,7 @@ class Evaluator:
     @cached_property
     def functions(self) -> Functions:
         """Those that are functions, compiled."""
-        return compile_expressions(self.table, [one.name for one in self.named if one.position < 0])
+        return compile_named(self.table, self.named)
 
     def __call__(self, thetas: Floats) -> Floats:
         """Values, shape (R, k), at estimates of shape (R, npar)."""
@@ -95,7 +115,7 @@ class Evaluator:
         return out
 
 
-def holding(objective: Objective, text: str, value: float) -> Objective:
+def holding(objective: Objective, named: Named, value: float) -> Objective:
     """The same objective under the further constraint that a function has a value.
 
     Raises
@@ -103,10 +123,11 @@ def holding(objective: Objective, text: str, value: float) -> Objective:
     ModelError
         If it cannot have that value because of other constraints, bounds or fixed parameters.
     """
-    function = read_hypothesis(text).function
+    function = named.function
+    assert function is not None
     number = Number(abs(value), function.at)
     target = Unary(number, function.at) if value < 0 else number
-    held = Constraint(function, "==", target, function.at, f"{text} == {value:g}")
+    held = Constraint(function, "==", target, function.at, f"{named.name} == {value:g}")
     table = replace(objective.table, constraints=(*objective.table.constraints, held), syntax=None)
     out = replace(objective, table=table)
     _ = out.constraints  # compiled here, where contradictions are found

@@ -19,8 +19,7 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import STOPS, Optimum, bounds, run_core
 from msem.estimation.sampling import free_directions
-from msem.model.functions import compile_expressions
-from msem.resampling.named import Named, holding
+from msem.resampling.named import Named, compile_named, holding
 from msem.resampling.reports import as_html, as_text
 
 Floats = NDArray[np.float64]
@@ -157,7 +156,7 @@ class _Profiler:
             self.est = float(theta[named.position])
             gradient[named.position] = 1.0
         else:
-            function = compile_expressions(estimate.table, [named.name])
+            function = compile_named(estimate.table, [named])
             self.est = float(function.values(theta)[0])
             gradient = function.jacobian(theta)[0]
         self.known = [(self.est, 0.0, theta)]
@@ -207,7 +206,7 @@ class _Profiler:
             lower[self.named.position] = upper[self.named.position] = value
             return self.objective, lower, upper
         try:
-            return holding(self.objective, self.named.name, value), lower, upper
+            return holding(self.objective, self.named, value), lower, upper
         except ModelError as error:
             raise NoSolutionError from error
 

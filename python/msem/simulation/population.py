@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,6 @@ from msem.errors import ModelError
 from msem.estimation.constraints import compile_constraints
 from msem.estimation.manyfits import Variables, table_variables
 from msem.estimation.matrices import block_map, block_matrices, row_values
-from msem.model.drafts import key_of, read_name
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
 
@@ -115,7 +114,7 @@ def population_of(table: ParameterTable) -> Population:
     shared = _starts(table)
     modelled = _modelled(table)
     values = np.array([_value(row, shared, modelled) for row in table.rows])
-    missing = [r.name for r, value in zip(table.rows, values, strict=True) if np.isnan(value)]
+    missing = [n for n, value in zip(table.by_name.shown, values, strict=True) if np.isnan(value)]
     if missing:
         listed = ", ".join(missing[:MOST]) + (
             f" and {len(missing) - MOST} more" if len(missing) > MOST else ""
@@ -193,23 +192,13 @@ def _not_definite(matrix: Floats, names: Sequence[str]) -> str:
 
 def _named_rows(table: ParameterTable, name: str) -> list[int]:
     """Rows of a parameter: those with the label, or of the name and all that share it."""
-    rows = [i for i, row in enumerate(table.rows) if row.label and row.label == name]
-    rows = rows or list(_by_name(table, name))
+    first = table.by_name.first(name)
+    label = "" if first is None else table.rows[first].label
+    rows = [i for i, row in enumerate(table.rows) if i == first or (label and row.label == label)]
     shared = {table.rows[i].free for i in rows if table.rows[i].free}
     rows = [i for i, row in enumerate(table.rows) if i in rows or row.free in shared]
     if not rows:
-        known = ", ".join(dict.fromkeys(row.name for row in table.rows if row.user))
+        user = (n for n, row in zip(table.by_name.shown, table.rows, strict=True) if row.user)
+        known = ", ".join(dict.fromkeys(user))
         raise ModelError(f"the population has no parameter {name!r}; it has {known}")
     return rows
-
-
-def _by_name(table: ParameterTable, name: str) -> Iterator[int]:
-    """The row of a name such as ``fb~w1.l2``; without a level or a group, the first that has it."""
-    read = read_name(name)
-    if read is None:
-        return
-    for i, row in enumerate(table.rows):
-        fits = key_of(row.lhs, row.op, row.rhs) == read.key
-        if fits and row.level in (read.level or row.level, 0) and row.group == (read.group or 1):
-            yield i
-            return
