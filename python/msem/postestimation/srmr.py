@@ -1,0 +1,223 @@
+"""Residual measures: sample (saturated) against model-implied moments, as arrays.
+
+One SRMR per level of a two-level model; the RMR, GFI and residual chi-square family for single-level models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMoments:
+    """Sample (saturated) and model-implied moments of one group of a single-level model.
+
+    Parameters
+    ----------
+    sample_cov, implied_cov : array of shape (p, p)
+    nobs : float
+        Units of the group: its weight when several groups are pooled.
+    sample_mean, implied_mean : array of shape (p,), optional
+        None for a model without mean structure.
+    exogenous : array of bool, shape (p,), optional
+        Fixed covariates.
+    """
+
+    sample_cov: Array
+    implied_cov: Array
+    nobs: float
+    sample_mean: Array | None = None
+    implied_mean: Array | None = None
+    exogenous: NDArray[np.bool_] | None = None
+
+    @property
+    def mean_residual(self) -> Array:
+        """Sample minus implied mean; empty without mean structure."""
+        if self.sample_mean is None or self.implied_mean is None:
+            return np.empty(0)
+        return self.sample_mean - self.implied_mean
+
+    @property
+    def nmoments(self) -> int:
+        """Number of sample moments, covariates included."""
+        p = len(self.sample_cov)
+        return p * (p + 1) // 2 + self.mean_residual.size
+
+
+def srmr_level(sample_cov: Array, implied_cov: Array) -> float:
+    """SRMR of one level: covariances only, in the metric of correlations (Bollen, 1989).
+
+    Each matrix is turned into correlations by its own variances; the squared differences are summed over
+    all p variables of the level, fixed covariates included, and divided by p (p + 1) / 2. The diagonal,
+    which is zero, counts in that number, as in lavaan.
+
+    Parameters
+    ----------
+    sample_cov, implied_cov : array of shape (p, p)
+        Saturated and model-implied covariance matrix of the level.
+
+    Returns
+    -------
+    float
+        nan if a variance is not positive.
+    """
+    if min(np.diag(sample_cov).min(), np.diag(implied_cov).min()) <= 0:
+        return math.nan
+    below = np.tril_indices(len(sample_cov))
+    return _rms((_correlations(sample_cov) - _correlations(implied_cov))[below])
+
+
+def level_residuals(
+    within: Sequence[float], between: Sequence[float], nobs: Sequence[float]
+) -> dict[str, float]:
+    """Pool the `srmr_level` of the groups, weighted by units; `srmr` is the sum of both levels."""
+    pooled = [float(np.average(values, weights=nobs)) for values in (within, between)]
+    return {"srmr": sum(pooled), "srmr_within": pooled[0], "srmr_between": pooled[1]}
+
+
+def residual_measures(groups: Sequence[GroupMoments]) -> dict[str, float]:
+    """Residual measures of a single-level model, averaged over groups with their sizes as weights.
+
+    Parameters
+    ----------
+    groups : sequence of GroupMoments
+
+    Returns
+    -------
+    dict of str to float
+        `rmr` (Jöreskog & Sörbom, 1981); `srmr` = `srmr_bentler` (Bentler, 1995), in units of the sample
+        standard deviations; `crmr` (Bollen, 1989), correlations without the diagonal; `srmr_mplus`,
+        correlations off the diagonal and relative differences of variances on it (Asparouhov & Muthén,
+        2018). Means count as p further residuals, except in the measures ending in `_nomean`.
+    """
+    each = [_residual_measures(group) for group in groups]
+    sizes = [group.nobs for group in groups]
+    pooled = {name: float(np.average([one[name] for one in each], weights=sizes)) for name in each[0]}
+    order = ("rmr", "rmr_nomean", "srmr")
+    return {name: pooled["srmr_bentler" if name == "srmr" else name] for name in (*order, *pooled)}
+
+
+def _residual_measures(group: GroupMoments) -> dict[str, float]:
+    values = {}
+    means = _mean_residuals(group)
+    for name, residuals in _covariance_residuals(group.sample_cov, group.implied_cov).items():
+        values[name] = _rms(np.concatenate([residuals, means[name]]))
+        values[f"{name}_nomean"] = _rms(residuals)
+    return values
+
+
+def _covariance_residuals(sample: Array, implied: Array) -> dict[str, Array]:
+    below, strictly = np.tril_indices(len(sample)), np.tril_indices(len(sample), -1)
+    scale = np.sqrt(np.diag(sample))
+    raw = sample - implied
+    bollen = _correlations(sample) - _correlations(implied)
+    return {
+        "rmr": raw[below],
+        "srmr_bentler": (raw / np.outer(scale, scale))[below],
+        "crmr": bollen[strictly],
+        "srmr_mplus": (bollen + np.diag(np.diag(raw) / scale**2))[below],
+    }
+
+
+def _mean_residuals(group: GroupMoments) -> dict[str, Array]:
+    """Mean residuals in the metric of each measure (CRMR: sample standard deviations, as in lavaan)."""
+    raw = group.mean_residual
+    if group.sample_mean is None or group.implied_mean is None:
+        return dict.fromkeys(("rmr", "srmr_bentler", "crmr", "srmr_mplus"), raw)
+    scale, implied_scale = np.sqrt(np.diag(group.sample_cov)), np.sqrt(np.diag(group.implied_cov))
+    return {
+        "rmr": raw,
+        "srmr_bentler": raw / scale,
+        "crmr": raw / scale,
+        "srmr_mplus": group.sample_mean / scale - group.implied_mean / implied_scale,
+    }
+
+
+def _correlations(covariance: Array) -> Array:
+    scale = np.sqrt(np.diag(covariance))
+    return np.asarray(covariance / np.outer(scale, scale))
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else math.nan
+
+
+def lisrel_gfi(groups: Sequence[GroupMoments]) -> float:
+    """GFI of LISREL: 1 - e'Ve / s'Vs (Jöreskog & Sörbom, 1986; Tanaka & Huba, 1985).
+
+    `e` are residual and `s` sample moments, `V` the normal-theory weight at the implied moments. The moments
+    of fixed covariates among themselves are left out of `s`. Groups are averaged with their sizes as weights.
+    """
+    values = []
+    for group in groups:
+        sample, mean = group.sample_cov.copy(), group.sample_mean
+        if group.exogenous is not None:
+            sample[np.ix_(group.exogenous, group.exogenous)] = 0.0
+            mean = None if mean is None else np.where(group.exogenous, 0.0, mean)
+        residual = _weighted_square(group, group.sample_cov - group.implied_cov, group.mean_residual)
+        total = _weighted_square(group, sample, np.empty(0) if mean is None else mean)
+        values.append(1 - residual / total)
+    return float(np.average(values, weights=[group.nobs for group in groups]))
+
+
+def _weighted_square(group: GroupMoments, covariance: Array, mean: Array) -> float:
+    """Quadratic form of a vector of moments in the normal-theory weight matrix."""
+    product = np.linalg.solve(group.implied_cov, covariance)
+    square = 0.5 * float(np.sum(product * product.T))
+    return square + float(mean @ np.linalg.solve(group.implied_cov, mean)) if mean.size else square
+
+
+def browne_residual_chisq(groups: Sequence[GroupMoments], jacobian: Array | None = None) -> float:
+    """Residual-based normal-theory statistic at the implied moments (Browne, 1984, Proposition 4).
+
+    Parameters
+    ----------
+    groups : sequence of GroupMoments
+    jacobian : array of shape (moments, npar), optional
+        Derivatives of the implied moments, group by group, the means first (if modelled), then the lower
+        triangle of the covariance matrix row by row. Not needed when the means are saturated: the
+        residuals of a maximum likelihood solution are then orthogonal to the Jacobian.
+    """
+    statistic = sum(
+        group.nobs * _weighted_square(group, group.sample_cov - group.implied_cov, group.mean_residual)
+        for group in groups
+    )
+    if jacobian is None:
+        return statistic
+    starts = np.cumsum([0, *(group.nmoments for group in groups)])
+    blocks = [
+        (jacobian[a:b], _moment_weight(group), _residual_vector(group))
+        for group, a, b in zip(groups, starts[:-1], starts[1:], strict=True)
+    ]
+    information = sum(delta.T @ weight @ delta for delta, weight, _ in blocks)
+    score = sum(delta.T @ weight @ residual for delta, weight, residual in blocks)
+    # Parameters may be redundant (equality constraints written out), hence least squares, not a solve.
+    return statistic - float(score @ np.linalg.lstsq(information, score, rcond=None)[0])
+
+
+def _residual_vector(group: GroupMoments) -> Array:
+    below = np.tril_indices(len(group.sample_cov))
+    return np.concatenate([group.mean_residual, (group.sample_cov - group.implied_cov)[below]])
+
+
+def _moment_weight(group: GroupMoments) -> Array:
+    """Normal-theory weight matrix of the moments, times the size of the group."""
+    inverse = np.linalg.inv(group.implied_cov)
+    rows, columns = np.tril_indices(len(inverse))
+    # Half the second-order terms of both orders of each pair; a variance is one moment, not two.
+    pairs = inverse[np.ix_(rows, rows)] * inverse[np.ix_(columns, columns)]
+    pairs = pairs + inverse[np.ix_(rows, columns)] * inverse[np.ix_(columns, rows)]
+    once = np.where(rows == columns, 0.5, 1.0)
+    pairs = pairs * np.outer(once, once)
+    nmeans = group.mean_residual.size
+    weight = np.zeros((nmeans + len(rows), nmeans + len(rows)))
+    weight[:nmeans, :nmeans] = inverse[:nmeans, :nmeans]
+    weight[nmeans:, nmeans:] = pairs
+    return group.nobs * weight
