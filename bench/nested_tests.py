@@ -19,7 +19,7 @@ import pandas as pd
 
 import msem
 from msem.postestimation.modification import extend
-from msem.postestimation.releases import equalities
+from msem.postestimation.restrictions import equalities
 
 SIZES = (4, 8, 16)
 TAILS = 6  # degrees of freedom of the t distribution

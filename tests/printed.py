@@ -17,7 +17,7 @@ from msem.output.sections import Section, fit_sections, sample_section
 from msem.output.summary import SummaryInputs
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
-from msem.postestimation.fitmeasures import FitMeasureInputs, fit_measures
+from msem.postestimation.fit_indices import FitMeasureInputs, fit_measures
 
 GOLDEN = Path(__file__).parent / "golden"
 NAN = math.nan

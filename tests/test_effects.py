@@ -16,8 +16,7 @@ import oracle
 import reference
 import reference_fits
 from msem.postestimation.delta import delta_method, jacobian
-from msem.postestimation.effects import effects_of, effects_quantity
-from msem.postestimation.paths import cycle_between, reachable, simple_paths
+from msem.postestimation.effects import cycle_between, effects_of, effects_quantity, reachable, simple_paths
 
 KEY = ["level", "predictor", "through", "outcome", "effect"]
 MEDIATION = """

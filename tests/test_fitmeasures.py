@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import chndtr
 
 import reference
-from msem.postestimation.fitmeasures import (
+from msem.postestimation.fit_indices import (
     FitMeasureInputs,
     chisq_pvalue,
     fit_measures,

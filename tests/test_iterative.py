@@ -19,7 +19,7 @@ from msem.estimation.starting import starting_values
 from msem.language.syntax import parse
 from msem.model.partable import ParameterTable, parameter_table
 from msem.model.special_tables import level_baseline_table, partially_saturated_table
-from msem.postestimation.levelmeasures import fit_level_specific
+from msem.postestimation.level_fit import fit_level_specific
 
 SIZES = [3, 4, 5, 6, 12] * 12
 

@@ -11,7 +11,7 @@ import reference
 import reference_fits
 from msem.errors import ModelError, UnsupportedError
 from msem.fits.fit import Fit
-from msem.postestimation.fitmeasures import rmsea_measures
+from msem.postestimation.fit_indices import rmsea_measures
 
 WITHIN = "level: 1\n fw =~ y1 + y2 + y3\n fw ~ x1 + x2 + x3\n"
 BETWEEN = "level: 2\n fb =~ y1 + y2 + y3\n fb ~ w1 + w2\n"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import msem
 from msem.errors import DataError, ModelError
-from msem.postestimation.differences import Fitted, likelihood_ratio, restriction_weights
+from msem.postestimation.likelihood_ratio import Fitted, likelihood_ratio, restriction_weights
 from msem.postestimation.nested import embed
 from nested import EQUAL, FREE, METHODS, PLAIN, RESTRICTED, centred_demo, fitted, skewed
 

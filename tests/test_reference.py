@@ -12,8 +12,8 @@ import pytest
 import msem
 import reference
 import reference_fits as cases
-from msem.postestimation.fitmeasures import fit_measures
-from msem.postestimation.residuals import level_residuals, srmr_level
+from msem.postestimation.fit_indices import fit_measures
+from msem.postestimation.srmr import level_residuals, srmr_level
 from oracle import differences
 from reference_fits import CASES, GROUPED, SINGLE, TWO_LEVEL, fit
 from test_fitmeasures import inputs, stored

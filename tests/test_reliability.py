@@ -19,10 +19,9 @@ import oracle
 import simulate
 from msem.data.moments import level_moments
 from msem.data.sandwich import robust_acov
-from msem.postestimation.composites import composites
 from msem.postestimation.delta import jacobian
 from msem.postestimation.ram import Structure, structures
-from msem.postestimation.reliability import COLUMNS, _stack, coefficients
+from msem.postestimation.reliability import COLUMNS, _stack, coefficients, composites
 from msem.postestimation.unrestricted import unrestricted
 
 Floats = NDArray[np.float64]

@@ -12,7 +12,7 @@ import pytest
 import msem
 import texts
 from msem.fits.fit import Fit
-from msem.postestimation.residualrms import root_mean_square
+from msem.postestimation.srmr import root_mean_square
 
 TWO_LEVEL = texts.DEMO
 LAVAAN = json.loads((Path(__file__).parent / "data" / "lavaan_residuals.json").read_text(encoding="utf-8"))

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 import ram
 import reference
-from msem.postestimation.fitmeasures import FitMeasureInputs, fit_measures
-from msem.postestimation.residuals import (
+from msem.postestimation.fit_indices import FitMeasureInputs, fit_measures
+from msem.postestimation.srmr import (
     GroupMoments,
     browne_residual_chisq,
     level_residuals,

@@ -15,8 +15,7 @@ import simulate
 import texts
 from msem.errors import DataError, UnsupportedError
 from msem.estimation.scoreproducts import cluster_correction, score_products
-from msem.postestimation.momentspace import MomentSpace
-from msem.postestimation.scaling import saturated_trace
+from msem.postestimation.scaling import MomentSpace, saturated_trace
 
 DEMO = msem.load_demo()
 TWO_LEVEL = texts.COVARIATES

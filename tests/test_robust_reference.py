@@ -23,8 +23,7 @@ import reference
 import reference_fits as rf
 import texts
 from msem.data.complete import ClusterArrays
-from msem.postestimation.fitmeasures import FitMeasureInputs
-from msem.postestimation.scaledmeasures import scaled_fit_measures
+from msem.postestimation.fit_indices import FitMeasureInputs, scaled_fit_measures
 from msem.postestimation.scaling import Scaling
 
 CASES = [

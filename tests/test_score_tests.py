@@ -14,7 +14,7 @@ import fits
 import msem
 from msem.errors import ModelError, ModelSyntaxError, UnsupportedError
 from msem.postestimation.modification import extend
-from msem.postestimation.releases import equalities
+from msem.postestimation.restrictions import equalities
 from nested import centred_demo
 
 STORED = json.loads((Path(__file__).parent / "data" / "lavaan_tests.json").read_text(encoding="utf-8"))[

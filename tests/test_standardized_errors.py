@@ -17,9 +17,15 @@ import oracle
 import reference
 import reference_fits
 from msem.model.functions import defined_functions
-from msem.output.derived import Definitions, standardized_frame
 from msem.postestimation.delta import Quantity, jacobian
-from msem.postestimation.standardized import KINDS, Kind, explained_quantity, standardized_quantity
+from msem.postestimation.standardized import (
+    KINDS,
+    Definitions,
+    Kind,
+    explained_quantity,
+    standardized_frame,
+    standardized_quantity,
+)
 
 Floats = NDArray[np.float64]
 # MLR of lavaan is wrong with within covariates that are not centred; their sampling covariance then comes from them

@@ -12,9 +12,8 @@ from msem.fits.solution import Solution
 from msem.model.functions import Functions, defined_functions, defined_rows
 from msem.model.partable import Parameter
 from msem.output.tables import estimates_frame
-from msem.postestimation.defined import derive, draw
-from msem.postestimation.delta import Intervals, MonteCarlo
-from msem.postestimation.multipliers import Held, held_constraints
+from msem.postestimation.constraints import Held, held_constraints
+from msem.postestimation.delta import Intervals, MonteCarlo, derive, draw
 
 Floats = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from msem.errors import ModelError
 from msem.fits.solution import Solution
 from msem.language.characters import outside_quotes, pieces
 from msem.model.functions import CONSTANT, Functions, compile_expressions
-from msem.postestimation.defined import derive
+from msem.postestimation.delta import derive
 from msem.postestimation.wald import Wald, wald
 
 Floats = NDArray[np.float64]

@@ -17,15 +17,14 @@ from msem.fits.reporting import segregated_header, tests_section, title
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
 from msem.model.references import Names
-from msem.output.derived import rsquare_frame, standardized_frame
 from msem.output.html import render_html
 from msem.output.sections import level_section
 from msem.output.summary import SummaryInputs
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
-from msem.postestimation.levelmeasures import measures_of_tests
+from msem.postestimation.level_fit import measures_of_tests
 from msem.postestimation.ram import BlockModel
-from msem.postestimation.standardized import KINDS, Kind
+from msem.postestimation.standardized import KINDS, Kind, rsquare_frame, standardized_frame
 from msem.settings import require_choice
 
 Floats = NDArray[np.float64]

@@ -14,7 +14,7 @@ from msem.fits.robust import Robust
 from msem.model.levels import BETWEEN, WITHIN, level_number
 from msem.model.special_tables import crosses_levels
 from msem.output.sections import Section, level_section
-from msem.postestimation.levelmeasures import LevelSpecific, fit_level_specific, level_measures
+from msem.postestimation.level_fit import LevelSpecific, fit_level_specific, level_measures
 from msem.postestimation.scaling import Scaling
 
 HEADINGS = ("Within", "Between")

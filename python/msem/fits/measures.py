@@ -15,8 +15,8 @@ from msem.distributions import chisq_pvalue
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate
 from msem.model.special_tables import saturated_table
-from msem.postestimation.fitmeasures import FitMeasureInputs, fit_measures, twolevel_fmin
-from msem.postestimation.residuals import (
+from msem.postestimation.fit_indices import FitMeasureInputs, fit_measures, twolevel_fmin
+from msem.postestimation.srmr import (
     GroupMoments,
     browne_residual_chisq,
     level_residuals,

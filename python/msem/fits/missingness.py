@@ -8,7 +8,7 @@ import pandas as pd
 from msem.data.incomplete import IncompleteStatistics
 from msem.estimation.estimate import require_likelihood
 from msem.fits.solution import Solution
-from msem.postestimation.missinginformation import missing_information
+from msem.postestimation.missing_information import missing_information
 from msem.settings import Information
 
 

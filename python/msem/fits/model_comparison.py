@@ -13,9 +13,8 @@ import pandas as pd
 from msem.errors import ImproperSolutionWarning, ModelError
 from msem.estimation.estimate import require_maximum
 from msem.fits.fit import Fit
-from msem.postestimation.comparable import require_comparable
-from msem.postestimation.differences import Fitted, LikelihoodRatio, Scaling, likelihood_ratio
-from msem.postestimation.nested import Embedding, embed
+from msem.postestimation.likelihood_ratio import Fitted, LikelihoodRatio, Scaling, likelihood_ratio
+from msem.postestimation.nested import Embedding, embed, require_comparable
 from msem.settings import require_choice
 
 Method = Literal["auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"]

@@ -9,7 +9,7 @@ import pandas as pd
 from msem.data.reading import allowed_holes
 from msem.fits.solution import Solution
 from msem.model.levels import Level, level_number
-from msem.postestimation.factorscores import METHODS, Group, Method, factor_scores, random_effects_frame
+from msem.postestimation.factor_scores import METHODS, Group, Method, factor_scores, random_effects_frame
 from msem.postestimation.posterior import group_model
 from msem.postestimation.rows import new_rows, sample_means, training_rows
 from msem.settings import require_choice

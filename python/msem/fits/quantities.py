@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from msem.errors import UnsupportedError
 from msem.fits.constrained import Constrained
 from msem.model.functions import defined_functions
-from msem.output.derived import Definitions, rsquare_frame, standardized_frame
-from msem.postestimation.composites import composites
 from msem.postestimation.delta import Intervals, MonteCarlo, delta_method
 from msem.postestimation.effects import (
     differences,
@@ -24,8 +22,8 @@ from msem.postestimation.effects import (
     effects_quantity,
 )
 from msem.postestimation.icc import at_both_levels, icc_frame, model_icc, saturated_icc
-from msem.postestimation.reliability import coefficients, reliability_frame
-from msem.postestimation.standardized import KINDS, Kind
+from msem.postestimation.reliability import coefficients, composites, reliability_frame
+from msem.postestimation.standardized import KINDS, Definitions, Kind, rsquare_frame, standardized_frame
 from msem.postestimation.unrestricted import Unrestricted, unrestricted
 from msem.settings import require_choice
 

@@ -13,9 +13,8 @@ from msem.estimation.problems import Problem
 from msem.fits.solution import GroupResults
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import ParameterTable
-from msem.output.scaledsections import scaled_sections
-from msem.output.sections import Section, fit_sections, sample_section
-from msem.postestimation.multipliers import Held
+from msem.output.sections import Section, fit_sections, sample_section, scaled_sections
+from msem.postestimation.constraints import Held
 from msem.resampling.bootstrap import Bootstrap
 from msem.settings import ResolvedSettings
 from msem.version import __version__

@@ -14,10 +14,17 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelMoment
 from msem.distributions import normal_pvalue, wald_statistic
 from msem.fits.solution import Solution
-from msem.postestimation.momenterrors import Kind, least_squares_errors, moment_errors, moment_vectors
-from msem.postestimation.momentresiduals import Metric, MomentErrors, Residuals, moment_residuals
-from msem.postestimation.momentvector import Moment, MomentVector
-from msem.postestimation.residualrms import root_mean_square
+from msem.postestimation.moments import (
+    Kind,
+    Moment,
+    MomentErrors,
+    MomentVector,
+    least_squares_errors,
+    moment_errors,
+    moment_vectors,
+)
+from msem.postestimation.residuals import Metric, Residuals, moment_residuals
+from msem.postestimation.srmr import root_mean_square
 from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
@@ -50,7 +57,7 @@ class ResidualTables(Solution):
 
         Notes
         -----
-        Standard errors: `msem.postestimation.momentresiduals`.
+        Standard errors: `msem.postestimation.residuals`.
         """
         require_choice("kind", kind, get_args(ResidualKind))
         found = self._residuals(METRICS.get(kind, "raw"))

@@ -13,9 +13,7 @@ from msem.estimation.estimate import Estimate, require_likelihood
 from msem.fits.measures import least_squares_measures, measure_inputs
 from msem.fits.solution import Solution
 from msem.model.special_tables import saturated_table
-from msem.postestimation.contributions import conditional_loglik
-from msem.postestimation.fitmeasures import FitMeasureInputs, fit_measures
-from msem.postestimation.scaledmeasures import scaled_fit_measures
+from msem.postestimation.fit_indices import FitMeasureInputs, fit_measures, scaled_fit_measures
 from msem.postestimation.scaling import (
     Scaling,
     full_scaling,
@@ -23,6 +21,7 @@ from msem.postestimation.scaling import (
     mplus_scaling,
     saturated_trace,
 )
+from msem.postestimation.scores import conditional_loglik
 from msem.settings import ScaledTest
 
 

@@ -15,7 +15,7 @@ from msem.model.partable import Parameter
 from msem.output.tables import row_columns
 from msem.postestimation.candidates import Candidate
 from msem.postestimation.modification import Extension, standardized_changes
-from msem.postestimation.scoretests import Joint, Single
+from msem.postestimation.score_tests import Joint, Single
 
 Floats = NDArray[np.float64]
 

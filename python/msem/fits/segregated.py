@@ -36,9 +36,9 @@ from msem.fits.levelfit import LevelFit
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
 from msem.model.special_tables import baseline_table, partially_saturated_table, saturated_table
-from msem.postestimation.levelmeasures import level_srmr
+from msem.postestimation.level_fit import level_srmr
 from msem.postestimation.projected import robust_likelihood
-from msem.postestimation.residuals import srmr_level
+from msem.postestimation.srmr import srmr_level
 
 Floats = NDArray[np.float64]
 Method = Literal["likelihood", "ml", "uls"]

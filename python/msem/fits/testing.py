@@ -13,10 +13,9 @@ from msem.fits.scoretables import ScoreTest, modification_table, score_test, wit
 from msem.fits.solution import Solution
 from msem.model.levels import Level, level_number
 from msem.model.references import Names
-from msem.postestimation.added import added_parameters
-from msem.postestimation.candidates import candidates
+from msem.postestimation.candidates import added_parameters, candidates
 from msem.postestimation.modification import extend, modify
-from msem.postestimation.releases import choose, restrictions
+from msem.postestimation.restrictions import choose, restrictions
 from msem.settings import require_choice
 
 OPERATORS = ("=~", "~", "~~", "~1")

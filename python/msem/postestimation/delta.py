@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.distributions import normal_halfwidth
+from msem.model.functions import Functions
 from msem.settings import require_choice, require_whole
 
 Floats = NDArray[np.float64]
@@ -27,12 +28,6 @@ STEP = 1e-30  # no cancellation: any step small enough is exact
 NOTHING = 1e-11  # standard error relative to the estimate below which it is rounding of one that is 0
 UNDEFINED = 0.05  # share of draws in which a quantity may be undefined
 CHUNK = 250  # draws evaluated at once
-
-__all__ = [
-    *("Derived", "Drawn", "Intervals", "MonteCarlo", "Quantity", "Scale"),
-    *("chained", "delta_method", "distribution", "draw_parameters", "jacobian"),
-    *("monte_carlo", "propagate"),
-]
 
 
 @dataclass(frozen=True)
@@ -240,3 +235,26 @@ def _depends(slope: Floats, est: Floats, theta: Floats, lost: NDArray[np.bool_])
     share = np.abs(slope * unit)[:, lost]
     out: NDArray[np.bool_] = np.any((share > NOTHING * np.abs(est)[:, None]) | np.isnan(share), axis=1)
     return out
+
+
+def derive(functions: Functions, theta: Floats, vcov: Floats) -> Derived:
+    """Values of functions of the estimates with their delta-method covariance.
+
+    Parameters
+    ----------
+    functions : Functions
+    theta : ndarray, shape (npar,)
+    vcov : ndarray, shape (npar, npar)
+        nan for parameters without standard errors.
+    """
+    return propagate(functions.values(theta), functions.jacobian(theta), theta, vcov)
+
+
+def draw(functions: Functions, theta: Floats, vcov: Floats, level: float, how: MonteCarlo) -> Drawn:
+    """Distribution of functions when theta is drawn from its normal sampling distribution.
+
+    After MacKinnon, Lockwood & Williams (2004); see `delta.monte_carlo`.
+    """
+    normal_halfwidth(level)
+    values = functions.values_of_rows(draw_parameters(theta, vcov, how))
+    return distribution(values, derive(functions, theta, vcov).se, level)

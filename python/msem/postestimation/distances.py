@@ -9,8 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalues
-from msem.postestimation.factorscores import Group
-from msem.postestimation.frames import GroupColumns, cluster_frame, unit_frame
+from msem.postestimation.factor_scores import Group, GroupColumns, cluster_frame, unit_frame
 from msem.postestimation.posterior import GroupModel
 from msem.postestimation.rows import Rows
 

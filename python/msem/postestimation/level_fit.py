@@ -16,18 +16,18 @@ from msem.data.sample import Sample
 from msem.estimation.estimate import Estimate
 from msem.estimation.partial import estimate_partially, key
 from msem.model.special_tables import level_baseline_table, partially_saturated_table, saturated_table
-from msem.postestimation.fitmeasures import (
+from msem.postestimation.fit_indices import (
     FitMeasureInputs,
     fit_measures,
     incremental_measures,
     information_criteria,
     measure_series,
     rmsea_measures,
+    scaled_fit_measures,
     twolevel_fmin,
 )
-from msem.postestimation.residuals import srmr_level
-from msem.postestimation.scaledmeasures import scaled_fit_measures
 from msem.postestimation.scaling import Scaling
+from msem.postestimation.srmr import srmr_level
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def level_measures(
     Returns
     -------
     Series
-        Named as those of the whole model (`fitmeasures.fit_measures`, `scaledmeasures.scaled_fit_measures`); `srmr` is
+        Named as those of the whole model (`fit_indices`); `srmr` is
         that of the level. Sample size of RMSEA and GFI: clusters at the between level, units at the within level, as
         in Ryu and West (2009) and lavaan 0.7; of BIC: units. All but the information criteria are nan if a model has
         not converged.

@@ -29,9 +29,8 @@ from msem.distributions import chisq_pvalue
 from msem.estimation.estimate import Estimate
 from msem.estimation.scoreproducts import score_products
 from msem.model.special_tables import saturated_table
-from msem.postestimation.momentspace import residual_trace
 from msem.postestimation.nested import Embedding, directions
-from msem.postestimation.scaling import model_trace
+from msem.postestimation.scaling import model_trace, residual_trace
 from msem.settings import Information, ScaledTest
 
 Floats = NDArray[np.float64]

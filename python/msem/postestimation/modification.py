@@ -16,7 +16,7 @@ from msem.estimation.sampling import free_directions
 from msem.estimation.scoreproducts import corrected_scores
 from msem.model.partable import ParameterTable
 from msem.postestimation.candidates import Candidate, extended_table
-from msem.postestimation.releases import (
+from msem.postestimation.restrictions import (
     Equality,
     Imposed,
     Restriction,
@@ -24,7 +24,7 @@ from msem.postestimation.releases import (
     imposed_directions,
     released_table,
 )
-from msem.postestimation.scoretests import ScorePoint, Single
+from msem.postestimation.score_tests import ScorePoint, Single
 from msem.postestimation.standardized import Standardized, standardize
 
 Floats = NDArray[np.float64]

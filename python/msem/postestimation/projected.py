@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from msem.data.saturated import saturated_information
 from msem.estimation.objective import Objective
-from msem.postestimation.momentvector import implied_moments
+from msem.postestimation.moments import implied_moments
 
 Floats = NDArray[np.float64]
 

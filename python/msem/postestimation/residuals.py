@@ -22,28 +22,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.postestimation.momentvector import Flags, Moment, MomentVector
+from msem.postestimation.moments import Flags, Moment, MomentErrors, MomentVector
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 Metric = Literal["raw", "cor.bollen", "cor.bentler"]
 
 NEGLIGIBLE = 1e-12  # share of a moment's sampling variance below which its residual has none
-
-
-@dataclass(frozen=True, eq=False)
-class MomentErrors:
-    """First-order sampling errors of the moments of all groups as linear functions of k independent unit variables.
-
-    Attributes
-    ----------
-    observed, implied : ndarray, shape (m, k)
-        Of the saturated and of the implied moments: each times its transpose is a sampling covariance matrix. nan
-        where there is none.
-    """
-
-    observed: Floats
-    implied: Floats
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,9 @@ The likelihood-ratio statistic of a true model is asymptotically a weighted sum 
 A the information and B the sum over clusters of outer products of scores, of the saturated model (1) and of the
 model (0). Divided by the mean over the degrees of freedom it has the mean of a chi-square (Satorra & Bentler, 1994;
 Yuan & Bentler, 2000). The variant of Mplus (Asparouhov & Muthen, 2005) takes each term at the maximum of its own model.
-That of Yuan and Bentler writes the same mean as tr(U Gamma), with U at the moments that the model implies.
+That of Yuan and Bentler writes the same mean as tr(U Gamma), with Gamma = A1^-1 B1 A1^-1 at the saturated maximum and
+U = A - A D (D'AD)^-1 D'A, where A is the information about the moments at those that the model implies and D their
+derivatives.
 """
 
 from __future__ import annotations
@@ -23,15 +25,16 @@ from msem.data.incomplete import IncompleteClusters
 from msem.data.sample import GroupSample, Sample
 from msem.data.saturated import core_loss, unit_loss
 from msem.estimation.estimate import Estimate
-from msem.estimation.sampling import Bread, sampling_covariance
-from msem.estimation.scoreproducts import cluster_correction, score_products
+from msem.estimation.matrices import fill_exogenous
+from msem.estimation.objective import Objective, build_objective
+from msem.estimation.sampling import Bread, free_directions, sampling_covariance
+from msem.estimation.scoreproducts import cluster_correction, corrected_scores, score_products
 from msem.model.partable import ParameterTable
-from msem.postestimation.momentspace import MomentSpace, residual_trace
+from msem.model.special_tables import saturated_table
+from msem.postestimation.moments import implied_moments, moment_keys
 from msem.settings import Information, ScaledTest
 
 Floats = NDArray[np.float64]
-
-__all__ = ["Scaling", "full_scaling", "model_trace", "mplus_scaling", "saturated_trace"]
 
 
 @dataclass(frozen=True)
@@ -157,3 +160,89 @@ def _trace_of_matrices(table: ParameterTable, sample: Sample, information: Infor
     inverse, pivot = _core.scaled_inverse(a)
     products = score_products(space.objective, space.theta, sample.clusters)
     return float(np.sum(inverse * products)) if pivot > 0 else np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class MomentSpace:
+    """The saturated model of a sample, given the fixed covariates of a table.
+
+    Attributes
+    ----------
+    objective : Objective
+        Of the saturated model; its parameters are the moments that are not fixed.
+    theta : ndarray, shape (moments,)
+        Its maximum.
+    """
+
+    objective: Objective
+    theta: Floats
+
+    @classmethod
+    def of(cls, table: ParameterTable, sample: Sample) -> MomentSpace:
+        """The saturated model of the variables of a table."""
+        saturated = fill_exogenous(saturated_table(table), sample.levels)
+        theta = np.empty(saturated.npar)
+        for row in saturated.rows:
+            if row.free:
+                m = sample.levels[row.group - 1][row.level]
+                i = m.at[row.lhs]
+                theta[row.free - 1] = m.mean[i] if row.op == "~1" else m.cov[i, m.at[row.rhs]]
+        return cls(build_objective(saturated, sample.statistics), theta)
+
+    def information(self, theta: Floats, *, expected: bool) -> Floats:
+        """Information about the moments at other values of them."""
+        core = self.objective.core
+        return core.expected_information(theta) if expected else core.observed_information(theta)
+
+    def implied(self, model: Objective, theta: Floats) -> tuple[Floats, Floats]:
+        """Moments implied by a model, shape (moments,), and their derivatives, shape (moments, npar)."""
+        places = {
+            (row.lhs, row.op, row.rhs, row.level, row.group): row.free - 1
+            for row in self.objective.table.rows
+            if row.free
+        }
+        value, jacobian = np.zeros(len(self.theta)), np.zeros((len(self.theta), len(theta)))
+        for group, statistics in enumerate(model.statistics, 1):
+            values, derivatives = implied_moments(model, theta, group)
+            for k, key in enumerate(moment_keys(statistics, group)):
+                place = places.get(key, places.get(key._replace(lhs=key.rhs, rhs=key.lhs)))
+                if place is not None:
+                    value[place], jacobian[place] = values[k], derivatives[k]
+        return value, jacobian
+
+    def gamma_root(self, sample: Sample, *, expected: bool) -> Floats:
+        """G with G G' = A1^-1 B1 A1^-1, shape (moments, clusters); nan if A1 is not positive definite."""
+        inverse, pivot = _core.scaled_inverse(self.information(self.theta, expected=expected))
+        if not pivot > 0:
+            return np.full((len(self.theta), 1), np.nan)
+        root: Floats = inverse @ corrected_scores(self.objective, self.theta, sample.clusters).T
+        return root
+
+
+def residual_trace(fit: Estimate, sample: Sample, *, expected: bool) -> float:
+    """tr(U Gamma) of a model.
+
+    Parameters
+    ----------
+    fit : Estimate
+    sample : Sample
+        With raw data.
+    expected : bool
+        Expected instead of observed information throughout.
+
+    Returns
+    -------
+    float
+        nan if the information is singular.
+    """
+    space = MomentSpace.of(fit.table, sample)
+    root = space.gamma_root(sample, expected=expected)
+    moments, jacobian = space.implied(fit.objective, fit.theta)
+    d = jacobian @ free_directions(fit)
+    a = space.information(moments, expected=expected)
+    whole = a @ root
+    part = d.T @ whole
+    try:
+        return float(np.sum(root * whole) - np.sum(part * np.linalg.solve(d.T @ a @ d, part)))
+    except np.linalg.LinAlgError:
+        return np.nan

@@ -1,6 +1,11 @@
 """Residual measures: sample (saturated) against model-implied moments, as arrays.
 
 One SRMR per level of a two-level model; the RMR, GFI and residual chi-square family for single-level models.
+
+Unbiased estimates, confidence intervals and tests of root mean squares: let e be t residuals with sampling covariance
+matrix X. Then e'e has expectation eps'eps + tr X and variance 2 tr X^2 + 4 eps'X eps, eps being the residuals in the
+population; from these and a second-order expansion of the square root come all numbers of `root_mean_square`
+(Maydeu-Olivares, 2017; Maydeu-Olivares, Shi & Rosseel, 2018).
 """
 
 from __future__ import annotations
@@ -12,7 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from msem.distributions import normal_halfwidth, normal_upper_tail
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +37,15 @@ class GroupMoments:
         Fixed covariates.
     """
 
-    sample_cov: Array
-    implied_cov: Array
+    sample_cov: Floats
+    implied_cov: Floats
     nobs: float
-    sample_mean: Array | None = None
-    implied_mean: Array | None = None
+    sample_mean: Floats | None = None
+    implied_mean: Floats | None = None
     exogenous: NDArray[np.bool_] | None = None
 
     @property
-    def mean_residual(self) -> Array:
+    def mean_residual(self) -> Floats:
         """Sample minus implied mean; empty without mean structure."""
         if self.sample_mean is None or self.implied_mean is None:
             return np.empty(0)
@@ -51,7 +58,7 @@ class GroupMoments:
         return p * (p + 1) // 2 + self.mean_residual.size
 
 
-def srmr_level(sample_cov: Array, implied_cov: Array) -> float:
+def srmr_level(sample_cov: Floats, implied_cov: Floats) -> float:
     """SRMR of one level: covariances only, in the metric of correlations (Bollen, 1989).
 
     Each matrix is turned into correlations by its own variances; the squared differences are summed over
@@ -113,7 +120,7 @@ def _residual_measures(group: GroupMoments) -> dict[str, float]:
     return values
 
 
-def _covariance_residuals(sample: Array, implied: Array) -> dict[str, Array]:
+def _covariance_residuals(sample: Floats, implied: Floats) -> dict[str, Floats]:
     below, strictly = np.tril_indices(len(sample)), np.tril_indices(len(sample), -1)
     scale = np.sqrt(np.diag(sample))
     raw = sample - implied
@@ -126,7 +133,7 @@ def _covariance_residuals(sample: Array, implied: Array) -> dict[str, Array]:
     }
 
 
-def _mean_residuals(group: GroupMoments) -> dict[str, Array]:
+def _mean_residuals(group: GroupMoments) -> dict[str, Floats]:
     """Mean residuals in the metric of each measure (CRMR: sample standard deviations, as in lavaan)."""
     raw = group.mean_residual
     if group.sample_mean is None or group.implied_mean is None:
@@ -140,12 +147,12 @@ def _mean_residuals(group: GroupMoments) -> dict[str, Array]:
     }
 
 
-def _correlations(covariance: Array) -> Array:
+def _correlations(covariance: Floats) -> Floats:
     scale = np.sqrt(np.diag(covariance))
     return np.asarray(covariance / np.outer(scale, scale))
 
 
-def _rms(values: Array) -> float:
+def _rms(values: Floats) -> float:
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else math.nan
 
 
@@ -167,14 +174,14 @@ def lisrel_gfi(groups: Sequence[GroupMoments]) -> float:
     return float(np.average(values, weights=[group.nobs for group in groups]))
 
 
-def _weighted_square(group: GroupMoments, covariance: Array, mean: Array) -> float:
+def _weighted_square(group: GroupMoments, covariance: Floats, mean: Floats) -> float:
     """Quadratic form of a vector of moments in the normal-theory weight matrix."""
     product = np.linalg.solve(group.implied_cov, covariance)
     square = 0.5 * float(np.sum(product * product.T))
     return square + float(mean @ np.linalg.solve(group.implied_cov, mean)) if mean.size else square
 
 
-def browne_residual_chisq(groups: Sequence[GroupMoments], jacobian: Array | None = None) -> float:
+def browne_residual_chisq(groups: Sequence[GroupMoments], jacobian: Floats | None = None) -> float:
     """Residual-based normal-theory statistic at the implied moments (Browne, 1984, Proposition 4).
 
     Parameters
@@ -202,12 +209,12 @@ def browne_residual_chisq(groups: Sequence[GroupMoments], jacobian: Array | None
     return statistic - float(score @ np.linalg.lstsq(information, score, rcond=None)[0])
 
 
-def _residual_vector(group: GroupMoments) -> Array:
+def _residual_vector(group: GroupMoments) -> Floats:
     below = np.tril_indices(len(group.sample_cov))
     return np.concatenate([group.mean_residual, (group.sample_cov - group.implied_cov)[below]])
 
 
-def _moment_weight(group: GroupMoments) -> Array:
+def _moment_weight(group: GroupMoments) -> Floats:
     """Normal-theory weight matrix of the moments, times the size of the group."""
     inverse = np.linalg.inv(group.implied_cov)
     rows, columns = np.tril_indices(len(inverse))
@@ -221,3 +228,109 @@ def _moment_weight(group: GroupMoments) -> Array:
     weight[:nmeans, :nmeans] = inverse[:nmeans, :nmeans]
     weight[nmeans:, nmeans:] = pairs
     return group.nobs * weight
+
+
+@dataclass(frozen=True, slots=True)
+class RootMeanSquare:
+    """Root mean square of t residuals.
+
+    Attributes
+    ----------
+    value, se : float
+        The sample value, and its standard error under exact fit.
+    exact_z, exact_pvalue : float
+        Test of exact fit, one-sided: the sample value less its expectation under exact fit, over `se`.
+    unbiased, unbiased_se : float
+        Estimate of the population value, corrected for the sampling error of the residuals and for the bias of a root,
+        and its standard error.
+    ci_lower, ci_upper : float
+        Confidence interval of the population value.
+    close_h0, close_z, close_pvalue : float
+        Test of close fit, one-sided: population value at most `close_h0`.
+    nresiduals : int
+        t.
+    """
+
+    value: float
+    se: float
+    exact_z: float
+    exact_pvalue: float
+    unbiased: float
+    unbiased_se: float
+    ci_lower: float
+    ci_upper: float
+    close_h0: float
+    close_z: float
+    close_pvalue: float
+    nresiduals: int
+
+
+def root_mean_square(
+    residuals: Floats, root: Floats, *, level: float = 0.90, close_h0: float = 0.05
+) -> RootMeanSquare:
+    """Estimate the population root mean square of residuals.
+
+    Parameters
+    ----------
+    residuals : ndarray, shape (t,)
+        Those that are zero by construction count in t.
+    root : ndarray, shape (t, k)
+        Times its transpose the sampling covariance matrix of the residuals.
+    level : float
+        Of the confidence interval, which is normal and cut off at 0.
+    close_h0 : float
+
+    Returns
+    -------
+    RootMeanSquare
+        All nan without residuals, or if one is nan. Without sampling variance, when the model is saturated, tests and
+        standard errors are nan.
+    """
+    t = residuals.size
+    square = float(residuals @ residuals) if t else math.nan
+    gram = root.T @ root
+    trace, trace2 = float(np.trace(gram)), float(np.sum(gram * gram))
+    along = float(np.sum((residuals @ root) ** 2))
+    value = math.sqrt(square / t) if t else math.nan
+    se, exact_z = _exact(value, trace, trace2, t)
+    unbiased, unbiased_se = _unbiased(square, trace, trace2, along, t)
+    half = normal_halfwidth(level) * unbiased_se
+    close_z = (unbiased - close_h0) / unbiased_se if unbiased_se > 0 else math.nan
+    return RootMeanSquare(
+        value=value,
+        se=se,
+        exact_z=exact_z,
+        exact_pvalue=normal_upper_tail(exact_z),
+        unbiased=unbiased,
+        unbiased_se=unbiased_se,
+        ci_lower=max(unbiased - half, 0.0) if half == half else math.nan,
+        ci_upper=unbiased + half,
+        close_h0=close_h0,
+        close_z=close_z,
+        close_pvalue=normal_upper_tail(close_z),
+        nresiduals=t,
+    )
+
+
+def _exact(value: float, trace: float, trace2: float, t: int) -> tuple[float, float]:
+    """Standard error under exact fit, and the statistic of its test."""
+    if not trace > 0:
+        return math.nan, math.nan
+    expected = math.sqrt(trace / t) * (1 - trace2 / (4 * trace**2))
+    se = math.sqrt(trace2 / (2 * t * trace))
+    return se, (value - expected) / se
+
+
+def _unbiased(square: float, trace: float, trace2: float, along: float, t: int) -> tuple[float, float]:
+    """Estimate of the population value and its standard error.
+
+    Residuals that are smaller than their sampling error estimate the value as 0. The standard error is then the one at
+    exact fit: the expansion about residuals that happen to be small diverges.
+    """
+    if not (trace > 0 and math.isfinite(square)):
+        return math.nan, math.nan
+    excess = max(square - trace, 0.0)
+    if not excess:
+        square, along = trace, trace2
+    shrinkage = 1 - (trace2 + 2 * along) / (4 * square**2)
+    return math.sqrt(excess / t) / shrinkage, math.sqrt((trace2 + 2 * along) / (2 * t * square)) / shrinkage

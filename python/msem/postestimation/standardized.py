@@ -5,36 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from msem.estimation.matrices import row_values
+from msem.model.functions import Functions
+from msem.model.partable import Parameter, ParameterTable
+from msem.output.tables import estimates_frame, row_columns
+from msem.postestimation.delta import Quantity, chained, delta_method
 from msem.postestimation.ram import Block, Model, Numbers, divide, root, structures
 
-if TYPE_CHECKING:
-    from msem.model.partable import Parameter, ParameterTable
-    from msem.postestimation.delta import Quantity
+Floats = NDArray[np.float64]
 
-Array = NDArray[np.float64]
 Variances = Mapping[Block, Mapping[str, float]]
 Kind = Literal["std_all", "std_lv", "std_nox"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-
-__all__ = [
-    "KINDS",
-    "Kind",
-    "Scales",
-    "Standardized",
-    "explained_outcomes",
-    "explained_quantity",
-    "r_squared",
-    "scales",
-    "standardize",
-    "standardized_quantity",
-]
+_FACTORS = ("=~", "~", "~1", "~~")
 
 
 class Standardized(NamedTuple):
@@ -50,9 +39,9 @@ class Standardized(NamedTuple):
         All variables except observed covariates have variance 1.
     """
 
-    std_lv: Array
-    std_all: Array
-    std_nox: Array
+    std_lv: Floats
+    std_all: Floats
+    std_nox: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +67,7 @@ class Scales:
     factors: NDArray[np.intp]
     residual: NDArray[np.intp]
     kept: NDArray[np.bool_]
-    summed: Array
+    summed: Floats
 
     def deviations(self, variances: Numbers, values: Numbers) -> Numbers:
         """Standard deviations as one vector.
@@ -129,7 +118,7 @@ def scales(table: ParameterTable, kind: Kind, *, total: bool = False) -> Scales:
     )
 
 
-def standardize(table: ParameterTable, est: Array, variances: Variances) -> Standardized:
+def standardize(table: ParameterTable, est: Floats, variances: Variances) -> Standardized:
     """Standardize estimates level by level.
 
     Loadings and regressions are multiplied by the standard deviation of the cause and divided by that of
@@ -152,7 +141,7 @@ def standardize(table: ParameterTable, est: Array, variances: Variances) -> Stan
         nan where a variance that is needed is not positive or not given.
     """
 
-    def scaled(kind: Kind) -> Array:
+    def scaled(kind: Kind) -> Floats:
         units = scales(table, kind)
         total = np.array([variances.get(key[:2], {}).get(key[2], math.nan) for key in units.keys])
         return units.apply(est, units.deviations(total, est))
@@ -189,7 +178,7 @@ def implied_variances(model: Model, units: Scales, theta: Numbers) -> Numbers:
     return np.stack(found, axis=-1)
 
 
-def r_squared(table: ParameterTable, est: Array, variances: Variances) -> pd.DataFrame:
+def r_squared(table: ParameterTable, est: Floats, variances: Variances) -> pd.DataFrame:
     """Explained variance of every endogenous variable within its level.
 
     Parameters
@@ -258,9 +247,6 @@ def _kept(table: ParameterTable, kind: Kind, level: int, group: int) -> Collecti
     return table.covariates(level, group) if kind == "std_nox" else ()
 
 
-_FACTORS = ("=~", "~", "~1", "~~")
-
-
 def _factor(row: Parameter, at: Mapping[tuple[int, int, str], int]) -> Sequence[int]:
     """Positions of the standard deviations of a row: one to multiply by, two to divide by."""
 
@@ -278,3 +264,69 @@ def _factor(row: Parameter, at: Mapping[tuple[int, int, str], int]) -> Sequence[
         return 0, total(row.lhs), 0
     cause, outcome = (row.lhs, row.rhs) if row.op == "=~" else (row.rhs, row.lhs)
     return total(cause), total(outcome), 0
+
+
+class Definitions(NamedTuple):
+    """Defined parameters: their rows, and the functions of all rows of the parameter table."""
+
+    rows: tuple[Parameter, ...] = ()
+    functions: Functions | None = None
+
+
+NONE = Definitions()
+
+
+def standardized_frame(
+    model: Model,
+    theta: Floats,
+    vcov: Floats,
+    kind: Kind,
+    *,
+    total: bool = False,
+    level: float = 0.95,
+    defined: Definitions = NONE,
+) -> pd.DataFrame:
+    """Tabulate the standardized solution.
+
+    Parameters
+    ----------
+    model : Model
+    theta, vcov : ndarray, shapes (npar,) and (npar, npar)
+        Estimates and their sampling covariance.
+    kind : {"std_all", "std_lv", "std_nox"}
+    total : bool
+        By total standard deviations; see `standardized_quantity`.
+    level : float
+        Coverage of the intervals.
+    defined : Definitions
+        Defined parameters, which are evaluated at the standardized values.
+
+    Returns
+    -------
+    DataFrame
+        Columns of `estimates_frame`, with est_std for est.
+    """
+    found = delta_method(standardized_quantity(model, kind, total=total), theta, vcov)
+    if defined.functions is not None:
+        values = defined.functions.values(found.est)
+        found = chained(found, values, defined.functions.jacobian(found.est))
+    frame = estimates_frame((*model.table.rows, *defined.rows), found.est, found.se, ci_level=level)
+    return frame.rename(columns={"est": "est_std"})
+
+
+def rsquare_frame(model: Model, theta: Floats, vcov: Floats, *, level: float = 0.95) -> pd.DataFrame:
+    """Tabulate explained variances: columns lhs, level, group, r2, se, ci_lower, ci_upper.
+
+    Parameters
+    ----------
+    model, theta, vcov
+        As for `standardized_frame`.
+    level : float
+        Coverage of the intervals, which are Wald intervals of the logit.
+    """
+    rows = [model.table.rows[k] for k in explained_outcomes(model.table)]
+    found = delta_method(explained_quantity(model), theta, vcov)
+    lower, upper = found.interval(level, "logit")
+    names = row_columns(rows, ("lhs", "level", "group"))
+    numbers = {"r2": found.est, "se": found.se, "ci_lower": lower, "ci_upper": upper}
+    return pd.DataFrame(names | numbers).astype({"level": int, "group": int})
