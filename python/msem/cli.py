@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
@@ -23,6 +24,7 @@ from msem.fits.levels import segregated
 from msem.fits.sem import sem
 from msem.fits.synopsis import compare
 from msem.output.tables import format_matrix
+from msem.settings import Settings
 from msem.version import __version__
 
 ARROW = {".parquet", ".pq", ".arrow", ".feather", ".ipc"}
@@ -94,25 +96,21 @@ def add_fit(fit: argparse.ArgumentParser) -> None:
         nargs="+",
         help="CSV (.csv, also compressed) or Parquet file, or files of `msem summarize`, which are added",
     )
-    fit.add_argument("--cluster", help="column with the cluster ids, for two-level models")
-    fit.add_argument("--group", help="column with the groups")
-    fit.add_argument("--group-equal", nargs="+", default=(), metavar="KIND", help="loadings, intercepts, ...")
-    fit.add_argument("--estimator", default="ML", help="ML (default), MLR, MLF, or ULS for one level")
     fit.add_argument(
         "--tables", nargs="+", default=(), choices=get_args(SummaryTable), help="further tables to print"
     )
     fit.add_argument("--out", type=Path, help="write the table of estimates to this CSV file")
     fit.add_argument("--standardized", action="store_true", help="add standardized estimates")
-    fit.add_argument("--missing", default="listwise", help="listwise (default), fiml, or fiml.x")
-    fit.add_argument(
-        "--auxiliary",
-        nargs="+",
-        default=(),
-        metavar="VARIABLE",
-        help="variables that tell about missing values",
-    )
-    fit.add_argument("--random-x", action="store_true", help="estimate the moments of covariates too")
-    fit.add_argument("--std-lv", action="store_true", help="set the variances of latent variables to 1")
+    # options of sem, under their names; what is not given is not among the arguments
+    option = fit.add_argument_group("options of the fit", argument_default=argparse.SUPPRESS).add_argument
+    option("--cluster", help="column with the cluster ids, for two-level models")
+    option("--group", help="column with the groups")
+    option("--group-equal", nargs="+", metavar="KIND", help="loadings, intercepts, ...")
+    option("--estimator", help="ML (default), MLR, MLF, or ULS for one level")
+    option("--missing", help="listwise (default), fiml, or fiml.x")
+    option("--auxiliary", nargs="+", metavar="VARIABLE", help="variables that tell about missing values")
+    option("--random-x", action="store_false", dest="fixed_x", help="estimate the moments of covariates too")
+    option("--std-lv", action="store_true", help="set the variances of latent variables to 1")
     fit.set_defaults(run=run_fit)
 
 
@@ -133,18 +131,9 @@ def add_summarize(summary: argparse.ArgumentParser) -> None:
 
 def run_fit(arguments: argparse.Namespace) -> int:
     """Fit a model file and print the summary."""
-    fit = sem(
-        read_model(arguments.model),
-        read_all(arguments.data),
-        cluster=arguments.cluster,
-        group=arguments.group,
-        group_equal=arguments.group_equal,
-        estimator=arguments.estimator,
-        missing=arguments.missing,
-        auxiliary=arguments.auxiliary,
-        fixed_x=not arguments.random_x,
-        std_lv=arguments.std_lv,
-    )
+    names = {own.name for own in fields(Settings)}
+    options = {name: value for name, value in vars(arguments).items() if name in names}
+    fit = sem(read_model(arguments.model), read_all(arguments.data), **options)
     if arguments.out is not None:
         fit.estimates(standardized=True).to_csv(arguments.out, index=False)
     print(fit.summary(fit_measures=True, standardized=arguments.standardized, tables=arguments.tables))

@@ -27,8 +27,8 @@ from msem.estimation.manyfits import (
 )
 from msem.estimation.problems import REMARKS, SEVERITY
 from msem.fits.fit import Fit
-from msem.fits.fitting import fit_table
 from msem.fits.manyfits import FitArrays, joined
+from msem.fits.sem import fit_table
 from msem.model.partable import ParameterTable
 from msem.resampling.progress import Progress, chunks
 from msem.settings import ResolvedSettings

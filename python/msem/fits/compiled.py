@@ -18,9 +18,9 @@ from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.constraints import compile_constraints, elimination_basis
 from msem.fits.batches import Batch, make_batch
 from msem.fits.fit import Fit
-from msem.fits.fitting import fit_table
 from msem.fits.manyfits import FitArrays, ManyFits, joined, warn_of_missing
 from msem.fits.sem import (
+    fit_table,
     require_least_squares,
     resolve,
     table_of,

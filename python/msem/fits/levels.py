@@ -19,10 +19,9 @@ from msem.data.sandwich import robust_acov
 from msem.data.saturated import Method as SaturatedMethod
 from msem.errors import DataError, DataWarning, ModelError
 from msem.estimation.problems import Problem
-from msem.fits.fitting import warn
 from msem.fits.levelfit import SegregatedFit
 from msem.fits.segregated import Gamma, Method, fit_level, require_separable
-from msem.fits.sem import table_of
+from msem.fits.sem import table_of, warn
 from msem.language.syntax import parse
 from msem.model.groups import require_one_group
 from msem.model.partable import ParameterTable

@@ -1,27 +1,57 @@
-"""`sem`, `cfa` and `growth`: from model text and a sample to a fit."""
+"""`sem`, `cfa` and `growth`: from the text of a model and a sample to a fit, with what is to be said about it."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
 
 from msem.data.clusters import ClusterStatistics
+from msem.data.frames import Holes
 from msem.data.moments import LevelMoments
-from msem.data.reading import Means, Source, group_rows, prepare, require_rows_for_holes
-from msem.errors import UnsupportedError
-from msem.fits.auxiliary import add_auxiliary
+from msem.data.origin import Origin
+from msem.data.reading import Means, Prepared, Source, group_rows, prepare, require_rows_for_holes
+from msem.data.roles import varying_within
+from msem.data.sample import Sample
+from msem.errors import (
+    ConvergenceWarning,
+    DataError,
+    IdentificationWarning,
+    ImproperSolutionWarning,
+    SmallSampleWarning,
+    UnsupportedError,
+)
+from msem.estimation.discrepancy import LevelDiscrepancy
+from msem.estimation.estimate import estimate
+from msem.estimation.problems import Problem, find_problems, no_chi_square, require_feasible
+from msem.estimation.sampling import Sampling, sampling_covariance
+from msem.estimation.smallsamples import few_clusters
+from msem.estimation.uls import fit_uls
 from msem.fits.fit import Fit
-from msem.fits.fitting import fit_table
+from msem.fits.resampled import bootstrap_errors
 from msem.language.hypotheses import with_constraints
 from msem.language.syntax import ModelSyntax
+from msem.model.auxiliary import with_auxiliary
 from msem.model.defaults import Fun
 from msem.model.groups import group_order
 from msem.model.partable import ParameterTable, parameter_table
-from msem.settings import ResolvedSettings, Settings
+from msem.resampling.bootstrap import Bootstrap
+from msem.settings import Information, ResolvedSettings, Settings
+
+WARNINGS: dict[str, type[Warning]] = {
+    "not_converged": ConvergenceWarning,
+    "saddle_point": ConvergenceWarning,
+    "no_chi_square": ConvergenceWarning,
+    "unidentified": IdentificationWarning,
+    "improper": ImproperSolutionWarning,
+    "boundary": ImproperSolutionWarning,
+    "few_clusters": SmallSampleWarning,
+}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -161,22 +191,61 @@ def sem(
     SmallSampleWarning
         If there are fewer clusters than between-level parameters.
     """
-    options = {**locals(), **unknown}
-    settings = Settings.read({name: options[name] for name in options if name not in ARGUMENTS}, "sem")
+    given = {**locals(), **unknown}  # before any other name is bound: the arguments as they came
+    settings = Settings.read({name: given[name] for name in given if name not in ARGUMENTS})
     return _fit("sem", model, data, settings)
 
 
 @with_signature(sem)
 def cfa(model: str, data: Any = None, **options: Any) -> Fit:
-    """Fit a confirmatory factor analysis; the same as `sem` with the same options."""
+    """Fit a confirmatory factor analysis.
+
+    The defaults are those of `sem`.
+
+    Parameters
+    ----------
+    model : str
+        Model in lavaan's language.
+    data : data frame, LevelMoments or SampleStatistics
+        One row per unit, or moments; see `sem`.
+    **options
+        Those of `sem`.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    ModelSyntaxError, ModelError, DataError
+        See `sem`.
+    """
     return _fit("cfa", model, data, Settings.read(options, "cfa"))
 
 
 @with_signature(sem)
 def growth(model: str, data: Any = None, **options: Any) -> Fit:
-    """Fit a growth curve model: as `sem`, but latent means are free and intercepts of indicators are 0.
+    """Fit a growth curve model: latent means are free, and intercepts of their indicators are 0.
 
     At two levels this concerns the between level; the within means of variables at both levels are 0 by definition.
+
+    Parameters
+    ----------
+    model : str
+        Model in lavaan's language.
+    data : data frame, LevelMoments or SampleStatistics
+        One row per unit, or moments; see `sem`.
+    **options
+        Those of `sem`.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    ModelSyntaxError, ModelError, DataError
+        See `sem`.
     """
     return _fit("growth", model, data, Settings.read(options, "growth"))
 
@@ -259,3 +328,130 @@ def require_least_squares(settings: Settings, table: ParameterTable) -> None:
         )
     if settings.estimator == "ULS" and table.ngroups > 1:
         raise UnsupportedError('estimator="ULS" is for one group; fit each group on its own')
+
+
+def add_auxiliary(table: ParameterTable, source: Source, names: Sequence[str]) -> ParameterTable:
+    """Add auxiliary variables to a model: at both levels those that vary within clusters, at the between level others.
+
+    Parameters
+    ----------
+    table : ParameterTable
+    source : Source
+        Data with holes.
+    names : sequence of str
+
+    Raises
+    ------
+    DataError
+        If a variable is in the model already or not in the data, or holes were not asked for.
+    """
+    if not names:
+        return table
+    if not source.incomplete:
+        raise DataError(
+            'auxiliary variables tell about missing values, and rows with any are left out: add missing="fiml", or '
+            "leave out auxiliary="
+        )
+    for group in range(1, table.ngroups + 1):
+        for level in range(1, table.nlevels + 1):
+            known = (*table.observed(level, group), *table.latent(level, group))
+            for name in names:
+                if name in known:
+                    raise DataError(
+                        f"{name!r} is a variable of the model and cannot be auxiliary too: leave it out"
+                    )
+    if table.nlevels == 1 or source.cluster is None:
+        return with_auxiliary(table, names)
+    unit = varying_within(source.data, source.cluster, names, Holes())
+    return with_auxiliary(table, unit, [name for name in names if name not in unit])
+
+
+def fit_table(
+    table: ParameterTable,
+    prepared: Sequence[Prepared],
+    settings: ResolvedSettings,
+    dropped_no_group: int = 0,
+) -> Fit:
+    """Fit a parameter table to a prepared sample, given for each group, and warn of what is wrong with the solution.
+
+    Raises
+    ------
+    DataError
+        If robust inference is asked for and the sample has no single clusters.
+    """
+    if settings.test != ("standard",) or settings.se == "robust":
+        require_raw(prepared, settings)
+    sample = Sample(tuple(group.sample() for group in prepared))
+    most, tolerance = settings.max_iterations, settings.tolerance
+    sampling: Sampling | None = None
+    discrepancy: LevelDiscrepancy | None = None
+    if settings.estimator == "ULS":
+        solution, discrepancy, sampling = fit_uls(table, sample, max_iterations=most, tolerance=tolerance)
+    else:
+        solution = estimate(table, sample, max_iterations=most, tolerance=tolerance)
+        require_feasible(solution.objective, solution.optimum)
+    if discrepancy is None:
+        # without standard errors the expected information still tells what is not identified
+        robust = settings.se == "robust"
+        kind: Information = "expected" if settings.se == "none" else settings.information
+        clusters = sample.clusters if robust or kind == "first_order" else None
+        sampling = sampling_covariance(
+            solution.objective, solution.theta, kind, solution.tangent, clusters, robust=robust
+        )
+    problems = find_problems(solution.objective, solution.optimum, sampling)
+    replicates: Bootstrap | None = None
+    if settings.se == "bootstrap" and sampling is not None:
+        replicates, sampling = bootstrap_errors(solution, sample, sampling, settings.bootstrap, settings.seed)
+    if not sample.converged:
+        problems = (*problems, no_chi_square(sample.unidentified))
+    problems = (*problems, *few_clusters(table, sample.statistics))
+    warn(problems)
+    return Fit(
+        solution,
+        sample,
+        None if settings.se == "none" else sampling,
+        problems,
+        settings,
+        origin_of(prepared, dropped_no_group),
+        discrepancy,
+        replicates,
+    )
+
+
+def require_raw(prepared: Sequence[Prepared], settings: ResolvedSettings) -> None:
+    """Refuse robust inference without rows."""
+    if any(group.known is None for group in prepared):
+        what = "robust standard errors" if settings.se == "robust" else "scaled tests"
+        raise DataError(
+            f"{what} need raw data: moments and statistics do not tell one cluster from another. Use "
+            'estimator="ML", se="standard" and test="standard", or msem.segregated(..., gamma="robust") with moments '
+            "that msem.saturated made from raw data"
+        )
+    if any(group.summary is not None and not group.summary.keeps_products for group in prepared):
+        raise DataError(
+            "robust standard errors and scaled tests need the statistics of the single clusters, which were not kept: "
+            'summarize with keep_clusters=True, or ask for se="standard" and test="standard", which take the rows of a '
+            "single-level model for independent"
+        )
+
+
+def origin_of(prepared: Sequence[Prepared], dropped_no_group: int) -> Origin:
+    """Where the data of all groups come from, and what was left out of them."""
+    rows = [group.known for group in prepared if group.known is not None]
+    missing = Counter[str]()
+    for data in rows:
+        missing.update(data.dropped)
+    return Origin(
+        given_as=prepared[0].given_as,
+        dropped_rows=sum(data.dropped_rows for data in rows),
+        dropped_empty=sum(data.dropped_empty for data in rows),
+        dropped_no_cluster=sum(data.dropped_no_cluster for data in rows),
+        dropped_no_group=dropped_no_group,
+        dropped=dict(missing),
+    )
+
+
+def warn(problems: Iterable[Problem], stacklevel: int = 5) -> None:
+    """Warn of every problem once, at the line of the user that many calls up."""
+    for problem in problems:
+        warnings.warn(str(problem), WARNINGS[problem.name], stacklevel=stacklevel)
