@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import models
-from msem.data.complete import cluster_arrays, sample_statistics
+from msem.data.complete import ClusterArrays, sample_statistics
 from msem.data.frames import clustered_data
 from msem.data.sample import saturated_sample
 from msem.estimation.estimate import Estimate, estimate
@@ -66,7 +66,7 @@ def vcov(found: Estimate, frame: pd.DataFrame, information: Information = "obser
     """Sampling covariance of the estimates, all of which must be identified."""
     (s,) = found.objective.statistics
     columns = clustered_data(frame, [*s.unit, *s.cluster], "cluster")
-    clusters = cluster_arrays(columns, s.unit, s.cluster)
+    clusters = ClusterArrays(*columns.cluster_arrays(s.unit, s.cluster))
     sampling = sampling_covariance(found.objective, found.theta, information, clusters=[clusters])
     assert sampling.positive_definite
     assert not sampling.unidentified

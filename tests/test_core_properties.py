@@ -13,7 +13,7 @@ import models
 from msem import _core
 from msem.data.complete import sample_statistics
 from msem.data.frames import clustered_data
-from msem.data.saturated import core_loss, solve_saturated
+from msem.data.saturated import solve_saturated
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import minimize
 
@@ -178,7 +178,7 @@ def test_threads_fit_at_once():
     for a, b in zip(alone, together, strict=True):
         assert a.converged
         assert np.array_equal(a.theta, b.theta)
-    losses = [core_loss(case.statistics) for case in cases]
+    losses = [case.statistics.likelihood() for case in cases]
     with ThreadPoolExecutor(4) as pool:
         fits = list(pool.map(_core.fit_saturated, losses))
     assert [f["loglik"] for f in fits] == [_core.fit_saturated(loss)["loglik"] for loss in losses]
@@ -187,7 +187,7 @@ def test_threads_fit_at_once():
 def test_a_long_call_lets_other_threads_run():
     """Python counts on while the core works: no pause as long as half the call."""
     rows = [(v, "~~", v, level, 0.01**level, "") for v in ("y1", "y2", "y3") for level in (1, 2)]
-    loss = core_loss(models.two_level(rows, [1, 2, 3, 4, 5, 6] * 5).statistics)
+    loss = models.two_level(rows, [1, 2, 3, 4, 5, 6] * 5).statistics.likelihood()
     times = [time.perf_counter()]
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(_core.fit_saturated, loss, True, 40_000, 0.0)

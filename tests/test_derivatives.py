@@ -8,7 +8,6 @@ import models
 import oracle
 from msem import _core
 from msem.data.arrays import vech
-from msem.data.saturated import core_loss
 from msem.estimation.matrices import core_block
 from msem.estimation.objective import build_objective
 
@@ -180,7 +179,7 @@ def test_groups_share_parameters():
     table, theta = a.table, a.near
     parts = [build_objective(table, c.statistics) for c in (a, b)]
     compiled = [core_block(block, table) for block in parts[0].blocks]
-    losses = [core_loss(c.statistics) for c in (a, b)]
+    losses = [c.statistics.likelihood() for c in (a, b)]
     both = _core.Objective(table.npar, compiled, [(loss, 0, 1) for loss in losses])
     assert both.value(theta) == pytest.approx(sum(p.core.value(theta) for p in parts), rel=1e-14)
     for name in ("observed_information", "expected_information"):

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.complete import SampleStatistics, cluster_arrays, sample_statistics, simple_statistics
+from msem.data.complete import ClusterArrays, SampleStatistics, sample_statistics, simple_statistics
 from msem.data.frames import clustered_data
 from simulate import BETWEEN, CLUSTER, UNIT, WITHIN, small_sample, two_level
 
@@ -27,7 +27,7 @@ def sample(sizes: Sequence[int], seed: int = 3) -> pd.DataFrame:
 
 
 def arrays(frame: pd.DataFrame) -> tuple[Floats, Floats, Floats]:
-    c = cluster_arrays(clustered_data(frame, [*UNIT, *CLUSTER], "cluster"), UNIT, CLUSTER)
+    c = ClusterArrays(*clustered_data(frame, [*UNIT, *CLUSTER], "cluster").cluster_arrays(UNIT, CLUSTER))
     return c.sizes, c.means, c.within
 
 
@@ -145,7 +145,7 @@ def test_rows_of_one_level_are_drawn(centred: bool) -> None:
 def test_clusters_of_rows_of_one_level_are_drawn_whole() -> None:
     frame = small_sample()
     data = clustered_data(frame, [*UNIT, *CLUSTER], "cluster")
-    c = cluster_arrays(data, UNIT, ())
+    c = ClusterArrays(*data.cluster_arrays(UNIT, ()))
     draws = _core.OrdinaryDraws([(c.sizes, c.means, c.within)], 2, True)
     for r in range(5):
         chosen = resampled(frame, draws.weights(r, 0))

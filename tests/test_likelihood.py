@@ -9,7 +9,7 @@ import models
 import oracle
 from msem import _core
 from msem.data.arrays import vech
-from msem.data.saturated import core_loss, saturated_objective
+from msem.data.saturated import saturated_objective
 
 EXACT = {"rtol": 1e-10}
 
@@ -167,7 +167,7 @@ def test_far_from_the_data_the_value_stays_exact():
 def wrong_shapes(case):
     core, c, s = case.objective.core, case.clusters, case.statistics
     block = _core.Block(1, 1, [1], [0], [0], [0], [0.0])
-    loss = core_loss(s)
+    loss = s.likelihood()
     yield "wrong length", lambda: core.value(case.theta[1:])
     yield "wrong length", lambda: core.jacobian(case.theta[1:], 0)
     yield "wrong length", lambda: core.implied(case.theta[1:], 0)

@@ -110,10 +110,10 @@ def test_huge_means_cost_no_digits():
     far = missing.incomplete((y + 2.0**27, z + 2.0**27, codes), case.base.unit, case.base.cluster, 3)
     m = case.base.moments(case.near)
     within, between = m.mu_w + np.where(np.arange(len(m.mu_w)) < 3, 0, 2.0**27), m.mu_b + 2.0**27
-    near = case.statistics.loss, m.mu_w, m.mu_b
+    near = case.statistics.likelihood(), m.mu_w, m.mu_b
     values = [
         fixed_objective(loss, mu_w, m.sigma_w, mu_b, m.sigma_b).value(np.empty(0))
-        for loss, mu_w, mu_b in (near, (far.loss, within, between))
+        for loss, mu_w, mu_b in (near, (far.likelihood(), within, between))
     ]
     assert_allclose(values[1], values[0], rtol=1e-9)
 
@@ -144,7 +144,7 @@ def test_an_indefinite_between_matrix_is_in_the_domain_and_a_negative_within_var
     lowered = m.sigma_b.copy()
     lowered[0, 0] -= 1.02 / np.linalg.inv(m.sigma_b)[0, 0]
     assert np.linalg.eigvalsh(lowered)[0] < 0
-    loss = case.statistics.loss
+    loss = case.statistics.likelihood()
     value = fixed_objective(loss, m.mu_w, m.sigma_w, m.mu_b, lowered).value(np.empty(0))
     dense = oracle_missing.cluster_logliks(m._replace(sigma_b=lowered), *case.sample).sum()
     assert_allclose(value, -2 * dense, rtol=1e-10)

@@ -13,7 +13,7 @@ import fits
 import msem
 import texts
 from msem.data.arrays import unvech
-from msem.data.complete import ClusterArrays, SampleStatistics, cluster_arrays, sample_statistics
+from msem.data.complete import ClusterArrays, SampleStatistics, sample_statistics
 from msem.data.frames import clustered_data
 from msem.data.sample import GroupSample, Sample, saturated_sample
 from msem.estimation.estimate import Estimate, estimate
@@ -197,7 +197,7 @@ def test_robust_errors_are_derivatives_with_respect_to_the_weights_of_clusters(f
     found, sample, vectors = small_fit(fixed_x)
     unfilled = parameter_table(parse(fits.FACTORS), fixed_x=fixed_x)
     (group,) = sample.groups
-    clusters = cluster_arrays(group.data, group.statistics.unit, group.statistics.cluster)
+    clusters = group.clusters
     none = MomentErrors(*(np.zeros((len(vectors[0].keys), 1)),) * 2)
 
     def at(j: int, weight: float) -> np.ndarray:

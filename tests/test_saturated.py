@@ -11,7 +11,7 @@ from msem import _core
 from msem.data.arrays import vech
 from msem.data.complete import SampleStatistics
 from msem.data.moments import estimate_saturated, level_moments
-from msem.data.saturated import core_loss, moment_names, saturated_objective, solve_saturated
+from msem.data.saturated import moment_names, saturated_objective, solve_saturated
 from msem.errors import DataError
 
 SIZES = [1] * 6 + [2] * 10 + [3] * 9 + [5] * 8 + [7] * 4
@@ -122,7 +122,7 @@ def test_covariates_have_their_sample_moments(statistics):
 @pytest.mark.parametrize("seed", range(6))
 def test_an_indefinite_between_matrix_has_the_higher_likelihood(seed):
     s = weak_case(seed).statistics
-    found, em = solve_saturated(s), _core.fit_saturated(core_loss(s), True, 3000)
+    found, em = solve_saturated(s), _core.fit_saturated(s.likelihood(), True, 3000)
     assert np.linalg.eigvalsh(found.between.cov)[0] < 0
     assert stationary(found, s) < 1e-11
     assert np.linalg.eigvalsh(em["cov_b"])[0] > 0

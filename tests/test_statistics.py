@@ -15,8 +15,8 @@ from numpy.testing import assert_allclose
 
 from msem import _core
 from msem.data.complete import (
+    ClusterArrays,
     SampleStatistics,
-    cluster_arrays,
     expected_statistics,
     sample_statistics,
     simple_statistics,
@@ -97,7 +97,7 @@ def test_total_mean_and_pooled_within_cov() -> None:
 def test_cluster_arrays_are_those_of_the_definitions() -> None:
     frame = small_sample().sample(frac=1, random_state=3)
     data = clustered_data(frame, [*UNIT, *CLUSTER], "cluster")
-    arrays = cluster_arrays(data, UNIT, CLUSTER)
+    arrays = ClusterArrays(*data.cluster_arrays(UNIT, CLUSTER))
     order = [(0, 0), (1, 0), (2, 0), (1, 1), (2, 1), (2, 2)]
     for code, name in enumerate(data.clusters):
         rows = frame[frame["cluster"] == name]
@@ -340,7 +340,7 @@ def test_statistics_of_clusters_do_not_depend_on_the_order_of_rows() -> None:
     frame = pd.DataFrame({"a": rng.normal(size=len(ids)), "b": rng.normal(size=len(ids)), "cluster": ids})
     ordered = clustered_data(frame, ["a", "b"], "cluster")
     shuffled = clustered_data(frame.iloc[rng.permutation(len(frame))], ["a", "b"], "cluster")
-    one, two = (cluster_arrays(data, ["a", "b"], []) for data in (ordered, shuffled))
+    one, two = (ClusterArrays(*data.cluster_arrays(["a", "b"], [])) for data in (ordered, shuffled))
     back = shuffled.clusters.get_indexer(ordered.clusters)
     np.testing.assert_array_equal(one.sizes, two.sizes[back])
     np.testing.assert_allclose(one.means, two.means[back], atol=1e-12)

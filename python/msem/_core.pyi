@@ -110,10 +110,10 @@ class _Saturated(TypedDict):
     decrement: float
 
 def fit_saturated(
-    loss: TwoLevelLoss | MissingLoss, em: bool = False, max_iterations: int = 0, tolerance: float = 1e-12
+    loss: Loss, em: bool = False, max_iterations: int = 0, tolerance: float = 1e-12
 ) -> _Saturated: ...
 def saturated_trace(
-    loss: TwoLevelLoss,
+    loss: Loss,
     mean_w: _Floats,
     cov_w: _Floats,
     mean_b: _Floats,

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.data.columns import listed, require_known
 from msem.data.complete import (
-    ClusterArrays,
     SampleStatistics,
     covariance_statistics,
     merge_sizes,
@@ -27,6 +27,7 @@ from msem.errors import DataError
 Floats = NDArray[np.float64]
 BY_SIZE = ("sizes", "counts", "means", "scatter")
 ARRAYS = (*BY_SIZE, "ssw", "origin")
+NO_ROWS = "this needs raw data: statistics of clusters do not tell one row from another"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -148,6 +149,51 @@ class ClusterStatistics:
     def keeps_products(self) -> bool:
         """Whether products within every single cluster are there."""
         return self.sums is not None and self.sums.within is not None
+
+    @property
+    def cluster_count(self) -> int:
+        """Clusters, as a whole number."""
+        return round(self.nclusters)
+
+    @property
+    def identifiers(self) -> pd.Index[Any]:
+        """Ids of the clusters in the order of `cluster_arrays`; `DataError` if they were not kept."""
+        return self._kept.ids
+
+    def cluster_arrays(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats, Floats]:
+        """Sizes, means and products within of every cluster, for robust standard errors and resampling.
+
+        Raises
+        ------
+        DataError
+            If the clusters were not kept with their products.
+        """
+        sums = self._kept
+        own, every = self.positions(unit), self.positions([*unit, *cluster])
+        means = sums.means[:, every] + self.origin[every]
+        return sums.sizes, means, sums.products(own, len(self.variables))
+
+    def values(self, names: Sequence[str]) -> Floats:
+        """Rows were not kept; always `DataError`."""
+        raise DataError(NO_ROWS)
+
+    @property
+    def cluster_of_row(self) -> NDArray[np.int64]:
+        """Rows were not kept; always `DataError`."""
+        raise DataError(NO_ROWS)
+
+    def cell_products(self, names: Sequence[str], data: _core.IncompleteData) -> Floats:
+        """Rows were not kept; always `DataError`."""
+        raise DataError(NO_ROWS)
+
+    @property
+    def _kept(self) -> ClusterSums:
+        if self.sums is None or not self.keeps_products:
+            raise DataError(
+                "this needs the statistics of the single clusters, which were not kept: make them with "
+                "msem.summarize(..., keep_clusters=True)"
+            )
+        return self.sums
 
     @property
     def varying(self) -> tuple[str, ...]:
@@ -389,34 +435,6 @@ def single_level(given: ClusterStatistics, variables: Sequence[str]) -> SampleSt
     _require_varying(given, variables)
     scatter = _total_scatter(given)[np.ix_(at, at)]
     return covariance_statistics(scatter, given.total_mean.to_numpy()[at], int(given.nobs), variables)
-
-
-def single_clusters(given: ClusterStatistics, unit: Sequence[str], cluster: Sequence[str]) -> ClusterArrays:
-    """Statistics of every single cluster, for robust standard errors and resampling.
-
-    Raises
-    ------
-    DataError
-        If the clusters were not kept with their products.
-    """
-    sums = _kept(given)
-    own, every = given.positions(unit), given.positions([*unit, *cluster])
-    means = sums.means[:, every] + given.origin[every]
-    return ClusterArrays(sums.sizes, means, sums.products(own, len(given.variables)))
-
-
-def cluster_ids(given: ClusterStatistics) -> pd.Index[Any]:
-    """Ids of the clusters in the order of `single_clusters`; `DataError` if they were not kept."""
-    return _kept(given).ids
-
-
-def _kept(given: ClusterStatistics) -> ClusterSums:
-    if given.sums is None or not given.keeps_products:
-        raise DataError(
-            "this needs the statistics of the single clusters, which were not kept: make them with "
-            "msem.summarize(..., keep_clusters=True)"
-        )
-    return given.sums
 
 
 def _total_scatter(given: ClusterStatistics) -> Floats:

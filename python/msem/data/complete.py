@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
+from msem.data.arrays import LevelArrays, vech_index
 from msem.data.covariance import require_covariance
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
 from msem.data.products import ClusterProducts, cluster_products
@@ -30,6 +31,7 @@ from msem.data.screening import (
     require_varying,
     require_within_variance,
 )
+from msem.data.statistics import Rows, Variables
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -37,6 +39,7 @@ BySize = tuple[Floats, Floats, Floats, Floats]  # sizes, counts, means, scatter 
 
 FORMAT = "msem sample statistics 1"
 ARRAYS = ("sizes", "counts", "means", "scatter", "ssw")
+SAME = 1e-8  # relative difference of moments that counts as none
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +134,127 @@ class SampleStatistics:
     def harmonic_size(self) -> float:
         """Harmonic mean of the cluster sizes."""
         return float(self.counts.sum() / (self.counts / self.sizes).sum())
+
+    @property
+    def variables(self) -> Variables:
+        """Names by level."""
+        if not self.unit:
+            return Variables.of_one_level(self.cluster)
+        return Variables.of_two_levels(self.unit, self.cluster, self.nboth)
+
+    @property
+    def unidentified(self) -> tuple[str, ...]:
+        """No saturated moment: every value is there."""
+        return ()
+
+    @property
+    def npatterns(self) -> tuple[int, ...]:
+        """No patterns: every value is there."""
+        return ()
+
+    def likelihood(self, *, by_cluster: bool = False) -> _core.TwoLevelLoss:
+        """The compiled likelihood; see `Statistics.likelihood`."""
+        return self._likelihood_of_units if by_cluster else self._likelihood
+
+    @cached_property
+    def _likelihood(self) -> _core.TwoLevelLoss:
+        return _core.TwoLevelLoss(self.nboth, self.ssw, self.sizes, self.counts, self.means, self.scatter)
+
+    @cached_property
+    def _likelihood_of_units(self) -> _core.TwoLevelLoss:
+        q = len(self.cluster)
+        return _core.TwoLevelLoss(
+            0, self.scatter[0], self.counts, np.ones(1), self.means, np.zeros((1, q, q))
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what is compiled is made again
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def clusters(self, rows: Rows) -> ClusterArrays:
+        """Independent units of the rows; see `Statistics.clusters`."""
+        if self.unit:
+            return ClusterArrays(*rows.cluster_arrays(self.unit, self.cluster))
+        centred = not self.means.any()  # as samples of models without mean structure are
+        if rows.cluster_count is not None:
+            sizes, means, within = rows.cluster_arrays(self.cluster, ())
+            return ClusterArrays(sizes, means - sizes @ means / sizes.sum() if centred else means, within)
+        values = rows.values(self.cluster)
+        return row_arrays(values - values.mean(axis=0) if centred else values)
+
+    def marginal(
+        self, unit: Sequence[str], cluster: Sequence[str], rows: Rows
+    ) -> tuple[SampleStatistics, ClusterArrays]:
+        """Statistics and clusters of some of the variables, each at one level only."""
+        part = self.restrict(unit, cluster, 0)
+        return part, ClusterArrays(*rows.cluster_arrays(unit, cluster)) if self.unit else part.clusters(rows)
+
+    def centred(self) -> SampleStatistics:
+        """The statistics about their means, for models without mean structure."""
+        return replace(self, means=np.zeros_like(self.means))
+
+    def covariances(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats]:
+        """Covariance matrices, with divisors N and J, of variables measured on units and on clusters."""
+        own = positions(unit, self.unit)
+        second = [len(self.unit) + k for k in positions(cluster, self.cluster)]
+        of_units = self._pooled(own, self.sizes) + self.ssw[np.ix_(own, own)]
+        return of_units / self.nobs, self._pooled(second, np.ones_like(self.sizes)) / self.nclusters
+
+    def _pooled(self, index: list[int], weight: Floats) -> Floats:
+        """Sums of products of some variables about their mean, each cluster vector counting `weight` times."""
+        counts = weight * self.counts
+        centred = self.means[:, index] - counts @ self.means[:, index] / counts.sum()
+        pooled: Floats = np.tensordot(weight, self.scatter, axes=1)[np.ix_(index, index)]
+        pooled += (centred.T * counts) @ centred
+        return pooled
+
+    def difference(self, other: SampleStatistics) -> str:
+        """What differs from other statistics of the same variables, in words; empty if nothing does."""
+        unit = np.sqrt(np.diag(self.cluster_scatter) + np.pad(np.diag(self.ssw), (0, len(self.cluster))))
+        gap = np.abs(self.total_mean - other.total_mean)
+        for k, name in enumerate(self.names):
+            spread = float(unit[k]) / np.sqrt(self.nobs)
+            if gap[k] > SAME * (spread + abs(float(other.total_mean[k]))):
+                return f"the means of '{name}' differ"
+        gap = np.abs(self.cluster_scatter - other.cluster_scatter) / np.outer(unit, unit)
+        p = len(self.unit)
+        gap[:p, :p] += np.abs(self.ssw - other.ssw) / np.outer(unit[:p], unit[:p])
+        if gap.max() <= SAME:
+            return ""
+        own = gap.diagonal()
+        if own.max() > SAME:
+            return f"the variances of '{self.names[own.argmax()]}' differ"
+        i, j = np.unravel_index(gap.argmax(), gap.shape)
+        return f"the covariances of '{self.names[i]}' and '{self.names[j]}' differ"
+
+    def design(
+        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
+    ) -> dict[str, Any]:
+        """A group as the core draws samples of it; see `Statistics.design`."""
+        if any(not float(n).is_integer() for n in (*self.sizes, *self.counts)):
+            raise DataError(
+                "samples can only be drawn for whole clusters: give LevelMoments their cluster_sizes, or raw data"
+            )
+        if (unit or cluster) and self.source != "data":
+            raise DataError(
+                "samples given the covariates need the covariates' raw data: fit the model to them, or with "
+                "fixed_x=False"
+            )
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        return {
+            **arrays,
+            "nboth": self.nboth,
+            "mean_w": within.mean,
+            "cov_w": within.cov,
+            "mean_b": between.mean,
+            "cov_b": between.cov,
+            "covariate": positions([*unit, *cluster], self.names),
+        }
+
+    def redrawn(self, drawn: _core.DrawnStatistics) -> SampleStatistics:
+        """The statistics of a replicate that the core has drawn."""
+        sizes, counts = drawn["sizes"], drawn["counts"]
+        return replace(self, nobs=float(sizes @ counts), nclusters=float(counts.sum()), **drawn)
 
     def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> SampleStatistics:
         """Statistics of some of the variables, in the order given.
@@ -246,10 +370,66 @@ class ClusterArrays:
         """Log-likelihoods of the clusters, shape (J,)."""
         return core.cluster_loglik(theta, self.sizes, self.means, self.within, group)
 
+    def saturated_influence(self, moments: Floats, nobs: float) -> Floats:
+        """What each cluster of a single level adds to the moments beyond its share, shape (J, m)."""
+        row, col = vech_index(self.means.shape[1])
+        size, off = self.sizes[:, None], self.means - moments[len(row) :]
+        products = size * off[:, row] * off[:, col]
+        if self.of_units:
+            products = products + self.within
+        shares = np.column_stack([products - size * moments[: len(row)], size * off])
+        return np.asarray(shares / nobs, dtype=np.float64)
+
+    def saturated_trace(
+        self,
+        likelihood: _core.Loss,
+        within: LevelArrays,
+        between: LevelArrays,
+        fixed: Sequence[bool],
+        *,
+        means: bool,
+        expected: bool,
+    ) -> float | None:
+        """Trace of the saturated model; see `Clusters.saturated_trace`."""
+        if self.products is not None:
+            return None
+        moments = within.mean, within.cov, between.mean, between.cov
+        clusters = self.sizes, self.means, self.within
+        return _core.saturated_trace(likelihood, *moments, *clusters, fixed, means, expected)
+
+    def posterior(
+        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
+    ) -> _core.GroupData:
+        """The clusters with model-implied moments, for scores of latent variables and distances."""
+        return _core.GroupData(*shape, *moments, self.sizes, self.means, self.within)
+
+    def pool(self, order: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+        """The clusters in some order, for the core to draw from."""
+        return self.sizes[order], self.means[order], self.within[order]
+
+    def leave_one_out(
+        self,
+        core: _core.Objective,
+        theta: Floats,
+        basis: Floats,
+        intercepts: Sequence[int],
+        at: NDArray[np.intp],
+        group: int,
+        threads: int,
+    ) -> tuple[Floats, Floats]:
+        """Changes of estimates without some of the clusters; see `Clusters.leave_one_out`."""
+        clusters = self.sizes[at], self.means[at], self.within[at]
+        return _core.leave_one_out_steps(core, theta, basis, intercepts, *clusters, group, threads=threads)
+
     @cached_property
     def products(self) -> ClusterProducts | None:
         """Sums of products by size, from which sums of products of scores are computed; None where it does not pay."""
         return cluster_products(self.sizes, self.means, self.within)
+
+
+def row_arrays(values: Floats) -> ClusterArrays:
+    """The rows of a single level as clusters, from their values, shape (N, q)."""
+    return ClusterArrays(np.ones(len(values)), values, np.empty((len(values), 0)))
 
 
 def positions(names: Sequence[str], available: Sequence[str]) -> list[int]:
@@ -374,16 +554,6 @@ def require_identified_levels(statistics: SampleStatistics, constant: Sequence[b
     require_independent(
         between[np.ix_(level2, level2)], [statistics.names[k] for k in level2], " in the cluster means"
     )
-
-
-def cluster_arrays(data: ClusteredData, unit: Sequence[str], cluster: Sequence[str]) -> ClusterArrays:
-    """Statistics of every single cluster, in order of the cluster codes."""
-    arrays = _core.cluster_arrays(
-        columns_of(data, unit), columns_of(data, cluster), cluster_codes(data), len(data.clusters)
-    )
-    for array in arrays:
-        array.flags.writeable = False
-    return ClusterArrays(*arrays)
 
 
 def simple_statistics(data: ClusteredData, variables: Sequence[str]) -> SampleStatistics:
@@ -532,8 +702,3 @@ def named_mean(mean: pd.Series | Mapping[str, float], names: tuple[str, ...]) ->
     if not np.isfinite(values).all():
         raise DataError("sample_mean must be finite")
     return values
-
-
-def without_means(statistics: SampleStatistics) -> SampleStatistics:
-    """The same sample centred at its means, for models without mean structure."""
-    return replace(statistics, means=np.zeros_like(statistics.means))

@@ -90,6 +90,44 @@ class ClusteredData:
         """Rows in use."""
         return self.nrows - self.dropped_rows - self.dropped_no_cluster - self.dropped_empty
 
+    @property
+    def cluster_count(self) -> int | None:
+        """Clusters that the rows come in; None if they do not."""
+        return None if self.codes is None else len(self.clusters)
+
+    @property
+    def identifiers(self) -> pd.Index[Any]:
+        """Ids of the clusters in the order of their statistics; labels of rows that come in no clusters."""
+        if self.codes is not None:
+            return self.clusters
+        return self.index if self.rows is None else self.index[self.rows]
+
+    @property
+    def keeps_products(self) -> bool:
+        """Products within every cluster follow from the rows."""
+        return True
+
+    def cluster_arrays(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats, Floats]:
+        """Sizes, means and products within of every cluster, in order of the cluster codes; see `ClusterArrays`."""
+        columns = columns_of(self, unit), columns_of(self, cluster)
+        arrays = _core.cluster_arrays(*columns, cluster_codes(self), len(self.clusters))
+        for array in arrays:
+            array.flags.writeable = False
+        return arrays
+
+    def values(self, names: Sequence[str]) -> Floats:
+        """Values of variables, shape (N, p)."""
+        return np.column_stack(columns_of(self, names))
+
+    @property
+    def cluster_of_row(self) -> NDArray[np.int64]:
+        """Number of the cluster of every row; `DataError` if they come in none."""
+        return cluster_codes(self)
+
+    def cell_products(self, names: Sequence[str], data: _core.IncompleteData) -> Floats:
+        """Products within the cells of data with holes, by cluster; see `IncompleteClusters`."""
+        return _core.cell_products(columns_of(self, names), cluster_codes(self), data)
+
 
 def clustered_data(
     frame: Any, variables: Sequence[str], cluster: str | None, holes: Holes | None = None

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
-from msem.data.complete import ClusterArrays, SampleStatistics, positions
+from msem.data.arrays import LevelArrays
+from msem.data.complete import SAME, positions
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
 from msem.data.screening import (
     COLLINEAR,
@@ -27,6 +28,7 @@ from msem.data.screening import (
     require_varying,
     require_within_variance,
 )
+from msem.data.statistics import Rows, Variables
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -142,15 +144,80 @@ class IncompleteStatistics:
         """Clusters that have both of two variables, each in some unit or of its own, shape (p + q, p + q)."""
         return self._coverage[1]
 
+    def likelihood(self, *, by_cluster: bool = False) -> _core.MissingLoss:
+        """The compiled likelihood; see `Statistics.likelihood`."""
+        return self._likelihood_of_units if by_cluster else self._likelihood
+
     @cached_property
-    def loss(self) -> _core.MissingLoss:
-        """The compiled likelihood."""
+    def _likelihood(self) -> _core.MissingLoss:
         return _core.MissingLoss(self.data)
 
     @cached_property
-    def unit_loss(self) -> _core.MissingLoss:
-        """The same of a single level with its rows by cluster, as units without cluster differences."""
+    def _likelihood_of_units(self) -> _core.MissingLoss:
         return _core.MissingLoss(self.data if self.by_cluster is None else self.by_cluster)
+
+    @property
+    def variables(self) -> Variables:
+        """Names by level."""
+        if not self.unit:
+            return Variables.of_one_level(self.cluster)
+        return Variables.of_two_levels(self.unit, self.cluster, self.nboth)
+
+    @property
+    def npatterns(self) -> tuple[int, ...]:
+        """Patterns of observed variables of each level, level 1 first."""
+        own = len(self.data.cluster_patterns)
+        return (len(self.data.unit_patterns), own) if self.unit else (own,)
+
+    def clusters(self, rows: Rows) -> IncompleteClusters:
+        """Independent units of the rows; see `Statistics.clusters`."""
+        if self.unit:
+            return IncompleteClusters(self.data, rows.cell_products(self.unit, self.data))
+        if self.by_cluster is None:
+            return IncompleteClusters(self.data, np.empty((0, 0)))
+        products = rows.cell_products(self.cluster, self.by_cluster)
+        return IncompleteClusters(self.by_cluster, products, (self.data, rows.cluster_of_row))
+
+    def marginal(
+        self, unit: Sequence[str], cluster: Sequence[str], rows: Rows
+    ) -> tuple[IncompleteStatistics, IncompleteClusters]:
+        """Statistics and clusters of some of the variables, each at one level only."""
+        part = self.restrict(unit, cluster, 0)
+        return part, part.clusters(rows)
+
+    def centred(self) -> IncompleteStatistics:
+        """The statistics as they are: a likelihood of rows with holes needs means."""
+        return self
+
+    def covariances(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats]:
+        """Covariance matrices of variables without holes, measured on units and on clusters."""
+        return self.restrict(unit, cluster, 0).data.total_cov()
+
+    def difference(self, other: IncompleteStatistics) -> str:
+        """What differs from other statistics of the same variables, in words; empty if nothing does."""
+        sd = np.sqrt(self.observed[2])
+        for what, mine, theirs, unit in zip(
+            ("numbers of observed values", "means", "variances"),
+            self.observed,
+            other.observed,
+            (np.ones_like(sd), sd, sd**2),
+            strict=True,
+        ):
+            gap = np.abs(mine - theirs) / unit
+            if gap.max() > SAME:
+                return f"the {what} of '{self.names[int(gap.argmax())]}' differ"
+        return ""
+
+    def design(
+        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
+    ) -> tuple[Any, ...]:
+        """A group as the core draws samples of it; see `Statistics.design`."""
+        moments = within.mean, within.cov, between.mean, between.cov
+        return self.data, *moments, positions(unit, self.unit), positions(cluster, self.cluster)
+
+    def redrawn(self, drawn: _core.IncompleteData) -> IncompleteStatistics:
+        """The statistics of a replicate that the core has drawn."""
+        return replace(self, data=drawn, by_cluster=None)
 
     @cached_property
     def unidentified(self) -> tuple[str, ...]:
@@ -184,9 +251,6 @@ class IncompleteStatistics:
         return replace(
             self, unit=tuple(unit), cluster=tuple(cluster), nboth=nboth, data=data, by_cluster=grouped
         )
-
-
-Statistics = SampleStatistics | IncompleteStatistics
 
 
 def incomplete_statistics(
@@ -345,10 +409,13 @@ class IncompleteClusters:
         Cells of units with the same variables observed.
     within : ndarray, shape (p (p + 1) / 2, cells)
         Products about the means of each cell, the lower triangle column by column; zero where nothing is observed.
+    rows : tuple of _core.IncompleteData and ndarray, or None
+        Rows of a single level that are taken together by cluster, and the cluster of each.
     """
 
     data: _core.IncompleteData
     within: Floats
+    rows: tuple[_core.IncompleteData, NDArray[np.int64]] | None = None
 
     @property
     def sizes(self) -> Floats:
@@ -373,22 +440,49 @@ class IncompleteClusters:
         """Log-likelihoods of the clusters, shape (J,)."""
         return core.own_cluster_loglik(theta, self.within, group)
 
+    def saturated_influence(self, moments: Floats, nobs: float) -> None:
+        """Moments are not means of products here, because of the holes."""
+        return
 
-Clusters = ClusterArrays | IncompleteClusters
+    def saturated_trace(
+        self,
+        likelihood: _core.Loss,
+        within: LevelArrays,
+        between: LevelArrays,
+        fixed: Sequence[bool],
+        *,
+        means: bool,
+        expected: bool,
+    ) -> None:
+        """The trace takes whole matrices here; see `Clusters.saturated_trace`."""
+        return
 
+    def posterior(
+        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
+    ) -> _core.IncompleteGroup:
+        """The clusters with model-implied moments, for scores of latent variables and distances."""
+        return _core.IncompleteGroup(*shape, *moments, self.data, self.within)
 
-def incomplete_clusters(statistics: IncompleteStatistics, data: ClusteredData) -> IncompleteClusters:
-    """The clusters of the rows that the statistics were made of.
+    def pool(self, order: NDArray[np.intp]) -> partial[_core.IncompletePool]:
+        """The clusters in some order, for the core to draw from; rows of a single level are drawn by cluster."""
+        place = np.empty(len(order), dtype=np.intp)
+        place[order] = np.arange(len(order))
+        if self.rows is None:
+            return partial(_core.IncompletePool, self.data, self.within, place)
+        data, codes = self.rows
+        return partial(_core.IncompletePool, data, np.empty((0, 0)), place[codes])
 
-    The rows of a single-level sample are clusters themselves, or are taken together by cluster where there are any.
-    """
-    s = statistics
-    if s.unit:
-        codes = cluster_codes(data)
-        return IncompleteClusters(s.data, _core.cell_products(columns_of(data, s.unit), codes, s.data))
-    if s.by_cluster is None:
-        return IncompleteClusters(s.data, np.empty((0, 0)))
-    codes = cluster_codes(data)
-    return IncompleteClusters(
-        s.by_cluster, _core.cell_products(columns_of(data, s.cluster), codes, s.by_cluster)
-    )
+    def leave_one_out(
+        self,
+        core: _core.Objective,
+        theta: Floats,
+        basis: Floats,
+        intercepts: Sequence[int],
+        at: NDArray[np.intp],
+        group: int,
+        threads: int,
+    ) -> tuple[Floats, Floats]:
+        """Changes of estimates without some of the clusters; see `Clusters.leave_one_out`."""
+        return _core.leave_one_out_steps_with_holes(
+            core, theta, basis, intercepts, self.data, self.within, at, group, threads=threads
+        )

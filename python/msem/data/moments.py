@@ -24,10 +24,10 @@ from msem.data.checks import (
 )
 from msem.data.complete import SampleStatistics, expected_statistics
 from msem.data.covariance import require_covariance
-from msem.data.incomplete import Statistics
 from msem.data.intraclass import icc_columns
-from msem.data.saturated import Method, Saturated, moment_names, saturated_information, solve_saturated
+from msem.data.saturated import Method, moment_names, saturated_information, solve_saturated
 from msem.data.screening import require_enough
+from msem.data.statistics import Saturated, Statistics
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]

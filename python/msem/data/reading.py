@@ -18,13 +18,13 @@ from msem.data.complete import (
     moment_statistics,
     sample_statistics,
     simple_statistics,
-    without_means,
 )
 from msem.data.frames import ClusteredData, Holes, clustered_data
 from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
-from msem.data.incomplete import Statistics, incomplete_statistics, simple_incomplete
+from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
 from msem.data.sample import GroupSample, saturated_group
+from msem.data.statistics import Statistics
 from msem.errors import DataError, DataWarning, ModelError
 from msem.model.partable import ParameterTable
 
@@ -373,8 +373,7 @@ def _with_means(table: ParameterTable, prepared: tuple[Prepared, ...]) -> tuple[
     """The statistics, without their means if the model has none."""
     if table.meanstructure:
         return prepared
-    complete = [(one, one.statistics) for one in prepared if isinstance(one.statistics, SampleStatistics)]
-    return tuple(replace(one, statistics=without_means(statistics)) for one, statistics in complete)
+    return tuple(replace(one, statistics=one.statistics.centred()) for one in prepared)
 
 
 def allowed_holes(table: ParameterTable) -> Holes:

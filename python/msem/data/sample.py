@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays
-from msem.data.clusters import ClusterStatistics, cluster_ids, single_clusters
-from msem.data.complete import ClusterArrays, cluster_arrays
+from msem.data.clusters import ClusterStatistics
 from msem.data.frames import ClusteredData
-from msem.data.incomplete import Clusters, IncompleteStatistics, Statistics, incomplete_clusters
-from msem.data.saturated import Saturated, solve_saturated
+from msem.data.saturated import solve_saturated
+from msem.data.statistics import Clusters, Rows, Saturated, Statistics
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -52,15 +51,12 @@ class GroupSample:
     @property
     def unidentified(self) -> tuple[str, ...]:
         """Saturated moments that the data say nothing about, because of holes."""
-        s = self.statistics
-        return s.unidentified if isinstance(s, IncompleteStatistics) else ()
+        return self.statistics.unidentified
 
-    @cached_property
+    @property
     def levels(self) -> Mapping[int, LevelArrays]:
         """Saturated moments by level; level 1 only for a single-level sample."""
-        if not self.statistics.unit:
-            return {1: self.saturated.between}
-        return {1: self.saturated.within, 2: self.saturated.between}
+        return self.saturated.levels
 
     @property
     def total_variance(self) -> dict[str, float]:
@@ -71,38 +67,25 @@ class GroupSample:
                 out[name] = out.get(name, 0.0) + max(variance, 0.0)
         return out
 
+    @property
+    def source(self) -> Rows | None:
+        """The rows that the statistics were made of, or what was kept of their clusters; None without any."""
+        return self.data if self.summary is None else self.summary
+
     @cached_property
     def clusters(self) -> Clusters:
         """Statistics of the single clusters: of the rows if a single-level sample has no clusters.
 
-        The rows of a single-level sample with clusters are taken together by cluster, without a model for their
-        dependence: `within` then holds the products of its variables, which `Objective.scores` knows.
-
         Raises
         ------
         DataError
-            Without raw data.
+            Without raw data, or a summary that has kept its clusters.
         """
-        s = self.statistics
-        if isinstance(s, IncompleteStatistics):
-            return incomplete_clusters(s, self.rows)
-        if s.unit:
-            return self._arrays(s.unit, s.cluster)
-        centred = not s.means.any()  # as samples of models without mean structure are
-        if self.in_clusters:
-            c = self._arrays(s.cluster, ())
-            means = c.means - (c.sizes @ c.means / c.sizes.sum() if centred else 0.0)
-            return ClusterArrays(c.sizes, means, c.within)
-        data = self.rows
-        rows = np.column_stack([data.columns[name] for name in s.cluster])
-        if centred:
-            rows = rows - rows.mean(axis=0)
-        return ClusterArrays(np.ones(len(rows)), rows, np.empty((len(rows), 0)))
+        return self.statistics.clusters(self.require_source())
 
-    def _arrays(self, unit: Sequence[str], cluster: Sequence[str]) -> ClusterArrays:
-        if self.summary is not None:
-            return single_clusters(self.summary, unit, cluster)
-        return cluster_arrays(self.rows, unit, cluster)
+    def require_source(self) -> Rows:
+        """The rows, or what was kept of their clusters; `DataError` without any."""
+        return self.rows if self.source is None else self.source
 
     @property
     def in_clusters(self) -> bool:
@@ -112,9 +95,7 @@ class GroupSample:
     @property
     def nclusters(self) -> int | None:
         """Clusters that the rows come in; None if they do not, or for moments."""
-        if self.summary is not None:
-            return round(self.summary.nclusters)
-        return None if self.data is None or self.data.codes is None else len(self.data.clusters)
+        return None if self.source is None else self.source.cluster_count
 
     @property
     def identifiers(self) -> pd.Index[Any]:
@@ -125,12 +106,7 @@ class GroupSample:
         DataError
             Without raw data, or a summary that has kept its clusters.
         """
-        if self.summary is not None:
-            return cluster_ids(self.summary)
-        data = self.rows
-        if data.codes is not None:
-            return data.clusters
-        return data.index if data.rows is None else data.index[data.rows]
+        return self.require_source().identifiers
 
     @property
     def rows(self) -> ClusteredData:
@@ -217,8 +193,7 @@ def saturated_group(
     those moments then count as not converged although they are the maximum for these statistics.
     """
     saturated = solve_saturated(statistics)
-    if isinstance(statistics, IncompleteStatistics) and statistics.unidentified:
-        maximum = False
+    maximum = maximum and not statistics.unidentified
     saturated = replace(saturated, converged=saturated.converged and maximum)
     return GroupSample(statistics, saturated, data, summary, label)
 

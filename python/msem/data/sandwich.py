@@ -6,12 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.arrays import vech_index
 from msem.data.checks import scaled_inverse
-from msem.data.complete import ClusterArrays
-from msem.data.incomplete import Clusters, Statistics
 from msem.data.moments import LevelMoments
 from msem.data.saturated import saturated_core, saturated_information
+from msem.data.statistics import Clusters, Statistics
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -69,23 +67,9 @@ def sandwich(moments: Floats, statistics: Statistics, clusters: Clusters) -> Flo
     -------
     ndarray, shape (m, m)
     """
-    s, c = statistics, clusters
-    if isinstance(c, ClusterArrays) and not s.unit:
-        influence = _single_level_influence(moments, s, c)
-    else:
-        scores = c.scores(saturated_core(s, c), moments)
-        influence = scores @ scaled_inverse(saturated_information(moments, s, "observed"))
+    influence = clusters.saturated_influence(moments, statistics.nobs) if not statistics.unit else None
+    if influence is None:
+        scores = clusters.scores(saturated_core(statistics, clusters), moments)
+        influence = scores @ scaled_inverse(saturated_information(moments, statistics, "observed"))
     covariance: Floats = influence.T @ influence
     return covariance
-
-
-def _single_level_influence(moments: Floats, statistics: Statistics, clusters: ClusterArrays) -> Floats:
-    """What each cluster adds to the sample moments beyond its share, shape (J, m)."""
-    n = len(statistics.cluster)
-    row, col = vech_index(n)
-    size, off = clusters.sizes[:, None], clusters.means - moments[len(row) :]
-    products = size * off[:, row] * off[:, col]
-    if clusters.within.shape[1]:
-        products = products + clusters.within
-    shares = np.column_stack([products - size * moments[: len(row)], size * off])
-    return np.asarray(shares / statistics.nobs, dtype=np.float64)

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args, overload
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays, vech_index
-from msem.data.complete import SampleStatistics
-from msem.data.incomplete import Clusters, IncompleteStatistics, Statistics
+from msem.data.statistics import Clusters, Saturated, Statistics
 from msem.errors import DataError
 
 Method = Literal["scoring", "em"]
-
-
-@dataclass(frozen=True, eq=False)
-class Saturated:
-    """Maximum likelihood estimates of the saturated moments as arrays.
-
-    Attributes
-    ----------
-    within, between : LevelArrays
-        A single-level sample has its moments in `between`, and nothing within.
-    llf : float
-        Log-likelihood of all variables.
-    iterations : int
-    converged : bool
-        Whether the moments are a maximum. With fewer clusters of the largest size than variables there may be none.
-    """
-
-    within: LevelArrays
-    between: LevelArrays
-    llf: float
-    iterations: int
-    converged: bool = True
 
 
 def solve_saturated(
@@ -50,7 +26,7 @@ def solve_saturated(
         raise ValueError(f"method must be 'scoring' or 'em', not {method!r}")
     s = statistics
     try:
-        fit = _core.fit_saturated(core_loss(s), method == "em", 0, tolerance)
+        fit = _core.fit_saturated(s.likelihood(), method == "em", 0, tolerance)
     except ValueError as error:
         raise DataError(f"the saturated model cannot be estimated: {error}") from error
     between = (*s.unit[: s.nboth], *s.cluster)
@@ -64,32 +40,6 @@ def solve_saturated(
 
 
 Floats = NDArray[np.float64]
-
-
-@overload
-def core_loss(statistics: SampleStatistics) -> _core.TwoLevelLoss: ...
-@overload
-def core_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss: ...
-def core_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss:
-    """The compiled likelihood of these statistics."""
-    s = statistics
-    if isinstance(s, IncompleteStatistics):
-        return s.loss
-    return _core.TwoLevelLoss(s.nboth, s.ssw, s.sizes, s.counts, s.means, s.scatter)
-
-
-@overload
-def unit_loss(statistics: SampleStatistics) -> _core.TwoLevelLoss: ...
-@overload
-def unit_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss: ...
-def unit_loss(statistics: Statistics) -> _core.TwoLevelLoss | _core.MissingLoss:
-    """Likelihood of a single-level sample with its variables as unit variables without cluster differences."""
-    s = statistics
-    if isinstance(s, IncompleteStatistics):
-        return s.unit_loss
-    return _core.TwoLevelLoss(
-        0, s.scatter[0], s.counts, np.ones(1), s.means, np.zeros((1, len(s.cluster), len(s.cluster)))
-    )
 
 
 def moment_names(statistics: Statistics) -> list[str]:
@@ -114,18 +64,32 @@ def saturated_objective(statistics: Statistics) -> _core.Objective:
         (nboth + i, first_mean + p + i) for i in range(q)
     ]
     between = free_block(nb, first_b, means_b)
-    return _core.Objective(npar, [within, between], [(core_loss(s), 0, 1)])
+    return _core.Objective(npar, [within, between], [(s.likelihood(), 0, 1)])
 
 
 def saturated_core(statistics: Statistics, clusters: Clusters) -> _core.Objective:
     """The saturated model, with the rows of a single level taken together by cluster if the clusters are so."""
     s = statistics
-    if s.unit or not clusters.of_units:
+    if not taken_together(s, clusters):
         return saturated_objective(s)
     n = len(s.cluster)
     first = n * (n + 1) // 2
     block = free_block(n, 0, [(i, first + i) for i in range(n)])
-    return _core.Objective(first + n, [block, free_block(0, 0, [])], [(unit_loss(s), 0, 1)])
+    return _core.Objective(first + n, [block, free_block(0, 0, [])], [(s.likelihood(by_cluster=True), 0, 1)])
+
+
+def taken_together(statistics: Statistics, clusters: Clusters) -> bool:
+    """Whether the rows of a single level are taken together by cluster."""
+    return not statistics.unit and clusters.of_units
+
+
+def saturated_parts(
+    statistics: Statistics, saturated: Saturated, clusters: Clusters
+) -> tuple[_core.Loss, tuple[LevelArrays, LevelArrays]]:
+    """Likelihood and saturated moments, within and between, as the clusters go with them."""
+    by_cluster = taken_together(statistics, clusters)
+    moments = saturated.within, saturated.between
+    return statistics.likelihood(by_cluster=by_cluster), moments[::-1] if by_cluster else moments
 
 
 def free_block(n: int, first: int, means: list[tuple[int, int]]) -> _core.Block:

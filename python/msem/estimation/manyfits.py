@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.complete import SampleStatistics
-from msem.data.saturated import core_loss
 from msem.estimation.matrices import BlockMap, block_map, core_block
 from msem.estimation.objective import level_names
 from msem.estimation.optimize import row_bounds
@@ -88,7 +87,7 @@ def many_fitter(
         last = len(blocks)
         blocks += [block_map(table, level, group, names) for level, names in level_names(blank).items()]
         within, between = (last, last + 1) if len(blocks) - last == 2 else (-1, last)
-        groups.append((core_loss(blank), within, between))
+        groups.append((blank.likelihood(), within, between))
     objective = _core.Objective(table.npar, [core_block(block, table) for block in blocks], groups)
     core = _core.ManyFitter(
         objective,

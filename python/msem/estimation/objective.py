@@ -14,9 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.complete import SampleStatistics
-from msem.data.incomplete import Clusters, IncompleteStatistics, Statistics
-from msem.data.saturated import core_loss, unit_loss
+from msem.data.statistics import Clusters, Statistics
 from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block, row_values
 from msem.model.partable import ParameterTable
@@ -29,6 +27,7 @@ __all__ = [
     "Objective",
     "build_objective",
     "covariate_loglik",
+    "fixed_covariates",
     "level_names",
 ]
 
@@ -177,7 +176,7 @@ class Objective:
         """A single-level model with its variables as unit variables, for clusters of rows of a single-level sample."""
         blocks = [core_block(block, self.table) for block in self.blocks]
         nothing = _core.Block(0, 0, [], [], [], [], [])
-        groups = [(unit_loss(s), i, len(blocks)) for i, s in enumerate(self.statistics)]
+        groups = [(s.likelihood(by_cluster=True), i, len(blocks)) for i, s in enumerate(self.statistics)]
         return _core.Objective(self.table.npar, [*blocks, nothing], groups)
 
 
@@ -209,14 +208,14 @@ def build_objective(
     -------
     Objective
     """
-    groups = (statistics,) if isinstance(statistics, Statistics) else tuple(statistics)
+    groups = tuple(statistics) if isinstance(statistics, Sequence) else (statistics,)
     blocks: list[BlockMap] = []
     compiled_groups: list[tuple[_core.Loss, int, int]] = []
     for group, s in enumerate(groups, 1):
         last = len(blocks)
         blocks += [block_map(table, level, group, names) for level, names in level_names(s).items()]
         within, between = (last, last + 1) if len(blocks) - last == 2 else (-1, last)
-        compiled_groups.append((core_loss(s) if loss is None else loss, within, between))
+        compiled_groups.append((s.likelihood() if loss is None else loss, within, between))
     core = _core.Objective(table.npar, [core_block(block, table) for block in blocks], compiled_groups)
     covariates = sum(covariate_loglik(table, s, group) for group, s in enumerate(groups, 1))
     return Objective(table, groups, tuple(blocks), covariates, core, loss)
@@ -229,36 +228,21 @@ def covariate_loglik(table: ParameterTable, statistics: Statistics, group: int =
     levels stays in the likelihood, as in lavaan and Mplus.
     """
     s = statistics
-    p = len(s.unit)
-    total = 0.0
-    if table.nlevels == 1:
-        exo = set(table.exogenous(1, group))
-        units: list[int] = []
-        clusters = [k for k, name in enumerate(s.cluster) if name in exo]
-    else:
-        exo_w, exo_b = set(table.exogenous(1, group)), set(table.exogenous(2, group))
-        units = [k for k, name in enumerate(s.unit) if k >= s.nboth and name in exo_w]
-        clusters = [p + k for k, name in enumerate(s.cluster) if name in exo_b]
-    if isinstance(s, IncompleteStatistics):
-        part = s.restrict([s.unit[k] for k in units], [s.names[k] for k in clusters], 0)
-        covs = zip(part.data.total_cov(), (s.nobs, s.nclusters), strict=True)
-        return sum(_normal_loglik(cov, n) for cov, n in covs if len(cov))
-    for index, weight, n in ((units, s.sizes, s.nobs), (clusters, np.ones_like(s.sizes), s.nclusters)):
-        if index:
-            total += _normal_loglik(_pooled_cov(s, index, weight, n), n)
-    return total
+    units, clusters = fixed_covariates(table, s, group)
+    if not units and not clusters:
+        return 0.0
+    covs = zip(s.covariances(units, clusters), (s.nobs, s.nclusters), strict=True)
+    return sum(_normal_loglik(cov, n) for cov, n in covs if len(cov))
 
 
-def _pooled_cov(s: SampleStatistics, index: list[int], weight: Floats, n: float) -> Floats:
-    """ML covariance matrix of some variables, each cluster vector counting `weight` times."""
-    pick = np.ix_(index, index)
-    means = s.means[:, index]
-    centred = means - (weight * s.counts) @ means / n
-    cov: Floats = np.tensordot(weight, s.scatter, axes=1)[pick]
-    cov += (centred.T * (weight * s.counts)) @ centred
-    if index[0] < len(s.unit):
-        cov += s.ssw[pick]
-    return cov / n
+def fixed_covariates(
+    table: ParameterTable, statistics: Statistics, group: int = 1
+) -> tuple[list[str], list[str]]:
+    """Fixed covariates at one level only, which the likelihood is conditional on: measured on units, on clusters."""
+    s = statistics
+    exogenous = [set(table.exogenous(level, group)) for level in range(1, table.nlevels + 1)]
+    units = [name for name in s.unit[s.nboth :] if name in exogenous[0]]
+    return units, [name for name in s.cluster if name in exogenous[-1]]
 
 
 def _normal_loglik(cov: Floats, n: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.incomplete import Clusters
+from msem.data.statistics import Clusters
 from msem.estimation.constraints import elimination_basis
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.complete import ClusterArrays
-from msem.data.incomplete import Clusters
 from msem.data.products import ClusterProducts
+from msem.data.statistics import Clusters
 from msem.estimation.objective import Objective
 from msem.model.partable import ParameterTable
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.incomplete import Statistics
+from msem.data.statistics import Statistics
 from msem.estimation.problems import Problem
 from msem.model.partable import Parameter, ParameterTable
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.complete import SampleStatistics, without_means
-from msem.data.incomplete import Statistics
+from msem.data.complete import SampleStatistics
 from msem.data.reading import Prepared
+from msem.data.statistics import Statistics
 from msem.errors import MsemError, MsemWarning
 from msem.estimation.manyfits import (
     AGAIN,
@@ -181,7 +181,7 @@ def _plain(prepared: Prepared) -> bool:
 def _arranged(statistics: Statistics, wanted: Variables, centred: bool) -> SampleStatistics:
     assert isinstance(statistics, SampleStatistics)  # as `_plain` has seen
     statistics = arranged(statistics, wanted)
-    return without_means(statistics) if centred and statistics.means.any() else statistics
+    return statistics.centred() if centred and statistics.means.any() else statistics
 
 
 def as_arrays(found: _core.ManyFits) -> FitArrays:

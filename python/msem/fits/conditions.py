@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.complete import SampleStatistics, expected_statistics, without_means
+from msem.data.complete import SampleStatistics, expected_statistics
 from msem.data.sample import Sample, saturated_group
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.estimate import estimate
@@ -202,7 +202,7 @@ def _expected(table: ParameterTable, cell: Cell) -> list[Any]:
     for group, clusters in enumerate(cell.clusters, 1):
         statistics = arranged(_statistics(cell.population, of, clusters, group), wanted)
         if not table.meanstructure:
-            statistics = without_means(statistics)
+            statistics = statistics.centred()
         label = table.group_labels[group - 1] if table.group_labels else ""
         out.append(saturated_group(statistics, label=label))
     return out

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from msem.data.clusters import ClusterStatistics, single_clusters, two_level
+from msem.data.clusters import ClusterStatistics, two_level
 from msem.data.columns import listed
-from msem.data.complete import SampleStatistics, cluster_arrays, sample_statistics
-from msem.data.frames import ClusteredData, Holes, clustered_data
-from msem.data.incomplete import IncompleteStatistics, Statistics, incomplete_clusters, incomplete_statistics
+from msem.data.complete import SampleStatistics, sample_statistics
+from msem.data.frames import Holes, clustered_data
+from msem.data.incomplete import incomplete_statistics
 from msem.data.moments import LevelMoments, estimate_saturated
 from msem.data.reading import Source, prepare, require_rows_for_holes, require_rows_of_data
 from msem.data.roles import given_levels, settled_levels
 from msem.data.sandwich import robust_acov
 from msem.data.saturated import Method as SaturatedMethod
+from msem.data.statistics import Rows, Statistics
 from msem.errors import DataError, DataWarning, ModelError
 from msem.estimation.problems import Problem
 from msem.fits.levelfit import SegregatedFit
@@ -143,16 +144,11 @@ def _of_clusters(
     return moments if gamma == "observed" else _carrying(moments, data, gamma)
 
 
-def _carrying(moments: LevelMoments, data: ClusteredData | ClusterStatistics, gamma: Gamma) -> LevelMoments:
+def _carrying(moments: LevelMoments, data: Rows, gamma: Gamma) -> LevelMoments:
     """Moments of data with their Gamma."""
     if gamma == "observed" or gamma == "expected":
         return moments.with_acov(gamma)
-    s = moments.statistics
-    if isinstance(data, ClusterStatistics):
-        return replace(moments, known_acov=robust_acov(moments, single_clusters(data, s.unit, s.cluster)))
-    if isinstance(s, IncompleteStatistics):
-        return replace(moments, known_acov=robust_acov(moments, incomplete_clusters(s, data)))
-    return replace(moments, known_acov=robust_acov(moments, cluster_arrays(data, s.unit, s.cluster)))
+    return replace(moments, known_acov=robust_acov(moments, moments.statistics.clusters(data)))
 
 
 def require_identified(statistics: Statistics) -> None:
@@ -163,7 +159,7 @@ def require_identified(statistics: Statistics) -> None:
     DataError
         Naming the moments.
     """
-    names = statistics.unidentified if isinstance(statistics, IncompleteStatistics) else ()
+    names = statistics.unidentified
     if names:
         raise DataError(
             f"these moments cannot be estimated, because their variables are never observed together: {listed(names)}; "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from msem.data.incomplete import IncompleteStatistics
 from msem.estimation.estimate import require_likelihood
 from msem.fits.solution import Solution
 from msem.postestimation.missing_information import missing_information
@@ -64,7 +63,7 @@ class Missingness(Solution):
         group = self.sample.groups[number]
         rows, s = group.rows, group.statistics
         reasons = [pd.Series(reason, index=where) for reason, where in rows.left_out.items()]
-        if isinstance(s, IncompleteStatistics) and s.unit:
+        if not s.complete and s.unit:
             empty = np.logical_and.reduce([np.isnan(rows.columns[name]) for name in s.unit])
             at = np.arange(len(empty)) if rows.rows is None else rows.rows
             reasons.append(pd.Series("no unit-level value; cluster variables used", index=at[empty]))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from msem.data.incomplete import IncompleteStatistics
 from msem.data.moments import LevelMoments
 from msem.data.origin import Origin
 from msem.estimation.problems import Problem
@@ -76,17 +75,10 @@ def header(
 
 def _patterns(groups: Sequence[GroupResults]) -> dict[str, int]:
     """Numbers of patterns of observed variables, by level, where the data have holes."""
-    found = [s for s in (group.sample.statistics for group in groups) if isinstance(s, IncompleteStatistics)]
-    if not found:
-        return {}
-    two_level = bool(found[0].unit)
-    names = (" -- level 1", " -- level 2") if two_level else ("",)
-    counts = dict.fromkeys(names, 0)
-    for s in found:
-        if two_level:
-            counts[names[0]] += len(s.data.unit_patterns)
-        counts[names[-1]] += len(s.data.cluster_patterns)
-    return counts
+    counts = [c for c in (group.statistics.npatterns for group in groups) if c]
+    totals = [sum(level) for level in zip(*counts, strict=True)]
+    names = [f" -- level {level}" for level in range(1, len(totals) + 1)] if len(totals) > 1 else [""]
+    return dict(zip(names, totals, strict=False))
 
 
 def constraint_sections(held: Sequence[Held]) -> tuple[Section, ...]:

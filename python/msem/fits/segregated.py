@@ -16,7 +16,7 @@ from msem.data.arrays import LevelArrays, vech
 from msem.data.complete import expected_statistics
 from msem.data.moments import LevelMoments
 from msem.data.sample import GroupSample, Sample, saturated_sample
-from msem.data.saturated import Saturated
+from msem.data.statistics import Saturated
 from msem.distributions import chisq_pvalue
 from msem.errors import DataError, UnsupportedError
 from msem.estimation.discrepancy import (

@@ -27,7 +27,7 @@ from msem.resampling.bootstrap import Bootstrap
 from msem.settings import Reference, ResolvedSettings, require_choice
 
 if TYPE_CHECKING:
-    from msem.data.incomplete import Statistics
+    from msem.data.statistics import Statistics
 
 Floats = NDArray[np.float64]
 

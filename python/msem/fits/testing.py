@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from msem.data.incomplete import Clusters
+from msem.data.statistics import Clusters
 from msem.errors import ModelError
 from msem.estimation.estimate import require_maximum
 from msem.fits.scoretables import ScoreTest, modification_table, score_test, with_power

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from msem.data.incomplete import Statistics
 from msem.data.intraclass import icc_columns
+from msem.data.statistics import Statistics
 from msem.errors import ModelError
 from msem.estimation.objective import Objective
 from msem.postestimation.delta import Derived, Quantity, delta_method

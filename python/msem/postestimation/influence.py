@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem import _core
-from msem.data.incomplete import IncompleteClusters
 from msem.data.sample import Sample
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate, require_maximum
@@ -202,30 +200,15 @@ def _steps(
     first = 0
     for number, (group, count) in enumerate(zip(sample.groups, cluster_counts(sample), strict=True)):
         mine = np.flatnonzero((chosen >= first) & (chosen < first + count))
-        c, at = group.clusters, chosen[mine] - first
-        if isinstance(c, IncompleteClusters):
-            change[mine], displacement[mine] = _core.leave_one_out_steps_with_holes(
+        if len(mine):
+            change[mine], displacement[mine] = group.clusters.leave_one_out(
                 estimate.objective.core,
                 estimate.theta,
                 basis,
                 intercepts,
-                c.data,
-                c.within,
-                at,
+                chosen[mine] - first,
                 number,
-                threads=threads,
-            )
-        elif len(mine):
-            change[mine], displacement[mine] = _core.leave_one_out_steps(
-                estimate.objective.core,
-                estimate.theta,
-                basis,
-                intercepts,
-                c.sizes[at],
-                c.means[at],
-                c.within[at],
-                number,
-                threads=threads,
+                threads,
             )
         first += count
     lost = ~np.isfinite(displacement)

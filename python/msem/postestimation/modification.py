@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.incomplete import Clusters
+from msem.data.statistics import Clusters
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import row_values
 from msem.estimation.objective import build_objective

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays, vech, vech_index
-from msem.data.incomplete import Statistics
 from msem.data.sample import GroupSample, Sample
 from msem.data.saturated import saturated_core, saturated_information
+from msem.data.statistics import Statistics
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective, build_objective

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from msem.data.arrays import vech_index
 from msem.data.complete import SampleStatistics, expected_statistics
-from msem.data.incomplete import IncompleteStatistics, Statistics
 from msem.data.sample import Sample, saturated_group
+from msem.data.statistics import Statistics
 from msem.errors import DataError, ModelError
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.objective import Objective, build_objective, level_names
@@ -29,7 +29,6 @@ ATTAINED = (
 )
 INDEPENDENT = 1e-7  # relative singular value of linearly independent directions
 INSIDE = 1e-4  # relative length of a tangent of the smaller model outside those of the larger one
-SAME = 1e-8  # relative difference of moments that counts as none
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,51 +234,12 @@ def _require_same_data(a: Statistics, b: Statistics, names: tuple[str, str]) -> 
         raise DataError(
             f"{first} and {second} were fitted to different data: the sizes of their clusters differ"
         )
-    if isinstance(a, IncompleteStatistics) or isinstance(b, IncompleteStatistics):
-        _require_same_observed(a, b, names)
-        return
-    other = b.restrict(a.unit, a.cluster, a.nboth)
-    for k, name in enumerate(a.names):
-        if not np.isclose(a.total_mean[k], other.total_mean[k], rtol=SAME, atol=SAME * _spread(a, k)):
-            raise DataError(
-                f"{first} and {second} were fitted to different data: the means of '{name}' differ"
-            )
-    unit = np.sqrt([_spread(a, k) ** 2 * a.nobs for k in range(len(a.names))])
-    gap = np.abs(a.cluster_scatter - other.cluster_scatter) / np.outer(unit, unit)
-    p = len(a.unit)
-    gap[:p, :p] += np.abs(a.ssw - other.ssw) / np.outer(unit[:p], unit[:p])
-    if gap.max() > SAME:
-        own = gap.diagonal()
-        i, j = np.unravel_index(gap.argmax(), gap.shape)
-        what = f"covariances of '{a.names[i]}' and '{a.names[j]}'"
-        if own.max() > SAME:
-            what = f"variances of '{a.names[own.argmax()]}'"
-        raise DataError(f"{first} and {second} were fitted to different data: the {what} differ")
-
-
-def _require_same_observed(a: Statistics, b: Statistics, names: tuple[str, str]) -> None:
-    """The same for data with holes: numbers of observed values, their means and variances."""
-    different = f"{names[0]} and {names[1]} were fitted to different data: "
-    if not (isinstance(a, IncompleteStatistics) and isinstance(b, IncompleteStatistics)):
+    different = f"{first} and {second} were fitted to different data: "
+    if a.complete != b.complete:
         raise DataError(f"{different}only one of them has values missing")
-    other = b.restrict(a.unit, a.cluster, a.nboth)
-    sd = np.sqrt(a.observed[2])
-    for what, mine, theirs, unit in zip(
-        ("numbers of observed values", "means", "variances"),
-        a.observed,
-        other.observed,
-        (np.ones_like(sd), sd, sd**2),
-        strict=True,
-    ):
-        gap = np.abs(mine - theirs) / unit
-        if gap.max() > SAME:
-            raise DataError(f"{different}the {what} of '{a.names[int(gap.argmax())]}' differ")
-
-
-def _spread(s: SampleStatistics, k: int) -> float:
-    """Standard deviation of a variable over all units, or clusters."""
-    squares = float(s.cluster_scatter[k, k]) + (float(s.ssw[k, k]) if k < len(s.unit) else 0.0)
-    return float(np.sqrt(squares / s.nobs))
+    difference = a.difference(b.restrict(a.unit, a.cluster, a.nboth))
+    if difference:
+        raise DataError(different + difference)
 
 
 def _require_same_covariates(one: Estimate, two: Estimate, names: tuple[str, str]) -> None:

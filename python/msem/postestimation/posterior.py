@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.frames import columns_of
-from msem.data.incomplete import IncompleteClusters, Statistics
+from msem.data.statistics import Statistics
 from msem.errors import ModelError
 from msem.estimation.matrices import BlockMap, block_matrices
 from msem.estimation.objective import Objective
@@ -116,13 +116,11 @@ class GroupModel:
 
     def data(self, rows: Rows) -> _core.GroupData | _core.IncompleteGroup:
         """Moments and clusters in the core: two classes that compute the same."""
-        s, c = self.statistics, rows.clusters
+        s = self.statistics
         within, between = self.levels[1] if s.unit else NONE, self.levels[self.top]
         shape = len(s.unit), s.nboth, len(s.cluster)
         moments = within.mean, within.cov, between.mean, between.cov
-        if isinstance(c, IncompleteClusters):
-            return _core.IncompleteGroup(*shape, *moments, c.data, c.within)
-        return _core.GroupData(*shape, *moments, c.sizes, c.means, c.within)
+        return rows.clusters.posterior(shape, moments)
 
     def units(self, rows: Rows) -> tuple[list[Floats], NDArray[np.int64]]:
         """Columns of the unit-level variables and the cluster of each row."""

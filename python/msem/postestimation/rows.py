@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.columns import kept_ids, missing_ids, select_columns
-from msem.data.complete import ClusterArrays, cluster_arrays
+from msem.data.complete import ClusterArrays, row_arrays
 from msem.data.frames import ClusteredData, Holes, cluster_codes, clustered_data, columns_of
 from msem.data.grouping import Grouping, grouped_data, text_of
-from msem.data.incomplete import Clusters, IncompleteClusters, IncompleteStatistics, Statistics
+from msem.data.incomplete import IncompleteClusters
 from msem.data.sample import GroupSample
 from msem.data.screening import require_constant_within
+from msem.data.statistics import Clusters, Statistics
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -51,12 +52,9 @@ def training_rows(group: GroupSample) -> Rows:
             "the model was fitted to moments or statistics, which do not tell one row from another: give rows as "
             "newdata="
         )
-    s = group.statistics
-    if s.unit:
+    if group.statistics.unit:
         return Rows(group.data, group.clusters)
-    if isinstance(s, IncompleteStatistics):
-        return Rows(group.data, IncompleteClusters(s.data, np.empty((0, 0))))
-    return _single_level(group.data, s)
+    return _rows(group.data, group.statistics)
 
 
 def new_rows(
@@ -120,12 +118,12 @@ def _rows(data: ClusteredData, s: Statistics) -> Rows:
     if not data.complete:
         return _incomplete(data, s)
     if not s.unit:
-        return _single_level(data, s)
+        return Rows(data, row_arrays(data.values(s.cluster)))
     assert data.codes is not None
     if s.cluster:
         raw = _core.two_level_statistics([], columns_of(data, s.cluster), data.codes, len(data.clusters))
         require_constant_within(s.cluster, raw["varying"], data.clusters)
-    return Rows(data, cluster_arrays(data, s.unit, s.cluster))
+    return Rows(data, ClusterArrays(*data.cluster_arrays(s.unit, s.cluster)))
 
 
 def _incomplete(data: ClusteredData, s: Statistics) -> Rows:
@@ -140,12 +138,7 @@ def _incomplete(data: ClusteredData, s: Statistics) -> Rows:
     _, varying = _core.cluster_values(columns, codes, len(data.clusters))
     require_constant_within(s.cluster, varying, data.clusters)
     core = _core.incomplete_data(units, columns, codes, len(data.clusters), s.nboth)
-    return Rows(data, IncompleteClusters(core, _core.cell_products(units, codes, core)))
-
-
-def _single_level(data: ClusteredData, s: Statistics) -> Rows:
-    values = np.column_stack(columns_of(data, s.cluster))
-    return Rows(data, ClusterArrays(np.ones(len(values)), values, np.empty((len(values), 0))))
+    return Rows(data, IncompleteClusters(core, data.cell_products(s.unit, core)))
 
 
 def sample_means(group: GroupSample) -> Floats:

@@ -20,10 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.complete import ClusterArrays, SampleStatistics
-from msem.data.incomplete import IncompleteClusters
 from msem.data.sample import GroupSample, Sample
-from msem.data.saturated import core_loss, unit_loss
+from msem.data.saturated import saturated_parts
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
@@ -123,30 +121,24 @@ def saturated_trace(table: ParameterTable, sample: Sample, information: Informat
     levels = range(1, table.nlevels + 1)
     groups = range(1, len(sample.groups) + 1)
     shared = set(table.both)
-    matrices = all(isinstance(c, IncompleteClusters) or c.products is not None for c in sample.clusters)
-    if matrices or any(shared & set(table.exogenous(level, group)) for level in levels for group in groups):
+    if any(shared & set(table.exogenous(level, group)) for level in levels for group in groups):
         return _trace_of_matrices(table, sample, information)
-    expected = information == "expected"
-    return sum(_group_trace(table, g, number, expected) for number, g in enumerate(sample.groups, 1))
+    total = 0.0
+    for number, group in enumerate(sample.groups, 1):
+        trace = _group_trace(table, group, number, information == "expected")
+        if trace is None:
+            return _trace_of_matrices(table, sample, information)
+        total += trace
+    return total
 
 
-def _group_trace(table: ParameterTable, group: GroupSample, number: int, expected: bool) -> float:
+def _group_trace(table: ParameterTable, group: GroupSample, number: int, expected: bool) -> float | None:
     s, c, m = group.statistics, group.clusters, group.saturated
-    assert isinstance(c, ClusterArrays)
     exogenous = [set(table.exogenous(level, number)) for level in range(1, table.nlevels + 1)]
     fixed = [name in exogenous[0] for name in s.unit] + [name in exogenous[-1] for name in s.cluster]
-    assert isinstance(s, SampleStatistics)
-    loss, within, between = core_loss(s), m.within, m.between
-    if not s.unit and c.of_units:  # rows of a single level, by cluster
-        loss, within, between = unit_loss(s), m.between, m.within
-    trace = _core.saturated_trace(
-        *(loss, within.mean, within.cov, between.mean, between.cov),
-        *(c.sizes, c.means, c.within),
-        fixed,
-        table.meanstructure,
-        expected,
-    )
-    return trace * cluster_correction(table, c)
+    likelihood, levels = saturated_parts(s, m, c)
+    trace = c.saturated_trace(likelihood, *levels, fixed, means=table.meanstructure, expected=expected)
+    return None if trace is None else trace * cluster_correction(table, c)
 
 
 def _trace_of_matrices(table: ParameterTable, sample: Sample, information: Information) -> float:

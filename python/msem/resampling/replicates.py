@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.complete import ClusterArrays, SampleStatistics
-from msem.data.frames import cluster_codes
-from msem.data.incomplete import IncompleteStatistics, Statistics
 from msem.data.sample import GroupSample, Sample, saturated_group
+from msem.data.statistics import Pool
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
-from msem.estimation.objective import build_objective
+from msem.estimation.objective import build_objective, fixed_covariates
 from msem.estimation.optimize import Optimum, bounds
 from msem.model.partable import Parameter, ParameterTable
 from msem.resampling.workers import Origin, require_drawable
@@ -34,7 +32,6 @@ FAILURES = {
     4: "likelihood unbounded",
 }
 NONE = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
-Pool = tuple[Floats, Floats, Floats] | partial[_core.IncompletePool]  # what can be pickled
 
 HELD = 1e-9  # value of an inequality that is active
 FEWEST = 3  # clusters of a bootstrap
@@ -77,21 +74,7 @@ def _pools(sample: Sample, orders: Sequence[NDArray[np.intp]]) -> list[Pool]:
         if len(group.clusters.sizes) < 2:
             where = f" of group {group.label!r}" if group.label else ""
             raise DataError(f"the sample{where} is one cluster: clusters cannot be resampled")
-    return [_pool(group, order) for group, order in zip(sample.groups, orders, strict=True)]
-
-
-def _pool(group: GroupSample, order: NDArray[np.intp]) -> Pool:
-    c, s = group.clusters, group.statistics
-    if isinstance(c, ClusterArrays):
-        return c.sizes[order], c.means[order], c.within[order]
-    assert isinstance(s, IncompleteStatistics)
-    place = np.empty(len(order), dtype=np.intp)
-    place[order] = np.arange(len(order))
-    if s.by_cluster is None:
-        return partial(_core.IncompletePool, s.data, c.within, place)
-    # rows of a single level are drawn by cluster
-    nothing = np.empty((0, 0))
-    return partial(_core.IncompletePool, s.data, nothing, place[cluster_codes(group.rows)])
+    return [group.clusters.pool(order) for group, order in zip(sample.groups, orders, strict=True)]
 
 
 def _built(groups: Sequence[Pool]) -> list[tuple[Floats, Floats, Floats] | _core.IncompletePool]:
@@ -179,13 +162,19 @@ def parametric_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
 def _parametric_maker(
     estimate: Estimate, sample: Sample, seed: int
 ) -> Callable[[], _core.ParametricDraws | _core.IncompleteParametricDraws]:
-    if any(isinstance(s, IncompleteStatistics) for s in sample.statistics):
-        return partial(_parametric_holes, _holes_parts(estimate, sample), seed)
     designs = [_design(estimate, group, number) for number, group in enumerate(sample.groups, 1)]
-    return partial(_parametric, designs, seed, not estimate.table.meanstructure)
+    whole = [group.label for group in sample.groups if group.statistics.complete]
+    if len(whole) == len(designs):
+        return partial(_parametric, designs, seed, not estimate.table.meanstructure)
+    if whole:
+        raise DataError(
+            f"group {whole[0]!r} has no missing values and others have: samples can be drawn from models of "
+            'groups that all have, or all have not; use kind="ordinary"'
+        )
+    return partial(_parametric_holes, designs, seed)
 
 
-def _parametric(designs: Sequence[dict[str, Any]], seed: int, centred: bool) -> _core.ParametricDraws:
+def _parametric(designs: Sequence[Any], seed: int, centred: bool) -> _core.ParametricDraws:
     try:
         return _core.ParametricDraws(designs, seed, centred)
     except ValueError as error:
@@ -200,72 +189,20 @@ def _require_independent_rows(group: GroupSample) -> None:
         )
 
 
-def _parametric_holes(groups: Sequence[tuple[Any, ...]], seed: int) -> _core.IncompleteParametricDraws:
+def _parametric_holes(groups: Sequence[Any], seed: int) -> _core.IncompleteParametricDraws:
     try:
         return _core.IncompleteParametricDraws(groups, seed)
     except ValueError as error:
         raise DataError(f"samples cannot be drawn from this model: {error}") from error
 
 
-def _holes_parts(estimate: Estimate, sample: Sample) -> list[tuple[Any, ...]]:
-    """The same with the holes of the data, where they are in any group."""
-    groups = []
-    for number, group in enumerate(sample.groups, 1):
-        _require_independent_rows(group)
-        s = group.statistics
-        if not isinstance(s, IncompleteStatistics):
-            raise DataError(
-                f"group {group.label!r} has no missing values and others have: samples can be drawn from models of "
-                'groups that all have, or all have not; use kind="ordinary"'
-            )
-        moments = {m: a.observed for m, a in estimate.objective.moments(estimate.theta, number).items()}
-        within, between = (moments[1], moments[2]) if s.unit else (NONE, moments[1])
-        fixed, p = fixed_covariates(estimate.table, s, number), len(s.unit)
-        unit, cluster = [k for k in fixed if k < p], [k - p for k in fixed if k >= p]
-        groups.append((s.data, within.mean, within.cov, between.mean, between.cov, unit, cluster))
-    return groups
-
-
-def _design(estimate: Estimate, group: GroupSample, number: int) -> dict[str, Any]:
-    s = group.statistics
-    assert isinstance(s, SampleStatistics)
-    if any(not float(n).is_integer() for n in (*s.sizes, *s.counts)):
-        raise DataError(
-            "samples can only be drawn for whole clusters: give LevelMoments their cluster_sizes, or raw data"
-        )
+def _design(estimate: Estimate, group: GroupSample, number: int) -> Any:
+    """A group as the core draws samples of it."""
     _require_independent_rows(group)
-    covariates = fixed_covariates(estimate.table, s, number)
-    if covariates and s.source != "data":
-        raise DataError(
-            "samples given the covariates need the covariates' raw data: fit the model to them, or with fixed_x=False"
-        )
-    moments = {m: a.observed for m, a in estimate.objective.moments(estimate.theta, number).items()}
-    between = moments[max(moments)]
-    empty = np.empty(0)
-    return {
-        "sizes": s.sizes,
-        "counts": s.counts,
-        "means": s.means,
-        "scatter": s.scatter,
-        "ssw": s.ssw,
-        "nboth": s.nboth,
-        "mean_w": moments[1].mean if s.unit else empty,
-        "cov_w": moments[1].cov if s.unit else np.empty((0, 0)),
-        "mean_b": between.mean,
-        "cov_b": between.cov,
-        "covariate": covariates,
-    }
-
-
-def fixed_covariates(table: ParameterTable, statistics: Statistics, group: int) -> list[int]:
-    """Positions of the fixed covariates at one level only, which the likelihood is conditional on."""
-    s = statistics
-    if table.nlevels == 1:
-        exogenous = set(table.exogenous(1, group))
-        return [k for k, name in enumerate(s.cluster) if name in exogenous]
-    within, between = set(table.exogenous(1, group)), set(table.exogenous(2, group))
-    unit = [k for k, name in enumerate(s.unit) if k >= s.nboth and name in within]
-    return unit + [len(s.unit) + k for k, name in enumerate(s.cluster) if name in between]
+    s = group.statistics
+    moments = {level: m.observed for level, m in estimate.objective.moments(estimate.theta, number).items()}
+    within = moments[1] if s.unit else NONE
+    return s.design(within, moments[max(moments)], *fixed_covariates(estimate.table, s, number))
 
 
 def open_exogenous(table: ParameterTable, sample: Sample) -> ParameterTable:
@@ -329,7 +266,7 @@ class ReplicateSource:
         """
         pairs = zip(self.sample.groups, self.origin.draws.statistics(number), strict=True)
         again = Sample(
-            tuple(saturated_group(_statistics(old, drawn), label=old.label) for old, drawn in pairs)
+            tuple(saturated_group(old.statistics.redrawn(drawn), label=old.label) for old, drawn in pairs)
         )
         objective = build_objective(fill_exogenous(self.table, again.levels), again.statistics)
         lower, upper = bounds(objective)
@@ -338,15 +275,6 @@ class ReplicateSource:
         held = () if c is None else tuple(np.flatnonzero(c.inequalities.values(theta) < HELD).tolist())
         optimum = Optimum(theta, value, np.zeros_like(theta), "converged", active.astype(np.intp), (), held)
         return Estimate(objective, optimum), again
-
-
-def _statistics(old: GroupSample, drawn: _core.DrawnStatistics | _core.IncompleteData) -> Statistics:
-    if isinstance(old.statistics, IncompleteStatistics):
-        assert isinstance(drawn, _core.IncompleteData)
-        return replace(old.statistics, data=drawn, by_cluster=None)
-    assert not isinstance(drawn, _core.IncompleteData)
-    sizes, counts = drawn["sizes"], drawn["counts"]
-    return replace(old.statistics, nobs=float(sizes @ counts), nclusters=float(counts.sum()), **drawn)
 
 
 def cluster_counts(sample: Sample) -> list[int]:

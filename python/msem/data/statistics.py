@@ -1,0 +1,334 @@
+"""What estimation asks of the statistics of a group, whatever kind of data they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from msem import _core
+from msem.data.arrays import LevelArrays
+from msem.data.products import ClusterProducts
+
+Floats = NDArray[np.float64]
+Pool = tuple[Floats, Floats, Floats] | partial[_core.IncompletePool]
+
+
+class Variables(NamedTuple):
+    """Names of variables by level.
+
+    Attributes
+    ----------
+    levels : tuple of tuple of str
+        Level 1 first. A variable with parts at several levels stands in each; those shared with the next level come
+        first, and first in that level too. A single level is ``(names,)``.
+    """
+
+    levels: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of_one_level(cls, names: Sequence[str]) -> Variables:
+        """Variables of single-level data."""
+        return cls((tuple(names),))
+
+    @classmethod
+    def of_two_levels(cls, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> Variables:
+        """Variables of two-level data: `nboth` of those measured on units are at both levels."""
+        return cls((tuple(unit), (*unit[:nboth], *cluster)))
+
+    @property
+    def unit(self) -> tuple[str, ...]:
+        """Variables measured on units of clusters, those at both levels first; none for a single level."""
+        return self.levels[0] if len(self.levels) > 1 else ()
+
+    @property
+    def cluster(self) -> tuple[str, ...]:
+        """Variables measured on clusters, or on the rows of a single level."""
+        return self.levels[-1][self.nboth :]
+
+    @property
+    def nboth(self) -> int:
+        """Number of variables at both levels."""
+        return 0 if len(self.levels) == 1 else len(set(self.levels[0]) & set(self.levels[1]))
+
+    @property
+    def both(self) -> tuple[str, ...]:
+        """Variables at both levels."""
+        return self.unit[: self.nboth]
+
+    @property
+    def within_only(self) -> tuple[str, ...]:
+        """Variables measured on units that have no part at level 2."""
+        return self.unit[self.nboth :]
+
+    @property
+    def between_only(self) -> tuple[str, ...]:
+        """Variables of level 2 that are measured on clusters."""
+        return self.cluster if len(self.levels) > 1 else ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every variable once: the order of mean vectors."""
+        return self.unit + self.cluster
+
+
+@dataclass(frozen=True, eq=False)
+class Saturated:
+    """Maximum likelihood estimates of the saturated moments as arrays.
+
+    Attributes
+    ----------
+    within, between : LevelArrays
+        A single-level sample has its moments in `between`, and nothing within.
+    llf : float
+        Log-likelihood of all variables.
+    iterations : int
+    converged : bool
+        Whether the moments are a maximum. With fewer clusters of the largest size than variables there may be none.
+    """
+
+    within: LevelArrays
+    between: LevelArrays
+    llf: float
+    iterations: int
+    converged: bool = True
+
+    @property
+    def levels(self) -> Mapping[int, LevelArrays]:
+        """Moments by level; level 1 only for a single-level sample."""
+        return {1: self.within, 2: self.between} if self.within.names else {1: self.between}
+
+
+class Rows(Protocol):
+    """The rows that statistics are made of, or what was kept of each of their clusters."""
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Rows in which a variable is missing, for variables with any."""
+
+    @property
+    def dropped_rows(self) -> int:
+        """Rows left out because a variable is missing."""
+
+    @property
+    def dropped_empty(self) -> int:
+        """Rows left out because nothing is observed in them."""
+
+    @property
+    def dropped_no_cluster(self) -> int:
+        """Rows left out because the cluster id is missing."""
+
+    @property
+    def cluster_count(self) -> int | None:
+        """Clusters that the rows come in; None if they do not."""
+
+    @property
+    def identifiers(self) -> pd.Index[Any]:
+        """Ids of the clusters in the order of their statistics; labels of rows that come in no clusters."""
+
+    @property
+    def keeps_products(self) -> bool:
+        """Whether the products within every single cluster are known."""
+
+    def cluster_arrays(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats, Floats]:
+        """Sizes, means and products within of every cluster; see `ClusterArrays`."""
+
+    def values(self, names: Sequence[str]) -> Floats:
+        """Values of variables, shape (N, p)."""
+
+    @property
+    def cluster_of_row(self) -> NDArray[np.int64]:
+        """Number of the cluster of every row."""
+
+    def cell_products(self, names: Sequence[str], data: _core.IncompleteData) -> Floats:
+        """Products within the cells of data with holes, by cluster; see `IncompleteClusters`."""
+
+
+class Clusters(Protocol):
+    """Independent units of a group: its clusters, or the rows of a single level that come in none."""
+
+    @property
+    def sizes(self) -> Floats:
+        """Units with anything observed in each cluster, shape (J,); 1 for rows."""
+
+    @property
+    def of_units(self) -> bool:
+        """Whether there are products within clusters: never for the rows of a single-level sample by themselves."""
+
+    @property
+    def products(self) -> ClusterProducts | None:
+        """Sums of products by size, from which sums of products of scores are computed; None where it does not pay."""
+
+    def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
+        """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these variables."""
+
+    def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
+        """Log-likelihoods of the clusters, shape (J,)."""
+
+    def saturated_influence(self, moments: Floats, nobs: float) -> Floats | None:
+        """What each cluster of a single level adds to the moments beyond its share, shape (J, m).
+
+        None where moments are not means of products, because of holes: then it follows from the scores.
+        """
+
+    def saturated_trace(
+        self,
+        likelihood: _core.Loss,
+        within: LevelArrays,
+        between: LevelArrays,
+        fixed: Sequence[bool],
+        *,
+        means: bool,
+        expected: bool,
+    ) -> float | None:
+        """tr(A^-1 B) of the saturated model, A its information and B the outer products of the clusters' scores.
+
+        `fixed` says which variables are covariates with fixed moments. None where whole matrices A and B are as cheap.
+        """
+
+    def posterior(
+        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
+    ) -> _core.GroupData | _core.IncompleteGroup:
+        """The clusters with model-implied moments, for scores of latent variables and distances."""
+
+    def pool(self, order: NDArray[np.intp]) -> Pool:
+        """The clusters in some order, for the core to draw from; what is returned can be pickled."""
+
+    def leave_one_out(
+        self,
+        core: _core.Objective,
+        theta: Floats,
+        basis: Floats,
+        intercepts: Sequence[int],
+        at: NDArray[np.intp],
+        group: int,
+        threads: int,
+    ) -> tuple[Floats, Floats]:
+        """Changes of estimates without some of the clusters, by few steps; see `_core.leave_one_out_steps`."""
+
+
+class Statistics(Protocol):
+    """Statistics of one group, all that a likelihood needs of its rows; immutable."""
+
+    @property
+    def source(self) -> str:
+        """Where they come from: "data", "moments", ..."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether no value is missing."""
+
+    @property
+    def variables(self) -> Variables:
+        """Names by level."""
+
+    @property
+    def unit(self) -> tuple[str, ...]:
+        """`Variables.unit`."""
+
+    @property
+    def cluster(self) -> tuple[str, ...]:
+        """`Variables.cluster`."""
+
+    @property
+    def nboth(self) -> int:
+        """`Variables.nboth`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`Variables.names`."""
+
+    @property
+    def nobs(self) -> float:
+        """Units of level 1."""
+
+    @property
+    def nclusters(self) -> float:
+        """Units of the highest level."""
+
+    @property
+    def sizes(self) -> Floats:
+        """Distinct cluster sizes, ascending."""
+
+    @property
+    def counts(self) -> Floats:
+        """How many clusters there are of each size."""
+
+    @property
+    def harmonic_size(self) -> float:
+        """Harmonic mean of the cluster sizes."""
+
+    @property
+    def nvalues(self) -> float:
+        """Number of observed values."""
+
+    @property
+    def total_mean(self) -> Floats:
+        """Means over units of what is measured on units, over clusters of the other variables."""
+
+    @property
+    def unidentified(self) -> tuple[str, ...]:
+        """Saturated covariances that the data say nothing about, by name."""
+
+    @property
+    def npatterns(self) -> tuple[int, ...]:
+        """Patterns of observed variables of each level, level 1 first; empty where no value can be missing."""
+
+    def likelihood(self, *, by_cluster: bool = False) -> _core.Loss:
+        """The compiled likelihood, made once.
+
+        `by_cluster`: of a single level with its variables as those of units of clusters that do not differ, for
+        `clusters` of rows.
+        """
+
+    def clusters(self, rows: Rows) -> Clusters:
+        """Independent units of the rows that the statistics were made of.
+
+        Rows of a single level that come in clusters are taken together by cluster, without a model for their
+        dependence.
+
+        Raises
+        ------
+        DataError
+            If the clusters were not kept.
+        """
+
+    def marginal(self, unit: Sequence[str], cluster: Sequence[str], rows: Rows) -> tuple[Self, Clusters]:
+        """Statistics and clusters of some of the variables, each at one level only."""
+
+    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> Self:
+        """Statistics of some of the variables, in the order given.
+
+        Raises
+        ------
+        DataError
+            If a variable is not among those of its kind.
+        """
+
+    def centred(self) -> Self:
+        """The statistics about their means, for models without mean structure."""
+
+    def covariances(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats]:
+        """Covariance matrices, with divisors N and J, of variables measured on units and on clusters."""
+
+    def difference(self, other: Self) -> str:
+        """What differs from other statistics of the same variables, in words; empty if nothing does."""
+
+    def redrawn(self, drawn: Any) -> Self:
+        """The statistics of a replicate that the core has drawn."""
+
+    def design(
+        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
+    ) -> Any:
+        """A group as the core draws samples of it from model-implied moments, given covariates of units and clusters.
+
+        Raises
+        ------
+        DataError
+            If the sample is not one of whole clusters, or the covariates' data are not known.
+        """
