@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from msem.errors import ModelError
 from msem.language.characters import in_backticks, quote
 from msem.model.functions import compile_expressions
 from msem.model.lookup import find_parameter
+from msem.postestimation.factor_scores import merged
 from msem.resampling.named import read_named
 from rows import table
 
@@ -211,3 +213,22 @@ def test_simulation_takes_values_by_the_names_that_tables_have():
     rows = {name: t.by_name.first(name) for name in ("f=~y.l2", 'f=~"y.l2"')}
     assert (t.rows[rows["f=~y.l2"]].rhs, t.rows[rows["f=~y.l2"]].level) == ("y", 2)
     assert (t.rows[rows['f=~"y.l2"']].rhs, t.rows[rows['f=~"y.l2"']].level) == ("y.l2", 1)
+
+
+def test_moments_that_would_have_one_name_are_refused():
+    data = msem.load_demo().rename(columns={"y3": "y1.l2"})
+    with pytest.raises(msem.errors.DataError, match=r"two moments would be called 'y1~~y1\.l2'.*rename"):
+        _ = msem.saturated(
+            data, cluster="cluster", within=["y1", "y1.l2"], between=["y1", "y1.l2"]
+        ).moment_names
+    alone = msem.saturated(data, cluster="cluster", within=["y2", "y1.l2"], between=["y2", "y1.l2"])
+    assert len(set(alone.moment_names)) == len(alone.moment_names)
+
+
+@pytest.mark.parametrize("names", [(["f", "f.l2"], ["f"]), (["f"], ["f", "f.l2"]), (["f"], ["f.l2", "f"])])
+def test_scores_that_would_have_one_name_are_refused(names):
+    within, between = ({name: np.zeros(2) for name in some} for some in names)
+    rows = SimpleNamespace(data=SimpleNamespace(codes=np.array([0, 1])))
+    with pytest.raises(ModelError, match=r"two columns of the result would be called 'f\.l2'"):
+        merged(within, between, rows)
+    assert list(merged({"f": np.zeros(2)}, {"f": np.ones(2)}, rows)) == ["f", "f.l2"]

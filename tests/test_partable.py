@@ -234,3 +234,9 @@ def test_a_latent_variable_without_indicators_has_a_loading_of_zero(text):
 def test_a_latent_variable_without_indicators_needs_something_that_depends():
     with pytest.raises(ModelError, match="line 1, column 6: 'f =~ 0' needs an observed variable"):
         parameter_table(parse("f =~ 0\nf ~ x"))
+
+
+@pytest.mark.parametrize("said", ["1e160", "start(1e160)", "lower(-1e101)", "upper(1e300)"])
+def test_numbers_whose_squares_overflow_are_refused(said):
+    with pytest.raises(ModelError, match=r"line 1, column 11: .* is too large to compute with"):
+        parameter_table(parse(f"f =~ y1 + {said}*y2 + y3"))

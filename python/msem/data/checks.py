@@ -22,11 +22,17 @@ def matching_names(wanted: Sequence[str], available: Sequence[str]) -> list[str]
     def found(name: str) -> str:
         if name in known or "~~" not in name:
             return name
+        # A variable may end in ".l2" itself.
         stem, suffix = (name[:-3], ".l2") if name.endswith(".l2") else (name, "")
-        a, b = stem.split("~~")
-        return f"{b}~~{a}{suffix}"
+        turned = (f"{b}~~{a}{end}" for text, end in ((stem, suffix), (name, "")) for a, b in _halves(text))
+        return next((other for other in turned if other in known), name)
 
     return [found(name) for name in wanted]
+
+
+def _halves(text: str) -> list[tuple[str, str]]:
+    """Every way to cut a text at ``~~``."""
+    return [(text[:k], text[k + 2 :]) for k in range(1, len(text) - 2) if text.startswith("~~", k)]
 
 
 def named_acov(given: pd.DataFrame, names: list[str]) -> pd.DataFrame:

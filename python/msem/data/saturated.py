@@ -43,13 +43,26 @@ Floats = NDArray[np.float64]
 
 
 def moment_names(statistics: Statistics) -> list[str]:
-    """Names of the saturated model's parameters, between-level ones with the suffix ``.l2``."""
+    """Names of the saturated model's parameters, between-level ones with the suffix ``.l2``.
+
+    Raises
+    ------
+    DataError
+        If two of them would have the same name.
+    """
     s = statistics
     within, between = s.unit, (*s.unit[: s.nboth], *s.cluster)
     names = [f"{within[j]}~~{within[i]}" for i, j in zip(*vech_index(len(within)), strict=True)]
     names += [f"{between[j]}~~{between[i]}.l2" for i, j in zip(*vech_index(len(between)), strict=True)]
     names += [f"{v}~1.l2" if k < s.nboth else f"{v}~1" for k, v in enumerate(s.unit)]
-    return names + [f"{v}~1.l2" for v in s.cluster]
+    names += [f"{v}~1.l2" for v in s.cluster]
+    if len(set(names)) < len(names):
+        several = next(name for k, name in enumerate(names) if name in names[:k])
+        raise DataError(
+            f"two moments would be called {several!r}, since names of the between level end in '.l2': rename the "
+            "variables that end so"
+        )
+    return names
 
 
 def saturated_objective(statistics: Statistics) -> _core.Objective:

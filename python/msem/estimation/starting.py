@@ -214,7 +214,10 @@ def set_intercepts(objective: Objective, theta: Floats, sample: Sample) -> None:
     for i, block in enumerate(objective.blocks):
         n, group = block.nobserved, sample.groups[block.group - 1]
         moments = group.levels[block.level]
-        parts.append(objective.core.jacobian(theta, i)[:n, free])
+        slopes = objective.core.jacobian(theta, i)
+        if not slopes.size:  # the model has no moments here, which the search says with its remedy
+            return
+        parts.append(slopes[:n, free])
         gaps.append(moments.mean - objective.core.implied(theta, i)[0][:n])
         variances.append(np.abs(np.diag(moments.cov)))
         if block.level == 2:

@@ -77,6 +77,7 @@ def with_constraints(model: str, constraints: str | Sequence[str] | None) -> Mod
         raise ModelSyntaxError(
             f"constraints= takes a text, or texts such as ['a == b', 'a > 0'], not {constraints!r}"
         )
+    constraints = constraints.removeprefix("\ufeff")
     alone = parse(constraints)
     if alone.statements or alone.blocks:
         at = alone.statements[0].at if alone.statements else alone.blocks[0].at

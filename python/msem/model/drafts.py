@@ -10,6 +10,8 @@ from msem.errors import ModelError
 from msem.language.syntax import ModelSyntax, Modifier, ModifierKind, Position, Statement
 from msem.model.references import Key, key_of
 
+LARGEST = 1e100  # of numbers that the user gives: squares of larger ones overflow
+
 
 @dataclass(slots=True)
 class Draft:
@@ -147,6 +149,9 @@ class BlockDraft:
                 raise ModelError(self.syntax.locate(modifier.at, message))
         row.said[modifier.kind] = modifier
         value = modifier.values[0]
+        if isinstance(value, float) and LARGEST < abs(value) < math.inf:
+            message = f"{value:g} is too large to compute with (the most is {LARGEST:g}): use other units"
+            raise ModelError(self.syntax.locate(modifier.at, message))
         if modifier.kind == "fixed" and isinstance(value, float):
             row.value = value
         elif modifier.kind == "label" and isinstance(value, str):

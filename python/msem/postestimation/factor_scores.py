@@ -137,10 +137,21 @@ def unit_frame(parts: Sequence[GroupColumns]) -> pd.DataFrame:
 
 
 def merged(within: Columns, between: Columns, rows: Rows) -> dict[str, Floats]:
-    """Columns of units and those of their clusters; the latter end in ``.l2`` where both have the name."""
+    """Columns of units and those of their clusters; the latter end in ``.l2`` where both have the name.
+
+    Raises
+    ------
+    ModelError
+        If two of them would have the same name.
+    """
     codes = rows.data.codes
     assert codes is not None
     out = dict(within)
     for name, values in between.items():
-        out[f"{name}.l2" if name in within else name] = values[codes]
+        column = f"{name}.l2" if name in within else name
+        if column in out or (column != name and column in between):
+            raise ModelError(
+                f"two columns of the result would be called {column!r}: rename that variable of the model"
+            )
+        out[column] = values[codes]
     return out
