@@ -142,6 +142,12 @@ def test_only_the_bindings_know_python():
     assert not [path.name for path in files if re.search(r"pybind11|Python\.h", path.read_text())]
 
 
+def test_one_place_makes_threads():
+    makes = re.compile(r"std::(thread|jthread|async)\b|pthread_create|#pragma omp")
+    files = [path for path in CORE.rglob("*.[ch]pp") if makes.search(path.read_text())]
+    assert [path.relative_to(CORE).as_posix() for path in files] == ["base/threads.cpp"]
+
+
 def code_lines(function):
     """Lines of a function that hold code: no docstring, no blank or comment line, no signature."""
     body = function.body[1:] if ast.get_docstring(function) is not None else function.body

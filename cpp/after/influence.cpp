@@ -133,8 +133,7 @@ LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& t
     if (inverse.pivot > kSingular) solver->second = inverse.inverse;
   }
   LeaveOneOutSteps out{Matrix::Constant(total, objective.npar(), nan), Vector::Constant(total, nan)};
-  in_threads(static_cast<std::uint64_t>(total), threads, [&](std::uint64_t k) {
-    const Index j = static_cast<Index>(k);
+  in_threads(total, threads, [&](Index j) {
     const Matrix& solver = solvers.at(clusters.sizes[j]);
     const Objective cluster = own.of_cluster(clusters, j);
     Vector moved = theta;
@@ -156,9 +155,8 @@ LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& t
   const double value = objective.value(theta), nan = std::numeric_limits<double>::quiet_NaN();
   const Index total = static_cast<Index>(clusters.size());
   LeaveOneOutSteps out{Matrix::Constant(total, objective.npar(), nan), Vector::Constant(total, nan)};
-  in_threads(static_cast<std::uint64_t>(total), threads, [&](std::uint64_t k) {
-    const Index j = static_cast<Index>(k);
-    const Objective cluster = of_incomplete(objective, own, single_cluster(data, products, clusters[k]));
+  in_threads(total, threads, [&](Index j) {
+    const Objective cluster = of_incomplete(objective, own, single_cluster(data, products, clusters[j]));
     const Matrix factor = cluster.information_factor(theta) * free.basis;
     const ScaledInverse inverse = scaled_inverse(information - factor.transpose() * factor);
     Vector moved = theta;

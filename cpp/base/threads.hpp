@@ -1,43 +1,39 @@
-// Independent pieces of work in threads.
+// Work that is split into numbered pieces, shared by threads. The only place that makes threads.
+//
+// How many threads the core may use belongs to the thread that calls it, as in OpenMP: a likelihood deep in a
+// computation need not be told, and cannot ask for more than its caller was given. Threads share the limit:
+// what runs in one of as many threads as there may be makes no more. Where the system refuses a thread the
+// others do its work. Pieces are cut by the data alone, so that results do not depend on the number of
+// threads.
 #pragma once
 
-#include <algorithm>
-#include <atomic>
+#include <cstddef>
 #include <cstdint>
-#include <exception>
-#include <mutex>
-#include <system_error>
-#include <thread>
-#include <vector>
+#include <functional>
 
 namespace msem {
 
-// work(0), ..., work(count - 1), each once, by at most so many threads. The first exception is thrown again
-// when all threads have ended; fewer threads than asked for do the work where the system has no more.
-template <class Work>
-void in_threads(std::uint64_t count, int threads, Work work) {
-  std::atomic<std::uint64_t> next{0};
-  std::exception_ptr failure;
-  std::mutex guard;
-  const auto run = [&] {
-    try {
-      for (std::uint64_t k = next++; k < count; k = next++) work(k);
-    } catch (...) {
-      const std::lock_guard<std::mutex> lock(guard);
-      if (!failure) failure = std::current_exception();
-      next = count;
-    }
-  };
-  const std::uint64_t useful = std::min<std::uint64_t>(std::max(threads, 1), count);
-  std::vector<std::thread> others;
-  others.reserve(useful);
-  try {
-    for (std::uint64_t t = 1; t < useful; ++t) others.emplace_back(run);
-  } catch (const std::system_error&) {
-  }
-  run();
-  for (std::thread& t : others) t.join();
-  if (failure) std::rethrow_exception(failure);
-}
+// Threads that the calling thread may use, itself included: as many as the process has processors, unless
+// limited.
+int thread_limit();
+
+// Limits the calling thread to so many threads while it lives; 0 leaves the limit as it is.
+class ThreadLimit {
+ public:
+  explicit ThreadLimit(int threads);
+  ~ThreadLimit();
+  ThreadLimit(const ThreadLimit&) = delete;
+  ThreadLimit& operator=(const ThreadLimit&) = delete;
+
+ private:
+  int before_;
+};
+
+// Threads made by the core so far.
+std::uint64_t threads_made();
+
+// work(0), ..., work(count - 1), each once, by at most so many threads (0: the limit of the calling thread).
+// The first exception is thrown again when all threads have ended.
+void in_threads(std::ptrdiff_t count, int threads, const std::function<void(std::ptrdiff_t)>& work);
 
 }  // namespace msem

@@ -14,6 +14,7 @@ void bind_robust(py::module_& m);
 void bind_rowdraws(py::module_& m);
 void bind_saturated(py::module_& m);
 void bind_statistics(py::module_& m);
+void bind_threads(py::module_& m);
 
 // The build compiles this once for every processor it can run on, and under another name for newer ones.
 #define MSEM_MODULE_NAMED(name) PYBIND11_MODULE(name, m, py::mod_gil_not_used())
@@ -21,6 +22,7 @@ void bind_statistics(py::module_& m);
 MSEM_MODULE_NAMED(MSEM_MODULE) {
   m.doc() = "Compiled core of msem.";
   bind_statistics(m);
+  bind_threads(m);
   bind_accumulate(m);
   bind_incomplete(m);
   bind_objective(m);

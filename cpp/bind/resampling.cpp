@@ -3,6 +3,7 @@
 
 #include <variant>
 
+#include "base/threads.hpp"
 #include "bind/bind.hpp"
 
 using namespace msem;
@@ -114,6 +115,7 @@ py::dict run(const Objective& objective, const Draws& draws, const Vector& start
   std::vector<int> outcome(count);
   {
     py::gil_scoped_release unlocked;
+    const ThreadLimit limit(threads);
     const Refitter refitter(objective, start, lower, upper, filled, {max_iterations, tolerance},
                             constraints ? *constraints : Constraints{});
     const std::vector<Refit> fits = refit(refitter, draws, first, last, threads);

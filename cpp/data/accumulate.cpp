@@ -6,7 +6,7 @@
 #include <limits>
 #include <stdexcept>
 
-#include "base/parallel.hpp"
+#include "base/threads.hpp"
 #include "data/block_products.hpp"
 
 namespace msem {
@@ -72,7 +72,7 @@ void take_equal(double* values, const double* other, const VectorXd& one_origin,
 
 bool all_finite(const TypedColumn& column, ptrdiff_t count, int threads) {
   std::atomic<bool> finite{true};
-  in_pieces((count + kPiece - 1) / kPiece, threads, [&](ptrdiff_t i) {
+  in_threads((count + kPiece - 1) / kPiece, threads, [&](ptrdiff_t i) {
     const ptrdiff_t first = i * kPiece, length = std::min(kPiece, count - first);
     std::int64_t odd = 0;
     for_each_value<double>(column, first, length, [&](ptrdiff_t, double x) { odd |= !(x - x == 0.0); });
@@ -126,7 +126,7 @@ RowReport Accumulator::add(const CodedRows& rows, ptrdiff_t nclusters, int threa
   for (std::size_t i = 0; i < parts; ++i) parts_[i].grow(nclusters);
   std::vector<MatrixXd> products(count);
   std::vector<RowReport> reports(count);
-  in_pieces(count, threads, [&](ptrdiff_t i) {
+  in_threads(count, threads, [&](ptrdiff_t i) {
     ClusterPiece piece(parts_[ascending ? 0 : i], origin_);
     piece.add(rows, starts[i], starts[i + 1]);
     products[i] = piece.take_products();

@@ -7,7 +7,7 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "base/parallel.hpp"
+#include "base/threads.hpp"
 
 namespace msem {
 namespace {
@@ -76,8 +76,8 @@ RowPatterns row_patterns(const std::vector<Column>& columns, ptrdiff_t nrows) {
   RowPatterns out{{}, std::vector<std::int32_t>(nrows)};
   std::vector<PatternNumbers> own(pieces, PatternNumbers(variables));
   const auto end = [&](ptrdiff_t i) { return std::min(nrows, (i + 1) * kPiece); };
-  in_pieces(pieces, 0,
-            [&](ptrdiff_t i) { number_rows(columns, i * kPiece, end(i), own[i], out.of_row.data()); });
+  in_threads(pieces, 0,
+             [&](ptrdiff_t i) { number_rows(columns, i * kPiece, end(i), own[i], out.of_row.data()); });
   PatternNumbers all(variables);
   std::vector<std::vector<Index>> number(pieces);  // of the patterns of each piece
   for (ptrdiff_t i = 0; i < pieces; ++i) {
@@ -231,7 +231,7 @@ void add_cells(const ClusteredRows& rows, const CellRows& cells, IncompleteData&
   out.cell_means.setZero(out.p, out.ncells());
   const ptrdiff_t pieces = pieces_of(cells, out.unit_patterns);
   std::vector<std::vector<Matrix>> sums(pieces);
-  in_pieces(pieces, 0, [&](ptrdiff_t i) {
+  in_threads(pieces, 0, [&](ptrdiff_t i) {
     sums[i] = zeros_of(out.unit_patterns);
     CellValues values(rows, cells, out);
     for (Index c = cells.cell_at(i, pieces); c < cells.cell_at(i + 1, pieces); ++c) {
@@ -353,7 +353,7 @@ Matrix cell_products(const ClusteredRows& rows, const IncompleteData& data) {
   Matrix out = Matrix::Zero(p * (p + 1) / 2, data.ncells());
   const ptrdiff_t pieces = std::max<ptrdiff_t>(1, static_cast<ptrdiff_t>(cells.rows.size()) / kPiece);
   if (data.ncells() == 0) return out;
-  in_pieces(pieces, 0, [&](ptrdiff_t i) {
+  in_threads(pieces, 0, [&](ptrdiff_t i) {
     CellValues values(rows, cells, data);
     Matrix sum;
     for (Index c = cells.cell_at(i, pieces); c < cells.cell_at(i + 1, pieces); ++c) {

@@ -3,6 +3,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "base/interrupt.hpp"
 #include "fit/quadratic.hpp"
 
 namespace msem {
@@ -213,6 +214,7 @@ class Programme {
     double damping = 0, last = std::numeric_limits<double>::infinity();
     bool slow = false;
     for (int count = 0; count < options_.max_iterations; ++count) {
+      check_interrupt();
       expected_ = objective_.expected_information(here_.theta);
       const QuadraticProgramme p = programme();
       bool moved = false, second = false;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "base/interrupt.hpp"
+
 namespace msem {
 
 namespace {
@@ -287,6 +289,7 @@ class Iterative {
   Stop iterate(Optimum& out, const Preconditioner& preconditioner, const std::vector<bool>& saturated,
                const ScoringOptions& options) {
     for (int count = 0; count < options.max_iterations; ++count) {
+      check_interrupt();
       const std::vector<int> bound = active(out.theta);
       Vector free(out.theta.size());
       for (Index i = 0; i < free.size(); ++i) free[i] = bound[i] ? 0 : 1;

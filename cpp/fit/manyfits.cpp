@@ -191,7 +191,8 @@ std::vector<OneFit> fit_many(const ManyFitter& fitter, const Draws& draws, std::
   if (draws.ngroups() != fitter.ngroups())
     throw std::invalid_argument("the model and the samples must have the same groups");
   std::vector<OneFit> out(last > first ? last - first : 0);
-  in_threads(out.size(), threads, [&](std::uint64_t r) { out[r] = fitter.fit(draws.draw(first + r)); });
+  in_threads(static_cast<std::ptrdiff_t>(out.size()), threads,
+             [&](std::ptrdiff_t r) { out[r] = fitter.fit(draws.draw(first + r)); });
   return out;
 }
 

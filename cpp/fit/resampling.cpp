@@ -167,7 +167,8 @@ std::vector<Refit> refit(const Refitter& refitter, const Draws& draws, std::uint
   if (draws.ngroups() != refitter.ngroups())
     throw std::invalid_argument("the model and the draws must have the same groups");
   std::vector<Refit> out(last > first ? last - first : 0);
-  in_threads(out.size(), threads, [&](std::uint64_t r) { out[r] = refitter.fit(draws.draw(first + r)); });
+  in_threads(static_cast<std::ptrdiff_t>(out.size()), threads,
+             [&](std::ptrdiff_t r) { out[r] = refitter.fit(draws.draw(first + r)); });
   return out;
 }
 

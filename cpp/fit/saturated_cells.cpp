@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "base/interrupt.hpp"
 #include "fit/objective.hpp"
 #include "fit/scoring.hpp"
 
@@ -119,6 +120,7 @@ SaturatedFit fit_saturated(const MissingLoss& loss, const SaturatedOptions& opti
   fit.moments = near ? *first : crude_moments(d);
   const int steps = em ? most : near ? 0 : kFirstSteps;
   for (fit.em_steps = 0; fit.em_steps < steps; ++fit.em_steps) {
+    check_interrupt();
     const auto point = loss.at(fit.moments);
     if (!point) break;
     if (em && fit.em_steps % kCheckEvery == 0) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "base/interrupt.hpp"
+
 namespace msem {
 
 namespace {
@@ -155,6 +157,7 @@ class Scorer {
     last_ = 1e300;
     bool slow = false, near = false, kept = false;
     for (int count = 0; count < options_.max_iterations; ++count) {
+      check_interrupt();
       if (!kept) expected_.resize(0, 0);
       bool moved = false;
       double decrement = 0;

@@ -18,6 +18,16 @@ from msem._core_many import SelectedDraws as SelectedDraws
 
 _Floats = NDArray[np.float64]
 
+class ThreadLimit:
+    """Limits the calling thread to so many threads of the core."""
+
+    def __init__(self, threads: int) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+
+def thread_limit() -> int: ...
+def threads_made() -> int: ...
+
 class Block:
     """One level of one group in RAM form; entries are (slot, row, col, parameter or -1, value)."""
 

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "base/parallel.hpp"
+#include "base/threads.hpp"
 
 namespace msem {
 
@@ -124,7 +124,7 @@ bool MissingPoint::prepare(const IncompleteData& data, const MissingIndex& index
   std::vector<Sums> sums(std::max<Index>(count, 0));
   if (data.p) {
     const bool many = data.ncells() + data.nclusters() >= kThreadWork;
-    in_pieces(count, many ? 0 : 1, [&](std::ptrdiff_t i) { sums[i].in_domain = sum_classes(i, sums[i]); });
+    in_threads(count, many ? 0 : 1, [&](std::ptrdiff_t i) { sums[i].in_domain = sum_classes(i, sums[i]); });
     for (const Sums& s : sums) {
       if (!s.in_domain) return false;
       value_ += s.value;

@@ -1,6 +1,6 @@
 // The observed information of the likelihood of data with holes.
-#include "base/parallel.hpp"
 #include "base/stacked.hpp"
+#include "base/threads.hpp"
 #include "likelihood/cells/information.hpp"
 
 namespace msem {
@@ -66,7 +66,7 @@ BlockInformation MissingInformation::observed() {
     const Traces trace = traces(1, false);
     const Index count = static_cast<Index>(index.pieces.size()) - 1;
     std::vector<Matrix> parts(std::max<Index>(count, 0));
-    in_pieces(count, 0, [&](std::ptrdiff_t i) { parts[i] = cluster_products(i); });
+    in_threads(count, 0, [&](std::ptrdiff_t i) { parts[i] = cluster_products(i); });
     out.ww = -pattern_traces(true) - trace.ww;
     out.wb = -trace.wb;
     out.bb = -trace.bb;

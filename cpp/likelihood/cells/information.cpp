@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "base/parallel.hpp"
 #include "base/stacked.hpp"
+#include "base/threads.hpp"
 
 namespace msem {
 
@@ -160,7 +160,7 @@ MissingInformation::Traces MissingInformation::traces(Index stride, bool pattern
   const MissingIndex& index = *point_.index_;
   const Index count = p_ ? static_cast<Index>(index.pieces.size()) - 1 : 0;
   std::vector<ClassSums> parts(std::max<Index>(count, 0));
-  in_pieces(count, 0, [&](std::ptrdiff_t i) { parts[i] = class_sums(i, stride); });
+  in_threads(count, 0, [&](std::ptrdiff_t i) { parts[i] = class_sums(i, stride); });
   Traces out{Matrix::Zero(kw_, kw_), Matrix::Zero(kw_, kb_), Matrix::Zero(kb_, kb_), {}};
   double all = 0, used = 0;
   for (const ClusterClass& c : index.classes) all += c.weight;

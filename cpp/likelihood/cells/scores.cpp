@@ -1,7 +1,7 @@
 // Contributions of single clusters to the likelihood of data with holes and to its derivatives.
 #include <stdexcept>
 
-#include "base/parallel.hpp"
+#include "base/threads.hpp"
 #include "likelihood/cells/cells.hpp"
 
 namespace msem {
@@ -49,7 +49,7 @@ std::pair<Matrix, Matrix> MissingPoint::cluster_scores(const Matrix& products, c
     }
   }
   const Index count = static_cast<Index>(index_->pieces.size()) - 1;
-  in_pieces(count, 0, [&](std::ptrdiff_t piece) {
+  in_threads(count, 0, [&](std::ptrdiff_t piece) {
     ClusterEvidence evidence;
     ClusterView one;
     Vector shared_w(kw), shared_b, cell;

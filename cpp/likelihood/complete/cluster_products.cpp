@@ -3,7 +3,7 @@
 #include <map>
 #include <stdexcept>
 
-#include "base/parallel.hpp"
+#include "base/threads.hpp"
 
 namespace msem {
 
@@ -63,7 +63,7 @@ ClusterProducts cluster_products(const ClusterData& clusters, const Vector& orig
   }
   const Index dim = 1 + m + m * (m + 1) / 2 + p2;
   const Vector inverse = scale.cwiseInverse();
-  in_pieces(static_cast<Index>(pieces.size()), 0, [&](Index i) {
+  in_threads(static_cast<Index>(pieces.size()), 0, [&](Index i) {
     Piece& piece = pieces[i];
     piece.sum.setZero(dim, dim);
     Matrix t(kBlock, dim);

@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 
+#include "base/interrupt.hpp"
 #include "base/stacked.hpp"
 
 namespace msem {
@@ -228,6 +229,7 @@ void climb(RandomInterceptRegression& current, const SaturatedOptions& options, 
   RandomInterceptRegression next(current);
   out.decrement = 0;
   for (; out.iterations < limit; ++out.iterations) {
+    check_interrupt();
     bool moved = false;
     const double last = out.decrement;
     if (em) {

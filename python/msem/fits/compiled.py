@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from msem import _core
 from msem.data.grouping import text_of
 from msem.data.reading import Moments, Prepared, Source, group_rows, prepare, require_rows_for_holes
 from msem.errors import DataError, ModelError, MsemError
@@ -129,7 +130,7 @@ class CompiledModel:
         require_client(client)
         require_samples(samples)
         count = len(samples) if isinstance(samples, Sequence) else 0
-        with Progress("fits", count, progress and count > 0) as shown:
+        with _core.ThreadLimit(workers), Progress("fits", count, progress and count > 0) as shown:
             if isinstance(samples, DrawnSamples):
                 require_labels(self.table, samples.labels or None)
             if client is not None:
@@ -285,9 +286,10 @@ def compile(
 
 def _fit_batch(model: CompiledModel, samples: Sequence[Any], threads: int) -> FitArrays:
     """Fits of some samples, by a worker."""
-    if isinstance(samples, DrawnSamples):
-        return model.batch().drawn(samples, threads, QUIET)
-    return model._several(samples, threads)
+    with _core.ThreadLimit(threads):
+        if isinstance(samples, DrawnSamples):
+            return model.batch().drawn(samples, threads, QUIET)
+        return model._several(samples, threads)
 
 
 def group_names(

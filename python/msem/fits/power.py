@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.distributions import chisq_pvalues, normal_halfwidth
 from msem.fits.checkpoint import PowerFile
 from msem.fits.compiled import CompiledModel, compile, require_labels
@@ -261,7 +262,7 @@ def power(
     cells = make_cells(source, population, design_grid, distribution, number)
     truths = tuple(truth(compiled.table, cell) for cell in cells)
     file = PowerFile(resume, describe(compiled, cells, distribution, number))
-    with Progress("power", count * len(cells), progress) as shown:
+    with _core.ThreadLimit(workers), Progress("power", count * len(cells), progress) as shown:
         if client is None:
             arrays = tuple(_fits_of_cell(compiled, cell, count, workers, file, shown) for cell in cells)
         else:
@@ -362,4 +363,5 @@ def _fit_batch(
 ) -> FitArrays:
     """Fits of some samples of a cell, by a worker."""
     model, cells = shared
-    return model.batch().drawn(cells[number].samples(first, last), threads, QUIET)
+    with _core.ThreadLimit(threads):
+        return model.batch().drawn(cells[number].samples(first, last), threads, QUIET)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.data.sample import Sample
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate, require_maximum
@@ -126,12 +127,14 @@ def influence(
     ids = sample.identifiers
     chosen = np.arange(len(ids)) if clusters is None else _positions(ids, clusters)
     find = _refits if exact else _steps
-    change, displacement, status = find(estimate, sample, chosen, threads, show)
+    with _core.ThreadLimit(threads):
+        change, displacement, status = find(estimate, sample, chosen, threads, show)
+        cook = _cook(estimate, change)
     index = ids[chosen].rename(cluster or None)
     measures = pd.DataFrame(
         {
             "size": np.concatenate([group.clusters.sizes for group in sample.groups])[chosen].astype(int),
-            "cook": _cook(estimate, change),
+            "cook": cook,
             "displacement": displacement,
             "status": status,
         },

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.data.sample import Sample
 from msem.errors import DataWarning
 from msem.estimation.estimate import Estimate, require_maximum
@@ -218,7 +219,7 @@ def bootstrap(
     require_maximum(estimate, "bootstraps")
     make = ordinary_origin if kind == "ordinary" else parametric_origin
     source = ReplicateSource(estimate, sample, make(estimate, sample, seed))
-    with Progress("bootstrap", replicates, show) as progress:
+    with _core.ThreadLimit(threads), Progress("bootstrap", replicates, show) as progress:
         refits = refit(source, replicates, threads, progress, client)
         found = target_values(target, refits, source, progress)
     require_enough(len(found.values), found.failed)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.data.sample import Sample
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.resampling.intervals import acceleration
@@ -135,7 +136,7 @@ def jackknife(
     source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
     counts = cluster_counts(sample)
     total = sum(counts)
-    with Progress("jackknife", total, show) as progress:
+    with _core.ThreadLimit(threads), Progress("jackknife", total, show) as progress:
         replicates = refit(source, total, threads, progress)
         found = target_values(target, replicates, source, progress)
     group = np.repeat(np.arange(1, len(counts) + 1), counts)[found.numbers]
