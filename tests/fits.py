@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import models
 from msem.data.complete import ClusterArrays, sample_statistics
 from msem.data.frames import clustered_data
-from msem.data.sample import saturated_sample
+from msem.data.sample import Sample
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.sampling import Information, sampling_covariance
 from msem.language.syntax import parse
@@ -59,7 +59,7 @@ def fit(text: str, frame: pd.DataFrame, fixed_x: bool = True) -> Estimate:
     table = parameter_table(parse(text), fixed_x=fixed_x)
     unit, cluster = (*table.both, *table.within_only), table.between_only
     columns = clustered_data(frame, [*unit, *cluster], "cluster")
-    return estimate(table, saturated_sample(sample_statistics(columns, unit, cluster, len(table.both))))
+    return estimate(table, Sample.of(sample_statistics(columns, unit, cluster, len(table.both))))
 
 
 def vcov(found: Estimate, frame: pd.DataFrame, information: Information = "observed") -> Floats:

@@ -10,7 +10,7 @@ import fits
 from msem import _core
 from msem.data.complete import sample_statistics
 from msem.data.frames import clustered_data
-from msem.data.sample import Sample, saturated_sample
+from msem.data.sample import Sample
 from msem.estimation.estimate import estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
@@ -28,7 +28,7 @@ def prepared(text: str, fixed_x: bool, frame: pd.DataFrame | None = None) -> tup
     table = parameter_table(parse(text), fixed_x=fixed_x)
     unit, cluster = (*table.both, *table.within_only), table.between_only
     data = clustered_data(fits.data(SIZES) if frame is None else frame, [*unit, *cluster], "cluster")
-    return table, saturated_sample(sample_statistics(data, unit, cluster, len(table.both)))
+    return table, Sample.of(sample_statistics(data, unit, cluster, len(table.both)))
 
 
 @pytest.mark.parametrize("level", [1, 2])

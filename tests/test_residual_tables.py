@@ -15,7 +15,7 @@ import texts
 from msem.data.arrays import unvech
 from msem.data.complete import ClusterArrays, SampleStatistics, sample_statistics
 from msem.data.frames import clustered_data
-from msem.data.sample import GroupSample, Sample, saturated_sample
+from msem.data.sample import Group, Sample
 from msem.estimation.estimate import Estimate, estimate
 from msem.fits.fit import Fit
 from msem.language.syntax import parse
@@ -186,8 +186,7 @@ def small_fit(fixed_x: bool) -> Small:
     unit, cluster = (*table.both, *table.within_only), table.between_only
     data = clustered_data(fits.data([3, 4, 5, 6] * 16), [*unit, *cluster], "cluster")
     statistics = sample_statistics(data, unit, cluster, len(table.both))
-    plain = saturated_sample(statistics).groups[0]
-    sample = Sample((GroupSample(statistics, plain.saturated, data),))
+    sample = Sample((Group(statistics, data=data),))
     found = estimate(table, sample)
     return found, sample, moment_vectors(found, sample)
 
@@ -202,7 +201,7 @@ def test_robust_errors_are_derivatives_with_respect_to_the_weights_of_clusters(f
 
     def at(j: int, weight: float) -> np.ndarray:
         """Residuals in every metric."""
-        other = saturated_sample(reweighted(group.statistics, clusters, j, weight))
+        other = Sample.of(reweighted(group.statistics, clusters, j, weight))
         parts = moment_vectors(estimate(unfilled, other), other)
         return np.array([moment_residuals(parts, none, metric).residuals for metric in METRICS])
 
@@ -243,7 +242,7 @@ def test_robust_and_normal_errors_agree_for_many_normal_clusters() -> None:
     unit, cluster = (*table.both, *table.within_only), table.between_only
     data = clustered_data(frame, [*unit, *cluster], "cluster")
     statistics = sample_statistics(data, unit, cluster, len(table.both))
-    sample = Sample((GroupSample(statistics, saturated_sample(statistics).groups[0].saturated, data),))
+    sample = Sample((Group(statistics, data=data),))
     found = estimate(table, sample)
     vectors = moment_vectors(found, sample)
     one, two = (

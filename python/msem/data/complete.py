@@ -97,7 +97,7 @@ class SampleStatistics:
         require_consistent_totals(self)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, SampleStatistics):
+        if type(other) is not SampleStatistics:
             return NotImplemented
         return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
@@ -141,6 +141,11 @@ class SampleStatistics:
         if not self.unit:
             return Variables.of_one_level(self.cluster)
         return Variables.of_two_levels(self.unit, self.cluster, self.nboth)
+
+    @property
+    def arrays(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Sizes, counts, means, scatter and ssw."""
+        return self.sizes, self.counts, self.means, self.scatter, self.ssw
 
     @property
     def unidentified(self) -> tuple[str, ...]:
@@ -191,7 +196,7 @@ class SampleStatistics:
 
     def centred(self) -> SampleStatistics:
         """The statistics about their means, for models without mean structure."""
-        return replace(self, means=np.zeros_like(self.means))
+        return replace(self, means=np.zeros_like(self.means)) if self.means.any() else self
 
     def covariances(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats]:
         """Covariance matrices, with divisors N and J, of variables measured on units and on clusters."""

@@ -164,6 +164,11 @@ class IncompleteStatistics:
         return Variables.of_two_levels(self.unit, self.cluster, self.nboth)
 
     @property
+    def arrays(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Always `DataError`: clusters of one size differ by their holes."""
+        raise DataError("statistics of data with missing values are not those of clusters by size")
+
+    @property
     def npatterns(self) -> tuple[int, ...]:
         """Patterns of observed variables of each level, level 1 first."""
         own = len(self.data.cluster_patterns)

@@ -1,32 +1,30 @@
-"""What a user may give as a sample, turned into statistics of a model's variables."""
+"""What a user may give as a sample, read into the statistics of a model's variables.
+
+A new kind of source is one function registered with `read_statistics`.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import singledispatch
 from typing import Any
 
 import pandas as pd
 
 from msem.data.clusters import ClusterStatistics, single_level, two_level
 from msem.data.columns import column_names, listed
-from msem.data.complete import (
-    SampleStatistics,
-    moment_statistics,
-    sample_statistics,
-    simple_statistics,
-)
+from msem.data.complete import SampleStatistics, moment_statistics, sample_statistics, simple_statistics
 from msem.data.frames import ClusteredData, Holes, clustered_data
 from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
-from msem.data.sample import GroupSample, saturated_group
+from msem.data.sample import Group, Sample
 from msem.data.statistics import Statistics
 from msem.errors import DataError, DataWarning, ModelError
 from msem.model.partable import ParameterTable
+from msem.settings import Settings
 
 GIVEN_AS = {
     "data": "raw data",
@@ -34,101 +32,175 @@ GIVEN_AS = {
     "moments, N and J only": "moments with N and J only",
     "clusters": "statistics of clusters",
 }
-
-
-Moments = LevelMoments, SampleStatistics, ClusterStatistics
 Means = pd.Series | Mapping[str, float]
 
 
-@dataclass(frozen=True, eq=False)
-class Source:
-    """A sample as the user gave it.
+def read_sample(
+    data: Any, table: ParameterTable, settings: Settings, grouping: Grouping | None = None
+) -> Sample:
+    """Statistics of the variables of a model, for each group.
 
-    Attributes
+    Parameters
     ----------
     data : data frame, LevelMoments, SampleStatistics, ClusterStatistics, mapping of label to one of these, or None
-    cluster : str or None
-    cov, mean, nobs, rescale
-        Moments of a single-level sample, or mappings of label to those of each group.
-    grouping : Grouping or None
+    table : ParameterTable
+    settings : Settings
+        The cluster column, moments of a single-level sample in place of data, and whether rows with holes are kept.
+    grouping : Grouping, optional
         The groups of the rows of data.
-    incomplete : bool
-        Keep rows with holes, for full-information maximum likelihood.
+
+    Raises
+    ------
+    ModelError
+        If model and sample do not have the same number of levels, or a latent variable is a column of the data.
+    DataError
+        If the sample cannot be used; see `clustered_data`, `grouped_data`, `sample_statistics` and `LevelMoments`.
     """
-
-    data: Any = None
-    cluster: str | None = None
-    cov: Any = None
-    mean: Any = None
-    nobs: Any = None
-    rescale: bool = True
-    grouping: Grouping | None = None
-    incomplete: bool = False
-
-    @cached_property
-    def groups(self) -> Mapping[str, Source]:
-        """The moments of each group by its label, where they are given so; empty otherwise.
-
-        Raises
-        ------
-        DataError
-            If they are not given for the same groups.
-        """
-        if isinstance(self.data, Mapping) and any(isinstance(one, Moments) for one in self.data.values()):
-            given: dict[str, Any] = {"data": self.data}
-        elif isinstance(self.cov, Mapping):
-            given = {"sample_cov": self.cov, "sample_nobs": self.nobs, "sample_mean": self.mean}
-        else:
-            return {}
-        labels = _labels(given)
-        fields = {"data": "data", "sample_cov": "cov", "sample_nobs": "nobs", "sample_mean": "mean"}
-        return {
-            text_of(label): replace(
-                self, **{fields[name]: one[label] for name, one in given.items() if one is not None}
-            )
-            for label in labels
-        }
-
-    @property
-    def labels(self) -> tuple[str, ...] | None:
-        """Labels of the groups; None for a sample of one group."""
-        if self.grouping is not None:
-            return self.grouping.labels
-        return tuple(self.groups) or None
+    given = by_group(data, settings)
+    if given:
+        return Sample(tuple(_of_group(table, label, *given[label]) for label in table.group_labels))
+    _require_used(data, table, settings)
+    if settings.sample_cov is None:
+        groups = read_statistics(data, table, settings, grouping)
+    else:
+        groups = (_of_covariance(data, table, settings),)
+    if not table.meanstructure:
+        groups = tuple(replace(group, statistics=group.statistics.centred()) for group in groups)
+    sample = Sample(groups, 0 if grouping is None else grouping.missing)
+    for count, what in left_out(sample, settings, grouping):
+        warnings.warn(f"{count} rows have no {what} and were left out", DataWarning, stacklevel=4)
+    return sample
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """Statistics of the variables of a model, and the rows they were made of if there were any."""
+@singledispatch
+def read_statistics(
+    data: Any, table: ParameterTable, settings: Settings, grouping: Grouping | None
+) -> tuple[Group, ...]:
+    """Statistics of what a user gives: of the rows of a frame, unless there is a function for its kind."""
+    column = settings.cluster
+    if data is None and table.nlevels == 2:
+        raise DataError("no data: give a data frame with cluster=, or msem.LevelMoments")
+    if data is None:
+        raise DataError("no data: give a data frame, or sample_cov= with sample_nobs=")
+    require_rows_of_data(data)
+    _require_latent_names(table, data)
+    if table.nlevels == 2 and column is None:
+        raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
+    variables = [*table.both, *table.within_only, *table.between_only] or list(table.observed(1))
+    holes = allowed_holes(table) if settings.incomplete else None
+    if grouping is None:
+        rows = clustered_data(data, variables, column, holes)
+        return (Group(_statistics(table, rows), data=rows),)
+    parts = grouped_data(data, variables, column, grouping, table.group_labels, holes)
+    groups = []
+    for label, rows in zip(table.group_labels, parts, strict=True):
+        try:
+            groups.append(Group(_statistics(table, rows), label, rows))
+        except DataError as error:
+            raise DataError(f"group {label!r}: {error}") from None
+    return tuple(groups)
 
-    statistics: Statistics
-    data: ClusteredData | None = None
-    given_as: str = "raw data"
-    maximum: bool = True  # False if implied by saturated moments that have not converged
-    label: str = ""
-    summary: ClusterStatistics | None = None
 
-    def sample(self) -> GroupSample:
-        """The statistics with their saturated moments."""
-        return saturated_group(
-            self.statistics, maximum=self.maximum, data=self.data, summary=self.summary, label=self.label
+@read_statistics.register
+def _(
+    data: LevelMoments, table: ParameterTable, settings: Settings, grouping: Grouping | None
+) -> tuple[Group, ...]:
+    if table.nlevels == 1:
+        raise ModelError(
+            "the model has one level but LevelMoments have two: add 'level: 1' and 'level: 2' blocks, or give one "
+            "level's matrix as sample_cov="
         )
+    unit, cluster, nboth = _roles(table)
+    data.require(unit, (*table.both, *cluster))
+    if data.incomplete:
+        raise DataError(
+            "these moments were estimated from data with holes, and a joint fit would take them for moments of "
+            'complete data, with errors that are too small: fit the data with missing="fiml", or each level by '
+            "itself with msem.segregated(model, moments), whose errors hold"
+        )
+    part = data.expected_statistics.restrict(unit, cluster, nboth)
+    return (Group(part, given_as=data.given_as, maximum=data.converged),)
 
-    @property
-    def known(self) -> ClusteredData | ClusterStatistics | None:
-        """Where the numbers of rows that were left out stand."""
-        return self.data if self.summary is None else self.summary
+
+@read_statistics.register
+def _(
+    data: ClusterStatistics, table: ParameterTable, settings: Settings, grouping: Grouping | None
+) -> tuple[Group, ...]:
+    one = table.nlevels == 1
+    statistics = single_level(data, table.observed(1)) if one else two_level(data, *_roles(table))
+    return (Group(statistics, summary=data, given_as=GIVEN_AS["clusters"]),)
 
 
-def require_rows_for_holes(source: Source) -> None:
+@read_statistics.register
+def _(
+    data: SampleStatistics, table: ParameterTable, settings: Settings, grouping: Grouping | None
+) -> tuple[Group, ...]:
+    if table.nlevels == 1:
+        given_as = GIVEN_AS.get(data.source, "statistics")
+        return (Group(data.restrict((), table.observed(1), 0), given_as=given_as),)
+    if not data.unit:
+        raise ModelError("the model has two levels but these are statistics of a single-level sample")
+    return (Group(data.restrict(*_roles(table)), given_as=GIVEN_AS.get(data.source, data.source)),)
+
+
+def has_rows(data: Any) -> bool:
+    """Whether data have rows, rather than being moments or statistics, or some of them by group."""
+    parts = data.values() if isinstance(data, Mapping) else (data,)
+    return all(_are_rows(one) for one in parts)
+
+
+def _are_rows(data: Any) -> bool:
+    return read_statistics.dispatch(type(data)) is read_statistics.dispatch(object)
+
+
+def implied_statistics(data: Any) -> bool:
+    """Whether statistics are expectations under moments, which have no observed information."""
+    parts = data.values() if isinstance(data, Mapping) else (data,)
+    return any(isinstance(one, LevelMoments) for one in parts)
+
+
+def with_cluster(settings: Settings, data: Any) -> Settings:
+    """The settings with the cluster column of statistics of clusters, which counts as if it had been named."""
+    parts = data.values() if isinstance(data, Mapping) else (data,)
+    names = [one.cluster for one in parts if isinstance(one, ClusterStatistics)]
+    return replace(settings, cluster=names[0]) if names else settings
+
+
+def by_group(data: Any, settings: Settings) -> Mapping[str, tuple[Any, Settings]]:
+    """Moments of each group by its label, with the settings about them, where they are given so; empty otherwise.
+
+    Raises
+    ------
+    DataError
+        If they are not given for the same groups.
+    """
+    if isinstance(data, Mapping) and not has_rows(data):
+        labels = _labels({"data": data})
+        return {text_of(label): (data[label], settings) for label in labels}
+    if not isinstance(settings.sample_cov, Mapping):
+        return {}
+    names = ("sample_cov", "sample_nobs", "sample_mean")
+    given = {name: getattr(settings, name) for name in names}
+    out = {}
+    for label in _labels(given):
+        own = {name: one[label] for name, one in given.items() if one is not None}
+        out[text_of(label)] = data, replace(settings, **own)
+    return out
+
+
+def given_labels(data: Any, settings: Settings, grouping: Grouping | None) -> tuple[str, ...] | None:
+    """Labels of the groups of a sample; None for one group."""
+    return tuple(by_group(data, settings)) or None if grouping is None else grouping.labels
+
+
+def require_rows_for_holes(data: Any, settings: Settings) -> None:
     """Refuse full information from moments, which have no holes.
 
     Raises
     ------
     DataError
     """
-    moments = source.cov is not None or bool(source.groups) or isinstance(source.data, Moments)
-    if source.incomplete and moments:
+    if settings.incomplete and (settings.sample_cov is not None or not has_rows(data)):
         raise DataError('missing="fiml" is for raw data: moments have no missing values; leave it out')
 
 
@@ -143,61 +215,33 @@ def _labels(given: Mapping[str, Any]) -> list[Any]:
     if len(whole) == 1:
         raise DataError(f"{first} is given for one group only, {listed(list(whole))}: give it without a dict")
     for label, one in whole.items():
-        if not isinstance(one, (*Moments, pd.DataFrame)):
+        if _are_rows(one) and not isinstance(one, pd.DataFrame):
             raise DataError(f"{first} of group {label!r} is a {type(one).__name__}; all groups need moments")
     return list(whole)
 
 
-def prepare(table: ParameterTable, source: Source) -> tuple[Prepared, ...]:
-    """Statistics of the variables of a model, for each group.
-
-    Raises
-    ------
-    ModelError
-        If model and sample do not have the same number of levels, or a latent variable is a column of the data.
-    DataError
-        If the sample cannot be used; see `clustered_data`, `grouped_data`, `sample_statistics` and `LevelMoments`.
-    """
-    if source.groups:
-        return tuple(_of_group(table, source.groups[label], label) for label in table.group_labels)
-    _require_used(table, source)
-    if source.data is not None and not isinstance(source.data, Moments):
-        require_rows_of_data(source.data)
-        _require_latent_names(table, source.data)
-    prepared = _two_level(table, source) if table.nlevels == 2 else _single_level(table, source)
-    for count, what in left_out(source, prepared):
-        warnings.warn(f"{count} rows have no {what} and were left out", DataWarning, stacklevel=4)
-    return prepared
-
-
-def _of_group(table: ParameterTable, source: Source, label: str) -> Prepared:
+def _of_group(table: ParameterTable, label: str, data: Any, settings: Settings) -> Group:
     try:
-        (prepared,) = prepare(table, source)
+        (group,) = read_sample(data, table, settings).groups
     except DataError as error:
         raise DataError(f"group {label!r}: {error}") from None
-    return replace(prepared, label=label)
+    return replace(group, label=label)
 
 
-def left_out(source: Source, prepared: Sequence[Prepared]) -> Iterator[tuple[int, str]]:
+def left_out(sample: Sample, settings: Settings, grouping: Grouping | None) -> Iterator[tuple[int, str]]:
     """How many rows have no group, no cluster id or, with holes, nothing or not what they must have."""
-    if source.grouping is not None and source.grouping.missing:
-        yield source.grouping.missing, f"group ({source.grouping.column})"
-    rows = [one.data for one in prepared if one.data is not None]
-    dropped = sum(data.dropped_no_cluster for data in rows)
-    if dropped:
-        yield dropped, f"cluster id ({source.cluster})"
-    if source.incomplete:
-        empty, lacking = (
-            sum(getattr(data, name) for data in rows) for name in ("dropped_empty", "dropped_rows")
-        )
-        if empty:
-            yield empty, "observed value"
-        if lacking:
-            counts = Counter[str]()
-            for data in rows:
-                counts.update(data.dropped)
-            listed_counts = ", ".join(f"{name} {count}" for name, count in counts.items())
-            yield lacking, f"value of a fixed covariate ({listed_counts})"
+    if grouping is not None and grouping.missing:
+        yield grouping.missing, f"group ({grouping.column})"
+    if all(group.data is None for group in sample.groups):
+        return
+    origin = sample.origin
+    if origin.dropped_no_cluster:
+        yield origin.dropped_no_cluster, f"cluster id ({settings.cluster})"
+    if settings.incomplete and origin.dropped_empty:
+        yield origin.dropped_empty, "observed value"
+    if settings.incomplete and origin.dropped_rows:
+        counts = ", ".join(f"{name} {count}" for name, count in origin.dropped.items())
+        yield origin.dropped_rows, f"value of a fixed covariate ({counts})"
 
 
 def group_rows(data: Any, column: str | None) -> Grouping | None:
@@ -210,33 +254,16 @@ def group_rows(data: Any, column: str | None) -> Grouping | None:
     """
     if column is None:
         return None
-    if data is None or isinstance(data, Moments):
+    if data is None or not _are_rows(data):
         raise DataError(
             f"group={column!r} names a column of raw data; give moments of several groups as a dict: "
             '{"one": moments, "other": moments}'
         )
-    if isinstance(data, Mapping) and any(isinstance(one, Moments) for one in data.values()):
+    if not has_rows(data):
         raise DataError(
             f"group={column!r} names a column of raw data; moments by group have labels: leave it out"
         )
     return read_groups(data, column)
-
-
-def _raw(table: ParameterTable, source: Source, cluster: str | None) -> tuple[Prepared, ...]:
-    """Statistics of the rows of each group."""
-    variables = [*table.both, *table.within_only, *table.between_only] or list(table.observed(1))
-    holes = allowed_holes(table) if source.incomplete else None
-    if source.grouping is None:
-        data = clustered_data(source.data, variables, cluster, holes)
-        return (Prepared(_statistics(table, data), data),)
-    rows = grouped_data(source.data, variables, cluster, source.grouping, table.group_labels, holes)
-    groups = []
-    for label, data in zip(table.group_labels, rows, strict=True):
-        try:
-            groups.append(Prepared(_statistics(table, data), data, label=label))
-        except DataError as error:
-            raise DataError(f"group {label!r}: {error}") from None
-    return tuple(groups)
 
 
 def _statistics(table: ParameterTable, data: ClusteredData) -> Statistics:
@@ -246,23 +273,28 @@ def _statistics(table: ParameterTable, data: ClusteredData) -> Statistics:
         make_simple = simple_statistics if data.complete else simple_incomplete
         return make_simple(data, table.observed(1))
     make = sample_statistics if data.complete else incomplete_statistics
-    return make(data, (*table.both, *table.within_only), table.between_only, len(table.both))
+    return make(data, *_roles(table))
 
 
-def _require_used(table: ParameterTable, source: Source) -> None:
+def _roles(table: ParameterTable) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """Variables measured on units and on clusters, and how many of the first are at both levels."""
+    return (*table.both, *table.within_only), table.between_only, len(table.both)
+
+
+def _require_used(data: Any, table: ParameterTable, settings: Settings) -> None:
     """Refuse arguments that would have no effect."""
-    moments = isinstance(source.data, Moments)
-    if moments and source.cluster is not None:
+    moments = not _are_rows(data)
+    if moments and settings.cluster is not None:
         raise DataError(
-            f"cluster={source.cluster!r} is for raw data; moments have their clusters: leave it out"
+            f"cluster={settings.cluster!r} is for raw data; moments have their clusters: leave it out"
         )
     given = {
-        "sample_mean": source.mean is not None,
-        "sample_nobs": source.nobs is not None,
-        "sample_cov_rescale": not source.rescale,
+        "sample_mean": settings.sample_mean is not None,
+        "sample_nobs": settings.sample_nobs is not None,
+        "sample_cov_rescale": not settings.sample_cov_rescale,
     }
-    unused = [name for name, is_given in given.items() if is_given and source.cov is None]
-    if unused and (table.nlevels == 2 or source.data is not None):
+    unused = [name for name, is_given in given.items() if is_given and settings.sample_cov is None]
+    if unused and (table.nlevels == 2 or data is not None):
         what = "moments" if moments else "data"
         raise DataError(f"{unused[0]} belongs to sample_cov and has no effect on {what}: leave it out")
 
@@ -298,82 +330,32 @@ def _require_latent_names(table: ParameterTable, data: Any) -> None:
             raise ModelError(message)
 
 
-def _two_level(table: ParameterTable, source: Source) -> tuple[Prepared, ...]:
-    unit, cluster, nboth = (*table.both, *table.within_only), table.between_only, len(table.both)
-    if source.cov is not None:
+def _of_covariance(data: Any, table: ParameterTable, settings: Settings) -> Group:
+    """Statistics of a single-level sample given by its moments."""
+    if table.nlevels == 2:
         raise ModelError(
             "sample_cov is for single-level models; give the matrices of a two-level model as "
             "msem.LevelMoments(within_cov=..., between_cov=..., nobs=..., nclusters=...)"
         )
-    given = source.data
-    if given is None:
-        raise DataError("no data: give a data frame with cluster=, or msem.LevelMoments")
-    if isinstance(given, LevelMoments):
-        given.require(unit, (*table.both, *cluster))
-        if given.incomplete:
-            raise DataError(
-                "these moments were estimated from data with holes, and a joint fit would take them for moments of "
-                'complete data, with errors that are too small: fit the data with missing="fiml", or each level by '
-                "itself with msem.segregated(model, moments), whose errors hold"
-            )
-        part = given.expected_statistics.restrict(unit, cluster, nboth)
-        return (Prepared(part, given_as=given.given_as, maximum=given.converged),)
-    if isinstance(given, ClusterStatistics):
-        return (
-            Prepared(two_level(given, unit, cluster, nboth), given_as=GIVEN_AS["clusters"], summary=given),
-        )
-    if isinstance(given, SampleStatistics):
-        if not given.unit:
-            raise ModelError("the model has two levels but these are statistics of a single-level sample")
-        given_as = GIVEN_AS.get(given.source, given.source)
-        return (Prepared(given.restrict(unit, cluster, nboth), given_as=given_as),)
-    if source.cluster is None:
-        raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
-    return _raw(table, source, source.cluster)
-
-
-def _single_level(table: ParameterTable, source: Source) -> tuple[Prepared, ...]:
-    names = table.observed(1)
-    if isinstance(source.data, LevelMoments):
-        raise ModelError(
-            "the model has one level but LevelMoments have two: add 'level: 1' and 'level: 2' blocks, or give one "
-            "level's matrix as sample_cov="
-        )
-    if source.data is not None and not (source.cov is None and source.mean is None and source.nobs is None):
+    if data is not None:
         raise DataError("give either data or sample_cov, sample_mean and sample_nobs, not both")
-    if source.cov is not None:
-        if source.cluster is not None:
-            raise DataError(
-                f"cluster={source.cluster!r} names a column of raw data: leave it out with sample_cov"
-            )
-        if table.meanstructure and source.mean is None:
-            raise DataError(
-                "the model has a mean structure: give sample_mean=, or drop the intercepts from the model (several "
-                "groups have means unless meanstructure=False)"
-            )
-        whole = moment_statistics(source.cov, source.mean, source.nobs, rescale=source.rescale)
-        absent = [name for name in names if name not in whole.cluster]
-        if absent:
-            raise DataError(f"sample_cov has no variable {absent[0]!r}; it has {', '.join(whole.cluster)}")
-        one = Prepared(whole.restrict((), names, 0), given_as="sample covariance matrix")
-    elif isinstance(source.data, SampleStatistics):
-        given_as = GIVEN_AS.get(source.data.source, "statistics")
-        one = Prepared(source.data.restrict((), names, 0), given_as=given_as)
-    elif isinstance(source.data, ClusterStatistics):
-        statistics = single_level(source.data, names)
-        one = Prepared(statistics, given_as=GIVEN_AS["clusters"], summary=source.data)
-    elif source.data is None:
-        raise DataError("no data: give a data frame, or sample_cov= with sample_nobs=")
-    else:
-        return _with_means(table, _raw(table, source, source.cluster))
-    return _with_means(table, (one,))
-
-
-def _with_means(table: ParameterTable, prepared: tuple[Prepared, ...]) -> tuple[Prepared, ...]:
-    """The statistics, without their means if the model has none."""
-    if table.meanstructure:
-        return prepared
-    return tuple(replace(one, statistics=one.statistics.centred()) for one in prepared)
+    if settings.cluster is not None:
+        raise DataError(
+            f"cluster={settings.cluster!r} names a column of raw data: leave it out with sample_cov"
+        )
+    if table.meanstructure and settings.sample_mean is None:
+        raise DataError(
+            "the model has a mean structure: give sample_mean=, or drop the intercepts from the model (several "
+            "groups have means unless meanstructure=False)"
+        )
+    whole = moment_statistics(
+        settings.sample_cov, settings.sample_mean, settings.sample_nobs, rescale=settings.sample_cov_rescale
+    )
+    names = table.observed(1)
+    absent = [name for name in names if name not in whole.cluster]
+    if absent:
+        raise DataError(f"sample_cov has no variable {absent[0]!r}; it has {', '.join(whole.cluster)}")
+    return Group(whole.restrict((), names, 0), given_as="sample covariance matrix")
 
 
 def allowed_holes(table: ParameterTable) -> Holes:

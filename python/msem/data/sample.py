@@ -1,9 +1,10 @@
-"""A sample as estimation sees it: statistics and saturated moments of every group."""
+"""A sample as estimation sees it: groups of statistics, with the rows they were made of if there are any."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,36 +23,43 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class GroupSample:
-    """Statistics of one group with its saturated moments.
+class Group:
+    """The statistics of one group, and where they come from.
 
     Attributes
     ----------
-    statistics : SampleStatistics or IncompleteStatistics
-    saturated : Saturated
+    statistics : Statistics
+    label : str
+        "" for a sample of one group.
     data : ClusteredData or None
         The rows, when there are any.
     summary : ClusterStatistics or None
         What the statistics were taken from, when that is a summary of rows.
-    label : str
-        Name of the group.
+    given_as : str
+        What the sample was given as, in words.
+    maximum : bool
+        False for statistics implied by moments that are themselves no maximum of a saturated likelihood: those moments
+        then count as not converged although they are the maximum for these statistics.
     """
 
     statistics: Statistics
-    saturated: Saturated
+    label: str = ""
     data: ClusteredData | None = None
     summary: ClusterStatistics | None = None
-    label: str = ""
+    given_as: str = "raw data"
+    maximum: bool = True
+
+    @cached_property
+    def saturated(self) -> Saturated:
+        """Saturated moments, estimated when they are asked for first."""
+        found = solve_saturated(self.statistics)
+        maximum = self.maximum and not self.statistics.unidentified
+        return replace(found, converged=found.converged and maximum)
 
     @property
     def llf(self) -> float:
         """Saturated log-likelihood of all variables; nan if the saturated model has not converged."""
         return self.saturated.llf if self.saturated.converged else np.nan
-
-    @property
-    def unidentified(self) -> tuple[str, ...]:
-        """Saturated moments that the data say nothing about, because of holes."""
-        return self.statistics.unidentified
 
     @property
     def levels(self) -> Mapping[int, LevelArrays]:
@@ -72,6 +80,21 @@ class GroupSample:
         """The rows that the statistics were made of, or what was kept of their clusters; None without any."""
         return self.data if self.summary is None else self.summary
 
+    def require_source(self) -> Rows:
+        """The rows, or what was kept of their clusters; `DataError` without any."""
+        return self.rows if self.source is None else self.source
+
+    @property
+    def rows(self) -> ClusteredData:
+        """The rows the statistics were made of; `DataError` without raw data."""
+        if self.data is None:
+            raise DataError(
+                "this needs raw data: moments and statistics do not tell one cluster from another; "
+                'without them there are standard errors of information="observed" and "expected" and the '
+                "likelihood-ratio test"
+            )
+        return self.data
+
     @cached_property
     def clusters(self) -> Clusters:
         """Statistics of the single clusters: of the rows if a single-level sample has no clusters.
@@ -82,10 +105,6 @@ class GroupSample:
             Without raw data, or a summary that has kept its clusters.
         """
         return self.statistics.clusters(self.require_source())
-
-    def require_source(self) -> Rows:
-        """The rows, or what was kept of their clusters; `DataError` without any."""
-        return self.rows if self.source is None else self.source
 
     @property
     def in_clusters(self) -> bool:
@@ -108,16 +127,29 @@ class GroupSample:
         """
         return self.require_source().identifiers
 
-    @property
-    def rows(self) -> ClusteredData:
-        """The rows the statistics were made of; `DataError` without raw data."""
-        if self.data is None:
-            raise DataError(
-                "this needs raw data: moments and statistics do not tell one cluster from another; "
-                'without them there are standard errors of information="observed" and "expected" and the '
-                "likelihood-ratio test"
-            )
-        return self.data
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a sample comes from, and what of it was left out.
+
+    Attributes
+    ----------
+    given_as : str
+        What the sample was given as: raw data, moments with cluster sizes, moments with N and J only.
+    dropped_rows, dropped_no_cluster, dropped_no_group : int
+        Rows left out because a variable, the cluster id, or the group was missing.
+    dropped_empty : int
+        Rows left out because nothing was observed in them, where rows with missing values are kept.
+    dropped : mapping of str to int
+        Rows in which each variable was missing.
+    """
+
+    given_as: str = "raw data"
+    dropped_rows: int = 0
+    dropped_empty: int = 0
+    dropped_no_cluster: int = 0
+    dropped_no_group: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +158,35 @@ class Sample:
 
     Attributes
     ----------
-    groups : tuple of GroupSample
+    groups : tuple of Group
+    without_group : int
+        Rows left out because their group is missing.
     """
 
-    groups: tuple[GroupSample, ...]
+    groups: tuple[Group, ...]
+    without_group: int = 0
+
+    @classmethod
+    def of(cls, *statistics: Statistics, labels: Sequence[str] = (), maximum: bool = True) -> Sample:
+        """A sample of statistics that come from nowhere else, labelled if there are several groups; see `Group`."""
+        names = labels or [""] * len(statistics)
+        return cls(tuple(Group(s, name, maximum=maximum) for s, name in zip(statistics, names, strict=True)))
+
+    @property
+    def origin(self) -> Origin:
+        """Where the data of all groups come from, and what was left out of them."""
+        rows = [group.source for group in self.groups if group.source is not None]
+        missing = Counter[str]()
+        for data in rows:
+            missing.update(data.dropped)
+        return Origin(
+            given_as=self.groups[0].given_as,
+            dropped_rows=sum(data.dropped_rows for data in rows),
+            dropped_empty=sum(data.dropped_empty for data in rows),
+            dropped_no_cluster=sum(data.dropped_no_cluster for data in rows),
+            dropped_no_group=self.without_group,
+            dropped=dict(missing),
+        )
 
     @property
     def statistics(self) -> tuple[Statistics, ...]:
@@ -159,7 +216,7 @@ class Sample:
     @property
     def unidentified(self) -> tuple[str, ...]:
         """Saturated moments of any group that the data say nothing about, because of holes."""
-        return tuple(dict.fromkeys(name for group in self.groups for name in group.unidentified))
+        return tuple(dict.fromkeys(name for s in self.statistics for name in s.unidentified))
 
     @property
     def levels(self) -> tuple[Mapping[int, LevelArrays], ...]:
@@ -173,31 +230,7 @@ class Sample:
 
     @property
     def identifiers(self) -> pd.Index[Any]:
-        """Ids of the clusters of all groups, one after the other; see `GroupSample.identifiers`."""
+        """Ids of the clusters of all groups, one after the other; see `Group.identifiers`."""
         names = [name for group in self.groups for name in group.identifiers]
         found: pd.Index[Any] = pd.Index(names, tupleize_cols=False)
         return found
-
-
-def saturated_group(
-    statistics: Statistics,
-    *,
-    maximum: bool = True,
-    data: ClusteredData | None = None,
-    summary: ClusterStatistics | None = None,
-    label: str = "",
-) -> GroupSample:
-    """Single-level or two-level statistics with their saturated moments.
-
-    `maximum` is False for statistics implied by moments that are themselves no maximum of a saturated likelihood:
-    those moments then count as not converged although they are the maximum for these statistics.
-    """
-    saturated = solve_saturated(statistics)
-    maximum = maximum and not statistics.unidentified
-    saturated = replace(saturated, converged=saturated.converged and maximum)
-    return GroupSample(statistics, saturated, data, summary, label)
-
-
-def saturated_sample(statistics: Statistics, *, maximum: bool = True) -> Sample:
-    """A sample of one group; see `saturated_group`."""
-    return Sample((saturated_group(statistics, maximum=maximum),))

@@ -272,6 +272,10 @@ class Statistics(Protocol):
         """Means over units of what is measured on units, over clusters of the other variables."""
 
     @property
+    def arrays(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Sizes, counts, means, scatter and ssw by cluster size; `DataError` for data with holes."""
+
+    @property
     def unidentified(self) -> tuple[str, ...]:
         """Saturated covariances that the data say nothing about, by name."""
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.complete import SampleStatistics
+from msem.data.statistics import Statistics
 from msem.estimation.matrices import BlockMap, block_map, core_block
 from msem.estimation.objective import level_names
 from msem.estimation.optimize import row_bounds
@@ -156,14 +157,12 @@ def fixed_covariates(table: ParameterTable, group: int) -> tuple[list[int], list
     return [k for k, name in enumerate(unit) if k >= nboth and name in exogenous], between
 
 
-def given_samples(samples: Sequence[Sequence[SampleStatistics]]) -> _core.GivenSamples:
+def given_samples(samples: Sequence[Sequence[Statistics]]) -> _core.GivenSamples:
     """Statistics of samples, each with one or several groups, as the compiled code takes them."""
-    return _core.GivenSamples(
-        [[(s.sizes, s.counts, s.means, s.scatter, s.ssw) for s in groups] for groups in samples]
-    )
+    return _core.GivenSamples([[s.arrays for s in groups] for groups in samples])
 
 
-def arranged(statistics: SampleStatistics, variables: Variables) -> SampleStatistics:
+def arranged(statistics: Statistics, variables: Variables) -> Statistics:
     """The statistics of these variables in this order; the same object if they are already."""
     s = statistics
     if (s.unit, s.cluster, s.nboth) == variables:

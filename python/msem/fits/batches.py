@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.complete import SampleStatistics
-from msem.data.reading import Prepared
+from msem.data.sample import Group, Sample
 from msem.data.statistics import Statistics
 from msem.errors import MsemError, MsemWarning
 from msem.estimation.manyfits import (
@@ -87,51 +87,43 @@ class Batch:
         first, last = (numbers[0], numbers[-1] + 1) if len(numbers) else (0, 0)
         out = as_arrays(self.fitter.fit(draws, first, last, threads))
         for k in np.flatnonzero(out.status == VERDICTS[AGAIN]):
-            groups = [Prepared(s) for s in statistics(int(k))]
-            self.replace_row(out, int(k), self._labelled(groups))
+            self.replace_row(out, int(k), Sample.of(*statistics(int(k)), labels=self.table.group_labels))
         return out
 
     def _one(self, draws: _core.Draws, variables: Variables, number: int) -> FitArrays:
         if self.fitter is not None:
             return self._run(draws, variables, range(number, number + 1), 1)
-        return self.long_way(
-            self._labelled([Prepared(s) for s in drawn_statistics(draws, variables, number)])
-        )
+        groups = drawn_statistics(draws, variables, number)
+        return self.long_way(Sample.of(*groups, labels=self.table.group_labels))
 
-    def _labelled(self, groups: list[Prepared]) -> list[Prepared]:
-        if not self.table.group_labels:
-            return groups
-        pairs = zip(groups, self.table.group_labels, strict=True)
-        return [replace(one, label=label) for one, label in pairs]
-
-    def given(self, samples: Sequence[Sequence[Prepared]], threads: int) -> FitArrays:
-        """Fit samples that are prepared already."""
+    def given(self, samples: Sequence[Sample], threads: int) -> FitArrays:
+        """Fit samples that are read already."""
         if self.fitter is None:
             return joined([self.empty(), *map(self.long_way, samples)])
-        quick = [k for k, groups in enumerate(samples) if all(map(_plain, groups))]
+        quick = [k for k, sample in enumerate(samples) if all(map(_plain, sample.groups))]
         wanted, centred = table_variables(self.table), not self.table.meanstructure
-        statistics = [[_arranged(one.statistics, wanted, centred) for one in samples[k]] for k in quick]
+        statistics = [[_arranged(s, wanted, centred) for s in samples[k].statistics] for k in quick]
         found = as_arrays(self.fitter.fit(given_samples(statistics), 0, len(quick), threads))
         out = joined([self.empty()] + [self.empty(1)] * len(samples))
         for f in ("est", "se", "llf", "unrestricted_llf", "status", "problem", "iterations"):
             getattr(out, f)[quick] = getattr(found, f)
-        for k, groups in enumerate(samples):
+        for k, sample in enumerate(samples):
             if out.status[k] in (VERDICTS[AGAIN], None):
-                self.replace_row(out, k, groups)
+                self.replace_row(out, k, sample)
         return out
 
-    def long_way(self, groups: Sequence[Prepared]) -> FitArrays:
+    def long_way(self, sample: Sample) -> FitArrays:
         """The fit of one sample as `sem` does it."""
         out = self.empty(1)
-        self.replace_row(out, 0, groups)
+        self.replace_row(out, 0, sample)
         return out
 
-    def replace_row(self, out: FitArrays, k: int, groups: Sequence[Prepared]) -> None:
+    def replace_row(self, out: FitArrays, k: int, sample: Sample) -> None:
         """Put the fit of one sample as `sem` does it into a row of arrays."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MsemWarning)  # the status says it
             try:
-                fit = fit_table(self.table, groups, self.settings)
+                fit = fit_table(self.table, sample, self.settings)
             except MsemError as error:
                 out.status[k], out.problem[k] = "failed", str(error)
                 return
@@ -173,15 +165,14 @@ def make_batch(table: ParameterTable, settings: ResolvedSettings) -> Batch:
     return Batch(table, settings, fitter)
 
 
-def _plain(prepared: Prepared) -> bool:
+def _plain(group: Group) -> bool:
     """Whether compiled code knows the sample: complete, and its saturated model is its own."""
-    return type(prepared.statistics) is SampleStatistics and prepared.maximum
+    return group.statistics.complete and group.maximum
 
 
-def _arranged(statistics: Statistics, wanted: Variables, centred: bool) -> SampleStatistics:
-    assert isinstance(statistics, SampleStatistics)  # as `_plain` has seen
+def _arranged(statistics: Statistics, wanted: Variables, centred: bool) -> Statistics:
     statistics = arranged(statistics, wanted)
-    return statistics.centred() if centred and statistics.means.any() else statistics
+    return statistics.centred() if centred else statistics
 
 
 def as_arrays(found: _core.ManyFits) -> FitArrays:

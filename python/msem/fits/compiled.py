@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -14,7 +14,15 @@ import pandas as pd
 
 from msem import _core
 from msem.data.grouping import text_of
-from msem.data.reading import Moments, Prepared, Source, group_rows, prepare, require_rows_for_holes
+from msem.data.reading import (
+    given_labels,
+    group_rows,
+    has_rows,
+    read_sample,
+    require_rows_for_holes,
+    with_cluster,
+)
+from msem.data.sample import Sample
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.constraints import compile_constraints, elimination_basis
 from msem.fits.batches import Batch, make_batch
@@ -25,7 +33,6 @@ from msem.fits.sem import (
     require_least_squares,
     resolve,
     table_of,
-    with_cluster,
 )
 from msem.language.hypotheses import with_constraints
 from msem.language.syntax import ModelSyntax
@@ -78,10 +85,7 @@ class CompiledModel:
         -------
         Fit
         """
-        grouping = group_rows(data, self.settings.group) if _has_rows(data) else None
-        prepared = self._prepare(data)
-        no_group = 0 if grouping is None else grouping.missing
-        return fit_table(self.table, prepared, self._resolved(data), no_group)
+        return fit_table(self.table, self._read(data), self._resolved(data))
 
     def fit_many(
         self,
@@ -187,28 +191,27 @@ class CompiledModel:
     def _several(self, samples: Sequence[Any], threads: int) -> FitArrays:
         """Samples whose standard errors are of the same kind are fitted together."""
         out = joined([self.batch().empty(1)] * len(samples))
-        ready: dict[ResolvedSettings, dict[int, Sequence[Prepared]]] = {}
+        ready: dict[ResolvedSettings, dict[int, Sample]] = {}
         for k, sample in enumerate(samples):
             try:
-                prepared = self._prepare(sample)
+                read = self._read(sample)
             except MsemError as error:
                 out.status[k], out.problem[k] = "failed", str(error)
             else:
-                ready.setdefault(self._resolved(sample), {})[k] = prepared
+                ready.setdefault(self._resolved(sample), {})[k] = read
         for settings, chosen in ready.items():
             found = self._batch(settings).given(list(chosen.values()), threads)
             for name, values in vars(found).items():
                 getattr(out, name)[list(chosen)] = values
         return out
 
-    def _prepare(self, data: Any) -> tuple[Prepared, ...]:
-        rows = _has_rows(data)
+    def _read(self, data: Any) -> Sample:
+        rows = has_rows(data)
         grouping = group_rows(data, self.settings.group) if rows else None
-        cluster = self.settings.cluster if rows else None
-        source = Source(data, cluster, grouping=grouping, incomplete=self.settings.incomplete)
-        require_rows_for_holes(source)
-        require_labels(self.table, source.labels)
-        return prepare(self.table, source)
+        settings = self.settings if rows else replace(self.settings, cluster=None)
+        require_rows_for_holes(data, settings)
+        require_labels(self.table, given_labels(data, settings, grouping))
+        return read_sample(data, self.table, settings, grouping)
 
     def _resolved(self, data: Any) -> ResolvedSettings:
         return resolve(with_cluster(self.settings, data), self.table, data)
@@ -317,11 +320,6 @@ def group_names(
     return None
 
 
-def _has_rows(data: Any) -> bool:
-    groups = list(data.values()) if isinstance(data, Mapping) else [data]
-    return not any(isinstance(one, Moments) for one in groups)
-
-
 def require_samples(samples: Any) -> None:
     """Refuse one sample in the place of several.
 
@@ -329,9 +327,8 @@ def require_samples(samples: Any) -> None:
     ------
     TypeError
     """
-    if isinstance(samples, (pd.DataFrame, Mapping, str, bytes, *Moments)) or not isinstance(
-        samples, Iterable
-    ):
+    one = isinstance(samples, (pd.DataFrame, Mapping, str, bytes)) or not has_rows(samples)
+    if one or not isinstance(samples, Iterable):
         raise TypeError(
             f"fit_many takes several samples, such as a list of data frames, and this is a {type(samples).__name__}: "
             "for one sample use fit"

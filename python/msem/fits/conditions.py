@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.complete import SampleStatistics, expected_statistics
-from msem.data.sample import Sample, saturated_group
+from msem.data.sample import Group, Sample
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.estimate import estimate
 from msem.estimation.manyfits import Variables, arranged, table_variables
@@ -204,7 +204,7 @@ def _expected(table: ParameterTable, cell: Cell) -> list[Any]:
         if not table.meanstructure:
             statistics = statistics.centred()
         label = table.group_labels[group - 1] if table.group_labels else ""
-        out.append(saturated_group(statistics, label=label))
+        out.append(Group(statistics, label=label))
     return out
 
 

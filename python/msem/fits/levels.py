@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import singledispatch
 from typing import Any, get_args
 
 from msem.data.clusters import ClusterStatistics, two_level
@@ -13,7 +14,7 @@ from msem.data.complete import SampleStatistics, sample_statistics
 from msem.data.frames import Holes, clustered_data
 from msem.data.incomplete import incomplete_statistics
 from msem.data.moments import LevelMoments, estimate_saturated
-from msem.data.reading import Source, prepare, require_rows_for_holes, require_rows_of_data
+from msem.data.reading import read_sample, require_rows_for_holes, require_rows_of_data
 from msem.data.roles import given_levels, settled_levels
 from msem.data.sandwich import robust_acov
 from msem.data.saturated import Method as SaturatedMethod
@@ -78,25 +79,23 @@ def saturated(
         If the moments are no maximum of the likelihood: `LevelMoments.converged` is False.
     """
     require_choice("gamma", gamma, get_args(Gamma))
-    incomplete = Settings.read({"missing": missing}).incomplete
-    if isinstance(data, ClusterStatistics):
-        require_rows_for_holes(Source(data, incomplete=incomplete))
-        return _of_clusters(data, cluster, within, between, method, gamma)
-    if isinstance(data, SampleStatistics):
-        if within is not None or between is not None:
-            raise DataError("statistics have their levels already: leave out within= and between=")
-        if cluster is not None:
-            raise DataError(
-                f"cluster={cluster!r} is for raw data; statistics have their clusters: leave it out"
-            )
-        moments = _reported(estimate_saturated(data, method=method), method)
-        if gamma == "robust":
-            raise DataError('gamma="robust" needs raw data: statistics do not tell one cluster from another')
-        return moments.with_acov(gamma) if gamma == "expected" else moments
+    settings = replace(Settings.read({"missing": missing}), cluster=cluster)
+    return _saturated(data, settings, within, between, method, gamma)
+
+
+Names = Sequence[str] | None
+
+
+@singledispatch
+def _saturated(
+    data: Any, settings: Settings, within: Names, between: Names, method: SaturatedMethod, gamma: Gamma
+) -> LevelMoments:
+    """Saturated moments of the rows of a frame, unless there is a function for the kind of data."""
     require_rows_of_data(data)
+    cluster = settings.cluster
     if cluster is None:
         raise DataError('name the column with the cluster ids, cluster="..."')
-    holes = Holes() if incomplete else None
+    holes = Holes() if settings.incomplete else None
     within, between = settled_levels(data, cluster, within, between, holes)
     unit, only_between, nboth = _roles(within, between)
     clustered = clustered_data(data, [*unit, *only_between], cluster, holes)
@@ -104,13 +103,60 @@ def saturated(
         warnings.warn(
             f"{clustered.dropped_no_cluster} rows have no cluster id ({cluster}) and were left out",
             DataWarning,
-            stacklevel=2,
+            stacklevel=4,
         )
     make = sample_statistics if clustered.complete else incomplete_statistics
     statistics = make(clustered, unit, only_between, nboth)
     require_identified(statistics)
     moments = _reported(estimate_saturated(statistics, method=method), method)
     return moments if gamma == "observed" else _carrying(moments, clustered, gamma)
+
+
+@_saturated.register
+def _(
+    data: SampleStatistics,
+    settings: Settings,
+    within: Names,
+    between: Names,
+    method: SaturatedMethod,
+    gamma: Gamma,
+) -> LevelMoments:
+    if within is not None or between is not None:
+        raise DataError("statistics have their levels already: leave out within= and between=")
+    _require_no_column(settings)
+    moments = _reported(estimate_saturated(data, method=method), method)
+    if gamma == "robust":
+        raise DataError('gamma="robust" needs raw data: statistics do not tell one cluster from another')
+    return moments.with_acov(gamma) if gamma == "expected" else moments
+
+
+@_saturated.register
+def _(
+    data: ClusterStatistics,
+    settings: Settings,
+    within: Names,
+    between: Names,
+    method: SaturatedMethod,
+    gamma: Gamma,
+) -> LevelMoments:
+    require_rows_for_holes(data, settings)
+    _require_no_column(settings)
+
+    def varying(names: Sequence[str]) -> Sequence[str]:
+        data.positions(names)  # says which is not there
+        return [name for name in names if name in data.varying]
+
+    within, between = given_levels(within, between, lambda: data.variables, varying)
+    statistics = two_level(data, *_roles(within, between))
+    moments = _reported(estimate_saturated(statistics, method=method), method)
+    return moments if gamma == "observed" else _carrying(moments, data, gamma)
+
+
+def _require_no_column(settings: Settings) -> None:
+    if settings.cluster is not None:
+        raise DataError(
+            f"cluster={settings.cluster!r} is for raw data; statistics have their clusters: leave it out"
+        )
 
 
 def _roles(within: Sequence[str], between: Sequence[str]) -> tuple[list[str], list[str], int]:
@@ -120,28 +166,6 @@ def _roles(within: Sequence[str], between: Sequence[str]) -> tuple[list[str], li
     if not unit:
         raise ModelError("no variable varies within clusters: there is no within level to estimate")
     return unit, [name for name in between if name not in both], len(both)
-
-
-def _of_clusters(
-    data: ClusterStatistics,
-    cluster: str | None,
-    within: Sequence[str] | None,
-    between: Sequence[str] | None,
-    method: SaturatedMethod,
-    gamma: Gamma,
-) -> LevelMoments:
-    """Saturated moments of statistics of clusters."""
-    if cluster is not None:
-        raise DataError(f"cluster={cluster!r} is for raw data; statistics have their clusters: leave it out")
-
-    def varying(names: Sequence[str]) -> Sequence[str]:
-        data.positions(names)  # says which is not there
-        return [name for name in names if name in data.varying]
-
-    within, between = given_levels(within, between, lambda: data.variables, varying)
-    statistics = two_level(data, *_roles(within, between))
-    moments = _reported(estimate_saturated(statistics, method=method), method, stacklevel=5)
-    return moments if gamma == "observed" else _carrying(moments, data, gamma)
 
 
 def _carrying(moments: LevelMoments, data: Rows, gamma: Gamma) -> LevelMoments:
@@ -167,7 +191,7 @@ def require_identified(statistics: Statistics) -> None:
         )
 
 
-def _reported(moments: LevelMoments, method: SaturatedMethod, stacklevel: int = 4) -> LevelMoments:
+def _reported(moments: LevelMoments, method: SaturatedMethod, stacklevel: int = 6) -> LevelMoments:
     """The moments, with a warning at the line of the user of `saturated` if they have not converged."""
     if not moments.converged:
         problem = Problem(
@@ -270,17 +294,25 @@ def model_moments(
     None. A variable at both levels that the model has within only is pooled over levels, as in data: this needs
     new saturated estimates.
     """
-    if not isinstance(data, LevelMoments):
-        source = Source(data, cluster, incomplete=incomplete)
-        require_rows_for_holes(source)
-        (prepared,) = prepare(table, source)
-        require_identified(prepared.statistics)
-        moments = estimate_saturated(prepared.statistics)
-        if gamma == "robust" and prepared.known is not None:
-            return _carrying(moments, prepared.known, gamma)
-        return moments
-    if incomplete:
-        require_rows_for_holes(Source(data, incomplete=True))
+    settings = Settings(cluster=cluster, missing="fiml" if incomplete else "listwise")
+    require_rows_for_holes(data, settings)
+    return _model_moments(data, table, settings, gamma)
+
+
+@singledispatch
+def _model_moments(data: Any, table: ParameterTable, settings: Settings, gamma: Gamma | None) -> LevelMoments:
+    """Moments estimated from data."""
+    (group,) = read_sample(data, table, settings).groups
+    require_identified(group.statistics)
+    moments = estimate_saturated(group.statistics)
+    if gamma == "robust" and group.source is not None:
+        return _carrying(moments, group.source, gamma)
+    return moments
+
+
+@_model_moments.register
+def _(data: LevelMoments, table: ParameterTable, settings: Settings, gamma: Gamma | None) -> LevelMoments:
+    cluster = settings.cluster
     if cluster is not None:
         raise DataError(f"cluster={cluster!r} is for raw data; moments have their clusters: leave it out")
     within, between = (*table.both, *table.within_only), (*table.both, *table.between_only)

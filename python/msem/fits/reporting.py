@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from msem.data.moments import LevelMoments
-from msem.data.origin import Origin
+from msem.data.sample import Origin
 from msem.estimation.problems import Problem
 from msem.fits.solution import GroupResults
 from msem.model.levels import LEVEL_NAMES

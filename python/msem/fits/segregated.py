@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays, vech
 from msem.data.complete import expected_statistics
 from msem.data.moments import LevelMoments
-from msem.data.sample import GroupSample, Sample, saturated_sample
+from msem.data.sample import Group, Sample
 from msem.data.statistics import Saturated
 from msem.distributions import chisq_pvalue
 from msem.errors import DataError, UnsupportedError
@@ -101,7 +101,7 @@ def require_separable(table: ParameterTable) -> None:
 
 
 def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> LevelFit:
-    sample = saturated_sample(moments.expected_statistics, maximum=moments.converged)
+    sample = Sample.of(moments.expected_statistics, maximum=moments.converged)
     whole = partially_saturated_table(table, level)
     found = estimate(whole, sample)
     sampling = sampling_covariance(found.objective, found.theta, "expected", found.tangent)
@@ -341,11 +341,17 @@ def _given_moments(table: ParameterTable, moments: LevelMoments) -> set[str]:
     return given
 
 
-@dataclass(frozen=True, eq=False)
-class IndefiniteGroup(GroupSample):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IndefiniteGroup(Group):
     """Moments that need not be those of any sample; starting values take their unit from elsewhere."""
 
-    unit: Mapping[str, float] = field(default_factory=dict)
+    moments: Saturated
+    unit: Mapping[str, float]
+
+    @cached_property
+    def saturated(self) -> Saturated:
+        """The moments that are given."""
+        return self.moments
 
     @property
     def total_variance(self) -> dict[str, float]:
@@ -366,11 +372,11 @@ def _level_sample(moments: LevelMoments, level: int, means: bool, *, normal: boo
     nobs = _sample_size(moments, level)
     statistics = expected_statistics(np.empty((0, 0)), some, mean, [1.0], [nobs], (), names, 0)
     if normal:
-        return saturated_sample(statistics)
+        return Sample.of(statistics)
     nothing = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
     saturated = Saturated(nothing, LevelArrays(names, mean, cov, len(names)), np.nan, 0)
     unit = dict(zip(names, np.diag(some), strict=True))
-    return Sample((IndefiniteGroup(statistics, saturated, unit=unit),))
+    return Sample((IndefiniteGroup(statistics, moments=saturated, unit=unit),))
 
 
 def _sample_size(moments: LevelMoments, level: int) -> float:

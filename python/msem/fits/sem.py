@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
 
-from msem.data.clusters import ClusterStatistics
 from msem.data.frames import Holes
-from msem.data.moments import LevelMoments
-from msem.data.origin import Origin
-from msem.data.reading import Means, Prepared, Source, group_rows, prepare, require_rows_for_holes
+from msem.data.reading import (
+    Means,
+    given_labels,
+    group_rows,
+    implied_statistics,
+    read_sample,
+    require_rows_for_holes,
+    with_cluster,
+)
 from msem.data.roles import varying_within
 from msem.data.sample import Sample
 from msem.errors import (
@@ -253,25 +256,15 @@ def growth(model: str, data: Any = None, **options: Any) -> Fit:
 def _fit(fun: Fun, model: str, data: Any, settings: Settings) -> Fit:
     syntax = with_constraints(model, settings.constraints)
     grouping = group_rows(data, settings.group)
-    source = Source(
-        data,
-        settings.cluster,
-        settings.sample_cov,
-        settings.sample_mean,
-        settings.sample_nobs,
-        settings.sample_cov_rescale,
-        grouping,
-        settings.incomplete,
-    )
-    require_rows_for_holes(source)
-    groups = None if source.labels is None else group_order(syntax, source.labels)
-    settings = with_cluster(settings, data)
+    require_rows_for_holes(data, settings)
+    labels = given_labels(data, settings, grouping)
+    groups = None if labels is None else group_order(syntax, labels)
+    given, settings = settings, with_cluster(settings, data)
     table = table_of(syntax, fun, settings, groups)
     resolved = resolve(settings, table, data)
     require_least_squares(resolved, table)
-    table = add_auxiliary(table, source, settings.auxiliary)
-    prepared = prepare(table, source)
-    return fit_table(table, prepared, resolved, 0 if grouping is None else grouping.missing)
+    table = add_auxiliary(table, data, given)
+    return fit_table(table, read_sample(data, table, given, grouping), resolved)
 
 
 def table_of(
@@ -300,19 +293,6 @@ def resolve(settings: Settings, table: ParameterTable, data: Any = None) -> Reso
     )
 
 
-def implied_statistics(data: Any) -> bool:
-    """Whether statistics are expectations under moments, which have no observed information."""
-    groups = data.values() if isinstance(data, Mapping) else (data,)
-    return any(isinstance(one, LevelMoments) for one in groups)
-
-
-def with_cluster(settings: Settings, data: Any) -> Settings:
-    """The settings with the cluster column of statistics of clusters, which counts as if it had been named."""
-    groups = list(data.values()) if isinstance(data, Mapping) else [data]
-    names = [one.cluster for one in groups if isinstance(one, ClusterStatistics)]
-    return replace(settings, cluster=names[0]) if names else settings
-
-
 def require_least_squares(settings: Settings, table: ParameterTable) -> None:
     """Refuse least squares for what it is not made for."""
     if settings.estimator == "ULS" and settings.incomplete:
@@ -330,24 +310,26 @@ def require_least_squares(settings: Settings, table: ParameterTable) -> None:
         raise UnsupportedError('estimator="ULS" is for one group; fit each group on its own')
 
 
-def add_auxiliary(table: ParameterTable, source: Source, names: Sequence[str]) -> ParameterTable:
+def add_auxiliary(table: ParameterTable, data: Any, settings: Settings) -> ParameterTable:
     """Add auxiliary variables to a model: at both levels those that vary within clusters, at the between level others.
 
     Parameters
     ----------
     table : ParameterTable
-    source : Source
-        Data with holes.
-    names : sequence of str
+    data : data frame
+        With holes.
+    settings : Settings
+        Which say what variables are auxiliary.
 
     Raises
     ------
     DataError
         If a variable is in the model already or not in the data, or holes were not asked for.
     """
+    names = settings.auxiliary
     if not names:
         return table
-    if not source.incomplete:
+    if not settings.incomplete:
         raise DataError(
             'auxiliary variables tell about missing values, and rows with any are left out: add missing="fiml", or '
             "leave out auxiliary="
@@ -360,19 +342,14 @@ def add_auxiliary(table: ParameterTable, source: Source, names: Sequence[str]) -
                     raise DataError(
                         f"{name!r} is a variable of the model and cannot be auxiliary too: leave it out"
                     )
-    if table.nlevels == 1 or source.cluster is None:
+    if table.nlevels == 1 or settings.cluster is None:
         return with_auxiliary(table, names)
-    unit = varying_within(source.data, source.cluster, names, Holes())
+    unit = varying_within(data, settings.cluster, names, Holes())
     return with_auxiliary(table, unit, [name for name in names if name not in unit])
 
 
-def fit_table(
-    table: ParameterTable,
-    prepared: Sequence[Prepared],
-    settings: ResolvedSettings,
-    dropped_no_group: int = 0,
-) -> Fit:
-    """Fit a parameter table to a prepared sample, given for each group, and warn of what is wrong with the solution.
+def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings) -> Fit:
+    """Fit a parameter table to a sample, and warn of what is wrong with the solution.
 
     Raises
     ------
@@ -380,8 +357,7 @@ def fit_table(
         If robust inference is asked for and the sample has no single clusters.
     """
     if settings.test != ("standard",) or settings.se == "robust":
-        require_raw(prepared, settings)
-    sample = Sample(tuple(group.sample() for group in prepared))
+        require_raw(sample, settings)
     most, tolerance = settings.max_iterations, settings.tolerance
     sampling: Sampling | None = None
     discrepancy: LevelDiscrepancy | None = None
@@ -412,43 +388,28 @@ def fit_table(
         None if settings.se == "none" else sampling,
         problems,
         settings,
-        origin_of(prepared, dropped_no_group),
+        sample.origin,
         discrepancy,
         replicates,
     )
 
 
-def require_raw(prepared: Sequence[Prepared], settings: ResolvedSettings) -> None:
+def require_raw(sample: Sample, settings: ResolvedSettings) -> None:
     """Refuse robust inference without rows."""
-    if any(group.known is None for group in prepared):
+    sources = [group.source for group in sample.groups]
+    if any(source is None for source in sources):
         what = "robust standard errors" if settings.se == "robust" else "scaled tests"
         raise DataError(
             f"{what} need raw data: moments and statistics do not tell one cluster from another. Use "
             'estimator="ML", se="standard" and test="standard", or msem.segregated(..., gamma="robust") with moments '
             "that msem.saturated made from raw data"
         )
-    if any(group.summary is not None and not group.summary.keeps_products for group in prepared):
+    if any(source is not None and not source.keeps_products for source in sources):
         raise DataError(
             "robust standard errors and scaled tests need the statistics of the single clusters, which were not kept: "
             'summarize with keep_clusters=True, or ask for se="standard" and test="standard", which take the rows of a '
             "single-level model for independent"
         )
-
-
-def origin_of(prepared: Sequence[Prepared], dropped_no_group: int) -> Origin:
-    """Where the data of all groups come from, and what was left out of them."""
-    rows = [group.known for group in prepared if group.known is not None]
-    missing = Counter[str]()
-    for data in rows:
-        missing.update(data.dropped)
-    return Origin(
-        given_as=prepared[0].given_as,
-        dropped_rows=sum(data.dropped_rows for data in rows),
-        dropped_empty=sum(data.dropped_empty for data in rows),
-        dropped_no_cluster=sum(data.dropped_no_cluster for data in rows),
-        dropped_no_group=dropped_no_group,
-        dropped=dict(missing),
-    )
 
 
 def warn(problems: Iterable[Problem], stacklevel: int = 5) -> None:

@@ -12,8 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.moments import LevelMoments, level_moments
-from msem.data.origin import Origin
-from msem.data.sample import GroupSample, Sample
+from msem.data.sample import Group, Origin, Sample
 from msem.distributions import normal_halfwidth, normal_pvalue, student_halfwidth
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, estimate
@@ -42,14 +41,14 @@ class GroupResults:
         "" for a model of one group.
     number : int
         Counted from 1, as in the column `group` of tables.
-    sample : GroupSample
+    sample : Group
     estimate : Estimate
         Of the whole model.
     """
 
     label: str
     number: int
-    sample: GroupSample
+    sample: Group
     estimate: Estimate
 
     @property

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.complete import SampleStatistics, expected_statistics
-from msem.data.sample import GroupSample, Sample
+from msem.data.sample import Group, Sample
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import build_objective
 from msem.estimation.sampling import sampling_covariance
@@ -46,7 +46,7 @@ def missing_information(fit: Estimate, sample: Sample, information: Information)
     return fraction
 
 
-def _filled(group: GroupSample) -> SampleStatistics:
+def _filled(group: Group) -> SampleStatistics:
     """Statistics of the rows of a group with its saturated moments, as if nothing were missing."""
     s, within, between = group.statistics, group.saturated.within, group.saturated.between
     mean = np.concatenate([within.mean, between.mean[s.nboth :]])
@@ -57,7 +57,7 @@ def _filled(group: GroupSample) -> SampleStatistics:
     )
 
 
-def _row_sizes(group: GroupSample) -> tuple[Floats, Floats]:
+def _row_sizes(group: Group) -> tuple[Floats, Floats]:
     """Distinct cluster sizes in rows, holes or not, and their counts."""
     rows = group.rows
     if not group.statistics.unit:

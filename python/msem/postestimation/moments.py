@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays, vech, vech_index
-from msem.data.sample import GroupSample, Sample
+from msem.data.sample import Group, Sample
 from msem.data.saturated import saturated_core, saturated_information
 from msem.data.statistics import Statistics
 from msem.estimation.discrepancy import LevelDiscrepancy
@@ -149,7 +149,7 @@ def moment_vectors(fit: Estimate, sample: Sample) -> tuple[MomentVector, ...]:
     return tuple(_moment_vector(fit, group, g) for g, group in enumerate(sample.groups, start=1))
 
 
-def _moment_vector(fit: Estimate, sample: GroupSample, group: int) -> MomentVector:
+def _moment_vector(fit: Estimate, sample: Group, group: int) -> MomentVector:
     keys = moment_keys(sample.statistics, group)
     implied, jacobian = implied_moments(fit.objective, fit.theta, group)
     used = [k for k, key in enumerate(keys) if fit.table.meanstructure or key.op == "~~"]
@@ -233,7 +233,7 @@ def with_random_covariates(fit: Estimate) -> Estimate:
 
 
 def _normal_scores(
-    fit: Estimate, sample: GroupSample, vector: MomentVector, group: int, directions: Floats
+    fit: Estimate, sample: Group, vector: MomentVector, group: int, directions: Floats
 ) -> tuple[Floats, Floats]:
     """Roots of the covariance of the scores of saturated moments and along directions of theta, for normal data."""
     at_sample = _information(sample, vector, vector.observed, "expected")
@@ -246,7 +246,7 @@ def _normal_scores(
 
 
 def _cluster_scores(
-    fit: Estimate, sample: GroupSample, vector: MomentVector, group: int, directions: Floats
+    fit: Estimate, sample: Group, vector: MomentVector, group: int, directions: Floats
 ) -> tuple[Floats, Floats]:
     """The same from the contributions of the single clusters (of the rows, for a single-level sample without them)."""
     c, full, used = sample.clusters, *_embedded(sample, vector, vector.observed)
@@ -257,14 +257,14 @@ def _cluster_scores(
     return triangle[: len(used)], triangle[len(used) :]
 
 
-def _information(sample: GroupSample, vector: MomentVector, values: Floats, kind: Kind) -> Floats:
+def _information(sample: Group, vector: MomentVector, values: Floats, kind: Kind) -> Floats:
     """Information about the moments that are not given, at some values of theirs."""
     full, used = _embedded(sample, vector, values)
     matrix = saturated_information(full, sample.statistics, kind)
     return matrix[np.ix_(used, used)] if matrix.size else np.full((len(used), len(used)), np.nan)
 
 
-def _embedded(sample: GroupSample, vector: MomentVector, values: Floats) -> tuple[Floats, NDArray[np.intp]]:
+def _embedded(sample: Group, vector: MomentVector, values: Floats) -> tuple[Floats, NDArray[np.intp]]:
     """Values among all moments of the statistics, and where those are that are not given."""
     s = sample.statistics
     at = {key: k for k, key in enumerate(moment_keys(s, vector.keys[0].group))}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from msem.data.arrays import vech_index
 from msem.data.complete import SampleStatistics, expected_statistics
-from msem.data.sample import Sample, saturated_group
+from msem.data.sample import Group, Sample
 from msem.data.statistics import Statistics
 from msem.errors import DataError, ModelError
 from msem.estimation.estimate import Estimate, estimate
@@ -76,7 +76,7 @@ def embed(small: Estimate, large: Estimate) -> Embedding:
     found = minimize(objective, large.theta)
     theta, value = found.theta, found.value
     if value - least > ATTAINED:
-        groups = tuple(saturated_group(s, label=str(g)) for g, s in enumerate(theirs, 1))
+        groups = tuple(Group(s, label=str(g)) for g, s in enumerate(theirs, 1))
         again = estimate(large.table, Sample(groups))
         if again.optimum.value < value:
             theta, value = again.theta, again.optimum.value

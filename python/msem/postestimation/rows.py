@@ -16,7 +16,7 @@ from msem.data.complete import ClusterArrays, row_arrays
 from msem.data.frames import ClusteredData, Holes, cluster_codes, clustered_data, columns_of
 from msem.data.grouping import Grouping, grouped_data, text_of
 from msem.data.incomplete import IncompleteClusters
-from msem.data.sample import GroupSample
+from msem.data.sample import Group
 from msem.data.screening import require_constant_within
 from msem.data.statistics import Clusters, Statistics
 from msem.errors import DataError
@@ -39,7 +39,7 @@ class Rows:
     clusters: Clusters
 
 
-def training_rows(group: GroupSample) -> Rows:
+def training_rows(group: Group) -> Rows:
     """The rows of a group that the model was fitted to.
 
     Raises
@@ -58,14 +58,14 @@ def training_rows(group: GroupSample) -> Rows:
 
 
 def new_rows(
-    frame: Any, groups: Sequence[GroupSample], cluster: str, group: str, holes: Holes | None = None
+    frame: Any, groups: Sequence[Group], cluster: str, group: str, holes: Holes | None = None
 ) -> dict[int, Rows]:
     """Rows of a frame of new data, by the number of their group from 0; any clusters of any size.
 
     Parameters
     ----------
     frame : data frame or mapping of arrays
-    groups : sequence of GroupSample
+    groups : sequence of Group
         Of the model, for its variables and the labels of its groups.
     cluster, group : str
         Columns with the cluster ids, not used for a single level, and the groups, not used for a single group.
@@ -141,7 +141,7 @@ def _incomplete(data: ClusteredData, s: Statistics) -> Rows:
     return Rows(data, IncompleteClusters(core, data.cell_products(s.unit, core)))
 
 
-def sample_means(group: GroupSample) -> Floats:
+def sample_means(group: Group) -> Floats:
     """Means of the variables of a single level, for a model that has none itself.
 
     Raises

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.sample import GroupSample, Sample
+from msem.data.sample import Group, Sample
 from msem.data.saturated import saturated_parts
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
@@ -132,7 +132,7 @@ def saturated_trace(table: ParameterTable, sample: Sample, information: Informat
     return total
 
 
-def _group_trace(table: ParameterTable, group: GroupSample, number: int, expected: bool) -> float | None:
+def _group_trace(table: ParameterTable, group: Group, number: int, expected: bool) -> float | None:
     s, c, m = group.statistics, group.clusters, group.saturated
     exogenous = [set(table.exogenous(level, number)) for level in range(1, table.nlevels + 1)]
     fixed = [name in exogenous[0] for name in s.unit] + [name in exogenous[-1] for name in s.cluster]

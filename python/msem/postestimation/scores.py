@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays, vech_index
-from msem.data.sample import GroupSample
+from msem.data.sample import Group
 from msem.data.saturated import saturated_parts, solve_saturated
 from msem.data.statistics import Clusters, Statistics
 from msem.estimation.objective import Objective, fixed_covariates
@@ -15,7 +15,7 @@ from msem.estimation.objective import Objective, fixed_covariates
 Floats = NDArray[np.float64]
 
 
-def conditional_loglik(objective: Objective, theta: Floats, sample: GroupSample, group: int = 1) -> Floats:
+def conditional_loglik(objective: Objective, theta: Floats, sample: Group, group: int = 1) -> Floats:
     """Log-likelihood of each cluster given the fixed covariates, shape (J,).
 
     The sum over the clusters of all groups is the log-likelihood of the model.
@@ -24,7 +24,7 @@ def conditional_loglik(objective: Objective, theta: Floats, sample: GroupSample,
     ----------
     objective : Objective
     theta : ndarray, shape (npar,)
-    sample : GroupSample
+    sample : Group
         With raw data.
     group : int
 

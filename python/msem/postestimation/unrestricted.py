@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from msem.data.arrays import vech, vech_index
 from msem.data.checks import scaled_inverse
-from msem.data.sample import GroupSample
+from msem.data.sample import Group
 from msem.data.sandwich import sandwich
 from msem.data.saturated import saturated_information
 from msem.postestimation.ram import Block, Numbers, Structure
@@ -50,12 +50,12 @@ def _unpack(vector: Numbers, names: tuple[str, ...], start: int) -> Structure:
     return Structure(names, np.zeros_like(cov), cov)
 
 
-def unrestricted(sample: GroupSample, group: int = 1, *, robust: bool = False) -> Unrestricted:
+def unrestricted(sample: Group, group: int = 1, *, robust: bool = False) -> Unrestricted:
     """Saturated moments of a group with their sampling covariance.
 
     Parameters
     ----------
-    sample : GroupSample
+    sample : Group
     group : int
     robust : bool
         The sandwich over clusters for the sampling covariance, rather than the inverse of the observed information.

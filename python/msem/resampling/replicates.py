@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.sample import GroupSample, Sample, saturated_group
+from msem.data.sample import Group, Sample
 from msem.data.statistics import Pool
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate
@@ -111,7 +111,7 @@ def _ordinary_parts(estimate: Estimate, sample: Sample, seed: int) -> tuple[list
     return groups, seed, single, centred
 
 
-def _by_id(group: GroupSample) -> NDArray[np.intp]:
+def _by_id(group: Group) -> NDArray[np.intp]:
     """Clusters in the order of their ids, which does not depend on that of the data; rows as they are."""
     ids = group.identifiers
     if not group.in_clusters:
@@ -181,7 +181,7 @@ def _parametric(designs: Sequence[Any], seed: int, centred: bool) -> _core.Param
         raise DataError(f"samples cannot be drawn from this model: {error}") from error
 
 
-def _require_independent_rows(group: GroupSample) -> None:
+def _require_independent_rows(group: Group) -> None:
     if not group.statistics.unit and group.in_clusters:
         raise DataError(
             "a single-level model does not say how rows of a cluster depend on each other, so samples cannot be drawn "
@@ -196,7 +196,7 @@ def _parametric_holes(groups: Sequence[Any], seed: int) -> _core.IncompleteParam
         raise DataError(f"samples cannot be drawn from this model: {error}") from error
 
 
-def _design(estimate: Estimate, group: GroupSample, number: int) -> Any:
+def _design(estimate: Estimate, group: Group, number: int) -> Any:
     """A group as the core draws samples of it."""
     _require_independent_rows(group)
     s = group.statistics
@@ -265,9 +265,7 @@ class ReplicateSource:
             -2 log L at theta.
         """
         pairs = zip(self.sample.groups, self.origin.draws.statistics(number), strict=True)
-        again = Sample(
-            tuple(saturated_group(old.statistics.redrawn(drawn), label=old.label) for old, drawn in pairs)
-        )
+        again = Sample(tuple(Group(old.statistics.redrawn(drawn), label=old.label) for old, drawn in pairs))
         objective = build_objective(fill_exogenous(self.table, again.levels), again.statistics)
         lower, upper = bounds(objective)
         active = np.where(theta <= lower, -1, np.where(theta >= upper, 1, 0))
