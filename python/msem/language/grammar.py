@@ -12,7 +12,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 from msem.errors import ModelSyntaxError
-from msem.language.characters import combining_marks
+from msem.language.characters import combining_marks, quote
 from msem.language.expressions import Binary, Call, Expression, Name, Number, Position, Text, Unary
 
 if TYPE_CHECKING:
@@ -188,7 +188,17 @@ def _token_error(error: UnexpectedToken) -> ModelSyntaxError:
     if token.type == "_SEP" and token.startswith(";"):
         found = "found ';'"
     line, column = (token.end_line, token.end_column) if at_end else (token.line, token.column)
-    return ModelSyntaxError(f"{found}{_expectation(error.accepts, previous)}", line or 1, column or 1)
+    message = f"{found}{_expectation(error.accepts, previous)}{_one_name(previous, token)}"
+    return ModelSyntaxError(message, line or 1, column or 1)
+
+
+def _one_name(previous: Any, token: Token) -> str:
+    """Remind of quotes where two words stand side by side."""
+    if getattr(previous, "type", "") != "NAME" or token.type not in ("NAME", "NUMBER"):
+        return ""
+    if previous.line != token.line or _HEADER_WORD.match(previous):
+        return ""
+    return f"; a name of several words stands in quotes: {quote(f'{previous} {token}')}"
 
 
 def _expectation(accepts: set[str], previous: object) -> str:

@@ -63,7 +63,8 @@ def split_sum(node: Expression, op: str) -> list[Expression]:
     terms = []
     while isinstance(node, Binary) and node.op in "+-":
         if node.op == "-":
-            fail(f"terms on a side of '{op}' are joined by '+', not '-'", node.at)
+            hint = "; a name that has a '-' stands in quotes"
+            fail(f"terms on a side of '{op}' are joined by '+', not '-'{hint}", node.at)
         terms.append(node.right)
         node = node.left
     terms.append(node)
