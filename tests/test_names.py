@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -213,6 +214,14 @@ def test_simulation_takes_values_by_the_names_that_tables_have():
     rows = {name: t.by_name.first(name) for name in ("f=~y.l2", 'f=~"y.l2"')}
     assert (t.rows[rows["f=~y.l2"]].rhs, t.rows[rows["f=~y.l2"]].level) == ("y", 2)
     assert (t.rows[rows['f=~"y.l2"']].rhs, t.rows[rows['f=~"y.l2"']].level) == ("y.l2", 1)
+
+
+def test_a_long_text_is_refused_in_time_proportional_to_its_length():
+    t = table("f =~ y1 + y2")
+    begin = time.process_time()
+    with pytest.raises(ModelError, match="no parameter"):
+        find_parameter(t, "y1 ~ y2 + " * 3000)
+    assert time.process_time() - begin < 5
 
 
 def test_moments_that_would_have_one_name_are_refused():

@@ -62,9 +62,10 @@ class Reference(NamedTuple):
 
 
 _OPERATOR: Final = re.compile(r"=~|~~|~")
-_SUFFIX: Final = re.compile(r"(?P<group>\.g[1-9][0-9]*)?(?P<level>\.l[12])?\Z")
+_SUFFIX: Final = re.compile(r"(?P<group>\.g[1-9][0-9]{0,8})?(?P<level>\.l[12])?\Z")
 _TWISTED: Final = re.compile(r"[~=]|\A\s|\s\Z")
-_SUFFIXED: Final = re.compile(r"(?:\.g[1-9][0-9]*|\.l[12])\Z|\A1\Z")
+_SUFFIXED: Final = re.compile(r"(?:\.g[1-9][0-9]{0,8}|\.l[12])\Z|\A1\Z")
+_LONGEST: Final = 14  # of suffixes
 _QUOTES: Final = "\"'`"
 
 
@@ -74,7 +75,7 @@ def readings(text: str) -> Iterator[Reference]:
         lhs, rest = _unquoted(text[: operator.start()]), text[operator.end() :].strip()
         if not lhs or not rest:
             continue
-        found = _SUFFIX.search(rest)
+        found = _SUFFIX.search(rest, max(len(rest) - _LONGEST, 0))
         assert found is not None  # the pattern matches the empty end
         group, level = found["group"] or "", found["level"] or ""
         for own, of_group, of_level in dict.fromkeys(
