@@ -695,6 +695,20 @@ def moment_statistics(
     )
 
 
+def level_statistics(
+    moments: Mapping[int, LevelArrays], variables: Variables, sizes: ArrayLike, counts: ArrayLike, source: str
+) -> SampleStatistics:
+    """Sufficient statistics that moments of the observed variables by level imply; see `expected_statistics`.
+
+    The means of a variable at both levels are added up.
+    """
+    between = moments[max(moments)]
+    within = moments[1].cov if variables.unit else np.empty((0, 0))
+    mean = variables.summed([moments[level].mean for level in sorted(moments)])
+    roles = variables.unit, variables.cluster, variables.nboth
+    return expected_statistics(within, between.cov, mean, sizes, counts, *roles, source=source)
+
+
 def named_mean(mean: pd.Series | Mapping[str, float], names: tuple[str, ...]) -> Floats:
     """Means in the order of the variables."""
     if not isinstance(mean, (pd.Series, Mapping)):

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.complete import SAME, positions
+from msem.data.complete import SAME, ClusterArrays, positions, row_arrays
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
 from msem.data.screening import (
     COLLINEAR,
@@ -28,7 +28,7 @@ from msem.data.screening import (
     require_varying,
     require_within_variance,
 )
-from msem.data.statistics import Rows, Variables
+from msem.data.statistics import Clusters, Rows, Variables
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -491,3 +491,26 @@ class IncompleteClusters:
         return _core.leave_one_out_steps_with_holes(
             core, theta, basis, intercepts, self.data, self.within, at, group, threads=threads
         )
+
+
+def clusters_of_rows(data: ClusteredData, variables: Variables) -> Clusters:
+    """Clusters of any rows with these variables, with holes or without; the rows themselves for a single level.
+
+    Raises
+    ------
+    DataError
+        If a variable of clusters varies within one.
+    """
+    unit, cluster = variables.unit, variables.cluster
+    if not unit and data.complete:
+        return row_arrays(data.values(cluster))
+    columns = columns_of(data, cluster)
+    if not unit:
+        codes = np.arange(len(columns[0]), dtype=np.int64)
+        return IncompleteClusters(_core.incomplete_data([], columns, codes, len(codes), 0), np.empty((0, 0)))
+    codes, count = cluster_codes(data), len(data.clusters)
+    require_constant_within(cluster, _core.cluster_values(columns, codes, count)[1], data.clusters)
+    if data.complete:
+        return ClusterArrays(*data.cluster_arrays(unit, cluster))
+    core = _core.incomplete_data(columns_of(data, unit), columns, codes, count, variables.nboth)
+    return IncompleteClusters(core, data.cell_products(unit, core))

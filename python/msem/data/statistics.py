@@ -76,6 +76,29 @@ class Variables(NamedTuple):
         """Every variable once: the order of mean vectors."""
         return self.unit + self.cluster
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Numbers of variables measured on units, of those at both levels, and of those measured on clusters."""
+        return len(self.unit), self.nboth, len(self.cluster)
+
+    def top(self, name: str) -> int:
+        """The highest level that a variable is at: where its mean belongs."""
+        return max(level for level, names in enumerate(self.levels, 1) if name in names)
+
+    def summed(self, parts: Sequence[Floats]) -> Floats:
+        """Arrays by level with a row for each variable, as one by `names`: rows of a variable are added up."""
+        if len(parts) == 1:
+            return parts[0]
+        n, (lower, upper) = self.nboth, parts
+        return np.concatenate([lower[:n] + upper[:n], lower[n:], upper[n:]])
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where each variable is, in words."""
+        both = dict.fromkeys(self.both, "at both levels")
+        within = dict.fromkeys(self.within_only, "at the within level only")
+        return both | within | dict.fromkeys(self.cluster, "at the between level only")
+
 
 @dataclass(frozen=True, eq=False)
 class Saturated:

@@ -182,10 +182,7 @@ class Objective:
 
 def level_names(statistics: Statistics) -> dict[int, tuple[str, ...]]:
     """Observed variables of each level in the order of the statistics; level 1 only for one level."""
-    s = statistics
-    if not s.unit:
-        return {1: s.cluster}
-    return {1: s.unit, 2: (*s.unit[: s.nboth], *s.cluster)}
+    return dict(enumerate(statistics.variables.levels, 1))
 
 
 def build_objective(
@@ -241,7 +238,7 @@ def fixed_covariates(
     """Fixed covariates at one level only, which the likelihood is conditional on: measured on units, on clusters."""
     s = statistics
     exogenous = [set(table.exogenous(level, group)) for level in range(1, table.nlevels + 1)]
-    units = [name for name in s.unit[s.nboth :] if name in exogenous[0]]
+    units = [name for name in s.variables.within_only if name in exogenous[0]]
     return units, [name for name in s.cluster if name in exogenous[-1]]
 
 

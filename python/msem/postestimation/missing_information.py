@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.complete import SampleStatistics, expected_statistics
+from msem.data.complete import SampleStatistics, level_statistics
 from msem.data.sample import Group, Sample
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import build_objective
@@ -48,13 +48,7 @@ def missing_information(fit: Estimate, sample: Sample, information: Information)
 
 def _filled(group: Group) -> SampleStatistics:
     """Statistics of the rows of a group with its saturated moments, as if nothing were missing."""
-    s, within, between = group.statistics, group.saturated.within, group.saturated.between
-    mean = np.concatenate([within.mean, between.mean[s.nboth :]])
-    mean[: s.nboth] += between.mean[: s.nboth]
-    sizes, counts = _row_sizes(group)
-    return expected_statistics(
-        within.cov, between.cov, mean, sizes, counts, s.unit, s.cluster, s.nboth, source="saturated"
-    )
+    return level_statistics(group.levels, group.statistics.variables, *_row_sizes(group), "saturated")
 
 
 def _row_sizes(group: Group) -> tuple[Floats, Floats]:

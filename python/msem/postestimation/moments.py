@@ -64,29 +64,27 @@ class MomentVector:
 
 def moment_keys(statistics: Statistics, group: int) -> tuple[Moment, ...]:
     """The moments of a group in order; a single-level sample has level 1 only."""
-    s = statistics
-    last = 2 if s.unit else 1
+    variables = statistics.variables
     keys: list[Moment] = []
-    for level, names in ((1, s.unit), (last, (*s.unit[: s.nboth], *s.cluster))):
+    for level, names in enumerate(variables.levels, 1):
         pairs = zip(*vech_index(len(names)), strict=True)
         keys += [Moment(names[j], "~~", names[i], level, group) for i, j in pairs]
-    keys += [Moment(name, "~1", "", last if k < s.nboth else 1, group) for k, name in enumerate(s.unit)]
-    return (*keys, *(Moment(name, "~1", "", last, group) for name in s.cluster))
+    means = (Moment(name, "~1", "", variables.top(name), group) for name in variables.names)
+    return (*keys, *means)
 
 
 def moment_values(statistics: Statistics, levels: Mapping[int, LevelArrays]) -> Floats:
     """Moments of observed variables by level as one vector, in the order of `moment_keys`."""
     covariances = [vech(levels[level].cov) for level in sorted(levels)]
-    return np.concatenate([*covariances, _means(statistics, [levels[k].mean for k in sorted(levels)])])
+    means = statistics.variables.summed([levels[k].mean for k in sorted(levels)])
+    return np.concatenate([*covariances, means])
 
 
 def moment_jacobian(statistics: Statistics, jacobians: Mapping[int, Floats]) -> Floats:
     """Derivatives of a level's means and covariances, means first, in the order of `moment_keys`."""
-    s = statistics
-    sizes = {1: len(s.cluster)} if not s.unit else {1: len(s.unit), 2: s.nboth + len(s.cluster)}
-    covariances = [jacobians[level][n:] for level, n in sizes.items()]
-    means = _means(s, [jacobians[level][:n] for level, n in sizes.items()])
-    return np.concatenate([*covariances, means])
+    parts = [(jacobians[level], len(names)) for level, names in enumerate(statistics.variables.levels, 1)]
+    means = statistics.variables.summed([jacobian[:n] for jacobian, n in parts])
+    return np.concatenate([*(jacobian[n:] for jacobian, n in parts), means])
 
 
 def implied_moments(objective: Objective, theta: Floats, group: int = 1) -> tuple[Floats, Floats]:
@@ -106,15 +104,6 @@ def implied_moments(objective: Objective, theta: Floats, group: int = 1) -> tupl
         if block.group == group
     }
     return moment_values(statistics, levels), moment_jacobian(statistics, jacobians)
-
-
-def _means(statistics: Statistics, parts: list[Floats]) -> Floats:
-    """Means of unit, then cluster variables; those of variables at both levels are summed over levels."""
-    if not statistics.unit:
-        return parts[0]
-    n = statistics.nboth
-    within, between = parts
-    return np.concatenate([within[:n] + between[:n], within[n:], between[n:]])
 
 
 def given_moments(table: ParameterTable, keys: tuple[Moment, ...]) -> Flags:

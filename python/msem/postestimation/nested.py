@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.arrays import vech_index
-from msem.data.complete import SampleStatistics, expected_statistics
+from msem.data.complete import SampleStatistics, level_statistics
 from msem.data.sample import Group, Sample
 from msem.data.statistics import Statistics
 from msem.errors import DataError, ModelError
 from msem.estimation.estimate import Estimate, estimate
-from msem.estimation.objective import Objective, build_objective, level_names
+from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import minimize
 
 Floats = NDArray[np.float64]
@@ -87,15 +87,7 @@ def implied_statistics(fit: Estimate, group: int) -> SampleStatistics:
     """The complete statistics one would expect of a group if the model were true at its estimates."""
     s = fit.objective.statistics[group - 1]
     moments = {level: m.observed for level, m in fit.objective.moments(fit.theta, group).items()}
-    if not s.unit:
-        within, between, mean = np.empty((0, 0)), moments[1].cov, moments[1].mean
-    else:
-        within, between = moments[1].cov, moments[2].cov
-        mean = np.concatenate([moments[1].mean, moments[2].mean[s.nboth :]])
-        mean[: s.nboth] += moments[2].mean[: s.nboth]
-    return expected_statistics(
-        within, between, mean, s.sizes, s.counts, s.unit, s.cluster, s.nboth, source="model"
-    )
+    return level_statistics(moments, s.variables, s.sizes, s.counts, "model")
 
 
 def directions(small: Estimate, large: Estimate, theta: Floats) -> tuple[Floats, float]:
@@ -156,7 +148,7 @@ def _group_rows(objective: Objective, theta: Floats, group: int, order: Statisti
         if block.group != group:
             continue
         jacobian, n = objective.core.jacobian(theta, i), block.nobserved
-        names = level_names(order)[block.level]
+        names = order.variables.levels[block.level - 1]
         at = [block.names.index(name) for name in names]
         unit = np.sqrt([variance[name] for name in names])
         for name, k, scale in zip(names, at, unit, strict=True):
@@ -198,15 +190,9 @@ def require_comparable(one: Estimate, two: Estimate, names: tuple[str, str]) -> 
     _require_same_covariates(one, two, names)
 
 
-def _roles(s: Statistics) -> dict[str, str]:
-    both = dict.fromkeys(s.unit[: s.nboth], "at both levels")
-    within = dict.fromkeys(s.unit[s.nboth :], "at the within level only")
-    return both | within | dict.fromkeys(s.cluster, "at the between level only")
-
-
 def _require_same_variables(a: Statistics, b: Statistics, names: tuple[str, str]) -> None:
     first, second = names
-    mine, theirs = _roles(a), _roles(b)
+    mine, theirs = a.variables.places, b.variables.places
     for name in dict.fromkeys([*mine, *theirs]):
         if name not in mine or name not in theirs:
             having, lacking = (first, second) if name in mine else (second, first)

@@ -16,7 +16,7 @@ from msem.data.frames import columns_of
 from msem.data.statistics import Statistics
 from msem.errors import ModelError
 from msem.estimation.matrices import BlockMap, block_matrices
-from msem.estimation.objective import Objective
+from msem.estimation.objective import Objective, fixed_covariates
 from msem.postestimation.rows import Rows
 
 Floats = NDArray[np.float64]
@@ -112,15 +112,14 @@ class GroupModel:
     @property
     def both(self) -> tuple[str, ...]:
         """Variables at both levels."""
-        return self.statistics.unit[: self.statistics.nboth]
+        return self.statistics.variables.both
 
     def data(self, rows: Rows) -> _core.GroupData | _core.IncompleteGroup:
         """Moments and clusters in the core: two classes that compute the same."""
         s = self.statistics
         within, between = self.levels[1] if s.unit else NONE, self.levels[self.top]
-        shape = len(s.unit), s.nboth, len(s.cluster)
         moments = within.mean, within.cov, between.mean, between.cov
-        return rows.clusters.posterior(shape, moments)
+        return rows.clusters.posterior(s.variables.shape, moments)
 
     def units(self, rows: Rows) -> tuple[list[Floats], NDArray[np.int64]]:
         """Columns of the unit-level variables and the cluster of each row."""
@@ -140,8 +139,7 @@ def group_model(
     blocks = [block for block in objective.blocks if block.group == group]
     fixed = {block.level: tuple(table.exogenous(block.level, group)) for block in blocks}
     if s.unit:
-        only = s.unit[s.nboth :]
-        fixed = {1: tuple(n for n in only if n in fixed[1]), 2: tuple(n for n in s.cluster if n in fixed[2])}
+        fixed = dict(enumerate(map(tuple, fixed_covariates(table, s, group)), 1))
     levels = objective.moments(theta, group)
     if means is not None:
         levels = {1: with_means(levels[1], block_matrices(blocks[0], values)[0], means)}

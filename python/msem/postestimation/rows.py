@@ -10,15 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem import _core
 from msem.data.columns import kept_ids, missing_ids, select_columns
-from msem.data.complete import ClusterArrays, row_arrays
-from msem.data.frames import ClusteredData, Holes, cluster_codes, clustered_data, columns_of
+from msem.data.frames import ClusteredData, Holes, clustered_data, columns_of
 from msem.data.grouping import Grouping, grouped_data, text_of
-from msem.data.incomplete import IncompleteClusters
+from msem.data.incomplete import clusters_of_rows
 from msem.data.sample import Group
-from msem.data.screening import require_constant_within
-from msem.data.statistics import Clusters, Statistics
+from msem.data.statistics import Clusters
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -54,7 +51,7 @@ def training_rows(group: Group) -> Rows:
         )
     if group.statistics.unit:
         return Rows(group.data, group.clusters)
-    return _rows(group.data, group.statistics)
+    return Rows(group.data, clusters_of_rows(group.data, group.statistics.variables))
 
 
 def new_rows(
@@ -85,11 +82,15 @@ def new_rows(
         )
     column = cluster if s.unit else None
     if len(groups) == 1:
-        return {0: _rows(clustered_data(frame, s.names, column, holes), s)}
+        rows = clustered_data(frame, s.names, column, holes)
+        return {0: Rows(rows, clusters_of_rows(rows, s.variables))}
     grouping = known_groups(frame, group, [one.label for one in groups])
     used = [number for number in range(len(groups)) if (grouping.codes == number).any()]
     data = grouped_data(frame, s.names, column, grouping, [grouping.labels[number] for number in used], holes)
-    return {number: _rows(rows, s) for number, rows in zip(used, data, strict=True)}
+    return {
+        number: Rows(rows, clusters_of_rows(rows, s.variables))
+        for number, rows in zip(used, data, strict=True)
+    }
 
 
 def known_groups(frame: Any, column: str, labels: Sequence[str]) -> Grouping:
@@ -112,33 +113,6 @@ def known_groups(frame: Any, column: str, labels: Sequence[str]) -> Grouping:
     codes = np.full(len(present), -1, dtype=np.int64)
     codes[present] = np.array([labels.index(text) for text in texts], dtype=np.int64)[found]
     return Grouping(column, tuple(labels), codes)
-
-
-def _rows(data: ClusteredData, s: Statistics) -> Rows:
-    if not data.complete:
-        return _incomplete(data, s)
-    if not s.unit:
-        return Rows(data, row_arrays(data.values(s.cluster)))
-    assert data.codes is not None
-    if s.cluster:
-        raw = _core.two_level_statistics([], columns_of(data, s.cluster), data.codes, len(data.clusters))
-        require_constant_within(s.cluster, raw["varying"], data.clusters)
-    return Rows(data, ClusterArrays(*data.cluster_arrays(s.unit, s.cluster)))
-
-
-def _incomplete(data: ClusteredData, s: Statistics) -> Rows:
-    units, columns = columns_of(data, s.unit), columns_of(data, s.cluster)
-    if not s.unit:
-        codes = np.arange(len(columns[0]), dtype=np.int64)
-        return Rows(
-            data,
-            IncompleteClusters(_core.incomplete_data([], columns, codes, len(codes), 0), np.empty((0, 0))),
-        )
-    codes = cluster_codes(data)
-    _, varying = _core.cluster_values(columns, codes, len(data.clusters))
-    require_constant_within(s.cluster, varying, data.clusters)
-    core = _core.incomplete_data(units, columns, codes, len(data.clusters), s.nboth)
-    return Rows(data, IncompleteClusters(core, data.cell_products(s.unit, core)))
 
 
 def sample_means(group: Group) -> Floats:

@@ -65,13 +65,13 @@ def unrestricted(sample: Group, group: int = 1, *, robust: bool = False) -> Unre
     DataError
         If a robust one is wanted and there are no raw data.
     """
-    s, within, between = sample.statistics, sample.saturated.within, sample.saturated.between
-    n, start = s.nboth, len(within.names) * (len(within.names) + 1) // 2
-    means = (between.mean[:n], within.mean[n:], between.mean[n:])
-    vector = np.concatenate([vech(within.cov), vech(between.cov), *means])
-    variables = [(1, group, within.names, 0), (2, group, between.names, start)]
-    if not s.unit:
-        variables = [(1, group, between.names, 0)]
+    s, moments = sample.statistics, sample.levels
+    covariances, variables, start = [], [], 0
+    for level, one in moments.items():
+        covariances.append(vech(one.cov))
+        variables.append((level, group, one.names, start))
+        start += len(covariances[-1])
+    vector = np.concatenate([*covariances, s.variables.summed([one.mean for one in moments.values()])])
     if not sample.saturated.converged:
         vector = np.full_like(vector, np.nan)
         gamma = np.full((len(vector),) * 2, np.nan)
