@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 import msem
-from msem.postestimation.modification import extend
 from msem.postestimation.restrictions import equalities
+from msem.postestimation.score_tests import extend
 
 SIZES = (4, 8, 16)
 TAILS = 6  # degrees of freedom of the t distribution

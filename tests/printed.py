@@ -17,7 +17,7 @@ from msem.output.sections import Section, fit_sections, sample_section
 from msem.output.summary import SummaryInputs
 from msem.output.tables import estimates_frame, hidden_rows
 from msem.output.text import render_text
-from msem.postestimation.fit_indices import FitMeasureInputs, fit_measures
+from msem.postestimation.fit_indices import FitMeasureInputs, indices
 
 GOLDEN = Path(__file__).parent / "golden"
 NAN = math.nan
@@ -52,7 +52,7 @@ def two_level() -> SummaryInputs:
     """Two levels, standardised columns, fit measures, a warning, dropped rows."""
     rows, est, se = (list(part) for part in zip(*WITHIN, *BETWEEN, strict=True))
     standardized = {"std_lv": np.array(est) * 1.01, "std_all": np.where(np.array(se) == 0, 0.5, 0.25)}
-    measures = fit_measures(
+    measures = indices(
         FitMeasureInputs(
             llf=-12076.566,
             unrestricted_llf=-12072.52,
@@ -103,7 +103,7 @@ def two_level() -> SummaryInputs:
 def single_level() -> SummaryInputs:
     """One level, moments instead of data, naive standard errors and intervals, a saturated model."""
     rows, est, se = (list(part) for part in zip(*WITHIN, strict=True))
-    measures = fit_measures(FitMeasureInputs(llf=-500.0, unrestricted_llf=-500.0, npar=6, df=0, nobs=150.5))
+    measures = indices(FitMeasureInputs(llf=-500.0, unrestricted_llf=-500.0, npar=6, df=0, nobs=150.5))
     return SummaryInputs(
         title="msem 0.1.0: converged after 3 iterations",
         estimates=estimates_frame(

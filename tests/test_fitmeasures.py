@@ -15,8 +15,8 @@ import reference
 from msem.postestimation.fit_indices import (
     FitMeasureInputs,
     chisq_pvalue,
-    fit_measures,
     incremental_measures,
+    indices,
     noncentrality_interval,
     rmsea_measures,
     twolevel_fmin,
@@ -72,7 +72,7 @@ def inputs(case: str) -> FitMeasureInputs:
 @reference.needs_reference
 @pytest.mark.parametrize("case", WITH_CHISQ)
 def test_agrees_with_lavaan(case: str) -> None:
-    theirs, ours = stored(case), fit_measures(inputs(case))
+    theirs, ours = stored(case), indices(inputs(case))
     names = [name for name in theirs if not name.startswith(FROM_MOMENTS) and name not in LIMITS]
     if reference.meta(case)["levels"] == 2:
         names.remove("fmin")
@@ -89,14 +89,14 @@ def test_limits_agree_with_lavaan_within_the_tolerance_of_its_root_finder(case: 
         of_gfi = [given_numbers.nvar * (1 / measures[n] - 1) / 2 for n in LIMITS[2:]]
         return [given_numbers.nobs * value for value in of_rmsea + of_gfi]
 
-    ours, theirs = noncentralities(fit_measures(given_numbers)), noncentralities(stored(case))
+    ours, theirs = noncentralities(indices(given_numbers)), noncentralities(stored(case))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=UNIROOT)
 
 
 @reference.needs_reference
 @pytest.mark.parametrize("case", WITH_CHISQ)
 def test_order_of_names_is_that_of_lavaan(case: str) -> None:
-    ours = [name for name in fit_measures(inputs(case)).index if not name.endswith("nclusters")]
+    ours = [name for name in indices(inputs(case)).index if not name.endswith("nclusters")]
     theirs = list(stored(case))
     assert ours == [n for n in theirs if not n.startswith(("rmr", "srmr", "crmr"))]
 
@@ -131,36 +131,36 @@ def numbers(**changes: Any) -> FitMeasureInputs:
 
 
 def test_bic_with_clusters() -> None:
-    measures = fit_measures(numbers())
+    measures = indices(numbers())
     assert measures["bic_nclusters"] == pytest.approx(2000 + 12 * math.log(40))
     assert measures["bic"] == pytest.approx(2000 + 12 * math.log(400))
     assert measures["nclusters"] == 40
 
 
 def test_single_level_has_no_cluster_measures() -> None:
-    measures = fit_measures(numbers(nclusters=None))
+    measures = indices(numbers(nclusters=None))
     assert "bic_nclusters" not in measures
     assert measures["fmin"] == pytest.approx(20 / 800)
 
 
 def test_rounding_below_zero_is_no_chisquare() -> None:
-    measures = fit_measures(numbers(unrestricted_llf=-1000.0 - 1e-8, df=0))
+    measures = indices(numbers(unrestricted_llf=-1000.0 - 1e-8, df=0))
     assert measures["chisq"] == 0
     assert measures[["cfi", "tli", "nfi", "rni", "gfi"]].tolist() == [1.0] * 5
     assert math.isnan(measures["pvalue"])
 
 
 def test_saturated_below_the_model_is_nan() -> None:
-    measures = fit_measures(numbers(unrestricted_llf=-1000.1))
+    measures = indices(numbers(unrestricted_llf=-1000.1))
     dependent = ["chisq", "pvalue", "cfi", "tli", "rmsea", "rmsea_ci_upper", "rmsea_pvalue", "gfi"]
     assert measures[dependent].isna().all()
     assert measures["aic"] == 2024
 
 
 def test_without_saturated_or_baseline_model() -> None:
-    nothing = fit_measures(numbers(unrestricted_llf=math.nan))
+    nothing = indices(numbers(unrestricted_llf=math.nan))
     assert nothing[["chisq", "cfi", "rmsea", "gfi_ci_lower"]].isna().all()
-    no_baseline = fit_measures(numbers(baseline_chisq=math.nan, baseline_df=0))
+    no_baseline = indices(numbers(baseline_chisq=math.nan, baseline_df=0))
     assert no_baseline[["cfi", "tli", "rfi", "nfi", "pnfi", "ifi", "rni"]].isna().all()
     assert no_baseline["rmsea"] == pytest.approx(math.sqrt(12 / 8 / 400))
 
@@ -220,8 +220,8 @@ def test_rmsea_lies_in_its_interval(chisq: float, df: int, nobs: float) -> None:
 
 
 def test_critical_n() -> None:
-    measures = fit_measures(numbers(nclusters=None))
+    measures = indices(numbers(nclusters=None))
     # At the critical sample size the chi-square would just be significant.
     chisq = 20 / 400 * (measures["cn_05"] - 1)
     assert chisq_pvalue(chisq, 8) == pytest.approx(0.05)
-    assert fit_measures(numbers(nclusters=None, unrestricted_llf=-1000.0))["cn_05"] == math.inf
+    assert indices(numbers(nclusters=None, unrestricted_llf=-1000.0))["cn_05"] == math.inf

@@ -43,7 +43,7 @@ def test_agrees_with_lavaan(name: str) -> None:
         warnings.simplefilter("ignore", ImproperSolutionWarning)
         ours = getattr(msem, theirs["fun"])(theirs["text"], DEMO, **options)
     two_level = "cluster" in options
-    est, se = ours._row_values
+    est, se = ours.row_values, ours.row_errors
     free = [k for k, row in enumerate(ours.table.rows) if row.free]
     expected = np.array(theirs["se"])
     assert ours.llf == pytest.approx(theirs["logl"], abs=2e-5 if two_level else 2e-6)

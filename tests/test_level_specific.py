@@ -194,7 +194,7 @@ def test_robust_measures_are_those_of_the_model_with_the_other_level_written_out
 def test_summary_of_a_large_robust_fit_does_without_scaling(
     demo: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msem.fits.levelspecific.SCALED", 10)
+    monkeypatch.setattr("msem.fits.reporting.SCALED", 10)
     found = msem.sem(WITHIN + BETWEEN, demo, cluster="cluster", estimator="MLR")
     text = found.summary(fit_measures=True).partition("Level-specific")[2]
     assert "Scaled versions: fit_measures(level=...)" in text

@@ -69,7 +69,7 @@ def free_rows(case: str) -> np.ndarray:
 @pytest.mark.parametrize("case", CASES)
 def test_estimates_and_standard_errors(case: str) -> None:
     assert STORED[case]["gradient_max"] < 1e-12
-    free, (ours, errors) = free_rows(case), fit(case)._row_values
+    free, (ours, errors) = free_rows(case), (fit(case).row_values, fit(case).row_errors)
     theirs = column(case, "est")
     assert (np.abs(ours - theirs)[free] <= 1e-6 * (np.abs(ours) + errors)[free]).all()
     np.testing.assert_allclose(errors[free], column(case, "se")[free], rtol=1e-6)
@@ -77,7 +77,7 @@ def test_estimates_and_standard_errors(case: str) -> None:
 
 @pytest.mark.parametrize("case", ONE_LEVEL)
 def test_expected_information_of_one_level(case: str) -> None:
-    free, expected = free_rows(case), fit(case, information="expected")._row_values[1]
+    free, expected = free_rows(case), fit(case, information="expected").row_errors
     np.testing.assert_allclose(expected[free], column(case, "se_expected")[free], rtol=1e-6)
 
 
@@ -119,7 +119,7 @@ def test_saturated_log_likelihood(case: str) -> None:
 @pytest.mark.parametrize("case", ONE_LEVEL)
 def test_robust_fit_of_one_level(case: str) -> None:
     theirs, robust, free = STORED[case]["robust"], fit(case, estimator="MLR"), free_rows(case)
-    np.testing.assert_allclose(robust._row_values[1][free], column(case, "se_robust")[free], rtol=1e-6)
+    np.testing.assert_allclose(robust.row_errors[free], column(case, "se_robust")[free], rtol=1e-6)
     ours = robust.fit_measures()
     for name in (
         "unrestricted.logl",
@@ -139,9 +139,9 @@ def test_rows_with_missing_covariates() -> None:
     np.testing.assert_array_equal(ours.params, modelled.params)
     assert (ours.llf, ours.chisq, ours.nobs) == (modelled.llf, modelled.chisq, STORED[KEPT]["nobs"])
     free = errors > 0
-    difference = ours._row_values[0] - column(KEPT, "est")
+    difference = ours.row_values - column(KEPT, "est")
     assert (np.abs(difference)[free] < 3e-4 * errors[free]).all()
-    np.testing.assert_allclose(ours._row_values[1][free], errors[free], rtol=1e-3)
+    np.testing.assert_allclose(ours.row_errors[free], errors[free], rtol=1e-3)
     assert 0 < STORED[KEPT]["robust"]["chisq"] - ours.chisq < 2e-4
 
 

@@ -87,7 +87,7 @@ def test_log_likelihood_of_every_program(case: str) -> None:
 
 @pytest.mark.parametrize("case", MISSING)
 def test_estimates(case: str) -> None:
-    ours, errors = fit(case)._row_values
+    ours, errors = fit(case).row_values, fit(case).row_errors
     difference = np.abs(ours - cases.column(case, "est"))
     free = free_rows(case)
     assert (difference[free] <= 1e-6 * (np.abs(ours) + errors)[free]).all()
@@ -98,7 +98,7 @@ def test_estimates(case: str) -> None:
 def test_standard_errors(case: str) -> None:
     # of observed information, with one level too
     free = free_rows(case)
-    ours = fit(case)._row_values[1]
+    ours = fit(case).row_errors
     np.testing.assert_allclose(ours[free], cases.column(case, "se")[free], rtol=1e-6)
 
 
@@ -108,7 +108,7 @@ def test_standard_errors_by_differencing_their_objective(case: str) -> None:
     numeric = cases.column(case, "se_numeric_hessian")
     known = free_rows(case) & np.isfinite(numeric)
     assert known.any()
-    np.testing.assert_allclose(fit(case)._row_values[1][known], numeric[known], rtol=3e-4)
+    np.testing.assert_allclose(fit(case).row_errors[known], numeric[known], rtol=3e-4)
 
 
 @pytest.mark.parametrize("case", MISSING)
@@ -134,8 +134,8 @@ def test_sampling_covariance(case: str) -> None:
 @pytest.mark.parametrize("case", ROBUST)
 def test_robust_fit(case: str) -> None:
     robust, free = fit(case, estimator="MLR"), free_rows(case)
-    np.testing.assert_allclose(robust._row_values[1][free], cases.column(case, "se")[free], rtol=1e-6)
-    np.testing.assert_allclose(robust._row_values[0], fit(case)._row_values[0], rtol=1e-12)
+    np.testing.assert_allclose(robust.row_errors[free], cases.column(case, "se")[free], rtol=1e-6)
+    np.testing.assert_allclose(robust.row_values, fit(case).row_values, rtol=1e-12)
     theirs = reference.expected(case)["fit_measures"]
     ours = robust.fit_measures()
     for name in (

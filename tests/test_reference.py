@@ -12,7 +12,7 @@ import pytest
 import msem
 import reference
 import reference_fits as cases
-from msem.postestimation.fit_indices import fit_measures
+from msem.postestimation.fit_indices import indices
 from msem.postestimation.srmr import level_residuals, srmr_level
 from oracle import differences
 from reference_fits import CASES, GROUPED, SINGLE, TWO_LEVEL, fit
@@ -75,7 +75,7 @@ def test_another_maximum_is_reached_from_another_start() -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_estimates(case: str) -> None:
-    ours, errors = fit(case)._row_values
+    ours, errors = fit(case).row_values, fit(case).row_errors
     difference = np.abs(ours - cases.column(case, "est"))
     free = free_rows(case)
     assert (difference[free] <= 1e-6 * (np.abs(ours) + errors)[free]).all()
@@ -86,7 +86,7 @@ def test_estimates(case: str) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ROBUST])
 def test_standard_errors(case: str) -> None:
     free = free_rows(case)
-    ours = fit(case)._row_values[1]
+    ours = fit(case).row_errors
     np.testing.assert_allclose(ours[free], cases.column(case, "se")[free], rtol=1e-6)
 
 
@@ -95,7 +95,7 @@ def test_standard_errors_by_differencing_their_objective(case: str) -> None:
     # Second differences of function values: their own error is up to 3e-4, see test_standard_errors_of_robust_fits.
     numeric = cases.column(case, "se_numeric_hessian")
     known = free_rows(case) & np.isfinite(numeric)
-    np.testing.assert_allclose(fit(case)._row_values[1][known], numeric[known], rtol=5e-4)
+    np.testing.assert_allclose(fit(case).row_errors[known], numeric[known], rtol=5e-4)
 
 
 @pytest.mark.parametrize("case", ROBUST)
@@ -111,14 +111,14 @@ def test_standard_errors_of_robust_fits(case: str) -> None:
 @pytest.mark.parametrize("case", ["demo_twolevel", "hs_cfa_mean"])
 def test_kinds_of_information(case: str, kind: str) -> None:
     free = free_rows(case)
-    ours = fit(case, information=kind)._row_values[1]
+    ours = fit(case, information=kind).row_errors
     np.testing.assert_allclose(ours[free], cases.information_se(case, kind)[free], rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", ["demo_twolevel", "hs_cfa_mean"])
 def test_first_order_information(case: str) -> None:
     result = fit(case, information="first_order")
-    ours, theirs = result._row_values[1], cases.information_se(case, "first.order")
+    ours, theirs = result.row_errors, cases.information_se(case, "first.order")
     # lavaan's scores of between intercepts are not the derivatives of the cluster log-likelihoods (which ours
     # are, test_derivatives.py); they differ in the fourth digit.
     kept = free_rows(case) & np.array([r.op != "~1" or case == "hs_cfa_mean" for r in result.table.rows])
@@ -159,7 +159,7 @@ def expected_measures(case: str) -> dict[str, float]:
         fmin=theirs["fmin"],
         residuals=level_residuals([srmr[0]], [srmr[1]], [given.nobs]),
     )
-    return {name: value for name, value in fit_measures(moved).items() if name in theirs}
+    return {name: value for name, value in indices(moved).items() if name in theirs}
 
 
 @pytest.mark.parametrize("case", CASES)

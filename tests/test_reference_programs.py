@@ -33,7 +33,7 @@ def having(program: str) -> list[str]:
 def estimate(case: str, lhs: str, op: str, rhs: str, level: int, group: int = 1) -> tuple[float, float]:
     """Our estimate of one parameter and its standard error."""
     at = cases.keys(case).index(cases.key(lhs, op, rhs, level, group))
-    values, errors = fit(case)._row_values
+    values, errors = fit(case).row_values, fit(case).row_errors
     return float(values[at]), float(errors[at])
 
 

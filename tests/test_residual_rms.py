@@ -12,6 +12,7 @@ import pytest
 import msem
 import texts
 from msem.fits.fit import Fit
+from msem.postestimation.residuals import residuals_in
 from msem.postestimation.srmr import root_mean_square
 
 TWO_LEVEL = texts.DEMO
@@ -59,7 +60,7 @@ def test_summary_of_raw_residuals_agrees_with_lavaan(name: str, demo: pd.DataFra
         meanstructure=model["meanstructure"],
         information="expected",
     )
-    residuals = found._residuals("raw")
+    residuals = residuals_in(found, "raw")
     theirs = model["kinds"]["raw"]
     own = residuals.select(np.array([key.op == "~~" for key in residuals.keys]))
     for part, chosen in (("cov", own), ("total", residuals)):

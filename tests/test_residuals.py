@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import ram
 import reference
-from msem.postestimation.fit_indices import FitMeasureInputs, fit_measures
+from msem.postestimation.fit_indices import FitMeasureInputs, indices
 from msem.postestimation.srmr import (
     GroupMoments,
     browne_residual_chisq,
@@ -92,7 +92,7 @@ def test_single_level_residuals(case: str) -> None:
 @pytest.mark.parametrize("case", COMPLETE)
 def test_lisrel_family(case: str) -> None:
     theirs, groups = reference.expected(case)["fit_measures"], moments(case)
-    ours = fit_measures(
+    ours = indices(
         FitMeasureInputs(
             llf=theirs["logl"],
             unrestricted_llf=theirs["unrestricted.logl"],

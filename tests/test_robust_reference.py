@@ -23,7 +23,7 @@ import reference
 import reference_fits as rf
 import texts
 from msem.data.complete import ClusterArrays
-from msem.postestimation.fit_indices import FitMeasureInputs, scaled_fit_measures
+from msem.postestimation.fit_indices import FitMeasureInputs, scaled_indices
 from msem.postestimation.scaling import Scaling
 
 CASES = [
@@ -191,7 +191,7 @@ def test_scaled_measures_are_functions_of_the_same_numbers(case: str) -> None:
     scaling = Scaling(
         theirs.get("scaling_factor_h0", math.nan), theirs.get("scaling_factor_h1", math.nan), factor
     )
-    ours = scaled_fit_measures(given, scaling, theirs["baseline_chisq_scaling_factor"])
+    ours = scaled_indices(given, scaling, theirs["baseline_chisq_scaling_factor"])
     scaled = [n for n in theirs if n.endswith(("_scaled", "_robust")) or "scaling_factor" in n]
     assert len(scaled) >= 33
     limits = [n for n in scaled if "_ci_" in n]  # from a root finder that stops at 1e-4

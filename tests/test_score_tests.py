@@ -13,8 +13,8 @@ import pytest
 import fits
 import msem
 from msem.errors import ModelError, ModelSyntaxError, UnsupportedError
-from msem.postestimation.modification import extend
 from msem.postestimation.restrictions import equalities
+from msem.postestimation.score_tests import extend
 from nested import centred_demo
 
 STORED = json.loads((Path(__file__).parent / "data" / "lavaan_tests.json").read_text(encoding="utf-8"))[

@@ -17,6 +17,7 @@ import oracle
 import reference
 import reference_fits
 from msem.model.functions import defined_functions
+from msem.postestimation.constraints import definition_rows
 from msem.postestimation.delta import Quantity, jacobian
 from msem.postestimation.standardized import (
     KINDS,
@@ -74,7 +75,7 @@ def test_standard_errors_agree_with_lavaan(case: str) -> None:
         fitted.estimate.theta,
         their_vcov(case),
         "std_all",
-        defined=Definitions(fitted._defined_rows, functions),
+        defined=Definitions(definition_rows(fitted), functions),
     )
     est, se = (
         np.append(

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 import msem
-from msem.fits.fit import LARGEST, SummaryTable
+from msem.fits.reporting import LARGEST, SummaryTable
 
 MODEL = "level: 1\nfw =~ y1 + y2 + y3\nfw ~ x1\nlevel: 2\nfb =~ y1 + y2 + y3\nfb ~ w1\n"
 TITLES = {

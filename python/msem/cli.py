@@ -19,8 +19,8 @@ from msem.data.moments import LevelMoments
 from msem.data.storage import is_statistics
 from msem.data.summarize import summarize
 from msem.errors import DataError, MsemError, MsemWarning
-from msem.fits.fit import SummaryTable
 from msem.fits.levels import segregated
+from msem.fits.reporting import SummaryTable
 from msem.fits.sem import sem
 from msem.fits.synopsis import compare
 from msem.output.tables import format_matrix

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,26 @@ from msem.estimation.sampling import Sampling
 from msem.estimation.smallsamples import reference_df
 from msem.model.partable import ParameterTable
 from msem.model.special_tables import baseline_table, saturated_table
-from msem.resampling.bootstrap import Bootstrap
 from msem.settings import Reference, ResolvedSettings, require_choice
 
 if TYPE_CHECKING:
     from msem.data.statistics import Statistics
 
 Floats = NDArray[np.float64]
+Of = TypeVar("Of", bound="Solution")
+Value = TypeVar("Value")
+
+
+class ReplicateCounts(Protocol):
+    """What a solution says of the replicates that its standard errors come from."""
+
+    @property
+    def replicates(self) -> int:
+        """How many were drawn."""
+
+    @property
+    def array(self) -> Floats:
+        """Values in those that could be used, a row for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +148,7 @@ class Solution:
         What the data were, and what of them was left out.
     discrepancy : LevelDiscrepancy or None
         The least-squares solution and its tests; None for maximum likelihood.
-    bootstrapped : Bootstrap or None
+    bootstrapped : ReplicateCounts or None
         The replicates that standard errors come from with ``se="bootstrap"``.
     """
 
@@ -146,7 +159,7 @@ class Solution:
     options: ResolvedSettings
     origin: Origin
     discrepancy: LevelDiscrepancy | None = None
-    bootstrapped: Bootstrap | None = None
+    bootstrapped: ReplicateCounts | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # what was computed from the fields later is computed again
@@ -196,10 +209,11 @@ class Solution:
     @property
     def bse(self) -> pd.Series:
         """Standard errors of `params`."""
-        return pd.Series(self._standard_errors, index=list(self.table.names()), name="se")
+        return pd.Series(self.standard_errors, index=list(self.table.names()), name="se")
 
     @cached_property
-    def _standard_errors(self) -> Floats:
+    def standard_errors(self) -> Floats:
+        """Standard errors of `params`, shape (npar,)."""
         if self.sampling is None:
             return np.full(self.npar, np.nan)
         variance = self.sampling.vcov.diagonal()
@@ -349,8 +363,57 @@ class Solution:
     # -- rows of the table -------------------------------------------------------------------------------------
 
     @property
-    def _row_values(self) -> tuple[Floats, Floats]:
-        """Value and standard error of every row: the error is 0 where nothing is estimated."""
-        est = self.objective.row_values(self.estimate.theta)
-        free = np.array([r.free for r in self.table.rows])
-        return est, np.where(free > 0, np.append(self._standard_errors, 0.0)[free - 1], 0.0)
+    def row_values(self) -> Floats:
+        """Value of every row of the parameter table."""
+        return self.objective.row_values(self.estimate.theta)
+
+    @property
+    def row_errors(self) -> Floats:
+        """Standard error of every row: 0 where nothing is estimated."""
+        return self.of_rows(self.standard_errors)
+
+    def of_rows(self, values: Floats) -> Floats:
+        """Values of the parameters, such as standard errors, row by row: 0 where nothing is estimated."""
+        free = np.array([r.free for r in self.table.rows], dtype=np.intp)
+        return np.where(free > 0, np.append(values, 0.0)[free - 1], 0.0)
+
+    def replicate(self, estimate: Estimate, sample: Sample) -> Self:
+        """The same model fitted to a replicate of the sample, without what rests on single clusters."""
+        plain = replace(self.options, se="none", test=("standard",))
+        return replace(
+            self,
+            estimate=estimate,
+            sample=sample,
+            sampling=None,
+            problems=(),
+            options=plain,
+            bootstrapped=None,
+        )
+
+
+def cached(question: Callable[[Of], Value]) -> Callable[[Of], Value]:
+    """Compute a function of a solution once for each solution.
+
+    The value is kept with the solution, as those of cached properties are.
+    """
+    name = f"{question.__module__}.{question.__qualname__}"
+
+    @wraps(question)
+    def answer(fit: Of) -> Value:
+        kept = vars(fit)
+        if name not in kept:
+            kept[name] = question(fit)
+        value: Value = kept[name]
+        return value
+
+    return answer
+
+
+def free_vcov(fit: Solution) -> Floats:
+    """Sampling covariance matrix of the estimates, 0 for parameters at active bounds, which count as fixed there.
+
+    As they do for the standard errors of the other parameters; nan for parameters without standard errors.
+    """
+    vcov = fit.cov_params().to_numpy()
+    fixed = ~np.any(fit.estimate.tangent != 0, axis=1)
+    return np.where(fixed | fixed[:, None], 0.0, vcov)

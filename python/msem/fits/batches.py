@@ -30,6 +30,7 @@ from msem.fits.fit import Fit
 from msem.fits.manyfits import FitArrays, joined
 from msem.fits.sem import fit_table
 from msem.model.partable import ParameterTable
+from msem.postestimation.constraints import definition_values
 from msem.resampling.progress import Progress, chunks
 from msem.settings import ResolvedSettings
 from msem.simulation.drawn import DrawnSamples, drawn_statistics
@@ -203,7 +204,7 @@ def _fill(out: FitArrays, k: int, fit: Fit) -> None:
     out.unrestricted_llf[k] = fit.unrestricted_llf
     if fit.status == "not_converged":
         return
-    values, errors = fit._defined_values
+    values, errors = definition_values(fit)
     out.est[k] = np.append(fit.estimate.theta, values)
-    out.se[k] = np.append(fit._standard_errors, errors)
+    out.se[k] = np.append(fit.standard_errors, errors)
     out.llf[k] = fit.llf

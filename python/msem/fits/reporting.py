@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Literal, get_args
 
+import numpy as np
 import pandas as pd
 
 from msem.data.moments import LevelMoments
 from msem.data.sample import Origin
 from msem.estimation.problems import Problem
-from msem.fits.solution import GroupResults
+from msem.estimation.solution import GroupResults, ReplicateCounts, Solution
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import ParameterTable
-from msem.output.sections import Section, fit_sections, sample_section, scaled_sections
-from msem.postestimation.constraints import Held
-from msem.resampling.bootstrap import Bootstrap
-from msem.settings import ResolvedSettings
+from msem.output.html import render_html
+from msem.output.sections import Section, fit_sections, level_section, sample_section, scaled_sections
+from msem.output.summary import SummaryInputs
+from msem.output.tables import hidden_rows
+from msem.output.text import render_text
+from msem.postestimation.constraints import Held, constraints_held, definition_rows
+from msem.postestimation.effects import effects
+from msem.postestimation.estimates import estimates
+from msem.postestimation.fit_measures import measures
+from msem.postestimation.icc import icc_table
+from msem.postestimation.level_fit import (
+    between_fit,
+    between_measures,
+    level_measures,
+    level_scaling,
+    tied,
+    within_fit,
+    within_measures,
+)
+from msem.postestimation.modification import modification_indices
+from msem.postestimation.reliability import reliability
+from msem.postestimation.residuals import residuals
+from msem.postestimation.srmr import srmr
+from msem.postestimation.standardized import rsquare as explained
+from msem.settings import Reference, ResolvedSettings, require_choice
 from msem.version import __version__
 
+SummaryTable = Literal["icc", "reliability", "effects", "srmr", "residuals", "modification_indices"]
+LARGEST = 10  # rows of a table that is sorted by size
 INFORMATION = {"observed": "Observed", "expected": "Expected", "first_order": "First order (outer product)"}
 CORRECTIONS = {
     "yuan_bentler": "Yuan-Bentler correction",
     "yuan_bentler_mplus": "Yuan-Bentler correction (Mplus variant)",
 }
+METHODS = {
+    "likelihood": "Likelihood of each level, the other saturated",
+    "ml": "Normal-theory discrepancy of each level's matrix",
+    "uls": "Least squares on each level's standardized matrix",
+}
+TESTS = {
+    "standard": "Standard (naive)",
+    "mean_scaled": "Mean-scaled",
+    "mean_variance_adjusted": "Mean- and variance-adjusted",
+    "residual": "Residual-based (Browne)",
+    "likelihood_ratio": "Likelihood ratio, other level saturated",
+}
+HEADINGS = ("Within", "Between")
+SCALED = (
+    150  # parameters of a partially saturated model beyond which a summary does without its scaling factors
+)
 
 
 def title(converged: bool, iterations: int | None) -> str:
@@ -95,7 +136,7 @@ def constraint_sections(held: Sequence[Held]) -> tuple[Section, ...]:
 
 
 def method_rows(
-    options: ResolvedSettings, *, single_level: bool, replicates: Bootstrap | None = None
+    options: ResolvedSettings, *, single_level: bool, replicates: ReplicateCounts | None = None
 ) -> tuple[tuple[str, str], ...]:
     """How the standard errors were computed."""
     if options.se == "none" or (options.se == "bootstrap" and replicates is None):
@@ -104,7 +145,10 @@ def method_rows(
         name = "Robust, by cluster" if single_level and options.cluster else "Sandwich"
         return (("Standard errors", name), ("Information bread", INFORMATION[options.information]))
     if replicates is not None:
-        counts = (("Replicates drawn", replicates.replicates), ("Replicates used", len(replicates.array)))
+        counts = (
+            ("ReplicateCounts drawn", replicates.replicates),
+            ("ReplicateCounts used", len(replicates.array)),
+        )
         return (("Standard errors", "Bootstrap"), *((name, str(count)) for name, count in counts))
     return (("Standard errors", "Standard"), ("Information", INFORMATION[options.information]))
 
@@ -134,20 +178,6 @@ def shown_labels(table: ParameterTable) -> list[str]:
     return [row.label or (f".p{shared[row.free]}." if row.free in shared else "") for row in table.rows]
 
 
-METHODS = {
-    "likelihood": "Likelihood of each level, the other saturated",
-    "ml": "Normal-theory discrepancy of each level's matrix",
-    "uls": "Least squares on each level's standardized matrix",
-}
-TESTS = {
-    "standard": "Standard (naive)",
-    "mean_scaled": "Mean-scaled",
-    "mean_variance_adjusted": "Mean- and variance-adjusted",
-    "residual": "Residual-based (Browne)",
-    "likelihood_ratio": "Likelihood ratio, other level saturated",
-}
-
-
 def segregated_header(method: str, moments: LevelMoments) -> tuple[Section, ...]:
     """Method and sample of a segregated fit."""
     sample = sample_section(nobs=moments.nobs, nclusters=moments.nclusters, given_as=moments.given_as)
@@ -162,3 +192,121 @@ def tests_section(level: int, tests: pd.DataFrame) -> Section:
         p = "" if row["pvalue"] != row["pvalue"] else f", p = {row['pvalue']:.3f}"
         rows.append((TESTS[str(name)], f"{row['statistic']:.3f} (df {df}{p})"))
     return Section(f"Model Test, Level {level} [{LEVEL_NAMES[level]}]", tuple(rows))
+
+
+def level_sections(fit: Solution) -> tuple[Section, ...]:
+    """The section of the summary; none for a single-level model, or when the saturated model has no maximum."""
+    if fit.table.nlevels == 1 or not fit.sample.converged:
+        return ()
+    if tied(fit):
+        return (level_section({}, note=f"Not defined: {tied(fit).partition(':')[0]}"),)
+    if level_scaling(fit) is not None and within_fit(fit).model.table.npar > SCALED:
+        plain = [level_measures(one, fit.sample) for one in (within_fit(fit), between_fit(fit))]
+        return (
+            level_section(
+                dict(zip(HEADINGS, plain, strict=True)), note="Scaled versions: fit_measures(level=...)"
+            ),
+        )
+    return (level_section(dict(zip(HEADINGS, (within_measures(fit), between_measures(fit)), strict=True))),)
+
+
+def summary(
+    fit: Solution,
+    *,
+    fit_measures: bool = False,
+    standardized: bool = False,
+    rsquare: bool = False,
+    ci: bool = False,
+    reference: Reference = "normal",
+    tables: SummaryTable | Collection[SummaryTable] = (),
+) -> str:
+    """Text in the layout of lavaan's summary.
+
+    Parameters
+    ----------
+    fit_measures : bool
+        All fit measures instead of the chi-square test only.
+    standardized : bool
+        Add standardized estimates.
+    rsquare : bool
+        Add explained variances.
+    ci : bool
+        Show confidence intervals.
+    reference : {"normal", "t"}
+        Distribution of estimates over standard errors; see `estimates`.
+    tables : one or several of {"icc", "reliability", "effects", "srmr", "residuals", "modification_indices"}
+        What else to show, each as its method gives it; of residuals and modification indices the ten largest.
+
+    Returns
+    -------
+    str
+    """
+    return render_text(summary_inputs(fit, fit_measures, standardized, rsquare, ci, reference, tables))
+
+
+def to_html(
+    fit: Solution,
+    *,
+    fit_measures: bool = True,
+    standardized: bool = False,
+    rsquare: bool = False,
+    ci: bool = False,
+    reference: Reference = "normal",
+    tables: SummaryTable | Collection[SummaryTable] = (),
+) -> str:
+    """The summary as one fit-contained HTML element; parameters as in `summary`."""
+    return render_html(summary_inputs(fit, fit_measures, standardized, rsquare, ci, reference, tables))
+
+
+def summary_inputs(
+    fit: Solution,
+    full: bool,
+    standardized: bool,
+    rsquare: bool,
+    ci: bool,
+    reference: Reference,
+    tables: SummaryTable | Collection[SummaryTable],
+) -> SummaryInputs:
+    """What the summary of a fit shows."""
+    two_level = fit.table.nlevels == 2
+    groups = tuple(fit.groups.values())
+    return SummaryInputs(
+        title=title(fit.converged, len(fit.estimate.optimum.diary)),
+        messages=messages(fit.problems, fit.options, fit.origin),
+        header=header(fit.options, fit.origin, fit.npar, fit.npar - fit.estimate.nfree, groups),
+        fit=(
+            *with_group_tests(measure_sections(measures(fit), fit.options, full=full), groups),
+            *(level_sections(fit) if full else ()),
+            *constraint_sections(constraints_held(fit)),
+        ),
+        method=method_rows(fit.options, single_level=not two_level, replicates=fit.bootstrapped),
+        levels=LEVEL_NAMES if two_level else {},
+        groups=dict(enumerate(fit.group_labels, 1)),
+        estimates=estimates(fit, standardized=standardized, reference=reference).assign(
+            label=[*shown_labels(fit.table), *(row.label for row in definition_rows(fit))]
+        ),
+        hidden=np.append(
+            hidden_rows(fit.table.rows, fit.row_values, fit.table.auxiliary),
+            np.zeros(len(definition_rows(fit)), dtype=bool),
+        ),
+        r2=explained(fit) if rsquare else None,
+        ci=ci,
+        tables=tuple(_table(fit, name) for name in ([tables] if isinstance(tables, str) else tables)),
+    )
+
+
+def _table(fit: Solution, name: SummaryTable) -> tuple[str, pd.DataFrame]:
+    """Title and content of a further table of the summary."""
+    require_choice("tables", name, get_args(SummaryTable))
+    if name == "icc":
+        return "Intraclass Correlations", icc_table(fit)
+    if name == "reliability":
+        return "Reliability", reliability(fit)
+    if name == "effects":
+        return "Effects", effects(fit)
+    if name == "srmr":
+        return "Root Mean Square Residuals", srmr(fit)
+    if name == "modification_indices":
+        return "Modification Indices", modification_indices(fit).head(LARGEST)
+    largest = residuals(fit, "standardized").sort_values("z", key=np.abs, ascending=False, kind="stable")
+    return "Standardized Residuals", largest.head(LARGEST).reset_index(drop=True)

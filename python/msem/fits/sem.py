@@ -36,14 +36,13 @@ from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.estimation.smallsamples import few_clusters
 from msem.estimation.uls import fit_uls
 from msem.fits.fit import Fit
-from msem.fits.resampled import bootstrap_errors
 from msem.language.hypotheses import with_constraints
 from msem.language.syntax import ModelSyntax
 from msem.model.auxiliary import with_auxiliary
 from msem.model.defaults import Fun
 from msem.model.groups import group_order
 from msem.model.partable import ParameterTable, parameter_table
-from msem.resampling.bootstrap import Bootstrap
+from msem.resampling.bootstrap import Bootstrap, bootstrap_errors
 from msem.settings import Information, ResolvedSettings, Settings
 
 WARNINGS: dict[str, type[Warning]] = {

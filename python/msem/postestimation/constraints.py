@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from msem.estimation.estimate import Estimate
+from msem.estimation.solution import Solution, cached
 from msem.language.characters import outside_quotes
+from msem.model.functions import Functions, defined_functions, defined_rows
+from msem.model.partable import Parameter
+from msem.output.tables import estimates_frame
+from msem.postestimation.delta import Intervals, MonteCarlo, derive, draw
 
 Floats = NDArray[np.float64]
 
@@ -80,3 +86,98 @@ def _multipliers(estimate: Estimate, rows: Floats) -> Floats:
     ]
     out: Floats = found / norm
     return out
+
+
+@cached
+def compiled_definitions(fit: Solution) -> Functions:
+    """Defined parameters as functions of theta."""
+    return defined_functions(fit.table)
+
+
+@cached
+def definition_rows(fit: Solution) -> tuple[Parameter, ...]:
+    """Rows that tables have for defined parameters."""
+    return defined_rows(fit.table)
+
+
+@cached
+def definition_values(fit: Solution) -> tuple[Floats, Floats]:
+    """Values and delta-method standard errors of the defined parameters."""
+    if not fit.table.defined:
+        return np.empty(0), np.empty(0)
+    found = derive(compiled_definitions(fit), fit.estimate.theta, fit.cov_params().to_numpy())
+    return found.est, found.se
+
+
+def definition_df(fit: Solution) -> Floats:
+    """Degrees of freedom of t references: the fewest of the parameters that a definition depends on."""
+    df = fit.reference_df.to_numpy(dtype=float)
+    used = [compiled_definitions(fit).core.variables(i) for i in range(len(definition_rows(fit)))]
+    return np.array([min((df[k] for k in own), default=np.nan) for own in used], dtype=float)
+
+
+def definitions_at(fit: Solution, rows: Floats) -> Floats:
+    """The definitions at other values of all rows of the table, such as standardized ones."""
+    return defined_functions(fit.table, "rows").values(rows) if fit.table.defined else np.empty(0)
+
+
+def defined(
+    fit: Solution, *, level: float = 0.95, method: Intervals = "delta", draws: int = 20_000, seed: int = 1
+) -> pd.DataFrame:
+    """Defined parameters (``:=``) with standard errors and confidence intervals.
+
+    Parameters
+    ----------
+    level : float
+        Of the confidence intervals.
+    method : {"delta", "monte_carlo"}
+        "delta": normal intervals with standard errors from the derivatives of the definition. "monte_carlo":
+        percentiles of the definition over draws from the normal sampling distribution of the estimates
+        (MacKinnon, Lockwood & Williams, 2004), which follow the skewness of products and ratios.
+    draws : int
+        Of the Monte Carlo distribution.
+    seed : int
+        The same seed gives the same table.
+
+    Returns
+    -------
+    DataFrame
+        Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper; level and group are 0.
+        For "monte_carlo" se is the standard deviation of the draws, pvalue belongs to the percentile interval, and
+        z is nan; all are nan for a definition without a value, such as the root of a negative number, in more
+        than 5% of the draws. se is nan where an estimate that a definition depends on has none, because it lies
+        on a bound for instance.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+    """
+    how = MonteCarlo.chosen(method, draws, seed)
+    frame = estimates_frame(definition_rows(fit), *definition_values(fit), ci_level=level)
+    if how is None:
+        return frame
+    vcov = fit.cov_params().to_numpy()
+    found = draw(compiled_definitions(fit), fit.estimate.theta, vcov, level, how)
+    return frame.assign(
+        se=found.se, z=np.nan, pvalue=found.pvalue, ci_lower=found.lower, ci_upper=found.upper
+    )
+
+
+def constraints(fit: Solution) -> pd.DataFrame:
+    """Constraints and bounds of the model at the solution.
+
+    Returns
+    -------
+    DataFrame
+        Columns constraint, kind ("equality", "inequality", "bound"), value (left less right side), active, and
+        multiplier: the gain in log-likelihood per unit by which an active inequality or bound is relaxed, or by
+        which the right side of an equality is lowered.
+    """
+    return pd.DataFrame(constraints_held(fit), columns=list(Held._fields))
+
+
+@cached
+def constraints_held(fit: Solution) -> list[Held]:
+    """Constraints and bounds at the solution, those of the text first."""
+    return held_constraints(fit.estimate)

@@ -9,12 +9,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalues
-from msem.postestimation.factor_scores import Group, GroupColumns, cluster_frame, unit_frame
+from msem.estimation.solution import Solution
+from msem.model.levels import Level, level_number
+from msem.postestimation.factor_scores import (
+    Group,
+    GroupColumns,
+    cluster_frame,
+    prediction_groups,
+    unit_frame,
+)
 from msem.postestimation.posterior import GroupModel
 from msem.postestimation.rows import Rows
 
 
-def distances(groups: Sequence[Group], level: int, cluster: str) -> pd.DataFrame:
+def distances_frame(groups: Sequence[Group], level: int, cluster: str) -> pd.DataFrame:
     """Distances of the clusters (level 2), or of the units (level 1).
 
     Parameters
@@ -66,3 +74,41 @@ def _covariates(model: GroupModel) -> tuple[list[int], list[int]]:
     s = model.statistics
     unit = [k for k, name in enumerate(s.unit) if name in model.fixed[1]]
     return unit, [k for k, name in enumerate(s.cluster) if name in model.fixed[model.top]]
+
+
+def distances(
+    fit: Solution, level: Level | None = None, *, newdata: Any = None, cluster: str | None = None
+) -> pd.DataFrame:
+    """Mahalanobis distances from the model, with chi-square p-values.
+
+    The distance of a cluster is that of all its data, given the fixed covariates. It is the sum of two independent
+    parts: within, the deviations of the units from their mean, and between, the mean of the units and the cluster
+    variables. The distance of a unit is from what the other units of its cluster, the cluster variables and its own
+    covariates predict. Under the model with known parameters they have chi-square distributions.
+
+    Parameters
+    ----------
+    level : {1, 2, "within", "between"}, optional
+        2: clusters; 1: units. Default: clusters, or the rows of a single level.
+    newdata, cluster
+        As in `factor_scores`.
+
+    Returns
+    -------
+    DataFrame
+        Of clusters: size, distance, df, pvalue, between, between_df, between_pvalue, within, within_df,
+        within_pvalue, indexed by cluster id. Of units: distance, df, pvalue with the index of the data, nan where a
+        row was left out.
+
+    Raises
+    ------
+    DataError, ModelError
+        As `factor_scores`.
+
+    References
+    ----------
+    Pinheiro, Liu & Wu (2001). JCGS, 10, 249-276. Yuan & Hayashi (2010). Psychological Methods, 15, 335-351.
+    """
+    number = fit.table.nlevels if level is None else level_number(level, fit.table.nlevels)
+    cluster = cluster or fit.options.cluster
+    return distances_frame(prediction_groups(fit, newdata, cluster), number, cluster)

@@ -15,10 +15,17 @@ from msem.distributions import normal_pvalue, wald_statistic
 from msem.errors import ModelError
 from msem.estimation.matrices import row_values
 from msem.estimation.objective import Objective
+from msem.estimation.solution import Solution, free_vcov
 from msem.model.partable import ParameterTable
-from msem.postestimation.delta import Drawn, MonteCarlo, Quantity, delta_method, monte_carlo
+from msem.postestimation.delta import Drawn, Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
 from msem.postestimation.ram import Block, Numbers, Structure, structures
-from msem.postestimation.standardized import Kind, implied_variances, scales
+from msem.postestimation.standardized import (
+    KINDS,
+    Kind,
+    implied_variances,
+    scales,
+)
+from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
 
@@ -371,3 +378,106 @@ def simple_paths(graph: Graph, cause: str, outcome: str) -> Iterator[tuple[str, 
             raise ModelError(
                 f"more than {MOST} paths lead from {cause} to {outcome}: ask for total effects only, specific=False"
             )
+
+
+def effects(
+    fit: Solution,
+    outcome: str | Sequence[str] | None = None,
+    predictor: str | Sequence[str] | None = None,
+    *,
+    specific: bool = True,
+    standardized: Kind | None = None,
+    total: bool = False,
+    level: float = 0.95,
+    method: Intervals = "delta",
+    draws: int = 20_000,
+    seed: int = 1,
+) -> pd.DataFrame:
+    """Direct, indirect and total effects at each level.
+
+    Parameters
+    ----------
+    outcome, predictor : str or sequence of str, optional
+        Default: all variables that are regressed on others, and all that others are regressed on.
+    specific : bool
+        Show the indirect effect of each path, not only their sum.
+    standardized : {"std_all", "std_lv", "std_nox"}, optional
+        Standardize as `standardized` does.
+    total : bool
+        Standardize by total variances.
+    level : float
+        Coverage of the intervals.
+    method : {"delta", "monte_carlo"}
+        Wald intervals, or percentiles of draws from the sampling distribution of the estimates: se is then the
+        standard deviation of the draws, z nan, and pvalue belongs to the percentile interval.
+    draws, seed : int
+        Of Monte Carlo intervals. The same seed gives the same table.
+
+    Returns
+    -------
+    DataFrame
+        Columns level, group, predictor, through, outcome, effect ("direct", "indirect", "total_indirect",
+        "total"), est, se, z, pvalue, ci_lower, ci_upper. In models with feedback total effects are
+        (I - A)^-1 - I and specific indirect effects are not shown: there are infinitely many.
+
+    Raises
+    ------
+    ModelError
+        If no path leads from these predictors to these outcomes.
+    """
+    if standardized is not None:
+        require_choice("standardized", standardized, KINDS)
+    elif total:
+        raise ValueError("total=True says how to standardize: give standardized= too")
+    wanted = effects_of(fit.table, outcome, predictor, specific=specific)
+    return effects_frame(
+        wanted,
+        effects_quantity(fit.objective, wanted, standardized, total),
+        fit.estimate.theta,
+        free_vcov(fit),
+        level=level,
+        how=MonteCarlo.chosen(method, draws, seed),
+    )
+
+
+def contextual_effects(
+    fit: Solution,
+    outcome: str | Sequence[str] | None = None,
+    predictor: str | Sequence[str] | None = None,
+    *,
+    pairs: Mapping[str, str] | None = None,
+    specific: bool = True,
+    level: float = 0.95,
+    method: Intervals = "delta",
+    draws: int = 20_000,
+    seed: int = 1,
+) -> pd.DataFrame:
+    """Effects that both levels have: the between one less the within one.
+
+    Parameters
+    ----------
+    pairs : mapping of str to str, optional
+        Between-level names of variables by their within-level names, where they differ.
+    outcome, predictor, specific, level, method, draws, seed
+        As in `effects`.
+
+    Returns
+    -------
+    DataFrame
+        Columns group, predictor, through, outcome, effect (in names of the within level), within, between, then
+        est = between - within with se, z, pvalue, ci_lower, ci_upper.
+
+    Raises
+    ------
+    ModelError
+        If no effect is at both levels.
+    """
+    found = differences(effects_of(fit.table, outcome, predictor, specific=specific), pairs or {})
+    return differences_frame(
+        found,
+        fit.objective,
+        fit.estimate.theta,
+        free_vcov(fit),
+        level=level,
+        how=MonteCarlo.chosen(method, draws, seed),
+    )

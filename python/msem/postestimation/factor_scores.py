@@ -10,9 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.reading import allowed_holes
 from msem.errors import ModelError
-from msem.postestimation.posterior import GroupModel, Scores, bartlett, posterior, random_effects
-from msem.postestimation.rows import Rows
+from msem.estimation.solution import Solution
+from msem.model.levels import Level, level_number
+from msem.postestimation.posterior import GroupModel, Scores, bartlett, group_model, posterior
+from msem.postestimation.posterior import random_effects as between_parts
+from msem.postestimation.rows import Rows, new_rows, sample_means, training_rows
+from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
 
@@ -22,7 +27,7 @@ Group = tuple[str, GroupModel, Rows]  # label, model, rows
 Columns = Mapping[str, NDArray[Any]]
 
 
-def factor_scores(
+def scores_frame(
     groups: Sequence[Group], level: int | None, method: Method, *, se: bool, cov: bool, cluster: str
 ) -> pd.DataFrame:
     """Scores of the latent variables of one level, or of both with a row for each unit.
@@ -79,7 +84,7 @@ def random_effects_frame(groups: Sequence[Group], *, se: bool, cov: bool, cluste
     if not any(model.both for _, model, _ in groups):
         raise ModelError("no variable of the model is at both levels, so there are no random effects")
     parts = [
-        GroupColumns(rows, random_effects(model, rows).columns(se=se, cov=cov), label)
+        GroupColumns(rows, between_parts(model, rows).columns(se=se, cov=cov), label)
         for label, model, rows in groups
     ]
     return cluster_frame(parts, cluster)
@@ -155,3 +160,117 @@ def merged(within: Columns, between: Columns, rows: Rows) -> dict[str, Floats]:
             )
         out[column] = values[codes]
     return out
+
+
+def factor_scores(
+    fit: Solution,
+    level: Level | None = None,
+    *,
+    method: Method = "EBM",
+    se: bool = True,
+    cov: bool = False,
+    newdata: Any = None,
+    cluster: str | None = None,
+) -> pd.DataFrame:
+    """Scores of the latent variables, for the data of the fit or for new data.
+
+    Empirical Bayes scores are the means of the exact posterior distribution of the latent variables given all
+    data of the cluster, at the estimated parameters: between-level scores depend on the units of a cluster and
+    its cluster variables, within-level scores on the unit and, through the between parts, on the rest of its
+    cluster. Their standard deviations depend on the size of the cluster. Maximum likelihood (Bartlett) scores
+    treat the latent variables of one cluster, or of one unit, as fixed quantities and everything else as random.
+    Under ``missing="fiml"`` all of this is given what is observed, in new data too.
+
+    Parameters
+    ----------
+    level : {1, 2, "within", "between"}, optional
+        Level of the latent variables; default: all, with one row for each unit.
+    method : {"EBM", "regression", "ML", "Bartlett"}
+        Posterior means (two names for one thing) or maximum likelihood scores (also two names).
+    se : bool
+        Add ``<name>_se``: posterior standard deviations or, for maximum likelihood scores, standard errors.
+        They take the parameters as known.
+    cov : bool
+        Add ``<name>_<name>_cov``: posterior or sampling covariances of pairs of scores.
+    newdata : data frame, optional
+        Rows with the variables of the model, the cluster and the group column; any clusters of any size.
+    cluster : str, optional
+        Cluster column of the new data; default: that of the fit.
+
+    Returns
+    -------
+    DataFrame
+        At level 2 one row for each cluster, indexed by cluster id. Otherwise one row for each row of the data,
+        with their index: nan where a row was left out for a missing value, or where the observed values do not
+        determine a maximum likelihood score. A between-level name that is also one of the within level ends in
+        ``.l2``. With several groups the frame of clusters has a column `group`.
+
+    Raises
+    ------
+    ModelError
+        If there is no latent variable, or `method` is maximum likelihood and the observed variables do not
+        determine one.
+    DataError
+        If the model was fitted to moments and there are no new data, or the new data lack a variable, the
+        cluster or the group column, or have groups that the model has not.
+    """
+    require_choice("method", method, METHODS)
+    number = None if level is None else level_number(level, fit.table.nlevels)
+    cluster = cluster or fit.options.cluster
+    groups = prediction_groups(fit, newdata, cluster)
+    return scores_frame(groups, number, method, se=se, cov=cov, cluster=cluster)
+
+
+def random_effects(
+    fit: Solution, *, se: bool = True, cov: bool = False, newdata: Any = None, cluster: str | None = None
+) -> pd.DataFrame:
+    """Between parts of the variables at both levels: posterior means given all data of the cluster.
+
+    Parameters
+    ----------
+    se : bool
+        Add ``<name>_se``, posterior standard deviations.
+    cov : bool
+        Add ``<name>_<name>_cov``, posterior covariances.
+    newdata, cluster
+        As in `factor_scores`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each cluster, indexed by cluster id. The between parts include the mean of the variable.
+
+    Raises
+    ------
+    ModelError
+        If no variable is at both levels.
+    DataError
+        As `factor_scores`.
+    """
+    cluster = cluster or fit.options.cluster
+    groups = prediction_groups(fit, newdata, cluster)
+    return random_effects_frame(groups, se=se, cov=cov, cluster=cluster)
+
+
+def prediction_groups(fit: Solution, newdata: Any, cluster: str | None) -> list[Group]:
+    """Label, model and rows of each group."""
+    groups = fit.sample.groups
+    if newdata is None:
+        rows = {number: training_rows(group) for number, group in enumerate(groups)}
+    else:
+        holes = None if fit.options.missing == "listwise" else allowed_holes(fit.table)
+        rows = new_rows(newdata, groups, cluster or "", fit.options.group, holes)
+    no_means = fit.table.nlevels == 1 and not fit.table.meanstructure
+    return [
+        (
+            groups[number].label,
+            group_model(
+                fit.objective,
+                fit.estimate.theta,
+                number + 1,
+                sample_means(groups[number]) if no_means else None,
+            ),
+            part,
+        )
+        for number, part in rows.items()
+    ]

@@ -99,7 +99,7 @@ class FitMeasureInputs:
         return 0.0 if value > -1e-9 * (1 + abs(self.llf)) else NAN
 
 
-def fit_measures(
+def indices(
     inputs: FitMeasureInputs, *, ci_level: float = 0.90, close_h0: float = 0.05, notclose_h0: float = 0.08
 ) -> pd.Series:
     """Compute all fit measures.
@@ -181,7 +181,7 @@ def incremental_measures(chisq: float, df: float, chisq0: float, df0: float) -> 
 
     CFI and RNI: Bentler (1990), McDonald and Marsh (1990); TLI = NNFI: Tucker and Lewis (1973);
     NFI: Bentler and Bonett (1980); RFI: Bollen (1986); IFI: Bollen (1989); PNFI: James, Mulaik and Brett
-    (1982). See `fit_measures` for undefined values.
+    (1982). See `indices` for undefined values.
     """
     excess, excess0 = chisq - df, chisq0 - df0
     largest = max(excess, excess0, 0.0)
@@ -325,7 +325,7 @@ def _critical_n(chisq: float, df: float, nobs: float, alpha: float) -> float:
     return chisq_quantile(alpha, df) * nobs / chisq + 1 if chisq > 0 else math.inf
 
 
-def scaled_fit_measures(inputs: FitMeasureInputs, scaling: Scaling, baseline_factor: float) -> pd.Series:
+def scaled_indices(inputs: FitMeasureInputs, scaling: Scaling, baseline_factor: float) -> pd.Series:
     """All fit measures with those of the scaled test.
 
     Parameters
@@ -339,9 +339,9 @@ def scaled_fit_measures(inputs: FitMeasureInputs, scaling: Scaling, baseline_fac
     Returns
     -------
     Series
-        The measures of `fit_measures`, each group of them followed by its scaled and robust variants.
+        The measures of `indices`, each group of them followed by its scaled and robust variants.
     """
-    plain = fit_measures(inputs)
+    plain = indices(inputs)
     scaled = _scaled_tests(inputs, scaling, baseline_factor)
     incremental = incremental_measures(
         scaled["chisq_scaled"], inputs.df, scaled["baseline_chisq_scaled"], inputs.baseline_df

@@ -14,8 +14,11 @@ from msem.data.sample import Sample
 from msem.distributions import chisq_pvalue
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate
+from msem.estimation.solution import Solution, cached
 from msem.model.special_tables import saturated_table
-from msem.postestimation.fit_indices import FitMeasureInputs, fit_measures, twolevel_fmin
+from msem.postestimation.fit_indices import FitMeasureInputs, indices, scaled_indices, twolevel_fmin
+from msem.postestimation.level_fit import measures_of_level
+from msem.postestimation.scaling import model_scaling, scaling_of
 from msem.postestimation.srmr import (
     GroupMoments,
     browne_residual_chisq,
@@ -24,6 +27,7 @@ from msem.postestimation.srmr import (
     residual_measures,
     srmr_level,
 )
+from msem.settings import ScaledTest
 
 Floats = NDArray[np.float64]
 
@@ -31,7 +35,7 @@ ROUNDING = 1e-13  # relative, of log-likelihoods
 
 
 def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeasureInputs:
-    """Everything `fit_measures` needs to know about a fit.
+    """Everything `indices` needs to know about a fit.
 
     Parameters
     ----------
@@ -94,7 +98,7 @@ def _single(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasu
 def least_squares_measures(fit: Estimate, sample: Sample, solution: LevelDiscrepancy) -> pd.Series:
     """Fit measures of a least-squares fit: the residual-based test and residual measures; others are nan."""
     moments = group_moments(fit, sample)
-    measures = fit_measures(
+    measures = indices(
         FitMeasureInputs(
             llf=np.nan,
             unrestricted_llf=np.nan,
@@ -160,3 +164,71 @@ def residual_jacobian(fit: Estimate) -> Floats:
         means = np.arange(n) if fit.table.meanstructure else np.arange(0)
         parts.append(fit.objective.core.jacobian(fit.theta, i)[np.concatenate([means, by_row])])
     return np.vstack(parts) @ fit.equality_tangent
+
+
+def chisq(fit: Solution) -> float:
+    """Chi-square against the saturated model, not scaled."""
+    return float(measures(fit)["chisq"])
+
+
+def tests(fit: Solution) -> pd.DataFrame:
+    """Tests of the model against the saturated one.
+
+    Returns
+    -------
+    DataFrame
+        Rows: standard, the likelihood ratio, and the scaled tests asked for; those of least squares otherwise.
+        Columns statistic, df, pvalue, scaling (what the likelihood-ratio statistic was divided by).
+    """
+    if fit.discrepancy is not None:
+        return fit.discrepancy.tests()
+    rows = {}
+    for test in fit.options.test:
+        factor = 1.0 if test == "standard" else model_scaling(fit, test).factor
+        statistic = chisq(fit) / factor if fit.df > 0 else chisq(fit)
+        rows[test] = [statistic, float(fit.df), chisq_pvalue(statistic, fit.df), factor]
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=["statistic", "df", "pvalue", "scaling"], dtype=float
+    )
+
+
+def _baseline_factor(fit: Solution, test: ScaledTest) -> float:
+    base = fit.baseline
+    return scaling_of(fit, test, base).factor if base.optimum.converged else np.nan
+
+
+@cached
+def measures(fit: Solution) -> pd.Series:
+    """Fit measures of the whole model."""
+    if fit.discrepancy is not None:
+        return least_squares_measures(fit.estimate, fit.sample, fit.discrepancy)
+    return _measures_of(fit, measure_inputs(fit.estimate, fit.sample, fit.baseline))
+
+
+def _measures_of(fit: Solution, inputs: FitMeasureInputs) -> pd.Series:
+    test = fit.options.scaled_test
+    if test is None:
+        return indices(inputs)
+    return scaled_indices(inputs, model_scaling(fit, test), _baseline_factor(fit, test))
+
+
+def fit_measures(fit: Solution, *, level: int | str | None = None) -> pd.Series:
+    """Fit measures under lavaan's names, dots replaced by underscores.
+
+    Parameters
+    ----------
+    level : {None, 1, 2, "within", "between"}
+        None: of the whole model. Otherwise of one level, the other saturated (Ryu & West, 2009), held against
+        independence at that level; `srmr` is that of the level. RMSEA has the number of clusters as sample size at
+        the between level, the number of units at the within level.
+
+    Returns
+    -------
+    Series
+
+    Raises
+    ------
+    UnsupportedError
+        If parameters or constraints tie the levels together: the fit of one of them is then not defined.
+    """
+    return measures(fit).copy() if level is None else measures_of_level(fit, level)

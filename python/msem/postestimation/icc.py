@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pandas as pd
 
 from msem.data.intraclass import icc_columns
 from msem.data.statistics import Statistics
-from msem.errors import ModelError
+from msem.errors import ModelError, UnsupportedError
 from msem.estimation.objective import Objective
+from msem.estimation.solution import Solution, free_vcov
 from msem.postestimation.delta import Derived, Quantity, delta_method
 from msem.postestimation.ram import Numbers, Structure, divide, structures
-from msem.postestimation.unrestricted import Unrestricted
+from msem.postestimation.unrestricted import Unrestricted, saturated_moments
+from msem.settings import require_choice
 
 __all__ = ["at_both_levels", "icc_frame", "model_icc", "saturated_icc"]
 
@@ -68,3 +71,45 @@ def icc_frame(
     frame.insert(0, "lhs", list(names))
     frame.insert(1, "group", group)
     return frame
+
+
+def icc_table(
+    fit: Solution, *, source: Literal["saturated", "model"] = "saturated", level: float = 0.95
+) -> pd.DataFrame:
+    """Intraclass correlations with standard errors, intervals and design effects.
+
+    Parameters
+    ----------
+    source : {"saturated", "model"}
+        From the saturated moments, or implied by the model; the model also has those of latent variables that
+        have the same name at both levels.
+    level : float
+        Coverage of the intervals, which are Wald intervals on Fisher's scale.
+
+    Returns
+    -------
+    DataFrame
+        Columns lhs, group, icc, se, ci_lower, ci_upper, design_effect, effective_nobs.
+
+    Raises
+    ------
+    UnsupportedError
+        For a single-level model.
+    ModelError
+        If no variable is at both levels.
+    """
+    require_choice("source", source, ("saturated", "model"))
+    if fit.table.nlevels == 1:
+        raise UnsupportedError(
+            "a single-level model has no intraclass correlations: give level: blocks and cluster="
+        )
+    frames = []
+    for group, sample in enumerate(fit.sample.groups, 1):
+        quantity, names = model_icc(fit.objective, group), at_both_levels(fit.objective, group)
+        if source == "model":
+            found = delta_method(quantity, fit.estimate.theta, free_vcov(fit))
+        else:
+            names = list(sample.statistics.unit[: sample.statistics.nboth])
+            found = saturated_icc(saturated_moments(fit)[group], names)
+        frames.append(icc_frame(names, group, found, sample.statistics, level))
+    return pd.concat(frames, ignore_index=True)

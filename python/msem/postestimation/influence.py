@@ -15,6 +15,7 @@ from msem.data.sample import Sample
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.sampling import free_directions
+from msem.estimation.solution import Solution
 from msem.resampling.progress import Progress
 from msem.resampling.refits import refit, refit_chosen
 from msem.resampling.replicates import (
@@ -24,6 +25,7 @@ from msem.resampling.replicates import (
     cluster_counts,
     leave_one_out,
 )
+from msem.settings import require_threads
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -88,7 +90,7 @@ class Influence:
         )
 
 
-def influence(
+def influence_of(
     estimate: Estimate,
     sample: Sample,
     se: Floats,
@@ -239,3 +241,57 @@ def _refitted(estimate: Estimate, sample: Sample, chosen: Integers, threads: int
         with Progress("influence", total, show) as progress:
             return refit(source, total, threads, progress)
     return refit_chosen(source, chosen.tolist())
+
+
+def influence(
+    fit: Solution,
+    *,
+    exact: bool = False,
+    clusters: Sequence[Any] | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+) -> Influence:
+    """Change of every estimate when a cluster is left out; a row, in a sample without clusters.
+
+    Parameters
+    ----------
+    exact : bool
+        Refit without each cluster, from the estimates and the sufficient statistics of the others. Otherwise the
+        change is approximated from the scores and the information: by a scoring step for the other clusters and
+        corrections of it, with the moments of fixed covariates as they are in the whole sample, along the
+        tangent of nonlinear and active constraints.
+    clusters : sequence, optional
+        Ids of clusters; default: all.
+    threads : int, optional
+        Default: one for each processor.
+    progress : bool
+        Show a bar on the standard error stream when refits take more than a second.
+
+    Returns
+    -------
+    Influence
+        Cook's distance, likelihood displacement, and changes of the estimates, raw and in standard errors.
+
+    Raises
+    ------
+    DataError
+        Without raw data, or if a cluster is unknown.
+    ModelError
+        If the fit has not converged.
+    UnsupportedError
+        If the fit is not by maximum likelihood.
+
+    References
+    ----------
+    Cook (1986). JRSS B, 48, 133-169. Pek & MacCallum (2011). Multivariate Behavioral Research, 46, 202-228.
+    """
+    return influence_of(
+        fit.estimate,
+        fit.sample,
+        fit.standard_errors,
+        exact=exact,
+        clusters=clusters,
+        cluster=fit.options.cluster,
+        threads=require_threads(threads),
+        show=progress,
+    )

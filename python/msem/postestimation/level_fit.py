@@ -8,25 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from msem.data.sample import Sample
+from msem.errors import ModelError, UnsupportedError
 from msem.estimation.estimate import Estimate
 from msem.estimation.partial import estimate_partially, key
-from msem.model.special_tables import level_baseline_table, partially_saturated_table, saturated_table
+from msem.estimation.solution import Solution, cached
+from msem.model.levels import BETWEEN, WITHIN, level_number
+from msem.model.special_tables import (
+    crosses_levels,
+    level_baseline_table,
+    partially_saturated_table,
+    saturated_table,
+)
 from msem.postestimation.fit_indices import (
     FitMeasureInputs,
-    fit_measures,
     incremental_measures,
+    indices,
     information_criteria,
     measure_series,
     rmsea_measures,
-    scaled_fit_measures,
+    scaled_indices,
     twolevel_fmin,
 )
-from msem.postestimation.scaling import Scaling
+from msem.postestimation.scaling import Scaling, scaling_of
 from msem.postestimation.srmr import srmr_level
 
 
@@ -90,10 +99,10 @@ def level_measures(
     whole = _inputs(found, sample)
     inputs = replace(whole, nobs=sample.nclusters if found.level == 2 else sample.nobs)
     if scaling is None:
-        measures = fit_measures(inputs)
+        measures = indices(inputs)
     else:
         null = scaling(found.baseline).factor if found.baseline.optimum.converged else np.nan
-        measures = scaled_fit_measures(inputs, scaling(found.model), null)
+        measures = scaled_indices(inputs, scaling(found.model), null)
     units = information_criteria(whole)
     for name in ("bic", "bic2", "ntotal"):
         measures[name] = units[name]
@@ -174,3 +183,78 @@ def _scaled(tests: pd.DataFrame) -> tuple[float, float, float]:
     row = tests.index.get_loc("mean_scaled") if "mean_scaled" in tests.index else 0
     values = tests[["statistic", "df", "pvalue"]].to_numpy(dtype=float)[row]
     return float(values[0]), float(values[1]), float(values[2])
+
+
+def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
+    """Estimates of one level with the other saturated, and of its baseline model (Ryu & West, 2009).
+
+    Parameters
+    ----------
+    level : {1, 2, "within", "between"}
+
+    Returns
+    -------
+    LevelSpecific
+        `model` and `baseline`, both with parameter table, theta and log-likelihood.
+
+    Raises
+    ------
+    ValueError
+        If there is no such level.
+    UnsupportedError
+        If parameters or constraints tie the levels together.
+    """
+    if fit.table.nlevels == 1:
+        raise ModelError("fit measures of a level need a two-level model; this one has one level")
+    number = level_number(level)
+    if tied(fit):
+        raise UnsupportedError(tied(fit))
+    return within_fit(fit) if number == WITHIN else between_fit(fit)
+
+
+def measures_of_level(fit: Solution, level: int | str) -> pd.Series:
+    """Fit measures of one level, the other saturated."""
+    found = level_fit(fit, level)
+    return (within_measures(fit) if found.level == WITHIN else between_measures(fit)).copy()
+
+
+@cached
+def tied(fit: Solution) -> str:
+    """Why the fit of a level is not defined; empty if it is."""
+    shared = crosses_levels(fit.table)
+    if not shared:
+        return ""
+    return (
+        f"the levels share {', '.join(shared)}: neither level can be saturated without giving that up, so its part "
+        "of the fit is not defined; look at fit_measures() of the whole model, or free the levels"
+    )
+
+
+@cached
+def within_fit(fit: Solution) -> LevelSpecific:
+    """The within level with the between level saturated, and its baseline."""
+    return fit_level_specific(fit.estimate, fit.sample, WITHIN)
+
+
+@cached
+def between_fit(fit: Solution) -> LevelSpecific:
+    """The between level with the within level saturated, and its baseline."""
+    return fit_level_specific(fit.estimate, fit.sample, BETWEEN)
+
+
+@cached
+def within_measures(fit: Solution) -> pd.Series:
+    """Fit measures of the within level."""
+    return level_measures(within_fit(fit), fit.sample, level_scaling(fit))
+
+
+@cached
+def between_measures(fit: Solution) -> pd.Series:
+    """Fit measures of the between level."""
+    return level_measures(between_fit(fit), fit.sample, level_scaling(fit))
+
+
+def level_scaling(fit: Solution) -> Callable[[Estimate], Scaling] | None:
+    """Scaling factors of models of one level, as a function; None if no scaled test was asked for."""
+    test = fit.options.scaled_test
+    return None if test is None else partial(scaling_of, fit, test)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.complete import SampleStatistics, level_statistics
 from msem.data.sample import Group, Sample
-from msem.estimation.estimate import Estimate
+from msem.estimation.estimate import Estimate, require_likelihood
 from msem.estimation.objective import build_objective
 from msem.estimation.sampling import sampling_covariance
+from msem.estimation.solution import Solution
 from msem.settings import Information
 
 Floats = NDArray[np.float64]
@@ -59,3 +61,61 @@ def _row_sizes(group: Group) -> tuple[Floats, Floats]:
     assert rows.codes is not None
     sizes, counts = np.unique(np.bincount(rows.codes), return_counts=True)
     return sizes.astype(np.float64), counts.astype(np.float64)
+
+
+def fmi(fit: Solution) -> pd.Series:
+    """Fraction of missing information of every parameter: 1 less complete-data variance over variance.
+
+    The complete-data variance is what the same rows without holes would give at these estimates. 0 for a parameter
+    that the holes do not concern; sampling error can make it slightly negative.
+
+    Returns
+    -------
+    Series
+        Indexed as `params`; nan for parameters without a standard error.
+
+    Raises
+    ------
+    DataError
+        Without raw data.
+    UnsupportedError
+        For least squares.
+
+    References
+    ----------
+    Savalei & Rhemtulla (2012). Structural Equation Modeling, 19, 477-494.
+    """
+    require_likelihood(fit.estimate, "fractions of missing information")
+    kind: Information = "expected" if fit.options.information == "expected" else "observed"
+    found = missing_information(fit.estimate, fit.sample, kind)
+    return pd.Series(found, index=list(fit.table.names()), name="fmi")
+
+
+def left_out(fit: Solution) -> pd.DataFrame:
+    """Rows of the data that had no part in the fit, or only through the cluster variables of their cluster.
+
+    Returns
+    -------
+    DataFrame
+        Columns row (its label in the data) and reason; in order of the data.
+
+    Raises
+    ------
+    DataError
+        Without raw data.
+    """
+    parts = [_left_out(fit, number) for number in range(len(fit.sample.groups))]
+    frame = pd.concat(parts).sort_index(kind="stable")
+    index = fit.sample.groups[0].rows.index
+    return pd.DataFrame({"row": index[frame.index], "reason": frame.to_numpy()})
+
+
+def _left_out(fit: Solution, number: int) -> pd.Series:
+    group = fit.sample.groups[number]
+    rows, s = group.rows, group.statistics
+    reasons = [pd.Series(reason, index=where) for reason, where in rows.left_out.items()]
+    if not s.complete and s.unit:
+        empty = np.logical_and.reduce([np.isnan(rows.columns[name]) for name in s.unit])
+        at = np.arange(len(empty)) if rows.rows is None else rows.rows
+        reasons.append(pd.Series("no unit-level value; cluster variables used", index=at[empty]))
+    return pd.concat(reasons) if reasons else pd.Series([], dtype=object, index=pd.Index([], dtype=int))

@@ -2,126 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.statistics import Clusters
-from msem.estimation.estimate import Estimate
+from msem.distributions import chisq_quantile, normal_rejection
+from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.matrices import row_values
-from msem.estimation.objective import build_objective
 from msem.estimation.sampling import free_directions
-from msem.estimation.scoreproducts import corrected_scores
-from msem.model.partable import ParameterTable
-from msem.postestimation.candidates import Candidate, extended_table
-from msem.postestimation.restrictions import (
-    Equality,
-    Imposed,
-    Restriction,
-    imposed_direction,
-    imposed_directions,
-    released_table,
-)
-from msem.postestimation.score_tests import ScorePoint, Single
+from msem.estimation.solution import Solution
+from msem.model.levels import Level
+from msem.postestimation.candidates import Candidate, candidates, extended_table
+from msem.postestimation.score_tests import Single, _level_asked, extend, key_frame, pvalues, robust_clusters
 from msem.postestimation.standardized import Standardized, standardize
+from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
-
 CHUNK = 256  # candidates at a time, which bounds the memory that the information takes
-
-__all__ = ["Extension", "extend", "modify", "standardized_changes"]
-
-
-@dataclass(frozen=True, eq=False)
-class Extension:
-    """A model with further parameters, at the estimates it has without them.
-
-    Attributes
-    ----------
-    fit : Estimate
-        The model without them.
-    released : tuple of Equality or Imposed
-        Constraints that are dropped, shared parameters first.
-    nadded : int
-        Number of parameters that are added.
-    table : ParameterTable
-        Parameters of the model, then the second ones of shared parameters, then the added ones.
-    theta : ndarray, shape (npar,)
-        The estimates in its coordinates.
-    point : ScorePoint
-    """
-
-    fit: Estimate
-    released: tuple[Restriction, ...]
-    nadded: int
-    table: ParameterTable
-    theta: Floats
-    point: ScorePoint
-
-    def spread(self, directions: Floats) -> Floats:
-        """Directions of theta, shape (npar, k), in the coordinates of the extended model."""
-        shared = [e.second.free - 1 for e in self.released if isinstance(e, Equality)]
-        return np.concatenate([directions, directions[shared], np.zeros((self.nadded, directions.shape[1]))])
-
-    @property
-    def further(self) -> Floats:
-        """Direction of each constraint that is released and each parameter that is added, shape (npar, k).
-
-        Released constraints change by 1, left less right side.
-        """
-        unit, npar = np.eye(len(self.theta)), len(self.fit.theta)
-        split = len(self.theta) - self.nadded
-        ways = [imposed_direction(self.fit, e.number) for e in self.released if isinstance(e, Imposed)]
-        imposed = self.spread(np.array(ways).reshape(-1, npar).T)
-        return np.hstack([-unit[:, npar:split], imposed, unit[:, split:]])
-
-    def together(self, chosen: Sequence[int]) -> Floats:
-        """Directions that are there when several of them, by position, are released or added at once."""
-        numbers = {k: e.number for k, e in enumerate(self.released) if isinstance(e, Imposed)}
-        dropped = [numbers[k] for k in chosen if k in numbers]
-        single = self.further[:, [k for k in chosen if k not in numbers]]
-        return np.hstack([single, self.spread(imposed_directions(self.fit, dropped))]) if dropped else single
-
-
-def extend(
-    fit: Estimate,
-    released: Sequence[Restriction] = (),
-    added: Sequence[Candidate] = (),
-    clusters: Sequence[Clusters] | None = None,
-    basis: Floats | None = None,
-) -> Extension:
-    """Extend a model by parameters.
-
-    Parameters
-    ----------
-    fit : Estimate
-    released : sequence of Equality or Imposed
-        Constraints that are dropped, shared parameters first.
-    added : sequence of Candidate
-        Parameters that are freed.
-    clusters : sequence of ClusterArrays or IncompleteClusters, optional
-        Of each group, for the generalized score statistic.
-    basis : ndarray, shape (npar, m), optional
-        As `free_directions` gives it.
-
-    Returns
-    -------
-    Extension
-    """
-    equal = [e for e in released if isinstance(e, Equality)]
-    shared = [equality.second.free - 1 for equality in equal]
-    table = extended_table(released_table(fit.table, equal), added)
-    theta = np.concatenate([fit.theta, fit.theta[shared], [c.row.value for c in added]])
-    objective = build_objective(table, fit.objective.statistics)
-    inner = free_directions(fit) if basis is None else basis
-    free = np.concatenate([inner, inner[shared], np.zeros((len(added), inner.shape[1]))])
-    factor, gradient = objective.core.information_factor(theta), -0.5 * objective.gradient(theta)
-    scores = None if clusters is None else corrected_scores(objective, theta, clusters)
-    intercepts = sorted({row.free - 1 for row in table.rows if row.free and row.op == "~1"})
-    point = ScorePoint(gradient, factor, free, scores, np.array(intercepts, dtype=np.intp))
-    return Extension(fit, tuple(released), len(added), table, theta, point)
+HIGH_POWER = 0.75
+OPERATORS = ("=~", "~", "~~", "~1")
 
 
 def modify(fit: Estimate, added: Sequence[Candidate], clusters: Sequence[Clusters] | None = None) -> Single:
@@ -175,3 +77,132 @@ def standardized_changes(fit: Estimate, added: Sequence[Candidate], changes: Flo
     # Residual variances scale covariances, so those that are candidates themselves keep their values for the others.
     others, own = scaled(np.where(variance, values, changes)), scaled(changes)
     return Standardized(*np.where(variance, own, others))
+
+
+def modification_table(
+    fit: Estimate, added: Sequence[Candidate], single: Single, robust: bool
+) -> pd.DataFrame:
+    """Modification indices of the candidates that are identified.
+
+    Parameters
+    ----------
+    fit : Estimate
+    added : sequence of Candidate
+    single : Single
+        Their tests.
+    robust : bool
+        Whether to add the generalized score statistics, and take the p-values from them.
+
+    Returns
+    -------
+    DataFrame
+        Columns lhs, op, rhs, level, group, mi, mi_robust (if asked for), pvalue, epc, sepc_lv, sepc_all, sepc_nox.
+    """
+    table = key_frame([c.row for c in added]).assign(mi=single.statistic)
+    if robust:
+        table["mi_robust"] = single.robust
+    table["pvalue"] = pvalues(single.robust if robust else single.statistic)
+    standardized = standardized_changes(fit, added, np.nan_to_num(single.change))
+    table = table.assign(
+        epc=single.change,
+        sepc_lv=standardized.std_lv,
+        sepc_all=standardized.std_all,
+        sepc_nox=standardized.std_nox,
+    )
+    return table[table["mi"].notna()].reset_index(drop=True)
+
+
+def with_power(table: pd.DataFrame, delta: float, alpha: float) -> pd.DataFrame:
+    """Judge every index by the power that it had to detect a change of `delta` (Saris, Satorra & van der Veld, 2009).
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `modification_table` gives it.
+    delta : float
+        Change of a parameter, in the metric of `epc`, that would matter.
+    alpha : float
+        Level of the test.
+
+    Returns
+    -------
+    DataFrame
+        With the further columns delta, ncp, power and decision. The decision is "misspecified" or "not misspecified"
+        if a significant index had low power, or an insignificant one high power; with both the expected change
+        decides, and with neither it is "inconclusive".
+    """
+    statistic = table["mi_robust" if "mi_robust" in table else "mi"]
+    # epc^2 / statistic is the sampling variance of the change
+    ncp = statistic / table["epc"] ** 2 * delta**2
+    power = normal_rejection(np.sqrt(ncp.to_numpy()), alpha)
+    significant, strong = statistic > chisq_quantile(alpha, 1), power > HIGH_POWER
+    wrong = significant & (~strong | (table["epc"].abs() > delta))
+    decision = np.where(wrong, "misspecified", np.where(strong, "not misspecified", "inconclusive"))
+    return table.assign(delta=delta, ncp=ncp, power=power, decision=decision)
+
+
+def modification_indices(
+    fit: Solution,
+    *,
+    minimum: float = 0.0,
+    sort: bool = True,
+    op: str | Collection[str] | None = None,
+    level: Level | None = None,
+    power: bool = False,
+    delta: float = 0.1,
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Score test of every parameter that could be freed, and the value it would have.
+
+    Parameters
+    ----------
+    minimum : float
+        Leave out rows with a smaller index.
+    sort : bool
+        Largest index first; otherwise by group, level and kind.
+    op : str or collection of str, optional
+        Only these operators, of ``=~ ~ ~~ ~1``.
+    level : {1, 2, "within", "between"}, optional
+        Only this level.
+    power : bool
+        Add the power of each test against a change of `delta`, and what follows from both (Saris, Satorra & van
+        der Veld, 2009).
+    delta : float
+        Change that would matter, in the metric of `epc`.
+    alpha : float
+        Level of the tests.
+
+    Returns
+    -------
+    DataFrame
+        Columns lhs, op, rhs, level, group, mi, pvalue, epc, sepc_lv, sepc_all, sepc_nox; under MLR also
+        mi_robust, the generalized score statistic, from which the p-value then is; with `power` also delta, ncp,
+        power and decision. mi is the expected drop in chi-square (Sörbom, 1989), epc the expected value less the
+        value at which the parameter is fixed, sepc_* the same in standard deviations. Rows that are not
+        identified, and moments of fixed covariates, are left out.
+
+    Raises
+    ------
+    ModelError
+        If the fit has not converged.
+    UnsupportedError
+        For least squares.
+    """
+    require_maximum(fit.estimate, "modification indices")
+    kinds = OPERATORS if op is None else (op,) if isinstance(op, str) else tuple(op)
+    for kind in kinds:
+        require_choice("op", kind, OPERATORS)
+    number = _level_asked(fit, level)
+    added = [c for c in candidates(fit.table) if c.row.op in kinds and number in (None, c.row.level)]
+    clusters = robust_clusters(fit)
+    table = modification_table(
+        fit.estimate, added, modify(fit.estimate, added, clusters), clusters is not None
+    )
+    if power:
+        if not 0 < alpha < 1 or not delta > 0:
+            raise ValueError(f"delta must be positive and alpha between 0 and 1, not {delta!r} and {alpha!r}")
+        table = with_power(table, delta, alpha)
+    table = table[table["mi"] >= minimum]
+    if sort:  # indices that are equal but for rounding stay in the order of the model
+        table = table.sort_values("mi", ascending=False, kind="stable", key=lambda mi: mi.round(9))
+    return table.reset_index(drop=True)

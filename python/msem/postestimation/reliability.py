@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from msem.errors import ModelError
 from msem.estimation.objective import Objective
+from msem.estimation.solution import Solution, free_vcov
 from msem.model.partable import ParameterTable
-from msem.postestimation.delta import MonteCarlo, Quantity, delta_method, monte_carlo
+from msem.postestimation.delta import Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
 from msem.postestimation.ram import Block, Numbers, Structure, divide, structures
-from msem.postestimation.unrestricted import Unrestricted
+from msem.postestimation.unrestricted import Unrestricted, saturated_moments
 
 Floats = NDArray[np.float64]
 Blocks = Mapping[Block, Structure]
@@ -379,3 +380,65 @@ def _check_weights(weights: Mapping[str, float], found: Sequence[Composite]) -> 
             raise ModelError(
                 f"weights: {name!r} is no indicator of these factors; they have {', '.join(sorted(items))}"
             )
+
+
+def reliability(
+    fit: Solution,
+    factors: Sequence[str] | None = None,
+    *,
+    pairs: Mapping[str, str] | None = None,
+    weights: Mapping[str, float] | None = None,
+    level: float = 0.95,
+    method: Intervals = "delta",
+    draws: int = 20_000,
+    seed: int = 1,
+) -> pd.DataFrame:
+    """Reliability of sum scores by level.
+
+    Parameters
+    ----------
+    factors : sequence of str, optional
+        Default: all factors with at least two indicators, all of them observed.
+    pairs : mapping of str to str, optional
+        Between-level name of the factor of a within-level name, for the scores that have both parts. By default
+        factors are paired that have the same name, or are the only ones with these indicators.
+    weights : mapping of str to float, optional
+        Weights of items in the sums, 1 by default: -1 for a reversed item.
+    level : float
+        Coverage of the intervals.
+    method : {"delta", "monte_carlo"}
+        Wald intervals of the logit, or percentiles of draws from the sampling distribution of the estimates; se
+        is then the standard deviation of the draws.
+    draws, seed : int
+        Of Monte Carlo intervals. The same seed gives the same table.
+
+    Returns
+    -------
+    DataFrame
+        Columns factor, level, group, coefficient, items, est, se, ci_lower, ci_upper. Coefficients, `w` being
+        the weights, `S_l` covariance matrices of the items at level l and n the harmonic mean cluster size:
+
+        - ``omega``: McDonald's, (w'lambda)^2 psi / w'S_l w, of the level's part of the score (Geldhof, Preacher
+          & Zyphur, 2014), with the model-implied S_l;
+        - ``alpha``: Cronbach's, of the saturated S_l;
+        - ``h``: maximal reliability; ``ave``: average variance extracted;
+        - ``omega_b``, ``alpha_b``: of observed cluster means: the between numerator over
+          w'S_2 w + w'S_1 w / n (Lai, 2021); ``irr`` = w'S_2 w over the same, the interrater reliability;
+        - ``omega_2l``, ``alpha_2l`` (level 0): of scores of units, numerators and denominators summed over levels.
+
+    Raises
+    ------
+    ModelError
+        If a factor has no such score; the message says why.
+    """
+    found = composites(fit.table, factors, weights or {})
+    sizes = {group: s.harmonic_size for group, s in enumerate(fit.sample.statistics, 1)}
+    return reliability_frame(
+        coefficients(found, sizes, pairs or {}),
+        fit.objective,
+        fit.estimate.theta,
+        free_vcov(fit),
+        saturated_moments(fit),
+        level=level,
+        how=MonteCarlo.chosen(method, draws, seed),
+    )

@@ -17,18 +17,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from msem.postestimation.moments import Flags, Moment, MomentErrors, MomentVector
+from msem.data.arrays import LevelMoment
+from msem.distributions import normal_pvalue, wald_statistic
+from msem.estimation.solution import Solution, cached
+from msem.postestimation.moments import (
+    Flags,
+    Kind,
+    Moment,
+    MomentErrors,
+    MomentVector,
+    least_squares_errors,
+    moment_errors,
+    moment_vectors,
+)
+from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 Metric = Literal["raw", "cor.bollen", "cor.bentler"]
 
 NEGLIGIBLE = 1e-12  # share of a moment's sampling variance below which its residual has none
+ResidualKind = Literal["raw", "cor", "cor.bollen", "cor.bentler", "standardized", "normalized"]
+METRICS: dict[str, Metric] = {"cor": "cor.bollen", "cor.bollen": "cor.bollen", "cor.bentler": "cor.bentler"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,3 +171,95 @@ def _relative_error(moments: Floats, errors: Floats, first: Places, second: Plac
 def _squares(root: Floats) -> Floats:
     out: Floats = np.einsum("ij,ij->i", root, root)
     return out
+
+
+def residuals(fit: Solution, kind: ResidualKind = "raw") -> pd.DataFrame:
+    """Saturated less model-implied moments of every level, with standard errors and tests.
+
+    Parameters
+    ----------
+    kind : {"raw", "cor", "cor.bollen", "cor.bentler", "standardized", "normalized"}
+        "raw": covariances and means. "cor" or "cor.bollen": correlations, each matrix standardized by its own
+        variances (Bollen, 1989). "cor.bentler": covariances in units of the saturated standard deviations of the
+        level (Bentler, 1995). Means are in those units too. "standardized": raw residuals over their standard
+        errors. "normalized": raw residuals over the standard errors of the saturated moments, which are larger.
+
+    Returns
+    -------
+    DataFrame
+        Columns lhs, op, rhs, level, group, residual, se, z, pvalue; a row for every covariance (``~~``) and mean
+        (``~1``). The mean of a variable at both levels is one moment and stands at the between level. `se` is what
+        `residual` is divided by in `z`. It is 0, and `z` nan, where the model reproduces the moment by
+        construction, as those of fixed covariates; nan where there is no sampling covariance.
+
+    Notes
+    -----
+    Standard errors: `msem.postestimation.residuals`.
+    """
+    require_choice("kind", kind, get_args(ResidualKind))
+    found = residuals_in(fit, METRICS.get(kind, "raw"))
+    values, se = found.residuals, found.se
+    if kind == "normalized":
+        se = np.where(found.se == 0, 0.0, np.sqrt(found.moment_variance))
+    z = wald_statistic(values, se)
+    frame = pd.DataFrame(found.keys, columns=list(Moment._fields)).assign(
+        residual=z if kind in ("standardized", "normalized") else values,
+        se=se,
+        z=z,
+        pvalue=normal_pvalue(z),
+    )
+    return frame.sort_values(["group", "level"], kind="stable", ignore_index=True)
+
+
+def residual_matrices(fit: Solution, kind: ResidualKind = "raw", *, group: int = 1) -> dict[int, LevelMoment]:
+    """Residuals as a matrix of covariances and a vector of means for each level of one group.
+
+    Parameters
+    ----------
+    kind : str
+        As in `residuals`.
+    group : int
+        Counted from 1.
+
+    Returns
+    -------
+    dict
+        From level (1 within, 2 between) to an object with `cov`, a DataFrame, and `mean`, a Series. The within
+        means of variables at both levels are 0.
+    """
+    frame = residuals(fit, kind)
+    own = frame[frame["group"] == group]
+    if own.empty:
+        raise ValueError(f"there is no group {group!r}: the groups are numbered 1 to {fit.table.ngroups}")
+    return {level: _matrices(own[own["level"] == level]) for level in range(1, fit.table.nlevels + 1)}
+
+
+def residuals_in(fit: Solution, metric: Metric) -> Residuals:
+    """Residuals in a metric, with their joint sampling errors."""
+    return moment_residuals(*moments_with_errors(fit), metric)
+
+
+@cached
+def moments_with_errors(fit: Solution) -> tuple[tuple[MomentVector, ...], MomentErrors]:
+    """Saturated and implied moments of each group, and the sampling errors of all of them."""
+    vectors = moment_vectors(fit.estimate, fit.sample)
+    return vectors, _errors_of(fit, vectors)
+
+
+def _errors_of(fit: Solution, vectors: tuple[MomentVector, ...]) -> MomentErrors:
+    if fit.discrepancy is not None:
+        return least_squares_errors(vectors[0], fit.discrepancy)
+    kind: Kind = "expected" if fit.options.information == "expected" else "observed"
+    return moment_errors(fit.estimate, fit.sample, vectors, kind, robust=fit.options.robust)
+
+
+def _matrices(frame: pd.DataFrame) -> LevelMoment:
+    """Residuals of one level of one group in the shape of its moments."""
+    covariances, means = frame[frame["op"] == "~~"], frame[frame["op"] == "~1"]
+    names = list(dict.fromkeys(covariances["lhs"]))
+    cov = pd.DataFrame(np.nan, index=names, columns=names)
+    for lhs, rhs, value in zip(covariances["lhs"], covariances["rhs"], covariances["residual"], strict=True):
+        cov.loc[lhs, rhs] = cov.loc[rhs, lhs] = value
+    mean = pd.Series(0.0, index=names)
+    mean[means["lhs"].to_list()] = means["residual"].to_numpy()
+    return LevelMoment(cov, mean)

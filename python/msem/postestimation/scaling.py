@@ -27,6 +27,7 @@ from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.sampling import Bread, free_directions, sampling_covariance
 from msem.estimation.scoreproducts import cluster_correction, corrected_scores, score_products
+from msem.estimation.solution import Solution, cached
 from msem.model.partable import ParameterTable
 from msem.model.special_tables import saturated_table
 from msem.postestimation.moments import implied_moments, moment_keys
@@ -238,3 +239,26 @@ def residual_trace(fit: Estimate, sample: Sample, *, expected: bool) -> float:
         return float(np.sum(root * whole) - np.sum(part * np.linalg.solve(d.T @ a @ d, part)))
     except np.linalg.LinAlgError:
         return np.nan
+
+
+def model_scaling(fit: Solution, test: ScaledTest) -> Scaling:
+    """Scaling factors of a test of the model of a fit."""
+    known = np.nan if fit.sampling is None else fit.sampling.trace
+    return scaling_of(fit, test, fit.estimate, known)
+
+
+def scaling_of(fit: Solution, test: ScaledTest, model: Estimate, trace: float = np.nan) -> Scaling:
+    """Scaling factors of a test of any model of the variables of a fit, whose tr(A^-1 B) may be known."""
+    information = fit.options.information
+    if test == "yuan_bentler":
+        return full_scaling(model, fit.sample, information, *traced(fit))
+    if np.isnan(trace):
+        trace = model_trace(model, fit.sample, information, test)
+    return mplus_scaling(trace, model.nfree, *traced(fit))
+
+
+@cached
+def traced(fit: Solution) -> tuple[float, int]:
+    """tr(A^-1 B) of the saturated model of a fit, and the number of its parameters."""
+    trace = saturated_trace(fit.table, fit.sample, fit.options.information)
+    return trace, saturated_table(fit.table).npar

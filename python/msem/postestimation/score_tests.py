@@ -12,11 +12,37 @@ sampling covariance of g_d, from the scores of the clusters (Boos, 1992; Satorra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+
+from msem.data.statistics import Clusters
+from msem.distributions import chisq_pvalue, normal_pvalue
+from msem.errors import ModelError
+from msem.estimation.estimate import Estimate, require_maximum
+from msem.estimation.objective import build_objective
+from msem.estimation.sampling import free_directions
+from msem.estimation.scoreproducts import corrected_scores
+from msem.estimation.solution import Solution
+from msem.model.levels import Level, level_number
+from msem.model.partable import Parameter, ParameterTable
+from msem.model.references import Names
+from msem.output.tables import row_columns
+from msem.postestimation.candidates import Candidate, added_parameters, extended_table
+from msem.postestimation.restrictions import (
+    Equality,
+    Imposed,
+    Restriction,
+    choose,
+    imposed_direction,
+    imposed_directions,
+    released_table,
+    restrictions,
+)
 
 Floats = NDArray[np.float64]
 
@@ -149,3 +175,270 @@ def _quadratic(score: Floats, scores: Floats) -> float:
     except np.linalg.LinAlgError:
         return np.nan
     return float(solved @ solved)
+
+
+@dataclass(frozen=True, eq=False)
+class Extension:
+    """A model with further parameters, at the estimates it has without them.
+
+    Attributes
+    ----------
+    fit : Estimate
+        The model without them.
+    released : tuple of Equality or Imposed
+        Constraints that are dropped, shared parameters first.
+    nadded : int
+        Number of parameters that are added.
+    table : ParameterTable
+        Parameters of the model, then the second ones of shared parameters, then the added ones.
+    theta : ndarray, shape (npar,)
+        The estimates in its coordinates.
+    point : ScorePoint
+    """
+
+    fit: Estimate
+    released: tuple[Restriction, ...]
+    nadded: int
+    table: ParameterTable
+    theta: Floats
+    point: ScorePoint
+
+    def spread(self, directions: Floats) -> Floats:
+        """Directions of theta, shape (npar, k), in the coordinates of the extended model."""
+        shared = [e.second.free - 1 for e in self.released if isinstance(e, Equality)]
+        return np.concatenate([directions, directions[shared], np.zeros((self.nadded, directions.shape[1]))])
+
+    @property
+    def further(self) -> Floats:
+        """Direction of each constraint that is released and each parameter that is added, shape (npar, k).
+
+        Released constraints change by 1, left less right side.
+        """
+        unit, npar = np.eye(len(self.theta)), len(self.fit.theta)
+        split = len(self.theta) - self.nadded
+        ways = [imposed_direction(self.fit, e.number) for e in self.released if isinstance(e, Imposed)]
+        imposed = self.spread(np.array(ways).reshape(-1, npar).T)
+        return np.hstack([-unit[:, npar:split], imposed, unit[:, split:]])
+
+    def together(self, chosen: Sequence[int]) -> Floats:
+        """Directions that are there when several of them, by position, are released or added at once."""
+        numbers = {k: e.number for k, e in enumerate(self.released) if isinstance(e, Imposed)}
+        dropped = [numbers[k] for k in chosen if k in numbers]
+        single = self.further[:, [k for k in chosen if k not in numbers]]
+        return np.hstack([single, self.spread(imposed_directions(self.fit, dropped))]) if dropped else single
+
+
+def extend(
+    fit: Estimate,
+    released: Sequence[Restriction] = (),
+    added: Sequence[Candidate] = (),
+    clusters: Sequence[Clusters] | None = None,
+    basis: Floats | None = None,
+) -> Extension:
+    """Extend a model by parameters.
+
+    Parameters
+    ----------
+    fit : Estimate
+    released : sequence of Equality or Imposed
+        Constraints that are dropped, shared parameters first.
+    added : sequence of Candidate
+        Parameters that are freed.
+    clusters : sequence of ClusterArrays or IncompleteClusters, optional
+        Of each group, for the generalized score statistic.
+    basis : ndarray, shape (npar, m), optional
+        As `free_directions` gives it.
+
+    Returns
+    -------
+    Extension
+    """
+    equal = [e for e in released if isinstance(e, Equality)]
+    shared = [equality.second.free - 1 for equality in equal]
+    table = extended_table(released_table(fit.table, equal), added)
+    theta = np.concatenate([fit.theta, fit.theta[shared], [c.row.value for c in added]])
+    objective = build_objective(table, fit.objective.statistics)
+    inner = free_directions(fit) if basis is None else basis
+    free = np.concatenate([inner, inner[shared], np.zeros((len(added), inner.shape[1]))])
+    factor, gradient = objective.core.information_factor(theta), -0.5 * objective.gradient(theta)
+    scores = None if clusters is None else corrected_scores(objective, theta, clusters)
+    intercepts = sorted({row.free - 1 for row in table.rows if row.free and row.op == "~1"})
+    point = ScorePoint(gradient, factor, free, scores, np.array(intercepts, dtype=np.intp))
+    return Extension(fit, tuple(released), len(added), table, theta, point)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTest:
+    """Score (Lagrange multiplier) tests of restrictions of a fit.
+
+    All tables have columns statistic, df and pvalue; under MLR also robust and pvalue_robust, the generalized score
+    statistic.
+
+    Attributes
+    ----------
+    total : DataFrame
+        All restrictions released at once.
+    univariate : DataFrame
+        Each restriction released on its own; column epc is the expected change of an added parameter, and for an
+        equality constraint the expected value of its left less its right side.
+    cumulative : DataFrame
+        Released one after the other, the largest univariate statistic first.
+    epc : DataFrame
+        Expected change of every parameter if all restrictions were released: columns lhs, op, rhs, level, group,
+        label, est, epc, epv; epv is the expected new value.
+    """
+
+    total: pd.DataFrame
+    univariate: pd.DataFrame
+    cumulative: pd.DataFrame
+    epc: pd.DataFrame
+
+    def _parts(self) -> dict[str, pd.DataFrame]:
+        return {"Total": self.total, "Univariate": self.univariate, "Cumulative": self.cumulative}
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"{title}\n{table.round(3).to_string()}" for title, table in self._parts().items())
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{title}</p>{table.round(3).to_html()}" for title, table in self._parts().items())
+
+
+def tabulated(extension: Extension, names: Sequence[str]) -> ScoreTest:
+    """Test the further parameters of an extended model.
+
+    Parameters
+    ----------
+    extension : Extension
+    names : sequence of str
+        What each of them stands for.
+
+    Returns
+    -------
+    ScoreTest
+    """
+    point = extension.point
+    single = point.single(extension.further)
+    order = [int(k) for k in np.argsort(-np.nan_to_num(single.statistic), kind="stable")]
+    steps = [point.joint(extension.together(order[: k + 1])) for k in range(len(order))]
+    joint = steps[-1]
+    return ScoreTest(
+        _joint_table([joint], ["total"], point.scores is not None),
+        _single_table(single, names, point.scores is not None),
+        _joint_table(steps, [names[k] for k in order], point.scores is not None),
+        _changes(extension, joint.change),
+    )
+
+
+def _single_table(single: Single, names: Sequence[str], robust: bool) -> pd.DataFrame:
+    table = pd.DataFrame(
+        {
+            "statistic": single.statistic,
+            "df": np.where(np.isnan(single.statistic), 0, 1),
+            "pvalue": pvalues(single.statistic),
+            "epc": single.change,
+        },
+        index=list(names),
+    )
+    if robust:
+        table = table.assign(robust=single.robust, pvalue_robust=pvalues(single.robust))
+    return table
+
+
+def _joint_table(tests: Sequence[Joint], names: Sequence[str], robust: bool) -> pd.DataFrame:
+    table = pd.DataFrame(
+        {
+            "statistic": [test.statistic for test in tests],
+            "df": [test.df for test in tests],
+            "pvalue": [chisq_pvalue(test.statistic, test.df) for test in tests],
+        },
+        index=list(names),
+    )
+    if robust:
+        table = table.assign(
+            robust=[test.robust for test in tests],
+            pvalue_robust=[chisq_pvalue(test.robust, test.df) for test in tests],
+        )
+    return table
+
+
+def pvalues(statistic: Floats) -> Floats:
+    """Upper tail of chi-squares on one degree of freedom."""
+    return normal_pvalue(np.sqrt(statistic))
+
+
+def _changes(extension: Extension, change: Floats) -> pd.DataFrame:
+    rows = [row for row in extension.table.rows if row.free]
+    at = [row.free - 1 for row in rows]
+    est, epc = extension.theta[at], change[at]
+    return key_frame(rows).assign(label=[row.label for row in rows], est=est, epc=epc, epv=est + epc)
+
+
+def key_frame(rows: Sequence[Parameter]) -> pd.DataFrame:
+    """Columns that name parameters: lhs, op, rhs, level, group."""
+    return pd.DataFrame(row_columns(rows, ("lhs", "op", "rhs", "level", "group")))
+
+
+def score_test(
+    fit: Solution,
+    release: Sequence[int | str] | int | str | None = None,
+    *,
+    add: str | None = None,
+    level: Level | None = None,
+    group: int | None = None,
+) -> ScoreTest:
+    """Test whether restrictions should be released, without fitting the model again.
+
+    Parameters
+    ----------
+    release : int, str or sequence of them, optional
+        Equality constraints: their numbers from 1, in the order of ``score_test().univariate``; a label that rows
+        share; or the constraint as text, such as ``"fw=~y2 == fb=~y2.l2"``. Default: all.
+    add : str, optional
+        Parameters to be freed in place of that, as in a model text: ``"y1 ~~ y2"``.
+    level : {1, 2, "within", "between"}, optional
+        Level of the parameters of `add`, where both levels have their variables.
+    group : int, optional
+        Group of the parameters of `add`, counted from 1. Default: all groups.
+
+    Returns
+    -------
+    ScoreTest
+        Tests of all at once, one by one and cumulatively, and the expected changes of all parameters (Rao, 1948).
+        They use expected information. Under MLR the generalized score statistic, which stays a chi-square when
+        the data are not normal (Boos, 1992), is given beside them.
+
+    Raises
+    ------
+    ModelError
+        If there is nothing of that name to release or to add, or the fit has not converged.
+    UnsupportedError
+        For least squares.
+    """
+    require_maximum(fit.estimate, "score tests")
+    if add is not None and release is not None:
+        raise ValueError("give either release= or add=, not both")
+    if add is not None:
+        groups = _groups_asked(fit, group)
+        added = added_parameters(fit.table, add, _level_asked(fit, level), groups)
+        names = Names((*fit.table.rows, *(c.row for c in added if c.index is None))).own
+        new = iter(names[len(fit.table.rows) :])
+        called = [next(new) if c.index is None else names[c.index] for c in added]
+        return tabulated(extend(fit.estimate, (), added, robust_clusters(fit)), called)
+    released = choose(restrictions(fit.estimate), release)
+    return tabulated(extend(fit.estimate, released, (), robust_clusters(fit)), [e.text for e in released])
+
+
+def robust_clusters(fit: Solution) -> tuple[Clusters, ...] | None:
+    """Statistics of the clusters if standard errors or tests are robust."""
+    return fit.sample.clusters if fit.options.robust else None
+
+
+def _level_asked(fit: Solution, level: Level | None) -> int | None:
+    return None if level is None else level_number(level, fit.table.nlevels)
+
+
+def _groups_asked(fit: Solution, group: int | None) -> Sequence[int]:
+    known = range(1, fit.table.ngroups + 1)
+    if group is not None and group not in known:
+        raise ModelError(f"there is no group {group}: they are numbered from 1 to {len(known)}")
+    return known if group is None else (group,)

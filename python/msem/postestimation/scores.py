@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
@@ -10,7 +13,9 @@ from msem.data.arrays import LevelArrays, vech_index
 from msem.data.sample import Group
 from msem.data.saturated import saturated_parts, solve_saturated
 from msem.data.statistics import Clusters, Statistics
+from msem.estimation.estimate import require_likelihood
 from msem.estimation.objective import Objective, fixed_covariates
+from msem.estimation.solution import Solution
 
 Floats = NDArray[np.float64]
 
@@ -59,3 +64,59 @@ def _fixed_block(moments: LevelArrays) -> _core.Block:
         [-1] * (len(row) + n),
         [*moments.cov[row, col], *moments.mean],
     )
+
+
+def scores(fit: Solution) -> pd.DataFrame:
+    """Derivatives of the log-likelihood of every cluster with respect to `params`, at the estimates.
+
+    Returns
+    -------
+    DataFrame, shape (J, npar)
+        Indexed by cluster id, or by the label of the row for a single-level model without clusters; with several
+        groups by group and cluster. Columns sum to zero where nothing holds a parameter back.
+
+    Raises
+    ------
+    DataError
+        Without raw data.
+    UnsupportedError
+        For least squares.
+    """
+    require_likelihood(fit.estimate, "scores")
+    parts = [
+        fit.objective.scores(fit.estimate.theta, group.clusters, number)
+        for number, group in enumerate(fit.sample.groups, 1)
+    ]
+    return pd.DataFrame(np.vstack(parts), index=cluster_index(fit), columns=list(fit.table.names()))
+
+
+def cluster_loglik(fit: Solution) -> pd.Series:
+    """Log-likelihood of every cluster given the fixed covariates; the sum is `llf`.
+
+    Returns
+    -------
+    Series, length J
+        Indexed as `scores`.
+
+    Raises
+    ------
+    DataError
+        Without raw data.
+    UnsupportedError
+        For least squares.
+    """
+    require_likelihood(fit.estimate, "contributions to the log-likelihood")
+    parts = [
+        conditional_loglik(fit.objective, fit.estimate.theta, group, number)
+        for number, group in enumerate(fit.sample.groups, 1)
+    ]
+    return pd.Series(np.concatenate(parts), index=cluster_index(fit), name="llf")
+
+
+def cluster_index(fit: Solution) -> pd.Index[Any]:
+    """Ids of the independent units of a fit, with their groups if there are several."""
+    groups, name = fit.sample.groups, fit.options.cluster or None
+    if len(groups) == 1:
+        return groups[0].identifiers.rename(name)
+    labels = np.repeat([group.label for group in groups], [len(group.identifiers) for group in groups])
+    return pd.MultiIndex.from_arrays([labels, fit.sample.identifiers], names=["group", name])

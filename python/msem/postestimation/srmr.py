@@ -11,13 +11,16 @@ population; from these and a second-order expansion of the square root come all 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import normal_halfwidth, normal_upper_tail
+from msem.estimation.solution import Solution
+from msem.postestimation.residuals import Residuals, residuals_in
 
 Floats = NDArray[np.float64]
 
@@ -334,3 +337,52 @@ def _unbiased(square: float, trace: float, trace2: float, along: float, t: int) 
         square, along = trace, trace2
     shrinkage = 1 - (trace2 + 2 * along) / (4 * square**2)
     return math.sqrt(excess / t) / shrinkage, math.sqrt((trace2 + 2 * along) / (2 * t * square)) / shrinkage
+
+
+def srmr(fit: Solution, *, level: float = 0.90, close_h0: float = 0.05) -> pd.DataFrame:
+    """Root mean square residuals: sample values, unbiased estimates with intervals, tests of exact and close fit.
+
+    Parameters
+    ----------
+    level : float
+        Of the confidence intervals.
+    close_h0 : float
+        Largest population value that counts as close fit.
+
+    Returns
+    -------
+    DataFrame
+        Columns measure, level, group, part and those of `RootMeanSquare`: value, se, exact_z, exact_pvalue,
+        unbiased, unbiased_se, ci_lower, ci_upper, close_h0, close_z, close_pvalue, nresiduals. `measure` is
+        "srmr", as in `fit_measures` (residual correlations with the diagonal at two levels; Bentler's at one), or
+        "crmr", correlations without the diagonal. `part` is "cov", "mean" or "total", both. Level 0 is all levels
+        together: the root of the mean over all their residuals.
+
+    Notes
+    -----
+    Maydeu-Olivares (2017); Maydeu-Olivares, Shi and Rosseel (2018).
+    """
+    rows = [
+        {"measure": measure, "level": place, "group": group, "part": part}
+        | asdict(root_mean_square(chosen.residuals, chosen.root, level=level, close_h0=close_h0))
+        for measure, place, group, part, chosen in _parts(fit)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _parts(fit: Solution) -> Iterator[tuple[str, int, int, str, Residuals]]:
+    """Measure, level, group, part and residuals of every root mean square."""
+    bollen = residuals_in(fit, "cor.bollen")
+    own = bollen if fit.table.nlevels == 2 else residuals_in(fit, "cor.bentler")
+    for measure, found in (("srmr", own), ("crmr", bollen)):
+        levels, groups, means = (
+            np.array([getattr(key, name) for key in found.keys]) for name in ("level", "group", "op")
+        )
+        mean = means == "~1"
+        counted = ~np.array([key.lhs == key.rhs for key in found.keys]) | (measure == "srmr")
+        for group in range(1, fit.table.ngroups + 1):
+            for level in (1, 2, 0) if fit.table.nlevels == 2 else (1,):
+                chosen = counted & (groups == group) & ((levels == level) | (level == 0))
+                parts = {"cov": chosen & ~mean, "mean": chosen & mean, "total": chosen}
+                for part in parts if (chosen & mean).any() else ("cov",):
+                    yield measure, level, group, part, found.select(parts[part])

@@ -12,11 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.estimation.matrices import row_values
-from msem.model.functions import Functions
+from msem.estimation.solution import Solution, free_vcov
+from msem.model.functions import Functions, defined_functions
 from msem.model.partable import Parameter, ParameterTable
 from msem.output.tables import estimates_frame, row_columns
+from msem.postestimation.constraints import definition_rows
 from msem.postestimation.delta import Quantity, chained, delta_method
 from msem.postestimation.ram import Block, Model, Numbers, divide, root, structures
+from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
 
@@ -330,3 +333,59 @@ def rsquare_frame(model: Model, theta: Floats, vcov: Floats, *, level: float = 0
     names = row_columns(rows, ("lhs", "level", "group"))
     numbers = {"r2": found.est, "se": found.se, "ci_lower": lower, "ci_upper": upper}
     return pd.DataFrame(names | numbers).astype({"level": int, "group": int})
+
+
+def standardized(
+    fit: Solution, kind: Kind = "std_all", *, total: bool = False, level: float = 0.95
+) -> pd.DataFrame:
+    """Standardized solution with delta-method standard errors.
+
+    Each level is standardized by its own variances. Loadings and regressions are in standard deviations of the
+    outcome per standard deviation of the cause, variances are shares of the total variance, covariances of
+    residuals are correlations.
+
+    Parameters
+    ----------
+    kind : {"std_all", "std_lv", "std_nox"}
+        Which variables have variance 1: all, the latent ones, or all but observed covariates.
+    total : bool
+        Divide by total standard deviations instead of those of the level: the root of the sum of the within and
+        the between variance of variables that have the same name at both levels. Residual covariances are over
+        the roots of summed residual variances.
+    level : float
+        Coverage of the (Wald) intervals.
+
+    Returns
+    -------
+    DataFrame
+        Columns lhs, op, rhs, level, group, label, est_std, se, z, pvalue, ci_lower, ci_upper, one row for each
+        row of `estimates`; defined parameters are evaluated at the standardized values. The standard error is 0
+        for what is fixed by the scale; nan where a variance is not positive.
+    """
+    require_choice("kind", kind, KINDS)
+    functions = defined_functions(fit.table, "rows") if fit.table.defined else None
+    return standardized_frame(
+        fit.objective,
+        fit.estimate.theta,
+        free_vcov(fit),
+        kind,
+        total=total,
+        level=level,
+        defined=Definitions(definition_rows(fit), functions),
+    )
+
+
+def rsquare(fit: Solution, *, level: float = 0.95) -> pd.DataFrame:
+    """Explained variance of every endogenous variable within its level.
+
+    Parameters
+    ----------
+    level : float
+        Coverage of the intervals, which are Wald intervals of the logit.
+
+    Returns
+    -------
+    DataFrame
+        Columns lhs, level, group, r2, se, ci_lower, ci_upper. nan where a residual variance is negative.
+    """
+    return rsquare_frame(fit.objective, fit.estimate.theta, free_vcov(fit), level=level)

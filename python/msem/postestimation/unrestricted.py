@@ -12,6 +12,7 @@ from msem.data.checks import scaled_inverse
 from msem.data.sample import Group
 from msem.data.sandwich import sandwich
 from msem.data.saturated import saturated_information
+from msem.estimation.solution import Solution, cached
 from msem.postestimation.ram import Block, Numbers, Structure
 
 Floats = NDArray[np.float64]
@@ -80,3 +81,10 @@ def unrestricted(sample: Group, group: int = 1, *, robust: bool = False) -> Unre
     else:
         gamma = scaled_inverse(saturated_information(vector, s, "observed"))
     return Unrestricted(vector, gamma, tuple(variables))
+
+
+@cached
+def saturated_moments(fit: Solution) -> dict[int, Unrestricted]:
+    """Saturated moments with their sampling covariance, by group."""
+    robust = fit.options.se == "robust"
+    return {k: unrestricted(group, k, robust=robust) for k, group in enumerate(fit.sample.groups, 1)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,8 +16,10 @@ from msem import _core
 from msem.data.sample import Sample
 from msem.errors import DataWarning
 from msem.estimation.estimate import Estimate, require_maximum
+from msem.estimation.sampling import Sampling
+from msem.estimation.solution import Solution
 from msem.resampling.intervals import KINDS, IntervalKind, interval
-from msem.resampling.jackknife import Jackknife
+from msem.resampling.jackknife import Jackknife, draw_jackknife
 from msem.resampling.progress import Progress
 from msem.resampling.refits import refit
 from msem.resampling.replicates import (
@@ -26,8 +28,17 @@ from msem.resampling.replicates import (
     parametric_origin,
 )
 from msem.resampling.reports import as_html, as_text, describe, require_enough, warn_of_failures
-from msem.resampling.targets import OfTarget, Target, labelled_frame, target_values
-from msem.resampling.workers import Client
+from msem.resampling.targets import (
+    OfTarget,
+    Statistic,
+    Target,
+    labelled_frame,
+    named_target,
+    target_of,
+    target_values,
+)
+from msem.resampling.workers import Client, require_client
+from msem.settings import require_seed, require_threads, require_whole
 
 Floats = NDArray[np.float64]
 BootstrapKind = Literal["ordinary", "parametric"]
@@ -179,7 +190,7 @@ class Bootstrap(OfTarget):
         )
 
 
-def bootstrap(
+def draw_bootstrap(
     estimate: Estimate,
     sample: Sample,
     target: Target,
@@ -240,3 +251,109 @@ def bootstrap(
         chisq,
         make_jackknife,
     )
+
+
+def bootstrap(
+    fit: Solution,
+    replicates: int = 1000,
+    *,
+    kind: BootstrapKind = "ordinary",
+    statistic: Statistic | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+    client: Client | None = None,
+) -> Bootstrap:
+    """Bootstrap the clusters, the independent units of a two-level sample.
+
+    Replicates are made of the sufficient statistics of the clusters, and refitted from the estimates in compiled
+    threads. With several groups the clusters are drawn within groups; of a single-level sample the rows are drawn.
+
+    Parameters
+    ----------
+    replicates : int
+    kind : {"ordinary", "parametric"}
+        ``ordinary`` draws clusters with replacement. ``parametric`` draws normal samples from the model at the
+        estimates, given cluster sizes and fixed covariates; a covariate at both levels is drawn too.
+    statistic : str, sequence of str, or callable, optional
+        Parameters by name; functions of them such as ``"a*b"``, as in definitions; or a function of a fit that
+        returns a number, an array or a Series, called with the fit of each replicate. That has estimates and
+        moments, and the tests and fit measures of ML, but no standard errors and no rows of data. Default: all
+        parameters and definitions.
+    seed : int, optional
+        From 0 to 2**64 - 1. Results are the same for the same seed, whatever the number of threads. Default: at
+        random; the result knows it.
+    threads : int, optional
+        Default: one for each processor.
+    progress : bool
+        Show a bar on the standard error stream when it takes more than a second.
+    client : optional
+        Makes the refits in batches: a `distributed.Client`, or an executor such as
+        `concurrent.futures.ProcessPoolExecutor`. Results are the same. `threads` is then of each batch, by default
+        1; a function `statistic` is evaluated here.
+
+    Returns
+    -------
+    Bootstrap
+
+    Raises
+    ------
+    DataError
+        Without raw data (ordinary), with one cluster in a group, or when hardly any refit converges.
+    ModelError
+        If the fit has not converged.
+    UnsupportedError
+        If the fit is not by maximum likelihood.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If more than one in a hundred replicates fail; they are counted by reason in `Bootstrap.failed`.
+
+    References
+    ----------
+    Davison & Hinkley (1997). Bootstrap methods and their application.
+    Efron (1987). Better bootstrap confidence intervals. JASA, 82, 171-185.
+    """
+    count, number = require_whole("replicates", replicates, 2), require_seed(seed)
+    require_client(client)
+    workers = require_threads(threads)
+    target = target_of(fit, statistic)
+    return draw_bootstrap(
+        fit.estimate,
+        fit.sample,
+        target,
+        partial(draw_jackknife, fit.estimate, fit.sample, target, threads=workers, show=progress),
+        kind=kind,
+        replicates=count,
+        seed=number,
+        threads=workers if client is None else threads or 1,
+        show=progress,
+        client=client,
+    )
+
+
+def bootstrap_errors(
+    estimate: Estimate, sample: Sample, sampling: Sampling, replicates: int, seed: int
+) -> tuple[Bootstrap | None, Sampling]:
+    """Sampling covariance from an ordinary bootstrap of all parameters and definitions, and its replicates.
+
+    Without a converged fit there are no replicates, and no standard errors.
+    """
+    threads = require_threads(None)
+    if not estimate.optimum.converged:
+        return None, replace(sampling, vcov=np.full_like(sampling.vcov, np.nan))
+    target = named_target(estimate)
+    drawn = draw_bootstrap(
+        estimate,
+        sample,
+        target,
+        partial(draw_jackknife, estimate, sample, target, threads=threads),
+        kind="ordinary",
+        replicates=replicates,
+        seed=seed,
+        threads=threads,
+        show=True,
+    )
+    npar = estimate.table.npar
+    return drawn, replace(sampling, vcov=drawn.cov_params().to_numpy()[:npar, :npar])

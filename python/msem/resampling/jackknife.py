@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.sample import Sample
 from msem.estimation.estimate import Estimate, require_maximum
+from msem.estimation.solution import Solution
 from msem.resampling.intervals import acceleration
 from msem.resampling.progress import Progress
 from msem.resampling.refits import refit
@@ -22,7 +23,15 @@ from msem.resampling.replicates import (
     leave_one_out,
 )
 from msem.resampling.reports import as_html, as_text, require_enough, warn_of_failures
-from msem.resampling.targets import OfTarget, Target, labelled_frame, target_values
+from msem.resampling.targets import (
+    OfTarget,
+    Statistic,
+    Target,
+    labelled_frame,
+    target_of,
+    target_values,
+)
+from msem.settings import require_threads
 
 Floats = NDArray[np.float64]
 
@@ -113,7 +122,7 @@ class Jackknife(OfTarget):
         return f"<msem.Jackknife: {len(self.array)} of {sum(self.counts)} refits of {len(self.names)} statistics>"
 
 
-def jackknife(
+def draw_jackknife(
     estimate: Estimate, sample: Sample, target: Target, *, threads: int, show: bool = False
 ) -> Jackknife:
     """Refit without each cluster in turn.
@@ -145,3 +154,18 @@ def jackknife(
     warn_of_failures("jackknife", total, found.failed)
     ids = sample.identifiers[found.numbers].rename("cluster")
     return Jackknife(target, found.values, group, ids, tuple(counts), found.failed)
+
+
+def jackknife(
+    fit: Solution, *, statistic: Statistic | None = None, threads: int | None = None, progress: bool = True
+) -> Jackknife:
+    """Refit without each cluster in turn: exact leave-one-out values, bias and standard errors.
+
+    Of a single-level sample the rows are left out. Parameters and errors are those of `bootstrap`.
+
+    Returns
+    -------
+    Jackknife
+    """
+    workers = require_threads(threads)
+    return draw_jackknife(fit.estimate, fit.sample, target_of(fit, statistic), threads=workers, show=progress)

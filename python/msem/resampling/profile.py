@@ -14,13 +14,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import normal_halfwidth
-from msem.errors import ConvergenceWarning, ModelError
-from msem.estimation.estimate import Estimate
+from msem.errors import ConvergenceWarning, ModelError, UnsupportedError
+from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import STOPS, Optimum, bounds, run_core
 from msem.estimation.sampling import free_directions
-from msem.resampling.named import Named, compile_named, holding
+from msem.estimation.solution import Solution
+from msem.resampling.named import Named, compile_named, every_parameter, holding, read_named, require_names
 from msem.resampling.reports import as_html, as_text
+from msem.settings import require_whole
 
 Floats = NDArray[np.float64]
 End = Literal["", "bound", "flat", "no solution"]
@@ -304,6 +306,57 @@ def profile_curve(estimate: Estimate, named: Named, level: float, points: int) -
     return ProfileCurve(named.name, profiler.est, lower, upper, named.level, named.group, values, deviance)
 
 
-def profile(estimate: Estimate, named: Sequence[Named], level: float, points: int) -> Profile:
+def profile_all(estimate: Estimate, named: Sequence[Named], level: float, points: int) -> Profile:
     """Profiles of several parameters; see `profile_curve`."""
     return Profile(level, tuple(profile_curve(estimate, one, level, points) for one in named))
+
+
+def profile(
+    fit: Solution, names: str | Sequence[str] | None = None, *, level: float = 0.95, points: int = 21
+) -> Profile:
+    """Profile the likelihood of parameters, and the intervals that it gives.
+
+    The interval holds the values at which -2 log L, minimised over all other parameters, is above its minimum by no
+    more than the chi-square quantile with one degree of freedom. It needs no standard error, respects bounds and
+    need not be symmetric (Venzon & Moolgavkar, 1988; Neale & Miller, 1997).
+
+    Parameters
+    ----------
+    names : str or sequence of str, optional
+        Names of `params`, labels, formulas such as ``"fb =~ y2"``, or functions of parameters such as ``"a*b"``.
+        Default: all parameters and definitions.
+    level : float
+        Coverage.
+    points : int
+        Of each curve in `Profile.frame`.
+
+    Returns
+    -------
+    Profile
+
+    Raises
+    ------
+    ModelError
+        If a name is not that of one estimated parameter, or the fit has not converged.
+    UnsupportedError
+        If the fit is not by maximum likelihood, or is of one level with clusters.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the likelihood is higher elsewhere than at the estimates.
+    """
+    require_maximum(fit.estimate, "profiles")
+    if fit.table.nlevels == 1 and any(group.in_clusters for group in fit.sample.groups):
+        raise UnsupportedError(
+            "the likelihood of a single-level model takes the rows of a cluster as independent, so its profile "
+            "would give intervals that are too short: use bootstrap(), or levels in the model"
+        )
+    require_whole("points", points, 2)
+    table = fit.table
+    chosen = (
+        every_parameter(table)
+        if names is None
+        else [read_named(table, name) for name in require_names(names)]
+    )
+    return profile_all(fit.estimate, chosen, level, points)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from msem.data.sample import Sample
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate
-from msem.resampling.named import Evaluator, every_parameter, read_named
+from msem.estimation.solution import Solution
+from msem.resampling.named import Evaluator, every_parameter, read_named, require_names
 from msem.resampling.progress import Progress
 from msem.resampling.replicates import Replicates, ReplicateSource
 
@@ -21,6 +22,7 @@ Floats = NDArray[np.float64]
 OfFit = Callable[[Estimate, Sample], Any]
 
 NOT_FINITE = "statistic not finite"
+Statistic = str | Sequence[str] | Callable[[Any], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,3 +173,17 @@ def _value_in(target: Target, replicates: Replicates, source: ReplicateSource, n
     if isinstance(value, pd.Series) and len(value) != len(target.names):
         return np.full(len(target.names), np.nan)
     return _numbers(value)
+
+
+def target_of(fit: Solution, statistic: Statistic | None) -> Target:
+    """What is resampled: all parameters and definitions, those named, or a function of a fit."""
+    if statistic is None:
+        return named_target(fit.estimate)
+    if not callable(statistic):
+        return named_target(fit.estimate, require_names(statistic))
+
+    def of_fit(estimate: Estimate, sample: Sample) -> Any:
+        return statistic(fit.replicate(estimate, sample))
+
+    of_fit.__name__ = getattr(statistic, "__name__", "statistic")
+    return function_target(of_fit, fit.estimate, fit.sample)

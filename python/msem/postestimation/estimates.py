@@ -1,0 +1,82 @@
+"""The table of estimates: every row of the parameter table, then the defined parameters."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.estimation.solution import Solution
+from msem.output.tables import estimates_frame
+from msem.postestimation.constraints import (
+    definition_df,
+    definition_rows,
+    definition_values,
+    definitions_at,
+)
+from msem.postestimation.standardized import standardize
+from msem.settings import Reference, require_choice
+
+Floats = NDArray[np.float64]
+
+
+def estimates(
+    fit: Solution, *, standardized: bool = False, level: float = 0.95, reference: Reference = "normal"
+) -> pd.DataFrame:
+    """All rows of the parameter table with estimates.
+
+    Parameters
+    ----------
+    standardized : bool
+        Add std_lv, std_all and std_nox, each level standardized by its own variances.
+    level : float
+        Of the confidence intervals.
+    reference : {"normal", "t"}
+        Distribution of estimates over standard errors. With "t" there are columns t and df in the place of z; see
+        `reference_df`.
+
+    Returns
+    -------
+    DataFrame
+        Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper. Rows that are not
+        estimated have se 0. Defined parameters (``:=``) come last, at level 0 of group 0.
+    """
+    require_choice("reference", reference, get_args(Reference))
+    est, se = fit.row_values, fit.row_errors
+    df = _row_df(fit) if reference == "t" else None
+    extra: dict[str, Floats] = {}
+    if standardized:
+        found = standardize(fit.table, est, fit.objective.variances(fit.estimate.theta))._asdict()
+        extra = {name: np.append(column, definitions_at(fit, column)) for name, column in found.items()}
+    values, errors = definition_values(fit)
+    rows = (*fit.table.rows, *definition_rows(fit))
+    return estimates_frame(
+        rows, np.append(est, values), np.append(se, errors), ci_level=level, df=df, extra=extra
+    )
+
+
+def to_frame(fit: Solution, *, standardized: bool = False, level: float = 0.95) -> pd.DataFrame:
+    """Estimates as a data frame, under the name that results of resampling have for theirs.
+
+    Parameters
+    ----------
+    standardized : bool
+        Add std_lv, std_all and std_nox.
+    level : float
+        Of the confidence intervals.
+
+    Returns
+    -------
+    DataFrame
+        As `estimates` gives it.
+    """
+    return estimates(fit, standardized=standardized, level=level)
+
+
+def _row_df(fit: Solution) -> Floats:
+    """Degrees of freedom of every row, defined parameters last: nan where nothing is estimated."""
+    free = np.array([r.free for r in fit.table.rows])
+    df: Floats = np.append(fit.reference_df.to_numpy(), np.nan)[free - 1]
+    return np.append(np.where(free > 0, df, np.nan), definition_df(fit))
