@@ -17,7 +17,7 @@ import msem
 from msem.errors import ConvergenceWarning, ImproperSolutionWarning, ModelError, UnsupportedError
 from msem.model.lookup import find_parameter
 from msem.resampling.named import read_named
-from msem.resampling.profile import profile
+from msem.resampling.profile import profile_curves
 
 MODEL = """
 level: 1
@@ -197,7 +197,7 @@ def test_a_higher_likelihood_elsewhere_is_told() -> None:
     found = fitted().estimate
     worse = replace(found, optimum=replace(found.optimum, value=found.optimum.value + 1))
     with pytest.warns(ConvergenceWarning, match=r"higher by 0\.[45]"):
-        profile(worse, [read_named(found.table, "fb =~ y2")], 0.95, 3)
+        profile_curves(worse, [read_named(found.table, "fb =~ y2")], 0.95, 3)
 
 
 def test_names_are_looked_up() -> None:

@@ -306,7 +306,7 @@ def profile_curve(estimate: Estimate, named: Named, level: float, points: int) -
     return ProfileCurve(named.name, profiler.est, lower, upper, named.level, named.group, values, deviance)
 
 
-def profile_all(estimate: Estimate, named: Sequence[Named], level: float, points: int) -> Profile:
+def profile_curves(estimate: Estimate, named: Sequence[Named], level: float, points: int) -> Profile:
     """Profiles of several parameters; see `profile_curve`."""
     return Profile(level, tuple(profile_curve(estimate, one, level, points) for one in named))
 
@@ -359,4 +359,4 @@ def profile(
         if names is None
         else [read_named(table, name) for name in require_names(names)]
     )
-    return profile_all(fit.estimate, chosen, level, points)
+    return profile_curves(fit.estimate, chosen, level, points)
