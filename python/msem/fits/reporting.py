@@ -146,8 +146,8 @@ def method_rows(
         return (("Standard errors", name), ("Information bread", INFORMATION[options.information]))
     if replicates is not None:
         counts = (
-            ("ReplicateCounts drawn", replicates.replicates),
-            ("ReplicateCounts used", len(replicates.array)),
+            ("Replicates drawn", replicates.replicates),
+            ("Replicates used", len(replicates.array)),
         )
         return (("Standard errors", "Bootstrap"), *((name, str(count)) for name, count in counts))
     return (("Standard errors", "Standard"), ("Information", INFORMATION[options.information]))
