@@ -16,7 +16,7 @@ import pandas as pd
 from msem.data.clusters import ClusterStatistics
 from msem.data.demo import load_demo
 from msem.data.moments import LevelMoments
-from msem.data.storage import is_statistics
+from msem.data.clusterfile import is_statistics
 from msem.data.summarize import summarize
 from msem.errors import DataError, MsemError, MsemWarning
 from msem.fits.levels import segregated

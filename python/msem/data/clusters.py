@@ -20,7 +20,7 @@ from msem.data.complete import (
     require_identified_levels,
 )
 from msem.data.screening import require_clusters, require_constant_within, require_enough
-from msem.data.storage import read_values, write_values
+from msem.data.clusterfile import read_values, write_values
 from msem.data.sums import ClusterSums, common_ids, merged_sums
 from msem.errors import DataError
 
