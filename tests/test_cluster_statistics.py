@@ -308,12 +308,12 @@ def test_files_of_later_versions_are_refused(tmp_path: Path) -> None:
      ("rows", "clusters"), ("origin", [0.0]), ("counts", [1.0, -1.0, 1.0, 1.0])],
 )  # fmt: skip
 def test_contents_that_contradict_each_other_are_refused(name: str, value: Any, tmp_path: Path) -> None:
-    from msem.data.clusterfile import _digest
+    from msem.data.storage import digest
 
     path = tmp_path / "a.json"
     whole = json.loads(written("json", False, tmp_path))
     whole["content"][name] = value
-    whole["sha256"] = _digest(whole["content"])
+    whole["sha256"] = digest(whole["content"])
     path.write_text(json.dumps(whole))
     with pytest.raises(DataError):
         msem.ClusterStatistics.load(path)

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 import msem
-from msem.errors import DataError
+from msem.data.storage import signed
+from msem.errors import DataError, DataWarning
 
 UNIT, CLUSTER = ["y1", "y2", "x"], ["y1", "y2", "z"]
 WITHIN = np.array([[2.0, 0.8, 0.3], [0.8, 1.5, 0.2], [0.3, 0.2, 1.0]])
@@ -307,9 +308,74 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "levels.json"
     moments().save(path)
     stored = json.loads(path.read_text(encoding="utf-8"))
-    stored["between"]["cov"][0] = "one"
+    stored["between"]["cov"][0] *= 1 + 1e-15
     path.write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(DataError, match=r"levels\.json is damaged or cut short"):
+        msem.LevelMoments.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("between", {"names": ["y1"], "cov": ["one"]}),
+        ("within", {"names": ["y1", "y1"], "cov": [1.0, 0.0, 1.0]}),
+        ("within", {"names": [f"v{k}" for k in range(40_000)], "cov": []}),
+        ("within", {"names": ["y1"], "cov": [1.0], "mean": 0}),
+        ("within", 1),
+        ("converged", "false"),
+        ("llf", "x"),
+        ("nobs", True),
+        ("nobs", 10**400),
+        ("nclusters", 2.5),
+        ("cluster_sizes", [[5.9, 60]]),
+        ("cluster_sizes", [[5, 30], [5, 30]]),
+        ("within_mean", [0.0]),
+        ("acov", [1.0]),
+        ("acov", None),
+        ("rows", []),
+    ],
+)
+def test_contents_that_cannot_be_are_refused(tmp_path: Path, name: str, value: Any) -> None:
+    path = tmp_path / "levels.json"
+    moments().save(path)
+    content = json.loads(path.read_text(encoding="utf-8")) | {name: value}
+    del content["sha256"]
+    path.write_text(json.dumps(signed(content)), encoding="utf-8")
     with pytest.raises(DataError, match=r"levels\.json is not a file of level moments"):
+        msem.LevelMoments.load(path)
+
+
+def test_a_file_with_a_name_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "levels.json"
+    moments().save(path)
+    path.write_text(path.read_text(encoding="utf-8").replace("{", '{"nobs": 400, ', 1), encoding="utf-8")
+    with pytest.raises(DataError, match="a name twice"):
+        msem.LevelMoments.load(path)
+
+
+def test_files_of_later_versions_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "levels.json"
+    moments().save(path)
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"version": 2', '"version": 3'), encoding="utf-8"
+    )
+    with pytest.raises(DataError, match=r"version 3 of the format.*update msem"):
+        msem.LevelMoments.load(path)
+
+
+def test_files_of_the_version_without_digest_are_read_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "levels.json"
+    one = moments()
+    one.save(path)
+    content = json.loads(path.read_text(encoding="utf-8")) | {"format": "msem level moments 1"}
+    for name in ("version", "sha256", "converged", "means_given", "incomplete"):  # which the first had not
+        del content[name]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.warns(DataWarning, match=r"levels\.json has no digest.*save it again"):
+        two = msem.LevelMoments.load(path)
+    pd.testing.assert_frame_equal(one.acov, two.acov, check_exact=True)
+    path.write_text(json.dumps(content | {"nobs": "x"}), encoding="utf-8")
+    with pytest.raises(DataError, match="'nobs' is not a number"):
         msem.LevelMoments.load(path)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import resource
+import signal
 import warnings
 from pathlib import Path
 
@@ -12,9 +15,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 import msem
+from msem.data.storage import signed
 from msem.distributions import normal_rejection
-from msem.errors import DataError, ModelError, MsemWarning
-from msem.fits.manyfits import FitArrays
+from msem.errors import DataError, DataWarning, ModelError, MsemWarning
+from msem.fits.checkpoint import PowerFile
+from msem.fits.manyfits import FitArrays, joined
 from msem.fits.power import performance
 from populations import DEMO, DEMO_POPULATION, REGRESSION
 
@@ -194,15 +199,129 @@ def test_a_file_that_is_damaged_is_refused_with_its_line(tmp_path: Path) -> None
             demo_power(12, resume=path, grid={"nclusters": [40, 60], "cluster_sizes": 5})
 
     one = json.loads(good[1])
+    del one["sha256"]
+
+    def altered(**values: object) -> str:
+        return json.dumps(signed({**one, **values}))
+
     refused(["not json", *good[1:]], "line 1, is damaged")
+    refused([good[0].replace('"seed": 11', '"seed": 12'), *good[1:]], "line 1, is damaged")
     refused(['{"format": "msem power 99"}', *good[1:]], "not a file of a power analysis of this version")
-    refused(["[]", *good[1:]], "not a file of a power analysis")
+    refused(
+        [good[0].replace('"version": 2', '"version": 3'), *good[1:]], "not a file of a power analysis of this"
+    )
+    refused(["{}", *good[1:]], "not a file of a power analysis")
+    refused(["[]", *good[1:]], "line 1, is damaged")
+    refused(["[" * 100_000, *good[1:]], "line 1, is damaged")
     refused([good[0], good[1][:-5], *good[2:]], "line 2, is damaged")
-    refused([good[0], json.dumps({**one, "first": 1}), *good[2:]], "line 2, does not continue")
-    refused([good[0], json.dumps({**one, "cell": 7}), *good[2:]], "line 2, does not continue")
-    refused([good[0], json.dumps({**one, "est": one["est"][:-1]}), *good[2:]], "line 2, does not continue")
-    refused([good[0], json.dumps({**one, "se": "x"}), *good[2:]], "line 2, is damaged")
+    refused([good[0], good[1].replace("0", "1", 1), *good[2:]], "line 2, is damaged")
+    refused([good[0], json.dumps(one), *good[2:]], "line 2, is damaged")
+    refused([good[0], altered(first=1), *good[2:]], "line 2, does not continue")
+    refused([good[0], altered(cell=7), *good[2:]], "line 2, does not continue")
+    refused([good[0], altered(est=one["est"][:-1]), *good[2:]], "line 2, does not continue")
+    refused([good[0], altered(se="x"), *good[2:]], "line 2, is damaged")
+    refused([good[0], altered(se=[[-1.0] * len(row) for row in one["se"]]), *good[2:]], "line 2, is damaged")
+    refused([good[0], altered(est=[["1"] * len(row) for row in one["est"]]), *good[2:]], "line 2, is damaged")
+    refused([good[0], altered(status=["banana"] * len(one["status"])), *good[2:]], "line 2, is damaged")
+    refused([good[0], altered(iterations=[-5] * len(one["status"])), *good[2:]], "line 2, is damaged")
+    refused([good[0], altered(iterations=[10**400] * len(one["status"])), *good[2:]], "line 2, is damaged")
+    refused([good[0], altered(cell=0.9), *good[2:]], "line 2, is damaged")
+    refused([good[0], altered(more=1), *good[2:]], "line 2, is damaged")
     refused([good[0], good[1], good[1]], "line 3, does not continue")
+
+
+def test_a_file_of_the_version_without_digests_goes_on_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "power.jsonl"
+    demo_power(12, resume=path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        del line["sha256"]
+    del lines[0]["version"]
+    lines[0]["format"] = "msem power 1"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.warns(DataWarning, match="have no digests"):
+        more = demo_power(20, resume=path)
+    pd.testing.assert_frame_equal(more.parameters, demo_power(20).parameters, check_exact=True)
+    added = path.read_text().splitlines()[len(lines) :]
+    assert added
+    assert all("sha256" in line for line in added)
+
+
+def fits_of(seed: int, count: int) -> FitArrays:
+    rng = np.random.default_rng(seed)
+    words = np.array(["ok"] * count, dtype=object)
+    return FitArrays(
+        rng.normal(size=(count, 2)),
+        rng.uniform(size=(count, 2)),
+        rng.normal(size=count),
+        rng.normal(size=count),
+        words,
+        words,
+        np.ones(count, np.intp),
+    )
+
+
+def test_several_writers_of_one_file_add_what_the_others_have_not(tmp_path: Path) -> None:
+    path, head = tmp_path / "power.jsonl", {"parameters": ["a", "b"], "design": [{}, {}], "seed": 1}
+    fits = fits_of(1, 12)
+    parts = [FitArrays(*(v[at : at + n] for v in vars(fits).values())) for at, n in ((0, 4), (0, 6), (4, 8))]
+    one, two, three = (PowerFile(path, head) for _ in range(3))
+    one.add(0, 0, parts[0])
+    two.add(0, 0, parts[1])
+    three.add(0, 0, parts[0])
+    one.add(1, 0, parts[0])
+    one.add(0, 4, parts[2])
+    again = PowerFile(path, head)
+    for name, values in vars(joined(again.fits(0))).items():
+        np.testing.assert_array_equal(values, getattr(fits, name))
+    assert sum(map(len, again.fits(1))) == 4
+    assert len(path.read_text().splitlines()) == 5  # the head, 0 to 4, 4 to 6, 6 to 12; and the other cell
+    path.write_text("")
+    with pytest.raises(DataError, match="removed or cut short while"):
+        one.add(1, 4, parts[0])
+
+
+def test_two_processes_with_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "power.jsonl"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=add_lines, args=(path, size)) for size in (3, 5)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    found = joined(PowerFile(path, HEAD).fits(0))
+    np.testing.assert_array_equal(found.est, fits_of(2, 300).est)
+
+
+HEAD = {"parameters": ["a", "b"], "design": [{}], "seed": 1}
+
+
+def add_lines(path: Path, size: int) -> None:
+    file, fits = PowerFile(path, HEAD), fits_of(2, 300)
+    for at in range(0, 300, size):
+        file.add(0, at, FitArrays(*(values[at : at + size] for values in vars(fits).values())))
+
+
+def test_a_full_disk_leaves_a_file_that_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "power.jsonl"
+    PowerFile(path, HEAD).add(0, 0, fits_of(3, 4))
+    size = path.stat().st_size
+
+    def fill() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))
+        with pytest.raises(OSError, match="large"):
+            PowerFile(path, HEAD).add(0, 4, fits_of(4, 4))
+
+    process = multiprocessing.get_context("fork").Process(target=fill)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert path.stat().st_size > size
+    again = PowerFile(path, HEAD)
+    np.testing.assert_array_equal(joined(again.fits(0)).est, fits_of(3, 4).est)
+    assert path.stat().st_size == size
 
 
 def test_what_estimates_are_worth() -> None:

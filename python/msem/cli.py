@@ -13,10 +13,10 @@ from typing import get_args
 
 import pandas as pd
 
+from msem.data.clusterfile import is_statistics
 from msem.data.clusters import ClusterStatistics
 from msem.data.demo import load_demo
 from msem.data.moments import LevelMoments
-from msem.data.clusterfile import is_statistics
 from msem.data.summarize import summarize
 from msem.errors import DataError, MsemError, MsemWarning
 from msem.fits.levels import segregated

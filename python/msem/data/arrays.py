@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -111,15 +110,3 @@ def unvech(values: Floats, n: int) -> Floats:
     out[row, col] = values
     out[col, row] = values
     return out
-
-
-def named_vech(matrix: pd.DataFrame) -> dict[str, Any]:
-    """Names and lower triangle of a symmetric matrix, as JSON has them."""
-    return {"names": list(matrix.columns), "cov": vech(matrix.to_numpy()).tolist()}
-
-
-def named_unvech(stored: Mapping[str, Any]) -> pd.DataFrame:
-    """Symmetric matrix written by `named_vech`."""
-    names = list(stored["names"])
-    values = unvech(np.array(stored["cov"], dtype=float), len(names))
-    return pd.DataFrame(values, index=names, columns=names)

@@ -1,37 +1,48 @@
 """Files of cluster statistics: JSON, or Parquet for many clusters.
 
-Both hold a header of names and numbers, and one row for each cluster size or, if clusters are kept, for each
-cluster. Nothing in them is executed. A SHA-256 digest tells a damaged file from a whole one before any of it is used.
+Both hold a header of names and numbers, and one row for each cluster size or, if clusters are kept, for each cluster.
 The format is described in docs/large-data.md; a change of it gets another version number.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.arrow import pyarrow
+from msem.data.storage import (
+    DIGEST,
+    Fields,
+    Format,
+    damaged,
+    digest,
+    has_digest,
+    json_text,
+    parsed,
+    replacing,
+    write_json,
+)
 from msem.data.sums import ClusterSums, by_size, index_kind
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
-FORMAT, VERSION = "msem cluster statistics", 1
+FORMAT = Format("msem cluster statistics", 1, "a file of cluster statistics")
 NO_DIGEST = "0" * 64
 MAGIC = b"PAR1"
 BLOCK = 1 << 20
 PLAIN = ("cluster", "nobs", "nclusters", "nrows", "dropped_rows", "dropped_no_cluster")
-ROWS = ("sizes", "counts", "means", "scatter", "within")
+HEADER = (*PLAIN, "variables", "dropped", "origins", "origin", "ssw", "rows")
+BY_SIZE = ("sizes", "counts", "means", "scatter")
+BY_CLUSTER = ("ids", "sizes", "means")
+COLUMNS = {*BY_SIZE, *BY_CLUSTER, "within"}
 
 
 def write_values(path: Any, values: Mapping[str, Any]) -> None:
@@ -40,12 +51,11 @@ def write_values(path: Any, values: Mapping[str, Any]) -> None:
     if suffix not in (".json", ".parquet"):
         raise DataError(f"{path}: cluster statistics are saved as .json or .parquet")
     header, rows = _to_parts(values)
-    with _replacing(Path(path)) as file:
-        if suffix == ".json":
-            content = header | {name: _lists(array) for name, array in rows.items()}
-            whole = {"format": FORMAT, "version": VERSION, "sha256": _digest(content), "content": content}
-            file.write_text(json.dumps(whole, allow_nan=False), encoding="utf-8")
-        else:
+    if suffix == ".json":
+        content = header | {name: array.tolist() for name, array in rows.items()}
+        write_json(path, FORMAT.header | {DIGEST: digest(content), "content": content})
+    else:
+        with replacing(path) as file:
             _write_parquet(file, header, rows)
 
 
@@ -62,8 +72,8 @@ def read_values(path: Any) -> dict[str, Any]:
     header, rows = _read_parquet(path) if parquet else _read_json(path)
     try:
         return _from_parts(header, rows)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise DataError(f"{path} is not a file of cluster statistics: {error!r}") from error
+    except (ValueError, TypeError) as error:
+        raise FORMAT.contradiction(path, error) from error
 
 
 def is_statistics(path: Path) -> bool:
@@ -71,18 +81,6 @@ def is_statistics(path: Path) -> bool:
     if path.suffix.lower() == ".json":
         return True
     return path.suffix.lower() == ".parquet" and path.is_file() and _digest_place(path) is not None
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 # -- the two parts of a file -----------------------------------------------------------------------------------
@@ -106,25 +104,50 @@ def _to_parts(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     return header, rows if sums.within is None else rows | {"within": sums.within}
 
 
-def _from_parts(header: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, Any]:
-    p = len(header["variables"])
-    arrays: dict[str, Floats] = {
-        name: np.asarray(rows[name], dtype=np.float64) for name in ROWS if name in rows
-    }
-    values: dict[str, Any] = {name: header[name] for name in PLAIN} | {
-        "variables": tuple(header["variables"]),
-        "dropped": dict(header["dropped"]),
-        "origins": frozenset(header["origins"]),
-        "origin": np.array(header["origin"], dtype=np.float64),
-        "ssw": _whole(np.array(header["ssw"], dtype=np.float64), p),
-    }
-    if header["rows"] == "sizes":
-        named = {name: arrays[name] for name in ("sizes", "counts", "means")}
-        return values | named | {"scatter": _whole(arrays["scatter"], p)}
-    ids = pd.Index(rows["ids"], tupleize_cols=False)
-    sums = ClusterSums(ids, arrays["sizes"], arrays["means"], arrays.get("within"))
-    sums.require_fit(p, values["nclusters"])
+def _from_parts(header: Any, rows: Mapping[str, Any]) -> dict[str, Any]:
+    given = Fields(header, HEADER)
+    names = given.texts("variables")
+    p = len(names)
+    if not p or len(set(names)) < p:
+        raise ValueError("there are no variables, or one twice")
+    dropped = Fields(header["dropped"], (), header["dropped"])
+    nobs, nclusters = given.number("nobs"), given.number("nclusters")
+    values: dict[str, Any] = {
+        "cluster": given.text("cluster"),
+        "nobs": nobs,
+        "nclusters": nclusters,
+        "variables": tuple(names),
+        "dropped": {name: dropped.whole(name) for name in header["dropped"]},
+        "origins": frozenset(given.texts("origins")),
+        "origin": given.numbers("origin", p),
+        "ssw": _symmetric(given.numbers("ssw", p * (p + 1) // 2), p),
+    } | {name: given.whole(name) for name in ("nrows", "dropped_rows", "dropped_no_cluster")}
+    if given.text("rows") == "sizes":
+        table = Fields(rows, BY_SIZE)
+        sizes = table.numbers("sizes", None)
+        return values | {
+            "sizes": sizes,
+            "counts": table.numbers("counts", len(sizes)),
+            "means": table.numbers("means", len(sizes), p),
+            "scatter": _symmetric(table.numbers("scatter", len(sizes), p * (p + 1) // 2), p),
+        }
+    table = Fields(rows, BY_CLUSTER, ("within",))
+    sizes = table.numbers("sizes", None)
+    J = len(sizes)
+    means = table.numbers("means", J, p)
+    within = table.numbers("within", J, p * (p + 1) // 2) if "within" in rows else None
+    ids = pd.Index(_ids(rows["ids"]), tupleize_cols=False)
+    sums = ClusterSums(ids, sizes, means, within)
+    sums.require_fit(p, nclusters)
     return values | {"sums": sums, "ids": ids, **by_size(sums, values["origin"], values["ssw"])}
+
+
+def _ids(given: Any) -> Any:
+    """Ids of clusters: an array of a column, or a list of texts, numbers or truth values."""
+    kinds = set(map(type, given)) if isinstance(given, list) else set()
+    if not isinstance(given, np.ndarray) and not (kinds <= {int, float} or kinds in ({str}, {bool})):
+        raise ValueError("'ids' are neither all numbers nor all texts")
+    return given
 
 
 def _plain_ids(ids: pd.Index[Any], cluster: str) -> Any:
@@ -142,7 +165,7 @@ def _lower(matrix: Floats) -> Floats:
     return lower
 
 
-def _whole(lower: Floats, p: int) -> Floats:
+def _symmetric(lower: Floats, p: int) -> Floats:
     """Symmetric matrices from lower triangles."""
     rows, columns = np.tril_indices(p)
     matrix = np.empty((*lower.shape[:-1], p, p))
@@ -154,45 +177,14 @@ def _whole(lower: Floats, p: int) -> Floats:
 # -- JSON ------------------------------------------------------------------------------------------------------
 
 
-def _lists(array: Any) -> Any:
-    return array.tolist()
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, allow_nan=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read_json(path: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        whole = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not a file of cluster statistics, or is cut short: {error}") from error
-    if not isinstance(whole, dict) or whole.get("format") != FORMAT:
-        raise DataError(f"{path} is not a file of cluster statistics")
-    _require_version(path, whole.get("version"))
+def _read_json(path: Any) -> tuple[Any, dict[str, Any]]:
+    whole = FORMAT.read(path)
+    FORMAT.require(path, whole)
     content = whole.get("content")
-    if not isinstance(content, dict) or _digest(content) != whole.get("sha256"):
-        raise _damaged(path)
-    arrays = {name: content.pop(name) for name in ("ids", *ROWS) if name in content}
-    return content, arrays
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a number")
-
-
-def _require_version(path: Any, version: Any) -> None:
-    if version != VERSION:
-        raise DataError(
-            f"{path} is of version {version!r} of the format and this msem reads version {VERSION}: update msem"
-        )
-
-
-def _damaged(path: Any) -> DataError:
-    return DataError(
-        f"{path} is damaged or cut short: its digest is another one; get the file again from whoever made it"
-    )
+    if not isinstance(content, dict) or len(whole) > 4 or not has_digest(content, whole.get(DIGEST)):
+        raise damaged(path)
+    rows = {name: content.pop(name) for name in COLUMNS if name in content}
+    return content, rows
 
 
 # -- Parquet ---------------------------------------------------------------------------------------------------
@@ -202,35 +194,37 @@ def _write_parquet(path: Path, header: Mapping[str, Any], rows: Mapping[str, Any
     """Written with a digest of zeros in the footer, which is then replaced by that of the file as it stands."""
     pa = pyarrow()
     columns = {name: _column(array) for name, array in rows.items()}
-    text = json.dumps(
-        {"format": FORMAT, "version": VERSION, "sha256": NO_DIGEST, "content": header}, allow_nan=False
-    )
+    text = json_text(FORMAT.header | {DIGEST: NO_DIGEST, "content": header})
     table = pa.table(columns)
     # Arrow's own copy of the schema would hold the header a second time
     with pa.parquet.ParquetWriter(path, table.schema, store_schema=False) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({FORMAT: text})
+        writer.add_key_value_metadata({FORMAT.name: text})
     at = _digest_place(path)
     if at is None:
         raise DataError(f"pyarrow {pa.__version__} did not write the header to the footer of the file")
-    digest = _file_digest(path, at)
     with path.open("r+b") as file:
         file.seek(at)
-        file.write(digest)
+        file.write(_file_digest(path, at))
 
 
-def _read_parquet(path: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_parquet(path: Any) -> tuple[Any, dict[str, Any]]:
     at = _digest_place(path)
     if at is None:
-        raise DataError(f"{path} is not a file of cluster statistics, or is cut short")
+        raise DataError(f"{path} is not {FORMAT.kind}, or is cut short")
     with open(path, "rb") as file:
         file.seek(at)
         if file.read(64) != _file_digest(path, at):
-            raise _damaged(path)
-    table = pyarrow().parquet.read_table(path)
-    whole = json.loads(table.schema.metadata[FORMAT.encode()])
-    _require_version(path, whole.get("version"))
-    return whole["content"], {name: _array(table.column(name)) for name in table.column_names}
+            raise damaged(path)
+    pa = pyarrow()
+    try:
+        table = pa.parquet.read_table(path)
+        whole = parsed((table.schema.metadata or {}).get(FORMAT.name.encode(), b""))
+        columns = {name: _array(table.column(name)) for name in table.column_names}
+    except (ValueError, pa.ArrowException) as error:
+        raise FORMAT.contradiction(path, error) from error
+    FORMAT.require(path, whole)
+    return whole.get("content"), columns
 
 
 def _column(array: Any) -> Any:
@@ -272,12 +266,12 @@ def _digest_place(path: Any) -> int | None:
 
 def _file_digest(path: Any, at: int) -> bytes:
     """Digest of a file with zeros in the place of the digest."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     with open(path, "rb") as file:
         for start in range(0, os.path.getsize(path), BLOCK):
             block = bytearray(file.read(BLOCK))
             first, last = max(at, start), min(at + 64, start + len(block))
             if first < last:
                 block[first - start : last - start] = b"0" * (last - first)
-            digest.update(block)
-    return digest.hexdigest().encode()
+            found.update(block)
+    return found.hexdigest().encode()

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.clusterfile import read_values, write_values
 from msem.data.columns import listed, require_known
 from msem.data.complete import (
     SampleStatistics,
@@ -20,7 +21,6 @@ from msem.data.complete import (
     require_identified_levels,
 )
 from msem.data.screening import require_clusters, require_constant_within, require_enough
-from msem.data.clusterfile import read_values, write_values
 from msem.data.sums import ClusterSums, common_ids, merged_sums
 from msem.errors import DataError
 

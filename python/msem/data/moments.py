@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.arrays import LevelMoment, frozen, frozen_series, named_unvech, named_vech, unvech, vech
+from msem.data.arrays import LevelMoment, frozen, frozen_series, unvech, vech
 from msem.data.checks import (
     matching_names,
     named_acov,
@@ -28,10 +28,12 @@ from msem.data.intraclass import icc_columns
 from msem.data.saturated import Method, moment_names, saturated_information, solve_saturated
 from msem.data.screening import require_enough
 from msem.data.statistics import Saturated, Statistics
-from msem.errors import DataError
+from msem.data.storage import DIGEST, Fields, Format, signed, verified, write_json
+from msem.errors import DataError, DataWarning
 
 Floats = NDArray[np.float64]
-FORMAT = "msem level moments 1"
+FORMAT = Format("msem level moments", 2, "a file of level moments written by msem")
+WITHOUT_DIGEST = "msem level moments 1"  # the format before
 
 __all__ = ["LevelMoment", "LevelMoments"]
 
@@ -340,32 +342,54 @@ class LevelMoments:
         return self if self.known_acov is not None else replace(self, known_acov=self.gamma(kind))
 
     def save(self, path: str | Path) -> None:
-        """Write the moments, sample sizes and Gamma as JSON; raw data or cluster means are not in it."""
-        Path(path).write_text(json.dumps(_to_json(self.with_acov())), encoding="utf-8")
+        """Write the moments, sample sizes and Gamma as JSON; raw data or cluster means are not in it.
+
+        A file that is there already is replaced at once or not at all.
+        """
+        write_json(path, signed(FORMAT.header | _content(self.with_acov())))
 
     @classmethod
     def load(cls, path: str | Path) -> LevelMoments:
-        """Read moments written by `save`.
+        """Read moments written by `save`; nothing in the file is executed.
 
         Raises
         ------
         DataError
-            If the file is not one.
+            If the file is not one, is damaged or cut short, or comes from a later version.
+
+        Warns
+        -----
+        DataWarning
+            If it comes from a version that wrote no digest, so that damage to a number would not be noticed.
         """
+        given = FORMAT.read(path)
+        unsigned = given.get("format") == WITHOUT_DIGEST and DIGEST not in given
+        if not unsigned:
+            FORMAT.require(path, given)
+        content = given | FORMAT.header if unsigned else verified(path, given)
         try:
-            return _from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is not a file of level moments written by msem: {error}") from error
+            found = _from_content(content)
+        except ValueError as error:
+            raise FORMAT.contradiction(path, error) from error
+        if unsigned:
+            warnings.warn(
+                f"{path} has no digest, as it was written by an earlier msem, so that damage to its numbers would not "
+                "be noticed: save it again",
+                DataWarning,
+                stacklevel=2,
+            )
+        return found
 
 
-def _to_json(moments: LevelMoments) -> dict[str, Any]:
+def _content(moments: LevelMoments) -> dict[str, Any]:
     return {
-        "format": FORMAT,
         "nobs": moments.nobs,
         "nclusters": moments.nclusters,
-        "cluster_sizes": None if not moments.exact_sizes else [list(x) for x in moments._sizes.items()],
-        "within": named_vech(moments.within_cov),
-        "between": named_vech(moments.between_cov),
+        "cluster_sizes": None
+        if not moments.exact_sizes
+        else [[int(n), int(j)] for n, j in moments._sizes.items()],
+        "within": _level(moments.within_cov),
+        "between": _level(moments.between_cov),
         "within_mean": moments.within.mean.tolist(),
         "between_mean": moments.between.mean.tolist(),
         "llf": None if np.isnan(moments.llf) else moments.llf,
@@ -376,27 +400,59 @@ def _to_json(moments: LevelMoments) -> dict[str, Any]:
     }
 
 
-def _from_json(stored: dict[str, Any]) -> LevelMoments:
-    if stored.get("format") != FORMAT:
-        raise KeyError(f"format is {stored.get('format')!r}, expected {FORMAT!r}")
-    within, between = named_unvech(stored["within"]), named_unvech(stored["between"])
-    sizes = stored["cluster_sizes"]
+NUMBERS = (
+    "nobs",
+    "nclusters",
+    "cluster_sizes",
+    "within",
+    "between",
+    "within_mean",
+    "between_mean",
+    "llf",
+    "acov",
+)
+FLAGS = ("converged", "means_given", "incomplete")
+
+
+def _from_content(content: Mapping[str, Any]) -> LevelMoments:
+    given = Fields(content, (*FORMAT.header, *NUMBERS), FLAGS)
+    within, between = _level_cov(content["within"]), _level_cov(content["between"])
     moments = LevelMoments(
         within,
         between,
-        dict(zip(between.columns, stored["between_mean"], strict=True)),
-        nobs=stored["nobs"],
-        nclusters=stored["nclusters"],
-        within_mean=dict(zip(within.columns, stored["within_mean"], strict=True)),
-        cluster_sizes=None if sizes is None else {int(n): int(j) for n, j in sizes},
-        llf=np.nan if stored["llf"] is None else stored["llf"],
-        converged=bool(stored.get("converged", True)),
-        means_given=bool(stored.get("means_given", True)),
-        incomplete=bool(stored.get("incomplete", False)),
+        dict(zip(between.columns, given.numbers("between_mean", len(between)), strict=True)),
+        nobs=given.number("nobs"),
+        nclusters=given.number("nclusters"),
+        within_mean=dict(zip(within.columns, given.numbers("within_mean", len(within)), strict=True)),
+        cluster_sizes=None if content["cluster_sizes"] is None else _size_table(given),
+        llf=np.nan if content["llf"] is None else given.number("llf"),
+        converged=given.flag("converged", True),
+        means_given=given.flag("means_given", True),
+        incomplete=given.flag("incomplete", False),
     )
     names = moments.moment_names
-    acov = unvech(np.array(stored["acov"], dtype=float), len(names))
+    acov = unvech(given.numbers("acov", len(names) * (len(names) + 1) // 2), len(names))
     return replace(moments, known_acov=pd.DataFrame(acov, index=names, columns=names))
+
+
+def _level(cov: pd.DataFrame) -> dict[str, Any]:
+    return {"names": list(cov.columns), "cov": vech(cov.to_numpy()).tolist()}
+
+
+def _level_cov(stored: Any) -> pd.DataFrame:
+    given = Fields(stored, ("names", "cov"))
+    names = given.texts("names")
+    p = len(names)
+    return pd.DataFrame(unvech(given.numbers("cov", p * (p + 1) // 2), p), index=names, columns=names)
+
+
+def _size_table(given: Fields) -> dict[int, int]:
+    """Number of clusters of each size, of which each is there once."""
+    pairs = given.numbers("cluster_sizes", None, 2)
+    table = {int(n): int(j) for n, j in pairs}
+    if len(table) < len(pairs) or (pairs != np.rint(pairs)).any() or (pairs < 1).any():
+        raise DataError("'cluster_sizes' are not whole sizes, each once, with their numbers of clusters")
+    return table
 
 
 def estimate_saturated(

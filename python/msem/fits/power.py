@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.distributions import chisq_pvalues, normal_halfwidth
-from msem.fits.checkpoint import PowerFile
+from msem.fits.checkpoint import PowerFile, stored_seed
 from msem.fits.compiled import CompiledModel, compile, require_labels
 from msem.fits.conditions import Cell, Truth, make_cells, truth
 from msem.fits.fit import Fit
@@ -258,7 +257,7 @@ def power(
     compiled = read_model(model, options)
     source = read_population(population)
     require_labels(compiled.table, source.table.group_labels or None)
-    number = require_seed(_known_seed(resume) if seed is None else seed)
+    number = require_seed(stored_seed(resume) if seed is None else seed)
     cells = make_cells(source, population, design_grid, distribution, number)
     truths = tuple(truth(compiled.table, cell) for cell in cells)
     file = PowerFile(resume, describe(compiled, cells, distribution, number))
@@ -302,18 +301,6 @@ def describe(model: CompiledModel, cells: tuple[Cell, ...], distribution: Any, s
 _NONE = FitArrays(
     *(np.empty((0, 0)),) * 2, *(np.empty(0),) * 2, *(np.empty(0, dtype=object),) * 2, np.empty(0, np.intp)
 )
-
-
-def _known_seed(path: str | Path | None) -> int | None:
-    """The seed of a file that is there already."""
-    if path is None or not Path(path).exists():
-        return None
-    with Path(path).open(encoding="utf-8", errors="replace") as file:
-        try:
-            seed = json.loads(file.readline()).get("seed")
-        except (ValueError, AttributeError):
-            return None  # said when the file is read
-    return seed if isinstance(seed, int) else None
 
 
 def _fits_of_cell(

@@ -6,6 +6,7 @@ Nothing is known of a client but that ``client.submit(function, *arguments)`` re
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -88,8 +89,9 @@ def spread(
     When it is closed before its end, or interrupted, work that has not begun is taken back.
     """
     options: dict[str, Any] = {}
-    if hasattr(client, "scatter"):  # Dask: sent once to each worker; the names of its results need no hash
-        shared, options = client.scatter(shared, hash=False), {"pure": False}
+    if hasattr(client, "scatter"):  # Dask, for which the names of results need no hash
+        options = {"pure": False}
+        shared = _shared_by_workers(client, shared)
     waiting = [client.submit(work, shared, *call, **options) for call in calls]
     try:
         while waiting:
@@ -99,3 +101,18 @@ def spread(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _shared_by_workers(client: Any, shared: Any) -> Any:
+    """What Dask sends once to each worker that needs it.
+
+    As the result of a task, of which the scheduler keeps the arguments: `scatter` would leave the only copies with some
+    workers, and they would be lost with them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+        return client.submit(_given, shared, pure=False)
+
+
+def _given(shared: Any) -> Any:
+    return shared
