@@ -19,7 +19,7 @@ Arranged::Arranged(const GroupMoments& m, const IncompleteData& data, const Matr
     Vector own = Vector::Zero(static_cast<Index>(rows.size()));
     for (Index k = b; k < own.size(); ++k) own[k] = mean[d.p + rows[k] - b];
     ConditionalLevel level;
-    if (!level.compute(between(rows, rows), own, b))
+    if (!level.compute(select(between, rows, rows), own, b))
       throw std::domain_error("the covariance matrix of the cluster variables is not positive definite");
     levels.push_back(std::move(level));
   }
@@ -28,10 +28,10 @@ Arranged::Arranged(const GroupMoments& m, const IncompleteData& data, const Matr
   if (d.p && !chol.compute(within))
     throw std::domain_error("the within covariance matrix is not positive definite");
   for (const Pattern& seen : d.unit_patterns) {
-    if (!chol.compute(within(seen, seen)))
+    if (!chol.compute(select(within, seen, seen)))
       throw std::domain_error("the within covariance matrix is not positive definite");
     Matrix weight = Matrix::Zero(d.p, d.p);
-    weight(seen, seen) = chol.inverse();
+    put(weight, seen, seen, chol.inverse());
     weights.push_back(std::move(weight));
   }
 }
@@ -58,15 +58,15 @@ Index RowCells::find(std::ptrdiff_t row) {
 // A unit's x less what the others of its cluster predict, which is V (q - W_r x) with V and q theirs.
 UnitMap others_map(const Arranged& a, const ClusterEvidence& others, Index pattern, const Matrix& left,
                    Matrix cov) {
-  const Matrix back = left.leftCols(a.b) * others.posterior;
-  return {left + back * a.weights[pattern].topRows(a.b), -back, std::move(cov)};
+  const Matrix back = product(left.leftCols(a.b), others.posterior);
+  return {left + product(back, a.weights[pattern].topRows(a.b)), -back, std::move(cov)};
 }
 
 // Covariance matrix of what a unit with some pattern has observed, between parts given the others included.
 Matrix with_others(const Arranged& a, const ClusterEvidence& others, const Matrix& own, const Pattern& seen) {
   Matrix whole = own;
   whole.topLeftCorner(a.b, a.b) += others.posterior;
-  return whole(seen, seen);
+  return select(whole, seen, seen);
 }
 
 }  // namespace msem

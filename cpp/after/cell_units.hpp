@@ -97,7 +97,7 @@ void for_each_unit(const Arranged& a, const UnitMaps& found, const ClusteredRows
       shift.col(j) = d.origin.head(d.p) + view.mean;
       for (Index c = d.first_cell[j]; c < d.first_cell[j + 1]; ++c) {
         map_of[c] = found.first[i] + c - d.first_cell[j];
-        share.col(c).noalias() = found.maps[map_of[c]].evidence * view.q.head(a.b);
+        share.col(c) = apply(found.maps[map_of[c]].evidence, view.q.head(a.b));
       }
     }
   }
@@ -110,8 +110,9 @@ void for_each_unit(const Arranged& a, const UnitMaps& found, const ClusteredRows
     if (c >= 0) {
       for (const Index k : d.unit_patterns[d.cell_pattern[c]]) unit[k] = rows.unit[k][i] - shift(k, j);
     }
-    row.noalias() = found.maps[which].unit * unit;
-    if (c >= 0) row += share.col(c);
+    row.setZero();
+    if (c >= 0) row = share.col(c);
+    add_applied(row, 1, found.maps[which].unit, unit);
     visit(i, which, row);
   }
 }

@@ -51,9 +51,9 @@ inline Matrix conditional_whitener(const Matrix& cov, const std::vector<Index>& 
   Matrix out = Matrix::Zero(n - first, n);
   if (!n) return out;
   Cholesky chol;
-  if (!chol.compute(cov(order, order)))
+  if (!chol.compute(select(cov, order, order)))
     throw std::domain_error("the covariance matrix of a cluster is not positive definite");
-  const Matrix inverse = chol.whiten(Matrix::Identity(n, n));
+  const Matrix inverse = chol.whiten(Matrix(Matrix::Identity(n, n)));
   for (Index k = 0; k < n; ++k) out.col(order[k]) = inverse.col(k).tail(n - first);
   return out;
 }

@@ -26,9 +26,9 @@ void require_within_only(const Covariates& covariates, const IncompleteData& d) 
 
 // T'T at the positions of a pattern for T the whitener of what it observes given the covariates.
 Matrix conditional_weight(const Matrix& cov, const Pattern& seen, const std::vector<Index>& covariates) {
-  const Matrix root = conditional_whitener(cov(seen, seen), positions_of(covariates, seen));
+  const Matrix root = conditional_whitener(select(cov, seen, seen), positions_of(covariates, seen));
   Matrix out = Matrix::Zero(cov.rows(), cov.cols());
-  out(seen, seen) = root.transpose() * root;
+  put(out, seen, seen, cross(root, root));
   return out;
 }
 
@@ -57,11 +57,11 @@ struct ClassDistance {
     }
     if (free.empty()) return;
     Cholesky chol;
-    const bool fine = chol.compute(precision(free, free));
+    const bool fine = chol.compute(select(precision, free, free));
     if (fine) inverse = chol.inverse();
     Matrix effects = Matrix::Zero(d.p, d.p);
     effects.topLeftCorner(a.b, a.b) = a.level(cluster).cov;
-    if (!fine || !whole.compute(inverse + effects(free, free)))
+    if (!fine || !whole.compute(inverse + select(effects, free, free)))
       throw std::domain_error("the covariance matrix of a cluster is not positive definite");
   }
   double df() const { return static_cast<double>(free.size()); }
@@ -82,7 +82,7 @@ Distances cluster_distances(const GroupMoments& m, const Covariates& covariates,
     weights.push_back(conditional_weight(a.within, seen, covariates.unit));
   const Matrix cov_z = m.cov_b.block(b, b, m.q, m.q);
   for (const Pattern& seen : data.cluster_patterns)
-    of_z.push_back(conditional_whitener(cov_z(seen, seen), positions_of(covariates.cluster, seen)));
+    of_z.push_back(conditional_whitener(select(cov_z, seen, seen), positions_of(covariates.cluster, seen)));
   Distances out{Vector::Zero(total), Vector::Zero(total), Vector::Zero(total), Vector::Zero(total)};
   Vector z, centre, q(p), off(p), estimate;
   for (const ClusterClass& own : a.index.classes) {
@@ -90,23 +90,23 @@ Distances cluster_distances(const GroupMoments& m, const Covariates& covariates,
     const ConditionalLevel& level = a.levels[own.pattern];
     for (const Index j : own.members) {
       z = data.cluster_values(data.cluster_patterns[own.pattern], j) - level.mu_z;
-      out.between[j] = (of_z[own.pattern] * z).squaredNorm();
+      out.between[j] = apply(of_z[own.pattern], z).squaredNorm();
       out.between_df[j] = one.df() + static_cast<double>(of_z[own.pattern].rows());
       out.within_df[j] = one.nvalues - one.df();
       if (one.free.empty()) continue;
       centre = a.mu;
-      if (z.size()) centre.head(b) += level.slopes * level.chol_z.whiten(z);
+      if (z.size()) add_applied(centre.head(b), 1, level.slopes, level.chol_z.whiten(z).col(0));
       q.setZero();
       for (Index c = data.first_cell[j]; c < data.first_cell[j + 1]; ++c)
-        q += data.cell_rows[c] * weights[data.cell_pattern[c]] * (data.cell_means.col(c) - centre);
-      estimate = one.inverse * q(one.free);
+        add_applied(q, data.cell_rows[c], weights[data.cell_pattern[c]], data.cell_means.col(c) - centre);
+      estimate = apply(one.inverse, select(q, one.free));
       out.between[j] += one.whole.whiten(estimate).squaredNorm();
       centre(one.free) += estimate;
       for (Index c = data.first_cell[j]; c < data.first_cell[j + 1]; ++c) {
         const Matrix& weight = weights[data.cell_pattern[c]];
         off = data.cell_means.col(c) - centre;
-        out.within[j] +=
-            data.cell_rows[c] * off.dot(weight * off) + weight.cwiseProduct(unpack_lower(packed, c, p)).sum();
+        out.within[j] += data.cell_rows[c] * off.dot(apply(weight, off)) +
+                         weight.cwiseProduct(unpack_lower(packed, c, p)).sum();
       }
     }
   }

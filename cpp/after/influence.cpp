@@ -97,11 +97,11 @@ bool descend(const Others& others, const Directions& free, const Matrix& solver,
   Matrix basis = free.basis;
   for (int count = 0; count <= corrections; ++count) {
     if (count > 0) basis = others.whole().follow(start, theta, free.basis, free.intercepts);
-    const Vector slope = basis.transpose() * now.gradient;
-    Vector step = -0.5 * solver * slope, next;
+    const Vector slope = apply_transposed(basis, now.gradient);
+    Vector step = -0.5 * apply(solver, slope), next;
     Evaluation there;
     for (int halved = 0; halved <= kHalvings; ++halved, step *= 0.5) {
-      next = others.whole().settle(theta, basis * step, free.intercepts);
+      next = others.whole().settle(theta, apply(basis, step), free.intercepts);
       there = others.at(next);
       if (there.in_domain && !(there.value > now.value)) break;
     }
@@ -128,8 +128,8 @@ LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& t
   for (Index j = 0; j < total; ++j) {
     const auto [solver, fresh] = solvers.try_emplace(clusters.sizes[j]);
     if (!fresh) continue;
-    const Matrix factor = own.of_cluster(clusters, j).information_factor(theta) * free.basis;
-    const ScaledInverse inverse = scaled_inverse(information - factor.transpose() * factor);
+    const Matrix factor = product(own.of_cluster(clusters, j).information_factor(theta), free.basis);
+    const ScaledInverse inverse = scaled_inverse(information - cross(factor, factor));
     if (inverse.pivot > kSingular) solver->second = inverse.inverse;
   }
   LeaveOneOutSteps out{Matrix::Constant(total, objective.npar(), nan), Vector::Constant(total, nan)};
@@ -157,8 +157,8 @@ LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& t
   LeaveOneOutSteps out{Matrix::Constant(total, objective.npar(), nan), Vector::Constant(total, nan)};
   in_threads(total, threads, [&](Index j) {
     const Objective cluster = of_incomplete(objective, own, single_cluster(data, products, clusters[j]));
-    const Matrix factor = cluster.information_factor(theta) * free.basis;
-    const ScaledInverse inverse = scaled_inverse(information - factor.transpose() * factor);
+    const Matrix factor = product(cluster.information_factor(theta), free.basis);
+    const ScaledInverse inverse = scaled_inverse(information - cross(factor, factor));
     Vector moved = theta;
     if (!(inverse.pivot > kSingular)) return;
     if (!descend({objective, cluster}, free, inverse.inverse, moved, corrections)) return;

@@ -33,15 +33,15 @@ struct Effects {
     cov.setZero(p, p);
     cov.topLeftCorner(nboth, nboth) = between.topLeftCorner(nboth, nboth);
     if (!q) return;
-    const Matrix cross = between.block(nboth, 0, q, nboth);
+    const Matrix joint = between.block(nboth, 0, q, nboth);
     if (!chol_z.compute(between.block(nboth, nboth, q, q)))
       throw std::domain_error("the covariance matrix of the cluster variables is not positive definite");
-    slopes.topRows(nboth) = chol_z.whiten_transposed(chol_z.whiten(cross)).transpose();
-    cov.topLeftCorner(nboth, nboth) -= slopes.topRows(nboth) * cross;
+    slopes.topRows(nboth) = chol_z.solve(joint).transpose();
+    add_product(cov.topLeftCorner(nboth, nboth), -1, slopes.topRows(nboth), joint);
     symmetrise(cov);
   }
   // Sigma_zz^-1 x
-  Matrix solve_z(const Matrix& x) const { return x.rows() ? chol_z.whiten_transposed(chol_z.whiten(x)) : x; }
+  Matrix solve_z(const Matrix& x) const { return x.rows() ? chol_z.solve(x) : x; }
 };
 
 // (Sigma_w + n C)^-1 for any n, by one factorisation of Sigma_w and one for each n.
@@ -92,7 +92,7 @@ Matrix deviations(const Effects& effects, const Vector& mean, const ClusterArray
   Matrix out = clusters.means.transpose();
   out.colwise() -= mean;
   const Index p = effects.slopes.rows(), q = effects.slopes.cols();
-  if (q) out.topRows(p) -= effects.slopes * out.bottomRows(q);
+  if (q) out.topRows(p) -= product(effects.slopes, out.bottomRows(q));
   return out;
 }
 
@@ -111,8 +111,8 @@ Scores map_clusters(const GroupMoments& m, const Effects& effects, const Vector&
   for (Index j = 0; j < x.cols(); ++j) {
     const ClusterMap& one = maps[sizes.index[j]];
     Vector row = centre;
-    if (m.q) row += one.z * x.col(j).tail(m.q);
-    if (m.p) row += one.x * x.col(j).head(m.p);
+    if (m.q) add_applied(row, 1, one.z, x.col(j).tail(m.q));
+    if (m.p) add_applied(row, 1, one.x, x.col(j).head(m.p));
     out.mean.row(j) = row;
   }
   return out;
@@ -144,15 +144,15 @@ void for_each_unit(const GroupMoments& m, const Effects& effects, const std::vec
   Matrix share(d, total);    // what the cluster contributes to each of them
   for (Index j = 0; j < total; ++j) {
     shift.col(j) = clusters.means.row(j).head(m.p).transpose() - x.col(j).head(m.p);
-    share.col(j) = maps[size_index[j]].sum * (clusters.sizes[j] * x.col(j).head(m.p));
+    share.col(j) = clusters.sizes[j] * apply(maps[size_index[j]].sum, x.col(j).head(m.p));
   }
   Vector unit(m.p), row(d);
   for (std::ptrdiff_t i = 0; i < rows.nrows; ++i) {
     const Index j = rows.codes[i];
     if (j < 0 || j >= total) throw std::invalid_argument("cluster code out of range");
     for (Index k = 0; k < m.p; ++k) unit[k] = rows.unit[k][i] - shift(k, j);
-    row.noalias() = maps[size_index[j]].unit * unit;
-    row += share.col(j);
+    row = share.col(j);
+    add_applied(row, 1, maps[size_index[j]].unit, unit);
     visit(i, row);
   }
 }
@@ -183,8 +183,13 @@ struct Others {
   Matrix cq, cov;
 
   Others(const UnitEvidence& evidence, const Matrix& effects, double n)
-      : cq(effects * evidence.resolvent(n - 1)), cov(effects - (n - 1) * cq * effects) {}
-  UnitMap map(const Matrix& left) const { return {left + left * cq, -left * cq, {}}; }
+      : cq(product(effects, evidence.resolvent(n - 1))), cov(effects) {
+    add_product(cov, 1 - n, cq, effects);
+  }
+  UnitMap map(const Matrix& left) const {
+    const Matrix predicted = product(left, cq);
+    return {left + predicted, -predicted, {}};
+  }
 };
 
 }  // namespace
@@ -199,19 +204,19 @@ Scores cluster_posterior(const GroupMoments& m, const ClusterArrays& clusters) {
   for (Index k = 0; k < b + q + latent; ++k) {
     if (k < b || k >= b + q) targets.push_back(k);
   }
-  Matrix cov = m.cov_b(targets, targets), slopes = Matrix::Zero(d, q);  // of the targets given z
+  Matrix cov = select(m.cov_b, targets, targets), slopes = Matrix::Zero(d, q);  // of the targets given z
   if (q) {
-    const Matrix cross = m.cov_b(Eigen::seqN(b, q), targets);
-    slopes = effects.solve_z(cross).transpose();
-    cov -= slopes * cross;
+    const Matrix joint = select_cols(m.cov_b.middleRows(b, q), targets);
+    slopes = effects.solve_z(joint).transpose();
+    add_product(cov, -1, slopes, joint);
   }
-  Matrix cross = Matrix::Zero(d, p);
-  cross.leftCols(b) = cov.leftCols(b);
-  return map_clusters(m, effects, m.mean_b(targets), clusters, [&](double n) {
+  Matrix joint = Matrix::Zero(d, p);
+  joint.leftCols(b) = cov.leftCols(b);
+  return map_clusters(m, effects, select(m.mean_b, targets), clusters, [&](double n) {
     ClusterMap out{slopes, {}, cov};
     if (!p) return out;
-    out.x = n * cross * evidence.resolvent(n);
-    out.cov -= out.x * cross.transpose();
+    out.x = n * product(joint, evidence.resolvent(n));
+    add_outer(out.cov, -1, out.x, joint);
     symmetrise(out.cov);
     return out;
   });
@@ -227,16 +232,16 @@ Scores cluster_bartlett(const GroupMoments& m, const Measurement& measurement,
   const UnitEvidence evidence(m.cov_w.topLeftCorner(p, p), effects.cov);
   const Matrix on_z = measurement.loadings.bottomRows(q);
   const Matrix weighted_z = effects.solve_z(on_z).transpose();
-  Matrix loadings = -effects.slopes * on_z;  // of x
+  Matrix loadings = -product(effects.slopes, on_z);  // of x
   loadings.topRows(b) += measurement.loadings.topRows(b);
   return map_clusters(m, effects, m.mean_b.tail(latent), clusters, [&](double n) {
-    Matrix weighted = Matrix::Zero(latent, 0), information = weighted_z * on_z;
+    Matrix weighted = Matrix::Zero(latent, 0), information = product(weighted_z, on_z);
     if (p) {
-      weighted = n * loadings.transpose() * evidence.resolvent(n);
-      information += weighted * loadings;
+      weighted = n * cross(loadings, evidence.resolvent(n));
+      add_product(information, 1, weighted, loadings);
     }
     const Matrix cov = latent_cov(information);
-    return ClusterMap{cov * weighted_z, cov * weighted, cov};
+    return ClusterMap{product(cov, weighted_z), product(cov, weighted), cov};
   });
 }
 
@@ -250,13 +255,13 @@ Scores unit_posterior(const GroupMoments& m, const ClusteredRows& rows, const Cl
   const UnitEvidence evidence(within, effects.cov);
   Cholesky chol;
   chol.compute(within);
-  const Matrix cross = m.cov_w.topRightCorner(p, latent);
-  const Matrix factor = chol.whiten_transposed(chol.whiten(cross)).transpose();  // F: of eta on w
-  const Matrix left = m.cov_w.bottomRightCorner(latent, latent) - factor * cross;
+  const Matrix joint = m.cov_w.topRightCorner(p, latent);
+  const Matrix factor = chol.solve(joint).transpose();  // F: of eta on w
+  const Matrix left = m.cov_w.bottomRightCorner(latent, latent) - product(factor, joint);
   return map_units(m, effects, rows, clusters, [&](double n) {
-    const Matrix cq = effects.cov * evidence.resolvent(n);
-    UnitMap out{factor, -factor * cq, left};
-    out.cov += factor * (effects.cov - n * cq * effects.cov) * factor.transpose();
+    const Matrix cq = product(effects.cov, evidence.resolvent(n));
+    UnitMap out{factor, -product(factor, cq), left};
+    out.cov += outer_sandwich(factor, effects.cov - n * product(cq, effects.cov));
     symmetrise(out.cov);
     return out;
   });
@@ -275,9 +280,9 @@ Scores unit_bartlett(const GroupMoments& m, const Measurement& measurement, cons
     Cholesky chol;
     if (!chol.compute(measurement.residual + others.cov))
       throw std::domain_error("the residual covariance matrix is not positive definite");
-    const Matrix weighted = chol.whiten_transposed(chol.whiten(measurement.loadings)).transpose();
-    const Matrix cov = latent_cov(weighted * measurement.loadings);
-    UnitMap out = others.map(cov * weighted);
+    const Matrix weighted = chol.solve(measurement.loadings).transpose();
+    const Matrix cov = latent_cov(product(weighted, measurement.loadings));
+    UnitMap out = others.map(product(cov, weighted));
     out.cov = cov;
     return out;
   });
@@ -294,7 +299,7 @@ Distances cluster_distances(const GroupMoments& m, const Covariates& covariates,
   const Matrix within = m.cov_w.topLeftCorner(p, p);
   const Matrix of_z = conditional_whitener(m.cov_b.block(m.nboth, m.nboth, q, q), covariates.cluster);
   const Matrix of_w = conditional_whitener(within, covariates.unit);
-  const Matrix precision = of_w.transpose() * of_w;
+  const Matrix precision = cross(of_w, of_w);
   const Sizes sizes(clusters.sizes);
   std::vector<Matrix> of_mean;
   for (const double n : sizes.distinct)
@@ -305,9 +310,9 @@ Distances cluster_distances(const GroupMoments& m, const Covariates& covariates,
                 Vector::Constant(total, unit_df + static_cast<double>(of_z.rows())),
                 (clusters.sizes.array() - 1) * unit_df};
   for (Index j = 0; j < total; ++j) {
-    out.between[j] = (of_z * x.col(j).tail(q)).squaredNorm();
+    out.between[j] = apply(of_z, x.col(j).tail(q)).squaredNorm();
     if (!p) continue;
-    out.between[j] += (of_mean[sizes.index[j]] * x.col(j).head(p)).squaredNorm();
+    out.between[j] += apply(of_mean[sizes.index[j]], x.col(j).head(p)).squaredNorm();
     out.within[j] = precision.cwiseProduct(unpack_lower(clusters.within, j, p)).sum();
   }
   return out;

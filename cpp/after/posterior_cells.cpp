@@ -22,8 +22,8 @@ Matrix determined_cov(const Matrix& information) {
     if (information(k, k) > 0) some.push_back(k);
   }
   Matrix out = Matrix::Constant(n, n, kNone);
-  const ScaledInverse found = scaled_inverse(information(some, some));
-  if (!some.empty() && found.pivot > kSingular) out(some, some) = found.inverse;
+  const ScaledInverse found = scaled_inverse(select(information, some, some));
+  if (!some.empty() && found.pivot > kSingular) put(out, some, some, found.inverse);
   return out;
 }
 
@@ -34,7 +34,7 @@ Matrix determined_product(const Matrix& cov, const Matrix& x) {
     if (!std::isnan(cov(k, k))) some.push_back(k);
   }
   Matrix out = Matrix::Constant(x.rows(), x.cols(), kNone);
-  if (!some.empty()) out(some, Eigen::all) = cov(some, some) * x(some, Eigen::all);
+  if (!some.empty()) put_rows(out, some, product(select(cov, some, some), select_rows(x, some)));
   return out;
 }
 
@@ -42,7 +42,7 @@ Matrix determined_product(const Matrix& cov, const Matrix& x) {
 void require_determined(const Matrix& loadings, const Matrix& noise) {
   if (!loadings.cols()) return;
   const Vector scale = noise.diagonal().cwiseMax(std::numeric_limits<double>::min()).cwiseInverse();
-  const ScaledInverse found = scaled_inverse(loadings.transpose() * scale.asDiagonal() * loadings);
+  const ScaledInverse found = scaled_inverse(weighted_cross(loadings, scale, loadings));
   if (!(found.pivot > kSingular))
     throw std::domain_error("the observed variables do not determine the latent variables");
 }
@@ -91,26 +91,28 @@ Scores cluster_posterior(const GroupMoments& m, const IncompleteData& data) {
   const Index b = a.b, first = b + m.q, latent = m.mean_b.size() - first, d = b + latent;
   std::vector<Index> targets(d);
   for (Index k = 0; k < d; ++k) targets[k] = k < b ? k : k + m.q;
-  const Vector centre = m.mean_b(targets);
+  const Vector centre = select(m.mean_b, targets);
   std::vector<Matrix> slopes, cov;  // of the targets given z, by pattern
   for (std::size_t t = 0; t < a.levels.size(); ++t) {
     const std::vector<Index> z(a.index.rows[t].begin() + b, a.index.rows[t].end());
     slopes.push_back(Matrix::Zero(d, static_cast<Index>(z.size())));
-    cov.push_back(m.cov_b(targets, targets));
+    cov.push_back(select(m.cov_b, targets, targets));
     if (z.empty()) continue;
-    slopes[t] = a.levels[t].chol_z.whiten(m.cov_b(z, targets)).transpose();
-    cov[t] -= slopes[t] * slopes[t].transpose();
+    slopes[t] = a.levels[t].chol_z.whiten(select(m.cov_b, z, targets)).transpose();
+    add_outer(cov[t], -1, slopes[t], slopes[t]);
   }
   return map_classes(
       a, d,
       [&](Index t, const ClusterEvidence& evidence) {
         Matrix out = cov[t];
-        if (b) out -= cov[t].leftCols(b) * evidence.resolvent * cov[t].leftCols(b).transpose();
+        if (b) out -= outer_sandwich(cov[t].leftCols(b), evidence.resolvent);
         symmetrise(out);
         return out;
       },
       [&](Index t, const Matrix&, const ClusterView& view, Vector& row) {
-        row = centre + slopes[t] * view.z + cov[t].leftCols(b) * view.u.head(b);
+        row = centre;
+        add_applied(row, 1, slopes[t], view.z);
+        add_applied(row, 1, cov[t].leftCols(b), view.u.head(b));
       });
 }
 
@@ -129,17 +131,17 @@ Scores cluster_bartlett(const GroupMoments& m, const Measurement& measurement, c
     Matrix own(static_cast<Index>(z.size()), latent);
     for (Index k = 0; k < own.rows(); ++k) own.row(k) = measurement.loadings.row(z[k]);
     of_z.push_back(z.empty() ? own : a.levels[t].chol_z.whiten(own));
-    of_x.push_back(measurement.loadings.topRows(b) - a.levels[t].slopes * of_z[t]);
+    of_x.push_back(measurement.loadings.topRows(b) - product(a.levels[t].slopes, of_z[t]));
   }
   return map_classes(
       a, latent,
       [&](Index t, const ClusterEvidence& evidence) {
-        Matrix information = of_z[t].transpose() * of_z[t];
-        if (b) information += of_x[t].transpose() * evidence.resolvent * of_x[t];
+        Matrix information = cross(of_z[t], of_z[t]);
+        if (b) information += sandwich(of_x[t], evidence.resolvent);
         return determined_cov(information);
       },
       [&](Index t, const Matrix& cov, const ClusterView& view, Vector& row) {
-        const Vector said = of_z[t].transpose() * view.z + of_x[t].transpose() * view.u.head(b);
+        const Vector said = apply_transposed(of_z[t], view.z) + apply_transposed(of_x[t], view.u.head(b));
         row = centre + determined_product(cov, said);
       });
 }
@@ -148,12 +150,14 @@ Scores unit_posterior(const GroupMoments& m, const ClusteredRows& rows, const In
   require_moments(m);
   const Arranged a(m, data, between_observed(m));
   const Index p = m.p, latent = m.mean_w.size() - p;
-  const Matrix cross = m.cov_w.topRightCorner(p, latent), prior = m.cov_w.bottomRightCorner(latent, latent);
+  const Matrix joint = m.cov_w.topRightCorner(p, latent), prior = m.cov_w.bottomRightCorner(latent, latent);
   UnitMap nothing{Matrix::Zero(latent, p), Matrix::Zero(latent, a.b), prior};
   const UnitMaps found = unit_maps(a, nothing, [&](Index r, Index, const ClusterEvidence& evidence) {
-    const Matrix factor = cross.transpose() * a.weights[r];  // F: of eta on what is observed of w
-    const Matrix back = factor.leftCols(a.b) * evidence.posterior;
-    Matrix cov = prior - factor * cross + back * factor.leftCols(a.b).transpose();
+    const Matrix factor = cross(joint, a.weights[r]);  // F: of eta on what is observed of w
+    const Matrix back = product(factor.leftCols(a.b), evidence.posterior);
+    Matrix cov = prior;
+    add_product(cov, -1, factor, joint);
+    add_outer(cov, 1, back, factor.leftCols(a.b));
     symmetrise(cov);
     return UnitMap{factor, -back, cov};
   });
@@ -178,9 +182,9 @@ Scores unit_bartlett(const GroupMoments& m, const Measurement& measurement, cons
       throw std::domain_error("the residual covariance matrix is not positive definite");
     Matrix loadings(static_cast<Index>(seen.size()), latent), weighted = Matrix::Zero(latent, p);
     for (Index k = 0; k < loadings.rows(); ++k) loadings.row(k) = measurement.loadings.row(seen[k]);
-    const Matrix of_seen = chol.whiten_transposed(chol.whiten(loadings)).transpose();
+    const Matrix of_seen = chol.solve(loadings).transpose();
     for (Index k = 0; k < loadings.rows(); ++k) weighted.col(seen[k]) = of_seen.col(k);
-    const Matrix cov = determined_cov(of_seen * loadings);
+    const Matrix cov = determined_cov(product(of_seen, loadings));
     return others_map(a, others, r, determined_product(cov, weighted), cov);
   });
   return map_units(a, m.mean_w.tail(latent), found, rows);

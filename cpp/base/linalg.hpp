@@ -2,7 +2,9 @@
 // number.
 #pragma once
 
-#include <Eigen/Dense>
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+#include <Eigen/QR>
 #include <cmath>
 #include <vector>
 
@@ -14,38 +16,106 @@ using Index = Eigen::Index;
 using ConstMatrixRef = Eigen::Ref<const Matrix>;
 using ConstVectorRef = Eigen::Ref<const Vector>;
 
+// Whether the kernels are those for processors with AVX2 and FMA.
+bool compiled_for_avx2();
+
 constexpr double kLog2Pi = 1.8378770664093454835606594728112;
+
+// Products of plain matrices. Each different expression of Eigen costs a second and a half of compilation,
+// these are compiled once. What is returned is new; an `out` has its shape already and overlaps with no
+// factor.
+using MatrixRef = Eigen::Ref<Matrix>;
+using VectorRef = Eigen::Ref<Vector>;
+
+Matrix product(ConstMatrixRef a, ConstMatrixRef b);                           // A B
+Matrix cross(ConstMatrixRef a, ConstMatrixRef b);                             // A'B
+Matrix outer(ConstMatrixRef a, ConstMatrixRef b);                             // A B'
+Vector apply(ConstMatrixRef a, ConstVectorRef x);                             // A x
+Vector apply_transposed(ConstMatrixRef a, ConstVectorRef x);                  // A'x
+Matrix sandwich(ConstMatrixRef a, ConstMatrixRef k);                          // A'K A
+Matrix outer_sandwich(ConstMatrixRef a, ConstMatrixRef k);                    // A K A'
+Matrix weighted_cross(ConstMatrixRef a, ConstVectorRef d, ConstMatrixRef b);  // A' diag(d) B
+Matrix scale_rows(ConstVectorRef d, ConstMatrixRef a);                        // diag(d) A
+Matrix scale_cols(ConstMatrixRef a, ConstVectorRef d);                        // A diag(d)
+Matrix scale_both(ConstVectorRef d, ConstMatrixRef a);                        // diag(d) A diag(d)
+Matrix one_plus_outer(ConstVectorRef x, ConstVectorRef y);                    // 1 + x_i y_j
+
+void set_product(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b);                           // A B
+void set_cross(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b);                             // A'B
+void add_product(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b);             // + s A B
+void add_cross(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b);               // + s A'B
+void add_outer(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b);               // + s A B'
+void add_with_transpose(MatrixRef out, double scale, ConstMatrixRef a);                        // + s (A + A')
+void add_applied(VectorRef out, double scale, ConstMatrixRef a, ConstVectorRef x);             // + s A x
+void add_applied_transposed(VectorRef out, double scale, ConstMatrixRef a, ConstVectorRef x);  // + s A'x
+void symmetrise(Matrix& a);
+
+// Rows and columns by position.
+Matrix select(const Matrix& a, const std::vector<Index>& rows, const std::vector<Index>& cols);
+Matrix select_rows(const Matrix& a, const std::vector<Index>& rows);
+Matrix select_cols(const Matrix& a, const std::vector<Index>& cols);
+Vector select(const Vector& x, const std::vector<Index>& at);
+void put_rows(MatrixRef out, const std::vector<Index>& rows, const Matrix& a);
+void add(Matrix& out, const std::vector<Index>& at, const Matrix& a);  // to rows and columns
+void put(Matrix& out, const std::vector<Index>& rows, const std::vector<Index>& cols, const Matrix& a);
 
 // Lower Cholesky factor of a symmetric matrix and its log determinant.
 class Cholesky {
  public:
   // Returns false unless `a` is finite and positive definite.
-  bool compute(const Matrix& a) {
-    llt_.compute(a);
-    if (llt_.info() != Eigen::Success) return false;
-    log_det_ = 0;
-    for (Index i = 0; i < a.rows(); ++i) log_det_ += 2 * std::log(llt_.matrixLLT()(i, i));
-    return std::isfinite(log_det_);
-  }
+  bool compute(const Matrix& a);
   double log_det() const { return log_det_; }
-  Matrix inverse() const { return llt_.solve(Matrix::Identity(llt_.rows(), llt_.cols())); }
+  // The smallest squared pivot.
+  double pivot() const;
+  Matrix inverse() const;
   Matrix lower() const { return llt_.matrixL(); }
+  Matrix solve(Matrix x) const;
+  Vector solve(Vector x) const;
   // L^-1 x
-  Matrix whiten(Matrix x) const {
-    llt_.matrixL().solveInPlace(x);
-    return x;
-  }
-  void whiten_in_place(Vector& x) const { llt_.matrixL().solveInPlace(x); }
+  Matrix whiten(Matrix x) const;
+  void whiten_in_place(Vector& x) const;
   // L^-T x
-  Matrix whiten_transposed(Matrix x) const {
-    llt_.matrixU().solveInPlace(x);
-    return x;
-  }
+  Matrix whiten_transposed(Matrix x) const;
 
  private:
   Eigen::LLT<Matrix> llt_;
   double log_det_ = 0;
 };
+
+// log |det A|
+double log_abs_determinant(const Matrix& a);
+Matrix inverse(const Matrix& a);
+// A x = b for a square A.
+Vector solve_square(const Matrix& a, const Vector& b);
+bool positive_definite(const Matrix& a);
+
+// Eigenvalues of a symmetric matrix, ascending, and its eigenvectors.
+struct SymmetricEigen {
+  explicit SymmetricEigen(const Matrix& a);
+  Vector values;
+  Matrix vectors;
+  bool converged;
+};
+
+// Householder QR with column pivots, A P = Q R, of a matrix of any rank.
+class PivotedQr {
+ public:
+  PivotedQr() = default;
+  // Columns count as dependent below `tolerance` times the greatest pivot; that of rounding without one.
+  explicit PivotedQr(const Matrix& a, double tolerance = 0);
+  Index rank() const { return qr_.rank(); }
+  Matrix q() const;                             // square
+  Vector rotate(const Vector& x) const;         // Q x
+  Vector rotate_back(const Vector& x) const;    // Q'x
+  Vector solve(const Vector& b) const;          // a least-squares solution
+  Vector solve_cross_products(Vector g) const;  // a solution of A'A x = g, zero beyond the rank
+
+ private:
+  Eigen::ColPivHouseholderQR<Matrix> qr_;
+};
+
+// The shortest least-squares solution of A x = b.
+Vector shortest_solution(const Matrix& a, const Vector& b);
 
 // Inverse of a symmetric matrix by Cholesky in correlation metric, and the smallest squared pivot there: the
 // share of a variable's variance that those before it leave, 0 when the matrix is not positive definite.
@@ -53,20 +123,7 @@ struct ScaledInverse {
   Matrix inverse;
   double pivot = 0;
 };
-
-inline ScaledInverse scaled_inverse(const Matrix& a) {
-  ScaledInverse out;
-  const Vector diagonal = a.diagonal();
-  if (a.rows() == 0 || !a.allFinite() || !(diagonal.minCoeff() > 0)) return out;
-  const Vector scale = diagonal.cwiseSqrt().cwiseInverse();
-  const Eigen::LLT<Matrix> llt(scale.asDiagonal() * a * scale.asDiagonal());
-  if (llt.info() != Eigen::Success) return out;
-  out.pivot = llt.matrixLLT().diagonal().cwiseAbs2().minCoeff();
-  out.inverse = scale.asDiagonal() * llt.solve(Matrix::Identity(a.rows(), a.cols())) * scale.asDiagonal();
-  return out;
-}
-
-inline void symmetrise(Matrix& a) { a = (0.5 * (a + a.transpose())).eval(); }
+ScaledInverse scaled_inverse(const Matrix& a);
 
 // The symmetric p x p matrix whose lower triangle, column by column, is a row of `packed`.
 template <class Packed>
@@ -81,14 +138,7 @@ Matrix unpack_lower(const Packed& packed, Index row, Index p) {
 
 // Columns of stacked symmetric p x p matrices as lower triangles by column, off-diagonal elements doubled, so
 // that a dot product with a packed matrix is the trace of the product.
-inline Matrix pack_doubled(const Matrix& stacked, Index p) {
-  Matrix out(p * (p + 1) / 2, stacked.cols());
-  Index row = 0;
-  for (Index j = 0; j < p; ++j) {
-    for (Index i = j; i < p; ++i) out.row(row++) = (i == j ? 1.0 : 2.0) * stacked.row(i + j * p);
-  }
-  return out;
-}
+Matrix pack_doubled(const Matrix& stacked, Index p);
 
 // A column of k stacked n x m matrices, seen as matrices.
 inline Eigen::Map<const Matrix> slice(const Matrix& stacked, Index column, Index rows, Index cols) {

@@ -1,15 +1,9 @@
-// Products of small matrices; sums of products of many short ones, formed by few products of tall ones.
+// Sums of products of many short ones, formed by few products of tall ones.
 #pragma once
 
 #include "base/linalg.hpp"
 
 namespace msem {
-
-// A'B. A few dot products are done before a matrix product has made its preparations.
-inline Matrix cross_products(const Matrix& a, const Matrix& b) {
-  constexpr Index kFew = 64;
-  return a.cols() * b.cols() <= kFew ? Matrix(a.transpose().lazyProduct(b)) : Matrix(a.transpose() * b);
-}
 
 // Adds L'R over many short pieces L, R of equal height, a block at a time.
 class StackedProduct {
@@ -37,7 +31,7 @@ class StackedProduct {
 
  private:
   void flush() {
-    if (used_) sum_.noalias() += l_.topRows(used_).transpose() * r_.topRows(used_);
+    if (used_) add_cross(sum_, 1, l_.topRows(used_), r_.topRows(used_));
     used_ = 0;
   }
   Matrix sum_, l_, r_;

@@ -102,7 +102,7 @@ class CellMerger {
       gap_[a] = data_.cell_means(unit_[seen[a]], c) - mean;
       mean += n / total * gap_[a];
     }
-    out_.scatter[r].noalias() += (weight * out_.cell_rows[at] * n / total) * gap_ * gap_.transpose();
+    add_outer(out_.scatter[r], weight * out_.cell_rows[at] * n / total, gap_, gap_);
     out_.cell_rows[at] = total;
   }
 
@@ -213,13 +213,13 @@ TotalCov total_cov(const IncompleteData& d) {
       for (Index c = d.first_cell[j]; c < d.first_cell[j + 1]; ++c) weight[c] *= d.weight[j];
     }
     const double total = weight.sum();
-    const Matrix off = d.cell_means.colwise() - Vector(d.cell_means * weight / total);
-    out.units = (d.scatter[0] + off * weight.asDiagonal() * off.transpose()) / total;
+    const Matrix off = d.cell_means.colwise() - Vector(apply(d.cell_means, weight) / total);
+    out.units = (d.scatter[0] + outer(scale_cols(off, weight), off)) / total;
   }
   if (d.q && d.nclusters()) {
     const double total = d.weight.sum();
-    const Matrix off = d.cluster_values.colwise() - Vector(d.cluster_values * d.weight / total);
-    out.clusters = off * d.weight.asDiagonal() * off.transpose() / total;
+    const Matrix off = d.cluster_values.colwise() - Vector(apply(d.cluster_values, d.weight) / total);
+    out.clusters = outer(scale_cols(off, d.weight), off) / total;
   }
   return out;
 }

@@ -64,7 +64,7 @@ ClusterPool::ClusterPool(const ClusterData& clusters, PoolForm form)
 }
 
 Matrix ClusterPool::pooled_within(const Vector& weights) const {
-  return unpack_lower((within_ * weights).transpose().eval(), 0, p_);
+  return unpack_lower(apply(within_, weights).transpose().eval(), 0, p_);
 }
 
 SimpleStatistics ClusterPool::about_mean(const SizeClass& one, const Vector& weights, double& count) const {
@@ -153,7 +153,7 @@ TwoLevelStatistics ClusterPool::downdated(Index cluster) const {
   out.means.row(s) -= deviation.transpose() / (n - 1);
   const Eigen::Map<const Matrix> before(all_.scatter.data() + s * square, m_, m_);
   Eigen::Map<Matrix> after(out.scatter.data() + s * square, m_, m_);
-  after.noalias() -= (n / (n - 1)) * deviation * deviation.transpose();
+  add_outer(after, -n / (n - 1), deviation, deviation);
   out.ssw -= unpack_lower(within_.col(cluster).transpose(), 0, p_);
   if (!kept_digits(after, before) || !kept_digits(out.ssw, all_.ssw)) return {};
   if (form_.centred) out.means.setZero();

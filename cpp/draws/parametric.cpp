@@ -17,11 +17,9 @@ Matrix root(const Matrix& scatter, Index most) {
   if (n == 0 || most <= 0) return Matrix(n, 0);
   const Vector scale = scatter.diagonal().cwiseMax(0).cwiseSqrt();
   const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
-  const Eigen::SelfAdjointEigenSolver<Matrix> eigen(inverse.asDiagonal() * scatter * inverse.asDiagonal());
-  Index rank = (eigen.eigenvalues().array() > kRank).count();
-  rank = std::min(rank, most);
-  return scale.asDiagonal() * eigen.eigenvectors().rightCols(rank) *
-         eigen.eigenvalues().tail(rank).cwiseSqrt().asDiagonal();
+  const SymmetricEigen eigen(scale_both(inverse, scatter));
+  const Index rank = std::min<Index>((eigen.values.array() > kRank).count(), most);
+  return scale_cols(scale_rows(scale, eigen.vectors.rightCols(rank)), eigen.values.tail(rank).cwiseSqrt());
 }
 
 // Wishart matrix with identity scale as T T'; by rows when there are fewer than its dimension, else by the
@@ -61,17 +59,17 @@ Vector cluster_mean(const Design& d) {
 
 DrawnRegression::DrawnRegression(const Matrix& cov, const std::vector<Index>& fixed_, const Matrix& scatter_,
                                  double df_)
-    : fixed(fixed_), random(others(cov.rows(), fixed_)), scatter(scatter_(fixed_, fixed_)), df(df_) {
+    : fixed(fixed_), random(others(cov.rows(), fixed_)), scatter(select(scatter_, fixed_, fixed_)), df(df_) {
   factor = root(scatter, static_cast<Index>(df));
-  Matrix residual = cov(random, random);
+  Matrix residual = select(cov, random, random);
   slopes.setZero(static_cast<Index>(random.size()), static_cast<Index>(fixed.size()));
   if (!fixed.empty()) {
     Cholesky chol;
-    if (!chol.compute(cov(fixed, fixed)))
+    if (!chol.compute(select(cov, fixed, fixed)))
       throw std::domain_error("the covariance matrix of the covariates is singular");
-    const Matrix cross = cov(random, fixed);
-    slopes = chol.whiten_transposed(chol.whiten(cross.transpose())).transpose();
-    residual -= slopes * cross.transpose();
+    const Matrix joint = select(cov, fixed, random);
+    slopes = chol.solve(joint).transpose();
+    add_product(residual, -1, slopes, joint);
     symmetrise(residual);
   }
   lower.resize(0, 0);
@@ -84,17 +82,19 @@ DrawnRegression::DrawnRegression(const Matrix& cov, const std::vector<Index>& fi
 
 Matrix DrawnRegression::draw(RandomStream& stream) const {
   const Index n = static_cast<Index>(random.size()), all = n + static_cast<Index>(fixed.size());
-  const Matrix g = lower * normals(n, factor.cols(), stream);
-  const Matrix w = lower * wishart_root(n, df - static_cast<double>(factor.cols()), stream);
-  const Matrix cross = slopes * scatter + g * factor.transpose();
-  const Matrix bent = slopes * factor * g.transpose();
-  Matrix products = slopes * scatter * slopes.transpose() + bent + bent.transpose() + g * g.transpose();
-  products += w * w.transpose();
+  const Matrix g = product(lower, normals(n, factor.cols(), stream));
+  const Matrix w = product(lower, wishart_root(n, df - static_cast<double>(factor.cols()), stream));
+  Matrix joint = product(slopes, scatter);
+  add_outer(joint, 1, g, factor);
+  Matrix products = outer_sandwich(slopes, scatter);
+  add_with_transpose(products, 1, outer(product(slopes, factor), g));
+  add_outer(products, 1, g, g);
+  add_outer(products, 1, w, w);
   Matrix out(all, all);
-  out(fixed, fixed) = scatter;
-  out(random, fixed) = cross;
-  out(fixed, random) = cross.transpose();
-  out(random, random) = products;
+  put(out, fixed, fixed, scatter);
+  put(out, random, fixed, joint);
+  put(out, fixed, random, joint.transpose());
+  put(out, random, random, products);
   symmetrise(out);
   return out;
 }
@@ -134,9 +134,9 @@ TwoLevelStatistics ParametricDraws::draw_group(const PreparedGroup& group, Rando
     const DrawnRegression& r = group.between[s];
     const Index n = static_cast<Index>(r.random.size());
     Vector mean = out.means.row(s);
-    const Vector shift = r.slopes * (mean(r.fixed) - group.mean(r.fixed));
-    const Vector noise = r.lower * normals(n, 1, random);
-    mean(r.random) = group.mean(r.random) + shift + noise / std::sqrt(out.counts[s]);
+    const Vector shift = apply(r.slopes, select(mean, r.fixed) - select(group.mean, r.fixed));
+    const Vector noise = apply(r.lower, normals(n, 1, random).col(0));
+    mean(r.random) = select(group.mean, r.random) + shift + noise / std::sqrt(out.counts[s]);
     out.means.row(s) = group.design.centred ? Vector(Vector::Zero(mean.size())) : mean;
     const Matrix scatter = r.draw(random);
     std::copy(scatter.data(), scatter.data() + square, out.scatter.begin() + s * square);

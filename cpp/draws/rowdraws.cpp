@@ -25,7 +25,8 @@ std::vector<Column> columns_of(const Matrix& values) {
 void LevelLaw::draw(RandomStream& random, Eigen::Ref<Vector> out) const {
   Vector z(root.cols());
   for (Index k = 0; k < z.size(); ++k) z[k] = random.normal();
-  out.noalias() = root * z;
+  out.setZero();
+  add_applied(out, 1, root, z);
   if (polynomial.size()) {
     for (Index i = 0; i < out.size(); ++i) {
       const auto c = polynomial.row(i);

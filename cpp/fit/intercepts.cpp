@@ -15,10 +15,10 @@ class MeanSpan {
  public:
   MeanSpan(const Matrix& columns, const Vector& variances)
       : sd_(variances.unaryExpr([](double v) { return v > 0 ? std::sqrt(v) : 1.0; })) {
-    const Matrix scaled = sd_.cwiseInverse().asDiagonal() * columns;
+    const Matrix scaled = scale_rows(sd_.cwiseInverse(), columns);
     const Vector norm = scaled.colwise().norm();
     inverse_norm_ = norm.unaryExpr([](double x) { return x > 0 ? 1 / x : 0.0; });
-    qr_.compute(scaled * inverse_norm_.asDiagonal());
+    qr_ = PivotedQr(scale_cols(scaled, inverse_norm_));
   }
   // Intercepts that come closest to means.
   Vector solve(const Vector& means) const {
@@ -26,14 +26,14 @@ class MeanSpan {
   }
   // A gradient with respect to the means less what intercepts would respond to.
   Vector reject(const Vector& gradient) const {
-    Vector r = qr_.householderQ().transpose() * gradient.cwiseProduct(sd_);
+    Vector r = qr_.rotate_back(gradient.cwiseProduct(sd_));
     r.head(qr_.rank()).setZero();
-    return (qr_.householderQ() * r).cwiseQuotient(sd_);
+    return qr_.rotate(r).cwiseQuotient(sd_);
   }
 
  private:
   Vector sd_, inverse_norm_;
-  Eigen::ColPivHouseholderQR<Matrix> qr_;
+  PivotedQr qr_;
 };
 
 MeanSpan mean_span(const Objective& objective, const std::vector<BlockPoint>& points,

@@ -117,11 +117,9 @@ class Point {
       }
     }
     const auto top = at.paths.topRows(n);
-    cov = at.paths.isIdentity(0) ? Matrix(symmetric.topLeftCorner(n, n))
-                                 : Matrix(top * symmetric * top.transpose());
+    cov = at.paths.isIdentity(0) ? Matrix(symmetric.topLeftCorner(n, n)) : outer_sandwich(top, symmetric);
     if (any_path) {
-      const Matrix half = top * directed * at.total.leftCols(n);
-      cov += half + half.transpose();
+      add_with_transpose(cov, 1, msem::product(msem::product(top, directed), at.total.leftCols(n)));
     }
     mean = block.mean_change(at, x).head(n);
   }
@@ -149,18 +147,18 @@ class Preconditioner {
     size_.resize(saturated.size());
     for (std::size_t i = 0; i < objective.groups().size(); ++i) add_group(i, at, information);
     scale_ = information.diagonal().cwiseSqrt().cwiseInverse();
-    llt_.compute(scale_.asDiagonal() * information * scale_.asDiagonal());
+    positive_ = chol_.compute(scale_both(scale_, information));
   }
 
   // Whether the parameters can be told apart well enough for what conjugate gradients call solved to be so.
   bool valid() const {
     if (kept_.empty()) return true;
-    return llt_.info() == Eigen::Success && llt_.matrixLLT().diagonal().cwiseAbs2().minCoeff() > kPivot;
+    return positive_ && chol_.pivot() > kPivot;
   }
 
   Vector apply(const Vector& r) const {
     Vector out = Vector::Zero(r.size());
-    if (!kept_.empty()) out(kept_) = scale_.cwiseProduct(llt_.solve(scale_.cwiseProduct(Vector(r(kept_)))));
+    if (!kept_.empty()) out(kept_) = scale_.cwiseProduct(chol_.solve(Vector(scale_.cwiseProduct(r(kept_)))));
     for (std::size_t b = 0; b < saturated_.size(); ++b) {
       if (saturated_[b]) apply_saturated(b, r, out);
     }
@@ -181,8 +179,8 @@ class Preconditioner {
         g(e.col, e.row) += 0.5 * r[e.parameter];
       }
     }
-    const Matrix step = 2 / size_[b] * (a * g * a);
-    const Vector shift = a * mean / size_[b];
+    const Matrix step = 2 / size_[b] * sandwich(a, g);  // `a` is symmetric
+    const Vector shift = msem::apply(a, mean) / size_[b];
     for (const Entry& e : entries)
       out[e.parameter] += e.slot == Slot::kIntercept ? shift(e.row) : step(e.row, e.col);
   }
@@ -228,7 +226,8 @@ class Preconditioner {
   const std::vector<bool>& saturated_;
   std::vector<int> kept_, position_;
   Vector scale_;
-  Eigen::LLT<Matrix> llt_;
+  Cholesky chol_;
+  bool positive_ = false;
   std::vector<Matrix> metric_;
   std::vector<double> size_;
 };

@@ -20,7 +20,7 @@ struct UnitRows {
   Vector values, factor;
   UnitRows(const Matrix& a, const Vector& b) : rows(a), values(b) {
     factor = a.rowwise().norm().unaryExpr([](double x) { return x > 0 ? 1 / x : 1.0; });
-    rows = factor.asDiagonal() * a;
+    rows = scale_rows(factor, a);
     values = factor.cwiseProduct(b);
   }
 };
@@ -72,14 +72,15 @@ class Projector {
     const Vector normal = unit_.rows.row(p).transpose();
     double mine = 0;
     while (true) {
-      const Matrix n = unit_.rows(active_, Eigen::all).transpose();
+      const Matrix n = select_rows(unit_.rows, active_).transpose();
       Vector r = Vector::Zero(n.cols()), z = normal;
       if (n.cols()) {
-        const Eigen::HouseholderQR<Matrix> qr(n);
-        Vector rotated = qr.householderQ().transpose() * normal;
-        r = qr.matrixQR().topRows(n.cols()).triangularView<Eigen::Upper>().solve(rotated.head(n.cols()));
+        // The active normals are independent: only such rows are added.
+        const PivotedQr qr(n);
+        r = qr.solve(normal);
+        Vector rotated = qr.rotate_back(normal);
         rotated.head(n.cols()).setZero();
-        z = qr.householderQ() * rotated;
+        z = qr.rotate(rotated);
       }
       double dual = std::numeric_limits<double>::infinity();
       Index drop = -1;
@@ -140,11 +141,9 @@ RowSpace::RowSpace(const Matrix& rows) {
   range = null.leftCols(0);
   if (rows.rows() == 0 || n == 0) return;
   const UnitRows unit(rows, Vector::Zero(rows.rows()));
-  Eigen::ColPivHouseholderQR<Matrix> qr(n, rows.rows());
-  qr.setThreshold(kRank);
-  qr.compute(unit.rows.transpose());
+  const PivotedQr qr(unit.rows.transpose(), kRank);
   rank = qr.rank();
-  const Matrix q = qr.householderQ() * null;
+  const Matrix q = qr.q();
   range = q.leftCols(rank);
   null = q.rightCols(n - rank);
 }
@@ -153,15 +152,15 @@ Vector RowSpace::solve(const Matrix& rows, const Vector& values) const {
   if (rank == 0) return Vector::Zero(rows.cols());
   const UnitRows unit(rows, values);
   // Rows in terms of the range: of full column rank
-  return range * Matrix(unit.rows * range).householderQr().solve(unit.values);
+  return apply(range, PivotedQr(product(unit.rows, range)).solve(unit.values));
 }
 
 Vector RowSpace::multipliers(const Matrix& rows, const Vector& gradient) const {
   Vector out = Vector::Zero(rows.rows());
   if (rank == 0) return out;
   const UnitRows unit(rows, out);
-  Eigen::CompleteOrthogonalDecomposition<Matrix> inverse(range.transpose() * unit.rows.transpose());
-  return unit.factor.cwiseProduct(inverse.solve(range.transpose() * gradient));
+  const Matrix reduced = product(unit.rows, range).transpose();
+  return unit.factor.cwiseProduct(shortest_solution(reduced, apply_transposed(range, gradient)));
 }
 
 QuadraticSolution solve(const QuadraticProgramme& p, const Vector& scale, double damping) {
@@ -173,35 +172,34 @@ QuadraticSolution solve(const QuadraticProgramme& p, const Vector& scale, double
     throw std::invalid_argument("the parts of a quadratic programme have inconsistent shapes");
   QuadraticSolution out;
   const Vector inverse = scale.cwiseInverse();
-  const Matrix hessian = inverse.asDiagonal() * p.hessian * inverse.asDiagonal();
+  const Matrix hessian = scale_both(inverse, p.hessian);
   const Vector gradient = inverse.cwiseProduct(p.gradient);
-  const Matrix equal = p.equalities * inverse.asDiagonal();
-  const Matrix unequal = p.inequalities * inverse.asDiagonal();
+  const Matrix equal = scale_cols(p.equalities, inverse);
+  const Matrix unequal = scale_cols(p.inequalities, inverse);
   const RowSpace space(equal);
   const Vector base = space.solve(equal, p.equality_values);
-  Matrix reduced = space.null.transpose() * hessian * space.null;
+  Matrix reduced = sandwich(space.null, hessian);
   reduced.diagonal().array() += damping;
-  const Eigen::LLT<Matrix> llt(reduced);
+  Cholesky chol;
   const Index free = reduced.rows();
-  if (free && (llt.info() != Eigen::Success || !(llt.matrixLLT().diagonal().cwiseAbs2().minCoeff() > kPivot)))
-    return out;
-  const auto lower = llt.matrixL();
+  if (free && (!chol.compute(reduced) || !(chol.pivot() > kPivot))) return out;
   Vector target = Vector::Zero(free);
   Matrix normals(unequal.rows(), free);
   if (free) {
-    target = -lower.solve(space.null.transpose() * (gradient + hessian * base));
-    normals = lower.solve((unequal * space.null).transpose()).transpose();
+    target = -apply_transposed(space.null, gradient + apply(hessian, base));
+    chol.whiten_in_place(target);
+    normals = chol.whiten(product(unequal, space.null).transpose()).transpose();
   }
-  const Vector offsets = p.inequality_values - unequal * base;
+  const Vector offsets = p.inequality_values - apply(unequal, base);
   Projection found = project(target, normals, offsets);
   out.feasible = found.feasible;
   if (!found.feasible) found = project_elastic(target, normals, offsets);
   Vector d = base;
-  if (free) d += space.null * llt.matrixU().solve(found.x);
+  if (free) add_applied(d, 1, space.null, chol.whiten_transposed(found.x).col(0));
   out.solved = d.allFinite();
   out.inequality_multipliers = found.multipliers;
   out.equality_multipliers =
-      space.multipliers(equal, gradient + hessian * d - unequal.transpose() * found.multipliers);
+      space.multipliers(equal, gradient + apply(hessian, d) - apply_transposed(unequal, found.multipliers));
   out.d = inverse.cwiseProduct(d);
   return out;
 }

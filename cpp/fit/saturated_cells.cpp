@@ -78,8 +78,9 @@ Moments crude_moments(const IncompleteData& d) {
 }
 
 void average_step(double n, const Matrix& gradient, const Vector& mean_gradient, Matrix& cov, Vector& shift) {
-  shift = -0.5 * (cov * mean_gradient) / n;
-  cov = (cov - cov * gradient * cov / n - shift * shift.transpose()).eval();
+  shift = -0.5 / n * apply(cov, mean_gradient);
+  cov -= sandwich(cov, gradient) / n;
+  add_outer(cov, -1, shift, shift);
   symmetrise(cov);
 }
 
@@ -102,7 +103,7 @@ double decrement_at(const Objective& objective, const Vector& theta) {
   const ScaledInverse information = scaled_inverse(objective.expected_information(theta));
   if (!(information.pivot > 0)) return std::numeric_limits<double>::infinity();
   const Vector g = 0.5 * objective.evaluate(theta).gradient;
-  return g.dot(information.inverse * g);
+  return g.dot(apply(information.inverse, g));
 }
 
 }  // namespace

@@ -25,13 +25,11 @@ Vector inverse_scale(const Vector& diagonal) {
 // Solves (I + damping diag I) x = g in correlation metric; false when it is not safely positive definite.
 bool solve_information(const Matrix& information, const Vector& g, double damping, Vector& x) {
   const Vector scale = inverse_scale(information.diagonal());
-  Matrix c = scale.asDiagonal() * information * scale.asDiagonal();
+  Matrix c = scale_both(scale, information);
   for (Index i = 0; i < c.rows(); ++i) c(i, i) = (scale[i] > 0 ? c(i, i) : 1.0) + damping;
-  const Eigen::LLT<Matrix> llt(c);
-  if (llt.info() != Eigen::Success) return false;
-  const double pivot = llt.matrixLLT().diagonal().cwiseAbs2().minCoeff();
-  if (!(pivot > kSmallPivot)) return false;
-  x = scale.cwiseProduct(llt.solve(scale.cwiseProduct(g)));
+  Cholesky chol;
+  if (!chol.compute(c) || !(chol.pivot() > kSmallPivot)) return false;
+  x = scale.cwiseProduct(chol.solve(Vector(scale.cwiseProduct(g))));
   return x.allFinite();
 }
 
@@ -39,24 +37,10 @@ bool solve_information(const Matrix& information, const Vector& g, double dampin
 // shortest step where parameters are not identified.
 bool solve_factor(const Matrix& factor, const Vector& g, Vector& x) {
   const Vector scale = inverse_scale(factor.colwise().squaredNorm());
-  Eigen::ColPivHouseholderQR<Matrix> qr(factor * scale.asDiagonal());
-  qr.setThreshold(kRankTolerance);
-  const Index rank = qr.rank();
-  if (rank == 0) return false;
-  Vector y = qr.colsPermutation().transpose() * scale.cwiseProduct(g);
-  const auto r = qr.matrixR().topLeftCorner(rank, rank).triangularView<Eigen::Upper>();
-  Vector head = y.head(rank);
-  r.transpose().solveInPlace(head);
-  r.solveInPlace(head);
-  y.setZero();
-  y.head(rank) = head;
-  x = scale.cwiseProduct(qr.colsPermutation() * y);
+  const PivotedQr qr(scale_cols(factor, scale), kRankTolerance);
+  if (qr.rank() == 0) return false;
+  x = scale.cwiseProduct(qr.solve_cross_products(scale.cwiseProduct(g)));
   return x.allFinite();
-}
-
-Matrix select(const Matrix& a, const std::vector<Index>& keep) {
-  if (static_cast<Index>(keep.size()) == a.cols()) return a;
-  return a(keep, keep);
 }
 
 class Scorer {
@@ -98,7 +82,7 @@ class Scorer {
 
   // A symmetric matrix, or columns, over the directions that are searched.
   Matrix project(const Matrix& a, const std::vector<Index>& keep) const {
-    return basis_.size() ? Matrix(basis_.transpose() * a * basis_) : select(a, keep);
+    return basis_.size() ? sandwich(basis_, a) : select(a, keep, keep);
   }
 
   Vector clip(const Vector& theta) const { return theta.cwiseMax(lower_).cwiseMin(upper_); }
@@ -117,8 +101,8 @@ class Scorer {
     delta.setZero(theta.size());
     newton = false;
     if (keep.empty()) return true;
-    Vector g = -0.5 * current_.gradient(keep);
-    if (basis_.size()) g = (basis_.transpose() * g).eval();
+    Vector g = -0.5 * select(current_.gradient, keep);
+    if (basis_.size()) g = apply_transposed(basis_, g);
     Vector x;
     if (try_newton) {
       // The last Newton matrix serves again while it brings the decrement down fast.
@@ -133,12 +117,12 @@ class Scorer {
       bool solved = solve_information(project(expected_, keep), g, damping, x);
       if (!solved && damping == 0) {
         const Matrix factor = objective_.information_factor(theta);
-        solved = solve_factor(basis_.size() ? Matrix(factor * basis_) : factor(Eigen::all, keep), g, x);
+        solved = solve_factor(basis_.size() ? product(factor, basis_) : select_cols(factor, keep), g, x);
       }
       if (!solved) return false;
     }
     if (basis_.size()) {
-      delta = basis_ * x;
+      delta = apply(basis_, x);
     } else {
       delta(keep) = x;
     }
@@ -221,11 +205,12 @@ class Scorer {
   // The matrix that is kept follows the change of the gradient along a step (BFGS).
   void learn(const Vector& step, const Vector& change) {
     if (expected_.size() == 0) return;
-    const Vector image = expected_ * step;
+    const Vector image = apply(expected_, step);
     const double curvature = step.dot(change), expected = step.dot(image);
     // far from what the information says it is the curvature of another place, or rounding
     if (!(curvature > 0.2 * expected && curvature < 5 * expected)) return;
-    expected_.noalias() += change * change.transpose() / curvature - image * image.transpose() / expected;
+    add_outer(expected_, 1 / curvature, change, change);
+    add_outer(expected_, -1 / expected, image, image);
   }
 
   const Objective& objective_;

@@ -27,7 +27,7 @@ class LeastSquaresPoint : public LossPoint {
   // The curvature of the discrepancy at a perfect fit (Gauss-Newton).
   BlockInformation expected(const Tangents& within, const Tangents& between) const override {
     const auto f = factor(within, between).second;
-    return {Matrix(0, 0), Matrix(0, f.cols()), f.transpose() * f};
+    return {Matrix(0, 0), Matrix(0, f.cols()), cross(f, f)};
   }
 
   // The objective adds the part that comes from the curvature of the moments.
@@ -38,10 +38,10 @@ class LeastSquaresPoint : public LossPoint {
   std::pair<Matrix, Matrix> factor(const Tangents&, const Tangents& between) const override {
     const Index n = between.n();
     Matrix out(n + n * n, between.k());
-    out.topRows(n) = loss_->mean_weights.cwiseSqrt().asDiagonal() * between.mean;
+    out.topRows(n) = scale_rows(loss_->mean_weights.cwiseSqrt(), between.mean);
     const Matrix root = full_weights_.cwiseSqrt();
-    out.bottomRows(n * n) = Eigen::Map<const Vector>(root.data(), n * n).asDiagonal() *
-                            rotated_cov(between, Matrix::Identity(n, n));
+    out.bottomRows(n * n) = scale_rows(Eigen::Map<const Vector>(root.data(), n * n),
+                                       rotated_cov(between, Matrix::Identity(n, n)));
     return {Matrix(out.rows(), 0), out};
   }
 

@@ -7,7 +7,7 @@ Whitened whiten_between(const Tangents& t, const Matrix& projection, const Chole
   Whitened out;
   if (p) {
     out.cov = rotated_cov(t, projection);
-    out.mean = projection.transpose() * t.mean;
+    out.mean = cross(projection, t.mean);
   } else {
     out.cov.resize(0, t.k());
     out.mean.resize(0, t.k());
@@ -17,15 +17,15 @@ Whitened whiten_between(const Tangents& t, const Matrix& projection, const Chole
   out.zmean.resize(q, t.k());
   if (q) {
     const Matrix left = chol_z.whiten(t.left.bottomRows(q)), right = chol_z.whiten(t.right.bottomRows(q));
-    const Matrix left_y = projection.transpose() * t.left, right_y = projection.transpose() * t.right;
+    const Matrix left_y = cross(projection, t.left), right_y = cross(projection, t.right);
     for (std::size_t e = 0; e < t.parameter.size(); ++e) {
       const Index a = t.parameter[e];
-      slice(out.zcov, a, q, q) +=
-          left.col(e) * right.col(e).transpose() + right.col(e) * left.col(e).transpose();
+      add_outer(slice(out.zcov, a, q, q), 1, left.col(e), right.col(e));
+      add_outer(slice(out.zcov, a, q, q), 1, right.col(e), left.col(e));
       // dB L = (T dSigma_b)_{.z} L^-T
       if (p) {
-        slice(out.slope, a, p, q) +=
-            left_y.col(e) * right.col(e).transpose() + right_y.col(e) * left.col(e).transpose();
+        add_outer(slice(out.slope, a, p, q), 1, left_y.col(e), right.col(e));
+        add_outer(slice(out.slope, a, p, q), 1, right_y.col(e), left.col(e));
       }
     }
     out.zmean = chol_z.whiten(t.mean.bottomRows(q));
@@ -41,15 +41,15 @@ BetweenGradient between_gradient(const Matrix& projection, const Cholesky& chol_
   const Index n = projection.rows(), p = projection.cols(), q = g_z.size();
   BetweenGradient out{Vector::Zero(n), Matrix::Zero(n, n)};
   if (p) {
-    out.cov = projection * g_c * projection.transpose();
-    out.mean = projection * g_m;
+    out.cov = outer_sandwich(projection, g_c);
+    out.mean = apply(projection, g_m);
   }
   if (q) {
     if (p) {
       // dB L = (T dSigma_b)_{.z} L^-T
-      const Matrix cross = projection * chol_z.whiten_transposed(g_b.transpose()).transpose();
-      out.cov.rightCols(q) += 0.5 * cross;
-      out.cov.bottomRows(q) += 0.5 * cross.transpose();
+      const Matrix half = outer(projection, chol_z.whiten_transposed(0.5 * g_b.transpose()));
+      out.cov.rightCols(q) += half;
+      out.cov.bottomRows(q) += half.transpose();
     }
     const Matrix half = chol_z.whiten_transposed(g_zz);
     out.cov.bottomRightCorner(q, q) += chol_z.whiten_transposed(half.transpose());
@@ -66,26 +66,24 @@ void add_curvature_of_conditioning(const Whitened& between, const Canonical& g, 
   const Index p = g.m.size(), q = between.zmean.rows(), k = between.k();
   if (p == 0 || q == 0) return;
   const Eigen::Map<const Matrix> slopes(between.slope.data(), p, q * k);
-  const Matrix g_slopes = g.c * slopes;
-  bb -= 2 * between.slope.transpose() * Eigen::Map<const Matrix>(g_slopes.data(), p * q, k);
-  const Matrix g_b_slopes = g.b.transpose() * slopes;  // q x (q k): g_b' b~_a
-  const Matrix g_m_slopes = slopes.transpose() * g.m;  // (q k): b~_a' g_m
-  const Matrix with_cov = Eigen::Map<const Matrix>(g_b_slopes.data(), q * q, k).transpose() * between.zcov;
-  const Matrix with_mean = Eigen::Map<const Matrix>(g_m_slopes.data(), q, k).transpose() * between.zmean;
-  bb -= with_cov + with_cov.transpose() + with_mean + with_mean.transpose();
+  const Matrix g_slopes = product(g.c, slopes);
+  add_cross(bb, -2, between.slope, Eigen::Map<const Matrix>(g_slopes.data(), p * q, k));
+  const Matrix g_b_slopes = cross(g.b, slopes);             // q x (q k): g_b' b~_a
+  const Vector g_m_slopes = apply_transposed(slopes, g.m);  // (q k): b~_a' g_m
+  add_with_transpose(bb, -1, cross(Eigen::Map<const Matrix>(g_b_slopes.data(), q * q, k), between.zcov));
+  add_with_transpose(bb, -1, cross(Eigen::Map<const Matrix>(g_m_slopes.data(), q, k), between.zmean));
 }
 
 void add_cluster_curvature(const Whitened& between, const ClusterPart& z, Matrix& bb) {
   const Index q = between.zmean.rows(), k = between.k();
   if (q == 0) return;
-  bb += 2 * z.count * between.zmean.transpose() * between.zmean -
-        z.count * between.zcov.transpose() * between.zcov;
+  add_cross(bb, 2 * z.count, between.zmean, between.zmean);
+  add_cross(bb, -z.count, between.zcov, between.zcov);
   const Eigen::Map<const Matrix> wide(between.zcov.data(), q, q * k);
-  const Matrix s_cov = z.scatter * wide;
-  bb += 2 * between.zcov.transpose() * Eigen::Map<const Matrix>(s_cov.data(), q * q, k);
-  const Matrix residual_cov = z.count * (wide.transpose() * z.residual);  // (q k)
-  const Matrix cross = 2 * Eigen::Map<const Matrix>(residual_cov.data(), q, k).transpose() * between.zmean;
-  bb += cross + cross.transpose();
+  const Matrix s_cov = product(z.scatter, wide);
+  add_cross(bb, 2, between.zcov, Eigen::Map<const Matrix>(s_cov.data(), q * q, k));
+  const Vector residual_cov = 2 * z.count * apply_transposed(wide, z.residual);  // (q k)
+  add_with_transpose(bb, 1, cross(Eigen::Map<const Matrix>(residual_cov.data(), q, k), between.zmean));
 }
 
 }  // namespace msem

@@ -15,10 +15,10 @@ struct Adjoint {
 
   Adjoint(const BlockPoint& at, const Vector& g, const Matrix& G) {
     const Index n = G.rows();
-    const Matrix half = at.paths.topRows(n).transpose() * G;  // E' G, observed columns
-    symmetric = half * at.paths.topRows(n);
-    directed = half * at.total.topRows(n);
-    intercept = at.paths.topRows(n).transpose() * g;
+    const Matrix half = cross(at.paths.topRows(n), G);  // E' G, observed columns
+    symmetric = product(half, at.paths.topRows(n));
+    directed = product(half, at.total.topRows(n));
+    intercept = apply_transposed(at.paths.topRows(n), g);
   }
 };
 
@@ -99,7 +99,7 @@ Matrix Block::inverse_paths(ConstVectorRef theta) const {
   for (const Entry& e : entries_) {
     if (e.slot == Slot::kDirected) out(e.row, e.col) -= e.parameter < 0 ? e.value : theta[e.parameter];
   }
-  return out.partialPivLu().inverse();
+  return inverse(out);
 }
 
 bool Block::evaluate(ConstVectorRef theta, BlockPoint& point) const {
@@ -119,7 +119,7 @@ bool Block::evaluate(ConstVectorRef theta, BlockPoint& point) const {
   if (recursive_ && order_.empty()) {
     point.total = std::move(half);
   } else {
-    point.total.noalias() = half * point.paths.transpose();
+    point.total = outer(half, point.paths);
   }
   return point.total.allFinite() && point.mean.allFinite();
 }
@@ -159,7 +159,7 @@ Vector Block::mean_change(const BlockPoint& at, const Vector& delta) const {
     if (e.slot == Slot::kIntercept) source(e.row) += delta[e.parameter];
     if (e.slot == Slot::kDirected) source(e.row) += delta[e.parameter] * at.mean(e.col);
   }
-  return at.paths * source;
+  return apply(at.paths, source);
 }
 
 Matrix Block::intercept_columns(const BlockPoint& at, const std::vector<int>& intercepts) const {
@@ -177,7 +177,8 @@ void Block::pull_back(const BlockPoint& at, const Vector& mean_gradient, const M
                       Vector& out) const {
   const Index n = nobserved_;
   const auto paths = at.paths.topRows(n);
-  const Matrix half = cov_gradient * paths;  // G E; of E' G E and E' G Sigma the elements at entries only
+  const Matrix half =
+      product(cov_gradient, paths);  // G E; of E' G E and E' G Sigma the elements at entries only
   for (const Entry& e : free_) {
     double d = 0;
     if (e.slot == Slot::kDirected) {

@@ -111,15 +111,18 @@ double combine(Op op, double a, double b) {
 
 void chain(Scalar s, Jet& x) {
   if (std::isnan(s.f)) s.d = s.dd = s.f;  // outside the domain the formulas of derivatives may have values
-  if (x.hessian.size()) x.hessian = (s.d * x.hessian + s.dd * x.gradient * x.gradient.transpose()).eval();
+  if (x.hessian.size()) {
+    x.hessian *= s.d;
+    add_outer(x.hessian, s.dd, x.gradient, x.gradient);
+  }
   x.gradient *= s.d;
   x.value = s.f;
 }
 
 void multiply(Jet& a, const Jet& b) {
   if (a.hessian.size()) {
-    const Matrix cross = a.gradient * b.gradient.transpose();
-    a.hessian = (a.value * b.hessian + b.value * a.hessian + cross + cross.transpose()).eval();
+    a.hessian = (a.value * b.hessian + b.value * a.hessian).eval();
+    add_with_transpose(a.hessian, 1, outer(a.gradient, b.gradient));
   }
   a.gradient = (a.value * b.gradient + b.value * a.gradient).eval();
   a.value *= b.value;

@@ -3,14 +3,13 @@
 namespace msem {
 
 Tangents rows_of(const Tangents& t, const std::vector<Index>& rows) {
-  return {t.mean(rows, Eigen::all), t.left(rows, Eigen::all), t.right(rows, Eigen::all), t.parameter,
+  return {select_rows(t.mean, rows), select_rows(t.left, rows), select_rows(t.right, rows), t.parameter,
           t.basis};
 }
 
 Matrix rotated_cov(const Tangents& tangents, const Matrix& r) {
   const Index m = r.cols();
-  const Matrix left = r.transpose() * tangents.left;
-  const Matrix right = r.transpose() * tangents.right;
+  const Matrix left = cross(r, tangents.left), right = cross(r, tangents.right);
   Matrix out = Matrix::Zero(m * m, tangents.parameters());
   for (std::size_t e = 0; e < tangents.parameter.size(); ++e) {
     auto cov = slice(out, tangents.parameter[e], m, m);
@@ -23,8 +22,8 @@ Matrix rotated_cov(const Tangents& tangents, const Matrix& r) {
 
 Matrix rotated_cov(const Tangents& tangents, const Matrix& r, const Matrix& s) {
   const Index m = r.cols();
-  const Matrix left_r = r.transpose() * tangents.left, right_r = r.transpose() * tangents.right;
-  const Matrix left_s = s.transpose() * tangents.left, right_s = s.transpose() * tangents.right;
+  const Matrix left_r = cross(r, tangents.left), right_r = cross(r, tangents.right);
+  const Matrix left_s = cross(s, tangents.left), right_s = cross(s, tangents.right);
   Matrix out = Matrix::Zero(m * m, tangents.parameters());
   for (std::size_t e = 0; e < tangents.parameter.size(); ++e) {
     auto cov = slice(out, tangents.parameter[e], m, m);

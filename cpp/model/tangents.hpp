@@ -20,7 +20,7 @@ struct Tangents {
   Index n() const { return mean.rows(); }
   Index k() const { return mean.cols(); }
   Index parameters() const { return basis.size() ? basis.rows() : mean.cols(); }
-  Matrix in_basis(Matrix x) const { return basis.size() ? Matrix(x * basis) : x; }
+  Matrix in_basis(Matrix x) const { return basis.size() ? product(x, basis) : x; }
 };
 
 // The same of some of the variables.

@@ -142,16 +142,16 @@ bool MissingPoint::prepare_levels(const Moments& moments) {
   for (std::size_t t = 0; t < index_->rows.size(); ++t) {
     const std::vector<Index>& rows = index_->rows[t];
     const Index q = static_cast<Index>(rows.size()) - b;
-    Vector mean = moments.mean_b(rows);
+    Vector mean = select(moments.mean_b, rows);
     for (Index k = b; k < b + q; ++k) mean[k] -= d.origin[d.p + rows[k] - b];
     ConditionalLevel level;
-    if (!level.compute(moments.cov_b(rows, rows), mean, b)) return false;
+    if (!level.compute(select(moments.cov_b, rows, rows), mean, b)) return false;
     level.part = {index_->z_count[t], Vector(q), Matrix(q, q)};
     if (q) {
       level.part.residual = level.chol_z.whiten(index_->z_mean[t] - level.mu_z);
       const Matrix half = level.chol_z.whiten(index_->z_scatter[t]);
-      level.part.scatter = level.chol_z.whiten(half.transpose()) +
-                           level.part.count * level.part.residual * level.part.residual.transpose();
+      level.part.scatter = level.chol_z.whiten(half.transpose());
+      add_outer(level.part.scatter, level.part.count, level.part.residual, level.part.residual);
       value_ += level.part.count * (static_cast<double>(q) * kLog2Pi + level.chol_z.log_det()) +
                 level.part.scatter.trace();
     }
@@ -168,10 +168,10 @@ bool MissingPoint::prepare_patterns(const Moments& moments) {
   if (d.p && !chol.compute(moments.cov_w)) return false;
   for (std::size_t r = 0; r < count; ++r) {
     const Pattern& seen = d.unit_patterns[r];
-    if (!chol.compute(moments.cov_w(seen, seen))) return false;
+    if (!chol.compute(select(moments.cov_w, seen, seen))) return false;
     const Matrix inverse = chol.inverse();
     Matrix weight = Matrix::Zero(d.p, d.p);
-    weight(seen, seen) = inverse;
+    put(weight, seen, seen, inverse);
     log_dets_[static_cast<Index>(r)] = chol.log_det();
     value_ += d.pattern_rows[static_cast<Index>(r)] *
                   (chol.log_det() + static_cast<double>(seen.size()) * kLog2Pi) +
@@ -247,8 +247,8 @@ Moments MissingPoint::collect(const std::vector<Sums>& sums) {
     const Pattern& seen = d.unit_patterns[r];
     residual_products_[r].topLeftCorner(b, b) += posterior_sums_[r];
     Matrix products = residual_products_[r];
-    products(seen, seen) += d.scatter[r];
-    out.cov_w += d.pattern_rows[static_cast<Index>(r)] * weights_[r] - weights_[r] * products * weights_[r];
+    add(products, seen, d.scatter[r]);
+    out.cov_w += d.pattern_rows[static_cast<Index>(r)] * weights_[r] - sandwich(weights_[r], products);
   }
   symmetrise(out.cov_w);
   for (std::size_t t = 0; t < levels_.size(); ++t) {
@@ -260,7 +260,7 @@ Moments MissingPoint::collect(const std::vector<Sums>& sums) {
     const BetweenGradient found = between_gradient(level.projection, level.chol_z, g.c, g.m, g.b, g_zz, g_z);
     const std::vector<Index>& rows = index_->rows[t];
     out.mean_b(rows) += found.mean;
-    out.cov_b(rows, rows) += found.cov;
+    add(out.cov_b, rows, found.cov);
   }
   return out;
 }

@@ -36,24 +36,25 @@ Matrix MissingInformation::cluster_products(Index piece) const {
     for (const Index j : own.members) {
       point_.observe(j, evidence, one);
       given << one.u.head(b_), 1, one.z;
-      steps.noalias() = maps[own.pattern].transpose() * given;
+      steps.setZero(b_ * kb_);
+      add_applied_transposed(steps, 1, maps[own.pattern], given);
       kappa.topRightCorner(b_, kb_) = Eigen::Map<const Matrix>(steps.data(), b_, kb_);
       one.mean.head(b_) += one.effect;
       steps.setZero(p_ * kw_);
       for (Index c = d_.first_cell[j]; kw_ && c < d_.first_cell[j + 1]; ++c) {
         weighted_cell = d_.cell_rows[c] * (d_.cell_means.col(c) - one.mean);
         const Matrix& y = weighted(d_.cell_pattern[c], scratch);
-        steps.noalias() += Eigen::Map<const Matrix>(y.data(), p_, p_ * kw_).transpose() * weighted_cell;
+        add_applied_transposed(steps, 1, Eigen::Map<const Matrix>(y.data(), p_, p_ * kw_), weighted_cell);
       }
       grown.leftCols(kw_) = Eigen::Map<const Matrix>(steps.data(), p_, kw_);
       auto [l, r] = stack.next(height);
       l.topRows(p_) = d_.weight[j] * kappa;
       l.middleRows(p_, p_) = d_.weight[j] * grown;
-      r.topRows(p_).noalias() = evidence.precision.lazyProduct(kappa);
+      set_product(r.topRows(p_), evidence.precision, kappa);
       r.topRows(p_) += grown;
       r.middleRows(p_, p_) = kappa;
       l.bottomRows(b_) = -d_.weight[j] * r.topRows(b_);
-      r.bottomRows(b_).noalias() = evidence.posterior.lazyProduct(r.topRows(b_));
+      set_product(r.bottomRows(b_), evidence.posterior, r.topRows(b_));
     }
   }
   return stack.total();

@@ -37,7 +37,7 @@ bool ConditionalLevel::compute(const Matrix& moments, const Vector& mean, Index 
   if (!q) return true;
   if (!chol_z.compute(moments.bottomRightCorner(q, q))) return false;
   slopes = chol_z.whiten(moments.bottomLeftCorner(q, b)).transpose();
-  cov -= slopes * slopes.transpose();
+  add_outer(cov, -1, slopes, slopes);
   projection.bottomRows(q) = -chol_z.whiten_transposed(slopes.transpose());
   return true;
 }

@@ -13,10 +13,6 @@ namespace {
 constexpr Index kTable = Index{1} << 26;  // numbers kept of products of patterns with tangents
 constexpr Index kSampledClasses = 4096;   // classes that approximate information is taken from
 
-Matrix reshaped(const Matrix& a, Index rows, Index cols) {
-  return Eigen::Map<const Matrix>(a.data(), rows, cols);
-}
-
 // Adds weight U (x) U in the coordinates of symmetric matrices, so that a' K b = tr(U A U B) for lower
 // triangles a, b.
 void add_kronecker(const Matrix& u, double weight, Matrix& k) {
@@ -98,13 +94,13 @@ Matrix MissingInformation::pattern_traces(bool observed) const {
     if (observed) {
       const Pattern& seen = d_.unit_patterns[r];
       inner = point_.residual_products_[r];
-      inner(seen, seen) += d_.scatter[r];
+      add(inner, seen, d_.scatter[r]);
     } else {
       inner.topLeftCorner(b_, b_) = point_.posterior_sums_[r];
     }
     const Matrix change =
-        d_.pattern_rows[at] * weighted(at, scratch) - rotated_cov(within_, w, w * inner * w);
-    out += 0.5 * tangents.transpose() * change;
+        d_.pattern_rows[at] * weighted(at, scratch) - rotated_cov(within_, w, sandwich(w, inner));
+    add_cross(out, 0.5, tangents, change);
   }
   return out;
 }
@@ -120,7 +116,7 @@ MissingInformation::ClassSums MissingInformation::class_sums(Index piece, Index 
   }
   StackedProduct third(kw_, kw_);
   ClusterEvidence evidence;
-  Matrix x, scratch, v_x, turned, cross;
+  Matrix x, scratch, v_x, turned, shrunk;
   for (Index i = index.pieces[piece]; i < index.pieces[piece + 1]; ++i) {
     if (i % stride) continue;
     const ClusterClass& own = index.classes[i];
@@ -131,14 +127,15 @@ MissingInformation::ClassSums MissingInformation::class_sums(Index piece, Index 
     mean += own.weight * evidence.precision;
     if (!b_) continue;
     const auto left = evidence.precision.leftCols(b_);
-    mean.noalias() -= own.weight * (left * evidence.posterior).lazyProduct(left.transpose());
+    add_outer(mean, -own.weight, product(left, evidence.posterior), left);
     add_kronecker(evidence.resolvent, own.weight, s.kron[own.pattern]);
     if (!kw_) continue;
     x.setZero(b_ * b_, kw_);
     for (Index c = d_.first_cell[first]; c < d_.first_cell[first + 1]; ++c)
       add_weighted(d_.cell_pattern[c], d_.cell_rows[c], scratch, x);
     const Eigen::Map<const Matrix> wide(x.data(), b_, b_ * kw_);
-    v_x.noalias() = evidence.posterior * wide;
+    v_x.resize(b_, b_ * kw_);
+    set_product(v_x, evidence.posterior, wide);
     const auto turn = [&](const Matrix& a) {  // transposes each of the k_w matrices
       turned.resize(b_, b_ * kw_);
       for (Index k = 0; k < kw_; ++k) turned.middleCols(k * b_, b_) = a.middleCols(k * b_, b_).transpose();
@@ -147,10 +144,11 @@ MissingInformation::ClassSums MissingInformation::class_sums(Index piece, Index 
     auto [l, r] = third.next(b_ * b_);
     l = own.weight * Eigen::Map<const Matrix>(v_x.data(), b_ * b_, kw_);
     r = Eigen::Map<const Matrix>(turned.data(), b_ * b_, kw_);
-    cross.noalias() = evidence.shrinkage.transpose() * wide;
-    turn(cross);
-    cross.noalias() = evidence.shrinkage.transpose() * turned;
-    s.cross[own.pattern] += own.weight * Eigen::Map<const Matrix>(cross.data(), b_ * b_, kw_);
+    shrunk.resize(b_, b_ * kw_);
+    set_cross(shrunk, evidence.shrinkage, wide);
+    turn(shrunk);
+    set_cross(shrunk, evidence.shrinkage, turned);
+    s.cross[own.pattern] += own.weight * Eigen::Map<const Matrix>(shrunk.data(), b_ * b_, kw_);
   }
   s.third = third.total();
   return s;
@@ -167,17 +165,17 @@ MissingInformation::Traces MissingInformation::traces(Index stride, bool pattern
   for (const ClassSums& part : parts) used += part.weight;
   const double scale = stride > 1 && used > 0 ? all / used : 1.0;
   for (std::size_t t = 0; t < between_.size(); ++t) {
-    Matrix cross = Matrix::Zero(b_ * b_, kw_), mean = Matrix::Zero(p_, p_);
+    Matrix shrunk = Matrix::Zero(b_ * b_, kw_), mean = Matrix::Zero(p_, p_);
     Matrix kron = Matrix::Zero(b_ * (b_ + 1) / 2, b_ * (b_ + 1) / 2);
     for (const ClassSums& part : parts) {
-      cross += part.cross[t];
+      shrunk += part.cross[t];
       kron += part.kron[t];
       mean += part.means[t];
     }
     if (b_) {
       const Matrix cov = lower_triangles(between_[t].cov, b_);
-      out.wb += 0.5 * scale * cross.transpose() * between_[t].cov;
-      out.bb += 0.5 * scale * cov.transpose() * kron * cov;
+      add_cross(out.wb, 0.5 * scale, shrunk, between_[t].cov);
+      out.bb += 0.5 * scale * sandwich(cov, kron);
     }
     out.means.push_back(scale * mean);
   }
@@ -196,17 +194,17 @@ MissingInformation::Parts MissingInformation::expected(Index stride) {
     if (p_) {
       const Matrix& u = trace.means[t];
       const Matrix both = u.topLeftCorner(b_, b_);
-      out.mean.ww += within_.mean.transpose() * u * within_.mean;
-      out.mean.wb += within_.mean.transpose() * u.leftCols(b_) * own.mean;
-      out.mean.bb += own.mean.transpose() * both * own.mean;
+      out.mean.ww += sandwich(within_.mean, u);
+      add_cross(out.mean.wb, 1, within_.mean, product(u.leftCols(b_), own.mean));
+      out.mean.bb += sandwich(own.mean, both);
       if (q) {
         const Eigen::Map<const Matrix> slopes(own.slope.data(), b_, q * kb_);
-        const Matrix weighted = both * slopes;
-        out.cov.bb += own.slope.transpose() * reshaped(weighted, b_ * q, kb_);
+        const Matrix weighted = product(both, slopes);
+        add_cross(out.cov.bb, 1, own.slope, Eigen::Map<const Matrix>(weighted.data(), b_ * q, kb_));
       }
     }
-    out.cov.bb += 0.5 * count * own.zcov.transpose() * own.zcov;
-    out.mean.bb += count * own.zmean.transpose() * own.zmean;
+    add_cross(out.cov.bb, 0.5 * count, own.zcov, own.zcov);
+    add_cross(out.mean.bb, count, own.zmean, own.zmean);
   }
   return out;
 }
@@ -221,11 +219,11 @@ std::pair<Matrix, Matrix> MissingInformation::mean_factor(Index stride) {
     const Whitened& own = between_[t];
     const Index q = own.zmean.rows();
     if (p_) {
-      const Eigen::SelfAdjointEigenSolver<Matrix> eigen(trace.means[t]);
+      const SymmetricEigen eigen(trace.means[t]);
       const Matrix root =
-          eigen.eigenvalues().cwiseMax(0.0).cwiseSqrt().asDiagonal() * eigen.eigenvectors().transpose();
-      out.first.middleRows(at, p_) = root * within_.mean;
-      out.second.middleRows(at, p_) = root.leftCols(b_) * own.mean;
+          scale_cols(eigen.vectors, eigen.values.cwiseMax(0.0).cwiseSqrt());  // root root' = U
+      set_cross(out.first.middleRows(at, p_), root, within_.mean);
+      set_cross(out.second.middleRows(at, p_), root.topRows(b_), own.mean);
       at += p_;
     }
     out.second.middleRows(at, q) = std::sqrt(point_.levels_[t].part.count) * own.zmean;
@@ -244,10 +242,10 @@ BlockInformation sum_of(const MissingInformation::Parts& parts) {
 Matrix symmetric_root(const Matrix& a) {
   const Vector scale = a.diagonal().cwiseAbs().cwiseSqrt();
   const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
-  const Eigen::SelfAdjointEigenSolver<Matrix> eigen(inverse.asDiagonal() * a * inverse.asDiagonal());
+  const SymmetricEigen eigen(scale_both(inverse, a));
   const double least = 1e-13 * static_cast<double>(a.rows());
-  const Vector root = eigen.eigenvalues().unaryExpr([&](double v) { return v > least ? std::sqrt(v) : 0.0; });
-  return root.asDiagonal() * eigen.eigenvectors().transpose() * scale.asDiagonal();
+  const Vector root = eigen.values.unaryExpr([&](double v) { return v > least ? std::sqrt(v) : 0.0; });
+  return scale_cols(scale_rows(scale, eigen.vectors), root).transpose();
 }
 
 }  // namespace

@@ -61,37 +61,39 @@ std::pair<Matrix, Matrix> MissingPoint::cluster_scores(const Matrix& products, c
       shared_w.setZero();
       for (Index c = d.first_cell[first]; kw && c < d.first_cell[first + 1]; ++c) {
         const Index r = d.cell_pattern[c];
-        shared_w += 0.5 * d.cell_rows[c] *
-                    (weighted[r].transpose() * Eigen::Map<const Vector>(evidence.posterior.data(), b * b) -
-                     traces.col(r));
+        const Eigen::Map<const Vector> posterior(evidence.posterior.data(), b * b);
+        add_applied_transposed(shared_w, 0.5 * d.cell_rows[c], weighted[r], posterior);
+        shared_w -= 0.5 * d.cell_rows[c] * traces.col(r);
       }
-      shared_b = -0.5 * (level.cov.transpose() * Eigen::Map<const Vector>(evidence.resolvent.data(), b * b));
+      shared_b.setZero(kb);
+      add_applied_transposed(shared_b, -0.5, level.cov,
+                             Eigen::Map<const Vector>(evidence.resolvent.data(), b * b));
       for (const Index j : own.members) {
         auto score_w = out.first.col(j);
         auto score_b = out.second.col(j);
         observe(j, evidence, one);
         score_w = shared_w;
-        if (p && kw) score_w += within.mean.transpose() * one.u;
+        if (p && kw) add_applied_transposed(score_w, 1, within.mean, one.u);
         one.mean.head(b) += one.effect;
         for (Index c = d.first_cell[j]; kw && c < d.first_cell[j + 1]; ++c) {
           cell = products.col(c);
           one.deviation = d.cell_means.col(c) - one.mean;
           add_packed_outer(one.deviation, d.cell_rows[c], cell);
-          score_w.noalias() += 0.5 * packed[d.cell_pattern[c]].transpose() * cell;
+          add_applied_transposed(score_w, 0.5, packed[d.cell_pattern[c]], cell);
         }
         score_b = shared_b;
         if (b) {
           const auto u = one.u.head(b);
-          const Matrix outer = u * u.transpose(), with_z = u * one.z.transpose();
-          score_b += 0.5 * level.cov.transpose() * Eigen::Map<const Vector>(outer.data(), b * b);
-          score_b += level.mean.transpose() * u;
-          score_b += level.slope.transpose() * Eigen::Map<const Vector>(with_z.data(), b * q);
+          const Matrix with_u = outer(u, u), with_z = outer(u, one.z);
+          add_applied_transposed(score_b, 0.5, level.cov, Eigen::Map<const Vector>(with_u.data(), b * b));
+          add_applied_transposed(score_b, 1, level.mean, u);
+          add_applied_transposed(score_b, 1, level.slope, Eigen::Map<const Vector>(with_z.data(), b * q));
         }
         if (q) {
-          Matrix outer = one.z * one.z.transpose();
-          outer.diagonal().array() -= 1;
-          score_b += 0.5 * level.zcov.transpose() * Eigen::Map<const Vector>(outer.data(), q * q);
-          score_b += level.zmean.transpose() * one.z;
+          Matrix squares = outer(one.z, one.z);
+          squares.diagonal().array() -= 1;
+          add_applied_transposed(score_b, 0.5, level.zcov, Eigen::Map<const Vector>(squares.data(), q * q));
+          add_applied_transposed(score_b, 1, level.zmean, one.z);
         }
       }
     }

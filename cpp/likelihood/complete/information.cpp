@@ -11,8 +11,9 @@ namespace msem {
 
 namespace {
 
-Matrix scale_rows(const Matrix& x, const Matrix& weights) {
-  return Eigen::Map<const Vector>(weights.data(), weights.size()).asDiagonal() * x;
+// Rows times the elements of a matrix.
+Matrix weight_rows(const Matrix& x, const Matrix& weights) {
+  return scale_rows(Eigen::Map<const Vector>(weights.data(), weights.size()), x);
 }
 
 // Rows {i + j n} of a stack of n x m matrices: row i of each.
@@ -39,16 +40,15 @@ class RowProducts {
         const auto part = u.middleRows(begin, row - begin);
         Index at = 0;
         for (Index j = 0; j < width_; ++j) {
-          products.col(s).segment(at, width_ - j).noalias() =
-              part.rightCols(width_ - j).transpose() * part.col(j);
+          products.col(s).segment(at, width_ - j) = apply_transposed(part.rightCols(width_ - j), part.col(j));
           at += width_ - j;
         }
       }
-      Matrix weights = shrink.middleRows(first, count);
+      const Matrix weights = shrink.middleRows(first, count);
       const auto n = d.sizes.segment(first, count);
-      sums_[1].noalias() += products * weights;
-      sums_[2].noalias() += products * (n.asDiagonal() * weights);
-      sums_[0].noalias() += products * (n.cwiseInverse().asDiagonal() * weights);
+      add_product(sums_[1], 1, products, weights);
+      add_product(sums_[2], 1, products, scale_rows(n, weights));
+      add_product(sums_[0], 1, products, scale_rows(n.cwiseInverse(), weights));
     }
   }
   Matrix get(int power, Index i) const {
@@ -66,16 +66,8 @@ class RowProducts {
 Whitened TwoLevelPoint::whiten_within(const Tangents& t) const {
   Whitened out;
   out.cov = rotated_cov(t, v_);
-  out.mean = v_.transpose() * t.mean;
+  out.mean = cross(v_, t.mean);
   return out;
-}
-
-Matrix TwoLevelPoint::weights(int power) const {
-  Vector w = data_->counts;
-  for (int k = 0; k < power; ++k) w.array() *= data_->sizes.array();
-  Matrix k = shrink_.transpose() * w.asDiagonal() * shrink_;
-  if (power == 0) k.array() += data_->nobs - data_->nclusters;
-  return k;
 }
 
 BlockInformation TwoLevelPoint::expected(const Tangents& within, const Tangents& between) const {
@@ -84,19 +76,18 @@ BlockInformation TwoLevelPoint::expected(const Tangents& within, const Tangents&
                        Matrix::Zero(b.k(), b.k())};
   if (data_->p) {
     const Whitened w = whiten_within(within);
-    const Vector per_mean = shrink_.transpose() * data_->counts.cwiseProduct(data_->sizes);
-    out.ww = 0.5 * w.cov.transpose() * scale_rows(w.cov, weights(0));
-    out.ww += w.mean.transpose() * per_mean.asDiagonal() * w.mean;
-    out.wb = 0.5 * w.cov.transpose() * scale_rows(b.cov, weights(1));
-    out.wb += w.mean.transpose() * per_mean.asDiagonal() * b.mean;
-    out.bb = 0.5 * b.cov.transpose() * scale_rows(b.cov, weights(2));
-    out.bb += b.mean.transpose() * per_mean.asDiagonal() * b.mean;
-    if (data_->q) {
-      out.bb += b.slope.transpose() * per_mean.replicate(data_->q, 1).asDiagonal() * b.slope;
-    }
+    const Vector per_mean = apply_transposed(shrink_, data_->counts.cwiseProduct(data_->sizes));
+    const Matrix mean_b = scale_rows(per_mean, b.mean);
+    add_cross(out.ww, 0.5, w.cov, weight_rows(w.cov, weights(0)));
+    add_cross(out.ww, 1, w.mean, scale_rows(per_mean, w.mean));
+    add_cross(out.wb, 0.5, w.cov, weight_rows(b.cov, weights(1)));
+    add_cross(out.wb, 1, w.mean, mean_b);
+    add_cross(out.bb, 0.5, b.cov, weight_rows(b.cov, weights(2)));
+    add_cross(out.bb, 1, b.mean, mean_b);
+    if (data_->q) add_cross(out.bb, 1, b.slope, scale_rows(per_mean.replicate(data_->q, 1), b.slope));
   }
-  out.bb += 0.5 * data_->nclusters * b.zcov.transpose() * b.zcov;
-  out.bb += data_->nclusters * b.zmean.transpose() * b.zmean;
+  add_cross(out.bb, 0.5 * data_->nclusters, b.zcov, b.zcov);
+  add_cross(out.bb, data_->nclusters, b.zmean, b.zmean);
   return out;
 }
 
@@ -107,17 +98,17 @@ std::pair<Matrix, Matrix> TwoLevelPoint::factor(const Tangents& within, const Ta
   std::pair<Matrix, Matrix> out{Matrix::Zero(height, within.k()), Matrix::Zero(height, b.k())};
   if (p) {
     const Whitened w = whiten_within(within);
-    const Vector per_mean = (shrink_.transpose() * data_->counts.cwiseProduct(data_->sizes)).cwiseSqrt();
+    const Vector per_mean = apply_transposed(shrink_, data_->counts.cwiseProduct(data_->sizes)).cwiseSqrt();
     const Matrix k0 = weights(0), k1 = weights(1), k2 = weights(2);
     const Matrix root = (0.5 * k0).cwiseSqrt();
     const Matrix ratio = k1.cwiseQuotient(k0);
     const Matrix rest = (0.5 * (k2 - k1.cwiseProduct(ratio))).cwiseMax(0.0).cwiseSqrt();
-    out.first.topRows(p * p) = scale_rows(w.cov, root);
-    out.second.topRows(p * p) = scale_rows(b.cov, root.cwiseProduct(ratio));
-    out.second.middleRows(p * p, p * p) = scale_rows(b.cov, rest);
-    out.first.middleRows(2 * p * p, p) = per_mean.asDiagonal() * w.mean;
-    out.second.middleRows(2 * p * p, p) = per_mean.asDiagonal() * b.mean;
-    if (q) out.second.middleRows(2 * p * p + p, p * q) = per_mean.replicate(q, 1).asDiagonal() * b.slope;
+    out.first.topRows(p * p) = weight_rows(w.cov, root);
+    out.second.topRows(p * p) = weight_rows(b.cov, root.cwiseProduct(ratio));
+    out.second.middleRows(p * p, p * p) = weight_rows(b.cov, rest);
+    out.first.middleRows(2 * p * p, p) = scale_rows(per_mean, w.mean);
+    out.second.middleRows(2 * p * p, p) = scale_rows(per_mean, b.mean);
+    if (q) out.second.middleRows(2 * p * p + p, p * q) = scale_rows(per_mean.replicate(q, 1), b.slope);
   }
   const double root_j = std::sqrt(data_->nclusters);
   out.second.middleRows(2 * p * p + p + p * q, q * q) = std::sqrt(0.5) * root_j * b.zcov;
@@ -131,20 +122,20 @@ BlockInformation TwoLevelPoint::observed(const Tangents& within, const Tangents&
                        Matrix::Zero(b.k(), b.k())};
   if (data_->p) {
     const Whitened w = whiten_within(within);
-    out.ww = -w.cov.transpose() * scale_rows(w.cov, weights(0));
-    out.wb = -w.cov.transpose() * scale_rows(b.cov, weights(1));
-    out.bb = -b.cov.transpose() * scale_rows(b.cov, weights(2));
+    add_cross(out.ww, -1, w.cov, weight_rows(w.cov, weights(0)));
+    add_cross(out.wb, -1, w.cov, weight_rows(b.cov, weights(1)));
+    add_cross(out.bb, -1, b.cov, weight_rows(b.cov, weights(2)));
     const Index p = data_->p, k = w.k();
     const Eigen::Map<const Matrix> wide(w.cov.data(), p, p * k);
-    Matrix product = ssw_ * wide;  // SSW~ w~ for every direction
-    out.ww += 2 * w.cov.transpose() * Eigen::Map<const Matrix>(product.data(), p * p, k);
+    const Matrix turned = product(ssw_, wide);  // SSW~ w~ for every direction
+    add_cross(out.ww, 2, w.cov, Eigen::Map<const Matrix>(turned.data(), p * p, k));
     add_row_terms(w, b, out);
     add_curvature_of_conditioning(b, canonical_gradient(), out.bb);
   }
   if (data_->q) add_cluster_curvature(b, cluster_part(), out.bb);
-  out.ww = (0.25 * (out.ww + out.ww.transpose())).eval();
-  out.wb *= 0.5;
-  out.bb = (0.25 * (out.bb + out.bb.transpose())).eval();
+  for (Matrix* one : {&out.ww, &out.wb, &out.bb}) *one *= 0.5;
+  symmetrise(out.ww);
+  symmetrise(out.bb);
   return out;
 }
 
@@ -160,7 +151,7 @@ void TwoLevelPoint::add_row_terms(const Whitened& within, const Whitened& betwee
   u << scaled_, d.rows.col(0), rows_z_;
   const RowProducts products(u, d, shrink_);
   Matrix omega(p * (p + 1), within.k()), q_omega(omega.rows(), omega.cols());
-  Matrix kappa(b * width, between.k()), q_kappa(kappa.rows(), kappa.cols()), cross(b * width, within.k());
+  Matrix kappa(b * width, between.k()), q_kappa(kappa.rows(), kappa.cols()), mixed(b * width, within.k());
   Matrix ww(p + 1, p + 1), kw(width, p + 1);
   for (Index i = 0; i < p; ++i) {
     const Matrix q1 = products.get(1, i), q0 = products.get(0, i);
@@ -168,19 +159,19 @@ void TwoLevelPoint::add_row_terms(const Whitened& within, const Whitened& betwee
     auto w = omega.middleRows(i * (p + 1), p + 1);
     row_of_each(within.cov, i, p, w.topRows(p));
     w.row(p) = within.mean.row(i);
-    q_omega.middleRows(i * (p + 1), p + 1).noalias() = ww * w;
+    set_product(q_omega.middleRows(i * (p + 1), p + 1), ww, w);
     if (i >= b) continue;
     kw << q0.leftCols(p), q1.col(p);
-    cross.middleRows(i * width, width).noalias() = kw * w;
+    set_product(mixed.middleRows(i * width, width), kw, w);
     auto k = kappa.middleRows(i * width, width);
     row_of_each(between.cov, i, p, k.topRows(p));
     k.row(p) = between.mean.row(i);
     row_of_each(between.slope, i, p, k.bottomRows(q));
-    q_kappa.middleRows(i * width, width).noalias() = q1 * k;
+    set_product(q_kappa.middleRows(i * width, width), q1, k);
   }
-  out.ww.noalias() += 2 * omega.transpose() * q_omega;
-  out.wb.noalias() += 2 * cross.transpose() * kappa;
-  out.bb.noalias() += 2 * kappa.transpose() * q_kappa;
+  add_cross(out.ww, 2, omega, q_omega);
+  add_cross(out.wb, 2, mixed, kappa);
+  add_cross(out.bb, 2, kappa, q_kappa);
 }
 
 }  // namespace msem

@@ -8,16 +8,16 @@ Moments TwoLevelPoint::expected_product(const Moments& d) const {
   Matrix g_w, g_c, g_b, g_zz;
   Vector g_m, g_z;
   if (p) {
-    const Matrix w = v_.transpose() * d.cov_w * v_;
-    const Matrix c = projection_.transpose() * d.cov_b * projection_;
+    const Matrix w = sandwich(v_, d.cov_w);
+    const Matrix c = sandwich(projection_, d.cov_b);
     const Matrix k1 = weights(1);
-    const Vector per_mean = shrink_.transpose() * data_->counts.cwiseProduct(data_->sizes);
+    const Vector per_mean = apply_transposed(shrink_, data_->counts.cwiseProduct(data_->sizes));
     g_w = 0.5 * (weights(0).cwiseProduct(w) + k1.cwiseProduct(c));
     g_c = 0.5 * (k1.cwiseProduct(w) + weights(2).cwiseProduct(c));
-    g_m = per_mean.cwiseProduct(v_.transpose() * d.mean_w + projection_.transpose() * d.mean_b);
+    g_m = per_mean.cwiseProduct(apply_transposed(v_, d.mean_w) + apply_transposed(projection_, d.mean_b));
     if (q) {
-      const Matrix slope = chol_z_.whiten((projection_.transpose() * d.cov_b.rightCols(q)).transpose());
-      g_b = per_mean.asDiagonal() * slope.transpose();
+      const Matrix slope = chol_z_.whiten(cross(d.cov_b.rightCols(q), projection_));
+      g_b = scale_cols(slope, per_mean).transpose();
     }
   }
   if (q) {

@@ -3,7 +3,6 @@
 #include <stdexcept>
 
 #include "base/interrupt.hpp"
-#include "base/stacked.hpp"
 
 namespace msem {
 
@@ -30,13 +29,18 @@ class RandomInterceptRegression {
   // Ordinary regression, its residual variance split by a moment estimate: cautiously, so that both parts are
   // positive definite, or without bias, which is nearer to the maximum but may be outside the domain.
   void start(bool cautious) {
-    const Matrix gram = design_.transpose() * d_->row_size.asDiagonal() * design_ + ssw_xx_;
-    const Matrix cross = outcome_.transpose() * d_->row_size.asDiagonal() * design_ + ssw_yx_;
-    coefficients = gram.ldlt().solve(cross.transpose()).transpose();
+    const Matrix weighted = scale_rows(d_->row_size, design_);
+    Matrix gram = ssw_xx_, with_outcome = ssw_yx_.transpose();
+    add_cross(gram, 1, design_, weighted);
+    add_cross(with_outcome, 1, weighted, outcome_);
+    coefficients.resize(b_, design_.cols());
+    const Eigen::LDLT<Matrix> solver(gram);
+    for (Index i = 0; i < b_; ++i) coefficients.row(i) = solver.solve(with_outcome.col(i)).transpose();
     const Matrix within = residual_within(coefficients);
     sigma_e = within / std::max(1.0, d_->nobs - d_->nclusters);
-    const Matrix r = outcome_ - design_ * coefficients.transpose();
-    sigma_u = r.transpose() * r / d_->nclusters;
+    Matrix r = outcome_;
+    add_outer(r, -1, design_, coefficients);
+    sigma_u = cross(r, r) / d_->nclusters;
     if (!cautious) sigma_u -= sigma_e * (d_->counts.cwiseQuotient(d_->sizes).sum() / d_->nclusters);
   }
 
@@ -45,23 +49,24 @@ class RandomInterceptRegression {
     if (!chol.compute(sigma_e)) return false;
     Matrix reduced = chol.whiten(chol.whiten(sigma_u).transpose());
     symmetrise(reduced);
-    const Eigen::SelfAdjointEigenSolver<Matrix> eigen(reduced);
-    lambda_ = eigen.eigenvalues();
-    v_ = chol.whiten_transposed(eigen.eigenvectors());
-    inverse_ = chol.lower() * eigen.eigenvectors();  // V^-T
-    const Matrix grow = ((d_->sizes * lambda_.transpose()).array() + 1).matrix();
+    const SymmetricEigen eigen(reduced);
+    lambda_ = eigen.values;
+    v_ = chol.whiten_transposed(eigen.vectors);
+    inverse_ = product(chol.lower(), eigen.vectors);  // V^-T
+    const Matrix grow = one_plus_outer(d_->sizes, lambda_);
     if (!(grow.minCoeff() > 1e-14)) return false;
     shrink_ = grow.cwiseInverse();
-    rotated_.noalias() = outcome_ * v_;
-    rotated_.noalias() -= design_ * (coefficients.transpose() * v_).eval();
+    rotated_.resize(outcome_.rows(), b_);
+    set_product(rotated_, outcome_, v_);
+    add_product(rotated_, -1, design_, cross(coefficients, v_));
     row_shrink_.resize(rotated_.rows(), b_);
     for (Index i = 0; i < b_; ++i) {
       for (Index r = 0; r < rotated_.rows(); ++r) row_shrink_(r, i) = shrink_(d_->size_index[r], i);
     }
-    ssw_ = v_.transpose() * residual_within(coefficients) * v_;
+    ssw_ = sandwich(v_, residual_within(coefficients));
     value = d_->nobs * (static_cast<double>(b_) * kLog2Pi + chol.log_det()) + ssw_.trace() +
             d_->counts.dot(grow.array().log().matrix().rowwise().sum()) +
-            (d_->row_size.asDiagonal() * row_shrink_).cwiseProduct(rotated_.cwiseAbs2()).sum();
+            weighted_residuals().cwiseProduct(rotated_).sum();
     return std::isfinite(value);
   }
 
@@ -69,11 +74,11 @@ class RandomInterceptRegression {
   double scoring_step(RandomInterceptRegression& next, double length) const {
     double decrement = 0;
     next.coefficients = coefficients + length * coefficient_step(decrement);
-    const Matrix scaled = d_->row_size.asDiagonal() * row_shrink_.cwiseProduct(rotated_);
-    Matrix g_u = -cross_products(scaled, scaled);
-    g_u.diagonal() += shrink_.transpose() * d_->counts.cwiseProduct(d_->sizes);
-    Matrix g_e = -cross_products(scaled, d_->row_size.cwiseInverse().asDiagonal() * scaled) - ssw_;
-    g_e.diagonal() += shrink_.transpose() * d_->counts;
+    const Matrix scaled = weighted_residuals();
+    Matrix g_u = -cross(scaled, scaled);
+    g_u.diagonal() += apply_transposed(shrink_, d_->counts.cwiseProduct(d_->sizes));
+    Matrix g_e = -cross(scaled, row_shrink_.cwiseProduct(rotated_)) - ssw_;
+    g_e.diagonal() += apply_transposed(shrink_, d_->counts);
     g_e.diagonal().array() += d_->nobs - d_->nclusters;
     const Matrix k0 = weights(0), k1 = weights(1), k2 = weights(2);
     Matrix step_e(b_, b_), step_u(b_, b_);
@@ -85,8 +90,8 @@ class RandomInterceptRegression {
       }
     }
     decrement -= 0.5 * (g_e.cwiseProduct(step_e).sum() + g_u.cwiseProduct(step_u).sum());
-    next.sigma_e = sigma_e + length * inverse_ * step_e * inverse_.transpose();
-    next.sigma_u = sigma_u + length * inverse_ * step_u * inverse_.transpose();
+    next.sigma_e = sigma_e + length * outer_sandwich(inverse_, step_e);
+    next.sigma_u = sigma_u + length * outer_sandwich(inverse_, step_u);
     return decrement;
   }
 
@@ -94,15 +99,16 @@ class RandomInterceptRegression {
   void em_step(RandomInterceptRegression& next) const {
     double ignored = 0;
     next.coefficients = coefficients + coefficient_step(ignored);
-    const Matrix scaled = d_->row_size.asDiagonal() * row_shrink_.cwiseProduct(rotated_);
-    const Matrix posterior = scaled * lambda_.asDiagonal();  // posterior means of u
-    Matrix u = posterior.transpose() * posterior;
-    u.diagonal() += lambda_.cwiseProduct(shrink_.transpose() * d_->counts);
+    const Matrix scaled = weighted_residuals();
+    const Matrix posterior = scale_cols(scaled, lambda_);  // posterior means of u
+    Matrix u = cross(posterior, posterior);
+    u.diagonal() += lambda_.cwiseProduct(apply_transposed(shrink_, d_->counts));
     const Matrix noise = row_shrink_.cwiseProduct(rotated_);  // rotated residual less the posterior mean
-    Matrix e = ssw_ + noise.transpose() * d_->row_size.asDiagonal() * noise;
-    e.diagonal() += lambda_.cwiseProduct(shrink_.transpose() * d_->counts.cwiseProduct(d_->sizes));
-    next.sigma_u = inverse_ * (u / d_->nclusters) * inverse_.transpose();
-    next.sigma_e = inverse_ * (e / d_->nobs) * inverse_.transpose();
+    Matrix e = ssw_;
+    add_cross(e, 1, noise, scaled);
+    e.diagonal() += lambda_.cwiseProduct(apply_transposed(shrink_, d_->counts.cwiseProduct(d_->sizes)));
+    next.sigma_u = outer_sandwich(inverse_, u) / d_->nclusters;
+    next.sigma_e = outer_sandwich(inverse_, e) / d_->nobs;
   }
 
   double decrement() const {
@@ -116,34 +122,32 @@ class RandomInterceptRegression {
 
  private:
   Matrix residual_within(const Matrix& c) const {
-    const Matrix cross = c * ssw_yx_.transpose();
-    return ssw_yy_ - cross - cross.transpose() + c * ssw_xx_ * c.transpose();
+    Matrix out = ssw_yy_;
+    add_with_transpose(out, -1, outer(c, ssw_yx_));
+    return out + outer_sandwich(c, ssw_xx_);
   }
 
-  Matrix weights(int power) const {
-    Vector w = d_->counts;
-    for (int k = 0; k < power; ++k) w.array() *= d_->sizes.array();
-    Matrix k = shrink_.transpose() * w.asDiagonal() * shrink_;
-    if (power == 0) k.array() += d_->nobs - d_->nclusters;
-    return k;
-  }
+  Matrix weights(int power) const { return d_->shrinkage_weights(shrink_, power); }
+
+  // n D times the rotated residuals.
+  Matrix weighted_residuals() const { return scale_rows(d_->row_size, row_shrink_.cwiseProduct(rotated_)); }
 
   // Generalised least squares given the covariances, one small system per eigenvector.
   Matrix coefficient_step(double& decrement) const {
-    const Matrix within = v_.transpose() * (ssw_yx_ - coefficients * ssw_xx_);
+    const Matrix within = cross(v_, ssw_yx_ - product(coefficients, ssw_xx_));
     Matrix step(b_, design_.cols()), weighted, gram;
     Vector g;
     Eigen::LDLT<Matrix> solver(design_.cols());
     for (Index i = 0; i < b_; ++i) {
-      weighted = d_->row_size.cwiseProduct(row_shrink_.col(i)).asDiagonal() * design_;
+      weighted = scale_rows(d_->row_size.cwiseProduct(row_shrink_.col(i)), design_);
       gram = ssw_xx_;
-      gram += cross_products(design_, weighted);
+      add_cross(gram, 1, design_, weighted);
       g = within.row(i).transpose();
-      g.noalias() += weighted.transpose() * rotated_.col(i);
+      g += apply_transposed(weighted, rotated_.col(i));
       step.row(i) = solver.compute(gram).solve(g).transpose();
       decrement += step.row(i).dot(g);
     }
-    return inverse_ * step;
+    return product(inverse_, step);
   }
 
   const TwoLevelData* d_;
@@ -175,19 +179,19 @@ void assemble(const TwoLevelData& d, const Matrix& coefficients, const Matrix& s
   }
   if (k) {
     const auto x = d.rows.middleCols(1 + b, k);
-    const Vector mean = x.transpose() * d.row_size.asDiagonal() * d.rows.col(0) / d.nobs;
-    const Matrix cov =
-        (d.ssw.bottomRightCorner(k, k) + x.transpose() * d.row_size.asDiagonal() * x) / d.nobs -
-        mean * mean.transpose();
+    const Vector mean = apply_transposed(x, d.row_size.cwiseProduct(d.rows.col(0))) / d.nobs;
+    Matrix cov = (d.ssw.bottomRightCorner(k, k) + weighted_cross(x, d.row_size, x)) / d.nobs;
+    add_outer(cov, -1, mean, mean);
     m.mean_w.tail(k) = mean + d.origin.segment(b, k);
     m.cov_w.bottomRightCorner(k, k) = cov;
     out.loglik += normal_loglik(cov, d.nobs);
     if (b) {
       const auto slope = coefficients.middleCols(1, k);
-      m.cov_w.topRightCorner(b, k) = slope * cov;
-      m.cov_w.bottomLeftCorner(k, b) = m.cov_w.topRightCorner(b, k).transpose();
-      m.cov_w.topLeftCorner(b, b) += slope * cov * slope.transpose();
-      m.mean_b.head(b) += slope * mean;
+      const Matrix joint = product(slope, cov);
+      m.cov_w.topRightCorner(b, k) = joint;
+      m.cov_w.bottomLeftCorner(k, b) = joint.transpose();
+      add_outer(m.cov_w.topLeftCorner(b, b), 1, joint, slope);
+      m.mean_b.head(b) += apply(slope, mean);
     }
   }
   if (q) {
@@ -197,10 +201,11 @@ void assemble(const TwoLevelData& d, const Matrix& coefficients, const Matrix& s
     out.loglik += normal_loglik(cov, d.nclusters);
     if (b) {
       const auto slope = coefficients.rightCols(q);
-      m.cov_b.topRightCorner(b, q) = slope * cov;
-      m.cov_b.bottomLeftCorner(q, b) = m.cov_b.topRightCorner(b, q).transpose();
-      m.cov_b.topLeftCorner(b, b) += slope * cov * slope.transpose();
-      m.mean_b.head(b) += slope * d.z_mean;
+      const Matrix joint = product(slope, cov);
+      m.cov_b.topRightCorner(b, q) = joint;
+      m.cov_b.bottomLeftCorner(q, b) = joint.transpose();
+      add_outer(m.cov_b.topLeftCorner(b, b), 1, joint, slope);
+      m.mean_b.head(b) += apply(slope, d.z_mean);
     }
   }
   if (m.cov_w.size()) symmetrise(m.cov_w);

@@ -15,7 +15,7 @@ Matrix congruence(const Matrix& stacked, const Matrix& x) {
   Matrix out(stacked.rows(), stacked.cols());
   for (Index a = 0; a < stacked.cols(); ++a) {
     const auto m = slice(stacked, a, x.rows(), x.rows());
-    slice(out, a, x.rows(), x.rows()).noalias() = x * m * x.transpose();
+    slice(out, a, x.rows(), x.rows()) = outer_sandwich(x, m);
   }
   return out;
 }
@@ -24,7 +24,7 @@ Matrix congruence(const Matrix& stacked, const Matrix& x) {
 Matrix row_outer(const Matrix& a, const Matrix& b) {
   Matrix out(a.rows(), a.cols() * b.cols());
   for (Index j = 0; j < b.cols(); ++j) {
-    out.middleCols(j * a.cols(), a.cols()) = b.col(j).asDiagonal() * a;
+    out.middleCols(j * a.cols(), a.cols()) = scale_rows(b.col(j), a);
   }
   return out;
 }
@@ -62,22 +62,25 @@ std::pair<Matrix, Matrix> TwoLevelPoint::scores(const ClusterData& clusters, con
       z = chol_z_.whiten(z.transpose()).transpose().eval();
       Matrix g_zz = -row_outer(z, z);
       add_to_diagonal(g_zz, q, Matrix::Ones(count, q));
-      score_b += -0.5 * g_zz * b.zcov + z * b.zmean;
+      add_product(score_b, -0.5, g_zz, b.zcov);
+      add_product(score_b, 1, z, b.zmean);
     }
     if (!p) continue;
     Matrix x = clusters.means.block(first, 0, count, p).rowwise() -
                (mu_.head(p) + data_->origin.head(p)).transpose();
-    if (q) x -= z * (slopes_ * chol_z_.lower()).transpose();
-    Matrix shrink = n * lambda_.transpose();
-    shrink = (shrink.array() + 1).inverse().matrix();
-    const Matrix y = n.asDiagonal() * shrink.cwiseProduct(x * v_);
+    if (q) add_outer(x, -1, z, product(slopes_, chol_z_.lower()));
+    const Matrix shrink = one_plus_outer(n, lambda_).cwiseInverse();
+    const Matrix y = scale_rows(n, shrink.cwiseProduct(product(x, v_)));
     Matrix g_c = -row_outer(y, y);
-    Matrix g_w = n.cwiseInverse().asDiagonal() * g_c;
-    add_to_diagonal(g_c, p, n.asDiagonal() * shrink);
+    Matrix g_w = scale_rows(n.cwiseInverse(), g_c);
+    add_to_diagonal(g_c, p, scale_rows(n, shrink));
     add_to_diagonal(g_w, p, shrink.colwise() + (n.array() - 1).matrix());
-    score_w += -0.5 * (g_w * w.cov - clusters.within.middleRows(first, count) * pooled) + y * w.mean;
-    score_b += -0.5 * g_c * b.cov + y * b.mean;
-    if (q) score_b += row_outer(y, z) * b.slope;
+    add_product(score_w, -0.5, g_w, w.cov);
+    add_product(score_w, 0.5, clusters.within.middleRows(first, count), pooled);
+    add_product(score_w, 1, y, w.mean);
+    add_product(score_b, -0.5, g_c, b.cov);
+    add_product(score_b, 1, y, b.mean);
+    if (q) add_product(score_b, 1, row_outer(y, z), b.slope);
   }
   return out;
 }
@@ -93,17 +96,17 @@ Vector TwoLevelPoint::cluster_loglik(const ClusterData& clusters) const {
     f.array() += static_cast<double>(q) * kLog2Pi + chol_z_.log_det();
   }
   if (p) {
-    const Matrix precision = v_ * v_.transpose();  // Sigma_w^-1
-    const double log_det = -2 * std::log(std::abs(v_.determinant()));
+    const Matrix precision = outer(v_, v_);  // Sigma_w^-1
+    const double log_det = -2 * log_abs_determinant(v_);
     Matrix stacked(p * p, 1);
     stacked.col(0) = Eigen::Map<const Vector>(precision.data(), p * p);
     Matrix x = clusters.means.leftCols(p).rowwise() - (mu_.head(p) + data_->origin.head(p)).transpose();
-    if (q) x -= z * (slopes_ * chol_z_.lower()).transpose();
-    const Matrix grow = (clusters.sizes * lambda_.transpose()).array() + 1;
-    f += clusters.within * pack_doubled(stacked, p).col(0);
+    if (q) add_outer(x, -1, z, product(slopes_, chol_z_.lower()));
+    const Matrix grow = one_plus_outer(clusters.sizes, lambda_);
+    f += apply(clusters.within, pack_doubled(stacked, p).col(0));
     f += clusters.sizes * (static_cast<double>(p) * kLog2Pi + log_det);
     f += grow.array().log().matrix().rowwise().sum();
-    f += clusters.sizes.cwiseProduct((x * v_).array().square().matrix().cwiseQuotient(grow).rowwise().sum());
+    f += clusters.sizes.cwiseProduct(product(x, v_).cwiseAbs2().cwiseQuotient(grow).rowwise().sum());
   }
   return -0.5 * f;
 }

@@ -77,7 +77,7 @@ class CanonicalSaturated {
   Matrix rotated_within(const ClusterData& clusters, Index first, Index count) const;
   Matrix scores(const CanonicalClusters& c) const;  // parameters x clusters, of the both-level variables
   Matrix observed() const;
-  Matrix weights(int power) const;
+  Matrix weights(int power) const { return d_->shrinkage_weights(shrink_, power); }
   double expected_trace(const Matrix& e2, const Matrix& eu, const Matrix& u2,
                         const Matrix& coefficients) const;
   double margins(const CanonicalClusters& c) const;
@@ -94,10 +94,6 @@ class CanonicalSaturated {
   Matrix z_slopes_;   // b x q: rotated slopes of whitened z
   Matrix shrink_;     // S x b
 };
-
-Matrix select(const Matrix& a, const std::vector<Index>& rows, const std::vector<Index>& cols) {
-  return a(rows, cols);
-}
 
 bool CanonicalSaturated::prepare(const TwoLevelData& data, const Moments& m,
                                  const SaturatedTraceOptions& options) {
@@ -127,27 +123,27 @@ bool CanonicalSaturated::prepare(const TwoLevelData& data, const Moments& m,
   if (k_) {
     if (!x_.prepare(select(m.cov_w, x_.order, x_.order))) return false;
     const Matrix half = x_.whiten(select(m.cov_w, x_.order, both));
-    sigma_e -= half.transpose() * half;
+    add_cross(sigma_e, -1, half, half);
     x_slopes = x_.chol().whiten_transposed(half).transpose();
-    transform_(x_.order, Eigen::seqN(b_, k_)) = x_.chol().whiten_transposed(Matrix::Identity(k_, k_));
+    put_rows(transform_.middleCols(b_, k_), x_.order, x_.chol().whiten_transposed(Matrix::Identity(k_, k_)));
   }
   if (q_) {
     if (!z_.prepare(select(m.cov_b, z_rows, z_rows))) return false;
     half_z = z_.whiten(select(m.cov_b, z_rows, both));
-    sigma_u -= half_z.transpose() * half_z;
+    add_cross(sigma_u, -1, half_z, half_z);
   }
   if (b_ == 0) return true;
   Cholesky chol;
   if (!chol.compute(sigma_e)) return false;
   Matrix reduced = chol.whiten(chol.whiten(sigma_u).transpose());
   symmetrise(reduced);
-  const Eigen::SelfAdjointEigenSolver<Matrix> eigen(reduced);
-  lambda_ = eigen.eigenvalues();
-  const Matrix v = chol.whiten_transposed(eigen.eigenvectors());
+  const SymmetricEigen eigen(reduced);
+  lambda_ = eigen.values;
+  const Matrix v = chol.whiten_transposed(eigen.vectors);
   transform_.topLeftCorner(b_, b_) = v;
-  if (k_) transform_(x_.order, Eigen::seqN(0, b_)) = -(x_slopes.transpose() * v);
-  z_slopes_ = v.transpose() * half_z.transpose();
-  shrink_ = ((data.sizes * lambda_.transpose()).array() + 1).inverse().matrix();
+  if (k_) put_rows(transform_.leftCols(b_), x_.order, -cross(x_slopes, v));
+  z_slopes_ = product(half_z, v).transpose();
+  shrink_ = one_plus_outer(data.sizes, lambda_).cwiseInverse();
   return shrink_.allFinite() && shrink_.minCoeff() > 0;
 }
 
@@ -161,9 +157,9 @@ Matrix CanonicalSaturated::rotated_within(const ClusterData& clusters, Index fir
       for (Index j = 0; j < count; ++j) wide(i, j * p + l) = wide(l, j * p + i) = column[j];
     }
   }
-  const Matrix half = transform_.transpose() * wide;
+  const Matrix half = cross(transform_, wide);
   for (Index j = 0; j < count; ++j) turned.middleCols(j * p, p) = half.middleCols(j * p, p).transpose();
-  const Matrix full = transform_.transpose() * turned;
+  const Matrix full = cross(transform_, turned);
   for (Index l = 0; l < p; ++l) {
     for (Index i = l; i < p; ++i) {
       auto column = out.col(packed(i, l, p));
@@ -177,16 +173,16 @@ CanonicalClusters CanonicalSaturated::canonical(const ClusterData& clusters, Ind
   CanonicalClusters c;
   c.n = clusters.sizes.segment(first, count);
   const Matrix centred = clusters.means.middleRows(first, count).rowwise() - mean_.transpose();
-  const Matrix turned = centred.leftCols(d_->p) * transform_;
+  const Matrix turned = product(centred.leftCols(d_->p), transform_);
   c.x = turned.rightCols(k_);
   c.z.resize(count, q_);
-  if (q_) c.z = z_.whiten(centred(Eigen::all, z_.order).transpose()).transpose();
+  if (q_) c.z = z_.whiten(select_cols(centred, z_.order).transpose()).transpose();
   c.within = rotated_within(clusters, first, count);
   if (b_ == 0) return c;
   c.r = turned.leftCols(b_);
-  if (q_) c.r -= c.z * z_slopes_.transpose();
-  c.shrink = ((c.n * lambda_.transpose()).array() + 1).inverse().matrix();
-  c.y = c.n.asDiagonal() * c.shrink.cwiseProduct(c.r);
+  if (q_) add_outer(c.r, -1, c.z, z_slopes_);
+  c.shrink = one_plus_outer(c.n, lambda_).cwiseInverse();
+  c.y = scale_rows(c.n, c.shrink.cwiseProduct(c.r));
   return c;
 }
 
@@ -215,16 +211,9 @@ Matrix CanonicalSaturated::scores(const CanonicalClusters& c) const {
     }
   }
   for (Index h = 0; h < q_; ++h) {
-    out.middleCols(at + (1 + k_ + h) * b_, b_) = c.z.col(h).asDiagonal() * c.y;
+    out.middleCols(at + (1 + k_ + h) * b_, b_) = scale_rows(c.z.col(h), c.y);
   }
   return out.transpose();
-}
-
-Matrix CanonicalSaturated::weights(int power) const {
-  const Vector w = d_->counts.cwiseProduct(d_->sizes.array().pow(power).matrix());
-  Matrix k = shrink_.transpose() * w.asDiagonal() * shrink_;
-  if (power == 0) k.array() += d_->nobs - d_->nclusters;
-  return k;
 }
 
 Matrix CanonicalSaturated::observed() const {
@@ -232,30 +221,27 @@ Matrix CanonicalSaturated::observed() const {
   // (e_i, g_i)' ] - 1/2 sum_il K0 e^2 + 2 K1 e u + K2 u^2 with h = (1, x~, z~) and W the products within.
   const TwoLevelData& d = *d_;
   const Index rows = d.rows.rows(), side = 2 * b_ + width_;
-  Matrix centred = d.rows.rightCols(d.p + q_) - d.rows.col(0) * (mean_ - d.origin).transpose();
-  const Matrix turned = centred.leftCols(d.p) * transform_;
+  Matrix centred = d.rows.rightCols(d.p + q_);
+  add_outer(centred, -1, d.rows.col(0), mean_ - d.origin);
+  const Matrix turned = product(centred.leftCols(d.p), transform_);
   Matrix phi(rows, side), shrink(rows, b_);
   for (Index r = 0; r < rows; ++r) shrink.row(r) = shrink_.row(d.size_index[r]);
   phi.col(2 * b_) = d.rows.col(0);
   phi.middleCols(2 * b_ + 1, k_) = turned.rightCols(k_);
   Matrix residual = turned.leftCols(b_);
   if (q_) {
-    const Matrix z = z_.whiten(centred(Eigen::all, z_.order).transpose()).transpose();
+    const Matrix z = z_.whiten(select_cols(centred, z_.order).transpose()).transpose();
     phi.rightCols(q_) = z;
-    residual -= z * z_slopes_.transpose();
+    add_outer(residual, -1, z, z_slopes_);
   }
   phi.leftCols(b_) = shrink.cwiseProduct(residual);
-  phi.middleCols(b_, b_) = d.row_size.asDiagonal() * phi.leftCols(b_);
-  const Matrix w = transform_.transpose() * d.ssw * transform_;
+  phi.middleCols(b_, b_) = scale_rows(d.row_size, phi.leftCols(b_));
+  const Matrix w = sandwich(transform_, d.ssw);
   const Matrix k0 = weights(0), k1 = weights(1), k2 = weights(2);
   Matrix out = Matrix::Zero(nparam(), nparam());
   std::vector<Index> index(side);
   for (Index i = 0; i < b_; ++i) {
-    const Vector root = d.row_size.cwiseProduct(shrink.col(i)).cwiseSqrt();
-    const Matrix half = root.asDiagonal() * phi;
-    Matrix gram = Matrix::Zero(side, side);
-    gram.selfadjointView<Eigen::Lower>().rankUpdate(half.transpose());
-    gram = Matrix(gram.selfadjointView<Eigen::Lower>());
+    Matrix gram = weighted_cross(phi, d.row_size.cwiseProduct(shrink.col(i)), phi);
     gram.topLeftCorner(b_, b_) += w.topLeftCorner(b_, b_);
     gram.block(2 * b_ + 1, 2 * b_ + 1, k_, k_) += w.bottomRightCorner(k_, k_);
     gram.block(0, 2 * b_ + 1, b_, k_) += w.topRightCorner(b_, k_);
@@ -287,8 +273,9 @@ double CanonicalSaturated::expected_trace(const Matrix& e2, const Matrix& eu, co
       out += (k2(i, l) * e2(at, 0) - 2 * k1(i, l) * eu(at, 0) + k0(i, l) * u2(at, 0)) / (half * det);
     }
   }
-  const Vector per_mean = shrink_.transpose() * d_->counts.cwiseProduct(d_->sizes);
-  const Vector per_unit = ((shrink_.transpose() * d_->counts).array() + (d_->nobs - d_->nclusters)).matrix();
+  const Vector per_mean = apply_transposed(shrink_, d_->counts.cwiseProduct(d_->sizes));
+  const Vector per_unit =
+      (apply_transposed(shrink_, d_->counts).array() + (d_->nobs - d_->nclusters)).matrix();
   for (Index h = 0; h < width_; ++h) {
     const Vector& information = h >= 1 && h <= k_ ? per_unit : per_mean;
     out += coefficients.col(0).segment(h * b_, b_).cwiseQuotient(information).sum();
@@ -307,11 +294,8 @@ double CanonicalSaturated::margins(const CanonicalClusters& c) const {
 
 double CanonicalSaturated::trace(const ClusterData& clusters) const {
   double out = 0;
-  Eigen::LLT<Matrix> llt;
-  if (b_ && !expected_) {
-    llt.compute(observed());
-    if (llt.info() != Eigen::Success) return std::numeric_limits<double>::quiet_NaN();
-  }
+  Cholesky chol;
+  if (b_ && !expected_ && !chol.compute(observed())) return std::numeric_limits<double>::quiet_NaN();
   Matrix e2 = Matrix::Zero(pairs(), 1), eu = e2, u2 = e2, coefficients = Matrix::Zero(b_ * width_, 1);
   for (Index first = 0; first < clusters.sizes.size(); first += kBlock) {
     const Index count = std::min(kBlock, clusters.sizes.size() - first);
@@ -326,8 +310,7 @@ double CanonicalSaturated::trace(const ClusterData& clusters) const {
       u2 += u.rowwise().squaredNorm();
       coefficients += s.bottomRows(b_ * width_).rowwise().squaredNorm();
     } else {
-      llt.matrixL().solveInPlace(s);
-      out += s.squaredNorm();
+      out += chol.whiten(std::move(s)).squaredNorm();
     }
   }
   return b_ && expected_ ? out + expected_trace(e2, eu, u2, coefficients) : out;

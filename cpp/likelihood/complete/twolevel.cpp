@@ -2,8 +2,6 @@
 
 #include <stdexcept>
 
-#include "base/stacked.hpp"
-
 namespace msem {
 
 namespace {
@@ -15,19 +13,18 @@ constexpr double kFullRank = 1e-4;  // pivot of a correlation matrix from which 
 Matrix factor_rows(const Matrix& scatter) {
   const Vector scale = scatter.diagonal().cwiseAbs().cwiseSqrt();
   const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
-  const Matrix correlation = inverse.asDiagonal() * scatter * inverse.asDiagonal();
+  const Matrix correlation = scale_both(inverse, scatter);
   const Eigen::LLT<Matrix> llt(correlation);
   if (scatter.rows() && llt.info() == Eigen::Success && llt.matrixLLT().diagonal().minCoeff() > kFullRank)
-    return Matrix(llt.matrixU()) * scale.asDiagonal();
-  Eigen::SelfAdjointEigenSolver<Matrix> eigen(correlation);
+    return scale_cols(Matrix(llt.matrixU()), scale);
+  const SymmetricEigen eigen(correlation);
   const Index n = scatter.rows();
-  if (scatter.rows() && eigen.eigenvalues()(0) < -1e-8)
+  if (scatter.rows() && eigen.values(0) < -1e-8)
     throw std::invalid_argument("a scatter matrix of cluster vectors is not positive semidefinite");
   Index first = 0;
-  while (first < n && eigen.eigenvalues()(first) <= 1e-15 * static_cast<double>(n)) ++first;
-  Matrix rows = eigen.eigenvectors().rightCols(n - first).transpose();
-  rows = eigen.eigenvalues().tail(n - first).cwiseSqrt().asDiagonal() * rows * scale.asDiagonal();
-  return rows;
+  while (first < n && eigen.values(first) <= 1e-15 * static_cast<double>(n)) ++first;
+  const Matrix rows = scale_rows(scale, eigen.vectors.rightCols(n - first));
+  return scale_cols(rows, eigen.values.tail(n - first).cwiseSqrt()).transpose();
 }
 
 }  // namespace
@@ -46,8 +43,8 @@ TwoLevelData::TwoLevelData(Index nboth_, const Matrix& ssw_, const Vector& sizes
   const bool by_size = counts.size() == s_count && means.rows() == s_count && scatter.cols() == s_count;
   if (q < 0 || nboth < 0 || nboth > p || ssw.cols() != p || !by_size || scatter.rows() != m * m)
     throw std::invalid_argument("sufficient statistics have inconsistent shapes");
-  origin = means.transpose() * (counts.array() * sizes.array()).matrix() / nobs;
-  if (q) origin.tail(q) = means.rightCols(q).transpose() * counts / nclusters;
+  origin = apply_transposed(means, counts.cwiseProduct(sizes)) / nobs;
+  if (q) origin.tail(q) = apply_transposed(means.rightCols(q), counts) / nclusters;
   std::vector<Matrix> parts;
   Index total = 0;
   for (Index s = 0; s < s_count; ++s) {
@@ -67,8 +64,17 @@ TwoLevelData::TwoLevelData(Index nboth_, const Matrix& ssw_, const Vector& sizes
     at += height;
   }
   const auto z = rows.rightCols(q);
-  z_mean = z.transpose() * rows.col(0) / nclusters;
-  z_scatter = z.transpose() * z - nclusters * z_mean * z_mean.transpose();
+  z_mean = apply_transposed(z, rows.col(0)) / nclusters;
+  z_scatter = cross(z, z);
+  add_outer(z_scatter, -nclusters, z_mean, z_mean);
+}
+
+Matrix TwoLevelData::shrinkage_weights(const Matrix& shrink, int power) const {
+  Vector w = counts;
+  for (int k = 0; k < power; ++k) w.array() *= sizes.array();
+  Matrix out = weighted_cross(shrink, w, shrink);
+  if (power == 0) out.array() += nobs - nclusters;
+  return out;
 }
 
 std::unique_ptr<LossPoint> TwoLevelLoss::at(const Moments& moments) const {
@@ -92,14 +98,14 @@ bool TwoLevelPoint::prepare(const TwoLevelData& data, const Moments& moments) {
   rows_z_.resize(data.rows.rows(), q);
   if (q) {
     if (!chol_z_.compute(moments.cov_b.bottomRightCorner(q, q))) return false;
-    slopes_.topRows(b) =
-        chol_z_.whiten_transposed(chol_z_.whiten(moments.cov_b.bottomLeftCorner(q, b))).transpose();
+    slopes_.topRows(b) = chol_z_.solve(Matrix(moments.cov_b.bottomLeftCorner(q, b))).transpose();
     z_residual_ = chol_z_.whiten(data.z_mean - mu_.tail(q));
     const Matrix half = chol_z_.whiten(data.z_scatter);
-    z_scatter_ = chol_z_.whiten(half.transpose()) + data.nclusters * z_residual_ * z_residual_.transpose();
-    rows_z_ =
-        chol_z_.whiten((data.rows.rightCols(q) - data.rows.col(0) * mu_.tail(q).transpose()).transpose())
-            .transpose();
+    z_scatter_ = chol_z_.whiten(half.transpose());
+    add_outer(z_scatter_, data.nclusters, z_residual_, z_residual_);
+    Matrix centred = data.rows.rightCols(q);
+    add_outer(centred, -1, data.rows.col(0), mu_.tail(q));
+    rows_z_ = chol_z_.whiten(centred.transpose()).transpose();
     value_ += data.nclusters * (static_cast<double>(q) * kLog2Pi + chol_z_.log_det()) + z_scatter_.trace();
   }
   return (p == 0 || prepare_unit_part(moments)) && std::isfinite(value_);
@@ -115,8 +121,8 @@ bool TwoLevelPoint::diagonalise(const Moments& moments, double& log_det) {
   if (k) {
     Cholesky chol;
     if (!chol.compute(moments.cov_w.bottomRightCorner(k, k))) return false;
-    slopes = chol.whiten_transposed(chol.whiten(moments.cov_w.bottomLeftCorner(k, b))).transpose();
-    residual -= slopes * moments.cov_w.bottomLeftCorner(k, b);
+    slopes = chol.solve(Matrix(moments.cov_w.bottomLeftCorner(k, b))).transpose();
+    add_product(residual, -1, slopes, moments.cov_w.bottomLeftCorner(k, b));
     v_.bottomRightCorner(k, k) = chol.whiten_transposed(Matrix::Identity(k, k));
     log_det += chol.log_det();
   }
@@ -124,14 +130,15 @@ bool TwoLevelPoint::diagonalise(const Moments& moments, double& log_det) {
   Cholesky chol;
   if (!chol.compute(residual)) return false;
   Matrix conditional = moments.cov_b.topLeftCorner(b, b);  // C
-  if (q) conditional -= slopes_.topRows(b) * moments.cov_b.bottomLeftCorner(q, b);
+  if (q) add_product(conditional, -1, slopes_.topRows(b), moments.cov_b.bottomLeftCorner(q, b));
   Matrix reduced = chol.whiten(chol.whiten(conditional).transpose());
   symmetrise(reduced);
-  const Eigen::SelfAdjointEigenSolver<Matrix> eigen(reduced);
-  if (eigen.info() != Eigen::Success) return false;
-  lambda_.head(b) = eigen.eigenvalues();
-  v_.topLeftCorner(b, b) = chol.whiten_transposed(eigen.eigenvectors());
-  if (k) v_.bottomLeftCorner(k, b) = -(slopes.transpose() * v_.topLeftCorner(b, b));
+  const SymmetricEigen eigen(reduced);
+  if (!eigen.converged) return false;
+  lambda_.head(b) = eigen.values;
+  const Matrix v = chol.whiten_transposed(eigen.vectors);
+  v_.topLeftCorner(b, b) = v;
+  if (k) v_.bottomLeftCorner(k, b) = -cross(slopes, v);
   log_det += chol.log_det();
   return true;
 }
@@ -141,23 +148,22 @@ bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
   const Index p = data.p, q = data.q, b = data.nboth;
   double log_det = 0;
   if (!diagonalise(moments, log_det)) return false;
-  shrink_ = data.sizes * lambda_.transpose();
-  shrink_.array() += 1;
+  shrink_ = one_plus_outer(data.sizes, lambda_);
   if (!(shrink_.minCoeff() > 1e-14)) return false;
   value_ += data.nobs * log_det + data.counts.dot(shrink_.array().log().matrix().rowwise().sum());
   shrink_ = shrink_.cwiseInverse().eval();
 
   projection_.topRows(b) = v_.topRows(b);
-  if (q) projection_.bottomRows(q).noalias() = -slopes_.transpose() * v_;
-  Matrix half = data.ssw * v_;
-  ssw_.noalias() = v_.transpose() * half;
+  if (q) projection_.bottomRows(q) = -cross(slopes_, v_);
+  ssw_ = sandwich(v_, data.ssw);
   value_ += ssw_.trace();
   // Rotated residuals [(1, ybar, z) contrasts] V
   Matrix rotation(1 + p + q, p);
   rotation.middleRows(1, p) = v_;
   rotation.bottomRows(q) = projection_.bottomRows(q);
-  rotation.row(0).noalias() = -mu_.transpose() * rotation.bottomRows(p + q);
-  scaled_.noalias() = data.rows * rotation;
+  rotation.row(0) = -apply_transposed(rotation.bottomRows(p + q), mu_).transpose();
+  scaled_.resize(data.rows.rows(), p);
+  set_product(scaled_, data.rows, rotation);
   for (Index i = 0; i < p; ++i) {
     double sum = 0;
     for (Index r = 0; r < scaled_.rows(); ++r) {
@@ -173,14 +179,13 @@ bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
 Canonical TwoLevelPoint::canonical_gradient() const {
   const TwoLevelData& d = *data_;
   Canonical g;
-  const Matrix by_size = d.row_size.cwiseInverse().asDiagonal() * scaled_;
-  g.c = -cross_products(scaled_, scaled_);
-  g.c.diagonal() += shrink_.transpose() * d.counts.cwiseProduct(d.sizes);
-  g.w = -cross_products(scaled_, by_size) - ssw_;
-  g.w.diagonal() += shrink_.transpose() * d.counts;
+  g.c = -cross(scaled_, scaled_);
+  g.c.diagonal() += apply_transposed(shrink_, d.counts.cwiseProduct(d.sizes));
+  g.w = -weighted_cross(scaled_, d.row_size.cwiseInverse(), scaled_) - ssw_;
+  g.w.diagonal() += apply_transposed(shrink_, d.counts);
   g.w.diagonal().array() += d.nobs - d.nclusters;
-  g.m = -2 * (scaled_.transpose() * d.rows.col(0));
-  g.b = -2 * (scaled_.transpose() * rows_z_);
+  g.m = -2 * apply_transposed(scaled_, d.rows.col(0));
+  g.b = -2 * cross(scaled_, rows_z_);
   return g;
 }
 
@@ -189,8 +194,8 @@ Moments TwoLevelPoint::assemble(const Matrix& g_w, const Matrix& g_c, const Vect
   // Chain from (Sigma_w, C, m~, b~, z~, u~) to the moments of the two blocks.
   Moments out;
   if (data_->p) {
-    out.cov_w = v_ * g_w * v_.transpose();
-    out.mean_w = v_ * g_m;
+    out.cov_w = outer_sandwich(v_, g_w);
+    out.mean_w = apply(v_, g_m);
   }
   const BetweenGradient between = between_gradient(projection_, chol_z_, g_c, g_m, g_b, g_zz, g_z);
   out.mean_b = between.mean;

@@ -35,6 +35,9 @@ struct TwoLevelData {
   // means: S x (p+q); scatter: S matrices (p+q)^2 about these means, stacked as columns.
   TwoLevelData(Index nboth, const Matrix& ssw, const Vector& sizes, const Vector& counts, const Matrix& means,
                const Matrix& scatter);
+
+  // K[i,k] = sum_s J_s n_s^r D_si D_sk for the shrinkage D of each size, N - J added for r = 0.
+  Matrix shrinkage_weights(const Matrix& shrink, int power) const;
 };
 
 // Statistics of single clusters, for scores.
@@ -70,7 +73,7 @@ class TwoLevelPoint : public LossPoint {
                    const Matrix& g_zz, const Vector& g_z) const;
   Whitened whiten_within(const Tangents& t) const;
   ClusterPart cluster_part() const { return {data_->nclusters, z_residual_, z_scatter_}; }
-  Matrix weights(int power) const;  // K_r[i,k] = sum_s J_s n_s^r D_si D_sk, N - J added for r = 0
+  Matrix weights(int power) const { return data_->shrinkage_weights(shrink_, power); }  // K_r
   void add_row_terms(const Whitened& within, const Whitened& between, BlockInformation& out) const;
 
   const TwoLevelData* data_ = nullptr;

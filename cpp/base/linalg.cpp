@@ -1,0 +1,148 @@
+#include "base/linalg.hpp"
+
+namespace msem {
+
+namespace {
+
+// A few short dot products are done before a matrix product has made its preparations.
+bool few(ConstMatrixRef a, ConstMatrixRef b) {
+  constexpr Index kFew = 64, kShort = 512;
+  return a.cols() * b.cols() <= kFew && a.rows() <= kShort;
+}
+
+}  // namespace
+
+bool compiled_for_avx2() {
+#if defined(__AVX2__) && defined(__FMA__)
+  return true;
+#else
+  return false;
+#endif
+}
+
+Matrix product(ConstMatrixRef a, ConstMatrixRef b) {
+  Matrix out(a.rows(), b.cols());
+  set_product(out, a, b);
+  return out;
+}
+
+Matrix cross(ConstMatrixRef a, ConstMatrixRef b) {
+  Matrix out(a.cols(), b.cols());
+  set_cross(out, a, b);
+  return out;
+}
+
+Matrix outer(ConstMatrixRef a, ConstMatrixRef b) { return a * b.transpose(); }
+
+Vector apply(ConstMatrixRef a, ConstVectorRef x) { return a * x; }
+
+Vector apply_transposed(ConstMatrixRef a, ConstVectorRef x) { return a.transpose() * x; }
+
+Matrix sandwich(ConstMatrixRef a, ConstMatrixRef k) { return cross(a, product(k, a)); }
+
+Matrix outer_sandwich(ConstMatrixRef a, ConstMatrixRef k) { return outer(product(a, k), a); }
+
+Matrix weighted_cross(ConstMatrixRef a, ConstVectorRef d, ConstMatrixRef b) {
+  return cross(a, scale_rows(d, b));
+}
+
+Matrix scale_rows(ConstVectorRef d, ConstMatrixRef a) { return d.asDiagonal() * a; }
+
+Matrix scale_cols(ConstMatrixRef a, ConstVectorRef d) { return a * d.asDiagonal(); }
+
+Matrix scale_both(ConstVectorRef d, ConstMatrixRef a) { return d.asDiagonal() * a * d.asDiagonal(); }
+
+Matrix one_plus_outer(ConstVectorRef x, ConstVectorRef y) {
+  Matrix out(x.size(), y.size());
+  for (Index j = 0; j < y.size(); ++j) out.col(j).array() = 1 + x.array() * y[j];
+  return out;
+}
+
+void set_product(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b) { out.noalias() = a * b; }
+
+void set_cross(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b) {
+  if (few(a, b))
+    out.noalias() = a.transpose().lazyProduct(b);
+  else
+    out.noalias() = a.transpose() * b;
+}
+
+void add_product(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b) {
+  out.noalias() += scale * a * b;
+}
+
+void add_cross(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b) {
+  if (few(a, b))
+    out.noalias() += scale * a.transpose().lazyProduct(b);
+  else
+    out.noalias() += scale * a.transpose() * b;
+}
+
+void add_outer(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b) {
+  out.noalias() += scale * a * b.transpose();
+}
+
+void add_with_transpose(MatrixRef out, double scale, ConstMatrixRef a) { out += scale * (a + a.transpose()); }
+
+void add_applied(VectorRef out, double scale, ConstMatrixRef a, ConstVectorRef x) {
+  out.noalias() += scale * a * x;
+}
+
+void add_applied_transposed(VectorRef out, double scale, ConstMatrixRef a, ConstVectorRef x) {
+  out.noalias() += scale * a.transpose() * x;
+}
+
+void symmetrise(Matrix& a) { a = (0.5 * (a + a.transpose())).eval(); }
+
+Matrix select(const Matrix& a, const std::vector<Index>& rows, const std::vector<Index>& cols) {
+  Matrix out(static_cast<Index>(rows.size()), static_cast<Index>(cols.size()));
+  for (Index j = 0; j < out.cols(); ++j) {
+    for (Index i = 0; i < out.rows(); ++i) out(i, j) = a(rows[i], cols[j]);
+  }
+  return out;
+}
+
+Matrix select_rows(const Matrix& a, const std::vector<Index>& rows) {
+  Matrix out(static_cast<Index>(rows.size()), a.cols());
+  for (Index i = 0; i < out.rows(); ++i) out.row(i) = a.row(rows[i]);
+  return out;
+}
+
+Matrix select_cols(const Matrix& a, const std::vector<Index>& cols) {
+  Matrix out(a.rows(), static_cast<Index>(cols.size()));
+  for (Index j = 0; j < out.cols(); ++j) out.col(j) = a.col(cols[j]);
+  return out;
+}
+
+Vector select(const Vector& x, const std::vector<Index>& at) {
+  Vector out(static_cast<Index>(at.size()));
+  for (Index i = 0; i < out.size(); ++i) out[i] = x[at[i]];
+  return out;
+}
+
+void put_rows(MatrixRef out, const std::vector<Index>& rows, const Matrix& a) {
+  for (Index i = 0; i < a.rows(); ++i) out.row(rows[i]) = a.row(i);
+}
+
+void add(Matrix& out, const std::vector<Index>& at, const Matrix& a) {
+  for (Index j = 0; j < a.cols(); ++j) {
+    for (Index i = 0; i < a.rows(); ++i) out(at[i], at[j]) += a(i, j);
+  }
+}
+
+void put(Matrix& out, const std::vector<Index>& rows, const std::vector<Index>& cols, const Matrix& a) {
+  for (Index j = 0; j < a.cols(); ++j) {
+    for (Index i = 0; i < a.rows(); ++i) out(rows[i], cols[j]) = a(i, j);
+  }
+}
+
+Matrix pack_doubled(const Matrix& stacked, Index p) {
+  Matrix out(p * (p + 1) / 2, stacked.cols());
+  Index row = 0;
+  for (Index j = 0; j < p; ++j) {
+    for (Index i = j; i < p; ++i) out.row(row++) = (i == j ? 1.0 : 2.0) * stacked.row(i + j * p);
+  }
+  return out;
+}
+
+}  // namespace msem
