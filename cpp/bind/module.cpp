@@ -1,5 +1,9 @@
 // Table of contents of the extension module; each part is bound in its own file.
+#include "base/linalg.hpp"
 #include "bind/bind.hpp"
+#if defined(__x86_64__) && __has_include(<sys/platform/x86.h>)
+#include <sys/platform/x86.h>
+#endif
 
 void bind_accumulate(py::module_& m);
 void bind_constraints(py::module_& m);
@@ -16,11 +20,28 @@ void bind_saturated(py::module_& m);
 void bind_statistics(py::module_& m);
 void bind_threads(py::module_& m);
 
-// The build compiles this once for every processor it can run on, and under another name for newer ones.
-#define MSEM_MODULE_NAMED(name) PYBIND11_MODULE(name, m, py::mod_gil_not_used())
+namespace {
 
-MSEM_MODULE_NAMED(MSEM_MODULE) {
+// As the loader sees it, which takes the processor for a lesser one when GLIBC_TUNABLES says so.
+bool has_avx2() {
+#if defined(CPU_FEATURE_ACTIVE)
+  return CPU_FEATURE_ACTIVE(AVX2) && CPU_FEATURE_ACTIVE(FMA);
+#elif defined(__x86_64__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled core of msem.";
+  if (msem::compiled_for_avx2() && !has_avx2())
+    throw py::import_error(
+        "msem was compiled for processors with AVX2 only, which this one lacks: "
+        "pip install . --config-settings=cmake.define.MSEM_BUILDS=all compiles it for every processor");
+  m.attr("avx2") = msem::compiled_for_avx2();
   bind_statistics(m);
   bind_threads(m);
   bind_accumulate(m);

@@ -6,17 +6,9 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from msem._core_incomplete import IncompleteData as IncompleteData
-from msem._core_incomplete import cell_products as cell_products
-from msem._core_incomplete import cluster_values as cluster_values
-from msem._core_incomplete import incomplete_data as incomplete_data
-from msem._core_many import GivenSamples as GivenSamples
-from msem._core_many import ManyFits as ManyFits
-from msem._core_many import ManyFitter as ManyFitter
-from msem._core_many import RowDraws as RowDraws
-from msem._core_many import SelectedDraws as SelectedDraws
-
 _Floats = NDArray[np.float64]
+
+avx2: bool  # whether the kernels in use are those for AVX2 and FMA
 
 class ThreadLimit:
     """Limits the calling thread to so many threads of the core."""
@@ -207,6 +199,62 @@ class Accumulator:
     def means(self) -> _Floats: ...  # (J, p), less the origin
     def within(self) -> _Floats: ...  # (J, p (p + 1) / 2)
 
+class IncompleteData:
+    @property
+    def p(self) -> int: ...
+    @property
+    def nboth(self) -> int: ...
+    @property
+    def q(self) -> int: ...
+    @property
+    def nobs(self) -> float: ...
+    @property
+    def nclusters(self) -> int: ...
+    @property
+    def ncells(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def origin(self) -> _Floats: ...
+    @property
+    def sizes(self) -> _Floats: ...
+    @property
+    def weight(self) -> _Floats: ...
+    @property
+    def unit_patterns(self) -> NDArray[np.bool_]: ...
+    @property
+    def pattern_rows(self) -> _Floats: ...
+    @property
+    def scatter(self) -> list[_Floats]: ...
+    @property
+    def first_cell(self) -> NDArray[np.int64]: ...
+    @property
+    def cell_pattern(self) -> NDArray[np.int64]: ...
+    @property
+    def cell_rows(self) -> _Floats: ...
+    @property
+    def cell_means(self) -> _Floats: ...
+    @property
+    def cluster_patterns(self) -> NDArray[np.bool_]: ...
+    @property
+    def cluster_pattern(self) -> NDArray[np.int64]: ...
+    @property
+    def cluster_values(self) -> _Floats: ...
+    def restrict(self, unit: Sequence[int], cluster: Sequence[int], nboth: int) -> IncompleteData: ...
+    def weighted(self, products: _Floats, weights: _Floats) -> IncompleteData: ...
+    def coverage(self) -> tuple[_Floats, _Floats]: ...
+    def total_cov(self) -> tuple[_Floats, _Floats]: ...
+    def observed_moments(self) -> tuple[_Floats, _Floats, _Floats]: ...
+    def level_variation(self) -> tuple[_Floats, _Floats, _Floats]: ...
+
+def incomplete_data(
+    unit: Sequence[_Floats], cluster: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int, nboth: int
+) -> IncompleteData: ...
+def cluster_values(
+    cluster: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int
+) -> tuple[_Floats, list[tuple[int, list[int]]]]: ...
+def cell_products(unit: Sequence[_Floats], codes: NDArray[np.int64], data: IncompleteData) -> _Floats: ...
+
 class DrawnStatistics(TypedDict):
     sizes: _Floats  # (S,)
     counts: _Floats  # (S,)
@@ -389,3 +437,56 @@ def minimize_constrained(
 
 class MissingLoss(Loss):
     def __init__(self, data: IncompleteData) -> None: ...
+
+class GivenSamples(Draws):
+    """Samples of groups, each (sizes, counts, means, scatter, ssw)."""
+
+    def __init__(
+        self, samples: Sequence[Sequence[tuple[_Floats, _Floats, _Floats, _Floats, _Floats]]]
+    ) -> None: ...
+
+class SelectedDraws(Draws):
+    """Some of the unit variables, and some of all variables, of other draws."""
+
+    def __init__(
+        self, draws: Draws, unit: Sequence[int], all: Sequence[int], centred: bool = False
+    ) -> None: ...
+
+class ManyFits(TypedDict):
+    theta: _Floats  # (R, npar)
+    se: _Floats  # (R, npar)
+    defined: _Floats  # (R, k)
+    defined_se: _Floats  # (R, k)
+    value: _Floats  # (R,)
+    saturated: _Floats  # (R,)
+    covariates: _Floats  # (R,)
+    verdict: list[int]  # R
+    iterations: list[int]  # R
+    problem: list[str]  # R
+
+class ManyFitter:
+    """Rows of blocks are (relation, lhs, rhs, parameter or -1, value, start)."""
+
+    def __init__(
+        self,
+        model: Objective,
+        rows: Sequence[Sequence[tuple[int, int, int, int, float, float]]],
+        lower: _Floats,
+        upper: _Floats,
+        filled: Sequence[Sequence[int]],
+        covariates: Sequence[tuple[Sequence[int], Sequence[int]]],
+        defined: Expressions,
+        max_iterations: int = 60,
+        tolerance: float = 1e-12,
+        observed: bool = True,
+        errors: bool = True,
+    ) -> None: ...
+    def fit(self, draws: Draws, first: int, last: int, threads: int = 1) -> ManyFits: ...
+
+_Law = tuple[_Floats, _Floats, _Floats, _Floats, float]
+
+class RowDraws(Draws):
+    """Groups are (sizes, nboth, within, between); laws of a level (mean, root, polynomial, scale, df)."""
+
+    def __init__(self, groups: Sequence[tuple[Sequence[int], int, _Law, _Law]], seed: int) -> None: ...
+    def rows(self, replicate: int, group: int = 0) -> tuple[_Floats, _Floats]: ...
