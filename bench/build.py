@@ -4,8 +4,8 @@
     python bench/build.py --builds all             # as in wheels
     python bench/build.py --source ../old --units  # another checkout; the time of each unit, too
 
-Configures and compiles from scratch in a temporary directory (or one that is kept), prints a line and adds it to `results/build.csv`.
-Times are of the processor, not of the clock, so that other programs on the machine hardly count.
+Configures and compiles from scratch in a temporary directory, or one that is kept, prints a line and adds it to
+`results/build.csv`. Times are of the processor, not of the clock, so that other programs on the machine count little.
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ def measure(source: Path, builds: str, jobs: int, units: bool, directory: Path |
         for one in sorted(compiled, key=lambda one: one["seconds"]):
             print(f"{one['seconds']:8.1f} s {one['gib']:6.2f} GiB  {one['unit']}")
     commit = subprocess.run(
-        ["git", "-C", str(source), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(source), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return {
         "commit": commit.stdout.strip(),
@@ -103,7 +106,9 @@ def measure(source: Path, builds: str, jobs: int, units: bool, directory: Path |
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path, default=HERE.parent)
     parser.add_argument("--builds", choices=["native", "all"], default="native")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
