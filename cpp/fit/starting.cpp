@@ -34,16 +34,15 @@ Matrix regular_covariance(const Matrix& cov, const Vector& total) {
   }
   Matrix shifted = correlation;
   shifted.diagonal().array() -= 1 - kClip;
-  if (Eigen::LLT<Matrix>(shifted).info() != Eigen::Success) {
-    const double smallest =
-        Eigen::SelfAdjointEigenSolver<Matrix>(correlation, Eigen::EigenvaluesOnly).eigenvalues()[0];
+  if (!positive_definite(shifted)) {
+    const double smallest = SymmetricEigen(correlation).values[0];
     if (smallest < 1 - kClip) {
       const double share = kClip / (1 - smallest);
       correlation *= share;
       correlation.diagonal().array() += 1 - share;
     }
   }
-  return sd.asDiagonal() * correlation * sd.asDiagonal();
+  return scale_both(sd, correlation);
 }
 
 // Starting values of the rows of one block.
@@ -188,11 +187,11 @@ class LevelStart {
       const bool latent = std::any_of(all.begin(), all.end(), [&](Index i) { return i >= n_; });
       if (latent && (measured(y) || std::any_of(all.begin(), all.end(), [&](Index i) { return !known_[i]; })))
         continue;
-      Matrix cov = joint_(all, all);
+      Matrix cov = select(joint_, all, all);
       if (latent) cov = regular_covariance(cov, cov.diagonal());
       const Index m = static_cast<Index>(x.size());
       const Vector cross = cov.col(m).head(m);
-      const Vector slope = cov.topLeftCorner(m, m).partialPivLu().solve(cross);
+      const Vector slope = solve_square(cov.topLeftCorner(m, m), cross);
       for (std::size_t k = 0; k < at.size(); ++k) value_[at[k]] = slope[k];
       residual_[y] = std::max(residual_[y] - slope.dot(cross), 0.1 * cov(m, m));
     }
@@ -211,9 +210,9 @@ class LevelStart {
       if (r.lhs != r.rhs) all(r.lhs, r.rhs) = all(r.rhs, r.lhs) = value_[k];
     }
     const Vector scale = variance_.cwiseSqrt().cwiseInverse();
-    all = (scale.asDiagonal() * all * scale.asDiagonal()).eval();
+    all = scale_both(scale, all);
     all.diagonal().array() -= 0.5 * (1 - kClip);
-    return Eigen::LLT<Matrix>(all).info() == Eigen::Success;
+    return positive_definite(all);
   }
 
   const std::vector<StartRow>& rows_;
@@ -307,9 +306,8 @@ void StartPlan::settle_intercepts(const Objective& model, const std::vector<Mome
     }
   }
   const Vector inverse = model.stack(variances).cwiseSqrt().cwiseInverse();
-  const Matrix design = inverse.asDiagonal() * model.stack(columns);
-  const Vector moved =
-      design.completeOrthogonalDecomposition().solve(inverse.cwiseProduct(model.stack(gaps).col(0)));
+  const Matrix design = scale_rows(inverse, model.stack(columns));
+  const Vector moved = shortest_solution(design, inverse.cwiseProduct(model.stack(gaps).col(0)));
   for (std::size_t i = 0; i < settled_.size(); ++i) theta[settled_[i]] += moved[i];
   clip(theta);
 }
