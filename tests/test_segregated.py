@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.testing import assert_allclose
 
 import msem
 import texts
 from msem.data.complete import SampleStatistics
 from msem.errors import DataError, ModelError, UnsupportedError
-from msem.fits.levelfit import LevelFit
+from msem.estimation.solution import Solution
+from msem.fits.segregated import LevelFit
 from simulate import two_level
 
 STATISTICS = Path(__file__).parent / "data" / "demo_twolevel_statistics.json"
@@ -368,3 +370,24 @@ def test_a_unit_variable_at_the_between_level_only_is_refused(demo: msem.LevelMo
 def test_options_are_checked(demo: msem.LevelMoments, option: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"{option} must be one of .*, not '{value}'"):
         msem.segregated(MODEL, demo, **{option: value})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_segregated_fit_has_what_a_fit_has(method: str) -> None:
+    text = "level: 1\n fw =~ y1 + y2 + y3 + y4\nlevel: 2\n fb =~ y1 + y2 + y3 + y4"
+    fit = msem.segregated(text, msem.load_demo(), cluster="cluster", method=method)
+    names = fit.params.index
+    assert all(isinstance(each, Solution) for each in fit.levels)
+    assert_allclose(np.sqrt(np.diag(fit.cov_params().loc[names, names])), fit.bse)
+    assert fit.cov_params().loc[fit.within.names, fit.between.names].isna().all(axis=None)
+    table = fit.estimates(reference="t").query("se > 0")
+    limits = fit.conf_int(reference="t")
+    assert_allclose(limits.to_numpy(), table[["ci_lower", "ci_upper"]])
+    assert_allclose(fit.tvalues, table["t"])
+    assert_allclose(fit.pvalues, fit.estimates().query("se > 0")["pvalue"])
+    together = msem.sem(text, msem.load_demo(), cluster="cluster")
+    assert (fit.reference_df == together.reference_df[names]).all()
+    assert_allclose(fit.estimates(standardized=True)["std_all"], fit.standardized()["est_std"])
+    assert fit.within.df == fit.within.tests["df"].iloc[0]
+    assert "CFI" in fit.to_html()
+    assert "R-Square" in fit.summary(rsquare=True, ci=True)

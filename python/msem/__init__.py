@@ -19,11 +19,11 @@ from msem.data.patterns import MissingPatterns, missing_patterns
 from msem.data.summarize import summarize
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
-from msem.fits.levelfit import SegregatedFit
 from msem.fits.levels import saturated, segregated
 from msem.fits.manyfits import ManyFits
 from msem.fits.model_comparison import compare_models
 from msem.fits.power import Power, power
+from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import cfa, growth, sem
 from msem.fits.simulate import simulate
 from msem.fits.synopsis import compare

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,32 @@ class BlockMap:
     slot: NDArray[np.intp]
     row: NDArray[np.intp]
     col: NDArray[np.intp]
+
+
+class Model(Protocol):
+    """What the matrices are made from; an `Objective` is one."""
+
+    @property
+    def table(self) -> ParameterTable:
+        """Rows with the fixed values filled in."""
+
+    @property
+    def blocks(self) -> tuple[BlockMap, ...]:
+        """Where the rows stand."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockModel:
+    """Some blocks of a model by themselves.
+
+    Attributes
+    ----------
+    table : ParameterTable
+    blocks : tuple of BlockMap
+    """
+
+    table: ParameterTable
+    blocks: tuple[BlockMap, ...]
 
 
 def place(parameter: Parameter, at: Mapping[str, int]) -> tuple[int, int, int]:

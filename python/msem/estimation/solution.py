@@ -16,6 +16,7 @@ from msem.data.sample import Group, Origin, Sample
 from msem.distributions import normal_halfwidth, normal_pvalue, student_halfwidth
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.matrices import Model, row_values
 from msem.estimation.objective import ImpliedLevels, Objective
 from msem.estimation.problems import Problem, status_of
 from msem.estimation.sampling import Sampling
@@ -196,15 +197,35 @@ class Solution:
         return self.estimate.table
 
     @property
+    def model(self) -> Model:
+        """What the matrices of every level and group are made from."""
+        return self.estimate.objective
+
+    @property
+    def theta(self) -> Floats:
+        """Estimates, shape (npar,)."""
+        return self.estimate.theta
+
+    @cached_property
+    def vcov(self) -> Floats:
+        """Sampling covariance matrix of the estimates, shape (npar, npar); nan for those without standard errors."""
+        return np.full((self.npar,) * 2, np.nan) if self.sampling is None else self.sampling.vcov
+
+    @property
+    def moving(self) -> NDArray[np.bool_]:
+        """Which of the estimates were free to move, shape (npar,): not those at active bounds."""
+        free: NDArray[np.bool_] = np.any(self.estimate.tangent != 0, axis=1)
+        return free
+
+    @property
     def params(self) -> pd.Series:
         """Estimated parameters, shared ones once; names end in ``.g2`` in group 2, ``.l2`` at the between level."""
-        return pd.Series(self.estimate.theta, index=list(self.table.names()), name="est")
+        return pd.Series(self.theta, index=list(self.table.names()), name="est")
 
     def cov_params(self) -> pd.DataFrame:
         """Sampling covariance matrix of `params`; nan for parameters without standard errors."""
         names = list(self.table.names())
-        vcov = np.full((len(names),) * 2, np.nan) if self.sampling is None else self.sampling.vcov
-        return pd.DataFrame(vcov, index=names, columns=names)
+        return pd.DataFrame(self.vcov, index=names, columns=names)
 
     @property
     def bse(self) -> pd.Series:
@@ -214,9 +235,7 @@ class Solution:
     @cached_property
     def standard_errors(self) -> Floats:
         """Standard errors of `params`, shape (npar,)."""
-        if self.sampling is None:
-            return np.full(self.npar, np.nan)
-        variance = self.sampling.vcov.diagonal()
+        variance = self.vcov.diagonal()
         return np.sqrt(np.where(variance >= 0, variance, np.nan))
 
     @property
@@ -343,7 +362,7 @@ class Solution:
     @property
     def df(self) -> int:
         """Degrees of freedom: saturated less estimated parameters."""
-        return saturated_table(self.table).npar - self.estimate.nfree
+        return saturated_table(self.estimate.table).npar - self.estimate.nfree
 
     @property
     def aic(self) -> float:
@@ -358,14 +377,14 @@ class Solution:
     @cached_property
     def baseline(self) -> Estimate:
         """The independence model of the same variables."""
-        return estimate(baseline_table(self.table), self.sample)
+        return estimate(baseline_table(self.estimate.table), self.sample)
 
     # -- rows of the table -------------------------------------------------------------------------------------
 
     @property
     def row_values(self) -> Floats:
         """Value of every row of the parameter table."""
-        return self.objective.row_values(self.estimate.theta)
+        return row_values(self.table, self.theta)
 
     @property
     def row_errors(self) -> Floats:
@@ -414,6 +433,5 @@ def free_vcov(fit: Solution) -> Floats:
 
     As they do for the standard errors of the other parameters; nan for parameters without standard errors.
     """
-    vcov = fit.cov_params().to_numpy()
-    fixed = ~np.any(fit.estimate.tangent != 0, axis=1)
-    return np.where(fixed | fixed[:, None], 0.0, vcov)
+    fixed = ~fit.moving
+    return np.where(fixed | fixed[:, None], 0.0, fit.vcov)

@@ -21,8 +21,8 @@ from msem.data.saturated import Method as SaturatedMethod
 from msem.data.statistics import Rows, Statistics
 from msem.errors import DataError, DataWarning, ModelError
 from msem.estimation.problems import Problem
-from msem.fits.levelfit import SegregatedFit
-from msem.fits.segregated import Gamma, Method, fit_level, require_separable
+from msem.fits.one_level import Gamma, Method, fit_level, require_separable
+from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import table_of, warn
 from msem.language.syntax import parse
 from msem.model.groups import require_one_group

@@ -1,400 +1,438 @@
-"""Level-specific fits from saturated moments, each level by itself, with standard errors that hold."""
+"""The fit of one level, and of both levels each by itself."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.arrays import LevelArrays, vech
-from msem.data.complete import expected_statistics
 from msem.data.moments import LevelMoments
-from msem.data.sample import Group, Sample
-from msem.data.statistics import Saturated
-from msem.distributions import chisq_pvalue
-from msem.errors import DataError, UnsupportedError
-from msem.estimation.discrepancy import (
-    LevelDiscrepancy,
-    is_positive_definite,
-    least_squares_loss,
-    least_squares_weight,
-    normal_gamma,
-    normal_weight,
-    residual_statistic,
-    scaled_solve,
-)
-from msem.estimation.estimate import Estimate, estimate
-from msem.estimation.problems import Problem, find_problems, no_chi_square
-from msem.estimation.sampling import Sampling, sampling_covariance
-from msem.fits.levelfit import LevelFit
+from msem.estimation.matrices import BlockModel, Model, block_map
+from msem.estimation.problems import Problem, status_of
+from msem.estimation.smallsamples import reference_df
+from msem.estimation.solution import Solution
+from msem.fits.reporting import segregated_header, tests_section, title
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
-from msem.model.special_tables import baseline_table, partially_saturated_table, saturated_table
-from msem.postestimation.level_fit import level_srmr
-from msem.postestimation.projected import robust_likelihood
-from msem.postestimation.srmr import srmr_level
+from msem.output.html import render_html
+from msem.output.sections import level_section
+from msem.output.summary import SummaryInputs
+from msem.output.tables import hidden_rows
+from msem.output.text import render_text
+from msem.postestimation.effects import effects
+from msem.postestimation.estimates import estimates
+from msem.postestimation.level_fit import measures_of_tests
+from msem.postestimation.standardized import Kind, rsquare, standardized
+from msem.settings import Reference
 
 Floats = NDArray[np.float64]
-Method = Literal["likelihood", "ml", "uls"]
-Gamma = Literal["observed", "expected", "robust"]
-
-
-def fit_level(
-    table: ParameterTable, moments: LevelMoments, level: int, method: Method, gamma: Gamma
-) -> LevelFit:
-    """Fit one level of a two-level model to saturated moments.
-
-    Parameters
-    ----------
-    table : ParameterTable
-        Of the whole model.
-    moments : LevelMoments
-        Of exactly the variables of the table.
-    level : {1, 2}
-    method : {"likelihood", "ml", "uls"}
-    gamma : {"observed", "expected", "robust"}
-        Where Gamma comes from if the moments do not carry one; "robust" ones do.
-
-    Returns
-    -------
-    LevelFit
-    """
-    if moments.incomplete:
-        moments = moments.with_acov("expected" if gamma == "expected" else "observed")
-    if method == "likelihood":
-        found = _fit_likelihood(table, moments, level, gamma)
-    else:
-        found = _fit_discrepancy(table, moments, level, method, gamma)
-    return replace(
-        found, fit_baseline=partial(fit_level, baseline_table(table), moments, level, method, gamma)
-    )
-
-
-def require_separable(table: ParameterTable) -> None:
-    """Refuse parameters shared by both levels: no level can be fitted without the other. Also constraints."""
-    written = [c.text for c in (*table.constraints, *table.defined)]
-    if written:
-        raise UnsupportedError(
-            f"'{written[0]}': constraints and defined parameters are not available level by level; fit both levels "
-            "together, msem.sem(model, moments)"
-        )
-    levels: dict[int, set[int]] = {}
-    for r in table.rows:
-        if r.free:
-            levels.setdefault(r.free, set()).add(r.level)
-    shared = [k for k, found in levels.items() if len(found) > 1]
-    if shared:
-        names = table.names()
-        raise UnsupportedError(
-            f"the levels share {', '.join(names[k - 1] for k in shared)}, so they cannot be fitted one by one; "
-            "fit both together, msem.sem(model, moments), or drop the labels"
-        )
-
-
-# -- likelihood: the other level saturated -----------------------------------------------------------------------
-
-
-def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> LevelFit:
-    sample = Sample.of(moments.expected_statistics, maximum=moments.converged)
-    whole = partially_saturated_table(table, level)
-    found = estimate(whole, sample)
-    sampling = sampling_covariance(found.objective, found.theta, "expected", found.tangent)
-    # an improper matrix of the other level is no finding about this one: it is saturated
-    problems = find_problems(found.objective, found.optimum, sampling, level)
-    if not sample.converged:
-        problems = (*problems, no_chi_square())
-    kept = [i for i, r in enumerate(found.table.rows) if r.level == level]
-    rows = tuple(found.table.rows[i] for i in kept)
-    own = sorted({r.free - 1 for r in rows if r.free})
-    renumber = {k + 1: n + 1 for n, k in enumerate(own)}
-    rows = tuple(replace(r, free=renumber.get(r.free, 0)) for r in rows)
-    full = saturated_table(table).npar
-    df = full - whole.npar
-    scaling, vcov = 1.0, sampling.vcov
-    if gamma == "robust" or moments.incomplete:
-        vcov, scaling = _robust_likelihood(table, moments, found, df)
-    statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
-    implied = found.objective.moments(found.theta)[level].observed.cov
-    jacobian = found.objective.core.jacobian(found.theta, level - 1)[:, own]
-    naive = _naive_covariance(
-        jacobian, implied, _sample_size(moments, level), means=level == 2, names=len(implied)
-    )
-    return LevelFit(
-        level=level,
-        method="likelihood",
-        rows=rows,
-        theta=found.theta[own],
-        vcov=vcov[np.ix_(own, own)],
-        vcov_naive=naive,
-        tests=_likelihood_ratio(statistic, df, scaling),
-        problems=problems,
-        moments=moments,
-        srmr=level_srmr(found, sample, level),
-    )
-
-
-def _robust_likelihood(
-    table: ParameterTable, moments: LevelMoments, found: Estimate, df: int
-) -> tuple[Floats, float]:
-    """Sandwich covariance of all estimates, and the scaling factor of the test."""
-    if not moments.incomplete:
-        require_robust(moments)
-    assert moments.known_acov is not None
-    names = moments.moment_names
-    given = np.isin(names, sorted(_given_moments(table, moments)))
-    vcov, mean = robust_likelihood(found.objective, found.theta, moments.known_acov.to_numpy(), given)
-    return vcov, mean / df if df > 0 else np.nan
-
-
-def _likelihood_ratio(statistic: float, df: int, scaling: float = 1.0) -> pd.DataFrame:
-    rows = {"likelihood_ratio": [statistic, float(df), chisq_pvalue(statistic, df), 1.0]}
-    if scaling != 1.0:
-        scaled = statistic / scaling
-        rows["mean_scaled"] = [scaled, float(df), chisq_pvalue(scaled, df), scaling]
-    columns = ["statistic", "df", "pvalue", "scaling"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-
-
-def _no_test() -> pd.DataFrame:
-    """Of a model whose degrees of freedom are not known because it is not identified."""
-    return _likelihood_ratio(np.nan, 0).assign(df=np.nan).set_axis(["standard"])
-
-
-def _at_level(problem: Problem, level: int) -> Problem:
-    """The same problem, saying at which level a model of one level has it."""
-    return replace(problem, cause=f"{LEVEL_NAMES[level]} level: {problem.cause}")
-
-
-def _naive_covariance(jacobian: Floats, implied: Floats, nobs: float, *, means: bool, names: int) -> Floats:
-    """Inverse single-level information, as if the moments had been observed on `nobs` units."""
-    used = jacobian if means else jacobian[names:]
-    k = used.shape[1]
-    estimated = np.flatnonzero(np.abs(used).max(axis=0, initial=0.0) > 0)
-    out = np.full((k, k), np.nan)
-    if not is_positive_definite(implied) or not len(estimated):
-        return out
-    d = used[:, estimated]
-    information = nobs * d.T @ normal_weight(implied, means) @ d
-    with contextlib.suppress(np.linalg.LinAlgError):
-        out[np.ix_(estimated, estimated)] = scaled_solve(information, np.eye(len(estimated)))
-    return out
-
-
-# -- discrepancies: the level's matrix by itself ---------------------------------------------------------------
-
-
-def _fit_discrepancy(
-    table: ParameterTable, moments: LevelMoments, level: int, method: Method, gamma: Gamma
-) -> LevelFit:
-    cov = moments.between_cov if level == 2 else moments.within_cov
-    if method == "ml":
-        _require_positive_definite(cov, level)
-    means = level == 2
-    if not means:
-        _require_free_means(table, method)
-    alone = level_table(table, level, means)
-    sample = _level_sample(moments, level, means, normal=method == "ml")
-    unit = _standard_unit(moments, level)
-    loss = least_squares_loss(cov.to_numpy(), sample.levels[0][1].mean if means else None, unit)
-    found = estimate(alone, sample, loss=loss if method == "uls" else None)
-    solution = _solution(found, sample, conditional_gamma(table, moments, level, gamma), method, means, unit)
-    implied = found.objective.moments(found.theta)[1].observed.cov
-    vcov, naive, sampling = _covariances(found, solution, implied, means)
-    return LevelFit(
-        level=level,
-        method=method,
-        rows=tuple(replace(r, level=level) for r in found.table.rows),
-        theta=found.theta,
-        vcov=vcov,
-        vcov_naive=naive,
-        tests=solution.tests() if not sampling.unidentified else _no_test(),
-        problems=tuple(_at_level(p, level) for p in find_problems(found.objective, found.optimum, sampling)),
-        moments=moments,
-        srmr=srmr_level(cov.to_numpy(), implied),
-    )
-
-
-def _covariances(
-    found: Estimate, solution: LevelDiscrepancy, implied: Floats, means: bool
-) -> tuple[Floats, Floats, Sampling]:
-    """Sandwich and naive covariance matrices over the free parameters, and the check of identification."""
-    sampling = sampling_covariance(found.objective, found.theta, "expected", found.tangent)
-    k = len(found.theta)
-    corrected, naive = np.full((k, k), np.nan), np.full((k, k), np.nan)
-    own = np.flatnonzero(np.isfinite(np.diag(sampling.vcov)))
-    if len(own) and not sampling.unidentified:
-        part = replace(solution, jacobian=solution.jacobian[:, own])
-        pick = np.ix_(own, own)
-        corrected[pick] = part.covariance()
-        naive[pick] = part.covariance(normal_gamma(implied, means, solution.random) / solution.nobs)
-    return corrected, naive, sampling
-
-
-def _solution(
-    found: Estimate, sample: Sample, gamma: Floats, method: Method, means: bool, unit: Floats
-) -> LevelDiscrepancy:
-    implied, observed = found.objective.moments(found.theta)[1].observed, sample.levels[0][1]
-    cov, n = implied.cov, implied.nobserved
-    jacobian = found.objective.core.jacobian(found.theta, 0)
-    residual = vech(observed.cov - cov)
-    if means:
-        residual = np.concatenate([observed.mean - implied.mean, residual])
-    else:
-        jacobian = jacobian[n:]
-    nobs = sample.nobs
-    if method == "uls":
-        weight = least_squares_weight(unit, means)
-        statistic = nobs * float(residual @ weight @ residual)
-        naive = normal_gamma(cov, means, np.diag(gamma) > 0) / nobs
-        standard = residual_statistic(residual, jacobian, naive)
-    else:
-        weight = normal_weight(cov, means)
-        standard = statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
-    return LevelDiscrepancy(residual, jacobian, weight, gamma, nobs, statistic, standard)
-
-
-def _require_free_means(table: ParameterTable, method: Method) -> None:
-    """Refuse restrictions on within means, which a fit of the covariance matrix would ignore."""
-    rows = [r for r in table.block(1) if r.op == "~1" and not r.exo]
-    numbers = [r.free for r in rows if r.free]
-    for r in rows:
-        free = r.free > 0 and numbers.count(r.free) == 1 and r.lhs in table.within_only
-        none = r.free == 0 and r.value == 0 and r.lhs not in table.within_only
-        if not (free or none):
-            raise UnsupportedError(
-                f'{r.lhs} ~ 1 at the within level restricts the means, which method="{method}" does not fit at that '
-                'level: use method="likelihood"'
-            )
-
-
-def level_table(table: ParameterTable, level: int, means: bool) -> ParameterTable:
-    """One level of a model as a single-level model of its own.
-
-    Without `means` intercepts are left out: the within means of variables at both levels are 0 by definition, and
-    those of within-only variables do not belong to the covariance structure.
-    """
-    rows = [r for r in table.block(level) if means or r.op != "~1"]
-    numbers: dict[int, int] = {}
-    for r in rows:
-        if r.free:
-            numbers.setdefault(r.free, len(numbers) + 1)
-
-    def alone(r: Parameter) -> Parameter:
-        return replace(r, level=1, free=numbers.get(r.free, 0))
-
-    return ParameterTable(tuple(map(alone, rows)), 1, 1, means, table.fixed_x, None)
-
-
-def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> Floats:
-    """Gamma of one level's moments given those of the fixed covariates, whose rows and columns are zero."""
-    moments.require_converged()
-    if gamma == "robust":
-        require_robust(moments)
-    information = moments.information("observed" if gamma == "robust" else gamma)
-    names = moments.moment_names
-    given = _given_moments(table, moments)
-    free = np.array([name not in given for name in names])
-    matrix = information.to_numpy()[np.ix_(free, free)]
-    if not is_positive_definite(matrix, 0.0):
-        raise DataError(
-            f"the {gamma} information about the moments is not positive definite, so they have no Gamma: they are "
-            'not the maximum of the saturated likelihood; use gamma="expected" or method="likelihood"'
-        )
-    full = np.zeros((len(names),) * 2)
-    full[np.ix_(free, free)] = scaled_solve(matrix, np.eye(len(matrix)))
-    p, nb = len(moments.within_cov), len(moments.between_cov)
-    first_b, first_mean = p * (p + 1) // 2, p * (p + 1) // 2 + nb * (nb + 1) // 2
-    if level == 1:
-        index = np.arange(first_b)
-    else:
-        nboth = len(moments.both)
-        between_means = [
-            *range(first_mean, first_mean + nboth),
-            *range(first_mean + p, first_mean + p + nb - nboth),
-        ]
-        index = np.array([*between_means, *range(first_b, first_mean)])
-    return full[np.ix_(index, index)]
-
-
-def require_robust(moments: LevelMoments) -> None:
-    """Refuse moments that do not carry a Gamma of their own where a robust one is wanted."""
-    if moments.known_acov is None:
-        raise DataError(
-            'gamma="robust" needs raw data: give the data with cluster=, or moments that carry it, from '
-            'msem.saturated(..., gamma="robust")'
-        )
-
-
-def _given_moments(table: ParameterTable, moments: LevelMoments) -> set[str]:
-    """Names of the moments of fixed covariates."""
-    given: set[str] = set()
-    for level, suffix, only in ((1, "", moments.within_cov.columns), (2, ".l2", moments.between_cov.columns)):
-        exo = set(table.exogenous(level)) & set(only)
-        given |= {f"{a}~~{b}{suffix}" for a in exo for b in exo}
-        given |= {f"{a}~1{suffix}" for a in exo}
-    return given
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class IndefiniteGroup(Group):
-    """Moments that need not be those of any sample; starting values take their unit from elsewhere."""
+class LevelFit(Solution):
+    """One level of a model fitted by itself.
 
-    moments: Saturated
-    unit: Mapping[str, float]
+    The solution of a model of one level, or of one whose other level is saturated, with a sampling covariance that
+    takes the moments for estimates. Parameters, rows and matrices are those of the level.
+
+    Attributes
+    ----------
+    level : int
+        1 (within) or 2 (between).
+    method : str
+        "likelihood", "ml" or "uls".
+    rows : tuple of Parameter
+        The level's part of the parameter table, its parameters numbered from 1.
+    own : ndarray of int, shape (k,)
+        Where these parameters stand among those of `estimate`.
+    vcov_naive : ndarray, shape (k, k)
+        Sampling covariance that takes the level's saturated matrix for observed data.
+    tests : DataFrame
+        Tests of the level's structure: statistic, df, pvalue, scaling.
+    moments : LevelMoments
+        What was fitted.
+    srmr : float
+        SRMR of the level.
+    fit_baseline : callable
+        Fits independence of the level in the same way.
+    """
+
+    level: int
+    method: str
+    rows: tuple[Parameter, ...]
+    own: NDArray[np.intp]
+    vcov_naive: Floats
+    tests: pd.DataFrame
+    moments: LevelMoments
+    srmr: float = np.nan
+    fit_baseline: Callable[[], LevelFit] | None = None
+
+    standardized, rsquare, effects = standardized, rsquare, effects
 
     @cached_property
-    def saturated(self) -> Saturated:
-        """The moments that are given."""
+    def table(self) -> ParameterTable:
+        """The rows of the level as a table of their own."""
+        return ParameterTable(self.rows, nlevels=2)
+
+    @cached_property
+    def model(self) -> Model:
+        """What the matrices of the level are made from."""
+        return BlockModel(
+            self.table, (block_map(self.table, self.level, 1, self.table.observed(self.level)),)
+        )
+
+    @property
+    def theta(self) -> Floats:
+        """Estimates of the level, shape (k,)."""
+        return self.estimate.theta[self.own]
+
+    @cached_property
+    def vcov(self) -> Floats:
+        """Corrected sampling covariance matrix, shape (k, k)."""
+        assert self.sampling is not None
+        return self.sampling.vcov[np.ix_(self.own, self.own)]
+
+    @property
+    def moving(self) -> NDArray[np.bool_]:
+        """Which of the estimates were free to move, shape (k,)."""
+        return super().moving[self.own]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the parameters."""
+        return list(self.table.names())
+
+    @property
+    def nobs(self) -> int:
+        """Units of both levels."""
+        return round(self.moments.nobs)
+
+    @property
+    def nclusters(self) -> int:
+        """Clusters."""
+        return round(self.moments.nclusters)
+
+    @property
+    def saturated(self) -> LevelMoments:
+        """Saturated (h1) within and between moments: what was fitted."""
         return self.moments
 
     @property
-    def total_variance(self) -> dict[str, float]:
-        """Positive even where the variance of this level is not."""
-        return dict(self.unit)
+    def reference_df(self) -> pd.Series:
+        """Degrees of freedom of t references: J - k - 1 at the between, N - J - k at the within level.
+
+        See `Fit.reference_df`.
+        """
+        df = reference_df(self.table, (self.moments.expected_statistics,))
+        return pd.Series(df, index=self.names, name="df")
+
+    @property
+    def naive(self) -> LevelFit:
+        """The fit with its naive sampling covariance in place of the corrected one."""
+        assert self.sampling is not None
+        vcov = self.sampling.vcov.copy()
+        vcov[np.ix_(self.own, self.own)] = self.vcov_naive
+        return replace(self, sampling=replace(self.sampling, vcov=vcov))
+
+    def estimates(
+        self, *, standardized: bool = False, level: float = 0.95, reference: Reference = "normal"
+    ) -> pd.DataFrame:
+        """All rows of the level with corrected standard errors, and the naive ones as `se_naive`.
+
+        Parameters
+        ----------
+        standardized : bool
+            Add std_lv, std_all and std_nox, by the standard deviations of the level.
+        level : float
+            Of the confidence intervals.
+        reference : {"normal", "t"}
+            Distribution of estimates over standard errors; see `reference_df`.
+
+        Returns
+        -------
+        DataFrame
+            Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper, se_naive, and the
+            standardized ones.
+        """
+        frame = estimates(self, standardized=standardized, level=level, reference=reference)
+        frame.insert(list(frame).index("ci_upper") + 1, "se_naive", self.of_rows(_roots(self.vcov_naive)))
+        return frame
+
+    @cached_property
+    def measures(self) -> pd.Series:
+        """Fit measures, made once."""
+        baseline = self.fit_baseline().tests if self.fit_baseline is not None else None
+        size = self.moments.nclusters if self.level == 2 else self.moments.nobs
+        return measures_of_tests(self.tests, baseline, size, self.srmr)
+
+    def fit_measures(self) -> pd.Series:
+        """Fit measures of the level, held against independence at the level.
+
+        Returns
+        -------
+        Series
+            chisq, df, pvalue, those of the baseline, CFI and the other incremental measures, RMSEA with interval and
+            tests, srmr. Chi-squares are likelihood ratios for ``method="likelihood"``, mean-scaled ones (Satorra &
+            Bentler, 1994) otherwise, or with a robust Gamma. Sample size of RMSEA: clusters at the between level, units
+            at the within level (Ryu & West, 2009).
+        """
+        return self.measures.copy()
+
+    def __repr__(self) -> str:
+        return f"<msem.LevelFit: {LEVEL_NAMES[self.level]} level, method {self.method!r}, status {self.status!r}>"
 
 
-def _level_sample(moments: LevelMoments, level: int, means: bool, *, normal: bool) -> Sample:
-    """The level's moments as those of a single-level sample.
+@dataclass(frozen=True, eq=False)
+class SegregatedFit:
+    """Both levels of a model, each fitted by itself; made by `msem.segregated`.
 
-    Without `normal` the matrix may be indefinite, which no sample has: then the statistics only say how large the
-    sample is, and the moments are those given.
+    Attributes
+    ----------
+    within, between : LevelFit
     """
-    part = moments.between if level == 2 else moments.within
-    cov, names = part.cov.to_numpy(), tuple(part.cov.columns)
-    mean = part.mean.to_numpy() if means else np.zeros(len(cov))
-    some = cov if normal else np.diag(_standard_unit(moments, level))
-    nobs = _sample_size(moments, level)
-    statistics = expected_statistics(np.empty((0, 0)), some, mean, [1.0], [nobs], (), names, 0)
-    if normal:
-        return Sample.of(statistics)
-    nothing = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
-    saturated = Saturated(nothing, LevelArrays(names, mean, cov, len(names)), np.nan, 0)
-    unit = dict(zip(names, np.diag(some), strict=True))
-    return Sample((IndefiniteGroup(statistics, moments=saturated, unit=unit),))
 
+    within: LevelFit
+    between: LevelFit
 
-def _sample_size(moments: LevelMoments, level: int) -> float:
-    return moments.nclusters if level == 2 else moments.nobs - moments.nclusters
+    @property
+    def levels(self) -> tuple[LevelFit, LevelFit]:
+        """Both levels, within first."""
+        return self.within, self.between
 
+    @property
+    def method(self) -> str:
+        """How the levels were fitted."""
+        return self.within.method
 
-def _standard_unit(moments: LevelMoments, level: int) -> Floats:
-    """Variance that standardizes each variable: the level's own, at least a twentieth of the total."""
-    cov = moments.between_cov if level == 2 else moments.within_cov
-    other = moments.within_cov if level == 2 else moments.between_cov
-    own = dict(zip(cov.columns, np.diag(cov), strict=True))
-    rest = dict(zip(other.columns, np.diag(other), strict=True))
-    return np.array([max(v, 0.05 * (abs(v) + abs(rest.get(name, 0.0)))) for name, v in own.items()])
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Problems of either level."""
+        return self.within.problems + self.between.problems
 
+    @property
+    def status(self) -> str:
+        """The most serious problem of either level, or "ok"."""
+        return status_of(self.problems)
 
-def _require_positive_definite(cov: pd.DataFrame, level: int) -> None:
-    if not is_positive_definite(cov.to_numpy()):
-        raise DataError(
-            f"the {LEVEL_NAMES[level]} covariance matrix is not positive definite, so "
-            'method="ml" has no solution; use method="likelihood" (default) or method="uls"'
+    @property
+    def converged(self) -> bool:
+        """Whether both levels converged."""
+        return self.within.converged and self.between.converged
+
+    @property
+    def nobs(self) -> int:
+        """Units."""
+        return self.within.nobs
+
+    @property
+    def nclusters(self) -> int:
+        """Clusters."""
+        return self.within.nclusters
+
+    @property
+    def npar(self) -> int:
+        """Estimated parameters of both levels."""
+        return sum(fit.npar for fit in self.levels)
+
+    @property
+    def saturated(self) -> LevelMoments:
+        """Saturated (h1) within and between moments: what was fitted."""
+        return self.within.moments
+
+    @property
+    def params(self) -> pd.Series:
+        """Estimates of both levels; between-level names end in ``.l2``."""
+        return _both(fit.params for fit in self.levels)
+
+    @property
+    def bse(self) -> pd.Series:
+        """Corrected standard errors of `params`."""
+        return _both(fit.bse for fit in self.levels)
+
+    @property
+    def tvalues(self) -> pd.Series:
+        """Estimates over corrected standard errors, standard normal in large samples."""
+        return _both(fit.tvalues for fit in self.levels)
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided p-values of `tvalues`."""
+        return _both(fit.pvalues for fit in self.levels)
+
+    @property
+    def reference_df(self) -> pd.Series:
+        """Degrees of freedom of t references: J - k - 1 at the between, N - J - k at the within level."""
+        return _both(fit.reference_df for fit in self.levels)
+
+    def conf_int(self, *, level: float = 0.95, reference: Reference = "normal") -> pd.DataFrame:
+        """Wald confidence intervals of `params` with corrected standard errors, columns ci_lower and ci_upper.
+
+        Parameters
+        ----------
+        level : float
+            Coverage.
+        reference : {"normal", "t"}
+            With "t" the quantiles are those of Student's t with the degrees of freedom of `reference_df`.
+        """
+        return pd.concat([fit.conf_int(level=level, reference=reference) for fit in self.levels])
+
+    def cov_params(self) -> pd.DataFrame:
+        """Corrected sampling covariance matrix of `params`.
+
+        Returns
+        -------
+        DataFrame
+            nan between parameters of different levels, whose covariance fits of single levels do not give.
+        """
+        return pd.concat([fit.cov_params() for fit in self.levels]).reindex(columns=self.params.index)
+
+    @property
+    def naive(self) -> SegregatedFit:
+        """Both fits with the naive standard errors in place of the corrected ones.
+
+        They take the saturated matrix of a level for observed data; at the between level they are too small.
+        """
+        return SegregatedFit(*(fit.naive for fit in self.levels))
+
+    def estimates(
+        self, *, standardized: bool = False, level: float = 0.95, reference: Reference = "normal"
+    ) -> pd.DataFrame:
+        """Estimates of both levels with corrected (`se`) and naive (`se_naive`) standard errors.
+
+        Parameters
+        ----------
+        standardized, level, reference
+            As in `LevelFit.estimates`.
+        """
+        parts = [
+            fit.estimates(standardized=standardized, level=level, reference=reference) for fit in self.levels
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    def to_frame(self, *, standardized: bool = False, level: float = 0.95) -> pd.DataFrame:
+        """Estimates as a data frame; see `estimates`."""
+        return self.estimates(standardized=standardized, level=level)
+
+    def standardized(self, kind: Kind = "std_all", *, level: float = 0.95) -> pd.DataFrame:
+        """Standardized solution of both levels, each by its own standard deviations; see `LevelFit.standardized`."""
+        return pd.concat([fit.standardized(kind, level=level) for fit in self.levels], ignore_index=True)
+
+    def rsquare(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Explained variance of every endogenous variable of both levels; see `LevelFit.rsquare`."""
+        return pd.concat([fit.rsquare(level=level) for fit in self.levels], ignore_index=True)
+
+    def tests(self) -> pd.DataFrame:
+        """Tests of both levels: indexed by level and test; statistic, df, pvalue, scaling."""
+        return pd.concat({fit.level: fit.tests for fit in self.levels}, names=["level", "test"])
+
+    def fit_measures(self) -> pd.DataFrame:
+        """Fit measures of both levels; see `LevelFit.fit_measures`.
+
+        Returns
+        -------
+        DataFrame
+            A row for each measure, columns within and between.
+        """
+        return pd.DataFrame({LEVEL_NAMES[fit.level]: fit.fit_measures() for fit in self.levels})
+
+    def summary(
+        self,
+        *,
+        fit_measures: bool = False,
+        standardized: bool = False,
+        rsquare: bool = False,
+        ci: bool = False,
+        reference: Reference = "normal",
+    ) -> str:
+        """Text with the estimates and tests of both levels.
+
+        Parameters
+        ----------
+        fit_measures : bool
+            Add the fit measures of the levels.
+        standardized : bool
+            Add standardized estimates.
+        rsquare : bool
+            Add explained variances.
+        ci : bool
+            Show confidence intervals.
+        reference : {"normal", "t"}
+            Distribution of estimates over standard errors; see `LevelFit.estimates`.
+
+        Returns
+        -------
+        str
+        """
+        return render_text(self.shown(fit_measures, standardized, rsquare, ci, reference))
+
+    def to_html(
+        self,
+        *,
+        fit_measures: bool = True,
+        standardized: bool = False,
+        rsquare: bool = False,
+        ci: bool = False,
+        reference: Reference = "normal",
+    ) -> str:
+        """The summary as one self-contained HTML element.
+
+        Parameters
+        ----------
+        fit_measures, standardized, rsquare, ci, reference
+            What to show; see `summary`.
+
+        Returns
+        -------
+        str
+        """
+        return render_html(self.shown(fit_measures, standardized, rsquare, ci, reference))
+
+    def shown(
+        self,
+        full: bool = False,
+        standardized: bool = False,
+        rsquare: bool = False,
+        ci: bool = False,
+        reference: Reference = "normal",
+    ) -> SummaryInputs:
+        """What a summary shows."""
+        rows = self.within.rows + self.between.rows
+        measures = {LEVEL_NAMES[fit.level].capitalize(): fit.measures for fit in self.levels} if full else {}
+        return SummaryInputs(
+            title=title(self.converged, None),
+            messages=tuple(map(str, dict.fromkeys(self.problems))),
+            header=segregated_header(self.method, self.within.moments),
+            fit=(
+                *(tests_section(fit.level, fit.tests) for fit in self.levels),
+                *((level_section(measures),) if full else ()),
+            ),
+            method=(("Standard errors", "Corrected"), ("Naive.SE", "as if the matrix had been observed")),
+            levels=LEVEL_NAMES,
+            estimates=self.estimates(standardized=standardized, reference=reference),
+            hidden=hidden_rows(rows, np.concatenate([fit.row_values for fit in self.levels])),
+            r2=self.rsquare() if rsquare else None,
+            ci=ci,
         )
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        return f"<msem.SegregatedFit: method {self.method!r}, status {self.status!r}>"
+
+    def _repr_html_(self) -> str:
+        return render_html(self.shown())
+
+
+def _both(parts: Iterable[pd.Series]) -> pd.Series:
+    both: pd.Series = pd.concat(list(parts))
+    return both
+
+
+def _roots(vcov: Floats) -> Floats:
+    variance = np.diag(vcov)
+    return np.sqrt(np.where(variance >= 0, variance, np.nan))

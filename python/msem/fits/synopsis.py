@@ -8,7 +8,7 @@ import pandas as pd
 
 from msem.errors import ModelError
 from msem.fits.fit import Fit
-from msem.fits.levelfit import LevelFit, SegregatedFit
+from msem.fits.segregated import LevelFit, SegregatedFit
 from msem.output.tables import KEY, comparison_frame
 
 Comparable = Fit | SegregatedFit | LevelFit | pd.DataFrame | tuple[Fit, Fit]

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from msem.distributions import normal_pvalue, wald_statistic
 from msem.errors import ModelError
-from msem.estimation.matrices import row_values
-from msem.estimation.objective import Objective
+from msem.estimation.matrices import Model, Numbers, row_values
 from msem.estimation.solution import Solution, free_vcov
 from msem.model.partable import ParameterTable
 from msem.postestimation.delta import Drawn, Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
-from msem.postestimation.ram import Block, Numbers, Structure, structures
+from msem.postestimation.ram import Block, Structure, structures
 from msem.postestimation.standardized import (
     KINDS,
     Kind,
@@ -155,7 +154,7 @@ def _pair(graph: Mapping[str, Sequence[str]], total: Effect, specific: bool) -> 
 
 
 def effects_quantity(
-    objective: Objective, wanted: Sequence[Effect], standardized: Kind | None = None, total: bool = False
+    model: Model, wanted: Sequence[Effect], standardized: Kind | None = None, total: bool = False
 ) -> Quantity:
     """Effects as a function of theta.
 
@@ -164,18 +163,18 @@ def effects_quantity(
 
     Parameters
     ----------
-    objective : Objective
+    model : Model
     wanted : sequence of Effect
     standardized : {"std_all", "std_lv", "std_nox"}, optional
         Multiply by the standard deviation of the predictor and divide by that of the outcome.
     total : bool
         Standardize by total variances; see `standardized_quantity`.
     """
-    table = objective.table
+    table = model.table
     cyclic = {block for block in {(e.level, e.group) for e in wanted} if has_cycle(directed(table, *block))}
 
     def raw(theta: Numbers) -> Numbers:
-        blocks = structures(objective, theta)
+        blocks = structures(model, theta)
         limits = {key: _limit(own, key in cyclic) for key, own in blocks.items()}
         return np.stack([one.value(blocks, limits) for one in wanted], axis=-1)
 
@@ -187,7 +186,7 @@ def effects_quantity(
     outcomes = [at[one.level, one.group, one.outcome] for one in wanted]
 
     def scaled(theta: Numbers) -> Numbers:
-        deviations = units.deviations(implied_variances(objective, units, theta), row_values(table, theta))
+        deviations = units.deviations(implied_variances(model, units, theta), row_values(table, theta))
         return raw(theta) * deviations[..., causes] / deviations[..., outcomes]
 
     return scaled
@@ -270,7 +269,7 @@ def effects_frame(
 
 def differences_frame(
     found: Sequence[Difference],
-    objective: Objective,
+    model: Model,
     theta: Floats,
     vcov: Floats,
     *,
@@ -286,7 +285,7 @@ def differences_frame(
         `NUMBERS` of the difference.
     """
     n = len(found)
-    both = effects_quantity(objective, [d.within for d in found] + [d.between for d in found])
+    both = effects_quantity(model, [d.within for d in found] + [d.between for d in found])
 
     def difference(at: Numbers) -> Numbers:
         values = both(at)
@@ -432,8 +431,8 @@ def effects(
     wanted = effects_of(fit.table, outcome, predictor, specific=specific)
     return effects_frame(
         wanted,
-        effects_quantity(fit.objective, wanted, standardized, total),
-        fit.estimate.theta,
+        effects_quantity(fit.model, wanted, standardized, total),
+        fit.theta,
         free_vcov(fit),
         level=level,
         how=MonteCarlo.chosen(method, draws, seed),
@@ -475,8 +474,8 @@ def contextual_effects(
     found = differences(effects_of(fit.table, outcome, predictor, specific=specific), pairs or {})
     return differences_frame(
         found,
-        fit.objective,
-        fit.estimate.theta,
+        fit.model,
+        fit.theta,
         free_vcov(fit),
         level=level,
         how=MonteCarlo.chosen(method, draws, seed),

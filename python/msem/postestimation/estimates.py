@@ -16,6 +16,7 @@ from msem.postestimation.constraints import (
     definition_values,
     definitions_at,
 )
+from msem.postestimation.ram import structures
 from msem.postestimation.standardized import standardize
 from msem.settings import Reference, require_choice
 
@@ -48,7 +49,11 @@ def estimates(
     df = _row_df(fit) if reference == "t" else None
     extra: dict[str, Floats] = {}
     if standardized:
-        found = standardize(fit.table, est, fit.objective.variances(fit.estimate.theta))._asdict()
+        variances = {
+            block: dict(zip(own.names, own.variances.tolist(), strict=True))
+            for block, own in structures(fit.model, fit.theta).items()
+        }
+        found = standardize(fit.table, est, variances)._asdict()
         extra = {name: np.append(column, definitions_at(fit, column)) for name, column in found.items()}
     values, errors = definition_values(fit)
     rows = (*fit.table.rows, *definition_rows(fit))

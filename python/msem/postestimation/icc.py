@@ -10,25 +10,25 @@ import pandas as pd
 from msem.data.intraclass import icc_columns
 from msem.data.statistics import Statistics
 from msem.errors import ModelError, UnsupportedError
-from msem.estimation.objective import Objective
+from msem.estimation.matrices import Model, Numbers
 from msem.estimation.solution import Solution, free_vcov
 from msem.postestimation.delta import Derived, Quantity, delta_method
-from msem.postestimation.ram import Numbers, Structure, divide, structures
+from msem.postestimation.ram import Structure, divide, structures
 from msem.postestimation.unrestricted import Unrestricted, saturated_moments
 from msem.settings import require_choice
 
 __all__ = ["at_both_levels", "icc_frame", "model_icc", "saturated_icc"]
 
 
-def at_both_levels(objective: Objective, group: int) -> list[str]:
+def at_both_levels(model: Model, group: int) -> list[str]:
     """Observed variables of both levels, then latent variables that have the same name at both."""
     within, between = (
-        next(b.names for b in objective.blocks if (b.level, b.group) == (level, group)) for level in (1, 2)
+        next(b.names for b in model.blocks if (b.level, b.group) == (level, group)) for level in (1, 2)
     )
     return [name for name in within if name in between]
 
 
-def model_icc(objective: Objective, group: int) -> Quantity:
+def model_icc(model: Model, group: int) -> Quantity:
     """Model-implied intraclass correlations of `at_both_levels` as a function of theta.
 
     Raises
@@ -36,12 +36,12 @@ def model_icc(objective: Objective, group: int) -> Quantity:
     ModelError
         If no variable is at both levels.
     """
-    names = at_both_levels(objective, group)
+    names = at_both_levels(model, group)
     if not names:
         raise ModelError("no variable is at both levels, so there is no intraclass correlation")
 
     def quantity(theta: Numbers) -> Numbers:
-        blocks = structures(objective, theta)
+        blocks = structures(model, theta)
         within, between = (_variances(blocks[level, group], names) for level in (1, 2))
         return divide(between, within + between)
 
@@ -105,9 +105,9 @@ def icc_table(
         )
     frames = []
     for group, sample in enumerate(fit.sample.groups, 1):
-        quantity, names = model_icc(fit.objective, group), at_both_levels(fit.objective, group)
+        quantity, names = model_icc(fit.model, group), at_both_levels(fit.model, group)
         if source == "model":
-            found = delta_method(quantity, fit.estimate.theta, free_vcov(fit))
+            found = delta_method(quantity, fit.theta, free_vcov(fit))
         else:
             names = list(sample.statistics.unit[: sample.statistics.nboth])
             found = saturated_icc(saturated_moments(fit)[group], names)

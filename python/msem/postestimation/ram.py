@@ -9,51 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
-from msem.estimation.matrices import BlockMap, Numbers, block_matrices, row_values
-from msem.model.partable import ParameterTable
+from msem.estimation.matrices import Model, Numbers, block_matrices, row_values
 
 Block = tuple[int, int]
-
-__all__ = [
-    "Block",
-    "BlockModel",
-    "Model",
-    "Numbers",
-    "Structure",
-    "divide",
-    "root",
-    "structures",
-]
-
-
-class Model(Protocol):
-    """What the matrices are made from; an `Objective` is one."""
-
-    @property
-    def table(self) -> ParameterTable:
-        """Rows with the fixed values filled in."""
-
-    @property
-    def blocks(self) -> tuple[BlockMap, ...]:
-        """Where the rows stand."""
-
-
-@dataclass(frozen=True, eq=False)
-class BlockModel:
-    """Some blocks of a model by themselves.
-
-    Attributes
-    ----------
-    table : ParameterTable
-    blocks : tuple of BlockMap
-    """
-
-    table: ParameterTable
-    blocks: tuple[BlockMap, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import ModelError
-from msem.estimation.objective import Objective
+from msem.estimation.matrices import Model, Numbers
 from msem.estimation.solution import Solution, free_vcov
 from msem.model.partable import ParameterTable
 from msem.postestimation.delta import Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
-from msem.postestimation.ram import Block, Numbers, Structure, divide, structures
+from msem.postestimation.ram import Block, Structure, divide, structures
 from msem.postestimation.unrestricted import Unrestricted, saturated_moments
 
 Floats = NDArray[np.float64]
@@ -180,7 +180,7 @@ def _extracted(blocks: Blocks, c: Composite) -> Numbers:
 
 def reliability_frame(
     wanted: Sequence[Coefficient],
-    objective: Objective,
+    model: Model,
     theta: Floats,
     vcov: Floats,
     saturated: Mapping[int, Unrestricted],
@@ -193,7 +193,7 @@ def reliability_frame(
     Parameters
     ----------
     wanted : sequence of Coefficient
-    objective : Objective
+    model : Model
     theta, vcov : ndarray, shapes (npar,) and (npar, npar)
         Estimates and their sampling covariance.
     saturated : mapping of int to Unrestricted
@@ -210,8 +210,8 @@ def reliability_frame(
     """
     numbers = np.full((len(wanted), 4), np.nan)
     own = [k for k, one in enumerate(wanted) if not one.saturated]
-    model = _stack([wanted[k] for k in own], partial(structures, objective))
-    numbers[own] = _evaluate(model, theta, vcov, level, how)
+    quantity = _stack([wanted[k] for k in own], partial(structures, model))
+    numbers[own] = _evaluate(quantity, theta, vcov, level, how)
     for group, moments in saturated.items():
         own = [k for k, one in enumerate(wanted) if one.saturated and one.group == group]
         free = _stack([wanted[k] for k in own], moments.blocks)
@@ -435,8 +435,8 @@ def reliability(
     sizes = {group: s.harmonic_size for group, s in enumerate(fit.sample.statistics, 1)}
     return reliability_frame(
         coefficients(found, sizes, pairs or {}),
-        fit.objective,
-        fit.estimate.theta,
+        fit.model,
+        fit.theta,
         free_vcov(fit),
         saturated_moments(fit),
         level=level,

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.estimation.matrices import row_values
+from msem.estimation.matrices import Model, Numbers, row_values
 from msem.estimation.solution import Solution, free_vcov
 from msem.model.functions import Functions, defined_functions
 from msem.model.partable import Parameter, ParameterTable
 from msem.output.tables import estimates_frame, row_columns
 from msem.postestimation.constraints import definition_rows
 from msem.postestimation.delta import Quantity, chained, delta_method
-from msem.postestimation.ram import Block, Model, Numbers, divide, root, structures
+from msem.postestimation.ram import Block, divide, root, structures
 from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
@@ -365,8 +365,8 @@ def standardized(
     require_choice("kind", kind, KINDS)
     functions = defined_functions(fit.table, "rows") if fit.table.defined else None
     return standardized_frame(
-        fit.objective,
-        fit.estimate.theta,
+        fit.model,
+        fit.theta,
         free_vcov(fit),
         kind,
         total=total,
@@ -388,4 +388,4 @@ def rsquare(fit: Solution, *, level: float = 0.95) -> pd.DataFrame:
     DataFrame
         Columns lhs, level, group, r2, se, ci_lower, ci_upper. nan where a residual variance is negative.
     """
-    return rsquare_frame(fit.objective, fit.estimate.theta, free_vcov(fit), level=level)
+    return rsquare_frame(fit.model, fit.theta, free_vcov(fit), level=level)

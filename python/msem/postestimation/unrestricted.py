@@ -12,8 +12,9 @@ from msem.data.checks import scaled_inverse
 from msem.data.sample import Group
 from msem.data.sandwich import sandwich
 from msem.data.saturated import saturated_information
+from msem.estimation.matrices import Numbers
 from msem.estimation.solution import Solution, cached
-from msem.postestimation.ram import Block, Numbers, Structure
+from msem.postestimation.ram import Block, Structure
 
 Floats = NDArray[np.float64]
 
