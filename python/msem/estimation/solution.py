@@ -47,23 +47,31 @@ class ReplicateCounts(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class GroupResults:
-    """What a fit says of one group.
+    """What a fit says of one group: a view of its sample and estimates by the number of the group.
 
     Attributes
     ----------
-    label : str
-        "" for a model of one group.
     number : int
         Counted from 1, as in the column `group` of tables.
-    sample : Group
+    groups : tuple of Group
+        All groups of the sample.
     estimate : Estimate
         Of the whole model.
     """
 
-    label: str
     number: int
-    sample: Group
+    groups: tuple[Group, ...]
     estimate: Estimate
+
+    @property
+    def sample(self) -> Group:
+        """Statistics, and the rows they were made of if there are any."""
+        return self.groups[self.number - 1]
+
+    @property
+    def label(self) -> str:
+        """The label of the group; "" for a model of one group."""
+        return self.sample.label
 
     @property
     def statistics(self) -> Statistics:
@@ -145,8 +153,6 @@ class Solution:
         What is wrong with the solution: cause and remedy.
     options : ResolvedSettings
         How the model was read, estimated and tested.
-    origin : Origin
-        What the data were, and what of them was left out.
     discrepancy : LevelDiscrepancy or None
         The least-squares solution and its tests; None for maximum likelihood.
     bootstrapped : ReplicateCounts or None
@@ -158,7 +164,6 @@ class Solution:
     sampling: Sampling | None
     problems: tuple[Problem, ...]
     options: ResolvedSettings
-    origin: Origin
     discrepancy: LevelDiscrepancy | None = None
     bootstrapped: ReplicateCounts | None = None
 
@@ -280,12 +285,17 @@ class Solution:
 
     # -- the sample --------------------------------------------------------------------------------------------
 
+    @property
+    def origin(self) -> Origin:
+        """What the data were, and what of them was left out."""
+        return self.sample.origin
+
     @cached_property
     def groups(self) -> Mapping[str, GroupResults]:
         """Sample, saturated and implied moments of each group by its label; a single group is called ""."""
+        groups = self.sample.groups
         return {
-            group.label: GroupResults(group.label, number, group, self.estimate)
-            for number, group in enumerate(self.sample.groups, 1)
+            group.label: GroupResults(number, groups, self.estimate) for number, group in enumerate(groups, 1)
         }
 
     @property

@@ -387,7 +387,6 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
         None if settings.se == "none" else sampling,
         problems,
         settings,
-        sample.origin,
         discrepancy,
         replicates,
     )
