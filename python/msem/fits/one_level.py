@@ -180,7 +180,7 @@ def _no_test() -> pd.DataFrame:
 
 
 def _at_level(problem: Problem, level: int) -> Problem:
-    """The same problem, saying at which level a model of one level has it."""
+    """A problem of a model of one level, saying at which level it is."""
     return replace(problem, cause=f"{LEVEL_NAMES[level]} level: {problem.cause}")
 
 

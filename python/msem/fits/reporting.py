@@ -19,7 +19,7 @@ from msem.output.sections import Section, fit_sections, level_section, sample_se
 from msem.output.summary import SummaryInputs
 from msem.output.tables import hidden_rows
 from msem.output.text import render_text
-from msem.postestimation.constraints import Held, constraints_held, definition_rows
+from msem.postestimation.constraints import Constraint, definition_rows, solution_constraints
 from msem.postestimation.effects import effects
 from msem.postestimation.estimates import estimates
 from msem.postestimation.fit_measures import measures
@@ -122,14 +122,14 @@ def _patterns(groups: Sequence[GroupResults]) -> dict[str, int]:
     return dict(zip(names, totals, strict=False))
 
 
-def constraint_sections(held: Sequence[Held]) -> tuple[Section, ...]:
+def constraint_sections(constraints: Sequence[Constraint]) -> tuple[Section, ...]:
     """Constraints other than bounds: left less right side, and which inequalities are active."""
     rows = tuple(
         (
             f"{h.constraint} (active)" if h.active and h.kind == "inequality" else h.constraint,
             round(h.value, 9) + 0.0,
         )
-        for h in held
+        for h in constraints
         if h.kind != "bound"
     )
     return (Section("Constraints, left less right side", rows),) if rows else ()
@@ -277,7 +277,7 @@ def summary_inputs(
         fit=(
             *with_group_tests(measure_sections(measures(fit), fit.options, full=full), groups),
             *(level_sections(fit) if full else ()),
-            *constraint_sections(constraints_held(fit)),
+            *constraint_sections(solution_constraints(fit)),
         ),
         method=method_rows(fit.options, single_level=not two_level, replicates=fit.bootstrapped),
         levels=LEVEL_NAMES if two_level else {},

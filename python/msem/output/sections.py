@@ -72,7 +72,7 @@ def sample_section(
     nobs, nclusters : float
         Units and clusters used.
     groups : mapping of str to (float, float or None), optional
-        The same of each group.
+        Units and clusters of each group.
     cluster : str
         Name of the cluster variable.
     given_as : str

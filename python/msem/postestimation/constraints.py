@@ -19,7 +19,7 @@ from msem.postestimation.delta import Intervals, MonteCarlo, derive, draw
 Floats = NDArray[np.float64]
 
 
-class Held(NamedTuple):
+class Constraint(NamedTuple):
     """One constraint at a solution.
 
     Attributes
@@ -43,21 +43,21 @@ class Held(NamedTuple):
     multiplier: float
 
 
-def held_constraints(estimate: Estimate) -> list[Held]:
+def constraints_at(estimate: Estimate) -> list[Constraint]:
     """All constraints and bounds of a model at its solution, in order of the text, bounds last."""
     theta, optimum, c = estimate.theta, estimate.optimum, estimate.objective.constraints
     rows: list[Floats] = []
-    out: list[Held] = []
+    out: list[Constraint] = []
     if c is not None:
         rows += [*c.equalities.jacobian(theta)]
         out += [
-            Held(t, "equality", v, True, 0.0)
+            Constraint(t, "equality", v, True, 0.0)
             for t, v in zip(c.equalities.texts, c.equalities.values(theta), strict=True)
         ]
         slopes, values = c.inequalities.jacobian(theta), c.inequalities.values(theta)
         for i, text in enumerate(c.inequalities.texts):
             sign = -1.0 if "<" in outside_quotes(text) else 1.0
-            out.append(Held(text, "inequality", sign * values[i], i in optimum.held, 0.0))
+            out.append(Constraint(text, "inequality", sign * values[i], i in optimum.held, 0.0))
             rows += [slopes[i]]
     shown = zip(estimate.table.rows, estimate.table.by_name.shown, strict=True)
     for row, name in {row.free: (row, name) for row, name in shown if row.free}.values():
@@ -65,9 +65,9 @@ def held_constraints(estimate: Estimate) -> list[Held]:
         for side, bound, op in ((-1, row.lower, ">"), (1, row.upper, "<")):
             if np.isfinite(bound):
                 text = f"{name} {op} {bound:g}"
-                out.append(Held(text, "bound", theta[k] - bound, bool(optimum.active[k] == side), 0.0))
+                out.append(Constraint(text, "bound", theta[k] - bound, bool(optimum.active[k] == side), 0.0))
                 rows.append(np.where(np.arange(len(theta)) == k, -float(side), 0.0))
-    active = [i for i, held in enumerate(out) if held.active]
+    active = [i for i, one in enumerate(out) if one.active]
     if active:
         found = _multipliers(estimate, np.array(rows)[active])
         for i, value in zip(active, found, strict=True):
@@ -174,10 +174,10 @@ def constraints(fit: Solution) -> pd.DataFrame:
         multiplier: the gain in log-likelihood per unit by which an active inequality or bound is relaxed, or by
         which the right side of an equality is lowered.
     """
-    return pd.DataFrame(constraints_held(fit), columns=list(Held._fields))
+    return pd.DataFrame(solution_constraints(fit), columns=list(Constraint._fields))
 
 
 @cached
-def constraints_held(fit: Solution) -> list[Held]:
+def solution_constraints(fit: Solution) -> list[Constraint]:
     """Constraints and bounds at the solution, those of the text first."""
-    return held_constraints(fit.estimate)
+    return constraints_at(fit.estimate)

@@ -16,7 +16,7 @@ from msem.estimation.sampling import free_directions
 from msem.estimation.solution import Solution
 from msem.model.levels import Level
 from msem.postestimation.candidates import Candidate, candidates, extended_table
-from msem.postestimation.score_tests import Single, _level_asked, extend, key_frame, pvalues, robust_clusters
+from msem.postestimation.score_tests import Single, asked_level, extend, key_frame, pvalues, robust_clusters
 from msem.postestimation.standardized import Standardized, standardize
 from msem.settings import require_choice
 
@@ -192,7 +192,7 @@ def modification_indices(
     kinds = OPERATORS if op is None else (op,) if isinstance(op, str) else tuple(op)
     for kind in kinds:
         require_choice("op", kind, OPERATORS)
-    number = _level_asked(fit, level)
+    number = asked_level(fit, level)
     added = [c for c in candidates(fit.table) if c.row.op in kinds and number in (None, c.row.level)]
     clusters = robust_clusters(fit)
     table = modification_table(

@@ -207,7 +207,7 @@ def moment_errors(
 
 
 def with_random_covariates(fit: Estimate) -> Estimate:
-    """The same estimates of the model in which the moments of fixed covariates are parameters."""
+    """The estimates as those of the model in which the moments of fixed covariates are parameters."""
     table, theta = fit.table, list(fit.theta)
     rows = []
     for row in table.rows:
@@ -237,7 +237,7 @@ def _normal_scores(
 def _cluster_scores(
     fit: Estimate, sample: Group, vector: MomentVector, group: int, directions: Floats
 ) -> tuple[Floats, Floats]:
-    """The same from the contributions of the single clusters (of the rows, for a single-level sample without them)."""
+    """Scores from the contributions of the single clusters (of the rows, for a single-level sample without them)."""
     c, full, used = sample.clusters, *_embedded(sample, vector, vector.observed)
     root = np.sqrt(cluster_correction(fit.table, c))
     own = root * c.scores(saturated_core(sample.statistics, c), full)[:, used]
@@ -298,7 +298,7 @@ def _spectrum(matrix: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def least_squares_errors(vector: MomentVector, solution: LevelDiscrepancy) -> MomentErrors:
-    """The same of a single-level fit by least squares, from the covariance matrix of the moments it was made with."""
+    """Sampling errors for a single-level fit by least squares, from the covariance matrix of the moments it used."""
     nmeans = sum(key.op == "~1" for key in vector.keys)
     order = np.r_[nmeans : len(vector.keys), :nmeans]  # the solution has the means first
     values, basis, scale = _spectrum(solution.gamma)

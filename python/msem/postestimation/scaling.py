@@ -143,7 +143,7 @@ def _group_trace(table: ParameterTable, group: Group, number: int, expected: boo
 
 
 def _trace_of_matrices(table: ParameterTable, sample: Sample, information: Information) -> float:
-    """The same from whole matrices.
+    """tr(A^-1 B) of the saturated model from whole matrices.
 
     For few variables and many clusters of each size, for data with holes, or where the moments of a covariate at both
     levels are fixed, so that there are no simple coordinates.

@@ -419,7 +419,7 @@ def score_test(
         raise ValueError("give either release= or add=, not both")
     if add is not None:
         groups = _groups_asked(fit, group)
-        added = added_parameters(fit.table, add, _level_asked(fit, level), groups)
+        added = added_parameters(fit.table, add, asked_level(fit, level), groups)
         names = Names((*fit.table.rows, *(c.row for c in added if c.index is None))).own
         new = iter(names[len(fit.table.rows) :])
         called = [next(new) if c.index is None else names[c.index] for c in added]
@@ -433,7 +433,8 @@ def robust_clusters(fit: Solution) -> tuple[Clusters, ...] | None:
     return fit.sample.clusters if fit.options.robust else None
 
 
-def _level_asked(fit: Solution, level: Level | None) -> int | None:
+def asked_level(fit: Solution, level: Level | None) -> int | None:
+    """Number of a level of a fit; None for all."""
     return None if level is None else level_number(level, fit.table.nlevels)
 
 

@@ -19,7 +19,7 @@ def as_text(frame: pd.DataFrame) -> str:
 
 
 def as_html(frame: pd.DataFrame) -> str:
-    """The same for notebooks."""
+    """A table of statistics for notebooks."""
     return frame_html(_shown(frame))
 
 
