@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from msem import _core
 from msem.errors import ModelError, ModelSyntaxError
 from msem.language.expressions import Binary, Call, Name, Number, Unary
-from msem.language.hypotheses import read_hypothesis, with_constraints
-from msem.language.syntax import parse
+from msem.language.syntax import parse, read_hypothesis, with_constraints
 from msem.model.functions import CONSTANT, LINEAR, NONLINEAR, compile_expressions, defined_functions
 from msem.model.partable import parameter_table
 

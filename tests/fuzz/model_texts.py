@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 from msem.errors import ModelError, ModelSyntaxError, MsemError
 from msem.estimation.constraints import compile_constraints
 from msem.language.characters import in_backticks
-from msem.language.hypotheses import read_hypothesis
-from msem.language.syntax import parse
+from msem.language.syntax import parse, read_hypothesis
 from msem.model.functions import compile_expressions, defined_functions
 from msem.model.lookup import find_parameter
 from msem.model.partable import parameter_table

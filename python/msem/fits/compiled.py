@@ -34,8 +34,7 @@ from msem.fits.sem import (
     resolve,
     table_of,
 )
-from msem.language.hypotheses import with_constraints
-from msem.language.syntax import ModelSyntax
+from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.defaults import Fun
 from msem.model.groups import group_order, has_group_blocks
 from msem.model.partable import ParameterTable

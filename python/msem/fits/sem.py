@@ -36,8 +36,7 @@ from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.estimation.smallsamples import few_clusters
 from msem.estimation.uls import fit_uls
 from msem.fits.fit import Fit
-from msem.language.hypotheses import with_constraints
-from msem.language.syntax import ModelSyntax
+from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.auxiliary import with_auxiliary
 from msem.model.defaults import Fun
 from msem.model.groups import group_order

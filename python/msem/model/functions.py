@@ -31,7 +31,7 @@ from msem.language.expressions import (
     format_expression,
     walk,
 )
-from msem.language.hypotheses import read_hypothesis
+from msem.language.syntax import read_hypothesis
 from msem.model.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]

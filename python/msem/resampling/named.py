@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from msem.errors import ModelError
 from msem.estimation.objective import Objective
 from msem.language.expressions import Expression, Name, Number, Unary
-from msem.language.hypotheses import read_hypothesis
-from msem.language.syntax import Constraint
+from msem.language.syntax import Constraint, read_hypothesis
 from msem.model.functions import CONSTANT, Functions, Locate, compile_functions
 from msem.model.lookup import find_parameter, is_formula, parameter_places
 from msem.model.partable import ParameterTable
