@@ -14,6 +14,7 @@ import pytest
 
 import msem
 from msem.cli import main
+from msem.errors import DataWarning
 
 MODEL = "level: 1\nfw =~ y1 + y2 + y3\nlevel: 2\nfb =~ y1 + y2 + y3\n"
 
@@ -223,3 +224,86 @@ def test_summaries_that_disclose_too_much_are_not_written(
     assert ".json or .parquet" in failure(capsys, "summarize", data, "--cluster", "cluster", "--out", data)
     assert "not both" in failure(capsys, "summarize", data, tmp_path, "--cluster", "cluster", "--out", out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_files_that_are_given_twice_count_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    data, link, out = written(tmp_path, f"data{suffix}"), tmp_path / f"link{suffix}", tmp_path / "out.json"
+    link.symlink_to(data)
+    assert (
+        main(["summarize", str(data), str(link), str(data), "--cluster", "cluster", "--out", str(out)]) == 0
+    )
+    err = capsys.readouterr().err
+    assert f"warning: {link}, {data} is given more than once: its rows are taken once" in err
+    assert msem.ClusterStatistics.load(out).nobs == len(msem.load_demo())
+
+
+def test_paths_that_are_given_twice_count_once(tmp_path: Path) -> None:
+    data = written(tmp_path, "data.parquet")
+    with pytest.warns(DataWarning, match="given more than once"):
+        found = msem.summarize([data, str(data)], cluster="cluster")
+    assert found.nobs == len(msem.load_demo())
+
+
+def test_options_that_are_wrong_are_messages(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = written(tmp_path, "data.csv")
+    for option, value in (("--estimator", "XX"), ("--missing", "bad")):
+        message = failure(capsys, "fit", model, data, "--cluster", "cluster", option, value)
+        assert f"{option[2:]} must be one of" in message
+
+
+@pytest.mark.parametrize("suffix", ["gz", "xz", "bz2", "zip"])
+def test_compressed_files_that_are_cut_short_are_messages(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    data = tmp_path / f"data.csv.{suffix}"
+    msem.load_demo().to_csv(data, index=False)
+    whole = data.read_bytes()
+    for content in (whole[:-500], whole[: len(whole) // 2] + b"\xff" * 40 + whole[len(whole) // 2 :]):
+        data.write_bytes(content)
+        for command in (("fit", model, data), ("summarize", data, "--out", tmp_path / "out.json")):
+            assert str(data) in failure(capsys, *command, "--cluster", "cluster")
+
+
+def test_a_header_with_a_name_twice_is_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("y1,y1,y2,cluster\n1,2,3,1\n2,3,4,1\n1,2,3,2\n")
+    for command in (("fit", model, data), ("summarize", data, "--out", tmp_path / "out.json")):
+        assert "several columns named 'y1'" in failure(capsys, *command, "--cluster", "cluster")
+
+
+def test_files_and_folders_that_are_not_there_are_named(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, nowhere = written(tmp_path, "data.csv"), tmp_path / "nowhere" / "out.json"
+    absent = tmp_path / "absent.parquet"
+    common = ("--cluster", "cluster", "--out")
+    assert failure(capsys, "summarize", absent, *common, tmp_path / "o.json").endswith(f"file {absent}\n")
+    assert failure(capsys, "summarize", data, *common, nowhere).endswith(f"no folder {nowhere.parent}\n")
+    assert failure(capsys, "fit", model, data, *common, nowhere).endswith(f"no folder {nowhere.parent}\n")
+
+
+def test_estimates_take_the_place_of_an_old_file_as_a_whole(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = written(tmp_path, "data.csv"), tmp_path / "estimates.csv"
+    out.write_text("before")
+    arguments = ["fit", str(model), str(data), "--cluster", "cluster", "--out", str(out)]
+
+    def fail(frame: pd.DataFrame, path: Path, **options: object) -> None:
+        path.write_text("half")
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pd.DataFrame, "to_csv", fail)
+        assert "the disk is full" in failure(capsys, *arguments)
+    assert out.read_text() == "before"
+    assert main(arguments) == 0
+    assert len(pd.read_csv(out)) > 10
+    assert {path.name for path in tmp_path.iterdir()} == {"model.lav", "data.csv", "estimates.csv"}

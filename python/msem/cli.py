@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import lzma
 import os
 import sys
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
@@ -15,8 +19,10 @@ import pandas as pd
 
 from msem.data.clusterfile import is_statistics
 from msem.data.clusters import ClusterStatistics
+from msem.data.columns import require_unique
 from msem.data.demo import load_demo
 from msem.data.moments import LevelMoments
+from msem.data.storage import distinct_files, replacing
 from msem.data.summarize import summarize
 from msem.errors import DataError, MsemError, MsemWarning
 from msem.fits.levels import segregated
@@ -29,6 +35,7 @@ from msem.version import __version__
 
 ARROW = {".parquet", ".pq", ".arrow", ".feather", ".ipc"}
 ROWS = 100_000  # of a CSV file at a time
+UNREADABLE = (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 DEMO_MODEL = """\
 level: 1
   fw =~ y1 + y2 + y3
@@ -133,13 +140,27 @@ def run_fit(arguments: argparse.Namespace) -> int:
     """Fit a model file and print the summary."""
     names = {own.name for own in fields(Settings)}
     options = {name: value for name, value in vars(arguments).items() if name in names}
+    require_folder(arguments.out)
     fit = sem(read_model(arguments.model), read_all(arguments.data), **options)
     if arguments.out is not None:
-        fit.estimates(standardized=True).to_csv(arguments.out, index=False)
+        with replacing(arguments.out) as file:
+            fit.estimates(standardized=True).to_csv(file, index=False)
     print(fit.summary(fit_measures=True, standardized=arguments.standardized, tables=arguments.tables))
     if arguments.out is not None:
         print(f"\nestimates written to {arguments.out}")
     return 0 if fit.converged else 1
+
+
+def require_folder(path: Path | None) -> None:
+    """Refuse a file to write whose folder does not exist, before the work is done.
+
+    Raises
+    ------
+    DataError
+        Naming the folder.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise DataError(f"--out {path}: there is no folder {path.parent}")
 
 
 def read_model(path: Path) -> str:
@@ -158,7 +179,8 @@ def read_model(path: Path) -> str:
 
 def run_summarize(arguments: argparse.Namespace) -> int:
     """Summarize files, write the statistics and print what they disclose."""
-    paths = arguments.data
+    require_folder(arguments.out)
+    paths = distinct_files(arguments.data)
     tables = [path for path in paths if not (path.is_dir() or path.suffix.lower() in ARROW)]
     if tables and len(tables) < len(paths):
         raise DataError(f"{tables[0]} and {paths[0]}: give CSV files, or Parquet and Arrow files, not both")
@@ -177,10 +199,37 @@ def run_summarize(arguments: argparse.Namespace) -> int:
 
 def read_chunks(path: Path) -> Iterator[pd.DataFrame]:
     """The rows of a CSV file, some at a time; `DataError` if it cannot be read."""
-    try:
+    with reading(path):
+        require_distinct_columns(path)
         yield from pd.read_csv(path, chunksize=ROWS)
-    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name a file that is damaged or of another kind.
+
+    Raises
+    ------
+    DataError
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def require_distinct_columns(path: Path) -> None:
+    """Refuse a CSV file with a name over several columns, which pandas would rename.
+
+    Raises
+    ------
+    DataError
+    """
+    if path.is_file():  # a pipe can be read only once
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
+        require_unique(header.tolist())
 
 
 def read_all(paths: Sequence[Path]) -> pd.DataFrame | ClusterStatistics:
@@ -211,14 +260,14 @@ def read_data(path: Path) -> pd.DataFrame:
     DataError
         If it cannot be read as either.
     """
-    try:
-        if path.suffix.lower() in {".parquet", ".pq"}:
+    with reading(path):
+        if path.suffix.lower() not in {".parquet", ".pq"}:
+            require_distinct_columns(path)
+            return pd.read_csv(path)
+        try:
             return pd.read_parquet(path)
-        return pd.read_csv(path)
-    except ImportError as error:
-        raise DataError(f"reading {path} needs pyarrow: pip install 'msem[parquet]'") from error
-    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        except ImportError as error:
+            raise DataError(f"reading {path} needs pyarrow: pip install 'msem[parquet]'") from error
 
 
 def run_demo(_: argparse.Namespace) -> int:

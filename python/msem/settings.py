@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from msem.errors import DataError, UnsupportedError
+from msem.errors import DataError, MsemError, UnsupportedError
 
 Estimator = Literal["ML", "MLR", "MLF", "ULS"]
 Information = Literal["observed", "expected", "first_order"]
@@ -33,13 +33,13 @@ MAX_SEED = 2**64
 def require_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
     """Refuse a value that is not among those allowed."""
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+        raise MsemError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
 def require_whole(name: str, value: Any, least: int) -> int:
     """Refuse what is not a whole number, or a smaller one."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        raise MsemError(f"{name} must be a whole number of at least {least}, not {value!r}")
     return operator.index(value)
 
 
@@ -48,7 +48,7 @@ def require_seed(seed: Any) -> int:
     if seed is None:
         return secrets.randbits(63)
     if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= operator.index(seed) < MAX_SEED:
-        raise ValueError(f"seed must be a whole number from 0 to 2**64 - 1, or None, not {seed!r}")
+        raise MsemError(f"seed must be a whole number from 0 to 2**64 - 1, or None, not {seed!r}")
     return operator.index(seed)
 
 
@@ -66,13 +66,13 @@ def _plain(name: object) -> str:
 
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {value!r}")
+        raise MsemError(f"{name} must be True or False, not {value!r}")
     return value
 
 
 def _column(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{name} must be the name of a column, not {value!r}")
+        raise MsemError(f"{name} must be the name of a column, not {value!r}")
     return value
 
 
@@ -125,13 +125,13 @@ def _tests(name: str, value: Any) -> tuple[str, ...]:
 
 def _iterations(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive whole number, not {value!r}")
+        raise MsemError(f"{name} must be a positive whole number, not {value!r}")
     return value
 
 
 def _tolerance(name: str, value: Any) -> float:
     if not isinstance(value, float) or not 0 < value <= 1:
-        raise ValueError(f"{name} must be a positive number up to 1, such as 1e-12, not {value!r}")
+        raise MsemError(f"{name} must be a positive number up to 1, such as 1e-12, not {value!r}")
     return value
 
 
@@ -209,7 +209,7 @@ class Settings:
             values["information"], values["se"] = values["se"], "standard"
         useless = [name for name in ("bootstrap", "seed") if values.get(name) is not None]
         if useless and values.get("se") != "bootstrap":
-            raise ValueError(f'{useless[0]}= has no effect without se="bootstrap": leave it out')
+            raise MsemError(f'{useless[0]}= has no effect without se="bootstrap": leave it out')
         settings = Settings(**values)
         if settings.incomplete and settings.meanstructure is False:
             raise UnsupportedError('missing="fiml" needs means: leave out meanstructure=False')
@@ -269,11 +269,11 @@ class Settings:
         elif information is None:
             information = "observed" if observed or robust or scaled or se == "robust" else "expected"
         if self.estimator == "ULS" and (se == "robust" or scaled):
-            raise ValueError(
+            raise MsemError(
                 'robust standard errors and scaled tests are for estimator="ML" or "MLR", not "ULS"'
             )
         if information == "first_order" and (se == "robust" or scaled):
-            raise ValueError(
+            raise MsemError(
                 'information="first_order" is the meat of the sandwich and cannot be its bread: use "observed" or '
                 '"expected"'
             )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msem.data.columns import not_numeric, require_known
+from msem.data.columns import not_numeric, require_known, require_unique
+from msem.data.storage import distinct_files
 from msem.errors import DataError
 
 # Rows in a batch and batches read ahead: tens of megabytes, whatever the size of the files.
@@ -50,11 +52,12 @@ def opened_files(paths: Any) -> Any:
     form = SUFFIXES.get(suffixes.pop(), "parquet") if len(suffixes) == 1 else "parquet"
     named = [os.fspath(path) for path in many]
     try:
-        source: Any = named[0] if len(named) == 1 else named
+        source: Any = named[0] if len(named) == 1 else distinct_files(named)
         return pa.dataset.dataset(source, format=form, partitioning="hive")
+    except FileNotFoundError as error:  # which does not always say the name
+        absent = next((path for path in named if not os.path.exists(path)), named[0])
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), absent) from error
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
         raise DataError(f"cannot read {named[0]} as a {form} file: {error}") from error
 
 
@@ -179,6 +182,7 @@ class StreamReader:
         """
         columns = list(dict.fromkeys([*variables, cluster]))
         require_known(columns, self.reader.schema.names)
+        require_unique([name for name in self.reader.schema.names if name in columns])
         yield from batches(self.reader, columns)
 
 

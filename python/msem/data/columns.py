@@ -7,6 +7,7 @@ Float columns without missing values are viewed, not copied.
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from numbers import Real
@@ -22,6 +23,7 @@ from msem.errors import DataError
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Columns = Mapping[str, "nw.Series[Any]"]
+LONG = (nw.Int128, nw.UInt128)  # which NumPy does not have
 
 
 def select_columns(frame: Any, needed: Sequence[str]) -> Columns:
@@ -44,6 +46,8 @@ def read_frame(frame: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
     """Wrap a native frame."""
     if isinstance(frame, pd.DataFrame):
         require_unique_names(frame)
+    if type(frame).__module__.startswith("pyarrow") and hasattr(frame, "column_names"):
+        require_unique(frame.column_names)
     try:
         table: nw.DataFrame[Any] | nw.LazyFrame[Any] = nw.from_native(frame)
     except TypeError:
@@ -106,7 +110,8 @@ def plain_numbers(series: nw.Series[Any]) -> NDArray[Any] | None:
         kind = native.dtype
         usual = isinstance(kind, np.dtype) and kind.isnative and kind.kind in "fiub" and kind.itemsize <= 8
         return native.to_numpy() if usual and kind != np.float16 else None
-    if not (series.dtype.is_integer() or series.dtype in (nw.Float32, nw.Float64)) or series.null_count():
+    whole = series.dtype.is_integer() and series.dtype not in LONG
+    if not (whole or series.dtype in (nw.Float32, nw.Float64)) or series.null_count():
         return None
     values: NDArray[Any] = series.to_numpy()
     return values if values.dtype.isnative and values.dtype.kind in "fiu" and values.itemsize <= 8 else None
@@ -120,7 +125,10 @@ def objects_as_floats(name: str, series: nw.Series[Any]) -> Floats:
         if not isinstance(value, (Real, Decimal, np.bool_)):
             raise not_numeric(name, type(value).__name__)
     values = np.full(len(raw), np.nan)
-    values[raw.notna().to_numpy()] = [float(value) for value in present]
+    try:
+        values[raw.notna().to_numpy()] = [float(value) for value in present]
+    except OverflowError:
+        raise DataError(f"variable {name!r} has a whole number that is too large for a float") from None
     return values
 
 
@@ -166,15 +174,35 @@ def kept_ids(ids: nw.Series[Any], keep: Bools) -> Any:
     native = ids.to_native()
     if isinstance(native, pd.Series) and not isinstance(native.dtype, np.dtype):
         return native
-    return ids.to_numpy()
+    if ids.dtype in LONG:
+        return np.array(ids.to_list())
+    return _usual(ids.to_numpy())
+
+
+def _usual(values: NDArray[Any]) -> NDArray[Any]:
+    """Numbers in the byte order of the machine, and not of half precision, neither of which pandas can look up."""
+    if values.dtype == np.float16:
+        return values.astype(np.float32)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def require_unique_names(frame: pd.DataFrame) -> None:
     """Refuse a frame in which a name stands for several columns."""
-    duplicated = frame.columns[frame.columns.duplicated()].unique()
-    if len(duplicated):
-        names = ", ".join(repr(name) for name in duplicated)
-        raise DataError(f"the data have several columns named {names}: rename or drop all but one")
+    require_unique(list(frame.columns))
+
+
+def require_unique(names: Sequence[Any]) -> None:
+    """Refuse names of columns of which one stands for several.
+
+    Raises
+    ------
+    DataError
+        Naming them.
+    """
+    duplicated = [name for name, count in Counter(names).items() if count > 1]
+    if duplicated:
+        listed_names = ", ".join(map(repr, duplicated))
+        raise DataError(f"the data have several columns named {listed_names}: rename or drop all but one")
 
 
 def require_known(needed: Sequence[str], available: Sequence[Any]) -> None:

@@ -59,7 +59,7 @@ class ClusterIds:
         return codes
 
     def _number_present(self, values: Any, where: str) -> Codes:
-        numbers = isinstance(values, np.ndarray) and values.dtype.kind in "iuf"
+        numbers = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iuf"
         if numbers and self._takes(values, where) and are_whole(values):
             return self._number_whole(values.astype(np.int64, copy=False), values.dtype)
         codes, unique = told_apart(self.column, values)

@@ -12,7 +12,8 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Collection, Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.errors import DataError
+from msem.errors import DataError, DataWarning
 
 Floats = NDArray[np.float64]
 DIGEST = "sha256"
@@ -116,6 +117,26 @@ def signed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # -- reading ---------------------------------------------------------------------------------------------------
+
+
+def distinct_files(paths: Sequence[Any]) -> list[Any]:
+    """Paths without those that lead to a file that is there already.
+
+    Warns
+    -----
+    DataWarning
+        If there are any, as their rows would be counted twice.
+    """
+    found = {os.path.realpath(path): path for path in reversed(paths)}
+    distinct = list(found.values())[::-1]
+    if len(distinct) < len(paths):
+        twice = [os.fspath(path) for path in paths if not any(path is one for one in distinct)]
+        warnings.warn(
+            f"{', '.join(dict.fromkeys(twice))} is given more than once: its rows are taken once",
+            DataWarning,
+            stacklevel=2,
+        )
+    return distinct
 
 
 @dataclass(frozen=True, slots=True)
