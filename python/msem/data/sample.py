@@ -167,10 +167,16 @@ class Sample:
     without_group: int = 0
 
     @classmethod
-    def of(cls, *statistics: Statistics, labels: Sequence[str] = (), maximum: bool = True) -> Sample:
-        """A sample of statistics that come from nowhere else, labelled if there are several groups; see `Group`."""
-        names = labels or [""] * len(statistics)
-        return cls(tuple(Group(s, name, maximum=maximum) for s, name in zip(statistics, names, strict=True)))
+    def of(
+        cls,
+        *statistics: Statistics,
+        labels: Sequence[str] = (),
+        given_as: str = "raw data",
+        maximum: bool = True,
+    ) -> Sample:
+        """A sample of statistics without rows, labelled if there are several groups; see `Group`."""
+        pairs = zip(statistics, labels or [""] * len(statistics), strict=True)
+        return cls(tuple(Group(s, name, given_as=given_as, maximum=maximum) for s, name in pairs))
 
     @property
     def origin(self) -> Origin:

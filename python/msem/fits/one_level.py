@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays, vech
 from msem.data.complete import expected_statistics
 from msem.data.moments import LevelMoments
-from msem.data.sample import Group, Origin, Sample
+from msem.data.sample import Group, Sample
 from msem.data.saturated import saturated_information
 from msem.data.statistics import Saturated
 from msem.distributions import chisq_pvalue
@@ -104,7 +104,8 @@ def require_separable(table: ParameterTable) -> None:
 
 
 def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> LevelFit:
-    sample = Sample.of(moments.expected_statistics, maximum=moments.converged)
+    given = moments.given_as
+    sample = Sample.of(moments.expected_statistics, given_as=given, maximum=moments.converged)
     whole = partially_saturated_table(table, level)
     found = estimate(whole, sample)
     sampling = sampling_covariance(found.objective, found.theta, "expected", found.tangent)
@@ -134,7 +135,6 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, ga
         replace(sampling, vcov=vcov),
         problems,
         _settings(table),
-        Origin(given_as=moments.given_as),
         level=level,
         method="likelihood",
         rows=rows,
@@ -225,7 +225,6 @@ def _fit_discrepancy(
         replace(sampling, vcov=vcov),
         tuple(_at_level(p, level) for p in find_problems(found.objective, found.optimum, sampling)),
         _settings(table, "ULS" if method == "uls" else "ML"),
-        Origin(given_as=moments.given_as),
         solution,
         level=level,
         method=method,
@@ -390,11 +389,12 @@ def _level_sample(moments: LevelMoments, level: int, means: bool, *, normal: boo
     nobs = _sample_size(moments, level)
     statistics = expected_statistics(np.empty((0, 0)), some, mean, [1.0], [nobs], (), names, 0)
     if normal:
-        return Sample.of(statistics)
+        return Sample.of(statistics, given_as=moments.given_as)
     nothing = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
     saturated = Saturated(nothing, LevelArrays(names, mean, cov, len(names)), np.nan, 0)
     unit = dict(zip(names, np.diag(some), strict=True))
-    return Sample((IndefiniteGroup(statistics, moments=saturated, unit=unit),))
+    group = IndefiniteGroup(statistics, given_as=moments.given_as, moments=saturated, unit=unit)
+    return Sample((group,))
 
 
 def _sample_size(moments: LevelMoments, level: int) -> float:
