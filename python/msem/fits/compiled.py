@@ -35,7 +35,7 @@ from msem.fits.sem import (
     table_of,
 )
 from msem.language.syntax import ModelSyntax, with_constraints
-from msem.model.defaults import Fun
+from msem.model.drafts import Fun
 from msem.model.groups import group_order, has_group_blocks
 from msem.model.partable import ParameterTable
 from msem.model.special_tables import saturated_table

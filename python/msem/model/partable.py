@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from msem.errors import ModelError
 from msem.language.expressions import Name
 from msem.language.syntax import Constraint, ModelSyntax, Position
-from msem.model.defaults import Defaults, Fun, add_defaults, check_same_kind
-from msem.model.drafts import BlockDraft, Draft
+from msem.model.drafts import BlockDraft, Defaults, Draft, Fun, add_defaults, check_same_kind
 from msem.model.groups import group_drafts
 from msem.model.invariance import equality_kinds, hold_equal
 from msem.model.levels import BETWEEN, WITHIN, refuse_unsupported, sort_constraints
