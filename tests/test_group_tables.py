@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import reference
 from msem.errors import ModelError, UnsupportedError
 from msem.language.syntax import parse
-from msem.model.groups import group_order
-from msem.model.invariance import KINDS
+from msem.model.blocks import group_order
+from msem.model.equality import KINDS
 from msem.model.partable import Parameter, ParameterTable
 from msem.model.special_tables import baseline_table, partially_saturated_table, saturated_table
 from rows import DEMO, table

@@ -35,8 +35,8 @@ from msem.fits.sem import (
     table_of,
 )
 from msem.language.syntax import ModelSyntax, with_constraints
+from msem.model.blocks import group_order, has_group_blocks
 from msem.model.drafts import Fun
-from msem.model.groups import group_order, has_group_blocks
 from msem.model.partable import ParameterTable
 from msem.model.special_tables import saturated_table
 from msem.resampling.progress import QUIET, Progress

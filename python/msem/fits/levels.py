@@ -25,7 +25,7 @@ from msem.fits.one_level import Gamma, Method, fit_level, require_separable
 from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import table_of, warn
 from msem.language.syntax import parse
-from msem.model.groups import require_one_group
+from msem.model.blocks import require_one_group
 from msem.model.partable import ParameterTable
 from msem.settings import Settings, require_choice
 

@@ -38,8 +38,8 @@ from msem.estimation.uls import fit_uls
 from msem.fits.fit import Fit
 from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.auxiliary import with_auxiliary
+from msem.model.blocks import group_order
 from msem.model.drafts import Fun
-from msem.model.groups import group_order
 from msem.model.partable import ParameterTable, parameter_table
 from msem.resampling.bootstrap import Bootstrap, bootstrap_errors
 from msem.settings import Information, ResolvedSettings, Settings

@@ -1,14 +1,184 @@
-"""Groups of a model: which formulas belong to which group, and one value of ``c()`` for each."""
+"""Blocks of a model text: which are a level or a group of the model, and what this version refuses to estimate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from msem.errors import ModelError, UnsupportedError
 from msem.language.syntax import Block, ModelSyntax, Modifier, Position, Statement
 from msem.model.drafts import BlockDraft
-from msem.model.levels import level_blocks
+from msem.model.levels import BETWEEN, LEVEL_HEADERS, WITHIN
+
+_OPERATORS: Final = {
+    "<~": "composites (<~) are not available in this version; use a latent variable (=~) or compute the "
+    "composite as a column of the data",
+    "|": "thresholds (|) of ordered variables are not available in this version; all variables are "
+    "continuous",
+    "~*~": "scaling factors (~*~) of ordered variables are not available in this version; all variables are "
+    "continuous",
+}
+_MODIFIERS: Final = {
+    "rv": "random slopes, rv(), are not available in this version",
+    "efa": "exploratory blocks, efa(), are not available in this version; fix enough loadings for a "
+    "confirmatory model",
+}
+
+
+def refuse_unsupported(syntax: ModelSyntax) -> None:
+    """Refuse, by name and place, what the language has and this version does not estimate.
+
+    Parameters
+    ----------
+    syntax : ModelSyntax
+        Model to look through.
+
+    Raises
+    ------
+    UnsupportedError
+        At the first feature that is not available; the message gives the remedy.
+    """
+    for block in syntax.blocks:
+        _refuse_block(syntax, block)
+    latent = {s.lhs for s in syntax.statements if s.op == "=~"}
+    for statement in syntax.statements:
+        _refuse_statement(syntax, statement, latent)
+
+
+def _refuse_block(syntax: ModelSyntax, block: Block) -> None:
+    if block.block is None:
+        return
+    for keyword in ("level", "group"):
+        if any(getattr(other, keyword) is not None for other in syntax.blocks):
+            message = (
+                f"'block:' cannot stand beside '{keyword}:'; write 'level: 1' and 'level: 2' for the levels"
+            )
+            raise UnsupportedError(syntax.locate(block.at, message))
+
+
+def _level(block: Block) -> str | None:
+    """Name of the level that a header gives: without groups, blocks are levels."""
+    return block.block if block.level is None else block.level
+
+
+def _header(block: Block) -> str:
+    """The header as it is written."""
+    return f"level: {block.level}" if block.block is None else f"block: {block.block}"
+
+
+def _refuse_statement(syntax: ModelSyntax, statement: Statement, latent: set[str]) -> None:
+    if statement.op in _OPERATORS:
+        raise UnsupportedError(syntax.locate(statement.at, _OPERATORS[statement.op]))
+    for modifier in statement.modifiers:
+        if modifier.kind in _MODIFIERS:
+            raise UnsupportedError(syntax.locate(modifier.at, _MODIFIERS[modifier.kind]))
+    for name in (statement.lhs, statement.rhs):
+        if ":" in name:
+            _refuse_interaction(syntax, statement.at, name, latent)
+
+
+def _refuse_interaction(syntax: ModelSyntax, at: Position, name: str, latent: set[str]) -> None:
+    parts = name.split(":")
+    among = [part for part in parts if part in latent]
+    if among:
+        message = f"interactions of latent variables ('{name}'; '{among[0]}' is latent) are not available"
+    else:
+        column = "_".join(parts)
+        message = (
+            f"the interaction '{name}' is not computed from the data; add the product as a column, "
+            f"such as {column} = {' * '.join(parts)}, and write '{column}' in the model"
+        )
+    raise UnsupportedError(syntax.locate(at, message))
+
+
+def level_blocks(syntax: ModelSyntax, members: Iterable[int] | None = None) -> dict[int, int]:
+    """Say which level each block of the text describes.
+
+    Parameters
+    ----------
+    syntax : ModelSyntax
+        A parsed model.
+    members : iterable of int, optional
+        The blocks of one group; all blocks if not given.
+
+    ``within``, ``between``, 1 and 2 mean what they say, in any order and any case; other names are taken
+    in order of appearance for the levels that are left. ``block:`` is another word for ``level:``.
+
+    Returns
+    -------
+    dict
+        Block index to level: 1 (within) or 2 (between). A model without levels has level 1 only.
+
+    Raises
+    ------
+    ModelError
+        When there is one level only, a level is given twice or is empty, or formulas stand before the
+        first header.
+    UnsupportedError
+        When there are more than two levels.
+    """
+    blocks = {i: syntax.blocks[i] for i in (range(len(syntax.blocks)) if members is None else members)}
+    if all(_level(block) is None for block in blocks.values()):
+        return dict.fromkeys(blocks, WITHIN)
+    for index, block in blocks.items():
+        if _level(block) is None:
+            at = next(s.at for s in syntax.statements if s.block == index)
+            keyword = next(_header(b) for b in blocks.values() if _level(b) is not None).partition(" ")[0]
+            message = f"this formula stands before the first '{keyword}' header; put it under a level"
+            raise ModelError(syntax.locate(at, message))
+    levels = _assign_levels(syntax, blocks)
+    _check_filled(syntax, blocks, levels)
+    return levels
+
+
+def _assign_levels(syntax: ModelSyntax, blocks: Mapping[int, Block]) -> dict[int, int]:
+    names = {index: (_level(block) or "").casefold() for index, block in blocks.items()}
+    for index, name in names.items():
+        block = blocks[index]
+        if name not in LEVEL_HEADERS and name.lstrip("-").isdigit():
+            message = (
+                f"level {_level(block)}: there are levels 1 (within) and 2 (between); three-level models are "
+                "not available in this version"
+            )
+            raise UnsupportedError(syntax.locate(block.at, message))
+    taken: dict[str, int] = {name: LEVEL_HEADERS[name] for name in names.values() if name in LEVEL_HEADERS}
+    left = [level for level in (WITHIN, BETWEEN) if level not in taken.values()]
+    for index, name in names.items():
+        if name in taken:
+            continue
+        if not left:
+            block = blocks[index]
+            message = (
+                f"'{_header(block)}' is a third level; three-level models are not available in this version"
+            )
+            raise UnsupportedError(syntax.locate(block.at, message))
+        taken[name] = left.pop(0)
+    return {index: taken[name] for index, name in names.items()}
+
+
+def _check_filled(syntax: ModelSyntax, blocks: Mapping[int, Block], levels: dict[int, int]) -> None:
+    first: dict[int, Block] = {}
+    filled = {statement.block for statement in syntax.statements}
+    for index, block in blocks.items():
+        before = first.setdefault(levels[index], block)
+        if before is not block:
+            message = (
+                f"'{_header(block)}' is given a second time; it was given first on line "
+                f"{before.at.line} ('{_header(before)}'); put the formulas of a level under one header"
+            )
+            raise ModelError(syntax.locate(block.at, message))
+        if index not in filled:
+            message = (
+                f"'{_header(block)}' has no formula; a level without structure is written with variances "
+                "and covariances, such as 'y1 ~~ y1 + y2'"
+            )
+            raise ModelError(syntax.locate(block.at, message))
+    if len(first) == 1:
+        (block,) = first.values()
+        other = f"{_header(block).partition(' ')[0]} {BETWEEN if WITHIN in first else WITHIN}"
+        message = f"the model has one level only ('{_header(block)}'); add the formulas of '{other}'"
+        raise ModelError(syntax.locate(block.at, message))
 
 
 def has_group_blocks(syntax: ModelSyntax) -> bool:

@@ -1,4 +1,4 @@
-"""Rows of the parameter table while they are written: what the user says, and lavaan's defaults for what is left out."""
+"""Rows of the parameter table while they are written: what the user says, and defaults for what is left out."""
 
 from __future__ import annotations
 

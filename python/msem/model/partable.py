@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, get_args
 from msem.errors import ModelError
 from msem.language.expressions import Name
 from msem.language.syntax import Constraint, ModelSyntax, Position
+from msem.model.blocks import group_drafts, refuse_unsupported
 from msem.model.drafts import BlockDraft, Defaults, Draft, Fun, add_defaults, check_same_kind
-from msem.model.groups import group_drafts
-from msem.model.invariance import equality_kinds, hold_equal
-from msem.model.levels import BETWEEN, WITHIN, refuse_unsupported, sort_constraints
+from msem.model.equality import equality_kinds, equate_groups, share, sort_constraints
+from msem.model.levels import BETWEEN, WITHIN
 from msem.model.references import Names
-from msem.model.sharing import share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -303,7 +302,7 @@ def parameter_table(
         both = set.intersection(*(set(block.observed) for block in blocks)) if nlevels > 1 else set()
         for block in blocks:
             add_defaults(block, Defaults(fun, std_lv, orthogonal, means, both, fixed))
-    equal = hold_equal(drafts, kinds, group_partial, std_lv=std_lv)
+    equal = equate_groups(drafts, kinds, group_partial, std_lv=std_lv)
     rows = [row for blocks in drafts for block in blocks for row in block.rows.values()]
     bounds, constraints, defined = sort_constraints(syntax, {row.label for row in rows if row.label})
     numbered = _number(rows, share(rows, syntax, equal, bounds))
