@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.moments import LevelMoments
+from msem.data.sample import Origin
 from msem.estimation.matrices import BlockModel, Model, block_map
 from msem.estimation.problems import Problem, status_of
 from msem.estimation.smallsamples import reference_df
@@ -115,6 +116,11 @@ class LevelFit(Solution):
     def nclusters(self) -> int:
         """Clusters."""
         return round(self.moments.nclusters)
+
+    @property
+    def origin(self) -> Origin:
+        """What the moments were given as."""
+        return Origin(given_as=self.moments.given_as)
 
     @property
     def saturated(self) -> LevelMoments:
