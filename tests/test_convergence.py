@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import msem
 from msem.errors import MsemWarning
-from msem.model.special_tables import saturated_table
+from msem.model.derived import saturated_table
 from oracle import frame, simulate
 
 Floats = NDArray[np.float64]

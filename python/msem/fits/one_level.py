@@ -37,7 +37,7 @@ from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.fits.segregated import LevelFit
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
-from msem.model.special_tables import baseline_table, partially_saturated_table, saturated_table
+from msem.model.derived import baseline_table, partially_saturated_table, saturated_table
 from msem.postestimation.level_fit import level_srmr
 from msem.postestimation.moments import implied_moments
 from msem.postestimation.srmr import srmr_level

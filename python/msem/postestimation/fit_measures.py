@@ -15,7 +15,7 @@ from msem.distributions import chisq_pvalue
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate
 from msem.estimation.solution import Solution, cached
-from msem.model.special_tables import saturated_table
+from msem.model.derived import saturated_table
 from msem.postestimation.fit_indices import FitMeasureInputs, indices, scaled_indices, twolevel_fmin
 from msem.postestimation.level_fit import measures_of_level
 from msem.postestimation.scaling import model_scaling, scaling_of

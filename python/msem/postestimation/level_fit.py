@@ -19,7 +19,7 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.partial import estimate_partially, key
 from msem.estimation.solution import Solution, cached
 from msem.model.levels import BETWEEN, WITHIN, level_number
-from msem.model.special_tables import (
+from msem.model.derived import (
     crosses_levels,
     level_baseline_table,
     partially_saturated_table,

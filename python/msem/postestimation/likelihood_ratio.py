@@ -28,7 +28,7 @@ from msem.data.sample import Sample
 from msem.distributions import chisq_pvalue
 from msem.estimation.estimate import Estimate
 from msem.estimation.scoreproducts import score_products
-from msem.model.special_tables import saturated_table
+from msem.model.derived import saturated_table
 from msem.postestimation.nested import Embedding, directions
 from msem.postestimation.scaling import model_trace, residual_trace
 from msem.settings import Information, ScaledTest

@@ -1,4 +1,4 @@
-"""Models that a model is held against: saturated, independence, and saturated at one level.
+"""x: saturated, independence, and saturated at one level.
 
 All are plain parameter tables, so they are fitted by the same code as any other.
 """
