@@ -9,8 +9,8 @@ import pytest
 
 import reference
 from msem.language.syntax import parse
-from msem.model.partable import ParameterTable, parameter_table
 from msem.model.derived import baseline_table, partially_saturated_table, saturated_table
+from msem.model.partable import ParameterTable, parameter_table
 
 DEMO = """
 level: 1

@@ -12,9 +12,9 @@ import reference
 from msem.errors import ModelError, UnsupportedError
 from msem.language.syntax import parse
 from msem.model.blocks import group_order
+from msem.model.derived import baseline_table, partially_saturated_table, saturated_table
 from msem.model.equality import KINDS
 from msem.model.partable import Parameter, ParameterTable
-from msem.model.derived import baseline_table, partially_saturated_table, saturated_table
 from rows import DEMO, table
 
 CASES = [case for case in reference.names() if reference.meta(case)["group"]]

@@ -17,8 +17,8 @@ from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import bounds
 from msem.estimation.starting import starting_values
 from msem.language.syntax import parse
-from msem.model.partable import ParameterTable, parameter_table
 from msem.model.derived import level_baseline_table, partially_saturated_table
+from msem.model.partable import ParameterTable, parameter_table
 from msem.postestimation.level_fit import fit_level_specific
 
 SIZES = [3, 4, 5, 6, 12] * 12

@@ -17,7 +17,7 @@ import msem
 from msem.errors import ModelError
 from msem.language.characters import in_backticks, quote
 from msem.model.functions import compile_expressions
-from msem.model.lookup import find_parameter
+from msem.model.partable import find_parameter
 from msem.postestimation.factor_scores import merged
 from msem.resampling.named import read_named
 from rows import table

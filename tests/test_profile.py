@@ -15,7 +15,7 @@ from scipy import stats
 
 import msem
 from msem.errors import ConvergenceWarning, ImproperSolutionWarning, ModelError, UnsupportedError
-from msem.model.lookup import find_parameter
+from msem.model.partable import find_parameter
 from msem.resampling.named import read_named
 from msem.resampling.profile import profile_curves
 

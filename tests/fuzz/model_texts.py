@@ -24,8 +24,7 @@ from msem.estimation.constraints import compile_constraints
 from msem.language.characters import in_backticks
 from msem.language.syntax import parse, read_hypothesis
 from msem.model.functions import compile_expressions, defined_functions
-from msem.model.lookup import find_parameter
-from msem.model.partable import parameter_table
+from msem.model.partable import find_parameter, parameter_table
 from msem.resampling.named import read_named
 
 CORPUS = [str(text) for text in json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))]

@@ -21,8 +21,8 @@ from msem.estimation.objective import ImpliedLevels, Objective
 from msem.estimation.problems import Problem, status_of
 from msem.estimation.sampling import Sampling
 from msem.estimation.smallsamples import reference_df
-from msem.model.partable import ParameterTable
 from msem.model.derived import baseline_table, saturated_table
+from msem.model.partable import ParameterTable
 from msem.settings import Reference, ResolvedSettings, require_choice
 
 if TYPE_CHECKING:

@@ -36,9 +36,9 @@ from msem.fits.sem import (
 )
 from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order, has_group_blocks
+from msem.model.derived import saturated_table
 from msem.model.drafts import Fun
 from msem.model.partable import ParameterTable
-from msem.model.derived import saturated_table
 from msem.resampling.progress import QUIET, Progress
 from msem.resampling.workers import BATCH, Client, ranges, require_client, spread
 from msem.settings import ResolvedSettings, Settings, require_threads

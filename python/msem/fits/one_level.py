@@ -35,9 +35,9 @@ from msem.estimation.objective import Objective
 from msem.estimation.problems import Problem, find_problems, no_chi_square
 from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.fits.segregated import LevelFit
+from msem.model.derived import baseline_table, partially_saturated_table, saturated_table
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
-from msem.model.derived import baseline_table, partially_saturated_table, saturated_table
 from msem.postestimation.level_fit import level_srmr
 from msem.postestimation.moments import implied_moments
 from msem.postestimation.srmr import srmr_level

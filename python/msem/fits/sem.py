@@ -37,8 +37,8 @@ from msem.estimation.smallsamples import few_clusters
 from msem.estimation.uls import fit_uls
 from msem.fits.fit import Fit
 from msem.language.syntax import ModelSyntax, with_constraints
-from msem.model.auxiliary import with_auxiliary
 from msem.model.blocks import group_order
+from msem.model.derived import with_auxiliary
 from msem.model.drafts import Fun
 from msem.model.partable import ParameterTable, parameter_table
 from msem.resampling.bootstrap import Bootstrap, bootstrap_errors

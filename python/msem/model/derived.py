@@ -1,11 +1,11 @@
-"""x: saturated, independence, and saturated at one level.
+"""Tables derived from that of a model: saturated, baseline, saturated at one level, and with auxiliary variables.
 
 All are plain parameter tables, so they are fitted by the same code as any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -24,7 +24,7 @@ def saturated_table(table: ParameterTable) -> ParameterTable:
     Parameters
     ----------
     table : ParameterTable
-        The model that is to be held against it.
+        The model that is compared with it.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def baseline_table(table: ParameterTable) -> ParameterTable:
     Parameters
     ----------
     table : ParameterTable
-        The model that is to be held against it.
+        The model that is compared with it.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def levels_of(table: ParameterTable, constraint: Constraint) -> set[int]:
     """Levels of the parameters that a constraint names, definitions followed."""
     definitions = {d.lhs.name: d.rhs for d in table.defined if isinstance(d.lhs, Name)}
     names = [name.name for side in (constraint.lhs, constraint.rhs) for name in names_in(side)]
-    found: set[int] = set()
+    levels: set[int] = set()
     seen: set[str] = set()
     while names:
         name = names.pop()
@@ -106,10 +106,10 @@ def levels_of(table: ParameterTable, constraint: Constraint) -> set[int]:
         first = table.by_name.first(name)
         if first is not None:
             meant = table.rows[first]
-            found |= {meant.level} | {
+            levels |= {meant.level} | {
                 row.level for row in table.rows if row.label and row.label == meant.label
             }
-    return found
+    return levels
 
 
 def crosses_levels(table: ParameterTable) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ def crosses_levels(table: ParameterTable) -> tuple[str, ...]:
 
 
 def level_baseline_table(table: ParameterTable, level: int) -> ParameterTable:
-    """Independence at one level, the other saturated: what the fit of that level is held against.
+    """Independence at one level, the other saturated: what the fit of that level is compared with.
 
     Parameters
     ----------
@@ -229,3 +229,47 @@ def _kept_rows(
         if row.free not in positions:
             positions[row.free] = next(numbers)
         yield replace(row, free=positions[row.free])
+
+
+def with_auxiliary(
+    table: ParameterTable, unit: Sequence[str] = (), cluster: Sequence[str] = ()
+) -> ParameterTable:
+    """Add auxiliary variables as saturated correlates: they are correlated with all that a model leaves unexplained.
+
+    At each of their levels they have free variances, means, and covariances with each other and with every observed
+    variable, or its residual: the model restricts nothing of them, so its degrees of freedom stay as they are
+    (Graham, 2003, Structural Equation Modeling, 10, 80-100).
+
+    Parameters
+    ----------
+    table : ParameterTable
+    unit : sequence of str
+        Variables of both levels, or of a single one.
+    cluster : sequence of str
+        Variables of the between level only.
+
+    Returns
+    -------
+    ParameterTable
+        With their parameters after those of the model.
+    """
+    numbers = count(table.npar + 1)
+    rows: list[Parameter] = []
+    for group in range(1, table.ngroups + 1):
+        for level in range(1, table.nlevels + 1):
+            own = (*unit, *cluster) if level == BETWEEN else tuple(unit)
+            rows += table.block(level, group)
+            rows += _correlates(table, own, level, group, numbers)
+    return replace(table, rows=tuple(rows), auxiliary=(*unit, *cluster))
+
+
+def _correlates(
+    table: ParameterTable, names: Sequence[str], level: int, group: int, numbers: Iterator[int]
+) -> Iterator[Parameter]:
+    anchored = level == WITHIN and table.nlevels == BETWEEN
+    for i, name in enumerate(names):
+        for other in (*names[i:], *table.observed(level, group)):
+            yield Parameter(name, "~~", other, level, group, next(numbers))
+        if table.meanstructure:
+            free = 0 if anchored else next(numbers)
+            yield Parameter(name, "~1", "", level, group, free, value=0.0 if anchored else float("nan"))

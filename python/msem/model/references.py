@@ -89,6 +89,11 @@ def readings(text: str) -> Iterator[Reference]:
                 yield Reference(key, int(of_group[2:] or 0), int(of_level[2:] or 0))
 
 
+def is_formula(text: str) -> bool:
+    """Whether a text can only be the name of a parameter, such as ``fb =~ y2``, and no expression of names."""
+    return "`" not in text and next(readings(text), None) is not None
+
+
 def _unquoted(name: str) -> str:
     name = name.strip()
     if len(name) > 2 and name[0] in _QUOTES and name[0] == name[-1]:

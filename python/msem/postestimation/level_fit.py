@@ -18,13 +18,13 @@ from msem.errors import ModelError, UnsupportedError
 from msem.estimation.estimate import Estimate
 from msem.estimation.partial import estimate_partially, key
 from msem.estimation.solution import Solution, cached
-from msem.model.levels import BETWEEN, WITHIN, level_number
 from msem.model.derived import (
     crosses_levels,
     level_baseline_table,
     partially_saturated_table,
     saturated_table,
 )
+from msem.model.levels import BETWEEN, WITHIN, level_number
 from msem.postestimation.fit_indices import (
     FitMeasureInputs,
     incremental_measures,

@@ -28,8 +28,8 @@ from msem.estimation.objective import Objective, build_objective
 from msem.estimation.sampling import Bread, free_directions, sampling_covariance
 from msem.estimation.scoreproducts import cluster_correction, corrected_scores, score_products
 from msem.estimation.solution import Solution, cached
-from msem.model.partable import ParameterTable
 from msem.model.derived import saturated_table
+from msem.model.partable import ParameterTable
 from msem.postestimation.moments import implied_moments, moment_keys
 from msem.settings import Information, ScaledTest
 

@@ -15,8 +15,8 @@ from msem.estimation.objective import Objective
 from msem.language.expressions import Expression, Name, Number, Unary
 from msem.language.syntax import Constraint, read_hypothesis
 from msem.model.functions import CONSTANT, Functions, Locate, compile_functions
-from msem.model.lookup import find_parameter, is_formula, parameter_places
-from msem.model.partable import ParameterTable
+from msem.model.partable import ParameterTable, find_parameter, parameter_places
+from msem.model.references import is_formula
 
 Floats = NDArray[np.float64]
 
