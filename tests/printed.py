@@ -12,11 +12,9 @@ import numpy as np
 import pandas as pd
 
 from msem.model.partable import Parameter
-from msem.output.html import render_html
 from msem.output.sections import Section, fit_sections, sample_section
-from msem.output.summary import SummaryInputs
+from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import estimates_frame, hidden_rows
-from msem.output.text import render_text
 from msem.postestimation.fit_indices import FitMeasureInputs, indices
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -10,10 +10,8 @@ import pytest
 
 import msem
 import printed
-from msem.output.html import render_html
 from msem.output.sections import Section, fit_sections, sample_section
-from msem.output.summary import blocks
-from msem.output.text import render_text
+from msem.output.summary import blocks, render_html, render_text
 
 
 @pytest.mark.parametrize("suffix", printed.RENDERERS)

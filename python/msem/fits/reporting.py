@@ -14,11 +14,9 @@ from msem.estimation.problems import Problem
 from msem.estimation.solution import GroupResults, ReplicateCounts, Solution
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import ParameterTable
-from msem.output.html import render_html
 from msem.output.sections import Section, fit_sections, level_section, sample_section, scaled_sections
-from msem.output.summary import SummaryInputs
+from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import hidden_rows
-from msem.output.text import render_text
 from msem.postestimation.constraints import Constraint, definition_rows, solution_constraints
 from msem.postestimation.effects import effects
 from msem.postestimation.estimates import estimates

@@ -19,11 +19,9 @@ from msem.estimation.solution import Solution
 from msem.fits.reporting import segregated_header, tests_section, title
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
-from msem.output.html import render_html
 from msem.output.sections import level_section
-from msem.output.summary import SummaryInputs
+from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import hidden_rows
-from msem.output.text import render_text
 from msem.postestimation.effects import effects
 from msem.postestimation.estimates import estimates
 from msem.postestimation.level_fit import measures_of_tests

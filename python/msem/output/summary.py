@@ -1,16 +1,20 @@
-"""What a summary shows, in order, before it becomes text or HTML."""
+"""A summary: what it shows, in order; its text in the layout of lavaan; its HTML for notebooks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.output.sections import Section, Value, number
+from msem.output.sections import Section, Value, cells, number
+from msem.printing import frame_html, frame_text
 
 HEADINGS = {
     "est": "Estimate",
@@ -189,3 +193,193 @@ def _r2(r2: pd.DataFrame | None, level: int, group: int) -> Iterator[Table]:
         own = r2[(r2["level"] == level) & (r2["group"] == group)]
         lines = zip(own["lhs"], own["r2"], strict=True)
         yield Table("R-Square", tuple(Line(name, cells=(number(value),)) for name, value in lines))
+
+
+NAME = 18
+CELL = 9
+
+
+def render_text(inputs: SummaryInputs) -> str:
+    """Render the summary; lines have no trailing blanks and the last has no newline.
+
+    Parameters
+    ----------
+    inputs : SummaryInputs
+
+    Returns
+    -------
+    str
+    """
+    return "\n\n".join(_paragraphs(inputs))
+
+
+def _paragraphs(inputs: SummaryInputs) -> Iterator[str]:
+    yield inputs.title
+    for message in inputs.messages:
+        yield textwrap.fill(message, 78, initial_indent="  WARNING: ", subsequent_indent=" " * 11)
+    yield from map(_text_list, inputs.sections)
+    arranged = list(blocks(inputs))
+    headings = inputs.headings
+    columns = _Columns(arranged, headings)
+    group = ""
+    for block in arranged:
+        if block.group != group:
+            group = block.group
+            yield f"\n{group}:"
+        if block.level:
+            yield f"\n{block.level}:"
+        for table in block.tables:
+            yield columns.table(table)
+    for title, frame in inputs.tables:
+        yield f"\n{title}:\n\n{frame_text(frame)}"
+
+
+def _text_list(section: Section) -> str:
+    lines = [f"{section.title}:", ""] if section.title else []
+    width = section.width
+    for name, value in section.rows:
+        text = number(value, section.column)
+        shown = name or isinstance(value, tuple)
+        lines.append(f"  {name}{text:>{width - 2 - len(name)}}" if shown else "")
+        if len(name) + len(text.lstrip()) > width - 4:
+            lines[-1] = f"  {name}  {text.lstrip()}"
+    return "\n".join(line.rstrip() for line in lines)
+
+
+class _Columns:
+    """Widths that fit every name and number of the summary, so that all tables are aligned."""
+
+    def __init__(self, arranged: list[Block], headings: list[str]) -> None:
+        lines = [line for block in arranged for table in block.tables for line in table.lines]
+        self._headings = headings
+        self._name = max([NAME, *(len(_indented(line)) + _label_width(line) for line in lines)])
+        by_column = zip_longest(headings, *(line.cells for line in lines), fillvalue="")
+        self._widths = [max(CELL, *(len(cell) + 1 for cell in column)) for column in by_column]
+
+    def table(self, table: Table) -> str:
+        headings = self._headings[:1] if table.title == "R-Square" else self._headings
+        header = " " * self._name + self._cells(headings)
+        return "\n".join([f"{table.title}:", header, *(self._line(line) for line in table.lines)])
+
+    def _line(self, line: Line) -> str:
+        label = f"({line.label})" if line.label else ""
+        name = _indented(line)
+        return (name + label.rjust(self._name - len(name)) + self._cells(line.cells)).rstrip()
+
+    def _cells(self, cells: Sequence[str]) -> str:
+        return "".join(f"{cell:>{width}}" for cell, width in zip(cells, self._widths, strict=False))
+
+
+def _indented(line: Line) -> str:
+    """Indented name; a dot marks residual variances, covariances and intercepts."""
+    return " " * (2 * line.depth + 1) + ("." if line.residual else " ") + line.name
+
+
+def _label_width(line: Line) -> int:
+    return len(line.label) + 3 if line.label else 0
+
+
+STYLE = """
+.msem {font-size: .9em; line-height: 1.35}
+.msem .msem-row {display: flex; flex-wrap: wrap; gap: .8em 2.5em; align-items: flex-start}
+.msem table {border-collapse: collapse; margin: 0; border: 0; font-size: inherit}
+.msem caption {caption-side: top; text-align: left; font-weight: bold; white-space: nowrap; color: inherit}
+.msem caption {padding: .4em .2em .2em}
+.msem tr, .msem tbody tr:nth-child(odd), .msem tbody tr:hover {background: none}
+.msem td, .msem th {padding: .05em .55em; border: 0; text-align: right; font-variant-numeric: tabular-nums}
+.msem th:first-child {text-align: left; font-weight: normal; white-space: pre; padding-left: .2em}
+.msem thead th {border-bottom: 1px solid; font-weight: bold}
+.msem tbody th[colspan] {font-weight: bold; padding-top: .4em}
+.msem .msem-label {opacity: .65}
+.msem .msem-warning {border-left: .25em solid #c60; padding: .1em .6em; margin: .4em 0; max-width: 60em}
+.msem .msem-group {font-weight: bold; margin-top: .8em}
+"""
+
+
+def render_html(inputs: SummaryInputs) -> str:
+    """Render the summary as one HTML element; every name and number is escaped.
+
+    Parameters
+    ----------
+    inputs : SummaryInputs
+
+    Returns
+    -------
+    str
+    """
+    return "\n".join(
+        [
+            '<div class="msem">',
+            f"<style>{STYLE}</style>",
+            f"<div><b>{escape(inputs.title)}</b></div>",
+            *(
+                f'<div class="msem-warning"><b>Warning:</b> {escape(message)}</div>'
+                for message in inputs.messages
+            ),
+            '<div class="msem-row">',
+            *_lists(inputs),
+            "</div>",
+            *_blocks(inputs),
+            *(f"<div><b>{escape(title)}</b></div>\n{frame_html(frame)}" for title, frame in inputs.tables),
+            "</div>",
+        ]
+    )
+
+
+def _lists(inputs: SummaryInputs) -> Iterator[str]:
+    """Join the sections without title into one table."""
+    untitled = tuple(row for section in inputs.sections if not section.title for row in section.rows)
+    if untitled:
+        yield _html_list(Section("", untitled))
+    yield from (_html_list(section) for section in inputs.sections if section.title)
+
+
+def _html_list(section: Section) -> str:
+    caption = f"<caption>{escape(section.title)}</caption>" if section.title else ""
+    rows = "\n".join(
+        f"<tr><th>{escape(name)}</th>{_cells(value)}</tr>"
+        for name, value in section.rows
+        if name or isinstance(value, tuple)
+    )
+    return f"<table>{caption}<tbody>\n{rows}\n</tbody></table>"
+
+
+def _cells(value: Value) -> str:
+    return "".join(f"<td>{escape(cell)}</td>" for cell in cells(value))
+
+
+def _blocks(inputs: SummaryInputs) -> Iterator[str]:
+    headings = inputs.headings
+    group, open_row = "", False
+    for block in blocks(inputs):
+        if block.group != group or not open_row:
+            if open_row:
+                yield "</div>"
+            if block.group:
+                yield f'<div class="msem-group">{escape(block.group)}</div>'
+            yield '<div class="msem-row">'
+            group, open_row = block.group, True
+        yield _block(block, headings)
+    if open_row:
+        yield "</div>"
+
+
+def _block(block: Block, headings: list[str]) -> str:
+    caption = f"<caption>{escape(block.level)}</caption>\n" if block.level else ""
+    head = "".join(f"<th>{escape(text)}</th>" for text in ("", *headings))
+    bodies = "\n".join(_body(table, len(headings)) for table in block.tables)
+    return f"<table>{caption}<thead><tr>{head}</tr></thead>\n{bodies}\n</table>"
+
+
+def _body(table: Table, width: int) -> str:
+    title = f'<tr><th colspan="{width + 1}">{escape(table.title)}</th></tr>'
+    rows = (_row(line, width) for line in table.lines)
+    return "\n".join(["<tbody>", title, *rows, "</tbody>"])
+
+
+def _row(line: Line, width: int) -> str:
+    label = f' <span class="msem-label">({escape(line.label)})</span>' if line.label else ""
+    dot = "." if line.residual else ""
+    cells = (*line.cells, *[""] * (width - len(line.cells)))
+    data = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f"<tr><th>{'  ' * line.depth}{dot}{escape(line.name)}{label}</th>{data}</tr>"
