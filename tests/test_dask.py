@@ -115,6 +115,34 @@ def test_a_worker_that_is_killed_costs_only_time(client: Client) -> None:
     assert victim not in client.run(os.getpid).values()
 
 
+def test_a_worker_that_holds_the_data_of_a_bootstrap_may_be_killed(client: Client) -> None:
+    fit = msem.sem("y1 ~ x1 + x2", msem.load_demo())
+    expected = fit.bootstrap(2000, seed=1, progress=False)
+    client.wait_for_workers(2)
+    killed = []
+
+    def kill() -> None:
+        """The first worker that has anything of this computation."""
+        own = client.run(os.getpid)
+        while not killed:
+            holders = [address for address, keys in client.has_what().items() if keys]
+            if holders:
+                os.kill(own[holders[0]], signal.SIGKILL)
+                killed.append(holders[0])
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        found = fit.bootstrap(2000, seed=1, progress=False, client=client)
+    finally:
+        killed.append("")  # so that the thread ends if there was nothing to kill
+        thread.join()
+    assert killed[0]
+    pd.testing.assert_frame_equal(found.estimates, expected.estimates, check_exact=True)
+    client.wait_for_workers(2)
+
+
 def peak() -> int:
     """Largest memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

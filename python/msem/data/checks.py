@@ -58,7 +58,7 @@ def named_acov(given: pd.DataFrame, names: list[str]) -> pd.DataFrame:
         raise DataError("known_acov is not symmetric")
     if np.linalg.eigvalsh(0.5 * (correlation + correlation.T))[0] <= 0:
         raise DataError("known_acov is not positive definite")
-    return pd.DataFrame(0.5 * (matrix + matrix.T), index=names, columns=names)
+    return pd.DataFrame(0.5 * matrix + 0.5 * matrix.T, index=names, columns=names)
 
 
 def scaled_inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

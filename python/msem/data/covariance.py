@@ -59,7 +59,7 @@ def require_covariance(cov: pd.DataFrame, what: str, *, positive_definite: bool)
             f"{what} is not symmetric: ({a}, {b}) is {values[i, j]:g} but ({b}, {a}) is {values[j, i]:g}; "
             "to give one triangle only, leave the other missing (nan)"
         )
-    values = 0.5 * (values + values.T)
+    values = 0.5 * values + 0.5 * values.T
     if positive_definite:
         smallest = smallest_eigenvalue(values)
         if smallest <= 1e-12:
