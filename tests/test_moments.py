@@ -345,6 +345,14 @@ def test_contents_that_cannot_be_are_refused(tmp_path: Path, name: str, value: A
         msem.LevelMoments.load(path)
 
 
+def test_gamma_of_values_too_far_apart_is_refused() -> None:
+    acov = moments().acov
+    acov.iloc[0, 1] = acov.iloc[1, 0] = 1e308
+    acov.iloc[0, 0] = 1e-320
+    with pytest.raises(DataError, match="too far apart to compute with: rescale"):
+        moments(known_acov=acov)
+
+
 def test_a_file_with_a_name_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "levels.json"
     moments().save(path)

@@ -53,7 +53,10 @@ def named_acov(given: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     if not (np.isfinite(matrix).all() and (np.diag(matrix) > 0).all()):
         raise DataError("known_acov must be finite with positive variances")
     scale = np.sqrt(np.diag(matrix))
-    correlation = matrix / np.outer(scale, scale)
+    with np.errstate(all="ignore"):
+        correlation = matrix / np.outer(scale, scale)
+    if not np.isfinite(correlation).all():
+        raise DataError("known_acov has values that are too far apart to compute with: rescale the variables")
     if np.abs(correlation - correlation.T).max() > ASYMMETRY:
         raise DataError("known_acov is not symmetric")
     if np.linalg.eigvalsh(0.5 * (correlation + correlation.T))[0] <= 0:
