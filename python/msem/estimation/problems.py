@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,6 +178,28 @@ def flat_direction(objective: Objective, theta: Floats) -> list[int]:
     right = np.linalg.svd(factor / np.where(norm > 0, norm, 1.0), full_matrices=False)[2]
     part = np.abs(right[-1])
     return [int(i) for i in np.argsort(-part) if part[i] > FLAT * part.max()][:MOST]
+
+
+def unidentified_by_count(objective: Objective, theta: Floats, sampling: Sampling, df: int) -> Sampling:
+    """Sampling covariance of a model that may have more free parameters than there are moments.
+
+    The information then has no more independent directions than there are moments, though rounding may let it look
+    regular; the parameters with a part in its least certain direction are not identified.
+
+    Parameters
+    ----------
+    objective : Objective
+    theta : ndarray, shape (npar,)
+    sampling : Sampling
+    df : int
+        Moments less free parameters.
+    """
+    if df >= 0 or sampling.unidentified:
+        return sampling
+    lost = sorted(flat_direction(objective, theta))
+    vcov = sampling.vcov.copy()
+    vcov[lost] = vcov[:, lost] = np.nan
+    return replace(sampling, vcov=vcov, unidentified=tuple(lost))
 
 
 def _identification(objective: Objective, sampling: Sampling, optimum: Optimum) -> Iterator[Problem]:

@@ -29,6 +29,7 @@ from msem.estimation.problems import REMARKS, SEVERITY
 from msem.fits.fit import Fit
 from msem.fits.manyfits import FitArrays, joined
 from msem.fits.sem import fit_table
+from msem.model.derived import saturated_table
 from msem.model.partable import ParameterTable
 from msem.postestimation.constraints import definition_values
 from msem.resampling.progress import Progress, chunks
@@ -152,7 +153,7 @@ def make_batch(table: ParameterTable, settings: ResolvedSettings) -> Batch:
         and settings.information in ("observed", "expected")
         and settings.test == ("standard",)
         and not table.constraints
-        and table.npar > 0
+        and 0 < table.npar <= saturated_table(table).npar  # with more the count tells what is not identified
     )
     fitter = None
     if quick:

@@ -31,14 +31,20 @@ from msem.errors import (
 )
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import estimate
-from msem.estimation.problems import Problem, find_problems, no_chi_square, require_feasible
+from msem.estimation.problems import (
+    Problem,
+    find_problems,
+    no_chi_square,
+    require_feasible,
+    unidentified_by_count,
+)
 from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.estimation.smallsamples import few_clusters
 from msem.estimation.uls import fit_uls
 from msem.fits.fit import Fit
 from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order
-from msem.model.derived import with_auxiliary
+from msem.model.derived import saturated_table, with_auxiliary
 from msem.model.drafts import Fun
 from msem.model.partable import ParameterTable, parameter_table
 from msem.resampling.bootstrap import Bootstrap, bootstrap_errors
@@ -372,6 +378,9 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
         sampling = sampling_covariance(
             solution.objective, solution.theta, kind, solution.tangent, clusters, robust=robust
         )
+    if sampling is not None:
+        df = saturated_table(table).npar - solution.nfree
+        sampling = unidentified_by_count(solution.objective, solution.theta, sampling, df)
     problems = find_problems(solution.objective, solution.optimum, sampling)
     replicates: Bootstrap | None = None
     if settings.se == "bootstrap" and sampling is not None:
