@@ -110,3 +110,10 @@ def unvech(values: Floats, n: int) -> Floats:
     out[row, col] = values
     out[col, row] = values
     return out
+
+
+def smallest_eigenvalue(matrix: NDArray[np.float64]) -> float:
+    """Smallest eigenvalue in the metric of correlations; a variance that is not positive keeps its own."""
+    variance = np.diag(matrix)
+    sd = np.sqrt(np.where(variance > 0, variance, 1.0))
+    return float(np.linalg.eigvalsh(matrix / np.outer(sd, sd))[0])

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays, vech_index
-from msem.data.covariance import require_covariance
+from msem.data.checks import require_covariance
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
 from msem.data.products import ClusterProducts, cluster_products
 from msem.data.screening import (

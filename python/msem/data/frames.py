@@ -1,8 +1,8 @@
-"""From a data frame to complete rows of the variables a model needs, with the cluster of each row."""
+"""From a data frame to rows of the variables a model needs, with their clusters, and the level of each variable."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,8 +12,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.columns import Bools, Columns, Floats, float_column, kept_ids, missing_ids, select_columns
-from msem.data.identifiers import require_different_texts, told_apart
+from msem.data.columns import (
+    Bools,
+    Columns,
+    Floats,
+    float_column,
+    kept_ids,
+    missing_ids,
+    numeric_columns,
+    select_columns,
+)
+from msem.data.identifiers import factorized, require_different_texts
 from msem.data.screening import require_complete_rows
 from msem.errors import DataError
 
@@ -365,7 +374,7 @@ def number_clusters(
     ordered = plain and values.dtype.kind in "ufM"
     if ordered and (values[1:] >= values[:-1]).all():
         return number_runs(values)
-    codes, index = told_apart(cluster, values)
+    codes, index = factorized(cluster, values)
     require_different_texts(cluster, index)
     return codes, index
 
@@ -413,3 +422,53 @@ def cluster_codes(data: ClusteredData) -> NDArray[np.int64]:
 def columns_of(data: ClusteredData, names: Sequence[str]) -> list[Floats]:
     """Columns in the order given."""
     return [data.columns[name] for name in names]
+
+
+def inferred_levels(
+    data: Any,
+    cluster: str,
+    within: Sequence[str] | None,
+    between: Sequence[str] | None,
+    holes: Holes | None = None,
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Variables of each level, those not given inferred as `saturated` says."""
+
+    def varying(names: Sequence[str]) -> Sequence[str]:
+        return varying_within(data, cluster, names, holes)
+
+    return resolve_levels(
+        within, between, lambda: [name for name in numeric_columns(data) if name != cluster], varying
+    )
+
+
+def resolve_levels(
+    within: Sequence[str] | None,
+    between: Sequence[str] | None,
+    every: Callable[[], Sequence[str]],
+    varying: Callable[[Sequence[str]], Sequence[str]],
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Variables of each level of data of any kind, those not given inferred as `saturated` says.
+
+    `every` gives all variables, `varying` those of some that vary within clusters.
+
+    Raises
+    ------
+    DataError
+        If one name is given instead of a list.
+    """
+    for name, given in (("within", within), ("between", between)):
+        if isinstance(given, str):
+            raise DataError(f"{name} must be a list of variables: {name}=[{given!r}]")
+    if within is not None:
+        once = list(dict.fromkeys(within))
+        return once, once if between is None else list(dict.fromkeys(between))
+    names = list(every()) if between is None else list(dict.fromkeys(between))
+    return varying(names), names
+
+
+def varying_within(data: Any, cluster: str, names: Sequence[str], holes: Holes | None = None) -> list[str]:
+    """Those of the columns that vary within clusters."""
+    clustered = clustered_data(data, names, cluster, holes)
+    codes, count = cluster_codes(clustered), len(clustered.clusters)
+    _, varying = _core.cluster_values(columns_of(clustered, names), codes, count)
+    return [name for name, (clusters, _) in zip(names, varying, strict=True) if clusters]

@@ -62,7 +62,7 @@ class ClusterIds:
         numbers = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iuf"
         if numbers and self._takes(values, where) and are_whole(values):
             return self._number_whole(values.astype(np.int64, copy=False), values.dtype)
-        codes, unique = told_apart(self.column, values)
+        codes, unique = factorized(self.column, values)
         found = list(unique)
         self._require_kind(kind_of(found), where)
         if self._whole is not None:
@@ -102,7 +102,7 @@ class ClusterIds:
         return pd.Index(ids if self._type is None else ids.astype(self._type, copy=False))
 
 
-def told_apart(column: str, values: Any) -> tuple[Codes, pd.Index[Any]]:
+def factorized(column: str, values: Any) -> tuple[Codes, pd.Index[Any]]:
     """Codes of ids in order of first appearance, and the ids in that order.
 
     Raises

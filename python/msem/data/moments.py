@@ -18,12 +18,12 @@ from msem.data.checks import (
     matching_names,
     named_acov,
     named_means,
+    require_covariance,
     require_possible,
     sample_sizes,
     scaled_inverse,
 )
 from msem.data.complete import SampleStatistics, expected_statistics
-from msem.data.covariance import require_covariance
 from msem.data.intraclass import icc_columns
 from msem.data.saturated import Method, moment_names, saturated_information, solve_saturated
 from msem.data.screening import require_enough

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.columns import numeric_columns
-from msem.data.frames import Holes, cluster_codes, clustered_data, columns_of
-from msem.data.roles import settled_levels
+from msem.data.frames import Holes, cluster_codes, clustered_data, columns_of, inferred_levels
 from msem.data.screening import require_constant_within
 from msem.errors import DataError
 from msem.printing import frame_html, frame_text
@@ -227,7 +226,7 @@ def _roles(
         names = numeric_columns(data) if within is None else within
         unit, only_between, nboth = list(dict.fromkeys(names)), [], 0
     else:
-        within, between = settled_levels(data, cluster, within, between, Holes())
+        within, between = inferred_levels(data, cluster, within, between, Holes())
         both = [name for name in within if name in set(between)]
         unit = [*both, *(name for name in within if name not in both)]
         only_between, nboth = [name for name in between if name not in both], len(both)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays, vech_index
+from msem.data.checks import scaled_inverse
 from msem.data.statistics import Clusters, Saturated, Statistics
 from msem.errors import DataError
 
@@ -141,3 +142,27 @@ def saturated_information(
     if kind == "observed":
         return objective.observed_information(theta)
     return objective.expected_information(theta)
+
+
+def sandwich(moments: Floats, statistics: Statistics, clusters: Clusters) -> Floats:
+    """Covariance matrix of saturated moments whatever the distribution of the variables is (Huber, 1967; White, 1982).
+
+    Parameters
+    ----------
+    moments : ndarray, shape (m,)
+        Saturated estimates in the order of `moment_names`.
+    statistics : SampleStatistics or IncompleteStatistics
+    clusters : ClusterArrays or IncompleteClusters
+        Of the same variables. Those of a single-level sample are of single rows, or of clusters of rows with the
+        products of all variables in `within`.
+
+    Returns
+    -------
+    ndarray, shape (m, m)
+    """
+    influence = clusters.saturated_influence(moments, statistics.nobs) if not statistics.unit else None
+    if influence is None:
+        scores = clusters.scores(saturated_core(statistics, clusters), moments)
+        influence = scores @ scaled_inverse(saturated_information(moments, statistics, "observed"))
+    covariance: Floats = influence.T @ influence
+    return covariance

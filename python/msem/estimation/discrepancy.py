@@ -14,8 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.arrays import vech_index
-from msem.data.covariance import smallest_eigenvalue
+from msem.data.arrays import smallest_eigenvalue, vech_index
 from msem.distributions import chisq_pvalue
 
 Floats = NDArray[np.float64]

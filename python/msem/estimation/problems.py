@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.covariance import smallest_eigenvalue
+from msem.data.arrays import smallest_eigenvalue
 from msem.errors import ModelError
 from msem.estimation.matrices import BlockMap, block_matrices
 from msem.estimation.objective import Objective

@@ -8,17 +8,18 @@ from dataclasses import replace
 from functools import singledispatch
 from typing import Any, get_args
 
+import pandas as pd
+
 from msem.data.clusters import ClusterStatistics, two_level
 from msem.data.columns import listed
 from msem.data.complete import SampleStatistics, sample_statistics
-from msem.data.frames import Holes, clustered_data
+from msem.data.frames import Holes, clustered_data, inferred_levels, resolve_levels
 from msem.data.incomplete import incomplete_statistics
 from msem.data.moments import LevelMoments, estimate_saturated
 from msem.data.reading import read_sample, require_rows_for_holes, require_rows_of_data
-from msem.data.roles import given_levels, settled_levels
-from msem.data.sandwich import robust_acov
 from msem.data.saturated import Method as SaturatedMethod
-from msem.data.statistics import Rows, Statistics
+from msem.data.saturated import sandwich
+from msem.data.statistics import Clusters, Rows, Statistics
 from msem.errors import DataError, DataWarning, ModelError
 from msem.estimation.problems import Problem
 from msem.fits.one_level import Gamma, Method, fit_level, require_separable
@@ -96,7 +97,7 @@ def _saturated(
     if cluster is None:
         raise DataError('name the column with the cluster ids, cluster="..."')
     holes = Holes() if settings.incomplete else None
-    within, between = settled_levels(data, cluster, within, between, holes)
+    within, between = inferred_levels(data, cluster, within, between, holes)
     unit, only_between, nboth = _roles(within, between)
     clustered = clustered_data(data, [*unit, *only_between], cluster, holes)
     if clustered.dropped_no_cluster:
@@ -146,7 +147,7 @@ def _(
         data.positions(names)  # says which is not there
         return [name for name in names if name in data.varying]
 
-    within, between = given_levels(within, between, lambda: data.variables, varying)
+    within, between = resolve_levels(within, between, lambda: data.variables, varying)
     statistics = two_level(data, *_roles(within, between))
     moments = _reported(estimate_saturated(statistics, method=method), method)
     return moments if gamma == "observed" else _carrying(moments, data, gamma)
@@ -173,6 +174,42 @@ def _carrying(moments: LevelMoments, data: Rows, gamma: Gamma) -> LevelMoments:
     if gamma == "observed" or gamma == "expected":
         return moments.with_acov(gamma)
     return replace(moments, known_acov=robust_acov(moments, moments.statistics.clusters(data)))
+
+
+def robust_acov(moments: LevelMoments, clusters: Clusters) -> pd.DataFrame:
+    """Sandwich A^-1 B A^-1 of the saturated moments (Huber, 1967; White, 1982).
+
+    A is the observed information and B the sum over clusters of outer products of their scores: the clusters need be
+    independent, not normal.
+
+    Parameters
+    ----------
+    moments : LevelMoments
+        Saturated estimates from data.
+    clusters : ClusterArrays or IncompleteClusters
+        Of the same variables.
+
+    Returns
+    -------
+    DataFrame
+        Named as in `LevelMoments.moment_names`.
+
+    Raises
+    ------
+    DataError
+        If the moments are no maximum of the likelihood, or there are not more clusters than moments at the between
+        level to estimate B from.
+    """
+    moments.require_converged()
+    names, theta = moments.moment_names, moments.vector.to_numpy()
+    nbetween = len(moments.between_cov)
+    needed = nbetween * (nbetween + 1) // 2
+    if len(clusters.sizes) <= needed:
+        raise DataError(
+            f'gamma="robust" needs more than {needed} clusters for {nbetween} variables at the between level, and '
+            f"there are {len(clusters.sizes)}"
+        )
+    return pd.DataFrame(sandwich(theta, moments.statistics, clusters), index=names, columns=names)
 
 
 def require_identified(statistics: Statistics) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
 
-from msem.data.frames import Holes
+from msem.data.frames import Holes, varying_within
 from msem.data.reading import (
     Means,
     given_labels,
@@ -19,7 +19,6 @@ from msem.data.reading import (
     require_rows_for_holes,
     with_cluster,
 )
-from msem.data.roles import varying_within
 from msem.data.sample import Sample
 from msem.errors import (
     ConvergenceWarning,

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from msem.data.arrays import vech, vech_index
 from msem.data.checks import scaled_inverse
 from msem.data.sample import Group
-from msem.data.sandwich import sandwich
-from msem.data.saturated import saturated_information
+from msem.data.saturated import sandwich, saturated_information
 from msem.estimation.matrices import Numbers
 from msem.estimation.solution import Solution, cached
 from msem.postestimation.ram import Block, Structure

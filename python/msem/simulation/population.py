@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.arrays import LevelArrays
-from msem.data.covariance import smallest_eigenvalue
+from msem.data.arrays import LevelArrays, smallest_eigenvalue
 from msem.errors import ModelError
 from msem.estimation.constraints import compile_constraints
 from msem.estimation.manyfits import Variables, table_variables
