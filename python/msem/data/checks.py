@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.arrays import smallest_eigenvalue
+from msem.data.screening import require_scale
 from msem.errors import DataError
 
 ASYMMETRY = 1e-6  # largest difference between mirrored correlations
@@ -228,6 +229,7 @@ def require_covariance(cov: pd.DataFrame, what: str, *, positive_definite: bool)
     bad = [name for name, v in zip(named.columns, variances, strict=True) if positive_definite and v <= 0]
     if bad:
         raise DataError(f"{what} has a variance that is not positive: {', '.join(bad)}")
+    require_scale(list(named.columns), variances)
     scale = np.sqrt(np.where(variances > 0, variances, 1.0))
     gap = np.abs(values - values.T) / np.outer(scale, scale)
     if gap.max(initial=0.0) > SYMMETRY:

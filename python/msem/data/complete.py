@@ -28,6 +28,7 @@ from msem.data.screening import (
     require_constant_within,
     require_enough,
     require_independent,
+    require_scale,
     require_varying,
     require_within_variance,
 )
@@ -552,6 +553,7 @@ def require_identified_levels(statistics: SampleStatistics, constant: Sequence[b
     p = len(unit)
     size = np.abs(statistics.total_mean[:p]) + np.sqrt(np.diag(between)[:p] / J)
     ssw = np.diag(statistics.ssw)
+    require_scale(statistics.names, np.append(ssw / N, np.diag(between)[p:] / J))
     require_within_variance(unit, nboth, constant, ssw, N, size)
     require_between_variance(unit[:nboth], ssw, np.diag(between), N, J)
     require_independent(statistics.ssw, unit, " within clusters")
@@ -585,6 +587,7 @@ def covariance_statistics(
             f"{nrows} complete rows cannot identify the covariance matrix of {len(variables)} variables: "
             f"at least {len(variables) + 1} are needed"
         )
+    require_scale(variables, np.diag(scatter) / nrows)
     require_independent(scatter, variables, "")
     return expected_statistics(
         np.empty((0, 0)), scatter / nrows, mean, [1.0], [nrows], (), variables, 0, source="data"

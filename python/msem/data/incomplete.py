@@ -25,6 +25,7 @@ from msem.data.screening import (
     require_independent,
     require_observed,
     require_observed_levels,
+    require_scale,
     require_varying,
     require_within_variance,
 )
@@ -313,8 +314,9 @@ def simple_incomplete(data: ClusteredData, variables: Sequence[str]) -> Incomple
 
 
 def _require_variance(statistics: IncompleteStatistics, data: ClusteredData) -> None:
-    """Refuse variables whose observed values are all the same."""
+    """Refuse variables whose observed values are all the same, or in units that cannot be computed with."""
     _, mean, variance = statistics.observed
+    require_scale(statistics.names, variance)
     suspect = np.flatnonzero(np.sqrt(variance) <= SUSPECT * np.abs(mean))
     require_varying({statistics.names[k]: _values(data, statistics.names[k]) for k in suspect})
 

@@ -23,6 +23,8 @@ COLLINEAR = 1e-10
 PREFIX = 1024
 # Within-cluster variation of a few units in the last place is rounding.
 ROUNDING = 8 * np.finfo(np.float64).eps
+# Variance; the largest is as far from 1.
+SMALLEST = 1e-150
 
 
 def require_complete_rows(
@@ -123,6 +125,22 @@ def require_constant_within(
             raise DataError(
                 f"variable {name!r} is in the level-2 block only, but varies within {count} of {len(ids)} "
                 f"clusters (such as {first}): put it in the level-1 block too, or use its cluster mean"
+            )
+
+
+def require_scale(names: Sequence[str], variances: Floats) -> None:
+    """Refuse variables in units in which the information about their variance, 1 / variance^2, is not a number.
+
+    Raises
+    ------
+    DataError
+        Naming the first.
+    """
+    for name, variance in zip(names, variances, strict=True):
+        if 0 < variance < SMALLEST or variance > 1 / SMALLEST:
+            what = "small" if variance < 1 else "large"
+            raise DataError(
+                f"variable {name!r} has a variance of {variance:.3g}, too {what} to compute with: rescale it"
             )
 
 
