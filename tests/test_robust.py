@@ -338,7 +338,9 @@ def test_no_chi_square_no_scaling() -> None:
     saturated = mlr("level: 1\n y1 ~ x1\nlevel: 2\n y1 ~ w1")
     measures = saturated.fit_measures()
     assert measures["chisq_scaled"] == pytest.approx(0, abs=1e-6)
-    assert measures[["pvalue_scaled", "chisq_scaling_factor", "cfi_robust", "rmsea_scaled"]].isna().all()
+    assert measures[["pvalue_scaled", "chisq_scaling_factor"]].isna().all()
+    assert (measures[["cfi_scaled", "cfi_robust", "tli_robust", "rni_robust", "gfi_robust"]] == 1).all()
+    assert (measures.filter(regex="rmsea(_ci_lower|_ci_upper)?_(scaled|robust)") == 0).all()
     assert measures["baseline_chisq_scaling_factor"] > 0.5
     assert "Scaling correction factor" in saturated.summary()
 

@@ -7,6 +7,10 @@ From a scaled chi-square come those named _scaled and _robust. With c and c0 the
 baseline model, _scaled measures put T / c and T0 / c0 in the place of the chi-squares. They estimate something else
 than without scaling, as c does not tend to 1; _robust measures use T - c df and T0 - c0 df0, which estimate the same
 noncentralities (Li & Bentler, 2006; Brosseau-Liard, Savalei & Li, 2012; Brosseau-Liard & Savalei, 2014).
+
+With missing values the likelihood ratio estimates another noncentrality than that of complete data. _robust measures
+then use discrepancies of complete data less their bias (Zhang & Savalei, 2023; see `noncentrality`), with and without a
+scaled test.
 """
 
 from __future__ import annotations
@@ -20,9 +24,12 @@ import numpy as np
 import pandas as pd
 
 from msem.distributions import chisq_pvalue, chisq_quantile, noncentral_chisq_cdf, noncentrality_at
+from msem.estimation.estimate import BEYOND
+from msem.postestimation.noncentrality import Noncentrality
 from msem.postestimation.scaling import Scaling
 
 NAN = math.nan
+ROUNDING = 1e-9  # relative, of log-likelihoods
 NEGLIGIBLE = 1e-6  # a noncentrality below this is rounding error of a saturated fit
 INCREMENTAL = ("cfi", "tli")
 RMSEA = ("rmsea", "rmsea_ci_lower", "rmsea_ci_upper", "rmsea_pvalue", "rmsea_notclose_pvalue")
@@ -83,20 +90,27 @@ class FitMeasureInputs:
     nmoments: int | None = None
     gfi_lisrel: float | None = None
     residuals: Mapping[str, float] = field(default_factory=dict)
+    complete: tuple[Noncentrality, Noncentrality] | None = None
 
     @property
     def chisq(self) -> float:
-        """Likelihood-ratio chi-square; rounding error below zero is cut off, a real shortfall is nan.
+        """Likelihood-ratio chi-square; see `likelihood_ratio_chisq`."""
+        return likelihood_ratio_chisq(self.llf, self.unrestricted_llf, self.df)
 
-        With negative degrees of freedom it is nan. A saturated log-likelihood below the model's is not a maximum,
-        and no test can be based on it.
-        """
-        if self.df < 0:
-            return NAN
-        value = 2 * (self.unrestricted_llf - self.llf)
-        if value >= 0:
-            return value
-        return 0.0 if value > -1e-9 * (1 + abs(self.llf)) else NAN
+
+def likelihood_ratio_chisq(llf: float, unrestricted_llf: float, df: int) -> float:
+    """Chi-square of a model against the saturated one.
+
+    0 where the saturated log-likelihood is below that of the model by no more than estimation allows (`BEYOND`), or
+    rounding explains. Farther below it is not a maximum, and no test can be based on it: nan, as with negative degrees
+    of freedom.
+    """
+    if df < 0:
+        return NAN
+    value = 2 * (unrestricted_llf - llf)
+    if value < 0:
+        return 0.0 if value >= -max(BEYOND, ROUNDING * (1 + abs(llf))) else NAN
+    return value
 
 
 def indices(
@@ -120,8 +134,18 @@ def indices(
         Floats named as in lavaan, dots replaced by underscores; `nclusters` and `bic_nclusters` are added
         for two-level models. Undefined measures are nan: p-values without degrees of freedom, `nfi`, `ifi`
         and `rni` when their denominator is zero, and `ifi` and `rfi` when the baseline model fits better
-        than its degrees of freedom (or, per degree of freedom, than the model), where lavaan prints 1.
+        than its degrees of freedom (or, per degree of freedom, than the model), where lavaan prints 1. With missing
+        values those of complete data follow, named ``_robust``.
     """
+    plain = _unscaled(inputs, ci_level, close_h0, notclose_h0)
+    return measure_series(
+        plain if inputs.complete is None else _merged(plain, _robust(inputs, plain, *inputs.complete))
+    )
+
+
+def _unscaled(
+    inputs: FitMeasureInputs, ci_level: float = 0.90, close_h0: float = 0.05, notclose_h0: float = 0.08
+) -> dict[str, float]:
     chisq, df = inputs.chisq, inputs.df
     chisq0, df0 = inputs.baseline_chisq, inputs.baseline_df
     values = {
@@ -141,7 +165,15 @@ def indices(
     }
     if inputs.nclusters is None:
         values |= _single_level(inputs)
-    return measure_series(values)
+    return values
+
+
+def _merged(plain: Mapping[str, float], after: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Measures with further ones after some of them."""
+    values: dict[str, float] = {}
+    for name, value in plain.items():
+        values |= {name: value, **after.get(name, {})}
+    return values
 
 
 def measure_series(values: Mapping[str, float]) -> pd.Series:
@@ -341,26 +373,47 @@ def scaled_indices(inputs: FitMeasureInputs, scaling: Scaling, baseline_factor: 
     Series
         The measures of `indices`, each group of them followed by its scaled and robust variants.
     """
-    plain = indices(inputs)
+    plain = _unscaled(inputs)
     scaled = _scaled_tests(inputs, scaling, baseline_factor)
     incremental = incremental_measures(
         scaled["chisq_scaled"], inputs.df, scaled["baseline_chisq_scaled"], inputs.baseline_df
     )
-    robust = robust_incremental(inputs, scaling.factor, baseline_factor)
-    after: dict[str, dict[str, float]] = {
+    robust = _robust(inputs, plain, *(inputs.complete or _of_scaled(inputs, scaling.factor, baseline_factor)))
+    after = {
         "pvalue": {k: v for k, v in scaled.items() if not k.startswith("baseline")},
         "baseline_pvalue": {k: v for k, v in scaled.items() if k.startswith("baseline")},
-        "tli": {f"{k}_scaled": incremental[k] for k in INCREMENTAL}
-        | {k: robust[k] for k in list(robust)[:2]},
-        "rni": {f"{k}_scaled": incremental[k] for k in FURTHER} | {k: robust[k] for k in list(robust)[2:]},
+        "tli": {f"{k}_scaled": incremental[k] for k in INCREMENTAL} | robust["tli"],
+        "rni": {f"{k}_scaled": incremental[k] for k in FURTHER} | robust["rni"],
         "bic2": {"scaling_factor_h1": scaling.h1, "scaling_factor_h0": scaling.h0},
-        "rmsea_notclose_h0": _rmsea(inputs, plain, scaling.factor),
-        "gfi_ci_level": {} if inputs.nclusters is None else _gfi(inputs, plain, scaling.factor),
+        "rmsea_notclose_h0": _scaled_rmsea(inputs, plain, scaling.factor) | robust["rmsea_notclose_h0"],
+        "gfi_ci_level": robust["gfi_ci_level"],
     }
-    values: dict[str, float] = {}
-    for name, value in plain.items():
-        values |= {str(name): float(value)} | after.get(str(name), {})
-    return measure_series(values)
+    return measure_series(_merged(plain, after))
+
+
+def _of_scaled(
+    inputs: FitMeasureInputs, factor: float, factor0: float
+) -> tuple[Noncentrality, Noncentrality]:
+    """Noncentralities T - c df and T0 - c0 df0."""
+    df, df0 = inputs.df, inputs.baseline_df
+    return (
+        Noncentrality(inputs.chisq, factor * df if df else 0.0),
+        Noncentrality(inputs.baseline_chisq, factor0 * df0 if df0 else 0.0),
+    )
+
+
+def _robust(
+    inputs: FitMeasureInputs, plain: Mapping[str, float], model: Noncentrality, baseline: Noncentrality
+) -> dict[str, dict[str, float]]:
+    """Robust measures, by the measure that they follow."""
+    incremental = robust_incremental(inputs.df, inputs.baseline_df, model.excess, baseline.excess)
+    names = list(incremental)
+    return {
+        "tli": {k: incremental[k] for k in names[:2]},
+        "rni": {k: incremental[k] for k in names[2:]},
+        "rmsea_notclose_h0": _robust_rmsea(inputs, plain, model),
+        "gfi_ci_level": {} if inputs.nclusters is None else _gfi(inputs, plain, model),
+    }
 
 
 def _scaled_tests(inputs: FitMeasureInputs, scaling: Scaling, baseline_factor: float) -> dict[str, float]:
@@ -379,42 +432,48 @@ def _scaled_tests(inputs: FitMeasureInputs, scaling: Scaling, baseline_factor: f
     }
 
 
-def robust_incremental(inputs: FitMeasureInputs, factor: float, factor0: float) -> dict[str, float]:
-    """CFI, TLI, NNFI and RNI of T - c df and T0 - c0 df0."""
-    df, df0 = inputs.df, inputs.baseline_df
-    excess, excess0 = inputs.chisq - factor * df, inputs.baseline_chisq - factor0 * df0
+def robust_incremental(df: int, df0: int, excess: float, excess0: float) -> dict[str, float]:
+    """CFI, TLI, NNFI and RNI of estimated noncentralities of the model and the baseline model."""
     names = ("cfi_robust", "tli_robust", "nnfi_robust", "rni_robust")
     if math.isnan(excess + excess0):
         return dict.fromkeys(names, NAN)
     largest = max(excess, excess0, 0.0)
-    cfi = 1 - max(excess, 0.0) / largest if largest > 0 else 1.0
+    cfi = 1 - max(excess, 0.0) / largest if largest > NEGLIGIBLE else 1.0
     tli = 1 - excess * df0 / (excess0 * df) if excess0 * df != 0 else 1.0
-    rni = 1 - excess / excess0 if excess0 != 0 else NAN
+    rni = 1 - _ratio(excess, excess0)
     return dict(zip(names, (cfi, tli, tli, rni), strict=True))
 
 
-def _rmsea(inputs: FitMeasureInputs, plain: pd.Series, factor: float) -> dict[str, float]:
-    """RMSEA of the scaled test and the robust one.
+def _scaled_rmsea(inputs: FitMeasureInputs, plain: Mapping[str, float], factor: float) -> dict[str, float]:
+    """RMSEA of the scaled test; its interval, as in lavaan, from T as a chi-square with c df degrees of freedom."""
+    df = factor * inputs.df if inputs.df > 0 else 0.0
+    values = _rmsea_of(inputs, plain, inputs.chisq, df, 1 / df if df else 0.0)
+    return {f"{k}_scaled": v for k, v in values.items()}
 
-    Intervals as in lavaan: of the scaled RMSEA from T as a chi-square with c df degrees of freedom, of the robust one
-    c times that from T / c with df.
-    """
-    chisq, df = inputs.chisq, float(inputs.df)
-    if df <= 0:
-        scaled = dict.fromkeys(RMSEA, NAN)
-        robust = {name: NAN if "pvalue" in name else 0.0 * chisq for name in RMSEA}
-    elif math.isnan(factor * chisq):
-        scaled = robust = dict.fromkeys(RMSEA, NAN)
-    else:
-        scaled = _rmsea_of(chisq, factor * df, 1 / (factor * df), inputs, plain)
-        robust = _rmsea_of(chisq / factor, df, factor / df, inputs, plain)
-    return {f"{k}_scaled": v for k, v in scaled.items()} | {f"{k}_robust": v for k, v in robust.items()}
+
+def _robust_rmsea(
+    inputs: FitMeasureInputs, plain: Mapping[str, float], model: Noncentrality
+) -> dict[str, float]:
+    """RMSEA of a noncentrality; its interval, as in lavaan, c times that of T / c with df degrees of freedom."""
+    df, factor = float(inputs.df), _factor(inputs, model)
+    values = _rmsea_of(inputs, plain, model.chisq / factor, df, factor / df if df > 0 else 0.0)
+    return {f"{k}_robust": v for k, v in values.items()}
+
+
+def _factor(inputs: FitMeasureInputs, model: Noncentrality) -> float:
+    """Bias of a noncentrality for each degree of freedom; 1 without any."""
+    factor = model.bias / inputs.df if inputs.df > 0 else 1.0
+    return factor if factor > 0 else NAN
 
 
 def _rmsea_of(
-    chisq: float, df: float, unit: float, inputs: FitMeasureInputs, plain: pd.Series
+    inputs: FitMeasureInputs, plain: Mapping[str, float], chisq: float, df: float, unit: float
 ) -> dict[str, float]:
     """RMSEA as the root of `unit` times the noncentrality of `chisq`, with interval and tests."""
+    if math.isnan(chisq + df):
+        return dict.fromkeys(RMSEA, NAN)
+    if not df > 0:
+        return {name: NAN if "pvalue" in name else 0.0 for name in RMSEA}
     scale = inputs.ngroups * unit / inputs.nobs
     close, notclose = (
         noncentral_chisq_cdf(chisq, df, plain[h0] ** 2 / scale)
@@ -425,14 +484,11 @@ def _rmsea_of(
     return dict(zip(RMSEA, (*points, 1 - close, notclose), strict=True))
 
 
-def _gfi(inputs: FitMeasureInputs, plain: pd.Series, factor: float) -> dict[str, float]:
+def _gfi(inputs: FitMeasureInputs, plain: Mapping[str, float], model: Noncentrality) -> dict[str, float]:
     """GFI of the robust noncentrality, for two-level models."""
-    names = ("gfi_robust", "gfi_ci_lower_robust", "gfi_ci_upper_robust")
-    chisq, df = inputs.chisq, inputs.df
-    if df <= 0 or math.isnan(factor * chisq):
-        return dict.fromkeys(names, NAN)
-    lower, upper = noncentrality_interval(chisq / factor, df, plain["gfi_ci_level"])
-    values = (max(chisq - factor * df, 0.0), factor * upper, factor * lower)
-    return {
-        name: inputs.nvar / (inputs.nvar + 2 * x / inputs.nobs) for name, x in zip(names, values, strict=True)
-    }
+    factor = _factor(inputs, model)
+    lower, upper = noncentrality_interval(model.chisq / factor, inputs.df, plain["gfi_ci_level"])
+    excess = model.excess if math.isnan(model.excess) else max(model.excess, 0.0)
+    values = {"gfi_robust": excess if inputs.df > 0 else 0.0 * excess}
+    values |= {"gfi_ci_lower_robust": factor * upper, "gfi_ci_upper_robust": factor * lower}
+    return {name: inputs.nvar / (inputs.nvar + 2 * x / inputs.nobs) for name, x in values.items()}

@@ -16,8 +16,15 @@ from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate
 from msem.estimation.solution import Solution, cached
 from msem.model.derived import saturated_table
-from msem.postestimation.fit_indices import FitMeasureInputs, indices, scaled_indices, twolevel_fmin
+from msem.postestimation.fit_indices import (
+    FitMeasureInputs,
+    indices,
+    likelihood_ratio_chisq,
+    scaled_indices,
+    twolevel_fmin,
+)
 from msem.postestimation.level_fit import measures_of_level
+from msem.postestimation.noncentrality import noncentralities
 from msem.postestimation.scaling import model_scaling, scaling_of
 from msem.postestimation.srmr import (
     GroupMoments,
@@ -168,7 +175,9 @@ def residual_jacobian(fit: Estimate) -> Floats:
 
 def chisq(fit: Solution) -> float:
     """Chi-square against the saturated model, not scaled."""
-    return float(measures(fit)["chisq"])
+    if fit.discrepancy is not None:
+        return fit.discrepancy.standard
+    return likelihood_ratio_chisq(fit.llf, fit.unrestricted_llf, fit.df)
 
 
 def tests(fit: Solution) -> pd.DataFrame:
@@ -202,10 +211,10 @@ def measures(fit: Solution) -> pd.Series:
     """Fit measures of the whole model."""
     if fit.discrepancy is not None:
         return least_squares_measures(fit.estimate, fit.sample, fit.discrepancy)
-    return _measures_of(fit, measure_inputs(fit.estimate, fit.sample, fit.baseline))
-
-
-def _measures_of(fit: Solution, inputs: FitMeasureInputs) -> pd.Series:
+    inputs = replace(
+        measure_inputs(fit.estimate, fit.sample, fit.baseline),
+        complete=noncentralities(fit, fit.estimate, fit.baseline),
+    )
     test = fit.options.scaled_test
     if test is None:
         return indices(inputs)

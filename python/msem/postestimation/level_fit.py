@@ -35,6 +35,7 @@ from msem.postestimation.fit_indices import (
     scaled_indices,
     twolevel_fmin,
 )
+from msem.postestimation.noncentrality import Noncentrality, noncentralities
 from msem.postestimation.scaling import Scaling, scaling_of
 from msem.postestimation.srmr import srmr_level
 
@@ -77,7 +78,10 @@ def fit_level_specific(fit: Estimate, sample: Sample, level: int) -> LevelSpecif
 
 
 def level_measures(
-    found: LevelSpecific, sample: Sample, scaling: Callable[[Estimate], Scaling] | None = None
+    found: LevelSpecific,
+    sample: Sample,
+    scaling: Callable[[Estimate], Scaling] | None = None,
+    complete: tuple[Noncentrality, Noncentrality] | None = None,
 ) -> pd.Series:
     """Fit measures of one level.
 
@@ -87,6 +91,8 @@ def level_measures(
     sample : Sample
     scaling : callable, optional
         Scaling factors of a model of the variables of `found`; None for the likelihood-ratio test alone.
+    complete : pair of Noncentrality, optional
+        Of the two models for complete data, when values are missing.
 
     Returns
     -------
@@ -96,7 +102,7 @@ def level_measures(
         in Ryu and West (2009) and lavaan 0.7; of BIC: units. All but the information criteria are nan if a model has
         not converged.
     """
-    whole = _inputs(found, sample)
+    whole = replace(_inputs(found, sample), complete=complete)
     inputs = replace(whole, nobs=sample.nclusters if found.level == 2 else sample.nobs)
     if scaling is None:
         measures = indices(inputs)
@@ -245,13 +251,18 @@ def between_fit(fit: Solution) -> LevelSpecific:
 @cached
 def within_measures(fit: Solution) -> pd.Series:
     """Fit measures of the within level."""
-    return level_measures(within_fit(fit), fit.sample, level_scaling(fit))
+    return _measures(fit, within_fit(fit))
 
 
 @cached
 def between_measures(fit: Solution) -> pd.Series:
     """Fit measures of the between level."""
-    return level_measures(between_fit(fit), fit.sample, level_scaling(fit))
+    return _measures(fit, between_fit(fit))
+
+
+def _measures(fit: Solution, found: LevelSpecific) -> pd.Series:
+    complete = noncentralities(fit, found.model, found.baseline)
+    return level_measures(found, fit.sample, level_scaling(fit), complete)
 
 
 def level_scaling(fit: Solution) -> Callable[[Estimate], Scaling] | None:

@@ -184,9 +184,11 @@ def require_comparable(one: Estimate, two: Estimate, names: tuple[str, str]) -> 
         raise DataError(f"{first} and {second} have different numbers of levels")
     for a, b in zip(one.objective.statistics, two.objective.statistics, strict=True):
         _require_same_variables(a, b, names)
-        _require_same_data(a, b, names)
+    # before the data: those of a model without means are centred
     if one.table.meanstructure != two.table.meanstructure:
         raise ModelError(f"only one of {first} and {second} has means: fit both with meanstructure=True")
+    for a, b in zip(one.objective.statistics, two.objective.statistics, strict=True):
+        _require_same_data(a, b, names)
     _require_same_covariates(one, two, names)
 
 

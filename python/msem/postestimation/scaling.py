@@ -14,14 +14,17 @@ derivatives.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.arrays import LevelArrays
 from msem.data.sample import Group, Sample
 from msem.data.saturated import saturated_parts
+from msem.data.statistics import Statistics
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
@@ -30,7 +33,7 @@ from msem.estimation.scoreproducts import cluster_correction, corrected_scores, 
 from msem.estimation.solution import Solution, cached
 from msem.model.derived import saturated_table
 from msem.model.partable import ParameterTable
-from msem.postestimation.moments import implied_moments, moment_keys
+from msem.postestimation.moments import Moment, implied_moments, moment_keys
 from msem.settings import Information, ScaledTest
 
 Floats = NDArray[np.float64]
@@ -173,14 +176,33 @@ class MomentSpace:
     @classmethod
     def of(cls, table: ParameterTable, sample: Sample) -> MomentSpace:
         """The saturated model of the variables of a table."""
-        saturated = fill_exogenous(saturated_table(table), sample.levels)
+        return cls.at(table, sample.statistics, sample.levels)
+
+    @classmethod
+    def at(
+        cls,
+        table: ParameterTable,
+        statistics: Sequence[Statistics],
+        levels: Sequence[Mapping[int, LevelArrays]],
+    ) -> MomentSpace:
+        """The saturated model of the variables of a table whose maximum, by group and level, is known."""
+        saturated = fill_exogenous(saturated_table(table), levels)
         theta = np.empty(saturated.npar)
         for row in saturated.rows:
             if row.free:
-                m = sample.levels[row.group - 1][row.level]
+                m = levels[row.group - 1][row.level]
                 i = m.at[row.lhs]
                 theta[row.free - 1] = m.mean[i] if row.op == "~1" else m.cov[i, m.at[row.rhs]]
-        return cls(build_objective(saturated, sample.statistics), theta)
+        return cls(build_objective(saturated, statistics), theta)
+
+    @property
+    def places(self) -> dict[Moment, int]:
+        """Where each moment that is not fixed is in `theta`."""
+        return {
+            Moment(row.lhs, row.op, row.rhs, row.level, row.group): row.free - 1
+            for row in self.objective.table.rows
+            if row.free
+        }
 
     def information(self, theta: Floats, *, expected: bool) -> Floats:
         """Information about the moments at other values of them."""
@@ -189,11 +211,7 @@ class MomentSpace:
 
     def implied(self, model: Objective, theta: Floats) -> tuple[Floats, Floats]:
         """Moments implied by a model, shape (moments,), and their derivatives, shape (moments, npar)."""
-        places = {
-            (row.lhs, row.op, row.rhs, row.level, row.group): row.free - 1
-            for row in self.objective.table.rows
-            if row.free
-        }
+        places = self.places
         value, jacobian = np.zeros(len(self.theta)), np.zeros((len(self.theta), len(theta)))
         for group, statistics in enumerate(model.statistics, 1):
             values, derivatives = implied_moments(model, theta, group)
