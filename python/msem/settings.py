@@ -257,12 +257,13 @@ class Settings:
         ValueError
             If options do not go together.
         """
-        clustered = nlevels == 1 and self.cluster is not None  # the rows are not independent
+        multilevel = nlevels > 1
+        clustered = not multilevel and self.cluster is not None  # the rows are not independent
         robust = self.estimator == "MLR" or (self.estimator == "ML" and clustered)
         se = self.se or ("robust" if robust else "standard")
         test = self.test or (("standard", "yuan_bentler_mplus") if robust else ("standard",))
         scaled = test != ("standard",)
-        observed = (nlevels == 2 or self.incomplete) and not expectations
+        observed = (multilevel or self.incomplete) and not expectations
         information = self.information
         if information is None and self.estimator == "MLF" and se != "robust":
             information = "first_order"

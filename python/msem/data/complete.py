@@ -32,8 +32,9 @@ from msem.data.screening import (
     require_varying,
     require_within_variance,
 )
-from msem.data.statistics import Rows, Variables
+from msem.data.statistics import Rows
 from msem.errors import DataError
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 BySize = tuple[Floats, Floats, Floats, Floats]  # sizes, counts, means, scatter of the clusters of each size

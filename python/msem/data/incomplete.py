@@ -29,8 +29,9 @@ from msem.data.screening import (
     require_varying,
     require_within_variance,
 )
-from msem.data.statistics import Clusters, Rows, Variables
+from msem.data.statistics import Clusters, Rows
 from msem.errors import DataError
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]

@@ -78,15 +78,15 @@ def read_statistics(
 ) -> tuple[Group, ...]:
     """Statistics of what a user gives: of the rows of a frame, unless there is a function for its kind."""
     column = settings.cluster
-    if data is None and table.nlevels == 2:
+    if data is None and table.multilevel:
         raise DataError("no data: give a data frame with cluster=, or msem.LevelMoments")
     if data is None:
         raise DataError("no data: give a data frame, or sample_cov= with sample_nobs=")
     require_rows_of_data(data)
     _require_latent_names(table, data)
-    if table.nlevels == 2 and column is None:
+    if table.multilevel and column is None:
         raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
-    variables = [*table.both, *table.within_only, *table.between_only] or list(table.observed(1))
+    variables = table.variables.names
     holes = allowed_holes(table) if settings.incomplete else None
     if grouping is None:
         rows = clustered_data(data, variables, column, holes)
@@ -105,20 +105,19 @@ def read_statistics(
 def _(
     data: LevelMoments, table: ParameterTable, settings: Settings, grouping: Grouping | None
 ) -> tuple[Group, ...]:
-    if table.nlevels == 1:
+    if not table.multilevel:
         raise ModelError(
             "the model has one level but LevelMoments have two: add 'level: 1' and 'level: 2' blocks, or give one "
             "level's matrix as sample_cov="
         )
-    unit, cluster, nboth = _roles(table)
-    data.require(unit, (*table.both, *cluster))
+    data.require(*table.variables.levels)
     if data.incomplete:
         raise DataError(
             "these moments were estimated from data with holes, and a joint fit would take them for moments of "
             'complete data, with errors that are too small: fit the data with missing="fiml", or each level by '
             "itself with msem.segregated(model, moments), whose errors hold"
         )
-    part = data.expected_statistics.restrict(unit, cluster, nboth)
+    part = data.expected_statistics.restrict(*table.variables.roles)
     return (Group(part, given_as=data.given_as, maximum=data.converged),)
 
 
@@ -126,8 +125,8 @@ def _(
 def _(
     data: ClusterStatistics, table: ParameterTable, settings: Settings, grouping: Grouping | None
 ) -> tuple[Group, ...]:
-    one = table.nlevels == 1
-    statistics = single_level(data, table.observed(1)) if one else two_level(data, *_roles(table))
+    one = not table.multilevel
+    statistics = single_level(data, table.observed(1)) if one else two_level(data, *table.variables.roles)
     return (Group(statistics, summary=data, given_as=GIVEN_AS["clusters"]),)
 
 
@@ -135,12 +134,12 @@ def _(
 def _(
     data: SampleStatistics, table: ParameterTable, settings: Settings, grouping: Grouping | None
 ) -> tuple[Group, ...]:
-    if table.nlevels == 1:
+    if not table.multilevel:
         given_as = GIVEN_AS.get(data.source, "statistics")
         return (Group(data.restrict((), table.observed(1), 0), given_as=given_as),)
     if not data.unit:
         raise ModelError("the model has two levels but these are statistics of a single-level sample")
-    return (Group(data.restrict(*_roles(table)), given_as=GIVEN_AS.get(data.source, data.source)),)
+    return (Group(data.restrict(*table.variables.roles), given_as=GIVEN_AS.get(data.source, data.source)),)
 
 
 def has_rows(data: Any) -> bool:
@@ -267,18 +266,13 @@ def group_rows(data: Any, column: str | None) -> Grouping | None:
 
 
 def _statistics(table: ParameterTable, data: ClusteredData) -> Statistics:
-    if table.nlevels == 1:
+    if not table.multilevel:
         if data.codes is not None and len(data.clusters) < 2:
             raise DataError("all rows are in one cluster: cluster-robust standard errors need more than one")
         make_simple = simple_statistics if data.complete else simple_incomplete
         return make_simple(data, table.observed(1))
     make = sample_statistics if data.complete else incomplete_statistics
-    return make(data, *_roles(table))
-
-
-def _roles(table: ParameterTable) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    """Variables measured on units and on clusters, and how many of the first are at both levels."""
-    return (*table.both, *table.within_only), table.between_only, len(table.both)
+    return make(data, *table.variables.roles)
 
 
 def _require_used(data: Any, table: ParameterTable, settings: Settings) -> None:
@@ -294,7 +288,7 @@ def _require_used(data: Any, table: ParameterTable, settings: Settings) -> None:
         "sample_cov_rescale": not settings.sample_cov_rescale,
     }
     unused = [name for name, is_given in given.items() if is_given and settings.sample_cov is None]
-    if unused and (table.nlevels == 2 or data is not None):
+    if unused and (table.multilevel or data is not None):
         what = "moments" if moments else "data"
         raise DataError(f"{unused[0]} belongs to sample_cov and has no effect on {what}: leave it out")
 
@@ -332,7 +326,7 @@ def _require_latent_names(table: ParameterTable, data: Any) -> None:
 
 def _of_covariance(data: Any, table: ParameterTable, settings: Settings) -> Group:
     """Statistics of a single-level sample given by its moments."""
-    if table.nlevels == 2:
+    if table.multilevel:
         raise ModelError(
             "sample_cov is for single-level models; give the matrices of a two-level model as "
             "msem.LevelMoments(within_cov=..., between_cov=..., nobs=..., nclusters=...)"
@@ -364,4 +358,4 @@ def allowed_holes(table: ParameterTable) -> Holes:
     fixed = dict.fromkeys(
         name for level in levels for group in groups for name in table.exogenous(level, group)
     )
-    return Holes(required=tuple(fixed), cluster_level=table.between_only)
+    return Holes(required=tuple(fixed), cluster_level=table.variables.cluster if table.multilevel else ())

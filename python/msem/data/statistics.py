@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -14,90 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.products import ClusterProducts
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 Pool = tuple[Floats, Floats, Floats] | partial[_core.IncompletePool]
-
-
-class Variables(NamedTuple):
-    """Names of variables by level.
-
-    Attributes
-    ----------
-    levels : tuple of tuple of str
-        Level 1 first. A variable with parts at several levels stands in each; those shared with the next level come
-        first, and first in that level too. A single level is ``(names,)``.
-    """
-
-    levels: tuple[tuple[str, ...], ...]
-
-    @classmethod
-    def of_one_level(cls, names: Sequence[str]) -> Variables:
-        """Variables of single-level data."""
-        return cls((tuple(names),))
-
-    @classmethod
-    def of_two_levels(cls, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> Variables:
-        """Variables of two-level data: `nboth` of those measured on units are at both levels."""
-        return cls((tuple(unit), (*unit[:nboth], *cluster)))
-
-    @property
-    def unit(self) -> tuple[str, ...]:
-        """Variables measured on units of clusters, those at both levels first; none for a single level."""
-        return self.levels[0] if len(self.levels) > 1 else ()
-
-    @property
-    def cluster(self) -> tuple[str, ...]:
-        """Variables measured on clusters, or on the rows of a single level."""
-        return self.levels[-1][self.nboth :]
-
-    @property
-    def nboth(self) -> int:
-        """Number of variables at both levels."""
-        return 0 if len(self.levels) == 1 else len(set(self.levels[0]) & set(self.levels[1]))
-
-    @property
-    def both(self) -> tuple[str, ...]:
-        """Variables at both levels."""
-        return self.unit[: self.nboth]
-
-    @property
-    def within_only(self) -> tuple[str, ...]:
-        """Variables measured on units that have no part at level 2."""
-        return self.unit[self.nboth :]
-
-    @property
-    def between_only(self) -> tuple[str, ...]:
-        """Variables of level 2 that are measured on clusters."""
-        return self.cluster if len(self.levels) > 1 else ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every variable once: the order of mean vectors."""
-        return self.unit + self.cluster
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Numbers of variables measured on units, of those at both levels, and of those measured on clusters."""
-        return len(self.unit), self.nboth, len(self.cluster)
-
-    def top(self, name: str) -> int:
-        """The highest level that a variable is at: where its mean belongs."""
-        return max(level for level, names in enumerate(self.levels, 1) if name in names)
-
-    def summed(self, parts: Sequence[Floats]) -> Floats:
-        """Arrays by level with a row for each variable, as one by `names`: rows of a variable are added up."""
-        if len(parts) == 1:
-            return parts[0]
-        n, (lower, upper) = self.nboth, parts
-        return np.concatenate([lower[:n] + upper[:n], lower[n:], upper[n:]])
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Where each variable is, in words."""
-        both = dict.fromkeys(self.both, "at both levels")
-        within = dict.fromkeys(self.within_only, "at the within level only")
-        return both | within | dict.fromkeys(self.cluster, "at the between level only")
 
 
 @dataclass(frozen=True, eq=False)

@@ -233,7 +233,7 @@ class CompiledModel:
         return {"table": self.table, "settings": self.settings}
 
     def __repr__(self) -> str:
-        levels = "two levels" if self.table.nlevels == 2 else "one level"
+        levels = "two levels" if self.table.multilevel else "one level"
         return f"<msem.CompiledModel: {self.table.npar} parameters, {levels}>"
 
 

@@ -28,6 +28,7 @@ from msem.fits.sem import table_of, warn
 from msem.language.syntax import parse
 from msem.model.blocks import require_one_group
 from msem.model.partable import ParameterTable
+from msem.model.variables import Variables
 from msem.settings import Settings, require_choice
 
 
@@ -98,8 +99,8 @@ def _saturated(
         raise DataError('name the column with the cluster ids, cluster="..."')
     holes = Holes() if settings.incomplete else None
     within, between = inferred_levels(data, cluster, within, between, holes)
-    unit, only_between, nboth = _roles(within, between)
-    clustered = clustered_data(data, [*unit, *only_between], cluster, holes)
+    variables = _variables(within, between)
+    clustered = clustered_data(data, variables.names, cluster, holes)
     if clustered.dropped_no_cluster:
         warnings.warn(
             f"{clustered.dropped_no_cluster} rows have no cluster id ({cluster}) and were left out",
@@ -107,7 +108,7 @@ def _saturated(
             stacklevel=4,
         )
     make = sample_statistics if clustered.complete else incomplete_statistics
-    statistics = make(clustered, unit, only_between, nboth)
+    statistics = make(clustered, *variables.roles)
     require_identified(statistics)
     moments = _reported(estimate_saturated(statistics, method=method), method)
     return moments if gamma == "observed" else _carrying(moments, clustered, gamma)
@@ -148,7 +149,7 @@ def _(
         return [name for name in names if name in data.varying]
 
     within, between = resolve_levels(within, between, lambda: data.variables, varying)
-    statistics = two_level(data, *_roles(within, between))
+    statistics = two_level(data, *_variables(within, between).roles)
     moments = _reported(estimate_saturated(statistics, method=method), method)
     return moments if gamma == "observed" else _carrying(moments, data, gamma)
 
@@ -160,13 +161,13 @@ def _require_no_column(settings: Settings) -> None:
         )
 
 
-def _roles(within: Sequence[str], between: Sequence[str]) -> tuple[list[str], list[str], int]:
-    """Variables of units, those at both levels first; of clusters only; and how many are at both levels."""
+def _variables(within: Sequence[str], between: Sequence[str]) -> Variables:
+    """Variables of two levels."""
     both = [name for name in within if name in set(between)]
     unit = [*both, *(name for name in within if name not in both)]
     if not unit:
         raise ModelError("no variable varies within clusters: there is no within level to estimate")
-    return unit, [name for name in between if name not in both], len(both)
+    return Variables.of_two_levels(unit, [name for name in between if name not in both], len(both))
 
 
 def _carrying(moments: LevelMoments, data: Rows, gamma: Gamma) -> LevelMoments:
@@ -306,7 +307,7 @@ def segregated(
     syntax = parse(model)
     require_one_group(syntax, "segregated fits are")
     table = table_of(syntax, "sem", settings, None)
-    if table.nlevels != 2:
+    if not table.multilevel:
         raise ModelError("segregated fits need a model with 'level: 1' and 'level: 2' blocks")
     require_separable(table)
     wanted = None if method == "likelihood" and gamma != "robust" else gamma
@@ -352,16 +353,17 @@ def _(data: LevelMoments, table: ParameterTable, settings: Settings, gamma: Gamm
     cluster = settings.cluster
     if cluster is not None:
         raise DataError(f"cluster={cluster!r} is for raw data; moments have their clusters: leave it out")
-    within, between = (*table.both, *table.within_only), (*table.both, *table.between_only)
-    if not set(data.both).isdisjoint((*table.within_only, *table.between_only)):
+    within, between = table.variables.levels
+    alone = set(table.variables.names) - set(table.both)  # at one level of the model
+    if not alone.isdisjoint(data.both):
         data.require(within, between)
-        odd = [name for name in table.between_only if name in data.both]
+        odd = [name for name in table.variables.cluster if name in data.both]
         if odd:
             raise ModelError(
                 f"{', '.join(odd)} varies within clusters in these moments: add it to level 1 of the model, "
                 f"for instance {odd[0]} ~~ {odd[0]}"
             )
-        return estimate_saturated(data.statistics.restrict(within, table.between_only, len(table.both)))
+        return estimate_saturated(data.statistics.restrict(*table.variables.roles))
     every = (len(within), len(between)) == (len(data.within_cov), len(data.between_cov))
     whole = data if every or gamma is None or gamma == "robust" else data.with_acov(gamma)
     return whole.restrict(within, between)

@@ -279,10 +279,11 @@ def _solution(
 def _require_free_means(table: ParameterTable, method: Method) -> None:
     """Refuse restrictions on within means, which a fit of the covariance matrix would ignore."""
     rows = [r for r in table.block(1) if r.op == "~1" and not r.exo]
+    own = set(table.observed(1)) - set(table.both)  # variables whose means belong to the within level
     numbers = [r.free for r in rows if r.free]
     for r in rows:
-        free = r.free > 0 and numbers.count(r.free) == 1 and r.lhs in table.within_only
-        none = r.free == 0 and r.value == 0 and r.lhs not in table.within_only
+        free = r.free > 0 and numbers.count(r.free) == 1 and r.lhs in own
+        none = r.free == 0 and r.value == 0 and r.lhs not in own
         if not (free or none):
             raise UnsupportedError(
                 f'{r.lhs} ~ 1 at the within level restricts the means, which method="{method}" does not fit at that '
@@ -330,10 +331,10 @@ def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, 
     if level == 1:
         index = np.arange(first_b)
     else:
-        nboth = len(moments.both)
+        shared = len(moments.both)
         between_means = [
-            *range(first_mean, first_mean + nboth),
-            *range(first_mean + p, first_mean + p + nb - nboth),
+            *range(first_mean, first_mean + shared),
+            *range(first_mean + p, first_mean + p + nb - shared),
         ]
         index = np.array([*between_means, *range(first_b, first_mean)])
     return full[np.ix_(index, index)]

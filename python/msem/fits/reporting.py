@@ -194,7 +194,7 @@ def tests_section(level: int, tests: pd.DataFrame) -> Section:
 
 def level_sections(fit: Solution) -> tuple[Section, ...]:
     """The section of the summary; none for a single-level model, or when the saturated model has no maximum."""
-    if fit.table.nlevels == 1 or not fit.sample.converged:
+    if not fit.table.multilevel or not fit.sample.converged:
         return ()
     if tied(fit):
         return (level_section({}, note=f"Not defined: {tied(fit).partition(':')[0]}"),)
@@ -266,7 +266,6 @@ def summary_inputs(
     tables: SummaryTable | Collection[SummaryTable],
 ) -> SummaryInputs:
     """What the summary of a fit shows."""
-    two_level = fit.table.nlevels == 2
     groups = tuple(fit.groups.values())
     return SummaryInputs(
         title=title(fit.converged, len(fit.estimate.optimum.diary)),
@@ -277,8 +276,8 @@ def summary_inputs(
             *(level_sections(fit) if full else ()),
             *constraint_sections(solution_constraints(fit)),
         ),
-        method=method_rows(fit.options, single_level=not two_level, replicates=fit.bootstrapped),
-        levels=LEVEL_NAMES if two_level else {},
+        method=method_rows(fit.options, single_level=not fit.table.multilevel, replicates=fit.bootstrapped),
+        levels=LEVEL_NAMES if fit.table.multilevel else {},
         groups=dict(enumerate(fit.group_labels, 1)),
         estimates=estimates(fit, standardized=standardized, reference=reference).assign(
             label=[*shown_labels(fit.table), *(row.label for row in definition_rows(fit))]

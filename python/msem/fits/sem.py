@@ -304,7 +304,7 @@ def require_least_squares(settings: Settings, table: ParameterTable) -> None:
         raise UnsupportedError(
             f"'{table.constraints[0].text}': constraints other than bounds need estimator=\"ML\""
         )
-    if settings.estimator == "ULS" and table.nlevels == 2:
+    if settings.estimator == "ULS" and table.multilevel:
         raise UnsupportedError(
             'estimator="ULS" is for single-level models; for the levels of a two-level model use '
             'msem.segregated(model, data, method="uls")'
@@ -345,7 +345,7 @@ def add_auxiliary(table: ParameterTable, data: Any, settings: Settings) -> Param
                     raise DataError(
                         f"{name!r} is a variable of the model and cannot be auxiliary too: leave it out"
                     )
-    if table.nlevels == 1 or settings.cluster is None:
+    if not table.multilevel or settings.cluster is None:
         return with_auxiliary(table, names)
     unit = varying_within(data, settings.cluster, names, Holes())
     return with_auxiliary(table, unit, [name for name in names if name not in unit])

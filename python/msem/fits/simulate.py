@@ -138,7 +138,7 @@ def read_design(
         If they are missing, or not for this model.
     """
     labels = population.table.group_labels
-    if population.table.nlevels == 1:
+    if not population.table.multilevel:
         if nclusters is not None or cluster_sizes is not None:
             raise DataError("the population has one level: give nobs, the number of rows, and no clusters")
         given = _fit_nobs(model) if nobs is None and isinstance(model, Fit) else by_group(nobs, labels)
@@ -171,7 +171,7 @@ def _fit_sizes(fit: Fit) -> list[dict[int, int]]:
 
 def _require_columns(population: Population, cluster: str, group: str) -> None:
     taken = [*population.variables.names]
-    used = [cluster] * (population.table.nlevels == 2) + [group] * (population.table.ngroups > 1)
+    used = [cluster] * population.table.multilevel + [group] * (population.table.ngroups > 1)
     for name in used:
         if name in taken:
             raise ModelError(

@@ -74,7 +74,7 @@ def _estimates(name: str, fit: object) -> pd.DataFrame:
 
 
 def _is_single_level(fit: object) -> bool:
-    return isinstance(fit, Fit) and fit.table.nlevels == 1
+    return isinstance(fit, Fit) and not fit.table.multilevel
 
 
 def _checked(name: str, table: pd.DataFrame) -> pd.DataFrame:

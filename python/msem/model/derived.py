@@ -151,7 +151,7 @@ def level_baseline_table(table: ParameterTable, level: int) -> ParameterTable:
 
 
 def _require_level(table: ParameterTable, level: int) -> None:
-    if table.nlevels != 2 or level not in (WITHIN, BETWEEN):
+    if not table.multilevel or level not in (WITHIN, BETWEEN):
         raise ValueError(f"level {level} of a model with {table.nlevels} level(s) cannot be kept on its own")
 
 

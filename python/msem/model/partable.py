@@ -17,6 +17,7 @@ from msem.model.drafts import BlockDraft, Defaults, Draft, Fun, add_defaults, ch
 from msem.model.equality import equality_kinds, equate_groups, share, sort_constraints
 from msem.model.levels import BETWEEN, WITHIN
 from msem.model.references import Names
+from msem.model.variables import Variables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,10 +181,15 @@ class ParameterTable:
         """Observed variables that only predict and are given no moments, whether fixed or random."""
         return self._blocks[level, group].covariates
 
+    @property
+    def multilevel(self) -> bool:
+        """Whether there is a level above that of the rows."""
+        return self.nlevels > 1
+
     @cached_property
     def both(self) -> tuple[str, ...]:
         """Variables at both levels; they are the same in all groups, and so are those of one level only."""
-        if self.nlevels == 1:
+        if not self.multilevel:
             return ()
         between = set(self.observed(BETWEEN))
         return tuple(name for name in self.observed(WITHIN) if name in between)
@@ -198,8 +204,15 @@ class ParameterTable:
         """Variables at the between level only."""
         return self._only(BETWEEN, WITHIN)
 
+    @cached_property
+    def variables(self) -> Variables:
+        """Observed variables by level, those at both levels first."""
+        if not self.multilevel:
+            return Variables.of_one_level(self.observed(WITHIN))
+        return Variables.of_two_levels((*self.both, *self.within_only), self.between_only, len(self.both))
+
     def _only(self, level: int, other: int) -> tuple[str, ...]:
-        if self.nlevels == 1:
+        if not self.multilevel:
             return ()
         elsewhere = set(self.observed(other))
         return tuple(name for name in self.observed(level) if name not in elsewhere)

@@ -260,7 +260,7 @@ def prediction_groups(fit: Solution, newdata: Any, cluster: str | None) -> list[
     else:
         holes = None if fit.options.missing == "listwise" else allowed_holes(fit.table)
         rows = new_rows(newdata, groups, cluster or "", fit.options.group, holes)
-    no_means = fit.table.nlevels == 1 and not fit.table.meanstructure
+    no_means = not fit.table.multilevel and not fit.table.meanstructure
     return [
         (
             groups[number].label,

@@ -66,7 +66,7 @@ def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeas
         baseline_chisq=_baseline_chisq(baseline, unrestricted),
         baseline_df=full - baseline.table.npar,
     )
-    return _twolevel(common, fit, sample) if fit.table.nlevels == 2 else _single(common, fit, sample)
+    return _twolevel(common, fit, sample) if fit.table.multilevel else _single(common, fit, sample)
 
 
 def _baseline_chisq(baseline: Estimate, unrestricted: float) -> float:

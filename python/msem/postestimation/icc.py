@@ -99,7 +99,7 @@ def icc_table(
         If no variable is at both levels.
     """
     require_choice("source", source, ("saturated", "model"))
-    if fit.table.nlevels == 1:
+    if not fit.table.multilevel:
         raise UnsupportedError(
             "a single-level model has no intraclass correlations: give level: blocks and cluster="
         )
@@ -109,7 +109,7 @@ def icc_table(
         if source == "model":
             found = delta_method(quantity, fit.theta, free_vcov(fit))
         else:
-            names = list(sample.statistics.unit[: sample.statistics.nboth])
+            names = list(sample.statistics.variables.both)
             found = saturated_icc(saturated_moments(fit)[group], names)
         frames.append(icc_frame(names, group, found, sample.statistics, level))
     return pd.concat(frames, ignore_index=True)

@@ -210,7 +210,7 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
     UnsupportedError
         If parameters or constraints tie the levels together.
     """
-    if fit.table.nlevels == 1:
+    if not fit.table.multilevel:
         raise ModelError("fit measures of a level need a two-level model; this one has one level")
     number = level_number(level)
     if tied(fit):

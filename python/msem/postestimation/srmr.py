@@ -373,7 +373,7 @@ def srmr(fit: Solution, *, level: float = 0.90, close_h0: float = 0.05) -> pd.Da
 def _parts(fit: Solution) -> Iterator[tuple[str, int, int, str, Residuals]]:
     """Measure, level, group, part and residuals of every root mean square."""
     bollen = residuals_in(fit, "cor.bollen")
-    own = bollen if fit.table.nlevels == 2 else residuals_in(fit, "cor.bentler")
+    own = bollen if fit.table.multilevel else residuals_in(fit, "cor.bentler")
     for measure, found in (("srmr", own), ("crmr", bollen)):
         levels, groups, means = (
             np.array([getattr(key, name) for key in found.keys]) for name in ("level", "group", "op")
@@ -381,7 +381,7 @@ def _parts(fit: Solution) -> Iterator[tuple[str, int, int, str, Residuals]]:
         mean = means == "~1"
         counted = ~np.array([key.lhs == key.rhs for key in found.keys]) | (measure == "srmr")
         for group in range(1, fit.table.ngroups + 1):
-            for level in (1, 2, 0) if fit.table.nlevels == 2 else (1,):
+            for level in (1, 2, 0) if fit.table.multilevel else (1,):
                 chosen = counted & (groups == group) & ((levels == level) | (level == 0))
                 parts = {"cov": chosen & ~mean, "mean": chosen & mean, "total": chosen}
                 for part in parts if (chosen & mean).any() else ("cov",):

@@ -230,7 +230,7 @@ class _Profiler:
                 beyond = value
             else:
                 if root >= z:
-                    return self.between(inside, value, z, CLOSE * width)
+                    return self.crossing(inside, value, z, CLOSE * width)
                 inside = value
             if not math.isnan(beyond):
                 if abs(beyond - inside) < CLOSE * width:
@@ -245,7 +245,7 @@ class _Profiler:
                 value = self.est + (inside - self.est) * factor
         return Limit(math.nan, "no solution")
 
-    def between(self, inside: float, outside: float, z: float, precision: float) -> Limit:
+    def crossing(self, inside: float, outside: float, z: float, precision: float) -> Limit:
         from scipy.optimize import brentq
 
         try:
@@ -347,7 +347,7 @@ def profile(
         If the likelihood is higher elsewhere than at the estimates.
     """
     require_maximum(fit.estimate, "profiles")
-    if fit.table.nlevels == 1 and any(group.in_clusters for group in fit.sample.groups):
+    if not fit.table.multilevel and any(group.in_clusters for group in fit.sample.groups):
         raise UnsupportedError(
             "the likelihood of a single-level model takes the rows of a cluster as independent, so its profile "
             "would give intervals that are too short: use bootstrap(), or levels in the model"

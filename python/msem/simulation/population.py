@@ -177,7 +177,7 @@ def _require_constraints(population: Population) -> None:
 
 def describe_place(table: ParameterTable, level: int, group: int) -> str:
     """Words for a level of a group; empty for a model of one level and one group."""
-    where = f" at the {LEVEL_NAMES[level]} level" if table.nlevels == 2 else ""
+    where = f" at the {LEVEL_NAMES[level]} level" if table.multilevel else ""
     return where + (f" of group {table.group_labels[group - 1]!r}" if table.ngroups > 1 else "")
 
 
