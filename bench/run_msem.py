@@ -17,8 +17,8 @@ import pandas as pd
 
 import msem
 from msem import _core
+from msem.estimation.estimate import starts
 from msem.estimation.optimize import bounds
-from msem.estimation.starting import starting_values
 
 REFITS = 21
 ENOUGH = 5.0  # seconds after which it is not refitted again
@@ -35,7 +35,7 @@ def whole_fit(model: str, data: pd.DataFrame, estimator: str, missing: str) -> m
 def core_seconds(fit: msem.Fit) -> float:
     """Median time of the optimiser."""
     objective = fit.objective
-    start = starting_values(objective, fit.sample)
+    start = starts(objective, fit.sample)[0]
     lower, upper = bounds(objective)
     times: list[float] = []
     while len(times) < REFITS and sum(times) < ENOUGH:

@@ -11,11 +11,10 @@ from msem import _core
 from msem.data.complete import sample_statistics
 from msem.data.frames import clustered_data
 from msem.data.sample import Sample
-from msem.estimation.estimate import estimate
+from msem.estimation.estimate import estimate, starts
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import bounds
-from msem.estimation.starting import starting_values
 from msem.language.syntax import parse
 from msem.model.derived import level_baseline_table, partially_saturated_table
 from msem.model.partable import ParameterTable, parameter_table
@@ -39,7 +38,7 @@ def test_same_maximum_as_with_the_information_matrix(text: str, fixed_x: bool, l
     for part in (partially_saturated_table(table, level), level_baseline_table(table, level)):
         dense = estimate(part, sample)
         objective = dense.objective
-        start = starting_values(objective, sample)
+        start = starts(objective, sample)[0]
         saturated = [block.level != level for block in objective.blocks]
         found = _core.minimize_iteratively(objective.core, start, *bounds(objective), saturated)
         assert found["stop"] == 0

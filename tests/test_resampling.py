@@ -380,20 +380,22 @@ def test_refits_of_another_number_of_groups_are_refused() -> None:
     fit = fitted(MODEL)
     group = fit.sample.groups[0].clusters
     pair = [(group.sizes, group.means, group.within)] * 2
-    theta = fit.estimate.theta
-    none = [[] for _ in fit.objective.blocks]
-    free = np.full(len(theta), np.inf)
     with pytest.raises(ValueError, match="same groups"):
-        _core.refit(fit.objective.core, _core.OrdinaryDraws(pair, 1), theta, -free, free, none, 0, 1)
-    with pytest.raises(ValueError, match="only fixed moments"):
-        _core.refit(fit.objective.core, _core.OrdinaryDraws(pair[:1], 1), theta, -free, free, [[0], []], 0, 1)
+        fit.objective.plan.fit(_core.OrdinaryDraws(pair, 1), 0, 1)
 
 
 def test_replicates_of_other_variables_are_refused() -> None:
     fit = fitted(MODEL)
     group = fit.sample.groups[0].clusters
     fewer = [(group.sizes, group.means[:, 1:], group.within)]
-    theta = fit.estimate.theta
-    free, none = np.full(len(theta), np.inf), [[] for _ in fit.objective.blocks]
     with pytest.raises(ValueError, match="variables of the model"):
-        _core.refit(fit.objective.core, _core.OrdinaryDraws(fewer, 1), theta, -free, free, none, 0, 4, 2)
+        fit.objective.plan.fit(_core.OrdinaryDraws(fewer, 1), 0, 4, 2)
+
+
+def test_only_fixed_moments_are_filled_in() -> None:
+    block = _core.Block(1, 1, [1], [0], [0], [0], [0.0])
+    bounds = np.full(1, np.inf)
+    with pytest.raises(ValueError, match="only fixed moments"):
+        _core.Plan(
+            1, [(block, [], [0], [0])], [(-1, 0, 0, [], [])], -bounds, bounds, None, _core.Expressions(1, [])
+        )

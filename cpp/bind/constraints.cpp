@@ -1,5 +1,5 @@
-// Expressions of parameters, quadratic programmes and the constrained minimiser.
-#include "bind/optimum.hpp"
+// Expressions of parameters, constraints and quadratic programmes.
+#include "bind/bind.hpp"
 #include "fit/constrained.hpp"
 #include "fit/quadratic.hpp"
 
@@ -17,23 +17,6 @@ Expressions make_expressions(int npar, const std::vector<std::vector<Step>>& pro
     out.push_back(std::move(program));
   }
   return Expressions(npar, std::move(out), first);
-}
-
-py::dict run(const Objective& objective, const Expressions& equalities, const Expressions& inequalities,
-             const Vector& start, const Vector& lower, const Vector& upper, int max_iterations,
-             double tolerance) {
-  ConstrainedOptimum best;
-  {
-    py::gil_scoped_release release;
-    best = minimize_constrained(objective, {equalities, inequalities, {}}, start, lower, upper,
-                                {max_iterations, tolerance});
-  }
-  py::dict out = optimum_dict(best);
-  out["equality_multipliers"] = best.equality_multipliers;
-  out["inequality_multipliers"] = best.inequality_multipliers;
-  out["bound_multipliers"] = best.bound_multipliers;
-  out["violation"] = best.violation;
-  return out;
 }
 
 py::tuple solve_programme(const Matrix& hessian, const Vector& gradient, const Matrix& equalities,
@@ -60,12 +43,17 @@ void bind_constraints(py::module_& m) {
       .def("jacobian", &Expressions::jacobian, "theta"_a, release())
       .def("curvature", &Expressions::curvature, "theta"_a, "weights"_a, release());
   py::class_<Constraints>(m, "Constraints")
-      .def(py::init([](const Expressions& equalities, const Expressions& inequalities, const Matrix& basis) {
-             return Constraints{equalities, inequalities, basis};
-           }),
-           "equalities"_a, "inequalities"_a, "basis"_a = Matrix());
+      .def(py::init(
+               [](const Expressions& equalities, const Expressions& inequalities, std::vector<int> linear) {
+                 for (const int i : linear) {
+                   if (i < 0 || i >= equalities.size()) throw std::invalid_argument("no such equality");
+                 }
+                 return Constraints{equalities, inequalities, std::move(linear)};
+               }),
+           "equalities"_a, "inequalities"_a, "linear"_a)
+      .def(
+          "project", [](const Constraints& self, const Vector& theta) { return project(self, theta); },
+          "theta"_a, release());
   m.def("solve_quadratic", &solve_programme, "hessian"_a, "gradient"_a, "equalities"_a, "equality_values"_a,
         "inequalities"_a, "inequality_values"_a);
-  m.def("minimize_constrained", &run, "objective"_a, "equalities"_a, "inequalities"_a, "start"_a, "lower"_a,
-        "upper"_a, "max_iterations"_a = 500, "tolerance"_a = 1e-12);
 }

@@ -7,9 +7,9 @@
 
 void bind_accumulate(py::module_& m);
 void bind_constraints(py::module_& m);
+void bind_engine(py::module_& m);
 void bind_incomplete(py::module_& m);
 void bind_iterative(py::module_& m);
-void bind_manyfits(py::module_& m);
 void bind_objective(py::module_& m);
 void bind_influence(py::module_& m);
 void bind_posterior(py::module_& m);
@@ -54,6 +54,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind_saturated(m);
   bind_resampling(m);
   bind_constraints(m);
-  bind_manyfits(m);
+  bind_engine(m);
   bind_rowdraws(m);
 }

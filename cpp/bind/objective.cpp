@@ -1,6 +1,6 @@
 // Blocks, losses, the objective and its minimiser.
 #include "bind/optimum.hpp"
-#include "fit/scoring.hpp"
+#include "fit/constrained.hpp"
 #include "likelihood/cells/cells.hpp"
 #include "likelihood/least_squares.hpp"
 
@@ -71,11 +71,13 @@ Vector cluster_loglik(const Objective& self, const Vector& theta, ConstVectorRef
 }
 
 py::dict run_minimize(const Objective& objective, const Vector& start, const Vector& lower,
-                      const Vector& upper, int max_iterations, double tolerance, const Matrix& basis) {
+                      const Vector& upper, int max_iterations, double tolerance,
+                      const Constraints* constraints) {
   Optimum best;
   {
     py::gil_scoped_release release;
-    best = minimize(objective, start, lower, upper, {max_iterations, tolerance}, basis);
+    const ScoringOptions options{max_iterations, tolerance};
+    best = minimize(objective, constraints ? *constraints : Constraints{}, start, lower, upper, options);
   }
   return optimum_dict(best);
 }
@@ -134,5 +136,5 @@ void bind_objective(py::module_& m) {
            release());
   m.def("scaled_inverse", &invert, "matrix"_a);
   m.def("minimize", &run_minimize, "objective"_a, "start"_a, "lower"_a, "upper"_a, "max_iterations"_a = 500,
-        "tolerance"_a = 1e-12, "basis"_a = Matrix());
+        "tolerance"_a = 1e-12, "constraints"_a = py::none());
 }

@@ -14,6 +14,8 @@ inline py::dict optimum_dict(const msem::Optimum& best) {
   out["gradient"] = best.gradient;
   out["stop"] = static_cast<int>(best.stop);
   out["active"] = best.active;
+  out["active_inequalities"] = best.active_inequalities;
+  out["surpassed"] = best.surpassed;
   out["iterations"] = iterations;
   return out;
 }

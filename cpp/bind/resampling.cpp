@@ -1,10 +1,8 @@
-// Replicate samples and refits to them.
-#include "fit/resampling.hpp"
-
+// Replicate samples.
 #include <variant>
 
-#include "base/threads.hpp"
 #include "bind/bind.hpp"
+#include "draws/draws.hpp"
 
 using namespace msem;
 
@@ -105,35 +103,6 @@ py::list statistics(const Draws& self, std::uint64_t replicate) {
   return out;
 }
 
-py::dict run(const Objective& objective, const Draws& draws, const Vector& start, const Vector& lower,
-             const Vector& upper, const std::vector<std::vector<int>>& filled, std::uint64_t first,
-             std::uint64_t last, int threads, int max_iterations, double tolerance,
-             const Constraints* constraints) {
-  const Index count = last > first ? static_cast<Index>(last - first) : 0;
-  RowMatrix theta(count, start.size());
-  Vector value(count), saturated(count);
-  std::vector<int> outcome(count);
-  {
-    py::gil_scoped_release unlocked;
-    const ThreadLimit limit(threads);
-    const Refitter refitter(objective, start, lower, upper, filled, {max_iterations, tolerance},
-                            constraints ? *constraints : Constraints{});
-    const std::vector<Refit> fits = refit(refitter, draws, first, last, threads);
-    for (Index r = 0; r < count; ++r) {
-      theta.row(r) = fits[r].theta;
-      value[r] = fits[r].value;
-      saturated[r] = fits[r].saturated;
-      outcome[r] = static_cast<int>(fits[r].outcome);
-    }
-  }
-  py::dict out;
-  out["theta"] = theta;
-  out["value"] = value;
-  out["saturated"] = saturated;
-  out["outcome"] = outcome;
-  return out;
-}
-
 }  // namespace
 
 void bind_resampling(py::module_& m) {
@@ -154,8 +123,5 @@ void bind_resampling(py::module_& m) {
   py::class_<IncompleteParametricDraws, Draws, std::shared_ptr<IncompleteParametricDraws>>(
       m, "IncompleteParametricDraws")
       .def(py::init(&make_parametric_holes), "groups"_a, "seed"_a);
-  m.def("refit", &run, "objective"_a, "draws"_a, "start"_a, "lower"_a, "upper"_a, "filled"_a, "first"_a,
-        "last"_a, "threads"_a = 1, "max_iterations"_a = 100, "tolerance"_a = 1e-12,
-        "constraints"_a = py::none());
   m.def("philox", &philox, "counter"_a, "key"_a, "Philox4x32-10 of a counter under a key.");
 }

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "base/interrupt.hpp"
+#include "fit/covariance.hpp"
 #include "fit/quadratic.hpp"
 
 namespace msem {
@@ -11,6 +12,8 @@ namespace msem {
 namespace {
 
 constexpr double kArmijo = 1e-4;
+constexpr double kStationary = 1e-2;  // in -2 log L: what a step may still gain at an optimum
+constexpr double kRank = 1e-10;       // relative, of linear equalities in relative terms
 constexpr int kHalvings = 25;
 constexpr double kMaxDamping = 1e8;
 constexpr double kTinyDamping = 1e-8;  // where the information is singular
@@ -57,6 +60,7 @@ class Programme {
 
   ConstrainedOptimum run(const Vector& start) {
     ConstrainedOptimum out;
+    out.active.assign(start.size(), 0);
     here_ = at(start.cwiseMax(lower_).cwiseMin(upper_));
     prices_ = {Vector::Zero(here_.equal.size()), Vector::Zero(here_.unequal.size())};
     out.stop = here_.valid ? iterate(out) : Stop::kBadStart;
@@ -64,6 +68,7 @@ class Programme {
     out.theta = here_.theta;
     out.value = here_.fit.value;
     out.gradient = here_.fit.gradient;
+    out.point = here_.fit.point;
     return out;
   }
 
@@ -134,7 +139,7 @@ class Programme {
       if (q.inequality_multipliers[i] > 0) active.push_back(i);
     }
     const Vector inverse = scale().cwiseInverse();
-    Matrix hessian = objective_.observed_information(here_.theta, intercepts_);
+    Matrix hessian = objective_.observed_information(*here_.fit.point, intercepts_);
     if (hessian.size() == 0) return false;
     hessian -= constraints_.equalities.curvature(here_.theta, q.equality_multipliers);
     hessian -= constraints_.inequalities.curvature(here_.theta, q.inequality_multipliers.head(m));
@@ -215,7 +220,7 @@ class Programme {
     bool slow = false;
     for (int count = 0; count < options_.max_iterations; ++count) {
       check_interrupt();
-      expected_ = objective_.expected_information(here_.theta);
+      expected_ = objective_.expected_information(*here_.fit.point);
       const QuadraticProgramme p = programme();
       bool moved = false, second = false;
       double size = 0;
@@ -271,7 +276,7 @@ class Programme {
   }
 
   void finish(ConstrainedOptimum& out) {
-    expected_ = objective_.expected_information(here_.theta);
+    expected_ = objective_.expected_information(*here_.fit.point);
     const Vector s = scale();
     out.violation = std::max(distance(here_.equal.cwiseAbs(), here_.equal_rows, s),
                              distance(-here_.unequal, here_.unequal_rows, s));
@@ -305,13 +310,59 @@ ConstrainedOptimum minimize_constrained(const Objective& objective, const Constr
   return Programme(objective, constraints, lower, upper, options).run(start);
 }
 
+namespace {
+
+// An optimum under constraints that a step along them would improve is none.
+Optimum checked(const Objective& objective, const Constraints& constraints, Optimum out) {
+  if (out.stop != Stop::kConverged) return out;
+  const Matrix free = tangent(objective, constraints, out.theta, out.active, out.active_inequalities);
+  if (!(remaining_gain(objective, free, out.theta, out.gradient) <= kStationary))
+    out.stop = Stop::kNoProgress;
+  return out;
+}
+
+}  // namespace
+
+Vector project(const Constraints& constraints, const Vector& theta) {
+  if (constraints.linear.empty()) return theta;
+  const Vector origin = Vector::Zero(theta.size());
+  const Matrix rows = constraints.equalities.jacobian(origin)(constraints.linear, Eigen::all);
+  const Vector values = -constraints.equalities.values(origin)(constraints.linear);
+  const Vector size = theta.cwiseAbs();
+  Vector out = theta;
+  // Parameters that are zero move only where the others cannot do it alone.
+  for (const Vector& weight : {size, Vector(size.unaryExpr([](double x) { return x > 0 ? x : 1.0; })),
+                               Vector(Vector::Ones(size.size()))}) {
+    Eigen::CompleteOrthogonalDecomposition<Matrix> solver;
+    solver.setThreshold(kRank);
+    solver.compute(rows * weight.asDiagonal());
+    out += weight.cwiseProduct(solver.solve(values - rows * out));
+  }
+  return out;
+}
+
 Optimum minimize(const Objective& objective, const Constraints& constraints, const Vector& start,
                  const Vector& lower, const Vector& upper, const ScoringOptions& options) {
   if (constraints.none()) return minimize(objective, start, lower, upper, options);
+  const Vector projected = project(constraints, start);
   const bool bounded = lower.array().isFinite().any() || upper.array().isFinite().any();
-  if (constraints.basis.size() && !bounded)
-    return minimize(objective, start, lower, upper, options, constraints.basis);
-  return minimize_constrained(objective, constraints, start, lower, upper, options);
+  const bool linear = constraints.inequalities.size() == 0 &&
+                      static_cast<int>(constraints.linear.size()) == constraints.equalities.size();
+  if (linear && !bounded) {
+    const Matrix basis = elimination_basis(constraints.equalities.jacobian(Vector::Zero(start.size())),
+                                           Vector::Ones(start.size()));
+    if (basis.cols()) {
+      Optimum out = minimize(objective, projected, lower, upper, options, basis);
+      if (out.stop != Stop::kBadStart) return checked(objective, constraints, std::move(out));
+    }
+  }
+  ConstrainedOptimum out = minimize_constrained(objective, constraints, projected, lower, upper, options);
+  if (out.stop == Stop::kBadStart)
+    out = minimize_constrained(objective, constraints, start, lower, upper, options);
+  for (Index i = 0; i < out.inequality_multipliers.size(); ++i) {
+    if (out.inequality_multipliers[i] > 0) out.active_inequalities.push_back(static_cast<int>(i));
+  }
+  return checked(objective, constraints, std::move(static_cast<Optimum&>(out)));
 }
 
 }  // namespace msem

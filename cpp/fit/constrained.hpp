@@ -16,8 +16,7 @@ namespace msem {
 struct Constraints {
   Expressions equalities;    // = 0
   Expressions inequalities;  // >= 0
-  // The directions that the equalities leave, npar x m, if all are linear and there is nothing else.
-  Matrix basis;
+  std::vector<int> linear;   // which equalities are
 
   bool none() const { return equalities.size() == 0 && inequalities.size() == 0; }
 };
@@ -33,7 +32,11 @@ ConstrainedOptimum minimize_constrained(const Objective& objective, const Constr
                                         const Vector& start, const Vector& lower, const Vector& upper,
                                         const ScoringOptions& options);
 
-// By scoring where there are no constraints or the basis says all, from a start that meets the equalities.
+// The nearest theta, in relative terms, where the linear equalities hold.
+Vector project(const Constraints& constraints, const Vector& theta);
+
+// By scoring where there are no constraints, or linear equalities only; starts where the linear equalities
+// hold.
 Optimum minimize(const Objective& objective, const Constraints& constraints, const Vector& start,
                  const Vector& lower, const Vector& upper, const ScoringOptions& options);
 

@@ -16,7 +16,14 @@ struct ScoringOptions {
   bool reuse = false;
 };
 
-enum class Stop : int { kConverged = 0, kMaxIterations = 1, kNoProgress = 2, kBadStart = 3, kInfeasible = 4 };
+enum class Stop : int {
+  kConverged = 0,
+  kMaxIterations = 1,
+  kNoProgress = 2,
+  kBadStart = 3,
+  kInfeasible = 4,
+  kUnbounded = 5  // a likelihood above that of the saturated model: there is no maximum near
+};
 
 struct Iteration {
   double value, decrement, damping;
@@ -28,8 +35,10 @@ struct Optimum {
   double value = 0;
   Vector gradient;
   Stop stop = Stop::kMaxIterations;
-  std::vector<int> active;  // -1 at its lower bound, 1 at its upper bound, 0 free
+  std::vector<int> active;               // -1 at its lower bound, 1 at its upper bound, 0 free
+  std::vector<int> active_inequalities;  // among constraints
   std::vector<Iteration> iterations;
+  double surpassed = 0;  // how much lower the value was seen to be elsewhere, where it has no minimum
   std::shared_ptr<const ObjectivePoint> point;  // at theta; null outside the domain
 };
 

@@ -13,6 +13,7 @@ constexpr double kFloor =
     0.05;                       // smallest share of the total variance that a level's variance is taken to be
 constexpr double kSmall = 0.2;  // correlations closer to zero are too uncertain to divide by
 constexpr double kClip = 0.9;   // largest correlation that starting values are derived from
+constexpr double kLittle = 0.05;  // share of the total variance that a cautious start gives to the last level
 constexpr double kTypical = 0.7;  // standardized loading of a latent indicator
 
 double clipped(double x, double low, double high) { return std::min(std::max(x, low), high); }
@@ -239,24 +240,27 @@ Vector total_variance(const Moments& m, bool within, Index nboth) {
 
 }  // namespace
 
-StartPlan::StartPlan(const Objective& model, std::vector<std::vector<StartRow>> rows, Vector lower,
-                     Vector upper)
+StartPlan::StartPlan(int npar, const std::vector<Block>& blocks, std::vector<std::vector<StartRow>> rows,
+                     Vector lower, Vector upper)
     : rows_(std::move(rows)), lower_(std::move(lower)), upper_(std::move(upper)) {
-  if (rows_.size() != model.blocks().size() || lower_.size() != model.npar() || upper_.size() != model.npar())
+  if (rows_.size() != blocks.size() || lower_.size() != npar || upper_.size() != npar)
     throw std::invalid_argument("starting values need the rows of every block and all bounds");
-  given_.setConstant(model.npar(), kNaN);
-  std::vector<bool> intercept(model.npar(), false);
+  given_.setConstant(npar, kNaN);
+  nonnegative_ = lower_;
+  std::vector<bool> intercept(npar, false);
   for (std::size_t b = 0; b < rows_.size(); ++b) {
     for (const StartRow& r : rows_[b]) {
-      const int n = model.blocks()[b].nvariables();
-      if (r.lhs < 0 || r.lhs >= n || r.rhs >= n || r.parameter >= model.npar())
+      const int n = blocks[b].nvariables();
+      if (r.lhs < 0 || r.lhs >= n || r.rhs >= n || r.parameter >= npar)
         throw std::invalid_argument("a row is beyond the variables or parameters of its block");
       if (r.parameter < 0) continue;
       if (std::isfinite(r.start)) given_[r.parameter] = r.start;
       if (r.relation == Relation::kIntercept) intercept[r.parameter] = true;
+      if (r.relation == Relation::kCovariance && r.lhs == r.rhs)
+        nonnegative_[r.parameter] = std::min(std::max(lower_[r.parameter], 0.0), upper_[r.parameter]);
     }
   }
-  for (int k = 0; k < model.npar(); ++k) {
+  for (int k = 0; k < npar; ++k) {
     if (intercept[k] && std::isnan(given_[k])) settled_.push_back(k);
   }
 }
@@ -282,6 +286,85 @@ Vector StartPlan::values(const Objective& model, const std::vector<Moments>& sat
   for (Index k = 0; k < theta.size(); ++k) {
     if (!std::isnan(given_[k])) theta[k] = given_[k];
     if (std::isnan(theta[k])) theta[k] = 0;
+  }
+  clip(theta);
+  settle_intercepts(model, saturated, theta);
+  return theta;
+}
+
+// Free parameters of the last level and no other, without a start of the user's.
+std::vector<bool> StartPlan::changeable(const Objective& model) const {
+  std::vector<bool> out(given_.size(), false);
+  for (const Group& group : model.groups()) {
+    for (const int k : model.blocks()[group.between].parameters()) out[k] = std::isnan(given_[k]);
+  }
+  for (const Group& group : model.groups()) {
+    if (group.within < 0) continue;
+    for (const int k : model.blocks()[group.within].parameters()) out[k] = false;
+  }
+  return out;
+}
+
+Vector StartPlan::cautious(const Objective& model, const std::vector<Moments>& saturated,
+                           const Vector& first) const {
+  Vector theta = first;
+  const std::vector<bool> free = changeable(model);
+  for (std::size_t g = 0; g < model.groups().size(); ++g) {
+    const Group& group = model.groups()[g];
+    const std::vector<StartRow>& rows = rows_[group.between];
+    const Index observed = model.blocks()[group.between].nobserved();
+    Vector variance = Vector::Constant(model.blocks()[group.between].nvariables(), kNaN);
+    variance.head(observed) = total_variance(saturated[g], false, group.loss->nboth());
+    std::vector<bool> standardized(variance.size(), false);
+    for (const StartRow& r : rows) {
+      if (r.relation == Relation::kMeasures && r.rhs < observed && std::isnan(variance[r.lhs]))
+        variance[r.lhs] = variance[r.rhs];
+      if (r.relation == Relation::kCovariance && r.lhs == r.rhs && r.parameter < 0)
+        standardized[r.lhs] = true;
+    }
+    for (const StartRow& r : rows) {
+      if (r.parameter < 0 || !free[r.parameter] || r.relation == Relation::kIntercept) continue;
+      double& x = theta[r.parameter];
+      if (r.relation == Relation::kMeasures) {
+        const double size = variance[r.rhs] / (standardized[r.lhs] ? 1 / kLittle : variance[r.lhs]);
+        if (!std::isnan(size)) x = std::sqrt(size);
+      } else if (r.relation == Relation::kCovariance && r.lhs == r.rhs) {
+        if (!std::isnan(variance[r.lhs])) x = kLittle * variance[r.lhs];
+      } else {
+        x = 0;
+      }
+    }
+  }
+  clip(theta);
+  settle_intercepts(model, saturated, theta);
+  return theta;
+}
+
+Vector StartPlan::shrunk(const Objective& model, const std::vector<Moments>& saturated, const Vector& first,
+                         double share) const {
+  Vector theta = first;
+  for (const std::vector<StartRow>& rows : rows_) {
+    for (const StartRow& r : rows) {
+      const bool relates =
+          r.relation == Relation::kRegression || (r.relation == Relation::kCovariance && r.lhs != r.rhs);
+      if (relates && r.parameter >= 0) theta[r.parameter] = share * first[r.parameter];
+    }
+  }
+  clip(theta);
+  settle_intercepts(model, saturated, theta);
+  return theta;
+}
+
+Vector StartPlan::rescaled(const Objective& model, const std::vector<Moments>& saturated, const Vector& first,
+                           const std::vector<double>& factors) const {
+  Vector theta = first;
+  const std::vector<bool> free = changeable(model);
+  std::size_t next = 0;
+  for (const Group& group : model.groups()) {
+    for (const StartRow& r : rows_[group.between]) {
+      if (r.relation == Relation::kMeasures && r.parameter >= 0 && free[r.parameter])
+        theta[r.parameter] *= factors[next++ % factors.size()];
+    }
   }
   clip(theta);
   settle_intercepts(model, saturated, theta);

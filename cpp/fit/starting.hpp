@@ -1,6 +1,7 @@
-// Starting values from the saturated moments, level by level, in the units of the variables: what
-// estimation/starting.py computes, for fits by the thousand, and regressions and covariances of factors from
-// the covariances of their indicators, which saves iterations.
+// Starting values from the saturated moments, level by level, in the units of the variables: crude, and
+// equivariant to the scales of the variables. Loadings come from triads of correlations, regressions and
+// covariances of factors from the covariances of their indicators, variances from what these leave,
+// intercepts from the means given all others.
 #pragma once
 
 #include "fit/objective.hpp"
@@ -18,19 +19,37 @@ struct StartRow {
   double start;   // the user's, NaN without
 };
 
+// Where a model starts, and where else when that does not lead to a maximum.
+//
+// In small samples the between part of the likelihood has several maxima, and directions in which it rises
+// for ever: a loading and a residual variance that grow together, or a marker whose loading vanishes. From a
+// start in such a valley the optimiser follows it; from another one it finds a maximum, mostly a higher one
+// than the valley leads to.
 class StartPlan {
  public:
-  // Rows of every block of the objective.
-  StartPlan(const Objective& model, std::vector<std::vector<StartRow>> rows, Vector lower, Vector upper);
-  // For a sample whose saturated moments are given by group.
+  // Rows of every block.
+  StartPlan(int npar, const std::vector<Block>& blocks, std::vector<std::vector<StartRow>> rows, Vector lower,
+            Vector upper);
+  // All that follows is for a sample whose saturated moments are given by group.
   Vector values(const Objective& model, const std::vector<Moments>& saturated) const;
+  // Little variance at the last level, equal positive standardized loadings, no covariances or paths there.
+  Vector cautious(const Objective& model, const std::vector<Moments>& saturated, const Vector& first) const;
+  // Paths and covariances multiplied by `share`, variances kept.
+  Vector shrunk(const Objective& model, const std::vector<Moments>& saturated, const Vector& first,
+                double share) const;
+  // The loadings of the last level multiplied by factors in turn.
+  Vector rescaled(const Objective& model, const std::vector<Moments>& saturated, const Vector& first,
+                  const std::vector<double>& factors) const;
+  // Lower bounds that keep variances from being negative.
+  const Vector& nonnegative() const { return nonnegative_; }
 
  private:
   void settle_intercepts(const Objective& model, const std::vector<Moments>& saturated, Vector& theta) const;
   void clip(Vector& theta) const { theta = theta.cwiseMax(lower_).cwiseMin(upper_); }
+  std::vector<bool> changeable(const Objective& model) const;
 
   std::vector<std::vector<StartRow>> rows_;
-  Vector lower_, upper_;
+  Vector lower_, upper_, nonnegative_;
   Vector given_;              // starts of the user, NaN without
   std::vector<int> settled_;  // intercepts that are set to reproduce the means
 };

@@ -78,6 +78,8 @@ class Found(TypedDict):
     gradient: _Floats
     stop: int
     active: list[int]
+    active_inequalities: list[int]
+    surpassed: float
     iterations: list[tuple[float, float, float, bool]]
 
 def scaled_inverse(matrix: _Floats) -> tuple[_Floats, float]: ...
@@ -88,8 +90,30 @@ def minimize(
     upper: _Floats,
     max_iterations: int = 500,
     tolerance: float = 1e-12,
-    basis: _Floats = ...,
+    constraints: Constraints | None = None,
 ) -> Found: ...
+def flat_direction(objective: Objective, theta: ArrayLike) -> list[int]: ...
+def elimination_basis(rows: _Floats, sizes: _Floats) -> _Floats: ...
+def tangent(
+    objective: Objective,
+    constraints: Constraints,
+    theta: _Floats,
+    active: Sequence[int] | NDArray[np.intp],
+    active_inequalities: Sequence[int],
+) -> _Floats: ...
+def whitening_basis(factor: _Floats) -> tuple[_Floats, _Floats]: ...
+def identified_directions(
+    objective: Objective, theta: _Floats, tangent: _Floats, constraints: Constraints | None = None
+) -> tuple[
+    _Floats, _Floats, list[int], list[int], bool
+]: ...  # basis, inverse, unidentified, immovable, whitened
+def sampling_covariance(
+    objective: Objective,
+    theta: _Floats,
+    tangent: _Floats,
+    errors: int,
+    constraints: Constraints | None = None,
+) -> tuple[_Floats, list[int], bool]: ...  # covariance matrix, unidentified, positive definite
 def minimize_iteratively(
     objective: Objective,
     start: _Floats,
@@ -308,26 +332,6 @@ class IncompleteParametricDraws(Draws):
         seed: int,
     ) -> None: ...
 
-class Refits(TypedDict):
-    theta: _Floats  # (R, npar)
-    value: _Floats  # (R,)
-    saturated: _Floats  # (R,)
-    outcome: list[int]  # R
-
-def refit(
-    objective: Objective,
-    draws: Draws,
-    start: _Floats,
-    lower: _Floats,
-    upper: _Floats,
-    filled: Sequence[Sequence[int]],
-    first: int,
-    last: int,
-    threads: int = 1,
-    max_iterations: int = 100,
-    tolerance: float = 1e-12,
-    constraints: Constraints | None = None,
-) -> Refits: ...
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
 
 _Scores = tuple[_Floats, _Floats, NDArray[np.intp]]  # (rows, d), covariances (S, d, d), that of each row
@@ -405,9 +409,10 @@ class Expressions:
     def curvature(self, theta: ArrayLike, weights: ArrayLike) -> _Floats: ...
 
 class Constraints:
-    """Equalities and inequalities of refits, with the basis that linear equalities leave if there is nothing else."""
+    """Equalities and inequalities, and which of the equalities are linear."""
 
-    def __init__(self, equalities: Expressions, inequalities: Expressions, basis: _Floats = ...) -> None: ...
+    def __init__(self, equalities: Expressions, inequalities: Expressions, linear: Sequence[int]) -> None: ...
+    def project(self, theta: _Floats) -> _Floats: ...
 
 def solve_quadratic(
     hessian: _Floats,
@@ -417,23 +422,6 @@ def solve_quadratic(
     inequalities: _Floats,
     inequality_values: _Floats,
 ) -> tuple[bool, bool, _Floats, _Floats, _Floats]: ...  # solved, feasible, d, multipliers of either kind
-
-class _ConstrainedOptimum(Found):
-    equality_multipliers: _Floats
-    inequality_multipliers: _Floats
-    bound_multipliers: _Floats
-    violation: float
-
-def minimize_constrained(
-    objective: Objective,
-    equalities: Expressions,
-    inequalities: Expressions,
-    start: _Floats,
-    lower: _Floats,
-    upper: _Floats,
-    max_iterations: int = 500,
-    tolerance: float = 1e-12,
-) -> _ConstrainedOptimum: ...
 
 class MissingLoss(Loss):
     def __init__(self, data: IncompleteData) -> None: ...
@@ -452,7 +440,7 @@ class SelectedDraws(Draws):
         self, draws: Draws, unit: Sequence[int], all: Sequence[int], centred: bool = False
     ) -> None: ...
 
-class ManyFits(TypedDict):
+class Fits(TypedDict):
     theta: _Floats  # (R, npar)
     se: _Floats  # (R, npar)
     defined: _Floats  # (R, k)
@@ -461,27 +449,52 @@ class ManyFits(TypedDict):
     saturated: _Floats  # (R,)
     covariates: _Floats  # (R,)
     verdict: list[int]  # R
+    stop: list[int]  # R
     iterations: list[int]  # R
     problem: list[str]  # R
+    few_clusters: list[bool]  # R
+    named: list[list[int]]  # R: parameters not identified, or of a flat direction without a maximum
 
-class ManyFitter:
-    """Rows of blocks are (relation, lhs, rhs, parameter or -1, value, start)."""
+_Row = tuple[int, int, int, int, float, float]  # relation, lhs, rhs, parameter or -1, value, start
+_Moments = tuple[_Floats, _Floats, _Floats, _Floats]  # means and covariances within, between
+
+class Plan:
+    """Blocks with rows, entries to fill and variables to judge; groups are (within, between, nboth, covariates)."""
 
     def __init__(
         self,
-        model: Objective,
-        rows: Sequence[Sequence[tuple[int, int, int, int, float, float]]],
+        npar: int,
+        blocks: Sequence[tuple[Block, Sequence[_Row], Sequence[int], Sequence[int]]],
+        groups: Sequence[tuple[int, int, int, Sequence[int], Sequence[int]]],
         lower: _Floats,
         upper: _Floats,
-        filled: Sequence[Sequence[int]],
-        covariates: Sequence[tuple[Sequence[int], Sequence[int]]],
+        constraints: Constraints | None,
         defined: Expressions,
-        max_iterations: int = 60,
-        tolerance: float = 1e-12,
-        observed: bool = True,
-        errors: bool = True,
     ) -> None: ...
-    def fit(self, draws: Draws, first: int, last: int, threads: int = 1) -> ManyFits: ...
+    def estimate(
+        self,
+        objective: Objective,
+        saturated: Sequence[_Moments],
+        saturated_value: float,
+        max_iterations: int = 500,
+        tolerance: float = 1e-12,
+        saturated_blocks: Sequence[bool] = ...,
+    ) -> Found: ...
+    def starts(
+        self, objective: Objective, saturated: Sequence[_Moments], saturated_value: float
+    ) -> list[_Floats]: ...
+    def improper(self, objective: Objective, theta: _Floats) -> list[tuple[int, list[int], int]]: ...
+    def fit(
+        self,
+        draws: Draws,
+        first: int,
+        last: int,
+        threads: int = 1,
+        max_iterations: int = 500,
+        tolerance: float = 1e-12,
+        errors: int = 0,
+        saturated: Sequence[_Moments] = ...,
+    ) -> Fits: ...
 
 _Law = tuple[_Floats, _Floats, _Floats, _Floats, float]
 

@@ -42,6 +42,11 @@ class Saturated:
     converged: bool = True
 
     @property
+    def moments(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """Means and covariances within, means and covariances between."""
+        return self.within.mean, self.within.cov, self.between.mean, self.between.cov
+
+    @property
     def levels(self) -> Mapping[int, LevelArrays]:
         """Moments by level; level 1 only for a single-level sample."""
         return {1: self.within, 2: self.between} if self.within.names else {1: self.between}

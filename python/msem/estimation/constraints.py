@@ -46,16 +46,11 @@ class Constraints:
     def __len__(self) -> int:
         return len(self.equalities) + len(self.inequalities)
 
-    @property
-    def linear(self) -> bool:
-        """Whether there are linear equalities only."""
-        return not len(self.inequalities) and all(d == LINEAR for d in self.equalities.degrees)
-
     @cached_property
     def core(self) -> _core.Constraints:
-        """The compiled constraints, for refits in threads."""
-        basis = self.basis if self.linear else np.empty((0, 0))
-        return _core.Constraints(self.equalities.core, self.inequalities.core, basis)
+        """The compiled constraints."""
+        linear = [i for i, degree in enumerate(self.equalities.degrees) if degree == LINEAR]
+        return _core.Constraints(self.equalities.core, self.inequalities.core, linear)
 
     @cached_property
     def linear_equalities(self) -> tuple[Floats, Floats]:
@@ -63,24 +58,6 @@ class Constraints:
         origin = np.zeros(self.equalities.core.npar)
         chosen = [i for i, degree in enumerate(self.equalities.degrees) if degree == LINEAR]
         return self.equalities.jacobian(origin)[chosen], -self.equalities.values(origin)[chosen]
-
-    @cached_property
-    def basis(self) -> Floats:
-        """Directions that the linear equalities leave, shape (npar, m): theta = theta0 + basis phi."""
-        return elimination_basis(self.linear_equalities[0])
-
-    def project(self, theta: Floats) -> Floats:
-        """The nearest theta, in relative terms, where the linear equalities hold."""
-        rows, values = self.linear_equalities
-        if not len(rows):
-            return theta
-        out = theta.copy()
-        size = np.abs(theta)
-        # Parameters that are zero move only where the others cannot do it alone.
-        for weight in (size, np.where(size > 0, size, 1.0), np.ones_like(size)):
-            gap = values - rows @ out
-            out += weight * np.linalg.lstsq(rows * weight, gap, rcond=RANK)[0]
-        return out
 
     def violated(self, theta: Floats) -> list[tuple[str, float]]:
         """Constraints that do not hold at theta, and by how much."""
@@ -93,7 +70,7 @@ class Constraints:
 
     def undefined(self, theta: Floats) -> list[str]:
         """Constraints without a value, such as the root of a negative number, where the linear ones hold."""
-        return [text for text, gap in self.violated(self.project(theta)) if np.isnan(gap)]
+        return [text for text, gap in self.violated(self.core.project(theta)) if np.isnan(gap)]
 
 
 def compile_constraints(table: ParameterTable) -> Constraints | None:
@@ -209,26 +186,5 @@ def elimination_basis(rows: Floats, scale: Floats | None = None) -> Floats:
     -------
     ndarray, shape (n, n - rank)
     """
-    n = rows.shape[1]
-    size = np.ones(n) if scale is None else scale
-    norm = np.linalg.norm(rows * size, axis=1)
-    left = rows[norm > 0] / norm[norm > 0, None]
-    pivots: list[int] = []
-    for k in range(min(left.shape)):
-        part = np.abs(left[k:] * size)
-        i, j = np.unravel_index(np.argmax(part), part.shape)
-        if part[i, j] <= RANK:
-            left = left[:k]
-            break
-        left[[k, k + int(i)]] = left[[k + int(i), k]]
-        left[k] /= left[k, j]
-        others = np.arange(len(left)) != k
-        left[others] -= np.outer(left[others, j], left[k])
-        pivots.append(int(j))
-    left = left[: len(pivots)]
-    free = np.setdiff1d(np.arange(n), pivots)
-    basis = np.zeros((n, len(free)))
-    basis[free, np.arange(len(free))] = 1
-    if pivots:
-        basis[pivots] = -left[:, free]
-    return basis
+    size = np.ones(rows.shape[1]) if scale is None else scale
+    return _core.elimination_basis(rows, size)

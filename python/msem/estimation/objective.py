@@ -17,6 +17,7 @@ from msem.data.arrays import LevelArrays
 from msem.data.statistics import Clusters, Statistics
 from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block, row_values
+from msem.estimation.plan import make_plan
 from msem.model.partable import ParameterTable
 
 Floats = NDArray[np.float64]
@@ -101,6 +102,12 @@ class Objective:
     def constraints(self) -> Constraints | None:
         """Equality and inequality constraints on theta; None without."""
         return compile_constraints(self.table)
+
+    @cached_property
+    def plan(self) -> _core.Plan:
+        """What fitting the model takes beside the sample."""
+        nboth = [s.nboth for s in self.statistics]
+        return make_plan(self.table, self.blocks, nboth, self.constraints)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as table and statistics, from which the compiled part is made again."""

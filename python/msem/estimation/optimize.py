@@ -10,11 +10,19 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.estimation.objective import Objective
-from msem.model.partable import ParameterTable
+from msem.estimation.plan import row_bounds
 
 Floats = NDArray[np.float64]
 
-STOPS = ("converged", "iteration limit", "no further progress", "no valid start", "infeasible")
+# of the core, in its order
+STOPS = (
+    "converged",
+    "iteration limit",
+    "no further progress",
+    "no valid start",
+    "infeasible",
+    "unbounded",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,17 +76,6 @@ def bounds(objective: Objective) -> tuple[Floats, Floats]:
     return row_bounds(objective.table)
 
 
-def row_bounds(table: ParameterTable) -> tuple[Floats, Floats]:
-    """The same of a table."""
-    lower = np.full(table.npar, -np.inf)
-    upper = np.full(table.npar, np.inf)
-    for r in table.rows:
-        if r.free:
-            lower[r.free - 1] = max(lower[r.free - 1], r.lower)
-            upper[r.free - 1] = min(upper[r.free - 1], r.upper)
-    return lower, upper
-
-
 def minimize(
     objective: Objective,
     start: Floats,
@@ -86,9 +83,9 @@ def minimize(
     max_iterations: int = 500,
     tolerance: float = 1e-12,
     lower: Floats | None = None,
-    floor: float = -np.inf,
+    upper: Floats | None = None,
 ) -> Optimum:
-    """Minimise -2 log L from a start.
+    """Minimise -2 log L from one start, under the constraints that there are.
 
     Parameters
     ----------
@@ -97,61 +94,39 @@ def minimize(
     max_iterations : int
     tolerance : float
         On the decrement.
-    lower : ndarray, shape (npar,), optional
-        Lower bounds beside those of the model.
-    floor : float
-        -2 log L of the saturated model. A point below it shows that the likelihood is unbounded: with few clusters
-        of the largest size their covariance matrix can become singular where the data do not vary.
+    lower, upper : ndarray, shape (npar,), optional
+        Bounds; default: those of the model.
 
     Returns
     -------
     Optimum
     """
     least, most = bounds(objective)
-    if lower is not None:
-        least = np.minimum(np.maximum(least, lower), most)
-    found, held = run_core(objective, start, least, most, max_iterations, tolerance)
-    return as_optimum(found, floor, held)
+    constraints = objective.constraints
+    return as_optimum(
+        _core.minimize(
+            objective.core,
+            start,
+            least if lower is None else lower,
+            most if upper is None else upper,
+            max_iterations,
+            tolerance,
+            None if constraints is None else constraints.core,
+        )
+    )
 
 
-def as_optimum(found: _core.Found, floor: float = -np.inf, held: tuple[int, ...] = ()) -> Optimum:
-    """What an optimiser of the core returns; `floor` as in `minimize`, `held` the active inequalities."""
+def as_optimum(found: _core.Found) -> Optimum:
+    """What an optimiser of the core returns."""
     for array in (found["theta"], found["gradient"]):
         array.flags.writeable = False
-    stop = STOPS[found["stop"]]
     return Optimum(
         found["theta"],
         found["value"],
         found["gradient"],
-        "unbounded" if found["value"] < floor and stop != "infeasible" else stop,
+        STOPS[found["stop"]],
         np.array(found["active"], dtype=np.intp),
         tuple(found["iterations"]),
-        held,
+        tuple(found["active_inequalities"]),
+        found["surpassed"],
     )
-
-
-def run_core(
-    objective: Objective,
-    start: Floats,
-    lower: Floats,
-    upper: Floats,
-    max_iterations: int = 500,
-    tolerance: float = 1e-12,
-) -> tuple[_core.Found, tuple[int, ...]]:
-    """Run the compiled optimiser for the constraints that there are; also the inequalities that it found active."""
-    c = objective.constraints
-    if c is None:
-        return _core.minimize(objective.core, start, lower, upper, max_iterations, tolerance), ()
-    projected = c.project(start)
-    if c.linear and c.basis.shape[1] and not np.isfinite([lower, upper]).any():
-        found = _core.minimize(objective.core, projected, lower, upper, max_iterations, tolerance, c.basis)
-        if STOPS[found["stop"]] != "no valid start":
-            return found, ()
-    functions = c.equalities.core, c.inequalities.core
-    for first in (projected, start):
-        other = _core.minimize_constrained(
-            objective.core, *functions, first, lower, upper, max_iterations, tolerance
-        )
-        if STOPS[other["stop"]] != "no valid start":
-            break
-    return other, tuple(int(i) for i in np.flatnonzero(other["inequality_multipliers"] > 0))

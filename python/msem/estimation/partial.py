@@ -5,20 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from msem import _core
 from msem.data.sample import Sample
 from msem.errors import ModelError
-from msem.estimation.estimate import BEYOND, Estimate, estimate
-from msem.estimation.matrices import fill_exogenous
-from msem.estimation.objective import Objective, build_objective
-from msem.estimation.optimize import Optimum, as_optimum, bounds
-from msem.estimation.starting import clip, set_intercepts
+from msem.estimation.estimate import Estimate, estimate
 from msem.model.partable import Parameter, ParameterTable
 
-Floats = NDArray[np.float64]
 Key = tuple[str, str, str, int, int]
 
 TOLERANCE = 1e-8  # on the decrement: the value is the better by another step
@@ -52,44 +43,31 @@ def estimate_partially(
     -------
     Estimate
     """
-    filled = fill_exogenous(table, sample.levels)
-    objective = build_objective(filled, sample.statistics)
-    theta = _start(objective, sample, level, values)
-    by_products = not objective.constraints and all(s.complete for s in sample.statistics)
-    found = _minimize(objective, theta, level) if by_products else None
-    if found is not None and found.converged and found.value > -2 * sample.llf - BEYOND:
-        return Estimate(objective, found)
-    started = tuple(replace(r, start=float(theta[r.free - 1])) if r.free else r for r in table.rows)
+    started = replace(table, rows=tuple(_started(r, sample, level, values) for r in table.rows))
+    by_products = not table.constraints and all(s.complete for s in sample.statistics)
     best: Estimate | None = None
-    for rows in (started, table.rows):
+    for model in (started, table):
+        other = 3 - level if by_products and model is started else 0
         try:
-            other = estimate(replace(table, rows=rows), sample, tolerance=TOLERANCE)
+            found = estimate(model, sample, tolerance=TOLERANCE, saturated_level=other)
         except ModelError:
-            if best is None and rows is table.rows:
+            if best is None and model is table:
                 raise
             continue
-        if other.optimum.converged:
-            return other
-        best = other if best is None or other.llf > best.llf else best
+        if found.optimum.converged:
+            return found
+        best = found if best is None or found.llf > best.llf else best
     assert best is not None
     return best
 
 
-def _start(objective: Objective, sample: Sample, level: int, values: Mapping[Key, float]) -> Floats:
-    theta = np.zeros(objective.table.npar)
-    for row in objective.table.rows:
-        if row.free and row.level == level and key(row) in values:
-            theta[row.free - 1] = values[key(row)]
-        elif row.free and row.op == "~~":
-            moments = sample.levels[row.group - 1][row.level]
-            theta[row.free - 1] = moments.cov[moments.at[row.lhs], moments.at[row.rhs]]
-    clip(theta, objective.table)
-    set_intercepts(objective, theta, sample)
-    return theta
-
-
-def _minimize(objective: Objective, start: Floats, level: int) -> Optimum:
-    lower, upper = bounds(objective)
-    saturated = [block.level != level for block in objective.blocks]
-    found = _core.minimize_iteratively(objective.core, start, lower, upper, saturated, tolerance=TOLERANCE)
-    return as_optimum(found)
+def _started(row: Parameter, sample: Sample, level: int, values: Mapping[Key, float]) -> Parameter:
+    """A row of the table with its start; intercepts have none, and fit the means."""
+    if not row.free or row.op == "~1":
+        return row
+    if row.level == level and key(row) in values:
+        return replace(row, start=values[key(row)])
+    if row.op != "~~":
+        return replace(row, start=0.0)
+    moments = sample.levels[row.group - 1][row.level]
+    return replace(row, start=float(moments.cov[moments.at[row.lhs], moments.at[row.rhs]]))

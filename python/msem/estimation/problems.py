@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.arrays import smallest_eigenvalue
+from msem import _core
 from msem.errors import ModelError
-from msem.estimation.matrices import BlockMap, block_matrices
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import Optimum
 from msem.estimation.sampling import Sampling
@@ -27,11 +26,18 @@ SEVERITY = (
     "unidentified",
     "not_converged",
 )
+VERDICTS = (*SEVERITY, "failed")  # of the core, in its order; the last two have no estimates
+UNUSABLE = VERDICTS.index("failed")
 REMARKS = ("few_clusters",)  # said beside a status, which they do not change
-FLAT = 0.3  # share of the largest part in a flat direction from which a parameter is named
 MOST = 6  # parameters named
 ENOUGH = 50  # iterations after which more will hardly help
-EIGENVALUE = -1e-8  # of a correlation-scaled matrix: below it the matrix is not positive semidefinite
+# of the core, in its order
+PARTS = (
+    "",
+    "covariance matrix of the residuals",
+    "residual covariance matrix of the latent variables",
+    "covariance matrix of the latent variables",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,39 +128,59 @@ def find_problems(
                 "Simplify the between level, or give its variances lower(0)",
             )
         )
-    for i, block in enumerate(objective.blocks):
-        if level in (None, block.level):
-            found += _impropriety(objective, optimum.theta, i, block)
+    found += _impropriety(objective, optimum.theta, level)
     return tuple(found)
 
 
 def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
     if optimum.converged:
         return
-    after = f"the optimiser stopped after {len(optimum.diary)} iterations ({optimum.stop}); "
+    flat = _core.flat_direction(objective.core, optimum.theta)
+    cause = no_convergence(optimum.stop, len(optimum.diary), [objective.table.names()[i] for i in flat])
     if optimum.stop == "unbounded":
-        yield Problem(
-            "not_converged",
-            after
-            + "the likelihood of this model has no maximum near: it exceeds that of the saturated model",
+        remedy = (
             "There are too few clusters of the largest size to tell the levels apart: simplify the between level, or "
-            "give its variances lower(0)",
+            "give its variances lower(0)"
         )
-        return
-    if optimum.stop == "iteration limit" and len(optimum.diary) < ENOUGH:
-        yield Problem(
-            "not_converged", f"{after}estimates and tests are not valid", "Allow more with max_iterations="
+    elif _stopped_early(optimum.stop, len(optimum.diary)):
+        remedy = "Allow more with max_iterations="
+    else:
+        remedy = (
+            "Look at fit.iterations. With little between variance or few clusters, in particular few of the largest "
+            f"size{_largest(objective)}, there may be no finite estimates: give the between variances lower(0), "
+            "simplify the between level, or choose another marker"
         )
-        return
-    names = objective.table.names()
-    flat = ", ".join(names[i] for i in flat_direction(objective, optimum.theta))
-    yield Problem(
-        "not_converged",
-        f"{after}estimates and tests are not valid; the likelihood hardly changes with {flat}",
-        "Look at fit.iterations. With little between variance or few clusters, in particular few of the largest size"
-        f"{_largest(objective)}, there may be no finite estimates: give the between variances lower(0), simplify the "
-        "between level, or choose another marker",
-    )
+    yield Problem("not_converged", cause, remedy)
+
+
+def _stopped_early(stop: str, count: int) -> bool:
+    return stop == "iteration limit" and count < ENOUGH
+
+
+def no_convergence(stop: str, count: int, flat: Sequence[str]) -> str:
+    """What happened where the optimiser stopped after so many iterations without a maximum.
+
+    Parameters
+    ----------
+    stop : str
+        See `Optimum.stop`.
+    count : int
+    flat : sequence of str
+        Parameters with which the likelihood hardly changes.
+    """
+    after = f"the optimiser stopped after {count} iterations ({stop}); "
+    if stop == "unbounded":
+        return (
+            f"{after}the likelihood of this model has no maximum near: it exceeds that of the saturated model"
+        )
+    if _stopped_early(stop, count):
+        return f"{after}estimates and tests are not valid"
+    return f"{after}estimates and tests are not valid; the likelihood hardly changes with {', '.join(flat)}"
+
+
+def no_identification(names: Sequence[str]) -> str:
+    """What it means that the information cannot tell these parameters apart."""
+    return f"the information matrix is singular: the data cannot tell apart {', '.join(names)}"
 
 
 def require_feasible(objective: Objective, optimum: Optimum) -> None:
@@ -181,15 +207,6 @@ def _largest(objective: Objective) -> str:
     return f" ({'; '.join(largest)})" if largest else ""
 
 
-def flat_direction(objective: Objective, theta: Floats) -> list[int]:
-    """The parameters with the largest part in the direction the likelihood changes least in, largest first."""
-    factor = objective.core.information_factor(theta)
-    norm = np.linalg.norm(factor, axis=0)
-    right = np.linalg.svd(factor / np.where(norm > 0, norm, 1.0), full_matrices=False)[2]
-    part = np.abs(right[-1])
-    return [int(i) for i in np.argsort(-part) if part[i] > FLAT * part.max()][:MOST]
-
-
 def unidentified_by_count(objective: Objective, theta: Floats, sampling: Sampling, df: int) -> Sampling:
     """Sampling covariance of a model that may have more free parameters than there are moments.
 
@@ -206,7 +223,7 @@ def unidentified_by_count(objective: Objective, theta: Floats, sampling: Samplin
     """
     if df >= 0 or sampling.unidentified:
         return sampling
-    lost = sorted(flat_direction(objective, theta))
+    lost = sorted(_core.flat_direction(objective.core, theta))
     vcov = sampling.vcov.copy()
     vcov[lost] = vcov[:, lost] = np.nan
     return replace(sampling, vcov=vcov, unidentified=tuple(lost))
@@ -215,10 +232,9 @@ def unidentified_by_count(objective: Objective, theta: Floats, sampling: Samplin
 def _identification(objective: Objective, sampling: Sampling, optimum: Optimum) -> Iterator[Problem]:
     names = objective.table.names()
     if sampling.unidentified:
-        listed = ", ".join(names[i] for i in sampling.unidentified)
         yield Problem(
             "unidentified",
-            f"the information matrix is singular: the data cannot tell apart {listed}",
+            no_identification([names[i] for i in sampling.unidentified]),
             "Fix one of them, set a loading or a factor variance, or drop a path; their standard errors are missing",
         )
     if not sampling.positive_definite and optimum.converged:
@@ -248,31 +264,20 @@ def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
         )
 
 
-def _impropriety(objective: Objective, theta: Floats, index: int, block: BlockMap) -> Iterator[Problem]:
-    where = f" at the {LEVEL_NAMES[block.level]} level" if objective.table.nlevels == 2 else ""
-    if objective.table.ngroups > 1:
-        where += f" of group {objective.table.group_labels[block.group - 1]!r}"
-    own = [k for k, name in enumerate(block.names) if name not in objective.table.auxiliary]
-    names, observed = [block.names[k] for k in own], sum(k < block.nobserved for k in own)
-    residual = block_matrices(block, objective.row_values(theta))[1][np.ix_(own, own)]
-    negative = [n for n, v in zip(names, np.diag(residual), strict=True) if v < 0]
+def _impropriety(objective: Objective, theta: Floats, level: int | None) -> Iterator[Problem]:
     remedy = (
         "Sampling error, too few clusters or a wrong model can cause this; "
         "fix the variance at 0, give it lower(0), or simplify that level"
     )
-    if negative:
-        yield Problem("improper", f"negative variance{where}: {', '.join(negative)}", remedy)
-    latent = slice(observed, None)
-    total = objective.core.implied(theta, index)[1][np.ix_(own, own)]
-    for what, matrix in (
-        ("covariance matrix of the residuals", residual[:observed, :observed]),
-        ("residual covariance matrix of the latent variables", residual[latent, latent]),
-        ("covariance matrix of the latent variables", total[latent, latent]),
-    ):
-        if np.all(np.diag(matrix) >= 0) and _indefinite(matrix):
-            yield Problem("improper", f"the {what}{where} is not positive definite", remedy)
-            return
-
-
-def _indefinite(matrix: Floats) -> bool:
-    return len(matrix) >= 2 and smallest_eigenvalue(matrix) < EIGENVALUE
+    for index, negative, indefinite in objective.plan.improper(objective.core, theta):
+        block = objective.blocks[index]
+        if level not in (None, block.level):
+            continue
+        where = f" at the {LEVEL_NAMES[block.level]} level" if objective.table.nlevels == 2 else ""
+        if objective.table.ngroups > 1:
+            where += f" of group {objective.table.group_labels[block.group - 1]!r}"
+        if negative:
+            names = ", ".join(block.names[k] for k in negative)
+            yield Problem("improper", f"negative variance{where}: {names}", remedy)
+        if indefinite:
+            yield Problem("improper", f"the {PARTS[indefinite]}{where} is not positive definite", remedy)

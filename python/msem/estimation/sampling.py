@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.statistics import Clusters
-from msem.estimation.constraints import elimination_basis
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective
 from msem.estimation.scoreproducts import score_products
@@ -20,11 +19,8 @@ from msem.settings import Information
 Floats = NDArray[np.float64]
 Bread = Information | Literal["moments"]
 
-RANK_TOLERANCE = 1e-11  # relative singular value of the scaled information factor
-# Squared pivots of an information matrix in correlation metric:
-SMALL_PIVOT = 1e-8  # below it the factored form of the expected information is used
-SINGULAR = 1e-10  # below it a matrix is not positive definite
-INVOLVED = 0.05  # share in a null direction from which a parameter is named
+ERRORS: tuple[Bread, ...] = ("expected", "observed")  # of the core, from 1 on
+SINGULAR = 1e-10  # squared pivot in correlation metric: below it a matrix is not positive definite
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,15 +88,17 @@ def sampling_covariance(
     """
     npar = len(theta)
     t = np.eye(npar) if tangent is None else tangent
+    constraints = None if objective.constraints is None else objective.constraints.core
+    if information in ERRORS and not robust:
+        errors = ERRORS.index(information) + 1
+        vcov, lost, positive = _core.sampling_covariance(objective.core, theta, t, errors, constraints)
+        return Sampling(vcov, tuple(lost), positive)
+    basis, inverse, lost, immovable, careful = _core.identified_directions(
+        objective.core, theta, t, constraints
+    )
+    gone = [*immovable, *lost]
     if not t.shape[1]:
-        stuck = _stuck(objective, theta, t)
-        return Sampling(_spread(np.zeros((npar, npar)), stuck), (), True, 0.0 if robust else np.nan)
-    lost: tuple[int, ...] = ()
-    inverse, pivot = _core.scaled_inverse(_along(objective.core.expected_information(theta), t))
-    basis, careful = t, pivot <= SMALL_PIVOT
-    if careful:
-        basis, lost = _identified(objective.core.information_factor(theta), t)
-        inverse = np.eye(basis.shape[1])
+        return Sampling(_spread(np.zeros((npar, npar)), gone), (), True, 0.0 if robust else np.nan)
     positive = True
     if information == "first_order":
         inverse, positive = _inverse(
@@ -113,18 +111,7 @@ def sampling_covariance(
         products = score_products(objective, theta, clusters, None if _is_identity(basis) else basis)
         trace = float(np.sum(inverse * products))
         inverse = inverse @ products @ inverse
-    return Sampling(
-        _spread(_along(inverse, basis.T), _stuck(objective, theta, t), lost), lost, positive, trace
-    )
-
-
-def _stuck(objective: Objective, theta: Floats, tangent: Floats) -> NDArray[np.bool_]:
-    """Parameters that could not move, but for those that equality constraints determine, which have no error."""
-    stuck: NDArray[np.bool_] = np.all(tangent == 0, axis=1)
-    if objective.constraints is not None and stuck.any():
-        free = elimination_basis(objective.constraints.equalities.jacobian(theta))
-        stuck &= np.any(free != 0, axis=1)
-    return stuck
+    return Sampling(_spread(_along(inverse, basis.T), gone), tuple(lost), positive, trace)
 
 
 def _is_identity(t: Floats) -> bool:
@@ -137,20 +124,10 @@ def _along(matrix: Floats, t: Floats) -> Floats:
     return out
 
 
-def _spread(vcov: Floats, stuck: NDArray[np.bool_], lost: Sequence[int] = ()) -> Floats:
+def _spread(vcov: Floats, gone: Sequence[int]) -> Floats:
     """The covariance matrix with nan for parameters at bounds or not identified."""
-    gone = stuck.copy()
-    gone[list(lost)] = True
     vcov[gone] = vcov[:, gone] = np.nan
     return vcov
-
-
-def _identified(factor: Floats, tangent: Floats) -> tuple[Floats, tuple[int, ...]]:
-    """Basis of the identified directions in which the information is 1, and the parameters that are not identified."""
-    basis, null = whitening_basis(factor @ tangent)
-    moved = np.linalg.norm(factor, axis=0)[:, None] * (tangent @ null)
-    moved[(moved == 0) & (tangent @ null != 0)] = 1.0  # no information at all
-    return tangent @ basis, tuple(int(i) for i in np.flatnonzero(np.linalg.norm(moved, axis=1) > INVOLVED))
 
 
 def _information_in(
@@ -176,16 +153,7 @@ def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:
     basis : ndarray, shape (k, rank)
     null : ndarray, shape (k, k - rank)
     """
-    norm = np.sqrt(np.einsum("ij,ij->j", factor, factor))
-    scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
-    triangle = np.linalg.qr(factor * scale, mode="r")
-    _, singular, right = np.linalg.svd(triangle)
-    singular = np.append(singular, np.zeros(len(right) - len(singular)))
-    # A covariate with mean 1e8 gives a singular value of 1e-8, which the QR factorisation still resolves.
-    kept = singular > RANK_TOLERANCE * singular[0]
-    null = np.where(norm > 0, scale, 1.0)[:, None] * right[~kept].T
-    basis = scale[:, None] * (right[kept].T / singular[kept])
-    return basis, null
+    return _core.whitening_basis(factor)
 
 
 def free_directions(fit: Estimate) -> Floats:

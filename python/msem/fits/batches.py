@@ -1,10 +1,11 @@
-"""One model fitted to many samples: in compiled threads, and the long way where that does not lead to a maximum."""
+"""One model fitted to many samples: in compiled threads, and one by one what needs the rows of the data."""
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +14,25 @@ from msem import _core
 from msem.data.complete import SampleStatistics
 from msem.data.sample import Group, Sample
 from msem.data.statistics import Statistics
-from msem.errors import MsemError, MsemWarning
-from msem.estimation.manyfits import (
-    AGAIN,
-    VERDICTS,
-    ManyFitter,
+from msem.errors import ModelError, MsemError, MsemWarning
+from msem.estimation.estimate import BAD_START
+from msem.estimation.optimize import STOPS
+from msem.estimation.plan import (
     Variables,
     arranged,
     given_samples,
-    many_fitter,
     selected,
+    table_plan,
     table_variables,
 )
-from msem.estimation.problems import REMARKS, SEVERITY
+from msem.estimation.problems import (
+    REMARKS,
+    SEVERITY,
+    VERDICTS,
+    no_convergence,
+    no_identification,
+)
+from msem.estimation.sampling import ERRORS
 from msem.fits.fit import Fit
 from msem.fits.manyfits import FitArrays, joined
 from msem.fits.sem import fit_table
@@ -45,6 +52,10 @@ TEXTS = {
     "no_chi_square": "the saturated model has not converged, so there is nothing to test against",
     "saddle_point": "the observed information is not positive definite",
 }
+NO_ESTIMATES = {
+    "infeasible": "the optimiser found no estimates at which the constraints hold",
+    "no valid start": BAD_START,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +66,13 @@ class Batch:
     ----------
     table : ParameterTable
     settings : ResolvedSettings
-    fitter : ManyFitter or None
-        None for what compiled code does not do by itself: constraints other than bounds, robust errors, scaled tests.
+    plan : _core.Plan or None
+        None for fits with robust errors or scaled tests.
     """
 
     table: ParameterTable
     settings: ResolvedSettings
-    fitter: ManyFitter | None = field(repr=False)
+    plan: _core.Plan | None = field(repr=False)
 
     def drawn(self, samples: DrawnSamples, threads: int, progress: Progress) -> FitArrays:
         """Fit samples that are drawn on the way.
@@ -80,41 +91,46 @@ class Batch:
         return joined(parts)
 
     def _run(self, draws: _core.Draws, variables: Variables, numbers: range, threads: int) -> FitArrays:
-        def statistics(k: int) -> list[SampleStatistics]:
-            return drawn_statistics(draws, variables, numbers[k])
-
-        if self.fitter is None or (len(numbers) and numbers.step != 1):
+        if self.plan is None or (len(numbers) and numbers.step != 1):
             parts = [self._one(draws, variables, number) for number in numbers]
             return joined([self.empty(), *parts])
         first, last = (numbers[0], numbers[-1] + 1) if len(numbers) else (0, 0)
-        out = as_arrays(self.fitter.fit(draws, first, last, threads))
-        for k in np.flatnonzero(out.status == VERDICTS[AGAIN]):
-            self.replace_row(out, int(k), Sample.of(*statistics(int(k)), labels=self.table.group_labels))
-        return out
+        return self._fitted(self.plan, draws, first, last, threads)
+
+    def _fitted(self, plan: _core.Plan, draws: _core.Draws, first: int, last: int, threads: int) -> FitArrays:
+        found = plan.fit(
+            draws,
+            first,
+            last,
+            threads,
+            self.settings.max_iterations,
+            self.settings.tolerance,
+            ERRORS.index(self.settings.information) + 1 if self.settings.se == "standard" else 0,
+        )
+        return as_arrays(found, self.table.names())
 
     def _one(self, draws: _core.Draws, variables: Variables, number: int) -> FitArrays:
-        if self.fitter is not None:
+        if self.plan is not None:
             return self._run(draws, variables, range(number, number + 1), 1)
         groups = drawn_statistics(draws, variables, number)
-        return self.long_way(Sample.of(*groups, labels=self.table.group_labels))
+        return self.fit_one(Sample.of(*groups, labels=self.table.group_labels))
 
     def given(self, samples: Sequence[Sample], threads: int) -> FitArrays:
         """Fit samples that are read already."""
-        if self.fitter is None:
-            return joined([self.empty(), *map(self.long_way, samples)])
-        quick = [k for k, sample in enumerate(samples) if all(map(_plain, sample.groups))]
+        if self.plan is None:
+            return joined([self.empty(), *map(self.fit_one, samples)])
+        plain = [k for k, sample in enumerate(samples) if all(map(_plain, sample.groups))]
         wanted, centred = table_variables(self.table), not self.table.meanstructure
-        statistics = [[_arranged(s, wanted, centred) for s in samples[k].statistics] for k in quick]
-        found = as_arrays(self.fitter.fit(given_samples(statistics), 0, len(quick), threads))
+        statistics = [[_arranged(s, wanted, centred) for s in samples[k].statistics] for k in plain]
+        found = self._fitted(self.plan, given_samples(statistics), 0, len(plain), threads)
         out = joined([self.empty()] + [self.empty(1)] * len(samples))
-        for f in ("est", "se", "llf", "unrestricted_llf", "status", "problem", "iterations"):
-            getattr(out, f)[quick] = getattr(found, f)
-        for k, sample in enumerate(samples):
-            if out.status[k] in (VERDICTS[AGAIN], None):
-                self.replace_row(out, k, sample)
+        for f in fields(FitArrays):
+            getattr(out, f.name)[plain] = getattr(found, f.name)
+        for k in set(range(len(samples))) - set(plain):
+            self.replace_row(out, k, samples[k])
         return out
 
-    def long_way(self, sample: Sample) -> FitArrays:
+    def fit_one(self, sample: Sample) -> FitArrays:
         """The fit of one sample as `sem` does it."""
         out = self.empty(1)
         self.replace_row(out, 0, sample)
@@ -147,24 +163,18 @@ class Batch:
 
 def make_batch(table: ParameterTable, settings: ResolvedSettings) -> Batch:
     """A model ready for many fits."""
-    quick = (
+    compiled = (
         settings.estimator in ("ML", "MLR", "MLF")
         and settings.se in ("standard", "none")
         and settings.information in ("observed", "expected")
         and settings.test == ("standard",)
-        and not table.constraints
         and 0 < table.npar <= saturated_table(table).npar  # with more the count tells what is not identified
     )
-    fitter = None
-    if quick:
-        fitter = many_fitter(
-            table,
-            observed=settings.information == "observed",
-            errors=settings.se == "standard",
-            max_iterations=settings.max_iterations,
-            tolerance=settings.tolerance,
-        )
-    return Batch(table, settings, fitter)
+    plan = None
+    if compiled:
+        with contextlib.suppress(ModelError):  # constraints about moments of each sample
+            plan = table_plan(table)
+    return Batch(table, settings, plan)
 
 
 def _plain(group: Group) -> bool:
@@ -177,23 +187,32 @@ def _arranged(statistics: Statistics, wanted: Variables, centred: bool) -> Stati
     return statistics.centred() if centred else statistics
 
 
-def as_arrays(found: _core.ManyFits) -> FitArrays:
-    """What compiled fits return."""
-    verdict = np.asarray(found["verdict"], dtype=np.intp)
-    names = np.array([*VERDICTS[:-1], "failed"], dtype=object)
-    problem = np.array(found["problem"], dtype=object)
-    texts = np.array([TEXTS.get(name, "") for name in names], dtype=object)
-    cut = verdict < AGAIN
-    problem[cut] = texts[verdict[cut]]
+def as_arrays(found: _core.Fits, names: Sequence[str]) -> FitArrays:
+    """What compiled fits return, of parameters of these names."""
+    status = np.array(VERDICTS, dtype=object)[np.asarray(found["verdict"], dtype=np.intp)]
     return FitArrays(
         np.hstack([found["theta"], found["defined"]]),
         np.hstack([found["se"], found["defined_se"]]),
         -0.5 * (found["value"] - found["covariates"]),
         -0.5 * (found["saturated"] - found["covariates"]),
-        names[verdict],
-        problem,
+        status,
+        np.array([_problem(found, k, name, names) for k, name in enumerate(status)] + [None], dtype=object)[
+            :-1
+        ],
         np.asarray(found["iterations"], dtype=np.intp),
     )
+
+
+def _problem(found: _core.Fits, k: int, status: str, names: Sequence[str]) -> str:
+    """What is wrong with one of several fits."""
+    if status in TEXTS:
+        return TEXTS[status]
+    named, stop = [names[i] for i in found["named"][k]], STOPS[found["stop"][k]]
+    if status == "unidentified":
+        return no_identification(named)
+    if status == "not_converged":
+        return no_convergence(stop, found["iterations"][k], named)
+    return found["problem"][k] or NO_ESTIMATES[stop]
 
 
 def _fill(out: FitArrays, k: int, fit: Fit) -> None:

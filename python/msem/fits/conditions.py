@@ -16,7 +16,7 @@ from msem.data.complete import SampleStatistics, expected_statistics
 from msem.data.sample import Group, Sample
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.estimate import estimate
-from msem.estimation.manyfits import Variables, arranged, table_variables
+from msem.estimation.plan import Variables, arranged, table_variables
 from msem.fits.simulate import read_design
 from msem.model.functions import defined_functions
 from msem.model.partable import ParameterTable

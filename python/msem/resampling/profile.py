@@ -17,7 +17,7 @@ from msem.distributions import normal_halfwidth
 from msem.errors import ConvergenceWarning, ModelError, UnsupportedError
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.objective import Objective
-from msem.estimation.optimize import STOPS, Optimum, bounds, run_core
+from msem.estimation.optimize import bounds, minimize
 from msem.estimation.sampling import free_directions
 from msem.estimation.solution import Solution
 from msem.resampling.named import Named, compile_named, every_parameter, holding, read_named, require_names
@@ -189,14 +189,10 @@ class _Profiler:
             return known
         objective, lower, upper = self._held(value)
         for start in (theta + (value - near) * self.slope, theta):
-            found, held = run_core(objective, np.minimum(np.maximum(start, lower), upper), lower, upper)
-            active = np.array(found["active"], dtype=np.intp)
-            optimum = Optimum(
-                found["theta"], found["value"], found["gradient"], STOPS[found["stop"]], active, (), held
-            )
-            if optimum.converged and Estimate(objective, optimum).stationary:
-                deviance = found["value"] - self.best
-                self.known.append((value, deviance, found["theta"]))
+            found = minimize(objective, np.minimum(np.maximum(start, lower), upper), lower=lower, upper=upper)
+            if found.converged:
+                deviance = found.value - self.best
+                self.known.append((value, deviance, found.theta))
                 self.lowest = min(self.lowest, deviance)
                 return deviance
         raise NoSolutionError

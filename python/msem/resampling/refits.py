@@ -5,15 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.estimation.objective import Objective
-from msem.estimation.optimize import bounds
+from msem.estimation.constraints import compile_constraints
+from msem.estimation.estimate import saturated_moments
+from msem.estimation.matrices import block_map
+from msem.estimation.objective import level_names
+from msem.estimation.optimize import STOPS
+from msem.estimation.plan import make_plan
+from msem.estimation.problems import UNUSABLE, VERDICTS
+from msem.model.partable import ParameterTable
 from msem.resampling.progress import Progress, chunks
-from msem.resampling.replicates import Replicates, ReplicateSource
+from msem.resampling.replicates import (
+    FEW,
+    NOT_CONVERGED,
+    SINGULAR,
+    UNBOUNDED,
+    Replicates,
+    ReplicateSource,
+)
 from msem.resampling.workers import Client, Origin, ranges, spread
 
 Floats = NDArray[np.float64]
@@ -25,46 +40,58 @@ class Refitter:
 
     Attributes
     ----------
-    objective : Objective
-    theta : ndarray, shape (npar,)
-        Where refits start.
-    filled : list of list of int
-        See `ReplicateSource.filled`.
+    table : ParameterTable
+        Without the sample's moments of fixed covariates.
+    variables : tuple of tuple of (level, names)
+        Observed variables of the levels of each group, in the order of the statistics.
+    nboth : tuple of int
+        How many variables are at both levels, of each group.
+    saturated : list of tuple of ndarray
+        Saturated moments of each group, from which those of replicates with holes are sought.
     origin : Origin
     """
 
-    objective: Objective
-    theta: Floats
-    filled: list[list[int]]
+    table: ParameterTable
+    variables: tuple[tuple[tuple[int, tuple[str, ...]], ...], ...]
+    nboth: tuple[int, ...]
+    saturated: list[tuple[Floats, Floats, Floats, Floats]]
     origin: Origin
 
-    def run(self, first: int, last: int, threads: int) -> _core.Refits:
+    @cached_property
+    def plan(self) -> _core.Plan:
+        """The compiled model."""
+        blocks = [
+            block_map(self.table, level, group, names)
+            for group, levels in enumerate(self.variables, 1)
+            for level, names in levels
+        ]
+        return make_plan(self.table, blocks, self.nboth, compile_constraints(self.table))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without the compiled part."""
+        return {name: value for name, value in vars(self).items() if name != "plan"}
+
+    def run(self, first: int, last: int, threads: int) -> _core.Fits:
         """Refit the model to replicates first, ..., last - 1."""
-        lower, upper = bounds(self.objective)
-        constraints = self.objective.constraints
-        return _core.refit(
-            self.objective.core,
-            self.origin.draws,
-            self.theta,
-            lower,
-            upper,
-            self.filled,
-            first,
-            last,
-            threads,
-            constraints=None if constraints is None else constraints.core,
-        )
+        return self.plan.fit(self.origin.draws, first, last, threads, saturated=self.saturated)
 
 
 def refitter_of(source: ReplicateSource) -> Refitter:
     """What refits need of a source."""
-    return Refitter(source.estimate.objective, source.estimate.theta, source.filled, source.origin)
+    statistics = source.sample.statistics
+    return Refitter(
+        source.table,
+        tuple(tuple(level_names(s).items()) for s in statistics),
+        tuple(s.nboth for s in statistics),
+        saturated_moments(source.sample),
+        source.origin,
+    )
 
 
 def refit(
     source: ReplicateSource, count: int, threads: int, progress: Progress, client: Client | None = None
 ) -> Replicates:
-    """Refit the model to replicates 0 to count - 1, starting from the estimates.
+    """Refit the model to replicates 0 to count - 1, each from its own start, as `sem` would fit it.
 
     Parameters
     ----------
@@ -95,10 +122,21 @@ def refit_chosen(source: ReplicateSource, numbers: Iterable[int]) -> Replicates:
     return _joined([none, *(refitter.run(k, k + 1, 1) for k in numbers)])
 
 
-def _joined(parts: Sequence[_core.Refits]) -> Replicates:
+def _joined(parts: Sequence[_core.Fits]) -> Replicates:
     return Replicates(
         np.concatenate([part["theta"] for part in parts]),
         np.concatenate([part["value"] for part in parts]),
         np.concatenate([part["saturated"] for part in parts]),
-        np.concatenate([np.asarray(part["outcome"], dtype=np.intp) for part in parts]),
+        np.concatenate([_outcomes(part) for part in parts]),
     )
+
+
+def _outcomes(fits: _core.Fits) -> NDArray[np.intp]:
+    """Why there are no estimates: 0, or a key of `FAILURES`."""
+    stop, verdict = np.asarray(fits["stop"], dtype=np.intp), np.asarray(fits["verdict"], dtype=np.intp)
+    unbounded = stop == STOPS.index("unbounded")
+    failed = np.where(fits["few_clusters"], FEW, np.where(verdict == UNUSABLE, SINGULAR, NOT_CONVERGED))
+    out: NDArray[np.intp] = np.where(
+        verdict < VERDICTS.index("not_converged"), 0, np.where(unbounded, UNBOUNDED, failed)
+    )
+    return out

@@ -25,11 +25,12 @@ from msem.resampling.workers import Origin, require_drawable
 
 Floats = NDArray[np.float64]
 
+FEW, SINGULAR, NOT_CONVERGED, UNBOUNDED = range(1, 5)
 FAILURES = {
-    1: "too few distinct clusters",
-    2: "singular covariance matrix",
-    3: "not converged",
-    4: "likelihood unbounded",
+    FEW: "too few distinct clusters",
+    SINGULAR: "singular covariance matrix",
+    NOT_CONVERGED: "not converged",
+    UNBOUNDED: "likelihood unbounded",
 }
 NONE = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
 
@@ -243,15 +244,6 @@ class ReplicateSource:
     def table(self) -> ParameterTable:
         """The parameter table without the sample's moments of fixed covariates."""
         return open_exogenous(self.estimate.table, self.sample)
-
-    @cached_property
-    def filled(self) -> list[list[int]]:
-        """Entries of each compiled block that hold moments of fixed covariates."""
-        rows = self.table.rows
-        return [
-            [i for i, row in enumerate(block.rows) if not rows[row].free and np.isnan(rows[row].value)]
-            for block in self.estimate.objective.blocks
-        ]
 
     def fitted(self, number: int, theta: Floats, value: float) -> tuple[Estimate, Sample]:
         """The model at its estimates in one replicate, and that replicate's statistics.

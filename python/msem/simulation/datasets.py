@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from msem import _core
-from msem.estimation.manyfits import Variables
+from msem.estimation.plan import Variables
 from msem.simulation.designs import Clusters
 
 

@@ -8,7 +8,7 @@ from typing import overload
 
 from msem import _core
 from msem.data.complete import SampleStatistics
-from msem.estimation.manyfits import Variables
+from msem.estimation.plan import Variables
 from msem.resampling.workers import Origin
 
 Drawn = SampleStatistics | dict[str, SampleStatistics]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays, smallest_eigenvalue
 from msem.errors import ModelError
 from msem.estimation.constraints import compile_constraints
-from msem.estimation.manyfits import Variables, table_variables
 from msem.estimation.matrices import block_map, block_matrices, row_values
+from msem.estimation.plan import Variables, table_variables
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
 

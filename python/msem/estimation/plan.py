@@ -1,9 +1,8 @@
-"""A model as compiled code fits it to many samples: the table as index maps, without a sample."""
+"""A model as compiled code fits it: the table as index maps, without a sample."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,19 +11,14 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.complete import SampleStatistics
 from msem.data.statistics import Statistics
+from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block
-from msem.estimation.objective import level_names
-from msem.estimation.optimize import row_bounds
 from msem.model.functions import defined_functions
 from msem.model.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 
-ATTEMPT = 60  # iterations from the first start, as in `estimate`
-RELATIONS = ("=~", "~", "~~", "~1")
-# of the core, in its order; "again" and "unusable" come with no estimates
-VERDICTS = ("ok", "boundary", "improper", "no_chi_square", "saddle_point", "again", "unusable")
-AGAIN = VERDICTS.index("again")
+RELATIONS = ("=~", "~", "~~", "~1")  # of the core, in its order
 
 
 class Variables(NamedTuple):
@@ -40,25 +34,6 @@ class Variables(NamedTuple):
         return self.unit + self.cluster
 
 
-@dataclass(frozen=True, eq=False)
-class ManyFitter:
-    """A compiled model that is fitted to samples in threads.
-
-    Attributes
-    ----------
-    table : ParameterTable
-        Without the moments of fixed covariates, which each sample has its own of.
-    core : _core.ManyFitter
-    """
-
-    table: ParameterTable
-    core: _core.ManyFitter
-
-    def fit(self, draws: _core.Draws, first: int, last: int, threads: int) -> _core.ManyFits:
-        """Fit samples first, ..., last - 1; the result does not depend on the number of threads."""
-        return self.core.fit(draws, first, last, threads)
-
-
 def table_variables(table: ParameterTable) -> Variables:
     """Variables of a model by their roles."""
     if table.nlevels == 1:
@@ -66,62 +41,71 @@ def table_variables(table: ParameterTable) -> Variables:
     return Variables((*table.both, *table.within_only), table.between_only, len(table.both))
 
 
-def many_fitter(
-    table: ParameterTable, *, observed: bool, errors: bool, max_iterations: int, tolerance: float
-) -> ManyFitter:
-    """Compile a model without constraints other than bounds and equal parameters.
+def make_plan(
+    table: ParameterTable,
+    blocks: Sequence[BlockMap],
+    nboth: Sequence[int],
+    constraints: Constraints | None,
+) -> _core.Plan:
+    """Compile what fitting a model takes beside a sample.
 
     Parameters
     ----------
     table : ParameterTable
-    observed : bool
-        Standard errors from observed information, not expected.
-    errors : bool
-        Whether there are standard errors.
-    max_iterations, tolerance
-        Of the optimiser; samples that need more than `ATTEMPT` iterations are left to `estimate`.
+        Moments of fixed covariates that are nan are those of each sample.
+    blocks : sequence of BlockMap
+        One for each level of each group: group by group, within first.
+    nboth : sequence of int
+        How many variables are at both levels, of each group.
+    constraints : Constraints or None
+        Of the table.
     """
-    blank = _placeholder(table)
-    blocks: list[BlockMap] = []
-    groups: list[tuple[_core.Loss, int, int]] = []
-    for group in range(1, table.ngroups + 1):
-        last = len(blocks)
-        blocks += [block_map(table, level, group, names) for level, names in level_names(blank).items()]
-        within, between = (last, last + 1) if len(blocks) - last == 2 else (-1, last)
-        groups.append((blank.likelihood(), within, between))
-    objective = _core.Objective(table.npar, [core_block(block, table) for block in blocks], groups)
-    core = _core.ManyFitter(
-        objective,
-        [_start_rows(block, table) for block in blocks],
+    compiled = [
+        (core_block(block, table), _start_rows(block, table), _filled(block, table), _judged(block, table))
+        for block in blocks
+    ]
+    places: dict[int, list[int]] = {}
+    for place, block in enumerate(blocks):
+        places.setdefault(block.group, []).append(place)
+    groups = [
+        (at[0] if len(at) == 2 else -1, at[-1], both, *fixed_covariates(table, group))
+        for (group, at), both in zip(places.items(), nboth, strict=True)
+    ]
+    return _core.Plan(
+        table.npar,
+        compiled,
+        groups,
         *row_bounds(table),
-        [_filled(block, table) for block in blocks],
-        [fixed_covariates(table, group) for group in range(1, table.ngroups + 1)],
+        None if constraints is None else constraints.core,
         defined_functions(table).core,
-        min(ATTEMPT, max_iterations),
-        tolerance,
-        observed,
-        errors,
     )
-    return ManyFitter(table, core)
 
 
-def _placeholder(table: ParameterTable) -> SampleStatistics:
-    """Statistics of the right shape: those of two units with every variable at 0."""
+def table_plan(table: ParameterTable) -> _core.Plan:
+    """The plan of a model for samples whose variables are in the order of `table_variables`.
+
+    Raises
+    ------
+    ModelError
+        If constraints contradict each other, or are about moments of fixed covariates, which each sample has its own
+        of.
+    """
     unit, cluster, nboth = table_variables(table)
-    m, p = len(unit) + len(cluster), len(unit)
-    return SampleStatistics(
-        unit,
-        cluster,
-        nboth,
-        2.0,
-        2.0,
-        np.ones(1),
-        np.full(1, 2.0),
-        np.zeros((1, m)),
-        np.zeros((1, m, m)),
-        np.zeros((p, p)),
-        "nothing",
-    )
+    levels = {1: unit, 2: (*unit[:nboth], *cluster)} if unit else {1: cluster}
+    groups = range(1, table.ngroups + 1)
+    blocks = [block_map(table, level, group, names) for group in groups for level, names in levels.items()]
+    return make_plan(table, blocks, [nboth] * table.ngroups, compile_constraints(table))
+
+
+def row_bounds(table: ParameterTable) -> tuple[Floats, Floats]:
+    """Lower and upper bound of every parameter, the tightest among rows that share it."""
+    lower = np.full(table.npar, -np.inf)
+    upper = np.full(table.npar, np.inf)
+    for r in table.rows:
+        if r.free:
+            lower[r.free - 1] = max(lower[r.free - 1], r.lower)
+            upper[r.free - 1] = min(upper[r.free - 1], r.upper)
+    return lower, upper
 
 
 def _start_rows(block: BlockMap, table: ParameterTable) -> list[tuple[int, int, int, int, float, float]]:
@@ -144,6 +128,11 @@ def _filled(block: BlockMap, table: ParameterTable) -> list[int]:
     """Entries of a block that hold moments of fixed covariates."""
     rows = [table.rows[i] for i in block.rows]
     return [i for i, r in enumerate(rows) if r.exo and not r.free and np.isnan(r.value)]
+
+
+def _judged(block: BlockMap, table: ParameterTable) -> list[int]:
+    """Variables of a block whose covariance matrices have to be proper: not the auxiliary ones."""
+    return [k for k, name in enumerate(block.names) if name not in table.auxiliary]
 
 
 def fixed_covariates(table: ParameterTable, group: int) -> tuple[list[int], list[int]]:

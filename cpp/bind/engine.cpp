@@ -1,0 +1,242 @@
+// Plans of models, and fits by them.
+#include "fit/engine.hpp"
+
+#include "base/threads.hpp"
+#include "bind/bind.hpp"
+#include "bind/draws.hpp"
+#include "bind/optimum.hpp"
+#include "draws/samples.hpp"
+
+using namespace msem;
+
+namespace {
+
+// relation, lhs, rhs, parameter, value, start
+using RowTuple = std::tuple<int, int, int, int, double, double>;
+// block, rows, entries to fill, variables to judge
+using BlockTuple = std::tuple<Block, std::vector<RowTuple>, std::vector<int>, std::vector<Index>>;
+// blocks within and between, variables at both levels, covariates within and between
+using LevelsTuple = std::tuple<int, int, Index, std::vector<Index>, std::vector<Index>>;
+// means and covariances within, between
+using MomentsTuple = std::tuple<Vector, Matrix, Vector, Matrix>;
+
+std::vector<StartRow> start_rows(const std::vector<RowTuple>& rows) {
+  std::vector<StartRow> out;
+  for (const auto& [relation, lhs, rhs, parameter, value, start] : rows) {
+    if (relation < 0 || relation > 3) throw std::invalid_argument("a relation is 0, 1, 2 or 3");
+    out.push_back({static_cast<Relation>(relation), lhs, rhs, parameter, value, start});
+  }
+  return out;
+}
+
+std::shared_ptr<Plan> make_plan(int npar, const std::vector<BlockTuple>& given,
+                                const std::vector<LevelsTuple>& levels, const Vector& lower,
+                                const Vector& upper, const Constraints* constraints,
+                                const Expressions& defined) {
+  std::vector<Block> blocks;
+  std::vector<std::vector<StartRow>> rows;
+  std::vector<std::vector<int>> filled;
+  std::vector<std::vector<Index>> judged;
+  for (const auto& [block, own, open, variables] : given) {
+    blocks.push_back(block);
+    rows.push_back(start_rows(own));
+    filled.push_back(open);
+    judged.push_back(variables);
+  }
+  std::vector<Plan::Levels> groups;
+  std::vector<Plan::Covariates> covariates;
+  std::vector<Index> nboth;
+  for (const auto& [within, between, both, unit, cluster] : levels) {
+    groups.push_back({within, between});
+    nboth.push_back(both);
+    covariates.push_back({unit, cluster});
+  }
+  StartPlan start(npar, blocks, std::move(rows), lower, upper);
+  auto out =
+      std::make_shared<Plan>(Plan{npar, std::move(blocks), std::move(groups), std::move(nboth),
+                                  std::move(start), lower, upper, constraints ? *constraints : Constraints{},
+                                  defined, std::move(filled), std::move(covariates), std::move(judged)});
+  out->check();
+  return out;
+}
+
+std::vector<Moments> moments_of(const std::vector<MomentsTuple>& groups) {
+  std::vector<Moments> out;
+  for (const auto& [mean_w, cov_w, mean_b, cov_b] : groups) out.push_back({mean_w, mean_b, cov_w, cov_b});
+  return out;
+}
+
+SampleLikelihood known(const std::vector<MomentsTuple>& saturated, double value) {
+  return {{}, moments_of(saturated), value};
+}
+
+py::dict run_estimate(const Plan& plan, const Objective& objective,
+                      const std::vector<MomentsTuple>& saturated, double saturated_value, int max_iterations,
+                      double tolerance, std::vector<bool> saturated_blocks) {
+  Optimum best;
+  {
+    py::gil_scoped_release release;
+    FitOptions options;
+    options.max_iterations = max_iterations;
+    options.tolerance = tolerance;
+    options.saturated = std::move(saturated_blocks);
+    best = estimate(plan, objective, known(saturated, saturated_value), options);
+  }
+  return optimum_dict(best);
+}
+
+std::vector<Vector> run_starts(const Plan& plan, const Objective& objective,
+                               const std::vector<MomentsTuple>& saturated, double saturated_value) {
+  py::gil_scoped_release release;
+  return all_starts(plan, objective, known(saturated, saturated_value));
+}
+
+py::list improper_list(const std::vector<Impropriety>& all) {
+  py::list out;
+  for (const Impropriety& one : all)
+    out.append(py::make_tuple(one.block, one.negative, static_cast<int>(one.indefinite)));
+  return out;
+}
+
+py::list run_improper(const Plan& plan, const Objective& objective, const Vector& theta) {
+  std::vector<Impropriety> found;
+  {
+    py::gil_scoped_release release;
+    found = improprieties(plan, objective, theta);
+  }
+  return improper_list(found);
+}
+
+template <class Row>
+void set_row(RowMatrix& to, Index r, const Row& from) {
+  if (from.size()) {
+    to.row(r) = from;
+  } else {
+    to.row(r).setConstant(std::numeric_limits<double>::quiet_NaN());
+  }
+}
+
+py::dict run_fit(const Plan& plan, const Draws& draws, std::uint64_t first, std::uint64_t last, int threads,
+                 int max_iterations, double tolerance, int errors,
+                 const std::vector<MomentsTuple>& saturated) {
+  if (errors < 0 || errors > 2) throw std::invalid_argument("errors are 0, 1 or 2");
+  const Index count = last > first ? static_cast<Index>(last - first) : 0, k = plan.defined.size();
+  RowMatrix theta(count, plan.npar), se(count, plan.npar), defined(count, k), defined_se(count, k);
+  Vector value(count), unrestricted(count), covariates(count);
+  std::vector<int> verdict(count), stop(count), iterations(count);
+  std::vector<std::string> problem(count);
+  std::vector<bool> few(count);
+  std::vector<std::vector<int>> named(count);
+  {
+    py::gil_scoped_release unlocked;
+    const ThreadLimit limit(threads);
+    const FitOptions options{max_iterations, tolerance, static_cast<ErrorKind>(errors), {}};
+    const std::vector<Solution> fits =
+        fit_many(plan, draws, options, first, last, threads, moments_of(saturated));
+    const Vector none;
+    for (Index r = 0; r < count; ++r) {
+      const Solution& one = fits[r];
+      const bool some = one.verdict < Verdict::kNotConverged;
+      set_row(theta, r, some ? one.optimum.theta : none);
+      set_row(se, r, some ? Vector(one.sampling.vcov.diagonal().cwiseSqrt()) : none);
+      set_row(defined, r, some ? one.defined : none);
+      set_row(defined_se, r, some ? one.defined_se : none);
+      value[r] = some ? one.optimum.value : std::numeric_limits<double>::quiet_NaN();
+      unrestricted[r] = one.saturated_value;
+      covariates[r] = one.covariate_value;
+      verdict[r] = static_cast<int>(one.verdict);
+      stop[r] = static_cast<int>(one.optimum.stop);
+      iterations[r] = static_cast<int>(one.optimum.iterations.size());
+      problem[r] = one.problem;
+      few[r] = one.few_clusters;
+      named[r] = some ? one.sampling.unidentified : one.flat;
+    }
+  }
+  py::dict out;
+  out["theta"] = theta;
+  out["se"] = se;
+  out["defined"] = defined;
+  out["defined_se"] = defined_se;
+  out["value"] = value;
+  out["saturated"] = unrestricted;
+  out["covariates"] = covariates;
+  out["verdict"] = verdict;
+  out["stop"] = stop;
+  out["iterations"] = iterations;
+  out["problem"] = problem;
+  out["few_clusters"] = few;
+  out["named"] = named;
+  return out;
+}
+
+std::shared_ptr<GivenSamples> make_given(const std::vector<std::vector<StatisticsTuple>>& samples) {
+  std::vector<std::vector<TwoLevelStatistics>> out;
+  for (const auto& groups : samples) {
+    out.emplace_back();
+    for (const StatisticsTuple& one : groups) out.back().push_back(statistics_of(one));
+  }
+  return std::make_shared<GivenSamples>(std::move(out));
+}
+
+Constraints none_or(const Constraints* given) { return given ? *given : Constraints{}; }
+
+py::tuple run_covariance(const Objective& objective, const Vector& theta, const Matrix& free, int errors,
+                         const Constraints* constraints) {
+  SamplingCovariance found;
+  {
+    py::gil_scoped_release release;
+    found = sampling_covariance(objective, none_or(constraints), theta, free, static_cast<ErrorKind>(errors));
+  }
+  return py::make_tuple(found.vcov, found.unidentified, found.positive_definite);
+}
+
+py::tuple run_identified(const Objective& objective, const Vector& theta, const Matrix& free,
+                         const Constraints* constraints) {
+  IdentifiedDirections found;
+  {
+    py::gil_scoped_release release;
+    found = identified_directions(objective, none_or(constraints), theta, free);
+  }
+  return py::make_tuple(found.basis, found.inverse, found.unidentified, found.immovable, found.whitened);
+}
+
+}  // namespace
+
+void bind_engine(py::module_& m) {
+  using namespace py::literals;
+  using release = py::call_guard<py::gil_scoped_release>;
+  py::class_<GivenSamples, Draws, std::shared_ptr<GivenSamples>>(m, "GivenSamples")
+      .def(py::init(&make_given), "samples"_a);
+  py::class_<SelectedDraws, Draws, std::shared_ptr<SelectedDraws>>(m, "SelectedDraws")
+      .def(py::init<std::shared_ptr<const Draws>, std::vector<Index>, std::vector<Index>, bool>(), "draws"_a,
+           "unit"_a, "all"_a, "centred"_a = false);
+  py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan")
+      .def(py::init(&make_plan), "npar"_a, "blocks"_a, "groups"_a, "lower"_a, "upper"_a, "constraints"_a,
+           "defined"_a)
+      .def("estimate", &run_estimate, "objective"_a, "saturated"_a, "saturated_value"_a,
+           "max_iterations"_a = 500, "tolerance"_a = 1e-12, "saturated_blocks"_a = std::vector<bool>{})
+      .def("starts", &run_starts, "objective"_a, "saturated"_a, "saturated_value"_a)
+      .def("improper", &run_improper, "objective"_a, "theta"_a)
+      .def("fit", &run_fit, "draws"_a, "first"_a, "last"_a, "threads"_a = 1, "max_iterations"_a = 500,
+           "tolerance"_a = 1e-12, "errors"_a = 0, "saturated"_a = std::vector<MomentsTuple>{});
+  m.def("flat_direction", &flat_direction, "objective"_a, "theta"_a, release());
+  m.def("elimination_basis", &elimination_basis, "rows"_a, "sizes"_a, release());
+  m.def(
+      "tangent",
+      [](const Objective& objective, const Constraints& constraints, const Vector& theta,
+         const std::vector<int>& active, const std::vector<int>& active_inequalities) {
+        return tangent(objective, constraints, theta, active, active_inequalities);
+      },
+      "objective"_a, "constraints"_a, "theta"_a, "active"_a, "active_inequalities"_a, release());
+  m.def(
+      "whitening_basis",
+      [](const Matrix& factor) {
+        const Whitening found = whitening_basis(factor);
+        return std::make_pair(found.basis, found.null);
+      },
+      "factor"_a, release());
+  m.def("identified_directions", &run_identified, "objective"_a, "theta"_a, "tangent"_a,
+        "constraints"_a = py::none());
+  m.def("sampling_covariance", &run_covariance, "objective"_a, "theta"_a, "tangent"_a, "errors"_a,
+        "constraints"_a = py::none());
+}

@@ -1,0 +1,203 @@
+#include "fit/covariance.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+namespace msem {
+
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kRank = 1e-10;           // of rows of unit length: below it a row depends on others
+constexpr double kRankTolerance = 1e-11;  // relative singular value of the scaled information factor
+constexpr double kInvolved = 0.05;        // share in a null direction from which a parameter is named
+// Squared pivots of an information matrix in correlation metric:
+constexpr double kSmallPivot = 1e-8;  // below it the factored form of the expected information is used
+constexpr double kSafePivot = 1e-4;   // of observed information: above it the expected is not asked
+constexpr double kSingular = 1e-10;   // below it a matrix is not positive definite
+
+bool is_identity(const Matrix& t) { return t.rows() == t.cols() && t.isIdentity(0); }
+
+Matrix along(const Matrix& matrix, const Matrix& t) {
+  return is_identity(t) ? matrix : Matrix(t.transpose() * matrix * t);
+}
+
+// Standard errors of the parameters with all others known; 1 where there is no information.
+Vector conditional_errors(const Objective& objective, const Vector& theta) {
+  return objective.expected_information(theta).diagonal().unaryExpr(
+      [](double v) { return v > 0 ? 1 / std::sqrt(v) : 1.0; });
+}
+
+// Parameters that could not move, but for those that equality constraints determine, which have no error.
+std::vector<int> immovable(const Constraints& constraints, const Vector& theta, const Matrix& tangent) {
+  std::vector<int> out;
+  for (Index k = 0; k < theta.size(); ++k) {
+    if (tangent.row(k).isZero(0)) out.push_back(static_cast<int>(k));
+  }
+  if (constraints.none() || out.empty()) return out;
+  const Matrix free = elimination_basis(constraints.equalities.jacobian(theta), Vector::Ones(theta.size()));
+  out.erase(std::remove_if(out.begin(), out.end(), [&](int k) { return free.row(k).isZero(0); }), out.end());
+  return out;
+}
+
+}  // namespace
+
+Matrix elimination_basis(const Matrix& rows, const Vector& sizes) {
+  const Index n = rows.cols();
+  Matrix left(rows.rows(), n);
+  Index count = 0;
+  for (Index i = 0; i < rows.rows(); ++i) {
+    const double norm = rows.row(i).cwiseProduct(sizes.transpose()).norm();
+    if (norm > 0) left.row(count++) = rows.row(i) / norm;
+  }
+  std::vector<Index> pivots;
+  for (Index k = 0; k < std::min(count, n); ++k) {
+    Index row = k, col = 0;
+    double most = -1;
+    for (Index i = k; i < count; ++i) {
+      for (Index j = 0; j < n; ++j) {
+        const double part = std::abs(left(i, j) * sizes[j]);
+        if (part > most) {
+          most = part;
+          row = i;
+          col = j;
+        }
+      }
+    }
+    if (!(most > kRank)) break;
+    left.row(k).swap(left.row(row));
+    left.row(k) /= left(k, col);
+    for (Index i = 0; i < count; ++i) {
+      if (i != k) left.row(i) -= (left(i, col) * left.row(k)).eval();
+    }
+    pivots.push_back(col);
+  }
+  std::vector<Index> free;
+  for (Index j = 0; j < n; ++j) {
+    if (std::find(pivots.begin(), pivots.end(), j) == pivots.end()) free.push_back(j);
+  }
+  Matrix basis = Matrix::Zero(n, static_cast<Index>(free.size()));
+  for (std::size_t j = 0; j < free.size(); ++j) {
+    basis(free[j], j) = 1;
+    for (std::size_t i = 0; i < pivots.size(); ++i) basis(pivots[i], j) = -left(i, free[j]);
+  }
+  return basis;
+}
+
+Matrix tangent(const Objective& objective, const Constraints& constraints, const Vector& theta,
+               const std::vector<int>& active, const std::vector<int>& active_inequalities) {
+  const Index n = theta.size();
+  std::vector<Index> moving;
+  for (Index k = 0; k < n; ++k) {
+    if (!active[k]) moving.push_back(k);
+  }
+  const Matrix identity = Matrix::Identity(n, n)(Eigen::all, moving);
+  if (constraints.none()) return identity;
+  const Matrix equal = constraints.equalities.jacobian(theta);
+  const Matrix unequal = constraints.inequalities.jacobian(theta)(active_inequalities, Eigen::all);
+  Matrix rows(equal.rows() + unequal.rows(), n);
+  rows << equal, unequal;
+  const Vector sizes = conditional_errors(objective, theta);
+  return identity * elimination_basis(rows(Eigen::all, moving), sizes(moving));
+}
+
+double remaining_gain(const Objective& objective, const Matrix& tangent, const Vector& theta,
+                      const Vector& gradient) {
+  if (tangent.cols() == 0) return 0;
+  const Matrix factor = objective.information_factor(theta) * tangent;
+  const Vector scale = factor.colwise().norm().unaryExpr([](double v) { return v > 0 ? 1 / v : 0.0; });
+  const Vector slope = scale.cwiseProduct(tangent.transpose() * gradient);
+  Eigen::CompleteOrthogonalDecomposition<Matrix> solver;
+  solver.setThreshold(kRankTolerance);
+  solver.compute((factor * scale.asDiagonal()).transpose());
+  return solver.solve(slope).squaredNorm() / 4;
+}
+
+Whitening whitening_basis(const Matrix& factor) {
+  const Index k = factor.cols(), rows = std::min(factor.rows(), k);
+  const Vector scale = factor.colwise().norm().unaryExpr([](double v) { return v > 0 ? 1 / v : 0.0; });
+  const Eigen::HouseholderQR<Matrix> qr(factor * scale.asDiagonal());
+  const Matrix triangle = qr.matrixQR().topRows(rows).triangularView<Eigen::Upper>();
+  const Eigen::JacobiSVD<Matrix> svd(triangle, Eigen::ComputeFullV);
+  const Vector& singular = svd.singularValues();
+  const Matrix& right = svd.matrixV();
+  // A covariate with mean 1e8 gives a singular value of 1e-8, which the QR factorisation still resolves.
+  Index rank = 0;
+  while (rank < singular.size() && singular[rank] > kRankTolerance * singular[0]) ++rank;
+  Whitening out;
+  out.basis = scale.asDiagonal() * right.leftCols(rank) * singular.head(rank).cwiseInverse().asDiagonal();
+  const Vector sizes = scale.unaryExpr([](double v) { return v > 0 ? v : 1.0; });
+  out.null = sizes.asDiagonal() * right.rightCols(k - rank);
+  return out;
+}
+
+IdentifiedDirections identified_directions(const Objective& objective, const Constraints& constraints,
+                                           const Vector& theta, const Matrix& tangent) {
+  IdentifiedDirections out;
+  out.immovable = immovable(constraints, theta, tangent);
+  out.basis = tangent;
+  if (tangent.cols() == 0) return out;
+  const ScaledInverse expected = scaled_inverse(along(objective.expected_information(theta), tangent));
+  if (expected.pivot > kSmallPivot) {
+    out.inverse = expected.inverse;
+    return out;
+  }
+  const Matrix factor = objective.information_factor(theta);
+  const Whitening found = whitening_basis(factor * tangent);
+  out.whitened = true;
+  out.basis = tangent * found.basis;
+  out.inverse = Matrix::Identity(out.basis.cols(), out.basis.cols());
+  const Matrix null = tangent * found.null;
+  for (Index k = 0; k < null.rows(); ++k) {
+    const double norm = factor.col(k).norm();
+    Vector part = null.row(k).transpose();
+    for (double& x : part) x = norm == 0 && x != 0 ? 1.0 : norm * x;  // 1: no information at all
+    if (part.norm() > kInvolved) out.unidentified.push_back(static_cast<int>(k));
+  }
+  return out;
+}
+
+SamplingCovariance sampling_covariance(const Objective& objective, const Constraints& constraints,
+                                       const Vector& theta, const Matrix& tangent, ErrorKind kind) {
+  const Index n = theta.size();
+  SamplingCovariance out;
+  Matrix inverse = Matrix::Zero(tangent.cols(), tangent.cols()), basis = tangent;
+  bool done = tangent.cols() == 0;
+  if (!done && kind == ErrorKind::kObserved) {
+    ScaledInverse found = scaled_inverse(along(objective.observed_information(theta), tangent));
+    done = found.pivot > kSafePivot;
+    if (done) inverse = std::move(found.inverse);
+  }
+  if (!done) {
+    IdentifiedDirections directions = identified_directions(objective, constraints, theta, tangent);
+    basis = std::move(directions.basis);
+    inverse = std::move(directions.inverse);
+    out.unidentified = std::move(directions.unidentified);
+    if (kind == ErrorKind::kObserved) {
+      ScaledInverse found =
+          scaled_inverse(directions.whitened ? objective.observed_information_in(theta, basis)
+                                             : along(objective.observed_information(theta), basis));
+      out.positive_definite = found.pivot > kSingular;
+      if (out.positive_definite) {
+        inverse = std::move(found.inverse);
+      } else {
+        inverse.setConstant(basis.cols(), basis.cols(), kNaN);
+      }
+    }
+  }
+  if (kind == ErrorKind::kNone) {
+    out.vcov.setConstant(n, n, kNaN);
+    return out;
+  }
+  out.vcov = is_identity(basis) ? inverse : Matrix(basis * inverse * basis.transpose());
+  std::vector<int> none = immovable(constraints, theta, tangent);
+  none.insert(none.end(), out.unidentified.begin(), out.unidentified.end());
+  for (const int k : none) {
+    out.vcov.row(k).setConstant(kNaN);
+    out.vcov.col(k).setConstant(kNaN);
+  }
+  return out;
+}
+
+}  // namespace msem
