@@ -23,6 +23,14 @@ Matrix along(const Matrix& matrix, const Matrix& t) {
   return is_identity(t) ? matrix : Matrix(t.transpose() * matrix * t);
 }
 
+Matrix expected(const Objective& objective, const Vector& theta, const ObjectivePoint* at) {
+  return at ? objective.expected_information(*at) : objective.expected_information(theta);
+}
+
+Matrix observed(const Objective& objective, const Vector& theta, const ObjectivePoint* at) {
+  return at ? objective.observed_information(*at, {}) : objective.observed_information(theta);
+}
+
 // Standard errors of the parameters with all others known; 1 where there is no information.
 Vector conditional_errors(const Objective& objective, const Vector& theta) {
   return objective.expected_information(theta).diagonal().unaryExpr(
@@ -133,12 +141,13 @@ Whitening whitening_basis(const Matrix& factor) {
 }
 
 IdentifiedDirections identified_directions(const Objective& objective, const Constraints& constraints,
-                                           const Vector& theta, const Matrix& tangent) {
+                                           const Vector& theta, const Matrix& tangent,
+                                           const ObjectivePoint* at) {
   IdentifiedDirections out;
   out.immovable = immovable(constraints, theta, tangent);
   out.basis = tangent;
   if (tangent.cols() == 0) return out;
-  const ScaledInverse expected = scaled_inverse(along(objective.expected_information(theta), tangent));
+  const ScaledInverse expected = scaled_inverse(along(expected(objective, theta, at), tangent));
   if (expected.pivot > kSmallPivot) {
     out.inverse = expected.inverse;
     return out;
@@ -159,25 +168,26 @@ IdentifiedDirections identified_directions(const Objective& objective, const Con
 }
 
 SamplingCovariance sampling_covariance(const Objective& objective, const Constraints& constraints,
-                                       const Vector& theta, const Matrix& tangent, ErrorKind kind) {
+                                       const Vector& theta, const Matrix& tangent, ErrorKind kind,
+                                       const ObjectivePoint* at) {
   const Index n = theta.size();
   SamplingCovariance out;
   Matrix inverse = Matrix::Zero(tangent.cols(), tangent.cols()), basis = tangent;
   bool done = tangent.cols() == 0;
   if (!done && kind == ErrorKind::kObserved) {
-    ScaledInverse found = scaled_inverse(along(objective.observed_information(theta), tangent));
+    ScaledInverse found = scaled_inverse(along(observed(objective, theta, at), tangent));
     done = found.pivot > kSafePivot;
     if (done) inverse = std::move(found.inverse);
   }
   if (!done) {
-    IdentifiedDirections directions = identified_directions(objective, constraints, theta, tangent);
+    IdentifiedDirections directions = identified_directions(objective, constraints, theta, tangent, at);
     basis = std::move(directions.basis);
     inverse = std::move(directions.inverse);
     out.unidentified = std::move(directions.unidentified);
     if (kind == ErrorKind::kObserved) {
       ScaledInverse found =
           scaled_inverse(directions.whitened ? objective.observed_information_in(theta, basis)
-                                             : along(objective.observed_information(theta), basis));
+                                             : along(observed(objective, theta, at), basis));
       out.positive_definite = found.pivot > kSingular;
       if (out.positive_definite) {
         inverse = std::move(found.inverse);

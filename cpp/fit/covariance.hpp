@@ -27,7 +27,7 @@ struct Whitening {
 };
 Whitening whitening_basis(const Matrix& factor);
 
-// A tangent less what the information cannot tell.
+// A tangent less what the information cannot tell; `at` is what is known of theta already.
 struct IdentifiedDirections {
   Matrix basis;                   // columns of the tangent, or a basis in which the expected information is 1
   Matrix inverse;                 // of the expected information over it
@@ -36,7 +36,8 @@ struct IdentifiedDirections {
   bool whitened = false;          // the expected information was close to singular, and the factor was used
 };
 IdentifiedDirections identified_directions(const Objective& objective, const Constraints& constraints,
-                                           const Vector& theta, const Matrix& tangent);
+                                           const Vector& theta, const Matrix& tangent,
+                                           const ObjectivePoint* at = nullptr);
 
 enum class ErrorKind : int { kNone = 0, kExpected = 1, kObserved = 2 };
 
@@ -48,8 +49,9 @@ struct SamplingCovariance {
 
 // T (T'AT)^-1 T' with the information A over the directions T in which theta is free (Aitchison & Silvey,
 // 1958); parameters that equality constraints determine have no variance. Without errors only what is not
-// identified is told.
+// identified is told. `at` is what is known of theta already.
 SamplingCovariance sampling_covariance(const Objective& objective, const Constraints& constraints,
-                                       const Vector& theta, const Matrix& tangent, ErrorKind kind);
+                                       const Vector& theta, const Matrix& tangent, ErrorKind kind,
+                                       const ObjectivePoint* at = nullptr);
 
 }  // namespace msem

@@ -8,6 +8,7 @@
 
 #include "base/threads.hpp"
 #include "fit/iterative.hpp"
+#include "fit/markers.hpp"
 #include "fit/saturated_cells.hpp"
 #include "likelihood/complete/saturated.hpp"
 
@@ -98,12 +99,30 @@ class Route {
       if (maximum && (nowhere(top) || maximum->value < top.value + kSame)) return *maximum;
     }
     Optimum rest = attempt(top.theta, options_.max_iterations - few);
+    if (rest.stop != Stop::kConverged) {
+      std::optional<Optimum> again = by_other_markers(rest, few);
+      if (again && !(maximum && maximum->value < again->value)) return std::move(*again);
+    }
     if (rest.stop == Stop::kConverged || !maximum) {
       rest.iterations.insert(rest.iterations.begin(), top.iterations.begin(), top.iterations.end());
       return rest;
     }
     if (!nowhere(rest)) maximum->surpassed = maximum->value - rest.value;
     return *maximum;
+  }
+
+  // A maximum near which factors have large loadings is found where they are scaled by other indicators.
+  std::optional<Optimum> by_other_markers(const Optimum& from, int few) const {
+    if (!plan_.constraints.none() || !from.theta.allFinite()) return std::nullopt;
+    const auto other = other_markers(objective_.blocks(), from.theta, plan_.lower, plan_.upper);
+    if (!other) return std::nullopt;
+    const Objective same(plan_.npar, other->blocks, objective_.groups());
+    const Optimum found = minimize(same, other->theta, plan_.lower, plan_.upper,
+                                   {options_.max_iterations, options_.tolerance, true});
+    if (found.stop != Stop::kConverged || below_saturated(found)) return std::nullopt;
+    Optimum out = attempt(other->back(objective_.blocks(), found.theta), few);
+    if (out.stop != Stop::kConverged) return std::nullopt;
+    return out;
   }
 
   const Plan& plan_;
@@ -280,12 +299,13 @@ std::vector<Vector> all_starts(const Plan& plan, const Objective& objective, con
   return Route(plan, objective, sample, {}).starts();
 }
 
-std::vector<Impropriety> improprieties(const Plan& plan, const Objective& objective, const Vector& theta) {
+std::vector<Impropriety> improprieties(const Plan& plan, const Objective& objective, const Vector& theta,
+                                       const ObjectivePoint* at) {
   std::vector<Impropriety> out;
   for (std::size_t b = 0; b < plan.blocks.size(); ++b) {
-    BlockPoint point;
-    if (!objective.implied(theta, static_cast<int>(b), point)) continue;
-    Impropriety found = impropriety(objective.blocks()[b], plan.judged[b], theta, point);
+    BlockPoint own;
+    if (!at && !objective.implied(theta, static_cast<int>(b), own)) continue;
+    Impropriety found = impropriety(objective.blocks()[b], plan.judged[b], theta, at ? at->blocks[b] : own);
     found.block = static_cast<int>(b);
     if (!found.negative.empty() || found.indefinite != Impropriety::Part::kNone) out.push_back(found);
   }
@@ -344,8 +364,9 @@ Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOpt
     } else {
       const Optimum& o = out.optimum;
       const Matrix free = tangent(objective, plan.constraints, o.theta, o.active, o.active_inequalities);
-      out.sampling = sampling_covariance(objective, plan.constraints, o.theta, free, options.errors);
-      out.improper = improprieties(plan, objective, out.optimum.theta);
+      out.sampling =
+          sampling_covariance(objective, plan.constraints, o.theta, free, options.errors, o.point.get());
+      out.improper = improprieties(plan, objective, o.theta, o.point.get());
       add_defined(plan, out);
     }
     out.verdict = verdict_of(out);

@@ -98,7 +98,9 @@ Optimum estimate(const Plan& plan, const Objective& objective, const SampleLikel
 // The starts of a plan, the first one and those of restarts in their order.
 std::vector<Vector> all_starts(const Plan& plan, const Objective& objective, const SampleLikelihood& sample);
 
-std::vector<Impropriety> improprieties(const Plan& plan, const Objective& objective, const Vector& theta);
+// `at` is what is known of theta already.
+std::vector<Impropriety> improprieties(const Plan& plan, const Objective& objective, const Vector& theta,
+                                       const ObjectivePoint* at = nullptr);
 
 // The parameters with the largest part in the direction that the likelihood changes least in, largest first.
 std::vector<int> flat_direction(const Objective& objective, const Vector& theta);

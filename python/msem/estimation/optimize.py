@@ -43,7 +43,7 @@ class Optimum:
         -1 at its lower bound, 1 at its upper bound, 0 free.
     iterations : DataFrame
         value, decrement, damping and kind of step of each iteration.
-    held : tuple of int
+    active_inequalities : tuple of int
         Inequality constraints that are active.
     surpassed : float
         How much lower -2 log L was seen to be elsewhere, in directions without a minimum.
@@ -55,7 +55,7 @@ class Optimum:
     stop: str
     active: NDArray[np.intp]
     diary: tuple[tuple[float, float, float, bool], ...]
-    held: tuple[int, ...] = ()
+    active_inequalities: tuple[int, ...] = ()
     surpassed: float = 0.0
 
     @property

@@ -254,8 +254,8 @@ def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
             f"estimates lie on their bounds: {', '.join(at)}",
             "They have no standard errors, and chi-square tests are approximate",
         )
-    if optimum.held and objective.constraints is not None:
-        texts = (objective.constraints.inequalities.texts[i] for i in optimum.held)
+    if optimum.active_inequalities and objective.constraints is not None:
+        texts = (objective.constraints.inequalities.texts[i] for i in optimum.active_inequalities)
         yield Problem(
             "boundary",
             f"inequality constraints are active: {', '.join(map(repr, texts))}",

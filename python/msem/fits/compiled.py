@@ -96,8 +96,8 @@ class CompiledModel:
     ) -> ManyFits:
         """Fit the model to many samples, in compiled threads.
 
-        Every fit is what `fit` gives for its sample, to the last digit, whatever the number of threads. Fits with robust
-        standard errors or scaled tests, and of data with holes, are made one after the other.
+        Every fit is what `fit` gives for its sample, to the last digit, whatever the number of threads. Fits with
+        robust standard errors or scaled tests, and of data with holes, are made one after the other.
 
         Parameters
         ----------

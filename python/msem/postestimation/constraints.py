@@ -57,7 +57,9 @@ def constraints_at(estimate: Estimate) -> list[Constraint]:
         slopes, values = c.inequalities.jacobian(theta), c.inequalities.values(theta)
         for i, text in enumerate(c.inequalities.texts):
             sign = -1.0 if "<" in outside_quotes(text) else 1.0
-            out.append(Constraint(text, "inequality", sign * values[i], i in optimum.held, 0.0))
+            out.append(
+                Constraint(text, "inequality", sign * values[i], i in optimum.active_inequalities, 0.0)
+            )
             rows += [slopes[i]]
     shown = zip(estimate.table.rows, estimate.table.by_name.shown, strict=True)
     for row, name in {row.free: (row, name) for row, name in shown if row.free}.values():

@@ -134,7 +134,7 @@ def _held_rows(fit: Estimate) -> Floats:
     c = fit.objective.constraints
     if c is None:
         return np.empty((0, len(fit.theta)))
-    held = c.inequalities.jacobian(fit.theta)[list(fit.optimum.held)]
+    held = c.inequalities.jacobian(fit.theta)[list(fit.optimum.active_inequalities)]
     return np.vstack([c.equalities.jacobian(fit.theta), held])
 
 

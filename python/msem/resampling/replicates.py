@@ -34,7 +34,7 @@ FAILURES = {
 }
 NONE = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
 
-HELD = 1e-9  # value of an inequality that is active
+ACTIVE = 1e-9  # value of an inequality that is active
 FEWEST = 3  # clusters of a bootstrap
 
 
@@ -262,8 +262,8 @@ class ReplicateSource:
         lower, upper = bounds(objective)
         active = np.where(theta <= lower, -1, np.where(theta >= upper, 1, 0))
         c = objective.constraints
-        held = () if c is None else tuple(np.flatnonzero(c.inequalities.values(theta) < HELD).tolist())
-        optimum = Optimum(theta, value, np.zeros_like(theta), "converged", active.astype(np.intp), (), held)
+        at = () if c is None else tuple(np.flatnonzero(c.inequalities.values(theta) < ACTIVE).tolist())
+        optimum = Optimum(theta, value, np.zeros_like(theta), "converged", active.astype(np.intp), (), at)
         return Estimate(objective, optimum), again
 
 
