@@ -62,7 +62,10 @@ def population(model: str, between: float) -> str:
         lines.append(f"level: {level}")
         for k in range(4 if model is ONE else 6):
             factor = f if model is ONE or k < 3 else g
-            lines += [f" {factor} =~ {1 - 0.1 * (k % 3):.1f}*y{k + 1}", f" y{k + 1} ~~ {0.6 * size:.4g}*y{k + 1}"]
+            lines += [
+                f" {factor} =~ {1 - 0.1 * (k % 3):.1f}*y{k + 1}",
+                f" y{k + 1} ~~ {0.6 * size:.4g}*y{k + 1}",
+            ]
         lines.append(f" {f} ~~ {size:.4g}*{f}")
         if model is TWO:
             lines += [f" {g} ~~ {0.8 * size:.4g}*{g}", f" {g} ~ 0.4*{f}"]
@@ -129,7 +132,10 @@ def main() -> None:
     print("| start | converged | at the highest | iterations |\n|---|---|---|---|")
     for start in dict.fromkeys(row["start"] for row in rows):
         own = [row for row in rows if row["start"] == start]
-        mean = {key: np.mean([float(str(row[key])) for row in own]) for key in ("converged", "highest", "iterations")}
+        mean = {
+            key: np.mean([float(str(row[key])) for row in own])
+            for key in ("converged", "highest", "iterations")
+        }
         print(f"| {start} | {mean['converged']:.3f} | {mean['highest']:.3f} | {mean['iterations']:.1f} |")
 
 

@@ -138,7 +138,9 @@ def hard_fit(model: str, nclusters: int) -> msem.Fit:
     return next(fit for fit in fits if fit.converged)
 
 
-def assert_refits_are_those_of_sem(model: str, estimate: Estimate, source: ReplicateSource, count: int) -> None:
+def assert_refits_are_those_of_sem(
+    model: str, estimate: Estimate, source: ReplicateSource, count: int
+) -> None:
     refits = refit_chosen(source, range(count))
     s = source.sample.groups[0].statistics
     variables = Variables(s.unit, s.cluster, s.nboth)

@@ -59,7 +59,9 @@ class Estimate:
         c = self.objective.constraints
         if c is None:
             return np.eye(len(self.theta))[:, self.optimum.active == 0]
-        return _core.tangent(self.objective.core, c.core, self.theta, self.optimum.active, self.optimum.active_inequalities)
+        return _core.tangent(
+            self.objective.core, c.core, self.theta, self.optimum.active, self.optimum.active_inequalities
+        )
 
     @cached_property
     def equality_tangent(self) -> Floats:
