@@ -20,6 +20,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr int kAttempt = 60;          // iterations from one start before another is tried
 constexpr double kBeyond = 1e-4;      // -2 log L below the saturated model's by more is no maximum
 constexpr double kSame = 1e-3;        // difference in -2 log L between maxima that counts as none
+constexpr double kConstant = 1e-13;   // share of the whole sample's variance that is rounding
 constexpr double kEigenvalue = 1e-8;  // of a correlation matrix, that still counts as rounding of zero
 constexpr double kNothing = 1e-11;    // standard error relative to the estimate that is rounding of zero
 
@@ -196,6 +197,19 @@ void require_variables(const Plan& plan, const std::vector<GroupDraw>& draws) {
   }
 }
 
+// Throws std::domain_error where a variable varies by no more than rounding does in the whole sample: within,
+// or between where it has no within part.
+void require_variance(const Plan& plan, const SampleLikelihood& sample, const std::vector<Moments>& whole) {
+  for (std::size_t g = 0; g < whole.size(); ++g) {
+    const Moments& m = sample.saturated[g];
+    const Index q = m.cov_b.rows() - plan.nboth[g];
+    const auto within = m.cov_w.diagonal().array() > kConstant * whole[g].cov_w.diagonal().array();
+    const auto between =
+        m.cov_b.diagonal().tail(q).array() > kConstant * whole[g].cov_b.diagonal().tail(q).array();
+    if (!within.all() || !between.all()) throw std::domain_error("a variable has no variance");
+  }
+}
+
 // Whether a group has no more different clusters than variables at their level.
 bool few_clusters(const Plan& plan, const std::vector<GroupDraw>& draws) {
   for (std::size_t g = 0; g < draws.size(); ++g) {
@@ -356,6 +370,7 @@ Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOpt
   try {
     const SampleLikelihood sample = sample_likelihood(draws, plan, first);
     out.saturated_value = sample.saturated_value;
+    require_variance(plan, sample, first);
     out.covariate_value = covariate_value(plan, draws, sample);
     const Objective objective = objective_of(plan, sample);
     out.optimum = estimate(plan, objective, sample, options);

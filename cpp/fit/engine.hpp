@@ -105,7 +105,8 @@ std::vector<Impropriety> improprieties(const Plan& plan, const Objective& object
 // The parameters with the largest part in the direction that the likelihood changes least in, largest first.
 std::vector<int> flat_direction(const Objective& objective, const Vector& theta);
 
-// The saturated models of a sample; where there are holes it starts from `first`, if given.
+// The saturated models of a sample; where there are holes it starts from `first`, if given: saturated moments
+// of what the sample is drawn from.
 SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const Plan& plan,
                                    const std::vector<Moments>& first = {});
 
