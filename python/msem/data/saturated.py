@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from msem import _core
 from msem.data.arrays import LevelArrays, vech_index
 from msem.data.checks import scaled_inverse
@@ -37,6 +40,7 @@ def solve_saturated(
     )
 
 
+Floats = NDArray[np.float64]
 
 
 def moment_names(statistics: Statistics) -> list[str]:
