@@ -14,9 +14,8 @@ from msem.errors import MsemError, MsemWarning
 from msem.estimation.estimate import Estimate
 from msem.estimation.plan import Variables
 from msem.fits.manyfits import ManyFits
-from msem.resampling.jackknife import cluster_counts, leave_one_out
 from msem.resampling.refits import refit_chosen
-from msem.resampling.replicates import ReplicateSource, ordinary_origin
+from msem.resampling.replicates import ReplicateSource, cluster_counts, leave_one_out, ordinary_origin
 from msem.simulation.drawn import drawn_statistics
 
 ITEMS = [f"y{k}" for k in range(1, 7)]
