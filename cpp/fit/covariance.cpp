@@ -147,17 +147,17 @@ IdentifiedDirections identified_directions(const Objective& objective, const Con
   out.immovable = immovable(constraints, theta, tangent);
   out.basis = tangent;
   if (tangent.cols() == 0) return out;
-  const ScaledInverse expected = scaled_inverse(along(expected(objective, theta, at), tangent));
-  if (expected.pivot > kSmallPivot) {
-    out.inverse = expected.inverse;
+  const ScaledInverse found = scaled_inverse(along(expected(objective, theta, at), tangent));
+  if (found.pivot > kSmallPivot) {
+    out.inverse = found.inverse;
     return out;
   }
   const Matrix factor = objective.information_factor(theta);
-  const Whitening found = whitening_basis(factor * tangent);
+  const Whitening white = whitening_basis(factor * tangent);
   out.whitened = true;
-  out.basis = tangent * found.basis;
+  out.basis = tangent * white.basis;
   out.inverse = Matrix::Identity(out.basis.cols(), out.basis.cols());
-  const Matrix null = tangent * found.null;
+  const Matrix null = tangent * white.null;
   for (Index k = 0; k < null.rows(); ++k) {
     const double norm = factor.col(k).norm();
     Vector part = null.row(k).transpose();
