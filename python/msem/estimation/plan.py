@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.complete import SampleStatistics
 from msem.data.statistics import Statistics
 from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.complete import SampleStatistics
 from msem.data.sample import Group, Sample
 from msem.data.statistics import Statistics
 from msem.errors import ModelError, MsemError, MsemWarning
