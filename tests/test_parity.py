@@ -123,7 +123,7 @@ def test_constraints_are_those_of_sem() -> None:
     model = TWO.replace("fb =~ y1 + y2 + y3", "fb =~ y1 + a*y2 + b*y3\n y2 ~~ v*y2") + "\na == b\nv > 0"
     drawn = samples(TWO, 30, 0.05, 8)
     many = msem.compile(model).fit_many(drawn, progress=False)
-    assert {"ok", "boundary"} & set(many.fits["status"])
+    assert many.fits["converged"].any()
     for k, sample in enumerate(drawn):
         assert_same(by_many(many, k), by_sem(model, sample))
 
