@@ -303,7 +303,7 @@ def test_failures_are_counted_by_reason() -> None:
     assert "Failed: singular covariance matrix" in boot.summary()
 
 
-def test_replicates_of_hardly_any_clusters_are_refused() -> None:
+def test_replicates_of_hardly_any_clusters_are_tried() -> None:
     data = demo()
     data = data[data["cluster"].isin(data["cluster"].unique()[:4])]
     with warnings.catch_warnings():
@@ -311,9 +311,22 @@ def test_replicates_of_hardly_any_clusters_are_refused() -> None:
         fit = msem.sem(
             "level: 1\n y1 ~~ y2\n y3 ~~ y1\nlevel: 2\n y1 ~~ y2\n y3 ~~ y1", data, cluster="cluster"
         )
-    assert fit.converged
-    with pytest.raises(DataError, match="too few distinct clusters"):
-        fit.bootstrap(5, seed=1)
+        assert fit.converged
+        assert fit.bootstrap(5, seed=1).failed["too few distinct clusters"] == 0
+
+
+def test_replicates_that_all_fail_are_refused() -> None:
+    data = demo()
+    data = data[data["cluster"].isin(data["cluster"].unique()[::20])]  # 10 clusters
+    data["w"] = (data["cluster"] == data["cluster"].iloc[0]).astype(float)
+    fit = msem.sem("level: 1\n y1 ~ x1\nlevel: 2\n y1 ~ w", data, cluster="cluster")
+    without = [
+        seed
+        for seed in range(100)
+        if all(ordinary_draws(fit.estimate, fit.sample, seed).weights(r, 0)[0] == 0 for r in range(2))
+    ]
+    with pytest.raises(DataError, match="singular covariance matrix"):
+        fit.bootstrap(2, seed=without[0])
 
 
 def test_what_is_no_maximum_is_not_resampled() -> None:
