@@ -1,5 +1,6 @@
 #include "fit/covariance.hpp"
 
+#include <Eigen/SVD>
 #include <algorithm>
 #include <limits>
 #include <numeric>
