@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 
 from msem.distributions import chisq_pvalue, chisq_quantile, noncentral_chisq_cdf, noncentrality_at
-from msem.estimation.estimate import BEYOND
 from msem.postestimation.noncentrality import Noncentrality
 from msem.postestimation.scaling import Scaling
 
 NAN = math.nan
+BEYOND = 1e-4  # -2 log L below that of the saturated model by no more than this is estimation error, as in fit/engine
 ROUNDING = 1e-9  # relative, of log-likelihoods
 NEGLIGIBLE = 1e-6  # a noncentrality below this is rounding error of a saturated fit
 INCREMENTAL = ("cfi", "tli")

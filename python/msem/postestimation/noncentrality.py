@@ -26,12 +26,13 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import level_statistics
 from msem.data.sample import Group
-from msem.data.statistics import Statistics, Variables
+from msem.data.statistics import Statistics
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import build_objective
 from msem.estimation.sampling import whitening_basis
 from msem.estimation.solution import Solution, cached
 from msem.model.partable import ParameterTable
+from msem.model.variables import Variables
 from msem.postestimation.scaling import MomentSpace
 
 Floats = NDArray[np.float64]
