@@ -18,7 +18,7 @@ import msem
 import oracle
 import simulate
 from msem.data.moments import level_moments
-from msem.fits.levels import robust_acov
+from msem.fits.decomposition import robust_acov
 from msem.postestimation.delta import jacobian
 from msem.postestimation.ram import Structure, structures
 from msem.postestimation.reliability import COLUMNS, _stack, coefficients, composites

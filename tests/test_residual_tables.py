@@ -20,7 +20,7 @@ from msem.estimation.estimate import Estimate, estimate
 from msem.fits.fit import Fit
 from msem.language.syntax import parse
 from msem.model.partable import parameter_table
-from msem.postestimation.moments import MomentErrors, MomentVector, moment_errors, moment_vectors
+from msem.postestimation.moment_vector import MomentErrors, MomentVector, moment_errors, moment_vectors
 from msem.postestimation.residuals import moment_residuals
 
 METRICS = ("raw", "cor.bollen", "cor.bentler")

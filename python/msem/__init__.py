@@ -16,10 +16,10 @@ from msem.data.clusters import ClusterStatistics
 from msem.data.demo import load_demo
 from msem.data.moments import LevelMoments
 from msem.data.patterns import MissingPatterns, missing_patterns
-from msem.data.summarize import summarize
+from msem.data.streams import summarize
 from msem.fits.compiled import CompiledModel, compile
+from msem.fits.decomposition import saturated, segregated
 from msem.fits.fit import Fit
-from msem.fits.levels import saturated, segregated
 from msem.fits.manyfits import ManyFits
 from msem.fits.model_comparison import compare_models
 from msem.fits.power import Power, power

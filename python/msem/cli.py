@@ -23,9 +23,9 @@ from msem.data.columns import require_unique
 from msem.data.demo import load_demo
 from msem.data.moments import LevelMoments
 from msem.data.storage import distinct_files, replacing
-from msem.data.summarize import summarize
+from msem.data.streams import summarize
 from msem.errors import DataError, MsemError, MsemWarning
-from msem.fits.levels import segregated
+from msem.fits.decomposition import segregated
 from msem.fits.reporting import SummaryTable
 from msem.fits.sem import sem
 from msem.fits.synopsis import compare

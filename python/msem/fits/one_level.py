@@ -39,7 +39,7 @@ from msem.model.derived import baseline_table, partially_saturated_table, satura
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
 from msem.postestimation.level_fit import level_srmr
-from msem.postestimation.moments import implied_moments
+from msem.postestimation.moment_vector import implied_moments
 from msem.postestimation.srmr import srmr_level
 from msem.settings import Estimator, ResolvedSettings, Settings
 

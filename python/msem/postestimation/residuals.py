@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelMoment
 from msem.distributions import normal_pvalue, wald_statistic
 from msem.estimation.solution import Solution, cached
-from msem.postestimation.moments import (
+from msem.postestimation.moment_vector import (
     Flags,
     Kind,
     Moment,

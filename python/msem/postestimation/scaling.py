@@ -33,7 +33,7 @@ from msem.estimation.scoreproducts import cluster_correction, corrected_scores, 
 from msem.estimation.solution import Solution, cached
 from msem.model.derived import saturated_table
 from msem.model.partable import ParameterTable
-from msem.postestimation.moments import Moment, implied_moments, moment_keys
+from msem.postestimation.moment_vector import Moment, implied_moments, moment_keys
 from msem.settings import Information, ScaledTest
 
 Floats = NDArray[np.float64]
