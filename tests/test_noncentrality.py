@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import msem
+import reference
 from msem.fits.fit import Fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::msem.errors.SmallSampleWarning")
@@ -202,3 +203,14 @@ def test_reason_why_there_is_no_chi_square() -> None:
         fit = msem.cfa("f =~ y1 + y2\n y1 ~~ y2", sample(), missing="fiml")
     assert np.isnan(fit.chisq)
     assert "no_chi_square" in [problem.name for problem in fit.problems]
+
+
+@reference.needs_reference
+def test_one_level_of_lavaan() -> None:
+    """The discrepancy is theirs; the sampling covariance of the saturated moments differs by a thousandth."""
+    case = reference.REFERENCE / "hs_cfa_missing"
+    fit = msem.cfa((case / "model.lav").read_text(), pd.read_csv(case / "data.csv"), missing="ml")
+    theirs = reference.expected("hs_cfa_missing")["fit_measures"]
+    ours = fit.fit_measures()
+    for name in ("cfi", "tli", "rni", "rmsea", "rmsea_ci_lower", "rmsea_ci_upper"):
+        assert ours[f"{name}_robust"] == pytest.approx(theirs[f"{name.replace('_', '.')}.robust"], abs=1e-4)
