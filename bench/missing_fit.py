@@ -3,7 +3,7 @@
     python bench/missing_fit.py [replicates] > bench/results/missing_fit.csv
 
 One factor for two that correlate .6 or .9, with values missing at random (likelier where y1, which is never missing, is
-large), for one level (400 rows) and two (80 clusters of 3, 6 and 9). Columns: means over replicates of the noncentrality
+large), for one level (400 rows) and two (80 clusters of 3, 6, 9). Columns: means over replicates of the noncentrality
 N df RMSEA^2, of RMSEA and of CFI: of complete data, of the likelihood ratio of data with holes, and the robust ones of
 these; and the standard error of the mean difference between the first and the last noncentrality.
 """

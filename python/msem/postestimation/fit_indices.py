@@ -30,6 +30,9 @@ from msem.postestimation.scaling import Scaling
 NAN = math.nan
 BEYOND = 1e-4  # -2 log L below that of the saturated model by no more than this is estimation error, as in fit/engine
 ROUNDING = 1e-9  # relative, of log-likelihoods
+BEYOND = (
+    1e-4  # -2 log L up to which a maximum may be below that of the saturated model; the engine rejects others
+)
 NEGLIGIBLE = 1e-6  # a noncentrality below this is rounding error of a saturated fit
 INCREMENTAL = ("cfi", "tli")
 RMSEA = ("rmsea", "rmsea_ci_lower", "rmsea_ci_upper", "rmsea_pvalue", "rmsea_notclose_pvalue")
@@ -101,7 +104,7 @@ class FitMeasureInputs:
 def likelihood_ratio_chisq(llf: float, unrestricted_llf: float, df: int) -> float:
     """Chi-square of a model against the saturated one.
 
-    0 where the saturated log-likelihood is below that of the model by no more than estimation allows (`BEYOND`), or
+    0 where the saturated log-likelihood is below that of the model by no more than estimation allows, or
     rounding explains. Farther below it is not a maximum, and no test can be based on it: nan, as with negative degrees
     of freedom.
     """
