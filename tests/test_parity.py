@@ -12,7 +12,6 @@ from numpy.testing import assert_array_equal
 import msem
 from msem.errors import MsemError, MsemWarning
 from msem.estimation.estimate import Estimate
-from msem.estimation.plan import Variables
 from msem.fits.manyfits import ManyFits
 from msem.resampling.refits import refit_chosen
 from msem.resampling.replicates import ReplicateSource, cluster_counts, leave_one_out, ordinary_origin
@@ -142,7 +141,7 @@ def assert_refits_are_those_of_sem(
 ) -> None:
     refits = refit_chosen(source, range(count))
     s = source.sample.groups[0].statistics
-    variables = Variables(s.unit, s.cluster, s.nboth)
+    variables = s.variables
     for r in range(count):
         (drawn,) = drawn_statistics(source.origin.draws, variables, r)
         wanted = by_sem(model, drawn)

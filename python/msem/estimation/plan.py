@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,30 +13,11 @@ from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block
 from msem.model.functions import defined_functions
 from msem.model.partable import ParameterTable
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 
 RELATIONS = ("=~", "~", "~~", "~1")  # of the core, in its order
-
-
-class Variables(NamedTuple):
-    """Variables of the samples that a model is fitted to, in the order of their statistics."""
-
-    unit: tuple[str, ...]
-    cluster: tuple[str, ...]
-    nboth: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Unit variables, then cluster variables."""
-        return self.unit + self.cluster
-
-
-def table_variables(table: ParameterTable) -> Variables:
-    """Variables of a model by their roles."""
-    if table.nlevels == 1:
-        return Variables((), table.observed(1), 0)
-    return Variables((*table.both, *table.within_only), table.between_only, len(table.both))
 
 
 def make_plan(
@@ -81,7 +61,7 @@ def make_plan(
 
 
 def table_plan(table: ParameterTable) -> _core.Plan:
-    """The plan of a model for samples whose variables are in the order of `table_variables`.
+    """The plan of a model for samples whose variables are in the order of `ParameterTable.variables`.
 
     Raises
     ------
@@ -89,7 +69,7 @@ def table_plan(table: ParameterTable) -> _core.Plan:
         If constraints contradict each other, or are about moments of fixed covariates, which each sample has its own
         of.
     """
-    unit, cluster, nboth = table_variables(table)
+    unit, cluster, nboth = table.variables.roles
     levels = {1: unit, 2: (*unit[:nboth], *cluster)} if unit else {1: cluster}
     groups = range(1, table.ngroups + 1)
     blocks = [block_map(table, level, group, names) for group in groups for level, names in levels.items()]
@@ -136,7 +116,7 @@ def _judged(block: BlockMap, table: ParameterTable) -> list[int]:
 
 def fixed_covariates(table: ParameterTable, group: int) -> tuple[list[int], list[int]]:
     """Fixed covariates at one level only, among the unit and among the between-level variables."""
-    unit, cluster, nboth = table_variables(table)
+    unit, cluster, nboth = table.variables.roles
     exogenous = set(table.exogenous(table.nlevels, group))
     between = [nboth + k for k, name in enumerate(cluster) if name in exogenous]
     if table.nlevels == 1:
@@ -153,9 +133,9 @@ def given_samples(samples: Sequence[Sequence[Statistics]]) -> _core.GivenSamples
 def arranged(statistics: Statistics, variables: Variables) -> Statistics:
     """The statistics of these variables in this order; the same object if they are already."""
     s = statistics
-    if (s.unit, s.cluster, s.nboth) == variables:
+    if s.variables == variables:
         return s
-    return s.restrict(*variables)
+    return s.restrict(*variables.roles)
 
 
 def selected(draws: _core.Draws, of: Variables, wanted: Variables, *, centred: bool) -> _core.Draws:

@@ -273,7 +273,7 @@ def _impropriety(objective: Objective, theta: Floats, level: int | None) -> Iter
         block = objective.blocks[index]
         if level not in (None, block.level):
             continue
-        where = f" at the {LEVEL_NAMES[block.level]} level" if objective.table.nlevels == 2 else ""
+        where = f" at the {LEVEL_NAMES[block.level]} level" if objective.table.multilevel else ""
         if objective.table.ngroups > 1:
             where += f" of group {objective.table.group_labels[block.group - 1]!r}"
         if negative:

@@ -83,4 +83,4 @@ def _from_products(
 def cluster_correction(table: ParameterTable, clusters: Clusters) -> float:
     """Factor J / (J - 1) of outer products of scores for rows of a single level that are taken together by cluster."""
     total = len(clusters.sizes)
-    return total / (total - 1) if table.nlevels == 1 and clusters.of_units else 1.0
+    return total / (total - 1) if not table.multilevel and clusters.of_units else 1.0

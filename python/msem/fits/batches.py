@@ -17,12 +17,10 @@ from msem.errors import ModelError, MsemError, MsemWarning
 from msem.estimation.estimate import BAD_START
 from msem.estimation.optimize import STOPS
 from msem.estimation.plan import (
-    Variables,
     arranged,
     given_samples,
     selected,
     table_plan,
-    table_variables,
 )
 from msem.estimation.problems import (
     REMARKS,
@@ -37,6 +35,7 @@ from msem.fits.manyfits import FitArrays, joined
 from msem.fits.sem import fit_table
 from msem.model.derived import saturated_table
 from msem.model.partable import ParameterTable
+from msem.model.variables import Variables
 from msem.postestimation.constraints import definition_values
 from msem.resampling.progress import Progress, chunks
 from msem.settings import ResolvedSettings
@@ -81,7 +80,7 @@ class Batch:
         ValueError
             If a variable of the model is not among those drawn, or at another level.
         """
-        wanted = table_variables(self.table)
+        wanted = self.table.variables
         draws = selected(samples.draws, samples.variables, wanted, centred=not self.table.meanstructure)
         parts = [self._run(draws, wanted, samples.numbers[:0], threads)]
         for first, last in chunks(len(samples), threads):
@@ -119,7 +118,7 @@ class Batch:
         if self.plan is None:
             return joined([self.empty(), *map(self.fit_one, samples)])
         plain = [k for k, sample in enumerate(samples) if all(map(_plain, sample.groups))]
-        wanted, centred = table_variables(self.table), not self.table.meanstructure
+        wanted, centred = self.table.variables, not self.table.meanstructure
         statistics = [[_arranged(s, wanted, centred) for s in samples[k].statistics] for k in plain]
         found = self._fitted(self.plan, given_samples(statistics), 0, len(plain), threads)
         out = joined([self.empty()] + [self.empty(1)] * len(samples))

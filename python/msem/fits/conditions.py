@@ -16,10 +16,11 @@ from msem.data.complete import SampleStatistics, expected_statistics
 from msem.data.sample import Group, Sample
 from msem.errors import DataError, ModelError, MsemError
 from msem.estimation.estimate import estimate
-from msem.estimation.plan import Variables, arranged, table_variables
+from msem.estimation.plan import arranged
 from msem.fits.simulate import read_design
 from msem.model.functions import defined_functions
 from msem.model.partable import ParameterTable
+from msem.model.variables import Variables
 from msem.resampling.workers import Origin, require_drawable
 from msem.simulation.designs import Clusters
 from msem.simulation.drawn import DrawnSamples
@@ -197,7 +198,7 @@ def truth(table: ParameterTable, cell: Cell) -> Truth:
 
 def _expected(table: ParameterTable, cell: Cell) -> list[Any]:
     """Expected statistics of each group of a cell with their saturated moments."""
-    wanted, of = table_variables(table), cell.population.variables
+    wanted, of = table.variables, cell.population.variables
     out = []
     for group, clusters in enumerate(cell.clusters, 1):
         statistics = arranged(_statistics(cell.population, of, clusters, group), wanted)
@@ -211,10 +212,7 @@ def _expected(table: ParameterTable, cell: Cell) -> list[Any]:
 def _statistics(population: Population, of: Variables, clusters: Clusters, group: int) -> SampleStatistics:
     moments = population.moments(group)
     between = moments[max(moments)]
-    mean = np.concatenate([moments[1].mean if of.unit else np.empty(0), between.mean[of.nboth :]])
-    mean[: of.nboth] += between.mean[: of.nboth]
+    mean = of.summed([moments[level].mean for level in sorted(moments)])
     within = moments[1].cov if of.unit else np.empty((0, 0))
     sizes, counts = clusters.table()
-    return expected_statistics(
-        within, between.cov, mean, sizes, counts, of.unit, of.cluster, of.nboth, source="data"
-    )
+    return expected_statistics(within, between.cov, mean, sizes, counts, *of.roles, source="data")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from msem import _core
-from msem.estimation.plan import Variables
+from msem.model.variables import Variables
 from msem.simulation.designs import Clusters
 
 
@@ -62,7 +62,7 @@ class DrawnData(Sequence[pd.DataFrame]):
 
     def _group(self, number: int, group: int, first: int) -> pd.DataFrame:
         """Rows of one group; its clusters are numbered from first + 1."""
-        unit, cluster, _ = self.variables
+        unit, cluster, _ = self.variables.roles
         drawn, of_clusters = self.draws.rows(number, group)
         if not unit:
             return pd.DataFrame(of_clusters, columns=list(cluster))

@@ -8,7 +8,7 @@ from typing import overload
 
 from msem import _core
 from msem.data.complete import SampleStatistics
-from msem.estimation.plan import Variables
+from msem.model.variables import Variables
 from msem.resampling.workers import Origin
 
 Drawn = SampleStatistics | dict[str, SampleStatistics]
@@ -68,7 +68,7 @@ def drawn_statistics(draws: _core.Draws, variables: Variables, number: int) -> l
     """Statistics of one sample, of each group."""
     return [
         SampleStatistics(
-            *variables,
+            *variables.roles,
             float(one["sizes"] @ one["counts"]),
             float(one["counts"].sum()),
             one["sizes"],

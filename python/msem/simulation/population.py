@@ -12,9 +12,9 @@ from msem.data.arrays import LevelArrays, smallest_eigenvalue
 from msem.errors import ModelError
 from msem.estimation.constraints import compile_constraints
 from msem.estimation.matrices import block_map, block_matrices, row_values
-from msem.estimation.plan import Variables, table_variables
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ class Population:
     @property
     def variables(self) -> Variables:
         """Observed variables by their roles."""
-        return table_variables(self.table)
+        return self.table.variables
 
     def moments(self, group: int = 1) -> dict[int, LevelArrays]:
         """Implied moments of the observed variables of one group by level; level 1 only for one level.
@@ -48,9 +48,10 @@ class Population:
         ModelError
             If they are those of no distribution; naming what is not.
         """
-        unit, cluster, nboth = self.variables
-        names = {1: cluster} if not unit else {1: unit, 2: (*unit[:nboth], *cluster)}
-        return {level: self._level(level, group, observed) for level, observed in names.items()}
+        return {
+            level: self._level(level, group, observed)
+            for level, observed in enumerate(self.variables.levels, 1)
+        }
 
     def _level(self, level: int, group: int, observed: Sequence[str]) -> LevelArrays:
         block = block_map(self.table, level, group, observed)

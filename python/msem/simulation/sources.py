@@ -28,7 +28,7 @@ def statistics_draws(
     DataError
         If the samples are too small for a saturated model.
     """
-    unit, cluster, nboth = population.variables
+    unit, cluster, nboth = population.variables.roles
     for one in clusters:
         require_estimable(one, len(unit), nboth + len(cluster), single=not unit)
     if not is_normal(shapes):
@@ -75,7 +75,7 @@ def row_draws(
     DataError
         If it cannot have the shapes.
     """
-    unit, _, nboth = population.variables
+    unit, _, nboth = population.variables.roles
     empty = np.empty((0, 0))
     none = (np.empty(0), empty, empty, np.empty(0), 0.0)
     groups = []
