@@ -116,7 +116,7 @@ def test_clusters_of_one_size_may_be_listed_separately(seed, sizes):
     case = mixed_case(seed, sizes)
     c, s = case.clusters, case.statistics
     m = len(s.names)
-    loss = _core.TwoLevelLoss(
+    loss = _core.CompleteLikelihood(
         s.nboth, s.ssw, c.sizes, np.ones(len(sizes)), c.means, np.zeros((len(sizes), m, m))
     )
     one, two = build_objective(case.table, s, loss), case.objective
@@ -159,7 +159,7 @@ def test_threads_share_an_objective():
 
     def everything(theta):
         value, gradient = core.evaluate(theta)
-        scores = core.scores(theta, c.sizes, c.means, c.within)
+        scores = c.scores(core, theta)
         parts = core.observed_information(theta), core.information_factor(theta), scores
         return np.concatenate([[value], gradient, *(part.ravel() for part in parts)])
 

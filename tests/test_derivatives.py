@@ -1,5 +1,7 @@
 """Gradients, scores and information matrices against complex steps through the density of whole clusters."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -67,7 +69,7 @@ def expected_objective(case):
     """Objective of data that are as `near` makes them on average."""
     s, m = case.statistics, case.moments(case.near)
     e = oracle.expected_statistics(m, s.sizes, s.counts)
-    loss = _core.TwoLevelLoss(m.nboth, e.ssw, e.sizes, e.counts, e.means, e.scatter)
+    loss = _core.CompleteLikelihood(m.nboth, e.ssw, e.sizes, e.counts, e.means, e.scatter)
     return build_objective(case.table, s, loss)
 
 
@@ -120,7 +122,7 @@ def test_observed_information_in_a_basis_lets_intercepts_keep_the_means_straight
 
 def test_scores(one):
     c = one.clusters
-    found = one.objective.core.scores(one.near, c.sizes, c.means, c.within)
+    found = c.scores(one.objective.core, one.near)
     close(found, oracle.cluster_scores(one.moments, one.near, *one.sample))
     close(-2 * found.sum(axis=0), one.objective.gradient(one.near), 1e-12)
 
@@ -129,10 +131,12 @@ def test_scores_of_more_clusters_than_a_block():
     """Clusters are handled in blocks of 256."""
     case = models.random_case(2, 2, 1, 1, [2, 3] * 300)
     c = case.clusters
-    found = case.objective.core.scores(case.near, c.sizes, c.means, c.within)
+    found = c.scores(case.objective.core, case.near)
     close(-2 * found.sum(axis=0), case.objective.gradient(case.near))
     last = slice(500, 600)
-    part = case.objective.core.scores(case.near, c.sizes[last], c.means[last], c.within[last])
+    part = replace(c, sizes=c.sizes[last], means=c.means[last], within=c.within[last]).scores(
+        case.objective.core, case.near
+    )
     assert_allclose(part, found[last], rtol=1e-13)
 
 
@@ -188,8 +192,8 @@ def test_groups_share_parameters():
     factor = both.information_factor(theta)
     close(factor.T @ factor, both.expected_information(theta), 1e-13)
     c = b.clusters
-    scores = both.scores(theta, c.sizes, c.means, c.within, 1)
-    close(scores, parts[1].core.scores(theta, c.sizes, c.means, c.within), 1e-13)
+    scores = c.scores(both, theta, 1)
+    close(scores, c.scores(parts[1].core, theta), 1e-13)
 
 
 @pytest.fixture
@@ -202,7 +206,7 @@ def least_squares():
     weights = rng.uniform(0.5, 2, (n, n))
     weights = weights + weights.T
     mean, mean_weights = rng.normal(size=n), rng.uniform(0.5, 2, n)
-    loss = _core.LeastSquaresLoss(mean, cov, mean_weights, weights)
+    loss = _core.LeastSquares(mean, cov, mean_weights, weights)
 
     def value(theta):
         m = case.moments(theta)
@@ -237,9 +241,9 @@ def test_least_squares_has_no_clusters(least_squares):
     case, objective, _, _ = least_squares
     c = case.clusters
     with pytest.raises(ValueError, match="two-level likelihood"):
-        objective.core.scores(case.theta, c.sizes, c.means, c.within)
+        c.scores(objective.core, case.theta)
     with pytest.raises(ValueError, match="same size"):
-        _core.LeastSquaresLoss(np.zeros(3), np.eye(4), np.ones(4), np.eye(4))
-    other = _core.LeastSquaresLoss(np.zeros(3), np.eye(3), np.ones(3), np.eye(3))
-    with pytest.raises(ValueError, match="variables of the moments"):
+        _core.LeastSquares(np.zeros(3), np.eye(4), np.ones(4), np.eye(4))
+    other = _core.LeastSquares(np.zeros(3), np.eye(3), np.ones(3), np.eye(3))
+    with pytest.raises(ValueError, match="variables of the statistics"):
         build_objective(case.table, case.statistics, other).value(case.theta)

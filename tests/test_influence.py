@@ -62,9 +62,8 @@ def test_the_first_step_is_exact_for_a_mean_and_a_variance(demo):
         found.estimate.theta,
         found.estimate.tangent,
         [],
-        rows.sizes,
-        rows.means,
-        rows.within,
+        rows.of(found.objective.core.likelihoods[0]),
+        range(50),
         corrections=0,
     )
     y = data["y1"].to_numpy()

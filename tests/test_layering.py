@@ -142,6 +142,11 @@ def test_only_the_bindings_know_python():
     assert not [path.name for path in files if re.search(r"pybind11|Python\.h", path.read_text())]
 
 
+def test_the_core_asks_no_object_for_its_kind():
+    """What differs between kinds of data is a virtual function."""
+    assert not [path.name for path in CORE.rglob("*.[ch]pp") if "dynamic_cast" in path.read_text()]
+
+
 def test_one_place_makes_threads():
     makes = re.compile(r"std::(thread|jthread|async)\b|pthread_create|#pragma omp")
     files = [path for path in CORE.rglob("*.[ch]pp") if makes.search(path.read_text())]

@@ -1,5 +1,7 @@
 """The likelihood is the normal density of whole clusters, inside its domain and nowhere else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -37,7 +39,7 @@ def test_evaluate_repeats_value(case):
 
 def test_each_cluster_has_its_own_density(case):
     c = case.clusters
-    found = case.objective.core.cluster_loglik(case.near, c.sizes, c.means, c.within)
+    found = c.loglik(case.objective.core, case.near)
     assert_allclose(found, case.logliks(case.near), **EXACT)
 
 
@@ -91,8 +93,8 @@ def test_outside_the_domain_the_value_is_infinite_and_nothing_is_a_number(level)
     assert core.expected_information(theta).size == 0
     assert core.observed_information(theta).size == 0
     assert core.information_factor(theta).size == 0
-    assert core.scores(theta, c.sizes, c.means, c.within).size == 0
-    assert core.cluster_loglik(theta, c.sizes, c.means, c.within).size == 0
+    assert c.scores(core, theta).size == 0
+    assert c.loglik(core, theta).size == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -151,7 +153,7 @@ def test_sizes_need_not_be_whole_numbers():
     case = models.shape_case("all kinds")
     m = case.moments(case.theta)
     s = oracle.expected_statistics(m, [3.4, 7.75], [10, 4])
-    loss = _core.TwoLevelLoss(m.nboth, s.ssw, s.sizes, s.counts, s.means, s.scatter)
+    loss = _core.CompleteLikelihood(m.nboth, s.ssw, s.sizes, s.counts, s.means, s.scatter)
     found = models.build_objective(case.table, case.statistics, loss).value(case.near)
     assert_allclose(found, -2 * oracle.loglik_from_statistics(case.moments(case.near), s), **EXACT)
 
@@ -172,11 +174,17 @@ def wrong_shapes(case):
     yield "wrong length", lambda: core.jacobian(case.theta[1:], 0)
     yield "wrong length", lambda: core.implied(case.theta[1:], 0)
     yield "one row per parameter", lambda: core.observed_information_in(case.theta, np.eye(2))
-    yield "inconsistent shapes", lambda: core.scores(case.theta, c.sizes, c.means[:, 1:], c.within)
-    yield "inconsistent shapes", lambda: core.cluster_loglik(case.theta, c.sizes, c.means, c.within[1:])
-    yield "inconsistent shapes", lambda: _core.TwoLevelLoss(9, s.ssw, s.sizes, s.counts, s.means, s.scatter)
-    yield "scatter must have", lambda: _core.TwoLevelLoss(1, s.ssw, s.sizes, s.counts, s.means, s.scatter[1:])
-    yield "semidefinite", lambda: _core.TwoLevelLoss(1, s.ssw, s.sizes, s.counts, s.means, -s.scatter)
+    yield "inconsistent shapes", lambda: replace(c, means=c.means[:, 1:]).scores(core, case.theta)
+    yield "inconsistent shapes", lambda: replace(c, within=c.within[1:]).loglik(core, case.theta)
+    yield (
+        "inconsistent shapes",
+        lambda: _core.CompleteLikelihood(9, s.ssw, s.sizes, s.counts, s.means, s.scatter),
+    )
+    yield (
+        "scatter must have",
+        lambda: _core.CompleteLikelihood(1, s.ssw, s.sizes, s.counts, s.means, s.scatter[1:]),
+    )
+    yield "semidefinite", lambda: _core.CompleteLikelihood(1, s.ssw, s.sizes, s.counts, s.means, -s.scatter)
     yield "variables of the statistics", lambda: _core.Objective(1, [block], [(loss, -1, 0)]).value([1.0])
     yield "beyond npar", lambda: _core.Objective(0, [block], [(loss, -1, 0)])
     yield "between block", lambda: _core.Objective(1, [block], [(loss, -1, 1)])

@@ -163,7 +163,9 @@ def test_weights_of_clusters_repeat_them():
     direct = missing.incomplete((y[again[0]], z_again, again[1]), case.base.unit, case.base.cluster, 3)
     m = case.base.moments(case.near)
     values = [
-        fixed_objective(_core.MissingLoss(data), m.mu_w, m.sigma_w, m.mu_b, m.sigma_b).value(np.empty(0))
+        fixed_objective(_core.IncompleteLikelihood(data), m.mu_w, m.sigma_w, m.mu_b, m.sigma_b).value(
+            np.empty(0)
+        )
         for data in (weighted, direct.data)
     ]
     assert_allclose(values[0], values[1], rtol=1e-12)

@@ -161,7 +161,7 @@ def test_scaling_at_the_restricted_estimates_is_a_difference_of_traces() -> None
 
     def trace(fit: msem.Fit, theta: Floats) -> float:
         core = fit.objective.core
-        scores = core.scores(theta, clusters.sizes, clusters.means, clusters.within)
+        scores = clusters.scores(core, theta)
         return float(np.trace(np.linalg.solve(core.expected_information(theta), scores.T @ scores)))
 
     want = (trace(large, inside.theta) - trace(small, small.estimate.theta)) / 4
@@ -179,7 +179,7 @@ def test_one_restriction_is_scaled_as_the_robust_wald_test_is() -> None:
     small = fitted(PLAIN.replace("level: 2", "    y2 ~~ 1*y2\nlevel: 2"), data)
     (clusters,) = large.sample.clusters
     theta = large.estimate.theta
-    scores = large.objective.core.scores(theta, clusters.sizes, clusters.means, clusters.within)
+    scores = clusters.scores(large.objective.core, theta)
     bread = np.linalg.inv(large.objective.observed_information(theta))
     k = list(large.params.index).index("y2~~y2")
     want = (bread @ scores.T @ scores @ bread)[k, k] / bread[k, k]

@@ -140,7 +140,7 @@ def test_robust_index_has_the_covariance_of_the_scores() -> None:
     objective = build_objective(extended_table(fit.table, added), fit.objective.statistics)
     theta, n = np.append(fit.estimate.theta, np.zeros(len(added))), fit.npar
     (clusters,) = fit.sample.clusters
-    scores = objective.core.scores(theta, clusters.sizes, clusters.means, clusters.within)
+    scores = clusters.scores(objective.core, theta)
     information = objective.expected_information(theta)
     cleared = scores[:, n:] - scores[:, :n] @ np.linalg.solve(information[:n, :n], information[:n, n:])
     want = cleared.sum(axis=0) ** 2 / np.einsum("ij,ij->j", cleared, cleared)

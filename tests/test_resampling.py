@@ -66,7 +66,7 @@ def robust_errors(fit: msem.Fit) -> Floats:
     vcov = np.linalg.inv(core.observed_information(theta))
     outer = np.zeros_like(vcov)
     for g, c in enumerate(fit.sample.clusters):
-        scores = core.scores(theta, c.sizes, c.means, c.within, group=g)
+        scores = c.scores(core, theta, g)
         outer += scores.T @ scores
     return np.sqrt(np.diag(vcov @ outer @ vcov))
 

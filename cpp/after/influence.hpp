@@ -2,7 +2,6 @@
 #pragma once
 
 #include "fit/objective.hpp"
-#include "likelihood/cells/cells.hpp"
 
 namespace msem {
 
@@ -18,20 +17,15 @@ struct LeaveOneOutSteps {
   Vector displacement;  // 2 (l(theta) - l(theta + change)), l that of all clusters; NaN likewise
 };
 
-// With I the observed information of the sample and I_n the expected information of a cluster of size n, g_j
-// the score of cluster j, the first step is
-//   -T (T'(I - I_n) T)^-1 T' g_j.
+// With I the observed information of the sample, I_j the expected information and g_j the score of cluster j,
+// the first step is
+//   -T (T'(I - I_j) T)^-1 T' g_j.
 // The expected information of the cluster makes the step exact for means and covariance matrices themselves;
 // the observed one, which is large for a cluster that is far out, would overshoot. Up to `corrections` steps
 // with the same matrix along the gradient of the other clusters follow; each is halved until their likelihood
-// grows. The clusters are those of one group of the objective.
+// grows. The clusters are those of one group of the objective, some of which are `chosen`.
 LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Directions& free,
-                                     const ClusterData& clusters, int group, int corrections, int threads);
-
-// The same for clusters with holes, of all of which the statistics and the products within cells are given.
-LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Directions& free,
-                                     const IncompleteData& data, const Matrix& products,
-                                     const std::vector<Index>& clusters, int group, int corrections,
-                                     int threads);
+                                     const Clusters& clusters, const std::vector<Index>& chosen, int group,
+                                     int corrections, int threads);
 
 }  // namespace msem

@@ -1,7 +1,8 @@
-// Blocks, losses, the objective and its minimiser.
+// Blocks, likelihoods, the objective and its minimiser.
 #include "bind/optimum.hpp"
 #include "fit/constrained.hpp"
 #include "likelihood/cells/cells.hpp"
+#include "likelihood/complete/twolevel.hpp"
 #include "likelihood/least_squares.hpp"
 
 using namespace msem;
@@ -24,22 +25,22 @@ Block make_block(int nobserved, int nvariables, const std::vector<int>& slot, co
   return Block(nobserved, nvariables, std::move(entries));
 }
 
-std::shared_ptr<TwoLevelLoss> make_two_level(int nboth, const Matrix& ssw, const Vector& sizes,
-                                             const Vector& counts, const Matrix& means,
-                                             const Doubles& scatter) {
+std::shared_ptr<CompleteLikelihood> make_two_level(int nboth, const Matrix& ssw, const Vector& sizes,
+                                                   const Vector& counts, const Matrix& means,
+                                                   const Doubles& scatter) {
   const Index m = means.cols();
   if (scatter.ndim() != 3 || scatter.shape(0) != sizes.size() || scatter.shape(1) != m ||
       scatter.shape(2) != m)
     throw std::invalid_argument("scatter must have shape (S, p + q, p + q)");
   const Eigen::Map<const Matrix> stacked(scatter.data(), m * m, sizes.size());
-  return std::make_shared<TwoLevelLoss>(TwoLevelData(nboth, ssw, sizes, counts, means, stacked));
+  return std::make_shared<CompleteLikelihood>(TwoLevelData(nboth, ssw, sizes, counts, means, stacked));
 }
 
-using GroupTuple = std::tuple<std::shared_ptr<Loss>, int, int>;
+using GroupTuple = std::tuple<std::shared_ptr<Likelihood>, int, int>;
 
 Objective make_objective(int npar, std::vector<Block> blocks, const std::vector<GroupTuple>& groups) {
   std::vector<Group> out;
-  for (const auto& [loss, within, between] : groups) out.push_back({loss, within, between});
+  for (const auto& [likelihood, within, between] : groups) out.push_back({likelihood, within, between});
   return Objective(npar, std::move(blocks), std::move(out));
 }
 
@@ -58,16 +59,51 @@ py::tuple implied(const Objective& self, const Vector& theta, int block) {
   return py::make_tuple(point.mean, point.total);
 }
 
-Matrix scores(const Objective& self, const Vector& theta, ConstVectorRef sizes, ConstMatrixRef means,
-              ConstMatrixRef within, int group) {
-  py::gil_scoped_release release;
-  return self.scores(theta, ClusterData{sizes, means, within}, group);
+using Columns = py::array_t<double, py::array::f_style | py::array::forcecast>;
+
+// Arrays of single clusters, which are looked at where they are.
+struct KeptArrays {
+  Columns sizes, means, within;
+};
+
+Eigen::Map<const Matrix> matrix_of(const Columns& array) {
+  if (array.ndim() != 2) throw std::invalid_argument("statistics of clusters have inconsistent shapes");
+  return {array.data(), array.shape(0), array.shape(1)};
 }
 
-Vector cluster_loglik(const Objective& self, const Vector& theta, ConstVectorRef sizes, ConstMatrixRef means,
-                      ConstMatrixRef within, int group) {
+class KeptClusters : KeptArrays, public CompleteClusters {
+ public:
+  KeptClusters(std::shared_ptr<const CompleteLikelihood> whole, KeptArrays arrays)
+      : KeptArrays(std::move(arrays)),
+        CompleteClusters(std::move(whole), {Eigen::Map<const Vector>(sizes.data(), sizes.size()),
+                                            matrix_of(means), matrix_of(within)}) {}
+};
+
+std::shared_ptr<CompleteClusters> clusters_of(const std::shared_ptr<CompleteLikelihood>& self, Columns sizes,
+                                              Columns means, Columns within) {
+  return std::make_shared<KeptClusters>(self,
+                                        KeptArrays{std::move(sizes), std::move(means), std::move(within)});
+}
+
+std::shared_ptr<IncompleteClusters> cells_of(const std::shared_ptr<IncompleteLikelihood>& self,
+                                             Matrix products) {
+  return std::make_shared<IncompleteClusters>(self, std::move(products));
+}
+
+std::shared_ptr<Clusters> no_clusters(const Likelihood&, const py::args&) {
+  throw std::invalid_argument("cluster contributions need a two-level likelihood");
+}
+
+// pybind11 keeps objects by pointers to what is not const.
+std::shared_ptr<Likelihood> reweighted(const Clusters& self, const Vector& weights) {
   py::gil_scoped_release release;
-  return self.cluster_loglik(theta, ClusterData{sizes, means, within}, group);
+  return std::const_pointer_cast<Likelihood>(self.weighted(weights));
+}
+
+std::vector<std::shared_ptr<Likelihood>> likelihoods(const Objective& self) {
+  std::vector<std::shared_ptr<Likelihood>> out;
+  for (const Group& g : self.groups()) out.push_back(std::const_pointer_cast<Likelihood>(g.likelihood));
+  return out;
 }
 
 py::dict run_minimize(const Objective& objective, const Vector& start, const Vector& lower,
@@ -100,17 +136,26 @@ void bind_objective(py::module_& m) {
       .def(py::init(&make_block), "nobserved"_a, "nvariables"_a, "slot"_a, "row"_a, "col"_a, "parameter"_a,
            "value"_a)
       .def_property_readonly("parameters", &Block::parameters);
-  py::class_<Loss, std::shared_ptr<Loss>>(m, "Loss");
-  py::class_<TwoLevelLoss, Loss, std::shared_ptr<TwoLevelLoss>>(m, "TwoLevelLoss")
-      .def(py::init(&make_two_level), "nboth"_a, "ssw"_a, "sizes"_a, "counts"_a, "means"_a, "scatter"_a);
-  py::class_<MissingLoss, Loss, std::shared_ptr<MissingLoss>>(m, "MissingLoss")
-      .def(py::init([](std::shared_ptr<IncompleteData> data) { return std::make_shared<MissingLoss>(data); }),
-           "data"_a);
-  py::class_<LeastSquaresLoss, Loss, std::shared_ptr<LeastSquaresLoss>>(m, "LeastSquaresLoss")
+  py::class_<Likelihood, std::shared_ptr<Likelihood>>(m, "Likelihood").def("clusters", &no_clusters);
+  py::class_<Clusters, std::shared_ptr<Clusters>>(m, "Clusters").def("weighted", &reweighted, "weights"_a);
+  py::class_<CompleteClusters, Clusters, std::shared_ptr<CompleteClusters>>(m, "CompleteClusters");
+  py::class_<IncompleteClusters, Clusters, std::shared_ptr<IncompleteClusters>>(m, "IncompleteClusters");
+  py::class_<CompleteLikelihood, Likelihood, std::shared_ptr<CompleteLikelihood>>(m, "CompleteLikelihood")
+      .def(py::init(&make_two_level), "nboth"_a, "ssw"_a, "sizes"_a, "counts"_a, "means"_a, "scatter"_a)
+      .def("clusters", &clusters_of, "sizes"_a, "means"_a, "within"_a);
+  py::class_<IncompleteLikelihood, Likelihood, std::shared_ptr<IncompleteLikelihood>>(m,
+                                                                                      "IncompleteLikelihood")
+      .def(py::init([](std::shared_ptr<IncompleteData> data) {
+             return std::make_shared<IncompleteLikelihood>(data);
+           }),
+           "data"_a)
+      .def("clusters", &cells_of, "products"_a);
+  py::class_<LeastSquares, Likelihood, std::shared_ptr<LeastSquares>>(m, "LeastSquares")
       .def(py::init<Vector, Matrix, Vector, Matrix>(), "mean"_a, "cov"_a, "mean_weights"_a, "cov_weights"_a);
   py::class_<Objective>(m, "Objective")
       .def(py::init(&make_objective), "npar"_a, "blocks"_a, "groups"_a)
       .def_property_readonly("npar", &Objective::npar)
+      .def_property_readonly("likelihoods", &likelihoods)
       .def("value", &Objective::value, "theta"_a, release())
       .def("evaluate", &evaluate, "theta"_a)
       .def("expected_information",
@@ -129,11 +174,8 @@ void bind_objective(py::module_& m) {
       .def("information_factor", &Objective::information_factor, "theta"_a, release())
       .def("implied", &implied, "theta"_a, "block"_a)
       .def("jacobian", &Objective::jacobian, "theta"_a, "block"_a, release())
-      .def("scores", &scores, "theta"_a, "sizes"_a, "means"_a, "within"_a, "group"_a = 0)
-      .def("cluster_loglik", &cluster_loglik, "theta"_a, "sizes"_a, "means"_a, "within"_a, "group"_a = 0)
-      .def("own_scores", &Objective::own_scores, "theta"_a, "products"_a, "group"_a = 0, release())
-      .def("own_cluster_loglik", &Objective::own_cluster_loglik, "theta"_a, "products"_a, "group"_a = 0,
-           release());
+      .def("scores", &Objective::scores, "theta"_a, "clusters"_a, "group"_a = 0, release())
+      .def("cluster_loglik", &Objective::cluster_loglik, "theta"_a, "clusters"_a, "group"_a = 0, release());
   m.def("scaled_inverse", &invert, "matrix"_a);
   m.def("minimize", &run_minimize, "objective"_a, "start"_a, "lower"_a, "upper"_a, "max_iterations"_a = 500,
         "tolerance"_a = 1e-12, "constraints"_a = py::none());

@@ -24,20 +24,20 @@ SaturatedOptions options_of(bool em, int max_iterations, double tolerance) {
   return {em ? SaturatedMethod::kEm : SaturatedMethod::kScoring, max_iterations, tolerance};
 }
 
-py::dict run(const TwoLevelLoss& loss, bool em, int max_iterations, double tolerance) {
+py::dict run(const CompleteLikelihood& likelihood, bool em, int max_iterations, double tolerance) {
   SaturatedFit fit;
   {
     py::gil_scoped_release release;
-    fit = fit_saturated(loss.data(), options_of(em, max_iterations, tolerance));
+    fit = fit_saturated(likelihood.data(), options_of(em, max_iterations, tolerance));
   }
   return as_dict(fit);
 }
 
-py::dict run_missing(const MissingLoss& loss, bool em, int max_iterations, double tolerance) {
+py::dict run_missing(const IncompleteLikelihood& likelihood, bool em, int max_iterations, double tolerance) {
   SaturatedFit fit;
   {
     py::gil_scoped_release release;
-    fit = fit_saturated(loss, options_of(em, max_iterations, tolerance));
+    fit = fit_saturated(likelihood, options_of(em, max_iterations, tolerance));
   }
   return as_dict(fit);
 }
@@ -46,7 +46,7 @@ py::dict run_missing(const MissingLoss& loss, bool em, int max_iterations, doubl
 
 void bind_saturated(py::module_& m) {
   using namespace py::literals;
-  m.def("fit_saturated", &run, "loss"_a, "em"_a = false, "max_iterations"_a = 0, "tolerance"_a = 1e-12);
-  m.def("fit_saturated", &run_missing, "loss"_a, "em"_a = false, "max_iterations"_a = 0,
+  m.def("fit_saturated", &run, "likelihood"_a, "em"_a = false, "max_iterations"_a = 0, "tolerance"_a = 1e-12);
+  m.def("fit_saturated", &run_missing, "likelihood"_a, "em"_a = false, "max_iterations"_a = 0,
         "tolerance"_a = 1e-12);
 }

@@ -177,10 +177,11 @@ double normal_value(const Matrix& cov, double n) {
   return n * (static_cast<double>(cov.rows()) * (kLog2Pi + 1) + chol.log_det());
 }
 
-std::shared_ptr<const TwoLevelLoss> loss_of(const TwoLevelStatistics& s, Index nboth) {
+std::shared_ptr<const CompleteLikelihood> likelihood_of(const TwoLevelStatistics& s, Index nboth) {
   const Index m = s.means.cols();
   const Eigen::Map<const Matrix> stacked(s.scatter.data(), m * m, s.sizes.size());
-  return std::make_shared<TwoLevelLoss>(TwoLevelData(nboth, s.ssw, s.sizes, s.counts, s.means, stacked));
+  return std::make_shared<CompleteLikelihood>(
+      TwoLevelData(nboth, s.ssw, s.sizes, s.counts, s.means, stacked));
 }
 
 // Throws std::invalid_argument where a sample has other variables than the model.
@@ -284,7 +285,7 @@ void Plan::check() const {
 }
 
 Objective objective_of(const Plan& plan, const SampleLikelihood& sample) {
-  if (sample.losses.size() != plan.groups.size() || sample.saturated.size() != plan.groups.size())
+  if (sample.likelihoods.size() != plan.groups.size() || sample.saturated.size() != plan.groups.size())
     throw std::invalid_argument("the model and the sample must have the same groups");
   std::vector<Block> blocks = plan.blocks;
   std::vector<Group> groups;
@@ -297,7 +298,7 @@ Objective objective_of(const Plan& plan, const SampleLikelihood& sample) {
   };
   for (std::size_t g = 0; g < plan.groups.size(); ++g) {
     const auto [within, between] = plan.groups[g];
-    groups.push_back({sample.losses[g], within, between});
+    groups.push_back({sample.likelihoods[g], within, between});
     fill(within, sample.saturated[g].mean_w, sample.saturated[g].cov_w);
     fill(between, sample.saturated[g].mean_b, sample.saturated[g].cov_b);
   }
@@ -349,13 +350,13 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
   for (std::size_t g = 0; g < sample.size(); ++g) {
     SaturatedFit h1;
     if (sample[g].incomplete) {
-      const auto loss = std::make_shared<const MissingLoss>(sample[g].incomplete);
-      h1 = fit_saturated(*loss, {}, first.empty() ? nullptr : &first[g]);
-      out.losses.push_back(loss);
+      const auto likelihood = std::make_shared<const IncompleteLikelihood>(sample[g].incomplete);
+      h1 = fit_saturated(*likelihood, {}, first.empty() ? nullptr : &first[g]);
+      out.likelihoods.push_back(likelihood);
     } else {
-      const auto loss = loss_of(sample[g].statistics, plan.nboth[g]);
-      h1 = fit_saturated(loss->data(), {});
-      out.losses.push_back(loss);
+      const auto likelihood = likelihood_of(sample[g].statistics, plan.nboth[g]);
+      h1 = fit_saturated(likelihood->data(), {});
+      out.likelihoods.push_back(likelihood);
     }
     out.saturated_value += h1.converged ? -2 * h1.loglik : kNaN;
     out.saturated.push_back(std::move(h1.moments));

@@ -40,7 +40,7 @@ struct Plan {
 
 // What a model is fitted to, by group.
 struct SampleLikelihood {
-  std::vector<std::shared_ptr<const Loss>> losses;
+  std::vector<std::shared_ptr<const Likelihood>> likelihoods;
   std::vector<Moments> saturated;
   // -2 log L of the saturated model; NaN where that has no maximum, or the discrepancy is no likelihood.
   double saturated_value = 0;
@@ -86,7 +86,7 @@ struct Solution {
   double covariate_value = 0;  // -2 log L of the fixed covariates
 };
 
-// An objective for one sample: its losses, and its moments of fixed covariates in the blocks.
+// An objective for one sample: its likelihoods, and its moments of fixed covariates in the blocks.
 Objective objective_of(const Plan& plan, const SampleLikelihood& sample);
 
 // The highest maximum that is found from the starts of the plan. -2 log L below that of the saturated model

@@ -65,23 +65,15 @@ std::vector<int> Objective::intercepts() const {
 
 Matrix Objective::stack(const std::vector<Matrix>& by_block) const {
   Index rows = 0;
-  for (const Group& g : groups_) {
-    rows += by_block[g.between].rows() - g.loss->nboth();
-    if (g.within >= 0) rows += by_block[g.within].rows();
-  }
-  Matrix out(rows, by_block.front().cols());
+  for (const Layout& layout : layouts_) rows += layout.nvariables;
+  Matrix out = Matrix::Zero(rows, by_block.front().cols());
   Index at = 0;
-  for (const Group& g : groups_) {
-    const Matrix& between = by_block[g.between];
-    const Index both = g.loss->nboth(), only = between.rows() - both;
-    if (g.within >= 0) {
-      const Matrix& within = by_block[g.within];
-      out.middleRows(at, within.rows()) = within;
-      out.middleRows(at, both) += between.topRows(both);
-      at += within.rows();
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    for (std::size_t l = 0; l < levels_[g].size(); ++l) {
+      const Matrix& own = by_block[levels_[g][l]];
+      for (Index i = 0; i < own.rows(); ++i) out.row(at + layouts_[g].levels[l][i]) += own.row(i);
     }
-    out.middleRows(at, only) = between.bottomRows(only);
-    at += only;
+    at += layouts_[g].nvariables;
   }
   return out;
 }
@@ -137,28 +129,26 @@ Matrix Objective::follow(ConstVectorRef from, ConstVectorRef to, const Matrix& d
 }
 
 void Objective::settle_gradient(const std::vector<BlockPoint>& points, const std::vector<int>& intercepts,
-                                std::vector<Moments>& gradients) const {
+                                std::vector<Implied>& gradients) const {
   if (intercepts.empty()) return;
   const MeanSpan span = mean_span(*this, points, intercepts);
-  Index at = 0, rows = 0;
-  for (std::size_t i = 0; i < groups_.size(); ++i)
-    rows += gradients[i].mean_w.size() + gradients[i].mean_b.size() - groups_[i].loss->nboth();
-  Vector g(rows);
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const Index unit = gradients[i].mean_w.size();
-    const Index only = gradients[i].mean_b.size() - groups_[i].loss->nboth();
-    g.segment(at, unit + only) << gradients[i].mean_w, gradients[i].mean_b.tail(only);
-    at += unit + only;
-  }
-  g = span.reject(g);
-  at = 0;
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    Moments& m = gradients[i];
-    const Index both = groups_[i].loss->nboth(), unit = m.mean_w.size(), only = m.mean_b.size() - both;
-    m.mean_w = g.segment(at, unit);
-    m.mean_b << g.segment(at, both), g.segment(at + unit, only);
-    at += unit + only;
-  }
+  Index rows = 0;
+  for (const Layout& layout : layouts_) rows += layout.nvariables;
+  Vector all = Vector::Zero(rows);
+  // The derivative with respect to a mean is the same at every level that has a part of it.
+  const auto each_mean = [&](const auto& visit) {
+    Index at = 0;
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      for (std::size_t l = 0; l < levels_[g].size(); ++l) {
+        Vector& mean = gradients[g][l].mean;
+        for (Index i = 0; i < mean.size(); ++i) visit(mean[i], all[at + layouts_[g].levels[l][i]]);
+      }
+      at += layouts_[g].nvariables;
+    }
+  };
+  each_mean([](double own, double& sum) { sum = own; });
+  all = span.reject(all);
+  each_mean([](double& own, double sum) { own = sum; });
 }
 
 }  // namespace msem

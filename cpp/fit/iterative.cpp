@@ -28,17 +28,10 @@ class Point {
     gradient.setZero(objective.npar());
     groups.clear();
     for (const Group& g : objective.groups()) {
-      Moments at = empty(g);
-      const auto observed = [&](int b, Vector& mean, Matrix& cov) {
-        mean = blocks[b].mean.head(mean.size());
-        cov = blocks[b].total.topLeftCorner(cov.rows(), cov.cols());
-      };
-      observed(g.within, at.mean_w, at.cov_w);
-      observed(g.between, at.mean_b, at.cov_b);
-      groups.push_back(g.loss->at(at));
+      groups.push_back(g.likelihood->at({observed(g.within), observed(g.between)}));
       if (!groups.back()) return false;
       value += groups.back()->value();
-      Moments slope = groups.back()->gradient();
+      Implied slope = groups.back()->gradient();
       settle_means(g, slope);
       pull_back(g, slope, gradient);
     }
@@ -51,10 +44,10 @@ class Point {
     Vector out = x;
     for (const Group& g : objective_->groups()) {
       if (!(*saturated_)[g.between]) continue;
-      Moments d = empty(g);
-      push_forward(g.within, x, d.mean_w, d.cov_w);
+      const LevelImplied d = push_forward(g.within, x);
+      const Index both = g.nboth();
       for (const Entry& e : objective_->blocks()[g.between].free_entries()) {
-        if (e.slot == Slot::kIntercept && e.row < g.loss->nboth()) out[e.parameter] -= d.mean_w(e.row);
+        if (e.slot == Slot::kIntercept && e.row < both) out[e.parameter] -= d.mean(e.row);
       }
     }
     return out;
@@ -65,11 +58,9 @@ class Point {
     Vector out = Vector::Zero(x.size());
     for (std::size_t i = 0; i < groups.size(); ++i) {
       const Group& g = objective_->groups()[i];
-      Moments d = empty(g);
-      push_forward(g.within, x, d.mean_w, d.cov_w);
-      push_forward(g.between, x, d.mean_b, d.cov_b);
+      Implied d = {push_forward(g.within, x), push_forward(g.between, x)};
       settle_means(g, d);
-      Moments m = groups[i]->expected_product(d);
+      Implied m = groups[i]->expected_product(d);
       settle_means(g, m);
       pull_back(g, m, out);
     }
@@ -77,31 +68,30 @@ class Point {
   }
 
   std::vector<BlockPoint> blocks;
-  std::vector<std::unique_ptr<LossPoint>> groups;
+  std::vector<std::unique_ptr<LikelihoodPoint>> groups;
   double value = 0;
   Vector gradient;  // in the coordinates of `resolve`
 
  private:
-  Moments empty(const Group& g) const {
-    const Index w = objective_->blocks()[g.within].nobserved(),
-                b = objective_->blocks()[g.between].nobserved();
-    return {Vector::Zero(w), Vector::Zero(b), Matrix::Zero(w, w), Matrix::Zero(b, b)};
+  LevelImplied observed(int b) const {
+    const Index n = objective_->blocks()[b].nobserved();
+    return {blocks[b].mean.head(n), blocks[b].total.topLeftCorner(n, n)};
   }
 
   // Where the between level is saturated, the means of variables at both levels are parameters of their own:
   // those of the within level count for nothing, however far its covariates are from zero.
-  void settle_means(const Group& g, Moments& m) const {
-    if ((*saturated_)[g.between]) m.mean_w.head(g.loss->nboth()).setZero();
+  void settle_means(const Group& g, Implied& m) const {
+    if ((*saturated_)[g.between]) m.front().mean.head(g.nboth()).setZero();
   }
 
-  void pull_back(const Group& g, const Moments& m, Vector& out) const {
-    objective_->blocks()[g.within].pull_back(blocks[g.within], m.mean_w, m.cov_w, out);
-    objective_->blocks()[g.between].pull_back(blocks[g.between], m.mean_b, m.cov_b, out);
+  void pull_back(const Group& g, const Implied& m, Vector& out) const {
+    objective_->blocks()[g.within].pull_back(blocks[g.within], m.front().mean, m.front().cov, out);
+    objective_->blocks()[g.between].pull_back(blocks[g.between], m.back().mean, m.back().cov, out);
   }
 
   // Change of the observed moments of a block: d Sigma = E (dA Sigma + Sigma dA' + dS E') ..., E = (I -
   // A)^-1.
-  void push_forward(int b, const Vector& x, Vector& mean, Matrix& cov) const {
+  LevelImplied push_forward(int b, const Vector& x) const {
     const Block& block = objective_->blocks()[b];
     const BlockPoint& at = blocks[b];
     const Index m = block.nvariables(), n = block.nobserved();
@@ -117,11 +107,12 @@ class Point {
       }
     }
     const auto top = at.paths.topRows(n);
-    cov = at.paths.isIdentity(0) ? Matrix(symmetric.topLeftCorner(n, n)) : outer_sandwich(top, symmetric);
+    Matrix cov =
+        at.paths.isIdentity(0) ? Matrix(symmetric.topLeftCorner(n, n)) : outer_sandwich(top, symmetric);
     if (any_path) {
       add_with_transpose(cov, 1, msem::product(msem::product(top, directed), at.total.leftCols(n)));
     }
-    mean = block.mean_change(at, x).head(n);
+    return {block.mean_change(at, x).head(n), std::move(cov)};
   }
 
   const Objective* objective_ = nullptr;
@@ -188,7 +179,8 @@ class Preconditioner {
   // Information of the kept block of a group about its own parameters; the metric of the saturated one.
   void add_group(std::size_t i, const Point& at, Matrix& information) {
     const Group& g = objective_.groups()[i];
-    const auto& data = dynamic_cast<const TwoLevelLoss&>(*g.loss).data();
+    const std::vector<double> units = g.likelihood->units();
+    const Index both = g.nboth();
     const Matrix within = observed(at, g.within), between = observed(at, g.between);
     const bool keeps_within = saturated_[g.between];
     const int kept = keeps_within ? g.within : g.between;
@@ -198,9 +190,11 @@ class Preconditioner {
     none.mean.resize(other, 0);
     none.left.resize(other, 0);
     none.right.resize(other, 0);
-    if (keeps_within) own.mean.topRows(data.nboth).setZero();
-    const auto found = at.groups[i]->expected(keeps_within ? own : none, keeps_within ? none : own);
-    const Matrix& part = keeps_within ? found.ww : found.bb;
+    if (keeps_within) own.mean.topRows(both).setZero();
+    const LevelTangents tangents = {keeps_within ? own : none, keeps_within ? none : own};
+    const LevelBlocks found = at.groups[i]->information(Information::kExpected, tangents);
+    const std::size_t level = keeps_within ? 0 : 1;
+    const Matrix& part = found(level, level);
     const auto& parameters = objective_.blocks()[kept].parameters();
     for (std::size_t c = 0; c < parameters.size(); ++c) {
       for (std::size_t d = 0; d < parameters.size(); ++d)
@@ -208,12 +202,12 @@ class Preconditioner {
     }
     if (keeps_within) {
       metric_[g.between] = between;
-      metric_[g.between].topLeftCorner(data.nboth, data.nboth) +=
-          within.topLeftCorner(data.nboth, data.nboth) * (data.nclusters / data.nobs);
-      size_[g.between] = data.nclusters;
+      metric_[g.between].topLeftCorner(both, both) +=
+          within.topLeftCorner(both, both) * (units[1] / units[0]);
+      size_[g.between] = units[1];
     } else {
       metric_[g.within] = within;
-      size_[g.within] = data.nobs;
+      size_[g.within] = units[0];
     }
   }
 
@@ -338,7 +332,7 @@ Optimum minimize_iteratively(const Objective& objective, const Vector& start, co
   if (saturated.size() != objective.blocks().size())
     throw std::invalid_argument("one mark per block says whether it is saturated");
   for (const Group& g : objective.groups()) {
-    const bool two = g.within >= 0 && dynamic_cast<const TwoLevelLoss*>(g.loss.get());
+    const bool two = g.within >= 0 && g.likelihood->units().size() == 2;
     if (!two || saturated[g.within] == saturated[g.between])
       throw std::invalid_argument("one level of each group of a two-level model is saturated");
   }

@@ -1,5 +1,6 @@
 #include "fit/objective.hpp"
 
+#include <algorithm>
 #include <limits>
 #include <stdexcept>
 
@@ -18,10 +19,18 @@ void scatter_columns(const Matrix& part, const std::vector<int>& cols, Eigen::Re
   for (std::size_t j = 0; j < cols.size(); ++j) out.col(cols[j]) += part.col(j);
 }
 
-const TwoLevelPoint& two_level(const LossPoint& point) {
-  const auto* found = dynamic_cast<const TwoLevelPoint*>(&point);
-  if (!found) throw std::invalid_argument("cluster contributions need a two-level likelihood");
-  return *found;
+// Huge derivatives of the means that a variable has at two levels cancel in their sum, which is all that
+// counts: it is taken at the upper level alone.
+void gather_means(const Layout& layout, LevelTangents& tangents) {
+  for (std::size_t l = 0; l + 1 < tangents.size(); ++l) {
+    const std::vector<Index>& upper = layout.levels[l + 1];
+    for (std::size_t i = 0; i < layout.levels[l].size(); ++i) {
+      const auto same = std::find(upper.begin(), upper.end(), layout.levels[l][i]);
+      if (same == upper.end()) continue;
+      tangents[l + 1].mean.row(same - upper.begin()) += tangents[l].mean.row(i);
+      tangents[l].mean.row(i).setZero();
+    }
+  }
 }
 
 }  // namespace
@@ -34,8 +43,18 @@ Objective::Objective(int npar, std::vector<Block> blocks, std::vector<Group> gro
   }
   const int count = static_cast<int>(blocks_.size());
   for (const Group& g : groups_) {
-    if (!g.loss || g.between < 0 || g.between >= count || g.within >= count)
-      throw std::invalid_argument("a group needs a loss and a between block");
+    if (!g.likelihood || g.between < 0 || g.between >= count || g.within >= count)
+      throw std::invalid_argument("a group needs a likelihood and a between block");
+    std::vector<int> own;
+    for (const int b : {g.within, g.between}) {
+      if (b >= 0 && blocks_[b].nobserved() > 0) own.push_back(b);
+    }
+    layouts_.push_back(g.likelihood->layout());
+    bool fits = own.size() == layouts_.back().levels.size();
+    for (std::size_t l = 0; fits && l < own.size(); ++l)
+      fits = static_cast<std::size_t>(blocks_[own[l]].nobserved()) == layouts_.back().levels[l].size();
+    if (!fits) throw std::invalid_argument("the blocks do not have the variables of the statistics");
+    levels_.push_back(std::move(own));
   }
 }
 
@@ -43,39 +62,41 @@ void Objective::require_length(ConstVectorRef theta) const {
   if (theta.size() != npar_) throw std::invalid_argument("theta has the wrong length");
 }
 
-bool Objective::prepare(ConstVectorRef theta, State& state) const {
+bool Objective::evaluate_blocks(ConstVectorRef theta, std::vector<BlockPoint>& points) const {
   require_length(theta);
   // An infinite path can leave finite moments behind.
   if (!theta.allFinite()) return false;
-  state.blocks.resize(blocks_.size());
+  points.resize(blocks_.size());
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
-    if (!blocks_[b].evaluate(theta, state.blocks[b])) return false;
+    if (!blocks_[b].evaluate(theta, points[b])) return false;
   }
-  for (const Group& g : groups_) {
-    Moments moments;
-    if (g.within >= 0) {
-      const Index n = blocks_[g.within].nobserved();
-      moments.mean_w = state.blocks[g.within].mean.head(n);
-      moments.cov_w = state.blocks[g.within].total.topLeftCorner(n, n);
-    }
-    const Index n = blocks_[g.between].nobserved();
-    moments.mean_b = state.blocks[g.between].mean.head(n);
-    moments.cov_b = state.blocks[g.between].total.topLeftCorner(n, n);
-    auto point = g.loss->at(moments);
+  return true;
+}
+
+Implied Objective::implied(const std::vector<BlockPoint>& points, std::size_t group) const {
+  Implied out;
+  for (const int b : levels_[group]) {
+    const Index n = blocks_[b].nobserved();
+    out.push_back({points[b].mean.head(n), points[b].total.topLeftCorner(n, n)});
+  }
+  return out;
+}
+
+LevelTangents Objective::tangents(const std::vector<BlockPoint>& points, std::size_t group) const {
+  LevelTangents out;
+  for (const int b : levels_[group]) out.push_back(blocks_[b].tangents(points[b]));
+  return out;
+}
+
+bool Objective::prepare(ConstVectorRef theta, State& state) const {
+  if (!evaluate_blocks(theta, state.blocks)) return false;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    auto point = groups_[g].likelihood->at(implied(state.blocks, g));
     if (!point) return false;
     state.value += point->value();
     state.groups.push_back(std::move(point));
   }
   return true;
-}
-
-const std::vector<int>& Objective::parameters(int block) const {
-  return block < 0 ? none_ : blocks_[block].parameters();
-}
-
-Tangents Objective::tangents(const State& state, int block) const {
-  if (block < 0) return {};
-  return blocks_[block].tangents(state.blocks[block]);
 }
 
 double Objective::value(ConstVectorRef theta) const {
@@ -94,59 +115,59 @@ Evaluation Objective::evaluate(ConstVectorRef theta) const {
   out.point = point;
   out.in_domain = true;
   out.value = state.value;
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const Group& g = groups_[i];
-    state.gradients.push_back(state.groups[i]->gradient());
-    const Moments& m = state.gradients.back();
-    if (g.within >= 0) blocks_[g.within].pull_back(state.blocks[g.within], m.mean_w, m.cov_w, out.gradient);
-    blocks_[g.between].pull_back(state.blocks[g.between], m.mean_b, m.cov_b, out.gradient);
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    state.gradients.push_back(state.groups[g]->gradient());
+    for (std::size_t l = 0; l < levels_[g].size(); ++l) {
+      const int b = levels_[g][l];
+      const LevelImplied& m = state.gradients.back()[l];
+      blocks_[b].pull_back(state.blocks[b], m.mean, m.cov, out.gradient);
+    }
   }
   return out;
 }
 
-Matrix Objective::gather(const BlockInformation& part, const Group& group, Matrix total) const {
-  const auto& w = parameters(group.within);
-  const auto& b = parameters(group.between);
-  scatter_add(part.ww, w, w, total);
-  scatter_add(part.bb, b, b, total);
-  scatter_add(part.wb, w, b, total);
-  scatter_add(part.wb.transpose(), b, w, total);
-  return total;
+void Objective::gather(const LevelBlocks& part, std::size_t group, Matrix& total) const {
+  for (std::size_t a = 0; a < part.levels(); ++a) {
+    const std::vector<int>& rows = blocks_[levels_[group][a]].parameters();
+    scatter_add(part(a, a), rows, rows, total);
+    for (std::size_t b = a + 1; b < part.levels(); ++b) {
+      const std::vector<int>& cols = blocks_[levels_[group][b]].parameters();
+      scatter_add(part(a, b), rows, cols, total);
+      scatter_add(part(a, b).transpose(), cols, rows, total);
+    }
+  }
 }
 
-Matrix Objective::information(ConstVectorRef theta, Kind kind) const {
+Matrix Objective::information(ConstVectorRef theta, Information kind) const {
   State state;
   return prepare(theta, state) ? information(state, kind) : Matrix();
 }
 
-Matrix Objective::information(const State& state, Kind kind) const {
+Matrix Objective::information(const State& state, Information kind) const {
   Matrix out = Matrix::Zero(npar_, npar_);
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const Group& g = groups_[i];
-    out = gather(((*state.groups[i]).*kind)(tangents(state, g.within), tangents(state, g.between)), g,
-                 std::move(out));
-  }
+  for (std::size_t g = 0; g < groups_.size(); ++g)
+    gather(state.groups[g]->information(kind, tangents(state.blocks, g)), g, out);
   return out;
 }
 
 Matrix Objective::expected_information(ConstVectorRef theta) const {
-  return information(theta, &LossPoint::expected);
+  return information(theta, Information::kExpected);
 }
 
 Matrix Objective::approximate_information(ConstVectorRef theta) const {
-  return information(theta, &LossPoint::approximate);
+  return information(theta, Information::kApproximate);
 }
 
 Matrix Objective::expected_information(const ObjectivePoint& at) const {
-  return information(at, &LossPoint::expected);
+  return information(at, Information::kExpected);
 }
 
 Matrix Objective::approximate_information(const ObjectivePoint& at) const {
-  return information(at, &LossPoint::approximate);
+  return information(at, Information::kApproximate);
 }
 
-std::vector<Moments> Objective::gradients(const State& state, const std::vector<int>& intercepts) const {
-  std::vector<Moments> out = state.gradients;
+std::vector<Implied> Objective::gradients(const State& state, const std::vector<int>& intercepts) const {
+  std::vector<Implied> out = state.gradients;
   for (std::size_t g = out.size(); g < state.groups.size(); ++g) out.push_back(state.groups[g]->gradient());
   settle_gradient(state.blocks, intercepts, out);
   return out;
@@ -159,23 +180,21 @@ Matrix Objective::observed_information(ConstVectorRef theta, const std::vector<i
 
 Matrix Objective::observed_information(const ObjectivePoint& state,
                                        const std::vector<int>& intercepts) const {
-  const std::vector<Moments> all = gradients(state, intercepts);
+  const std::vector<Implied> all = gradients(state, intercepts);
   Matrix out = Matrix::Zero(npar_, npar_);
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const Group& g = groups_[i];
-    const LossPoint& point = *state.groups[i];
-    BlockInformation part = point.observed(tangents(state, g.within), tangents(state, g.between));
-    const Moments& m = all[i];
-    if (g.within >= 0)
-      part.ww += 0.5 * blocks_[g.within].curvature(state.blocks[g.within], m.mean_w, m.cov_w);
-    part.bb += 0.5 * blocks_[g.between].curvature(state.blocks[g.between], m.mean_b, m.cov_b);
-    out = gather(part, g, std::move(out));
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    LevelBlocks part = state.groups[g]->information(Information::kObserved, tangents(state.blocks, g));
+    for (std::size_t l = 0; l < levels_[g].size(); ++l) {
+      const int b = levels_[g][l];
+      part(l, l) += 0.5 * blocks_[b].curvature(state.blocks[b], all[g][l].mean, all[g][l].cov);
+    }
+    gather(part, g, out);
   }
   return out;
 }
 
 Matrix Objective::moment_information(ConstVectorRef theta) const {
-  return information(theta, &LossPoint::observed);
+  return information(theta, Information::kObserved);
 }
 
 Matrix Objective::observed_information_in(ConstVectorRef theta, const Matrix& basis) const {
@@ -186,33 +205,23 @@ Matrix Objective::observed_information_in(ConstVectorRef theta, const Matrix& ba
   for (const int k : intercepts()) {
     if (!basis.row(k).isZero(0)) moved.push_back(k);
   }
-  const std::vector<Moments> all = gradients(state, moved);
+  const std::vector<Implied> all = gradients(state, moved);
   Matrix out = Matrix::Zero(basis.cols(), basis.cols());
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const LossPoint& point = *state.groups[i];
-    const Moments& m = all[i];
-    Tangents parts[2] = {tangents(state, groups_[i].within), tangents(state, groups_[i].between)};
-    const Vector* means[2] = {&m.mean_w, &m.mean_b};
-    const Matrix* covs[2] = {&m.cov_w, &m.cov_b};
-    const int index[2] = {groups_[i].within, groups_[i].between};
-    for (int level = 0; level < 2; ++level) {
-      if (index[level] < 0) continue;
-      const Block& block = blocks_[index[level]];
-      const Matrix local = basis(block.parameters(), Eigen::all);
-      parts[level].mean *= local;
-      parts[level].basis = local;
-      out += 0.5 * local.transpose() *
-             block.curvature(state.blocks[index[level]], *means[level], *covs[level]) * local;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    LevelTangents parts = tangents(state.blocks, g);
+    for (std::size_t l = 0; l < parts.size(); ++l) {
+      const int b = levels_[g][l];
+      const Matrix local = basis(blocks_[b].parameters(), Eigen::all);
+      parts[l].mean = product(parts[l].mean, local);
+      parts[l].basis = local;
+      out += 0.5 * sandwich(local, blocks_[b].curvature(state.blocks[b], all[g][l].mean, all[g][l].cov));
     }
-    if (index[0] >= 0) {
-      // Huge derivatives of the within and the between mean cancel in their sum, which is all that counts.
-      const Index both = groups_[i].loss->nboth();
-      parts[1].mean.topRows(both) += parts[0].mean.topRows(both);
-      parts[0].mean.topRows(both).setZero();
+    gather_means(layouts_[g], parts);
+    const LevelBlocks part = state.groups[g]->information(Information::kObserved, parts);
+    for (std::size_t a = 0; a < part.levels(); ++a) {
+      out += part(a, a);
+      for (std::size_t b = a + 1; b < part.levels(); ++b) out += part(a, b) + part(a, b).transpose();
     }
-    const BlockInformation part = point.observed(parts[0], parts[1]);
-    out += part.bb;
-    if (index[0] >= 0) out += part.ww + part.wb + part.wb.transpose();
   }
   return out;
 }
@@ -220,59 +229,38 @@ Matrix Objective::observed_information_in(ConstVectorRef theta, const Matrix& ba
 Matrix Objective::information_factor(ConstVectorRef theta) const {
   State state;
   if (!prepare(theta, state)) return {};
-  std::vector<std::pair<Matrix, Matrix>> parts;
+  std::vector<std::vector<Matrix>> parts;
   Index height = 0;
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const Group& g = groups_[i];
-    parts.push_back(state.groups[i]->factor(tangents(state, g.within), tangents(state, g.between)));
-    height += parts.back().second.rows();
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    parts.push_back(state.groups[g]->factor(tangents(state.blocks, g)));
+    height += parts.back().front().rows();
   }
   Matrix out = Matrix::Zero(height, npar_);
   Index at = 0;
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    const Index rows = parts[i].second.rows();
-    if (groups_[i].within >= 0)
-      scatter_columns(parts[i].first, parameters(groups_[i].within), out.middleRows(at, rows));
-    scatter_columns(parts[i].second, parameters(groups_[i].between), out.middleRows(at, rows));
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    const Index rows = parts[g].front().rows();
+    for (std::size_t l = 0; l < parts[g].size(); ++l)
+      scatter_columns(parts[g][l], blocks_[levels_[g][l]].parameters(), out.middleRows(at, rows));
     at += rows;
   }
   return out;
 }
 
-Matrix Objective::spread(const std::pair<Matrix, Matrix>& scores, const Group& group) const {
-  Matrix out = Matrix::Zero(scores.second.rows(), npar_);
-  scatter_columns(scores.first, parameters(group.within), out);
-  scatter_columns(scores.second, parameters(group.between), out);
+Matrix Objective::scores(ConstVectorRef theta, const Clusters& clusters, int group) const {
+  std::vector<BlockPoint> points;
+  const std::vector<int>& own = levels_.at(group);
+  if (!evaluate_blocks(theta, points)) return {};
+  const std::vector<Matrix> parts = clusters.scores(implied(points, group), tangents(points, group));
+  if (parts.empty()) return {};
+  Matrix out = Matrix::Zero(parts.front().rows(), npar_);
+  for (std::size_t l = 0; l < parts.size(); ++l) scatter_columns(parts[l], blocks_[own[l]].parameters(), out);
   return out;
 }
 
-Matrix Objective::scores(ConstVectorRef theta, const ClusterData& clusters, int group) const {
-  State state;
-  if (!prepare(theta, state)) return {};
-  const Group& g = groups_.at(group);
-  const TwoLevelPoint& point = two_level(*state.groups[group]);
-  return spread(point.scores(clusters, tangents(state, g.within), tangents(state, g.between)), g);
-}
-
-Vector Objective::cluster_loglik(ConstVectorRef theta, const ClusterData& clusters, int group) const {
-  State state;
-  if (!prepare(theta, state)) return {};
-  return two_level(*state.groups.at(group)).cluster_loglik(clusters);
-}
-
-Matrix Objective::own_scores(ConstVectorRef theta, const Matrix& products, int group) const {
-  State state;
-  if (!prepare(theta, state)) return {};
-  const Group& g = groups_.at(group);
-  return spread(
-      state.groups[group]->cluster_scores(products, tangents(state, g.within), tangents(state, g.between)),
-      g);
-}
-
-Vector Objective::own_cluster_loglik(ConstVectorRef theta, const Matrix& products, int group) const {
-  State state;
-  if (!prepare(theta, state)) return {};
-  return state.groups.at(group)->cluster_loglik(products);
+Vector Objective::cluster_loglik(ConstVectorRef theta, const Clusters& clusters, int group) const {
+  std::vector<BlockPoint> points;
+  levels_.at(group);
+  return evaluate_blocks(theta, points) ? clusters.loglik(implied(points, group)) : Vector();
 }
 
 bool Objective::implied(ConstVectorRef theta, int block, BlockPoint& point) const {

@@ -1,23 +1,26 @@
-// The objective: theta -> implied moments of every block -> sum over groups of a loss of these moments.
+// The objective: theta -> implied moments of every block -> sum over groups of a likelihood of these moments.
 // Const throughout, so that threads can share one.
 #pragma once
 
-#include "likelihood/complete/twolevel.hpp"
+#include "likelihood/likelihood.hpp"
 #include "model/block.hpp"
 
 namespace msem {
 
 struct Group {
-  std::shared_ptr<const Loss> loss;
+  std::shared_ptr<const Likelihood> likelihood;
   int within = -1;  // index into blocks; -1 for a single-level group
   int between = -1;
+
+  // Variables at both levels, which come first at each.
+  Index nboth() const { return likelihood->layout().shared(); }
 };
 
 // What is known of an objective at one theta.
 struct ObjectivePoint {
   std::vector<BlockPoint> blocks;
-  std::vector<std::unique_ptr<LossPoint>> groups;
-  std::vector<Moments> gradients;  // of the groups, where the gradient has been evaluated
+  std::vector<std::unique_ptr<LikelihoodPoint>> groups;
+  std::vector<Implied> gradients;  // of the groups, where the gradient has been evaluated
   double value = 0;
 };
 
@@ -58,12 +61,10 @@ class Objective {
   Matrix observed_information_in(ConstVectorRef theta, const Matrix& basis) const;
   // A matrix F with F'F the expected information.
   Matrix information_factor(ConstVectorRef theta) const;
-  // Cluster scores of one group whose loss is a TwoLevelLoss: J x npar.
-  Matrix scores(ConstVectorRef theta, const ClusterData& clusters, int group) const;
-  Vector cluster_loglik(ConstVectorRef theta, const ClusterData& clusters, int group) const;
-  // The same of a group whose loss keeps its clusters apart, with the products within their cells.
-  Matrix own_scores(ConstVectorRef theta, const Matrix& products, int group) const;
-  Vector own_cluster_loglik(ConstVectorRef theta, const Matrix& products, int group) const;
+  // Derivatives of the log-likelihoods of single clusters of one group (J x npar), and these log-likelihoods;
+  // empty outside the domain.
+  Matrix scores(ConstVectorRef theta, const Clusters& clusters, int group) const;
+  Vector cluster_loglik(ConstVectorRef theta, const Clusters& clusters, int group) const;
   // Parameters that are intercepts and nothing else, ascending: the means are linear in them.
   std::vector<int> intercepts() const;
   // theta + delta, with these intercepts moved further so that they take up the curvature of the means.
@@ -88,20 +89,20 @@ class Objective {
   bool prepare(ConstVectorRef theta, State& state) const;
   // Takes what the intercepts respond to out of the gradients of the groups with respect to the means.
   void settle_gradient(const std::vector<BlockPoint>& points, const std::vector<int>& intercepts,
-                       std::vector<Moments>& gradients) const;
-  std::vector<Moments> gradients(const State& state, const std::vector<int>& intercepts) const;
-  Tangents tangents(const State& state, int block) const;
-  const std::vector<int>& parameters(int block) const;
-  Matrix gather(const BlockInformation& part, const Group& group, Matrix total) const;
-  using Kind = BlockInformation (LossPoint::*)(const Tangents&, const Tangents&) const;
-  Matrix information(ConstVectorRef theta, Kind kind) const;
-  Matrix information(const State& state, Kind kind) const;
-  Matrix spread(const std::pair<Matrix, Matrix>& scores, const Group& group) const;
+                       std::vector<Implied>& gradients) const;
+  std::vector<Implied> gradients(const State& state, const std::vector<int>& intercepts) const;
+  bool evaluate_blocks(ConstVectorRef theta, std::vector<BlockPoint>& points) const;
+  Implied implied(const std::vector<BlockPoint>& points, std::size_t group) const;
+  LevelTangents tangents(const std::vector<BlockPoint>& points, std::size_t group) const;
+  void gather(const LevelBlocks& part, std::size_t group, Matrix& total) const;
+  Matrix information(ConstVectorRef theta, Information kind) const;
+  Matrix information(const State& state, Information kind) const;
 
   int npar_;
   std::vector<Block> blocks_;
   std::vector<Group> groups_;
-  std::vector<int> none_;
+  std::vector<std::vector<int>> levels_;  // by group: the block of each level
+  std::vector<Layout> layouts_;           // by group
 };
 
 }  // namespace msem

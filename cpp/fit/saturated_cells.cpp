@@ -86,8 +86,7 @@ void average_step(double n, const Matrix& gradient, const Vector& mean_gradient,
 
 // The means of the units about those of their cluster are estimated too and then given to the clusters
 // (PX-EM; Liu, Rubin & Wu, 1998).
-void em_step(const LossPoint& point, double nobs, double nclusters, Index nboth, Moments& m) {
-  const Moments g = point.gradient();
+void em_step(const Moments& g, double nobs, double nclusters, Index nboth, Moments& m) {
   Vector shift_w, shift_b;
   if (m.cov_w.rows()) average_step(nobs, g.cov_w, g.mean_w, m.cov_w, shift_w);
   if (m.cov_b.rows()) {
@@ -108,21 +107,23 @@ double decrement_at(const Objective& objective, const Vector& theta) {
 
 }  // namespace
 
-SaturatedFit fit_saturated(const MissingLoss& loss, const SaturatedOptions& options, const Moments* first) {
-  const IncompleteData& d = loss.data();
+SaturatedFit fit_saturated(const IncompleteLikelihood& likelihood, const SaturatedOptions& options,
+                           const Moments* first) {
+  const IncompleteData& d = likelihood.data();
+  const TwoLevels shape = likelihood.shape();
   const MomentParameters parameters(d.p, d.nboth, d.q);
-  const std::shared_ptr<const Loss> borrowed(&loss, [](const Loss*) {});
+  const std::shared_ptr<const Likelihood> borrowed(&likelihood, [](const Likelihood*) {});
   const Objective objective(static_cast<int>(parameters.size()), parameters.blocks(), {{borrowed, 0, 1}});
   const bool em = options.method == SaturatedMethod::kEm;
   const int most = options.max_iterations > 0 ? options.max_iterations : em ? 200000 : 200;
   const double nclusters = d.weight.sum();
   SaturatedFit fit;
-  const bool near = first && loss.at(*first);
+  const bool near = first && likelihood.at(shape.levels(*first));
   fit.moments = near ? *first : crude_moments(d);
   const int steps = em ? most : near ? 0 : kFirstSteps;
   for (fit.em_steps = 0; fit.em_steps < steps; ++fit.em_steps) {
     check_interrupt();
-    const auto point = loss.at(fit.moments);
+    const auto point = likelihood.at(shape.levels(fit.moments));
     if (!point) break;
     if (em && fit.em_steps % kCheckEvery == 0) {
       fit.decrement = decrement_at(objective, parameters.vector(fit.moments));
@@ -131,7 +132,7 @@ SaturatedFit fit_saturated(const MissingLoss& loss, const SaturatedOptions& opti
         break;
       }
     }
-    em_step(*point, d.nobs(), nclusters, d.nboth, fit.moments);
+    em_step(shape.moments(point->gradient()), d.nobs(), nclusters, d.nboth, fit.moments);
   }
   fit.iterations = fit.em_steps;
   const Vector start = parameters.vector(fit.moments);

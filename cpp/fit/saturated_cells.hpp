@@ -12,7 +12,7 @@
 namespace msem {
 
 // From `start`, if it is given and inside the domain, scoring goes without EM.
-SaturatedFit fit_saturated(const MissingLoss& loss, const SaturatedOptions& options,
+SaturatedFit fit_saturated(const IncompleteLikelihood& likelihood, const SaturatedOptions& options,
                            const Moments* start = nullptr);
 
 }  // namespace msem

@@ -48,7 +48,8 @@ class Scorer {
   Scorer(const Objective& objective, const Vector& lower, const Vector& upper, const ScoringOptions& options,
          const Matrix& basis)
       : objective_(objective), lower_(lower), upper_(upper), basis_(basis), options_(options) {
-    for (const Group& g : objective.groups()) options_.reuse = options_.reuse || g.loss->costly_information();
+    for (const Group& g : objective.groups())
+      options_.reuse = options_.reuse || g.likelihood->costly_information();
     for (const int k : objective.intercepts()) {
       if (!std::isfinite(lower[k]) && !std::isfinite(upper[k]) && (!basis.size() || moves_alone(k)))
         intercepts_.push_back(k);

@@ -273,7 +273,7 @@ Vector StartPlan::values(const Objective& model, const std::vector<Moments>& sat
       if (b < 0) continue;
       const bool within = b == group.within;
       const Matrix& moments = *level_of(saturated[g], within).second;
-      const Vector total = total_variance(saturated[g], within, group.loss->nboth());
+      const Vector total = total_variance(saturated[g], within, group.nboth());
       const Matrix cov = regular_covariance(moments, total);
       const Block& block = model.blocks()[b];
       const LevelStart level(rows_[b], block.nobserved(), block.nvariables(), cov);
@@ -314,7 +314,7 @@ Vector StartPlan::cautious(const Objective& model, const std::vector<Moments>& s
     const std::vector<StartRow>& rows = rows_[group.between];
     const Index observed = model.blocks()[group.between].nobserved();
     Vector variance = Vector::Constant(model.blocks()[group.between].nvariables(), kNaN);
-    variance.head(observed) = total_variance(saturated[g], false, group.loss->nboth());
+    variance.head(observed) = total_variance(saturated[g], false, group.nboth());
     std::vector<bool> standardized(variance.size(), false);
     for (const StartRow& r : rows) {
       if (r.relation == Relation::kMeasures && r.rhs < observed && std::isnan(variance[r.lhs]))

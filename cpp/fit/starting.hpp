@@ -5,6 +5,7 @@
 #pragma once
 
 #include "fit/objective.hpp"
+#include "likelihood/two_levels.hpp"
 
 namespace msem {
 

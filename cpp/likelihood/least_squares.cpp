@@ -1,15 +1,16 @@
 #include "likelihood/least_squares.hpp"
 
+#include <numeric>
 #include <stdexcept>
 
 namespace msem {
 
 namespace {
 
-class LeastSquaresPoint : public LossPoint {
+class LeastSquaresPoint : public LikelihoodPoint {
  public:
-  LeastSquaresPoint(const LeastSquaresLoss& loss, const Moments& m)
-      : loss_(&loss), mean_(m.mean_b - loss.mean), cov_(m.cov_b - loss.cov) {
+  LeastSquaresPoint(const LeastSquares& loss, const LevelImplied& m)
+      : loss_(&loss), mean_(m.mean - loss.mean), cov_(m.cov - loss.cov) {
     // Every off-diagonal element stands twice in the full matrix and counts once.
     full_weights_ = 0.5 * loss.cov_weights;
     full_weights_.diagonal() = loss.cov_weights.diagonal();
@@ -17,43 +18,39 @@ class LeastSquaresPoint : public LossPoint {
         loss.mean_weights.dot(mean_.cwiseAbs2()) + full_weights_.cwiseProduct(cov_).cwiseProduct(cov_).sum();
   }
 
-  Moments gradient() const override {
-    Moments out;
-    out.mean_b = 2 * loss_->mean_weights.cwiseProduct(mean_);
-    out.cov_b = 2 * full_weights_.cwiseProduct(cov_);
+  Implied gradient() const override {
+    return {{2 * loss_->mean_weights.cwiseProduct(mean_), 2 * full_weights_.cwiseProduct(cov_)}};
+  }
+
+  // The discrepancy is quadratic in the moments, so that the observed information about them is the expected
+  // one, which is that at a perfect fit.
+  LevelBlocks information(Information, const LevelTangents& tangents) const override {
+    const Matrix f = factor(tangents).front();
+    LevelBlocks out(1);
+    out(0, 0) = cross(f, f);
     return out;
   }
 
-  // The curvature of the discrepancy at a perfect fit (Gauss-Newton).
-  BlockInformation expected(const Tangents& within, const Tangents& between) const override {
-    const auto f = factor(within, between).second;
-    return {Matrix(0, 0), Matrix(0, f.cols()), cross(f, f)};
-  }
-
-  // The objective adds the part that comes from the curvature of the moments.
-  BlockInformation observed(const Tangents& within, const Tangents& between) const override {
-    return expected(within, between);
-  }
-
-  std::pair<Matrix, Matrix> factor(const Tangents&, const Tangents& between) const override {
-    const Index n = between.n();
-    Matrix out(n + n * n, between.k());
-    out.topRows(n) = scale_rows(loss_->mean_weights.cwiseSqrt(), between.mean);
+  std::vector<Matrix> factor(const LevelTangents& tangents) const override {
+    const Tangents& t = tangents.front();
+    const Index n = t.n();
+    Matrix out(n + n * n, t.k());
+    out.topRows(n) = scale_rows(loss_->mean_weights.cwiseSqrt(), t.mean);
     const Matrix root = full_weights_.cwiseSqrt();
-    out.bottomRows(n * n) = scale_rows(Eigen::Map<const Vector>(root.data(), n * n),
-                                       rotated_cov(between, Matrix::Identity(n, n)));
-    return {Matrix(out.rows(), 0), out};
+    out.bottomRows(n * n) =
+        scale_rows(Eigen::Map<const Vector>(root.data(), n * n), rotated_cov(t, Matrix::Identity(n, n)));
+    return {out};
   }
 
  private:
-  const LeastSquaresLoss* loss_;
+  const LeastSquares* loss_;
   Vector mean_;
   Matrix cov_, full_weights_;
 };
 
 }  // namespace
 
-LeastSquaresLoss::LeastSquaresLoss(Vector mean_, Matrix cov_, Vector mean_weights_, Matrix cov_weights_)
+LeastSquares::LeastSquares(Vector mean_, Matrix cov_, Vector mean_weights_, Matrix cov_weights_)
     : mean(std::move(mean_)),
       mean_weights(std::move(mean_weights_)),
       cov(std::move(cov_)),
@@ -64,10 +61,16 @@ LeastSquaresLoss::LeastSquaresLoss(Vector mean_, Matrix cov_, Vector mean_weight
     throw std::invalid_argument("least squares needs moments and weights of the same size");
 }
 
-std::unique_ptr<LossPoint> LeastSquaresLoss::at(const Moments& moments) const {
-  if (moments.mean_w.size() || moments.mean_b.size() != mean.size())
+Layout LeastSquares::layout() const {
+  Layout out{{std::vector<Index>(mean.size())}, mean.size()};
+  std::iota(out.levels[0].begin(), out.levels[0].end(), Index{0});
+  return out;
+}
+
+std::unique_ptr<LikelihoodPoint> LeastSquares::at(Implied moments) const {
+  if (moments.size() != 1 || moments.front().mean.size() != mean.size())
     throw std::invalid_argument("the block does not have the variables of the moments");
-  return std::make_unique<LeastSquaresPoint>(*this, moments);
+  return std::make_unique<LeastSquaresPoint>(*this, moments.front());
 }
 
 }  // namespace msem

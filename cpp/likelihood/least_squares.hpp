@@ -7,11 +7,12 @@
 
 namespace msem {
 
-class LeastSquaresLoss : public Loss {
+class LeastSquares : public Likelihood {
  public:
   // cov_weights: symmetric, the weight of each unique element in (i, j) and (j, i).
-  LeastSquaresLoss(Vector mean, Matrix cov, Vector mean_weights, Matrix cov_weights);
-  std::unique_ptr<LossPoint> at(const Moments& moments) const override;
+  LeastSquares(Vector mean, Matrix cov, Vector mean_weights, Matrix cov_weights);
+  Layout layout() const override;
+  std::unique_ptr<LikelihoodPoint> at(Implied moments) const override;
 
   Vector mean, mean_weights;
   Matrix cov, cov_weights;

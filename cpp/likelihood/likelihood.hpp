@@ -1,81 +1,112 @@
 // What every discrepancy between model-implied moments and data offers, so that the objective needs to know
-// no more of a likelihood than this. Complete data, least squares and, later, missing data or random slopes
+// no more of a likelihood than this. Complete data, data with holes, least squares and, later, random slopes
 // each implement it.
 //
 // Invariants
-//   * Unit-level variables come first, those at both levels before those within only; `mean_w`, `cov_w` are
-//   over
-//     all p of them. `mean_b`, `cov_b` are over the both-level variables followed by the q between-only ones.
-//   * A single-level sample has p = 0: its variables are all "between" and every row is a cluster.
+//   * Moments come as a sequence of levels, level 1 first; a sample of one level has one element. A variable
+//   with parts
+//     at several levels stands in each of them: `Layout` says where. Only the sum of its means enters.
 //   * The value is on the scale of -2 log L. `gradient` is with respect to the moments, symmetric for
 //   covariances,
 //     with d value = sum(gradient .* d moments) over full matrices.
-//   * `expected` and `observed` are on the scale of the log-likelihood: half the (expected) second
-//   derivatives.
+//   * `information` is on the scale of the log-likelihood: half the (expected) second derivatives.
 #pragma once
 
 #include <memory>
 #include <stdexcept>
+#include <vector>
 
 #include "model/tangents.hpp"
 
 namespace msem {
 
-struct Moments {
-  Vector mean_w, mean_b;
-  Matrix cov_w, cov_b;
+// Moments of the observed variables of one level, changes of them, or derivatives with respect to them.
+struct LevelImplied {
+  Vector mean;
+  Matrix cov;
+};
+using Implied = std::vector<LevelImplied>;
+using LevelTangents = std::vector<Tangents>;
+
+// The variables of each level by their positions among all variables of a sample, level 1 first.
+struct Layout {
+  std::vector<std::vector<Index>> levels;
+  Index nvariables = 0;
+
+  // Variables that level 1 shares with the next one; they come first at both.
+  Index shared() const;
 };
 
-// An information matrix by the blocks its parameters enter.
-struct BlockInformation {
-  Matrix ww, wb, bb;
+// An information matrix by the levels its parameters enter: block (a, b) for a <= b, the others are
+// transposes.
+class LevelBlocks {
+ public:
+  explicit LevelBlocks(std::size_t levels) : levels_(levels), blocks_(levels * levels) {}
+  std::size_t levels() const { return levels_; }
+  Matrix& operator()(std::size_t a, std::size_t b) { return blocks_[a * levels_ + b]; }
+  const Matrix& operator()(std::size_t a, std::size_t b) const { return blocks_[a * levels_ + b]; }
+
+ private:
+  std::size_t levels_;
+  std::vector<Matrix> blocks_;
+};
+
+enum class Information {
+  kExpected,
+  kObserved,
+  kApproximate  // close to the expected one and cheaper, for steps whose target does not depend on it
 };
 
 // Everything that is known at one point of moment space; immutable.
-class LossPoint {
+class LikelihoodPoint {
  public:
-  virtual ~LossPoint() = default;
+  virtual ~LikelihoodPoint() = default;
   double value() const { return value_; }
-  virtual Moments gradient() const = 0;
-  virtual BlockInformation expected(const Tangents& within, const Tangents& between) const = 0;
-  virtual BlockInformation observed(const Tangents& within, const Tangents& between) const = 0;
+  virtual Implied gradient() const = 0;
+  virtual LevelBlocks information(Information kind, const LevelTangents& tangents) const = 0;
+  // Matrices F_1, F_2, ... of equal height, one for each level, with [F_1 F_2 ...]'[F_1 F_2 ...] the expected
+  // information. Its condition number is the square root of the information's, which matters when covariates
+  // have huge means.
+  virtual std::vector<Matrix> factor(const LevelTangents& tangents) const = 0;
   // Expected information as a linear map of changes of the moments: what it gives is to be read as a
   // gradient.
-  virtual Moments expected_product(const Moments&) const {
+  virtual Implied expected_product(const Implied&) const {
     throw std::logic_error("this discrepancy has no products of its information with a vector");
-  }
-  // Close to the expected information and cheaper, for steps whose target does not depend on it.
-  virtual BlockInformation approximate(const Tangents& within, const Tangents& between) const {
-    return expected(within, between);
-  }
-  // Matrices F_w, F_b of equal height with [F_w F_b]'[F_w F_b] the expected information. Its condition number
-  // is the square root of the information's, which matters when covariates have huge means.
-  virtual std::pair<Matrix, Matrix> factor(const Tangents& within, const Tangents& between) const = 0;
-
-  // Derivatives of the log-likelihood of each cluster of the sample with respect to the parameters of the two
-  // blocks (J x k_w, J x k_b), and these log-likelihoods, where the sample keeps its clusters apart.
-  // `products` are those within cells: see `cell_products`.
-  virtual std::pair<Matrix, Matrix> cluster_scores(const Matrix&, const Tangents&, const Tangents&) const {
-    throw std::logic_error("this discrepancy does not keep clusters apart");
-  }
-  virtual Vector cluster_loglik(const Matrix&) const {
-    throw std::logic_error("this discrepancy does not keep clusters apart");
   }
 
  protected:
   double value_ = 0;
 };
 
-class Loss {
+class Likelihood {
  public:
-  virtual ~Loss() = default;
-  // The first so many variables of both blocks are the same; only the sum of their means enters.
-  virtual Index nboth() const { return 0; }
+  virtual ~Likelihood() = default;
+  virtual Layout layout() const = 0;
+  // Null outside the domain of the discrepancy.
+  virtual std::unique_ptr<LikelihoodPoint> at(Implied moments) const = 0;
   // Whether its information costs many times what value and gradient do, so that steps had better use it
   // again.
   virtual bool costly_information() const { return false; }
-  // Null outside the domain of the discrepancy.
-  virtual std::unique_ptr<LossPoint> at(const Moments& moments) const = 0;
+  // Units of each level, level 1 first; empty where there is no `expected_product`.
+  virtual std::vector<double> units() const { return {}; }
+};
+
+// The independent units of a sample, each with statistics of its own: whatever is asked of single ones, of
+// some of them, or of them with other weights. A likelihood makes them from the data it was made of, and they
+// know it, so that nobody has to know which kind they are.
+class Clusters {
+ public:
+  virtual ~Clusters() = default;
+  virtual Index count() const = 0;
+  // Clusters of one kind share their expected information.
+  virtual std::vector<Index> kinds() const = 0;
+  // Derivatives of the log-likelihood of each with respect to the parameters of each level (J x k by level),
+  // and these log-likelihoods. Both are empty outside the domain.
+  virtual std::vector<Matrix> scores(const Implied& moments, const LevelTangents& tangents) const = 0;
+  virtual Vector loglik(const Implied& moments) const = 0;
+  // The likelihood of one by itself, and of all of them, each counted so many times.
+  virtual std::shared_ptr<const Likelihood> alone(Index cluster) const = 0;
+  virtual std::shared_ptr<const Likelihood> weighted(const Vector& weights) const = 0;
 };
 
 }  // namespace msem

@@ -8,7 +8,7 @@
 // what their curvature adds to second derivatives is here too.
 #pragma once
 
-#include "likelihood/likelihood.hpp"
+#include "likelihood/two_levels.hpp"
 
 namespace msem {
 

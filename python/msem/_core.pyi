@@ -36,22 +36,32 @@ class Block:
     @property
     def parameters(self) -> list[int]: ...
 
-class Loss: ...
+class Clusters:
+    """Independent units of a sample, each with statistics of its own, as its likelihood knows them."""
 
-class TwoLevelLoss(Loss):
+    def weighted(self, weights: ArrayLike) -> Likelihood: ...
+
+class Likelihood:
+    """A discrepancy between implied moments and data. What its clusters are made of depends on the data."""
+
+    def clusters(self, *arrays: _Floats) -> Clusters: ...
+
+class CompleteLikelihood(Likelihood):
     def __init__(
         self, nboth: int, ssw: _Floats, sizes: _Floats, counts: _Floats, means: _Floats, scatter: _Floats
     ) -> None: ...
 
-class LeastSquaresLoss(Loss):
+class LeastSquares(Likelihood):
     def __init__(self, mean: _Floats, cov: _Floats, mean_weights: _Floats, cov_weights: _Floats) -> None: ...
 
 class Objective:
     def __init__(
-        self, npar: int, blocks: Sequence[Block], groups: Sequence[tuple[Loss, int, int]]
+        self, npar: int, blocks: Sequence[Block], groups: Sequence[tuple[Likelihood, int, int]]
     ) -> None: ...
     @property
     def npar(self) -> int: ...
+    @property
+    def likelihoods(self) -> list[Likelihood]: ...
     def value(self, theta: ArrayLike) -> float: ...
     def evaluate(self, theta: ArrayLike) -> tuple[float, _Floats]: ...
     def expected_information(self, theta: ArrayLike) -> _Floats: ...
@@ -63,14 +73,8 @@ class Objective:
     def settle(self, theta: ArrayLike, delta: _Floats, intercepts: Sequence[int]) -> _Floats: ...
     def implied(self, theta: ArrayLike, block: int) -> tuple[_Floats, _Floats]: ...
     def jacobian(self, theta: ArrayLike, block: int) -> _Floats: ...
-    def scores(
-        self, theta: ArrayLike, sizes: _Floats, means: _Floats, within: _Floats, group: int = 0
-    ) -> _Floats: ...
-    def own_scores(self, theta: ArrayLike, products: _Floats, group: int = 0) -> _Floats: ...
-    def own_cluster_loglik(self, theta: ArrayLike, products: _Floats, group: int = 0) -> _Floats: ...
-    def cluster_loglik(
-        self, theta: ArrayLike, sizes: _Floats, means: _Floats, within: _Floats, group: int = 0
-    ) -> _Floats: ...
+    def scores(self, theta: ArrayLike, clusters: Clusters, group: int = 0) -> _Floats: ...
+    def cluster_loglik(self, theta: ArrayLike, clusters: Clusters, group: int = 0) -> _Floats: ...
 
 class Found(TypedDict):
     theta: _Floats
@@ -136,17 +140,14 @@ class _Saturated(TypedDict):
     decrement: float
 
 def fit_saturated(
-    loss: Loss, em: bool = False, max_iterations: int = 0, tolerance: float = 1e-12
+    likelihood: Likelihood, em: bool = False, max_iterations: int = 0, tolerance: float = 1e-12
 ) -> _Saturated: ...
 def saturated_trace(
-    loss: Loss,
+    clusters: Clusters,
     mean_w: _Floats,
     cov_w: _Floats,
     mean_b: _Floats,
     cov_b: _Floats,
-    sizes: _Floats,
-    means: _Floats,
-    within: _Floats,
     fixed: Sequence[bool],
     with_means: bool = True,
     expected: bool = False,
@@ -373,25 +374,12 @@ def leave_one_out_steps(
     theta: ArrayLike,
     basis: _Floats,
     intercepts: Sequence[int],
-    sizes: _Floats,
-    means: _Floats,
-    within: _Floats,
+    clusters: Clusters,
+    chosen: Sequence[int] | NDArray[np.intp],
     group: int = 0,
     corrections: int = 8,
     threads: int = 1,
-) -> tuple[_Floats, _Floats]: ...  # change (J, npar), displacement (J,)
-def leave_one_out_steps_with_holes(
-    objective: Objective,
-    theta: ArrayLike,
-    basis: _Floats,
-    intercepts: Sequence[int],
-    data: IncompleteData,
-    products: _Floats,
-    clusters: Sequence[int] | NDArray[np.intp],
-    group: int = 0,
-    corrections: int = 8,
-    threads: int = 1,
-) -> tuple[_Floats, _Floats]: ...  # change (clusters, npar), displacement (clusters,)
+) -> tuple[_Floats, _Floats]: ...
 
 class Expressions:
     """Functions of parameters as postfix programs of (operation, index, value); those before `first` serve others."""
@@ -423,7 +411,7 @@ def solve_quadratic(
     inequality_values: _Floats,
 ) -> tuple[bool, bool, _Floats, _Floats, _Floats]: ...  # solved, feasible, d, multipliers of either kind
 
-class MissingLoss(Loss):
+class IncompleteLikelihood(Likelihood):
     def __init__(self, data: IncompleteData) -> None: ...
 
 class GivenSamples(Draws):

@@ -106,18 +106,16 @@ struct MissingPoint::Sums {
   std::vector<Canonical> between;
 };
 
-std::unique_ptr<LossPoint> MissingLoss::at(const Moments& moments) const {
-  const IncompleteData& d = *data_;
-  if (moments.mean_w.size() != d.p || moments.mean_b.size() != d.nboth + d.q)
-    throw std::invalid_argument("the blocks do not have the variables of the statistics");
+std::unique_ptr<LikelihoodPoint> IncompleteLikelihood::at(Implied moments) const {
   auto point = std::make_unique<MissingPoint>();
-  if (!point->prepare(d, index_, moments)) return nullptr;
+  if (!prepare(std::move(moments), *point)) return nullptr;
   return point;
 }
 
 bool MissingPoint::prepare(const IncompleteData& data, const MissingIndex& index, const Moments& moments) {
   data_ = &data;
   index_ = &index;
+  shape_ = {data.p, data.nboth, data.q};
   value_ = 0;
   if (!prepare_levels(moments) || !prepare_patterns(moments)) return false;
   const Index count = static_cast<Index>(index.pieces.size()) - 1;
@@ -264,7 +262,5 @@ Moments MissingPoint::collect(const std::vector<Sums>& sums) {
   }
   return out;
 }
-
-Moments MissingPoint::gradient() const { return gradient_; }
 
 }  // namespace msem

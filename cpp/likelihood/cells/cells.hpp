@@ -41,19 +41,23 @@ struct MissingIndex {
       rows;  // of a between block: the variables at both levels, then those observed
 };
 
-class MissingPoint : public LossPoint {
+class MissingPoint : public TwoLevelKernel {
  public:
   // False when the moments are outside the domain.
   bool prepare(const IncompleteData& data, const MissingIndex& index, const Moments& moments);
 
-  Moments gradient() const override;
+  // Derivatives of the log-likelihood of each cluster with respect to the parameters of the two blocks (J x
+  // k_w, J x k_b), and these log-likelihoods. `products` are those within cells: see `cell_products`.
+  std::pair<Matrix, Matrix> cluster_scores(const Matrix& products, const Tangents& within,
+                                           const Tangents& between) const;
+  Vector cluster_loglik(const Matrix& products) const;
+
+ protected:
+  Moments moment_gradient() const override { return gradient_; }
   BlockInformation expected(const Tangents& within, const Tangents& between) const override;
   BlockInformation observed(const Tangents& within, const Tangents& between) const override;
   BlockInformation approximate(const Tangents& within, const Tangents& between) const override;
-  std::pair<Matrix, Matrix> factor(const Tangents& within, const Tangents& between) const override;
-  std::pair<Matrix, Matrix> cluster_scores(const Matrix& products, const Tangents& within,
-                                           const Tangents& between) const override;
-  Vector cluster_loglik(const Matrix& products) const override;
+  std::pair<Matrix, Matrix> factors(const Tangents& within, const Tangents& between) const override;
 
  private:
   friend class MissingInformation;
@@ -80,17 +84,39 @@ class MissingPoint : public LossPoint {
   Moments gradient_;
 };
 
-class MissingLoss : public Loss {
+class IncompleteLikelihood : public Likelihood {
  public:
-  explicit MissingLoss(std::shared_ptr<const IncompleteData> data) : data_(std::move(data)), index_(*data_) {}
-  std::unique_ptr<LossPoint> at(const Moments& moments) const override;
-  Index nboth() const override { return data_->nboth; }
+  explicit IncompleteLikelihood(std::shared_ptr<const IncompleteData> data)
+      : data_(std::move(data)), index_(*data_) {}
+  Layout layout() const override { return shape().layout(); }
+  std::unique_ptr<LikelihoodPoint> at(Implied moments) const override;
   bool costly_information() const override { return true; }
   const IncompleteData& data() const { return *data_; }
+  TwoLevels shape() const { return {data_->p, data_->nboth, data_->q}; }
+  // False when the moments are outside the domain.
+  bool prepare(Implied moments, MissingPoint& point) const {
+    return point.prepare(*data_, index_, shape().moments(std::move(moments)));
+  }
 
  private:
   std::shared_ptr<const IncompleteData> data_;
   MissingIndex index_;
+};
+
+class IncompleteClusters : public Clusters {
+ public:
+  // products: those within cells, see `cell_products`.
+  IncompleteClusters(std::shared_ptr<const IncompleteLikelihood> whole, Matrix products);
+  Index count() const override { return whole_->data().nclusters(); }
+  std::vector<Index> kinds() const override;
+  std::vector<Matrix> scores(const Implied& moments, const LevelTangents& tangents) const override;
+  Vector loglik(const Implied& moments) const override;
+  std::shared_ptr<const Likelihood> alone(Index cluster) const override;
+  std::shared_ptr<const Likelihood> weighted(const Vector& weights) const override;
+
+ private:
+  std::shared_ptr<const IncompleteLikelihood> whole_;
+  Matrix products_;
 };
 
 }  // namespace msem

@@ -259,7 +259,7 @@ BlockInformation MissingPoint::approximate(const Tangents& within, const Tangent
   return sum_of(information.expected(std::max<Index>(1, information.classes() / kSampledClasses)));
 }
 
-std::pair<Matrix, Matrix> MissingPoint::factor(const Tangents& within, const Tangents& between) const {
+std::pair<Matrix, Matrix> MissingPoint::factors(const Tangents& within, const Tangents& between) const {
   // Covariances and means are told apart by huge means only, so that covariances can be taken from their
   // information.
   MissingInformation information(*this, within, between);

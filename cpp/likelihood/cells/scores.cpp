@@ -1,4 +1,5 @@
 // Contributions of single clusters to the likelihood of data with holes and to its derivatives.
+#include <numeric>
 #include <stdexcept>
 
 #include "base/threads.hpp"
@@ -26,7 +27,6 @@ void add_packed_outer(const Vector& d, double n, Vector& packed) {
 std::pair<Matrix, Matrix> MissingPoint::cluster_scores(const Matrix& products, const Tangents& within,
                                                        const Tangents& between) const {
   const IncompleteData& d = *data_;
-  require_products(products, d);
   const Index p = d.p, b = d.nboth, kw = within.k(), kb = between.k();
   std::pair<Matrix, Matrix> out{Matrix::Zero(kw, d.nclusters()), Matrix::Zero(kb, d.nclusters())};
   std::vector<Whitened> levels;
@@ -103,7 +103,6 @@ std::pair<Matrix, Matrix> MissingPoint::cluster_scores(const Matrix& products, c
 
 Vector MissingPoint::cluster_loglik(const Matrix& products) const {
   const IncompleteData& d = *data_;
-  require_products(products, d);
   const Index p = d.p, b = d.nboth;
   std::vector<Vector> packed;
   for (const Matrix& w : weights_) {
@@ -131,6 +130,39 @@ Vector MissingPoint::cluster_loglik(const Matrix& products) const {
     }
   }
   return out;
+}
+
+IncompleteClusters::IncompleteClusters(std::shared_ptr<const IncompleteLikelihood> whole, Matrix products)
+    : whole_(std::move(whole)), products_(std::move(products)) {
+  require_products(products_, whole_->data());
+}
+
+std::vector<Index> IncompleteClusters::kinds() const {
+  std::vector<Index> out(count());
+  std::iota(out.begin(), out.end(), Index{0});
+  return out;
+}
+
+std::vector<Matrix> IncompleteClusters::scores(const Implied& moments, const LevelTangents& tangents) const {
+  MissingPoint point;
+  if (!whole_->prepare(moments, point)) return {};
+  const TwoLevels shape = whole_->shape();
+  return shape.by_level(point.cluster_scores(products_, shape.within(tangents), shape.between(tangents)));
+}
+
+Vector IncompleteClusters::loglik(const Implied& moments) const {
+  MissingPoint point;
+  return whole_->prepare(moments, point) ? point.cluster_loglik(products_) : Vector();
+}
+
+std::shared_ptr<const Likelihood> IncompleteClusters::alone(Index cluster) const {
+  return std::make_shared<IncompleteLikelihood>(
+      std::make_shared<const IncompleteData>(single_cluster(whole_->data(), products_, cluster)));
+}
+
+std::shared_ptr<const Likelihood> IncompleteClusters::weighted(const Vector& weights) const {
+  return std::make_shared<IncompleteLikelihood>(
+      std::make_shared<const IncompleteData>(msem::weighted(whole_->data(), products_, weights)));
 }
 
 }  // namespace msem

@@ -91,7 +91,7 @@ BlockInformation TwoLevelPoint::expected(const Tangents& within, const Tangents&
   return out;
 }
 
-std::pair<Matrix, Matrix> TwoLevelPoint::factor(const Tangents& within, const Tangents& between) const {
+std::pair<Matrix, Matrix> TwoLevelPoint::factors(const Tangents& within, const Tangents& between) const {
   const Index p = data_->p, q = data_->q;
   const Whitened b = whiten_between(between, projection_, chol_z_, data_->q);
   const Index height = 2 * p * p + p + p * q + q * q + q;

@@ -3,7 +3,7 @@
 
 namespace msem {
 
-Moments TwoLevelPoint::expected_product(const Moments& d) const {
+Moments TwoLevelPoint::moment_product(const Moments& d) const {
   const Index p = data_->p, q = data_->q;
   Matrix g_w, g_c, g_b, g_zz;
   Vector g_m, g_z;

@@ -1,5 +1,6 @@
 // Contributions of single clusters to the log-likelihood and its derivatives.
 #include <algorithm>
+#include <map>
 #include <stdexcept>
 
 #include "likelihood/complete/twolevel.hpp"
@@ -33,19 +34,17 @@ void add_to_diagonal(Matrix& stacked_rows, Index p, const Matrix& diagonal) {
   for (Index i = 0; i < p; ++i) stacked_rows.col(i * (p + 1)) += diagonal.col(i);
 }
 
-void require_shapes(const ClusterData& clusters, Index p, Index q) {
-  const Index total = clusters.sizes.size();
-  const bool means = clusters.means.rows() == total && clusters.means.cols() == p + q;
-  if (!means || clusters.within.rows() != total || clusters.within.cols() != p * (p + 1) / 2)
-    throw std::invalid_argument("statistics of clusters have inconsistent shapes");
-}
-
 }  // namespace
+
+void ClusterData::require(Index p, Index q) const {
+  const bool shapes = means.rows() == sizes.size() && means.cols() == p + q &&
+                      within.rows() == sizes.size() && within.cols() == p * (p + 1) / 2;
+  if (!shapes) throw std::invalid_argument("statistics of clusters have inconsistent shapes");
+}
 
 std::pair<Matrix, Matrix> TwoLevelPoint::scores(const ClusterData& clusters, const Tangents& within,
                                                 const Tangents& between) const {
   const Index p = data_->p, q = data_->q, total = clusters.sizes.size();
-  require_shapes(clusters, p, q);
   const Whitened b = whiten_between(between, projection_, chol_z_, q);
   Whitened w;
   if (p) w = whiten_within(within);
@@ -87,7 +86,6 @@ std::pair<Matrix, Matrix> TwoLevelPoint::scores(const ClusterData& clusters, con
 
 Vector TwoLevelPoint::cluster_loglik(const ClusterData& clusters) const {
   const Index p = data_->p, q = data_->q, total = clusters.sizes.size();
-  require_shapes(clusters, p, q);
   Vector f = Vector::Zero(total);
   Matrix z = clusters.means.rightCols(q).rowwise() - (mu_.tail(q) + data_->origin.tail(q)).transpose();
   if (q) {
@@ -109,6 +107,73 @@ Vector TwoLevelPoint::cluster_loglik(const ClusterData& clusters) const {
     f += clusters.sizes.cwiseProduct(product(x, v_).cwiseAbs2().cwiseQuotient(grow).rowwise().sum());
   }
   return -0.5 * f;
+}
+
+CompleteClusters::CompleteClusters(std::shared_ptr<const CompleteLikelihood> whole,
+                                   const ClusterData& clusters)
+    : whole_(std::move(whole)), clusters_(clusters) {
+  clusters_.require(whole_->data().p, whole_->data().q);
+}
+
+std::vector<Index> CompleteClusters::kinds() const {
+  std::map<double, Index> number;
+  std::vector<Index> out;
+  for (const double size : clusters_.sizes)
+    out.push_back(number.try_emplace(size, static_cast<Index>(number.size())).first->second);
+  return out;
+}
+
+std::vector<Matrix> CompleteClusters::scores(const Implied& moments, const LevelTangents& tangents) const {
+  const TwoLevels shape = whole_->shape();
+  TwoLevelPoint point;
+  if (!point.prepare(whole_->data(), shape.moments(moments))) return {};
+  return shape.by_level(point.scores(clusters_, shape.within(tangents), shape.between(tangents)));
+}
+
+Vector CompleteClusters::loglik(const Implied& moments) const {
+  TwoLevelPoint point;
+  if (!point.prepare(whole_->data(), whole_->shape().moments(moments))) return {};
+  return point.cluster_loglik(clusters_);
+}
+
+std::shared_ptr<const Likelihood> CompleteClusters::alone(Index cluster) const {
+  const Index m = clusters_.means.cols();
+  return std::make_shared<CompleteLikelihood>(
+      TwoLevelData(whole_->data().nboth, unpack_lower(clusters_.within, cluster, whole_->data().p),
+                   Vector::Constant(1, clusters_.sizes[cluster]), Vector::Ones(1),
+                   clusters_.means.row(cluster), Matrix::Zero(m * m, 1)));
+}
+
+std::shared_ptr<const Likelihood> CompleteClusters::weighted(const Vector& weights) const {
+  const Index total = count(), m = clusters_.means.cols();
+  if (weights.size() != total || !(weights.array() >= 0).all() || !(weights.sum() > 0))
+    throw std::invalid_argument("weights are numbers of at least 0, one for each cluster");
+  std::map<double, std::vector<Index>> by_size;
+  for (Index j = 0; j < total; ++j) {
+    if (weights[j] > 0) by_size[clusters_.sizes[j]].push_back(j);
+  }
+  const Index count = static_cast<Index>(by_size.size());
+  Vector sizes(count), counts(count);
+  Matrix means(count, m), scatter(m * m, count);
+  Index s = 0;
+  for (const auto& [size, members] : by_size) {
+    const Index number = static_cast<Index>(members.size());
+    Vector w(number);
+    Matrix x(number, m);
+    for (Index i = 0; i < number; ++i) {
+      w[i] = weights[members[i]];
+      x.row(i) = clusters_.means.row(members[i]);
+    }
+    sizes[s] = size;
+    counts[s] = w.sum();
+    means.row(s) = apply_transposed(x, w).transpose() / counts[s];
+    const Matrix off = x.rowwise() - means.row(s);
+    slice(scatter, s, m, m) = weighted_cross(off, w, off);
+    ++s;
+  }
+  const Matrix within = apply_transposed(clusters_.within, weights).transpose();
+  return std::make_shared<CompleteLikelihood>(TwoLevelData(
+      whole_->data().nboth, unpack_lower(within, 0, whole_->data().p), sizes, counts, means, scatter));
 }
 
 }  // namespace msem

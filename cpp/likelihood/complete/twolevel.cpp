@@ -77,17 +77,22 @@ Matrix TwoLevelData::shrinkage_weights(const Matrix& shrink, int power) const {
   return out;
 }
 
-std::unique_ptr<LossPoint> TwoLevelLoss::at(const Moments& moments) const {
-  const bool fits = moments.mean_w.size() == data_.p && moments.mean_b.size() == data_.nboth + data_.q;
-  if (!fits) throw std::invalid_argument("the blocks do not have the variables of the statistics");
+std::unique_ptr<LikelihoodPoint> CompleteLikelihood::at(Implied moments) const {
   auto point = std::make_unique<TwoLevelPoint>();
-  if (!point->prepare(data_, moments)) return nullptr;
+  if (!point->prepare(data_, shape().moments(std::move(moments)))) return nullptr;
   return point;
+}
+
+std::vector<double> CompleteLikelihood::units() const {
+  if (!shape().within()) return {data_.nclusters};
+  if (!shape().between()) return {data_.nobs};
+  return {data_.nobs, data_.nclusters};
 }
 
 bool TwoLevelPoint::prepare(const TwoLevelData& data, const Moments& moments) {
   data_ = &data;
   const Index p = data.p, q = data.q, b = data.nboth;
+  shape_ = {p, b, q};
   value_ = data.nobs * static_cast<double>(p) * kLog2Pi;
   mu_ = -data.origin;
   mu_.head(p) += moments.mean_w;
@@ -203,7 +208,7 @@ Moments TwoLevelPoint::assemble(const Matrix& g_w, const Matrix& g_c, const Vect
   return out;
 }
 
-Moments TwoLevelPoint::gradient() const {
+Moments TwoLevelPoint::moment_gradient() const {
   const Index q = data_->q;
   const Canonical g = data_->p ? canonical_gradient() : Canonical{};
   const Matrix g_zz = q ? Matrix(data_->nclusters * Matrix::Identity(q, q) - z_scatter_) : Matrix();

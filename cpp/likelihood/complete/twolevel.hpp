@@ -40,23 +40,20 @@ struct TwoLevelData {
   Matrix shrinkage_weights(const Matrix& shrink, int power) const;
 };
 
-// Statistics of single clusters, for scores.
+// Statistics of single clusters: a view of arrays that somebody else keeps.
 struct ClusterData {
   ConstVectorRef sizes;   // J
   ConstMatrixRef means;   // J x (p + q)
   ConstMatrixRef within;  // J x p(p+1)/2: lower triangles by column of the within-cluster cross-products
+
+  // Throws std::invalid_argument unless these are clusters of p unit and q cluster variables.
+  void require(Index p, Index q) const;
 };
 
-class TwoLevelPoint : public LossPoint {
+class TwoLevelPoint : public TwoLevelKernel {
  public:
   // False when the moments are outside the domain.
   bool prepare(const TwoLevelData& data, const Moments& moments);
-
-  Moments gradient() const override;
-  BlockInformation expected(const Tangents& within, const Tangents& between) const override;
-  BlockInformation observed(const Tangents& within, const Tangents& between) const override;
-  Moments expected_product(const Moments& change) const override;
-  std::pair<Matrix, Matrix> factor(const Tangents& within, const Tangents& between) const override;
 
   // Derivatives of each cluster's log-likelihood with respect to the parameters of the two blocks: J x k_w, J
   // x k_b.
@@ -64,6 +61,13 @@ class TwoLevelPoint : public LossPoint {
                                    const Tangents& between) const;
   // Log-likelihood of each cluster.
   Vector cluster_loglik(const ClusterData& clusters) const;
+
+ protected:
+  Moments moment_gradient() const override;
+  BlockInformation expected(const Tangents& within, const Tangents& between) const override;
+  BlockInformation observed(const Tangents& within, const Tangents& between) const override;
+  Moments moment_product(const Moments& change) const override;
+  std::pair<Matrix, Matrix> factors(const Tangents& within, const Tangents& between) const override;
 
  private:
   Canonical canonical_gradient() const;
@@ -91,15 +95,35 @@ class TwoLevelPoint : public LossPoint {
   Matrix ssw_;         // V' SSW V
 };
 
-class TwoLevelLoss : public Loss {
+class CompleteLikelihood : public Likelihood {
  public:
-  explicit TwoLevelLoss(TwoLevelData data) : data_(std::move(data)) {}
-  std::unique_ptr<LossPoint> at(const Moments& moments) const override;
-  Index nboth() const override { return data_.nboth; }
+  explicit CompleteLikelihood(TwoLevelData data) : data_(std::move(data)) {}
+  Layout layout() const override { return shape().layout(); }
+  std::unique_ptr<LikelihoodPoint> at(Implied moments) const override;
+  std::vector<double> units() const override;
   const TwoLevelData& data() const { return data_; }
+  TwoLevels shape() const { return {data_.p, data_.nboth, data_.q}; }
 
  private:
   TwoLevelData data_;
+};
+
+// The arrays must live as long.
+class CompleteClusters : public Clusters {
+ public:
+  CompleteClusters(std::shared_ptr<const CompleteLikelihood> whole, const ClusterData& clusters);
+  Index count() const override { return clusters_.sizes.size(); }
+  std::vector<Index> kinds() const override;
+  std::vector<Matrix> scores(const Implied& moments, const LevelTangents& tangents) const override;
+  Vector loglik(const Implied& moments) const override;
+  std::shared_ptr<const Likelihood> alone(Index cluster) const override;
+  std::shared_ptr<const Likelihood> weighted(const Vector& weights) const override;
+  const CompleteLikelihood& whole() const { return *whole_; }
+  const ClusterData& data() const { return clusters_; }
+
+ private:
+  std::shared_ptr<const CompleteLikelihood> whole_;
+  ClusterData clusters_;
 };
 
 }  // namespace msem

@@ -159,18 +159,20 @@ class SampleStatistics:
         """No patterns: every value is there."""
         return ()
 
-    def likelihood(self, *, by_cluster: bool = False) -> _core.TwoLevelLoss:
+    def likelihood(self, *, by_cluster: bool = False) -> _core.CompleteLikelihood:
         """The compiled likelihood; see `Statistics.likelihood`."""
         return self._likelihood_of_units if by_cluster else self._likelihood
 
     @cached_property
-    def _likelihood(self) -> _core.TwoLevelLoss:
-        return _core.TwoLevelLoss(self.nboth, self.ssw, self.sizes, self.counts, self.means, self.scatter)
+    def _likelihood(self) -> _core.CompleteLikelihood:
+        return _core.CompleteLikelihood(
+            self.nboth, self.ssw, self.sizes, self.counts, self.means, self.scatter
+        )
 
     @cached_property
-    def _likelihood_of_units(self) -> _core.TwoLevelLoss:
+    def _likelihood_of_units(self) -> _core.CompleteLikelihood:
         q = len(self.cluster)
-        return _core.TwoLevelLoss(
+        return _core.CompleteLikelihood(
             0, self.scatter[0], self.counts, np.ones(1), self.means, np.zeros((1, q, q))
         )
 
@@ -369,13 +371,17 @@ class ClusterArrays:
         """Whether there are products within clusters: never for the rows of a single-level sample by themselves."""
         return bool(self.within.shape[1] > 0)
 
+    def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
+        """These clusters as the compiled likelihood of their variables knows them."""
+        return likelihood.clusters(self.sizes, self.means, self.within)
+
     def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these variables."""
-        return core.scores(theta, self.sizes, self.means, self.within, group)
+        return core.scores(theta, self.of(core.likelihoods[group]), group)
 
     def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Log-likelihoods of the clusters, shape (J,)."""
-        return core.cluster_loglik(theta, self.sizes, self.means, self.within, group)
+        return core.cluster_loglik(theta, self.of(core.likelihoods[group]), group)
 
     def saturated_influence(self, moments: Floats, nobs: float) -> Floats:
         """What each cluster of a single level adds to the moments beyond its share, shape (J, m)."""
@@ -389,7 +395,7 @@ class ClusterArrays:
 
     def saturated_trace(
         self,
-        likelihood: _core.Loss,
+        likelihood: _core.Likelihood,
         within: LevelArrays,
         between: LevelArrays,
         fixed: Sequence[bool],
@@ -401,8 +407,7 @@ class ClusterArrays:
         if self.products is not None:
             return None
         moments = within.mean, within.cov, between.mean, between.cov
-        clusters = self.sizes, self.means, self.within
-        return _core.saturated_trace(likelihood, *moments, *clusters, fixed, means, expected)
+        return _core.saturated_trace(self.of(likelihood), *moments, fixed, means, expected)
 
     def posterior(
         self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
@@ -413,20 +418,6 @@ class ClusterArrays:
     def pool(self, order: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
         """The clusters in some order, for the core to draw from."""
         return self.sizes[order], self.means[order], self.within[order]
-
-    def leave_one_out(
-        self,
-        core: _core.Objective,
-        theta: Floats,
-        basis: Floats,
-        intercepts: Sequence[int],
-        at: NDArray[np.intp],
-        group: int,
-        threads: int,
-    ) -> tuple[Floats, Floats]:
-        """Changes of estimates without some of the clusters; see `Clusters.leave_one_out`."""
-        clusters = self.sizes[at], self.means[at], self.within[at]
-        return _core.leave_one_out_steps(core, theta, basis, intercepts, *clusters, group, threads=threads)
 
     @cached_property
     def products(self) -> ClusterProducts | None:

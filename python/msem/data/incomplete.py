@@ -146,17 +146,17 @@ class IncompleteStatistics:
         """Clusters that have both of two variables, each in some unit or of its own, shape (p + q, p + q)."""
         return self._coverage[1]
 
-    def likelihood(self, *, by_cluster: bool = False) -> _core.MissingLoss:
+    def likelihood(self, *, by_cluster: bool = False) -> _core.IncompleteLikelihood:
         """The compiled likelihood; see `Statistics.likelihood`."""
         return self._likelihood_of_units if by_cluster else self._likelihood
 
     @cached_property
-    def _likelihood(self) -> _core.MissingLoss:
-        return _core.MissingLoss(self.data)
+    def _likelihood(self) -> _core.IncompleteLikelihood:
+        return _core.IncompleteLikelihood(self.data)
 
     @cached_property
-    def _likelihood_of_units(self) -> _core.MissingLoss:
-        return _core.MissingLoss(self.data if self.by_cluster is None else self.by_cluster)
+    def _likelihood_of_units(self) -> _core.IncompleteLikelihood:
+        return _core.IncompleteLikelihood(self.data if self.by_cluster is None else self.by_cluster)
 
     @property
     def variables(self) -> Variables:
@@ -440,13 +440,17 @@ class IncompleteClusters:
         """Sums of products by size do not give scores here: cells differ between clusters of a size."""
         return
 
+    def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
+        """The clusters as the core knows them: of the compiled likelihood of their sample."""
+        return likelihood.clusters(self.within)
+
     def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these data."""
-        return core.own_scores(theta, self.within, group)
+        return core.scores(theta, self.of(core.likelihoods[group]), group)
 
     def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Log-likelihoods of the clusters, shape (J,)."""
-        return core.own_cluster_loglik(theta, self.within, group)
+        return core.cluster_loglik(theta, self.of(core.likelihoods[group]), group)
 
     def saturated_influence(self, moments: Floats, nobs: float) -> None:
         """Moments are not means of products here, because of the holes."""
@@ -454,7 +458,7 @@ class IncompleteClusters:
 
     def saturated_trace(
         self,
-        likelihood: _core.Loss,
+        likelihood: _core.Likelihood,
         within: LevelArrays,
         between: LevelArrays,
         fixed: Sequence[bool],
@@ -479,21 +483,6 @@ class IncompleteClusters:
             return partial(_core.IncompletePool, self.data, self.within, place)
         data, codes = self.rows
         return partial(_core.IncompletePool, data, np.empty((0, 0)), place[codes])
-
-    def leave_one_out(
-        self,
-        core: _core.Objective,
-        theta: Floats,
-        basis: Floats,
-        intercepts: Sequence[int],
-        at: NDArray[np.intp],
-        group: int,
-        threads: int,
-    ) -> tuple[Floats, Floats]:
-        """Changes of estimates without some of the clusters; see `Clusters.leave_one_out`."""
-        return _core.leave_one_out_steps_with_holes(
-            core, theta, basis, intercepts, self.data, self.within, at, group, threads=threads
-        )
 
 
 def clusters_of_rows(data: ClusteredData, variables: Variables) -> Clusters:

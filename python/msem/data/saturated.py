@@ -99,7 +99,7 @@ def taken_together(statistics: Statistics, clusters: Clusters) -> bool:
 
 def saturated_parts(
     statistics: Statistics, saturated: Saturated, clusters: Clusters
-) -> tuple[_core.Loss, tuple[LevelArrays, LevelArrays]]:
+) -> tuple[_core.Likelihood, tuple[LevelArrays, LevelArrays]]:
     """Likelihood and saturated moments, within and between, as the clusters go with them."""
     by_cluster = taken_together(statistics, clusters)
     moments = saturated.within, saturated.between

@@ -112,6 +112,9 @@ class Clusters(Protocol):
     def products(self) -> ClusterProducts | None:
         """Sums of products by size, from which sums of products of scores are computed; None where it does not pay."""
 
+    def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
+        """The clusters as the core knows them: of the compiled likelihood of their sample."""
+
     def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these variables."""
 
@@ -126,7 +129,7 @@ class Clusters(Protocol):
 
     def saturated_trace(
         self,
-        likelihood: _core.Loss,
+        likelihood: _core.Likelihood,
         within: LevelArrays,
         between: LevelArrays,
         fixed: Sequence[bool],
@@ -146,18 +149,6 @@ class Clusters(Protocol):
 
     def pool(self, order: NDArray[np.intp]) -> Pool:
         """The clusters in some order, for the core to draw from; what is returned can be pickled."""
-
-    def leave_one_out(
-        self,
-        core: _core.Objective,
-        theta: Floats,
-        basis: Floats,
-        intercepts: Sequence[int],
-        at: NDArray[np.intp],
-        group: int,
-        threads: int,
-    ) -> tuple[Floats, Floats]:
-        """Changes of estimates without some of the clusters, by few steps; see `_core.leave_one_out_steps`."""
 
 
 class Statistics(Protocol):
@@ -231,7 +222,7 @@ class Statistics(Protocol):
     def npatterns(self) -> tuple[int, ...]:
         """Patterns of observed variables of each level, level 1 first; empty where no value can be missing."""
 
-    def likelihood(self, *, by_cluster: bool = False) -> _core.Loss:
+    def likelihood(self, *, by_cluster: bool = False) -> _core.Likelihood:
         """The compiled likelihood, made once.
 
         `by_cluster`: of a single level with its variables as those of units of clusters that do not differ, for

@@ -181,7 +181,7 @@ def _with_means(first: Floats, second: Floats) -> Floats:
     return out
 
 
-def least_squares_loss(cov: Floats, mean: Floats | None, variance: Floats) -> _core.LeastSquaresLoss:
+def least_squares_loss(cov: Floats, mean: Floats | None, variance: Floats) -> _core.LeastSquares:
     """Unweighted least squares in the metric of standardized variables.
 
     Parameters
@@ -195,9 +195,9 @@ def least_squares_loss(cov: Floats, mean: Floats | None, variance: Floats) -> _c
 
     Returns
     -------
-    _core.LeastSquaresLoss
+    _core.LeastSquares
     """
     weights = 1 / np.outer(variance, variance)
     if mean is None:
-        return _core.LeastSquaresLoss(np.zeros(len(cov)), cov, np.zeros(len(cov)), weights)
-    return _core.LeastSquaresLoss(mean, cov, 1 / variance, weights)
+        return _core.LeastSquares(np.zeros(len(cov)), cov, np.zeros(len(cov)), weights)
+    return _core.LeastSquares(mean, cov, 1 / variance, weights)

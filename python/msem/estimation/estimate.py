@@ -87,7 +87,7 @@ def estimate(
     table: ParameterTable,
     sample: Sample,
     *,
-    loss: _core.Loss | None = None,
+    loss: _core.Likelihood | None = None,
     max_iterations: int = 500,
     tolerance: float = 1e-12,
     saturated_level: int = 0,
@@ -98,7 +98,7 @@ def estimate(
     ----------
     table : ParameterTable
     sample : Sample
-    loss : _core.Loss, optional
+    loss : _core.Likelihood, optional
         Another discrepancy than the normal likelihood, for a sample of one group.
     max_iterations : int
     tolerance : float

@@ -87,7 +87,7 @@ class Objective:
         the other variables given the within-only and between-only covariates.
     core : _core.Objective
         The compiled objective, covariates included.
-    loss : _core.Loss or None
+    loss : _core.Likelihood or None
         Another discrepancy than the normal likelihood.
     """
 
@@ -96,7 +96,7 @@ class Objective:
     blocks: tuple[BlockMap, ...]
     covariate_llf: float
     core: _core.Objective
-    loss: _core.Loss | None = None
+    loss: _core.Likelihood | None = None
 
     @cached_property
     def constraints(self) -> Constraints | None:
@@ -169,13 +169,14 @@ class Objective:
 
     def scores(self, theta: ArrayLike, clusters: Clusters, group: int = 1) -> Floats:
         """Derivatives of the log-likelihoods of single clusters of one group, shape (J, npar)."""
-        return clusters.scores(self._core_for(clusters), theta, group - 1)
+        return clusters.scores(self.core_for(clusters), theta, group - 1)
 
     def cluster_loglik(self, theta: ArrayLike, clusters: Clusters, group: int = 1) -> Floats:
         """Log-likelihoods of single clusters of one group, fixed covariates included, shape (J,)."""
-        return clusters.loglik(self._core_for(clusters), theta, group - 1)
+        return clusters.loglik(self.core_for(clusters), theta, group - 1)
 
-    def _core_for(self, clusters: Clusters) -> _core.Objective:
+    def core_for(self, clusters: Clusters) -> _core.Objective:
+        """The compiled objective whose likelihoods know these clusters."""
         return self._unit_core if clusters.of_units and not self.statistics[0].unit else self.core
 
     @cached_property
@@ -195,7 +196,7 @@ def level_names(statistics: Statistics) -> dict[int, tuple[str, ...]]:
 def build_objective(
     table: ParameterTable,
     statistics: Statistics | Sequence[Statistics],
-    loss: _core.Loss | None = None,
+    loss: _core.Likelihood | None = None,
 ) -> Objective:
     """Compile a model for a sample.
 
@@ -205,7 +206,7 @@ def build_objective(
         With the moments of fixed covariates filled in.
     statistics : SampleStatistics or IncompleteStatistics, or a sequence with those of each group
         Of the variables of the table.
-    loss : _core.Loss, optional
+    loss : _core.Likelihood, optional
         Another discrepancy than the normal likelihood, for a model of one group.
 
     Returns
@@ -214,7 +215,7 @@ def build_objective(
     """
     groups = tuple(statistics) if isinstance(statistics, Sequence) else (statistics,)
     blocks: list[BlockMap] = []
-    compiled_groups: list[tuple[_core.Loss, int, int]] = []
+    compiled_groups: list[tuple[_core.Likelihood, int, int]] = []
     for group, s in enumerate(groups, 1):
         last = len(blocks)
         blocks += [block_map(table, level, group, names) for level, names in level_names(s).items()]

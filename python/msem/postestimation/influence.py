@@ -206,14 +206,16 @@ def _steps(
     for number, (group, count) in enumerate(zip(sample.groups, cluster_counts(sample), strict=True)):
         mine = np.flatnonzero((chosen >= first) & (chosen < first + count))
         if len(mine):
-            change[mine], displacement[mine] = group.clusters.leave_one_out(
-                estimate.objective.core,
+            core = estimate.objective.core_for(group.clusters)
+            change[mine], displacement[mine] = _core.leave_one_out_steps(
+                core,
                 estimate.theta,
                 basis,
                 intercepts,
+                group.clusters.of(core.likelihoods[number]),
                 chosen[mine] - first,
                 number,
-                threads,
+                threads=threads,
             )
         first += count
     lost = ~np.isfinite(displacement)
