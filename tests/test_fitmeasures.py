@@ -22,7 +22,9 @@ from msem.postestimation.fit_indices import (
     twolevel_fmin,
 )
 
-WITH_CHISQ = [case for case in reference.names() if "chisq" in reference.expected(case)["fit_measures"]]
+WITH_CHISQ = [
+    case for case in reference.names() if "chisq" in reference.expected(case).get("fit_measures", {})
+]
 TWO_LEVEL = [case for case in WITH_CHISQ if reference.meta(case)["levels"] == 2]
 # Computed from moments, not from numbers: see test_residuals.py.
 FROM_MOMENTS = ("rmr", "srmr", "crmr", "gfi_lisrel", "agfi_lisrel", "pgfi")

@@ -24,7 +24,7 @@ from msem.postestimation.srmr import (
 )
 
 Array = NDArray[np.float64]
-CHISQ = [case for case in reference.names() if "chisq" in reference.expected(case)["fit_measures"]]
+CHISQ = [case for case in reference.names() if "chisq" in reference.expected(case).get("fit_measures", {})]
 TWO_LEVEL = [case for case in CHISQ if reference.meta(case)["levels"] == 2]
 SINGLE = [case for case in CHISQ if reference.meta(case)["levels"] == 1]
 COMPLETE = [case for case in SINGLE if reference.meta(case)["missing"] == "listwise"]

@@ -32,6 +32,7 @@ CASES = [
     if reference.meta(case)["estimator"] == "MLR"
     and reference.meta(case)["missing"] == "listwise"
     and reference.meta(case)["levels"] == 2
+    and not reference.meta(case)["random_slopes"]
 ]
 UNTOUCHED = ["demo_wide_mlr", "mplus_ex9_1a", "mplus_ex9_1b", "mplus_ex9_1b_fixedx"]
 SINGLE_MAXIMUM = ["demo_mlr", "demo_wide_mlr"]  # their EM ends at the maximum of the saturated likelihood
