@@ -15,7 +15,8 @@ constexpr double kSlow = 0.02;            // once scoring steps reduce it by les
 constexpr double kReuse = 1e-3;           // contraction that lets a Newton matrix be used again
 constexpr double kSmallPivot = 1e-9;      // of the scaled information: below it the factor is used
 constexpr double kNegligible = 1e-8;      // decrement at which rounding may end the iterations
-constexpr double kSafety = 1e-3;          // for a decrement that is foreseen and not computed
+constexpr double kSafety = 1e-6;          // for a decrement that is foreseen and not computed
+constexpr double kKept = 1e-3;            // and for one of a kept matrix, whose last step squares nothing
 constexpr double kRankTolerance = 1e-11;  // relative, for singular values of the scaled factor
 
 Vector inverse_scale(const Vector& diagonal) {
@@ -156,7 +157,8 @@ class Scorer {
           decrement = -0.5 * current_.gradient.dot(straight);
           // Where rounding of huge means keeps the decrement above the tolerance it stops falling.
           const bool stalled = std::abs(decrement) < kNegligible && std::abs(decrement) >= last_;
-          if (damping == 0 && (std::abs(decrement) < options_.tolerance || stalled || foreseen(decrement))) {
+          const double enough = (kept ? kKept : 1.0) * options_.tolerance;
+          if (damping == 0 && (std::abs(decrement) < enough || stalled || foreseen(decrement))) {
             accept(out, next, decrement);  // the last step costs one evaluation and squares the accuracy
             out.iterations.push_back({current_.value, decrement, damping, newton});
             return Stop::kConverged;

@@ -68,18 +68,11 @@ def status_of(problems: Sequence[Problem]) -> str:
     return max((p.name for p in problems if p.name not in REMARKS), key=SEVERITY.index, default="ok")
 
 
-def no_chi_square(unidentified: Sequence[str] = (), df: int = 0) -> Problem:
+def no_chi_square(unidentified: Sequence[str] = ()) -> Problem:
     """There is nothing to test a model against.
 
-    The saturated model has no maximum that could be found, or no single one: then the moments are named; or the model
-    has more parameters than it, and negative degrees of freedom.
+    The saturated model has no maximum that could be found, or no single one: then the moments are named.
     """
-    if df < 0:
-        return Problem(
-            "no_chi_square",
-            f"the model has {-df} more parameters than the saturated model has moments, so there is no test",
-            "Some parameters are not identified: fix or drop as many, or set parameters equal",
-        )
     if unidentified:
         more = f" and {len(unidentified) - MOST} more" if len(unidentified) > MOST else ""
         return Problem(

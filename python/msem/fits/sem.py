@@ -384,9 +384,8 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     replicates: Bootstrap | None = None
     if settings.se == "bootstrap" and sampling is not None:
         replicates, sampling = bootstrap_errors(solution, sample, sampling, settings.bootstrap, settings.seed)
-    df = saturated_table(table).npar - solution.nfree
-    if df < 0 or not sample.converged:
-        problems = (*problems, no_chi_square(sample.unidentified, df))
+    if not sample.converged:
+        problems = (*problems, no_chi_square(sample.unidentified))
     problems = (*problems, *few_clusters(table, sample.statistics))
     warn(problems)
     return Fit(
