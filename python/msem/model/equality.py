@@ -313,6 +313,8 @@ def _released(
     drafts: Sequence[Sequence[BlockDraft]], kinds: Sequence[str], partial: Sequence[str]
 ) -> set[tuple[int, Key]]:
     """Level and key of each parameter that `partial` names."""
+    if not partial:
+        return set()
     # Names are those of one group: what is called `math.g2` there is a variable.
     first, every = (
         Names([row for blocks in some for block in blocks for row in block.rows.values()])

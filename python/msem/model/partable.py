@@ -330,6 +330,8 @@ def parameter_table(
 
 def _check_labels(table: ParameterTable, syntax: ModelSyntax) -> None:
     """Refuse a label or a definition that is called as another parameter is."""
+    if not table.defined and not any(row.label for row in table.rows):
+        return
     rows = dict(zip(table.by_name.own, table.rows, strict=True))
     for row in table.rows:
         if row.label in rows and rows[row.label].label != row.label:
