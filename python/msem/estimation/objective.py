@@ -17,7 +17,7 @@ from msem.data.arrays import LevelArrays
 from msem.data.statistics import Clusters, Statistics
 from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block, row_values
-from msem.estimation.plan import make_plan
+from msem.estimation.plan import fixed_covariates, make_plan
 from msem.model.partable import ParameterTable
 
 Floats = NDArray[np.float64]
@@ -28,7 +28,6 @@ __all__ = [
     "Objective",
     "build_objective",
     "covariate_loglik",
-    "fixed_covariates",
     "level_names",
 ]
 
@@ -233,21 +232,11 @@ def covariate_loglik(table: ParameterTable, statistics: Statistics, group: int =
     levels stays in the likelihood, as in lavaan and Mplus.
     """
     s = statistics
-    units, clusters = fixed_covariates(table, s, group)
+    units, clusters = fixed_covariates(table, s.variables, group)
     if not units and not clusters:
         return 0.0
     covs = zip(s.covariances(units, clusters), (s.nobs, s.nclusters), strict=True)
     return sum(_normal_loglik(cov, n) for cov, n in covs if len(cov))
-
-
-def fixed_covariates(
-    table: ParameterTable, statistics: Statistics, group: int = 1
-) -> tuple[list[str], list[str]]:
-    """Fixed covariates at one level only, which the likelihood is conditional on: measured on units, on clusters."""
-    s = statistics
-    exogenous = [set(table.exogenous(level, group)) for level in range(1, table.nlevels + 1)]
-    units = [name for name in s.variables.within_only if name in exogenous[0]]
-    return units, [name for name in s.cluster if name in exogenous[-1]]
 
 
 def _normal_loglik(cov: Floats, n: float) -> float:

@@ -47,7 +47,7 @@ def make_plan(
     for place, block in enumerate(blocks):
         places.setdefault(block.group, []).append(place)
     groups = [
-        (at[0] if len(at) == 2 else -1, at[-1], both, *fixed_covariates(table, group))
+        (at[0] if len(at) == 2 else -1, at[-1], both, *_covariate_positions(table, group))
         for (group, at), both in zip(places.items(), nboth, strict=True)
     ]
     return _core.Plan(
@@ -114,15 +114,20 @@ def _judged(block: BlockMap, table: ParameterTable) -> list[int]:
     return [k for k, name in enumerate(block.names) if name not in table.auxiliary]
 
 
-def fixed_covariates(table: ParameterTable, group: int) -> tuple[list[int], list[int]]:
-    """Fixed covariates at one level only, among the unit and among the between-level variables."""
+def fixed_covariates(
+    table: ParameterTable, variables: Variables, group: int = 1
+) -> tuple[list[str], list[str]]:
+    """Fixed covariates at one level only, which the likelihood is conditional on: measured on units, on clusters."""
+    exogenous = [set(table.exogenous(level, group)) for level in range(1, table.nlevels + 1)]
+    units = [name for name in variables.within_only if name in exogenous[0]]
+    return units, [name for name in variables.cluster if name in exogenous[-1]]
+
+
+def _covariate_positions(table: ParameterTable, group: int) -> tuple[list[int], list[int]]:
+    """Where the fixed covariates stand among the unit and among the between-level variables of the table."""
     unit, cluster, nboth = table.variables.roles
-    exogenous = set(table.exogenous(table.nlevels, group))
-    between = [nboth + k for k, name in enumerate(cluster) if name in exogenous]
-    if table.nlevels == 1:
-        return [], between
-    exogenous = set(table.exogenous(1, group))
-    return [k for k, name in enumerate(unit) if k >= nboth and name in exogenous], between
+    units, clusters = fixed_covariates(table, table.variables, group)
+    return [unit.index(name) for name in units], [nboth + cluster.index(name) for name in clusters]
 
 
 def given_samples(samples: Sequence[Sequence[Statistics]]) -> _core.GivenSamples:

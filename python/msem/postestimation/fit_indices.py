@@ -30,9 +30,6 @@ from msem.postestimation.scaling import Scaling
 NAN = math.nan
 BEYOND = 1e-4  # -2 log L below that of the saturated model by no more than this is estimation error, as in fit/engine
 ROUNDING = 1e-9  # relative, of log-likelihoods
-BEYOND = (
-    1e-4  # -2 log L up to which a maximum may be below that of the saturated model; the engine rejects others
-)
 NEGLIGIBLE = 1e-6  # a noncentrality below this is rounding error of a saturated fit
 INCREMENTAL = ("cfi", "tli")
 RMSEA = ("rmsea", "rmsea_ci_lower", "rmsea_ci_upper", "rmsea_pvalue", "rmsea_notclose_pvalue")

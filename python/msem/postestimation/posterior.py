@@ -16,7 +16,8 @@ from msem.data.frames import columns_of
 from msem.data.statistics import Statistics
 from msem.errors import ModelError
 from msem.estimation.matrices import BlockMap, block_matrices
-from msem.estimation.objective import Objective, fixed_covariates
+from msem.estimation.objective import Objective
+from msem.estimation.plan import fixed_covariates
 from msem.postestimation.rows import Rows
 
 Floats = NDArray[np.float64]
@@ -139,7 +140,7 @@ def group_model(
     blocks = [block for block in objective.blocks if block.group == group]
     fixed = {block.level: tuple(table.exogenous(block.level, group)) for block in blocks}
     if s.unit:
-        fixed = dict(enumerate(map(tuple, fixed_covariates(table, s, group)), 1))
+        fixed = dict(enumerate(map(tuple, fixed_covariates(table, s.variables, group)), 1))
     levels = objective.moments(theta, group)
     if means is not None:
         levels = {1: with_means(levels[1], block_matrices(blocks[0], values)[0], means)}

@@ -14,7 +14,8 @@ from msem.data.sample import Group
 from msem.data.saturated import saturated_parts, solve_saturated
 from msem.data.statistics import Clusters, Statistics
 from msem.estimation.estimate import require_likelihood
-from msem.estimation.objective import Objective, fixed_covariates
+from msem.estimation.objective import Objective
+from msem.estimation.plan import fixed_covariates
 from msem.estimation.solution import Solution
 
 Floats = NDArray[np.float64]
@@ -39,7 +40,7 @@ def conditional_loglik(objective: Objective, theta: Floats, sample: Group, group
     """
     clusters = sample.clusters
     whole = objective.cluster_loglik(theta, clusters, group)
-    unit, cluster = fixed_covariates(objective.table, sample.statistics, group)
+    unit, cluster = fixed_covariates(objective.table, sample.statistics.variables, group)
     if not unit and not cluster:
         return whole
     return whole - _normal_loglik(*sample.statistics.marginal(unit, cluster, sample.require_source()))

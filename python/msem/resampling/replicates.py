@@ -18,8 +18,9 @@ from msem.data.statistics import Pool
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
-from msem.estimation.objective import build_objective, fixed_covariates
+from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum, bounds
+from msem.estimation.plan import fixed_covariates
 from msem.model.partable import Parameter, ParameterTable
 from msem.resampling.workers import Origin, require_drawable
 
@@ -203,7 +204,7 @@ def _design(estimate: Estimate, group: Group, number: int) -> Any:
     s = group.statistics
     moments = {level: m.observed for level, m in estimate.objective.moments(estimate.theta, number).items()}
     within = moments[1] if s.unit else NONE
-    return s.design(within, moments[max(moments)], *fixed_covariates(estimate.table, s, number))
+    return s.design(within, moments[max(moments)], *fixed_covariates(estimate.table, s.variables, number))
 
 
 def open_exogenous(table: ParameterTable, sample: Sample) -> ParameterTable:
