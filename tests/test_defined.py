@@ -92,7 +92,7 @@ def test_monte_carlo_intervals_repeat_by_seed():
     one, same, other = (FIT.defined(method="monte_carlo", draws=1000, seed=seed) for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(one, same)
     assert not np.allclose(one["ci_lower"], other["ci_lower"], rtol=1e-6)
-    narrow = FIT.defined(method="monte_carlo", draws=1000, seed=1, level=0.5)
+    narrow = FIT.defined(method="monte_carlo", draws=1000, seed=1, ci_level=0.5)
     assert (narrow["ci_upper"] - narrow["ci_lower"] < one["ci_upper"] - one["ci_lower"]).all()
 
 

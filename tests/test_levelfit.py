@@ -18,7 +18,7 @@ def demo() -> msem.LevelMoments:
 
 def test_tables(demo: msem.LevelMoments) -> None:
     fit = msem.segregated(MODEL, demo, method="ml")
-    table = fit.estimates(level=0.9)
+    table = fit.estimates(ci_level=0.9)
     assert list(table.columns[-1:]) == ["se_naive"]
     assert table["level"].unique().tolist() == [1, 2]
     row = table[(table["lhs"] == "fb") & (table["rhs"] == "w1")].iloc[0]

@@ -43,7 +43,7 @@ def fitted(**text: str) -> msem.Fit:
 @pytest.mark.parametrize("level", [0.95, 0.6])
 def test_at_a_limit_the_likelihood_has_fallen_by_half_the_quantile(name: str, key: str, level: float) -> None:
     fit = fitted()
-    limits = fit.profile(name, level=level).conf_int().iloc[0]
+    limits = fit.profile(name, ci_level=level).conf_int().iloc[0]
     for limit in (limits["ci_lower"], limits["ci_upper"]):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ImproperSolutionWarning)  # of the lower limit of a variance
@@ -237,4 +237,4 @@ def test_what_cannot_be_profiled_is_refused() -> None:
     with pytest.raises(ValueError, match="points"):
         fitted().profile(points=1)
     with pytest.raises(ValueError, match="between 0 and 1"):
-        fitted().profile(level=95)
+        fitted().profile(ci_level=95)

@@ -89,16 +89,16 @@ def test_acceleration_of_two_samples_is_that_of_scipy() -> None:
 def test_intervals_are_those_of_their_definitions() -> None:
     boot = fitted(MODEL).bootstrap(99, seed=6)
     ordered, point = np.sort(boot.array, axis=0), boot.point
-    percentile = boot.conf_int(level=0.9)
+    percentile = boot.conf_int(ci_level=0.9)
     assert_allclose(percentile["ci_lower"], ordered[4])  # the 5th of 99: (99 + 1) 0.05
     assert_allclose(percentile["ci_upper"], ordered[94])
-    basic = boot.conf_int(kind="basic", level=0.9)
+    basic = boot.conf_int(kind="basic", ci_level=0.9)
     assert_allclose(basic["ci_lower"], 2 * point - ordered[94])
     assert_allclose(basic["ci_upper"], 2 * point - ordered[4])
-    normal = boot.conf_int(kind="normal", level=0.9)
+    normal = boot.conf_int(kind="normal", ci_level=0.9)
     assert_allclose(normal.mean(axis=1), point - boot.bias)
     assert_allclose(normal["ci_upper"] - normal["ci_lower"], 2 * stats.norm.ppf(0.95) * boot.bse)
-    frame = boot.to_frame(level=0.9)
+    frame = boot.to_frame(ci_level=0.9)
     assert list(frame.columns) == ["name", "level", "group", "est", "bias", "se", "ci_lower", "ci_upper"]
     assert_allclose(frame["ci_lower"], percentile["ci_lower"])
 
@@ -123,7 +123,7 @@ def test_intervals_are_checked() -> None:
     with pytest.raises(ValueError, match="observed clusters"):
         boot.conf_int(kind="bca")
     with pytest.raises(ValueError, match="between 0 and 1"):
-        boot.conf_int(kind="normal", level=95)
+        boot.conf_int(kind="normal", ci_level=95)
 
 
 def test_intervals_of_a_constant_are_that_constant() -> None:

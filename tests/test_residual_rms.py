@@ -116,4 +116,4 @@ def test_without_residuals_or_sampling_error_there_are_no_tests() -> None:
 
 def test_interval_level_must_be_a_coverage(fit: Fit) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        fit.srmr(level=90)
+        fit.srmr(ci_level=90)

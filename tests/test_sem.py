@@ -129,7 +129,7 @@ def test_attributes(fit: msem.Fit, demo: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_confidence_intervals(fit: msem.Fit, level: float) -> None:
-    interval = fit.conf_int(level=level)
+    interval = fit.conf_int(ci_level=level)
     half = norm.ppf(0.5 + level / 2) * fit.bse
     np.testing.assert_allclose(interval["ci_lower"], fit.params - half)
     np.testing.assert_allclose(interval["ci_upper"], fit.params + half)
@@ -333,7 +333,7 @@ def test_intervals_name_their_level(fit: msem.Fit) -> None:
         fit.conf_int(0.05)  # type: ignore[misc]
     for level in (95, 0.0, 1.0, 1.5):
         with pytest.raises(ValueError, match="level is the coverage"):
-            fit.conf_int(level=level)
+            fit.conf_int(ci_level=level)
 
 
 def test_p_values(fit: msem.Fit) -> None:

@@ -74,10 +74,10 @@ def test_errors_from_the_spread_of_clusters_have_no_more_than_these() -> None:
 
 def test_intervals_and_tests_are_those_of_student() -> None:
     found = fit(clusters=100)
-    t, z = found.conf_int(reference="t", level=0.9), found.conf_int(level=0.9)
+    t, z = found.conf_int(reference="t", ci_level=0.9), found.conf_int(ci_level=0.9)
     ratio = stats.t.ppf(0.95, found.reference_df) / stats.norm.ppf(0.95)
     assert_allclose(np.diff(t)[:, 0], np.diff(z)[:, 0] * ratio)
-    table = found.estimates(reference="t", level=0.9)
+    table = found.estimates(reference="t", ci_level=0.9)
     assert "z" not in table.columns
     row = table[(table["op"] == "~") & (table["rhs"] == "w1")].iloc[0]
     assert row["t"] == pytest.approx(found.tvalues["fb~w1.l2"])

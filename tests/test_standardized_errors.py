@@ -126,7 +126,7 @@ def test_std_lv_errors_are_those_of_a_fit_with_latent_variances_of_one() -> None
 
 
 def test_columns_and_point_values() -> None:
-    table, plain = fit().standardized("std_nox", level=0.9), fit().estimates(standardized=True)
+    table, plain = fit().standardized("std_nox", ci_level=0.9), fit().estimates(standardized=True)
     assert list(table.columns) == [
         *("lhs", "op", "rhs", "level", "group", "label"),
         *("est_std", "se", "z", "pvalue", "ci_lower", "ci_upper"),
@@ -198,7 +198,7 @@ def test_explained_variance() -> None:
 
 
 def test_wald_interval_of_the_logit() -> None:
-    row = fit().rsquare(level=0.95).iloc[0]
+    row = fit().rsquare(ci_level=0.95).iloc[0]
     logit, slope = np.log(row.r2 / (1 - row.r2)), row.se / (row.r2 * (1 - row.r2))
     ends = 1 / (1 + np.exp(-(logit + np.array([-1, 1]) * 1.959963985 * slope)))
     np.testing.assert_allclose([row.ci_lower, row.ci_upper], ends, rtol=1e-8)
@@ -243,7 +243,7 @@ def test_unknown_kind() -> None:
     with pytest.raises(ValueError, match="kind must be one of 'std_all'"):
         fit().standardized("all")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="between 0 and 1"):
-        fit().standardized(level=95)
+        fit().standardized(ci_level=95)
 
 
 def test_segregated_fit_has_the_standardized_solution_of_a_fit_with_the_other_level_saturated() -> None:

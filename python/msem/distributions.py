@@ -10,6 +10,8 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from msem.errors import MsemError
+
 
 @cache
 def _special() -> ModuleType:
@@ -32,7 +34,7 @@ def normal_pvalue(z: ArrayLike) -> NDArray[np.float64]:
     return out
 
 
-def normal_halfwidth(level: float) -> float:
+def normal_halfwidth(ci_level: float) -> float:
     """Half the width of a central interval of the standard normal distribution.
 
     Raises
@@ -40,11 +42,26 @@ def normal_halfwidth(level: float) -> float:
     ValueError
         If the level is not between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ValueError(
-            f"level is the coverage of the interval, between 0 and 1, such as 0.95, not {level!r}"
+    if not 0 < ci_level < 1:
+        raise MsemError(
+            f"ci_level is the coverage of the interval, between 0 and 1, such as 0.95, not {ci_level!r}"
         )
-    return NormalDist().inv_cdf((1 + level) / 2)
+    return NormalDist().inv_cdf((1 + ci_level) / 2)
+
+
+def coverage(ci_level: float, alpha: float | None) -> float:
+    """Coverage of intervals, which `alpha` says as 1 - coverage.
+
+    Raises
+    ------
+    MsemError
+        If alpha is not between 0 and 1.
+    """
+    if alpha is None:
+        return ci_level
+    if not 0 < alpha < 1:
+        raise MsemError(f"alpha is 1 less the coverage, between 0 and 1, such as 0.05, not {alpha!r}")
+    return 1 - alpha
 
 
 def chisq_pvalue(chisq: float, df: float) -> float:
@@ -106,9 +123,9 @@ def student_pvalue(t: ArrayLike, df: ArrayLike) -> NDArray[np.float64]:
     return out
 
 
-def student_halfwidth(level: float, df: ArrayLike) -> NDArray[np.float64]:
+def student_halfwidth(ci_level: float, df: ArrayLike) -> NDArray[np.float64]:
     """Half the width of a central interval of Student's t; nan where df is not positive."""
-    normal_halfwidth(level)
+    normal_halfwidth(ci_level)
     df = np.asarray(df, dtype=np.float64)
-    out: NDArray[np.float64] = _special().stdtrit(np.where(df > 0, df, np.nan), (1 + level) / 2)
+    out: NDArray[np.float64] = _special().stdtrit(np.where(df > 0, df, np.nan), (1 + ci_level) / 2)
     return out

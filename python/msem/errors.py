@@ -5,6 +5,12 @@ Every user mistake is a subclass of `ValueError` whose message names the thing a
 
 from __future__ import annotations
 
+import sys
+import warnings
+from types import FrameType
+
+OWN = ("msem", "functools", "contextlib")  # whose frames are no place of the user's
+
 
 class MsemError(ValueError):
     """Base class of all errors that msem raises about its input."""
@@ -46,6 +52,10 @@ class DataError(MsemError):
     """The data, or the moments given in their place, cannot be used."""
 
 
+class ArgumentError(MsemError, TypeError):
+    """A function does not have such an argument, or takes it of another kind."""
+
+
 class MsemWarning(UserWarning):
     """Base class of all warnings of msem."""
 
@@ -68,3 +78,15 @@ class IdentificationWarning(MsemWarning):
 
 class SmallSampleWarning(MsemWarning):
     """There are fewer clusters than between-level parameters."""
+
+
+def warn(message: str, category: type[MsemWarning]) -> None:
+    """Warn at the line of the user: that of the first frame outside the package."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and _is_own(frame):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_own(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] in OWN

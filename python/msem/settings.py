@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from msem.errors import DataError, MsemError, UnsupportedError
+from msem.errors import ArgumentError, DataError, MsemError, UnsupportedError
 
 Estimator = Literal["ML", "MLR", "MLF", "ULS"]
 Information = Literal["observed", "expected", "first_order"]
@@ -199,7 +199,7 @@ class Settings:
         known = {own.name: own for own in fields(Settings)}
         unknown = [name for name in given if name not in known]
         if unknown:
-            raise TypeError(f"{function}() has no option {unknown[0]!r}; it has: {', '.join(known)}")
+            raise ArgumentError(f"{function}() has no option {unknown[0]!r}; it has: {', '.join(known)}")
         values: dict[str, Any] = {}
         for name, value in given.items():
             own = known[name]

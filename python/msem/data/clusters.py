@@ -22,6 +22,7 @@ from msem.data.complete import (
 )
 from msem.data.screening import require_clusters, require_constant_within, require_enough
 from msem.data.sums import ClusterSums, common_ids, merged_sums
+from msem.entry import entries
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -30,6 +31,7 @@ ARRAYS = (*BY_SIZE, "ssw", "origin")
 NO_ROWS = "this needs raw data: statistics of clusters do not tell one row from another"
 
 
+@entries
 @dataclass(frozen=True, eq=False, repr=False)
 class ClusterStatistics:
     """Sufficient statistics of two-level data for any model of p variables; `msem.summarize` makes them.

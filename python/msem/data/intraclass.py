@@ -13,7 +13,7 @@ from msem.distributions import normal_halfwidth
 Floats = NDArray[np.float64]
 
 
-def icc_columns(icc: Floats, se: Floats, sizes: Mapping[float, float], level: float) -> pd.DataFrame:
+def icc_columns(icc: Floats, se: Floats, sizes: Mapping[float, float], ci_level: float) -> pd.DataFrame:
     """Tabulate intraclass correlations.
 
     Parameters
@@ -21,7 +21,7 @@ def icc_columns(icc: Floats, se: Floats, sizes: Mapping[float, float], level: fl
     icc, se : ndarray, shape (k,)
     sizes : mapping of float to float
         Number of clusters of each size.
-    level : float
+    ci_level : float
         Coverage of the intervals.
 
     Returns
@@ -33,7 +33,7 @@ def icc_columns(icc: Floats, se: Floats, sizes: Mapping[float, float], level: fl
     """
     size, count = np.array(list(sizes)), np.array(list(sizes.values()))
     nobs = float(size @ count)
-    lower, upper = fisher_interval(icc, se, anova_size(size, count), level)
+    lower, upper = fisher_interval(icc, se, anova_size(size, count), ci_level)
     effect = 1 + (float(size**2 @ count) / nobs - 1) * icc
     columns = {"icc": icc, "se": se, "ci_lower": lower, "ci_upper": upper}
     return pd.DataFrame(columns | {"design_effect": effect, "effective_nobs": nobs / effect})
@@ -45,7 +45,7 @@ def anova_size(sizes: Floats, counts: Floats) -> float:
     return (nobs - float(sizes**2 @ counts) / nobs) / (float(counts.sum()) - 1)
 
 
-def fisher_interval(icc: Floats, se: Floats, size: float, level: float) -> tuple[Floats, Floats]:
+def fisher_interval(icc: Floats, se: Floats, size: float, ci_level: float) -> tuple[Floats, Floats]:
     """Wald interval on Fisher's scale z = ln[(1 + (n - 1) icc) / (1 - icc)] / 2 (Fisher, 1925).
 
     z is half the log of the ratio of the variance of a cluster mean to what it would be without clusters. The
@@ -56,13 +56,13 @@ def fisher_interval(icc: Floats, se: Floats, size: float, level: float) -> tuple
     icc, se : ndarray, shape (k,)
     size : float
         Cluster size n.
-    level : float
+    ci_level : float
         Coverage.
     """
     ahead = 1 + (size - 1) * icc
     inside = (icc < 1) & (ahead > 0)
     ahead, behind = np.where(inside, ahead, np.nan), np.where(inside, 1 - icc, np.nan)
     z = np.log(ahead / behind)
-    half = normal_halfwidth(level) * se * size / (ahead * behind)
+    half = normal_halfwidth(ci_level) * se * size / (ahead * behind)
     lower, upper = (1 - size / (np.exp(end) + size - 1) for end in (z - half, z + half))
     return lower, upper

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,7 +28,8 @@ from msem.data.saturated import Method, moment_names, saturated_information, sol
 from msem.data.screening import require_enough
 from msem.data.statistics import Saturated, Statistics
 from msem.data.storage import DIGEST, Fields, Format, signed, verified, write_json
-from msem.errors import DataError, DataWarning
+from msem.entry import entries
+from msem.errors import DataError, DataWarning, warn
 
 Floats = NDArray[np.float64]
 FORMAT = Format("msem level moments", 2, "a file of level moments written by msem")
@@ -38,6 +38,7 @@ WITHOUT_DIGEST = "msem level moments 1"  # the format before
 __all__ = ["LevelMoment", "LevelMoments"]
 
 
+@entries
 @dataclass(frozen=True, eq=False, repr=False)
 class LevelMoments:
     """Within and between covariance matrices with the sample sizes they come from.
@@ -215,7 +216,7 @@ class LevelMoments:
         return pd.Series(values, index=self.moment_names)
 
     def icc_table(
-        self, kind: Literal["observed", "expected"] = "observed", *, level: float = 0.95
+        self, kind: Literal["observed", "expected"] = "observed", *, ci_level: float = 0.95
     ) -> pd.DataFrame:
         """Intraclass correlations with delta-method standard errors and intervals on Fisher's scale.
 
@@ -229,7 +230,7 @@ class LevelMoments:
         ww, bb, wb = (np.diag(gamma.loc[rows, columns]) for rows, columns in ((w, w), (b, b), (w, b)))
         variance = icc**2 * ww + (1 - icc) ** 2 * bb - 2 * icc * (1 - icc) * wb
         se = np.sqrt(variance) / (np.diag(self.within_cov)[:n] + np.diag(self.between_cov)[:n])
-        return icc_columns(icc, se, self._sizes, level).set_index(pd.Index(list(self.both)))
+        return icc_columns(icc, se, self._sizes, ci_level).set_index(pd.Index(list(self.both)))
 
     def restrict(self, within: Sequence[str], between: Sequence[str]) -> LevelMoments:
         """Moments of some of the variables of each level, with their part of Gamma if it is known.
@@ -372,11 +373,10 @@ class LevelMoments:
         except ValueError as error:
             raise FORMAT.contradiction(path, error) from error
         if unsigned:
-            warnings.warn(
+            warn(
                 f"{path} has no digest, as it was written by an earlier msem, so that damage to its numbers would not "
                 "be noticed: save it again",
                 DataWarning,
-                stacklevel=2,
             )
         return found
 

@@ -15,6 +15,7 @@ from msem import _core
 from msem.data.columns import numeric_columns
 from msem.data.frames import Holes, cluster_codes, clustered_data, columns_of, inferred_levels
 from msem.data.screening import require_constant_within
+from msem.entry import entry
 from msem.errors import DataError
 from msem.printing import frame_html, frame_text
 
@@ -163,6 +164,7 @@ def _marked(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**marks)
 
 
+@entry
 def missing_patterns(
     data: Any,
     *,

@@ -5,7 +5,6 @@ A new kind of source is one function registered with `read_statistics`.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import singledispatch
@@ -22,7 +21,7 @@ from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
 from msem.data.sample import Group, Sample
 from msem.data.statistics import Statistics
-from msem.errors import DataError, DataWarning, ModelError
+from msem.errors import DataError, DataWarning, ModelError, warn
 from msem.model.partable import ParameterTable
 from msem.settings import Settings
 
@@ -68,7 +67,7 @@ def read_sample(
         groups = tuple(replace(group, statistics=group.statistics.centred()) for group in groups)
     sample = Sample(groups, 0 if grouping is None else grouping.missing)
     for count, what in left_out(sample, settings, grouping):
-        warnings.warn(f"{count} rows have no {what} and were left out", DataWarning, stacklevel=4)
+        warn(f"{count} rows have no {what} and were left out", DataWarning)
     return sample
 
 

@@ -11,7 +11,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays, vech_index
 from msem.data.checks import scaled_inverse
 from msem.data.statistics import Clusters, Saturated, Statistics
-from msem.errors import DataError
+from msem.errors import DataError, MsemError
 
 Method = Literal["scoring", "em"]
 
@@ -24,7 +24,7 @@ def solve_saturated(
     Nothing is warned of here: `Saturated.converged` says whether the estimates are a maximum.
     """
     if method not in get_args(Method):
-        raise ValueError(f"method must be 'scoring' or 'em', not {method!r}")
+        raise MsemError(f"method must be 'scoring' or 'em', not {method!r}")
     s = statistics
     try:
         fit = _core.fit_saturated(s.likelihood(), method == "em", 0, tolerance)

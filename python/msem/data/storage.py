@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import stat
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.errors import DataError, DataWarning
+from msem.errors import DataError, DataWarning, warn
 
 Floats = NDArray[np.float64]
 DIGEST = "sha256"
@@ -131,10 +130,8 @@ def distinct_files(paths: Sequence[Any]) -> list[Any]:
     distinct = list(found.values())[::-1]
     if len(distinct) < len(paths):
         twice = [os.fspath(path) for path in paths if not any(path is one for one in distinct)]
-        warnings.warn(
-            f"{', '.join(dict.fromkeys(twice))} is given more than once: its rows are taken once",
-            DataWarning,
-            stacklevel=2,
+        warn(
+            f"{', '.join(dict.fromkeys(twice))} is given more than once: its rows are taken once", DataWarning
         )
     return distinct
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,10 +19,12 @@ from msem.data.frames import require_distinct_roles
 from msem.data.identifiers import ClusterIds, require_different_texts
 from msem.data.screening import no_row_left
 from msem.data.sums import finished, sums_of
-from msem.errors import DataError, DataWarning
+from msem.entry import entry
+from msem.errors import DataError, DataWarning, MsemError, warn
 from msem.settings import require_threads
 
 
+@entry
 def summarize(
     data: Any,
     *,
@@ -75,23 +76,19 @@ def summarize(
         If rows have no cluster id.
     """
     if keep_clusters not in (False, True, "means"):
-        raise ValueError(f'keep_clusters must be False, True or "means", not {keep_clusters!r}')
+        raise MsemError(f'keep_clusters must be False, True or "means", not {keep_clusters!r}')
     keep: Keep = "products" if keep_clusters is True else keep_clusters
     count = require_threads(threads)
     if is_dask(data):
         found = summarize_partitions(data, cluster, variables, keep, client)
     elif client is not None:
-        raise ValueError(
+        raise MsemError(
             "client= is for a Dask data frame: leave it out, or make one, dask.dataframe.read_parquet(...)"
         )
     else:
         found = summary_of(data, cluster, variables, keep, count)
     if found.dropped_no_cluster:
-        warnings.warn(
-            f"{found.dropped_no_cluster} rows have no cluster id ({cluster}) and were left out",
-            DataWarning,
-            stacklevel=2,
-        )
+        warn(f"{found.dropped_no_cluster} rows have no cluster id ({cluster}) and were left out", DataWarning)
     return found
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.statistics import Statistics
+from msem.errors import MsemError
 from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block
 from msem.model.functions import defined_functions
@@ -158,12 +159,12 @@ def selected(draws: _core.Draws, of: Variables, wanted: Variables, *, centred: b
     both = unit[: wanted.nboth]
     if any(k >= of.nboth for k in both):
         odd = next(name for name, k in zip(wanted.unit, both, strict=False) if k >= of.nboth)
-        raise ValueError(f"{odd!r} is at both levels of the model, and only within in the samples")
+        raise MsemError(f"{odd!r} is at both levels of the model, and only within in the samples")
     return _core.SelectedDraws(draws, unit, unit + cluster, centred)
 
 
 def _position(name: str, among: Sequence[str], of: Variables) -> int:
     if name not in among:
         where = "is measured at another level in the samples" if name in of.names else "is not in the samples"
-        raise ValueError(f"{name!r} {where}, which have {', '.join(of.names)}")
+        raise MsemError(f"{name!r} {where}, which have {', '.join(of.names)}")
     return among.index(name)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from msem.data.complete import ClusterArrays
 from msem.data.products import ClusterProducts
 from msem.data.statistics import Clusters
+from msem.errors import MsemError
 from msem.estimation.objective import Objective
 from msem.model.partable import ParameterTable
 
@@ -42,7 +43,7 @@ def score_products(
     ndarray, shape (k, k)
     """
     if clusters is None:
-        raise ValueError("outer products of scores need the statistics of the single clusters")
+        raise MsemError("outer products of scores need the statistics of the single clusters")
     width = objective.table.npar if basis is None else basis.shape[1]
     out = np.zeros((width, width))
     for group, c in enumerate(clusters, 1):

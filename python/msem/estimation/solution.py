@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from msem.data.moments import LevelMoments, level_moments
 from msem.data.sample import Group, Origin, Sample
-from msem.distributions import normal_halfwidth, normal_pvalue, student_halfwidth
+from msem.distributions import coverage, normal_halfwidth, normal_pvalue, student_halfwidth
+from msem.entry import entries
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.matrices import Model, row_values
@@ -22,6 +23,7 @@ from msem.estimation.problems import Problem, status_of
 from msem.estimation.sampling import Sampling
 from msem.estimation.smallsamples import reference_df
 from msem.model.derived import baseline_table, saturated_table
+from msem.model.levels import Level, level_number
 from msem.model.partable import ParameterTable
 from msem.settings import Reference, ResolvedSettings, require_choice
 
@@ -137,6 +139,7 @@ class GroupResults:
         return self.estimate.objective.implied(self.estimate.theta, self.number)
 
 
+@entries
 @dataclass(frozen=True, eq=False)
 class Solution:
     """Estimates of a structural equation model and their likelihood; immutable.
@@ -253,22 +256,41 @@ class Solution:
         """Two-sided p-values of `tvalues`."""
         return pd.Series(normal_pvalue(self.tvalues), index=list(self.table.names()), name="pvalue")
 
-    def conf_int(self, *, level: float = 0.95, reference: Reference = "normal") -> pd.DataFrame:
+    def conf_int(
+        self,
+        *,
+        ci_level: float = 0.95,
+        alpha: float | None = None,
+        level: Level | None = None,
+        reference: Reference = "normal",
+    ) -> pd.DataFrame:
         """Wald confidence intervals of `params`, columns ci_lower and ci_upper.
 
         Parameters
         ----------
-        level : float
+        ci_level : float
             Coverage.
+        alpha : float, optional
+            1 less the coverage, in the place of `ci_level`.
+        level : {1, 2, "within", "between"}, optional
+            Parameters of this level only.
         reference : {"normal", "t"}
             With "t" the quantiles are those of Student's t with the degrees of freedom of `reference_df`.
         """
         require_choice("reference", reference, get_args(Reference))
+        ci_level = coverage(ci_level, alpha)
         quantile = (
-            normal_halfwidth(level) if reference == "normal" else student_halfwidth(level, self.reference_df)
+            normal_halfwidth(ci_level)
+            if reference == "normal"
+            else student_halfwidth(ci_level, self.reference_df)
         )
         half = quantile * self.bse
-        return pd.DataFrame({"ci_lower": self.params - half, "ci_upper": self.params + half})
+        limits = pd.DataFrame({"ci_lower": self.params - half, "ci_upper": self.params + half})
+        if level is None:
+            return limits
+        number = level_number(level, self.table.nlevels)
+        own = sorted({row.free - 1 for row in self.table.rows if row.free and row.level == number})
+        return limits.iloc[own]
 
     @property
     def reference_df(self) -> pd.Series:

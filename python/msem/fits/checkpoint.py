@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -30,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.storage import DIGEST, Fields, Format, json_text, parsed, signed, verified
-from msem.errors import DataError, DataWarning
+from msem.errors import DataError, DataWarning, warn
 from msem.estimation.problems import SEVERITY
 from msem.fits.manyfits import FitArrays
 
@@ -151,11 +150,10 @@ class PowerFile:
                 f"{path} is of another analysis, with another {', '.join(odd)}: give another path"
             )
         if not self._signed:
-            warnings.warn(
+            warn(
                 f"{path} was begun by an earlier msem and its lines have no digests, so that damage to their numbers "
                 "would not be noticed",
                 DataWarning,
-                stacklevel=2,
             )
 
     def _take(self, where: str, line: dict[str, Any]) -> None:

@@ -23,7 +23,8 @@ from msem.data.reading import (
     with_cluster,
 )
 from msem.data.sample import Sample
-from msem.errors import DataError, ModelError, MsemError
+from msem.entry import entries, entry
+from msem.errors import ArgumentError, DataError, ModelError, MsemError
 from msem.estimation.constraints import compile_constraints, elimination_basis
 from msem.fits.batches import Batch, make_batch
 from msem.fits.fit import Fit
@@ -57,6 +58,7 @@ OF_SAMPLES = (
 )
 
 
+@entries
 @dataclass(frozen=True, eq=False)
 class CompiledModel:
     """A model with all options of its fits, ready for samples; immutable. Made by `msem.compile`.
@@ -236,6 +238,7 @@ class CompiledModel:
         return f"<msem.CompiledModel: {self.table.npar} parameters, {levels}>"
 
 
+@entry
 def compile(
     model: str, *, fun: Fun = "sem", group_labels: Sequence[str] | None = None, **options: Any
 ) -> CompiledModel:
@@ -273,7 +276,7 @@ def compile(
     """
     useless = next((name for name in OF_SAMPLES if name in options), None)
     if useless is not None:
-        raise TypeError(
+        raise ArgumentError(
             f"compile() has no option {useless!r}: it is about one sample, and the model is for many"
         )
     settings = Settings.read(options, fun)
@@ -281,7 +284,7 @@ def compile(
     table = table_of(syntax, fun, settings, group_names(syntax, settings.group, group_labels))
     require_least_squares(resolve(settings, table), table)
     if settings.se == "bootstrap":
-        raise ValueError('se="bootstrap" is for one sample: fit.bootstrap() of a fit that needs it')
+        raise MsemError('se="bootstrap" is for one sample: fit.bootstrap() of a fit that needs it')
     return CompiledModel(table, settings)
 
 
@@ -327,7 +330,7 @@ def require_samples(samples: Any) -> None:
     """
     one = isinstance(samples, (pd.DataFrame, Mapping, str, bytes)) or not has_rows(samples)
     if one or not isinstance(samples, Iterable):
-        raise TypeError(
+        raise ArgumentError(
             f"fit_many takes several samples, such as a list of data frames, and this is a {type(samples).__name__}: "
             "for one sample use fit"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import singledispatch
@@ -20,11 +19,12 @@ from msem.data.reading import read_sample, require_rows_for_holes, require_rows_
 from msem.data.saturated import Method as SaturatedMethod
 from msem.data.saturated import sandwich
 from msem.data.statistics import Clusters, Rows, Statistics
-from msem.errors import DataError, DataWarning, ModelError
+from msem.entry import entry
+from msem.errors import DataError, DataWarning, ModelError, warn
 from msem.estimation.problems import Problem
 from msem.fits.one_level import Gamma, Method, fit_level, require_separable
 from msem.fits.segregated import SegregatedFit
-from msem.fits.sem import table_of, warn
+from msem.fits.sem import table_of, warn_of
 from msem.language.syntax import parse
 from msem.model.blocks import require_one_group
 from msem.model.partable import ParameterTable
@@ -32,6 +32,7 @@ from msem.model.variables import Variables
 from msem.settings import Settings, require_choice
 
 
+@entry
 def saturated(
     data: Any,
     *,
@@ -102,10 +103,9 @@ def _saturated(
     variables = _variables(within, between)
     clustered = clustered_data(data, variables.names, cluster, holes)
     if clustered.dropped_no_cluster:
-        warnings.warn(
+        warn(
             f"{clustered.dropped_no_cluster} rows have no cluster id ({cluster}) and were left out",
             DataWarning,
-            stacklevel=4,
         )
     make = sample_statistics if clustered.complete else incomplete_statistics
     statistics = make(clustered, *variables.roles)
@@ -229,8 +229,8 @@ def require_identified(statistics: Statistics) -> None:
         )
 
 
-def _reported(moments: LevelMoments, method: SaturatedMethod, stacklevel: int = 6) -> LevelMoments:
-    """The moments, with a warning at the line of the user of `saturated` if they have not converged."""
+def _reported(moments: LevelMoments, method: SaturatedMethod) -> LevelMoments:
+    """The moments, with a warning if they have not converged."""
     if not moments.converged:
         problem = Problem(
             "not_converged",
@@ -238,10 +238,11 @@ def _reported(moments: LevelMoments, method: SaturatedMethod, stacklevel: int = 
             "A between covariance matrix on the boundary of what the cluster sizes allow, or too few clusters of the "
             "largest size, are the usual causes: take fewer variables to the between level",
         )
-        warn((problem,), stacklevel=stacklevel)
+        warn_of((problem,))
     return moments
 
 
+@entry
 def segregated(
     model: str,
     data: Any,
@@ -314,7 +315,7 @@ def segregated(
     moments = model_moments(table, data, cluster, wanted, incomplete=settings.incomplete)
     within, between = (fit_level(table, moments, level, method, gamma) for level in (1, 2))
     fit = SegregatedFit(within, between)
-    warn(dict.fromkeys(fit.problems), stacklevel=3)
+    warn_of(dict.fromkeys(fit.problems))
     return fit
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msem.entry import entries
 from msem.estimation.solution import Solution
 from msem.fits.reporting import summary, to_html
 from msem.postestimation.constraints import constraints, defined
@@ -29,6 +30,7 @@ from msem.resampling.jackknife import jackknife
 from msem.resampling.profile import profile
 
 
+@entries
 @dataclass(frozen=True, eq=False)
 class Fit(Solution):
     """Estimates of a structural equation model with its tests and tables; immutable.

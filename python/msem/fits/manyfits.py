@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalues, normal_pvalue, wald_statistic
-from msem.errors import ConvergenceWarning
+from msem.errors import ConvergenceWarning, warn
 from msem.model.functions import defined_rows
 from msem.model.partable import Parameter, ParameterTable
 from msem.printing import frame_html, frame_text
@@ -218,7 +218,7 @@ def _digest(fits: ManyFits) -> pd.DataFrame:
     return pd.DataFrame(columns, index=list(fits.names))
 
 
-def warn_of_missing(arrays: FitArrays, stacklevel: int = 4) -> None:
+def warn_of_missing(arrays: FitArrays) -> None:
     """Warn when more than one in a hundred fits have no estimates.
 
     Warns
@@ -229,9 +229,8 @@ def warn_of_missing(arrays: FitArrays, stacklevel: int = 4) -> None:
     missing = ~arrays.fitted
     if missing.sum() > TOLERATED * len(arrays):
         listed = ", ".join(f"{name} {count}" for name, count in _counts(arrays.status[missing]).items())
-        warnings.warn(
+        warn(
             f"{missing.sum()} of {len(arrays)} fits have no estimates ({listed}): those of the others are estimates "
             "for samples in which the model can be fitted. See the columns status and problem of ManyFits.fits",
             ConvergenceWarning,
-            stacklevel=stacklevel,
         )

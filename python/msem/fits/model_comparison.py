@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from msem.errors import ImproperSolutionWarning, ModelError
+from msem.entry import entry
+from msem.errors import ImproperSolutionWarning, ModelError, MsemError, warn
 from msem.estimation.estimate import require_maximum
 from msem.fits.fit import Fit
 from msem.postestimation.likelihood_ratio import Fitted, LikelihoodRatio, Scaling, likelihood_ratio
@@ -24,6 +24,7 @@ WEIGHTED = ("satorra_bentler_2010", "satorra_2000")  # those that know the singl
 LOWER = 1e-4  # by which -2 log L of the larger model may be above that of the smaller one
 
 
+@entry
 def compare_models(
     *fits: Fit | Mapping[str, Fit],
     method: Method = "auto",
@@ -69,7 +70,7 @@ def compare_models(
     """
     require_choice("method", method, METHODS)
     if scaled_shifted and method not in WEIGHTED:
-        raise ValueError(f"scaled_shifted=True needs method= one of {', '.join(map(repr, WEIGHTED))}")
+        raise MsemError(f"scaled_shifted=True needs method= one of {', '.join(map(repr, WEIGHTED))}")
     models = _named_fits(fits, named)
     ordered = sorted(models, key=lambda name: -models[name].estimate.nfree)
     rows = {name: _row(models[name]) for name in ordered}
@@ -149,10 +150,9 @@ def _warn_of_bounds(small: Fit, large: Fit, names: tuple[str, str]) -> None:
     known = {problem.cause for problem in large.problems}
     for problem in small.problems:
         if problem.name == "boundary" and problem.cause not in known:
-            warnings.warn(
+            warn(
                 f"{names[0]}: {problem.cause}. The test against {names[1]} does not count them: it is approximate",
                 ImproperSolutionWarning,
-                stacklevel=4,
             )
 
 

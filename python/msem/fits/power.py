@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.distributions import chisq_pvalues, normal_halfwidth
+from msem.entry import entry
+from msem.errors import ArgumentError, MsemError
 from msem.fits.checkpoint import PowerFile, stored_seed
 from msem.fits.compiled import CompiledModel, compile, require_labels
 from msem.fits.conditions import Cell, Truth, make_cells, truth
@@ -182,6 +184,7 @@ def performance(arrays: FitArrays, population: Floats, alpha: float) -> dict[str
         }
 
 
+@entry
 def power(
     model: str | CompiledModel,
     population: str | CompiledModel | Fit,
@@ -253,7 +256,7 @@ def power(
     count, workers = require_whole("replications", replications, 1), require_threads(threads)
     require_client(client)
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha is the level of tests, between 0 and 1, such as 0.05, not {alpha!r}")
+        raise MsemError(f"alpha is the level of tests, between 0 and 1, such as 0.05, not {alpha!r}")
     compiled = read_model(model, options)
     source = read_population(population)
     require_labels(compiled.table, source.table.group_labels or None)
@@ -273,10 +276,10 @@ def read_model(model: str | CompiledModel, options: Mapping[str, Any]) -> Compil
     """The model that is fitted."""
     if isinstance(model, CompiledModel):
         if options:
-            raise TypeError(f"{next(iter(options))}: the model is compiled with its options already")
+            raise ArgumentError(f"{next(iter(options))}: the model is compiled with its options already")
         return model
     if not isinstance(model, str):
-        raise TypeError(f"a model is a text or a compiled model, not {type(model).__name__}")
+        raise ArgumentError(f"a model is a text or a compiled model, not {type(model).__name__}")
     return compile(model, **options)
 
 

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from msem.data.moments import LevelMoments
 from msem.data.sample import Origin
+from msem.entry import entries
 from msem.estimation.matrices import BlockModel, Model, block_map
 from msem.estimation.problems import Problem, status_of
 from msem.estimation.smallsamples import reference_df
 from msem.estimation.solution import Solution
 from msem.fits.reporting import segregated_header, tests_section, title
-from msem.model.levels import LEVEL_NAMES
+from msem.model.levels import LEVEL_NAMES, Level, level_number
 from msem.model.partable import Parameter, ParameterTable
 from msem.output.sections import level_section
 from msem.output.summary import SummaryInputs, render_html, render_text
@@ -31,6 +32,7 @@ from msem.settings import Reference
 Floats = NDArray[np.float64]
 
 
+@entries
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LevelFit(Solution):
     """One level of a model fitted by itself.
@@ -143,7 +145,7 @@ class LevelFit(Solution):
         return replace(self, sampling=replace(self.sampling, vcov=vcov))
 
     def estimates(
-        self, *, standardized: bool = False, level: float = 0.95, reference: Reference = "normal"
+        self, *, standardized: bool = False, ci_level: float = 0.95, reference: Reference = "normal"
     ) -> pd.DataFrame:
         """All rows of the level with corrected standard errors, and the naive ones as `se_naive`.
 
@@ -151,7 +153,7 @@ class LevelFit(Solution):
         ----------
         standardized : bool
             Add std_lv, std_all and std_nox, by the standard deviations of the level.
-        level : float
+        ci_level : float
             Of the confidence intervals.
         reference : {"normal", "t"}
             Distribution of estimates over standard errors; see `reference_df`.
@@ -162,7 +164,7 @@ class LevelFit(Solution):
             Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper, se_naive, and the
             standardized ones.
         """
-        frame = estimates(self, standardized=standardized, level=level, reference=reference)
+        frame = estimates(self, standardized=standardized, ci_level=ci_level, reference=reference)
         frame.insert(list(frame).index("ci_upper") + 1, "se_naive", self.of_rows(_roots(self.vcov_naive)))
         return frame
 
@@ -190,6 +192,7 @@ class LevelFit(Solution):
         return f"<msem.LevelFit: {LEVEL_NAMES[self.level]} level, method {self.method!r}, status {self.status!r}>"
 
 
+@entries
 @dataclass(frozen=True, eq=False)
 class SegregatedFit:
     """Both levels of a model, each fitted by itself; made by `msem.segregated`.
@@ -206,6 +209,10 @@ class SegregatedFit:
     def levels(self) -> tuple[LevelFit, LevelFit]:
         """Both levels, within first."""
         return self.within, self.between
+
+    def at(self, level: Level | None) -> tuple[LevelFit, ...]:
+        """The fit of one level; both of them for None."""
+        return self.levels if level is None else (self.levels[level_number(level) - 1],)
 
     @property
     def method(self) -> str:
@@ -272,17 +279,29 @@ class SegregatedFit:
         """Degrees of freedom of t references: J - k - 1 at the between, N - J - k at the within level."""
         return _both(fit.reference_df for fit in self.levels)
 
-    def conf_int(self, *, level: float = 0.95, reference: Reference = "normal") -> pd.DataFrame:
+    def conf_int(
+        self,
+        *,
+        ci_level: float = 0.95,
+        alpha: float | None = None,
+        level: Level | None = None,
+        reference: Reference = "normal",
+    ) -> pd.DataFrame:
         """Wald confidence intervals of `params` with corrected standard errors, columns ci_lower and ci_upper.
 
         Parameters
         ----------
-        level : float
+        ci_level : float
             Coverage.
+        alpha : float, optional
+            1 less the coverage, in the place of `ci_level`.
+        level : {1, 2, "within", "between"}, optional
+            Parameters of this level only.
         reference : {"normal", "t"}
             With "t" the quantiles are those of Student's t with the degrees of freedom of `reference_df`.
         """
-        return pd.concat([fit.conf_int(level=level, reference=reference) for fit in self.levels])
+        parts = [fit.conf_int(ci_level=ci_level, alpha=alpha, reference=reference) for fit in self.at(level)]
+        return pd.concat(parts)
 
     def cov_params(self) -> pd.DataFrame:
         """Corrected sampling covariance matrix of `params`.
@@ -303,31 +322,43 @@ class SegregatedFit:
         return SegregatedFit(*(fit.naive for fit in self.levels))
 
     def estimates(
-        self, *, standardized: bool = False, level: float = 0.95, reference: Reference = "normal"
+        self,
+        *,
+        standardized: bool = False,
+        level: Level | None = None,
+        ci_level: float = 0.95,
+        reference: Reference = "normal",
     ) -> pd.DataFrame:
         """Estimates of both levels with corrected (`se`) and naive (`se_naive`) standard errors.
 
         Parameters
         ----------
-        standardized, level, reference
-            As in `LevelFit.estimates`.
+        standardized, level, ci_level, reference
+            As in `Fit.estimates`.
         """
         parts = [
-            fit.estimates(standardized=standardized, level=level, reference=reference) for fit in self.levels
+            fit.estimates(standardized=standardized, ci_level=ci_level, reference=reference)
+            for fit in self.at(level)
         ]
         return pd.concat(parts, ignore_index=True)
 
-    def to_frame(self, *, standardized: bool = False, level: float = 0.95) -> pd.DataFrame:
+    def to_frame(
+        self, *, standardized: bool = False, level: Level | None = None, ci_level: float = 0.95
+    ) -> pd.DataFrame:
         """Estimates as a data frame; see `estimates`."""
-        return self.estimates(standardized=standardized, level=level)
+        return self.estimates(standardized=standardized, level=level, ci_level=ci_level)
 
-    def standardized(self, kind: Kind = "std_all", *, level: float = 0.95) -> pd.DataFrame:
+    def standardized(
+        self, kind: Kind = "std_all", *, level: Level | None = None, ci_level: float = 0.95
+    ) -> pd.DataFrame:
         """Standardized solution of both levels, each by its own standard deviations; see `LevelFit.standardized`."""
-        return pd.concat([fit.standardized(kind, level=level) for fit in self.levels], ignore_index=True)
+        return pd.concat(
+            [fit.standardized(kind, ci_level=ci_level) for fit in self.at(level)], ignore_index=True
+        )
 
-    def rsquare(self, *, level: float = 0.95) -> pd.DataFrame:
+    def rsquare(self, *, level: Level | None = None, ci_level: float = 0.95) -> pd.DataFrame:
         """Explained variance of every endogenous variable of both levels; see `LevelFit.rsquare`."""
-        return pd.concat([fit.rsquare(level=level) for fit in self.levels], ignore_index=True)
+        return pd.concat([fit.rsquare(ci_level=ci_level) for fit in self.at(level)], ignore_index=True)
 
     def tests(self) -> pd.DataFrame:
         """Tests of both levels: indexed by level and test; statistic, df, pvalue, scaling."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,13 +19,16 @@ from msem.data.reading import (
     with_cluster,
 )
 from msem.data.sample import Sample
+from msem.entry import entry
 from msem.errors import (
     ConvergenceWarning,
     DataError,
     IdentificationWarning,
     ImproperSolutionWarning,
+    MsemWarning,
     SmallSampleWarning,
     UnsupportedError,
+    warn,
 )
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import estimate
@@ -49,7 +51,7 @@ from msem.model.partable import ParameterTable, parameter_table
 from msem.resampling.bootstrap import Bootstrap, bootstrap_errors
 from msem.settings import Information, ResolvedSettings, Settings
 
-WARNINGS: dict[str, type[Warning]] = {
+WARNINGS: dict[str, type[MsemWarning]] = {
     "not_converged": ConvergenceWarning,
     "saddle_point": ConvergenceWarning,
     "no_chi_square": ConvergenceWarning,
@@ -75,6 +77,7 @@ def with_signature(other: Callable[P, R]) -> Callable[[Callable[..., R]], Callab
     return decorate
 
 
+@entry
 def sem(
     model: str,
     data: Any = None,
@@ -203,6 +206,7 @@ def sem(
 
 
 @with_signature(sem)
+@entry
 def cfa(model: str, data: Any = None, **options: Any) -> Fit:
     """Fit a confirmatory factor analysis.
 
@@ -230,6 +234,7 @@ def cfa(model: str, data: Any = None, **options: Any) -> Fit:
 
 
 @with_signature(sem)
+@entry
 def growth(model: str, data: Any = None, **options: Any) -> Fit:
     """Fit a growth curve model: latent means are free, and intercepts of their indicators are 0.
 
@@ -387,7 +392,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     if not sample.converged:
         problems = (*problems, no_chi_square(sample.unidentified))
     problems = (*problems, *few_clusters(table, sample.statistics))
-    warn(problems)
+    warn_of(problems)
     return Fit(
         solution,
         sample,
@@ -417,7 +422,7 @@ def require_raw(sample: Sample, settings: ResolvedSettings) -> None:
         )
 
 
-def warn(problems: Iterable[Problem], stacklevel: int = 5) -> None:
-    """Warn of every problem once, at the line of the user that many calls up."""
+def warn_of(problems: Iterable[Problem]) -> None:
+    """Warn of every problem once."""
     for problem in problems:
-        warnings.warn(str(problem), WARNINGS[problem.name], stacklevel=stacklevel)
+        warn(str(problem), WARNINGS[problem.name])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from msem.errors import DataError, ModelError
+from msem.entry import entry
+from msem.errors import ArgumentError, DataError, ModelError
 from msem.estimation.estimate import require_maximum
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
@@ -21,6 +22,7 @@ from msem.simulation.sources import row_draws, statistics_draws
 KINDS = ("data", "statistics")
 
 
+@entry
 def simulate(
     model: str | CompiledModel | Fit,
     *,
@@ -119,7 +121,7 @@ def read_population(model: str | CompiledModel | Fit) -> Population:
     elif isinstance(model, (str, CompiledModel)):
         population = population_of((compile(model) if isinstance(model, str) else model).table)
     else:
-        raise TypeError(
+        raise ArgumentError(
             f"a population is a model text, a compiled model or a fit, not {type(model).__name__}"
         )
     for number in range(1, population.table.ngroups + 1):

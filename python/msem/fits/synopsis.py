@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
+from msem.entry import entry
 from msem.errors import ModelError
 from msem.fits.fit import Fit
 from msem.fits.segregated import LevelFit, SegregatedFit
@@ -14,6 +15,7 @@ from msem.output.tables import KEY, comparison_frame
 Comparable = Fit | SegregatedFit | LevelFit | pd.DataFrame | tuple[Fit, Fit]
 
 
+@entry
 def compare(
     fits: Mapping[str, Comparable],
     *,

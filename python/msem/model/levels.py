@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from msem.errors import ModelError
+import pandas as pd
+
+from msem.errors import ModelError, MsemError
 
 WITHIN: Final = 1
 BETWEEN: Final = 2
@@ -34,4 +36,19 @@ def level_number(level: object, nlevels: int = 2) -> int:
             if number > nlevels:
                 raise ModelError(f"the model has one level: there is nothing at level {level!r}")
             return number
-    raise ValueError(f"level must be 1 or 'within', 2 or 'between', not {level!r}")
+    if isinstance(level, float) and 0 < level < 1:
+        raise MsemError(f"level is a level of the model; the coverage of intervals is ci_level={level!r}")
+    raise MsemError(f"level must be 1 or 'within', 2 or 'between', not {level!r}")
+
+
+def rows_at(frame: pd.DataFrame, level: Level | None, nlevels: int) -> pd.DataFrame:
+    """Rows of a table with a column `level` that belong to one level of a model; all of them for None.
+
+    Raises
+    ------
+    MsemError
+        See `level_number`.
+    """
+    if level is None:
+        return frame
+    return frame[frame["level"] == level_number(level, nlevels)].reset_index(drop=True)

@@ -124,13 +124,13 @@ def definitions_at(fit: Solution, rows: Floats) -> Floats:
 
 
 def defined(
-    fit: Solution, *, level: float = 0.95, method: Intervals = "delta", draws: int = 20_000, seed: int = 1
+    fit: Solution, *, ci_level: float = 0.95, method: Intervals = "delta", draws: int = 20_000, seed: int = 1
 ) -> pd.DataFrame:
     """Defined parameters (``:=``) with standard errors and confidence intervals.
 
     Parameters
     ----------
-    level : float
+    ci_level : float
         Of the confidence intervals.
     method : {"delta", "monte_carlo"}
         "delta": normal intervals with standard errors from the derivatives of the definition. "monte_carlo":
@@ -156,11 +156,11 @@ def defined(
         If an option is out of range.
     """
     how = MonteCarlo.chosen(method, draws, seed)
-    frame = estimates_frame(definition_rows(fit), *definition_values(fit), ci_level=level)
+    frame = estimates_frame(definition_rows(fit), *definition_values(fit), ci_level=ci_level)
     if how is None:
         return frame
     vcov = fit.cov_params().to_numpy()
-    found = draw(compiled_definitions(fit), fit.estimate.theta, vcov, level, how)
+    found = draw(compiled_definitions(fit), fit.estimate.theta, vcov, ci_level, how)
     return frame.assign(
         se=found.se, z=np.nan, pvalue=found.pvalue, ci_lower=found.lower, ci_upper=found.upper
     )

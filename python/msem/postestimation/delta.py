@@ -79,12 +79,12 @@ class Derived:
         se: Floats = np.sqrt(np.where(variance >= 0, variance, np.nan))
         return np.where(se <= NOTHING * np.abs(self.est), 0.0, se)
 
-    def interval(self, level: float, scale: Scale = "identity") -> tuple[Floats, Floats]:
+    def interval(self, ci_level: float, scale: Scale = "identity") -> tuple[Floats, Floats]:
         """Wald interval, on the scale of the quantity or of its logit.
 
         On the logit scale it stays between 0 and 1, and is nan where the estimate does not.
         """
-        half = normal_halfwidth(level) * self.se
+        half = normal_halfwidth(ci_level) * self.se
         if scale == "identity":
             return self.est - half, self.est + half
         inside = np.where((self.est > 0) & (self.est < 1), self.est, np.nan)
@@ -167,7 +167,7 @@ def chained(found: Derived, est: Floats, slope: Floats) -> Derived:
     return Derived(np.append(found.est, est), np.where(unknown[:, None], np.nan, through), covariance)
 
 
-def monte_carlo(quantity: Quantity, theta: Floats, vcov: Floats, level: float, how: MonteCarlo) -> Drawn:
+def monte_carlo(quantity: Quantity, theta: Floats, vcov: Floats, ci_level: float, how: MonteCarlo) -> Drawn:
     """Distribution of a quantity when theta is drawn from its normal sampling distribution.
 
     After MacKinnon, Lockwood & Williams (2004) and Preacher & Selig (2012).
@@ -176,7 +176,7 @@ def monte_carlo(quantity: Quantity, theta: Floats, vcov: Floats, level: float, h
     ----------
     quantity, theta, vcov
         As for `delta_method`.
-    level : float
+    ci_level : float
         Coverage of the interval.
     how : MonteCarlo
 
@@ -186,13 +186,13 @@ def monte_carlo(quantity: Quantity, theta: Floats, vcov: Floats, level: float, h
         nan where a quantity depends on a parameter without standard error, or is undefined in more than 5% of the
         draws; draws in which it is undefined are otherwise left out.
     """
-    normal_halfwidth(level)
+    normal_halfwidth(ci_level)
     thetas = draw_parameters(theta, vcov, how)
     values = np.concatenate([quantity(thetas[k : k + CHUNK]) for k in range(0, how.draws, CHUNK)])
-    return distribution(values, delta_method(quantity, theta, vcov).se, level)
+    return distribution(values, delta_method(quantity, theta, vcov).se, ci_level)
 
 
-def distribution(values: Floats, se: Floats, level: float) -> Drawn:
+def distribution(values: Floats, se: Floats, ci_level: float) -> Drawn:
     """What draws tell of k quantities, given their delta-method standard errors; see `monte_carlo`.
 
     Parameters
@@ -201,14 +201,14 @@ def distribution(values: Floats, se: Floats, level: float) -> Drawn:
         Those that are not finite are undefined.
     se : ndarray, shape (k,)
         nan and 0 stay what they are.
-    level : float
+    ci_level : float
     """
     defined = np.isfinite(values)
     known = ~np.isnan(se) & (np.mean(~defined, axis=0) <= UNDEFINED)
     out = np.full((4, values.shape[1]), math.nan)
     for k in np.flatnonzero(known):
         valid = values[defined[:, k], k]
-        out[2:, k] = np.quantile(valid, [(1 - level) / 2, (1 + level) / 2])
+        out[2:, k] = np.quantile(valid, [(1 - ci_level) / 2, (1 + ci_level) / 2])
         out[0, k] = 0.0 if se[k] == 0 else np.std(valid, ddof=1)
         if out[0, k] > 0:
             tail = min(np.sum(valid <= 0), np.sum(valid >= 0))
@@ -250,11 +250,11 @@ def derive(functions: Functions, theta: Floats, vcov: Floats) -> Derived:
     return propagate(functions.values(theta), functions.jacobian(theta), theta, vcov)
 
 
-def draw(functions: Functions, theta: Floats, vcov: Floats, level: float, how: MonteCarlo) -> Drawn:
+def draw(functions: Functions, theta: Floats, vcov: Floats, ci_level: float, how: MonteCarlo) -> Drawn:
     """Distribution of functions when theta is drawn from its normal sampling distribution.
 
     After MacKinnon, Lockwood & Williams (2004); see `delta.monte_carlo`.
     """
-    normal_halfwidth(level)
+    normal_halfwidth(ci_level)
     values = functions.values_of_rows(draw_parameters(theta, vcov, how))
-    return distribution(values, derive(functions, theta, vcov).se, level)
+    return distribution(values, derive(functions, theta, vcov).se, ci_level)

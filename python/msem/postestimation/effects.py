@@ -12,9 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import normal_pvalue, wald_statistic
-from msem.errors import ModelError
+from msem.errors import ModelError, MsemError
 from msem.estimation.matrices import Model, Numbers, row_values
 from msem.estimation.solution import Solution, free_vcov
+from msem.model.levels import Level, rows_at
 from msem.model.partable import ParameterTable
 from msem.postestimation.delta import Drawn, Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
 from msem.postestimation.ram import Block, Structure, structures
@@ -247,7 +248,7 @@ def effects_frame(
     theta: Floats,
     vcov: Floats,
     *,
-    level: float = 0.95,
+    ci_level: float = 0.95,
     how: MonteCarlo | None = None,
 ) -> pd.DataFrame:
     """Tabulate effects: columns `KEY`, then `NUMBERS`.
@@ -258,13 +259,13 @@ def effects_frame(
     quantity : callable
         As made by `effects_quantity`.
     theta, vcov : ndarray, shapes (npar,) and (npar, npar)
-    level : float
+    ci_level : float
         Coverage of the intervals.
     how : MonteCarlo or None
         Draws for Monte Carlo intervals; None for Wald intervals.
     """
     keys = pd.DataFrame([one.key for one in wanted], columns=list(KEY))
-    return pd.concat([keys, _numbers(quantity, theta, vcov, level, how)], axis=1)
+    return pd.concat([keys, _numbers(quantity, theta, vcov, ci_level, how)], axis=1)
 
 
 def differences_frame(
@@ -273,7 +274,7 @@ def differences_frame(
     theta: Floats,
     vcov: Floats,
     *,
-    level: float = 0.95,
+    ci_level: float = 0.95,
     how: MonteCarlo | None = None,
 ) -> pd.DataFrame:
     """Tabulate differences of effects: between less within.
@@ -294,19 +295,19 @@ def differences_frame(
     keys = pd.DataFrame([d.within.key[1:] for d in found], columns=list(KEY[1:]))
     at_levels = both(theta)
     keys["within"], keys["between"] = at_levels[:n], at_levels[n:]
-    return pd.concat([keys, _numbers(difference, theta, vcov, level, how)], axis=1)
+    return pd.concat([keys, _numbers(difference, theta, vcov, ci_level, how)], axis=1)
 
 
 def _numbers(
-    quantity: Quantity, theta: Floats, vcov: Floats, level: float, how: MonteCarlo | None
+    quantity: Quantity, theta: Floats, vcov: Floats, ci_level: float, how: MonteCarlo | None
 ) -> pd.DataFrame:
     found = delta_method(quantity, theta, vcov)
     z = np.full(len(found.est), np.nan)
     if how is None:
         z = wald_statistic(found.est, found.se)
-        drawn = Drawn(found.se, normal_pvalue(z), *found.interval(level))
+        drawn = Drawn(found.se, normal_pvalue(z), *found.interval(ci_level))
     else:
-        drawn = monte_carlo(quantity, theta, vcov, level, how)
+        drawn = monte_carlo(quantity, theta, vcov, ci_level, how)
     columns = (found.est, drawn.se, z, drawn.pvalue, drawn.lower, drawn.upper)
     return pd.DataFrame(dict(zip(NUMBERS, columns, strict=True)))
 
@@ -387,7 +388,8 @@ def effects(
     specific: bool = True,
     standardized: Kind | None = None,
     total: bool = False,
-    level: float = 0.95,
+    level: Level | None = None,
+    ci_level: float = 0.95,
     method: Intervals = "delta",
     draws: int = 20_000,
     seed: int = 1,
@@ -404,7 +406,9 @@ def effects(
         Standardize as `standardized` does.
     total : bool
         Standardize by total variances.
-    level : float
+    level : {1, 2, "within", "between"}, optional
+        Rows of this level only.
+    ci_level : float
         Coverage of the intervals.
     method : {"delta", "monte_carlo"}
         Wald intervals, or percentiles of draws from the sampling distribution of the estimates: se is then the
@@ -427,16 +431,17 @@ def effects(
     if standardized is not None:
         require_choice("standardized", standardized, KINDS)
     elif total:
-        raise ValueError("total=True says how to standardize: give standardized= too")
+        raise MsemError("total=True says how to standardize: give standardized= too")
     wanted = effects_of(fit.table, outcome, predictor, specific=specific)
-    return effects_frame(
+    frame = effects_frame(
         wanted,
         effects_quantity(fit.model, wanted, standardized, total),
         fit.theta,
         free_vcov(fit),
-        level=level,
+        ci_level=ci_level,
         how=MonteCarlo.chosen(method, draws, seed),
     )
+    return rows_at(frame, level, fit.table.nlevels)
 
 
 def contextual_effects(
@@ -446,7 +451,7 @@ def contextual_effects(
     *,
     pairs: Mapping[str, str] | None = None,
     specific: bool = True,
-    level: float = 0.95,
+    ci_level: float = 0.95,
     method: Intervals = "delta",
     draws: int = 20_000,
     seed: int = 1,
@@ -457,7 +462,7 @@ def contextual_effects(
     ----------
     pairs : mapping of str to str, optional
         Between-level names of variables by their within-level names, where they differ.
-    outcome, predictor, specific, level, method, draws, seed
+    outcome, predictor, specific, ci_level, method, draws, seed
         As in `effects`.
 
     Returns
@@ -477,6 +482,6 @@ def contextual_effects(
         fit.model,
         fit.theta,
         free_vcov(fit),
-        level=level,
+        ci_level=ci_level,
         how=MonteCarlo.chosen(method, draws, seed),
     )

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.estimation.solution import Solution
+from msem.model.levels import Level, rows_at
 from msem.output.tables import estimates_frame
 from msem.postestimation.constraints import (
     definition_df,
@@ -24,7 +25,12 @@ Floats = NDArray[np.float64]
 
 
 def estimates(
-    fit: Solution, *, standardized: bool = False, level: float = 0.95, reference: Reference = "normal"
+    fit: Solution,
+    *,
+    standardized: bool = False,
+    level: Level | None = None,
+    ci_level: float = 0.95,
+    reference: Reference = "normal",
 ) -> pd.DataFrame:
     """All rows of the parameter table with estimates.
 
@@ -32,7 +38,9 @@ def estimates(
     ----------
     standardized : bool
         Add std_lv, std_all and std_nox, each level standardized by its own variances.
-    level : float
+    level : {1, 2, "within", "between"}, optional
+        Rows of this level only.
+    ci_level : float
         Of the confidence intervals.
     reference : {"normal", "t"}
         Distribution of estimates over standard errors. With "t" there are columns t and df in the place of z; see
@@ -57,19 +65,24 @@ def estimates(
         extra = {name: np.append(column, definitions_at(fit, column)) for name, column in found.items()}
     values, errors = definition_values(fit)
     rows = (*fit.table.rows, *definition_rows(fit))
-    return estimates_frame(
-        rows, np.append(est, values), np.append(se, errors), ci_level=level, df=df, extra=extra
+    frame = estimates_frame(
+        rows, np.append(est, values), np.append(se, errors), ci_level=ci_level, df=df, extra=extra
     )
+    return rows_at(frame, level, fit.table.nlevels)
 
 
-def to_frame(fit: Solution, *, standardized: bool = False, level: float = 0.95) -> pd.DataFrame:
+def to_frame(
+    fit: Solution, *, standardized: bool = False, level: Level | None = None, ci_level: float = 0.95
+) -> pd.DataFrame:
     """Estimates as a data frame, under the name that results of resampling have for theirs.
 
     Parameters
     ----------
     standardized : bool
         Add std_lv, std_all and std_nox.
-    level : float
+    level : {1, 2, "within", "between"}, optional
+        Rows of this level only.
+    ci_level : float
         Of the confidence intervals.
 
     Returns
@@ -77,7 +90,7 @@ def to_frame(fit: Solution, *, standardized: bool = False, level: float = 0.95) 
     DataFrame
         As `estimates` gives it.
     """
-    return estimates(fit, standardized=standardized, level=level)
+    return estimates(fit, standardized=standardized, level=level, ci_level=ci_level)
 
 
 def _row_df(fit: Solution) -> Floats:

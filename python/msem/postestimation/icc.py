@@ -63,18 +63,18 @@ def _variances(block: Structure, names: Sequence[str]) -> Numbers:
 
 
 def icc_frame(
-    names: Sequence[str], group: int, found: Derived, statistics: Statistics, level: float
+    names: Sequence[str], group: int, found: Derived, statistics: Statistics, ci_level: float
 ) -> pd.DataFrame:
     """Intraclass correlations of one group: columns lhs, group, and those of `icc_columns`."""
     sizes = dict(zip(statistics.sizes.tolist(), statistics.counts.tolist(), strict=True))
-    frame = icc_columns(found.est, found.se, sizes, level)
+    frame = icc_columns(found.est, found.se, sizes, ci_level)
     frame.insert(0, "lhs", list(names))
     frame.insert(1, "group", group)
     return frame
 
 
 def icc_table(
-    fit: Solution, *, source: Literal["saturated", "model"] = "saturated", level: float = 0.95
+    fit: Solution, *, source: Literal["saturated", "model"] = "saturated", ci_level: float = 0.95
 ) -> pd.DataFrame:
     """Intraclass correlations with standard errors, intervals and design effects.
 
@@ -83,7 +83,7 @@ def icc_table(
     source : {"saturated", "model"}
         From the saturated moments, or implied by the model; the model also has those of latent variables that
         have the same name at both levels.
-    level : float
+    ci_level : float
         Coverage of the intervals, which are Wald intervals on Fisher's scale.
 
     Returns
@@ -111,5 +111,5 @@ def icc_table(
         else:
             names = list(sample.statistics.variables.both)
             found = saturated_icc(saturated_moments(fit)[group], names)
-        frames.append(icc_frame(names, group, found, sample.statistics, level))
+        frames.append(icc_frame(names, group, found, sample.statistics, ci_level))
     return pd.concat(frames, ignore_index=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.sample import Sample
-from msem.errors import DataError
+from msem.errors import DataError, MsemError
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.sampling import free_directions
 from msem.estimation.solution import Solution
@@ -80,7 +80,7 @@ class Influence:
                 change=self.change[by].to_numpy()[order], standardized=self.standardized[by].to_numpy()[order]
             )
         if by not in ("cook", "displacement"):
-            raise ValueError(f"by must be 'cook', 'displacement' or the name of a parameter, not {by!r}")
+            raise MsemError(f"by must be 'cook', 'displacement' or the name of a parameter, not {by!r}")
         return self.measures.sort_values(by, ascending=False, kind="stable").head(count)
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from msem.data.statistics import Clusters
 from msem.distributions import chisq_quantile, normal_rejection
+from msem.errors import MsemError
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.matrices import row_values
 from msem.estimation.sampling import free_directions
@@ -200,7 +201,7 @@ def modification_indices(
     )
     if power:
         if not 0 < alpha < 1 or not delta > 0:
-            raise ValueError(f"delta must be positive and alpha between 0 and 1, not {delta!r} and {alpha!r}")
+            raise MsemError(f"delta must be positive and alpha between 0 and 1, not {delta!r} and {alpha!r}")
         table = with_power(table, delta, alpha)
     table = table[table["mi"] >= minimum]
     if sort:  # indices that are equal but for rounding stay in the order of the model

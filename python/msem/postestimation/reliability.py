@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from msem.errors import ModelError
 from msem.estimation.matrices import Model, Numbers
 from msem.estimation.solution import Solution, free_vcov
+from msem.model.levels import Level, rows_at
 from msem.model.partable import ParameterTable
 from msem.postestimation.delta import Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
 from msem.postestimation.ram import Block, Structure, divide, structures
@@ -185,7 +186,7 @@ def reliability_frame(
     vcov: Floats,
     saturated: Mapping[int, Unrestricted],
     *,
-    level: float = 0.95,
+    ci_level: float = 0.95,
     how: MonteCarlo | None = None,
 ) -> pd.DataFrame:
     """Tabulate reliability coefficients.
@@ -198,7 +199,7 @@ def reliability_frame(
         Estimates and their sampling covariance.
     saturated : mapping of int to Unrestricted
         By group.
-    level : float
+    ci_level : float
         Coverage of the intervals.
     how : MonteCarlo or None
         Draws for Monte Carlo intervals; None for Wald intervals on the logit scale.
@@ -211,11 +212,11 @@ def reliability_frame(
     numbers = np.full((len(wanted), 4), np.nan)
     own = [k for k, one in enumerate(wanted) if not one.saturated]
     quantity = _stack([wanted[k] for k in own], partial(structures, model))
-    numbers[own] = _evaluate(quantity, theta, vcov, level, how)
+    numbers[own] = _evaluate(quantity, theta, vcov, ci_level, how)
     for group, moments in saturated.items():
         own = [k for k, one in enumerate(wanted) if one.saturated and one.group == group]
         free = _stack([wanted[k] for k in own], moments.blocks)
-        numbers[own] = _evaluate(free, moments.vector, moments.gamma, level, how)
+        numbers[own] = _evaluate(free, moments.vector, moments.gamma, ci_level, how)
     names = [(c.factor, c.level, c.group, c.name, ", ".join(c.items)) for c in wanted]
     rows = [(*name, *row) for name, row in zip(names, numbers.tolist(), strict=True)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -230,12 +231,14 @@ def _stack(wanted: Sequence[Coefficient], blocks: Callable[[Numbers], Blocks]) -
     return quantity
 
 
-def _evaluate(quantity: Quantity, at: Floats, vcov: Floats, level: float, how: MonteCarlo | None) -> Floats:
+def _evaluate(
+    quantity: Quantity, at: Floats, vcov: Floats, ci_level: float, how: MonteCarlo | None
+) -> Floats:
     """Estimate, standard error and interval, shape (k, 4)."""
     found = delta_method(quantity, at, vcov)
     if how is None:
-        return np.column_stack([found.est, found.se, *found.interval(level, "logit")])
-    drawn = monte_carlo(quantity, at, vcov, level, how)
+        return np.column_stack([found.est, found.se, *found.interval(ci_level, "logit")])
+    drawn = monte_carlo(quantity, at, vcov, ci_level, how)
     return np.column_stack([found.est, drawn.se, drawn.lower, drawn.upper])
 
 
@@ -388,7 +391,8 @@ def reliability(
     *,
     pairs: Mapping[str, str] | None = None,
     weights: Mapping[str, float] | None = None,
-    level: float = 0.95,
+    level: Level | None = None,
+    ci_level: float = 0.95,
     method: Intervals = "delta",
     draws: int = 20_000,
     seed: int = 1,
@@ -404,7 +408,9 @@ def reliability(
         factors are paired that have the same name, or are the only ones with these indicators.
     weights : mapping of str to float, optional
         Weights of items in the sums, 1 by default: -1 for a reversed item.
-    level : float
+    level : {1, 2, "within", "between"}, optional
+        Rows of this level only.
+    ci_level : float
         Coverage of the intervals.
     method : {"delta", "monte_carlo"}
         Wald intervals of the logit, or percentiles of draws from the sampling distribution of the estimates; se
@@ -433,12 +439,13 @@ def reliability(
     """
     found = composites(fit.table, factors, weights or {})
     sizes = {group: s.harmonic_size for group, s in enumerate(fit.sample.statistics, 1)}
-    return reliability_frame(
+    frame = reliability_frame(
         coefficients(found, sizes, pairs or {}),
         fit.model,
         fit.theta,
         free_vcov(fit),
         saturated_moments(fit),
-        level=level,
+        ci_level=ci_level,
         how=MonteCarlo.chosen(method, draws, seed),
     )
+    return rows_at(frame, level, fit.table.nlevels)

@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 
 from msem.data.arrays import LevelMoment
 from msem.distributions import normal_pvalue, wald_statistic
+from msem.errors import MsemError
 from msem.estimation.solution import Solution, cached
+from msem.model.levels import Level, rows_at
 from msem.postestimation.moment_vector import (
     Flags,
     Kind,
@@ -173,7 +175,7 @@ def _squares(root: Floats) -> Floats:
     return out
 
 
-def residuals(fit: Solution, kind: ResidualKind = "raw") -> pd.DataFrame:
+def residuals(fit: Solution, kind: ResidualKind = "raw", *, level: Level | None = None) -> pd.DataFrame:
     """Saturated less model-implied moments of every level, with standard errors and tests.
 
     Parameters
@@ -183,6 +185,8 @@ def residuals(fit: Solution, kind: ResidualKind = "raw") -> pd.DataFrame:
         variances (Bollen, 1989). "cor.bentler": covariances in units of the saturated standard deviations of the
         level (Bentler, 1995). Means are in those units too. "standardized": raw residuals over their standard
         errors. "normalized": raw residuals over the standard errors of the saturated moments, which are larger.
+    level : {1, 2, "within", "between"}, optional
+        Rows of this level only.
 
     Returns
     -------
@@ -208,7 +212,8 @@ def residuals(fit: Solution, kind: ResidualKind = "raw") -> pd.DataFrame:
         z=z,
         pvalue=normal_pvalue(z),
     )
-    return frame.sort_values(["group", "level"], kind="stable", ignore_index=True)
+    frame = frame.sort_values(["group", "level"], kind="stable", ignore_index=True)
+    return rows_at(frame, level, fit.table.nlevels)
 
 
 def residual_matrices(fit: Solution, kind: ResidualKind = "raw", *, group: int = 1) -> dict[int, LevelMoment]:
@@ -230,7 +235,7 @@ def residual_matrices(fit: Solution, kind: ResidualKind = "raw", *, group: int =
     frame = residuals(fit, kind)
     own = frame[frame["group"] == group]
     if own.empty:
-        raise ValueError(f"there is no group {group!r}: the groups are numbered 1 to {fit.table.ngroups}")
+        raise MsemError(f"there is no group {group!r}: the groups are numbered 1 to {fit.table.ngroups}")
     return {level: _matrices(own[own["level"] == level]) for level in range(1, fit.table.nlevels + 1)}
 
 

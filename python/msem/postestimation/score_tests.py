@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from msem.data.statistics import Clusters
 from msem.distributions import chisq_pvalue, normal_pvalue
-from msem.errors import ModelError
+from msem.errors import ModelError, MsemError
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.objective import build_objective
 from msem.estimation.sampling import free_directions
@@ -416,7 +416,7 @@ def score_test(
     """
     require_maximum(fit.estimate, "score tests")
     if add is not None and release is not None:
-        raise ValueError("give either release= or add=, not both")
+        raise MsemError("give either release= or add=, not both")
     if add is not None:
         groups = _groups_asked(fit, group)
         added = added_parameters(fit.table, add, asked_level(fit, level), groups)

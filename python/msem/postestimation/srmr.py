@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from msem.distributions import normal_halfwidth, normal_upper_tail
 from msem.estimation.solution import Solution
+from msem.model.levels import Level, rows_at
 from msem.postestimation.residuals import Residuals, residuals_in
 
 Floats = NDArray[np.float64]
@@ -269,7 +270,7 @@ class RootMeanSquare:
 
 
 def root_mean_square(
-    residuals: Floats, root: Floats, *, level: float = 0.90, close_h0: float = 0.05
+    residuals: Floats, root: Floats, *, ci_level: float = 0.90, close_h0: float = 0.05
 ) -> RootMeanSquare:
     """Estimate the population root mean square of residuals.
 
@@ -279,7 +280,7 @@ def root_mean_square(
         Those that are zero by construction count in t.
     root : ndarray, shape (t, k)
         Times its transpose the sampling covariance matrix of the residuals.
-    level : float
+    ci_level : float
         Of the confidence interval, which is normal and cut off at 0.
     close_h0 : float
 
@@ -297,7 +298,7 @@ def root_mean_square(
     value = math.sqrt(square / t) if t else math.nan
     se, exact_z = _exact(value, trace, trace2, t)
     unbiased, unbiased_se = _unbiased(square, trace, trace2, along, t)
-    half = normal_halfwidth(level) * unbiased_se
+    half = normal_halfwidth(ci_level) * unbiased_se
     close_z = (unbiased - close_h0) / unbiased_se if unbiased_se > 0 else math.nan
     return RootMeanSquare(
         value=value,
@@ -339,12 +340,16 @@ def _unbiased(square: float, trace: float, trace2: float, along: float, t: int) 
     return math.sqrt(excess / t) / shrinkage, math.sqrt((trace2 + 2 * along) / (2 * t * square)) / shrinkage
 
 
-def srmr(fit: Solution, *, level: float = 0.90, close_h0: float = 0.05) -> pd.DataFrame:
+def srmr(
+    fit: Solution, *, level: Level | None = None, ci_level: float = 0.90, close_h0: float = 0.05
+) -> pd.DataFrame:
     """Root mean square residuals: sample values, unbiased estimates with intervals, tests of exact and close fit.
 
     Parameters
     ----------
-    level : float
+    level : {1, 2, "within", "between"}, optional
+        Rows of this level only.
+    ci_level : float
         Of the confidence intervals.
     close_h0 : float
         Largest population value that counts as close fit.
@@ -364,10 +369,10 @@ def srmr(fit: Solution, *, level: float = 0.90, close_h0: float = 0.05) -> pd.Da
     """
     rows = [
         {"measure": measure, "level": place, "group": group, "part": part}
-        | asdict(root_mean_square(chosen.residuals, chosen.root, level=level, close_h0=close_h0))
+        | asdict(root_mean_square(chosen.residuals, chosen.root, ci_level=ci_level, close_h0=close_h0))
         for measure, place, group, part, chosen in _parts(fit)
     ]
-    return pd.DataFrame(rows)
+    return rows_at(pd.DataFrame(rows), level, fit.table.nlevels)
 
 
 def _parts(fit: Solution) -> Iterator[tuple[str, int, int, str, Residuals]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from msem.estimation.matrices import Model, Numbers, row_values
 from msem.estimation.solution import Solution, free_vcov
 from msem.model.functions import Functions, defined_functions
+from msem.model.levels import Level, rows_at
 from msem.model.partable import Parameter, ParameterTable
 from msem.output.tables import estimates_frame, row_columns
 from msem.postestimation.constraints import definition_rows
@@ -286,7 +287,7 @@ def standardized_frame(
     kind: Kind,
     *,
     total: bool = False,
-    level: float = 0.95,
+    ci_level: float = 0.95,
     defined: Definitions = NONE,
 ) -> pd.DataFrame:
     """Tabulate the standardized solution.
@@ -299,7 +300,7 @@ def standardized_frame(
     kind : {"std_all", "std_lv", "std_nox"}
     total : bool
         By total standard deviations; see `standardized_quantity`.
-    level : float
+    ci_level : float
         Coverage of the intervals.
     defined : Definitions
         Defined parameters, which are evaluated at the standardized values.
@@ -313,30 +314,35 @@ def standardized_frame(
     if defined.functions is not None:
         values = defined.functions.values(found.est)
         found = chained(found, values, defined.functions.jacobian(found.est))
-    frame = estimates_frame((*model.table.rows, *defined.rows), found.est, found.se, ci_level=level)
+    frame = estimates_frame((*model.table.rows, *defined.rows), found.est, found.se, ci_level=ci_level)
     return frame.rename(columns={"est": "est_std"})
 
 
-def rsquare_frame(model: Model, theta: Floats, vcov: Floats, *, level: float = 0.95) -> pd.DataFrame:
+def rsquare_frame(model: Model, theta: Floats, vcov: Floats, *, ci_level: float = 0.95) -> pd.DataFrame:
     """Tabulate explained variances: columns lhs, level, group, r2, se, ci_lower, ci_upper.
 
     Parameters
     ----------
     model, theta, vcov
         As for `standardized_frame`.
-    level : float
+    ci_level : float
         Coverage of the intervals, which are Wald intervals of the logit.
     """
     rows = [model.table.rows[k] for k in explained_outcomes(model.table)]
     found = delta_method(explained_quantity(model), theta, vcov)
-    lower, upper = found.interval(level, "logit")
+    lower, upper = found.interval(ci_level, "logit")
     names = row_columns(rows, ("lhs", "level", "group"))
     numbers = {"r2": found.est, "se": found.se, "ci_lower": lower, "ci_upper": upper}
     return pd.DataFrame(names | numbers).astype({"level": int, "group": int})
 
 
 def standardized(
-    fit: Solution, kind: Kind = "std_all", *, total: bool = False, level: float = 0.95
+    fit: Solution,
+    kind: Kind = "std_all",
+    *,
+    total: bool = False,
+    level: Level | None = None,
+    ci_level: float = 0.95,
 ) -> pd.DataFrame:
     """Standardized solution with delta-method standard errors.
 
@@ -352,7 +358,9 @@ def standardized(
         Divide by total standard deviations instead of those of the level: the root of the sum of the within and
         the between variance of variables that have the same name at both levels. Residual covariances are over
         the roots of summed residual variances.
-    level : float
+    level : {1, 2, "within", "between"}, optional
+        Rows of this level only.
+    ci_level : float
         Coverage of the (Wald) intervals.
 
     Returns
@@ -364,23 +372,26 @@ def standardized(
     """
     require_choice("kind", kind, KINDS)
     functions = defined_functions(fit.table, "rows") if fit.table.defined else None
-    return standardized_frame(
+    frame = standardized_frame(
         fit.model,
         fit.theta,
         free_vcov(fit),
         kind,
         total=total,
-        level=level,
+        ci_level=ci_level,
         defined=Definitions(definition_rows(fit), functions),
     )
+    return rows_at(frame, level, fit.table.nlevels)
 
 
-def rsquare(fit: Solution, *, level: float = 0.95) -> pd.DataFrame:
+def rsquare(fit: Solution, *, level: Level | None = None, ci_level: float = 0.95) -> pd.DataFrame:
     """Explained variance of every endogenous variable within its level.
 
     Parameters
     ----------
-    level : float
+    level : {1, 2, "within", "between"}, optional
+        Rows of this level only.
+    ci_level : float
         Coverage of the intervals, which are Wald intervals of the logit.
 
     Returns
@@ -388,4 +399,5 @@ def rsquare(fit: Solution, *, level: float = 0.95) -> pd.DataFrame:
     DataFrame
         Columns lhs, level, group, r2, se, ci_lower, ci_upper. nan where a residual variance is negative.
     """
-    return rsquare_frame(fit.model, fit.theta, free_vcov(fit), level=level)
+    frame = rsquare_frame(fit.model, fit.theta, free_vcov(fit), ci_level=ci_level)
+    return rows_at(frame, level, fit.table.nlevels)

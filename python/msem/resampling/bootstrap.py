@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.sample import Sample
-from msem.errors import DataWarning
+from msem.entry import entries
+from msem.errors import DataWarning, MsemError, warn
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.sampling import Sampling
 from msem.estimation.solution import Solution
@@ -44,6 +44,7 @@ Floats = NDArray[np.float64]
 BootstrapKind = Literal["ordinary", "parametric"]
 
 
+@entries
 @dataclass(frozen=True, eq=False)
 class Bootstrap(OfTarget):
     """Replicates of a statistic; immutable.
@@ -106,7 +107,7 @@ class Bootstrap(OfTarget):
         """The jackknife of the same statistic, computed when it is first asked for."""
         return self.make_jackknife()
 
-    def conf_int(self, *, kind: IntervalKind = "percentile", level: float = 0.95) -> pd.DataFrame:
+    def conf_int(self, *, kind: IntervalKind = "percentile", ci_level: float = 0.95) -> pd.DataFrame:
         """Bootstrap confidence intervals.
 
         Parameters
@@ -115,7 +116,7 @@ class Bootstrap(OfTarget):
             Quantiles of the replicates; these reflected at the estimate; estimate less bias with normal quantiles
             (Davison & Hinkley, 1997, chapter 5); quantiles corrected for bias and acceleration (Efron, 1987), the
             acceleration from the jackknife over clusters.
-        level : float
+        ci_level : float
             Coverage.
 
         Returns
@@ -134,27 +135,26 @@ class Bootstrap(OfTarget):
             If there are too few replicates for the quantiles of the level.
         """
         if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
+            raise MsemError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
         if kind == "bca" and self.kind == "parametric":
-            raise ValueError(
+            raise MsemError(
                 "the acceleration of a 'bca' interval comes from the observed clusters; of a parametric bootstrap "
                 "ask for 'percentile', 'basic' or 'normal'"
             )
         constants = self.jackknife.acceleration if kind == "bca" else None
-        lower, upper, extreme = interval(kind, level, self.point, self.array, constants)
+        lower, upper, extreme = interval(kind, ci_level, self.point, self.array, constants)
         if extreme.any():
             names = ", ".join(name for name, bad in zip(self.names, extreme, strict=True) if bad)
-            warnings.warn(
-                f"{len(self.array)} replicates are too few for {kind} intervals of level {level:g}: a limit is the "
+            warn(
+                f"{len(self.array)} replicates are too few for {kind} intervals of level {ci_level:g}: a limit is the "
                 f"outermost replicate for {names}. Draw more",
                 DataWarning,
-                stacklevel=2,
             )
         return pd.DataFrame({"ci_lower": lower, "ci_upper": upper}, index=list(self.names))
 
-    def to_frame(self, *, kind: IntervalKind = "percentile", level: float = 0.95) -> pd.DataFrame:
+    def to_frame(self, *, kind: IntervalKind = "percentile", ci_level: float = 0.95) -> pd.DataFrame:
         """A row for each statistic: name, level, group, est, bias, se, ci_lower, ci_upper."""
-        limits = self.conf_int(kind=kind, level=level)
+        limits = self.conf_int(kind=kind, ci_level=ci_level)
         columns = {
             "est": self.point,
             "bias": self.bias.to_numpy(),
@@ -164,17 +164,19 @@ class Bootstrap(OfTarget):
         }
         return labelled_frame(self.target, columns)
 
-    def _heading(self, kind: str, level: float) -> list[str]:
+    def _heading(self, kind: str, ci_level: float) -> list[str]:
         failed = describe(self.failures)
         return [
             f"{self.kind.capitalize()} bootstrap, seed {self.seed}: {len(self.array)} of {self.replicates} replicates",
             *([f"Failed: {failed}"] if failed else []),
-            f"Intervals: {kind}, level {level:g}",
+            f"Intervals: {kind}, level {ci_level:g}",
         ]
 
-    def summary(self, *, kind: IntervalKind = "percentile", level: float = 0.95) -> str:
+    def summary(self, *, kind: IntervalKind = "percentile", ci_level: float = 0.95) -> str:
         """Text: how the replicates were made, and the table of `to_frame`."""
-        return "\n".join([*self._heading(kind, level), "", as_text(self.to_frame(kind=kind, level=level))])
+        return "\n".join(
+            [*self._heading(kind, ci_level), "", as_text(self.to_frame(kind=kind, ci_level=ci_level))]
+        )
 
     def __str__(self) -> str:
         return self.summary()
@@ -226,7 +228,7 @@ def draw_bootstrap(
         If the sample cannot be resampled, or hardly any refit converges.
     """
     if kind not in get_args(BootstrapKind):
-        raise ValueError(f"kind must be 'ordinary' or 'parametric', not {kind!r}")
+        raise MsemError(f"kind must be 'ordinary' or 'parametric', not {kind!r}")
     require_maximum(estimate, "bootstraps")
     make = ordinary_origin if kind == "ordinary" else parametric_origin
     source = ReplicateSource(estimate, sample, make(estimate, sample, seed))

@@ -60,7 +60,7 @@ def acceleration(influence: list[Floats]) -> Floats:
 
 
 def interval(
-    kind: IntervalKind, level: float, point: Floats, values: Floats, accelerations: Floats | None = None
+    kind: IntervalKind, ci_level: float, point: Floats, values: Floats, accelerations: Floats | None = None
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Limits of confidence intervals.
 
@@ -70,7 +70,7 @@ def interval(
         ``percentile``: quantiles of the replicates; ``basic``: these reflected at the estimate; ``normal``: estimate
         less bias plus and minus normal quantiles times the standard error (Davison & Hinkley, 1997, chapter 5);
         ``bca``: quantiles corrected for bias and acceleration (Efron, 1987).
-    level : float
+    ci_level : float
         Coverage.
     point : ndarray, shape (k,)
     values : ndarray, shape (R, k)
@@ -83,13 +83,13 @@ def interval(
     extreme : ndarray of bool, shape (k,)
         Whether a limit is the outermost replicate because there are too few.
     """
-    z = normal_halfwidth(level)
+    z = normal_halfwidth(ci_level)
     none = np.zeros(len(point), dtype=bool)
     if kind == "normal":
         centre = 2 * point - values.mean(axis=0)
         half = z * values.std(axis=0, ddof=1)
         return centre - half, centre + half, none
-    tail = np.tile((1 - level) / 2, len(point))
+    tail = np.tile((1 - ci_level) / 2, len(point))
     probability = np.array([tail, 1 - tail])
     if kind == "bca":
         assert accelerations is not None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.errors import ModelError
+from msem.errors import ArgumentError, ModelError, MsemError
 from msem.estimation.objective import Objective
 from msem.language.expressions import Expression, Name, Number, Unary
 from msem.language.syntax import Constraint, read_hypothesis
@@ -138,7 +138,7 @@ def require_names(names: str | Sequence[str]) -> list[str]:
     given = [names] if isinstance(names, str) else list(names)
     for name in given:
         if not isinstance(name, str):
-            raise TypeError(f"names are texts, not {type(name).__name__}")
+            raise ArgumentError(f"names are texts, not {type(name).__name__}")
     if not given:
-        raise ValueError("no parameter is named: leave the argument out for all of them")
+        raise MsemError("no parameter is named: leave the argument out for all of them")
     return given

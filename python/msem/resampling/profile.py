@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import normal_halfwidth
-from msem.errors import ConvergenceWarning, ModelError, UnsupportedError
+from msem.errors import ConvergenceWarning, ModelError, UnsupportedError, warn
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import bounds, minimize
@@ -81,12 +80,12 @@ class Profile:
 
     Attributes
     ----------
-    level : float
+    ci_level : float
         Coverage of the intervals.
     curves : tuple of ProfileCurve
     """
 
-    level: float
+    ci_level: float
     curves: tuple[ProfileCurve, ...]
 
     def conf_int(self) -> pd.DataFrame:
@@ -131,10 +130,10 @@ class Profile:
         return pd.concat(parts, ignore_index=True)
 
     def __str__(self) -> str:
-        return f"Profile likelihood, level {self.level:g}\n\n{as_text(self.to_frame())}"
+        return f"Profile likelihood, level {self.ci_level:g}\n\n{as_text(self.to_frame())}"
 
     def _repr_html_(self) -> str:
-        return f"<p>Profile likelihood, level {self.level:g}</p>{as_html(self.to_frame())}"
+        return f"<p>Profile likelihood, level {self.ci_level:g}</p>{as_html(self.to_frame())}"
 
     def __repr__(self) -> str:
         return f"<msem.Profile: {', '.join(c.name for c in self.curves)}>"
@@ -259,14 +258,14 @@ class _Profiler:
             return math.nan
 
 
-def profile_curve(estimate: Estimate, named: Named, level: float, points: int) -> ProfileCurve:
+def profile_curve(estimate: Estimate, named: Named, ci_level: float, points: int) -> ProfileCurve:
     """Profile one parameter or function of parameters.
 
     Parameters
     ----------
     estimate : Estimate
     named : Named
-    level : float
+    ci_level : float
         Coverage of the interval.
     points : int
         Of the curve, from the lower limit to the upper one; three standard errors where there is none.
@@ -280,7 +279,7 @@ def profile_curve(estimate: Estimate, named: Named, level: float, points: int) -
     ConvergenceWarning
         If the likelihood is higher elsewhere than at the estimates.
     """
-    z = normal_halfwidth(level)
+    z = normal_halfwidth(ci_level)
     profiler = _Profiler(estimate, named)
     lower, upper = profiler.limit(-1, z), profiler.limit(1, z)
     reach = 3 * profiler.se
@@ -293,22 +292,21 @@ def profile_curve(estimate: Estimate, named: Named, level: float, points: int) -
     for k in order:
         deviance[k] = profiler.at(float(values[k]))
     if profiler.lowest < -HIGHER:
-        warnings.warn(
+        warn(
             f"the profile of {named.name} found a likelihood higher by {-0.5 * profiler.lowest:.3g} than that of "
             "the fit, which is a local maximum: give other start() values",
             ConvergenceWarning,
-            stacklevel=4,
         )
     return ProfileCurve(named.name, profiler.est, lower, upper, named.level, named.group, values, deviance)
 
 
-def profile_curves(estimate: Estimate, named: Sequence[Named], level: float, points: int) -> Profile:
+def profile_curves(estimate: Estimate, named: Sequence[Named], ci_level: float, points: int) -> Profile:
     """Profiles of several parameters; see `profile_curve`."""
-    return Profile(level, tuple(profile_curve(estimate, one, level, points) for one in named))
+    return Profile(ci_level, tuple(profile_curve(estimate, one, ci_level, points) for one in named))
 
 
 def profile(
-    fit: Solution, names: str | Sequence[str] | None = None, *, level: float = 0.95, points: int = 21
+    fit: Solution, names: str | Sequence[str] | None = None, *, ci_level: float = 0.95, points: int = 21
 ) -> Profile:
     """Profile the likelihood of parameters, and the intervals that it gives.
 
@@ -321,7 +319,7 @@ def profile(
     names : str or sequence of str, optional
         Names of `params`, labels, formulas such as ``"fb =~ y2"``, or functions of parameters such as ``"a*b"``.
         Default: all parameters and definitions.
-    level : float
+    ci_level : float
         Coverage.
     points : int
         Of each curve in `Profile.frame`.
@@ -355,4 +353,4 @@ def profile(
         if names is None
         else [read_named(table, name) for name in require_names(names)]
     )
-    return profile_curves(fit.estimate, chosen, level, points)
+    return profile_curves(fit.estimate, chosen, ci_level, points)

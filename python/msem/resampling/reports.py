@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import pandas as pd
 
-from msem.errors import ConvergenceWarning, DataError
+from msem.errors import ConvergenceWarning, DataError, warn
 from msem.printing import frame_html, frame_text
 
 TOLERATED = 0.01  # share of refits that may fail without a warning
@@ -48,7 +47,7 @@ def require_enough(usable: int, failed: Mapping[str, int]) -> None:
         )
 
 
-def warn_of_failures(what: str, total: int, failed: Mapping[str, int], stacklevel: int = 5) -> None:
+def warn_of_failures(what: str, total: int, failed: Mapping[str, int]) -> None:
     """Warn when more than one in a hundred replicates failed: the others are a selection.
 
     Warns
@@ -57,9 +56,8 @@ def warn_of_failures(what: str, total: int, failed: Mapping[str, int], stackleve
     """
     count = sum(failed.values())
     if count > TOLERATED * total:
-        warnings.warn(
+        warn(
             f"{what}: {count} of {total} replicates failed and were left out: {describe(failed)}. Results are those "
             "of the samples in which the model can be fitted",
             ConvergenceWarning,
-            stacklevel=stacklevel,
         )

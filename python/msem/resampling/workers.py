@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from msem import _core
+from msem.errors import ArgumentError
 
 BATCH = 32  # fits that are sent together: a few milliseconds of work at least, and enough batches for many workers
 
@@ -70,7 +71,7 @@ def require_client(client: Any) -> None:
         Naming what a client has.
     """
     if client is not None and not callable(getattr(client, "submit", None)):
-        raise TypeError(
+        raise ArgumentError(
             "a client has a method submit, as distributed.Client and concurrent.futures.ProcessPoolExecutor have, "
             f"not {type(client).__name__}"
         )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays
-from msem.errors import DataError
+from msem.errors import DataError, MsemError
 
 Floats = NDArray[np.float64]
 Law: TypeAlias = tuple[Floats, Floats, Floats, Floats, float]  # mean, root, polynomial, scale, df
@@ -37,7 +37,7 @@ class MultivariateT:
     def __post_init__(self) -> None:
         """Refuse degrees of freedom without a covariance matrix."""
         if isinstance(self.df, bool) or not 2 < self.df < np.inf:
-            raise ValueError(f"df must be more than 2, so that there is a covariance matrix, not {self.df!r}")
+            raise MsemError(f"df must be more than 2, so that there is a covariance matrix, not {self.df!r}")
 
     def law(self, moments: LevelArrays) -> Law:
         """As compiled code draws it."""
@@ -111,7 +111,7 @@ def read_distribution(given: Any) -> dict[int, Shape]:
         levels = {"within": 1, "between": 2, 1: 1, 2: 2}
         unknown = [level for level in given if level not in levels]
         if unknown:
-            raise ValueError(f"distribution: a level is 'within' (1) or 'between' (2), not {unknown[0]!r}")
+            raise MsemError(f"distribution: a level is 'within' (1) or 'between' (2), not {unknown[0]!r}")
         named = {levels[level]: _shape(one) for level, one in given.items()}
         return {level: named.get(level, Normal()) for level in (1, 2)}
     return {1: _shape(given), 2: _shape(given)}
@@ -127,7 +127,7 @@ def _shape(given: Any) -> Shape:
         return Normal()
     if isinstance(given, (Normal, MultivariateT, NonNormal)):
         return given
-    raise ValueError(
+    raise MsemError(
         "distribution is 'normal', msem.MultivariateT(df), msem.NonNormal(skewness, kurtosis), or a dict of "
         f"'within' and 'between' to one of these, not {given!r}"
     )
