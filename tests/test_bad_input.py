@@ -190,7 +190,11 @@ def test_model_texts(text: str, kind: type[Exception], message: str) -> None:
 
 
 SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "misspelt": ({"std_lvv": True}, TypeError, r"sem\(\) has no option 'std_lvv'; it has: cluster, "),
+    "misspelt": (
+        {"std_lvv": True},
+        TypeError,
+        r"sem\(\) has no option 'std_lvv'; did you mean 'std_lv'\? it has: ",
+    ),
     "of lavaan": ({"sampling_weights": "w"}, TypeError, "no option 'sampling_weights'"),
     "information": ({"information": "observd"}, ValueError, "one of 'observed', 'expected', 'first_order'"),
     "se": (
@@ -207,7 +211,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "bread": ({"estimator": "MLR", "information": "first_order"}, ValueError, "cannot be its bread"),
     "test of first order": ({"test": "yuan.bentler", "information": "first_order"}, ValueError, "bread"),
     "flag": ({"fixed_x": "no"}, ValueError, "fixed_x must be True or False, not 'no'"),
-    "cluster": ({"cluster": ["cluster"]}, ValueError, "cluster must be the name of a column"),
+    "cluster": ({"cluster": ["cluster", "w1"]}, ValueError, "one column of clusters"),
     "no cluster": ({"cluster": None}, ModelError, "name the column with the cluster ids"),
     "tolerance": ({"tolerance": -1.0}, ValueError, "tolerance must be a positive number"),
     "iterations": ({"max_iterations": 0}, ValueError, "max_iterations must be a positive whole number"),

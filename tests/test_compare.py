@@ -94,8 +94,8 @@ def test_covariances_written_in_either_order_are_one_row() -> None:
 @pytest.mark.parametrize(
     ("fits", "message"),
     [
-        ({}, "mapping from name to fit"),
-        ([1], "mapping from name to fit"),
+        ({}, "one fit or more"),
+        ([1], "'model_1' is a int"),
         ({"mine": 3}, "'mine' is a int"),
         ({"mine": (1, 2)}, "pair"),
         ({"mine": pd.DataFrame({"est": [1.0]})}, "'mine' has no column lhs, op, rhs"),

@@ -42,12 +42,6 @@ def test_levels_of_variables(
     ("options", "error", "message"),
     [
         ({"within": ["y1"]}, DataError, "name the column with the cluster ids"),
-        (
-            {"cluster": "cluster", "within": "y1"},
-            DataError,
-            r"within must be a list of variables: within=\['y1'\]",
-        ),
-        ({"cluster": "cluster", "between": "w1"}, DataError, "between must be a list"),
         ({"cluster": "cluster", "between": ["w1"]}, ModelError, "there is no within level"),
         ({"cluster": "cluster", "within": ["y1", "w1"]}, DataError, "'w1' .* does not vary within clusters"),
         ({"cluster": "cluster", "within": ["y1"], "between": ["x1"]}, DataError, "'x1' .* varies within"),

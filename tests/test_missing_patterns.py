@@ -171,8 +171,6 @@ def test_names_are_escaped_and_long_lists_are_cut() -> None:
 
 WRONG = {
     "between alone": ({"between": ["w1"]}, "between= names variables of clusters"),
-    "a string": ({"within": "y1"}, r"within=\['y1'\]"),
-    "a string with clusters": ({"cluster": "cluster", "between": "w1"}, r"between=\['w1'\]"),
     "unknown": ({"within": ["y9"]}, "no column 'y9'"),
     "wrong level": (
         {"cluster": "cluster", "within": ["y2"], "between": ["y1"]},

@@ -35,7 +35,9 @@ def test_options_are_documented():
 @pytest.mark.parametrize("function", [msem.cfa, msem.growth, msem.compile])
 def test_misspelt_options_are_refused_by_name(function):
     fun = "sem" if function is msem.compile else function.__name__
-    with pytest.raises(TypeError, match=rf"{fun}\(\) has no option 'std_lvv'; it has: cluster, group"):
+    with pytest.raises(
+        TypeError, match=rf"{fun}\(\) has no option 'std_lvv'; did you mean 'std_lv'\? it has: clus"
+    ):
         function(MODEL, std_lvv=True)
 
 

@@ -12,6 +12,8 @@
 'ok'
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from msem.data.clusters import ClusterStatistics
 from msem.data.demo import load_demo
 from msem.data.moments import LevelMoments
@@ -27,6 +29,7 @@ from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import cfa, growth, sem
 from msem.fits.simulate import simulate
 from msem.fits.synopsis import compare
+from msem.names import unknown_name
 from msem.simulation.shapes import MultivariateT, NonNormal
 from msem.version import __version__
 
@@ -56,3 +59,12 @@ __all__ = [
     "simulate",
     "summarize",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> NoReturn:
+        """Say what names of other programs are called here."""
+        if name.startswith("_"):
+            raise AttributeError(f"module 'msem' has no attribute {name!r}")
+        raise AttributeError(unknown_name("msem", name, __all__))

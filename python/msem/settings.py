@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from msem.errors import ArgumentError, DataError, MsemError, UnsupportedError
+from msem.errors import ArgumentError, MsemError, UnsupportedError
+from msem.names import unknown_option, why_not
 
 Estimator = Literal["ML", "MLR", "MLF", "ULS"]
 Information = Literal["observed", "expected", "first_order"]
@@ -33,7 +34,9 @@ MAX_SEED = 2**64
 def require_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
     """Refuse a value that is not among those allowed."""
     if value not in allowed:
-        raise MsemError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+        why = why_not(name, str(value))
+        reason = f", which {why}" if why else ""
+        raise MsemError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}{reason}")
 
 
 def require_whole(name: str, value: Any, least: int) -> int:
@@ -71,8 +74,15 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _column(name: str, value: Any) -> str:
+    if isinstance(value, list | tuple) and len(value) == 1:
+        (value,) = value
+    if isinstance(value, list | tuple) and name == "cluster":
+        raise MsemError(
+            f"cluster={value!r}: models have two levels, so there is one column of clusters; give the highest level, "
+            "whose clusters are independent, or the one that the model is about"
+        )
     if not isinstance(value, str):
-        raise MsemError(f"{name} must be the name of a column, not {value!r}")
+        raise MsemError(f"{name} must be the name of a column of the data, not a {type(value).__name__}")
     return value
 
 
@@ -81,10 +91,13 @@ def _texts(name: str, value: Any) -> Any:
     return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else value
 
 
+def several(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Names, each once; a text by itself is one name."""
+    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+
+
 def _variables(name: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        raise DataError(f"{name} must be a list of variables: {name}=[{value!r}]")
-    return tuple(dict.fromkeys(value))
+    return several(value)
 
 
 def _missing(name: str, value: Any) -> Any:
@@ -191,15 +204,13 @@ class Settings:
             If there is no such option.
         ValueError
             If an option is of the wrong kind, or has no effect.
-        DataError
-            If `auxiliary` is a text instead of a list.
         UnsupportedError
             If full information is asked for without means.
         """
         known = {own.name: own for own in fields(Settings)}
         unknown = [name for name in given if name not in known]
         if unknown:
-            raise ArgumentError(f"{function}() has no option {unknown[0]!r}; it has: {', '.join(known)}")
+            raise ArgumentError(unknown_option(function, unknown[0], known))
         values: dict[str, Any] = {}
         for name, value in given.items():
             own = known[name]

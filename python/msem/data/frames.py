@@ -25,6 +25,7 @@ from msem.data.columns import (
 from msem.data.identifiers import factorized, require_different_texts
 from msem.data.screening import require_complete_rows
 from msem.errors import DataError
+from msem.settings import several
 
 Numbers = tuple[NDArray[np.int64], "pd.Index[Any]"]  # code of each row, id of each code
 
@@ -451,18 +452,11 @@ def resolve_levels(
 
     `every` gives all variables, `varying` those of some that vary within clusters.
 
-    Raises
-    ------
-    DataError
-        If one name is given instead of a list.
     """
-    for name, given in (("within", within), ("between", between)):
-        if isinstance(given, str):
-            raise DataError(f"{name} must be a list of variables: {name}=[{given!r}]")
     if within is not None:
-        once = list(dict.fromkeys(within))
-        return once, once if between is None else list(dict.fromkeys(between))
-    names = list(every()) if between is None else list(dict.fromkeys(between))
+        once = several(within)
+        return once, once if between is None else several(between)
+    names = several(every() if between is None else between)
     return varying(names), names
 
 

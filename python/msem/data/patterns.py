@@ -18,6 +18,7 @@ from msem.data.screening import require_constant_within
 from msem.entry import entry
 from msem.errors import DataError
 from msem.printing import frame_html, frame_text
+from msem.settings import several
 
 Bools = NDArray[np.bool_]
 
@@ -223,10 +224,8 @@ def _roles(
     if cluster is None:
         if between is not None:
             raise DataError('between= names variables of clusters: name their column too, cluster="..."')
-        if isinstance(within, str):
-            raise DataError(f"within must be a list of variables: within=[{within!r}]")
-        names = numeric_columns(data) if within is None else within
-        unit, only_between, nboth = list(dict.fromkeys(names)), [], 0
+        names = several(numeric_columns(data) if within is None else within)
+        unit, only_between, nboth = list(names), [], 0
     else:
         within, between = inferred_levels(data, cluster, within, between, Holes())
         both = [name for name in within if name in set(between)]

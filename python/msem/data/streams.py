@@ -21,7 +21,7 @@ from msem.data.screening import no_row_left
 from msem.data.sums import finished, sums_of
 from msem.entry import entry
 from msem.errors import DataError, DataWarning, MsemError, warn
-from msem.settings import require_threads
+from msem.settings import require_threads, several
 
 
 @entry
@@ -201,9 +201,7 @@ def chosen_variables(names: Sequence[str], cluster: str, every: bool) -> list[st
     DataError
         If there are none, or the cluster column is among those named.
     """
-    if isinstance(names, str):
-        raise DataError(f"variables must be a list of names: variables=[{names!r}]")
-    chosen = list(dict.fromkeys(name for name in names if not (every and name == cluster)))
+    chosen = [name for name in several(names) if not (every and name == cluster)]
     require_distinct_roles(chosen, cluster)
     if not chosen:
         raise DataError(

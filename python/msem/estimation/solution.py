@@ -17,6 +17,7 @@ from msem.distributions import coverage, normal_halfwidth, normal_pvalue, studen
 from msem.entry import entries
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.lookup import parameter_series
 from msem.estimation.matrices import Model, row_values
 from msem.estimation.objective import ImpliedLevels, Objective
 from msem.estimation.problems import Problem, status_of
@@ -25,6 +26,7 @@ from msem.estimation.smallsamples import reference_df
 from msem.model.derived import baseline_table, saturated_table
 from msem.model.levels import Level, level_number
 from msem.model.partable import ParameterTable
+from msem.names import Translated
 from msem.settings import Reference, ResolvedSettings, require_choice
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ class GroupResults:
 
 @entries
 @dataclass(frozen=True, eq=False)
-class Solution:
+class Solution(Translated):
     """Estimates of a structural equation model and their likelihood; immutable.
 
     Attributes
@@ -227,8 +229,11 @@ class Solution:
 
     @property
     def params(self) -> pd.Series:
-        """Estimated parameters, shared ones once; names end in ``.g2`` in group 2, ``.l2`` at the between level."""
-        return pd.Series(self.theta, index=list(self.table.names()), name="est")
+        """Estimated parameters, shared ones once; names end in ``.g2`` in group 2, ``.l2`` at the between level.
+
+        A formula is a name too: ``fit.params["fb =~ y2"]``.
+        """
+        return parameter_series(self.table, self.theta, "est")
 
     def cov_params(self) -> pd.DataFrame:
         """Sampling covariance matrix of `params`; nan for parameters without standard errors."""
@@ -238,7 +243,7 @@ class Solution:
     @property
     def bse(self) -> pd.Series:
         """Standard errors of `params`."""
-        return pd.Series(self.standard_errors, index=list(self.table.names()), name="se")
+        return parameter_series(self.table, self.standard_errors, "se")
 
     @cached_property
     def standard_errors(self) -> Floats:
@@ -249,12 +254,12 @@ class Solution:
     @property
     def tvalues(self) -> pd.Series:
         """Estimates over standard errors, standard normal in large samples."""
-        return (self.params / self.bse).rename("z")
+        return parameter_series(self.table, self.theta / self.standard_errors, "z")
 
     @property
     def pvalues(self) -> pd.Series:
         """Two-sided p-values of `tvalues`."""
-        return pd.Series(normal_pvalue(self.tvalues), index=list(self.table.names()), name="pvalue")
+        return parameter_series(self.table, normal_pvalue(self.tvalues), "pvalue")
 
     def conf_int(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from msem.entry import entry
 from msem.errors import ImproperSolutionWarning, ModelError, MsemError, warn
 from msem.estimation.estimate import require_maximum
 from msem.fits.fit import Fit
+from msem.fits.synopsis import named_fits
 from msem.postestimation.likelihood_ratio import Fitted, LikelihoodRatio, Scaling, likelihood_ratio
 from msem.postestimation.nested import Embedding, embed, require_comparable
 from msem.settings import require_choice
@@ -26,7 +27,7 @@ LOWER = 1e-4  # by which -2 log L of the larger model may be above that of the s
 
 @entry
 def compare_models(
-    *fits: Fit | Mapping[str, Fit],
+    *fits: Fit | Mapping[str, Fit] | Sequence[Fit],
     method: Method = "auto",
     scaled_shifted: bool = False,
     **named: Fit,
@@ -35,7 +36,7 @@ def compare_models(
 
     Parameters
     ----------
-    *fits : Fit, or one mapping from name to Fit
+    *fits : fits, one mapping from name to fit, or one list of fits
         Without names they are called model_1, model_2, ...
     method : {"auto", "standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"}
         How the likelihood ratio is scaled. "auto" takes "standard" if no fit is robust. If one is it takes
@@ -82,14 +83,7 @@ def compare_models(
 
 
 def _named_fits(fits: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Fit]:
-    given: dict[str, Any] = {}
-    if len(fits) == 1 and isinstance(fits[0], Mapping):
-        given = {str(name): fit for name, fit in fits[0].items()}
-    else:
-        given = {f"model_{k}": fit for k, fit in enumerate(fits, 1)}
-    given |= named
-    if len(given) < 2:
-        raise ModelError("compare_models takes two or more fits: msem.compare_models(one=fit, other=fit)")
+    given = named_fits("compare_models", fits, named, 2)
     for name, fit in given.items():
         if not isinstance(fit, Fit):
             raise ModelError(f"{name} is a {type(fit).__name__}, not a fit of sem, cfa or growth")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,11 +20,13 @@ from msem.estimation.solution import Solution
 from msem.fits.reporting import segregated_header, tests_section, title
 from msem.model.levels import LEVEL_NAMES, Level, level_number
 from msem.model.partable import Parameter, ParameterTable
+from msem.names import Translated
 from msem.output.sections import level_section
 from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import hidden_rows
 from msem.postestimation.effects import effects
 from msem.postestimation.estimates import estimates
+from msem.postestimation.fit_measures import chosen_measures
 from msem.postestimation.level_fit import measures_of_tests
 from msem.postestimation.standardized import Kind, rsquare, standardized
 from msem.settings import Reference
@@ -175,8 +177,13 @@ class LevelFit(Solution):
         size = self.moments.nclusters if self.level == 2 else self.moments.nobs
         return measures_of_tests(self.tests, baseline, size, self.srmr)
 
-    def fit_measures(self) -> pd.Series:
+    def fit_measures(self, names: str | Sequence[str] | None = None) -> pd.Series:
         """Fit measures of the level, held against independence at the level.
+
+        Parameters
+        ----------
+        names : str or sequence of str, optional
+            Some of the measures.
 
         Returns
         -------
@@ -186,7 +193,8 @@ class LevelFit(Solution):
             Bentler, 1994) otherwise, or with a robust Gamma. Sample size of RMSEA: clusters at the between level, units
             at the within level (Ryu & West, 2009).
         """
-        return self.measures.copy()
+        found = self.measures.copy()
+        return found if names is None else chosen_measures(found, names)
 
     def __repr__(self) -> str:
         return f"<msem.LevelFit: {LEVEL_NAMES[self.level]} level, method {self.method!r}, status {self.status!r}>"
@@ -194,7 +202,7 @@ class LevelFit(Solution):
 
 @entries
 @dataclass(frozen=True, eq=False)
-class SegregatedFit:
+class SegregatedFit(Translated):
     """Both levels of a model, each fitted by itself; made by `msem.segregated`.
 
     Attributes
@@ -364,15 +372,20 @@ class SegregatedFit:
         """Tests of both levels: indexed by level and test; statistic, df, pvalue, scaling."""
         return pd.concat({fit.level: fit.tests for fit in self.levels}, names=["level", "test"])
 
-    def fit_measures(self) -> pd.DataFrame:
+    def fit_measures(self, names: str | Sequence[str] | None = None) -> pd.DataFrame:
         """Fit measures of both levels; see `LevelFit.fit_measures`.
+
+        Parameters
+        ----------
+        names : str or sequence of str, optional
+            Some of the measures.
 
         Returns
         -------
         DataFrame
             A row for each measure, columns within and between.
         """
-        return pd.DataFrame({LEVEL_NAMES[fit.level]: fit.fit_measures() for fit in self.levels})
+        return pd.DataFrame({LEVEL_NAMES[fit.level]: fit.fit_measures(names) for fit in self.levels})
 
     def summary(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -11,28 +12,32 @@ from msem.errors import ModelError
 from msem.fits.fit import Fit
 from msem.fits.segregated import LevelFit, SegregatedFit
 from msem.output.tables import KEY, comparison_frame
+from msem.settings import several
 
 Comparable = Fit | SegregatedFit | LevelFit | pd.DataFrame | tuple[Fit, Fit]
 
 
 @entry
 def compare(
-    fits: Mapping[str, Comparable],
-    *,
-    columns: Sequence[str] = ("est", "se"),
-    ops: Collection[str] | None = None,
+    *fits: Comparable | Mapping[str, Comparable] | Sequence[Comparable],
+    columns: str | Sequence[str] = ("est", "se"),
+    ops: str | Collection[str] | None = None,
+    **named: Comparable,
 ) -> pd.DataFrame:
     """Put estimates and standard errors of any number of fits side by side.
 
     Parameters
     ----------
-    fits : mapping from name to fit
-        A `Fit`, a `SegregatedFit` (or one level of it), a table as `Fit.estimates` gives it, or a pair of
-        single-level fits (within, between), which are taken for the two levels of one model.
+    *fits : fits, one mapping from name to fit, or one list of fits
+        Without names they are called model_1, model_2, ... A fit is a `Fit`, a `SegregatedFit` (or one level of it),
+        a table as `Fit.estimates` gives it, or a pair of single-level fits (within, between), which are taken for the
+        two levels of one model.
     columns : sequence of str
         Columns of `estimates` to show, such as est, se, z, pvalue, ci_lower, ci_upper, se_naive.
     ops : collection of str, optional
         Rows to keep, for instance ``("=~", "~")``.
+    **named : fits
+        Fits with their names: ``msem.compare(one=fit1, other=fit2)``.
 
     Returns
     -------
@@ -45,11 +50,9 @@ def compare(
     ModelError
         If something is not a fit, or no fit has one of the columns.
     """
-    if not fits or not hasattr(fits, "items"):
-        raise ModelError('compare takes a mapping from name to fit: msem.compare({"one": fit, "other": fit})')
-    shown = [columns] if isinstance(columns, str) else list(columns)
-    kept = [ops] if isinstance(ops, str) else ops
-    tables = {str(name): _estimates(name, fit) for name, fit in fits.items()}
+    shown = list(several(columns))
+    kept = None if ops is None else several(ops)
+    tables = {name: _estimates(name, fit) for name, fit in named_fits("compare", fits, named).items()}
     for column in shown:
         if not any(column in table for table in tables.values()):
             known = dict.fromkeys(str(name) for table in tables.values() for name in table.columns)
@@ -58,6 +61,45 @@ def compare(
     return comparison_frame(
         {name: table.reindex(columns=names) for name, table in _aligned(tables).items()}, shown, kept
     )
+
+
+def named_fits(
+    function: str, fits: Sequence[Any], named: Mapping[str, Any], least: int = 1
+) -> dict[str, Any]:
+    """Fits by name, as functions of several fits take them.
+
+    Parameters
+    ----------
+    function : str
+        For messages.
+    fits : sequence
+        Fits without names, or one mapping of name to fit, or one list of fits.
+    named : mapping of str to fit
+        Keywords.
+    least : int
+        How many there must be.
+
+    Raises
+    ------
+    ModelError
+        If there are fewer, or two have one name.
+    """
+    (only,) = fits if len(fits) == 1 else (None,)
+    if isinstance(only, Mapping):
+        given = {str(name): fit for name, fit in only.items()}
+    else:
+        # a pair of single-level fits is one thing to compare, a list is several
+        unnamed = only if isinstance(only, list) else fits
+        given = {f"model_{k}": fit for k, fit in enumerate(unnamed, 1)}
+    twice = [name for name in named if name in given]
+    if twice:
+        raise ModelError(f"two fits are called {twice[0]!r}: give one of them another name")
+    given |= named
+    if len(given) < least:
+        count = ("one fit", "two fits")[least - 1]
+        example = ", ".join(("one=fit1", "other=fit2")[:least])
+        raise ModelError(f"{function} takes {count} or more: msem.{function}({example})")
+    return given
 
 
 def _estimates(name: str, fit: object) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple, NoReturn, get_args
 
 from msem.errors import ModelSyntaxError
 from msem.language.characters import is_plain, outside_quotes, quote
+from msem.language.dialects import hint
 from msem.language.expressions import (
     Binary,
     Call,
@@ -341,7 +342,9 @@ def parse(text: str) -> ModelSyntax:
     ('a',)
     """
     if not isinstance(text, str):
-        raise ModelSyntaxError(f"a model is a text, not {type(text).__name__}")
+        raise ModelSyntaxError(
+            f"a model is a text, not {type(text).__name__}: the model comes first, then the data"
+        )
     # Editors of Windows put a byte order mark before the text.
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     try:
@@ -352,6 +355,8 @@ def parse(text: str) -> ModelSyntax:
     except ModelSyntaxError as error:
         source = text.split("\n")[error.line - 1] if error.line else ""
         message = str(error).split(": ", 1)[1] if error.line else str(error)
+        foreign = hint(outside_quotes(source))
+        message += f"; {foreign}" if foreign else ""
         raise ModelSyntaxError(message, error.line, error.column, source) from None
 
 

@@ -25,7 +25,7 @@ from msem.postestimation.standardized import (
     implied_variances,
     scales,
 )
-from msem.settings import require_choice
+from msem.settings import require_choice, several
 
 Floats = NDArray[np.float64]
 
@@ -124,7 +124,7 @@ def effects_of(
 def _wanted(given: str | Sequence[str] | None, all_names: Sequence[str]) -> list[str]:
     if given is None:
         return list(dict.fromkeys(all_names))
-    return [given] if isinstance(given, str) else list(dict.fromkeys(given))
+    return list(several(given))
 
 
 def _nothing(

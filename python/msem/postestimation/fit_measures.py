@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import difflib
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays, vech_index
 from msem.data.sample import Sample
 from msem.distributions import chisq_pvalue
+from msem.errors import ModelError
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate
 from msem.estimation.solution import Solution, cached
 from msem.model.derived import saturated_table
+from msem.model.levels import Level
 from msem.postestimation.fit_indices import (
     FitMeasureInputs,
     indices,
@@ -34,7 +37,7 @@ from msem.postestimation.srmr import (
     residual_measures,
     srmr_level,
 )
-from msem.settings import ScaledTest
+from msem.settings import ScaledTest, several
 
 Floats = NDArray[np.float64]
 
@@ -221,11 +224,15 @@ def measures(fit: Solution) -> pd.Series:
     return scaled_indices(inputs, model_scaling(fit, test), _baseline_factor(fit, test))
 
 
-def fit_measures(fit: Solution, *, level: int | str | None = None) -> pd.Series:
+def fit_measures(
+    fit: Solution, names: str | Sequence[str] | None = None, *, level: Level | None = None
+) -> pd.Series:
     """Fit measures under lavaan's names, dots replaced by underscores.
 
     Parameters
     ----------
+    names : str or sequence of str, optional
+        Some of the measures, such as ``["chisq", "df", "cfi", "rmsea"]``, also with dots as in lavaan. Default: all.
     level : {None, 1, 2, "within", "between"}
         None: of the whole model. Otherwise of one level, the other saturated (Ryu & West, 2009), held against
         independence at that level; `srmr` is that of the level. RMSEA has the number of clusters as sample size at
@@ -237,7 +244,26 @@ def fit_measures(fit: Solution, *, level: int | str | None = None) -> pd.Series:
 
     Raises
     ------
+    ModelError
+        If there is no such measure.
     UnsupportedError
         If parameters or constraints tie the levels together: the fit of one of them is then not defined.
     """
-    return measures(fit).copy() if level is None else measures_of_level(fit, level)
+    found = measures(fit).copy() if level is None else measures_of_level(fit, level)
+    return found if names is None else chosen_measures(found, names)
+
+
+def chosen_measures(found: pd.Series, names: str | Sequence[str]) -> pd.Series:
+    """Some fit measures, under lavaan's names or ours.
+
+    Raises
+    ------
+    ModelError
+        If there is no such measure.
+    """
+    wanted = [name.lower().replace(".", "_") for name in several(names)]
+    for name in wanted:
+        if name not in found.index:
+            near = difflib.get_close_matches(name, list(found.index), n=3) or list(found.index)
+            raise ModelError(f"there is no fit measure {name!r}; there are {', '.join(near)}")
+    return found[wanted]

@@ -22,6 +22,7 @@ from msem.model.partable import ParameterTable
 from msem.postestimation.delta import Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
 from msem.postestimation.ram import Block, Structure, divide, structures
 from msem.postestimation.unrestricted import Unrestricted, saturated_moments
+from msem.settings import several
 
 Floats = NDArray[np.float64]
 Blocks = Mapping[Block, Structure]
@@ -387,7 +388,7 @@ def _check_weights(weights: Mapping[str, float], found: Sequence[Composite]) -> 
 
 def reliability(
     fit: Solution,
-    factors: Sequence[str] | None = None,
+    factors: str | Sequence[str] | None = None,
     *,
     pairs: Mapping[str, str] | None = None,
     weights: Mapping[str, float] | None = None,
@@ -401,7 +402,7 @@ def reliability(
 
     Parameters
     ----------
-    factors : sequence of str, optional
+    factors : str or sequence of str, optional
         Default: all factors with at least two indicators, all of them observed.
     pairs : mapping of str to str, optional
         Between-level name of the factor of a within-level name, for the scores that have both parts. By default
@@ -437,7 +438,8 @@ def reliability(
     ModelError
         If a factor has no such score; the message says why.
     """
-    found = composites(fit.table, factors, weights or {})
+    wanted = None if factors is None else several(factors)
+    found = composites(fit.table, wanted, weights or {})
     sizes = {group: s.harmonic_size for group, s in enumerate(fit.sample.statistics, 1)}
     frame = reliability_frame(
         coefficients(found, sizes, pairs or {}),

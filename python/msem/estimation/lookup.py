@@ -1,0 +1,48 @@
+"""Series of parameters that are found by any of their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.model.partable import ParameterTable, find_parameter
+
+
+class ParameterSeries(pd.Series):
+    """Values by the names of parameters, where a formula such as ``"fb =~ y2"`` is a name too.
+
+    Whatever is computed from it is an ordinary series.
+    """
+
+    _metadata = [*pd.Series._metadata, "_find"]  # noqa: RUF012  (as pandas has it)
+    _find: Callable[[str], int] | None
+
+    @property
+    def _constructor(self) -> Any:
+        return pd.Series
+
+    def __getitem__(self, key: Any) -> Any:
+        """A value by position or name; `ModelError` if a text names no parameter, or several."""
+        find = getattr(self, "_find", None)
+        if find is None or not isinstance(key, str) or key in self.index:
+            return super().__getitem__(key)
+        return self.iloc[find(key)]
+
+
+def parameter_series(table: ParameterTable, values: NDArray[np.float64], name: str) -> pd.Series:
+    """Values of the parameters of a table.
+
+    Parameters
+    ----------
+    table : ParameterTable
+    values : ndarray, shape (npar,)
+    name : str
+        Of the series.
+    """
+    series = ParameterSeries(values, index=list(table.names()), name=name)
+    object.__setattr__(series, "_find", lambda text: find_parameter(table, text))
+    return series
