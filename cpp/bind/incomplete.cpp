@@ -10,10 +10,13 @@ namespace {
 using Data = std::shared_ptr<IncompleteData>;
 
 Data make(const std::vector<Array>& unit, const std::vector<Array>& cluster, const Codes& codes,
-          py::ssize_t nclusters, Index nboth) {
-  return with_rows(unit, cluster, codes, nclusters, [&](const ClusteredRows& rows) {
-    return std::make_shared<IncompleteData>(incomplete_data(rows, nboth));
-  });
+          py::ssize_t nclusters, Index nboth, const Weights& weights, const std::optional<Vector>& counts) {
+  return with_rows(
+      unit, cluster, codes, nclusters,
+      [&](const ClusteredRows& rows) {
+        return std::make_shared<IncompleteData>(incomplete_data(rows, nboth, counts ? &*counts : nullptr));
+      },
+      weights);
 }
 
 py::tuple values(const std::vector<Array>& cluster, const Codes& codes, py::ssize_t nclusters) {
@@ -23,9 +26,11 @@ py::tuple values(const std::vector<Array>& cluster, const Codes& codes, py::ssiz
   return py::make_tuple(out.values, varying);
 }
 
-Matrix products(const std::vector<Array>& unit, const Codes& codes, const IncompleteData& data) {
-  return with_rows(unit, {}, codes, data.nclusters(),
-                   [&](const ClusteredRows& rows) { return cell_products(rows, data); });
+Matrix products(const std::vector<Array>& unit, const Codes& codes, const IncompleteData& data,
+                const Weights& weights) {
+  return with_rows(
+      unit, {}, codes, data.nclusters(), [&](const ClusteredRows& rows) { return cell_products(rows, data); },
+      weights);
 }
 
 using Flags = Eigen::Matrix<bool, Eigen::Dynamic, Eigen::Dynamic>;
@@ -179,9 +184,10 @@ void bind_incomplete(py::module_& m) {
           "Clusters that have each unit variable, sums of squares within and of the cluster means.")
       .def(py::pickle(&state, &restored));
   m.def("incomplete_data", &make, "unit"_a, "cluster"_a, "codes"_a, "nclusters"_a, "nboth"_a,
+        "weights"_a = py::none(), "counts"_a = py::none(),
         "Sufficient statistics of data with holes, which are nan.");
   m.def("cluster_values", &values, "cluster"_a, "codes"_a, "nclusters"_a,
         "Observed value of each cluster variable, and the clusters in which it differs.");
-  m.def("cell_products", &products, "unit"_a, "codes"_a, "data"_a,
+  m.def("cell_products", &products, "unit"_a, "codes"_a, "data"_a, "weights"_a = py::none(),
         "Products about the means of each cell, a column for each.");
 }

@@ -1,6 +1,7 @@
 // Columns of a data frame, given as arrays, seen as the rows that the core reads.
 #pragma once
 
+#include <optional>
 #include <stdexcept>
 #include <vector>
 
@@ -31,13 +32,27 @@ inline std::vector<msem::Column> columns_of(const std::vector<Array>& arrays, py
   return columns;
 }
 
+// Weights of rows, which may be none.
+using Weights = std::optional<py::array_t<double, py::array::c_style | py::array::forcecast>>;
+
+inline const double* weights_of(const Weights& weights, py::ssize_t nrows) {
+  if (!weights) return nullptr;
+  if (weights->ndim() != 1 || weights->shape(0) != nrows)
+    throw std::invalid_argument("weights must have one value per row");
+  return weights->data();
+}
+
 template <class Compute>
 auto with_rows(const std::vector<Array>& unit, const std::vector<Array>& cluster, const Codes& codes,
-               py::ssize_t nclusters, Compute compute) {
+               py::ssize_t nclusters, Compute compute, const Weights& weights = {}) {
   if (codes.ndim() != 1) throw std::invalid_argument("codes must have one dimension");
   const std::vector<Array> units = aligned(unit), clusters = aligned(cluster);
-  const msem::ClusteredRows rows{columns_of(units, codes.size()), columns_of(clusters, codes.size()),
-                                 codes.data(), codes.size(), nclusters};
+  const msem::ClusteredRows rows{columns_of(units, codes.size()),
+                                 columns_of(clusters, codes.size()),
+                                 codes.data(),
+                                 codes.size(),
+                                 nclusters,
+                                 weights_of(weights, codes.size())};
   py::gil_scoped_release unlocked;
   return compute(rows);
 }

@@ -1,5 +1,6 @@
 // Sufficient statistics: convert, release the GIL, compute, build the result.
 #include "bind/rows.hpp"
+#include "data/counted_clusters.hpp"
 
 namespace {
 
@@ -27,18 +28,30 @@ py::dict two_level(const std::vector<Array>& unit, const std::vector<Array>& clu
 }
 
 py::tuple cluster_arrays(const std::vector<Array>& unit, const std::vector<Array>& cluster,
-                         const Codes& codes, py::ssize_t nclusters) {
-  auto out = with_rows(unit, cluster, codes, nclusters, msem::cluster_arrays);
+                         const Codes& codes, py::ssize_t nclusters, const Weights& weights) {
+  auto out = with_rows(unit, cluster, codes, nclusters, msem::cluster_arrays, weights);
   return py::make_tuple(std::move(out.sizes), std::move(out.means), std::move(out.within));
 }
 
-py::tuple simple(const std::vector<Array>& arrays, py::ssize_t nrows) {
+py::tuple counted(msem::ConstVectorRef sizes, msem::ConstMatrixRef means, msem::ConstMatrixRef within,
+                  msem::Index p, const msem::Vector& weights) {
+  msem::CountedClusters out;
+  {
+    py::gil_scoped_release unlocked;
+    out = msem::counted_clusters(sizes, means, within, p, weights);
+  }
+  const py::ssize_t S = out.means.rows(), m = out.means.cols();
+  return py::make_tuple(out.sizes, out.counts, out.means, Array({S, m, m}, out.scatter.data()), out.ssw);
+}
+
+py::tuple simple(const std::vector<Array>& arrays, py::ssize_t nrows, const Weights& weights) {
   const std::vector<Array> held = aligned(arrays);
   const std::vector<Column> columns = columns_of(held, nrows);
+  const double* given = weights_of(weights, nrows);
   msem::SimpleStatistics out;
   {
     py::gil_scoped_release unlocked;
-    out = msem::simple_statistics(columns, nrows);
+    out = msem::simple_statistics(columns, nrows, given);
   }
   return py::make_tuple(out.mean, out.scatter);
 }
@@ -49,7 +62,11 @@ void bind_statistics(py::module_& m) {
   m.def("two_level_statistics", &two_level, py::arg("unit"), py::arg("cluster"), py::arg("codes"),
         py::arg("nclusters"), "Sufficient statistics of two-level data, by distinct cluster size.");
   m.def("cluster_arrays", &cluster_arrays, py::arg("unit"), py::arg("cluster"), py::arg("codes"),
-        py::arg("nclusters"), "Sizes, mean vectors and within-cluster products, one row per cluster.");
-  m.def("simple_statistics", &simple, py::arg("columns"), py::arg("nrows"),
+        py::arg("nclusters"), py::arg("weights") = py::none(),
+        "Sizes, mean vectors and within-cluster products, one row per cluster.");
+  m.def("counted_clusters", &counted, py::arg("sizes"), py::arg("means"), py::arg("within"), py::arg("p"),
+        py::arg("weights"),
+        "Clusters put together by size, each counted by its weight: sizes, counts, means, scatter, ssw.");
+  m.def("simple_statistics", &simple, py::arg("columns"), py::arg("nrows"), py::arg("weights") = py::none(),
         "Mean and sums of squares and products about it.");
 }

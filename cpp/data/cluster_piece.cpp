@@ -97,6 +97,7 @@ ClusterPiece::ClusterPiece(RunningClusters& clusters, const VectorXd& origin)
       products_(MatrixXd::Zero(width_, width_)),
       values_(kBlock * width_, 0.0),
       codes_(kBlock),
+      weights_(kBlock, 1.0),
       merges_(kBlock * width_, 0.0),
       mean_(width_, 0.0) {
   report_.missing.assign(p_, 0);
@@ -108,9 +109,10 @@ void ClusterPiece::add(const CodedRows& rows, ptrdiff_t first, ptrdiff_t last) {
   for (ptrdiff_t start = first; start < last; start += kBlock) {
     const ptrdiff_t length = std::min(kBlock, last - start);
     std::copy_n(rows.codes + start, length, codes_.begin());
+    if (rows.weights) std::copy_n(rows.weights + start, length, weights_.begin());
     const bool finite = read(rows, start, length);
     const bool coded = *std::min_element(codes_.begin(), codes_.begin() + length) >= 0;
-    add_block(finite && coded ? length : select(rows, start, length));
+    add_block(finite && coded ? length : select(rows, start, length), rows.weights != nullptr);
   }
 }
 
@@ -156,6 +158,7 @@ ptrdiff_t ClusterPiece::select(const CodedRows& rows, ptrdiff_t start, ptrdiff_t
     report_.incomplete += coded && !complete;
     if (!coded || !complete) continue;
     codes_[used] = codes_[i];
+    weights_[used] = weights_[i];
     std::copy_n(&values_[i * width_], width_, &values_[used++ * width_]);
   }
   return used;
@@ -168,14 +171,14 @@ void ClusterPiece::count(ptrdiff_t k, ptrdiff_t row, double value) {
     report_.first_infinite[k] = row;
 }
 
-void ClusterPiece::add_block(ptrdiff_t length) {
+void ClusterPiece::add_block(ptrdiff_t length, bool weighted) {
   report_.used += length;
   for (ptrdiff_t i = 0; i < length;) {
     if (i + kAhead < length) clusters_.ask_for(codes_[i + kAhead]);
     ptrdiff_t end = i + 1;
-    while (end < length && codes_[end] == codes_[i]) ++end;
+    while (!weighted && end < length && codes_[end] == codes_[i]) ++end;
     if (end == i + 1)
-      absorb(codes_[i], &values_[i * width_]);
+      absorb(codes_[i], &values_[i * width_], weights_[i]);
     else
       absorb_run(codes_[i], &values_[i * width_], end - i);
     i = end;
@@ -184,15 +187,15 @@ void ClusterPiece::add_block(ptrdiff_t length) {
 }
 
 // Merge a row into its cluster, and put in its place the vector whose product this adds within the cluster.
-void ClusterPiece::absorb(std::int64_t code, double* row) {
-  const double n = clusters_.count[code], share = 1.0 / (n + 1.0), scale = std::sqrt(n * share);
+void ClusterPiece::absorb(std::int64_t code, double* row, double weight) {
+  const double n = clusters_.count[code], share = weight / (n + weight), scale = std::sqrt(n * share);
   double* mean = &clusters_.mean[code * width_];
   for (ptrdiff_t k = 0; k < width_; ++k) {
     const double delta = row[k] - mean[k];
     mean[k] += delta * share;
     row[k] = delta * scale;
   }
-  clusters_.count[code] = n + 1.0;
+  clusters_.count[code] = n + weight;
   if (clusters_.keep) add_within(code, row);
 }
 

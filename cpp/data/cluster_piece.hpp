@@ -22,6 +22,7 @@ struct CodedRows {
   std::vector<TypedColumn> columns;  // p
   const std::int64_t* codes;         // of the cluster of each row; negative: none
   std::ptrdiff_t nrows;
+  const double* weights = nullptr;  // nrows, positive: a row of weight 2 counts as two; none: 1
 };
 
 // What became of rows: only those with a cluster and all values are used.
@@ -38,7 +39,8 @@ struct RowReport {
 
 constexpr std::ptrdiff_t kLine = 8;  // doubles in a line of the cache
 
-// Statistics of clusters by code. A cluster without units has a mean of 0.
+// Statistics of clusters by code. A cluster without units has a mean of 0. Units are counted by their
+// weights.
 struct RunningClusters {
   using Doubles = std::vector<double, LargePages<double>>;
 
@@ -73,8 +75,8 @@ class ClusterPiece {
   bool read(const CodedRows& rows, std::ptrdiff_t start, std::ptrdiff_t length);
   std::ptrdiff_t select(const CodedRows& rows, std::ptrdiff_t start, std::ptrdiff_t length);
   void count(std::ptrdiff_t k, std::ptrdiff_t row, double value);
-  void add_block(std::ptrdiff_t length);
-  void absorb(std::int64_t code, double* row);
+  void add_block(std::ptrdiff_t length, bool weighted);
+  void absorb(std::int64_t code, double* row, double weight);
   void absorb_run(std::int64_t code, double* rows, std::ptrdiff_t n);
   void merge(std::int64_t code, double n, double* vector);
   void add_within(std::int64_t code, const double* row);
@@ -87,7 +89,8 @@ class ClusterPiece {
   Eigen::MatrixXd products_;
   std::vector<double> values_;  // of a block, a row after the other
   std::vector<std::int64_t> codes_;
-  std::vector<double> merges_;  // vectors whose products merges add
+  std::vector<double> weights_;  // of the block, if rows have any
+  std::vector<double> merges_;   // vectors whose products merges add
   std::ptrdiff_t nmerges_ = 0;
   std::vector<double> mean_;
 };

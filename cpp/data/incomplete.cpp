@@ -19,6 +19,7 @@ constexpr ptrdiff_t kBlock = 256;          // rows handled at a time, see statis
 constexpr ptrdiff_t kPiece = 1 << 16;      // rows in a piece of work
 constexpr ptrdiff_t kPieces = 16;          // with sums of their own, at most
 constexpr ptrdiff_t kPieceSums = 1 << 18;  // doubles in all of them, at most
+constexpr double kRounding = 1e-12;        // of a sum of weights
 constexpr ptrdiff_t kSmallCell = 8;        // rows, below which a product of matrices does not pay
 
 // A point inside the data: the mean of about a thousand observed values, from all parts of the rows if they
@@ -149,27 +150,42 @@ class CellValues {
   CellValues(const ClusteredRows& rows, const CellRows& cells, const IncompleteData& data)
       : rows_(rows), cells_(cells), data_(data), buffer_(data.p, kBlock), sum_(data.p) {}
 
+  // Number of the rows, counted by their weights. A sum of weights that is a whole number but for rounding is
+  // that number, so that cells of one size stay cells of one size.
+  double count(Index cell) const {
+    if (!rows_.weights) return static_cast<double>(cells_.size(cell));
+    double sum = 0;
+    for (ptrdiff_t at = cells_.start[cell]; at < cells_.start[cell + 1]; ++at)
+      sum += rows_.weights[cells_.rows[at]];
+    const double whole = std::round(sum);
+    return std::abs(sum - whole) <= kRounding * sum ? whole : sum;
+  }
+
   // Mean of the observed variables, written where they stand among all.
   void mean(Index cell, const Pattern& seen, double* out) {
     const Index n = static_cast<Index>(seen.size());
     for (const Index k : seen) out[k] = 0;
-    for_each_block(cell, seen, [&](ptrdiff_t length) {
+    double total = 0;
+    for_each_block(cell, seen, [&](const Row* row, ptrdiff_t length) {
       std::fill_n(sum_.data(), n, 0.0);
       for (ptrdiff_t r = 0; r < length; ++r) {
-        for (Index a = 0; a < n; ++a) sum_[a] += buffer_(a, r);
+        const double weight = rows_.weights ? rows_.weights[row[r]] : 1.0;
+        total += weight;
+        for (Index a = 0; a < n; ++a) sum_[a] += weight * buffer_(a, r);
       }
       for (Index a = 0; a < n; ++a) out[seen[a]] += sum_[a];
     });
-    for (const Index k : seen) out[k] /= static_cast<double>(cells_.size(cell));
+    for (const Index k : seen) out[k] /= total;
   }
 
-  // visit(observed values less those of `mean`) for blocks of rows.
+  // visit(observed values less those of `mean`, times the square root of the weight) for blocks of rows.
   template <class Visit>
   void deviations(Index cell, const Pattern& seen, const double* mean, Visit visit) {
     const Index n = static_cast<Index>(seen.size());
-    for_each_block(cell, seen, [&](ptrdiff_t length) {
+    for_each_block(cell, seen, [&](const Row* row, ptrdiff_t length) {
       for (ptrdiff_t r = 0; r < length; ++r) {
-        for (Index a = 0; a < n; ++a) buffer_(a, r) -= mean[seen[a]];
+        const double root = rows_.weights ? std::sqrt(rows_.weights[row[r]]) : 1.0;
+        for (Index a = 0; a < n; ++a) buffer_(a, r) = root * (buffer_(a, r) - mean[seen[a]]);
       }
       visit(buffer_.topLeftCorner(n, length));
     });
@@ -186,7 +202,7 @@ class CellValues {
         const double origin = data_.origin[seen[a]];
         for (ptrdiff_t r = 0; r < length; ++r) buffer_(static_cast<Index>(a), r) = x[row[r]] - origin;
       }
-      visit(length);
+      visit(row, length);
     }
   }
 
@@ -226,7 +242,16 @@ ptrdiff_t pieces_of(const CellRows& cells, const std::vector<Pattern>& patterns)
   return std::max<ptrdiff_t>(1, std::min({kPieces, rows, kPieceSums / sums}));
 }
 
+// The weight of the cluster of every cell.
+Vector cluster_weight_of_cells(const IncompleteData& d) {
+  Vector out(d.ncells());
+  for (Index j = 0; j < d.nclusters(); ++j)
+    out.segment(d.first_cell[j], d.first_cell[j + 1] - d.first_cell[j]).setConstant(d.weight[j]);
+  return out;
+}
+
 void add_cells(const ClusteredRows& rows, const CellRows& cells, IncompleteData& out) {
+  const Vector weight = cluster_weight_of_cells(out);
   out.cell_rows.resize(out.ncells());
   out.cell_means.setZero(out.p, out.ncells());
   const ptrdiff_t pieces = pieces_of(cells, out.unit_patterns);
@@ -238,10 +263,13 @@ void add_cells(const ClusteredRows& rows, const CellRows& cells, IncompleteData&
       const Index r = out.cell_pattern[c];
       const Pattern& seen = out.unit_patterns[r];
       double* mean = out.cell_means.data() + c * out.p;
-      out.cell_rows[c] = static_cast<double>(cells.size(c));
+      out.cell_rows[c] = values.count(c);
       values.mean(c, seen, mean);
       if (cells.size(c) < 2) continue;
-      values.deviations(c, seen, mean, [&](const auto& block) { add_products(block, sums[i][r]); });
+      values.deviations(c, seen, mean, [&](auto block) {
+        if (weight[c] != 1) block *= std::sqrt(weight[c]);
+        add_products(block, sums[i][r]);
+      });
     }
   });
   out.scatter = std::move(sums[0]);
@@ -250,7 +278,8 @@ void add_cells(const ClusteredRows& rows, const CellRows& cells, IncompleteData&
     out.scatter[r] = Matrix(out.scatter[r].selfadjointView<Eigen::Lower>());
   }
   out.pattern_rows.setZero(static_cast<Index>(out.unit_patterns.size()));
-  for (Index c = 0; c < out.ncells(); ++c) out.pattern_rows[out.cell_pattern[c]] += out.cell_rows[c];
+  for (Index c = 0; c < out.ncells(); ++c)
+    out.pattern_rows[out.cell_pattern[c]] += weight[c] * out.cell_rows[c];
 }
 
 // The first observed value of each cluster, q x J, NaN where there is none; visit(variable, cluster) where
@@ -310,7 +339,7 @@ ClusterValues cluster_values(const ClusteredRows& rows) {
   return out;
 }
 
-IncompleteData incomplete_data(const ClusteredRows& rows, Index nboth) {
+IncompleteData incomplete_data(const ClusteredRows& rows, Index nboth, const Vector* cluster_weights) {
   require_codes(rows);
   IncompleteData out;
   out.p = static_cast<Index>(rows.unit.size());
@@ -320,7 +349,8 @@ IncompleteData incomplete_data(const ClusteredRows& rows, Index nboth) {
   out.origin.resize(out.p + out.q);
   for (Index k = 0; k < out.p; ++k) out.origin[k] = observed_origin(rows.unit[k], rows.nrows);
   for (Index k = 0; k < out.q; ++k) out.origin[out.p + k] = observed_origin(rows.cluster[k], rows.nrows);
-  out.weight = Vector::Ones(rows.nclusters);
+  out.weight = cluster_weights ? *cluster_weights : Vector(Vector::Ones(rows.nclusters));
+  if (out.weight.size() != rows.nclusters) throw std::invalid_argument("every cluster needs a weight");
   add_cluster_variables(rows, out);
   CellRows cells;
   if (out.p > 0) {

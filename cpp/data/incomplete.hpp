@@ -31,13 +31,13 @@ struct IncompleteData {
 
   std::vector<Index> first_cell;    // J + 1, where the cells of each cluster begin
   std::vector<Index> cell_pattern;  // cells
-  Vector cell_rows;                 // cells, units in each
+  Vector cell_rows;                 // cells, units in each, counted by their weights
   Matrix cell_means;                // p x cells
 
   std::vector<Pattern> cluster_patterns;  // T, of the cluster variables
   std::vector<Index> cluster_pattern;     // J
   Matrix cluster_values;                  // q x J
-  Vector weight;                          // J, how often each cluster counts; 1 unless clusters are resampled
+  Vector weight;                          // J, how often each cluster counts
 
   Index nclusters() const { return static_cast<Index>(cluster_pattern.size()); }
   Index ncells() const { return static_cast<Index>(cell_pattern.size()); }
@@ -51,8 +51,10 @@ struct ClusterValues {
 };
 
 // NaN is a hole in a column. Cluster variables are taken from any unit that has them. Throw
-// std::invalid_argument when a code is out of range.
-IncompleteData incomplete_data(const ClusteredRows& rows, Index nboth);
+// std::invalid_argument when a code is out of range. Clusters count as often as their weights say, if there
+// are any.
+IncompleteData incomplete_data(const ClusteredRows& rows, Index nboth,
+                               const Vector* cluster_weights = nullptr);
 ClusterValues cluster_values(const ClusteredRows& rows);
 
 // How many units have two of the p unit-level variables observed, and how many clusters two of the p + q

@@ -51,11 +51,17 @@ void add_products(const Block& block, MatrixXd& sum) {
   if (sum.size() > 0) sum.selfadjointView<Eigen::Lower>().rankUpdate(block);
 }
 
+// Multiply each row of data, a column of the block, by a function of its weight.
+template <class Block, class Function>
+void scale_rows_by(const double* weights, Block& block, Function function) {
+  for (ptrdiff_t r = 0; r < block.cols(); ++r) block.col(r) *= function(weights[r]);
+}
+
 MatrixXd symmetric(const MatrixXd& lower) { return lower.selfadjointView<Eigen::Lower>(); }
 
 // All variables as columns of numbers, those measured on units first.
 CodedRows coded(const ClusteredRows& rows) {
-  CodedRows out{{}, rows.codes, rows.nrows};
+  CodedRows out{{}, rows.codes, rows.nrows, rows.weights};
   for (const std::vector<Column>* columns : {&rows.unit, &rows.cluster}) {
     for (const Column& x : *columns)
       out.columns.push_back({reinterpret_cast<const char*>(x.data),
@@ -127,15 +133,21 @@ ClusterArrays cluster_arrays(const ClusteredRows& rows) {
   return out;
 }
 
-SimpleStatistics simple_statistics(const std::vector<Column>& columns, ptrdiff_t nrows) {
+SimpleStatistics simple_statistics(const std::vector<Column>& columns, ptrdiff_t nrows,
+                                   const double* weights) {
   const ptrdiff_t m = columns.size();
   const VectorXd origin = origin_of(columns, nrows);
   SimpleStatistics out{VectorXd::Zero(m), MatrixXd::Zero(m, m)};
-  for_each_block(columns, nrows, origin,
-                 [&](ptrdiff_t, const auto& block) { out.mean += block.rowwise().sum(); });
-  if (nrows > 0) out.mean /= static_cast<double>(nrows);
-  for_each_block(columns, nrows, origin, [&](ptrdiff_t, auto block) {
+  double total = static_cast<double>(nrows);
+  if (weights) total = Eigen::Map<const VectorXd>(weights, nrows).sum();
+  for_each_block(columns, nrows, origin, [&](ptrdiff_t first, auto block) {
+    if (weights) scale_rows_by(weights + first, block, [](double w) { return w; });
+    out.mean += block.rowwise().sum();
+  });
+  if (nrows > 0) out.mean /= total;
+  for_each_block(columns, nrows, origin, [&](ptrdiff_t first, auto block) {
     block.colwise() -= out.mean;
+    if (weights) scale_rows_by(weights + first, block, [](double w) { return std::sqrt(w); });
     add_products(block, out.scatter);
   });
   out.scatter = symmetric(out.scatter);

@@ -27,6 +27,7 @@ struct ClusteredRows {
   const std::int64_t* codes;
   std::ptrdiff_t nrows;
   std::ptrdiff_t nclusters;
+  const double* weights = nullptr;  // of the rows, positive: a row of weight 2 counts as two; none: 1
 };
 
 // Clusters in which a variable that should be constant within clusters is not.
@@ -36,7 +37,7 @@ struct Varying {
 };
 
 struct ClusterArrays {
-  Eigen::VectorXd sizes;   // J
+  Eigen::VectorXd sizes;   // J, sums of weights where rows have any
   Eigen::MatrixXd means;   // J x (p + q)
   Eigen::MatrixXd within;  // J x p(p+1)/2, lower triangle by columns
 };
@@ -60,6 +61,7 @@ struct SimpleStatistics {
 // finite.
 TwoLevelStatistics two_level_statistics(const ClusteredRows& rows);
 ClusterArrays cluster_arrays(const ClusteredRows& rows);
-SimpleStatistics simple_statistics(const std::vector<Column>& columns, std::ptrdiff_t nrows);
+SimpleStatistics simple_statistics(const std::vector<Column>& columns, std::ptrdiff_t nrows,
+                                   const double* weights = nullptr);
 
 }  // namespace msem

@@ -169,9 +169,18 @@ def two_level_statistics(
     unit: Sequence[_Floats], cluster: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int
 ) -> _TwoLevelStatistics: ...
 def cluster_arrays(
-    unit: Sequence[_Floats], cluster: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int
+    unit: Sequence[_Floats],
+    cluster: Sequence[_Floats],
+    codes: NDArray[np.int64],
+    nclusters: int,
+    weights: _Floats | None = None,
 ) -> tuple[_Floats, _Floats, _Floats]: ...  # (J,), (J, p + q), (J, p (p + 1) / 2)
-def simple_statistics(columns: Sequence[_Floats], nrows: int) -> tuple[_Floats, _Floats]: ...  # (m,), (m, m)
+def counted_clusters(
+    sizes: _Floats, means: _Floats, within: _Floats, p: int, weights: _Floats
+) -> tuple[_Floats, _Floats, _Floats, _Floats, _Floats]: ...  # (S,), (S,), (S, m), (S, m, m), (p, p)
+def simple_statistics(
+    columns: Sequence[_Floats], nrows: int, weights: _Floats | None = None
+) -> tuple[_Floats, _Floats]: ...  # (m,), (m, m)
 def all_finite(column: NDArray[Any]) -> bool: ...
 
 class Identifiers:
@@ -273,12 +282,20 @@ class IncompleteData:
     def level_variation(self) -> tuple[_Floats, _Floats, _Floats]: ...
 
 def incomplete_data(
-    unit: Sequence[_Floats], cluster: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int, nboth: int
+    unit: Sequence[_Floats],
+    cluster: Sequence[_Floats],
+    codes: NDArray[np.int64],
+    nclusters: int,
+    nboth: int,
+    weights: _Floats | None = None,
+    counts: _Floats | None = None,
 ) -> IncompleteData: ...
 def cluster_values(
     cluster: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int
 ) -> tuple[_Floats, list[tuple[int, list[int]]]]: ...
-def cell_products(unit: Sequence[_Floats], codes: NDArray[np.int64], data: IncompleteData) -> _Floats: ...
+def cell_products(
+    unit: Sequence[_Floats], codes: NDArray[np.int64], data: IncompleteData, weights: _Floats | None = None
+) -> _Floats: ...
 
 class DrawnStatistics(TypedDict):
     sizes: _Floats  # (S,)

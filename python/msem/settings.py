@@ -19,6 +19,8 @@ ScaledTest = Literal["yuan_bentler", "yuan_bentler_mplus"]
 Test = Literal["standard"] | ScaledTest
 Missing = Literal["listwise", "fiml", "fiml_x"]
 Reference = Literal["normal", "t"]
+Scale = Literal["size", "effective", "none"]
+SinglePsu = Literal["error", "centre", "certainty"]
 
 TESTS: tuple[Test, ...] = ("standard", *get_args(ScaledTest))
 ROBUST = ("robust", "sandwich", "robust_huber_white", "robust_cluster")
@@ -29,6 +31,7 @@ MISSING = {
 }
 REPLICATES = 1000
 MAX_SEED = 2**64
+SURVEY = ("weights", "cluster_weights", "psu", "strata", "fpc")  # columns that say how rows were sampled
 
 
 def require_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
@@ -84,6 +87,15 @@ def _column(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise MsemError(f"{name} must be the name of a column of the data, not a {type(value).__name__}")
     return value
+
+
+def _choice(allowed: Any) -> Any:
+    def read(name: str, value: Any) -> Any:
+        plain = _plain(value)
+        require_choice(name, plain, get_args(allowed))
+        return plain
+
+    return read
 
 
 def _texts(name: str, value: Any) -> Any:
@@ -174,6 +186,13 @@ class Settings:
     sample_nobs: Any = None
     sample_cov_rescale: bool = field(default=True, metadata={"read": _flag})
     missing: Missing = field(default="listwise", metadata={"read": _missing})
+    weights: str | None = field(default=None, metadata={"read": _column})
+    cluster_weights: str | None = field(default=None, metadata={"read": _column})
+    weights_scale: Scale = field(default="size", metadata={"read": _choice(Scale)})
+    psu: str | None = field(default=None, metadata={"read": _column})
+    strata: str | None = field(default=None, metadata={"read": _column})
+    fpc: str | None = field(default=None, metadata={"read": _column})
+    single_psu: SinglePsu = field(default="error", metadata={"read": _choice(SinglePsu)})
     auxiliary: tuple[str, ...] = field(default=(), metadata={"read": _variables})
     fixed_x: bool = field(default=True, metadata={"read": _flag})
     std_lv: bool = field(default=False, metadata={"read": _flag})
@@ -222,6 +241,10 @@ class Settings:
         if useless and values.get("se") != "bootstrap":
             raise MsemError(f'{useless[0]}= has no effect without se="bootstrap": leave it out')
         settings = Settings(**values)
+        if settings.weights_scale != "size" and settings.weights is None:
+            raise MsemError("weights_scale= has no effect without weights=: leave it out")
+        if settings.single_psu != "error" and settings.strata is None:
+            raise MsemError("single_psu= has no effect without strata=: leave it out")
         if settings.incomplete and settings.meanstructure is False:
             raise UnsupportedError('missing="fiml" needs means: leave out meanstructure=False')
         return settings
@@ -230,6 +253,15 @@ class Settings:
     def incomplete(self) -> bool:
         """Whether rows with missing values are kept."""
         return self.missing != "listwise"
+
+    @property
+    def surveyed(self) -> bool:
+        """Whether rows have weights, or clusters come in primary sampling units or strata."""
+        return any(getattr(self, name) for name in SURVEY)
+
+    def cluster_of(self, nlevels: int) -> str | None:
+        """The column by which rows are taken together: at one level primary sampling units if no cluster is named."""
+        return self.psu if self.cluster is None and nlevels == 1 else self.cluster
 
     @property
     def fixed_covariates(self) -> bool:
@@ -242,10 +274,27 @@ class Settings:
 
         Means that are given are fitted, and so are those of clustered data, as in lavaan.
         """
-        given = self.sample_mean is not None or self.cluster is not None
+        given = self.sample_mean is not None or self.cluster is not None or self.surveyed
         if self.incomplete or (given and self.meanstructure is None):
             return True
         return self.meanstructure
+
+    def _require_design_based(self, se: StandardErrors, *, scaled: bool) -> None:
+        """Refuse inference that takes a sample with weights or strata for a simple one."""
+        if self.estimator not in ("ML", "MLR"):
+            raise UnsupportedError(
+                f'weights, primary sampling units and strata need estimator="ML" or "MLR", not "{self.estimator}"'
+            )
+        if se in ("standard", "bootstrap"):
+            raise UnsupportedError(
+                f'se="{se}" takes the sample for a simple one and does not hold with weights, primary sampling units '
+                "or strata: leave it out for the sandwich, or give replicate weights to msem.replicate"
+            )
+        if not scaled:
+            raise UnsupportedError(
+                'test="standard" takes the sample for a simple one and does not hold with weights, primary sampling '
+                "units or strata: leave it out for the scaled test"
+            )
 
     def resolved(self, *, nlevels: int, meanstructure: bool, expectations: bool = False) -> ResolvedSettings:
         """Settings of the fit of one model to one sample, with nothing that is still open.
@@ -270,7 +319,7 @@ class Settings:
         """
         multilevel = nlevels > 1
         clustered = not multilevel and self.cluster is not None  # the rows are not independent
-        robust = self.estimator == "MLR" or (self.estimator == "ML" and clustered)
+        robust = self.estimator == "MLR" or (self.estimator == "ML" and (clustered or self.surveyed))
         se = self.se or ("robust" if robust else "standard")
         test = self.test or (("standard", "yuan_bentler_mplus") if robust else ("standard",))
         scaled = test != ("standard",)
@@ -284,6 +333,8 @@ class Settings:
             raise MsemError(
                 'robust standard errors and scaled tests are for estimator="ML" or "MLR", not "ULS"'
             )
+        if self.surveyed:
+            self._require_design_based(se, scaled=scaled)
         if information == "first_order" and (se == "robust" or scaled):
             raise MsemError(
                 'information="first_order" is the meat of the sandwich and cannot be its bread: use "observed" or '
@@ -291,7 +342,8 @@ class Settings:
             )
         values = {own.name: getattr(self, own.name) for own in fields(Settings)}
         resampled = se == "bootstrap"
-        values["cluster"], values["group"] = self.cluster or "", self.group or ""
+        values |= {name: getattr(self, name) or "" for name in ("group", *SURVEY)}
+        values["cluster"] = self.cluster_of(nlevels) or ""
         values |= {
             "se": se,
             "test": test,
@@ -309,7 +361,7 @@ class ResolvedSettings(Settings):
 
     Attributes
     ----------
-    cluster, group : str
+    cluster, group, weights, cluster_weights, psu, strata, fpc : str
         "" where there is none.
     information : {"observed", "expected", "first_order"}
         What the standard errors are computed from: the bread of robust ones.
@@ -323,6 +375,11 @@ class ResolvedSettings(Settings):
 
     cluster: str
     group: str
+    weights: str
+    cluster_weights: str
+    psu: str
+    strata: str
+    fpc: str
     information: Information
     se: StandardErrors
     test: tuple[Test, ...]

@@ -3,6 +3,7 @@
 #include <map>
 #include <stdexcept>
 
+#include "data/counted_clusters.hpp"
 #include "likelihood/complete/twolevel.hpp"
 
 namespace msem {
@@ -145,35 +146,10 @@ std::shared_ptr<const Likelihood> CompleteClusters::alone(Index cluster) const {
 }
 
 std::shared_ptr<const Likelihood> CompleteClusters::weighted(const Vector& weights) const {
-  const Index total = count(), m = clusters_.means.cols();
-  if (weights.size() != total || !(weights.array() >= 0).all() || !(weights.sum() > 0))
-    throw std::invalid_argument("weights are numbers of at least 0, one for each cluster");
-  std::map<double, std::vector<Index>> by_size;
-  for (Index j = 0; j < total; ++j) {
-    if (weights[j] > 0) by_size[clusters_.sizes[j]].push_back(j);
-  }
-  const Index count = static_cast<Index>(by_size.size());
-  Vector sizes(count), counts(count);
-  Matrix means(count, m), scatter(m * m, count);
-  Index s = 0;
-  for (const auto& [size, members] : by_size) {
-    const Index number = static_cast<Index>(members.size());
-    Vector w(number);
-    Matrix x(number, m);
-    for (Index i = 0; i < number; ++i) {
-      w[i] = weights[members[i]];
-      x.row(i) = clusters_.means.row(members[i]);
-    }
-    sizes[s] = size;
-    counts[s] = w.sum();
-    means.row(s) = apply_transposed(x, w).transpose() / counts[s];
-    const Matrix off = x.rowwise() - means.row(s);
-    slice(scatter, s, m, m) = weighted_cross(off, w, off);
-    ++s;
-  }
-  const Matrix within = apply_transposed(clusters_.within, weights).transpose();
-  return std::make_shared<CompleteLikelihood>(TwoLevelData(
-      whole_->data().nboth, unpack_lower(within, 0, whole_->data().p), sizes, counts, means, scatter));
+  const CountedClusters c =
+      counted_clusters(clusters_.sizes, clusters_.means, clusters_.within, whole_->data().p, weights);
+  return std::make_shared<CompleteLikelihood>(
+      TwoLevelData(whole_->data().nboth, c.ssw, c.sizes, c.counts, c.means, c.scatter));
 }
 
 }  // namespace msem

@@ -147,6 +147,10 @@ class ClusterStatistics:
         """Rows in which nothing is observed are among those with a missing value."""
         return 0
 
+    dropped_zero = 0
+    weights = None
+    sampled = None
+
     @property
     def keeps_products(self) -> bool:
         """Whether products within every single cluster are there."""

@@ -33,6 +33,7 @@ from msem.data.screening import (
     require_within_variance,
 )
 from msem.data.statistics import Rows
+from msem.data.survey import Sampled
 from msem.errors import DataError
 from msem.model.variables import Variables
 
@@ -183,20 +184,24 @@ class SampleStatistics:
     def clusters(self, rows: Rows) -> ClusterArrays:
         """Independent units of the rows; see `Statistics.clusters`."""
         if self.unit:
-            return ClusterArrays(*rows.cluster_arrays(self.unit, self.cluster))
+            return ClusterArrays(*rows.cluster_arrays(self.unit, self.cluster), rows.sampled)
         centred = not self.means.any()  # as samples of models without mean structure are
         if rows.cluster_count is not None:
             sizes, means, within = rows.cluster_arrays(self.cluster, ())
-            return ClusterArrays(sizes, means - sizes @ means / sizes.sum() if centred else means, within)
+            about = sizes @ means / sizes.sum() if centred else 0.0
+            return ClusterArrays(sizes, means - about, within, rows.sampled)
         values = rows.values(self.cluster)
-        return row_arrays(values - values.mean(axis=0) if centred else values)
+        about = np.average(values, axis=0, weights=rows.weights) if centred else 0.0
+        return row_arrays(values - about, rows.sampled)
 
     def marginal(
         self, unit: Sequence[str], cluster: Sequence[str], rows: Rows
     ) -> tuple[SampleStatistics, ClusterArrays]:
         """Statistics and clusters of some of the variables, each at one level only."""
         part = self.restrict(unit, cluster, 0)
-        return part, ClusterArrays(*rows.cluster_arrays(unit, cluster)) if self.unit else part.clusters(rows)
+        if not self.unit:
+            return part, part.clusters(rows)
+        return part, ClusterArrays(*rows.cluster_arrays(unit, cluster), rows.sampled)
 
     def centred(self) -> SampleStatistics:
         """The statistics about their means, for models without mean structure."""
@@ -360,11 +365,14 @@ class ClusterArrays:
     within : ndarray, shape (J, p (p + 1) / 2)
         Sums of squares and products about the cluster mean, the lower triangle column by column:
         (0, 0), (1, 0), ..., (p-1, 0), (1, 1), (2, 1), ...
+    sampled : Sampled or None
+        How they were sampled.
     """
 
     sizes: Floats
     means: Floats
     within: Floats
+    sampled: Sampled | None = None
 
     @property
     def of_units(self) -> bool:
@@ -377,11 +385,11 @@ class ClusterArrays:
 
     def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these variables."""
-        return core.scores(theta, self.of(core.likelihoods[group]), group)
+        return as_counted(core.scores(theta, self.of(core.likelihoods[group]), group), self.sampled)
 
     def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Log-likelihoods of the clusters, shape (J,)."""
-        return core.cluster_loglik(theta, self.of(core.likelihoods[group]), group)
+        return as_counted(core.cluster_loglik(theta, self.of(core.likelihoods[group]), group), self.sampled)
 
     def saturated_influence(self, moments: Floats, nobs: float) -> Floats:
         """What each cluster of a single level adds to the moments beyond its share, shape (J, m)."""
@@ -391,7 +399,7 @@ class ClusterArrays:
         if self.of_units:
             products = products + self.within
         shares = np.column_stack([products - size * moments[: len(row)], size * off])
-        return np.asarray(shares / nobs, dtype=np.float64)
+        return as_counted(np.asarray(shares / nobs, dtype=np.float64), self.sampled)
 
     def saturated_trace(
         self,
@@ -404,7 +412,7 @@ class ClusterArrays:
         expected: bool,
     ) -> float | None:
         """Trace of the saturated model; see `Clusters.saturated_trace`."""
-        if self.products is not None:
+        if self.products is not None or self.sampled is not None:
             return None
         moments = within.mean, within.cov, between.mean, between.cov
         return _core.saturated_trace(self.of(likelihood), *moments, fixed, means, expected)
@@ -422,12 +430,17 @@ class ClusterArrays:
     @cached_property
     def products(self) -> ClusterProducts | None:
         """Sums of products by size, from which sums of products of scores are computed; None where it does not pay."""
-        return cluster_products(self.sizes, self.means, self.within)
+        return None if self.sampled is not None else cluster_products(self.sizes, self.means, self.within)
 
 
-def row_arrays(values: Floats) -> ClusterArrays:
+def row_arrays(values: Floats, sampled: Sampled | None = None) -> ClusterArrays:
     """The rows of a single level as clusters, from their values, shape (N, q)."""
-    return ClusterArrays(np.ones(len(values)), values, np.empty((len(values), 0)))
+    return ClusterArrays(np.ones(len(values)), values, np.empty((len(values), 0)), sampled)
+
+
+def as_counted(values: Floats, sampled: Sampled | None) -> Floats:
+    """Values or rows of independent units, each as often as it counts."""
+    return values if sampled is None else sampled.weighted(values)
 
 
 def positions(names: Sequence[str], available: Sequence[str]) -> list[int]:
@@ -519,23 +532,36 @@ def sample_statistics(
     require_clusters(len(codes), J, unit)
     require_varying({name: data.columns[name] for name in [*unit, *cluster]})
     require_enough(len(codes), J, len(unit), nboth + len(cluster))
-    raw = _core.two_level_statistics(columns_of(data, unit), columns_of(data, cluster), codes, J)
+    if data.sampled is None:
+        columns = columns_of(data, unit), columns_of(data, cluster)
+        raw: dict[str, Any] = dict(_core.two_level_statistics(*columns, codes, J))
+    else:
+        raw = _counted_by_weights(data, unit, cluster)
     require_constant_within(cluster, raw["varying"], data.clusters)
     statistics = SampleStatistics(
         unit=tuple(unit),
         cluster=tuple(cluster),
         nboth=nboth,
-        nobs=float(len(codes)),
-        nclusters=float(J),
-        sizes=raw["sizes"],
-        counts=raw["counts"],
-        means=raw["means"],
-        scatter=raw["scatter"],
-        ssw=raw["ssw"],
+        nobs=float(raw["sizes"] @ raw["counts"]),
+        nclusters=float(raw["counts"].sum()),
+        **{name: raw[name] for name in ARRAYS},
         source="data",
     )
     require_identified_levels(statistics, raw["constant"])
     return statistics
+
+
+def _counted_by_weights(data: ClusteredData, unit: Sequence[str], cluster: Sequence[str]) -> dict[str, Any]:
+    """Statistics by cluster size of weighted rows and clusters; sizes are sums of weights (Asparouhov, 2006)."""
+    assert data.sampled is not None
+    sizes, means, within = data.cluster_arrays(unit, cluster)
+    weights = np.ones(len(sizes)) if data.sampled.weights is None else data.sampled.weights
+    known = _core.counted_clusters(sizes, means, within, len(unit), weights)
+    raw: dict[str, Any] = dict(zip(ARRAYS, known, strict=True))
+    codes, J = cluster_codes(data), len(data.clusters)
+    raw["varying"] = _core.cluster_values(columns_of(data, cluster), codes, J)[1]
+    raw["constant"] = raw["ssw"].diagonal() == 0
+    return raw
 
 
 def require_identified_levels(statistics: SampleStatistics, constant: Sequence[bool]) -> None:
@@ -565,24 +591,29 @@ def simple_statistics(data: ClusteredData, variables: Sequence[str]) -> SampleSt
     """
     columns = columns_of(data, variables)
     nrows = len(columns[0])
-    mean, scatter = _core.simple_statistics(columns, nrows)
+    mean, scatter = _core.simple_statistics(columns, nrows, data.weights)
     require_varying({name: data.columns[name] for name in variables})
-    return covariance_statistics(scatter, mean, nrows, variables)
+    total = nrows if data.weights is None else float(data.weights.sum())
+    return covariance_statistics(scatter, mean, nrows, variables, total)
 
 
 def covariance_statistics(
-    scatter: Floats, mean: Floats, nrows: int, variables: Sequence[str]
+    scatter: Floats, mean: Floats, nrows: int, variables: Sequence[str], total: float | None = None
 ) -> SampleStatistics:
-    """Statistics of single-level data from their products about the mean; see `simple_statistics`."""
+    """Statistics of single-level data from their products about the mean; see `simple_statistics`.
+
+    `total` is what the weights of the rows add up to, if they have any.
+    """
+    counted = nrows if total is None else total
     if nrows <= len(variables):
         raise DataError(
             f"{nrows} complete rows cannot identify the covariance matrix of {len(variables)} variables: "
             f"at least {len(variables) + 1} are needed"
         )
-    require_scale(variables, np.diag(scatter) / nrows)
+    require_scale(variables, np.diag(scatter) / counted)
     require_independent(scatter, variables, "")
     return expected_statistics(
-        np.empty((0, 0)), scatter / nrows, mean, [1.0], [nrows], (), variables, 0, source="data"
+        np.empty((0, 0)), scatter / counted, mean, [1.0], [counted], (), variables, 0, source="data"
     )
 
 

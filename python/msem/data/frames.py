@@ -24,6 +24,17 @@ from msem.data.columns import (
 )
 from msem.data.identifiers import factorized, require_different_texts
 from msem.data.screening import require_complete_rows
+from msem.data.survey import (
+    Sampled,
+    Scale,
+    SurveyColumns,
+    SurveyRows,
+    checked_weights,
+    of_clusters,
+    scaled_units,
+    survey_rows,
+    whole_sizes,
+)
 from msem.errors import DataError
 from msem.settings import several
 
@@ -79,6 +90,12 @@ class ClusteredData:
         Position of each row in the frame as given; None when no row was left out.
     index : pandas.Index
         Labels of the rows of the frame as given, for a frame that has them; otherwise their numbers.
+    dropped_zero : int
+        Rows left out because their weight is zero.
+    weights : ndarray, shape (N,), or None
+        How often each row counts.
+    sampled : Sampled or None
+        How the clusters, or rows without clusters, were sampled; None for a simple sample.
     """
 
     columns: Mapping[str, Floats]
@@ -94,11 +111,15 @@ class ClusteredData:
     lost_clusters: pd.Index[Any] = field(default_factory=lambda: pd.Index([]))
     rows: NDArray[np.int64] | None = None
     index: pd.Index[Any] = field(default_factory=lambda: pd.RangeIndex(0))
+    dropped_zero: int = 0
+    weights: Floats | None = None
+    sampled: Sampled | None = None
 
     @property
     def nobs(self) -> int:
         """Rows in use."""
-        return self.nrows - self.dropped_rows - self.dropped_no_cluster - self.dropped_empty
+        left_out = self.dropped_rows + self.dropped_no_cluster + self.dropped_empty + self.dropped_zero
+        return self.nrows - left_out
 
     @property
     def cluster_count(self) -> int | None:
@@ -120,7 +141,10 @@ class ClusteredData:
     def cluster_arrays(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats, Floats]:
         """Sizes, means and products within of every cluster, in order of the cluster codes; see `ClusterArrays`."""
         columns = columns_of(self, unit), columns_of(self, cluster)
-        arrays = _core.cluster_arrays(*columns, cluster_codes(self), len(self.clusters))
+        sizes, means, within = _core.cluster_arrays(
+            *columns, cluster_codes(self), len(self.clusters), self.weights
+        )
+        arrays = sizes if self.weights is None else whole_sizes(sizes), means, within
         for array in arrays:
             array.flags.writeable = False
         return arrays
@@ -136,11 +160,36 @@ class ClusteredData:
 
     def cell_products(self, names: Sequence[str], data: _core.IncompleteData) -> Floats:
         """Products within the cells of data with holes, by cluster; see `IncompleteClusters`."""
-        return _core.cell_products(columns_of(self, names), cluster_codes(self), data)
+        return _core.cell_products(columns_of(self, names), cluster_codes(self), data, self.weights)
+
+    @property
+    def unweighted(self) -> ClusteredData:
+        """The same rows as a simple sample."""
+        return replace(self, weights=None, sampled=None)
+
+    @property
+    def overall_weights(self) -> Floats | None:
+        """How often each row counts, clusters included; None if all count once."""
+        level2 = None if self.sampled is None else self.sampled.weights
+        if level2 is None or self.codes is None:
+            return self.weights
+        own = level2[self.codes]
+        return own if self.weights is None else own * self.weights
+
+    def informative(self, unit: Sequence[str]) -> Bools | None:
+        """Rows with a value of any of these variables; None if all are."""
+        if self.complete or not unit:
+            return None
+        seen: Bools = np.logical_or.reduce([~np.isnan(self.columns[name]) for name in unit])
+        return seen
 
 
 def clustered_data(
-    frame: Any, variables: Sequence[str], cluster: str | None, holes: Holes | None = None
+    frame: Any,
+    variables: Sequence[str],
+    cluster: str | None,
+    holes: Holes | None = None,
+    survey: SurveyColumns | None = None,
 ) -> ClusteredData:
     """Take the needed variables from a frame, delete incomplete rows and number the clusters.
 
@@ -156,18 +205,22 @@ def clustered_data(
         Keep rows with missing values: leave out only those in which nothing is observed or a required variable is
         missing (one of clusters: in all rows of the cluster). Variables of clusters are filled in from other rows of
         the cluster.
+    survey : SurveyColumns, optional
+        The columns that say how the rows were sampled. Rows whose weight is zero are left out and counted.
 
     Returns
     -------
     ClusteredData
+        With weights as given; see `scaled_weights`.
 
     Raises
     ------
     DataError
         If a column is unknown, duplicated, not numeric or infinite, if the cluster column is also a
-        variable, if cluster ids cannot be hashed, or if no complete row is left.
+        variable, if cluster ids cannot be hashed, or if no complete row is left; or if weights cannot be used: see
+        `survey_rows`.
     """
-    return kept_rows(screened_columns(frame, variables, cluster), holes)
+    return kept_rows(screened_columns(frame, variables, cluster, survey), holes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +239,8 @@ class ScreenedColumns:
         Rows without a cluster id.
     index : pandas.Index
         Labels of the rows.
+    survey : SurveyRows or None
+        How the rows were sampled.
     """
 
     columns: Mapping[str, Floats]
@@ -194,20 +249,30 @@ class ScreenedColumns:
     ids: nw.Series[Any] | None
     no_cluster: Bools
     index: pd.Index[Any]
+    survey: SurveyRows | None = None
+
+    @property
+    def zero(self) -> Bools:
+        """Rows that count for nothing."""
+        return np.zeros(len(self.no_cluster), dtype=bool) if self.survey is None else self.survey.zero
 
 
-def screened_columns(frame: Any, variables: Sequence[str], cluster: str | None) -> ScreenedColumns:
+def screened_columns(
+    frame: Any, variables: Sequence[str], cluster: str | None, survey: SurveyColumns | None = None
+) -> ScreenedColumns:
     """Take the needed columns from a frame; see `clustered_data`."""
     require_distinct_roles(variables, cluster)
     needed = [*variables] if cluster is None else [*variables, cluster]
-    columns = select_columns(frame, needed)
+    roles = {} if survey is None else survey.roles
+    columns = select_columns(frame, list(dict.fromkeys([*needed, *roles.values()])))
     nrows = require_rows(columns)
     values = {name: float_column(name, columns[name]) for name in variables}
     missing = {name: missing_rows(name, column) for name, column in values.items()}
     ids = None if cluster is None else columns[cluster]
     no_cluster = np.zeros(nrows, dtype=bool) if ids is None else missing_ids(ids)
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(nrows)
-    return ScreenedColumns(values, missing, cluster, ids, no_cluster, index)
+    sampling = survey_rows(survey, columns, cluster, nrows) if survey is not None and roles else None
+    return ScreenedColumns(values, missing, cluster, ids, no_cluster, index, sampling)
 
 
 def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> ClusteredData:
@@ -216,10 +281,11 @@ def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> Clust
     def among(mask: Bools) -> Bools:
         return mask if rows is None else mask & rows
 
-    no_cluster = among(screened.no_cluster)
-    missing = {name: among(mask) for name, mask in screened.missing.items() if mask is not None}
+    zero = among(screened.zero)
+    no_cluster = among(screened.no_cluster & ~zero)
+    missing = {name: among(mask & ~zero) for name, mask in screened.missing.items() if mask is not None}
     incomplete = any_of(list(missing.values()), len(no_cluster)) & ~no_cluster
-    keep = among(~(incomplete | no_cluster))
+    keep = among(~(incomplete | no_cluster | zero))
     nrows = len(keep) if rows is None else int(rows.sum())
     dropped = {name: int(mask.sum()) for name, mask in missing.items() if mask.any()}
     require_complete_rows(keep, dropped, no_cluster, screened.cluster, nrows)
@@ -236,9 +302,13 @@ def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> Clust
         dropped=dropped,
         dropped_rows=int(incomplete.sum()),
         dropped_no_cluster=int(no_cluster.sum()),
-        left_out=_reasons({"no cluster id": no_cluster, "a missing value": incomplete}),
+        left_out=_reasons(
+            {"no cluster id": no_cluster, "a missing value": incomplete, "a weight of zero": zero}
+        ),
         rows=None if keep.all() else np.flatnonzero(keep),
         index=screened.index,
+        dropped_zero=int(zero.sum()),
+        **_sampling(screened.survey, keep, codes, clusters),
     )
 
 
@@ -246,7 +316,8 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
     """The rows to be used; of the marked rows only, if `rows` is given. See `clustered_data`."""
     if holes is None:
         return complete_rows(screened, rows)
-    here = np.ones(len(screened.no_cluster), dtype=bool) if rows is None else rows
+    given = np.ones(len(screened.no_cluster), dtype=bool) if rows is None else rows
+    here = given & ~screened.zero
     usable = here & ~screened.no_cluster
     empty = usable & _empty(screened)
     present = usable & ~empty
@@ -273,7 +344,7 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
         columns={name: kept(column, keep) for name, column in screened.columns.items()},
         codes=codes,
         clusters=clusters,
-        nrows=int(here.sum()),
+        nrows=int(given.sum()),
         dropped={name: int(mask.sum()) for name, mask in without.items() if mask.any()},
         dropped_rows=int(lacking.sum()),
         dropped_no_cluster=int((screened.no_cluster & here).sum()),
@@ -284,12 +355,85 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
                 "no cluster id": screened.no_cluster & here,
                 "no observed value": empty,
                 "no fixed covariate": lacking,
+                "a weight of zero": given & screened.zero,
             }
         ),
         lost_clusters=lost,
         rows=None if keep.all() else np.flatnonzero(keep),
         index=screened.index,
+        dropped_zero=int((given & screened.zero).sum()),
+        **_sampling(screened.survey, keep, codes, clusters),
     )
+
+
+def _sampling(
+    survey: SurveyRows | None, keep: Bools, codes: NDArray[np.int64] | None, clusters: pd.Index[Any]
+) -> dict[str, Any]:
+    """How the kept rows, and the clusters or rows that are independent, were sampled."""
+    if survey is None:
+        return {}
+    names = survey.columns
+    weights = None if survey.weights is None else checked_weights(str(names.weights), survey.weights, keep)
+    of_level2, psu = None, None
+    if survey.cluster_weights is not None:
+        name = str(names.cluster_weights)
+        values = checked_weights(name, survey.cluster_weights, keep)
+        of_level2 = values if codes is None else of_clusters(name, values, codes, clusters, "the weight")
+    if survey.psu is not None:
+        psu = survey.psu[keep]
+        if (psu < 0).any():
+            row = int(np.flatnonzero(keep)[(psu < 0).argmax()])
+            raise DataError(
+                f"the primary sampling unit ({names.psu!r}) is missing in {(psu < 0).sum()} row(s) that would be used, "
+                f"first in row {row} (counted from 0)"
+            )
+        if codes is not None:
+            psu = of_clusters(str(names.psu), psu, codes, clusters, "the primary sampling unit")
+    return {"weights": weights, "sampled": Sampled(of_level2, psu, survey.design)}
+
+
+def scaled_weights(
+    parts: Sequence[ClusteredData], unit: Sequence[str], nlevels: int, scale: Scale
+) -> tuple[ClusteredData, ...]:
+    """The groups of a sample with weights as they enter the likelihood.
+
+    At two levels the weights of units are scaled within each cluster, and those of clusters add up to the number of
+    clusters of all groups. At one level those of units are scaled over all groups together; rows that come in no
+    clusters are then the independent units, and have their weights.
+
+    Parameters
+    ----------
+    parts : sequence of ClusteredData
+    unit : sequence of str
+        Variables measured on units; a row without a value of any of them counts in no cluster.
+    nlevels : {1, 2}
+    scale : {"size", "effective", "none"}
+    """
+    if all(part.sampled is None for part in parts):
+        return tuple(parts)
+    counts = [part.nobs for part in parts]
+    if nlevels == 1:
+        given = [part.weights for part in parts]
+        if any(own is None for own in given):
+            return tuple(parts)
+        whole = scaled_units(np.concatenate([own for own in given if own is not None]), None, scale)
+        weights: list[Floats | None] = list(np.split(whole, np.cumsum(counts)[:-1]))
+    else:
+        weights = [
+            None
+            if part.weights is None
+            else scaled_units(part.weights, part.codes, scale, part.informative(unit))
+            for part in parts
+        ]
+    clusters = [None if part.sampled is None else part.sampled.weights for part in parts]
+    known = [own for own in clusters if own is not None]
+    factor = sum(map(len, known)) / sum(float(own.sum()) for own in known) if known else 1.0
+    out = []
+    for part, own, level2 in zip(parts, weights, clusters, strict=True):
+        assert part.sampled is not None
+        of_independent = own if part.codes is None else None if level2 is None else factor * level2
+        out.append(replace(part, weights=own, sampled=replace(part.sampled, weights=of_independent)))
+    return tuple(out)
 
 
 def _reasons(masks: Mapping[str, Bools]) -> dict[str, NDArray[np.int64]]:

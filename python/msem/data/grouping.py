@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from msem.data.columns import Bools, kept_ids, listed, missing_ids, select_columns
 from msem.data.frames import ClusteredData, Holes, kept_rows, screened_columns
+from msem.data.survey import SurveyColumns
 from msem.errors import DataError
 
 MOST = 1000  # groups; more are a column of ids or measurements
@@ -153,12 +154,13 @@ def grouped_data(
     grouping: Grouping,
     labels: Sequence[str],
     holes: Holes | None = None,
+    survey: SurveyColumns | None = None,
 ) -> tuple[ClusteredData, ...]:
     """Complete rows of each group, or rows with holes.
 
     Parameters
     ----------
-    frame, variables, cluster, holes
+    frame, variables, cluster, holes, survey
         As in `clustered_data`.
     grouping : Grouping
         Of the same frame.
@@ -176,7 +178,7 @@ def grouped_data(
         has members in several groups.
     """
     _require_own_role(variables, cluster, grouping.column)
-    screened = screened_columns(frame, variables, cluster)
+    screened = screened_columns(frame, variables, cluster, survey)
     groups = []
     for label in labels:
         try:

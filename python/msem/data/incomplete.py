@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.complete import SAME, ClusterArrays, positions, row_arrays
+from msem.data.complete import SAME, ClusterArrays, as_counted, positions, row_arrays
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
 from msem.data.screening import (
     COLLINEAR,
@@ -30,6 +30,7 @@ from msem.data.screening import (
     require_within_variance,
 )
 from msem.data.statistics import Clusters, Rows
+from msem.data.survey import Sampled
 from msem.errors import DataError
 from msem.model.variables import Variables
 
@@ -179,11 +180,12 @@ class IncompleteStatistics:
     def clusters(self, rows: Rows) -> IncompleteClusters:
         """Independent units of the rows; see `Statistics.clusters`."""
         if self.unit:
-            return IncompleteClusters(self.data, rows.cell_products(self.unit, self.data))
+            products = rows.cell_products(self.unit, self.data)
+            return IncompleteClusters(self.data, products, sampled=rows.sampled)
         if self.by_cluster is None:
-            return IncompleteClusters(self.data, np.empty((0, 0)))
+            return IncompleteClusters(self.data, np.empty((0, 0)), sampled=rows.sampled)
         products = rows.cell_products(self.cluster, self.by_cluster)
-        return IncompleteClusters(self.by_cluster, products, (self.data, rows.cluster_of_row))
+        return IncompleteClusters(self.by_cluster, products, (self.data, rows.cluster_of_row), rows.sampled)
 
     def marginal(
         self, unit: Sequence[str], cluster: Sequence[str], rows: Rows
@@ -275,13 +277,17 @@ def incomplete_statistics(
     """
     codes, J = cluster_codes(data), len(data.clusters)
     _, varying = _core.cluster_values(columns_of(data, cluster), codes, J)
-    core = _core.incomplete_data(columns_of(data, unit), columns_of(data, cluster), codes, J, nboth)
+    counts = None if data.sampled is None else data.sampled.weights
+    columns = columns_of(data, unit), columns_of(data, cluster)
+    core = _core.incomplete_data(*columns, codes, J, nboth, data.weights, counts)
     out = IncompleteStatistics(tuple(unit), tuple(cluster), nboth, core)
     require_observed(out.names, out.observed[0])
     filled = int((core.sizes > 0).sum())
-    require_clusters(int(core.nobs), filled, unit)
+    seen = data.informative(unit)
+    nobs = data.nobs if seen is None else int(seen.sum())
+    require_clusters(nobs, filled, unit)
     _require_variance(out, data)
-    require_enough(int(core.nobs), filled, len(unit), nboth + len(cluster))
+    require_enough(nobs, filled, len(unit), nboth + len(cluster))
     require_constant_within(cluster, varying, data.clusters)
     _require_levels(out, data)
     _require_independent(out)
@@ -298,16 +304,16 @@ def simple_incomplete(data: ClusteredData, variables: Sequence[str]) -> Incomple
     """
     columns = columns_of(data, variables)
     rows = np.arange(len(columns[0]), dtype=np.int64)
-    core = _core.incomplete_data([], columns, rows, len(rows), 0)
+    core = _core.incomplete_data([], columns, rows, len(rows), 0, None, data.weights)
     grouped = None
     if data.codes is not None:
-        grouped = _core.incomplete_data(columns, [], data.codes, len(data.clusters), 0)
+        grouped = _core.incomplete_data(columns, [], data.codes, len(data.clusters), 0, data.weights)
     out = IncompleteStatistics((), tuple(variables), 0, core, grouped)
     require_observed(variables, out.observed[0])
     _require_variance(out, data)
-    if out.nobs <= len(variables):
+    if len(rows) <= len(variables):
         raise DataError(
-            f"{out.nobs:.0f} rows cannot identify the covariance matrix of {len(variables)} variables: at least "
+            f"{len(rows)} rows cannot identify the covariance matrix of {len(variables)} variables: at least "
             f"{len(variables) + 1} are needed"
         )
     _require_independent(out)
@@ -419,11 +425,14 @@ class IncompleteClusters:
         Products about the means of each cell, the lower triangle column by column; zero where nothing is observed.
     rows : tuple of _core.IncompleteData and ndarray, or None
         Rows of a single level that are taken together by cluster, and the cluster of each.
+    sampled : Sampled or None
+        How the clusters were sampled.
     """
 
     data: _core.IncompleteData
     within: Floats
     rows: tuple[_core.IncompleteData, NDArray[np.int64]] | None = None
+    sampled: Sampled | None = None
 
     @property
     def sizes(self) -> Floats:
@@ -446,11 +455,11 @@ class IncompleteClusters:
 
     def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these data."""
-        return core.scores(theta, self.of(core.likelihoods[group]), group)
+        return as_counted(core.scores(theta, self.of(core.likelihoods[group]), group), self.sampled)
 
     def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Log-likelihoods of the clusters, shape (J,)."""
-        return core.cluster_loglik(theta, self.of(core.likelihoods[group]), group)
+        return as_counted(core.cluster_loglik(theta, self.of(core.likelihoods[group]), group), self.sampled)
 
     def saturated_influence(self, moments: Floats, nobs: float) -> None:
         """Moments are not means of products here, because of the holes."""

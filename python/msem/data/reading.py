@@ -15,12 +15,13 @@ import pandas as pd
 from msem.data.clusters import ClusterStatistics, single_level, two_level
 from msem.data.columns import column_names, listed
 from msem.data.complete import SampleStatistics, moment_statistics, sample_statistics, simple_statistics
-from msem.data.frames import ClusteredData, Holes, clustered_data
+from msem.data.frames import ClusteredData, Holes, clustered_data, scaled_weights
 from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
 from msem.data.sample import Group, Sample
 from msem.data.statistics import Statistics
+from msem.data.survey import SurveyColumns
 from msem.errors import DataError, DataWarning, ModelError, warn
 from msem.model.partable import ParameterTable
 from msem.settings import Settings
@@ -76,7 +77,7 @@ def read_statistics(
     data: Any, table: ParameterTable, settings: Settings, grouping: Grouping | None
 ) -> tuple[Group, ...]:
     """Statistics of what a user gives: of the rows of a frame, unless there is a function for its kind."""
-    column = settings.cluster
+    column = settings.cluster_of(table.nlevels)
     if data is None and table.multilevel:
         raise DataError("no data: give a data frame with cluster=, or msem.LevelMoments")
     if data is None:
@@ -87,10 +88,18 @@ def read_statistics(
         raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
     variables = table.variables.names
     holes = allowed_holes(table) if settings.incomplete else None
+    survey = survey_columns(settings)
+    if settings.cluster_weights is not None and not table.multilevel:
+        raise DataError(
+            "cluster_weights= are for two-level models: a single-level model has weights= of its rows"
+        )
     if grouping is None:
-        rows = clustered_data(data, variables, column, holes)
-        return (Group(_statistics(table, rows), data=rows),)
-    parts = grouped_data(data, variables, column, grouping, table.group_labels, holes)
+        parts: tuple[ClusteredData, ...] = (clustered_data(data, variables, column, holes, survey),)
+    else:
+        parts = grouped_data(data, variables, column, grouping, table.group_labels, holes, survey)
+    parts = scaled_weights(parts, table.variables.unit, table.nlevels, settings.weights_scale)
+    if grouping is None:
+        return (Group(_statistics(table, parts[0]), data=parts[0]),)
     groups = []
     for label, rows in zip(table.group_labels, parts, strict=True):
         try:
@@ -139,6 +148,20 @@ def _(
     if not data.unit:
         raise ModelError("the model has two levels but these are statistics of a single-level sample")
     return (Group(data.restrict(*table.variables.roles), given_as=GIVEN_AS.get(data.source, data.source)),)
+
+
+def survey_columns(settings: Settings) -> SurveyColumns | None:
+    """The columns that say how rows were sampled; None for a simple sample."""
+    if not settings.surveyed:
+        return None
+    return SurveyColumns(
+        weights=settings.weights,
+        cluster_weights=settings.cluster_weights,
+        psu=settings.psu,
+        strata=settings.strata,
+        fpc=settings.fpc,
+        single_psu=settings.single_psu,
+    )
 
 
 def has_rows(data: Any) -> bool:
@@ -281,6 +304,10 @@ def _require_used(data: Any, table: ParameterTable, settings: Settings) -> None:
         raise DataError(
             f"cluster={settings.cluster!r} is for raw data; moments have their clusters: leave it out"
         )
+    survey = survey_columns(settings)
+    if survey is not None and (moments or settings.sample_cov is not None):
+        role, name = next(iter(survey.roles.items()))
+        raise DataError(f"{role}={name!r} names a column of raw data, and these are moments: leave it out")
     given = {
         "sample_mean": settings.sample_mean is not None,
         "sample_nobs": settings.sample_nobs is not None,

@@ -17,7 +17,8 @@ from msem.data.clusters import ClusterStatistics
 from msem.data.frames import ClusteredData
 from msem.data.saturated import solve_saturated
 from msem.data.statistics import Clusters, Rows, Saturated, Statistics
-from msem.errors import DataError
+from msem.data.survey import Design, Sampled, shared_design
+from msem.errors import DataError, UnsupportedError
 
 Floats = NDArray[np.float64]
 
@@ -107,6 +108,25 @@ class Group:
         return self.statistics.clusters(self.require_source())
 
     @property
+    def sampled(self) -> Sampled | None:
+        """How the clusters, or rows without clusters, were sampled; None for a simple sample."""
+        return None if self.source is None else self.source.sampled
+
+    @property
+    def nobs(self) -> float:
+        """Units, not counted by their weights."""
+        if self.data is None or self.sampled is None:
+            return self.statistics.nobs
+        return float(self.data.nobs)
+
+    @property
+    def nlevel2(self) -> float:
+        """Units of the highest level, not counted by their weights."""
+        if self.data is None or self.sampled is None:
+            return self.statistics.nclusters
+        return float(self.data.cluster_count or self.data.nobs)
+
+    @property
     def in_clusters(self) -> bool:
         """Whether rows, or a summary of rows, come in clusters, of one level or two."""
         return self.nclusters is not None
@@ -142,6 +162,8 @@ class Origin:
         Rows left out because nothing was observed in them, where rows with missing values are kept.
     dropped : mapping of str to int
         Rows in which each variable was missing.
+    dropped_zero : int
+        Rows left out because their weight is zero.
     """
 
     given_as: str = "raw data"
@@ -150,6 +172,7 @@ class Origin:
     dropped_no_cluster: int = 0
     dropped_no_group: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    dropped_zero: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +215,7 @@ class Sample:
             dropped_no_cluster=sum(data.dropped_no_cluster for data in rows),
             dropped_no_group=self.without_group,
             dropped=dict(missing),
+            dropped_zero=sum(data.dropped_zero for data in rows),
         )
 
     @property
@@ -202,12 +226,22 @@ class Sample:
     @property
     def nobs(self) -> float:
         """Units of all groups."""
-        return sum(group.statistics.nobs for group in self.groups)
+        return sum(group.nobs for group in self.groups)
 
     @property
     def nclusters(self) -> float:
         """Clusters of all groups."""
-        return sum(group.statistics.nclusters for group in self.groups)
+        return sum(group.nlevel2 for group in self.groups)
+
+    @property
+    def design(self) -> Design | None:
+        """PSUs and strata; None where the clusters, or rows without clusters, are independent."""
+        return shared_design([group.sampled for group in self.groups])
+
+    @property
+    def simple(self) -> bool:
+        """Whether there are neither weights nor PSUs nor strata."""
+        return all(group.sampled is None for group in self.groups)
 
     @property
     def llf(self) -> float:
@@ -240,3 +274,23 @@ class Sample:
         names = [name for group in self.groups for name in group.identifiers]
         found: pd.Index[Any] = pd.Index(names, tupleize_cols=False)
         return found
+
+
+def independent_units(sample: Sample) -> int:
+    """Clusters, or rows without clusters, that variances come from; degrees of freedom and one with a design."""
+    design = sample.design
+    return sum(len(own.sizes) for own in sample.clusters) if design is None else design.df + 1
+
+
+def require_simple(sample: Sample, what: str, remedy: str) -> None:
+    """Refuse what takes a sample for a simple one, named in the plural, where it has weights, PSUs or strata.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    if not sample.simple:
+        raise UnsupportedError(
+            f"{what} take the sample for a simple one, and this one has weights, primary sampling units or strata: "
+            f"{remedy}"
+        )

@@ -11,6 +11,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays, vech_index
 from msem.data.checks import scaled_inverse
 from msem.data.statistics import Clusters, Saturated, Statistics
+from msem.data.survey import independent_rows
 from msem.errors import DataError, MsemError
 
 Method = Literal["scoring", "em"]
@@ -164,5 +165,6 @@ def sandwich(moments: Floats, statistics: Statistics, clusters: Clusters) -> Flo
     if influence is None:
         scores = clusters.scores(saturated_core(statistics, clusters), moments)
         influence = scores @ scaled_inverse(saturated_information(moments, statistics, "observed"))
+    influence = independent_rows(influence, clusters.sampled)
     covariance: Floats = influence.T @ influence
     return covariance

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.products import ClusterProducts
+from msem.data.survey import Sampled
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
@@ -72,6 +73,10 @@ class Rows(Protocol):
         """Rows left out because the cluster id is missing."""
 
     @property
+    def dropped_zero(self) -> int:
+        """Rows left out because their weight is zero."""
+
+    @property
     def cluster_count(self) -> int | None:
         """Clusters that the rows come in; None if they do not."""
 
@@ -96,6 +101,14 @@ class Rows(Protocol):
     def cell_products(self, names: Sequence[str], data: _core.IncompleteData) -> Floats:
         """Products within the cells of data with holes, by cluster; see `IncompleteClusters`."""
 
+    @property
+    def weights(self) -> Floats | None:
+        """How often each row counts; None if all count once."""
+
+    @property
+    def sampled(self) -> Sampled | None:
+        """How the clusters, or rows without clusters, were sampled; None for a simple sample."""
+
 
 class Clusters(Protocol):
     """Independent units of a group: its clusters, or the rows of a single level that come in none."""
@@ -109,6 +122,10 @@ class Clusters(Protocol):
         """Whether there are products within clusters: never for the rows of a single-level sample by themselves."""
 
     @property
+    def sampled(self) -> Sampled | None:
+        """How they were sampled; None for a simple sample."""
+
+    @property
     def products(self) -> ClusterProducts | None:
         """Sums of products by size, from which sums of products of scores are computed; None where it does not pay."""
 
@@ -116,10 +133,13 @@ class Clusters(Protocol):
         """The clusters as the core knows them: of the compiled likelihood of their sample."""
 
     def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
-        """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these variables."""
+        """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these variables.
+
+        Each as often as the cluster counts, so that they add up to that of the sample.
+        """
 
     def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
-        """Log-likelihoods of the clusters, shape (J,)."""
+        """Log-likelihoods of the clusters, shape (J,), each as often as the cluster counts."""
 
     def saturated_influence(self, moments: Floats, nobs: float) -> Floats | None:
         """What each cluster of a single level adds to the moments beyond its share, shape (J, m).

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from msem.data.complete import ClusterArrays
 from msem.data.products import ClusterProducts
 from msem.data.statistics import Clusters
+from msem.data.survey import Design, shared_design
 from msem.errors import MsemError
 from msem.estimation.objective import Objective
 from msem.model.partable import ParameterTable
@@ -28,6 +29,7 @@ def score_products(
     """Sum over the clusters of all groups of outer products of scores.
 
     For a single-level sample whose rows are taken together by cluster it is multiplied by J / (J - 1), as in lavaan.
+    With primary sampling units or strata it is the covariance matrix of the total score over these; see `Design`.
 
     Parameters
     ----------
@@ -44,6 +46,10 @@ def score_products(
     """
     if clusters is None:
         raise MsemError("outer products of scores need the statistics of the single clusters")
+    design = shared_design([c.sampled for c in clusters])
+    if design is not None:
+        root = _design_root(objective, theta, clusters, design, basis)
+        return root.T @ root
     width = objective.table.npar if basis is None else basis.shape[1]
     out = np.zeros((width, width))
     for group, c in enumerate(clusters, 1):
@@ -59,11 +65,27 @@ def score_products(
 
 def corrected_scores(objective: Objective, theta: Floats, clusters: Sequence[Clusters]) -> Floats:
     """Scores of the clusters of all groups, shape (J, npar), whose outer products add up to `score_products`."""
+    design = shared_design([c.sampled for c in clusters])
+    if design is not None:
+        return _design_root(objective, theta, clusters, design, None)
     parts = [
         np.sqrt(cluster_correction(objective.table, c)) * objective.scores(theta, c, group)
         for group, c in enumerate(clusters, 1)
     ]
     return np.concatenate(parts)
+
+
+def _design_root(
+    objective: Objective, theta: Floats, clusters: Sequence[Clusters], design: Design, basis: Floats | None
+) -> Floats:
+    """Rows whose outer products add up to the covariance matrix of the total score."""
+    totals: Floats | float = 0.0
+    for group, c in enumerate(clusters, 1):
+        assert c.sampled is not None
+        assert c.sampled.psu is not None
+        totals = totals + design.totals(_along(objective.scores(theta, c, group), basis), c.sampled.psu)
+    assert isinstance(totals, np.ndarray)
+    return design.root(totals)
 
 
 def _along(scores: Floats, basis: Floats | None) -> Floats:

@@ -85,13 +85,13 @@ class GroupResults:
     @property
     def nobs(self) -> int:
         """Units."""
-        return round(self.statistics.nobs)
+        return round(self.sample.nobs)
 
     @property
     def nclusters(self) -> int | None:
         """Clusters; None for a single-level model without any."""
         if self.estimate.table.nlevels == 2:
-            return round(self.statistics.nclusters)
+            return round(self.sample.nlevel2)
         return self.sample.nclusters
 
     @cached_property
@@ -302,12 +302,15 @@ class Solution(Translated):
         """Degrees of freedom of t references, by where a parameter is and the k predictors of its equation.
 
         J - k - 1 at the between level (Raudenbush & Bryk, 2002), N - J - k at the within level (Schluchter & Elashoff,
-        1990), N - k - 1 with one level; J - 1 at most for robust and bootstrap standard errors. See
-        `docs/small-samples.md`.
+        1990), N - k - 1 with one level; J - 1 at most for robust and bootstrap standard errors, and the number of
+        primary sampling units less that of strata where there are any. See `docs/small-samples.md`.
         """
-        spread = self.options.se in ("robust", "bootstrap")
+        spread = self.options.se in ("robust", "bootstrap", "jackknife1")
         independent = [len(clusters.sizes) for clusters in self.sample.clusters] if spread else None
         df = reference_df(self.table, self.sample.statistics, independent)
+        design = self.sample.design
+        if spread and design is not None:
+            df = np.minimum(df, design.df)
         return pd.Series(df, index=list(self.table.names()), name="df")
 
     # -- the sample --------------------------------------------------------------------------------------------
@@ -403,12 +406,19 @@ class Solution(Translated):
 
     @property
     def aic(self) -> float:
-        """Akaike's information criterion."""
+        """Akaike's information criterion.
+
+        With weights, primary sampling units or strata -2 log PL + 2 tr(A^-1 M) (Lumley & Scott, 2015).
+        """
+        if not self.sample.simple:
+            return -2 * self.llf + 2 * (np.nan if self.sampling is None else self.sampling.trace)
         return -2 * self.llf + 2 * self.estimate.nfree
 
     @property
     def bic(self) -> float:
-        """Bayesian information criterion with ln N, as lavaan and Mplus have it."""
+        """Bayesian information criterion with ln N, as lavaan and Mplus have it; nan for a pseudo-likelihood."""
+        if not self.sample.simple:
+            return np.nan
         return -2 * self.llf + self.estimate.nfree * float(np.log(self.sample.nobs))
 
     @cached_property

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from msem.data.sample import require_simple
 from msem.entry import entry
 from msem.errors import ImproperSolutionWarning, ModelError, MsemError, warn
 from msem.estimation.estimate import require_maximum
@@ -124,6 +125,8 @@ def _test(small: Fit, large: Fit, names: tuple[str, str], method: Method, shifte
     def test(how: Scaling) -> LikelihoodRatio:
         return likelihood_ratio(lower, upper, embedding, how, shifted=shifted)
 
+    if method == "standard":
+        require_simple(large.sample, "unscaled tests", 'leave out method="standard"')
     if method != "auto":
         return test(method)
     if not any(fit.options.robust for fit in (small, large)):

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from msem.data.moments import LevelMoments
-from msem.data.sample import Origin
+from msem.data.sample import Group, Origin
+from msem.data.survey import effective, shared_design
 from msem.estimation.problems import Problem
 from msem.estimation.solution import GroupResults, ReplicateCounts, Solution
 from msem.model.levels import LEVEL_NAMES
@@ -51,6 +52,7 @@ METHODS = {
     "ml": "Normal-theory discrepancy of each level's matrix",
     "uls": "Least squares on each level's standardized matrix",
 }
+SCALES = {"size": "sum to sizes", "effective": "sum to effective sizes", "none": "as given"}
 TESTS = {
     "standard": "Standard (naive)",
     "mean_scaled": "Mean-scaled",
@@ -98,7 +100,7 @@ def header(
         ),
     )
     sample = sample_section(
-        nobs=sum(group.sample.statistics.nobs for group in groups),
+        nobs=sum(group.sample.nobs for group in groups),
         nclusters=sum(counts) if counts else None,
         groups={group.label: (group.nobs, group.nclusters) for group in groups} if len(groups) > 1 else {},
         cluster=options.cluster,
@@ -108,8 +110,39 @@ def header(
         patterns=_patterns(groups),
         dropped_no_cluster=origin.dropped_no_cluster,
         dropped_no_group=origin.dropped_no_group,
+        dropped_zero=origin.dropped_zero,
+        survey=survey_rows(options, [group.sample for group in groups]),
     )
     return method, sample
+
+
+def survey_rows(
+    options: ResolvedSettings, groups: Sequence[Group]
+) -> tuple[tuple[str, float | int | str], ...]:
+    """How the sample was drawn, and how much its weights cost."""
+    design = shared_design([group.sampled for group in groups])
+    rows: list[tuple[str, float | int | str]] = []
+    if options.weights:
+        rows += [(f"Weights [{options.weights}]", SCALES[options.weights_scale])]
+    overall = [group.data.overall_weights for group in groups if group.data is not None]
+    if options.weights or options.cluster_weights:
+        known = [one for one in overall if one is not None]
+        rows += [("Effective number of observations", f"{effective(np.concatenate(known)):.1f}")]
+    if options.cluster_weights:
+        own = [g.sampled.weights for g in groups if g.sampled is not None and g.sampled.weights is not None]
+        rows += [
+            (
+                f"Effective number of clusters [{options.cluster_weights}]",
+                f"{effective(np.concatenate(own)):.1f}",
+            )
+        ]
+    if design is not None:
+        rows += [
+            (f"Primary sampling units [{options.psu or options.cluster or 'rows'}]", len(design.stratum))
+        ]
+        rows += [(f"Strata [{options.strata}]", len(design.left))] if options.strata else []
+        rows += [("Degrees of freedom of the design", design.df)]
+    return tuple(rows)
 
 
 def _patterns(groups: Sequence[GroupResults]) -> dict[str, int]:

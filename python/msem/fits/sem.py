@@ -92,6 +92,13 @@ def sem(
     sample_nobs: float | Mapping[str, float] | None = None,
     sample_cov_rescale: bool = True,
     missing: str = "listwise",
+    weights: str | None = None,
+    cluster_weights: str | None = None,
+    weights_scale: str = "size",
+    psu: str | None = None,
+    strata: str | None = None,
+    fpc: str | None = None,
+    single_psu: str = "error",
     auxiliary: Sequence[str] = (),
     fixed_x: bool = True,
     std_lv: bool = False,
@@ -142,6 +149,26 @@ def sem(
         its part, units without any and clusters without any excepted; values may be missing at random. Rows without a
         value of a fixed covariate are left out, and so are clusters without one. "fiml.x" (also "ml.x") keeps them by
         modelling the covariates: the same as "fiml" with ``fixed_x=False``.
+    weights : str, optional
+        Column with the sampling weights of units: at two levels those within their cluster (1 over the probability of
+        the unit given its cluster). The likelihood is then the weighted pseudo-likelihood (Asparouhov, 2006;
+        Rabe-Hesketh & Skrondal, 2006). Rows with weight 0 are left out. With weights, `psu`, `strata` or `fpc` standard
+        errors are the sandwich and tests are scaled. See `docs/survey-weights.md`.
+    cluster_weights : str, optional
+        Column with the sampling weights of clusters, the same in all rows of a cluster.
+    weights_scale : {"size", "effective", "none"}, default "size"
+        What the weights of the units of a cluster add up to: its number of units, its effective number
+        (sum w)^2 / sum w^2, or what they add up to as given. At one level the same over the whole sample. Estimates of
+        two-level models depend on it.
+    psu : str, optional
+        Column with the primary sampling units, where they are not the clusters: these are then what is independent. A
+        single-level model without `cluster` takes rows together by them.
+    strata : str, optional
+        Column with the strata that primary sampling units were drawn in.
+    fpc : str, optional
+        Column with the sampling fraction of each stratum's primary sampling units, or their number in its population.
+    single_psu : {"error", "centre", "certainty"}, default "error"
+        What a stratum with one primary sampling unit adds to variances: its deviation from the mean of all, or nothing.
     auxiliary : sequence of str, optional
         Variables that are no part of the model but tell about missing values. At every level at which they vary they
         are correlated with each other and with all that the model leaves unexplained (saturated correlates; Graham,

@@ -16,6 +16,7 @@ COLUMN = 10  # of one of several values
 Single = float | int | str
 Rows = list[tuple[str, Single, Single]]
 HEADING = ("", "Standard", "Scaled")
+LEFT_OUT = ("P-value", "Bayesian", "Sample-size adjusted Bayesian")  # where they are not defined
 SCALED_COLUMN = 12
 SCALED_WIDTH = WIDTH + SCALED_COLUMN
 
@@ -64,6 +65,8 @@ def sample_section(
     dropped_empty: int = 0,
     dropped_no_cluster: int = 0,
     dropped_no_group: int = 0,
+    dropped_zero: int = 0,
+    survey: Pairs = (),
 ) -> Section:
     """Describe the sample.
 
@@ -81,6 +84,10 @@ def sample_section(
         Numbers of patterns of missing values, by the level they are at.
     dropped_rows, dropped_empty, dropped_no_cluster, dropped_no_group : int
         Rows left out because a variable, all variables, the cluster, or the group is missing.
+    dropped_zero : int
+        Rows left out because their weight is zero.
+    survey : tuple of (str, value)
+        Weights, primary sampling units and strata.
     """
     name = f"Number of clusters [{cluster}]" if cluster else "Number of clusters"
     if groups:
@@ -100,6 +107,9 @@ def sample_section(
         rows.append(("Rows dropped: no cluster", dropped_no_cluster))
     if dropped_no_group:
         rows.append(("Rows dropped: no group", dropped_no_group))
+    if dropped_zero:
+        rows.append(("Rows dropped: weight of zero", dropped_zero))
+    rows += survey
     if given_as:
         rows.append(("Sample given as", given_as))
     return Section("", tuple(rows))
@@ -274,13 +284,20 @@ def scaled_sections(m: Mapping[str, float], correction: str, *, full: bool) -> t
 
 def _scaled_section(title: str, rows: Rows) -> Section:
     """Both columns under their headings; rows without any value, such as undefined p-values, are left out."""
-    shown = [row for row in rows if not (row[0].startswith("P-value") and _scaled_undefined(row))]
+    shown = [row for row in rows if not (row[0].startswith(LEFT_OUT) and _scaled_undefined(row))]
     return Section(
         title,
-        tuple((name, (first, second)) for name, first, second in [HEADING, *shown]),
+        tuple((name, (_where_defined(first, second), second)) for name, first, second in [HEADING, *shown]),
         SCALED_WIDTH,
         SCALED_COLUMN,
     )
+
+
+def _where_defined(first: Single, second: Single) -> Single:
+    """An unscaled value; nothing where only the scaled one is defined, as with weights."""
+    if isinstance(first, float) and isinstance(second, float) and math.isnan(first) > math.isnan(second):
+        return ""
+    return first
 
 
 def _scaled_undefined(row: tuple[str, Single, Single]) -> bool:

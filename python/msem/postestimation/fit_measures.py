@@ -42,6 +42,20 @@ from msem.settings import ScaledTest, several
 Floats = NDArray[np.float64]
 
 ROUNDING = 1e-13  # relative, of log-likelihoods
+# What takes the likelihood ratio for a chi-square as it is, and the log-likelihood for that of independent units.
+FOR_SIMPLE_SAMPLES = (
+    "pvalue",
+    "baseline_pvalue",
+    "rmsea_ci_lower",
+    "rmsea_ci_upper",
+    "rmsea_pvalue",
+    "rmsea_notclose_pvalue",
+    "gfi_ci_lower",
+    "gfi_ci_upper",
+    "bic",
+    "bic2",
+    "bic_nclusters",
+)
 
 
 def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeasureInputs:
@@ -190,7 +204,8 @@ def tests(fit: Solution) -> pd.DataFrame:
     -------
     DataFrame
         Rows: standard, the likelihood ratio, and the scaled tests asked for; those of least squares otherwise.
-        Columns statistic, df, pvalue, scaling (what the likelihood-ratio statistic was divided by).
+        Columns statistic, df, pvalue, scaling (what the likelihood-ratio statistic was divided by). With weights or a
+        complex design the likelihood ratio itself has no p-value.
     """
     if fit.discrepancy is not None:
         return fit.discrepancy.tests()
@@ -198,7 +213,8 @@ def tests(fit: Solution) -> pd.DataFrame:
     for test in fit.options.test:
         factor = 1.0 if test == "standard" else model_scaling(fit, test).factor
         statistic = chisq(fit) / factor if fit.df > 0 else chisq(fit)
-        rows[test] = [statistic, float(fit.df), chisq_pvalue(statistic, fit.df), factor]
+        valid = test != "standard" or fit.sample.simple
+        rows[test] = [statistic, float(fit.df), chisq_pvalue(statistic, fit.df) if valid else np.nan, factor]
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=["statistic", "df", "pvalue", "scaling"], dtype=float
     )
@@ -221,7 +237,11 @@ def measures(fit: Solution) -> pd.Series:
     test = fit.options.scaled_test
     if test is None:
         return indices(inputs)
-    return scaled_indices(inputs, model_scaling(fit, test), _baseline_factor(fit, test))
+    found = scaled_indices(inputs, model_scaling(fit, test), _baseline_factor(fit, test))
+    if not fit.sample.simple:
+        found[[name for name in FOR_SIMPLE_SAMPLES if name in found]] = np.nan
+        found["aic"] = fit.aic
+    return found
 
 
 def fit_measures(

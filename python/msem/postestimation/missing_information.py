@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.complete import SampleStatistics, level_statistics
-from msem.data.sample import Group, Sample
+from msem.data.sample import Group, Sample, require_simple
 from msem.estimation.estimate import Estimate, require_likelihood
 from msem.estimation.objective import build_objective
 from msem.estimation.sampling import sampling_covariance
@@ -86,6 +86,9 @@ def fmi(fit: Solution) -> pd.Series:
     Savalei & Rhemtulla (2012). Structural Equation Modeling, 19, 477-494.
     """
     require_likelihood(fit.estimate, "fractions of missing information")
+    require_simple(
+        fit.sample, "fractions of missing information", "they have no meaning under a pseudo-likelihood"
+    )
     kind: Information = "expected" if fit.options.information == "expected" else "observed"
     found = missing_information(fit.estimate, fit.sample, kind)
     return pd.Series(found, index=list(fit.table.names()), name="fmi")

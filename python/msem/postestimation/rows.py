@@ -49,9 +49,11 @@ def training_rows(group: Group) -> Rows:
             "the model was fitted to moments or statistics, which do not tell one row from another: give rows as "
             "newdata="
         )
-    if group.statistics.unit:
+    if group.statistics.unit and group.sampled is None:
         return Rows(group.data, group.clusters)
-    return Rows(group.data, clusters_of_rows(group.data, group.statistics.variables))
+    # what is known of a unit or cluster does not depend on how often it counts
+    rows = group.data.unweighted
+    return Rows(rows, clusters_of_rows(rows, group.statistics.variables))
 
 
 def new_rows(
@@ -128,4 +130,5 @@ def sample_means(group: Group) -> Floats:
             "the model has no means and was fitted to a covariance matrix, so that scores have no origin: fit it with "
             "sample_mean= and meanstructure=True"
         )
-    return np.array([column.mean() for column in columns_of(group.data, group.statistics.cluster)])
+    columns = columns_of(group.data, group.statistics.cluster)
+    return np.array([np.average(column, weights=group.data.weights) for column in columns])

@@ -13,8 +13,8 @@ sampling covariance of g_d, from the scores of the clusters (Boos, 1992; Satorra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -423,9 +423,20 @@ def score_test(
         names = Names((*fit.table.rows, *(c.row for c in added if c.index is None))).own
         new = iter(names[len(fit.table.rows) :])
         called = [next(new) if c.index is None else names[c.index] for c in added]
-        return tabulated(extend(fit.estimate, (), added, robust_clusters(fit)), called)
+        found = tabulated(extend(fit.estimate, (), added, robust_clusters(fit)), called)
+        return _for_design(found, fit)
     released = choose(restrictions(fit.estimate), release)
-    return tabulated(extend(fit.estimate, released, (), robust_clusters(fit)), [e.text for e in released])
+    found = tabulated(extend(fit.estimate, released, (), robust_clusters(fit)), [e.text for e in released])
+    return _for_design(found, fit)
+
+
+def _for_design(found: ScoreTest, fit: Solution) -> ScoreTest:
+    """Without p-values that take the sample for a simple one."""
+    if fit.sample.simple:
+        return found
+    names = ("total", "univariate", "cumulative")
+    blank: dict[str, Any] = {name: getattr(found, name).assign(pvalue=np.nan) for name in names}
+    return replace(found, **blank)
 
 
 def robust_clusters(fit: Solution) -> tuple[Clusters, ...] | None:

@@ -70,6 +70,8 @@ def _fixed_block(moments: LevelArrays) -> _core.Block:
 def scores(fit: Solution) -> pd.DataFrame:
     """Derivatives of the log-likelihood of every cluster with respect to `params`, at the estimates.
 
+    With weights each as often as the cluster counts.
+
     Returns
     -------
     DataFrame, shape (J, npar)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.sample import independent_units
 from msem.distributions import chisq_pvalue
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
@@ -99,7 +100,7 @@ def wald_test(fit: Solution, hypotheses: str | Sequence[str]) -> pd.DataFrame:
     names = list(functions.texts)
     if len(names) > 1:
         joint = wald(values, cov)
-        clusters = sum(len(own.sizes) for own in fit.sample.clusters) if fit.options.robust else np.inf
+        clusters = independent_units(fit.sample) if fit.options.robust else np.inf
         if not joint.consistent and len(names) >= clusters:
             raise ModelError(
                 f"{len(names)} hypotheses cannot be tested together with robust standard errors from {clusters} "

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.sample import Sample
+from msem.data.sample import Sample, require_simple
 from msem.entry import entries
 from msem.errors import DataWarning, MsemError, warn
 from msem.estimation.estimate import Estimate, require_maximum
@@ -230,6 +230,7 @@ def draw_bootstrap(
     if kind not in get_args(BootstrapKind):
         raise MsemError(f"kind must be 'ordinary' or 'parametric', not {kind!r}")
     require_maximum(estimate, "bootstraps")
+    require_simple(sample, "bootstraps", "use the standard errors of the fit")
     make = ordinary_origin if kind == "ordinary" else parametric_origin
     source = ReplicateSource(estimate, sample, make(estimate, sample, seed))
     with _core.ThreadLimit(threads), Progress("bootstrap", replicates, show) as progress:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.sample import Sample
+from msem.data.sample import Sample, require_simple
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.solution import Solution
 from msem.resampling.intervals import acceleration
@@ -142,6 +142,7 @@ def draw_jackknife(
         Without raw data, with one cluster in a group, or when hardly any refit converges.
     """
     require_maximum(estimate, "jackknives")
+    require_simple(sample, "jackknives", "use the standard errors of the fit")
     source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
     counts = cluster_counts(sample)
     total = sum(counts)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.sample import require_simple
 from msem.distributions import normal_halfwidth
 from msem.errors import ConvergenceWarning, ModelError, UnsupportedError, warn
 from msem.estimation.estimate import Estimate, require_maximum
@@ -341,6 +342,7 @@ def profile(
         If the likelihood is higher elsewhere than at the estimates.
     """
     require_maximum(fit.estimate, "profiles")
+    require_simple(fit.sample, "profile likelihoods", "use conf_int(reference='t')")
     if not fit.table.multilevel and any(group.in_clusters for group in fit.sample.groups):
         raise UnsupportedError(
             "the likelihood of a single-level model takes the rows of a cluster as independent, so its profile "

@@ -1,0 +1,335 @@
+"""How rows were sampled: weights of units and clusters, primary sampling units (PSUs), strata, finite populations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.data.columns import Bools, Columns, float_column, kept_ids, listed, missing_ids
+from msem.errors import DataError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Scale = Literal["size", "effective", "none"]
+SinglePsu = Literal["error", "centre", "certainty"]
+
+WHOLE = 1e-12  # relative distance from a whole number that is rounding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurveyColumns:
+    """The columns of a frame that say how its rows were sampled; see `msem.sem` for their meaning."""
+
+    weights: str | None = None
+    cluster_weights: str | None = None
+    psu: str | None = None
+    strata: str | None = None
+    fpc: str | None = None
+    single_psu: SinglePsu = "error"
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Names of the columns by what they are; empty for a simple sample."""
+        names = {name: getattr(self, name) for name in ("weights", "cluster_weights", "psu", "strata", "fpc")}
+        return {role: name for role, name in names.items() if name is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """PSUs in their strata, over all groups of a sample.
+
+    Attributes
+    ----------
+    stratum : ndarray of int, shape (P,)
+        Stratum of each PSU, numbered from 0.
+    left : ndarray, shape (H,)
+        Share of each stratum's PSUs that is not in the sample, 1 where the population is not finite.
+    single : {"centre", "certainty"}
+        What a stratum with one PSU adds to variances: its deviation from the mean of all PSUs, or nothing.
+    """
+
+    stratum: Ints
+    left: Floats
+    single: SinglePsu = "error"
+
+    @property
+    def df(self) -> int:
+        """Degrees of freedom of variances: PSUs less strata (Korn & Graubard, 1999)."""
+        return len(self.stratum) - len(self.left)
+
+    def totals(self, rows: Floats, psu: Ints) -> Floats:
+        """Sums by PSU of rows of the independent units, whose PSUs are given; shape (P, k)."""
+        if len(rows) == len(self.stratum) and np.array_equal(psu, np.arange(len(psu))):
+            return rows
+        out = np.zeros((len(self.stratum), rows.shape[1]))
+        np.add.at(out, psu, rows)
+        return out
+
+    def root(self, totals: Floats) -> Floats:
+        """Rows whose outer products add up to the covariance matrix of the sum of all totals; shape (P, k).
+
+        Sum over strata h of (1 - f_h) n_h / (n_h - 1) sum of (g - g_h)(g - g_h)' over its n_h PSUs (Binder, 1983).
+        """
+        count = np.bincount(self.stratum, minlength=len(self.left)).astype(np.float64)
+        mean = np.zeros((len(self.left), totals.shape[1]))
+        np.add.at(mean, self.stratum, totals)
+        mean /= count[:, None]
+        alone = count == 1
+        mean[alone] = totals.mean(axis=0)
+        scale = self.left * count / np.where(alone, 1.0, count - 1)
+        scale[alone] = 0.0 if self.single == "certainty" else self.left[alone]
+        root: Floats = np.sqrt(scale)[self.stratum][:, None] * (totals - mean[self.stratum])
+        return root
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """How the independent units of a group were sampled: its clusters, or the rows of a single level.
+
+    Attributes
+    ----------
+    weights : ndarray, shape (J,), or None
+        How often each counts.
+    psu : ndarray of int, shape (J,), or None
+        Number of its PSU in the design; None without one.
+    design : Design or None
+        Of all groups.
+    """
+
+    weights: Floats | None = None
+    psu: Ints | None = None
+    design: Design | None = None
+
+    def weighted(self, rows: Floats) -> Floats:
+        """Rows of the units, or values, each as often as it counts."""
+        if self.weights is None:
+            return rows
+        out: Floats = self.weights[:, None] * rows if rows.ndim > 1 else self.weights * rows
+        return out
+
+
+def independent_rows(rows: Floats, sampled: Sampled | None) -> Floats:
+    """Rows whose outer products estimate the covariance matrix of the sum of the units' rows, for one group."""
+    if sampled is None or sampled.design is None:
+        return rows
+    assert sampled.psu is not None
+    return sampled.design.root(sampled.design.totals(rows, sampled.psu))
+
+
+@dataclass(frozen=True, eq=False)
+class SurveyRows:
+    """What a frame says of the sampling of its rows.
+
+    Attributes
+    ----------
+    columns : SurveyColumns
+    weights, cluster_weights : ndarray, shape (rows,), or None
+        As given; nan where missing.
+    psu : ndarray of int, shape (rows,), or None
+        Number of the PSU of each row, -1 where it is missing; None without a design.
+    design : Design or None
+    zero : ndarray of bool, shape (rows,)
+        Rows that count for nothing.
+    """
+
+    columns: SurveyColumns
+    weights: Floats | None
+    cluster_weights: Floats | None
+    psu: Ints | None
+    design: Design | None
+    zero: Bools
+
+
+def survey_rows(columns: SurveyColumns, data: Columns, cluster: str | None, nrows: int) -> SurveyRows:
+    """Read how rows were sampled.
+
+    PSUs and strata are counted in all rows, so that those in which every weight is zero, as outside of a
+    subpopulation, keep their part in the variances.
+
+    Raises
+    ------
+    DataError
+        If weights are negative, infinite or all zero, a PSU is in several strata, a stratum has one PSU, or fractions
+        are not fractions.
+    """
+    weights, cluster_weights = (
+        None if name is None else _weights(role, name, data[name])
+        for role, name in (("weights", columns.weights), ("cluster_weights", columns.cluster_weights))
+    )
+    zero = np.zeros(nrows, dtype=bool)
+    for given in (weights, cluster_weights):
+        if given is not None:
+            zero |= given == 0
+    psu, design = None, None
+    if columns.psu is not None or columns.strata is not None or columns.fpc is not None:
+        psu, design = _design(columns, data, cluster, nrows)
+    return SurveyRows(columns, weights, cluster_weights, psu, design, zero)
+
+
+def _weights(role: str, name: str, series: nw.Series[Any]) -> Floats:
+    values = float_column(name, series)
+    where = f"the column {name!r} of {role}="
+    negative, infinite = values < 0, np.isinf(values)
+    for odd, what, remedy in (
+        (negative, "negative", "a weight is how many units of the population a row stands for"),
+        (infinite, "infinite", "correct the value"),
+    ):
+        if odd.any():
+            raise DataError(
+                f"{where} is {what} in {odd.sum()} row(s), first in row {int(odd.argmax())} (counted from 0): {remedy}"
+            )
+    if np.isnan(values).all():
+        raise DataError(f"{where} has no values")
+    if not (values > 0).any():
+        raise DataError(f"{where} is zero in every row: no row would count")
+    return values
+
+
+def _codes(series: nw.Series[Any]) -> tuple[Ints, pd.Index[Any]]:
+    """Number of the value of every row, -1 where it is missing, and the values."""
+    present = ~missing_ids(series)
+    codes = np.full(len(present), -1, dtype=np.int64)
+    if not present.any():
+        return codes, pd.Index([])
+    found, values = pd.factorize(kept_ids(series, present))
+    codes[present] = found
+    return codes, pd.Index(values)
+
+
+def _design(columns: SurveyColumns, data: Columns, cluster: str | None, nrows: int) -> tuple[Ints, Design]:
+    name = columns.psu or cluster
+    psu, ids = (np.arange(nrows), pd.RangeIndex(nrows)) if name is None else _codes(data[name])
+    stratum, strata = np.zeros(nrows, dtype=np.int64), pd.Index(["all"])
+    if columns.strata is not None:
+        stratum, strata = _codes(data[columns.strata])
+        lost = (stratum < 0) & (psu >= 0)
+        if lost.any():
+            raise DataError(
+                f"the stratum ({columns.strata!r}) is missing in {lost.sum()} row(s), first in row "
+                f"{int(lost.argmax())} (counted from 0): every row needs one"
+            )
+    used = psu >= 0
+    of_psu = np.full(len(ids), -1, dtype=np.int64)
+    of_psu[psu[used]] = stratum[used]
+    torn = np.unique(psu[used & (of_psu[psu] != stratum)])
+    if len(torn):
+        k = int(torn[0])
+        several = [strata[h] for h in np.unique(stratum[psu == k])]
+        raise DataError(
+            f"{len(torn)} primary sampling unit(s) of {name!r} are in several strata of {columns.strata!r}: "
+            f"{listed([ids[k] for k in torn], most=8)}; the first is in {listed(several)}. If the ids start anew in "
+            "every stratum, make them unique"
+        )
+    count = np.bincount(of_psu, minlength=len(strata))
+    alone = np.flatnonzero(count == 1)
+    if len(alone) and columns.single_psu == "error":
+        where = "the sample" if columns.strata is None else f"strata of {columns.strata!r}"
+        raise DataError(
+            f"{len(alone)} of {where} have one primary sampling unit only: {listed(list(strata[alone]), most=8)}, "
+            'from which no variance can be estimated. Join strata, or say single_psu="centre" (its deviation from the '
+            'mean of all units) or "certainty" (it was certain to be sampled and adds nothing)'
+        )
+    left = np.ones(len(strata))
+    if columns.fpc is not None:
+        left = 1 - _fractions(
+            columns.fpc, float_column(columns.fpc, data[columns.fpc]), stratum, used, count, strata
+        )
+    return psu, Design(of_psu, left, columns.single_psu)
+
+
+def _fractions(
+    name: str, values: Floats, stratum: Ints, used: Bools, count: Ints, strata: pd.Index[Any]
+) -> Floats:
+    """Sampling fraction of every stratum, given as such or as the number of PSUs in its population."""
+    out = np.full(len(strata), np.nan)
+    out[stratum[used]] = values[used]
+    odd = used & ~(values == out[stratum])
+    if odd.any():
+        row = int(odd.argmax())
+        raise DataError(
+            f"fpc={name!r} must be there and the same in all rows of a stratum, and is not in row {row} (counted from "
+            f"0), stratum {strata[stratum[row]]!r}"
+        )
+    if ((out >= 0) & (out <= 1)).all():
+        return out
+    few = out < count
+    if few.any():
+        h = int(few.argmax())
+        raise DataError(
+            f"fpc={name!r} has the sampling fraction of every stratum, from 0 to 1, or the number of primary sampling "
+            f"units in its population; stratum {strata[h]!r} has {out[h]:g} and {count[h]} in the sample"
+        )
+    return np.asarray(count / out, dtype=np.float64)
+
+
+def checked_weights(name: str, values: Floats, keep: Bools) -> Floats:
+    """Weights of the kept rows; `DataError` if one is missing."""
+    missing = np.isnan(values) & keep
+    if missing.any():
+        raise DataError(
+            f"the weight {name!r} is missing in {missing.sum()} row(s) that would be used, first in row "
+            f"{int(missing.argmax())} (counted from 0): give every row a weight; 0 leaves a row out"
+        )
+    return values[keep]
+
+
+def of_clusters(
+    name: str, values: NDArray[Any], codes: Ints, clusters: pd.Index[Any], what: str
+) -> NDArray[Any]:
+    """Values of clusters from those of their rows; `DataError` if they differ within one."""
+    first = np.empty(len(clusters), dtype=values.dtype)
+    first[codes[::-1]] = values[::-1]
+    odd = np.unique(codes[values != first[codes]])
+    if len(odd):
+        raise DataError(
+            f"{what} {name!r} must be the same in all rows of a cluster, and differs within {len(odd)} cluster(s): "
+            f"{listed([clusters[j] for j in odd], most=8)}"
+        )
+    return first
+
+
+def scaled_units(weights: Floats, codes: Ints | None, scale: Scale, counted: Bools | None = None) -> Floats:
+    """Weights of units as they enter the likelihood.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (N,)
+    codes : ndarray of int, shape (N,), or None
+        Cluster of each; None to take all together.
+    scale : {"size", "effective", "none"}
+        What they add up to in a cluster: its number of units, (sum w)^2 / sum w^2 (both Pfeffermann et al., 1998), or
+        what they add up to as they are.
+    counted : ndarray of bool, shape (N,), optional
+        Units that have any value; default: all.
+    """
+    if scale == "none":
+        return weights
+    own = np.zeros(len(weights), dtype=np.int64) if codes is None else codes
+    part = np.ones(len(weights)) if counted is None else counted.astype(np.float64)
+    total = np.bincount(own, weights * part)
+    size = np.bincount(own, part) if scale == "size" else total**2 / np.bincount(own, weights**2 * part)
+    factor = np.divide(size, total, out=np.ones_like(total), where=total > 0)
+    return weights * factor[own]
+
+
+def whole_sizes(sizes: Floats) -> Floats:
+    """Sizes of clusters, with those that are whole numbers but for rounding made so, that equal ones stay equal."""
+    whole = np.rint(sizes)
+    return np.where(np.abs(sizes - whole) <= WHOLE * sizes, whole, sizes)
+
+
+def effective(weights: Floats) -> float:
+    """Effective size of a sample with these weights, (sum w)^2 / sum w^2 (Kish, 1965)."""
+    return float(weights.sum() ** 2 / (weights @ weights))
+
+
+def shared_design(sampled: Sequence[Sampled | None]) -> Design | None:
+    """The design of a sample from what its groups say; None without one."""
+    designs = [one.design for one in sampled if one is not None]
+    return designs[0] if designs else None

@@ -1,0 +1,339 @@
+"""Weights, primary sampling units and strata: repeated rows, R's survey package, and what must be refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import msem
+import reference
+from msem.errors import DataError, MsemError, UnsupportedError
+
+CFA = "level: 1\n fw =~ y1 + y2 + y3\n fw ~ x\nlevel: 2\n fb =~ y1 + y2 + y3\n fb ~ z"
+GROUPS = "level: 1\n y1 ~ c(a, a)*x\nlevel: 2\n y1 ~ z"
+
+
+def two_level(seed=3, clusters=40):
+    """Clusters of 2 to 7 units; whole weights of units and of clusters, some of them zero."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, 8, clusters)
+    j = np.repeat(np.arange(clusters), sizes)
+    z, f, g = rng.normal(size=clusters), rng.normal(size=len(j)), rng.normal(size=clusters)
+    x = rng.normal(size=len(j))
+    f, g = f + 0.5 * x, (g + 0.4 * z)[j]
+    frame = pd.DataFrame(
+        {f"y{k}": f + g + rng.normal(size=len(j)) + rng.normal(size=clusters)[j] for k in (1, 2, 3)}
+    )
+    w = rng.integers(1, 4, len(j)).astype(float)
+    w[5] = 0
+    v = rng.integers(1, 4, clusters).astype(float)
+    v[4] = 0
+    return frame.assign(x=x, z=z[j], school=j, w=w, v=v[j], half=j % 2)
+
+
+def repeated(frame):
+    """The same data without weights: units and clusters as often as they count."""
+    parts = []
+    for j, part in frame.groupby("school"):
+        rows = part.loc[part.index.repeat(part["w"].astype(int))]
+        parts += [rows.assign(school=1000 * k + j) for k in range(int(part["v"].iloc[0]))]
+    return pd.concat(parts, ignore_index=True)
+
+
+def with_holes(frame, seed=1):
+    rng = np.random.default_rng(seed)
+    out = frame.copy()
+    for name in ("y1", "y2", "y3"):
+        out.loc[rng.random(len(out)) < 0.2, name] = np.nan
+    return out
+
+
+def same_information(one, other):
+    """Estimates, and observed information up to the factor that makes weights of clusters add up to their number."""
+    np.testing.assert_allclose(one.theta, other.theta, rtol=2e-6, atol=2e-7)
+    factor = other.llf / one.llf
+    a, b = (f.objective.observed_information(other.theta) for f in (one, other))
+    np.testing.assert_allclose(factor * a, b, rtol=1e-7, atol=1e-7 * np.abs(b).max())
+    return factor
+
+
+@pytest.mark.parametrize("missing", ["listwise", "fiml"])
+@pytest.mark.parametrize("group", [None, "half"])
+def test_whole_weights_are_repeated_units_and_clusters(missing, group):
+    data = two_level() if missing == "listwise" else with_holes(two_level())
+    model = CFA if group is None else GROUPS
+    options = {"cluster": "school", "group": group, "missing": missing}
+    weighted = msem.sem(model, data, weights="w", cluster_weights="v", weights_scale="none", **options)
+    plain = msem.sem(model, repeated(data), **options)
+    factor = same_information(weighted, plain)
+    own = data[(data.w > 0) & (data.v > 0)].groupby("school")["v"].first()
+    np.testing.assert_allclose(factor, own.mean(), rtol=1e-9)
+    np.testing.assert_allclose(factor * weighted.chisq, plain.chisq, rtol=1e-6)
+    assert weighted.nobs == ((data.w > 0) & (data.v > 0)).sum()
+    np.testing.assert_allclose(weighted.scores().sum(), 0, atol=1e-4)
+    np.testing.assert_allclose(weighted.cluster_loglik().sum(), weighted.llf)
+
+
+@pytest.mark.parametrize("missing", ["listwise", "fiml"])
+@pytest.mark.parametrize("cluster", [None, "school"])
+def test_whole_weights_are_repeated_rows_of_one_level(missing, cluster):
+    data = two_level() if missing == "listwise" else with_holes(two_level())
+    data = data[data.w > 0]
+    model = "f =~ y1 + y2 + y3\nf ~ x"
+    weighted = msem.sem(model, data, weights="w", cluster=cluster, missing=missing)
+    rows = data.loc[data.index.repeat(data["w"].astype(int))]
+    plain = msem.sem(model, rows, missing=missing, meanstructure=True)
+    factor = same_information(weighted, plain)
+    np.testing.assert_allclose(factor, data["w"].mean(), rtol=1e-9)
+    if cluster is not None:  # sums over clusters are those of repeated rows, weights or not
+        both = msem.sem(model, rows, cluster=cluster, missing=missing)
+        np.testing.assert_allclose(weighted.vcov, both.vcov, rtol=1e-5)
+
+
+@pytest.mark.parametrize("missing", ["listwise", "fiml"])
+def test_scales_of_weights_within_clusters(missing):
+    data = two_level()
+    if missing == "fiml":
+        data.loc[0, "y1"] = np.nan
+    data = data[(data.w > 0) & (data.v > 0)]
+    by, fits = data.groupby("school")["w"], {}
+    n, total, squares = (
+        by.transform("count"),
+        by.transform("sum"),
+        (data.w**2).groupby(data.school).transform("sum"),
+    )
+    for scale, own in (("size", data.w * n / total), ("effective", data.w * total / squares)):
+        fits[scale] = msem.sem(CFA, data, cluster="school", weights="w", weights_scale=scale, missing=missing)
+        given = msem.sem(
+            CFA, data.assign(w=own), cluster="school", weights="w", weights_scale="none", missing=missing
+        )
+        np.testing.assert_allclose(fits[scale].theta, given.theta, rtol=1e-7, atol=1e-8)
+        np.testing.assert_allclose(fits[scale].vcov, given.vcov, rtol=1e-6, atol=1e-9)
+    assert np.abs(fits["size"].theta - fits["effective"].theta).max() > 1e-3
+    if missing == "listwise":  # clusters of one size share a row of the statistics
+        sizes = fits["size"].statistics.sizes
+        assert len(sizes) == data.groupby("school").size().nunique()
+    times = data.assign(w=data.w * data.school.map(lambda j: 1 + j % 3), v=7 * data.v)
+    one, two = (
+        msem.sem(CFA, part, cluster="school", weights="w", cluster_weights="v", missing=missing)
+        for part in (data, times)
+    )
+    np.testing.assert_allclose(one.theta, two.theta, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(one.vcov, two.vcov, rtol=1e-6, atol=1e-9)
+
+
+def surveyed():
+    """20 primary sampling units of three rows in three strata, the same on every machine."""
+    k = np.arange(60)
+    psu = k // 3 + 1
+    h = np.digitize(psu, [8, 14])
+    x, w = np.sin(1.7 * k).round(3), (1.6 + np.cos(0.9 * k)).round(2)
+    y = (0.5 * x + np.sin(2.3 * psu) + np.cos(5.1 * k) + 0.3 * h).round(3)
+    return pd.DataFrame({"psu": psu, "h": h + 1, "x": x, "w": w, "y": y, "f": np.array([0.1, 0.25, 0.4])[h]})
+
+
+# svyglm(y ~ x) of R's survey 4.1: variances of intercept and slope and their covariance
+SURVEY = {
+    "strata": ({"psu": "psu", "strata": "h"}, (0.04803698924316, -0.00576354224184, 0.04100011635038), 17),
+    "fpc": (
+        {"psu": "psu", "strata": "h", "fpc": "f"},
+        (0.0373778533957, -0.0055221743343, 0.0316501878659),
+        17,
+    ),
+    "psu": ({"psu": "psu"}, (0.04994850542616, -0.00567080222351, 0.03670604998770), 19),
+    "clusters": ({"cluster": "psu"}, (0.04994850542616, -0.00567080222351, 0.03670604998770), 19),
+    "centre": (
+        {"psu": "psu", "strata": "alone", "single_psu": "centre"},
+        (0.05034597556883, -0.00609086532545, 0.04087422485313),
+        16,
+    ),
+    "certainty": (
+        {"psu": "psu", "strata": "alone", "single_psu": "certainty"},
+        (0.04648280797877, -0.00361190763533, 0.03928350141540),
+        16,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SURVEY)
+def test_designs_agree_with_survey(case):
+    options, expected, df = SURVEY[case]
+    data = surveyed().assign(alone=lambda d: d.h.where(d.psu != 20, 4))
+    fit = msem.sem("y ~ x", data, weights="w", **options)
+    names = ["y~1", "y~x"]
+    np.testing.assert_allclose(fit.params[names], [0.372020962186, 0.635176802004], rtol=1e-10)
+    found = fit.cov_params().loc[names, names].to_numpy()[np.tril_indices(2)]
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+    assert fit.reference_df.max() == df
+
+
+def test_a_subpopulation_keeps_the_units_outside_of_it():
+    data = surveyed()
+    data.loc[data.psu <= 2, "w"] = 0
+    fit = msem.sem("y ~ x", data, weights="w", psu="psu", strata="h")
+    found = fit.cov_params().loc[["y~1", "y~x"], ["y~1", "y~x"]].to_numpy()[np.tril_indices(2)]
+    np.testing.assert_allclose(found, [0.05302660754622, -0.00522301269016, 0.04694867076496], rtol=1e-8)
+    assert (fit.nobs, fit.origin.dropped_zero, fit.reference_df.max()) == (54, 6, 17)
+    assert "Rows dropped: weight of zero                       6" in fit.summary()
+
+
+def test_fractions_may_be_given_as_populations():
+    data = surveyed()
+    sizes = data.groupby("h")["psu"].nunique() / data.groupby("h")["f"].first()
+    one, two = (
+        msem.sem("y ~ x", part, weights="w", psu="psu", strata="h", fpc="f")
+        for part in (data, data.assign(f=data.h.map(sizes)))
+    )
+    np.testing.assert_allclose(one.vcov, two.vcov, rtol=1e-12)
+
+
+def test_units_of_a_design_may_have_clusters_in_several_groups():
+    data = two_level()
+    data = data[(data.w > 0) & (data.v > 0)].assign(psu=lambda d: d.school // 3, h=lambda d: d.school // 21)
+    options = {"cluster": "school", "weights": "w", "cluster_weights": "v", "group": "half"}
+    fit = msem.sem(GROUPS, data, psu="psu", strata="h", **options)
+    scores, ids = fit.scores(), fit.scores().index.get_level_values(-1)
+    totals = scores.groupby(np.asarray(ids) // 3).sum()
+    meat = 0
+    for _, part in totals.groupby(totals.index // 7):
+        centred = part - part.mean()
+        meat = meat + len(part) / (len(part) - 1) * centred.T.to_numpy() @ centred.to_numpy()
+    bread = np.linalg.inv(fit.objective.observed_information(fit.theta))
+    np.testing.assert_allclose(fit.vcov, bread @ meat @ bread, rtol=1e-6, atol=1e-10)
+    assert fit.reference_df.max() == 14 - 2
+
+
+def test_no_test_takes_the_sample_for_a_simple_one():
+    data = two_level()
+    fit = msem.sem(CFA, data, cluster="school", weights="w", cluster_weights="v")
+    assert fit.options.se == "robust"
+    assert np.isnan(fit.tests().loc["standard", "pvalue"])
+    assert np.isfinite(fit.tests().loc["yuan_bentler_mplus", "pvalue"])
+    measures = fit.fit_measures()
+    assert measures[["pvalue", "baseline_pvalue", "rmsea_pvalue", "bic"]].isna().all()
+    assert np.isfinite(measures[["pvalue_scaled", "rmsea_pvalue_scaled", "aic"]]).all()
+    np.testing.assert_allclose(fit.aic, -2 * fit.llf + 2 * fit.sampling.trace)
+    assert fit.score_test(add="y1 ~~ y2", level=1).univariate["pvalue"].isna().all()
+    assert np.isfinite(fit.score_test(add="y1 ~~ y2", level=1).univariate["pvalue_robust"]).all()
+    text = fit.summary()
+    assert "Effective number of clusters [v]" in text
+    assert "nan" not in text
+    smaller = msem.sem(
+        CFA.replace("fw ~ x", "fw ~ 0*x"), data, cluster="school", weights="w", cluster_weights="v"
+    )
+    compared = msem.compare_models(fit, smaller)
+    assert compared["method"].iloc[-1] == "satorra_bentler_2001"
+    with pytest.raises(UnsupportedError, match="unscaled tests"):
+        msem.compare_models(fit, smaller, method="standard")
+    for question in (fit.bootstrap, fit.jackknife, fit.influence, fit.fmi, fit.profile):
+        with pytest.raises(UnsupportedError, match="take the sample for a simple one"):
+            question()
+
+
+def test_scores_of_latent_variables_do_not_depend_on_weights():
+    data = two_level()
+    fit = msem.sem(CFA, data[(data.w > 0) & (data.v > 0)], cluster="school", weights="w", cluster_weights="v")
+    given = fit.factor_scores(newdata=data[(data.w > 0) & (data.v > 0)], level=2)
+    np.testing.assert_allclose(fit.factor_scores(level=2), given)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"w": -1.0}, {"weights": "w"}, "'w' of weights= is negative in 1 row"),
+        ({"w": np.inf}, {"weights": "w"}, "'w' of weights= is infinite in 1 row"),
+        ({"w": np.nan}, {"weights": "w"}, "'w' is missing in 1 row.* first in row 7"),
+        ({"v": 9.0}, {"cluster_weights": "v"}, "'v' must be the same in all rows of a cluster"),
+        ({"v": np.nan}, {"cluster_weights": "v"}, "'v' is missing in 1 row"),
+        ({}, {"weights": "none"}, "'none' of weights= is zero in every row"),
+        ({}, {"weights": "w1"}, "no column 'w1'"),
+        ({"h": 7}, {"strata": "h"}, "in several strata of 'h'"),
+        ({"h": np.nan}, {"strata": "h"}, "stratum .'h'. is missing in 1 row"),
+        ({}, {"strata": "school"}, "have one primary sampling unit only"),
+        ({"psu": 100}, {"psu": "psu"}, "'psu' must be the same in all rows of a cluster"),
+        ({"psu": np.nan}, {"psu": "psu"}, "'psu'.* is missing in 1 row"),
+        ({}, {"strata": "h", "fpc": "f"}, "sampling fraction of every stratum"),
+        ({"f": 8.0}, {"strata": "h", "fpc": "f"}, "same in all rows of a stratum"),
+    ],
+)
+def test_mistakes_are_named(change, options, message):
+    data = two_level().assign(none=0.0, psu=lambda d: d.school // 3.0, h=lambda d: d.school // 15.0, f=2.0)
+    for name, value in change.items():
+        data.loc[7, name] = value
+    with pytest.raises(DataError, match=message):
+        msem.sem(CFA, data, cluster="school", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"weights": "w", "se": "standard"}, UnsupportedError, "simple one"),
+        ({"weights": "w", "se": "bootstrap"}, UnsupportedError, "simple one"),
+        ({"weights": "w", "test": "standard"}, UnsupportedError, "simple one"),
+        ({"weights": "w", "estimator": "MLF"}, UnsupportedError, "MLF"),
+        ({"weights_scale": "none"}, MsemError, "no effect without weights"),
+        ({"single_psu": "centre"}, MsemError, "no effect without strata"),
+        ({"weights": "w", "weights_scale": "cluster"}, MsemError, "must be one of"),
+    ],
+)
+def test_options_that_do_not_go_together(options, kind, message):
+    with pytest.raises(kind, match=message):
+        msem.sem(CFA, two_level(), cluster="school", **options)
+
+
+def test_weights_are_columns_of_rows():
+    with pytest.raises(DataError, match="cluster_weights= are for two-level models"):
+        msem.sem("y1 ~ x", two_level(), cluster_weights="v")
+    with pytest.raises(DataError, match="weights='w' names a column of raw data"):
+        msem.sem(
+            CFA,
+            msem.summarize(two_level()[["y1", "y2", "y3", "x", "z", "school"]], cluster="school"),
+            weights="w",
+        )
+
+
+SCALES = {"unscaled": "none", "cluster": "size", "ecluster": "effective"}
+
+
+@reference.needs_reference
+@pytest.mark.parametrize("case", ["w_cfa", "w_regression"])
+@pytest.mark.parametrize("block", SCALES)
+def test_reference_two_level(case, block):
+    meta, expected = reference.meta(case), reference.expected(case, "pseudo_likelihood")[block]
+    data, w = reference.data(case), meta["weights"]
+    fit = msem.sem(
+        reference.model(case),
+        data,
+        cluster=meta["cluster"],
+        weights=w["within"],
+        cluster_weights=w["between"],
+        weights_scale=SCALES[block],
+    )
+    mean = data.groupby(meta["cluster"])[w["between"]].first().mean()
+    np.testing.assert_allclose(mean * fit.llf, expected["logl"], rtol=1e-9)
+    hold(fit, expected["parameter_table"], 1e-8, 5e-6)
+
+
+@reference.needs_reference
+def test_reference_of_one_level():
+    expected = reference.expected("w1_hs_cfa")
+    fit = msem.sem(reference.model("w1_hs_cfa"), reference.data("w1_hs_cfa"), weights="wt", estimator="MLR")
+    np.testing.assert_allclose(fit.llf, expected["logl"], rtol=1e-10)
+    hold(fit, expected["parameter_table"], 2e-6, 5e-6)
+    measures = fit.fit_measures()
+    for name in ("chisq_scaled", "cfi_robust", "rmsea_scaled", "baseline_chisq_scaled", "srmr"):
+        np.testing.assert_allclose(
+            measures[name], expected["fit_measures"][name.replace("_", ".")], rtol=2e-5
+        )
+
+
+def hold(fit, rows, estimates, errors):
+    table = fit.estimates()
+    table = table.assign(key=list(zip(table.lhs, table.op, table.rhs, table.level, strict=True))).set_index(
+        "key"
+    )
+    free = [row for row in rows if row["free"]]
+    assert len(free) == fit.npar
+    for row in free:
+        own = table.loc[[(row["lhs"], row["op"], row["rhs"], row.get("level", 1))]].iloc[0]
+        np.testing.assert_allclose(own["est"], row["est"], rtol=estimates, atol=estimates)
+        np.testing.assert_allclose(own["se"], row["se"], rtol=errors)
