@@ -14,6 +14,7 @@
 
 from typing import TYPE_CHECKING, NoReturn
 
+from msem import plots
 from msem.data.clusters import ClusterStatistics
 from msem.data.demo import load_demo
 from msem.data.moments import LevelMoments
@@ -21,6 +22,7 @@ from msem.data.patterns import MissingPatterns, missing_patterns
 from msem.data.streams import summarize
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.decomposition import saturated, segregated
+from msem.fits.drawing import diagram
 from msem.fits.fit import Fit
 from msem.fits.manyfits import ManyFits
 from msem.fits.model_comparison import compare_models
@@ -49,9 +51,11 @@ __all__ = [
     "compare",
     "compare_models",
     "compile",
+    "diagram",
     "growth",
     "load_demo",
     "missing_patterns",
+    "plots",
     "power",
     "saturated",
     "segregated",

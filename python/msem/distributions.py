@@ -129,3 +129,9 @@ def student_halfwidth(ci_level: float, df: ArrayLike) -> NDArray[np.float64]:
     df = np.asarray(df, dtype=np.float64)
     out: NDArray[np.float64] = _special().stdtrit(np.where(df > 0, df, np.nan), (1 + ci_level) / 2)
     return out
+
+
+def beta_quantile(probability: float, a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+    """Inverse of the distribution function of the beta distribution."""
+    out: NDArray[np.float64] = _special().betaincinv(np.asarray(a), np.asarray(b), probability)
+    return out

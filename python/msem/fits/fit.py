@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from msem.entry import entries
 from msem.estimation.solution import Solution
 from msem.fits.reporting import summary, to_html
+from msem.pictures.diagram import diagram
 from msem.postestimation.constraints import constraints, defined
 from msem.postestimation.distances import distances
 from msem.postestimation.effects import contextual_effects, effects
@@ -68,8 +69,9 @@ class Fit(Solution):
     # resampling, profile likelihood
     bootstrap, jackknife, profile = bootstrap, jackknife, profile
 
-    # text
+    # text and picture
     summary, to_html = summary, to_html
+    diagram = diagram
 
     @property
     def chisq(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from msem.names import Translated
 from msem.output.sections import level_section
 from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import hidden_rows
+from msem.pictures.diagram import Choices, Diagram, diagram_of, numbers_of, require_converged
 from msem.postestimation.effects import effects
 from msem.postestimation.estimates import estimates
 from msem.postestimation.fit_measures import chosen_measures
@@ -367,6 +369,24 @@ class SegregatedFit(Translated):
     def rsquare(self, *, level: Level | None = None, ci_level: float = 0.95) -> pd.DataFrame:
         """Explained variance of every endogenous variable of both levels; see `LevelFit.rsquare`."""
         return pd.concat([fit.rsquare(ci_level=ci_level) for fit in self.at(level)], ignore_index=True)
+
+    def diagram(self, **choices: Any) -> Diagram:
+        """Path diagram of both levels; see `Fit.diagram`.
+
+        Parameters
+        ----------
+        **choices
+            As of `Fit.diagram`. Standard errors and stars are the corrected ones.
+        """
+        chosen = Choices(**choices)
+        require_converged(self.converged)
+        plain = self.estimates(standardized=True)
+        shown = plain if chosen.metric is None else self.standardized(chosen.metric)
+        between = [
+            replace(row, free=row.free + self.within.npar * (row.free > 0)) for row in self.between.rows
+        ]
+        table = ParameterTable((*self.within.rows, *between), nlevels=2)
+        return diagram_of(table, numbers_of(shown, plain, len(table.rows)), chosen)
 
     def tests(self) -> pd.DataFrame:
         """Tests of both levels: indexed by level and test; statistic, df, pvalue, scaling."""
