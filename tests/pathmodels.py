@@ -46,3 +46,25 @@ def level_text(rng, ys, letter, covariate, both=()):
     if xs and rng.random() < 0.25:
         lines.append(f"{ys[0]} ~ {xs[0]}")
     return lines
+
+
+LARGE = """
+level: 1
+  f1 =~ y1 + y2 + y3
+  f2 =~ y4 + y5 + y6
+  f3 =~ y7 + y8 + y9
+  f4 =~ y10 + y11 + y12
+  f2 ~ f1 + x1
+  f3 ~ f1 + f2
+  f4 ~ f1 + f2 + f3 + x1 + x2
+  y1 ~~ y12
+level: 2
+  g1 =~ y1 + y2 + y3 + y10
+  g2 =~ y4 + y5 + y6 + y11
+  g3 =~ y7 + y8 + y9 + y12
+  g4 =~ y1 + y5 + y9 + y12
+  g3 ~ g1 + g2 + w1
+  g1 ~ w1 + w2
+  g2 ~ w1 + w2
+  z ~ g3 + w2
+"""

@@ -307,3 +307,20 @@ def test_estimates_take_the_place_of_an_old_file_as_a_whole(
     assert main(arguments) == 0
     assert len(pd.read_csv(out)) > 10
     assert {path.name for path in tmp_path.iterdir()} == {"model.lav", "data.csv", "estimates.csv"}
+
+
+def test_diagram_of_a_model_and_of_its_fit(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model.dot"
+    assert main(["diagram", str(model), "--out", str(out)]) == 0
+    assert out.name in capsys.readouterr().out
+    assert '"fb l2 g1" -> "y2 l2 g1"' in out.read_text(encoding="utf-8")
+    data = str(written(tmp_path, "data.csv"))
+    drawn = ["diagram", str(model), data, "--cluster", "cluster", "--level", "between", "--standardized"]
+    assert main([*drawn, "--errors", "se", "--out", str(out)]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert re.search(r'"fb l2 g1" -> "y2 l2 g1" \[label="0\.\d\d \(0\.\d\d\)"', text)
+    assert "l1 g1" not in text
+    capsys.readouterr()
+    assert ".svg, .png, .pdf" in failure(capsys, "diagram", model, "--out", tmp_path / "model.bmp")

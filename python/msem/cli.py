@@ -1,4 +1,4 @@
-"""Command line: `msem demo`, `msem fit` and `msem summarize`."""
+"""Command line: `msem demo`, `msem fit`, `msem diagram` and `msem summarize`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -26,10 +26,12 @@ from msem.data.storage import distinct_files, replacing
 from msem.data.streams import summarize
 from msem.errors import DataError, MsemError, MsemWarning
 from msem.fits.decomposition import segregated
+from msem.fits.drawing import diagram
 from msem.fits.reporting import SummaryTable
 from msem.fits.sem import sem
 from msem.fits.synopsis import compare
 from msem.output.tables import format_matrix
+from msem.pictures.graph import Errors
 from msem.settings import Settings
 from msem.version import __version__
 
@@ -88,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="fit the embedded data in every way and compare")
     demo.set_defaults(run=run_demo)
     add_fit(commands.add_parser("fit", help="fit a model file to a CSV or Parquet file"))
+    add_diagram(commands.add_parser("diagram", help="draw the path diagram of a model file, or of its fit"))
     add_summarize(
         commands.add_parser("summarize", help="reduce files to statistics that can be shared and fitted")
     )
@@ -108,8 +111,13 @@ def add_fit(fit: argparse.ArgumentParser) -> None:
     )
     fit.add_argument("--out", type=Path, help="write the table of estimates to this CSV file")
     fit.add_argument("--standardized", action="store_true", help="add standardized estimates")
-    # options of sem, under their names; what is not given is not among the arguments
-    option = fit.add_argument_group("options of the fit", argument_default=argparse.SUPPRESS).add_argument
+    add_options(fit)
+    fit.set_defaults(run=run_fit)
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Options of `msem.sem`, under their names; what is not given is not among the arguments."""
+    option = command.add_argument_group("options of the fit", argument_default=argparse.SUPPRESS).add_argument
     option("--cluster", help="column with the cluster ids, for two-level models")
     option("--group", help="column with the groups")
     option("--group-equal", nargs="+", metavar="KIND", help="loadings, intercepts, ...")
@@ -118,7 +126,31 @@ def add_fit(fit: argparse.ArgumentParser) -> None:
     option("--auxiliary", nargs="+", metavar="VARIABLE", help="variables that tell about missing values")
     option("--random-x", action="store_false", dest="fixed_x", help="estimate the moments of covariates too")
     option("--std-lv", action="store_true", help="set the variances of latent variables to 1")
-    fit.set_defaults(run=run_fit)
+
+
+def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those of `add_options` that were given."""
+    names = {own.name for own in fields(Settings)}
+    return {name: value for name, value in vars(arguments).items() if name in names}
+
+
+def add_diagram(picture: argparse.ArgumentParser) -> None:
+    """Arguments of `msem diagram`."""
+    picture.add_argument("model", type=Path, help="text file with the model")
+    picture.add_argument(
+        "data", type=Path, nargs="*", help="as of msem fit; without data the model is drawn without estimates"
+    )
+    picture.add_argument(
+        "--out", type=Path, required=True, help="file to write: .svg, .png, .pdf, .dot, .gv or .tex (TikZ)"
+    )
+    picture.add_argument("--standardized", action="store_true", help="show standardized estimates")
+    picture.add_argument(
+        "--errors", choices=get_args(Errors), default="stars", help="beside estimates; default: stars"
+    )
+    picture.add_argument("--means", action="store_true", help="show means and intercepts")
+    picture.add_argument("--level", choices=("within", "between"), help="draw one level only")
+    add_options(picture)
+    picture.set_defaults(run=run_diagram)
 
 
 def add_summarize(summary: argparse.ArgumentParser) -> None:
@@ -138,10 +170,8 @@ def add_summarize(summary: argparse.ArgumentParser) -> None:
 
 def run_fit(arguments: argparse.Namespace) -> int:
     """Fit a model file and print the summary."""
-    names = {own.name for own in fields(Settings)}
-    options = {name: value for name, value in vars(arguments).items() if name in names}
     require_folder(arguments.out)
-    fit = sem(read_model(arguments.model), read_all(arguments.data), **options)
+    fit = sem(read_model(arguments.model), read_all(arguments.data), **given_options(arguments))
     if arguments.out is not None:
         with replacing(arguments.out) as file:
             fit.estimates(standardized=True).to_csv(file, index=False)
@@ -149,6 +179,23 @@ def run_fit(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         print(f"\nestimates written to {arguments.out}")
     return 0 if fit.converged else 1
+
+
+def run_diagram(arguments: argparse.Namespace) -> int:
+    """Draw a model file, fitted to data if there are any."""
+    require_folder(arguments.out)
+    drawn = diagram(
+        read_model(arguments.model),
+        read_all(arguments.data) if arguments.data else None,
+        standardized=arguments.standardized,
+        errors=arguments.errors,
+        means=arguments.means,
+        level=arguments.level,
+        **given_options(arguments),
+    )
+    drawn.save(arguments.out)
+    print(f"diagram written to {arguments.out}")
+    return 0
 
 
 def require_folder(path: Path | None) -> None:

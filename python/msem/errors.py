@@ -56,6 +56,10 @@ class ArgumentError(MsemError, TypeError):
     """A function does not have such an argument, or takes it of another kind."""
 
 
+class ExtraError(MsemError, ImportError):
+    """A package that is not installed is needed; the message has the command that installs it."""
+
+
 class MsemWarning(UserWarning):
     """Base class of all warnings of msem."""
 

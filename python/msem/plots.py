@@ -6,20 +6,21 @@ and by people who see red and green alike.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from msem.data.patterns import MissingPatterns, missing_patterns
 from msem.distributions import normal_halfwidth
+from msem.entry import entry
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
 from msem.fits.fit import Fit
 from msem.fits.power import Power
 from msem.fits.segregated import SegregatedFit
-from msem.fits.synopsis import compare
-from msem.model.levels import LEVEL_NAMES, Level, level_number
+from msem.fits.synopsis import compare, named_fits
+from msem.model.levels import BETWEEN, LEVEL_NAMES, WITHIN, Level, level_number
 from msem.pictures import canvas, forest, heatmap, lines, outliers
 from msem.pictures.diagram import require_converged
 from msem.postestimation.influence import Influence
@@ -46,19 +47,20 @@ __all__ = [
 ]
 
 
+@entry
 def coefficients(
-    fits: Any,
-    *,
-    ops: Collection[str] | None = ("=~", "~"),
+    *fits: Any,
+    ops: str | Collection[str] | None = ("=~", "~"),
     level: Level | None = None,
     ax: Axes | None = None,
+    **named: Any,
 ) -> Axes:
     """Draw estimates with their intervals, those of several fits beside each other.
 
     Parameters
     ----------
-    fits : Fit or mapping of str to fit
-        One fit, or several by name: whatever `msem.compare` takes.
+    *fits, **named : fits
+        One or several, as `msem.compare` takes them: ``coefficients(one=fit1, other=fit2)``.
     ops : collection of str, optional
         Rows to draw; None: all. Rows that no fit estimates are left out.
     level : {1, 2, "within", "between"}, optional
@@ -76,7 +78,7 @@ def coefficients(
         If something is not a fit, or a fit has not converged.
     DataError
         If there are more than six fits or 80 rows, or nothing is estimated among the rows.
-    ImportError
+    ExtraError
         Without matplotlib.
 
     Examples
@@ -85,18 +87,18 @@ def coefficients(
     >>> model = "level: 1; fw =~ y1 + y2 + y3; level: 2; fb =~ y1 + y2 + y3"
     >>> fit = msem.sem(model, msem.load_demo(), cluster="cluster")
     >>> levels = msem.segregated(model, fit.saturated, method="ml")
-    >>> ax = msem.plots.coefficients({"separate": levels.naive, "segregated": levels, "joint": fit})
+    >>> ax = msem.plots.coefficients(separate=levels.naive, segregated=levels, simultaneous=fit)
     """
-    several = isinstance(fits, Mapping)
-    named = dict(fits) if several else {"": fits}
-    for fit in named.values():
+    given = named_fits("plots.coefficients", fits, named)
+    for fit in given.values():
         require_converged(getattr(fit, "converged", True))
-    table = compare(named, columns=("est", "se", "ci_lower", "ci_upper"), ops=ops)
+    table = compare(given, columns=("est", "se", "ci_lower", "ci_upper"), ops=ops)
     if level is not None:
         table = table[table.index.get_level_values("level") == level_number(level)]
-    return forest.draw_coefficients(table, list(map(str, named)), ax, "Estimate with 95% interval")
+    return forest.draw_coefficients(table, list(given), ax, "Estimate with 95% interval")
 
 
+@entry
 def caterpillar(fit: Fit, name: str | None = None, *, ci_level: float = 0.95, ax: Axes | None = None) -> Axes:
     """Draw the scores of all clusters in order of size, with their posterior standard deviations.
 
@@ -134,6 +136,7 @@ def caterpillar(fit: Fit, name: str | None = None, *, ci_level: float = 0.95, ax
     return forest.draw_caterpillar(scores, name, normal_halfwidth(ci_level), label, ax)
 
 
+@entry
 def icc(fit: Fit, *, source: Literal["saturated", "model"] = "saturated", ax: Axes | None = None) -> Axes:
     """Draw intraclass correlations with their intervals.
 
@@ -152,6 +155,7 @@ def icc(fit: Fit, *, source: Literal["saturated", "model"] = "saturated", ax: Ax
     return forest.draw_icc(fit.icc_table(source=source), fit.group_labels, ax)
 
 
+@entry
 def level_fit(fit: Fit | SegregatedFit, *, ax: Axes | None = None) -> Axes:
     """Draw CFI, TLI, RMSEA and SRMR of each level, on a scale on which 0 is perfect.
 
@@ -182,6 +186,7 @@ def level_fit(fit: Fit | SegregatedFit, *, ax: Axes | None = None) -> Axes:
     return forest.draw_level_fit(found, ax)
 
 
+@entry
 def residuals(
     fit: Fit,
     kind: ResidualKind = "cor",
@@ -226,6 +231,7 @@ def residuals(
         return drawn[0] if len(drawn) == 1 else np.array(drawn, dtype=object)
 
 
+@entry
 def influence(found: Influence | Fit, by: str = "cook", *, named: int = 5, ax: Axes | None = None) -> Axes:
     """Draw the influence of every cluster on the estimates, in the order of the data.
 
@@ -256,6 +262,7 @@ def influence(found: Influence | Fit, by: str = "cook", *, named: int = 5, ax: A
     return outliers.draw_index(values, label, what, named, ax)
 
 
+@entry
 def distances(
     fit: Fit, level: Level | None = None, *, kind: str = "qq", named: int = 5, ax: Axes | None = None
 ) -> Axes:
@@ -290,6 +297,7 @@ def distances(
     )
 
 
+@entry
 def profile(found: Profile | Fit, name: str | None = None, *, ax: Axes | None = None) -> Axes:
     """Draw the profile likelihood of a parameter, with its interval and the parabola behind the Wald interval.
 
@@ -317,9 +325,10 @@ def profile(found: Profile | Fit, name: str | None = None, *, ax: Axes | None = 
     else:
         chosen = _chosen([curve.name for curve in found.curves], name)
         curve = found.curves[chosen]
-    return lines.draw_profile(curve, found.level, se, ax)
+    return lines.draw_profile(curve, found.ci_level, se, ax)
 
 
+@entry
 def bootstrap(
     found: Bootstrap, name: str | None = None, *, kind: IntervalKind = "percentile", ax: Axes | None = None
 ) -> Axes:
@@ -348,6 +357,7 @@ def bootstrap(
     )
 
 
+@entry
 def power(
     found: Power,
     parameters: str | Sequence[str] | None = None,
@@ -397,6 +407,7 @@ def power(
     return lines.draw_power(table, list(dict.fromkeys(line)), along, found.alpha, ax)
 
 
+@entry
 def missing(data: Any, *, cluster: str | None = None, level: Level = 1, ax: Axes | None = None) -> Axes:
     """Draw the patterns of missing values, the most frequent first.
 

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.moments import LevelMoments
+from msem.entry import entry
 from msem.errors import ModelError
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
@@ -29,6 +30,7 @@ Floats = NDArray[np.float64]
 MOST_CORRELATED = 8  # variables of a level whose correlations can be read
 
 
+@entry
 def diagram(
     model: Any,
     data: Any = None,

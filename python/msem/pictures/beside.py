@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.pictures.curves import Curve, Outline, Outlines
+from msem.pictures.curves import Curve, Outline, Outlines, nearness
 from msem.pictures.graph import Arrow, LevelGraph
 from msem.pictures.routes import Key, Routes
 
@@ -74,11 +74,11 @@ def beside(graph: LevelGraph, places: Mapping[str, Outline], routes: Routes) -> 
     places : mapping of str to Outline
     routes : mapping of Arrow.key to Curve
     """
-    traces = {key: curve.trace for key, curve in routes.items()}
+    traces = np.array([curve.trace[::2] for curve in routes.values()])
     taken: list[Outline] = []
     stubs: dict[Key, Stub] = {}
     for arrow in graph.of("variance", "mean"):
-        stub = _stub(arrow, graph, places, list(traces.values()), taken)
+        stub = _stub(arrow, graph, places, traces, taken)
         stubs[arrow.key] = stub
         taken += [_box(stub.label, size_of(arrow), stub.side), *_covered(stub.curve)]
     labels: dict[Key, Point] = {}
@@ -99,9 +99,7 @@ def _covered(curve: Curve) -> list[Outline]:
     return [Outline(float(x), float(y), 0.08, 0.08) for x, y in points]
 
 
-def _label(
-    arrow: Arrow, nodes: Outlines, traces: Mapping[Key, Floats], curve: Curve, taken: Sequence[Outline]
-) -> Point:
+def _label(arrow: Arrow, nodes: Outlines, traces: Floats, curve: Curve, taken: Sequence[Outline]) -> Point:
     """The place along an arrow where its label hides least."""
     size, used = size_of(arrow), Outlines(taken)
     best, least = (0.0, 0.0), np.inf
@@ -111,9 +109,7 @@ def _label(
             break
         box = _box((x, y), size)
         cost = 0.012 * k + 8 * used.overlap(box) + 20 * nodes.overlap(box)
-        cost += sum(
-            0.25 for key, trace in traces.items() if key != arrow.key and box.covers(trace, 0.02).any()
-        )
+        cost += 0.25 * (float(box.covers(traces, 0.02).any(axis=1).sum()) - 1)  # it is on its own arrow
         if cost < least:
             best, least = (x, y), cost
     return best
@@ -123,14 +119,14 @@ def _stub(
     arrow: Arrow,
     graph: LevelGraph,
     places: Mapping[str, Outline],
-    traces: Sequence[Floats],
+    traces: Floats,
     taken: Sequence[Outline],
 ) -> Stub:
     """The direction from which a variance or mean hides least."""
     here = places[arrow.source]
     others = Outlines([place for name, place in places.items() if name != arrow.source])
     nodes, used = Outlines(list(places.values())), Outlines(taken)
-    near = [trace for trace in traces if here.covers(trace, 1.2).any()]
+    near = traces[here.covers(traces, 1.2).any(axis=1)] if len(traces) else traces
     best: Stub | None = None
     least = np.inf
     for k, stub in enumerate(_stubs(arrow, graph, here)):
@@ -140,9 +136,8 @@ def _stub(
         trace = stub.curve.trace[::6]
         cost = 0.05 * k + 12 * used.overlap(box) + 30 * nodes.overlap(box)
         cost += 20.0 * others.hit(trace, 0.05).sum() + 3.0 * used.hit(trace).sum()
-        for other in near:
-            gap = np.hypot(*(trace[:, None] - other[None, ::2]).transpose(2, 0, 1)).min()
-            cost += 1.0 * (gap < 0.05) + 1.0 * bool(box.covers(other, 0.01).any())
+        if len(near):
+            cost += float((nearness(trace, near, 0.05) > 0).sum() + box.covers(near, 0.01).any(axis=1).sum())
         if cost < least:
             best, least = stub, cost
     assert best is not None

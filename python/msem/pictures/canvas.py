@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msem.errors import DataError
+from msem.errors import DataError, ExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +35,7 @@ RULES: Any = {
     "legend.fontsize": 8,
     "legend.frameon": False,
     "figure.facecolor": PAPER,
+    "svg.hashsalt": "msem",
     "figure.constrained_layout.w_pad": 0.08,
     "figure.constrained_layout.h_pad": 0.06,
 }
@@ -45,13 +46,13 @@ def require_matplotlib() -> None:
 
     Raises
     ------
-    ImportError
+    ExtraError
         With the command that installs it.
     """
     try:
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("pictures are drawn with matplotlib: pip install 'msem[plot]'") from error
+    except ImportError:
+        raise ExtraError("pictures are drawn with matplotlib: pip install 'msem[plot]'") from None
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def axes(ax: Axes | None, width: float, height: float, *, bare: bool = False) ->
 
     Raises
     ------
-    ImportError
+    ExtraError
         Without matplotlib.
     DataError
         If `ax` is something else than axes.

@@ -126,22 +126,25 @@ def _split(points: Floats, t: float) -> tuple[Floats, Floats]:
     return np.array(left), np.array(right[::-1])
 
 
-def crossings(one: Floats, other: Floats) -> int:
-    """How often two traces cross."""
+def crossings(one: Floats, others: Floats) -> NDArray[np.intp]:
+    """How often a trace, shape (n, 2), crosses each of several, shape (k, m, 2)."""
     p, r = one[:-1, None], np.diff(one, axis=0)[:, None]
-    q, s = other[None, :-1], np.diff(other, axis=0)[None]
+    q, s = others[:, None, :-1], np.diff(others, axis=1)[:, None]
     across = r[..., 0] * s[..., 1] - r[..., 1] * s[..., 0]
-    d = q - p
+    x, y = q[..., 0] - p[..., 0], q[..., 1] - p[..., 1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = (d[..., 0] * s[..., 1] - d[..., 1] * s[..., 0]) / across
-        u = (d[..., 0] * r[..., 1] - d[..., 1] * r[..., 0]) / across
-    return int(((t > 0) & (t < 1) & (u > 0) & (u < 1)).sum())
+        t = (x * s[..., 1] - y * s[..., 0]) / across
+        u = (x * r[..., 1] - y * r[..., 0]) / across
+    found: NDArray[np.intp] = ((t > 0) & (t < 1) & (u > 0) & (u < 1)).sum(axis=(1, 2))
+    return found
 
 
-def nearness(one: Floats, other: Floats, distance: float) -> float:
-    """Share of a trace that is close to another."""
-    gap = np.hypot(*(one[:, None] - other[None]).transpose(2, 0, 1)).min(axis=1)
-    return float((gap < distance).mean())
+def nearness(one: Floats, others: Floats, distance: float) -> Floats:
+    """Share of a trace that is close to each of several."""
+    x = one[:, None, 0] - others[:, None, :, 0]
+    y = one[:, None, 1] - others[:, None, :, 1]
+    near: Floats = ((x * x + y * y).min(axis=2) < distance**2).mean(axis=1)
+    return near
 
 
 class Outlines:

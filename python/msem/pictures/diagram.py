@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from msem.errors import DataError, ModelError
+from msem.entry import entries
+from msem.errors import DataError, ExtraError, ModelError
 from msem.estimation.solution import Solution
 from msem.model.levels import Level, level_number
 from msem.model.partable import ParameterTable
@@ -44,6 +45,7 @@ METRICS = {
 }
 
 
+@entries
 @dataclass(frozen=True, eq=False)
 class Diagram:
     """A path diagram; immutable. In a notebook it shows itself.
@@ -99,7 +101,7 @@ class Diagram:
 
         Raises
         ------
-        ImportError
+        ExtraError
             Without matplotlib: ``pip install 'msem[plot]'``.
         """
         with axes(ax, *self.size, bare=True) as drawn:
@@ -166,7 +168,7 @@ class Diagram:
     def _repr_svg_(self) -> str | None:
         try:
             return self.svg()
-        except ImportError:
+        except ExtraError:
             return None
 
     def __repr__(self) -> str:

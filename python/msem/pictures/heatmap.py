@@ -102,7 +102,14 @@ def draw_patterns(patterns: pd.DataFrame, what: str, ax: Axes | None) -> Axes:
                 linewidth=0.7,
             )
         for k, (count, share) in enumerate(zip(shown["count"], shown["share"], strict=True)):
-            drawn.text(len(names) - 0.3, k, f"{count}  ({share:.1%})" if share >= 0.0005 else f"{count}  (<0.1%)", va="center", fontsize=8, color=INK)
+            drawn.text(
+                len(names) - 0.3,
+                k,
+                f"{count}  ({share:.1%})" if share >= 0.0005 else f"{count}  (<0.1%)",
+                va="center",
+                fontsize=8,
+                color=INK,
+            )
         drawn.set_xlim(-0.6, len(names) + 1.6)
         drawn.set_ylim(len(shown) - 0.4, -0.6)
         drawn.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0)

@@ -16,7 +16,9 @@ Key = tuple[str, str, Kind]
 Routes = dict[Key, Curve]
 
 MARGIN = 0.06  # inches between an arrow and a node it passes
+INTO = 0.02  # by which it may run into its own
 BENDS = (0.0, 0.12, -0.12, 0.25, -0.25, 0.4, -0.4, 0.6, -0.6, 0.9, -0.9)  # in lengths of the straight line
+COARSE = 4  # of the points of a trace, one for crossings
 COMPARED = 8  # free ways of an arrow
 CELL = 0.12  # of the grid on which a way is sought when no curve is free
 AWAY = 0.9  # inches around all nodes in which it may run
@@ -56,15 +58,16 @@ def _best(arrow: Arrow, graph: LevelGraph, places: Mapping[str, Outline], known:
     Loadings may cross: they are straight where they can be.
     """
     others = [place for name, place in places.items() if name not in (arrow.source, arrow.target)]
-    obstacles, straight = Outlines(others), arrow.kind == "loading"
-    candidates = _candidates(arrow, graph, places)
+    obstacles = Outlines(others)
+    own, straight = Outlines([places[arrow.source], places[arrow.target]]), arrow.kind == "loading"
+    there = np.array([] if straight else [curve.trace[::COARSE] for curve in known.values()])
+
+    def is_free(curve: Curve) -> bool:
+        return not obstacles.hit(curve.trace, MARGIN).any() and not own.hit(curve.trace, -INTO).any()
+
     tried: list[tuple[float, Curve]] = []
-    for cost, curve in candidates:
-        if (
-            not tried
-            and not obstacles.hit(curve.trace, MARGIN).any()
-            and (straight or not _conflict(curve, known))
-        ):
+    for cost, curve in _candidates(arrow, graph, places):
+        if not tried and is_free(curve) and (straight or not _conflict(curve, there)):
             return curve
         tried.append((cost, curve))
     best: Curve | None = None
@@ -72,22 +75,28 @@ def _best(arrow: Arrow, graph: LevelGraph, places: Mapping[str, Outline], known:
     for cost, curve in sorted(tried, key=lambda candidate: candidate[0]):
         if cost >= least or free == COMPARED:
             break
-        if not obstacles.hit(curve.trace, MARGIN).any():
+        if is_free(curve):
             free += 1
-            whole = cost + (0.0 if straight else _conflict(curve, known))
+            whole = cost + (0.0 if straight else _conflict(curve, there))
             if whole < least:
                 best, least = curve, whole
     return best or _around(places[arrow.source], places[arrow.target], others)
 
 
-def _conflict(curve: Curve, known: Routes) -> float:
-    """Crossings with arrows that are there already, and running along them."""
-    trace = curve.trace[::4]
-    cost = 0.0
-    for other in known.values():
-        cost += 0.35 * crossings(trace, other.trace[::4])
-        cost += 4.0 * max(nearness(trace, other.trace[::4], 0.07) - 0.2, 0.0)
-    return cost
+def _conflict(curve: Curve, known: Floats) -> float:
+    """Crossings with arrows that are there already, and running along them.
+
+    Parameters
+    ----------
+    curve : Curve
+    known : ndarray, shape (arrows, points, 2)
+        Coarse traces.
+    """
+    if not len(known):
+        return 0.0
+    trace = curve.trace[::COARSE]
+    along = np.maximum(nearness(trace, known, 0.07) - 0.2, 0.0)
+    return float(0.35 * crossings(trace, known).sum() + 4.0 * along.sum())
 
 
 def _candidates(
