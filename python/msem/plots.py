@@ -180,7 +180,7 @@ def level_fit(fit: Fit | SegregatedFit, *, ax: Axes | None = None) -> Axes:
         found = {str(level).capitalize(): own for level, own in fit.fit_measures().items()}
     else:
         found = {
-            level.capitalize(): fit.fit_measures(level=level) for level in reversed(LEVEL_NAMES.values())
+            LEVEL_NAMES[level].capitalize(): fit.fit_measures(level=level) for level in (BETWEEN, WITHIN)
         }
         found["Whole model"] = fit.fit_measures()
     return forest.draw_level_fit(found, ax)
