@@ -34,6 +34,8 @@ Matrix cross(ConstMatrixRef a, ConstMatrixRef b) {
 
 Matrix outer(ConstMatrixRef a, ConstMatrixRef b) { return a * b.transpose(); }
 
+Vector column_norms(ConstMatrixRef a) { return a.colwise().norm(); }
+
 Vector apply(ConstMatrixRef a, ConstVectorRef x) { return a * x; }
 
 Vector apply_transposed(ConstMatrixRef a, ConstVectorRef x) { return a.transpose() * x; }
@@ -94,7 +96,10 @@ void add_applied_transposed(VectorRef out, double scale, ConstMatrixRef a, Const
 
 void symmetrise(Matrix& a) { a = (0.5 * (a + a.transpose())).eval(); }
 
-Matrix select(const Matrix& a, const std::vector<Index>& rows, const std::vector<Index>& cols) {
+namespace {
+
+template <class Number>
+Matrix selected(const Matrix& a, const std::vector<Number>& rows, const std::vector<Number>& cols) {
   Matrix out(static_cast<Index>(rows.size()), static_cast<Index>(cols.size()));
   for (Index j = 0; j < out.cols(); ++j) {
     for (Index i = 0; i < out.rows(); ++i) out(i, j) = a(rows[i], cols[j]);
@@ -102,21 +107,43 @@ Matrix select(const Matrix& a, const std::vector<Index>& rows, const std::vector
   return out;
 }
 
-Matrix select_rows(const Matrix& a, const std::vector<Index>& rows) {
+template <class Number>
+Matrix selected_rows(const Matrix& a, const std::vector<Number>& rows) {
   Matrix out(static_cast<Index>(rows.size()), a.cols());
-  for (Index i = 0; i < out.rows(); ++i) out.row(i) = a.row(rows[i]);
+  for (Index j = 0; j < out.cols(); ++j) {
+    for (Index i = 0; i < out.rows(); ++i) out(i, j) = a(rows[i], j);
+  }
   return out;
 }
+
+template <class Number>
+Vector selected(const Vector& x, const std::vector<Number>& at) {
+  Vector out(static_cast<Index>(at.size()));
+  for (Index i = 0; i < out.size(); ++i) out[i] = x[at[i]];
+  return out;
+}
+
+}  // namespace
+
+Matrix select(const Matrix& a, const std::vector<Index>& rows, const std::vector<Index>& cols) {
+  return selected(a, rows, cols);
+}
+
+Matrix select(const Matrix& a, const std::vector<int>& rows, const std::vector<int>& cols) {
+  return selected(a, rows, cols);
+}
+
+Matrix select_rows(const Matrix& a, const std::vector<Index>& rows) { return selected_rows(a, rows); }
+
+Matrix select_rows(const Matrix& a, const std::vector<int>& rows) { return selected_rows(a, rows); }
+
+Vector select(const Vector& x, const std::vector<Index>& at) { return selected(x, at); }
+
+Vector select(const Vector& x, const std::vector<int>& at) { return selected(x, at); }
 
 Matrix select_cols(const Matrix& a, const std::vector<Index>& cols) {
   Matrix out(a.rows(), static_cast<Index>(cols.size()));
   for (Index j = 0; j < out.cols(); ++j) out.col(j) = a.col(cols[j]);
-  return out;
-}
-
-Vector select(const Vector& x, const std::vector<Index>& at) {
-  Vector out(static_cast<Index>(at.size()));
-  for (Index i = 0; i < out.size(); ++i) out[i] = x[at[i]];
   return out;
 }
 

@@ -39,6 +39,7 @@ Matrix scale_rows(ConstVectorRef d, ConstMatrixRef a);                        //
 Matrix scale_cols(ConstMatrixRef a, ConstVectorRef d);                        // A diag(d)
 Matrix scale_both(ConstVectorRef d, ConstMatrixRef a);                        // diag(d) A diag(d)
 Matrix one_plus_outer(ConstVectorRef x, ConstVectorRef y);                    // 1 + x_i y_j
+Vector column_norms(ConstMatrixRef a);
 
 void set_product(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b);                           // A B
 void set_cross(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b);                             // A'B
@@ -55,6 +56,9 @@ Matrix select(const Matrix& a, const std::vector<Index>& rows, const std::vector
 Matrix select_rows(const Matrix& a, const std::vector<Index>& rows);
 Matrix select_cols(const Matrix& a, const std::vector<Index>& cols);
 Vector select(const Vector& x, const std::vector<Index>& at);
+Vector select(const Vector& x, const std::vector<int>& at);
+Matrix select(const Matrix& a, const std::vector<int>& rows, const std::vector<int>& cols);
+Matrix select_rows(const Matrix& a, const std::vector<int>& rows);
 void put_rows(MatrixRef out, const std::vector<Index>& rows, const Matrix& a);
 void add(Matrix& out, const std::vector<Index>& at, const Matrix& a);  // to rows and columns
 void put(Matrix& out, const std::vector<Index>& rows, const std::vector<Index>& cols, const Matrix& a);
@@ -104,18 +108,32 @@ class PivotedQr {
   // Columns count as dependent below `tolerance` times the greatest pivot; that of rounding without one.
   explicit PivotedQr(const Matrix& a, double tolerance = 0);
   Index rank() const { return qr_.rank(); }
-  Matrix q() const;                             // square
-  Vector rotate(const Vector& x) const;         // Q x
-  Vector rotate_back(const Vector& x) const;    // Q'x
-  Vector solve(const Vector& b) const;          // a least-squares solution
-  Vector solve_cross_products(Vector g) const;  // a solution of A'A x = g, zero beyond the rank
+  Matrix q() const;                                    // square
+  Vector rotate(Vector x) const;                       // Q x
+  Vector rotate_back(Vector x) const;                  // Q'x
+  Vector solve(const Vector& b) const;                 // a least-squares solution
+  Vector solve_cross_products(const Vector& g) const;  // a solution of A'A x = g, zero beyond the rank
+  Matrix trapezoid() const;                            // R, of as many rows as the rank
+  void solve_triangle(Vector& x) const;                // R^-1 x, R the leading triangle of as many columns
+  void solve_transposed_triangle(Vector& x) const;     // R^-T x
+  Vector permuted(const Vector& x) const;              // P'x
+  Vector unpermuted(const Vector& head) const;         // P (head; 0)
 
  private:
+  void reflect(Index k, double* x) const;
   Eigen::ColPivHouseholderQR<Matrix> qr_;
 };
 
-// The shortest least-squares solution of A x = b.
-Vector shortest_solution(const Matrix& a, const Vector& b);
+// The shortest least-squares solution of A x = b. Columns count as dependent below `tolerance` times the
+// greatest pivot; that of rounding without one.
+Vector shortest_solution(const Matrix& a, const Vector& b, double tolerance = 0);
+
+// Singular values of A, descending, and all its right singular vectors.
+struct RightSingular {
+  explicit RightSingular(const Matrix& a);
+  Vector values;
+  Matrix vectors;
+};
 
 // Inverse of a symmetric matrix by Cholesky in correlation metric, and the smallest squared pivot there: the
 // share of a variable's variance that those before it leave, 0 when the matrix is not positive definite.

@@ -6,8 +6,9 @@ using namespace msem;
 
 namespace {
 
-py::dict run(const Objective& objective, const Vector& start, const Vector& lower, const Vector& upper,
-             const std::vector<bool>& saturated, int max_iterations, double tolerance) {
+py::dict run_iterations(const Objective& objective, const Vector& start, const Vector& lower,
+                        const Vector& upper, const std::vector<bool>& saturated, int max_iterations,
+                        double tolerance) {
   Optimum best;
   {
     py::gil_scoped_release release;
@@ -20,6 +21,6 @@ py::dict run(const Objective& objective, const Vector& start, const Vector& lowe
 
 void bind_iterative(py::module_& m) {
   using namespace py::literals;
-  m.def("minimize_iteratively", &run, "objective"_a, "start"_a, "lower"_a, "upper"_a, "saturated"_a,
-        "max_iterations"_a = 60, "tolerance"_a = 1e-8);
+  m.def("minimize_iteratively", &run_iterations, "objective"_a, "start"_a, "lower"_a, "upper"_a,
+        "saturated"_a, "max_iterations"_a = 60, "tolerance"_a = 1e-8);
 }

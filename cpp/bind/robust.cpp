@@ -15,8 +15,8 @@ double trace(const CompleteClusters& clusters, const Vector& mean_w, const Matri
   return saturated_trace(clusters.whole().data(), moments, clusters.data(), {fixed, with_means, expected});
 }
 
-py::tuple products(ConstVectorRef sizes, ConstMatrixRef means, ConstMatrixRef within, const Vector& origin,
-                   const Vector& scale) {
+py::tuple products_of_clusters(ConstVectorRef sizes, ConstMatrixRef means, ConstMatrixRef within,
+                               const Vector& origin, const Vector& scale) {
   ClusterProducts out;
   {
     py::gil_scoped_release release;
@@ -31,5 +31,5 @@ void bind_robust(py::module_& m) {
   using namespace py::literals;
   m.def("saturated_trace", &trace, "clusters"_a, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a, "fixed"_a,
         "with_means"_a = true, "expected"_a = false);
-  m.def("cluster_products", &products, "sizes"_a, "means"_a, "within"_a, "origin"_a, "scale"_a);
+  m.def("cluster_products", &products_of_clusters, "sizes"_a, "means"_a, "within"_a, "origin"_a, "scale"_a);
 }

@@ -17,7 +17,7 @@ LevelLaw law_of(const LawTuple& given) {
   return {mean, root, polynomial, scale, df};
 }
 
-std::shared_ptr<RowDraws> make(const std::vector<PopulationTuple>& groups, std::uint64_t seed) {
+std::shared_ptr<RowDraws> make_row_draws(const std::vector<PopulationTuple>& groups, std::uint64_t seed) {
   std::vector<RowPopulation> out;
   for (const auto& [sizes, nboth, within, between] : groups)
     out.push_back({sizes, nboth, law_of(within), law_of(between)});
@@ -38,6 +38,6 @@ py::tuple rows(const RowDraws& self, std::uint64_t replicate, Index group) {
 void bind_rowdraws(py::module_& m) {
   using namespace py::literals;
   py::class_<RowDraws, Draws, std::shared_ptr<RowDraws>>(m, "RowDraws")
-      .def(py::init(&make), "groups"_a, "seed"_a)
+      .def(py::init(&make_row_draws), "groups"_a, "seed"_a)
       .def("rows", &rows, "replicate"_a, "group"_a = 0);
 }

@@ -24,7 +24,7 @@ SaturatedOptions options_of(bool em, int max_iterations, double tolerance) {
   return {em ? SaturatedMethod::kEm : SaturatedMethod::kScoring, max_iterations, tolerance};
 }
 
-py::dict run(const CompleteLikelihood& likelihood, bool em, int max_iterations, double tolerance) {
+py::dict run_saturated(const CompleteLikelihood& likelihood, bool em, int max_iterations, double tolerance) {
   SaturatedFit fit;
   {
     py::gil_scoped_release release;
@@ -46,7 +46,8 @@ py::dict run_missing(const IncompleteLikelihood& likelihood, bool em, int max_it
 
 void bind_saturated(py::module_& m) {
   using namespace py::literals;
-  m.def("fit_saturated", &run, "likelihood"_a, "em"_a = false, "max_iterations"_a = 0, "tolerance"_a = 1e-12);
+  m.def("fit_saturated", &run_saturated, "likelihood"_a, "em"_a = false, "max_iterations"_a = 0,
+        "tolerance"_a = 1e-12);
   m.def("fit_saturated", &run_missing, "likelihood"_a, "em"_a = false, "max_iterations"_a = 0,
         "tolerance"_a = 1e-12);
 }

@@ -27,8 +27,8 @@ py::dict two_level(const std::vector<Array>& unit, const std::vector<Array>& clu
   return result;
 }
 
-py::tuple cluster_arrays(const std::vector<Array>& unit, const std::vector<Array>& cluster,
-                         const Codes& codes, py::ssize_t nclusters, const Weights& weights) {
+py::tuple arrays_of_clusters(const std::vector<Array>& unit, const std::vector<Array>& cluster,
+                             const Codes& codes, py::ssize_t nclusters, const Weights& weights) {
   auto out = with_rows(unit, cluster, codes, nclusters, msem::cluster_arrays, weights);
   return py::make_tuple(std::move(out.sizes), std::move(out.means), std::move(out.within));
 }
@@ -61,7 +61,7 @@ py::tuple simple(const std::vector<Array>& arrays, py::ssize_t nrows, const Weig
 void bind_statistics(py::module_& m) {
   m.def("two_level_statistics", &two_level, py::arg("unit"), py::arg("cluster"), py::arg("codes"),
         py::arg("nclusters"), "Sufficient statistics of two-level data, by distinct cluster size.");
-  m.def("cluster_arrays", &cluster_arrays, py::arg("unit"), py::arg("cluster"), py::arg("codes"),
+  m.def("cluster_arrays", &arrays_of_clusters, py::arg("unit"), py::arg("cluster"), py::arg("codes"),
         py::arg("nclusters"), py::arg("weights") = py::none(),
         "Sizes, mean vectors and within-cluster products, one row per cluster.");
   m.def("counted_clusters", &counted, py::arg("sizes"), py::arg("means"), py::arg("within"), py::arg("p"),

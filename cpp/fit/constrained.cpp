@@ -111,24 +111,34 @@ class Programme {
   }
 
   Vector scale() const {
-    return expected_.diagonal().unaryExpr([](double d) { return d > 0 ? std::sqrt(d) : 1.0; });
+    Vector out = expected_.diagonal();
+    for (double& d : out) d = d > 0 ? std::sqrt(d) : 1.0;
+    return out;
   }
 
-  double merit(const Point& p) const {
-    return 0.5 * p.fit.value + prices_.equal.dot(p.equal.cwiseAbs()) +
-           prices_.unequal.dot((-p.unequal).cwiseMax(0.0));
+  double merit(const Point& p) const { return 0.5 * p.fit.value + cost(p.equal, p.unequal); }
+
+  // What the violation of constraints with these values costs.
+  double cost(const Vector& equal, const Vector& unequal) const {
+    double out = 0;
+    for (Index i = 0; i < equal.size(); ++i) out += prices_.equal[i] * std::abs(equal[i]);
+    for (Index i = 0; i < unequal.size(); ++i) out += prices_.unequal[i] * std::max(0.0, -unequal[i]);
+    return out;
   }
 
   // Change of the merit function along d as linear parts predict it.
   double predicted(const Vector& d) const {
-    const Vector equal = here_.equal + here_.equal_rows * d, unequal = here_.unequal + here_.unequal_rows * d;
-    return 0.5 * here_.fit.gradient.dot(d) + prices_.equal.dot(equal.cwiseAbs() - here_.equal.cwiseAbs()) +
-           prices_.unequal.dot((-unequal).cwiseMax(0.0) - (-here_.unequal).cwiseMax(0.0));
+    Vector equal = here_.equal, unequal = here_.unequal;
+    add_applied(equal, 1, here_.equal_rows, d);
+    add_applied(unequal, 1, here_.unequal_rows, d);
+    return 0.5 * here_.fit.gradient.dot(d) + cost(equal, unequal) - cost(here_.equal, here_.unequal);
   }
 
   static void follow(Vector& price, const Vector& multiplier) {
-    const Vector wanted = 1.1 * multiplier.cwiseAbs();
-    price = wanted.cwiseMax(0.5 * (price + wanted));
+    for (Index i = 0; i < price.size(); ++i) {
+      const double wanted = 1.1 * std::abs(multiplier[i]);
+      price[i] = std::max(wanted, 0.5 * (price[i] + wanted));
+    }
   }
 
   // Newton step on the active constraints: false where it is none.
@@ -143,28 +153,38 @@ class Programme {
     if (hessian.size() == 0) return false;
     hessian -= constraints_.equalities.curvature(here_.theta, q.equality_multipliers);
     hessian -= constraints_.inequalities.curvature(here_.theta, q.inequality_multipliers.head(m));
-    hessian = inverse.asDiagonal() * hessian * inverse.asDiagonal();
+    hessian = scale_both(inverse, hessian);
     const Index e = p.equality_values.size(), a = static_cast<Index>(active.size());
     Matrix rows(e + a, p.gradient.size());
     Vector values(e + a);
-    rows << p.equalities, p.inequalities(active, Eigen::all);
-    values << p.equality_values, p.inequality_values(active);
-    rows = (rows * inverse.asDiagonal()).eval();
+    rows.topRows(e) = p.equalities;
+    rows.bottomRows(a) = select_rows(p.inequalities, active);
+    values.head(e) = p.equality_values;
+    values.tail(a) = select(p.inequality_values, active);
+    rows = scale_cols(rows, inverse);
     const RowSpace space(rows);
     const Vector base = space.solve(rows, values), gradient = inverse.cwiseProduct(p.gradient);
-    const Matrix reduced = space.null.transpose() * hessian * space.null;
+    const Matrix reduced = sandwich(space.null, hessian);
     Vector d = base;
     if (reduced.rows()) {
-      const Eigen::LLT<Matrix> llt(reduced);
-      if (llt.info() != Eigen::Success || !(llt.matrixLLT().diagonal().cwiseAbs2().minCoeff() > kPivot))
-        return false;
-      d -= space.null * llt.solve(space.null.transpose() * (gradient + hessian * base));
+      Cholesky chol;
+      if (!chol.compute(reduced) || !(chol.pivot() > kPivot)) return false;
+      Vector slope = gradient;
+      add_applied(slope, 1, hessian, base);
+      add_applied(d, -1, space.null, chol.solve(apply_transposed(space.null, slope)));
     }
-    const Vector multipliers = space.multipliers(rows, gradient + hessian * d);
-    if (!d.allFinite() || (multipliers.tail(a).array() < 0).any()) return false;
-    const Matrix scaled = p.inequalities * inverse.asDiagonal();
-    if (((scaled * d - p.inequality_values).array() < -kInactive * scaled.rowwise().norm().array()).any())
-      return false;
+    Vector slope = gradient;
+    add_applied(slope, 1, hessian, d);
+    const Vector multipliers = space.multipliers(rows, slope);
+    if (!d.allFinite()) return false;
+    for (Index i = e; i < e + a; ++i) {
+      if (multipliers[i] < 0) return false;
+    }
+    const Matrix scaled = scale_cols(p.inequalities, inverse);
+    const Vector reached = apply(scaled, d), lengths = column_norms(scaled.transpose());
+    for (Index i = 0; i < reached.size(); ++i) {
+      if (reached[i] - p.inequality_values[i] < -kInactive * lengths[i]) return false;
+    }
     q.d = inverse.cwiseProduct(d);
     q.equality_multipliers = multipliers.head(e);
     for (Index i = 0; i < a; ++i) q.inequality_multipliers[active[i]] = multipliers[e + i];
@@ -201,8 +221,8 @@ class Programme {
     const bool valid = full.valid;
     if (accept(std::move(full), slope, size)) return true;
     if (valid && equal.size() + unequal.size()) {
-      p.equality_values = p.equalities * q.d - equal;
-      p.inequality_values.head(unequal.size()) = here_.unequal_rows * q.d - unequal;
+      p.equality_values = apply(p.equalities, q.d) - equal;
+      p.inequality_values.head(unequal.size()) = apply(here_.unequal_rows, q.d) - unequal;
       const QuadraticSolution better = solve(p, scale(), damping);
       if (better.solved && better.feasible &&
           accept(after(better.d, 1, better.inequality_multipliers), slope, size))
@@ -228,9 +248,9 @@ class Programme {
         QuadraticSolution q = solve(p, scale(), damping);
         const bool light = damping <= kTinyDamping;
         if (q.solved) {
-          size = q.d.dot(expected_ * q.d);
+          size = q.d.dot(apply(expected_, q.d));
           second = light && q.feasible && slow && size < kNewtonBelow && newton(p, q);
-          if (second) size = q.d.dot(expected_ * q.d);
+          if (second) size = q.d.dot(apply(expected_, q.d));
           follow(prices_.equal, q.equality_multipliers);
           follow(prices_.unequal, q.inequality_multipliers.head(here_.unequal.size()));
           remember(out, q);
@@ -269,8 +289,8 @@ class Programme {
   static double distance(const Vector& violation, const Matrix& rows, const Vector& scale) {
     double most = 0;
     for (Index i = 0; i < violation.size(); ++i) {
-      const double norm = (rows.row(i).transpose().cwiseQuotient(scale)).norm();
-      if (violation[i] > 0) most = std::max(most, violation[i] / norm);
+      const Vector row = rows.row(i).transpose();
+      if (violation[i] > 0) most = std::max(most, violation[i] / row.cwiseQuotient(scale).norm());
     }
     return most;
   }
@@ -326,17 +346,17 @@ Optimum checked(const Objective& objective, const Constraints& constraints, Opti
 Vector project(const Constraints& constraints, const Vector& theta) {
   if (constraints.linear.empty()) return theta;
   const Vector origin = Vector::Zero(theta.size());
-  const Matrix rows = constraints.equalities.jacobian(origin)(constraints.linear, Eigen::all);
-  const Vector values = -constraints.equalities.values(origin)(constraints.linear);
+  const Matrix rows = select_rows(constraints.equalities.jacobian(origin), constraints.linear);
+  const Vector values = -select(constraints.equalities.values(origin), constraints.linear);
   const Vector size = theta.cwiseAbs();
   Vector out = theta;
   // Parameters that are zero move only where the others cannot do it alone.
-  for (const Vector& weight : {size, Vector(size.unaryExpr([](double x) { return x > 0 ? x : 1.0; })),
-                               Vector(Vector::Ones(size.size()))}) {
-    Eigen::CompleteOrthogonalDecomposition<Matrix> solver;
-    solver.setThreshold(kRank);
-    solver.compute(rows * weight.asDiagonal());
-    out += weight.cwiseProduct(solver.solve(values - rows * out));
+  Vector nonzero = size;
+  for (double& x : nonzero) x = x > 0 ? x : 1.0;
+  for (const Vector& weight : {size, nonzero, Vector(Vector::Ones(size.size()))}) {
+    Vector missing = values;
+    add_applied(missing, -1, rows, out);
+    out += weight.cwiseProduct(shortest_solution(scale_cols(rows, weight), missing, kRank));
   }
   return out;
 }

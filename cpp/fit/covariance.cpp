@@ -1,6 +1,5 @@
 #include "fit/covariance.hpp"
 
-#include <Eigen/SVD>
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -20,9 +19,7 @@ constexpr double kSingular = 1e-10;   // below it a matrix is not positive defin
 
 bool is_identity(const Matrix& t) { return t.rows() == t.cols() && t.isIdentity(0); }
 
-Matrix along(const Matrix& matrix, const Matrix& t) {
-  return is_identity(t) ? matrix : Matrix(t.transpose() * matrix * t);
-}
+Matrix along(const Matrix& matrix, const Matrix& t) { return is_identity(t) ? matrix : sandwich(t, matrix); }
 
 Matrix expected(const Objective& objective, const Vector& theta, const ObjectivePoint* at) {
   return at ? objective.expected_information(*at) : objective.expected_information(theta);
@@ -32,21 +29,35 @@ Matrix observed(const Objective& objective, const Vector& theta, const Objective
   return at ? objective.observed_information(*at, {}) : objective.observed_information(theta);
 }
 
+bool none_in_row(const Matrix& a, Index row) {
+  for (Index j = 0; j < a.cols(); ++j) {
+    if (a(row, j) != 0) return false;
+  }
+  return true;
+}
+
+// 1 / x; `otherwise` where x is not positive.
+Vector reciprocal(Vector x, double otherwise) {
+  for (double& v : x) v = v > 0 ? 1 / v : otherwise;
+  return x;
+}
+
 // Standard errors of the parameters with all others known; 1 where there is no information.
 Vector conditional_errors(const Objective& objective, const Vector& theta) {
-  return objective.expected_information(theta).diagonal().unaryExpr(
-      [](double v) { return v > 0 ? 1 / std::sqrt(v) : 1.0; });
+  Vector out = objective.expected_information(theta).diagonal();
+  for (double& v : out) v = v > 0 ? 1 / std::sqrt(v) : 1.0;
+  return out;
 }
 
 // Parameters that could not move, but for those that equality constraints determine, which have no error.
 std::vector<int> immovable(const Constraints& constraints, const Vector& theta, const Matrix& tangent) {
   std::vector<int> out;
   for (Index k = 0; k < theta.size(); ++k) {
-    if (tangent.row(k).isZero(0)) out.push_back(static_cast<int>(k));
+    if (none_in_row(tangent, k)) out.push_back(static_cast<int>(k));
   }
   if (constraints.none() || out.empty()) return out;
   const Matrix free = elimination_basis(constraints.equalities.jacobian(theta), Vector::Ones(theta.size()));
-  out.erase(std::remove_if(out.begin(), out.end(), [&](int k) { return free.row(k).isZero(0); }), out.end());
+  out.erase(std::remove_if(out.begin(), out.end(), [&](int k) { return none_in_row(free, k); }), out.end());
   return out;
 }
 
@@ -54,11 +65,13 @@ std::vector<int> immovable(const Constraints& constraints, const Vector& theta, 
 
 Matrix elimination_basis(const Matrix& rows, const Vector& sizes) {
   const Index n = rows.cols();
-  Matrix left(rows.rows(), n);
+  // Transposed, so that a row of the equations is a column of memory.
+  Matrix left(n, rows.rows());
   Index count = 0;
   for (Index i = 0; i < rows.rows(); ++i) {
-    const double norm = rows.row(i).cwiseProduct(sizes.transpose()).norm();
-    if (norm > 0) left.row(count++) = rows.row(i) / norm;
+    const Vector row = rows.row(i).transpose();
+    const double norm = row.cwiseProduct(sizes).norm();
+    if (norm > 0) left.col(count++) = row / norm;
   }
   std::vector<Index> pivots;
   for (Index k = 0; k < std::min(count, n); ++k) {
@@ -66,7 +79,7 @@ Matrix elimination_basis(const Matrix& rows, const Vector& sizes) {
     double most = -1;
     for (Index i = k; i < count; ++i) {
       for (Index j = 0; j < n; ++j) {
-        const double part = std::abs(left(i, j) * sizes[j]);
+        const double part = std::abs(left(j, i) * sizes[j]);
         if (part > most) {
           most = part;
           row = i;
@@ -75,10 +88,10 @@ Matrix elimination_basis(const Matrix& rows, const Vector& sizes) {
       }
     }
     if (!(most > kRank)) break;
-    left.row(k).swap(left.row(row));
-    left.row(k) /= left(k, col);
+    left.col(k).swap(left.col(row));
+    left.col(k) /= left(col, k);
     for (Index i = 0; i < count; ++i) {
-      if (i != k) left.row(i) -= (left(i, col) * left.row(k)).eval();
+      if (i != k) left.col(i) -= left(col, i) * left.col(k);
     }
     pivots.push_back(col);
   }
@@ -89,7 +102,7 @@ Matrix elimination_basis(const Matrix& rows, const Vector& sizes) {
   Matrix basis = Matrix::Zero(n, static_cast<Index>(free.size()));
   for (std::size_t j = 0; j < free.size(); ++j) {
     basis(free[j], j) = 1;
-    for (std::size_t i = 0; i < pivots.size(); ++i) basis(pivots[i], j) = -left(i, free[j]);
+    for (std::size_t i = 0; i < pivots.size(); ++i) basis(pivots[i], j) = -left(free[j], i);
   }
   return basis;
 }
@@ -101,43 +114,37 @@ Matrix tangent(const Objective& objective, const Constraints& constraints, const
   for (Index k = 0; k < n; ++k) {
     if (!active[k]) moving.push_back(k);
   }
-  const Matrix identity = Matrix::Identity(n, n)(Eigen::all, moving);
+  const Matrix identity = select_cols(Matrix::Identity(n, n), moving);
   if (constraints.none()) return identity;
   const Matrix equal = constraints.equalities.jacobian(theta);
-  const Matrix unequal = constraints.inequalities.jacobian(theta)(active_inequalities, Eigen::all);
+  const Matrix unequal = select_rows(constraints.inequalities.jacobian(theta), active_inequalities);
   Matrix rows(equal.rows() + unequal.rows(), n);
-  rows << equal, unequal;
+  rows.topRows(equal.rows()) = equal;
+  rows.bottomRows(unequal.rows()) = unequal;
   const Vector sizes = conditional_errors(objective, theta);
-  return identity * elimination_basis(rows(Eigen::all, moving), sizes(moving));
+  return product(identity, elimination_basis(select_cols(rows, moving), select(sizes, moving)));
 }
 
 double remaining_gain(const Objective& objective, const Matrix& tangent, const Vector& theta,
                       const Vector& gradient) {
   if (tangent.cols() == 0) return 0;
-  const Matrix factor = objective.information_factor(theta) * tangent;
-  const Vector scale = factor.colwise().norm().unaryExpr([](double v) { return v > 0 ? 1 / v : 0.0; });
-  const Vector slope = scale.cwiseProduct(tangent.transpose() * gradient);
-  Eigen::CompleteOrthogonalDecomposition<Matrix> solver;
-  solver.setThreshold(kRankTolerance);
-  solver.compute((factor * scale.asDiagonal()).transpose());
-  return solver.solve(slope).squaredNorm() / 4;
+  const Matrix factor = product(objective.information_factor(theta), tangent);
+  const Vector scale = reciprocal(column_norms(factor), 0);
+  const Vector slope = scale.cwiseProduct(apply_transposed(tangent, gradient));
+  return shortest_solution(scale_cols(factor, scale).transpose(), slope, kRankTolerance).squaredNorm() / 4;
 }
 
 Whitening whitening_basis(const Matrix& factor) {
-  const Index k = factor.cols(), rows = std::min(factor.rows(), k);
-  const Vector scale = factor.colwise().norm().unaryExpr([](double v) { return v > 0 ? 1 / v : 0.0; });
-  const Eigen::HouseholderQR<Matrix> qr(factor * scale.asDiagonal());
-  const Matrix triangle = qr.matrixQR().topRows(rows).triangularView<Eigen::Upper>();
-  const Eigen::JacobiSVD<Matrix> svd(triangle, Eigen::ComputeFullV);
-  const Vector& singular = svd.singularValues();
-  const Matrix& right = svd.matrixV();
+  const Vector scale = reciprocal(column_norms(factor), 0);
+  const auto [singular, right] = RightSingular(scale_cols(factor, scale));
   // A covariate with mean 1e8 gives a singular value of 1e-8, which the QR factorisation still resolves.
   Index rank = 0;
   while (rank < singular.size() && singular[rank] > kRankTolerance * singular[0]) ++rank;
   Whitening out;
-  out.basis = scale.asDiagonal() * right.leftCols(rank) * singular.head(rank).cwiseInverse().asDiagonal();
-  const Vector sizes = scale.unaryExpr([](double v) { return v > 0 ? v : 1.0; });
-  out.null = sizes.asDiagonal() * right.rightCols(k - rank);
+  out.basis = scale_cols(scale_rows(scale, right.leftCols(rank)), reciprocal(singular.head(rank), 0));
+  Vector sizes = scale;
+  for (double& v : sizes) v = v > 0 ? v : 1.0;
+  out.null = scale_rows(sizes, right.rightCols(right.cols() - rank));
   return out;
 }
 
@@ -154,11 +161,11 @@ IdentifiedDirections identified_directions(const Objective& objective, const Con
     return out;
   }
   const Matrix factor = objective.information_factor(theta);
-  const Whitening white = whitening_basis(factor * tangent);
+  const Whitening white = whitening_basis(product(factor, tangent));
   out.whitened = true;
-  out.basis = tangent * white.basis;
+  out.basis = product(tangent, white.basis);
   out.inverse = Matrix::Identity(out.basis.cols(), out.basis.cols());
-  const Matrix null = tangent * white.null;
+  const Matrix null = product(tangent, white.null);
   for (Index k = 0; k < null.rows(); ++k) {
     const double norm = factor.col(k).norm();
     Vector part = null.row(k).transpose();
@@ -201,7 +208,7 @@ SamplingCovariance sampling_covariance(const Objective& objective, const Constra
     out.vcov.setConstant(n, n, kNaN);
     return out;
   }
-  out.vcov = is_identity(basis) ? inverse : Matrix(basis * inverse * basis.transpose());
+  out.vcov = is_identity(basis) ? inverse : outer_sandwich(basis, inverse);
   std::vector<int> none = immovable(constraints, theta, tangent);
   none.insert(none.end(), out.unidentified.begin(), out.unidentified.end());
   for (const int k : none) {

@@ -137,10 +137,11 @@ class Route {
 bool indefinite(const Matrix& matrix) {
   const Index n = matrix.rows();
   if (n < 2 || !(matrix.diagonal().array() >= 0).all()) return false;
-  const Vector scale = matrix.diagonal().unaryExpr([](double v) { return v > 0 ? 1 / std::sqrt(v) : 1.0; });
-  Matrix shifted = scale.asDiagonal() * matrix * scale.asDiagonal();
+  Vector scale = matrix.diagonal();
+  for (double& v : scale) v = v > 0 ? 1 / std::sqrt(v) : 1.0;
+  Matrix shifted = scale_both(scale, matrix);
   shifted.diagonal().array() += kEigenvalue;
-  return Eigen::LLT<Matrix>(shifted).info() != Eigen::Success;
+  return !positive_definite(shifted);
 }
 
 Impropriety impropriety(const Block& block, const std::vector<Index>& judged, const Vector& theta,
@@ -161,11 +162,11 @@ Impropriety impropriety(const Block& block, const std::vector<Index>& judged, co
     (k < block.nobserved() ? observed : latent).push_back(k);
     if (residual(k, k) < 0) out.negative.push_back(static_cast<int>(k));
   }
-  if (!diagonal && indefinite(residual(observed, observed))) {
+  if (!diagonal && indefinite(select(residual, observed, observed))) {
     out.indefinite = Part::kResiduals;
-  } else if (!diagonal && indefinite(residual(latent, latent))) {
+  } else if (!diagonal && indefinite(select(residual, latent, latent))) {
     out.indefinite = Part::kLatentResiduals;
-  } else if (latent.size() > 1 && indefinite(point.total(latent, latent))) {
+  } else if (latent.size() > 1 && indefinite(select(point.total, latent, latent))) {
     out.indefinite = Part::kLatent;
   }
   return out;
@@ -227,8 +228,9 @@ double covariate_value(const Plan& plan, const std::vector<GroupDraw>& draws,
     const TwoLevelStatistics& s = draws[g].statistics;
     if (draws[g].incomplete) continue;
     if (!within.empty())
-      out += normal_value(sample.saturated[g].cov_w(within, within), s.sizes.dot(s.counts));
-    if (!between.empty()) out += normal_value(sample.saturated[g].cov_b(between, between), s.counts.sum());
+      out += normal_value(select(sample.saturated[g].cov_w, within, within), s.sizes.dot(s.counts));
+    if (!between.empty())
+      out += normal_value(select(sample.saturated[g].cov_b, between, between), s.counts.sum());
   }
   return out;
 }
@@ -242,8 +244,8 @@ void add_defined(const Plan& plan, Solution& out) {
   const Matrix slopes = defined.jacobian(theta);
   for (int i = 0; i < defined.size(); ++i) {
     const std::vector<int>& on = defined.variables(i);
-    const Vector slope = slopes.row(i)(on);
-    const double variance = slope.dot(out.sampling.vcov(on, on) * slope);
+    const Vector slope = select(slopes.row(i), on);
+    const double variance = slope.dot(apply(select(out.sampling.vcov, on, on), slope));
     const double se = variance >= 0 ? std::sqrt(variance) : kNaN;
     out.defined_se[i] = se <= kNothing * std::abs(out.defined[i]) ? 0 : se;
   }
@@ -329,12 +331,9 @@ std::vector<Impropriety> improprieties(const Plan& plan, const Objective& object
 
 std::vector<int> flat_direction(const Objective& objective, const Vector& theta) {
   const Matrix factor = objective.information_factor(theta);
-  const Vector scale = factor.colwise().norm().unaryExpr([](double v) { return v > 0 ? 1 / v : 1.0; });
-  const Eigen::HouseholderQR<Matrix> qr(factor * scale.asDiagonal());
-  const Matrix triangle =
-      qr.matrixQR().topRows(std::min(factor.rows(), factor.cols())).triangularView<Eigen::Upper>();
-  const Vector part =
-      Eigen::JacobiSVD<Matrix>(triangle, Eigen::ComputeFullV).matrixV().rightCols(1).cwiseAbs();
+  Vector scale = column_norms(factor);
+  for (double& v : scale) v = v > 0 ? 1 / v : 1.0;
+  const Vector part = RightSingular(scale_cols(factor, scale)).vectors.rightCols(1).cwiseAbs();
   std::vector<int> out(part.size());
   std::iota(out.begin(), out.end(), 0);
   std::stable_sort(out.begin(), out.end(), [&](int a, int b) { return part[a] > part[b]; });
