@@ -230,7 +230,7 @@ def test_starting_values_and_bounds_of_single_groups() -> None:
 
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "unknown column": ({"group": "hall"}, DataError, "no column 'hall': did you mean 'half'"),
-    "not a name": ({"group": ["half"]}, ValueError, "group must be the name of a column"),
+    "not a name": ({"group": ["half", "w1"]}, ValueError, "group must be the name of a column"),
     "one group": ({"data": DEMO.assign(half=1)}, DataError, "one group only, '1'"),
     "cluster column": ({"group": "cluster"}, DataError, "both the group and the cluster column"),
     "a variable": (

@@ -1,5 +1,6 @@
 """Names of other programs are answered with the names that exist; single names and several fits as they come."""
 
+import pickle
 import re
 
 import pandas as pd
@@ -11,8 +12,7 @@ from msem.names import FUNCTIONS, OPTIONS, WORDS
 
 MODEL = "level: 1\n fw =~ y1 + a*y2 + y3\nlevel: 2\n fb =~ y1 + y2 + y3"
 PENDING = {
-    "diagram", "predict", "fittedvalues", "update", "table", "invariance", "pool", "covariance", "describe",
-    "plausible_values", "SavedFit",
+    "diagram", "table", "invariance", "pool", "covariance", "describe", "plausible_values",
 }  # fmt: skip
 
 
@@ -116,7 +116,10 @@ def test_a_formula_is_a_name_of_a_parameter(fit):
         fit.params["fb =~ y1"]
     with pytest.raises(ModelError, match="no parameter 'fb =~ y9'"):
         fit.params["fb =~ y9"]
-    assert type(fit.params * 2) is pd.Series
+    assert (fit.params * 2)["fb =~ y2"] == 2 * fit.params["fb =~ y2"]
+    with pytest.raises(KeyError):
+        fit.params.drop("fb=~y2.l2")["fb =~ y2"]
+    assert pickle.loads(pickle.dumps(fit.params))["fb=~y2.l2"] == fit.params["fb =~ y2"]
     assert fit.params.iloc[0] == fit.params["a"]
 
 

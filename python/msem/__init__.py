@@ -27,6 +27,7 @@ from msem.fits.fit import Fit
 from msem.fits.manyfits import ManyFits
 from msem.fits.model_comparison import compare_models
 from msem.fits.power import Power, power
+from msem.fits.saved import SavedFit
 from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import cfa, growth, sem
 from msem.fits.simulate import simulate
@@ -45,6 +46,7 @@ __all__ = [
     "MultivariateT",
     "NonNormal",
     "Power",
+    "SavedFit",
     "SegregatedFit",
     "__version__",
     "cfa",

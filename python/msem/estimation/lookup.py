@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,21 @@ from msem.model.partable import ParameterTable, find_parameter
 
 
 class ParameterSeries(pd.Series):
-    """Values by the names of parameters, where a formula such as ``"fb =~ y2"`` is a name too.
+    """Values by the names of parameters, where a formula such as ``"fb =~ y2"`` is a name too."""
 
-    Whatever is computed from it is an ordinary series.
-    """
-
-    _metadata = [*pd.Series._metadata, "_find"]  # noqa: RUF012  (as pandas has it)
-    _find: Callable[[str], int] | None
+    _metadata = ["_name", "_find"]  # noqa: RUF012  (as pandas has it)
+    _find: Callable[[str], str] | None
 
     @property
     def _constructor(self) -> Any:
-        return pd.Series
+        return ParameterSeries
 
     def __getitem__(self, key: Any) -> Any:
         """A value by position or name; `ModelError` if a text names no parameter, or several."""
         find = getattr(self, "_find", None)
         if find is None or not isinstance(key, str) or key in self.index:
             return super().__getitem__(key)
-        return self.iloc[find(key)]
+        return super().__getitem__(find(key))
 
 
 def parameter_series(table: ParameterTable, values: NDArray[np.float64], name: str) -> pd.Series:
@@ -44,5 +42,10 @@ def parameter_series(table: ParameterTable, values: NDArray[np.float64], name: s
         Of the series.
     """
     series = ParameterSeries(values, index=list(table.names()), name=name)
-    object.__setattr__(series, "_find", lambda text: find_parameter(table, text))
+    object.__setattr__(series, "_find", partial(_name, table))
     return series
+
+
+def _name(table: ParameterTable, text: str) -> str:
+    """Name of the parameter that a text names."""
+    return table.names()[find_parameter(table, text)]

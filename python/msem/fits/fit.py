@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from msem.entry import entries
+from msem.errors import ModelError
 from msem.estimation.solution import Solution
+from msem.fits.record import save
 from msem.fits.reporting import summary, to_html
 from msem.pictures.diagram import diagram
+from msem.fits.request import Request
 from msem.postestimation.constraints import constraints, defined
 from msem.postestimation.distances import distances
 from msem.postestimation.effects import contextual_effects, effects
@@ -19,12 +23,14 @@ from msem.postestimation.influence import influence
 from msem.postestimation.level_fit import level_fit
 from msem.postestimation.missing_information import fmi, left_out
 from msem.postestimation.modification import modification_indices
+from msem.postestimation.prediction import fittedvalues, predict, resid
 from msem.postestimation.reliability import reliability
 from msem.postestimation.residuals import residual_matrices, residuals
 from msem.postestimation.score_tests import score_test
 from msem.postestimation.scores import cluster_loglik, scores
 from msem.postestimation.srmr import srmr
 from msem.postestimation.standardized import rsquare, standardized
+from msem.postestimation.tidy import ForTables, glance, tidy
 from msem.postestimation.wald import wald_test
 from msem.resampling.bootstrap import Bootstrap, bootstrap
 from msem.resampling.jackknife import jackknife
@@ -33,7 +39,7 @@ from msem.resampling.profile import profile
 
 @entries
 @dataclass(frozen=True, eq=False)
-class Fit(Solution):
+class Fit(Solution, ForTables):
     """Estimates of a structural equation model with its tests and tables; immutable.
 
     Made by `msem.sem`, `msem.cfa` and `msem.growth`. For the solution itself see `Solution`. Every question is a
@@ -41,6 +47,7 @@ class Fit(Solution):
     """
 
     bootstrapped: Bootstrap | None = None
+    request: Request[Fit] | None = None
 
     # estimates
     estimates, to_frame = estimates, to_frame
@@ -63,15 +70,51 @@ class Fit(Solution):
     factor_scores, random_effects = factor_scores, random_effects
     distances, influence = distances, influence
 
+    predict = predict
+    fittedvalues, resid = property(fittedvalues), property(resid)
+
     # missing values
     fmi, left_out = fmi, left_out
 
     # resampling, profile likelihood
     bootstrap, jackknife, profile = bootstrap, jackknife, profile
 
-    # text and picture
+    # text, picture, files
     summary, to_html = summary, to_html
     diagram = diagram
+    tidy, glance, save = tidy, glance, save
+
+    def update(
+        self, model: str | None = None, data: Any = None, *, add: str | None = None, **options: Any
+    ) -> Fit:
+        r"""Fit again with another model, other data or other options; what is not given stays as it was.
+
+        Parameters
+        ----------
+        model : str, optional
+        data : data frame, LevelMoments or SampleStatistics, optional
+        add : str, optional
+            Further lines of the model, in a model with levels below their header: ``"level: 2\n  y1 ~~ y2"``.
+        **options
+            Those of `msem.sem`.
+
+        Returns
+        -------
+        Fit
+
+        Raises
+        ------
+        ModelError
+            If the fit was made by a compiled model, or read from a pickle and no data are given.
+        """
+        if self.request is None:
+            raise ModelError("only fits of sem, cfa and growth know how they were made: fit the model again")
+        return self.request.changed(model, data, add, options)
+
+    @property
+    def df_resid(self) -> int:
+        """Units less estimated parameters."""
+        return self.nobs - self.npar
 
     @property
     def chisq(self) -> float:

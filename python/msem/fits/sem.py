@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
@@ -43,6 +44,7 @@ from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.estimation.smallsamples import few_clusters
 from msem.estimation.uls import fit_uls
 from msem.fits.fit import Fit
+from msem.fits.request import Request
 from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order
 from msem.model.derived import saturated_table, with_auxiliary
@@ -299,7 +301,8 @@ def _fit(fun: Fun, model: str, data: Any, settings: Settings) -> Fit:
     resolved = resolve(settings, table, data)
     require_least_squares(resolved, table)
     table = add_auxiliary(table, data, given)
-    return fit_table(table, read_sample(data, table, given, grouping), resolved)
+    fit = fit_table(table, read_sample(data, table, given, grouping), resolved)
+    return replace(fit, request=Request(fun, model, data, given, _fit))
 
 
 def table_of(

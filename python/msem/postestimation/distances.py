@@ -33,7 +33,7 @@ def distances_frame(groups: Sequence[Group], level: int, cluster: str) -> pd.Dat
         Name of the index of a frame of clusters.
     """
     compute = cluster_distances if level == 2 else unit_distances
-    parts = [GroupColumns(rows, compute(model, rows), label) for label, model, rows in groups]
+    parts = [GroupColumns(rows.data, compute(model, rows), label) for label, model, rows in groups]
     return cluster_frame(parts, cluster) if level == 2 else unit_frame(parts)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.frames import ClusteredData
 from msem.data.reading import allowed_holes
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
@@ -54,7 +55,7 @@ def scores_frame(
     parts = []
     for label, model, rows in groups:
         of = [_scores(model, rows, one, method).columns(se=se, cov=cov) for one in levels]
-        parts.append(GroupColumns(rows, _combined(of, levels, rows, level), label))
+        parts.append(GroupColumns(rows.data, _combined(of, levels, rows, level), label))
     if level == 2:
         return cluster_frame(parts, cluster)
     return unit_frame(parts)
@@ -84,7 +85,7 @@ def random_effects_frame(groups: Sequence[Group], *, se: bool, cov: bool, cluste
     if not any(model.both for _, model, _ in groups):
         raise ModelError("no variable of the model is at both levels, so there are no random effects")
     parts = [
-        GroupColumns(rows, between_parts(model, rows).columns(se=se, cov=cov), label)
+        GroupColumns(rows.data, between_parts(model, rows).columns(se=se, cov=cov), label)
         for label, model, rows in groups
     ]
     return cluster_frame(parts, cluster)
@@ -103,14 +104,14 @@ class GroupColumns:
 
     Attributes
     ----------
-    rows : Rows
+    data : ClusteredData
     columns : mapping of str to ndarray
         One value for each cluster or for each unit.
     label : str
         Of the group; "" when there is one group only.
     """
 
-    rows: Rows
+    data: ClusteredData
     columns: Columns
     label: str = ""
 
@@ -122,7 +123,7 @@ def cluster_frame(parts: Sequence[GroupColumns], cluster: str) -> pd.DataFrame:
     """
     frames = []
     for part in parts:
-        frame = pd.DataFrame(dict(part.columns), index=part.rows.data.clusters)
+        frame = pd.DataFrame(dict(part.columns), index=part.data.clusters)
         if part.label:
             frame.insert(0, "group", part.label)
         frames.append(frame)
@@ -131,11 +132,11 @@ def cluster_frame(parts: Sequence[GroupColumns], cluster: str) -> pd.DataFrame:
 
 def unit_frame(parts: Sequence[GroupColumns]) -> pd.DataFrame:
     """One row for each row of the data as given, with its index; nan in rows that were left out."""
-    index = parts[0].rows.data.index
+    index = parts[0].data.index
     names = list(dict.fromkeys(name for part in parts for name in part.columns))
     out = {name: np.full(len(index), np.nan) for name in names}
     for part in parts:
-        at: Any = slice(None) if part.rows.data.rows is None else part.rows.data.rows
+        at: Any = slice(None) if part.data.rows is None else part.data.rows
         for name, values in part.columns.items():
             out[name][at] = values
     return pd.DataFrame(out, index=index)
@@ -260,17 +261,11 @@ def prediction_groups(fit: Solution, newdata: Any, cluster: str | None) -> list[
     else:
         holes = None if fit.options.missing == "listwise" else allowed_holes(fit.table)
         rows = new_rows(newdata, groups, cluster or "", fit.options.group, holes)
+    return [(groups[number].label, fitted_model(fit, number), part) for number, part in rows.items()]
+
+
+def fitted_model(fit: Solution, number: int) -> GroupModel:
+    """The model of one group, counted from 0, at the estimates."""
     no_means = not fit.table.multilevel and not fit.table.meanstructure
-    return [
-        (
-            groups[number].label,
-            group_model(
-                fit.objective,
-                fit.estimate.theta,
-                number + 1,
-                sample_means(groups[number]) if no_means else None,
-            ),
-            part,
-        )
-        for number, part in rows.items()
-    ]
+    means = sample_means(fit.sample.groups[number]) if no_means else None
+    return group_model(fit.objective, fit.estimate.theta, number + 1, means)

@@ -1,0 +1,88 @@
+"""The file of a fit: what was asked for and what came out, as people and programs can read it, without any data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.data.storage import Format, signed, write_json
+from msem.estimation.solution import Solution
+from msem.postestimation.constraints import definition_rows
+from msem.postestimation.estimates import estimates
+from msem.postestimation.fit_measures import measures
+from msem.version import __version__
+
+Floats = NDArray[np.float64]
+FORMAT = Format("msem fit", 1, "a file of a fit")
+ROW = ("lhs", "op", "rhs", "level", "group", "free", "label", "exo", "user")
+STANDARDIZED = ("std_lv", "std_all", "std_nox")
+COUNTS = ("nobs", "nclusters", "df")
+OF_DATA = ("sample_cov", "sample_mean", "sample_nobs")
+CONTENT = ("msem", "model", "options", "groups", "nlevels", *COUNTS, "given_as", "dropped_rows", "iterations",
+           "converged", "problems", "rows", "est", "se", *STANDARDIZED, "covariance", "llf", "unrestricted_llf",
+           "fit_measures")  # fmt: skip
+
+
+def save(fit: Solution, path: Any) -> None:
+    """Write the fit to a JSON file: model, options, estimates, their covariance matrix, fit measures and version.
+
+    No data are written, but the estimates. The file replaces another one as a whole, and carries a digest.
+
+    Parameters
+    ----------
+    path : path
+        Conventionally with the suffix .json; read by `msem.SavedFit.load`.
+    """
+    write_json(path, signed(FORMAT.header | _content(fit)))
+
+
+def _content(fit: Solution) -> dict[str, Any]:
+    frame = estimates(fit, standardized=True)
+    options = {
+        own.name: plain(getattr(fit.options, own.name))
+        for own in fields(fit.options)
+        if own.name not in OF_DATA
+    }
+    rows = (*fit.table.rows, *definition_rows(fit))
+    return {
+        "msem": __version__,
+        "model": fit.table.syntax.text if fit.table.syntax is not None else "",
+        "options": options,
+        "groups": list(fit.group_labels),
+        "nlevels": fit.table.nlevels,
+        "nobs": fit.nobs,
+        "nclusters": fit.nclusters,
+        "df": fit.df,
+        "given_as": fit.origin.given_as,
+        "dropped_rows": fit.origin.dropped_rows,
+        "iterations": len(fit.estimate.optimum.diary),
+        "converged": fit.converged,
+        "problems": [[p.name, p.cause, p.remedy] for p in fit.problems],
+        "rows": [[getattr(row, name) for name in ROW] for row in rows],
+        **{name: numbers(frame[name]) for name in ("est", "se", *STANDARDIZED)},
+        "covariance": [numbers(row) for row in fit.vcov],
+        "llf": number(fit.llf),
+        "unrestricted_llf": number(fit.unrestricted_llf),
+        "fit_measures": {str(name): number(value) for name, value in measures(fit).items()},
+    }
+
+
+def plain(value: Any) -> Any:
+    """A value with lists for tuples."""
+    return [plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def number(value: float) -> float | None:
+    """A number, None where it is none."""
+    return float(value) if math.isfinite(value) else None
+
+
+def numbers(values: Sequence[float] | Floats | pd.Series) -> list[float | None]:
+    """Numbers, None for nan."""
+    return [number(value) for value in np.asarray(values, dtype=np.float64).tolist()]

@@ -1,0 +1,312 @@
+"""A fit read from a file: estimates and what follows from them, without data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.data.sample import Origin
+from msem.data.storage import Fields, signed, verified, write_json
+from msem.distributions import coverage, normal_halfwidth, normal_pvalue
+from msem.entry import entries
+from msem.errors import DataError
+from msem.estimation.lookup import parameter_series
+from msem.estimation.problems import Problem, status_of
+from msem.fits.fit import Fit
+from msem.fits.record import CONTENT, FORMAT, ROW, STANDARDIZED, numbers
+from msem.fits.reporting import measure_sections, method_rows, title
+from msem.model.levels import LEVEL_NAMES, Level, rows_at
+from msem.model.partable import Parameter, ParameterTable
+from msem.names import Translated
+from msem.output.sections import Section, sample_section
+from msem.output.summary import SummaryInputs, render_html, render_text
+from msem.output.tables import estimates_frame, hidden_rows
+from msem.postestimation.fit_measures import chosen_measures
+from msem.postestimation.tidy import ForTables, glance, tidy
+from msem.settings import ResolvedSettings
+
+Floats = NDArray[np.float64]
+
+
+@entries
+@dataclass(frozen=True, eq=False)
+class SavedFit(Translated, ForTables):
+    """A fit read from a file: estimates and what follows from them, without data; immutable.
+
+    Attributes
+    ----------
+    content : mapping
+        What the file says, checked.
+    table : ParameterTable
+        Rows of the estimates.
+    defined_rows : tuple of Parameter
+        Rows of the defined parameters.
+    options : ResolvedSettings
+    problems : tuple of Problem
+    """
+
+    content: Mapping[str, Any]
+    table: ParameterTable
+    defined_rows: tuple[Parameter, ...]
+    options: ResolvedSettings
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def load(cls, path: Any) -> Self:
+        """Read a file that `Fit.save` has written.
+
+        Raises
+        ------
+        DataError
+            If the file is not one, or is damaged or cut short.
+        FileNotFoundError
+        """
+        given = FORMAT.read(path)
+        FORMAT.require(path, given)
+        try:
+            return cls._of(verified(path, given))
+        except (ValueError, TypeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise FORMAT.contradiction(path, error) from error
+
+    @classmethod
+    def _of(cls, content: Mapping[str, Any]) -> Self:
+        known = Fields(dict(content), ("format", "version", *CONTENT))
+        rows = tuple(Parameter(**dict(zip(ROW, row, strict=True))) for row in content["rows"])
+        count = len(rows)
+        arrays = {name: known.numbers(name, count, gaps=True) for name in ("est", "se", *STANDARDIZED)}
+        table = ParameterTable(
+            tuple(row for row in rows if row.op != ":="),
+            nlevels=known.whole("nlevels"),
+            ngroups=max(len(known.texts("groups")), 1),
+            group_labels=tuple(known.texts("groups")),
+        )
+        npar = table.npar
+        arrays["covariance"] = known.numbers("covariance", npar, npar, gaps=True)
+        problems = tuple(Problem(*map(str, problem)) for problem in content["problems"])
+        return cls(
+            {**content, **arrays},
+            table,
+            tuple(row for row in rows if row.op == ":="),
+            _options(content["options"]),
+            problems,
+        )
+
+    def save(self, path: Any) -> None:
+        """Write the file again."""
+        columns = {name: numbers(self.content[name]) for name in ("est", "se", *STANDARDIZED)}
+        covariance = [numbers(row) for row in self.content["covariance"]]
+        write_json(path, signed({**self.content, **columns, "covariance": covariance}))
+
+    # -- what the fit was ----------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> str:
+        """The model text."""
+        return str(self.content["model"])
+
+    @property
+    def version(self) -> str:
+        """The msem that made the fit."""
+        return str(self.content["msem"])
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimiser reached a stationary point."""
+        return bool(self.content["converged"])
+
+    @property
+    def status(self) -> str:
+        """The most serious of the problems, or "ok"; see `Fit.status`."""
+        return status_of(self.problems)
+
+    @property
+    def nobs(self) -> int:
+        """Units."""
+        return int(self.content["nobs"])
+
+    @property
+    def nclusters(self) -> int | None:
+        """Clusters; None for a single-level model without any."""
+        return None if self.content["nclusters"] is None else int(self.content["nclusters"])
+
+    @property
+    def npar(self) -> int:
+        """Estimated parameters."""
+        return self.table.npar
+
+    @property
+    def df(self) -> int:
+        """Degrees of freedom."""
+        return int(self.content["df"])
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood."""
+        return _or_nan(self.content["llf"])
+
+    @property
+    def unrestricted_llf(self) -> float:
+        """Log-likelihood of the saturated model."""
+        return _or_nan(self.content["unrestricted_llf"])
+
+    @property
+    def origin(self) -> Origin:
+        """What the data were."""
+        return Origin(given_as=str(self.content["given_as"]), dropped_rows=int(self.content["dropped_rows"]))
+
+    # -- estimates -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _theta(self) -> Floats:
+        """Estimates and standard errors of the parameters, shape (npar, 2)."""
+        out = np.full((self.npar, 2), np.nan)
+        for row, est, se in zip(self.table.rows, self.content["est"], self.content["se"], strict=False):
+            if row.free:
+                out[row.free - 1] = est, se
+        return out
+
+    @property
+    def params(self) -> pd.Series:
+        """Estimated parameters; see `Fit.params`."""
+        return parameter_series(self.table, self._theta[:, 0], "est")
+
+    @property
+    def bse(self) -> pd.Series:
+        """Standard errors of `params`."""
+        return parameter_series(self.table, self._theta[:, 1], "se")
+
+    @property
+    def tvalues(self) -> pd.Series:
+        """Estimates over standard errors."""
+        return parameter_series(self.table, self._theta[:, 0] / self._theta[:, 1], "z")
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided p-values of `tvalues`."""
+        return parameter_series(self.table, normal_pvalue(self.tvalues), "pvalue")
+
+    def cov_params(self) -> pd.DataFrame:
+        """Sampling covariance matrix of `params`."""
+        names = list(self.table.names())
+        return pd.DataFrame(self.content["covariance"], index=names, columns=names)
+
+    def conf_int(self, *, ci_level: float = 0.95, alpha: float | None = None) -> pd.DataFrame:
+        """Wald confidence intervals of `params`; see `Fit.conf_int`."""
+        half = normal_halfwidth(coverage(ci_level, alpha)) * self.bse
+        return pd.DataFrame({"ci_lower": self.params - half, "ci_upper": self.params + half})
+
+    def estimates(
+        self, *, standardized: bool = False, level: Level | None = None, ci_level: float = 0.95
+    ) -> pd.DataFrame:
+        """All rows of the parameter table; see `Fit.estimates`."""
+        extra = {name: self.content[name] for name in STANDARDIZED} if standardized else {}
+        frame = estimates_frame(
+            (*self.table.rows, *self.defined_rows),
+            self.content["est"],
+            self.content["se"],
+            ci_level=ci_level,
+            extra=extra,
+        )
+        return rows_at(frame, level, self.table.nlevels)
+
+    # -- fit -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def measures(self) -> pd.Series:
+        """Fit measures as they were saved."""
+        return pd.Series({name: _or_nan(value) for name, value in self.content["fit_measures"].items()})
+
+    def fit_measures(self, names: str | Sequence[str] | None = None) -> pd.Series:
+        """Fit measures of the whole model; see `Fit.fit_measures`."""
+        return self.measures.copy() if names is None else chosen_measures(self.measures, names)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion."""
+        return float(self.measures.get("aic", np.nan))
+
+    @property
+    def bic(self) -> float:
+        """Bayesian information criterion."""
+        return float(self.measures.get("bic", np.nan))
+
+    tidy, glance = tidy, glance
+
+    # -- text ----------------------------------------------------------------------------------------------------
+
+    def summary(self, *, fit_measures: bool = False, standardized: bool = False, ci: bool = False) -> str:
+        """Text in the layout of `Fit.summary`."""
+        return render_text(self._shown(fit_measures, standardized, ci))
+
+    def to_html(self, *, fit_measures: bool = True, standardized: bool = False, ci: bool = False) -> str:
+        """The summary as one HTML element."""
+        return render_html(self._shown(fit_measures, standardized, ci))
+
+    def _shown(self, full: bool, standardized: bool, ci: bool) -> SummaryInputs:
+        multilevel = self.table.multilevel
+        how = (("Estimator", self.options.estimator), ("Number of model parameters", self.npar))
+        sample = sample_section(
+            nobs=self.nobs,
+            nclusters=self.nclusters,
+            cluster=self.options.cluster,
+            given_as=self.origin.given_as,
+        )
+        rows = (*self.table.rows, *self.defined_rows)
+        return SummaryInputs(
+            title=title(self.converged, int(self.content["iterations"])),
+            messages=tuple(map(str, self.problems)),
+            header=(Section("", (*how, ("Read from a file of msem", self.version))), sample),
+            fit=measure_sections(self.measures, self.options, full=full),
+            method=method_rows(self.options, single_level=not multilevel),
+            levels=LEVEL_NAMES if multilevel else {},
+            groups=dict(enumerate(self.table.group_labels, 1)),
+            estimates=self.estimates(standardized=standardized),
+            hidden=hidden_rows(rows, self.content["est"]),
+            ci=ci,
+        )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what a fit without data cannot answer."""
+            if name.startswith("_") or hasattr(type(self), name) or not hasattr(Fit, name):
+                return super().__getattr__(name)
+            raise AttributeError(
+                f"a saved fit has no data and no {name!r}: fit the model again, msem.sem(saved.model, data, ...)"
+            )
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        return (
+            f"<msem.SavedFit: {self.npar} parameters, log-likelihood {self.llf:.3f}, status {self.status!r}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+
+def _or_nan(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _options(given: Mapping[str, Any]) -> ResolvedSettings:
+    """Settings as they were saved, each read as if it had been given."""
+    values: dict[str, Any] = {}
+    for own in fields(ResolvedSettings):
+        if own.name in given:
+            value = given[own.name]
+            value = tuple(value) if isinstance(value, list) else value
+            read = own.metadata.get("read")
+            values[own.name] = value if read is None or not value else read(own.name, value)
+    return ResolvedSettings(**values)

@@ -1,0 +1,215 @@
+"""Outcomes predicted from covariates, and from covariates and the random effects of their cluster.
+
+At each level the expectation of the outcomes given covariates x is mu_y + S_yx S_xx^-1 (x - mu_x), with the moments
+that the model implies. The between part of a covariate that is at both levels is not observed: in its place stands its
+posterior mean given the covariates of the cluster, which is the expectation of what follows linearly from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.data.arrays import LevelArrays
+from msem.data.frames import ClusteredData, clustered_data
+from msem.data.grouping import grouped_data
+from msem.data.incomplete import clusters_of_rows
+from msem.errors import DataError
+from msem.estimation.solution import Solution
+from msem.model.levels import BETWEEN, WITHIN
+from msem.model.variables import Variables
+from msem.postestimation.factor_scores import (
+    GroupColumns,
+    fitted_model,
+    prediction_groups,
+    unit_frame,
+)
+from msem.postestimation.posterior import GroupModel
+from msem.postestimation.posterior import random_effects as between_parts
+from msem.postestimation.rows import known_groups
+
+Floats = NDArray[np.float64]
+
+
+def predict(
+    fit: Solution, data: Any = None, *, random_effects: bool = False, cluster: str | None = None
+) -> pd.DataFrame:
+    """Predict the outcomes: their expectations given covariates, or given covariates and random effects of clusters.
+
+    Outcomes are the observed variables that are not covariates only, indicators of latent variables included.
+
+    Parameters
+    ----------
+    data : data frame, optional
+        Rows with the covariates, the cluster and the group column, in any clusters; default: the data of the fit.
+    random_effects : bool
+        Take the between parts of the variables from their posterior means given all data of the cluster, as
+        `random_effects` has them; the outcomes must then be in the data too. Otherwise given covariates alone.
+    cluster : str, optional
+        Cluster column of the data; default: that of the fit.
+
+    Returns
+    -------
+    DataFrame
+        A row for each row of the data, with their index, and a column for each outcome; nan in rows that were left
+        out for a missing value.
+
+    Raises
+    ------
+    DataError
+        If the model was fitted to moments and there are no data, or they lack a variable, the cluster or the group
+        column.
+
+    Notes
+    -----
+    Where a model has no random slopes, predictions with random effects are those of a mixed model (Robinson, 1991,
+    Statistical Science, 6, 15-51): best linear unbiased ones with the estimates in the place of the parameters.
+    """
+    covariates = _covariates(fit)
+    outcomes = [name for name in fit.sample.statistics[0].variables.names if name not in covariates]
+    cluster = cluster or fit.options.cluster
+    parts = []
+    if random_effects or data is None:
+        for label, model, rows in prediction_groups(fit, data, cluster):
+            effects = None
+            if random_effects and model.both:
+                found = between_parts(model, rows)
+                effects = dict(zip(found.names, found.mean.T, strict=True))
+            columns = _predicted(model, rows.data, outcomes, covariates, effects)
+            parts.append(GroupColumns(rows.data, columns, label))
+    else:
+        for number, rows_of_group in _new_rows(fit, data, covariates, cluster).items():
+            columns = _predicted(fitted_model(fit, number), rows_of_group, outcomes, covariates, None)
+            parts.append(GroupColumns(rows_of_group, columns, fit.sample.groups[number].label))
+    return unit_frame(parts)
+
+
+def fittedvalues(fit: Solution) -> pd.DataFrame:
+    """Outcomes predicted from covariates and the random effects of the clusters, for the rows of the fit.
+
+    Returns
+    -------
+    DataFrame
+        See `predict`.
+    """
+    return predict(fit, random_effects=True)
+
+
+def resid(fit: Solution) -> pd.DataFrame:
+    """Outcomes less their fitted values, for the rows of the fit; residuals of moments are `residuals`.
+
+    Returns
+    -------
+    DataFrame
+        Shaped as `fittedvalues`; nan where the outcome was not observed.
+    """
+    fitted = fittedvalues(fit)
+    names = [str(name) for name in fitted]
+    values = [
+        GroupColumns(group.data, {name: group.data.columns[name] for name in names}, group.label)
+        for group in fit.sample.groups
+        if group.data is not None
+    ]
+    return unit_frame(values) - fitted
+
+
+def _covariates(fit: Solution) -> tuple[str, ...]:
+    """Observed variables that only predict, at every level that they are at."""
+    names = fit.sample.statistics[0].variables.names
+    levels = range(1, fit.table.nlevels + 1)
+    answers = {
+        name
+        for level in levels
+        for name in fit.table.observed(level)
+        if name not in fit.table.covariates(level)
+    }
+    return tuple(name for name in names if name not in answers)
+
+
+def _new_rows(fit: Solution, frame: Any, covariates: Sequence[str], cluster: str) -> dict[int, ClusteredData]:
+    """The covariates of new rows, by the number of their group from 0.
+
+    Raises
+    ------
+    DataError
+        If a column is absent, or a group unknown.
+    """
+    groups, column = fit.sample.groups, cluster if fit.table.multilevel else None
+    if column == "":
+        raise DataError("name the cluster column of the data with cluster=: the model was fitted to moments")
+    if len(groups) == 1:
+        return {0: clustered_data(frame, covariates, column)}
+    grouping = known_groups(frame, fit.options.group, [one.label for one in groups])
+    used = [number for number in range(len(groups)) if (grouping.codes == number).any()]
+    labels = [grouping.labels[number] for number in used]
+    return dict(zip(used, grouped_data(frame, covariates, column, grouping, labels), strict=True))
+
+
+def _predicted(
+    model: GroupModel,
+    data: ClusteredData,
+    outcomes: Sequence[str],
+    covariates: Sequence[str],
+    effects: Mapping[str, Floats] | None,
+) -> dict[str, Floats]:
+    """Expectations of the outcomes in every row; `effects` are between parts of variables, by cluster."""
+    columns = {name: data.columns[name] for name in covariates}
+    within = model.levels[WITHIN].observed
+    if model.top == WITHIN:
+        return _regressed(within, outcomes, columns, data.nobs)
+    codes = data.codes
+    assert codes is not None
+    both = [name for name in covariates if name in model.both]
+    parts = _between_parts(model, data, covariates) if effects is None and both else effects or {}
+    first = np.unique(codes, return_index=True)[1]
+    of_clusters = {
+        name: parts[name] if name in both else columns[name][first]
+        for name in covariates
+        if name in model.levels[BETWEEN].at
+    }
+    between = _regressed(model.levels[BETWEEN].observed, outcomes, of_clusters, len(first)) | {
+        name: values for name, values in (effects or {}).items() if name in outcomes
+    }
+    of_units = {
+        name: columns[name] - parts[name][codes] if name in both else columns[name]
+        for name in covariates
+        if name in within.at
+    }
+    found = _regressed(within, outcomes, of_units, data.nobs)
+    zero = np.zeros(data.nobs)
+    return {
+        name: found.get(name, zero) + (between[name][codes] if name in between else 0.0) for name in outcomes
+    }
+
+
+def _between_parts(model: GroupModel, data: ClusteredData, covariates: Sequence[str]) -> dict[str, Floats]:
+    """Posterior means of the between parts of covariates at both levels, given the covariates of the cluster."""
+    whole = model.statistics.variables
+    variables = Variables(tuple(tuple(n for n in names if n in covariates) for names in whole.levels))
+    moments = [_part(model.levels[level], names) for level, names in enumerate(variables.levels, 1)]
+    (within_mean, within_cov), (between_mean, between_cov) = moments
+    clusters = clusters_of_rows(data, variables)
+    core = clusters.posterior(variables.shape, (within_mean, within_cov, between_mean, between_cov))
+    return dict(zip(variables.both, core.cluster_posterior()[0].T, strict=False))
+
+
+def _part(level: LevelArrays, names: Sequence[str]) -> tuple[Floats, Floats]:
+    at = [level.at[name] for name in names]
+    return level.mean[at], level.cov[np.ix_(at, at)]
+
+
+def _regressed(
+    level: LevelArrays, outcomes: Sequence[str], covariates: Mapping[str, Floats], count: int
+) -> dict[str, Floats]:
+    """Expectations of the outcomes of a level given its covariates."""
+    here = [name for name in covariates if name in level.at]
+    x, y = [level.at[name] for name in here], [name for name in outcomes if name in level.at]
+    at = [level.at[name] for name in y]
+    slopes = np.linalg.lstsq(level.cov[np.ix_(x, x)], level.cov[np.ix_(x, at)], rcond=None)[0]
+    deviations = np.column_stack([covariates[name] for name in here]) if here else np.empty((count, 0))
+    values = level.mean[at] + (deviations - level.mean[x]) @ slopes
+    return dict(zip(y, values.T, strict=True))

@@ -1,0 +1,186 @@
+"""Fits as files, fits again with changes, and fits under the names of packages for tables."""
+
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import msem
+from msem.data.storage import signed
+from msem.errors import DataError, ModelError
+from msem.fits.request import extended
+from msem.language.syntax import parse
+
+MODEL = """level: 1
+  fw =~ y1 + a*y2 + y3
+  fw ~ x1
+level: 2
+  fb =~ y1 + y2 + y3
+  fb ~ w1
+  twice := 2*a
+"""
+
+
+@pytest.fixture(scope="module")
+def fit(demo):
+    return msem.sem(MODEL, demo, cluster="cluster", estimator="MLR")
+
+
+@pytest.fixture
+def saved(fit, tmp_path):
+    fit.save(tmp_path / "fit.json")
+    return msem.SavedFit.load(tmp_path / "fit.json")
+
+
+def test_a_saved_fit_says_what_the_fit_said(fit, saved):
+    pd.testing.assert_frame_equal(saved.estimates(standardized=True), fit.estimates(standardized=True))
+    pd.testing.assert_frame_equal(saved.cov_params(), fit.cov_params())
+    pd.testing.assert_series_equal(saved.fit_measures(), fit.fit_measures(), check_names=False)
+    for name in ("params", "bse", "tvalues", "pvalues"):
+        assert_allclose(getattr(saved, name), getattr(fit, name), rtol=1e-12)
+        assert list(getattr(saved, name).index) == list(fit.params.index)
+    for name in ("nobs", "nclusters", "npar", "df", "llf", "aic", "bic", "status", "converged"):
+        assert getattr(saved, name) == getattr(fit, name)
+    assert saved.model == MODEL
+    assert saved.options == fit.options
+    assert saved.params["fb =~ y2"] == fit.params["fb =~ y2"]
+    assert_allclose(saved.conf_int(alpha=0.1), fit.conf_int(ci_level=0.9))
+    pd.testing.assert_frame_equal(saved.tidy(), fit.tidy())
+    pd.testing.assert_frame_equal(saved.glance(), fit.glance())
+    assert [line for line in fit.summary().splitlines() if "~~" in line or "y2" in line] == [
+        line for line in saved.summary().splitlines() if "~~" in line or "y2" in line
+    ]
+    assert "msem-row" in saved._repr_html_()
+
+
+def test_the_file_is_a_record_that_can_be_read(fit, tmp_path):
+    fit.save(tmp_path / "fit.json")
+    content = json.loads((tmp_path / "fit.json").read_text())
+    assert content["format"] == "msem fit"
+    assert content["model"] == MODEL
+    assert content["options"]["estimator"] == "MLR"
+    assert content["fit_measures"]["cfi"] == fit.fit_measures()["cfi"]
+    again = msem.SavedFit.load(tmp_path / "fit.json")
+    again.save(tmp_path / "again.json")
+    assert json.loads((tmp_path / "again.json").read_text()) == content
+
+
+def test_files_that_are_damaged_altered_or_no_fits_are_refused(fit, tmp_path):
+    path = tmp_path / "fit.json"
+    fit.save(path)
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(DataError, match="not a file of a fit, or is cut short"):
+        msem.SavedFit.load(path)
+    path.write_text(text.replace('"nobs": 2500', '"nobs": 2600'))
+    with pytest.raises(DataError, match="damaged"):
+        msem.SavedFit.load(path)
+    content = {name: value for name, value in json.loads(text).items() if name != "sha256"}
+    for change in (
+        {"covariance": [[1.0]]},
+        {"rows": [["f", "=~"]]},
+        {"options": {"estimator": "XX"}},
+        {"est": []},
+    ):
+        path.write_text(json.dumps(signed({**content, **change})))
+        with pytest.raises(DataError, match=r"file of a fit|estimator must be"):
+            msem.SavedFit.load(path)
+    fit.saturated.save(path)
+    with pytest.raises(DataError, match="not a file of a fit"):
+        msem.SavedFit.load(path)
+
+
+def test_a_saved_fit_says_what_it_cannot_answer(saved):
+    with pytest.raises(AttributeError, match=r"no data and no 'modification_indices'.*saved\.model"):
+        saved.modification_indices()
+    with pytest.raises(AttributeError, match=r"fit\.params here"):
+        saved.coef  # noqa: B018
+
+
+def test_fits_without_errors_groups_and_single_levels_are_saved(demo, tmp_path):
+    data = demo.assign(g=demo["cluster"] % 2)
+    for model, options in (("f =~ y1 + y2 + y3", {"group": "g"}), ("y1 ~ x1", {"se": "none"})):
+        fit = msem.sem(model, data, **options)
+        fit.save(tmp_path / "fit.json")
+        saved = msem.SavedFit.load(tmp_path / "fit.json")
+        pd.testing.assert_frame_equal(saved.estimates(), fit.estimates())
+        assert saved.nclusters is None
+        assert saved.table.group_labels == fit.group_labels
+
+
+def test_updates_change_what_they_are_given(fit, demo):
+    plain = fit.update(estimator="ML")
+    assert (plain.options.estimator, plain.llf) == ("ML", fit.llf)
+    more = fit.update(add="level: within\n  y1 ~~ y3")
+    direct = msem.sem(
+        MODEL.replace("fw ~ x1", "fw ~ x1\n  y1 ~~ y3"), demo, cluster="cluster", estimator="MLR"
+    )
+    assert (more.df, more.llf) == (direct.df, pytest.approx(direct.llf, abs=1e-6))
+    assert fit.update(data=demo[:1250], estimator="ML").nobs == 1250
+    assert fit.update("y1 ~ x1", cluster=None).nclusters is None
+    assert more.update(estimator="ML").df == more.df
+    boot = msem.sem("y1 ~ x1", demo[:50], se="bootstrap", bootstrap=20, seed=1)
+    assert boot.update(se="standard").options.bootstrap == 0
+
+
+def test_updates_that_do_not_say_enough_are_refused(fit):
+    with pytest.raises(ModelError, match="say where the new lines stand, add='level: 2"):
+        fit.update(add="y1 ~~ y2")
+    copy = pickle.loads(pickle.dumps(fit))
+    with pytest.raises(ModelError, match="give data="):
+        copy.update(estimator="ML")
+    compiled = msem.compile("y1 ~ x1").fit(fit.request.data)
+    with pytest.raises(ModelError, match="only fits of sem"):
+        compiled.update(estimator="MLR")
+
+
+@pytest.mark.parametrize(
+    ("model", "add", "whole"),
+    [
+        ("f =~ y1 + y2", "f ~ x", "f =~ y1 + y2\nf ~ x"),
+        (
+            "level: 1; f =~ y1 + y2; level: 2; g =~ y1 + y2",
+            "level: 1; y1 ~~ y2",
+            "level: 1\nf =~ y1 + y2\ny1 ~~ y2\nlevel: 2\ng =~ y1 + y2",
+        ),
+        (
+            "group: a\nlevel: 1\nf =~ y1\nlevel: 2\ng =~ y1\ngroup: b\nlevel: 1\nf =~ y1\nlevel: 2\ng =~ y1",
+            "group: a\nlevel: between\ny1 ~~ 0*y1",
+            "group: a\nlevel: 1\nf =~ y1\nlevel: 2\ng =~ y1\ny1 ~~ 0*y1\n"
+            "group: b\nlevel: 1\nf =~ y1\nlevel: 2\ng =~ y1",
+        ),
+        ("level: 1\nf =~ y1 + a*y2\nlevel: 2\ng =~ y1 + y2", "a == 1",
+         "level: 1\nf =~ y1 + a*y2\nlevel: 2\ng =~ y1 + y2\na == 1"),
+    ],
+)  # fmt: skip
+def test_lines_are_put_below_their_header(model, add, whole):
+    found, wanted = parse(extended(model, add)), parse(whole)
+    statements = [
+        {
+            (s.lhs, s.op, s.rhs, s.modifiers, one.blocks[s.block].group, one.blocks[s.block].level)
+            for s in one.statements
+        }
+        for one in (found, wanted)
+    ]
+    assert statements[0] == statements[1]
+    assert found.constraints == wanted.constraints
+
+
+def test_fits_under_the_names_of_broom_and_maketables(fit):
+    tidy, estimates = fit.tidy(), fit.estimates(standardized=True)
+    assert tidy["term"].tolist()[:2] == ["fw =~ y1", "fw =~ y2"]
+    assert_allclose(tidy["std_error"], estimates["se"])
+    assert_allclose(tidy["std_all"], estimates["std_all"])
+    row = fit.glance().iloc[0]
+    assert (row["nobs"], row["nclusters"], row["npar"], row["estimator"]) == (2500, 200, fit.npar, "MLR")
+    assert row["cfi"] == fit.fit_measures()["cfi"]
+    table = fit.__maketables_coef_table__
+    assert table.index.is_unique
+    assert_allclose(table.loc["fb =~ y2 (between)", "b"], fit.params["fb =~ y2"])
+    assert np.isfinite(table[["b", "se", "t", "p"]].to_numpy()).all()
+    assert fit.__maketables_stat__("N") == 2500
+    assert all(np.isfinite(fit.__maketables_stat__(key)) for key in fit.__maketables_default_stat_keys__)
+    assert fit.df_resid == 2500 - fit.npar
