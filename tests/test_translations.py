@@ -12,7 +12,7 @@ from msem.names import FUNCTIONS, OPTIONS, WORDS
 
 MODEL = "level: 1\n fw =~ y1 + a*y2 + y3\nlevel: 2\n fb =~ y1 + y2 + y3"
 PENDING = {
-    "diagram", "table", "invariance", "pool", "covariance", "describe", "plausible_values",
+    "table", "invariance", "pool", "covariance", "describe", "plausible_values",
 }  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_properties_without_a_value_keep_their_own_message(demo):
     ("options", "message"),
     [
         ({"ordered": ["y1"]}, "ordered outcomes are not there yet"),
-        ({"sampling_weights": "w"}, "sampling weights are not there yet"),
+        ({"sampling_weights": "w"}, "weights= here"),
         ({"estimator": "WLSMV"}, 'for ordered outcomes.*take "MLR"'),
         ({"estimator": "REML"}, "small-samples.md"),
         ({"cluster": ["a", "b"]}, "one column of clusters"),

@@ -193,8 +193,7 @@ OPTIONS = tuple(
             'ordered outcomes are not there yet: all variables are continuous; estimator="MLR" is robust to '
             "variables that are not normal",
         ),
-        ("lavaan", "sampling_weights", "", "sampling weights are not there yet: no row has a weight"),
-        ("statsmodels", "weights", "", "sampling weights are not there yet: no row has a weight"),
+        ("lavaan", "sampling_weights", "weights=", "and cluster_weights= at the between level"),
         ("lavaan", "bounds", "", "write bounds into the model: y1 ~~ v*y1 and a line 'v > 0'"),
         ("lavaan", "start", "", "write starting values into the model: f =~ start(0.8)*y2"),
         ("lavaan", "mimic", "", "the defaults are lavaan's"),

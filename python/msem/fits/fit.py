@@ -10,8 +10,8 @@ from msem.errors import ModelError
 from msem.estimation.solution import Solution
 from msem.fits.record import save
 from msem.fits.reporting import summary, to_html
-from msem.pictures.diagram import diagram
 from msem.fits.request import Request
+from msem.pictures.diagram import diagram
 from msem.postestimation.constraints import constraints, defined
 from msem.postestimation.distances import distances
 from msem.postestimation.effects import contextual_effects, effects
