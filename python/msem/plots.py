@@ -46,6 +46,15 @@ __all__ = [
     "residuals",
 ]
 
+SHOWN: dict[str, str] = {
+    "cor": "Residual correlations",
+    "cor.bollen": "Residual correlations",
+    "cor.bentler": "Residuals in saturated standard deviations",
+    "raw": "Residual covariances",
+    "standardized": "Standardized residuals",
+    "normalized": "Normalized residuals",
+}
+
 
 @entry
 def coefficients(
@@ -228,6 +237,7 @@ def residuals(
         for one, number in zip(drawn, levels, strict=True):
             title = LEVEL_NAMES[number].capitalize() if fit.table.multilevel else ""
             heatmap.draw_residuals(one, table[table["level"] == number], limit, digits, title)
+            one.set_xlabel(f"{SHOWN[kind]}; bold: p < .05")
         return drawn[0] if len(drawn) == 1 else np.array(drawn, dtype=object)
 
 

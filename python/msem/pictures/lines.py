@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 MOST_LINES = len(COLOURS)
+SETTINGS = {"nclusters": "Number of clusters", "cluster_sizes": "Size of clusters", "nobs": "Number of rows"}
 
 
 def draw_profile(curve: ProfileCurve, coverage: float, se: float, ax: Axes | None) -> Axes:
@@ -133,7 +134,7 @@ def draw_power(table: pd.DataFrame, names: Sequence[str], along: str, alpha: flo
             )
         drawn.set_ylim(0, 1.02)
         drawn.set_xticks(sorted(table[along].unique()))
-        drawn.set_xlabel(along)
+        drawn.set_xlabel(SETTINGS.get(along, along))
         drawn.set_ylabel(f"Power (α = {alpha:g})", color=INK)
         legend_above(drawn, 3)
         return drawn
