@@ -14,7 +14,6 @@ import pandas as pd
 import msem
 from msem.pictures import forest, heatmap, lines
 from msem.resampling.profile import Limit, ProfileCurve
-from pathmodels import LARGE
 
 KEPT = Path(__file__).parent / "pictures"
 DPI = 40
@@ -34,10 +33,6 @@ def small_diagram():
       z ~ fb
     """
     return msem.diagram(model, means=True).draw()
-
-
-def large_diagram():
-    return msem.diagram(LARGE).draw()
 
 
 def coefficients():
@@ -66,7 +61,7 @@ def patterns():
     return heatmap.draw_patterns(frame.assign(count=[80, 15, 5], share=[0.8, 0.15, 0.05]), "units", None)
 
 
-PICTURES = (small_diagram, large_diagram, coefficients, profile, patterns)
+PICTURES = (small_diagram, coefficients, profile, patterns)
 
 
 def pixels(ax):
