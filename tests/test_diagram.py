@@ -67,7 +67,7 @@ def faults(scene):
     return found
 
 
-@pytest.mark.parametrize("seed", (0, 1, 2, 5))
+@pytest.mark.parametrize("seed", [0, 1, 2, 5])
 def test_no_arrow_runs_through_a_node(seed):
     model = random_model(seed, levels=1 if seed % 4 == 0 else 2)
     assert faults(msem.diagram(model).scene) == []
