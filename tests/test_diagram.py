@@ -4,12 +4,14 @@ import itertools
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import msem
 from msem.errors import DataError, ExtraError, ModelError
+from msem.pictures.graph import Numbers, Style, _drawn
 from pathmodels import LARGE, random_model
 from texts import DEMO
 
@@ -177,6 +179,17 @@ def test_segregated_fits_and_moments(fit, demo):
     assert msem.diagram(DEMO, fit.saturated).note.startswith("Unstandardized estimates")
 
 
+def test_random_slopes_have_a_dot_and_their_name():
+    def row(lhs, op, rhs, level, **more):
+        return SimpleNamespace(lhs=lhs, op=op, rhs=rhs, level=level, group=1, label="", **more)
+
+    rows = [row("y", "~", "x", 1, free=0, slope="s"), row("s", "~1", "", 2, free=1, slope="")]
+    numbers = Numbers(*np.array([[0.0, 0.4], [0.0, 0.1], [np.nan, 0.001], [0.0, 0.4]]))
+    slope, mean = (next(_drawn(one, k, numbers, {}, Style(means=True))) for k, one in enumerate(rows))
+    assert (slope.text, slope.slope, slope.fixed) == ("s", "s", False)
+    assert (mean.text, mean.slope) == ("0.40", "")
+
+
 def test_means_variances_and_levels(fit):
     kinds = {kind for *_, kind in arrows(fit.diagram(means=True, variances=False))}
     assert kinds == {"loading", "regression", "mean"}
@@ -227,6 +240,10 @@ def test_axes_are_given_back():
     plt.close(figure)
     with pytest.raises(DataError, match="axes of matplotlib"):
         diagram.draw(ax=3)
+
+
+def test_a_diagram_says_what_it_is(fit):
+    assert repr(fit.diagram()) == "<msem.Diagram: 2 levels, 1 group, 19 arrows; draw(), save(path)>"
 
 
 def test_mistakes(fit, demo):

@@ -74,7 +74,7 @@ def diagram(
     >>> import msem
     >>> d = msem.diagram("f =~ y1 + y2 + y3; f ~ x")
     >>> d
-    <msem.Diagram: 1 levels, 1 groups, 8 arrows; draw(), save(path)>
+    <msem.Diagram: 1 level, 1 group, 8 arrows; draw(), save(path)>
     >>> print(d.to_tikz().splitlines()[0])
     % needs \usepackage{tikz} and \usetikzlibrary{arrows.meta, shapes.geometric}
     """

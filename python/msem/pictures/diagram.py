@@ -174,9 +174,9 @@ class Diagram:
     def __repr__(self) -> str:
         levels, groups = ({key[k] for key in self.graphs} for k in (0, 1))
         arrows = sum(len(graph.arrows) for graph in self.graphs.values())
-        return (
-            f"<msem.Diagram: {len(levels)} levels, {len(groups)} groups, {arrows} arrows; draw(), save(path)>"
-        )
+        counts = ((len(levels), "level"), (len(groups), "group"), (arrows, "arrow"))
+        what = ", ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts)
+        return f"<msem.Diagram: {what}; draw(), save(path)>"
 
 
 @dataclass(frozen=True)
@@ -298,6 +298,8 @@ def _note(graphs: Mapping[tuple[int, int], LevelGraph], choices: Choices, what: 
     marks = [a.mark for a in arrows if a.mark]
     if len(set(marks)) < len(marks):
         said.append("Same letters: equal by constraint")
+    if any(a.slope for a in arrows):
+        said.append("Dots: random slopes, whose means are their fixed parts")
     if any(node.shape == "part" for graph in graphs.values() for node in graph.nodes.values()):
         said.append("Dashed ellipses: between parts of variables")
     return ". ".join(said) + "." if said else ""
@@ -356,7 +358,7 @@ def diagram(
     >>> model = "level: 1; fw =~ y1 + y2 + y3; level: 2; fb =~ y1 + y2 + y3"
     >>> fit = msem.sem(model, msem.load_demo(), cluster="cluster")
     >>> fit.diagram(standardized=True)
-    <msem.Diagram: 2 levels, 1 groups, 14 arrows; draw(), save(path)>
+    <msem.Diagram: 2 levels, 1 group, 14 arrows; draw(), save(path)>
     """
     choices = Choices(standardized, errors, digits, variances, means, covariates, level, groups)
     require_converged(fit.converged)

@@ -66,6 +66,8 @@ def _arrow(drawn: DrawnArrow) -> Iterator[str]:
     looks["penwidth"] = f"{width_of(arrow):.2f}"
     if arrow.fixed and arrow.kind != "variance":
         looks["style"] = "dashed"
+    if arrow.slope:
+        looks |= {"dir": "both", "arrowtail": "dot"}
     if arrow.kind == "mean":
         source = _id(f"1 {arrow.source}", drawn.level, drawn.group)
         yield f'{source} [label="1", shape=triangle, fontsize=8]'

@@ -57,6 +57,8 @@ class Arrow:
         Label, or a letter that equal parameters share.
     size : float
         Absolute standardized estimate, between 0 and 1; nan without estimates.
+    slope : str
+        The random slope of a regression, a latent variable of the level above; its name stands for an estimate.
     negative, fixed, weak : bool
         Whether the estimate is below 0; the parameter is not estimated; it is not significantly different from 0.
     """
@@ -71,6 +73,7 @@ class Arrow:
     negative: bool = False
     fixed: bool = False
     weak: bool = False
+    slope: str = ""
 
     @property
     def key(self) -> tuple[str, str, Kind]:
@@ -189,11 +192,13 @@ def level_graphs(
         If the model has parameters that a diagram has no sign for.
     """
     marks = _marks(table.rows)
+    slopes = {slope_of(row) for row in table.rows}
     arrows: dict[tuple[int, int], list[Arrow]] = {}
     for k, (row, left_out) in enumerate(zip(table.rows, hidden, strict=True)):
         block = (row.level, row.group)
         if row.group in groups:
-            drawn = [] if left_out else _drawn(row, k, numbers, marks, style)
+            shown = replace(style, means=style.means or row.lhs in slopes)  # the mean is the fixed part
+            drawn = [] if left_out else _drawn(row, k, numbers, marks, shown)
             arrows.setdefault(block, []).extend(drawn)
     both = set(table.both) if table.multilevel else set()
     return {
@@ -227,6 +232,10 @@ def _drawn(
     )
     if (kind == "variance" and not style.variances) or (kind == "mean" and not style.means):
         return
+    slope = slope_of(row)
+    if slope:
+        yield Arrow(source, target, kind, slope, slope=slope)
+        return
     if not row.free and value == 0 and kind != "loading":
         return
     fixed = not row.free and not se > 0  # a fixed loading has a standard error in the standardized solution
@@ -244,6 +253,11 @@ def _drawn(
         fixed,
         pvalue >= STARS[-1][0],
     )
+
+
+def slope_of(row: Parameter) -> str:
+    """The random slope of a path; "" for other rows."""
+    return str(getattr(row, "slope", ""))
 
 
 def _ends(row: Parameter) -> tuple[str, str, Kind]:

@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 NAME, LABEL, TITLE, NOTE = 9.0, 7.5, 9.5, 7.0  # points at a scale of 1
 MARGIN = 0.06  # inches
+DOT = 0.28  # share of an arrow at which the dot of a random slope is
 THIN, THICK = 0.7, 2.2  # lines of arrows
 
 
@@ -124,7 +125,7 @@ def colour_of(arrow: Arrow) -> str:
     """Blue above 0, orange below, grey where it is fixed or not significant; black without estimates."""
     if arrow.fixed or arrow.weak:
         return FAINT
-    if not arrow.text:
+    if not arrow.text or arrow.slope:
         return INK
     return NEGATIVE if arrow.negative else POSITIVE
 
@@ -137,7 +138,7 @@ def width_of(arrow: Arrow) -> float:
 
 
 def _arrow(drawn: DrawnArrow, ax: Axes, scale: float) -> None:
-    from matplotlib.patches import FancyArrowPatch, Polygon
+    from matplotlib.patches import Circle, FancyArrowPatch, Polygon
 
     arrow = drawn.arrow
     two = drawn.form in ("arc", "loop")
@@ -163,6 +164,9 @@ def _arrow(drawn: DrawnArrow, ax: Axes, scale: float) -> None:
         corners = [(x - side, y - 0.8 * side), (x + side, y - 0.8 * side), (x, y + side)]
         ax.add_patch(Polygon(corners, closed=True, fc=PAPER, ec=INK, lw=0.8 * scale, zorder=3))
         ax.text(x, y - 0.03, "1", fontsize=5.5 * scale, ha="center", va="center", color=INK, zorder=4)
+    if arrow.slope:
+        x, y = drawn.curve.at(np.array([DOT]))[0]
+        ax.add_patch(Circle((x, y), 0.045, fc=INK, ec=INK, lw=0, zorder=3))
     if drawn.label is not None:
         _label(drawn, colour if not (arrow.fixed or arrow.weak) else "#555555", ax, scale)
 

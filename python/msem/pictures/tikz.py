@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from msem.pictures.curves import Curve
-from msem.pictures.paint import colour_of, width_of
+from msem.pictures.paint import DOT, colour_of, width_of
 from msem.pictures.scene import DrawnArrow, DrawnNode, Scene
 
 SPECIAL = {
@@ -87,6 +87,9 @@ def _arrow(drawn: DrawnArrow) -> Iterator[str]:
     if drawn.form == "mean":
         x, y = drawn.curve.points[0]
         yield rf"  \node[constant] at {_point((x, y))} {{\tiny 1}};"
+    if arrow.slope:
+        x, y = drawn.curve.at(np.array([DOT]))[0]
+        yield rf"  \fill {_point((x, y))} circle (0.045);"
     if drawn.label is not None:
         fill = ", fill=black!3" if drawn.form in ("arrow", "arc") else ""
         anchor = ", anchor=west" if drawn.side == "left" else ""
