@@ -1,4 +1,4 @@
-"""The documentation site: every page is reached from its index, and every public name has its place in the reference."""
+"""The documentation site: its index leads to every page, and every public name has its place in the reference."""
 
 import re
 from pathlib import Path
