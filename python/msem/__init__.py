@@ -19,9 +19,11 @@ from msem.data.clusters import ClusterStatistics
 from msem.data.demo import load_demo
 from msem.data.moments import LevelMoments
 from msem.data.patterns import MissingPatterns, missing_patterns
+from msem.data.printed import covariance
 from msem.data.streams import summarize
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.decomposition import saturated, segregated
+from msem.fits.description import Description, describe
 from msem.fits.drawing import diagram
 from msem.fits.fit import Fit
 from msem.fits.manyfits import ManyFits
@@ -39,6 +41,7 @@ from msem.version import __version__
 __all__ = [
     "ClusterStatistics",
     "CompiledModel",
+    "Description",
     "Fit",
     "LevelMoments",
     "ManyFits",
@@ -53,6 +56,8 @@ __all__ = [
     "compare",
     "compare_models",
     "compile",
+    "covariance",
+    "describe",
     "diagram",
     "growth",
     "load_demo",
