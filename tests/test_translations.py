@@ -12,7 +12,7 @@ from msem.names import FUNCTIONS, OPTIONS, WORDS
 
 MODEL = "level: 1\n fw =~ y1 + a*y2 + y3\nlevel: 2\n fb =~ y1 + y2 + y3"
 PENDING = {
-    "table", "invariance", "pool", "covariance", "describe", "plausible_values",
+    "table", "invariance", "plausible_values",
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from msem.fits.drawing import diagram
 from msem.fits.fit import Fit
 from msem.fits.manyfits import ManyFits
 from msem.fits.model_comparison import compare_models
+from msem.fits.pooling import Pooled, PooledTest, pool
 from msem.fits.power import Power, power
 from msem.fits.saved import SavedFit
 from msem.fits.segregated import SegregatedFit
@@ -48,6 +49,8 @@ __all__ = [
     "MissingPatterns",
     "MultivariateT",
     "NonNormal",
+    "Pooled",
+    "PooledTest",
     "Power",
     "SavedFit",
     "SegregatedFit",
@@ -63,6 +66,7 @@ __all__ = [
     "load_demo",
     "missing_patterns",
     "plots",
+    "pool",
     "power",
     "saturated",
     "segregated",

@@ -76,6 +76,13 @@ def chisq_pvalues(chisq: ArrayLike, df: ArrayLike) -> NDArray[np.float64]:
     return np.where(degrees > 0, tail, np.nan)
 
 
+def f_pvalue(statistic: float, df: float, df_denominator: float) -> float:
+    """Upper tail probability of F, of chi-square over its df where the denominator has infinitely many."""
+    if not np.isfinite(df_denominator):
+        return chisq_pvalue(statistic * df, df)
+    return float(_special().fdtrc(df, df_denominator, statistic))
+
+
 def chisq_quantile(probability: float, df: float) -> float:
     """Value that a chi-square exceeds with this probability."""
     return float(_special().chdtri(df, probability))

@@ -320,13 +320,18 @@ def _require_used(data: Any, table: ParameterTable, settings: Settings) -> None:
 
 
 def require_rows_of_data(data: Any) -> None:
-    """Refuse a covariance matrix in the place of data.
+    """Refuse a covariance matrix, or several data sets, in the place of data.
 
     Raises
     ------
     DataError
         If the rows of a data frame are named as its columns are.
     """
+    if isinstance(data, list | tuple):
+        raise DataError(
+            "these are several data sets: fit the model to each and pool the fits, "
+            "msem.pool([msem.sem(model, data) for data in imputations])"
+        )
     if isinstance(data, pd.DataFrame) and not isinstance(data.index, pd.RangeIndex):
         rows, columns = list(data.index), list(data.columns)
         if rows and len(rows) == len(columns) and set(rows) == set(columns):
