@@ -17,8 +17,7 @@ import models
 import msem
 import oracle
 import simulate
-from msem.data.moments import level_moments
-from msem.fits.decomposition import robust_acov
+from msem.data.moments import level_moments, robust_acov
 from msem.postestimation.delta import jacobian
 from msem.postestimation.ram import Structure, structures
 from msem.postestimation.reliability import COLUMNS, _stack, coefficients, composites

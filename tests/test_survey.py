@@ -190,7 +190,7 @@ def test_units_of_a_design_may_have_clusters_in_several_groups():
     data = two_level()
     data = data[(data.w > 0) & (data.v > 0)].assign(psu=lambda d: d.school // 3, h=lambda d: d.school // 21)
     options = {"cluster": "school", "weights": "w", "cluster_weights": "v", "group": "half"}
-    fit = msem.sem(GROUPS, data, psu="psu", strata="h", **options)
+    fit = msem.sem(GROUPS, data, psu="psu", strata="h", se="robust", **options)
     scores, ids = fit.scores(), fit.scores().index.get_level_values(-1)
     totals = scores.groupby(np.asarray(ids) // 3).sum()
     meat = 0
@@ -202,10 +202,119 @@ def test_units_of_a_design_may_have_clusters_in_several_groups():
     assert fit.reference_df.max() == 14 - 2
 
 
+def test_few_effective_clusters_bring_the_one_step_jackknife():
+    data = two_level()
+    data = data[(data.w > 0) & (data.v > 0)].assign(psu=lambda d: d.school // 3, h=lambda d: d.school // 21)
+    options = {"cluster": "school", "weights": "w", "cluster_weights": "v", "psu": "psu", "strata": "h"}
+    fit = msem.sem(CFA, data, **options)
+    assert fit.options.se == "jackknife1"
+    assert "One-step jackknife" in fit.summary()
+    clusters, theta, step = fit.sample.clusters[0], fit.theta, 1e-5
+    up, down = (
+        np.stack([fit.objective.scores(theta + sign * step * e, clusters) for e in np.eye(len(theta))])
+        for sign in (1, -1)
+    )
+    parts = ((down - up) / (2 * step)).transpose(1, 2, 0)  # observed information of each cluster
+    whole, psu = parts.sum(axis=0), clusters.sampled.psu
+    root = np.linalg.cholesky(whole)
+    changes = []
+    for c in range(14):
+        mine = psu == c
+        left = np.linalg.solve(root, np.linalg.solve(root, whole - parts[mine].sum(axis=0)).T)
+        values, vectors = np.linalg.eigh((left + left.T) / 2)
+        score = vectors.T @ np.linalg.solve(root, fit.objective.scores(theta, clusters)[mine].sum(axis=0))
+        changes.append(-np.linalg.solve(root.T, vectors @ (score / np.maximum(values, 0.25))))
+    wanted = 0
+    for part in (np.array(changes[:7]), np.array(changes[7:])):
+        centred = part - part.mean(axis=0)
+        wanted = wanted + 6 / 7 * centred.T @ centred
+    np.testing.assert_allclose(fit.vcov, wanted, rtol=1e-4, atol=1e-6)
+
+
+def paired(data):
+    """Replicate weights of pairs of primary sampling units, jackknife and Fay's, as R's survey has them."""
+    half, pair = data.psu % 2 == 0, (data.psu + 1) // 2
+    out = {f"r{r}": np.where(pair == r, np.where(half, 2, 0), 1) * data.w for r in range(1, 11)}
+    hadamard = np.ones((1, 1))
+    for _ in range(4):
+        hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
+    for r, row in enumerate(hadamard):
+        out[f"f{r}"] = np.where((row[pair] > 0) == half, 1.5, 0.5) * data.w
+    return data.assign(**out)
+
+
+# svyglm(y ~ x) with svrepdesign(mse = TRUE)
+REPLICATED = {
+    "jackknife2": ("r", (0.07919807924892, -0.00808442745824, 0.01296629879364), 9),
+    "fay": ("f", (0.07733385369854, -0.00493428250328, 0.01351479764884), 10),
+}
+
+
+@pytest.mark.parametrize("missing", ["listwise", "fiml"])
+@pytest.mark.parametrize("how", REPLICATED)
+def test_replicate_weights_agree_with_survey(how, missing):
+    prefix, expected, df = REPLICATED[how]
+    data = paired(surveyed())
+    names = [name for name in data if name.startswith(prefix) and name[1:].isdigit()]
+    options = {"weights": "w", "replicate_weights": names, "missing": missing}
+    fit = msem.sem("y ~ x", data, replicate_scale=how, **options)
+    found = fit.cov_params().loc[["y~1", "y~x"], ["y~1", "y~x"]].to_numpy()[np.tril_indices(2)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert fit.options.se == "replicate"
+    assert fit.reference_df.max() == df
+    # to first order they are the sandwich over the replicates
+    one = msem.sem("y ~ x", data, replicate_scale=how, se="robust", **options)
+    np.testing.assert_allclose(one.bse, fit.bse, rtol=0.15)
+    scale = 1.0 if how == "jackknife2" else 4 / len(names)
+    same = msem.sem("y ~ x", data, replicate_scale=scale, **options)
+    np.testing.assert_allclose(same.vcov, fit.vcov)
+
+
+def test_replicate_weights_of_clusters():
+    data = two_level()
+    data = data[(data.w > 0) & (data.v > 0)]
+    weight, ids, names = data.w * data.v, data.school.unique(), []
+    for r, j in enumerate(ids):  # each cluster left out once: the jackknife over clusters
+        data = data.assign(**{f"r{r}": np.where(data.school == j, 0, 1) * weight})
+        names.append(f"r{r}")
+    options = {"cluster": "school", "weights": "w", "cluster_weights": "v"}
+    fit = msem.sem(CFA, data, replicate_weights=names, replicate_scale="jackknife1", **options)
+    for j, change in [(ids[0], 0), (ids[7], 7)]:
+        left = msem.sem(CFA, data[data.school != j], se="none", **options)
+        one = msem.sem(CFA, data, replicate_weights=[names[change]], replicate_scale=1.0, **options)
+        np.testing.assert_allclose(one.bse, np.abs(left.theta - fit.theta), rtol=1e-4, atol=1e-7)
+    assert np.isfinite(fit.tests().loc["yuan_bentler_mplus", "pvalue"])
+    assert fit.reference_df.max() <= len(ids) - 1
+
+
+def test_saturated_moments_carry_the_gamma_of_the_design(tmp_path):
+    data = two_level(clusters=60)
+    data = data[(data.w > 0) & (data.v > 0)].assign(h=lambda d: d.school // 21)
+    options = {"cluster": "school", "weights": "w", "cluster_weights": "v", "strata": "h"}
+    moments = msem.saturated(data, within=["y1", "y2"], between=["y1", "y2"], **options)
+    text = "level: 1\n y1 ~~ y1 + y2\n y2 ~~ y2\nlevel: 2\n y1 ~~ y1 + y2\n y2 ~~ y2\n y1 ~ 1\n y2 ~ 1"
+    fit = msem.sem(text, data, se="robust", **options)
+    np.testing.assert_allclose(
+        np.sort(moments.acov.to_numpy().diagonal()), np.sort(fit.vcov.diagonal()), rtol=1e-5
+    )
+    np.testing.assert_allclose(fit.saturated.acov, moments.acov, rtol=1e-9)
+    moments.save(tmp_path / "moments.json")
+    read = msem.LevelMoments.load(tmp_path / "moments.json")
+    assert read.weighted
+    np.testing.assert_allclose(read.acov, moments.acov)
+    with pytest.raises(DataError, match="weights or a complex design"):
+        msem.sem(text, read)
+    with pytest.raises(DataError, match="do not carry their Gamma"):
+        msem.LevelMoments(read.within_cov, read.between_cov, nobs=200, nclusters=50, weighted=True).acov  # noqa: B018
+    model = text.replace("level: 2\n y1 ~~ y1 + y2", "level: 2\n y1 ~~ y1 + 0*y2")
+    one, two = msem.segregated(model, read), msem.segregated(model, data, **options)
+    np.testing.assert_allclose(one.between.bse, two.between.bse, rtol=1e-6)
+    assert "mean_scaled" in one.between.tests.index
+
+
 def test_no_test_takes_the_sample_for_a_simple_one():
     data = two_level()
     fit = msem.sem(CFA, data, cluster="school", weights="w", cluster_weights="v")
-    assert fit.options.se == "robust"
     assert np.isnan(fit.tests().loc["standard", "pvalue"])
     assert np.isfinite(fit.tests().loc["yuan_bentler_mplus", "pvalue"])
     measures = fit.fit_measures()
@@ -271,6 +380,15 @@ def test_mistakes_are_named(change, options, message):
         ({"weights": "w", "test": "standard"}, UnsupportedError, "simple one"),
         ({"weights": "w", "estimator": "MLF"}, UnsupportedError, "MLF"),
         ({"weights_scale": "none"}, MsemError, "no effect without weights"),
+        ({"replicate_scale": "fay"}, MsemError, "no effect without replicate_weights"),
+        ({"replicate_weights": ["w"], "replicate_scale": "jk"}, MsemError, "must be one of"),
+        ({"replicate_weights": ["w"]}, DataError, "say how the replicate weights were made"),
+        (
+            {"replicate_weights": ["w", "v"], "replicate_scale": [1, 2, 3]},
+            DataError,
+            "each of the 2 replicates",
+        ),
+        ({"replicate_weights": ["w"], "replicate_scale": 1, "strata": "half"}, DataError, "leave out strata"),
         ({"single_psu": "centre"}, MsemError, "no effect without strata"),
         ({"weights": "w", "weights_scale": "cluster"}, MsemError, "must be one of"),
     ],
@@ -307,6 +425,7 @@ def test_reference_two_level(case, block):
         weights=w["within"],
         cluster_weights=w["between"],
         weights_scale=SCALES[block],
+        se="robust",
     )
     mean = data.groupby(meta["cluster"])[w["between"]].first().mean()
     np.testing.assert_allclose(mean * fit.llf, expected["logl"], rtol=1e-9)

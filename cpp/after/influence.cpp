@@ -16,16 +16,6 @@ constexpr double kGain = 1e-9;       // in -2 log L: a step that promises less i
 constexpr double kSingular = 1e-12;  // squared pivot in correlation metric
 constexpr Index kTogether = 64;      // clusters of a kind that one piece of work takes
 
-// The likelihood of a single cluster, with the blocks of its group.
-Objective of_cluster(const Objective& whole, int group, const Clusters& clusters, Index j) {
-  const Group& g = whole.groups()[group];
-  std::vector<Block> blocks;
-  if (g.within >= 0) blocks.push_back(whole.blocks()[g.within]);
-  blocks.push_back(whole.blocks()[g.between]);
-  const int last = static_cast<int>(blocks.size()) - 1;
-  return Objective(whole.npar(), std::move(blocks), {{clusters.alone(j), last - 1, last}});
-}
-
 // Some clusters of a kind, which share what they are solved with.
 struct Task {
   Index first, count;
@@ -87,6 +77,15 @@ bool descend(const Others& others, const Directions& free, const Matrix& solver,
 }
 
 }  // namespace
+
+Objective of_cluster(const Objective& whole, int group, const Clusters& clusters, Index j) {
+  const Group& g = whole.groups()[group];
+  std::vector<Block> blocks;
+  if (g.within >= 0) blocks.push_back(whole.blocks()[g.within]);
+  blocks.push_back(whole.blocks()[g.between]);
+  const int last = static_cast<int>(blocks.size()) - 1;
+  return Objective(whole.npar(), std::move(blocks), {{clusters.alone(j), last - 1, last}});
+}
 
 LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Directions& free,
                                      const Clusters& clusters, const std::vector<Index>& chosen, int group,

@@ -5,6 +5,9 @@
 
 namespace msem {
 
+// The likelihood of a single cluster, with the blocks of its group.
+Objective of_cluster(const Objective& whole, int group, const Clusters& clusters, Index cluster);
+
 // Where theta may move: along a basis T (npar x m), with these intercepts free to follow (see
 // Objective::settle).
 struct Directions {

@@ -1,6 +1,7 @@
 // Influence of clusters on the estimates.
 #include "after/influence.hpp"
 
+#include "after/delete_one.hpp"
 #include "bind/bind.hpp"
 
 using namespace msem;
@@ -19,10 +20,21 @@ py::tuple steps(const Objective& objective, const Vector& theta, const Matrix& b
   return py::make_tuple(out.change, out.displacement);
 }
 
+using Given = std::tuple<std::shared_ptr<Clusters>, Vector, std::vector<Index>>;
+
+Matrix without_each(const Objective& objective, const Vector& theta, const Matrix& basis,
+                    const std::vector<Given>& groups, Index count) {
+  std::vector<SampledClusters> sampled;
+  for (const auto& [clusters, weights, units] : groups) sampled.push_back({clusters, weights, units});
+  return delete_one_steps(objective, theta, basis, sampled, count);
+}
+
 }  // namespace
 
 void bind_influence(py::module_& m) {
   using namespace py::literals;
   m.def("leave_one_out_steps", &steps, "objective"_a, "theta"_a, "basis"_a, "intercepts"_a, "clusters"_a,
         "chosen"_a, "group"_a = 0, "corrections"_a = 8, "threads"_a = 1);
+  m.def("delete_one_steps", &without_each, "objective"_a, "theta"_a, "basis"_a, "groups"_a, "count"_a,
+        py::call_guard<py::gil_scoped_release>());
 }

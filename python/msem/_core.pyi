@@ -397,6 +397,13 @@ def leave_one_out_steps(
     corrections: int = 8,
     threads: int = 1,
 ) -> tuple[_Floats, _Floats]: ...
+def delete_one_steps(
+    objective: Objective,
+    theta: ArrayLike,
+    basis: _Floats,
+    groups: Sequence[tuple[Clusters, _Floats, Sequence[int]]],
+    count: int,
+) -> _Floats: ...
 
 class Expressions:
     """Functions of parameters as postfix programs of (operation, index, value); those before `first` serve others."""

@@ -14,7 +14,7 @@ from msem.names import unknown_option, why_not
 
 Estimator = Literal["ML", "MLR", "MLF", "ULS"]
 Information = Literal["observed", "expected", "first_order"]
-StandardErrors = Literal["standard", "robust", "bootstrap", "none"]
+StandardErrors = Literal["standard", "robust", "jackknife1", "replicate", "bootstrap", "none"]
 ScaledTest = Literal["yuan_bentler", "yuan_bentler_mplus"]
 Test = Literal["standard"] | ScaledTest
 Missing = Literal["listwise", "fiml", "fiml_x"]
@@ -32,6 +32,8 @@ MISSING = {
 REPLICATES = 1000
 MAX_SEED = 2**64
 SURVEY = ("weights", "cluster_weights", "psu", "strata", "fpc")  # columns that say how rows were sampled
+REPLICATION = ("brr", "fay", "jackknife1", "jackknife2", "jackknife2_both")  # how replicate weights were made
+DESIGN_BASED = ("robust", "jackknife1", "replicate")  # errors from the spread of independent units
 
 
 def require_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
@@ -160,6 +162,14 @@ def _tolerance(name: str, value: Any) -> float:
     return value
 
 
+def _replicate_scale(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        plain = _plain(value)
+        require_choice(name, plain, REPLICATION)
+        return plain
+    return tuple(map(float, value)) if isinstance(value, Iterable) else float(value)
+
+
 def _replicates(name: str, value: Any) -> int:
     return require_whole(name, value, 2)
 
@@ -193,6 +203,10 @@ class Settings:
     strata: str | None = field(default=None, metadata={"read": _column})
     fpc: str | None = field(default=None, metadata={"read": _column})
     single_psu: SinglePsu = field(default="error", metadata={"read": _choice(SinglePsu)})
+    replicate_weights: tuple[str, ...] = field(default=(), metadata={"read": _variables})
+    replicate_scale: str | float | tuple[float, ...] | None = field(
+        default=None, metadata={"read": _replicate_scale}
+    )
     auxiliary: tuple[str, ...] = field(default=(), metadata={"read": _variables})
     fixed_x: bool = field(default=True, metadata={"read": _flag})
     std_lv: bool = field(default=False, metadata={"read": _flag})
@@ -243,6 +257,12 @@ class Settings:
         settings = Settings(**values)
         if settings.weights_scale != "size" and settings.weights is None:
             raise MsemError("weights_scale= has no effect without weights=: leave it out")
+        if settings.replicate_scale is not None and not settings.replicate_weights:
+            raise MsemError("replicate_scale= has no effect without replicate_weights=: leave it out")
+        if settings.se == "replicate" and not settings.replicate_weights:
+            raise MsemError('se="replicate" needs replicate_weights=')
+        if settings.se == "jackknife1" and settings.replicate_weights:
+            raise MsemError('se="jackknife1" is for samples without replicate weights: leave it out')
         if settings.single_psu != "error" and settings.strata is None:
             raise MsemError("single_psu= has no effect without strata=: leave it out")
         if settings.incomplete and settings.meanstructure is False:
@@ -257,7 +277,7 @@ class Settings:
     @property
     def surveyed(self) -> bool:
         """Whether rows have weights, or clusters come in primary sampling units or strata."""
-        return any(getattr(self, name) for name in SURVEY)
+        return any(getattr(self, name) for name in (*SURVEY, "replicate_weights"))
 
     def cluster_of(self, nlevels: int) -> str | None:
         """The column by which rows are taken together: at one level primary sampling units if no cluster is named."""
@@ -288,7 +308,7 @@ class Settings:
         if se in ("standard", "bootstrap"):
             raise UnsupportedError(
                 f'se="{se}" takes the sample for a simple one and does not hold with weights, primary sampling units '
-                "or strata: leave it out for the sandwich, or give replicate weights to msem.replicate"
+                "or strata: leave it out"
             )
         if not scaled:
             raise UnsupportedError(
@@ -320,7 +340,7 @@ class Settings:
         multilevel = nlevels > 1
         clustered = not multilevel and self.cluster is not None  # the rows are not independent
         robust = self.estimator == "MLR" or (self.estimator == "ML" and (clustered or self.surveyed))
-        se = self.se or ("robust" if robust else "standard")
+        se = self.se or ("replicate" if self.replicate_weights else "robust" if robust else "standard")
         test = self.test or (("standard", "yuan_bentler_mplus") if robust else ("standard",))
         scaled = test != ("standard",)
         observed = (multilevel or self.incomplete) and not expectations
@@ -328,14 +348,14 @@ class Settings:
         if information is None and self.estimator == "MLF" and se != "robust":
             information = "first_order"
         elif information is None:
-            information = "observed" if observed or robust or scaled or se == "robust" else "expected"
-        if self.estimator == "ULS" and (se == "robust" or scaled):
+            information = "observed" if observed or robust or scaled or se in DESIGN_BASED else "expected"
+        if self.estimator == "ULS" and (se in DESIGN_BASED or scaled):
             raise MsemError(
                 'robust standard errors and scaled tests are for estimator="ML" or "MLR", not "ULS"'
             )
         if self.surveyed:
             self._require_design_based(se, scaled=scaled)
-        if information == "first_order" and (se == "robust" or scaled):
+        if information == "first_order" and (se in DESIGN_BASED or scaled):
             raise MsemError(
                 'information="first_order" is the meat of the sandwich and cannot be its bread: use "observed" or '
                 '"expected"'
@@ -344,6 +364,7 @@ class Settings:
         resampled = se == "bootstrap"
         values |= {name: getattr(self, name) or "" for name in ("group", *SURVEY)}
         values["cluster"] = self.cluster_of(nlevels) or ""
+        values["replicate_scale"] = self.replicate_scale or ""
         values |= {
             "se": se,
             "test": test,
@@ -351,6 +372,10 @@ class Settings:
             "meanstructure": meanstructure,
             "bootstrap": (self.bootstrap or REPLICATES) if resampled else 0,
             "seed": require_seed(self.seed) if resampled else 0,
+            "se_open": se == "robust"
+            and self.se is None
+            and multilevel
+            and bool(self.weights or self.cluster_weights),
         }
         return ResolvedSettings(**values)
 
@@ -365,12 +390,14 @@ class ResolvedSettings(Settings):
         "" where there is none.
     information : {"observed", "expected", "first_order"}
         What the standard errors are computed from: the bread of robust ones.
-    se : {"standard", "robust", "bootstrap", "none"}
+    se : {"standard", "robust", "jackknife1", "bootstrap", "none"}
     test : tuple of {"standard", "yuan_bentler", "yuan_bentler_mplus"}
         The likelihood-ratio test and the scaled ones.
     meanstructure : bool
     bootstrap, seed : int
         Replicates and their seed; 0 without ``se="bootstrap"``.
+    se_open : bool
+        Whether `se` is left to the sample, which has weights: the one-step jackknife if it has few clusters.
     """
 
     cluster: str
@@ -386,6 +413,7 @@ class ResolvedSettings(Settings):
     meanstructure: bool
     bootstrap: int
     seed: int
+    se_open: bool
 
     @property
     def scaled_test(self) -> ScaledTest | None:
@@ -395,4 +423,4 @@ class ResolvedSettings(Settings):
     @property
     def robust(self) -> bool:
         """Whether inference rests on independent clusters instead of normal variables."""
-        return self.se == "robust" or self.scaled_test is not None
+        return self.se in DESIGN_BASED or self.scaled_test is not None

@@ -25,6 +25,7 @@ from msem.data.columns import (
 from msem.data.identifiers import factorized, require_different_texts
 from msem.data.screening import require_complete_rows
 from msem.data.survey import (
+    Replication,
     Sampled,
     Scale,
     SurveyColumns,
@@ -96,6 +97,8 @@ class ClusteredData:
         How often each row counts.
     sampled : Sampled or None
         How the clusters, or rows without clusters, were sampled; None for a simple sample.
+    replicates : ndarray, shape (N, R), or None
+        Replicate weights of the rows.
     """
 
     columns: Mapping[str, Floats]
@@ -114,6 +117,7 @@ class ClusteredData:
     dropped_zero: int = 0
     weights: Floats | None = None
     sampled: Sampled | None = None
+    replicates: Floats | None = None
 
     @property
     def nobs(self) -> int:
@@ -263,15 +267,15 @@ def screened_columns(
     """Take the needed columns from a frame; see `clustered_data`."""
     require_distinct_roles(variables, cluster)
     needed = [*variables] if cluster is None else [*variables, cluster]
-    roles = {} if survey is None else survey.roles
-    columns = select_columns(frame, list(dict.fromkeys([*needed, *roles.values()])))
+    names = () if survey is None else survey.names
+    columns = select_columns(frame, list(dict.fromkeys([*needed, *names])))
     nrows = require_rows(columns)
     values = {name: float_column(name, columns[name]) for name in variables}
     missing = {name: missing_rows(name, column) for name, column in values.items()}
     ids = None if cluster is None else columns[cluster]
     no_cluster = np.zeros(nrows, dtype=bool) if ids is None else missing_ids(ids)
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(nrows)
-    sampling = survey_rows(survey, columns, cluster, nrows) if survey is not None and roles else None
+    sampling = survey_rows(survey, columns, cluster, nrows) if survey is not None and names else None
     return ScreenedColumns(values, missing, cluster, ids, no_cluster, index, sampling)
 
 
@@ -389,7 +393,12 @@ def _sampling(
             )
         if codes is not None:
             psu = of_clusters(str(names.psu), psu, codes, clusters, "the primary sampling unit")
-    return {"weights": weights, "sampled": Sampled(of_level2, psu, survey.design)}
+    replicates = None
+    if survey.replicates is not None:
+        for name, column in zip(names.replicates, survey.replicates.T, strict=True):
+            checked_weights(name, column, keep)
+        replicates = survey.replicates[keep]
+    return {"weights": weights, "sampled": Sampled(of_level2, psu, survey.design), "replicates": replicates}
 
 
 def scaled_weights(
@@ -433,6 +442,40 @@ def scaled_weights(
         assert part.sampled is not None
         of_independent = own if part.codes is None else None if level2 is None else factor * level2
         out.append(replace(part, weights=own, sampled=replace(part.sampled, weights=of_independent)))
+    return tuple(out)
+
+
+def with_replication(
+    parts: Sequence[ClusteredData], weighted: Sequence[ClusteredData], scale: Floats
+) -> tuple[ClusteredData, ...]:
+    """The groups of a sample with its replicate weights as factors of the weights of their independent units.
+
+    A cluster's factor is the sum of the replicate weights of its rows over that of their weights.
+
+    Parameters
+    ----------
+    parts : sequence of ClusteredData
+        With weights as given.
+    weighted : sequence of ClusteredData
+        The same with weights as they enter the likelihood.
+    scale : ndarray, shape (R,)
+    """
+    factors = []
+    for part in parts:
+        assert part.replicates is not None
+        known, replicates = part.overall_weights, part.replicates
+        own = np.ones(part.nobs) if known is None else known
+        if part.codes is not None:
+            own = np.bincount(part.codes, own).astype(np.float64)
+            replicates = np.column_stack([np.bincount(part.codes, column) for column in replicates.T])
+        factors.append(replicates / own[:, None])
+    design = Replication(np.concatenate(factors).T, scale)
+    first, out = 0, []
+    for part, own in zip(weighted, factors, strict=True):
+        assert part.sampled is not None
+        sampled = replace(part.sampled, psu=np.arange(first, first + len(own)), design=design)
+        out.append(replace(part, sampled=sampled))
+        first += len(own)
     return tuple(out)
 
 

@@ -24,9 +24,9 @@ from msem.data.checks import (
 )
 from msem.data.complete import SampleStatistics, expected_statistics
 from msem.data.intraclass import icc_columns
-from msem.data.saturated import Method, moment_names, saturated_information, solve_saturated
+from msem.data.saturated import Method, moment_names, sandwich, saturated_information, solve_saturated
 from msem.data.screening import require_enough
-from msem.data.statistics import Saturated, Statistics
+from msem.data.statistics import Clusters, Saturated, Statistics
 from msem.data.storage import DIGEST, Fields, Format, signed, verified, write_json
 from msem.entry import entries
 from msem.errors import DataError, DataWarning, warn
@@ -68,6 +68,8 @@ class LevelMoments:
         Whether the between means are known; False where they are 0 because none were given.
     incomplete : bool
         Whether they come from data with holes: what is fitted to them then takes its errors from Gamma.
+    weighted : bool
+        Whether they come from data with weights, primary sampling units or strata: the same holds then.
 
     Raises
     ------
@@ -90,6 +92,7 @@ class LevelMoments:
     converged: bool = True
     means_given: bool = True
     incomplete: bool = False
+    weighted: bool = False
 
     def __post_init__(self) -> None:
         within = require_covariance(self.within_cov, "within_cov", positive_definite=True)
@@ -123,6 +126,11 @@ class LevelMoments:
         return (
             f"<msem.LevelMoments: {variables}, {self.nobs:.0f} units in {self.nclusters:.0f} clusters{state}>"
         )
+
+    @property
+    def needs_gamma(self) -> bool:
+        """Whether sample sizes do not tell how precise the moments are."""
+        return self.incomplete or self.weighted
 
     @property
     def given_as(self) -> str:
@@ -317,11 +325,16 @@ class LevelMoments:
         Raises
         ------
         DataError
-            If the moments have not converged.
+            If the moments have not converged, or come from weighted data without the Gamma of their design.
         """
         if self.known_acov is not None:
             return self.known_acov.copy()
         self.require_converged()
+        if self.weighted:
+            raise DataError(
+                "these moments come from data with weights or a complex design and do not carry their Gamma, without "
+                "which nothing is known of their precision: there are too few clusters for one, or it was left out"
+            )
         information = self.information(kind)
         inverse = scaled_inverse(information.to_numpy())
         return pd.DataFrame(inverse, index=information.index, columns=information.columns)
@@ -396,6 +409,7 @@ def _content(moments: LevelMoments) -> dict[str, Any]:
         "converged": moments.converged,
         "means_given": moments.means_given,
         "incomplete": moments.incomplete,
+        "weighted": moments.weighted,
         "acov": vech(moments.acov.to_numpy()).tolist(),
     }
 
@@ -411,7 +425,7 @@ NUMBERS = (
     "llf",
     "acov",
 )
-FLAGS = ("converged", "means_given", "incomplete")
+FLAGS = ("converged", "means_given", "incomplete", "weighted")
 
 
 def _from_content(content: Mapping[str, Any]) -> LevelMoments:
@@ -429,6 +443,7 @@ def _from_content(content: Mapping[str, Any]) -> LevelMoments:
         converged=given.flag("converged", True),
         means_given=given.flag("means_given", True),
         incomplete=given.flag("incomplete", False),
+        weighted=given.flag("weighted", False),
     )
     names = moments.moment_names
     acov = unvech(given.numbers("acov", len(names) * (len(names) + 1) // 2), len(names))
@@ -505,3 +520,54 @@ def level_moments(solution: Saturated, statistics: Statistics) -> LevelMoments:
         converged=solution.converged,
         incomplete=not s.complete,
     )
+
+
+def robust_acov(moments: LevelMoments, clusters: Clusters) -> pd.DataFrame:
+    """Sandwich A^-1 B A^-1 of the saturated moments (Huber, 1967; White, 1982).
+
+    A is the observed information and B the sum over clusters of outer products of their scores: the clusters need be
+    independent, not normal.
+
+    Parameters
+    ----------
+    moments : LevelMoments
+        Saturated estimates from data.
+    clusters : ClusterArrays or IncompleteClusters
+        Of the same variables.
+
+    Returns
+    -------
+    DataFrame
+        Named as in `LevelMoments.moment_names`.
+
+    Raises
+    ------
+    DataError
+        If the moments are no maximum of the likelihood, or there are not more clusters than moments at the between
+        level to estimate B from.
+    """
+    moments.require_converged()
+    names, theta = moments.moment_names, moments.vector.to_numpy()
+    nbetween = len(moments.between_cov)
+    if len(clusters.sizes) <= _fewest(moments):
+        raise DataError(
+            f'gamma="robust" needs more than {_fewest(moments)} clusters for {nbetween} variables at the between '
+            f"level, and there are {len(clusters.sizes)}"
+        )
+    return pd.DataFrame(sandwich(theta, moments.statistics, clusters), index=names, columns=names)
+
+
+def _fewest(moments: LevelMoments) -> int:
+    """Moments at the between level, from at least as many clusters as which no sandwich is regular."""
+    nbetween = len(moments.between_cov)
+    return nbetween * (nbetween + 1) // 2
+
+
+def of_design(moments: LevelMoments, clusters: Clusters) -> LevelMoments:
+    """Saturated estimates of weighted data, or of a complex design, with the Gamma of the design.
+
+    Without Gamma if they are no maximum of the likelihood, or there are too few clusters for it.
+    """
+    marked = replace(moments, weighted=True)
+    known = marked.converged and len(clusters.sizes) > _fewest(moments)
+    return replace(marked, known_acov=robust_acov(marked, clusters)) if known else marked

@@ -15,13 +15,13 @@ import pandas as pd
 from msem.data.clusters import ClusterStatistics, single_level, two_level
 from msem.data.columns import column_names, listed
 from msem.data.complete import SampleStatistics, moment_statistics, sample_statistics, simple_statistics
-from msem.data.frames import ClusteredData, Holes, clustered_data, scaled_weights
+from msem.data.frames import ClusteredData, Holes, clustered_data, scaled_weights, with_replication
 from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
 from msem.data.sample import Group, Sample
 from msem.data.statistics import Statistics
-from msem.data.survey import SurveyColumns
+from msem.data.survey import SurveyColumns, replication_scale
 from msem.errors import DataError, DataWarning, ModelError, warn
 from msem.model.partable import ParameterTable
 from msem.settings import Settings
@@ -88,6 +88,8 @@ def read_statistics(
         raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
     variables = table.variables.names
     holes = allowed_holes(table) if settings.incomplete else None
+    if settings.replicate_weights and not table.multilevel:
+        column = None
     survey = survey_columns(settings)
     if settings.cluster_weights is not None and not table.multilevel:
         raise DataError(
@@ -97,13 +99,17 @@ def read_statistics(
         parts: tuple[ClusteredData, ...] = (clustered_data(data, variables, column, holes, survey),)
     else:
         parts = grouped_data(data, variables, column, grouping, table.group_labels, holes, survey)
-    parts = scaled_weights(parts, table.variables.unit, table.nlevels, settings.weights_scale)
+    if settings.replicate_weights:
+        _require_replicates_alone(settings, table)
+        scale = replication_scale(settings.replicate_scale, len(settings.replicate_weights))
+    scaled = scaled_weights(parts, table.variables.unit, table.nlevels, settings.weights_scale)
+    parts = with_replication(parts, scaled, scale) if settings.replicate_weights else scaled
     if grouping is None:
-        return (Group(_statistics(table, parts[0]), data=parts[0]),)
+        return (Group(statistics_of_rows(table, parts[0]), data=parts[0]),)
     groups = []
     for label, rows in zip(table.group_labels, parts, strict=True):
         try:
-            groups.append(Group(_statistics(table, rows), label, rows))
+            groups.append(Group(statistics_of_rows(table, rows), label, rows))
         except DataError as error:
             raise DataError(f"group {label!r}: {error}") from None
     return tuple(groups)
@@ -119,6 +125,12 @@ def _(
             "level's matrix as sample_cov="
         )
     data.require(*table.variables.levels)
+    if data.weighted:
+        raise DataError(
+            "these moments were estimated from data with weights or a complex design, and a joint fit would take its "
+            "errors from numbers of units and clusters: fit the data with weights=, or each level by itself with "
+            "msem.segregated(model, moments), whose errors come from the moments' Gamma"
+        )
     if data.incomplete:
         raise DataError(
             "these moments were estimated from data with holes, and a joint fit would take them for moments of "
@@ -161,7 +173,18 @@ def survey_columns(settings: Settings) -> SurveyColumns | None:
         strata=settings.strata,
         fpc=settings.fpc,
         single_psu=settings.single_psu,
+        replicates=settings.replicate_weights,
+        replicate_scale=settings.replicate_scale,
     )
+
+
+def _require_replicates_alone(settings: Settings, table: ParameterTable) -> None:
+    """Refuse a design beside the replicate weights that stand for it."""
+    for role in ("psu", "strata", "fpc", *(() if table.multilevel else ("cluster",))):
+        if getattr(settings, role):
+            raise DataError(
+                f"replicate weights say how units were drawn: leave out {role}={getattr(settings, role)!r}"
+            )
 
 
 def has_rows(data: Any) -> bool:
@@ -287,7 +310,8 @@ def group_rows(data: Any, column: str | None) -> Grouping | None:
     return read_groups(data, column)
 
 
-def _statistics(table: ParameterTable, data: ClusteredData) -> Statistics:
+def statistics_of_rows(table: ParameterTable, data: ClusteredData) -> Statistics:
+    """Statistics of the variables of a model."""
     if not table.multilevel:
         if data.codes is not None and len(data.clusters) < 2:
             raise DataError("all rows are in one cluster: cluster-robust standard errors need more than one")

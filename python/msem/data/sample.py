@@ -17,7 +17,7 @@ from msem.data.clusters import ClusterStatistics
 from msem.data.frames import ClusteredData
 from msem.data.saturated import solve_saturated
 from msem.data.statistics import Clusters, Rows, Saturated, Statistics
-from msem.data.survey import Design, Sampled, shared_design
+from msem.data.survey import Design, Replication, Sampled, shared_design
 from msem.errors import DataError, UnsupportedError
 
 Floats = NDArray[np.float64]
@@ -234,8 +234,8 @@ class Sample:
         return sum(group.nlevel2 for group in self.groups)
 
     @property
-    def design(self) -> Design | None:
-        """PSUs and strata; None where the clusters, or rows without clusters, are independent."""
+    def design(self) -> Design | Replication | None:
+        """PSUs and strata, or replicate weights; None where the clusters, or rows without clusters, are independent."""
         return shared_design([group.sampled for group in self.groups])
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import narwhals as nw
@@ -19,6 +20,15 @@ Ints = NDArray[np.int64]
 Scale = Literal["size", "effective", "none"]
 SinglePsu = Literal["error", "centre", "certainty"]
 
+# Factors of squared deviations of replicates by the method that made their weights, as functions of their number.
+REPLICATION: Mapping[str, Callable[[int], float]] = {
+    "brr": lambda count: 1 / count,
+    "fay": lambda count: 1 / (count * (1 - 0.5) ** 2),  # with Fay's factor 0.5, as in PISA
+    "jackknife1": lambda count: (count - 1) / count,
+    "jackknife2": lambda count: 1.0,  # a pair of PSUs for each, as in TIMSS and PIRLS before 2015
+    "jackknife2_both": lambda count: 0.5,  # two replicates for each pair, as in TIMSS and PIRLS since 2015
+}
+
 WHOLE = 1e-12  # relative distance from a whole number that is rounding
 
 
@@ -32,12 +42,19 @@ class SurveyColumns:
     strata: str | None = None
     fpc: str | None = None
     single_psu: SinglePsu = "error"
+    replicates: tuple[str, ...] = ()
+    replicate_scale: str | float | tuple[float, ...] | None = None
 
     @property
     def roles(self) -> dict[str, str]:
         """Names of the columns by what they are; empty for a simple sample."""
         names = {name: getattr(self, name) for name in ("weights", "cluster_weights", "psu", "strata", "fpc")}
         return {role: name for role, name in names.items() if name is not None}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All columns, each once."""
+        return tuple(dict.fromkeys([*self.roles.values(), *self.replicates]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +93,67 @@ class Design:
 
         Sum over strata h of (1 - f_h) n_h / (n_h - 1) sum of (g - g_h)(g - g_h)' over its n_h PSUs (Binder, 1983).
         """
-        count = np.bincount(self.stratum, minlength=len(self.left)).astype(np.float64)
-        mean = np.zeros((len(self.left), totals.shape[1]))
-        np.add.at(mean, self.stratum, totals)
+        count = self.counts
+        return self._deviations(totals, count / np.where(count > 1, count - 1, 1.0))
+
+    def jackknife_root(self, values: Floats) -> Floats:
+        """The same for the covariance matrix of an estimate whose values without each PSU are given; shape (P, k).
+
+        Sum over strata of (1 - f_h) (n_h - 1) / n_h sum of (t - t_h)(t - t_h)' (Rust & Rao, 1996).
+        """
+        count = self.counts
+        return self._deviations(values, np.where(count > 1, count - 1, 1.0) / count)
+
+    @property
+    def counts(self) -> Floats:
+        """Number of PSUs in each stratum, shape (H,)."""
+        return np.bincount(self.stratum, minlength=len(self.left)).astype(np.float64)
+
+    def _deviations(self, rows: Floats, factor: Floats) -> Floats:
+        """Deviations from the means of the strata, times square roots of factors of these and of what is left."""
+        count = self.counts
+        mean = np.zeros((len(self.left), rows.shape[1]))
+        np.add.at(mean, self.stratum, rows)
         mean /= count[:, None]
         alone = count == 1
-        mean[alone] = totals.mean(axis=0)
-        scale = self.left * count / np.where(alone, 1.0, count - 1)
-        scale[alone] = 0.0 if self.single == "certainty" else self.left[alone]
-        root: Floats = np.sqrt(scale)[self.stratum][:, None] * (totals - mean[self.stratum])
+        mean[alone] = rows.mean(axis=0)
+        scale = self.left * factor
+        if self.single == "certainty":
+            scale = np.where(alone, 0.0, scale)
+        root: Floats = np.sqrt(scale)[self.stratum][:, None] * (rows - mean[self.stratum])
+        return root
+
+
+@dataclass(frozen=True, eq=False)
+class Replication:
+    """Replicate weights, over all groups of a sample.
+
+    Attributes
+    ----------
+    factors : ndarray, shape (R, P)
+        Weight of each independent unit in each replicate over its weight.
+    scale : ndarray, shape (R,)
+        Factors of the squared deviations of the replicates.
+    """
+
+    factors: Floats
+    scale: Floats
+
+    @cached_property
+    def df(self) -> int:
+        """Degrees of freedom of variances: linearly independent replicates less one, as in R's survey."""
+        return max(int(np.linalg.matrix_rank(self.factors)) - 1, 1)
+
+    def totals(self, rows: Floats, psu: Ints) -> Floats:
+        """Sums of rows of the units with the weights of each replicate, less those with their own; shape (R, k)."""
+        return np.asarray((self.factors[:, psu] - 1) @ rows, dtype=np.float64)
+
+    def root(self, totals: Floats) -> Floats:
+        """Rows whose outer products add up to the covariance matrix of the sum of all totals; shape (R, k).
+
+        Estimates in replicates differ from the estimate by the inverse information times these, to first order.
+        """
+        root: Floats = np.sqrt(self.scale)[:, None] * totals
         return root
 
 
@@ -97,14 +166,14 @@ class Sampled:
     weights : ndarray, shape (J,), or None
         How often each counts.
     psu : ndarray of int, shape (J,), or None
-        Number of its PSU in the design; None without one.
-    design : Design or None
+        Number of its PSU in the design, or its own among the units of all groups with replicate weights; None without.
+    design : Design, Replication or None
         Of all groups.
     """
 
     weights: Floats | None = None
     psu: Ints | None = None
-    design: Design | None = None
+    design: Design | Replication | None = None
 
     def weighted(self, rows: Floats) -> Floats:
         """Rows of the units, or values, each as often as it counts."""
@@ -136,6 +205,8 @@ class SurveyRows:
     design : Design or None
     zero : ndarray of bool, shape (rows,)
         Rows that count for nothing.
+    replicates : ndarray, shape (rows, R), or None
+        Replicate weights.
     """
 
     columns: SurveyColumns
@@ -144,6 +215,7 @@ class SurveyRows:
     psu: Ints | None
     design: Design | None
     zero: Bools
+    replicates: Floats | None = None
 
 
 def survey_rows(columns: SurveyColumns, data: Columns, cluster: str | None, nrows: int) -> SurveyRows:
@@ -169,7 +241,12 @@ def survey_rows(columns: SurveyColumns, data: Columns, cluster: str | None, nrow
     psu, design = None, None
     if columns.psu is not None or columns.strata is not None or columns.fpc is not None:
         psu, design = _design(columns, data, cluster, nrows)
-    return SurveyRows(columns, weights, cluster_weights, psu, design, zero)
+    replicates = None
+    if columns.replicates:
+        replicates = np.column_stack(
+            [_weights("replicate_weights", name, data[name]) for name in columns.replicates]
+        )
+    return SurveyRows(columns, weights, cluster_weights, psu, design, zero, replicates)
 
 
 def _weights(role: str, name: str, series: nw.Series[Any]) -> Floats:
@@ -268,6 +345,29 @@ def _fractions(
     return np.asarray(count / out, dtype=np.float64)
 
 
+def replication_scale(given: str | float | tuple[float, ...] | None, count: int) -> Floats:
+    """Factors of the squared deviations of so many replicates.
+
+    Raises
+    ------
+    DataError
+        If it is not known how they were made, or there are not as many factors.
+    """
+    if given is None:
+        raise DataError(
+            "say how the replicate weights were made, since their variances differ: replicate_scale= one of "
+            f"{', '.join(map(repr, REPLICATION))}, or the factors of the squared deviations"
+        )
+    if isinstance(given, str):
+        return np.full(count, REPLICATION[given](count))
+    factors = np.atleast_1d(np.asarray(given, dtype=np.float64))
+    if len(factors) not in (1, count) or not (np.isfinite(factors) & (factors > 0)).all():
+        raise DataError(
+            f"replicate_scale must be one positive factor, or one for each of the {count} replicates"
+        )
+    return np.broadcast_to(factors, (count,)).copy()
+
+
 def checked_weights(name: str, values: Floats, keep: Bools) -> Floats:
     """Weights of the kept rows; `DataError` if one is missing."""
     missing = np.isnan(values) & keep
@@ -329,7 +429,7 @@ def effective(weights: Floats) -> float:
     return float(weights.sum() ** 2 / (weights @ weights))
 
 
-def shared_design(sampled: Sequence[Sampled | None]) -> Design | None:
+def shared_design(sampled: Sequence[Sampled | None]) -> Design | Replication | None:
     """The design of a sample from what its groups say; None without one."""
     designs = [one.design for one in sampled if one is not None]
     return designs[0] if designs else None

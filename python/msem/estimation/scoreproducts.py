@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from msem.data.complete import ClusterArrays
 from msem.data.products import ClusterProducts
 from msem.data.statistics import Clusters
-from msem.data.survey import Design, shared_design
+from msem.data.survey import Design, Replication, shared_design
 from msem.errors import MsemError
 from msem.estimation.objective import Objective
 from msem.model.partable import ParameterTable
@@ -76,7 +76,11 @@ def corrected_scores(objective: Objective, theta: Floats, clusters: Sequence[Clu
 
 
 def _design_root(
-    objective: Objective, theta: Floats, clusters: Sequence[Clusters], design: Design, basis: Floats | None
+    objective: Objective,
+    theta: Floats,
+    clusters: Sequence[Clusters],
+    design: Design | Replication,
+    basis: Floats | None,
 ) -> Floats:
     """Rows whose outer products add up to the covariance matrix of the total score."""
     totals: Floats | float = 0.0

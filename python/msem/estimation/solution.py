@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.moments import LevelMoments, level_moments
+from msem.data.moments import LevelMoments, level_moments, of_design
 from msem.data.sample import Group, Origin, Sample
 from msem.distributions import coverage, normal_halfwidth, normal_pvalue, student_halfwidth
 from msem.entry import entries
@@ -27,7 +27,7 @@ from msem.model.derived import baseline_table, saturated_table
 from msem.model.levels import Level, level_number
 from msem.model.partable import ParameterTable
 from msem.names import Translated
-from msem.settings import Reference, ResolvedSettings, require_choice
+from msem.settings import DESIGN_BASED, Reference, ResolvedSettings, require_choice
 
 if TYPE_CHECKING:
     from msem.data.statistics import Statistics
@@ -125,7 +125,8 @@ class GroupResults:
         """
         if self.estimate.table.nlevels == 1:
             raise AttributeError("a single-level fit has no level-specific moments")
-        return level_moments(self.sample.saturated, self.statistics)
+        moments = level_moments(self.sample.saturated, self.statistics)
+        return moments if self.sample.sampled is None else of_design(moments, self.sample.clusters)
 
     @property
     def icc(self) -> pd.Series:
@@ -305,7 +306,7 @@ class Solution(Translated):
         1990), N - k - 1 with one level; J - 1 at most for robust and bootstrap standard errors, and the number of
         primary sampling units less that of strata where there are any. See `docs/small-samples.md`.
         """
-        spread = self.options.se in ("robust", "bootstrap", "jackknife1")
+        spread = self.options.se in (*DESIGN_BASED, "bootstrap")
         independent = [len(clusters.sizes) for clusters in self.sample.clusters] if spread else None
         df = reference_df(self.table, self.sample.statistics, independent)
         design = self.sample.design

@@ -7,18 +7,21 @@ from dataclasses import replace
 from functools import singledispatch
 from typing import Any, get_args
 
-import pandas as pd
-
 from msem.data.clusters import ClusterStatistics, two_level
 from msem.data.columns import listed
 from msem.data.complete import SampleStatistics, sample_statistics
-from msem.data.frames import Holes, clustered_data, inferred_levels, resolve_levels
+from msem.data.frames import Holes, clustered_data, inferred_levels, resolve_levels, scaled_weights
 from msem.data.incomplete import incomplete_statistics
-from msem.data.moments import LevelMoments, estimate_saturated
-from msem.data.reading import read_sample, require_rows_for_holes, require_rows_of_data
+from msem.data.moments import LevelMoments, estimate_saturated, of_design, robust_acov
+from msem.data.reading import (
+    has_rows,
+    read_sample,
+    require_rows_for_holes,
+    require_rows_of_data,
+    survey_columns,
+)
 from msem.data.saturated import Method as SaturatedMethod
-from msem.data.saturated import sandwich
-from msem.data.statistics import Clusters, Rows, Statistics
+from msem.data.statistics import Rows, Statistics
 from msem.entry import entry
 from msem.errors import DataError, DataWarning, ModelError, warn
 from msem.estimation.problems import Problem
@@ -42,6 +45,13 @@ def saturated(
     method: SaturatedMethod = "scoring",
     gamma: Gamma = "observed",
     missing: str = "listwise",
+    weights: str | None = None,
+    cluster_weights: str | None = None,
+    weights_scale: str = "size",
+    psu: str | None = None,
+    strata: str | None = None,
+    fpc: str | None = None,
+    single_psu: str = "error",
 ) -> LevelMoments:
     """Estimate unrestricted within and between covariance matrices and means by maximum likelihood.
 
@@ -65,6 +75,9 @@ def saturated(
     missing : {"listwise", "fiml"}
         "fiml": maximum likelihood from all values that are observed; see `sem`. Such moments are marked `incomplete`,
         and what is fitted to them takes its errors from their Gamma.
+    weights, cluster_weights, weights_scale, psu, strata, fpc, single_psu
+        How the data were sampled; see `sem`. Such moments are marked `weighted` and carry the Gamma of the design,
+        whatever `gamma` says.
 
     Returns
     -------
@@ -82,7 +95,17 @@ def saturated(
         If the moments are no maximum of the likelihood: `LevelMoments.converged` is False.
     """
     require_choice("gamma", gamma, get_args(Gamma))
-    settings = replace(Settings.read({"missing": missing}), cluster=cluster)
+    given = {
+        "missing": missing,
+        "weights": weights,
+        "cluster_weights": cluster_weights,
+        "weights_scale": weights_scale,
+        "psu": psu,
+        "strata": strata,
+        "fpc": fpc,
+        "single_psu": single_psu,
+    }
+    settings = replace(Settings.read(given), cluster=cluster)
     return _saturated(data, settings, within, between, method, gamma)
 
 
@@ -101,7 +124,8 @@ def _saturated(
     holes = Holes() if settings.incomplete else None
     within, between = inferred_levels(data, cluster, within, between, holes)
     variables = _variables(within, between)
-    clustered = clustered_data(data, variables.names, cluster, holes)
+    given = clustered_data(data, variables.names, cluster, holes, survey_columns(settings))
+    (clustered,) = scaled_weights((given,), variables.unit, 2, settings.weights_scale)
     if clustered.dropped_no_cluster:
         warn(
             f"{clustered.dropped_no_cluster} rows have no cluster id ({cluster}) and were left out",
@@ -111,6 +135,8 @@ def _saturated(
     statistics = make(clustered, *variables.roles)
     require_identified(statistics)
     moments = _reported(estimate_saturated(statistics, method=method), method)
+    if clustered.sampled is not None:
+        return of_design(moments, statistics.clusters(clustered))
     return moments if gamma == "observed" else _carrying(moments, clustered, gamma)
 
 
@@ -177,42 +203,6 @@ def _carrying(moments: LevelMoments, data: Rows, gamma: Gamma) -> LevelMoments:
     return replace(moments, known_acov=robust_acov(moments, moments.statistics.clusters(data)))
 
 
-def robust_acov(moments: LevelMoments, clusters: Clusters) -> pd.DataFrame:
-    """Sandwich A^-1 B A^-1 of the saturated moments (Huber, 1967; White, 1982).
-
-    A is the observed information and B the sum over clusters of outer products of their scores: the clusters need be
-    independent, not normal.
-
-    Parameters
-    ----------
-    moments : LevelMoments
-        Saturated estimates from data.
-    clusters : ClusterArrays or IncompleteClusters
-        Of the same variables.
-
-    Returns
-    -------
-    DataFrame
-        Named as in `LevelMoments.moment_names`.
-
-    Raises
-    ------
-    DataError
-        If the moments are no maximum of the likelihood, or there are not more clusters than moments at the between
-        level to estimate B from.
-    """
-    moments.require_converged()
-    names, theta = moments.moment_names, moments.vector.to_numpy()
-    nbetween = len(moments.between_cov)
-    needed = nbetween * (nbetween + 1) // 2
-    if len(clusters.sizes) <= needed:
-        raise DataError(
-            f'gamma="robust" needs more than {needed} clusters for {nbetween} variables at the between level, and '
-            f"there are {len(clusters.sizes)}"
-        )
-    return pd.DataFrame(sandwich(theta, moments.statistics, clusters), index=names, columns=names)
-
-
 def require_identified(statistics: Statistics) -> None:
     """Refuse data with holes in which two variables are never observed together.
 
@@ -251,6 +241,13 @@ def segregated(
     method: Method = "likelihood",
     gamma: Gamma = "observed",
     missing: str = "listwise",
+    weights: str | None = None,
+    cluster_weights: str | None = None,
+    weights_scale: str = "size",
+    psu: str | None = None,
+    strata: str | None = None,
+    fpc: str | None = None,
+    single_psu: str = "error",
     fixed_x: bool = True,
     std_lv: bool = False,
     orthogonal: bool = False,
@@ -280,6 +277,8 @@ def segregated(
     missing : {"listwise", "fiml", "fiml.x"}
         How missing values of data are handled; see `sem`. Moments of data with holes are less precise than their
         sample sizes say: every method then takes its errors and tests from Gamma.
+    weights, cluster_weights, weights_scale, psu, strata, fpc, single_psu
+        How data were sampled; see `sem`. Errors and tests then come from the Gamma of the design.
     fixed_x, std_lv, orthogonal
         As in `sem`.
 
@@ -300,6 +299,13 @@ def segregated(
         {
             "cluster": cluster,
             "missing": missing,
+            "weights": weights,
+            "cluster_weights": cluster_weights,
+            "weights_scale": weights_scale,
+            "psu": psu,
+            "strata": strata,
+            "fpc": fpc,
+            "single_psu": single_psu,
             "fixed_x": fixed_x,
             "std_lv": std_lv,
             "orthogonal": orthogonal,
@@ -312,7 +318,7 @@ def segregated(
         raise ModelError("segregated fits need a model with 'level: 1' and 'level: 2' blocks")
     require_separable(table)
     wanted = None if method == "likelihood" and gamma != "robust" else gamma
-    moments = model_moments(table, data, cluster, wanted, incomplete=settings.incomplete)
+    moments = model_moments(table, data, settings, wanted)
     within, between = (fit_level(table, moments, level, method, gamma) for level in (1, 2))
     fit = SegregatedFit(within, between)
     warn_of(dict.fromkeys(fit.problems))
@@ -320,12 +326,7 @@ def segregated(
 
 
 def model_moments(
-    table: ParameterTable,
-    data: Any,
-    cluster: str | None,
-    gamma: Gamma | None = None,
-    *,
-    incomplete: bool = False,
+    table: ParameterTable, data: Any, settings: Settings, gamma: Gamma | None = None
 ) -> LevelMoments:
     """Saturated moments of the variables of a model, from moments of more variables or from data.
 
@@ -333,8 +334,11 @@ def model_moments(
     None. A variable at both levels that the model has within only is pooled over levels, as in data: this needs
     new saturated estimates.
     """
-    settings = Settings(cluster=cluster, missing="fiml" if incomplete else "listwise")
     require_rows_for_holes(data, settings)
+    survey = survey_columns(settings)
+    if survey is not None and not has_rows(data):
+        role, name = next(iter(survey.roles.items()))
+        raise DataError(f"{role}={name!r} names a column of raw data, and these are moments: leave it out")
     return _model_moments(data, table, settings, gamma)
 
 
@@ -344,6 +348,8 @@ def _model_moments(data: Any, table: ParameterTable, settings: Settings, gamma: 
     (group,) = read_sample(data, table, settings).groups
     require_identified(group.statistics)
     moments = estimate_saturated(group.statistics)
+    if group.sampled is not None:
+        return of_design(moments, group.clusters)
     if gamma == "robust" and group.source is not None:
         return _carrying(moments, group.source, gamma)
     return moments

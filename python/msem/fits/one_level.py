@@ -68,7 +68,7 @@ def fit_level(
     -------
     LevelFit
     """
-    if moments.incomplete:
+    if moments.needs_gamma:
         moments = moments.with_acov("expected" if gamma == "expected" else "observed")
     if method == "likelihood":
         found = _fit_likelihood(table, moments, level, gamma)
@@ -121,7 +121,7 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, ga
     full = saturated_table(table).npar
     df = full - whole.npar
     scaling, vcov = 1.0, sampling.vcov
-    if gamma == "robust" or moments.incomplete:
+    if gamma == "robust" or moments.needs_gamma:
         vcov, scaling = _robust_likelihood(table, moments, found, df)
     statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
     implied = found.objective.moments(found.theta)[level].observed.cov
@@ -156,7 +156,7 @@ def _robust_likelihood(
     table: ParameterTable, moments: LevelMoments, found: Estimate, df: int
 ) -> tuple[Floats, float]:
     """Sandwich covariance of all estimates, and the scaling factor of the test."""
-    if not moments.incomplete:
+    if not moments.needs_gamma:
         require_robust(moments)
     assert moments.known_acov is not None
     names = moments.moment_names

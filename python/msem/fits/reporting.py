@@ -10,7 +10,7 @@ import pandas as pd
 
 from msem.data.moments import LevelMoments
 from msem.data.sample import Group, Origin
-from msem.data.survey import effective, shared_design
+from msem.data.survey import Replication, effective, shared_design
 from msem.estimation.problems import Problem
 from msem.estimation.solution import GroupResults, ReplicateCounts, Solution
 from msem.model.levels import LEVEL_NAMES
@@ -136,7 +136,9 @@ def survey_rows(
                 f"{effective(np.concatenate(own)):.1f}",
             )
         ]
-    if design is not None:
+    if isinstance(design, Replication):
+        rows += [("Replicate weights", len(design.scale)), ("Degrees of freedom of the design", design.df)]
+    elif design is not None:
         rows += [
             (f"Primary sampling units [{options.psu or options.cluster or 'rows'}]", len(design.stratum))
         ]
@@ -172,6 +174,10 @@ def method_rows(
     """How the standard errors were computed."""
     if options.se == "none" or (options.se == "bootstrap" and replicates is None):
         return (("Standard errors", "none"),)
+    if options.se == "replicate":
+        return (("Standard errors", "Replicate weights"),)
+    if options.se == "jackknife1":
+        return (("Standard errors", "One-step jackknife"), ("Information", INFORMATION["observed"]))
     if options.se == "robust":
         name = "Robust, by cluster" if single_level and options.cluster else "Sandwich"
         return (("Standard errors", name), ("Information bread", INFORMATION[options.information]))

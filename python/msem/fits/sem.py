@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from msem.data.frames import Holes, varying_within
@@ -31,8 +32,9 @@ from msem.errors import (
     UnsupportedError,
     warn,
 )
+from msem.estimation.deletion import ENOUGH, effective_clusters, one_step_jackknife
 from msem.estimation.discrepancy import LevelDiscrepancy
-from msem.estimation.estimate import estimate
+from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.problems import (
     Problem,
     find_problems,
@@ -51,7 +53,8 @@ from msem.model.derived import saturated_table, with_auxiliary
 from msem.model.drafts import Fun
 from msem.model.partable import ParameterTable, parameter_table
 from msem.resampling.bootstrap import Bootstrap, bootstrap_errors
-from msem.settings import Information, ResolvedSettings, Settings
+from msem.resampling.reweighting import replicate_covariance
+from msem.settings import DESIGN_BASED, Information, ResolvedSettings, Settings
 
 WARNINGS: dict[str, type[MsemWarning]] = {
     "not_converged": ConvergenceWarning,
@@ -101,6 +104,8 @@ def sem(
     strata: str | None = None,
     fpc: str | None = None,
     single_psu: str = "error",
+    replicate_weights: Sequence[str] = (),
+    replicate_scale: str | float | Sequence[float] | None = None,
     auxiliary: Sequence[str] = (),
     fixed_x: bool = True,
     std_lv: bool = False,
@@ -171,6 +176,14 @@ def sem(
         Column with the sampling fraction of each stratum's primary sampling units, or their number in its population.
     single_psu : {"error", "centre", "certainty"}, default "error"
         What a stratum with one primary sampling unit adds to variances: its deviation from the mean of all, or nothing.
+    replicate_weights : sequence of str, optional
+        Columns with replicate weights, in place of `psu` and `strata`: standard errors then come from refits with each
+        (``se="replicate"``), and tests are scaled by the spread of the scores over the replicates. At two levels they
+        are weights of units and clusters together, and the weight of a cluster is multiplied by how much they change
+        the sum over its units.
+    replicate_scale : {"brr", "fay", "jackknife1", "jackknife2", "jackknife2_both"}, float or sequence of them
+        How they were made, or the factors of the squared deviations: balanced repeated replication 1 / R, with Fay's
+        factor 0.5 (PISA) 4 / R, jackknife (R - 1) / R, paired jackknife 1 or, with two replicates for each pair, 1 / 2.
     auxiliary : sequence of str, optional
         Variables that are no part of the model but tell about missing values. At every level at which they vary they
         are correlated with each other and with all that the model leaves unexplained (saturated correlates; Graham,
@@ -193,11 +206,12 @@ def sem(
         What standard errors come from, and the bread of robust ones; default "observed", and "expected" for
         single-level models without robust errors, as in lavaan, and for `LevelMoments`, whose statistics are
         expectations. "first_order" (outer products of cluster scores) needs raw data.
-    se : {"standard", "robust", "bootstrap", "none"}, optional
+    se : {"standard", "robust", "jackknife1", "replicate", "bootstrap", "none"}, optional
         "robust", also called "sandwich" and "robust.huber.white", takes clusters as independent but not as normal
         (rows, in a single-level model without clusters), and needs raw data. Default with estimator "MLR" and for
         single-level models with `cluster`. "bootstrap" takes the spread of refits to resampled clusters (rows), which
-        are kept in `Fit.bootstrapped`.
+        are kept in `Fit.bootstrapped`. "jackknife1": the one-step jackknife over clusters or primary sampling units,
+        the default of two-level models with weights that leave fewer than 100 effective clusters.
     test : {"standard", "yuan.bentler", "yuan.bentler.mplus"} or a sequence of them, optional
         The likelihood-ratio test, which is always reported, and scaled ones; dots may be underscores. Default
         "yuan.bentler.mplus" with estimator "MLR" and for single-level models with `cluster`.
@@ -394,7 +408,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     DataError
         If robust inference is asked for and the sample has no single clusters.
     """
-    if settings.test != ("standard",) or settings.se == "robust":
+    if settings.test != ("standard",) or settings.se in DESIGN_BASED:
         require_raw(sample, settings)
     most, tolerance = settings.max_iterations, settings.tolerance
     sampling: Sampling | None = None
@@ -406,12 +420,15 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
         require_feasible(solution.objective, solution.optimum)
     if discrepancy is None:
         # without standard errors the expected information still tells what is not identified
-        robust = settings.se == "robust"
+        robust = settings.se in DESIGN_BASED
         kind: Information = "expected" if settings.se == "none" else settings.information
         clusters = sample.clusters if robust or kind == "first_order" else None
         sampling = sampling_covariance(
             solution.objective, solution.theta, kind, solution.tangent, clusters, robust=robust
         )
+    if sampling is not None and not np.isnan(sampling.vcov).all():
+        sampling, settings = _by_design(solution, table, sample, sampling, settings)
+    settings = replace(settings, se_open=False)
     if sampling is not None:
         df = saturated_table(table).npar - solution.nfree
         sampling = unidentified_by_count(solution.objective, solution.theta, sampling, df)
@@ -432,6 +449,23 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
         discrepancy,
         replicates,
     )
+
+
+def _by_design(
+    solution: Estimate, table: ParameterTable, sample: Sample, sampling: Sampling, settings: ResolvedSettings
+) -> tuple[Sampling, ResolvedSettings]:
+    """Replicates or the one-step jackknife in place of the sandwich.
+
+    The jackknife where it was asked for, or weights leave few clusters.
+    """
+    if settings.se == "replicate":
+        vcov = replicate_covariance(solution, table, sample)
+        return replace(sampling, vcov=np.where(np.isnan(sampling.vcov), np.nan, vcov)), settings
+    few = settings.se_open and settings.se == "robust" and effective_clusters(sample) < ENOUGH
+    if not few and settings.se != "jackknife1":
+        return sampling, settings
+    vcov = np.where(np.isnan(sampling.vcov), np.nan, one_step_jackknife(solution, sample))
+    return replace(sampling, vcov=vcov), replace(settings, se="jackknife1")
 
 
 def require_raw(sample: Sample, settings: ResolvedSettings) -> None:

@@ -14,6 +14,7 @@ from msem.data.saturated import sandwich, saturated_information
 from msem.estimation.matrices import Numbers
 from msem.estimation.solution import Solution, cached
 from msem.postestimation.ram import Block, Structure
+from msem.settings import DESIGN_BASED
 
 Floats = NDArray[np.float64]
 
@@ -86,5 +87,5 @@ def unrestricted(sample: Group, group: int = 1, *, robust: bool = False) -> Unre
 @cached
 def saturated_moments(fit: Solution) -> dict[int, Unrestricted]:
     """Saturated moments with their sampling covariance, by group."""
-    robust = fit.options.se == "robust"
+    robust = fit.options.se in DESIGN_BASED
     return {k: unrestricted(group, k, robust=robust) for k, group in enumerate(fit.sample.groups, 1)}
