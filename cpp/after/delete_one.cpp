@@ -53,7 +53,7 @@ Matrix delete_one_steps(const Objective& objective, const Vector& theta, const M
       const SampledClusters& own = groups[one.group];
       const double weight = own.weights[one.cluster];
       const Objective cluster = of_cluster(objective, one.group, *own.clusters, one.cluster);
-      left -= weight * cluster.observed_information_in(theta, basis);
+      left -= weight * sandwich(basis, cluster.observed_information(theta));
       score += weight * scores[one.group].row(one.cluster).transpose();
     }
     Matrix reduced = whole.whiten(whole.whiten(left).transpose());

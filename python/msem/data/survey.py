@@ -297,10 +297,10 @@ def _design(columns: SurveyColumns, data: Columns, cluster: str | None, nrows: i
     torn = np.unique(psu[used & (of_psu[psu] != stratum)])
     if len(torn):
         k = int(torn[0])
-        several = [strata[h] for h in np.unique(stratum[psu == k])]
+        several = strata[np.unique(stratum[psu == k])].tolist()
         raise DataError(
             f"{len(torn)} primary sampling unit(s) of {name!r} are in several strata of {columns.strata!r}: "
-            f"{listed([ids[k] for k in torn], most=8)}; the first is in {listed(several)}. If the ids start anew in "
+            f"{listed(ids[torn].tolist(), most=8)}; the first is in {listed(several)}. If the ids start anew in "
             "every stratum, make them unique"
         )
     count = np.bincount(of_psu, minlength=len(strata))
@@ -308,7 +308,7 @@ def _design(columns: SurveyColumns, data: Columns, cluster: str | None, nrows: i
     if len(alone) and columns.single_psu == "error":
         where = "the sample" if columns.strata is None else f"strata of {columns.strata!r}"
         raise DataError(
-            f"{len(alone)} of {where} have one primary sampling unit only: {listed(list(strata[alone]), most=8)}, "
+            f"{len(alone)} of {where} have one primary sampling unit only: {listed(strata[alone].tolist(), most=8)}, "
             'from which no variance can be estimated. Join strata, or say single_psu="centre" (its deviation from the '
             'mean of all units) or "certainty" (it was certain to be sampled and adds nothing)'
         )
@@ -331,7 +331,7 @@ def _fractions(
         row = int(odd.argmax())
         raise DataError(
             f"fpc={name!r} must be there and the same in all rows of a stratum, and is not in row {row} (counted from "
-            f"0), stratum {strata[stratum[row]]!r}"
+            f"0), stratum {strata.tolist()[stratum[row]]!r}"
         )
     if ((out >= 0) & (out <= 1)).all():
         return out
@@ -340,7 +340,7 @@ def _fractions(
         h = int(few.argmax())
         raise DataError(
             f"fpc={name!r} has the sampling fraction of every stratum, from 0 to 1, or the number of primary sampling "
-            f"units in its population; stratum {strata[h]!r} has {out[h]:g} and {count[h]} in the sample"
+            f"units in its population; stratum {strata.tolist()[h]!r} has {out[h]:g} and {count[h]} in the sample"
         )
     return np.asarray(count / out, dtype=np.float64)
 
@@ -389,7 +389,7 @@ def of_clusters(
     if len(odd):
         raise DataError(
             f"{what} {name!r} must be the same in all rows of a cluster, and differs within {len(odd)} cluster(s): "
-            f"{listed([clusters[j] for j in odd], most=8)}"
+            f"{listed(clusters[odd].tolist(), most=8)}"
         )
     return first
 

@@ -32,6 +32,20 @@ BEYOND = 1e-4  # -2 log L below that of the saturated model by no more than this
 ROUNDING = 1e-9  # relative, of log-likelihoods
 NEGLIGIBLE = 1e-6  # a noncentrality below this is rounding error of a saturated fit
 INCREMENTAL = ("cfi", "tli")
+# What takes the likelihood ratio for a chi-square as it is, and the log-likelihood for that of independent units.
+FOR_SIMPLE_SAMPLES = (
+    "pvalue",
+    "baseline_pvalue",
+    "rmsea_ci_lower",
+    "rmsea_ci_upper",
+    "rmsea_pvalue",
+    "rmsea_notclose_pvalue",
+    "gfi_ci_lower",
+    "gfi_ci_upper",
+    "bic",
+    "bic2",
+    "bic_nclusters",
+)
 RMSEA = ("rmsea", "rmsea_ci_lower", "rmsea_ci_upper", "rmsea_pvalue", "rmsea_notclose_pvalue")
 FURTHER = ("nnfi", "rfi", "nfi", "pnfi", "ifi", "rni")
 
@@ -492,3 +506,11 @@ def _gfi(inputs: FitMeasureInputs, plain: Mapping[str, float], model: Noncentral
     values = {"gfi_robust": excess if inputs.df > 0 else 0.0 * excess}
     values |= {"gfi_ci_lower_robust": factor * upper, "gfi_ci_upper_robust": factor * lower}
     return {name: inputs.nvar / (inputs.nvar + 2 * x / inputs.nobs) for name, x in values.items()}
+
+
+def of_pseudo_likelihood(measures: pd.Series, aic: float = NAN) -> pd.Series:
+    """Measures of a sample with weights or a complex design: without what takes it for a simple one."""
+    out = measures.copy()
+    out[[name for name in FOR_SIMPLE_SAMPLES if name in out]] = NAN
+    out["aic"] = aic
+    return out

@@ -23,6 +23,7 @@ from msem.postestimation.fit_indices import (
     FitMeasureInputs,
     indices,
     likelihood_ratio_chisq,
+    of_pseudo_likelihood,
     scaled_indices,
     twolevel_fmin,
 )
@@ -42,20 +43,6 @@ from msem.settings import ScaledTest, several
 Floats = NDArray[np.float64]
 
 ROUNDING = 1e-13  # relative, of log-likelihoods
-# What takes the likelihood ratio for a chi-square as it is, and the log-likelihood for that of independent units.
-FOR_SIMPLE_SAMPLES = (
-    "pvalue",
-    "baseline_pvalue",
-    "rmsea_ci_lower",
-    "rmsea_ci_upper",
-    "rmsea_pvalue",
-    "rmsea_notclose_pvalue",
-    "gfi_ci_lower",
-    "gfi_ci_upper",
-    "bic",
-    "bic2",
-    "bic_nclusters",
-)
 
 
 def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeasureInputs:
@@ -239,8 +226,7 @@ def measures(fit: Solution) -> pd.Series:
         return indices(inputs)
     found = scaled_indices(inputs, model_scaling(fit, test), _baseline_factor(fit, test))
     if not fit.sample.simple:
-        found[[name for name in FOR_SIMPLE_SAMPLES if name in found]] = np.nan
-        found["aic"] = fit.aic
+        found = of_pseudo_likelihood(found, fit.aic)
     return found
 
 

@@ -31,6 +31,7 @@ from msem.postestimation.fit_indices import (
     indices,
     information_criteria,
     measure_series,
+    of_pseudo_likelihood,
     rmsea_measures,
     scaled_indices,
     twolevel_fmin,
@@ -112,7 +113,7 @@ def level_measures(
     units = information_criteria(whole)
     for name in ("bic", "bic2", "ntotal"):
         measures[name] = units[name]
-    return measures
+    return measures if sample.simple else of_pseudo_likelihood(measures)
 
 
 def _inputs(found: LevelSpecific, sample: Sample) -> FitMeasureInputs:
