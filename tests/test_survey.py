@@ -287,6 +287,28 @@ def test_replicate_weights_of_clusters():
     assert fit.reference_df.max() <= len(ids) - 1
 
 
+def test_pooled_fits_take_scaled_chi_squares():
+    data = paired(surveyed())
+    names = [name for name in data if name.startswith("f") and name[1:].isdigit()]
+    fits = [
+        msem.sem(
+            "y ~ x\ny2 ~ 0*x",
+            data.assign(y2=np.cos(k * np.arange(60)) + 0.3 * data.y),
+            weights="w",
+            replicate_weights=names,
+            replicate_scale="fay",
+        )
+        for k in (1, 2)
+    ]
+    pooled = msem.pool(fits)
+    scaled = [fit.fit_measures()["chisq_scaled"] for fit in fits]
+    r = 1.5 * np.var(np.sqrt(scaled), ddof=1)
+    wanted = (np.mean(scaled) / fits[0].df - 3 * r) / (1 + r)
+    np.testing.assert_allclose(pooled.chisq_test(method="D2").statistic, max(wanted, 0))
+    with pytest.raises(UnsupportedError, match="D2"):
+        pooled.chisq_test()
+
+
 def test_saturated_moments_carry_the_gamma_of_the_design(tmp_path):
     data = two_level(clusters=60)
     data = data[(data.w > 0) & (data.v > 0)].assign(h=lambda d: d.school // 21)

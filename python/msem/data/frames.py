@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import narwhals as nw
@@ -144,6 +145,9 @@ class ClusteredData:
 
     def cluster_arrays(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats, Floats]:
         """Sizes, means and products within of every cluster, in order of the cluster codes; see `ClusterArrays`."""
+        names = (tuple(unit), tuple(cluster))
+        if names in self._arrays:
+            return self._arrays[names]
         columns = columns_of(self, unit), columns_of(self, cluster)
         sizes, means, within = _core.cluster_arrays(
             *columns, cluster_codes(self), len(self.clusters), self.weights
@@ -151,7 +155,14 @@ class ClusteredData:
         arrays = sizes if self.weights is None else whole_sizes(sizes), means, within
         for array in arrays:
             array.flags.writeable = False
+        if self.sampled is not None:
+            self._arrays[names] = arrays
         return arrays
+
+    @cached_property
+    def _arrays(self) -> dict[tuple[tuple[str, ...], ...], tuple[Floats, Floats, Floats]]:
+        """Statistics of clusters that were asked for, of weighted rows: those of the sample are made of them."""
+        return {}
 
     def values(self, names: Sequence[str]) -> Floats:
         """Values of variables, shape (N, p)."""

@@ -270,7 +270,8 @@ class Pooled(Translated):
         Parameters
         ----------
         method : {"D4", "D2"}
-            "D4" fits the imputations once more, stacked; "D2" needs the chi-squares only, and is a rough one.
+            "D4" fits the imputations once more, stacked; "D2" needs the chi-squares only, and is a rough one. It is the
+            only one with weights, primary sampling units or strata, where it takes the scaled chi-squares.
 
         Returns
         -------
@@ -287,7 +288,14 @@ class Pooled(Translated):
         df = self.fits[0].fit_measures()["df"]
         if df == 0:
             raise ModelError("the model has no degrees of freedom: there is nothing to test")
-        chisq = [float(fit.fit_measures()["chisq"]) for fit in self.fits]
+        surveyed = any(fit.options.surveyed for fit in self.fits)
+        if surveyed and method != "D2":
+            raise UnsupportedError(
+                "the likelihood ratio of a sample with weights, primary sampling units or strata is no chi-square: "
+                'take method="D2", which pools the scaled ones'
+            )
+        name = "chisq_scaled" if surveyed else "chisq"
+        chisq = [float(fit.fit_measures()[name]) for fit in self.fits]
         if method == "D2":
             return pooled_statistics(chisq, df)
         stacked = self.stacked
@@ -316,6 +324,11 @@ class Pooled(Translated):
             For fits without the data that the method needs.
         """
         require_choice("method", method, get_args(RatioMethod))
+        if any(fit.options.surveyed for fit in (*self.fits, *smaller.fits)):
+            raise UnsupportedError(
+                "the likelihood ratio of samples with weights, primary sampling units or strata is no chi-square: use "
+                "wald_test"
+            )
         k = smaller.fits[0].df - self.fits[0].df
         if k <= 0 or smaller.m != self.m:
             raise ModelError(
