@@ -30,6 +30,7 @@ from msem.fits.manyfits import ManyFits
 from msem.fits.model_comparison import compare_models
 from msem.fits.pooling import Pooled, PooledTest, pool
 from msem.fits.power import Power, power
+from msem.fits.publication import PublicationTable, table
 from msem.fits.saved import SavedFit
 from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import cfa, growth, sem
@@ -52,6 +53,7 @@ __all__ = [
     "Pooled",
     "PooledTest",
     "Power",
+    "PublicationTable",
     "SavedFit",
     "SegregatedFit",
     "__version__",
@@ -73,6 +75,7 @@ __all__ = [
     "sem",
     "simulate",
     "summarize",
+    "table",
 ]
 
 

@@ -1,0 +1,358 @@
+"""Tables for publication: estimates of several fits side by side with sample, tests and fit measures below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from msem.data.storage import replacing
+from msem.entry import entries, entry
+from msem.errors import DataError, ModelError
+from msem.fits.fit import Fit
+from msem.fits.saved import SavedFit
+from msem.fits.synopsis import named_fits
+from msem.model.levels import LEVEL_NAMES
+from msem.settings import require_choice, several
+from msem.version import __version__
+
+Show = Literal["se", "ci", "pvalue", "stars", "std_all", "std_lv", "std_nox"]
+BOUNDS = (0.05, 0.01, 0.001)
+SECTIONS = {
+    "=~": "Loadings",
+    "~": "Regressions",
+    "~~": "Covariances",
+    "~1": "Intercepts",
+    ":=": "Defined parameters",
+}
+MEASURES = (
+    "chisq",
+    "df",
+    "pvalue",
+    "cfi",
+    "tli",
+    "rmsea",
+    "srmr",
+    "srmr_within",
+    "srmr_between",
+    "aic",
+    "bic",
+)
+NAMES = {
+    "chisq": "Chi-square",
+    "df": "df",
+    "pvalue": "p",
+    "cfi": "CFI",
+    "tli": "TLI",
+    "rmsea": "RMSEA",
+    "srmr": "SRMR",
+    "srmr_within": "SRMR within",
+    "srmr_between": "SRMR between",
+    "aic": "AIC",
+    "bic": "BIC",
+}
+BELOW_ONE = ("pvalue", "cfi", "tli", "rmsea", "srmr", "srmr_within", "srmr_between")
+HEADINGS = {"std_all": "Std. all", "std_lv": "Std. lv", "std_nox": "Std. nox"}
+
+
+@entries
+@dataclass(frozen=True, eq=False)
+class PublicationTable:
+    """A table of texts, in the formats of manuscripts; immutable. Made by `msem.table`.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        Texts: indexed by section and row; columns are pairs of fit and column.
+    notes : tuple of str
+        What stands below the table.
+    """
+
+    frame: pd.DataFrame
+    notes: tuple[str, ...]
+
+    @property
+    def gt(self) -> Any:
+        """The table as a `great_tables.GT`, to be formatted further.
+
+        Raises
+        ------
+        ImportError
+            If great_tables is not installed.
+        """
+        try:
+            from great_tables import GT
+        except ImportError:
+            raise ImportError(
+                "tables as HTML and LaTeX need great_tables: pip install 'msem[tables]'"
+            ) from None
+        columns = [f"c{k}" for k in range(self.frame.shape[1])]
+        flat = self.frame.set_axis(columns, axis=1).reset_index(names=["section", "row"])
+        table = GT(flat, rowname_col="row", groupname_col="section")
+        labels: dict[str, Any] = {
+            name: str(key[1]) for name, key in zip(columns, self.frame.columns, strict=True)
+        }
+        table = table.cols_label(labels)
+        fits: dict[str, list[str]] = {}
+        for name, key in zip(columns, self.frame.columns, strict=True):
+            fits.setdefault(str(key[0]), []).append(name)
+        for fit, own in fits.items():
+            table = table.tab_spanner(label=fit, columns=own)
+        table = table.cols_align("right", columns=columns)
+        for note in self.notes:
+            table = table.tab_source_note(note)
+        return table
+
+    def to_html(self) -> str:
+        """HTML, which Word and LibreOffice open too."""
+        return str(self.gt.as_raw_html())
+
+    def to_latex(self) -> str:
+        """LaTeX."""
+        return str(self.gt.as_latex())
+
+    def to_markdown(self) -> str:
+        """A table of Markdown with its notes."""
+        single = self.frame.shape[1] == len(set(self.frame.columns.get_level_values(0)))
+        heads = [str(key[0]) if single else f"{key[0]}: {key[1]}" for key in self.frame.columns]
+        lines = [["", *heads], ["---", *["---:"] * len(heads)]]
+        section = ""
+        for (own, row), values in zip(self.frame.index, self.frame.to_numpy(), strict=True):
+            if own != section:
+                section = own
+                lines.append([f"**{section}**", *[""] * len(heads)])
+            lines.append([f"`{row}`" if "~" in row else str(row), *map(str, values)])
+        text = ["| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines]
+        return "\n".join([*text, "", *map(_escaped, self.notes)])
+
+    def to_csv(self) -> str:
+        """Comma-separated values."""
+        return self.frame.to_csv()
+
+    def save(self, path: Any) -> None:
+        """Write a file in the format of its suffix: .html, .tex, .md or .csv.
+
+        Parameters
+        ----------
+        path : path
+
+        Raises
+        ------
+        DataError
+            If the suffix is another one.
+        ImportError
+            If the format needs great_tables and it is not installed.
+        """
+        writers = {".html": self.to_html, ".tex": self.to_latex, ".md": self.to_markdown, ".csv": self.to_csv}
+        suffix = Path(path).suffix.lower()
+        if suffix not in writers:
+            word = " (Word opens .html)" if suffix in (".docx", ".doc") else ""
+            raise DataError(
+                f"{path}: a table is written to a file with the suffix {', '.join(writers)}{word}"
+            )
+        text = writers[suffix]()
+        with replacing(path) as file:
+            file.write_text(text, encoding="utf-8")
+
+    def __str__(self) -> str:
+        return self.to_markdown()
+
+    def __repr__(self) -> str:
+        return f"<msem.PublicationTable: {self.frame.shape[0]} rows, {self.frame.shape[1]} columns>"
+
+    def _repr_html_(self) -> str:
+        try:
+            return self.to_html()
+        except ImportError:
+            return str(self.frame.to_html(border=0))
+
+
+def _escaped(text: str) -> str:
+    """A text in which Markdown sees no emphasis and no column; headings keep theirs."""
+    if text.startswith("**") and text.endswith("**"):
+        return text
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
+@entry
+def table(
+    *fits: Fit | SavedFit | Mapping[str, Fit | SavedFit] | Sequence[Fit | SavedFit],
+    show: Show | Sequence[Show] = ("se", "stars"),
+    ops: str | Sequence[str] | None = None,
+    fit_measures: str | Sequence[str] | None = None,
+    digits: int = 3,
+    apa: bool = False,
+    ci_level: float = 0.95,
+    **named: Fit | SavedFit,
+) -> PublicationTable:
+    """Put fits side by side as a table for publication.
+
+    Parameters
+    ----------
+    *fits : fits, one mapping from name to fit, or one list of fits
+        Without names they are called model_1, model_2, ...
+    show : str or sequence of str
+        What stands beside an estimate: "se" in parentheses, "ci" in brackets, "pvalue", "stars" for p < .05, .01 and
+        .001; a column of its own have "std_all", "std_lv" and "std_nox".
+    ops : str or sequence of str, optional
+        Rows, by operator: ``("=~", "~")``. Default: all that are estimated in some fit, or fixed by the model text.
+    fit_measures : str or sequence of str, optional
+        Names of `Fit.fit_measures`. Default: chi-square, CFI, TLI, RMSEA, SRMR by level, AIC and BIC; chi-square and
+        what follows from it are scaled where the fit has a scaled test.
+    digits : int
+        Decimals.
+    apa : bool
+        Numbers as in the style of the American Psychological Association: no zero before the point where a value cannot
+        exceed 1, and p < .001.
+    ci_level : float
+        Coverage of intervals.
+    **named : fits
+        Fits with their names: ``msem.table(invariant=fit1, free=fit2)``.
+
+    Returns
+    -------
+    PublicationTable
+
+    Raises
+    ------
+    ModelError
+        If something is no fit, or a fit measure does not exist.
+
+    Examples
+    --------
+    >>> import msem
+    >>> fit = msem.sem("f =~ y1 + y2 + y3", msem.load_demo())
+    >>> print(msem.table(fit, ops="=~", fit_measures="df").to_markdown().splitlines()[3])
+    | `f =~ y1` | 1.000 |
+    """
+    shown = several(show)
+    for name in shown:
+        require_choice("show", name, get_args(Show))
+    given = named_fits("table", fits, named)
+    for name, fit in given.items():
+        if not isinstance(fit, Fit | SavedFit):
+            raise ModelError(f"{name} is a {type(fit).__name__}: table takes fits of msem.sem, or saved ones")
+    standardized = tuple(name for name in shown if name in HEADINGS)
+    kept = None if ops is None else several(ops)
+    parts: dict[tuple[str, str], pd.Series] = {}
+    for name, fit in given.items():
+        frame = _rows(fit, kept, ci_level)
+        heading = f"{100 * ci_level:g}% CI" if "ci" in shown and shown[0] == "ci" else "Estimate"
+        parts[name, heading] = frame.apply(_cell, axis=1, args=(shown, digits, apa))
+        for column in standardized:
+            parts[name, HEADINGS[column]] = frame[column].map(lambda value: _number(value, digits, apa))
+    estimates = pd.concat(parts, axis=1)
+    order = {section: k for k, section in enumerate(estimates.index.get_level_values(0).unique())}
+    estimates = estimates.sort_index(
+        level=0, key=lambda index: index.map(order), kind="stable", sort_remaining=False
+    )
+    frame = pd.concat([estimates, _below(given, parts, fit_measures, digits, apa)]).fillna("")
+    frame.columns = pd.MultiIndex.from_tuples(list(parts), names=["fit", "column"])
+    return PublicationTable(frame, _notes(given, shown, ci_level))
+
+
+def _rows(fit: Fit | SavedFit, ops: Sequence[str] | None, ci_level: float) -> pd.DataFrame:
+    """Estimates by section and row."""
+    frame = fit.estimates(standardized=True, ci_level=ci_level)
+    rows = (*fit.table.rows, *[None] * (len(frame) - len(fit.table.rows)))
+    wanted = np.array([row is None or (not row.exo and (row.free > 0 or row.user)) for row in rows])
+    if ops is not None:
+        wanted &= frame["op"].isin(list(ops)).to_numpy()
+    frame = frame[wanted]
+    groups = fit.table.group_labels
+    sections, names = [], []
+    for lhs, op, rhs, level, group in frame[["lhs", "op", "rhs", "level", "group"]].itertuples(index=False):
+        title = "Variances" if op == "~~" and lhs == rhs else SECTIONS[op]
+        where = [LEVEL_NAMES[level].capitalize()] if fit.table.multilevel and level in LEVEL_NAMES else []
+        where += [groups[group - 1]] if groups and group else []
+        sections.append(": ".join([", ".join(where), title]) if where else title)
+        names.append(lhs if title == "Variances" or op in ("~1", ":=") else f"{lhs} {op} {rhs}")
+    return frame.set_index(pd.MultiIndex.from_arrays([sections, names], names=["section", "row"]))
+
+
+def _cell(row: pd.Series, show: Sequence[str], digits: int, apa: bool) -> str:
+    """An estimate with what goes with it."""
+    estimated = row["se"] != 0
+    text = f"{row['est']:.{digits}f}"
+    if not estimated:
+        return text
+    if "stars" in show:
+        text += "*" * sum(row["pvalue"] < bound for bound in BOUNDS)
+    if "se" in show:
+        text += f" ({row['se']:.{digits}f})"
+    if "ci" in show:
+        text += f" [{row['ci_lower']:.{digits}f}, {row['ci_upper']:.{digits}f}]"
+    if "pvalue" in show:
+        text += f" {_pvalue(row['pvalue'], digits, apa, name='p ')}"
+    return text
+
+
+def _number(value: float, digits: int, apa: bool, *, below_one: bool = True) -> str:
+    if value != value:
+        return ""
+    text = f"{value:.{digits}f}"
+    bare = apa and below_one and abs(value) <= 1
+    return text.replace("0.", ".", 1) if bare and text.lstrip("-").startswith("0.") else text
+
+
+def _pvalue(value: float, digits: int, apa: bool, name: str = "") -> str:
+    if value != value:
+        return ""
+    if value < 10**-digits:
+        return f"{name}< {_number(10**-digits, digits, apa)}"
+    return f"{name}= {_number(value, digits, apa)}" if name else _number(value, digits, apa)
+
+
+def _below(
+    given: Mapping[str, Fit | SavedFit],
+    parts: Mapping[tuple[str, str], pd.Series],
+    wanted: str | Sequence[str] | None,
+    digits: int,
+    apa: bool,
+) -> pd.DataFrame:
+    """Sample and fit measures."""
+    columns: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    first = {name: next(key for key in parts if key[0] == name) for name in given}
+    for name, fit in given.items():
+        column = {("Sample", "Units"): f"{fit.nobs}"}
+        if fit.nclusters is not None:
+            column["Sample", "Clusters"] = f"{fit.nclusters}"
+        column["Sample", "Parameters"] = f"{fit.npar}"
+        measures = fit.fit_measures()
+        names = [one for one in MEASURES if one in measures.index] if wanted is None else several(wanted)
+        for one in fit.fit_measures(names).index if wanted is not None else names:
+            value = measures.get(f"{one}_scaled", measures[one]) if wanted is None else measures[one]
+            text = _number(value, digits, apa, below_one=one in BELOW_ONE)
+            if one == "pvalue":
+                text = _pvalue(value, digits, apa)
+            elif one == "df" or one.endswith("_df"):
+                text = f"{value:g}"
+            column["Fit", NAMES.get(one, one)] = text
+        columns[first[name]] = column
+    rows = list(dict.fromkeys(key for column in columns.values() for key in column))
+    index = pd.MultiIndex.from_tuples(rows, names=["section", "row"])
+    frame = pd.DataFrame(
+        {key: [column.get(row, "") for row in rows] for key, column in columns.items()}, index=index
+    )
+    return frame.reindex(columns=pd.MultiIndex.from_tuples(parts), fill_value="")
+
+
+def _notes(given: Mapping[str, Fit | SavedFit], show: Sequence[str], ci_level: float) -> tuple[str, ...]:
+    estimators = {name: fit.options.estimator for name, fit in given.items()}
+    same = len(set(estimators.values())) == 1
+    how = next(iter(estimators.values())) if same else ", ".join(f"{n}: {e}" for n, e in estimators.items())
+    robust = any(fit.options.scaled_test is not None for fit in given.values())
+    beside = {
+        "se": "Standard errors in parentheses.",
+        "ci": f"{100 * ci_level:g}% confidence intervals in brackets.",
+        "stars": "* p < .05, ** p < .01, *** p < .001.",
+    }
+    notes = [beside[name] for name in show if name in beside]
+    scaled = " Chi-square and the measures that follow from it are scaled." if robust else ""
+    odd = [f"{name}: {fit.status}" for name, fit in given.items() if fit.status != "ok"]
+    status = [f"Status other than ok: {', '.join(odd)}."] if odd else []
+    return (" ".join([*notes, f"Estimator {how}.{scaled}", *status, f"msem {__version__}."]),)

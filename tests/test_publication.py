@@ -1,0 +1,116 @@
+"""Tables for publication say what the fits say."""
+
+import builtins
+
+import pytest
+
+import msem
+from msem.errors import DataError, ModelError, MsemError
+
+MODEL = "level: 1\n fw =~ y1 + a*y2 + y3\n fw ~ x1\nlevel: 2\n fb =~ y1 + y2 + y3\n fb ~ w1\n twice := 2*a"
+
+
+@pytest.fixture(scope="module")
+def fits(demo):
+    larger = MODEL.replace("fb ~ w1", "fb ~ w1 + w2")
+    return {
+        "one": msem.sem(MODEL, demo, cluster="cluster"),
+        "other": msem.sem(larger, demo, cluster="cluster", estimator="MLR"),
+    }
+
+
+def test_cells_are_the_estimates(fits):
+    table = msem.table(fits, show=("se", "std_all"))
+    frame = table.frame
+    for name, fit in fits.items():
+        row = fit.estimates(standardized=True).query("lhs == 'fb' and rhs == 'y2'").iloc[0]
+        place = ("Between: Loadings", "fb =~ y2")
+        assert frame.loc[place, (name, "Estimate")] == f"{row['est']:.3f} ({row['se']:.3f})"
+        assert frame.loc[place, (name, "Std. all")] == f"{row['std_all']:.3f}"
+        assert frame.loc[("Sample", "Units"), (name, "Estimate")] == "2500"
+        assert (
+            frame.loc[("Fit", "CFI"), (name, "Estimate")]
+            == f"{fit.fit_measures().get('cfi_scaled', fit.fit_measures()['cfi']):.3f}"
+        )
+    assert frame.loc[("Within: Loadings", "fw =~ y1"), ("one", "Estimate")] == "1.000"  # fixed
+    assert frame.loc[("Between: Regressions", "fb ~ w2"), ("one", "Estimate")] == ""
+    assert frame.loc[("Defined parameters", "twice"), ("one", "Estimate")].startswith(
+        f"{2 * fits['one'].params['a']:.3f}"
+    )
+    assert (
+        frame.loc[("Fit", "Chi-square"), ("other", "Estimate")]
+        == f"{fits['other'].fit_measures()['chisq_scaled']:.3f}"
+    )
+
+
+def test_numbers_in_the_style_of_the_apa(fits):
+    frame = msem.table(one=fits["one"], show=("pvalue", "std_all"), ops="=~", apa=True).frame
+    assert frame.loc[("Within: Loadings", "fw =~ y2"), ("one", "Estimate")].endswith("p < .001")
+    assert frame.loc[("Within: Loadings", "fw =~ y2"), ("one", "Std. all")].startswith(".")
+    assert frame.loc[("Fit", "RMSEA"), ("one", "Estimate")].startswith(".0")
+    assert frame.index.get_level_values(0).unique().tolist() == [
+        "Within: Loadings",
+        "Between: Loadings",
+        "Sample",
+        "Fit",
+    ]
+
+
+def test_stars_and_intervals(fits):
+    fit = fits["one"]
+    row = fit.estimates(ci_level=0.9).query("lhs == 'fb' and rhs == 'w1'").iloc[0]
+    cell = (
+        msem.table(fit, show=("stars", "ci"), ci_level=0.9)
+        .frame.loc[("Between: Regressions", "fb ~ w1")]
+        .iloc[0]
+    )
+    stars = "*" * sum(row["pvalue"] < bound for bound in (0.05, 0.01, 0.001))
+    assert cell == f"{row['est']:.3f}{stars} [{row['ci_lower']:.3f}, {row['ci_upper']:.3f}]"
+
+
+def test_formats(fits, tmp_path):
+    table = msem.table(fits, fit_measures=["chisq", "df"])
+    for suffix, text in (
+        (".html", "<table"),
+        (".tex", r"\begin{tabular"),
+        (".md", "| `fb =~ y2` |"),
+        (".csv", "fb =~ y2,"),
+    ):
+        table.save(tmp_path / f"table{suffix}")
+        assert text in (tmp_path / f"table{suffix}").read_text()
+    assert r"\*\*\*" in table.to_markdown()
+    assert "Estimator one: ML, other: MLR." in table.notes[0]
+    with pytest.raises(DataError, match="Word opens .html"):
+        table.save(tmp_path / "table.docx")
+    with pytest.raises(DataError, match=r"suffix \.html, \.tex, \.md, \.csv"):
+        table.save(tmp_path / "table.xyz")
+
+
+def test_without_great_tables_the_extra_is_named(fits, monkeypatch):
+    table, plain = msem.table(fits), builtins.__import__
+
+    def missing(name, *arguments, **options):
+        if name.startswith("great_tables"):
+            raise ImportError(name)
+        return plain(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ImportError, match=r"pip install 'msem\[tables\]'"):
+        table.to_html()
+    assert "<table" in table._repr_html_()
+
+
+def test_groups_saved_fits_and_what_is_none(fits, demo, tmp_path):
+    fits["one"].save(tmp_path / "one.json")
+    saved = msem.SavedFit.load(tmp_path / "one.json")
+    assert msem.table(a=saved).frame.equals(msem.table(a=fits["one"]).frame)
+    grouped = msem.sem("f =~ y1 + y2 + y3", demo.assign(g=demo["cluster"] % 2), group="g")
+    assert ("1: Loadings", "f =~ y2") in msem.table(grouped).frame.index
+    with pytest.raises(ModelError, match="model_1 is a int"):
+        msem.table(3)
+    with pytest.raises(ModelError, match="one fit or more"):
+        msem.table()
+    with pytest.raises(MsemError, match="show must be one of"):
+        msem.table(fits, show="sd")
+    with pytest.raises(ModelError, match="no fit measure 'nnfi'"):
+        msem.table(fits, fit_measures="nnfi")
