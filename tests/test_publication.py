@@ -80,7 +80,7 @@ def test_formats(fits, tmp_path):
         assert text in (tmp_path / f"table{suffix}").read_text()
     assert r"\*\*\*" in table.to_markdown()
     assert "Estimator one: ML, other: MLR." in table.notes[0]
-    with pytest.raises(DataError, match="Word opens .html"):
+    with pytest.raises(DataError, match=r"Word opens \.html"):
         table.save(tmp_path / "table.docx")
     with pytest.raises(DataError, match=r"suffix \.html, \.tex, \.md, \.csv"):
         table.save(tmp_path / "table.xyz")
@@ -112,5 +112,5 @@ def test_groups_saved_fits_and_what_is_none(fits, demo, tmp_path):
         msem.table()
     with pytest.raises(MsemError, match="show must be one of"):
         msem.table(fits, show="sd")
-    with pytest.raises(ModelError, match="no fit measure 'nnfi'"):
-        msem.table(fits, fit_measures="nnfi")
+    with pytest.raises(ModelError, match="no fit measure 'nonsense'"):
+        msem.table(fits, fit_measures="nonsense")

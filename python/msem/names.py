@@ -90,11 +90,21 @@ FUNCTIONS = tuple(
         ("semTools", "compRelSEM", "fit.reliability()"),
         ("semTools", "AVE", "fit.reliability()"),
         ("semTools", "maximalRelia", "fit.reliability()"),
-        ("semTools", "measurementInvariance", "msem.invariance(model, data, group=...)"),
+        (
+            "semTools",
+            "measurementInvariance",
+            "msem.sem(model, data, group=..., group_equal=[...])",
+            "and msem.compare_models",
+        ),
         ("semTools", "measEq.syntax", "msem.sem(model, data, group=..., group_equal=[...])"),
         ("semTools", "compareFit", "msem.compare_models(fit1, fit2)", "side by side: msem.table(fit1, fit2)"),
         ("semTools", "moreFitIndices", "fit.fit_measures()"),
-        ("semTools", "plausibleValues", "fit.plausible_values(10, seed=1)"),
+        (
+            "semTools",
+            "plausibleValues",
+            "",
+            f"{NOT_YET}: posterior means and covariances are fit.factor_scores(cov=True)",
+        ),
         ("semTools", "monteCarloCI", 'fit.defined(method="monte_carlo")'),
         ("semTools", "auxiliary", 'msem.sem(..., missing="fiml", auxiliary=[...])'),
         ("semTools", "SSpower", "msem.power(model, population, design)"),
@@ -177,8 +187,12 @@ WORDS = tuple(
         ("SAMPSTAT", "fit.saturated"),
         ("AUXILIARY = (m) z", 'missing="fiml", auxiliary=["z"]'),
         ("TYPE = IMPUTATION", "msem.pool([fit, ...])"),
-        ("PLAUSIBLE", "fit.plausible_values(10, seed=1)"),
-        ("MODEL = CONFIGURAL METRIC SCALAR", "msem.invariance(model, data, group=...)"),
+        ("PLAUSIBLE", "", NOT_YET),
+        (
+            "MODEL = CONFIGURAL METRIC SCALAR",
+            'group_equal=["loadings", "intercepts"]',
+            "a fit for each, and msem.compare_models",
+        ),
         ("MONTECARLO", "msem.power(model, population, design)"),
     )
 )
