@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -174,3 +175,13 @@ def test_names_with_blanks_and_hyphens_work_everywhere(fit, demo):
         SPACED, demo.rename(columns=columns), cluster="school id", constraints="`f b=~math score.l2` == 1"
     )
     assert held.df == found.df + 1
+
+
+def test_the_page_has_every_name():
+    page = (Path(__file__).parents[1] / "docs" / "from-lavaan.md").read_text()
+    for one in (*FUNCTIONS, *WORDS):
+        cells = [f"`{text}`" if text else "\u2013" for text in (one.name, one.here)]
+        row = " | ".join(cell.replace("|", "\\|") for cell in (*cells, one.note))
+        assert f"| {row} |" in page
+    for one in OPTIONS:
+        assert f"| `{one.name}` | " in page
