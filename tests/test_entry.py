@@ -111,3 +111,10 @@ def test_ci_level_is_the_coverage_and_alpha_its_complement(fit):
     with pytest.raises(MsemError, match="alpha"):
         fit.conf_int(alpha=5)
     assert np.isclose(fit.icc_table(ci_level=0.5)["ci_upper"][0], fit.icc_table()["ci_upper"][0]) is np.False_
+
+
+def test_a_summary_shows_itself(fit):
+    text = fit.summary(fit_measures=True)
+    assert isinstance(text, str)
+    assert repr(text) == str(text) == f"{text}"
+    assert text.as_html() == text._repr_html_() == fit.to_html()

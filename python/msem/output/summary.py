@@ -199,7 +199,23 @@ NAME = 18
 CELL = 9
 
 
-def render_text(inputs: SummaryInputs) -> str:
+class SummaryText(str):
+    """A summary as text that shows itself: as it is at a prompt, as tables in a notebook."""
+
+    _inputs: SummaryInputs
+
+    def __repr__(self) -> str:
+        return str.__str__(self)
+
+    def as_html(self) -> str:
+        """The same summary as one HTML element."""
+        return render_html(self._inputs)
+
+    def _repr_html_(self) -> str:
+        return self.as_html()
+
+
+def render_text(inputs: SummaryInputs) -> SummaryText:
     """Render the summary; lines have no trailing blanks and the last has no newline.
 
     Parameters
@@ -208,9 +224,11 @@ def render_text(inputs: SummaryInputs) -> str:
 
     Returns
     -------
-    str
+    SummaryText
     """
-    return "\n\n".join(_paragraphs(inputs))
+    text = SummaryText("\n\n".join(_paragraphs(inputs)))
+    text._inputs = inputs
+    return text
 
 
 def _paragraphs(inputs: SummaryInputs) -> Iterator[str]:
