@@ -4,6 +4,7 @@ The oracles write out the dense density of whole clusters, or the discrepancy in
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import missing
 import models
 import oracle
 import oracle_missing
+import slope_cases
 from msem import _core
 from msem.data.arrays import vech
 from msem.estimation.objective import Objective, build_objective
@@ -62,6 +64,11 @@ def least_squares() -> Subject:
     return Subject(objective, case.near, contributions, expected)
 
 
+def random_slopes(model: str) -> Subject:
+    case = slope_cases.Case(model)
+    return Subject(case.objective, case.near, lambda t: -2 * case.logliks(t), case.expected, case.clusters)
+
+
 LIKELIHOODS: dict[str, Callable[[], Subject]] = {
     "complete, two levels": lambda: complete("all kinds"),
     "complete, nothing at both levels": lambda: complete("nothing at both levels"),
@@ -70,6 +77,9 @@ LIKELIHOODS: dict[str, Callable[[], Subject]] = {
     "holes, whole clusters": lambda: with_holes("within-only", "whole units and clusters"),
     "holes, one level": lambda: with_holes("single level", "few"),
     "least squares": least_squares,
+    "random slopes": lambda: random_slopes("all kinds"),
+    "random slopes, outcomes as covariates": lambda: random_slopes("outcomes as covariates"),
+    "random slopes, equal designs": lambda: random_slopes("equal designs"),
 }
 
 
@@ -131,7 +141,8 @@ def test_contributions_are_those_of_the_oracle_and_add_up(with_clusters):
 def reweighted(subject, weights):
     core = subject.objective.core
     likelihood = subject.clusters.of(core.likelihoods[0]).weighted(weights)
-    return build_objective(subject.objective.table, subject.objective.statistics, likelihood)
+    made = build_objective(subject.objective.table, subject.objective.statistics, likelihood)
+    return replace(made, covariate_llf=subject.objective.covariate_llf)
 
 
 def test_weights_of_one_change_nothing(with_clusters):

@@ -101,6 +101,7 @@ def test_frame_has_a_column_for_each_field():
             "label",
             "exo",
             "user",
+            "slope",
         ]
     ]
     assert len(frame) == 41

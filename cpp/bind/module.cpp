@@ -17,6 +17,7 @@ void bind_resampling(py::module_& m);
 void bind_robust(py::module_& m);
 void bind_rowdraws(py::module_& m);
 void bind_saturated(py::module_& m);
+void bind_slopes(py::module_& m);
 void bind_statistics(py::module_& m);
 void bind_threads(py::module_& m);
 
@@ -47,6 +48,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind_accumulate(m);
   bind_incomplete(m);
   bind_objective(m);
+  bind_slopes(m);
   bind_iterative(m);
   bind_influence(m);
   bind_posterior(m);

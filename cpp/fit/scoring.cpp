@@ -145,12 +145,12 @@ class Scorer {
     for (int count = 0; count < options_.max_iterations; ++count) {
       check_interrupt();
       if (!kept) expected_.resize(0, 0);
-      bool moved = false;
+      bool moved = false, rejected = false, newton = false;
       double decrement = 0;
       while (!moved) {
         Vector delta;
-        bool newton = false;
-        const bool solved = step(out.theta, damping, slow && near && damping == 0, delta, newton);
+        // Where damping is left from before, because scoring steps go too far, a Newton step may not.
+        const bool solved = step(out.theta, damping, slow && near && !rejected, delta, newton);
         if (solved) {
           const Vector straight = clip(out.theta + delta) - out.theta;
           const Vector next = objective_.settle(*current_.point, out.theta, straight, intercepts_);
@@ -158,7 +158,7 @@ class Scorer {
           // Where rounding of huge means keeps the decrement above the tolerance it stops falling.
           const bool stalled = std::abs(decrement) < kNegligible && std::abs(decrement) >= last_;
           const double enough = (kept ? kKept : 1.0) * options_.tolerance;
-          if (damping == 0 && (std::abs(decrement) < enough || stalled || foreseen(decrement))) {
+          if ((damping == 0 || newton) && (std::abs(decrement) < enough || stalled || foreseen(decrement))) {
             accept(out, next, decrement);  // the last step costs one evaluation and squares the accuracy
             out.iterations.push_back({current_.value, decrement, damping, newton});
             return Stop::kConverged;
@@ -166,8 +166,12 @@ class Scorer {
           moved = accept(out, next, decrement);
         }
         if (moved) {
-          out.iterations.push_back({current_.value, decrement, damping, newton});
+          out.iterations.push_back({current_.value, decrement, newton ? 0 : damping, newton});
+        } else if (newton && damping > 0) {
+          rejected = true;
+          observed_.resize(0, 0);
         } else {
+          rejected = true;
           if (damping == 0 && solved && std::abs(decrement) < kNegligible) return Stop::kConverged;
           damping = std::max(1e-3, 10 * damping);
           last_ = 1e300;
@@ -176,6 +180,7 @@ class Scorer {
           if (damping > kMaxDamping) return Stop::kNoProgress;
         }
       }
+      if (newton) damping = 0;
       slow = slow || (last_ < kNewtonBelow && decrement > kSlow * last_);
       last_ = damping == 0 ? decrement : 1e300;
       near = decrement < kNewtonBelow;

@@ -2,6 +2,21 @@
 
 namespace msem {
 
+bool ConditionalLevel::compute(const Matrix& moments, const Vector& mean, Index count) {
+  const Index b = count, q = moments.rows() - b;
+  cov = moments.topLeftCorner(b, b);
+  slopes.setZero(b, q);
+  projection.setZero(b + q, b);
+  projection.topRows(b).setIdentity();
+  mu_z = mean.tail(q);
+  if (!q) return true;
+  if (!chol_z.compute(moments.bottomRightCorner(q, q))) return false;
+  slopes = chol_z.whiten(moments.bottomLeftCorner(q, b)).transpose();
+  add_outer(cov, -1, slopes, slopes);
+  projection.bottomRows(q) = -chol_z.whiten_transposed(slopes.transpose());
+  return true;
+}
+
 Whitened whiten_between(const Tangents& t, const Matrix& projection, const Cholesky& chol_z, Index q) {
   const Index p = projection.cols(), k = t.parameters();
   Whitened out;

@@ -36,6 +36,20 @@ struct ClusterPart {
   Matrix scatter;    // L^-1 SS_zz(mu_z) L^-T
 };
 
+// One level given some of its variables, the last ones: the cluster level given cluster variables.
+struct ConditionalLevel {
+  // `moments` are those of `count` variables, then those that are given. False when the covariance matrix of
+  // the latter is not positive definite.
+  bool compute(const Matrix& moments, const Vector& mean, Index count);
+
+  Cholesky chol_z;
+  Matrix slopes;      // B L, b x q
+  Matrix cov;         // C, b x b
+  Matrix projection;  // [I, -B]', (b + q) x b
+  Vector mu_z;
+  ClusterPart part;
+};
+
 // Tangents of a block in which the last q variables are cluster variables; `projection` is R, n x p.
 Whitened whiten_between(const Tangents& t, const Matrix& projection, const Cholesky& chol_z, Index q);
 

@@ -297,6 +297,37 @@ def cell_products(
     unit: Sequence[_Floats], codes: NDArray[np.int64], data: IncompleteData, weights: _Floats | None = None
 ) -> _Floats: ...
 
+class ReducedData:
+    def __init__(
+        self,
+        unit: Sequence[_Floats],
+        slopes: Sequence[_Floats],
+        cluster: Sequence[_Floats],
+        codes: NDArray[np.int64],
+        nclusters: int,
+        nboth: int,
+        fixed: int,
+        covariate: Sequence[int],
+    ) -> None: ...
+    @property
+    def sizes(self) -> _Floats: ...
+    @property
+    def first(self) -> NDArray[np.int64]: ...
+    @property
+    def slopes(self) -> int: ...
+    @property
+    def cluster_values(self) -> _Floats: ...  # J x q
+    @property
+    def design(self) -> _Floats: ...
+    def products(
+        self, unit: Sequence[_Floats], slopes: Sequence[_Floats], codes: NDArray[np.int64]
+    ) -> _Floats: ...
+    def coefficients(self) -> dict[str, Any]: ...
+    def restrict(
+        self, outcomes: Sequence[int], nboth: int, fixed: Sequence[int], cluster: Sequence[int]
+    ) -> ReducedData: ...
+    def with_slopes(self, covariate: Sequence[int]) -> ReducedData: ...
+
 class DrawnStatistics(TypedDict):
     sizes: _Floats  # (S,)
     counts: _Floats  # (S,)
@@ -437,6 +468,18 @@ def solve_quadratic(
 
 class IncompleteLikelihood(Likelihood):
     def __init__(self, data: IncompleteData) -> None: ...
+
+class SlopeLikelihood(Likelihood):
+    """Complete data with random slopes; moments have the products of slopes and covariates, and the slopes, last."""
+
+    def __init__(self, data: ReducedData) -> None: ...
+    @property
+    def designs(self) -> int: ...  # different ones
+    def evidence(
+        self, mean_w: _Floats, cov_w: _Floats, mean_b: _Floats, cov_b: _Floats
+    ) -> tuple[_Floats, _Floats, NDArray[np.int64]]: ...  # r x J, r^2 x classes, class of each cluster
+
+class SlopeClusters(Clusters): ...
 
 class GivenSamples(Draws):
     """Samples of groups, each (sizes, counts, means, scatter, ssw)."""

@@ -27,21 +27,6 @@ bool factor_observed(const Matrix& p, Matrix& root) {
 
 }  // namespace
 
-bool ConditionalLevel::compute(const Matrix& moments, const Vector& mean, Index nboth) {
-  const Index b = nboth, q = moments.rows() - b;
-  cov = moments.topLeftCorner(b, b);
-  slopes.setZero(b, q);
-  projection.setZero(b + q, b);
-  projection.topRows(b).setIdentity();
-  mu_z = mean.tail(q);
-  if (!q) return true;
-  if (!chol_z.compute(moments.bottomRightCorner(q, q))) return false;
-  slopes = chol_z.whiten(moments.bottomLeftCorner(q, b)).transpose();
-  add_outer(cov, -1, slopes, slopes);
-  projection.bottomRows(q) = -chol_z.whiten_transposed(slopes.transpose());
-  return true;
-}
-
 bool ClusterEvidence::compute(const IncompleteData& data, Index cluster, const std::vector<Matrix>& weights,
                               const Matrix& cov, Index left_out) {
   const Index p = data.p, b = cov.rows();

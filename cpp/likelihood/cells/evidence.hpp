@@ -29,20 +29,6 @@ inline void add_outer(const double* x, Index n, double scale, double* a) {
   }
 }
 
-// The cluster level given the cluster variables of one pattern.
-struct ConditionalLevel {
-  // Of the variables at both levels, then the cluster variables of the pattern. False when the covariance
-  // matrix of the latter is not positive definite.
-  bool compute(const Matrix& moments, const Vector& mean, Index nboth);
-
-  Cholesky chol_z;
-  Matrix slopes;      // B L, b x q
-  Matrix cov;         // C, b x b
-  Matrix projection;  // [I, -B]', (b + q) x b
-  Vector mu_z;
-  ClusterPart part;
-};
-
 // What the units of one class of clusters say about their between parts.
 class ClusterEvidence {
  public:

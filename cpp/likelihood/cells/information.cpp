@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/root.hpp"
 #include "base/stacked.hpp"
 #include "base/threads.hpp"
 
@@ -236,16 +237,6 @@ namespace {
 
 BlockInformation sum_of(const MissingInformation::Parts& parts) {
   return {parts.cov.ww + parts.mean.ww, parts.cov.wb + parts.mean.wb, parts.cov.bb + parts.mean.bb};
-}
-
-// F with F'F = A for a positive semidefinite matrix; directions without information are exactly zero.
-Matrix symmetric_root(const Matrix& a) {
-  const Vector scale = a.diagonal().cwiseAbs().cwiseSqrt();
-  const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
-  const SymmetricEigen eigen(scale_both(inverse, a));
-  const double least = 1e-13 * static_cast<double>(a.rows());
-  const Vector root = eigen.values.unaryExpr([&](double v) { return v > least ? std::sqrt(v) : 0.0; });
-  return scale_cols(scale_rows(scale, eigen.vectors), root).transpose();
 }
 
 }  // namespace

@@ -192,6 +192,24 @@ class ClusterStatistics:
         """Rows were not kept; always `DataError`."""
         raise DataError(NO_ROWS)
 
+    def reduced_products(
+        self, unit: Sequence[str], covariates: Sequence[str], data: _core.ReducedData
+    ) -> Floats:
+        """Rows were not kept; always `DataError`."""
+        raise DataError(NO_ROWS)
+
+    def reduced(
+        self,
+        unit: Sequence[str],
+        covariates: Sequence[str],
+        cluster: Sequence[str],
+        nboth: int,
+        fixed: int,
+        numbers: Sequence[int],
+    ) -> _core.ReducedData:
+        """Rows were not kept; always `DataError`."""
+        raise DataError(NO_ROWS)
+
     @property
     def _kept(self) -> ClusterSums:
         if self.sums is None or not self.keeps_products:

@@ -32,7 +32,7 @@ from msem.data.screening import (
     require_varying,
     require_within_variance,
 )
-from msem.data.statistics import Rows
+from msem.data.statistics import Rows, WithoutSlopes
 from msem.data.survey import Sampled
 from msem.errors import DataError
 from msem.model.variables import Variables
@@ -46,7 +46,7 @@ SAME = 1e-8  # relative difference of moments that counts as none
 
 
 @dataclass(frozen=True, eq=False)
-class SampleStatistics:
+class SampleStatistics(WithoutSlopes):
     """Sufficient statistics of a sample, for p unit variables, q cluster variables, S distinct cluster sizes.
 
     A single-level sample has no unit variables: every row is a cluster of size one.

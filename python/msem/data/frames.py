@@ -198,6 +198,27 @@ class ClusteredData:
         seen: Bools = np.logical_or.reduce([~np.isnan(self.columns[name]) for name in unit])
         return seen
 
+    def reduced_products(
+        self, unit: Sequence[str], covariates: Sequence[str], data: _core.ReducedData
+    ) -> Floats:
+        """Products about the regressions within every cluster; see `SlopeClusters`."""
+        return data.products(columns_of(self, unit), columns_of(self, covariates), cluster_codes(self))
+
+    def reduced(
+        self,
+        unit: Sequence[str],
+        covariates: Sequence[str],
+        cluster: Sequence[str],
+        nboth: int,
+        fixed: int,
+        numbers: Sequence[int],
+    ) -> _core.ReducedData:
+        """The rows reduced for random slopes; see `SlopeStatistics`."""
+        columns = (columns_of(self, names) for names in (unit, covariates, cluster))
+        return _core.ReducedData(
+            *columns, cluster_codes(self), len(self.clusters), nboth, fixed, list(numbers)
+        )
+
 
 def clustered_data(
     frame: Any,

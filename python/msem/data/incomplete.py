@@ -29,7 +29,7 @@ from msem.data.screening import (
     require_varying,
     require_within_variance,
 )
-from msem.data.statistics import Clusters, Rows
+from msem.data.statistics import Clusters, Rows, WithoutSlopes
 from msem.data.survey import Sampled
 from msem.errors import DataError
 from msem.model.variables import Variables
@@ -47,7 +47,7 @@ FEW_CLUSTERS = 4096  # of them that are looked at first
 
 
 @dataclass(frozen=True, eq=False)
-class IncompleteStatistics:
+class IncompleteStatistics(WithoutSlopes):
     """Statistics of a sample with holes, for p unit variables and q cluster variables; see `SampleStatistics`.
 
     Attributes

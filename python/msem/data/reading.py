@@ -20,10 +20,12 @@ from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
 from msem.data.sample import Group, Sample
+from msem.data.slopes import slope_statistics
 from msem.data.statistics import Statistics
 from msem.data.survey import SurveyColumns, replication_scale
-from msem.errors import DataError, DataWarning, ModelError, warn
+from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
 from msem.model.partable import ParameterTable
+from msem.model.slopes import Slope
 from msem.settings import Settings
 
 GIVEN_AS = {
@@ -57,6 +59,11 @@ def read_sample(
         If the sample cannot be used; see `clustered_data`, `grouped_data`, `sample_statistics` and `LevelMoments`.
     """
     given = by_group(data, settings)
+    if table.slopes() and (given or settings.sample_cov is not None or not has_rows(data)):
+        raise UnsupportedError(
+            "random slopes need rows of raw data: moments and statistics by cluster size do not have the products of "
+            "covariates within single clusters"
+        )
     if given:
         return Sample(tuple(_of_group(table, label, *given[label]) for label in table.group_labels))
     _require_used(data, table, settings)
@@ -84,6 +91,11 @@ def read_statistics(
         raise DataError("no data: give a data frame, or sample_cov= with sample_nobs=")
     require_rows_of_data(data)
     _require_latent_names(table, data)
+    if settings.incomplete and table.slopes():
+        raise UnsupportedError(
+            'random slopes with missing="fiml" are not available in this version: leave it out, so that rows with '
+            "missing values are deleted"
+        )
     if table.multilevel and column is None:
         raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
     variables = table.variables.names
@@ -107,9 +119,9 @@ def read_statistics(
     if grouping is None:
         return (Group(statistics_of_rows(table, parts[0]), data=parts[0]),)
     groups = []
-    for label, rows in zip(table.group_labels, parts, strict=True):
+    for number, (label, rows) in enumerate(zip(table.group_labels, parts, strict=True), 1):
         try:
-            groups.append(Group(statistics_of_rows(table, rows), label, rows))
+            groups.append(Group(statistics_of_rows(table, rows, number), label, rows))
         except DataError as error:
             raise DataError(f"group {label!r}: {error}") from None
     return tuple(groups)
@@ -310,13 +322,15 @@ def group_rows(data: Any, column: str | None) -> Grouping | None:
     return read_groups(data, column)
 
 
-def statistics_of_rows(table: ParameterTable, data: ClusteredData) -> Statistics:
-    """Statistics of the variables of a model."""
+def statistics_of_rows(table: ParameterTable, data: ClusteredData, group: int = 1) -> Statistics:
+    """Statistics of the variables of a model, for one of its groups."""
     if not table.multilevel:
         if data.codes is not None and len(data.clusters) < 2:
             raise DataError("all rows are in one cluster: cluster-robust standard errors need more than one")
         make_simple = simple_statistics if data.complete else simple_incomplete
         return make_simple(data, table.observed(1))
+    if table.slopes(group):
+        return slope_statistics(data, table.variables, *slope_roles(table, group))
     make = sample_statistics if data.complete else incomplete_statistics
     return make(data, *table.variables.roles)
 
@@ -369,10 +383,11 @@ def _require_latent_names(table: ParameterTable, data: Any) -> None:
     """Refuse latent variables with the name of a column: one of the two is meant, and which is not known."""
     columns = set(column_names(data))
     for row in table.rows:
-        if row.op == "=~" and row.lhs in columns:
+        name, what = (row.slope, "random slope") if row.slope else (row.lhs, "latent variable")
+        if (row.slope or row.op == "=~") and name in columns:
             message = (
-                f"'{row.lhs}' is a latent variable of the model and a column of the data; give the latent variable "
-                "another name, or leave the column out of the data"
+                f"'{name}' is a {what} of the model and a column of the data; give the {what} another name, or leave "
+                "the column out of the data"
             )
             if table.syntax is not None and row.at is not None:
                 message = table.syntax.locate(row.at, message)
@@ -405,6 +420,27 @@ def _of_covariance(data: Any, table: ParameterTable, settings: Settings) -> Grou
     if absent:
         raise DataError(f"sample_cov has no variable {absent[0]!r}; it has {', '.join(whole.cluster)}")
     return Group(whole.restrict((), names, 0), given_as="sample covariance matrix")
+
+
+def slope_roles(
+    table: ParameterTable, group: int
+) -> tuple[tuple[str, ...], tuple[Slope, ...], tuple[str, ...]]:
+    """Fixed covariates of units, random slopes, and an observed variable that each slope reaches; of one group."""
+    exogenous = table.exogenous(1, group)
+    fixed = tuple(name for name in table.variables.within_only if name in exogenous)
+    return fixed, table.slopes(group), slope_carriers(table, group)
+
+
+def slope_carriers(table: ParameterTable, group: int) -> tuple[str, ...]:
+    """An observed variable for each random slope: its outcome, or the first variable that measures that."""
+    measures = {row.lhs: row.rhs for row in reversed(table.block(1, group)) if row.op == "=~"}
+    carriers = []
+    for slope in table.slopes(group):
+        name = slope.outcomes[0]
+        while name in measures:
+            name = measures[name]
+        carriers.append(name)
+    return tuple(carriers)
 
 
 def allowed_holes(table: ParameterTable) -> Holes:

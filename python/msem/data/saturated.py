@@ -27,6 +27,8 @@ def solve_saturated(
     if method not in get_args(Method):
         raise MsemError(f"method must be 'scoring' or 'em', not {method!r}")
     s = statistics
+    if s.stand_in is not None:
+        return s.stand_in
     try:
         fit = _core.fit_saturated(s.likelihood(), method == "em", 0, tolerance)
     except ValueError as error:

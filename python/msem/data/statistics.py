@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,8 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.products import ClusterProducts
 from msem.data.survey import Sampled
+from msem.errors import UnsupportedError
+from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
@@ -109,6 +111,22 @@ class Rows(Protocol):
     def sampled(self) -> Sampled | None:
         """How the clusters, or rows without clusters, were sampled; None for a simple sample."""
 
+    def reduced_products(
+        self, unit: Sequence[str], covariates: Sequence[str], data: _core.ReducedData
+    ) -> Floats:
+        """Products of the unit variables about their regressions within every cluster; see `SlopeClusters`."""
+
+    def reduced(
+        self,
+        unit: Sequence[str],
+        covariates: Sequence[str],
+        cluster: Sequence[str],
+        nboth: int,
+        fixed: int,
+        numbers: Sequence[int],
+    ) -> _core.ReducedData:
+        """The rows reduced for random slopes; see `SlopeStatistics`."""
+
 
 class Clusters(Protocol):
     """Independent units of a group: its clusters, or the rows of a single level that come in none."""
@@ -169,6 +187,28 @@ class Clusters(Protocol):
 
     def pool(self, order: NDArray[np.intp]) -> Pool:
         """The clusters in some order, for the core to draw from; what is returned can be pickled."""
+
+
+class WithoutSlopes:
+    """What statistics say that know of no random slopes."""
+
+    @property
+    def stand_in(self) -> Saturated | None:
+        """None: saturated moments can be estimated."""
+        return None
+
+    @property
+    def full_clusters(self) -> int:
+        """No covariate has a random slope."""
+        return 0
+
+    def with_slopes(self, slopes: Sequence[Slope], carriers: Sequence[str]) -> NoReturn:
+        """The products of covariates within clusters are not known; always `UnsupportedError`."""
+        raise UnsupportedError("random slopes need rows of raw data")
+
+    def new_clusters(self, rows: Rows) -> Clusters | None:
+        """None: clusters of new rows are made of their variables alone."""
+        return None
 
 
 class Statistics(Protocol):
@@ -242,6 +282,17 @@ class Statistics(Protocol):
     def npatterns(self) -> tuple[int, ...]:
         """Patterns of observed variables of each level, level 1 first; empty where no value can be missing."""
 
+    @property
+    def stand_in(self) -> Saturated | None:
+        """Moments to start from where there are no saturated ones, those of covariates being right; None otherwise."""
+
+    @property
+    def full_clusters(self) -> int:
+        """Clusters in which all covariates with random slopes have coefficients of their own."""
+
+    def with_slopes(self, slopes: Sequence[Slope], carriers: Sequence[str]) -> Self:
+        """The same sample for other random slopes of the same covariates."""
+
     def likelihood(self, *, by_cluster: bool = False) -> _core.Likelihood:
         """The compiled likelihood, made once.
 
@@ -260,6 +311,9 @@ class Statistics(Protocol):
         DataError
             If the clusters were not kept.
         """
+
+    def new_clusters(self, rows: Rows) -> Clusters | None:
+        """Clusters of new rows, for scores; None where they are made of their variables alone."""
 
     def marginal(self, unit: Sequence[str], cluster: Sequence[str], rows: Rows) -> tuple[Self, Clusters]:
         """Statistics and clusters of some of the variables, each at one level only."""

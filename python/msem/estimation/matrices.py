@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
+from msem.model.levels import WITHIN
 from msem.model.partable import Parameter, ParameterTable
 
 Numbers = NDArray[Any]  # float64 or complex128
@@ -37,6 +38,9 @@ class BlockMap:
         Index of each entry's row in the parameter table.
     slot, row, col : ndarray of int
         Which matrix an entry belongs to (0 paths, 1 covariances, 2 intercepts) and where.
+    slopes : tuple of str
+        Random slopes: of level 1 those whose products with covariates stand in it, of level 2 its first latent
+        variables. The core counts them among the observed variables of the block.
     """
 
     level: int
@@ -47,6 +51,18 @@ class BlockMap:
     slot: NDArray[np.intp]
     row: NDArray[np.intp]
     col: NDArray[np.intp]
+    slopes: tuple[str, ...] = ()
+
+    @property
+    def products(self) -> int:
+        """How many variables the core has between the observed and the latent ones: products of slope and covariate."""
+        return len(self.slopes) if self.level == WITHIN else 0
+
+    @property
+    def places(self) -> NDArray[np.intp]:
+        """Where the core has each variable."""
+        at = np.arange(len(self.names), dtype=np.intp)
+        return np.where(at < self.nobserved, at, at + self.products)
 
 
 class Model(Protocol):
@@ -92,21 +108,39 @@ def block_map(table: ParameterTable, level: int, group: int, observed: Sequence[
     at = {name: i for i, name in enumerate(names)}
     chosen = [i for i, r in enumerate(table.rows) if r.level == level and r.group == group]
     places = np.array([place(table.rows[i], at) for i in chosen], dtype=np.intp).reshape(-1, 3)
-    return BlockMap(level, group, names, len(observed), np.array(chosen, dtype=np.intp), *places.T)
+    slopes = tuple(slope.name for slope in table.slopes(group))
+    return BlockMap(
+        level, group, names, len(observed), np.array(chosen, dtype=np.intp), *places.T, slopes=slopes
+    )
 
 
 def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
     """The compiled block: the same positions with the fixed values filled in."""
     rows = [table.rows[i] for i in block.rows]
+    free, value = [r.free - 1 for r in rows], [0.0 if r.free else r.value for r in rows]
+    slot, row, col = block.slot, block.places[block.row], block.places[block.col]
+    if block.products:
+        # A path with a random slope leads from the product of slope and covariate, a variable that is given, with
+        # mean 0, variance 1 and no covariances: what it does to the outcomes is its regression.
+        product = {name: block.nobserved + k for k, name in enumerate(block.slopes)}
+        col = np.array([product.get(r.slope, c) for r, c in zip(rows, col, strict=True)], dtype=np.intp)
+        value = [1.0 if r.slope else v for r, v in zip(rows, value, strict=True)]
+        own = list(product.values())
+        slot, row, col = np.append(slot, [SYMMETRIC] * len(own)), np.append(row, own), np.append(col, own)
+        free, value = free + [-1] * len(own), value + [1.0] * len(own)
     return _core.Block(
-        block.nobserved,
-        len(block.names),
-        block.slot,
-        block.row,
-        block.col,
-        [r.free - 1 for r in rows],
-        [0.0 if r.free else r.value for r in rows],
+        block.nobserved + len(block.slopes), len(block.names) + block.products, slot, row, col, free, value
     )
+
+
+def implied_moments(block: BlockMap, mean: Numbers, cov: Numbers) -> LevelArrays:
+    """Moments of the variables of a block from those of the core: without products, and what comes from them."""
+    n = block.nobserved
+    if block.products:
+        reach = cov[:, n : n + block.products]
+        cov = (cov - reach @ reach.T)[np.ix_(block.places, block.places)]
+        mean = mean[block.places]
+    return LevelArrays(block.names, mean, cov, n)
 
 
 def row_values(table: ParameterTable, theta: Numbers) -> Numbers:

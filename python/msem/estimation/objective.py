@@ -16,7 +16,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.statistics import Clusters, Statistics
 from msem.estimation.constraints import Constraints, compile_constraints
-from msem.estimation.matrices import BlockMap, block_map, core_block, row_values
+from msem.estimation.matrices import BlockMap, block_map, core_block, implied_moments, row_values
 from msem.estimation.plan import fixed_covariates, make_plan
 from msem.model.partable import ParameterTable
 
@@ -137,10 +137,16 @@ class Objective:
     def moments(self, theta: ArrayLike, group: int = 1) -> dict[int, LevelArrays]:
         """Model-implied moments of one group by level, of all variables, as arrays."""
         return {
-            block.level: LevelArrays(block.names, *self.core.implied(theta, i), block.nobserved)
+            block.level: implied_moments(block, *self.core.implied(theta, i))
             for i, block in enumerate(self.blocks)
             if block.group == group
         }
+
+    def compiled_moments(self, theta: ArrayLike, group: int = 1) -> tuple[tuple[Floats, Floats], ...]:
+        """Means and covariances of each level of a group as the core has them, products with slopes included."""
+        return tuple(
+            self.core.implied(theta, i) for i, block in enumerate(self.blocks) if block.group == group
+        )
 
     def implied(self, theta: ArrayLike, group: int = 1) -> ImpliedLevels:
         """Model-implied moments of one group by level, 1 = within, 2 = between."""

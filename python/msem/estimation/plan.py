@@ -89,8 +89,8 @@ def row_bounds(table: ParameterTable) -> tuple[Floats, Floats]:
 
 
 def _start_rows(block: BlockMap, table: ParameterTable) -> list[tuple[int, int, int, int, float, float]]:
-    at = {name: i for i, name in enumerate(block.names)}
-    rows = (table.rows[i] for i in block.rows)
+    at = dict(zip(block.names, block.places.tolist(), strict=True))
+    rows = (table.rows[i] for i in block.rows if not table.rows[i].slope)
     return [
         (
             RELATIONS.index(r.op),
@@ -112,7 +112,8 @@ def _filled(block: BlockMap, table: ParameterTable) -> list[int]:
 
 def _judged(block: BlockMap, table: ParameterTable) -> list[int]:
     """Variables of a block whose covariance matrices have to be proper: not the auxiliary ones."""
-    return [k for k, name in enumerate(block.names) if name not in table.auxiliary]
+    places = zip(block.names, block.places.tolist(), strict=True)
+    return [place for name, place in places if name not in table.auxiliary]
 
 
 def fixed_covariates(

@@ -270,7 +270,8 @@ def _impropriety(objective: Objective, theta: Floats, level: int | None) -> Iter
         if objective.table.ngroups > 1:
             where += f" of group {objective.table.group_labels[block.group - 1]!r}"
         if negative:
-            names = ", ".join(block.names[k] for k in negative)
+            at = {place: name for name, place in zip(block.names, block.places.tolist(), strict=True)}
+            names = ", ".join(at[k] for k in negative)
             yield Problem("improper", f"negative variance{where}: {names}", remedy)
         if indefinite:
             yield Problem("improper", f"the {PARTS[indefinite]}{where} is not positive definite", remedy)

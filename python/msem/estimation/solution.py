@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from msem.data.moments import LevelMoments, level_moments, of_design
 from msem.data.sample import Group, Origin, Sample
 from msem.distributions import coverage, normal_halfwidth, normal_pvalue, student_halfwidth
 from msem.entry import entries
+from msem.errors import UnsupportedError
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.lookup import parameter_series
@@ -22,6 +23,7 @@ from msem.estimation.matrices import Model, row_values
 from msem.estimation.objective import ImpliedLevels, Objective
 from msem.estimation.problems import Problem, status_of
 from msem.estimation.sampling import Sampling
+from msem.estimation.slopes import SlopeReference, slope_reference
 from msem.estimation.smallsamples import reference_df
 from msem.model.derived import baseline_table, saturated_table
 from msem.model.levels import Level, level_number
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Of = TypeVar("Of", bound="Solution")
 Value = TypeVar("Value")
+P = ParamSpec("P")
 
 
 class ReplicateCounts(Protocol):
@@ -104,9 +107,16 @@ class GroupResults:
         """Log-likelihood of this group at the estimates, given its fixed covariates."""
         return self._objective.llf(self.estimate.theta[: self._objective.table.npar])
 
+    @cached_property
+    def slope_reference(self) -> SlopeReference:
+        """The saturated model of slopes of this group; for models with random slopes."""
+        return slope_reference(self._objective.table, self.sample)
+
     @property
     def unrestricted_llf(self) -> float:
         """Log-likelihood of the saturated model in this group."""
+        if self._objective.table.slopes():
+            return self.slope_reference.llf
         return self.sample.llf - self._objective.covariate_llf
 
     @property
@@ -125,6 +135,10 @@ class GroupResults:
         """
         if self.estimate.table.nlevels == 1:
             raise AttributeError("a single-level fit has no level-specific moments")
+        if self.estimate.table.slopes(self.number):
+            raise AttributeError(
+                "a model with random slopes has no saturated moments: covariances depend on the covariates"
+            )
         moments = level_moments(self.sample.saturated, self.statistics)
         return moments if self.sample.sampled is None else of_design(moments, self.sample.clusters)
 
@@ -211,6 +225,11 @@ class Solution(Translated):
     def model(self) -> Model:
         """What the matrices of every level and group are made from."""
         return self.estimate.objective
+
+    @property
+    def has_slopes(self) -> bool:
+        """Whether the model has random slopes."""
+        return any(self.table.slopes(group) for group in range(1, self.table.ngroups + 1))
 
     @property
     def theta(self) -> Floats:
@@ -397,7 +416,9 @@ class Solution(Translated):
 
     @property
     def unrestricted_llf(self) -> float:
-        """Log-likelihood of the saturated model."""
+        """Log-likelihood of the saturated model; with random slopes, of that of slopes."""
+        if self.has_slopes:
+            return sum(group.unrestricted_llf for group in self.groups.values())
         return self.sample.llf - self.objective.covariate_llf
 
     @property
@@ -424,7 +445,9 @@ class Solution(Translated):
 
     @cached_property
     def baseline(self) -> Estimate:
-        """The independence model of the same variables."""
+        """The independence model of the same variables; `UnsupportedError` with random slopes."""
+        if self.has_slopes:
+            raise UnsupportedError("there is no agreed baseline model for models with random slopes")
         return estimate(baseline_table(self.estimate.table), self.sample)
 
     # -- rows of the table -------------------------------------------------------------------------------------
@@ -456,6 +479,35 @@ class Solution(Translated):
             options=plain,
             bootstrapped=None,
         )
+
+
+def without_slopes(
+    why: str,
+) -> Callable[[Callable[Concatenate[Of, P], Value]], Callable[Concatenate[Of, P], Value]]:
+    """Refuse a question about models with random slopes, whose implied moments depend on covariates.
+
+    Parameters
+    ----------
+    why : str
+        What is said after the name of the question.
+    """
+
+    def decorate(question: Callable[Concatenate[Of, P], Value]) -> Callable[Concatenate[Of, P], Value]:
+        @wraps(question)
+        def answer(fit: Of, /, *args: P.args, **options: P.kwargs) -> Value:
+            if fit.has_slopes:
+                raise UnsupportedError(f"{question.__name__}() of a model with random slopes: {why}")
+            return question(fit, *args, **options)
+
+        return answer
+
+    return decorate
+
+
+NO_MOMENTS = (
+    "implied covariances depend on the covariates, and there are no saturated moments to hold them against"
+)
+NOT_YET = "this is not available in this version"
 
 
 def cached(question: Callable[[Of], Value]) -> Callable[[Of], Value]:

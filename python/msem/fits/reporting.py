@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from textwrap import wrap
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,7 +16,7 @@ from msem.estimation.problems import Problem
 from msem.estimation.solution import GroupResults, ReplicateCounts, Solution
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import ParameterTable
-from msem.output.sections import Section, fit_sections, level_section, sample_section, scaled_sections
+from msem.output.sections import WIDTH, Section, fit_sections, level_section, sample_section, scaled_sections
 from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import hidden_rows
 from msem.postestimation.constraints import Constraint, definition_rows, solution_constraints
@@ -212,7 +213,22 @@ def shown_labels(table: ParameterTable) -> list[str]:
     for number, row in enumerate(table.rows, 1):
         rows.setdefault(row.free, []).append(number)
     shared = {free: members[0] for free, members in rows.items() if free and len(members) > 1}
-    return [row.label or (f".p{shared[row.free]}." if row.free in shared else "") for row in table.rows]
+    return [
+        row.label or row.slope or (f".p{shared[row.free]}." if row.free in shared else "")
+        for row in table.rows
+    ]
+
+
+def slope_sections(groups: Sequence[GroupResults]) -> tuple[Section, ...]:
+    """What the chi-square of a model with random slopes is against, or why there is none."""
+    slopes = [group for group in groups if group.estimate.table.slopes(group.number)]
+    if not slopes:
+        return ()
+    lacking = [group for group in slopes if group.slope_reference.reason]
+    texts = [f"Nothing: {group.slope_reference.reason}" for group in lacking]
+    lines = [line for text in texts for line in wrap(text, WIDTH - 4)]
+    rows = tuple((line, "") for line in lines or ["Saturated model of slopes"])
+    return (Section("Tested Against", rows),)
 
 
 def segregated_header(method: str, moments: LevelMoments) -> tuple[Section, ...]:
@@ -312,6 +328,7 @@ def summary_inputs(
         header=header(fit.options, fit.origin, fit.npar, fit.npar - fit.estimate.nfree, groups),
         fit=(
             *with_group_tests(measure_sections(measures(fit), fit.options, full=full), groups),
+            *slope_sections(groups),
             *(level_sections(fit) if full else ()),
             *constraint_sections(solution_constraints(fit)),
         ),

@@ -436,7 +436,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     replicates: Bootstrap | None = None
     if settings.se == "bootstrap" and sampling is not None:
         replicates, sampling = bootstrap_errors(solution, sample, sampling, settings.bootstrap, settings.seed)
-    if not sample.converged:
+    if not sample.converged and not table.slopes():
         problems = (*problems, no_chi_square(sample.unidentified))
     problems = (*problems, *few_clusters(table, sample.statistics))
     warn_of(problems)

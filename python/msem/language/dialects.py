@@ -6,6 +6,16 @@ import re
 from typing import Final
 
 _WORDS: Final = (
+    (
+        r"^\s*\w+\s*\|\s*\w+\s*(?:~|\bON\b)",
+        "a random slope, 's | y ON x' in Mplus, is 'y ~ rv(\"s\")*x' below 'level: 1' here, and s is then a variable "
+        "of level 2",
+    ),
+    (
+        r"\(\s*(?:[01]\s*\+\s*)?[A-Za-z_.][^()|]*\|[^()|]*\)",
+        "a random slope, '(x | g)' in lme4, is 'y ~ rv(\"s\")*x' below 'level: 1' here, with cluster=\"g\"; s is then "
+        "a variable of level 2, and 'y ~~ s' there its covariance with the intercepts",
+    ),
     (r"^\s*%\s*within\s*%", "'%WITHIN%' of Mplus is 'level: 1' here"),
     (r"^\s*%\s*between\s*%", "'%BETWEEN%' of Mplus is 'level: 2' here"),
     (r"\bBY\b", "'f BY y1 y2' of Mplus is 'f =~ y1 + y2' here"),

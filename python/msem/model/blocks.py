@@ -10,6 +10,7 @@ from msem.errors import ModelError, UnsupportedError
 from msem.language.syntax import Block, ModelSyntax, Modifier, Position, Statement
 from msem.model.drafts import BlockDraft
 from msem.model.levels import BETWEEN, LEVEL_HEADERS, WITHIN
+from msem.model.slopes import slope_names
 
 _OPERATORS: Final = {
     "<~": "composites (<~) are not available in this version; use a latent variable (=~) or compute the "
@@ -20,7 +21,6 @@ _OPERATORS: Final = {
     "continuous",
 }
 _MODIFIERS: Final = {
-    "rv": "random slopes, rv(), are not available in this version",
     "efa": "exploratory blocks, efa(), are not available in this version; fix enough loadings for a "
     "confirmatory model",
 }
@@ -342,7 +342,11 @@ def _blocks(
         if statement.block in levels:
             own = _statement(syntax, statement, number, labels)
             statements[levels[statement.block]].append(own)
-    return [BlockDraft(level, chosen, syntax, number) for level, chosen in statements.items()]
+    slopes = slope_names(statements[WITHIN], syntax, len(statements))
+    return [
+        BlockDraft(level, chosen, syntax, number, slopes if level == BETWEEN else ())
+        for level, chosen in statements.items()
+    ]
 
 
 def _statement(syntax: ModelSyntax, statement: Statement, number: int, labels: Sequence[str]) -> Statement:

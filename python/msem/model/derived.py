@@ -13,6 +13,7 @@ from msem.language.expressions import Name, names_in
 from msem.language.syntax import Constraint
 from msem.model.levels import BETWEEN, WITHIN
 from msem.model.partable import Parameter, ParameterTable
+from msem.model.slopes import Slope
 
 Numbers = Iterator[int]
 """Positions in theta that are still to be given."""
@@ -32,6 +33,10 @@ def saturated_table(table: ParameterTable) -> ParameterTable:
         At each level all variances and covariances are free (``~~`` rows), and so are the means where they
         belong: at the between level, and at the within level for variables of that level only. Moments of
         fixed covariates stay fixed.
+
+        With random slopes it is the saturated model of slopes: every outcome of level 1 has a random coefficient of
+        every covariate that has one anywhere in the model, and all coefficients have free means and covariances, also
+        with what else is at level 2; other covariates of level 1 have free fixed coefficients.
     """
     return _derive(table, _saturated_rows)
 
@@ -169,13 +174,56 @@ def _derive(
 
 
 def _saturated_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
+    slopes = saturated_slopes(table, group)
+    if slopes and level == WITHIN:
+        yield from _saturated_paths(table, slopes, group, numbers)
+        return
     exogenous = dict.fromkeys(table.exogenous(level, group))
     names = [name for name in table.observed(level, group) if name not in exogenous]
+    names += [slope.name for slope in slopes]
     for i, lhs in enumerate(names):
         for rhs in (*names[i:], *exogenous):
             yield Parameter(lhs, "~~", rhs, level, group, next(numbers))
     yield from _exogenous_rows(table, level, group, "~~")
     yield from _means(table, names, level, group, numbers)
+
+
+def saturated_slopes(table: ParameterTable, group: int) -> tuple[Slope, ...]:
+    """Random slopes of the saturated model of a group: one for each outcome and each covariate that has one."""
+    covariates = dict.fromkeys(slope.covariate for slope in table.slopes(group))
+    outcomes = _outcomes(table, group)
+    return tuple(
+        Slope(f"{outcome}*{covariate}", covariate, (outcome,))
+        for covariate in covariates
+        for outcome in outcomes
+        if outcome not in covariates
+    )
+
+
+def _outcomes(table: ParameterTable, group: int) -> list[str]:
+    exogenous = table.exogenous(WITHIN, group)
+    return [name for name in table.observed(WITHIN, group) if name not in exogenous]
+
+
+def _saturated_paths(
+    table: ParameterTable, slopes: Sequence[Slope], group: int, numbers: Numbers
+) -> Iterator[Parameter]:
+    """Level 1 of the saturated model of slopes."""
+    names = _outcomes(table, group)
+    known = {(slope.outcomes[0], slope.covariate): slope.name for slope in slopes}
+    covariates = {slope.covariate for slope in slopes}
+    for (outcome, covariate), slope in known.items():
+        yield Parameter(outcome, "~", covariate, WITHIN, group, value=0.0, slope=slope)
+    for name in names:
+        for x in table.exogenous(WITHIN, group):
+            if x not in covariates:
+                yield Parameter(name, "~", x, WITHIN, group, next(numbers))
+    for i, lhs in enumerate(names):
+        for rhs in names[i:]:
+            if (lhs, rhs) not in known and (rhs, lhs) not in known:
+                yield Parameter(lhs, "~~", rhs, WITHIN, group, next(numbers))
+    yield from _exogenous_rows(table, WITHIN, group, "~~")
+    yield from _means(table, names, WITHIN, group, numbers)
 
 
 def _baseline_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:

@@ -34,6 +34,7 @@ class Draft:
     start: float | None = None
     lower: float = -math.inf
     upper: float = math.inf
+    slope: str = ""
     said: dict[ModifierKind, Modifier] = field(default_factory=dict)
     same: Draft | None = None  # the parameter that equal() names
 
@@ -65,16 +66,24 @@ class BlockDraft:
         Observed variables: indicators, then outcomes, then predictors, then the others.
     covariates : dict
         Exogenous observed variables: they predict, and the user gives them no variance, covariance or mean.
+    slopes : dict
+        Random slopes of level 1, which are latent variables of level 2.
     """
 
     def __init__(
-        self, level: int, statements: Iterable[Statement], syntax: ModelSyntax, group: int = 1
+        self,
+        level: int,
+        statements: Iterable[Statement],
+        syntax: ModelSyntax,
+        group: int = 1,
+        slopes: Iterable[str] = (),
     ) -> None:
         self.level = level
         self.group = group
         self.syntax = syntax
         self.rows: dict[Key, Draft] = {}
-        self.latent: dict[str, None] = {}
+        self.slopes = dict.fromkeys(slopes)
+        self.latent: dict[str, None] = dict(self.slopes)
         self.indicators: dict[str, None] = {}
         self.outcomes: dict[str, None] = {}
         self.predictors: dict[str, None] = {}
@@ -158,6 +167,8 @@ class BlockDraft:
             raise ModelError(self.syntax.locate(modifier.at, message))
         if modifier.kind == "fixed" and isinstance(value, float):
             row.value = value
+        elif modifier.kind == "rv" and isinstance(value, str):
+            row.slope, row.value = value, 0.0
         elif modifier.kind == "label" and isinstance(value, str):
             row.label = value
         elif modifier.kind == "start" and isinstance(value, float):
@@ -257,7 +268,7 @@ def _fix_first_loadings(block: BlockDraft) -> None:
 def _fix_written_variances(block: BlockDraft) -> None:
     """Give latent variables whose variance is written without a value unit variance; NA frees it."""
     for name in block.latent:
-        row = block.rows.get((name, "~~", name))
+        row = None if name in block.slopes else block.rows.get((name, "~~", name))
         if row is not None and "free" not in row.said and "fixed" not in row.said:
             row.value = 1.0
 
@@ -276,7 +287,8 @@ def _add_variances(block: BlockDraft, options: Defaults) -> None:
         if name not in block.covariates:
             _add(block, name, "~~", name, 0.0 if name in single else math.nan)
     for name in block.latent:
-        default = 0.0 if name in single else 1.0 if options.std_lv else math.nan
+        scaled = options.std_lv and name not in block.slopes
+        default = 0.0 if name in single else 1.0 if scaled else math.nan
         _add(block, name, "~~", name, default)
 
 
@@ -332,7 +344,8 @@ def _add_means(block: BlockDraft, options: Defaults) -> None:
         at_zero = anchored or (growth and name not in block.covariates)
         _add(block, name, "~1", "", 0.0 if at_zero else math.nan, exo)
     for name in block.latent:
-        _add(block, name, "~1", "", math.nan if growth and _has_mean(block, name, options) else 0.0)
+        free = name in block.slopes or (growth and _has_mean(block, name, options))
+        _add(block, name, "~1", "", math.nan if free else 0.0)
 
 
 def _has_mean(block: BlockDraft, factor: str, options: Defaults) -> bool:

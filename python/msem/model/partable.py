@@ -17,6 +17,7 @@ from msem.model.drafts import BlockDraft, Defaults, Draft, Fun, add_defaults, ch
 from msem.model.equality import equality_kinds, equate_groups, share, sort_constraints
 from msem.model.levels import BETWEEN, WITHIN
 from msem.model.references import Names
+from msem.model.slopes import Slope, check_slopes, slopes_of
 from msem.model.variables import Variables
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class Parameter:
         Moment of a fixed covariate, taken from the sample.
     user : bool
         Whether the row is written in the model text.
+    slope : str
+        The random slope of a path, a variable of level 2 whose mean is its fixed part; "" for other rows. The value
+        is then 0.
     at : Position or None
         Where it is written.
 
@@ -68,6 +72,7 @@ class Parameter:
     label: str = ""
     exo: bool = False
     user: bool = False
+    slope: str = ""
     at: Position | None = None
 
 
@@ -82,9 +87,9 @@ class _Variables:
     covariates: tuple[str, ...]
 
 
-def _variables(rows: Iterable[Parameter]) -> _Variables:
+def _variables(rows: Iterable[Parameter], slopes: Iterable[str] = ()) -> _Variables:
     rows = tuple(rows)
-    latent: dict[str, None] = {}
+    latent: dict[str, None] = dict.fromkeys(slopes)
     names: dict[str, None] = {}
     predictors: dict[str, None] = {}
     exogenous: dict[str, None] = {}
@@ -159,7 +164,10 @@ class ParameterTable:
         rows: dict[tuple[int, int], list[Parameter]] = {}
         for row in self.rows:
             rows.setdefault((row.level, row.group), []).append(row)
-        return {key: _variables(members) for key, members in rows.items()}
+        return {
+            (level, group): _variables(members, slopes_of(rows[WITHIN, group]) if level == BETWEEN else ())
+            for (level, group), members in rows.items()
+        }
 
     def block(self, level: int, group: int = 1) -> tuple[Parameter, ...]:
         """Rows of one level."""
@@ -170,8 +178,12 @@ class ParameterTable:
         return self._blocks[level, group].observed
 
     def latent(self, level: int, group: int = 1) -> tuple[str, ...]:
-        """Latent variables of one level."""
+        """Latent variables of one level: at level 2 the random slopes of level 1 first."""
         return self._blocks[level, group].latent
+
+    def slopes(self, group: int = 1) -> tuple[Slope, ...]:
+        """Random slopes of one group."""
+        return tuple(slopes_of(self.block(WITHIN, group)).values())
 
     def exogenous(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Name the fixed covariates of one level: their moments are taken from the sample."""
@@ -311,6 +323,7 @@ def parameter_table(
     means = _has_means(syntax, fun, meanstructure, nlevels, kinds)
     means = means or (meanstructure is None and len(drafts) > 1)
     for blocks in drafts:
+        check_slopes(blocks)
         check_same_kind(blocks, syntax)
         fixed = _fixed_covariates(blocks) if fixed_x else set()
         both = set.intersection(*(set(block.observed) for block in blocks)) if nlevels > 1 else set()
@@ -390,6 +403,7 @@ def _number(drafts: list[Draft], first: list[int]) -> tuple[Parameter, ...]:
                 row.label,
                 row.exo,
                 row.user,
+                row.slope,
                 row.at,
             )
         )

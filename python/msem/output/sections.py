@@ -115,7 +115,7 @@ def sample_section(
     return Section("", tuple(rows))
 
 
-def _count(value: float) -> Value:
+def _count(value: float) -> Single:
     return int(value) if float(value).is_integer() else value
 
 
@@ -158,7 +158,8 @@ def fit_sections(measures: pd.Series, *, full: bool = False) -> tuple[Section, .
 
 
 def _has_number(section: Section) -> bool:
-    return any(isinstance(value, int | float) and not math.isnan(value) for _, value in section.rows)
+    values = (cell for _, value in section.rows for cell in (value if isinstance(value, tuple) else (value,)))
+    return any(isinstance(cell, int | float) and not math.isnan(cell) for cell in values)
 
 
 def _test(m: Mapping[str, float], prefix: str, pvalue: str) -> Pairs:
@@ -271,7 +272,7 @@ def scaled_sections(m: Mapping[str, float], correction: str, *, full: bool) -> t
     if not full:
         return (test,)
     level = f"{100 * m['rmsea_ci_level']:g} Percent confidence interval"
-    return (
+    sections = (
         test,
         _scaled_section("Model Test Baseline Model", _scaled_test(m, "baseline_", "P-value", "")),
         _scaled_section("User Model versus Baseline Model", _incremental(m)),
@@ -280,6 +281,7 @@ def scaled_sections(m: Mapping[str, float], correction: str, *, full: bool) -> t
         _scaled_section("Standardized Root Mean Square Residual", _scaled_srmr(m)),
         _scaled_section("Goodness of Fit Index", _scaled_gfi(m, level)),
     )
+    return tuple(section for section in sections if _has_number(section))
 
 
 def _scaled_section(title: str, rows: Rows) -> Section:
@@ -305,7 +307,7 @@ def _scaled_undefined(row: tuple[str, Single, Single]) -> bool:
 
 
 def _scaled_test(m: Mapping[str, float], prefix: str, pvalue: str, correction: str) -> Rows:
-    df, p = int(m[f"{prefix}df"]), f"{prefix}pvalue"
+    df, p = _count(m[f"{prefix}df"]), f"{prefix}pvalue"
     rows: Rows = [
         ("Test statistic", m[f"{prefix}chisq"], m[f"{prefix}chisq_scaled"]),
         ("Degrees of freedom", df, df),

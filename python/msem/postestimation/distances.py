@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalues
-from msem.estimation.solution import Solution
+from msem.estimation.solution import NOT_YET, Solution, without_slopes
 from msem.model.levels import Level, level_number
 from msem.postestimation.factor_scores import (
     Group,
@@ -76,6 +76,7 @@ def _covariates(model: GroupModel) -> tuple[list[int], list[int]]:
     return unit, [k for k, name in enumerate(s.cluster) if name in model.fixed[model.top]]
 
 
+@without_slopes(NOT_YET)
 def distances(
     fit: Solution, level: Level | None = None, *, newdata: Any = None, cluster: str | None = None
 ) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from msem.distributions import normal_pvalue, wald_statistic
 from msem.errors import ModelError, MsemError
 from msem.estimation.matrices import Model, Numbers, row_values
-from msem.estimation.solution import Solution, free_vcov
+from msem.estimation.solution import NOT_YET, Solution, free_vcov, without_slopes
 from msem.model.levels import Level, rows_at
 from msem.model.partable import ParameterTable
 from msem.postestimation.delta import Drawn, Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
@@ -380,6 +380,7 @@ def simple_paths(graph: Graph, cause: str, outcome: str) -> Iterator[tuple[str, 
             )
 
 
+@without_slopes(NOT_YET)
 def effects(
     fit: Solution,
     outcome: str | Sequence[str] | None = None,
@@ -444,6 +445,7 @@ def effects(
     return rows_at(frame, level, fit.table.nlevels)
 
 
+@without_slopes(NOT_YET)
 def contextual_effects(
     fit: Solution,
     outcome: str | Sequence[str] | None = None,

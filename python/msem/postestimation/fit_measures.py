@@ -212,11 +212,43 @@ def _baseline_factor(fit: Solution, test: ScaledTest) -> float:
     return scaling_of(fit, test, base).factor if base.optimum.converged else np.nan
 
 
+def slope_measures(fit: Solution) -> pd.Series:
+    """Fit measures of a model with random slopes: chi-square and RMSEA against the saturated model of slopes.
+
+    Clusters are the units of the noncentrality. There is no agreed baseline model, and the implied moments depend on
+    the covariates: CFI, TLI, SRMR and GFI are nan.
+    """
+    inputs = FitMeasureInputs(
+        llf=fit.llf,
+        unrestricted_llf=fit.unrestricted_llf,
+        npar=fit.estimate.nfree,
+        df=fit.df,
+        nobs=fit.sample.nobs,
+        ngroups=len(fit.sample.groups),
+        nclusters=fit.sample.nclusters,
+        residuals=dict.fromkeys(level_residuals([np.nan], [np.nan], [1.0]), np.nan),
+    )
+    of_clusters, test = replace(inputs, nobs=fit.sample.nclusters), fit.options.scaled_test
+    if test is None:
+        values, by_cluster = indices(inputs), indices(of_clusters)
+    else:
+        scaling = model_scaling(fit, test)
+        values = scaled_indices(inputs, scaling, np.nan)
+        by_cluster = scaled_indices(of_clusters, scaling, np.nan)
+    rmsea = [name for name in values.index if str(name).startswith("rmsea")]
+    values[rmsea] = by_cluster[rmsea]
+    values["baseline_df"] = np.nan
+    values[[name for name in values.index if str(name).startswith("gfi")]] = np.nan
+    return values
+
+
 @cached
 def measures(fit: Solution) -> pd.Series:
     """Fit measures of the whole model."""
     if fit.discrepancy is not None:
         return least_squares_measures(fit.estimate, fit.sample, fit.discrepancy)
+    if fit.has_slopes:
+        return slope_measures(fit)
     inputs = replace(
         measure_inputs(fit.estimate, fit.sample, fit.baseline),
         complete=noncentralities(fit, fit.estimate, fit.baseline),

@@ -11,7 +11,7 @@ from msem.data.intraclass import icc_columns
 from msem.data.statistics import Statistics
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.matrices import Model, Numbers
-from msem.estimation.solution import Solution, free_vcov
+from msem.estimation.solution import NO_MOMENTS, Solution, free_vcov, without_slopes
 from msem.postestimation.delta import Derived, Quantity, delta_method
 from msem.postestimation.ram import Structure, divide, structures
 from msem.postestimation.unrestricted import Unrestricted, saturated_moments
@@ -73,6 +73,7 @@ def icc_frame(
     return frame
 
 
+@without_slopes(NO_MOMENTS)
 def icc_table(
     fit: Solution, *, source: Literal["saturated", "model"] = "saturated", ci_level: float = 0.95
 ) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from msem.data.sample import Sample
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.estimate import Estimate
 from msem.estimation.partial import estimate_partially, key
-from msem.estimation.solution import Solution, cached
+from msem.estimation.solution import NO_MOMENTS, Solution, cached, without_slopes
 from msem.model.derived import (
     crosses_levels,
     level_baseline_table,
@@ -192,6 +192,7 @@ def _scaled(tests: pd.DataFrame) -> tuple[float, float, float]:
     return float(values[0]), float(values[1]), float(values[2])
 
 
+@without_slopes(NO_MOMENTS)
 def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
     """Estimates of one level with the other saturated, and of its baseline model (Ryu & West, 2009).
 

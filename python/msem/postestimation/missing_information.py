@@ -11,7 +11,7 @@ from msem.data.sample import Group, Sample, require_simple
 from msem.estimation.estimate import Estimate, require_likelihood
 from msem.estimation.objective import build_objective
 from msem.estimation.sampling import sampling_covariance
-from msem.estimation.solution import Solution
+from msem.estimation.solution import NOT_YET, Solution, without_slopes
 from msem.settings import Information
 
 Floats = NDArray[np.float64]
@@ -63,6 +63,7 @@ def _row_sizes(group: Group) -> tuple[Floats, Floats]:
     return sizes.astype(np.float64), counts.astype(np.float64)
 
 
+@without_slopes(NOT_YET)
 def fmi(fit: Solution) -> pd.Series:
     """Fraction of missing information of every parameter: 1 less complete-data variance over variance.
 

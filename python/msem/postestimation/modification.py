@@ -14,7 +14,7 @@ from msem.errors import MsemError
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.matrices import row_values
 from msem.estimation.sampling import free_directions
-from msem.estimation.solution import Solution
+from msem.estimation.solution import NOT_YET, Solution, without_slopes
 from msem.model.levels import Level
 from msem.postestimation.candidates import Candidate, candidates, extended_table
 from msem.postestimation.score_tests import Single, asked_level, extend, key_frame, pvalues, robust_clusters
@@ -142,6 +142,7 @@ def with_power(table: pd.DataFrame, delta: float, alpha: float) -> pd.DataFrame:
     return table.assign(delta=delta, ncp=ncp, power=power, decision=decision)
 
 
+@without_slopes(NOT_YET)
 def modification_indices(
     fit: Solution,
     *,

@@ -93,12 +93,15 @@ class GroupModel:
     measurement : dict from level to Measurement
     fixed : dict from level to tuple of str
         Fixed covariates: within-only ones at level 1, cluster variables at level 2.
+    compiled : tuple of (mean, covariance matrix)
+        The levels as the core has them, where these have more variables.
     """
 
     statistics: Statistics
     levels: dict[int, LevelArrays]
     measurement: dict[int, Measurement]
     fixed: dict[int, tuple[str, ...]]
+    compiled: tuple[tuple[Floats, Floats], ...] = ()
 
     @cached_property
     def top(self) -> int:
@@ -120,6 +123,8 @@ class GroupModel:
         s = self.statistics
         within, between = self.levels[1] if s.unit else NONE, self.levels[self.top]
         moments = within.mean, within.cov, between.mean, between.cov
+        if self.compiled:
+            moments = (*self.compiled[0], *self.compiled[1])
         return rows.clusters.posterior(s.variables.shape, moments)
 
     def units(self, rows: Rows) -> tuple[list[Floats], NDArray[np.int64]]:
@@ -145,7 +150,8 @@ def group_model(
     if means is not None:
         levels = {1: with_means(levels[1], block_matrices(blocks[0], values)[0], means)}
     measured = {block.level: measurement(block, values) for block in blocks}
-    return GroupModel(s, levels, measured, fixed)
+    compiled = objective.compiled_moments(theta, group) if table.slopes(group) else ()
+    return GroupModel(s, levels, measured, fixed, compiled)
 
 
 def with_means(level: LevelArrays, paths: Floats, means: Floats) -> LevelArrays:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from msem.errors import ModelError
 from msem.estimation.matrices import Model, Numbers
-from msem.estimation.solution import Solution, free_vcov
+from msem.estimation.solution import NOT_YET, Solution, free_vcov, without_slopes
 from msem.model.levels import Level, rows_at
 from msem.model.partable import ParameterTable
 from msem.postestimation.delta import Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
@@ -386,6 +386,7 @@ def _check_weights(weights: Mapping[str, float], found: Sequence[Composite]) -> 
             )
 
 
+@without_slopes(NOT_YET)
 def reliability(
     fit: Solution,
     factors: str | Sequence[str] | None = None,

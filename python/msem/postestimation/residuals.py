@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelMoment
 from msem.distributions import normal_pvalue, wald_statistic
 from msem.errors import MsemError
-from msem.estimation.solution import Solution, cached
+from msem.estimation.solution import NO_MOMENTS, Solution, cached, without_slopes
 from msem.model.levels import Level, rows_at
 from msem.postestimation.moment_vector import (
     Flags,
@@ -175,6 +175,7 @@ def _squares(root: Floats) -> Floats:
     return out
 
 
+@without_slopes(NO_MOMENTS)
 def residuals(fit: Solution, kind: ResidualKind = "raw", *, level: Level | None = None) -> pd.DataFrame:
     """Saturated less model-implied moments of every level, with standard errors and tests.
 
@@ -216,6 +217,7 @@ def residuals(fit: Solution, kind: ResidualKind = "raw", *, level: Level | None 
     return rows_at(frame, level, fit.table.nlevels)
 
 
+@without_slopes(NO_MOMENTS)
 def residual_matrices(fit: Solution, kind: ResidualKind = "raw", *, group: int = 1) -> dict[int, LevelMoment]:
     """Residuals as a matrix of covariances and a vector of means for each level of one group.
 

@@ -15,7 +15,7 @@ from msem.data.frames import ClusteredData, Holes, clustered_data, columns_of
 from msem.data.grouping import Grouping, grouped_data, text_of
 from msem.data.incomplete import clusters_of_rows
 from msem.data.sample import Group
-from msem.data.statistics import Clusters
+from msem.data.statistics import Clusters, Statistics
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -85,14 +85,18 @@ def new_rows(
     column = cluster if s.unit else None
     if len(groups) == 1:
         rows = clustered_data(frame, s.names, column, holes)
-        return {0: Rows(rows, clusters_of_rows(rows, s.variables))}
+        return {0: Rows(rows, _clusters(s, rows))}
     grouping = known_groups(frame, group, [one.label for one in groups])
     used = [number for number in range(len(groups)) if (grouping.codes == number).any()]
     data = grouped_data(frame, s.names, column, grouping, [grouping.labels[number] for number in used], holes)
     return {
-        number: Rows(rows, clusters_of_rows(rows, s.variables))
+        number: Rows(rows, _clusters(groups[number].statistics, rows))
         for number, rows in zip(used, data, strict=True)
     }
+
+
+def _clusters(statistics: Statistics, rows: ClusteredData) -> Clusters:
+    return statistics.new_clusters(rows) or clusters_of_rows(rows, statistics.variables)
 
 
 def known_groups(frame: Any, column: str, labels: Sequence[str]) -> Grouping:

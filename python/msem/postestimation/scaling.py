@@ -25,11 +25,13 @@ from msem.data.arrays import LevelArrays
 from msem.data.sample import Group, Sample
 from msem.data.saturated import saturated_parts
 from msem.data.statistics import Statistics
+from msem.errors import UnsupportedError
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.sampling import Bread, free_directions, sampling_covariance
 from msem.estimation.scoreproducts import cluster_correction, corrected_scores, score_products
+from msem.estimation.slopes import SlopeReference
 from msem.estimation.solution import Solution, cached
 from msem.model.derived import saturated_table
 from msem.model.partable import ParameterTable
@@ -158,6 +160,16 @@ def _trace_of_matrices(table: ParameterTable, sample: Sample, information: Infor
     return float(np.sum(inverse * products)) if pivot > 0 else np.nan
 
 
+def slopes_trace(reference: SlopeReference, group: Group, information: Information) -> float:
+    """tr(A^-1 B) of the saturated model of slopes of one group; nan if it has no maximum."""
+    found = reference.estimate
+    if reference.reason or found is None:
+        return np.nan
+    return sampling_covariance(
+        found.objective, found.theta, information, clusters=(group.clusters,), robust=True
+    ).trace
+
+
 @dataclass(frozen=True, eq=False)
 class MomentSpace:
     """The saturated model of a sample, given the fixed covariates of a table.
@@ -268,6 +280,11 @@ def model_scaling(fit: Solution, test: ScaledTest) -> Scaling:
 def scaling_of(fit: Solution, test: ScaledTest, model: Estimate, trace: float = np.nan) -> Scaling:
     """Scaling factors of a test of any model of the variables of a fit, whose tr(A^-1 B) may be known."""
     information = fit.options.information
+    if test == "yuan_bentler" and fit.has_slopes:
+        raise UnsupportedError(
+            'test="yuan_bentler" needs saturated moments, which models with random slopes have none of: use '
+            'test="yuan_bentler_mplus"'
+        )
     if test == "yuan_bentler":
         return full_scaling(model, fit.sample, information, *traced(fit))
     if np.isnan(trace):
@@ -278,5 +295,11 @@ def scaling_of(fit: Solution, test: ScaledTest, model: Estimate, trace: float = 
 @cached
 def traced(fit: Solution) -> tuple[float, int]:
     """tr(A^-1 B) of the saturated model of a fit, and the number of its parameters."""
-    trace = saturated_trace(fit.table, fit.sample, fit.options.information)
+    if fit.has_slopes:
+        trace = sum(
+            slopes_trace(group.slope_reference, group.sample, fit.options.information)
+            for group in fit.groups.values()
+        )
+    else:
+        trace = saturated_trace(fit.table, fit.sample, fit.options.information)
     return trace, saturated_table(fit.table).npar

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import normal_halfwidth, normal_upper_tail
-from msem.estimation.solution import Solution
+from msem.estimation.solution import NO_MOMENTS, Solution, without_slopes
 from msem.model.levels import Level, rows_at
 from msem.postestimation.residuals import Residuals, residuals_in
 
@@ -340,6 +340,7 @@ def _unbiased(square: float, trace: float, trace2: float, along: float, t: int) 
     return math.sqrt(excess / t) / shrinkage, math.sqrt((trace2 + 2 * along) / (2 * t * square)) / shrinkage
 
 
+@without_slopes(NO_MOMENTS)
 def srmr(
     fit: Solution, *, level: Level | None = None, ci_level: float = 0.90, close_h0: float = 0.05
 ) -> pd.DataFrame:

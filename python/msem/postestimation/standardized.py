@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.estimation.matrices import Model, Numbers, row_values
-from msem.estimation.solution import Solution, free_vcov
+from msem.estimation.solution import NOT_YET, Solution, free_vcov, without_slopes
 from msem.model.functions import Functions, defined_functions
 from msem.model.levels import Level, rows_at
 from msem.model.partable import Parameter, ParameterTable
@@ -336,6 +336,7 @@ def rsquare_frame(model: Model, theta: Floats, vcov: Floats, *, ci_level: float 
     return pd.DataFrame(names | numbers).astype({"level": int, "group": int})
 
 
+@without_slopes(NOT_YET)
 def standardized(
     fit: Solution,
     kind: Kind = "std_all",
@@ -384,6 +385,7 @@ def standardized(
     return rows_at(frame, level, fit.table.nlevels)
 
 
+@without_slopes(NOT_YET)
 def rsquare(fit: Solution, *, level: Level | None = None, ci_level: float = 0.95) -> pd.DataFrame:
     """Explained variance of every endogenous variable within its level.
 

@@ -1,0 +1,73 @@
+// Complete two-level data as random slopes need them: of every cluster the triangle R of the QR decomposition
+// X_j = Q_j R_j of its covariates (1, x), and the rotated values Q_j' [y, f].
+//
+// A cluster is then equivalent to the few units that are the rows of R, with the values of those rows; what
+// is left of it, [y, f]'(I - Q Q')[y, f], says something about the residual covariances alone and is pooled
+// over clusters. Rows are not needed again.
+//
+// Invariants
+//   * Outcomes come first, those at both levels before those within only, then fixed covariates of units.
+//   * Values and cluster variables are about `origin`; R is that of the covariates as they are.
+//   * Diagonals of R are positive; a column that depends on those before it within a cluster adds no row.
+#pragma once
+
+#include <vector>
+
+#include "base/linalg.hpp"
+#include "data/statistics.hpp"
+
+namespace msem {
+
+struct ReducedData {
+  Index outcomes = 0, nboth = 0, fixed = 0, q = 0;
+  std::vector<Index> covariate;  // of each slope: its column of R, from 1 on
+  Vector origin;                 // outcomes, fixed covariates, cluster variables
+
+  std::vector<Index> first;  // J + 1, where the rows of each cluster begin
+  Matrix design;             // (1 + covariates) x rows: R
+  Matrix values;             // (outcomes + fixed) x rows
+  Matrix cluster_values;     // q x J
+  Vector sizes, weight;      // J; weights are 1 unless clusters are resampled
+  Matrix remainder;          // pooled products beyond the rows, weighted
+
+  Index nclusters() const { return sizes.size(); }
+  Index nrows() const { return design.cols(); }
+  Index covariates() const { return design.rows() - 1; }
+  Index nslopes() const { return static_cast<Index>(covariate.size()); }
+  Index nvalues() const { return outcomes + fixed; }
+  double nobs() const { return weight.dot(sizes); }
+};
+
+// `rows.unit` are the outcomes and the fixed covariates, `slopes` the covariates with slopes. Throws
+// std::invalid_argument when a code is out of range.
+ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& slopes, Index nboth,
+                         Index fixed, std::vector<Index> covariate);
+
+// Products beyond the rows of every single cluster, lower triangles by column: J x elements. From the rows
+// that the data were made of.
+Matrix reduced_products(const ClusteredRows& rows, const std::vector<Column>& slopes,
+                        const ReducedData& data);
+
+// Other slopes of the same covariates.
+ReducedData with_slopes(const ReducedData& data, std::vector<Index> covariate);
+
+// Some of the variables: positions among the outcomes, fixed covariates (both counted together) and cluster
+// variables.
+ReducedData restrict_reduced(const ReducedData& data, const std::vector<Index>& outcomes, Index nboth,
+                             const std::vector<Index>& fixed, const std::vector<Index>& cluster);
+
+// Each cluster as often as its weight says, and one of the clusters by itself.
+ReducedData weighted(const ReducedData& data, const Matrix& products, const Vector& weights);
+ReducedData single_cluster(const ReducedData& data, const Matrix& products, Index cluster);
+
+// Least-squares coefficients of single clusters, from which starting values are taken: over the clusters in
+// which all coefficients are known.
+struct ClusterCoefficients {
+  double clusters = 0;  // in which they are known
+  Vector mean;          // of the coefficients: (1 + covariates) for each value, then the cluster variables
+  Matrix cov;           // their covariance matrix between clusters, sampling error taken off
+  Matrix residual;      // pooled covariance matrix of the values about the regressions of the clusters
+};
+ClusterCoefficients cluster_coefficients(const ReducedData& data);
+
+}  // namespace msem

@@ -1,0 +1,495 @@
+"""Statistics of complete two-level data for models with random slopes.
+
+Clusters are no longer alike by size: what counts is the matrix of products of their covariates. The rows of a cluster
+are reduced to as many as there are covariates with slopes, and one more (`_core.ReducedData`); rows are not needed
+again. What does not know of slopes (covariances, checks) is asked of the statistics by cluster size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from msem import _core
+from msem.data.arrays import LevelArrays
+from msem.data.complete import SampleStatistics, sample_statistics
+from msem.data.frames import ClusteredData
+from msem.data.screening import require_enough
+from msem.data.statistics import Rows, Saturated
+from msem.errors import DataError, DataWarning, UnsupportedError, warn
+from msem.model.slopes import Slope
+from msem.model.variables import Variables
+
+Floats = NDArray[np.float64]
+
+FAR = 1e3  # standard deviations of a covariate from its origin, beyond which its intercept says little
+TOO_FAR = 1e6  # beyond which too few digits are left
+SMALL = 0.05  # share of a crude variance of slopes that a starting value has at least
+NEGLIGIBLE = 1e-10  # share of a variance that a regression leaves, and that is rounding
+
+
+@dataclass(frozen=True, eq=False)
+class SlopeStatistics:
+    """Statistics of a sample for a model with random slopes.
+
+    Attributes
+    ----------
+    plain : SampleStatistics
+        By cluster size; of the variables in the order of the likelihood: outcomes at both levels, outcomes within
+        only, fixed covariates of units.
+    fixed : int
+        How many of the unit variables, from the last, are fixed covariates.
+    slopes : tuple of Slope
+    carriers : tuple of str
+        An observed variable for each slope that has it as its outcome, or measures its outcome.
+    reduced : _core.ReducedData
+        Rows of the clusters, reduced.
+    """
+
+    plain: SampleStatistics
+    fixed: int
+    slopes: tuple[Slope, ...]
+    carriers: tuple[str, ...]
+    reduced: _core.ReducedData
+    complete = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what is compiled is made again
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    # what is known by cluster size
+
+    @property
+    def source(self) -> str:
+        """Where they come from."""
+        return self.plain.source
+
+    @property
+    def variables(self) -> Variables:
+        """Names by level, without the slopes."""
+        return self.plain.variables
+
+    @property
+    def unit(self) -> tuple[str, ...]:
+        """`Variables.unit`."""
+        return self.plain.unit
+
+    @property
+    def cluster(self) -> tuple[str, ...]:
+        """`Variables.cluster`."""
+        return self.plain.cluster
+
+    @property
+    def nboth(self) -> int:
+        """`Variables.nboth`."""
+        return self.plain.nboth
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`Variables.names`."""
+        return self.plain.names
+
+    @property
+    def nobs(self) -> float:
+        """Units."""
+        return self.plain.nobs
+
+    @property
+    def nclusters(self) -> float:
+        """Clusters."""
+        return self.plain.nclusters
+
+    @property
+    def sizes(self) -> Floats:
+        """Distinct cluster sizes, ascending."""
+        return self.plain.sizes
+
+    @property
+    def counts(self) -> Floats:
+        """How many clusters there are of each size."""
+        return self.plain.counts
+
+    @property
+    def harmonic_size(self) -> float:
+        """Harmonic mean of the cluster sizes."""
+        return self.plain.harmonic_size
+
+    @property
+    def nvalues(self) -> float:
+        """Number of observed values."""
+        return self.plain.nvalues
+
+    @property
+    def total_mean(self) -> Floats:
+        """Means of all variables."""
+        return self.plain.total_mean
+
+    @property
+    def unidentified(self) -> tuple[str, ...]:
+        """Nothing is missing."""
+        return ()
+
+    @property
+    def npatterns(self) -> tuple[int, ...]:
+        """No patterns: every value is there."""
+        return ()
+
+    def covariances(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats]:
+        """Covariance matrices, with divisors N and J, of variables measured on units and on clusters."""
+        return self.plain.covariances(unit, cluster)
+
+    # the likelihood
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Covariates with slopes, each once."""
+        return tuple(dict.fromkeys(slope.covariate for slope in self.slopes))
+
+    def likelihood(self, *, by_cluster: bool = False) -> _core.SlopeLikelihood:
+        """The compiled likelihood; see `Statistics.likelihood`."""
+        return self._likelihood
+
+    @cached_property
+    def _likelihood(self) -> _core.SlopeLikelihood:
+        return _core.SlopeLikelihood(self.reduced)
+
+    def clusters(self, rows: Rows) -> SlopeClusters:
+        """Independent units of the rows; see `Statistics.clusters`."""
+        return SlopeClusters(rows.reduced_products(self.unit, self.covariates, self.reduced), self.reduced)
+
+    def new_clusters(self, rows: Rows) -> SlopeClusters:
+        """Clusters of new rows; see `Statistics.new_clusters`."""
+        numbers = _numbers(self.slopes, self.covariates)
+        reduced = rows.reduced(self.unit, self.covariates, self.cluster, self.nboth, self.fixed, numbers)
+        return SlopeClusters(rows.reduced_products(self.unit, self.covariates, reduced), reduced)
+
+    def with_slopes(self, slopes: Sequence[Slope], carriers: Sequence[str]) -> SlopeStatistics:
+        """The same sample for other slopes of the same covariates."""
+        numbers = _numbers(slopes, self.covariates)
+        return SlopeStatistics(
+            self.plain, self.fixed, tuple(slopes), tuple(carriers), self.reduced.with_slopes(numbers)
+        )
+
+    @property
+    def full_clusters(self) -> int:
+        """Clusters in which the covariates vary enough for all of their coefficients."""
+        return int((np.diff(self.reduced.first) > len(self.covariates)).sum())
+
+    @cached_property
+    def stand_in(self) -> Saturated:
+        """Moments to start from, by regressions within the clusters; see `Statistics.stand_in`.
+
+        The covariance matrix of the coefficients of single clusters, less that of their sampling errors. A model of
+        slopes has no saturated moments.
+        """
+        found = self.reduced.coefficients()
+        within = self._start_within(found["residual"])
+        mean, cov = self._start_between(found, within)
+        second = (*self.unit[: self.nboth], *self.cluster, *(slope.name for slope in self.slopes))
+        return Saturated(
+            within,
+            LevelArrays(second, mean, cov, self.nboth + len(self.cluster)),
+            np.nan,
+            0,
+            converged=False,
+        )
+
+    def _start_within(self, residual: Floats) -> LevelArrays:
+        """Moments of the unit variables, and of the products with slopes, which are standardized."""
+        p, n, m = len(self.unit) - self.fixed, len(self.unit), len(self.slopes)
+        pooled = self.plain.pooled_within_cov
+        left = residual.diagonal() > NEGLIGIBLE * pooled.diagonal()
+        f = np.arange(p, n)
+        cov = np.zeros((n + m, n + m))
+        cov[:p, :p] = residual[:p, :p]
+        alone = np.flatnonzero(~left[:p])  # covariates with slopes that are outcomes themselves
+        cov[alone, :] = cov[:, alone] = 0.0
+        cov[alone, alone] = pooled[alone, alone]
+        if self.fixed:
+            cov[np.ix_(f, f)] = self.covariances(self.unit[p:], ())[0]
+            used = f[left[p:]]
+            paths = np.linalg.lstsq(
+                residual[np.ix_(used, used)], residual[np.ix_(used, range(p))], rcond=None
+            )[0]
+            reach = cov[np.ix_(f, used)] @ paths
+            cov[:p, :p] += paths.T @ (cov[np.ix_(used, used)] - residual[np.ix_(used, used)]) @ paths
+            cov[p:n, :p], cov[:p, p:n] = reach, reach.T
+        cov[n:, n:] = np.eye(m)
+        mean = np.concatenate([self.total_mean[:n], np.zeros(m)])
+        mean[: self.nboth] = 0.0
+        names = (*self.unit, *(f"{slope.name}*{slope.covariate}" for slope in self.slopes))
+        return LevelArrays(names, mean, cov, n)
+
+    def _start_between(self, found: dict[str, Any], within: LevelArrays) -> tuple[Floats, Floats]:
+        n, q, k = len(self.unit), len(self.cluster), len(self.covariates)
+        carriers = [self.unit.index(name) for name in self.carriers]
+        covariate = [self.covariates.index(slope.covariate) for slope in self.slopes]
+        total = self.plain
+        variance = np.array([total.covariances((name,), ())[0][0, 0] for name in self.covariates])
+        crude = within.cov[carriers, carriers] / variance[covariate]
+        places = [
+            *((1 + k) * i for i in range(self.nboth)),
+            *((1 + k) * n + i for i in range(q)),
+            *((1 + k) * c + 1 + x for c, x in zip(carriers, covariate, strict=True)),
+        ]
+        if found["clusters"] >= len(places) + 2:
+            mean, cov = found["mean"][places], found["cov"][np.ix_(places, places)]
+            least = SMALL * np.concatenate(
+                [within.cov[range(self.nboth), range(self.nboth)], np.zeros(q), crude]
+            )
+            raised = np.maximum(cov.diagonal(), least)
+            np.fill_diagonal(cov, raised)
+            second = slice(self.nboth, self.nboth + q)  # these are those of all clusters
+            mean[second] = total.total_mean[n:]
+            if q:
+                cov[second, second] = total.covariances((), self.cluster)[1]
+            return mean, cov
+        own = [self.unit.index(name) for name in self.covariates]
+        at = np.array([own[x] for x in covariate])
+        slopes = total.ssw[carriers, at] / total.ssw[at, at]
+        mean = np.concatenate([total.total_mean[: self.nboth], total.total_mean[n:], slopes])
+        for slope, carrier, x in zip(slopes, carriers, covariate, strict=True):
+            if carrier < self.nboth:
+                mean[carrier] -= slope * total.total_mean[own[x]]
+        intercepts = 0.2 * within.cov[range(self.nboth), range(self.nboth)]
+        cov = np.diag(np.concatenate([intercepts, np.zeros(q), SMALL * crude]))
+        if q:
+            second = slice(self.nboth, self.nboth + q)
+            cov[second, second] = total.covariances((), self.cluster)[1]
+        return mean, cov
+
+    # what has no meaning with slopes, or is not there yet
+
+    @property
+    def arrays(self) -> NoReturn:
+        """Statistics by cluster size say nothing of slopes; always `UnsupportedError`."""
+        refuse("this")
+
+    def marginal(self, unit: Sequence[str], cluster: Sequence[str], rows: Rows) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("fits of one level")
+
+    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("statistics of some of the variables")
+
+    def centred(self) -> NoReturn:
+        """A two-level model has means; always `UnsupportedError`."""
+        refuse("samples without means")
+
+    def difference(self, other: SlopeStatistics) -> str:
+        """What differs from other statistics of the same variables, in words; empty if nothing does."""
+        return self.plain.difference(other.plain)
+
+    def redrawn(self, drawn: Any) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("samples drawn from a fit")
+
+    def design(
+        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
+    ) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("samples drawn from a fit")
+
+
+@dataclass(frozen=True, eq=False)
+class SlopeClusters:
+    """Statistics of single clusters for models with random slopes.
+
+    Attributes
+    ----------
+    within : ndarray, shape (J, p (p + 1) / 2)
+        Products of the unit variables about the regressions within each cluster, lower triangles by column.
+    reduced : _core.ReducedData
+        Their rows, reduced.
+    """
+
+    within: Floats
+    reduced: _core.ReducedData
+    of_units = True
+    products = None
+    sampled = None
+
+    @property
+    def sizes(self) -> Floats:
+        """Units in each cluster, shape (J,)."""
+        return self.reduced.sizes
+
+    def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
+        """These clusters as the compiled likelihood of their variables knows them."""
+        return likelihood.clusters(self.within)
+
+    def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
+        """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these variables."""
+        return core.scores(theta, self.of(core.likelihoods[group]), group)
+
+    def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
+        """Log-likelihoods of the clusters, shape (J,)."""
+        return core.cluster_loglik(theta, self.of(core.likelihoods[group]), group)
+
+    def saturated_influence(self, moments: Floats, nobs: float) -> None:
+        """None: there are no saturated moments."""
+
+    def saturated_trace(
+        self,
+        likelihood: _core.Likelihood,
+        within: LevelArrays,
+        between: LevelArrays,
+        fixed: Sequence[bool],
+        *,
+        means: bool,
+        expected: bool,
+    ) -> None:
+        """None: there are no saturated moments."""
+
+    def posterior(
+        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
+    ) -> SlopePosterior:
+        """The clusters with model-implied moments, those of products and slopes included; see `SlopePosterior`."""
+        return SlopePosterior(self.reduced, shape, moments)
+
+    def pool(self, order: NDArray[np.intp]) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("samples of clusters")
+
+
+@dataclass(frozen=True, eq=False)
+class SlopePosterior:
+    """Clusters with the moments that a model implies: what the data of each say about its variables of level 2.
+
+    Attributes
+    ----------
+    reduced : _core.ReducedData
+    shape : tuple of int
+        Numbers of variables measured on units, at both levels, and measured on clusters.
+    moments : tuple of ndarray
+        Means and covariances of the two levels as the core has them, with products and slopes, and with latent
+        variables last.
+    """
+
+    reduced: _core.ReducedData
+    shape: tuple[int, int, int]
+    moments: tuple[Floats, Floats, Floats, Floats]
+
+    def cluster_posterior(self) -> tuple[Floats, Floats, NDArray[np.int64]]:
+        """Posterior means (J, d), covariance matrices (S, d, d), and which of these each cluster has.
+
+        Of the variables at both levels, the slopes and the other latent variables of level 2, given all data of the
+        cluster. With u~ and U from the units (`SlopeLikelihood.evidence`), and everything given the cluster variables
+        z: E v = E[v | z] + Cov(v, u | z) u~, Var v = Var(v | z) - Cov(v, u | z) U Cov(u, v | z). Nothing is inverted
+        that may be singular.
+        """
+        (p, nboth, q), (mean_w, cov_w, mean_b, cov_b) = self.shape, self.moments
+        m = self.reduced.slopes
+        n, second = p + m, nboth + q + m
+        scores, information, which = _core.SlopeLikelihood(self.reduced).evidence(
+            mean_w[:n], cov_w[:n, :n], mean_b[:second], cov_b[:second, :second]
+        )
+        z = np.arange(nboth, nboth + q)
+        own = np.r_[0:nboth, nboth + q : len(mean_b)]  # both levels, slopes, latent variables
+        r = nboth + m
+        mean, cov = mean_b[own], cov_b[np.ix_(own, own)]
+        given = np.broadcast_to(mean, (scores.shape[1], len(own)))
+        if q:
+            paths = np.linalg.solve(cov_b[np.ix_(z, z)], cov_b[np.ix_(z, own)])
+            given = mean + (self.reduced.cluster_values - mean_b[z]) @ paths
+            cov = cov - cov_b[np.ix_(own, z)] @ paths
+        reach = cov[:, :r]
+        matrices = information.T.reshape(-1, r, r)
+        return given + scores.T @ reach.T, cov - reach @ matrices @ reach.T, which
+
+    def unit_posterior(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("scores of latent variables of level 1")
+
+    def unit_bartlett(self, *arguments: object) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("maximum likelihood scores")
+
+    def cluster_bartlett(self, *arguments: object) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("maximum likelihood scores")
+
+
+def refuse(what: str) -> NoReturn:
+    """Say that something is not there for models with random slopes; named in the plural.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    be = "is" if what == "this" else "are"
+    raise UnsupportedError(f"{what} {be} not available for models with random slopes in this version")
+
+
+def slope_statistics(
+    data: ClusteredData,
+    variables: Variables,
+    fixed: Sequence[str],
+    slopes: Sequence[Slope],
+    carriers: Sequence[str],
+) -> SlopeStatistics:
+    """Statistics of complete rows for a model with random slopes.
+
+    Parameters
+    ----------
+    data : ClusteredData
+    variables : Variables
+        Those of the model, without slopes.
+    fixed : sequence of str
+        Fixed covariates among those of units.
+    slopes : sequence of Slope
+    carriers : sequence of str
+        See `SlopeStatistics`.
+
+    Raises
+    ------
+    DataError
+        If the sample cannot identify the model, or a covariate is so far from its origin that no digits are left.
+
+    Warns
+    -----
+    DataWarning
+        If a covariate is far from its origin: the variance of the intercepts is then that of a far extrapolation.
+    """
+    if data.sampled is not None or data.weights is not None:
+        raise UnsupportedError(
+            "random slopes with weights, PSUs or strata are not available in this version: leave them out"
+        )
+    unit = (*(name for name in variables.unit if name not in fixed), *fixed)
+    plain = sample_statistics(data, unit, variables.cluster, variables.nboth)
+    require_enough(
+        int(plain.nobs), int(plain.nclusters), len(unit), plain.nboth + len(plain.cluster) + len(slopes)
+    )
+    covariates = tuple(dict.fromkeys(slope.covariate for slope in slopes))
+    for name in covariates:
+        _require_near(name, data.columns[name])
+    numbers = _numbers(slopes, covariates)
+    reduced = data.reduced(unit, covariates, variables.cluster, plain.nboth, len(fixed), numbers)
+    return SlopeStatistics(plain, len(fixed), tuple(slopes), tuple(carriers), reduced)
+
+
+def _numbers(slopes: Sequence[Slope], covariates: Sequence[str]) -> list[int]:
+    return [1 + covariates.index(slope.covariate) for slope in slopes]
+
+
+def _require_near(name: str, values: Floats) -> None:
+    mean, spread = float(values.mean()), float(values.std())
+    if abs(mean) > TOO_FAR * spread:
+        raise DataError(
+            f"covariate {name!r} has a random slope, and its mean is {abs(mean) / spread:.1e} standard deviations "
+            f"from 0: the variance of the intercepts, those at {name} = 0, cannot be computed; centre it, for example "
+            f"subtract {mean:.6g}"
+        )
+    if abs(mean) > FAR * spread:
+        warn(
+            f"covariate {name!r} has a random slope, and its mean is {abs(mean) / spread:.0f} standard deviations "
+            f"from 0: the variances of the intercepts are those at {name} = 0, far from the data. Centre it, for "
+            f"example subtract {mean:.6g}",
+            DataWarning,
+        )

@@ -1,0 +1,79 @@
+"""The saturated model of random slopes, which the chi-square of a model with slopes is against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from msem.data.reading import slope_carriers
+from msem.data.sample import Group, Sample
+from msem.errors import DataError
+from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.sampling import sampling_covariance
+from msem.model.derived import saturated_slopes, saturated_table
+from msem.model.levels import BETWEEN
+from msem.model.partable import ParameterTable
+
+NAME = "saturated slopes"
+
+
+@dataclass(frozen=True, eq=False)
+class SlopeReference:
+    """The saturated model of slopes of one group.
+
+    Attributes
+    ----------
+    llf : float
+        Its log-likelihood given the fixed covariates; nan where it has no maximum.
+    reason : str
+        Why it has none; "" where it has one.
+    estimate : Estimate or None
+    """
+
+    llf: float
+    reason: str = ""
+    estimate: Estimate | None = None
+
+
+def slope_reference(table: ParameterTable, group: Group) -> SlopeReference:
+    """Estimate the saturated model of slopes for one group.
+
+    Every outcome has a random coefficient of every covariate that has one anywhere in the model. Its covariance matrix
+    of the coefficients is not restricted to be positive semidefinite, so that models whose slopes have covariance
+    matrices of lower rank are in its interior, and the likelihood-ratio statistic against it is a chi-square.
+
+    Parameters
+    ----------
+    table : ParameterTable
+        The model of this group alone, moments of fixed covariates filled in.
+    group : Group
+    """
+    s = group.statistics
+    slopes = saturated_slopes(table, 1)
+    coefficients = s.nboth + len(slopes)
+    needed = coefficients + len(table.exogenous(BETWEEN)) + 2
+    if s.nclusters < needed:
+        return SlopeReference(
+            np.nan,
+            f"{s.nclusters:.0f} clusters for {coefficients} random coefficients (at least {needed} are needed)",
+        )
+    if s.full_clusters < needed:
+        return SlopeReference(
+            np.nan,
+            f"only {s.full_clusters} clusters are large enough to have all coefficients of the {coefficients} that are "
+            f"random (at least {needed} are needed)",
+        )
+    whole = saturated_table(table)
+    statistics = s.with_slopes(slopes, slope_carriers(whole, 1))
+    sample = Sample((replace(group, statistics=statistics),))
+    try:
+        found = estimate(whole, sample)
+    except (DataError, ValueError) as error:
+        return SlopeReference(np.nan, f"the saturated model of slopes cannot be estimated: {error}")
+    if not found.optimum.converged:
+        return SlopeReference(np.nan, "the saturated model of slopes has not converged", found)
+    sampling = sampling_covariance(found.objective, found.theta, "observed")
+    if sampling.unidentified or not sampling.positive_definite:
+        return SlopeReference(np.nan, "the saturated model of slopes is not identified by these data", found)
+    return SlopeReference(found.llf, "", found)

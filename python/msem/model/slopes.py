@@ -1,0 +1,203 @@
+"""Random slopes in a model: a path of level 1 whose size is a variable of level 2.
+
+``y ~ rv("s")*x`` at level 1 makes s the coefficient of x in each cluster. At level 2 s is a latent variable without
+indicators; its mean is the fixed effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
+
+from msem.errors import ModelError, UnsupportedError
+from msem.language.syntax import ModelSyntax, Position, Statement
+from msem.model.levels import BETWEEN
+
+if TYPE_CHECKING:
+    from msem.model.drafts import BlockDraft
+
+
+class Slope(NamedTuple):
+    """One random slope.
+
+    Attributes
+    ----------
+    name : str
+    covariate : str
+        What is multiplied by it.
+    outcomes : tuple of str
+        What the product adds to, at level 1.
+    """
+
+    name: str
+    covariate: str
+    outcomes: tuple[str, ...]
+
+
+class Path(Protocol):
+    """A row of level 1."""
+
+    @property
+    def lhs(self) -> str:
+        """Outcome."""
+
+    @property
+    def rhs(self) -> str:
+        """Covariate."""
+
+    @property
+    def slope(self) -> str:
+        """Its random slope, or ""."""
+
+
+def slopes_of(rows: Iterable[Path]) -> dict[str, Slope]:
+    """Random slopes among the rows of level 1, by name."""
+    found: dict[str, Slope] = {}
+    for row in rows:
+        if row.slope:
+            before = found.get(row.slope, Slope(row.slope, row.rhs, ()))
+            found[row.slope] = before._replace(outcomes=(*before.outcomes, row.lhs))
+    return found
+
+
+def slope_names(statements: Sequence[Statement], syntax: ModelSyntax, nlevels: int) -> tuple[str, ...]:
+    """Names of the random slopes that the statements of level 1 give, in order of appearance.
+
+    Raises
+    ------
+    ModelError
+        If the model has one level, or what has a slope is no path.
+    """
+    names: dict[str, None] = {}
+    for statement in statements:
+        for modifier in statement.modifiers:
+            if modifier.kind != "rv":
+                continue
+            name = str(modifier.values[0])
+            if nlevels == 1:
+                message = (
+                    f"rv('{name}') is a slope that differs between clusters, and the model has one level: write it "
+                    "below 'level: 1', with a 'level: 2', and name the column of the clusters, cluster="
+                )
+                raise ModelError(syntax.locate(modifier.at, message))
+            if statement.op != "~" or not statement.rhs:
+                what = f"{statement.lhs} {statement.op} {statement.rhs}".replace("~1 ", "~ 1")
+                message = (
+                    f"a random slope belongs to a regression on a covariate, as in 'y ~ rv(\"{name}\")*x', "
+                    f"not to '{what}'"
+                )
+                raise ModelError(syntax.locate(modifier.at, message))
+            names[name] = None
+    return tuple(names)
+
+
+def check_slopes(blocks: Sequence[BlockDraft]) -> None:
+    """Refuse random slopes that cannot be, or cannot be estimated, in the levels of one group.
+
+    Raises
+    ------
+    ModelError, UnsupportedError
+        Naming the slope and its place.
+    """
+    for block in blocks:
+        for row in block.rows.values():
+            said = row.said.get("rv")
+            if said is None:
+                continue
+            if block.level == BETWEEN:
+                _fail(
+                    block,
+                    said.at,
+                    f"rv('{row.slope}') stands at level 2: a slope varies between clusters, so that its path belongs "
+                    "to level 1",
+                )
+            other = next((kind for kind in row.said if kind != "rv"), None)
+            if other is not None:
+                _fail(
+                    block,
+                    row.said[other].at,
+                    f"the path from '{row.rhs}' to '{row.lhs}' is the random slope '{row.slope}' and has no value of "
+                    f"its own: labels, starts, bounds and fixed values belong to the mean of '{row.slope}' at level "
+                    f"2, as in '{row.slope} ~ a*1'",
+                )
+    if len(blocks) < BETWEEN:
+        return
+    within, between = blocks
+    slopes = slopes_of(within.rows.values())
+    for name, slope in slopes.items():
+        _check_name(within, between, name)
+        _check_covariate(within, between, slope)
+
+
+def _check_name(within: BlockDraft, between: BlockDraft, name: str) -> None:
+    at = _place(within, name)
+    if name in within.observed or name in within.latent:
+        _fail(
+            within, at, f"'{name}' is a variable of level 1 and the name of a random slope: use another name"
+        )
+    for row in between.rows.values():
+        if row.op == "=~" and row.lhs == name:
+            _fail(
+                between,
+                row.at or at,
+                f"'{name}' is a random slope, which level 1 measures: it has no indicators at level 2; it may be an "
+                "indicator itself",
+            )
+
+
+def _check_covariate(within: BlockDraft, between: BlockDraft, slope: Slope) -> None:
+    paths = [row for row in within.rows.values() if row.slope == slope.name]
+    at = _place(within, slope.name)
+    for row in paths:
+        if row.rhs != slope.covariate:
+            _fail(
+                within,
+                row.said["rv"].at,
+                f"'{slope.name}' is the slope of '{slope.covariate}' and of '{row.rhs}': give each its own name",
+            )
+    if slope.covariate in within.latent:
+        message = (
+            f"'{slope.covariate}' is latent: random slopes of latent covariates need numerical integration, which is "
+            "not available in this version; use an observed covariate"
+        )
+        raise UnsupportedError(within.syntax.locate(at, message))
+    if slope.covariate in between.observed:
+        message = (
+            f"'{slope.covariate}' stands at both levels, so that its within part is latent: random slopes of it need "
+            "numerical integration, which is not available in this version. Use the covariate at level 1 only, or "
+            "centre it within clusters and add the cluster means as a variable of level 2"
+        )
+        raise UnsupportedError(within.syntax.locate(at, message))
+    if _reached(within, slope.outcomes) & {slope.covariate}:
+        _fail(
+            within,
+            at,
+            f"'{slope.covariate}' depends on '{slope.outcomes[0]}', so that '{slope.name}' would be the slope of an "
+            "outcome's own consequence",
+        )
+
+
+def _reached(within: BlockDraft, names: Iterable[str]) -> set[str]:
+    """Variables with these, and those that depend on them."""
+    effects: dict[str, list[str]] = {}
+    for row in within.rows.values():
+        if row.op == "=~":
+            effects.setdefault(row.lhs, []).append(row.rhs)
+        elif row.op == "~":
+            effects.setdefault(row.rhs, []).append(row.lhs)
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += effects.get(name, [])
+    return found
+
+
+def _place(block: BlockDraft, name: str) -> Position:
+    return next(row.said["rv"].at for row in block.rows.values() if row.slope == name)
+
+
+def _fail(block: BlockDraft, at: Position, message: str) -> NoReturn:
+    raise ModelError(block.syntax.locate(at, message))

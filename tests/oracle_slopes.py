@@ -1,0 +1,107 @@
+"""Slow truth for random slopes: each cluster as one dense normal density, in plain NumPy.
+
+Nothing is shared with the package but rows with `lhs, op, rhs, level, group, free, value, slope`. A unit has the
+variables measured on units; the covariates of slopes are known numbers. Derivatives by complex steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import oracle
+
+
+def ram(rows, theta, level, first, group=1):
+    """Total effects, residual covariances and intercepts of one level, over `first` and what else its rows name."""
+    rows = [r for r in rows if (r.level, r.group) == (level, group)]
+    names = list(dict.fromkeys([*first, *(n for r in rows for n in (r.lhs, r.rhs) if n)]))
+    at, n = {name: i for i, name in enumerate(names)}, len(names)
+    a, s, mean = np.zeros((n, n), theta.dtype), np.zeros((n, n), theta.dtype), np.zeros(n, theta.dtype)
+    for r in rows:
+        value = theta[r.free - 1] if r.free else r.value
+        if r.slope:
+            continue
+        if r.op == "~1":
+            mean[at[r.lhs]] = value
+        elif r.op == "~~":
+            s[at[r.lhs], at[r.rhs]] = s[at[r.rhs], at[r.lhs]] = value
+        else:
+            a[(at[r.rhs], at[r.lhs]) if r.op == "=~" else (at[r.lhs], at[r.rhs])] = value
+    total = np.linalg.inv(np.eye(n) - a)
+    return at, total, total @ s @ total.T, total @ mean
+
+
+def cluster(rows, theta, unit, both, between, x, group=1):
+    """Mean and covariance matrix of (unit 1, ..., unit n, between-only variables) given x: {covariate: (n,)}."""
+    theta, n, p = np.asarray(theta), len(next(iter(x.values()))), len(unit)
+    at, total, cov, mean = ram(rows, theta, 1, unit, group)
+    slopes = list(dict.fromkeys(r.slope for r in rows if r.slope and r.group == group))
+    own, _, cov_b, mean_b = ram(rows, theta, 2, [*both, *slopes, *between], group)
+    keep = [own[name] for name in (*both, *slopes, *between)]
+    cov_b, mean_b = cov_b[np.ix_(keep, keep)], mean_b[keep]
+    reach = np.zeros((n * p + len(between), len(keep)), theta.dtype)
+    for i in range(n):
+        for k, name in enumerate(both):
+            reach[i * p + unit.index(name), k] = 1
+        for r in rows:
+            if r.slope and r.group == group:
+                column = len(both) + slopes.index(r.slope)
+                reach[i * p : i * p + p, column] += total[:p, at[r.lhs]] * x[r.rhs][i]
+    for k in range(len(between)):
+        reach[n * p + k, len(both) + len(slopes) + k] = 1
+    within = np.zeros((len(reach), len(reach)), theta.dtype)
+    within[: n * p, : n * p] = np.kron(np.eye(n), cov[:p, :p])
+    centre = np.concatenate([np.tile(mean[:p], n), np.zeros(len(between))])
+    return centre + reach @ mean_b, within + reach @ cov_b @ reach.T, reach, cov_b
+
+
+def logliks(rows, theta, data, unit, both, between, id_, group=1):
+    """Log-likelihood of each cluster, clusters in order of their first row."""
+    out = []
+    for _, part in data.groupby(id_, sort=False):
+        x = {r.rhs: part[r.rhs].to_numpy() for r in rows if r.slope}
+        mean, cov, *_ = cluster(rows, theta, unit, both, between, x, group)
+        y = np.concatenate([part[list(unit)].to_numpy().ravel(), part[list(between)].to_numpy()[0]])
+        out.append(oracle.normal_logpdf(y[None], mean, cov)[0])
+    return np.array(out)
+
+
+def expected_information(rows, theta, data, unit, both, between, id_, fixed):
+    """Sum of tr(V^-1 dV V^-1 dV) / 2 + dmu' V^-1 dmu, given the covariates `fixed`, cluster variables being random."""
+    total = np.zeros((len(theta), len(theta)))
+    for _, part in data.groupby(id_, sort=False):
+        n, p = len(part), len(unit)
+        x = {r.rhs: part[r.rhs].to_numpy() for r in rows if r.slope}
+        given = [i * p + unit.index(name) for i in range(n) for name in fixed]
+        values = part[list(fixed)].to_numpy().ravel()
+        rest = [k for k in range(n * p + len(between)) if k not in set(given)]
+
+        def conditional(t, x=x, given=given, rest=rest, values=values):
+            mean, cov, *_ = cluster(rows, t, unit, both, between, x)
+            if not given:
+                return mean, cov
+            paths = np.linalg.solve(cov[np.ix_(given, given)], cov[np.ix_(given, rest)]).T
+            left = cov[np.ix_(rest, rest)] - paths @ cov[np.ix_(given, rest)]
+            return mean[rest] + paths @ (values - mean[given]), left
+
+        dmean, dcov = (oracle.complex_step(lambda t, i=i: conditional(t)[i], theta) for i in (0, 1))
+        cov = conditional(np.asarray(theta))[1]
+        w = np.linalg.solve(cov, np.moveaxis(dcov, -1, 0))
+        total += np.einsum("aij,bji->ab", w, w) / 2 + dmean.T @ np.linalg.solve(cov, dmean)
+    return total
+
+
+def posterior(rows, theta, data, unit, both, between, id_):
+    """Posterior means (J, r) and covariance matrices (J, r, r) of the both-level parts and the slopes."""
+    means, covs = [], []
+    for _, part in data.groupby(id_, sort=False):
+        x = {r.rhs: part[r.rhs].to_numpy() for r in rows if r.slope}
+        mean, cov, reach, cov_b = cluster(rows, theta, unit, both, between, x)
+        slopes = list(dict.fromkeys(r.slope for r in rows if r.slope))
+        own, _, _, mean_b = ram(rows, np.asarray(theta), 2, [*both, *slopes, *between])
+        r = len(both) + len(slopes)
+        y = np.concatenate([part[list(unit)].to_numpy().ravel(), part[list(between)].to_numpy()[0]])
+        gain = np.linalg.solve(cov, reach @ cov_b[:, :r]).T
+        means.append(mean_b[[own[name] for name in (*both, *slopes)]] + gain @ (y - mean))
+        covs.append(cov_b[:r, :r] - gain @ reach @ cov_b[:, :r])
+    return np.array(means), np.array(covs)

@@ -1,0 +1,275 @@
+"""Random slopes of observed covariates: fits, tests, scores, and what is refused."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import msem
+import oracle_slopes
+import reference
+import slope_cases
+from msem.errors import (
+    DataError,
+    DataWarning,
+    IdentificationWarning,
+    ModelError,
+    ModelSyntaxError,
+    UnsupportedError,
+)
+from msem.language.syntax import parse
+from msem.model.derived import saturated_table
+from msem.model.partable import parameter_table
+
+CASES = [
+    "demo_rv",
+    "demo_rv_factor",
+    "reisby_rv",
+    "rs_bdf_cwc",
+    "rs_between_outcome",
+    "rs_latent_two",
+    "rs_oxboys",
+    "rs_path",
+    "rs_popular",
+    "rs_popular_cross",
+    "rs_popular_mlr",
+    "rs_popular_two",
+]
+WITHIN, BETWEEN = "level: 1\n", "level: 2\ny ~~ y\n"
+MODEL = """
+level: 1
+  y1 ~ rv("s")*x1 + x3
+level: 2
+  y1 ~ w
+  s ~ w
+  y1 ~~ s
+"""
+
+
+@functools.cache
+def fitted(case):
+    m = reference.meta(case)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return msem.sem(
+            reference.model(case), reference.data(case), cluster=m["cluster"], estimator=m["estimator"]
+        )
+
+
+def theirs(case):
+    """Estimates and standard errors of the other program by formula."""
+    results = reference.results(case)
+    block = results.get(reference.PROGRAM, {})
+    block = block if block.get("status") == "ok" else results["dense"]
+    found = {}
+    for row in block["parameter_table"]:
+        if row.get("free"):
+            names = sorted((row["lhs"], row["rhs"])) if row["op"] == "~~" else (row["lhs"], row["rhs"])
+            numeric = row.get("se_numeric_hessian")
+            robust = reference.meta(case)["estimator"] == "MLR" or numeric is None
+            found[row["level"], row["op"], *names] = row["est"], row["se"] if robust else numeric
+    return block["logl"], found
+
+
+@reference.needs_reference
+@pytest.mark.parametrize("case", CASES)
+def test_fits_are_those_of_other_programs(case):
+    fit = fitted(case)
+    llf, found = theirs(case)
+    assert fit.status == "ok"
+    assert fit.llf == pytest.approx(llf, abs=1e-6)
+    for row, estimate, error in zip(fit.table.rows, fit.row_values, fit.row_errors, strict=True):
+        if row.free:
+            names = sorted((row.lhs, row.rhs)) if row.op == "~~" else (row.lhs, row.rhs)
+            est, se = found.pop((row.level, row.op, *names))
+            assert abs(estimate - est) < 1e-4 * se
+            assert error == pytest.approx(se, rel=1e-3)
+    assert not found
+
+
+@reference.needs_reference
+def test_chi_square_is_that_against_the_saturated_slopes():
+    """The figures of a prototype that was held to dense densities."""
+    fit = fitted("demo_rv_factor")
+    assert fit.unrestricted_llf == pytest.approx(-12116.92145414, abs=1e-6)
+    assert (fit.chisq, fit.df) == (pytest.approx(13.73050838, abs=1e-6), 21)
+    assert fitted("demo_rv").chisq == pytest.approx(0, abs=1e-6)
+    assert fitted("demo_rv").df == 0
+
+
+@functools.cache
+def small():
+    return msem.sem(MODEL, slope_cases.sample(3, 60), cluster="id")
+
+
+def test_posterior_means_and_deviations_are_those_of_the_dense_density():
+    fit = msem.sem(MODEL, data := slope_cases.sample(3, 60), cluster="id")
+    s = fit.statistics
+    roles = list(s.unit), list(s.unit[: s.nboth]), list(s.cluster), "id"
+    mean, cov = oracle_slopes.posterior(fit.table.rows, fit.theta, data, *roles)
+    effects, slopes = fit.random_effects(), fit.factor_scores(2)
+    assert_allclose(effects["y1"], mean[:, 0], rtol=1e-9)
+    assert_allclose(slopes["s"], mean[:, 1], rtol=1e-9)
+    assert_allclose(effects["y1_se"] ** 2, cov[:, 0, 0], rtol=1e-8)
+    assert_allclose(slopes["s_se"] ** 2, cov[:, 1, 1], rtol=1e-8)
+    assert list(slopes.index) == list(data["id"].unique())
+    some = data[data["id"].isin([4, 7])]
+    assert_allclose(fit.factor_scores(2, newdata=some)["s"], slopes.loc[some["id"].unique(), "s"], rtol=1e-9)
+
+
+def test_other_latent_variables_of_level_2_are_scored_beside_slopes():
+    case = slope_cases.Case("all kinds")
+    from msem.postestimation.posterior import group_model, posterior
+    from msem.postestimation.rows import training_rows
+
+    found = posterior(group_model(case.objective, case.near), training_rows(case.sample.groups[0]), 2)
+    assert found.names == ("s", "t", "fb")
+    mean, cov = oracle_slopes.posterior(case.table.rows, case.near, case.data, *case.roles)
+    assert_allclose(found.mean[:, :2], mean[:, 2:4], rtol=1e-9)
+    assert_allclose(found.cov[found.which][:, :2, :2], cov[:, 2:4, 2:4], rtol=1e-8)
+
+
+def test_order_of_rows_and_clusters_does_not_matter():
+    data = slope_cases.sample(3, 60)
+    again = data.sample(frac=1, random_state=5)
+    assert msem.sem(MODEL, again, cluster="id").llf == pytest.approx(small().llf, abs=1e-9)
+
+
+def test_units_do_not_matter():
+    data = slope_cases.sample(3, 60)
+    data["y1"] *= 1e4
+    data["x1"] *= 1e-3
+    other = msem.sem(MODEL, data, cluster="id")
+    assert other.llf + len(data) * np.log(1e4) == pytest.approx(small().llf, abs=1e-6)
+    assert other.tvalues.to_numpy() == pytest.approx(small().tvalues.to_numpy(), rel=1e-5)
+
+
+def test_clusters_of_equal_design_share_work():
+    case = slope_cases.Case("equal designs")
+    assert case.statistics.likelihood().designs == case.data.groupby("id").size().nunique()
+    assert slope_cases.Case("all kinds").statistics.likelihood().designs > 10
+
+
+def test_groups_are_fitted_together():
+    data = slope_cases.sample(3, 60)
+    data["half"] = np.where(data["id"] < 30, "a", "b")
+    whole = msem.sem(MODEL, data, cluster="id", group="half")
+    parts = [msem.sem(MODEL, data[data["half"] == label], cluster="id") for label in ("a", "b")]
+    assert whole.llf == pytest.approx(sum(part.llf for part in parts), abs=1e-7)
+    assert whole.chisq == pytest.approx(sum(part.chisq for part in parts), abs=1e-6)
+
+
+def test_labels_and_constraints_of_slopes():
+    text = MODEL.replace("s ~ w", "s ~ w + m*1\n  s ~~ v*s") + "m == 2*v\n"
+    fit = msem.sem(text, slope_cases.sample(3, 60), cluster="id")
+    assert fit.params["m"] == pytest.approx(2 * fit.params["v"], abs=1e-9)
+    assert fit.llf < small().llf
+
+
+def test_robust_errors_and_scaled_test_take_single_clusters():
+    fit = msem.sem(MODEL, slope_cases.sample(3, 60), cluster="id", estimator="MLR")
+    inverse = np.linalg.inv(fit.objective.observed_information(fit.theta))
+    scores = fit.scores().to_numpy()
+    assert_allclose(fit.vcov, inverse @ scores.T @ scores @ inverse, rtol=1e-7)
+    assert np.isnan(fit.tests().loc["yuan_bentler_mplus", "scaling"])  # no degrees of freedom
+
+
+def test_fits_can_be_kept():
+    again = pickle.loads(pickle.dumps(small()))
+    assert again.objective.llf(again.theta) == pytest.approx(small().llf, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ('y ~ rv("s")*x', ModelError, "line 1, column 5.*the model has one level"),
+        (f'{WITHIN}y ~~ rv("s")*x\n{BETWEEN}', ModelError, "belongs to a regression.*not to 'y ~~ x'"),
+        (f'{WITHIN}y ~ x\n{BETWEEN}y ~ rv("s")*w', ModelError, "line 5, column 5.*stands at level 2"),
+        (f'{WITHIN}y ~ rv("s")*a*x\n{BETWEEN}', ModelError, "line 2, column 13.*s ~ a\\*1"),
+        (f'{WITHIN}y ~ rv("x")*x\n{BETWEEN}', ModelError, "'x' is a variable of level 1 and the name of a"),
+        (f'{WITHIN}y ~ rv("s")*x\n{BETWEEN}s =~ y', ModelError, "no indicators at level 2"),
+        (f'{WITHIN}y ~ rv("s")*x\n{BETWEEN}x ~~ x', UnsupportedError, "'x' stands at both levels"),
+        (f'{WITHIN}f =~ a + b + c\ny ~ rv("s")*f\n{BETWEEN}', UnsupportedError, "'f' is latent"),
+        (f'{WITHIN}y ~ rv("s")*x\nx ~ y\n{BETWEEN}', ModelError, "outcome's own consequence"),
+        (f'{WITHIN}y ~ rv("s")*x + rv("s")*z\n{BETWEEN}', ModelError, "slope of 'x' and of 'z'"),
+        (f"{WITHIN}y ~ x + (x | g)\n{BETWEEN}", ModelSyntaxError, "'\\(x \\| g\\)' in lme4, is 'y ~ rv"),
+        (f"{WITHIN}y ~ (1 + x | g)\n{BETWEEN}", ModelSyntaxError, "'\\(x \\| g\\)' in lme4, is 'y ~ rv"),
+        (f"{WITHIN}s | y ON x\n{BETWEEN}", ModelSyntaxError, "in Mplus, is 'y ~ rv"),
+    ],
+)
+def test_what_cannot_be_a_random_slope_is_refused(text, error, message):
+    with pytest.raises(error, match=message):
+        parameter_table(parse(text))
+
+
+def test_data_that_cannot_have_the_slope_are_refused():
+    data = slope_cases.sample(3, 60)
+    with pytest.raises(DataError, match="'x1' is in the level-1 block, but does not vary within clusters"):
+        msem.sem(MODEL, data.assign(x1=data["w"] + 1), cluster="id")
+    with pytest.raises(ModelError, match="'s' is a random slope of the model and a column of the data"):
+        msem.sem(MODEL, data.assign(s=1.0), cluster="id")
+    with pytest.raises(DataError, match=r"'x1'.*standard deviations from 0.*subtract"):
+        msem.sem(MODEL, data.assign(x1=data["x1"] + 1e7), cluster="id")
+    far = data.assign(x1=data["x1"] + 3e3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IdentificationWarning)
+        with pytest.warns(DataWarning, match="'x1'.*Centre it"):
+            msem.sem(MODEL, far, cluster="id")
+    with pytest.raises(UnsupportedError, match="missing"):
+        msem.sem(MODEL, data, cluster="id", missing="fiml")
+    with pytest.raises(UnsupportedError, match="rows of raw data"):
+        msem.sem(MODEL, msem.summarize(data, cluster="id"))
+
+
+def test_no_chi_square_has_a_reason():
+    data = slope_cases.sample(3, 60)
+    text = """
+    level: 1
+      fw =~ y1 + y2 + y3
+      fw ~ rv("s")*x1 + rv("t")*x2
+    level: 2
+      y1 ~~ y1
+      y2 ~~ y2
+      y3 ~~ y3
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = msem.sem(text, data[data["id"] < 12], cluster="id")
+    assert np.isnan(fit.chisq)
+    assert "clusters" in fit.groups[""].slope_reference.reason
+    assert fit.groups[""].slope_reference.reason in " ".join(fit.summary().split())
+
+
+def test_what_needs_saturated_moments_is_refused_by_name():
+    fit = small()
+    for name in ("residuals", "srmr", "level_fit", "standardized", "rsquare", "bootstrap", "jackknife"):
+        with pytest.raises(UnsupportedError, match=f"{name}.*random slopes"):
+            getattr(fit, name)()
+    with pytest.raises(AttributeError, match="no saturated moments"):
+        _ = fit.saturated
+
+
+def test_the_saturated_model_has_a_slope_for_every_outcome():
+    """p (p + 1) / 2 + p k + R (1 + n_w) + R (R + 1) / 2 parameters, R = p (1 + covariates with slopes)."""
+    text = """
+    level: 1
+      fw =~ y1 + y2 + y3
+      fw ~ rv("s")*x1 + x2
+    level: 2
+      fb =~ y1 + y2 + y3
+      fb + s ~ w
+    """
+    assert saturated_table(parameter_table(parse(text))).npar == 6 + 3 + 6 * 2 + 21
+
+
+def test_a_frame_of_the_table_names_the_slopes():
+    table = parameter_table(parse(MODEL))
+    frame = table.frame()
+    assert frame.loc[frame["slope"] == "s", ["lhs", "op", "rhs"]].to_numpy().tolist() == [["y1", "~", "x1"]]
+    assert isinstance(frame, pd.DataFrame)
