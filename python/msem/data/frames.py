@@ -214,9 +214,15 @@ class ClusteredData:
         numbers: Sequence[int],
     ) -> _core.ReducedData:
         """The rows reduced for random slopes; see `SlopeStatistics`."""
-        columns = (columns_of(self, names) for names in (unit, covariates, cluster))
         return _core.ReducedData(
-            *columns, cluster_codes(self), len(self.clusters), nboth, fixed, list(numbers)
+            columns_of(self, unit),
+            columns_of(self, covariates),
+            columns_of(self, cluster),
+            cluster_codes(self),
+            len(self.clusters),
+            nboth,
+            fixed,
+            list(numbers),
         )
 
 

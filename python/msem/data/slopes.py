@@ -213,11 +213,12 @@ class SlopeStatistics:
         if self.fixed:
             cov[np.ix_(f, f)] = self.covariances(self.unit[p:], ())[0]
             used = f[left[p:]]
-            paths = np.linalg.lstsq(
-                residual[np.ix_(used, used)], residual[np.ix_(used, range(p))], rcond=None
-            )[0]
+            known: Floats = residual[np.ix_(used, used)]
+            with_outcomes: Floats = residual[used, :p]
+            solution = np.linalg.lstsq(known, with_outcomes, rcond=None)[0]
+            paths = np.asarray(solution, dtype=np.float64)
             reach = cov[np.ix_(f, used)] @ paths
-            cov[:p, :p] += paths.T @ (cov[np.ix_(used, used)] - residual[np.ix_(used, used)]) @ paths
+            cov[:p, :p] += paths.T @ (cov[np.ix_(used, used)] - known) @ paths
             cov[p:n, :p], cov[:p, p:n] = reach, reach.T
         cov[n:, n:] = np.eye(m)
         mean = np.concatenate([self.total_mean[:n], np.zeros(m)])
@@ -347,10 +348,8 @@ class SlopeClusters:
     ) -> None:
         """None: there are no saturated moments."""
 
-    def posterior(
-        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
-    ) -> SlopePosterior:
-        """The clusters with model-implied moments, those of products and slopes included; see `SlopePosterior`."""
+    def posterior(self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]) -> Any:
+        """The clusters with model-implied moments, those of products and slopes included: a `SlopePosterior`."""
         return SlopePosterior(self.reduced, shape, moments)
 
     def pool(self, order: NDArray[np.intp]) -> NoReturn:

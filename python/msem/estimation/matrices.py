@@ -109,8 +109,9 @@ def block_map(table: ParameterTable, level: int, group: int, observed: Sequence[
     chosen = [i for i, r in enumerate(table.rows) if r.level == level and r.group == group]
     places = np.array([place(table.rows[i], at) for i in chosen], dtype=np.intp).reshape(-1, 3)
     slopes = tuple(slope.name for slope in table.slopes(group))
+    slot, row, col = places.T
     return BlockMap(
-        level, group, names, len(observed), np.array(chosen, dtype=np.intp), *places.T, slopes=slopes
+        level, group, names, len(observed), np.array(chosen, dtype=np.intp), slot, row, col, slopes
     )
 
 
