@@ -180,6 +180,38 @@ def test_robust_errors_and_scaled_test_take_single_clusters():
     assert np.isnan(fit.tests().loc["yuan_bentler_mplus", "scaling"])  # no degrees of freedom
 
 
+def test_nested_models_are_compared_by_their_parameters():
+    """A slope without variance and covariance: two parameters."""
+    data = slope_cases.sample(3, 60)
+    none = MODEL.replace("y1 ~~ s", "y1 ~~ 0*s\n  s ~~ 0*s")
+    zero = msem.sem(none, data, cluster="id")
+    table = msem.compare_models(zero, small())
+    assert table["chisq_diff"].iloc[1] == pytest.approx(2 * (small().llf - zero.llf), abs=1e-8)
+    assert table["df_diff"].iloc[1] == 2
+    other = msem.sem(none.replace("0*s\n", "0.1*s\n").replace("s ~ w", "s ~ 0*w"), data, cluster="id")
+    with pytest.raises(ModelError, match="not nested"):
+        msem.compare_models(other, zero)
+    robust = [msem.sem(text, data, cluster="id", estimator="MLR") for text in (none, MODEL)]
+    assert msem.compare_models(*robust)["scaling"].iloc[1] > 0
+
+
+def test_a_score_test_is_near_the_likelihood_ratio():
+    text = MODEL.replace("s ~ w", "s ~ 0*w")
+    fit = msem.sem(text, slope_cases.sample(3, 60), cluster="id")
+    score = fit.score_test(add="s ~ w")
+    assert "s~w" in str(score)
+    gain = 2 * (small().llf - fit.llf)
+    assert score.total["statistic"].iloc[0] == pytest.approx(gain, rel=0.2, abs=0.2)
+
+
+def test_influence_is_what_a_refit_says():
+    data = slope_cases.sample(3, 60)
+    change = small().influence().change
+    cluster = change.abs().sum(axis=1).idxmax()
+    without = msem.sem(MODEL, data[data["id"] != cluster], cluster="id").params - small().params
+    assert_allclose(change.loc[cluster], without, atol=0.1 * np.abs(without).max())
+
+
 def test_fits_can_be_kept():
     again = pickle.loads(pickle.dumps(small()))
     assert again.objective.llf(again.theta) == pytest.approx(small().llf, abs=1e-10)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.complete import SampleStatistics, sample_statistics
+from msem.data.complete import SampleStatistics, positions, sample_statistics
 from msem.data.frames import ClusteredData
 from msem.data.screening import require_enough
 from msem.data.statistics import Rows, Saturated
@@ -275,9 +275,25 @@ class SlopeStatistics:
         """Always `UnsupportedError`."""
         refuse("fits of one level")
 
-    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("statistics of some of the variables")
+    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> SlopeStatistics:
+        """Statistics of some of the variables, in the order given but for fixed covariates, which come last.
+
+        Raises
+        ------
+        DataError
+            If a variable is not among those of its kind.
+        """
+        given = self.unit[len(self.unit) - self.fixed :]
+        outcomes = [name for name in unit if name not in given]
+        fixed = [name for name in unit if name in given]
+        reduced = self.reduced.restrict(
+            positions(outcomes, self.unit),
+            nboth,
+            positions(fixed, self.unit),
+            positions(cluster, self.cluster),
+        )
+        plain = self.plain.restrict((*outcomes, *fixed), cluster, nboth)
+        return SlopeStatistics(plain, len(fixed), self.slopes, self.carriers, reduced)
 
     def centred(self) -> NoReturn:
         """A two-level model has means; always `UnsupportedError`."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
-from msem.errors import ModelError
+from msem.errors import ModelError, UnsupportedError
 from msem.language.expressions import Name
 from msem.language.syntax import Constraint, ModelSyntax, Position
 from msem.model.blocks import group_drafts, refuse_unsupported
@@ -408,6 +408,22 @@ def _number(drafts: list[Draft], first: list[int]) -> tuple[Parameter, ...]:
             )
         )
     return tuple(rows)
+
+
+def require_no_slopes(table: ParameterTable, what: str) -> None:
+    """Refuse what does not know of random slopes; named in the plural.
+
+    Raises
+    ------
+    UnsupportedError
+        Naming the slopes.
+    """
+    names = dict.fromkeys(row.slope for row in table.rows if row.slope)
+    if names:
+        raise UnsupportedError(
+            f"{what} are not available for models with random slopes in this version; this one has "
+            f"{', '.join(names)}"
+        )
 
 
 def find_parameter(

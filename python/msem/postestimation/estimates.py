@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from msem.estimation.solution import Solution
 from msem.model.levels import Level, rows_at
+from msem.model.partable import require_no_slopes
 from msem.output.tables import estimates_frame
 from msem.postestimation.constraints import (
     definition_df,
@@ -56,6 +57,8 @@ def estimates(
     est, se = fit.row_values, fit.row_errors
     df = _row_df(fit) if reference == "t" else None
     extra: dict[str, Floats] = {}
+    if standardized and fit.has_slopes:
+        require_no_slopes(fit.table, "standardized estimates")
     if standardized:
         variances = {
             block: dict(zip(own.names, own.variances.tolist(), strict=True))

@@ -15,7 +15,7 @@ from msem.data.sample import Sample, require_simple
 from msem.errors import DataError, MsemError
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.sampling import free_directions
-from msem.estimation.solution import NOT_YET, Solution, without_slopes
+from msem.estimation.solution import Solution
 from msem.resampling.progress import Progress
 from msem.resampling.refits import refit, refit_chosen
 from msem.resampling.replicates import (
@@ -246,7 +246,6 @@ def _refitted(estimate: Estimate, sample: Sample, chosen: Integers, threads: int
     return refit_chosen(source, chosen.tolist())
 
 
-@without_slopes(NOT_YET)
 def influence(
     fit: Solution,
     *,

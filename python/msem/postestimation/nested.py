@@ -21,6 +21,8 @@ from msem.errors import DataError, ModelError
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import minimize
+from msem.model.partable import Parameter
+from msem.model.references import Key, key_of
 
 Floats = NDArray[np.float64]
 
@@ -66,6 +68,8 @@ def embed(small: Estimate, large: Estimate) -> Embedding:
     -------
     Embedding
     """
+    if _with_slopes(small, large):
+        return embed_by_rows(small, large)
     mine = [implied_statistics(small, g) for g in range(1, len(small.objective.statistics) + 1)]
     theirs = [
         own.restrict(*s.variables.roles) for own, s in zip(mine, large.objective.statistics, strict=True)
@@ -80,6 +84,66 @@ def embed(small: Estimate, large: Estimate) -> Embedding:
         if again.optimum.value < value:
             theta, value = again.theta, again.optimum.value
     return Embedding(theta, max(value - least, 0.0), directions(small, large, theta)[1])
+
+
+def embed_by_rows(small: Estimate, large: Estimate) -> Embedding:
+    """The same by the rows of the parameter tables, for models without moments that could be compared.
+
+    That suffices: whatever the larger model fixes is fixed at the same value in the smaller one, what only one of them
+    has a row for being 0 in the other, and no parameters of the larger one are shared or constrained.
+
+    Raises
+    ------
+    ModelError
+        If the larger model has constraints or shared parameters.
+    """
+    rows = {_place(row): row for row in large.table.rows}
+    ours = {_place(row): row for row in small.table.rows}
+    free = [row for row in large.table.rows if row.free]
+    if large.table.constraints or len(free) > large.table.npar:
+        raise ModelError(
+            "with random slopes models are compared by their parameters, and the larger one has constraints or "
+            "parameters that share a label: test them with fit.wald_test(...)"
+        )
+    gap = 0.0
+    for place in rows.keys() | ours.keys():
+        one, two = ours.get(place), rows.get(place)
+        if two is not None and two.free:
+            continue
+        value = 0.0 if two is None else two.value
+        mine = 0.0 if one is None else one.value
+        slopes = {"" if row is None else row.slope for row in (one, two)}
+        if (
+            (one is not None and one.free)
+            or not np.isclose(mine, value, rtol=1e-12, atol=0)
+            or len(slopes) > 1
+        ):
+            gap = np.inf
+    return Embedding(_by_rows(small, large)[0], gap, 0.0)
+
+
+def _by_rows(small: Estimate, large: Estimate) -> tuple[Floats, Floats]:
+    """Parameters of the larger model that are those of the smaller one, and their derivatives, by rows."""
+    ours = {_place(row): row for row in small.table.rows}
+    theta, jacobian = np.zeros(large.table.npar), np.zeros((large.table.npar, small.table.npar))
+    for row in large.table.rows:
+        mine = ours.get(_place(row))
+        if not row.free or mine is None:
+            continue
+        if mine.free:
+            theta[row.free - 1] = small.theta[mine.free - 1]
+            jacobian[row.free - 1, mine.free - 1] = 1
+        else:
+            theta[row.free - 1] = mine.value
+    return theta, jacobian
+
+
+def _with_slopes(*fits: Estimate) -> bool:
+    return any(row.slope for fit in fits for row in fit.table.rows)
+
+
+def _place(row: Parameter) -> tuple[Key, int, int]:
+    return key_of(row.lhs, row.op, row.rhs), row.level, row.group
 
 
 def implied_statistics(fit: Estimate, group: int) -> SampleStatistics:
@@ -106,6 +170,8 @@ def directions(small: Estimate, large: Estimate, theta: Floats) -> tuple[Floats,
     outside : float
         Relative length of the part of the tangents that was projected away.
     """
+    if _with_slopes(small, large):
+        return _by_rows(small, large)[1] @ small.tangent, 0.0
     orders = large.objective.statistics
     inner = _moment_jacobian(small.objective, small.theta, orders) @ small.tangent
     outer = _moment_jacobian(large.objective, theta, orders) @ large.tangent

@@ -13,7 +13,7 @@ from msem.errors import ModelError
 from msem.estimation.constraints import compile_constraints
 from msem.estimation.matrices import block_map, block_matrices, row_values
 from msem.model.levels import LEVEL_NAMES
-from msem.model.partable import Parameter, ParameterTable
+from msem.model.partable import Parameter, ParameterTable, require_no_slopes
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
@@ -111,6 +111,7 @@ def population_of(table: ParameterTable) -> Population:
     ModelError
         If a parameter has no value, or the values do not meet constraints of the model.
     """
+    require_no_slopes(table, "samples drawn from a model")
     shared = _starts(table)
     modelled = _modelled(table)
     values = np.array([_value(row, shared, modelled) for row in table.rows])
@@ -130,6 +131,7 @@ def population_of(table: ParameterTable) -> Population:
 
 def fitted_population(table: ParameterTable, theta: Floats) -> Population:
     """The population that estimates are, in a table with the moments of fixed covariates."""
+    require_no_slopes(table, "samples drawn from a fit")
     return Population(table, row_values(table, theta))
 
 
