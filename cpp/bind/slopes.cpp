@@ -7,21 +7,21 @@ using namespace msem;
 
 namespace {
 
-using Data = std::shared_ptr<ReducedData>;
-using Integers = Eigen::Matrix<Index, Eigen::Dynamic, 1>;
+using Reduced = std::shared_ptr<ReducedData>;
+using SlopeNumbers = Eigen::Matrix<Index, Eigen::Dynamic, 1>;
 
-Integers array_of(const std::vector<Index>& numbers) {
-  return Eigen::Map<const Integers>(numbers.data(), static_cast<Index>(numbers.size()));
+SlopeNumbers numbers_array(const std::vector<Index>& numbers) {
+  return Eigen::Map<const SlopeNumbers>(numbers.data(), static_cast<Index>(numbers.size()));
 }
 
-std::vector<Index> numbers_of(const py::handle& array) {
-  const Integers numbers = array.cast<Integers>();
+std::vector<Index> numbers_from(const py::handle& array) {
+  const SlopeNumbers numbers = array.cast<SlopeNumbers>();
   return {numbers.data(), numbers.data() + numbers.size()};
 }
 
-Data make(const std::vector<Array>& unit, const std::vector<Array>& slopes, const std::vector<Array>& cluster,
-          const Codes& codes, py::ssize_t nclusters, Index nboth, Index fixed,
-          const std::vector<Index>& covariate) {
+Reduced reduce(const std::vector<Array>& unit, const std::vector<Array>& slopes,
+               const std::vector<Array>& cluster, const Codes& codes, py::ssize_t nclusters, Index nboth,
+               Index fixed, const std::vector<Index>& covariate) {
   for (const Index c : covariate) {
     if (c < 1 || c > static_cast<Index>(slopes.size()))
       throw std::invalid_argument("a slope has no covariate");
@@ -33,8 +33,8 @@ Data make(const std::vector<Array>& unit, const std::vector<Array>& slopes, cons
   });
 }
 
-Matrix products(const ReducedData& self, const std::vector<Array>& unit, const std::vector<Array>& slopes,
-                const Codes& codes) {
+Matrix reduced_cluster_products(const ReducedData& self, const std::vector<Array>& unit,
+                                const std::vector<Array>& slopes, const Codes& codes) {
   const std::vector<Array> columns = aligned(slopes);
   const std::vector<Column> x = columns_of(columns, codes.size());
   return with_rows(unit, {}, codes, self.nclusters(),
@@ -42,20 +42,21 @@ Matrix products(const ReducedData& self, const std::vector<Array>& unit, const s
 }
 
 // Everything there is, as arrays.
-py::tuple state(const ReducedData& d) {
-  return py::make_tuple(d.outcomes, d.nboth, d.fixed, d.q, array_of(d.covariate), d.origin, array_of(d.first),
-                        d.design, d.values, d.cluster_values, d.sizes, d.weight, d.remainder);
+py::tuple reduced_state(const ReducedData& d) {
+  return py::make_tuple(d.outcomes, d.nboth, d.fixed, d.q, numbers_array(d.covariate), d.origin,
+                        numbers_array(d.first), d.design, d.values, d.cluster_values, d.sizes, d.weight,
+                        d.remainder);
 }
 
-Data restored(const py::tuple& t) {
+Reduced reduced_restored(const py::tuple& t) {
   auto d = std::make_shared<ReducedData>();
   d->outcomes = t[0].cast<Index>();
   d->nboth = t[1].cast<Index>();
   d->fixed = t[2].cast<Index>();
   d->q = t[3].cast<Index>();
-  d->covariate = numbers_of(t[4]);
+  d->covariate = numbers_from(t[4]);
   d->origin = t[5].cast<Vector>();
-  d->first = numbers_of(t[6]);
+  d->first = numbers_from(t[6]);
   d->design = t[7].cast<Matrix>();
   d->values = t[8].cast<Matrix>();
   d->cluster_values = t[9].cast<Matrix>();
@@ -65,7 +66,7 @@ Data restored(const py::tuple& t) {
   return d;
 }
 
-py::dict coefficients(const ReducedData& self) {
+py::dict coefficients_dict(const ReducedData& self) {
   ClusterCoefficients found;
   {
     py::gil_scoped_release release;
@@ -79,12 +80,12 @@ py::dict coefficients(const ReducedData& self) {
   return out;
 }
 
-std::shared_ptr<SlopeClusters> clusters_of(const std::shared_ptr<SlopeLikelihood>& self, Matrix products) {
+std::shared_ptr<SlopeClusters> slope_clusters(const std::shared_ptr<SlopeLikelihood>& self, Matrix products) {
   return std::make_shared<SlopeClusters>(self, std::move(products));
 }
 
-py::tuple evidence(const SlopeLikelihood& self, const Vector& mean_w, const Matrix& cov_w,
-                   const Vector& mean_b, const Matrix& cov_b) {
+py::tuple evidence_arrays(const SlopeLikelihood& self, const Vector& mean_w, const Matrix& cov_w,
+                          const Vector& mean_b, const Matrix& cov_b) {
   SlopePoint::Evidence found;
   {
     py::gil_scoped_release release;
@@ -93,7 +94,7 @@ py::tuple evidence(const SlopeLikelihood& self, const Vector& mean_w, const Matr
       throw std::domain_error("the moments are not those of a distribution");
     found = point.evidence();
   }
-  return py::make_tuple(found.scores, found.information, array_of(found.which));
+  return py::make_tuple(found.scores, found.information, numbers_array(found.which));
 }
 
 }  // namespace
@@ -101,11 +102,11 @@ py::tuple evidence(const SlopeLikelihood& self, const Vector& mean_w, const Matr
 void bind_slopes(py::module_& m) {
   using namespace py::literals;
   using release = py::call_guard<py::gil_scoped_release>;
-  py::class_<ReducedData, Data>(m, "ReducedData")
-      .def(py::init(&make), "unit"_a, "slopes"_a, "cluster"_a, "codes"_a, "nclusters"_a, "nboth"_a, "fixed"_a,
-           "covariate"_a)
+  py::class_<ReducedData, Reduced>(m, "ReducedData")
+      .def(py::init(&reduce), "unit"_a, "slopes"_a, "cluster"_a, "codes"_a, "nclusters"_a, "nboth"_a,
+           "fixed"_a, "covariate"_a)
       .def_property_readonly("sizes", [](const ReducedData& d) { return d.sizes; })
-      .def_property_readonly("first", [](const ReducedData& d) { return array_of(d.first); })
+      .def_property_readonly("first", [](const ReducedData& d) { return numbers_array(d.first); })
       .def_property_readonly("slopes", &ReducedData::nslopes)
       .def_property_readonly("cluster_values",
                              [](const ReducedData& d) {
@@ -114,8 +115,8 @@ void bind_slopes(py::module_& m) {
                                return out;
                              })
       .def_property_readonly("design", [](const ReducedData& d) { return d.design; })
-      .def("products", &products, "unit"_a, "slopes"_a, "codes"_a)
-      .def("coefficients", &coefficients)
+      .def("products", &reduced_cluster_products, "unit"_a, "slopes"_a, "codes"_a)
+      .def("coefficients", &coefficients_dict)
       .def(
           "restrict",
           [](const ReducedData& self, const std::vector<Index>& outcomes, Index nboth,
@@ -129,12 +130,12 @@ void bind_slopes(py::module_& m) {
             return std::make_shared<ReducedData>(with_slopes(self, std::move(covariate)));
           },
           "covariate"_a, release())
-      .def(py::pickle(&state, &restored));
-  py::class_<SlopeLikelihood, Likelihood, std::shared_ptr<SlopeLikelihood>>(m, "SlopeLikelihood")
-      .def(py::init([](const Data& data) { return std::make_shared<SlopeLikelihood>(data); }), "data"_a,
+      .def(py::pickle(&reduced_state, &reduced_restored));
+  py::class_<SlopeLikelihood, msem::Likelihood, std::shared_ptr<SlopeLikelihood>>(m, "SlopeLikelihood")
+      .def(py::init([](const Reduced& data) { return std::make_shared<SlopeLikelihood>(data); }), "data"_a,
            release())
-      .def("clusters", &clusters_of, "products"_a)
-      .def("evidence", &evidence, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a)
+      .def("clusters", &slope_clusters, "products"_a)
+      .def("evidence", &evidence_arrays, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a)
       .def_property_readonly("designs", [](const SlopeLikelihood& self) { return self.classes().count(); });
-  py::class_<SlopeClusters, Clusters, std::shared_ptr<SlopeClusters>>(m, "SlopeClusters");
+  py::class_<SlopeClusters, msem::Clusters, std::shared_ptr<SlopeClusters>>(m, "SlopeClusters");
 }
