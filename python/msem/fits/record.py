@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.storage import Format, signed, write_json
-from msem.estimation.solution import Solution
+from msem.estimation.solution import NOT_YET, Solution, without_slopes
 from msem.postestimation.constraints import definition_rows
 from msem.postestimation.estimates import estimates
 from msem.postestimation.fit_measures import measures
@@ -29,6 +29,7 @@ CONTENT = ("msem", "model", "options", "groups", "nlevels", *COUNTS, "given_as",
            "fit_measures")  # fmt: skip
 
 
+@without_slopes(NOT_YET)
 def save(fit: Solution, path: Any) -> None:
     """Write the fit to a JSON file: model, options, estimates, their covariance matrix, fit measures and version.
 

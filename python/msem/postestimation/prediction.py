@@ -19,7 +19,7 @@ from msem.data.frames import ClusteredData, clustered_data
 from msem.data.grouping import grouped_data
 from msem.data.incomplete import clusters_of_rows
 from msem.errors import DataError
-from msem.estimation.solution import Solution
+from msem.estimation.solution import NOT_YET, Solution, without_slopes
 from msem.model.levels import BETWEEN, WITHIN
 from msem.model.variables import Variables
 from msem.postestimation.factor_scores import (
@@ -35,6 +35,7 @@ from msem.postestimation.rows import known_groups
 Floats = NDArray[np.float64]
 
 
+@without_slopes(NOT_YET)
 def predict(
     fit: Solution, data: Any = None, *, random_effects: bool = False, cluster: str | None = None
 ) -> pd.DataFrame:
@@ -88,6 +89,7 @@ def predict(
     return unit_frame(parts)
 
 
+@without_slopes(NOT_YET)
 def fittedvalues(fit: Solution) -> pd.DataFrame:
     """Outcomes predicted from covariates and the random effects of the clusters, for the rows of the fit.
 
@@ -99,6 +101,7 @@ def fittedvalues(fit: Solution) -> pd.DataFrame:
     return predict(fit, random_effects=True)
 
 
+@without_slopes(NOT_YET)
 def resid(fit: Solution) -> pd.DataFrame:
     """Outcomes less their fitted values, for the rows of the fit; residuals of moments are `residuals`.
 
