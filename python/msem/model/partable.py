@@ -165,7 +165,9 @@ class ParameterTable:
         for row in self.rows:
             rows.setdefault((row.level, row.group), []).append(row)
         return {
-            (level, group): _variables(members, slopes_of(rows[WITHIN, group]) if level == BETWEEN else ())
+            (level, group): _variables(
+                members, slopes_of(rows.get((WITHIN, group), ())) if level == BETWEEN else ()
+            )
             for (level, group), members in rows.items()
         }
 
@@ -183,7 +185,8 @@ class ParameterTable:
 
     def slopes(self, group: int = 1) -> tuple[Slope, ...]:
         """Random slopes of one group."""
-        return tuple(slopes_of(self.block(WITHIN, group)).values())
+        within = self._blocks.get((WITHIN, group))
+        return () if within is None else tuple(slopes_of(within.rows).values())
 
     def exogenous(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Name the fixed covariates of one level: their moments are taken from the sample."""
