@@ -7,6 +7,7 @@ variables measured on units; the covariates of slopes are known numbers. Derivat
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 import oracle
 
@@ -31,39 +32,58 @@ def ram(rows, theta, level, first, group=1):
     return at, total, total @ s @ total.T, total @ mean
 
 
-def cluster(rows, theta, unit, both, between, x, group=1):
-    """Mean and covariance matrix of (unit 1, ..., unit n, between-only variables) given x: {covariate: (n,)}."""
-    theta, n, p = np.asarray(theta), len(next(iter(x.values()))), len(unit)
+def levels(rows, theta, unit, both, between, group=1):
+    """Both levels of a model: names, reach and moments, from which each cluster's are made."""
+    theta = np.asarray(theta)
+    own = [r for r in rows if r.group == group and r.slope]
+    slopes = list(dict.fromkeys(r.slope for r in own))
     at, total, cov, mean = ram(rows, theta, 1, unit, group)
-    slopes = list(dict.fromkeys(r.slope for r in rows if r.slope and r.group == group))
-    own, _, cov_b, mean_b = ram(rows, theta, 2, [*both, *slopes, *between], group)
-    keep = [own[name] for name in (*both, *slopes, *between)]
-    cov_b, mean_b = cov_b[np.ix_(keep, keep)], mean_b[keep]
-    reach = np.zeros((n * p + len(between), len(keep)), theta.dtype)
+    place, _, cov_b, mean_b = ram(rows, theta, 2, [*both, *slopes, *between], group)
+    keep = [place[name] for name in (*both, *slopes, *between)]
+    p = len(unit)
+    paths = [(len(both) + slopes.index(r.slope), r.rhs, total[:p, at[r.lhs]]) for r in own]
+    return paths, cov[:p, :p], mean[:p], cov_b[np.ix_(keep, keep)], mean_b[keep]
+
+
+def cluster(model, unit, both, between, x):
+    """Mean and covariance matrix of (unit 1, ..., unit n, between-only variables) given x: {covariate: (n,)}."""
+    paths, cov, mean, cov_b, mean_b = model
+    n, p = len(next(iter(x.values()))), len(unit)
+    first = len(mean_b) - len(between)
+    reach = np.zeros((n * p + len(between), len(mean_b)), cov.dtype)
     for i in range(n):
         for k, name in enumerate(both):
             reach[i * p + unit.index(name), k] = 1
-        for r in rows:
-            if r.slope and r.group == group:
-                column = len(both) + slopes.index(r.slope)
-                reach[i * p : i * p + p, column] += total[:p, at[r.lhs]] * x[r.rhs][i]
+        for column, covariate, effect in paths:
+            reach[i * p : i * p + p, column] += effect * x[covariate][i]
     for k in range(len(between)):
-        reach[n * p + k, len(both) + len(slopes) + k] = 1
-    within = np.zeros((len(reach), len(reach)), theta.dtype)
-    within[: n * p, : n * p] = np.kron(np.eye(n), cov[:p, :p])
-    centre = np.concatenate([np.tile(mean[:p], n), np.zeros(len(between))])
+        reach[n * p + k, first + k] = 1
+    within = np.zeros((len(reach), len(reach)), cov.dtype)
+    within[: n * p, : n * p] = np.kron(np.eye(n), cov)
+    centre = np.concatenate([np.tile(mean, n), np.zeros(len(between))])
     return centre + reach @ mean_b, within + reach @ cov_b @ reach.T, reach, cov_b
 
 
 def logliks(rows, theta, data, unit, both, between, id_, group=1):
     """Log-likelihood of each cluster, clusters in order of their first row."""
-    out = []
-    for _, part in data.groupby(id_, sort=False):
-        x = {r.rhs: part[r.rhs].to_numpy() for r in rows if r.slope}
-        mean, cov, *_ = cluster(rows, theta, unit, both, between, x, group)
-        y = np.concatenate([part[list(unit)].to_numpy().ravel(), part[list(between)].to_numpy()[0]])
+    out, model = [], levels(rows, theta, unit, both, between, group)
+    for x, y in parts_of(rows, data, unit, between, id_):
+        mean, cov, *_ = cluster(model, unit, both, between, x)
         out.append(oracle.normal_logpdf(y[None], mean, cov)[0])
     return np.array(out)
+
+
+def parts_of(rows, data, unit, between, id_):
+    """Covariates of slopes and values of each cluster."""
+    codes = pd.factorize(data[id_])[0]
+    values, between = data[list(unit)].to_numpy(), data[list(between)].to_numpy()
+    columns = {r.rhs: data[r.rhs].to_numpy() for r in rows if r.slope}
+    for code in range(codes.max() + 1):
+        here = codes == code
+        yield (
+            {name: column[here] for name, column in columns.items()},
+            np.concatenate([values[here].ravel(), between[here][0]]),
+        )
 
 
 def expected_information(rows, theta, data, unit, both, between, id_, fixed):
@@ -77,7 +97,7 @@ def expected_information(rows, theta, data, unit, both, between, id_, fixed):
         rest = [k for k in range(n * p + len(between)) if k not in set(given)]
 
         def conditional(t, x=x, given=given, rest=rest, values=values):
-            mean, cov, *_ = cluster(rows, t, unit, both, between, x)
+            mean, cov, *_ = cluster(levels(rows, t, unit, both, between), unit, both, between, x)
             if not given:
                 return mean, cov
             paths = np.linalg.solve(cov[np.ix_(given, given)], cov[np.ix_(given, rest)]).T
@@ -93,15 +113,11 @@ def expected_information(rows, theta, data, unit, both, between, id_, fixed):
 
 def posterior(rows, theta, data, unit, both, between, id_):
     """Posterior means (J, r) and covariance matrices (J, r, r) of the both-level parts and the slopes."""
-    means, covs = [], []
-    for _, part in data.groupby(id_, sort=False):
-        x = {r.rhs: part[r.rhs].to_numpy() for r in rows if r.slope}
-        mean, cov, reach, cov_b = cluster(rows, theta, unit, both, between, x)
-        slopes = list(dict.fromkeys(r.slope for r in rows if r.slope))
-        own, _, _, mean_b = ram(rows, np.asarray(theta), 2, [*both, *slopes, *between])
-        r = len(both) + len(slopes)
-        y = np.concatenate([part[list(unit)].to_numpy().ravel(), part[list(between)].to_numpy()[0]])
+    means, covs, model = [], [], levels(rows, theta, unit, both, between)
+    for x, y in parts_of(rows, data, unit, between, id_):
+        mean, cov, reach, cov_b = cluster(model, unit, both, between, x)
+        r = len(model[4]) - len(between)
         gain = np.linalg.solve(cov, reach @ cov_b[:, :r]).T
-        means.append(mean_b[[own[name] for name in (*both, *slopes)]] + gain @ (y - mean))
+        means.append(model[4][:r] + gain @ (y - mean))
         covs.append(cov_b[:r, :r] - gain @ reach @ cov_b[:, :r])
     return np.array(means), np.array(covs)

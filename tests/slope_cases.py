@@ -52,7 +52,7 @@ MODELS = {
 }
 
 
-def sample(seed=1, nclusters=16):
+def sample(seed=1, nclusters=12):
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 6, nclusters)
     sizes[:4] = 3
