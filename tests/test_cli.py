@@ -66,6 +66,35 @@ def test_demo_prints_every_section(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.err == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("t.html", "<table"),
+        ("t.md", "y2"),
+        ("t.json", '"sha256"'),
+        ("t.parquet", None),
+        ("t.txt", "refused"),
+    ],
+)
+def test_the_suffix_of_the_output_says_what_is_written(
+    name: str, part: str | None, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / name
+    status = main(
+        ["fit", str(model), str(written(tmp_path, "data.csv")), "--cluster", "cluster", "--out", str(out)]
+    )
+    if part == "refused":
+        assert status == 1
+        assert ".csv, .parquet, .html, .tex, .md, .json" in capsys.readouterr().err
+        assert not out.exists()
+        return
+    assert status == 0
+    if part is None:
+        assert {"lhs", "est"} < set(pd.read_parquet(out).columns)
+    else:
+        assert part in out.read_text()
+
+
 @pytest.mark.parametrize("name", ["data.csv", "data.csv.gz", "data.parquet"])
 def test_fit_reads_csv_and_parquet(
     name: str, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]

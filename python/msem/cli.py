@@ -9,7 +9,7 @@ import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -27,6 +27,8 @@ from msem.data.streams import summarize
 from msem.errors import DataError, MsemError, MsemWarning
 from msem.fits.decomposition import segregated
 from msem.fits.drawing import diagram
+from msem.fits.fit import Fit
+from msem.fits.publication import table
 from msem.fits.reporting import SummaryTable
 from msem.fits.sem import sem
 from msem.fits.synopsis import compare
@@ -109,7 +111,12 @@ def add_fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "--tables", nargs="+", default=(), choices=get_args(SummaryTable), help="further tables to print"
     )
-    fit.add_argument("--out", type=Path, help="write the table of estimates to this CSV file")
+    fit.add_argument(
+        "--out",
+        type=Path,
+        help="write to this file: estimates as .csv or .parquet, the summary as .html, "
+        "a table for publication as .tex or .md, the whole fit as .json",
+    )
     fit.add_argument("--standardized", action="store_true", help="add standardized estimates")
     add_options(fit)
     fit.set_defaults(run=run_fit)
@@ -168,16 +175,31 @@ def add_summarize(summary: argparse.ArgumentParser) -> None:
     summary.set_defaults(run=run_summarize)
 
 
+# What `msem fit --out` writes, by the suffix of the file.
+OUTPUTS: dict[str, Callable[[Fit, Path], object]] = {
+    ".csv": lambda fit, file: fit.estimates(standardized=True).to_csv(file, index=False),
+    ".parquet": lambda fit, file: fit.estimates(standardized=True).to_parquet(file, index=False),
+    ".html": lambda fit, file: file.write_text(fit.to_html(), encoding="utf-8"),
+    ".tex": lambda fit, file: table(fit).save(file),
+    ".md": lambda fit, file: table(fit).save(file),
+    ".json": lambda fit, file: fit.save(file),
+}
+
+
 def run_fit(arguments: argparse.Namespace) -> int:
     """Fit a model file and print the summary."""
     require_folder(arguments.out)
+    if arguments.out is not None and arguments.out.suffix.lower() not in OUTPUTS:
+        raise DataError(
+            f"--out {arguments.out}: the name must end in one of {', '.join(OUTPUTS)}, which says what is written"
+        )
     fit = sem(read_model(arguments.model), read_all(arguments.data), **given_options(arguments))
     if arguments.out is not None:
         with replacing(arguments.out) as file:
-            fit.estimates(standardized=True).to_csv(file, index=False)
+            OUTPUTS[arguments.out.suffix.lower()](fit, file)
     print(fit.summary(fit_measures=True, standardized=arguments.standardized, tables=arguments.tables))
     if arguments.out is not None:
-        print(f"\nestimates written to {arguments.out}")
+        print(f"\nwritten to {arguments.out}")
     return 0 if fit.converged else 1
 
 
