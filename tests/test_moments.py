@@ -182,7 +182,6 @@ def test_without_cluster_sizes_all_clusters_have_the_mean_size() -> None:
         ({"cluster_sizes": None, "nobs": 50, "nclusters": 60}, r"nobs \(50 units\) is smaller"),
         ({"cluster_sizes": None, "nobs": 60, "nclusters": 60}, "one unit per cluster"),
         ({"cluster_sizes": None, "nobs": 60, "nclusters": 1}, "at least two clusters"),
-        ({"cluster_sizes": None, "nobs": 60, "nclusters": 3}, "3 clusters for 3 between-level variables"),
         ({"nobs": 361}, "60 clusters with 360 units, but nclusters is 60 and nobs is 361"),
         ({"nclusters": 61}, "but nclusters is 61"),
         ({"cluster_sizes": []}, "whole numbers"),

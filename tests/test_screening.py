@@ -41,22 +41,34 @@ def test_a_constant_variable() -> None:
         simple_statistics(clustered_data(small_sample().assign(x=0.1), UNIT, None), UNIT)
 
 
-def test_too_few_clusters() -> None:
+def test_counts_are_no_reason() -> None:
     frame = small_sample()
-    text = refusal(frame[frame["cluster"].isin([1, 2, 3, 5])])
-    assert "4 clusters for 4 between-level variables (at least 5 are needed)" in text
-    assert statistics_of(frame[frame["cluster"].isin([1, 2, 3, 5, 6])]).nclusters == 5
-
-
-def test_too_few_units() -> None:
-    frame = two_level(
+    assert statistics_of(frame[frame["cluster"].isin([1, 2, 3, 5])]).nclusters == 4
+    few = two_level(
         np.random.default_rng(1), [1] * 8 + [2, 2], WITHIN, BETWEEN, np.zeros(5), UNIT, CLUSTER, 2
     )
-    assert "12 units in 10 clusters leave 2 degrees of freedom for 3 variables" in refusal(frame)
-    with pytest.raises(
-        DataError, match="3 complete rows cannot identify the covariance matrix of 3 variables"
-    ):
-        simple_statistics(clustered_data(small_sample().head(3), UNIT, None), UNIT)
+    assert statistics_of(few).nobs == 12
+    assert simple_statistics(clustered_data(frame.head(3), UNIT, None), UNIT).nobs == 3
+
+
+def test_variables_of_units_only_may_be_collinear_within_clusters() -> None:
+    frame = small_sample()
+    names = ("y1", "x", "x2")
+    deviation = frame["x"] - frame.groupby("cluster")["x"].transform("mean")
+    data = clustered_data(frame.assign(x2=deviation), [*names, *CLUSTER], "cluster")
+    assert sample_statistics(data, names, CLUSTER, nboth=1).nobs == len(frame)
+    double = clustered_data(frame.assign(x2=2 * frame["x"] + 1), [*names, *CLUSTER], "cluster")
+    with pytest.raises(DataError, match="'x2' is a linear combination of 'x', so"):
+        sample_statistics(double, names, CLUSTER, nboth=1)
+    with pytest.raises(DataError, match="'x' is a linear combination of 'y1' within clusters"):
+        sample_statistics(
+            clustered_data(
+                frame.assign(x2=deviation, x=frame["y1"] + frame["z1"]), [*names, *CLUSTER], "cluster"
+            ),
+            names,
+            CLUSTER,
+            nboth=1,
+        )
 
 
 def test_a_within_varying_variable_at_level_2_only() -> None:

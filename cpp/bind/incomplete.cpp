@@ -1,6 +1,8 @@
 // Statistics of data with holes.
 #include "data/incomplete.hpp"
 
+#include <algorithm>
+
 #include "bind/rows.hpp"
 
 using namespace msem;
@@ -89,7 +91,34 @@ py::tuple state(const IncompleteData& d) {
                         d.weight);
 }
 
+// Throws std::invalid_argument unless the shapes go together and nothing is out of range.
+void require_consistent(const IncompleteData& d) {
+  const auto R = d.unit_patterns.size(), T = d.cluster_patterns.size();
+  const Index J = d.nclusters(), C = d.ncells();
+  bool good = d.p >= 0 && d.q >= 0 && d.nboth >= 0 && d.nboth <= d.p && d.origin.size() == d.p + d.q &&
+              d.pattern_rows.size() == static_cast<Index>(R) && d.scatter.size() == R &&
+              static_cast<Index>(d.first_cell.size()) == J + 1 && d.first_cell.front() == 0 &&
+              d.first_cell.back() == C && d.cell_rows.size() == C && d.cell_means.rows() == d.p &&
+              d.cell_means.cols() == C && d.cluster_values.rows() == d.q && d.cluster_values.cols() == J &&
+              d.weight.size() == J;
+  good = good && std::is_sorted(d.first_cell.begin(), d.first_cell.end());
+  const auto within = [](const std::vector<Index>& numbers, std::size_t count) {
+    return std::all_of(numbers.begin(), numbers.end(),
+                       [&](Index k) { return k >= 0 && static_cast<std::size_t>(k) < count; });
+  };
+  good = good && within(d.cell_pattern, R) && within(d.cluster_pattern, T);
+  for (std::size_t r = 0; good && r < R; ++r) {
+    const Index n = static_cast<Index>(d.unit_patterns[r].size());
+    good = within(d.unit_patterns[r], static_cast<std::size_t>(d.p)) && d.scatter[r].rows() == n &&
+           d.scatter[r].cols() == n;
+  }
+  for (std::size_t t = 0; good && t < T; ++t)
+    good = within(d.cluster_patterns[t], static_cast<std::size_t>(d.q));
+  if (!good) throw std::invalid_argument("statistics of data with holes have inconsistent shapes");
+}
+
 Data restored(const py::tuple& t) {
+  if (t.size() != 15) throw std::invalid_argument("statistics of data with holes have 15 parts");
   auto d = std::make_shared<IncompleteData>();
   d->p = t[0].cast<Index>();
   d->nboth = t[1].cast<Index>();
@@ -106,6 +135,7 @@ Data restored(const py::tuple& t) {
   d->cluster_pattern = numbers_of(t[12]);
   d->cluster_values = t[13].cast<Matrix>();
   d->weight = t[14].cast<Vector>();
+  require_consistent(*d);
   return d;
 }
 

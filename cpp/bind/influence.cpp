@@ -3,6 +3,7 @@
 
 #include "after/delete_one.hpp"
 #include "bind/bind.hpp"
+#include "bind/shapes.hpp"
 
 using namespace msem;
 
@@ -11,6 +12,13 @@ namespace {
 py::tuple steps(const Objective& objective, const Vector& theta, const Matrix& basis,
                 const std::vector<int>& intercepts, const Clusters& clusters,
                 const std::vector<Index>& chosen, int group, int corrections, int threads) {
+  require_intercepts(objective, intercepts);
+  require_basis(objective, basis);
+  for (const Index j : chosen) {
+    if (j < 0 || j >= clusters.count()) throw std::invalid_argument("there are fewer clusters");
+  }
+  if (group < 0 || group >= static_cast<int>(objective.groups().size()))
+    throw std::invalid_argument("there are fewer groups");
   LeaveOneOutSteps out;
   {
     py::gil_scoped_release release;

@@ -1,5 +1,6 @@
 // Blocks, likelihoods, the objective and its minimiser.
 #include "bind/optimum.hpp"
+#include "bind/shapes.hpp"
 #include "fit/constrained.hpp"
 #include "likelihood/cells/cells.hpp"
 #include "likelihood/complete/twolevel.hpp"
@@ -22,6 +23,8 @@ Block make_block(int nobserved, int nvariables, const std::vector<int>& slot, co
     if (slot[i] < 0 || slot[i] > 2) throw std::invalid_argument("slot must be 0, 1 or 2");
     entries.push_back({static_cast<Slot>(slot[i]), row[i], col[i], parameter[i], value[i]});
   }
+  if (nvariables > 2 * static_cast<std::ptrdiff_t>(n))
+    throw std::invalid_argument("a block has entries for all of its variables");
   return Block(nobserved, nvariables, std::move(entries));
 }
 
@@ -51,6 +54,20 @@ py::tuple evaluate(const Objective& self, const Vector& theta) {
     e = self.evaluate(theta);
   }
   return py::make_tuple(e.value, e.gradient);
+}
+
+Vector settle(const Objective& self, const Vector& theta, const Vector& delta,
+              const std::vector<int>& intercepts) {
+  require_intercepts(self, intercepts);
+  if (delta.size() != self.npar())
+    throw std::invalid_argument("delta must have an element for each parameter");
+  return self.settle(theta, delta, intercepts);
+}
+
+Matrix observed_in(const Objective& self, const Vector& theta, const Matrix& basis) {
+  require_basis(self, basis);
+  if (basis.cols() == 0) return Matrix(0, 0);
+  return self.observed_information_in(theta, basis);
 }
 
 py::tuple implied(const Objective& self, const Vector& theta, int block) {
@@ -119,6 +136,7 @@ py::dict run_minimize(const Objective& objective, const Vector& start, const Vec
 }
 
 py::tuple invert(const Matrix& matrix) {
+  if (matrix.rows() != matrix.cols()) throw std::invalid_argument("the matrix must be square");
   ScaledInverse found;
   {
     py::gil_scoped_release release;
@@ -165,12 +183,9 @@ void bind_objective(py::module_& m) {
            py::overload_cast<ConstVectorRef>(&Objective::observed_information, py::const_), "theta"_a,
            release())
       .def("moment_information", &Objective::moment_information, "theta"_a, release())
-      .def("observed_information_in", &Objective::observed_information_in, "theta"_a, "basis"_a, release())
+      .def("observed_information_in", &observed_in, "theta"_a, "basis"_a, release())
       .def("intercepts", &Objective::intercepts)
-      .def("settle",
-           py::overload_cast<ConstVectorRef, const Vector&, const std::vector<int>&>(&Objective::settle,
-                                                                                     py::const_),
-           "theta"_a, "delta"_a, "intercepts"_a)
+      .def("settle", &settle, "theta"_a, "delta"_a, "intercepts"_a)
       .def("information_factor", &Objective::information_factor, "theta"_a, release())
       .def("implied", &implied, "theta"_a, "block"_a)
       .def("jacobian", &Objective::jacobian, "theta"_a, "block"_a, release())

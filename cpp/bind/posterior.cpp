@@ -3,6 +3,7 @@
 
 #include "after/posterior_cells.hpp"
 #include "bind/rows.hpp"
+#include "bind/shapes.hpp"
 
 using namespace msem;
 
@@ -17,6 +18,11 @@ struct GroupData {
 GroupData make_group(Index p, Index nboth, Index q, const Vector& mean_w, const Matrix& cov_w,
                      const Vector& mean_b, const Matrix& cov_b, const Vector& sizes, const RowMatrix& means,
                      const RowMatrix& within) {
+  require_moments({mean_w, mean_b, cov_w, cov_b}, p, nboth, q);
+  const Index count = sizes.size();
+  if (means.rows() != count || means.cols() != p + q || within.rows() != count ||
+      within.cols() != p * (p + 1) / 2)
+    throw std::invalid_argument("statistics of clusters have inconsistent shapes");
   return {{p, nboth, q, mean_w, mean_b, cov_w, cov_b}, {sizes, means, within}};
 }
 
@@ -30,6 +36,10 @@ struct IncompleteGroup {
 IncompleteGroup make_incomplete(Index p, Index nboth, Index q, const Vector& mean_w, const Matrix& cov_w,
                                 const Vector& mean_b, const Matrix& cov_b,
                                 const std::shared_ptr<IncompleteData>& data, const Matrix& products) {
+  require_moments({mean_w, mean_b, cov_w, cov_b}, p, nboth, q);
+  if (!data || data->p != p || data->q != q || data->nboth != nboth || products.cols() != data->ncells() ||
+      products.rows() != p * (p + 1) / 2)
+    throw std::invalid_argument("statistics of clusters have inconsistent shapes");
   return {{p, nboth, q, mean_w, mean_b, cov_w, cov_b}, data, products};
 }
 

@@ -2,6 +2,7 @@
 #include <variant>
 
 #include "bind/bind.hpp"
+#include "bind/shapes.hpp"
 #include "draws/draws.hpp"
 
 using namespace msem;
@@ -52,10 +53,14 @@ Design make_design(const py::dict& given, bool centred) {
   out.moments.cov_b = given["cov_b"].cast<Matrix>();
   out.covariate = given["covariate"].cast<std::vector<Index>>();
   out.centred = centred;
-  for (const Index k : out.covariate) {
-    if (k < 0 || k >= out.observed.means.cols())
-      throw std::invalid_argument("covariate beyond the variables");
-  }
+  const TwoLevelStatistics& s = out.observed;
+  const Index m = s.means.cols(), count = s.sizes.size();
+  require_moments(out.moments, out.p, out.nboth, m - out.p);
+  require_among(out.covariate, m);
+  if (!square(s.ssw, out.p) || s.counts.size() != count || s.means.rows() != count ||
+      static_cast<Index>(s.scatter.size()) != count * m * m || !(s.sizes.array() >= 1).all() ||
+      !(s.counts.array() >= 1).all())
+    throw std::invalid_argument("the statistics of a design have inconsistent shapes");
   return out;
 }
 
@@ -73,8 +78,13 @@ using HolesTuple = std::tuple<std::shared_ptr<IncompleteData>, Vector, Matrix, V
 std::shared_ptr<IncompleteParametricDraws> make_parametric_holes(const std::vector<HolesTuple>& groups,
                                                                  std::uint64_t seed) {
   std::vector<IncompleteDesign> designs;
-  for (const auto& [data, mean_w, cov_w, mean_b, cov_b, unit, cluster] : groups)
+  for (const auto& [data, mean_w, cov_w, mean_b, cov_b, unit, cluster] : groups) {
+    if (!data) throw std::invalid_argument("a design has no data");
     designs.push_back({data, Moments{mean_w, mean_b, cov_w, cov_b}, unit, cluster});
+    require_moments(designs.back().moments, data->p, data->nboth, data->q);
+    require_among(unit, data->p);
+    require_among(cluster, data->q);
+  }
   return std::make_shared<IncompleteParametricDraws>(std::move(designs), seed);
 }
 

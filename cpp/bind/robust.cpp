@@ -1,5 +1,6 @@
 // Robust inference: what scaled chi-squares need of the saturated model.
 #include "bind/bind.hpp"
+#include "bind/shapes.hpp"
 #include "likelihood/complete/cluster_products.hpp"
 #include "likelihood/complete/trace.hpp"
 
@@ -11,8 +12,10 @@ double trace(const CompleteClusters& clusters, const Vector& mean_w, const Matri
              const Vector& mean_b, const Matrix& cov_b, const std::vector<bool>& fixed, bool with_means,
              bool expected) {
   const Moments moments{mean_w, mean_b, cov_w, cov_b};
+  const TwoLevelData& data = clusters.whole().data();
+  require_moments(moments, data.p, data.nboth, data.q);
   py::gil_scoped_release release;
-  return saturated_trace(clusters.whole().data(), moments, clusters.data(), {fixed, with_means, expected});
+  return saturated_trace(data, moments, clusters.data(), {fixed, with_means, expected});
 }
 
 py::tuple products_of_clusters(ConstVectorRef sizes, ConstMatrixRef means, ConstMatrixRef within,

@@ -21,6 +21,8 @@ py::dict as_dict(const SaturatedFit& fit) {
 }
 
 SaturatedOptions options_of(bool em, int max_iterations, double tolerance) {
+  if (max_iterations < 0 || !(tolerance >= 0))
+    throw std::invalid_argument("iterations are counted from 0, and the tolerance is not negative");
   return {em ? SaturatedMethod::kEm : SaturatedMethod::kScoring, max_iterations, tolerance};
 }
 

@@ -64,11 +64,13 @@ class MomentParameters {
   Index p_, b_, n_;
 };
 
-// Uncorrelated variables with the means and variances of what is observed, parted between the levels.
+// Uncorrelated variables with the means and variances of what is observed, parted between the levels; 0 and 1
+// for variables that are not, and 1 for the variance of those that do not vary.
 Moments crude_moments(const IncompleteData& d) {
   const Index p = d.p, b = d.nboth, q = d.q;
   const ObservedMoments found = observed_moments(d);
-  const Vector &mean = found.mean, &variance = found.variance;
+  const Vector mean = (found.count.array() > 0).select(found.mean, 0.0);
+  const Vector variance = (found.variance.array() > 0).select(found.variance, 1.0);
   Moments out{Vector::Zero(p), Vector(b + q), Matrix::Zero(p, p), Matrix::Zero(b + q, b + q)};
   out.mean_w.tail(p - b) = mean.segment(b, p - b);
   out.mean_b << mean.head(b), mean.tail(q);
@@ -135,6 +137,11 @@ SaturatedFit fit_saturated(const IncompleteLikelihood& likelihood, const Saturat
     em_step(shape.moments(point->gradient()), d.nobs(), nclusters, d.nboth, fit.moments);
   }
   fit.iterations = fit.em_steps;
+  if (d.p == 0 && nclusters <= static_cast<double>(d.q)) {  // so few rows lie in a plane
+    fit.converged = false;
+    fit.loglik = std::numeric_limits<double>::quiet_NaN();
+    return fit;
+  }
   const Vector start = parameters.vector(fit.moments);
   if (em) {
     fit.loglik = -0.5 * objective.value(start);

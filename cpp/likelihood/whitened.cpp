@@ -1,5 +1,7 @@
 #include "likelihood/whitened.hpp"
 
+#include "likelihood/domain.hpp"
+
 namespace msem {
 
 bool ConditionalLevel::compute(const Matrix& moments, const Vector& mean, Index count) {
@@ -9,8 +11,9 @@ bool ConditionalLevel::compute(const Matrix& moments, const Vector& mean, Index 
   projection.setZero(b + q, b);
   projection.topRows(b).setIdentity();
   mu_z = mean.tail(q);
+  const Matrix cov_z = moments.bottomRightCorner(q, q);
+  if (!chol_z.compute(cov_z) || !regular(chol_z, cov_z.diagonal())) return false;
   if (!q) return true;
-  if (!chol_z.compute(moments.bottomRightCorner(q, q))) return false;
   slopes = chol_z.whiten(moments.bottomLeftCorner(q, b)).transpose();
   add_outer(cov, -1, slopes, slopes);
   projection.bottomRows(q) = -chol_z.whiten_transposed(slopes.transpose());

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from statistics import NormalDist
 from types import ModuleType
@@ -47,6 +48,52 @@ def normal_halfwidth(ci_level: float) -> float:
             f"ci_level is the coverage of the interval, between 0 and 1, such as 0.95, not {ci_level!r}"
         )
     return NormalDist().inv_cdf((1 + ci_level) / 2)
+
+
+SCALES = ("identity", "log", "fisher", "logit")
+
+
+def interval_on(
+    scale: str | Sequence[str] | NDArray[np.str_], est: ArrayLike, half: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intervals of half this width on another scale, by the delta method, carried back.
+
+    Parameters
+    ----------
+    scale : {"identity", "log", "fisher", "logit"}, or one for each
+        log x for what is positive, such as variances; artanh x for correlations (Fisher, 1921); log x / (1 - x) for
+        shares. nan where the scale does not have the estimate.
+    est : array of shape (k,)
+    half : array of shape (k,)
+        Half widths on the scale of the estimates.
+
+    Returns
+    -------
+    lower, upper : ndarray, shape (k,)
+    """
+    x, h = np.asarray(est, dtype=np.float64), np.asarray(half, dtype=np.float64)
+    kind = np.broadcast_to(np.asarray(scale), x.shape)
+    with np.errstate(all="ignore"):
+        centre = np.select(
+            [kind == "log", kind == "fisher", kind == "logit"],
+            [np.log(x), np.arctanh(x), np.log(x / (1 - x))],
+            x,
+        )
+        slope = np.select(
+            [kind == "log", kind == "fisher", kind == "logit"],
+            [1 / x, 1 / (1 - x**2), 1 / (x * (1 - x))],
+            1.0,
+        )
+        ends = [centre - h * slope, centre + h * slope]
+        lower, upper = (
+            np.select(
+                [kind == "log", kind == "fisher", kind == "logit"],
+                [np.exp(end), np.tanh(end), 1 / (1 + np.exp(-end))],
+                end,
+            )
+            for end in ends
+        )
+    return lower, upper
 
 
 def coverage(ci_level: float, alpha: float | None) -> float:

@@ -16,19 +16,24 @@ Estimator = Literal["ML", "MLR", "MLF", "ULS"]
 Information = Literal["observed", "expected", "first_order"]
 StandardErrors = Literal["standard", "robust", "jackknife1", "replicate", "bootstrap", "none"]
 ScaledTest = Literal["yuan_bentler", "yuan_bentler_mplus"]
-Test = Literal["standard"] | ScaledTest
+CorrectedTest = Literal["bartlett", "swain", "yuan_tian_yanagihara"]
+Test = Literal["standard", "hotelling"] | ScaledTest | CorrectedTest
+Interval = Literal["wald", "transformed"]
 Missing = Literal["listwise", "fiml", "fiml_x"]
 Reference = Literal["normal", "t"]
 Scale = Literal["size", "effective", "none"]
 SinglePsu = Literal["error", "centre", "certainty"]
 
-TESTS: tuple[Test, ...] = ("standard", *get_args(ScaledTest))
+SCALED: tuple[ScaledTest, ...] = get_args(ScaledTest)
+CORRECTED: tuple[CorrectedTest, ...] = get_args(CorrectedTest)
+TESTS: tuple[Test, ...] = ("standard", *SCALED, *CORRECTED, "hotelling")
 ROBUST = ("robust", "sandwich", "robust_huber_white", "robust_cluster")
 MISSING = {
     "listwise": "listwise",
     **dict.fromkeys(("fiml", "ml", "direct"), "fiml"),
     **dict.fromkeys(("fiml_x", "ml_x", "direct_x"), "fiml_x"),
 }
+TEST_NAMES = {"mlr": "yuan_bentler_mplus", "yty": "yuan_tian_yanagihara"}
 REPLICATES = 1000
 MAX_SEED = 2**64
 SURVEY = ("weights", "cluster_weights", "psu", "strata", "fpc")  # columns that say how rows were sampled
@@ -144,10 +149,16 @@ def _standard_errors(name: str, value: Any) -> Any:
 def _tests(name: str, value: Any) -> tuple[str, ...]:
     """Tests, each once; the likelihood ratio, of which the others are scalings, always first."""
     plain = map(_plain, (value,) if isinstance(value, str) else value)
-    names = ["yuan_bentler_mplus" if each == "mlr" else each for each in plain]
+    names = [TEST_NAMES.get(each, each) for each in plain]
     for each in names:
         require_choice(name, each, TESTS)
     return tuple(dict.fromkeys(("standard", *names)))
+
+
+def _interval(name: str, value: Any) -> Any:
+    plain = _plain(value)
+    require_choice(name, plain, get_args(Interval))
+    return plain
 
 
 def _iterations(name: str, value: Any) -> int:
@@ -216,6 +227,7 @@ class Settings:
     information: Information | None = field(default=None, metadata={"read": _information})
     se: StandardErrors | None = field(default=None, metadata={"read": _standard_errors})
     test: tuple[Test, ...] | None = field(default=None, metadata={"read": _tests})
+    ci: Interval = field(default="wald", metadata={"read": _interval})
     bootstrap: int | None = field(default=None, metadata={"read": _replicates})
     seed: int | None = field(default=None, metadata={"read": _seed})
     max_iterations: int = field(default=500, metadata={"read": _iterations})
@@ -342,16 +354,17 @@ class Settings:
         robust = self.estimator == "MLR" or (self.estimator == "ML" and (clustered or self.surveyed))
         se = self.se or ("replicate" if self.replicate_weights else "robust" if robust else "standard")
         test = self.test or (("standard", "yuan_bentler_mplus") if robust else ("standard",))
-        scaled = test != ("standard",)
+        scaled = any(each in SCALED for each in test)
+        further = test != ("standard",)
         observed = (multilevel or self.incomplete) and not expectations
         information = self.information
         if information is None and self.estimator == "MLF" and se != "robust":
             information = "first_order"
         elif information is None:
             information = "observed" if observed or robust or scaled or se in DESIGN_BASED else "expected"
-        if self.estimator == "ULS" and (se in DESIGN_BASED or scaled):
+        if self.estimator == "ULS" and (se in DESIGN_BASED or further):
             raise MsemError(
-                'robust standard errors and scaled tests are for estimator="ML" or "MLR", not "ULS"'
+                'robust standard errors and tests other than "standard" are for estimator="ML" or "MLR", not "ULS"'
             )
         if self.surveyed:
             self._require_design_based(se, scaled=scaled)
@@ -390,9 +403,9 @@ class ResolvedSettings(Settings):
         "" where there is none.
     information : {"observed", "expected", "first_order"}
         What the standard errors are computed from: the bread of robust ones.
-    se : {"standard", "robust", "jackknife1", "bootstrap", "none"}
-    test : tuple of {"standard", "yuan_bentler", "yuan_bentler_mplus"}
-        The likelihood-ratio test and the scaled ones.
+    se : {"standard", "robust", "jackknife1", "replicate", "bootstrap", "none"}
+    test : tuple of str
+        The likelihood-ratio test, "standard", and others out of `TESTS`.
     meanstructure : bool
     bootstrap, seed : int
         Replicates and their seed; 0 without ``se="bootstrap"``.
@@ -418,7 +431,17 @@ class ResolvedSettings(Settings):
     @property
     def scaled_test(self) -> ScaledTest | None:
         """The first scaled test, which scaled fit measures come from."""
-        return next((test for test in self.test if test != "standard"), None)
+        return next((scaled for test in self.test for scaled in SCALED if test == scaled), None)
+
+    @property
+    def corrected_tests(self) -> tuple[CorrectedTest, ...]:
+        """Tests with a correction for small samples."""
+        return tuple(corrected for corrected in CORRECTED if corrected in self.test)
+
+    @property
+    def by_cluster(self) -> bool:
+        """Whether a test or the standard errors need single clusters."""
+        return self.robust or "hotelling" in self.test
 
     @property
     def robust(self) -> bool:

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "base/threads.hpp"
+#include "likelihood/domain.hpp"
 
 namespace msem {
 
@@ -163,7 +164,7 @@ bool MissingPoint::prepare_patterns(const Moments& moments) {
   const std::size_t count = d.unit_patterns.size();
   log_dets_.resize(static_cast<Index>(count));
   Cholesky chol;
-  if (d.p && !chol.compute(moments.cov_w)) return false;
+  if (d.p && !(chol.compute(moments.cov_w) && regular(chol, moments.cov_w.diagonal()))) return false;
   for (std::size_t r = 0; r < count; ++r) {
     const Pattern& seen = d.unit_patterns[r];
     if (!chol.compute(select(moments.cov_w, seen, seen))) return false;

@@ -1,5 +1,7 @@
 #include "likelihood/cells/evidence.hpp"
 
+#include "likelihood/domain.hpp"
+
 namespace msem {
 
 namespace {
@@ -49,7 +51,7 @@ bool ClusterEvidence::compute(const IncompleteData& data, Index cluster, const s
   for (Index j = 0; j < b; ++j) {
     double pivot = inner_(j, j);
     for (Index k = 0; k < j; ++k) pivot -= inner_(j, k) * inner_(j, k);
-    if (!(pivot > 1e-14)) return false;
+    if (!(pivot > kEdge)) return false;
     const double scale = std::sqrt(pivot);
     log_det += std::log(pivot);
     inner_(j, j) = scale;

@@ -1,14 +1,16 @@
 #include "likelihood/complete/saturated.hpp"
 
-#include <stdexcept>
+#include <limits>
 
 #include "base/interrupt.hpp"
+#include "likelihood/domain.hpp"
 
 namespace msem {
 
 namespace {
 
-constexpr double kFast = 0.1;  // ratio of decrements from which the next one is foreseen
+constexpr double kFast = 0.1;       // ratio of decrements from which the next one is foreseen
+constexpr double kInterior = 1e-6;  // share of the variance within that a maximum leaves for cluster means
 
 // y = coefficients (1, x, z) + u + e over the both-level variables, in terms of the data's sufficient
 // statistics.
@@ -24,6 +26,8 @@ class RandomInterceptRegression {
     ssw_yx_ = Matrix::Zero(b_, 1 + k_ + q_);
     ssw_yx_.middleCols(1, k_) = d_->ssw.topRightCorner(b_, k_);
     ssw_yy_ = d_->ssw.topLeftCorner(b_, b_);
+    const Vector mean = apply_transposed(outcome_, d_->row_size.cwiseProduct(d_->rows.col(0))) / d_->nobs;
+    total_ = weighted_cross(outcome_, d_->row_size, outcome_).diagonal() - d_->nobs * mean.cwiseAbs2();
   }
 
   // Ordinary regression, its residual variance split by a moment estimate: cautiously, so that both parts are
@@ -44,6 +48,15 @@ class RandomInterceptRegression {
     if (!cautious) sigma_u -= sigma_e * (d_->counts.cwiseQuotient(d_->sizes).sum() / d_->nclusters);
   }
 
+  // Whether the covariance matrix within is regular beside the variances of the outcomes.
+  bool regular() const {
+    Cholesky chol;
+    return chol.compute(sigma_e) && msem::regular(chol, (ssw_yy_.diagonal() + total_) / d_->nobs);
+  }
+
+  // Whether it is not at the edge of the domain, where steps lose their digits long before it is reached.
+  bool interior() const { return shrink_.size() > 0 && shrink_.maxCoeff() < 1 / kInterior; }
+
   bool prepare() {
     Cholesky chol;
     if (!chol.compute(sigma_e)) return false;
@@ -54,7 +67,7 @@ class RandomInterceptRegression {
     v_ = chol.whiten_transposed(eigen.vectors);
     inverse_ = product(chol.lower(), eigen.vectors);  // V^-T
     const Matrix grow = one_plus_outer(d_->sizes, lambda_);
-    if (!(grow.minCoeff() > 1e-14)) return false;
+    if (!(grow.minCoeff() > kEdge)) return false;
     shrink_ = grow.cwiseInverse();
     rotated_.resize(outcome_.rows(), b_);
     set_product(rotated_, outcome_, v_);
@@ -153,13 +166,14 @@ class RandomInterceptRegression {
   const TwoLevelData* d_;
   Index b_, k_, q_;
   Matrix design_, outcome_, ssw_xx_, ssw_yx_, ssw_yy_;
-  Vector lambda_;
+  Vector lambda_, total_;  // total_: sums of squares of the cluster means of the outcomes
   Matrix v_, inverse_, shrink_, row_shrink_, rotated_, ssw_;
 };
 
+// NaN where a covariance matrix is singular.
 double normal_loglik(const Matrix& cov, double n) {
   Cholesky chol;
-  if (!chol.compute(cov)) throw std::domain_error("the covariance matrix of the covariates is singular");
+  if (!chol.compute(cov) || !regular(chol, cov.diagonal())) return std::numeric_limits<double>::quiet_NaN();
   return -0.5 * n * (static_cast<double>(cov.rows()) * (kLog2Pi + 1) + chol.log_det());
 }
 
@@ -266,22 +280,26 @@ SaturatedFit fit_saturated(const TwoLevelData& data, const SaturatedOptions& opt
   RandomInterceptRegression current(data);
   if (data.nboth == 0) {
     assemble(data, current.coefficients, current.sigma_e, current.sigma_u, out);
-    out.converged = true;
+    out.converged = std::isfinite(out.loglik);
     return out;
   }
   if (options.method == SaturatedMethod::kScoring) {
     current.start(false);
-    if (current.prepare()) climb(current, options, out);
+    if (current.regular() && current.prepare()) climb(current, options, out);
   }
   // from well within the domain: few clusters leave the other start near its edge
   if (!out.converged && out.iterations < most_steps(options)) {
     current.start(true);
-    if (!current.prepare())
-      throw std::domain_error("the pooled within-cluster covariance matrix is singular");
-    climb(current, options, out);
+    // what does not vary within clusters leaves the likelihood unbounded
+    if (current.regular() && current.prepare()) {
+      climb(current, options, out);
+    } else {
+      current.value = std::numeric_limits<double>::quiet_NaN();
+    }
   }
   out.loglik = -0.5 * current.value;
   assemble(data, current.coefficients, current.sigma_e, current.sigma_u, out);
+  out.converged = out.converged && std::isfinite(out.loglik) && current.regular() && current.interior();
   return out;
 }
 

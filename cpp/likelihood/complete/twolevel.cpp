@@ -2,6 +2,8 @@
 
 #include <stdexcept>
 
+#include "likelihood/domain.hpp"
+
 namespace msem {
 
 namespace {
@@ -102,7 +104,8 @@ bool TwoLevelPoint::prepare(const TwoLevelData& data, const Moments& moments) {
   projection_.setZero(b + q, p);
   rows_z_.resize(data.rows.rows(), q);
   if (q) {
-    if (!chol_z_.compute(moments.cov_b.bottomRightCorner(q, q))) return false;
+    const Matrix cov_z = moments.cov_b.bottomRightCorner(q, q);
+    if (!chol_z_.compute(cov_z) || !regular(chol_z_, cov_z.diagonal())) return false;
     slopes_.topRows(b) = chol_z_.solve(Matrix(moments.cov_b.bottomLeftCorner(q, b))).transpose();
     z_residual_ = chol_z_.whiten(data.z_mean - mu_.tail(q));
     const Matrix half = chol_z_.whiten(data.z_scatter);
@@ -125,7 +128,8 @@ bool TwoLevelPoint::diagonalise(const Moments& moments, double& log_det) {
   Matrix residual = moments.cov_w.topLeftCorner(b, b), slopes(b, k);
   if (k) {
     Cholesky chol;
-    if (!chol.compute(moments.cov_w.bottomRightCorner(k, k))) return false;
+    const Matrix cov_x = moments.cov_w.bottomRightCorner(k, k);
+    if (!chol.compute(cov_x) || !regular(chol, cov_x.diagonal())) return false;
     slopes = chol.solve(Matrix(moments.cov_w.bottomLeftCorner(k, b))).transpose();
     add_product(residual, -1, slopes, moments.cov_w.bottomLeftCorner(k, b));
     v_.bottomRightCorner(k, k) = chol.whiten_transposed(Matrix::Identity(k, k));
@@ -133,7 +137,7 @@ bool TwoLevelPoint::diagonalise(const Moments& moments, double& log_det) {
   }
   if (b == 0) return true;
   Cholesky chol;
-  if (!chol.compute(residual)) return false;
+  if (!chol.compute(residual) || !regular(chol, moments.cov_w.diagonal().head(b))) return false;
   Matrix conditional = moments.cov_b.topLeftCorner(b, b);  // C
   if (q) add_product(conditional, -1, slopes_.topRows(b), moments.cov_b.bottomLeftCorner(q, b));
   Matrix reduced = chol.whiten(chol.whiten(conditional).transpose());
@@ -154,7 +158,7 @@ bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
   double log_det = 0;
   if (!diagonalise(moments, log_det)) return false;
   shrink_ = one_plus_outer(data.sizes, lambda_);
-  if (!(shrink_.minCoeff() > 1e-14)) return false;
+  if (!(shrink_.minCoeff() > kEdge)) return false;
   value_ += data.nobs * log_det + data.counts.dot(shrink_.array().log().matrix().rowwise().sum());
   shrink_ = shrink_.cwiseInverse().eval();
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -16,11 +16,11 @@ from msem.data.clusterfile import read_values, write_values
 from msem.data.columns import listed, require_known
 from msem.data.complete import (
     SampleStatistics,
+    confounded_levels,
     covariance_statistics,
     merge_sizes,
-    require_identified_levels,
 )
-from msem.data.screening import require_clusters, require_constant_within, require_enough
+from msem.data.screening import Finding, constant, report, require_constant_within, undivided
 from msem.data.sums import ClusterSums, common_ids, merged_sums
 from msem.entry import entries
 from msem.errors import DataError
@@ -411,7 +411,12 @@ def combined(one: ClusterStatistics, two: ClusterStatistics) -> ClusterStatistic
 
 
 def two_level(
-    given: ClusterStatistics, unit: Sequence[str], cluster: Sequence[str], nboth: int
+    given: ClusterStatistics,
+    unit: Sequence[str],
+    cluster: Sequence[str],
+    nboth: int,
+    *,
+    found: list[Finding] | None = None,
 ) -> SampleStatistics:
     """Sufficient statistics of the variables of a two-level model.
 
@@ -430,9 +435,8 @@ def two_level(
     """
     N, J = int(given.nobs), int(given.nclusters)
     own, every = given.positions(unit), given.positions([*unit, *cluster])
-    require_clusters(N, J, unit)
-    _require_varying(given, [*unit, *cluster])
-    require_enough(N, J, len(unit), nboth + len(cluster))
+    report(undivided(N, J, unit), found)
+    report(_unvarying(given, [*unit, *cluster]), found)
     _require_constant_within(given, cluster)
     statistics = replace(
         given.whole,
@@ -443,22 +447,25 @@ def two_level(
         scatter=given.scatter[:, every][:, :, every],
         ssw=given.ssw[np.ix_(own, own)],
     )
-    require_identified_levels(statistics, [name not in given.varying for name in unit])
+    report(confounded_levels(statistics, [name not in given.varying for name in unit], N, J), found)
     return statistics
 
 
-def single_level(given: ClusterStatistics, variables: Sequence[str]) -> SampleStatistics:
+def single_level(
+    given: ClusterStatistics, variables: Sequence[str], *, found: list[Finding] | None = None
+) -> SampleStatistics:
     """Sufficient statistics of single-level data: the rows are clusters of size one.
 
     Raises
     ------
     DataError
-        If a variable is constant, variables are collinear, or there are too few rows.
+        If a variable is constant, or variables are collinear.
     """
     at = given.positions(variables)
-    _require_varying(given, variables)
+    report(_unvarying(given, variables), found)
     scatter = _total_scatter(given)[np.ix_(at, at)]
-    return covariance_statistics(scatter, given.total_mean.to_numpy()[at], int(given.nobs), variables)
+    mean = given.total_mean.to_numpy()[at]
+    return covariance_statistics(scatter, mean, int(given.nobs), variables, found=found)
 
 
 def _total_scatter(given: ClusterStatistics) -> Floats:
@@ -470,12 +477,11 @@ def _total_scatter(given: ClusterStatistics) -> Floats:
     return total
 
 
-def _require_varying(given: ClusterStatistics, names: Sequence[str]) -> None:
+def _unvarying(given: ClusterStatistics, names: Sequence[str]) -> Iterator[Finding]:
     total = np.diag(_total_scatter(given))
     for name, at in zip(names, given.positions(names), strict=True):
         if total[at] == 0:
-            value = given.total_mean.iloc[at]
-            raise DataError(f"variable {name!r} is constant (always {value:g}): take it out of the model")
+            yield constant(name, given.total_mean.iloc[at])
 
 
 def _require_constant_within(given: ClusterStatistics, cluster: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ the pooled within-cluster sums of squares and products. The description is addit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from numbers import Real
@@ -23,14 +23,15 @@ from msem.data.checks import require_covariance
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
 from msem.data.products import ClusterProducts, cluster_products
 from msem.data.screening import (
-    require_between_variance,
-    require_clusters,
+    Finding,
+    dependent,
+    report,
     require_constant_within,
-    require_enough,
-    require_independent,
     require_scale,
-    require_varying,
-    require_within_variance,
+    undivided,
+    unvarying,
+    unvarying_between,
+    unvarying_within,
 )
 from msem.data.statistics import Rows, WithoutSlopes
 from msem.data.survey import Sampled
@@ -505,7 +506,12 @@ def require_consistent_totals(statistics: SampleStatistics) -> None:
 
 
 def sample_statistics(
-    data: ClusteredData, unit: Sequence[str], cluster: Sequence[str], nboth: int
+    data: ClusteredData,
+    unit: Sequence[str],
+    cluster: Sequence[str],
+    nboth: int,
+    *,
+    found: list[Finding] | None = None,
 ) -> SampleStatistics:
     """Sufficient statistics of two-level data.
 
@@ -517,6 +523,8 @@ def sample_statistics(
         Variables measured on units (those at both levels first) and on clusters only.
     nboth : int
         Number of `unit` variables that are at both levels.
+    found : list of Finding, optional
+        Takes what would be refused, for the sample of one group of several.
 
     Returns
     -------
@@ -525,13 +533,12 @@ def sample_statistics(
     Raises
     ------
     DataError
-        If the data cannot identify the two-level moments of these variables: fewer than two clusters, too few
-        clusters or units, a constant or collinear variable, or a variable at the wrong level.
+        If the data cannot tell the levels of these variables apart: fewer than two clusters, or clusters of one unit, a
+        constant or collinear variable, or a variable at the wrong level.
     """
     codes, J = cluster_codes(data), len(data.clusters)
-    require_clusters(len(codes), J, unit)
-    require_varying({name: data.columns[name] for name in [*unit, *cluster]})
-    require_enough(len(codes), J, len(unit), nboth + len(cluster))
+    report(undivided(len(codes), J, unit), found)
+    report(unvarying({name: data.columns[name] for name in [*unit, *cluster]}), found)
     if data.sampled is None:
         columns = columns_of(data, unit), columns_of(data, cluster)
         raw: dict[str, Any] = dict(_core.two_level_statistics(*columns, codes, J))
@@ -547,7 +554,7 @@ def sample_statistics(
         **{name: raw[name] for name in ARRAYS},
         source="data",
     )
-    require_identified_levels(statistics, raw["constant"])
+    report(confounded_levels(statistics, raw["constant"], len(codes), J), found)
     return statistics
 
 
@@ -564,54 +571,70 @@ def _counted_by_weights(data: ClusteredData, unit: Sequence[str], cluster: Seque
     return raw
 
 
-def require_identified_levels(statistics: SampleStatistics, constant: Sequence[bool]) -> None:
-    """Refuse variables without variance, or collinear ones, at a level they are used at."""
+def confounded_levels(
+    statistics: SampleStatistics, constant: Sequence[bool], units: int, clusters: int
+) -> Iterator[Finding]:
+    """Variables without variance, or collinear ones, at a level they are used at.
+
+    Those at level 1 only are independent over units, so that all of their scatter counts and not only that within
+    clusters. With fewer degrees of freedom at a level than variables everything depends on everything, which tells
+    nothing of the variables: `units` and `clusters` are counted without their weights.
+    """
     unit, nboth, N, J = statistics.unit, statistics.nboth, int(statistics.nobs), int(statistics.nclusters)
     between = statistics.cluster_scatter
     p = len(unit)
+    within_only = range(nboth, p)
     size = np.abs(statistics.total_mean[:p]) + np.sqrt(np.diag(between)[:p] / J)
     ssw = np.diag(statistics.ssw)
     require_scale(statistics.names, np.append(ssw / N, np.diag(between)[p:] / J))
-    require_within_variance(unit, nboth, constant, ssw, N, size)
-    require_between_variance(unit[:nboth], ssw, np.diag(between), N, J)
-    require_independent(statistics.ssw, unit, " within clusters")
+    yield from unvarying_within(unit, nboth, constant, ssw, N, size)
+    yield from unvarying_between(unit[:nboth], ssw, np.diag(between), N, J)
+    if p <= N - J:
+        yield from dependent(statistics.ssw, unit, " within clusters", within_only)
+    if len(within_only) < N:
+        names = [unit[k] for k in within_only]
+        yield from dependent(statistics.covariances(names, ())[0], names, "")
     level2 = [*range(nboth), *range(p, len(between))]
-    require_independent(
-        between[np.ix_(level2, level2)], [statistics.names[k] for k in level2], " in the cluster means"
-    )
+    if len(level2) < J:
+        names = [statistics.names[k] for k in level2]
+        yield from dependent(between[np.ix_(level2, level2)], names, " in the cluster means")
 
 
-def simple_statistics(data: ClusteredData, variables: Sequence[str]) -> SampleStatistics:
-    """Sufficient statistics of single-level data: the rows are clusters of size one.
+def simple_statistics(
+    data: ClusteredData, variables: Sequence[str], *, found: list[Finding] | None = None
+) -> SampleStatistics:
+    """Sufficient statistics of single-level data: the rows are clusters of size one; `found` as in `sample_statistics`.
 
     Raises
     ------
     DataError
-        If a variable is constant, variables are collinear, or there are too few rows.
+        If a variable is constant, or variables are collinear.
     """
     columns = columns_of(data, variables)
     nrows = len(columns[0])
     mean, scatter = _core.simple_statistics(columns, nrows, data.weights)
-    require_varying({name: data.columns[name] for name in variables})
+    report(unvarying({name: data.columns[name] for name in variables}), found)
     total = nrows if data.weights is None else float(data.weights.sum())
-    return covariance_statistics(scatter, mean, nrows, variables, total)
+    return covariance_statistics(scatter, mean, nrows, variables, total, found=found)
 
 
 def covariance_statistics(
-    scatter: Floats, mean: Floats, nrows: int, variables: Sequence[str], total: float | None = None
+    scatter: Floats,
+    mean: Floats,
+    nrows: int,
+    variables: Sequence[str],
+    total: float | None = None,
+    *,
+    found: list[Finding] | None = None,
 ) -> SampleStatistics:
     """Statistics of single-level data from their products about the mean; see `simple_statistics`.
 
     `total` is what the weights of the rows add up to, if they have any.
     """
     counted = nrows if total is None else total
-    if nrows <= len(variables):
-        raise DataError(
-            f"{nrows} complete rows cannot identify the covariance matrix of {len(variables)} variables: "
-            f"at least {len(variables) + 1} are needed"
-        )
     require_scale(variables, np.diag(scatter) / counted)
-    require_independent(scatter, variables, "")
+    if nrows > len(variables):
+        report(dependent(scatter, variables, ""), found)
     return expected_statistics(
         np.empty((0, 0)), scatter / counted, mean, [1.0], [counted], (), variables, 0, source="data"
     )
@@ -708,12 +731,11 @@ def moment_statistics(
     DataError
         If the moments are not those of a sample.
     """
-    matrix = require_covariance(cov, "sample_cov", positive_definite=True)
-    names = tuple(matrix.columns)
     if not isinstance(nobs, Real) or not np.isfinite(nobs) or nobs <= 1:
         raise DataError(f"sample_nobs must be the number of observations behind sample_cov, not {nobs!r}")
-    if nobs <= len(names):
-        raise DataError(f"sample_nobs is {nobs:g}: {len(names)} variables need more observations than that")
+    # that of as few observations as variables is singular
+    matrix = require_covariance(cov, "sample_cov", positive_definite=nobs > np.shape(cov)[0])
+    names = tuple(matrix.columns)
     factor = (nobs - 1) / nobs if rescale else 1.0
     means = np.zeros(len(names)) if mean is None else named_mean(mean, names)
     return expected_statistics(

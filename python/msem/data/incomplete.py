@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -17,17 +17,18 @@ from msem.data.complete import SAME, ClusterArrays, as_counted, positions, row_a
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
 from msem.data.screening import (
     COLLINEAR,
+    Finding,
+    dependent,
     first_dependence,
-    require_between_variance,
-    require_clusters,
+    report,
     require_constant_within,
-    require_enough,
-    require_independent,
-    require_observed,
-    require_observed_levels,
     require_scale,
-    require_varying,
-    require_within_variance,
+    seldom_observed,
+    undivided,
+    unobserved,
+    unvarying,
+    unvarying_between,
+    unvarying_within,
 )
 from msem.data.statistics import Clusters, Rows, WithoutSlopes
 from msem.data.survey import Sampled
@@ -263,7 +264,12 @@ class IncompleteStatistics(WithoutSlopes):
 
 
 def incomplete_statistics(
-    data: ClusteredData, unit: Sequence[str], cluster: Sequence[str], nboth: int
+    data: ClusteredData,
+    unit: Sequence[str],
+    cluster: Sequence[str],
+    nboth: int,
+    *,
+    found: list[Finding] | None = None,
 ) -> IncompleteStatistics:
     """Statistics of two-level data with holes; parameters as in `sample_statistics`.
 
@@ -272,8 +278,8 @@ def incomplete_statistics(
     Raises
     ------
     DataError
-        If the data cannot identify the variances of these variables: fewer than two clusters, too few clusters or
-        units, a variable without observed values at a level, constant, collinear or at the wrong level.
+        If the data cannot tell the levels of these variables apart: fewer than two clusters, or clusters of one unit, a
+        variable without observed values at a level, constant, collinear or at the wrong level.
     """
     codes, J = cluster_codes(data), len(data.clusters)
     _, varying = _core.cluster_values(columns_of(data, cluster), codes, J)
@@ -281,26 +287,28 @@ def incomplete_statistics(
     columns = columns_of(data, unit), columns_of(data, cluster)
     core = _core.incomplete_data(*columns, codes, J, nboth, data.weights, counts)
     out = IncompleteStatistics(tuple(unit), tuple(cluster), nboth, core)
-    require_observed(out.names, out.observed[0])
     filled = int((core.sizes > 0).sum())
+    report(unobserved(out.names, out.observed[0]), found)
     seen = data.informative(unit)
     nobs = data.nobs if seen is None else int(seen.sum())
-    require_clusters(nobs, filled, unit)
-    _require_variance(out, data)
-    require_enough(nobs, filled, len(unit), nboth + len(cluster))
+    report(undivided(nobs, filled, unit), found)
+    report(_unvarying(out, data), found)
     require_constant_within(cluster, varying, data.clusters)
-    _require_levels(out, data)
-    _require_independent(out)
+    report(_confounded_levels(out, data), found)
+    report(_dependent_units(out), found)
+    report(_dependent_clusters(out), found)
     return out
 
 
-def simple_incomplete(data: ClusteredData, variables: Sequence[str]) -> IncompleteStatistics:
+def simple_incomplete(
+    data: ClusteredData, variables: Sequence[str], *, found: list[Finding] | None = None
+) -> IncompleteStatistics:
     """Statistics of single-level data with holes: the rows are clusters of size one.
 
     Raises
     ------
     DataError
-        If a variable has no observed values or is constant, variables are collinear, or there are too few rows.
+        If a variable has no observed values or is constant, or variables are collinear.
     """
     columns = columns_of(data, variables)
     rows = np.arange(len(columns[0]), dtype=np.int64)
@@ -309,23 +317,18 @@ def simple_incomplete(data: ClusteredData, variables: Sequence[str]) -> Incomple
     if data.codes is not None:
         grouped = _core.incomplete_data(columns, [], data.codes, len(data.clusters), 0, data.weights)
     out = IncompleteStatistics((), tuple(variables), 0, core, grouped)
-    require_observed(variables, out.observed[0])
-    _require_variance(out, data)
-    if len(rows) <= len(variables):
-        raise DataError(
-            f"{len(rows)} rows cannot identify the covariance matrix of {len(variables)} variables: at least "
-            f"{len(variables) + 1} are needed"
-        )
-    _require_independent(out)
+    report(unobserved(variables, out.observed[0]), found)
+    report(_unvarying(out, data), found)
+    report(_dependent_clusters(out), found)
     return out
 
 
-def _require_variance(statistics: IncompleteStatistics, data: ClusteredData) -> None:
-    """Refuse variables whose observed values are all the same, or in units that cannot be computed with."""
+def _unvarying(statistics: IncompleteStatistics, data: ClusteredData) -> Iterator[Finding]:
+    """Variables whose observed values are all the same; refuses units that cannot be computed with."""
     _, mean, variance = statistics.observed
     require_scale(statistics.names, variance)
     suspect = np.flatnonzero(np.sqrt(variance) <= SUSPECT * np.abs(mean))
-    require_varying({statistics.names[k]: _values(data, statistics.names[k]) for k in suspect})
+    return unvarying({statistics.names[k]: _values(data, statistics.names[k]) for k in suspect})
 
 
 def _values(data: ClusteredData, name: str) -> Floats:
@@ -334,18 +337,25 @@ def _values(data: ClusteredData, name: str) -> Floats:
     return column[~np.isnan(column)]
 
 
-def _require_levels(statistics: IncompleteStatistics, data: ClusteredData) -> None:
-    """Refuse variables with too few values, or without variance, at a level they are used at."""
+def _confounded_levels(statistics: IncompleteStatistics, data: ClusteredData) -> Iterator[Finding]:
+    """Variables with too few values, or without variance, at a level they are used at."""
     unit, nboth, p = statistics.unit, statistics.nboth, len(statistics.unit)
     count, mean, _ = statistics.observed
     clusters, within, between = statistics.data.level_variation()
-    require_observed_levels(statistics.names, p, nboth, count, np.concatenate([clusters, count[p:]]))
-    size = np.abs(mean[:p]) + np.sqrt(between / clusters)
-    suspect = np.sqrt(within / count[:p]) <= SUSPECT * size
-    constant = [bool(s) and _constant_within(data, name) for s, name in zip(suspect, unit, strict=True)]
-    require_within_variance(unit, nboth, constant, within, count[:p], size)
-    both = slice(nboth)
-    require_between_variance(unit[both], within[both], between[both], count[both], clusters[both])
+    own = np.concatenate([clusters, count[p:]])
+    lacking = list(seldom_observed(statistics.names, p, nboth, count, own))
+    yield from lacking
+    some = [k for k in range(p) if count[k] and not any(unit[k] in one.names for one in lacking)]
+    with np.errstate(divide="ignore", invalid="ignore"):  # of variables that are not looked at
+        size = np.abs(mean[:p]) + np.sqrt(between / clusters)
+        suspect = np.sqrt(within / count[:p]) <= SUSPECT * size
+    constant = [bool(suspect[k]) and _constant_within(data, unit[k]) for k in some]
+    both = [k for k in some if k < nboth]
+    yield from unvarying_within(
+        [unit[k] for k in some], len(both), constant, within[some], count[some], size[some]
+    )
+    names = [unit[k] for k in both]
+    yield from unvarying_between(names, within[both], between[both], count[both], clusters[both])
 
 
 def _constant_within(data: ClusteredData, name: str) -> bool:
@@ -354,29 +364,60 @@ def _constant_within(data: ClusteredData, name: str) -> bool:
     return not count
 
 
-def _require_independent(statistics: IncompleteStatistics) -> None:
-    """Refuse collinear variables, at the level of units and at that of clusters."""
+def _dependent_units(statistics: IncompleteStatistics) -> Iterator[Finding]:
+    """Unit variables that depend on each other within clusters; those at level 1 only, over all units."""
     unit, p, variance = statistics.unit, len(statistics.unit), statistics.observed[2]
     d = statistics.data
     patterns, scatter = d.unit_patterns, d.scatter
+    within_only = range(statistics.nboth, p)
     seen = [np.flatnonzero(row) for row in patterns]
     df = d.pattern_rows - np.bincount(d.cell_pattern, minlength=len(patterns))
     for r in _largest(df):
-        found = _dependent(scatter[r], df[r], variance[seen[r]])
+        found = _dependent(scatter[r], df[r], variance[seen[r]], np.flatnonzero(seen[r] >= statistics.nboth))
         if len(found):
             joint = seen[r][found]
-            every = np.flatnonzero(np.logical_and.reduce(patterns[:, joint], axis=1))
-            at = [np.searchsorted(seen[k], joint) for k in every]
-            pooled: Floats = np.sum(
-                [scatter[k][np.ix_(i, i)] for k, i in zip(every, at, strict=True)], axis=0
-            )
-            require_independent(pooled, [unit[k] for k in joint], " within clusters")
-    _require_independent_clusters(statistics, variance[p:], " in the cluster means" if p else "")
+            pooled = _within_products(statistics, joint)
+            yield from dependent(pooled, [unit[k] for k in joint], " within clusters")
+    for r in _largest(d.pattern_rows):
+        joint = np.intersect1d(seen[r], within_only)
+        if len(joint) and d.pattern_rows[r] > len(joint):
+            found = _dependent(_total_products(statistics, joint, [r]), d.pattern_rows[r], variance[joint])
+            if len(found):
+                joint = joint[found]
+                total = _total_products(statistics, joint, _having(patterns, joint))
+                yield from dependent(total, [unit[k] for k in joint], "")
 
 
-def _require_independent_clusters(statistics: IncompleteStatistics, variance: Floats, where: str) -> None:
-    """Refuse collinear cluster variables; of the clusters of a pattern, some from all parts raise the suspicion."""
+def _having(patterns: NDArray[np.bool_], joint: Ints) -> Ints:
+    """Patterns in which all these variables are observed."""
+    return np.flatnonzero(np.logical_and.reduce(patterns[:, joint], axis=1))
+
+
+def _within_products(
+    statistics: IncompleteStatistics, joint: Ints, among: Sequence[int] | Ints | None = None
+) -> Floats:
+    """Products of unit variables about the means of cells, summed over the patterns that have all of them."""
     d = statistics.data
+    every = _having(d.unit_patterns, joint) if among is None else among
+    at = [np.searchsorted(np.flatnonzero(d.unit_patterns[k]), joint) for k in every]
+    pooled: Floats = np.sum([d.scatter[k][np.ix_(i, i)] for k, i in zip(every, at, strict=True)], axis=0)
+    return pooled
+
+
+def _total_products(statistics: IncompleteStatistics, joint: Ints, among: Sequence[int] | Ints) -> Floats:
+    """Products of unit variables about their means over all units of some patterns that have all of them."""
+    d = statistics.data
+    cells = np.flatnonzero(np.isin(d.cell_pattern, among))
+    means, rows = d.cell_means[np.ix_(joint, cells)], d.cell_rows[cells]
+    centred = means - (means @ rows / rows.sum())[:, None]
+    total: Floats = _within_products(statistics, joint, among) + (centred * rows) @ centred.T
+    return total
+
+
+def _dependent_clusters(statistics: IncompleteStatistics) -> Iterator[Finding]:
+    """Cluster variables that depend on each other; some clusters from all parts of a pattern raise the suspicion."""
+    d, p = statistics.data, len(statistics.unit)
+    variance, where = statistics.observed[2][p:], " in the cluster means" if p else ""
     patterns, own, values = d.cluster_patterns, d.cluster_pattern, d.cluster_values
 
     def scatter(names: Ints, clusters: Ints) -> Floats:
@@ -392,7 +433,7 @@ def _require_independent_clusters(statistics: IncompleteStatistics, variance: Fl
         if len(found):
             joint = seen[found]
             every = np.flatnonzero(np.logical_and.reduce(patterns[:, joint], axis=1)[own])
-            require_independent(scatter(joint, every), [statistics.cluster[k] for k in joint], where)
+            yield from dependent(scatter(joint, every), [statistics.cluster[k] for k in joint], where)
 
 
 def _largest(count: Floats | Ints) -> Ints:
@@ -400,16 +441,17 @@ def _largest(count: Floats | Ints) -> Ints:
     return np.argsort(-count, kind="stable")[:MOST_PATTERNS]
 
 
-def _dependent(scatter: Floats, df: float, variance: Floats) -> Ints:
+def _dependent(scatter: Floats, df: float, variance: Floats, passing: Ints | tuple[()] = ()) -> Ints:
     """Positions of a variable and of those that determine it in one pattern, none if there is no such variable.
 
-    Such a relation need not hold in other patterns. Variables that do not vary in this one say nothing.
+    Such a relation need not hold in other patterns, and among variables that are all `passing` it does not count.
+    Variables that do not vary in this one say nothing.
     """
     none = np.empty(0, dtype=np.intp)
     if df <= len(scatter):
         return none
     varies = np.flatnonzero(np.diag(scatter) > COLLINEAR * df * variance)
-    found = first_dependence(scatter[np.ix_(varies, varies)])
+    found = first_dependence(scatter[np.ix_(varies, varies)], np.flatnonzero(np.isin(varies, passing)))
     return none if found is None else varies[[*found[1], found[0]]]
 
 

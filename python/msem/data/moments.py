@@ -25,7 +25,7 @@ from msem.data.checks import (
 from msem.data.complete import SampleStatistics, expected_statistics
 from msem.data.intraclass import icc_columns
 from msem.data.saturated import Method, moment_names, sandwich, saturated_information, solve_saturated
-from msem.data.screening import require_enough
+from msem.data.screening import report, undivided
 from msem.data.statistics import Clusters, Saturated, Statistics
 from msem.data.storage import DIGEST, Fields, Format, signed, verified, write_json
 from msem.entry import entries
@@ -116,7 +116,7 @@ class LevelMoments:
         store(self, "within_mean", frozen_series(within_mean))
         store(self, "between_mean", frozen_series(between_mean))
         store(self, "cluster_sizes", sizes)
-        require_enough(round(nobs), round(nclusters), len(unit), len(second))
+        report(undivided(round(nobs), round(nclusters), unit), None)
         if self.known_acov is not None:
             store(self, "known_acov", frozen(named_acov(self.known_acov, self.moment_names)))
 

@@ -5,7 +5,7 @@ A new kind of source is one function registered with `read_statistics`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import singledispatch
 from typing import Any
@@ -20,11 +20,12 @@ from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
 from msem.data.sample import Group, Sample
+from msem.data.screening import Finding, dependent, refuse
 from msem.data.slopes import slope_statistics
 from msem.data.statistics import Statistics
 from msem.data.survey import SurveyColumns, replication_scale
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
-from msem.model.partable import ParameterTable
+from msem.model.partable import ParameterTable, fixed_covariates
 from msem.model.slopes import Slope
 from msem.settings import Settings
 
@@ -65,25 +66,50 @@ def read_sample(
             "covariates within single clusters"
         )
     if given:
-        return Sample(tuple(_of_group(table, label, *given[label]) for label in table.group_labels))
+        groups = tuple(_of_group(table, label, *given[label]) for label in table.group_labels)
+    else:
+        groups = _read_groups(data, table, settings, grouping)
+    refuse([group.findings for group in groups], [group.label for group in groups])
+    _require_regular_covariates(groups, table)
+    sample = Sample(groups, 0 if grouping is None else grouping.missing)
+    if given:
+        return sample
+    for count, what in left_out(sample, settings, grouping):
+        warn(f"{count} rows have no {what} and were left out", DataWarning)
+    return sample
+
+
+def _read_groups(
+    data: Any, table: ParameterTable, settings: Settings, grouping: Grouping | None
+) -> tuple[Group, ...]:
+    """Groups of one source, with what they could not be used for by themselves."""
     _require_used(data, table, settings)
     if settings.sample_cov is None:
         groups = read_statistics(data, table, settings, grouping)
     else:
         groups = (_of_covariance(data, table, settings),)
-    if not table.meanstructure:
-        groups = tuple(replace(group, statistics=group.statistics.centred()) for group in groups)
-    sample = Sample(groups, 0 if grouping is None else grouping.missing)
-    for count, what in left_out(sample, settings, grouping):
-        warn(f"{count} rows have no {what} and were left out", DataWarning)
-    return sample
+    if table.meanstructure:
+        return groups
+    return tuple(replace(group, statistics=group.statistics.centred()) for group in groups)
+
+
+def _require_regular_covariates(groups: Sequence[Group], table: ParameterTable) -> None:
+    """Refuse fixed covariates of one level that others determine: the likelihood given them has no single maximum."""
+    for number, group in enumerate(groups, 1):
+        names = fixed_covariates(table, group.statistics.variables, number)
+        for among, cov in zip(names, group.statistics.covariances(*names), strict=True):
+            for one in dependent(cov, among, ""):
+                raise DataError(f"group {group.label!r}: {one.text}" if group.label else one.text)
 
 
 @singledispatch
 def read_statistics(
     data: Any, table: ParameterTable, settings: Settings, grouping: Grouping | None
 ) -> tuple[Group, ...]:
-    """Statistics of what a user gives: of the rows of a frame, unless there is a function for its kind."""
+    """Statistics of what a user gives: of the rows of a frame, unless there is a function for its kind.
+
+    What is found in them goes with the groups, for `refuse`.
+    """
     column = settings.cluster_of(table.nlevels)
     if data is None and table.multilevel:
         raise DataError("no data: give a data frame with cluster=, or msem.LevelMoments")
@@ -117,14 +143,20 @@ def read_statistics(
     scaled = scaled_weights(parts, table.variables.unit, table.nlevels, settings.weights_scale)
     parts = with_replication(parts, scaled, scale) if settings.replicate_weights else scaled
     if grouping is None:
-        return (Group(statistics_of_rows(table, parts[0]), data=parts[0]),)
+        return (_of_rows(table, "", parts[0]),)
     groups = []
     for number, (label, rows) in enumerate(zip(table.group_labels, parts, strict=True), 1):
         try:
-            groups.append(Group(statistics_of_rows(table, rows, number), label, rows))
+            groups.append(_of_rows(table, label, rows, number))
         except DataError as error:
             raise DataError(f"group {label!r}: {error}") from None
     return tuple(groups)
+
+
+def _of_rows(table: ParameterTable, label: str, data: ClusteredData, number: int = 1) -> Group:
+    found: list[Finding] = []
+    statistics = statistics_of_rows(table, data, number, found if label else None)
+    return Group(statistics, label, data, findings=tuple(found))
 
 
 @read_statistics.register
@@ -157,9 +189,12 @@ def _(
 def _(
     data: ClusterStatistics, table: ParameterTable, settings: Settings, grouping: Grouping | None
 ) -> tuple[Group, ...]:
-    one = not table.multilevel
-    statistics = single_level(data, table.observed(1)) if one else two_level(data, *table.variables.roles)
-    return (Group(statistics, summary=data, given_as=GIVEN_AS["clusters"]),)
+    found: list[Finding] = []
+    if table.multilevel:
+        statistics = two_level(data, *table.variables.roles, found=found)
+    else:
+        statistics = single_level(data, table.observed(1), found=found)
+    return (Group(statistics, summary=data, given_as=GIVEN_AS["clusters"], findings=tuple(found)),)
 
 
 @read_statistics.register
@@ -278,7 +313,7 @@ def _labels(given: Mapping[str, Any]) -> list[Any]:
 
 def _of_group(table: ParameterTable, label: str, data: Any, settings: Settings) -> Group:
     try:
-        (group,) = read_sample(data, table, settings).groups
+        (group,) = _read_groups(data, table, settings, None)
     except DataError as error:
         raise DataError(f"group {label!r}: {error}") from None
     return replace(group, label=label)
@@ -322,17 +357,19 @@ def group_rows(data: Any, column: str | None) -> Grouping | None:
     return read_groups(data, column)
 
 
-def statistics_of_rows(table: ParameterTable, data: ClusteredData, group: int = 1) -> Statistics:
-    """Statistics of the variables of a model, for one of its groups."""
+def statistics_of_rows(
+    table: ParameterTable, data: ClusteredData, group: int = 1, found: list[Finding] | None = None
+) -> Statistics:
+    """Statistics of the variables of a model, for one of its groups; `found` takes what would be refused."""
     if not table.multilevel:
         if data.codes is not None and len(data.clusters) < 2:
             raise DataError("all rows are in one cluster: cluster-robust standard errors need more than one")
         make_simple = simple_statistics if data.complete else simple_incomplete
-        return make_simple(data, table.observed(1))
+        return make_simple(data, table.observed(1), found=found)
     if table.slopes(group):
         return slope_statistics(data, table.variables, *slope_roles(table, group))
     make = sample_statistics if data.complete else incomplete_statistics
-    return make(data, *table.variables.roles)
+    return make(data, *table.variables.roles, found=found)
 
 
 def _require_used(data: Any, table: ParameterTable, settings: Settings) -> None:

@@ -16,6 +16,7 @@ from msem.data.arrays import LevelArrays
 from msem.data.clusters import ClusterStatistics
 from msem.data.frames import ClusteredData
 from msem.data.saturated import solve_saturated
+from msem.data.screening import Finding
 from msem.data.statistics import Clusters, Rows, Saturated, Statistics
 from msem.data.survey import Design, Replication, Sampled, shared_design
 from msem.errors import DataError, UnsupportedError
@@ -41,6 +42,8 @@ class Group:
     maximum : bool
         False for statistics implied by moments that are themselves no maximum of a saturated likelihood: those moments
         then count as not converged although they are the maximum for these statistics.
+    findings : tuple of Finding
+        What the group by itself could not be used for.
     """
 
     statistics: Statistics
@@ -49,6 +52,7 @@ class Group:
     summary: ClusterStatistics | None = None
     given_as: str = "raw data"
     maximum: bool = True
+    findings: tuple[Finding, ...] = ()
 
     @cached_property
     def saturated(self) -> Saturated:
@@ -66,6 +70,23 @@ class Group:
     def levels(self) -> Mapping[int, LevelArrays]:
         """Saturated moments by level; level 1 only for a single-level sample."""
         return self.saturated.levels
+
+    @property
+    def place(self) -> str:
+        """Where in a sample of several groups this is, as an addition to a text."""
+        return f" in group {self.label!r}" if self.label else ""
+
+    @property
+    def shortage(self) -> str:
+        """How few rows or clusters there are for how many variables, where too few for a maximum; or nothing."""
+        s = self.statistics
+        second = s.nboth + len(s.cluster)
+        if s.nclusters <= second:
+            what = "clusters" if s.unit else "rows"
+            return f"{s.nclusters:.0f} {what} for {second} {'between-level ' if s.unit else ''}variables"
+        if s.nboth and s.nobs - s.nclusters < s.nboth:
+            return f"{s.nobs - s.nclusters:.0f} degrees of freedom within clusters for {s.nboth} variables"
+        return ""
 
     @property
     def total_variance(self) -> dict[str, float]:
@@ -252,6 +273,11 @@ class Sample:
     def converged(self) -> bool:
         """Whether the saturated moments of all groups are maxima."""
         return all(group.saturated.converged for group in self.groups)
+
+    @property
+    def shortage(self) -> str:
+        """Which group has too few rows or clusters for its saturated model to have a maximum; or nothing."""
+        return next((f"{group.shortage}{group.place}" for group in self.groups if group.shortage), "")
 
     @property
     def unidentified(self) -> tuple[str, ...]:

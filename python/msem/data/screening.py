@@ -1,11 +1,14 @@
-"""Checks that a sample can identify the moments of the variables at the levels they are used at.
+"""Checks that variables are what a model takes them for: measured, varying, at the right level, not copies of others.
 
-One check per function, of names and arrays. Each raises `DataError`, naming the variables and the remedy.
+One check per function, of names and arrays, which yields a `Finding` for each variable that is not, with the remedy.
+Whether a model has a maximum is not looked at here and does not follow from numbers of clusters and variables: it is
+tried. Of several groups one may lack what another one has, since equal parameters carry over: see `refuse`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,61 @@ PREFIX = 1024
 ROUNDING = 8 * np.finfo(np.float64).eps
 # Variance; the largest is as far from 1.
 SMALLEST = 1e-150
+NAMED = 6  # variables that a dependence lists
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a group of a sample cannot be used for.
+
+    Attributes
+    ----------
+    kind : str
+        Of finding.
+    names : tuple of str
+        Variables that it is about.
+    text : str
+        What was found, and what to do.
+    everywhere : bool
+        Whether it keeps a model from having a maximum only if it is found in every group.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    text: str
+    everywhere: bool = True
+
+
+def report(found: Iterable[Finding], into: list[Finding] | None) -> None:
+    """Keep what was found, or raise the first.
+
+    Raises
+    ------
+    DataError
+    """
+    findings = list(found)
+    if into is not None:
+        into.extend(findings)
+    elif findings:
+        raise DataError(findings[0].text)
+
+
+def refuse(groups: Sequence[Sequence[Finding]], labels: Sequence[str]) -> None:
+    """Refuse a sample for what was found in each of its groups.
+
+    Raises
+    ------
+    DataError
+        With the first finding that counts in a single group, or is made in all.
+    """
+    for label, findings in zip(labels, groups, strict=True):
+        for one in findings:
+            common = all(
+                any((other.kind, other.names) == (one.kind, one.names) for other in others)
+                for others in groups
+            )
+            if common or not one.everywhere:
+                raise DataError(f"group {label!r}: {one.text}" if label else one.text)
 
 
 def require_complete_rows(
@@ -51,74 +109,83 @@ def no_row_left(
     return DataError(f"no {what} is left of {nrows}: {', '.join(counts)}; check how missing values are coded")
 
 
-def require_varying(columns: Mapping[str, Floats]) -> None:
-    """Refuse variables with the same value in every row."""
+def unvarying(columns: Mapping[str, Floats]) -> Iterator[Finding]:
+    """Variables with the same value in every row."""
     for name, column in columns.items():
-        if (column[:PREFIX] == column[0]).all() and (column == column[0]).all():
-            raise DataError(f"variable {name!r} is constant (always {column[0]:g}): take it out of the model")
+        if len(column) and (column[:PREFIX] == column[0]).all() and (column == column[0]).all():
+            yield constant(name, column[0])
 
 
-def require_clusters(nobs: int, nclusters: int, unit: Sequence[str]) -> None:
-    """Refuse a single cluster, and clusters that all have one unit."""
+def constant(name: str, value: float) -> Finding:
+    """A variable that always has one value."""
+    return Finding(
+        "constant", (name,), f"variable {name!r} is constant (always {value:g}): take it out of the model"
+    )
+
+
+def undivided(nobs: int, nclusters: int, unit: Sequence[str]) -> Iterator[Finding]:
+    """A single cluster, and clusters that all have one unit."""
     if nclusters < 2:
-        raise DataError(
+        yield Finding(
+            "clusters",
+            (),
             "all rows belong to one cluster; a two-level model needs at least two clusters: "
-            "check the cluster column, or fit a single-level model"
+            "check the cluster column, or fit a single-level model",
         )
     if unit and nobs == nclusters:
-        raise DataError(
+        yield Finding(
+            "units",
+            (),
             f"each of the {nclusters} clusters has one unit, so within and between cannot be told apart: "
-            "check the cluster column, or fit a single-level model"
+            "check the cluster column, or fit a single-level model",
         )
 
 
-def require_enough(nobs: int, nclusters: int, p: int, between: int) -> None:
-    """Refuse samples too small for unrestricted covariance matrices of p and of `between` variables."""
-    if nclusters <= between:
-        raise DataError(
-            f"the between-level covariance matrix cannot be estimated: {nclusters} clusters for {between} "
-            f"between-level variables (at least {between + 1} are needed); use fewer level-2 variables"
-        )
-    if nobs - nclusters < p:
-        raise DataError(
-            f"the within-level covariance matrix cannot be estimated: {nobs} units in {nclusters} clusters "
-            f"leave {nobs - nclusters} degrees of freedom for {p} variables; use fewer level-1 variables"
-        )
-
-
-def require_observed(names: Sequence[str], count: Floats) -> None:
-    """Refuse variables without an observed value; `count` is how many each has."""
+def unobserved(names: Sequence[str], count: Floats) -> Iterator[Finding]:
+    """Variables without an observed value; `count` is how many each has."""
     for name, n in zip(names, count, strict=True):
         if not n:
-            raise DataError(f"variable {name!r} has no observed value: take it out of the model")
+            yield Finding(
+                "unobserved",
+                (name,),
+                f"variable {name!r} has no observed value: take it out of the model",
+            )
 
 
-def require_observed_levels(
+def seldom_observed(
     names: Sequence[str], p: int, nboth: int, count: Floats, clusters: Floats
-) -> None:
-    """Refuse variables with too few observed values for the levels they are used at.
+) -> Iterator[Finding]:
+    """Variables with too few observed values for the levels they are used at.
 
     The first `p` variables are measured on units, `nboth` of them at both levels; `count` values of each are observed,
     in so many `clusters`.
     """
     for k, name in enumerate(names):
-        if clusters[k] < 2 and (k < nboth or k >= p):
-            raise DataError(
+        if clusters[k] == 1 and (k < nboth or k >= p):
+            yield Finding(
+                "clusters",
+                (name,),
                 f"variable {name!r} is in the level-2 block, but is observed in one cluster only: take it out of the "
-                "level-2 block"
+                "level-2 block",
             )
-        if k < p and count[k] == clusters[k]:
-            remedy = "take it out of the model" if k < nboth else "move it to the level-2 block"
-            raise DataError(
+        if k < nboth and count[k] and count[k] == clusters[k]:
+            yield Finding(
+                "units",
+                (name,),
                 f"variable {name!r} is in the level-1 block, but no cluster has two observed values of it, so within "
-                f"and between cannot be told apart: {remedy}"
+                f"and between cannot be told apart: take it out of the model",
             )
 
 
 def require_constant_within(
     cluster: Sequence[str], varying: Sequence[tuple[int, Sequence[int]]], ids: pd.Index[Any]
 ) -> None:
-    """Refuse variables at level 2 only that differ between units of a cluster."""
+    """Refuse variables at level 2 only that differ between units of a cluster.
+
+    Raises
+    ------
+    DataError
+    """
     for name, (count, codes) in zip(cluster, varying, strict=True):
         if count:
             first = ", ".join(str(ids[code]) for code in codes)
@@ -144,10 +211,10 @@ def require_scale(names: Sequence[str], variances: Floats) -> None:
             )
 
 
-def require_within_variance(
+def unvarying_within(
     unit: Sequence[str], nboth: int, constant: Sequence[bool], ssw: Floats, nobs: int | Floats, size: Floats
-) -> None:
-    """Refuse level-1 variables that do not vary within clusters.
+) -> Iterator[Finding]:
+    """Level-1 variables that do not vary within clusters.
 
     `ssw` is the diagonal of the pooled sums of squares, `size` the typical magnitude of each variable, against which
     rounding is judged.
@@ -156,49 +223,73 @@ def require_within_variance(
     for k, name in enumerate(unit):
         if constant[k] or spread[k] <= ROUNDING * size[k]:
             remedy = "take it out of the level-1 block" if k < nboth else "move it to the level-2 block"
-            raise DataError(
+            yield Finding(
+                "within",
+                (name,),
                 f"variable {name!r} is in the level-1 block, but does not vary within clusters: "
-                f"it is measured on clusters; {remedy}"
+                f"it is measured on clusters; {remedy}",
             )
 
 
-def require_between_variance(
+def unvarying_between(
     both: Sequence[str], ssw: Floats, scatter: Floats, nobs: int | Floats, nclusters: int | Floats
-) -> None:
-    """Refuse variables at both levels whose cluster means are all the same.
+) -> Iterator[Finding]:
+    """Variables at both levels whose cluster means are all the same.
 
     Cluster means vary at least as much as sampling makes them, the within variance over the cluster size. `ssw` and
     `scatter` are sums of squares within clusters and of cluster means.
     """
     q = len(both)
-    sampling = (ssw / (nobs - nclusters) * nclusters / nobs)[:q]
-    lacking = (scatter / (nclusters - 1))[:q] < COLLINEAR * sampling
+    with np.errstate(divide="ignore", invalid="ignore"):  # a group may have one cluster, or none of two units
+        sampling = (ssw / (nobs - nclusters) * nclusters / nobs)[:q]
+        lacking = (scatter / (nclusters - 1))[:q] < COLLINEAR * sampling
     for name, flat in zip(both, lacking, strict=True):
         if flat:
-            raise DataError(
+            yield Finding(
+                "between",
+                (name,),
                 f"variable {name!r} is in the level-2 block, but its cluster means are all the same (was it "
-                "centred within clusters?): take it out of the level-2 block"
+                "centred within clusters?): take it out of the level-2 block",
             )
 
 
-def require_independent(scatter: Floats, names: Sequence[str], where: str) -> None:
-    """Refuse variables that are linear combinations of others; `where` says at which level."""
-    found = first_dependence(scatter)
-    if found is not None:
-        dependent, others = found
-        raise DataError(
-            f"variable {names[dependent]!r} is a linear combination of "
-            f"{' and '.join(repr(names[k]) for k in others)}{where}, so their covariance matrix is singular: "
-            "take one of them out of the model"
-        )
+def dependent(
+    scatter: Floats, names: Sequence[str], where: str, passing: Container[int] = ()
+) -> Iterator[Finding]:
+    """The first variable that others determine; `where` says at which level.
+
+    Relations among variables that are all `passing` do not count.
+    """
+    found = first_dependence(scatter, passing)
+    if found is None:
+        return
+    last, others = found
+    listed = " and ".join(repr(names[k]) for k in others[:NAMED])
+    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    yield Finding(
+        "dependent",
+        (names[last], *(names[k] for k in others)),
+        f"variable {names[last]!r} is a linear combination of {listed}{more}{where}, so their covariance matrix is "
+        "singular: take one of them out of the model",
+    )
 
 
-def first_dependence(scatter: Floats) -> tuple[int, list[int]] | None:
-    """First variable that the ones before it determine, and those of them that it depends on."""
-    scale = 1 / np.sqrt(np.diag(scatter))
+def first_dependence(scatter: Floats, passing: Container[int] = ()) -> tuple[int, list[int]] | None:
+    """First variable that the ones before it determine, and those of them that it depends on.
+
+    One that depends on variables that are all `passing`, as it is itself, is passed over; and so are variables that do
+    not vary.
+    """
+    variance = np.diag(scatter)
+    scale = 1 / np.sqrt(np.where(variance > 0, variance, 1.0))
     corr = scatter * scale * scale[:, None]
-    for k in range(1, len(corr)):
-        weights = np.linalg.solve(corr[:k, :k], corr[:k, k])
-        if 1 - corr[k, :k] @ weights < COLLINEAR:
-            return k, [int(i) for i in np.flatnonzero(np.abs(weights) > 1e-6)]
+    kept: list[int] = []
+    for k in np.flatnonzero(variance > 0).tolist():
+        weights = np.linalg.solve(corr[np.ix_(kept, kept)], corr[kept, k])
+        if 1 - corr[k, kept] @ weights >= COLLINEAR:
+            kept.append(k)
+            continue
+        others = [kept[i] for i in np.flatnonzero(np.abs(weights) > 1e-6)]
+        if not all(i in passing for i in (k, *others)):
+            return k, others
     return None

@@ -19,7 +19,6 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import SampleStatistics, positions, sample_statistics
 from msem.data.frames import ClusteredData
-from msem.data.screening import require_enough
 from msem.data.statistics import Rows, Saturated
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.slopes import Slope
@@ -478,9 +477,6 @@ def slope_statistics(
         )
     unit = (*(name for name in variables.unit if name not in fixed), *fixed)
     plain = sample_statistics(data, unit, variables.cluster, variables.nboth)
-    require_enough(
-        int(plain.nobs), int(plain.nclusters), len(unit), plain.nboth + len(plain.cluster) + len(slopes)
-    )
     covariates = tuple(dict.fromkeys(slope.covariate for slope in slopes))
     for name in covariates:
         _require_near(name, data.columns[name])

@@ -17,8 +17,8 @@ from msem.data.arrays import LevelArrays
 from msem.data.statistics import Clusters, Statistics
 from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block, implied_moments, row_values
-from msem.estimation.plan import fixed_covariates, make_plan
-from msem.model.partable import ParameterTable
+from msem.estimation.plan import make_plan
+from msem.model.partable import ParameterTable, fixed_covariates
 
 Floats = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from msem.errors import MsemError
 from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block
 from msem.model.functions import defined_functions
-from msem.model.partable import ParameterTable
+from msem.model.partable import ParameterTable, fixed_covariates
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
@@ -114,15 +114,6 @@ def _judged(block: BlockMap, table: ParameterTable) -> list[int]:
     """Variables of a block whose covariance matrices have to be proper: not the auxiliary ones."""
     places = zip(block.names, block.places.tolist(), strict=True)
     return [place for name, place in places if name not in table.auxiliary]
-
-
-def fixed_covariates(
-    table: ParameterTable, variables: Variables, group: int = 1
-) -> tuple[list[str], list[str]]:
-    """Fixed covariates at one level only, which the likelihood is conditional on: measured on units, on clusters."""
-    exogenous = [set(table.exogenous(level, group)) for level in range(1, table.nlevels + 1)]
-    units = [name for name in variables.within_only if name in exogenous[0]]
-    return units, [name for name in variables.cluster if name in exogenous[-1]]
 
 
 def _covariate_positions(table: ParameterTable, group: int) -> tuple[list[int], list[int]]:

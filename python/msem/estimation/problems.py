@@ -68,10 +68,11 @@ def status_of(problems: Sequence[Problem]) -> str:
     return max((p.name for p in problems if p.name not in REMARKS), key=SEVERITY.index, default="ok")
 
 
-def no_chi_square(unidentified: Sequence[str] = ()) -> Problem:
+def no_chi_square(unidentified: Sequence[str] = (), shortage: str = "") -> Problem:
     """There is nothing to test a model against.
 
-    The saturated model has no maximum that could be found, or no single one: then the moments are named.
+    The saturated model has no maximum that could be found, perhaps for a shortage of rows or clusters; or no single
+    one: then the moments are named.
     """
     if unidentified:
         more = f" and {len(unidentified) - MOST} more" if len(unidentified) > MOST else ""
@@ -81,6 +82,13 @@ def no_chi_square(unidentified: Sequence[str] = ()) -> Problem:
             f"{', '.join(unidentified[:MOST])}{more}",
             "Estimates and standard errors are valid where the model identifies them; there is nothing to test the "
             "model against",
+        )
+    if shortage:
+        return Problem(
+            "no_chi_square",
+            f"the saturated model has no maximum with {shortage}, so there is nothing to test against",
+            "Estimates and standard errors are those of the model and do not need it; for a test simplify the model to "
+            "fewer variables, or hold it against a model with more parameters (msem.compare_models)",
         )
     return Problem(
         "no_chi_square",

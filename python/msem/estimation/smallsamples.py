@@ -1,15 +1,18 @@
-"""Few clusters: degrees of freedom of t references, and a warning."""
+"""Few clusters: degrees of freedom of t references, factors of chi-squares, and a warning."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.statistics import Statistics
+from msem.distributions import chisq_pvalue, chisq_quantile
 from msem.estimation.problems import Problem
 from msem.model.partable import Parameter, ParameterTable
+from msem.settings import CorrectedTest
 
 Floats = NDArray[np.float64]
 
@@ -67,6 +70,89 @@ def count_predictors(table: ParameterTable) -> dict[tuple[str, int, int], int]:
             key = (r.lhs if r.op == "~" else r.rhs, r.level, r.group)
             out[key] = out.get(key, 0) + 1
     return out
+
+
+@dataclass(frozen=True)
+class LevelShape:
+    """What corrections for small samples need to know of a model of one level.
+
+    Attributes
+    ----------
+    variables, factors : int
+        Observed and latent ones.
+    parameters : int
+        Free parameters of the covariance structure, moments of fixed covariates included.
+    """
+
+    variables: int
+    factors: int
+    parameters: int
+
+    @property
+    def df(self) -> int:
+        """Variances and covariances less parameters."""
+        return self.variables * (self.variables + 1) // 2 - self.parameters
+
+    @classmethod
+    def of(cls, table: ParameterTable, level: int, group: int = 1) -> LevelShape:
+        """The shape of one level of a table."""
+        rows = [r for r in table.rows if (r.level, r.group) == (level, group) and r.op in ("=~", "~", "~~")]
+        free = len({r.free for r in rows if r.free})
+        fixed = sum(1 for r in rows if r.exo and not r.free and r.op == "~~")
+        return cls(len(table.observed(level, group)), len(table.latent(level, group)), free + fixed)
+
+
+def small_sample_factor(test: CorrectedTest, shape: LevelShape, count: float) -> float:
+    """What a likelihood-ratio chi-square of a covariance structure is multiplied by to have the mean of a chi-square.
+
+    Parameters
+    ----------
+    test : {"bartlett", "swain", "yuan_tian_yanagihara"}
+        With p variables, k factors, q parameters, d = p (p + 1) / 2 - q and n = count - 1:
+        1 - (2p + 4k + 5) / 6n (Bartlett, 1950, for exploratory factors);
+        1 - (p (2p^2 + 3p - 1) - r (2r^2 + 3r - 1)) / 12dn, r = (sqrt(1 + 8q) - 1) / 2 (Swain, 1975);
+        (count - 2.381 - .361p - .006q) / n (Yuan, Tian & Yanagihara, 2015, fitted to simulations).
+    shape : LevelShape
+    count : float
+        Sample size: clusters at the between level.
+
+    Returns
+    -------
+    float
+        0 at least.
+
+    References
+    ----------
+    Bartlett (1950). Tests of significance in factor analysis. Brit. J. Psych. Stat. Section, 3, 77-85.
+    Swain (1975). Analysis of parametric structures for variance matrices. Thesis, University of Adelaide.
+    Yuan, Tian & Yanagihara (2015). Empirical correction to the likelihood ratio statistic for structural equation
+    modeling with many variables. Psychometrika, 80, 379-405.
+    """
+    p, k, q, d, n = shape.variables, shape.factors, shape.parameters, shape.df, count - 1
+    if d <= 0:
+        return 1.0  # there is nothing to correct
+    if test == "bartlett":
+        factor = 1 - (2 * p + 4 * k + 5) / (6 * n)
+    elif test == "swain":
+        r = (np.sqrt(1 + 8 * q) - 1) / 2
+        factor = 1 - (p * (2 * p**2 + 3 * p - 1) - r * (2 * r**2 + 3 * r - 1)) / (12 * d * n)
+    else:
+        factor = (count - 2.381 - 0.361 * p - 0.006 * q) / n
+    return max(float(factor), 0.0)
+
+
+def plain_size(table: ParameterTable, nclusters: Sequence[float]) -> float:
+    """How often the plain chi-square of the between level rejects a true model at the 5% level.
+
+    The statistic is taken for a chi-square over the factor of Yuan, Tian and Yanagihara (2015). The largest of groups.
+    """
+    found = [0.0]
+    for group, count in enumerate(nclusters, 1):
+        shape = LevelShape.of(table, table.nlevels, group)
+        factor, df = small_sample_factor("yuan_tian_yanagihara", shape, count), shape.df
+        if df > 0:
+            found.append(float(chisq_pvalue(factor * chisq_quantile(0.05, df), df)))
+    return max(found)
 
 
 def few_clusters(table: ParameterTable, statistics: Sequence[Statistics]) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msem.data.moments import LevelMoments, level_moments, of_design
 from msem.data.sample import Group, Origin, Sample
-from msem.distributions import coverage, normal_halfwidth, normal_pvalue, student_halfwidth
+from msem.distributions import coverage, interval_on, normal_halfwidth, normal_pvalue, student_halfwidth
 from msem.entry import entries
 from msem.errors import UnsupportedError
 from msem.estimation.discrepancy import LevelDiscrepancy
@@ -291,6 +291,8 @@ class Solution(Translated):
     ) -> pd.DataFrame:
         """Wald confidence intervals of `params`, columns ci_lower and ci_upper.
 
+        With ``ci="transformed"`` those of variances are symmetric on the logarithmic scale.
+
         Parameters
         ----------
         ci_level : float
@@ -309,13 +311,30 @@ class Solution(Translated):
             if reference == "normal"
             else student_halfwidth(ci_level, self.reference_df)
         )
-        half = quantile * self.bse
-        limits = pd.DataFrame({"ci_lower": self.params - half, "ci_upper": self.params + half})
+        half = (quantile * self.bse).to_numpy()
+        scales = np.full(self.npar, "identity")
+        free = [row.free - 1 for row in self.table.rows]
+        for k, scale in zip(free, self.interval_scales, strict=True):
+            if k >= 0:
+                scales[k] = scale
+        lower, upper = interval_on(scales, self.theta, half)
+        limits = pd.DataFrame({"ci_lower": lower, "ci_upper": upper}, index=self.params.index)
         if level is None:
             return limits
         number = level_number(level, self.table.nlevels)
         own = sorted({row.free - 1 for row in self.table.rows if row.free and row.level == number})
         return limits.iloc[own]
+
+    @property
+    def interval_scales(self) -> list[str]:
+        """On which scale the interval of each row of the table is symmetric; see `docs/few-clusters.md`.
+
+        With ``ci="transformed"`` variances that are positive have theirs on the logarithmic scale, all else its own.
+        """
+        if self.options.ci == "wald":
+            return ["identity"] * len(self.table.rows)
+        rows = zip(self.table.rows, self.row_values, strict=True)
+        return ["log" if r.op == "~~" and r.lhs == r.rhs and x > 0 else "identity" for r, x in rows]
 
     @property
     def reference_df(self) -> pd.Series:

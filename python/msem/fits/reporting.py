@@ -13,6 +13,7 @@ from msem.data.moments import LevelMoments
 from msem.data.sample import Group, Origin
 from msem.data.survey import Replication, effective, shared_design
 from msem.estimation.problems import Problem
+from msem.estimation.smallsamples import plain_size
 from msem.estimation.solution import GroupResults, ReplicateCounts, Solution
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import ParameterTable
@@ -22,7 +23,7 @@ from msem.output.tables import hidden_rows
 from msem.postestimation.constraints import Constraint, definition_rows, solution_constraints
 from msem.postestimation.effects import effects
 from msem.postestimation.estimates import estimates
-from msem.postestimation.fit_measures import measures
+from msem.postestimation.fit_measures import measures, tests
 from msem.postestimation.icc import icc_table
 from msem.postestimation.level_fit import (
     between_fit,
@@ -48,6 +49,13 @@ CORRECTIONS = {
     "yuan_bentler": "Yuan-Bentler correction",
     "yuan_bentler_mplus": "Yuan-Bentler correction (Mplus variant)",
 }
+SMALL = {
+    "bartlett": "Bartlett correction",
+    "swain": "Swain correction",
+    "yuan_tian_yanagihara": "Yuan-Tian-Yanagihara correction",
+    "hotelling": "Hotelling, robust: F",
+}
+BELIEVED = 0.08  # size of the plain test at the 5% level up to which nothing is said
 METHODS = {
     "likelihood": "Likelihood of each level, the other saturated",
     "ml": "Normal-theory discrepancy of each level's matrix",
@@ -237,6 +245,35 @@ def segregated_header(method: str, moments: LevelMoments) -> tuple[Section, ...]
     return Section("", (("Segregated", METHODS[method]),)), sample
 
 
+def small_sample_sections(fit: Solution) -> tuple[Section, ...]:
+    """Tests that account for few clusters, as `statistic (df), p` lines; none if none was asked for."""
+    chosen = [test for test in fit.options.test if test in SMALL]
+    if not chosen or fit.df <= 0:
+        return ()
+    rows = []
+    for name, row in tests(fit).loc[chosen].iterrows():
+        second = f", {row['df2']:.0f}" if name == "hotelling" else ""
+        p = f", p = {row['pvalue']:.3f}" if row["pvalue"] == row["pvalue"] else ""
+        rows.append((SMALL[str(name)], f"{row['statistic']:.3f} (df {row['df']:.0f}{second}{p})"))
+    return (Section("Model Test User Model, Small Samples", tuple(rows)),)
+
+
+def few_clusters_remark(fit: Solution) -> tuple[str, ...]:
+    """What is said where the plain test of the between level rejects true models far too often; or nothing."""
+    ordinary = fit.table.multilevel and fit.discrepancy is None and fit.sample.simple and not tied(fit)
+    if not ordinary or fit.df <= 0 or not fit.sample.converged:
+        return ()
+    corrected = {*fit.options.corrected_tests} or "hotelling" in fit.options.test
+    size = plain_size(fit.table, [s.nclusters for s in fit.sample.statistics])
+    if corrected or size < BELIEVED:
+        return ()
+    way = "test='yuan_tian_yanagihara'" if fit.options.scaled_test is None else "test='hotelling'"
+    return (
+        f"few clusters: with {fit.sample.nclusters:.0f} the chi-square of the between level rejects a true model in "
+        f"about {size:.0%} of samples at the 5% level: add {way}",
+    )
+
+
 def tests_section(level: int, tests: pd.DataFrame) -> Section:
     """Tests of one level as `chi-square (df), p` lines."""
     rows: list[tuple[str, str]] = []
@@ -324,10 +361,11 @@ def summary_inputs(
     groups = tuple(fit.groups.values())
     return SummaryInputs(
         title=title(fit.converged, len(fit.estimate.optimum.diary)),
-        messages=messages(fit.problems, fit.options, fit.origin),
+        messages=(*messages(fit.problems, fit.options, fit.origin), *few_clusters_remark(fit)),
         header=header(fit.options, fit.origin, fit.npar, fit.npar - fit.estimate.nfree, groups),
         fit=(
             *with_group_tests(measure_sections(measures(fit), fit.options, full=full), groups),
+            *small_sample_sections(fit),
             *slope_sections(groups),
             *(level_sections(fit) if full else ()),
             *constraint_sections(solution_constraints(fit)),

@@ -49,7 +49,7 @@ from msem.fits.fit import Fit
 from msem.fits.request import Request
 from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order
-from msem.model.derived import saturated_table, with_auxiliary
+from msem.model.derived import crosses_levels, saturated_table, with_auxiliary
 from msem.model.drafts import Fun
 from msem.model.partable import ParameterTable, parameter_table
 from msem.resampling.bootstrap import Bootstrap, bootstrap_errors
@@ -115,6 +115,7 @@ def sem(
     information: str | None = None,
     se: str | None = None,
     test: str | Sequence[str] | None = None,
+    ci: str = "wald",
     bootstrap: int | None = None,
     seed: int | None = None,
     max_iterations: int = 500,
@@ -212,9 +213,15 @@ def sem(
         single-level models with `cluster`. "bootstrap" takes the spread of refits to resampled clusters (rows), which
         are kept in `Fit.bootstrapped`. "jackknife1": the one-step jackknife over clusters or primary sampling units,
         the default of two-level models with weights that leave fewer than 100 effective clusters.
-    test : {"standard", "yuan.bentler", "yuan.bentler.mplus"} or a sequence of them, optional
-        The likelihood-ratio test, which is always reported, and scaled ones; dots may be underscores. Default
-        "yuan.bentler.mplus" with estimator "MLR" and for single-level models with `cluster`.
+    test : str or sequence of str, optional
+        The likelihood-ratio test, "standard", which is always reported, and others; dots may be underscores. For
+        variables that are not normal: "yuan.bentler", "yuan.bentler.mplus"; the latter is the default with estimator
+        "MLR" and for single-level models with `cluster`. For few clusters: "yuan.tian.yanagihara" (or "yty"),
+        "bartlett", "swain", and for both "hotelling". See `docs/few-clusters.md`.
+    ci : {"wald", "transformed"}
+        Confidence intervals that are symmetric about the estimates, or on the scales on which they hold in small
+        samples: variances on the logarithmic one, correlations and standardized loadings by Fisher's z, shares of
+        variance by the logit; those of defined parameters from Monte Carlo draws. See `docs/few-clusters.md`.
     bootstrap : int, optional
         Replicates for ``se="bootstrap"``; default 1000.
     seed : int, optional
@@ -408,8 +415,18 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     DataError
         If robust inference is asked for and the sample has no single clusters.
     """
-    if settings.test != ("standard",) or settings.se in DESIGN_BASED:
+    if settings.by_cluster:
         require_raw(sample, settings)
+    if not sample.simple and (settings.corrected_tests or "hotelling" in settings.test):
+        raise UnsupportedError(
+            "tests for small samples know nothing of weights, PSUs and strata: take the scaled test of "
+            'estimator="MLR"'
+        )
+    if settings.corrected_tests and crosses_levels(table):
+        raise UnsupportedError(
+            f"test={settings.corrected_tests[0]!r} corrects the between share of the chi-square, and "
+            f"{', '.join(crosses_levels(table))} belongs to both levels, so that there is none: leave the test out"
+        )
     most, tolerance = settings.max_iterations, settings.tolerance
     sampling: Sampling | None = None
     discrepancy: LevelDiscrepancy | None = None
@@ -437,7 +454,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     if settings.se == "bootstrap" and sampling is not None:
         replicates, sampling = bootstrap_errors(solution, sample, sampling, settings.bootstrap, settings.seed)
     if not sample.converged and not table.slopes():
-        problems = (*problems, no_chi_square(sample.unidentified))
+        problems = (*problems, no_chi_square(sample.unidentified, sample.shortage))
     problems = (*problems, *few_clusters(table, sample.statistics))
     warn_of(problems)
     return Fit(

@@ -328,7 +328,7 @@ def parameter_table(
     for blocks in drafts:
         check_slopes(blocks)
         check_same_kind(blocks, syntax)
-        fixed = _fixed_covariates(blocks) if fixed_x else set()
+        fixed = _only_covariates(blocks) if fixed_x else set()
         both = set.intersection(*(set(block.observed) for block in blocks)) if nlevels > 1 else set()
         for block in blocks:
             add_defaults(block, Defaults(fun, std_lv, orthogonal, means, both, fixed))
@@ -375,7 +375,7 @@ def _has_means(syntax: ModelSyntax, fun: Fun, asked: bool | None, nlevels: int, 
     return bool(needed) if asked is None else asked
 
 
-def _fixed_covariates(blocks: list[BlockDraft]) -> set[str]:
+def _only_covariates(blocks: list[BlockDraft]) -> set[str]:
     """Covariates that are nothing but covariates wherever they occur.
 
     At two levels a variable is the sum of a within and a between part. If one part is modelled, the moments
@@ -383,6 +383,15 @@ def _fixed_covariates(blocks: list[BlockDraft]) -> set[str]:
     """
     names = {name for block in blocks for name in block.covariates}
     return {n for n in names if all(n in b.covariates for b in blocks if n in b.observed)}
+
+
+def fixed_covariates(
+    table: ParameterTable, variables: Variables, group: int = 1
+) -> tuple[list[str], list[str]]:
+    """Fixed covariates at one level only, which the likelihood is conditional on: measured on units, on clusters."""
+    exogenous = [set(table.exogenous(level, group)) for level in range(1, table.nlevels + 1)]
+    units = [name for name in variables.within_only if name in exogenous[0]]
+    return units, [name for name in variables.cluster if name in exogenous[-1]]
 
 
 def _number(drafts: list[Draft], first: list[int]) -> tuple[Parameter, ...]:

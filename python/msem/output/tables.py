@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import (
+    interval_on,
     normal_halfwidth,
     normal_pvalue,
     student_halfwidth,
@@ -36,6 +37,7 @@ def estimates_frame(
     *,
     ci_level: float = 0.95,
     df: Array | None = None,
+    scales: Array | None = None,
     extra: Mapping[str, Array] | None = None,
 ) -> pd.DataFrame:
     """Tabulate estimates with Wald tests and confidence intervals.
@@ -51,6 +53,8 @@ def estimates_frame(
         Level of the confidence intervals.
     df : array of shape (rows,), optional
         Degrees of freedom of t references; default: standard normal ones.
+    scales : array of str, shape (rows,), optional
+        On which scale each interval is symmetric, see `interval_on`; default: on that of the estimate.
     extra : mapping of str to array of shape (rows,), optional
         Further columns, such as `se_naive`, `std_lv` or `std_all`.
 
@@ -72,7 +76,10 @@ def estimates_frame(
         numbers_df = pd.array(given).astype("Int64") if whole else given
         tests = {"t": z, "df": numbers_df, "pvalue": student_pvalue(z, df)}
         half = np.where(se == 0, 0.0, student_halfwidth(ci_level, df) * se)
-    numbers = {"est": est, "se": se, **tests, "ci_lower": est - half, "ci_upper": est + half}
+    lower, upper = interval_on(
+        "identity" if scales is None else np.where(se == 0, "identity", scales), est, half
+    )
+    numbers = {"est": est, "se": se, **tests, "ci_lower": lower, "ci_upper": upper}
     return pd.DataFrame(names | numbers | dict(extra or {}))
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.distributions import normal_halfwidth
+from msem.distributions import interval_on, normal_halfwidth
 from msem.model.functions import Functions
 from msem.settings import require_choice, require_whole
 
@@ -84,12 +84,7 @@ class Derived:
 
         On the logit scale it stays between 0 and 1, and is nan where the estimate does not.
         """
-        half = normal_halfwidth(ci_level) * self.se
-        if scale == "identity":
-            return self.est - half, self.est + half
-        inside = np.where((self.est > 0) & (self.est < 1), self.est, np.nan)
-        logit, half = np.log(inside / (1 - inside)), half / (inside * (1 - inside))
-        return 1 / (1 + np.exp(half - logit)), 1 / (1 + np.exp(-half - logit))
+        return interval_on(scale, self.est, normal_halfwidth(ci_level) * self.se)
 
 
 class Drawn(NamedTuple):

@@ -13,6 +13,7 @@ from msem.model.levels import Level, rows_at
 from msem.model.partable import require_no_slopes
 from msem.output.tables import estimates_frame
 from msem.postestimation.constraints import (
+    defined,
     definition_df,
     definition_rows,
     definition_values,
@@ -68,9 +69,19 @@ def estimates(
         extra = {name: np.append(column, definitions_at(fit, column)) for name, column in found.items()}
     values, errors = definition_values(fit)
     rows = (*fit.table.rows, *definition_rows(fit))
+    scales = np.array([*fit.interval_scales, *["identity"] * len(values)])
     frame = estimates_frame(
-        rows, np.append(est, values), np.append(se, errors), ci_level=ci_level, df=df, extra=extra
+        rows,
+        np.append(est, values),
+        np.append(se, errors),
+        ci_level=ci_level,
+        df=df,
+        scales=scales,
+        extra=extra,
     )
+    if len(values) and fit.options.ci == "transformed":
+        limits = defined(fit, ci_level=ci_level, method="monte_carlo")[["ci_lower", "ci_upper"]]
+        frame.loc[len(est) :, ["ci_lower", "ci_upper"]] = limits.to_numpy()
     return rows_at(frame, level, fit.table.nlevels)
 
 

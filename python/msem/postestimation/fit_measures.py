@@ -27,7 +27,8 @@ from msem.postestimation.fit_indices import (
     scaled_indices,
     twolevel_fmin,
 )
-from msem.postestimation.level_fit import measures_of_level
+from msem.postestimation.hotelling import hotelling
+from msem.postestimation.level_fit import corrected_chisq, measures_of_level
 from msem.postestimation.noncentrality import noncentralities
 from msem.postestimation.scaling import model_scaling, scaling_of
 from msem.postestimation.srmr import (
@@ -38,7 +39,7 @@ from msem.postestimation.srmr import (
     residual_measures,
     srmr_level,
 )
-from msem.settings import ScaledTest, several
+from msem.settings import CORRECTED, SCALED, ScaledTest, several
 
 Floats = NDArray[np.float64]
 
@@ -190,21 +191,37 @@ def tests(fit: Solution) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Rows: standard, the likelihood ratio, and the scaled tests asked for; those of least squares otherwise.
-        Columns statistic, df, pvalue, scaling (what the likelihood-ratio statistic was divided by). With weights or a
-        complex design the likelihood ratio itself has no p-value.
+        Rows: standard, the likelihood ratio, and the tests asked for; those of least squares otherwise. Columns
+        statistic, df, pvalue, scaling (what the likelihood-ratio statistic was divided by). "hotelling" is F on df
+        and, in the further column df2, clusters less df degrees of freedom. With weights or a complex design the
+        likelihood ratio itself has no p-value.
     """
     if fit.discrepancy is not None:
         return fit.discrepancy.tests()
-    rows = {}
+    rows: dict[str, list[float]] = {}
     for test in fit.options.test:
-        factor = 1.0 if test == "standard" else model_scaling(fit, test).factor
-        statistic = chisq(fit) / factor if fit.df > 0 else chisq(fit)
-        valid = test != "standard" or fit.sample.simple
-        rows[test] = [statistic, float(fit.df), chisq_pvalue(statistic, fit.df) if valid else np.nan, factor]
-    return pd.DataFrame.from_dict(
-        rows, orient="index", columns=["statistic", "df", "pvalue", "scaling"], dtype=float
-    )
+        if test == "hotelling":
+            f = hotelling(fit)
+            rows[test] = [f.statistic, float(fit.df), f.pvalue, np.nan, f.df2]
+            continue
+        statistic, factor = chisq(fit), 1.0
+        if fit.df > 0 and test in CORRECTED:
+            statistic = corrected_chisq(fit, test)
+            factor = chisq(fit) / statistic
+        elif test == "yuan_bentler" or test == "yuan_bentler_mplus":
+            factor = model_scaling(fit, test).factor
+            statistic = statistic / factor if fit.df > 0 else statistic
+        valid = test in SCALED or fit.sample.simple
+        rows[test] = [
+            statistic,
+            float(fit.df),
+            chisq_pvalue(statistic, fit.df) if valid else np.nan,
+            factor,
+            np.nan,
+        ]
+    columns = ["statistic", "df", "pvalue", "scaling", "df2"]
+    found = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
+    return found if "hotelling" in rows else found.drop(columns="df2")
 
 
 def _baseline_factor(fit: Solution, test: ScaledTest) -> float:

@@ -17,7 +17,8 @@ from msem.data.sample import Sample
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.estimate import Estimate
 from msem.estimation.partial import estimate_partially, key
-from msem.estimation.solution import NO_MOMENTS, Solution, cached, without_slopes
+from msem.estimation.smallsamples import LevelShape, small_sample_factor
+from msem.estimation.solution import NO_MOMENTS, GroupResults, Solution, cached, without_slopes
 from msem.model.derived import (
     crosses_levels,
     level_baseline_table,
@@ -39,6 +40,7 @@ from msem.postestimation.fit_indices import (
 from msem.postestimation.noncentrality import Noncentrality, noncentralities
 from msem.postestimation.scaling import Scaling, scaling_of
 from msem.postestimation.srmr import srmr_level
+from msem.settings import CorrectedTest
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,6 +250,36 @@ def within_fit(fit: Solution) -> LevelSpecific:
 def between_fit(fit: Solution) -> LevelSpecific:
     """The between level with the within level saturated, and its baseline."""
     return fit_level_specific(fit.estimate, fit.sample, BETWEEN)
+
+
+def corrected_chisq(fit: Solution, test: CorrectedTest) -> float:
+    """Chi-square with the share of its last level multiplied by a factor below 1 for small samples.
+
+    The share of the between level is the chi-square of the model with the within level saturated; its sample are the
+    clusters. A single level is the share of rows. What is left over, of the within level, has enough units.
+
+    Parameters
+    ----------
+    fit : Solution
+        Whose levels share no parameters.
+    test : {"bartlett", "swain", "yuan_tian_yanagihara"}
+
+    Returns
+    -------
+    float
+        nan if the saturated model, or that of the between level alone, has no maximum.
+    """
+    if not fit.sample.converged:
+        return np.nan
+    model = between_fit(fit).model if fit.table.multilevel else fit.estimate
+    if not model.optimum.converged:
+        return np.nan
+    whole, last = 2 * (fit.unrestricted_llf - fit.llf), fit.table.nlevels
+    for number, group in enumerate(fit.sample.groups, 1):
+        alone = GroupResults(number, fit.sample.groups, model)
+        shape = LevelShape.of(model.table, last, number)
+        whole -= (1 - small_sample_factor(test, shape, group.statistics.nclusters)) * alone.chisq
+    return max(whole, 0.0)
 
 
 @cached

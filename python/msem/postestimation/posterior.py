@@ -17,7 +17,7 @@ from msem.data.statistics import Statistics
 from msem.errors import ModelError
 from msem.estimation.matrices import BlockMap, block_matrices
 from msem.estimation.objective import Objective
-from msem.estimation.plan import fixed_covariates
+from msem.model.partable import fixed_covariates
 from msem.postestimation.rows import Rows
 
 Floats = NDArray[np.float64]

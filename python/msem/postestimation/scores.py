@@ -15,8 +15,8 @@ from msem.data.saturated import saturated_parts, solve_saturated
 from msem.data.statistics import Clusters, Statistics
 from msem.estimation.estimate import require_likelihood
 from msem.estimation.objective import Objective
-from msem.estimation.plan import fixed_covariates
 from msem.estimation.solution import Solution
+from msem.model.partable import fixed_covariates
 
 Floats = NDArray[np.float64]
 

@@ -289,6 +289,7 @@ def standardized_frame(
     total: bool = False,
     ci_level: float = 0.95,
     defined: Definitions = NONE,
+    transformed: bool = False,
 ) -> pd.DataFrame:
     """Tabulate the standardized solution.
 
@@ -304,6 +305,8 @@ def standardized_frame(
         Coverage of the intervals.
     defined : Definitions
         Defined parameters, which are evaluated at the standardized values.
+    transformed : bool
+        Intervals of correlations and of loadings between -1 and 1 by Fisher's z, of shares of variance by the logit.
 
     Returns
     -------
@@ -314,8 +317,19 @@ def standardized_frame(
     if defined.functions is not None:
         values = defined.functions.values(found.est)
         found = chained(found, values, defined.functions.jacobian(found.est))
-    frame = estimates_frame((*model.table.rows, *defined.rows), found.est, found.se, ci_level=ci_level)
+    rows = (*model.table.rows, *defined.rows)
+    scales = np.array(
+        [_interval_scale(r, x) if transformed else "identity" for r, x in zip(rows, found.est, strict=True)]
+    )
+    frame = estimates_frame(rows, found.est, found.se, ci_level=ci_level, scales=scales)
     return frame.rename(columns={"est": "est_std"})
+
+
+def _interval_scale(row: Parameter, value: float) -> str:
+    """On which scale the interval of a standardized value is symmetric."""
+    if _is_variance(row):
+        return "logit" if 0 < value < 1 else "identity"
+    return "fisher" if row.op in ("=~", "~~") and abs(value) < 1 else "identity"
 
 
 def rsquare_frame(model: Model, theta: Floats, vcov: Floats, *, ci_level: float = 0.95) -> pd.DataFrame:
@@ -381,6 +395,7 @@ def standardized(
         total=total,
         ci_level=ci_level,
         defined=Definitions(definition_rows(fit), functions),
+        transformed=fit.options.ci == "transformed",
     )
     return rows_at(frame, level, fit.table.nlevels)
 

@@ -20,8 +20,7 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum, bounds
-from msem.estimation.plan import fixed_covariates
-from msem.model.partable import Parameter, ParameterTable
+from msem.model.partable import Parameter, ParameterTable, fixed_covariates
 from msem.resampling.workers import Origin, require_drawable
 
 Floats = NDArray[np.float64]

@@ -110,21 +110,17 @@ def by_group(given: Any, labels: Sequence[str]) -> list[Any]:
     return [named[label] for label in labels]
 
 
-def require_estimable(clusters: Clusters, unit: int, between: int, *, single: bool) -> None:
-    """Refuse samples whose statistics cannot have a saturated model.
+def require_divided(clusters: Clusters, *, single: bool) -> None:
+    """Refuse samples of one cluster or row, and two-level ones whose clusters all have one unit.
 
     Raises
     ------
     DataError
     """
-    if single:
-        if clusters.nobs <= between:
-            raise DataError(
-                f"{clusters.nobs} rows are too few for {between} variables: {between + 1} or more are needed"
-            )
-        return
-    if clusters.nclusters <= between or clusters.nobs - clusters.nclusters < unit:
+    if clusters.nclusters < 2 or (not single and clusters.nobs == clusters.nclusters):
         raise DataError(
-            f"{clusters.nclusters} clusters with {clusters.nobs} units are too few for {unit} variables within and "
-            f"{between} between clusters: more than {between} clusters, and {unit} more units than clusters, are needed"
+            f"{clusters.nclusters} clusters with {clusters.nobs} units cannot be told apart into levels: at least two "
+            "clusters, and one with two units, are needed"
+            if not single
+            else f"{clusters.nobs} rows are too few: two or more are needed"
         )

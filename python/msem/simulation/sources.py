@@ -8,7 +8,7 @@ import numpy as np
 
 from msem import _core
 from msem.errors import ModelError
-from msem.simulation.designs import Clusters, require_estimable
+from msem.simulation.designs import Clusters, require_divided
 from msem.simulation.population import Population
 from msem.simulation.shapes import Shape, is_normal
 
@@ -26,11 +26,11 @@ def statistics_draws(
     ModelError
         If the population is no distribution, or has no density.
     DataError
-        If the samples are too small for a saturated model.
+        If the samples are one cluster, or clusters of one unit.
     """
     unit, cluster, nboth = population.variables.roles
     for one in clusters:
-        require_estimable(one, len(unit), nboth + len(cluster), single=not unit)
+        require_divided(one, single=not unit)
     if not is_normal(shapes):
         return row_draws(population, clusters, shapes, seed)
     designs = []
