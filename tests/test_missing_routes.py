@@ -156,7 +156,6 @@ def test_auxiliary_variables_recover_what_depends_on_them():
     [
         ({"auxiliary": ["y4"]}, 'add missing="fiml"'),
         ({"auxiliary": ["y1"], "missing": "fiml"}, "'y1' is a variable of the model"),
-        ({"auxiliary": "y4", "missing": "fiml"}, r"auxiliary=\['y4'\]"),
         ({"auxiliary": ["nobody"], "missing": "fiml"}, "no column 'nobody'"),
     ],
 )
