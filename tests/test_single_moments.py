@@ -156,7 +156,6 @@ def test_a_classical_covariance_matrix() -> None:
         ({"sample_nobs": None}, "sample_nobs must be the number of observations"),
         ({"sample_nobs": 0}, "sample_nobs must be the number of observations"),
         ({"sample_nobs": math.inf}, "sample_nobs must be the number of observations"),
-        ({"sample_nobs": 3}, "3 variables need more observations"),
         ({"sample_mean": [1.0, 2.0, 3.0]}, "sample_mean must be a Series or mapping"),
         ({"sample_mean": {"y": 1.0, "a": 1.0}}, "sample_mean has no value for b"),
         ({"sample_mean": {"y": 1.0, "a": 1.0, "b": math.nan}}, "sample_mean must be finite"),

@@ -9,6 +9,14 @@ using namespace msem;
 
 namespace {
 
+// Moments of the variables at each level, which latent variables may follow.
+void require_joint_moments(const Moments& m, Index p, Index nboth, Index q) {
+  const Index within = m.mean_w.size(), between = m.mean_b.size();
+  if (nboth < 0 || nboth > p || q < 0 || within < p || between < nboth + q || !square(m.cov_w, within) ||
+      !square(m.cov_b, between))
+    throw std::invalid_argument("the moments must be those of the variables");
+}
+
 // Shared by all calls about one group: its moments and the statistics of its clusters.
 struct GroupData {
   GroupMoments moments;
@@ -18,7 +26,7 @@ struct GroupData {
 GroupData make_group(Index p, Index nboth, Index q, const Vector& mean_w, const Matrix& cov_w,
                      const Vector& mean_b, const Matrix& cov_b, const Vector& sizes, const RowMatrix& means,
                      const RowMatrix& within) {
-  require_moments({mean_w, mean_b, cov_w, cov_b}, p, nboth, q);
+  require_joint_moments({mean_w, mean_b, cov_w, cov_b}, p, nboth, q);
   const Index count = sizes.size();
   if (means.rows() != count || means.cols() != p + q || within.rows() != count ||
       within.cols() != p * (p + 1) / 2)
@@ -36,7 +44,7 @@ struct IncompleteGroup {
 IncompleteGroup make_incomplete(Index p, Index nboth, Index q, const Vector& mean_w, const Matrix& cov_w,
                                 const Vector& mean_b, const Matrix& cov_b,
                                 const std::shared_ptr<IncompleteData>& data, const Matrix& products) {
-  require_moments({mean_w, mean_b, cov_w, cov_b}, p, nboth, q);
+  require_joint_moments({mean_w, mean_b, cov_w, cov_b}, p, nboth, q);
   if (!data || data->p != p || data->q != q || data->nboth != nboth || products.cols() != data->ncells() ||
       products.rows() != p * (p + 1) / 2)
     throw std::invalid_argument("statistics of clusters have inconsistent shapes");
