@@ -94,6 +94,8 @@ IncompleteData restrict_variables(const IncompleteData& data, const std::vector<
 // lower triangles by column, zero where a variable is not observed. From the rows the data were made of.
 Matrix cell_products(const ClusteredRows& rows, const IncompleteData& data);
 
+void require_products(const Matrix& products, const IncompleteData& data);
+
 // Each cluster as often as its weight says, with the products within the cells of the same data. Clusters of
 // weight zero stay and count for nothing.
 IncompleteData weighted(const IncompleteData& data, const Matrix& products, const Vector& weights);

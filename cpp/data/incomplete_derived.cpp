@@ -299,6 +299,11 @@ IncompleteData restrict_variables(const IncompleteData& data, const std::vector<
   return out;
 }
 
+void require_products(const Matrix& products, const IncompleteData& data) {
+  if (products.rows() != data.p * (data.p + 1) / 2 || products.cols() != data.ncells())
+    throw std::invalid_argument("products within cells have inconsistent shapes");
+}
+
 IncompleteData single_cluster(const IncompleteData& data, const Matrix& products, Index cluster) {
   const Index first = data.first_cell[cluster], count = data.first_cell[cluster + 1] - first;
   IncompleteData out;

@@ -295,6 +295,12 @@ ReducedData weighted(const ReducedData& data, const Matrix& products, const Vect
   return out;
 }
 
+void require_products(const Matrix& products, const ReducedData& data) {
+  const Index m = data.nvalues();
+  if (products.rows() != data.nclusters() || products.cols() != m * (m + 1) / 2)
+    throw std::invalid_argument("the products are not those of these clusters");
+}
+
 ReducedData single_cluster(const ReducedData& data, const Matrix& products, Index cluster) {
   ReducedData out = data;
   const Index begin = data.first[cluster], count = data.first[cluster + 1] - begin;

@@ -56,6 +56,8 @@ ReducedData with_slopes(const ReducedData& data, std::vector<Index> covariate);
 ReducedData restrict_reduced(const ReducedData& data, const std::vector<Index>& outcomes, Index nboth,
                              const std::vector<Index>& fixed, const std::vector<Index>& cluster);
 
+void require_products(const Matrix& products, const ReducedData& data);
+
 // Each cluster as often as its weight says, and one of the clusters by itself.
 ReducedData weighted(const ReducedData& data, const Matrix& products, const Vector& weights);
 ReducedData single_cluster(const ReducedData& data, const Matrix& products, Index cluster);

@@ -19,6 +19,7 @@
 #pragma once
 
 #include "likelihood/cells/evidence.hpp"
+#include "likelihood/product_clusters.hpp"
 
 namespace msem {
 
@@ -86,6 +87,8 @@ class MissingPoint : public TwoLevelKernel {
 
 class IncompleteLikelihood : public Likelihood {
  public:
+  using Data = IncompleteData;
+  using Point = MissingPoint;
   explicit IncompleteLikelihood(std::shared_ptr<const IncompleteData> data)
       : data_(std::move(data)), index_(*data_) {}
   Layout layout() const override { return shape().layout(); }
@@ -103,20 +106,8 @@ class IncompleteLikelihood : public Likelihood {
   MissingIndex index_;
 };
 
-class IncompleteClusters : public Clusters {
- public:
-  // products: those within cells, see `cell_products`.
-  IncompleteClusters(std::shared_ptr<const IncompleteLikelihood> whole, Matrix products);
-  Index count() const override { return whole_->data().nclusters(); }
-  std::vector<Index> kinds() const override;
-  std::vector<Matrix> scores(const Implied& moments, const LevelTangents& tangents) const override;
-  Vector loglik(const Implied& moments) const override;
-  std::shared_ptr<const Likelihood> alone(Index cluster) const override;
-  std::shared_ptr<const Likelihood> weighted(const Vector& weights) const override;
-
- private:
-  std::shared_ptr<const IncompleteLikelihood> whole_;
-  Matrix products_;
-};
+// Its products: those within cells, see `cell_products`.
+using IncompleteClusters = ProductClusters<IncompleteLikelihood>;
+extern template class ProductClusters<IncompleteLikelihood>;
 
 }  // namespace msem

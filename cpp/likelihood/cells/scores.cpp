@@ -1,18 +1,10 @@
 // Contributions of single clusters to the likelihood of data with holes and to its derivatives.
-#include <numeric>
-#include <stdexcept>
-
 #include "base/threads.hpp"
 #include "likelihood/cells/cells.hpp"
 
 namespace msem {
 
 namespace {
-
-void require_products(const Matrix& products, const IncompleteData& d) {
-  if (products.rows() != d.p * (d.p + 1) / 2 || products.cols() != d.ncells())
-    throw std::invalid_argument("products within cells have inconsistent shapes");
-}
 
 // The lower triangle of s + n d d' by column.
 void add_packed_outer(const Vector& d, double n, Vector& packed) {
@@ -132,37 +124,6 @@ Vector MissingPoint::cluster_loglik(const Matrix& products) const {
   return out;
 }
 
-IncompleteClusters::IncompleteClusters(std::shared_ptr<const IncompleteLikelihood> whole, Matrix products)
-    : whole_(std::move(whole)), products_(std::move(products)) {
-  require_products(products_, whole_->data());
-}
-
-std::vector<Index> IncompleteClusters::kinds() const {
-  std::vector<Index> out(count());
-  std::iota(out.begin(), out.end(), Index{0});
-  return out;
-}
-
-std::vector<Matrix> IncompleteClusters::scores(const Implied& moments, const LevelTangents& tangents) const {
-  MissingPoint point;
-  if (!whole_->prepare(moments, point)) return {};
-  const TwoLevels shape = whole_->shape();
-  return shape.by_level(point.cluster_scores(products_, shape.within(tangents), shape.between(tangents)));
-}
-
-Vector IncompleteClusters::loglik(const Implied& moments) const {
-  MissingPoint point;
-  return whole_->prepare(moments, point) ? point.cluster_loglik(products_) : Vector();
-}
-
-std::shared_ptr<const Likelihood> IncompleteClusters::alone(Index cluster) const {
-  return std::make_shared<IncompleteLikelihood>(
-      std::make_shared<const IncompleteData>(single_cluster(whole_->data(), products_, cluster)));
-}
-
-std::shared_ptr<const Likelihood> IncompleteClusters::weighted(const Vector& weights) const {
-  return std::make_shared<IncompleteLikelihood>(
-      std::make_shared<const IncompleteData>(msem::weighted(whole_->data(), products_, weights)));
-}
+template class ProductClusters<IncompleteLikelihood>;
 
 }  // namespace msem

@@ -1,7 +1,4 @@
 // Contributions of single clusters to the likelihood with random slopes, and what is known of the clusters.
-#include <numeric>
-#include <stdexcept>
-
 #include "base/interrupt.hpp"
 #include "base/threads.hpp"
 #include "likelihood/slopes/evidence.hpp"
@@ -140,39 +137,6 @@ Vector SlopePoint::cluster_loglik(const Matrix& products) const {
   return out;
 }
 
-SlopeClusters::SlopeClusters(std::shared_ptr<const SlopeLikelihood> whole, Matrix products)
-    : whole_(std::move(whole)), products_(std::move(products)) {
-  const Index m = whole_->data().nvalues();
-  if (products_.rows() != whole_->data().nclusters() || products_.cols() != m * (m + 1) / 2)
-    throw std::invalid_argument("the products are not those of these clusters");
-}
-
-std::vector<Index> SlopeClusters::kinds() const {
-  std::vector<Index> out(count());
-  std::iota(out.begin(), out.end(), Index{0});
-  return out;
-}
-
-std::vector<Matrix> SlopeClusters::scores(const Implied& moments, const LevelTangents& tangents) const {
-  SlopePoint point;
-  if (!whole_->prepare(moments, point)) return {};
-  const TwoLevels shape = whole_->shape();
-  return shape.by_level(point.cluster_scores(products_, shape.within(tangents), shape.between(tangents)));
-}
-
-Vector SlopeClusters::loglik(const Implied& moments) const {
-  SlopePoint point;
-  return whole_->prepare(moments, point) ? point.cluster_loglik(products_) : Vector();
-}
-
-std::shared_ptr<const Likelihood> SlopeClusters::alone(Index cluster) const {
-  return std::make_shared<SlopeLikelihood>(
-      std::make_shared<const ReducedData>(single_cluster(whole_->data(), products_, cluster)));
-}
-
-std::shared_ptr<const Likelihood> SlopeClusters::weighted(const Vector& weights) const {
-  return std::make_shared<SlopeLikelihood>(
-      std::make_shared<const ReducedData>(msem::weighted(whole_->data(), products_, weights)));
-}
+template class ProductClusters<SlopeLikelihood>;
 
 }  // namespace msem

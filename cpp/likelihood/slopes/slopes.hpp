@@ -22,6 +22,7 @@
 #pragma once
 
 #include "data/reduced.hpp"
+#include "likelihood/product_clusters.hpp"
 #include "likelihood/whitened.hpp"
 
 namespace msem {
@@ -98,6 +99,8 @@ class SlopePoint : public TwoLevelKernel {
 
 class SlopeLikelihood : public Likelihood {
  public:
+  using Data = ReducedData;
+  using Point = SlopePoint;
   explicit SlopeLikelihood(std::shared_ptr<const ReducedData> data)
       : data_(std::move(data)), classes_(*data_) {}
   Layout layout() const override { return shape().layout(); }
@@ -118,20 +121,8 @@ class SlopeLikelihood : public Likelihood {
   DesignClasses classes_;
 };
 
-class SlopeClusters : public Clusters {
- public:
-  // products: those of `reduced_products`.
-  SlopeClusters(std::shared_ptr<const SlopeLikelihood> whole, Matrix products);
-  Index count() const override { return whole_->data().nclusters(); }
-  std::vector<Index> kinds() const override;
-  std::vector<Matrix> scores(const Implied& moments, const LevelTangents& tangents) const override;
-  Vector loglik(const Implied& moments) const override;
-  std::shared_ptr<const Likelihood> alone(Index cluster) const override;
-  std::shared_ptr<const Likelihood> weighted(const Vector& weights) const override;
-
- private:
-  std::shared_ptr<const SlopeLikelihood> whole_;
-  Matrix products_;
-};
+// Its products: those of `reduced_products`.
+using SlopeClusters = ProductClusters<SlopeLikelihood>;
+extern template class ProductClusters<SlopeLikelihood>;
 
 }  // namespace msem

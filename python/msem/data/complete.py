@@ -33,7 +33,7 @@ from msem.data.screening import (
     unvarying_between,
     unvarying_within,
 )
-from msem.data.statistics import Rows, WithoutSlopes
+from msem.data.statistics import CountedClusters, Rows, WithoutSlopes
 from msem.data.survey import Sampled
 from msem.errors import DataError
 from msem.model.variables import Variables
@@ -354,7 +354,7 @@ class SampleStatistics(WithoutSlopes):
 
 
 @dataclass(frozen=True, eq=False)
-class ClusterArrays:
+class ClusterArrays(CountedClusters):
     """Statistics of single clusters, from which the score of each cluster is computed.
 
     Attributes
@@ -384,14 +384,6 @@ class ClusterArrays:
         """These clusters as the compiled likelihood of their variables knows them."""
         return likelihood.clusters(self.sizes, self.means, self.within)
 
-    def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
-        """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these variables."""
-        return as_counted(core.scores(theta, self.of(core.likelihoods[group]), group), self.sampled)
-
-    def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
-        """Log-likelihoods of the clusters, shape (J,)."""
-        return as_counted(core.cluster_loglik(theta, self.of(core.likelihoods[group]), group), self.sampled)
-
     def saturated_influence(self, moments: Floats, nobs: float) -> Floats:
         """What each cluster of a single level adds to the moments beyond its share, shape (J, m)."""
         row, col = vech_index(self.means.shape[1])
@@ -400,7 +392,7 @@ class ClusterArrays:
         if self.of_units:
             products = products + self.within
         shares = np.column_stack([products - size * moments[: len(row)], size * off])
-        return as_counted(np.asarray(shares / nobs, dtype=np.float64), self.sampled)
+        return self.as_counted(np.asarray(shares / nobs, dtype=np.float64))
 
     def saturated_trace(
         self,
@@ -437,11 +429,6 @@ class ClusterArrays:
 def row_arrays(values: Floats, sampled: Sampled | None = None) -> ClusterArrays:
     """The rows of a single level as clusters, from their values, shape (N, q)."""
     return ClusterArrays(np.ones(len(values)), values, np.empty((len(values), 0)), sampled)
-
-
-def as_counted(values: Floats, sampled: Sampled | None) -> Floats:
-    """Values or rows of independent units, each as often as it counts."""
-    return values if sampled is None else sampled.weighted(values)
 
 
 def positions(names: Sequence[str], available: Sequence[str]) -> list[int]:

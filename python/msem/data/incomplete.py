@@ -9,11 +9,11 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.complete import SAME, ClusterArrays, as_counted, positions, row_arrays
+from msem.data.complete import SAME, ClusterArrays, positions, row_arrays
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
 from msem.data.screening import (
     COLLINEAR,
@@ -30,7 +30,7 @@ from msem.data.screening import (
     unvarying_between,
     unvarying_within,
 )
-from msem.data.statistics import Clusters, Rows, WithoutSlopes
+from msem.data.statistics import Clusters, CountedClusters, Rows, WithoutSlopes
 from msem.data.survey import Sampled
 from msem.errors import DataError
 from msem.model.variables import Variables
@@ -456,7 +456,7 @@ def _dependent(scatter: Floats, df: float, variance: Floats, passing: Ints | tup
 
 
 @dataclass(frozen=True, eq=False)
-class IncompleteClusters:
+class IncompleteClusters(CountedClusters):
     """The clusters of a sample with holes; see `ClusterArrays` for complete ones.
 
     Attributes
@@ -494,14 +494,6 @@ class IncompleteClusters:
     def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
         """The clusters as the core knows them: of the compiled likelihood of their sample."""
         return likelihood.clusters(self.within)
-
-    def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
-        """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these data."""
-        return as_counted(core.scores(theta, self.of(core.likelihoods[group]), group), self.sampled)
-
-    def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
-        """Log-likelihoods of the clusters, shape (J,)."""
-        return as_counted(core.cluster_loglik(theta, self.of(core.likelihoods[group]), group), self.sampled)
 
     def saturated_influence(self, moments: Floats, nobs: float) -> None:
         """Moments are not means of products here, because of the holes."""

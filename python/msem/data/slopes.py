@@ -13,13 +13,13 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import SampleStatistics, positions, sample_statistics
 from msem.data.frames import ClusteredData
-from msem.data.statistics import Rows, Saturated
+from msem.data.statistics import CountedClusters, Rows, Saturated
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -314,7 +314,7 @@ class SlopeStatistics:
 
 
 @dataclass(frozen=True, eq=False)
-class SlopeClusters:
+class SlopeClusters(CountedClusters):
     """Statistics of single clusters for models with random slopes.
 
     Attributes
@@ -339,14 +339,6 @@ class SlopeClusters:
     def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
         """These clusters as the compiled likelihood of their variables knows them."""
         return likelihood.clusters(self.within)
-
-    def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
-        """Derivatives of the log-likelihoods of the clusters, shape (J, npar), for an objective of these variables."""
-        return core.scores(theta, self.of(core.likelihoods[group]), group)
-
-    def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
-        """Log-likelihoods of the clusters, shape (J,)."""
-        return core.cluster_loglik(theta, self.of(core.likelihoods[group]), group)
 
     def saturated_influence(self, moments: Floats, nobs: float) -> None:
         """None: there are no saturated moments."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -187,6 +187,31 @@ class Clusters(Protocol):
 
     def pool(self, order: NDArray[np.intp]) -> Pool:
         """The clusters in some order, for the core to draw from; what is returned can be pickled."""
+
+
+class CountedClusters:
+    """What clusters of every kind do alike: each counts as often as it was sampled for."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def sampled(self) -> Sampled | None:
+            """How they were sampled."""
+
+        def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
+            """The clusters as the core knows them."""
+
+    def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
+        """Derivatives of the log-likelihoods of the clusters; see `Clusters.scores`."""
+        return self.as_counted(core.scores(theta, self.of(core.likelihoods[group]), group))
+
+    def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
+        """Log-likelihoods of the clusters, shape (J,), each as often as the cluster counts."""
+        return self.as_counted(core.cluster_loglik(theta, self.of(core.likelihoods[group]), group))
+
+    def as_counted(self, values: Floats) -> Floats:
+        """Values or rows of clusters, each as often as it counts."""
+        return values if self.sampled is None else self.sampled.weighted(values)
 
 
 class WithoutSlopes:
