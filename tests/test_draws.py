@@ -226,5 +226,5 @@ def test_moments_that_are_no_distribution_are_refused() -> None:
     given = design(sample(MIXED), [])
     with pytest.raises(ValueError, match="not positive definite"):
         _core.ParametricDraws([given | {"cov_w": -np.eye(3)}], 1)
-    with pytest.raises(ValueError, match="do not fit together"):
+    with pytest.raises(ValueError, match="must be those of the variables"):
         _core.ParametricDraws([given | {"cov_w": np.eye(2)}], 1)

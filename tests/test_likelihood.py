@@ -173,7 +173,7 @@ def wrong_shapes(case):
     yield "wrong length", lambda: core.value(case.theta[1:])
     yield "wrong length", lambda: core.jacobian(case.theta[1:], 0)
     yield "wrong length", lambda: core.implied(case.theta[1:], 0)
-    yield "one row per parameter", lambda: core.observed_information_in(case.theta, np.eye(2))
+    yield "a row for each parameter", lambda: core.observed_information_in(case.theta, np.eye(2))
     yield "inconsistent shapes", lambda: replace(c, means=c.means[:, 1:]).scores(core, case.theta)
     yield "inconsistent shapes", lambda: replace(c, within=c.within[1:]).loglik(core, case.theta)
     yield (

@@ -341,8 +341,8 @@ def test_what_estimates_are_worth() -> None:
     ("grid", "message"),
     [
         (
-            {"nclusters": [4], "cluster_sizes": 5},
-            r"design cell 1 \(nclusters=4, cluster_sizes=5\): 4 clusters",
+            {"nclusters": [1], "cluster_sizes": 5},
+            r"design cell 1 \(nclusters=1, cluster_sizes=5\): 5 units in 1 cluster ",
         ),
         ({"nclusters": [50, -1], "cluster_sizes": 5}, r"design cell 2 \(nclusters=-1"),
         ({"nclusters": 50, "cluster_sizes": 5, "fb ~ w9": 1}, "no parameter 'fb ~ w9'"),

@@ -262,10 +262,6 @@ def test_what_is_no_population_is_refused_by_name(text: str, message: str) -> No
             "no variable 'q'",
         ),
         ({"nclusters": 20, "cluster_sizes": 3, "cluster": "y1"}, "'y1' is a variable of the model"),
-        (
-            {"nclusters": 3, "cluster_sizes": 3, "as_": "statistics"},
-            "too few for 3 variables within and 3 between",
-        ),
         ({"nclusters": 20, "cluster_sizes": 3, "seed": -1}, "seed"),
         ({"nclusters": 20, "cluster_sizes": 3, "replications": 0}, "replications"),
     ],

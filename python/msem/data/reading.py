@@ -99,7 +99,7 @@ def _require_regular_covariates(groups: Sequence[Group], table: ParameterTable) 
         names = fixed_covariates(table, group.statistics.variables, number)
         for among, cov in zip(names, group.statistics.covariances(*names), strict=True):
             for one in dependent(cov, among, ""):
-                raise DataError(f"group {group.label!r}: {one.text}" if group.label else one.text)
+                raise one.error(group.label)
 
 
 @singledispatch

@@ -43,14 +43,15 @@ class Finding:
         Variables that it is about.
     text : str
         What was found, and what to do.
-    everywhere : bool
-        Whether it keeps a model from having a maximum only if it is found in every group.
     """
 
     kind: str
     names: tuple[str, ...]
     text: str
-    everywhere: bool = True
+
+    def error(self, label: str) -> DataError:
+        """It as an error about a group; its label is empty if there is only one."""
+        return DataError(f"group {label!r}: {self.text}" if label else self.text)
 
 
 def report(found: Iterable[Finding], into: list[Finding] | None) -> None:
@@ -68,21 +69,20 @@ def report(found: Iterable[Finding], into: list[Finding] | None) -> None:
 
 
 def refuse(groups: Sequence[Sequence[Finding]], labels: Sequence[str]) -> None:
-    """Refuse a sample for what was found in each of its groups.
+    """Refuse a sample for what was found in all of its groups.
 
     Raises
     ------
     DataError
-        With the first finding that counts in a single group, or is made in all.
+        With the first such finding.
     """
     for label, findings in zip(labels, groups, strict=True):
         for one in findings:
-            common = all(
+            if all(
                 any((other.kind, other.names) == (one.kind, one.names) for other in others)
                 for others in groups
-            )
-            if common or not one.everywhere:
-                raise DataError(f"group {label!r}: {one.text}" if label else one.text)
+            ):
+                raise one.error(label)
 
 
 def require_complete_rows(

@@ -116,6 +116,8 @@ def estimate(
     ------
     ModelError
         If the model is not a distribution at any of the starts, or a constraint has no value there.
+    DataError
+        If it is not, and a group has a variable that does not vary or that others determine.
     """
     filled = fill_exogenous(table, sample.levels)
     objective = build_objective(filled, sample.statistics, loss)
@@ -138,6 +140,9 @@ def estimate(
                 f"these constraints have no value at the starting values: {', '.join(map(repr, without))}; give "
                 "start() values at which they have"
             )
+        for group in sample.groups:
+            for one in group.findings:  # of this group alone, which equal parameters might have made up for
+                raise one.error(group.label)
         raise ModelError(BAD_START)
     return Estimate(objective, optimum)
 

@@ -118,9 +118,10 @@ def require_divided(clusters: Clusters, *, single: bool) -> None:
     DataError
     """
     if clusters.nclusters < 2 or (not single and clusters.nobs == clusters.nclusters):
+        plural = "" if clusters.nclusters == 1 else "s"
         raise DataError(
-            f"{clusters.nclusters} clusters with {clusters.nobs} units cannot be told apart into levels: at least two "
-            "clusters, and one with two units, are needed"
+            f"{clusters.nobs} units in {clusters.nclusters} cluster{plural} cannot be told apart into levels: at least "
+            "two clusters, and one with two units, are needed"
             if not single
             else f"{clusters.nobs} rows are too few: two or more are needed"
         )
