@@ -26,6 +26,7 @@ from msem.fits.decomposition import saturated, segregated
 from msem.fits.description import Description, describe
 from msem.fits.drawing import diagram
 from msem.fits.fit import Fit
+from msem.fits.invariance import Invariance, invariance
 from msem.fits.manyfits import ManyFits
 from msem.fits.model_comparison import compare_models
 from msem.fits.pooling import Pooled, PooledTest, pool
@@ -45,6 +46,7 @@ __all__ = [
     "CompiledModel",
     "Description",
     "Fit",
+    "Invariance",
     "LevelMoments",
     "ManyFits",
     "MissingPatterns",
@@ -65,6 +67,7 @@ __all__ = [
     "describe",
     "diagram",
     "growth",
+    "invariance",
     "load_demo",
     "missing_patterns",
     "plots",

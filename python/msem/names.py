@@ -93,10 +93,14 @@ FUNCTIONS = tuple(
         (
             "semTools",
             "measurementInvariance",
-            "msem.sem(model, data, group=..., group_equal=[...])",
-            "and msem.compare_models",
+            "msem.invariance(model, data, group=...)",
         ),
-        ("semTools", "measEq.syntax", "msem.sem(model, data, group=..., group_equal=[...])"),
+        (
+            "semTools",
+            "measEq.syntax",
+            "msem.invariance(model, data, group=...)",
+            "or group_equal= of msem.sem",
+        ),
         ("semTools", "compareFit", "msem.compare_models(fit1, fit2)", "side by side: msem.table(fit1, fit2)"),
         ("semTools", "moreFitIndices", "fit.fit_measures()"),
         (

@@ -101,7 +101,7 @@ class PublicationTable:
         for name, key in zip(columns, self.frame.columns, strict=True):
             fits.setdefault(str(key[0]), []).append(name)
         for fit, own in fits.items():
-            table = table.tab_spanner(label=fit, columns=own)
+            table = table.tab_spanner(label=fit, columns=own) if fit else table
         table = table.cols_align("right", columns=columns)
         for note in self.notes:
             table = table.tab_source_note(note)
@@ -118,7 +118,7 @@ class PublicationTable:
     def to_markdown(self) -> str:
         """A table of Markdown with its notes."""
         single = self.frame.shape[1] == len(set(self.frame.columns.get_level_values(0)))
-        heads = [str(key[0]) if single else f"{key[0]}: {key[1]}" for key in self.frame.columns]
+        heads = [str(key[0]) if single else ": ".join(filter(None, key)) for key in self.frame.columns]
         lines = [["", *heads], ["---", *["---:"] * len(heads)]]
         section = ""
         for (own, row), values in zip(self.frame.index, self.frame.to_numpy(), strict=True):
@@ -244,7 +244,7 @@ def table(
         heading = f"{100 * ci_level:g}% CI" if "ci" in shown and shown[0] == "ci" else "Estimate"
         parts[name, heading] = frame.apply(_cell, axis=1, args=(shown, digits, apa))
         for column in standardized:
-            parts[name, HEADINGS[column]] = frame[column].map(lambda value: _number(value, digits, apa))
+            parts[name, HEADINGS[column]] = frame[column].map(lambda value: number_text(value, digits, apa))
     estimates = pd.concat(parts, axis=1)
     order = {section: k for k, section in enumerate(estimates.index.get_level_values(0).unique())}
     estimates = estimates.sort_index(
@@ -287,24 +287,27 @@ def _cell(row: pd.Series, show: Sequence[str], digits: int, apa: bool) -> str:
     if "ci" in show:
         text += f" [{row['ci_lower']:.{digits}f}, {row['ci_upper']:.{digits}f}]"
     if "pvalue" in show:
-        text += f" {_pvalue(row['pvalue'], digits, apa, name='p ')}"
+        text += f" {pvalue_text(row['pvalue'], digits, apa, name='p ')}"
     return text
 
 
-def _number(value: float, digits: int, apa: bool, *, below_one: bool = True) -> str:
+def number_text(value: float, digits: int, apa: bool, *, below_one: bool = True) -> str:
+    """A number with some decimals; "" for nan."""
     if value != value:
         return ""
     text = f"{value:.{digits}f}"
+    text = text.lstrip("-") if float(text) == 0 else text
     bare = apa and below_one and abs(value) <= 1
     return text.replace("0.", ".", 1) if bare and text.lstrip("-").startswith("0.") else text
 
 
-def _pvalue(value: float, digits: int, apa: bool, name: str = "") -> str:
+def pvalue_text(value: float, digits: int, apa: bool, name: str = "") -> str:
+    """A p-value; below what the decimals can show it is less than that."""
     if value != value:
         return ""
     if value < 10**-digits:
-        return f"{name}< {_number(10**-digits, digits, apa)}"
-    return f"{name}= {_number(value, digits, apa)}" if name else _number(value, digits, apa)
+        return f"{name}< {number_text(10**-digits, digits, apa)}"
+    return f"{name}= {number_text(value, digits, apa)}" if name else number_text(value, digits, apa)
 
 
 def _below(
@@ -326,9 +329,9 @@ def _below(
         names = [one for one in MEASURES if one in measures.index] if wanted is None else several(wanted)
         for one in fit.fit_measures(names).index if wanted is not None else names:
             value = measures.get(f"{one}_scaled", measures[one]) if wanted is None else measures[one]
-            text = _number(value, digits, apa, below_one=one in BELOW_ONE)
+            text = number_text(value, digits, apa, below_one=one in BELOW_ONE)
             if one == "pvalue":
-                text = _pvalue(value, digits, apa)
+                text = pvalue_text(value, digits, apa)
             elif one == "df" or one.endswith("_df"):
                 text = f"{value:g}"
             column["Fit", NAMES.get(one, one)] = text

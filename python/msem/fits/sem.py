@@ -311,7 +311,17 @@ def growth(model: str, data: Any = None, **options: Any) -> Fit:
     return _fit("growth", model, data, Settings.read(options, "growth"))
 
 
-def _fit(fun: Fun, model: str, data: Any, settings: Settings) -> Fit:
+def fit_again(fit: Fit, model: str, settings: Settings) -> Fit:
+    """Fit another model of the same variables, or one with other equalities, to the sample of a fit.
+
+    What the sample knows already, its saturated moments above all, is not computed again.
+    """
+    request = fit.request
+    assert request is not None
+    return _fit(request.fun, model, request.data, settings, fit.sample)
+
+
+def _fit(fun: Fun, model: str, data: Any, settings: Settings, sample: Sample | None = None) -> Fit:
     syntax = with_constraints(model, settings.constraints)
     grouping = group_rows(data, settings.group)
     require_rows_for_holes(data, settings)
@@ -322,7 +332,9 @@ def _fit(fun: Fun, model: str, data: Any, settings: Settings) -> Fit:
     resolved = resolve(settings, table, data)
     require_least_squares(resolved, table)
     table = add_auxiliary(table, data, given)
-    fit = fit_table(table, read_sample(data, table, given, grouping), resolved)
+    if sample is None:
+        sample = read_sample(data, table, given, grouping)
+    fit = fit_table(table, sample, resolved)
     return replace(fit, request=Request(fun, model, data, given, _fit))
 
 
