@@ -307,7 +307,7 @@ def test_unidentified_model() -> None:
 
 def test_negative_variance() -> None:
     with pytest.warns(
-        ImproperSolutionWarning, match=r"negative variance at the between level: y3\..*lower\(0\)"
+        ImproperSolutionWarning, match=r'negative variance at the between level: y3\..*space="psd"'
     ):
         fit = msem.sem(WITHIN + BETWEEN, DEMO[DEMO["cluster"] <= 30], cluster="cluster")
     assert (fit.status, fit.converged) == ("improper", True)

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose
 import msem
 import oracle
 import oracle_missing
-from msem.errors import ConvergenceWarning, DataError
+from msem.errors import ConvergenceWarning, DataError, ImproperSolutionWarning
 
 
 def require_maximum(fit: msem.Fit, groups: Mapping[str, pd.DataFrame], cluster: str | None = None) -> None:
@@ -114,9 +114,13 @@ def few_teams(teams: int, size: int = 8) -> pd.DataFrame:
 def test_fewer_clusters_than_variables() -> None:
     d = few_teams(4)
     with pytest.warns(ConvergenceWarning, match="4 clusters for 5 between-level variables"):
-        fit = msem.sem(ALIKE, d, cluster="g")
+        fit = msem.sem(ALIKE, d, cluster="g", space="natural")
     require_maximum(fit, {"": d}, "g")
     assert (fit.status, np.isnan(fit.fit_measures()["chisq"])) == ("no_chi_square", True)
+    with pytest.warns(ImproperSolutionWarning, match="kept positive semidefinite"):
+        default = msem.sem(ALIKE, d, cluster="g")
+    require_maximum(default, {"": d}, "g")
+    assert (default.status, default.unrestricted_llf > default.llf) == ("boundary", True)
 
 
 @pytest.mark.filterwarnings("ignore::msem.errors.SmallSampleWarning")
@@ -156,8 +160,9 @@ def test_what_has_no_maximum_is_named_after_trying(missing: str) -> None:
     assert {one.name for one in fit.problems} >= {"not_converged", "no_chi_square"}
     every = "\n".join(f"y{i} ~~ y{k}" for i in range(5) for k in range(i, 5))
     text = f"level: 1\n{every}\nlevel: 2\n{every}"
-    teams = msem.sem(text, few_teams(4), cluster="g", missing=missing)
+    teams = msem.sem(text, few_teams(4), cluster="g", missing=missing, space="natural")
     assert not teams.converged
+    assert msem.sem(text, few_teams(4), cluster="g", missing=missing).status == "boundary"
 
 
 def grouped() -> pd.DataFrame:

@@ -26,7 +26,7 @@ def unconverged():
 
 NO_MAXIMUM = unconverged()
 CALLS = {
-    "sem": lambda: msem.sem(MODEL, FEW, cluster="cluster"),
+    "sem": lambda: msem.sem(MODEL, FEW, cluster="cluster", space="natural"),
     "sem of moments": lambda: msem.sem(MODEL, NO_MAXIMUM),
     "saturated": lambda: msem.saturated(FEW, cluster="cluster", **LEVELS),
     "saturated of statistics": lambda: msem.saturated(NO_MAXIMUM.statistics),

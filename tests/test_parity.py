@@ -144,7 +144,7 @@ def assert_refits_are_those_of_sem(
     variables = s.variables
     for r in range(count):
         (drawn,) = drawn_statistics(source.origin.draws, variables, r)
-        wanted = by_sem(model, drawn)
+        wanted = by_sem(model, drawn, space=source.sample.space)
         assert (refits.outcome[r] == 0) == bool(wanted.theta)
         if wanted.theta:
             assert_array_equal(refits.theta[r], wanted.theta)

@@ -66,21 +66,29 @@ std::vector<Moments> moments_of(const std::vector<MomentsTuple>& groups) {
   return out;
 }
 
-SampleLikelihood known(const std::vector<MomentsTuple>& saturated, double value) {
-  return {{}, moments_of(saturated), value};
+SampleLikelihood known(const std::vector<MomentsTuple>& saturated, double value, bool cone = false) {
+  return {{}, moments_of(saturated), value, cone};
+}
+
+Space space_of(int number) {
+  if (number < 0 || number > 2) throw std::invalid_argument("a space is 0, 1 or 2");
+  return static_cast<Space>(number);
 }
 
 py::dict run_estimate(const Plan& plan, const Objective& objective,
                       const std::vector<MomentsTuple>& saturated, double saturated_value, int max_iterations,
-                      double tolerance, std::vector<bool> saturated_blocks) {
+                      double tolerance, std::vector<bool> saturated_blocks, int space, int starts,
+                      bool cone) {
   Optimum best;
   {
     py::gil_scoped_release release;
     FitOptions options;
+    options.space = space_of(space);
+    options.starts = starts;
     options.max_iterations = max_iterations;
     options.tolerance = tolerance;
     options.saturated = std::move(saturated_blocks);
-    best = estimate(plan, objective, known(saturated, saturated_value), options);
+    best = estimate(plan, objective, known(saturated, saturated_value, cone), options);
   }
   return optimum_dict(best);
 }
@@ -117,8 +125,8 @@ void set_row(RowMatrix& to, Index r, const Row& from) {
 }
 
 py::dict run_fit(const Plan& plan, const Draws& draws, std::uint64_t first, std::uint64_t last, int threads,
-                 int max_iterations, double tolerance, int errors,
-                 const std::vector<MomentsTuple>& saturated) {
+                 int max_iterations, double tolerance, int errors, const std::vector<MomentsTuple>& saturated,
+                 int space, int starts) {
   if (errors < 0 || errors > 2) throw std::invalid_argument("errors are 0, 1 or 2");
   const Index count = last > first ? static_cast<Index>(last - first) : 0, k = plan.defined.size();
   RowMatrix theta(count, plan.npar), se(count, plan.npar), defined(count, k), defined_se(count, k);
@@ -130,7 +138,8 @@ py::dict run_fit(const Plan& plan, const Draws& draws, std::uint64_t first, std:
   {
     py::gil_scoped_release unlocked;
     const ThreadLimit limit(threads);
-    const FitOptions options{max_iterations, tolerance, static_cast<ErrorKind>(errors), {}};
+    const FitOptions options{max_iterations,  tolerance, static_cast<ErrorKind>(errors), {},
+                             space_of(space), starts};
     const std::vector<Solution> fits =
         fit_many(plan, draws, options, first, last, threads, moments_of(saturated));
     const Vector none;
@@ -214,11 +223,13 @@ void bind_engine(py::module_& m) {
       .def(py::init(&make_plan), "npar"_a, "blocks"_a, "groups"_a, "lower"_a, "upper"_a, "constraints"_a,
            "defined"_a)
       .def("estimate", &run_estimate, "objective"_a, "saturated"_a, "saturated_value"_a,
-           "max_iterations"_a = 500, "tolerance"_a = 1e-12, "saturated_blocks"_a = std::vector<bool>{})
+           "max_iterations"_a = 500, "tolerance"_a = 1e-12, "saturated_blocks"_a = std::vector<bool>{},
+           "space"_a = 0, "starts"_a = 0, "cone"_a = false)
       .def("starts", &run_starts, "objective"_a, "saturated"_a, "saturated_value"_a)
       .def("improper", &run_improper, "objective"_a, "theta"_a)
       .def("fit", &run_fit, "draws"_a, "first"_a, "last"_a, "threads"_a = 1, "max_iterations"_a = 500,
-           "tolerance"_a = 1e-12, "errors"_a = 0, "saturated"_a = std::vector<MomentsTuple>{});
+           "tolerance"_a = 1e-12, "errors"_a = 0, "saturated"_a = std::vector<MomentsTuple>{}, "space"_a = 0,
+           "starts"_a = 0);
   m.def("flat_direction", &flat_direction, "objective"_a, "theta"_a, release());
   m.def("elimination_basis", &elimination_basis, "rows"_a, "sizes"_a, release());
   m.def(

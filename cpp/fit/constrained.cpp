@@ -18,6 +18,7 @@ constexpr int kHalvings = 25;
 constexpr double kMaxDamping = 1e8;
 constexpr double kTinyDamping = 1e-8;  // where the information is singular
 constexpr double kNewtonBelow = 1.0;   // squared step from which Newton steps are tried,
+constexpr int kCurved = 4;             // scoring steps before Newton steps in curved coordinates
 constexpr double kSlow = 0.02;         // once scoring steps reduce it by less than this factor
 constexpr double kNegligible = 1e-8;   // squared step at which rounding may end the iterations
 constexpr double kPivot = 1e-9;        // of the reduced Hessian of the Lagrangian in correlation metric
@@ -242,6 +243,8 @@ class Programme {
       check_interrupt();
       expected_ = objective_.expected_information(*here_.fit.point);
       const QuadraticProgramme p = programme();
+      const bool curved = options_.curved && count >= kCurved;
+      if (curved) damping = 0;
       bool moved = false, second = false;
       double size = 0;
       while (!moved) {
@@ -249,7 +252,8 @@ class Programme {
         const bool light = damping <= kTinyDamping;
         if (q.solved) {
           size = q.d.dot(apply(expected_, q.d));
-          second = light && q.feasible && slow && size < kNewtonBelow && newton(p, q);
+          const bool near = (slow && size < kNewtonBelow) || curved;
+          second = light && q.feasible && near && newton(p, q);
           if (second) size = q.d.dot(apply(expected_, q.d));
           follow(prices_.equal, q.equality_multipliers);
           follow(prices_.unequal, q.inequality_multipliers.head(here_.unequal.size()));

@@ -7,8 +7,7 @@
 #include <stdexcept>
 
 #include "base/threads.hpp"
-#include "fit/iterative.hpp"
-#include "fit/markers.hpp"
+#include "fit/cone.hpp"
 #include "fit/saturated_cells.hpp"
 #include "likelihood/complete/saturated.hpp"
 
@@ -17,121 +16,12 @@ namespace msem {
 namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr int kAttempt = 60;          // iterations from one start before another is tried
-constexpr double kBeyond = 1e-4;      // -2 log L below the saturated model's by more is no maximum
-constexpr double kSame = 1e-3;        // difference in -2 log L between maxima that counts as none
 constexpr double kConstant = 1e-13;   // share of the whole sample's variance that is rounding
 constexpr double kEigenvalue = 1e-8;  // of a correlation matrix, that still counts as rounding of zero
 constexpr double kNothing = 1e-11;    // standard error relative to the estimate that is rounding of zero
 
 constexpr double kFlat = 0.3;      // share of the largest part in a flat direction that counts
 constexpr std::size_t kNamed = 6;  // parameters of a flat direction
-
-// What the loadings of the last level are multiplied by.
-const std::vector<std::vector<double>> kFactors = {
-    {1.5, -0.6, 0.9}, {-1.2, 0.5, -1.8}, {0.4, 1.7, -0.8}, {-0.9, -1.3, 0.6}};
-
-// Whether a likelihood says nothing there.
-bool nowhere(const Optimum& o) { return o.stop == Stop::kUnbounded || o.stop == Stop::kInfeasible; }
-
-// The way from starts to a maximum.
-class Route {
- public:
-  Route(const Plan& plan, const Objective& objective, const SampleLikelihood& sample,
-        const FitOptions& options)
-      : plan_(plan), objective_(objective), sample_(sample), options_(options) {}
-
-  Optimum run() {
-    first_ = plan_.start.values(objective_, sample_.saturated);
-    const int few = std::min(kAttempt, options_.max_iterations);
-    if (!options_.saturated.empty()) {
-      Optimum near = minimize_iteratively(objective_, first_, plan_.lower, plan_.upper, options_.saturated,
-                                          {few, options_.tolerance});
-      if (near.stop == Stop::kConverged && !below_saturated(near)) return near;
-    }
-    Optimum best = attempt(first_, few);
-    const bool more = options_.max_iterations > kAttempt || best.stop == Stop::kBadStart;
-    if (best.stop != Stop::kConverged && more) best = restart(std::move(best), few);
-    return best;
-  }
-
-  std::vector<Vector> starts() {
-    first_ = plan_.start.values(objective_, sample_.saturated);
-    std::vector<Vector> out = {first_};
-    for (int k = 0; k < kRestarts; ++k) out.push_back(other(k));
-    return out;
-  }
-
- private:
-  static constexpr int kRestarts = 9;
-
-  Optimum attempt(const Vector& start, int iterations) const {
-    return attempt(start, iterations, plan_.lower);
-  }
-
-  Optimum attempt(const Vector& start, int iterations, const Vector& lower) const {
-    ScoringOptions how{iterations, options_.tolerance};
-    how.reuse = true;
-    Optimum out = minimize(objective_, plan_.constraints, start, lower, plan_.upper, how);
-    if (below_saturated(out) && out.stop != Stop::kInfeasible) out.stop = Stop::kUnbounded;
-    return out;
-  }
-
-  bool below_saturated(const Optimum& o) const { return o.value < sample_.saturated_value - kBeyond; }
-
-  // Starts other than the first, the most promising first.
-  Vector other(int k) {
-    const StartPlan& start = plan_.start;
-    if (k == 0) return cautious_ = start.cautious(objective_, sample_.saturated, first_);
-    if (k <= 2) return attempt(k == 1 ? first_ : cautious_, kAttempt, start.nonnegative()).theta;
-    if (k <= 4) return start.shrunk(objective_, sample_.saturated, first_, k == 3 ? 0.5 : 0.0);
-    return start.rescaled(objective_, sample_.saturated, first_, kFactors[k - 5]);
-  }
-
-  // Attempts are made one by one and end with the first maximum than which nothing higher was seen.
-  Optimum restart(Optimum best, int few) {
-    std::optional<Optimum> maximum;
-    Optimum top = std::move(best);
-    for (int k = 0; k < kRestarts; ++k) {
-      Optimum next = attempt(other(k), few);
-      const bool higher = nowhere(top) || (next.value < top.value && !nowhere(next));
-      if (next.stop == Stop::kConverged && (!maximum || next.value < maximum->value)) maximum = next;
-      if (higher) top = std::move(next);
-      if (maximum && (nowhere(top) || maximum->value < top.value + kSame)) return *maximum;
-    }
-    Optimum rest = attempt(top.theta, options_.max_iterations - few);
-    if (rest.stop != Stop::kConverged) {
-      std::optional<Optimum> again = by_other_markers(rest, few);
-      if (again && !(maximum && maximum->value < again->value)) return std::move(*again);
-    }
-    if (rest.stop == Stop::kConverged || !maximum) {
-      rest.iterations.insert(rest.iterations.begin(), top.iterations.begin(), top.iterations.end());
-      return rest;
-    }
-    if (!nowhere(rest)) maximum->surpassed = maximum->value - rest.value;
-    return *maximum;
-  }
-
-  // A maximum near which factors have large loadings is found where they are scaled by other indicators.
-  std::optional<Optimum> by_other_markers(const Optimum& from, int few) const {
-    if (!plan_.constraints.none() || !from.theta.allFinite()) return std::nullopt;
-    const auto other = other_markers(objective_.blocks(), from.theta, plan_.lower, plan_.upper);
-    if (!other) return std::nullopt;
-    const Objective same(plan_.npar, other->blocks, objective_.groups());
-    const Optimum found = minimize(same, other->theta, plan_.lower, plan_.upper,
-                                   {options_.max_iterations, options_.tolerance, true});
-    if (found.stop != Stop::kConverged || below_saturated(found)) return std::nullopt;
-    Optimum out = attempt(other->back(objective_.blocks(), found.theta), few);
-    if (out.stop != Stop::kConverged) return std::nullopt;
-    return out;
-  }
-
-  const Plan& plan_;
-  const Objective& objective_;
-  const SampleLikelihood& sample_;
-  FitOptions options_;
-  Vector first_, cautious_;
-};
 
 // Whether a matrix has a negative eigenvalue in the metric of correlations; variances are not negative.
 bool indefinite(const Matrix& matrix) {
@@ -259,6 +149,7 @@ Verdict verdict_of(const Solution& s) {
   if (!s.sampling.positive_definite) return Verdict::kSaddlePoint;
   if (std::isnan(s.saturated_value)) return Verdict::kNoChiSquare;
   if (!s.improper.empty() || o.surpassed > 0) return Verdict::kImproper;
+  if (o.cone || s.saturated_cone) return Verdict::kBoundary;
   const bool bound = std::any_of(o.active.begin(), o.active.end(), [](int a) { return a != 0; });
   return bound || !o.active_inequalities.empty() ? Verdict::kBoundary : Verdict::kOk;
 }
@@ -307,15 +198,6 @@ Objective objective_of(const Plan& plan, const SampleLikelihood& sample) {
   return Objective(plan.npar, std::move(blocks), std::move(groups));
 }
 
-Optimum estimate(const Plan& plan, const Objective& objective, const SampleLikelihood& sample,
-                 const FitOptions& options) {
-  return Route(plan, objective, sample, options).run();
-}
-
-std::vector<Vector> all_starts(const Plan& plan, const Objective& objective, const SampleLikelihood& sample) {
-  return Route(plan, objective, sample, {}).starts();
-}
-
 std::vector<Impropriety> improprieties(const Plan& plan, const Objective& objective, const Vector& theta,
                                        const ObjectivePoint* at) {
   std::vector<Impropriety> out;
@@ -327,6 +209,24 @@ std::vector<Impropriety> improprieties(const Plan& plan, const Objective& object
     if (!found.negative.empty() || found.indefinite != Impropriety::Part::kNone) out.push_back(found);
   }
   return out;
+}
+
+bool latent_distribution(const Plan& plan, const Objective& objective, const Vector& theta) {
+  for (std::size_t b = 0; b < plan.blocks.size(); ++b) {
+    BlockPoint point;
+    if (!objective.implied(theta, static_cast<int>(b), point)) return false;
+    std::vector<Index> related;  // to other latent variables
+    const Index first = plan.blocks[b].nobserved();
+    for (const Index k : plan.judged[b]) {
+      bool any = false;
+      for (const Index j : plan.judged[b])
+        any = any || (k >= first && j >= first && j != k && point.total(k, j) != 0);
+      if (any) related.push_back(k);
+    }
+    const Matrix cov = select(point.total, related, related);
+    if ((cov.diagonal().array() < 0).any() || indefinite(cov)) return false;
+  }
+  return true;
 }
 
 std::vector<int> flat_direction(const Objective& objective, const Vector& theta) {
@@ -344,21 +244,40 @@ std::vector<int> flat_direction(const Objective& objective, const Vector& theta)
 }
 
 SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const Plan& plan,
-                                   const std::vector<Moments>& first) {
+                                   const std::vector<Moments>& first, Space space) {
   SampleLikelihood out;
   for (std::size_t g = 0; g < sample.size(); ++g) {
-    SaturatedFit h1;
     if (sample[g].incomplete) {
-      const auto likelihood = std::make_shared<const IncompleteLikelihood>(sample[g].incomplete);
-      h1 = fit_saturated(*likelihood, {}, first.empty() ? nullptr : &first[g]);
-      out.likelihoods.push_back(likelihood);
+      out.likelihoods.push_back(std::make_shared<const IncompleteLikelihood>(sample[g].incomplete));
     } else {
-      const auto likelihood = likelihood_of(sample[g].statistics, plan.nboth[g]);
-      h1 = fit_saturated(likelihood->data(), {});
-      out.likelihoods.push_back(likelihood);
+      out.likelihoods.push_back(likelihood_of(sample[g].statistics, plan.nboth[g]));
     }
-    out.saturated_value += h1.converged ? -2 * h1.loglik : kNaN;
-    out.saturated.push_back(std::move(h1.moments));
+  }
+  const auto solve = [&](bool cone) {
+    SaturatedOptions options;
+    options.cone = out.cone = cone;
+    out.saturated_value = 0;
+    out.saturated.clear();
+    for (std::size_t g = 0; g < sample.size(); ++g) {
+      const Moments* start = first.empty() || cone ? nullptr : &first[g];
+      const Likelihood& own = *out.likelihoods[g];
+      SaturatedFit h1 = sample[g].incomplete
+                            ? fit_saturated(static_cast<const IncompleteLikelihood&>(own), options, start)
+                            : fit_saturated(static_cast<const CompleteLikelihood&>(own).data(), options);
+      out.saturated_value += h1.converged ? -2 * h1.loglik : kNaN;
+      out.saturated.push_back(std::move(h1.moments));
+    }
+  };
+  if (space == Space::kCone) {
+    solve(true);
+    return out;
+  }
+  solve(false);
+  const bool two_levels = std::any_of(plan.nboth.begin(), plan.nboth.end(), [](Index n) { return n > 0; });
+  if (space == Space::kAuto && two_levels && std::isnan(out.saturated_value)) {
+    SampleLikelihood natural = out;
+    solve(true);
+    if (std::isnan(out.saturated_value)) return natural;
   }
   return out;
 }
@@ -368,8 +287,9 @@ Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOpt
   Solution out;
   require_variables(plan, draws);
   try {
-    const SampleLikelihood sample = sample_likelihood(draws, plan, first);
+    const SampleLikelihood sample = sample_likelihood(draws, plan, first, options.space);
     out.saturated_value = sample.saturated_value;
+    out.saturated_cone = sample.cone && options.space == Space::kAuto;
     require_variance(plan, sample, first);
     out.covariate_value = covariate_value(plan, draws, sample);
     const Objective objective = objective_of(plan, sample);
@@ -378,9 +298,16 @@ Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOpt
       if (out.optimum.point) out.flat = flat_direction(objective, out.optimum.theta);
     } else {
       const Optimum& o = out.optimum;
-      const Matrix free = tangent(objective, plan.constraints, o.theta, o.active, o.active_inequalities);
-      out.sampling =
-          sampling_covariance(objective, plan.constraints, o.theta, free, options.errors, o.point.get());
+      if (o.cone) {
+        out.sampling = sampling_covariance(*o.cone, options.errors);
+        if (!sample.cone) {
+          out.saturated_value = sample_likelihood(draws, plan, {}, Space::kCone).saturated_value;
+        }
+      } else {
+        const Matrix free = tangent(objective, plan.constraints, o.theta, o.active, o.active_inequalities);
+        out.sampling =
+            sampling_covariance(objective, plan.constraints, o.theta, free, options.errors, o.point.get());
+      }
       out.improper = improprieties(plan, objective, o.theta, o.point.get());
       add_defined(plan, out);
     }
@@ -402,7 +329,8 @@ std::vector<Solution> fit_many(const Plan& plan, const Draws& draws, const FitOp
   std::vector<Solution> out(last > first ? last - first : 0);
   in_threads(static_cast<std::ptrdiff_t>(out.size()), threads, [&](std::ptrdiff_t r) {
     out[r] = fit(plan, draws.draw(first + r), options, saturated);
-    out[r].optimum.point.reset();  // it refers to what was made for this sample
+    out[r].optimum.point.reset();  // they refer to what was made for this sample
+    out[r].optimum.cone.reset();
   });
   return out;
 }

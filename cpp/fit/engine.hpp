@@ -44,13 +44,22 @@ struct SampleLikelihood {
   std::vector<Moments> saturated;
   // -2 log L of the saturated model; NaN where that has no maximum, or the discrepancy is no likelihood.
   double saturated_value = 0;
+  bool cone = false;  // whether the saturated moments are a maximum in the cone, because there is no other
 };
+
+// Where the maximum is looked for: where the covariance matrices of whole clusters are positive definite, or
+// where those of residuals and latent variables are positive semidefinite. A likelihood always has a maximum
+// in the cone. By default the natural one counts where there is one of the model and of the saturated model
+// and latent variables can have its covariance matrix.
+enum class Space : int { kAuto = 0, kNatural = 1, kCone = 2 };
 
 struct FitOptions {
   int max_iterations = 500;
   double tolerance = 1e-12;  // on the decrement g' I^-1 g
   ErrorKind errors = ErrorKind::kNone;
   std::vector<bool> saturated = {};  // which blocks are, for conjugate gradients before anything else
+  Space space = Space::kAuto;
+  int starts = 0;  // random ones, 0: as many as are worth while
 };
 
 // What is said of a fit, the most serious last.
@@ -78,20 +87,22 @@ struct Solution {
   SamplingCovariance sampling;
   std::vector<Impropriety> improper;
   Verdict verdict = Verdict::kUnusable;
-  std::string problem;         // of a sample that cannot be used,
-  bool few_clusters = false;   // where it has no more different clusters than variables
-  std::vector<int> flat;       // without a maximum: see `flat_direction`
-  Vector defined, defined_se;  // functions of theta
-  double saturated_value = 0;  // -2 log L of the saturated model, NaN without
-  double covariate_value = 0;  // -2 log L of the fixed covariates
+  std::string problem;          // of a sample that cannot be used,
+  bool few_clusters = false;    // where it has no more different clusters than variables
+  std::vector<int> flat;        // without a maximum: see `flat_direction`
+  Vector defined, defined_se;   // functions of theta
+  double saturated_value = 0;   // -2 log L of the saturated model, NaN without
+  bool saturated_cone = false;  // where that is a maximum in the cone alone
+  double covariate_value = 0;   // -2 log L of the fixed covariates
 };
 
 // An objective for one sample: its likelihoods, and its moments of fixed covariates in the blocks.
 Objective objective_of(const Plan& plan, const SampleLikelihood& sample);
 
-// The highest maximum that is found from the starts of the plan. -2 log L below that of the saturated model
-// shows that the likelihood is unbounded: with few clusters of the largest size their covariance matrix can
-// become singular where the data do not vary.
+// The highest maximum that is found from the starts of the plan, and from others where few clusters, an
+// improper solution or one on bounds make it likely that there are several. -2 log L below that of the
+// saturated model shows that the likelihood is unbounded: with few clusters of the largest size their
+// covariance matrix can become singular where the data do not vary.
 Optimum estimate(const Plan& plan, const Objective& objective, const SampleLikelihood& sample,
                  const FitOptions& options);
 
@@ -102,13 +113,18 @@ std::vector<Vector> all_starts(const Plan& plan, const Objective& objective, con
 std::vector<Impropriety> improprieties(const Plan& plan, const Objective& objective, const Vector& theta,
                                        const ObjectivePoint* at = nullptr);
 
+// Whether latent variables can have their covariance matrices. A negative variance of a factor that has no
+// covariance with others counts as that of a residual does, as a negative correlation of its indicators.
+bool latent_distribution(const Plan& plan, const Objective& objective, const Vector& theta);
+
 // The parameters with the largest part in the direction that the likelihood changes least in, largest first.
 std::vector<int> flat_direction(const Objective& objective, const Vector& theta);
 
-// The saturated models of a sample; where there are holes it starts from `first`, if given: saturated moments
-// of what the sample is drawn from.
+// The saturated models of a sample, in the cone where a group has no maximum otherwise, or where it is asked
+// for; where there are holes they start from `first`, if given: saturated moments of what the sample is drawn
+// from.
 SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const Plan& plan,
-                                   const std::vector<Moments>& first = {});
+                                   const std::vector<Moments>& first = {}, Space space = Space::kAuto);
 
 Solution fit(const Plan& plan, const std::vector<GroupDraw>& sample, const FitOptions& options,
              const std::vector<Moments>& first = {});

@@ -12,6 +12,7 @@ namespace {
 constexpr double kMaxDamping = 1e8;
 constexpr double kNewtonBelow = 1.0;      // decrement from which Newton steps are tried,
 constexpr double kSlow = 0.02;            // once scoring steps reduce it by less than this factor
+constexpr int kCurved = 4;                // scoring steps before Newton steps in curved coordinates
 constexpr double kReuse = 1e-3;           // contraction that lets a Newton matrix be used again
 constexpr double kSmallPivot = 1e-9;      // of the scaled information: below it the factor is used
 constexpr double kNegligible = 1e-8;      // decrement at which rounding may end the iterations
@@ -145,12 +146,14 @@ class Scorer {
     for (int count = 0; count < options_.max_iterations; ++count) {
       check_interrupt();
       if (!kept) expected_.resize(0, 0);
+      const bool curved = options_.curved && count >= kCurved;
+      if (curved) damping = 0;
       bool moved = false, rejected = false, newton = false;
       double decrement = 0;
       while (!moved) {
         Vector delta;
         // Where damping is left from before, because scoring steps go too far, a Newton step may not.
-        const bool solved = step(out.theta, damping, slow && near && !rejected, delta, newton);
+        const bool solved = step(out.theta, damping, ((slow && near) || curved) && !rejected, delta, newton);
         if (solved) {
           const Vector straight = clip(out.theta + delta) - out.theta;
           const Vector next = objective_.settle(*current_.point, out.theta, straight, intercepts_);

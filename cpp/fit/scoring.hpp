@@ -4,6 +4,8 @@
 // variables are rescaled: damping is relative to the diagonal of the information.
 #pragma once
 
+#include <limits>
+
 #include "fit/objective.hpp"
 
 namespace msem {
@@ -14,6 +16,9 @@ struct ScoringOptions {
   // Near the maximum keep the information matrix, updated by what the gradient tells, instead of a new one
   // for every step.
   bool reuse = false;
+  // Newton steps from anywhere: in coordinates whose squares are variances the expected information says
+  // nothing near zero.
+  bool curved = false;
 };
 
 enum class Stop : int {
@@ -30,6 +35,8 @@ struct Iteration {
   bool newton;
 };
 
+struct ConeOptimum;
+
 struct Optimum {
   Vector theta;
   double value = 0;
@@ -40,6 +47,10 @@ struct Optimum {
   std::vector<Iteration> iterations;
   double surpassed = 0;  // how much lower the value was seen to be elsewhere, where it has no minimum
   std::shared_ptr<const ObjectivePoint> point;  // at theta; null outside the domain
+  std::shared_ptr<const ConeOptimum> cone;      // of a maximum on the border of the cone
+  double natural =
+      std::numeric_limits<double>::quiet_NaN();  // value at one outside the cone, if there is one
+  std::vector<double> maxima;                    // values of others that were met
 };
 
 // With a basis (npar x m) theta moves from its start along the columns only, as linear equalities ask for;

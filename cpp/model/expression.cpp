@@ -171,6 +171,12 @@ Expressions::Expressions(int npar, std::vector<Program> programs, int first)
   }
 }
 
+Expressions Expressions::extended(int npar, const std::vector<Program>& more) const {
+  std::vector<Program> all = programs_;
+  all.insert(all.end(), more.begin(), more.end());
+  return Expressions(npar, std::move(all), first_);
+}
+
 void Expressions::check(const Program& program, int at) const {
   int depth = 0;
   for (const Instruction& step : program) {

@@ -63,6 +63,9 @@ class Expressions {
   Expressions() = default;
   Expressions(int npar, std::vector<Program> programs, int first = 0);
 
+  // The same and more results as functions of further parameters, which come last.
+  Expressions extended(int npar, const std::vector<Program>& more) const;
+
   int npar() const { return npar_; }
   int size() const { return static_cast<int>(programs_.size()) - first_; }
   // Parameters that result i depends on, ascending.

@@ -76,6 +76,8 @@ class Objective:
     def scores(self, theta: ArrayLike, clusters: Clusters, group: int = 0) -> _Floats: ...
     def cluster_loglik(self, theta: ArrayLike, clusters: Clusters, group: int = 0) -> _Floats: ...
 
+BorderTuple = tuple[_Floats, _Floats, _Floats, list[tuple[int, list[int]]]]
+
 class Found(TypedDict):
     theta: _Floats
     value: float
@@ -84,6 +86,9 @@ class Found(TypedDict):
     active: list[int]
     active_inequalities: list[int]
     surpassed: float
+    natural: float
+    maxima: list[float]
+    cone: BorderTuple | None
     iterations: list[tuple[float, float, float, bool]]
 
 def scaled_inverse(matrix: _Floats) -> tuple[_Floats, float]: ...
@@ -140,7 +145,11 @@ class _Saturated(TypedDict):
     decrement: float
 
 def fit_saturated(
-    likelihood: Likelihood, em: bool = False, max_iterations: int = 0, tolerance: float = 1e-12
+    likelihood: Likelihood,
+    em: bool = False,
+    max_iterations: int = 0,
+    tolerance: float = 1e-12,
+    cone: bool = False,
 ) -> _Saturated: ...
 def saturated_trace(
     clusters: Clusters,
@@ -534,6 +543,9 @@ class Plan:
         max_iterations: int = 500,
         tolerance: float = 1e-12,
         saturated_blocks: Sequence[bool] = ...,
+        space: int = 0,
+        starts: int = 0,
+        cone: bool = False,
     ) -> Found: ...
     def starts(
         self, objective: Objective, saturated: Sequence[_Moments], saturated_value: float
@@ -549,6 +561,8 @@ class Plan:
         tolerance: float = 1e-12,
         errors: int = 0,
         saturated: Sequence[_Moments] = ...,
+        space: int = 0,
+        starts: int = 0,
     ) -> Fits: ...
 
 _Law = tuple[_Floats, _Floats, _Floats, _Floats, float]

@@ -23,6 +23,7 @@ Missing = Literal["listwise", "fiml", "fiml_x"]
 Reference = Literal["normal", "t"]
 Scale = Literal["size", "effective", "none"]
 SinglePsu = Literal["error", "centre", "certainty"]
+Space = Literal["auto", "natural", "psd"]
 
 SCALED: tuple[ScaledTest, ...] = get_args(ScaledTest)
 CORRECTED: tuple[CorrectedTest, ...] = get_args(CorrectedTest)
@@ -181,6 +182,16 @@ def _replicate_scale(name: str, value: Any) -> Any:
     return tuple(map(float, value)) if isinstance(value, Iterable) else float(value)
 
 
+def _space(name: str, value: Any) -> Any:
+    plain = _plain(value)
+    require_choice(name, plain, get_args(Space))
+    return plain
+
+
+def _starts(name: str, value: Any) -> int:
+    return require_whole(name, value, 0)
+
+
 def _replicates(name: str, value: Any) -> int:
     return require_whole(name, value, 2)
 
@@ -230,6 +241,8 @@ class Settings:
     ci: Interval = field(default="wald", metadata={"read": _interval})
     bootstrap: int | None = field(default=None, metadata={"read": _replicates})
     seed: int | None = field(default=None, metadata={"read": _seed})
+    space: Space = field(default="auto", metadata={"read": _space})
+    starts: int = field(default=0, metadata={"read": _starts})
     max_iterations: int = field(default=500, metadata={"read": _iterations})
     tolerance: float = field(default=1e-12, metadata={"read": _tolerance})
 

@@ -1,6 +1,8 @@
 #include "likelihood/complete/saturated.hpp"
 
+#include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "base/interrupt.hpp"
 #include "likelihood/domain.hpp"
@@ -9,15 +11,16 @@ namespace msem {
 
 namespace {
 
-constexpr double kFast = 0.1;       // ratio of decrements from which the next one is foreseen
-constexpr double kInterior = 1e-6;  // share of the variance within that a maximum leaves for cluster means
+constexpr double kFast = 0.1;        // ratio of decrements from which the next one is foreseen
+constexpr double kInterior = 1e-6;   // share of the variance within that a maximum leaves for cluster means
+constexpr double kProjected = 1e-8;  // least decrement that is told from rounding of eigenvalues to zero
 
 // y = coefficients (1, x, z) + u + e over the both-level variables, in terms of the data's sufficient
 // statistics.
 class RandomInterceptRegression {
  public:
-  explicit RandomInterceptRegression(const TwoLevelData& data)
-      : d_(&data), b_(data.nboth), k_(data.p - data.nboth), q_(data.q) {
+  RandomInterceptRegression(const TwoLevelData& data, bool cone)
+      : d_(&data), b_(data.nboth), k_(data.p - data.nboth), q_(data.q), cone_(cone) {
     design_.resize(d_->rows.rows(), 1 + k_ + q_);
     design_ << d_->rows.col(0), d_->rows.middleCols(1 + b_, k_), d_->rows.rightCols(q_);
     outcome_ = d_->rows.middleCols(1, b_);
@@ -66,6 +69,12 @@ class RandomInterceptRegression {
     lambda_ = eigen.values;
     v_ = chol.whiten_transposed(eigen.vectors);
     inverse_ = product(chol.lower(), eigen.vectors);  // V^-T
+    held_ = 0;
+    if (cone_ && !(lambda_[0] > 0)) {  // ascending
+      lambda_ = lambda_.cwiseMax(0);
+      sigma_u = outer(scale_cols(inverse_, lambda_), inverse_);
+      held_ = (lambda_.array() <= 0).count();
+    }
     const Matrix grow = one_plus_outer(d_->sizes, lambda_);
     if (!(grow.minCoeff() > kEdge)) return false;
     shrink_ = grow.cwiseInverse();
@@ -77,6 +86,7 @@ class RandomInterceptRegression {
       for (Index r = 0; r < rotated_.rows(); ++r) row_shrink_(r, i) = shrink_(d_->size_index[r], i);
     }
     ssw_ = sandwich(v_, residual_within(coefficients));
+    if (held_ > 0) turn_held();
     value = d_->nobs * (static_cast<double>(b_) * kLog2Pi + chol.log_det()) + ssw_.trace() +
             d_->counts.dot(grow.array().log().matrix().rowwise().sum()) +
             weighted_residuals().cwiseProduct(rotated_).sum();
@@ -95,10 +105,19 @@ class RandomInterceptRegression {
     g_e.diagonal().array() += d_->nobs - d_->nclusters;
     const Matrix k0 = weights(0), k1 = weights(1), k2 = weights(2);
     Matrix step_e(b_, b_), step_u(b_, b_);
+    const std::vector<bool> zero = zeros(g_e, g_u, k0, k1, k2);
     for (Index j = 0; j < b_; ++j) {
       for (Index i = 0; i < b_; ++i) {
-        const double det = k0(i, j) * k2(i, j) - k1(i, j) * k1(i, j);
-        step_e(i, j) = -(k2(i, j) * g_e(i, j) - k1(i, j) * g_u(i, j)) / det;
+        if (zero[i] && zero[j]) {
+          step_u(i, j) = i == j ? -lambda_[i] : 0;
+          step_e(i, j) = -(g_e(i, j) + k1(i, j) * step_u(i, j)) / k0(i, j);
+          continue;
+        }
+        double curved = k2(i, j);  // an element off the diagonal takes a positive one on it along
+        if (zero[i] && g_u(i, i) > 0 && lambda_[j] > 0) curved += g_u(i, i) / lambda_[j];
+        if (zero[j] && g_u(j, j) > 0 && lambda_[i] > 0) curved += g_u(j, j) / lambda_[i];
+        const double det = k0(i, j) * curved - k1(i, j) * k1(i, j);
+        step_e(i, j) = -(curved * g_e(i, j) - k1(i, j) * g_u(i, j)) / det;
         step_u(i, j) = -(k0(i, j) * g_u(i, j) - k1(i, j) * g_e(i, j)) / det;
       }
     }
@@ -142,6 +161,29 @@ class RandomInterceptRegression {
 
   Matrix weights(int power) const { return d_->shrinkage_weights(shrink_, power); }
 
+  // Eigenvalues of Sigma_u that a step makes zero, or leaves so; others of zero rise with the likelihood.
+  std::vector<bool> zeros(const Matrix& g_e, const Matrix& g_u, const Matrix& k0, const Matrix& k1,
+                          const Matrix& k2) const {
+    std::vector<bool> out(b_, false);
+    for (Index i = 0; cone_ && i < b_; ++i) {
+      const double det = k0(i, i) * k2(i, i) - k1(i, i) * k1(i, i);
+      const double step = -(k0(i, i) * g_u(i, i) - k1(i, i) * g_e(i, i)) / det;
+      out[i] = i < held_ ? g_u(i, i) >= 0 : lambda_[i] + step < 0;
+    }
+    return out;
+  }
+
+  // Turns the eigenvectors of eigenvalue zero among themselves so that the derivatives of the value in
+  // Sigma_u are a diagonal matrix over them: each tells whether its eigenvalue would rise.
+  void turn_held() {
+    const Matrix scaled = scale_rows(d_->row_size, rotated_.leftCols(held_));
+    const Matrix turn = SymmetricEigen(-cross(scaled, scaled)).vectors;
+    v_.leftCols(held_) = product(v_.leftCols(held_), turn);
+    inverse_.leftCols(held_) = product(inverse_.leftCols(held_), turn);
+    rotated_.leftCols(held_) = product(rotated_.leftCols(held_), turn);
+    ssw_ = sandwich(v_, residual_within(coefficients));
+  }
+
   // n D times the rotated residuals.
   Matrix weighted_residuals() const { return scale_rows(d_->row_size, row_shrink_.cwiseProduct(rotated_)); }
 
@@ -165,6 +207,8 @@ class RandomInterceptRegression {
 
   const TwoLevelData* d_;
   Index b_, k_, q_;
+  bool cone_;
+  Index held_ = 0;  // eigenvalues of zero, which come first
   Matrix design_, outcome_, ssw_xx_, ssw_yx_, ssw_yy_;
   Vector lambda_, total_;  // total_: sums of squares of the cluster means of the outcomes
   Matrix v_, inverse_, shrink_, row_shrink_, rotated_, ssw_;
@@ -238,13 +282,15 @@ bool try_scoring(const RandomInterceptRegression& current, RandomInterceptRegres
 
 int most_steps(const SaturatedOptions& options) {
   if (options.max_iterations) return options.max_iterations;
-  return options.method == SaturatedMethod::kEm ? 200000 : 200;
+  if (options.method == SaturatedMethod::kEm) return 200000;
+  return options.cone ? 1000 : 200;
 }
 
 // Climb from where `current` is.
 void climb(RandomInterceptRegression& current, const SaturatedOptions& options, SaturatedFit& out) {
   const bool em = options.method == SaturatedMethod::kEm;
   const int limit = most_steps(options);
+  const double enough = options.cone ? std::max(options.tolerance, kProjected) : options.tolerance;
   RandomInterceptRegression next(current);
   out.decrement = 0;
   for (; out.iterations < limit; ++out.iterations) {
@@ -258,7 +304,7 @@ void climb(RandomInterceptRegression& current, const SaturatedOptions& options, 
     }
     // what the step that has been made leaves, by the rate at which the last one did
     const bool fast = moved && out.decrement < kFast * last;
-    if (out.decrement < options.tolerance ||
+    if (out.decrement < enough ||
         (fast && out.decrement * (out.decrement / last) < options.foreseen * options.tolerance)) {
       out.converged = true;
       if (moved) std::swap(current, next);  // it has been evaluated, and has less of an error
@@ -277,13 +323,13 @@ void climb(RandomInterceptRegression& current, const SaturatedOptions& options, 
 
 SaturatedFit fit_saturated(const TwoLevelData& data, const SaturatedOptions& options) {
   SaturatedFit out;
-  RandomInterceptRegression current(data);
+  RandomInterceptRegression current(data, options.cone);
   if (data.nboth == 0) {
     assemble(data, current.coefficients, current.sigma_e, current.sigma_u, out);
     out.converged = std::isfinite(out.loglik);
     return out;
   }
-  if (options.method == SaturatedMethod::kScoring) {
+  if (options.method == SaturatedMethod::kScoring && !options.cone) {
     current.start(false);
     if (current.regular() && current.prepare()) climb(current, options, out);
   }

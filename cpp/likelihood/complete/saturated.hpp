@@ -4,7 +4,9 @@
 // between-only variables, which have closed forms, and a multivariate random-intercept regression of the
 // both-level variables on them. Given (Sigma_e, Sigma_u) of that regression its information is block diagonal
 // in their eigenbasis: one (1 + k + q) block per coefficient row and one 2 x 2 block per element, so a
-// scoring step costs no more than EM.
+// scoring step costs no more than EM. In the cone, eigenvalues of Sigma_u in the metric of Sigma_e that a
+// step makes negative become zero, and elements among their eigenvectors stay so while the likelihood falls
+// in them.
 #pragma once
 
 #include "likelihood/complete/twolevel.hpp"
@@ -18,6 +20,7 @@ struct SaturatedOptions {
   int max_iterations = 0;    // 0: 200 for scoring, 200000 for EM
   double tolerance = 1e-12;  // on the decrement g' I^-1 g
   double foreseen = 0.1;     // times the tolerance: on that after the last step, where scoring converges fast
+  bool cone = false;         // between covariance matrices that are positive semidefinite only
 };
 
 struct SaturatedFit {

@@ -20,6 +20,7 @@ from msem.data.screening import Finding
 from msem.data.statistics import Clusters, Rows, Saturated, Statistics
 from msem.data.survey import Design, Replication, Sampled, shared_design
 from msem.errors import DataError, UnsupportedError
+from msem.settings import Space
 
 Floats = NDArray[np.float64]
 
@@ -44,6 +45,8 @@ class Group:
         then count as not converged although they are the maximum for these statistics.
     findings : tuple of Finding
         What the group by itself could not be used for.
+    space : {"auto", "natural", "psd"}
+        Where saturated moments are looked for; "auto" is "natural" where that has a maximum.
     """
 
     statistics: Statistics
@@ -53,12 +56,20 @@ class Group:
     given_as: str = "raw data"
     maximum: bool = True
     findings: tuple[Finding, ...] = ()
+    space: Space = "auto"
 
     @cached_property
     def saturated(self) -> Saturated:
         """Saturated moments, estimated when they are asked for first."""
-        found = solve_saturated(self.statistics)
-        maximum = self.maximum and not self.statistics.unidentified
+        s = self.statistics
+        maximum = self.maximum and not s.unidentified
+        if self.space == "psd" and s.nboth:
+            found = solve_saturated(s, cone=True)
+        else:
+            found = solve_saturated(s)
+            if not found.converged and maximum and s.nboth and self.space == "auto":
+                within = solve_saturated(s, cone=True)
+                found = within if within.converged else found
         return replace(found, converged=found.converged and maximum)
 
     @property
@@ -278,6 +289,29 @@ class Sample:
     def shortage(self) -> str:
         """Which group has too few rows or clusters for its saturated model to have a maximum; or nothing."""
         return next((f"{group.shortage}{group.place}" for group in self.groups if group.shortage), "")
+
+    @property
+    def space(self) -> Space:
+        """Where saturated moments and models are looked for."""
+        return self.groups[0].space
+
+    @property
+    def in_cone(self) -> bool:
+        """Whether all groups have saturated moments, and one has them among positive semidefinite matrices only."""
+        return self.converged and any(group.saturated.in_cone for group in self.groups)
+
+    def in_space(self, space: Space) -> Sample:
+        """The same sample for models of another space: of all groups alike.
+
+        Parameters
+        ----------
+        space : {"auto", "natural", "psd"}
+        """
+        here = self if space == self.space else self._moved(space)
+        return here._moved("psd") if space == "auto" and here.in_cone else here
+
+    def _moved(self, space: Space) -> Sample:
+        return replace(self, groups=tuple(replace(group, space=space) for group in self.groups))
 
     @property
     def unidentified(self) -> tuple[str, ...]:

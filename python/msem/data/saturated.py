@@ -18,9 +18,11 @@ Method = Literal["scoring", "em"]
 
 
 def solve_saturated(
-    statistics: Statistics, *, method: Method = "scoring", tolerance: float = 1e-12
+    statistics: Statistics, *, method: Method = "scoring", tolerance: float = 1e-12, cone: bool = False
 ) -> Saturated:
     """Estimate the saturated moments of single-level or two-level statistics; see `estimate_saturated`.
+
+    With `cone` among positive semidefinite between matrices, which always have a maximum.
 
     Nothing is warned of here: `Saturated.converged` says whether the estimates are a maximum.
     """
@@ -30,7 +32,7 @@ def solve_saturated(
     if s.stand_in is not None:
         return s.stand_in
     try:
-        fit = _core.fit_saturated(s.likelihood(), method == "em", 0, tolerance)
+        fit = _core.fit_saturated(s.likelihood(), method == "em", 0, tolerance, cone)
     except ValueError as error:
         raise DataError(f"the saturated model cannot be estimated: {error}") from error
     between = (*s.unit[: s.nboth], *s.cluster)
@@ -40,6 +42,7 @@ def solve_saturated(
         fit["loglik"],
         fit["iterations"],
         fit["converged"],
+        cone,
     )
 
 

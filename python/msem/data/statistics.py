@@ -35,7 +35,10 @@ class Saturated:
         Log-likelihood of all variables.
     iterations : int
     converged : bool
-        Whether the moments are a maximum. With fewer clusters of the largest size than variables there may be none.
+        Whether the moments are a maximum. With fewer clusters of the largest size than variables there may be none
+        but that among positive semidefinite matrices.
+    in_cone : bool
+        Whether they are a maximum among these.
     """
 
     within: LevelArrays
@@ -43,6 +46,7 @@ class Saturated:
     llf: float
     iterations: int
     converged: bool = True
+    in_cone: bool = False
 
     @property
     def moments(self) -> tuple[Floats, Floats, Floats, Floats]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,11 @@ from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import Optimum, as_optimum
 from msem.model.partable import ParameterTable
+from msem.settings import Space
 
 Floats = NDArray[np.float64]
+
+SPACES = get_args(Space)  # in the order of the core
 
 BAD_START = (
     "the model implies covariance matrices that are not positive definite at all starting values tried: check "
@@ -56,6 +60,8 @@ class Estimate:
         The null space of the derivatives of equality and active inequality constraints at theta; parameters at active
         bounds do not move.
         """
+        if self.optimum.border is not None:
+            return self.optimum.border.tangent
         c = self.objective.constraints
         if c is None:
             return np.eye(len(self.theta))[:, self.optimum.active == 0]
@@ -91,6 +97,7 @@ def estimate(
     max_iterations: int = 500,
     tolerance: float = 1e-12,
     saturated_level: int = 0,
+    random_starts: int = 0,
 ) -> Estimate:
     """Fit a model to a sample, from several starts if the first does not converge.
 
@@ -106,6 +113,8 @@ def estimate(
     saturated_level : int
         A level of two that the model leaves saturated: scoring then goes by conjugate gradients first, whose cost
         hardly grows with the parameters of that level.
+    random_starts : int
+        As `starts` of `sem`.
 
     Returns
     -------
@@ -130,6 +139,9 @@ def estimate(
             max_iterations,
             tolerance,
             [block.level == saturated_level for block in objective.blocks] if saturated_level else [],
+            SPACES.index("natural" if loss is not None else sample.space),
+            random_starts,
+            sample.in_cone,
         )
     )
     if optimum.stop == "no valid start":

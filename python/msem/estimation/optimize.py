@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,26 @@ STOPS = (
 
 
 @dataclass(frozen=True, eq=False)
+class Border:
+    """Where a maximum lies on the border of the cone of positive semidefinite matrices.
+
+    Attributes
+    ----------
+    tangent : ndarray, shape (npar, m)
+        Independent directions in which the parameters can move along the border.
+    observed, expected : ndarray, shape (m, m)
+        Information about these directions, with the curvature of the border.
+    singular : tuple of (int, tuple of int)
+        Blocks, and the variables in each whose covariance matrix is singular although no variance is 0.
+    """
+
+    tangent: Floats
+    observed: Floats
+    expected: Floats
+    singular: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Optimum:
     """Where the optimiser stopped.
 
@@ -47,6 +68,12 @@ class Optimum:
         Inequality constraints that are active.
     surpassed : float
         How much lower -2 log L was seen to be elsewhere, in directions without a minimum.
+    border : Border or None
+        Of a maximum on the border of the cone.
+    natural : float
+        -2 log L at a maximum outside the cone; nan if there is none.
+    maxima : tuple of float
+        -2 log L at other local maxima that were met, ascending.
     """
 
     theta: Floats
@@ -57,6 +84,9 @@ class Optimum:
     diary: tuple[tuple[float, float, float, bool], ...]
     active_inequalities: tuple[int, ...] = ()
     surpassed: float = 0.0
+    border: Border | None = None
+    natural: float = math.nan
+    maxima: tuple[float, ...] = ()
 
     @property
     def converged(self) -> bool:
@@ -129,4 +159,14 @@ def as_optimum(found: _core.Found) -> Optimum:
         tuple(found["iterations"]),
         tuple(found["active_inequalities"]),
         found["surpassed"],
+        _border(found["cone"]),
+        found["natural"],
+        tuple(found["maxima"]),
     )
+
+
+def _border(found: _core.BorderTuple | None) -> Border | None:
+    if found is None:
+        return None
+    tangent, observed, expected, singular = found
+    return Border(tangent, observed, expected, tuple((block, tuple(at)) for block, at in singular))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.errors import ModelError
+from msem.estimation.matrices import BlockMap
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import Optimum
 from msem.estimation.sampling import Sampling
@@ -28,8 +29,9 @@ SEVERITY = (
 )
 VERDICTS = (*SEVERITY, "failed")  # of the core, in its order; the last two have no estimates
 UNUSABLE = VERDICTS.index("failed")
-REMARKS = ("few_clusters",)  # said beside a status, which they do not change
+REMARKS = ("few_clusters", "several_maxima")  # said beside a status, which they do not change
 MOST = 6  # parameters named
+NEAR = 4.0  # in -2 log L: a local maximum that deserves to be told
 ENOUGH = 50  # iterations after which more will hardly help
 # of the core, in its order
 PARTS = (
@@ -48,7 +50,7 @@ class Problem:
     ----------
     name : str
         One of "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged"; or
-        "few_clusters", a remark that leaves the status as it is.
+        "few_clusters" or "several_maxima", remarks that leave the status as it is.
     cause : str
         What was found, naming level and parameters.
     remedy : str
@@ -98,6 +100,23 @@ def no_chi_square(unidentified: Sequence[str] = (), shortage: str = "") -> Probl
     )
 
 
+MIXTURE = (
+    "The chi-square compares maxima of the same space; its distribution on a border is a mixture of chi-squares that "
+    "depends on the unknown parameters, so p-values from its degrees of freedom are approximate"
+)
+
+
+def saturated_boundary(optimum: Optimum) -> Problem:
+    """The saturated model has a maximum among positive semidefinite matrices only."""
+    same = "" if optimum.border is not None else "; the estimates of the model are within it"
+    return Problem(
+        "boundary",
+        "the saturated model has no maximum, or none that can be found, unless its between covariance matrix is kept "
+        f"positive semidefinite: it is tested against the maximum on that border{same}",
+        MIXTURE,
+    )
+
+
 def find_problems(
     objective: Objective, optimum: Optimum, sampling: Sampling | None, level: int | None = None
 ) -> tuple[Problem, ...]:
@@ -120,13 +139,14 @@ def find_problems(
     if sampling is not None:
         found += _identification(objective, sampling, optimum)
     found += _bounds(objective, optimum)
+    found += _maxima(objective, optimum)
     if optimum.surpassed > 0:
         found.append(
             Problem(
                 "improper",
                 f"a local maximum of the likelihood: -2 log L falls {optimum.surpassed:.3g} lower in a direction in "
                 "which estimates grow without end",
-                "Simplify the between level, or give its variances lower(0)",
+                'Take the maximum among positive semidefinite matrices, space="psd", or simplify the between level',
             )
         )
     found += _impropriety(objective, optimum.theta, level)
@@ -140,16 +160,16 @@ def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
     cause = no_convergence(optimum.stop, len(optimum.diary), [objective.table.names()[i] for i in flat])
     if optimum.stop == "unbounded":
         remedy = (
-            "There are too few clusters of the largest size to tell the levels apart: simplify the between level, or "
-            "give its variances lower(0)"
+            "There are too few clusters of the largest size to tell the levels apart: take the maximum among positive "
+            'semidefinite matrices, space="psd", or simplify the between level'
         )
     elif _stopped_early(optimum.stop, len(optimum.diary)):
         remedy = "Allow more with max_iterations="
     else:
         remedy = (
             "Look at fit.iterations. With little between variance or few clusters, in particular few of the largest "
-            f"size{_largest(objective)}, there may be no finite estimates: give the between variances lower(0), "
-            "simplify the between level, or choose another marker"
+            f'size{_largest(objective)}, there may be no finite estimates: take space="psd", simplify the between '
+            "level, or choose another marker"
         )
     yield Problem("not_converged", cause, remedy)
 
@@ -246,7 +266,42 @@ def _identification(objective: Objective, sampling: Sampling, optimum: Optimum) 
         )
 
 
+def _border(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
+    """What is at the border of the cone, and what the likelihood has lost there."""
+    names = objective.table.names()
+    at = [f"{names[i]} is 0" for i in np.flatnonzero(optimum.active)]
+    for index, variables in optimum.border.singular if optimum.border else ():
+        block = objective.blocks[index]
+        listed = ", ".join(block.names[k] for k in variables)
+        at.append(f"the covariance matrix of {listed}{_where(objective, block)} is singular")
+    lost = 0.5 * (optimum.value - optimum.natural)
+    loss = ""
+    if np.isfinite(lost):
+        loss = f"; with negative variances the log-likelihood would be {lost:.3g} higher"
+    yield Problem(
+        "boundary",
+        f"the maximum lies where covariance matrices are only just positive semidefinite: {'; '.join(at)}{loss}",
+        f"What is 0 has no standard error, nor have loadings of a factor without variance. {MIXTURE}",
+    )
+
+
+def _maxima(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
+    near = [value for value in optimum.maxima if value < optimum.value + NEAR]
+    if not near or not optimum.converged:
+        return
+    values = [-0.5 * value - objective.covariate_llf for value in (optimum.value, *near)]
+    others = ", ".join(f"{value:.4f}" for value in values[1 : MOST + 1])
+    yield Problem(
+        "several_maxima",
+        f"the likelihood has several local maxima: log-likelihoods {values[0]:.4f}, which is taken, and {others}",
+        "Estimates may differ much for little difference in likelihood; more starts= make a higher one less likely",
+    )
+
+
 def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
+    if optimum.border is not None:
+        yield from _border(objective, optimum)
+        return
     names = objective.table.names()
     at = [names[i] for i in np.flatnonzero(optimum.active)]
     if at:
@@ -265,18 +320,24 @@ def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
         )
 
 
+def _where(objective: Objective, block: BlockMap) -> str:
+    """At which level, and of which group, in words; nothing where there is only one."""
+    where = f" at the {LEVEL_NAMES[block.level]} level" if objective.table.multilevel else ""
+    if objective.table.ngroups > 1:
+        where += f" of group {objective.table.group_labels[block.group - 1]!r}"
+    return where
+
+
 def _impropriety(objective: Objective, theta: Floats, level: int | None) -> Iterator[Problem]:
     remedy = (
-        "Sampling error, too few clusters or a wrong model can cause this; "
-        "fix the variance at 0, give it lower(0), or simplify that level"
+        "Sampling error, too few clusters or a wrong model can cause this; take the maximum without negative "
+        'variances, space="psd", fix the variance at 0, or simplify that level'
     )
     for index, negative, indefinite in objective.plan.improper(objective.core, theta):
         block = objective.blocks[index]
         if level not in (None, block.level):
             continue
-        where = f" at the {LEVEL_NAMES[block.level]} level" if objective.table.multilevel else ""
-        if objective.table.ngroups > 1:
-            where += f" of group {objective.table.group_labels[block.group - 1]!r}"
+        where = _where(objective, block)
         if negative:
             at = {place: name for name, place in zip(block.names, block.places.tolist(), strict=True)}
             names = ", ".join(at[k] for k in negative)

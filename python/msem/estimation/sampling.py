@@ -13,6 +13,7 @@ from msem import _core
 from msem.data.statistics import Clusters
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective
+from msem.estimation.optimize import Border
 from msem.estimation.scoreproducts import score_products
 from msem.settings import Information
 
@@ -55,6 +56,7 @@ def sampling_covariance(
     clusters: Sequence[Clusters] | None = None,
     *,
     robust: bool = False,
+    border: Border | None = None,
 ) -> Sampling:
     """Inverse information or sandwich at theta, over the directions T in which theta is free to move.
 
@@ -81,6 +83,8 @@ def sampling_covariance(
         Of each group.
     robust : bool
         The sandwich; needs `clusters`.
+    border : Border, optional
+        Where theta is a maximum on the border of the cone; then T is its tangent.
 
     Returns
     -------
@@ -89,6 +93,8 @@ def sampling_covariance(
     npar = len(theta)
     t = np.eye(npar) if tangent is None else tangent
     constraints = None if objective.constraints is None else objective.constraints.core
+    if border is not None and t.shape[1]:
+        return _on_border(objective, theta, information, border, clusters, robust=robust)
     if information in ERRORS and not robust:
         errors = ERRORS.index(information) + 1
         vcov, lost, positive = _core.sampling_covariance(objective.core, theta, t, errors, constraints)
@@ -112,6 +118,31 @@ def sampling_covariance(
         trace = float(np.sum(inverse * products))
         inverse = inverse @ products @ inverse
     return Sampling(_spread(_along(inverse, basis.T), gone), tuple(lost), positive, trace)
+
+
+def _on_border(
+    objective: Objective,
+    theta: Floats,
+    information: Bread,
+    border: Border,
+    clusters: Sequence[Clusters] | None,
+    *,
+    robust: bool,
+) -> Sampling:
+    t = border.tangent
+    if information == "moments":
+        inverse, positive = _inverse(_along(objective.core.moment_information(theta), t))
+    elif information == "first_order":
+        inverse, positive = _inverse(score_products(objective, theta, clusters, t))
+    else:
+        inverse, positive = _inverse(border.observed if information == "observed" else border.expected)
+    trace = np.nan
+    if robust:
+        products = score_products(objective, theta, clusters, t)
+        trace = float(np.sum(inverse * products))
+        inverse = inverse @ products @ inverse
+    gone = np.flatnonzero(~np.any(t != 0, axis=1))
+    return Sampling(_spread(t @ inverse @ t.T, gone.tolist()), (), positive, trace)
 
 
 def _is_identity(t: Floats) -> bool:

@@ -14,7 +14,7 @@ from msem import _core
 from msem.data.sample import Group, Sample
 from msem.data.statistics import Statistics
 from msem.errors import ModelError, MsemError, MsemWarning
-from msem.estimation.estimate import BAD_START
+from msem.estimation.estimate import BAD_START, SPACES
 from msem.estimation.optimize import STOPS
 from msem.estimation.plan import (
     arranged,
@@ -104,6 +104,8 @@ class Batch:
             self.settings.max_iterations,
             self.settings.tolerance,
             ERRORS.index(self.settings.information) + 1 if self.settings.se == "standard" else 0,
+            space=SPACES.index(self.settings.space),
+            starts=self.settings.starts,
         )
         return as_arrays(found, self.table.names())
 

@@ -40,6 +40,7 @@ from msem.estimation.problems import (
     find_problems,
     no_chi_square,
     require_feasible,
+    saturated_boundary,
     unidentified_by_count,
 )
 from msem.estimation.sampling import Sampling, sampling_covariance
@@ -64,6 +65,7 @@ WARNINGS: dict[str, type[MsemWarning]] = {
     "improper": ImproperSolutionWarning,
     "boundary": ImproperSolutionWarning,
     "few_clusters": SmallSampleWarning,
+    "several_maxima": SmallSampleWarning,
 }
 
 P = ParamSpec("P")
@@ -118,6 +120,8 @@ def sem(
     ci: str = "wald",
     bootstrap: int | None = None,
     seed: int | None = None,
+    space: str = "auto",
+    starts: int = 0,
     max_iterations: int = 500,
     tolerance: float = 1e-12,
     **unknown: object,
@@ -226,6 +230,16 @@ def sem(
         Replicates for ``se="bootstrap"``; default 1000.
     seed : int, optional
         For ``se="bootstrap"``; see `Fit.bootstrap`.
+    space : {"auto", "natural", "psd"}, default "auto"
+        Where the maximum is looked for, of the model and of the saturated model alike. "natural": where the covariance
+        matrices of whole clusters are positive definite, which allows negative variances and may have no maximum.
+        "psd": where variances are not negative and the covariance matrices of residuals and latent variables at each
+        level are positive semidefinite; there always is one. "auto": the natural maximum where both models have one
+        and the covariance matrix of the latent variables is possible, else that in "psd" with status "boundary". See
+        `docs/small-samples.md`.
+    starts : int, default 0
+        Random starts beside the usual ones. 0: eight, where few clusters, an improper solution or one at bounds make
+        several maxima likely.
     max_iterations : int, default 500
     tolerance : float, default 1e-12
         Of the optimiser, on the decrement g' I^-1 g: twice the gain in log-likelihood that is still expected.
@@ -429,31 +443,33 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     """
     if settings.by_cluster:
         require_raw(sample, settings)
-    if not sample.simple and (settings.corrected_tests or "hotelling" in settings.test):
-        raise UnsupportedError(
-            "tests for small samples know nothing of weights, PSUs and strata: take the scaled test of "
-            'estimator="MLR"'
-        )
-    if settings.corrected_tests and crosses_levels(table):
-        raise UnsupportedError(
-            f"test={settings.corrected_tests[0]!r} corrects the between share of the chi-square, and "
-            f"{', '.join(crosses_levels(table))} belongs to both levels, so that there is none: leave the test out"
-        )
+    _require_tests(table, sample, settings)
     most, tolerance = settings.max_iterations, settings.tolerance
+    sample = sample.in_space(settings.space)
     sampling: Sampling | None = None
     discrepancy: LevelDiscrepancy | None = None
     if settings.estimator == "ULS":
         solution, discrepancy, sampling = fit_uls(table, sample, max_iterations=most, tolerance=tolerance)
     else:
-        solution = estimate(table, sample, max_iterations=most, tolerance=tolerance)
+        solution = estimate(
+            table, sample, max_iterations=most, tolerance=tolerance, random_starts=settings.starts
+        )
         require_feasible(solution.objective, solution.optimum)
+        if solution.optimum.border is not None:
+            sample = sample.in_space("psd")
     if discrepancy is None:
         # without standard errors the expected information still tells what is not identified
         robust = settings.se in DESIGN_BASED
         kind: Information = "expected" if settings.se == "none" else settings.information
         clusters = sample.clusters if robust or kind == "first_order" else None
         sampling = sampling_covariance(
-            solution.objective, solution.theta, kind, solution.tangent, clusters, robust=robust
+            solution.objective,
+            solution.theta,
+            kind,
+            solution.tangent,
+            clusters,
+            robust=robust,
+            border=solution.optimum.border,
         )
     if sampling is not None and not np.isnan(sampling.vcov).all():
         sampling, settings = _by_design(solution, table, sample, sampling, settings)
@@ -467,6 +483,8 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
         replicates, sampling = bootstrap_errors(solution, sample, sampling, settings.bootstrap, settings.seed)
     if not sample.converged and not table.slopes():
         problems = (*problems, no_chi_square(sample.unidentified, sample.shortage))
+    elif settings.space == "auto" and sample.in_cone:
+        problems = (*problems, saturated_boundary(solution.optimum))
     problems = (*problems, *few_clusters(table, sample.statistics))
     warn_of(problems)
     return Fit(
@@ -478,6 +496,20 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
         discrepancy,
         replicates,
     )
+
+
+def _require_tests(table: ParameterTable, sample: Sample, settings: ResolvedSettings) -> None:
+    """Refuse tests for small samples where they do not apply."""
+    if not sample.simple and (settings.corrected_tests or "hotelling" in settings.test):
+        raise UnsupportedError(
+            "tests for small samples know nothing of weights, PSUs and strata: take the scaled test of "
+            'estimator="MLR"'
+        )
+    if settings.corrected_tests and crosses_levels(table):
+        raise UnsupportedError(
+            f"test={settings.corrected_tests[0]!r} corrects the between share of the chi-square, and "
+            f"{', '.join(crosses_levels(table))} belongs to both levels, so that there is none: leave the test out"
+        )
 
 
 def _by_design(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.estimation.constraints import compile_constraints
-from msem.estimation.estimate import saturated_moments
+from msem.estimation.estimate import SPACES, saturated_moments
 from msem.estimation.matrices import block_map
 from msem.estimation.objective import level_names
 from msem.estimation.optimize import STOPS
@@ -30,6 +30,7 @@ from msem.resampling.replicates import (
     ReplicateSource,
 )
 from msem.resampling.workers import Client, Origin, ranges, spread
+from msem.settings import Space
 
 Floats = NDArray[np.float64]
 
@@ -49,6 +50,8 @@ class Refitter:
     saturated : list of tuple of ndarray
         Saturated moments of each group, from which those of replicates with holes are sought.
     origin : Origin
+    space : {"auto", "natural", "psd"}
+        Of the sample.
     """
 
     table: ParameterTable
@@ -56,6 +59,7 @@ class Refitter:
     nboth: tuple[int, ...]
     saturated: list[tuple[Floats, Floats, Floats, Floats]]
     origin: Origin
+    space: Space = "auto"
 
     @cached_property
     def plan(self) -> _core.Plan:
@@ -73,7 +77,9 @@ class Refitter:
 
     def run(self, first: int, last: int, threads: int) -> _core.Fits:
         """Refit the model to replicates first, ..., last - 1."""
-        return self.plan.fit(self.origin.draws, first, last, threads, saturated=self.saturated)
+        return self.plan.fit(
+            self.origin.draws, first, last, threads, saturated=self.saturated, space=SPACES.index(self.space)
+        )
 
 
 def refitter_of(source: ReplicateSource) -> Refitter:
@@ -85,6 +91,7 @@ def refitter_of(source: ReplicateSource) -> Refitter:
         tuple(s.nboth for s in statistics),
         saturated_moments(source.sample),
         source.origin,
+        source.sample.space,
     )
 
 

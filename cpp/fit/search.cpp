@@ -1,0 +1,329 @@
+// The way from starts to a maximum.
+#include <algorithm>
+#include <optional>
+
+#include "fit/cone.hpp"
+#include "fit/engine.hpp"
+#include "fit/iterative.hpp"
+#include "fit/markers.hpp"
+
+namespace msem {
+
+namespace {
+
+constexpr int kAttempt = 60;      // iterations from one start before another is tried
+constexpr double kBeyond = 1e-4;  // -2 log L below the saturated model's by more is no maximum
+constexpr double kSame = 1e-3;    // difference in -2 log L between maxima that counts as none
+constexpr int kStarts = 8;        // random ones, where there may be several maxima
+constexpr double kFew = 30;       // clusters below which there may be
+constexpr double kSpread = 0.3;   // of random loadings, in standard deviations of their variables
+constexpr int kSorted = 3;        // times that variables are sorted
+constexpr double kTie = 1e-7;     // between values of one maximum: the first start that leads there counts
+constexpr double kRounding = 1e-9;
+constexpr double kNarrow = 0.01;  // at which they are not made smaller any more
+constexpr int kComponents = 2;    // principal ones that loadings start with
+
+// What the loadings of the last level are multiplied by.
+const std::vector<std::vector<double>> kFactors = {
+    {1.5, -0.6, 0.9}, {-1.2, 0.5, -1.8}, {0.4, 1.7, -0.8}, {-0.9, -1.3, 0.6}};
+
+// Whether a likelihood says nothing there.
+bool nowhere(const Optimum& o) { return o.stop == Stop::kUnbounded || o.stop == Stop::kInfeasible; }
+
+bool bounded(const Optimum& o) {
+  return !o.active_inequalities.empty() ||
+         std::any_of(o.active.begin(), o.active.end(), [](int a) { return a != 0; });
+}
+
+class Route {
+ public:
+  Route(const Plan& plan, const Objective& objective, const SampleLikelihood& sample,
+        const FitOptions& options)
+      : plan_(plan), objective_(objective), sample_(sample), options_(options) {}
+
+  Optimum run() {
+    first_ = plan_.start.values(objective_, sample_.saturated);
+    few_ = std::min(kAttempt, options_.max_iterations);
+    Optimum best = ordinary();
+    const bool found = best.stop == Stop::kConverged && options_.space != Space::kCone && !sample_.cone;
+    if (found && !options_.saturated.empty()) return best;
+    if (regular(best) && options_.starts == 0 && !few_clusters()) return best;
+    if (options_.space != Space::kCone) best = from_other_signs(std::move(best));
+    if (options_.space != Space::kNatural && !acceptable(best)) best = in_cone(std::move(best));
+    std::sort(maxima_.begin(), maxima_.end());
+    for (const double value : maxima_) {
+      const bool known = value < (best.maxima.empty() ? best.value : best.maxima.back()) + kSame;
+      if (!known) best.maxima.push_back(value);
+    }
+    return best;
+  }
+
+  std::vector<Vector> starts() {
+    first_ = plan_.start.values(objective_, sample_.saturated);
+    std::vector<Vector> out = {first_};
+    for (int k = 0; k < kRestarts; ++k) out.push_back(other(k));
+    return out;
+  }
+
+ private:
+  static constexpr int kRestarts = 9;
+
+  // In the parameters of the model.
+  Optimum ordinary() {
+    if (!options_.saturated.empty()) {
+      Optimum near = minimize_iteratively(objective_, first_, plan_.lower, plan_.upper, options_.saturated,
+                                          {few_, options_.tolerance});
+      if (near.stop == Stop::kConverged && !below_saturated(near)) return near;
+    }
+    Optimum best = attempt(first_, few_);
+    const bool more = options_.max_iterations > kAttempt || best.stop == Stop::kBadStart;
+    return best.stop != Stop::kConverged && more ? restart(std::move(best), few_) : best;
+  }
+
+  // A maximum within the cone, and not at its border.
+  bool regular(const Optimum& o) const {
+    return o.stop == Stop::kConverged && o.surpassed == 0 && !bounded(o) &&
+           improprieties(plan_, objective_, o.theta, o.point.get()).empty();
+  }
+
+  // A maximum that need not be looked for in the cone.
+  bool acceptable(const Optimum& o) const {
+    if (options_.space == Space::kAuto && o.stop == Stop::kConverged && o.surpassed == 0 && !sample_.cone)
+      return latent_distribution(plan_, objective_, o.theta);
+    return false;
+  }
+
+  bool few_clusters() const {
+    for (const Group& g : objective_.groups()) {
+      const std::vector<double> units = g.likelihood->units();
+      if (!units.empty() && units.back() < kFew) return true;
+    }
+    return false;
+  }
+
+  Optimum attempt(const Vector& start, int iterations) const {
+    return attempt(start, iterations, plan_.lower);
+  }
+
+  Optimum attempt(const Vector& start, int iterations, const Vector& lower) const {
+    ScoringOptions how{iterations, options_.tolerance};
+    how.reuse = true;
+    Optimum out = minimize(objective_, plan_.constraints, start, lower, plan_.upper, how);
+    if (below_saturated(out) && out.stop != Stop::kInfeasible) out.stop = Stop::kUnbounded;
+    return out;
+  }
+
+  bool below_saturated(const Optimum& o) const { return o.value < sample_.saturated_value - kBeyond; }
+
+  // Starts other than the first, the most promising first.
+  Vector other(int k) {
+    const StartPlan& start = plan_.start;
+    if (k == 0) return cautious_ = start.cautious(objective_, sample_.saturated, first_);
+    if (k <= 2) return attempt(k == 1 ? first_ : cautious_, kAttempt, start.nonnegative()).theta;
+    if (k <= 4) return start.shrunk(objective_, sample_.saturated, first_, k == 3 ? 0.5 : 0.0);
+    return start.rescaled(objective_, sample_.saturated, first_, kFactors[k - 5]);
+  }
+
+  // Attempts are made one by one and end with the first maximum than which nothing higher was seen.
+  Optimum restart(Optimum best, int few) {
+    std::optional<Optimum> maximum;
+    Optimum top = std::move(best);
+    for (int k = 0; k < kRestarts; ++k) {
+      Optimum next = attempt(other(k), few);
+      const bool higher = nowhere(top) || (next.value < top.value && !nowhere(next));
+      if (next.stop == Stop::kConverged && (!maximum || next.value < maximum->value)) maximum = next;
+      if (higher) top = std::move(next);
+      if (maximum && (nowhere(top) || maximum->value < top.value + kSame)) return *maximum;
+    }
+    Optimum rest = attempt(top.theta, options_.max_iterations - few);
+    if (rest.stop != Stop::kConverged) {
+      std::optional<Optimum> again = by_other_markers(rest, few);
+      if (again && !(maximum && maximum->value < again->value)) return std::move(*again);
+    }
+    if (rest.stop == Stop::kConverged || !maximum) {
+      rest.iterations.insert(rest.iterations.begin(), top.iterations.begin(), top.iterations.end());
+      return rest;
+    }
+    if (!nowhere(rest)) maximum->surpassed = maximum->value - rest.value;
+    return *maximum;
+  }
+
+  // A maximum near which factors have large loadings is found where they are scaled by other indicators.
+  std::optional<Optimum> by_other_markers(const Optimum& from, int few) const {
+    if (!plan_.constraints.none() || !from.theta.allFinite()) return std::nullopt;
+    const auto other = other_markers(objective_.blocks(), from.theta, plan_.lower, plan_.upper);
+    if (!other) return std::nullopt;
+    const Objective same(plan_.npar, other->blocks, objective_.groups());
+    const Optimum found = minimize(same, other->theta, plan_.lower, plan_.upper,
+                                   {options_.max_iterations, options_.tolerance, true});
+    if (found.stop != Stop::kConverged || below_saturated(found)) return std::nullopt;
+    Optimum out = attempt(other->back(objective_.blocks(), found.theta), few);
+    if (out.stop != Stop::kConverged) return std::nullopt;
+    return out;
+  }
+
+  // An attempt in the cone. At a singular matrix the root need not be unique, and steps are not, unless its
+  // variables are sorted.
+  std::pair<SearchModel, Optimum> descend(SearchModel model, const Vector& start, int iterations) const {
+    Optimum found = minimize_in(model, start, iterations);
+    for (int k = 0; k < kSorted && model.curved(); ++k) {
+      if (found.stop != Stop::kMaxIterations && found.stop != Stop::kNoProgress) break;
+      const Vector theta = model.parameters(found.theta, first_);
+      SearchModel next(objective_, plan_.lower, plan_.upper, plan_.constraints, sample_.saturated, true, {1},
+                       &theta);
+      Optimum better = minimize_in(next, next.near(theta, kRounding), iterations);
+      if (better.stop == Stop::kBadStart || better.value > found.value + kSame) break;
+      model = std::move(next);
+      found = std::move(better);
+    }
+    return {std::move(model), std::move(found)};
+  }
+
+  Optimum minimize_in(const SearchModel& model, const Vector& start, int iterations) const {
+    ScoringOptions how{iterations, options_.tolerance};
+    how.curved = model.curved();
+    return minimize(model.objective(), model.constraints(), start, model.lower(), model.upper(), how);
+  }
+
+  int random_starts() const { return options_.starts ? options_.starts : kStarts; }
+
+  // Maxima beyond infinity, where a factor has a negative variance or its marker another sign, and others.
+  Optimum from_other_signs(Optimum best) {
+    if (best.stop == Stop::kConverged) maxima_.push_back(best.value);
+    std::optional<Optimum> valley;
+    for (int k = 0; k < random_starts() + 2; ++k) {
+      const SearchModel model = signed_model(k);
+      if (!model.has_loadings()) return best;
+      const Vector from = model.near(first_);
+      Optimum found;
+      found.stop = Stop::kBadStart;
+      if (k < 2 && best.theta.allFinite()) found = minimize_in(model, model.near(best.theta), few_);
+      // negative variances have to be small
+      for (double spread = kSpread; found.stop == Stop::kBadStart && spread > kNarrow; spread *= 0.5)
+        found = minimize_in(model, model.random(from, k, spread), few_);
+      const bool improves = best.stop != Stop::kConverged || found.value < best.value - kSame;
+      if (found.stop == Stop::kBadStart || found.stop == Stop::kInfeasible || below_saturated(found))
+        continue;
+      if (found.stop != Stop::kConverged) {
+        if (improves && (!valley || found.value < valley->value)) {
+          found.theta = model.parameters(found.theta, first_);
+          valley = std::move(found);
+        }
+        continue;
+      }
+      maxima_.push_back(found.value);
+      if (improves) {
+        Optimum better = in_parameters(model, found);
+        if (better.stop == Stop::kConverged) best = std::move(better);
+      }
+    }
+    if (best.stop == Stop::kConverged && valley && valley->value < best.value - kSame && !regular(best))
+      best.surpassed = std::max(best.surpassed, best.value - valley->value);
+    return best;
+  }
+
+  // The signs of the variances of factors by the bits of a number: all positive, all negative, others.
+  SearchModel signed_model(int k) const {
+    std::vector<double> signs;
+    for (int bit = 0; bit < 8; ++bit) {
+      const bool negative = k % 4 < 2 ? k % 2 == 1 : (k >> (2 + bit)) % 2 == (bit + k) % 2;
+      signs.push_back(negative ? -1 : 1);
+    }
+    return SearchModel(objective_, plan_.lower, plan_.upper, plan_.constraints, sample_.saturated, false,
+                       signs);
+  }
+
+  // A maximum that was found in other coordinates.
+  Optimum in_parameters(const SearchModel& model, const Optimum& found) const {
+    const Vector theta = model.parameters(found.theta, first_);
+    Optimum out = attempt(theta, few_);
+    if (out.stop == Stop::kConverged && out.value < found.value + kSame) return out;
+    Evaluation at = objective_.evaluate(theta);
+    out = found;
+    if (!at.in_domain || !(std::abs(at.value - found.value) < kSame)) out.stop = Stop::kNoProgress;
+    out.theta = theta;
+    out.value = at.value;
+    out.gradient = at.gradient;
+    out.point = at.point;
+    out.active = active_bounds(theta, at.gradient, plan_.lower, plan_.upper);
+    return out;
+  }
+
+  // The highest of the maxima in the cone that are found from several starts; `outside` if there is none.
+  Optimum in_cone(Optimum outside) {
+    const SearchModel model(objective_, plan_.lower, plan_.upper, plan_.constraints, sample_.saturated, true);
+    const Vector first = model.near(first_);
+    std::vector<Vector> starts = {first};
+    if (outside.theta.allFinite()) starts.push_back(model.near(outside.theta));
+    if (model.has_loadings()) {
+      for (Index k = 0; k < kComponents; ++k) starts.push_back(model.principal(first, k));
+      for (int k = 0; k < random_starts(); ++k) starts.push_back(model.random(first, k, kSpread));
+    }
+    maxima_.clear();
+    std::optional<std::pair<SearchModel, Optimum>> best, top;
+    for (const Vector& start : starts) {
+      std::pair<SearchModel, Optimum> found = descend(model, start, few_);
+      const Optimum& o = found.second;
+      if (o.stop == Stop::kBadStart || o.stop == Stop::kInfeasible) continue;
+      if (!top || o.value < top->second.value) top.emplace(found);
+      if (o.stop != Stop::kConverged) continue;
+      maxima_.push_back(o.value);
+      if (!best || o.value < best->second.value - kTie) best.emplace(std::move(found));
+    }
+    if (top && (!best || top->second.value < best->second.value - kSame)) {
+      auto longer = descend(top->first, top->second.theta, options_.max_iterations);
+      if (longer.second.stop == Stop::kConverged) {
+        maxima_.push_back(longer.second.value);
+        best.emplace(std::move(longer));
+      }
+    }
+    if (!best) return outside;
+    return at_border(best->first, best->second, outside);
+  }
+
+  Optimum at_border(const SearchModel& model, const Optimum& found, const Optimum& outside) const {
+    const std::vector<int> vanished = model.vanished(found.theta);
+    if (vanished.empty() && model.singular(found.theta).empty() && !bounded(found)) {
+      Optimum inside = in_parameters(model, found);
+      if (inside.stop == Stop::kConverged) return inside;
+    }
+    Optimum out = found;
+    out.theta = model.parameters(found.theta, first_);
+    const Evaluation at = objective_.evaluate(out.theta);
+    out.value = at.value;
+    out.gradient = at.gradient;
+    out.point = at.point;
+    if (!at.in_domain || !(std::abs(at.value - found.value) < kSame)) out.stop = Stop::kNoProgress;
+    out.active.assign(plan_.npar, 0);
+    for (const int k : vanished) out.active[k] = -1;
+    for (int k = 0; k < plan_.npar; ++k) {
+      if (out.theta[k] <= plan_.lower[k] && found.active[k] < 0) out.active[k] = -1;
+      if (out.theta[k] >= plan_.upper[k] && found.active[k] > 0) out.active[k] = 1;
+    }
+    out.cone = std::make_shared<ConeOptimum>(ConeOptimum{model, found, model.jacobian(found.theta)});
+    if (outside.stop == Stop::kConverged && !sample_.cone && outside.value < out.value)
+      out.natural = outside.value;
+    return out;
+  }
+
+  const Plan& plan_;
+  const Objective& objective_;
+  const SampleLikelihood& sample_;
+  FitOptions options_;
+  Vector first_, cautious_;
+  int few_ = kAttempt;
+  std::vector<double> maxima_;
+};
+
+}  // namespace
+
+Optimum estimate(const Plan& plan, const Objective& objective, const SampleLikelihood& sample,
+                 const FitOptions& options) {
+  return Route(plan, objective, sample, options).run();
+}
+
+std::vector<Vector> all_starts(const Plan& plan, const Objective& objective, const SampleLikelihood& sample) {
+  return Route(plan, objective, sample, {}).starts();
+}
+
+}  // namespace msem
