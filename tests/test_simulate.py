@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import msem
+from msem.data.arrays import square_root
 from msem.errors import DataError, ModelError, MsemWarning
 from msem.fits.simulate import read_population
 from msem.simulation.designs import by_group, read_clusters
-from msem.simulation.shapes import fleishman, square_root
+from msem.simulation.shapes import fleishman
 from populations import DEMO, DEMO_POPULATION, REGRESSION
 
 SMALL = """

@@ -103,12 +103,7 @@ FUNCTIONS = tuple(
         ),
         ("semTools", "compareFit", "msem.compare_models(fit1, fit2)", "side by side: msem.table(fit1, fit2)"),
         ("semTools", "moreFitIndices", "fit.fit_measures()"),
-        (
-            "semTools",
-            "plausibleValues",
-            "",
-            f"{NOT_YET}: posterior means and covariances are fit.factor_scores(cov=True)",
-        ),
+        ("semTools", "plausibleValues", "fit.plausible_values(n)"),
         ("semTools", "monteCarloCI", 'fit.defined(method="monte_carlo")'),
         ("semTools", "auxiliary", 'msem.sem(..., missing="fiml", auxiliary=[...])'),
         ("semTools", "SSpower", "msem.power(model, population, design)"),

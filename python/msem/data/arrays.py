@@ -117,3 +117,12 @@ def smallest_eigenvalue(matrix: NDArray[np.float64]) -> float:
     variance = np.diag(matrix)
     sd = np.sqrt(np.where(variance > 0, variance, 1.0))
     return float(np.linalg.eigvalsh(matrix / np.outer(sd, sd))[0])
+
+
+def square_root(cov: Floats) -> Floats:
+    """F with F F' = cov, which may be singular: by eigenvectors in the metric of correlations."""
+    scale = np.sqrt(np.maximum(cov.diagonal(), 0.0))
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+    values, vectors = np.linalg.eigh(cov * np.outer(inverse, inverse)) if len(cov) else (scale, cov)
+    out: Floats = scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
+    return out

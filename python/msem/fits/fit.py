@@ -23,6 +23,7 @@ from msem.postestimation.influence import influence
 from msem.postestimation.level_fit import level_fit
 from msem.postestimation.missing_information import fmi, left_out
 from msem.postestimation.modification import modification_indices
+from msem.postestimation.plausible_values import plausible_values
 from msem.postestimation.prediction import fittedvalues, predict, resid
 from msem.postestimation.reliability import reliability
 from msem.postestimation.residuals import residual_matrices, residuals
@@ -68,6 +69,7 @@ class Fit(Solution, ForTables):
     # clusters and units
     scores, cluster_loglik = scores, cluster_loglik
     factor_scores, random_effects = factor_scores, random_effects
+    plausible_values = plausible_values
     distances, influence = distances, influence
 
     predict = predict

@@ -48,17 +48,39 @@ def scores_frame(
     ModelError
         If there is no latent variable at the level, or the scores are not defined.
     """
+    levels = latent_levels(groups, level)
+    columns = [
+        [_scores(model, rows, one, method).columns(se=se, cov=cov) for one in levels]
+        for _, model, rows in groups
+    ]
+    return latent_frame(groups, columns, level, cluster)
+
+
+def latent_levels(groups: Sequence[Group], level: int | None) -> tuple[int, ...]:
+    """The levels with latent variables among those asked for.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
     levels = tuple(groups[0][1].levels) if level is None else (level,)
     levels = tuple(one for one in levels if any(model.latent(one) for _, model, _ in groups))
     if not levels:
         raise _no_latent(level, groups[0][1])
-    parts = []
-    for label, model, rows in groups:
-        of = [_scores(model, rows, one, method).columns(se=se, cov=cov) for one in levels]
-        parts.append(GroupColumns(rows.data, _combined(of, levels, rows, level), label))
-    if level == 2:
-        return cluster_frame(parts, cluster)
-    return unit_frame(parts)
+    return levels
+
+
+def latent_frame(
+    groups: Sequence[Group], columns: Sequence[Sequence[Columns]], level: int | None, cluster: str
+) -> pd.DataFrame:
+    """Columns of latent variables, for each group those of each of `latent_levels`, as one frame."""
+    levels = latent_levels(groups, level)
+    parts = [
+        GroupColumns(rows.data, _combined(of, levels, rows, level), label)
+        for (label, _, rows), of in zip(groups, columns, strict=True)
+    ]
+    return cluster_frame(parts, cluster) if level == 2 else unit_frame(parts)
 
 
 def _combined(of: Sequence[Columns], levels: Sequence[int], rows: Rows, level: int | None) -> Columns:
@@ -255,17 +277,22 @@ def random_effects(
 
 def prediction_groups(fit: Solution, newdata: Any, cluster: str | None) -> list[Group]:
     """Label, model and rows of each group."""
+    rows = prediction_rows(fit, newdata, cluster)
+    labels = [group.label for group in fit.sample.groups]
+    return [(labels[number], fitted_model(fit, number), part) for number, part in rows.items()]
+
+
+def prediction_rows(fit: Solution, newdata: Any, cluster: str | None) -> dict[int, Rows]:
+    """Rows by the number of their group: those of the fit, or of new data."""
     groups = fit.sample.groups
     if newdata is None:
-        rows = {number: training_rows(group) for number, group in enumerate(groups)}
-    else:
-        holes = None if fit.options.missing == "listwise" else allowed_holes(fit.table)
-        rows = new_rows(newdata, groups, cluster or "", fit.options.group, holes)
-    return [(groups[number].label, fitted_model(fit, number), part) for number, part in rows.items()]
+        return {number: training_rows(group) for number, group in enumerate(groups)}
+    holes = None if fit.options.missing == "listwise" else allowed_holes(fit.table)
+    return new_rows(newdata, groups, cluster or "", fit.options.group, holes)
 
 
-def fitted_model(fit: Solution, number: int) -> GroupModel:
-    """The model of one group, counted from 0, at the estimates."""
+def fitted_model(fit: Solution, number: int, theta: Floats | None = None) -> GroupModel:
+    """The model of one group, counted from 0, at the estimates or at other parameters."""
     no_means = not fit.table.multilevel and not fit.table.meanstructure
     means = sample_means(fit.sample.groups[number]) if no_means else None
-    return group_model(fit.objective, fit.estimate.theta, number + 1, means)
+    return group_model(fit.objective, fit.estimate.theta if theta is None else theta, number + 1, means)

@@ -85,17 +85,18 @@ def new_rows(
     column = cluster if s.unit else None
     if len(groups) == 1:
         rows = clustered_data(frame, s.names, column, holes)
-        return {0: Rows(rows, _clusters(s, rows))}
+        return {0: Rows(rows, clusters_of(s, rows))}
     grouping = known_groups(frame, group, [one.label for one in groups])
     used = [number for number in range(len(groups)) if (grouping.codes == number).any()]
     data = grouped_data(frame, s.names, column, grouping, [grouping.labels[number] for number in used], holes)
     return {
-        number: Rows(rows, _clusters(groups[number].statistics, rows))
+        number: Rows(rows, clusters_of(groups[number].statistics, rows))
         for number, rows in zip(used, data, strict=True)
     }
 
 
-def _clusters(statistics: Statistics, rows: ClusteredData) -> Clusters:
+def clusters_of(statistics: Statistics, rows: ClusteredData) -> Clusters:
+    """Clusters of any rows with the variables of some statistics."""
     return statistics.new_clusters(rows) or clusters_of_rows(rows, statistics.variables)
 
 

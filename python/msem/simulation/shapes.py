@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.arrays import LevelArrays
+from msem.data.arrays import LevelArrays, square_root
 from msem.errors import DataError, MsemError
 
 Floats = NDArray[np.float64]
@@ -135,15 +135,6 @@ def _shape(given: Any) -> Shape:
 
 def _of(given: float | Mapping[str, float], name: str) -> float:
     return float(given.get(name, 0.0)) if isinstance(given, Mapping) else float(given)
-
-
-def square_root(cov: Floats) -> Floats:
-    """F with F F' = cov, which may be singular: by eigenvectors in the metric of correlations."""
-    scale = np.sqrt(np.maximum(cov.diagonal(), 0.0))
-    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-    values, vectors = np.linalg.eigh(cov * np.outer(inverse, inverse)) if len(cov) else (scale, cov)
-    out: Floats = scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
-    return out
 
 
 def fleishman(skewness: float, kurtosis: float, name: str = "") -> tuple[float, float, float, float]:
