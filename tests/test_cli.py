@@ -73,6 +73,7 @@ def test_demo_prints_every_section(capsys: pytest.CaptureFixture[str]) -> None:
         ("t.md", "y2"),
         ("t.json", '"sha256"'),
         ("t.parquet", None),
+        ("t.docx", None),
         ("t.txt", "refused"),
     ],
 )
@@ -85,11 +86,13 @@ def test_the_suffix_of_the_output_says_what_is_written(
     )
     if part == "refused":
         assert status == 1
-        assert ".csv, .parquet, .html, .tex, .md, .json" in capsys.readouterr().err
+        assert ".csv, .parquet, .html, .docx, .tex, .md, .json" in capsys.readouterr().err
         assert not out.exists()
         return
     assert status == 0
-    if part is None:
+    if part is None and name.endswith("docx"):
+        assert out.read_bytes().startswith(b"PK")
+    elif part is None:
         assert {"lhs", "est"} < set(pd.read_parquet(out).columns)
     else:
         assert part in out.read_text()

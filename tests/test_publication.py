@@ -2,6 +2,7 @@
 
 import builtins
 
+import docx
 import pytest
 
 import msem
@@ -80,17 +81,55 @@ def test_formats(fits, tmp_path):
         assert text in (tmp_path / f"table{suffix}").read_text()
     assert r"\*\*\*" in table.to_markdown()
     assert "Estimator one: ML, other: MLR." in table.notes[0]
-    with pytest.raises(DataError, match=r"Word opens \.html"):
-        table.save(tmp_path / "table.docx")
-    with pytest.raises(DataError, match=r"suffix \.html, \.tex, \.md, \.csv"):
-        table.save(tmp_path / "table.xyz")
+    for name in ("table.xyz", "table.doc", "table"):
+        with pytest.raises(DataError, match=r"suffix \.docx, \.html, \.tex, \.md, \.csv"):
+            table.save(tmp_path / name)
+
+
+def of_word(path):
+    """Texts of the rows of the table, a merged cell once; and the paragraphs below it."""
+    document = docx.Document(str(path))
+    (table,) = document.tables
+    rows = []
+    for row in table.rows:
+        cells = {id(cell._tc): cell.text for cell in row.cells}
+        rows.append(list(cells.values()))
+    return rows, [p.text for p in document.paragraphs], document
+
+
+def test_word_documents(fits, tmp_path):
+    table = msem.table(fits, fit_measures=["chisq", "df"])
+    table.save(tmp_path / "table.docx")
+    rows, notes, document = of_word(tmp_path / "table.docx")
+    assert rows[0] == ["", "one", "other"]
+    sections = list(dict.fromkeys(table.frame.index.get_level_values(0)))
+    assert [row[0] for row in rows if len(row) == 1] == sections
+    body = [row for row in rows[1:] if len(row) == 3]
+    assert body == [
+        [name, *values] for (_, name), values in zip(table.frame.index, table.frame.to_numpy(), strict=True)
+    ]
+    assert notes == [f"Note. {table.notes[0]}"]
+    assert document.sections[0].page_width < document.sections[0].page_height
+    wide = msem.table(fits, show=("se", "std_all", "std_lv", "std_nox"))
+    wide.save(tmp_path / "wide.docx")
+    rows, _, document = of_word(tmp_path / "wide.docx")
+    assert rows[0] == ["", "one", "other"]
+    assert rows[1] == ["", *["Estimate", "Std. all", "Std. lv", "Std. nox"] * 2]
+    assert document.sections[0].page_width > document.sections[0].page_height
+
+
+def test_a_summary_is_a_latex_table(fits):
+    text = fits["one"].summary(fit_measures=True).as_latex()
+    assert "\\begin{tabular" in text
+    assert f"{fits['one'].params['fb~w1.l2']:.3f}" in text
+    assert "Model Test User Model" in text
 
 
 def test_without_great_tables_the_extra_is_named(fits, monkeypatch):
     table, plain = msem.table(fits), builtins.__import__
 
     def missing(name, *arguments, **options):
-        if name.startswith("great_tables"):
+        if name.startswith(("great_tables", "docx")):
             raise ImportError(name)
         return plain(name, *arguments, **options)
 
@@ -98,6 +137,8 @@ def test_without_great_tables_the_extra_is_named(fits, monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'msem\[tables\]'"):
         table.to_html()
     assert "<table" in table._repr_html_()
+    with pytest.raises(ImportError, match=r"pip install 'msem\[word\]'"):
+        table.save("table.docx")
 
 
 def test_groups_saved_fits_and_what_is_none(fits, demo, tmp_path):

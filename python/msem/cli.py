@@ -115,7 +115,7 @@ def add_fit(fit: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         help="write to this file: estimates as .csv or .parquet, the summary as .html, "
-        "a table for publication as .tex or .md, the whole fit as .json",
+        "a table for publication as .docx, .tex or .md, the whole fit as .json",
     )
     fit.add_argument("--standardized", action="store_true", help="add standardized estimates")
     add_options(fit)
@@ -180,6 +180,7 @@ OUTPUTS: dict[str, Callable[[Fit, Path], object]] = {
     ".csv": lambda fit, file: fit.estimates(standardized=True).to_csv(file, index=False),
     ".parquet": lambda fit, file: fit.estimates(standardized=True).to_parquet(file, index=False),
     ".html": lambda fit, file: file.write_text(fit.to_html(), encoding="utf-8"),
+    ".docx": lambda fit, file: table(fit).save(file),
     ".tex": lambda fit, file: table(fit).save(file),
     ".md": lambda fit, file: table(fit).save(file),
     ".json": lambda fit, file: fit.save(file),

@@ -17,6 +17,7 @@ from msem.fits.fit import Fit
 from msem.fits.saved import SavedFit
 from msem.fits.synopsis import named_fits
 from msem.model.levels import LEVEL_NAMES
+from msem.output.documents import great_table, save_word
 from msem.settings import require_choice, several
 from msem.version import __version__
 
@@ -84,31 +85,10 @@ class PublicationTable:
         ImportError
             If great_tables is not installed.
         """
-        try:
-            from great_tables import GT
-        except ImportError:
-            raise ImportError(
-                "tables as HTML and LaTeX need great_tables: pip install 'msem[tables]'"
-            ) from None
-        columns = [f"c{k}" for k in range(self.frame.shape[1])]
-        flat = self.frame.set_axis(columns, axis=1).reset_index(names=["section", "row"])
-        table = GT(flat, rowname_col="row", groupname_col="section")
-        labels: dict[str, Any] = {
-            name: str(key[1]) for name, key in zip(columns, self.frame.columns, strict=True)
-        }
-        table = table.cols_label(labels)
-        fits: dict[str, list[str]] = {}
-        for name, key in zip(columns, self.frame.columns, strict=True):
-            fits.setdefault(str(key[0]), []).append(name)
-        for fit, own in fits.items():
-            table = table.tab_spanner(label=fit, columns=own) if fit else table
-        table = table.cols_align("right", columns=columns)
-        for note in self.notes:
-            table = table.tab_source_note(note)
-        return table
+        return great_table(self.frame, self.notes)
 
     def to_html(self) -> str:
-        """HTML, which Word and LibreOffice open too."""
+        """HTML."""
         return str(self.gt.as_raw_html())
 
     def to_latex(self) -> str:
@@ -134,7 +114,7 @@ class PublicationTable:
         return self.frame.to_csv()
 
     def save(self, path: Any) -> None:
-        """Write a file in the format of its suffix: .html, .tex, .md or .csv.
+        """Write a file in the format of its suffix: .docx, .html, .tex, .md or .csv.
 
         Parameters
         ----------
@@ -145,14 +125,17 @@ class PublicationTable:
         DataError
             If the suffix is another one.
         ImportError
-            If the format needs great_tables and it is not installed.
+            If the format needs great_tables or python-docx and it is not installed.
         """
         writers = {".html": self.to_html, ".tex": self.to_latex, ".md": self.to_markdown, ".csv": self.to_csv}
         suffix = Path(path).suffix.lower()
+        if suffix == ".docx":
+            with replacing(path) as file:
+                save_word(self.frame, self.notes, file)
+            return
         if suffix not in writers:
-            word = " (Word opens .html)" if suffix in (".docx", ".doc") else ""
             raise DataError(
-                f"{path}: a table is written to a file with the suffix {', '.join(writers)}{word}"
+                f"{path}: a table is written to a file with the suffix .docx, {', '.join(writers)}"
             )
         text = writers[suffix]()
         with replacing(path) as file:

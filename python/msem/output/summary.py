@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.output.documents import great_table
 from msem.output.sections import Section, Value, cells, number
 from msem.printing import frame_html, frame_text
 
@@ -211,8 +212,42 @@ class SummaryText(str):
         """The same summary as one HTML element."""
         return render_html(self._inputs)
 
+    def as_latex(self) -> str:
+        """The same summary as a LaTeX table, by great_tables.
+
+        Raises
+        ------
+        ExtraError
+            If great_tables is not installed.
+        """
+        return str(great_table(*_as_texts(self._inputs)).as_latex())
+
     def _repr_html_(self) -> str:
         return self.as_html()
+
+
+def _as_texts(inputs: SummaryInputs) -> tuple[pd.DataFrame, list[str]]:
+    """One table of texts of all lists and parameters, and what stands below it."""
+    headings = inputs.headings
+    rows: list[tuple[str, str, list[str]]] = []
+    for section in inputs.sections:
+        for name, value in section.rows:
+            if name or isinstance(value, tuple):
+                rows.append((section.title or inputs.title, name, list(cells(value))))
+    for block in blocks(inputs):
+        place = ", ".join(filter(None, (block.group, block.level)))
+        for table in block.tables:
+            title = f"{place}: {table.title}" if place else table.title
+            rows += [(title, _indented(line).strip(), list(line.cells)) for line in table.lines]
+    width = max(len(headings), *(len(texts) for *_, texts in rows))
+    frame = pd.DataFrame(
+        [[*texts, *[""] * (width - len(texts))] for *_, texts in rows],
+        index=pd.MultiIndex.from_tuples([row[:2] for row in rows], names=["section", "row"]),
+        columns=pd.MultiIndex.from_tuples(
+            [("", name) for name in (*headings, *[""] * (width - len(headings)))]
+        ),
+    )
+    return frame, list(inputs.messages)
 
 
 def render_text(inputs: SummaryInputs) -> SummaryText:
