@@ -188,11 +188,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ValueError,
         "se must be one of 'standard', 'robust', .*'bootstrap', 'none', not 'bollen'",
     ),
-    "estimator": ({"estimator": "WLS"}, ValueError, "estimator must be one of 'ML', 'MLR', 'MLF', 'ULS'"),
+    "estimator": ({"estimator": "WSL"}, ValueError, "estimator must be one of 'ML', 'MLR', 'MLF', 'ULS'"),
     "test": (
         {"test": "satorra.bentler"},
         ValueError,
-        "one of 'standard', 'yuan_bentler', 'yuan_bentler_mplus'",
+        "test='mean_scaled' is not for estimator=\"ML\": take 'yuan_bentler_mplus'",
     ),
     "bread": ({"estimator": "MLR", "information": "first_order"}, ValueError, "cannot be its bread"),
     "test of first order": ({"test": "yuan.bentler", "information": "first_order"}, ValueError, "bread"),

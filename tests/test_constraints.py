@@ -253,8 +253,6 @@ def test_a_constraint_without_a_value():
 def test_what_does_not_take_constraints_says_so():
     with pytest.raises(UnsupportedError, match=r"'a == b'.*level by level"):
         msem.segregated(BASE + "a == b", DATA, cluster="cluster")
-    with pytest.raises(UnsupportedError, match="'a == b': constraints other than bounds need"):
-        msem.sem("f =~ y1 + a*y2 + b*y3\na == b", DATA, estimator="ULS")
 
 
 def test_dependent_rows_leave_the_basis_they_leave():

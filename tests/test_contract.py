@@ -64,6 +64,53 @@ def least_squares() -> Subject:
     return Subject(objective, case.near, contributions, expected)
 
 
+def scaled_least_squares(weight: str) -> Subject:
+    """Statistics given covariates, of two ordered variables and a continuous one at two levels."""
+    rows = [
+        (*row[:5], "=") if row[0] in ("x1", "w1") and row[1] != "~" else row for row in models.factor_rows()
+    ]
+    case = models.two_level(rows, [4] * 9)
+    rng = np.random.default_rng(4)
+    # y1, y2, y3, x1, w1: covariances of both levels, slopes, means, and a mean that stands for a threshold
+    pairs = [(0, 0, 1), (0, 0, 2), (0, 1, 2), (0, 2, 2)] + [(1, i, j) for i in range(3) for j in range(i + 1)]
+    statistics = [(0, level, i, j) for level, i, j in pairs]
+    statistics += [(3, level, i, x) for level, x in ((0, 3), (1, 4)) for i in range(3)]
+    statistics += [(1, 0, 2, 0), (1, 0, 0, 0), (2, 0, 2, 1)]
+    m = len(statistics)
+    values = rng.normal(size=m)
+    root = rng.normal(size=(m, m)) + 3 * np.eye(m)
+    w = root.T @ root if weight == "full" else np.diag(rng.uniform(0.5, 2, m))
+    loss = _core.LeastSquares(
+        [[0, 1, 2, 3], [0, 1, 2, 4]],
+        5,
+        statistics,
+        values,
+        w if weight == "full" else w.diagonal()[:, None].copy(),
+        [3, 4],
+        [0, 1],
+    )
+
+    def fitted(theta):
+        moments = case.moments(theta)
+        levels = []
+        for mu, sigma in ((moments.mu_w, moments.sigma_w), (moments.mu_b, moments.sigma_b)):
+            slope = sigma[:3, 3] / sigma[3, 3]
+            levels.append((sigma[:3, :3] - np.outer(slope, sigma[:3, 3]), slope, mu[:3] - slope * mu[3]))
+        scale = np.append(levels[0][0].diagonal()[:2] ** -0.5, 1.0)
+        mean = levels[0][2] + levels[1][2]
+        out = [scale[i] * scale[j] * levels[level][0][i, j] for level, i, j in pairs]
+        out += [scale[i] * levels[level][1][i] for level in (0, 1) for i in range(3)]
+        return np.array([*out, mean[2], scale[0] * mean[0], scale[1] * (mean[2] - mean[1])])
+
+    def contributions(theta):
+        e = values - fitted(theta)
+        return e * (w @ e)
+
+    jacobian = oracle.complex_step(fitted, case.near)
+    objective = build_objective(case.table, case.statistics, loss)
+    return Subject(objective, case.near, contributions, jacobian.T @ w @ jacobian)
+
+
 def random_slopes(model: str) -> Subject:
     case = slope_cases.Case(model)
     return Subject(case.objective, case.near, lambda t: -2 * case.logliks(t), case.expected, case.clusters)
@@ -77,6 +124,8 @@ LIKELIHOODS: dict[str, Callable[[], Subject]] = {
     "holes, whole clusters": lambda: with_holes("within-only", "whole units and clusters"),
     "holes, one level": lambda: with_holes("single level", "few"),
     "least squares": least_squares,
+    "least squares, all statistics": lambda: scaled_least_squares("full"),
+    "least squares, diagonal weights": lambda: scaled_least_squares("diagonal"),
     "random slopes": lambda: random_slopes("all kinds"),
     "random slopes, outcomes as covariates": lambda: random_slopes("outcomes as covariates"),
     "random slopes, equal designs": lambda: random_slopes("equal designs"),
@@ -88,7 +137,7 @@ def subject(request):
     return LIKELIHOODS[request.param]()
 
 
-@pytest.fixture(params=[name for name in LIKELIHOODS if name != "least squares"], scope="module")
+@pytest.fixture(params=[name for name in LIKELIHOODS if "least squares" not in name], scope="module")
 def with_clusters(request):
     return LIKELIHOODS[request.param]()
 

@@ -283,8 +283,6 @@ def test_bad_input(options: dict[str, Any], kind: type[Exception], message: str)
 
 
 def test_what_is_not_available() -> None:
-    with pytest.raises(UnsupportedError, match='estimator="ULS" is for one group'):
-        msem.cfa(CFA, DEMO, group="half", estimator="ULS")
     with pytest.raises(UnsupportedError, match=r"line 3, column 1: segregated fits are for one group"):
         msem.segregated(BLOCKS.lstrip(), DEMO, cluster="cluster")
 

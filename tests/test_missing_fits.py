@@ -287,11 +287,6 @@ def test_moments_have_no_holes(fit):
         msem.sem(MODEL, fit.saturated, missing="fiml")
 
 
-def test_least_squares_needs_complete_data(data):
-    with pytest.raises(UnsupportedError, match='missing="fiml" needs a likelihood'):
-        msem.cfa("f =~ y1 + y2 + y3", data, missing="fiml", estimator="ULS")
-
-
 def test_means_are_needed(data):
     with pytest.raises(UnsupportedError, match="needs means"):
         msem.cfa("f =~ y1 + y2 + y3", data, missing="fiml", meanstructure=False)

@@ -17,10 +17,10 @@ from msem.data.complete import ClusterArrays, SampleStatistics, sample_statistic
 from msem.data.frames import clustered_data
 from msem.data.sample import Group, Sample
 from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.moment_vector import MomentErrors, MomentVector, moment_errors, moment_vectors
 from msem.fits.fit import Fit
 from msem.language.syntax import parse
 from msem.model.partable import parameter_table
-from msem.postestimation.moment_vector import MomentErrors, MomentVector, moment_errors, moment_vectors
 from msem.postestimation.residuals import moment_residuals
 
 METRICS = ("raw", "cor.bollen", "cor.bentler")
@@ -262,11 +262,11 @@ def test_least_squares_residuals_have_the_standard_errors_of_their_sandwich(demo
     solution = found.discrepancy
     assert solution is not None
     table = found.residuals()
-    raw = np.concatenate([table.loc[table["op"] == op, "residual"] for op in ("~1", "~~")])
+    raw = np.concatenate([table.loc[table["op"] == op, "residual"] for op in ("~~", "~1")])
     np.testing.assert_allclose(raw, solution.residual, atol=1e-12)
     rest = np.eye(len(raw)) - solution.jacobian @ solution.projection()
     se = np.sqrt(np.maximum(np.diag(rest @ solution.gamma @ rest.T), 0))
-    ours = np.concatenate([table.loc[table["op"] == op, "se"] for op in ("~1", "~~")])
+    ours = np.concatenate([table.loc[table["op"] == op, "se"] for op in ("~~", "~1")])
     np.testing.assert_allclose(ours, se, atol=1e-8)
 
 

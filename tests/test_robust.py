@@ -325,8 +325,6 @@ def test_least_squares_has_no_scores() -> None:
     fit = msem.sem("f =~ y1 + y2 + y3 + y4", DEMO, estimator="ULS")
     with pytest.raises(UnsupportedError, match="by least squares"):
         fit.scores()
-    with pytest.raises(ValueError, match='are for estimator="ML"'):
-        msem.sem("f =~ y1 + y2 + y3 + y4", DEMO, estimator="ULS", se="robust")
 
 
 def test_one_cluster_is_not_enough() -> None:

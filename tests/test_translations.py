@@ -68,7 +68,6 @@ def test_properties_without_a_value_keep_their_own_message(demo):
     [
         ({"ordered": ["y1"]}, "ordered outcomes are not there yet"),
         ({"sampling_weights": "w"}, "weights= here"),
-        ({"estimator": "WLSMV"}, 'for ordered outcomes.*take "MLR"'),
         ({"estimator": "REML"}, "small-samples.md"),
         ({"cluster": ["a", "b"]}, "one column of clusters"),
         ({"groups": "a"}, "cluster= here"),

@@ -107,6 +107,23 @@ std::shared_ptr<IncompleteClusters> cells_of(const std::shared_ptr<IncompleteLik
   return std::make_shared<IncompleteClusters>(self, std::move(products));
 }
 
+using StatisticTuple = std::tuple<int, int, Index, Index>;
+
+std::shared_ptr<LeastSquares> make_least_squares(std::vector<std::vector<Index>> levels, Index nvariables,
+                                                 const std::vector<StatisticTuple>& statistics,
+                                                 const Vector& values, const Matrix& weight,
+                                                 const std::vector<Index>& given,
+                                                 const std::vector<Index>& ordered) {
+  std::vector<Statistic> all;
+  for (const auto& [kind, level, i, j] : statistics) {
+    if (kind < 0 || kind > 3) throw std::invalid_argument("kind must be 0, 1, 2 or 3");
+    all.push_back({static_cast<Statistic::Kind>(kind), level, i, j});
+  }
+  if (levels.empty()) throw std::invalid_argument("least squares needs a level");
+  return std::make_shared<LeastSquares>(Layout{std::move(levels), nvariables}, std::move(all), values, weight,
+                                        given, ordered);
+}
+
 std::shared_ptr<Clusters> no_clusters(const Likelihood&, const py::args&) {
   throw std::invalid_argument("cluster contributions need a two-level likelihood");
 }
@@ -169,7 +186,9 @@ void bind_objective(py::module_& m) {
            "data"_a)
       .def("clusters", &cells_of, "products"_a);
   py::class_<LeastSquares, Likelihood, std::shared_ptr<LeastSquares>>(m, "LeastSquares")
-      .def(py::init<Vector, Matrix, Vector, Matrix>(), "mean"_a, "cov"_a, "mean_weights"_a, "cov_weights"_a);
+      .def(py::init<Vector, Matrix, Vector, Matrix>(), "mean"_a, "cov"_a, "mean_weights"_a, "cov_weights"_a)
+      .def(py::init(&make_least_squares), "levels"_a, "nvariables"_a, "statistics"_a, "values"_a, "weight"_a,
+           "given"_a, "ordered"_a);
   py::class_<Objective>(m, "Objective")
       .def(py::init(&make_objective), "npar"_a, "blocks"_a, "groups"_a)
       .def_property_readonly("npar", &Objective::npar)

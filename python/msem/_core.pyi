@@ -1,7 +1,7 @@
 """Compiled core. Matrices are float64; p unit-level variables (nboth at both levels, first), q between-only."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,7 +52,19 @@ class CompleteLikelihood(Likelihood):
     ) -> None: ...
 
 class LeastSquares(Likelihood):
+    @overload
     def __init__(self, mean: _Floats, cov: _Floats, mean_weights: _Floats, cov_weights: _Floats) -> None: ...
+    @overload
+    def __init__(
+        self,
+        levels: Sequence[Sequence[int]],
+        nvariables: int,
+        statistics: Sequence[tuple[int, int, int, int]],
+        values: _Floats,
+        weight: _Floats,
+        given: Sequence[int],
+        ordered: Sequence[int],
+    ) -> None: ...
 
 class Objective:
     def __init__(

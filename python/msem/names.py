@@ -226,7 +226,7 @@ OPTIONS = tuple(
             "",
             'give msem.LevelMoments with known_acov= to msem.segregated(..., gamma="robust")',
         ),
-        ("lavaan", "wls_v", "", "weighted least squares is not there yet"),
+        ("lavaan", "wls_v", "", 'the weights are those of estimator="WLS", "DWLS", "ULS" and "GLS"'),
         ("", "groups", "cluster=", "the column with the cluster ids"),
         (
             "statsmodels",
@@ -260,20 +260,11 @@ OPTIONS = tuple(
 
 VALUES: Mapping[str, Mapping[tuple[str, ...], str]] = {
     "estimator": {
-        (
-            "WLSMV",
-            "WLS",
-            "DWLS",
-            "ULSMV",
-            "WLSM",
-        ): "is for ordered outcomes, which are not there yet; for continuous "
-        'variables that are not normal take "MLR"',
         ("MLM", "MLMV", "MLMVS"): 'is for complete single-level data; take "MLR", which holds for these too',
         ("BAYES",): 'is not there yet; take "ML"',
         (
             "REML",
         ): 'is not for structural equation models; take "ML", and for few clusters see docs/small-samples.md',
-        ("GLS",): 'is not there yet; take "ML", which is as good in large samples and better in small ones',
     },
     "missing": {
         (
@@ -288,11 +279,6 @@ VALUES: Mapping[str, Mapping[tuple[str, ...], str]] = {
         ("bca", "boot"): 'is called "bootstrap" here',
     },
     "test": {
-        (
-            "satorra_bentler",
-            "mean_var_adjusted",
-            "scaled_shifted",
-        ): 'is not there for fits; take "yuan.bentler.mplus"',
         ("bollen_stine",): 'is fit.bootstrap(kind="parametric").chisq',
     },
     "information": {("hessian",): 'is called "observed" here'},

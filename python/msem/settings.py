@@ -12,12 +12,15 @@ from typing import Any, Literal, get_args
 from msem.errors import ArgumentError, MsemError, UnsupportedError
 from msem.names import unknown_option, why_not
 
-Estimator = Literal["ML", "MLR", "MLF", "ULS"]
+Weighting = Literal["ULS", "DWLS", "WLS", "GLS"]
+LeastSquares = Literal["ULS", "ULSM", "ULSMV", "ULSMVS", "DWLS", "WLSM", "WLSMV", "WLSMVS", "WLS", "GLS"]
+Estimator = Literal["ML", "MLR", "MLF"] | LeastSquares
 Information = Literal["observed", "expected", "first_order"]
 StandardErrors = Literal["standard", "robust", "jackknife1", "replicate", "bootstrap", "none"]
 ScaledTest = Literal["yuan_bentler", "yuan_bentler_mplus"]
 CorrectedTest = Literal["bartlett", "swain", "yuan_tian_yanagihara"]
-Test = Literal["standard", "hotelling"] | ScaledTest | CorrectedTest
+AdjustedTest = Literal["mean_scaled", "mean_variance_adjusted", "scaled_shifted"]  # of least squares
+Test = Literal["standard", "hotelling"] | ScaledTest | CorrectedTest | AdjustedTest
 Interval = Literal["wald", "transformed"]
 Missing = Literal["listwise", "fiml", "fiml_x"]
 Reference = Literal["normal", "t"]
@@ -27,14 +30,35 @@ Space = Literal["auto", "natural", "psd"]
 
 SCALED: tuple[ScaledTest, ...] = get_args(ScaledTest)
 CORRECTED: tuple[CorrectedTest, ...] = get_args(CorrectedTest)
-TESTS: tuple[Test, ...] = ("standard", *SCALED, *CORRECTED, "hotelling")
+ADJUSTED: tuple[AdjustedTest, ...] = get_args(AdjustedTest)
+ESTIMATORS: tuple[str, ...] = ("ML", "MLR", "MLF", *get_args(LeastSquares))
+# What each kind of least squares weights by, and which of its tests is shown.
+LEAST_SQUARES: Mapping[str, tuple[Weighting, AdjustedTest | None]] = {
+    "ULS": ("ULS", None),
+    "ULSM": ("ULS", "mean_scaled"),
+    "ULSMV": ("ULS", "scaled_shifted"),
+    "ULSMVS": ("ULS", "mean_variance_adjusted"),
+    "DWLS": ("DWLS", "scaled_shifted"),
+    "WLSM": ("DWLS", "mean_scaled"),
+    "WLSMV": ("DWLS", "scaled_shifted"),
+    "WLSMVS": ("DWLS", "mean_variance_adjusted"),
+    "WLS": ("WLS", None),
+    "GLS": ("GLS", None),
+}
+TESTS: tuple[Test, ...] = ("standard", *SCALED, *CORRECTED, "hotelling", *ADJUSTED)
 ROBUST = ("robust", "sandwich", "robust_huber_white", "robust_cluster")
 MISSING = {
     "listwise": "listwise",
     **dict.fromkeys(("fiml", "ml", "direct"), "fiml"),
     **dict.fromkeys(("fiml_x", "ml_x", "direct_x"), "fiml_x"),
 }
-TEST_NAMES = {"mlr": "yuan_bentler_mplus", "yty": "yuan_tian_yanagihara"}
+TEST_NAMES = {
+    "mlr": "yuan_bentler_mplus",
+    "yty": "yuan_tian_yanagihara",
+    "satorra_bentler": "mean_scaled",
+    "mean_var_adjusted": "mean_variance_adjusted",
+    "satterthwaite": "mean_variance_adjusted",
+}
 REPLICATES = 1000
 MAX_SEED = 2**64
 SURVEY = ("weights", "cluster_weights", "psu", "strata", "fpc")  # columns that say how rows were sampled
@@ -128,7 +152,7 @@ def _missing(name: str, value: Any) -> Any:
 
 def _estimator(name: str, value: Any) -> Any:
     upper = str(value).upper()
-    require_choice(name, upper, get_args(Estimator))
+    require_choice(name, upper, ESTIMATORS)
     return upper
 
 
@@ -341,6 +365,35 @@ class Settings:
                 "units or strata: leave it out for the scaled test"
             )
 
+    @property
+    def weighting(self) -> Weighting | None:
+        """What least squares weights by; None for maximum likelihood."""
+        return LEAST_SQUARES[self.estimator][0] if self.estimator in LEAST_SQUARES else None
+
+    def _adjusted_test(self, *, clustered: bool) -> AdjustedTest | None:
+        """The test that an estimator by least squares stands for; None where the standard one holds."""
+        if self.weighting is None:
+            return None
+        own = LEAST_SQUARES[self.estimator][1]
+        return "scaled_shifted" if own is None and (clustered or self.se in DESIGN_BASED) else own
+
+    def _require_tests(self, test: tuple[Test, ...], se: StandardErrors) -> None:
+        """Refuse tests and standard errors that do not go with the estimator."""
+        least_squares = self.weighting is not None
+        for each in test:
+            if each != "standard" and (each in ADJUSTED) != least_squares:
+                remedy = f"{' or '.join(map(repr, ADJUSTED))}" if least_squares else "'yuan_bentler_mplus'"
+                raise MsemError(
+                    f'test={each!r} is not for estimator="{self.estimator}": take {remedy}, or leave it out'
+                )
+        if least_squares and se in ("jackknife1", "replicate"):
+            raise MsemError(f'se="{se}" is for maximum likelihood, not estimator="{self.estimator}"')
+        if least_squares and self.information is not None:
+            raise MsemError(
+                'information= has no part in least squares, whose standard errors come from se="standard" or "robust": '
+                "leave it out"
+            )
+
     def resolved(self, *, nlevels: int, meanstructure: bool, expectations: bool = False) -> ResolvedSettings:
         """Settings of the fit of one model to one sample, with nothing that is still open.
 
@@ -365,20 +418,21 @@ class Settings:
         multilevel = nlevels > 1
         clustered = not multilevel and self.cluster is not None  # the rows are not independent
         robust = self.estimator == "MLR" or (self.estimator == "ML" and (clustered or self.surveyed))
+        adjusted = self._adjusted_test(clustered=clustered)
+        robust = robust or adjusted is not None or self.weighting == "WLS"
         se = self.se or ("replicate" if self.replicate_weights else "robust" if robust else "standard")
-        test = self.test or (("standard", "yuan_bentler_mplus") if robust else ("standard",))
+        shown = "yuan_bentler_mplus" if self.weighting is None else adjusted
+        test = self.test or (("standard", shown) if robust and shown is not None else ("standard",))
         scaled = any(each in SCALED for each in test)
-        further = test != ("standard",)
         observed = (multilevel or self.incomplete) and not expectations
         information = self.information
         if information is None and self.estimator == "MLF" and se != "robust":
             information = "first_order"
+        elif information is None and self.weighting is not None:
+            information = "observed" if self.incomplete else "expected"
         elif information is None:
             information = "observed" if observed or robust or scaled or se in DESIGN_BASED else "expected"
-        if self.estimator == "ULS" and (se in DESIGN_BASED or further):
-            raise MsemError(
-                'robust standard errors and tests other than "standard" are for estimator="ML" or "MLR", not "ULS"'
-            )
+        self._require_tests(test, se)
         if self.surveyed:
             self._require_design_based(se, scaled=scaled)
         if information == "first_order" and (se in DESIGN_BASED or scaled):
@@ -447,6 +501,11 @@ class ResolvedSettings(Settings):
         return next((scaled for test in self.test for scaled in SCALED if test == scaled), None)
 
     @property
+    def adjusted_test(self) -> AdjustedTest | None:
+        """The first test of least squares beside the standard one, which adjusted fit measures come from."""
+        return next((adjusted for test in self.test for adjusted in ADJUSTED if test == adjusted), None)
+
+    @property
     def corrected_tests(self) -> tuple[CorrectedTest, ...]:
         """Tests with a correction for small samples."""
         return tuple(corrected for corrected in CORRECTED if corrected in self.test)
@@ -459,4 +518,4 @@ class ResolvedSettings(Settings):
     @property
     def robust(self) -> bool:
         """Whether inference rests on independent clusters instead of normal variables."""
-        return self.se in DESIGN_BASED or self.scaled_test is not None
+        return self.se in DESIGN_BASED or self.scaled_test is not None or self.adjusted_test is not None

@@ -1,13 +1,15 @@
-"""Sandwich covariance and adjusted tests for moments of one level fitted by a discrepancy function.
+"""Sandwich covariance and adjusted tests for moments fitted by a discrepancy function.
 
 The moments s are estimates with asymptotic covariance matrix Gamma, not observations: the discrepancy's own
 standard errors and test do not hold (Yuan & Bentler, 2007). All vectors hold the means, if they are modelled, and
-the lower triangle of the covariance matrix by column.
+the lower triangle of the covariance matrix by column; in a fit of all levels the means come last.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,9 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.arrays import smallest_eigenvalue, vech_index
 from msem.distributions import chisq_pvalue
+from msem.errors import UnsupportedError
+from msem.estimation.estimate import Estimate
+from msem.settings import AdjustedTest
 
 Floats = NDArray[np.float64]
 
@@ -41,6 +46,10 @@ class LevelDiscrepancy:
     standard : float
         Chi-square statistic that would hold had the moments been observed: `statistic` itself for the normal
         discrepancy, which least squares is not.
+    exact : bool
+        Whether `standard` has a chi-square distribution if the model and what Gamma rests on hold.
+    means_first : bool
+        Whether the means stand before the covariances.
     """
 
     residual: Floats
@@ -50,6 +59,22 @@ class LevelDiscrepancy:
     nobs: float
     statistic: float
     standard: float
+    exact: bool = True
+    means_first: bool = True
+
+    @property
+    def contributions(self) -> list[float]:
+        """What each group adds to the minimum."""
+        return [self.statistic]
+
+    @property
+    def likelihoods(self) -> list[_core.Likelihood]:
+        """The discrepancy of each group, to be minimised for another model; none for moments of one level."""
+        return []
+
+    def of(self, fit: Estimate) -> LevelDiscrepancy:
+        """The same for another model of these statistics, such as the baseline model."""
+        raise UnsupportedError("there is no baseline model for the moments of one level")
 
     @property
     def random(self) -> NDArray[np.bool_]:
@@ -80,26 +105,41 @@ class LevelDiscrepancy:
         DataFrame
             Rows: standard (naive: as if the moments had been observed; Browne's residual-based statistic for
             normal observations where the discrepancy is not the normal one), mean_scaled (Satorra & Bentler, 1994),
-            mean_variance_adjusted (the same, with the degrees of freedom that match two moments) and residual
-            (Browne, 1984). Columns statistic, df, pvalue, scaling.
+            mean_variance_adjusted (the same, with the degrees of freedom that match two moments: Satterthwaite),
+            scaled_shifted (Asparouhov & Muthen, 2010: the same two moments with the model's degrees of freedom) and
+            residual (Browne, 1984). Columns statistic, df, pvalue, scaling. `standard` has no p-value where it is no
+            chi-square.
         """
         df = self.df
         rows = {"standard": (self.standard, float(df), 1.0)}
         if df > 0:
-            ugamma = self._residual_weight() @ (self.nobs * self.gamma)
-            trace, square = float(np.trace(ugamma)), float(np.sum(ugamma * ugamma.T))
-            rows["mean_scaled"] = (self.statistic * df / trace, float(df), trace / df)
-            rows["mean_variance_adjusted"] = (
-                self.statistic * trace / square,
-                trace**2 / square,
-                square / trace,
-            )
+            rows |= {name: self.adjusted(name) for name in get_args(AdjustedTest)}
             statistic = residual_statistic(self.residual, self.jacobian, self.gamma)
             rows["residual"] = (statistic, float(df), 1.0)
         frame = pd.DataFrame.from_dict(rows, orient="index", columns=["statistic", "df", "scaling"])
         p = [chisq_pvalue(x, d) for x, d in zip(frame["statistic"], frame["df"], strict=True)]
-        frame.insert(2, "pvalue", p)
+        frame.insert(2, "pvalue", [p[0] if self.exact else np.nan, *p[1:]])
         return frame
+
+    @cached_property
+    def traces(self) -> tuple[float, float]:
+        """tr(U Gamma) and tr((U Gamma)^2), with the U of residuals: mean and half the variance of `statistic`."""
+        ugamma = self._residual_weight() @ (self.nobs * self.gamma)
+        return float(np.trace(ugamma)), float(np.sum(ugamma * ugamma.T))
+
+    def adjusted(self, test: AdjustedTest) -> tuple[float, float, float]:
+        """Statistic, degrees of freedom and what the naive statistic was divided by; needs degrees of freedom.
+
+        Mean-scaled T df / t1; Satterthwaite T t1 / t2 on t1^2 / t2 degrees of freedom; scaled and shifted
+        sqrt(df / t2) T + df - sqrt(df t1^2 / t2), with t1 and t2 the traces.
+        """
+        df, (mean, square) = self.df, self.traces
+        if test == "mean_scaled":
+            return self.statistic * df / mean, float(df), mean / df
+        if test == "mean_variance_adjusted":
+            return self.statistic * mean / square, mean**2 / square, square / mean
+        scale = float(np.sqrt(square / df))
+        return self.statistic / scale + df - mean / scale, float(df), scale
 
     def _residual_weight(self) -> Floats:
         """U - U D H D' U."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
@@ -93,7 +94,7 @@ def estimate(
     table: ParameterTable,
     sample: Sample,
     *,
-    loss: _core.Likelihood | None = None,
+    loss: _core.Likelihood | Sequence[_core.Likelihood] | None = None,
     max_iterations: int = 500,
     tolerance: float = 1e-12,
     saturated_level: int = 0,
@@ -105,8 +106,8 @@ def estimate(
     ----------
     table : ParameterTable
     sample : Sample
-    loss : _core.Likelihood, optional
-        Another discrepancy than the normal likelihood, for a sample of one group.
+    loss : _core.Likelihood or a sequence of them, optional
+        Another discrepancy than the normal likelihood, for each group.
     max_iterations : int
     tolerance : float
         On the decrement g' I^-1 g.
@@ -176,7 +177,7 @@ def require_likelihood(fit: Estimate, what: str) -> None:
     ------
     UnsupportedError
     """
-    if fit.objective.loss is not None:
+    if fit.objective.loss:
         raise UnsupportedError(
             f'{what} need maximum likelihood, and this fit is by least squares: use estimator="ML"'
         )

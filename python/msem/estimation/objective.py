@@ -86,8 +86,8 @@ class Objective:
         the other variables given the within-only and between-only covariates.
     core : _core.Objective
         The compiled objective, covariates included.
-    loss : _core.Likelihood or None
-        Another discrepancy than the normal likelihood.
+    loss : tuple of _core.Likelihood
+        Another discrepancy than the normal likelihood for each group; empty without.
     """
 
     table: ParameterTable
@@ -95,7 +95,7 @@ class Objective:
     blocks: tuple[BlockMap, ...]
     covariate_llf: float
     core: _core.Objective
-    loss: _core.Likelihood | None = None
+    loss: tuple[_core.Likelihood, ...] = ()
 
     @cached_property
     def constraints(self) -> Constraints | None:
@@ -110,7 +110,7 @@ class Objective:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as table and statistics, from which the compiled part is made again."""
-        if self.loss is not None:
+        if self.loss:
             raise TypeError("a fit by least squares cannot be pickled: keep its estimates() and cov_params()")
         return build_objective, (self.table, self.statistics)
 
@@ -158,7 +158,8 @@ class Objective:
     def of_group(self, group: int) -> Objective:
         """The same for one group alone; parameters after the last that it has are left off the end of theta."""
         rows = tuple(replace(row, group=1) for row in self.table.rows if row.group == group)
-        return build_objective(replace(self.table, rows=rows, ngroups=1), self.statistics[group - 1])
+        own = self.loss[group - 1] if self.loss else None
+        return build_objective(replace(self.table, rows=rows, ngroups=1), self.statistics[group - 1], own)
 
     def variances(self, theta: ArrayLike) -> dict[tuple[int, int], dict[str, float]]:
         """Implied variances of all variables by (level, group)."""
@@ -201,7 +202,7 @@ def level_names(statistics: Statistics) -> dict[int, tuple[str, ...]]:
 def build_objective(
     table: ParameterTable,
     statistics: Statistics | Sequence[Statistics],
-    loss: _core.Likelihood | None = None,
+    loss: _core.Likelihood | Sequence[_core.Likelihood] | None = None,
 ) -> Objective:
     """Compile a model for a sample.
 
@@ -211,24 +212,25 @@ def build_objective(
         With the moments of fixed covariates filled in.
     statistics : SampleStatistics or IncompleteStatistics, or a sequence with those of each group
         Of the variables of the table.
-    loss : _core.Likelihood, optional
-        Another discrepancy than the normal likelihood, for a model of one group.
+    loss : _core.Likelihood or a sequence of them, optional
+        Another discrepancy than the normal likelihood, for each group.
 
     Returns
     -------
     Objective
     """
     groups = tuple(statistics) if isinstance(statistics, Sequence) else (statistics,)
+    losses = () if loss is None else tuple(loss) if isinstance(loss, Sequence) else (loss,)
     blocks: list[BlockMap] = []
     compiled_groups: list[tuple[_core.Likelihood, int, int]] = []
     for group, s in enumerate(groups, 1):
         last = len(blocks)
         blocks += [block_map(table, level, group, names) for level, names in level_names(s).items()]
         within, between = (last, last + 1) if len(blocks) - last == 2 else (-1, last)
-        compiled_groups.append((s.likelihood() if loss is None else loss, within, between))
+        compiled_groups.append((losses[group - 1] if losses else s.likelihood(), within, between))
     core = _core.Objective(table.npar, [core_block(block, table) for block in blocks], compiled_groups)
-    covariates = sum(covariate_loglik(table, s, group) for group, s in enumerate(groups, 1))
-    return Objective(table, groups, tuple(blocks), covariates, core, loss)
+    covariates = 0.0 if losses else sum(covariate_loglik(table, s, g) for g, s in enumerate(groups, 1))
+    return Objective(table, groups, tuple(blocks), covariates, core, losses)
 
 
 def covariate_loglik(table: ParameterTable, statistics: Statistics, group: int = 1) -> float:

@@ -122,6 +122,8 @@ class GroupResults:
     @property
     def chisq(self) -> float:
         """What this group adds to the chi-square of the model."""
+        if self.estimate.objective.loss:
+            return self._objective.value(self.estimate.theta[: self._objective.table.npar])
         return 2 * (self.unrestricted_llf - self.llf)
 
     @cached_property
@@ -467,7 +469,8 @@ class Solution(Translated):
         """The independence model of the same variables; `UnsupportedError` with random slopes."""
         if self.has_slopes:
             raise UnsupportedError("there is no agreed baseline model for models with random slopes")
-        return estimate(baseline_table(self.estimate.table), self.sample)
+        losses = None if self.discrepancy is None else self.discrepancy.likelihoods
+        return estimate(baseline_table(self.estimate.table), self.sample, loss=losses)
 
     # -- rows of the table -------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from msem.estimation.discrepancy import (
     scaled_solve,
 )
 from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.moment_vector import implied_moments
 from msem.estimation.objective import Objective
 from msem.estimation.problems import Problem, find_problems, no_chi_square
 from msem.estimation.sampling import Sampling, sampling_covariance
@@ -39,7 +40,6 @@ from msem.model.derived import baseline_table, partially_saturated_table, satura
 from msem.model.levels import LEVEL_NAMES
 from msem.model.partable import Parameter, ParameterTable
 from msem.postestimation.level_fit import level_srmr
-from msem.postestimation.moment_vector import implied_moments
 from msem.postestimation.srmr import srmr_level
 from msem.settings import Estimator, ResolvedSettings, Settings
 

@@ -48,6 +48,9 @@ INFORMATION = {"observed": "Observed", "expected": "Expected", "first_order": "F
 CORRECTIONS = {
     "yuan_bentler": "Yuan-Bentler correction",
     "yuan_bentler_mplus": "Yuan-Bentler correction (Mplus variant)",
+    "mean_scaled": "Satorra-Bentler correction (mean)",
+    "mean_variance_adjusted": "Satterthwaite correction (mean and variance)",
+    "scaled_shifted": "Scaled and shifted (mean and variance)",
 }
 SMALL = {
     "bartlett": "Bartlett correction",
@@ -66,6 +69,7 @@ TESTS = {
     "standard": "Standard (naive)",
     "mean_scaled": "Mean-scaled",
     "mean_variance_adjusted": "Mean- and variance-adjusted",
+    "scaled_shifted": "Scaled and shifted",
     "residual": "Residual-based (Browne)",
     "likelihood_ratio": "Likelihood ratio, other level saturated",
 }
@@ -201,10 +205,11 @@ def method_rows(
 
 def measure_sections(measures: pd.Series, options: ResolvedSettings, *, full: bool) -> tuple[Section, ...]:
     """Tests and fit measures, in two columns with those of a scaled test."""
-    if options.scaled_test is None:
+    test = options.scaled_test or options.adjusted_test
+    if test is None:
         return fit_sections(measures, full=full)
     m = {str(name): float(value) for name, value in measures.items()}
-    return scaled_sections(m, CORRECTIONS[options.scaled_test], full=full)
+    return scaled_sections(m, CORRECTIONS[test], full=full)
 
 
 def with_group_tests(sections: Sequence[Section], groups: Sequence[GroupResults]) -> tuple[Section, ...]:
@@ -286,7 +291,7 @@ def tests_section(level: int, tests: pd.DataFrame) -> Section:
 
 def level_sections(fit: Solution) -> tuple[Section, ...]:
     """The section of the summary; none for a single-level model, or when the saturated model has no maximum."""
-    if not fit.table.multilevel or not fit.sample.converged:
+    if not fit.table.multilevel or not fit.sample.converged or fit.discrepancy is not None:
         return ()
     if tied(fit):
         return (level_section({}, note=f"Not defined: {tied(fit).partition(':')[0]}"),)

@@ -35,6 +35,7 @@ from msem.errors import (
 from msem.estimation.deletion import ENOUGH, effective_clusters, one_step_jackknife
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.least_squares import fit_least_squares
 from msem.estimation.problems import (
     Problem,
     find_problems,
@@ -45,7 +46,6 @@ from msem.estimation.problems import (
 )
 from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.estimation.smallsamples import few_clusters
-from msem.estimation.uls import fit_uls
 from msem.fits.fit import Fit
 from msem.fits.request import Request
 from msem.language.syntax import ModelSyntax, with_constraints
@@ -202,11 +202,13 @@ def sem(
     meanstructure : bool, optional
         Whether a single-level model has means; default: if there are several groups, the text has an intercept or
         `sample_mean` is given. Two-level models always have.
-    estimator : {"ML", "MLR", "MLF", "ULS"}, default "ML"
+    estimator : str, default "ML"
         Maximum likelihood; "MLR" with robust standard errors and the scaled test of Yuan and Bentler, "MLF" with
-        first-order information. "ULS", for single-level models, is unweighted least squares. It has no likelihood; its
-        standard errors and chi-square (Browne's residual-based statistic) are those for normal data, where lavaan's
-        default takes the discrepancy for a likelihood; incremental and RMSEA-type measures are not defined.
+        first-order information. Least squares on the saturated moments: "WLS", weighted by the inverse of their
+        covariance matrix; "DWLS", by their variances, which with robust standard errors is "WLSM" (mean-scaled test),
+        "WLSMV" (scaled and shifted) or "WLSMVS" (Satterthwaite); "ULS", unweighted, likewise "ULSM", "ULSMV" and
+        "ULSMVS"; "GLS", weighted as if the variables were normal. "ULS" by itself has errors and a chi-square (Browne's
+        residual-based statistic) that hold for normal data. See `docs/least-squares.md`.
     information : {"observed", "expected", "first_order"}, optional
         What standard errors come from, and the bread of robust ones; default "observed", and "expected" for
         single-level models without robust errors, as in lavaan, and for `LevelMoments`, whose statistics are
@@ -220,8 +222,9 @@ def sem(
     test : str or sequence of str, optional
         The likelihood-ratio test, "standard", which is always reported, and others; dots may be underscores. For
         variables that are not normal: "yuan.bentler", "yuan.bentler.mplus"; the latter is the default with estimator
-        "MLR" and for single-level models with `cluster`. For few clusters: "yuan.tian.yanagihara" (or "yty"),
-        "bartlett", "swain", and for both "hotelling". See `docs/few-clusters.md`.
+        "MLR" and for single-level models with `cluster`. For least squares: "mean.scaled" (or "satorra.bentler"),
+        "scaled.shifted", "mean.variance.adjusted" (or "mean.var.adjusted", "satterthwaite"). For few clusters:
+        "yuan.tian.yanagihara" (or "yty"), "bartlett", "swain", and for both "hotelling". See `docs/few-clusters.md`.
     ci : {"wald", "transformed"}
         Confidence intervals that are symmetric about the estimates, or on the scales on which they hold in small
         samples: variances on the logarithmic one, correlations and standardized loadings by Fisher's z, shares of
@@ -380,19 +383,16 @@ def resolve(settings: Settings, table: ParameterTable, data: Any = None) -> Reso
 
 def require_least_squares(settings: Settings, table: ParameterTable) -> None:
     """Refuse least squares for what it is not made for."""
-    if settings.estimator == "ULS" and settings.incomplete:
-        raise UnsupportedError('missing="fiml" needs a likelihood: use estimator="ML" or "MLR"')
-    if settings.estimator == "ULS" and table.constraints:
+    if settings.weighting is None:
+        return
+    slopes = [slope.name for group in range(1, table.ngroups + 1) for slope in table.slopes(group)]
+    if slopes:
         raise UnsupportedError(
-            f"'{table.constraints[0].text}': constraints other than bounds need estimator=\"ML\""
+            f"random slope {slopes[0]!r}: least squares needs saturated moments, which models with random slopes have "
+            'none of; use estimator="ML" or "MLR"'
         )
-    if settings.estimator == "ULS" and table.multilevel:
-        raise UnsupportedError(
-            'estimator="ULS" is for single-level models; for the levels of a two-level model use '
-            'msem.segregated(model, data, method="uls")'
-        )
-    if settings.estimator == "ULS" and table.ngroups > 1:
-        raise UnsupportedError('estimator="ULS" is for one group; fit each group on its own')
+    if settings.auxiliary:
+        raise UnsupportedError('auxiliary variables need estimator="ML" or "MLR"')
 
 
 def add_auxiliary(table: ParameterTable, data: Any, settings: Settings) -> ParameterTable:
@@ -448,8 +448,16 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     sample = sample.in_space(settings.space)
     sampling: Sampling | None = None
     discrepancy: LevelDiscrepancy | None = None
-    if settings.estimator == "ULS":
-        solution, discrepancy, sampling = fit_uls(table, sample, max_iterations=most, tolerance=tolerance)
+    if settings.weighting is not None:
+        solution, discrepancy, sampling = fit_least_squares(
+            table,
+            sample,
+            settings.weighting,
+            robust=settings.robust,
+            max_iterations=most,
+            tolerance=tolerance,
+        )
+        require_feasible(solution.objective, solution.optimum)
     else:
         solution = estimate(
             table, sample, max_iterations=most, tolerance=tolerance, random_starts=settings.starts

@@ -310,7 +310,7 @@ def _scaled_test(m: Mapping[str, float], prefix: str, pvalue: str, correction: s
     df, p = _count(m[f"{prefix}df"]), f"{prefix}pvalue"
     rows: Rows = [
         ("Test statistic", m[f"{prefix}chisq"], m[f"{prefix}chisq_scaled"]),
-        ("Degrees of freedom", df, df),
+        ("Degrees of freedom", df, _count(m[f"{prefix}df_scaled"])),
         (pvalue, m[p], m[f"{p}_scaled"]),
         ("Scaling correction factor", "", m[f"{prefix}chisq_scaling_factor"]),
     ]
@@ -319,9 +319,11 @@ def _scaled_test(m: Mapping[str, float], prefix: str, pvalue: str, correction: s
 
 def _incremental(m: Mapping[str, float]) -> Rows:
     cfi, tli = "Comparative Fit Index (CFI)", "Tucker-Lewis Index (TLI)"
+    rows: Rows = [(cfi, m["cfi"], m["cfi_scaled"]), (tli, m["tli"], m["tli_scaled"])]
+    if "cfi_robust" not in m:
+        return rows
     return [
-        (cfi, m["cfi"], m["cfi_scaled"]),
-        (tli, m["tli"], m["tli_scaled"]),
+        *rows,
         ("", "", ""),
         (f"Robust {cfi}", "", m["cfi_robust"]),
         (f"Robust {tli}", "", m["tli_robust"]),
@@ -334,9 +336,9 @@ def _scaled_information(m: Mapping[str, float]) -> Rows:
 
     rows: Rows = [
         both("Loglikelihood user model (H0)", "logl"),
-        ("Scaling correction factor (H0)", "", m["scaling_factor_h0"]),
+        ("Scaling correction factor (H0)", "", m.get("scaling_factor_h0", math.nan)),
         both("Loglikelihood unrestricted model (H1)", "unrestricted_logl"),
-        ("Scaling correction factor (H1)", "", m["scaling_factor_h1"]),
+        ("Scaling correction factor (H1)", "", m.get("scaling_factor_h1", math.nan)),
         ("", "", ""),
         both("Akaike (AIC)", "aic"),
         both("Bayesian (BIC)", "bic"),
@@ -354,6 +356,8 @@ def _scaled_rmsea(m: Mapping[str, float], level: str) -> Rows:
         "rmsea_notclose_pvalue": f"P-value H_0: RMSEA >= {m['rmsea_notclose_h0']:.3f}",
     }
     rows: Rows = [(name, m[key], m[f"{key}_scaled"]) for key, name in names.items()]
+    if "rmsea_robust" not in m:
+        return rows
     robust: Rows = [
         (name.replace("RMSEA", "Robust RMSEA"), "", m[f"{key}_robust"]) for key, name in names.items()
     ]

@@ -87,6 +87,8 @@ class FitMeasureInputs:
     residuals : mapping of str to float
         Residual measures in the order wanted: `residuals.level_residuals` (two levels) or
         `residuals.residual_measures` (one).
+    statistic : float, optional
+        The chi-square itself, where it is not twice a difference of log-likelihoods.
     """
 
     llf: float
@@ -104,11 +106,14 @@ class FitMeasureInputs:
     nmoments: int | None = None
     gfi_lisrel: float | None = None
     residuals: Mapping[str, float] = field(default_factory=dict)
+    statistic: float | None = None
     complete: tuple[Noncentrality, Noncentrality] | None = None
 
     @property
     def chisq(self) -> float:
         """Likelihood-ratio chi-square; see `likelihood_ratio_chisq`."""
+        if self.statistic is not None:
+            return self.statistic
         return likelihood_ratio_chisq(self.llf, self.unrestricted_llf, self.df)
 
 
@@ -401,6 +406,60 @@ def scaled_indices(inputs: FitMeasureInputs, scaling: Scaling, baseline_factor: 
         "bic2": {"scaling_factor_h1": scaling.h1, "scaling_factor_h0": scaling.h0},
         "rmsea_notclose_h0": _scaled_rmsea(inputs, plain, scaling.factor) | robust["rmsea_notclose_h0"],
         "gfi_ci_level": robust["gfi_ci_level"],
+    }
+    return measure_series(_merged(plain, after))
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustedStatistic:
+    """A statistic of least squares that has been adjusted to be close to a chi-square.
+
+    Attributes
+    ----------
+    chisq, df : float
+    scaling : float
+        What the statistic was divided by.
+    """
+
+    chisq: float
+    df: float
+    scaling: float
+
+
+def adjusted_indices(
+    inputs: FitMeasureInputs, model: AdjustedStatistic, baseline: AdjustedStatistic
+) -> pd.Series:
+    """All fit measures of least squares with those of the adjusted test, from adjusted statistics as chi-squares.
+
+    Parameters
+    ----------
+    inputs : FitMeasureInputs
+    model, baseline : AdjustedStatistic
+
+    Returns
+    -------
+    Series
+        The measures of `indices`, each group of them followed by its variants named ``_scaled``.
+    """
+    plain = _unscaled(inputs)
+    incremental = incremental_measures(model.chisq, model.df, baseline.chisq, baseline.df)
+    rmsea = rmsea_measures(model.chisq, model.df, inputs.nobs, inputs.ngroups)
+    after = {
+        "pvalue": {
+            "chisq_scaled": model.chisq,
+            "df_scaled": model.df,
+            "pvalue_scaled": chisq_pvalue(model.chisq, model.df),
+            "chisq_scaling_factor": model.scaling,
+        },
+        "baseline_pvalue": {
+            "baseline_chisq_scaled": baseline.chisq,
+            "baseline_df_scaled": baseline.df,
+            "baseline_pvalue_scaled": chisq_pvalue(baseline.chisq, baseline.df),
+            "baseline_chisq_scaling_factor": baseline.scaling,
+        },
+        "tli": {f"{k}_scaled": incremental[k] for k in INCREMENTAL},
+        "rni": {f"{k}_scaled": incremental[k] for k in FURTHER},
+        "rmsea_notclose_h0": {f"{k}_scaled": rmsea[k] for k in RMSEA},
     }
     return measure_series(_merged(plain, after))
 

@@ -20,7 +20,9 @@ from msem.estimation.solution import Solution, cached
 from msem.model.derived import saturated_table
 from msem.model.levels import Level
 from msem.postestimation.fit_indices import (
+    AdjustedStatistic,
     FitMeasureInputs,
+    adjusted_indices,
     indices,
     likelihood_ratio_chisq,
     of_pseudo_likelihood,
@@ -39,7 +41,7 @@ from msem.postestimation.srmr import (
     residual_measures,
     srmr_level,
 )
-from msem.settings import CORRECTED, SCALED, ScaledTest, several
+from msem.settings import CORRECTED, SCALED, AdjustedTest, ScaledTest, several
 
 Floats = NDArray[np.float64]
 
@@ -107,24 +109,48 @@ def _single(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasu
     )
 
 
-def least_squares_measures(fit: Estimate, sample: Sample, solution: LevelDiscrepancy) -> pd.Series:
-    """Fit measures of a least-squares fit: the residual-based test and residual measures; others are nan."""
-    moments = group_moments(fit, sample)
-    measures = indices(
-        FitMeasureInputs(
-            llf=np.nan,
-            unrestricted_llf=np.nan,
-            npar=fit.table.npar,
-            df=solution.df,
-            nobs=sample.nobs,
-            residuals=residual_measures(moments),
-        )
+def least_squares_measures(fit: Solution, solution: LevelDiscrepancy) -> pd.Series:
+    """Fit measures of a least-squares fit; those of a likelihood are nan.
+
+    So are those that take the naive statistic for a chi-square where it is none.
+    """
+    model, sample, base = fit.estimate, fit.sample, fit.baseline
+    against = solution.of(base) if base.optimum.converged else None
+    inputs = FitMeasureInputs(
+        llf=np.nan,
+        unrestricted_llf=np.nan,
+        npar=model.nfree,
+        df=solution.df,
+        nobs=sample.nobs,
+        ngroups=len(sample.groups),
+        baseline_chisq=np.nan if against is None else against.standard,
+        baseline_df=saturated_table(model.table).npar - base.table.npar,
+        fmin=0.5 * solution.statistic / sample.nobs,
+        statistic=solution.standard,
     )
-    measures["fmin"] = 0.5 * solution.statistic / solution.nobs
-    measures["chisq"] = solution.standard
-    measures["baseline_df"] = np.nan
-    measures["pvalue"] = chisq_pvalue(solution.standard, solution.df)
-    return measures
+    if model.table.multilevel:
+        inputs = replace(
+            inputs,
+            nclusters=sample.nclusters,
+            residuals=twolevel_residuals(model, sample),
+        )
+    else:
+        inputs = replace(inputs, residuals=residual_measures(group_moments(model, sample)))
+    test = fit.options.adjusted_test
+    found = (
+        indices(inputs)
+        if test is None
+        else adjusted_indices(inputs, _adjusted(solution, test), _adjusted(against, test))
+    )
+    return found if solution.exact else of_pseudo_likelihood(found)
+
+
+def _adjusted(solution: LevelDiscrepancy | None, test: AdjustedTest) -> AdjustedStatistic:
+    if solution is None:
+        return AdjustedStatistic(np.nan, np.nan, np.nan)
+    if solution.df <= 0:
+        return AdjustedStatistic(solution.statistic, float(solution.df), np.nan)
+    return AdjustedStatistic(*solution.adjusted(test))
 
 
 def twolevel_residuals(fit: Estimate, sample: Sample) -> dict[str, float]:
@@ -263,7 +289,7 @@ def slope_measures(fit: Solution) -> pd.Series:
 def measures(fit: Solution) -> pd.Series:
     """Fit measures of the whole model."""
     if fit.discrepancy is not None:
-        return least_squares_measures(fit.estimate, fit.sample, fit.discrepancy)
+        return least_squares_measures(fit, fit.discrepancy)
     if fit.has_slopes:
         return slope_measures(fit)
     inputs = replace(

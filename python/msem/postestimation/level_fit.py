@@ -15,7 +15,7 @@ import pandas as pd
 
 from msem.data.sample import Sample
 from msem.errors import ModelError, UnsupportedError
-from msem.estimation.estimate import Estimate
+from msem.estimation.estimate import Estimate, require_likelihood
 from msem.estimation.partial import estimate_partially, key
 from msem.estimation.smallsamples import LevelShape, small_sample_factor
 from msem.estimation.solution import NO_MOMENTS, GroupResults, Solution, cached, without_slopes
@@ -224,6 +224,7 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
 
 def measures_of_level(fit: Solution, level: int | str) -> pd.Series:
     """Fit measures of one level, the other saturated."""
+    require_likelihood(fit.estimate, "fit measures of one level")
     found = level_fit(fit, level)
     return (within_measures(fit) if found.level == WITHIN else between_measures(fit)).copy()
 

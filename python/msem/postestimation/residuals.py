@@ -26,9 +26,7 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelMoment
 from msem.distributions import normal_pvalue, wald_statistic
 from msem.errors import MsemError
-from msem.estimation.solution import NO_MOMENTS, Solution, cached, without_slopes
-from msem.model.levels import Level, rows_at
-from msem.postestimation.moment_vector import (
+from msem.estimation.moment_vector import (
     Flags,
     Kind,
     Moment,
@@ -38,6 +36,8 @@ from msem.postestimation.moment_vector import (
     moment_errors,
     moment_vectors,
 )
+from msem.estimation.solution import NO_MOMENTS, Solution, cached, without_slopes
+from msem.model.levels import Level, rows_at
 from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
@@ -255,7 +255,7 @@ def moments_with_errors(fit: Solution) -> tuple[tuple[MomentVector, ...], Moment
 
 def _errors_of(fit: Solution, vectors: tuple[MomentVector, ...]) -> MomentErrors:
     if fit.discrepancy is not None:
-        return least_squares_errors(vectors[0], fit.discrepancy)
+        return least_squares_errors(vectors, fit.discrepancy)
     kind: Kind = "expected" if fit.options.information == "expected" else "observed"
     return moment_errors(fit.estimate, fit.sample, vectors, kind, robust=fit.options.robust)
 

@@ -28,6 +28,7 @@ from msem.data.statistics import Statistics
 from msem.errors import UnsupportedError
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
+from msem.estimation.moment_vector import Moment, implied_moments, moment_keys
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.sampling import Bread, free_directions, sampling_covariance
 from msem.estimation.scoreproducts import cluster_correction, corrected_scores, score_products
@@ -35,7 +36,6 @@ from msem.estimation.slopes import SlopeReference
 from msem.estimation.solution import Solution, cached
 from msem.model.derived import saturated_table
 from msem.model.partable import ParameterTable
-from msem.postestimation.moment_vector import Moment, implied_moments, moment_keys
 from msem.settings import Information, ScaledTest
 
 Floats = NDArray[np.float64]

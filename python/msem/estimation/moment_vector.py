@@ -297,10 +297,11 @@ def _spectrum(matrix: Floats) -> tuple[Floats, Floats, Floats]:
     return values, basis, scale
 
 
-def least_squares_errors(vector: MomentVector, solution: LevelDiscrepancy) -> MomentErrors:
-    """Sampling errors for a single-level fit by least squares, from the covariance matrix of the moments it used."""
-    nmeans = sum(key.op == "~1" for key in vector.keys)
-    order = np.r_[nmeans : len(vector.keys), :nmeans]  # the solution has the means first
+def least_squares_errors(vectors: Sequence[MomentVector], solution: LevelDiscrepancy) -> MomentErrors:
+    """Sampling errors for a fit by least squares, from the covariance matrix of the moments it used."""
+    keys = [key for vector in vectors for key in vector.keys]
+    nmeans = sum(key.op == "~1" for key in keys) if solution.means_first else 0
+    order = np.r_[nmeans : len(keys), :nmeans]
     values, basis, scale = _spectrum(solution.gamma)
     root = (basis * np.sqrt(np.maximum(values, 0.0)) / scale[:, None])[order]
     projection = solution.projection()[:, order]
