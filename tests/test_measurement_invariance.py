@@ -228,7 +228,11 @@ MISTAKES = {
         "not scaled alike",
     ),
     "labels": ("f =~ y1 + a*y2 + y3", {"levels": True, "cluster": "cluster"}, "the label 'a'"),
-    "least squares": (ONE, {"levels": True, "estimator": "ULS"}, "ULS"),
+    "least squares": (
+        ONE,
+        {"levels": True, "estimator": "ULS", "cluster": "cluster"},
+        "least squares have none",
+    ),
     "no such option": (ONE, {"group": "group", "clusters": "cluster"}, "clusters"),
     "nothing to restrict": (
         "f =~ 1*y1 + 1*y2 + 1*y3",

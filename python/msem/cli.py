@@ -128,7 +128,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option("--cluster", help="column with the cluster ids, for two-level models")
     option("--group", help="column with the groups")
     option("--group-equal", nargs="+", metavar="KIND", help="loadings, intercepts, ...")
-    option("--estimator", help="ML (default), MLR, MLF, or ULS for one level")
+    option("--estimator", help="ML (default), MLR, MLF, or least squares: WLSMV, ULSMV, WLS, GLS, ULS")
     option("--missing", help="listwise (default), fiml, or fiml.x")
     option("--auxiliary", nargs="+", metavar="VARIABLE", help="variables that tell about missing values")
     option("--random-x", action="store_false", dest="fixed_x", help="estimate the moments of covariates too")

@@ -29,7 +29,7 @@ from msem.estimation.moment_vector import Moment, given_moments, implied_moments
 from msem.estimation.sampling import Sampling, free_directions, sampling_covariance
 from msem.estimation.scoreproducts import cluster_correction
 from msem.model.partable import ParameterTable
-from msem.settings import Weighting
+from msem.settings import ResolvedSettings, Weighting
 
 Floats = NDArray[np.float64]
 COVARIANCE, MEAN = 0, 1  # kinds of statistics, as the core counts them
@@ -192,13 +192,7 @@ def weight_matrix(
 
 
 def fit_least_squares(
-    table: ParameterTable,
-    sample: Sample,
-    weighting: Weighting,
-    *,
-    robust: bool,
-    max_iterations: int,
-    tolerance: float,
+    table: ParameterTable, sample: Sample, weighting: Weighting, settings: ResolvedSettings
 ) -> tuple[Estimate, LeastSquaresSolution, Sampling]:
     """Minimise the weighted squares of the residuals of the saturated moments.
 
@@ -207,10 +201,8 @@ def fit_least_squares(
     table : ParameterTable
     sample : Sample
     weighting : {"ULS", "DWLS", "WLS", "GLS"}
-    robust : bool
-        Take acov(s) from the single clusters (rows) instead of from the normal distribution.
-    max_iterations : int
-    tolerance : float
+    settings : ResolvedSettings
+        Robust errors and tests take acov(s) from the single clusters (rows) instead of from the normal distribution.
 
     Returns
     -------
@@ -220,6 +212,7 @@ def fit_least_squares(
     Sampling
         Sandwich covariance.
     """
+    robust = settings.robust
     stages = tuple(
         second_stage(table, group, number, weighting, robust=robust)
         for number, group in enumerate(sample.groups, 1)
@@ -228,8 +221,9 @@ def fit_least_squares(
         table,
         sample,
         loss=[stage.likelihood for stage in stages],
-        max_iterations=max_iterations,
-        tolerance=tolerance,
+        max_iterations=settings.max_iterations,
+        tolerance=settings.tolerance,
+        random_starts=settings.starts,
     )
     solution = solution_at(found, stages, weighting, normal=not robust)
     checked = sampling_covariance(found.objective, found.theta, "expected", found.tangent)

@@ -273,7 +273,7 @@ def _over_groups(
 
 
 def _require_likelihood(fit: Fit) -> None:
-    if fit.options.estimator == "ULS":
+    if fit.discrepancy is not None:
         raise UnsupportedError(
             'steps are compared by their likelihoods: use estimator="ML" or "MLR", least squares have none'
         )

@@ -444,54 +444,28 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     if settings.by_cluster:
         require_raw(sample, settings)
     _require_tests(table, sample, settings)
-    most, tolerance = settings.max_iterations, settings.tolerance
-    sample = sample.in_space(settings.space)
-    sampling: Sampling | None = None
+    # least squares takes the saturated moments for estimates with a covariance matrix: no bound may hold them
+    sample = sample.in_space("natural" if settings.weighting is not None else settings.space)
     discrepancy: LevelDiscrepancy | None = None
     if settings.weighting is not None:
-        solution, discrepancy, sampling = fit_least_squares(
-            table,
-            sample,
-            settings.weighting,
-            robust=settings.robust,
-            max_iterations=most,
-            tolerance=tolerance,
-        )
+        solution, discrepancy, sampling = fit_least_squares(table, sample, settings.weighting, settings)
         require_feasible(solution.objective, solution.optimum)
     else:
-        solution = estimate(
-            table, sample, max_iterations=most, tolerance=tolerance, random_starts=settings.starts
-        )
-        require_feasible(solution.objective, solution.optimum)
+        solution, sampling = _most_likely(table, sample, settings)
         if solution.optimum.border is not None:
             sample = sample.in_space("psd")
-    if discrepancy is None:
-        # without standard errors the expected information still tells what is not identified
-        robust = settings.se in DESIGN_BASED
-        kind: Information = "expected" if settings.se == "none" else settings.information
-        clusters = sample.clusters if robust or kind == "first_order" else None
-        sampling = sampling_covariance(
-            solution.objective,
-            solution.theta,
-            kind,
-            solution.tangent,
-            clusters,
-            robust=robust,
-            border=solution.optimum.border,
-        )
-    if sampling is not None and not np.isnan(sampling.vcov).all():
+    if not np.isnan(sampling.vcov).all():
         sampling, settings = _by_design(solution, table, sample, sampling, settings)
     settings = replace(settings, se_open=False)
-    if sampling is not None:
-        df = saturated_table(table).npar - solution.nfree
-        sampling = unidentified_by_count(solution.objective, solution.theta, sampling, df)
+    df = saturated_table(table).npar - solution.nfree
+    sampling = unidentified_by_count(solution.objective, solution.theta, sampling, df)
     problems = find_problems(solution.objective, solution.optimum, sampling)
     replicates: Bootstrap | None = None
-    if settings.se == "bootstrap" and sampling is not None:
+    if settings.se == "bootstrap":
         replicates, sampling = bootstrap_errors(solution, sample, sampling, settings.bootstrap, settings.seed)
     if not sample.converged and not table.slopes():
         problems = (*problems, no_chi_square(sample.unidentified, sample.shortage))
-    elif settings.space == "auto" and sample.in_cone:
+    elif settings.space == "auto" and sample.in_cone and discrepancy is None:
         problems = (*problems, saturated_boundary(solution.optimum))
     problems = (*problems, *few_clusters(table, sample.statistics))
     warn_of(problems)
@@ -518,6 +492,34 @@ def _require_tests(table: ParameterTable, sample: Sample, settings: ResolvedSett
             f"test={settings.corrected_tests[0]!r} corrects the between share of the chi-square, and "
             f"{', '.join(crosses_levels(table))} belongs to both levels, so that there is none: leave the test out"
         )
+
+
+def _most_likely(
+    table: ParameterTable, sample: Sample, settings: ResolvedSettings
+) -> tuple[Estimate, Sampling]:
+    """Maximum likelihood estimates and their sampling covariance matrix."""
+    solution = estimate(
+        table,
+        sample,
+        max_iterations=settings.max_iterations,
+        tolerance=settings.tolerance,
+        random_starts=settings.starts,
+    )
+    require_feasible(solution.objective, solution.optimum)
+    # without standard errors the expected information still tells what is not identified
+    robust = settings.se in DESIGN_BASED
+    kind: Information = "expected" if settings.se == "none" else settings.information
+    clusters = sample.clusters if robust or kind == "first_order" else None
+    sampling = sampling_covariance(
+        solution.objective,
+        solution.theta,
+        kind,
+        solution.tangent,
+        clusters,
+        robust=robust,
+        border=solution.optimum.border,
+    )
+    return solution, sampling
 
 
 def _by_design(
