@@ -9,7 +9,7 @@ from scipy import linalg, optimize
 
 import msem
 from msem.data.saturated import solve_saturated
-from msem.errors import MsemError
+from msem.errors import ConvergenceWarning, DataError, ImproperSolutionWarning, MsemError
 
 pytestmark = pytest.mark.filterwarnings("ignore::msem.errors.MsemWarning")
 
@@ -166,3 +166,26 @@ def test_a_space_has_a_name():
         msem.sem(ONE, sample(1), cluster="k", space="cone")
     with pytest.raises(MsemError, match="starts must be a whole number"):
         msem.sem(ONE, sample(1), cluster="k", starts=-1)
+
+
+@pytest.mark.filterwarnings("default::msem.errors.MsemWarning")
+def test_saturated_moments_have_a_maximum_too():
+    data = sample(5, size=[3] * 12 + [4] * 10 + [30])
+    with pytest.warns(ConvergenceWarning):
+        assert not msem.saturated(data, cluster="k", space="natural").converged
+    with pytest.warns(ImproperSolutionWarning, match="maximum on that border"):
+        moments = msem.saturated(data, cluster="k")
+    assert (moments.converged, moments.in_cone) == (True, True)
+    assert np.linalg.eigvalsh(moments.between_cov)[0] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(DataError, match="on that border the moments have no Gamma"):
+        moments.gamma()
+    with pytest.warns(ImproperSolutionWarning, match="boundary"):
+        levels = msem.segregated(ONE, moments)
+    assert np.isfinite(levels.between.fit_measures()["chisq"])
+
+
+def test_an_interior_maximum_is_no_border():
+    data = sample(1, clusters=80, between=1.0)
+    regular, inside = (msem.saturated(data, cluster="k", space=space) for space in ("natural", "psd"))
+    assert not inside.in_cone
+    assert inside.llf == regular.llf

@@ -21,16 +21,15 @@ FEW = DATA[DATA.cluster.isin(DATA.cluster.unique()[:8])]  # their saturated like
 def unconverged():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return msem.saturated(FEW, cluster="cluster", **LEVELS)
+        return msem.saturated(FEW, cluster="cluster", space="natural", **LEVELS)
 
 
 NO_MAXIMUM = unconverged()
 CALLS = {
     "sem": lambda: msem.sem(MODEL, FEW, cluster="cluster", space="natural"),
     "sem of moments": lambda: msem.sem(MODEL, NO_MAXIMUM),
-    "saturated": lambda: msem.saturated(FEW, cluster="cluster", **LEVELS),
-    "saturated of statistics": lambda: msem.saturated(NO_MAXIMUM.statistics),
-    "segregated": lambda: msem.segregated(MODEL, FEW, cluster="cluster"),
+    "saturated": lambda: msem.saturated(FEW, cluster="cluster", space="natural", **LEVELS),
+    "saturated of statistics": lambda: msem.saturated(NO_MAXIMUM.statistics, space="natural"),
     "segregated of moments": lambda: msem.segregated(MODEL, NO_MAXIMUM),
 }
 

@@ -24,12 +24,13 @@ from msem.data.checks import (
 )
 from msem.data.complete import SampleStatistics, expected_statistics
 from msem.data.intraclass import icc_columns
-from msem.data.saturated import Method, moment_names, sandwich, saturated_information, solve_saturated
+from msem.data.saturated import Method, moment_names, sandwich, saturated_information, solve_in_space
 from msem.data.screening import report, undivided
 from msem.data.statistics import Clusters, Saturated, Statistics
 from msem.data.storage import DIGEST, Fields, Format, signed, verified, write_json
 from msem.entry import entries
 from msem.errors import DataError, DataWarning, warn
+from msem.settings import Space
 
 Floats = NDArray[np.float64]
 FORMAT = Format("msem level moments", 2, "a file of level moments written by msem")
@@ -64,6 +65,9 @@ class LevelMoments:
         Gamma, the asymptotic covariance matrix of the moments, if known, named as in `moment_names`: then `acov`.
     converged : bool
         Whether the moments are a maximum of the saturated likelihood. If not, they have no Gamma.
+    in_cone : bool
+        Whether they are the maximum among positive semidefinite between matrices only, on whose border they lie: then
+        they have no Gamma either.
     means_given : bool
         Whether the between means are known; False where they are 0 because none were given.
     incomplete : bool
@@ -90,6 +94,7 @@ class LevelMoments:
     data: Statistics | None = None
     iterations: int = 0
     converged: bool = True
+    in_cone: bool = False
     means_given: bool = True
     incomplete: bool = False
     weighted: bool = False
@@ -122,7 +127,7 @@ class LevelMoments:
 
     def __repr__(self) -> str:
         variables = f"{len(self.within_cov)} within, {len(self.between_cov)} between variables"
-        state = "" if self.converged else ", not converged"
+        state = ", on the border of the cone" if self.in_cone else "" if self.converged else ", not converged"
         return (
             f"<msem.LevelMoments: {variables}, {self.nobs:.0f} units in {self.nclusters:.0f} clusters{state}>"
         )
@@ -311,8 +316,14 @@ class LevelMoments:
             )
         return pd.DataFrame(matrix, index=names, columns=names)
 
-    def require_converged(self) -> None:
-        """Refuse moments that are no maximum of the saturated likelihood: they have no sampling covariance."""
+    def require_regular(self) -> None:
+        """Refuse moments that are no maximum of the saturated likelihood in all directions: they have no Gamma."""
+        if self.in_cone:
+            raise DataError(
+                "the saturated likelihood has a maximum among positive semidefinite between matrices only, and on that "
+                "border the moments have no Gamma: take fewer variables to the between level, or "
+                'method="likelihood", which needs none'
+            )
         if not self.converged:
             raise DataError(
                 "the saturated model has not converged, so these moments are no maximum of its likelihood and have no "
@@ -329,7 +340,7 @@ class LevelMoments:
         """
         if self.known_acov is not None:
             return self.known_acov.copy()
-        self.require_converged()
+        self.require_regular()
         if self.weighted:
             raise DataError(
                 "these moments come from data with weights or a complex design and do not carry their Gamma, without "
@@ -407,6 +418,7 @@ def _content(moments: LevelMoments) -> dict[str, Any]:
         "between_mean": moments.between.mean.tolist(),
         "llf": None if np.isnan(moments.llf) else moments.llf,
         "converged": moments.converged,
+        "in_cone": moments.in_cone,
         "means_given": moments.means_given,
         "incomplete": moments.incomplete,
         "weighted": moments.weighted,
@@ -425,7 +437,7 @@ NUMBERS = (
     "llf",
     "acov",
 )
-FLAGS = ("converged", "means_given", "incomplete", "weighted")
+FLAGS = ("converged", "in_cone", "means_given", "incomplete", "weighted")
 
 
 def _from_content(content: Mapping[str, Any]) -> LevelMoments:
@@ -441,6 +453,7 @@ def _from_content(content: Mapping[str, Any]) -> LevelMoments:
         cluster_sizes=None if content["cluster_sizes"] is None else _size_table(given),
         llf=np.nan if content["llf"] is None else given.number("llf"),
         converged=given.flag("converged", True),
+        in_cone=given.flag("in_cone", False),
         means_given=given.flag("means_given", True),
         incomplete=given.flag("incomplete", False),
         weighted=given.flag("weighted", False),
@@ -471,7 +484,7 @@ def _size_table(given: Fields) -> dict[int, int]:
 
 
 def estimate_saturated(
-    statistics: Statistics, *, method: Method = "scoring", tolerance: float = 1e-12
+    statistics: Statistics, *, method: Method = "scoring", tolerance: float = 1e-12, space: Space = "natural"
 ) -> LevelMoments:
     """Maximum likelihood estimates of the saturated two-level moments.
 
@@ -485,6 +498,8 @@ def estimate_saturated(
         agree.
     tolerance : float
         On the decrement g' I^-1 g: neither method stops at a small change of the likelihood.
+    space : {"auto", "natural", "psd"}
+        Among which between matrices: see `solve_in_space`.
 
     Returns
     -------
@@ -496,7 +511,8 @@ def estimate_saturated(
     DataError
         If the statistics cannot identify the moments.
     """
-    return level_moments(solve_saturated(statistics, method=method, tolerance=tolerance), statistics)
+    found = solve_in_space(statistics, space, method=method, tolerance=tolerance)
+    return level_moments(found, statistics)
 
 
 def level_moments(solution: Saturated, statistics: Statistics) -> LevelMoments:
@@ -518,6 +534,7 @@ def level_moments(solution: Saturated, statistics: Statistics) -> LevelMoments:
         data=s,
         iterations=solution.iterations,
         converged=solution.converged,
+        in_cone=solution.in_cone,
         incomplete=not s.complete,
     )
 
@@ -546,7 +563,7 @@ def robust_acov(moments: LevelMoments, clusters: Clusters) -> pd.DataFrame:
         If the moments are no maximum of the likelihood, or there are not more clusters than moments at the between
         level to estimate B from.
     """
-    moments.require_converged()
+    moments.require_regular()
     names, theta = moments.moment_names, moments.vector.to_numpy()
     nbetween = len(moments.between_cov)
     if len(clusters.sizes) <= _fewest(moments):
@@ -569,5 +586,5 @@ def of_design(moments: LevelMoments, clusters: Clusters) -> LevelMoments:
     Without Gamma if they are no maximum of the likelihood, or there are too few clusters for it.
     """
     marked = replace(moments, weighted=True)
-    known = marked.converged and len(clusters.sizes) > _fewest(moments)
+    known = marked.converged and not marked.in_cone and len(clusters.sizes) > _fewest(moments)
     return replace(marked, known_acov=robust_acov(marked, clusters)) if known else marked

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays
 from msem.data.clusters import ClusterStatistics
 from msem.data.frames import ClusteredData
-from msem.data.saturated import solve_saturated
+from msem.data.saturated import solve_in_space
 from msem.data.screening import Finding
 from msem.data.statistics import Clusters, Rows, Saturated, Statistics
 from msem.data.survey import Design, Replication, Sampled, shared_design
@@ -63,13 +63,7 @@ class Group:
         """Saturated moments, estimated when they are asked for first."""
         s = self.statistics
         maximum = self.maximum and not s.unidentified
-        if self.space == "psd" and s.nboth:
-            found = solve_saturated(s, cone=True)
-        else:
-            found = solve_saturated(s)
-            if not found.converged and maximum and s.nboth and self.space == "auto":
-                within = solve_saturated(s, cone=True)
-                found = within if within.converged else found
+        found = solve_in_space(s, self.space if maximum or self.space == "psd" else "natural")
         return replace(found, converged=found.converged and maximum)
 
     @property

@@ -13,6 +13,7 @@ from msem.data.checks import scaled_inverse
 from msem.data.statistics import Clusters, Saturated, Statistics
 from msem.data.survey import independent_rows
 from msem.errors import DataError, MsemError
+from msem.settings import Space
 
 Method = Literal["scoring", "em"]
 
@@ -47,6 +48,29 @@ def solve_saturated(
 
 
 Floats = NDArray[np.float64]
+
+
+def solve_in_space(
+    statistics: Statistics, space: Space, *, method: Method = "scoring", tolerance: float = 1e-12
+) -> Saturated:
+    """Saturated moments with the between matrices that a space allows.
+
+    Parameters
+    ----------
+    statistics : Statistics
+    space : {"auto", "natural", "psd"}
+        "natural": all for which the covariance matrices of whole clusters are positive definite. "psd": positive
+        semidefinite ones. "auto": those of "natural" where they are a maximum, those of "psd" otherwise.
+    method, tolerance
+        Of the steps in the natural space.
+    """
+    found = solve_saturated(statistics, method=method, tolerance=tolerance)
+    if space == "natural" or not statistics.nboth or statistics.unidentified:
+        return found
+    if found.converged and (space == "auto" or np.linalg.eigvalsh(found.between.cov)[0] >= 0):
+        return found
+    border = solve_saturated(statistics, tolerance=tolerance, cone=True)
+    return border if border.converged or space == "psd" else found
 
 
 def moment_names(statistics: Statistics) -> list[str]:

@@ -106,6 +106,17 @@ MIXTURE = (
 )
 
 
+def border_moments() -> Problem:
+    """Saturated moments that are a maximum in the cone only."""
+    return Problem(
+        "boundary",
+        "the saturated model has no maximum, or none that can be found, unless its between covariance matrix is kept "
+        "positive semidefinite: these moments are the maximum on that border",
+        'They have no Gamma and no standard errors; space="psd" takes this border without a word, space="natural" does '
+        "without it",
+    )
+
+
 def saturated_boundary(optimum: Optimum) -> Problem:
     """The saturated model has a maximum among positive semidefinite matrices only."""
     same = "" if optimum.border is not None else "; the estimates of the model are within it"

@@ -24,7 +24,7 @@ from msem.data.saturated import Method as SaturatedMethod
 from msem.data.statistics import Rows, Statistics
 from msem.entry import entry
 from msem.errors import DataError, DataWarning, ModelError, warn
-from msem.estimation.problems import Problem
+from msem.estimation.problems import Problem, border_moments
 from msem.fits.one_level import Gamma, Method, fit_level, require_separable
 from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import table_of, warn_of
@@ -44,6 +44,7 @@ def saturated(
     between: Sequence[str] | None = None,
     method: SaturatedMethod = "scoring",
     gamma: Gamma = "observed",
+    space: str = "auto",
     missing: str = "listwise",
     weights: str | None = None,
     cluster_weights: str | None = None,
@@ -72,6 +73,9 @@ def saturated(
         Asymptotic covariance of the moments. "observed": from the information, computed when asked for. "expected" and
         "robust" (the sandwich over clusters, for variables that are not normal; raw data only) are computed here and
         go wherever the moments go.
+    space : {"auto", "natural", "psd"}
+        Among which between matrices the maximum is looked for; see `sem`. Moments on the border of the positive
+        semidefinite ones are marked `in_cone` and have no Gamma.
     missing : {"listwise", "fiml"}
         "fiml": maximum likelihood from all values that are observed; see `sem`. Such moments are marked `incomplete`,
         and what is fitted to them takes its errors from their Gamma.
@@ -93,9 +97,12 @@ def saturated(
     -----
     ConvergenceWarning
         If the moments are no maximum of the likelihood: `LevelMoments.converged` is False.
+    ImproperSolutionWarning
+        If they are one among positive semidefinite between matrices only, for want of another.
     """
     require_choice("gamma", gamma, get_args(Gamma))
     given = {
+        "space": space,
         "missing": missing,
         "weights": weights,
         "cluster_weights": cluster_weights,
@@ -134,7 +141,7 @@ def _saturated(
     make = sample_statistics if clustered.complete else incomplete_statistics
     statistics = make(clustered, *variables.roles)
     require_identified(statistics)
-    moments = _reported(estimate_saturated(statistics, method=method), method)
+    moments = _reported(statistics, settings, method)
     if clustered.sampled is not None:
         return of_design(moments, statistics.clusters(clustered))
     return moments if gamma == "observed" else _carrying(moments, clustered, gamma)
@@ -152,7 +159,7 @@ def _(
     if within is not None or between is not None:
         raise DataError("statistics have their levels already: leave out within= and between=")
     _require_no_column(settings)
-    moments = _reported(estimate_saturated(data, method=method), method)
+    moments = _reported(data, settings, method)
     if gamma == "robust":
         raise DataError('gamma="robust" needs raw data: statistics do not tell one cluster from another')
     return moments.with_acov(gamma) if gamma == "expected" else moments
@@ -176,7 +183,7 @@ def _(
 
     within, between = resolve_levels(within, between, lambda: data.variables, varying)
     statistics = two_level(data, *_variables(within, between).roles)
-    moments = _reported(estimate_saturated(statistics, method=method), method)
+    moments = _reported(statistics, settings, method)
     return moments if gamma == "observed" else _carrying(moments, data, gamma)
 
 
@@ -219,8 +226,11 @@ def require_identified(statistics: Statistics) -> None:
         )
 
 
-def _reported(moments: LevelMoments, method: SaturatedMethod) -> LevelMoments:
-    """The moments, with a warning if they have not converged."""
+def _reported(statistics: Statistics, settings: Settings, method: SaturatedMethod) -> LevelMoments:
+    """Saturated moments, with a warning if they are no maximum, or none but in the cone."""
+    moments = estimate_saturated(statistics, method=method, space=settings.space)
+    if moments.in_cone and settings.space == "auto":
+        warn_of((border_moments(),))
     if not moments.converged:
         problem = Problem(
             "not_converged",
@@ -348,7 +358,7 @@ def _model_moments(data: Any, table: ParameterTable, settings: Settings, gamma: 
     """Moments estimated from data."""
     (group,) = read_sample(data, table, settings).groups
     require_identified(group.statistics)
-    moments = estimate_saturated(group.statistics)
+    moments = estimate_saturated(group.statistics, space="auto")
     if group.sampled is not None:
         return of_design(moments, group.clusters)
     if gamma == "robust" and group.source is not None:
@@ -371,7 +381,7 @@ def _(data: LevelMoments, table: ParameterTable, settings: Settings, gamma: Gamm
                 f"{', '.join(odd)} varies within clusters in these moments: add it to level 1 of the model, "
                 f"for instance {odd[0]} ~~ {odd[0]}"
             )
-        return estimate_saturated(data.statistics.restrict(*table.variables.roles))
+        return estimate_saturated(data.statistics.restrict(*table.variables.roles), space="auto")
     every = (len(within), len(between)) == (len(data.within_cov), len(data.between_cov))
     whole = data if every or gamma is None or gamma == "robust" else data.with_acov(gamma)
     return whole.restrict(within, between)

@@ -33,7 +33,7 @@ from msem.estimation.discrepancy import (
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.moment_vector import implied_moments
 from msem.estimation.objective import Objective
-from msem.estimation.problems import Problem, find_problems, no_chi_square
+from msem.estimation.problems import Problem, find_problems, no_chi_square, saturated_boundary
 from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.fits.segregated import LevelFit
 from msem.model.derived import baseline_table, partially_saturated_table, saturated_table
@@ -113,6 +113,8 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, ga
     problems = find_problems(found.objective, found.optimum, sampling, level)
     if not sample.converged:
         problems = (*problems, no_chi_square())
+    elif moments.in_cone:
+        problems = (*problems, saturated_boundary(found.optimum))
     kept = [i for i, r in enumerate(found.table.rows) if r.level == level]
     rows = tuple(found.table.rows[i] for i in kept)
     own = sorted({r.free - 1 for r in rows if r.free})
@@ -311,7 +313,7 @@ def level_table(table: ParameterTable, level: int, means: bool) -> ParameterTabl
 
 def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> Floats:
     """Gamma of one level's moments given those of the fixed covariates, whose rows and columns are zero."""
-    moments.require_converged()
+    moments.require_regular()
     if gamma == "robust":
         require_robust(moments)
     information = moments.information("observed" if gamma == "robust" else gamma)
