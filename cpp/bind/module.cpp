@@ -15,6 +15,7 @@ void bind_influence(py::module_& m);
 void bind_posterior(py::module_& m);
 void bind_resampling(py::module_& m);
 void bind_robust(py::module_& m);
+void bind_rotation(py::module_& m);
 void bind_rowdraws(py::module_& m);
 void bind_saturated(py::module_& m);
 void bind_slopes(py::module_& m);
@@ -57,5 +58,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind_resampling(m);
   bind_constraints(m);
   bind_engine(m);
+  bind_rotation(m);
   bind_rowdraws(m);
 }
