@@ -102,6 +102,7 @@ def test_frame_has_a_column_for_each_field():
             "exo",
             "user",
             "slope",
+            "efa",
         ]
     ]
     assert len(frame) == 41

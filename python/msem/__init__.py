@@ -25,6 +25,7 @@ from msem.fits.compiled import CompiledModel, compile
 from msem.fits.decomposition import saturated, segregated
 from msem.fits.description import Description, describe
 from msem.fits.drawing import diagram
+from msem.fits.exploratory import ExploratoryFits, efa
 from msem.fits.fit import Fit
 from msem.fits.invariance import Invariance, invariance
 from msem.fits.manyfits import ManyFits
@@ -45,6 +46,7 @@ __all__ = [
     "ClusterStatistics",
     "CompiledModel",
     "Description",
+    "ExploratoryFits",
     "Fit",
     "Invariance",
     "LevelMoments",
@@ -66,6 +68,7 @@ __all__ = [
     "covariance",
     "describe",
     "diagram",
+    "efa",
     "growth",
     "invariance",
     "load_demo",

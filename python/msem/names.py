@@ -40,7 +40,6 @@ FUNCTIONS = tuple(
         ("lavaan", "lavaanList", "msem.compile(model, ...).fit_many(samples)"),
         ("lavaan", "semList", "msem.compile(model, ...).fit_many(samples)"),
         ("lavaan", "cfaList", "msem.compile(model, fun='cfa', ...).fit_many(samples)"),
-        ("lavaan", "efa", "", f"{NOT_YET}: a confirmatory model with fixed loadings, by msem.cfa"),
         ("lavaan", "sam", "", f"{NOT_YET}: each level by itself is msem.segregated(model, data)"),
         ("lavaan", "fsr", "", f"{NOT_YET}: scores are fit.factor_scores(), whose regressions are biased"),
         # results
@@ -213,7 +212,6 @@ OPTIONS = tuple(
         ("lavaan", "likelihood", "", 'the likelihood is "normal", of N: see docs/differences-from-lavaan.md'),
         ("lavaan", "parameterization", "", "for ordered outcomes, which are not there yet"),
         ("lavaan", "link", "", "for ordered outcomes, which are not there yet"),
-        ("lavaan", "rotation", "", "exploratory factors are not there yet"),
         ("lavaan", "effect_coding", "", "write the constraint into the model: (l1 + l2 + l3)/3 == 1"),
         ("lavaan", "group_label", "", "groups are in the order of the categories of the column"),
         ("lavaan", "do_fit", "", "msem.compile(model) reads a model without fitting it"),

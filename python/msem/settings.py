@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from msem.errors import ArgumentError, MsemError, UnsupportedError
+from msem.model.rotation import Rotation, rotation_arguments, rotation_of
 from msem.names import unknown_option, why_not
 
 Weighting = Literal["ULS", "DWLS", "WLS", "GLS"]
@@ -186,6 +187,14 @@ def _interval(name: str, value: Any) -> Any:
     return plain
 
 
+def _rotation(name: str, value: Any) -> str:
+    return str(value)
+
+
+def _rotation_args(name: str, value: Any) -> tuple[tuple[str, Any], ...]:
+    return rotation_arguments(value)
+
+
 def _iterations(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise MsemError(f"{name} must be a positive whole number, not {value!r}")
@@ -258,6 +267,8 @@ class Settings:
     std_lv: bool = field(default=False, metadata={"read": _flag})
     orthogonal: bool = field(default=False, metadata={"read": _flag})
     meanstructure: bool | None = field(default=None, metadata={"read": _flag})
+    rotation: str | None = field(default=None, metadata={"read": _rotation})
+    rotation_args: Any = field(default=None, metadata={"read": _rotation_args})
     estimator: Estimator = field(default="ML", metadata={"read": _estimator})
     information: Information | None = field(default=None, metadata={"read": _information})
     se: StandardErrors | None = field(default=None, metadata={"read": _standard_errors})
@@ -314,6 +325,7 @@ class Settings:
             raise MsemError('se="jackknife1" is for samples without replicate weights: leave it out')
         if settings.single_psu != "error" and settings.strata is None:
             raise MsemError("single_psu= has no effect without strata=: leave it out")
+        _ = settings.rotated  # read here, so that mistakes are named before anything else
         if settings.incomplete and settings.meanstructure is False:
             raise UnsupportedError('missing="fiml" needs means: leave out meanstructure=False')
         return settings
@@ -322,6 +334,11 @@ class Settings:
     def incomplete(self) -> bool:
         """Whether rows with missing values are kept."""
         return self.missing != "listwise"
+
+    @property
+    def rotated(self) -> Rotation:
+        """How exploratory blocks are rotated."""
+        return rotation_of(self.rotation or "geomin", self.rotation_args or ())
 
     @property
     def surveyed(self) -> bool:
@@ -448,6 +465,8 @@ class Settings:
         values |= {
             "se": se,
             "test": test,
+            "rotation": self.rotation or "",
+            "rotation_args": self.rotation_args or (),
             "information": information,
             "meanstructure": meanstructure,
             "bootstrap": (self.bootstrap or REPLICATES) if resampled else 0,
@@ -466,7 +485,7 @@ class ResolvedSettings(Settings):
 
     Attributes
     ----------
-    cluster, group, weights, cluster_weights, psu, strata, fpc : str
+    cluster, group, weights, cluster_weights, psu, strata, fpc, rotation : str
         "" where there is none.
     information : {"observed", "expected", "first_order"}
         What the standard errors are computed from: the bread of robust ones.
@@ -487,6 +506,7 @@ class ResolvedSettings(Settings):
     psu: str
     strata: str
     fpc: str
+    rotation: str
     information: Information
     se: StandardErrors
     test: tuple[Test, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import get_args
 
@@ -14,9 +14,10 @@ from msem import _core
 from msem.data.sample import Sample
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.constraints import elimination_basis
-from msem.estimation.matrices import fill_exogenous
+from msem.estimation.matrices import fill_exogenous, row_values
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import Optimum, as_optimum
+from msem.estimation.rotation import RotatedBlock, condition_rows, rotated_values, unrotated_table
 from msem.model.partable import ParameterTable
 from msem.settings import Space
 
@@ -34,10 +35,11 @@ __all__ = ["Estimate", "estimate", "require_likelihood", "require_maximum", "sat
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A model at the parameters where the optimiser stopped."""
+    """A model at the parameters where the optimiser stopped, and how its exploratory blocks were rotated."""
 
     objective: Objective
     optimum: Optimum
+    rotated: tuple[RotatedBlock, ...] = ()
 
     @property
     def theta(self) -> Floats:
@@ -64,6 +66,10 @@ class Estimate:
         if self.optimum.border is not None:
             return self.optimum.border.tangent
         c = self.objective.constraints
+        if self.table.exploratory:
+            moving = np.flatnonzero(self.optimum.active == 0)
+            basis = elimination_basis(self.held_rows[:, moving], self.sizes[moving])
+            return np.eye(len(self.theta))[:, moving] @ basis
         if c is None:
             return np.eye(len(self.theta))[:, self.optimum.active == 0]
         return _core.tangent(
@@ -71,12 +77,29 @@ class Estimate:
         )
 
     @cached_property
-    def equality_tangent(self) -> Floats:
-        """Basis of the directions that the equality constraints leave at theta, shape (npar, nfree)."""
+    def held_rows(self) -> Floats:
+        """Derivatives of equality constraints, of active inequalities, and of the conditions of rotations."""
         c = self.objective.constraints
         if c is None:
+            return self.rotation_rows
+        held = c.inequalities.jacobian(self.theta)[list(self.optimum.active_inequalities)]
+        return np.vstack([c.equalities.jacobian(self.theta), held, self.rotation_rows])
+
+    @cached_property
+    def rotation_rows(self) -> Floats:
+        """Derivatives of the conditions that rotated loadings and correlations meet, shape (conditions, npar)."""
+        return condition_rows(self.objective, self.objective.core, self.theta)
+
+    @cached_property
+    def equality_tangent(self) -> Floats:
+        """Basis of the directions that equality constraints and rotations leave at theta, shape (npar, nfree)."""
+        c = self.objective.constraints
+        if c is None and not self.table.exploratory:
             return np.eye(self.table.npar)
-        return elimination_basis(c.equalities.jacobian(self.theta), self.sizes)
+        rows = self.rotation_rows
+        if c is not None:
+            rows = np.vstack([c.equalities.jacobian(self.theta), rows])
+        return elimination_basis(rows, self.sizes)
 
     @property
     def nfree(self) -> int:
@@ -130,6 +153,17 @@ def estimate(
         If it is not, and a group has a variable that does not vary or that others determine.
     """
     filled = fill_exogenous(table, sample.levels)
+    if filled.exploratory:
+        found = estimate(
+            unrotated_table(filled, sample),
+            sample,
+            loss=loss,
+            max_iterations=max_iterations,
+            tolerance=tolerance,
+            saturated_level=saturated_level,
+            random_starts=random_starts,
+        )
+        return rotated(found, filled)
     objective = build_objective(filled, sample.statistics, loss)
     objective.constraints  # noqa: B018  contradictions are reported before anything is fitted
     optimum = as_optimum(
@@ -158,6 +192,32 @@ def estimate(
                 raise one.error(group.label)
         raise ModelError(BAD_START)
     return Estimate(objective, optimum)
+
+
+def rotated(found: Estimate, table: ParameterTable) -> Estimate:
+    """A model with the exploratory blocks of its solution rotated.
+
+    Parameters
+    ----------
+    found : Estimate
+        Of the model in which what rotation leaves open is fixed.
+    table : ParameterTable
+        Of the model in which it is free.
+    """
+    own = found.objective
+    objective = build_objective(table, own.statistics, own.loss)
+    values = row_values(found.table, found.theta)
+    variances = own.variances(found.theta)
+    after, blocks = rotated_values(table, objective.blocks, values, variances)
+    theta, active = np.empty(table.npar), np.zeros(table.npar, dtype=np.intp)
+    for i, (row, before) in enumerate(zip(table.rows, found.table.rows, strict=True)):
+        if row.free:
+            theta[row.free - 1] = after[i]
+            active[row.free - 1] = found.optimum.active[before.free - 1] if before.free else 0
+    theta.flags.writeable = False
+    gradient = objective.core.evaluate(theta)[1]
+    optimum = replace(found.optimum, theta=theta, gradient=gradient, active=active)
+    return Estimate(objective, optimum, blocks)
 
 
 def saturated_moments(sample: Sample) -> list[tuple[Floats, Floats, Floats, Floats]]:

@@ -13,6 +13,7 @@ from msem.errors import ModelError
 from msem.estimation.matrices import BlockMap
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import Optimum
+from msem.estimation.rotation import RotatedBlock
 from msem.estimation.sampling import Sampling
 from msem.model.levels import LEVEL_NAMES
 
@@ -187,6 +188,21 @@ def _convergence(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
 
 def _stopped_early(stop: str, count: int) -> bool:
     return stop == "iteration limit" and count < ENOUGH
+
+
+def rotation_problems(blocks: Sequence[RotatedBlock]) -> tuple[Problem, ...]:
+    """Exploratory blocks whose rotation has no minimum that was found."""
+    lost = [one.block.label for one in blocks if not one.minima[0].converged]
+    if not lost:
+        return ()
+    return (
+        Problem(
+            "not_converged",
+            f"the rotation of {', '.join(map(repr, lost))} has not converged: loadings and their standard errors are "
+            "not valid",
+            "Allow more starts with rotation_args={'starts': 100}, a larger epsilon of geomin, or another rotation",
+        ),
+    )
 
 
 def no_convergence(stop: str, count: int, flat: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from msem.postestimation.plausible_values import plausible_values
 from msem.postestimation.prediction import fittedvalues, predict, resid
 from msem.postestimation.reliability import reliability
 from msem.postestimation.residuals import residual_matrices, residuals
+from msem.postestimation.rotation import factor_correlations, loadings, rotation
 from msem.postestimation.score_tests import score_test
 from msem.postestimation.scores import cluster_loglik, scores
 from msem.postestimation.srmr import srmr
@@ -54,6 +55,9 @@ class Fit(Solution, ForTables):
     estimates, to_frame = estimates, to_frame
     standardized, rsquare = standardized, rsquare
     defined, constraints = defined, constraints
+
+    # latent variables
+    loadings, factor_correlations, rotation = loadings, factor_correlations, rotation
 
     # fit of the model
     tests, fit_measures, level_fit = tests, fit_measures, level_fit

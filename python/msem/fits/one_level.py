@@ -121,7 +121,7 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, ga
     renumber = {k + 1: n + 1 for n, k in enumerate(own)}
     rows = tuple(replace(r, free=renumber.get(r.free, 0)) for r in rows)
     full = saturated_table(table).npar
-    df = full - whole.npar
+    df = full - found.nfree
     scaling, vcov = 1.0, sampling.vcov
     if gamma == "robust" or moments.needs_gamma:
         vcov, scaling = _robust_likelihood(table, moments, found, df)
@@ -247,7 +247,10 @@ def _covariances(
     k = len(found.theta)
     corrected, naive = np.full((k, k), np.nan), np.full((k, k), np.nan)
     own = np.flatnonzero(np.isfinite(np.diag(sampling.vcov)))
-    if len(own) and not sampling.unidentified:
+    if found.table.exploratory and not sampling.unidentified:
+        t, gamma = found.tangent, normal_gamma(implied, means, solution.random) / solution.nobs
+        corrected, naive = t @ solution.covariance() @ t.T, t @ solution.covariance(gamma) @ t.T
+    elif len(own) and not sampling.unidentified:
         part = replace(solution, jacobian=solution.jacobian[:, own])
         pick = np.ix_(own, own)
         corrected[pick] = part.covariance()
@@ -260,7 +263,7 @@ def _solution(
 ) -> LevelDiscrepancy:
     implied, observed = found.objective.moments(found.theta)[1].observed, sample.levels[0][1]
     cov, n = implied.cov, implied.nobserved
-    jacobian = found.objective.core.jacobian(found.theta, 0)
+    jacobian = _jacobian(found)
     residual = vech(observed.cov - cov)
     if means:
         residual = np.concatenate([observed.mean - implied.mean, residual])
@@ -276,6 +279,12 @@ def _solution(
         weight = normal_weight(cov, means)
         standard = statistic = max(2 * (sample.llf - found.objective.covariate_llf - found.llf), 0.0)
     return LevelDiscrepancy(residual, jacobian, weight, gamma, nobs, statistic, standard)
+
+
+def _jacobian(found: Estimate) -> Floats:
+    """Derivatives of the moments of a level alone by its parameters, with rotations by the directions they leave."""
+    jacobian = found.objective.core.jacobian(found.theta, 0)
+    return jacobian @ found.tangent if found.table.exploratory else jacobian
 
 
 def _require_free_means(table: ParameterTable, method: Method) -> None:
@@ -308,7 +317,7 @@ def level_table(table: ParameterTable, level: int, means: bool) -> ParameterTabl
     def alone(r: Parameter) -> Parameter:
         return replace(r, level=1, free=numbers.get(r.free, 0))
 
-    return ParameterTable(tuple(map(alone, rows)), 1, 1, means, table.fixed_x, None)
+    return ParameterTable(tuple(map(alone, rows)), 1, 1, means, table.fixed_x, None, rotation=table.rotation)
 
 
 def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> Floats:

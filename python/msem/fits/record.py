@@ -75,8 +75,10 @@ def _content(fit: Solution) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value with lists for tuples."""
-    return [plain(one) for one in value] if isinstance(value, tuple) else value
+    """A value with lists for tuples, and None for nan."""
+    if isinstance(value, tuple):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def number(value: float) -> float | None:

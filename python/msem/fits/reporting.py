@@ -99,9 +99,14 @@ def messages(problems: Sequence[Problem], options: ResolvedSettings, origin: Ori
 
 
 def header(
-    options: ResolvedSettings, origin: Origin, npar: int, nequal: int, groups: Sequence[GroupResults]
+    options: ResolvedSettings,
+    origin: Origin,
+    npar: int,
+    nequal: int,
+    groups: Sequence[GroupResults],
+    rotation: tuple[tuple[str, str | int], ...] = (),
 ) -> tuple[Section, ...]:
-    """Estimator, numbers of parameters and of independent equality constraints, and sample."""
+    """Estimator, numbers of parameters and of independent equality constraints, rotation, and sample."""
     counts = [group.nclusters for group in groups if group.nclusters is not None]
     method = Section(
         "",
@@ -110,6 +115,7 @@ def header(
             ("Optimization method", "Fisher scoring"),
             ("Number of model parameters", npar),
             *((("Number of equality constraints", nequal),) if nequal else ()),
+            *rotation,
         ),
     )
     sample = sample_section(
@@ -127,6 +133,20 @@ def header(
         survey=survey_rows(options, [group.sample for group in groups]),
     )
     return method, sample
+
+
+def rotation_rows(fit: Solution, conditions: int) -> tuple[tuple[str, str | int], ...]:
+    """How exploratory blocks were rotated, how many conditions that sets, and whether the minimum is the only one."""
+    if not fit.estimate.rotated:
+        return ()
+    rows: list[tuple[str, str | int]] = [("Number of rotation conditions", conditions)]
+    rows += [("Rotation", fit.table.rotation.words)]
+    for one in fit.estimate.rotated:
+        if len(one.minima) > 1:
+            most = sum(each.starts for each in one.minima)
+            what = f"{len(one.minima)}, lowest from {one.minima[0].starts} of {most} starts"
+            rows += [(f"  Minima of [{one.block.label}]", what)]
+    return tuple(rows)
 
 
 def survey_rows(
@@ -364,10 +384,18 @@ def summary_inputs(
 ) -> SummaryInputs:
     """What the summary of a fit shows."""
     groups = tuple(fit.groups.values())
+    conditions = len(fit.estimate.rotation_rows)
     return SummaryInputs(
         title=title(fit.converged, len(fit.estimate.optimum.diary)),
         messages=(*messages(fit.problems, fit.options, fit.origin), *few_clusters_remark(fit)),
-        header=header(fit.options, fit.origin, fit.npar, fit.npar - fit.estimate.nfree, groups),
+        header=header(
+            fit.options,
+            fit.origin,
+            fit.npar,
+            fit.npar - fit.estimate.nfree - conditions,
+            groups,
+            rotation_rows(fit, conditions),
+        ),
         fit=(
             *with_group_tests(measure_sections(measures(fit), fit.options, full=full), groups),
             *small_sample_sections(fit),

@@ -27,6 +27,7 @@ from msem.errors import (
     DataError,
     IdentificationWarning,
     ImproperSolutionWarning,
+    ModelError,
     MsemWarning,
     SmallSampleWarning,
     UnsupportedError,
@@ -41,6 +42,7 @@ from msem.estimation.problems import (
     find_problems,
     no_chi_square,
     require_feasible,
+    rotation_problems,
     saturated_boundary,
     unidentified_by_count,
 )
@@ -113,6 +115,8 @@ def sem(
     std_lv: bool = False,
     orthogonal: bool = False,
     meanstructure: bool | None = None,
+    rotation: str | None = None,
+    rotation_args: Mapping[str, Any] | None = None,
     estimator: str = "ML",
     information: str | None = None,
     se: str | None = None,
@@ -202,6 +206,13 @@ def sem(
     meanstructure : bool, optional
         Whether a single-level model has means; default: if there are several groups, the text has an intercept or
         `sample_mean` is given. Two-level models always have.
+    rotation : str, optional
+        Of the loadings of exploratory blocks, ``efa("block")*f1 + efa("block")*f2 =~ ...``: "geomin" (default),
+        "oblimin", "quartimin", "varimax", "quartimax", "crawford_ferguson", "target". See
+        `docs/exploratory.md`.
+    rotation_args : dict, optional
+        "epsilon" (geomin), "gamma" (oblimin), "kappa" (Crawford-Ferguson), "target"; "orthogonal", "kaiser", "std_ov";
+        "starts" and "seed" of the search for the lowest minimum.
     estimator : str, default "ML"
         Maximum likelihood; "MLR" with robust standard errors and the scaled test of Yuan and Bentler, "MLF" with
         first-order information. Least squares on the saturated moments: "WLS", weighted by the inverse of their
@@ -346,6 +357,7 @@ def _fit(fun: Fun, model: str, data: Any, settings: Settings, sample: Sample | N
     groups = None if labels is None else group_order(syntax, labels)
     given, settings = settings, with_cluster(settings, data)
     table = table_of(syntax, fun, settings, groups)
+    require_exploratory(settings, table)
     resolved = resolve(settings, table, data)
     require_least_squares(resolved, table)
     table = add_auxiliary(table, data, given)
@@ -369,6 +381,7 @@ def table_of(
         groups=groups,
         group_equal=settings.group_equal,
         group_partial=settings.group_partial,
+        rotation=settings.rotated,
     )
 
 
@@ -379,6 +392,18 @@ def resolve(settings: Settings, table: ParameterTable, data: Any = None) -> Reso
         meanstructure=table.meanstructure,
         expectations=implied_statistics(data),
     )
+
+
+def require_exploratory(settings: Settings, table: ParameterTable) -> None:
+    """Refuse a rotation where there is nothing to rotate, and targets that do not fit."""
+    given = settings.rotation is not None or settings.rotation_args is not None
+    if given and not table.exploratory:
+        raise ModelError(
+            'rotation= has no effect without exploratory blocks, efa("block")*f1 + efa("block")*f2 =~ ...: leave it out'
+        )
+    if table.rotation.method == "target":
+        for block in table.exploratory:
+            table.rotation.target_of(block)
 
 
 def require_least_squares(settings: Settings, table: ParameterTable) -> None:
@@ -467,7 +492,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
         problems = (*problems, no_chi_square(sample.unidentified, sample.shortage))
     elif settings.space == "auto" and sample.in_cone and discrepancy is None:
         problems = (*problems, saturated_boundary(solution.optimum))
-    problems = (*problems, *few_clusters(table, sample.statistics))
+    problems = (*problems, *rotation_problems(solution.rotated), *few_clusters(table, sample.statistics))
     warn_of(problems)
     return Fit(
         solution,

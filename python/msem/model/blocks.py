@@ -20,10 +20,6 @@ _OPERATORS: Final = {
     "~*~": "scaling factors (~*~) of ordered variables are not available in this version; all variables are "
     "continuous",
 }
-_MODIFIERS: Final = {
-    "efa": "exploratory blocks, efa(), are not available in this version; fix enough loadings for a "
-    "confirmatory model",
-}
 
 
 def refuse_unsupported(syntax: ModelSyntax) -> None:
@@ -70,9 +66,6 @@ def _header(block: Block) -> str:
 def _refuse_statement(syntax: ModelSyntax, statement: Statement, latent: set[str]) -> None:
     if statement.op in _OPERATORS:
         raise UnsupportedError(syntax.locate(statement.at, _OPERATORS[statement.op]))
-    for modifier in statement.modifiers:
-        if modifier.kind in _MODIFIERS:
-            raise UnsupportedError(syntax.locate(modifier.at, _MODIFIERS[modifier.kind]))
     for name in (statement.lhs, statement.rhs):
         if ":" in name:
             _refuse_interaction(syntax, statement.at, name, latent)

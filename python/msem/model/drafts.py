@@ -13,6 +13,7 @@ from msem.errors import ModelError
 from msem.language.syntax import ModelSyntax, Modifier, ModifierKind, Position, Statement
 from msem.model.levels import WITHIN
 from msem.model.references import Key, key_of
+from msem.model.rotation import exploratory_blocks
 
 LARGEST = 1e100  # of numbers that the user gives: squares of larger ones overflow
 
@@ -35,6 +36,7 @@ class Draft:
     lower: float = -math.inf
     upper: float = math.inf
     slope: str = ""
+    efa: str = ""  # the exploratory block of a loading
     said: dict[ModifierKind, Modifier] = field(default_factory=dict)
     same: Draft | None = None  # the parameter that equal() names
 
@@ -225,6 +227,8 @@ class Defaults:
         Variables at both levels; their within intercept is 0, since their mean belongs to the between level.
     fixed : collection of str
         Covariates whose moments are taken from the sample.
+    rotated_orthogonal : bool
+        Whether factors of an exploratory block stay uncorrelated.
     """
 
     fun: Fun
@@ -233,6 +237,7 @@ class Defaults:
     meanstructure: bool
     both: Collection[str]
     fixed: Collection[str]
+    rotated_orthogonal: bool = False
 
 
 def add_defaults(block: BlockDraft, options: Defaults) -> None:
@@ -259,7 +264,7 @@ def _fix_first_loadings(block: BlockDraft) -> None:
     """Give each latent variable the scale of its first indicator."""
     seen: set[str] = set()
     for row in block.rows.values():
-        if row.op == "=~" and row.lhs not in seen:
+        if row.op == "=~" and row.lhs not in seen and not row.efa:
             seen.add(row.lhs)
             if "free" not in row.said and "fixed" not in row.said:
                 row.value = 1.0
@@ -286,14 +291,22 @@ def _add_variances(block: BlockDraft, options: Defaults) -> None:
     for name in block.observed:
         if name not in block.covariates:
             _add(block, name, "~~", name, 0.0 if name in single else math.nan)
+    rotated = {row.lhs for row in block.rows.values() if row.efa}
     for name in block.latent:
-        scaled = options.std_lv and name not in block.slopes
-        default = 0.0 if name in single else 1.0 if scaled else math.nan
+        scaled = (options.std_lv or name in rotated) and name not in block.slopes
+        default = 1.0 if name in rotated else 0.0 if name in single else 1.0 if scaled else math.nan
         _add(block, name, "~~", name, default)
+        if name in rotated:
+            block.rows[key_of(name, "~~", name)].value = 1.0
 
 
 def _add_covariances(block: BlockDraft, options: Defaults) -> None:
     """Let exogenous factors covary, and the residuals of variables that predict nothing."""
+    for one in exploratory_blocks(block.rows.values()):
+        for lhs, rhs in combinations(one.factors, 2):
+            _add(block, lhs, "~~", rhs, 0.0 if options.rotated_orthogonal else math.nan)
+            if options.rotated_orthogonal:
+                block.rows[key_of(lhs, "~~", rhs)].value = 0.0
     latent_pair = 0.0 if options.orthogonal else math.nan
     exogenous = [n for n in block.latent if n not in block.outcomes and n not in block.indicators]
     for lhs, rhs in combinations(exogenous, 2):

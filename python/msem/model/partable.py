@@ -15,8 +15,15 @@ from msem.language.syntax import Constraint, ModelSyntax, Position
 from msem.model.blocks import group_drafts, refuse_unsupported
 from msem.model.drafts import BlockDraft, Defaults, Draft, Fun, add_defaults, check_same_kind
 from msem.model.equality import equality_kinds, equate_groups, share, sort_constraints
+from msem.model.exploratory import check_exploratory, check_unshared, set_exploratory
 from msem.model.levels import BETWEEN, WITHIN
 from msem.model.references import Names
+from msem.model.rotation import (
+    GEOMIN,
+    ExploratoryBlock,
+    Rotation,
+    exploratory_blocks,
+)
 from msem.model.slopes import Slope, check_slopes, slopes_of
 from msem.model.variables import Variables
 
@@ -55,6 +62,8 @@ class Parameter:
         is then 0.
     at : Position or None
         Where it is written.
+    efa : str
+        The exploratory block that a loading belongs to; "" for other rows.
 
     Its name is a matter of the table, in which no two rows have the same one; see `ParameterTable.by_name`.
     """
@@ -74,6 +83,7 @@ class Parameter:
     user: bool = False
     slope: str = ""
     at: Position | None = None
+    efa: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +151,8 @@ class ParameterTable:
         Definitions of further parameters (``:=``).
     auxiliary : tuple of str
         Auxiliary variables, which are no part of the model; see `with_auxiliary`.
+    rotation : Rotation
+        Of exploratory blocks, if there are any.
     """
 
     rows: tuple[Parameter, ...]
@@ -153,6 +165,7 @@ class ParameterTable:
     constraints: tuple[Constraint, ...] = ()
     defined: tuple[Constraint, ...] = ()
     auxiliary: tuple[str, ...] = ()
+    rotation: Rotation = GEOMIN
 
     @cached_property
     def npar(self) -> int:
@@ -170,6 +183,11 @@ class ParameterTable:
             )
             for (level, group), members in rows.items()
         }
+
+    @cached_property
+    def exploratory(self) -> tuple[ExploratoryBlock, ...]:
+        """Blocks of factors whose loadings are rotated."""
+        return exploratory_blocks(self.rows)
 
     def block(self, level: int, group: int = 1) -> tuple[Parameter, ...]:
         """Rows of one level."""
@@ -265,6 +283,7 @@ def parameter_table(
     groups: Sequence[str] | None = None,
     group_equal: Sequence[str] = (),
     group_partial: Sequence[str] = (),
+    rotation: Rotation | None = None,
 ) -> ParameterTable:
     """Complete a model with lavaan's defaults.
 
@@ -296,6 +315,8 @@ def parameter_table(
         intercepts; with `std_lv`, equal loadings do so with latent variances.
     group_partial : sequence of str
         Exceptions to `group_equal`, such as ``f=~y2`` or ``y2~1.l2``.
+    rotation : Rotation, optional
+        Of exploratory blocks; default: oblique geomin.
 
     Returns
     -------
@@ -331,15 +352,31 @@ def parameter_table(
         fixed = _only_covariates(blocks) if fixed_x else set()
         both = set.intersection(*(set(block.observed) for block in blocks)) if nlevels > 1 else set()
         for block in blocks:
-            add_defaults(block, Defaults(fun, std_lv, orthogonal, means, both, fixed))
+            set_exploratory(block)
+            add_defaults(
+                block,
+                Defaults(fun, std_lv, orthogonal, means, both, fixed, bool(rotation and rotation.orthogonal)),
+            )
+    for blocks in drafts:
+        check_exploratory(blocks)
     equal = equate_groups(drafts, kinds, group_partial, std_lv=std_lv)
     rows = [row for blocks in drafts for block in blocks for row in block.rows.values()]
     bounds, constraints, defined = sort_constraints(syntax, {row.label for row in rows if row.label})
     numbered = _number(rows, share(rows, syntax, equal, bounds))
     labels = tuple(groups or ())
     table = ParameterTable(
-        numbered, nlevels, len(drafts), means, fixed_x, syntax, labels, constraints, defined
+        numbered,
+        nlevels,
+        len(drafts),
+        means,
+        fixed_x,
+        syntax,
+        labels,
+        constraints,
+        defined,
+        rotation=rotation or GEOMIN,
     )
+    check_unshared(numbered, constraints, defined, syntax)
     _check_labels(table, syntax)
     return table
 
@@ -417,6 +454,7 @@ def _number(drafts: list[Draft], first: list[int]) -> tuple[Parameter, ...]:
                 row.user,
                 row.slope,
                 row.at,
+                row.efa,
             )
         )
     return tuple(rows)
@@ -435,6 +473,22 @@ def require_no_slopes(table: ParameterTable, what: str) -> None:
         raise UnsupportedError(
             f"{what} are not available for models with random slopes in this version; this one has "
             f"{', '.join(names)}"
+        )
+
+
+def require_no_rotation(table: ParameterTable, what: str) -> None:
+    """Refuse what would take rotated estimates for those of a model without rotation; named in the plural.
+
+    Raises
+    ------
+    UnsupportedError
+        Naming the blocks.
+    """
+    labels = dict.fromkeys(block.label for block in table.exploratory)
+    if labels:
+        raise UnsupportedError(
+            f"{what} are not available for models with exploratory blocks in this version; this one has "
+            f'{", ".join(map(repr, labels))}. Take estimator="MLR" for robust standard errors'
         )
 
 

@@ -109,7 +109,7 @@ def imposed_direction(fit: Estimate, number: int) -> Floats:
     Zero if the constraint follows from the others. Shape (npar,).
     """
     scale = np.where(fit.optimum.active == 0, fit.sizes, 0.0)
-    rows = _held_rows(fit) * scale
+    rows = fit.held_rows * scale
     norm = np.linalg.norm(rows, axis=1)
     norm[norm == 0] = 1.0
     wanted = np.zeros(len(rows))
@@ -122,20 +122,11 @@ def imposed_direction(fit: Estimate, number: int) -> Floats:
 def imposed_directions(fit: Estimate, numbers: Collection[int]) -> Floats:
     """Directions of theta that all constraints but these equalities leave, shape (npar, m)."""
     moving = np.flatnonzero(fit.optimum.active == 0)
-    rows = _held_rows(fit)
+    rows = fit.held_rows
     kept = np.setdiff1d(np.arange(len(rows)), list(numbers))
     return np.eye(len(fit.theta))[:, moving] @ elimination_basis(
         rows[np.ix_(kept, moving)], fit.sizes[moving]
     )
-
-
-def _held_rows(fit: Estimate) -> Floats:
-    """Derivatives of the equality constraints, then of active inequalities."""
-    c = fit.objective.constraints
-    if c is None:
-        return np.empty((0, len(fit.theta)))
-    held = c.inequalities.jacobian(fit.theta)[list(fit.optimum.active_inequalities)]
-    return np.vstack([c.equalities.jacobian(fit.theta), held])
 
 
 def released_table(table: ParameterTable, released: Collection[Equality]) -> ParameterTable:

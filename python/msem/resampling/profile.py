@@ -20,6 +20,7 @@ from msem.estimation.objective import Objective
 from msem.estimation.optimize import bounds, minimize
 from msem.estimation.sampling import free_directions
 from msem.estimation.solution import Solution
+from msem.model.partable import require_no_rotation
 from msem.resampling.named import Named, compile_named, every_parameter, holding, read_named, require_names
 from msem.resampling.reports import as_html, as_text
 from msem.settings import require_whole
@@ -342,6 +343,7 @@ def profile(
         If the likelihood is higher elsewhere than at the estimates.
     """
     require_maximum(fit.estimate, "profiles")
+    require_no_rotation(fit.table, "profiles")
     require_simple(fit.sample, "profile likelihoods", "use conf_int(reference='t')")
     if not fit.table.multilevel and any(group.in_clusters for group in fit.sample.groups):
         raise UnsupportedError(

@@ -19,7 +19,7 @@ from msem.estimation.objective import level_names
 from msem.estimation.optimize import STOPS
 from msem.estimation.plan import make_plan
 from msem.estimation.problems import UNUSABLE, VERDICTS
-from msem.model.partable import ParameterTable
+from msem.model.partable import ParameterTable, require_no_rotation
 from msem.resampling.progress import Progress, chunks
 from msem.resampling.replicates import (
     FEW,
@@ -84,6 +84,7 @@ class Refitter:
 
 def refitter_of(source: ReplicateSource) -> Refitter:
     """What refits need of a source."""
+    require_no_rotation(source.table, "refits to replicates of a sample")
     statistics = source.sample.statistics
     return Refitter(
         source.table,

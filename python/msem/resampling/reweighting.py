@@ -15,7 +15,7 @@ from msem.estimation.estimate import Estimate, estimate, require_maximum
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import minimize
-from msem.model.partable import ParameterTable
+from msem.model.partable import ParameterTable, require_no_rotation
 
 Floats = NDArray[np.float64]
 
@@ -55,6 +55,7 @@ def replicate_estimates(model: Estimate, table: ParameterTable, sample: Sample) 
         If the model cannot be fitted with the weights of a replicate.
     """
     require_maximum(model, "standard errors from replicate weights")
+    require_no_rotation(table, "standard errors from replicate weights")
     design = sample.design
     assert isinstance(design, Replication)
     out = np.empty((len(design.scale), len(model.theta)))

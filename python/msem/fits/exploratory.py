@@ -1,0 +1,383 @@
+"""Exploratory factor analysis at one and two levels: fits of all numbers of factors that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from msem.data.clusters import ClusterStatistics
+from msem.data.columns import numeric_columns
+from msem.data.frames import Holes, varying_within
+from msem.data.moments import LevelMoments
+from msem.data.reading import require_rows_of_data
+from msem.entry import entries, entry
+from msem.errors import ArgumentError, DataError, ModelError, MsemError
+from msem.fits.fit import Fit
+from msem.fits.sem import sem
+from msem.language.characters import is_plain, quote
+from msem.model.levels import BETWEEN, LEVEL_NAMES, WITHIN, Level, level_number
+from msem.model.rotation import most_factors
+from msem.printing import frame_text
+from msem.settings import several
+
+Number = int | None
+Key = int | tuple[Number, Number]
+
+MEASURES = ("chisq", "df", "pvalue", "cfi", "tli", "rmsea")
+LEVEL_MEASURES = (*MEASURES, "srmr")
+
+
+@entries
+@dataclass(frozen=True, eq=False)
+class ExploratoryFits:
+    """Exploratory factor analyses of the same variables with different numbers of factors; immutable.
+
+    Made by `msem.efa`.
+
+    Attributes
+    ----------
+    fits : dict
+        A `Fit` by its number of factors: ``fits[2]``; at two levels by the numbers within and between,
+        ``fits[2, 1]``, None for a level that is saturated.
+    """
+
+    fits: Mapping[Key, Fit]
+
+    def __getitem__(self, key: Key) -> Fit:
+        return self.fits[key]
+
+    def __len__(self) -> int:
+        return len(self.fits)
+
+    @property
+    def multilevel(self) -> bool:
+        """Whether there are two levels."""
+        return any(isinstance(key, tuple) for key in self.fits)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Fit by numbers of factors.
+
+        Returns
+        -------
+        DataFrame
+            A row for each model: within and between (or factors, at one level), with <NA> for a level that is
+            saturated; npar (free parameters, rotation not counted), chisq, df, pvalue, cfi, tli, rmsea, srmr (at two
+            levels srmr_within and srmr_between), aic, bic, status.
+        """
+        rows = []
+        for key, fit in self.fits.items():
+            found = fit.fit_measures()
+            numbers = {"within": key[0], "between": key[1]} if isinstance(key, tuple) else {"factors": key}
+            srmr = ("srmr_within", "srmr_between") if self.multilevel else ("srmr",)
+            names = (*MEASURES, *srmr, "aic", "bic")
+            rows.append(
+                numbers
+                | {"npar": fit.estimate.nfree}
+                | {name: float(found.get(name, np.nan)) for name in names}
+                | {"status": fit.status}
+            )
+        counted = ("within", "between") if self.multilevel else ("factors",)
+        whole = (*counted, "npar", "df")
+        return pd.DataFrame(rows).astype(dict.fromkeys(whole, "Int64"))
+
+    def by_level(self) -> pd.DataFrame:
+        """Fit of each level by its number of factors, the other level saturated (Ryu & West, 2009).
+
+        With few factors too many at one level the fit of the whole model says little about that level. These are
+        likelihood-ratio tests against the saturated model, so that whatever is wrong is wrong at the level.
+
+        Returns
+        -------
+        DataFrame
+            A row for each level and number of factors: level, factors, chisq, df, pvalue, cfi, tli, rmsea, srmr.
+
+        Raises
+        ------
+        ModelError
+            For analyses of one level, whose fit is `to_frame`.
+        """
+        if not self.multilevel:
+            raise ModelError("these are analyses of one level: their fit is to_frame()")
+        rows: dict[tuple[int, int], dict[str, Any]] = {}
+        for key, fit in self.fits.items():
+            assert isinstance(key, tuple)
+            for level, count in enumerate(key, WITHIN):
+                if count is None or (level, count) in rows:
+                    continue
+                found = fit.fit_measures(level="within" if level == WITHIN else "between")
+                rows[level, count] = {"level": level, "factors": count} | {
+                    name: float(found[name]) for name in LEVEL_MEASURES
+                }
+        frame = pd.DataFrame([rows[place] for place in sorted(rows)])
+        return frame.astype({"df": "Int64"})
+
+    def loadings(self, key: Key | None = None, level: Level = 1, *, std: bool = True) -> pd.DataFrame:
+        """Rotated loadings of one model at one level; see `Fit.loadings`.
+
+        Parameters
+        ----------
+        key : int or tuple, optional
+            Which model; may be left out if there is one.
+        level : {1, 2, "within", "between"}
+        std : bool
+            Completely standardized.
+        """
+        return self._only(key).loadings(level, std=std)
+
+    def _only(self, key: Key | None) -> Fit:
+        if key is None and len(self.fits) == 1:
+            return next(iter(self.fits.values()))
+        if key is None or key not in self.fits:
+            known = ", ".join(map(str, self.fits))
+            raise ModelError(f"there is no analysis {key!r}: there are {known}")
+        return self.fits[key]
+
+    def __str__(self) -> str:
+        shown = [frame_text(self.to_frame().set_index(self._numbers()))]
+        if len(self.fits) > 1:
+            return shown[0]
+        fit = self._only(None)
+        for level in range(WITHIN, fit.table.nlevels + 1):
+            if not fit.table.latent(level):
+                continue
+            name: Level = "within" if level == WITHIN else "between"
+            where = f", {name}" if fit.table.multilevel else ""
+            shown += [f"Standardized loadings{where} ({fit.table.rotation.words})"]
+            shown += [fit.loadings(name).round(3).to_string()]
+            if len(fit.table.latent(level)) > 1:
+                shown += ["Factor correlations", fit.factor_correlations(name).round(3).to_string()]
+        return "\n\n".join(shown)
+
+    def _numbers(self) -> list[str]:
+        return ["within", "between"] if self.multilevel else ["factors"]
+
+    def __repr__(self) -> str:
+        return f"<msem.ExploratoryFits: {len(self.fits)} models, {', '.join(map(str, self.fits))}>"
+
+    def _repr_html_(self) -> str:
+        html: str = self.to_frame().to_html(border=0, index=False)
+        return html
+
+
+@entry
+def efa(
+    data: Any = None,
+    nfactors: int | Sequence[int] | Mapping[Any, int | Sequence[int]] = 1,
+    *,
+    variables: Sequence[str] | Mapping[Any, Sequence[str]] | None = None,
+    cluster: str | None = None,
+    rotation: str = "geomin",
+    rotation_args: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> ExploratoryFits:
+    """Exploratory factor analysis at one level or two, by maximum likelihood, rotated.
+
+    Parameters
+    ----------
+    data : data frame, LevelMoments or None
+        One row per unit, or within and between covariance matrices; None with the option ``sample_cov=``.
+    nfactors : int, sequence of int, or dict of level to either
+        Numbers of factors. At two levels ``{1: 2, 2: [1, 2]}`` fits all combinations, and a level that is left out is
+        saturated; a number without levels is that of both.
+    variables : sequence of str, or dict of level to it
+        Default: all numeric columns. At two levels, without levels, those that vary within clusters are at both levels
+        and others at the between level.
+    cluster : str
+        Column with the cluster ids, for an analysis of two levels.
+    rotation, rotation_args
+        As in `sem`.
+    **options
+        Others of `sem`, such as ``missing="fiml"``, ``estimator="MLR"`` and ``weights=``.
+
+    Returns
+    -------
+    ExploratoryFits
+
+    Raises
+    ------
+    ModelError
+        If there are more factors than the indicators can bear, with how many they can.
+    DataError
+        If the sample cannot be used.
+
+    Notes
+    -----
+    The likelihood-ratio test of m factors against m + 1 is no chi-square if m are enough (Hayashi, Bentler & Yuan,
+    2007); take the fit of each number by itself, and SRMR. Standard errors are those of rotated estimates, from the
+    information bordered by the conditions of the rotation (Jennrich, 1973).
+
+    References
+    ----------
+    Hayashi, Bentler & Yuan (2007). On the likelihood ratio test for the number of factors in exploratory factor
+    analysis. Structural Equation Modeling, 14, 505-526.
+
+    Examples
+    --------
+    >>> import msem
+    >>> names = ["y1", "y2", "y3", "y4", "y5", "y6"]
+    >>> found = msem.efa(msem.load_demo(), {1: 2, 2: [1, 2]}, cluster="cluster", variables=names)
+    >>> list(found.fits)
+    [(2, 1), (2, 2)]
+    """
+    two = (
+        cluster is not None
+        or isinstance(data, LevelMoments | ClusterStatistics)
+        or isinstance(nfactors, Mapping)
+    )
+    if not two:
+        names = _names(data, variables, options)
+        counts = _counts(nfactors)
+        _require_bearable(names, counts, WITHIN, multilevel=False)
+        return ExploratoryFits(
+            {
+                n: sem(
+                    "\n".join(_structure(names, n, "f", "factors")),
+                    data,
+                    rotation=rotation,
+                    rotation_args=rotation_args,
+                    **options,
+                )
+                for n in counts
+            }
+        )
+    numbers = _by_level(nfactors, "nfactors")
+    if cluster is None and not isinstance(data, LevelMoments | ClusterStatistics):
+        raise DataError('an analysis of two levels needs cluster="...", the column with the cluster ids')
+    within, between = _levels(data, variables, cluster)
+    chosen = {level: _counts(one) for level, one in numbers.items()}
+    for level, counts in chosen.items():
+        _require_bearable(within if level == WITHIN else between, counts, level, multilevel=True)
+    keys: list[tuple[Number, Number]]
+    if isinstance(nfactors, Mapping):
+        keys = list(product(chosen.get(WITHIN, [None]), chosen.get(BETWEEN, [None])))
+    else:
+        keys = [(n, n) for n in chosen[WITHIN]]
+    fits: dict[Key, Fit] = {}
+    for key in keys:
+        text = []
+        for level, names in ((WITHIN, within), (BETWEEN, between)):
+            count = key[level - 1]
+            text += [f"level: {level}"]
+            text += (
+                _saturated(names)
+                if count is None
+                else _structure(names, count, "fw" if level == WITHIN else "fb", LEVEL_NAMES[level])
+            )
+        fits[key] = sem(
+            "\n".join(text),
+            data,
+            cluster=cluster,
+            rotation=rotation,
+            rotation_args=rotation_args,
+            **options,
+        )
+    return ExploratoryFits(fits)
+
+
+def _structure(names: Sequence[str], count: int, stem: str, label: str) -> list[str]:
+    """Lines of an exploratory block."""
+    while any(name.startswith(stem) for name in names):
+        stem = f"{stem}_"
+    factors = " + ".join(f'efa("{label}")*{stem}{k}' for k in range(1, count + 1))
+    return [f"  {factors} =~ {' + '.join(map(_written, names))}"]
+
+
+def _saturated(names: Sequence[str]) -> list[str]:
+    written = list(map(_written, names))
+    return [f"  {name} ~~ {' + '.join(written[k:])}" for k, name in enumerate(written)]
+
+
+def _written(name: str) -> str:
+    return name if is_plain(name) else quote(name)
+
+
+def _counts(given: Any) -> list[int]:
+    several_ = [given] if isinstance(given, int) or hasattr(given, "__index__") else given
+    if (
+        isinstance(several_, str)
+        or not isinstance(several_, Sequence | range | np.ndarray)
+        or not len(several_)
+    ):
+        raise ArgumentError(
+            f"nfactors is a number of factors, or several, by level at two levels; not {given!r}"
+        )
+    for one in several_:
+        if isinstance(one, bool) or not hasattr(one, "__index__") or int(one) < 1:
+            raise MsemError(
+                f"nfactors must be whole numbers of at least 1, not {one!r}; a level without a model is left out"
+            )
+    return list(dict.fromkeys(int(one) for one in several_))
+
+
+def _by_level(given: Any, name: str) -> dict[int, Any]:
+    if not isinstance(given, Mapping):
+        return {WITHIN: given, BETWEEN: given}
+    if not given:
+        raise ArgumentError(f"{name} is empty: give numbers by level, such as {{1: 2, 2: 1}}")
+    return {level_number(level): one for level, one in given.items()}
+
+
+def _names(data: Any, variables: Any, options: Mapping[str, Any]) -> list[str]:
+    if isinstance(variables, Mapping):
+        raise ArgumentError("variables by level need an analysis of two levels: name the clusters, cluster=")
+    if variables is not None:
+        return list(several(variables))
+    matrix = options.get("sample_cov")
+    if isinstance(matrix, pd.DataFrame):
+        return [str(name) for name in matrix.columns]
+    return [name for name in _columns(data) if name not in _used(options)]
+
+
+def _columns(data: Any) -> list[str]:
+    if data is None:
+        raise DataError("efa needs data, or a covariance matrix in sample_cov=")
+    require_rows_of_data(data)
+    return numeric_columns(data)
+
+
+def _used(options: Mapping[str, Any]) -> set[Any]:
+    """Columns that say how rows were sampled and are no indicators."""
+    kinds = ("weights", "cluster_weights", "psu", "strata", "fpc", "group")
+    return {options.get(kind) for kind in kinds} | {*options.get("replicate_weights", ())}
+
+
+def _levels(data: Any, variables: Any, cluster: str | None) -> tuple[list[str], list[str]]:
+    """Variables within and between."""
+    if isinstance(variables, Mapping):
+        given = _by_level(variables, "variables")
+        if set(given) != {WITHIN, BETWEEN}:
+            raise ArgumentError("variables by level need both levels: {1: [...], 2: [...]}")
+        return list(several(given[WITHIN])), list(several(given[BETWEEN]))
+    if isinstance(data, LevelMoments):
+        within, between = map(list, (data.within_cov.columns, data.between_cov.columns))
+    elif isinstance(data, ClusterStatistics):
+        raise DataError("statistics do not say which variables to analyse: variables={1: [...], 2: [...]}")
+    else:
+        require_rows_of_data(data)
+        names = list(several(variables)) if variables is not None else numeric_columns(data)
+        names = [name for name in names if name != cluster]
+        assert cluster is not None
+        within = varying_within(data, cluster, names, Holes())
+        between = names
+    if variables is not None:
+        wanted = several(variables)
+        unknown = [name for name in wanted if name not in within and name not in between]
+        if unknown:
+            raise DataError(f"{unknown[0]!r} is not among the variables {', '.join(between)}")
+        within, between = ([name for name in wanted if name in own] for own in (within, between))
+    return within, between
+
+
+def _require_bearable(names: Sequence[str], counts: Sequence[int], level: int, *, multilevel: bool) -> None:
+    most = most_factors(len(names))
+    if max(counts) > most:
+        where = f" at the {LEVEL_NAMES[level]} level" if multilevel else ""
+        raise ModelError(
+            f"{max(counts)} factors are too many for the {len(names)} variables{where} ({', '.join(names)}), which can "
+            f"bear {most}: with m factors and p variables (p - m)^2 must be at least p + m"
+        )
