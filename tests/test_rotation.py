@@ -263,6 +263,36 @@ def errors_by_differences(found):
     assert found.standard_errors == pytest.approx(by_differences, rel=2e-5)
 
 
+@pytest.mark.parametrize("rotation", ["geomin", "varimax"])
+def test_directions_along_the_border_of_the_cone(rotation):
+    """Where the maximum is on the border the rotated parameters have the directions that are left before rotation."""
+    data, (method, arguments) = msem.load_demo(), ROTATIONS[rotation]
+    with pytest.warns(msem.errors.MsemWarning):
+        found = msem.sem(
+            TWO,
+            data[data["cluster"] <= 40],
+            cluster="cluster",
+            space="psd",
+            rotation=method,
+            rotation_args=arguments,
+        )
+    plain = unrotated_table(found.table, found.sample)
+    before = estimate(plain, found.sample)
+    border, turned = before.optimum.border, found.estimate.optimum.border
+    free = [i for i, row in enumerate(found.table.rows) if row.free]
+
+    def after(along):
+        theta = before.theta + border.tangent @ along
+        variances = before.objective.variances(theta)
+        return rotated_values(found.table, found.objective.blocks, row_values(plain, theta), variances)[0][
+            free
+        ]
+
+    by_differences = differences(after, np.zeros(border.tangent.shape[1]), 1e-4)
+    assert turned.tangent == pytest.approx(by_differences, abs=1e-5 * np.abs(by_differences).max())
+    assert np.isfinite(found.standard_errors).sum() > 30
+
+
 @pytest.mark.parametrize("rotation", ROTATIONS)
 def test_rotation_changes_neither_moments_nor_likelihood(rotation):
     one, other = fit(STRUCTURAL if rotation == "geomin" else TWO, rotation), None

@@ -17,7 +17,13 @@ from msem.estimation.constraints import elimination_basis
 from msem.estimation.matrices import fill_exogenous, row_values
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import Optimum, as_optimum
-from msem.estimation.rotation import RotatedBlock, condition_rows, rotated_values, unrotated_table
+from msem.estimation.rotation import (
+    RotatedBlock,
+    condition_rows,
+    follow_rotation,
+    rotated_values,
+    unrotated_table,
+)
 from msem.model.partable import ParameterTable
 from msem.settings import Space
 
@@ -217,6 +223,14 @@ def rotated(found: Estimate, table: ParameterTable) -> Estimate:
     theta.flags.writeable = False
     gradient = objective.core.evaluate(theta)[1]
     optimum = replace(found.optimum, theta=theta, gradient=gradient, active=active)
+    border = found.optimum.border
+    if border is not None:
+        moves = np.zeros((len(table.rows), border.tangent.shape[1]))
+        for i, row in enumerate(found.table.rows):
+            if row.free:
+                moves[i] = border.tangent[row.free - 1]
+        tangent = follow_rotation(objective, objective.core, theta, blocks, moves)
+        optimum = replace(optimum, border=replace(border, tangent=tangent))
     return Estimate(objective, optimum, blocks)
 
 

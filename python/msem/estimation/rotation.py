@@ -175,7 +175,7 @@ def rotated_values(
     found = []
     for own in table.exploratory:
         block = next(b for b in blocks if (b.level, b.group) == (own.level, own.group))
-        paths, residual = block_matrices(block, out)
+        paths = block_matrices(block, out)[0]
         at = {name: i for i, name in enumerate(block.names)}
         rows, cols = [at[n] for n in own.indicators], [at[n] for n in own.factors]
         loadings = paths[np.ix_(rows, cols)]
@@ -194,18 +194,113 @@ def rotated_values(
             sign = np.where((best.sum(axis=0) < 0) & (np.nansum(np.abs(wanted), axis=0) == 0), -1.0, 1.0)
         transformation = transformation[:, order] * sign
         found.append(RotatedBlock(own, transformation, tuple(Minimum(*m[2:]) for m in minima)))
-        mixed = np.eye(len(block.names))
-        mixed[np.ix_(cols, cols)] = transformation.T
-        undone = np.eye(len(block.names))
-        undone[np.ix_(cols, cols)] = np.linalg.inv(transformation.T)
-        mean = np.zeros(len(block.names))
-        intercepts = block.slot == INTERCEPT
-        mean[block.row[intercepts]] = out[block.rows[intercepts]]
-        matrices = (mixed @ paths @ undone, mixed @ residual @ mixed.T, (mixed @ mean)[:, None])
-        for i, slot, row, col in zip(block.rows, block.slot, block.row, block.col, strict=True):
-            if table.rows[i].free:
-                out[i] = matrices[slot][row, col]
+        out = transformed(table, block, own, out, transformation)
     return out, tuple(found)
+
+
+def transformed(
+    table: ParameterTable, block: BlockMap, own: ExploratoryBlock, values: Floats, transformation: Floats
+) -> Floats:
+    """Values of all rows after the factors eta of a block have become T'eta: linear in the values.
+
+    Parameters
+    ----------
+    table : ParameterTable
+    block : BlockMap
+        Of the level and group of the factors.
+    own : ExploratoryBlock
+    values : ndarray, shape (..., rows)
+    transformation : ndarray, shape (m, m)
+        T.
+    """
+    at = [block.names.index(name) for name in own.factors]
+    mixed, undone = np.eye(len(block.names)), np.eye(len(block.names))
+    mixed[np.ix_(at, at)] = transformation.T
+    undone[np.ix_(at, at)] = np.linalg.inv(transformation.T)
+    paths, residual, mean = _matrices(block, values)
+    matrices = (mixed @ paths @ undone, mixed @ residual @ mixed.T, mean @ mixed.T)
+    return _with_values(table, block, values, matrices)
+
+
+def _matrices(block: BlockMap, values: Floats) -> tuple[Floats, Floats, Floats]:
+    """Paths, residual covariances and intercepts of a block, stacked as the values are."""
+    paths, residual = block_matrices(block, values)
+    mean = np.zeros((*values.shape[:-1], len(block.names)))
+    intercepts = block.slot == INTERCEPT
+    mean[..., block.row[intercepts]] = values[..., block.rows[intercepts]]
+    return paths, residual, mean
+
+
+def _with_values(
+    table: ParameterTable, block: BlockMap, values: Floats, matrices: tuple[Floats, Floats, Floats]
+) -> Floats:
+    """Values of all rows with those of the free rows of a block from its matrices."""
+    out = values.copy()
+    for i, slot, row, col in zip(block.rows, block.slot, block.row, block.col, strict=True):
+        if table.rows[i].free:
+            out[..., i] = matrices[slot][..., row] if slot == INTERCEPT else matrices[slot][..., row, col]
+    return out
+
+
+def follow_rotation(
+    model: Model,
+    core: _core.Objective,
+    theta: Floats,
+    blocks: Sequence[RotatedBlock],
+    moves: Floats,
+) -> Floats:
+    """How rotated parameters move when those before rotation do, shape (npar, k).
+
+    They move as they would under the rotation that was found, and this moves so that the conditions go on holding.
+
+    Parameters
+    ----------
+    model : Model
+        Table and blocks.
+    core : _core.Objective
+    theta : ndarray, shape (npar,)
+        Rotated parameters.
+    blocks : sequence of RotatedBlock
+    moves : ndarray, shape (rows, k)
+        Of the values of all rows of the table before rotation.
+    """
+    table = model.table
+    values = row_values(table, theta)
+    change, turns = moves.T, []
+    for one in blocks:
+        own = one.block
+        block = next(b for b in model.blocks if (b.level, b.group) == (own.level, own.group))
+        change = transformed(table, block, own, change, one.transformation)
+        at = [block.names.index(name) for name in own.factors]
+        paths, residual, mean = _matrices(block, values)
+        for x in _turns(residual[np.ix_(at, at)], orthogonal=table.rotation.orthogonal):
+            turn = np.zeros_like(paths)
+            turn[np.ix_(at, at)] = x.T
+            moved = (turn @ paths - paths @ turn, turn @ residual + residual @ turn.T, turn @ mean)
+            turns.append(_with_values(table, block, np.zeros(len(values)), moved))
+    first = np.array(
+        [next(i for i, r in enumerate(table.rows) if r.free == k + 1) for k in range(len(theta))]
+    )
+    direct = change[:, first].T
+    if not turns:
+        return direct
+    orbit, rows = np.array(turns)[:, first].T, condition_rows(model, core, theta)
+    out: Floats = direct - orbit @ np.linalg.solve(rows @ orbit, rows @ direct)
+    return out
+
+
+def _turns(correlations: Floats, *, orthogonal: bool) -> list[Floats]:
+    """Directions X in which T may go on to T(I + X): antisymmetric, or keeping the lengths of the columns of T."""
+    m, out = len(correlations), []
+    for j in range(m):
+        for i in range(j + 1 if orthogonal else 0, m):
+            if i == j:
+                continue
+            x = np.zeros((m, m))
+            x[i, j] = 1.0
+            x[(j, i) if orthogonal else (j, j)] = -1.0 if orthogonal else -correlations[i, j]
+            out.append(x)
+    return out
 
 
 def _scale(
