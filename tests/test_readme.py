@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import msem
 from msem.cli import main
 
@@ -29,11 +31,31 @@ def test_the_tables_are_those_of_the_demo(capsys):
         assert any(printed[k : k + len(shown)] == shown for k in at)
 
 
-def test_the_second_example_runs(tmp_path, monkeypatch):
+def test_all_blocks_run_as_they_stand(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    exec(compile(CODE[0].replace("print(", "str("), "README.md", "exec"), names)
-    h1 = names["fit"].saturated
-    names |= {"W": h1.within.cov, "B": h1.between.cov, "m": h1.between.mean, "msem": msem}
-    exec(compile(CODE[1], "README.md", "exec"), names)
+    for block in CODE:
+        exec(compile(block, "README.md", "exec"), names)
+    assert capsys.readouterr().out
     assert names["joint"].status == names["levels"].status == "ok"
+
+
+CALLS = sorted(set(re.findall(r"`((?:msem|fit)\.[\w.]+)", README)))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_name_is_there(call):
+    owner, *names = call.split(".")
+    found = msem if owner == "msem" else msem.sem("f =~ y1 + y2 + y3", msem.load_demo())
+    for name in names:
+        found = getattr(found, name)
+
+
+def test_the_line_on_power_runs():
+    call = re.search(r"`(msem\.power\(.*?\))`", README)[1].replace("[50, 100]", "[40]")
+    variances = "a ~~ 1*a; b ~~ 1*b; c ~~ 1*c"
+    population = f"level: 1\n f =~ 1*a + 1*b + 1*c\n f ~~ 1*f\n {variances}\nlevel: 2\n {variances}"
+    model = "level: 1\n f =~ a + b + c\nlevel: 2\n a ~~ b"
+    names: dict[str, object] = {"msem": msem, "model": model, "population": population}
+    result = eval(call.removesuffix(")") + ", replications=20, seed=1, progress=False)", names)
+    assert len(result.designs)
