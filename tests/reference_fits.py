@@ -69,8 +69,7 @@ def fit(case: str, **options: Any) -> msem.Fit:
     """The case fitted by msem; warnings of solutions and of rows left out are the subject of other tests."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", msem.errors.ImproperSolutionWarning)
-        if case in MISSING:
-            warnings.simplefilter("ignore", msem.errors.DataWarning)
+        warnings.simplefilter("ignore", msem.errors.DataWarning)
         return FUNCTIONS[reference.meta(case)["fun"]](reference.model(case), **(arguments(case) | options))
 
 

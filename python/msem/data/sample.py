@@ -190,6 +190,8 @@ class Origin:
         Rows in which each variable was missing.
     dropped_zero : int
         Rows left out because their weight is zero.
+    nrows : int
+        Rows as given; 0 where that is not known.
     """
 
     given_as: str = "raw data"
@@ -199,6 +201,7 @@ class Origin:
     dropped_no_group: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     dropped_zero: int = 0
+    nrows: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,6 +245,7 @@ class Sample:
             dropped_no_group=self.without_group,
             dropped=dict(missing),
             dropped_zero=sum(data.dropped_zero for data in rows),
+            nrows=sum(g.data.nrows for g in self.groups if g.data is not None) + self.without_group,
         )
 
     @property

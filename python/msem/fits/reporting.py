@@ -130,6 +130,7 @@ def header(
         dropped_no_cluster=origin.dropped_no_cluster,
         dropped_no_group=origin.dropped_no_group,
         dropped_zero=origin.dropped_zero,
+        nrows=origin.nrows,
         survey=survey_rows(options, [group.sample for group in groups]),
     )
     return method, sample

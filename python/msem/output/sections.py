@@ -66,6 +66,7 @@ def sample_section(
     dropped_no_cluster: int = 0,
     dropped_no_group: int = 0,
     dropped_zero: int = 0,
+    nrows: int = 0,
     survey: Pairs = (),
 ) -> Section:
     """Describe the sample.
@@ -86,6 +87,8 @@ def sample_section(
         Rows left out because a variable, all variables, the cluster, or the group is missing.
     dropped_zero : int
         Rows left out because their weight is zero.
+    nrows : int
+        Rows of the data as given, shown if some were left out; 0 where that is not known.
     survey : tuple of (str, value)
         Weights, primary sampling units and strata.
     """
@@ -99,6 +102,8 @@ def sample_section(
         rows = [("Number of observations", _count(nobs))]
         rows += [(name, _count(nclusters))] if nclusters is not None else []
     rows += [(f"Number of missing patterns{level}", count) for level, count in (patterns or {}).items()]
+    if nrows and (dropped_rows or dropped_empty or dropped_no_cluster or dropped_no_group or dropped_zero):
+        rows.append(("Rows in the data", nrows))
     if dropped_empty:
         rows.append(("Rows dropped: nothing observed", dropped_empty))
     if dropped_rows:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TextIO
-
-from tqdm import tqdm
+from typing import Any, TextIO
 
 PATIENCE = 1.0  # seconds before anything is shown
 PAUSE = 0.1  # seconds between updates
 CHUNK_SECONDS = 0.2  # of work between looks at whether the user wants to stop
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
-    """A bar that starts no thread and no process of its own."""
+@functools.cache
+def _bar() -> Any:
+    """The class of bars: on a terminal or in a notebook, whichever there is. It starts no thread and no process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where a notebook has no widgets the bar is text
+        from tqdm.auto import tqdm
 
-    monitor_interval = 0
-
-
-_Bar.set_lock(threading.RLock())
+    kind = type("Bar", (tqdm,), {"monitor_interval": 0})
+    kind.set_lock(threading.RLock())  # type: ignore[attr-defined]
+    return kind
 
 
 class Progress:
@@ -39,14 +42,15 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int, show: bool = True, stream: TextIO | None = None) -> None:
-        self._bar = _Bar(
-            desc=title,
-            total=total,
-            disable=not show,
-            file=sys.stderr if stream is None else stream,
-            delay=PATIENCE,
-            mininterval=PAUSE,
-        )
+        self._bar: Any = None
+        if show:
+            self._bar = _bar()(
+                desc=title,
+                total=total,
+                file=sys.stderr if stream is None else stream,
+                delay=PATIENCE,
+                mininterval=PAUSE,
+            )
 
     def __enter__(self) -> Progress:
         return self
@@ -54,11 +58,13 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def update(self, done: int) -> None:
         """Show that so many of the total are done."""
-        self._bar.update(done - self._bar.n)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
 
 
 QUIET = Progress("", 1, False)
