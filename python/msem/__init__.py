@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from msem import plots
 from msem.data.clusters import ClusterStatistics
 from msem.data.demo import load_demo
+from msem.data.files import read_data
 from msem.data.moments import LevelMoments
 from msem.data.patterns import MissingPatterns, missing_patterns
 from msem.data.printed import covariance
@@ -76,6 +77,7 @@ __all__ = [
     "plots",
     "pool",
     "power",
+    "read_data",
     "saturated",
     "segregated",
     "sem",

@@ -1,16 +1,12 @@
-"""Command line: `msem demo`, `msem fit`, `msem diagram` and `msem summarize`."""
+"""Command line: `msem demo`, `msem fit`, `msem describe`, `msem diagram` and `msem summarize`."""
 
 from __future__ import annotations
 
 import argparse
-import lzma
 import os
 import sys
 import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -19,27 +15,28 @@ import pandas as pd
 
 from msem.data.clusterfile import is_statistics
 from msem.data.clusters import ClusterStatistics
-from msem.data.columns import require_unique
+from msem.data.columns import numeric_columns
 from msem.data.demo import load_demo
+from msem.data.files import missing_codes, read_chunks, read_data
 from msem.data.moments import LevelMoments
 from msem.data.storage import distinct_files, replacing
 from msem.data.streams import summarize
-from msem.errors import DataError, MsemError, MsemWarning
+from msem.errors import DataError, DataWarning, MsemError, MsemWarning, warn
 from msem.fits.decomposition import segregated
+from msem.fits.description import Description, describe
 from msem.fits.drawing import diagram
 from msem.fits.fit import Fit
 from msem.fits.publication import table
 from msem.fits.reporting import SummaryTable
 from msem.fits.sem import sem
 from msem.fits.synopsis import compare
+from msem.language.syntax import parse
 from msem.output.tables import format_matrix
 from msem.pictures.graph import Errors
 from msem.settings import Settings
 from msem.version import __version__
 
 ARROW = {".parquet", ".pq", ".arrow", ".feather", ".ipc"}
-ROWS = 100_000  # of a CSV file at a time
-UNREADABLE = (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 DEMO_MODEL = """\
 level: 1
   fw =~ y1 + y2 + y3
@@ -64,11 +61,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, or 1 if the model or the data cannot be used.
     """
     arguments = parser().parse_args(argv)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MsemWarning)
+        status = _run(arguments)
+    for warning in caught:
+        if issubclass(warning.category, MsemWarning):
+            print(f"warning: {warning.message}", file=sys.stderr)
+    return status
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run a command; what is wrong with its input is one line."""
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", MsemWarning)
-            status: int = arguments.run(arguments)
-            sys.stdout.flush()
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -78,9 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MsemError, OSError, ImportError) as error:
         print(f"msem: {error}", file=sys.stderr)
         return 1
-    for warning in caught:
-        if issubclass(warning.category, MsemWarning):
-            print(f"warning: {warning.message}", file=sys.stderr)
     return status
 
 
@@ -91,7 +94,10 @@ def parser() -> argparse.ArgumentParser:
     commands = out.add_subparsers(required=True, metavar="command")
     demo = commands.add_parser("demo", help="fit the embedded data in every way and compare")
     demo.set_defaults(run=run_demo)
-    add_fit(commands.add_parser("fit", help="fit a model file to a CSV or Parquet file"))
+    add_fit(commands.add_parser("fit", help="fit a model file to a file of data"))
+    add_describe(
+        commands.add_parser("describe", help="describe clustered data: the first table of an article")
+    )
     add_diagram(commands.add_parser("diagram", help="draw the path diagram of a model file, or of its fit"))
     add_summarize(
         commands.add_parser("summarize", help="reduce files to statistics that can be shared and fitted")
@@ -106,8 +112,9 @@ def add_fit(fit: argparse.ArgumentParser) -> None:
         "data",
         type=Path,
         nargs="+",
-        help="CSV (.csv, also compressed) or Parquet file, or files of `msem summarize`, which are added",
+        help="text (.csv, also compressed), Parquet, Stata, SPSS or SAS file, or files of `msem summarize` to add",
     )
+    add_missing(fit)
     fit.add_argument(
         "--tables", nargs="+", default=(), choices=get_args(SummaryTable), help="further tables to print"
     )
@@ -120,6 +127,31 @@ def add_fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--standardized", action="store_true", help="add standardized estimates")
     add_options(fit)
     fit.set_defaults(run=run_fit)
+
+
+def add_missing(command: argparse.ArgumentParser) -> None:
+    """Codes of missing values."""
+    command.add_argument(
+        "--na-values",
+        nargs="+",
+        default=(),
+        metavar="CODE",
+        help="codes for missing values, such as -999; '.' is one",
+    )
+
+
+def add_describe(command: argparse.ArgumentParser) -> None:
+    """Arguments of `msem describe`."""
+    command.add_argument("data", type=Path, help="text, Parquet, Stata, SPSS or SAS file")
+    command.add_argument("--cluster", required=True, help="column with the cluster ids")
+    command.add_argument("--variables", nargs="+", metavar="NAME", help="default: all numeric columns")
+    command.add_argument(
+        "--out",
+        type=Path,
+        help="write the table to this file: .csv, .parquet, .html, .docx, .tex, .md or .json",
+    )
+    add_missing(command)
+    command.set_defaults(run=run_describe)
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -147,6 +179,7 @@ def add_diagram(picture: argparse.ArgumentParser) -> None:
     picture.add_argument(
         "data", type=Path, nargs="*", help="as of msem fit; without data the model is drawn without estimates"
     )
+    add_missing(picture)
     picture.add_argument(
         "--out", type=Path, required=True, help="file to write: .svg, .png, .pdf, .dot, .gv or .tex (TikZ)"
     )
@@ -189,27 +222,91 @@ OUTPUTS: dict[str, Callable[[Fit, Path], object]] = {
 
 def run_fit(arguments: argparse.Namespace) -> int:
     """Fit a model file and print the summary."""
-    require_folder(arguments.out)
-    if arguments.out is not None and arguments.out.suffix.lower() not in OUTPUTS:
-        raise DataError(
-            f"--out {arguments.out}: the name must end in one of {', '.join(OUTPUTS)}, which says what is written"
-        )
-    fit = sem(read_model(arguments.model), read_all(arguments.data), **given_options(arguments))
-    if arguments.out is not None:
-        with replacing(arguments.out) as file:
-            OUTPUTS[arguments.out.suffix.lower()](fit, file)
+    require_output(arguments.out, OUTPUTS)
+    text = read_model(arguments.model)
+    fit = sem(text, read_for(text, arguments), **given_options(arguments))
+    write(fit, arguments.out, OUTPUTS)
     print(fit.summary(fit_measures=True, standardized=arguments.standardized, tables=arguments.tables))
     if arguments.out is not None:
         print(f"\nwritten to {arguments.out}")
     return 0 if fit.converged else 1
 
 
+# What `msem describe --out` writes.
+DESCRIPTIONS: dict[str, Callable[[Description, Path], object]] = {
+    ".csv": lambda found, file: found.variables.to_csv(file, index_label="variable"),
+    ".parquet": lambda found, file: found.variables.to_parquet(file),
+    ".html": lambda found, file: found.table().save(file),
+    ".docx": lambda found, file: found.table().save(file),
+    ".tex": lambda found, file: found.table().save(file),
+    ".md": lambda found, file: found.table().save(file),
+    ".json": lambda found, file: found.variables.to_json(file, orient="index"),
+}
+
+
+def run_describe(arguments: argparse.Namespace) -> int:
+    """Describe a file of data."""
+    require_output(arguments.out, DESCRIPTIONS)
+    data = read_data(arguments.data, missing=arguments.na_values)
+    names = arguments.variables or [name for name in numeric_columns(data) if name != arguments.cluster]
+    warn_of_codes(data, names)
+    found = describe(data, cluster=arguments.cluster, variables=names)
+    write(found, arguments.out, DESCRIPTIONS)
+    print(found)
+    if arguments.out is not None:
+        print(f"\nwritten to {arguments.out}")
+    return 0
+
+
+def require_output(path: Path | None, kinds: Mapping[str, object]) -> None:
+    """Refuse a file to write whose folder does not exist or whose suffix says nothing, before the work is done.
+
+    Raises
+    ------
+    DataError
+    """
+    require_folder(path)
+    if path is not None and path.suffix.lower() not in kinds:
+        raise DataError(
+            f"--out {path}: the name must end in one of {', '.join(kinds)}, which says what is written"
+        )
+
+
+def write(found: Any, path: Path | None, kinds: Mapping[str, Callable[[Any, Path], object]]) -> None:
+    """Write a file in place of another, if one is asked for."""
+    if path is not None:
+        with replacing(path) as file:
+            kinds[path.suffix.lower()](found, file)
+
+
+def read_for(model: str, arguments: argparse.Namespace) -> pd.DataFrame | ClusterStatistics:
+    """The data of a model; values of its variables that look like codes for missing ones are pointed out."""
+    group = getattr(arguments, "group", None)
+    data = read_all(arguments.data, [group] if group else [], arguments.na_values)
+    if isinstance(data, pd.DataFrame):
+        names = dict.fromkeys(name for one in parse(model).statements for name in (one.lhs, one.rhs))
+        warn_of_codes(data, [name for name in names if name in data])
+    return data
+
+
+def warn_of_codes(data: pd.DataFrame, names: Sequence[str]) -> None:
+    """Point out values that look like codes for missing ones."""
+    known = [name for name in names if name in data]
+    for name, code, count in missing_codes(data, known):
+        warn(
+            f"{name!r} has the value {code:g} in {count} rows, far from all others: if it stands for a missing "
+            f"value, say --na-values {code:g}",
+            DataWarning,
+        )
+
+
 def run_diagram(arguments: argparse.Namespace) -> int:
     """Draw a model file, fitted to data if there are any."""
     require_folder(arguments.out)
+    text = read_model(arguments.model)
     drawn = diagram(
-        read_model(arguments.model),
-        read_all(arguments.data) if arguments.data else None,
+        text,
+        read_for(text, arguments) if arguments.data else None,
         standardized=arguments.standardized,
         errors=arguments.errors,
         means=arguments.means,
@@ -267,43 +364,10 @@ def run_summarize(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def read_chunks(path: Path) -> Iterator[pd.DataFrame]:
-    """The rows of a CSV file, some at a time; `DataError` if it cannot be read."""
-    with reading(path):
-        require_distinct_columns(path)
-        yield from pd.read_csv(path, chunksize=ROWS)
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Name a file that is damaged or of another kind.
-
-    Raises
-    ------
-    DataError
-    """
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-
-
-def require_distinct_columns(path: Path) -> None:
-    """Refuse a CSV file with a name over several columns, which pandas would rename.
-
-    Raises
-    ------
-    DataError
-    """
-    if path.is_file():  # a pipe can be read only once
-        header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
-        require_unique(header.tolist())
-
-
-def read_all(paths: Sequence[Path]) -> pd.DataFrame | ClusterStatistics:
-    """A file of data, or the sum of files of statistics.
+def read_all(
+    paths: Sequence[Path], labels: Sequence[str] = (), missing: Sequence[str] = ()
+) -> pd.DataFrame | ClusterStatistics:
+    """A file of data, or the sum of files of statistics; see `read_data`.
 
     Raises
     ------
@@ -317,27 +381,9 @@ def read_all(paths: Sequence[Path]) -> pd.DataFrame | ClusterStatistics:
             raise DataError(
                 f"{odd} is not a file of statistics, and only those can be added: use msem summarize, or give one file"
             )
-        return read_data(paths[0])
+        return read_data(paths[0], labels=labels, missing=missing)
     first, *others = map(ClusterStatistics.load, kept)
     return sum(others, first)
-
-
-def read_data(path: Path) -> pd.DataFrame:
-    """Read a CSV or Parquet file.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read as either.
-    """
-    with reading(path):
-        if path.suffix.lower() not in {".parquet", ".pq"}:
-            require_distinct_columns(path)
-            return pd.read_csv(path)
-        try:
-            return pd.read_parquet(path)
-        except ImportError as error:
-            raise DataError(f"reading {path} needs pyarrow: pip install 'msem[parquet]'") from error
 
 
 def run_demo(_: argparse.Namespace) -> int:

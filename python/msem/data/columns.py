@@ -96,7 +96,7 @@ def float_column(name: str, series: nw.Series[Any]) -> Floats:
     if kind == nw.Unknown:
         return unusual_as_floats(name, series)
     if not (kind.is_numeric() or kind == nw.Boolean):
-        raise not_numeric(name, str(kind).partition("(")[0].lower())
+        raise not_numeric(name, str(kind).partition("(")[0].lower(), series)
     if kind != nw.Float64:
         series = series.cast(nw.Float64)
     values: Floats = np.asarray(series.to_numpy(), dtype=np.float64)
@@ -140,11 +140,23 @@ def unusual_as_floats(name: str, series: nw.Series[Any]) -> Floats:
     return np.asarray(series.to_native(), dtype=np.float64)
 
 
-def not_numeric(name: str, kind: str) -> DataError:
-    """Error for a column that is not a number."""
+def not_numeric(name: str, kind: str, series: nw.Series[Any] | None = None) -> DataError:
+    """Error for a column that is not a number; of numbers written as text it names those that are none."""
     remedy = "convert it to numbers"
     if kind in {"categorical", "enum", "string", "str"}:
         remedy = "convert it to numbers, or to 0/1 indicator columns if its values are categories"
+    if series is not None and kind in {"string", "str"}:
+        values = pd.Series(series.to_list(), dtype=object).dropna()
+        odd = values[pd.to_numeric(values, errors="coerce").isna()].value_counts()
+        if 0 < odd.sum() < len(values) / 2:
+            shown = ", ".join(f"{value!r} in {count} rows" for value, count in odd.head(3).items())
+            more = ", ..." if len(odd) > 3 else ""
+            remedy = (
+                f"all its values are numbers but {shown}{more}; if that stands for a missing value, read the "
+                "file with it as one, as by msem.read_data(..., missing=[...]) or pandas.read_csv(..., na_values=[...])"
+            )
+        elif not odd.sum():
+            remedy = "its values are numbers written as text: convert it, as by pandas.to_numeric"
     return DataError(f"variable {name!r} is not numeric (its type is {kind}): {remedy}")
 
 

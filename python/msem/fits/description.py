@@ -20,8 +20,10 @@ from msem.distributions import normal_pvalue
 from msem.entry import entry
 from msem.errors import DataError
 from msem.fits.decomposition import saturated
+from msem.fits.publication import PublicationTable, number_text
 from msem.printing import frame_html, frame_text
 from msem.settings import several
+from msem.version import __version__
 
 Floats = NDArray[np.float64]
 
@@ -33,8 +35,8 @@ class Description:
     Attributes
     ----------
     variables : DataFrame
-        A row for each variable: n (units with a value; clusters, of variables of clusters), missing (share), mean, sd,
-        min, max, sd_within, sd_between, icc, icc_se, icc2, design_effect.
+        A row for each variable: n (units with a value; clusters, of variables of clusters), missing (share),
+        mean, sd, min, max, sd_within, sd_between, icc, icc_se, icc2, design_effect.
     correlations : DataFrame
         Columns lhs, rhs, level, r, se, z, pvalue: correlations within and between clusters.
     nobs, nclusters : int
@@ -74,6 +76,22 @@ class Description:
             text = "" if r != r else f"{r:.{digits}f}" + "*" * sum(p < bound for bound in (0.05, 0.01, 0.001))
             out.iloc[row, column] = text
         return out
+
+    def table(self, *, digits: int = 2, apa: bool = False) -> PublicationTable:
+        """Means, standard deviations, intraclass correlations and correlations by level as a table for publication.
+
+        Parameters
+        ----------
+        digits : int
+            Decimals.
+        apa : bool
+            Numbers as in the style of the American Psychological Association; see `msem.table`.
+
+        Returns
+        -------
+        PublicationTable
+        """
+        return _publication(self, digits, apa)
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} {value:g}" for name, value in self.sizes.items())
@@ -222,3 +240,36 @@ def _correlation(
     slope = np.array([1 / np.sqrt(a * b), -r / (2 * a), -r / (2 * b)])
     variance = float(slope @ gamma.loc[list(keys), list(keys)].to_numpy() @ slope)
     return r, float(np.sqrt(variance)) if variance >= 0 else np.nan
+
+
+HEADINGS = {"mean": "M", "sd": "SD", "icc": "ICC(1)", "icc2": "ICC(2)", "design_effect": "Design effect"}
+
+
+def _publication(found: Description, digits: int, apa: bool) -> PublicationTable:
+    """A row for each variable: sizes, moments, then the correlations under the numbers of the variables."""
+    frame, names = found.variables, list(found.variables.index)
+    columns: dict[tuple[str, str], list[str]] = {("", "N"): [f"{n:.0f}" for n in frame["n"]]}
+    if frame["missing"].any():
+        columns["", "Missing"] = [f"{100 * share:.0f}%" for share in frame["missing"]]
+    for name, heading in HEADINGS.items():
+        bounded = name in ("icc", "icc2")
+        columns["", heading] = [number_text(v, digits, apa, below_one=bounded) for v in frame[name]]
+    texts = found.matrix(digits)
+    for k, name in enumerate(names, 1):
+        column = [_correlation_text(text, apa) for text in texts[name]]
+        columns["Correlations", str(k)] = column
+    rows = pd.MultiIndex.from_tuples(
+        [("Variables", f"{k}. {name}") for k, name in enumerate(names, 1)], names=["section", "row"]
+    )
+    table = pd.DataFrame(dict(enumerate(columns.values())), index=rows)
+    table.columns = pd.MultiIndex.from_tuples(list(columns), names=["fit", "column"])
+    note = (
+        f"{found.nobs} units in {found.nclusters} clusters. Correlations within clusters below and between "
+        f"clusters above the diagonal. * p < .05, ** p < .01, *** p < .001. msem {__version__}."
+    )
+    return PublicationTable(table, (note,))
+
+
+def _correlation_text(text: str, apa: bool) -> str:
+    """A correlation with its stars, without the zero before the point where that is the style."""
+    return text.replace("0.", ".", 1) if apa and text.lstrip("-").startswith("0.") else text

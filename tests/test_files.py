@@ -1,0 +1,230 @@
+"""Files of rows: whatever separates values, whatever stands for a missing one, value labels kept."""
+
+from __future__ import annotations
+
+import builtins
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyreadstat
+import pytest
+
+import msem
+from msem.cli import main
+from msem.data.files import missing_codes
+from msem.errors import DataError, ExtraError
+
+MODEL = "level: 1\nfw =~ y1 + y2 + y3\nlevel: 2\nfb =~ y1 + y2 + y3\n"
+
+
+@pytest.fixture(scope="module")
+def data() -> pd.DataFrame:
+    frame = msem.load_demo()[["y1", "y2", "y3", "w1", "cluster"]]
+    frame.loc[[3, 5], "y1"] = np.nan
+    return frame.assign(country=np.where(frame["cluster"] % 2, 1.0, 2.0))
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "commas": {},
+    "semicolons": {"sep": ";"},
+    "semicolons and decimal commas": {"sep": ";", "decimal": ","},
+    "tabs": {"sep": "\t"},
+    "tabs and decimal commas": {"sep": "\t", "decimal": ","},
+    "bars": {"sep": "|"},
+    "blanks": {"sep": " ", "na_rep": "."},
+    "dots": {"na_rep": "."},
+    "quoted names": {"sep": ";", "quoting": 2, "na_rep": "NA"},
+}
+
+
+@pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("name", ["data.csv", "data.txt.gz"])
+def test_text_files(data: pd.DataFrame, tmp_path: Path, options: dict[str, Any], name: str) -> None:
+    data.to_csv(tmp_path / name, index=False, **options)
+    pd.testing.assert_frame_equal(msem.read_data(tmp_path / name), data, check_dtype=False)
+
+
+def test_odd_text_files(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("score\n1\n2\n")
+    assert list(msem.read_data(tmp_path / "one.csv")) == ["score"]
+    (tmp_path / "name.csv").write_text("total score\n1\n2\n")
+    assert list(msem.read_data(tmp_path / "name.csv")) == ["total score"]
+    (tmp_path / "bom.csv").write_bytes(b"\xef\xbb\xbfa;b\n1,5;2\n")
+    assert msem.read_data(tmp_path / "bom.csv").to_dict("list") == {"a": [1.5], "b": [2]}
+    (tmp_path / "text.csv").write_text('a,"x;y;z"\n1,2\n')
+    assert list(msem.read_data(tmp_path / "text.csv")) == ["a", "x;y;z"]
+    (tmp_path / "twice.csv").write_text("a;b;a\n1;2;3\n")
+    with pytest.raises(DataError, match="several columns named 'a'"):
+        msem.read_data(tmp_path / "twice.csv")
+
+
+LABELS = {"country": {1.0: "Norway", 2.0: "Chile"}}
+WRITERS = {
+    ".sav": pyreadstat.write_sav,
+    ".zsav": pyreadstat.write_sav,
+    ".dta": pyreadstat.write_dta,
+    ".xpt": pyreadstat.write_xport,
+}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_statistical_files(data: pd.DataFrame, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"data{suffix}"
+    options = {"variable_value_labels": LABELS} if suffix in (".sav", ".dta") else {}
+    labels = {"column_labels": {"y1": "first item"}}
+    WRITERS[suffix](data, str(path), **options, **labels)
+    found = msem.read_data(path)
+    np.testing.assert_allclose(found.to_numpy(float), data.to_numpy(float), rtol=1e-12)
+    assert found.attrs["variable_labels"]["y1"] == "first item"
+    if options:
+        assert found.attrs["value_labels"] == LABELS
+        labelled = msem.read_data(path, labels="country")
+        assert labelled["country"].cat.categories.tolist() == ["Norway", "Chile"]
+        assert (labelled["country"] == "Norway").equals(data["country"] == 1)
+
+
+def test_labels_need_not_be_complete_or_distinct(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"g": [1.0, 2.0, 3.0, np.nan], "y": [1.0, 2.0, 3.0, 4.0]})
+    pyreadstat.write_sav(frame, str(tmp_path / "a.sav"), variable_value_labels={"g": {1.0: "a", 2.0: "a"}})
+    found = msem.read_data(tmp_path / "a.sav", labels=["g", "y"])
+    assert found["g"].cat.categories.tolist() == ["a (1)", "a (2)", "3"]
+    assert found["g"].isna().tolist() == [False, False, False, True]
+    assert found["y"].tolist() == [1, 2, 3, 4]
+    with pytest.raises(DataError, match="no column 'h'"):
+        msem.read_data(tmp_path / "a.sav", labels="h")
+
+
+def test_declared_and_named_codes_are_missing(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"y": [1.0, -9.0, 3.0], "t": ["a", "-9", "none"]})
+    pyreadstat.write_sav(frame, str(tmp_path / "a.sav"), missing_ranges={"y": [-9.0]})
+    assert msem.read_data(tmp_path / "a.sav")["y"].isna().tolist() == [False, True, False]
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    for name in ("a.parquet", "a.csv"):
+        found = msem.read_data(tmp_path / name, missing=[-9, "none"])
+        assert found["y"].isna().tolist() == [False, True, False]
+        assert found["t"].isna().tolist() == [False, True, True]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "noise.sav").write_bytes(b"no such thing" * 20)
+    with pytest.raises(DataError, match=r"noise\.sav cannot be read"):
+        msem.read_data(tmp_path / "noise.sav")
+    with pytest.raises(FileNotFoundError):
+        msem.read_data(tmp_path / "absent.dta")
+    plain = builtins.__import__
+
+    def missing(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "pyreadstat":
+            raise ImportError(name)
+        return plain(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ExtraError, match=r"pip install 'msem\[files\]'"):
+        msem.read_data(tmp_path / "noise.sav")
+
+
+def test_values_that_look_like_codes() -> None:
+    frame = pd.DataFrame(
+        {
+            "likert": [1.0, 5.0, 3.0, 99.0, 99.0, -9.0],
+            "income": [1e4, 99999.0, 2e5, 3e5, 1e5, 5e4],
+            "age": [20.0, 30.0, 99.0, 60.0, 95.0, 18.0],
+            "flag": [True, False, True, False, True, True],
+            "name": list("abcdef"),
+            "all": [9.0] * 6,
+        }
+    )
+    assert list(missing_codes(frame, list(frame))) == [("likert", -9.0, 1), ("likert", 99.0, 2)]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    status = main([str(argument) for argument in arguments])
+    shown = capsys.readouterr()
+    return status, shown.out, shown.err
+
+
+def test_groups_have_the_labels_of_an_spss_file(
+    data: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pyreadstat.write_sav(data, str(tmp_path / "data.sav"), variable_value_labels=LABELS)
+    (tmp_path / "one.lav").write_text("f =~ y1 + y2 + y3")
+    status, out, _ = run(capsys, "fit", tmp_path / "one.lav", tmp_path / "data.sav", "--group", "country")
+    assert status == 0
+    assert out.index("Group 1 [Norway]") < out.index("Group 2 [Chile]")
+
+
+def test_codes_are_pointed_out_by_the_command_line(
+    data: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data.fillna(-999).to_csv(tmp_path / "data.csv", sep=";", index=False)
+    (tmp_path / "two.lav").write_text(MODEL)
+    call = ["fit", tmp_path / "two.lav", tmp_path / "data.csv", "--cluster", "cluster"]
+    _, _, err = run(capsys, *call)
+    assert "'y1' has the value -999 in 2 rows" in err
+    assert "--na-values -999" in err
+    status, out, err = run(capsys, *call, "--na-values", "-999")
+    assert (status, err) == (0, "")
+    assert re.search(r"Rows in the data +2500\n", out)
+    assert re.search(r"Rows dropped: missing values +2\n", out)
+
+
+def test_text_in_a_column_of_numbers_is_named(data: pd.DataFrame) -> None:
+    odd = data.assign(y1=data["y1"].astype(str).fillna(".").replace("nan", "."))
+    with pytest.raises(DataError, match=r"all its values are numbers but '\.' in 2 rows"):
+        msem.sem(MODEL, odd, cluster="cluster")
+    with pytest.raises(DataError, match="numbers written as text"):
+        msem.sem(MODEL, data.assign(y1=data["y2"].astype(str)), cluster="cluster")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".html", ".docx", ".tex", ".md", ".json"])
+def test_describe(
+    data: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    data.to_csv(tmp_path / "data.csv", index=False)
+    out = tmp_path / f"table{suffix}"
+    status, text, _ = run(
+        capsys,
+        "describe",
+        tmp_path / "data.csv",
+        "--cluster",
+        "cluster",
+        "--variables",
+        "y1",
+        "w1",
+        "--out",
+        out,
+    )
+    assert status == 0
+    assert "2498 units in 200 clusters" in text
+    assert out.stat().st_size > 100
+    if suffix == ".csv":
+        assert pd.read_csv(out, index_col="variable").index.tolist() == ["y1", "w1"]
+    if suffix == ".md":
+        assert "| 1. y1 | 2498 | 0% |" in out.read_text()
+
+
+def test_describe_refuses_what_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(
+        capsys, "describe", tmp_path / "data.csv", "--cluster", "c", "--out", tmp_path / "t.xyz"
+    )
+    assert status == 1
+    assert ".csv, .parquet, .html, .docx, .tex, .md, .json" in err
+
+
+def test_listwise_deletion_of_many_rows_warns() -> None:
+    data = msem.load_demo()
+    few, many = data.copy(), data.copy()
+    few.loc[few.index[:100], "y1"] = np.nan
+    many.loc[many.index[:200], "y1"] = np.nan
+    fit = msem.sem("f =~ y1 + y2 + y3", few)
+    assert re.search(r"Number of observations +2400\n +Rows in the data +2500\n", fit.summary())
+    with pytest.warns(
+        msem.errors.DataWarning, match=r'200 of 2500 rows \(8%\).*\(y1 200\).*missing="fiml"'
+    ) as caught:
+        msem.sem("f =~ y1 + y2 + y3", many)
+    assert caught[0].filename == __file__
+    assert "Rows in the data" not in msem.sem("f =~ y1 + y2 + y3", data).summary()
