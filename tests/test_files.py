@@ -176,7 +176,7 @@ def test_text_in_a_column_of_numbers_is_named(data: pd.DataFrame) -> None:
     odd = data.assign(y1=data["y1"].astype(str).fillna(".").replace("nan", "."))
     with pytest.raises(DataError, match=r"all its values are numbers but '\.' in 2 rows"):
         msem.sem(MODEL, odd, cluster="cluster")
-    with pytest.raises(DataError, match="numbers written as text"):
+    with pytest.raises(DataError, match="numbers written as text: convert"):
         msem.sem(MODEL, data.assign(y1=data["y2"].astype(str)), cluster="cluster")
 
 

@@ -156,7 +156,7 @@ def not_numeric(name: str, kind: str, series: nw.Series[Any] | None = None) -> D
                 "file with it as one, as by msem.read_data(..., missing=[...]) or pandas.read_csv(..., na_values=[...])"
             )
         elif not odd.sum():
-            remedy = "its values are numbers written as text: convert it, as by pandas.to_numeric"
+            remedy = "its values are numbers written as text: convert it to numbers, as by pandas.to_numeric"
     return DataError(f"variable {name!r} is not numeric (its type is {kind}): {remedy}")
 
 
