@@ -69,7 +69,8 @@ def logliks(rows, theta, data, unit, both, between, id_, group=1):
     out, model = [], levels(rows, theta, unit, both, between, group)
     for x, y in parts_of(rows, data, unit, between, id_):
         mean, cov, *_ = cluster(model, unit, both, between, x)
-        out.append(oracle.normal_logpdf(y[None], mean, cov)[0])
+        seen = np.flatnonzero(~np.isnan(y))
+        out.append(oracle.normal_logpdf(y[None, seen], mean[seen], cov[np.ix_(seen, seen)])[0])
     return np.array(out)
 
 
@@ -94,7 +95,8 @@ def expected_information(rows, theta, data, unit, both, between, id_, fixed):
         x = {r.rhs: part[r.rhs].to_numpy() for r in rows if r.slope}
         given = [i * p + unit.index(name) for i in range(n) for name in fixed]
         values = part[list(fixed)].to_numpy().ravel()
-        rest = [k for k in range(n * p + len(between)) if k not in set(given)]
+        seen = ~np.isnan(np.append(part[list(unit)].to_numpy().ravel(), np.zeros(len(between))))
+        rest = [k for k in np.flatnonzero(seen) if k not in set(given)]
 
         def conditional(t, x=x, given=given, rest=rest, values=values):
             mean, cov, *_ = cluster(levels(rows, t, unit, both, between), unit, both, between, x)
@@ -117,7 +119,9 @@ def posterior(rows, theta, data, unit, both, between, id_):
     for x, y in parts_of(rows, data, unit, between, id_):
         mean, cov, reach, cov_b = cluster(model, unit, both, between, x)
         r = len(model[4]) - len(between)
-        gain = np.linalg.solve(cov, reach @ cov_b[:, :r]).T
-        means.append(model[4][:r] + gain @ (y - mean))
+        seen = np.flatnonzero(~np.isnan(y))
+        reach = reach[seen]
+        gain = np.linalg.solve(cov[np.ix_(seen, seen)], reach @ cov_b[:, :r]).T
+        means.append(model[4][:r] + gain @ (y - mean)[seen])
         covs.append(cov_b[:r, :r] - gain @ reach @ cov_b[:, :r])
     return np.array(means), np.array(covs)

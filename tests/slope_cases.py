@@ -69,10 +69,20 @@ def sample(seed=1, nclusters=12):
     return frame.sample(frac=1, random_state=seed).reset_index(drop=True)
 
 
+def with_holes(frame, seed=5):
+    """A third of the outcomes, all of some units and of some clusters among them."""
+    rng = np.random.default_rng(seed)
+    out, outcomes = frame.copy(), ["y1", "y2", "y3"]
+    out[outcomes] = out[outcomes].mask(rng.random((len(out), 3)) < 0.3)
+    out.loc[rng.random(len(out)) < 0.1, outcomes] = np.nan
+    out.loc[out["id"] == 3, "y1"] = np.nan
+    return out
+
+
 class Case:
-    def __init__(self, name, seed=1):
-        self.data = sample(seed)
-        settings = Settings.read({"cluster": "id"})
+    def __init__(self, name, seed=1, holes=False):
+        self.data = with_holes(sample(seed)) if holes else sample(seed)
+        settings = Settings.read({"cluster": "id", "missing": "fiml" if holes else "listwise"})
         table = parameter_table(parse(MODELS[name]))
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -111,8 +111,8 @@ def scaled_least_squares(weight: str) -> Subject:
     return Subject(objective, case.near, contributions, jacobian.T @ w @ jacobian)
 
 
-def random_slopes(model: str) -> Subject:
-    case = slope_cases.Case(model)
+def random_slopes(model: str, holes: bool = False) -> Subject:
+    case = slope_cases.Case(model, holes=holes)
     return Subject(case.objective, case.near, lambda t: -2 * case.logliks(t), case.expected, case.clusters)
 
 
@@ -129,6 +129,10 @@ LIKELIHOODS: dict[str, Callable[[], Subject]] = {
     "random slopes": lambda: random_slopes("all kinds"),
     "random slopes, outcomes as covariates": lambda: random_slopes("outcomes as covariates"),
     "random slopes, equal designs": lambda: random_slopes("equal designs"),
+    "random slopes, holes": lambda: random_slopes("all kinds", holes=True),
+    "random slopes, outcomes as covariates and holes": lambda: random_slopes(
+        "outcomes as covariates", holes=True
+    ),
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import msem
+import oracle
 import oracle_slopes
 import reference
 import slope_cases
@@ -121,6 +122,40 @@ def test_posterior_means_and_deviations_are_those_of_the_dense_density():
     assert list(slopes.index) == list(data["id"].unique())
     some = data[data["id"].isin([4, 7])]
     assert_allclose(fit.factor_scores(2, newdata=some)["s"], slopes.loc[some["id"].unique(), "s"], rtol=1e-9)
+
+
+def test_missing_outcomes_have_the_maximum_of_the_dense_density():
+    text = MODEL.replace("level: 2", "y2 ~ x1\nlevel: 2")
+    data = slope_cases.with_holes(slope_cases.sample(3, 60))
+    data.loc[5, "x1"] = np.nan
+    with pytest.warns(DataWarning, match="1 rows have no value of a fixed covariate"):
+        fit = msem.sem(text, data, cluster="id", missing="fiml")
+    assert fit.left_out()["row"].tolist() == [5]
+    assert fit.converged
+    s, kept = fit.statistics, data.drop(index=5)
+    roles = list(s.unit), list(s.unit[: s.nboth]), list(s.cluster), "id"
+
+    def value(theta):
+        return oracle_slopes.logliks(fit.table.rows, theta, kept, *roles).sum()
+
+    score = oracle.complex_step(lambda t: value(t)[None], fit.theta)[0]
+    assert np.abs(score * fit.standard_errors).max() < 1e-5
+    assert fit.llf + fit.objective.covariate_llf == pytest.approx(value(fit.theta), abs=1e-8)
+    mean, cov = oracle_slopes.posterior(fit.table.rows, fit.theta, kept, *roles)
+    assert_allclose(fit.factor_scores(2)["s"], mean[:, 1], rtol=1e-8)
+    assert_allclose(fit.factor_scores(2)["s_se"] ** 2, cov[:, 1, 1], rtol=1e-8)
+    assert (fit.chisq > 0, fit.df) == (True, 5)
+
+
+def test_rows_may_be_missing_or_left_out():
+    """A row without outcomes says nothing but about covariates, which are given."""
+    data = slope_cases.sample(3, 60)
+    again = msem.sem(MODEL, data, cluster="id", missing="fiml")
+    assert again.llf == pytest.approx(small().llf, abs=1e-9)
+    data.loc[::7, "y1"] = np.nan
+    fits = [msem.sem(MODEL, d, cluster="id", missing="fiml") for d in (data, data.dropna(subset="y1"))]
+    assert fits[0].params.to_numpy() == pytest.approx(fits[1].params.to_numpy(), abs=1e-6)
+    assert fits[0].standard_errors == pytest.approx(fits[1].standard_errors, rel=1e-5)
 
 
 def test_other_latent_variables_of_level_2_are_scored_beside_slopes():
@@ -253,8 +288,9 @@ def test_data_that_cannot_have_the_slope_are_refused():
         warnings.simplefilter("ignore", IdentificationWarning)
         with pytest.warns(DataWarning, match="'x1'.*Centre it"):
             msem.sem(MODEL, far, cluster="id")
-    with pytest.raises(UnsupportedError, match="missing"):
-        msem.sem(MODEL, data, cluster="id", missing="fiml")
+    holes = data.assign(z=np.where(data["id"] == 4, np.nan, data["z"]))
+    with pytest.raises(UnsupportedError, match="'z' is missing in 1 clusters"):
+        msem.sem(MODEL + "z ~ s\n", holes, cluster="id", missing="fiml")
     with pytest.raises(UnsupportedError, match="rows of raw data"):
         msem.sem(MODEL, msem.summarize(data, cluster="id"))
 
@@ -276,6 +312,10 @@ def test_no_chi_square_has_a_reason():
     assert np.isnan(fit.chisq)
     assert "clusters" in fit.groups[""].slope_reference.reason
     assert fit.groups[""].slope_reference.reason in " ".join(fit.summary().split())
+    holes = slope_cases.with_holes(data)
+    fit = msem.sem(MODEL, holes, cluster="id", missing="fiml", auxiliary="y2")
+    assert np.isnan(fit.chisq)
+    assert "auxiliary" in fit.groups[""].slope_reference.reason
 
 
 def test_what_needs_saturated_moments_is_refused_by_name():

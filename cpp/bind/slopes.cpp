@@ -43,9 +43,12 @@ Matrix reduced_cluster_products(const ReducedData& self, const std::vector<Array
 
 // Everything there is, as arrays.
 py::tuple reduced_state(const ReducedData& d) {
+  py::list patterns;
+  for (const Pattern& pattern : d.patterns) patterns.append(numbers_array(pattern));
   return py::make_tuple(d.outcomes, d.nboth, d.fixed, d.q, numbers_array(d.covariate), d.origin,
                         numbers_array(d.first), d.design, d.values, d.cluster_values, d.sizes, d.weight,
-                        d.remainder);
+                        d.remainder, patterns, numbers_array(d.first_cell), numbers_array(d.cell_pattern),
+                        numbers_array(d.cell_first), d.cell_sizes, numbers_array(d.row_pattern));
 }
 
 Reduced reduced_restored(const py::tuple& t) {
@@ -62,7 +65,13 @@ Reduced reduced_restored(const py::tuple& t) {
   d->cluster_values = t[9].cast<Matrix>();
   d->sizes = t[10].cast<Vector>();
   d->weight = t[11].cast<Vector>();
-  d->remainder = t[12].cast<Matrix>();
+  d->remainder = t[12].cast<std::vector<Matrix>>();
+  for (const py::handle& pattern : t[13]) d->patterns.push_back(numbers_from(pattern));
+  d->first_cell = numbers_from(t[14]);
+  d->cell_pattern = numbers_from(t[15]);
+  d->cell_first = numbers_from(t[16]);
+  d->cell_sizes = t[17].cast<Vector>();
+  d->row_pattern = numbers_from(t[18]);
   return d;
 }
 
@@ -77,6 +86,7 @@ py::dict coefficients_dict(const ReducedData& self) {
   out["mean"] = found.mean;
   out["cov"] = found.cov;
   out["residual"] = found.residual;
+  out["within"] = found.within;
   return out;
 }
 
@@ -108,6 +118,7 @@ void bind_slopes(py::module_& m) {
       .def_property_readonly("sizes", [](const ReducedData& d) { return d.sizes; })
       .def_property_readonly("first", [](const ReducedData& d) { return numbers_array(d.first); })
       .def_property_readonly("slopes", &ReducedData::nslopes)
+      .def_property_readonly("npatterns", [](const ReducedData& d) { return d.patterns.size(); })
       .def_property_readonly("cluster_values",
                              [](const ReducedData& d) {
                                Matrix out = d.cluster_values.transpose();

@@ -46,12 +46,6 @@ void require_codes(const ClusteredRows& rows) {
   if (rows.nrows > std::numeric_limits<std::int32_t>::max()) throw std::invalid_argument("too many rows");
 }
 
-// Pattern of every row among the distinct ones, -1 where nothing is observed.
-struct RowPatterns {
-  std::vector<Pattern> patterns;
-  std::vector<std::int32_t> of_row;
-};
-
 // Number the patterns of the rows first, ..., last - 1.
 void number_rows(const std::vector<Column>& columns, ptrdiff_t first, ptrdiff_t last, PatternNumbers& numbers,
                  std::int32_t* out) {
@@ -70,6 +64,8 @@ void number_rows(const std::vector<Column>& columns, ptrdiff_t first, ptrdiff_t 
       out[start + r] = static_cast<std::int32_t>(numbers.number(keys.data() + r * words));
   }
 }
+
+}  // namespace
 
 RowPatterns row_patterns(const std::vector<Column>& columns, ptrdiff_t nrows) {
   const Index variables = static_cast<Index>(columns.size());
@@ -96,6 +92,8 @@ RowPatterns row_patterns(const std::vector<Column>& columns, ptrdiff_t nrows) {
   out.patterns = std::move(order.patterns);
   return out;
 }
+
+namespace {
 
 // The given rows in order of their keys 0, ..., count - 1, those with equal keys as they were.
 template <class Key>

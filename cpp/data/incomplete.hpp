@@ -44,6 +44,13 @@ struct IncompleteData {
   double nobs() const { return pattern_rows.sum(); }
 };
 
+// Pattern of every row among the distinct ones, -1 where nothing is observed.
+struct RowPatterns {
+  std::vector<Pattern> patterns;
+  std::vector<std::int32_t> of_row;
+};
+RowPatterns row_patterns(const std::vector<Column>& columns, std::ptrdiff_t nrows);
+
 // Cluster variables where some units of a cluster have a hole: the value that the others have.
 struct ClusterValues {
   RowMatrix values;              // J x q, NaN where no unit has one

@@ -7,6 +7,7 @@
 
 #include "base/interrupt.hpp"
 #include "base/threads.hpp"
+#include "data/incomplete.hpp"
 
 namespace msem {
 
@@ -14,28 +15,82 @@ namespace {
 
 constexpr double kConstant = 1e-12;   // of a covariate's largest value: variation that is rounding
 constexpr double kDependent = 1e-18;  // share of its squared length that a dependent covariate leaves
-constexpr Index kPieces = 64;         // of clusters, at most
+constexpr double kDesign = 1e-9;  // pivot of a design relative to the greatest, below which it is dependent
+constexpr Index kPieces = 64;     // of clusters, at most
 constexpr Index kPieceRows = 20000;
 
 Vector mean_of(const std::vector<Column>& columns, std::ptrdiff_t nrows) {
   Vector out = Vector::Zero(static_cast<Index>(columns.size()));
-  const std::ptrdiff_t step = std::max<std::ptrdiff_t>(1, nrows / 1024);
   for (std::size_t k = 0; k < columns.size(); ++k) {
-    std::ptrdiff_t used = 0;
-    for (std::ptrdiff_t i = 0; i < nrows; i += step, ++used) out[static_cast<Index>(k)] += columns[k][i];
-    if (used) out[static_cast<Index>(k)] /= static_cast<double>(used);
+    for (const std::ptrdiff_t step : {std::max<std::ptrdiff_t>(1, nrows / 1024), std::ptrdiff_t{1}}) {
+      std::ptrdiff_t used = 0;
+      double sum = 0;
+      for (std::ptrdiff_t i = 0; i < nrows && used < 2048; i += step) {
+        if (std::isnan(columns[k][i])) continue;
+        sum += columns[k][i];
+        ++used;
+      }
+      if (!used) continue;
+      out[static_cast<Index>(k)] = sum / static_cast<double>(used);
+      break;
+    }
   }
   return out;
 }
 
-// Rows of every cluster one after the other.
+// Rows of every cluster one after the other, those of a cell together.
 struct Order {
-  std::vector<std::ptrdiff_t> first, row;  // J + 1; rows, empty where they are in order already
+  std::vector<std::ptrdiff_t> first, row;  // cells + 1; rows, empty where they are in order already
+  std::vector<Index> first_cell, pattern;  // J + 1; of each cell
+  std::vector<Pattern> patterns;
   std::ptrdiff_t at(std::ptrdiff_t i) const { return row.empty() ? i : row[i]; }
+  std::ptrdiff_t cluster(std::ptrdiff_t j) const { return first[first_cell[j]]; }
+  Index ncells() const { return static_cast<Index>(pattern.size()); }
 };
 
-Order order_of(const ClusteredRows& rows) {
-  Order out{std::vector<std::ptrdiff_t>(rows.nclusters + 1, 0), {}};
+bool has_holes(const Column& column, std::ptrdiff_t nrows) {
+  for (std::ptrdiff_t i = 0; i < nrows; ++i) {
+    if (std::isnan(column[i])) return true;
+  }
+  return false;
+}
+
+// Clusters in order are given; the rows of each are put in order of their patterns.
+void find_cells(const std::vector<Column>& outcomes, std::ptrdiff_t nrows, Order& out) {
+  RowPatterns found = row_patterns(outcomes, nrows);
+  const auto none = static_cast<std::int32_t>(found.patterns.size());
+  bool any = false;
+  for (std::int32_t& pattern : found.of_row) {
+    if (pattern >= 0) continue;
+    pattern = none;
+    any = true;
+  }
+  out.patterns = std::move(found.patterns);
+  if (any) out.patterns.emplace_back();
+  if (out.row.empty()) {
+    out.row.resize(nrows);
+    std::iota(out.row.begin(), out.row.end(), std::ptrdiff_t{0});
+  }
+  const std::vector<std::ptrdiff_t> clusters = std::move(out.first);
+  out.first.clear();
+  out.first_cell.assign(1, 0);
+  for (std::size_t j = 0; j + 1 < clusters.size(); ++j) {
+    const auto begin = out.row.begin() + clusters[j], end = out.row.begin() + clusters[j + 1];
+    std::stable_sort(begin, end, [&](auto a, auto b) { return found.of_row[a] < found.of_row[b]; });
+    for (std::ptrdiff_t i = clusters[j]; i < clusters[j + 1]; ++i) {
+      const std::int32_t own = found.of_row[out.row[i]];
+      if (i > clusters[j] && own == out.pattern.back()) continue;
+      out.first.push_back(i);
+      out.pattern.push_back(own);
+    }
+    out.first_cell.push_back(out.ncells());
+  }
+  out.first.push_back(clusters.back());
+}
+
+Order order_of_clusters(const ClusteredRows& rows) {
+  Order out;
+  out.first.assign(rows.nclusters + 1, 0);
   bool sorted = true;
   for (std::ptrdiff_t i = 0; i < rows.nrows; ++i) {
     const std::int64_t code = rows.codes[i];
@@ -51,7 +106,24 @@ Order order_of(const ClusteredRows& rows) {
   return out;
 }
 
-// The decomposition of one cluster by modified Gram-Schmidt, which is as stable for Q'y as reflections are
+Order order_of(const ClusteredRows& rows, Index outcomes) {
+  Order out = order_of_clusters(rows);
+  const std::vector<Column> columns(rows.unit.begin(), rows.unit.begin() + outcomes);
+  for (const Column& column : columns) {
+    if (!has_holes(column, rows.nrows)) continue;
+    find_cells(columns, rows.nrows, out);
+    return out;
+  }
+  out.first_cell.resize(rows.nclusters + 1);
+  std::iota(out.first_cell.begin(), out.first_cell.end(), Index{0});
+  out.pattern.assign(rows.nclusters, 0);
+  out.patterns.resize(1);
+  out.patterns[0].resize(outcomes);
+  std::iota(out.patterns[0].begin(), out.patterns[0].end(), Index{0});
+  return out;
+}
+
+// The decomposition of one cell by modified Gram-Schmidt, which is as stable for Q'y as reflections are
 // when y is carried along (Bjorck, 1967). The first column, ones, is the mean.
 class Reduction {
  public:
@@ -66,8 +138,8 @@ class Reduction {
         m_(static_cast<Index>(rows.unit.size())) {}
 
   // How many rows there are; afterwards `design` and `values` hold them one after the other.
-  Index run(std::ptrdiff_t cluster) {
-    const std::ptrdiff_t begin = order_.first[cluster], n = order_.first[cluster + 1] - begin;
+  Index run(std::ptrdiff_t cell) {
+    const std::ptrdiff_t begin = order_.first[cell], n = order_.first[cell + 1] - begin;
     const Index width = k_ + m_;
     n_ = n;
     work_.resize(static_cast<std::size_t>(n * width));
@@ -83,6 +155,10 @@ class Reduction {
       const double origin = slope ? slope_origin_[c] : value_origin_[c - k_];
       double* v = column(c);
       double sum = 0;
+      if (std::isnan(x[order_.at(begin)])) {  // and so in the whole cell
+        std::fill(v, v + n, 0.0);
+        continue;
+      }
       for (std::ptrdiff_t i = 0; i < n; ++i) {
         v[i] = x[order_.at(begin + i)] - origin;
         sum += v[i];
@@ -158,35 +234,54 @@ class Reduction {
 struct Pieces {
   std::vector<std::ptrdiff_t> bound;
   explicit Pieces(const Order& order) {
-    const auto clusters = static_cast<std::ptrdiff_t>(order.first.size()) - 1;
+    const auto clusters = static_cast<std::ptrdiff_t>(order.first_cell.size()) - 1;
     const std::ptrdiff_t rows = order.first.back();
     const std::ptrdiff_t least = std::max<std::ptrdiff_t>(kPieceRows, rows / kPieces);
     bound.push_back(0);
     std::ptrdiff_t start = 0;
     for (std::ptrdiff_t j = 0; j < clusters; ++j) {
-      if (order.first[j + 1] - start >= least || j + 1 == clusters) {
+      if (order.cluster(j + 1) - start >= least || j + 1 == clusters) {
         bound.push_back(j + 1);
-        start = order.first[j + 1];
+        start = order.cluster(j + 1);
       }
     }
   }
   std::ptrdiff_t count() const { return static_cast<std::ptrdiff_t>(bound.size()) - 1; }
 };
 
-Matrix pool(const Matrix& products, const Vector& weights, Index m) {
-  const Vector sums = apply_transposed(products, weights);
-  Matrix packed(1, sums.size());
-  packed.row(0) = sums.transpose();
-  return unpack_lower(packed, 0, m);
+// Products of single cells, each as often as its cluster counts, summed by pattern.
+std::vector<Matrix> pool(const Matrix& products, const ReducedData& data) {
+  Matrix sums = Matrix::Zero(static_cast<Index>(data.patterns.size()), products.cols());
+  for (Index j = 0; j < data.nclusters(); ++j) {
+    for (Index c = data.first_cell[j]; c < data.first_cell[j + 1]; ++c)
+      sums.row(data.cell_pattern[c]) += data.weight[j] * products.row(c);
+  }
+  std::vector<Matrix> out;
+  for (Index r = 0; r < sums.rows(); ++r) out.push_back(unpack_lower(sums, r, data.nvalues()));
+  return out;
+}
+
+void set_rows(ReducedData& data) {
+  data.first.assign(1, 0);
+  data.row_pattern.clear();
+  for (Index j = 0; j < data.nclusters(); ++j) {
+    for (Index c = data.first_cell[j]; c < data.first_cell[j + 1]; ++c)
+      data.row_pattern.insert(data.row_pattern.end(), data.cell_first[c + 1] - data.cell_first[c],
+                              data.cell_pattern[c]);
+    data.first.push_back(data.cell_first[data.first_cell[j + 1]]);
+  }
 }
 
 }  // namespace
 
 ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& slopes, Index nboth,
                          Index fixed, std::vector<Index> covariate) {
-  const Order order = order_of(rows);
+  const Order order = order_of(rows, static_cast<Index>(rows.unit.size()) - fixed);
   const Pieces pieces(order);
   ReducedData out;
+  out.patterns = order.patterns;
+  out.first_cell = order.first_cell;
+  out.cell_pattern = order.pattern;
   const auto m = static_cast<Index>(rows.unit.size()), k = static_cast<Index>(slopes.size());
   const auto q = static_cast<Index>(rows.cluster.size()), clusters = static_cast<Index>(rows.nclusters);
   out.outcomes = m - fixed;
@@ -200,36 +295,43 @@ ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& s
   out.origin << value_origin, cluster_origin;
   out.sizes.resize(clusters);
   out.weight.setOnes(clusters);
+  out.cell_sizes.resize(out.ncells());
   out.cluster_values.resize(q, clusters);
   struct Part {
-    std::vector<double> design, values, products;
+    std::vector<double> design, values;
+    Matrix products;  // a column for each pattern
     std::vector<Index> rows;
   };
+  const auto npatterns = static_cast<Index>(out.patterns.size());
   std::vector<Part> parts(pieces.count());
   in_threads(pieces.count(), 0, [&](std::ptrdiff_t piece) {
     check_interrupt();
     Part& part = parts[piece];
-    part.products.assign(static_cast<std::size_t>(m * (m + 1) / 2), 0.0);
+    part.products.setZero(m * (m + 1) / 2, npatterns);
     Reduction reduction(rows, slopes, order, value_origin, slope_origin);
     for (std::ptrdiff_t j = pieces.bound[piece]; j < pieces.bound[piece + 1]; ++j) {
-      if (order.first[j] == order.first[j + 1]) throw std::invalid_argument("a cluster has no rows");
-      const Index rho = reduction.run(j);
-      reduction.add_products(part.products.data());
-      part.design.insert(part.design.end(), reduction.design.begin(),
-                         reduction.design.begin() + rho * (1 + k));
-      part.values.insert(part.values.end(), reduction.values.begin(), reduction.values.begin() + rho * m);
-      part.rows.push_back(rho);
-      out.sizes[j] = static_cast<double>(order.first[j + 1] - order.first[j]);
-      const std::ptrdiff_t row = order.at(order.first[j]);
+      if (order.cluster(j) == order.cluster(j + 1)) throw std::invalid_argument("a cluster has no rows");
+      for (Index c = order.first_cell[j]; c < order.first_cell[j + 1]; ++c) {
+        const Index rho = reduction.run(c);
+        reduction.add_products(part.products.col(order.pattern[c]).data());
+        part.design.insert(part.design.end(), reduction.design.begin(),
+                           reduction.design.begin() + rho * (1 + k));
+        part.values.insert(part.values.end(), reduction.values.begin(), reduction.values.begin() + rho * m);
+        part.rows.push_back(rho);
+        out.cell_sizes[c] = static_cast<double>(order.first[c + 1] - order.first[c]);
+      }
+      out.sizes[j] = static_cast<double>(order.cluster(j + 1) - order.cluster(j));
+      const std::ptrdiff_t row = order.at(order.cluster(j));
       for (Index c = 0; c < q; ++c) out.cluster_values(c, j) = rows.cluster[c][row] - cluster_origin[c];
     }
   });
-  out.first.assign(1, 0);
-  Vector products = Vector::Zero(m * (m + 1) / 2);
+  out.cell_first.assign(1, 0);
+  Matrix products = Matrix::Zero(m * (m + 1) / 2, npatterns);
   for (const Part& part : parts) {
-    for (const Index rho : part.rows) out.first.push_back(out.first.back() + rho);
-    products += Eigen::Map<const Vector>(part.products.data(), products.size());
+    for (const Index rho : part.rows) out.cell_first.push_back(out.cell_first.back() + rho);
+    products += part.products;
   }
+  set_rows(out);
   out.design.resize(1 + k, out.first.back());
   out.values.resize(m, out.first.back());
   Index at = 0;
@@ -239,25 +341,27 @@ ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& s
     std::copy(part.values.begin(), part.values.end(), out.values.data() + at * m);
     at += count;
   }
-  Matrix packed(1, products.size());
-  packed.row(0) = products.transpose();
-  out.remainder = unpack_lower(packed, 0, m);
+  const Matrix packed = products.transpose();
+  for (Index r = 0; r < npatterns; ++r) out.remainder.push_back(unpack_lower(packed, r, m));
   return out;
 }
 
 Matrix reduced_products(const ClusteredRows& rows, const std::vector<Column>& slopes,
                         const ReducedData& data) {
-  const Order order = order_of(rows);
+  const Order order = order_of(rows, data.outcomes);
+  if (order.first_cell != data.first_cell || order.pattern != data.cell_pattern)
+    throw std::invalid_argument("rows are not those of the data");
   const Pieces pieces(order);
   const Index m = data.nvalues(), elements = m * (m + 1) / 2;
   const Vector value_origin = data.origin.head(m), slope_origin = mean_of(slopes, rows.nrows);
-  Matrix out = Matrix::Zero(elements, data.nclusters());
+  Matrix out = Matrix::Zero(elements, data.ncells());
   in_threads(pieces.count(), 0, [&](std::ptrdiff_t piece) {
     check_interrupt();
     Reduction reduction(rows, slopes, order, value_origin, slope_origin);
-    for (std::ptrdiff_t j = pieces.bound[piece]; j < pieces.bound[piece + 1]; ++j) {
-      reduction.run(j);
-      reduction.add_products(out.data() + j * elements);
+    const Index end = order.first_cell[pieces.bound[piece + 1]];
+    for (Index c = order.first_cell[pieces.bound[piece]]; c < end; ++c) {
+      reduction.run(c);
+      reduction.add_products(out.data() + c * elements);
     }
   });
   return out.transpose();
@@ -280,7 +384,14 @@ ReducedData restrict_reduced(const ReducedData& data, const std::vector<Index>& 
   out.q = static_cast<Index>(cluster.size());
   out.values = select_rows(data.values, values);
   out.cluster_values = select_rows(data.cluster_values, cluster);
-  out.remainder = select(data.remainder, values, values);
+  for (Matrix& products : out.remainder) products = select(products, values, values);
+  for (Pattern& pattern : out.patterns) {
+    Pattern kept;
+    for (Index i = 0; i < out.outcomes; ++i) {
+      if (std::binary_search(pattern.begin(), pattern.end(), outcomes[i])) kept.push_back(i);
+    }
+    pattern = std::move(kept);
+  }
   std::vector<Index> every = values;
   for (const Index c : cluster) every.push_back(data.nvalues() + c);
   out.origin = select(data.origin, every);
@@ -291,63 +402,161 @@ ReducedData weighted(const ReducedData& data, const Matrix& products, const Vect
   if (weights.size() != data.nclusters()) throw std::invalid_argument("every cluster needs a weight");
   ReducedData out = data;
   out.weight = weights;
-  out.remainder = pool(products, weights, data.nvalues());
+  out.remainder = pool(products, out);
   return out;
 }
 
 void require_products(const Matrix& products, const ReducedData& data) {
   const Index m = data.nvalues();
-  if (products.rows() != data.nclusters() || products.cols() != m * (m + 1) / 2)
+  if (products.rows() != data.ncells() || products.cols() != m * (m + 1) / 2)
     throw std::invalid_argument("the products are not those of these clusters");
 }
 
 ReducedData single_cluster(const ReducedData& data, const Matrix& products, Index cluster) {
   ReducedData out = data;
   const Index begin = data.first[cluster], count = data.first[cluster + 1] - begin;
-  out.first = {0, count};
+  const Index cell = data.first_cell[cluster], cells = data.first_cell[cluster + 1] - cell;
+  out.first_cell = {0, cells};
+  out.cell_pattern.assign(data.cell_pattern.begin() + cell, data.cell_pattern.begin() + cell + cells);
+  out.cell_sizes = data.cell_sizes.segment(cell, cells);
+  out.cell_first.clear();
+  for (Index c = cell; c <= cell + cells; ++c) out.cell_first.push_back(data.cell_first[c] - begin);
   out.design = data.design.middleCols(begin, count);
   out.values = data.values.middleCols(begin, count);
   out.cluster_values = data.cluster_values.col(cluster);
   out.sizes = data.sizes.segment(cluster, 1);
   out.weight.setOnes(1);
-  out.remainder = pool(products.row(cluster), out.weight, data.nvalues());
+  set_rows(out);
+  out.remainder = pool(products.middleRows(cell, cells), out);
   return out;
 }
+
+namespace {
+
+// Least squares of one variable in one cluster over the rows in which it is observed.
+struct OneRegression {
+  Vector coefficients;  // 1 + covariates
+  Matrix inverse;  // of the products of the covariates; empty where they do not identify all coefficients
+  Vector residuals, deviations;  // of the rows: about the regression and about the mean; 0 where not observed
+};
+
+OneRegression regress(const Matrix& design, const Vector& values) {
+  OneRegression out;
+  const PivotedQr qr(design, kDesign);
+  const bool full = qr.rank() == design.cols();
+  out.coefficients = full ? qr.solve(values) : shortest_solution(design, values, kDesign);
+  out.residuals = values - apply(design, out.coefficients);
+  const double units = design.col(0).squaredNorm();
+  const double mean = units > 0 ? design.col(0).dot(values) / units : 0.0;
+  out.deviations = values - mean * design.col(0);
+  if (full) out.inverse = inverse(cross(design, design));
+  return out;
+}
+
+}  // namespace
 
 ClusterCoefficients cluster_coefficients(const ReducedData& data) {
   const Index c = data.design.rows(), m = data.nvalues(), q = data.q, n = c * m + q;
   ClusterCoefficients out;
-  const double df = data.nobs() - static_cast<double>(data.nrows());
-  out.residual = data.remainder / std::max(df, 1.0);
+  Matrix residual = Matrix::Zero(m, m), within = Matrix::Zero(m, m), used = Matrix::Zero(m, m);
+  Matrix clusters = Matrix::Zero(m, m), units = Matrix::Zero(m, m);
+  std::vector<Matrix> seen;  // of each pattern, 1 where both are observed
+  for (const Pattern& pattern : data.patterns) {
+    Vector own = Vector::Zero(m);
+    own.tail(data.fixed).setOnes();
+    for (const Index i : pattern) own[i] = 1;
+    seen.push_back(outer(own, own));
+  }
+  for (std::size_t r = 0; r < seen.size(); ++r) {
+    residual += data.remainder[r];
+    within += data.remainder[r];
+  }
   Vector sum = Vector::Zero(n);
-  Matrix products = Matrix::Zero(n, n), error = Matrix::Zero(c, c);
+  Matrix products = Matrix::Zero(n, n), errors = Matrix::Zero(c * m, c * m);
   Vector one(n), origin = Vector::Zero(n);
-  bool begun = false;
-  for (Index j = 0; j < data.nclusters(); ++j) {
-    const Index begin = data.first[j], rho = data.first[j + 1] - begin;
-    const double w = data.weight[j];
-    if (rho < c || w == 0) continue;
-    const Matrix r = data.design.middleCols(begin, rho).transpose();  // upper triangle
-    const Matrix back = inverse(r);
-    if (!back.allFinite()) continue;
-    const Matrix beta = outer(back, data.values.middleCols(begin, rho));  // c x m
-    one.head(c * m) = Eigen::Map<const Vector>(beta.data(), c * m);
+  std::vector<OneRegression> regressions(m);
+  const auto add_effects = [&](Index j, double w) {
     one.tail(q) = data.cluster_values.col(j);
-    if (!begun) origin = one;
-    begun = true;
+    if (!(out.clusters > 0)) origin = one;
     one -= origin;
     out.clusters += w;
     sum += w * one;
     add_outer(products, w, one, one);
-    add_outer(error, w, back, back);
+  };
+  for (Index j = 0; j < data.nclusters(); ++j) {
+    if (j % 1024 == 0) check_interrupt();
+    const Index begin = data.first[j], rho = data.first[j + 1] - begin;
+    const double w = data.weight[j];
+    if (w == 0) continue;
+    const Index cell = data.first_cell[j];
+    const Matrix all = data.design.middleCols(begin, rho).transpose();
+    const auto values = data.values.middleCols(begin, rho);
+    if (data.first_cell[j + 1] == cell + 1 &&
+        static_cast<Index>(data.patterns[data.cell_pattern[cell]].size()) ==
+            data.outcomes) {  // its rows are fitted perfectly
+      const Vector mean = apply(values, all.col(0)) / all.col(0).squaredNorm();
+      add_outer(within, w, values, values);
+      add_outer(within, -w * all.col(0).squaredNorm(), mean, mean);
+      used.array() += w * static_cast<double>(rho);
+      clusters.array() += w;
+      units.array() += w * data.cell_sizes[cell];
+      if (rho < c) continue;
+      const Matrix back = inverse(all);
+      if (!back.allFinite()) continue;
+      const Matrix beta = outer(back, values);  // c x m
+      const Matrix error = outer(back, back);
+      one.head(c * m) = Eigen::Map<const Vector>(beta.data(), c * m);
+      add_effects(j, w);
+      for (Index a = 0; a < m; ++a) {
+        for (Index b = 0; b < m; ++b) errors.block(a * c, b * c, c, c) += w * error;
+      }
+      continue;
+    }
+    Matrix both = Matrix::Zero(m, m);  // rows with both
+    for (Index a = 0; a < rho; ++a) both += seen[data.row_pattern[begin + a]];
+    for (Index k = cell; k < data.first_cell[j + 1]; ++k)
+      units += w * data.cell_sizes[k] * seen[data.cell_pattern[k]];
+    bool full = true;
+    for (Index v = 0; v < m; ++v) {
+      Matrix design = all;
+      for (Index a = 0; a < rho; ++a) {
+        if (seen[data.row_pattern[begin + a]](v, v) == 0) design.row(a).setZero();
+      }
+      regressions[v] = regress(design, values.row(v).transpose());
+      full = full && regressions[v].inverse.size();
+    }
+    for (Index a = 0; a < m; ++a) {
+      for (Index b = 0; b < m; ++b) {
+        residual(a, b) += w * regressions[a].residuals.dot(regressions[b].residuals);
+        within(a, b) += w * regressions[a].deviations.dot(regressions[b].deviations);
+        used(a, b) += w * std::min(static_cast<double>(c), both(a, b));
+        clusters(a, b) += both(a, b) > 0 ? w : 0.0;
+      }
+      one.segment(a * c, c) = regressions[a].coefficients;
+    }
+    if (!full) continue;
+    add_effects(j, w);
+    // sampling errors of two variables, as if the units of the one with fewer were among those of the other
+    for (Index a = 0; a < m; ++a) {
+      for (Index b = 0; b < m; ++b) {
+        const OneRegression& larger = both(a, a) < both(b, b) ? regressions[b] : regressions[a];
+        errors.block(a * c, b * c, c, c) += w * larger.inverse;
+      }
+    }
   }
+  const auto divided = [&](const Matrix& x, const Matrix& by) {
+    return Matrix(x.cwiseQuotient((units - by).cwiseMax(1.0)));
+  };
+  out.residual = divided(residual, used);
+  out.within = divided(within, clusters);
   if (!(out.clusters > 0)) return out;
   const Vector mean = sum / out.clusters;
   out.cov = products / out.clusters;
   add_outer(out.cov, -1, mean, mean);
-  error /= out.clusters;
+  errors /= out.clusters;
   for (Index a = 0; a < m; ++a) {
-    for (Index b = 0; b < m; ++b) out.cov.block(a * c, b * c, c, c) -= out.residual(a, b) * error;
+    for (Index b = 0; b < m; ++b)
+      out.cov.block(a * c, b * c, c, c) -= out.residual(a, b) * errors.block(a * c, b * c, c, c);
   }
   symmetrise(out.cov);
   out.mean = mean + origin;

@@ -1,19 +1,23 @@
-// Complete two-level data as random slopes need them: of every cluster the triangle R of the QR decomposition
-// X_j = Q_j R_j of its covariates (1, x), and the rotated values Q_j' [y, f].
+// Two-level data as random slopes need them. The units of a cluster that have the same outcomes observed form
+// a cell (with complete data it is the cluster): of each the triangle R of the QR decomposition X = Q R of
+// its covariates (1, x), and the rotated values Q'[y, f].
 //
-// A cluster is then equivalent to the few units that are the rows of R, with the values of those rows; what
-// is left of it, [y, f]'(I - Q Q')[y, f], says something about the residual covariances alone and is pooled
-// over clusters. Rows are not needed again.
+// A cell is then equivalent to the few units that are the rows of R, with the values of those rows; what is
+// left of it, [y, f]'(I - Q Q')[y, f], says something about the residual covariances alone and is pooled over
+// the cells of a pattern. Rows of data are not needed again.
 //
 // Invariants
 //   * Outcomes come first, those at both levels before those within only, then fixed covariates of units.
 //   * Values and cluster variables are about `origin`; R is that of the covariates as they are.
-//   * Diagonals of R are positive; a column that depends on those before it within a cluster adds no row.
+//   * Diagonals of R are positive; a column that depends on those before it within a cell adds no row.
+//   * The cells of a cluster are ordered by pattern; values of outcomes that are not observed are 0.
+//   Covariates and cluster variables are complete, a pattern may have no outcomes.
 #pragma once
 
 #include <vector>
 
 #include "base/linalg.hpp"
+#include "data/patterns.hpp"
 #include "data/statistics.hpp"
 
 namespace msem {
@@ -23,27 +27,36 @@ struct ReducedData {
   std::vector<Index> covariate;  // of each slope: its column of R, from 1 on
   Vector origin;                 // outcomes, fixed covariates, cluster variables
 
-  std::vector<Index> first;  // J + 1, where the rows of each cluster begin
-  Matrix design;             // (1 + covariates) x rows: R
-  Matrix values;             // (outcomes + fixed) x rows
-  Matrix cluster_values;     // q x J
-  Vector sizes, weight;      // J; weights are 1 unless clusters are resampled
-  Matrix remainder;          // pooled products beyond the rows, weighted
+  std::vector<Pattern> patterns;    // of observed outcomes
+  std::vector<Index> first_cell;    // J + 1, where the cells of each cluster begin
+  std::vector<Index> cell_pattern;  // cells
+  std::vector<Index> cell_first;    // cells + 1, where the rows of each begin
+  Vector cell_sizes;                // cells, units in each
+
+  std::vector<Index> first;        // J + 1, where the rows of each cluster begin
+  std::vector<Index> row_pattern;  // rows
+  Matrix design;                   // (1 + covariates) x rows: R
+  Matrix values;                   // (outcomes + fixed) x rows
+  Matrix cluster_values;           // q x J
+  Vector sizes, weight;            // J; weights are 1 unless clusters are resampled
+  std::vector<Matrix> remainder;   // by pattern: pooled products beyond the rows, weighted
 
   Index nclusters() const { return sizes.size(); }
   Index nrows() const { return design.cols(); }
+  Index ncells() const { return static_cast<Index>(cell_pattern.size()); }
+  bool complete() const { return patterns.size() == 1 && static_cast<Index>(patterns[0].size()) == outcomes; }
   Index covariates() const { return design.rows() - 1; }
   Index nslopes() const { return static_cast<Index>(covariate.size()); }
   Index nvalues() const { return outcomes + fixed; }
   double nobs() const { return weight.dot(sizes); }
 };
 
-// `rows.unit` are the outcomes and the fixed covariates, `slopes` the covariates with slopes. Throws
-// std::invalid_argument when a code is out of range.
+// `rows.unit` are the outcomes, NaN where there is none, and the fixed covariates; `slopes` the covariates
+// with slopes. Throws std::invalid_argument when a code is out of range.
 ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& slopes, Index nboth,
                          Index fixed, std::vector<Index> covariate);
 
-// Products beyond the rows of every single cluster, lower triangles by column: J x elements. From the rows
+// Products beyond the rows of every single cell, lower triangles by column: cells x elements. From the rows
 // that the data were made of.
 Matrix reduced_products(const ClusteredRows& rows, const std::vector<Column>& slopes,
                         const ReducedData& data);
@@ -69,6 +82,7 @@ struct ClusterCoefficients {
   Vector mean;          // of the coefficients: (1 + covariates) for each value, then the cluster variables
   Matrix cov;           // their covariance matrix between clusters, sampling error taken off
   Matrix residual;      // pooled covariance matrix of the values about the regressions of the clusters
+  Matrix within;        // and about their means
 };
 ClusterCoefficients cluster_coefficients(const ReducedData& data);
 

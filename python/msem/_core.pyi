@@ -337,6 +337,8 @@ class ReducedData:
     @property
     def slopes(self) -> int: ...
     @property
+    def npatterns(self) -> int: ...  # of observed outcomes
+    @property
     def cluster_values(self) -> _Floats: ...  # J x q
     @property
     def design(self) -> _Floats: ...
@@ -491,7 +493,7 @@ class IncompleteLikelihood(Likelihood):
     def __init__(self, data: IncompleteData) -> None: ...
 
 class SlopeLikelihood(Likelihood):
-    """Complete data with random slopes; moments have the products of slopes and covariates, and the slopes, last."""
+    """Data with random slopes; moments have the products of slopes and covariates, and the slopes, last."""
 
     def __init__(self, data: ReducedData) -> None: ...
     @property

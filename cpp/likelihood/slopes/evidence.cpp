@@ -8,6 +8,13 @@ bool DesignEvidence::compute(Index cluster, bool inverses) {
   rho = data.first[cluster + 1] - data.first[cluster];
   d = rho * p;
   design = data.design.data() + data.first[cluster] * width;
+  seen_.resize(rho);
+  row_.resize(p);
+  holes_ = false;
+  for (Index a = 0; a < rho; ++a) {
+    seen_[a] = &point_.observed_[data.row_pattern[data.first[cluster] + a]];
+    holes_ = holes_ || seen_[a]->map.size();
+  }
   z.assign(d * r, 0.0);
   zc.assign(d * r, 0.0);
   root.resize(d * d);
@@ -30,13 +37,22 @@ bool DesignEvidence::compute(Index cluster, bool inverses) {
       for (Index i = 0; i < d; ++i) zc[j * d + i] += s * z[k * d + i];
     }
   }
+  if (holes_) {
+    mapped_ = z;
+    mapped_c_ = zc;
+    for (Index k = 0; k < r; ++k) {
+      map_rows(mapped_.data() + k * d, false);
+      map_rows(mapped_c_.data() + k * d, false);
+    }
+  }
+  const std::vector<double>&left = holes_ ? mapped_ : z, &right = holes_ ? mapped_c_ : zc;
   log_det = 0;
   for (Index j = 0; j < d; ++j) {
     double* column = root.data() + j * d;
     for (Index i = j; i < d; ++i) column[i] = i == j ? 1.0 : 0.0;
     for (Index k = 0; k < r; ++k) {
-      const double s = z[k * d + j];
-      const double* other = zc.data() + k * d;
+      const double s = left[k * d + j];
+      const double* other = right.data() + k * d;
       for (Index i = j; i < d; ++i) column[i] += s * other[i];
     }
     for (Index k = 0; k < j; ++k) {
@@ -66,7 +82,22 @@ bool DesignEvidence::compute(Index cluster, bool inverses) {
   return true;
 }
 
+void DesignEvidence::map_rows(double* x, bool transposed) const {
+  const Index p = point_.p_;
+  for (Index a = 0; a < rho; ++a, x += p) {
+    const Matrix& map = seen_[a]->map;
+    if (!map.size()) continue;
+    std::copy(x, x + p, row_.begin());
+    for (Index i = 0; i < p; ++i) {
+      double sum = 0;
+      for (Index k = 0; k < p; ++k) sum += (transposed ? map(k, i) : map(i, k)) * row_[k];
+      x[i] = sum;
+    }
+  }
+}
+
 void DesignEvidence::whiten(double* x) const {
+  if (holes_) map_rows(x, false);
   for (Index j = 0; j < d; ++j) {
     const double* column = root.data() + j * d;
     x[j] /= column[j];
@@ -81,6 +112,7 @@ void DesignEvidence::whiten_transposed(double* x) const {
     for (Index i = j + 1; i < d; ++i) sum -= column[i] * x[i];
     x[j] = sum / column[j];
   }
+  if (holes_) map_rows(x, true);
 }
 
 ClusterOfDesign::ClusterOfDesign(const SlopePoint& point) : mean(point.r_), u(point.r_), all(point.r_) {}

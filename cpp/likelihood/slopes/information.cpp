@@ -74,7 +74,10 @@ class SlopeInformation {
   // Half the traces of M^-1 dM_a M^-1 dM_b, those of the pooled rest included.
   Matrix covariances() const {
     Traces sum = total<Traces>([&](Index piece, Traces& part) { add_traces(piece, part); }, Traces(*this));
-    sum.ww += (point_.classes_->units - point_.classes_->rows) * Matrix::Identity(p_ * p_, p_ * p_);
+    for (std::size_t r = 0; r < point_.observed_.size(); ++r) {
+      const Matrix& weight = point_.observed_[r].weight;
+      add_kronecker(sum.ww, point_.classes_->beyond[static_cast<Index>(r)] * weight, weight);
+    }
     const auto lambda = within_.slope.bottomRows(p_ * m_);
     Matrix out = Matrix::Zero(kw_ + kb_, kw_ + kb_);
     auto ww = out.topLeftCorner(kw_, kw_), wb = out.topRightCorner(kw_, kb_),
@@ -341,14 +344,17 @@ class SlopeInformation {
   // The same of the pooled rest, whose rows have neither intercept nor covariates with slopes.
   Matrix rest_products(bool with_residuals) const {
     Matrix out = Matrix::Zero(kw_ + kb_, kw_ + kb_);
-    const Matrix& t = point_.rest_residuals_;
     Matrix rows(p_, kw_);
     Vector own = Vector::Zero(1 + f_ + p_ + m_), scratch(p_ * kw_);
-    for (Index j = 0; kw_ && j < t.cols(); ++j) {
-      for (Index k = 0; k < f_; ++k) own[1 + k] = point_.rest_given_(k, j);
-      if (with_residuals) own.segment(1 + f_, p_) = t.col(j);
-      set_row(rows, 0, own, scratch);
-      add_cross(out.topLeftCorner(kw_, kw_), 1, rows, rows);
+    for (std::size_t r = 0; kw_ && r < point_.observed_.size(); ++r) {
+      const Matrix &t = point_.rest_t_[r], &weight = point_.observed_[r].weight;
+      for (Index j = 0; j < t.cols(); ++j) {
+        for (Index k = 0; k < f_; ++k) own[1 + k] = point_.rest_given_[r](k, j);
+        if (with_residuals) own.segment(1 + f_, p_) = t.col(j);
+        set_row(rows, 0, own, scratch);
+        const Matrix left = point_.observed_[r].map.size() ? product(weight, rows) : rows;
+        add_cross(out.topLeftCorner(kw_, kw_), 1, left, rows);
+      }
     }
     return out;
   }

@@ -45,7 +45,6 @@ std::pair<Matrix, Matrix> SlopePoint::cluster_scores(const Matrix& products, con
       for (Index at = classes_->first[c]; at < classes_->first[c + 1]; ++at) {
         const Index j = classes_->member[at];
         one.compute(*this, evidence, j);
-        const Matrix rest = of_row(products, j, values);
         g_w = shared_w;
         g_l = shared_l;
         g_c = shared_c;
@@ -67,10 +66,15 @@ std::pair<Matrix, Matrix> SlopePoint::cluster_scores(const Matrix& products, con
           for (Index k = 0; k < m_; ++k)
             g_l.col(f_ + k) -= 2 * row[data.covariate[k]] * one.all[nboth_ + k] * t;
         }
-        const Matrix left = product(residual_map_, rest);
-        g_w.diagonal().array() += data.sizes[j] - static_cast<double>(rho);
-        add_outer(g_w, -1, left, residual_map_);
-        if (f_) {
+        for (Index cell = data.first_cell[j]; cell < data.first_cell[j + 1]; ++cell) {
+          const Matrix rest = of_row(products, cell, values);
+          const Matrix& weight = observed_[data.cell_pattern[cell]].weight;
+          const Matrix map = product(weight, residual_map_), left = product(map, rest);
+          g_w += (data.cell_sizes[cell] -
+                  static_cast<double>(data.cell_first[cell + 1] - data.cell_first[cell])) *
+                 weight;
+          add_outer(g_w, -1, left, map);
+          if (!f_) continue;
           add_outer(g_l.leftCols(f_), -2, left.rightCols(f_), whiten_given);
           g_z.topLeftCorner(f_, f_) -= outer_sandwich(whiten_given, rest.bottomRightCorner(f_, f_));
         }
@@ -109,15 +113,15 @@ Vector SlopePoint::cluster_loglik(const Matrix& products) const {
   const ReducedData& data = *data_;
   const Index values = p_ + f_, g = f_ + m_;
   Vector out(data.nclusters());
-  const Matrix weight = cross(residual_map_, residual_map_);
   Matrix given_weight = Matrix::Zero(values, values);
-  double constant = static_cast<double>(p_) * kLog2Pi + chol_w_.log_det();
+  double constant = 0;  // of the covariates of a unit
   if (f_) {
     const Matrix white = within_.chol_z.whiten(Matrix::Identity(g, g)).topLeftCorner(f_, f_);
     given_weight.bottomRightCorner(f_, f_) = cross(white, white);
     constant += static_cast<double>(f_) * kLog2Pi + within_.chol_z.log_det();
   }
-  const Matrix both = weight + given_weight;
+  std::vector<Matrix> both;
+  for (const Observed& own : observed_) both.push_back(sandwich(residual_map_, own.weight) + given_weight);
   DesignEvidence evidence(*this);
   ClusterOfDesign one(*this);
   for (Index c = 0; c < classes_->count(); ++c) {
@@ -127,7 +131,11 @@ Vector SlopePoint::cluster_loglik(const Matrix& products) const {
       const Index j = classes_->member[at];
       one.compute(*this, evidence, j);
       double value = data.sizes[j] * constant + evidence.log_det + one.quadratic;
-      value += both.cwiseProduct(of_row(products, j, values)).sum();
+      for (Index cell = data.first_cell[j]; cell < data.first_cell[j + 1]; ++cell) {
+        const Index pattern = data.cell_pattern[cell];
+        value += data.cell_sizes[cell] * observed_[pattern].constant +
+                 both[pattern].cwiseProduct(of_row(products, cell, values)).sum();
+      }
       if (f_) value += given_.middleCols(data.first[j], evidence.rho).squaredNorm();
       if (q_)
         value += static_cast<double>(q_) * kLog2Pi + between_.chol_z.log_det() + zeta_.col(j).squaredNorm();

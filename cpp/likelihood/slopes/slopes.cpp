@@ -41,6 +41,10 @@ DesignClasses::DesignClasses(const ReducedData& data) {
   std::string key;
   for (Index j = 0; j < total; ++j) {
     key.clear();
+    if (!data.complete()) {
+      for (Index a = data.first[j]; a < data.first[j + 1]; ++a)
+        append(key, static_cast<double>(1 + data.row_pattern[a]));
+    }
     for (Index i = data.first[j] * width; i < data.first[j + 1] * width; ++i)
       append(key, data.design.data()[i]);
     const auto [at, added] = numbers.emplace(key, static_cast<Index>(numbers.size()));
@@ -53,10 +57,17 @@ DesignClasses::DesignClasses(const ReducedData& data) {
   std::vector<Index> next(first.begin(), first.end() - 1);
   member.resize(total);
   weight.assign(sizes.size(), 0.0);
+  of_pattern.setZero(static_cast<Index>(data.patterns.size()));
+  beyond = of_pattern;
   for (Index j = 0; j < total; ++j) {
     member[next[of[j]]++] = j;
     weight[of[j]] += data.weight[j];
-    rows += data.weight[j] * static_cast<double>(data.first[j + 1] - data.first[j]);
+    for (Index c = data.first_cell[j]; c < data.first_cell[j + 1]; ++c) {
+      const double own = data.weight[j] * data.cell_sizes[c];
+      of_pattern[data.cell_pattern[c]] += own;
+      beyond[data.cell_pattern[c]] +=
+          own - data.weight[j] * static_cast<double>(data.cell_first[c + 1] - data.cell_first[c]);
+    }
   }
   clusters = data.weight.sum();
   units = data.nobs();
@@ -70,7 +81,7 @@ DesignClasses::DesignClasses(const ReducedData& data) {
     pieces.push_back(c + 1);
     done = 0;
   }
-  rest = symmetric_root(data.remainder).transpose();
+  for (const Matrix& products : data.remainder) rest.push_back(symmetric_root(products).transpose());
   z_mean = Vector::Zero(data.q);
   z_scatter = Matrix::Zero(data.q, data.q);
   if (data.q && clusters > 0) {
@@ -126,34 +137,65 @@ bool SlopePoint::prepare_within(const Moments& moments) {
   const Eigen::RowVectorXd ones = data_->design.row(0);
   residuals_ = product(residual_map_, data_->values) -
                outer(apply(residual_map_, mean.head(values)), ones.transpose());
-  rest_residuals_ = product(residual_map_, classes_->rest);
-  value_ += classes_->units * (static_cast<double>(p_) * kLog2Pi + chol_w_.log_det()) +
-            rest_residuals_.squaredNorm();
+  if (!prepare_patterns()) return false;
 
   // The covariates, independent over units; the products have a distribution that is fitted perfectly.
   const Index g = f_ + m_;
   within_.part = {classes_->units, Vector::Zero(g), classes_->units * Matrix::Identity(g, g)};
   if (!f_) return std::isfinite(value_);
   Matrix off = data_->values.bottomRows(f_) - outer(mean.segment(p_, f_), ones.transpose());
-  Matrix padded = Matrix::Zero(g, std::max(off.cols(), classes_->rest.cols()));
   const auto white = [&](const Matrix& x) {
-    padded.topLeftCorner(f_, x.cols()) = x;
-    const Matrix out = within_.chol_z.whiten(padded.leftCols(x.cols()));
+    Matrix padded = Matrix::Zero(g, x.cols());
+    padded.topRows(f_) = x;
+    const Matrix out = within_.chol_z.whiten(std::move(padded));
     return Matrix(out.topRows(f_));
   };
   given_ = white(off);
-  rest_given_ = white(classes_->rest.bottomRows(f_));
+  for (std::size_t r = 0; r < classes_->rest.size(); ++r)
+    rest_given_[r] = white(classes_->rest[r].bottomRows(f_));
   Vector weights(data_->nrows());
   for (Index j = 0; j < data_->nclusters(); ++j)
     weights.segment(data_->first[j], data_->first[j + 1] - data_->first[j]).setConstant(data_->weight[j]);
   const Matrix scaled = scale_cols(given_, weights);
   Matrix scatter = outer(scaled, given_);
-  add_outer(scatter, 1, rest_given_, rest_given_);
+  for (const Matrix& rest : rest_given_) add_outer(scatter, 1, rest, rest);
   within_.part.scatter.topLeftCorner(f_, f_) = scatter;
   within_.part.residual.head(f_) = apply(scaled, ones.transpose()) / classes_->units;
   value_ +=
       classes_->units * (static_cast<double>(f_) * kLog2Pi + within_.chol_z.log_det()) + scatter.trace();
   return std::isfinite(value_);
+}
+
+bool SlopePoint::prepare_patterns() {
+  const Matrix lower = chol_w_.lower();
+  for (std::size_t r = 0; r < data_->patterns.size(); ++r) {
+    const Pattern& seen = data_->patterns[r];
+    const auto count = static_cast<Index>(seen.size());
+    Observed own;
+    own.constant = static_cast<double>(count) * kLog2Pi;
+    const Matrix residuals = product(residual_map_, classes_->rest[r]);
+    if (count == p_) {
+      own.constant += chol_w_.log_det();
+      own.weight = Matrix::Identity(p_, p_);
+      rest_residuals_.push_back(residuals);
+      rest_t_.push_back(residuals);
+    } else {
+      own.map = Matrix::Zero(p_, p_);
+      Cholesky chol;
+      if (count) {
+        if (!chol.compute(select(within_.cov, seen, seen))) return false;
+        own.constant += chol.log_det();
+        put_rows(own.map, seen, chol.whiten(select_rows(lower, seen)));
+      }
+      own.weight = cross(own.map, own.map);
+      rest_residuals_.push_back(product(own.map, residuals));
+      rest_t_.push_back(product(own.weight, residuals));
+    }
+    value_ += classes_->of_pattern[static_cast<Index>(r)] * own.constant + rest_residuals_[r].squaredNorm();
+    observed_.push_back(std::move(own));
+  }
+  rest_given_.resize(data_->patterns.size());
+  return true;
 }
 
 bool SlopePoint::prepare_between(const Moments& moments) {
@@ -257,9 +299,11 @@ void SlopePoint::collect(const std::vector<Sums>& sums) {
     gradient_b_.m += s.between.m;
     gradient_b_.b += s.between.b;
   }
-  gradient_w_.w.diagonal().array() += classes_->units - classes_->rows;
-  add_outer(gradient_w_.w, -1, rest_residuals_, rest_residuals_);
-  if (f_) gradient_w_.b.leftCols(f_) -= 2 * outer(rest_residuals_, rest_given_);
+  for (std::size_t r = 0; r < observed_.size(); ++r) {
+    gradient_w_.w += classes_->beyond[static_cast<Index>(r)] * observed_[r].weight;
+    add_outer(gradient_w_.w, -1, rest_t_[r], rest_t_[r]);
+    if (f_) add_outer(gradient_w_.b.leftCols(f_), -2, rest_t_[r], rest_given_[r]);
+  }
   gradient_w_.c = gradient_w_.w;
   const auto back = [](const Matrix& projection, const ConditionalLevel& level, const Canonical& g) {
     const Index given = level.mu_z.size();

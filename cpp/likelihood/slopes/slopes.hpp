@@ -1,4 +1,5 @@
-// -2 log likelihood of complete two-level normal data with random slopes of observed covariates.
+// -2 log likelihood of two-level normal data with random slopes of observed covariates, given which outcomes
+// are observed.
 //
 // A cluster is its reduced rows (data/reduced.hpp). With the columns of y whitened so that the residual
 // covariance matrix within is the identity, row a has the values
@@ -10,6 +11,11 @@
 // Z'. With
 //     t = M^-1 (y - ...),   u~ = Z't,   U = Z'M^-1 Z,
 // m + C u~ is the posterior mean of u and C - C U C its covariance matrix.
+//
+// In a row of pattern r some outcomes are observed, E_r y = E_r L_w (whitened y). With L_r L_r' = E_r Sigma_w
+// E_r' the map A_r = L_r^-1 E_r L_w takes a whitened row to one with independent residuals; it is the
+// identity where all are observed, and has rows of 0 for outcomes that are not, which add nothing. M is I + A
+// Z C Z'A' then, and its inverse is used between A' and A, so that all sums are those of complete rows.
 //
 // Level 1 has one more variable for each slope: the product of slope and covariate, given with mean 0 and the
 // identity as covariance matrix, so that lambda is its regression: moments, and their derivatives, are those
@@ -34,10 +40,12 @@ struct DesignClasses {
   std::vector<Index> member, first;  // clusters by class, and where each class begins
   std::vector<double> weight;        // of each class
   std::vector<Index> pieces;         // classes pieces[i], ..., pieces[i + 1] - 1 are handled together
-  Matrix rest;       // (outcomes + fixed) x n: columns whose products are those beyond the rows
-  Matrix z_scatter;  // of the cluster variables about their mean
-  Vector z_mean;     // about the origin
-  double units = 0, rows = 0, clusters = 0;  // weighted
+  std::vector<Matrix> rest;  // by pattern, (outcomes + fixed) x n: their products are those beyond the rows
+  Vector beyond;             // by pattern, units beyond the rows
+  Vector of_pattern;         // units
+  Matrix z_scatter;          // of the cluster variables about their mean
+  Vector z_mean;             // about the origin
+  double units = 0, clusters = 0;  // weighted, as the numbers by pattern are
 
   Index count() const { return static_cast<Index>(first.size()) - 1; }
 };
@@ -71,7 +79,14 @@ class SlopePoint : public TwoLevelKernel {
   friend struct ClusterOfDesign;
   struct Sums;
 
+  // What the outcomes of a pattern are in terms of all of them, whitened.
+  struct Observed {
+    Matrix map, weight;   // A_r, A_r'A_r; the map is empty where it is the identity
+    double constant = 0;  // of a unit
+  };
+
   bool prepare_within(const Moments& moments);
+  bool prepare_patterns();
   bool prepare_between(const Moments& moments);
   bool sum_classes(Index piece, Sums& sums) const;
   void collect(const std::vector<Sums>& sums);
@@ -84,15 +99,17 @@ class SlopePoint : public TwoLevelKernel {
       order_;  // of the moments of level 2: variables at both levels, slopes, cluster variables
   ConditionalLevel within_, between_;  // given f and the products; given z
   Cholesky chol_w_;
-  Matrix whitener_;      // L_w^-1
-  Matrix whitening_;     // [I, -B]' L_w^-T at level 1
-  Matrix residual_map_;  // L_w^-1 [I, -Gamma]
-  Matrix lambda_;        // p x m, whitened
-  Vector mu_u_;          // r
-  Matrix residuals_;     // p x rows, of the values given f, whitened; about the mean within
-  Matrix given_;         // f x rows, L_f^-1 (f - mu_f R_0)
-  Matrix rest_residuals_, rest_given_;
-  Matrix zeta_;  // q x J, L_z^-1 (z - mu_z)
+  Matrix whitener_;                 // L_w^-1
+  Matrix whitening_;                // [I, -B]' L_w^-T at level 1
+  Matrix residual_map_;             // L_w^-1 [I, -Gamma]
+  Matrix lambda_;                   // p x m, whitened
+  Vector mu_u_;                     // r
+  Matrix residuals_;                // p x rows, of the values given f, whitened; about the mean within
+  Matrix given_;                    // f x rows, L_f^-1 (f - mu_f R_0)
+  std::vector<Observed> observed_;  // by pattern
+  std::vector<Matrix> rest_residuals_, rest_t_,
+      rest_given_;  // by pattern; A_r times the residuals, A_r' times that
+  Matrix zeta_;     // q x J, L_z^-1 (z - mu_z)
   Canonical gradient_w_, gradient_b_;
   Moments gradient_;
 };

@@ -50,7 +50,7 @@ class Holes:
     Attributes
     ----------
     required : tuple of str
-        Variables that must be there: fixed covariates.
+        Variables that must be there: fixed covariates, and covariates with random slopes.
     cluster_level : tuple of str
         Variables of clusters: a row in which one is missing takes the value of another row of its cluster.
     """

@@ -138,11 +138,6 @@ def read_statistics(
         raise DataError("no data: give a data frame, or sample_cov= with sample_nobs=")
     require_rows_of_data(data)
     _require_latent_names(table, data)
-    if settings.incomplete and table.slopes():
-        raise UnsupportedError(
-            'random slopes with missing="fiml" are not available in this version: leave it out, so that rows with '
-            "missing values are deleted"
-        )
     if table.multilevel and column is None:
         raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
     variables = table.variables.names
@@ -502,9 +497,13 @@ def slope_carriers(table: ParameterTable, group: int) -> tuple[str, ...]:
 
 
 def allowed_holes(table: ParameterTable) -> Holes:
-    """Where rows may have holes: anywhere but in fixed covariates, which the likelihood is conditional on."""
+    """Where rows may have holes: anywhere but in covariates that are fixed or have random slopes.
+
+    The likelihood is conditional on the former; the product of a slope and the latter would be one of two unknowns.
+    """
     levels, groups = range(1, table.nlevels + 1), range(1, table.ngroups + 1)
     fixed = dict.fromkeys(
         name for level in levels for group in groups for name in table.exogenous(level, group)
     )
+    fixed |= dict.fromkeys(slope.covariate for group in groups for slope in table.slopes(group))
     return Holes(required=tuple(fixed), cluster_level=table.variables.cluster if table.multilevel else ())

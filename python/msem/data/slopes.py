@@ -1,8 +1,9 @@
-"""Statistics of complete two-level data for models with random slopes.
+"""Statistics of two-level data for models with random slopes.
 
 Clusters are no longer alike by size: what counts is the matrix of products of their covariates. The rows of a cluster
-are reduced to as many as there are covariates with slopes, and one more (`_core.ReducedData`); rows are not needed
-again. What does not know of slopes (covariances, checks) is asked of the statistics by cluster size.
+are reduced to as many as there are covariates with slopes, and one more (`_core.ReducedData`); with missing values
+those of each cell, the rows of a cluster with the same outcomes observed. Rows are not needed again. What does not know
+of slopes (covariances, checks) is asked of the statistics that a model without slopes would have.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import SampleStatistics, positions, sample_statistics
 from msem.data.frames import ClusteredData
+from msem.data.incomplete import IncompleteStatistics, incomplete_statistics
 from msem.data.statistics import CountedClusters, Rows, Saturated
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.slopes import Slope
@@ -29,6 +31,7 @@ Floats = NDArray[np.float64]
 FAR = 1e3  # standard deviations of a covariate from its origin, beyond which its intercept says little
 TOO_FAR = 1e6  # beyond which too few digits are left
 SMALL = 0.05  # share of a crude variance of slopes that a starting value has at least
+LEAST = 0.05  # eigenvalue of a correlation matrix to start from
 NEGLIGIBLE = 1e-10  # share of a variance that a regression leaves, and that is rounding
 
 
@@ -38,8 +41,8 @@ class SlopeStatistics:
 
     Attributes
     ----------
-    plain : SampleStatistics
-        By cluster size; of the variables in the order of the likelihood: outcomes at both levels, outcomes within
+    plain : SampleStatistics or IncompleteStatistics
+        Those without slopes; of the variables in the order of the likelihood: outcomes at both levels, outcomes within
         only, fixed covariates of units.
     fixed : int
         How many of the unit variables, from the last, are fixed covariates.
@@ -50,18 +53,22 @@ class SlopeStatistics:
         Rows of the clusters, reduced.
     """
 
-    plain: SampleStatistics
+    plain: SampleStatistics | IncompleteStatistics
     fixed: int
     slopes: tuple[Slope, ...]
     carriers: tuple[str, ...]
     reduced: _core.ReducedData
-    complete = True
 
     def __getstate__(self) -> dict[str, Any]:
         # what is compiled is made again
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    # what is known by cluster size
+    # what is known without slopes
+
+    @property
+    def complete(self) -> bool:
+        """Whether no value is missing."""
+        return self.plain.complete
 
     @property
     def source(self) -> str:
@@ -130,13 +137,13 @@ class SlopeStatistics:
 
     @property
     def unidentified(self) -> tuple[str, ...]:
-        """Nothing is missing."""
-        return ()
+        """Saturated covariances that the data say nothing about, by name."""
+        return self.plain.unidentified
 
     @property
     def npatterns(self) -> tuple[int, ...]:
-        """No patterns: every value is there."""
-        return ()
+        """Patterns of observed variables of each level, level 1 first; empty where no value can be missing."""
+        return self.plain.npatterns
 
     def covariances(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats]:
         """Covariance matrices, with divisors N and J, of variables measured on units and on clusters."""
@@ -177,7 +184,11 @@ class SlopeStatistics:
     @property
     def full_clusters(self) -> int:
         """Clusters in which the covariates vary enough for all of their coefficients."""
-        return int((np.diff(self.reduced.first) > len(self.covariates)).sum())
+        return int(self._coefficients["clusters"])
+
+    @cached_property
+    def _coefficients(self) -> dict[str, Any]:
+        return self.reduced.coefficients()
 
     @cached_property
     def stand_in(self) -> Saturated:
@@ -186,8 +197,8 @@ class SlopeStatistics:
         The covariance matrix of the coefficients of single clusters, less that of their sampling errors. A model of
         slopes has no saturated moments.
         """
-        found = self.reduced.coefficients()
-        within = self._start_within(found["residual"])
+        found = self._coefficients
+        within = self._start_within(found)
         mean, cov = self._start_between(found, within)
         second = (*self.unit[: self.nboth], *self.cluster, *(slope.name for slope in self.slopes))
         return Saturated(
@@ -198,10 +209,12 @@ class SlopeStatistics:
             converged=False,
         )
 
-    def _start_within(self, residual: Floats) -> LevelArrays:
+    def _start_within(self, found: dict[str, Any]) -> LevelArrays:
         """Moments of the unit variables, and of the products with slopes, which are standardized."""
         p, n, m = len(self.unit) - self.fixed, len(self.unit), len(self.slopes)
-        pooled = self.plain.pooled_within_cov
+        residual, pooled = found["residual"], found["within"]
+        if not self.complete:
+            residual, pooled = _regular(residual), _regular(pooled)
         left = residual.diagonal() > NEGLIGIBLE * pooled.diagonal()
         f = np.arange(p, n)
         cov = np.zeros((n + m, n + m))
@@ -251,7 +264,7 @@ class SlopeStatistics:
             return mean, cov
         own = [self.unit.index(name) for name in self.covariates]
         at = np.array([own[x] for x in covariate])
-        slopes = total.ssw[carriers, at] / total.ssw[at, at]
+        slopes = found["within"][carriers, at] / found["within"][at, at]
         mean = np.concatenate([total.total_mean[: self.nboth], total.total_mean[n:], slopes])
         for slope, carrier, x in zip(slopes, carriers, covariate, strict=True):
             if carrier < self.nboth:
@@ -300,7 +313,10 @@ class SlopeStatistics:
 
     def difference(self, other: SlopeStatistics) -> str:
         """What differs from other statistics of the same variables, in words; empty if nothing does."""
-        return self.plain.difference(other.plain)
+        plain: Any = self.plain
+        if self.complete != other.complete:
+            return "the missing values differ"
+        return str(plain.difference(other.plain))
 
     def redrawn(self, drawn: Any) -> NoReturn:
         """Always `UnsupportedError`."""
@@ -319,8 +335,8 @@ class SlopeClusters(CountedClusters):
 
     Attributes
     ----------
-    within : ndarray, shape (J, p (p + 1) / 2)
-        Products of the unit variables about the regressions within each cluster, lower triangles by column.
+    within : ndarray, shape (cells, p (p + 1) / 2)
+        Products of the unit variables about the regressions within each cell, lower triangles by column.
     reduced : _core.ReducedData
         Their rows, reduced.
     """
@@ -440,7 +456,7 @@ def slope_statistics(
     slopes: Sequence[Slope],
     carriers: Sequence[str],
 ) -> SlopeStatistics:
-    """Statistics of complete rows for a model with random slopes.
+    """Statistics of rows for a model with random slopes.
 
     Parameters
     ----------
@@ -468,13 +484,42 @@ def slope_statistics(
             "random slopes with weights, PSUs or strata are not available in this version: leave them out"
         )
     unit = (*(name for name in variables.unit if name not in fixed), *fixed)
-    plain = sample_statistics(data, unit, variables.cluster, variables.nboth)
+    if not data.complete:
+        _require_complete_clusters(data, variables.cluster)
+    make = sample_statistics if data.complete else incomplete_statistics
+    plain = make(data, unit, variables.cluster, variables.nboth)
     covariates = tuple(dict.fromkeys(slope.covariate for slope in slopes))
     for name in covariates:
         _require_near(name, data.columns[name])
     numbers = _numbers(slopes, covariates)
     reduced = data.reduced(unit, covariates, variables.cluster, plain.nboth, len(fixed), numbers)
     return SlopeStatistics(plain, len(fixed), tuple(slopes), tuple(carriers), reduced)
+
+
+def _regular(cov: Floats) -> Floats:
+    """A covariance matrix of pairs of observed values, correlations made smaller until it is positive definite."""
+    spread = np.sqrt(cov.diagonal())
+    scale = np.where(spread > 0, spread, 1.0)
+    correlations = cov / np.outer(scale, scale)
+    least = float(np.linalg.eigvalsh(correlations)[0])
+    if least >= LEAST:
+        return cov
+    share = (1 - LEAST) / (1 - least)
+    out: Floats = cov * share
+    np.fill_diagonal(out, cov.diagonal())
+    return out
+
+
+def _require_complete_clusters(data: ClusteredData, names: Sequence[str]) -> None:
+    for name in names:
+        missing = np.isnan(data.columns[name])
+        if missing.any():
+            assert data.codes is not None
+            count = len(np.unique(data.codes[missing]))
+            raise UnsupportedError(
+                f"cluster variable {name!r} is missing in {count} clusters: with random slopes only variables of level "
+                f"1 may have missing values in this version; leave these clusters out, or {name!r}"
+            )
 
 
 def _numbers(slopes: Sequence[Slope], covariates: Sequence[str]) -> list[int]:

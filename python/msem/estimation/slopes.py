@@ -49,6 +49,8 @@ def slope_reference(table: ParameterTable, group: Group) -> SlopeReference:
         The model of this group alone, moments of fixed covariates filled in.
     group : Group
     """
+    if table.auxiliary:
+        return SlopeReference(np.nan, "auxiliary variables have no slopes that a test could leave aside")
     s = group.statistics
     slopes = saturated_slopes(table, 1)
     coefficients = s.nboth + len(slopes)
