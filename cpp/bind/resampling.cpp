@@ -10,7 +10,8 @@ using namespace msem;
 namespace {
 
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
-using Clusters = std::variant<std::tuple<Vector, Matrix, Matrix>, std::shared_ptr<IncompletePool>>;
+using Clusters = std::variant<std::tuple<Vector, Matrix, Matrix>, std::shared_ptr<IncompletePool>,
+                              std::shared_ptr<SlopePool>>;
 
 Pools pools(const std::vector<Clusters>& groups, bool single_level, bool centred) {
   py::gil_scoped_release unlocked;
@@ -18,6 +19,10 @@ Pools pools(const std::vector<Clusters>& groups, bool single_level, bool centred
   for (const Clusters& one : groups) {
     if (const auto* holes = std::get_if<1>(&one)) {
       out.push_back(*holes);
+      continue;
+    }
+    if (const auto* slopes = std::get_if<2>(&one)) {
+      out.push_back(*slopes);
       continue;
     }
     const auto& [sizes, means, within] = std::get<0>(one);
@@ -88,6 +93,23 @@ std::shared_ptr<IncompleteParametricDraws> make_parametric_holes(const std::vect
   return std::make_shared<IncompleteParametricDraws>(std::move(designs), seed);
 }
 
+// data, means and covariances of both levels, positions of fixed cluster variables
+using SlopesTuple =
+    std::tuple<std::shared_ptr<ReducedData>, Vector, Matrix, Vector, Matrix, std::vector<Index>>;
+
+std::shared_ptr<SlopeParametricDraws> make_parametric_slopes(const std::vector<SlopesTuple>& groups,
+                                                             std::uint64_t seed) {
+  std::vector<SlopeDesign> designs;
+  for (const auto& [data, mean_w, cov_w, mean_b, cov_b, cluster] : groups) {
+    if (!data) throw std::invalid_argument("a design has no data");
+    designs.push_back({data, Moments{mean_w, mean_b, cov_w, cov_b}, cluster});
+    const Index m = data->nslopes();
+    require_moments(designs.back().moments, data->nvalues() + m, data->nboth, data->q + m);
+    require_among(cluster, data->q);
+  }
+  return std::make_shared<SlopeParametricDraws>(std::move(designs), seed);
+}
+
 py::list statistics(const Draws& self, std::uint64_t replicate) {
   std::vector<GroupDraw> drawn;
   {
@@ -98,6 +120,10 @@ py::list statistics(const Draws& self, std::uint64_t replicate) {
   for (const GroupDraw& one : drawn) {
     if (one.incomplete) {
       out.append(py::cast(std::const_pointer_cast<IncompleteData>(one.incomplete)));
+      continue;
+    }
+    if (one.reduced) {
+      out.append(py::cast(std::const_pointer_cast<ReducedData>(one.reduced)));
       continue;
     }
     const TwoLevelStatistics& s = one.statistics;
@@ -123,6 +149,11 @@ void bind_resampling(py::module_& m) {
              return std::make_shared<IncompletePool>(std::move(data), std::move(products), std::move(unit));
            }),
            "data"_a, "products"_a, "unit"_a);
+  py::class_<SlopePool, std::shared_ptr<SlopePool>>(m, "SlopePool")
+      .def(py::init([](std::shared_ptr<ReducedData> data, Matrix products, std::vector<Index> place) {
+             return std::make_shared<SlopePool>(std::move(data), std::move(products), std::move(place));
+           }),
+           "data"_a, "products"_a, "place"_a);
   py::class_<OrdinaryDraws, Draws, std::shared_ptr<OrdinaryDraws>>(m, "OrdinaryDraws")
       .def(py::init(&make_ordinary), "groups"_a, "seed"_a, "single_level"_a = false, "centred"_a = false)
       .def("weights", &OrdinaryDraws::weights, "replicate"_a, "group"_a);
@@ -133,5 +164,7 @@ void bind_resampling(py::module_& m) {
   py::class_<IncompleteParametricDraws, Draws, std::shared_ptr<IncompleteParametricDraws>>(
       m, "IncompleteParametricDraws")
       .def(py::init(&make_parametric_holes), "groups"_a, "seed"_a);
+  py::class_<SlopeParametricDraws, Draws, std::shared_ptr<SlopeParametricDraws>>(m, "SlopeParametricDraws")
+      .def(py::init(&make_parametric_slopes), "groups"_a, "seed"_a);
   m.def("philox", &philox, "counter"_a, "key"_a, "Philox4x32-10 of a counter under a key.");
 }

@@ -9,8 +9,9 @@ namespace {
 
 // mean, root, polynomial, scale, df
 using LawTuple = std::tuple<Vector, Matrix, Matrix, Vector, double>;
-// sizes, nboth, within, between
-using PopulationTuple = std::tuple<std::vector<Index>, Index, LawTuple, LawTuple>;
+// sizes, nboth, within, between, covariate and effects of each slope
+using PopulationTuple =
+    std::tuple<std::vector<Index>, Index, LawTuple, LawTuple, std::vector<std::pair<Index, Vector>>>;
 
 LevelLaw law_of(const LawTuple& given) {
   const auto& [mean, root, polynomial, scale, df] = given;
@@ -19,8 +20,10 @@ LevelLaw law_of(const LawTuple& given) {
 
 std::shared_ptr<RowDraws> make_row_draws(const std::vector<PopulationTuple>& groups, std::uint64_t seed) {
   std::vector<RowPopulation> out;
-  for (const auto& [sizes, nboth, within, between] : groups)
+  for (const auto& [sizes, nboth, within, between, slopes] : groups) {
     out.push_back({sizes, nboth, law_of(within), law_of(between)});
+    for (const auto& [covariate, effects] : slopes) out.back().slopes.push_back({covariate, effects});
+  }
   return std::make_shared<RowDraws>(std::move(out), seed);
 }
 

@@ -90,6 +90,15 @@ py::dict coefficients_dict(const ReducedData& self) {
   return out;
 }
 
+py::tuple moments_tuple(const ReducedData& self) {
+  ReducedMoments found;
+  {
+    py::gil_scoped_release release;
+    found = reduced_moments(self);
+  }
+  return py::make_tuple(found.count, found.mean, found.cov, found.cluster_mean, found.cluster_cov);
+}
+
 std::shared_ptr<SlopeClusters> slope_clusters(const std::shared_ptr<SlopeLikelihood>& self, Matrix products) {
   return std::make_shared<SlopeClusters>(self, std::move(products));
 }
@@ -128,6 +137,8 @@ void bind_slopes(py::module_& m) {
       .def_property_readonly("design", [](const ReducedData& d) { return d.design; })
       .def("products", &reduced_cluster_products, "unit"_a, "slopes"_a, "codes"_a)
       .def("coefficients", &coefficients_dict)
+      .def("moments", &moments_tuple)
+      .def_property_readonly("weight", [](const ReducedData& d) { return d.weight; })
       .def(
           "restrict",
           [](const ReducedData& self, const std::vector<Index>& outcomes, Index nboth,

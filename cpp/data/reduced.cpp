@@ -261,6 +261,18 @@ std::vector<Matrix> pool(const Matrix& products, const ReducedData& data) {
   return out;
 }
 
+// Of each pattern, 1 where two values are observed.
+std::vector<Matrix> observed_pairs(const ReducedData& data) {
+  std::vector<Matrix> out;
+  for (const Pattern& pattern : data.patterns) {
+    Vector own = Vector::Zero(data.nvalues());
+    own.tail(data.fixed).setOnes();
+    for (const Index i : pattern) own[i] = 1;
+    out.push_back(outer(own, own));
+  }
+  return out;
+}
+
 void set_rows(ReducedData& data) {
   data.first.assign(1, 0);
   data.row_pattern.clear();
@@ -412,6 +424,35 @@ void require_products(const Matrix& products, const ReducedData& data) {
     throw std::invalid_argument("the products are not those of these clusters");
 }
 
+ReducedData resampled(const ReducedData& data, const Matrix& products, const Vector& weights) {
+  ReducedData out = weighted(data, products, weights);
+  std::vector<Index> clusters, rows;
+  std::vector<Index> first_cell = {0}, pattern, cell_first = {0};
+  std::vector<double> sizes;
+  for (Index j = 0; j < data.nclusters(); ++j) {
+    if (weights[j] == 0) continue;
+    clusters.push_back(j);
+    for (Index r = data.first[j]; r < data.first[j + 1]; ++r) rows.push_back(r);
+    for (Index c = data.first_cell[j]; c < data.first_cell[j + 1]; ++c) {
+      pattern.push_back(data.cell_pattern[c]);
+      sizes.push_back(data.cell_sizes[c]);
+      cell_first.push_back(cell_first.back() + data.cell_first[c + 1] - data.cell_first[c]);
+    }
+    first_cell.push_back(static_cast<Index>(pattern.size()));
+  }
+  out.design = select_cols(data.design, rows);
+  out.values = select_cols(data.values, rows);
+  out.cluster_values = select_cols(data.cluster_values, clusters);
+  out.sizes = select(data.sizes, clusters);
+  out.weight = select(weights, clusters);
+  out.first_cell = std::move(first_cell);
+  out.cell_pattern = std::move(pattern);
+  out.cell_first = std::move(cell_first);
+  out.cell_sizes = Eigen::Map<const Vector>(sizes.data(), static_cast<Index>(sizes.size()));
+  set_rows(out);
+  return out;
+}
+
 ReducedData single_cluster(const ReducedData& data, const Matrix& products, Index cluster) {
   ReducedData out = data;
   const Index begin = data.first[cluster], count = data.first[cluster + 1] - begin;
@@ -428,6 +469,43 @@ ReducedData single_cluster(const ReducedData& data, const Matrix& products, Inde
   out.weight.setOnes(1);
   set_rows(out);
   out.remainder = pool(products.middleRows(cell, cells), out);
+  return out;
+}
+
+ReducedMoments reduced_moments(const ReducedData& data) {
+  const Index m = data.nvalues();
+  ReducedMoments out;
+  Matrix products = Matrix::Zero(m, m), sums = Matrix::Zero(m, m), units = Matrix::Zero(m, m);
+  std::vector<Matrix> seen = observed_pairs(data);
+  for (const Matrix& rest : data.remainder) products += rest;
+  for (Index j = 0; j < data.nclusters(); ++j) {
+    const double w = data.weight[j];
+    for (Index c = data.first_cell[j]; c < data.first_cell[j + 1]; ++c) {
+      units += w * data.cell_sizes[c] * seen[data.cell_pattern[c]];
+      for (Index r = data.cell_first[c]; r < data.cell_first[c + 1]; ++r) {
+        const double one = w * data.design(0, r);
+        add_outer(products, w, data.values.col(r), data.values.col(r));
+        for (Index a = 0; a < m && one != 0; ++a) {
+          for (Index b = 0; b < m; ++b)
+            sums(a, b) += one * data.values(a, r) * seen[data.cell_pattern[c]](a, b);
+        }
+      }
+    }
+  }
+  const Matrix count = units.cwiseMax(1.0);
+  out.count = units.diagonal();
+  out.mean = sums.diagonal().cwiseQuotient(count.diagonal()) + data.origin.head(m);
+  const Matrix means = sums.cwiseProduct(sums.transpose()).cwiseQuotient(count);
+  out.cov = (products - means).cwiseQuotient(count);
+  out.cluster_mean = Vector::Zero(data.q);
+  out.cluster_cov = Matrix::Zero(data.q, data.q);
+  if (data.q) {
+    const double clusters = data.weight.sum();
+    const Vector mean = apply(data.cluster_values, data.weight) / clusters;
+    const Matrix off = data.cluster_values.colwise() - mean;
+    out.cluster_cov = outer(scale_cols(off, data.weight / clusters), off);
+    out.cluster_mean = mean + data.origin.tail(data.q);
+  }
   return out;
 }
 
@@ -460,13 +538,7 @@ ClusterCoefficients cluster_coefficients(const ReducedData& data) {
   ClusterCoefficients out;
   Matrix residual = Matrix::Zero(m, m), within = Matrix::Zero(m, m), used = Matrix::Zero(m, m);
   Matrix clusters = Matrix::Zero(m, m), units = Matrix::Zero(m, m);
-  std::vector<Matrix> seen;  // of each pattern, 1 where both are observed
-  for (const Pattern& pattern : data.patterns) {
-    Vector own = Vector::Zero(m);
-    own.tail(data.fixed).setOnes();
-    for (const Index i : pattern) own[i] = 1;
-    seen.push_back(outer(own, own));
-  }
+  const std::vector<Matrix> seen = observed_pairs(data);
   for (std::size_t r = 0; r < seen.size(); ++r) {
     residual += data.remainder[r];
     within += data.remainder[r];

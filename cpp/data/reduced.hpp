@@ -73,7 +73,18 @@ void require_products(const Matrix& products, const ReducedData& data);
 
 // Each cluster as often as its weight says, and one of the clusters by itself.
 ReducedData weighted(const ReducedData& data, const Matrix& products, const Vector& weights);
+// The same without clusters of weight 0.
+ReducedData resampled(const ReducedData& data, const Matrix& products, const Vector& weights);
 ReducedData single_cluster(const ReducedData& data, const Matrix& products, Index cluster);
+
+// Moments over units of the values, of pairs where both are observed, and over clusters; divisors N and J.
+struct ReducedMoments {
+  Vector count, mean;  // values: numbers of units, weighted, and means
+  Matrix cov;
+  Vector cluster_mean;
+  Matrix cluster_cov;
+};
+ReducedMoments reduced_moments(const ReducedData& data);
 
 // Least-squares coefficients of single clusters, from which starting values are taken: over the clusters in
 // which all coefficients are known.

@@ -10,6 +10,7 @@
 
 #include "base/random.hpp"
 #include "data/incomplete.hpp"
+#include "data/reduced.hpp"
 #include "data/statistics.hpp"
 #include "likelihood/complete/twolevel.hpp"
 
@@ -20,6 +21,7 @@ struct GroupDraw {
   TwoLevelStatistics statistics;
   Index distinct = 0;  // different clusters among them; rows of clusters of a single-level sample
   std::shared_ptr<const IncompleteData> incomplete = nullptr;  // instead of statistics, where there are holes
+  std::shared_ptr<const ReducedData> reduced = nullptr;        // and for random slopes
 };
 
 // The replicates of a sample, by number.
@@ -94,6 +96,20 @@ class IncompletePool : public Pool {
   Matrix products_;
   std::vector<Index> unit_;
   Index nunits_ = 0;
+};
+
+// Clusters reduced for random slopes, in any order: cluster `place[j]` of those drawn is cluster j of the
+// data.
+class SlopePool : public Pool {
+ public:
+  SlopePool(std::shared_ptr<const ReducedData> data, Matrix products, std::vector<Index> place);
+  Index nclusters() const override { return data_->nclusters(); }
+  GroupDraw draw(const Vector& weights) const override;
+
+ private:
+  std::shared_ptr<const ReducedData> data_;
+  Matrix products_;
+  std::vector<Index> place_;
 };
 
 // Clusters drawn with replacement, as many as there are.
@@ -199,6 +215,38 @@ class IncompleteParametricDraws : public Draws {
   };
   static PreparedGroup prepare(IncompleteDesign design);
   static IncompleteData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
+
+  std::vector<PreparedGroup> groups_;
+  std::uint64_t seed_;
+};
+
+// What is kept of a sample of clusters reduced for random slopes, and the distribution of the rest.
+struct SlopeDesign {
+  std::shared_ptr<const ReducedData> data;
+  Moments moments;             // of the model, with the products of level 1 and the slopes of level 2 last
+  std::vector<Index> cluster;  // cluster variables whose values are kept
+};
+
+// Samples from the model given the covariates of units, those with slopes among them: the between parts and
+// the slopes of each cluster, its reduced rows given these, and for each pattern the products beyond all rows
+// together, as a Wishart matrix.
+class SlopeParametricDraws : public Draws {
+ public:
+  // Throws std::domain_error where the moments are no distribution, those of slopes included.
+  SlopeParametricDraws(std::vector<SlopeDesign> groups, std::uint64_t seed);
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+
+ private:
+  struct PreparedGroup {
+    SlopeDesign design;
+    std::vector<DrawnRegression> rest;  // by pattern, of its outcomes and the fixed covariates
+    Matrix paths, root;                 // of outcomes on fixed covariates and products; of what is left
+    std::vector<Index> fixed, random;   // of the between block
+    Matrix slopes, between_root;        // of the random ones on the fixed ones, and of what is left
+  };
+  static PreparedGroup prepare(SlopeDesign design);
+  static ReducedData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
 
   std::vector<PreparedGroup> groups_;
   std::uint64_t seed_;

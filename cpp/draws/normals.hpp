@@ -26,4 +26,7 @@ inline Matrix normals(Index rows, Index cols, RandomStream& random) {
   return out;
 }
 
+// F with F F' = cov; throws std::domain_error unless that is positive semidefinite.
+Matrix semidefinite_root(const Matrix& cov);
+
 }  // namespace msem

@@ -10,7 +10,8 @@ namespace {
 
 constexpr double kNegative = -1e-8;  // eigenvalue in correlation metric below which a matrix is indefinite
 
-// F with F F' = cov for a positive semidefinite matrix.
+}  // namespace
+
 Matrix semidefinite_root(const Matrix& cov) {
   const Vector scale = cov.diagonal().cwiseMax(0).cwiseSqrt();
   const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
@@ -19,8 +20,6 @@ Matrix semidefinite_root(const Matrix& cov) {
     throw std::domain_error("the model-implied between covariance matrix is not positive semidefinite");
   return scale_cols(scale_rows(scale, eigen.vectors), eigen.values.cwiseMax(0.0).cwiseSqrt());
 }
-
-}  // namespace
 
 IncompleteParametricDraws::IncompleteParametricDraws(std::vector<IncompleteDesign> groups, std::uint64_t seed)
     : seed_(seed) {

@@ -44,7 +44,11 @@ RowDraws::RowDraws(std::vector<RowPopulation> groups, std::uint64_t seed)
   for (const RowPopulation& g : groups_) {
     check(g.within);
     check(g.between);
-    if (g.nboth < 0 || g.nboth > g.p() || g.nboth > g.between.size())
+    for (const DrawnSlope& slope : g.slopes) {
+      if (slope.covariate < g.nboth || slope.covariate >= g.p() || slope.effects.size() != g.p())
+        throw std::invalid_argument("the slopes of a population do not fit its variables");
+    }
+    if (g.nboth < 0 || g.nboth > g.p() || g.q() < 0)
       throw std::invalid_argument("the levels of a population do not fit together");
     codes_.emplace_back();
     for (std::size_t j = 0; j < g.sizes.size(); ++j) {
@@ -63,11 +67,15 @@ DrawnRows RowDraws::rows(std::uint64_t replicate, Index group) const {
   Index row = 0;
   for (Index j = 0; j < J; ++j) {
     g.between.draw(random, between);
-    out.cluster.row(j) = between.tail(g.q());
+    out.cluster.row(j) = between.segment(g.nboth, g.q());
     if (g.p() == 0) continue;
     for (Index i = 0; i < g.sizes[j]; ++i) {
       g.within.draw(random, unit);
       unit.head(g.nboth) += between.head(g.nboth);
+      for (std::size_t k = 0; k < g.slopes.size(); ++k) {
+        const double slope = between[g.nboth + g.q() + static_cast<Index>(k)];
+        unit += unit[g.slopes[k].covariate] * slope * g.slopes[k].effects;
+      }
       out.unit.row(row++) = unit;
     }
   }
@@ -75,6 +83,9 @@ DrawnRows RowDraws::rows(std::uint64_t replicate, Index group) const {
 }
 
 std::vector<GroupDraw> RowDraws::draw(std::uint64_t replicate) const {
+  for (const RowPopulation& g : groups_) {
+    if (!g.slopes.empty()) throw std::invalid_argument("with random slopes only rows can be drawn");
+  }
   std::vector<GroupDraw> out;
   for (Index g = 0; g < ngroups(); ++g) {
     const DrawnRows drawn = rows(replicate, g);

@@ -21,14 +21,23 @@ struct LevelLaw {
   void draw(RandomStream& random, Eigen::Ref<Vector> out) const;
 };
 
+// A random slope: the last variables of the law between are slopes, in the order of their covariates'
+// dependence.
+struct DrawnSlope {
+  Index covariate;  // among the unit variables, one of those within only
+  Vector effects;   // of the product on the unit variables
+};
+
 // One group: sizes of its clusters in order, and the laws of its levels.
 struct RowPopulation {
   std::vector<Index> sizes;
   Index nboth = 0;
-  LevelLaw within, between;  // of the p unit variables; of those at both levels and the q cluster variables
+  LevelLaw within,
+      between;  // of the p unit variables; of those at both levels, the q cluster variables, slopes
+  std::vector<DrawnSlope> slopes = {};
 
   Index p() const { return within.size(); }
-  Index q() const { return between.size() - nboth; }
+  Index q() const { return between.size() - nboth - static_cast<Index>(slopes.size()); }
 };
 
 // Values of one sample of one group: units in order of their clusters.

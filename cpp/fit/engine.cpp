@@ -10,6 +10,7 @@
 #include "fit/cone.hpp"
 #include "fit/saturated_cells.hpp"
 #include "likelihood/complete/saturated.hpp"
+#include "likelihood/slopes/slopes.hpp"
 
 namespace msem {
 
@@ -82,9 +83,10 @@ void require_variables(const Plan& plan, const std::vector<GroupDraw>& draws) {
     const Index unit = within < 0 ? 0 : plan.blocks[within].nobserved();
     const Index cluster = plan.blocks[between].nobserved() - plan.nboth[g];
     const TwoLevelStatistics& s = draws[g].statistics;
-    const bool same = draws[g].incomplete
-                          ? draws[g].incomplete->p == unit && draws[g].incomplete->q == cluster
-                          : s.ssw.rows() == unit && s.means.cols() == unit + cluster;
+    bool same = s.ssw.rows() == unit && s.means.cols() == unit + cluster;
+    if (const auto& holes = draws[g].incomplete) same = holes->p == unit && holes->q == cluster;
+    if (const auto& own = draws[g].reduced)
+      same = own->nvalues() + own->nslopes() == unit && own->q + own->nslopes() == cluster;
     if (!same) throw std::invalid_argument("the samples must have the variables of the model");
   }
 }
@@ -110,13 +112,25 @@ bool few_clusters(const Plan& plan, const std::vector<GroupDraw>& draws) {
   return false;
 }
 
+// Moments to start from where there are random slopes, which have no saturated ones: those of another sample,
+// with the covariates of this one.
+Moments with_covariates(Moments moments, const ReducedData& data) {
+  const ReducedMoments own = reduced_moments(data);
+  const Index p = data.outcomes, f = data.fixed, b = data.nboth, q = data.q;
+  moments.mean_w.segment(p, f) = own.mean.tail(f);
+  moments.cov_w.block(p, p, f, f) = own.cov.bottomRightCorner(f, f);
+  moments.mean_b.segment(b, q) = own.cluster_mean;
+  moments.cov_b.block(b, b, q, q) = own.cluster_cov;
+  return moments;
+}
+
 double covariate_value(const Plan& plan, const std::vector<GroupDraw>& draws,
                        const SampleLikelihood& sample) {
   double out = 0;
   for (std::size_t g = 0; g < draws.size(); ++g) {
     const auto& [within, between] = plan.covariates[g];
     const TwoLevelStatistics& s = draws[g].statistics;
-    if (draws[g].incomplete) continue;
+    if (draws[g].incomplete || draws[g].reduced) continue;
     if (!within.empty())
       out += normal_value(select(sample.saturated[g].cov_w, within, within), s.sizes.dot(s.counts));
     if (!between.empty())
@@ -247,7 +261,9 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
                                    const std::vector<Moments>& first, Space space) {
   SampleLikelihood out;
   for (std::size_t g = 0; g < sample.size(); ++g) {
-    if (sample[g].incomplete) {
+    if (sample[g].reduced) {
+      out.likelihoods.push_back(std::make_shared<const SlopeLikelihood>(sample[g].reduced));
+    } else if (sample[g].incomplete) {
       out.likelihoods.push_back(std::make_shared<const IncompleteLikelihood>(sample[g].incomplete));
     } else {
       out.likelihoods.push_back(likelihood_of(sample[g].statistics, plan.nboth[g]));
@@ -261,6 +277,11 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
     for (std::size_t g = 0; g < sample.size(); ++g) {
       const Moments* start = first.empty() || cone ? nullptr : &first[g];
       const Likelihood& own = *out.likelihoods[g];
+      if (sample[g].reduced) {
+        out.saturated_value = kNaN;
+        out.saturated.push_back(first.empty() ? Moments{} : with_covariates(first[g], *sample[g].reduced));
+        continue;
+      }
       SaturatedFit h1 = sample[g].incomplete
                             ? fit_saturated(static_cast<const IncompleteLikelihood&>(own), options, start)
                             : fit_saturated(static_cast<const CompleteLikelihood&>(own).data(), options);
@@ -273,7 +294,8 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
     return out;
   }
   solve(false);
-  const bool two_levels = std::any_of(plan.nboth.begin(), plan.nboth.end(), [](Index n) { return n > 0; });
+  const bool two_levels = std::any_of(plan.nboth.begin(), plan.nboth.end(), [](Index n) { return n > 0; }) &&
+                          std::none_of(sample.begin(), sample.end(), [](const auto& s) { return s.reduced; });
   if (space == Space::kAuto && two_levels && std::isnan(out.saturated_value)) {
     SampleLikelihood natural = out;
     solve(true);

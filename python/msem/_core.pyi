@@ -345,7 +345,11 @@ class ReducedData:
     def products(
         self, unit: Sequence[_Floats], slopes: Sequence[_Floats], codes: NDArray[np.int64]
     ) -> _Floats: ...
+    @property
+    def weight(self) -> _Floats: ...
     def coefficients(self) -> dict[str, Any]: ...
+    # numbers, means and covariances of the values over units; means and covariances over clusters
+    def moments(self) -> tuple[_Floats, _Floats, _Floats, _Floats, _Floats]: ...
     def restrict(
         self, outcomes: Sequence[int], nboth: int, fixed: Sequence[int], cluster: Sequence[int]
     ) -> ReducedData: ...
@@ -359,7 +363,7 @@ class DrawnStatistics(TypedDict):
     ssw: _Floats  # (p, p)
 
 class Draws:
-    def statistics(self, replicate: int) -> list[DrawnStatistics | IncompleteData]: ...
+    def statistics(self, replicate: int) -> list[DrawnStatistics | IncompleteData | ReducedData]: ...
 
 class IncompletePool:
     """Clusters with holes; `unit` says which of those that are drawn each cluster of the data belongs to."""
@@ -368,12 +372,19 @@ class IncompletePool:
         self, data: IncompleteData, products: _Floats, unit: Sequence[int] | NDArray[np.intp]
     ) -> None: ...
 
+class SlopePool:
+    """Clusters with random slopes; cluster `place[j]` of those that are drawn is cluster j of the data."""
+
+    def __init__(
+        self, data: ReducedData, products: _Floats, place: Sequence[int] | NDArray[np.intp]
+    ) -> None: ...
+
 class OrdinaryDraws(Draws):
     """Groups are (sizes, means, within) of `cluster_arrays`, or have holes."""
 
     def __init__(
         self,
-        groups: Sequence[tuple[_Floats, _Floats, _Floats] | IncompletePool],
+        groups: Sequence[tuple[_Floats, _Floats, _Floats] | IncompletePool | SlopePool],
         seed: int,
         single_level: bool = False,
         centred: bool = False,
@@ -383,7 +394,7 @@ class OrdinaryDraws(Draws):
 class LeaveOneOut(Draws):
     def __init__(
         self,
-        groups: Sequence[tuple[_Floats, _Floats, _Floats] | IncompletePool],
+        groups: Sequence[tuple[_Floats, _Floats, _Floats] | IncompletePool | SlopePool],
         single_level: bool = False,
         centred: bool = False,
     ) -> None: ...
@@ -392,6 +403,15 @@ class ParametricDraws(Draws):
     """Groups have the statistics, nboth, mean_w, cov_w, mean_b, cov_b and the positions `covariate`."""
 
     def __init__(self, groups: Sequence[dict[str, Any]], seed: int, centred: bool = False) -> None: ...
+
+class SlopeParametricDraws(Draws):
+    """Groups are (data, mean_w, cov_w, mean_b, cov_b, cluster covariates); moments have products and slopes."""
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[ReducedData, _Floats, _Floats, _Floats, _Floats, Sequence[int]]],
+        seed: int,
+    ) -> None: ...
 
 class IncompleteParametricDraws(Draws):
     """Groups are (data, mean_w, cov_w, mean_b, cov_b, unit covariates, cluster covariates)."""
@@ -582,9 +602,16 @@ class Plan:
 _Law = tuple[_Floats, _Floats, _Floats, _Floats, float]
 
 class RowDraws(Draws):
-    """Groups are (sizes, nboth, within, between); laws of a level (mean, root, polynomial, scale, df)."""
+    """Groups are (sizes, nboth, within, between, slopes); laws of a level (mean, root, polynomial, scale, df).
 
-    def __init__(self, groups: Sequence[tuple[Sequence[int], int, _Law, _Law]], seed: int) -> None: ...
+    A slope has the position of its covariate and its effects on the unit variables; the slopes come last between.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[Sequence[int], int, _Law, _Law, Sequence[tuple[int, _Floats]]]],
+        seed: int,
+    ) -> None: ...
     def rows(self, replicate: int, group: int = 0) -> tuple[_Floats, _Floats]: ...
 
 class RotationCriterion:

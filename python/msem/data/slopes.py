@@ -9,8 +9,8 @@ of slopes (covariances, checks) is asked of the statistics that a model without 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -103,37 +103,42 @@ class SlopeStatistics:
     @property
     def nobs(self) -> float:
         """Units."""
-        return self.plain.nobs
+        return float(self.reduced.weight @ self.reduced.sizes)
 
     @property
     def nclusters(self) -> float:
         """Clusters."""
-        return self.plain.nclusters
+        return float(self.reduced.weight.sum())
 
     @property
     def sizes(self) -> Floats:
         """Distinct cluster sizes, ascending."""
-        return self.plain.sizes
+        return np.unique(self.reduced.sizes)
 
     @property
     def counts(self) -> Floats:
         """How many clusters there are of each size."""
-        return self.plain.counts
+        at = np.searchsorted(self.sizes, self.reduced.sizes)
+        return np.bincount(at, self.reduced.weight).astype(np.float64)
 
     @property
     def harmonic_size(self) -> float:
         """Harmonic mean of the cluster sizes."""
-        return self.plain.harmonic_size
+        return float(self.nclusters / (self.counts / self.sizes).sum())
 
     @property
     def nvalues(self) -> float:
         """Number of observed values."""
-        return self.plain.nvalues
+        return float(self._moments[0].sum() + self.nclusters * len(self.cluster))
 
     @property
     def total_mean(self) -> Floats:
         """Means of all variables."""
-        return self.plain.total_mean
+        return np.concatenate([self._moments[1], self._moments[3]])
+
+    @cached_property
+    def _moments(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        return self.reduced.moments()
 
     @property
     def unidentified(self) -> tuple[str, ...]:
@@ -147,7 +152,8 @@ class SlopeStatistics:
 
     def covariances(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats]:
         """Covariance matrices, with divisors N and J, of variables measured on units and on clusters."""
-        return self.plain.covariances(unit, cluster)
+        at, own = positions(unit, self.unit), positions(cluster, self.cluster)
+        return self._moments[2][np.ix_(at, at)], self._moments[4][np.ix_(own, own)]
 
     # the likelihood
 
@@ -242,7 +248,7 @@ class SlopeStatistics:
         n, q, k = len(self.unit), len(self.cluster), len(self.covariates)
         carriers = [self.unit.index(name) for name in self.carriers]
         covariate = [self.covariates.index(slope.covariate) for slope in self.slopes]
-        total = self.plain
+        total = self
         variance = np.array([total.covariances((name,), ())[0][0, 0] for name in self.covariates])
         crude = within.cov[carriers, carriers] / variance[covariate]
         places = [
@@ -318,15 +324,28 @@ class SlopeStatistics:
             return "the missing values differ"
         return str(plain.difference(other.plain))
 
-    def redrawn(self, drawn: Any) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("samples drawn from a fit")
+    def redrawn(self, drawn: _core.ReducedData) -> SlopeStatistics:
+        """The statistics of a replicate that the core has drawn."""
+        return replace(self, reduced=drawn)
 
     def design(
         self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
-    ) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("samples drawn from a fit")
+    ) -> tuple[Any, ...]:
+        """A group as the core draws samples of it; see `Statistics.design`.
+
+        Raises
+        ------
+        DataError
+            If a covariate with a slope is an outcome itself: it would have to be drawn before it is reduced.
+        """
+        outcome = next((name for name in self.covariates if name not in unit), None)
+        if outcome is not None:
+            raise DataError(
+                f"{outcome!r} has a random slope and is an outcome itself: samples given the covariates cannot be "
+                'drawn from this model; use kind="ordinary", or msem.simulate'
+            )
+        moments = within.mean, within.cov, between.mean, between.cov
+        return self.reduced, *moments, positions(cluster, self.cluster)
 
 
 @dataclass(frozen=True, eq=False)
@@ -375,9 +394,11 @@ class SlopeClusters(CountedClusters):
         """The clusters with model-implied moments, those of products and slopes included: a `SlopePosterior`."""
         return SlopePosterior(self.reduced, shape, moments)
 
-    def pool(self, order: NDArray[np.intp]) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("samples of clusters")
+    def pool(self, order: NDArray[np.intp]) -> partial[_core.SlopePool]:
+        """The clusters in some order, for the core to draw from."""
+        place = np.empty(len(order), dtype=np.intp)
+        place[order] = np.arange(len(order))
+        return partial(_core.SlopePool, self.reduced, self.within, place)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
-Pool = tuple[Floats, Floats, Floats] | partial[_core.IncompletePool]
+Pool = tuple[Floats, Floats, Floats] | partial[_core.IncompletePool] | partial[_core.SlopePool]
 
 
 @dataclass(frozen=True, eq=False)

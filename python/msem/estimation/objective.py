@@ -148,6 +148,20 @@ class Objective:
             self.core.implied(theta, i) for i, block in enumerate(self.blocks) if block.group == group
         )
 
+    def likelihood_moments(self, theta: ArrayLike, group: int = 1) -> dict[int, LevelArrays]:
+        """Implied moments of what the likelihood of a group has at each level: observed variables, products and slopes.
+
+        Without random slopes these are the observed variables.
+        """
+        out = {}
+        for i, block in enumerate(self.blocks):
+            if block.group == group:
+                n = block.nobserved + len(block.slopes)
+                mean, cov = self.core.implied(theta, i)
+                names = (*block.names[: block.nobserved], *block.slopes)
+                out[block.level] = LevelArrays(names, mean[:n], cov[:n, :n], block.nobserved)
+        return out
+
     def implied(self, theta: ArrayLike, group: int = 1) -> ImpliedLevels:
         """Model-implied moments of one group by level, 1 = within, 2 = between."""
         return ImpliedLevels(

@@ -65,7 +65,7 @@ class Batch:
     table : ParameterTable
     settings : ResolvedSettings
     plan : _core.Plan or None
-        None for fits with robust errors or scaled tests.
+        None for fits with robust errors or scaled tests, and of models with random slopes.
     """
 
     table: ParameterTable
@@ -168,6 +168,7 @@ def make_batch(table: ParameterTable, settings: ResolvedSettings) -> Batch:
         and settings.se in ("standard", "none")
         and settings.information in ("observed", "expected")
         and settings.test == ("standard",)
+        and not any(table.slopes(group) for group in range(1, table.ngroups + 1))
         and 0 < table.npar <= saturated_table(table).npar  # with more the count tells what is not identified
     )
     plan = None

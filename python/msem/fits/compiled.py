@@ -39,10 +39,11 @@ from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order, has_group_blocks
 from msem.model.derived import saturated_table
 from msem.model.drafts import Fun
-from msem.model.partable import ParameterTable, require_no_rotation, require_no_slopes
+from msem.model.partable import ParameterTable, require_no_rotation
 from msem.resampling.progress import QUIET, Progress
 from msem.resampling.workers import BATCH, Client, ranges, require_client, spread
 from msem.settings import ResolvedSettings, Settings, require_threads
+from msem.simulation.datasets import DrawnData
 from msem.simulation.drawn import DrawnSamples
 
 AT_ONCE = 256  # samples taken from an iterable before they are fitted
@@ -99,7 +100,8 @@ class CompiledModel:
         """Fit the model to many samples, in compiled threads.
 
         Every fit is what `fit` gives for its sample, to the last digit, whatever the number of threads. Fits with
-        robust standard errors or scaled tests, and of data with holes, are made one after the other.
+        robust standard errors or scaled tests, of data with holes, and of models with random slopes are made one after
+        the other.
 
         Parameters
         ----------
@@ -187,6 +189,16 @@ class CompiledModel:
                 done += len(some)
                 shown.update(done)
         return joined(parts)
+
+    def drawn(
+        self, samples: DrawnSamples | DrawnData, threads: int = 1, shown: Progress = QUIET
+    ) -> FitArrays:
+        """Fits of samples that are drawn on the way, as statistics or as data."""
+        if isinstance(samples, DrawnSamples):
+            return self.batch().drawn(samples, threads, shown)
+        cluster = samples.cluster if self.table.multilevel else None
+        settings = replace(self.settings, cluster=cluster, group=samples.group if samples.labels else None)
+        return replace(self, settings=settings)._several(samples, threads)
 
     def _several(self, samples: Sequence[Any], threads: int) -> FitArrays:
         """Samples whose standard errors are of the same kind are fitted together."""
@@ -282,7 +294,6 @@ def compile(
     settings = Settings.read(options, fun)
     syntax = with_constraints(model, settings.constraints)
     table = table_of(syntax, fun, settings, group_names(syntax, settings.group, group_labels))
-    require_no_slopes(table, "many fits of one model")
     require_no_rotation(table, "many fits of one model")
     require_least_squares(resolve(settings, table), table)
     if settings.se == "bootstrap":
@@ -294,7 +305,7 @@ def _fit_batch(model: CompiledModel, samples: Sequence[Any], threads: int) -> Fi
     """Fits of some samples, by a worker."""
     with _core.ThreadLimit(threads):
         if isinstance(samples, DrawnSamples):
-            return model.batch().drawn(samples, threads, QUIET)
+            return model.drawn(samples, threads)
         return model._several(samples, threads)
 
 

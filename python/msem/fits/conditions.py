@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.data.complete import SampleStatistics, expected_statistics
 from msem.data.sample import Group, Sample
-from msem.errors import DataError, ModelError, MsemError
+from msem.errors import DataError, ModelError, MsemError, UnsupportedError
 from msem.estimation.estimate import estimate
 from msem.estimation.plan import arranged
 from msem.fits.simulate import read_design
@@ -22,11 +23,12 @@ from msem.model.functions import defined_functions
 from msem.model.partable import ParameterTable
 from msem.model.variables import Variables
 from msem.resampling.workers import Origin, require_drawable
-from msem.simulation.designs import Clusters
+from msem.simulation.datasets import DrawnData
+from msem.simulation.designs import Clusters, require_divided
 from msem.simulation.drawn import DrawnSamples
 from msem.simulation.population import Population
 from msem.simulation.shapes import Shape, read_distribution
-from msem.simulation.sources import statistics_draws
+from msem.simulation.sources import row_draws, statistics_draws
 
 Floats = NDArray[np.float64]
 
@@ -51,6 +53,8 @@ class Cell:
     origin : Origin
         Of its samples.
     seed : int
+    rows : bool
+        Whether samples are drawn as data and not as statistics: with random slopes.
     """
 
     number: int
@@ -59,12 +63,18 @@ class Cell:
     clusters: tuple[Clusters, ...]
     origin: Origin
     seed: int
+    rows: bool = False
 
-    def samples(self, first: int, last: int) -> DrawnSamples:
+    def samples(self, first: int, last: int) -> DrawnSamples | DrawnData:
         """Samples first, ..., last - 1 of the cell."""
         start = self.number * APART
         table = self.population.table
         numbers = range(start + first, start + last)
+        if self.rows:
+            draws = self.origin.draws
+            assert isinstance(draws, _core.RowDraws)
+            variables = self.population.variables
+            return DrawnData(variables, table.group_labels, self.clusters, draws, numbers, self.seed)
         return DrawnSamples(self.population.variables, table.group_labels, self.origin, numbers, self.seed)
 
 
@@ -105,10 +115,17 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def has_slopes(table: ParameterTable) -> bool:
+    """Whether any group has random slopes."""
+    return any(table.slopes(group) for group in range(1, table.ngroups + 1))
+
+
 def make_cells(
-    population: Population, model: Any, grid: Any, distribution: Any, seed: int
+    population: Population, model: Any, grid: Any, distribution: Any, seed: int, *, rows: bool = False
 ) -> tuple[Cell, ...]:
     """Cells ready to be drawn from; nothing is drawn yet.
+
+    `rows`: samples are drawn as data, as they are where the population has random slopes.
 
     Raises
     ------
@@ -119,7 +136,7 @@ def make_cells(
     for number, settings in enumerate(read_grid(grid)):
         labels = {name: _label(value) for name, value in settings.items()}
         try:
-            out.append(_cell(number, labels, settings, population, model, distribution, seed))
+            out.append(_cell(number, labels, settings, population, model, distribution, seed, rows))
         except (MsemError, ValueError) as error:
             shown = ", ".join(f"{name}={value}" for name, value in labels.items())
             kind = ModelError if isinstance(error, ModelError) else DataError
@@ -135,14 +152,18 @@ def _cell(
     model: Any,
     distribution: Any,
     seed: int,
+    rows: bool,
 ) -> Cell:
     values = {name: float(value) for name, value in settings.items() if name not in (*SIZES, "distribution")}
     here = population.changed(values)
     clusters = read_design(here, model, *(settings.get(name) for name in SIZES))
     shapes: Mapping[int, Shape] = read_distribution(settings.get("distribution", distribution))
-    origin = Origin(partial(statistics_draws, here, clusters, shapes, seed))
+    rows = rows or has_slopes(here.table)
+    for one in clusters if rows else ():
+        require_divided(one, single=not here.table.multilevel)
+    origin = Origin(partial(row_draws if rows else statistics_draws, here, clusters, shapes, seed))
     require_drawable(origin)
-    return Cell(number, labels, here, tuple(clusters), origin, seed)
+    return Cell(number, labels, here, tuple(clusters), origin, seed, rows)
 
 
 def _label(value: Any) -> Any:
@@ -176,6 +197,8 @@ def truth(table: ParameterTable, cell: Cell) -> Truth:
     ModelError
         If there is no maximum.
     """
+    if cell.rows:
+        return _same(table, cell)
     sample = Sample(tuple(_expected(table, cell)))
     found = estimate(table, sample)
     if not found.optimum.converged:
@@ -194,6 +217,31 @@ def truth(table: ParameterTable, cell: Cell) -> Truth:
     defined = defined_functions(table).values(theta) if table.defined else np.empty(0)
     chisq = 2 * (sample.llf - found.objective.covariate_llf - found.llf)
     return Truth(np.append(theta, defined), chisq if chisq > SAME else 0.0)
+
+
+def _same(table: ParameterTable, cell: Cell) -> Truth:
+    """The values of a model that is the population's, as one with random slopes has to be."""
+    known = cell.population.truth()
+    theta = np.full(table.npar, np.nan)
+    for row, name in zip(table.rows, table.by_name.shown, strict=True):
+        value = known.pop((row.lhs, row.op, row.rhs, row.level, row.group), None)
+        if row.exo:
+            continue
+        if value is None or (not row.free and abs(value - row.value) > SAME):
+            raise UnsupportedError(
+                f"with random slopes the model has to be that of the population, and {name} is "
+                + ("not in the population: give it a value there" if value is None else "another value there")
+            )
+        if row.free:
+            theta[row.free - 1] = value
+    given = {row.lhs for row in cell.population.table.rows if row.exo}
+    other = next((key for key, value in known.items() if value != 0 and key[0] not in given), None)
+    if other is not None:
+        raise UnsupportedError(
+            f"with random slopes the model has to be that of the population, and does not have {''.join(other[:3])}"
+        )
+    defined = defined_functions(table).values(theta) if table.defined else np.empty(0)
+    return Truth(np.append(theta, defined), 0.0)
 
 
 def _expected(table: ParameterTable, cell: Cell) -> list[Any]:

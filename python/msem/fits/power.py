@@ -21,12 +21,12 @@ from msem.entry import entry
 from msem.errors import ArgumentError, MsemError
 from msem.fits.checkpoint import PowerFile, stored_seed
 from msem.fits.compiled import CompiledModel, compile, require_labels
-from msem.fits.conditions import Cell, Truth, make_cells, truth
+from msem.fits.conditions import Cell, Truth, has_slopes, make_cells, truth
 from msem.fits.fit import Fit
 from msem.fits.manyfits import FitArrays, ManyFits, joined
 from msem.fits.simulate import read_population
 from msem.printing import frame_html, frame_text
-from msem.resampling.progress import QUIET, Progress, chunks
+from msem.resampling.progress import Progress, chunks
 from msem.resampling.workers import Client, ranges, require_client, spread
 from msem.settings import require_seed, require_threads, require_whole
 
@@ -202,7 +202,8 @@ def power(
 ) -> Power:
     """Power, bias and coverage of a model in samples of a population, by simulation.
 
-    Samples are drawn as sufficient statistics and fitted in compiled threads.
+    Samples are drawn as sufficient statistics and fitted in compiled threads; with random slopes, in the model or the
+    population, they are drawn as rows and fitted one after the other, and the model has to be that of the population.
 
     Parameters
     ----------
@@ -261,7 +262,7 @@ def power(
     source = read_population(population)
     require_labels(compiled.table, source.table.group_labels or None)
     number = require_seed(stored_seed(resume) if seed is None else seed)
-    cells = make_cells(source, population, design_grid, distribution, number)
+    cells = make_cells(source, population, design_grid, distribution, number, rows=has_slopes(compiled.table))
     truths = tuple(truth(compiled.table, cell) for cell in cells)
     file = PowerFile(resume, describe(compiled, cells, distribution, number))
     with _core.ThreadLimit(workers), Progress("power", count * len(cells), progress) as shown:
@@ -310,11 +311,10 @@ def _fits_of_cell(
     model: CompiledModel, cell: Cell, count: int, threads: int, file: PowerFile, shown: Progress
 ) -> FitArrays:
     """Fits of the samples of a cell: those of the file, and the rest."""
-    batch = model.batch()
-    parts = [batch.empty(), *file.fits(cell.number)]
+    parts = [model.batch().empty(), *file.fits(cell.number)]
     done = sum(map(len, parts))
     for first, last in chunks(max(count - done, 0), threads):
-        parts.append(batch.drawn(cell.samples(done + first, done + last), threads, QUIET))
+        parts.append(model.drawn(cell.samples(done + first, done + last), threads))
         file.add(cell.number, done + first, parts[-1])
         shown.update(cell.number * count + done + last)
     return _first(count, parts)
@@ -354,4 +354,4 @@ def _fit_batch(
     """Fits of some samples of a cell, by a worker."""
     model, cells = shared
     with _core.ThreadLimit(threads):
-        return model.batch().drawn(cells[number].samples(first, last), threads, QUIET)
+        return model.drawn(cells[number].samples(first, last), threads)

@@ -17,7 +17,7 @@ from msem.entry import entries
 from msem.errors import DataWarning, MsemError, warn
 from msem.estimation.estimate import Estimate, require_maximum
 from msem.estimation.sampling import Sampling
-from msem.estimation.solution import NOT_YET, Solution, without_slopes
+from msem.estimation.solution import Solution
 from msem.resampling.intervals import KINDS, IntervalKind, interval
 from msem.resampling.jackknife import Jackknife, draw_jackknife
 from msem.resampling.progress import Progress
@@ -256,7 +256,6 @@ def draw_bootstrap(
     )
 
 
-@without_slopes(NOT_YET)
 def bootstrap(
     fit: Solution,
     replicates: int = 1000,

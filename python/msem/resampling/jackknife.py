@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.sample import Sample, require_simple
 from msem.estimation.estimate import Estimate, require_maximum
-from msem.estimation.solution import NOT_YET, Solution, without_slopes
+from msem.estimation.solution import Solution
 from msem.resampling.intervals import acceleration
 from msem.resampling.progress import Progress
 from msem.resampling.refits import refit
@@ -157,7 +157,6 @@ def draw_jackknife(
     return Jackknife(target, found.values, group, ids, tuple(counts), found.failed)
 
 
-@without_slopes(NOT_YET)
 def jackknife(
     fit: Solution, *, statistic: Statistic | None = None, threads: int | None = None, progress: bool = True
 ) -> Jackknife:

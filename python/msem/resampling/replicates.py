@@ -78,7 +78,9 @@ def _pools(sample: Sample, orders: Sequence[NDArray[np.intp]]) -> list[Pool]:
     return [group.clusters.pool(order) for group, order in zip(sample.groups, orders, strict=True)]
 
 
-def _built(groups: Sequence[Pool]) -> list[tuple[Floats, Floats, Floats] | _core.IncompletePool]:
+def _built(
+    groups: Sequence[Pool],
+) -> list[tuple[Floats, Floats, Floats] | _core.IncompletePool | _core.SlopePool]:
     return [group() if isinstance(group, partial) else group for group in groups]
 
 
@@ -140,9 +142,7 @@ def _in_clusters_of_rows(sample: Sample) -> bool:
     return not group.statistics.unit and group.clusters.of_units
 
 
-def parametric_draws(
-    estimate: Estimate, sample: Sample, seed: int
-) -> _core.ParametricDraws | _core.IncompleteParametricDraws:
+def parametric_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.Draws:
     """Samples from the model at the estimates; see `parametric_origin`."""
     return _parametric_maker(estimate, sample, seed)()
 
@@ -160,10 +160,16 @@ def parametric_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
     return origin
 
 
-def _parametric_maker(
-    estimate: Estimate, sample: Sample, seed: int
-) -> Callable[[], _core.ParametricDraws | _core.IncompleteParametricDraws]:
+def _parametric_maker(estimate: Estimate, sample: Sample, seed: int) -> Callable[[], _core.Draws]:
     designs = [_design(estimate, group, number) for number, group in enumerate(sample.groups, 1)]
+    slopes = [bool(estimate.table.slopes(number)) for number in range(1, len(designs) + 1)]
+    if all(slopes):
+        return partial(_parametric_slopes, designs, seed)
+    if any(slopes):
+        raise DataError(
+            "some groups have random slopes and others have none: samples can be drawn from models of groups that all "
+            'have, or all have not; use kind="ordinary"'
+        )
     whole = [group.label for group in sample.groups if group.statistics.complete]
     if len(whole) == len(designs):
         return partial(_parametric, designs, seed, not estimate.table.meanstructure)
@@ -197,11 +203,18 @@ def _parametric_holes(groups: Sequence[Any], seed: int) -> _core.IncompleteParam
         raise DataError(f"samples cannot be drawn from this model: {error}") from error
 
 
+def _parametric_slopes(groups: Sequence[Any], seed: int) -> _core.SlopeParametricDraws:
+    try:
+        return _core.SlopeParametricDraws(groups, seed)
+    except ValueError as error:
+        raise DataError(f"samples cannot be drawn from this model: {error}") from error
+
+
 def _design(estimate: Estimate, group: Group, number: int) -> Any:
     """A group as the core draws samples of it."""
     _require_independent_rows(group)
     s = group.statistics
-    moments = {level: m.observed for level, m in estimate.objective.moments(estimate.theta, number).items()}
+    moments = estimate.objective.likelihood_moments(estimate.theta, number)
     within = moments[1] if s.unit else NONE
     return s.design(within, moments[max(moments)], *fixed_covariates(estimate.table, s.variables, number))
 

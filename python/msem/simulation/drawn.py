@@ -79,5 +79,5 @@ def drawn_statistics(draws: _core.Draws, variables: Variables, number: int) -> l
             "data",
         )
         for one in draws.statistics(number)
-        if not isinstance(one, _core.IncompleteData)
+        if not isinstance(one, (_core.IncompleteData, _core.ReducedData))
     ]

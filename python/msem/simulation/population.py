@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays, smallest_eigenvalue
-from msem.errors import ModelError
+from msem.errors import ModelError, UnsupportedError
 from msem.estimation.constraints import compile_constraints
 from msem.estimation.matrices import block_map, block_matrices, row_values
 from msem.model.levels import LEVEL_NAMES
-from msem.model.partable import Parameter, ParameterTable, require_no_slopes
+from msem.model.partable import Parameter, ParameterTable
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
@@ -43,6 +43,8 @@ class Population:
     def moments(self, group: int = 1) -> dict[int, LevelArrays]:
         """Implied moments of the observed variables of one group by level; level 1 only for one level.
 
+        Those of level 1 are without what random slopes add; at level 2 these come last.
+
         Raises
         ------
         ModelError
@@ -53,9 +55,42 @@ class Population:
             for level, observed in enumerate(self.variables.levels, 1)
         }
 
+    def slopes(self, group: int = 1) -> list[tuple[int, Floats]]:
+        """Each random slope of a group: its covariate among the unit variables, and effects of their product on these.
+
+        In the order of the table, with the effects of a product on covariates of later slopes left to be drawn.
+
+        Raises
+        ------
+        UnsupportedError
+            If a slope changes the covariate of one that comes before it.
+        """
+        found = self.table.slopes(group)
+        if not found:
+            return []
+        unit = self.variables.unit
+        block = block_map(self.table, 1, group, unit)
+        paths, _ = block_matrices(block, self.values)
+        total = np.linalg.inv(np.eye(len(paths)) - paths)[: len(unit)]
+        at = {name: i for i, name in enumerate(block.names)}
+        out = [
+            (unit.index(slope.covariate), total[:, [at[name] for name in slope.outcomes]].sum(axis=1))
+            for slope in found
+        ]
+        for k, (_, effects) in enumerate(out):
+            before = next((found[j].name for j, (x, _) in enumerate(out[:k]) if effects[x] != 0), None)
+            if before is not None:
+                raise UnsupportedError(
+                    f"the random slope {found[k].name!r} changes the covariate of {before!r}: write it before that one "
+                    "in the model, so that samples can be drawn in this order"
+                )
+        return out
+
     def _level(self, level: int, group: int, observed: Sequence[str]) -> LevelArrays:
         block = block_map(self.table, level, group, observed)
         paths, residual = block_matrices(block, self.values)
+        if level > 1:
+            observed = (*observed, *block.slopes)
         where = describe_place(self.table, level, group)
         negative = [
             f"{name} ({value:g})"
@@ -111,7 +146,6 @@ def population_of(table: ParameterTable) -> Population:
     ModelError
         If a parameter has no value, or the values do not meet constraints of the model.
     """
-    require_no_slopes(table, "samples drawn from a model")
     shared = _starts(table)
     modelled = _modelled(table)
     values = np.array([_value(row, shared, modelled) for row in table.rows])
@@ -131,7 +165,6 @@ def population_of(table: ParameterTable) -> Population:
 
 def fitted_population(table: ParameterTable, theta: Floats) -> Population:
     """The population that estimates are, in a table with the moments of fixed covariates."""
-    require_no_slopes(table, "samples drawn from a fit")
     return Population(table, row_values(table, theta))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from msem import _core
-from msem.errors import ModelError
+from msem.errors import ModelError, UnsupportedError
 from msem.simulation.designs import Clusters, require_divided
 from msem.simulation.population import Population
 from msem.simulation.shapes import Shape, is_normal
@@ -29,6 +29,10 @@ def statistics_draws(
         If the samples are one cluster, or clusters of one unit.
     """
     unit, cluster, nboth = population.variables.roles
+    if any(population.table.slopes(group) for group in range(1, len(clusters) + 1)):
+        raise UnsupportedError(
+            'samples of a population with random slopes have no statistics by cluster size: draw as_="data"'
+        )
     for one in clusters:
         require_divided(one, single=not unit)
     if not is_normal(shapes):
@@ -83,5 +87,5 @@ def row_draws(
         moments = population.moments(group)
         between = shapes[2 if unit else 1].law(moments[max(moments)])
         within = shapes[1].law(moments[1]) if unit else none
-        groups.append((list(one.sizes), nboth, within, between))
+        groups.append((list(one.sizes), nboth, within, between, population.slopes(group)))
     return _core.RowDraws(groups, seed)

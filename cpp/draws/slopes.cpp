@@ -1,0 +1,128 @@
+// Samples for models with random slopes, as reduced clusters.
+#include <numeric>
+#include <stdexcept>
+
+#include "draws/draws.hpp"
+#include "draws/normals.hpp"
+
+namespace msem {
+
+SlopePool::SlopePool(std::shared_ptr<const ReducedData> data, Matrix products, std::vector<Index> place)
+    : data_(std::move(data)), products_(std::move(products)), place_(std::move(place)) {
+  require_products(products_, *data_);
+  if (static_cast<Index>(place_.size()) != data_->nclusters())
+    throw std::invalid_argument("every cluster needs a place");
+  for (const Index k : place_) {
+    if (k < 0 || k >= data_->nclusters()) throw std::invalid_argument("a place is beyond the clusters");
+  }
+}
+
+GroupDraw SlopePool::draw(const Vector& weights) const {
+  const Vector own = select(weights, place_);
+  GroupDraw out;
+  out.reduced = std::make_shared<const ReducedData>(resampled(*data_, products_, own));
+  out.distinct = out.reduced->nclusters();
+  return out;
+}
+
+SlopeParametricDraws::SlopeParametricDraws(std::vector<SlopeDesign> groups, std::uint64_t seed)
+    : seed_(seed) {
+  for (SlopeDesign& g : groups) groups_.push_back(prepare(std::move(g)));
+}
+
+SlopeParametricDraws::PreparedGroup SlopeParametricDraws::prepare(SlopeDesign design) {
+  PreparedGroup out;
+  const ReducedData& d = *design.data;
+  const Index p = d.outcomes, f = d.fixed, m = d.nslopes();
+  const Matrix &within = design.moments.cov_w, &between = design.moments.cov_b;
+  if (within.rows() != p + f + m || between.rows() != d.nboth + d.q + m)
+    throw std::invalid_argument("the design and the moments of the model do not fit together");
+  std::vector<Index> outcomes(p), given(f + m);
+  std::iota(outcomes.begin(), outcomes.end(), Index{0});
+  std::iota(given.begin(), given.end(), p);
+  Cholesky chol;
+  if (!chol.compute(select(within, given, given)))
+    throw std::domain_error("the covariance matrix of the covariates is singular");
+  out.paths = chol.solve(select(within, given, outcomes)).transpose();
+  Matrix residual = select(within, outcomes, outcomes) - product(out.paths, select(within, given, outcomes));
+  symmetrise(residual);
+  out.root = semidefinite_root(residual);
+
+  // what is beyond the rows knows no products with slopes
+  const Matrix lambda = out.paths.rightCols(m);
+  Matrix without = within.topLeftCorner(p + f, p + f);
+  add_outer(without.topLeftCorner(p, p), -1, lambda, lambda);
+  Vector beyond = Vector::Zero(static_cast<Index>(d.patterns.size()));
+  for (Index c = 0; c < d.ncells(); ++c)
+    beyond[d.cell_pattern[c]] += d.cell_sizes[c] - static_cast<double>(d.cell_first[c + 1] - d.cell_first[c]);
+  for (std::size_t r = 0; r < d.patterns.size(); ++r) {
+    std::vector<Index> seen = d.patterns[r], fixed;
+    for (Index k = 0; k < f; ++k) {
+      fixed.push_back(static_cast<Index>(seen.size()));
+      seen.push_back(p + k);
+    }
+    out.rest.emplace_back(select(without, seen, seen), fixed, select(d.remainder[r], seen, seen),
+                          beyond[static_cast<Index>(r)]);
+  }
+  for (const Index k : design.cluster) out.fixed.push_back(d.nboth + k);
+  out.random = others(between.rows(), out.fixed);
+  Matrix left = select(between, out.random, out.random);
+  out.slopes.setZero(left.rows(), static_cast<Index>(out.fixed.size()));
+  if (!out.fixed.empty()) {
+    if (!chol.compute(select(between, out.fixed, out.fixed)))
+      throw std::domain_error("the covariance matrix of the covariates is singular");
+    const Matrix joint = select(between, out.fixed, out.random);
+    out.slopes = chol.solve(joint).transpose();
+    add_product(left, -1, out.slopes, joint);
+    symmetrise(left);
+  }
+  out.between_root = semidefinite_root(left);
+  out.design = std::move(design);
+  return out;
+}
+
+ReducedData SlopeParametricDraws::draw_group(const PreparedGroup& group, RandomStream& random) {
+  ReducedData out = *group.design.data;
+  const Moments& moments = group.design.moments;
+  const Index p = out.outcomes, f = out.fixed, m = out.nslopes(), b = out.nboth, q = out.q;
+  for (std::size_t r = 0; r < out.patterns.size(); ++r) {
+    if (!(group.rest[r].df > 0)) continue;
+    std::vector<Index> seen = out.patterns[r];
+    for (Index k = 0; k < f; ++k) seen.push_back(p + k);
+    put(out.remainder[r], seen, seen, group.rest[r].draw(random));
+  }
+  Vector between(b + q + m), given(f + m);
+  for (Index j = 0; j < out.nclusters(); ++j) {
+    between.segment(b, q) = out.cluster_values.col(j) + out.origin.tail(q);
+    const Vector off = select(between, group.fixed) - select(moments.mean_b, group.fixed);
+    const Vector noise = apply(group.between_root, normals(group.between_root.cols(), 1, random).col(0));
+    between(group.random) = select(moments.mean_b, group.random) + apply(group.slopes, off) + noise;
+    out.cluster_values.col(j) = between.segment(b, q) - out.origin.tail(q);
+    for (Index row = out.first[j]; row < out.first[j + 1]; ++row) {
+      const double one = out.design(0, row);
+      for (Index k = 0; k < f; ++k)
+        given[k] = out.values(p + k, row) + one * (out.origin[p + k] - moments.mean_w[p + k]);
+      for (Index k = 0; k < m; ++k) given[f + k] = out.design(out.covariate[k], row) * between[b + q + k];
+      Vector y = apply(group.paths, given);
+      add_applied(y, 1, group.root, normals(group.root.cols(), 1, random).col(0));
+      y += one * (moments.mean_w.head(p) - out.origin.head(p));
+      y.head(b) += one * between.head(b);
+      for (const Index i : out.patterns[out.row_pattern[row]]) out.values(i, row) = y[i];
+    }
+  }
+  return out;
+}
+
+std::vector<GroupDraw> SlopeParametricDraws::draw(std::uint64_t replicate) const {
+  std::vector<GroupDraw> out;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    RandomStream random(seed_, replicate, static_cast<std::uint32_t>(g));
+    GroupDraw one;
+    one.reduced = std::make_shared<const ReducedData>(draw_group(groups_[g], random));
+    one.distinct = one.reduced->nclusters();
+    out.push_back(std::move(one));
+  }
+  return out;
+}
+
+}  // namespace msem
