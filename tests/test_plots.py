@@ -133,7 +133,8 @@ def test_power_along_a_setting():
     )
     ax = plots.power(found)
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels == ["y~w.l2, cluster_sizes = 3", "y~w.l2, cluster_sizes = 5"]
+    assert labels == ["Size of clusters 3", "Size of clusters 5"]
+    assert ax.get_ylabel() == "Power of y~w.l2 (α = 0.05)"
     table = found.parameters
     wanted = table[(table["op"] == "~") & (table["cluster_sizes"] == 3)]
     assert_allclose(ax.containers[0].lines[0].get_xydata(), wanted[["nclusters", "power"]])

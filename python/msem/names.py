@@ -185,12 +185,8 @@ WORDS = tuple(
         ("SAMPSTAT", "fit.saturated"),
         ("AUXILIARY = (m) z", 'missing="fiml", auxiliary=["z"]'),
         ("TYPE = IMPUTATION", "msem.pool([fit, ...])"),
-        ("PLAUSIBLE", "", NOT_YET),
-        (
-            "MODEL = CONFIGURAL METRIC SCALAR",
-            'group_equal=["loadings", "intercepts"]',
-            "a fit for each, and msem.compare_models",
-        ),
+        ("PLAUSIBLE", "fit.plausible_values(n)"),
+        ("MODEL = CONFIGURAL METRIC SCALAR", "msem.invariance(model, data, group=...)"),
         ("MONTECARLO", "msem.power(model, population, design)"),
     )
 )

@@ -6,6 +6,7 @@ and by people who see red and green alike.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -410,11 +411,14 @@ def power(
             _chosen(names, one)
         rows = rows[rows["name"].isin(wanted)]
     others = [name for name in varied if name != along]
-    line = rows["name"].astype(str)
-    for name in others:
-        line = line + f", {name} = " + rows[name].astype(str)
-    table = rows.assign(line=line)
-    return lines.draw_power(table, list(dict.fromkeys(line)), along, found.alpha, ax)
+    single = rows["name"].nunique() == 1 and bool(others)
+    parts = [] if single else [rows["name"].astype(str)]
+    parts += [f"{lines.SETTINGS.get(name, name)} " + rows[name].astype(str) for name in others]
+    line = functools.reduce(lambda one, two: one + ", " + two, parts)
+    of = f"of {rows['name'].iloc[0]} " if single else ""
+    return lines.draw_power(
+        rows.assign(line=line), list(dict.fromkeys(line)), along, f"{of}(α = {found.alpha:g})", ax
+    )
 
 
 @entry

@@ -79,24 +79,24 @@ def read_sample(
         return sample
     for count, what in left_out(sample, settings, grouping):
         warn(f"{count} rows have no {what} and were left out", DataWarning)
-    deleted = deleted_listwise(sample, settings, table)
+    deleted = deleted_listwise(sample, settings)
     if deleted:
         warn(deleted, DataWarning)
     return sample
 
 
-def deleted_listwise(sample: Sample, settings: Settings, table: ParameterTable) -> str:
+def deleted_listwise(sample: Sample, settings: Settings) -> str:
     """What to say of rows that were left out for missing values; "" if they are few."""
     origin = sample.origin
     if settings.incomplete or not origin.nrows or origin.dropped_rows <= MANY * origin.nrows:
         return ""
     most = sorted(origin.dropped.items(), key=lambda item: -item[1])[:NAMED]
     more = ", ..." if len(origin.dropped) > NAMED else ""
-    remedy = "" if table.slopes() else '; missing="fiml" uses all values that are observed'
     return (
         f"{origin.dropped_rows} of {origin.nrows} rows ({origin.dropped_rows / origin.nrows:.0%}) have missing "
         f"values and were deleted listwise ({', '.join(f'{name} {count}' for name, count in most)}{more}): "
-        f"results are biased unless values are missing completely at random{remedy}"
+        "results are biased unless values are missing completely at random; "
+        'missing="fiml" uses all values that are observed'
     )
 
 

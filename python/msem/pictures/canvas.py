@@ -55,6 +55,9 @@ def require_matplotlib() -> None:
         raise ExtraError("pictures are drawn with matplotlib: pip install 'msem[plot]'") from None
 
 
+HANDLE, LETTER = 0.45, 0.052  # inches of an entry of a legend
+
+
 @contextmanager
 def axes(ax: Axes | None, width: float, height: float, *, bare: bool = False) -> Iterator[Axes]:
     """The axes to draw into: those given, or new ones of a figure of this size in inches.
@@ -117,5 +120,16 @@ def panels(ax: Any, count: int, width: float, height: float) -> Iterator[list[Ax
 
 
 def legend_above(ax: Axes, columns: int = 4) -> None:
-    """A legend above the axes, so that it covers no data."""
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.3, handlelength=2.2)
+    """A legend above the axes, so that it covers no data; of as many columns as there is room for, at most."""
+    texts = ax.get_legend_handles_labels()[1]
+    widths = sorted((HANDLE + LETTER * len(text) for text in texts), reverse=True)
+    # where the axes are one of several panels, or beside long names, a part of the figure is theirs
+    room = float(ax.get_figure(root=True).get_size_inches()[0]) * ax.get_position().width * 1.1  # type: ignore[union-attr]
+    fitting = max((k for k in range(1, len(widths) + 1) if sum(widths[:k]) <= room), default=1)
+    ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=min(columns, fitting),
+        borderaxespad=0.3,
+        handlelength=2.2,
+    )

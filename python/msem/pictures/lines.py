@@ -97,7 +97,7 @@ def draw_replicates(
         return drawn
 
 
-def draw_power(table: pd.DataFrame, names: Sequence[str], along: str, alpha: float, ax: Axes | None) -> Axes:
+def draw_power(table: pd.DataFrame, names: Sequence[str], along: str, about: str, ax: Axes | None) -> Axes:
     """Draw power against one setting of the design, with simulation errors.
 
     Parameters
@@ -107,7 +107,8 @@ def draw_power(table: pd.DataFrame, names: Sequence[str], along: str, alpha: flo
     names : sequence of str
         Of the lines.
     along : str
-    alpha : float
+    about : str
+        What follows "Power" on the axis: of what, and the level of the tests.
     ax : Axes, optional
     """
     if len(names) > MOST_LINES:
@@ -135,6 +136,6 @@ def draw_power(table: pd.DataFrame, names: Sequence[str], along: str, alpha: flo
         drawn.set_ylim(0, 1.02)
         drawn.set_xticks(sorted(table[along].unique()))
         drawn.set_xlabel(SETTINGS.get(along, along))
-        drawn.set_ylabel(f"Power (α = {alpha:g})", color=INK)
+        drawn.set_ylabel(f"Power {about}", color=INK)
         legend_above(drawn, 3)
         return drawn
