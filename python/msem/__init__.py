@@ -34,6 +34,7 @@ from msem.fits.model_comparison import compare_models
 from msem.fits.pooling import Pooled, PooledTest, pool
 from msem.fits.power import Power, power
 from msem.fits.publication import PublicationTable, table
+from msem.fits.sam import StepwiseFit, sam
 from msem.fits.saved import SavedFit
 from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import cfa, growth, sem
@@ -61,6 +62,7 @@ __all__ = [
     "PublicationTable",
     "SavedFit",
     "SegregatedFit",
+    "StepwiseFit",
     "__version__",
     "cfa",
     "compare",
@@ -78,6 +80,7 @@ __all__ = [
     "pool",
     "power",
     "read_data",
+    "sam",
     "saturated",
     "segregated",
     "sem",

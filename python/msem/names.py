@@ -40,7 +40,6 @@ FUNCTIONS = tuple(
         ("lavaan", "lavaanList", "msem.compile(model, ...).fit_many(samples)"),
         ("lavaan", "semList", "msem.compile(model, ...).fit_many(samples)"),
         ("lavaan", "cfaList", "msem.compile(model, fun='cfa', ...).fit_many(samples)"),
-        ("lavaan", "sam", "", f"{NOT_YET}: each level by itself is msem.segregated(model, data)"),
         ("lavaan", "fsr", "", f"{NOT_YET}: scores are fit.factor_scores(), whose regressions are biased"),
         # results
         ("lavaan", "parameterEstimates", "fit.estimates()"),

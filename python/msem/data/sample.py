@@ -174,6 +174,24 @@ class Group:
         return self.require_source().identifiers
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IndefiniteGroup(Group):
+    """Moments that need not be those of any sample; starting values take their unit from elsewhere."""
+
+    moments: Saturated
+    unit: Mapping[str, float]
+
+    @cached_property
+    def saturated(self) -> Saturated:
+        """The moments that are given."""
+        return self.moments
+
+    @property
+    def total_variance(self) -> dict[str, float]:
+        """Positive even where the variance of this level is not."""
+        return dict(self.unit)
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a sample comes from, and what of it was left out.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays, vech
 from msem.data.complete import expected_statistics
 from msem.data.moments import LevelMoments
-from msem.data.sample import Group, Sample
+from msem.data.sample import IndefiniteGroup, Sample
 from msem.data.saturated import saturated_information
 from msem.data.statistics import Saturated
 from msem.distributions import chisq_pvalue
@@ -368,24 +367,6 @@ def _given_moments(table: ParameterTable, moments: LevelMoments) -> set[str]:
         given |= {f"{a}~~{b}{suffix}" for a in exo for b in exo}
         given |= {f"{a}~1{suffix}" for a in exo}
     return given
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class IndefiniteGroup(Group):
-    """Moments that need not be those of any sample; starting values take their unit from elsewhere."""
-
-    moments: Saturated
-    unit: Mapping[str, float]
-
-    @cached_property
-    def saturated(self) -> Saturated:
-        """The moments that are given."""
-        return self.moments
-
-    @property
-    def total_variance(self) -> dict[str, float]:
-        """Positive even where the variance of this level is not."""
-        return dict(self.unit)
 
 
 def _level_sample(moments: LevelMoments, level: int, means: bool, *, normal: bool) -> Sample:

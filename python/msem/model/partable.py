@@ -97,6 +97,9 @@ class _Variables:
     covariates: tuple[str, ...]
 
 
+NOTHING = _Variables((), (), (), (), ())
+
+
 def _variables(rows: Iterable[Parameter], slopes: Iterable[str] = ()) -> _Variables:
     rows = tuple(rows)
     latent: dict[str, None] = dict.fromkeys(slopes)
@@ -184,6 +187,10 @@ class ParameterTable:
             for (level, group), members in rows.items()
         }
 
+    def _of(self, level: int, group: int) -> _Variables:
+        """Variables of one level of one group: none where the level has no rows, as in part of a model."""
+        return self._blocks.get((level, group), NOTHING)
+
     @cached_property
     def exploratory(self) -> tuple[ExploratoryBlock, ...]:
         """Blocks of factors whose loadings are rotated."""
@@ -191,15 +198,15 @@ class ParameterTable:
 
     def block(self, level: int, group: int = 1) -> tuple[Parameter, ...]:
         """Rows of one level."""
-        return self._blocks[level, group].rows
+        return self._of(level, group).rows
 
     def observed(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Observed variables of one level, in order of the rows."""
-        return self._blocks[level, group].observed
+        return self._of(level, group).observed
 
     def latent(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Latent variables of one level: at level 2 the random slopes of level 1 first."""
-        return self._blocks[level, group].latent
+        return self._of(level, group).latent
 
     def slopes(self, group: int = 1) -> tuple[Slope, ...]:
         """Random slopes of one group."""
@@ -208,11 +215,11 @@ class ParameterTable:
 
     def exogenous(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Name the fixed covariates of one level: their moments are taken from the sample."""
-        return self._blocks[level, group].exogenous
+        return self._of(level, group).exogenous
 
     def covariates(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Observed variables that only predict and are given no moments, whether fixed or random."""
-        return self._blocks[level, group].covariates
+        return self._of(level, group).covariates
 
     @property
     def multilevel(self) -> bool:

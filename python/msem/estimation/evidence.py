@@ -1,0 +1,181 @@
+"""Influence functions of estimates that are made in steps: of saturated moments, of blocks, of what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.data.sample import Group, Sample
+from msem.data.saturated import saturated_core, saturated_information
+from msem.data.statistics import Clusters, Statistics
+from msem.data.survey import independent_rows
+from msem.errors import DataError, ModelError
+from msem.estimation.measurement import FittedBlock
+from msem.estimation.moment_vector import implied_moments, moment_keys, moment_values
+from msem.estimation.objective import Objective
+from msem.estimation.scoreproducts import cluster_correction
+from msem.model.partable import ParameterTable
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Rows whose outer products give the sampling covariance of the saturated moments of one group.
+
+    Of single clusters (rows), or, where there are none, a root of the covariance matrix that normal variables give.
+
+    Attributes
+    ----------
+    group : Group
+    number : int
+    rows : ndarray, shape (r, moments)
+        Influence of each on the saturated moments, or the root.
+    clusters : Clusters or None
+    """
+
+    group: Group
+    number: int
+    rows: Floats
+    clusters: Clusters | None
+
+    def scores(
+        self, objective: Objective, theta: Floats, statistics: Statistics, *, of_clusters: bool
+    ) -> Floats:
+        """Rows of derivatives of the log-likelihood of some of the variables, shape (r, npar)."""
+        if self.clusters is not None:
+            own, rows = self.group.statistics, self.group.require_source()
+            if statistics.variables == own.variables:
+                clusters = self.clusters
+            elif of_clusters:
+                clusters = own.marginal((), statistics.cluster, rows)[1]
+            else:
+                clusters = statistics.clusters(rows)
+            return objective.scores(theta, clusters, self.number)
+        keys = {key: k for k, key in enumerate(moment_keys(self.group.statistics, self.number))}
+        level = 2 if of_clusters else 0
+        own_keys = [key._replace(level=level or key.level) for key in moment_keys(statistics, self.number)]
+        places = [
+            keys[key] if key in keys else keys[key._replace(lhs=key.rhs, rhs=key.lhs)] for key in own_keys
+        ]
+        # the gradient is linear in the moments that are given
+        implied, jacobian = implied_moments(objective, theta, self.number)
+        information = saturated_information(implied, statistics, "expected")
+        out: Floats = self.rows[:, places] @ information @ jacobian
+        return out
+
+
+def evidence_of(group: Group, number: int, table: ParameterTable, *, robust: bool) -> Evidence:
+    """What the sampling covariance of a group comes from: its clusters, or the normal distribution.
+
+    Raises
+    ------
+    DataError
+        If the saturated moments have no covariance matrix.
+    """
+    s = group.statistics
+    if not group.saturated.converged:
+        raise DataError(
+            "structural-after-measurement needs saturated moments, and the saturated model has no maximum: there are "
+            "too few clusters for so many variables; use msem.sem"
+        )
+    values = moment_values(s, group.levels)
+    information = saturated_information(values, s, "observed" if robust or not s.complete else "expected")
+    inverse = np.linalg.pinv(information, hermitian=True)
+    if not robust:
+        roots, vectors = np.linalg.eigh(inverse)
+        return Evidence(group, number, (vectors * np.sqrt(np.maximum(roots, 0.0))).T, None)
+    c = group.clusters
+    rows = c.scores(saturated_core(s, c), values) @ inverse
+    return Evidence(group, number, rows * np.sqrt(cluster_correction(table, c)), c)
+
+
+def stacked(parts: Sequence[tuple[int, Floats]], evidence: Sequence[Evidence], width: int) -> Floats:
+    """Rows of several groups one after the other, those of groups that are not given being zero."""
+    given = dict(parts)
+    return np.vstack([given.get(one.number, np.zeros((len(one.rows), width))) for one in evidence])
+
+
+def block_influence(block: FittedBlock, evidence: Sequence[Evidence]) -> Floats:
+    """Influence on the parameters of a block, shape (rows of all groups, npar)."""
+    found = block.estimate
+    scores = [
+        (
+            one.number,
+            one.scores(
+                found.objective,
+                found.theta,
+                block.sample.groups[one.number - 1].statistics,
+                of_clusters=block.block.of_clusters,
+            ),
+        )
+        for one in evidence
+    ]
+    t = found.tangent
+    bread = t @ np.linalg.solve(t.T @ found.objective.core.observed_information(found.theta) @ t, t.T)
+    out: Floats = stacked(scores, evidence, len(found.theta)) @ bread
+    return out
+
+
+def mean_parameters(table: ParameterTable) -> NDArray[np.intp]:
+    """Positions in theta of the intercepts."""
+    found = {row.free - 1 for row in table.rows if row.op == "~1" and row.free}
+    return np.array(sorted(found), dtype=np.intp)
+
+
+def fitted_means(
+    objective: Objective, theta: Floats, sample: Sample
+) -> tuple[Floats, NDArray[np.intp], list[tuple[int, Floats, NDArray[np.intp]]], Floats]:
+    """Theta with the intercepts at which the implied means are the saturated ones.
+
+    Returns
+    -------
+    theta : ndarray, shape (npar,)
+    intercepts : ndarray of int
+    parts : list of (group, ndarray, ndarray of int)
+        Derivatives of the means that are not given by all parameters, and their positions among the moments.
+    inverse : ndarray
+        Of the derivatives of these means by the intercepts.
+
+    Raises
+    ------
+    ModelError
+        If the model restricts the means.
+    """
+    table, free = objective.table, mean_parameters(objective.table)
+    parts, gaps = [], []
+    for number, group in enumerate(sample.groups, 1):
+        keys = moment_keys(group.statistics, number)
+        exogenous = {
+            (name, level) for level in range(1, table.nlevels + 1) for name in table.exogenous(level, number)
+        }
+        own = np.array(
+            [k for k, key in enumerate(keys) if key.op == "~1" and (key.lhs, key.level) not in exogenous],
+            dtype=np.intp,
+        )
+        implied, jacobian = implied_moments(objective, theta, number)
+        gaps.append((moment_values(group.statistics, group.levels) - implied)[own])
+        parts.append((number, jacobian[own], own))
+    slopes = np.vstack([part[1] for part in parts])[:, free]
+    if slopes.shape[0] != slopes.shape[1] or np.linalg.matrix_rank(slopes) < len(slopes):
+        raise ModelError(
+            "structural-after-measurement takes means as they are, and this model restricts them: leave out fixed or "
+            "equal intercepts, or use msem.sem"
+        )
+    inverse: Floats = np.linalg.inv(slopes).astype(np.float64)
+    out = theta.copy()
+    out[free] += inverse @ np.concatenate(gaps)
+    return out, free, parts, inverse
+
+
+def sampling_rows(rows: Floats, evidence: Sequence[Evidence]) -> Floats:
+    """Rows whose outer products are the sampling covariance matrix: by primary sampling units where there are any."""
+    out, first = [], 0
+    for one in evidence:
+        own = rows[first : first + len(one.rows)]
+        first += len(one.rows)
+        out.append(own if one.clusters is None else independent_rows(own, one.clusters.sampled))
+    return np.vstack(out)
