@@ -125,3 +125,30 @@ def posterior(rows, theta, data, unit, both, between, id_):
         means.append(model[4][:r] + gain @ (y - mean)[seen])
         covs.append(cov_b[:r, :r] - gain @ reach @ cov_b[:, :r])
     return np.array(means), np.array(covs)
+
+
+def conditional(rows, theta, data, unit, both, between, id_, wanted, given=None):
+    """Means and variances of variables of level 1, latent ones too, of each row given what is known of its cluster.
+
+    `given`: the only variables that are known; default: all that are observed.
+    """
+    missing = [name for name in wanted if name not in unit]
+    frame = data.assign(**dict.fromkeys(missing, np.nan))
+    if given is not None:
+        hidden = [name for name in (*unit, *between) if name not in given]
+        frame = frame.assign(**dict.fromkeys(hidden, np.nan))
+    names = [*unit, *missing]
+    model = levels(rows, np.asarray(theta), names, both, between)
+    places = dict(zip(pd.factorize(data[id_])[1], range(data[id_].nunique()), strict=True))
+    order = data[id_].map(places).to_numpy()
+    mean_of, var_of = np.empty((len(data), len(wanted))), np.empty((len(data), len(wanted)))
+    for k, (x, y) in enumerate(parts_of(rows, frame, names, between, id_)):
+        mean, cov, *_ = cluster(model, names, both, between, x)
+        seen = ~np.isnan(y)
+        gain = np.linalg.solve(cov[np.ix_(seen, seen)], cov[seen]).T
+        expected = mean + gain @ (y - mean)[seen]
+        left = cov - gain @ cov[seen]
+        n = int((order == k).sum())
+        at = np.array([[i * len(names) + names.index(name) for name in wanted] for i in range(n)])
+        mean_of[order == k], var_of[order == k] = expected[at], left[at, at]
+    return mean_of, var_of

@@ -129,8 +129,7 @@ def test_random_slopes() -> None:
         z = (values.mean(axis=0) - scores[name]) / (scores[f"{name}_se"] / np.sqrt(500))
         assert np.abs(z).max() < BOUND
         assert np.abs(values.std(axis=0) / scores[f"{name}_se"] - 1).max() < BOUND / np.sqrt(1000)
-    with pytest.raises(msem.errors.UnsupportedError, match="level 1"):
-        fit.plausible_values(1)
+    assert list(fit.plausible_values(1, seed=3)[0]) == ["fw", "s", "fb"]
 
 
 def test_draws_recover_what_scores_do_not(demo: pd.DataFrame) -> None:

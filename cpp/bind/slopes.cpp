@@ -1,6 +1,7 @@
 // Data reduced for random slopes, and their likelihood.
 #include "likelihood/slopes/slopes.hpp"
 
+#include "after/slope_units.hpp"
 #include "bind/rows.hpp"
 
 using namespace msem;
@@ -116,6 +117,18 @@ py::tuple evidence_arrays(const SlopeLikelihood& self, const Vector& mean_w, con
   return py::make_tuple(found.scores, found.information, numbers_array(found.which));
 }
 
+py::tuple unit_scores(const ReducedData& self, const Vector& mean, const Matrix& cov,
+                      const std::vector<Array>& unit, const std::vector<Array>& slopes, const Codes& codes,
+                      const Matrix& effects, const Matrix& variances, const SlopeNumbers& which) {
+  const std::vector<Array> columns = aligned(slopes);
+  const std::vector<Column> x = columns_of(columns, codes.size());
+  const std::vector<Index> of(which.data(), which.data() + which.size());
+  UnitScores found = with_rows(unit, {}, codes, self.nclusters(), [&](const ClusteredRows& rows) {
+    return slope_unit_scores(self, mean, cov, rows, x, effects, variances, of);
+  });
+  return py::make_tuple(std::move(found.mean), std::move(found.cov));
+}
+
 }  // namespace
 
 void bind_slopes(py::module_& m) {
@@ -138,6 +151,8 @@ void bind_slopes(py::module_& m) {
       .def("products", &reduced_cluster_products, "unit"_a, "slopes"_a, "codes"_a)
       .def("coefficients", &coefficients_dict)
       .def("moments", &moments_tuple)
+      .def("unit_scores", &unit_scores, "mean"_a, "cov"_a, "unit"_a, "slopes"_a, "codes"_a, "effects"_a,
+           "variances"_a, "which"_a)
       .def_property_readonly("weight", [](const ReducedData& d) { return d.weight; })
       .def(
           "restrict",

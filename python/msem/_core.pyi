@@ -348,6 +348,18 @@ class ReducedData:
     @property
     def weight(self) -> _Floats: ...
     def coefficients(self) -> dict[str, Any]: ...
+    # means (N, d) and covariance matrices (d^2, N) of the latent variables of level 1
+    def unit_scores(
+        self,
+        mean: _Floats,
+        cov: _Floats,
+        unit: Sequence[_Floats],
+        slopes: Sequence[_Floats],
+        codes: NDArray[np.int64],
+        effects: _Floats,
+        variances: _Floats,
+        which: NDArray[np.int64],
+    ) -> tuple[_Floats, _Floats]: ...
     # numbers, means and covariances of the values over units; means and covariances over clusters
     def moments(self) -> tuple[_Floats, _Floats, _Floats, _Floats, _Floats]: ...
     def restrict(

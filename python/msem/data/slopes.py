@@ -172,13 +172,19 @@ class SlopeStatistics:
 
     def clusters(self, rows: Rows) -> SlopeClusters:
         """Independent units of the rows; see `Statistics.clusters`."""
-        return SlopeClusters(rows.reduced_products(self.unit, self.covariates, self.reduced), self.reduced)
+        products = rows.reduced_products(self.unit, self.covariates, self.reduced)
+        return SlopeClusters(products, self.reduced, self._places)
+
+    @property
+    def _places(self) -> tuple[int, ...]:
+        return tuple(positions(self.covariates, self.unit))
 
     def new_clusters(self, rows: Rows) -> SlopeClusters:
         """Clusters of new rows; see `Statistics.new_clusters`."""
         numbers = _numbers(self.slopes, self.covariates)
         reduced = rows.reduced(self.unit, self.covariates, self.cluster, self.nboth, self.fixed, numbers)
-        return SlopeClusters(rows.reduced_products(self.unit, self.covariates, reduced), reduced)
+        products = rows.reduced_products(self.unit, self.covariates, reduced)
+        return SlopeClusters(products, reduced, self._places)
 
     def with_slopes(self, slopes: Sequence[Slope], carriers: Sequence[str]) -> SlopeStatistics:
         """The same sample for other slopes of the same covariates."""
@@ -358,10 +364,13 @@ class SlopeClusters(CountedClusters):
         Products of the unit variables about the regressions within each cell, lower triangles by column.
     reduced : _core.ReducedData
         Their rows, reduced.
+    places : tuple of int
+        Where the covariates with slopes stand among the unit variables.
     """
 
     within: Floats
     reduced: _core.ReducedData
+    places: tuple[int, ...]
     of_units = True
     products = None
     sampled = None
@@ -392,7 +401,7 @@ class SlopeClusters(CountedClusters):
 
     def posterior(self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]) -> Any:
         """The clusters with model-implied moments, those of products and slopes included: a `SlopePosterior`."""
-        return SlopePosterior(self.reduced, shape, moments)
+        return SlopePosterior(self.reduced, self.places, shape, moments)
 
     def pool(self, order: NDArray[np.intp]) -> partial[_core.SlopePool]:
         """The clusters in some order, for the core to draw from."""
@@ -408,6 +417,8 @@ class SlopePosterior:
     Attributes
     ----------
     reduced : _core.ReducedData
+    places : tuple of int
+        Where the covariates with slopes stand among the unit variables.
     shape : tuple of int
         Numbers of variables measured on units, at both levels, and measured on clusters.
     moments : tuple of ndarray
@@ -416,6 +427,7 @@ class SlopePosterior:
     """
 
     reduced: _core.ReducedData
+    places: tuple[int, ...]
     shape: tuple[int, int, int]
     moments: tuple[Floats, Floats, Floats, Floats]
 
@@ -446,9 +458,23 @@ class SlopePosterior:
         matrices = information.T.reshape(-1, r, r)
         return given + scores.T @ reach.T, cov - reach @ matrices @ reach.T, which
 
-    def unit_posterior(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("scores of latent variables of level 1")
+    def unit_posterior(
+        self, columns: Sequence[Floats], codes: NDArray[np.int64]
+    ) -> tuple[Floats, Floats, NDArray[np.int64]]:
+        """Posterior means (N, d), covariance matrices (N, d, d) and their numbers, of latent variables of level 1."""
+        mean, variances, which = self.cluster_posterior()
+        r = self.shape[1] + self.reduced.slopes
+        d = len(self.moments[0]) - self.shape[0] - self.reduced.slopes
+        found, cov = self.reduced.unit_scores(
+            *self.moments[:2],
+            columns,
+            [columns[k] for k in self.places],
+            codes,
+            mean[:, :r].T,
+            variances[:, :r, :r].reshape(-1, r * r).T,
+            which,
+        )
+        return found, cov.T.reshape(-1, d, d), np.arange(len(found), dtype=np.int64)
 
     def unit_bartlett(self, *arguments: object) -> NoReturn:
         """Always `UnsupportedError`."""

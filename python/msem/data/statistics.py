@@ -222,6 +222,11 @@ class WithoutSlopes:
     """What statistics say that know of no random slopes."""
 
     @property
+    def slopes(self) -> tuple[Slope, ...]:
+        """None."""
+        return ()
+
+    @property
     def stand_in(self) -> Saturated | None:
         """None: saturated moments can be estimated."""
         return None
@@ -314,6 +319,10 @@ class Statistics(Protocol):
     @property
     def stand_in(self) -> Saturated | None:
         """Moments to start from where there are no saturated ones, those of covariates being right; None otherwise."""
+
+    @property
+    def slopes(self) -> tuple[Slope, ...]:
+        """Random slopes of the model that the statistics were made for."""
 
     @property
     def full_clusters(self) -> int:

@@ -114,6 +114,12 @@ class GroupModel:
         return m.names[m.nobserved :]
 
     @property
+    def product_effects(self) -> Floats:
+        """Effects of the product of each random slope and its covariate on the observed variables of level 1."""
+        n, k = self.levels[1].nobserved, len(self.statistics.slopes)
+        return self.compiled[0][1][:n, n : n + k] if k else np.empty((n, 0))
+
+    @property
     def both(self) -> tuple[str, ...]:
         """Variables at both levels."""
         return self.statistics.variables.both
@@ -179,15 +185,16 @@ def posterior(model: GroupModel, rows: Rows, level: int) -> Scores:
     data = model.data(rows)
     if level < model.top:
         return Scores(model.latent(level), *data.unit_posterior(*model.units(rows)))
-    return _cluster_scores(model, rows).part(len(model.both), None)
+    return cluster_scores(model, rows).part(len(model.both), None)
 
 
 def random_effects(model: GroupModel, rows: Rows) -> Scores:
     """Posterior means and covariances of the between parts of the variables at both levels."""
-    return _cluster_scores(model, rows).part(0, len(model.both))
+    return cluster_scores(model, rows).part(0, len(model.both))
 
 
-def _cluster_scores(model: GroupModel, rows: Rows) -> Scores:
+def cluster_scores(model: GroupModel, rows: Rows) -> Scores:
+    """Posterior means and covariances of all that is unknown of a cluster: between parts, then latent variables."""
     return Scores((*model.both, *model.latent(model.top)), *model.data(rows).cluster_posterior())
 
 

@@ -2,7 +2,8 @@
 
 At each level the expectation of the outcomes given covariates x is mu_y + S_yx S_xx^-1 (x - mu_x), with the moments
 that the model implies. The between part of a covariate that is at both levels is not observed: in its place stands its
-posterior mean given the covariates of the cluster, which is the expectation of what follows linearly from it.
+posterior mean given the covariates of the cluster, which is the expectation of what follows linearly from it. A random
+slope is one more outcome of level 2, and its product with the covariate of each unit is added.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from msem.data.arrays import LevelArrays
 from msem.data.frames import ClusteredData, clustered_data
 from msem.data.grouping import grouped_data
 from msem.data.incomplete import clusters_of_rows
-from msem.errors import DataError
-from msem.estimation.solution import NOT_YET, Solution, without_slopes
+from msem.errors import DataError, UnsupportedError
+from msem.estimation.solution import Solution
 from msem.model.levels import BETWEEN, WITHIN
 from msem.model.variables import Variables
 from msem.postestimation.factor_scores import (
@@ -28,14 +29,12 @@ from msem.postestimation.factor_scores import (
     prediction_groups,
     unit_frame,
 )
-from msem.postestimation.posterior import GroupModel
-from msem.postestimation.posterior import random_effects as between_parts
+from msem.postestimation.posterior import GroupModel, cluster_scores
 from msem.postestimation.rows import known_groups
 
 Floats = NDArray[np.float64]
 
 
-@without_slopes(NOT_YET)
 def predict(
     fit: Solution, data: Any = None, *, random_effects: bool = False, cluster: str | None = None
 ) -> pd.DataFrame:
@@ -67,18 +66,20 @@ def predict(
 
     Notes
     -----
-    Where a model has no random slopes, predictions with random effects are those of a mixed model (Robinson, 1991,
-    Statistical Science, 6, 15-51): best linear unbiased ones with the estimates in the place of the parameters.
+    Predictions with random effects, random slopes among them, are those of a mixed model (Robinson, 1991, Statistical
+    Science, 6, 15-51): best linear unbiased ones with the estimates in the place of the parameters.
     """
     covariates = _covariates(fit)
+    _require_given(fit, covariates)
     outcomes = [name for name in fit.sample.statistics[0].variables.names if name not in covariates]
     cluster = cluster or fit.options.cluster
     parts = []
     if random_effects or data is None:
         for label, model, rows in prediction_groups(fit, data, cluster):
             effects = None
-            if random_effects and model.both:
-                found = between_parts(model, rows)
+            if random_effects:
+                found = cluster_scores(model, rows) if model.both or model.statistics.slopes else None
+            if random_effects and found is not None:
                 effects = dict(zip(found.names, found.mean.T, strict=True))
             columns = _predicted(model, rows.data, outcomes, covariates, effects)
             parts.append(GroupColumns(rows.data, columns, label))
@@ -89,7 +90,6 @@ def predict(
     return unit_frame(parts)
 
 
-@without_slopes(NOT_YET)
 def fittedvalues(fit: Solution) -> pd.DataFrame:
     """Outcomes predicted from covariates and the random effects of the clusters, for the rows of the fit.
 
@@ -101,7 +101,6 @@ def fittedvalues(fit: Solution) -> pd.DataFrame:
     return predict(fit, random_effects=True)
 
 
-@without_slopes(NOT_YET)
 def resid(fit: Solution) -> pd.DataFrame:
     """Outcomes less their fitted values, for the rows of the fit; residuals of moments are `residuals`.
 
@@ -118,6 +117,17 @@ def resid(fit: Solution) -> pd.DataFrame:
         if group.data is not None
     ]
     return unit_frame(values) - fitted
+
+
+def _require_given(fit: Solution, covariates: Sequence[str]) -> None:
+    """Refuse models in which a covariate with a random slope would have to be predicted first."""
+    for group in fit.sample.groups:
+        for slope in group.statistics.slopes:
+            if slope.covariate not in covariates:
+                raise UnsupportedError(
+                    f"{slope.covariate!r} has the random slope {slope.name!r} and is an outcome itself: predictions of "
+                    "what depends on a product of two outcomes are not available in this version"
+                )
 
 
 def _covariates(fit: Solution) -> tuple[str, ...]:
@@ -174,8 +184,10 @@ def _predicted(
         for name in covariates
         if name in model.levels[BETWEEN].at
     }
-    between = _regressed(model.levels[BETWEEN].observed, outcomes, of_clusters, len(first)) | {
-        name: values for name, values in (effects or {}).items() if name in outcomes
+    slopes = model.statistics.slopes
+    wanted = [*outcomes, *(slope.name for slope in slopes)]
+    between = _regressed(model.levels[BETWEEN], wanted, of_clusters, len(first)) | {
+        name: values for name, values in (effects or {}).items() if name in wanted
     }
     of_units = {
         name: columns[name] - parts[name][codes] if name in both else columns[name]
@@ -184,9 +196,15 @@ def _predicted(
     }
     found = _regressed(within, outcomes, of_units, data.nobs)
     zero = np.zeros(data.nobs)
-    return {
+    predicted = {
         name: found.get(name, zero) + (between[name][codes] if name in between else 0.0) for name in outcomes
     }
+    for k, slope in enumerate(slopes):
+        product = between[slope.name][codes] * columns[slope.covariate]
+        for name in outcomes:
+            if name in within.at:
+                predicted[name] = predicted[name] + model.product_effects[within.at[name], k] * product
+    return predicted
 
 
 def _between_parts(model: GroupModel, data: ClusteredData, covariates: Sequence[str]) -> dict[str, Floats]:
