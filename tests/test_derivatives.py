@@ -184,7 +184,7 @@ def test_groups_share_parameters():
     parts = [build_objective(table, c.statistics) for c in (a, b)]
     compiled = [core_block(block, table) for block in parts[0].blocks]
     losses = [c.statistics.likelihood() for c in (a, b)]
-    both = _core.Objective(table.npar, compiled, [(loss, 0, 1) for loss in losses])
+    both = _core.Objective(table.npar, compiled, [(loss, [0, 1]) for loss in losses])
     assert both.value(theta) == pytest.approx(sum(p.core.value(theta) for p in parts), rel=1e-14)
     for name in ("observed_information", "expected_information"):
         close(getattr(both, name)(theta), sum(getattr(p.core, name)(theta) for p in parts), 1e-13)

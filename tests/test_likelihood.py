@@ -185,9 +185,9 @@ def wrong_shapes(case):
         lambda: _core.CompleteLikelihood(1, s.ssw, s.sizes, s.counts, s.means, s.scatter[1:]),
     )
     yield "semidefinite", lambda: _core.CompleteLikelihood(1, s.ssw, s.sizes, s.counts, s.means, -s.scatter)
-    yield "variables of the statistics", lambda: _core.Objective(1, [block], [(loss, -1, 0)]).value([1.0])
-    yield "beyond npar", lambda: _core.Objective(0, [block], [(loss, -1, 0)])
-    yield "between block", lambda: _core.Objective(1, [block], [(loss, -1, 1)])
+    yield "variables of the statistics", lambda: _core.Objective(1, [block], [(loss, [0])]).value([1.0])
+    yield "beyond npar", lambda: _core.Objective(0, [block], [(loss, [0])])
+    yield "block for each level", lambda: _core.Objective(1, [block], [(loss, [1])])
     yield "out of range", lambda: _core.Block(1, 1, [1], [1], [0], [0], [0.0])
     yield "observes", lambda: _core.Block(2, 1, [1], [0], [0], [0], [0.0])
     yield "slot must be", lambda: _core.Block(1, 1, [3], [0], [0], [0], [0.0])

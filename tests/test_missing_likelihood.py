@@ -135,7 +135,7 @@ def fixed_objective(loss, mu_w, sigma_w, mu_b, sigma_b):
             values,
         )
 
-    return _core.Objective(0, [block(mu_w, sigma_w), block(mu_b, sigma_b)], [(loss, 0, 1)])
+    return _core.Objective(0, [block(mu_w, sigma_w), block(mu_b, sigma_b)], [(loss, [0, 1])])
 
 
 def test_an_indefinite_between_matrix_is_in_the_domain_and_a_negative_within_variance_is_not():

@@ -411,5 +411,5 @@ def test_only_fixed_moments_are_filled_in() -> None:
     bounds = np.full(1, np.inf)
     with pytest.raises(ValueError, match="only fixed moments"):
         _core.Plan(
-            1, [(block, [], [0], [0])], [(-1, 0, 0, [], [])], -bounds, bounds, None, _core.Expressions(1, [])
+            1, [(block, [], [0], [0])], [([0], 0, [[]])], -bounds, bounds, None, _core.Expressions(1, [])
         )

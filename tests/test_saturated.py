@@ -125,7 +125,7 @@ def test_an_indefinite_between_matrix_has_the_higher_likelihood(seed):
     found, em = solve_saturated(s), _core.fit_saturated(s.likelihood(), True, 3000)
     assert np.linalg.eigvalsh(found.between.cov)[0] < 0
     assert stationary(found, s) < 1e-11
-    assert np.linalg.eigvalsh(em["cov_b"])[0] > 0
+    assert np.linalg.eigvalsh(em["levels"][1][1])[0] > 0
     assert not em["converged"]
     assert em["iterations"] == 3000
     assert found.llf > em["loglik"]

@@ -81,10 +81,12 @@ bool descend(const Others& others, const Directions& free, const Matrix& solver,
 Objective of_cluster(const Objective& whole, int group, const Clusters& clusters, Index j) {
   const Group& g = whole.groups()[group];
   std::vector<Block> blocks;
-  if (g.within >= 0) blocks.push_back(whole.blocks()[g.within]);
-  blocks.push_back(whole.blocks()[g.between]);
-  const int last = static_cast<int>(blocks.size()) - 1;
-  return Objective(whole.npar(), std::move(blocks), {{clusters.alone(j), last - 1, last}});
+  std::vector<int> levels;
+  for (const int b : g.levels) {
+    levels.push_back(static_cast<int>(blocks.size()));
+    blocks.push_back(whole.blocks()[b]);
+  }
+  return Objective(whole.npar(), std::move(blocks), {{clusters.alone(j), levels}});
 }
 
 LeaveOneOutSteps leave_one_out_steps(const Objective& objective, const Vector& theta, const Directions& free,

@@ -15,10 +15,10 @@ namespace {
 using RowTuple = std::tuple<int, int, int, int, double, double>;
 // block, rows, entries to fill, variables to judge
 using BlockTuple = std::tuple<Block, std::vector<RowTuple>, std::vector<int>, std::vector<Index>>;
-// blocks within and between, variables at both levels, covariates within and between
-using LevelsTuple = std::tuple<int, int, Index, std::vector<Index>, std::vector<Index>>;
-// means and covariances within, between
-using MomentsTuple = std::tuple<Vector, Matrix, Vector, Matrix>;
+// blocks by level, variables at both of two levels, covariates by level
+using LevelsTuple = std::tuple<std::vector<int>, Index, std::vector<std::vector<Index>>>;
+// means and covariances by level
+using MomentsTuple = std::vector<std::tuple<Vector, Matrix>>;
 
 std::vector<StartRow> start_rows(const std::vector<RowTuple>& rows) {
   std::vector<StartRow> out;
@@ -43,13 +43,17 @@ std::shared_ptr<Plan> make_plan(int npar, const std::vector<BlockTuple>& given,
     filled.push_back(open);
     judged.push_back(variables);
   }
-  std::vector<Plan::Levels> groups;
-  std::vector<Plan::Covariates> covariates;
+  std::vector<std::vector<int>> groups;
+  std::vector<std::vector<std::vector<Index>>> covariates;
   std::vector<Index> nboth;
-  for (const auto& [within, between, both, unit, cluster] : levels) {
-    groups.push_back({within, between});
+  for (const auto& [own, both, given_variables] : levels) {
+    for (const int b : own) {
+      if (b < 0 || b >= static_cast<int>(blocks.size()))
+        throw std::invalid_argument("a group has a block for each level");
+    }
+    groups.push_back(own);
     nboth.push_back(both);
-    covariates.push_back({unit, cluster});
+    covariates.push_back(given_variables);
   }
   StartPlan start(npar, blocks, std::move(rows), lower, upper);
   auto out =
@@ -60,14 +64,35 @@ std::shared_ptr<Plan> make_plan(int npar, const std::vector<BlockTuple>& given,
   return out;
 }
 
-std::vector<Moments> moments_of(const std::vector<MomentsTuple>& groups) {
-  std::vector<Moments> out;
-  for (const auto& [mean_w, cov_w, mean_b, cov_b] : groups) out.push_back({mean_w, mean_b, cov_w, cov_b});
+Implied levels_of(const MomentsTuple& levels) {
+  Implied out;
+  for (const auto& [mean, cov] : levels) out.push_back({mean, cov});
   return out;
 }
 
 SampleLikelihood known(const std::vector<MomentsTuple>& saturated, double value, bool cone = false) {
-  return {{}, moments_of(saturated), value, cone};
+  SampleLikelihood out;
+  out.saturated_value = value;
+  out.cone = cone;
+  for (const MomentsTuple& levels : saturated) out.saturated.push_back(levels_of(levels));
+  return out;
+}
+
+// Of one level or two.
+std::vector<Moments> moments_of(const std::vector<MomentsTuple>& groups) {
+  std::vector<Moments> out;
+  for (const MomentsTuple& given : groups) {
+    Implied levels = levels_of(given);
+    if (levels.empty() || levels.size() > 2)
+      throw std::invalid_argument("samples of one or two levels can be drawn");
+    Moments one{Vector(0), levels.back().mean, Matrix(0, 0), levels.back().cov};
+    if (levels.size() == 2) {
+      one.mean_w = levels.front().mean;
+      one.cov_w = levels.front().cov;
+    }
+    out.push_back(std::move(one));
+  }
+  return out;
 }
 
 Space space_of(int number) {

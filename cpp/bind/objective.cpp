@@ -39,11 +39,11 @@ std::shared_ptr<CompleteLikelihood> make_two_level(int nboth, const Matrix& ssw,
   return std::make_shared<CompleteLikelihood>(TwoLevelData(nboth, ssw, sizes, counts, means, stacked));
 }
 
-using GroupTuple = std::tuple<std::shared_ptr<Likelihood>, int, int>;
+using GroupTuple = std::tuple<std::shared_ptr<Likelihood>, std::vector<int>>;
 
 Objective make_objective(int npar, std::vector<Block> blocks, const std::vector<GroupTuple>& groups) {
   std::vector<Group> out;
-  for (const auto& [likelihood, within, between] : groups) out.push_back({likelihood, within, between});
+  for (const auto& [likelihood, levels] : groups) out.push_back({likelihood, levels});
   return Objective(npar, std::move(blocks), std::move(out));
 }
 

@@ -96,14 +96,6 @@ std::vector<int> perfect_order(const std::vector<std::vector<bool>>& linked) {
   return out;
 }
 
-// Standard deviations of the observed variables of the last level, with what they have at the other one.
-Vector sizes_of(const Moments& m, Index nboth) {
-  Vector out = m.cov_b.diagonal().cwiseMax(0);
-  const Index shared = std::min<Index>(nboth, m.cov_w.rows());
-  out.head(shared) += m.cov_w.diagonal().head(shared).cwiseMax(0);
-  return out.cwiseSqrt();
-}
-
 }  // namespace
 
 // Takes a model to its coordinates, block by block.
@@ -125,7 +117,10 @@ class SearchModel::Builder {
       }
     }
     programs_.resize(objective.npar());
-    for (const Group& g : objective.groups()) last_.push_back(g.between);
+    for (std::size_t g = 0; g < objective.groups().size(); ++g) {
+      const std::vector<int>& levels = objective.levels(g);
+      last_.insert(last_.end(), levels.begin() + lowest_changed(objective, g), levels.end());
+    }
     for (int b = 0; b < static_cast<int>(to.original_.size()); ++b) block(b);
     for (int k = 0; k < objective.npar(); ++k) {
       if (programs_[k].empty()) programs_[k] = {{Op::kParameter, k, 0}};
@@ -395,18 +390,24 @@ class SearchModel::Builder {
     return next_++;
   }
 
-  // Loadings of the last level and no other, whose starts may be others.
+  // Loadings of levels above the first and of no other, whose starts may be others.
   void find_loadings(const Objective& objective) {
     std::vector<bool> below(next_, false);
-    for (const Group& g : objective.groups()) {
-      if (g.within < 0) continue;
-      for (const int k : objective.blocks()[g.within].parameters()) below[k] = true;
+    for (std::size_t g = 0; g < objective.groups().size(); ++g) {
+      if (!lowest_changed(objective, g)) continue;
+      for (const int k : objective.blocks()[objective.levels(g).front()].parameters()) below[k] = true;
     }
     for (std::size_t g = 0; g < objective.groups().size(); ++g) {
-      const Group& group = objective.groups()[g];
-      const Vector sizes = sizes_of(to_.saturated_[g], group.nboth());
-      const Block& block = to_.original_[group.between];
-      const std::vector<Entry>& entries = to_.objective_->blocks()[group.between].entries();
+      for (std::size_t l = lowest_changed(objective, g); l < objective.levels(g).size(); ++l)
+        find_loadings(objective, g, l, below);
+    }
+  }
+
+  void find_loadings(const Objective& objective, std::size_t g, std::size_t level, const std::vector<bool>& below) {
+      const int b = objective.levels(g)[level];
+      const Vector sizes = total_variance(to_.saturated_[g], level, objective.layout(g)).cwiseSqrt();
+      const Block& block = to_.original_[b];
+      const std::vector<Entry>& entries = to_.objective_->blocks()[b].entries();
       for (const Entry& e : entries) {
         const bool loads = e.slot == Slot::kDirected && e.parameter >= 0 && e.row < block.nobserved() &&
                            e.col >= block.nobserved() && e.col < block.nvariables();
@@ -417,9 +418,8 @@ class SearchModel::Builder {
                              other.value != 0 && other.row < block.nobserved();
           if (marks && sizes[other.row] > 0) marker = sizes[other.row] / std::abs(other.value);
         }
-        to_.loadings_.push_back({group.between, e.col, e.row, e.parameter, sizes[e.row] / marker});
+        to_.loadings_.push_back({b, e.col, e.row, e.parameter, sizes[e.row] / marker});
       }
-    }
   }
 
   bool held_of(int k) const { return k < static_cast<int>(held_.size()) && held_[k]; }
@@ -429,7 +429,7 @@ class SearchModel::Builder {
   SearchModel& to_;
   const std::vector<double>& signs_;
   const Vector* sorted_;
-  std::vector<int> uses_, last_;  // blocks of the last level
+  std::vector<int> uses_, last_;  // blocks of levels above the first
   std::vector<bool> held_;
   int next_ = 0, variables_ = 0, observed_ = 0;
   std::size_t nscales_ = 0;  // before this block
@@ -440,7 +440,7 @@ class SearchModel::Builder {
 };
 
 SearchModel::SearchModel(const Objective& objective, const Vector& lower, const Vector& upper,
-                         const Constraints& constraints, const std::vector<Moments>& saturated, bool cone,
+                         const Constraints& constraints, const std::vector<Implied>& saturated, bool cone,
                          const std::vector<double>& signs, const Vector* sorted)
     : cone_(cone), saturated_(saturated) {
   Builder(*this, objective, lower, upper, constraints, signs, sorted);
@@ -560,18 +560,25 @@ Vector SearchModel::random(const Vector& point, std::uint64_t number, double spr
   return out.cwiseMax(lower_).cwiseMin(upper_);
 }
 
+std::pair<std::size_t, std::size_t> SearchModel::place_of(int block) const {
+  for (std::size_t g = 0; g < objective_->groups().size(); ++g) {
+    const std::vector<int>& levels = objective_->levels(g);
+    const auto at = std::find(levels.begin(), levels.end(), block);
+    if (at != levels.end()) return {g, at - levels.begin()};
+  }
+  throw std::logic_error("a block belongs to no group");
+}
+
 Vector SearchModel::principal(const Vector& point, Index which) const {
   Vector out = point;
-  const auto& groups = objective_->groups();
   for (std::size_t first = 0; first < loadings_.size();) {
     const int block = loadings_[first].block, factor = loadings_[first].factor;
     std::size_t last = first;
     std::vector<Index> rows;
     while (last < loadings_.size() && loadings_[last].block == block && loadings_[last].factor == factor)
       rows.push_back(loadings_[last++].row);
-    std::size_t g = 0;
-    while (groups[g].between != block) ++g;
-    const SymmetricEigen eigen(select(saturated_[g].cov_b, rows, rows));
+    const auto [g, level] = place_of(block);
+    const SymmetricEigen eigen(select(saturated_[g][level].cov, rows, rows));
     const Index m = static_cast<Index>(rows.size()), k = std::max<Index>(m - 1 - which, 0);
     const double size = std::max(eigen.values[k], kShare * eigen.values.cwiseAbs().sum());
     const bool scaled = scale_of(block, factor) != nullptr;

@@ -24,7 +24,7 @@ class SearchModel {
   // without `cone` nothing else changes. At `sorted` the variables of a singular matrix are in an order in
   // which its root is unique. `saturated` are the moments of each group, for the sizes of variables.
   SearchModel(const Objective& objective, const Vector& lower, const Vector& upper,
-              const Constraints& constraints, const std::vector<Moments>& saturated, bool cone,
+              const Constraints& constraints, const std::vector<Implied>& saturated, bool cone,
               const std::vector<double>& signs = {1}, const Vector* sorted = nullptr);
 
   const Objective& objective() const { return *objective_; }
@@ -59,6 +59,8 @@ class SearchModel {
   std::vector<int> vanished(const Vector& point) const;
 
  private:
+  // Group and level of a block.
+  std::pair<std::size_t, std::size_t> place_of(int block) const;
   // Of a factor; the loading of its marker has the place of its variance.
   struct Scale {
     int block, factor, parameter;
@@ -92,7 +94,7 @@ class SearchModel {
   int npar_ = 0;  // of the model
   bool cone_;
   std::vector<Block> original_;
-  std::vector<Moments> saturated_;
+  std::vector<Implied> saturated_;
   std::optional<Objective> objective_;
   Vector lower_, upper_;
   Constraints constraints_;

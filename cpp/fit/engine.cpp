@@ -79,9 +79,10 @@ std::shared_ptr<const CompleteLikelihood> likelihood_of(const TwoLevelStatistics
 // Throws std::invalid_argument where a sample has other variables than the model.
 void require_variables(const Plan& plan, const std::vector<GroupDraw>& draws) {
   for (std::size_t g = 0; g < draws.size(); ++g) {
-    const auto [within, between] = plan.groups[g];
-    const Index unit = within < 0 ? 0 : plan.blocks[within].nobserved();
-    const Index cluster = plan.blocks[between].nobserved() - plan.nboth[g];
+    const std::vector<int>& levels = plan.groups[g];
+    if (levels.size() > 2) throw std::invalid_argument("samples of one or two levels can be drawn");
+    const Index unit = levels.size() < 2 ? 0 : plan.blocks[levels.front()].nobserved();
+    const Index cluster = plan.blocks[levels.back()].nobserved() - plan.nboth[g];
     const TwoLevelStatistics& s = draws[g].statistics;
     bool same = s.ssw.rows() == unit && s.means.cols() == unit + cluster;
     if (const auto& holes = draws[g].incomplete) same = holes->p == unit && holes->q == cluster;
@@ -95,19 +96,22 @@ void require_variables(const Plan& plan, const std::vector<GroupDraw>& draws) {
 // or between where it has no within part.
 void require_variance(const Plan& plan, const SampleLikelihood& sample, const std::vector<Moments>& whole) {
   for (std::size_t g = 0; g < whole.size(); ++g) {
-    const Moments& m = sample.saturated[g];
-    const Index q = m.cov_b.rows() - plan.nboth[g];
-    const auto within = m.cov_w.diagonal().array() > kConstant * whole[g].cov_w.diagonal().array();
-    const auto between =
-        m.cov_b.diagonal().tail(q).array() > kConstant * whole[g].cov_b.diagonal().tail(q).array();
-    if (!within.all() || !between.all()) throw std::domain_error("a variable has no variance");
+    const Implied& levels = sample.saturated[g];
+    for (std::size_t l = 0; l < levels.size(); ++l) {
+      const bool last = l + 1 == levels.size();
+      const Matrix& of_whole = last ? whole[g].cov_b : whole[g].cov_w;
+      const Index own = levels[l].cov.rows() - (last ? plan.nboth[g] : 0);
+      const auto varies =
+          levels[l].cov.diagonal().tail(own).array() > kConstant * of_whole.diagonal().tail(own).array();
+      if (!varies.all()) throw std::domain_error("a variable has no variance");
+    }
   }
 }
 
 // Whether a group has no more different clusters than variables at their level.
 bool few_clusters(const Plan& plan, const std::vector<GroupDraw>& draws) {
   for (std::size_t g = 0; g < draws.size(); ++g) {
-    if (draws[g].distinct <= plan.blocks[plan.groups[g].between].nobserved()) return true;
+    if (draws[g].distinct <= plan.blocks[plan.groups[g].back()].nobserved()) return true;
   }
   return false;
 }
@@ -124,17 +128,26 @@ Moments with_covariates(Moments moments, const ReducedData& data) {
   return moments;
 }
 
+// Moments of the levels that have any.
+Implied levels_of(Moments moments) {
+  Implied out;
+  if (moments.mean_w.size()) out.push_back({std::move(moments.mean_w), std::move(moments.cov_w)});
+  if (moments.mean_b.size()) out.push_back({std::move(moments.mean_b), std::move(moments.cov_b)});
+  return out;
+}
+
 double covariate_value(const Plan& plan, const std::vector<GroupDraw>& draws,
                        const SampleLikelihood& sample) {
   double out = 0;
   for (std::size_t g = 0; g < draws.size(); ++g) {
-    const auto& [within, between] = plan.covariates[g];
     const TwoLevelStatistics& s = draws[g].statistics;
     if (draws[g].incomplete || draws[g].reduced) continue;
-    if (!within.empty())
-      out += normal_value(select(sample.saturated[g].cov_w, within, within), s.sizes.dot(s.counts));
-    if (!between.empty())
-      out += normal_value(select(sample.saturated[g].cov_b, between, between), s.counts.sum());
+    const std::size_t levels = sample.saturated[g].size();
+    for (std::size_t l = 0; l < levels; ++l) {
+      const std::vector<Index>& own = plan.covariates[g][l];
+      const double units = l + 1 < levels ? s.sizes.dot(s.counts) : s.counts.sum();
+      if (!own.empty()) out += normal_value(select(sample.saturated[g][l].cov, own, own), units);
+    }
   }
   return out;
 }
@@ -176,6 +189,10 @@ void Plan::check() const {
     throw std::invalid_argument("entries to fill and variables to judge are given by block");
   if (covariates.size() != groups.size() || nboth.size() != groups.size())
     throw std::invalid_argument("covariates and variables at both levels are given by group");
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    if (groups[g].empty() || covariates[g].size() != groups[g].size())
+      throw std::invalid_argument("covariates are given by level");
+  }
   if (defined.npar() != npar || lower.size() != npar || upper.size() != npar)
     throw std::invalid_argument("bounds and definitions must be those of all parameters");
   for (std::size_t b = 0; b < count; ++b) {
@@ -197,17 +214,15 @@ Objective objective_of(const Plan& plan, const SampleLikelihood& sample) {
   std::vector<Block> blocks = plan.blocks;
   std::vector<Group> groups;
   const auto fill = [&](int b, const Vector& mean, const Matrix& cov) {
-    if (b < 0) return;
     for (const int i : plan.filled[b]) {
       const Entry& e = blocks[b].entries()[i];
       blocks[b].set_value(i, e.slot == Slot::kIntercept ? mean[e.row] : cov(e.row, e.col));
     }
   };
   for (std::size_t g = 0; g < plan.groups.size(); ++g) {
-    const auto [within, between] = plan.groups[g];
-    groups.push_back({sample.likelihoods[g], within, between});
-    fill(within, sample.saturated[g].mean_w, sample.saturated[g].cov_w);
-    fill(between, sample.saturated[g].mean_b, sample.saturated[g].cov_b);
+    groups.push_back({sample.likelihoods[g], plan.groups[g]});
+    for (std::size_t l = 0; l < sample.saturated[g].size(); ++l)
+      fill(plan.groups[g][l], sample.saturated[g][l].mean, sample.saturated[g][l].cov);
   }
   return Objective(plan.npar, std::move(blocks), std::move(groups));
 }
@@ -279,14 +294,14 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
       const Likelihood& own = *out.likelihoods[g];
       if (sample[g].reduced) {
         out.saturated_value = kNaN;
-        out.saturated.push_back(first.empty() ? Moments{} : with_covariates(first[g], *sample[g].reduced));
+        out.saturated.push_back(first.empty() ? Implied{} : levels_of(with_covariates(first[g], *sample[g].reduced)));
         continue;
       }
       SaturatedFit h1 = sample[g].incomplete
                             ? fit_saturated(static_cast<const IncompleteLikelihood&>(own), options, start)
                             : fit_saturated(static_cast<const CompleteLikelihood&>(own).data(), options);
       out.saturated_value += h1.converged ? -2 * h1.loglik : kNaN;
-      out.saturated.push_back(std::move(h1.moments));
+      out.saturated.push_back(levels_of(std::move(h1.moments)));
     }
   };
   if (space == Space::kCone) {

@@ -7,31 +7,26 @@
 #include "draws/draws.hpp"
 #include "fit/covariance.hpp"
 #include "fit/starting.hpp"
+#include "likelihood/two_levels.hpp"
 
 namespace msem {
 
 // A model and what fitting it takes beside a sample. Const, so that threads share one.
 //
 // Invariant: blocks hold the sample moments of fixed covariates in the entries `filled`. `covariates` are the
-// variables of each group, among its unit and among its between-level variables, that the likelihood is
-// conditional on. `judged` are the variables of each block whose covariance matrices have to be proper.
+// variables of each level of each group that the likelihood is conditional on. `judged` are the variables of
+// each block whose covariance matrices have to be proper.
 struct Plan {
-  struct Levels {
-    int within = -1, between = -1;  // indices into blocks; within -1 for a single level
-  };
-  struct Covariates {
-    std::vector<Index> within, between;
-  };
   int npar;
   std::vector<Block> blocks;
-  std::vector<Levels> groups;
-  std::vector<Index> nboth;  // of each group
+  std::vector<std::vector<int>> groups;  // of each, the blocks of its levels, level 1 first
+  std::vector<Index> nboth;              // of each group, variables at both of two levels
   StartPlan start;
   Vector lower, upper;
   Constraints constraints;
   Expressions defined;
   std::vector<std::vector<int>> filled;
-  std::vector<Covariates> covariates;
+  std::vector<std::vector<std::vector<Index>>> covariates;
   std::vector<std::vector<Index>> judged;
 
   // Throws std::invalid_argument unless all this fits together.
@@ -41,7 +36,7 @@ struct Plan {
 // What a model is fitted to, by group.
 struct SampleLikelihood {
   std::vector<std::shared_ptr<const Likelihood>> likelihoods;
-  std::vector<Moments> saturated;
+  std::vector<Implied> saturated;
   // -2 log L of the saturated model; NaN where that has no maximum, or the discrepancy is no likelihood.
   double saturated_value = 0;
   bool cone = false;  // whether the saturated moments are a maximum in the cone, because there is no other

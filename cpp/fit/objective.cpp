@@ -43,11 +43,13 @@ Objective::Objective(int npar, std::vector<Block> blocks, std::vector<Group> gro
   }
   const int count = static_cast<int>(blocks_.size());
   for (const Group& g : groups_) {
-    if (!g.likelihood || g.between < 0 || g.between >= count || g.within >= count)
-      throw std::invalid_argument("a group needs a likelihood and a between block");
+    const bool known =
+        std::all_of(g.levels.begin(), g.levels.end(), [&](int b) { return b >= 0 && b < count; });
+    if (!g.likelihood || g.levels.empty() || !known)
+      throw std::invalid_argument("a group needs a likelihood and a block for each level");
     std::vector<int> own;
-    for (const int b : {g.within, g.between}) {
-      if (b >= 0 && blocks_[b].nobserved() > 0) own.push_back(b);
+    for (const int b : g.levels) {
+      if (blocks_[b].nobserved() > 0) own.push_back(b);
     }
     layouts_.push_back(g.likelihood->layout());
     bool fits = own.size() == layouts_.back().levels.size();

@@ -9,10 +9,12 @@ namespace msem {
 
 struct Group {
   std::shared_ptr<const Likelihood> likelihood;
-  int within = -1;  // index into blocks; -1 for a single-level group
-  int between = -1;
+  std::vector<int> levels;  // indices into blocks, level 1 first
 
-  // Variables at both levels, which come first at each.
+  // The lowest of several levels, -1 for a single one, and the highest level.
+  int within() const { return levels.size() > 1 ? levels.front() : -1; }
+  int between() const { return levels.back(); }
+  // Variables at both of two levels, which come first at each.
   Index nboth() const { return likelihood->layout().shared(); }
 };
 
@@ -38,6 +40,9 @@ class Objective {
   int npar() const { return npar_; }
   const std::vector<Block>& blocks() const { return blocks_; }
   const std::vector<Group>& groups() const { return groups_; }
+  // Of a group: the blocks that have observed variables, level 1 first, and the variables of each.
+  const std::vector<int>& levels(std::size_t group) const { return levels_[group]; }
+  const Layout& layout(std::size_t group) const { return layouts_[group]; }
 
   double value(ConstVectorRef theta) const;
   Evaluation evaluate(ConstVectorRef theta) const;

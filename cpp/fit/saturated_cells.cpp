@@ -134,7 +134,7 @@ SaturatedFit fit_saturated(const IncompleteLikelihood& likelihood, const Saturat
   const TwoLevels shape = likelihood.shape();
   const MomentParameters parameters(d.p, d.nboth, d.q);
   const std::shared_ptr<const Likelihood> borrowed(&likelihood, [](const Likelihood*) {});
-  const Objective objective(static_cast<int>(parameters.size()), parameters.blocks(), {{borrowed, 0, 1}});
+  const Objective objective(static_cast<int>(parameters.size()), parameters.blocks(), {{borrowed, {0, 1}}});
   const bool em = options.method == SaturatedMethod::kEm;
   const int most = options.max_iterations > 0 ? options.max_iterations : em ? 200000 : 200;
   const double nclusters = d.weight.sum();

@@ -225,20 +225,23 @@ class LevelStart {
   std::vector<double> value_;
 };
 
-// Means and covariance matrix of the observed variables of a block.
-std::pair<const Vector*, const Matrix*> level_of(const Moments& m, bool within) {
-  return within ? std::make_pair(&m.mean_w, &m.cov_w) : std::make_pair(&m.mean_b, &m.cov_b);
-}
+}  // namespace
 
-// Variances of a level with those that its variables have at the other one.
-Vector total_variance(const Moments& m, bool within, Index nboth) {
-  Vector out = (within ? m.cov_w : m.cov_b).diagonal().cwiseMax(0);
-  const Index shared = std::min<Index>(nboth, m.cov_w.rows());
-  out.head(shared) += (within ? m.cov_b : m.cov_w).diagonal().head(shared).cwiseMax(0);
+Vector total_variance(const Implied& moments, std::size_t level, const Layout& layout) {
+  Vector out = Vector::Zero(static_cast<Index>(layout.levels[level].size()));
+  for (std::size_t l = 0; l < moments.size(); ++l) {
+    const std::vector<Index>& there = layout.levels[l];
+    for (Index i = 0; i < out.size(); ++i) {
+      const auto at = std::find(there.begin(), there.end(), layout.levels[level][i]);
+      if (at != there.end()) out[i] += std::max(moments[l].cov(at - there.begin(), at - there.begin()), 0.0);
+    }
+  }
   return out;
 }
 
-}  // namespace
+std::size_t lowest_changed(const Objective& model, std::size_t group) {
+  return model.levels(group).size() > 1 ? 1 : 0;
+}
 
 StartPlan::StartPlan(int npar, const std::vector<Block>& blocks, std::vector<std::vector<StartRow>> rows,
                      Vector lower, Vector upper)
@@ -265,16 +268,13 @@ StartPlan::StartPlan(int npar, const std::vector<Block>& blocks, std::vector<std
   }
 }
 
-Vector StartPlan::values(const Objective& model, const std::vector<Moments>& saturated) const {
+Vector StartPlan::values(const Objective& model, const std::vector<Implied>& saturated) const {
   Vector theta = Vector::Constant(model.npar(), kNaN);
   for (std::size_t g = 0; g < model.groups().size(); ++g) {
-    const Group& group = model.groups()[g];
-    for (const int b : {group.within, group.between}) {
-      if (b < 0) continue;
-      const bool within = b == group.within;
-      const Matrix& moments = *level_of(saturated[g], within).second;
-      const Vector total = total_variance(saturated[g], within, group.nboth());
-      const Matrix cov = regular_covariance(moments, total);
+    for (std::size_t l = 0; l < model.levels(g).size(); ++l) {
+      const int b = model.levels(g)[l];
+      const Vector total = total_variance(saturated[g], l, model.layout(g));
+      const Matrix cov = regular_covariance(saturated[g][l].cov, total);
       const Block& block = model.blocks()[b];
       const LevelStart level(rows_[b], block.nobserved(), block.nvariables(), cov);
       for (std::size_t k = 0; k < rows_[b].size(); ++k) {
@@ -292,55 +292,63 @@ Vector StartPlan::values(const Objective& model, const std::vector<Moments>& sat
   return theta;
 }
 
-// Free parameters of the last level and no other, without a start of the user's.
+// Free parameters of levels above the first and of no other (of a single level, its own), without a start of
+// the user's.
 std::vector<bool> StartPlan::changeable(const Objective& model) const {
   std::vector<bool> out(given_.size(), false);
-  for (const Group& group : model.groups()) {
-    for (const int k : model.blocks()[group.between].parameters()) out[k] = std::isnan(given_[k]);
+  for (std::size_t g = 0; g < model.groups().size(); ++g) {
+    for (std::size_t l = lowest_changed(model, g); l < model.levels(g).size(); ++l) {
+      for (const int k : model.blocks()[model.levels(g)[l]].parameters()) out[k] = std::isnan(given_[k]);
+    }
   }
-  for (const Group& group : model.groups()) {
-    if (group.within < 0) continue;
-    for (const int k : model.blocks()[group.within].parameters()) out[k] = false;
+  for (std::size_t g = 0; g < model.groups().size(); ++g) {
+    if (!lowest_changed(model, g)) continue;
+    for (const int k : model.blocks()[model.levels(g).front()].parameters()) out[k] = false;
   }
   return out;
 }
 
-Vector StartPlan::cautious(const Objective& model, const std::vector<Moments>& saturated,
+Vector StartPlan::cautious(const Objective& model, const std::vector<Implied>& saturated,
                            const Vector& first) const {
   Vector theta = first;
   const std::vector<bool> free = changeable(model);
   for (std::size_t g = 0; g < model.groups().size(); ++g) {
-    const Group& group = model.groups()[g];
-    const std::vector<StartRow>& rows = rows_[group.between];
-    const Index observed = model.blocks()[group.between].nobserved();
-    Vector variance = Vector::Constant(model.blocks()[group.between].nvariables(), kNaN);
-    variance.head(observed) = total_variance(saturated[g], false, group.nboth());
-    std::vector<bool> standardized(variance.size(), false);
-    for (const StartRow& r : rows) {
-      if (r.relation == Relation::kMeasures && r.rhs < observed && std::isnan(variance[r.lhs]))
-        variance[r.lhs] = variance[r.rhs];
-      if (r.relation == Relation::kCovariance && r.lhs == r.rhs && r.parameter < 0)
-        standardized[r.lhs] = true;
-    }
-    for (const StartRow& r : rows) {
-      if (r.parameter < 0 || !free[r.parameter] || r.relation == Relation::kIntercept) continue;
-      double& x = theta[r.parameter];
-      if (r.relation == Relation::kMeasures) {
-        const double size = variance[r.rhs] / (standardized[r.lhs] ? 1 / kLittle : variance[r.lhs]);
-        if (!std::isnan(size)) x = std::sqrt(size);
-      } else if (r.relation == Relation::kCovariance && r.lhs == r.rhs) {
-        if (!std::isnan(variance[r.lhs])) x = kLittle * variance[r.lhs];
-      } else {
-        x = 0;
-      }
-    }
+    for (std::size_t l = lowest_changed(model, g); l < model.levels(g).size(); ++l)
+      be_cautious(model, saturated, g, l, free, theta);
   }
   clip(theta);
   settle_intercepts(model, saturated, theta);
   return theta;
 }
 
-Vector StartPlan::shrunk(const Objective& model, const std::vector<Moments>& saturated, const Vector& first,
+void StartPlan::be_cautious(const Objective& model, const std::vector<Implied>& saturated, std::size_t g,
+                            std::size_t level, const std::vector<bool>& free, Vector& theta) const {
+  const int b = model.levels(g)[level];
+  const std::vector<StartRow>& rows = rows_[b];
+  const Index observed = model.blocks()[b].nobserved();
+  Vector variance = Vector::Constant(model.blocks()[b].nvariables(), kNaN);
+  variance.head(observed) = total_variance(saturated[g], level, model.layout(g));
+  std::vector<bool> standardized(variance.size(), false);
+  for (const StartRow& r : rows) {
+    if (r.relation == Relation::kMeasures && r.rhs < observed && std::isnan(variance[r.lhs]))
+      variance[r.lhs] = variance[r.rhs];
+    if (r.relation == Relation::kCovariance && r.lhs == r.rhs && r.parameter < 0) standardized[r.lhs] = true;
+  }
+  for (const StartRow& r : rows) {
+    if (r.parameter < 0 || !free[r.parameter] || r.relation == Relation::kIntercept) continue;
+    double& x = theta[r.parameter];
+    if (r.relation == Relation::kMeasures) {
+      const double size = variance[r.rhs] / (standardized[r.lhs] ? 1 / kLittle : variance[r.lhs]);
+      if (!std::isnan(size)) x = std::sqrt(size);
+    } else if (r.relation == Relation::kCovariance && r.lhs == r.rhs) {
+      if (!std::isnan(variance[r.lhs])) x = kLittle * variance[r.lhs];
+    } else {
+      x = 0;
+    }
+  }
+}
+
+Vector StartPlan::shrunk(const Objective& model, const std::vector<Implied>& saturated, const Vector& first,
                          double share) const {
   Vector theta = first;
   for (const std::vector<StartRow>& rows : rows_) {
@@ -355,15 +363,17 @@ Vector StartPlan::shrunk(const Objective& model, const std::vector<Moments>& sat
   return theta;
 }
 
-Vector StartPlan::rescaled(const Objective& model, const std::vector<Moments>& saturated, const Vector& first,
+Vector StartPlan::rescaled(const Objective& model, const std::vector<Implied>& saturated, const Vector& first,
                            const std::vector<double>& factors) const {
   Vector theta = first;
   const std::vector<bool> free = changeable(model);
   std::size_t next = 0;
-  for (const Group& group : model.groups()) {
-    for (const StartRow& r : rows_[group.between]) {
-      if (r.relation == Relation::kMeasures && r.parameter >= 0 && free[r.parameter])
-        theta[r.parameter] *= factors[next++ % factors.size()];
+  for (std::size_t g = 0; g < model.groups().size(); ++g) {
+    for (std::size_t l = lowest_changed(model, g); l < model.levels(g).size(); ++l) {
+      for (const StartRow& r : rows_[model.levels(g)[l]]) {
+        if (r.relation == Relation::kMeasures && r.parameter >= 0 && free[r.parameter])
+          theta[r.parameter] *= factors[next++ % factors.size()];
+      }
     }
   }
   clip(theta);
@@ -372,20 +382,19 @@ Vector StartPlan::rescaled(const Objective& model, const std::vector<Moments>& s
 }
 
 // Sets the free intercepts to reproduce the saturated means as well as they can, given all other values.
-void StartPlan::settle_intercepts(const Objective& model, const std::vector<Moments>& saturated,
+void StartPlan::settle_intercepts(const Objective& model, const std::vector<Implied>& saturated,
                                   Vector& theta) const {
   if (settled_.empty()) return;
   std::vector<Matrix> columns(model.blocks().size()), gaps(columns.size()), variances(columns.size());
   for (std::size_t g = 0; g < model.groups().size(); ++g) {
-    const Group& group = model.groups()[g];
-    for (const int b : {group.within, group.between}) {
-      if (b < 0) continue;
+    for (std::size_t l = 0; l < model.levels(g).size(); ++l) {
+      const int b = model.levels(g)[l];
       BlockPoint point;
       if (!model.implied(theta, b, point)) return;
-      const auto [mean, cov] = level_of(saturated[g], b == group.within);
+      const auto& [mean, cov] = saturated[g][l];
       columns[b] = model.blocks()[b].intercept_columns(point, settled_);
-      gaps[b] = *mean - point.mean.head(mean->size());
-      variances[b] = cov->diagonal().cwiseAbs();
+      gaps[b] = mean - point.mean.head(mean.size());
+      variances[b] = cov.diagonal().cwiseAbs();
     }
   }
   const Vector inverse = model.stack(variances).cwiseSqrt().cwiseInverse();

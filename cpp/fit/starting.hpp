@@ -5,11 +5,15 @@
 #pragma once
 
 #include "fit/objective.hpp"
-#include "likelihood/two_levels.hpp"
 
 namespace msem {
 
 enum class Relation : int { kMeasures = 0, kRegression = 1, kCovariance = 2, kIntercept = 3 };
+
+// Variances of the observed variables of a level with those that they have at other ones.
+Vector total_variance(const Implied& moments, std::size_t level, const Layout& layout);
+// The first level whose values other starts change: the second, or that of a single level.
+std::size_t lowest_changed(const Objective& model, std::size_t group);
 
 // One row of the parameter table; variables are counted as in the block, the observed ones first.
 struct StartRow {
@@ -32,20 +36,23 @@ class StartPlan {
   StartPlan(int npar, const std::vector<Block>& blocks, std::vector<std::vector<StartRow>> rows, Vector lower,
             Vector upper);
   // All that follows is for a sample whose saturated moments are given by group.
-  Vector values(const Objective& model, const std::vector<Moments>& saturated) const;
-  // Little variance at the last level, equal positive standardized loadings, no covariances or paths there.
-  Vector cautious(const Objective& model, const std::vector<Moments>& saturated, const Vector& first) const;
+  Vector values(const Objective& model, const std::vector<Implied>& saturated) const;
+  // Little variance above level 1, equal positive standardized loadings, no covariances or paths there.
+  Vector cautious(const Objective& model, const std::vector<Implied>& saturated, const Vector& first) const;
   // Paths and covariances multiplied by `share`, variances kept.
-  Vector shrunk(const Objective& model, const std::vector<Moments>& saturated, const Vector& first,
+  Vector shrunk(const Objective& model, const std::vector<Implied>& saturated, const Vector& first,
                 double share) const;
-  // The loadings of the last level multiplied by factors in turn.
-  Vector rescaled(const Objective& model, const std::vector<Moments>& saturated, const Vector& first,
+  // The loadings of levels above the first multiplied by factors in turn.
+  Vector rescaled(const Objective& model, const std::vector<Implied>& saturated, const Vector& first,
                   const std::vector<double>& factors) const;
   // Lower bounds that keep variances from being negative.
   const Vector& nonnegative() const { return nonnegative_; }
 
  private:
-  void settle_intercepts(const Objective& model, const std::vector<Moments>& saturated, Vector& theta) const;
+  // Takes a level of a group as having little variance.
+  void be_cautious(const Objective& model, const std::vector<Implied>& saturated, std::size_t group,
+                   std::size_t level, const std::vector<bool>& free, Vector& theta) const;
+  void settle_intercepts(const Objective& model, const std::vector<Implied>& saturated, Vector& theta) const;
   void clip(Vector& theta) const { theta = theta.cwiseMax(lower_).cwiseMin(upper_); }
   std::vector<bool> changeable(const Objective& model) const;
 

@@ -112,14 +112,21 @@ def _flag(name: str, value: Any) -> bool:
 def _column(name: str, value: Any) -> str:
     if isinstance(value, list | tuple) and len(value) == 1:
         (value,) = value
-    if isinstance(value, list | tuple) and name == "cluster":
-        raise MsemError(
-            f"cluster={value!r}: models have two levels, so there is one column of clusters; give the highest level, "
-            "whose clusters are independent, or the one that the model is about"
-        )
     if not isinstance(value, str):
         raise MsemError(f"{name} must be the name of a column of the data, not a {type(value).__name__}")
     return value
+
+
+def _clusters(name: str, value: Any) -> str | tuple[str, ...]:
+    """A column, or several of nested clusters, the highest first."""
+    if not isinstance(value, list | tuple) or len(value) == 1:
+        return _column(name, value)
+    columns = tuple(_column(name, one) for one in value)
+    if not columns:
+        raise MsemError("cluster=[] names no column: leave it out for a single-level model")
+    if len(set(columns)) < len(columns):
+        raise MsemError(f"cluster={value!r} names a column twice: one for each level above the first")
+    return columns
 
 
 def _choice(allowed: Any) -> Any:
@@ -241,7 +248,7 @@ class Settings:
     that is given is read. For the meaning of the options see `sem`.
     """
 
-    cluster: str | None = field(default=None, metadata={"read": _column})
+    cluster: str | tuple[str, ...] | None = field(default=None, metadata={"read": _clusters})
     group: str | None = field(default=None, metadata={"read": _column})
     group_equal: str | tuple[str, ...] = field(default=(), metadata={"read": _texts})
     group_partial: str | tuple[str, ...] = field(default=(), metadata={"read": _texts})
@@ -346,8 +353,21 @@ class Settings:
         return any(getattr(self, name) for name in (*SURVEY, "replicate_weights"))
 
     def cluster_of(self, nlevels: int) -> str | None:
-        """The column by which rows are taken together: at one level primary sampling units if no cluster is named."""
-        return self.psu if self.cluster is None and nlevels == 1 else self.cluster
+        """The column by which rows are taken together: that of the highest clusters, which are independent.
+
+        At one level that of primary sampling units if no cluster is named.
+        """
+        return self.psu if self.cluster is None and nlevels == 1 else self.highest
+
+    @property
+    def highest(self) -> str | None:
+        """The column of the highest clusters."""
+        return self.cluster[0] if isinstance(self.cluster, tuple) else self.cluster
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """Columns of clusters within these, the highest first."""
+        return self.cluster[1:] if isinstance(self.cluster, tuple) else ()
 
     @property
     def fixed_covariates(self) -> bool:

@@ -33,7 +33,7 @@ from msem.data.screening import (
     unvarying_between,
     unvarying_within,
 )
-from msem.data.statistics import CountedClusters, Rows, WithoutSlopes
+from msem.data.statistics import AtMostTwoLevels, CountedClusters, Rows, WithoutSlopes
 from msem.data.survey import Sampled
 from msem.errors import DataError
 from msem.model.variables import Variables
@@ -47,7 +47,7 @@ SAME = 1e-8  # relative difference of moments that counts as none
 
 
 @dataclass(frozen=True, eq=False)
-class SampleStatistics(WithoutSlopes):
+class SampleStatistics(AtMostTwoLevels, WithoutSlopes):
     """Sufficient statistics of a sample, for p unit variables, q cluster variables, S distinct cluster sizes.
 
     A single-level sample has no unit variables: every row is a cluster of size one.
@@ -208,8 +208,9 @@ class SampleStatistics(WithoutSlopes):
         """The statistics about their means, for models without mean structure."""
         return replace(self, means=np.zeros_like(self.means)) if self.means.any() else self
 
-    def covariances(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats]:
+    def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
         """Covariance matrices, with divisors N and J, of variables measured on units and on clusters."""
+        unit, cluster = names
         own = positions(unit, self.unit)
         second = [len(self.unit) + k for k in positions(cluster, self.cluster)]
         of_units = self._pooled(own, self.sizes) + self.ssw[np.ix_(own, own)]

@@ -59,6 +59,28 @@ class Holes:
     cluster_level: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class InnerClusters:
+    """Clusters within clusters, told apart by the pair of ids.
+
+    Attributes
+    ----------
+    codes : ndarray of int64, shape (N,)
+        Cluster of each row, numbered 0..J-1 in order of first appearance.
+    parent : ndarray of int64, shape (J,)
+        The cluster one level above that each is in.
+    ids : pandas.Index, length J
+        Their ids, which may repeat in different clusters above.
+    repeated : int
+        How many ids do.
+    """
+
+    codes: NDArray[np.int64]
+    parent: NDArray[np.int64]
+    ids: pd.Index[Any]
+    repeated: int
+
+
 @dataclass(frozen=True)
 class ClusteredData:
     """Rows of the variables a model needs, complete unless holes were allowed.
@@ -100,6 +122,8 @@ class ClusteredData:
         How the clusters, or rows without clusters, were sampled; None for a simple sample.
     replicates : ndarray, shape (N, R), or None
         Replicate weights of the rows.
+    inner : mapping of str to InnerClusters
+        Clusters within the clusters, by their column, the highest first.
     """
 
     columns: Mapping[str, Floats]
@@ -119,6 +143,7 @@ class ClusteredData:
     weights: Floats | None = None
     sampled: Sampled | None = None
     replicates: Floats | None = None
+    inner: Mapping[str, InnerClusters] = field(default_factory=dict)
 
     @property
     def nobs(self) -> int:
@@ -232,6 +257,7 @@ def clustered_data(
     cluster: str | None,
     holes: Holes | None = None,
     survey: SurveyColumns | None = None,
+    inner: Sequence[str] = (),
 ) -> ClusteredData:
     """Take the needed variables from a frame, delete incomplete rows and number the clusters.
 
@@ -242,7 +268,9 @@ def clustered_data(
     variables : sequence of str
         Names of the model's observed variables.
     cluster : str or None
-        Column with the cluster ids, of any hashable type. Rows without an id are left out and counted.
+        Column with the ids of the highest clusters, of any hashable type. Rows without an id are left out and counted.
+    inner : sequence of str
+        Columns with the ids of clusters within these, the highest first.
     holes : Holes, optional
         Keep rows with missing values: leave out only those in which nothing is observed or a required variable is
         missing (one of clusters: in all rows of the cluster). Variables of clusters are filled in from other rows of
@@ -262,7 +290,7 @@ def clustered_data(
         variable, if cluster ids cannot be hashed, or if no complete row is left; or if weights cannot be used: see
         `survey_rows`.
     """
-    return kept_rows(screened_columns(frame, variables, cluster, survey), holes)
+    return kept_rows(screened_columns(frame, variables, cluster, survey, inner), holes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,6 +311,8 @@ class ScreenedColumns:
         Labels of the rows.
     survey : SurveyRows or None
         How the rows were sampled.
+    inner : mapping of str to narwhals.Series
+        Columns of clusters within clusters, the highest first.
     """
 
     columns: Mapping[str, Floats]
@@ -292,6 +322,7 @@ class ScreenedColumns:
     no_cluster: Bools
     index: pd.Index[Any]
     survey: SurveyRows | None = None
+    inner: Mapping[str, nw.Series[Any]] = field(default_factory=dict)
 
     @property
     def zero(self) -> Bools:
@@ -300,11 +331,16 @@ class ScreenedColumns:
 
 
 def screened_columns(
-    frame: Any, variables: Sequence[str], cluster: str | None, survey: SurveyColumns | None = None
+    frame: Any,
+    variables: Sequence[str],
+    cluster: str | None,
+    survey: SurveyColumns | None = None,
+    inner: Sequence[str] = (),
 ) -> ScreenedColumns:
     """Take the needed columns from a frame; see `clustered_data`."""
-    require_distinct_roles(variables, cluster)
-    needed = [*variables] if cluster is None else [*variables, cluster]
+    for column in (cluster, *inner):
+        require_distinct_roles(variables, column)
+    needed = [*variables, *inner] if cluster is None else [*variables, cluster, *inner]
     names = () if survey is None else survey.names
     columns = select_columns(frame, list(dict.fromkeys([*needed, *names])))
     nrows = require_rows(columns)
@@ -312,9 +348,12 @@ def screened_columns(
     missing = {name: missing_rows(name, column) for name, column in values.items()}
     ids = None if cluster is None else columns[cluster]
     no_cluster = np.zeros(nrows, dtype=bool) if ids is None else missing_ids(ids)
+    for name in inner:
+        no_cluster = no_cluster | missing_ids(columns[name])
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(nrows)
     sampling = survey_rows(survey, columns, cluster, nrows) if survey is not None and names else None
-    return ScreenedColumns(values, missing, cluster, ids, no_cluster, index, sampling)
+    nested = {name: columns[name] for name in inner}
+    return ScreenedColumns(values, missing, cluster, ids, no_cluster, index, sampling, nested)
 
 
 def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> ClusteredData:
@@ -336,6 +375,7 @@ def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> Clust
         if screened.ids is None
         else number_clusters(str(screened.cluster), screened.ids, keep)
     )
+    inner = {} if codes is None else _number_inner(screened, codes, keep)
     return ClusteredData(
         columns={name: kept(column, keep) for name, column in screened.columns.items()},
         codes=codes,
@@ -350,6 +390,7 @@ def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> Clust
         rows=None if keep.all() else np.flatnonzero(keep),
         index=screened.index,
         dropped_zero=int(zero.sum()),
+        inner=inner,
         **_sampling(screened.survey, keep, codes, clusters),
     )
 
@@ -603,6 +644,41 @@ def number_clusters(
     codes, index = factorized(cluster, values)
     require_different_texts(cluster, index)
     return codes, index
+
+
+def _number_inner(
+    screened: ScreenedColumns, codes: NDArray[np.int64], keep: Bools
+) -> dict[str, InnerClusters]:
+    """Number the clusters within clusters, given those of the highest ones.
+
+    Raises
+    ------
+    DataError
+        If a column of clusters is that of the clusters above in truth, or has the same clusters.
+    """
+    out = {}
+    above, upper = codes, str(screened.cluster)
+    for name, ids in screened.inner.items():
+        labels, found = number_clusters(name, ids, keep)
+        pairs = above * len(found) + labels
+        numbers = _core.Identifiers()
+        own = numbers.number(pairs)
+        parent, label = np.divmod(np.asarray(numbers.ids()), len(found))
+        count, parents = len(parent), int(above.max()) + 1
+        repeated = int((np.bincount(label, minlength=len(found)) > 1).sum())
+        if count == parents and len(found) < count:
+            raise DataError(
+                f"every {upper!r} lies within one {name!r}, so that {name!r} is the higher level: name the highest "
+                f"first, cluster=[{name!r}, {upper!r}]"
+            )
+        if count == parents:
+            raise DataError(
+                f"every {upper!r} has one {name!r}, so that these levels cannot be told apart: leave one of them out of "
+                "cluster= and of the model"
+            )
+        out[name] = InnerClusters(own, parent.astype(np.int64), found[label], repeated)
+        above, upper = own, name
+    return out
 
 
 def number_runs(ids: NDArray[Any]) -> tuple[NDArray[np.int64], pd.Index[Any]]:

@@ -155,12 +155,13 @@ def grouped_data(
     labels: Sequence[str],
     holes: Holes | None = None,
     survey: SurveyColumns | None = None,
+    inner: Sequence[str] = (),
 ) -> tuple[ClusteredData, ...]:
     """Complete rows of each group, or rows with holes.
 
     Parameters
     ----------
-    frame, variables, cluster, holes, survey
+    frame, variables, cluster, holes, survey, inner
         As in `clustered_data`.
     grouping : Grouping
         Of the same frame.
@@ -177,8 +178,9 @@ def grouped_data(
         As `clustered_data`; and if the group column is a variable of the model or the cluster column, or a cluster
         has members in several groups.
     """
-    _require_own_role(variables, cluster, grouping.column)
-    screened = screened_columns(frame, variables, cluster, survey)
+    for column in (cluster, *inner):
+        _require_own_role(variables, column, grouping.column)
+    screened = screened_columns(frame, variables, cluster, survey, inner)
     groups = []
     for label in labels:
         try:

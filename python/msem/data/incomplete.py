@@ -30,7 +30,7 @@ from msem.data.screening import (
     unvarying_between,
     unvarying_within,
 )
-from msem.data.statistics import Clusters, CountedClusters, Rows, WithoutSlopes
+from msem.data.statistics import AtMostTwoLevels, Clusters, CountedClusters, Rows, WithoutSlopes
 from msem.data.survey import Sampled
 from msem.errors import DataError
 from msem.model.variables import Variables
@@ -48,7 +48,7 @@ FEW_CLUSTERS = 4096  # of them that are looked at first
 
 
 @dataclass(frozen=True, eq=False)
-class IncompleteStatistics(WithoutSlopes):
+class IncompleteStatistics(AtMostTwoLevels, WithoutSlopes):
     """Statistics of a sample with holes, for p unit variables and q cluster variables; see `SampleStatistics`.
 
     Attributes
@@ -199,8 +199,9 @@ class IncompleteStatistics(WithoutSlopes):
         """The statistics as they are: a likelihood of rows with holes needs means."""
         return self
 
-    def covariances(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats]:
+    def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
         """Covariance matrices of variables without holes, measured on units and on clusters."""
+        unit, cluster = names
         return self.restrict(unit, cluster, 0).data.total_cov()
 
     def difference(self, other: IncompleteStatistics) -> str:

@@ -19,12 +19,14 @@ from msem.data.frames import ClusteredData, Holes, clustered_data, scaled_weight
 from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
+from msem.data.nested import nested_statistics
 from msem.data.sample import Group, Sample
 from msem.data.screening import Finding, dependent, refuse
 from msem.data.slopes import slope_statistics
 from msem.data.statistics import Statistics
 from msem.data.survey import SurveyColumns, replication_scale
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
+from msem.model.blocks import level_blocks
 from msem.model.partable import ParameterTable, fixed_covariates
 from msem.model.slopes import Slope
 from msem.settings import Settings
@@ -138,8 +140,7 @@ def read_statistics(
         raise DataError("no data: give a data frame, or sample_cov= with sample_nobs=")
     require_rows_of_data(data)
     _require_latent_names(table, data)
-    if table.multilevel and column is None:
-        raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
+    require_cluster_columns(table, settings)
     variables = table.variables.names
     holes = allowed_holes(table) if settings.incomplete else None
     if settings.replicate_weights and not table.multilevel:
@@ -150,9 +151,13 @@ def read_statistics(
             "cluster_weights= are for two-level models: a single-level model has weights= of its rows"
         )
     if grouping is None:
-        parts: tuple[ClusteredData, ...] = (clustered_data(data, variables, column, holes, survey),)
+        parts: tuple[ClusteredData, ...] = (
+            clustered_data(data, variables, column, holes, survey, settings.inner),
+        )
     else:
-        parts = grouped_data(data, variables, column, grouping, table.group_labels, holes, survey)
+        parts = grouped_data(
+            data, variables, column, grouping, table.group_labels, holes, survey, settings.inner
+        )
     if settings.replicate_weights:
         _require_replicates_alone(settings, table)
         scale = replication_scale(settings.replicate_scale, len(settings.replicate_weights))
@@ -248,6 +253,47 @@ def _require_replicates_alone(settings: Settings, table: ParameterTable) -> None
             raise DataError(
                 f"replicate weights say how units were drawn: leave out {role}={getattr(settings, role)!r}"
             )
+
+
+def require_cluster_columns(table: ParameterTable, settings: Settings) -> None:
+    """Refuse a model that has more or fewer levels than there are columns of clusters, and headers that contradict them.
+
+    Raises
+    ------
+    ModelError
+    """
+    columns = () if settings.highest is None else (settings.highest, *settings.inner)
+    if table.nlevels == 2 and not columns:
+        raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
+    if table.nlevels == 3 and len(columns) < 2:
+        given = f"cluster={columns[0]!r} names one" if columns else "cluster= names none"
+        raise ModelError(
+            f"the model has three levels, which takes two columns of clusters, and {given}: name both, the highest "
+            'first, as in cluster=["school", "class"]'
+        )
+    if len(columns) > max(table.nlevels - 1, 1):
+        levels = {1: "one level", 2: "two levels", 3: "three levels"}[table.nlevels]
+        most = max(table.nlevels - 1, 1)
+        raise ModelError(
+            f"cluster={list(columns)!r} names {len(columns)} columns, and the model has {levels}: "
+            + (
+                f"add a 'level: {len(columns) + 1}' to the model, or name {most} column{'s' if most > 1 else ''} only"
+                if len(columns) < 3
+                else "models have up to three levels in this version; leave out a column"
+            )
+        )
+    if table.syntax is None or table.nlevels < 3:
+        return
+    named = {column: table.nlevels - k for k, column in enumerate(columns)}
+    for index, level in level_blocks(table.syntax).items() if table.ngroups == 1 else ():
+        block = table.syntax.blocks[index]
+        header = block.level or block.block or ""
+        if named.get(header, level) != level:
+            message = (
+                f"'{header}' is the column of the clusters of level {named[header]}, and this is level {level}: levels "
+                f"without a number are taken in order, the lowest first; write 'level: {named[header]}'"
+            )
+            raise ModelError(table.syntax.locate(block.at, message))
 
 
 def has_rows(data: Any) -> bool:
@@ -382,6 +428,8 @@ def statistics_of_rows(
             raise DataError("all rows are in one cluster: cluster-robust standard errors need more than one")
         make_simple = simple_statistics if data.complete else simple_incomplete
         return make_simple(data, table.observed(1), found=found)
+    if data.inner:
+        return nested_statistics(data, table.variables, found=found)
     if table.slopes(group):
         return slope_statistics(data, table.variables, *slope_roles(table, group))
     make = sample_statistics if data.complete else incomplete_statistics

@@ -36,10 +36,12 @@ def solve_saturated(
         fit = _core.fit_saturated(s.likelihood(), method == "em", 0, tolerance, cone)
     except ValueError as error:
         raise DataError(f"the saturated model cannot be estimated: {error}") from error
-    between = (*s.unit[: s.nboth], *s.cluster)
+    found = zip(s.variables.levels, fit["levels"], strict=True)
+    levels = {
+        level: LevelArrays(names, *moments, len(names)) for level, (names, moments) in enumerate(found, 1)
+    }
     return Saturated(
-        LevelArrays(s.unit, fit["mean_w"], fit["cov_w"], len(s.unit)),
-        LevelArrays(between, fit["mean_b"], fit["cov_b"], len(between)),
+        levels,
         fit["loglik"],
         fit["iterations"],
         fit["converged"],
@@ -108,7 +110,7 @@ def saturated_objective(statistics: Statistics) -> _core.Objective:
         (nboth + i, first_mean + p + i) for i in range(q)
     ]
     between = free_block(nb, first_b, means_b)
-    return _core.Objective(npar, [within, between], [(s.likelihood(), 0, 1)])
+    return _core.Objective(npar, [within, between], [(s.likelihood(), [0, 1])])
 
 
 def saturated_core(statistics: Statistics, clusters: Clusters) -> _core.Objective:
@@ -119,7 +121,9 @@ def saturated_core(statistics: Statistics, clusters: Clusters) -> _core.Objectiv
     n = len(s.cluster)
     first = n * (n + 1) // 2
     block = free_block(n, 0, [(i, first + i) for i in range(n)])
-    return _core.Objective(first + n, [block, free_block(0, 0, [])], [(s.likelihood(by_cluster=True), 0, 1)])
+    return _core.Objective(
+        first + n, [block, free_block(0, 0, [])], [(s.likelihood(by_cluster=True), [0, 1])]
+    )
 
 
 def taken_together(statistics: Statistics, clusters: Clusters) -> bool:

@@ -21,7 +21,7 @@ from msem.data.arrays import LevelArrays
 from msem.data.complete import SampleStatistics, positions, sample_statistics
 from msem.data.frames import ClusteredData
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics
-from msem.data.statistics import CountedClusters, Rows, Saturated
+from msem.data.statistics import AtMostTwoLevels, CountedClusters, Rows, Saturated
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -36,7 +36,7 @@ NEGLIGIBLE = 1e-10  # share of a variance that a regression leaves, and that is 
 
 
 @dataclass(frozen=True, eq=False)
-class SlopeStatistics:
+class SlopeStatistics(AtMostTwoLevels):
     """Statistics of a sample for a model with random slopes.
 
     Attributes
@@ -150,8 +150,9 @@ class SlopeStatistics:
         """Patterns of observed variables of each level, level 1 first; empty where no value can be missing."""
         return self.plain.npatterns
 
-    def covariances(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats]:
+    def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
         """Covariance matrices, with divisors N and J, of variables measured on units and on clusters."""
+        unit, cluster = names
         at, own = positions(unit, self.unit), positions(cluster, self.cluster)
         return self._moments[2][np.ix_(at, at)], self._moments[4][np.ix_(own, own)]
 
@@ -214,8 +215,7 @@ class SlopeStatistics:
         mean, cov = self._start_between(found, within)
         second = (*self.unit[: self.nboth], *self.cluster, *(slope.name for slope in self.slopes))
         return Saturated(
-            within,
-            LevelArrays(second, mean, cov, self.nboth + len(self.cluster)),
+            {1: within, 2: LevelArrays(second, mean, cov, self.nboth + len(self.cluster))},
             np.nan,
             0,
             converged=False,

@@ -29,8 +29,8 @@ class Saturated:
 
     Attributes
     ----------
-    within, between : LevelArrays
-        A single-level sample has its moments in `between`, and nothing within.
+    levels : mapping of int to LevelArrays
+        By level; level 1 only for a single-level sample.
     llf : float
         Log-likelihood of all variables.
     iterations : int
@@ -41,22 +41,26 @@ class Saturated:
         Whether they are a maximum among these.
     """
 
-    within: LevelArrays
-    between: LevelArrays
+    levels: Mapping[int, LevelArrays]
     llf: float
     iterations: int
     converged: bool = True
     in_cone: bool = False
 
     @property
-    def moments(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """Means and covariances within, means and covariances between."""
-        return self.within.mean, self.within.cov, self.between.mean, self.between.cov
+    def within(self) -> LevelArrays:
+        """Moments of level 1 of two; nothing for a single level, which counts as the between level."""
+        return self.levels[1] if len(self.levels) > 1 else LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
 
     @property
-    def levels(self) -> Mapping[int, LevelArrays]:
-        """Moments by level; level 1 only for a single-level sample."""
-        return {1: self.within, 2: self.between} if self.within.names else {1: self.between}
+    def between(self) -> LevelArrays:
+        """Moments of the highest level."""
+        return self.levels[max(self.levels)]
+
+    @property
+    def moments(self) -> list[tuple[Floats, Floats]]:
+        """Means and covariances of each level, level 1 first."""
+        return [(m.mean, m.cov) for m in self.levels.values()]
 
 
 class Rows(Protocol):
@@ -218,6 +222,32 @@ class CountedClusters:
         return values if self.sampled is None else self.sampled.weighted(values)
 
 
+class AtMostTwoLevels:
+    """What statistics of one level or two say alike."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def nobs(self) -> float:
+            """Units of level 1."""
+
+        @property
+        def nclusters(self) -> float:
+            """Units of the highest level."""
+
+        def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> Self:
+            """Statistics of some of the variables."""
+
+    @property
+    def counted(self) -> tuple[float, ...]:
+        """Units and clusters; of a single level its rows as clusters."""
+        return self.nobs, self.nclusters
+
+    def with_variables(self, variables: Variables) -> Self:
+        """Statistics of some of the variables, at these levels; see `Statistics.with_variables`."""
+        return self.restrict(*variables.roles)
+
+
 class WithoutSlopes:
     """What statistics say that know of no random slopes."""
 
@@ -285,8 +315,12 @@ class Statistics(Protocol):
         """Units of the highest level."""
 
     @property
+    def counted(self) -> tuple[float, ...]:
+        """Units of each level that has variables of its own; see `covariances`."""
+
+    @property
     def sizes(self) -> Floats:
-        """Distinct cluster sizes, ascending."""
+        """Distinct sizes of the lowest clusters, ascending."""
 
     @property
     def counts(self) -> Floats:
@@ -356,8 +390,8 @@ class Statistics(Protocol):
     def marginal(self, unit: Sequence[str], cluster: Sequence[str], rows: Rows) -> tuple[Self, Clusters]:
         """Statistics and clusters of some of the variables, each at one level only."""
 
-    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> Self:
-        """Statistics of some of the variables, in the order given.
+    def with_variables(self, variables: Variables) -> Self:
+        """Statistics of some of the variables, at these levels and in this order.
 
         Raises
         ------
@@ -365,11 +399,14 @@ class Statistics(Protocol):
             If a variable is not among those of its kind.
         """
 
+    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> Self:
+        """The same for variables of one level or two."""
+
     def centred(self) -> Self:
         """The statistics about their means, for models without mean structure."""
 
-    def covariances(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats]:
-        """Covariance matrices, with divisors N and J, of variables measured on units and on clusters."""
+    def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
+        """Covariance matrices of variables measured on units, on clusters, and so on, with numbers of these as divisors."""
 
     def difference(self, other: Self) -> str:
         """What differs from other statistics of the same variables, in words; empty if nothing does."""

@@ -234,8 +234,8 @@ def rotated(found: Estimate, table: ParameterTable) -> Estimate:
     return Estimate(objective, optimum, blocks)
 
 
-def saturated_moments(sample: Sample) -> list[tuple[Floats, Floats, Floats, Floats]]:
-    """Means and covariances within and between of each group, as the core takes them."""
+def saturated_moments(sample: Sample) -> list[list[tuple[Floats, Floats]]]:
+    """Means and covariances of each level of each group, as the core takes them."""
     return [group.saturated.moments for group in sample.groups]
 
 

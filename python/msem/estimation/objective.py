@@ -204,7 +204,7 @@ class Objective:
         """A single-level model with its variables as unit variables, for clusters of rows of a single-level sample."""
         blocks = [core_block(block, self.table) for block in self.blocks]
         nothing = _core.Block(0, 0, [], [], [], [], [])
-        groups = [(s.likelihood(by_cluster=True), i, len(blocks)) for i, s in enumerate(self.statistics)]
+        groups = [(s.likelihood(by_cluster=True), [i, len(blocks)]) for i, s in enumerate(self.statistics)]
         return _core.Objective(self.table.npar, [*blocks, nothing], groups)
 
 
@@ -236,12 +236,12 @@ def build_objective(
     groups = tuple(statistics) if isinstance(statistics, Sequence) else (statistics,)
     losses = () if loss is None else tuple(loss) if isinstance(loss, Sequence) else (loss,)
     blocks: list[BlockMap] = []
-    compiled_groups: list[tuple[_core.Likelihood, int, int]] = []
+    compiled_groups: list[tuple[_core.Likelihood, list[int]]] = []
     for group, s in enumerate(groups, 1):
         last = len(blocks)
         blocks += [block_map(table, level, group, names) for level, names in level_names(s).items()]
-        within, between = (last, last + 1) if len(blocks) - last == 2 else (-1, last)
-        compiled_groups.append((losses[group - 1] if losses else s.likelihood(), within, between))
+        own = losses[group - 1] if losses else s.likelihood()
+        compiled_groups.append((own, list(range(last, len(blocks)))))
     core = _core.Objective(table.npar, [core_block(block, table) for block in blocks], compiled_groups)
     covariates = 0.0 if losses else sum(covariate_loglik(table, s, g) for g, s in enumerate(groups, 1))
     return Objective(table, groups, tuple(blocks), covariates, core, losses)
@@ -254,10 +254,10 @@ def covariate_loglik(table: ParameterTable, statistics: Statistics, group: int =
     levels stays in the likelihood, as in lavaan and Mplus.
     """
     s = statistics
-    units, clusters = fixed_covariates(table, s.variables, group)
-    if not units and not clusters:
+    names = fixed_covariates(table, s.variables, group)
+    if not any(names):
         return 0.0
-    covs = zip(s.covariances(units, clusters), (s.nobs, s.nclusters), strict=True)
+    covs = zip(s.covariances(*names), s.counted, strict=True)
     return sum(_normal_loglik(cov, n) for cov, n in covs if len(cov))
 
 

@@ -48,7 +48,7 @@ def make_plan(
     for place, block in enumerate(blocks):
         places.setdefault(block.group, []).append(place)
     groups = [
-        (at[0] if len(at) == 2 else -1, at[-1], both, *_covariate_positions(table, group))
+        (at, both, _covariate_positions(table, group))
         for (group, at), both in zip(places.items(), nboth, strict=True)
     ]
     return _core.Plan(
@@ -70,11 +70,14 @@ def table_plan(table: ParameterTable) -> _core.Plan:
         If constraints contradict each other, or are about moments of fixed covariates, which each sample has its own
         of.
     """
-    unit, cluster, nboth = table.variables.roles
-    levels = {1: unit, 2: (*unit[:nboth], *cluster)} if unit else {1: cluster}
+    variables = table.variables
     groups = range(1, table.ngroups + 1)
-    blocks = [block_map(table, level, group, names) for group in groups for level, names in levels.items()]
-    return make_plan(table, blocks, [nboth] * table.ngroups, compile_constraints(table))
+    blocks = [
+        block_map(table, level, group, names)
+        for group in groups
+        for level, names in enumerate(variables.levels, 1)
+    ]
+    return make_plan(table, blocks, [variables.nboth] * table.ngroups, compile_constraints(table))
 
 
 def row_bounds(table: ParameterTable) -> tuple[Floats, Floats]:
@@ -116,11 +119,11 @@ def _judged(block: BlockMap, table: ParameterTable) -> list[int]:
     return [place for name, place in places if name not in table.auxiliary]
 
 
-def _covariate_positions(table: ParameterTable, group: int) -> tuple[list[int], list[int]]:
-    """Where the fixed covariates stand among the unit and among the between-level variables of the table."""
-    unit, cluster, nboth = table.variables.roles
-    units, clusters = fixed_covariates(table, table.variables, group)
-    return [unit.index(name) for name in units], [nboth + cluster.index(name) for name in clusters]
+def _covariate_positions(table: ParameterTable, group: int) -> list[list[int]]:
+    """Where the fixed covariates stand among the variables of each level of the table."""
+    levels = table.variables.levels
+    names = fixed_covariates(table, table.variables, group)[-len(levels) :]
+    return [[own.index(name) for name in some] for own, some in zip(levels, names, strict=True)]
 
 
 def given_samples(samples: Sequence[Sequence[Statistics]]) -> _core.GivenSamples:
@@ -133,7 +136,7 @@ def arranged(statistics: Statistics, variables: Variables) -> Statistics:
     s = statistics
     if s.variables == variables:
         return s
-    return s.restrict(*variables.roles)
+    return s.with_variables(variables)
 
 
 def selected(draws: _core.Draws, of: Variables, wanted: Variables, *, centred: bool) -> _core.Draws:

@@ -383,8 +383,7 @@ def _level_sample(moments: LevelMoments, level: int, means: bool, *, normal: boo
     statistics = expected_statistics(np.empty((0, 0)), some, mean, [1.0], [nobs], (), names, 0)
     if normal:
         return Sample.of(statistics, given_as=moments.given_as)
-    nothing = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
-    saturated = Saturated(nothing, LevelArrays(names, mean, cov, len(names)), np.nan, 0)
+    saturated = Saturated({1: LevelArrays(names, mean, cov, len(names))}, np.nan, 0)
     unit = dict(zip(names, np.diag(some), strict=True))
     group = IndefiniteGroup(statistics, given_as=moments.given_as, moments=saturated, unit=unit)
     return Sample((group,))

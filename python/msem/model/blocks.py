@@ -9,7 +9,7 @@ from typing import Final
 from msem.errors import ModelError, UnsupportedError
 from msem.language.syntax import Block, ModelSyntax, Modifier, Position, Statement
 from msem.model.drafts import BlockDraft
-from msem.model.levels import BETWEEN, LEVEL_HEADERS, WITHIN
+from msem.model.levels import BETWEEN, DEEPEST, LEVEL_HEADERS, LEVEL_NAMES, WITHIN
 from msem.model.slopes import slope_names
 
 _OPERATORS: Final = {
@@ -95,13 +95,13 @@ def level_blocks(syntax: ModelSyntax, members: Iterable[int] | None = None) -> d
     members : iterable of int, optional
         The blocks of one group; all blocks if not given.
 
-    ``within``, ``between``, 1 and 2 mean what they say, in any order and any case; other names are taken
-    in order of appearance for the levels that are left. ``block:`` is another word for ``level:``.
+    Numbers, ``within`` and, of two levels, ``between`` mean what they say, in any order and any case; other names are
+    taken in order of appearance for the levels that are left. ``block:`` is another word for ``level:``.
 
     Returns
     -------
     dict
-        Block index to level: 1 (within) or 2 (between). A model without levels has level 1 only.
+        Block index to level: 1 (within), 2 (between) or 3. A model without levels has level 1 only.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def level_blocks(syntax: ModelSyntax, members: Iterable[int] | None = None) -> d
         When there is one level only, a level is given twice or is empty, or formulas stand before the
         first header.
     UnsupportedError
-        When there are more than two levels.
+        When there are more than three levels.
     """
     blocks = {i: syntax.blocks[i] for i in (range(len(syntax.blocks)) if members is None else members)}
     if all(_level(block) is None for block in blocks.values()):
@@ -127,27 +127,44 @@ def level_blocks(syntax: ModelSyntax, members: Iterable[int] | None = None) -> d
 
 def _assign_levels(syntax: ModelSyntax, blocks: Mapping[int, Block]) -> dict[int, int]:
     names = {index: (_level(block) or "").casefold() for index, block in blocks.items()}
-    for index, name in names.items():
-        block = blocks[index]
-        if name not in LEVEL_HEADERS and name.lstrip("-").isdigit():
-            message = (
-                f"level {_level(block)}: there are levels 1 (within) and 2 (between); three-level models are "
-                "not available in this version"
-            )
-            raise UnsupportedError(syntax.locate(block.at, message))
-    taken: dict[str, int] = {name: LEVEL_HEADERS[name] for name in names.values() if name in LEVEL_HEADERS}
-    left = [level for level in (WITHIN, BETWEEN) if level not in taken.values()]
+    known = _known_headers(syntax, blocks, names)
+    taken: dict[str, int] = {name: known[name] for name in names.values() if name in known}
+    left = [level for level in sorted(set(known.values())) if level not in taken.values()]
     for index, name in names.items():
         if name in taken:
             continue
         if not left:
             block = blocks[index]
-            message = (
-                f"'{_header(block)}' is a third level; three-level models are not available in this version"
-            )
+            message = f"'{_header(block)}': models have up to three levels in this version"
             raise UnsupportedError(syntax.locate(block.at, message))
         taken[name] = left.pop(0)
     return {index: taken[name] for index, name in names.items()}
+
+
+def _known_headers(
+    syntax: ModelSyntax, blocks: Mapping[int, Block], names: Mapping[int, str]
+) -> dict[str, int]:
+    """Headers that say which level they are of, in a model of as many levels as it has headers."""
+    nlevels = min(max(len(set(names.values())), BETWEEN), DEEPEST)
+    known = dict(LEVEL_HEADERS) | {str(level): level for level in range(1, nlevels + 1)}
+    for index, name in names.items():
+        block = blocks[index]
+        if name.lstrip("-").isdigit() and name not in known:
+            number = int(name)
+            message = (
+                f"{_header(block)}, and the model has no 'level: 2': levels are numbered from 1, that of the units"
+                if number == DEEPEST
+                else f"level {_level(block)}: models have levels 1 (units), 2 and, with two columns of clusters, 3"
+            )
+            error = ModelError if number == DEEPEST else UnsupportedError
+            raise error(syntax.locate(block.at, message))
+        if nlevels > BETWEEN and name == LEVEL_NAMES[BETWEEN]:
+            message = (
+                f"'{_header(block)}': of three levels two are between; write 'level: 2' for the lower and 'level: 3' "
+                "for the higher one"
+            )
+            raise ModelError(syntax.locate(block.at, message))
+    return known
 
 
 def _check_filled(syntax: ModelSyntax, blocks: Mapping[int, Block], levels: dict[int, int]) -> None:
@@ -335,6 +352,8 @@ def _blocks(
         if statement.block in levels:
             own = _statement(syntax, statement, number, labels)
             statements[levels[statement.block]].append(own)
+    for level in range(BETWEEN, len(statements)) if len(statements) > BETWEEN else ():
+        slope_names(statements[level], syntax, len(statements))
     slopes = slope_names(statements[WITHIN], syntax, len(statements))
     return [
         BlockDraft(level, chosen, syntax, number, slopes if level == BETWEEN else ())

@@ -11,7 +11,7 @@ from itertools import count
 
 from msem.language.expressions import Name, names_in
 from msem.language.syntax import Constraint
-from msem.model.levels import BETWEEN, WITHIN
+from msem.model.levels import WITHIN
 from msem.model.partable import Parameter, ParameterTable
 from msem.model.slopes import Slope
 
@@ -59,14 +59,14 @@ def baseline_table(table: ParameterTable) -> ParameterTable:
 
 
 def partially_saturated_table(table: ParameterTable, level: int) -> ParameterTable:
-    """Keep one level as specified and saturate the other (Ryu and West, 2009).
+    """Keep one level as specified and saturate the others (Ryu and West, 2009).
 
     Parameters
     ----------
     table : ParameterTable
-        A two-level model.
+        A model of two levels or three.
     level : int
-        The level that is kept, 1 or 2.
+        The level that is kept.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def partially_saturated_table(table: ParameterTable, level: int) -> ParameterTab
     Raises
     ------
     ValueError
-        When the table has one level, or `level` is neither 1 nor 2.
+        When the table has one level, or no such level.
     """
     _require_level(table, level)
     positions: dict[int, int] = {0: 0}
@@ -145,7 +145,7 @@ def level_baseline_table(table: ParameterTable, level: int) -> ParameterTable:
     Raises
     ------
     ValueError
-        When the table has one level, or `level` is neither 1 nor 2.
+        When the table has one level, or no such level.
     """
     _require_level(table, level)
 
@@ -156,7 +156,7 @@ def level_baseline_table(table: ParameterTable, level: int) -> ParameterTable:
 
 
 def _require_level(table: ParameterTable, level: int) -> None:
-    if not table.multilevel or level not in (WITHIN, BETWEEN):
+    if not table.multilevel or level not in range(1, table.nlevels + 1):
         raise ValueError(f"level {level} of a model with {table.nlevels} level(s) cannot be kept on its own")
 
 
@@ -253,11 +253,11 @@ def _means(
 ) -> Iterator[Parameter]:
     """Means of variables that are not fixed, then of those that are.
 
-    The mean of a variable at both levels belongs to the between level and is 0 within.
+    The mean of a variable at several levels belongs to the highest one and is 0 below.
     """
     if not table.meanstructure:
         return
-    anchored = set(table.both) if level == WITHIN else set()
+    anchored = set(table.anchored(level))
     for name in names:
         if name in anchored:
             yield Parameter(name, "~1", "", level, group, value=0.0)
@@ -305,7 +305,7 @@ def with_auxiliary(
     rows: list[Parameter] = []
     for group in range(1, table.ngroups + 1):
         for level in range(1, table.nlevels + 1):
-            own = (*unit, *cluster) if level == BETWEEN else tuple(unit)
+            own = (*unit, *cluster) if level == table.nlevels else tuple(unit)
             rows += table.block(level, group)
             rows += _correlates(table, own, level, group, numbers)
     return replace(table, rows=tuple(rows), auxiliary=(*unit, *cluster))
@@ -314,7 +314,7 @@ def with_auxiliary(
 def _correlates(
     table: ParameterTable, names: Sequence[str], level: int, group: int, numbers: Iterator[int]
 ) -> Iterator[Parameter]:
-    anchored = level == WITHIN and table.nlevels == BETWEEN
+    anchored = level < table.nlevels
     for i, name in enumerate(names):
         for other in (*names[i:], *table.observed(level, group)):
             yield Parameter(name, "~~", other, level, group, next(numbers))

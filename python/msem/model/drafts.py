@@ -11,7 +11,6 @@ from typing import Literal
 
 from msem.errors import ModelError
 from msem.language.syntax import ModelSyntax, Modifier, ModifierKind, Position, Statement
-from msem.model.levels import WITHIN
 from msem.model.references import Key, key_of
 from msem.model.rotation import exploratory_blocks
 
@@ -224,7 +223,9 @@ class Defaults:
     std_lv, orthogonal, meanstructure : bool
         As in `parameter_table`.
     both : collection of str
-        Variables at both levels; their within intercept is 0, since their mean belongs to the between level.
+        Variables of the level that have a part at a higher one; their intercept is 0, since their mean belongs there.
+    nlevels : int
+        Of the model.
     fixed : collection of str
         Covariates whose moments are taken from the sample.
     rotated_orthogonal : bool
@@ -238,6 +239,7 @@ class Defaults:
     both: Collection[str]
     fixed: Collection[str]
     rotated_orthogonal: bool = False
+    nlevels: int = 2
 
 
 def add_defaults(block: BlockDraft, options: Defaults) -> None:
@@ -329,12 +331,10 @@ def _add_covariates(block: BlockDraft, options: Defaults) -> None:
 
 
 def _anchor_within_intercepts(block: BlockDraft, options: Defaults) -> None:
-    """Keep at 0 the within intercepts that the user writes down for variables at both levels.
+    """Keep at 0 the intercepts that the user writes down for variables with a part at a higher level.
 
-    Their mean is a parameter of the between level; only a value fixed by the user is kept.
+    Their mean is a parameter of the highest level; only a value fixed by the user is kept.
     """
-    if block.level != WITHIN:
-        return
     for name in options.both:
         row = block.rows.get((name, "~1", ""))
         if row is None or not row.free:
@@ -344,6 +344,11 @@ def _anchor_within_intercepts(block: BlockDraft, options: Defaults) -> None:
                 f"'{name}' is at both levels, so its within intercept is 0 and cannot be labelled; "
                 "its mean is the intercept at the between level"
             )
+            if options.nlevels > 2:
+                message = (
+                    f"'{name}' has a part at a higher level, so its intercept at level {block.level} is 0 and cannot "
+                    "be labelled; its mean is the intercept at the highest level that names it"
+                )
             raise ModelError(block.syntax.locate(row.at or Position(1, 1), message))
         row.value, row.start, row.lower, row.upper = 0.0, None, -math.inf, math.inf
 
@@ -351,7 +356,7 @@ def _anchor_within_intercepts(block: BlockDraft, options: Defaults) -> None:
 def _add_means(block: BlockDraft, options: Defaults) -> None:
     growth = options.fun == "growth"
     for name in (*(n for n in block.observed if n not in block.covariates), *block.covariates):
-        anchored = block.level == WITHIN and name in options.both
+        anchored = name in options.both
         exo = name in options.fixed
         # A covariate's mean is data, not part of the growth curve.
         at_zero = anchored or (growth and name not in block.covariates)
@@ -363,7 +368,7 @@ def _add_means(block: BlockDraft, options: Defaults) -> None:
 
 def _has_mean(block: BlockDraft, factor: str, options: Defaults) -> bool:
     """Whether growth frees the mean of a factor: not if all its indicators have a within mean of 0."""
-    if block.level != WITHIN or not options.both:
+    if not options.both:
         return True
     indicators = (row.rhs for row in block.rows.values() if row.op == "=~" and row.lhs == factor)
     return any(name in block.observed and name not in options.both for name in indicators)

@@ -14,7 +14,7 @@ from msem.errors import ModelError
 from msem.language.expressions import Expression, Name, evaluate, is_constant, names_in
 from msem.language.syntax import Constraint, ModelSyntax, Position
 from msem.model.drafts import BlockDraft, Draft
-from msem.model.levels import BETWEEN, WITHIN
+from msem.model.levels import WITHIN
 from msem.model.references import Key, Names, key_of
 
 Bound = tuple[str, float, float]
@@ -333,8 +333,9 @@ def _released(
             )
         (key,) = keys
         equal = [n for n in named if (row := blocks[n].rows[key]).free and _is_of_kind(row, blocks[n], kinds)]
-        # Without a suffix: the within level, unless the between level is the only one with such an equality.
-        level = BETWEEN if equal == [BETWEEN] or list(named) == [BETWEEN] else WITHIN
+        # Without a suffix: the within level, unless another level is the only one with such an equality.
+        only = equal if len(equal) == 1 else list(named) if len(named) == 1 else [WITHIN]
+        level = only[0]
         released.add((level, key))
     return released
 

@@ -10,13 +10,28 @@ from msem.errors import ModelError, MsemError
 
 WITHIN: Final = 1
 BETWEEN: Final = 2
-Level = Literal[1, 2, "within", "between"]
+Level = Literal[1, 2, 3, "within", "between"]
 LEVEL_NAMES: Final = {WITHIN: "within", BETWEEN: "between"}
 LEVEL_HEADERS: Final = {text: level for level, name in LEVEL_NAMES.items() for text in (name, str(level))}
 
 
+DEEPEST: Final = 3  # how many levels a model may have
+
+
+def names_of_levels(nlevels: int) -> dict[int, str]:
+    """Names of the levels of a model: within and between if there are two, else their numbers."""
+    return dict(LEVEL_NAMES) if nlevels < 3 else {k: f"level {k}" for k in range(1, nlevels + 1)}
+
+
+def level_place(level: int, nlevels: int) -> str:
+    """Where something of a level is, as an addition to a text; nothing for a single level."""
+    if nlevels == 1:
+        return ""
+    return f" at the {LEVEL_NAMES[level]} level" if nlevels == 2 else f" at level {level}"
+
+
 def level_number(level: object, nlevels: int = 2) -> int:
-    """Number of a level that is named 1, 2, "within" or "between".
+    """Number of a level that is named by its number, or "within" or "between" in a model of two.
 
     Parameters
     ----------
@@ -31,6 +46,11 @@ def level_number(level: object, nlevels: int = 2) -> int:
     ModelError
         If the model has one level and it is the other.
     """
+    if nlevels > 2:
+        known = {1: 1, "within": 1} | {k: k for k in range(2, nlevels + 1)}
+        if isinstance(level, int | str) and level is not True and level in known:
+            return known[level]
+        raise MsemError(f"level must be one of the levels 1 to {nlevels} of the model, not {level!r}")
     for number, name in LEVEL_NAMES.items():
         if level is not True and level in (number, name):
             if number > nlevels:

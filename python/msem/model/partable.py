@@ -40,7 +40,7 @@ class Parameter:
     lhs, op, rhs : str
         As in the model text; `op` is one of ``=~ ~ ~~ ~1``, and `rhs` is "" for ``~1``.
     level : int
-        1 (within) or 2 (between); a model without levels has level 1 only.
+        1 (within), 2 (between) or higher; a model without levels has level 1 only.
     group : int
         Counted from 1.
     free : int
@@ -139,7 +139,7 @@ class ParameterTable:
     rows : tuple of Parameter
         Sorted by group and level; the user's rows first, in order of the text.
     nlevels, ngroups : int
-        1 or 2 levels.
+        1 to 3 levels.
     meanstructure : bool
         Whether means and intercepts are part of the model.
     fixed_x : bool
@@ -228,34 +228,33 @@ class ParameterTable:
 
     @cached_property
     def both(self) -> tuple[str, ...]:
-        """Variables at both levels; they are the same in all groups, and so are those of one level only."""
-        if not self.multilevel:
-            return ()
-        between = set(self.observed(BETWEEN))
-        return tuple(name for name in self.observed(WITHIN) if name in between)
+        """Variables of level 1 that have a part at a higher level, too.
+
+        They are the same in all groups, and so are those of one level only.
+        """
+        return self.anchored(WITHIN)
 
     @cached_property
     def within_only(self) -> tuple[str, ...]:
         """Variables at the within level only."""
-        return self._only(WITHIN, BETWEEN)
+        if not self.multilevel:
+            return ()
+        return tuple(name for name in self.observed(WITHIN) if name not in self.both)
 
     @cached_property
     def between_only(self) -> tuple[str, ...]:
-        """Variables at the between level only."""
-        return self._only(BETWEEN, WITHIN)
+        """Variables that have no part at the within level."""
+        return self.variables.between_only
+
+    def anchored(self, level: int) -> tuple[str, ...]:
+        """Variables of a level that have a part at a higher one, which their mean belongs to."""
+        above = {name for upper in range(level + 1, self.nlevels + 1) for name in self.observed(upper)}
+        return tuple(name for name in self.observed(level) if name in above)
 
     @cached_property
     def variables(self) -> Variables:
-        """Observed variables by level, those at both levels first."""
-        if not self.multilevel:
-            return Variables.of_one_level(self.observed(WITHIN))
-        return Variables.of_two_levels((*self.both, *self.within_only), self.between_only, len(self.both))
-
-    def _only(self, level: int, other: int) -> tuple[str, ...]:
-        if not self.multilevel:
-            return ()
-        elsewhere = set(self.observed(other))
-        return tuple(name for name in self.observed(level) if name not in elsewhere)
+        """Observed variables by level, those with a part at a higher level first."""
+        return Variables.of_levels([self.observed(level) for level in range(1, self.nlevels + 1)])
 
     @cached_property
     def by_name(self) -> Names:
@@ -357,12 +356,12 @@ def parameter_table(
         check_slopes(blocks)
         check_same_kind(blocks, syntax)
         fixed = _only_covariates(blocks) if fixed_x else set()
-        both = set.intersection(*(set(block.observed) for block in blocks)) if nlevels > 1 else set()
-        for block in blocks:
+        rotate = bool(rotation and rotation.orthogonal)
+        for number, block in enumerate(blocks, 1):
             set_exploratory(block)
+            above = {name for upper in blocks[number:] for name in upper.observed} & set(block.observed)
             add_defaults(
-                block,
-                Defaults(fun, std_lv, orthogonal, means, both, fixed, bool(rotation and rotation.orthogonal)),
+                block, Defaults(fun, std_lv, orthogonal, means, above, fixed, rotate, nlevels)
             )
     for blocks in drafts:
         check_exploratory(blocks)
@@ -409,7 +408,7 @@ def _has_means(syntax: ModelSyntax, fun: Fun, asked: bool | None, nlevels: int, 
         (f"group_equal={kind!r} needs means" for kind in kinds if kind in ("intercepts", "means")), ""
     )
     if nlevels > 1:
-        needed = "a two-level model always has means"
+        needed = f"a {'two' if nlevels == 2 else 'three'}-level model always has means"
     elif fun == "growth":
         needed = "a growth model needs means"
     elif intercept is not None:
@@ -429,13 +428,19 @@ def _only_covariates(blocks: list[BlockDraft]) -> set[str]:
     return {n for n in names if all(n in b.covariates for b in blocks if n in b.observed)}
 
 
-def fixed_covariates(
-    table: ParameterTable, variables: Variables, group: int = 1
-) -> tuple[list[str], list[str]]:
-    """Fixed covariates at one level only, which the likelihood is conditional on: measured on units, on clusters."""
+def fixed_covariates(table: ParameterTable, variables: Variables, group: int = 1) -> tuple[list[str], ...]:
+    """Fixed covariates at one level only, which the likelihood is conditional on: measured on units, on clusters.
+
+    With more levels on the clusters of each of them; those of a single level count as measured on clusters.
+    """
     exogenous = [set(table.exogenous(level, group)) for level in range(1, table.nlevels + 1)]
-    units = [name for name in variables.within_only if name in exogenous[0]]
-    return units, [name for name in variables.cluster if name in exogenous[-1]]
+    if not table.multilevel:
+        return [], [name for name in variables.cluster if name in exogenous[0]]
+    above = [{name for own in variables.levels[k:] for name in own} for k in range(1, table.nlevels + 1)]
+    return tuple(
+        [name for name in names if name in fixed and name not in higher]
+        for names, fixed, higher in zip(variables.measured, exogenous, above, strict=True)
+    )
 
 
 def _number(drafts: list[Draft], first: list[int]) -> tuple[Parameter, ...]:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 
 from msem.errors import ModelError
 from msem.language.characters import quote
-from msem.model.levels import BETWEEN
+from msem.model.levels import WITHIN
 
 Key = tuple[str, str, str]
 """lhs, op and rhs; the two names of a covariance in alphabetical order."""
@@ -42,7 +42,7 @@ class Row(Protocol):
 
     @property
     def level(self) -> int:
-        """1 or 2."""
+        """Counted from 1."""
 
     @property
     def group(self) -> int:
@@ -62,9 +62,9 @@ class Reference(NamedTuple):
 
 
 _OPERATOR: Final = re.compile(r"=~|~~|~")
-_SUFFIX: Final = re.compile(r"(?P<group>\.g[1-9][0-9]{0,8})?(?P<level>\.l[12])?\Z")
+_SUFFIX: Final = re.compile(r"(?P<group>\.g[1-9][0-9]{0,8})?(?P<level>\.l[123])?\Z")
 _TWISTED: Final = re.compile(r"[~=]|\A\s|\s\Z")
-_SUFFIXED: Final = re.compile(r"(?:\.g[1-9][0-9]{0,8}|\.l[12])\Z|\A1\Z")
+_SUFFIXED: Final = re.compile(r"(?:\.g[1-9][0-9]{0,8}|\.l[123])\Z|\A1\Z")
 _LONGEST: Final = 14  # of suffixes
 _QUOTES: Final = "\"'`"
 
@@ -108,7 +108,7 @@ def spelled(row: Row, *, quoted: bool = False) -> str:
     lhs = _guarded(row.lhs, quoted and _TWISTED.search(row.lhs) is not None)
     rhs = _guarded(row.rhs, quoted and (_TWISTED.search(row.rhs) or _SUFFIXED.search(row.rhs)) is not None)
     group = f".g{row.group}" if row.group > 1 else ""
-    return f"{lhs}{row.op}{rhs}{group}{'.l2' if row.level == BETWEEN else ''}"
+    return f"{lhs}{row.op}{rhs}{group}{f'.l{row.level}' if row.level > WITHIN else ''}"
 
 
 def _guarded(name: str, quoted: bool) -> str:

@@ -74,6 +74,12 @@ def slope_names(statements: Sequence[Statement], syntax: ModelSyntax, nlevels: i
             if modifier.kind != "rv":
                 continue
             name = str(modifier.values[0])
+            if nlevels > BETWEEN:
+                message = (
+                    f"rv('{name}'): random slopes in models of three levels are not available in this version; a model "
+                    "of two levels may have them, with the highest clusters as cluster="
+                )
+                raise UnsupportedError(syntax.locate(modifier.at, message))
             if nlevels == 1:
                 message = (
                     f"rv('{name}') is a slope that differs between clusters, and the model has one level: write it "
@@ -120,7 +126,7 @@ def check_slopes(blocks: Sequence[BlockDraft]) -> None:
                     f"its own: labels, starts, bounds and fixed values belong to the mean of '{row.slope}' at level "
                     f"2, as in '{row.slope} ~ a*1'",
                 )
-    if len(blocks) < BETWEEN:
+    if len(blocks) != BETWEEN:
         return
     within, between = blocks
     slopes = slopes_of(within.rows.values())

@@ -33,6 +33,15 @@ class Variables(NamedTuple):
         """Variables of two-level data: `nboth` of those measured on units are at both levels."""
         return cls((tuple(unit), (*unit[:nboth], *cluster)))
 
+    @classmethod
+    def of_levels(cls, levels: Sequence[Sequence[str]]) -> Variables:
+        """Variables by level, each level in the order of `names`: by the level that they are measured on."""
+        names: dict[str, None] = {}
+        for level, own in enumerate(levels):
+            above = {name for upper in levels[level + 1 :] for name in upper}
+            names |= dict.fromkeys(sorted(own, key=lambda name: name not in above))
+        return cls(tuple(tuple(name for name in names if name in own) for own in levels))
+
     @property
     def unit(self) -> tuple[str, ...]:
         """Variables measured on units of clusters, those at both levels first; none for a single level."""
@@ -40,22 +49,34 @@ class Variables(NamedTuple):
 
     @property
     def cluster(self) -> tuple[str, ...]:
-        """Variables measured on clusters, or on the rows of a single level."""
-        return self.levels[-1][self.nboth :]
+        """Variables measured on clusters of any level, the lower ones first, or on the rows of a single level."""
+        if len(self.levels) < 2:
+            return self.levels[0]
+        return tuple(name for measured in self.measured[1:] for name in measured)
+
+    @property
+    def measured(self) -> tuple[tuple[str, ...], ...]:
+        """Variables by the level that they are measured on, the lowest that has a part of them."""
+        seen: set[str] = set()
+        out = []
+        for own in self.levels:
+            out.append(tuple(name for name in own if name not in seen))
+            seen.update(own)
+        return tuple(out)
 
     @property
     def nboth(self) -> int:
-        """Number of variables at both levels."""
-        return 0 if len(self.levels) == 1 else len(set(self.levels[0]) & set(self.levels[1]))
+        """Number of variables measured on units that have a part at a higher level, too."""
+        return len(set(self.levels[0]).intersection(*[{name for own in self.levels[1:] for name in own}]))
 
     @property
     def both(self) -> tuple[str, ...]:
-        """Variables at both levels."""
+        """Variables measured on units that have a part at a higher level, too."""
         return self.unit[: self.nboth]
 
     @property
     def within_only(self) -> tuple[str, ...]:
-        """Variables measured on units that have no part at level 2."""
+        """Variables measured on units that have no part at a higher level."""
         return self.unit[self.nboth :]
 
     @property
@@ -86,12 +107,18 @@ class Variables(NamedTuple):
         """Arrays by level with a row for each variable, as one by `names`: rows of a variable are added up."""
         if len(parts) == 1:
             return parts[0]
-        n, (lower, upper) = self.nboth, parts
-        return np.concatenate([lower[:n] + upper[:n], lower[n:], upper[n:]])
+        at = {name: k for k, name in enumerate(self.names)}
+        out = np.zeros((len(at), *parts[0].shape[1:]))
+        for own, part in zip(self.levels, parts, strict=True):
+            out[[at[name] for name in own]] += part
+        return out
 
     @property
     def places(self) -> dict[str, str]:
         """Where each variable is, in words."""
+        if len(self.levels) > 2:
+            at = {name: [k for k, own in enumerate(self.levels, 1) if name in own] for name in self.names}
+            return {name: f"at level {' and '.join(map(str, levels))}" for name, levels in at.items()}
         both = dict.fromkeys(self.both, "at both levels")
         within = dict.fromkeys(self.within_only, "at the within level only")
         return both | within | dict.fromkeys(self.cluster, "at the between level only")

@@ -72,7 +72,7 @@ def embed(small: Estimate, large: Estimate) -> Embedding:
         return embed_by_rows(small, large)
     mine = [implied_statistics(small, g) for g in range(1, len(small.objective.statistics) + 1)]
     theirs = [
-        own.restrict(*s.variables.roles) for own, s in zip(mine, large.objective.statistics, strict=True)
+        own.with_variables(s.variables) for own, s in zip(mine, large.objective.statistics, strict=True)
     ]
     least = build_objective(small.table, mine).core.value(small.theta)
     objective = build_objective(large.table, theirs)
@@ -290,7 +290,7 @@ def _require_same_data(a: Statistics, b: Statistics, names: tuple[str, str]) -> 
     different = f"{first} and {second} were fitted to different data: "
     if a.complete != b.complete:
         raise DataError(f"{different}only one of them has values missing")
-    difference = a.difference(b.restrict(*a.variables.roles))
+    difference = a.difference(b.with_variables(a.variables))
     if difference:
         raise DataError(different + difference)
 

@@ -49,7 +49,7 @@ def conditional_loglik(objective: Objective, theta: Floats, sample: Group, group
 def _normal_loglik(s: Statistics, clusters: Clusters) -> Floats:
     """Log-likelihood of each cluster for variables that are all within-only or between-only, at its maximum."""
     likelihood, (within, between) = saturated_parts(s, solve_saturated(s), clusters)
-    core = _core.Objective(0, [_fixed_block(within), _fixed_block(between)], [(likelihood, 0, 1)])
+    core = _core.Objective(0, [_fixed_block(within), _fixed_block(between)], [(likelihood, [0, 1])])
     return clusters.loglik(core, np.empty(0))
 
 
