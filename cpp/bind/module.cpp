@@ -10,6 +10,7 @@ void bind_constraints(py::module_& m);
 void bind_engine(py::module_& m);
 void bind_incomplete(py::module_& m);
 void bind_iterative(py::module_& m);
+void bind_nested(py::module_& m);
 void bind_objective(py::module_& m);
 void bind_influence(py::module_& m);
 void bind_posterior(py::module_& m);
@@ -50,6 +51,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind_incomplete(m);
   bind_objective(m);
   bind_slopes(m);
+  bind_nested(m);
   bind_iterative(m);
   bind_influence(m);
   bind_posterior(m);

@@ -1,17 +1,23 @@
 // The saturated model.
 #include "bind/bind.hpp"
 #include "fit/saturated_cells.hpp"
+#include "fit/saturated_nested.hpp"
 
 using namespace msem;
 
 namespace {
 
+// Means and covariances of the levels that there are, level 1 first.
+py::list levels_list(const Moments& moments) {
+  py::list out;
+  if (moments.mean_w.size()) out.append(py::make_tuple(moments.mean_w, moments.cov_w));
+  if (moments.mean_b.size()) out.append(py::make_tuple(moments.mean_b, moments.cov_b));
+  return out;
+}
+
 py::dict as_dict(const SaturatedFit& fit) {
   py::dict out;
-  out["mean_w"] = fit.moments.mean_w;
-  out["cov_w"] = fit.moments.cov_w;
-  out["mean_b"] = fit.moments.mean_b;
-  out["cov_b"] = fit.moments.cov_b;
+  out["levels"] = levels_list(fit.moments);
   out["loglik"] = fit.loglik;
   out["converged"] = fit.converged;
   out["iterations"] = fit.iterations;
@@ -48,11 +54,32 @@ py::dict run_missing(const IncompleteLikelihood& likelihood, bool em, int max_it
   return as_dict(fit);
 }
 
+py::dict run_nested(const std::shared_ptr<NestedLikelihood>& likelihood, bool em, int max_iterations,
+                    double tolerance, bool cone) {
+  if (em) throw std::invalid_argument("the saturated model of three levels and more is fitted by scoring");
+  SaturatedLevels fit;
+  {
+    py::gil_scoped_release release;
+    fit = fit_saturated(likelihood, options_of(em, max_iterations, tolerance, cone));
+  }
+  py::dict out;
+  py::list levels;
+  for (const LevelImplied& m : fit.moments) levels.append(py::make_tuple(m.mean, m.cov));
+  out["levels"] = levels;
+  out["loglik"] = fit.loglik;
+  out["converged"] = fit.converged;
+  out["iterations"] = fit.iterations;
+  out["em_steps"] = 0;
+  return out;
+}
+
 }  // namespace
 
 void bind_saturated(py::module_& m) {
   using namespace py::literals;
   m.def("fit_saturated", &run_saturated, "likelihood"_a, "em"_a = false, "max_iterations"_a = 0,
+        "tolerance"_a = 1e-12, "cone"_a = false);
+  m.def("fit_saturated", &run_nested, "likelihood"_a, "em"_a = false, "max_iterations"_a = 0,
         "tolerance"_a = 1e-12, "cone"_a = false);
   m.def("fit_saturated", &run_missing, "likelihood"_a, "em"_a = false, "max_iterations"_a = 0,
         "tolerance"_a = 1e-12, "cone"_a = false);

@@ -403,23 +403,24 @@ class SearchModel::Builder {
     }
   }
 
-  void find_loadings(const Objective& objective, std::size_t g, std::size_t level, const std::vector<bool>& below) {
-      const int b = objective.levels(g)[level];
-      const Vector sizes = total_variance(to_.saturated_[g], level, objective.layout(g)).cwiseSqrt();
-      const Block& block = to_.original_[b];
-      const std::vector<Entry>& entries = to_.objective_->blocks()[b].entries();
-      for (const Entry& e : entries) {
-        const bool loads = e.slot == Slot::kDirected && e.parameter >= 0 && e.row < block.nobserved() &&
-                           e.col >= block.nobserved() && e.col < block.nvariables();
-        if (!loads || below[e.parameter] || held_of(e.parameter)) continue;
-        double marker = 1;
-        for (const Entry& other : entries) {
-          const bool marks = other.slot == Slot::kDirected && other.col == e.col && other.parameter < 0 &&
-                             other.value != 0 && other.row < block.nobserved();
-          if (marks && sizes[other.row] > 0) marker = sizes[other.row] / std::abs(other.value);
-        }
-        to_.loadings_.push_back({b, e.col, e.row, e.parameter, sizes[e.row] / marker});
+  void find_loadings(const Objective& objective, std::size_t g, std::size_t level,
+                     const std::vector<bool>& below) {
+    const int b = objective.levels(g)[level];
+    const Vector sizes = total_variance(to_.saturated_[g], level, objective.layout(g)).cwiseSqrt();
+    const Block& block = to_.original_[b];
+    const std::vector<Entry>& entries = to_.objective_->blocks()[b].entries();
+    for (const Entry& e : entries) {
+      const bool loads = e.slot == Slot::kDirected && e.parameter >= 0 && e.row < block.nobserved() &&
+                         e.col >= block.nobserved() && e.col < block.nvariables();
+      if (!loads || below[e.parameter] || held_of(e.parameter)) continue;
+      double marker = 1;
+      for (const Entry& other : entries) {
+        const bool marks = other.slot == Slot::kDirected && other.col == e.col && other.parameter < 0 &&
+                           other.value != 0 && other.row < block.nobserved();
+        if (marks && sizes[other.row] > 0) marker = sizes[other.row] / std::abs(other.value);
       }
+      to_.loadings_.push_back({b, e.col, e.row, e.parameter, sizes[e.row] / marker});
+    }
   }
 
   bool held_of(int k) const { return k < static_cast<int>(held_.size()) && held_[k]; }

@@ -1,0 +1,155 @@
+#include "fit/saturated_nested.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "fit/engine.hpp"
+
+namespace msem {
+
+namespace {
+
+constexpr double kLeast = 0.05;  // eigenvalue of a starting matrix in the metric of the clusters' differences
+
+// Positive definite, with no eigenvalue below a share of `whole`, of which it is a part.
+Matrix lifted(const Matrix& cov, const Matrix& whole) {
+  Vector sd = whole.diagonal().cwiseMax(0).cwiseSqrt();
+  for (double& x : sd) x = x > 0 ? x : 1.0;
+  const SymmetricEigen eigen(scale_both(sd.cwiseInverse(), cov));
+  const Matrix vectors = scale_rows(sd, eigen.vectors);
+  return outer(scale_cols(vectors, eigen.values.cwiseMax(kLeast)), vectors);
+}
+
+// Means of clusters, unweighted over the clusters that they have, and how these differ within them.
+struct Differences {
+  Matrix means;  // of those one level above
+  Matrix cov;
+  double size = 1;  // harmonic mean of how many there are
+};
+
+Differences differences(const Matrix& values, const std::vector<Index>& parent, Index parents) {
+  const Index n = values.rows();
+  Differences out{Matrix::Zero(n, parents), Matrix::Zero(n, n)};
+  Vector counts = Vector::Zero(parents);
+  for (Index k = 0; k < values.cols(); ++k) {
+    out.means.col(parent[k]) += values.col(k);
+    counts[parent[k]] += 1;
+  }
+  out.means = scale_cols(out.means, counts.cwiseInverse());
+  Matrix off = values;
+  for (Index k = 0; k < values.cols(); ++k) off.col(k) -= out.means.col(parent[k]);
+  add_outer(out.cov, 1 / std::max(1.0, static_cast<double>(values.cols() - parents)), off, off);
+  out.size = static_cast<double>(parents) / counts.cwiseInverse().sum();
+  return out;
+}
+
+Implied starting_moments(const NestedData& data) {
+  const Index n = data.nvariables(), depth = data.nlevels();
+  Implied out;
+  Matrix values = Matrix::Zero(n, data.sizes.size());  // of the clusters of the level below, by variable
+  Matrix below = Matrix::Zero(n, n);  // how much of their differences is that of what they have
+  const std::vector<Index> units = data.on(0);
+  const Index p = static_cast<Index>(units.size());
+  for (Index l = 0; l < depth; ++l) {
+    const std::vector<Index> own = data.on(l);
+    Matrix cov;
+    if (l == 0) {
+      put_rows(values, own, data.values[0]);
+      const Vector pooled = apply_transposed(data.products, data.weight);
+      cov = Matrix::Zero(n, n);
+      const double df = std::max(1.0, data.sizes.sum() - static_cast<double>(data.sizes.size()));
+      put(cov, own, own, unpack_lower(Matrix(pooled.transpose()), 0, p) / df);
+      below = cov * (static_cast<double>(data.sizes.size()) / data.sizes.sum()) *
+              (data.sizes.cwiseInverse().mean() * data.sizes.mean());
+    } else {
+      put_rows(values, own, data.values[l]);
+      const std::vector<Index> all(values.cols(), 0);
+      const bool last = l + 1 == depth;
+      const std::vector<Index>& parent = last ? all : data.parent[l - 1];
+      Differences d = differences(values, parent, last ? 1 : data.values[l + 1].cols());
+      cov = d.cov - below;
+      below = d.cov / d.size;
+      values = std::move(d.means);
+    }
+    const std::vector<Index>& here = data.levels[l];
+    Matrix whole = select(Matrix(cov + below), here, here);
+    out.push_back({Vector::Zero(static_cast<Index>(here.size())), lifted(select(cov, here, here), whole)});
+  }
+  return out;
+}
+
+}  // namespace
+
+SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& likelihood,
+                              const SaturatedOptions& options) {
+  const NestedData& data = *likelihood->data();
+  Implied start = starting_moments(data);
+  const Index depth = data.nlevels();
+  std::vector<Index> highest(data.nvariables(), 0);
+  for (Index l = 0; l < depth; ++l) {
+    for (const Index v : data.levels[l]) highest[v] = std::max(highest[v], l);
+  }
+  std::vector<double> theta;
+  std::vector<Block> blocks;
+  std::vector<std::vector<StartRow>> rows(depth);
+  std::vector<int> own;
+  std::vector<std::vector<Index>> judged;
+  for (Index l = 0; l < depth; ++l) {
+    const int n = static_cast<int>(data.levels[l].size());
+    std::vector<Entry> entries;
+    judged.emplace_back();
+    const auto add = [&](Relation relation, int i, int j, double value) {
+      const int k = static_cast<int>(theta.size());
+      const bool mean = relation == Relation::kIntercept;
+      entries.push_back({mean ? Slot::kIntercept : Slot::kSymmetric, i, j, k, 0.0});
+      rows[l].push_back({relation, i, j, k, 0.0, value});
+      theta.push_back(value);
+    };
+    for (int j = 0; j < n; ++j) {
+      judged.back().push_back(j);
+      for (int i = j; i < n; ++i) add(Relation::kCovariance, i, j, start[l].cov(i, j));
+    }
+    for (int i = 0; i < n; ++i) {
+      const Index v = data.levels[l][i];
+      if (highest[v] == l) add(Relation::kIntercept, i, 0, data.origin[v]);
+    }
+    own.push_back(static_cast<int>(l));
+    blocks.emplace_back(n, n, std::move(entries));
+  }
+  const int npar = static_cast<int>(theta.size()),
+            most = options.max_iterations ? options.max_iterations : 500;
+  const Vector none = Vector::Constant(npar, std::numeric_limits<double>::infinity());
+  const Objective objective(npar, blocks, {{likelihood, own}});
+  Optimum best;
+  if (options.cone) {
+    StartPlan starts(npar, blocks, std::move(rows), -none, none);
+    const std::vector<std::vector<int>> nothing(blocks.size());
+    const std::vector<std::vector<std::vector<Index>>> covariates = {std::vector<std::vector<Index>>(depth)};
+    const Plan plan{npar,          std::move(blocks),     {own},   {0},        std::move(starts), -none, none,
+                    Constraints{}, Expressions(npar, {}), nothing, covariates, std::move(judged)};
+    SampleLikelihood sample;
+    sample.likelihoods = {likelihood};
+    sample.saturated = {std::move(start)};
+    sample.saturated_value = std::numeric_limits<double>::quiet_NaN();
+    FitOptions how;
+    how.max_iterations = most;
+    how.tolerance = options.tolerance;
+    how.space = Space::kCone;
+    best = estimate(plan, objective, sample, how);
+  } else {
+    best = minimize(objective, Eigen::Map<const Vector>(theta.data(), npar), -none, none,
+                    {most, options.tolerance, true});
+  }
+  SaturatedLevels out;
+  out.loglik = -0.5 * best.value;
+  out.converged = best.stop == Stop::kConverged;
+  out.iterations = static_cast<int>(best.iterations.size());
+  for (Index l = 0; l < depth; ++l) {
+    BlockPoint point;
+    objective.implied(best.theta, static_cast<int>(l), point);
+    out.moments.push_back({point.mean, point.total});
+  }
+  return out;
+}
+
+}  // namespace msem

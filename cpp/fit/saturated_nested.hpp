@@ -1,0 +1,21 @@
+// The saturated (h1) model of nested levels: a covariance matrix for each level and a mean for each variable.
+#pragma once
+
+#include "likelihood/complete/saturated.hpp"
+#include "likelihood/nested/nested.hpp"
+
+namespace msem {
+
+struct SaturatedLevels {
+  Implied moments;
+  double loglik = 0;
+  bool converged = false;
+  int iterations = 0;
+};
+
+// By scoring from moments of the analysis of variance. Covariance matrices of higher levels may be indefinite
+// at the maximum, except in the cone.
+SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& likelihood,
+                              const SaturatedOptions& options);
+
+}  // namespace msem

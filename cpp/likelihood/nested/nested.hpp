@@ -1,0 +1,134 @@
+// -2 log likelihood of complete normal data with any number of nested levels.
+//
+// Seen from above, what is below a cluster is a quadratic form in its open vector, the parts above its level
+// of all variables measured below: with precision P and score q about the mean that is expected given the
+// variables of all higher clusters. At level l the cluster has variables z of its own, and the parts u of the
+// open variables; with B = Sigma_uz Sigma_zz^-1 and C = Sigma_uu - B Sigma_zu
+//     U = (I + P C)^-1 P,   u~ = (I + P C)^-1 q,   e = C u~,   V = C - C U C,
+// and the next level sees, through T = [I, -B] and J = [0, I],
+//     P' = sum T'U T + J'Sigma_zz^-1 J,   q' = sum T'u~ + J'Sigma_zz^-1 e_z.
+// Level 1 is the same step without anything below: its "clusters" are the units, of which means and products
+// are known. Derivatives go downwards with the posterior mean and covariance matrix of the open vector.
+//
+// Invariants
+//   * C may be indefinite: the domain is that Sigma_zz of all levels and all I + P C are positive definite.
+//   * Clusters with the same numbers of the same kinds of clusters below form a class, and share P, U, V.
+//   * The expected information is what the derivative of the gradient gives where all residuals are zero:
+//     -H for changes of covariances, H for those of means. It needs one cluster of each class only.
+#pragma once
+
+#include "data/nested.hpp"
+#include "likelihood/likelihood.hpp"
+
+namespace msem {
+
+// Which variables a level has, by position.
+struct NestedVariables {
+  std::vector<Index> open_at,
+      open_rows;                 // open variables with a part here: among the open ones, and at the level
+  std::vector<Index> z, z_rows;  // variables measured here: among all, and at the level
+  std::vector<Index> keep;       // those among (open, z) that are open above
+  Index open = 0;                // number of open variables
+};
+
+// Clusters with their parents, sorted by class at every level; of level 1 the units of each lowest cluster.
+struct NestedTree {
+  struct Level {
+    Matrix values;              // measured here, by cluster
+    std::vector<Index> parent;  // at the next level
+    Vector multiple, weight;    // how often a cluster is there in its parent, and in the sample
+    std::vector<Index> first;   // where each class begins
+    std::vector<Index> top;     // the highest cluster
+    Index count() const { return weight.size(); }
+  };
+  std::vector<Level> levels;
+};
+
+struct NestedClasses {
+  using Members = std::vector<std::pair<Index, double>>;  // classes below, and how many clusters of each
+  std::vector<std::vector<Members>> levels;
+  std::vector<Vector> weight;  // of the clusters of each class
+  Index count(Index level) const { return static_cast<Index>(levels[level].size()); }
+};
+
+// Data arranged for evaluations of the likelihood.
+struct NestedArrangement {
+  explicit NestedArrangement(const NestedData& data);
+
+  std::vector<NestedVariables> variables;
+  NestedClasses classes;
+  NestedTree data;               // the clusters
+  NestedTree shape;              // one highest cluster of each class
+  Matrix products;               // of the units, pooled
+  std::vector<Index> top;        // of each highest cluster, where it is in `data`
+  std::vector<Index> top_class;  // and its class
+  double constant = 0;           // N log 2 pi
+};
+
+class NestedPoint : public LikelihoodPoint {
+ public:
+  // False when the moments are outside the domain.
+  bool prepare(const NestedData& data, const NestedArrangement& arranged, Implied moments);
+
+  Implied gradient() const override;
+  LevelBlocks information(Information kind, const LevelTangents& tangents) const override;
+  std::vector<Matrix> factor(const LevelTangents& tangents) const override;
+
+  // Derivatives of the log-likelihood of each highest cluster with respect to the parameters of each level,
+  // and these log-likelihoods.
+  std::vector<Matrix> cluster_scores(const LevelTangents& tangents) const;
+  Vector cluster_loglik() const;
+
+  struct Level;
+  struct Vectors;
+  struct Sums;
+
+ private:
+  friend class NestedTangent;
+  bool prepare_classes();
+  void residuals();
+  std::vector<std::vector<Matrix>> passed_down(const Vector& tops, std::vector<Sums>& sums) const;
+  void add_vectors(std::vector<Sums>& sums) const;
+  Implied assemble(const std::vector<Sums>& sums, const Matrix& products, double scale) const;
+  Matrix whole_information(bool expected, const LevelTangents& tangents) const;
+
+  const NestedData* data_ = nullptr;
+  const NestedArrangement* arranged_ = nullptr;
+  std::vector<Level> levels_;
+  std::vector<Vectors> vectors_;
+  Implied gradient_;
+};
+
+class NestedLikelihood : public Likelihood {
+ public:
+  explicit NestedLikelihood(std::shared_ptr<const NestedData> data)
+      : data_(std::move(data)), arranged_(*data_) {}
+  Layout layout() const override { return {data_->levels, data_->nvariables()}; }
+  std::unique_ptr<LikelihoodPoint> at(Implied moments) const override;
+  bool prepare(Implied moments, NestedPoint& point) const {
+    return point.prepare(*data_, arranged_, std::move(moments));
+  }
+  const std::shared_ptr<const NestedData>& data() const { return data_; }
+  const NestedArrangement& arranged() const { return arranged_; }
+
+ private:
+  std::shared_ptr<const NestedData> data_;
+  NestedArrangement arranged_;
+};
+
+// Its highest clusters.
+class NestedClusters : public Clusters {
+ public:
+  explicit NestedClusters(std::shared_ptr<const NestedLikelihood> whole) : whole_(std::move(whole)) {}
+  Index count() const override { return whole_->data()->nclusters(); }
+  std::vector<Index> kinds() const override { return whole_->arranged().top_class; }
+  std::vector<Matrix> scores(const Implied& moments, const LevelTangents& tangents) const override;
+  Vector loglik(const Implied& moments) const override;
+  std::shared_ptr<const Likelihood> alone(Index cluster) const override;
+  std::shared_ptr<const Likelihood> weighted(const Vector& weights) const override;
+
+ private:
+  std::shared_ptr<const NestedLikelihood> whole_;
+};
+
+}  // namespace msem

@@ -1,0 +1,420 @@
+"""Statistics of complete data in nested clusters: units in classes in schools.
+
+The highest clusters are the independent ones. What counts of the units are their means and products within the lowest
+clusters; clusters with the same numbers of the same kinds of clusters in them share what is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.data.arrays import LevelArrays
+from msem.data.complete import positions
+from msem.data.frames import ClusteredData, columns_of
+from msem.data.screening import (
+    Finding,
+    constant,
+    dependent,
+    report,
+    require_scale,
+    undivided,
+    unvarying,
+    unvarying_within,
+)
+from msem.data.statistics import CountedClusters, Rows, WithoutSlopes
+from msem.errors import DataError, DataWarning, UnsupportedError, warn
+from msem.model.variables import Variables
+
+Floats = NDArray[np.float64]
+
+SAME = 1e-8  # relative difference of moments that counts as none
+FEW = 0.5  # share of ids that occur in several higher clusters, below which they may be mistakes
+
+
+@dataclass(frozen=True, eq=False)
+class NestedStatistics(WithoutSlopes):
+    """Statistics of a sample of three levels.
+
+    Attributes
+    ----------
+    variables : Variables
+    data : _core.NestedData
+        Variables are numbered in the order of `names`.
+    source : str
+    """
+
+    variables: Variables
+    data: _core.NestedData
+    source: str = "data"
+    complete = True
+
+    @property
+    def unit(self) -> tuple[str, ...]:
+        """Variables measured on units."""
+        return self.variables.unit
+
+    @property
+    def cluster(self) -> tuple[str, ...]:
+        """Variables measured on clusters of any level, the lower ones first."""
+        return self.variables.cluster
+
+    @property
+    def nboth(self) -> int:
+        """Number of variables measured on units that have a part at a higher level."""
+        return self.variables.nboth
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every variable once, by the level that it is measured on."""
+        return self.variables.names
+
+    @property
+    def counted(self) -> tuple[float, ...]:
+        """Units of each level."""
+        upper = [float(weights.sum()) for weights in self._weights]
+        return float(self._weights[0] @ self.data.sizes), *upper
+
+    @cached_property
+    def _weights(self) -> list[Floats]:
+        """How often the clusters of each level count, the lowest first."""
+        out = [self.data.weight]
+        for parent in reversed(self.data.parent):
+            out.append(out[-1][parent])
+        return out[::-1]
+
+    @property
+    def nobs(self) -> float:
+        """Units of level 1."""
+        return self.counted[0]
+
+    @property
+    def nclusters(self) -> float:
+        """Units of the highest level."""
+        return self.counted[-1]
+
+    @property
+    def sizes(self) -> Floats:
+        """Distinct sizes of the lowest clusters, ascending."""
+        return np.unique(self.data.sizes)
+
+    @property
+    def counts(self) -> Floats:
+        """How many of the lowest clusters there are of each size."""
+        return np.bincount(np.unique(self.data.sizes, return_inverse=True)[1], self._weights[0])
+
+    @property
+    def harmonic_size(self) -> float:
+        """Harmonic mean of the sizes of the lowest clusters."""
+        return float(self.counts.sum() / (self.counts / self.sizes).sum())
+
+    @property
+    def nvalues(self) -> float:
+        """Number of observed values."""
+        return sum(n * len(own) for n, own in zip(self.counted, self.variables.measured, strict=True))
+
+    def _values(self, level: int) -> tuple[Floats, Floats]:
+        """Values measured on a level about the origin, by cluster, and how often each counts; of units, means."""
+        weights = self._weights[max(level - 1, 0)]
+        return self.data.values[level].T, weights * self.data.sizes if level == 0 else weights
+
+    @property
+    def total_mean(self) -> Floats:
+        """Means over the units of the level that each variable is measured on."""
+        pairs = map(self._values, range(len(self.variables.levels)))
+        parts = [np.average(values, axis=0, weights=weights) for values, weights in pairs]
+        return np.concatenate(parts) + self.data.origin
+
+    def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
+        """Covariance matrices of variables measured on each level, with the numbers of its units as divisors."""
+        out = []
+        for level, (some, own) in enumerate(zip(names, self.variables.measured, strict=True)):
+            at = positions(some, own)
+            values, weights = self._values(level)
+            off = values[:, at] - np.average(values[:, at], axis=0, weights=weights)
+            products = (off.T * weights) @ off
+            if level == 0:
+                products = products + self.within_products[np.ix_(at, at)]
+            out.append(products / self.counted[level])
+        return tuple(out)
+
+    @cached_property
+    def within_products(self) -> Floats:
+        """Products about the means of the lowest clusters, summed over these."""
+        p = len(self.unit)
+        col, row = np.triu_indices(p)
+        out = np.empty((p, p))
+        out[row, col] = out[col, row] = self.data.weight @ self.data.products
+        return out
+
+    @property
+    def unidentified(self) -> tuple[str, ...]:
+        """Nothing is missing."""
+        return ()
+
+    @property
+    def npatterns(self) -> tuple[int, ...]:
+        """No patterns: every value is there."""
+        return ()
+
+    # the likelihood
+
+    def likelihood(self, *, by_cluster: bool = False) -> _core.NestedLikelihood:
+        """The compiled likelihood."""
+        return self._likelihood
+
+    @cached_property
+    def _likelihood(self) -> _core.NestedLikelihood:
+        return _core.NestedLikelihood(self.data)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what is compiled is made again
+        return {name: getattr(self, name) for name in ("variables", "data", "source")}
+
+    def clusters(self, rows: Rows) -> NestedClusters:
+        """The highest clusters, of which the statistics keep what is needed."""
+        return NestedClusters(self.data)
+
+    def with_variables(self, variables: Variables) -> NestedStatistics:
+        """Statistics of some of the variables, at these levels and in this order.
+
+        Raises
+        ------
+        DataError
+            If a variable is measured on another level.
+        """
+        if variables == self.variables:
+            return self
+        at: list[int] = []
+        first = 0
+        for own, known in zip(variables.measured, self.variables.measured, strict=True):
+            at += [first + k for k in positions(own, known)]
+            first += len(known)
+        return NestedStatistics(variables, self.data.restrict(at, _numbers(variables)), self.source)
+
+    def difference(self, other: NestedStatistics) -> str:
+        """What differs from other statistics of the same variables, in words; empty if nothing does."""
+        mine, theirs = (s.covariances(*self.variables.measured) for s in (self, other))
+        spread = np.concatenate([np.sqrt(cov.diagonal()) for cov in mine])
+        gap = np.abs(self.total_mean - other.total_mean)
+        for name, one, sd in zip(self.names, gap, spread, strict=True):
+            if one > SAME * sd:
+                return f"the means of '{name}' differ"
+        for names, one, two in zip(self.variables.measured, mine, theirs, strict=True):
+            sd = np.sqrt(one.diagonal())
+            apart = np.abs(one - two) / np.outer(sd, sd)
+            if apart.size and apart.max() > SAME:
+                i, j = np.unravel_index(apart.argmax(), apart.shape)
+                return f"the covariances of '{names[i]}' and '{names[j]}' differ"
+        return "the clusters differ" if self.counted != other.counted else ""
+
+    # what is not there yet
+
+    @property
+    def arrays(self) -> NoReturn:
+        """Statistics by cluster size know two levels; always `UnsupportedError`."""
+        refuse("samples drawn from a fit")
+
+    def marginal(self, unit: Sequence[str], cluster: Sequence[str], rows: Rows) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("log-likelihoods of clusters given fixed covariates")
+
+    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> NoReturn:
+        """Variables of one level or two; always `UnsupportedError`."""
+        refuse("statistics of two of the levels")
+
+    def centred(self) -> NoReturn:
+        """A model of three levels has means; always `UnsupportedError`."""
+        refuse("samples without means")
+
+    def redrawn(self, drawn: _core.NestedData) -> NestedStatistics:
+        """The statistics of a replicate."""
+        return NestedStatistics(self.variables, drawn, self.source)
+
+    def design(
+        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
+    ) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("samples drawn from a fit")
+
+
+@dataclass(frozen=True, eq=False)
+class NestedClusters(CountedClusters):
+    """The highest clusters of a sample of three levels.
+
+    Attributes
+    ----------
+    data : _core.NestedData
+    """
+
+    data: _core.NestedData
+    of_units = True
+    products = None
+    sampled = None
+
+    @cached_property
+    def sizes(self) -> Floats:
+        """Units in each of the highest clusters, shape (K,)."""
+        out = self.data.sizes
+        for parent in self.data.parent:
+            out = np.bincount(parent, out)
+        return out
+
+    def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
+        """These clusters as the compiled likelihood of their sample knows them."""
+        return likelihood.clusters()
+
+    def saturated_influence(self, moments: Floats, nobs: float) -> None:
+        """None: it follows from the scores."""
+
+    def saturated_trace(
+        self,
+        likelihood: _core.Likelihood,
+        within: LevelArrays,
+        between: LevelArrays,
+        fixed: Sequence[bool],
+        *,
+        means: bool,
+        expected: bool,
+    ) -> None:
+        """None: it follows from whole matrices."""
+
+    def posterior(
+        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
+    ) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("scores of latent variables")
+
+    def pool(self, order: NDArray[np.intp]) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("samples of clusters")
+
+
+def refuse(what: str) -> NoReturn:
+    """Say that something is not there for three levels; named in the plural.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    raise UnsupportedError(f"{what} are not available for models of three levels in this version")
+
+
+def nested_statistics(
+    data: ClusteredData, variables: Variables, *, found: list[Finding] | None = None
+) -> NestedStatistics:
+    """Statistics of complete rows in nested clusters.
+
+    Parameters
+    ----------
+    data : ClusteredData
+        With its inner clusters.
+    variables : Variables
+        Of as many levels as there are kinds of clusters, and one more.
+    found : list of Finding, optional
+        Takes what would be refused, for the sample of one group of several.
+
+    Raises
+    ------
+    DataError
+        If the data cannot tell the levels of the variables apart.
+
+    Warns
+    -----
+    DataWarning
+        If few ids of lower clusters occur in several higher ones, as mistakes would.
+    """
+    if not data.complete:
+        refuse("data with missing values")
+    if data.sampled is not None or data.weights is not None:
+        refuse("weights, PSUs and strata")
+    names = [name for own in variables.measured for name in own]
+    report(unvarying({name: data.columns[name] for name in names}), found)
+    inner = list(data.inner.values())[-1]
+    report(undivided(len(inner.codes), len(inner.parent), variables.unit), found)
+    _warn_of_repeated(data)
+    # clusters by level, the lowest first, and those above them
+    levels = list(data.inner.values())[::-1]
+    codes = [*(clusters.codes for clusters in levels), data.codes]
+    ids = [*(clusters.ids for clusters in levels), data.clusters]
+    for level, own in enumerate(variables.measured[1:], 2):
+        _require_constant(own, data, codes[level - 2], ids[level - 2], level, variables)
+    unit = variables.unit
+    others = [name for own in variables.measured[1:] for name in own]
+    sizes, means, within = _core.cluster_arrays(
+        columns_of(data, unit), columns_of(data, others), inner.codes, len(inner.parent), None
+    )
+    measured = [k for k, own in enumerate(variables.measured) for _ in own]
+    nested = _core.NestedData(
+        _numbers(variables), measured, sizes, means, within, [clusters.parent.tolist() for clusters in levels]
+    )
+    statistics = NestedStatistics(variables, nested)
+    report(_confounded(statistics), found)
+    return statistics
+
+
+def _numbers(variables: Variables) -> list[list[int]]:
+    """The variables of each level by their positions among all."""
+    at = {name: k for k, name in enumerate(variables.names)}
+    return [[at[name] for name in own] for own in variables.levels]
+
+
+def _warn_of_repeated(data: ClusteredData) -> None:
+    upper = "the highest clusters"
+    for name, clusters in data.inner.items():
+        ids = clusters.ids.nunique()
+        if 0 < clusters.repeated < FEW * ids:
+            warn(
+                f"{clusters.repeated} of the {ids} ids in {name!r} occur in several of {upper} and were taken for different "
+                f"clusters: {len(clusters.parent)} in all",
+                DataWarning,
+            )
+        upper = repr(name)
+
+
+def _require_constant(
+    names: Sequence[str],
+    data: ClusteredData,
+    codes: Any,
+    ids: Any,
+    level: int,
+    variables: Variables,
+) -> None:
+    """Refuse variables of clusters that differ between units of a cluster."""
+    varying = _core.cluster_values(columns_of(data, names), codes, len(ids))[1]
+    for name, (count, some) in zip(names, varying, strict=True):
+        if count:
+            first = ", ".join(str(ids[code]) for code in some)
+            raise DataError(
+                f"variable {name!r} is in the blocks from level {level} upwards only, but varies within {count} of "
+                f"{len(ids)} clusters of level {level} (such as {first}): put it in the block of the level that it is "
+                "measured on too, or use its cluster mean"
+            )
+
+
+def _confounded(statistics: NestedStatistics) -> Iterator[Finding]:
+    """Variables without variance, or collinear ones, at the level that they are measured on."""
+    data, unit = statistics.data, statistics.unit
+    N, J = statistics.counted[:2]
+    ssw = statistics.within_products
+    p = len(unit)
+    size = np.abs(statistics.total_mean[:p]) + np.sqrt(data.values[0].var(axis=1))
+    require_scale(unit, ssw.diagonal() / N)
+    yield from unvarying_within(unit, statistics.nboth, ssw.diagonal() == 0, ssw.diagonal(), N, size)
+    if p <= N - J:
+        yield from dependent(ssw, unit, " within clusters", range(statistics.nboth, p))
+    covariances = statistics.covariances(*statistics.variables.measured)
+    for level, own in enumerate(statistics.variables.measured[1:], 2):
+        cov = covariances[level - 1]
+        require_scale(own, cov.diagonal())
+        for name, variance in zip(own, cov.diagonal(), strict=True):
+            if variance == 0:
+                yield constant(name, 0.0)
+        if len(own) < statistics.counted[level - 1]:
+            yield from dependent(cov, own, f" among the clusters of level {level}")
