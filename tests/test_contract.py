@@ -3,6 +3,7 @@
 The oracles write out the dense density of whole clusters, or the discrepancy in NumPy: another way to the truth.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import models
 import oracle
 import oracle_missing
 import slope_cases
+import three_levels
 from msem import _core
 from msem.data.arrays import vech
 from msem.estimation.objective import Objective, build_objective
@@ -116,6 +118,12 @@ def random_slopes(model: str, holes: bool = False) -> Subject:
     return Subject(case.objective, case.near, lambda t: -2 * case.logliks(t), case.expected, case.clusters)
 
 
+@functools.cache
+def three(model: str) -> Subject:
+    case = three_levels.Case(model)
+    return Subject(case.objective, case.near, lambda t: -2 * case.logliks(t), case.expected(), case.clusters)
+
+
 LIKELIHOODS: dict[str, Callable[[], Subject]] = {
     "complete, two levels": lambda: complete("all kinds"),
     "complete, nothing at both levels": lambda: complete("nothing at both levels"),
@@ -133,6 +141,9 @@ LIKELIHOODS: dict[str, Callable[[], Subject]] = {
     "random slopes, outcomes as covariates and holes": lambda: random_slopes(
         "outcomes as covariates", holes=True
     ),
+    "three levels": lambda: three("all kinds"),
+    "three levels, equal shapes": lambda: three("equal shapes"),
+    "three levels, nothing in common": lambda: three("nothing in common"),
 }
 
 

@@ -46,7 +46,13 @@ void bind_nested(py::module_& m) {
       .def_readonly("weight", &NestedData::weight)
       .def_readonly("origin", &NestedData::origin)
       .def_readonly("values", &NestedData::values)
-      .def_readonly("parent", &NestedData::parent)
+      .def_property_readonly("parent",
+                             [](const NestedData& d) {
+                               std::vector<py::array_t<Index>> out;
+                               for (const auto& of : d.parent)
+                                 out.emplace_back(static_cast<py::ssize_t>(of.size()), of.data());
+                               return out;
+                             })
       .def_readonly("products", &NestedData::products)
       .def(
           "restrict",

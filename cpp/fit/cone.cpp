@@ -10,6 +10,9 @@ namespace msem {
 
 namespace {
 
+constexpr int kSorted = 4;  // times that roots of a saturated model are sought
+constexpr double kRegular = 0.05,
+                 kRounding = 1e-9;  // least eigenvalues of correlation matrices at first, and then
 constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kSingular = 1e-7;  // that counts as zero where a search ends
@@ -667,6 +670,21 @@ SamplingCovariance sampling_covariance(const ConeOptimum& at, ErrorKind kind) {
     }
   }
   return out;
+}
+
+Optimum saturated_in_cone(const Objective& objective, const Vector& start, const Implied& moments,
+                          const ScoringOptions& options) {
+  const Vector none = Vector::Constant(start.size(), std::numeric_limits<double>::infinity());
+  Vector theta = start;
+  Optimum found;
+  for (int k = 0; k < kSorted; ++k) {
+    const SearchModel model(objective, -none, none, {}, {moments}, true, {1}, &theta);
+    found = minimize(model.objective(), model.near(theta, k ? kRounding : kRegular), model.lower(),
+                     model.upper(), options);
+    found.theta = theta = model.parameters(found.theta, start);
+    if (found.stop == Stop::kConverged) break;
+  }
+  return found;
 }
 
 }  // namespace msem

@@ -9,12 +9,9 @@ namespace msem {
 
 namespace {
 
-constexpr int kFirstSteps = 6;   // of EM before scoring
-constexpr int kCheckEvery = 20;  // steps of EM between looks at the decrement
-constexpr int kSorted = 4;       // times that roots are sought in the cone
-constexpr double kRegular = 0.05,
-                 kRounding = 1e-9;  // least eigenvalues of correlation matrices at first, and then
-constexpr double kWithin = 0.75;    // share of a variance within clusters at the start
+constexpr int kFirstSteps = 6;    // of EM before scoring
+constexpr int kCheckEvery = 20;   // steps of EM between looks at the decrement
+constexpr double kWithin = 0.75;  // share of a variance within clusters at the start
 
 // All elements of the moments as parameters: within covariances, between covariances, within means of the
 // within-only variables, between means.
@@ -109,23 +106,6 @@ double decrement_at(const Objective& objective, const Vector& theta) {
   return g.dot(apply(information.inverse, g));
 }
 
-// By roots of the covariance matrices, whose variables are sorted again where a singular one has no unique
-// root.
-Optimum in_cone(const Objective& objective, const Vector& start, const Moments& moments,
-                const ScoringOptions& options) {
-  const Vector none = Vector::Constant(start.size(), std::numeric_limits<double>::infinity());
-  Vector theta = start;
-  Optimum found;
-  for (int k = 0; k < kSorted; ++k) {
-    const SearchModel model(objective, -none, none, {}, {moments}, true, {1}, &theta);
-    found = minimize(model.objective(), model.near(theta, k ? kRounding : kRegular), model.lower(),
-                     model.upper(), options);
-    found.theta = theta = model.parameters(found.theta, start);
-    if (found.stop == Stop::kConverged) break;
-  }
-  return found;
-}
-
 }  // namespace
 
 SaturatedFit fit_saturated(const IncompleteLikelihood& likelihood, const SaturatedOptions& options,
@@ -169,7 +149,8 @@ SaturatedFit fit_saturated(const IncompleteLikelihood& likelihood, const Saturat
   const Vector none = Vector::Constant(start.size(), std::numeric_limits<double>::infinity());
   Optimum found;
   if (options.cone && d.nboth > 0) {
-    found = in_cone(objective, start, fit.moments, {most, options.tolerance, false, true});
+    found = saturated_in_cone(objective, start, shape.levels(fit.moments),
+                              {most, options.tolerance, false, true});
   } else {
     found = minimize(objective, start, -none, none, {most, options.tolerance});
   }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "fit/engine.hpp"
+#include "fit/cone.hpp"
 
 namespace msem {
 
@@ -83,7 +83,7 @@ Implied starting_moments(const NestedData& data) {
 SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& likelihood,
                               const SaturatedOptions& options) {
   const NestedData& data = *likelihood->data();
-  Implied start = starting_moments(data);
+  const Implied start = starting_moments(data);
   const Index depth = data.nlevels();
   std::vector<Index> highest(data.nvariables(), 0);
   for (Index l = 0; l < depth; ++l) {
@@ -91,27 +91,20 @@ SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& lik
   }
   std::vector<double> theta;
   std::vector<Block> blocks;
-  std::vector<std::vector<StartRow>> rows(depth);
   std::vector<int> own;
-  std::vector<std::vector<Index>> judged;
   for (Index l = 0; l < depth; ++l) {
     const int n = static_cast<int>(data.levels[l].size());
     std::vector<Entry> entries;
-    judged.emplace_back();
-    const auto add = [&](Relation relation, int i, int j, double value) {
-      const int k = static_cast<int>(theta.size());
-      const bool mean = relation == Relation::kIntercept;
-      entries.push_back({mean ? Slot::kIntercept : Slot::kSymmetric, i, j, k, 0.0});
-      rows[l].push_back({relation, i, j, k, 0.0, value});
+    const auto add = [&](Slot slot, int i, int j, double value) {
+      entries.push_back({slot, i, j, static_cast<int>(theta.size()), 0.0});
       theta.push_back(value);
     };
     for (int j = 0; j < n; ++j) {
-      judged.back().push_back(j);
-      for (int i = j; i < n; ++i) add(Relation::kCovariance, i, j, start[l].cov(i, j));
+      for (int i = j; i < n; ++i) add(Slot::kSymmetric, i, j, start[l].cov(i, j));
     }
     for (int i = 0; i < n; ++i) {
       const Index v = data.levels[l][i];
-      if (highest[v] == l) add(Relation::kIntercept, i, 0, data.origin[v]);
+      if (highest[v] == l) add(Slot::kIntercept, i, 0, data.origin[v]);
     }
     own.push_back(static_cast<int>(l));
     blocks.emplace_back(n, n, std::move(entries));
@@ -120,25 +113,12 @@ SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& lik
             most = options.max_iterations ? options.max_iterations : 500;
   const Vector none = Vector::Constant(npar, std::numeric_limits<double>::infinity());
   const Objective objective(npar, blocks, {{likelihood, own}});
+  const ScoringOptions how{most, options.tolerance, !options.cone, options.cone};
   Optimum best;
   if (options.cone) {
-    StartPlan starts(npar, blocks, std::move(rows), -none, none);
-    const std::vector<std::vector<int>> nothing(blocks.size());
-    const std::vector<std::vector<std::vector<Index>>> covariates = {std::vector<std::vector<Index>>(depth)};
-    const Plan plan{npar,          std::move(blocks),     {own},   {0},        std::move(starts), -none, none,
-                    Constraints{}, Expressions(npar, {}), nothing, covariates, std::move(judged)};
-    SampleLikelihood sample;
-    sample.likelihoods = {likelihood};
-    sample.saturated = {std::move(start)};
-    sample.saturated_value = std::numeric_limits<double>::quiet_NaN();
-    FitOptions how;
-    how.max_iterations = most;
-    how.tolerance = options.tolerance;
-    how.space = Space::kCone;
-    best = estimate(plan, objective, sample, how);
+    best = saturated_in_cone(objective, Eigen::Map<const Vector>(theta.data(), npar), start, how);
   } else {
-    best = minimize(objective, Eigen::Map<const Vector>(theta.data(), npar), -none, none,
-                    {most, options.tolerance, true});
+    best = minimize(objective, Eigen::Map<const Vector>(theta.data(), npar), -none, none, how);
   }
   SaturatedLevels out;
   out.loglik = -0.5 * best.value;

@@ -274,13 +274,13 @@ Matrix NestedPoint::whole_information(bool expected, const LevelTangents& tangen
     const Index n = tangents[l].n();
     covs.push_back(rotated_cov(tangents[l], Matrix::Identity(n, n)));
     zero.push_back(Matrix::Zero(n, n));
-    first.push_back(first.back() + tangents[l].parameters());
+    first.push_back(first.back() + tangents[l].k());
   }
   Matrix out(first.back(), first.back());
   NestedTangent tangent(*this, !expected);
   for (std::size_t l = 0; l < depth; ++l) {
     const Index n = tangents[l].n();
-    for (Index b = 0; b < tangents[l].parameters(); ++b) {
+    for (Index b = 0; b < tangents[l].k(); ++b) {
       std::vector<Matrix> cov = zero;
       cov[l] = slice(covs[l], b, n, n);
       Vector mean = Vector::Zero(data_->nvariables());
@@ -306,10 +306,10 @@ LevelBlocks NestedPoint::information(Information kind, const LevelTangents& tang
   for (std::size_t a = 0; a < tangents.size(); ++a) {
     Index col = row;
     for (std::size_t b = a; b < tangents.size(); ++b) {
-      out(a, b) = whole.block(row, col, tangents[a].parameters(), tangents[b].parameters());
-      col += tangents[b].parameters();
+      out(a, b) = whole.block(row, col, tangents[a].k(), tangents[b].k());
+      col += tangents[b].k();
     }
-    row += tangents[a].parameters();
+    row += tangents[a].k();
   }
   return out;
 }
@@ -319,8 +319,8 @@ std::vector<Matrix> NestedPoint::factor(const LevelTangents& tangents) const {
   std::vector<Matrix> out;
   Index at = 0;
   for (const Tangents& t : tangents) {
-    out.push_back(root.middleCols(at, t.parameters()));
-    at += t.parameters();
+    out.push_back(root.middleCols(at, t.k()));
+    at += t.k();
   }
   return out;
 }

@@ -270,7 +270,7 @@ std::vector<Matrix> NestedPoint::cluster_scores(const LevelTangents& tangents) c
   const NestedClasses& classes = arranged_->classes;
   std::vector<Matrix> out, covs;
   for (const Tangents& t : tangents) {
-    out.push_back(Matrix::Zero(K, t.parameters()));
+    out.push_back(Matrix::Zero(K, t.k()));
     covs.push_back(rotated_cov(t, Matrix::Identity(t.n(), t.n())));
   }
   // clusters of each level by highest cluster
