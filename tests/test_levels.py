@@ -42,12 +42,21 @@ def test_blocks_are_levels_without_groups(names):
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("level: 1\ny ~ x\nlevel: 2\ny ~ w\nlevel: 3\ny ~ z", UnsupportedError, "line 5, column 1: level 3"),
+        (
+            "level: 1\ny ~ x\nlevel: 3\ny ~ z",
+            ModelError,
+            "line 3, column 1: level: 3, and the model has no 'level: 2'",
+        ),
+        (
+            "level: 1\ny ~ x\nlevel: 2\ny ~ w\nlevel: between\ny ~ z",
+            ModelError,
+            "line 5, column 1: 'level: between': of three levels two are between",
+        ),
         ("level: 0\ny ~ x\nlevel: 2\ny ~ w", UnsupportedError, "line 1, column 1: level 0"),
         (
-            "level: a\ny~x\nlevel: b\ny~w\nlevel: c\ny~z",
+            "level: a\ny~x\nlevel: b\ny~w\nlevel: c\ny~z\nlevel: d\ny~z",
             UnsupportedError,
-            "line 5, column 1: 'level: c' is a third",
+            "line 7, column 1: 'level: d': models have up to three levels",
         ),
         ("level: 1\ny ~ x", ModelError, "line 1, column 1: the model has one level only.*'level: 2'"),
         ("level: school\ny ~ x", ModelError, "one level only"),

@@ -75,7 +75,12 @@ def sample(name="all kinds", seed=1, nschools=6):
     units = len(class_of)
     y = rng.normal(size=(units, 4)) + rng.normal(size=(units, 1))
     y += (rng.normal(size=(len(school_of), 4)) + rng.normal(size=(len(school_of), 1)))[class_of]
-    y += (rng.normal(size=(nschools, 4)) + rng.normal(size=(nschools, 1)))[school_of[class_of]] + [5, 0, -1, 2]
+    y += (rng.normal(size=(nschools, 4)) + rng.normal(size=(nschools, 1)))[school_of[class_of]] + [
+        5,
+        0,
+        -1,
+        2,
+    ]
     frame = pd.DataFrame(y, columns=["y1", "y2", "y3", "y4"])
     frame["x"] = rng.normal(size=units) + 3
     frame[["w", "z"]] = rng.normal(size=(len(school_of), 2))[class_of]
@@ -118,7 +123,9 @@ class Case:
         for part in self.schools:
             part = part.reset_index(drop=True)
             classes, school = part.groupby("class", sort=False).first(), part.iloc[0]
-            values = [(row[name], name, i, row["class"]) for i, row in part.iterrows() for name in measured[0]]
+            values = [
+                (row[name], name, i, row["class"]) for i, row in part.iterrows() for name in measured[0]
+            ]
             values += [(row[name], name, None, c) for c, row in classes.iterrows() for name in measured[1]]
             values += [(school[name], name, None, None) for name in measured[2]]
             n = len(values)
@@ -143,7 +150,9 @@ class Case:
 
     def expected(self):
         theta, out = self.near, 0
-        parts = oracle.complex_step(lambda t: np.concatenate([np.append(m, c) for _, m, c in self.dense(t)]), theta)
+        parts = oracle.complex_step(
+            lambda t: np.concatenate([np.append(m, c) for _, m, c in self.dense(t)]), theta
+        )
         at = 0
         for y, _, cov in self.dense(theta):
             n = len(y)

@@ -68,7 +68,7 @@ class LeastSquares(Likelihood):
 
 class Objective:
     def __init__(
-        self, npar: int, blocks: Sequence[Block], groups: Sequence[tuple[Likelihood, int, int]]
+        self, npar: int, blocks: Sequence[Block], groups: Sequence[tuple[Likelihood, Sequence[int]]]
     ) -> None: ...
     @property
     def npar(self) -> int: ...
@@ -146,10 +146,7 @@ def minimize_iteratively(
 ) -> Found: ...
 
 class _Saturated(TypedDict):
-    mean_w: _Floats
-    cov_w: _Floats
-    mean_b: _Floats
-    cov_b: _Floats
+    levels: list[tuple[_Floats, _Floats]]  # means and covariances, level 1 first
     loglik: float
     converged: bool
     iterations: int
@@ -536,6 +533,40 @@ class SlopeLikelihood(Likelihood):
 
 class SlopeClusters(Clusters): ...
 
+class NestedData:
+    """Complete data in clusters within clusters: variables are numbered over all levels, measured on one of them."""
+
+    def __init__(
+        self,
+        levels: Sequence[Sequence[int]],
+        measured: Sequence[int],
+        sizes: _Floats,
+        means: _Floats,
+        products: _Floats,
+        parent: Sequence[Sequence[int]],
+    ) -> None: ...
+    @property
+    def sizes(self) -> _Floats: ...  # of the lowest clusters
+    @property
+    def weight(self) -> _Floats: ...  # of the highest clusters
+    @property
+    def origin(self) -> _Floats: ...
+    @property
+    def values(self) -> list[_Floats]: ...  # by level, variables x clusters
+    @property
+    def parent(self) -> list[NDArray[np.int64]]: ...
+    @property
+    def products(self) -> _Floats: ...  # of the highest clusters
+    def restrict(self, variables: Sequence[int], levels: Sequence[Sequence[int]]) -> NestedData: ...
+    def weighted(self, weights: _Floats) -> NestedData: ...
+
+class NestedLikelihood(Likelihood):
+    """Complete data of three levels and more."""
+
+    def __init__(self, data: NestedData) -> None: ...
+
+class NestedClusters(Clusters): ...
+
 class GivenSamples(Draws):
     """Samples of groups, each (sizes, counts, means, scatter, ssw)."""
 
@@ -566,16 +597,16 @@ class Fits(TypedDict):
     named: list[list[int]]  # R: parameters not identified, or of a flat direction without a maximum
 
 _Row = tuple[int, int, int, int, float, float]  # relation, lhs, rhs, parameter or -1, value, start
-_Moments = tuple[_Floats, _Floats, _Floats, _Floats]  # means and covariances within, between
+_Moments = Sequence[tuple[_Floats, _Floats]]  # means and covariances by level
 
 class Plan:
-    """Blocks with rows, entries to fill and variables to judge; groups are (within, between, nboth, covariates)."""
+    """Blocks with rows, entries to fill and variables to judge; groups are (blocks, nboth, covariates by level)."""
 
     def __init__(
         self,
         npar: int,
         blocks: Sequence[tuple[Block, Sequence[_Row], Sequence[int], Sequence[int]]],
-        groups: Sequence[tuple[int, int, int, Sequence[int], Sequence[int]]],
+        groups: Sequence[tuple[Sequence[int], int, Sequence[Sequence[int]]]],
         lower: _Floats,
         upper: _Floats,
         constraints: Constraints | None,

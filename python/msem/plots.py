@@ -21,7 +21,7 @@ from msem.fits.fit import Fit
 from msem.fits.power import Power
 from msem.fits.segregated import SegregatedFit
 from msem.fits.synopsis import compare, named_fits
-from msem.model.levels import BETWEEN, LEVEL_NAMES, WITHIN, Level, level_number
+from msem.model.levels import BETWEEN, Level, level_number, level_title
 from msem.pictures import canvas, forest, heatmap, lines, outliers
 from msem.pictures.diagram import require_converged
 from msem.postestimation.influence import Influence
@@ -104,7 +104,8 @@ def coefficients(
         require_converged(getattr(fit, "converged", True))
     table = compare(given, columns=("est", "se", "ci_lower", "ci_upper"), ops=ops)
     if level is not None:
-        table = table[table.index.get_level_values("level") == level_number(level)]
+        nlevels = max(int(table.index.get_level_values("level").max()), BETWEEN)
+        table = table[table.index.get_level_values("level") == level_number(level, nlevels)]
     return forest.draw_coefficients(table, list(given), ax, "Estimate with 95% interval")
 
 
@@ -190,7 +191,8 @@ def level_fit(fit: Fit | SegregatedFit, *, ax: Axes | None = None) -> Axes:
         found = {str(level).capitalize(): own for level, own in fit.fit_measures().items()}
     else:
         found = {
-            LEVEL_NAMES[level].capitalize(): fit.fit_measures(level=level) for level in (BETWEEN, WITHIN)
+            level_title(level, fit.table.nlevels): fit.fit_measures(level=level)  # type: ignore[arg-type]
+            for level in range(fit.table.nlevels, 0, -1)
         }
         found["Whole model"] = fit.fit_measures()
     return forest.draw_level_fit(found, ax)
@@ -228,7 +230,11 @@ def residuals(
     require_converged(fit.converged)
     table = fit.residuals(kind)
     table = table[table["group"] == _group_number(fit, group)]
-    levels = sorted(table["level"].unique(), reverse=True) if level is None else [level_number(level)]
+    levels = (
+        sorted(table["level"].unique(), reverse=True)
+        if level is None
+        else [level_number(level, fit.table.nlevels)]
+    )
     covariances = table[(table["op"] == "~~") & table["level"].isin(levels)]
     largest = float(covariances["residual"].abs().max())
     limit = max(largest, {"raw": 1e-8, "standardized": 2.5, "normalized": 2.5}.get(kind, 0.1))
@@ -236,7 +242,7 @@ def residuals(
     size = 1.3 + 0.34 * max(covariances.loc[covariances["level"] == one, "lhs"].nunique() for one in levels)
     with canvas.panels(ax, len(levels), size, size) as drawn:
         for one, number in zip(drawn, levels, strict=True):
-            title = LEVEL_NAMES[number].capitalize() if fit.table.multilevel else ""
+            title = level_title(number, fit.table.nlevels)
             heatmap.draw_residuals(one, table[table["level"] == number], limit, digits, title)
             one.set_xlabel(f"{SHOWN[kind]}; bold: p < .05")
         return drawn[0] if len(drawn) == 1 else np.array(drawn, dtype=object)

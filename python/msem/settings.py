@@ -481,6 +481,7 @@ class Settings:
         resampled = se == "bootstrap"
         values |= {name: getattr(self, name) or "" for name in ("group", *SURVEY)}
         values["cluster"] = self.cluster_of(nlevels) or ""
+        values["inner_clusters"] = self.inner
         values["replicate_scale"] = self.replicate_scale or ""
         values |= {
             "se": se,
@@ -520,6 +521,7 @@ class ResolvedSettings(Settings):
     """
 
     cluster: str
+    inner_clusters: tuple[str, ...] = ()
     group: str
     weights: str
     cluster_weights: str

@@ -195,10 +195,9 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes):
         about = np.average(values, axis=0, weights=rows.weights) if centred else 0.0
         return row_arrays(values - about, rows.sampled)
 
-    def marginal(
-        self, unit: Sequence[str], cluster: Sequence[str], rows: Rows
-    ) -> tuple[SampleStatistics, ClusterArrays]:
+    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[SampleStatistics, ClusterArrays]:
         """Statistics and clusters of some of the variables, each at one level only."""
+        unit, cluster = names
         part = self.restrict(unit, cluster, 0)
         if not self.unit:
             return part, part.clusters(rows)
@@ -398,8 +397,7 @@ class ClusterArrays(CountedClusters):
     def saturated_trace(
         self,
         likelihood: _core.Likelihood,
-        within: LevelArrays,
-        between: LevelArrays,
+        levels: Sequence[LevelArrays],
         fixed: Sequence[bool],
         *,
         means: bool,
@@ -408,6 +406,7 @@ class ClusterArrays(CountedClusters):
         """Trace of the saturated model; see `Clusters.saturated_trace`."""
         if self.products is not None or self.sampled is not None:
             return None
+        within, between = levels
         moments = within.mean, within.cov, between.mean, between.cov
         return _core.saturated_trace(self.of(likelihood), *moments, fixed, means, expected)
 

@@ -673,8 +673,8 @@ def _number_inner(
             )
         if count == parents:
             raise DataError(
-                f"every {upper!r} has one {name!r}, so that these levels cannot be told apart: leave one of them out of "
-                "cluster= and of the model"
+                f"every {upper!r} has one {name!r}, so that these levels cannot be told apart: leave one of them out "
+                "of cluster= and of the model"
             )
         out[name] = InnerClusters(own, parent.astype(np.int64), found[label], repeated)
         above, upper = own, name

@@ -189,9 +189,10 @@ class IncompleteStatistics(AtMostTwoLevels, WithoutSlopes):
         return IncompleteClusters(self.by_cluster, products, (self.data, rows.cluster_of_row), rows.sampled)
 
     def marginal(
-        self, unit: Sequence[str], cluster: Sequence[str], rows: Rows
+        self, names: Sequence[Sequence[str]], rows: Rows
     ) -> tuple[IncompleteStatistics, IncompleteClusters]:
         """Statistics and clusters of some of the variables, each at one level only."""
+        unit, cluster = names
         part = self.restrict(unit, cluster, 0)
         return part, part.clusters(rows)
 
@@ -503,8 +504,7 @@ class IncompleteClusters(CountedClusters):
     def saturated_trace(
         self,
         likelihood: _core.Likelihood,
-        within: LevelArrays,
-        between: LevelArrays,
+        levels: Sequence[LevelArrays],
         fixed: Sequence[bool],
         *,
         means: bool,

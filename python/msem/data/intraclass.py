@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.arrays import LevelArrays
 from msem.distributions import normal_halfwidth
 
 Floats = NDArray[np.float64]
@@ -37,6 +38,23 @@ def icc_columns(icc: Floats, se: Floats, sizes: Mapping[float, float], ci_level:
     effect = 1 + (float(size**2 @ count) / nobs - 1) * icc
     columns = {"icc": icc, "se": se, "ci_lower": lower, "ci_upper": upper}
     return pd.DataFrame(columns | {"design_effect": effect, "effective_nobs": nobs / effect})
+
+
+def variance_shares(levels: Mapping[int, LevelArrays]) -> pd.Series:
+    """Shares of variance of the levels above the first, of variables with a part at level 1 and there."""
+    total: dict[str, float] = {}
+    for moments in levels.values():
+        for name, variance in moments.variances.items():
+            total[name] = total.get(name, 0.0) + variance
+    own = levels[1].names
+    shares = {
+        (name, level): moments.variances[name] / total[name]
+        for name in own
+        for level, moments in levels.items()
+        if level > 1 and name in moments.at
+    }
+    index = pd.MultiIndex.from_tuples(shares, names=["variable", "level"])
+    return pd.Series(list(shares.values()), index=index, name="icc", dtype=float)
 
 
 def anova_size(sizes: Floats, counts: Floats) -> float:

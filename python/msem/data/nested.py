@@ -107,7 +107,8 @@ class NestedStatistics(WithoutSlopes):
     @property
     def counts(self) -> Floats:
         """How many of the lowest clusters there are of each size."""
-        return np.bincount(np.unique(self.data.sizes, return_inverse=True)[1], self._weights[0])
+        place = np.unique(self.data.sizes, return_inverse=True)[1]
+        return np.bincount(place, self._weights[0]).astype(np.float64)
 
     @property
     def harmonic_size(self) -> float:
@@ -129,7 +130,8 @@ class NestedStatistics(WithoutSlopes):
         """Means over the units of the level that each variable is measured on."""
         pairs = map(self._values, range(len(self.variables.levels)))
         parts = [np.average(values, axis=0, weights=weights) for values, weights in pairs]
-        return np.concatenate(parts) + self.data.origin
+        means: Floats = np.concatenate(parts) + self.data.origin
+        return means
 
     def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
         """Covariance matrices of variables measured on each level, with the numbers of its units as divisors."""
@@ -221,9 +223,10 @@ class NestedStatistics(WithoutSlopes):
         """Statistics by cluster size know two levels; always `UnsupportedError`."""
         refuse("samples drawn from a fit")
 
-    def marginal(self, unit: Sequence[str], cluster: Sequence[str], rows: Rows) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("log-likelihoods of clusters given fixed covariates")
+    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[NestedStatistics, NestedClusters]:
+        """Statistics and clusters of some of the variables, each at one level only."""
+        part = self.with_variables(Variables(tuple(map(tuple, names))))
+        return part, part.clusters(rows)
 
     def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> NoReturn:
         """Variables of one level or two; always `UnsupportedError`."""
@@ -263,7 +266,7 @@ class NestedClusters(CountedClusters):
         """Units in each of the highest clusters, shape (K,)."""
         out = self.data.sizes
         for parent in self.data.parent:
-            out = np.bincount(parent, out)
+            out = np.bincount(parent, out).astype(np.float64)
         return out
 
     def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
@@ -276,8 +279,7 @@ class NestedClusters(CountedClusters):
     def saturated_trace(
         self,
         likelihood: _core.Likelihood,
-        within: LevelArrays,
-        between: LevelArrays,
+        levels: Sequence[LevelArrays],
         fixed: Sequence[bool],
         *,
         means: bool,
@@ -371,8 +373,8 @@ def _warn_of_repeated(data: ClusteredData) -> None:
         ids = clusters.ids.nunique()
         if 0 < clusters.repeated < FEW * ids:
             warn(
-                f"{clusters.repeated} of the {ids} ids in {name!r} occur in several of {upper} and were taken for different "
-                f"clusters: {len(clusters.parent)} in all",
+                f"{clusters.repeated} of the {ids} ids in {name!r} occur in several of {upper} and were taken for "
+                f"different clusters: {len(clusters.parent)} in all",
                 DataWarning,
             )
         upper = repr(name)
@@ -401,7 +403,7 @@ def _require_constant(
 def _confounded(statistics: NestedStatistics) -> Iterator[Finding]:
     """Variables without variance, or collinear ones, at the level that they are measured on."""
     data, unit = statistics.data, statistics.unit
-    N, J = statistics.counted[:2]
+    N, J = map(int, statistics.counted[:2])
     ssw = statistics.within_products
     p = len(unit)
     size = np.abs(statistics.total_mean[:p]) + np.sqrt(data.values[0].var(axis=1))

@@ -256,7 +256,7 @@ def _require_replicates_alone(settings: Settings, table: ParameterTable) -> None
 
 
 def require_cluster_columns(table: ParameterTable, settings: Settings) -> None:
-    """Refuse a model that has more or fewer levels than there are columns of clusters, and headers that contradict them.
+    """Refuse a model that has other levels than there are columns of clusters.
 
     Raises
     ------

@@ -281,6 +281,15 @@ class Sample:
         """Clusters of all groups."""
         return sum(group.nlevel2 for group in self.groups)
 
+    def units_of(self, level: int) -> float:
+        """Units of a level in all groups, not counted by their weights."""
+        nlevels = len(self.statistics[0].variables.levels)
+        if level == 1:
+            return self.nobs
+        if level == nlevels:
+            return self.nclusters
+        return sum(s.counted[level - 1] for s in self.statistics)
+
     @property
     def design(self) -> Design | Replication | None:
         """PSUs and strata, or replicate weights; None where the clusters, or rows without clusters, are independent."""

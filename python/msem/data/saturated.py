@@ -38,7 +38,8 @@ def solve_saturated(
         raise DataError(f"the saturated model cannot be estimated: {error}") from error
     found = zip(s.variables.levels, fit["levels"], strict=True)
     levels = {
-        level: LevelArrays(names, *moments, len(names)) for level, (names, moments) in enumerate(found, 1)
+        level: LevelArrays(names, mean, cov, len(names))
+        for level, (names, (mean, cov)) in enumerate(found, 1)
     }
     return Saturated(
         levels,
@@ -83,12 +84,13 @@ def moment_names(statistics: Statistics) -> list[str]:
     DataError
         If two of them would have the same name.
     """
-    s = statistics
-    within, between = s.unit, (*s.unit[: s.nboth], *s.cluster)
-    names = [f"{within[j]}~~{within[i]}" for i, j in zip(*vech_index(len(within)), strict=True)]
-    names += [f"{between[j]}~~{between[i]}.l2" for i, j in zip(*vech_index(len(between)), strict=True)]
-    names += [f"{v}~1.l2" if k < s.nboth else f"{v}~1" for k, v in enumerate(s.unit)]
-    names += [f"{v}~1.l2" for v in s.cluster]
+    variables = statistics.variables
+    single = len(variables.levels) == 1
+    names = []
+    for level, own in enumerate(variables.levels, 1):
+        suffix = ".l2" if single else _suffix(level)
+        names += [f"{own[j]}~~{own[i]}{suffix}" for i, j in zip(*vech_index(len(own)), strict=True)]
+    names += [f"{v}~1{'.l2' if single else _suffix(variables.top(v))}" for v in variables.names]
     if len(set(names)) < len(names):
         several = next(name for k, name in enumerate(names) if name in names[:k])
         raise DataError(
@@ -98,19 +100,20 @@ def moment_names(statistics: Statistics) -> list[str]:
     return names
 
 
+def _suffix(level: int) -> str:
+    return f".l{level}" if level > 1 else ""
+
+
 def saturated_objective(statistics: Statistics) -> _core.Objective:
     """Objective of the saturated model as a function of its moments, in the order of `moment_names`."""
-    s = statistics
-    p, nboth, q = len(s.unit), s.nboth, len(s.cluster)
-    nb = nboth + q
-    first_b, first_mean = p * (p + 1) // 2, p * (p + 1) // 2 + nb * (nb + 1) // 2
-    npar = first_mean + p + q
-    within = free_block(p, 0, [(i, first_mean + i) for i in range(nboth, p)])
-    means_b = [(i, first_mean + i) for i in range(nboth)] + [
-        (nboth + i, first_mean + p + i) for i in range(q)
-    ]
-    between = free_block(nb, first_b, means_b)
-    return _core.Objective(npar, [within, between], [(s.likelihood(), [0, 1])])
+    s, variables = statistics, statistics.variables
+    at = {name: k for k, name in enumerate(variables.names)}
+    firsts = np.cumsum([0, *(len(own) * (len(own) + 1) // 2 for own in variables.levels)]).tolist()
+    blocks = []
+    for level, own in enumerate(variables.levels, 1):
+        means = [(i, firsts[-1] + at[name]) for i, name in enumerate(own) if variables.top(name) == level]
+        blocks.append(free_block(len(own), firsts[level - 1], means))
+    return _core.Objective(firsts[-1] + len(at), blocks, [(s.likelihood(), list(range(len(blocks))))])
 
 
 def saturated_core(statistics: Statistics, clusters: Clusters) -> _core.Objective:
@@ -133,10 +136,14 @@ def taken_together(statistics: Statistics, clusters: Clusters) -> bool:
 
 def saturated_parts(
     statistics: Statistics, saturated: Saturated, clusters: Clusters
-) -> tuple[_core.Likelihood, tuple[LevelArrays, LevelArrays]]:
-    """Likelihood and saturated moments, within and between, as the clusters go with them."""
+) -> tuple[_core.Likelihood, tuple[LevelArrays, ...]]:
+    """Likelihood and saturated moments of both levels, or of more, as the clusters go with them."""
     by_cluster = taken_together(statistics, clusters)
-    moments = saturated.within, saturated.between
+    moments = (
+        tuple(saturated.levels.values())
+        if len(saturated.levels) > 2
+        else (saturated.within, saturated.between)
+    )
     return statistics.likelihood(by_cluster=by_cluster), moments[::-1] if by_cluster else moments
 
 

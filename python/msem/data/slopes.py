@@ -295,7 +295,7 @@ class SlopeStatistics(AtMostTwoLevels):
         """Statistics by cluster size say nothing of slopes; always `UnsupportedError`."""
         refuse("this")
 
-    def marginal(self, unit: Sequence[str], cluster: Sequence[str], rows: Rows) -> NoReturn:
+    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> NoReturn:
         """Always `UnsupportedError`."""
         refuse("fits of one level")
 
@@ -390,8 +390,7 @@ class SlopeClusters(CountedClusters):
     def saturated_trace(
         self,
         likelihood: _core.Likelihood,
-        within: LevelArrays,
-        between: LevelArrays,
+        levels: Sequence[LevelArrays],
         fixed: Sequence[bool],
         *,
         means: bool,

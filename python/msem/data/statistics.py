@@ -176,8 +176,7 @@ class Clusters(Protocol):
     def saturated_trace(
         self,
         likelihood: _core.Likelihood,
-        within: LevelArrays,
-        between: LevelArrays,
+        levels: Sequence[LevelArrays],
         fixed: Sequence[bool],
         *,
         means: bool,
@@ -387,8 +386,8 @@ class Statistics(Protocol):
     def new_clusters(self, rows: Rows) -> Clusters | None:
         """Clusters of new rows, for scores; None where they are made of their variables alone."""
 
-    def marginal(self, unit: Sequence[str], cluster: Sequence[str], rows: Rows) -> tuple[Self, Clusters]:
-        """Statistics and clusters of some of the variables, each at one level only."""
+    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[Self, Clusters]:
+        """Statistics and clusters of variables measured on units, on clusters, and so on, each at that level only."""
 
     def with_variables(self, variables: Variables) -> Self:
         """Statistics of some of the variables, at these levels and in this order.
@@ -406,7 +405,7 @@ class Statistics(Protocol):
         """The statistics about their means, for models without mean structure."""
 
     def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
-        """Covariance matrices of variables measured on units, on clusters, and so on, with numbers of these as divisors."""
+        """Covariance matrices of variables measured on units, on clusters, and so on; numbers of these are divisors."""
 
     def difference(self, other: Self) -> str:
         """What differs from other statistics of the same variables, in words; empty if nothing does."""

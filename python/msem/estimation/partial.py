@@ -23,7 +23,7 @@ def key(row: Parameter) -> Key:
 def estimate_partially(
     table: ParameterTable, sample: Sample, level: int, values: Mapping[Key, float]
 ) -> Estimate:
-    """Fit a model of two levels, one of them saturated.
+    """Fit a model of several levels, all but one of them saturated.
 
     Fisher scoring by conjugate gradients, whose cost hardly grows with the parameters of the saturated level; by the
     usual steps, if necessary from the usual starts, where that does not converge, there are constraints, or the data
@@ -34,7 +34,7 @@ def estimate_partially(
     table : ParameterTable
         As made by `partially_saturated_table` or `level_baseline_table`.
     sample : Sample
-    level : {1, 2}
+    level : int
         The level that is not saturated.
     values : mapping from Key to float
         Where its rows start. All others start at the saturated moments, and means where they fit these.
@@ -44,10 +44,10 @@ def estimate_partially(
     Estimate
     """
     started = replace(table, rows=tuple(_started(r, sample, level, values) for r in table.rows))
-    by_products = not table.constraints and all(s.complete for s in sample.statistics)
+    by_products = table.nlevels == 2 and not table.constraints and all(s.complete for s in sample.statistics)
     best: Estimate | None = None
     for model in (started, table):
-        other = 3 - level if by_products and model is started else 0
+        other = 3 - level if by_products and model is started else 0  # of two levels
         try:
             found = estimate(model, sample, tolerance=TOLERANCE, saturated_level=other)
         except ModelError:

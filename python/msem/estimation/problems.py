@@ -15,7 +15,7 @@ from msem.estimation.objective import Objective
 from msem.estimation.optimize import Optimum
 from msem.estimation.rotation import RotatedBlock
 from msem.estimation.sampling import Sampling
-from msem.model.levels import LEVEL_NAMES
+from msem.model.levels import level_place
 
 Floats = NDArray[np.float64]
 
@@ -349,7 +349,7 @@ def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
 
 def _where(objective: Objective, block: BlockMap) -> str:
     """At which level, and of which group, in words; nothing where there is only one."""
-    where = f" at the {LEVEL_NAMES[block.level]} level" if objective.table.multilevel else ""
+    where = level_place(block.level, objective.table.nlevels)
     if objective.table.ngroups > 1:
         where += f" of group {objective.table.group_labels[block.group - 1]!r}"
     return where

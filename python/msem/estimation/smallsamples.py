@@ -59,7 +59,8 @@ def _row_df(r: Parameter, predictors: dict[tuple[str, int, int], int], nlevels: 
     k = max(predictors.get((name, r.level, r.group), 0) for name in outcomes)
     if nlevels == 1:
         return s.nobs - k - 1
-    return s.nclusters - k - 1 if r.level == 2 else s.nobs - s.nclusters - k
+    of_units = (*s.counted, 1.0)
+    return of_units[r.level - 1] - of_units[r.level] - k
 
 
 def count_predictors(table: ParameterTable) -> dict[tuple[str, int, int], int]:
@@ -159,13 +160,18 @@ def few_clusters(table: ParameterTable, statistics: Sequence[Statistics]) -> Ite
     """Findings for the groups that have fewer clusters than their between level has parameters."""
     if table.nlevels == 1:
         return
-    for group, s in enumerate(statistics, 1):
-        between = {r.free for r in table.rows if r.free and r.level == 2 and r.group == group}
-        if s.nclusters < len(between):
+    for group, s, level in (
+        (g, s, k) for g, s in enumerate(statistics, 1) for k in range(2, table.nlevels + 1)
+    ):
+        between = {r.free for r in table.rows if r.free and r.level == level and r.group == group}
+        count = s.counted[level - 1]
+        if count < len(between):
             where = f" in group {group}" if len(statistics) > 1 else ""
+            place = "between-level" if table.nlevels == 2 else f"level-{level}"
+            that = "the between" if table.nlevels == 2 else "this"
             yield Problem(
                 "few_clusters",
-                f"{s.nclusters:.0f} clusters{where} for {len(between)} between-level parameters",
-                "Estimates of the between level hang on single clusters, and its standard errors and tests are not to "
+                f"{count:.0f} clusters{where} for {len(between)} {place} parameters",
+                f"Estimates of {that} level hang on single clusters, and its standard errors and tests are not to "
                 "be trusted: simplify it, and look at fit.profile(), fit.jackknife() and reference='t'",
             )

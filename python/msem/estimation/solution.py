@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.intraclass import variance_shares
 from msem.data.moments import LevelMoments, level_moments, of_design
 from msem.data.sample import Group, Origin, Sample
 from msem.distributions import coverage, interval_on, normal_halfwidth, normal_pvalue, student_halfwidth
@@ -20,7 +21,7 @@ from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.lookup import parameter_series
 from msem.estimation.matrices import Model, row_values
-from msem.estimation.objective import ImpliedLevels, Objective
+from msem.estimation.objective import ImpliedLevels, ImpliedMoments, Objective
 from msem.estimation.problems import Problem, status_of
 from msem.estimation.sampling import Sampling
 from msem.estimation.slopes import SlopeReference, slope_reference
@@ -141,12 +142,40 @@ class GroupResults:
             raise AttributeError(
                 "a model with random slopes has no saturated moments: covariances depend on the covariates"
             )
+        if self.estimate.table.nlevels > 2:
+            raise AttributeError(
+                "LevelMoments are those of two levels, and this model has three: their saturated moments are in "
+                "fit.unrestricted_moments"
+            )
         moments = level_moments(self.sample.saturated, self.statistics)
         return moments if self.sample.sampled is None else of_design(moments, self.sample.clusters)
 
     @property
+    def unrestricted_moments(self) -> ImpliedLevels:
+        """Means and covariances of the saturated model by level, of models of any number of levels.
+
+        Raises
+        ------
+        AttributeError
+            For a model with random slopes.
+        """
+        if self.estimate.table.slopes(self.number):
+            raise AttributeError(
+                "a model with random slopes has no saturated moments: covariances depend on the covariates"
+            )
+        return ImpliedLevels(
+            (level, ImpliedMoments(m.series(), m.frame(), m.nobserved))
+            for level, m in self.sample.levels.items()
+        )
+
+    @property
     def icc(self) -> pd.Series:
-        """Intraclass correlations of the variables at both levels; standard errors: `saturated.icc_table()`."""
+        """Intraclass correlations of the variables at several levels; standard errors: `icc_table()`.
+
+        With three levels by variable and level: the shares of variance of levels 2 and 3.
+        """
+        if self.estimate.table.nlevels > 2:
+            return variance_shares(self.sample.levels)
         return self.saturated.icc
 
     @property
@@ -416,8 +445,22 @@ class Solution(Translated):
         return self._group.saturated
 
     @property
+    def unrestricted_moments(self) -> ImpliedLevels:
+        """Means and covariances of the saturated model by level, of models of any number of levels.
+
+        Raises
+        ------
+        AttributeError
+            For a model with random slopes, and for several groups, which have their own in `groups`.
+        """
+        return self._group.unrestricted_moments
+
+    @property
     def icc(self) -> pd.Series:
-        """Intraclass correlations of the variables at both levels; standard errors: `saturated.icc_table()`."""
+        """Intraclass correlations of the variables at several levels; standard errors: `icc_table()`.
+
+        With three levels by variable and level: the shares of variance of levels 2 and 3.
+        """
         return self._group.icc
 
     @property

@@ -23,7 +23,7 @@ from msem.data.reading import (
 from msem.data.saturated import Method as SaturatedMethod
 from msem.data.statistics import Rows, Statistics
 from msem.entry import entry
-from msem.errors import DataError, DataWarning, ModelError, warn
+from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
 from msem.estimation.problems import Problem, border_moments
 from msem.fits.one_level import Gamma, Method, fit_level, require_separable
 from msem.fits.segregated import SegregatedFit
@@ -125,9 +125,14 @@ def _saturated(
 ) -> LevelMoments:
     """Saturated moments of the rows of a frame, unless there is a function for the kind of data."""
     require_rows_of_data(data)
-    cluster = settings.cluster
+    cluster = settings.highest
     if cluster is None:
         raise DataError('name the column with the cluster ids, cluster="..."')
+    if settings.inner:
+        raise UnsupportedError(
+            "moments by level of three levels are not available in this version: name one column of clusters, or fit a "
+            "model of three levels and take its fit.unrestricted_moments"
+        )
     holes = Holes() if settings.incomplete else None
     within, between = inferred_levels(data, cluster, within, between, holes)
     variables = _variables(within, between)

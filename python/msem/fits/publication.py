@@ -16,7 +16,7 @@ from msem.errors import DataError, ModelError
 from msem.fits.fit import Fit
 from msem.fits.saved import SavedFit
 from msem.fits.synopsis import named_fits
-from msem.model.levels import LEVEL_NAMES
+from msem.model.levels import level_title
 from msem.output.documents import great_table, save_word
 from msem.settings import require_choice, several
 from msem.version import __version__
@@ -250,7 +250,7 @@ def _rows(fit: Fit | SavedFit, ops: Sequence[str] | None, ci_level: float) -> pd
     sections, names = [], []
     for lhs, op, rhs, level, group in frame[["lhs", "op", "rhs", "level", "group"]].itertuples(index=False):
         title = "Variances" if op == "~~" and lhs == rhs else SECTIONS[op]
-        where = [LEVEL_NAMES[level].capitalize()] if fit.table.multilevel and level in LEVEL_NAMES else []
+        where = [level_title(level, fit.table.nlevels)] if fit.table.multilevel and level else []
         where += [groups[group - 1]] if groups and group else []
         sections.append(": ".join([", ".join(where), title]) if where else title)
         names.append(lhs if title == "Variances" or op in ("~1", ":=") else f"{lhs} {op} {rhs}")

@@ -15,7 +15,7 @@ from msem.data.survey import Replication, effective, shared_design
 from msem.estimation.problems import Problem
 from msem.estimation.smallsamples import plain_size
 from msem.estimation.solution import GroupResults, ReplicateCounts, Solution
-from msem.model.levels import LEVEL_NAMES
+from msem.model.levels import LEVEL_NAMES, names_of_levels
 from msem.model.partable import ParameterTable
 from msem.output.sections import WIDTH, Section, fit_sections, level_section, sample_section, scaled_sections
 from msem.output.summary import SummaryInputs, render_html, render_text
@@ -26,13 +26,11 @@ from msem.postestimation.estimates import estimates
 from msem.postestimation.fit_measures import measures, tests
 from msem.postestimation.icc import icc_table
 from msem.postestimation.level_fit import (
-    between_fit,
-    between_measures,
     level_measures,
     level_scaling,
+    specific_fits,
+    specific_measures,
     tied,
-    within_fit,
-    within_measures,
 )
 from msem.postestimation.modification import modification_indices
 from msem.postestimation.reliability import reliability
@@ -73,7 +71,6 @@ TESTS = {
     "residual": "Residual-based (Browne)",
     "likelihood_ratio": "Likelihood ratio, other level saturated",
 }
-HEADINGS = ("Within", "Between")
 SCALED = (
     150  # parameters of a partially saturated model beyond which a summary does without its scaling factors
 )
@@ -123,6 +120,7 @@ def header(
         nclusters=sum(counts) if counts else None,
         groups={group.label: (group.nobs, group.nclusters) for group in groups} if len(groups) > 1 else {},
         cluster=options.cluster,
+        inner=inner_counts(options, groups),
         given_as=origin.given_as,
         dropped_rows=origin.dropped_rows,
         dropped_empty=origin.dropped_empty,
@@ -148,6 +146,20 @@ def rotation_rows(fit: Solution, conditions: int) -> tuple[tuple[str, str | int]
             what = f"{len(one.minima)}, lowest from {one.minima[0].starts} of {most} starts"
             rows += [(f"  Minima of [{one.block.label}]", what)]
     return tuple(rows)
+
+
+def level_titles(options: ResolvedSettings, nlevels: int) -> dict[int, str]:
+    """Names of the levels of a model in its summary: of three those of their clusters; none for a single level."""
+    if nlevels < 3:
+        return names_of_levels(nlevels) if nlevels == 2 else {}
+    columns = (*options.inner_clusters[::-1], options.cluster)
+    return {1: "units", **dict(enumerate(columns, 2))}
+
+
+def inner_counts(options: ResolvedSettings, groups: Sequence[GroupResults]) -> dict[str, float]:
+    """Numbers of clusters within clusters by their column, the highest first."""
+    counts = [sum(own) for own in zip(*(group.statistics.counted for group in groups), strict=True)]
+    return dict(zip(options.inner_clusters, counts[-2:0:-1], strict=True)) if options.inner_clusters else {}
 
 
 def survey_rows(
@@ -293,9 +305,10 @@ def few_clusters_remark(fit: Solution) -> tuple[str, ...]:
     size = plain_size(fit.table, [s.nclusters for s in fit.sample.statistics])
     if corrected or size < BELIEVED:
         return ()
+    level = "between" if fit.table.nlevels == 2 else "highest"
     way = "test='yuan_tian_yanagihara'" if fit.options.scaled_test is None else "test='hotelling'"
     return (
-        f"few clusters: with {fit.sample.nclusters:.0f} the chi-square of the between level rejects a true model in "
+        f"few clusters: with {fit.sample.nclusters:.0f} the chi-square of the {level} level rejects a true model in "
         f"about {size:.0%} of samples at the 5% level: add {way}",
     )
 
@@ -316,14 +329,17 @@ def level_sections(fit: Solution) -> tuple[Section, ...]:
         return ()
     if tied(fit):
         return (level_section({}, note=f"Not defined: {tied(fit).partition(':')[0]}"),)
-    if level_scaling(fit) is not None and within_fit(fit).model.table.npar > SCALED:
-        plain = [level_measures(one, fit.sample) for one in (within_fit(fit), between_fit(fit))]
+    headings = [name.capitalize() for name in names_of_levels(fit.table.nlevels).values()]
+    fits = [found() for found in specific_fits(fit).values()]
+    if level_scaling(fit) is not None and fits[0].model.table.npar > SCALED:
+        plain = [level_measures(one, fit.sample) for one in fits]
         return (
             level_section(
-                dict(zip(HEADINGS, plain, strict=True)), note="Scaled versions: fit_measures(level=...)"
+                dict(zip(headings, plain, strict=True)), note="Scaled versions: fit_measures(level=...)"
             ),
         )
-    return (level_section(dict(zip(HEADINGS, (within_measures(fit), between_measures(fit)), strict=True))),)
+    own = [measures() for measures in specific_measures(fit).values()]
+    return (level_section(dict(zip(headings, own, strict=True))),)
 
 
 def summary(
@@ -405,7 +421,7 @@ def summary_inputs(
             *constraint_sections(solution_constraints(fit)),
         ),
         method=method_rows(fit.options, single_level=not fit.table.multilevel, replicates=fit.bootstrapped),
-        levels=LEVEL_NAMES if fit.table.multilevel else {},
+        levels=level_titles(fit.options, fit.table.nlevels),
         groups=dict(enumerate(fit.group_labels, 1)),
         estimates=estimates(fit, standardized=standardized, reference=reference).assign(
             label=[*shown_labels(fit.table), *(row.label for row in definition_rows(fit))]

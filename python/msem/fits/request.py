@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from msem.errors import ModelError
 from msem.language.syntax import Block, ModelSyntax, format_syntax, parse
 from msem.model.drafts import Fun
-from msem.model.levels import LEVEL_HEADERS, LEVEL_NAMES
+from msem.model.levels import LEVEL_HEADERS
 from msem.settings import Settings
 
 Result = TypeVar("Result")
@@ -94,4 +94,4 @@ def _place(block: Block) -> tuple[str, str]:
     """Group and level of a block, "" where it has none."""
     level = str(block.level or "")
     number = LEVEL_HEADERS.get(level.lower())
-    return block.group or block.block or "", LEVEL_NAMES[number] if number else level
+    return block.group or block.block or "", str(number) if number else level

@@ -21,8 +21,8 @@ from msem.estimation.lookup import parameter_series
 from msem.estimation.problems import Problem, status_of
 from msem.fits.fit import Fit
 from msem.fits.record import CONTENT, FORMAT, ROW, STANDARDIZED, numbers
-from msem.fits.reporting import measure_sections, method_rows, title
-from msem.model.levels import LEVEL_NAMES, Level, rows_at
+from msem.fits.reporting import level_titles, measure_sections, method_rows, title
+from msem.model.levels import Level, rows_at
 from msem.model.partable import Parameter, ParameterTable
 from msem.names import Translated
 from msem.output.sections import Section, sample_section
@@ -267,7 +267,7 @@ class SavedFit(Translated, ForTables):
             header=(Section("", (*how, ("Read from a file of msem", self.version))), sample),
             fit=measure_sections(self.measures, self.options, full=full),
             method=method_rows(self.options, single_level=not multilevel),
-            levels=LEVEL_NAMES if multilevel else {},
+            levels=level_titles(self.options, self.table.nlevels),
             groups=dict(enumerate(self.table.group_labels, 1)),
             estimates=self.estimates(standardized=standardized),
             hidden=hidden_rows(rows, self.content["est"]),

@@ -452,9 +452,9 @@ def add_auxiliary(table: ParameterTable, data: Any, settings: Settings) -> Param
                     raise DataError(
                         f"{name!r} is a variable of the model and cannot be auxiliary too: leave it out"
                     )
-    if not table.multilevel or settings.cluster is None:
+    if not table.multilevel or settings.highest is None:
         return with_auxiliary(table, names)
-    unit = varying_within(data, settings.cluster, names, Holes())
+    unit = varying_within(data, settings.highest, names, Holes())
     return with_auxiliary(table, unit, [name for name in names if name not in unit])
 
 

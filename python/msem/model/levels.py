@@ -23,6 +23,21 @@ def names_of_levels(nlevels: int) -> dict[int, str]:
     return dict(LEVEL_NAMES) if nlevels < 3 else {k: f"level {k}" for k in range(1, nlevels + 1)}
 
 
+def level_title(level: int, nlevels: int) -> str:
+    """Heading of a level; "" for a single one."""
+    return names_of_levels(nlevels)[level].capitalize() if nlevels > 1 else ""
+
+
+def headed_level(text: str, nlevels: int) -> int | None:
+    """The level that the header of a block means by itself; None for a name of the user's."""
+    known = {str(level): level for level in range(1, max(nlevels, BETWEEN) + 1)} | {
+        LEVEL_NAMES[WITHIN]: WITHIN
+    }
+    if nlevels <= BETWEEN:
+        known[LEVEL_NAMES[BETWEEN]] = BETWEEN
+    return known.get(text.casefold())
+
+
 def level_place(level: int, nlevels: int) -> str:
     """Where something of a level is, as an addition to a text; nothing for a single level."""
     if nlevels == 1:

@@ -59,6 +59,7 @@ def sample_section(
     nclusters: float | None = None,
     groups: Mapping[str, tuple[float, float | None]] | None = None,
     cluster: str = "",
+    inner: Mapping[str, float] | None = None,
     given_as: str = "",
     patterns: Mapping[str, int] | None = None,
     dropped_rows: int = 0,
@@ -79,6 +80,8 @@ def sample_section(
         Units and clusters of each group.
     cluster : str
         Name of the cluster variable.
+    inner : mapping of str to float
+        Number of clusters within clusters by their variable, the highest first.
     given_as : str
         How the moments were given: raw data, moments with cluster sizes, moments with N and J only.
     patterns : mapping of str to int, optional
@@ -101,6 +104,7 @@ def sample_section(
     else:
         rows = [("Number of observations", _count(nobs))]
         rows += [(name, _count(nclusters))] if nclusters is not None else []
+        rows += [(f"Number of clusters [{column}]", _count(count)) for column, count in (inner or {}).items()]
     rows += [(f"Number of missing patterns{level}", count) for level, count in (patterns or {}).items()]
     if nrows and (dropped_rows or dropped_empty or dropped_no_cluster or dropped_no_group or dropped_zero):
         rows.append(("Rows in the data", nrows))
@@ -209,12 +213,17 @@ def _rmsea(m: Mapping[str, float], level: str) -> Pairs:
 
 
 def _srmr(m: Mapping[str, float]) -> Pairs:
-    if "srmr_within" not in m:
+    levels = _srmr_of_levels(m)
+    if not levels:
         return (("SRMR", m["srmr"]),) if "srmr" in m else ()
-    return (
-        ("SRMR (within covariance matrix)", m["srmr_within"]),
-        ("SRMR (between covariance matrix)", m["srmr_between"]),
-    )
+    return tuple((name, m[key]) for name, key in levels.items())
+
+
+def _srmr_of_levels(m: Mapping[str, float]) -> dict[str, str]:
+    """Names of the SRMR of each level, and under which they are found; none for a single level."""
+    two = {f"SRMR ({level} covariance matrix)": f"srmr_{level}" for level in ("within", "between")}
+    more = {f"SRMR (covariance matrix of level {k})": f"srmr_l{k}" for k in (1, 2, 3)}
+    return {name: key for name, key in (two | more).items() if key in m}
 
 
 def level_section(measures: Mapping[str, pd.Series], *, note: str = "") -> Section:
@@ -370,12 +379,8 @@ def _scaled_rmsea(m: Mapping[str, float], level: str) -> Rows:
 
 
 def _scaled_srmr(m: Mapping[str, float]) -> Rows:
-    if "srmr_within" not in m:
-        return [("SRMR", m["srmr"], m["srmr"])]
-    return [
-        (f"SRMR ({level} covariance matrix)", m[f"srmr_{level}"], m[f"srmr_{level}"])
-        for level in ("within", "between")
-    ]
+    levels = _srmr_of_levels(m) or {"SRMR": "srmr"}
+    return [(name, m[key], m[key]) for name, key in levels.items()]
 
 
 def _scaled_gfi(m: Mapping[str, float], level: str) -> Rows:

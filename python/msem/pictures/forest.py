@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import DataError
-from msem.model.levels import LEVEL_NAMES
+from msem.model.levels import BETWEEN, level_title
 from msem.pictures.canvas import COLOURS, DASHES, FAINT, INK, MARKERS, PAPER, axes, legend_above
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def draw_coefficients(table: pd.DataFrame, names: Sequence[str], ax: Axes | None
 
 
 def _heading(block: tuple[Any, ...]) -> str:
-    level = LEVEL_NAMES.get(block[0], "Defined").capitalize()
+    level = "Defined" if not block[0] else level_title(block[0], max(block[0], BETWEEN))
     return level if len(block) == 1 else f"{level}, group {block[1]}"
 
 

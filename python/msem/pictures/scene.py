@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.model.levels import LEVEL_NAMES
+from msem.model.levels import level_title
 from msem.pictures.beside import Beside, Point, Side, beside, size_of
 from msem.pictures.curves import Curve, Outline
 from msem.pictures.graph import Arrow, LevelGraph, Node, merged
@@ -134,7 +134,7 @@ def compose(
                 continue
             panels.append(
                 Panel(
-                    _title(level if multilevel else 0, titles.get(group, "")),
+                    _title(level_title(level, max(levels)) if multilevel else "", titles.get(group, "")),
                     common[level].facing,
                     dx + left,
                     bottoms[level],
@@ -152,9 +152,8 @@ def compose(
     return Scene(total, max(tops.values()), tuple(panels), tuple(nodes), tuple(arrows), tuple(joins))
 
 
-def _title(level: int, group: str) -> str:
-    name = LEVEL_NAMES[level].capitalize() if level else ""
-    return ": ".join(part for part in (group, name) if part)
+def _title(level: str, group: str) -> str:
+    return ": ".join(part for part in (group, level) if part)
 
 
 def _plan(graph: LevelGraph, places: Places) -> _Plan:

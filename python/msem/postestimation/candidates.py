@@ -8,7 +8,7 @@ from itertools import combinations
 
 from msem.errors import ModelError
 from msem.language.syntax import ModelSyntax, Statement, parse
-from msem.model.levels import LEVEL_HEADERS
+from msem.model.levels import headed_level
 from msem.model.partable import Parameter, ParameterTable
 
 Place = tuple[str, frozenset[str] | tuple[str, str]]
@@ -186,8 +186,12 @@ def _level(
 ) -> int:
     """Level of a statement: of its header, as asked, or the only one that has its variables."""
     header = syntax.blocks[statement.block].level
-    if header is not None and header.casefold() not in LEVEL_HEADERS:
+    if header is not None and headed_level(header, table.nlevels) is None:
         message = f"'level: {header}' is not known here; write 'level: 1' (within) or 'level: 2' (between)"
+        if table.nlevels > 2:
+            message = (
+                f"'level: {header}' is not known here; write the number of the level, 1 to {table.nlevels}"
+            )
         raise ModelError(syntax.locate(statement.at, message))
     names = {name for name in (statement.lhs, statement.rhs) if name}
     having = [
@@ -195,7 +199,7 @@ def _level(
         for here in range(1, table.nlevels + 1)
         if names <= {*table.observed(here, group), *table.latent(here, group)}
     ]
-    asked = LEVEL_HEADERS[header.casefold()] if header is not None else level
+    asked = headed_level(header, table.nlevels) if header is not None else level
     if asked is None and len(having) == 1:
         return having[0]
     if asked in having:
@@ -204,4 +208,6 @@ def _level(
     message = f"the model{where} does not have all of the variables {', '.join(sorted(names))}"
     if len(having) > 1:
         message = "both levels have these variables: give level=1 (within) or level=2 (between)"
+        if table.nlevels > 2:
+            message = f"levels {', '.join(map(str, having))} have these variables: say which, level="
     raise ModelError(syntax.locate(statement.at, message))

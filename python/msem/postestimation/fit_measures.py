@@ -154,13 +154,13 @@ def _adjusted(solution: LevelDiscrepancy | None, test: AdjustedTest) -> Adjusted
 
 
 def twolevel_residuals(fit: Estimate, sample: Sample) -> dict[str, float]:
-    """SRMR of both levels."""
-    srmr: dict[int, list[float]] = {1: [], 2: []}
+    """SRMR of every level."""
+    srmr: dict[int, list[float]] = {level: [] for level in range(1, fit.table.nlevels + 1)}
     for number, group in enumerate(sample.groups, 1):
         implied = fit.objective.moments(fit.theta, number)
         for level, moments in group.levels.items():
             srmr[level].append(_srmr(moments, implied[level].observed, fit.table.auxiliary))
-    return level_residuals(srmr[1], srmr[2], [s.nobs for s in sample.statistics])
+    return level_residuals(list(srmr.values()), [s.nobs for s in sample.statistics])
 
 
 def _srmr(observed: LevelArrays, implied: LevelArrays, auxiliary: Collection[str]) -> float:
@@ -269,7 +269,7 @@ def slope_measures(fit: Solution) -> pd.Series:
         nobs=fit.sample.nobs,
         ngroups=len(fit.sample.groups),
         nclusters=fit.sample.nclusters,
-        residuals=dict.fromkeys(level_residuals([np.nan], [np.nan], [1.0]), np.nan),
+        residuals=dict.fromkeys(level_residuals([[np.nan], [np.nan]], [1.0]), np.nan),
     )
     of_clusters, test = replace(inputs, nobs=fit.sample.nclusters), fit.options.scaled_test
     if test is None:

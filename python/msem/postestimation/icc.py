@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from msem.data.intraclass import icc_columns
 from msem.data.statistics import Statistics
+from msem.distributions import normal_halfwidth
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.matrices import Model, Numbers
 from msem.estimation.solution import NO_MOMENTS, Solution, free_vcov, without_slopes
 from msem.postestimation.delta import Derived, Quantity, delta_method
-from msem.postestimation.ram import Structure, divide, structures
+from msem.postestimation.ram import Block, Structure, divide, structures
 from msem.postestimation.unrestricted import Unrestricted, saturated_moments
 from msem.settings import require_choice
 
@@ -90,7 +93,10 @@ def icc_table(
     Returns
     -------
     DataFrame
-        Columns lhs, group, icc, se, ci_lower, ci_upper, design_effect, effective_nobs.
+        Columns lhs, group, icc, se, ci_lower, ci_upper, design_effect, effective_nobs. With three levels: lhs, group,
+        level, icc, se, ci_lower, ci_upper (Wald), correlation, correlation_se. `icc` is then the share of variance of
+        the level, ICC(2) or ICC(3), and `correlation` that of two units of one cluster of the level: the share of this
+        level and of those above (Hox, Moerbeek & van de Schoot, 2018, have both definitions).
 
     Raises
     ------
@@ -104,6 +110,8 @@ def icc_table(
         raise UnsupportedError(
             "a single-level model has no intraclass correlations: give level: blocks and cluster="
         )
+    if fit.table.nlevels > 2:
+        return _shares_table(fit, source, ci_level)
     frames = []
     for group, sample in enumerate(fit.sample.groups, 1):
         quantity, names = model_icc(fit.model, group), at_both_levels(fit.model, group)
@@ -114,3 +122,73 @@ def icc_table(
             found = saturated_icc(saturated_moments(fit)[group], names)
         frames.append(icc_frame(names, group, found, sample.statistics, ci_level))
     return pd.concat(frames, ignore_index=True)
+
+
+def several_levels(model: Model, group: int) -> list[tuple[str, int]]:
+    """Variables of level 1 with a higher level that has a part of them, for each such level."""
+    blocks = {b.level: b.names for b in model.blocks if b.group == group}
+    return [(name, level) for name in blocks[1] for level in blocks if level > 1 and name in blocks[level]]
+
+
+def _shares(blocks: Mapping[Block, Structure], group: int, keys: Sequence[tuple[str, int]]) -> Numbers:
+    """Shares of variance of variables at levels, and those of these levels and all above: two for each key."""
+    own = {level: block for (level, of), block in blocks.items() if of == group}
+
+    def variance(name: str, lowest: int, highest: int) -> Numbers:
+        parts = [
+            block.variances[..., block.at[name]]
+            for level, block in own.items()
+            if lowest <= level <= highest and name in block.at
+        ]
+        total: Numbers = np.sum(parts, axis=0)
+        return total
+
+    top = max(own)
+    out = [
+        divide(variance(name, level, last), variance(name, 1, top))
+        for name, level in keys
+        for last in (level, top)
+    ]
+    return np.stack(out, axis=-1)
+
+
+def _shares_table(fit: Solution, source: str, ci_level: float) -> pd.DataFrame:
+    frames = []
+    for group in range(1, len(fit.sample.groups) + 1):
+        if source == "model":
+            keys = several_levels(fit.model, group)
+            quantity = partial(_of_model, fit.model, group, keys)
+            at, vcov = fit.theta, free_vcov(fit)
+        else:
+            moments = saturated_moments(fit)[group]
+            both = fit.sample.statistics[group - 1].variables.levels
+            keys = [(v, k) for v in both[0] for k, names in enumerate(both, 1) if k > 1 and v in names]
+            quantity = partial(_of_moments, moments, group, keys)
+            at, vcov = moments.vector, moments.gamma
+        if not keys:
+            raise ModelError("no variable is at several levels, so there is no intraclass correlation")
+        found = delta_method(quantity, at, vcov)
+        half = normal_halfwidth(ci_level) * found.se[::2]
+        columns = {
+            "lhs": [name for name, _ in keys],
+            "group": group,
+            "level": [level for _, level in keys],
+            "icc": found.est[::2],
+            "se": found.se[::2],
+            "ci_lower": found.est[::2] - half,
+            "ci_upper": found.est[::2] + half,
+            "correlation": found.est[1::2],
+            "correlation_se": found.se[1::2],
+        }
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _of_model(model: Model, group: int, keys: Sequence[tuple[str, int]], theta: Numbers) -> Numbers:
+    return _shares(structures(model, theta), group, keys)
+
+
+def _of_moments(
+    moments: Unrestricted, group: int, keys: Sequence[tuple[str, int]], vector: Numbers
+) -> Numbers:
+    return _shares(moments.blocks(vector), group, keys)

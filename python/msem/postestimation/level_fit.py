@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from msem.model.derived import (
     partially_saturated_table,
     saturated_table,
 )
-from msem.model.levels import BETWEEN, WITHIN, level_number
+from msem.model.levels import level_number
 from msem.postestimation.fit_indices import (
     FitMeasureInputs,
     incremental_measures,
@@ -106,7 +106,7 @@ def level_measures(
         not converged.
     """
     whole = replace(_inputs(found, sample), complete=complete)
-    inputs = replace(whole, nobs=sample.nclusters if found.level == 2 else sample.nobs)
+    inputs = replace(whole, nobs=sample.units_of(found.level))
     if scaling is None:
         measures = indices(inputs)
     else:
@@ -200,7 +200,7 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
 
     Parameters
     ----------
-    level : {1, 2, "within", "between"}
+    level : {1, 2, 3, "within", "between"}
 
     Returns
     -------
@@ -216,17 +216,16 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
     """
     if not fit.table.multilevel:
         raise ModelError("fit measures of a level need a two-level model; this one has one level")
-    number = level_number(level)
+    number = level_number(level, fit.table.nlevels)
     if tied(fit):
         raise UnsupportedError(tied(fit))
-    return within_fit(fit) if number == WITHIN else between_fit(fit)
+    return specific_fits(fit)[number]()
 
 
 def measures_of_level(fit: Solution, level: int | str) -> pd.Series:
-    """Fit measures of one level, the other saturated."""
+    """Fit measures of one level, the others saturated."""
     require_likelihood(fit.estimate, "fit measures of one level")
-    found = level_fit(fit, level)
-    return (within_measures(fit) if found.level == WITHIN else between_measures(fit)).copy()
+    return specific_measures(fit)[level_fit(fit, level).level]().copy()
 
 
 @cached
@@ -236,21 +235,18 @@ def tied(fit: Solution) -> str:
     if not shared:
         return ""
     return (
-        f"the levels share {', '.join(shared)}: neither level can be saturated without giving that up, so its part "
+        f"the levels share {', '.join(shared)}: no level can be saturated without giving that up, so its part "
         "of the fit is not defined; look at fit_measures() of the whole model, or free the levels"
     )
 
 
 @cached
-def within_fit(fit: Solution) -> LevelSpecific:
-    """The within level with the between level saturated, and its baseline."""
-    return fit_level_specific(fit.estimate, fit.sample, WITHIN)
-
-
-@cached
-def between_fit(fit: Solution) -> LevelSpecific:
-    """The between level with the within level saturated, and its baseline."""
-    return fit_level_specific(fit.estimate, fit.sample, BETWEEN)
+def specific_fits(fit: Solution) -> dict[int, Callable[[], LevelSpecific]]:
+    """Each level with the others saturated, and its baseline: functions that estimate them when first called."""
+    return {
+        level: cache(partial(fit_level_specific, fit.estimate, fit.sample, level))
+        for level in range(1, fit.table.nlevels + 1)
+    }
 
 
 def corrected_chisq(fit: Solution, test: CorrectedTest) -> float:
@@ -272,10 +268,11 @@ def corrected_chisq(fit: Solution, test: CorrectedTest) -> float:
     """
     if not fit.sample.converged:
         return np.nan
-    model = between_fit(fit).model if fit.table.multilevel else fit.estimate
+    last = fit.table.nlevels
+    model = specific_fits(fit)[last]().model if fit.table.multilevel else fit.estimate
     if not model.optimum.converged:
         return np.nan
-    whole, last = 2 * (fit.unrestricted_llf - fit.llf), fit.table.nlevels
+    whole = 2 * (fit.unrestricted_llf - fit.llf)
     for number, group in enumerate(fit.sample.groups, 1):
         alone = GroupResults(number, fit.sample.groups, model)
         shape = LevelShape.of(model.table, last, number)
@@ -284,15 +281,12 @@ def corrected_chisq(fit: Solution, test: CorrectedTest) -> float:
 
 
 @cached
-def within_measures(fit: Solution) -> pd.Series:
-    """Fit measures of the within level."""
-    return _measures(fit, within_fit(fit))
-
-
-@cached
-def between_measures(fit: Solution) -> pd.Series:
-    """Fit measures of the between level."""
-    return _measures(fit, between_fit(fit))
+def specific_measures(fit: Solution) -> dict[int, Callable[[], pd.Series]]:
+    """Fit measures of each level: functions that compute them when first called."""
+    return {
+        level: cache(lambda found=found: _measures(fit, found()))
+        for level, found in specific_fits(fit).items()
+    }
 
 
 def _measures(fit: Solution, found: LevelSpecific) -> pd.Series:

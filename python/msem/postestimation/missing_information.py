@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from msem.data.complete import SampleStatistics, level_statistics
 from msem.data.sample import Group, Sample, require_simple
+from msem.errors import UnsupportedError
 from msem.estimation.estimate import Estimate, require_likelihood
 from msem.estimation.objective import build_objective
 from msem.estimation.sampling import sampling_covariance
@@ -90,6 +91,11 @@ def fmi(fit: Solution) -> pd.Series:
     require_simple(
         fit.sample, "fractions of missing information", "they have no meaning under a pseudo-likelihood"
     )
+    if fit.table.nlevels > 2:
+        raise UnsupportedError(
+            "fractions of missing information are not available for models of three levels, which have no missing "
+            "values in this version"
+        )
     kind: Information = "expected" if fit.options.information == "expected" else "observed"
     found = missing_information(fit.estimate, fit.sample, kind)
     return pd.Series(found, index=list(fit.table.names()), name="fmi")

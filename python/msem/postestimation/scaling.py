@@ -126,7 +126,7 @@ def saturated_trace(table: ParameterTable, sample: Sample, information: Informat
         return np.nan
     levels = range(1, table.nlevels + 1)
     groups = range(1, len(sample.groups) + 1)
-    shared = set(table.both)
+    shared = {name for level in levels for name in table.anchored(level)}
     if any(shared & set(table.exogenous(level, group)) for level in levels for group in groups):
         return _trace_of_matrices(table, sample, information)
     total = 0.0
@@ -143,7 +143,7 @@ def _group_trace(table: ParameterTable, group: Group, number: int, expected: boo
     exogenous = [set(table.exogenous(level, number)) for level in range(1, table.nlevels + 1)]
     fixed = [name in exogenous[0] for name in s.unit] + [name in exogenous[-1] for name in s.cluster]
     likelihood, levels = saturated_parts(s, m, c)
-    trace = c.saturated_trace(likelihood, *levels, fixed, means=table.meanstructure, expected=expected)
+    trace = c.saturated_trace(likelihood, levels, fixed, means=table.meanstructure, expected=expected)
     return None if trace is None else trace * cluster_correction(table, c)
 
 

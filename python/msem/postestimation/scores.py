@@ -40,16 +40,17 @@ def conditional_loglik(objective: Objective, theta: Floats, sample: Group, group
     """
     clusters = sample.clusters
     whole = objective.cluster_loglik(theta, clusters, group)
-    unit, cluster = fixed_covariates(objective.table, sample.statistics.variables, group)
-    if not unit and not cluster:
+    names = fixed_covariates(objective.table, sample.statistics.variables, group)
+    if not any(names):
         return whole
-    return whole - _normal_loglik(*sample.statistics.marginal(unit, cluster, sample.require_source()))
+    return whole - _normal_loglik(*sample.statistics.marginal(names, sample.require_source()))
 
 
 def _normal_loglik(s: Statistics, clusters: Clusters) -> Floats:
     """Log-likelihood of each cluster for variables that are all within-only or between-only, at its maximum."""
-    likelihood, (within, between) = saturated_parts(s, solve_saturated(s), clusters)
-    core = _core.Objective(0, [_fixed_block(within), _fixed_block(between)], [(likelihood, [0, 1])])
+    likelihood, levels = saturated_parts(s, solve_saturated(s), clusters)
+    blocks = [_fixed_block(moments) for moments in levels]
+    core = _core.Objective(0, blocks, [(likelihood, list(range(len(blocks))))])
     return clusters.loglik(core, np.empty(0))
 
 

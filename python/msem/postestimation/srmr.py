@@ -85,12 +85,14 @@ def srmr_level(sample_cov: Floats, implied_cov: Floats) -> float:
     return _rms((_correlations(sample_cov) - _correlations(implied_cov))[below])
 
 
-def level_residuals(
-    within: Sequence[float], between: Sequence[float], nobs: Sequence[float]
-) -> dict[str, float]:
-    """Pool the `srmr_level` of the groups, weighted by units; `srmr` is the sum of both levels."""
-    pooled = [float(np.average(values, weights=nobs)) for values in (within, between)]
-    return {"srmr": sum(pooled), "srmr_within": pooled[0], "srmr_between": pooled[1]}
+def level_residuals(levels: Sequence[Sequence[float]], nobs: Sequence[float]) -> dict[str, float]:
+    """Pool the `srmr_level` of the groups, level 1 first, weighted by units; `srmr` is the sum of all levels.
+
+    Of two levels they are called `srmr_within` and `srmr_between`, of more `srmr_l1`, `srmr_l2`, ...
+    """
+    pooled = [float(np.average(values, weights=nobs)) for values in levels]
+    names = ("within", "between") if len(pooled) == 2 else [f"l{k}" for k in range(1, len(pooled) + 1)]
+    return {"srmr": sum(pooled)} | {f"srmr_{name}": own for name, own in zip(names, pooled, strict=True)}
 
 
 def residual_measures(groups: Sequence[GroupMoments]) -> dict[str, float]:
@@ -387,7 +389,7 @@ def _parts(fit: Solution) -> Iterator[tuple[str, int, int, str, Residuals]]:
         mean = means == "~1"
         counted = ~np.array([key.lhs == key.rhs for key in found.keys]) | (measure == "srmr")
         for group in range(1, fit.table.ngroups + 1):
-            for level in (1, 2, 0) if fit.table.multilevel else (1,):
+            for level in (*range(1, fit.table.nlevels + 1), 0) if fit.table.multilevel else (1,):
                 chosen = counted & (groups == group) & ((levels == level) | (level == 0))
                 parts = {"cov": chosen & ~mean, "mean": chosen & mean, "total": chosen}
                 for part in parts if (chosen & mean).any() else ("cov",):

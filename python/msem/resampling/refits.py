@@ -57,7 +57,7 @@ class Refitter:
     table: ParameterTable
     variables: tuple[tuple[tuple[int, tuple[str, ...]], ...], ...]
     nboth: tuple[int, ...]
-    saturated: list[tuple[Floats, Floats, Floats, Floats]]
+    saturated: list[list[tuple[Floats, Floats]]]
     origin: Origin
     space: Space = "auto"
 

@@ -12,7 +12,7 @@ from msem.data.arrays import LevelArrays, smallest_eigenvalue
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.constraints import compile_constraints
 from msem.estimation.matrices import block_map, block_matrices, row_values
-from msem.model.levels import LEVEL_NAMES
+from msem.model.levels import level_place
 from msem.model.partable import Parameter, ParameterTable
 from msem.model.variables import Variables
 
@@ -213,7 +213,7 @@ def _require_constraints(population: Population) -> None:
 
 def describe_place(table: ParameterTable, level: int, group: int) -> str:
     """Words for a level of a group; empty for a model of one level and one group."""
-    where = f" at the {LEVEL_NAMES[level]} level" if table.multilevel else ""
+    where = level_place(level, table.nlevels)
     return where + (f" of group {table.group_labels[group - 1]!r}" if table.ngroups > 1 else "")
 
 
