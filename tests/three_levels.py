@@ -73,19 +73,19 @@ def sample(name="all kinds", seed=1, nschools=6):
     sizes = np.full(len(school_of), 3) if equal else rng.integers(1, 4, len(school_of))
     class_of = np.repeat(np.arange(len(school_of)), sizes)
     units = len(class_of)
-    y = rng.normal(size=(units, 4)) + rng.normal(size=(units, 1))
-    y += (rng.normal(size=(len(school_of), 4)) + rng.normal(size=(len(school_of), 1)))[class_of]
-    y += (rng.normal(size=(nschools, 4)) + rng.normal(size=(nschools, 1)))[school_of[class_of]] + [
-        5,
-        0,
-        -1,
-        2,
-    ]
+    pupil, class_, school = (1.5 * rng.normal(size=(n, 1)) for n in (units, len(school_of), nschools))
+    of_class, of_school = (
+        rng.normal(size=(len(school_of), 4)) + class_,
+        rng.normal(size=(nschools, 4)) + school,
+    )
+    y = rng.normal(size=(units, 4)) + pupil
+    y += (of_class * [1, 1, 0, 0])[class_of] + (of_school * [1, 1, 1, 0])[school_of[class_of]] + [5, 0, -1, 2]
     frame = pd.DataFrame(y, columns=["y1", "y2", "y3", "y4"])
     frame["x"] = rng.normal(size=units) + 3
     frame[["w", "z"]] = rng.normal(size=(len(school_of), 2))[class_of]
-    frame["z"] += y[:, 0] @ (class_of[:, None] == class_of) / np.bincount(class_of)[class_of]
+    frame["z"] += class_[class_of, 0] + of_school[school_of[class_of], 3]
     frame[["v", "t"]] = rng.normal(size=(nschools, 2))[school_of[class_of]] - 2
+    frame["t"] += school[school_of[class_of], 0]
     frame["school"] = school_of[class_of]
     first = np.cumsum(classes) - classes
     frame["class"] = (np.arange(len(school_of)) - first[school_of])[class_of]  # numbered anew in every school

@@ -17,26 +17,49 @@ class NestedTangent {
         observed_(observed),
         tree_(observed ? point.arranged_->data : point.arranged_->shape),
         depth_(point.levels_.size()) {
-    if (!observed) return;
+    change_.resize(depth_);
     for (std::size_t l = 0; l < depth_; ++l) {
-      const auto& own = point.vectors_[l];
-      inner_.push_back(outer(scale_cols(own.zb, tree_.levels[l].weight), own.zb));
-      if (l == 0) inner_.back() += point.arranged_->products;
-      cross_.push_back(outer(scale_cols(own.ub, tree_.levels[l].weight), own.zb));
-      squares_.push_back(outer(scale_cols(own.ub, tree_.levels[l].weight), own.ub));
-      sums_.push_back(apply(own.ub, tree_.levels[l].weight));
-      weighted_.push_back(product(point.levels_[l].zz, own.ez));
+      // what the gradient is assembled of
+      const auto& level = point.levels_[l];
+      const auto& classes = point.arranged_->classes;
+      const Index r = level.c.rows(), up = level.t.cols();
+      Fixed own{Matrix::Zero(r, r), Matrix::Zero(r, up), Matrix::Zero(up, up)};
+      for (Index k = 0; k < classes.count(static_cast<Index>(l)); ++k) {
+        own.inner += level.s[k];
+        if (r == 0) continue;
+        own.c -= 0.5 * classes.weight[l][k] * level.u[k];
+        if (!up) continue;
+        const Matrix ks = product(level.k[k], level.s[k]);
+        add_outer(own.c, 0.5, ks, level.k[k]);
+        own.b += ks;
+      }
+      own.b = outer(own.b, level.j);
+      own.inner = outer_sandwich(level.j, own.inner);
+      sums_.emplace_back();
+      if (observed) {
+        const auto& v = point.vectors_[l];
+        const Vector& weight = tree_.levels[l].weight;
+        const Matrix u = scale_cols(v.ub, weight);
+        add_outer(own.c, 0.5, u, v.ub);
+        add_outer(own.b, 1, u, v.zb);
+        add_outer(own.inner, 1, scale_cols(v.zb, weight), v.zb);
+        if (l == 0) own.inner += point.arranged_->products;
+        sums_.back() = apply(v.ub, weight);
+      }
+      fixed_.push_back(std::move(own));
     }
   }
 
-  // Derivative of the gradient of the log-likelihood for changes of the covariance matrices of all levels
-  // and of the means of all variables.
-  Implied along(const std::vector<Matrix>& cov, const Vector& mean);
+  // Derivative of the gradient of the log-likelihood for changes of the covariance matrix of one level, empty
+  // for none, and of the means of all variables. At residuals of zero neither says anything of the other.
+  Implied along(std::size_t level, const Matrix& cov, const Vector& mean);
 
  private:
   using Level = NestedPoint::Level;
   // Derivatives of what has the same name at the point.
   struct Change {
+    bool moments = false;  // whether the covariance matrix of the level changes, so that b, c, zz and t do
+    bool classes = false;  // or that of a lower level, so that what follows does
     Matrix b, c, zz, t;
     Vector mean;
     std::vector<Matrix> u, omega, v, k, n;
@@ -51,9 +74,13 @@ class NestedTangent {
 
   const NestedPoint& point_;
   bool observed_;
+  bool vectors_ = true, covariances_ = true;  // whether residuals, or covariance matrices, change
   const NestedTree& tree_;
   std::size_t depth_;
-  std::vector<Matrix> inner_, cross_, squares_, weighted_;
+  struct Fixed {
+    Matrix c, b, inner;
+  };
+  std::vector<Fixed> fixed_;  // of the gradient, by level
   std::vector<Vector> sums_;
   std::vector<Change> change_;
 };
@@ -62,6 +89,10 @@ void NestedTangent::change_level(std::size_t l, const Matrix& cov, const Vector&
   const NestedVariables& own = point_.arranged_->variables[l];
   const Level& level = point_.levels_[l];
   Change& d = change_[l];
+  d.mean = select(mean, own.z);
+  d.moments = cov.size() > 0;
+  d.classes = d.moments || (l > 0 && change_[l - 1].classes);
+  if (!d.moments) return;
   const Index r = own.open, q = static_cast<Index>(own.z.size());
   const Matrix zz = select(cov, own.z_rows, own.z_rows);
   d.zz = -sandwich(level.zz, zz);
@@ -77,7 +108,6 @@ void NestedTangent::change_level(std::size_t l, const Matrix& cov, const Vector&
   uz -= bz;
   d.b = product(uz, level.zz);
   d.t = -product(d.b, level.j);
-  d.mean = select(mean, own.z);
 }
 
 void NestedTangent::change_classes() {
@@ -86,28 +116,37 @@ void NestedTangent::change_classes() {
   for (std::size_t l = 0; l < depth_; ++l) {
     const Level& level = point_.levels_[l];
     Change& d = change_[l];
-    const Index r = level.c.rows(), count = classes.count(static_cast<Index>(l));
-    const Matrix own = sandwich(level.j, d.zz);
-    std::vector<Matrix> next(count, own);
+    if (!d.classes) continue;
+    const Index r = level.c.rows(), count = classes.count(static_cast<Index>(l)), above = level.t.cols();
+    const bool below = !seen.empty();
+    std::vector<Matrix> next(above ? count : 0,
+                             d.moments ? sandwich(level.j, d.zz) : Matrix(Matrix::Zero(above, above)));
     for (auto* all : {&d.u, &d.omega, &d.v, &d.k, &d.n}) all->resize(count);
-    for (Index c = 0; c < count; ++c) {
-      if (r == 0) {
-        d.u[c] = d.omega[c] = d.v[c] = Matrix(0, 0);
-        d.k[c] = d.n[c] = Matrix(0, level.t.cols());
-        continue;
+    for (Index c = 0; c < count && r; ++c) {
+      Matrix &u = d.u[c], &omega = d.omega[c], &v = d.v[c];
+      u = v = Matrix::Zero(r, r);
+      if (below) {
+        Matrix p = Matrix::Zero(r, r);
+        for (const auto& [child, times] : classes.levels[l][c]) p += times * seen[child];
+        u = outer_sandwich(level.omega[c], p);
+        v = -sandwich(level.v[c], p);
       }
-      Matrix p = Matrix::Zero(r, r);
-      for (const auto& [below, times] : classes.levels[l][c]) p += times * seen[below];
-      d.u[c] = outer_sandwich(level.omega[c], p) - sandwich(level.u[c], d.c);
-      d.omega[c] = -product(d.u[c], level.c);
-      add_product(d.omega[c], -1, level.u[c], d.c);
-      d.v[c] = sandwich(level.omega[c], d.c) - sandwich(level.v[c], p);
-      d.k[c] = product(d.u[c], level.t);
-      add_product(d.k[c], 1, level.u[c], d.t);
-      d.n[c] = cross(d.omega[c], level.t);
-      add_cross(d.n[c], 1, level.omega[c], d.t);
+      if (d.moments) {
+        u -= sandwich(level.u[c], d.c);
+        v += sandwich(level.omega[c], d.c);
+      }
+      if (!above && !observed_) continue;
+      omega = -product(u, level.c);
+      if (d.moments) add_product(omega, -1, level.u[c], d.c);
+      if (!above) continue;
+      d.k[c] = product(u, level.t);
+      d.n[c] = cross(omega, level.t);
+      if (d.moments) {
+        add_product(d.k[c], 1, level.u[c], d.t);
+        add_cross(d.n[c], 1, level.omega[c], d.t);
+        add_cross(next[c], 1, d.t, level.k[c]);
+      }
       add_cross(next[c], 1, level.t, d.k[c]);
-      add_cross(next[c], 1, d.t, level.k[c]);
     }
     seen = std::move(next);
   }
@@ -124,7 +163,7 @@ void NestedTangent::change_upwards() {
     d.ez.colwise() -= d.mean;
     above = product(level.t, given);
     above.colwise() -= apply(level.b, d.mean);
-    if (observed_) add_product(above, 1, d.b, point_.vectors_[l].ez);
+    if (observed_ && d.moments) add_product(above, 1, d.b, point_.vectors_[l].ez);
   }
   Matrix q(0, tree_.levels[0].count());
   for (std::size_t l = 0; l < depth_; ++l) {
@@ -132,16 +171,17 @@ void NestedTangent::change_upwards() {
     const NestedTree::Level& nodes = tree_.levels[l];
     Change& d = change_[l];
     d.us = Matrix::Zero(q.rows(), q.cols());
-    if (observed_) add_by_class(d.us, 1, d.omega, nodes, point_.vectors_[l].q);
+    if (observed_ && d.classes && q.rows()) add_by_class(d.us, 1, d.omega, nodes, point_.vectors_[l].q);
     add_by_class(d.us, 1, level.omega, nodes, q);
     d.e = product(level.c, d.us);
-    if (observed_) add_product(d.e, 1, d.c, point_.vectors_[l].u);
+    const bool moved = observed_ && d.moments;
+    if (moved) add_product(d.e, 1, d.c, point_.vectors_[l].u);
     if (l + 1 == depth_) break;
     Matrix weighted = product(level.zz, d.ez);
-    if (observed_) add_product(weighted, 1, d.zz, point_.vectors_[l].ez);
+    if (moved) add_product(weighted, 1, d.zz, point_.vectors_[l].ez);
     Matrix next = cross(level.t, d.us);
     add_cross(next, 1, level.j, weighted);
-    if (observed_) add_cross(next, 1, d.t, point_.vectors_[l].u);
+    if (moved) add_cross(next, 1, d.t, point_.vectors_[l].u);
     q = summed_to_parents(next, nodes, tree_.levels[l + 1].count());
   }
 }
@@ -155,106 +195,109 @@ LevelImplied NestedTangent::change_gradient(std::size_t l, const Matrix& above, 
   const Change& d = change_[l];
   const Index r = level.c.rows(), q = level.zz.rows(), up = level.t.cols();
   // residuals given everything
-  const Matrix given = of_parents(above, nodes);
-  Matrix ub = d.us, zb = d.ez;
-  next = d.e;
-  add_by_class(ub, -1, level.k, nodes, given);
-  add_product(zb, -1, level.j, given);
-  add_by_class(next, 1, level.n, nodes, given);
-  Matrix uu = Matrix::Zero(r, r), uz = Matrix::Zero(r, q), zz = Matrix::Zero(q, q);
+  Matrix uu = Matrix::Zero(r, r), dg_b = Matrix::Zero(r, q), dinner = Matrix::Zero(q, q), ub, zb;
+  if (vectors_) {
+    const Matrix given = of_parents(above, nodes);
+    ub = d.us;
+    zb = d.ez;
+    next = d.e;
+    add_by_class(ub, -1, level.k, nodes, given);
+    add_product(zb, -1, level.j, given);
+    add_by_class(next, 1, level.n, nodes, given);
+  }
   if (observed_) {
     const auto& v = point_.vectors_[l];
-    if (l + 1 < depth_) {
+    if (l + 1 < depth_ && d.classes && r) {
       const Matrix at = of_parents(point_.vectors_[l + 1].eb, nodes);
       add_by_class(ub, -1, d.k, nodes, at);
       add_by_class(next, 1, d.n, nodes, at);
     }
     const Matrix u = scale_cols(ub, nodes.weight), z = scale_cols(zb, nodes.weight);
     add_with_transpose(uu, 1, outer(u, v.ub));
-    add_with_transpose(zz, 1, outer(z, v.zb));
-    add_outer(uz, 1, u, v.zb);
-    add_outer(uz, 1, scale_cols(v.ub, nodes.weight), zb);
+    add_with_transpose(dinner, 1, outer(z, v.zb));
+    add_outer(dg_b, 1, u, v.zb);
+    add_outer(dg_b, 1, scale_cols(v.ub, nodes.weight), zb);
   }
-  // covariance matrices given everything, passed on to the level below
-  Matrix dc = Matrix::Zero(r, r), through = Matrix::Zero(r, up), dthrough = Matrix::Zero(r, up);
-  Matrix c = Matrix::Zero(r, r), total = Matrix::Zero(up, up), dtotal = Matrix::Zero(up, up);
-  std::vector<Matrix> below(l ? classes.count(static_cast<Index>(l) - 1) : 0, Matrix::Zero(r, r));
-  const Vector& weight = classes.weight[l];
-  for (Index k = 0; k < classes.count(static_cast<Index>(l)); ++k) {
-    const Matrix &s = level.s[k], &own_ds = ds[k];
-    total += s;
-    dtotal += own_ds;
-    if (r == 0) continue;
-    dc += weight[k] * d.u[k];
-    c += weight[k] * level.u[k];
-    Matrix v = weight[k] * d.v[k];
-    if (up) {
-      const Matrix ks = product(level.k[k], s), kds = product(level.k[k], own_ds), dks = product(d.k[k], s);
-      add_outer(c, -1, ks, level.k[k]);
-      add_outer(dc, -1, kds, level.k[k]);
-      add_with_transpose(dc, -1, outer(dks, level.k[k]));
-      through += ks;
-      dthrough += kds + dks;
-      add_outer(v, 1, product(level.n[k], own_ds), level.n[k]);
-      add_with_transpose(v, 1, outer(product(d.n[k], s), level.n[k]));
-    }
-    for (const auto& [child, times] : classes.levels[l][k]) below[child] += times * v;
-  }
-  ds = std::move(below);
-  // assembled as the gradient is
-  Matrix g_c = -0.5 * c, dg_c = 0.5 * (uu - dc);
-  Matrix g_b = outer(through, level.j), dg_b = uz + outer(dthrough, level.j);
-  Matrix inner = outer_sandwich(level.j, total);
-  const Matrix dinner = zz + outer_sandwich(level.j, dtotal);
-  Vector u = Vector::Zero(r), z = Vector::Zero(q);
-  if (observed_) {
-    g_c += 0.5 * squares_[l];
-    g_b += cross_[l];
-    inner += inner_[l];
-    u = sums_[l];
-    z = apply(point_.vectors_[l].zb, nodes.weight);
-  }
-  const double count = weight.sum();
-  const Matrix gbz = product(g_b, level.zz);
-  Matrix dgbz = product(dg_b, level.zz);
-  add_product(dgbz, 1, g_b, d.zz);
-  Matrix dgcb = product(dg_c, level.b);
-  add_product(dgcb, 1, g_c, d.b);
-  const Matrix gcb = product(g_c, level.b);
-  Matrix out_zz = -0.5 * (count * d.zz - sandwich(level.zz, dinner));
-  add_with_transpose(out_zz, 0.5, product(product(d.zz, inner), level.zz));
-  add_cross(out_zz, 1, d.b, gcb);
-  add_cross(out_zz, 1, level.b, dgcb);
-  Matrix x = cross(d.b, gbz);
-  add_cross(x, 1, level.b, dgbz);
-  add_with_transpose(out_zz, -0.5, x);
-  const Matrix out_uz = 0.5 * dgbz - dgcb;
   const Index n = static_cast<Index>(point_.data_->levels[l].size());
   LevelImplied out{Vector::Zero(n), Matrix::Zero(n, n)};
+  if (vectors_) {
+    Vector g = apply(level.zz, apply(zb, nodes.weight));
+    add_applied_transposed(g, -1, level.b, apply(ub, nodes.weight));
+    if (observed_ && d.moments) {
+      add_applied(g, 1, d.zz, apply(point_.vectors_[l].zb, nodes.weight));
+      add_applied_transposed(g, -1, d.b, sums_[l]);
+    }
+    for (std::size_t i = 0; i < own.z.size(); ++i) mean[own.z[i]] = g[i];
+  }
+  if (!covariances_ && !observed_) return out;
+  // covariance matrices given everything, passed on to the level below
+  const Index count = classes.count(static_cast<Index>(l));
+  Matrix dc = Matrix::Zero(r, r), dthrough = Matrix::Zero(r, up), dtotal = Matrix::Zero(up, up);
+  if (covariances_) {
+    std::vector<Matrix> below(l ? classes.count(static_cast<Index>(l) - 1) : 0, Matrix::Zero(r, r));
+    const Vector& weight = classes.weight[l];
+    const bool passed = !ds.empty() && up;
+    for (Index k = 0; k < count; ++k) {
+      if (passed) dtotal += ds[k];
+      if (r == 0) continue;
+      Matrix v = Matrix::Zero(r, r);
+      if (d.classes) {
+        dc += weight[k] * d.u[k];
+        v = weight[k] * d.v[k];
+        if (up) {
+          const Matrix dks = product(d.k[k], level.s[k]);
+          add_with_transpose(dc, -1, outer(dks, level.k[k]));
+          dthrough += dks;
+          if (l) add_with_transpose(v, 1, outer(product(d.n[k], level.s[k]), level.n[k]));
+        }
+      }
+      if (passed) {
+        const Matrix kds = product(level.k[k], ds[k]);
+        add_outer(dc, -1, kds, level.k[k]);
+        dthrough += kds;
+        if (l) add_outer(v, 1, product(level.n[k], ds[k]), level.n[k]);
+      }
+      for (const auto& [child, times] : classes.levels[l][k]) below[child] += times * v;
+    }
+    ds = std::move(below);
+    add_outer(dg_b, 1, dthrough, level.j);
+    dinner += outer_sandwich(level.j, dtotal);
+  }
+  // assembled as the gradient is
+  const Matrix dg_c = 0.5 * (uu - dc);
+  Matrix dgbz = product(dg_b, level.zz), dgcb = product(dg_c, level.b);
+  Matrix out_zz = 0.5 * sandwich(level.zz, dinner), x = cross(level.b, dgbz);
+  if (d.moments) {
+    const Matrix &g_c = fixed_[l].c, &g_b = fixed_[l].b;
+    add_product(dgbz, 1, g_b, d.zz);
+    add_product(dgcb, 1, g_c, d.b);
+    x = cross(level.b, dgbz);
+    add_cross(x, 1, d.b, product(g_b, level.zz));
+    out_zz -= 0.5 * classes.weight[l].sum() * d.zz;
+    add_with_transpose(out_zz, 0.5, product(product(d.zz, fixed_[l].inner), level.zz));
+    add_cross(out_zz, 1, d.b, product(g_c, level.b));
+  }
+  add_cross(out_zz, 1, level.b, dgcb);
+  add_with_transpose(out_zz, -0.5, x);
   put(out.cov, own.open_rows, own.open_rows, select(dg_c, own.open_at, own.open_at));
-  const Matrix part = select_rows(out_uz, own.open_at);
+  const Matrix part = select_rows(Matrix(0.5 * dgbz - dgcb), own.open_at);
   put(out.cov, own.open_rows, own.z_rows, part);
   put(out.cov, own.z_rows, own.open_rows, part.transpose());
   put(out.cov, own.z_rows, own.z_rows, out_zz);
-  Vector g = apply(level.zz, apply(zb, nodes.weight));
-  add_applied_transposed(g, -1, level.b, apply(ub, nodes.weight));
-  if (observed_) {
-    add_applied(g, 1, d.zz, z);
-    add_applied_transposed(g, -1, d.b, u);
-  }
-  for (std::size_t i = 0; i < own.z.size(); ++i) mean[own.z[i]] = g[i];
   return out;
 }
 
-Implied NestedTangent::along(const std::vector<Matrix>& cov, const Vector& mean) {
+Implied NestedTangent::along(std::size_t level, const Matrix& cov, const Vector& mean) {
   check_interrupt();
-  change_.resize(depth_);
-  for (std::size_t l = 0; l < depth_; ++l) change_level(l, cov[l], mean);
-  change_classes();
-  change_upwards();
+  covariances_ = cov.size() > 0;
+  vectors_ = observed_ || !mean.isZero(0);
+  const Matrix none;
+  for (std::size_t l = 0; l < depth_; ++l) change_level(l, l == level ? cov : none, mean);
+  if (covariances_) change_classes();
+  if (vectors_) change_upwards();
   Implied out(depth_);
   Vector means = Vector::Zero(mean.size());
-  std::vector<Matrix> ds(point_.arranged_->classes.count(static_cast<Index>(depth_) - 1), Matrix(0, 0));
+  std::vector<Matrix> ds;
   Matrix above(0, 0);
   for (std::size_t l = depth_; l-- > 0;) {
     Matrix next;
@@ -268,12 +311,11 @@ Implied NestedTangent::along(const std::vector<Matrix>& cov, const Vector& mean)
 // Over the parameters of all levels, one after the other.
 Matrix NestedPoint::whole_information(bool expected, const LevelTangents& tangents) const {
   const std::size_t depth = levels_.size();
-  std::vector<Matrix> covs, zero;
+  std::vector<Matrix> covs;
   std::vector<Index> first = {0};
   for (std::size_t l = 0; l < depth; ++l) {
     const Index n = tangents[l].n();
     covs.push_back(rotated_cov(tangents[l], Matrix::Identity(n, n)));
-    zero.push_back(Matrix::Zero(n, n));
     first.push_back(first.back() + tangents[l].k());
   }
   Matrix out(first.back(), first.back());
@@ -281,11 +323,10 @@ Matrix NestedPoint::whole_information(bool expected, const LevelTangents& tangen
   for (std::size_t l = 0; l < depth; ++l) {
     const Index n = tangents[l].n();
     for (Index b = 0; b < tangents[l].k(); ++b) {
-      std::vector<Matrix> cov = zero;
-      cov[l] = slice(covs[l], b, n, n);
+      const bool moves = !covs[l].col(b).isZero(0);
       Vector mean = Vector::Zero(data_->nvariables());
       for (Index i = 0; i < n; ++i) mean[data_->levels[l][i]] = tangents[l].mean(i, b);
-      const Implied d = tangent.along(cov, mean);
+      const Implied d = tangent.along(l, moves ? Matrix(slice(covs[l], b, n, n)) : Matrix(), mean);
       for (std::size_t m = 0; m < depth; ++m) {
         const Eigen::Map<const Vector> g(d[m].cov.data(), d[m].cov.size());
         Vector part = apply_transposed(covs[m], g);

@@ -358,6 +358,7 @@ def nested_statistics(
     )
     statistics = NestedStatistics(variables, nested)
     report(_confounded(statistics), found)
+    report(_of_higher_level(variables, data, codes, ids), found)
     return statistics
 
 
@@ -398,6 +399,23 @@ def _require_constant(
                 f"{len(ids)} clusters of level {level} (such as {first}): put it in the block of the level that it is "
                 "measured on too, or use its cluster mean"
             )
+
+
+def _of_higher_level(
+    variables: Variables, data: ClusteredData, codes: Sequence[Any], ids: Sequence[Any]
+) -> Iterator[Finding]:
+    """Variables of clusters that do not vary within the clusters one level above."""
+    for level, own in enumerate(variables.measured[1:-1], 2):
+        above = codes[level - 1], len(ids[level - 1])
+        varying = _core.cluster_values(columns_of(data, own), *above)[1]
+        for name, (count, _) in zip(own, varying, strict=True):
+            if not count:
+                yield Finding(
+                    "within",
+                    (name,),
+                    f"variable {name!r} is in the level-{level} block, but does not vary within clusters of level "
+                    f"{level + 1}: it is measured on those; move it to the level-{level + 1} block",
+                )
 
 
 def _confounded(statistics: NestedStatistics) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ from msem.data.statistics import Statistics
 from msem.data.survey import SurveyColumns, replication_scale
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
 from msem.model.blocks import level_blocks
-from msem.model.partable import ParameterTable, fixed_covariates
+from msem.model.partable import ParameterTable, fixed_covariates, require_two_levels
 from msem.model.slopes import Slope
 from msem.settings import Settings
 
@@ -141,6 +141,11 @@ def read_statistics(
     require_rows_of_data(data)
     _require_latent_names(table, data)
     require_cluster_columns(table, settings)
+    if settings.incomplete and settings.inner:
+        raise UnsupportedError(
+            "missing values are not available for models of three levels in this version: leave out missing=, so that "
+            "rows with missing values are deleted"
+        )
     variables = table.variables.names
     holes = allowed_holes(table) if settings.incomplete else None
     if settings.replicate_weights and not table.multilevel:
@@ -184,6 +189,7 @@ def _of_rows(table: ParameterTable, label: str, data: ClusteredData, number: int
 def _(
     data: LevelMoments, table: ParameterTable, settings: Settings, grouping: Grouping | None
 ) -> tuple[Group, ...]:
+    require_two_levels(table, "moments by level")
     if not table.multilevel:
         raise ModelError(
             "the model has one level but LevelMoments have two: add 'level: 1' and 'level: 2' blocks, or give one "
@@ -211,6 +217,7 @@ def _(
     data: ClusterStatistics, table: ParameterTable, settings: Settings, grouping: Grouping | None
 ) -> tuple[Group, ...]:
     found: list[Finding] = []
+    require_two_levels(table, "statistics of clusters")
     if table.multilevel:
         statistics = two_level(data, *table.variables.roles, found=found)
     else:
@@ -225,6 +232,7 @@ def _(
     if not table.multilevel:
         given_as = GIVEN_AS.get(data.source, "statistics")
         return (Group(data.restrict((), table.observed(1), 0), given_as=given_as),)
+    require_two_levels(table, "statistics by cluster size")
     if not data.unit:
         raise ModelError("the model has two levels but these are statistics of a single-level sample")
     return (Group(data.restrict(*table.variables.roles), given_as=GIVEN_AS.get(data.source, data.source)),)

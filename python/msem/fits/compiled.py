@@ -39,7 +39,7 @@ from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order, has_group_blocks
 from msem.model.derived import saturated_table
 from msem.model.drafts import Fun
-from msem.model.partable import ParameterTable, require_no_rotation
+from msem.model.partable import ParameterTable, require_no_rotation, require_two_levels
 from msem.resampling.progress import QUIET, Progress
 from msem.resampling.workers import BATCH, Client, ranges, require_client, spread
 from msem.settings import ResolvedSettings, Settings, require_threads
@@ -295,6 +295,7 @@ def compile(
     syntax = with_constraints(model, settings.constraints)
     table = table_of(syntax, fun, settings, group_names(syntax, settings.group, group_labels))
     require_no_rotation(table, "many fits of one model")
+    require_two_levels(table, "many fits of one model")
     require_least_squares(resolve(settings, table), table)
     if settings.se == "bootstrap":
         raise MsemError('se="bootstrap" is for one sample: fit.bootstrap() of a fit that needs it')

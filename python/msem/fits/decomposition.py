@@ -30,7 +30,7 @@ from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import table_of, warn_of
 from msem.language.syntax import parse
 from msem.model.blocks import require_one_group
-from msem.model.partable import ParameterTable, require_no_slopes
+from msem.model.partable import ParameterTable, require_no_slopes, require_two_levels
 from msem.model.variables import Variables
 from msem.settings import Settings, require_choice
 
@@ -112,7 +112,7 @@ def saturated(
         "fpc": fpc,
         "single_psu": single_psu,
     }
-    settings = replace(Settings.read(given), cluster=cluster)
+    settings = replace(Settings.read(given), cluster=Settings.read({"cluster": cluster}).cluster)
     return _saturated(data, settings, within, between, method, gamma)
 
 
@@ -330,6 +330,7 @@ def segregated(
     require_one_group(syntax, "segregated fits are")
     table = table_of(syntax, "sem", settings, None)
     require_no_slopes(table, "fits of single levels")
+    require_two_levels(table, "segregated fits")
     if not table.multilevel:
         raise ModelError("segregated fits need a model with 'level: 1' and 'level: 2' blocks")
     require_separable(table)

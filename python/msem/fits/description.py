@@ -18,7 +18,7 @@ from msem.data.moments import LevelMoments
 from msem.data.reading import require_rows_of_data
 from msem.distributions import normal_pvalue
 from msem.entry import entry
-from msem.errors import DataError
+from msem.errors import DataError, UnsupportedError
 from msem.fits.decomposition import saturated
 from msem.fits.publication import PublicationTable, number_text
 from msem.printing import frame_html, frame_text
@@ -152,6 +152,10 @@ def describe(
     """
     if cluster is None:
         raise DataError('describe is for clustered data: name the column with the cluster ids, cluster="..."')
+    if isinstance(cluster, list | tuple):
+        raise UnsupportedError(
+            "descriptions of three levels are not available in this version: name one column of clusters"
+        )
     require_rows_of_data(data)
     wanted = (
         [name for name in numeric_columns(data) if name != cluster]

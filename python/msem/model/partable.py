@@ -472,6 +472,17 @@ def _number(drafts: list[Draft], first: list[int]) -> tuple[Parameter, ...]:
     return tuple(rows)
 
 
+def require_two_levels(table: ParameterTable, what: str) -> None:
+    """Refuse what knows of one level or two only; named in the plural.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    if table.nlevels > BETWEEN:
+        raise UnsupportedError(f"{what} are not available for models of three levels in this version")
+
+
 def require_no_slopes(table: ParameterTable, what: str) -> None:
     """Refuse what does not know of random slopes; named in the plural.
 

@@ -13,7 +13,7 @@ from msem.errors import ModelError, UnsupportedError
 from msem.estimation.constraints import compile_constraints
 from msem.estimation.matrices import block_map, block_matrices, row_values
 from msem.model.levels import level_place
-from msem.model.partable import Parameter, ParameterTable
+from msem.model.partable import Parameter, ParameterTable, require_two_levels
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
@@ -146,6 +146,7 @@ def population_of(table: ParameterTable) -> Population:
     ModelError
         If a parameter has no value, or the values do not meet constraints of the model.
     """
+    require_two_levels(table, "samples drawn from a model")
     shared = _starts(table)
     modelled = _modelled(table)
     values = np.array([_value(row, shared, modelled) for row in table.rows])
@@ -165,6 +166,7 @@ def population_of(table: ParameterTable) -> Population:
 
 def fitted_population(table: ParameterTable, theta: Floats) -> Population:
     """The population that estimates are, in a table with the moments of fixed covariates."""
+    require_two_levels(table, "samples drawn from a fit")
     return Population(table, row_values(table, theta))
 
 
