@@ -162,7 +162,7 @@ SMALL = "level: 1\n y1 ~~ y1\nlevel: 2\n y1 ~~ y1\nlevel: 3\n y1 ~~ y1\n"
         ),
         ({"missing": "fiml"}, UnsupportedError, "missing values.*three levels"),
         ({"weights": "size"}, UnsupportedError, "weights.*three levels"),
-        ({"estimator": "ULS"}, UnsupportedError, "single-level"),
+        ({"estimator": "ULS"}, UnsupportedError, "ULS.*three levels"),
     ],
 )
 def test_what_cannot_be_is_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -349,7 +349,7 @@ def _measures(fit: Fit, measures: pd.Series) -> dict[str, Any]:
     out = {name: measures[f"{name}_scaled" if scaled else name] for name in ("df", "chisq", "pvalue")}
     for name in INDICES:
         best = [one for one in (f"{name}_robust", f"{name}_scaled", name) if one in measures.index]
-        if best and not (name == "srmr" and fit.table.multilevel):
+        if best and not (name == "srmr" and {"srmr_within", "srmr_l1"} & set(measures.index)):
             out[name] = measures[best[0]]
     return out
 

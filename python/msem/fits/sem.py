@@ -54,7 +54,7 @@ from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order
 from msem.model.derived import crosses_levels, saturated_table, with_auxiliary
 from msem.model.drafts import Fun
-from msem.model.partable import ParameterTable, parameter_table
+from msem.model.partable import ParameterTable, parameter_table, require_two_levels
 from msem.resampling.bootstrap import Bootstrap, bootstrap_errors
 from msem.resampling.reweighting import replicate_covariance
 from msem.settings import DESIGN_BASED, Information, ResolvedSettings, Settings
@@ -410,6 +410,7 @@ def require_least_squares(settings: Settings, table: ParameterTable) -> None:
     """Refuse least squares for what it is not made for."""
     if settings.weighting is None:
         return
+    require_two_levels(table, f'fits with estimator="{settings.estimator}"')
     slopes = [slope.name for group in range(1, table.ngroups + 1) for slope in table.slopes(group)]
     if slopes:
         raise UnsupportedError(

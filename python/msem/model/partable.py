@@ -360,9 +360,7 @@ def parameter_table(
         for number, block in enumerate(blocks, 1):
             set_exploratory(block)
             above = {name for upper in blocks[number:] for name in upper.observed} & set(block.observed)
-            add_defaults(
-                block, Defaults(fun, std_lv, orthogonal, means, above, fixed, rotate, nlevels)
-            )
+            add_defaults(block, Defaults(fun, std_lv, orthogonal, means, above, fixed, rotate, nlevels))
     for blocks in drafts:
         check_exploratory(blocks)
     equal = equate_groups(drafts, kinds, group_partial, std_lv=std_lv)
