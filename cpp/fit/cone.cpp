@@ -187,8 +187,9 @@ class SearchModel::Builder {
     out.parameter = entries_[variance].parameter;
     out.marker = entries_[marker].value;
     if (!to_.cone_) {
+      const bool positive = *std::min_element(signs_.begin(), signs_.end()) > 0;
       // with covariances a negative variance has no sign of its own
-      if (!out.covariances.empty()) return;
+      if (!positive && !out.covariances.empty()) return;
       if (unbounded(out.parameter)) out.sign = signs_[to_.scales_.size() % signs_.size()];
     }
     lower_[out.parameter] = -kInf;

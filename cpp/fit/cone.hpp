@@ -32,6 +32,7 @@ class SearchModel {
   const Vector& upper() const { return upper_; }
   const Constraints& constraints() const { return constraints_; }
   bool has_loadings() const { return !loadings_.empty(); }  // of the last level
+  bool has_signs() const { return !scales_.empty(); }       // factors that are scaled by their loadings
   // Whether coordinates have variances as squares.
   bool curved() const { return !roots_.empty(); }
 

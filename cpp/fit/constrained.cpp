@@ -336,9 +336,13 @@ ConstrainedOptimum minimize_constrained(const Objective& objective, const Constr
 
 namespace {
 
-// An optimum under constraints that a step along them would improve is none.
-Optimum checked(const Objective& objective, const Constraints& constraints, Optimum out) {
+// An optimum under constraints that a step along them would improve is none. At a singular matrix its root
+// may have no information, and a slope that is rounding then looks like a long step: there the last Newton
+// step, which knows the curvature, has the say.
+Optimum checked(const Objective& objective, const Constraints& constraints, const ScoringOptions& options,
+                Optimum out) {
   if (out.stop != Stop::kConverged) return out;
+  if (options.curved && !out.iterations.empty() && out.iterations.back().newton) return out;
   const Matrix free = tangent(objective, constraints, out.theta, out.active, out.active_inequalities);
   if (!(remaining_gain(objective, free, out.theta, out.gradient) <= kStationary))
     out.stop = Stop::kNoProgress;
@@ -377,7 +381,7 @@ Optimum minimize(const Objective& objective, const Constraints& constraints, con
                                            Vector::Ones(start.size()));
     if (basis.cols()) {
       Optimum out = minimize(objective, projected, lower, upper, options, basis);
-      if (out.stop != Stop::kBadStart) return checked(objective, constraints, std::move(out));
+      if (out.stop != Stop::kBadStart) return checked(objective, constraints, options, std::move(out));
     }
   }
   ConstrainedOptimum out = minimize_constrained(objective, constraints, projected, lower, upper, options);
@@ -386,7 +390,7 @@ Optimum minimize(const Objective& objective, const Constraints& constraints, con
   for (Index i = 0; i < out.inequality_multipliers.size(); ++i) {
     if (out.inequality_multipliers[i] > 0) out.active_inequalities.push_back(static_cast<int>(i));
   }
-  return checked(objective, constraints, std::move(static_cast<Optimum&>(out)));
+  return checked(objective, constraints, options, std::move(static_cast<Optimum&>(out)));
 }
 
 }  // namespace msem

@@ -15,7 +15,8 @@ constexpr int kAttempt = 60;      // iterations from one start before another is
 constexpr double kBeyond = 1e-4;  // -2 log L below the saturated model's by more is no maximum
 constexpr double kSame = 1e-3;    // difference in -2 log L between maxima that counts as none
 constexpr int kStarts = 8;        // random ones, where there may be several maxima
-constexpr double kFew = 30;       // clusters below which there may be
+constexpr double kFew = 30;       // clusters below which there may be,
+constexpr double kFewRows = 100;  // and rows of a single level
 constexpr double kSpread = 0.3;   // of random loadings, in standard deviations of their variables
 constexpr int kSorted = 3;        // times that variables are sorted
 constexpr double kTie = 1e-7;     // between values of one maximum: the first start that leads there counts
@@ -49,7 +50,9 @@ class Route {
     if (found && !options_.saturated.empty()) return best;
     if (regular(best) && options_.starts == 0 && !few_clusters()) return best;
     if (options_.space != Space::kCone) best = from_other_signs(std::move(best));
-    if (options_.space != Space::kNatural && !acceptable(best)) best = in_cone(std::move(best));
+    if (inside_ && !acceptable(best)) best = std::move(*inside_);
+    if (options_.space != Space::kNatural && (!acceptable(best) || surpassed_in_cone(best)))
+      best = in_cone(std::move(best));
     std::sort(maxima_.begin(), maxima_.end());
     for (const double value : maxima_) {
       const bool known = value < (best.maxima.empty() ? best.value : best.maxima.back()) + kSame;
@@ -96,7 +99,7 @@ class Route {
   bool few_clusters() const {
     for (const Group& g : objective_.groups()) {
       const std::vector<double> units = g.likelihood->units();
-      if (!units.empty() && units.back() < kFew) return true;
+      if (!units.empty() && units.back() < (units.size() > 1 ? kFew : kFewRows)) return true;
     }
     return false;
   }
@@ -190,16 +193,25 @@ class Route {
   // Maxima beyond infinity, where a factor has a negative variance or its marker another sign, and others.
   Optimum from_other_signs(Optimum best) {
     if (best.stop == Stop::kConverged) maxima_.push_back(best.value);
+    keep_inside(best);
     std::optional<Optimum> valley;
-    for (int k = 0; k < random_starts() + 2; ++k) {
-      const SearchModel model = signed_model(k);
+    const int positive = random_starts() + 1, count = positive + 2 + random_starts() / 2;
+    bool signs = true;  // whether a factor could have a negative variance
+    for (int k = -1; k < count && (k < positive || signs); ++k) {
+      const SearchModel model = signed_model(k < positive ? 0 : 1 + k - positive);
       if (!model.has_loadings()) return best;
+      signs = model.has_signs();
       const Vector from = model.near(first_);
       Optimum found;
       found.stop = Stop::kBadStart;
-      if (k < 2 && best.theta.allFinite()) found = minimize_in(model, model.near(best.theta), few_);
+      if (k < 0) {
+        found = minimize_in(model, from, few_);
+      } else if ((k == 0 || k == positive) && best.theta.allFinite()) {
+        found = minimize_in(model, model.near(best.theta), few_);
+      }
       // negative variances have to be small
-      for (double spread = kSpread; found.stop == Stop::kBadStart && spread > kNarrow; spread *= 0.5)
+      for (double spread = kSpread; k >= 0 && found.stop == Stop::kBadStart && spread > kNarrow;
+           spread *= 0.5)
         found = minimize_in(model, model.random(from, k, spread), few_);
       const bool improves = best.stop != Stop::kConverged || found.value < best.value - kSame;
       if (found.stop == Stop::kBadStart || found.stop == Stop::kInfeasible || below_saturated(found))
@@ -212,14 +224,19 @@ class Route {
         continue;
       }
       maxima_.push_back(found.value);
-      if (improves) {
-        Optimum better = in_parameters(model, found);
-        if (better.stop == Stop::kConverged) best = std::move(better);
-      }
+      if (!improves && !(options_.space == Space::kAuto && !acceptable(best))) continue;
+      Optimum better = in_parameters(model, found);
+      keep_inside(better);
+      if (improves && better.stop == Stop::kConverged) best = std::move(better);
     }
     if (best.stop == Stop::kConverged && valley && valley->value < best.value - kSame && !regular(best))
       best.surpassed = std::max(best.surpassed, best.value - valley->value);
     return best;
+  }
+
+  // The highest maximum at which latent variables can have their covariance matrix, whatever is higher.
+  void keep_inside(const Optimum& o) {
+    if (acceptable(o) && (!inside_ || o.value < inside_->value)) inside_ = o;
   }
 
   // The signs of the variances of factors by the bits of a number: all positive, all negative, others.
@@ -247,6 +264,17 @@ class Route {
     out.point = at.point;
     out.active = active_bounds(theta, at.gradient, plan_.lower, plan_.upper);
     return out;
+  }
+
+  // Whether an improper maximum is lower than one within the cone: then it is not that of the natural space.
+  bool surpassed_in_cone(const Optimum& o) const {
+    if (options_.space != Space::kAuto || regular(o) || bounded(o)) return false;
+    const SearchModel model(objective_, plan_.lower, plan_.upper, plan_.constraints, sample_.saturated, true);
+    for (const Vector& start : {model.near(first_), model.near(o.theta)}) {
+      const Optimum found = descend(model, start, few_).second;
+      if (found.stop == Stop::kConverged && found.value < o.value - kSame) return true;
+    }
+    return false;
   }
 
   // The highest of the maxima in the cone that are found from several starts; `outside` if there is none.
@@ -277,6 +305,7 @@ class Route {
         best.emplace(std::move(longer));
       }
     }
+    if (!best && options_.space == Space::kCone && top) return at_border(top->first, top->second, outside);
     if (!best) return outside;
     return at_border(best->first, best->second, outside);
   }
@@ -313,6 +342,7 @@ class Route {
   Vector first_, cautious_;
   int few_ = kAttempt;
   std::vector<double> maxima_;
+  std::optional<Optimum> inside_;
 };
 
 }  // namespace
