@@ -36,11 +36,11 @@ def solve_saturated(
         fit = _core.fit_saturated(s.likelihood(), method == "em", 0, tolerance, cone)
     except ValueError as error:
         raise DataError(f"the saturated model cannot be estimated: {error}") from error
-    found = zip(s.variables.levels, fit["levels"], strict=True)
-    levels = {
-        level: LevelArrays(names, mean, cov, len(names))
-        for level, (names, (mean, cov)) in enumerate(found, 1)
-    }
+    found = iter(fit["levels"])  # of those that have variables
+    levels = {}
+    for level, names in enumerate(s.variables.levels, 1):
+        mean, cov = next(found) if names else (np.empty(0), np.empty((0, 0)))
+        levels[level] = LevelArrays(names, mean, cov, len(names))
     return Saturated(
         levels,
         fit["loglik"],

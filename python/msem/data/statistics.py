@@ -59,8 +59,8 @@ class Saturated:
 
     @property
     def moments(self) -> list[tuple[Floats, Floats]]:
-        """Means and covariances of each level, level 1 first."""
-        return [(m.mean, m.cov) for m in self.levels.values()]
+        """Means and covariances of each level that has variables, level 1 first."""
+        return [(m.mean, m.cov) for m in self.levels.values() if m.names]
 
 
 class Rows(Protocol):

@@ -51,7 +51,7 @@ class Evidence:
             if statistics.variables == own.variables:
                 clusters = self.clusters
             elif of_clusters:
-                clusters = own.marginal((), statistics.cluster, rows)[1]
+                clusters = own.marginal(((), statistics.cluster), rows)[1]
             else:
                 clusters = statistics.clusters(rows)
             return objective.scores(theta, clusters, self.number)

@@ -253,7 +253,6 @@ def fit_structure(
     groups: list[Group] = []
     losses = []
     units = []
-    nothing = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
     for number, one in enumerate(levels, 1):
         names = part.observed(1, number)
         at = [one.names.index(name) for name in names]
@@ -266,7 +265,7 @@ def fit_structure(
         if normal:
             groups.append(Group(statistics, label))
             continue
-        moments = Saturated(nothing, LevelArrays(names, mean, cov, len(names)), np.nan, 0)
+        moments = Saturated({1: LevelArrays(names, mean, cov, len(names))}, np.nan, 0)
         variances = dict(zip(names, unit.tolist(), strict=True))
         groups.append(IndefiniteGroup(statistics, label, moments=moments, unit=variances))
         losses.append(least_squares_loss(cov, None, unit))

@@ -30,6 +30,7 @@ from msem.language.syntax import with_constraints
 from msem.model.blocks import group_order
 from msem.model.derived import saturated_table
 from msem.model.levels import LEVEL_NAMES, Level, level_number
+from msem.model.partable import require_two_levels
 from msem.output.sections import Section
 from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import hidden_rows
@@ -317,6 +318,7 @@ def sam(
     groups = None if labels is None else group_order(syntax, labels)
     given, settings = settings, with_cluster(settings, data)
     table = table_of(syntax, "sem", settings, groups)
+    require_two_levels(table, "two-step estimates")
     require_measured(table)
     sample = read_sample(data, table, given, grouping).in_space("natural")
     raw = all(one.source is not None and one.source.keeps_products for one in sample.groups)
