@@ -66,7 +66,7 @@ def test_properties_without_a_value_keep_their_own_message(demo):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ordered": ["y1"]}, "ordered outcomes are not there yet"),
+        ({"link": "logit"}, "the link is the probit"),
         ({"sampling_weights": "w"}, "weights= here"),
         ({"estimator": "REML"}, "small-samples.md"),
         ({"cluster": ["a", "b"]}, "one column of clusters"),

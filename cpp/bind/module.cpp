@@ -13,6 +13,7 @@ void bind_iterative(py::module_& m);
 void bind_nested(py::module_& m);
 void bind_objective(py::module_& m);
 void bind_influence(py::module_& m);
+void bind_ordered(py::module_& m);
 void bind_posterior(py::module_& m);
 void bind_resampling(py::module_& m);
 void bind_robust(py::module_& m);
@@ -54,6 +55,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind_nested(m);
   bind_iterative(m);
   bind_influence(m);
+  bind_ordered(m);
   bind_posterior(m);
   bind_robust(m);
   bind_saturated(m);

@@ -124,6 +124,16 @@ std::shared_ptr<LeastSquares> make_least_squares(std::vector<std::vector<Index>>
                                         given, ordered);
 }
 
+Vector fitted_statistics(const LeastSquares& self, const std::vector<std::pair<Vector, Matrix>>& levels) {
+  Implied moments;
+  for (const auto& [mean, cov] : levels) {
+    if (cov.rows() != mean.size() || cov.cols() != mean.size())
+      throw std::invalid_argument("moments of a level have inconsistent shapes");
+    moments.push_back({mean, cov});
+  }
+  return self.fitted(std::move(moments));
+}
+
 std::shared_ptr<Clusters> no_clusters(const Likelihood&, const py::args&) {
   throw std::invalid_argument("cluster contributions need a two-level likelihood");
 }
@@ -188,7 +198,8 @@ void bind_objective(py::module_& m) {
   py::class_<LeastSquares, Likelihood, std::shared_ptr<LeastSquares>>(m, "LeastSquares")
       .def(py::init<Vector, Matrix, Vector, Matrix>(), "mean"_a, "cov"_a, "mean_weights"_a, "cov_weights"_a)
       .def(py::init(&make_least_squares), "levels"_a, "nvariables"_a, "statistics"_a, "values"_a, "weight"_a,
-           "given"_a, "ordered"_a);
+           "given"_a, "ordered"_a)
+      .def("fitted", &fitted_statistics, "moments"_a);
   py::class_<Objective>(m, "Objective")
       .def(py::init(&make_objective), "npar"_a, "blocks"_a, "groups"_a)
       .def_property_readonly("npar", &Objective::npar)

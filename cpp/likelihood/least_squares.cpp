@@ -69,6 +69,8 @@ class LeastSquaresPoint : public LikelihoodPoint {
 
   std::vector<Matrix> factor(const LevelTangents& tangents) const override { return factor(move(tangents)); }
 
+  const std::vector<double>& fitted() const { return fitted_; }
+
  private:
   // Derivatives of the covariances of the variables of which some matter, and of all means, by level.
   struct Moved {
@@ -391,6 +393,13 @@ std::unique_ptr<LikelihoodPoint> LeastSquares::at(Implied moments) const {
     if (!(levels[0].cov(i, i) > 0)) return nullptr;
   }
   return std::make_unique<LeastSquaresPoint>(*this, std::move(levels));
+}
+
+Vector LeastSquares::fitted(Implied moments) const {
+  const std::unique_ptr<LikelihoodPoint> point = at(std::move(moments));
+  if (!point) return {};
+  const std::vector<double>& all = static_cast<const LeastSquaresPoint&>(*point).fitted();
+  return Eigen::Map<const Vector>(all.data(), static_cast<Index>(all.size()));
 }
 
 }  // namespace msem

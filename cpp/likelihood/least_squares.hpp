@@ -30,6 +30,8 @@ class LeastSquares : public Likelihood {
   LeastSquares(const Vector& mean, const Matrix& cov, const Vector& mean_weights, const Matrix& cov_weights);
   Layout layout() const override { return layout_; }
   std::unique_ptr<LikelihoodPoint> at(Implied moments) const override;
+  // The statistics that moments imply; empty outside the domain.
+  Vector fitted(Implied moments) const;
 
  private:
   friend class LeastSquaresPoint;

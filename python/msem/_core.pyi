@@ -65,6 +65,26 @@ class LeastSquares(Likelihood):
         given: Sequence[int],
         ordered: Sequence[int],
     ) -> None: ...
+    def fitted(self, moments: Sequence[tuple[_Floats, _Floats]]) -> _Floats: ...
+
+class FirstStageParts(TypedDict):
+    """Estimates of single variables and pairs; `first` counts the parameters of each variable, and of the pairs."""
+
+    first: list[int]
+    estimates: _Floats
+    bread: _Floats
+    meat: _Floats
+    at_bound: list[int]
+    unsettled: list[int]
+
+def first_stage(
+    values: _Floats,
+    covariates: _Floats,
+    categories: Sequence[int],
+    cluster: Sequence[int],
+    starts: Sequence[_Floats],
+) -> FirstStageParts: ...
+def binormal_between(x1: ArrayLike, x2: ArrayLike, y1: ArrayLike, y2: ArrayLike, r: ArrayLike) -> _Floats: ...
 
 class Objective:
     def __init__(

@@ -193,20 +193,12 @@ WORDS = tuple(
 OPTIONS = tuple(
     Translation(*entry)
     for entry in (
-        (
-            "lavaan",
-            "ordered",
-            "",
-            'ordered outcomes are not there yet: all variables are continuous; estimator="MLR" is robust to '
-            "variables that are not normal",
-        ),
         ("lavaan", "sampling_weights", "weights=", "and cluster_weights= at the between level"),
         ("lavaan", "bounds", "", "write bounds into the model: y1 ~~ v*y1 and a line 'v > 0'"),
         ("lavaan", "start", "", "write starting values into the model: f =~ start(0.8)*y2"),
         ("lavaan", "mimic", "", "the defaults are lavaan's"),
         ("lavaan", "likelihood", "", 'the likelihood is "normal", of N: see docs/differences-from-lavaan.md'),
-        ("lavaan", "parameterization", "", "for ordered outcomes, which are not there yet"),
-        ("lavaan", "link", "", "for ordered outcomes, which are not there yet"),
+        ("lavaan", "link", "", "ordered variables are cut from normal ones: the link is the probit"),
         ("lavaan", "effect_coding", "", "write the constraint into the model: (l1 + l2 + l3)/3 == 1"),
         ("lavaan", "group_label", "", "groups are in the order of the categories of the column"),
         ("lavaan", "do_fit", "", "msem.compile(model) reads a model without fitting it"),

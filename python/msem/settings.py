@@ -6,7 +6,7 @@ import operator
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from msem.errors import ArgumentError, MsemError, UnsupportedError
@@ -23,6 +23,7 @@ CorrectedTest = Literal["bartlett", "swain", "yuan_tian_yanagihara"]
 AdjustedTest = Literal["mean_scaled", "mean_variance_adjusted", "scaled_shifted"]  # of least squares
 Test = Literal["standard", "hotelling"] | ScaledTest | CorrectedTest | AdjustedTest
 Interval = Literal["wald", "transformed"]
+Parameterization = Literal["delta", "theta"]
 Missing = Literal["listwise", "fiml", "fiml_x"]
 Reference = Literal["normal", "t"]
 Scale = Literal["size", "effective", "none"]
@@ -270,6 +271,8 @@ class Settings:
         default=None, metadata={"read": _replicate_scale}
     )
     auxiliary: tuple[str, ...] = field(default=(), metadata={"read": _variables})
+    ordered: tuple[str, ...] = field(default=(), metadata={"read": _variables})
+    parameterization: Parameterization = field(default="delta", metadata={"read": _choice(Parameterization)})
     fixed_x: bool = field(default=True, metadata={"read": _flag})
     std_lv: bool = field(default=False, metadata={"read": _flag})
     orthogonal: bool = field(default=False, metadata={"read": _flag})
@@ -401,6 +404,37 @@ class Settings:
                 'test="standard" takes the sample for a simple one and does not hold with weights, primary sampling '
                 "units or strata: leave it out for the scaled test"
             )
+
+    def for_ordered(self) -> Settings:
+        """The same with the estimator that ordered variables have by default: for them there is no likelihood yet.
+
+        Raises
+        ------
+        UnsupportedError
+            If an option is asked for that ordered variables do not have.
+        """
+        if self.estimator in ("MLR", "MLF", "GLS"):
+            raise UnsupportedError(
+                f'estimator="{self.estimator}" is for continuous variables: models with ordered ones are fitted by '
+                '"WLSMV" (the default), "ULSMV", "DWLS", "WLS" and the like'
+            )
+        if self.incomplete:
+            raise UnsupportedError(
+                f'missing="{self.missing}" needs a likelihood, which ordered variables have none of in this version: '
+                "leave it out, so that rows with missing values are deleted"
+            )
+        if self.surveyed:
+            raise UnsupportedError("weights, primary sampling units and strata are for continuous variables")
+        if self.meanstructure is False:
+            raise UnsupportedError("ordered variables have thresholds: leave out meanstructure=False")
+        if self.se == "standard":
+            raise UnsupportedError(
+                'se="standard" takes acov(s) from the normal distribution, which ordered variables do not have: leave '
+                "it out for the sandwich"
+            )
+        estimator: Estimator = "WLSMV" if self.estimator == "ML" else self.estimator
+        se: StandardErrors | None = "robust" if estimator == "ULS" and self.se is None else self.se
+        return replace(self, estimator=estimator, se=se)
 
     @property
     def weighting(self) -> Weighting | None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import SampleStatistics, positions, sample_statistics
+from msem.data.first_stage import FirstStage
 from msem.data.frames import ClusteredData
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics
 from msem.data.statistics import AtMostTwoLevels, CountedClusters, Rows, Saturated
@@ -193,6 +194,11 @@ class SlopeStatistics(AtMostTwoLevels):
         return SlopeStatistics(
             self.plain, self.fixed, tuple(slopes), tuple(carriers), self.reduced.with_slopes(numbers)
         )
+
+    @property
+    def first_stage(self) -> FirstStage | None:
+        """None: no variable is ordered."""
+        return None
 
     @property
     def full_clusters(self) -> int:

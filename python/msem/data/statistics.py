@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
+from msem.data.first_stage import FirstStage
 from msem.data.products import ClusterProducts
 from msem.data.survey import Sampled
 from msem.errors import UnsupportedError
@@ -265,6 +266,11 @@ class WithoutSlopes:
         """No covariate has a random slope."""
         return 0
 
+    @property
+    def first_stage(self) -> FirstStage | None:
+        """None: no variable is ordered."""
+        return None
+
     def with_slopes(self, slopes: Sequence[Slope], carriers: Sequence[str]) -> NoReturn:
         """The products of covariates within clusters are not known; always `UnsupportedError`."""
         raise UnsupportedError("random slopes need rows of raw data")
@@ -356,6 +362,10 @@ class Statistics(Protocol):
     @property
     def slopes(self) -> tuple[Slope, ...]:
         """Random slopes of the model that the statistics were made for."""
+
+    @property
+    def first_stage(self) -> FirstStage | None:
+        """Thresholds, correlations and what else is estimated of ordered variables; None without any."""
 
     @property
     def full_clusters(self) -> int:

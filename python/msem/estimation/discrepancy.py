@@ -20,6 +20,7 @@ from msem.data.arrays import smallest_eigenvalue, vech_index
 from msem.distributions import chisq_pvalue
 from msem.errors import UnsupportedError
 from msem.estimation.estimate import Estimate
+from msem.estimation.moment_vector import MomentErrors, MomentVector
 from msem.settings import AdjustedTest
 
 Floats = NDArray[np.float64]
@@ -71,6 +72,16 @@ class LevelDiscrepancy:
     def likelihoods(self) -> list[_core.Likelihood]:
         """The discrepancy of each group, to be minimised for another model; none for moments of one level."""
         return []
+
+    @property
+    def vectors(self) -> tuple[tuple[MomentVector, ...], MomentErrors]:
+        """Statistics as moments with their sampling errors, for those of ordered variables."""
+        raise UnsupportedError("the moments of one level are those of the sample")
+
+    @property
+    def first_stage(self) -> bool:
+        """Whether the statistics are those of ordered variables."""
+        return False
 
     def of(self, fit: Estimate) -> LevelDiscrepancy:
         """The same for another model of these statistics, such as the baseline model."""

@@ -11,7 +11,7 @@ between moments with the joint covariance matrix of both (Rosseel & Loh, 2022).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -19,20 +19,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.first_stage import FirstStage
 from msem.data.sample import Group, Sample
 from msem.data.saturated import saturated_core, saturated_information
 from msem.data.survey import independent_rows
-from msem.errors import DataError
+from msem.errors import DataError, UnsupportedError
 from msem.estimation.discrepancy import LevelDiscrepancy, residual_statistic
 from msem.estimation.estimate import Estimate, estimate
-from msem.estimation.moment_vector import Moment, given_moments, implied_moments, moment_keys, moment_values
+from msem.estimation.matrices import block_matrices
+from msem.estimation.moment_vector import (
+    Moment,
+    MomentErrors,
+    MomentVector,
+    given_moments,
+    moment_keys,
+    moment_values,
+    spectrum,
+)
+from msem.estimation.problems import Problem
 from msem.estimation.sampling import Sampling, free_directions, sampling_covariance
 from msem.estimation.scoreproducts import cluster_correction
 from msem.model.partable import ParameterTable
 from msem.settings import ResolvedSettings, Weighting
 
 Floats = NDArray[np.float64]
-COVARIANCE, MEAN = 0, 1  # kinds of statistics, as the core counts them
+COVARIANCE, MEAN, THRESHOLD, SLOPE = range(4)  # kinds of statistics, as the core counts them
 INVERTIBLE = 1e-11  # squared pivot in correlation metric: below it acov(s) has no inverse
 
 
@@ -42,23 +53,30 @@ class SecondStage:
 
     Attributes
     ----------
+    keys : tuple of Moment, length total
     used : ndarray of int, shape (m,)
         Positions of the statistics among the moments of `moment_keys`.
-    total : int
-        How many moments there are if means are modelled, or covariances otherwise.
     values : ndarray, shape (m,)
     acov : ndarray, shape (m, m)
     weight : ndarray, shape (m, m) or (m, 1)
         W, or its diagonal as a column.
-    likelihood : _core.LeastSquares
+    likelihood, plain : _core.LeastSquares
+        The discrepancy, and the same with weights of 1, whose factor is the derivatives of the statistics.
     """
 
+    keys: tuple[Moment, ...]
     used: NDArray[np.intp]
-    total: int
     values: Floats
     acov: Floats
     weight: Floats
     likelihood: _core.LeastSquares
+    plain: _core.LeastSquares
+    at_bound: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def total(self) -> int:
+        """How many moments there are, given ones included."""
+        return len(self.keys)
 
     @property
     def full_weight(self) -> Floats:
@@ -86,6 +104,16 @@ class LeastSquaresSolution(LevelDiscrepancy):
     def of(self, fit: Estimate) -> LeastSquaresSolution:
         """The same for another model of these statistics, such as the baseline model."""
         return solution_at(fit, self.stages, self.weighting, normal=self.normal)
+
+    @property
+    def first_stage(self) -> bool:
+        """Whether the statistics are those of ordered variables."""
+        return any(key.op == "|" for stage in self.stages for key in stage.keys)
+
+    @property
+    def vectors(self) -> tuple[tuple[MomentVector, ...], MomentErrors]:
+        """Statistics as moments with their sampling errors; see `statistic_vectors`."""
+        return statistic_vectors(self)
 
     @property
     def likelihoods(self) -> list[_core.Likelihood]:
@@ -138,6 +166,8 @@ def second_stage(
         If there is no saturated maximum, or acov(s) has no inverse where one is needed.
     """
     s = group.statistics
+    if s.first_stage is not None:
+        return ordered_stage(table, group, number, weighting, s.first_stage)
     if not group.saturated.converged:
         raise DataError(
             "least squares needs saturated moments, and the saturated model has no maximum: there are too few clusters "
@@ -156,8 +186,56 @@ def second_stage(
         for key in (keys[k] for k in used)
     ]
     levels = [[at[name] for name in names] for names in s.variables.levels]
-    likelihood = _core.LeastSquares(levels, len(at), statistics, values, weight, [], [])
-    return SecondStage(used, len(keys), values, acov, weight, likelihood)
+
+    def discrepancy(weight: Floats) -> _core.LeastSquares:
+        return _core.LeastSquares(levels, len(at), statistics, values, weight, [], [])
+
+    return SecondStage(
+        keys, used, values, acov, weight, discrepancy(weight), discrepancy(np.ones((len(used), 1)))
+    )
+
+
+def ordered_stage(
+    table: ParameterTable, group: Group, number: int, weighting: Weighting, first: FirstStage
+) -> SecondStage:
+    """Statistics of ordered variables and those beside them: the estimates of the first stage."""
+    if weighting == "GLS":
+        raise UnsupportedError('estimator="GLS" is for continuous variables: use "WLSMV" for ordered ones')
+    level = table.nlevels
+    variables = group.statistics.variables
+    at: dict[str | tuple[str, str], int] = {name: i for i, name in enumerate(variables.names)}
+    at |= {cut: len(at) + k for k, cut in enumerate(table.thresholds(level, number))}
+    keys = tuple(Moment(*key, level, number) for key in first.keys)
+    kinds = {"|": THRESHOLD, "~1": MEAN, "~": SLOPE, "~~": COVARIANCE}
+    statistics = [
+        (
+            kinds[key.op],
+            0,
+            at[(key.lhs, key.rhs) if key.op == "|" else key.lhs],
+            at[key.lhs] if key.op == "|" else at[key.rhs] if key.rhs else 0,
+        )
+        for key in keys
+    ]
+    used = np.arange(len(keys))
+    weight = weight_matrix(first.acov, weighting, group, number, keys, used)
+    given = [at[name] for name in first.covariates]
+    scaled = [at[name] for name in first.ordered] if table.ordered.parameterization == "theta" else []
+
+    def discrepancy(weight: Floats) -> _core.LeastSquares:
+        return _core.LeastSquares(
+            [list(range(len(at)))], len(at), statistics, first.values, weight, given, scaled
+        )
+
+    return SecondStage(
+        keys,
+        used,
+        first.values,
+        first.acov,
+        weight,
+        discrepancy(weight),
+        discrepancy(np.ones((len(keys), 1))),
+        first.at_bound,
+    )
 
 
 def weight_matrix(
@@ -230,7 +308,7 @@ def fit_least_squares(
     basis = free_directions(found)
     vcov = basis @ solution.covariance() @ basis.T
     return (
-        found,
+        with_residual_variances(found),
         solution,
         Sampling(
             np.where(np.isnan(checked.vcov), np.nan, vcov), checked.unidentified, checked.positive_definite
@@ -245,12 +323,14 @@ def solution_at(
     size = sum(stage.total for stage in stages)
     residual, gamma, weight = np.zeros(size), np.zeros((size, size)), np.zeros((size, size))
     jacobian = np.zeros((size, fit.table.npar))
-    first = 0
+    derivatives = fit.objective.with_losses([stage.plain for stage in stages]).information_factor(fit.theta)
+    first = row = 0
     for number, stage in enumerate(stages, 1):
-        implied, derivatives = implied_moments(fit.objective, fit.theta, number)
         at = first + stage.used
-        residual[at] = stage.values - implied[stage.used]
-        jacobian[at] = derivatives[stage.used]
+        fitted = stage.likelihood.fitted(fit.objective.observed_moments(fit.theta, number))
+        residual[at] = stage.values - fitted
+        jacobian[at] = derivatives[row : row + len(at)]
+        row += len(at)
         gamma[np.ix_(at, at)] = stage.acov
         weight[np.ix_(at, at)] = stage.full_weight
         first += stage.total
@@ -272,3 +352,110 @@ def solution_at(
         normal=normal,
         weighting=weighting,
     )
+
+
+def with_residual_variances(fit: Estimate) -> Estimate:
+    """The estimates with the residual variances that variances of 1 leave ordered variables in the table."""
+    objective, rows = fit.objective, list(fit.table.rows)
+    values = objective.row_values(fit.theta)
+    for block in objective.blocks:
+        residual = block_matrices(block, values)[1]
+        own = {block.names[i]: float(residual[i, i]) for i in block.standard}
+        for k in block.rows if own else ():
+            row = rows[k]
+            if row.op == "~~" and row.lhs == row.rhs and row.lhs in own:
+                rows[k] = replace(row, value=own[row.lhs])
+    return replace(fit, objective=replace(objective, table=replace(fit.table, rows=tuple(rows))))
+
+
+def ordered_problems(fit: Estimate, solution: LeastSquaresSolution) -> tuple[Problem, ...]:
+    """What is wrong about ordered variables: negative residual variances, and correlations at their bound."""
+    table, problems = fit.table, []
+    negative = [
+        row.lhs
+        for row in table.rows
+        if row.op == "~~" and row.lhs == row.rhs and row.lhs in table.ordered.thresholds and row.value < 0
+    ]
+    if negative:
+        problems.append(
+            Problem(
+                "improper",
+                f"more than the variance of 1 is explained of {', '.join(dict.fromkeys(negative))}",
+                "Sampling error or a wrong model can cause this; fix a loading, or simplify the model",
+            )
+        )
+    pairs = [f"{a} and {b}" for stage in solution.stages for a, b in stage.at_bound]
+    if pairs:
+        problems.append(
+            Problem(
+                "boundary",
+                f"the correlation of {', of '.join(pairs)} is at its bound of .999 in the first stage",
+                "An empty cell of their table is the usual cause: merge categories, or leave one of them out",
+            )
+        )
+    return tuple(problems)
+
+
+def statistic_vectors(solution: LeastSquaresSolution) -> tuple[tuple[MomentVector, ...], MomentErrors]:
+    """Statistics of the first stage as moments with their sampling errors; variances of ordered variables are 1."""
+    values, basis = np.linalg.eigh(solution.gamma)
+    root = basis * np.sqrt(np.maximum(values, 0.0))
+    ours = solution.jacobian @ (solution.projection() @ root)
+    vectors, places, first = [], [], 0
+    for stage in solution.stages:
+        at = np.arange(first, first + stage.total)
+        first += stage.total
+        known = {key.lhs for key in stage.keys if key.op == "~~" and key.lhs == key.rhs}
+        ordered = dict.fromkeys(key.lhs for key in stage.keys if key.op == "|" and key.lhs not in known)
+        like = stage.keys[0]
+        keys = (*stage.keys, *(Moment(name, "~~", name, like.level, like.group) for name in ordered))
+        ones = np.ones(len(ordered))
+        vectors.append(
+            MomentVector(
+                keys,
+                np.append(stage.values, ones),
+                np.append(stage.values - solution.residual[at], ones),
+                np.vstack([solution.jacobian[at], np.zeros((len(ordered), solution.jacobian.shape[1]))]),
+                np.zeros(len(keys), dtype=bool),
+            )
+        )
+        places += [*at, *([-1] * len(ordered))]
+    padded = [np.vstack([part, np.zeros(root.shape[1])])[places] for part in (root, ours)]
+    return tuple(vectors), MomentErrors(*padded)
+
+
+def ordered_srmr(vectors: Sequence[MomentVector], nobs: Sequence[float]) -> dict[str, float]:
+    """SRMR of the correlations of ordered variables and those beside them, given the covariates.
+
+    The diagonal counts, as in lavaan; thresholds and means do not. Groups are averaged by their sizes. `crmr` is
+    without the diagonal.
+    """
+    srmr, crmr = [], []
+    for vector in vectors:
+        at = {key: k for k, key in enumerate(vector.keys)}
+        pairs = [(k, key) for key, k in at.items() if key.op == "~~"]
+        scale = {key.lhs: vector.observed[k] for k, key in pairs if key.lhs == key.rhs}
+        off = np.array(
+            [
+                (vector.observed[k] - vector.implied[k]) / np.sqrt(scale[key.lhs] * scale[key.rhs])
+                for k, key in pairs
+            ]
+        )
+        strictly = np.array([key.lhs != key.rhs for _, key in pairs])
+        srmr.append(float(np.sqrt(np.mean(off**2))))
+        crmr.append(float(np.sqrt(np.mean(off[strictly] ** 2))) if strictly.any() else 0.0)
+    return {
+        "srmr": float(np.average(srmr, weights=nobs)),
+        "crmr_nomean": float(np.average(crmr, weights=nobs)),
+    }
+
+
+def least_squares_errors(vectors: Sequence[MomentVector], solution: LevelDiscrepancy) -> MomentErrors:
+    """Sampling errors for a fit by least squares, from the covariance matrix of the moments it used."""
+    keys = [key for vector in vectors for key in vector.keys]
+    nmeans = sum(key.op == "~1" for key in keys) if solution.means_first else 0
+    order = np.r_[nmeans : len(keys), :nmeans]
+    values, basis, scale = spectrum(solution.gamma)
+    root = (basis * np.sqrt(np.maximum(values, 0.0)) / scale[:, None])[order]
+    projection = solution.projection()[:, order]
+    return MomentErrors(root, solution.jacobian[order] @ (projection @ root))

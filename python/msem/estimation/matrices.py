@@ -41,6 +41,14 @@ class BlockMap:
     slopes : tuple of str
         Random slopes: of level 1 those whose products with covariates stand in it, of level 2 its first latent
         variables. The core counts them among the observed variables of the block.
+    thresholds : tuple of (str, str)
+        Ordered variable and name of each threshold. For the core they are means of observed variables of their own.
+    threshold_rows : ndarray of int
+        Their rows in the parameter table.
+    standard : tuple of int
+        Variables whose residual variance is what a variance of 1, given the covariates, leaves.
+    given : tuple of int
+        Fixed covariates.
     """
 
     level: int
@@ -52,17 +60,26 @@ class BlockMap:
     row: NDArray[np.intp]
     col: NDArray[np.intp]
     slopes: tuple[str, ...] = ()
+    thresholds: tuple[tuple[str, str], ...] = ()
+    threshold_rows: tuple[int, ...] = ()
+    standard: tuple[int, ...] = ()
+    given: tuple[int, ...] = ()
+
+    @property
+    def hidden(self) -> int:
+        """How many variables the core has between the observed and the latent ones."""
+        return self.products + len(self.thresholds)
 
     @property
     def products(self) -> int:
-        """How many variables the core has between the observed and the latent ones: products of slope and covariate."""
+        """How many products of slope and covariate the core has between the observed and the latent variables."""
         return len(self.slopes) if self.level == WITHIN else 0
 
     @property
     def places(self) -> NDArray[np.intp]:
         """Where the core has each variable."""
         at = np.arange(len(self.names), dtype=np.intp)
-        return np.where(at < self.nobserved, at, at + self.products)
+        return np.where(at < self.nobserved, at, at + self.hidden)
 
 
 class Model(Protocol):
@@ -106,12 +123,28 @@ def block_map(table: ParameterTable, level: int, group: int, observed: Sequence[
     """Index map of one block whose observed variables are in the given order."""
     names = (*observed, *table.latent(level, group))
     at = {name: i for i, name in enumerate(names)}
-    chosen = [i for i, r in enumerate(table.rows) if r.level == level and r.group == group]
+    here = [i for i, r in enumerate(table.rows) if r.level == level and r.group == group]
+    chosen = [i for i in here if table.rows[i].op != "|"]
+    cut = tuple(i for i in here if table.rows[i].op == "|")
+    delta = table.ordered.parameterization == "delta" and level == WITHIN
+    exogenous = set(table.exogenous(level, group))
     places = np.array([place(table.rows[i], at) for i in chosen], dtype=np.intp).reshape(-1, 3)
     slopes = tuple(slope.name for slope in table.slopes(group))
     slot, row, col = places.T
     return BlockMap(
-        level, group, names, len(observed), np.array(chosen, dtype=np.intp), slot, row, col, slopes
+        level,
+        group,
+        names,
+        len(observed),
+        np.array(chosen, dtype=np.intp),
+        slot,
+        row,
+        col,
+        slopes,
+        tuple((table.rows[i].lhs, table.rows[i].rhs) for i in cut),
+        cut,
+        tuple(i for i, name in enumerate(observed) if delta and name in table.ordered.thresholds),
+        tuple(i for i, name in enumerate(observed) if name in exogenous),
     )
 
 
@@ -129,9 +162,18 @@ def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
         own = list(product.values())
         slot, row, col = np.append(slot, [SYMMETRIC] * len(own)), np.append(row, own), np.append(col, own)
         free, value = free + [-1] * len(own), value + [1.0] * len(own)
-    return _core.Block(
-        block.nobserved + len(block.slopes), len(block.names) + block.products, slot, row, col, free, value
-    )
+    if block.thresholds:
+        own = [block.nobserved + block.products + k for k in range(len(block.thresholds))]
+        cut = [table.rows[i] for i in block.threshold_rows]
+        slot, row, col = (
+            np.append(slot, [INTERCEPT] * len(own)),
+            np.append(row, own),
+            np.append(col, [0] * len(own)),
+        )
+        free = free + [r.free - 1 for r in cut]
+        value = value + [0.0 if r.free else r.value for r in cut]
+    observed = block.nobserved + len(block.slopes) + len(block.thresholds)
+    return _core.Block(observed, len(block.names) + block.hidden, slot, row, col, free, value)
 
 
 def implied_moments(block: BlockMap, mean: Numbers, cov: Numbers) -> LevelArrays:
@@ -139,8 +181,14 @@ def implied_moments(block: BlockMap, mean: Numbers, cov: Numbers) -> LevelArrays
     n = block.nobserved
     if block.products:
         reach = cov[:, n : n + block.products]
-        cov = (cov - reach @ reach.T)[np.ix_(block.places, block.places)]
-        mean = mean[block.places]
+        cov = cov - reach @ reach.T
+    if block.hidden:
+        cov, mean = cov[np.ix_(block.places, block.places)], mean[block.places]
+    if block.standard:
+        at, x = list(block.standard), list(block.given)
+        reach = cov[np.ix_(at, x)]
+        explained = np.einsum("ij,ji->i", reach, np.linalg.solve(cov[np.ix_(x, x)], reach.T)) if x else 0.0
+        cov[at, at] = 1 + explained
     return LevelArrays(block.names, mean, cov, n)
 
 
@@ -172,7 +220,21 @@ def block_matrices(block: BlockMap, values: Numbers) -> tuple[Numbers, Numbers]:
     paths[..., block.row[directed], block.col[directed]] = own[..., directed]
     residual[..., block.row[symmetric], block.col[symmetric]] = own[..., symmetric]
     residual[..., block.col[symmetric], block.row[symmetric]] = own[..., symmetric]
+    if block.standard:
+        at = list(block.standard)
+        residual[..., at, at] = 1 - explained_variance(block, paths, residual)
     return paths, residual
+
+
+def explained_variance(block: BlockMap, paths: Numbers, residual: Numbers) -> Numbers:
+    """What other variables than fixed covariates explain of the variances that are 1, shape (..., standard)."""
+    at, without = list(block.standard), residual.copy()
+    without[..., at, at] = 0
+    without[..., list(block.given), :] = 0
+    without[..., :, list(block.given)] = 0
+    total = np.linalg.inv(np.eye(len(block.names)) - paths)[..., at, :]
+    out: Numbers = np.einsum("...ij,...jk,...ik->...i", total, without, total)
+    return out
 
 
 def fill_exogenous(table: ParameterTable, groups: Sequence[Mapping[int, LevelArrays]]) -> ParameterTable:

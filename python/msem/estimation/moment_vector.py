@@ -17,7 +17,6 @@ from msem.data.arrays import LevelArrays, vech, vech_index
 from msem.data.sample import Group, Sample
 from msem.data.saturated import saturated_core, saturated_information
 from msem.data.statistics import Statistics
-from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.sampling import free_directions
@@ -227,7 +226,7 @@ def _normal_scores(
     """Roots of the covariance of the scores of saturated moments and along directions of theta, for normal data."""
     at_sample = _information(sample, vector, vector.observed, "expected")
     at_model = _information(sample, vector, vector.implied, "expected")
-    values, basis, scale = _spectrum(at_sample)
+    values, basis, scale = spectrum(at_sample)
     values = np.where(values > SINGULAR, values, np.nan)
     root = basis * np.sqrt(values) / scale[:, None]
     inverse_root = scale[:, None] * basis / np.sqrt(values)
@@ -277,7 +276,7 @@ def _inverse(matrix: Floats) -> Floats:
     """Inverse in the space that a positive semidefinite matrix informs about; nan if it is indefinite."""
     if not matrix.size:
         return matrix
-    values, basis, scale = _spectrum(matrix)
+    values, basis, scale = spectrum(matrix)
     if not values[0] > -SINGULAR:
         return np.full_like(matrix, np.nan)
     kept = values > SINGULAR
@@ -286,7 +285,7 @@ def _inverse(matrix: Floats) -> Floats:
     return inverse
 
 
-def _spectrum(matrix: Floats) -> tuple[Floats, Floats, Floats]:
+def spectrum(matrix: Floats) -> tuple[Floats, Floats, Floats]:
     """Eigenvalues and eigenvectors in correlation metric, and the scale that leads to it; nan if there is none."""
     diagonal = np.diag(matrix)
     if not (np.isfinite(matrix).all() and (diagonal >= 0).all()):
@@ -295,14 +294,3 @@ def _spectrum(matrix: Floats) -> tuple[Floats, Floats, Floats]:
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     values, basis = np.linalg.eigh(matrix * np.outer(scale, scale))
     return values, basis, scale
-
-
-def least_squares_errors(vectors: Sequence[MomentVector], solution: LevelDiscrepancy) -> MomentErrors:
-    """Sampling errors for a fit by least squares, from the covariance matrix of the moments it used."""
-    keys = [key for vector in vectors for key in vector.keys]
-    nmeans = sum(key.op == "~1" for key in keys) if solution.means_first else 0
-    order = np.r_[nmeans : len(keys), :nmeans]
-    values, basis, scale = _spectrum(solution.gamma)
-    root = (basis * np.sqrt(np.maximum(values, 0.0)) / scale[:, None])[order]
-    projection = solution.projection()[:, order]
-    return MomentErrors(root, solution.jacobian[order] @ (projection @ root))

@@ -162,6 +162,15 @@ class Objective:
                 out[block.level] = LevelArrays(names, mean[:n], cov[:n, :n], block.nobserved)
         return out
 
+    def observed_moments(self, theta: ArrayLike, group: int = 1) -> list[tuple[Floats, Floats]]:
+        """Means and covariances of each level of a group as discrepancies take them: without latent variables."""
+        own = [block for block in self.blocks if block.group == group]
+        sizes = [block.nobserved + block.hidden for block in own]
+        return [
+            (mean[:n], cov[:n, :n])
+            for (mean, cov), n in zip(self.compiled_moments(theta, group), sizes, strict=True)
+        ]
+
     def implied(self, theta: ArrayLike, group: int = 1) -> ImpliedLevels:
         """Model-implied moments of one group by level, 1 = within, 2 = between."""
         return ImpliedLevels(
@@ -194,6 +203,15 @@ class Objective:
     def cluster_loglik(self, theta: ArrayLike, clusters: Clusters, group: int = 1) -> Floats:
         """Log-likelihoods of single clusters of one group, fixed covariates included, shape (J,)."""
         return clusters.loglik(self.core_for(clusters), theta, group - 1)
+
+    def with_losses(self, losses: Sequence[_core.Likelihood]) -> _core.Objective:
+        """The compiled model with other discrepancies of the groups."""
+        blocks = [core_block(block, self.table) for block in self.blocks]
+        groups = [
+            (loss, [place for place, block in enumerate(self.blocks) if block.group == number])
+            for number, loss in enumerate(losses, 1)
+        ]
+        return _core.Objective(self.table.npar, blocks, groups)
 
     def core_for(self, clusters: Clusters) -> _core.Objective:
         """The compiled objective whose likelihoods know these clusters."""

@@ -94,6 +94,8 @@ def row_bounds(table: ParameterTable) -> tuple[Floats, Floats]:
 def _start_rows(block: BlockMap, table: ParameterTable) -> list[tuple[int, int, int, int, float, float]]:
     at = dict(zip(block.names, block.places.tolist(), strict=True))
     rows = (table.rows[i] for i in block.rows if not table.rows[i].slope)
+    first = block.nobserved + block.products
+    cut = [(first + k, table.rows[i]) for k, i in enumerate(block.threshold_rows)]
     return [
         (
             RELATIONS.index(r.op),
@@ -104,6 +106,9 @@ def _start_rows(block: BlockMap, table: ParameterTable) -> list[tuple[int, int, 
             np.nan if r.start is None else r.start,
         )
         for r in rows
+    ] + [
+        (RELATIONS.index("~1"), place, 0, r.free - 1, r.value, np.nan if r.start is None else r.start)
+        for place, r in cut
     ]
 
 

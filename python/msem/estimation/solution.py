@@ -376,7 +376,10 @@ class Solution(Translated):
         primary sampling units less that of strata where there are any. See `docs/small-samples.md`.
         """
         spread = self.options.se in (*DESIGN_BASED, "bootstrap")
-        independent = [len(clusters.sizes) for clusters in self.sample.clusters] if spread else None
+        if spread and any(s.first_stage is not None for s in self.sample.statistics):
+            independent: list[int] | None = [round(group.nlevel2) for group in self.sample.groups]
+        else:
+            independent = [len(clusters.sizes) for clusters in self.sample.clusters] if spread else None
         df = reference_df(self.table, self.sample.statistics, independent)
         design = self.sample.design
         if spread and design is not None:

@@ -28,6 +28,7 @@ SECTIONS = {
     "~": "Regressions",
     "~~": "Covariances",
     "~1": "Intercepts",
+    "|": "Thresholds",
     ":=": "Defined parameters",
 }
 MEASURES = (

@@ -110,6 +110,7 @@ def header(
         (
             ("Estimator", options.estimator),
             ("Optimization method", "Fisher scoring"),
+            *scale_rows(options, groups),
             ("Number of model parameters", npar),
             *((("Number of equality constraints", nequal),) if nequal else ()),
             *rotation,
@@ -160,6 +161,15 @@ def inner_counts(options: ResolvedSettings, groups: Sequence[GroupResults]) -> d
     """Numbers of clusters within clusters by their column, the highest first."""
     counts = [sum(own) for own in zip(*(group.statistics.counted for group in groups), strict=True)]
     return dict(zip(options.inner_clusters, counts[-2:0:-1], strict=True)) if options.inner_clusters else {}
+
+
+def scale_rows(
+    options: ResolvedSettings, groups: Sequence[GroupResults]
+) -> tuple[tuple[str, float | int | str], ...]:
+    """What the scale of ordered variables is, if there are any."""
+    if all(group.statistics.first_stage is None for group in groups):
+        return ()
+    return (("Parameterization", options.parameterization.capitalize()),)
 
 
 def survey_rows(

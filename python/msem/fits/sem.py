@@ -34,9 +34,8 @@ from msem.errors import (
     warn,
 )
 from msem.estimation.deletion import ENOUGH, effective_clusters, one_step_jackknife
-from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, estimate
-from msem.estimation.least_squares import fit_least_squares
+from msem.estimation.least_squares import LeastSquaresSolution, fit_least_squares, ordered_problems
 from msem.estimation.problems import (
     Problem,
     find_problems,
@@ -48,12 +47,13 @@ from msem.estimation.problems import (
 )
 from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.estimation.smallsamples import few_clusters
+from msem.fits.categories import ordered_of, with_first_stage
 from msem.fits.fit import Fit
 from msem.fits.request import Request
 from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order
 from msem.model.derived import crosses_levels, saturated_table, with_auxiliary
-from msem.model.drafts import Fun
+from msem.model.drafts import Fun, Ordered
 from msem.model.partable import ParameterTable, parameter_table, require_two_levels
 from msem.resampling.bootstrap import Bootstrap, bootstrap_errors
 from msem.resampling.reweighting import replicate_covariance
@@ -111,6 +111,8 @@ def sem(
     replicate_weights: Sequence[str] = (),
     replicate_scale: str | float | Sequence[float] | None = None,
     auxiliary: Sequence[str] = (),
+    ordered: Sequence[str] = (),
+    parameterization: str = "delta",
     fixed_x: bool = True,
     std_lv: bool = False,
     orthogonal: bool = False,
@@ -148,8 +150,8 @@ def sem(
         both. Rows without a group are left out, with a warning.
     group_equal : sequence of str
         What is equal over groups, at each level: "loadings", "intercepts", "means", "regressions", "residuals",
-        "residual_covariances", "lv_variances", "lv_covariances". Equal intercepts free the latent means of all
-        groups but the first.
+        "residual_covariances", "lv_variances", "lv_covariances", "thresholds". Equal intercepts or thresholds free the
+        latent means of all groups but the first.
     group_partial : sequence of str
         Exceptions, such as "f=~y2" or "y2~1.l2".
     constraints : str or sequence of str, optional
@@ -197,6 +199,13 @@ def sem(
         Variables that are no part of the model but tell about missing values. At every level at which they vary they
         are correlated with each other and with all that the model leaves unexplained (saturated correlates; Graham,
         2003), also in the baseline model. Needs ``missing="fiml"``.
+    ordered : sequence of str, optional
+        Variables whose values are categories with an order, binary ones among them; ordered categorical columns of a
+        pandas frame are without being named. They are continuous variables cut at thresholds (``y | t1 + t2``), and the
+        model is fitted by "WLSMV", unless another least squares is asked for. See `docs/ordered.md`.
+    parameterization : {"delta", "theta"}, default "delta"
+        What is 1 of the variables that ordered ones are cut from: their variances given the covariates, or their
+        residual variances.
     fixed_x : bool, default True
         Take the moments of exogenous covariates from the sample and report the likelihood given them.
     std_lv : bool, default False
@@ -355,22 +364,34 @@ def _fit(fun: Fun, model: str, data: Any, settings: Settings, sample: Sample | N
     require_rows_for_holes(data, settings)
     labels = given_labels(data, settings, grouping)
     groups = None if labels is None else group_order(syntax, labels)
+    request = Request(fun, model, data, settings, _fit)
+    columns = ordered_of(syntax, data, settings)
+    settings, data = settings.for_ordered() if columns.categories else settings, columns.data
     given, settings = settings, with_cluster(settings, data)
-    table = table_of(syntax, fun, settings, groups)
+    table = table_of(syntax, fun, settings, groups, columns.thresholds)
     require_exploratory(settings, table)
     resolved = resolve(settings, table, data)
     require_least_squares(resolved, table)
     table = add_auxiliary(table, data, given)
     if sample is None:
-        sample = read_sample(data, table, given, grouping)
+        sample = with_first_stage(read_sample(data, table, given, grouping), table, columns.categories)
     fit = fit_table(table, sample, resolved)
-    return replace(fit, request=Request(fun, model, data, given, _fit))
+    return replace(fit, request=request)
 
 
 def table_of(
-    syntax: ModelSyntax, fun: Fun, settings: Settings, groups: Sequence[str] | None
+    syntax: ModelSyntax,
+    fun: Fun,
+    settings: Settings,
+    groups: Sequence[str] | None,
+    thresholds: Mapping[str, int] | None = None,
 ) -> ParameterTable:
-    """The parameter table that the settings ask for, without auxiliary variables."""
+    """The parameter table that the settings ask for, without auxiliary variables.
+
+    `thresholds` are how many each ordered variable has; None where ordered variables cannot be.
+    """
+    if thresholds is None and settings.ordered:
+        raise UnsupportedError("ordered variables are for fits to rows of raw data, one at a time")
     return parameter_table(
         syntax,
         fun=fun,
@@ -382,6 +403,7 @@ def table_of(
         group_equal=settings.group_equal,
         group_partial=settings.group_partial,
         rotation=settings.rotated,
+        ordered=Ordered(thresholds or {}, settings.parameterization),
     )
 
 
@@ -472,7 +494,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     _require_tests(table, sample, settings)
     # least squares takes the saturated moments for estimates with a covariance matrix: no bound may hold them
     sample = sample.in_space("natural" if settings.weighting is not None else settings.space)
-    discrepancy: LevelDiscrepancy | None = None
+    discrepancy: LeastSquaresSolution | None = None
     if settings.weighting is not None:
         solution, discrepancy, sampling = fit_least_squares(table, sample, settings.weighting, settings)
         require_feasible(solution.objective, solution.optimum)
@@ -494,6 +516,8 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     elif settings.space == "auto" and sample.in_cone and discrepancy is None:
         problems = (*problems, saturated_boundary(solution.optimum))
     problems = (*problems, *rotation_problems(solution.rotated), *few_clusters(table, sample.statistics))
+    if discrepancy is not None:
+        problems = (*ordered_problems(solution, discrepancy), *problems)
     warn_of(problems)
     return Fit(
         solution,

@@ -15,10 +15,8 @@ from msem.model.slopes import slope_names
 _OPERATORS: Final = {
     "<~": "composites (<~) are not available in this version; use a latent variable (=~) or compute the "
     "composite as a column of the data",
-    "|": "thresholds (|) of ordered variables are not available in this version; all variables are "
-    "continuous",
-    "~*~": "scaling factors (~*~) of ordered variables are not available in this version; all variables are "
-    "continuous",
+    "~*~": "scaling factors (~*~) of ordered variables are not available in this version: they are 1 under "
+    'parameterization="delta"; take "theta" and residual variances in their place',
 }
 
 

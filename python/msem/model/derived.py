@@ -183,7 +183,7 @@ def _saturated_rows(table: ParameterTable, level: int, group: int, numbers: Numb
     names += [slope.name for slope in slopes]
     for i, lhs in enumerate(names):
         for rhs in (*names[i:], *exogenous):
-            yield Parameter(lhs, "~~", rhs, level, group, next(numbers))
+            yield _moment(table, lhs, rhs, level, group, numbers)
     yield from _exogenous_rows(table, level, group, "~~")
     yield from _means(table, names, level, group, numbers)
 
@@ -232,11 +232,15 @@ def _baseline_rows(table: ParameterTable, level: int, group: int, numbers: Numbe
     names = [name for name in table.observed(level, group) if name not in exogenous]
     correlates = [name for name in names if name in table.auxiliary]
     for name in names:
-        yield Parameter(name, "~~", name, level, group, next(numbers))
+        yield _moment(table, name, name, level, group, numbers)
     for i, name in enumerate(correlates):  # free in the model too, so that they decide nothing
         others = [other for other in (*names, *exogenous) if other not in correlates]
         for other in (*correlates[i + 1 :], *others):
             yield Parameter(name, "~~", other, level, group, next(numbers))
+    if table.ordered.thresholds:  # slopes are statistics of their own, and free as in lavaan
+        for name in names:
+            for x in exogenous:
+                yield Parameter(name, "~", x, level, group, next(numbers))
     for row in table.block(level, group):
         if row.op == "~~" and row.free and row.lhs != row.rhs and {row.lhs, row.rhs} <= covariates:
             yield Parameter(row.lhs, "~~", row.rhs, level, group, next(numbers))
@@ -259,11 +263,20 @@ def _means(
         return
     anchored = set(table.anchored(level))
     for name in names:
-        if name in anchored:
+        if name in anchored or name in table.ordered.thresholds:
             yield Parameter(name, "~1", "", level, group, value=0.0)
         else:
             yield Parameter(name, "~1", "", level, group, next(numbers))
     yield from _exogenous_rows(table, level, group, "~1")
+    for name, threshold in table.thresholds(level, group):
+        yield Parameter(name, "|", threshold, level, group, next(numbers))
+
+
+def _moment(table: ParameterTable, lhs: str, rhs: str, level: int, group: int, numbers: Numbers) -> Parameter:
+    """A variance or covariance that is free; the variance of an ordered variable is 1."""
+    if lhs == rhs and lhs in table.ordered.thresholds and level == WITHIN:
+        return Parameter(lhs, "~~", rhs, level, group, value=1.0)
+    return Parameter(lhs, "~~", rhs, level, group, next(numbers))
 
 
 def _kept_rows(

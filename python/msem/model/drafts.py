@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal
 
 from msem.errors import ModelError
 from msem.language.syntax import ModelSyntax, Modifier, ModifierKind, Position, Statement
+from msem.model.levels import WITHIN
 from msem.model.references import Key, key_of
 from msem.model.rotation import exploratory_blocks
+from msem.settings import Parameterization
 
 LARGEST = 1e100  # of numbers that the user gives: squares of larger ones overflow
 
@@ -61,8 +63,8 @@ class BlockDraft:
     rows : dict
         Key to row, in order of the table.
     latent, indicators, outcomes, predictors, mentioned : dict
-        Left- and right-hand sides of ``=~``, of ``~``, and both sides of ``~~`` and ``~1``, in order of
-        appearance (the values are not used).
+        Left- and right-hand sides of ``=~``, of ``~``, both sides of ``~~`` and the left one of ``~1`` and ``|``, in
+        order of appearance (the values are not used).
     observed : dict
         Observed variables: indicators, then outcomes, then predictors, then the others.
     covariates : dict
@@ -115,7 +117,7 @@ class BlockDraft:
             self.predictors[rhs] = None
         else:
             self.mentioned[lhs] = None
-            if rhs:
+            if rhs and statement.op != "|":
                 self.mentioned[rhs] = None
 
     def _write(self, statement: Statement) -> None:
@@ -213,6 +215,22 @@ Fun = Literal["sem", "cfa", "growth"]
 
 
 @dataclass(frozen=True, slots=True)
+class Ordered:
+    """Which variables are ordered, and what is 1 about the continuous ones that they are cut from.
+
+    Attributes
+    ----------
+    thresholds : mapping of str to int
+        How many each ordered variable has: its categories less one.
+    parameterization : {"delta", "theta"}
+        Their variances given the covariates ("delta"), or their residual variances.
+    """
+
+    thresholds: Mapping[str, int] = field(default_factory=dict)
+    parameterization: Parameterization = "delta"
+
+
+@dataclass(frozen=True, slots=True)
 class Defaults:
     """What decides about the rows that the user leaves out.
 
@@ -230,6 +248,7 @@ class Defaults:
         Covariates whose moments are taken from the sample.
     rotated_orthogonal : bool
         Whether factors of an exploratory block stay uncorrelated.
+    ordered : Ordered
     """
 
     fun: Fun
@@ -238,6 +257,7 @@ class Defaults:
     meanstructure: bool
     both: Collection[str]
     fixed: Collection[str]
+    ordered: Ordered
     rotated_orthogonal: bool = False
     nlevels: int = 2
 
@@ -251,9 +271,58 @@ def add_defaults(block: BlockDraft, options: Defaults) -> None:
     _add_variances(block, options)
     _add_covariances(block, options)
     _add_covariates(block, options)
+    _check_thresholds(block, options.ordered)
     if options.meanstructure:
         _anchor_within_intercepts(block, options)
         _add_means(block, options)
+        _add_thresholds(block, options)
+
+
+def _check_thresholds(block: BlockDraft, ordered: Ordered) -> None:
+    """Refuse thresholds of variables that have none, or more than they have."""
+    for row in block.rows.values():
+        if row.op != "|":
+            continue
+        count = ordered.thresholds.get(row.lhs, 0)
+        known = [f"t{k}" for k in range(1, count + 1)]
+        if row.rhs in known:
+            continue
+        message = (
+            f"'{row.lhs}' is not ordered and has no thresholds: name it in ordered=[...]"
+            if not count
+            else f"'{row.lhs}' has {count + 1} categories, and thresholds {', '.join(known)}; there is no '{row.rhs}'"
+        )
+        raise ModelError(block.syntax.locate(row.at or Position(1, 1), message))
+    _check_scales(block, ordered)
+
+
+def _check_scales(block: BlockDraft, ordered: Ordered) -> None:
+    """Refuse what does not go with variances of 1."""
+    if ordered.parameterization == "theta":
+        return
+    for row in block.rows.values():
+        for name in ordered.thresholds:
+            if row.op == "~~" and row.lhs == row.rhs == name and row.user:
+                message = (
+                    f"the residual variance of '{name}' is what its variance of 1 leaves; to fix or estimate it use "
+                    'parameterization="theta"'
+                )
+                raise ModelError(block.syntax.locate(row.at or Position(1, 1), message))
+            if row.op == "~" and row.rhs == name:
+                message = (
+                    f"'{name}' is ordered and predicts '{row.lhs}', whose covariances then depend on its residual "
+                    'variance: use parameterization="theta"'
+                )
+                raise ModelError(block.syntax.locate(row.at or Position(1, 1), message))
+
+
+def _add_thresholds(block: BlockDraft, options: Defaults) -> None:
+    """Thresholds belong to the between level where there is one."""
+    for name in block.observed:
+        if block.level == WITHIN and name in options.both:
+            continue
+        for k in range(1, options.ordered.thresholds.get(name, 0) + 1):
+            _add(block, name, "|", f"t{k}")
 
 
 def _add(block: BlockDraft, lhs: str, op: str, rhs: str, value: float = math.nan, exo: bool = False) -> None:
@@ -291,7 +360,12 @@ def _single_indicators(block: BlockDraft) -> set[str]:
 def _add_variances(block: BlockDraft, options: Defaults) -> None:
     single = _single_indicators(block)
     for name in block.observed:
-        if name not in block.covariates:
+        if name in options.ordered.thresholds and block.level == WITHIN:
+            _add(block, name, "~~", name, 1.0)
+            own = block.rows[name, "~~", name]
+            if own.free and "free" not in own.said and not own.label:
+                own.value = 1.0
+        elif name not in block.covariates:
             _add(block, name, "~~", name, 0.0 if name in single else math.nan)
     rotated = {row.lhs for row in block.rows.values() if row.efa}
     for name in block.latent:
@@ -359,7 +433,7 @@ def _add_means(block: BlockDraft, options: Defaults) -> None:
         anchored = name in options.both
         exo = name in options.fixed
         # A covariate's mean is data, not part of the growth curve.
-        at_zero = anchored or (growth and name not in block.covariates)
+        at_zero = anchored or name in options.ordered.thresholds or (growth and name not in block.covariates)
         _add(block, name, "~1", "", 0.0 if at_zero else math.nan, exo)
     for name in block.latent:
         free = name in block.slopes or (growth and _has_mean(block, name, options))

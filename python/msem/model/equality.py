@@ -232,6 +232,7 @@ def _is_modelled(row: Draft, block: BlockDraft) -> bool:
 KINDS: Final[dict[str, Belongs]] = {
     "loadings": lambda row, block: row.op == "=~",
     "intercepts": lambda row, block: row.op == "~1" and _is_modelled(row, block),
+    "thresholds": lambda row, block: row.op == "|",
     "means": lambda row, block: row.op == "~1" and row.lhs in block.latent,
     "regressions": lambda row, block: row.op == "~",
     "residuals": lambda row, block: _is_moment(row, variance=True) and _is_modelled(row, block),
@@ -345,14 +346,24 @@ def _free_latent(
 ) -> None:
     """Free the means of factors with an equal intercept, and unit variances of those with an equal loading.
 
+    An ordered variable with equal thresholds and loadings has a residual variance of its own.
+
     A factor of factors has no mean of its own, since the intercepts of its factors are free already.
     """
+    for name in dict.fromkeys(row.lhs for row in block.rows.values() if row.op == "|"):
+        residual = block.rows.get((name, "~~", name))
+        cut = (block.group, block.level, (name, "|", "t1")) in invariant
+        measured = [row for row in block.rows.values() if row.op == "=~" and row.rhs == name]
+        held = all((block.group, block.level, row.key) in invariant or not row.free for row in measured)
+        if residual is not None and not residual.user and cut and held and "residuals" not in kinds:
+            residual.value = float("nan")
     for factor in block.latent:
         indicators = [row for row in block.rows.values() if row.op == "=~" and row.lhs == factor]
         mean = block.rows.get((factor, "~1", ""))
         if mean is not None and not mean.user and mean.value == 0.0 and "means" not in kinds:
             names = [row.rhs for row in indicators if row.rhs not in block.latent]
-            if any((block.group, block.level, (name, "~1", "")) in invariant for name in names):
+            keys = [(name, *rest) for name in names for rest in (("~1", ""), ("|", "t1"))]
+            if any((block.group, block.level, key) in invariant for key in keys):
                 mean.value = float("nan")
         variance = block.rows.get((factor, "~~", factor))
         if std_lv and variance is not None and variance.value == 1.0 and "lv_variances" not in kinds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
@@ -13,7 +13,7 @@ from msem.errors import ModelError, UnsupportedError
 from msem.language.expressions import Name
 from msem.language.syntax import Constraint, ModelSyntax, Position
 from msem.model.blocks import group_drafts, refuse_unsupported
-from msem.model.drafts import BlockDraft, Defaults, Draft, Fun, add_defaults, check_same_kind
+from msem.model.drafts import BlockDraft, Defaults, Draft, Fun, Ordered, add_defaults, check_same_kind
 from msem.model.equality import equality_kinds, equate_groups, share, sort_constraints
 from msem.model.exploratory import check_exploratory, check_unshared, set_exploratory
 from msem.model.levels import BETWEEN, WITHIN
@@ -38,7 +38,8 @@ class Parameter:
     Attributes
     ----------
     lhs, op, rhs : str
-        As in the model text; `op` is one of ``=~ ~ ~~ ~1``, and `rhs` is "" for ``~1``.
+        As in the model text; `op` is one of ``=~ ~ ~~ ~1 |``, and `rhs` is "" for ``~1`` and "t1", "t2", ... for the
+        thresholds (``|``) of an ordered variable.
     level : int
         1 (within), 2 (between) or higher; a model without levels has level 1 only.
     group : int
@@ -109,6 +110,9 @@ def _variables(rows: Iterable[Parameter], slopes: Iterable[str] = ()) -> _Variab
     endogenous: set[str] = set()
     for row in rows:
         names[row.lhs] = None
+        if row.op == "|":
+            endogenous.add(row.lhs)
+            continue
         if row.rhs:
             names[row.rhs] = None
         if row.op == "=~":
@@ -156,6 +160,8 @@ class ParameterTable:
         Auxiliary variables, which are no part of the model; see `with_auxiliary`.
     rotation : Rotation
         Of exploratory blocks, if there are any.
+    ordered : Ordered
+        Ordered variables, if there are any.
     """
 
     rows: tuple[Parameter, ...]
@@ -169,6 +175,7 @@ class ParameterTable:
     defined: tuple[Constraint, ...] = ()
     auxiliary: tuple[str, ...] = ()
     rotation: Rotation = GEOMIN
+    ordered: Ordered = field(default_factory=Ordered)
 
     @cached_property
     def npar(self) -> int:
@@ -207,6 +214,10 @@ class ParameterTable:
     def latent(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Latent variables of one level: at level 2 the random slopes of level 1 first."""
         return self._of(level, group).latent
+
+    def thresholds(self, level: int, group: int = 1) -> tuple[tuple[str, str], ...]:
+        """Ordered variable and name of each threshold of one level."""
+        return tuple((row.lhs, row.rhs) for row in self.block(level, group) if row.op == "|")
 
     def slopes(self, group: int = 1) -> tuple[Slope, ...]:
         """Random slopes of one group."""
@@ -290,6 +301,7 @@ def parameter_table(
     group_equal: Sequence[str] = (),
     group_partial: Sequence[str] = (),
     rotation: Rotation | None = None,
+    ordered: Ordered | None = None,
 ) -> ParameterTable:
     """Complete a model with lavaan's defaults.
 
@@ -316,13 +328,15 @@ def parameter_table(
         are those of every group; a single label is then one parameter of all groups.
     group_equal : sequence of str
         What is equal over groups, at each level: ``loadings``, ``intercepts``, ``means``, ``regressions``,
-        ``residuals``, ``residual_covariances``, ``lv_variances``, ``lv_covariances`` (dots for underscores
-        are fine). Equal intercepts free the latent means of all groups but the first, at the level of these
+        ``residuals``, ``residual_covariances``, ``lv_variances``, ``lv_covariances``, ``thresholds`` (dots for
+        underscores are fine). Equal intercepts free the latent means of all groups but the first, at the level of these
         intercepts; with `std_lv`, equal loadings do so with latent variances.
     group_partial : sequence of str
         Exceptions to `group_equal`, such as ``f=~y2`` or ``y2~1.l2``.
     rotation : Rotation, optional
         Of exploratory blocks; default: oblique geomin.
+    ordered : Ordered, optional
+        Ordered variables and the numbers of their thresholds.
 
     Returns
     -------
@@ -348,10 +362,16 @@ def parameter_table(
         raise ModelError(
             "group_equal and group_partial need groups; name the column that holds them with group="
         )
+    if "thresholds" in kinds and (ordered is None or ordered.parameterization == "delta"):
+        raise ModelError(
+            'group_equal="thresholds" is for ordered variables with parameterization="theta", whose residual variances '
+            "then differ between groups"
+        )
     drafts = group_drafts(syntax, groups)
     nlevels = len(drafts[0])
     means = _has_means(syntax, fun, meanstructure, nlevels, kinds)
-    means = means or (meanstructure is None and len(drafts) > 1)
+    ordered = ordered or Ordered()
+    means = means or (meanstructure is None and len(drafts) > 1) or bool(ordered.thresholds)
     for blocks in drafts:
         check_slopes(blocks)
         check_same_kind(blocks, syntax)
@@ -360,7 +380,9 @@ def parameter_table(
         for number, block in enumerate(blocks, 1):
             set_exploratory(block)
             above = {name for upper in blocks[number:] for name in upper.observed} & set(block.observed)
-            add_defaults(block, Defaults(fun, std_lv, orthogonal, means, above, fixed, rotate, nlevels))
+            add_defaults(
+                block, Defaults(fun, std_lv, orthogonal, means, above, fixed, ordered, rotate, nlevels)
+            )
     for blocks in drafts:
         check_exploratory(blocks)
     equal = equate_groups(drafts, kinds, group_partial, std_lv=std_lv)
@@ -379,6 +401,7 @@ def parameter_table(
         constraints,
         defined,
         rotation=rotation or GEOMIN,
+        ordered=ordered,
     )
     check_unshared(numbered, constraints, defined, syntax)
     _check_labels(table, syntax)

@@ -61,9 +61,9 @@ class Reference(NamedTuple):
     level: int
 
 
-_OPERATOR: Final = re.compile(r"=~|~~|~")
+_OPERATOR: Final = re.compile(r"=~|~~|~|\|")
 _SUFFIX: Final = re.compile(r"(?P<group>\.g[1-9][0-9]{0,8})?(?P<level>\.l[123])?\Z")
-_TWISTED: Final = re.compile(r"[~=]|\A\s|\s\Z")
+_TWISTED: Final = re.compile(r"[~=|]|\A\s|\s\Z")
 _SUFFIXED: Final = re.compile(r"(?:\.g[1-9][0-9]{0,8}|\.l[123])\Z|\A1\Z")
 _LONGEST: Final = 14  # of suffixes
 _QUOTES: Final = "\"'`"

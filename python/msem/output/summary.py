@@ -162,6 +162,7 @@ def _tables(rows: list[Row], outcomes: set[str], columns: tuple[str, ...]) -> It
     yield Table("Regressions", _nested(having("~"), set(), columns))
     yield Table("Covariances", _nested(having("~~"), outcomes, columns))
     yield Table("Intercepts", _flat(having("~1"), outcomes, columns))
+    yield Table("Thresholds", _nested(having("|"), set(), columns))
     yield Table("Variances", _flat(having("~~", own=True), outcomes, columns))
     yield Table("Defined Parameters", _flat(having(":="), set(), columns))
 

@@ -196,7 +196,7 @@ def level_graphs(
     arrows: dict[tuple[int, int], list[Arrow]] = {}
     for k, (row, left_out) in enumerate(zip(table.rows, hidden, strict=True)):
         block = (row.level, row.group)
-        if row.group in groups:
+        if row.group in groups and row.op != "|":
             shown = replace(style, means=style.means or row.lhs in slopes)  # the mean is the fixed part
             drawn = [] if left_out else _drawn(row, k, numbers, marks, shown)
             arrows.setdefault(block, []).extend(drawn)

@@ -17,7 +17,7 @@ from msem.estimation.solution import Solution
 from msem.model.levels import Level, level_number
 from msem.postestimation.posterior import GroupModel, Scores, bartlett, group_model, posterior
 from msem.postestimation.posterior import random_effects as between_parts
-from msem.postestimation.rows import Rows, new_rows, sample_means, training_rows
+from msem.postestimation.rows import Rows, new_rows, require_values, sample_means, training_rows
 from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
@@ -293,6 +293,7 @@ def prediction_rows(fit: Solution, newdata: Any, cluster: str | None) -> dict[in
 
 def fitted_model(fit: Solution, number: int, theta: Floats | None = None) -> GroupModel:
     """The model of one group, counted from 0, at the estimates or at other parameters."""
+    require_values(fit.sample.groups[number].statistics)
     no_means = not fit.table.multilevel and not fit.table.meanstructure
     means = sample_means(fit.sample.groups[number]) if no_means else None
     return group_model(fit.objective, fit.estimate.theta if theta is None else theta, number + 1, means)

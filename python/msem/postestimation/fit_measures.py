@@ -16,6 +16,7 @@ from msem.distributions import chisq_pvalue
 from msem.errors import ModelError
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate
+from msem.estimation.least_squares import ordered_srmr
 from msem.estimation.solution import Solution, cached
 from msem.model.derived import saturated_table
 from msem.model.levels import Level
@@ -135,7 +136,11 @@ def least_squares_measures(fit: Solution, solution: LevelDiscrepancy) -> pd.Seri
             residuals=twolevel_residuals(model, sample),
         )
     else:
-        inputs = replace(inputs, residuals=residual_measures(group_moments(model, sample)))
+        residuals = residual_measures(group_moments(model, sample))
+        if solution.first_stage:
+            sizes = [s.nobs for s in sample.statistics]
+            residuals = dict.fromkeys(residuals, np.nan) | ordered_srmr(solution.vectors[0], sizes)
+        inputs = replace(inputs, residuals=residuals)
     test = fit.options.adjusted_test
     found = (
         indices(inputs)

@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelMoment
 from msem.distributions import normal_pvalue, wald_statistic
 from msem.errors import MsemError
+from msem.estimation.least_squares import least_squares_errors
 from msem.estimation.moment_vector import (
     Flags,
     Kind,
     Moment,
     MomentErrors,
     MomentVector,
-    least_squares_errors,
     moment_errors,
     moment_vectors,
 )
@@ -249,6 +249,8 @@ def residuals_in(fit: Solution, metric: Metric) -> Residuals:
 @cached
 def moments_with_errors(fit: Solution) -> tuple[tuple[MomentVector, ...], MomentErrors]:
     """Saturated and implied moments of each group, and the sampling errors of all of them."""
+    if fit.discrepancy is not None and fit.discrepancy.first_stage:
+        return fit.discrepancy.vectors
     vectors = moment_vectors(fit.estimate, fit.sample)
     return vectors, _errors_of(fit, vectors)
 

@@ -16,7 +16,7 @@ from msem.data.grouping import Grouping, grouped_data, text_of
 from msem.data.incomplete import clusters_of_rows
 from msem.data.sample import Group
 from msem.data.statistics import Clusters, Statistics
-from msem.errors import DataError
+from msem.errors import DataError, UnsupportedError
 
 Floats = NDArray[np.float64]
 
@@ -34,6 +34,20 @@ class Rows:
 
     data: ClusteredData
     clusters: Clusters
+
+
+def require_values(statistics: Statistics) -> None:
+    """Refuse what is made from values of variables where some are categories.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    if statistics.first_stage is not None:
+        raise UnsupportedError(
+            f"{statistics.first_stage.ordered[0]!r} is ordered: scores, predictions and distances of models with "
+            "ordered variables are not available in this version"
+        )
 
 
 def training_rows(group: Group) -> Rows:

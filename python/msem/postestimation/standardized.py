@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 Variances = Mapping[Block, Mapping[str, float]]
 Kind = Literal["std_all", "std_lv", "std_nox"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_FACTORS = ("=~", "~", "~1", "~~")
+_FACTORS = ("=~", "~", "~1", "~~", "|")
 
 
 class Standardized(NamedTuple):
@@ -106,7 +106,7 @@ def scales(table: ParameterTable, kind: Kind, *, total: bool = False) -> Scales:
     total : bool
         Add the variances of variables of the same name over the levels of a group.
     """
-    names = ((r.level, r.group, v) for r in table.rows if r.op in _FACTORS for v in (r.lhs, r.rhs) if v)
+    names = ((r.level, r.group, v) for r in table.rows for v in _variables(r))
     keys = tuple(dict.fromkeys(names))
     at = {key: k for k, key in enumerate(keys)}
     factors = [_factor(r, at) if r.op in _FACTORS else (1, 0, 0) for r in table.rows]
@@ -235,9 +235,16 @@ def _blocks(table: ParameterTable) -> dict[Block, list[int]]:
     """Positions of the rows of each (level, group)."""
     found: dict[Block, list[int]] = {}
     for k, row in enumerate(table.rows):
-        if row.op in ("=~", "~", "~~", "~1"):
+        if row.op in _FACTORS:
             found.setdefault((row.level, row.group), []).append(k)
     return found
+
+
+def _variables(row: Parameter) -> tuple[str, ...]:
+    """Variables that a row is about."""
+    if row.op not in _FACTORS:
+        return ()
+    return (row.lhs,) if row.op in ("~1", "|") else (row.lhs, row.rhs)
 
 
 def _is_variance(row: Parameter) -> bool:
@@ -264,7 +271,7 @@ def _factor(row: Parameter, at: Mapping[tuple[int, int, str], int]) -> Sequence[
         return 0, residual(row.lhs), residual(row.rhs)
     if row.op == "~~":
         return 0, total(row.lhs), total(row.lhs)
-    if row.op == "~1":
+    if row.op in ("~1", "|"):
         return 0, total(row.lhs), 0
     cause, outcome = (row.lhs, row.rhs) if row.op == "=~" else (row.rhs, row.lhs)
     return total(cause), total(outcome), 0

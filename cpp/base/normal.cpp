@@ -1,0 +1,102 @@
+#include "base/normal.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace msem {
+
+namespace {
+
+constexpr double kTwoPi = 6.28318530717958647693;
+constexpr double kSteep = 0.925;  // correlation from which the integrand is expanded about 1
+constexpr double kSmall = 1e-12;  // rectangles below it are integrated by themselves
+
+// Nodes and weights of Gauss-Legendre quadrature on [-1, 1], the positive half.
+constexpr double kNodes[10] = {0.0765265211334973, 0.2277858511416451, 0.3737060887154195, 0.5108670019508271,
+                               0.6360536807265150, 0.7463319064601508, 0.8391169718222188, 0.9122344282513259,
+                               0.9639719272779138, 0.9931285991850949};
+constexpr double kWeights[10] = {
+    0.1527533871307258, 0.1491729864726037, 0.1420961093183820, 0.1316886384491766, 0.1181945319615184,
+    0.1019301198172404, 0.0832767415767048, 0.0626720483341091, 0.0406014298003869, 0.0176140071391521};
+
+// P(X > h, Y > k) by the integral of the density over the correlation, in the angle asin r.
+double upper_by_angle(double h, double k, double r) {
+  const double product = h * k, squares = 0.5 * (h * h + k * k), half = 0.5 * std::asin(r);
+  double sum = 0;
+  for (int i = 0; i < 10; ++i) {
+    for (const double sign : {-1.0, 1.0}) {
+      const double s = std::sin(half * (1 + sign * kNodes[i]));
+      sum += kWeights[i] * std::exp((s * product - squares) / (1 - s * s));
+    }
+  }
+  return sum * half / kTwoPi + normal_cdf(-h) * normal_cdf(-k);
+}
+
+// The same for correlations close to 1 or -1: the difference from the degenerate distribution, with the
+// first terms of its expansion in closed form.
+double upper_by_expansion(double h, double k, double r) {
+  const bool negative = r < 0;
+  if (negative) k = -k;
+  const double hk = h * k;
+  double sum = 0;
+  const double square = (1 - r) * (1 + r);
+  if (square > 0) {
+    const double a = std::sqrt(square), gap = (h - k) * (h - k), c = (4 - hk) / 8, d = (12 - hk) / 16;
+    const double exponent = -0.5 * (gap / square + hk);
+    if (exponent > -100)
+      sum = a * std::exp(exponent) *
+            (1 - c * (gap - square) * (1 - d * gap / 5) / 3 + c * d * square * square / 5);
+    if (hk > -100) {
+      const double b = std::sqrt(gap);
+      sum -= std::exp(-0.5 * hk) * std::sqrt(kTwoPi) * normal_cdf(-b / a) * b *
+             (1 - c * gap * (1 - d * gap / 5) / 3);
+    }
+    for (int i = 0; i < 10; ++i) {
+      for (const double sign : {-1.0, 1.0}) {
+        const double x = 0.25 * square * (1 + sign * kNodes[i]) * (1 + sign * kNodes[i]);
+        const double root = std::sqrt(1 - x), at = -0.5 * (gap / x + hk);
+        if (at > -100)
+          sum += 0.5 * a * kWeights[i] * std::exp(at) *
+                 (std::exp(-hk * x / (2 * (1 + root) * (1 + root))) / root - (1 + c * x * (1 + d * x)));
+      }
+    }
+    sum = -sum / kTwoPi;
+  }
+  if (!negative) return sum + normal_cdf(-std::max(h, k));
+  return -sum + (h < k ? normal_between(h, k) : 0.0);
+}
+
+}  // namespace
+
+double binormal_density(double x, double y, double r) {
+  if (std::isinf(x) || std::isinf(y)) return 0;
+  const double rest = (1 - r) * (1 + r);
+  return std::exp(-0.5 * (x * x - 2 * r * x * y + y * y) / rest) / (kTwoPi * std::sqrt(rest));
+}
+
+double binormal_cdf(double x, double y, double r) {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  if (x == -infinity || y == -infinity) return 0;
+  if (x == infinity) return normal_cdf(y);
+  if (y == infinity) return normal_cdf(x);
+  const double value = std::abs(r) < kSteep ? upper_by_angle(-x, -y, r) : upper_by_expansion(-x, -y, r);
+  return std::min(std::max(value, 0.0), 1.0);
+}
+
+double binormal_between(double x1, double x2, double y1, double y2, double r) {
+  const double corners =
+      binormal_cdf(x1, y1, r) - binormal_cdf(x2, y1, r) - binormal_cdf(x1, y2, r) + binormal_cdf(x2, y2, r);
+  if (corners > kSmall) return corners;
+  const double low = std::max(x2, -9.0), high = std::min(x1, 9.0), root = std::sqrt((1 - r) * (1 + r));
+  if (!(low < high)) return std::max(corners, 0.0);
+  double sum = 0;
+  for (int i = 0; i < 10; ++i) {
+    for (const double sign : {-1.0, 1.0}) {
+      const double t = 0.5 * (low + high) + 0.5 * (high - low) * sign * kNodes[i];
+      sum += kWeights[i] * normal_density(t) * normal_between((y2 - r * t) / root, (y1 - r * t) / root);
+    }
+  }
+  return 0.5 * (high - low) * sum;
+}
+
+}  // namespace msem

@@ -1,0 +1,39 @@
+// First stage of ordered variables, and the bivariate normal distribution.
+#include "base/normal.hpp"
+#include "bind/bind.hpp"
+#include "ordered/first_stage.hpp"
+
+using namespace msem;
+
+namespace {
+
+py::dict estimate_first_stage(Matrix values, Matrix covariates, std::vector<int> categories,
+                              std::vector<int> cluster, const std::vector<Vector>& starts) {
+  for (const int c : cluster) {
+    if (c < 0) throw std::invalid_argument("clusters are numbered from 0");
+  }
+  FirstStage found;
+  {
+    py::gil_scoped_release release;
+    const OrderedRows rows{std::move(values), std::move(covariates), std::move(categories),
+                           std::move(cluster)};
+    found = first_stage(rows, starts);
+  }
+  py::dict out;
+  out["first"] = found.first;
+  out["estimates"] = found.estimates;
+  out["bread"] = found.bread;
+  out["meat"] = found.meat;
+  out["at_bound"] = found.at_bound;
+  out["unsettled"] = found.unsettled;
+  return out;
+}
+
+}  // namespace
+
+void bind_ordered(py::module_& m) {
+  using namespace py::literals;
+  m.def("first_stage", &estimate_first_stage, "values"_a, "covariates"_a, "categories"_a, "cluster"_a,
+        "starts"_a);
+  m.def("binormal_between", py::vectorize(&binormal_between), "x1"_a, "x2"_a, "y1"_a, "y2"_a, "r"_a);
+}

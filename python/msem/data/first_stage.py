@@ -1,0 +1,50 @@
+"""What the first stage of estimation leaves of ordered variables: estimates and their covariance matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+class Statistic(NamedTuple):
+    """One of the estimates: ``|`` threshold, ``~1`` mean, ``~`` slope on a covariate, ``~~`` (co)variance."""
+
+    lhs: str
+    op: str
+    rhs: str
+
+
+@dataclass(frozen=True, eq=False)
+class FirstStage:
+    """Estimates of the first stage with their covariance matrix.
+
+    Attributes
+    ----------
+    keys : tuple of Statistic, length m
+    values : ndarray, shape (m,)
+    acov : ndarray, shape (m, m)
+        Sampling covariance matrix.
+    names, covariates : tuple of str
+        Variables, and those that everything is conditional on.
+    ordered : tuple of str
+    at_bound : tuple of (str, str)
+        Pairs whose correlation is at its bound of .999.
+    """
+
+    keys: tuple[Statistic, ...]
+    values: Floats
+    acov: Floats
+    names: tuple[str, ...]
+    covariates: tuple[str, ...]
+    ordered: tuple[str, ...]
+    at_bound: tuple[tuple[str, str], ...] = ()
+
+    def items(self) -> Iterator[tuple[Statistic, float]]:
+        """Every estimate by its key."""
+        return ((key, float(value)) for key, value in zip(self.keys, self.values, strict=True))

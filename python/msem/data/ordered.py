@@ -1,0 +1,383 @@
+"""Ordered variables: columns of categories as numbers, and what the first stage of estimation makes of them.
+
+The first stage estimates thresholds, means, variances, slopes on fixed covariates, and covariances of the continuous
+variables that ordered ones are cut from, one variable and one pair at a time, with the covariance matrix of all of
+these estimates (Olsson, 1979; Muthen, 1984). Models are fitted to them by least squares, and the rows are not needed
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NoReturn
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.data.arrays import LevelArrays
+from msem.data.columns import column_names, read_frame, select_columns
+from msem.data.complete import SampleStatistics
+from msem.data.first_stage import FirstStage, Statistic
+from msem.data.frames import ClusteredData
+from msem.data.statistics import Saturated
+from msem.distributions import normal_quantile
+from msem.errors import DataError, DataWarning, UnsupportedError, warn
+
+Floats = NDArray[np.float64]
+
+MOST = 20  # categories
+FEW = 7  # distinct whole numbers up to which a variable looks ordered
+
+
+@dataclass(frozen=True, eq=False)
+class OrderedColumns:
+    """A frame whose ordered columns are numbers of categories.
+
+    Attributes
+    ----------
+    data : object
+        The frame; what was given if there is nothing ordered.
+    categories : mapping of str to sequence
+        Of each ordered variable, ascending.
+    """
+
+    data: Any
+    categories: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    @property
+    def thresholds(self) -> dict[str, int]:
+        """How many thresholds each ordered variable has."""
+        return {name: len(labels) - 1 for name, labels in self.categories.items()}
+
+
+def ordered_columns(data: Any, names: Sequence[str], asked: Sequence[str]) -> OrderedColumns:
+    """Number the categories of ordered variables.
+
+    Parameters
+    ----------
+    data : data frame, or what else a user gives
+    names : sequence of str
+        Variables of the model, latent ones among them.
+    asked : sequence of str
+        Variables that are ordered. Ordered categorical columns of a pandas frame are, whether asked for or not.
+
+    Raises
+    ------
+    DataError
+        If a variable is not in the model, or has one category only, or more than `MOST`, or an empty one.
+    """
+    known = set(map(str, column_names(data)))
+    unknown = next((name for name in asked if name not in names or name not in known), None)
+    if unknown is not None:
+        where = "the model" if unknown not in names else "the data"
+        raise DataError(f"ordered names {unknown!r}, which is not a variable of {where}")
+    columns = select_columns(data, [name for name in names if name in known])
+    chosen = [name for name in columns if name in asked or _is_ordered(columns[name])]
+    if not chosen:
+        return OrderedColumns(data)
+    coded = {name: _coded(name, columns[name]) for name in chosen}
+    _point_out(columns, chosen)
+    categories = {name: labels for name, (labels, _) in coded.items()}
+    return OrderedColumns(
+        _with_columns(data, {name: codes for name, (_, codes) in coded.items()}), categories
+    )
+
+
+def _is_ordered(series: nw.Series[Any]) -> bool:
+    native = series.to_native()
+    kind = getattr(native, "dtype", None)
+    return isinstance(native, pd.Series) and isinstance(kind, pd.CategoricalDtype) and bool(kind.ordered)
+
+
+def _coded(name: str, series: nw.Series[Any]) -> tuple[Sequence[Any], Floats]:
+    """Categories and their numbers, nan where missing."""
+    native = series.to_native()
+    if not isinstance(native, pd.Series):
+        native = pd.Series(series.to_list() if series.dtype == nw.Enum else series.to_numpy())
+        if series.dtype == nw.Enum:
+            native = native.astype(pd.CategoricalDtype(series.cat.get_categories().to_list(), ordered=True))
+    if isinstance(native.dtype, pd.CategoricalDtype):
+        labels = list(native.cat.categories)
+        codes = native.cat.codes.to_numpy().astype(np.float64)
+        codes[codes < 0] = np.nan
+        if not native.dtype.ordered and not all(isinstance(label, (int, float)) for label in labels):
+            raise DataError(
+                f"the categories of {name!r} have no order: make it an ordered categorical, "
+                f"pandas.Categorical(..., ordered=True)"
+            )
+        empty = [label for k, label in enumerate(labels) if not (codes == k).any()]
+        if empty and len(empty) < len(labels):
+            raise DataError(
+                f"category {empty[0]!r} of {name!r} is empty: leave it out with .cat.remove_unused_categories()"
+            )
+    else:
+        present = native[native.notna()]
+        try:
+            labels = sorted(present.unique().tolist())
+        except TypeError:
+            raise DataError(
+                f"the values of {name!r} cannot be put in order: give numbers or an ordered categorical"
+            ) from None
+        text = next((value for value in labels if isinstance(value, str)), None)
+        if text is not None:
+            raise DataError(
+                f"the values of {name!r} are texts such as {text!r}, which have no order: make it an ordered "
+                "categorical, pandas.Categorical(..., ordered=True)"
+            )
+        codes = native.map({label: float(k) for k, label in enumerate(labels)}).to_numpy(dtype=np.float64)
+    if len(labels) < 2:
+        raise DataError(f"{name!r} has one category only{f', {labels[0]!r}' if labels else ''}: leave it out")
+    if len(labels) > MOST:
+        raise DataError(
+            f"{name!r} has {len(labels)} categories, more than {MOST}: take it as continuous, or merge some"
+        )
+    return labels, codes
+
+
+def _point_out(columns: Mapping[str, nw.Series[Any]], chosen: Sequence[str]) -> None:
+    """Say once which variables look ordered and were not named."""
+    found = []
+    for name, series in columns.items():
+        if name in chosen or not (series.dtype.is_integer() or series.dtype == nw.Boolean):
+            continue
+        count = series.n_unique()
+        if 2 < count <= FEW:
+            found.append(f"{name} ({count} values)")
+    if found:
+        warn(
+            f"{', '.join(found)} hold few whole numbers and are taken as continuous: name them in ordered= if they are "
+            "categories",
+            DataWarning,
+        )
+
+
+def _with_columns(data: Any, columns: Mapping[str, Floats]) -> Any:
+    """The frame with other columns of some names."""
+    if isinstance(data, pd.DataFrame):
+        return data.assign(**columns)
+    if isinstance(data, Mapping):
+        return {**data, **columns}
+    table = read_frame(data)
+    frame = table.collect() if isinstance(table, nw.LazyFrame) else table
+    new = [nw.new_series(name, values, backend=frame.implementation) for name, values in columns.items()]
+    return frame.with_columns(*new).to_native()
+
+
+@dataclass(frozen=True, eq=False)
+class Thresholded(Saturated):
+    """Moments of the variables that ordered ones are cut from, with those of their thresholds for starting values.
+
+    Attributes
+    ----------
+    thresholds : ndarray, shape (k,)
+        In the order of the model.
+    """
+
+    thresholds: Floats = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def moments(self) -> list[tuple[Floats, Floats]]:
+        """Means and covariances; thresholds are means of variables of their own."""
+        n, k = len(self.between.mean), len(self.thresholds)
+        cov = np.eye(n + k)
+        cov[:n, :n] = self.between.cov
+        return [(np.append(self.between.mean, self.thresholds), cov)]
+
+
+@dataclass(frozen=True, eq=False)
+class OrderedStatistics(SampleStatistics):
+    """The statistics of a sample of one level with ordered variables: those of the first stage.
+
+    The sums of squares are those of the numbers of the categories, and serve nothing but counts.
+
+    Attributes
+    ----------
+    stage : FirstStage
+    joint : Saturated
+        Moments of all variables, joint with the covariates.
+    """
+
+    stage: FirstStage = field(kw_only=True)
+    joint: Saturated = field(kw_only=True)
+
+    @property
+    def first_stage(self) -> FirstStage:
+        """Estimates of thresholds and correlations."""
+        return self.stage
+
+    @property
+    def stand_in(self) -> Saturated:
+        """The moments of the first stage."""
+        return self.joint
+
+    def likelihood(self, *, by_cluster: bool = False) -> NoReturn:
+        """There is none."""
+        raise UnsupportedError(
+            "this needs a likelihood, and models of ordered variables are fitted by least squares in this version"
+        )
+
+    def clusters(self, rows: Any) -> NoReturn:
+        """There are no contributions to a likelihood."""
+        self.likelihood()
+
+    def centred(self) -> OrderedStatistics:
+        """The same: thresholds have no centre."""
+        return self
+
+    def marginal(self, names: Sequence[Sequence[str]], rows: Any) -> NoReturn:
+        """There are no contributions to a likelihood."""
+        self.likelihood()
+
+    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> NoReturn:
+        """The first stage is that of all variables."""
+        raise UnsupportedError("the statistics of ordered variables are those of one model's variables")
+
+    def redrawn(self, drawn: Any) -> NoReturn:
+        """There is nothing to draw from."""
+        self.likelihood()
+
+    def design(self, within: Any, between: Any, unit: Sequence[str], cluster: Sequence[str]) -> NoReturn:
+        """There is nothing to draw from."""
+        self.likelihood()
+
+
+def ordered_statistics(
+    statistics: SampleStatistics,
+    rows: ClusteredData,
+    categories: Mapping[str, Sequence[Any]],
+    covariates: Sequence[str],
+    thresholds: Sequence[tuple[str, str]],
+    place: str = "",
+) -> OrderedStatistics:
+    """First stage of the rows of one group.
+
+    Parameters
+    ----------
+    statistics : SampleStatistics
+        Of the same rows, with the numbers of categories.
+    rows : ClusteredData
+        Rows that come in clusters are taken together by cluster for the covariance matrix.
+    categories : mapping of str to sequence
+        Of the ordered variables.
+    covariates : sequence of str
+        Fixed covariates: everything is conditional on them.
+    thresholds : sequence of (str, str)
+        Ordered variable and name of each threshold, in the order of the model.
+    place : str
+        Addition to messages that says which group it is.
+
+    Raises
+    ------
+    DataError
+        If a category is empty, or covariates separate the categories of a variable.
+    """
+    names = tuple(name for name in statistics.cluster if name not in covariates)
+    values = rows.values(names)
+    counts = [len(categories[name]) if name in categories else 0 for name in names]
+    for name, column in zip(names, values.T, strict=True):
+        if name in categories:
+            _check_counts(name, column, categories[name], place)
+    x = rows.values(tuple(covariates)) if covariates else np.zeros((len(values), 0))
+    starts = [_starts(column, k) for column, k in zip(values.T, counts, strict=True)]
+    cluster = [] if rows.cluster_count is None else rows.cluster_of_row.tolist()
+    found = _core.first_stage(values, x, counts, cluster, starts)
+    if found["unsettled"]:
+        raise DataError(
+            f"the regression of {names[found['unsettled'][0]]!r} on the covariates has no maximum{place}: they "
+            "separate its categories, or it does not vary given them"
+        )
+    keys = _keys(names, counts, covariates)
+    pairs = [(names[j], names[i]) for j in range(len(names)) for i in range(j + 1, len(names))]
+    stage = FirstStage(
+        keys,
+        found["estimates"],
+        _covariance(found, len(set(cluster))),
+        names,
+        tuple(covariates),
+        tuple(name for name in names if name in categories),
+        tuple(pairs[k] for k in found["at_bound"]),
+    )
+    own = {f.name: getattr(statistics, f.name) for f in fields(SampleStatistics)}
+    return OrderedStatistics(**own, stage=stage, joint=_joint(stage, statistics.cluster, x, thresholds))
+
+
+def _check_counts(name: str, column: Floats, labels: Sequence[Any], place: str) -> None:
+    count = np.bincount(column.astype(np.intp), minlength=len(labels))
+    empty = next((label for label, n in zip(labels, count, strict=True) if n == 0), None)
+    if empty is not None:
+        raise DataError(
+            f"category {empty!r} of {name!r} is empty{place} once rows with missing values are left out: merge it with "
+            "a neighbour"
+        )
+    once = next((label for label, n in zip(labels, count, strict=True) if n == 1), None)
+    if once is not None:
+        warn(
+            f"category {once!r} of {name!r} is seen once{place}: its threshold and correlations rest on one row; "
+            "merge it with a neighbour",
+            DataWarning,
+        )
+
+
+def _starts(column: Floats, categories: int) -> Floats:
+    """Thresholds without covariates."""
+    shares = [float(np.mean(column <= k)) for k in range(categories - 1)]
+    return np.array([float(normal_quantile(share)) for share in shares], dtype=np.float64)
+
+
+def _keys(names: Sequence[str], counts: Sequence[int], covariates: Sequence[str]) -> tuple[Statistic, ...]:
+    keys: list[Statistic] = []
+    for name, count in zip(names, counts, strict=True):
+        if count:
+            keys += [Statistic(name, "|", f"t{k}") for k in range(1, count)]
+        else:
+            keys.append(Statistic(name, "~1", ""))
+        keys += [Statistic(name, "~", x) for x in covariates]
+        if not count:
+            keys.append(Statistic(name, "~~", name))
+    pairs = ((names[j], names[i]) for j in range(len(names)) for i in range(j + 1, len(names)))
+    return (*keys, *(Statistic(a, "~~", b) for a, b in pairs))
+
+
+def _covariance(found: _core.FirstStageParts, clusters: int) -> Floats:
+    """Bread^-1 meat bread^-T; with clusters times J / (J - 1), as for other single-level models."""
+    bread, meat = found["bread"], found["meat"]
+    scale = np.sqrt(np.abs(bread.diagonal()))
+    if not (scale > 0).all() or not np.isfinite(bread).all():
+        raise DataError("the first stage has no covariance matrix: some of its scores vanish")
+    units = np.outer(scale, scale)
+    try:
+        half = np.linalg.solve(bread / units, meat / units)
+        out = np.linalg.solve(bread / units, half.T) / units
+    except np.linalg.LinAlgError:
+        raise DataError("the first stage has no covariance matrix: its scores depend on each other") from None
+    correction = clusters / (clusters - 1) if clusters > 1 else 1.0
+    result: Floats = 0.5 * correction * (out + out.T)
+    return result
+
+
+def _joint(
+    stage: FirstStage, names: Sequence[str], x: Floats, thresholds: Sequence[tuple[str, str]]
+) -> Thresholded:
+    """Moments of variables and covariates from those given the covariates."""
+    value = dict(stage.items())
+    own, given = stage.names, stage.covariates
+    residual, slopes = np.eye(len(own)), np.zeros((len(own), len(given)))
+    mean = np.zeros(len(own))
+    for i, a in enumerate(own):
+        mean[i] = value.get(Statistic(a, "~1", ""), 0.0)
+        slopes[i] = [value[Statistic(a, "~", c)] for c in given]
+        for j, b in enumerate(own[: i + 1]):
+            residual[i, j] = residual[j, i] = value.get(Statistic(b, "~~", a), 1.0)
+    centre = x.mean(axis=0)
+    spread = (x - centre).T @ (x - centre) / len(x)
+    cov = np.block([[residual + slopes @ spread @ slopes.T, slopes @ spread], [spread @ slopes.T, spread]])
+    at = [(*own, *given).index(name) for name in names]
+    moments = LevelArrays(
+        tuple(names), np.append(mean + slopes @ centre, centre)[at], cov[np.ix_(at, at)], len(names)
+    )
+    cuts = np.array([value[Statistic(a, "|", t)] for a, t in thresholds])
+    return Thresholded({1: moments}, np.nan, 0, thresholds=cuts)
