@@ -173,6 +173,6 @@ def test_levels_are_standardized_apart() -> None:
 
 
 def test_operators_without_a_standardized_form_are_nan() -> None:
-    table = ParameterTable((Parameter("y", "|", "t1"), Parameter("y", "~~", "y")))
-    scales = standardize(table, np.array([0.3, 2.0]), {(1, 1): {"y": 2.0}})
-    assert np.isnan(scales.std_all).tolist() == [True, False]
+    table = ParameterTable((Parameter("y", "~*~", "y"), Parameter("y", "|", "t1"), Parameter("y", "~~", "y")))
+    scales = standardize(table, np.array([1.0, 0.3, 4.0]), {(1, 1): {"y": 4.0}})
+    np.testing.assert_allclose(scales.std_all, [np.nan, 0.15, 1.0])

@@ -362,11 +362,7 @@ def parameter_table(
         raise ModelError(
             "group_equal and group_partial need groups; name the column that holds them with group="
         )
-    if "thresholds" in kinds and (ordered is None or ordered.parameterization == "delta"):
-        raise ModelError(
-            'group_equal="thresholds" is for ordered variables with parameterization="theta", whose residual variances '
-            "then differ between groups"
-        )
+    _require_theta(kinds, ordered)
     drafts = group_drafts(syntax, groups)
     nlevels = len(drafts[0])
     means = _has_means(syntax, fun, meanstructure, nlevels, kinds)
@@ -421,6 +417,14 @@ def _check_labels(table: ParameterTable, syntax: ModelSyntax) -> None:
         if isinstance(constraint.lhs, Name) and constraint.lhs.name in rows:
             message = f"'{constraint.lhs.name}' is the name of a parameter; choose another name"
             raise ModelError(syntax.locate(constraint.lhs.at, message))
+
+
+def _require_theta(kinds: Sequence[str], ordered: Ordered | None) -> None:
+    if "thresholds" in kinds and (ordered is None or ordered.parameterization == "delta"):
+        raise ModelError(
+            'group_equal="thresholds" is for ordered variables with parameterization="theta", whose residual variances '
+            "then differ between groups"
+        )
 
 
 def _has_means(syntax: ModelSyntax, fun: Fun, asked: bool | None, nlevels: int, kinds: Sequence[str]) -> bool:
