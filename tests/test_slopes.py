@@ -320,7 +320,7 @@ def test_no_chi_square_has_a_reason():
 
 def test_what_needs_saturated_moments_is_refused_by_name():
     fit = small()
-    for name in ("residuals", "srmr", "level_fit", "standardized", "rsquare"):
+    for name in ("residuals", "srmr", "level_fit"):
         with pytest.raises(UnsupportedError, match=f"{name}.*random slopes"):
             getattr(fit, name)()
     with pytest.raises(AttributeError, match="no saturated moments"):

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.storage import Format, signed, write_json
-from msem.estimation.solution import NOT_YET, Solution, without_slopes
+from msem.errors import UnsupportedError
+from msem.estimation.solution import Solution
 from msem.postestimation.constraints import definition_rows
 from msem.postestimation.estimates import estimates
 from msem.postestimation.fit_measures import measures
@@ -20,7 +21,7 @@ from msem.version import __version__
 
 Floats = NDArray[np.float64]
 FORMAT = Format("msem fit", 1, "a file of a fit")
-ROW = ("lhs", "op", "rhs", "level", "group", "free", "label", "exo", "user")
+ROW = ("lhs", "op", "rhs", "level", "group", "free", "label", "exo", "user", "slope")
 STANDARDIZED = ("std_lv", "std_all", "std_nox")
 COUNTS = ("nobs", "nclusters", "df")
 OF_DATA = ("sample_cov", "sample_mean", "sample_nobs")
@@ -29,7 +30,6 @@ CONTENT = ("msem", "model", "options", "groups", "nlevels", *COUNTS, "given_as",
            "fit_measures")  # fmt: skip
 
 
-@without_slopes(NOT_YET)
 def save(fit: Solution, path: Any) -> None:
     """Write the fit to a JSON file: model, options, estimates, their covariance matrix, fit measures and version.
 
@@ -44,7 +44,7 @@ def save(fit: Solution, path: Any) -> None:
 
 
 def _content(fit: Solution) -> dict[str, Any]:
-    frame = estimates(fit, standardized=True)
+    frame = _estimates(fit)
     options = {
         own.name: plain(getattr(fit.options, own.name))
         for own in fields(fit.options)
@@ -72,6 +72,13 @@ def _content(fit: Solution) -> dict[str, Any]:
         "unrestricted_llf": number(fit.unrestricted_llf),
         "fit_measures": {str(name): number(value) for name, value in measures(fit).items()},
     }
+
+
+def _estimates(fit: Solution) -> pd.DataFrame:
+    try:
+        return estimates(fit, standardized=True)
+    except UnsupportedError:  # products of random slopes have no variances that could standardize
+        return estimates(fit).assign(**dict.fromkeys(STANDARDIZED, np.nan))
 
 
 def plain(value: Any) -> Any:

@@ -281,7 +281,11 @@ def slope_sections(groups: Sequence[GroupResults]) -> tuple[Section, ...]:
     if not slopes:
         return ()
     lacking = [group for group in slopes if group.slope_reference.reason]
-    texts = [f"Nothing: {group.slope_reference.reason}" for group in lacking]
+    return tested_against([f"Nothing: {group.slope_reference.reason}" for group in lacking])
+
+
+def tested_against(texts: Sequence[str]) -> tuple[Section, ...]:
+    """That the chi-square is against the saturated model of slopes, or why there is none."""
     lines = [line for text in texts for line in wrap(text, WIDTH - 4)]
     rows = tuple((line, "") for line in lines or ["Saturated model of slopes"])
     return (Section("Tested Against", rows),)

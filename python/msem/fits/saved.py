@@ -21,7 +21,7 @@ from msem.estimation.lookup import parameter_series
 from msem.estimation.problems import Problem, status_of
 from msem.fits.fit import Fit
 from msem.fits.record import CONTENT, FORMAT, ROW, STANDARDIZED, numbers
-from msem.fits.reporting import level_titles, measure_sections, method_rows, title
+from msem.fits.reporting import level_titles, measure_sections, method_rows, tested_against, title
 from msem.model.levels import Level, rows_at
 from msem.model.partable import Parameter, ParameterTable
 from msem.names import Translated
@@ -80,7 +80,10 @@ class SavedFit(Translated, ForTables):
     @classmethod
     def _of(cls, content: Mapping[str, Any]) -> Self:
         known = Fields(dict(content), ("format", "version", *CONTENT))
-        rows = tuple(Parameter(**dict(zip(ROW, row, strict=True))) for row in content["rows"])
+        # files of before there were random slopes have rows without the last field
+        rows = tuple(
+            Parameter(**dict(zip(ROW, row, strict=len(row) != len(ROW) - 1))) for row in content["rows"]
+        )
         count = len(rows)
         arrays = {name: known.numbers(name, count, gaps=True) for name in ("est", "se", *STANDARDIZED)}
         table = ParameterTable(
@@ -265,13 +268,21 @@ class SavedFit(Translated, ForTables):
             title=title(self.converged, int(self.content["iterations"])),
             messages=tuple(map(str, self.problems)),
             header=(Section("", (*how, ("Read from a file of msem", self.version))), sample),
-            fit=measure_sections(self.measures, self.options, full=full),
+            fit=(*measure_sections(self.measures, self.options, full=full), *self._tested_against),
             method=method_rows(self.options, single_level=not multilevel),
             levels=level_titles(self.options, self.table.nlevels),
             groups=dict(enumerate(self.table.group_labels, 1)),
             estimates=self.estimates(standardized=standardized),
             hidden=hidden_rows(rows, self.content["est"]),
             ci=ci,
+        )
+
+    @property
+    def _tested_against(self) -> tuple[Section, ...]:
+        if not any(row.slope for row in self.table.rows):
+            return ()
+        return tested_against(
+            [] if self.content["unrestricted_llf"] is not None else ["Nothing: the file does not say why"]
         )
 
     if not TYPE_CHECKING:

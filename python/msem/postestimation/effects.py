@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from msem.distributions import normal_pvalue, wald_statistic
 from msem.errors import ModelError, MsemError
 from msem.estimation.matrices import Model, Numbers, row_values
-from msem.estimation.solution import NOT_YET, Solution, free_vcov, without_slopes
-from msem.model.levels import Level, rows_at
+from msem.estimation.solution import Solution, free_vcov
+from msem.model.levels import WITHIN, Level, rows_at
 from msem.model.partable import ParameterTable
 from msem.postestimation.delta import Drawn, Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
 from msem.postestimation.ram import Block, Structure, structures
@@ -62,19 +62,49 @@ class Effect:
         """Values of the columns `KEY`."""
         return self.level, self.group, self.predictor, ARROW.join(self.through), self.outcome, self.kind
 
-    def value(self, blocks: Mapping[Block, Structure], limits: Mapping[Block, Numbers]) -> Numbers:
-        """The effect, given the matrices of the blocks and what their total effects are to be multiplied by."""
+    def value(
+        self,
+        blocks: Mapping[Block, Structure],
+        limits: Mapping[Block, Numbers],
+        chains: Sequence[tuple[str, ...]] = (),
+    ) -> Numbers:
+        """The effect, given the matrices of the blocks and what their total effects are to be multiplied by.
+
+        `chains`: paths with several random slopes, of whose product the mean is not that of their means (Kenny,
+        Korchmaros & Bolger, 2003).
+        """
         own = blocks[self.level, self.group]
         cause, outcome = own.at[self.predictor], own.at[self.outcome]
         direct: Numbers = own.paths[..., outcome, cause]
-        total: Numbers = own.total[..., outcome, cause] * limits[self.level, self.group]
         if self.kind == "direct":
             return direct
         if self.kind == "indirect":
-            steps = [cause, *(own.at[name] for name in self.through), outcome]
-            product: Numbers = np.prod([own.paths[..., b, a] for a, b in itertools.pairwise(steps)], axis=0)
-            return product
+            return along(own, (self.predictor, *self.through, self.outcome))
+        total: Numbers = own.total[..., outcome, cause] * limits[self.level, self.group]
+        for path in chains:
+            total = total + along(own, path) - along(own, path, means=True)
         return total if self.kind == "total" else total - direct
+
+
+def along(own: Structure, path: Sequence[str], *, means: bool = False) -> Numbers:
+    """Product of the paths from variable to variable: its mean where slopes are random, or that of their means."""
+    fixed, random = [], []
+    for cause, outcome in itertools.pairwise(path):
+        slope = None if means else slope_between(own, cause, outcome)
+        if slope is None:
+            fixed.append(own.paths[..., own.at[outcome], own.at[cause]])
+        else:
+            random.append(slope)
+    product: Numbers = np.prod(fixed, axis=0) if fixed else np.ones(())
+    return product if own.slopes is None else product * own.slopes.expected(random)
+
+
+def slope_between(own: Structure, cause: str, outcome: str) -> int | None:
+    """Number of the random slope of a path; None if its coefficient is the same in all clusters."""
+    for k, slope in enumerate(() if own.slopes is None else own.slopes.among):
+        if slope.covariate == cause and outcome in slope.outcomes:
+            return k
+    return None
 
 
 def effects_of(
@@ -174,10 +204,13 @@ def effects_quantity(
     table = model.table
     cyclic = {block for block in {(e.level, e.group) for e in wanted} if has_cycle(directed(table, *block))}
 
+    several = [_chains(table, one) for one in wanted]
+
     def raw(theta: Numbers) -> Numbers:
         blocks = structures(model, theta)
         limits = {key: _limit(own, key in cyclic) for key, own in blocks.items()}
-        return np.stack([one.value(blocks, limits) for one in wanted], axis=-1)
+        values = (one.value(blocks, limits, chains) for one, chains in zip(wanted, several, strict=True))
+        return np.stack(list(values), axis=-1)
 
     if standardized is None:
         return raw
@@ -191,6 +224,20 @@ def effects_quantity(
         return raw(theta) * deviations[..., causes] / deviations[..., outcomes]
 
     return scaled
+
+
+def _chains(table: ParameterTable, effect: Effect) -> list[tuple[str, ...]]:
+    """Paths of a total effect on which there are several random slopes."""
+    slopes = table.slopes(effect.group) if effect.level == WITHIN else ()
+    random = {(slope.covariate, name) for slope in slopes for name in slope.outcomes}
+    if len(random) < 2 or not effect.kind.startswith("total"):
+        return []
+    graph = directed(table, effect.level, effect.group)
+    return [
+        path
+        for path in simple_paths(graph, effect.predictor, effect.outcome)
+        if sum(step in random for step in itertools.pairwise(path)) > 1
+    ]
 
 
 def _limit(own: Structure, cyclic: bool) -> Numbers:
@@ -316,7 +363,7 @@ def directed(table: ParameterTable, level: int, group: int) -> dict[str, list[st
     """Variables that each variable has a direct effect on: regressions and loadings that are not fixed at 0."""
     graph: dict[str, list[str]] = {}
     for row in table.block(level, group):
-        if row.op in ("~", "=~") and (row.free or row.value != 0):
+        if row.op in ("~", "=~") and (row.free or row.value != 0 or row.slope):
             cause, effect = (row.rhs, row.lhs) if row.op == "~" else (row.lhs, row.rhs)
             graph.setdefault(cause, []).append(effect)
     return graph
@@ -380,7 +427,6 @@ def simple_paths(graph: Graph, cause: str, outcome: str) -> Iterator[tuple[str, 
             )
 
 
-@without_slopes(NOT_YET)
 def effects(
     fit: Solution,
     outcome: str | Sequence[str] | None = None,
@@ -422,7 +468,9 @@ def effects(
     DataFrame
         Columns level, group, predictor, through, outcome, effect ("direct", "indirect", "total_indirect",
         "total"), est, se, z, pvalue, ci_lower, ci_upper. In models with feedback total effects are
-        (I - A)^-1 - I and specific indirect effects are not shown: there are infinitely many.
+        (I - A)^-1 - I and specific indirect effects are not shown: there are infinitely many. Effects through random
+        slopes are means over the clusters: of the product of two slopes the product of their means and their covariance
+        (Kenny, Korchmaros & Bolger, 2003, Psychological Methods, 8, 115-128).
 
     Raises
     ------
@@ -445,7 +493,6 @@ def effects(
     return rows_at(frame, level, fit.table.nlevels)
 
 
-@without_slopes(NOT_YET)
 def contextual_effects(
     fit: Solution,
     outcome: str | Sequence[str] | None = None,

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from msem.estimation.solution import Solution
 from msem.model.levels import Level, rows_at
-from msem.model.partable import require_no_slopes
 from msem.output.tables import estimates_frame
 from msem.postestimation.constraints import (
     defined,
@@ -19,7 +18,7 @@ from msem.postestimation.constraints import (
     definition_values,
     definitions_at,
 )
-from msem.postestimation.ram import structures
+from msem.postestimation.ram import path_values, structures
 from msem.postestimation.standardized import standardize
 from msem.settings import Reference, require_choice
 
@@ -58,14 +57,12 @@ def estimates(
     est, se = fit.row_values, fit.row_errors
     df = _row_df(fit) if reference == "t" else None
     extra: dict[str, Floats] = {}
-    if standardized and fit.has_slopes:
-        require_no_slopes(fit.table, "standardized estimates")
     if standardized:
         variances = {
             block: dict(zip(own.names, own.variances.tolist(), strict=True))
             for block, own in structures(fit.model, fit.theta).items()
         }
-        found = standardize(fit.table, est, variances)._asdict()
+        found = standardize(fit.table, path_values(fit.model, fit.theta), variances)._asdict()
         extra = {name: np.append(column, definitions_at(fit, column)) for name, column in found.items()}
     values, errors = definition_values(fit)
     rows = (*fit.table.rows, *definition_rows(fit))

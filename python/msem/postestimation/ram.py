@@ -9,12 +9,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
-from msem.estimation.matrices import Model, Numbers, block_matrices, row_values
+from msem.errors import UnsupportedError
+from msem.estimation.matrices import INTERCEPT, Model, Numbers, block_matrices, row_values
+from msem.model.levels import BETWEEN
+from msem.model.slopes import Slope
 
 Block = tuple[int, int]
+
+
+class RandomSlopes(NamedTuple):
+    """Random slopes of one group.
+
+    Attributes
+    ----------
+    among : tuple of Slope
+    mean, cov : ndarray, shapes (..., k) and (..., k, k)
+        Of all clusters.
+    """
+
+    among: tuple[Slope, ...]
+    mean: Numbers
+    cov: Numbers
+
+    def expected(self, chosen: Sequence[int]) -> Numbers:
+        """Mean of the product of some of them, which are normal (Isserlis, 1918)."""
+        if not chosen:
+            return np.ones(self.mean.shape[:-1])
+        first, rest = chosen[0], list(chosen[1:])
+        out: Numbers = self.mean[..., first] * self.expected(rest)
+        for k, other in enumerate(rest):
+            out = out + self.cov[..., first, other] * self.expected(rest[:k] + rest[k + 1 :])
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +58,14 @@ class Structure:
         Directed paths, to the row from the column: loadings and regressions.
     residual : ndarray, shape (..., n, n)
         Residual covariances.
+    slopes : RandomSlopes or None
+        Paths of level 1 that differ between clusters: `paths` has their means.
     """
 
     names: tuple[str, ...]
     paths: Numbers
     residual: Numbers
+    slopes: RandomSlopes | None = None
 
     @cached_property
     def at(self) -> dict[str, int]:
@@ -48,9 +80,39 @@ class Structure:
 
     @cached_property
     def cov(self) -> Numbers:
-        """Implied covariance matrix of all variables, shape (..., n, n)."""
-        covariance: Numbers = self.total @ self.residual @ np.swapaxes(self.total, -1, -2)
-        return covariance
+        """Implied covariance matrix of all variables, shape (..., n, n).
+
+        With random slopes it is that of a unit of any cluster: the deviation of a slope times that of its covariate is
+        one more residual of the outcome, with covariances C_kl Cov(x_k, x_l), C those of the slopes. What a slope times
+        the mean of its covariate adds belongs to level 2.
+        """
+
+        def implied(residual: Numbers) -> Numbers:
+            covariance: Numbers = self.total @ residual @ np.swapaxes(self.total, -1, -2)
+            return covariance
+
+        own = self.slopes
+        if own is None:
+            return implied(self.residual)
+        self._require_no_chain()
+        causes = [self.at[slope.covariate] for slope in own.among]
+        joint = own.cov * implied(self.residual)[..., causes, :][..., causes]
+        lead = np.zeros((len(self.names), len(causes)))
+        for k, slope in enumerate(own.among):
+            lead[[self.at[name] for name in slope.outcomes], k] = 1
+        return implied(self.residual + lead @ joint @ lead.T)
+
+    def _require_no_chain(self) -> None:
+        assert self.slopes is not None
+        reach = np.abs(self.total).reshape(-1, *self.total.shape[-2:]).max(axis=0)
+        for slope in self.slopes.among:
+            for other in self.slopes.among:
+                if any(reach[self.at[other.covariate], self.at[name]] > 0 for name in slope.outcomes):
+                    raise UnsupportedError(
+                        f"the random slope {slope.name!r} changes the covariate of {other.name!r}: variances of "
+                        "products of two random slopes, and what is standardized by them, are not available in this "
+                        "version"
+                    )
 
     @property
     def variances(self) -> Numbers:
@@ -81,10 +143,40 @@ def structures(model: Model, theta: Numbers) -> dict[Block, Structure]:
         Real or complex.
     """
     values = row_values(model.table, theta)
-    return {
-        (block.level, block.group): Structure(block.names, *block_matrices(block, values))
-        for block in model.blocks
-    }
+    out: dict[Block, Structure] = {}
+    for block in reversed(model.blocks):
+        paths, residual = block_matrices(block, values)
+        slopes = None
+        if block.products:
+            slopes = _slopes(model, block.group, values, out[block.level + 1, block.group])
+            for k, slope in enumerate(slopes.among):
+                at = {name: i for i, name in enumerate(block.names)}
+                paths[..., [at[name] for name in slope.outcomes], at[slope.covariate]] = slopes.mean[..., [k]]
+        out[block.level, block.group] = Structure(block.names, paths, residual, slopes)
+    return dict(reversed(out.items()))
+
+
+def _slopes(model: Model, group: int, values: Numbers, above: Structure) -> RandomSlopes:
+    """Random slopes of one group, given level 2."""
+    among = model.table.slopes(group)
+    block = next(one for one in model.blocks if (one.level, one.group) == (BETWEEN, group))
+    own = block.slot == INTERCEPT
+    intercepts = np.zeros((*values.shape[:-1], len(block.names)), values.dtype)
+    intercepts[..., block.row[own]] = values[..., block.rows[own]]
+    mean = np.einsum("...ij,...j->...i", above.total, intercepts)
+    at = [above.at[slope.name] for slope in among]
+    return RandomSlopes(among, mean[..., at], above.cov[..., at, :][..., at])
+
+
+def path_values(model: Model, theta: Numbers) -> Numbers:
+    """Value of every row of the table, shape (..., rows): of a path with a random slope the mean of that."""
+    values = row_values(model.table, theta)
+    blocks = structures(model, theta)
+    for k, row in enumerate(model.table.rows):
+        if row.slope:
+            own = blocks[row.level, row.group]
+            values[..., k] = own.paths[..., own.at[row.lhs], own.at[row.rhs]]
+    return values
 
 
 def root(variance: Numbers) -> Numbers:

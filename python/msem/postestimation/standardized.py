@@ -12,14 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.estimation.matrices import Model, Numbers, row_values
-from msem.estimation.solution import NOT_YET, Solution, free_vcov, without_slopes
+from msem.estimation.solution import Solution, free_vcov
 from msem.model.functions import Functions, defined_functions
 from msem.model.levels import Level, rows_at
 from msem.model.partable import Parameter, ParameterTable
 from msem.output.tables import estimates_frame, row_columns
 from msem.postestimation.constraints import definition_rows
 from msem.postestimation.delta import Quantity, chained, delta_method
-from msem.postestimation.ram import Block, divide, root, structures
+from msem.postestimation.ram import Block, divide, path_values, root, structures
 from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
@@ -128,7 +128,8 @@ def standardize(table: ParameterTable, est: Floats, variances: Variances) -> Sta
     Loadings and regressions are multiplied by the standard deviation of the cause and divided by that of
     the outcome, intercepts divided by the standard deviation, variances by the total model-implied variance
     of their own level and group (Bollen, 1989, pp. 123-126). Covariances are divided by the square roots of
-    both residual variances: they become (residual) correlations, as in lavaan.
+    both residual variances: they become (residual) correlations, as in lavaan. A path with a random slope has the mean
+    of the slope, and variances within clusters are averages over the clusters.
 
     Parameters
     ----------
@@ -167,7 +168,7 @@ def standardized_quantity(model: Model, kind: Kind, *, total: bool = False) -> Q
     units = scales(model.table, kind, total=total)
 
     def quantity(theta: Numbers) -> Numbers:
-        values = row_values(model.table, theta)
+        values = path_values(model, theta)
         return units.apply(values, units.deviations(implied_variances(model, units, theta), values))
 
     return quantity
@@ -357,7 +358,6 @@ def rsquare_frame(model: Model, theta: Floats, vcov: Floats, *, ci_level: float 
     return pd.DataFrame(names | numbers).astype({"level": int, "group": int})
 
 
-@without_slopes(NOT_YET)
 def standardized(
     fit: Solution,
     kind: Kind = "std_all",
@@ -407,7 +407,6 @@ def standardized(
     return rows_at(frame, level, fit.table.nlevels)
 
 
-@without_slopes(NOT_YET)
 def rsquare(fit: Solution, *, level: Level | None = None, ci_level: float = 0.95) -> pd.DataFrame:
     """Explained variance of every endogenous variable within its level.
 
