@@ -206,3 +206,32 @@ def test_many_fits_and_power_of_slopes():
     assert (truth["y", "~", "w", 2], truth["s", "~1", "", 2]) == (0.3, 0.4)
     with pytest.raises(UnsupportedError, match="has to be that of the population, and does not have y~w"):
         msem.power(text.replace("y ~ w", "y ~~ y"), SMALL, design, replications=2, progress=False)
+
+
+def test_statistics_of_single_clusters_are_enough():
+    """Of streams, of parts of clusters put together, and of groups."""
+    data = sample().drop(columns=["time"])
+    parts = [
+        msem.summarize(part, cluster="id", keep_clusters=True) for part in (data.iloc[::2], data.iloc[1::2])
+    ]
+    for estimator in ("ML", "MLR"):
+        rows = msem.sem(MODEL, data, cluster="id", estimator=estimator)
+        fit = msem.sem(MODEL, parts[0] + parts[1], estimator=estimator)
+        assert fit.llf == pytest.approx(rows.llf, abs=1e-9)
+        assert_allclose(fit.params, rows.params, rtol=1e-7)
+        assert_allclose(fit.standard_errors, rows.standard_errors, rtol=1e-7)
+        assert fit.chisq == pytest.approx(rows.chisq, abs=1e-7)
+    whole = parts[0] + parts[1]
+    assert len(msem.sem(MODEL, whole).bootstrap(20, seed=1, progress=False).array) > 15
+    half = {
+        label: msem.summarize(part, cluster="id", keep_clusters=True)
+        for label, part in data.groupby(np.where(data["id"] < 30, "a", "b"))
+    }
+    grouped = msem.sem(
+        MODEL, data.assign(half=np.where(data["id"] < 30, "a", "b")), cluster="id", group="half"
+    )
+    assert msem.sem(MODEL, half).llf == pytest.approx(grouped.llf, abs=1e-8)
+    with pytest.raises(UnsupportedError, match="keep_clusters=True"):
+        msem.sem(MODEL, msem.summarize(data, cluster="id"))
+    with pytest.raises(DataError, match="newdata"):
+        msem.sem(MODEL, whole).factor_scores(2)

@@ -42,6 +42,20 @@ Matrix reduced_cluster_products(const ReducedData& self, const std::vector<Array
                    [&](const ClusteredRows& rows) { return reduced_products(rows, x, self); });
 }
 
+py::tuple reduce_clusters(const Vector& sizes, const Matrix& means, const Matrix& within,
+                          const std::vector<Index>& slopes, Index nboth, Index fixed,
+                          const std::vector<Index>& covariate) {
+  for (const Index c : slopes) {
+    if (c < 0 || c >= means.cols()) throw std::invalid_argument("a covariate is beyond the variables");
+  }
+  ReducedClusters found;
+  {
+    py::gil_scoped_release release;
+    found = reduced_clusters({sizes, means, within}, slopes, nboth, fixed, covariate);
+  }
+  return py::make_tuple(std::make_shared<ReducedData>(std::move(found.data)), std::move(found.products));
+}
+
 // Everything there is, as arrays.
 py::tuple reduced_state(const ReducedData& d) {
   py::list patterns;
@@ -140,6 +154,8 @@ void bind_slopes(py::module_& m) {
       .def_property_readonly("sizes", [](const ReducedData& d) { return d.sizes; })
       .def_property_readonly("first", [](const ReducedData& d) { return numbers_array(d.first); })
       .def_property_readonly("slopes", &ReducedData::nslopes)
+      .def_readonly("nboth", &ReducedData::nboth)
+      .def_readonly("fixed", &ReducedData::fixed)
       .def_property_readonly("npatterns", [](const ReducedData& d) { return d.patterns.size(); })
       .def_property_readonly("cluster_values",
                              [](const ReducedData& d) {
@@ -168,6 +184,8 @@ void bind_slopes(py::module_& m) {
           },
           "covariate"_a, release())
       .def(py::pickle(&reduced_state, &reduced_restored));
+  m.def("reduce_clusters", &reduce_clusters, "sizes"_a, "means"_a, "within"_a, "slopes"_a, "nboth"_a,
+        "fixed"_a, "covariate"_a);
   py::class_<SlopeLikelihood, msem::Likelihood, std::shared_ptr<SlopeLikelihood>>(m, "SlopeLikelihood")
       .def(py::init([](const Reduced& data) { return std::make_shared<SlopeLikelihood>(data); }), "data"_a,
            release())

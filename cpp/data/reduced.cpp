@@ -13,8 +13,9 @@ namespace msem {
 
 namespace {
 
-constexpr double kConstant = 1e-12;   // of a covariate's largest value: variation that is rounding
-constexpr double kDependent = 1e-18;  // share of its squared length that a dependent covariate leaves
+constexpr double kConstant = 1e-12;         // of a covariate's largest value: variation that is rounding
+constexpr double kDependent = 1e-18;        // share of its squared length that a dependent covariate leaves
+constexpr double kDependentSquare = 1e-10;  // the same of products, which have half the digits
 constexpr double kDesign = 1e-9;  // pivot of a design relative to the greatest, below which it is dependent
 constexpr Index kPieces = 64;     // of clusters, at most
 constexpr Index kPieceRows = 20000;
@@ -377,6 +378,71 @@ Matrix reduced_products(const ClusteredRows& rows, const std::vector<Column>& sl
     }
   });
   return out.transpose();
+}
+
+ReducedClusters reduced_clusters(const ClusterArrays& clusters, const std::vector<Index>& slopes, Index nboth,
+                                 Index fixed, std::vector<Index> covariate) {
+  const Index J = clusters.sizes.size(), k = static_cast<Index>(slopes.size());
+  Index m = 0;
+  while (m * (m + 1) / 2 < clusters.within.cols()) ++m;
+  const Index q = clusters.means.cols() - m;
+  if (m * (m + 1) / 2 != clusters.within.cols() || q < 0 || clusters.means.rows() != J ||
+      clusters.within.rows() != J)
+    throw std::invalid_argument("the statistics of single clusters do not fit together");
+  ReducedClusters out;
+  ReducedData& data = out.data;
+  data.outcomes = m - fixed;
+  data.nboth = nboth;
+  data.fixed = fixed;
+  data.q = q;
+  data.covariate = std::move(covariate);
+  data.origin = apply_transposed(clusters.means, clusters.sizes) / clusters.sizes.sum();
+  data.origin.tail(q) = clusters.means.rightCols(q).colwise().mean();
+  data.sizes = data.cell_sizes = clusters.sizes;
+  data.weight.setOnes(J);
+  data.patterns.resize(1);
+  data.patterns[0].resize(data.outcomes);
+  std::iota(data.patterns[0].begin(), data.patterns[0].end(), Index{0});
+  data.cell_pattern.assign(J, 0);
+  data.first_cell.resize(J + 1);
+  std::iota(data.first_cell.begin(), data.first_cell.end(), Index{0});
+  data.cell_first.assign(1, 0);
+  data.cluster_values = (clusters.means.rightCols(q).rowwise() - data.origin.tail(q).transpose()).transpose();
+  data.design.setZero(1 + k, J * (1 + k));
+  data.values.setZero(m, J * (1 + k));
+  out.products.resize(J, clusters.within.cols());
+  Index rows = 0;
+  for (Index j = 0; j < J; ++j) {
+    if (j % 1024 == 0) check_interrupt();
+    const double n = clusters.sizes[j], root = std::sqrt(n);
+    const Vector mean = clusters.means.row(j).head(m).transpose();
+    Matrix left = unpack_lower(clusters.within, j, m);
+    const Vector before = left.diagonal();
+    data.design(0, rows) = root;
+    for (Index c = 0; c < k; ++c) data.design(1 + c, rows) = root * mean[slopes[c]];
+    data.values.col(rows++) = root * (mean - data.origin.head(m));
+    for (Index c = 0; c < k && n > 1; ++c) {
+      const Index at = slopes[c];
+      const double length = left(at, at), least = kConstant * mean[at];
+      if (!(length > least * least * n) || !(length > kDependentSquare * before[at])) continue;
+      const Vector row = left.col(at) / std::sqrt(length);
+      for (Index other = c; other < k; ++other) data.design(1 + other, rows) = row[slopes[other]];
+      data.values.col(rows++) = row;
+      add_outer(left, -1, row, row);
+      left.row(at).setZero();
+      left.col(at).setZero();
+    }
+    data.cell_first.push_back(rows);
+    Index element = 0;
+    for (Index a = 0; a < m; ++a) {
+      for (Index b = a; b < m; ++b) out.products(j, element++) = left(b, a);
+    }
+  }
+  data.design.conservativeResize(Eigen::NoChange, rows);
+  data.values.conservativeResize(Eigen::NoChange, rows);
+  set_rows(data);
+  data.remainder = pool(out.products, data);
+  return out;
 }
 
 ReducedData with_slopes(const ReducedData& data, std::vector<Index> covariate) {

@@ -56,6 +56,15 @@ struct ReducedData {
 ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& slopes, Index nboth,
                          Index fixed, std::vector<Index> covariate);
 
+// The same of complete clusters of which sizes, means and products about these are known, and the products
+// beyond the rows of each. `slopes` are positions of the covariates with slopes among the variables of units.
+struct ReducedClusters {
+  ReducedData data;
+  Matrix products;
+};
+ReducedClusters reduced_clusters(const ClusterArrays& clusters, const std::vector<Index>& slopes, Index nboth,
+                                 Index fixed, std::vector<Index> covariate);
+
 // Products beyond the rows of every single cell, lower triangles by column: cells x elements. From the rows
 // that the data were made of.
 Matrix reduced_products(const ClusteredRows& rows, const std::vector<Column>& slopes,

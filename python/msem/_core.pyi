@@ -354,6 +354,10 @@ class ReducedData:
     @property
     def slopes(self) -> int: ...
     @property
+    def nboth(self) -> int: ...
+    @property
+    def fixed(self) -> int: ...
+    @property
     def npatterns(self) -> int: ...  # of observed outcomes
     @property
     def cluster_values(self) -> _Floats: ...  # J x q
@@ -383,6 +387,16 @@ class ReducedData:
         self, outcomes: Sequence[int], nboth: int, fixed: Sequence[int], cluster: Sequence[int]
     ) -> ReducedData: ...
     def with_slopes(self, covariate: Sequence[int]) -> ReducedData: ...
+
+def reduce_clusters(
+    sizes: _Floats,
+    means: _Floats,
+    within: _Floats,
+    slopes: Sequence[int],
+    nboth: int,
+    fixed: int,
+    covariate: Sequence[int],
+) -> tuple[ReducedData, _Floats]: ...  # and the products beyond the rows of each cluster
 
 class DrawnStatistics(TypedDict):
     sizes: _Floats  # (S,)

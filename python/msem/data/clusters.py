@@ -195,8 +195,8 @@ class ClusterStatistics:
     def reduced_products(
         self, unit: Sequence[str], covariates: Sequence[str], data: _core.ReducedData
     ) -> Floats:
-        """Rows were not kept; always `DataError`."""
-        raise DataError(NO_ROWS)
+        """Products about the regressions within every cluster; see `SlopeClusters`."""
+        return self._reduced(unit, covariates, (), data.nboth, data.fixed, [])[1]
 
     def reduced(
         self,
@@ -207,8 +207,26 @@ class ClusterStatistics:
         fixed: int,
         numbers: Sequence[int],
     ) -> _core.ReducedData:
-        """Rows were not kept; always `DataError`."""
-        raise DataError(NO_ROWS)
+        """The clusters reduced for random slopes: sizes, means and products are enough; see `SlopeStatistics`.
+
+        Raises
+        ------
+        DataError
+            If the clusters were not kept with their products.
+        """
+        return self._reduced(unit, covariates, cluster, nboth, fixed, numbers)[0]
+
+    def _reduced(
+        self,
+        unit: Sequence[str],
+        covariates: Sequence[str],
+        cluster: Sequence[str],
+        nboth: int,
+        fixed: int,
+        numbers: Sequence[int],
+    ) -> tuple[_core.ReducedData, Floats]:
+        at = [list(unit).index(name) for name in covariates]
+        return _core.reduce_clusters(*self.cluster_arrays(unit, cluster), at, nboth, fixed, list(numbers))
 
     @property
     def _kept(self) -> ClusterSums:

@@ -65,10 +65,12 @@ def read_sample(
         If the sample cannot be used; see `clustered_data`, `grouped_data`, `sample_statistics` and `LevelMoments`.
     """
     given = by_group(data, settings)
-    if table.slopes() and (given or settings.sample_cov is not None or not has_rows(data)):
+    parts = [own for own, _ in given.values()] or [data]
+    if table.slopes() and (settings.sample_cov is not None or not all(map(_have_clusters, parts))):
         raise UnsupportedError(
-            "random slopes need rows of raw data: moments and statistics by cluster size do not have the products of "
-            "covariates within single clusters"
+            "random slopes need rows of raw data, or statistics of single clusters, msem.summarize(..., "
+            "keep_clusters=True): moments and statistics by cluster size do not have the products of covariates within "
+            "single clusters"
         )
     if given:
         groups = tuple(_of_group(table, label, *given[label]) for label in table.group_labels)
@@ -100,6 +102,11 @@ def deleted_listwise(sample: Sample, settings: Settings) -> str:
         "results are biased unless values are missing completely at random; "
         'missing="fiml" uses all values that are observed'
     )
+
+
+def _have_clusters(data: Any) -> bool:
+    """Whether the products within every single cluster are known."""
+    return data.keeps_products if isinstance(data, ClusterStatistics) else has_rows(data)
 
 
 def _read_groups(
@@ -218,7 +225,10 @@ def _(
 ) -> tuple[Group, ...]:
     found: list[Finding] = []
     require_two_levels(table, "statistics of clusters")
-    if table.multilevel:
+    statistics: Statistics
+    if table.slopes():
+        statistics = slope_statistics(data, table.variables, *slope_roles(table, 1))
+    elif table.multilevel:
         statistics = two_level(data, *table.variables.roles, found=found)
     else:
         statistics = single_level(data, table.observed(1), found=found)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
+from msem.data.clusters import ClusterStatistics, two_level
 from msem.data.complete import SampleStatistics, positions, sample_statistics
 from msem.data.first_stage import FirstStage
 from msem.data.frames import ClusteredData
@@ -502,17 +503,17 @@ def refuse(what: str) -> NoReturn:
 
 
 def slope_statistics(
-    data: ClusteredData,
+    data: ClusteredData | ClusterStatistics,
     variables: Variables,
     fixed: Sequence[str],
     slopes: Sequence[Slope],
     carriers: Sequence[str],
 ) -> SlopeStatistics:
-    """Statistics of rows for a model with random slopes.
+    """Statistics of rows, or of single clusters, for a model with random slopes.
 
     Parameters
     ----------
-    data : ClusteredData
+    data : ClusteredData or ClusterStatistics
     variables : Variables
         Those of the model, without slopes.
     fixed : sequence of str
@@ -536,13 +537,11 @@ def slope_statistics(
             "random slopes with weights, PSUs or strata are not available in this version: leave them out"
         )
     unit = (*(name for name in variables.unit if name not in fixed), *fixed)
-    if not data.complete:
-        _require_complete_clusters(data, variables.cluster)
-    make = sample_statistics if data.complete else incomplete_statistics
-    plain = make(data, unit, variables.cluster, variables.nboth)
+    plain = _plain(data, unit, variables.cluster, variables.nboth)
     covariates = tuple(dict.fromkeys(slope.covariate for slope in slopes))
     for name in covariates:
-        _require_near(name, data.columns[name])
+        variance = plain.covariances((name,), ())[0][0, 0]
+        _require_near(name, float(plain.total_mean[unit.index(name)]), float(np.sqrt(variance)))
     numbers = _numbers(slopes, covariates)
     reduced = data.reduced(unit, covariates, variables.cluster, plain.nboth, len(fixed), numbers)
     return SlopeStatistics(plain, len(fixed), tuple(slopes), tuple(carriers), reduced)
@@ -578,8 +577,19 @@ def _numbers(slopes: Sequence[Slope], covariates: Sequence[str]) -> list[int]:
     return [1 + covariates.index(slope.covariate) for slope in slopes]
 
 
-def _require_near(name: str, values: Floats) -> None:
-    mean, spread = float(values.mean()), float(values.std())
+def _plain(
+    data: ClusteredData | ClusterStatistics, unit: Sequence[str], cluster: Sequence[str], nboth: int
+) -> SampleStatistics | IncompleteStatistics:
+    """Statistics of the same data for a model without slopes."""
+    if isinstance(data, ClusterStatistics):
+        return two_level(data, unit, cluster, nboth)
+    if data.complete:
+        return sample_statistics(data, unit, cluster, nboth)
+    _require_complete_clusters(data, cluster)
+    return incomplete_statistics(data, unit, cluster, nboth)
+
+
+def _require_near(name: str, mean: float, spread: float) -> None:
     if abs(mean) > TOO_FAR * spread:
         raise DataError(
             f"covariate {name!r} has a random slope, and its mean is {abs(mean) / spread:.1e} standard deviations "
