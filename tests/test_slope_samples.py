@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 import msem
 import slope_cases
 from msem.errors import DataError, UnsupportedError
+from msem.estimation.objective import build_objective
 from msem.resampling.replicates import ReplicateSource, ordinary_draws, parametric_draws, parametric_origin
 
 MODEL = """
@@ -67,11 +68,7 @@ def test_redrawn_clusters_count_as_often_as_they_are_drawn(holes):
     own = np.empty(len(weights))
     own[order] = weights
     logliks = fit.objective.cluster_loglik(fit.theta, fit.sample.groups[0].clusters)
-    core = msem._core.Objective(
-        fit.table.npar,
-        [msem.estimation.matrices.core_block(b, fit.table) for b in fit.objective.blocks],
-        [(again.likelihood(), 0, 1)],
-    )
+    core = build_objective(fit.table, again).core
     assert core.value(fit.theta) == pytest.approx(-2 * own @ logliks, rel=1e-10)
     assert (again.nclusters, again.nobs) == (60, own @ fit.statistics.reduced.sizes)
     assert again.counts.sum() == pytest.approx(60)
