@@ -142,6 +142,22 @@ def test_only_the_bindings_know_python():
     assert not [path.name for path in files if re.search(r"pybind11|Python\.h", path.read_text())]
 
 
+FREE = re.compile(r"^[A-Za-z_][\w:<>,&* ]*?[ &*](\w+)\(", re.MULTILINE)
+
+
+def test_functions_that_are_bound_by_address_have_names_of_their_own():
+    """The bindings are compiled several files at a time, where a name of two functions has no address."""
+    texts = {path: path.read_text() for path in (*CORE.rglob("*.hpp"), *(CORE / "bind").glob("*.cpp"))}
+    where = defaultdict(set)
+    for path, text in texts.items():
+        for name in FREE.findall(text):
+            where[name].add(path.name)
+    assert {"clusters_by_size", "bind_statistics"} <= set(where)
+    for path, text in texts.items():
+        for name in re.findall(r'\.def\("\w+", &(\w+)[,)]', text):
+            assert len(where[name]) == 1, (name, where[name])
+
+
 def test_the_core_asks_no_object_for_its_kind():
     """What differs between kinds of data is a virtual function."""
     assert not [path.name for path in CORE.rglob("*.[ch]pp") if "dynamic_cast" in path.read_text()]

@@ -32,8 +32,8 @@ Codes number(Identifiers& identifiers, const py::array& ids) {
   return codes;
 }
 
-py::dict add(Accumulator& sums, const std::vector<py::array>& columns, const Codes& codes,
-             py::ssize_t nclusters, int threads) {
+py::dict add_rows(Accumulator& sums, const std::vector<py::array>& columns, const Codes& codes,
+                  py::ssize_t nclusters, int threads) {
   if (static_cast<py::ssize_t>(columns.size()) != sums.size())
     throw std::invalid_argument("wrong number of columns");
   msem::CodedRows rows{{}, codes.data(), codes.size()};
@@ -53,7 +53,7 @@ py::dict add(Accumulator& sums, const std::vector<py::array>& columns, const Cod
   return out;
 }
 
-bool all_finite(const py::array& array) {
+bool column_is_finite(const py::array& array) {
   const msem::TypedColumn column = typed_column(array, array.size());
   const py::ssize_t count = array.size();
   py::gil_scoped_release unlocked;
@@ -107,7 +107,7 @@ py::dict finish(Accumulator& sums) {
 }  // namespace
 
 void bind_accumulate(py::module_& m) {
-  m.def("all_finite", &all_finite, py::arg("column"), "Whether no value is missing or infinite.");
+  m.def("all_finite", &column_is_finite, py::arg("column"), "Whether no value is missing or infinite.");
   py::class_<Identifiers>(m, "Identifiers", "Whole numbers as ids, numbered in order of first appearance.")
       .def(py::init<>())
       .def("__len__", [](const Identifiers& self) { return self.ids().size(); })
@@ -115,7 +115,8 @@ void bind_accumulate(py::module_& m) {
       .def("ids", [](const Identifiers& self) { return copied(self.ids()); }, "The ids by code.");
   py::class_<Accumulator>(m, "Accumulator", "Statistics of clusters, built up in one pass.")
       .def(py::init<py::ssize_t, bool>(), py::arg("nvariables"), py::arg("keep_within"))
-      .def("add", &add, py::arg("columns"), py::arg("codes"), py::arg("nclusters"), py::arg("threads") = 0,
+      .def("add", &add_rows, py::arg("columns"), py::arg("codes"), py::arg("nclusters"),
+           py::arg("threads") = 0,
            "Add complete rows that have a cluster (a code that is not negative); what became of the rows.")
       .def("add_clusters", &add_clusters, py::arg("codes"), py::arg("nclusters"), py::arg("sizes"),
            py::arg("means"), py::arg("within"), py::arg("origin"), py::arg("ssw"),

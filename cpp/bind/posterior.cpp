@@ -51,8 +51,8 @@ IncompleteGroup make_incomplete(Index p, Index nboth, Index q, const Vector& mea
   return {{p, nboth, q, mean_w, mean_b, cov_w, cov_b}, data, products};
 }
 
-const ClusterArrays& clusters_of(const GroupData& group) { return group.clusters; }
-const IncompleteData& clusters_of(const IncompleteGroup& group) { return *group.data; }
+const ClusterArrays& given_clusters(const GroupData& group) { return group.clusters; }
+const IncompleteData& given_clusters(const IncompleteGroup& group) { return *group.data; }
 Index count_of(const GroupData& group) { return group.clusters.sizes.size(); }
 Index count_of(const IncompleteGroup& group) { return group.data->nclusters(); }
 Distances distances_of(const GroupData& group, const Covariates& covariates) {
@@ -76,13 +76,13 @@ auto unlocked(Compute compute) {
 
 template <class Group>
 py::tuple clusters_posterior(const Group& group) {
-  return as_tuple(unlocked([&] { return cluster_posterior(group.moments, clusters_of(group)); }));
+  return as_tuple(unlocked([&] { return cluster_posterior(group.moments, given_clusters(group)); }));
 }
 
 template <class Group>
 py::tuple clusters_bartlett(const Group& group, const Matrix& loadings, const Matrix& residual) {
   return as_tuple(
-      unlocked([&] { return cluster_bartlett(group.moments, {loadings, residual}, clusters_of(group)); }));
+      unlocked([&] { return cluster_bartlett(group.moments, {loadings, residual}, given_clusters(group)); }));
 }
 
 template <class Group, class Compute>
@@ -93,7 +93,7 @@ auto with_units(const Group& group, const std::vector<Array>& unit, const Codes&
 template <class Group>
 py::tuple units_posterior(const Group& group, const std::vector<Array>& unit, const Codes& codes) {
   return as_tuple(with_units(group, unit, codes, [&](const ClusteredRows& rows) {
-    return unit_posterior(group.moments, rows, clusters_of(group));
+    return unit_posterior(group.moments, rows, given_clusters(group));
   }));
 }
 
@@ -101,7 +101,7 @@ template <class Group>
 py::tuple units_bartlett(const Group& group, const Matrix& loadings, const Matrix& residual,
                          const std::vector<Array>& unit, const Codes& codes) {
   return as_tuple(with_units(group, unit, codes, [&](const ClusteredRows& rows) {
-    return unit_bartlett(group.moments, {loadings, residual}, rows, clusters_of(group));
+    return unit_bartlett(group.moments, {loadings, residual}, rows, given_clusters(group));
   }));
 }
 
@@ -116,7 +116,7 @@ template <class Group>
 py::tuple units_distances(const Group& group, const std::vector<Index>& unit_covariates,
                           const std::vector<Array>& unit, const Codes& codes) {
   const UnitDistances out = with_units(group, unit, codes, [&](const ClusteredRows& rows) {
-    return unit_distances(group.moments, {unit_covariates, {}}, rows, clusters_of(group));
+    return unit_distances(group.moments, {unit_covariates, {}}, rows, given_clusters(group));
   });
   return py::make_tuple(out.distance, out.df);
 }

@@ -33,8 +33,8 @@ py::tuple arrays_of_clusters(const std::vector<Array>& unit, const std::vector<A
   return py::make_tuple(std::move(out.sizes), std::move(out.means), std::move(out.within));
 }
 
-py::tuple counted(msem::ConstVectorRef sizes, msem::ConstMatrixRef means, msem::ConstMatrixRef within,
-                  msem::Index p, const msem::Vector& weights) {
+py::tuple clusters_by_size(msem::ConstVectorRef sizes, msem::ConstMatrixRef means,
+                           msem::ConstMatrixRef within, msem::Index p, const msem::Vector& weights) {
   msem::CountedClusters out;
   {
     py::gil_scoped_release unlocked;
@@ -64,8 +64,8 @@ void bind_statistics(py::module_& m) {
   m.def("cluster_arrays", &arrays_of_clusters, py::arg("unit"), py::arg("cluster"), py::arg("codes"),
         py::arg("nclusters"), py::arg("weights") = py::none(),
         "Sizes, mean vectors and within-cluster products, one row per cluster.");
-  m.def("counted_clusters", &counted, py::arg("sizes"), py::arg("means"), py::arg("within"), py::arg("p"),
-        py::arg("weights"),
+  m.def("counted_clusters", &clusters_by_size, py::arg("sizes"), py::arg("means"), py::arg("within"),
+        py::arg("p"), py::arg("weights"),
         "Clusters put together by size, each counted by its weight: sizes, counts, means, scatter, ssw.");
   m.def("simple_statistics", &simple, py::arg("columns"), py::arg("nrows"), py::arg("weights") = py::none(),
         "Mean and sums of squares and products about it.");
