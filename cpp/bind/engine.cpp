@@ -6,6 +6,7 @@
 #include "bind/draws.hpp"
 #include "bind/optimum.hpp"
 #include "draws/samples.hpp"
+#include "fit/penalty.hpp"
 
 using namespace msem;
 
@@ -32,7 +33,8 @@ std::vector<StartRow> start_rows(const std::vector<RowTuple>& rows) {
 std::shared_ptr<Plan> make_plan(int npar, const std::vector<BlockTuple>& given,
                                 const std::vector<LevelsTuple>& levels, const Vector& lower,
                                 const Vector& upper, const Constraints* constraints,
-                                const Expressions& defined) {
+                                const Expressions& defined,
+                                const std::vector<std::shared_ptr<VariancePenalty>>& penalties) {
   std::vector<Block> blocks;
   std::vector<std::vector<StartRow>> rows;
   std::vector<std::vector<int>> filled;
@@ -56,10 +58,10 @@ std::shared_ptr<Plan> make_plan(int npar, const std::vector<BlockTuple>& given,
     covariates.push_back(given_variables);
   }
   StartPlan start(npar, blocks, std::move(rows), lower, upper);
-  auto out =
-      std::make_shared<Plan>(Plan{npar, std::move(blocks), std::move(groups), std::move(nboth),
-                                  std::move(start), lower, upper, constraints ? *constraints : Constraints{},
-                                  defined, std::move(filled), std::move(covariates), std::move(judged)});
+  auto out = std::make_shared<Plan>(
+      Plan{npar, std::move(blocks), std::move(groups), std::move(nboth), std::move(start), lower, upper,
+           constraints ? *constraints : Constraints{}, defined, std::move(filled), std::move(covariates),
+           std::move(judged), Terms(penalties.begin(), penalties.end())});
   out->check();
   return out;
 }
@@ -246,7 +248,7 @@ void bind_engine(py::module_& m) {
            "unit"_a, "all"_a, "centred"_a = false);
   py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan")
       .def(py::init(&make_plan), "npar"_a, "blocks"_a, "groups"_a, "lower"_a, "upper"_a, "constraints"_a,
-           "defined"_a)
+           "defined"_a, "penalties"_a = std::vector<std::shared_ptr<VariancePenalty>>())
       .def("estimate", &run_estimate, "objective"_a, "saturated"_a, "saturated_value"_a,
            "max_iterations"_a = 500, "tolerance"_a = 1e-12, "saturated_blocks"_a = std::vector<bool>{},
            "space"_a = 0, "starts"_a = 0, "cone"_a = false)

@@ -2,6 +2,7 @@
 #include "bind/optimum.hpp"
 #include "bind/shapes.hpp"
 #include "fit/constrained.hpp"
+#include "fit/penalty.hpp"
 #include "likelihood/cells/cells.hpp"
 #include "likelihood/complete/twolevel.hpp"
 #include "likelihood/least_squares.hpp"
@@ -41,10 +42,26 @@ std::shared_ptr<CompleteLikelihood> make_two_level(int nboth, const Matrix& ssw,
 
 using GroupTuple = std::tuple<std::shared_ptr<Likelihood>, std::vector<int>>;
 
-Objective make_objective(int npar, std::vector<Block> blocks, const std::vector<GroupTuple>& groups) {
+using ElementTuple = std::tuple<Index, Index, int, double>;
+
+std::shared_ptr<VariancePenalty> make_penalty(const std::vector<ElementTuple>& covariances,
+                                              const std::vector<ElementTuple>& loadings,
+                                              std::vector<Index> variances,
+                                              std::vector<std::vector<Index>> factors, Vector weights) {
+  const auto elements = [](const std::vector<ElementTuple>& given) {
+    std::vector<VariancePenalty::Element> out;
+    for (const auto& [row, col, parameter, value] : given) out.push_back({row, col, parameter, value});
+    return out;
+  };
+  return std::make_shared<VariancePenalty>(elements(covariances), elements(loadings), std::move(variances),
+                                           std::move(factors), std::move(weights));
+}
+
+Objective make_objective(int npar, std::vector<Block> blocks, const std::vector<GroupTuple>& groups,
+                         const std::vector<std::shared_ptr<VariancePenalty>>& penalties) {
   std::vector<Group> out;
   for (const auto& [likelihood, levels] : groups) out.push_back({likelihood, levels});
-  return Objective(npar, std::move(blocks), std::move(out));
+  return Objective(npar, std::move(blocks), std::move(out), Terms(penalties.begin(), penalties.end()));
 }
 
 py::tuple evaluate(const Objective& self, const Vector& theta) {
@@ -200,8 +217,12 @@ void bind_objective(py::module_& m) {
       .def(py::init(&make_least_squares), "levels"_a, "nvariables"_a, "statistics"_a, "values"_a, "weight"_a,
            "given"_a, "ordered"_a)
       .def("fitted", &fitted_statistics, "moments"_a);
+  py::class_<VariancePenalty, std::shared_ptr<VariancePenalty>>(m, "VariancePenalty")
+      .def(py::init(&make_penalty), "covariances"_a, "loadings"_a, "variances"_a, "factors"_a, "weights"_a);
   py::class_<Objective>(m, "Objective")
-      .def(py::init(&make_objective), "npar"_a, "blocks"_a, "groups"_a)
+      .def(py::init(&make_objective), "npar"_a, "blocks"_a, "groups"_a,
+           "penalties"_a = std::vector<std::shared_ptr<VariancePenalty>>())
+      .def("penalty", &Objective::penalty, "theta"_a, release())
       .def_property_readonly("npar", &Objective::npar)
       .def_property_readonly("likelihoods", &likelihoods)
       .def("value", &Objective::value, "theta"_a, release())

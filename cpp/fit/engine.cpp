@@ -224,7 +224,7 @@ Objective objective_of(const Plan& plan, const SampleLikelihood& sample) {
     for (std::size_t l = 0; l < sample.saturated[g].size(); ++l)
       fill(plan.groups[g][l], sample.saturated[g][l].mean, sample.saturated[g][l].cov);
   }
-  return Objective(plan.npar, std::move(blocks), std::move(groups));
+  return Objective(plan.npar, std::move(blocks), std::move(groups), plan.terms);
 }
 
 std::vector<Impropriety> improprieties(const Plan& plan, const Objective& objective, const Vector& theta,
@@ -319,9 +319,11 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
   return out;
 }
 
-Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOptions& options,
+Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOptions& given,
              const std::vector<Moments>& first) {
   Solution out;
+  FitOptions options = given;
+  if (!plan.terms.empty()) options.space = Space::kNatural;  // the penalty is the border
   require_variables(plan, draws);
   try {
     const SampleLikelihood sample = sample_likelihood(draws, plan, first, options.space);

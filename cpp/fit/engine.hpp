@@ -28,6 +28,7 @@ struct Plan {
   std::vector<std::vector<int>> filled;
   std::vector<std::vector<std::vector<Index>>> covariates;
   std::vector<std::vector<Index>> judged;
+  Terms terms = {};  // that the objective has beside likelihoods
 
   // Throws std::invalid_argument unless all this fits together.
   void check() const;

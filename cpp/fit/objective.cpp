@@ -35,8 +35,12 @@ void gather_means(const Layout& layout, LevelTangents& tangents) {
 
 }  // namespace
 
-Objective::Objective(int npar, std::vector<Block> blocks, std::vector<Group> groups)
-    : npar_(npar), blocks_(std::move(blocks)), groups_(std::move(groups)) {
+Objective::Objective(int npar, std::vector<Block> blocks, std::vector<Group> groups, Terms terms)
+    : npar_(npar), blocks_(std::move(blocks)), groups_(std::move(groups)), terms_(std::move(terms)) {
+  for (const auto& term : terms_) {
+    if (!term->parameters().empty() && term->parameters().back() >= npar)
+      throw std::invalid_argument("a term refers to a parameter beyond npar");
+  }
   for (const Block& b : blocks_) {
     if (!b.parameters().empty() && b.parameters().back() >= npar)
       throw std::invalid_argument("a block refers to a parameter beyond npar");
@@ -98,7 +102,31 @@ bool Objective::prepare(ConstVectorRef theta, State& state) const {
     state.value += point->value();
     state.groups.push_back(std::move(point));
   }
+  for (const auto& term : terms_) {
+    state.terms.emplace_back();
+    if (!term->at(theta, state.terms.back())) return false;
+    state.value += state.terms.back().value;
+  }
   return true;
+}
+
+double Objective::penalty(ConstVectorRef theta) const {
+  require_length(theta);
+  double out = 0;
+  for (const auto& term : terms_) {
+    TermPoint point;
+    if (!term->at(theta, point)) return std::numeric_limits<double>::infinity();
+    out += point.value;
+  }
+  return out;
+}
+
+void Objective::add_terms(const State& state, bool observed, Matrix& total) const {
+  for (std::size_t t = 0; t < terms_.size(); ++t) {
+    const std::vector<int>& own = terms_[t]->parameters();
+    const TermPoint& point = state.terms[t];
+    scatter_add(observed ? point.observed : cross(point.factor, point.factor), own, own, total);
+  }
 }
 
 double Objective::value(ConstVectorRef theta) const {
@@ -125,6 +153,10 @@ Evaluation Objective::evaluate(ConstVectorRef theta) const {
       blocks_[b].pull_back(state.blocks[b], m.mean, m.cov, out.gradient);
     }
   }
+  for (std::size_t t = 0; t < terms_.size(); ++t) {
+    const std::vector<int>& own = terms_[t]->parameters();
+    for (std::size_t i = 0; i < own.size(); ++i) out.gradient[own[i]] += state.terms[t].gradient[i];
+  }
   return out;
 }
 
@@ -149,6 +181,7 @@ Matrix Objective::information(const State& state, Information kind) const {
   Matrix out = Matrix::Zero(npar_, npar_);
   for (std::size_t g = 0; g < groups_.size(); ++g)
     gather(state.groups[g]->information(kind, tangents(state.blocks, g)), g, out);
+  add_terms(state, false, out);
   return out;
 }
 
@@ -192,6 +225,7 @@ Matrix Objective::observed_information(const ObjectivePoint& state,
     }
     gather(part, g, out);
   }
+  add_terms(state, true, out);
   return out;
 }
 
@@ -225,6 +259,11 @@ Matrix Objective::observed_information_in(ConstVectorRef theta, const Matrix& ba
       for (std::size_t b = a + 1; b < part.levels(); ++b) out += part(a, b) + part(a, b).transpose();
     }
   }
+  if (!terms_.empty()) {
+    Matrix own = Matrix::Zero(npar_, npar_);
+    add_terms(state, true, own);
+    out += sandwich(basis, own);
+  }
   return out;
 }
 
@@ -237,6 +276,7 @@ Matrix Objective::information_factor(ConstVectorRef theta) const {
     parts.push_back(state.groups[g]->factor(tangents(state.blocks, g)));
     height += parts.back().front().rows();
   }
+  for (const TermPoint& point : state.terms) height += point.factor.rows();
   Matrix out = Matrix::Zero(height, npar_);
   Index at = 0;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
@@ -244,6 +284,11 @@ Matrix Objective::information_factor(ConstVectorRef theta) const {
     for (std::size_t l = 0; l < parts[g].size(); ++l)
       scatter_columns(parts[g][l], blocks_[levels_[g][l]].parameters(), out.middleRows(at, rows));
     at += rows;
+  }
+  for (std::size_t t = 0; t < terms_.size(); ++t) {
+    const Matrix& own = state.terms[t].factor;
+    scatter_columns(own, terms_[t]->parameters(), out.middleRows(at, own.rows()));
+    at += own.rows();
   }
   return out;
 }

@@ -1,11 +1,14 @@
-// The objective: theta -> implied moments of every block -> sum over groups of a likelihood of these moments.
-// Const throughout, so that threads can share one.
+// The objective: theta -> implied moments of every block -> sum over groups of a likelihood of these moments,
+// and of further terms of theta. Const throughout, so that threads can share one.
 #pragma once
 
+#include "fit/term.hpp"
 #include "likelihood/likelihood.hpp"
 #include "model/block.hpp"
 
 namespace msem {
+
+using Terms = std::vector<std::shared_ptr<const Term>>;
 
 struct Group {
   std::shared_ptr<const Likelihood> likelihood;
@@ -22,6 +25,7 @@ struct Group {
 struct ObjectivePoint {
   std::vector<BlockPoint> blocks;
   std::vector<std::unique_ptr<LikelihoodPoint>> groups;
+  std::vector<TermPoint> terms;
   std::vector<Implied> gradients;  // of the groups, where the gradient has been evaluated
   double value = 0;
 };
@@ -35,7 +39,7 @@ struct Evaluation {
 
 class Objective {
  public:
-  Objective(int npar, std::vector<Block> blocks, std::vector<Group> groups);
+  Objective(int npar, std::vector<Block> blocks, std::vector<Group> groups, Terms terms = {});
 
   int npar() const { return npar_; }
   const std::vector<Block>& blocks() const { return blocks_; }
@@ -43,8 +47,11 @@ class Objective {
   // Of a group: the blocks that have observed variables, level 1 first, and the variables of each.
   const std::vector<int>& levels(std::size_t group) const { return levels_[group]; }
   const Layout& layout(std::size_t group) const { return layouts_[group]; }
+  const Terms& terms() const { return terms_; }
 
   double value(ConstVectorRef theta) const;
+  // The part of the value that is not of likelihoods; infinite outside the domain of a term.
+  double penalty(ConstVectorRef theta) const;
   Evaluation evaluate(ConstVectorRef theta) const;
   // Both are empty outside the domain.
   Matrix expected_information(ConstVectorRef theta) const;
@@ -100,12 +107,14 @@ class Objective {
   Implied implied(const std::vector<BlockPoint>& points, std::size_t group) const;
   LevelTangents tangents(const std::vector<BlockPoint>& points, std::size_t group) const;
   void gather(const LevelBlocks& part, std::size_t group, Matrix& total) const;
+  void add_terms(const State& state, bool observed, Matrix& total) const;
   Matrix information(ConstVectorRef theta, Information kind) const;
   Matrix information(const State& state, Information kind) const;
 
   int npar_;
   std::vector<Block> blocks_;
   std::vector<Group> groups_;
+  Terms terms_;
   std::vector<std::vector<int>> levels_;  // by group: the block of each level
   std::vector<Layout> layouts_;           // by group
 };

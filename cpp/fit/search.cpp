@@ -116,7 +116,10 @@ class Route {
     return out;
   }
 
-  bool below_saturated(const Optimum& o) const { return o.value < sample_.saturated_value - kBeyond; }
+  // A penalized likelihood has no bound there.
+  bool below_saturated(const Optimum& o) const {
+    return objective_.terms().empty() && o.value < sample_.saturated_value - kBeyond;
+  }
 
   // Starts other than the first, the most promising first.
   Vector other(int k) {
@@ -153,7 +156,8 @@ class Route {
 
   // A maximum near which factors have large loadings is found where they are scaled by other indicators.
   std::optional<Optimum> by_other_markers(const Optimum& from, int few) const {
-    if (!plan_.constraints.none() || !from.theta.allFinite()) return std::nullopt;
+    if (!plan_.constraints.none() || !objective_.terms().empty() || !from.theta.allFinite())
+      return std::nullopt;
     const auto other = other_markers(objective_.blocks(), from.theta, plan_.lower, plan_.upper);
     if (!other) return std::nullopt;
     const Objective same(plan_.npar, other->blocks, objective_.groups());

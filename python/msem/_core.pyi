@@ -86,10 +86,27 @@ def first_stage(
 ) -> FirstStageParts: ...
 def binormal_between(x1: ArrayLike, x2: ArrayLike, y1: ArrayLike, y2: ArrayLike, r: ArrayLike) -> _Floats: ...
 
+class VariancePenalty:
+    """-log|S| - sum log|G| of one block; elements are (row, col, parameter or -1, value)."""
+
+    def __init__(
+        self,
+        covariances: Sequence[tuple[int, int, int, float]],
+        loadings: Sequence[tuple[int, int, int, float]],
+        variances: Sequence[int],
+        factors: Sequence[Sequence[int]],
+        weights: _Floats,
+    ) -> None: ...
+
 class Objective:
     def __init__(
-        self, npar: int, blocks: Sequence[Block], groups: Sequence[tuple[Likelihood, Sequence[int]]]
+        self,
+        npar: int,
+        blocks: Sequence[Block],
+        groups: Sequence[tuple[Likelihood, Sequence[int]]],
+        penalties: Sequence[VariancePenalty] = (),
     ) -> None: ...
+    def penalty(self, theta: ArrayLike) -> float: ...
     @property
     def npar(self) -> int: ...
     @property
@@ -645,6 +662,7 @@ class Plan:
         upper: _Floats,
         constraints: Constraints | None,
         defined: Expressions,
+        penalties: Sequence[VariancePenalty] = (),
     ) -> None: ...
     def estimate(
         self,

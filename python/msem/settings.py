@@ -27,6 +27,7 @@ Parameterization = Literal["delta", "theta"]
 Missing = Literal["listwise", "fiml", "fiml_x"]
 Reference = Literal["normal", "t"]
 Scale = Literal["size", "effective", "none"]
+Penalty = Literal["between"]
 SinglePsu = Literal["error", "centre", "certainty"]
 Space = Literal["auto", "natural", "psd"]
 
@@ -277,6 +278,7 @@ class Settings:
     std_lv: bool = field(default=False, metadata={"read": _flag})
     orthogonal: bool = field(default=False, metadata={"read": _flag})
     meanstructure: bool | None = field(default=None, metadata={"read": _flag})
+    penalty: Penalty | None = field(default=None, metadata={"read": _choice(Penalty)})
     rotation: str | None = field(default=None, metadata={"read": _rotation})
     rotation_args: Any = field(default=None, metadata={"read": _rotation_args})
     estimator: Estimator = field(default="ML", metadata={"read": _estimator})
@@ -336,6 +338,17 @@ class Settings:
         if settings.single_psu != "error" and settings.strata is None:
             raise MsemError("single_psu= has no effect without strata=: leave it out")
         _ = settings.rotated  # read here, so that mistakes are named before anything else
+        if settings.penalty is not None and settings.estimator not in ("ML", "MLR"):
+            raise UnsupportedError('penalty= is of a likelihood: it needs estimator="ML" or "MLR"')
+        if settings.penalty is not None and settings.surveyed:
+            raise UnsupportedError(
+                "penalty= is not available with weights, primary sampling units and strata"
+            )
+        if settings.penalty is not None and settings.test is not None:
+            raise UnsupportedError(
+                "a penalized likelihood has no likelihood-ratio test: leave out test=, and use fit.wald_test(), "
+                "fit.profile() or estimates(reference='t')"
+            )
         if settings.incomplete and settings.meanstructure is False:
             raise UnsupportedError('missing="fiml" needs means: leave out meanstructure=False')
         return settings
@@ -494,6 +507,8 @@ class Settings:
         se = self.se or ("replicate" if self.replicate_weights else "robust" if robust else "standard")
         shown = "yuan_bentler_mplus" if self.weighting is None else adjusted
         test = self.test or (("standard", shown) if robust and shown is not None else ("standard",))
+        if self.penalty:
+            test = ("standard",)  # a penalized likelihood has none
         scaled = any(each in SCALED for each in test)
         observed = (multilevel or self.incomplete) and not expectations
         information = self.information
@@ -520,6 +535,7 @@ class Settings:
         values |= {
             "se": se,
             "test": test,
+            "penalty": self.penalty or "",
             "rotation": self.rotation or "",
             "rotation_args": self.rotation_args or (),
             "information": information,
@@ -540,7 +556,7 @@ class ResolvedSettings(Settings):
 
     Attributes
     ----------
-    cluster, group, weights, cluster_weights, psu, strata, fpc, rotation : str
+    cluster, group, weights, cluster_weights, psu, strata, fpc, penalty, rotation : str
         "" where there is none.
     information : {"observed", "expected", "first_order"}
         What the standard errors are computed from: the bread of robust ones.
@@ -562,6 +578,7 @@ class ResolvedSettings(Settings):
     psu: str
     strata: str
     fpc: str
+    penalty: Any
     rotation: str
     information: Information
     se: StandardErrors

@@ -55,7 +55,8 @@ class Estimate:
     @property
     def llf(self) -> float:
         """Log-likelihood given the fixed covariates."""
-        return -0.5 * self.optimum.value - self.objective.covariate_llf
+        penalty = self.objective.penalty(self.theta)
+        return -0.5 * (self.optimum.value - penalty) - self.objective.covariate_llf
 
     @property
     def table(self) -> ParameterTable:
@@ -176,11 +177,11 @@ def estimate(
         objective.plan.estimate(
             objective.core,
             saturated_moments(sample),
-            np.nan if loss is not None else -2 * sample.llf,
+            np.nan if loss is not None or filled.penalty else -2 * sample.llf,
             max_iterations,
             tolerance,
             [block.level == saturated_level for block in objective.blocks] if saturated_level else [],
-            SPACES.index("natural" if loss is not None else sample.space),
+            SPACES.index("natural" if loss is not None or filled.penalty else sample.space),
             random_starts,
             sample.in_cone,
         )
@@ -254,6 +255,21 @@ def require_likelihood(fit: Estimate, what: str) -> None:
     if fit.objective.loss:
         raise UnsupportedError(
             f'{what} need maximum likelihood, and this fit is by least squares: use estimator="ML"'
+        )
+
+
+def require_unpenalized(fit: Estimate, what: str) -> None:
+    """Refuse what rests on a maximum of the likelihood itself, named in the plural.
+
+    Raises
+    ------
+    UnsupportedError
+        For a penalized likelihood.
+    """
+    if fit.table.penalty:
+        raise UnsupportedError(
+            f"{what} rest on a maximum of the likelihood, and penalty= has another one: use fit.wald_test(), "
+            "fit.profile() or estimates(reference='t')"
         )
 
 

@@ -20,7 +20,13 @@ from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.matrices import row_values
 from msem.language.expressions import Name, names_in
 from msem.model.levels import BETWEEN, WITHIN
-from msem.model.partable import Parameter, ParameterTable, require_no_rotation, require_no_slopes
+from msem.model.partable import (
+    Parameter,
+    ParameterTable,
+    require_no_rotation,
+    require_no_slopes,
+    require_two_levels,
+)
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[Any]  # float64 or complex128
@@ -83,6 +89,7 @@ def require_measured(table: ParameterTable) -> None:
     """
     require_no_slopes(table, "structural-after-measurement estimates")
     require_no_rotation(table, "structural-after-measurement estimates")
+    require_two_levels(table, "structural-after-measurement estimates")
     for level, group in _places(table):
         rows, latent = table.block(level, group), table.latent(level, group)
         if not latent:

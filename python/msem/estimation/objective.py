@@ -17,6 +17,7 @@ from msem.data.arrays import LevelArrays
 from msem.data.statistics import Clusters, Statistics
 from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block, implied_moments, row_values
+from msem.estimation.penalty import penalty_terms
 from msem.estimation.plan import make_plan
 from msem.model.partable import ParameterTable, fixed_covariates
 
@@ -115,12 +116,19 @@ class Objective:
         return build_objective, (self.table, self.statistics)
 
     def value(self, theta: ArrayLike) -> float:
-        """-2 log L at theta, shape (npar,); infinite where the implied moments are not a distribution."""
+        """-2 log L at theta, shape (npar,), with the penalty if there is one.
+
+        Infinite where the implied moments are not a distribution.
+        """
         return self.core.value(theta) + 2 * self.covariate_llf
 
     def llf(self, theta: ArrayLike) -> float:
-        """Log-likelihood at theta."""
-        return -0.5 * self.value(theta)
+        """Log-likelihood at theta, without the penalty if there is one."""
+        return -0.5 * (self.value(theta) - self.penalty(theta))
+
+    def penalty(self, theta: ArrayLike) -> float:
+        """What a penalty adds to -2 log L at theta; 0 without any."""
+        return self.core.penalty(theta) if self.table.penalty else 0.0
 
     def gradient(self, theta: ArrayLike) -> Floats:
         """Derivatives of `value`, shape (npar,)."""
@@ -182,7 +190,9 @@ class Objective:
         """The same for one group alone; parameters after the last that it has are left off the end of theta."""
         rows = tuple(replace(row, group=1) for row in self.table.rows if row.group == group)
         own = self.loss[group - 1] if self.loss else None
-        return build_objective(replace(self.table, rows=rows, ngroups=1), self.statistics[group - 1], own)
+        penalty = self.table.penalty[group - 1 : group]
+        table = replace(self.table, rows=rows, ngroups=1, penalty=penalty)
+        return build_objective(table, self.statistics[group - 1], own)
 
     def variances(self, theta: ArrayLike) -> dict[tuple[int, int], dict[str, float]]:
         """Implied variances of all variables by (level, group)."""
@@ -260,7 +270,12 @@ def build_objective(
         blocks += [block_map(table, level, group, names) for level, names in level_names(s).items()]
         own = losses[group - 1] if losses else s.likelihood()
         compiled_groups.append((own, list(range(last, len(blocks)))))
-    core = _core.Objective(table.npar, [core_block(block, table) for block in blocks], compiled_groups)
+    core = _core.Objective(
+        table.npar,
+        [core_block(block, table) for block in blocks],
+        compiled_groups,
+        penalty_terms(table, blocks),
+    )
     covariates = 0.0 if losses else sum(covariate_loglik(table, s, g) for g, s in enumerate(groups, 1))
     return Objective(table, groups, tuple(blocks), covariates, core, losses)
 

@@ -12,6 +12,7 @@ from msem.data.statistics import Statistics
 from msem.errors import MsemError
 from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_map, core_block
+from msem.estimation.penalty import penalty_terms
 from msem.model.functions import defined_functions
 from msem.model.partable import ParameterTable, fixed_covariates
 from msem.model.variables import Variables
@@ -58,6 +59,7 @@ def make_plan(
         *row_bounds(table),
         None if constraints is None else constraints.core,
         defined_functions(table).core,
+        penalty_terms(table, blocks),
     )
 
 

@@ -118,7 +118,7 @@ class GroupResults:
         """Log-likelihood of the saturated model in this group."""
         if self._objective.table.slopes():
             return self.slope_reference.llf
-        return self.sample.llf - self._objective.covariate_llf
+        return np.nan if self._objective.table.penalty else self.sample.llf - self._objective.covariate_llf
 
     @property
     def chisq(self) -> float:
@@ -483,7 +483,9 @@ class Solution(Translated):
 
     @property
     def unrestricted_llf(self) -> float:
-        """Log-likelihood of the saturated model; with random slopes, of that of slopes."""
+        """Log-likelihood of the saturated model; with random slopes, of that of slopes; nan with a penalty."""
+        if self.table.penalty:
+            return np.nan
         if self.has_slopes:
             return sum(group.unrestricted_llf for group in self.groups.values())
         return self.sample.llf - self.objective.covariate_llf
@@ -497,16 +499,22 @@ class Solution(Translated):
     def aic(self) -> float:
         """Akaike's information criterion.
 
-        With weights, primary sampling units or strata -2 log PL + 2 tr(A^-1 M) (Lumley & Scott, 2015).
+        nan with a penalty; with weights, primary sampling units or strata -2 log PL + 2 tr(A^-1 M) (Lumley & Scott,
+        2015).
         """
+        if self.table.penalty:
+            return np.nan
         if not self.sample.simple:
             return -2 * self.llf + 2 * (np.nan if self.sampling is None else self.sampling.trace)
         return -2 * self.llf + 2 * self.estimate.nfree
 
     @property
     def bic(self) -> float:
-        """Bayesian information criterion with ln N, as lavaan and Mplus have it; nan for a pseudo-likelihood."""
-        if not self.sample.simple:
+        """Bayesian information criterion with ln N, as lavaan and Mplus have it.
+
+        nan for a pseudo-likelihood, and with a penalty.
+        """
+        if not self.sample.simple or self.table.penalty:
             return np.nan
         return -2 * self.llf + self.estimate.nfree * float(np.log(self.sample.nobs))
 

@@ -24,7 +24,7 @@ from msem.data.reading import (
 )
 from msem.data.sample import Sample
 from msem.entry import entries, entry
-from msem.errors import ArgumentError, DataError, ModelError, MsemError
+from msem.errors import ArgumentError, DataError, ModelError, MsemError, UnsupportedError
 from msem.estimation.constraints import compile_constraints, elimination_basis
 from msem.fits.batches import Batch, make_batch
 from msem.fits.fit import Fit
@@ -296,6 +296,8 @@ def compile(
     table = table_of(syntax, fun, settings, group_names(syntax, settings.group, group_labels))
     require_no_rotation(table, "many fits of one model")
     require_two_levels(table, "many fits of one model")
+    if settings.penalty:
+        raise UnsupportedError("penalty= is not available for many fits of one model in this version")
     require_least_squares(resolve(settings, table), table)
     if settings.se == "bootstrap":
         raise MsemError('se="bootstrap" is for one sample: fit.bootstrap() of a fit that needs it')

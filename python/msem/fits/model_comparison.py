@@ -12,7 +12,7 @@ import pandas as pd
 from msem.data.sample import require_simple
 from msem.entry import entry
 from msem.errors import ImproperSolutionWarning, ModelError, MsemError, warn
-from msem.estimation.estimate import require_maximum
+from msem.estimation.estimate import require_maximum, require_unpenalized
 from msem.fits.fit import Fit
 from msem.fits.synopsis import named_fits
 from msem.postestimation.likelihood_ratio import Fitted, LikelihoodRatio, Scaling, likelihood_ratio
@@ -89,6 +89,7 @@ def _named_fits(fits: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Fi
         if not isinstance(fit, Fit):
             raise ModelError(f"{name} is a {type(fit).__name__}, not a fit of sem, cfa or growth")
         require_maximum(fit.estimate, f"tests of {name}")
+        require_unpenalized(fit.estimate, f"tests of {name}")
     return given
 
 

@@ -111,6 +111,7 @@ def header(
             ("Estimator", options.estimator),
             ("Optimization method", "Fisher scoring"),
             *scale_rows(options, groups),
+            *((("Penalty", "between variances"),) if options.penalty else ()),
             ("Number of model parameters", npar),
             *((("Number of equality constraints", nequal),) if nequal else ()),
             *rotation,
@@ -275,6 +276,14 @@ def shown_labels(table: ParameterTable) -> list[str]:
     ]
 
 
+def whole_sections(fit: Solution, groups: Sequence[GroupResults], *, full: bool) -> tuple[Section, ...]:
+    """Tests and fit measures of the whole model; of a penalized likelihood there are none but residuals."""
+    if not fit.table.penalty:
+        return with_group_tests(measure_sections(measures(fit), fit.options, full=full), groups)
+    rows = ("None: the likelihood is penalized", ""), ("  Log-likelihood without the penalty", fit.llf)
+    return (Section("Model Test User Model", rows),)
+
+
 def slope_sections(groups: Sequence[GroupResults]) -> tuple[Section, ...]:
     """What the chi-square of a model with random slopes is against, or why there is none."""
     slopes = [group for group in groups if group.estimate.table.slopes(group.number)]
@@ -313,7 +322,7 @@ def small_sample_sections(fit: Solution) -> tuple[Section, ...]:
 def few_clusters_remark(fit: Solution) -> tuple[str, ...]:
     """What is said where the plain test of the between level rejects true models far too often; or nothing."""
     ordinary = fit.table.multilevel and fit.discrepancy is None and fit.sample.simple and not tied(fit)
-    if not ordinary or fit.df <= 0 or not fit.sample.converged:
+    if not ordinary or fit.table.penalty or fit.df <= 0 or not fit.sample.converged:
         return ()
     corrected = {*fit.options.corrected_tests} or "hotelling" in fit.options.test
     size = plain_size(fit.table, [s.nclusters for s in fit.sample.statistics])
@@ -339,7 +348,8 @@ def tests_section(level: int, tests: pd.DataFrame) -> Section:
 
 def level_sections(fit: Solution) -> tuple[Section, ...]:
     """The section of the summary; none for a single-level model, or when the saturated model has no maximum."""
-    if not fit.table.multilevel or not fit.sample.converged or fit.discrepancy is not None:
+    untested = fit.discrepancy is not None or fit.table.penalty
+    if not fit.table.multilevel or not fit.sample.converged or untested:
         return ()
     if tied(fit):
         return (level_section({}, note=f"Not defined: {tied(fit).partition(':')[0]}"),)
@@ -428,7 +438,7 @@ def summary_inputs(
             rotation_rows(fit, conditions),
         ),
         fit=(
-            *with_group_tests(measure_sections(measures(fit), fit.options, full=full), groups),
+            *whole_sections(fit, groups, full=full),
             *small_sample_sections(fit),
             *slope_sections(groups),
             *(level_sections(fit) if full else ()),

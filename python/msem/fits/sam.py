@@ -358,7 +358,7 @@ def _require_meaning(settings: Settings) -> None:
             "std_lv=True gives latent variables their scale in the structural part, which comes second: leave it out; "
             "standardized estimates are fit.standardized()"
         )
-    if settings.estimator not in ("ML", "MLR"):
+    if settings.estimator not in ("ML", "MLR") or settings.ordered:
         raise UnsupportedError(
             f'msem.sam fits its blocks by maximum likelihood, not estimator="{settings.estimator}"'
         )

@@ -36,6 +36,7 @@ from msem.errors import (
 from msem.estimation.deletion import ENOUGH, effective_clusters, one_step_jackknife
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.least_squares import LeastSquaresSolution, fit_least_squares, ordered_problems
+from msem.estimation.penalty import penalized
 from msem.estimation.problems import (
     Problem,
     find_problems,
@@ -117,6 +118,7 @@ def sem(
     std_lv: bool = False,
     orthogonal: bool = False,
     meanstructure: bool | None = None,
+    penalty: str | None = None,
     rotation: str | None = None,
     rotation_args: Mapping[str, Any] | None = None,
     estimator: str = "ML",
@@ -215,6 +217,11 @@ def sem(
     meanstructure : bool, optional
         Whether a single-level model has means; default: if there are several groups, the text has an intercept or
         `sample_mean` is given. Two-level models always have.
+    penalty : {"between"}, optional
+        Maximise log L + log|S_b| / 2, S_b the residual covariances of the between level, on the scale of the
+        indicators, so that markers do not matter (Chung et al., 2013, 2015). It keeps between variances off 0 and
+        correlations off 1 with few clusters, and vanishes beside the likelihood as their number grows. There is no
+        chi-square then. See `docs/penalty.md`.
     rotation : str, optional
         Of the loadings of exploratory blocks, ``efa("block")*f1 + efa("block")*f2 =~ ...``: "geomin" (default),
         "oblimin", "quartimin", "varimax", "quartimax", "crawford_ferguson", "target". See
@@ -370,6 +377,7 @@ def _fit(fun: Fun, model: str, data: Any, settings: Settings, sample: Sample | N
     given, settings = settings, with_cluster(settings, data)
     table = table_of(syntax, fun, settings, groups, columns.thresholds)
     require_exploratory(settings, table)
+    require_penalty(settings, table)
     resolved = resolve(settings, table, data)
     require_least_squares(resolved, table)
     table = add_auxiliary(table, data, given)
@@ -426,6 +434,22 @@ def require_exploratory(settings: Settings, table: ParameterTable) -> None:
     if table.rotation.method == "target":
         for block in table.exploratory:
             table.rotation.target_of(block)
+
+
+def require_penalty(settings: Settings, table: ParameterTable) -> None:
+    """Refuse a penalty where there is nothing that it is for."""
+    if settings.penalty and not table.multilevel:
+        raise ModelError('penalty="between" is for models of two levels, and this one has one: leave it out')
+    if settings.penalty:
+        require_two_levels(table, 'penalties on the between level (penalty="between")')
+    if settings.penalty and (settings.weighting is not None or settings.ordered):
+        raise UnsupportedError('penalty= is of a likelihood: it needs estimator="ML" or "MLR"')
+    if settings.penalty and table.slopes():
+        raise UnsupportedError('penalty="between" is not available for models with random slopes')
+    if settings.penalty and settings.space == "psd":
+        raise ModelError(
+            'penalty="between" keeps variances positive by itself: leave out one of penalty= and space="psd"'
+        )
 
 
 def require_least_squares(settings: Settings, table: ParameterTable) -> None:
@@ -492,6 +516,8 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     if settings.by_cluster:
         require_raw(sample, settings)
     _require_tests(table, sample, settings)
+    if settings.penalty:
+        table = penalized(table, sample)
     # least squares takes the saturated moments for estimates with a covariance matrix: no bound may hold them
     sample = sample.in_space("natural" if settings.weighting is not None else settings.space)
     discrepancy: LeastSquaresSolution | None = None
@@ -511,7 +537,9 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     replicates: Bootstrap | None = None
     if settings.se == "bootstrap":
         replicates, sampling = bootstrap_errors(solution, sample, sampling, settings.bootstrap, settings.seed)
-    if not sample.converged and not table.slopes():
+    if settings.penalty:
+        pass  # of the likelihood itself there is no maximum to be tested
+    elif not sample.converged and not table.slopes():
         problems = (*problems, no_chi_square(sample.unidentified, sample.shortage))
     elif settings.space == "auto" and sample.in_cone and discrepancy is None:
         problems = (*problems, saturated_boundary(solution.optimum))

@@ -170,7 +170,7 @@ def _derive(
         for level in range(1, table.nlevels + 1)
         for row in make(table, level, group, numbers)
     ]
-    return replace(table, rows=tuple(rows), syntax=None, constraints=(), defined=())
+    return replace(table, rows=tuple(rows), syntax=None, constraints=(), defined=(), penalty=())
 
 
 def _saturated_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:

@@ -162,6 +162,9 @@ class ParameterTable:
         Of exploratory blocks, if there are any.
     ordered : Ordered
         Ordered variables, if there are any.
+    penalty : tuple of dict
+        With a penalty on the between level, variances of observed variables that it is in units of, for each group;
+        empty without.
     """
 
     rows: tuple[Parameter, ...]
@@ -176,6 +179,7 @@ class ParameterTable:
     auxiliary: tuple[str, ...] = ()
     rotation: Rotation = GEOMIN
     ordered: Ordered = field(default_factory=Ordered)
+    penalty: tuple[dict[str, float], ...] = ()
 
     @cached_property
     def npar(self) -> int:

@@ -64,8 +64,10 @@ def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeas
     """
     full = saturated_table(fit.table).npar
     unrestricted = sample.llf - fit.objective.covariate_llf
+    if fit.table.penalty:  # there is no maximum of the likelihood
+        unrestricted = np.nan
     common = FitMeasureInputs(
-        llf=fit.llf,
+        llf=np.nan if fit.table.penalty else fit.llf,
         unrestricted_llf=unrestricted,
         npar=fit.nfree,
         df=full - fit.nfree,
@@ -79,7 +81,7 @@ def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeas
 
 def _baseline_chisq(baseline: Estimate, unrestricted: float) -> float:
     """Its chi-square; 0, and not what rounding leaves, where the baseline model is the saturated one."""
-    if not baseline.optimum.converged:
+    if not baseline.optimum.converged or np.isnan(unrestricted):
         return np.nan
     value = 2 * (unrestricted - baseline.llf)
     return value if value > ROUNDING * (1 + abs(unrestricted)) else 0.0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.sample import Sample, require_simple
 from msem.errors import DataError, MsemError
-from msem.estimation.estimate import Estimate, require_maximum
+from msem.estimation.estimate import Estimate, require_maximum, require_unpenalized
 from msem.estimation.sampling import free_directions
 from msem.estimation.solution import Solution
 from msem.resampling.progress import Progress
@@ -125,6 +125,7 @@ def influence_of(
         If the estimates are not maximum likelihood ones.
     """
     require_maximum(estimate, "measures of influence")
+    require_unpenalized(estimate, "measures of influence")
     require_simple(sample, "measures of influence", "fit without them to look for influential clusters")
     counts = cluster_counts(sample)
     ids = sample.identifiers

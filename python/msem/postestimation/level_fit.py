@@ -15,7 +15,7 @@ import pandas as pd
 
 from msem.data.sample import Sample
 from msem.errors import ModelError, UnsupportedError
-from msem.estimation.estimate import Estimate, require_likelihood
+from msem.estimation.estimate import Estimate, require_likelihood, require_unpenalized
 from msem.estimation.partial import estimate_partially, key
 from msem.estimation.smallsamples import LevelShape, small_sample_factor
 from msem.estimation.solution import NO_MOMENTS, GroupResults, Solution, cached, without_slopes
@@ -225,6 +225,7 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
 def measures_of_level(fit: Solution, level: int | str) -> pd.Series:
     """Fit measures of one level, the others saturated."""
     require_likelihood(fit.estimate, "fit measures of one level")
+    require_unpenalized(fit.estimate, "fit measures of one level")
     return specific_measures(fit)[level_fit(fit, level).level]().copy()
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from msem.data.complete import SampleStatistics, level_statistics
 from msem.data.sample import Group, Sample, require_simple
 from msem.errors import UnsupportedError
-from msem.estimation.estimate import Estimate, require_likelihood
+from msem.estimation.estimate import Estimate, require_likelihood, require_unpenalized
 from msem.estimation.objective import build_objective
 from msem.estimation.sampling import sampling_covariance
 from msem.estimation.solution import NOT_YET, Solution, without_slopes
@@ -88,6 +88,7 @@ def fmi(fit: Solution) -> pd.Series:
     Savalei & Rhemtulla (2012). Structural Equation Modeling, 19, 477-494.
     """
     require_likelihood(fit.estimate, "fractions of missing information")
+    require_unpenalized(fit.estimate, "fractions of missing information")
     require_simple(
         fit.sample, "fractions of missing information", "they have no meaning under a pseudo-likelihood"
     )

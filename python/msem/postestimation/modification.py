@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msem.data.statistics import Clusters
 from msem.distributions import chisq_quantile, normal_rejection
 from msem.errors import MsemError
-from msem.estimation.estimate import Estimate, require_maximum
+from msem.estimation.estimate import Estimate, require_maximum, require_unpenalized
 from msem.estimation.matrices import row_values
 from msem.estimation.sampling import free_directions
 from msem.estimation.solution import NOT_YET, Solution, without_slopes
@@ -191,6 +191,7 @@ def modification_indices(
         For least squares.
     """
     require_maximum(fit.estimate, "modification indices")
+    require_unpenalized(fit.estimate, "modification indices")
     kinds = OPERATORS if op is None else (op,) if isinstance(op, str) else tuple(op)
     for kind in kinds:
         require_choice("op", kind, OPERATORS)

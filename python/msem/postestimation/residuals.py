@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelMoment
 from msem.distributions import normal_pvalue, wald_statistic
 from msem.errors import MsemError
+from msem.estimation.estimate import require_unpenalized
 from msem.estimation.least_squares import least_squares_errors
 from msem.estimation.moment_vector import (
     Flags,
@@ -259,6 +260,7 @@ def _errors_of(fit: Solution, vectors: tuple[MomentVector, ...]) -> MomentErrors
     if fit.discrepancy is not None:
         return least_squares_errors(vectors, fit.discrepancy)
     kind: Kind = "expected" if fit.options.information == "expected" else "observed"
+    require_unpenalized(fit.estimate, "standard errors of residuals")
     return moment_errors(fit.estimate, fit.sample, vectors, kind, robust=fit.options.robust)
 
 

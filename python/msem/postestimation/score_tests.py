@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from msem.data.statistics import Clusters
 from msem.distributions import chisq_pvalue, normal_pvalue
 from msem.errors import ModelError, MsemError
-from msem.estimation.estimate import Estimate, require_maximum
+from msem.estimation.estimate import Estimate, require_maximum, require_unpenalized
 from msem.estimation.objective import build_objective
 from msem.estimation.sampling import free_directions
 from msem.estimation.scoreproducts import corrected_scores
@@ -415,6 +415,7 @@ def score_test(
         For least squares.
     """
     require_maximum(fit.estimate, "score tests")
+    require_unpenalized(fit.estimate, "score tests")
     if add is not None and release is not None:
         raise MsemError("give either release= or add=, not both")
     if add is not None:
