@@ -153,7 +153,7 @@ def test_functions_that_are_bound_by_address_have_names_of_their_own():
         for name in FREE.findall(text):
             where[name].add(path.name)
     assert {"clusters_by_size", "bind_statistics"} <= set(where)
-    for path, text in texts.items():
+    for text in texts.values():
         for name in re.findall(r'\.def\("\w+", &(\w+)[,)]', text):
             assert len(where[name]) == 1, (name, where[name])
 

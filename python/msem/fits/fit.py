@@ -33,6 +33,7 @@ from msem.postestimation.scores import cluster_loglik, scores
 from msem.postestimation.srmr import srmr
 from msem.postestimation.standardized import rsquare, standardized
 from msem.postestimation.tidy import ForTables, glance, tidy
+from msem.postestimation.variance_partition import variance_partition
 from msem.postestimation.wald import wald_test
 from msem.resampling.bootstrap import Bootstrap, bootstrap
 from msem.resampling.jackknife import jackknife
@@ -69,6 +70,7 @@ class Fit(Solution, ForTables):
     # quantities derived from the estimates
     effects, contextual_effects = effects, contextual_effects
     reliability, icc_table = reliability, icc_table
+    variance_partition = variance_partition
 
     # clusters and units
     scores, cluster_loglik = scores, cluster_loglik

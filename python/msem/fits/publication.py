@@ -224,7 +224,7 @@ def table(
     kept = None if ops is None else several(ops)
     parts: dict[tuple[str, str], pd.Series] = {}
     for name, fit in given.items():
-        frame = _rows(fit, kept, ci_level)
+        frame = _rows(fit, kept, ci_level, standardized=bool(standardized))
         heading = f"{100 * ci_level:g}% CI" if "ci" in shown and shown[0] == "ci" else "Estimate"
         parts[name, heading] = frame.apply(_cell, axis=1, args=(shown, digits, apa))
         for column in standardized:
@@ -239,9 +239,11 @@ def table(
     return PublicationTable(frame, _notes(given, shown, ci_level))
 
 
-def _rows(fit: Fit | SavedFit, ops: Sequence[str] | None, ci_level: float) -> pd.DataFrame:
+def _rows(
+    fit: Fit | SavedFit, ops: Sequence[str] | None, ci_level: float, *, standardized: bool
+) -> pd.DataFrame:
     """Estimates by section and row."""
-    frame = fit.estimates(standardized=True, ci_level=ci_level)
+    frame = fit.estimates(standardized=standardized, ci_level=ci_level)
     rows = (*fit.table.rows, *[None] * (len(frame) - len(fit.table.rows)))
     wanted = np.array([row is None or (not row.exo and (row.free > 0 or row.user)) for row in rows])
     if ops is not None:
@@ -255,11 +257,15 @@ def _rows(fit: Fit | SavedFit, ops: Sequence[str] | None, ci_level: float) -> pd
         where += [groups[group - 1]] if groups and group else []
         sections.append(": ".join([", ".join(where), title]) if where else title)
         names.append(lhs if title == "Variances" or op in ("~1", ":=") else f"{lhs} {op} {rhs}")
+    kept = [row for row, one in zip(rows, wanted, strict=True) if one]
+    frame = frame.assign(slope=["" if row is None else row.slope for row in kept])
     return frame.set_index(pd.MultiIndex.from_arrays([sections, names], names=["section", "row"]))
 
 
 def _cell(row: pd.Series, show: Sequence[str], digits: int, apa: bool) -> str:
     """An estimate with what goes with it."""
+    if row["slope"]:
+        return f"random ({row['slope']})"
     estimated = row["se"] != 0
     text = f"{row['est']:.{digits}f}"
     if not estimated:

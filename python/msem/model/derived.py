@@ -192,11 +192,13 @@ def saturated_slopes(table: ParameterTable, group: int) -> tuple[Slope, ...]:
     """Random slopes of the saturated model of a group: one for each outcome and each covariate that has one."""
     covariates = dict.fromkeys(slope.covariate for slope in table.slopes(group))
     outcomes = _outcomes(table, group)
+    # a covariate that is an outcome itself has those slopes that the model gives it
+    own = {(outcome, slope.covariate) for slope in table.slopes(group) for outcome in slope.outcomes}
     return tuple(
         Slope(f"{outcome}*{covariate}", covariate, (outcome,))
         for covariate in covariates
         for outcome in outcomes
-        if outcome not in covariates
+        if outcome not in covariates or (outcome, covariate) in own
     )
 
 
