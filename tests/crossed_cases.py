@@ -1,0 +1,108 @@
+"""Two crossed classifications on small made-up samples, as one dense normal density of everything observed.
+
+Nothing of the likelihood is shared with the package: the covariance of two values is the sum over the levels of what
+they have in common there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import oracle
+from msem import _core
+
+
+class Case:
+    """Free covariance matrices of all levels, and means.
+
+    Variables 0 to 2 are measured on units, 3 and 4 on the clusters of either classification. `swap` exchanges the
+    numbers of clusters, so that the other classification is eliminated.
+    """
+
+    def __init__(self, seed=1, units=40, clusters=(7, 5), swap=False, zero=False):
+        rng = np.random.default_rng(seed)
+        clusters = clusters[::-1] if swap else clusters
+        self.levels, self.measured = [[0, 1, 2], [0, 1, 3], [1, 0, 4]], [0, 0, 0, 1, 2]
+        self.of = [np.concatenate([np.arange(n), rng.integers(0, n, units - n)]) for n in clusters]
+        rng.shuffle(self.of[1])
+        self.values = rng.normal(size=(units, 3)) + np.array([2, 0, 100])
+        for k in self.of:
+            self.values[:, :2] += rng.normal(size=(k.max() + 1, 2))[k]
+        self.own = [rng.normal(size=(n, 1)) + 3 for n in clusters]
+        self.data = _core.CrossedData(self.levels, self.measured, self.values, self.of, self.own)
+        self.likelihood = _core.CrossedLikelihood(self.data)
+        self.covs = [(level, i, j) for level in range(3) for i in range(3) for j in range(i + 1)]
+        self.means = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2)]
+        blocks = []
+        for level in range(3):
+            cov = [(k, i, j) for k, (of, i, j) in enumerate(self.covs) if of == level]
+            mean = [(len(self.covs) + k, i) for k, (of, i) in enumerate(self.means) if of == level]
+            blocks.append(
+                _core.Block(
+                    3,
+                    3,
+                    [1] * len(cov) + [2] * len(mean),
+                    [i for _, i, _ in cov] + [i for _, i in mean],
+                    [j for _, _, j in cov] + [0] * len(mean),
+                    [k for k, _, _ in cov] + [k for k, _ in mean],
+                    [0.0] * (len(cov) + len(mean)),
+                )
+            )
+        npar = len(self.covs) + len(self.means)
+        self.objective = _core.Objective(npar, blocks, [(self.likelihood, [0, 1, 2])])
+        theta = []
+        for level in range(3):
+            root = rng.normal(size=(3, 3)) * 0.6 + np.eye(3)
+            cov = root @ root.T
+            if zero and level:  # effects without variance beyond what the cluster's variable says
+                effect = rng.normal(size=2)
+                cov[:2, 2] = cov[2, :2] = effect * cov[2, 2]
+                cov[:2, :2] = np.outer(effect, effect) * cov[2, 2]
+            theta += [cov[i, j] for i in range(3) for j in range(i + 1)]
+        self.theta = np.array([*theta, 2.2, 0.3, 100.1, 2.8, 3.1])
+
+    def moments(self, theta):
+        """Means and covariance matrices by level."""
+        mean, cov = np.zeros((3, 3), theta.dtype), np.zeros((3, 3, 3), theta.dtype)
+        for value, (level, i, j) in zip(theta, self.covs, strict=False):
+            cov[level, i, j] = cov[level, j, i] = value
+        for value, (level, i) in zip(theta[len(self.covs) :], self.means, strict=True):
+            mean[level, i] = value
+        return mean, cov
+
+    def dense(self, theta):
+        """All values, their mean and covariance matrix."""
+        means, covs = self.moments(theta)
+        where = [(i, self.of[0][i], self.of[1][i]) for i in range(len(self.values))]
+        rows = [(self.values[i, v], v, place) for i, place in enumerate(where) for v in range(3)]
+        rows += [(value, 3, (None, k, None)) for k, value in enumerate(self.own[0][:, 0])]
+        rows += [(value, 4, (None, None, k)) for k, value in enumerate(self.own[1][:, 0])]
+        mean = np.zeros(len(rows), theta.dtype)
+        cov = np.zeros((len(rows), len(rows)), theta.dtype)
+        for level in range(3):
+            at = np.array(
+                [self.levels[level].index(v) if v in self.levels[level] else -1 for _, v, _ in rows]
+            )
+            unit = np.array([-1 - k if r[2][level] is None else r[2][level] for k, r in enumerate(rows)])
+            here = (unit[:, None] == unit) & (at[:, None] >= 0) & (at >= 0)
+            mean[at >= 0] += means[level][at[at >= 0]]
+            cov += np.where(here, covs[level][at[:, None], at], 0)
+        return np.array([value for value, _, _ in rows]), mean, cov
+
+    def loglik(self, theta):
+        """The whole log-likelihood."""
+        y, mean, cov = self.dense(theta)
+        return oracle.normal_logpdf(y[None], mean, cov)[0]
+
+    def average_information(self):
+        """Half-sum of observed and expected information, but for what is only known on average: see Gilmour et al."""
+        y, mean, cov = self.dense(self.theta)
+        n = len(y)
+        parts = oracle.complex_step(
+            lambda t: np.concatenate([a.ravel() for a in self.dense(t)[1:]]), self.theta
+        )
+        slopes, changes = parts[:n], parts[n:].reshape(n, n, -1)
+        inverse = np.linalg.inv(cov)
+        weighted = inverse @ (y - mean)
+        moved = np.einsum("ijk,j->ik", changes, weighted)
+        return slopes.T @ inverse @ slopes + 0.5 * moved.T @ inverse @ moved
