@@ -54,8 +54,9 @@ py::dict run_missing(const IncompleteLikelihood& likelihood, bool em, int max_it
   return as_dict(fit);
 }
 
-py::dict run_nested(const std::shared_ptr<NestedLikelihood>& likelihood, bool em, int max_iterations,
-                    double tolerance, bool cone) {
+template <class Of>
+py::dict run_levels(const std::shared_ptr<Of>& likelihood, bool em, int max_iterations, double tolerance,
+                    bool cone) {
   if (em) throw std::invalid_argument("the saturated model of three levels and more is fitted by scoring");
   SaturatedLevels fit;
   {
@@ -79,8 +80,10 @@ void bind_saturated(py::module_& m) {
   using namespace py::literals;
   m.def("fit_saturated", &run_saturated, "likelihood"_a, "em"_a = false, "max_iterations"_a = 0,
         "tolerance"_a = 1e-12, "cone"_a = false);
-  m.def("fit_saturated", &run_nested, "likelihood"_a, "em"_a = false, "max_iterations"_a = 0,
-        "tolerance"_a = 1e-12, "cone"_a = false);
+  m.def("fit_saturated", &run_levels<NestedLikelihood>, "likelihood"_a, "em"_a = false,
+        "max_iterations"_a = 0, "tolerance"_a = 1e-12, "cone"_a = false);
+  m.def("fit_saturated", &run_levels<CrossedLikelihood>, "likelihood"_a, "em"_a = false,
+        "max_iterations"_a = 0, "tolerance"_a = 1e-12, "cone"_a = false);
   m.def("fit_saturated", &run_missing, "likelihood"_a, "em"_a = false, "max_iterations"_a = 0,
         "tolerance"_a = 1e-12, "cone"_a = false);
 }

@@ -78,22 +78,46 @@ Implied starting_moments(const NestedData& data) {
   return out;
 }
 
-}  // namespace
+// From two crossed classifications: half of the differences between units for themselves, the rest for the
+// two.
+Implied starting_moments(const CrossedData& data) {
+  const Matrix whole = data.products / data.units;
+  Implied out;
+  for (Index l = 0; l < 3; ++l) {
+    const std::vector<Index>& here = data.levels[l];
+    const Index n = static_cast<Index>(here.size());
+    Matrix cov = Matrix::Zero(n, n);
+    const std::vector<Index> own = data.on(l);
+    Matrix values(0, 0);
+    if (l) values = data.classifications[l - 1].values;
+    for (Index i = 0; i < n; ++i) {
+      for (Index j = 0; j < n; ++j) {
+        const bool units = data.measured[here[i]] == 0 && data.measured[here[j]] == 0;
+        const bool clusters = data.measured[here[i]] > 0 && data.measured[here[j]] > 0;
+        if (units) cov(i, j) = (l ? 0.25 : 0.5) * whole(here[i], here[j]);
+        if (clusters)
+          cov(i, j) = values.row(here[i] - own[0]).dot(values.row(here[j] - own[0])) /
+                      static_cast<double>(values.cols());
+      }
+    }
+    out.push_back({Vector::Zero(n), std::move(cov)});
+  }
+  return out;
+}
 
-SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& likelihood,
-                              const SaturatedOptions& options) {
-  const NestedData& data = *likelihood->data();
-  const Implied start = starting_moments(data);
-  const Index depth = data.nlevels();
-  std::vector<Index> highest(data.nvariables(), 0);
+SaturatedLevels fitted(const std::shared_ptr<const Likelihood>& likelihood, const Vector& origin,
+                       const Implied& start, const SaturatedOptions& options) {
+  const Layout layout = likelihood->layout();
+  const Index depth = static_cast<Index>(layout.levels.size());
+  std::vector<Index> highest(layout.nvariables, 0);
   for (Index l = 0; l < depth; ++l) {
-    for (const Index v : data.levels[l]) highest[v] = std::max(highest[v], l);
+    for (const Index v : layout.levels[l]) highest[v] = std::max(highest[v], l);
   }
   std::vector<double> theta;
   std::vector<Block> blocks;
   std::vector<int> own;
   for (Index l = 0; l < depth; ++l) {
-    const int n = static_cast<int>(data.levels[l].size());
+    const int n = static_cast<int>(layout.levels[l].size());
     std::vector<Entry> entries;
     const auto add = [&](Slot slot, int i, int j, double value) {
       entries.push_back({slot, i, j, static_cast<int>(theta.size()), 0.0});
@@ -103,8 +127,8 @@ SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& lik
       for (int i = j; i < n; ++i) add(Slot::kSymmetric, i, j, start[l].cov(i, j));
     }
     for (int i = 0; i < n; ++i) {
-      const Index v = data.levels[l][i];
-      if (highest[v] == l) add(Slot::kIntercept, i, 0, data.origin[v]);
+      const Index v = layout.levels[l][i];
+      if (highest[v] == l) add(Slot::kIntercept, i, 0, origin[v]);
     }
     own.push_back(static_cast<int>(l));
     blocks.emplace_back(n, n, std::move(entries));
@@ -130,6 +154,20 @@ SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& lik
     out.moments.push_back({point.mean, point.total});
   }
   return out;
+}
+
+}  // namespace
+
+SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& likelihood,
+                              const SaturatedOptions& options) {
+  const NestedData& data = *likelihood->data();
+  return fitted(likelihood, data.origin, starting_moments(data), options);
+}
+
+SaturatedLevels fit_saturated(const std::shared_ptr<const CrossedLikelihood>& likelihood,
+                              const SaturatedOptions& options) {
+  const CrossedData& data = likelihood->data();
+  return fitted(likelihood, data.origin, starting_moments(data), options);
 }
 
 }  // namespace msem

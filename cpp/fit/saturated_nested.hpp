@@ -1,7 +1,9 @@
-// The saturated (h1) model of nested levels: a covariance matrix for each level and a mean for each variable.
+// The saturated (h1) model of nested levels, and of crossed classifications: a covariance matrix for each
+// level and a mean for each variable.
 #pragma once
 
 #include "likelihood/complete/saturated.hpp"
+#include "likelihood/crossed/crossed.hpp"
 #include "likelihood/nested/nested.hpp"
 
 namespace msem {
@@ -16,6 +18,8 @@ struct SaturatedLevels {
 // By scoring from moments of the analysis of variance. Covariance matrices of higher levels may be indefinite
 // at the maximum, except in the cone.
 SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& likelihood,
+                              const SaturatedOptions& options);
+SaturatedLevels fit_saturated(const std::shared_ptr<const CrossedLikelihood>& likelihood,
                               const SaturatedOptions& options);
 
 }  // namespace msem

@@ -618,6 +618,44 @@ class NestedLikelihood(Likelihood):
 
 class NestedClusters(Clusters): ...
 
+class Classification:
+    """One of two crossed classifications."""
+
+    @property
+    def sizes(self) -> _Floats: ...
+    @property
+    def sums(self) -> _Floats: ...  # of the variables of units, p x clusters
+    @property
+    def values(self) -> _Floats: ...  # measured on the clusters, q x clusters
+
+class CrossedData:
+    """Complete data of units in two crossed classifications; variables are numbered over all levels."""
+
+    def __init__(
+        self,
+        levels: Sequence[Sequence[int]],
+        measured: Sequence[int],
+        units: _Floats,
+        of: Sequence[NDArray[np.int64]],
+        values: Sequence[_Floats],
+    ) -> None: ...
+    @property
+    def origin(self) -> _Floats: ...
+    @property
+    def nobs(self) -> float: ...
+    @property
+    def products(self) -> _Floats: ...
+    @property
+    def pairs(self) -> _Floats: ...
+    @property
+    def classifications(self) -> tuple[Classification, Classification]: ...
+    def restrict(self, variables: Sequence[int], levels: Sequence[Sequence[int]]) -> CrossedData: ...
+
+class CrossedLikelihood(Likelihood):
+    """Complete data of two crossed classifications."""
+
+    def __init__(self, data: CrossedData) -> None: ...
+
 class GivenSamples(Draws):
     """Samples of groups, each (sizes, counts, means, scatter, ssw)."""
 

@@ -119,11 +119,34 @@ def _column(name: str, value: Any) -> str:
     return value
 
 
+class CrossedColumns(tuple[str, ...]):
+    """Two columns of clusters of which neither lies within the other: that of level 3, then that of level 2."""
+
+    __slots__ = ()
+
+
+def crossed_columns(text: str) -> CrossedColumns | None:
+    """The columns of a text such as "pupil * school", with an asterisk or a multiplication sign; None without one."""
+    parts = [part.strip() for part in text.replace("×", "*").split("*")]
+    if len(parts) < 2:
+        return None
+    if len(parts) > 2 or not all(parts) or parts[0] == parts[1]:
+        raise MsemError(
+            f"cluster={text!r}: crossed classifications are two columns, as in cluster='pupil * school'"
+        )
+    return CrossedColumns(reversed(parts))
+
+
 def _clusters(name: str, value: Any) -> str | tuple[str, ...]:
     """A column, or several of nested clusters, the highest first."""
     if not isinstance(value, list | tuple) or len(value) == 1:
-        return _column(name, value)
+        column = _column(name, value)
+        return crossed_columns(column) or column
     columns = tuple(_column(name, one) for one in value)
+    if any(crossed_columns(one) for one in columns):
+        raise MsemError(
+            f"cluster={value!r}: two crossed classifications are one text, cluster='pupil * school'"
+        )
     if not columns:
         raise MsemError("cluster=[] names no column: leave it out for a single-level model")
     if len(set(columns)) < len(columns):
@@ -382,8 +405,13 @@ class Settings:
 
     @property
     def inner(self) -> tuple[str, ...]:
-        """Columns of clusters within these, the highest first."""
-        return self.cluster[1:] if isinstance(self.cluster, tuple) else ()
+        """Columns of clusters within these, the highest first; of the lower level if they are crossed."""
+        return tuple(self.cluster[1:]) if isinstance(self.cluster, tuple) else ()
+
+    @property
+    def crossed(self) -> bool:
+        """Whether the clusters of one column do not lie within those of the other."""
+        return isinstance(self.cluster, CrossedColumns)
 
     @property
     def fixed_covariates(self) -> bool:
@@ -516,6 +544,13 @@ class Settings:
             information = "first_order"
         elif information is None and self.weighting is not None:
             information = "observed" if self.incomplete else "expected"
+        elif self.crossed:
+            if information not in (None, "observed"):
+                raise UnsupportedError(
+                    f"information={information!r} is not available for crossed classifications, whose clusters are not "
+                    "independent: leave it out, for the observed information"
+                )
+            information = "observed"
         elif information is None:
             information = "observed" if observed or robust or scaled or se in DESIGN_BASED else "expected"
         self._require_tests(test, se)

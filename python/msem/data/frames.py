@@ -37,7 +37,7 @@ from msem.data.survey import (
     survey_rows,
     whole_sizes,
 )
-from msem.errors import DataError
+from msem.errors import DataError, DataWarning, warn
 from msem.settings import several
 
 Numbers = tuple[NDArray[np.int64], "pd.Index[Any]"]  # code of each row, id of each code
@@ -73,12 +73,15 @@ class InnerClusters:
         Their ids, which may repeat in different clusters above.
     repeated : int
         How many ids do.
+    crossed : bool
+        Whether they do not lie within the others, but are crossed with them; then they have no parents.
     """
 
     codes: NDArray[np.int64]
     parent: NDArray[np.int64]
     ids: pd.Index[Any]
     repeated: int
+    crossed: bool = False
 
 
 @dataclass(frozen=True)
@@ -258,6 +261,8 @@ def clustered_data(
     holes: Holes | None = None,
     survey: SurveyColumns | None = None,
     inner: Sequence[str] = (),
+    *,
+    crossed: bool = False,
 ) -> ClusteredData:
     """Take the needed variables from a frame, delete incomplete rows and number the clusters.
 
@@ -271,6 +276,8 @@ def clustered_data(
         Column with the ids of the highest clusters, of any hashable type. Rows without an id are left out and counted.
     inner : sequence of str
         Columns with the ids of clusters within these, the highest first.
+    crossed : bool
+        Whether the inner clusters are crossed with the others instead.
     holes : Holes, optional
         Keep rows with missing values: leave out only those in which nothing is observed or a required variable is
         missing (one of clusters: in all rows of the cluster). Variables of clusters are filled in from other rows of
@@ -290,7 +297,7 @@ def clustered_data(
         variable, if cluster ids cannot be hashed, or if no complete row is left; or if weights cannot be used: see
         `survey_rows`.
     """
-    return kept_rows(screened_columns(frame, variables, cluster, survey, inner), holes)
+    return kept_rows(screened_columns(frame, variables, cluster, survey, inner, crossed=crossed), holes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,6 +320,8 @@ class ScreenedColumns:
         How the rows were sampled.
     inner : mapping of str to narwhals.Series
         Columns of clusters within clusters, the highest first.
+    crossed : bool
+        Whether these are crossed with the others instead.
     """
 
     columns: Mapping[str, Floats]
@@ -323,6 +332,7 @@ class ScreenedColumns:
     index: pd.Index[Any]
     survey: SurveyRows | None = None
     inner: Mapping[str, nw.Series[Any]] = field(default_factory=dict)
+    crossed: bool = False
 
     @property
     def zero(self) -> Bools:
@@ -336,6 +346,8 @@ def screened_columns(
     cluster: str | None,
     survey: SurveyColumns | None = None,
     inner: Sequence[str] = (),
+    *,
+    crossed: bool = False,
 ) -> ScreenedColumns:
     """Take the needed columns from a frame; see `clustered_data`."""
     for column in (cluster, *inner):
@@ -353,7 +365,7 @@ def screened_columns(
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(nrows)
     sampling = survey_rows(survey, columns, cluster, nrows) if survey is not None and names else None
     nested = {name: columns[name] for name in inner}
-    return ScreenedColumns(values, missing, cluster, ids, no_cluster, index, sampling, nested)
+    return ScreenedColumns(values, missing, cluster, ids, no_cluster, index, sampling, nested, crossed)
 
 
 def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> ClusteredData:
@@ -660,6 +672,8 @@ def _number_inner(
     above, upper = codes, str(screened.cluster)
     for name, ids in screened.inner.items():
         labels, found = number_clusters(name, ids, keep)
+        if screened.crossed and _are_crossed(name, labels, upper, above):
+            return {name: InnerClusters(labels, np.empty(0, dtype=np.int64), found, 0, crossed=True)}
         pairs = above * len(found) + labels
         numbers = _core.Identifiers()
         own = numbers.number(pairs)
@@ -679,6 +693,33 @@ def _number_inner(
         out[name] = InnerClusters(own, parent.astype(np.int64), found[label], repeated)
         above, upper = own, name
     return out
+
+
+def _are_crossed(name: str, labels: NDArray[np.int64], upper: str, above: NDArray[np.int64]) -> bool:
+    """Whether clusters said to be crossed are; with a warning if those of the lower level lie within the others.
+
+    Raises
+    ------
+    DataError
+        If those of the higher level lie within those of the lower one.
+    """
+    count, parents = int(labels.max()) + 1, int(above.max()) + 1
+    numbers = _core.Identifiers()
+    numbers.number(above * count + labels)
+    pairs = len(np.asarray(numbers.ids()))
+    if pairs == count and count > parents:
+        warn(
+            f"every {name!r} lies within one {upper!r}: the classifications are nested, not crossed, and are fitted "
+            f"so, as with cluster=[{upper!r}, {name!r}]",
+            DataWarning,
+        )
+        return False
+    if pairs == parents:
+        raise DataError(
+            f"every {upper!r} lies within one {name!r}: the classifications are nested, not crossed; write cluster="
+            f"[{name!r}, {upper!r}], with the block of {upper!r} before that of {name!r}"
+        )
+    return True
 
 
 def number_runs(ids: NDArray[Any]) -> tuple[NDArray[np.int64], pd.Index[Any]]:

@@ -156,12 +156,14 @@ def grouped_data(
     holes: Holes | None = None,
     survey: SurveyColumns | None = None,
     inner: Sequence[str] = (),
+    *,
+    crossed: bool = False,
 ) -> tuple[ClusteredData, ...]:
     """Complete rows of each group, or rows with holes.
 
     Parameters
     ----------
-    frame, variables, cluster, holes, survey, inner
+    frame, variables, cluster, holes, survey, inner, crossed
         As in `clustered_data`.
     grouping : Grouping
         Of the same frame.
@@ -180,7 +182,7 @@ def grouped_data(
     """
     for column in (cluster, *inner):
         _require_own_role(variables, column, grouping.column)
-    screened = screened_columns(frame, variables, cluster, survey, inner)
+    screened = screened_columns(frame, variables, cluster, survey, inner, crossed=crossed)
     groups = []
     for label in labels:
         try:

@@ -15,6 +15,7 @@ import pandas as pd
 from msem.data.clusters import ClusterStatistics, single_level, two_level
 from msem.data.columns import column_names, listed
 from msem.data.complete import SampleStatistics, moment_statistics, sample_statistics, simple_statistics
+from msem.data.crossed import crossed_statistics
 from msem.data.frames import ClusteredData, Holes, clustered_data, scaled_weights, with_replication
 from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
@@ -164,11 +165,19 @@ def read_statistics(
         )
     if grouping is None:
         parts: tuple[ClusteredData, ...] = (
-            clustered_data(data, variables, column, holes, survey, settings.inner),
+            clustered_data(data, variables, column, holes, survey, settings.inner, crossed=settings.crossed),
         )
     else:
         parts = grouped_data(
-            data, variables, column, grouping, table.group_labels, holes, survey, settings.inner
+            data,
+            variables,
+            column,
+            grouping,
+            table.group_labels,
+            holes,
+            survey,
+            settings.inner,
+            crossed=settings.crossed,
         )
     if settings.replicate_weights:
         _require_replicates_alone(settings, table)
@@ -446,6 +455,8 @@ def statistics_of_rows(
             raise DataError("all rows are in one cluster: cluster-robust standard errors need more than one")
         make_simple = simple_statistics if data.complete else simple_incomplete
         return make_simple(data, table.observed(1), found=found)
+    if any(clusters.crossed for clusters in data.inner.values()):
+        return crossed_statistics(data, table.variables, found=found)
     if data.inner:
         return nested_statistics(data, table.variables, found=found)
     if table.slopes(group):

@@ -145,7 +145,8 @@ def sem(
         moments, which give the joint fit of both levels from matrices alone. Moments of several groups: a dict of
         group label to moments.
     cluster : str
-        Column with the cluster ids, of any hashable type. Rows without an id are left out, with a warning.
+        Column with the cluster ids, of any hashable type. Rows without an id are left out, with a warning. A list of
+        two columns, the highest first, for three levels; ``"pupil * lecturer"`` for crossed classifications.
     group : str
         Column with the groups, of any type. One model text is the model of every group; ``group: label`` headers
         give each its own. Categories are groups in their order, other values are sorted, and headers go before
@@ -560,6 +561,8 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
 
 def _require_tests(table: ParameterTable, sample: Sample, settings: ResolvedSettings) -> None:
     """Refuse tests for small samples where they do not apply."""
+    if "hotelling" in settings.test:
+        sample.clusters  # noqa: B018  refused where no clusters are independent
     if not sample.simple and (settings.corrected_tests or "hotelling" in settings.test):
         raise UnsupportedError(
             "tests for small samples know nothing of weights, PSUs and strata: take the scaled test of "
