@@ -294,7 +294,8 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
       const Likelihood& own = *out.likelihoods[g];
       if (sample[g].reduced) {
         out.saturated_value = kNaN;
-        out.saturated.push_back(first.empty() ? Implied{} : levels_of(with_covariates(first[g], *sample[g].reduced)));
+        out.saturated.push_back(first.empty() ? Implied{}
+                                              : levels_of(with_covariates(first[g], *sample[g].reduced)));
         continue;
       }
       SaturatedFit h1 = sample[g].incomplete
