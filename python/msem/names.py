@@ -111,6 +111,23 @@ FUNCTIONS = tuple(
         ("lavaan.mi", "runMI", "msem.pool([fit, ...])"),
         ("lavaan.mi", "lavTestLRT.mi", "msem.pool([fit, ...]).likelihood_ratio()"),
         ("semPlot", "semPaths", "fit.diagram()"),
+        # misty, multilevelTools, r2mlm
+        ("misty", "multilevel.descript", "msem.describe(data, cluster=...)"),
+        ("misty", "multilevel.cor", "msem.describe(data, cluster=...)"),
+        ("misty", "multilevel.icc", "fit.icc_table()"),
+        (
+            "misty",
+            "multilevel.cfa",
+            "msem.sem(model, data, cluster=...)",
+            "kinds of constructs: msem.invariance(..., levels=True)",
+        ),
+        ("misty", "multilevel.invar", "msem.invariance(model, data, levels=True, cluster=...)"),
+        ("misty", "multilevel.fit", "fit.fit_measures(level=...)"),
+        ("misty", "multilevel.omega", "fit.reliability()"),
+        ("misty", "multilevel.indirect", "fit.effects()"),
+        ("misty", "multilevel.r2", "fit.variance_partition()"),
+        ("r2mlm", "r2mlm", "fit.variance_partition()"),
+        ("performance", "r2_nakagawa", "fit.variance_partition()"),
         # statsmodels
         ("statsmodels", "MixedLM", "msem.sem(model, data, cluster=...)"),
         ("statsmodels", "mixedlm", "msem.sem(model, data, cluster=...)"),
