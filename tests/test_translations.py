@@ -69,7 +69,7 @@ def test_properties_without_a_value_keep_their_own_message(demo):
         ({"link": "logit"}, "the link is the probit"),
         ({"sampling_weights": "w"}, "weights= here"),
         ({"estimator": "REML"}, "small-samples.md"),
-        ({"cluster": ["a", "b"]}, "one column of clusters"),
+        ({"cluster": ["a", "b"]}, "names 2 columns, and the model has two levels"),
         ({"groups": "a"}, "cluster= here"),
         ({"std_lvv": True}, "did you mean 'std_lv'"),
         ({"se": "cluster"}, 'called "robust" here'),

@@ -19,14 +19,25 @@ constexpr double kWeights[10] = {
     0.1527533871307258, 0.1491729864726037, 0.1420961093183820, 0.1316886384491766, 0.1181945319615184,
     0.1019301198172404, 0.0832767415767048, 0.0626720483341091, 0.0406014298003869, 0.0176140071391521};
 
+constexpr double kSixNodes[3] = {0.2386191860831969, 0.6612093864662645, 0.9324695142031521};
+constexpr double kSixWeights[3] = {0.4679139345726910, 0.3607615730481386, 0.1713244923791704};
+constexpr double kTwelveNodes[6] = {0.1252334085114689, 0.3678314989981802, 0.5873179542866175,
+                                    0.7699026741943047, 0.9041172563704749, 0.9815606342467192};
+constexpr double kTwelveWeights[6] = {0.2491470458134028, 0.2334925365383548, 0.2031674267230659,
+                                      0.1600783285433462, 0.1069393259953184, 0.0471753363865118};
+
 // P(X > h, Y > k) by the integral of the density over the correlation, in the angle asin r.
 double upper_by_angle(double h, double k, double r) {
   const double product = h * k, squares = 0.5 * (h * h + k * k), half = 0.5 * std::asin(r);
+  const double size = std::abs(r);
+  const int n = size < 0.3 ? 3 : size < 0.75 ? 6 : 10;
+  const double* nodes = n == 3 ? kSixNodes : n == 6 ? kTwelveNodes : kNodes;
+  const double* weights = n == 3 ? kSixWeights : n == 6 ? kTwelveWeights : kWeights;
   double sum = 0;
-  for (int i = 0; i < 10; ++i) {
+  for (int i = 0; i < n; ++i) {
     for (const double sign : {-1.0, 1.0}) {
-      const double s = std::sin(half * (1 + sign * kNodes[i]));
-      sum += kWeights[i] * std::exp((s * product - squares) / (1 - s * s));
+      const double s = std::sin(half * (1 + sign * nodes[i]));
+      sum += weights[i] * std::exp((s * product - squares) / (1 - s * s));
     }
   }
   return sum * half / kTwoPi + normal_cdf(-h) * normal_cdf(-k);

@@ -2,13 +2,14 @@
 #include "base/normal.hpp"
 #include "bind/bind.hpp"
 #include "ordered/first_stage.hpp"
+#include "ordered/two_levels.hpp"
 
 using namespace msem;
 
 namespace {
 
 py::dict estimate_first_stage(Matrix values, Matrix covariates, std::vector<int> categories,
-                              std::vector<int> cluster, const std::vector<Vector>& starts) {
+                              std::vector<int> cluster, const std::vector<Vector>& starts, bool two_levels) {
   for (const int c : cluster) {
     if (c < 0) throw std::invalid_argument("clusters are numbered from 0");
   }
@@ -17,7 +18,7 @@ py::dict estimate_first_stage(Matrix values, Matrix covariates, std::vector<int>
     py::gil_scoped_release release;
     const OrderedRows rows{std::move(values), std::move(covariates), std::move(categories),
                            std::move(cluster)};
-    found = first_stage(rows, starts);
+    found = two_levels ? two_level_first_stage(rows, starts) : first_stage(rows, starts);
   }
   py::dict out;
   out["first"] = found.first;
@@ -34,6 +35,6 @@ py::dict estimate_first_stage(Matrix values, Matrix covariates, std::vector<int>
 void bind_ordered(py::module_& m) {
   using namespace py::literals;
   m.def("first_stage", &estimate_first_stage, "values"_a, "covariates"_a, "categories"_a, "cluster"_a,
-        "starts"_a);
+        "starts"_a, "two_levels"_a = false);
   m.def("binormal_between", py::vectorize(&binormal_between), "x1"_a, "x2"_a, "y1"_a, "y2"_a, "r"_a);
 }

@@ -8,6 +8,7 @@
 #include "base/interrupt.hpp"
 #include "base/normal.hpp"
 #include "base/threads.hpp"
+#include "ordered/rectangle.hpp"
 
 namespace msem {
 
@@ -21,17 +22,6 @@ constexpr double kSeparated = 1e-6;  // -log-likelihood of a row below which not
 constexpr double kFarthest = 60;     // range of what covariates explain, in standard deviations
 constexpr int kSteps = 100;
 constexpr Index kChunk = 2048;  // rows whose scores are kept at a time
-
-// Derivatives of the log-likelihood of a row: with respect to the thresholds above and below its category,
-// what is added to the latent variable (the mean), and the residual variance.
-struct Slope {
-  double upper = 0, lower = 0, shift = 0, variance = 0;
-};
-
-struct PairSlope {
-  double covariance = 0;
-  Slope one, other;
-};
 
 double times_density(double z) { return std::isinf(z) ? 0.0 : z * normal_density(z); }
 
@@ -174,7 +164,8 @@ class Estimation {
     for (Index r = 0; r < n_; ++r) {
       shift_(r, i) = 0;
       for (Index c = 0; c < q_; ++c) shift_(r, i) += parameter(i, m + c) * rows_.covariates(r, c);
-      if (!missing(r, i)) sum += std::log(std::max(normal_between(below(r, i), above(r, i)), kLeast));
+      if (!missing(r, i))
+        sum += std::log(std::max(normal_between(below(r, i), above(r, i)), kLeastProbability));
     }
     return sum;
   }
@@ -182,7 +173,7 @@ class Estimation {
   void add_curvature(Index r, Index i, Vector& gradient, Matrix& hessian) const {
     const int k = category(r, i);
     const Index m = rows_.categories[i] - 1;
-    const double z1 = above(r, i), z2 = below(r, i), pi = std::max(normal_between(z2, z1), kLeast);
+    const double z1 = above(r, i), z2 = below(r, i), pi = std::max(normal_between(z2, z1), kLeastProbability);
     const double u = normal_density(z1) / pi, l = normal_density(z2) / pi;
     // with respect to z1 and z2
     const double uu = times_density(z1) / pi + u * u, ll = l * l - times_density(z2) / pi, ul = -u * l;
@@ -215,15 +206,15 @@ class Estimation {
     }
   }
 
-  Slope slope(Index r, Index i) const {
-    Slope out;
+  RowSlope slope(Index r, Index i) const {
+    RowSlope out;
     if (!ordered(i)) {
       const double v = variance(i), e = residual_(r, i);
       out.shift = e / v;
       out.variance = 0.5 * (e * e / v - 1) / v;
       return out;
     }
-    const double z1 = above(r, i), z2 = below(r, i), pi = std::max(normal_between(z2, z1), kLeast);
+    const double z1 = above(r, i), z2 = below(r, i), pi = std::max(normal_between(z2, z1), kLeastProbability);
     out.upper = normal_density(z1) / pi;
     out.lower = -normal_density(z2) / pi;
     out.shift = -out.upper - out.lower;
@@ -234,24 +225,10 @@ class Estimation {
 
   // The rectangle that two categories are, given the correlation.
   static PairSlope of_rectangle(double a1, double a2, double c1, double c2, double rho, bool all) {
+    const double p = std::max(binormal_between(a1, a2, c1, c2, rho), kLeastProbability);
+    if (all) return rectangle_slope(a1, a2, c1, c2, rho, p);
     PairSlope out;
-    const double pi = std::max(binormal_between(a1, a2, c1, c2, rho), kLeast);
-    out.covariance = (binormal_density(a1, c1, rho) - binormal_density(a2, c1, rho) -
-                      binormal_density(a1, c2, rho) + binormal_density(a2, c2, rho)) /
-                     pi;
-    if (!all) return out;
-    const double root = std::sqrt((1 - rho) * (1 + rho));
-    const auto edge = [&](double z, double high, double low) {
-      return std::isinf(z)
-                 ? 0.0
-                 : normal_density(z) * normal_between((low - rho * z) / root, (high - rho * z) / root) / pi;
-    };
-    out.one.upper = edge(a1, c1, c2);
-    out.one.lower = -edge(a2, c1, c2);
-    out.other.upper = edge(c1, a1, a2);
-    out.other.lower = -edge(c2, a1, a2);
-    out.one.shift = -out.one.upper - out.one.lower;
-    out.other.shift = -out.other.upper - out.other.lower;
+    out.covariance = correlation_slope(a1, a2, c1, c2, rho, p);
     return out;
   }
 
@@ -261,7 +238,7 @@ class Estimation {
     const double v = variance(a), e = residual_(r, a), b = covariance / v;
     const double rest = std::max(1 - covariance * b, 1e-12), s = std::sqrt(rest);
     const double z1 = (above(r, c) - b * e) / s, z2 = (below(r, c) - b * e) / s;
-    const double pi = std::max(normal_between(z2, z1), kLeast);
+    const double pi = std::max(normal_between(z2, z1), kLeastProbability);
     const double u = normal_density(z1) / (pi * s), l = normal_density(z2) / (pi * s), g = l - u;
     const double of_rest = -0.5 * (times_density(z1) - times_density(z2)) / (pi * rest);
     out.covariance = e * g / v - 2 * b * of_rest;
@@ -372,7 +349,7 @@ class Estimation {
 
   // visit(parameter, derivative) for the parameters of variable i.
   template <class Visit>
-  void each(Index r, Index i, const Slope& s, const Visit& visit) const {
+  void each(Index r, Index i, const RowSlope& s, const Visit& visit) const {
     const Index first = out_.first[i];
     Index slopes = first + 1;
     if (ordered(i)) {

@@ -83,6 +83,7 @@ def first_stage(
     categories: Sequence[int],
     cluster: Sequence[int],
     starts: Sequence[_Floats],
+    two_levels: bool = False,
 ) -> FirstStageParts: ...
 def binormal_between(x1: ArrayLike, x2: ArrayLike, y1: ArrayLike, y2: ArrayLike, r: ArrayLike) -> _Floats: ...
 

@@ -296,7 +296,9 @@ class Settings:
     )
     auxiliary: tuple[str, ...] = field(default=(), metadata={"read": _variables})
     ordered: tuple[str, ...] = field(default=(), metadata={"read": _variables})
-    parameterization: Parameterization = field(default="delta", metadata={"read": _choice(Parameterization)})
+    parameterization: Parameterization | None = field(
+        default=None, metadata={"read": _choice(Parameterization)}
+    )
     fixed_x: bool = field(default=True, metadata={"read": _flag})
     std_lv: bool = field(default=False, metadata={"read": _flag})
     orthogonal: bool = field(default=False, metadata={"read": _flag})

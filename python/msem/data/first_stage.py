@@ -18,6 +18,7 @@ class Statistic(NamedTuple):
     lhs: str
     op: str
     rhs: str
+    level: int = 1
 
 
 @dataclass(frozen=True, eq=False)

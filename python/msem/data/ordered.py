@@ -181,11 +181,12 @@ class Thresholded(Saturated):
 
     @property
     def moments(self) -> list[tuple[Floats, Floats]]:
-        """Means and covariances; thresholds are means of variables of their own."""
+        """Means and covariances by level; thresholds are means of variables of the highest level of their own."""
         n, k = len(self.between.mean), len(self.thresholds)
         cov = np.eye(n + k)
         cov[:n, :n] = self.between.cov
-        return [(np.append(self.between.mean, self.thresholds), cov)]
+        below = [(m.mean, m.cov) for level, m in self.levels.items() if level < max(self.levels)]
+        return [*below, (np.append(self.between.mean, self.thresholds), cov)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,6 +276,8 @@ def ordered_statistics(
     DataError
         If a category is empty, or covariates separate the categories of a variable.
     """
+    if statistics.unit:
+        return _of_two_levels(statistics, rows, categories, thresholds, place)
     names = tuple(name for name in statistics.cluster if name not in covariates)
     values = rows.values(names)
     counts = [len(categories[name]) if name in categories else 0 for name in names]
@@ -303,6 +306,63 @@ def ordered_statistics(
     )
     own = {f.name: getattr(statistics, f.name) for f in fields(SampleStatistics)}
     return OrderedStatistics(**own, stage=stage, joint=_joint(stage, statistics.cluster, x, thresholds))
+
+
+def _of_two_levels(
+    statistics: SampleStatistics,
+    rows: ClusteredData,
+    categories: Mapping[str, Sequence[Any]],
+    thresholds: Sequence[tuple[str, str]],
+    place: str,
+) -> OrderedStatistics:
+    """First stage of ordered variables of units in clusters, all of them at both levels."""
+    names = statistics.unit
+    other = next((name for name in statistics.names if name not in categories), None)
+    only = next((name for name in names if name not in names[: statistics.nboth]), None)
+    if other is not None or only is not None:
+        what = f"{other!r} is continuous" if other is not None else f"{only!r} is at the within level only"
+        raise UnsupportedError(
+            f"{what}: two-level models with ordered variables have nothing but ordered variables at both levels in "
+            "this version"
+        )
+    values = rows.values(names)
+    counts = [len(categories[name]) for name in names]
+    for name, column in zip(names, values.T, strict=True):
+        _check_counts(name, column, categories[name], place)
+    starts = [_starts(column, k) for column, k in zip(values.T, counts, strict=True)]
+    cluster = rows.cluster_of_row
+    found = _core.first_stage(values, np.zeros((len(values), 0)), counts, cluster.tolist(), starts, True)
+    if found["unsettled"]:
+        raise DataError(
+            f"{names[found['unsettled'][0]]!r} does not vary between clusters{place}: its between variance is at 0, so "
+            "that it has no part at level 2; fit a single-level model with cluster=, or leave it out"
+        )
+    keys: list[Statistic] = []
+    for name, count in zip(names, counts, strict=True):
+        keys += [Statistic(name, "|", f"t{k}", 2) for k in range(1, count)]
+        keys.append(Statistic(name, "~~", name, 2))
+    pairs = [(names[j], names[i]) for j in range(len(names)) for i in range(j + 1, len(names))]
+    keys += [Statistic(a, "~~", b, level) for a, b in pairs for level in (1, 2)]
+    stage = FirstStage(
+        tuple(keys),
+        found["estimates"],
+        _covariance(found, 0),
+        names,
+        (),
+        names,
+        tuple(pairs[k] for k in found["at_bound"]),
+    )
+    value = dict(stage.items())
+    levels = {}
+    for level in (1, 2):
+        cov = np.eye(len(names))
+        for i, a in enumerate(names):
+            for j, b in enumerate(names[: i + 1]):
+                cov[i, j] = cov[j, i] = value.get(Statistic(b, "~~", a, level), 1.0)
+        levels[level] = LevelArrays(names, np.zeros(len(names)), cov, len(names))
+    cuts = np.array([value[Statistic(a, "|", t, 2)] for a, t in thresholds])
+    own = {f.name: getattr(statistics, f.name) for f in fields(SampleStatistics)}
+    return OrderedStatistics(**own, stage=stage, joint=Thresholded(levels, np.nan, 0, thresholds=cuts))
 
 
 def _check_counts(name: str, column: Floats, labels: Sequence[Any], place: str) -> None:

@@ -201,16 +201,15 @@ def ordered_stage(
     """Statistics of ordered variables and those beside them: the estimates of the first stage."""
     if weighting == "GLS":
         raise UnsupportedError('estimator="GLS" is for continuous variables: use "WLSMV" for ordered ones')
-    level = table.nlevels
     variables = group.statistics.variables
     at: dict[str | tuple[str, str], int] = {name: i for i, name in enumerate(variables.names)}
-    at |= {cut: len(at) + k for k, cut in enumerate(table.thresholds(level, number))}
-    keys = tuple(Moment(*key, level, number) for key in first.keys)
+    at |= {cut: len(at) + k for k, cut in enumerate(table.thresholds(table.nlevels, number))}
+    keys = tuple(Moment(*key, number) for key in first.keys)
     kinds = {"|": THRESHOLD, "~1": MEAN, "~": SLOPE, "~~": COVARIANCE}
     statistics = [
         (
             kinds[key.op],
-            0,
+            key.level - 1,
             at[(key.lhs, key.rhs) if key.op == "|" else key.lhs],
             at[key.lhs] if key.op == "|" else at[key.rhs] if key.rhs else 0,
         )
@@ -221,10 +220,11 @@ def ordered_stage(
     given = [at[name] for name in first.covariates]
     scaled = [at[name] for name in first.ordered] if table.ordered.parameterization == "theta" else []
 
+    levels = [[at[name] for name in own] for own in variables.levels]
+    levels[-1] += [at[cut] for cut in table.thresholds(table.nlevels, number)]
+
     def discrepancy(weight: Floats) -> _core.LeastSquares:
-        return _core.LeastSquares(
-            [list(range(len(at)))], len(at), statistics, first.values, weight, given, scaled
-        )
+        return _core.LeastSquares(levels, len(at), statistics, first.values, weight, given, scaled)
 
     return SecondStage(
         keys,
@@ -405,10 +405,10 @@ def statistic_vectors(solution: LeastSquaresSolution) -> tuple[tuple[MomentVecto
     for stage in solution.stages:
         at = np.arange(first, first + stage.total)
         first += stage.total
-        known = {key.lhs for key in stage.keys if key.op == "~~" and key.lhs == key.rhs}
+        known = {key.lhs for key in stage.keys if key.op == "~~" and key.lhs == key.rhs and key.level == 1}
         ordered = dict.fromkeys(key.lhs for key in stage.keys if key.op == "|" and key.lhs not in known)
         like = stage.keys[0]
-        keys = (*stage.keys, *(Moment(name, "~~", name, like.level, like.group) for name in ordered))
+        keys = (*stage.keys, *(Moment(name, "~~", name, 1, like.group) for name in ordered))
         ones = np.ones(len(ordered))
         vectors.append(
             MomentVector(

@@ -142,6 +142,11 @@ class GroupResults:
             raise AttributeError(
                 "a model with random slopes has no saturated moments: covariances depend on the covariates"
             )
+        if self.statistics.first_stage is not None:
+            raise AttributeError(
+                "thresholds and correlations of ordered variables are no LevelMoments: they are in "
+                "fit.unrestricted_moments"
+            )
         if self.estimate.table.nlevels > 2:
             raise AttributeError(
                 "LevelMoments are those of two levels, and this model has three: their saturated moments are in "
@@ -176,6 +181,12 @@ class GroupResults:
         """
         if self.estimate.table.nlevels > 2:
             return variance_shares(self.sample.levels)
+        if self.statistics.first_stage is not None:
+            within, between = (self.sample.levels[level].variances for level in (1, 2))
+            shares = {
+                name: between[name] / (within[name] + between[name]) for name in within if name in between
+            }
+            return pd.Series(shares, name="icc", dtype=float)
         return self.saturated.icc
 
     @property

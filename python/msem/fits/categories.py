@@ -44,16 +44,19 @@ def with_first_stage(
     Raises
     ------
     UnsupportedError
-        For two levels.
+        For three levels.
     ModelError
         If a fixed covariate is ordered.
     """
     if not categories:
         return sample
-    if table.multilevel:
+    if table.nlevels > 2:
         raise UnsupportedError(
-            f"{next(iter(categories))!r} is ordered: two-level models of ordered variables are not available in this "
-            "version"
+            f"{next(iter(categories))!r} is ordered: models of more than two levels are for continuous variables"
+        )
+    if table.multilevel and table.ordered.parameterization == "delta":
+        raise ModelError(
+            'parameterization="delta" is for models of one level: with two the residual variances within are 1, "theta"'
         )
     groups = []
     for number, group in enumerate(sample.groups, 1):
@@ -70,7 +73,7 @@ def with_first_stage(
             group.rows,
             categories,
             covariates,
-            table.thresholds(WITHIN, number),
+            table.thresholds(table.nlevels, number),
             group.place,
         )
         groups.append(replace(group, statistics=statistics))

@@ -110,7 +110,7 @@ def header(
         (
             ("Estimator", options.estimator),
             ("Optimization method", "Fisher scoring"),
-            *scale_rows(options, groups),
+            *scale_rows(groups),
             *((("Penalty", "between variances"),) if options.penalty else ()),
             ("Number of model parameters", npar),
             *((("Number of equality constraints", nequal),) if nequal else ()),
@@ -164,13 +164,10 @@ def inner_counts(options: ResolvedSettings, groups: Sequence[GroupResults]) -> d
     return dict(zip(options.inner_clusters, counts[-2:0:-1], strict=True)) if options.inner_clusters else {}
 
 
-def scale_rows(
-    options: ResolvedSettings, groups: Sequence[GroupResults]
-) -> tuple[tuple[str, float | int | str], ...]:
+def scale_rows(groups: Sequence[GroupResults]) -> tuple[tuple[str, float | int | str], ...]:
     """What the scale of ordered variables is, if there are any."""
-    if all(group.statistics.first_stage is None for group in groups):
-        return ()
-    return (("Parameterization", options.parameterization.capitalize()),)
+    ordered = groups[0].estimate.table.ordered
+    return (("Parameterization", ordered.parameterization.capitalize()),) if ordered.thresholds else ()
 
 
 def survey_rows(

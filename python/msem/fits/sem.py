@@ -113,7 +113,7 @@ def sem(
     replicate_scale: str | float | Sequence[float] | None = None,
     auxiliary: Sequence[str] = (),
     ordered: Sequence[str] = (),
-    parameterization: str = "delta",
+    parameterization: str | None = None,
     fixed_x: bool = True,
     std_lv: bool = False,
     orthogonal: bool = False,
@@ -206,9 +206,9 @@ def sem(
         Variables whose values are categories with an order, binary ones among them; ordered categorical columns of a
         pandas frame are without being named. They are continuous variables cut at thresholds (``y | t1 + t2``), and the
         model is fitted by "WLSMV", unless another least squares is asked for. See `docs/ordered.md`.
-    parameterization : {"delta", "theta"}, default "delta"
-        What is 1 of the variables that ordered ones are cut from: their variances given the covariates, or their
-        residual variances.
+    parameterization : {"delta", "theta"}, optional
+        What is 1 of the variables that ordered ones are cut from: their variances given the covariates, the default at
+        one level, or their residual variances, within clusters at two levels.
     fixed_x : bool, default True
         Take the moments of exogenous covariates from the sample and report the likelihood given them.
     std_lv : bool, default False
@@ -412,7 +412,7 @@ def table_of(
         group_equal=settings.group_equal,
         group_partial=settings.group_partial,
         rotation=settings.rotated,
-        ordered=Ordered(thresholds or {}, settings.parameterization),
+        ordered=Ordered(thresholds or {}, settings.parameterization or ""),
     )
 
 

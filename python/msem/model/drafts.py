@@ -222,12 +222,13 @@ class Ordered:
     ----------
     thresholds : mapping of str to int
         How many each ordered variable has: its categories less one.
-    parameterization : {"delta", "theta"}
-        Their variances given the covariates ("delta"), or their residual variances.
+    parameterization : {"delta", "theta", ""}
+        Their variances given the covariates ("delta"), or their residual variances; "" before the number of levels is
+        known.
     """
 
     thresholds: Mapping[str, int] = field(default_factory=dict)
-    parameterization: Parameterization = "delta"
+    parameterization: Parameterization | Literal[""] = ""
 
 
 @dataclass(frozen=True, slots=True)

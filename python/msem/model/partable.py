@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
@@ -366,11 +366,10 @@ def parameter_table(
         raise ModelError(
             "group_equal and group_partial need groups; name the column that holds them with group="
         )
-    _require_theta(kinds, ordered)
     drafts = group_drafts(syntax, groups)
     nlevels = len(drafts[0])
     means = _has_means(syntax, fun, meanstructure, nlevels, kinds)
-    ordered = ordered or Ordered()
+    ordered = _scaled(ordered or Ordered(), kinds, nlevels)
     means = means or (meanstructure is None and len(drafts) > 1) or bool(ordered.thresholds)
     for blocks in drafts:
         check_slopes(blocks)
@@ -423,12 +422,15 @@ def _check_labels(table: ParameterTable, syntax: ModelSyntax) -> None:
             raise ModelError(syntax.locate(constraint.lhs.at, message))
 
 
-def _require_theta(kinds: Sequence[str], ordered: Ordered | None) -> None:
-    if "thresholds" in kinds and (ordered is None or ordered.parameterization == "delta"):
+def _scaled(ordered: Ordered, kinds: Sequence[str], nlevels: int) -> Ordered:
+    """Ordered variables with their parameterization: "delta" at one level, "theta" at two, unless asked for."""
+    chosen = ordered.parameterization or ("theta" if nlevels > 1 else "delta")
+    if "thresholds" in kinds and chosen == "delta":
         raise ModelError(
             'group_equal="thresholds" is for ordered variables with parameterization="theta", whose residual variances '
             "then differ between groups"
         )
+    return replace(ordered, parameterization=chosen)
 
 
 def _has_means(syntax: ModelSyntax, fun: Fun, asked: bool | None, nlevels: int, kinds: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from msem.data.first_stage import FirstStage, Statistic
 from msem.data.intraclass import icc_columns
 from msem.data.statistics import Statistics
 from msem.distributions import normal_halfwidth
@@ -59,6 +60,13 @@ def saturated_icc(moments: Unrestricted, names: Sequence[str]) -> Derived:
         return divide(between, within + between)
 
     return delta_method(quantity, moments.vector, moments.gamma)
+
+
+def first_stage_icc(first: FirstStage, names: Sequence[str]) -> Derived:
+    """Intraclass correlations of the variables that ordered ones are cut from, v / (1 + v)."""
+    value, at = dict(first.items()), [first.keys.index(Statistic(name, "~~", name, 2)) for name in names]
+    variances = np.array([value[first.keys[k]] for k in at])
+    return delta_method(lambda v: v / (1 + v), variances, first.acov[np.ix_(at, at)])
 
 
 def _variances(block: Structure, names: Sequence[str]) -> Numbers:
@@ -119,7 +127,12 @@ def icc_table(
             found = delta_method(quantity, fit.theta, free_vcov(fit))
         else:
             names = list(sample.statistics.variables.both)
-            found = saturated_icc(saturated_moments(fit)[group], names)
+            first = sample.statistics.first_stage
+            found = (
+                first_stage_icc(first, names)
+                if first is not None
+                else saturated_icc(saturated_moments(fit)[group], names)
+            )
         frames.append(icc_frame(names, group, found, sample.statistics, ci_level))
     return pd.concat(frames, ignore_index=True)
 
