@@ -576,6 +576,7 @@ class Settings:
             "rotation": self.rotation or "",
             "rotation_args": self.rotation_args or (),
             "information": information,
+            "parameterization": self.parameterization or ("theta" if multilevel else "delta"),
             "meanstructure": meanstructure,
             "bootstrap": (self.bootstrap or REPLICATES) if resampled else 0,
             "seed": require_seed(self.seed) if resampled else 0,
@@ -597,6 +598,8 @@ class ResolvedSettings(Settings):
         "" where there is none.
     information : {"observed", "expected", "first_order"}
         What the standard errors are computed from: the bread of robust ones.
+    parameterization : {"delta", "theta"}
+        Of ordered variables, if there are any.
     se : {"standard", "robust", "jackknife1", "replicate", "bootstrap", "none"}
     test : tuple of str
         The likelihood-ratio test, "standard", and others out of `TESTS`.
@@ -618,6 +621,7 @@ class ResolvedSettings(Settings):
     penalty: Any
     rotation: str
     information: Information
+    parameterization: Parameterization
     se: StandardErrors
     test: tuple[Test, ...]
     meanstructure: bool
