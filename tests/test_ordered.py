@@ -362,6 +362,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "likelihood": ({"estimator": "MLR"}, UnsupportedError, "is for continuous variables"),
     "missing": ({"missing": "fiml"}, UnsupportedError, "needs a likelihood"),
     "weights": ({"weights": "x1"}, UnsupportedError, "are for continuous variables"),
+    "penalty": ({"penalty": "between"}, UnsupportedError, "penalty= is of a likelihood"),
     "standard errors": ({"se": "standard"}, UnsupportedError, "leave it out for the sandwich"),
     "no rows": (
         {"data": None, "sample_cov": pd.DataFrame(np.eye(4), U, U)},

@@ -468,6 +468,10 @@ class Settings:
             )
         if self.surveyed:
             raise UnsupportedError("weights, primary sampling units and strata are for continuous variables")
+        if self.penalty is not None:
+            raise UnsupportedError(
+                "penalty= is of a likelihood, which ordered variables have none of in this version"
+            )
         if self.meanstructure is False:
             raise UnsupportedError("ordered variables have thresholds: leave out meanstructure=False")
         if self.se == "standard":
