@@ -134,3 +134,16 @@ def test_partition_without_slopes_is_that_of_the_levels(demo: pd.DataFrame) -> N
         msem.sem("y1 ~ x1", demo).variance_partition()
     with pytest.raises(msem.errors.ModelError, match="'x1' is no observed outcome"):
         fit.variance_partition("x1")
+
+
+def test_modification_indices_foresee_likelihood_ratios(data: pd.DataFrame) -> None:
+    fit = msem.sem(LATENT, data, cluster="cluster")
+    table = fit.modification_indices()
+    assert not ((table["lhs"] == "fw") & (table["rhs"] == "x")).any()  # the slope itself
+    assert np.isfinite(table[["mi", "epc", "sepc_all"]].to_numpy()).all()
+    for lhs, rhs, level in (("y3", "x", 1), ("y2", "x", 1), ("y3", "w", 2)):
+        row = table.query(f"lhs == '{lhs}' and op == '~' and rhs == '{rhs}' and level == {level}").iloc[0]
+        larger = fit.update(add=f"level: {level}\n {lhs} ~ {rhs}")
+        assert row["mi"] == pytest.approx(2 * (larger.llf - fit.llf), rel=0.08)
+        name = f"{lhs}~{rhs}" + (".l2" if level == 2 else "")
+        assert row["epc"] == pytest.approx(larger.params[name], rel=0.08)

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from msem.errors import ModelError
 from msem.language.syntax import ModelSyntax, Statement, parse
-from msem.model.levels import headed_level
+from msem.model.levels import BETWEEN, headed_level
 from msem.model.partable import Parameter, ParameterTable
 
 Place = tuple[str, frozenset[str] | tuple[str, str]]
@@ -52,7 +52,7 @@ def candidates(table: ParameterTable) -> tuple[Candidate, ...]:
         among the variables of its structural part, and of the indicators on the covariates; covariances of
         observed variables and of latent variables. Moments of fixed covariates, and regressions of those
         covariates, are parameters of their distribution, which is not modelled: they are left out. Not all
-        of the rows are identified.
+        of the rows are identified. Random slopes are variables of level 2 there.
     """
     found: list[Candidate] = []
     for group in range(1, table.ngroups + 1):
@@ -66,7 +66,7 @@ def _block_candidates(table: ParameterTable, level: int, group: int) -> Iterator
     for i, row in enumerate(table.rows):
         if (row.level, row.group) == (level, group):
             taken.add(place(row))
-            if not row.free and not row.exo:
+            if not row.free and not row.exo and not row.slope:
                 yield Candidate(row, i)
     for lhs, op, rhs in _new_rows(table, level, group):
         row = Parameter(lhs, op, rhs, level, group, value=0.0)
@@ -81,8 +81,10 @@ def _new_rows(table: ParameterTable, level: int, group: int) -> Iterator[tuple[s
     exogenous = set(table.exogenous(level, group))
     indicators = dict.fromkeys(r.rhs for r in rows if r.op == "=~")
     structural = dict.fromkeys(name for r in rows if r.op == "~" for name in (r.lhs, r.rhs))
+    slopes = {slope.name for slope in table.slopes(group)} if level == BETWEEN else set()
     for factor in latent:
-        yield from ((factor, "=~", name) for name in indicators if name != factor)
+        if factor not in slopes:  # which have no indicators: what depends on them is regressed on them
+            yield from ((factor, "=~", name) for name in indicators if name != factor)
     for lhs in structural:
         if lhs not in exogenous:
             yield from ((lhs, "~", rhs) for rhs in structural if lhs != rhs)

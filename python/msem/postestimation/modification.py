@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from msem.data.statistics import Clusters
 from msem.distributions import chisq_quantile, normal_rejection
-from msem.errors import MsemError
+from msem.errors import MsemError, UnsupportedError
 from msem.estimation.estimate import Estimate, require_maximum, require_unpenalized
 from msem.estimation.matrices import row_values
 from msem.estimation.sampling import free_directions
-from msem.estimation.solution import NOT_YET, Solution, without_slopes
+from msem.estimation.solution import Solution
 from msem.model.levels import Level
 from msem.postestimation.candidates import Candidate, candidates, extended_table
+from msem.postestimation.ram import Block, structures
 from msem.postestimation.score_tests import Single, asked_level, extend, key_frame, pvalues, robust_clusters
 from msem.postestimation.standardized import Standardized, standardize
 from msem.settings import require_choice
@@ -67,17 +68,31 @@ def standardized_changes(fit: Estimate, added: Sequence[Candidate], changes: Flo
     numbers = fit.table.npar + np.arange(len(added))
     variance = np.array([c.row.op == "~~" and c.row.lhs == c.row.rhs for c in added], dtype=bool)
     values = np.array([c.row.value for c in added])
-    variances = fit.objective.variances(fit.theta)
+    variances = _variances(fit)
     where = {row.free - 1: i for i, row in enumerate(table.rows)}
     rows = [where[int(k)] for k in numbers]
 
     def scaled(own: Floats) -> Floats:
         est = row_values(table, np.concatenate([fit.theta, own]))
+        for i, row in enumerate(table.rows):
+            if row.slope:
+                est[i] = np.nan
         return np.array(standardize(table, est, variances))[:, rows]
 
     # Residual variances scale covariances, so those that are candidates themselves keep their values for the others.
     others, own = scaled(np.where(variance, values, changes)), scaled(changes)
     return Standardized(*np.where(variance, own, others))
+
+
+def _variances(fit: Estimate) -> Mapping[Block, Mapping[str, float]]:
+    """Implied variances by block, averages where slopes are random; none where these have no closed form."""
+    if not any(row.slope for row in fit.table.rows):
+        return fit.objective.variances(fit.theta)
+    try:
+        blocks = structures(fit.objective, fit.theta)
+        return {key: dict(zip(own.names, own.variances.tolist(), strict=True)) for key, own in blocks.items()}
+    except UnsupportedError:
+        return {}
 
 
 def modification_table(
@@ -142,7 +157,6 @@ def with_power(table: pd.DataFrame, delta: float, alpha: float) -> pd.DataFrame:
     return table.assign(delta=delta, ncp=ncp, power=power, decision=decision)
 
 
-@without_slopes(NOT_YET)
 def modification_indices(
     fit: Solution,
     *,
