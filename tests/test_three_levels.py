@@ -108,6 +108,28 @@ def test_robust_errors_come_from_the_scores_of_schools() -> None:
     assert_allclose(plain.scores().to_numpy(), scores)
 
 
+@pytest.mark.parametrize(("level", "latent"), [(1, "fw"), (2, "fc"), (3, "fs")])
+def test_factor_scores_are_dense_posterior_means(level: int, latent: str) -> None:
+    case, fit = three_levels.Case("all kinds", 2, 60), made_up()
+    found = fit.factor_scores(level)
+    case.schools = case.schools[:10]
+    expected = case.posterior(fit.theta, level, [latent])
+    if level == 1:
+        found = found.loc[np.concatenate([part.index for part in case.schools])]
+    if level == 2:
+        keys = [(part["school"].iloc[0], c) for part in case.schools for c in dict.fromkeys(part["class"])]
+        found = found.loc[keys]
+    assert_allclose(found.to_numpy()[: len(expected)], expected, rtol=1e-6, atol=1e-7)
+    if level > 1:
+        parts = fit.random_effects(level=level)
+        assert [name for name in parts if not name.endswith("_se")] == {
+            2: ["y1", "y2"],
+            3: ["y1", "y2", "y3", "z"],
+        }[level]
+    new = fit.factor_scores(level, newdata=case.data)
+    assert_allclose(new.to_numpy(), fit.factor_scores(level).to_numpy(), rtol=1e-9, atol=1e-12)
+
+
 def test_ids_of_classes_may_repeat_in_other_schools() -> None:
     data, model = three_levels.sample("nothing in common", 2, 40), three_levels.MODELS["nothing in common"]
     unique = data.assign(**{"class": data["class"] + 100 * data["school"]})
@@ -179,6 +201,9 @@ def test_what_is_not_there_yet_says_so() -> None:
     fit, data = made_up("equal shapes"), three_levels.sample()
     for ask in (
         lambda: fit.fmi(),
+        lambda: fit.predict(),
+        lambda: fit.distances(),
+        lambda: fit.plausible_values(2, seed=1),
         lambda: msem.simulate(fit),
         lambda: msem.saturated(data[["y1", *CLUSTER]], cluster=CLUSTER),
         lambda: msem.describe(data[["y1", *CLUSTER]], cluster=CLUSTER),

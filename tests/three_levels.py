@@ -93,8 +93,8 @@ def sample(name="all kinds", seed=1, nschools=6):
 
 
 class Case:
-    def __init__(self, name, seed=1, **options):
-        self.data = sample(name, seed)
+    def __init__(self, name, seed=1, nschools=6, **options):
+        self.data = sample(name, seed, nschools)
         settings = Settings.read({"cluster": CLUSTER})
         table = parameter_table(parse(MODELS[name]), **options)
         with warnings.catch_warnings():
@@ -116,10 +116,9 @@ class Case:
             out.append((list(names), *oracle.implied(self.table.rows, theta, level, names)))
         return out
 
-    def dense(self, theta):
-        """Values, mean and covariance matrix of each school."""
-        levels, measured = self.moments(theta), self.table.variables.measured
-        out = []
+    def stacked(self):
+        """The values of each school: each with its variable, its unit and its class, which may be none."""
+        measured = self.table.variables.measured
         for part in self.schools:
             part = part.reset_index(drop=True)
             classes, school = part.groupby("class", sort=False).first(), part.iloc[0]
@@ -128,6 +127,31 @@ class Case:
             ]
             values += [(row[name], name, None, c) for c, row in classes.iterrows() for name in measured[1]]
             values += [(school[name], name, None, None) for name in measured[2]]
+            yield part, values
+
+    def posterior(self, theta, level, latent):
+        """Posterior means and standard deviations of latent variables of a level, by unit, by class, or by school."""
+        table, out = self.table, []
+        names = [*table.variables.levels[level - 1], *latent]
+        mu, sigma = oracle.implied(table.rows, theta, level, names)
+        eta = [names.index(name) for name in latent]
+        for (part, values), (y, mean, cov) in zip(self.stacked(), self.dense(theta), strict=True):
+            inverse = np.linalg.inv(cov)
+            keys = {1: list(part.index), 2: list(dict.fromkeys(part["class"])), 3: [None]}[level]
+            for key in keys:
+                reach = np.zeros((len(eta), len(y)))
+                for k, v in enumerate(values):
+                    if v[1] in names and (level == 3 or v[level + 1] == key):
+                        reach[:, k] = sigma[eta, names.index(v[1])]
+                var = sigma[np.ix_(eta, eta)] - reach @ inverse @ reach.T
+                out.append(np.append(mu[eta] + reach @ inverse @ (y - mean), np.sqrt(np.diag(var))))
+        return np.array(out)
+
+    def dense(self, theta):
+        """Values, mean and covariance matrix of each school."""
+        levels = self.moments(theta)
+        out = []
+        for _, values in self.stacked():
             n = len(values)
             mean = np.zeros(n, np.result_type(theta, float))
             cov = np.zeros((n, n), mean.dtype)

@@ -30,6 +30,19 @@ std::shared_ptr<NestedClusters> nested_clusters(const std::shared_ptr<NestedLike
   return std::make_shared<NestedClusters>(self);
 }
 
+py::tuple nested_evidence(const NestedLikelihood& self, const std::vector<std::tuple<Vector, Matrix>>& levels,
+                          Index level) {
+  NestedPoint::Evidence found;
+  {
+    py::gil_scoped_release release;
+    Implied moments;
+    for (const auto& [mean, cov] : levels) moments.push_back({mean, cov});
+    found = self.evidence(std::move(moments), level);
+  }
+  const auto count = static_cast<py::ssize_t>(found.which.size());
+  return py::make_tuple(found.scores, found.information, py::array_t<Index>(count, found.which.data()));
+}
+
 }  // namespace
 
 void bind_nested(py::module_& m) {
@@ -42,6 +55,8 @@ void bind_nested(py::module_& m) {
                                                              means, products, std::move(parent)));
            }),
            "levels"_a, "measured"_a, "sizes"_a, "means"_a, "products"_a, "parent"_a, release())
+      .def_readonly("levels", &NestedData::levels)
+      .def_readonly("measured", &NestedData::measured)
       .def_readonly("sizes", &NestedData::sizes)
       .def_readonly("weight", &NestedData::weight)
       .def_readonly("origin", &NestedData::origin)
@@ -72,6 +87,7 @@ void bind_nested(py::module_& m) {
              return std::make_shared<NestedLikelihood>(data);
            }),
            "data"_a, release())
-      .def("clusters", &nested_clusters);
+      .def("clusters", &nested_clusters)
+      .def("evidence", &nested_evidence, "moments"_a, "level"_a);
   py::class_<NestedClusters, msem::Clusters, std::shared_ptr<NestedClusters>>(m, "NestedClusters");
 }

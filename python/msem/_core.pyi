@@ -598,6 +598,10 @@ class NestedData:
         parent: Sequence[Sequence[int]],
     ) -> None: ...
     @property
+    def levels(self) -> list[list[int]]: ...  # variables with a part at each
+    @property
+    def measured(self) -> list[int]: ...  # level of each variable, from 0
+    @property
     def sizes(self) -> _Floats: ...  # of the lowest clusters
     @property
     def weight(self) -> _Floats: ...  # of the highest clusters
@@ -616,6 +620,9 @@ class NestedLikelihood(Likelihood):
     """Complete data of three levels and more."""
 
     def __init__(self, data: NestedData) -> None: ...
+    def evidence(
+        self, moments: Sequence[tuple[_Floats, _Floats]], level: int
+    ) -> tuple[_Floats, _Floats, NDArray[np.int64]]: ...  # n x J, n^2 x kinds, kind of each cluster
 
 class NestedClusters(Clusters): ...
 

@@ -88,6 +88,7 @@ NestedArrangement::NestedArrangement(const NestedData& given) : variables(variab
   }
   // the clusters from above, sorted by class
   data.levels.resize(depth);
+  place.resize(depth);
   std::vector<Index> position;  // of the clusters of the level above
   for (Index l = depth - 1; l >= 0; --l) {
     NestedTree::Level& level = data.levels[l];
@@ -116,10 +117,8 @@ NestedArrangement::NestedArrangement(const NestedData& given) : variables(variab
     for (Index c = 0; c < classes.count(l); ++c)
       classes.weight[l][c] = level.weight.segment(level.first[c], level.first[c + 1] - level.first[c]).sum();
     constant += kLog2Pi * static_cast<double>(variables[l].z.size()) * level.weight.sum();
-    if (l + 1 == depth) {
-      top = here;
-      top_class = class_of[l];
-    }
+    if (l + 1 == depth) top_class = class_of[l];
+    place[l] = here;
     position = std::move(here);
   }
   // one highest cluster of each class, with everything below it

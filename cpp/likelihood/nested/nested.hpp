@@ -57,12 +57,12 @@ struct NestedArrangement {
 
   std::vector<NestedVariables> variables;
   NestedClasses classes;
-  NestedTree data;               // the clusters
-  NestedTree shape;              // one highest cluster of each class
-  Matrix products;               // of the units, pooled
-  std::vector<Index> top;        // of each highest cluster, where it is in `data`
-  std::vector<Index> top_class;  // and its class
-  double constant = 0;           // N log 2 pi
+  NestedTree data;                        // the clusters
+  NestedTree shape;                       // one highest cluster of each class
+  Matrix products;                        // of the units, pooled
+  std::vector<std::vector<Index>> place;  // of the clusters of each level, where they are in `data`
+  std::vector<Index> top_class;           // and its class
+  double constant = 0;                    // N log 2 pi
 };
 
 class NestedPoint : public LikelihoodPoint {
@@ -78,6 +78,17 @@ class NestedPoint : public LikelihoodPoint {
   // and these log-likelihoods.
   std::vector<Matrix> cluster_scores(const LevelTangents& tangents) const;
   Vector cluster_loglik() const;
+
+  // What all data say about the variables of one level in each of its clusters: the derivatives s of the
+  // log-likelihood with respect to their means there, and minus the second derivatives H, so that a variable
+  // of the level with covariances C with them is expected to be its mean plus C s, with C H C' less variance.
+  // Of level 1 for the mean of the units of each lowest cluster, and H for a unit.
+  struct Evidence {
+    Matrix scores;             // variables x clusters, in the order of the data
+    Matrix information;        // of each kind of cluster, stacked
+    std::vector<Index> which;  // the kind of each cluster
+  };
+  Evidence evidence(Index level) const;
 
   struct Level;
   struct Vectors;
@@ -108,6 +119,8 @@ class NestedLikelihood : public Likelihood {
   bool prepare(Implied moments, NestedPoint& point) const {
     return point.prepare(*data_, arranged_, std::move(moments));
   }
+  // Throws std::domain_error outside the domain.
+  NestedPoint::Evidence evidence(Implied moments, Index level) const;
   const std::shared_ptr<const NestedData>& data() const { return data_; }
   const NestedArrangement& arranged() const { return arranged_; }
 

@@ -38,6 +38,7 @@ from msem.data.survey import (
     whole_sizes,
 )
 from msem.errors import DataError, DataWarning, warn
+from msem.model.variables import Variables
 from msem.settings import several
 
 Numbers = tuple[NDArray[np.int64], "pd.Index[Any]"]  # code of each row, id of each code
@@ -204,6 +205,52 @@ class ClusteredData:
     def cell_products(self, names: Sequence[str], data: _core.IncompleteData) -> Floats:
         """Products within the cells of data with holes, by cluster; see `IncompleteClusters`."""
         return _core.cell_products(columns_of(self, names), cluster_codes(self), data, self.weights)
+
+    @property
+    def lowest(self) -> NDArray[np.int64]:
+        """The lowest cluster of every row."""
+        return list(self.inner.values())[-1].codes if self.inner else cluster_codes(self)
+
+    def codes_of(self, level: int) -> NDArray[np.int64]:
+        """The cluster of a level of every row."""
+        inner = [clusters.codes for clusters in self.inner.values()][::-1]
+        return inner[level - 2] if level - 2 < len(inner) else cluster_codes(self)
+
+    def ids_of(self, level: int, cluster: str) -> pd.Index[Any]:
+        """Ids of the clusters of a level; of inner clusters with those of the clusters that they are in."""
+        inner = list(self.inner.items())[::-1]
+        if level - 2 >= len(inner):
+            return self.clusters
+        chosen = inner[level - 2 :]
+        parent = np.arange(len(chosen[0][1].parent))
+        columns: dict[str, Any] = {}
+        for name, clusters in chosen:
+            columns[name] = clusters.ids[parent]
+            parent = clusters.parent[parent]
+        columns[cluster] = self.clusters[parent]
+        names = list(columns)[::-1]
+        return pd.MultiIndex.from_arrays([columns[name] for name in names], names=names)
+
+    def nested(self, variables: Variables) -> _core.NestedData:
+        """The statistics of nested clusters; see `NestedStatistics`."""
+        levels = list(self.inner.values())[::-1]
+        measured = variables.measured
+        others = [name for own in measured[1:] for name in own]
+        sizes, means, within = _core.cluster_arrays(
+            columns_of(self, variables.unit),
+            columns_of(self, others),
+            self.lowest,
+            len(levels[0].parent),
+            None,
+        )
+        return _core.NestedData(
+            variables.numbers,
+            [k for k, own in enumerate(measured) for _ in own],
+            sizes,
+            means,
+            within,
+            [clusters.parent.tolist() for clusters in levels],
+        )
 
     @property
     def unweighted(self) -> ClusteredData:

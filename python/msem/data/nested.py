@@ -28,7 +28,7 @@ from msem.data.screening import (
     unvarying,
     unvarying_within,
 )
-from msem.data.statistics import CountedClusters, Rows, WithoutSlopes
+from msem.data.statistics import Clusters, CountedClusters, Rows, WithoutSlopes
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.variables import Variables
 
@@ -198,7 +198,7 @@ class NestedStatistics(WithoutSlopes):
         for own, known in zip(variables.measured, self.variables.measured, strict=True):
             at += [first + k for k in positions(own, known)]
             first += len(known)
-        return NestedStatistics(variables, self.data.restrict(at, _numbers(variables)), self.source)
+        return NestedStatistics(variables, self.data.restrict(at, variables.numbers), self.source)
 
     def difference(self, other: NestedStatistics) -> str:
         """What differs from other statistics of the same variables, in words; empty if nothing does."""
@@ -223,7 +223,7 @@ class NestedStatistics(WithoutSlopes):
         """Statistics by cluster size know two levels; always `UnsupportedError`."""
         refuse("samples drawn from a fit")
 
-    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[NestedStatistics, NestedClusters]:
+    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[NestedStatistics, Clusters]:
         """Statistics and clusters of some of the variables, each at one level only."""
         part = self.with_variables(Variables(tuple(map(tuple, names))))
         return part, part.clusters(rows)
@@ -235,6 +235,10 @@ class NestedStatistics(WithoutSlopes):
     def centred(self) -> NoReturn:
         """A model of three levels has means; always `UnsupportedError`."""
         refuse("samples without means")
+
+    def new_clusters(self, rows: Rows) -> NestedClusters:
+        """Clusters of new rows of the same variables, for scores."""
+        return NestedClusters(rows.nested(self.variables))
 
     def redrawn(self, drawn: _core.NestedData) -> NestedStatistics:
         """The statistics of a replicate."""
@@ -287,15 +291,82 @@ class NestedClusters(CountedClusters):
     ) -> None:
         """None: it follows from whole matrices."""
 
-    def posterior(
-        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
-    ) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("scores of latent variables")
+    def posterior(self, shape: tuple[int, int, int], moments: tuple[Floats, ...]) -> NestedPosterior:
+        """The clusters with the moments that a model implies at each level, latent variables last."""
+        return NestedPosterior(self.data, tuple(zip(moments[::2], moments[1::2], strict=True)))
 
     def pool(self, order: NDArray[np.intp]) -> NoReturn:
         """Always `UnsupportedError`."""
         refuse("samples of clusters")
+
+
+Posterior = tuple[Floats, Floats, NDArray[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class NestedPosterior:
+    """Clusters with the moments that a model implies: what all data say about the variables of each level.
+
+    Attributes
+    ----------
+    data : _core.NestedData
+    moments : tuple of (mean, covariance matrix)
+        Of each level, level 1 first, latent variables last.
+    """
+
+    data: _core.NestedData
+    moments: tuple[tuple[Floats, Floats], ...]
+
+    @cached_property
+    def _likelihood(self) -> _core.NestedLikelihood:
+        return _core.NestedLikelihood(self.data)
+
+    def _evidence(self, level: int) -> Posterior:
+        """Derivatives of the log-likelihood with respect to the means of a level, and minus the second ones."""
+        sizes = [len(own) for own in self.data.levels]
+        observed = [(mean[:n], cov[:n, :n]) for (mean, cov), n in zip(self.moments, sizes, strict=True)]
+        scores, information, which = self._likelihood.evidence(observed, level - 1)
+        n = sizes[level - 1]
+        return scores.T, information.T.reshape(-1, n, n), which
+
+    def level_posterior(self, level: int) -> Posterior:
+        """Posterior means (J, d), covariance matrices (S, d, d), and which of these each cluster of a level has.
+
+        Of the parts at this level of variables that are measured below, then of the latent variables: with
+        derivatives s and H of the log-likelihood, E v = mean + Cov(v, y) s, Var v = cov - Cov(v, y) H Cov(y, v).
+        """
+        scores, information, which = self._evidence(level)
+        mean, cov = self.moments[level - 1]
+        n, below = (
+            scores.shape[1],
+            sum(self.data.measured[v] < level - 1 for v in self.data.levels[level - 1]),
+        )
+        own = np.r_[0:below, n : len(mean)]
+        reach = cov[own, :n]
+        return mean[own] + scores @ reach.T, cov[np.ix_(own, own)] - reach @ information @ reach.T, which
+
+    def cluster_posterior(self) -> Posterior:
+        """The same of the highest clusters."""
+        return self.level_posterior(len(self.moments))
+
+    def unit_posterior(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> Posterior:
+        """Posterior means of the latent variables of level 1 of every unit, in the lowest clusters `codes`."""
+        scores, information, which = self._evidence(1)
+        mean, cov = self.moments[0]
+        p = len(columns)
+        centre = self.data.values[0].T + self.data.origin[:p]
+        reach = cov[p:, :p]
+        paths = np.linalg.solve(cov[:p, :p], reach.T)
+        means = mean[p:] + (scores @ reach.T - centre @ paths)[codes] + np.column_stack(columns) @ paths
+        return means, cov[p:, p:] - reach @ information @ reach.T, which[codes]
+
+    def unit_bartlett(self, *arguments: object) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("maximum likelihood scores")
+
+    def cluster_bartlett(self, *arguments: object) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("maximum likelihood scores")
 
 
 def refuse(what: str) -> NoReturn:
@@ -347,25 +418,11 @@ def nested_statistics(
     ids = [*(clusters.ids for clusters in levels), data.clusters]
     for level, own in enumerate(variables.measured[1:], 2):
         _require_constant(own, data, codes[level - 2], ids[level - 2], level, variables)
-    unit = variables.unit
-    others = [name for own in variables.measured[1:] for name in own]
-    sizes, means, within = _core.cluster_arrays(
-        columns_of(data, unit), columns_of(data, others), inner.codes, len(inner.parent), None
-    )
-    measured = [k for k, own in enumerate(variables.measured) for _ in own]
-    nested = _core.NestedData(
-        _numbers(variables), measured, sizes, means, within, [clusters.parent.tolist() for clusters in levels]
-    )
+    nested = data.nested(variables)
     statistics = NestedStatistics(variables, nested)
     report(_confounded(statistics), found)
     report(_of_higher_level(variables, data, codes, ids), found)
     return statistics
-
-
-def _numbers(variables: Variables) -> list[list[int]]:
-    """The variables of each level by their positions among all."""
-    at = {name: k for k, name in enumerate(variables.names)}
-    return [[at[name] for name in own] for own in variables.levels]
 
 
 def _warn_of_repeated(data: ClusteredData) -> None:

@@ -125,6 +125,9 @@ class Rows(Protocol):
     ) -> Floats:
         """Products of the unit variables about their regressions within every cluster; see `SlopeClusters`."""
 
+    def nested(self, variables: Variables) -> _core.NestedData:
+        """The statistics of nested clusters; see `NestedStatistics`."""
+
     def reduced(
         self,
         unit: Sequence[str],
@@ -188,10 +191,11 @@ class Clusters(Protocol):
         `fixed` says which variables are covariates with fixed moments. None where whole matrices A and B are as cheap.
         """
 
-    def posterior(
-        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
-    ) -> _core.GroupData | _core.IncompleteGroup:
-        """The clusters with model-implied moments, for scores of latent variables and distances."""
+    def posterior(self, shape: tuple[int, int, int], moments: Any) -> Any:
+        """The clusters with model-implied moments, for scores of latent variables and distances.
+
+        `moments` are means and covariance matrix of level 1, then of level 2, and so on.
+        """
 
     def pool(self, order: NDArray[np.intp]) -> Pool:
         """The clusters in some order, for the core to draw from; what is returned can be pickled."""

@@ -65,6 +65,12 @@ class Variables(NamedTuple):
         return tuple(out)
 
     @property
+    def numbers(self) -> list[list[int]]:
+        """The variables of each level by their positions among `names`."""
+        at = {name: k for k, name in enumerate(self.names)}
+        return [[at[name] for name in own] for own in self.levels]
+
+    @property
     def nboth(self) -> int:
         """Number of variables measured on units that have a part at a higher level, too."""
         return len(set(self.levels[0]).intersection(*[{name for own in self.levels[1:] for name in own}]))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from msem.distributions import chisq_pvalues
 from msem.estimation.solution import NOT_YET, Solution, without_slopes
 from msem.model.levels import Level, level_number
+from msem.model.partable import require_two_levels
 from msem.postestimation.factor_scores import (
     Group,
     GroupColumns,
@@ -110,6 +111,7 @@ def distances(
     ----------
     Pinheiro, Liu & Wu (2001). JCGS, 10, 249-276. Yuan & Hayashi (2010). Psychological Methods, 15, 335-351.
     """
+    require_two_levels(fit.table, "distances")
     number = fit.table.nlevels if level is None else level_number(level, fit.table.nlevels)
     cluster = cluster or fit.options.cluster
     return distances_frame(prediction_groups(fit, newdata, cluster), number, cluster)

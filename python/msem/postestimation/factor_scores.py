@@ -80,15 +80,18 @@ def latent_frame(
         GroupColumns(rows.data, _combined(of, levels, rows, level), label)
         for (label, _, rows), of in zip(groups, columns, strict=True)
     ]
-    return cluster_frame(parts, cluster) if level == 2 else unit_frame(parts)
+    return unit_frame(parts) if level in (None, 1) else cluster_frame(parts, cluster, level)
 
 
 def _combined(of: Sequence[Columns], levels: Sequence[int], rows: Rows, level: int | None) -> Columns:
     """Columns of one level as they are; for a row for each unit those of clusters are repeated."""
-    if level == 2 or levels == (1,):
+    if level is not None or levels == (1,):
         return of[0]
-    within = of[0] if levels[0] == 1 else {}
-    return merged(within, of[-1], rows)
+    out: Columns = of[0] if levels[0] == 1 else {}
+    for own, columns in zip(levels, of, strict=True):
+        if own > 1:
+            out = merged(out, columns, rows, own)
+    return out
 
 
 def _scores(model: GroupModel, rows: Rows, level: int, method: Method) -> Scores:
@@ -96,21 +99,23 @@ def _scores(model: GroupModel, rows: Rows, level: int, method: Method) -> Scores
     return compute(model, rows, level)
 
 
-def random_effects_frame(groups: Sequence[Group], *, se: bool, cov: bool, cluster: str) -> pd.DataFrame:
-    """Between parts of the variables at both levels, one row for each cluster.
+def random_effects_frame(
+    groups: Sequence[Group], level: int, *, se: bool, cov: bool, cluster: str
+) -> pd.DataFrame:
+    """Parts at a level of the variables that are measured below it, one row for each cluster.
 
     Raises
     ------
     ModelError
         If no variable is at both levels.
     """
-    if not any(model.both for _, model, _ in groups):
+    if not any(model.parts(level) for _, model, _ in groups):
         raise ModelError("no variable of the model is at both levels, so there are no random effects")
     parts = [
-        GroupColumns(rows.data, between_parts(model, rows).columns(se=se, cov=cov), label)
+        GroupColumns(rows.data, between_parts(model, rows, level).columns(se=se, cov=cov), label)
         for label, model, rows in groups
     ]
-    return cluster_frame(parts, cluster)
+    return cluster_frame(parts, cluster, level)
 
 
 def _no_latent(level: int | None, model: GroupModel) -> ModelError:
@@ -138,18 +143,21 @@ class GroupColumns:
     label: str = ""
 
 
-def cluster_frame(parts: Sequence[GroupColumns], cluster: str) -> pd.DataFrame:
+def cluster_frame(parts: Sequence[GroupColumns], cluster: str, level: int = 2) -> pd.DataFrame:
     """One row for each cluster, indexed by cluster id, in order of first appearance.
+
+    Clusters of level 2 of three are indexed by the id of the cluster they are in and their own.
 
     If the model has several groups the first column is `group`, the label of the cluster's group.
     """
     frames = []
     for part in parts:
-        frame = pd.DataFrame(dict(part.columns), index=part.data.clusters)
+        frame = pd.DataFrame(dict(part.columns), index=part.data.ids_of(level, cluster))
         if part.label:
             frame.insert(0, "group", part.label)
         frames.append(frame)
-    return pd.concat(frames).rename_axis(index=cluster or None)
+    out = pd.concat(frames)
+    return out if out.index.nlevels > 1 else out.rename_axis(index=cluster or None)
 
 
 def unit_frame(parts: Sequence[GroupColumns]) -> pd.DataFrame:
@@ -164,19 +172,20 @@ def unit_frame(parts: Sequence[GroupColumns]) -> pd.DataFrame:
     return pd.DataFrame(out, index=index)
 
 
-def merged(within: Columns, between: Columns, rows: Rows) -> dict[str, Floats]:
+def merged(within: Columns, between: Columns, rows: Rows, level: int = 2) -> dict[str, Floats]:
     """Columns of units and those of their clusters; the latter end in ``.l2`` where both have the name.
+
+    With three levels in ``.l2`` or ``.l3``.
 
     Raises
     ------
     ModelError
         If two of them would have the same name.
     """
-    codes = rows.data.codes
-    assert codes is not None
+    codes = rows.data.codes_of(level)
     out = dict(within)
     for name, values in between.items():
-        column = f"{name}.l2" if name in within else name
+        column = f"{name}.l{level}" if name in within else name
         if column in out or (column != name and column in between):
             raise ModelError(
                 f"two columns of the result would be called {column!r}: rename that variable of the model"
@@ -206,7 +215,7 @@ def factor_scores(
 
     Parameters
     ----------
-    level : {1, 2, "within", "between"}, optional
+    level : {1, 2, 3, "within", "between"}, optional
         Level of the latent variables; default: all, with one row for each unit.
     method : {"EBM", "regression", "ML", "Bartlett"}
         Posterior means (two names for one thing) or maximum likelihood scores (also two names).
@@ -223,7 +232,8 @@ def factor_scores(
     Returns
     -------
     DataFrame
-        At level 2 one row for each cluster, indexed by cluster id. Otherwise one row for each row of the data,
+        At level 2 or 3 one row for each cluster, indexed by cluster id (level 2 of three: by both ids). Otherwise one
+        row for each row of the data,
         with their index: nan where a row was left out for a missing value, or where the observed values do not
         determine a maximum likelihood score. A between-level name that is also one of the within level ends in
         ``.l2``. With several groups the frame of clusters has a column `group`.
@@ -245,12 +255,20 @@ def factor_scores(
 
 
 def random_effects(
-    fit: Solution, *, se: bool = True, cov: bool = False, newdata: Any = None, cluster: str | None = None
+    fit: Solution,
+    *,
+    level: Level | None = None,
+    se: bool = True,
+    cov: bool = False,
+    newdata: Any = None,
+    cluster: str | None = None,
 ) -> pd.DataFrame:
     """Between parts of the variables at both levels: posterior means given all data of the cluster.
 
     Parameters
     ----------
+    level : {2, 3}, optional
+        Of three levels, which one; default: the highest.
     se : bool
         Add ``<name>_se``, posterior standard deviations.
     cov : bool
@@ -271,8 +289,9 @@ def random_effects(
         As `factor_scores`.
     """
     cluster = cluster or fit.options.cluster
+    number = fit.table.nlevels if level is None else level_number(level, fit.table.nlevels)
     groups = prediction_groups(fit, newdata, cluster)
-    return random_effects_frame(groups, se=se, cov=cov, cluster=cluster)
+    return random_effects_frame(groups, number, se=se, cov=cov, cluster=cluster)
 
 
 def prediction_groups(fit: Solution, newdata: Any, cluster: str | None) -> list[Group]:
@@ -288,7 +307,8 @@ def prediction_rows(fit: Solution, newdata: Any, cluster: str | None) -> dict[in
     if newdata is None:
         return {number: training_rows(group) for number, group in enumerate(groups)}
     holes = None if fit.options.missing == "listwise" else allowed_holes(fit.table)
-    return new_rows(newdata, groups, cluster or "", fit.options.group, holes)
+    inner = fit.options.inner_clusters
+    return new_rows(newdata, groups, cluster or "", fit.options.group, holes, inner)
 
 
 def fitted_model(fit: Solution, number: int, theta: Floats | None = None) -> GroupModel:

@@ -23,6 +23,7 @@ from msem.data.arrays import LevelArrays, smallest_eigenvalue, square_root
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
 from msem.model.levels import BETWEEN, LEVEL_NAMES, WITHIN, Level, level_number
+from msem.model.partable import require_two_levels
 from msem.postestimation.factor_scores import (
     Columns,
     Group,
@@ -99,6 +100,7 @@ def plausible_values(
     >>> [one.shape for one in fit.plausible_values(2, seed=1)]
     [(2500, 1), (2500, 1)]
     """
+    require_two_levels(fit.table, "plausible values")
     count = require_whole("n", n, 1)
     number = None if level is None else level_number(level, fit.table.nlevels)
     cluster = cluster or fit.options.cluster

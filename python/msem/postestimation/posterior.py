@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.frames import columns_of
 from msem.data.statistics import Statistics
@@ -119,24 +119,32 @@ class GroupModel:
         n, k = self.levels[1].nobserved, len(self.statistics.slopes)
         return self.compiled[0][1][:n, n : n + k] if k else np.empty((n, 0))
 
+    def parts(self, level: int) -> tuple[str, ...]:
+        """Observed variables of a level that are measured below it."""
+        variables = self.statistics.variables
+        if len(variables.levels) < 2:
+            return ()
+        return tuple(
+            name for name in variables.levels[level - 1] if name not in variables.measured[level - 1]
+        )
+
     @property
     def both(self) -> tuple[str, ...]:
         """Variables at both levels."""
         return self.statistics.variables.both
 
-    def data(self, rows: Rows) -> _core.GroupData | _core.IncompleteGroup:
+    def data(self, rows: Rows) -> Any:
         """Moments and clusters in the core: two classes that compute the same."""
         s = self.statistics
-        within, between = self.levels[1] if s.unit else NONE, self.levels[self.top]
-        moments = within.mean, within.cov, between.mean, between.cov
+        levels = self.levels.values() if s.unit else (NONE, self.levels[self.top])
+        moments = tuple(array for m in levels for array in (m.mean, m.cov))
         if self.compiled:
             moments = (*self.compiled[0], *self.compiled[1])
         return rows.clusters.posterior(s.variables.shape, moments)
 
     def units(self, rows: Rows) -> tuple[list[Floats], NDArray[np.int64]]:
         """Columns of the unit-level variables and the cluster of each row."""
-        assert rows.data.codes is not None
-        return columns_of(rows.data, self.statistics.unit), rows.data.codes
+        return columns_of(rows.data, self.statistics.unit), rows.data.lowest
 
 
 def group_model(
@@ -183,19 +191,24 @@ def measurement(block: BlockMap, values: Floats) -> Measurement:
 def posterior(model: GroupModel, rows: Rows, level: int) -> Scores:
     """Posterior means and covariances of the latent variables of a level, given all data of the cluster."""
     data = model.data(rows)
-    if level < model.top:
+    if level == 1 < model.top:
         return Scores(model.latent(level), *data.unit_posterior(*model.units(rows)))
-    return cluster_scores(model, rows).part(len(model.both), None)
+    return cluster_scores(model, rows, level).part(len(model.parts(level)), None)
 
 
-def random_effects(model: GroupModel, rows: Rows) -> Scores:
-    """Posterior means and covariances of the between parts of the variables at both levels."""
-    return cluster_scores(model, rows).part(0, len(model.both))
+def random_effects(model: GroupModel, rows: Rows, level: int) -> Scores:
+    """Posterior means and covariances of the parts at a level of the variables that are measured below it."""
+    return cluster_scores(model, rows, level).part(0, len(model.parts(level)))
 
 
-def cluster_scores(model: GroupModel, rows: Rows) -> Scores:
-    """Posterior means and covariances of all that is unknown of a cluster: between parts, then latent variables."""
-    return Scores((*model.both, *model.latent(model.top)), *model.data(rows).cluster_posterior())
+def cluster_scores(model: GroupModel, rows: Rows, level: int | None = None) -> Scores:
+    """Posterior means and covariances of all that is unknown of a cluster of a level, by default the highest.
+
+    Parts of variables that are measured below, then latent variables.
+    """
+    at, data = model.top if level is None else level, model.data(rows)
+    found = data.cluster_posterior() if at == model.top else data.level_posterior(at)
+    return Scores((*model.parts(at), *model.latent(at)), *found)
 
 
 def bartlett(model: GroupModel, rows: Rows, level: int) -> Scores:

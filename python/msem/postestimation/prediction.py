@@ -22,6 +22,7 @@ from msem.data.incomplete import clusters_of_rows
 from msem.errors import DataError, UnsupportedError
 from msem.estimation.solution import Solution
 from msem.model.levels import BETWEEN, WITHIN
+from msem.model.partable import require_two_levels
 from msem.model.variables import Variables
 from msem.postestimation.factor_scores import (
     GroupColumns,
@@ -69,6 +70,7 @@ def predict(
     Predictions with random effects, random slopes among them, are those of a mixed model (Robinson, 1991, Statistical
     Science, 6, 15-51): best linear unbiased ones with the estimates in the place of the parameters.
     """
+    require_two_levels(fit.table, "predictions")
     covariates = _covariates(fit)
     _require_given(fit, covariates)
     outcomes = [name for name in fit.sample.statistics[0].variables.names if name not in covariates]

@@ -71,7 +71,12 @@ def training_rows(group: Group) -> Rows:
 
 
 def new_rows(
-    frame: Any, groups: Sequence[Group], cluster: str, group: str, holes: Holes | None = None
+    frame: Any,
+    groups: Sequence[Group],
+    cluster: str,
+    group: str,
+    holes: Holes | None = None,
+    inner: Sequence[str] = (),
 ) -> dict[int, Rows]:
     """Rows of a frame of new data, by the number of their group from 0; any clusters of any size.
 
@@ -84,6 +89,8 @@ def new_rows(
         Columns with the cluster ids, not used for a single level, and the groups, not used for a single group.
     holes : Holes, optional
         Keep rows with missing values; otherwise only complete ones.
+    inner : sequence of str
+        Columns of clusters within clusters, the highest first.
 
     Raises
     ------
@@ -98,11 +105,12 @@ def new_rows(
         )
     column = cluster if s.unit else None
     if len(groups) == 1:
-        rows = clustered_data(frame, s.names, column, holes)
+        rows = clustered_data(frame, s.names, column, holes, None, inner)
         return {0: Rows(rows, clusters_of(s, rows))}
     grouping = known_groups(frame, group, [one.label for one in groups])
     used = [number for number in range(len(groups)) if (grouping.codes == number).any()]
-    data = grouped_data(frame, s.names, column, grouping, [grouping.labels[number] for number in used], holes)
+    labels = [grouping.labels[number] for number in used]
+    data = grouped_data(frame, s.names, column, grouping, labels, holes, None, inner)
     return {
         number: Rows(rows, clusters_of(groups[number].statistics, rows))
         for number, rows in zip(used, data, strict=True)
