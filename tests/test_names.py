@@ -237,7 +237,7 @@ def test_moments_that_would_have_one_name_are_refused():
 @pytest.mark.parametrize("names", [(["f", "f.l2"], ["f"]), (["f"], ["f", "f.l2"]), (["f"], ["f.l2", "f"])])
 def test_scores_that_would_have_one_name_are_refused(names):
     within, between = ({name: np.zeros(2) for name in some} for some in names)
-    rows = SimpleNamespace(data=SimpleNamespace(codes=np.array([0, 1])))
+    rows = SimpleNamespace(data=SimpleNamespace(codes_of=lambda level: np.array([0, 1])))
     with pytest.raises(ModelError, match=r"two columns of the result would be called 'f\.l2'"):
         merged(within, between, rows)
     assert list(merged({"f": np.zeros(2)}, {"f": np.ones(2)}, rows)) == ["f", "f.l2"]

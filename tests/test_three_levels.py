@@ -219,3 +219,32 @@ def test_a_copy_of_a_fit_is_the_same() -> None:
     again = fit.update(model=three_levels.MODELS["equal shapes"])
     assert again.llf == fit.llf
     assert isinstance(fit.estimates(), pd.DataFrame)
+
+
+def test_bootstrap_and_jackknife_refit_to_schools() -> None:
+    name, data = "equal shapes", three_levels.sample("equal shapes", 2, 60)
+    fit = made_up(name)
+    found = fit.jackknife()
+    for k in (0, 7):
+        school = fit.sample.groups[0].identifiers[k]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            again = msem.sem(three_levels.MODELS[name], data[data["school"] != school], cluster=CLUSTER)
+        assert_allclose(found.array[list(found.cluster).index(school)], again.theta, rtol=1e-5, atol=1e-7)
+    one, two = (fit.bootstrap(60, seed=4, threads=threads) for threads in (1, 2))
+    assert_allclose(one.array, two.array)
+    assert len(one.array) >= 58
+    assert_allclose(one.bse, fit.bse, rtol=0.6)
+    errors = msem.sem(three_levels.MODELS[name], data, cluster=CLUSTER, se="bootstrap", bootstrap=60, seed=4)
+    assert_allclose(errors.bse, one.bse, rtol=1e-6)
+
+
+def test_influence_of_schools() -> None:
+    frame = made_up("equal shapes").influence().to_frame()
+    assert frame.index.name == "school"
+    assert len(frame) == 60
+
+
+def test_log_likelihoods_of_schools_given_fixed_covariates_add_up() -> None:
+    fit = made_up()
+    assert fit.cluster_loglik().sum() == pytest.approx(fit.llf, rel=1e-10)

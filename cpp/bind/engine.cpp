@@ -72,28 +72,17 @@ Implied levels_of(const MomentsTuple& levels) {
   return out;
 }
 
+std::vector<Implied> implied_of(const std::vector<MomentsTuple>& groups) {
+  std::vector<Implied> out;
+  for (const MomentsTuple& levels : groups) out.push_back(levels_of(levels));
+  return out;
+}
+
 SampleLikelihood known(const std::vector<MomentsTuple>& saturated, double value, bool cone = false) {
   SampleLikelihood out;
   out.saturated_value = value;
   out.cone = cone;
-  for (const MomentsTuple& levels : saturated) out.saturated.push_back(levels_of(levels));
-  return out;
-}
-
-// Of one level or two.
-std::vector<Moments> moments_of(const std::vector<MomentsTuple>& groups) {
-  std::vector<Moments> out;
-  for (const MomentsTuple& given : groups) {
-    Implied levels = levels_of(given);
-    if (levels.empty() || levels.size() > 2)
-      throw std::invalid_argument("samples of one or two levels can be drawn");
-    Moments one{Vector(0), levels.back().mean, Matrix(0, 0), levels.back().cov};
-    if (levels.size() == 2) {
-      one.mean_w = levels.front().mean;
-      one.cov_w = levels.front().cov;
-    }
-    out.push_back(std::move(one));
-  }
+  out.saturated = implied_of(saturated);
   return out;
 }
 
@@ -168,7 +157,7 @@ py::dict run_fit(const Plan& plan, const Draws& draws, std::uint64_t first, std:
     const FitOptions options{max_iterations,  tolerance, static_cast<ErrorKind>(errors), {},
                              space_of(space), starts};
     const std::vector<Solution> fits =
-        fit_many(plan, draws, options, first, last, threads, moments_of(saturated));
+        fit_many(plan, draws, options, first, last, threads, implied_of(saturated));
     const Vector none;
     for (Index r = 0; r < count; ++r) {
       const Solution& one = fits[r];

@@ -11,7 +11,7 @@ namespace {
 
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using Clusters = std::variant<std::tuple<Vector, Matrix, Matrix>, std::shared_ptr<IncompletePool>,
-                              std::shared_ptr<SlopePool>>;
+                              std::shared_ptr<SlopePool>, std::shared_ptr<NestedPool>>;
 
 Pools pools(const std::vector<Clusters>& groups, bool single_level, bool centred) {
   py::gil_scoped_release unlocked;
@@ -23,6 +23,10 @@ Pools pools(const std::vector<Clusters>& groups, bool single_level, bool centred
     }
     if (const auto* slopes = std::get_if<2>(&one)) {
       out.push_back(*slopes);
+      continue;
+    }
+    if (const auto* nested = std::get_if<3>(&one)) {
+      out.push_back(*nested);
       continue;
     }
     const auto& [sizes, means, within] = std::get<0>(one);
@@ -122,6 +126,10 @@ py::list statistics(const Draws& self, std::uint64_t replicate) {
       out.append(py::cast(std::const_pointer_cast<IncompleteData>(one.incomplete)));
       continue;
     }
+    if (one.nested) {
+      out.append(py::cast(std::const_pointer_cast<NestedData>(one.nested)));
+      continue;
+    }
     if (one.reduced) {
       out.append(py::cast(std::const_pointer_cast<ReducedData>(one.reduced)));
       continue;
@@ -149,6 +157,11 @@ void bind_resampling(py::module_& m) {
              return std::make_shared<IncompletePool>(std::move(data), std::move(products), std::move(unit));
            }),
            "data"_a, "products"_a, "unit"_a);
+  py::class_<NestedPool, std::shared_ptr<NestedPool>>(m, "NestedPool")
+      .def(py::init([](std::shared_ptr<NestedData> data, std::vector<Index> place) {
+             return std::make_shared<NestedPool>(std::move(data), std::move(place));
+           }),
+           "data"_a, "place"_a);
   py::class_<SlopePool, std::shared_ptr<SlopePool>>(m, "SlopePool")
       .def(py::init([](std::shared_ptr<ReducedData> data, Matrix products, std::vector<Index> place) {
              return std::make_shared<SlopePool>(std::move(data), std::move(products), std::move(place));

@@ -32,6 +32,12 @@ void require_levels(const std::vector<std::vector<Index>>& levels, const std::ve
 
 }  // namespace
 
+double NestedData::units(Index level) const {
+  Vector count = weight;  // of the clusters of a level, from above
+  for (Index l = nlevels() - 1; l > std::max<Index>(level, 1); --l) count = select(count, parent[l - 2]);
+  return level ? count.sum() : sizes.dot(count);
+}
+
 std::vector<Index> NestedData::on(Index level) const {
   std::vector<Index> out;
   for (Index v = 0; v < nvariables(); ++v) {

@@ -25,6 +25,8 @@ struct NestedData {
   Index nvariables() const { return static_cast<Index>(measured.size()); }
   Index nlevels() const { return static_cast<Index>(levels.size()); }
   Index nclusters() const { return products.rows(); }
+  // How many units a level has, weighted.
+  double units(Index level) const;
   // Variables measured on a level, ascending.
   std::vector<Index> on(Index level) const;
 };

@@ -198,6 +198,27 @@ GroupDraw IncompletePool::draw(const Vector& weights) const {
   return out;
 }
 
+NestedPool::NestedPool(std::shared_ptr<const NestedData> data, std::vector<Index> place)
+    : data_(std::move(data)), place_(std::move(place)) {
+  std::vector<bool> seen(place_.size(), false);
+  for (const Index k : place_) {
+    if (k < 0 || k >= static_cast<Index>(seen.size()) || seen[k])
+      throw std::invalid_argument("every cluster has a place of its own");
+    seen[k] = true;
+  }
+  if (!data_ || static_cast<Index>(place_.size()) != data_->nclusters())
+    throw std::invalid_argument("every cluster has a place of its own");
+}
+
+GroupDraw NestedPool::draw(const Vector& weights) const {
+  Vector own(data_->nclusters());
+  for (Index j = 0; j < own.size(); ++j) own[j] = weights[place_[j]];
+  GroupDraw out;
+  out.nested = std::make_shared<const NestedData>(weighted_nested(*data_, own));
+  out.distinct = out.nested->nclusters();
+  return out;
+}
+
 Vector OrdinaryDraws::weights(std::uint64_t replicate, Index group) const {
   RandomStream random(seed_, replicate, static_cast<std::uint32_t>(group));
   const Index J = groups_.at(group)->nclusters();

@@ -10,6 +10,7 @@
 
 #include "base/random.hpp"
 #include "data/incomplete.hpp"
+#include "data/nested.hpp"
 #include "data/reduced.hpp"
 #include "data/statistics.hpp"
 #include "likelihood/complete/twolevel.hpp"
@@ -22,6 +23,7 @@ struct GroupDraw {
   Index distinct = 0;  // different clusters among them; rows of clusters of a single-level sample
   std::shared_ptr<const IncompleteData> incomplete = nullptr;  // instead of statistics, where there are holes
   std::shared_ptr<const ReducedData> reduced = nullptr;        // and for random slopes
+  std::shared_ptr<const NestedData> nested = nullptr;          // and for more than two levels
 };
 
 // The replicates of a sample, by number.
@@ -109,6 +111,18 @@ class SlopePool : public Pool {
  private:
   std::shared_ptr<const ReducedData> data_;
   Matrix products_;
+  std::vector<Index> place_;
+};
+
+// Highest clusters of more than two levels, in any order, as `SlopePool` has them.
+class NestedPool : public Pool {
+ public:
+  NestedPool(std::shared_ptr<const NestedData> data, std::vector<Index> place);
+  Index nclusters() const override { return data_->nclusters(); }
+  GroupDraw draw(const Vector& weights) const override;
+
+ private:
+  std::shared_ptr<const NestedData> data_;
   std::vector<Index> place_;
 };
 

@@ -9,6 +9,7 @@
 #include "base/threads.hpp"
 #include "fit/cone.hpp"
 #include "fit/saturated_cells.hpp"
+#include "fit/saturated_nested.hpp"
 #include "likelihood/complete/saturated.hpp"
 #include "likelihood/slopes/slopes.hpp"
 
@@ -80,7 +81,14 @@ std::shared_ptr<const CompleteLikelihood> likelihood_of(const TwoLevelStatistics
 void require_variables(const Plan& plan, const std::vector<GroupDraw>& draws) {
   for (std::size_t g = 0; g < draws.size(); ++g) {
     const std::vector<int>& levels = plan.groups[g];
-    if (levels.size() > 2) throw std::invalid_argument("samples of one or two levels can be drawn");
+    if (draws[g].nested || levels.size() > 2) {
+      bool same = draws[g].nested && draws[g].nested->levels.size() == levels.size();
+      for (std::size_t l = 0; same && l < levels.size(); ++l)
+        same =
+            static_cast<std::size_t>(plan.blocks[levels[l]].nobserved()) == draws[g].nested->levels[l].size();
+      if (!same) throw std::invalid_argument("the samples must have the variables of the model");
+      continue;
+    }
     const Index unit = levels.size() < 2 ? 0 : plan.blocks[levels.front()].nobserved();
     const Index cluster = plan.blocks[levels.back()].nobserved() - plan.nboth[g];
     const TwoLevelStatistics& s = draws[g].statistics;
@@ -94,16 +102,18 @@ void require_variables(const Plan& plan, const std::vector<GroupDraw>& draws) {
 
 // Throws std::domain_error where a variable varies by no more than rounding does in the whole sample: within,
 // or between where it has no within part.
-void require_variance(const Plan& plan, const SampleLikelihood& sample, const std::vector<Moments>& whole) {
+void require_variance(const SampleLikelihood& sample, const std::vector<Implied>& whole) {
   for (std::size_t g = 0; g < whole.size(); ++g) {
-    const Implied& levels = sample.saturated[g];
-    for (std::size_t l = 0; l < levels.size(); ++l) {
-      const bool last = l + 1 == levels.size();
-      const Matrix& of_whole = last ? whole[g].cov_b : whole[g].cov_w;
-      const Index own = levels[l].cov.rows() - (last ? plan.nboth[g] : 0);
-      const auto varies =
-          levels[l].cov.diagonal().tail(own).array() > kConstant * of_whole.diagonal().tail(own).array();
-      if (!varies.all()) throw std::domain_error("a variable has no variance");
+    const Layout layout = sample.likelihoods[g]->layout();
+    std::vector<bool> below(layout.nvariables, false);
+    for (std::size_t l = 0; l < sample.saturated[g].size(); ++l) {
+      const Vector varies = sample.saturated[g][l].cov.diagonal(), of_whole = whole[g][l].cov.diagonal();
+      for (Index i = 0; i < varies.size(); ++i) {
+        const Index v = layout.levels[l][i];
+        if (!below[v] && !(varies[i] > kConstant * of_whole[i]))
+          throw std::domain_error("a variable has no variance");
+        below[v] = true;
+      }
     }
   }
 }
@@ -128,6 +138,16 @@ Moments with_covariates(Moments moments, const ReducedData& data) {
   return moments;
 }
 
+// The same of one level or two.
+Moments moments_of(const Implied& levels) {
+  Moments out{Vector(0), levels.back().mean, Matrix(0, 0), levels.back().cov};
+  if (levels.size() == 2) {
+    out.mean_w = levels.front().mean;
+    out.cov_w = levels.front().cov;
+  }
+  return out;
+}
+
 // Moments of the levels that have any.
 Implied levels_of(Moments moments) {
   Implied out;
@@ -145,7 +165,9 @@ double covariate_value(const Plan& plan, const std::vector<GroupDraw>& draws,
     const std::size_t levels = sample.saturated[g].size();
     for (std::size_t l = 0; l < levels; ++l) {
       const std::vector<Index>& own = plan.covariates[g][l];
-      const double units = l + 1 < levels ? s.sizes.dot(s.counts) : s.counts.sum();
+      const double units = draws[g].nested  ? draws[g].nested->units(static_cast<Index>(l))
+                           : l + 1 < levels ? s.sizes.dot(s.counts)
+                                            : s.counts.sum();
       if (!own.empty()) out += normal_value(select(sample.saturated[g][l].cov, own, own), units);
     }
   }
@@ -273,10 +295,12 @@ std::vector<int> flat_direction(const Objective& objective, const Vector& theta)
 }
 
 SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const Plan& plan,
-                                   const std::vector<Moments>& first, Space space) {
+                                   const std::vector<Implied>& first, Space space) {
   SampleLikelihood out;
   for (std::size_t g = 0; g < sample.size(); ++g) {
-    if (sample[g].reduced) {
+    if (sample[g].nested) {
+      out.likelihoods.push_back(std::make_shared<const NestedLikelihood>(sample[g].nested));
+    } else if (sample[g].reduced) {
       out.likelihoods.push_back(std::make_shared<const SlopeLikelihood>(sample[g].reduced));
     } else if (sample[g].incomplete) {
       out.likelihoods.push_back(std::make_shared<const IncompleteLikelihood>(sample[g].incomplete));
@@ -290,14 +314,23 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
     out.saturated_value = 0;
     out.saturated.clear();
     for (std::size_t g = 0; g < sample.size(); ++g) {
-      const Moments* start = first.empty() || cone ? nullptr : &first[g];
       const Likelihood& own = *out.likelihoods[g];
-      if (sample[g].reduced) {
-        out.saturated_value = kNaN;
-        out.saturated.push_back(first.empty() ? Implied{}
-                                              : levels_of(with_covariates(first[g], *sample[g].reduced)));
+      if (sample[g].nested) {
+        SaturatedLevels h1 =
+            fit_saturated(std::static_pointer_cast<const NestedLikelihood>(out.likelihoods[g]), options);
+        out.saturated_value += h1.converged ? -2 * h1.loglik : kNaN;
+        out.saturated.push_back(std::move(h1.moments));
         continue;
       }
+      if (sample[g].reduced) {
+        out.saturated_value = kNaN;
+        out.saturated.push_back(
+            first.empty() ? Implied{} : levels_of(with_covariates(moments_of(first[g]), *sample[g].reduced)));
+        continue;
+      }
+      Moments known;
+      if (!first.empty() && !cone) known = moments_of(first[g]);
+      const Moments* start = first.empty() || cone ? nullptr : &known;
       SaturatedFit h1 = sample[g].incomplete
                             ? fit_saturated(static_cast<const IncompleteLikelihood&>(own), options, start)
                             : fit_saturated(static_cast<const CompleteLikelihood&>(own).data(), options);
@@ -321,7 +354,7 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
 }
 
 Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOptions& given,
-             const std::vector<Moments>& first) {
+             const std::vector<Implied>& first) {
   Solution out;
   FitOptions options = given;
   if (!plan.terms.empty()) options.space = Space::kNatural;  // the penalty is the border
@@ -330,7 +363,7 @@ Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOpt
     const SampleLikelihood sample = sample_likelihood(draws, plan, first, options.space);
     out.saturated_value = sample.saturated_value;
     out.saturated_cone = sample.cone && options.space == Space::kAuto;
-    require_variance(plan, sample, first);
+    require_variance(sample, first);
     out.covariate_value = covariate_value(plan, draws, sample);
     const Objective objective = objective_of(plan, sample);
     out.optimum = estimate(plan, objective, sample, options);
@@ -363,7 +396,7 @@ Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOpt
 
 std::vector<Solution> fit_many(const Plan& plan, const Draws& draws, const FitOptions& options,
                                std::uint64_t first, std::uint64_t last, int threads,
-                               const std::vector<Moments>& saturated) {
+                               const std::vector<Implied>& saturated) {
   if (draws.ngroups() != static_cast<Index>(plan.groups.size()))
     throw std::invalid_argument("the model and the samples must have the same groups");
   std::vector<Solution> out(last > first ? last - first : 0);

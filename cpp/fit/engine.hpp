@@ -120,14 +120,14 @@ std::vector<int> flat_direction(const Objective& objective, const Vector& theta)
 // for; where there are holes they start from `first`, if given: saturated moments of what the sample is drawn
 // from.
 SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const Plan& plan,
-                                   const std::vector<Moments>& first = {}, Space space = Space::kAuto);
+                                   const std::vector<Implied>& first = {}, Space space = Space::kAuto);
 
 Solution fit(const Plan& plan, const std::vector<GroupDraw>& sample, const FitOptions& options,
-             const std::vector<Moments>& first = {});
+             const std::vector<Implied>& first = {});
 
 // Samples first, ..., last - 1; the result does not depend on the number of threads.
 std::vector<Solution> fit_many(const Plan& plan, const Draws& draws, const FitOptions& options,
                                std::uint64_t first, std::uint64_t last, int threads,
-                               const std::vector<Moments>& saturated = {});
+                               const std::vector<Implied>& saturated = {});
 
 }  // namespace msem

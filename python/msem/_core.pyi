@@ -433,6 +433,9 @@ class IncompletePool:
         self, data: IncompleteData, products: _Floats, unit: Sequence[int] | NDArray[np.intp]
     ) -> None: ...
 
+class NestedPool:
+    def __init__(self, data: NestedData, place: Sequence[int]) -> None: ...
+
 class SlopePool:
     """Clusters with random slopes; cluster `place[j]` of those that are drawn is cluster j of the data."""
 
@@ -445,7 +448,7 @@ class OrdinaryDraws(Draws):
 
     def __init__(
         self,
-        groups: Sequence[tuple[_Floats, _Floats, _Floats] | IncompletePool | SlopePool],
+        groups: Sequence[tuple[_Floats, _Floats, _Floats] | IncompletePool | SlopePool | NestedPool],
         seed: int,
         single_level: bool = False,
         centred: bool = False,
@@ -455,7 +458,7 @@ class OrdinaryDraws(Draws):
 class LeaveOneOut(Draws):
     def __init__(
         self,
-        groups: Sequence[tuple[_Floats, _Floats, _Floats] | IncompletePool | SlopePool],
+        groups: Sequence[tuple[_Floats, _Floats, _Floats] | IncompletePool | SlopePool | NestedPool],
         single_level: bool = False,
         centred: bool = False,
     ) -> None: ...

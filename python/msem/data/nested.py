@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -295,9 +295,9 @@ class NestedClusters(CountedClusters):
         """The clusters with the moments that a model implies at each level, latent variables last."""
         return NestedPosterior(self.data, tuple(zip(moments[::2], moments[1::2], strict=True)))
 
-    def pool(self, order: NDArray[np.intp]) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("samples of clusters")
+    def pool(self, order: NDArray[np.intp]) -> partial[_core.NestedPool]:
+        """The clusters in some order, for the core to draw from."""
+        return partial(_core.NestedPool, self.data, np.argsort(order).tolist())
 
 
 Posterior = tuple[Floats, Floats, NDArray[np.int64]]

@@ -21,7 +21,12 @@ from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
-Pool = tuple[Floats, Floats, Floats] | partial[_core.IncompletePool] | partial[_core.SlopePool]
+Pool = (
+    tuple[Floats, Floats, Floats]
+    | partial[_core.IncompletePool]
+    | partial[_core.SlopePool]
+    | partial[_core.NestedPool]
+)
 
 
 @dataclass(frozen=True, eq=False)

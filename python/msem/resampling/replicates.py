@@ -80,7 +80,7 @@ def _pools(sample: Sample, orders: Sequence[NDArray[np.intp]]) -> list[Pool]:
 
 def _built(
     groups: Sequence[Pool],
-) -> list[tuple[Floats, Floats, Floats] | _core.IncompletePool | _core.SlopePool]:
+) -> list[tuple[Floats, Floats, Floats] | _core.IncompletePool | _core.SlopePool | _core.NestedPool]:
     return [group() if isinstance(group, partial) else group for group in groups]
 
 
