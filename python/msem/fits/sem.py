@@ -92,7 +92,7 @@ def sem(
     model: str,
     data: Any = None,
     *,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     group: str | None = None,
     group_equal: Sequence[str] = (),
     group_partial: Sequence[str] = (),
@@ -144,9 +144,10 @@ def sem(
         One row per unit (pandas, polars, pyarrow, anything narwhals reads, or a mapping of arrays), or level-specific
         moments, which give the joint fit of both levels from matrices alone. Moments of several groups: a dict of
         group label to moments.
-    cluster : str
-        Column with the cluster ids, of any hashable type. Rows without an id are left out, with a warning. A list of
-        two columns, the highest first, for three levels; ``"pupil * lecturer"`` for crossed classifications.
+    cluster : str, or sequence of two
+        Column with the cluster ids, of any hashable type. Rows without an id are left out, with a warning. Two columns
+        for a model of three levels, the highest clusters first, ``["school", "class"]``; ids of classes may repeat in
+        other schools (see `docs/three-levels.md`). ``"pupil * lecturer"`` for crossed classifications.
     group : str
         Column with the groups, of any type. One model text is the model of every group; ``group: label`` headers
         give each its own. Categories are groups in their order, other values are sorted, and headers go before
