@@ -1,4 +1,8 @@
+#include <algorithm>
+
+#include "base/interrupt.hpp"
 #include "base/linalg.hpp"
+#include "base/threads.hpp"
 
 namespace msem {
 
@@ -13,6 +17,25 @@ bool Cholesky::compute(const Matrix& a) {
 double Cholesky::pivot() const { return llt_.matrixLLT().diagonal().cwiseAbs2().minCoeff(); }
 
 Matrix Cholesky::inverse() const { return solve(Matrix(Matrix::Identity(llt_.rows(), llt_.cols()))); }
+
+// Below the diagonal of its columns the inverse takes the trailing triangle only.
+Matrix Cholesky::inverse(int threads) const {
+  constexpr Index kColumns = 64;
+  const Index n = llt_.rows();
+  Matrix out(n, n);
+  in_threads((n + kColumns - 1) / kColumns, threads, [&](std::ptrdiff_t piece) {
+    check_interrupt();
+    const Index first = piece * kColumns, width = std::min(kColumns, n - first), rest = n - first;
+    const auto lower = llt_.matrixLLT().bottomRightCorner(rest, rest);
+    Matrix x = Matrix::Zero(rest, width);
+    x.topRows(width).setIdentity();
+    lower.triangularView<Eigen::Lower>().solveInPlace(x);
+    lower.transpose().triangularView<Eigen::Upper>().solveInPlace(x);
+    out.block(first, first, rest, width) = x;
+  });
+  for (Index j = 1; j < n; ++j) out.col(j).head(j) = out.row(j).head(j).transpose();
+  return out;
+}
 
 Matrix Cholesky::solve(Matrix x) const {
   llt_.solveInPlace(x);

@@ -72,6 +72,8 @@ class Cholesky {
   // The smallest squared pivot.
   double pivot() const;
   Matrix inverse() const;
+  // The same of a large matrix, columns at a time, with so many threads (0: as many as there may be).
+  Matrix inverse(int threads) const;
   Matrix lower() const { return llt_.matrixL(); }
   Matrix solve(Matrix x) const;
   Vector solve(Vector x) const;

@@ -78,10 +78,21 @@ Implied starting_moments(const NestedData& data) {
   return out;
 }
 
-// From two crossed classifications: half of the differences between units for themselves, the rest for the
-// two.
+// From two crossed classifications, each by itself: what units alone would have is taken off the squares
+// between its clusters (Henderson, 1953).
 Implied starting_moments(const CrossedData& data) {
   const Matrix whole = data.products / data.units;
+  std::vector<Matrix> parts = {whole};
+  for (const Classification& one : data.classifications) {
+    const double n = static_cast<double>(one.count());
+    const Matrix scaled = scale_cols(one.sums, one.sizes.cwiseSqrt().cwiseInverse());
+    const Matrix squares = outer(scaled, scaled);
+    Matrix cov = squares - ((n - 1) / std::max(1.0, data.units - n)) * (data.products - squares);
+    cov /= std::max(1.0, data.units - one.sizes.squaredNorm() / data.units);
+    parts.push_back(lifted(cov, whole));
+    parts[0] -= parts.back();
+  }
+  parts[0] = lifted(parts[0], whole);
   Implied out;
   for (Index l = 0; l < 3; ++l) {
     const std::vector<Index>& here = data.levels[l];
@@ -94,7 +105,7 @@ Implied starting_moments(const CrossedData& data) {
       for (Index j = 0; j < n; ++j) {
         const bool units = data.measured[here[i]] == 0 && data.measured[here[j]] == 0;
         const bool clusters = data.measured[here[i]] > 0 && data.measured[here[j]] > 0;
-        if (units) cov(i, j) = (l ? 0.25 : 0.5) * whole(here[i], here[j]);
+        if (units) cov(i, j) = parts[l](here[i], here[j]);
         if (clusters)
           cov(i, j) = values.row(here[i] - own[0]).dot(values.row(here[j] - own[0])) /
                       static_cast<double>(values.cols());

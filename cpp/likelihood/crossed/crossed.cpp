@@ -325,7 +325,7 @@ Matrix CrossedPoint::second_products(const Matrix& inverse) const {
 
 Implied CrossedPoint::gradient() const {
   const Index p = at_->p, rb = sides_[1].effects.cols(), nb = at_->sides[1].data->count();
-  const Matrix inverse = rb ? schur_.inverse() : Matrix(0, 0);
+  const Matrix inverse = rb ? schur_.inverse(0) : Matrix(0, 0);
   Matrix shares, units, between;
   const Matrix first = covariance_of_first(inverse, shares, units, between);
   Matrix second(rb, rb);  // sum n_h S^-1_hh

@@ -3,6 +3,7 @@
 
 #include "base/interrupt.hpp"
 #include "base/root.hpp"
+#include "base/threads.hpp"
 #include "likelihood/crossed/crossed.hpp"
 
 namespace msem {
@@ -161,23 +162,23 @@ Matrix CrossedPoint::observed(const LevelTangents& tangents, const Matrix& avera
   };
   Matrix out(begin.back(), begin.back());
   const Vector here = slopes(gradient());
-  for (std::size_t l = 0; l < depth; ++l) {
-    const Index n = tangents[l].n();
-    for (Index k = 0; k < tangents[l].k(); ++k) {
-      const Index at = begin[l] + k;
-      const double step = average(at, at) > 0 ? kStep / std::sqrt(average(at, at)) : 0;
-      const auto moved = [&](double by) {
-        Implied moments = moments_;
-        moments[l].cov += by * slice(covs[l], k, n, n);
-        moments[l].mean += by * tangents[l].mean.col(k);
-        return whole_->at(std::move(moments));
-      };
-      check_interrupt();
+  in_threads(begin.back(), 0, [&](std::ptrdiff_t at) {
+    check_interrupt();
+    std::size_t l = 0;
+    while (begin[l + 1] <= at) ++l;
+    const Index n = tangents[l].n(), k = at - begin[l];
+    const double step = average(at, at) > 0 ? kStep / std::sqrt(average(at, at)) : 0;
+    const auto moved = [&](double by) {
+      Implied moments = moments_;
+      moments[l].cov += by * slice(covs[l], k, n, n);
+      moments[l].mean += by * tangents[l].mean.col(k);
+      return whole_->at(std::move(moments));
+    };
+    Vector column = Vector::Zero(begin.back());
+    if (step > 0) {
+      column.setConstant(std::nan(""));
       const auto up = moved(step), down = moved(-step);
-      Vector column = Vector::Constant(begin.back(), std::nan(""));
-      if (step == 0) {
-        column.setZero();
-      } else if (up && down) {
+      if (up && down) {
         column = (slopes(up->gradient()) - slopes(down->gradient())) / (2 * step);
       } else if (up || down) {
         const double side = up ? step : -step;
@@ -186,9 +187,9 @@ Matrix CrossedPoint::observed(const LevelTangents& tangents, const Matrix& avera
           column = (4 * slopes((up ? up : down)->gradient()) - 3 * here - slopes(further->gradient())) /
                    (2 * side);
       }
-      out.col(at) = 0.5 * column;  // the value is on the scale of -2 log L
     }
-  }
+    out.col(at) = 0.5 * column;  // the value is on the scale of -2 log L
+  });
   symmetrise(out);
   return out;
 }
