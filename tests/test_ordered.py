@@ -459,6 +459,26 @@ def test_first_stage_of_two_levels_is_the_maximum_by_dense_quadrature() -> None:
     assert_allclose(found["meat"], scores.T @ scores, atol=1e-5 * np.abs(bread).max())
 
 
+def test_pairs_with_a_strong_between_correlation_are_at_their_maximum() -> None:
+    """Of rare binary variables: nodes that stay where they are make a maximum of their own near a correlation of 1."""
+    rng = np.random.default_rng(1)
+    cluster, common = np.repeat(np.arange(200), 10), rng.normal(size=200) * 0.7
+    unit = 0.7 * rng.normal(size=(2000, 1)) + 0.7 * rng.normal(size=(2000, 4))
+    own = 0.3 * rng.normal(size=(200, 4))
+    values = (common[cluster, None] + unit + own[cluster] > 1.1).astype(float)
+    starts = [np.array([stats.norm.ppf(1 - share)]) for share in values.mean(axis=0)]
+    found = _core.first_stage(values, np.zeros((2000, 0)), [2] * 4, cluster, starts, True)
+    assert found["at_bound"] == []
+    theta, first = found["estimates"], np.array(found["first"])
+    pairs = [(b, a) for a in range(4) for b in range(a + 1, 4)]
+    for k, (i, j) in enumerate(pairs):
+        cells = np.zeros((200, 2, 2))
+        np.add.at(cells, (cluster, values[:, i].astype(int), values[:, j].astype(int)), 1)
+        c = theta[8 + 2 * k : 10 + 2 * k]
+        scores = slopes(lambda t, i=i, j=j, n=cells: dense_loglik(theta, i, j, t, n, first), c)
+        assert np.abs(scores.sum(axis=0) / np.sqrt((scores**2).sum(axis=0))).max() < 1e-3
+
+
 @reference.needs_reference
 def test_two_levels_against_lavaan() -> None:
     """lavaan's nodes do not move with the clusters, which have up to 20 units here: it is off by some of its errors."""

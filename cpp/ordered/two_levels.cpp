@@ -23,8 +23,6 @@ constexpr double kBound = 0.999;    // largest correlation
 constexpr double kSettled = 1e-10;  // decrement to stop at: 1e-5 of the standard errors
 constexpr double kNear = 1e-5;      // while nodes are coarse
 constexpr int kSteps = 200;
-constexpr int kRounds = 12;
-constexpr double kSame = 1e-6;  // change of the parameters over a round of new nodes
 
 // Nodes and log weights, times exp(x^2 / 2), of Gauss-Hermite quadrature for N(0, 1), from the eigenvalues of
 // its Jacobi matrix (Golub & Welsch, 1969).
@@ -271,23 +269,8 @@ class TwoLevels {
       placed[c] = {{mean_(c, i), mean_(c, j)}, {sd_(c, i), 0, sd_(c, j)}};
     const double unit =
         std::sqrt(out_.estimates[out_.first[i + 1] - 1] * out_.estimates[out_.first[j + 1] - 1]);
-    const auto inside = [&](const Vector& at) {
-      return std::abs(at[0]) <= kBound && std::abs(at[1]) <= kBound * unit;
-    };
     Vector theta = Vector::Zero(2);
-    bool fine = false;
-    for (int round = 0; round < kRounds; ++round) {
-      const Rule& rule = fine ? fine_ : coarse_;
-      const Vector before = theta;
-      const auto evaluate = [&](const Vector& at) {
-        return both(i, j, cells, at, rule, placed, false, nullptr);
-      };
-      ascend(theta, evaluate, inside, fine ? kSettled : kNear);
-      const double change = (theta - before).cwiseAbs().maxCoeff();
-      if (fine && change < kSame) break;
-      fine = fine || round > 0;
-      both(i, j, cells, theta, rule, placed, false, &placed);
-    }
+    refine(theta, i, j, cells, placed, unit);
     const Scores last = both(i, j, cells, theta, fine_, placed, true, nullptr);
     out_.estimates.segment(own, 2) = theta;
     scores_.middleCols(own, 2) = last.rows.leftCols(2);
@@ -296,6 +279,55 @@ class TwoLevels {
     out_.bread.block(own, out_.first[i], 2, rows) = products.middleCols(2, rows);
     out_.bread.block(own, out_.first[j], 2, cols) = products.middleCols(2 + rows, cols);
     return std::abs(theta[0]) > 0.998 || std::abs(theta[1]) > 0.998 * unit;
+  }
+
+  // Ascends with nodes that are placed anew after every step. A step may not leave the correlations much
+  // closer to 1 than nodes are fit for: where the distribution is far narrower than they are apart, a node
+  // that happens to lie on it makes a maximum of its own.
+  void refine(Vector& theta, Index i, Index j, const std::vector<std::vector<Cell>>& cells,
+              std::vector<Placed>& placed, double unit) const {
+    const auto room = [&](const Vector& at) {
+      const double between = at[1] / unit;
+      return std::array<double, 2>{1 - at[0] * at[0], 1 - between * between};
+    };
+    const auto near = [&](const Vector& from, const Vector& to) {
+      if (std::abs(to[0]) > kBound || std::abs(to[1]) > kBound * unit) return false;
+      const auto before = room(from), after = room(to);
+      return after[0] >= 0.5 * before[0] && after[1] >= 0.5 * before[1];
+    };
+    bool fine = false;
+    std::vector<Placed> moved(placed.size());
+    for (int step = 0; step < kSteps; ++step) {
+      check_interrupt();
+      const Rule& rule = fine ? fine_ : coarse_;
+      const Scores now = both(i, j, cells, theta, rule, placed, false, &moved);
+      const Vector gradient = now.rows.colwise().sum().transpose();
+      Cholesky chol;
+      if (!chol.compute(cross(now.rows, now.rows))) return;
+      const Vector change = chol.solve(gradient);
+      const double decrement = gradient.dot(change);
+      if (decrement < (fine ? kSettled : kNear)) {
+        if (fine) return;
+        fine = true;
+        placed = moved;
+        continue;
+      }
+      double size = 1;
+      bool accepted = false;
+      for (int half = 0; half < 30 && !accepted; ++half, size *= 0.5) {
+        const Vector next = theta + size * change;
+        if (!near(theta, next)) continue;
+        const Scores there = both(i, j, cells, next, rule, placed, false, &moved);
+        if (!(there.value >= now.value - 1e-12 * std::abs(now.value))) continue;
+        theta = next;
+        accepted = true;
+      }
+      if (!accepted) {
+        if (fine) return;
+        fine = true;
+      }
+      placed = moved;
+    }
   }
 
   // Derivatives with respect to correlation and between covariance; `all`: and to the parameters of both
