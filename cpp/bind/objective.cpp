@@ -226,6 +226,7 @@ void bind_objective(py::module_& m) {
       .def_property_readonly("npar", &Objective::npar)
       .def_property_readonly("likelihoods", &likelihoods)
       .def("value", &Objective::value, "theta"_a, release())
+      .def("values", &Objective::values, "thetas"_a, release())
       .def("evaluate", &evaluate, "theta"_a)
       .def("expected_information",
            py::overload_cast<ConstVectorRef>(&Objective::expected_information, py::const_), "theta"_a,

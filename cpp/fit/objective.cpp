@@ -4,6 +4,8 @@
 #include <limits>
 #include <stdexcept>
 
+#include "base/interrupt.hpp"
+
 namespace msem {
 
 namespace {
@@ -108,6 +110,16 @@ bool Objective::prepare(ConstVectorRef theta, State& state) const {
     state.value += state.terms.back().value;
   }
   return true;
+}
+
+Vector Objective::values(const Matrix& thetas) const {
+  Vector out(thetas.rows());
+  for (Index i = 0; i < thetas.rows(); ++i) {
+    if (i % 64 == 0) check_interrupt();
+    const Vector theta = thetas.row(i).transpose();
+    out[i] = value(theta);
+  }
+  return out;
 }
 
 double Objective::penalty(ConstVectorRef theta) const {

@@ -50,6 +50,8 @@ class Objective {
   const Terms& terms() const { return terms_; }
 
   double value(ConstVectorRef theta) const;
+  // The value at each row.
+  Vector values(const Matrix& thetas) const;
   // The part of the value that is not of likelihoods; infinite outside the domain of a term.
   double penalty(ConstVectorRef theta) const;
   Evaluation evaluate(ConstVectorRef theta) const;

@@ -36,6 +36,7 @@ from msem.postestimation.tidy import ForTables, glance, tidy
 from msem.postestimation.variance_partition import variance_partition
 from msem.postestimation.wald import wald_test
 from msem.resampling.bootstrap import Bootstrap, bootstrap
+from msem.resampling.importance import posterior
 from msem.resampling.jackknife import jackknife
 from msem.resampling.profile import profile
 
@@ -86,6 +87,7 @@ class Fit(Solution, ForTables):
 
     # resampling, profile likelihood
     bootstrap, jackknife, profile = bootstrap, jackknife, profile
+    posterior = posterior
 
     # text, picture, files
     summary, to_html = summary, to_html
