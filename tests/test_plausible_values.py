@@ -15,7 +15,7 @@ level: 2
   fb =~ y1 + y2 + y3
   fb ~ w1
 """
-DRAWS = 3000
+DRAWS = 1200
 BOUND = 5.0  # standard errors
 
 
