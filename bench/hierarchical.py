@@ -1,8 +1,8 @@
 """Time models of three levels and of crossed classifications, beside lme4: `python bench/hierarchical.py`.
 
 Frame in, summary out with estimates, standard errors and chi-square, the better of two runs, against the better of two
-of `lmer()` and its summary on the same data. The log-likelihoods stand beside the times. The crossing has the numbers of
-InstEval of lme4: 73,421 ratings of 1,128 lecturers by 2,972 students. Prints a Markdown table and writes
+of `lmer()` and its summary on the same data. The log-likelihoods stand beside the times. The crossing has the numbers
+of InstEval of lme4: 73,421 ratings of 1,128 lecturers by 2,972 students. Prints a Markdown table and writes
 `results/hierarchical.csv`; needs Rscript with lme4.
 """
 
