@@ -18,6 +18,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.frames import ClusteredData, columns_of
+from msem.data.hierarchy import ManyLevels
 from msem.data.screening import (
     Finding,
     constant,
@@ -28,18 +29,17 @@ from msem.data.screening import (
     unvarying,
     unvarying_within,
 )
-from msem.data.statistics import Clusters, CountedClusters, Rows, WithoutSlopes
-from msem.errors import DataError, DataWarning, UnsupportedError, warn
+from msem.data.statistics import CountedClusters, Rows
+from msem.errors import DataError, DataWarning, warn
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 
-SAME = 1e-8  # relative difference of moments that counts as none
 FEW = 0.5  # share of ids that occur in several higher clusters, below which they may be mistakes
 
 
 @dataclass(frozen=True, eq=False)
-class NestedStatistics(WithoutSlopes):
+class NestedStatistics(ManyLevels):
     """Statistics of a sample of three levels.
 
     Attributes
@@ -53,27 +53,6 @@ class NestedStatistics(WithoutSlopes):
     variables: Variables
     data: _core.NestedData
     source: str = "data"
-    complete = True
-
-    @property
-    def unit(self) -> tuple[str, ...]:
-        """Variables measured on units."""
-        return self.variables.unit
-
-    @property
-    def cluster(self) -> tuple[str, ...]:
-        """Variables measured on clusters of any level, the lower ones first."""
-        return self.variables.cluster
-
-    @property
-    def nboth(self) -> int:
-        """Number of variables measured on units that have a part at a higher level."""
-        return self.variables.nboth
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every variable once, by the level that it is measured on."""
-        return self.variables.names
 
     @property
     def counted(self) -> tuple[float, ...]:
@@ -90,16 +69,6 @@ class NestedStatistics(WithoutSlopes):
         return out[::-1]
 
     @property
-    def nobs(self) -> float:
-        """Units of level 1."""
-        return self.counted[0]
-
-    @property
-    def nclusters(self) -> float:
-        """Units of the highest level."""
-        return self.counted[-1]
-
-    @property
     def sizes(self) -> Floats:
         """Distinct sizes of the lowest clusters, ascending."""
         return np.unique(self.data.sizes)
@@ -109,16 +78,6 @@ class NestedStatistics(WithoutSlopes):
         """How many of the lowest clusters there are of each size."""
         place = np.unique(self.data.sizes, return_inverse=True)[1]
         return np.bincount(place, self._weights[0]).astype(np.float64)
-
-    @property
-    def harmonic_size(self) -> float:
-        """Harmonic mean of the sizes of the lowest clusters."""
-        return float(self.counts.sum() / (self.counts / self.sizes).sum())
-
-    @property
-    def nvalues(self) -> float:
-        """Number of observed values."""
-        return sum(n * len(own) for n, own in zip(self.counted, self.variables.measured, strict=True))
 
     def _values(self, level: int) -> tuple[Floats, Floats]:
         """Values measured on a level about the origin, by cluster, and how often each counts; of units, means."""
@@ -155,16 +114,6 @@ class NestedStatistics(WithoutSlopes):
         out[row, col] = out[col, row] = self.data.weight @ self.data.products
         return out
 
-    @property
-    def unidentified(self) -> tuple[str, ...]:
-        """Nothing is missing."""
-        return ()
-
-    @property
-    def npatterns(self) -> tuple[int, ...]:
-        """No patterns: every value is there."""
-        return ()
-
     # the likelihood
 
     def likelihood(self, *, by_cluster: bool = False) -> _core.NestedLikelihood:
@@ -175,80 +124,13 @@ class NestedStatistics(WithoutSlopes):
     def _likelihood(self) -> _core.NestedLikelihood:
         return _core.NestedLikelihood(self.data)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # what is compiled is made again
-        return {name: getattr(self, name) for name in ("variables", "data", "source")}
-
     def clusters(self, rows: Rows) -> NestedClusters:
         """The highest clusters, of which the statistics keep what is needed."""
         return NestedClusters(self.data)
 
-    def with_variables(self, variables: Variables) -> NestedStatistics:
-        """Statistics of some of the variables, at these levels and in this order.
-
-        Raises
-        ------
-        DataError
-            If a variable is measured on another level.
-        """
-        if variables == self.variables:
-            return self
-        at: list[int] = []
-        first = 0
-        for own, known in zip(variables.measured, self.variables.measured, strict=True):
-            at += [first + k for k in positions(own, known)]
-            first += len(known)
-        return NestedStatistics(variables, self.data.restrict(at, variables.numbers), self.source)
-
-    def difference(self, other: NestedStatistics) -> str:
-        """What differs from other statistics of the same variables, in words; empty if nothing does."""
-        mine, theirs = (s.covariances(*self.variables.measured) for s in (self, other))
-        spread = np.concatenate([np.sqrt(cov.diagonal()) for cov in mine])
-        gap = np.abs(self.total_mean - other.total_mean)
-        for name, one, sd in zip(self.names, gap, spread, strict=True):
-            if one > SAME * sd:
-                return f"the means of '{name}' differ"
-        for names, one, two in zip(self.variables.measured, mine, theirs, strict=True):
-            sd = np.sqrt(one.diagonal())
-            apart = np.abs(one - two) / np.outer(sd, sd)
-            if apart.size and apart.max() > SAME:
-                i, j = np.unravel_index(apart.argmax(), apart.shape)
-                return f"the covariances of '{names[i]}' and '{names[j]}' differ"
-        return "the clusters differ" if self.counted != other.counted else ""
-
-    # what is not there yet
-
-    @property
-    def arrays(self) -> NoReturn:
-        """Statistics by cluster size know two levels; always `UnsupportedError`."""
-        refuse("samples drawn from a fit")
-
-    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[NestedStatistics, Clusters]:
-        """Statistics and clusters of some of the variables, each at one level only."""
-        part = self.with_variables(Variables(tuple(map(tuple, names))))
-        return part, part.clusters(rows)
-
-    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> NoReturn:
-        """Variables of one level or two; always `UnsupportedError`."""
-        refuse("statistics of two of the levels")
-
-    def centred(self) -> NoReturn:
-        """A model of three levels has means; always `UnsupportedError`."""
-        refuse("samples without means")
-
     def new_clusters(self, rows: Rows) -> NestedClusters:
         """Clusters of new rows of the same variables, for scores."""
         return NestedClusters(rows.nested(self.variables))
-
-    def redrawn(self, drawn: _core.NestedData) -> NestedStatistics:
-        """The statistics of a replicate."""
-        return NestedStatistics(self.variables, drawn, self.source)
-
-    def design(
-        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
-    ) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("samples drawn from a fit")
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,21 +244,11 @@ class NestedPosterior:
 
     def unit_bartlett(self, *arguments: object) -> NoReturn:
         """Always `UnsupportedError`."""
-        refuse("maximum likelihood scores")
+        NestedStatistics.refuse("maximum likelihood scores")
 
     def cluster_bartlett(self, *arguments: object) -> NoReturn:
         """Always `UnsupportedError`."""
-        refuse("maximum likelihood scores")
-
-
-def refuse(what: str) -> NoReturn:
-    """Say that something is not there for three levels; named in the plural.
-
-    Raises
-    ------
-    UnsupportedError
-    """
-    raise UnsupportedError(f"{what} are not available for models of three levels in this version")
+        NestedStatistics.refuse("maximum likelihood scores")
 
 
 def nested_statistics(
@@ -404,9 +276,9 @@ def nested_statistics(
         If few ids of lower clusters occur in several higher ones, as mistakes would.
     """
     if not data.complete:
-        refuse("data with missing values")
+        NestedStatistics.refuse("data with missing values")
     if data.sampled is not None or data.weights is not None:
-        refuse("weights, PSUs and strata")
+        NestedStatistics.refuse("weights, PSUs and strata")
     names = [name for own in variables.measured for name in own]
     report(unvarying({name: data.columns[name] for name in names}), found)
     inner = list(data.inner.values())[-1]

@@ -1,0 +1,185 @@
+"""What statistics of more than two levels have in common: nested clusters, and crossed classifications."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.data.arrays import LevelArrays
+from msem.data.complete import positions
+from msem.data.statistics import Clusters, Rows, WithoutSlopes
+from msem.errors import UnsupportedError
+from msem.model.variables import Variables
+
+Floats = NDArray[np.float64]
+
+SAME = 1e-8  # relative difference of moments that counts as none
+
+
+class ManyLevels(WithoutSlopes):
+    """Statistics of complete data of more than two levels, numbered from that of the units.
+
+    Their `data` are those of the core, in which variables are numbered in the order of `names`.
+    """
+
+    words: ClassVar[str] = "models of three levels"
+    complete = True
+
+    if TYPE_CHECKING:
+        variables: Variables
+        data: Any
+        source: str
+
+        @property
+        def counted(self) -> tuple[float, ...]:
+            """Units of each level."""
+
+        @property
+        def sizes(self) -> Floats:
+            """Distinct sizes of the clusters of level 2."""
+
+        @property
+        def counts(self) -> Floats:
+            """How many of these there are of each size."""
+
+        @property
+        def total_mean(self) -> Floats:
+            """Means over the units of the level that each variable is measured on."""
+
+        def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
+            """Covariance matrices of variables measured on each level."""
+
+        def clusters(self, rows: Rows) -> Clusters:
+            """Independent units."""
+
+    @property
+    def unit(self) -> tuple[str, ...]:
+        """Variables measured on units."""
+        return self.variables.unit
+
+    @property
+    def cluster(self) -> tuple[str, ...]:
+        """Variables measured on clusters of any level, the lower ones first."""
+        return self.variables.cluster
+
+    @property
+    def nboth(self) -> int:
+        """Number of variables measured on units that have a part at a higher level."""
+        return self.variables.nboth
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every variable once, by the level that it is measured on."""
+        return self.variables.names
+
+    @property
+    def nobs(self) -> float:
+        """Units of level 1."""
+        return self.counted[0]
+
+    @property
+    def nclusters(self) -> float:
+        """Units of the highest level."""
+        return self.counted[-1]
+
+    @property
+    def harmonic_size(self) -> float:
+        """Harmonic mean of the sizes of the clusters of level 2."""
+        return float(self.counts.sum() / (self.counts / self.sizes).sum())
+
+    @property
+    def nvalues(self) -> float:
+        """Number of observed values."""
+        return sum(n * len(own) for n, own in zip(self.counted, self.variables.measured, strict=True))
+
+    @property
+    def unidentified(self) -> tuple[str, ...]:
+        """Nothing is missing."""
+        return ()
+
+    @property
+    def npatterns(self) -> tuple[int, ...]:
+        """No patterns: every value is there."""
+        return ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what is compiled is made again
+        return {name: getattr(self, name) for name in ("variables", "data", "source")}
+
+    def with_variables(self, variables: Variables) -> Self:
+        """Statistics of some of the variables, at these levels and in this order.
+
+        Raises
+        ------
+        DataError
+            If a variable is measured on another level.
+        """
+        if variables == self.variables:
+            return self
+        at: list[int] = []
+        first = 0
+        for own, known in zip(variables.measured, self.variables.measured, strict=True):
+            at += [first + k for k in positions(own, known)]
+            first += len(known)
+        return self.redrawn(self.data.restrict(at, variables.numbers), variables)
+
+    def redrawn(self, drawn: Any, variables: Variables | None = None) -> Self:
+        """Other data of the same variables, as those of a replicate."""
+        changed: Self = replace(self, data=drawn, variables=variables or self.variables)  # type: ignore[type-var]
+        return changed
+
+    def difference(self, other: Self) -> str:
+        """What differs from other statistics of the same variables, in words; empty if nothing does."""
+        mine, theirs = (s.covariances(*self.variables.measured) for s in (self, other))
+        spread = np.concatenate([np.sqrt(cov.diagonal()) for cov in mine])
+        gap = np.abs(self.total_mean - other.total_mean)
+        for name, one, sd in zip(self.names, gap, spread, strict=True):
+            if one > SAME * sd:
+                return f"the means of '{name}' differ"
+        for names, one, two in zip(self.variables.measured, mine, theirs, strict=True):
+            sd = np.sqrt(one.diagonal())
+            apart = np.abs(one - two) / np.outer(sd, sd)
+            if apart.size and apart.max() > SAME:
+                i, j = np.unravel_index(apart.argmax(), apart.shape)
+                return f"the covariances of '{names[i]}' and '{names[j]}' differ"
+        return "the clusters differ" if self.counted != other.counted else ""
+
+    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[Self, Clusters]:
+        """Statistics and clusters of some of the variables, each at one level only."""
+        part = self.with_variables(Variables(tuple(map(tuple, names))))
+        return part, part.clusters(rows)
+
+    # what is not there
+
+    @classmethod
+    def refuse(cls, what: str) -> NoReturn:
+        """Say that something, named in the plural, is not there for such data.
+
+        Raises
+        ------
+        UnsupportedError
+        """
+        raise UnsupportedError(f"{what} are not available for {cls.words} in this version")
+
+    @property
+    def arrays(self) -> NoReturn:
+        """Statistics by cluster size know two levels; always `UnsupportedError`."""
+        self.refuse("samples drawn from a fit")
+
+    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> NoReturn:
+        """Variables of one level or two; always `UnsupportedError`."""
+        self.refuse("statistics of two of the levels")
+
+    def centred(self) -> NoReturn:
+        """Such a model has means; always `UnsupportedError`."""
+        self.refuse("samples without means")
+
+    def design(
+        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
+    ) -> NoReturn:
+        """Always `UnsupportedError`."""
+        self.refuse("samples drawn from a fit")
