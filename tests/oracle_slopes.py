@@ -12,7 +12,7 @@ import pandas as pd
 import oracle
 
 
-def ram(rows, theta, level, first, group=1):
+def ram(rows, theta, level, first, group=1, slopes=None):
     """Total effects, residual covariances and intercepts of one level, over `first` and what else its rows name."""
     rows = [r for r in rows if (r.level, r.group) == (level, group)]
     names = list(dict.fromkeys([*first, *(n for r in rows for n in (r.lhs, r.rhs) if n)]))
@@ -20,8 +20,10 @@ def ram(rows, theta, level, first, group=1):
     a, s, mean = np.zeros((n, n), theta.dtype), np.zeros((n, n), theta.dtype), np.zeros(n, theta.dtype)
     for r in rows:
         value = theta[r.free - 1] if r.free else r.value
-        if r.slope:
+        if r.slope and slopes is None:
             continue
+        if r.slope:
+            value = slopes[r.slope]
         if r.op == "~1":
             mean[at[r.lhs]] = value
         elif r.op == "~~":
@@ -152,3 +154,42 @@ def conditional(rows, theta, data, unit, both, between, id_, wanted, given=None)
         at = np.array([[i * len(names) + names.index(name) for name in wanted] for i in range(n)])
         mean_of[order == k], var_of[order == k] = expected[at], left[at, at]
     return mean_of, var_of
+
+
+def integrated(rows, theta, data, unit, both, between, id_, points=91, width=7.0):
+    """Log-likelihood of each cluster with one random slope, by the trapezoid rule over dense densities given it.
+
+    The slope stands among the paths of level 1, as a number, so that its covariate may be at both levels or latent.
+    """
+    (name,) = {r.slope for r in rows if r.slope}
+    theta, p, b = np.asarray(theta), len(unit), len(both)
+    place, _, cov, mean = ram(rows, theta, 2, [*both, *between, name])
+    at = [place[n] for n in (*both, *between)]
+    k = place[name]
+    gain = cov[at, k] / cov[k, k]
+    left = cov[np.ix_(at, at)] - np.outer(gain, cov[k, at])
+    sd = np.sqrt(cov[k, k])
+    grid = mean[k] + sd * np.linspace(-width, width, points)
+    logs = []
+    for s in grid:
+        _, _, within, within_mean = ram(rows, theta, 1, unit, slopes={name: s})
+        expected = mean[at] + gain * (s - mean[k])
+        row = []
+        for _, part in data.groupby(id_, sort=False):
+            n = len(part)
+            reach = np.zeros((n * p + len(between), len(at)))
+            for i in range(n):
+                for j, variable in enumerate(both):
+                    reach[i * p + unit.index(variable), j] = 1
+            reach[n * p :, b:] = np.eye(len(between))
+            cov_y = reach @ left @ reach.T
+            cov_y[: n * p, : n * p] += np.kron(np.eye(n), within[:p, :p])
+            centre = reach @ expected
+            centre[: n * p] += np.tile(within_mean[:p], n)
+            values = np.append(part[list(unit)].to_numpy().ravel(), part[list(between)].to_numpy()[0])
+            row.append(oracle.normal_logpdf(values[None], centre, cov_y)[0])
+        logs.append(np.array(row) - 0.5 * ((s - mean[k]) / sd) ** 2 - 0.5 * np.log(2 * np.pi) - np.log(sd))
+    logs = np.array(logs)
+    top = logs.max(axis=0)
+    weights = np.exp(logs - top)
+    return top + np.log((weights[1:] + weights[:-1]).sum(axis=0) / 2 * (grid[1] - grid[0]))

@@ -3,6 +3,7 @@
 
 #include "after/slope_units.hpp"
 #include "bind/rows.hpp"
+#include "likelihood/slopes/quadrature.hpp"
 
 using namespace msem;
 
@@ -143,6 +144,45 @@ py::tuple unit_scores(const ReducedData& self, const Vector& mean, const Matrix&
   return py::make_tuple(std::move(found.mean), std::move(found.cov));
 }
 
+using Quadrature = std::shared_ptr<SlopeClusterData>;
+
+Quadrature slope_cluster_data(const Vector& sizes, const Matrix& means, const Matrix& within, Index nboth,
+                              std::vector<Index> covariate, Index nodes) {
+  auto out = std::make_shared<SlopeClusterData>();
+  Index p = 0;
+  while (p * (p + 1) / 2 < within.cols()) ++p;
+  const Index J = sizes.size();
+  if (p * (p + 1) / 2 != within.cols() || means.rows() != J || within.rows() != J || means.cols() < p ||
+      nboth < 0 || nboth > p || nodes < 1)
+    throw std::invalid_argument("the statistics of single clusters do not fit together");
+  for (const Index c : covariate) {
+    if (c < 0 || c >= p) throw std::invalid_argument("a slope has no covariate");
+  }
+  out->p = p;
+  out->q = means.cols() - p;
+  out->nboth = nboth;
+  out->covariate = std::move(covariate);
+  out->nodes = nodes;
+  out->sizes = sizes;
+  out->weight.setOnes(J);
+  out->means = means.transpose();
+  out->within.resize(p * p, J);
+  for (Index j = 0; j < J; ++j) slice(out->within, j, p, p) = unpack_lower(within, j, p);
+  return out;
+}
+
+py::tuple slope_posterior(const QuadratureLikelihood& self, const Vector& mean_w, const Matrix& cov_w,
+                          const Vector& mean_b, const Matrix& cov_b) {
+  QuadraturePoint point;
+  bool fine = false;
+  {
+    py::gil_scoped_release release;
+    fine = self.prepare(self.shape().levels({mean_w, mean_b, cov_w, cov_b}), point);
+  }
+  if (!fine) throw std::domain_error("the moments are not those of a distribution");
+  return py::make_tuple(point.slope_means(), point.slope_covs());
+}
+
 }  // namespace
 
 void bind_slopes(py::module_& m) {
@@ -184,6 +224,20 @@ void bind_slopes(py::module_& m) {
           },
           "covariate"_a, release())
       .def(py::pickle(&reduced_state, &reduced_restored));
+  py::class_<SlopeClusterData, Quadrature>(m, "SlopeClusterData")
+      .def(py::init(&slope_cluster_data), "sizes"_a, "means"_a, "within"_a, "nboth"_a, "covariate"_a,
+           "nodes"_a);
+  py::class_<QuadratureLikelihood, msem::Likelihood, std::shared_ptr<QuadratureLikelihood>>(
+      m, "QuadratureLikelihood")
+      .def(py::init([](const Quadrature& data) { return std::make_shared<QuadratureLikelihood>(data); }),
+           "data"_a)
+      .def("clusters",
+           [](const std::shared_ptr<QuadratureLikelihood>& self) {
+             return std::make_shared<QuadratureClusters>(self, Matrix(self->data().nclusters(), 0));
+           })
+      .def("slopes", &slope_posterior, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a);
+  py::class_<QuadratureClusters, msem::Clusters, std::shared_ptr<QuadratureClusters>>(m,
+                                                                                      "QuadratureClusters");
   m.def("reduce_clusters", &reduce_clusters, "sizes"_a, "means"_a, "within"_a, "slopes"_a, "nboth"_a,
         "fixed"_a, "covariate"_a);
   py::class_<SlopeLikelihood, msem::Likelihood, std::shared_ptr<SlopeLikelihood>>(m, "SlopeLikelihood")

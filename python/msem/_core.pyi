@@ -589,6 +589,29 @@ class SlopeLikelihood(Likelihood):
 
 class SlopeClusters(Clusters): ...
 
+class SlopeClusterData:
+    """Complete clusters by themselves; `covariate` are positions of those with slopes among the unit variables."""
+
+    def __init__(
+        self,
+        sizes: _Floats,
+        means: _Floats,
+        within: _Floats,
+        nboth: int,
+        covariate: Sequence[int],
+        nodes: int,
+    ) -> None: ...
+
+class QuadratureLikelihood(Likelihood):
+    """Random slopes of covariates at both levels; moments as those of `SlopeLikelihood`."""
+
+    def __init__(self, data: SlopeClusterData) -> None: ...
+    def slopes(
+        self, mean_w: _Floats, cov_w: _Floats, mean_b: _Floats, cov_b: _Floats
+    ) -> tuple[_Floats, _Floats]: ...  # posterior means m x J and covariance matrices m^2 x J
+
+class QuadratureClusters(Clusters): ...
+
 class NestedData:
     """Complete data in clusters within clusters: variables are numbered over all levels, measured on one of them."""
 

@@ -210,6 +210,7 @@ WORDS = tuple(
 OPTIONS = tuple(
     Translation(*entry)
     for entry in (
+        ("lavaan", "integration_ngh", "nodes=", "of an adaptive rule, so that few are enough"),
         ("lavaan", "sampling_weights", "weights=", "and cluster_weights= at the between level"),
         ("lavaan", "bounds", "", "write bounds into the model: y1 ~~ v*y1 and a line 'v > 0'"),
         ("lavaan", "start", "", "write starting values into the model: f =~ start(0.8)*y2"),

@@ -315,6 +315,7 @@ class Settings:
     seed: int | None = field(default=None, metadata={"read": _seed})
     space: Space = field(default="auto", metadata={"read": _space})
     starts: int = field(default=0, metadata={"read": _starts})
+    nodes: int = field(default=0, metadata={"read": _starts})
     max_iterations: int = field(default=500, metadata={"read": _iterations})
     tolerance: float = field(default=1e-12, metadata={"read": _tolerance})
 

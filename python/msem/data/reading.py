@@ -21,9 +21,10 @@ from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
 from msem.data.nested import nested_statistics
+from msem.data.quadrature import QuadratureStatistics, integrated
 from msem.data.sample import Group, Sample
 from msem.data.screening import Finding, dependent, refuse
-from msem.data.slopes import slope_statistics
+from msem.data.slopes import SlopeStatistics, slope_statistics
 from msem.data.statistics import Statistics
 from msem.data.survey import SurveyColumns, replication_scale
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
@@ -77,6 +78,8 @@ def read_sample(
         groups = tuple(_of_group(table, label, *given[label]) for label in table.group_labels)
     else:
         groups = _read_groups(data, table, settings, grouping)
+    if settings.nodes:
+        groups = tuple(_with_nodes(group, settings.nodes) for group in groups)
     refuse([group.findings for group in groups], [group.label for group in groups])
     _require_regular_covariates(groups, table)
     sample = Sample(groups, 0 if grouping is None else grouping.missing)
@@ -103,6 +106,11 @@ def deleted_listwise(sample: Sample, settings: Settings) -> str:
         "results are biased unless values are missing completely at random; "
         'missing="fiml" uses all values that are observed'
     )
+
+
+def _with_nodes(group: Group, nodes: int) -> Group:
+    s = group.statistics
+    return replace(group, statistics=s.with_nodes(nodes)) if isinstance(s, QuadratureStatistics) else group
 
 
 def _have_clusters(data: Any) -> bool:
@@ -236,7 +244,7 @@ def _(
     require_two_levels(table, "statistics of clusters")
     statistics: Statistics
     if table.slopes():
-        statistics = slope_statistics(data, table.variables, *slope_roles(table, 1))
+        statistics = statistics_of_slopes(table, data)
     elif table.multilevel:
         statistics = two_level(data, *table.variables.roles, found=found)
     else:
@@ -460,7 +468,7 @@ def statistics_of_rows(
     if data.inner:
         return nested_statistics(data, table.variables, found=found)
     if table.slopes(group):
-        return slope_statistics(data, table.variables, *slope_roles(table, group))
+        return statistics_of_slopes(table, data, group)
     make = sample_statistics if data.complete else incomplete_statistics
     return make(data, *table.variables.roles, found=found)
 
@@ -550,6 +558,15 @@ def _of_covariance(data: Any, table: ParameterTable, settings: Settings) -> Grou
     if absent:
         raise DataError(f"sample_cov has no variable {absent[0]!r}; it has {', '.join(whole.cluster)}")
     return Group(whole.restrict((), names, 0), given_as="sample covariance matrix")
+
+
+def statistics_of_slopes(
+    table: ParameterTable, data: ClusteredData | ClusterStatistics, group: int = 1
+) -> SlopeStatistics:
+    """Statistics for a model with random slopes: where a covariate stands at both levels, for an integral over them."""
+    found = slope_statistics(data, table.variables, *slope_roles(table, group))
+    both = any(slope.covariate in table.variables.both for slope in table.slopes(group))
+    return integrated(found, data) if both else found
 
 
 def slope_roles(

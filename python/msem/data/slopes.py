@@ -23,7 +23,7 @@ from msem.data.complete import SampleStatistics, positions, sample_statistics
 from msem.data.first_stage import FirstStage
 from msem.data.frames import ClusteredData
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics
-from msem.data.statistics import AtMostTwoLevels, CountedClusters, Rows, Saturated
+from msem.data.statistics import AtMostTwoLevels, Clusters, CountedClusters, Rows, Saturated
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -165,7 +165,7 @@ class SlopeStatistics(AtMostTwoLevels):
         """Covariates with slopes, each once."""
         return tuple(dict.fromkeys(slope.covariate for slope in self.slopes))
 
-    def likelihood(self, *, by_cluster: bool = False) -> _core.SlopeLikelihood:
+    def likelihood(self, *, by_cluster: bool = False) -> _core.SlopeLikelihood | _core.QuadratureLikelihood:
         """The compiled likelihood; see `Statistics.likelihood`."""
         return self._likelihood
 
@@ -173,7 +173,7 @@ class SlopeStatistics(AtMostTwoLevels):
     def _likelihood(self) -> _core.SlopeLikelihood:
         return _core.SlopeLikelihood(self.reduced)
 
-    def clusters(self, rows: Rows) -> SlopeClusters:
+    def clusters(self, rows: Rows) -> Clusters:
         """Independent units of the rows; see `Statistics.clusters`."""
         products = rows.reduced_products(self.unit, self.covariates, self.reduced)
         return SlopeClusters(products, self.reduced, self._places)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.errors import ModelError
+from msem.estimation.integrals import quadrature_accuracy
 from msem.estimation.matrices import BlockMap
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import Optimum
@@ -30,8 +31,13 @@ SEVERITY = (
 )
 VERDICTS = (*SEVERITY, "failed")  # of the core, in its order; the last two have no estimates
 UNUSABLE = VERDICTS.index("failed")
-REMARKS = ("few_clusters", "several_maxima")  # said beside a status, which they do not change
+REMARKS = (
+    "few_clusters",
+    "several_maxima",
+    "coarse_quadrature",
+)  # said beside a status, which they do not change
 MOST = 6  # parameters named
+COARSE = 1e-4  # change of a log-likelihood with more nodes that deserves to be told
 NEAR = 4.0  # in -2 log L: a local maximum that deserves to be told
 ENOUGH = 50  # iterations after which more will hardly help
 # of the core, in its order
@@ -51,7 +57,7 @@ class Problem:
     ----------
     name : str
         One of "boundary", "improper", "no_chi_square", "saddle_point", "unidentified", "not_converged"; or
-        "few_clusters" or "several_maxima", remarks that leave the status as it is.
+        "few_clusters", "several_maxima" or "coarse_quadrature", remarks that leave the status as it is.
     cause : str
         What was found, naming level and parameters.
     remedy : str
@@ -323,6 +329,18 @@ def _maxima(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
         f"the likelihood has several local maxima: log-likelihoods {values[0]:.4f}, which is taken, and {others}",
         "Estimates may differ much for little difference in likelihood; more starts= make a higher one less likely",
     )
+
+
+def quadrature_problems(objective: Objective, theta: Floats) -> Iterator[Problem]:
+    """Integrals over random slopes that more nodes change."""
+    found = quadrature_accuracy(objective, theta)
+    if found is not None and not abs(found.change) < COARSE:
+        yield Problem(
+            "coarse_quadrature",
+            f"with {found.finer} nodes in place of {found.nodes} the log-likelihood at the estimates changes by "
+            f"{found.change:.2g}",
+            f"Estimates are not accurate to all digits: nodes={found.finer}",
+        )
 
 
 def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:

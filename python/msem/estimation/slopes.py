@@ -52,6 +52,12 @@ def slope_reference(table: ParameterTable, group: Group) -> SlopeReference:
     if table.auxiliary:
         return SlopeReference(np.nan, "auxiliary variables have no slopes that a test could leave aside")
     s = group.statistics
+    if any(slope.covariate in s.variables.both for slope in table.slopes(1)):
+        return SlopeReference(
+            np.nan,
+            "a covariate with a random slope stands at both levels; for slopes of what is not observed there is no "
+            "saturated model",
+        )
     slopes = saturated_slopes(table, 1)
     coefficients = s.nboth + len(slopes)
     needed = coefficients + len(table.exogenous(BETWEEN)) + 2

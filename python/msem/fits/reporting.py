@@ -12,6 +12,7 @@ import pandas as pd
 from msem.data.moments import LevelMoments
 from msem.data.sample import Group, Origin
 from msem.data.survey import Replication, effective, shared_design
+from msem.estimation.integrals import quadrature_accuracy
 from msem.estimation.problems import Problem
 from msem.estimation.smallsamples import plain_size
 from msem.estimation.solution import GroupResults, ReplicateCounts, Solution
@@ -290,6 +291,18 @@ def slope_sections(groups: Sequence[GroupResults]) -> tuple[Section, ...]:
     return tested_against([f"Nothing: {group.slope_reference.reason}" for group in lacking])
 
 
+def quadrature_sections(fit: Solution) -> tuple[Section, ...]:
+    """How integrals over random slopes were computed, and how well."""
+    found = quadrature_accuracy(fit.objective, fit.theta)
+    if found is None:
+        return ()
+    rows = (
+        ("Adaptive quadrature, nodes for each slope", found.nodes),
+        (f"Log-likelihood with {found.finer}: change", f"{found.change:.1e}"),
+    )
+    return (Section("Integrals Over Slopes", rows),)
+
+
 def tested_against(texts: Sequence[str]) -> tuple[Section, ...]:
     """That the chi-square is against the saturated model of slopes, or why there is none."""
     lines = [line for text in texts for line in wrap(text, WIDTH - 4)]
@@ -438,6 +451,7 @@ def summary_inputs(
             *whole_sections(fit, groups, full=full),
             *small_sample_sections(fit),
             *slope_sections(groups),
+            *quadrature_sections(fit),
             *(level_sections(fit) if full else ()),
             *constraint_sections(solution_constraints(fit)),
         ),

@@ -41,6 +41,7 @@ from msem.estimation.problems import (
     Problem,
     find_problems,
     no_chi_square,
+    quadrature_problems,
     require_feasible,
     rotation_problems,
     saturated_boundary,
@@ -69,6 +70,7 @@ WARNINGS: dict[str, type[MsemWarning]] = {
     "boundary": ImproperSolutionWarning,
     "few_clusters": SmallSampleWarning,
     "several_maxima": SmallSampleWarning,
+    "coarse_quadrature": ConvergenceWarning,
 }
 
 P = ParamSpec("P")
@@ -130,6 +132,7 @@ def sem(
     seed: int | None = None,
     space: str = "auto",
     starts: int = 0,
+    nodes: int = 0,
     max_iterations: int = 500,
     tolerance: float = 1e-12,
     **unknown: object,
@@ -272,6 +275,10 @@ def sem(
     starts : int, default 0
         Random starts beside the usual ones. 0: eight, where few clusters, an improper solution or one at bounds make
         several maxima likely.
+    nodes : int, default 0
+        Of adaptive quadrature, for each random slope, where a covariate with a random slope stands at both levels. 0:
+        as many as are accurate by experience (15, 9 or 7 for one, two or three slopes). The log-likelihood is evaluated
+        with twice as many and one more, and the summary has the difference.
     max_iterations : int, default 500
     tolerance : float, default 1e-12
         Of the optimiser, on the decrement g' I^-1 g: twice the gain in log-likelihood that is still expected.
@@ -546,6 +553,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     elif settings.space == "auto" and sample.in_cone and discrepancy is None:
         problems = (*problems, saturated_boundary(solution.optimum))
     problems = (*problems, *rotation_problems(solution.rotated), *few_clusters(table, sample.statistics))
+    problems = (*problems, *quadrature_problems(solution.objective, solution.theta))
     if discrepancy is not None:
         problems = (*ordered_problems(solution, discrepancy), *problems)
     warn_of(problems)

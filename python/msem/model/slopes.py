@@ -6,7 +6,7 @@ indicators; its mean is the fixed effect.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from msem.errors import ModelError, UnsupportedError
@@ -15,6 +15,9 @@ from msem.model.levels import BETWEEN
 
 if TYPE_CHECKING:
     from msem.model.drafts import BlockDraft
+
+
+MOST_INTEGRATED = 3  # slopes that quadrature can have
 
 
 class Slope(NamedTuple):
@@ -132,7 +135,8 @@ def check_slopes(blocks: Sequence[BlockDraft]) -> None:
     slopes = slopes_of(within.rows.values())
     for name, slope in slopes.items():
         _check_name(within, between, name)
-        _check_covariate(within, between, slope)
+        _check_covariate(within, slope)
+    _check_integrals(within, between, slopes)
 
 
 def _check_name(within: BlockDraft, between: BlockDraft, name: str) -> None:
@@ -151,7 +155,32 @@ def _check_name(within: BlockDraft, between: BlockDraft, name: str) -> None:
             )
 
 
-def _check_covariate(within: BlockDraft, between: BlockDraft, slope: Slope) -> None:
+def _check_integrals(within: BlockDraft, between: BlockDraft, slopes: Mapping[str, Slope]) -> None:
+    """Refuse more slopes than can be integrated over, and slopes that come after those whose covariate they change."""
+    several = list(slopes.values())
+    if not any(slope.covariate in between.observed for slope in several):
+        return
+    first = next(slope for slope in several if slope.covariate in between.observed)
+    at = _place(within, first.name)
+    if len(several) > MOST_INTEGRATED:
+        message = (
+            f"'{first.covariate}' stands at both levels, so that its within part is latent and the likelihood an "
+            f"integral over the slopes: {len(several)} slopes are too many in this version, {MOST_INTEGRATED} are the "
+            "most. Centre the covariate within clusters and add the cluster means as a variable of level 2"
+        )
+        raise UnsupportedError(within.syntax.locate(at, message))
+    for k, slope in enumerate(several):
+        reach = _reached(within, slope.outcomes)
+        before = next((other.name for other in several[:k] if other.covariate in reach), None)
+        if before is not None:
+            _fail(
+                within,
+                _place(within, slope.name),
+                f"'{slope.name}' changes the covariate of '{before}', which stands before it: write it first",
+            )
+
+
+def _check_covariate(within: BlockDraft, slope: Slope) -> None:
     paths = [row for row in within.rows.values() if row.slope == slope.name]
     at = _place(within, slope.name)
     for row in paths:
@@ -165,13 +194,6 @@ def _check_covariate(within: BlockDraft, between: BlockDraft, slope: Slope) -> N
         message = (
             f"'{slope.covariate}' is latent: random slopes of latent covariates need numerical integration, which is "
             "not available in this version; use an observed covariate"
-        )
-        raise UnsupportedError(within.syntax.locate(at, message))
-    if slope.covariate in between.observed:
-        message = (
-            f"'{slope.covariate}' stands at both levels, so that its within part is latent: random slopes of it need "
-            "numerical integration, which is not available in this version. Use the covariate at level 1 only, or "
-            "centre it within clusters and add the cluster means as a variable of level 2"
         )
         raise UnsupportedError(within.syntax.locate(at, message))
     if _reached(within, slope.outcomes) & {slope.covariate}:

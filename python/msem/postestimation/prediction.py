@@ -122,9 +122,14 @@ def resid(fit: Solution) -> pd.DataFrame:
 
 
 def _require_given(fit: Solution, covariates: Sequence[str]) -> None:
-    """Refuse models in which a covariate with a random slope would have to be predicted first."""
+    """Refuse models in which a covariate with a random slope, or its within part, would have to be predicted first."""
     for group in fit.sample.groups:
         for slope in group.statistics.slopes:
+            if slope.covariate in group.statistics.variables.both:
+                raise UnsupportedError(
+                    f"{slope.covariate!r} has the random slope {slope.name!r} and stands at both levels: predictions "
+                    "of what depends on its within part, which is not observed, are not available in this version"
+                )
             if slope.covariate not in covariates:
                 raise UnsupportedError(
                     f"{slope.covariate!r} has the random slope {slope.name!r} and is an outcome itself: predictions of "
