@@ -151,6 +151,8 @@ def test_what_cannot_be_integrated_is_refused():
         UnsupportedError, match="missing values with random slopes of covariates at both levels"
     ):
         msem.sem(MODEL, slope_cases.with_holes(data), cluster="id", missing="fiml")
+    with pytest.raises(UnsupportedError, match="expected information is no closed form"):
+        msem.sem(MODEL, data, cluster="id", information="expected")
     several = 'level: 1\n y1 ~ rv("a")*x1 + rv("b")*x2\n y2 ~ rv("c")*x1 + rv("d")*x2\nlevel: 2\n x1 ~~ x1\n'
     with pytest.raises(UnsupportedError, match="4 slopes are too many"):
         parameter_table(parse(several))

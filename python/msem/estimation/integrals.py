@@ -27,6 +27,11 @@ class QuadratureAccuracy(NamedTuple):
     change: float
 
 
+def is_integrated(statistics: object) -> bool:
+    """Whether the likelihood of some statistics is an integral over random slopes."""
+    return isinstance(statistics, QuadratureStatistics)
+
+
 def quadrature_accuracy(objective: Objective, theta: NDArray[np.float64]) -> QuadratureAccuracy | None:
     """Evaluate the log-likelihood with more nodes; None where nothing is integrated over."""
     integrated = [s for s in objective.statistics if isinstance(s, QuadratureStatistics)]
