@@ -138,4 +138,5 @@ def test_em_against_scoring(name: str) -> None:
     assert (scoring.converged, em.converged) == (True, True)
     assert_allclose(em.llf, scoring.llf, rtol=1e-8)
     for one, other in zip(em.moments, scoring.moments, strict=True):
-        assert_allclose(one, other, atol=2e-3)
+        for mine, theirs in zip(one, other, strict=True):
+            assert_allclose(mine, theirs, atol=2e-3)

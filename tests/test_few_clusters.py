@@ -68,6 +68,7 @@ def test_the_between_share_is_corrected() -> None:
     assert tests.loc["swain", "statistic"] < whole
 
 
+@pytest.mark.filterwarnings("ignore:several_maxima")
 def test_a_single_level_is_corrected_as_a_whole() -> None:
     single = msem.sem(FACTOR, few().head(30), test="bartlett")
     found = single.tests()["statistic"]

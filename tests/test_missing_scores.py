@@ -210,8 +210,8 @@ def test_complete_data_have_the_scores_they_have_without_holes(demo, text):
             for name in old:
                 np.testing.assert_allclose(new[name], old[name], rtol=1e-10, atol=1e-10)
     if two:
-        for name, value in random_effects(model, rows).columns().items():
-            np.testing.assert_allclose(random_effects(model, other).columns()[name], value, rtol=1e-10)
+        for name, value in random_effects(model, rows, 2).columns().items():
+            np.testing.assert_allclose(random_effects(model, other, 2).columns()[name], value, rtol=1e-10)
     for compute in (cluster_distances, unit_distances) if two else (unit_distances,):
         for name, value in compute(model, rows).items():
             np.testing.assert_allclose(compute(model, other)[name], value, rtol=1e-10, atol=1e-10)

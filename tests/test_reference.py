@@ -157,7 +157,7 @@ def expected_measures(case: str) -> dict[str, float]:
         unrestricted_llf=given.unrestricted_llf + gain,
         baseline_chisq=given.baseline_chisq + 2 * gain,
         fmin=theirs["fmin"],
-        residuals=level_residuals([srmr[0]], [srmr[1]], [given.nobs]),
+        residuals=level_residuals([[srmr[0]], [srmr[1]]], [given.nobs]),
     )
     return {name: value for name, value in indices(moved).items() if name in theirs}
 

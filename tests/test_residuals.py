@@ -202,6 +202,6 @@ def test_groups_count_by_their_size() -> None:
     assert lisrel_gfi([perfect, poor]) == pytest.approx((3 + lisrel_gfi([poor])) / 4)
     assert browne_residual_chisq([perfect, poor]) == pytest.approx(100 * 0.25)
     within, between = [0.0, 0.4], [0.2, 0.2]
-    assert level_residuals(within, between, [300, 100]) == pytest.approx(
+    assert level_residuals([within, between], [300, 100]) == pytest.approx(
         {"srmr": 0.3, "srmr_within": 0.1, "srmr_between": 0.2}
     )

@@ -61,6 +61,7 @@ def influential(demo, punched, fit, threads):
 TAKE_THREADS = {
     "summarize": summarized,
     "CompiledModel.fit_many": many_fits,
+    "CompiledModel.drawn": powered,
     "power": powered,
     "Fit.bootstrap": bootstrapped,
     "Fit.jackknife": jackknifed,

@@ -8,7 +8,7 @@ from typing import Any
 
 from msem.data.complete import SampleStatistics
 from msem.data.ordered import OrderedColumns, ordered_columns, ordered_statistics
-from msem.data.reading import has_rows
+from msem.data.reading import has_rows, require_rows_of_data
 from msem.data.sample import Sample
 from msem.errors import ModelError, UnsupportedError
 from msem.language.syntax import ModelSyntax
@@ -31,6 +31,7 @@ def ordered_of(syntax: ModelSyntax, data: Any, settings: Settings) -> OrderedCol
         if settings.ordered:
             raise UnsupportedError("ordered variables need rows of raw data")
         return OrderedColumns(data)
+    require_rows_of_data(data)
     names = {name: None for s in syntax.statements for name in (s.lhs, "" if s.op == "|" else s.rhs) if name}
     latent = {s.lhs for s in syntax.statements if s.op == "=~"}
     return ordered_columns(data, [name for name in names if name not in latent], settings.ordered)
