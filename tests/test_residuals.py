@@ -57,7 +57,7 @@ def test_srmr_of_both_levels(case: str) -> None:
         srmr_level(ram.matrix(result["h1"][block]["cov"]), lifted(ram.matrix(implied["cov"])))
         for block, implied in result["implied"].items()
     ]
-    measures = level_residuals(srmr[::2], srmr[1::2], group_sizes(case))
+    measures = level_residuals([srmr[::2], srmr[1::2]], group_sizes(case))
     theirs = [result["fit_measures"][name] for name in measures]
     np.testing.assert_allclose(list(measures.values()), theirs, **CLOSE)
 
