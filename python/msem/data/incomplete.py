@@ -497,22 +497,6 @@ class IncompleteClusters(CountedClusters):
         """The clusters as the core knows them: of the compiled likelihood of their sample."""
         return likelihood.clusters(self.within)
 
-    def saturated_influence(self, moments: Floats, nobs: float) -> None:
-        """Moments are not means of products here, because of the holes."""
-        return
-
-    def saturated_trace(
-        self,
-        likelihood: _core.Likelihood,
-        levels: Sequence[LevelArrays],
-        fixed: Sequence[bool],
-        *,
-        means: bool,
-        expected: bool,
-    ) -> None:
-        """The trace takes whole matrices here; see `Clusters.saturated_trace`."""
-        return
-
     def posterior(
         self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
     ) -> _core.IncompleteGroup:

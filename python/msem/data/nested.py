@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.frames import ClusteredData, columns_of
 from msem.data.hierarchy import ManyLevels
@@ -158,20 +157,6 @@ class NestedClusters(CountedClusters):
     def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
         """These clusters as the compiled likelihood of their sample knows them."""
         return likelihood.clusters()
-
-    def saturated_influence(self, moments: Floats, nobs: float) -> None:
-        """None: it follows from the scores."""
-
-    def saturated_trace(
-        self,
-        likelihood: _core.Likelihood,
-        levels: Sequence[LevelArrays],
-        fixed: Sequence[bool],
-        *,
-        means: bool,
-        expected: bool,
-    ) -> None:
-        """None: it follows from whole matrices."""
 
     def posterior(self, shape: tuple[int, int, int], moments: tuple[Floats, ...]) -> NestedPosterior:
         """The clusters with the moments that a model implies at each level, latent variables last."""

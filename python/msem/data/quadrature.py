@@ -176,20 +176,6 @@ class QuadratureClusters(CountedClusters):
         """These clusters as the compiled likelihood of their variables knows them."""
         return likelihood.clusters()
 
-    def saturated_influence(self, moments: Floats, nobs: float) -> None:
-        """None: there are no saturated moments."""
-
-    def saturated_trace(
-        self,
-        likelihood: _core.Likelihood,
-        levels: Sequence[LevelArrays],
-        fixed: Sequence[bool],
-        *,
-        means: bool,
-        expected: bool,
-    ) -> None:
-        """None: there are no saturated moments."""
-
     def posterior(self, *arguments: object) -> NoReturn:
         """Always `UnsupportedError`."""
         refuse("scores with random slopes of covariates at both levels")

@@ -391,20 +391,6 @@ class SlopeClusters(CountedClusters):
         """These clusters as the compiled likelihood of their variables knows them."""
         return likelihood.clusters(self.within)
 
-    def saturated_influence(self, moments: Floats, nobs: float) -> None:
-        """None: there are no saturated moments."""
-
-    def saturated_trace(
-        self,
-        likelihood: _core.Likelihood,
-        levels: Sequence[LevelArrays],
-        fixed: Sequence[bool],
-        *,
-        means: bool,
-        expected: bool,
-    ) -> None:
-        """None: there are no saturated moments."""
-
     def posterior(self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]) -> Any:
         """The clusters with model-implied moments, those of products and slopes included: a `SlopePosterior`."""
         return SlopePosterior(self.reduced, self.places, shape, moments)

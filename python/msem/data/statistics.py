@@ -230,6 +230,22 @@ class CountedClusters:
         """Values or rows of clusters, each as often as it counts."""
         return values if self.sampled is None else self.sampled.weighted(values)
 
+    def saturated_influence(self, moments: Floats, nobs: float) -> Floats | None:
+        """None: where moments are not means of products it follows from the scores."""
+        return None
+
+    def saturated_trace(
+        self,
+        likelihood: _core.Likelihood,
+        levels: Sequence[LevelArrays],
+        fixed: Sequence[bool],
+        *,
+        means: bool,
+        expected: bool,
+    ) -> float | None:
+        """None: it takes whole matrices, unless a kind of data has something cheaper."""
+        return None
+
 
 class AtMostTwoLevels:
     """What statistics of one level or two say alike."""

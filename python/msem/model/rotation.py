@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from msem.errors import ArgumentError, ModelError, MsemError
+from msem.model import references
 
 METHODS = {
     "geomin": "Geomin",
@@ -286,28 +287,8 @@ class ExploratoryBlock:
     indicators: tuple[str, ...]
 
 
-class Row(Protocol):
+class Row(references.Row, Protocol):
     """What is asked of a row of a table, open or closed."""
-
-    @property
-    def lhs(self) -> str:
-        """The factor."""
-
-    @property
-    def op(self) -> str:
-        """The operator."""
-
-    @property
-    def rhs(self) -> str:
-        """The indicator."""
-
-    @property
-    def level(self) -> int:
-        """Level."""
-
-    @property
-    def group(self) -> int:
-        """Group."""
 
     @property
     def efa(self) -> str:
