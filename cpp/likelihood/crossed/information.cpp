@@ -4,6 +4,7 @@
 #include "base/interrupt.hpp"
 #include "base/root.hpp"
 #include "base/threads.hpp"
+#include "likelihood/by_level.hpp"
 #include "likelihood/crossed/crossed.hpp"
 
 namespace msem {
@@ -15,20 +16,6 @@ constexpr double kStep = 1e-4;  // of a difference, in standard errors
 Matrix embedded(const Matrix& x, const std::vector<Index>& rows, Index p) {
   Matrix out = Matrix::Zero(p, x.cols());
   put_rows(out, rows, x);
-  return out;
-}
-
-LevelBlocks by_level(const Matrix& whole, const LevelTangents& tangents) {
-  LevelBlocks out(tangents.size());
-  Index row = 0;
-  for (std::size_t a = 0; a < tangents.size(); ++a) {
-    Index col = row;
-    for (std::size_t b = a; b < tangents.size(); ++b) {
-      out(a, b) = whole.block(row, col, tangents[a].k(), tangents[b].k());
-      col += tangents[b].k();
-    }
-    row += tangents[a].k();
-  }
   return out;
 }
 
@@ -200,14 +187,7 @@ LevelBlocks CrossedPoint::information(Information kind, const LevelTangents& tan
 }
 
 std::vector<Matrix> CrossedPoint::factor(const LevelTangents& tangents) const {
-  const Matrix root = symmetric_root(average(tangents));
-  std::vector<Matrix> out;
-  Index at = 0;
-  for (const Tangents& t : tangents) {
-    out.push_back(root.middleCols(at, t.k()));
-    at += t.k();
-  }
-  return out;
+  return columns_by_level(symmetric_root(average(tangents)), tangents);
 }
 
 }  // namespace msem

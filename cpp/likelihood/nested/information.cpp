@@ -4,6 +4,7 @@
 
 #include "base/interrupt.hpp"
 #include "base/root.hpp"
+#include "likelihood/by_level.hpp"
 #include "likelihood/nested/point.hpp"
 
 namespace msem {
@@ -341,29 +342,11 @@ Matrix NestedPoint::whole_information(bool expected, const LevelTangents& tangen
 }
 
 LevelBlocks NestedPoint::information(Information kind, const LevelTangents& tangents) const {
-  const Matrix whole = whole_information(kind != Information::kObserved, tangents);
-  LevelBlocks out(tangents.size());
-  Index row = 0;
-  for (std::size_t a = 0; a < tangents.size(); ++a) {
-    Index col = row;
-    for (std::size_t b = a; b < tangents.size(); ++b) {
-      out(a, b) = whole.block(row, col, tangents[a].k(), tangents[b].k());
-      col += tangents[b].k();
-    }
-    row += tangents[a].k();
-  }
-  return out;
+  return by_level(whole_information(kind != Information::kObserved, tangents), tangents);
 }
 
 std::vector<Matrix> NestedPoint::factor(const LevelTangents& tangents) const {
-  const Matrix root = symmetric_root(whole_information(true, tangents));
-  std::vector<Matrix> out;
-  Index at = 0;
-  for (const Tangents& t : tangents) {
-    out.push_back(root.middleCols(at, t.k()));
-    at += t.k();
-  }
-  return out;
+  return columns_by_level(symmetric_root(whole_information(true, tangents)), tangents);
 }
 
 }  // namespace msem
