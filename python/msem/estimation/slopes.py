@@ -74,7 +74,7 @@ def slope_reference(table: ParameterTable, group: Group) -> SlopeReference:
         )
     whole = saturated_table(table)
     statistics = s.with_slopes(slopes, slope_carriers(whole, 1))
-    sample = Sample((replace(group, statistics=statistics),))
+    sample = Sample((replace(group, statistics=statistics, space="natural"),))
     try:
         found = estimate(whole, sample)
     except (DataError, ValueError) as error:
