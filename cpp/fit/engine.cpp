@@ -381,7 +381,7 @@ Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOpt
         out.sampling =
             sampling_covariance(objective, plan.constraints, o.theta, free, options.errors, o.point.get());
       }
-      out.improper = improprieties(plan, objective, o.theta, o.point.get());
+      if (!o.proper) out.improper = improprieties(plan, objective, o.theta, o.point.get());
       add_defined(plan, out);
     }
     out.verdict = verdict_of(out);

@@ -51,6 +51,7 @@ struct Optimum {
   double natural =
       std::numeric_limits<double>::quiet_NaN();  // value at one outside the cone, if there is one
   std::vector<double> maxima;                    // values of others that were met
+  bool proper = false;                           // whether it is known to have no improprieties
 };
 
 // With a basis (npar x m) theta moves from its start along the columns only, as linear equalities ask for;

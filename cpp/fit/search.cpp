@@ -48,7 +48,10 @@ class Route {
     Optimum best = ordinary();
     const bool found = best.stop == Stop::kConverged && options_.space != Space::kCone && !sample_.cone;
     if (found && !options_.saturated.empty()) return best;
-    if (regular(best) && options_.starts == 0 && !few_clusters()) return best;
+    if (regular(best) && options_.starts == 0 && !few_clusters()) {
+      best.proper = true;
+      return best;
+    }
     if (options_.space != Space::kCone) best = from_other_signs(std::move(best));
     if (inside_ && !acceptable(best)) best = std::move(*inside_);
     if (options_.space != Space::kNatural && (!acceptable(best) || surpassed_in_cone(best)))
