@@ -201,3 +201,12 @@ def test_variables_of_clusters_do_not_vary_within_them():
     data = ratings().assign(w=lambda d: d["x"])
     with pytest.raises(DataError, match="'w' is in the block of level 3 only, but varies within"):
         msem.sem(MODEL, data, cluster="pupil * lecturer")
+
+
+def test_clusters_of_either_classification_belong_to_one_group():
+    data = ratings()
+    text = "level: 1\n y1 ~~ y1\nlevel: 2\n y1 ~~ y1\nlevel: 3\n y1 ~~ y1"
+    for column in ("lecturer", "pupil"):
+        halves = data.assign(half=np.where(data[column] < 20, "a", "b"))
+        with pytest.raises(DataError, match="have members in several groups of 'half'"):
+            msem.sem(text, halves, cluster="pupil * lecturer", group="half")

@@ -514,3 +514,23 @@ def test_tables_of_two_levels() -> None:
     assert found.standardized()["est_std"].notna().all()
     with pytest.raises(AttributeError, match="no LevelMoments"):
         found.saturated  # noqa: B018
+
+
+def test_shares_of_variance_have_the_same_errors_in_both_parameterizations() -> None:
+    rng = np.random.default_rng(5)
+    x, noise = rng.normal(size=600), rng.normal(size=(600, 5))
+    factor = 0.5 * x + noise[:, 4]
+    frame = pd.DataFrame({f"u{k}": np.digitize(0.8 * factor + noise[:, k], [-0.5, 0.7]) for k in range(4)})
+    frame = frame.assign(x=x)
+    found = [
+        msem.sem(
+            "f =~ u0 + u1 + u2 + u3\nf ~ x", frame, ordered=[*["u0", "u1", "u2", "u3"]], parameterization=one
+        )
+        for one in ("delta", "theta")
+    ]
+    delta, theta = (fit.rsquare() for fit in found)
+    assert (delta["se"] > 0.01).all()
+    assert_allclose(delta["r2"], theta["r2"], rtol=1e-5)
+    assert_allclose(delta["se"], theta["se"], rtol=1e-4)
+    rows = [fit.standardized().query("op == '~~' and lhs != 'x'") for fit in found]
+    assert_allclose(rows[0]["se"], rows[1]["se"], rtol=1e-4, atol=1e-6)

@@ -402,7 +402,7 @@ def screened_columns(
     needed = [*variables, *inner] if cluster is None else [*variables, cluster, *inner]
     names = () if survey is None else survey.names
     columns = select_columns(frame, list(dict.fromkeys([*needed, *names])))
-    nrows = require_rows(columns)
+    nrows = require_rows(columns) if columns else len(frame)
     values = {name: float_column(name, columns[name]) for name in variables}
     missing = {name: missing_rows(name, column) for name, column in values.items()}
     ids = None if cluster is None else columns[cluster]

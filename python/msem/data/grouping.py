@@ -190,7 +190,10 @@ def grouped_data(
         except DataError as error:
             raise DataError(f"group {label!r}: {error}") from None
     if cluster is not None:
-        _require_one_group_each(groups, labels, cluster, grouping.column)
+        _require_one_group_each([group.clusters for group in groups], labels, cluster, grouping.column)
+    for name in inner if crossed else ():
+        ids = [group.inner[name].ids for group in groups if name in group.inner and group.inner[name].crossed]
+        _require_one_group_each(ids, labels[: len(ids)], name, grouping.column)
     return tuple(groups)
 
 
@@ -205,13 +208,13 @@ def _require_own_role(variables: Sequence[str], cluster: str | None, column: str
 
 
 def _require_one_group_each(
-    groups: Sequence[ClusteredData], labels: Sequence[str], cluster: str, column: str
+    ids: Sequence[pd.Index[Any]], labels: Sequence[str], cluster: str, column: str
 ) -> None:
     """Refuse clusters with members in several groups: the groups would not be independent."""
     seen: dict[Any, str] = {}
     torn: dict[Any, tuple[str, str]] = {}
-    for group, label in zip(groups, labels, strict=True):
-        for name in group.clusters:
+    for own, label in zip(ids, labels, strict=True):
+        for name in own:
             if seen.setdefault(name, label) != label:
                 torn.setdefault(name, (seen[name], label))
     if torn:

@@ -161,14 +161,17 @@ class LevelDiscrepancy:
 def residual_statistic(residual: Floats, jacobian: Floats, gamma: Floats) -> float:
     """e'(G^-1 - G^-1 D (D'G^-1 D)^-1 D'G^-1)e over the random moments, G = Gamma (Browne, 1984).
 
-    nan if Gamma has missing values.
+    nan if Gamma has missing values, or is singular because there are fewer independent units than moments.
     """
     if np.isnan(gamma).any():
         return float("nan")
     random = np.diag(gamma) > 0
     part, e, d = gamma[np.ix_(random, random)], residual[random], jacobian[random]
     scale = 1 / np.sqrt(np.diag(part))
-    root = np.linalg.cholesky(part * np.outer(scale, scale))
+    try:
+        root = np.linalg.cholesky(part * np.outer(scale, scale))
+    except np.linalg.LinAlgError:
+        return float("nan")
     e, d = np.linalg.solve(root, scale * e), np.linalg.solve(root, scale[:, None] * d)
     left = e - _fitted(d, e)
     return float(left @ left)

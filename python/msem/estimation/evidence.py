@@ -84,7 +84,10 @@ def evidence_of(group: Group, number: int, table: ParameterTable, *, robust: boo
         )
     values = moment_values(s, group.levels)
     information = saturated_information(values, s, "observed" if robust or not s.complete else "expected")
-    inverse = np.linalg.pinv(information, hermitian=True)
+    # of what does not depend on units, so that no direction of a variable in large units counts as rounding
+    scale = np.sqrt(information.diagonal())
+    scale = 1 / np.where(scale > 0, scale, 1.0)
+    inverse = np.linalg.pinv(information * np.outer(scale, scale), hermitian=True) * np.outer(scale, scale)
     if not robust:
         roots, vectors = np.linalg.eigh(inverse)
         return Evidence(group, number, (vectors * np.sqrt(np.maximum(roots, 0.0))).T, None)

@@ -181,7 +181,7 @@ class GroupResults:
         """
         if self.estimate.table.nlevels > 2:
             return variance_shares(self.sample.levels)
-        if self.statistics.first_stage is not None:
+        if self.statistics.first_stage is not None and self.estimate.table.multilevel:
             within, between = (self.sample.levels[level].variances for level in (1, 2))
             shares = {
                 name: between[name] / (within[name] + between[name]) for name in within if name in between

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from msem.errors import UnsupportedError
-from msem.estimation.matrices import INTERCEPT, Model, Numbers, block_matrices, row_values
+from msem.estimation.matrices import INTERCEPT, BlockMap, Model, Numbers, block_matrices, row_values
 from msem.model.levels import BETWEEN
 from msem.model.slopes import Slope
 
@@ -152,8 +152,29 @@ def structures(model: Model, theta: Numbers) -> dict[Block, Structure]:
             for k, slope in enumerate(slopes.among):
                 at = {name: i for i, name in enumerate(block.names)}
                 paths[..., [at[name] for name in slope.outcomes], at[slope.covariate]] = slopes.mean[..., [k]]
+        if block.standard:
+            residual = _standard(block, paths, residual)
         out[block.level, block.group] = Structure(block.names, paths, residual, slopes)
     return dict(reversed(out.items()))
+
+
+def _standard(block: BlockMap, paths: Numbers, residual: Numbers) -> Numbers:
+    """Residual variances of ordered variables as what the rest of the model leaves of their fixed variances.
+
+    These are 1 given the covariates. One ordered variable is done after another where some lead to others.
+    """
+    at, x = list(block.standard), list(block.given)
+    out = np.array(residual)
+    out[..., at, at] = 0.0
+    for _ in range(len(at) if np.any(paths[..., :, at] != 0) else 1):
+        cov = Structure(block.names, paths, out).cov
+        whole = np.ones((*cov.shape[:-2], len(at)), cov.dtype)
+        if x:
+            reach = cov[..., at, :][..., x]
+            within = np.linalg.solve(cov[..., x, :][..., x], np.swapaxes(reach, -1, -2))
+            whole = whole + np.einsum("...ij,...ji->...i", reach, within)
+        out[..., at, at] += whole - cov[..., at, at]
+    return out
 
 
 def _slopes(model: Model, group: int, values: Numbers, above: Structure) -> RandomSlopes:
@@ -173,9 +194,11 @@ def path_values(model: Model, theta: Numbers) -> Numbers:
     values = row_values(model.table, theta)
     blocks = structures(model, theta)
     for k, row in enumerate(model.table.rows):
+        own = blocks[row.level, row.group]
         if row.slope:
-            own = blocks[row.level, row.group]
             values[..., k] = own.paths[..., own.at[row.lhs], own.at[row.rhs]]
+        elif row.op == "~~" and row.lhs == row.rhs:
+            values[..., k] = own.residual[..., own.at[row.lhs], own.at[row.lhs]]
     return values
 
 

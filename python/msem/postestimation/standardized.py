@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.estimation.matrices import Model, Numbers, row_values
+from msem.estimation.matrices import Model, Numbers
 from msem.estimation.solution import Solution, free_vcov
 from msem.model.functions import Functions, defined_functions
 from msem.model.levels import Level, rows_at
@@ -222,7 +222,7 @@ def explained_quantity(model: Model) -> Quantity:
     chosen = [model.table.rows[k] for k in rows]
 
     def quantity(theta: Numbers) -> Numbers:
-        residual = row_values(model.table, theta)[..., rows]
+        residual = path_values(model, theta)[..., rows]
         blocks = structures(model, theta)
         total = [(own := blocks[r.level, r.group]).variances[..., own.at[r.lhs]] for r in chosen]
         if not total:
