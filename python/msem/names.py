@@ -180,7 +180,7 @@ WORDS = tuple(
         ("y (a)", "y ~~ a*y", "a label, before the variable"),
         ("%WITHIN%", "level: 1", "or level: within"),
         ("%BETWEEN%", "level: 2", "or level: between"),
-        ("s | y ON x", "s | y ~ x"),
+        ("s | y ON x", 'y ~ rv("s")*x', "below level: 1"),
         ("TYPE = TWOLEVEL", "level: blocks in the model, and cluster="),
         ("TYPE = COMPLEX", "cluster= with a model without levels"),
         ("CLUSTER = school", 'cluster="school"'),
@@ -189,7 +189,7 @@ WORDS = tuple(
         ("MODEL TEST: a = b", 'fit.wald_test("a == b")'),
         ("MODEL INDIRECT", "fit.effects()"),
         ("ESTIMATOR = MLR", 'estimator="MLR"', "the default of Mplus; here that is ML"),
-        ("ESTIMATOR = BAYES", "", NOT_YET),
+        ("ESTIMATOR = BAYES", "fit.posterior()"),
         ("MODINDICES", "fit.modification_indices()"),
         ("STANDARDIZED (STDYX, STD, STDY)", 'fit.standardized("std_all"), "std_lv", "std_nox"'),
         ("CINTERVAL", "fit.conf_int()"),
@@ -264,7 +264,7 @@ OPTIONS = tuple(
 VALUES: Mapping[str, Mapping[tuple[str, ...], str]] = {
     "estimator": {
         ("MLM", "MLMV", "MLMVS"): 'is for complete single-level data; take "MLR", which holds for these too',
-        ("BAYES",): 'is not there yet; take "ML"',
+        ("BAYES",): 'is not an estimator here: take "ML", and fit.posterior() of the fit',
         (
             "REML",
         ): 'is not for structural equation models; take "ML", and for few clusters see docs/small-samples.md',
