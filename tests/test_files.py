@@ -228,3 +228,17 @@ def test_listwise_deletion_of_many_rows_warns() -> None:
         msem.sem("f =~ y1 + y2 + y3", many)
     assert caught[0].filename == __file__
     assert "Rows in the data" not in msem.sem("f =~ y1 + y2 + y3", data).summary()
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2,3\n4,5\n", "a\n1,5\n2,5\n", "# note\na,b\n1,2\n"])
+def test_rows_with_more_fields_than_names_are_refused(tmp_path, text):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match="fields, and the header names"):
+        msem.read_data(path)
+
+
+def test_rows_may_have_names_as_in_files_of_r(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\nfirst,2,3\nsecond,4,5\n")
+    assert msem.read_data(path).to_numpy().tolist() == [[2, 3], [4, 5]]

@@ -126,9 +126,30 @@ def _text(path: Path, missing: Sequence[Any] = ()) -> tuple[Path, dict[str, Any]
     options["sep"] = _separator(lines)
     if options["sep"] != "," and _has_decimal_commas(lines[1:]):
         options["decimal"] = ","
-    header = pd.read_csv(path, header=None, nrows=1, dtype=str, sep=options["sep"]).iloc[0].dropna()
-    require_unique(header.tolist())
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, sep=options["sep"]).iloc[0]
+    _require_named(lines, len(header), options["sep"])
+    require_unique(header.dropna().tolist())
     return path, options
+
+
+def _require_named(lines: Sequence[str], names: int, separator: str) -> None:
+    """Refuse rows with more fields than the header has names, of which pandas takes the first for labels.
+
+    Files of R have a name for every row and none for their column: then all rows are longer by one.
+    """
+    rows = [line for line in lines[1:] if line.strip()]
+    if len(separator) > 1 or any('"' in line for line in lines):
+        return
+    counts = [line.count(separator) + 1 for line in rows]
+    longer = next((k for k, count in enumerate(counts) if count > names), None)
+    if longer is None or (names > 1 and set(counts) == {names + 1}):
+        return
+    hint = (
+        "; a comma as decimal mark takes another separator, such as a semicolon" if separator == "," else ""
+    )
+    raise DataError(
+        f"row {longer + 1} below the header has {counts[longer]} fields, and the header names {names}{hint}"
+    )
 
 
 def _separator(lines: Sequence[str]) -> str:
