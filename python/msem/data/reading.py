@@ -87,14 +87,17 @@ def read_sample(
         return sample
     for count, what in left_out(sample, settings, grouping):
         warn(f"{count} rows have no {what} and were left out", DataWarning)
-    deleted = deleted_listwise(sample, settings)
+    deleted = deleted_listwise(sample, settings, full=not (settings.inner or table.ordered.thresholds))
     if deleted:
         warn(deleted, DataWarning)
     return sample
 
 
-def deleted_listwise(sample: Sample, settings: Settings) -> str:
-    """What to say of rows that were left out for missing values; "" if they are few."""
+def deleted_listwise(sample: Sample, settings: Settings, *, full: bool) -> str:
+    """What to say of rows that were left out for missing values; "" if they are few.
+
+    `full`: whether there is full information for such a model.
+    """
     origin = sample.origin
     if settings.incomplete or not origin.nrows or origin.dropped_rows <= MANY * origin.nrows:
         return ""
@@ -103,8 +106,8 @@ def deleted_listwise(sample: Sample, settings: Settings) -> str:
     return (
         f"{origin.dropped_rows} of {origin.nrows} rows ({origin.dropped_rows / origin.nrows:.0%}) have missing "
         f"values and were deleted listwise ({', '.join(f'{name} {count}' for name, count in most)}{more}): "
-        "results are biased unless values are missing completely at random; "
-        'missing="fiml" uses all values that are observed'
+        "results are biased unless values are missing completely at random"
+        + ('; missing="fiml" uses all values that are observed' if full else "")
     )
 
 
@@ -158,9 +161,10 @@ def read_statistics(
     _require_latent_names(table, data)
     require_cluster_columns(table, settings)
     if settings.incomplete and settings.inner:
+        what = "crossed classifications" if settings.crossed else "models of three levels"
         raise UnsupportedError(
-            "missing values are not available for models of three levels in this version: leave out missing=, so that "
-            "rows with missing values are deleted"
+            f"missing values are not available for {what} in this version: leave out missing=, so that rows with "
+            "missing values are deleted"
         )
     variables = table.variables.names
     holes = allowed_holes(table) if settings.incomplete else None
