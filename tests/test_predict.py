@@ -123,3 +123,12 @@ def test_a_model_of_moments_predicts_new_rows(fit, few):
 def test_variables_without_covariates_are_predicted_by_their_means(demo):
     fit = msem.sem("level: 1\n y1 ~~ y2\nlevel: 2\n y1 ~~ y2", demo, cluster="cluster")
     assert_allclose(fit.predict().mean(), fit.implied.between.mean[["y1", "y2"]])
+
+
+def test_a_model_without_covariates_has_a_prediction_for_every_row():
+    data = msem.load_demo()[["y1", "y2", "y3"]].head(200)
+    fit = msem.cfa("f =~ y1 + y2 + y3", data, meanstructure=True)
+    for rows in (data, {name: data[name].to_numpy() for name in data}):
+        found = fit.predict(rows)
+        assert found.shape == (200, 3)
+        assert found.to_numpy()[-1] == pytest.approx(data.mean().to_numpy(), abs=1e-6)

@@ -15,15 +15,10 @@ constexpr double kRounding = 1e-12;  // negative eigenvalues of C, relative to v
 constexpr double kRegular =
     1e-6;  // information on an effect, in units of its variance, from which C is regular
 
-Matrix embedded(const Matrix& x, const std::vector<Index>& rows, Index p) {
-  Matrix out = Matrix::Zero(p, x.cols());
-  put_rows(out, rows, x);
-  return out;
-}
-
 }  // namespace
 
-CrossedArrangement::CrossedArrangement(const CrossedData& data) : p(data.products.rows()) {
+CrossedArrangement::CrossedArrangement(const CrossedData& data) : p(data.products.rows()), units(p) {
+  for (std::size_t i = 0; i < data.levels[0].size(); ++i) units[data.levels[0][i]] = static_cast<Index>(i);
   for (int c = 0; c < 2; ++c) {
     Side& own = sides[c];
     own.level = c + 1;
@@ -53,6 +48,12 @@ CrossedArrangement::CrossedArrangement(const CrossedData& data) : p(data.product
     column[at] = col[k];
     count[at] = data.pairs[static_cast<Index>(k)];
   }
+}
+
+Matrix CrossedArrangement::of_units(const Side& side, const Matrix& x) const {
+  Matrix out = Matrix::Zero(p, x.cols());
+  put_rows(out, side.open, x);
+  return out;
 }
 
 Matrix CrossedArrangement::to_first(const Matrix& x) const {
@@ -89,10 +90,8 @@ bool CrossedPoint::prepare(const CrossedLikelihood& whole, Implied moments) {
   }
   if (!mean.allFinite()) return false;
   const Index p = at_->p;
-  std::vector<Index> rows(p);  // of the variables of units in the block of level 1
-  for (std::size_t i = 0; i < data_->levels[0].size(); ++i) rows[data_->levels[0][i]] = static_cast<Index>(i);
   Cholesky within;
-  if (!within.compute(select(moments_[0].cov, rows, rows))) return false;
+  if (!within.compute(select(moments_[0].cov, at_->units, at_->units))) return false;
   w_ = within.inverse();
   value_ = data_->units * (static_cast<double>(p) * kLog2Pi + within.log_det());
   if (!prepare_side(0, mean) || !prepare_side(1, mean) || !prepare_schur()) return false;
@@ -151,7 +150,7 @@ bool CrossedPoint::prepare_side(int s, const Vector& mean) {
     const SymmetricEigen eigen(side.given.cov);
     if (!eigen.converged || eigen.values[0] < -kRounding * cov.diagonal().head(r).maxCoeff()) return false;
     const Vector root = eigen.values.cwiseMax(0.0).cwiseSqrt();
-    const Matrix effects = embedded(scale_cols(eigen.vectors, root), own.open, at_->p);
+    const Matrix effects = at_->of_units(own, scale_cols(eigen.vectors, root));
     const SymmetricEigen turned(sandwich(effects, w_));
     if (!turned.converged) return false;
     side.effects = product(effects, turned.vectors);
@@ -161,7 +160,7 @@ bool CrossedPoint::prepare_side(int s, const Vector& mean) {
   side.zeta = own.data->values;
   side.zeta.colwise() -= select(mean, own.z);
   side.zeta = side.given.chol_z.whiten(std::move(side.zeta));
-  side.shift = embedded(product(side.given.slopes, side.zeta), own.open, at_->p);
+  side.shift = at_->of_units(own, product(side.given.slopes, side.zeta));
   value_ += static_cast<double>(n) * (static_cast<double>(q) * kLog2Pi + side.given.chol_z.log_det()) +
             side.zeta.squaredNorm();
   return true;
@@ -343,10 +342,7 @@ Implied CrossedPoint::gradient() const {
   const Matrix of_within = data_->units * w_ - sandwich(w_, spread);
   const Index n1 = static_cast<Index>(data_->levels[0].size());
   out[0].cov = Matrix::Zero(n1, n1);
-  std::vector<Index> rows(p), all(p);
-  for (std::size_t i = 0; i < data_->levels[0].size(); ++i) rows[data_->levels[0][i]] = static_cast<Index>(i);
-  for (Index i = 0; i < p; ++i) all[i] = i;
-  put(out[0].cov, rows, rows, of_within);
+  put(out[0].cov, at_->units, at_->units, of_within);
   for (int s = 0; s < 2; ++s) {
     const CrossedArrangement::Side& own = at_->sides[s];
     const Side& side = sides_[s];

@@ -35,9 +35,12 @@ struct CrossedArrangement {
   };
   std::array<Side, 2> sides;
   Index p = 0;
+  std::vector<Index> units;          // of the variables of units, the rows of level 1
   std::vector<Index> begin, column;  // pairs by cluster of side 0
   Vector count;
 
+  // Rows about the open variables of a side among those about all variables of units.
+  Matrix of_units(const Side& side, const Matrix& x) const;
   // sum_h n_gh x_h, and its transpose
   Matrix to_first(const Matrix& x) const;
   Matrix to_second(const Matrix& x) const;

@@ -13,12 +13,6 @@ namespace {
 
 constexpr double kStep = 1e-4;  // of a difference, in standard errors
 
-Matrix embedded(const Matrix& x, const std::vector<Index>& rows, Index p) {
-  Matrix out = Matrix::Zero(p, x.cols());
-  put_rows(out, rows, x);
-  return out;
-}
-
 }  // namespace
 
 // Vectors over the units of the form v_i = D eps_i + a_g(i) + b_h(i), eps what is left of unit i: changes of
@@ -88,10 +82,7 @@ Matrix CrossedPoint::average(const LevelTangents& tangents) const {
   for (std::size_t l = 0; l < 3; ++l) {
     const Tangents& t = tangents[l];
     if (l == 0) {
-      std::vector<Index> rows(p);
-      for (std::size_t i = 0; i < data_->levels[0].size(); ++i)
-        rows[data_->levels[0][i]] = static_cast<Index>(i);
-      const Tangents units = rows_of(t, rows);
+      const Tangents units = rows_of(t, at_->units);
       const Matrix cov = rotated_cov(units, Matrix::Identity(p, p));
       const Matrix a = Matrix::Zero(p, counts[0]), b = Matrix::Zero(p, counts[1]);
       for (Index k = 0; k < t.k(); ++k) {
@@ -109,10 +100,10 @@ Matrix CrossedPoint::average(const LevelTangents& tangents) const {
     const double count = static_cast<double>(counts[s]);
     const Matrix zero = Matrix::Zero(p, counts[1 - s]);
     for (Index k = 0; k < t.k(); ++k) {
-      const Matrix effect = embedded(product(slice(w.cov, k, r, r), u), side.open, p);
+      const Matrix effect = at_->of_units(side, product(slice(w.cov, k, r, r), u));
       Matrix mean = product(slice(w.slope, k, r, q), here.zeta);
       mean.colwise() += w.mean.col(k);
-      mean = embedded(mean, side.open, p);
+      mean = at_->of_units(side, mean);
       of_cov.add(none, s == 0 ? effect : zero, s == 0 ? zero : effect);
       of_mean.add(none, s == 0 ? mean : zero, s == 0 ? zero : mean);
     }

@@ -17,6 +17,7 @@ from msem.data.columns import (
     Bools,
     Columns,
     Floats,
+    column_names,
     float_column,
     kept_ids,
     missing_ids,
@@ -401,8 +402,9 @@ def screened_columns(
         require_distinct_roles(variables, column)
     needed = [*variables, *inner] if cluster is None else [*variables, cluster, *inner]
     names = () if survey is None else survey.names
-    columns = select_columns(frame, list(dict.fromkeys([*needed, *names])))
-    nrows = require_rows(columns) if columns else len(frame)
+    # where nothing is needed any column tells how many rows there are
+    columns = select_columns(frame, list(dict.fromkeys([*needed, *names])) or column_names(frame)[:1])
+    nrows = require_rows(columns)
     values = {name: float_column(name, columns[name]) for name in variables}
     missing = {name: missing_rows(name, column) for name, column in values.items()}
     ids = None if cluster is None else columns[cluster]

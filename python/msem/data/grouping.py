@@ -192,8 +192,7 @@ def grouped_data(
     if cluster is not None:
         _require_one_group_each([group.clusters for group in groups], labels, cluster, grouping.column)
     for name in inner if crossed else ():
-        ids = [group.inner[name].ids for group in groups if name in group.inner and group.inner[name].crossed]
-        _require_one_group_each(ids, labels[: len(ids)], name, grouping.column)
+        _require_one_group_each([group.inner[name].ids for group in groups], labels, name, grouping.column)
     return tuple(groups)
 
 

@@ -21,7 +21,7 @@ from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
 from msem.data.nested import nested_statistics
-from msem.data.quadrature import QuadratureStatistics, integrated
+from msem.data.quadrature import integrated
 from msem.data.sample import Group, Sample
 from msem.data.screening import Finding, dependent, refuse
 from msem.data.slopes import SlopeStatistics, slope_statistics
@@ -79,7 +79,9 @@ def read_sample(
     else:
         groups = _read_groups(data, table, settings, grouping)
     if settings.nodes:
-        groups = tuple(_with_nodes(group, settings.nodes) for group in groups)
+        groups = tuple(
+            replace(group, statistics=group.statistics.with_nodes(settings.nodes)) for group in groups
+        )
     refuse([group.findings for group in groups], [group.label for group in groups])
     _require_regular_covariates(groups, table)
     sample = Sample(groups, 0 if grouping is None else grouping.missing)
@@ -109,11 +111,6 @@ def deleted_listwise(sample: Sample, settings: Settings, *, full: bool) -> str:
         "results are biased unless values are missing completely at random"
         + ('; missing="fiml" uses all values that are observed' if full else "")
     )
-
-
-def _with_nodes(group: Group, nodes: int) -> Group:
-    s = group.statistics
-    return replace(group, statistics=s.with_nodes(nodes)) if isinstance(s, QuadratureStatistics) else group
 
 
 def _have_clusters(data: Any) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,11 @@ class SlopeStatistics(AtMostTwoLevels):
     slopes: tuple[Slope, ...]
     carriers: tuple[str, ...]
     reduced: _core.ReducedData
+    nodes = 0
+
+    def with_nodes(self, nodes: int) -> Self:
+        """The same: their covariates are observed, so that nothing is integrated over."""
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         # what is compiled is made again

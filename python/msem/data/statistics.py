@@ -276,10 +276,16 @@ class AtMostTwoLevels:
 class WithoutSlopes:
     """What statistics say that know of no random slopes."""
 
+    nodes = 0
+
     @property
     def slopes(self) -> tuple[Slope, ...]:
         """None."""
         return ()
+
+    def with_nodes(self, nodes: int) -> Self:
+        """The same: nothing is integrated over."""
+        return self
 
     @property
     def stand_in(self) -> Saturated | None:
@@ -387,6 +393,13 @@ class Statistics(Protocol):
     @property
     def slopes(self) -> tuple[Slope, ...]:
         """Random slopes of the model that the statistics were made for."""
+
+    @property
+    def nodes(self) -> int:
+        """Nodes for each slope that the likelihood integrates over; 0 where it does not."""
+
+    def with_nodes(self, nodes: int) -> Self:
+        """The same with another number of nodes; nothing else where nothing is integrated over."""
 
     @property
     def first_stage(self) -> FirstStage | None:

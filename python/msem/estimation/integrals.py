@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.quadrature import QuadratureStatistics
 from msem.estimation.objective import Objective, build_objective
 
 
@@ -27,20 +26,11 @@ class QuadratureAccuracy(NamedTuple):
     change: float
 
 
-def is_integrated(statistics: object) -> bool:
-    """Whether the likelihood of some statistics is an integral over random slopes."""
-    return isinstance(statistics, QuadratureStatistics)
-
-
 def quadrature_accuracy(objective: Objective, theta: NDArray[np.float64]) -> QuadratureAccuracy | None:
     """Evaluate the log-likelihood with more nodes; None where nothing is integrated over."""
-    integrated = [s for s in objective.statistics if isinstance(s, QuadratureStatistics)]
-    if not integrated or objective.loss:
+    nodes = min((s.nodes for s in objective.statistics if s.nodes), default=0)
+    if not nodes or objective.loss:
         return None
-    nodes = min(s.nodes for s in integrated)
-    finer = [
-        s.with_nodes(2 * s.nodes + 1) if isinstance(s, QuadratureStatistics) else s
-        for s in objective.statistics
-    ]
+    finer = [s.with_nodes(2 * s.nodes + 1) for s in objective.statistics]
     change = build_objective(objective.table, finer).llf(theta) - objective.llf(theta)
     return QuadratureAccuracy(nodes, 2 * nodes + 1, change)

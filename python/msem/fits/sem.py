@@ -35,7 +35,6 @@ from msem.errors import (
 )
 from msem.estimation.deletion import ENOUGH, effective_clusters, one_step_jackknife
 from msem.estimation.estimate import Estimate, estimate
-from msem.estimation.integrals import is_integrated
 from msem.estimation.least_squares import LeastSquaresSolution, fit_least_squares, ordered_problems
 from msem.estimation.penalty import penalized
 from msem.estimation.problems import (
@@ -571,7 +570,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
 
 def _require_tests(table: ParameterTable, sample: Sample, settings: ResolvedSettings) -> None:
     """Refuse tests for small samples where they do not apply, and expected information that has no closed form."""
-    if settings.information == "expected" and any(map(is_integrated, sample.statistics)):
+    if settings.information == "expected" and any(s.nodes for s in sample.statistics):
         raise UnsupportedError(
             "a covariate with a random slope stands at both levels: expected information is no closed form; leave out "
             'information="expected"'

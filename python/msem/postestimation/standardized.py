@@ -218,16 +218,18 @@ def explained_outcomes(table: ParameterTable) -> list[int]:
 
 def explained_quantity(model: Model) -> Quantity:
     """Explained variances of `explained_outcomes` as a function of theta."""
-    rows = explained_outcomes(model.table)
-    chosen = [model.table.rows[k] for k in rows]
+    chosen = [model.table.rows[k] for k in explained_outcomes(model.table)]
 
     def quantity(theta: Numbers) -> Numbers:
-        residual = path_values(model, theta)[..., rows]
         blocks = structures(model, theta)
-        total = [(own := blocks[r.level, r.group]).variances[..., own.at[r.lhs]] for r in chosen]
-        if not total:
-            return residual
-        return 1 - divide(np.where(residual.real >= 0, residual, math.nan), np.stack(total, axis=-1))
+        parts = [
+            ((own := blocks[r.level, r.group]).residual[..., at := own.at[r.lhs], at], own.variances[..., at])
+            for r in chosen
+        ]
+        if not parts:
+            return theta[..., :0]
+        residual, total = (np.stack(part, axis=-1) for part in zip(*parts, strict=True))
+        return 1 - divide(np.where(residual.real >= 0, residual, math.nan), total)
 
     return quantity
 
