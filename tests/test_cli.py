@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import pandas as pd
 import pytest
 
 import msem
-from msem.cli import main
+from msem.cli import given_options, main, parser
 from msem.errors import DataWarning
+from msem.settings import Settings
 
 MODEL = "level: 1\nfw =~ y1 + y2 + y3\nlevel: 2\nfb =~ y1 + y2 + y3\n"
 
@@ -316,7 +318,9 @@ def test_files_and_folders_that_are_not_there_are_named(
     data, nowhere = written(tmp_path, "data.csv"), tmp_path / "nowhere" / "out.json"
     absent = tmp_path / "absent.parquet"
     common = ("--cluster", "cluster", "--out")
-    assert failure(capsys, "summarize", absent, *common, tmp_path / "o.json").endswith(f"file {absent}\n")
+    shown = failure(capsys, "summarize", absent, *common, tmp_path / "o.json")
+    assert f"there is no file {absent}: " in shown
+    assert "there is no file nothing.lav" in failure(capsys, "fit", "nothing.lav", data)
     assert failure(capsys, "summarize", data, *common, nowhere).endswith(f"no folder {nowhere.parent}\n")
     assert failure(capsys, "fit", model, data, *common, nowhere).endswith(f"no folder {nowhere.parent}\n")
 
@@ -356,3 +360,65 @@ def test_diagram_of_a_model_and_of_its_fit(
     assert "l1 g1" not in text
     capsys.readouterr()
     assert ".svg, .png, .pdf" in failure(capsys, "diagram", model, "--out", tmp_path / "model.bmp")
+
+
+BY_HAND = {
+    "sample_cov",
+    "sample_mean",
+    "sample_nobs",
+    "sample_cov_rescale",
+    "rotation_args",
+}  # objects of Python
+
+
+def test_every_option_of_a_fit_is_one_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    shown = set(re.findall(r"--([a-z-]+)", capsys.readouterr().out)) | {"fixed-x"}
+    assert shown >= {own.name.replace("_", "-") for own in fields(Settings) if own.name not in BY_HAND}
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        (["--cluster", "school", "--cluster", "class"], {"cluster": ["school", "class"]}),
+        (["--cluster", "school, class"], {"cluster": ["school", "class"]}),
+        (["--cluster", "pupil * school"], {"cluster": ["pupil * school"]}),
+        (
+            ["--ordered", "y1", "y2", "--parameterization", "theta"],
+            {"ordered": ["y1", "y2"], "parameterization": "theta"},
+        ),
+        (
+            ["--no-meanstructure", "--replicate-scale", "0.5"],
+            {"meanstructure": False, "replicate_scale": 0.5},
+        ),
+        (["--replicate-scale", "brr", "--seed", "3"], {"replicate_scale": "brr", "seed": 3}),
+        (["--test", "yuan.bentler", "--random-x"], {"test": ["yuan.bentler"], "fixed_x": False}),
+        ([], {}),
+    ],
+)
+def test_options_are_handed_on(given: list[str], options: dict[str, object]) -> None:
+    assert given_options(parser().parse_args(["fit", "model.lav", "data.csv", *given])) == options
+
+
+def test_models_of_three_levels_crossed_ones_and_ordered_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    kid, school = rng.integers(0, 40, 600), rng.integers(0, 15, 600)
+    y = rng.normal(size=600) + rng.normal(size=40)[kid] + rng.normal(size=15)[school]
+    data = pd.DataFrame({"y": y, "kid": kid, "school": school, "half": kid % 5})
+    for k in (1, 2, 3):
+        data[f"u{k}"] = (y + rng.normal(size=600) > 0).astype(int)
+    data.to_csv(tmp_path / "data.csv", index=False)
+    text = "level: 1\ny ~~ y\nlevel: 2\ny ~~ y\nlevel: 3\ny ~~ y\n"
+    for name, model in (("three", text), ("one", "f =~ u1 + u2 + u3")):
+        (tmp_path / f"{name}.lav").write_text(model)
+    for model, *options in (
+        ("three", "--cluster", "kid * school"),
+        ("three", "--cluster", "half", "--cluster", "kid"),
+        ("one", "--ordered", "u1", "u2", "u3"),
+    ):
+        main(["fit", str(tmp_path / f"{model}.lav"), str(tmp_path / "data.csv"), *options])
+        shown = capsys.readouterr()
+        assert ("Level 3" if model == "three" else "Thresholds") in shown.out, shown.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import pytest
 
 import msem
 from msem.cli import main
-from msem.data.files import missing_codes
-from msem.errors import DataError, ExtraError
+from msem.data.files import missing_codes, read_chunks
+from msem.errors import DataError, DataWarning, ExtraError, MissingFileError
 
 MODEL = "level: 1\nfw =~ y1 + y2 + y3\nlevel: 2\nfb =~ y1 + y2 + y3\n"
 
@@ -242,3 +243,94 @@ def test_rows_may_have_names_as_in_files_of_r(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,b\nfirst,2,3\nsecond,4,5\n")
     assert msem.read_data(path).to_numpy().tolist() == [[2, 3], [4, 5]]
+
+
+WORDS = "country,arm,y\nNA,None,1\nNO,drug,NA\nNA,drug,3\n,,4\n"
+
+
+def test_words_in_columns_of_text_may_be_labels(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(WORDS)
+    with pytest.warns(
+        DataWarning, match=r"'NA' in 2 rows of 'country'; 'None' in 1 rows of 'arm'.*verbatim="
+    ):
+        found = msem.read_data(path)
+    assert found["country"].isna().tolist() == [True, False, True, True]
+    assert found["y"].isna().tolist() == [False, True, False, False]
+    found = msem.read_data(path, verbatim=["country", "arm"])
+    assert found["country"].fillna("-").tolist() == ["NA", "NO", "NA", "-"]
+    assert found["arm"].fillna("-").tolist() == ["None", "drug", "drug", "-"]
+    assert found["y"].isna().tolist() == [False, True, False, False]
+    with pytest.raises(DataError, match="no column 'land'"):
+        msem.read_data(path, verbatim="land")
+    with pytest.warns(DataWarning, match="'NA' in 2 rows of 'country'"):
+        list(read_chunks(path))
+
+
+def test_files_without_names(tmp_path: Path) -> None:
+    path = tmp_path / "t.dat"
+    path.write_text("1 2.5 -999\n1 3.5 4\n")
+    with pytest.raises(DataError, match=r"first line of the file is numbers \(1, 2\.5, -999\).*names="):
+        msem.read_data(path)
+    found = msem.read_data(path, names=["g", "y", "x"], missing=-999)
+    assert list(found) == ["g", "y", "x"]
+    assert found["y"].tolist() == [2.5, 3.5]
+    assert found["x"].isna().tolist() == [True, False]
+    with pytest.raises(DataError, match="2 names, and the file has 3 columns"):
+        msem.read_data(path, names=["g", "y"])
+
+
+def test_decimal_commas_may_come_late(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a;b\n" + "1;2\n" * 300 + "1,5;2.5\n;\n")
+    found = msem.read_data(path)
+    assert found.iloc[-2].tolist() == [1.5, 2.5]
+    assert found.iloc[-1].isna().all()
+    assert [found[name].dtype for name in found] == [np.float64, np.float64]
+    assert pd.concat(list(read_chunks(path)))["a"].sum() == 301.5
+
+
+def test_decimal_marks_of_both_kinds_in_a_column_are_pointed_out(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a;b\n1,5;2\n2.5;1\n")
+    with pytest.warns(
+        DataWarning, match=r"'a' has decimals with a comma \(1,5 in row 1.*point \(2\.5 in row 2"
+    ):
+        found = msem.read_data(path)
+    assert found["b"].tolist() == [2, 1]
+    with pytest.raises(DataError, match="'a' is not numeric"):
+        msem.sem("a ~ b", found)
+
+
+def test_numbers_for_thousands_are_not_taken_for_decimals(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('a,b\n"1,234",2\n"2,345",3\n')
+    assert msem.read_data(path)["a"].tolist() == ["1,234", "2,345"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_encodings_are_named(tmp_path: Path, late: bool) -> None:
+    path = tmp_path / "t.csv"
+    text = "ort,y\n" + "Ulm,1\n" * (300 if late else 1) + "Köln,2\n"
+    path.write_bytes(text.encode("cp1252"))
+    with pytest.raises(DataError, match=r"not text in UTF-8 \(its byte 0xf6 is none\).*encoding="):
+        msem.read_data(path)
+    assert msem.read_data(path, encoding="cp1252")["ort"].iloc[-1] == "Köln"
+    with pytest.raises(DataError, match="unknown encoding: klingon"):
+        msem.read_data(path, encoding="klingon")
+    path.write_bytes(text.encode("utf-16"))
+    assert msem.read_data(path)["ort"].iloc[-1] == "Köln"
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pupils.csv").write_text("a,b\n1,2\n")
+    for kind in (DataError, FileNotFoundError):
+        with pytest.raises(kind, match=r"there is no file .*pupil\.csv: did you mean .*pupils\.csv\?"):
+            msem.read_data(tmp_path / "pupil.csv")
+    with pytest.raises(DataError, match="there is no folder"):
+        msem.LevelMoments.load(tmp_path / "no" / "moments.json")
+    with pytest.raises(DataError, match="it was looked for in"):
+        msem.SavedFit.load(tmp_path / "fit.json")
+    copy = pickle.loads(pickle.dumps(MissingFileError("x/y.csv")))
+    assert str(copy) == "there is no file x/y.csv: there is no folder x"
+    assert copy.filename == "x/y.csv"

@@ -134,7 +134,8 @@ def test_what_cannot_be_replaced_is_written_to(tmp_path: Path) -> None:
 def test_folders_that_do_not_exist_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         write_json(tmp_path / "none" / "a.json", {})
-    assert caught.value.filename == str(tmp_path / "none")
+    assert caught.value.filename == str(tmp_path / "none" / "a.json")
+    assert str(caught.value).endswith(f"there is no folder {tmp_path / 'none'}")
 
 
 def test_digests_do_not_depend_on_the_order_of_names() -> None:

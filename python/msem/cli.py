@@ -19,7 +19,7 @@ from msem.data.columns import numeric_columns
 from msem.data.demo import load_demo
 from msem.data.files import missing_codes, read_chunks, read_data
 from msem.data.moments import LevelMoments
-from msem.data.storage import distinct_files, replacing
+from msem.data.storage import distinct_files, existing, replacing
 from msem.data.streams import summarize
 from msem.errors import DataError, DataWarning, MsemError, MsemWarning, warn
 from msem.fits.decomposition import segregated
@@ -78,9 +78,6 @@ def _run(arguments: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except FileNotFoundError as error:
-        print(f"msem: there is no file {error.filename}", file=sys.stderr)
-        return 1
     except (MsemError, OSError, ImportError) as error:
         print(f"msem: {error}", file=sys.stderr)
         return 1
@@ -114,7 +111,7 @@ def add_fit(fit: argparse.ArgumentParser) -> None:
         nargs="+",
         help="text (.csv, also compressed), Parquet, Stata, SPSS or SAS file, or files of `msem summarize` to add",
     )
-    add_missing(fit)
+    add_reading(fit)
     fit.add_argument(
         "--tables", nargs="+", default=(), choices=get_args(SummaryTable), help="further tables to print"
     )
@@ -129,15 +126,33 @@ def add_fit(fit: argparse.ArgumentParser) -> None:
     fit.set_defaults(run=run_fit)
 
 
-def add_missing(command: argparse.ArgumentParser) -> None:
-    """Codes of missing values."""
-    command.add_argument(
+def add_reading(command: argparse.ArgumentParser) -> None:
+    """How a file of data is to be read."""
+    option = command.add_argument_group("options of text files").add_argument
+    option(
         "--na-values",
         nargs="+",
         default=(),
         metavar="CODE",
-        help="codes for missing values, such as -999; '.' is one",
+        help="codes for missing values, such as -999, in files of any kind; '.' is one",
     )
+    option(
+        "--verbatim",
+        nargs="+",
+        default=(),
+        metavar="COLUMN",
+        help="columns of text in which NA and None are labels",
+    )
+    option(
+        "--names", nargs="+", metavar="NAME", help="names of the columns, where the file has no line of them"
+    )
+    option("--encoding", help="default: utf-8")
+
+
+def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those of `add_reading`, as `read_data` takes them."""
+    names = ("verbatim", "names", "encoding")
+    return {"missing": arguments.na_values} | {name: getattr(arguments, name) for name in names}
 
 
 def add_describe(command: argparse.ArgumentParser) -> None:
@@ -150,27 +165,85 @@ def add_describe(command: argparse.ArgumentParser) -> None:
         type=Path,
         help="write the table to this file: .csv, .parquet, .html, .docx, .tex, .md or .json",
     )
-    add_missing(command)
+    add_reading(command)
     command.set_defaults(run=run_describe)
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Options of `msem.sem`, under their names; what is not given is not among the arguments."""
     option = command.add_argument_group("options of the fit", argument_default=argparse.SUPPRESS).add_argument
-    option("--cluster", help="column with the cluster ids, for two-level models")
-    option("--group", help="column with the groups")
+
+    def columns(name: str, about: str) -> None:
+        option(name, metavar="COLUMN", help=about)
+
+    option(
+        "--cluster",
+        action="append",
+        metavar="COLUMN",
+        help="column with the cluster ids, for two-level models; for three levels repeated or separated by commas, the "
+        "highest clusters first; 'pupil * lecturer' for crossed ones",
+    )
+    columns("--group", "column with the groups")
     option("--group-equal", nargs="+", metavar="KIND", help="loadings, intercepts, ...")
+    option("--group-partial", nargs="+", metavar="PARAMETER", help="exceptions, such as f=~y2")
+    option("--constraints", nargs="+", metavar="TEXT", help="such as 'a == b' or 'ab := a*b'")
+    option("--ordered", nargs="+", metavar="VARIABLE", help="variables whose values are ordered categories")
+    option("--parameterization", metavar="KIND", help="of ordered variables: delta or theta")
     option("--estimator", help="ML (default), MLR, MLF, or least squares: WLSMV, ULSMV, WLS, GLS, ULS")
     option("--missing", help="listwise (default), fiml, or fiml.x")
     option("--auxiliary", nargs="+", metavar="VARIABLE", help="variables that tell about missing values")
+    columns("--weights", "column with the sampling weights of units")
+    columns("--cluster-weights", "column with the sampling weights of clusters")
+    option("--weights-scale", metavar="KIND", help="size (default), effective, or none")
+    columns("--psu", "column with the primary sampling units, where they are not the clusters")
+    columns("--strata", "column with the strata")
+    columns("--fpc", "column with the sampling fractions of strata")
+    option("--single-psu", metavar="KIND", help="error (default), centre, or certainty")
+    option("--replicate-weights", nargs="+", metavar="COLUMN", help="columns with replicate weights")
+    option(
+        "--replicate-scale",
+        type=_number_or_name,
+        metavar="KIND",
+        help="how they were made, such as brr, fay, jackknife1, or the factor of the squared deviations",
+    )
     option("--random-x", action="store_false", dest="fixed_x", help="estimate the moments of covariates too")
     option("--std-lv", action="store_true", help="set the variances of latent variables to 1")
+    option("--orthogonal", action="store_true", help="set covariances of exogenous latent variables to 0")
+    option("--meanstructure", action=argparse.BooleanOptionalAction, help="means of a single-level model")
+    option("--penalty", metavar="KIND", help="between: keeps between variances off 0")
+    option("--rotation", metavar="KIND", help="of exploratory blocks: geomin (default), oblimin, ...")
+    option("--information", metavar="KIND", help="observed, expected, or first_order")
+    option("--se", metavar="KIND", help="standard, robust, jackknife1, replicate, bootstrap, or none")
+    option("--test", nargs="+", metavar="KIND", help="tests beside the standard one, such as yuan.bentler")
+    option("--ci", metavar="KIND", help="wald (default) or transformed")
+    option("--bootstrap", type=int, metavar="N", help="replicates for --se bootstrap; default: 1000")
+    option("--seed", type=int, metavar="N", help="for --se bootstrap")
+    option("--space", metavar="KIND", help="auto (default), natural, or psd")
+    option("--starts", type=int, metavar="N", help="random starts beside the usual ones")
+    option("--nodes", type=int, metavar="N", help="of quadrature, for each random slope")
+    option("--max-iterations", type=int, metavar="N", help="default: 500")
+    option("--tolerance", type=float, metavar="X", help="of the optimiser; default: 1e-12")
+
+
+def _number_or_name(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _clusters(given: Sequence[str]) -> list[str]:
+    """Columns that were given one by one, or as one list with commas."""
+    return [name.strip() for name in given[0].split(",")] if len(given) == 1 else list(given)
 
 
 def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Those of `add_options` that were given."""
     names = {own.name for own in fields(Settings)}
-    return {name: value for name, value in vars(arguments).items() if name in names}
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    if "cluster" in given:
+        given["cluster"] = _clusters(given["cluster"])
+    return given
 
 
 def add_diagram(picture: argparse.ArgumentParser) -> None:
@@ -179,7 +252,7 @@ def add_diagram(picture: argparse.ArgumentParser) -> None:
     picture.add_argument(
         "data", type=Path, nargs="*", help="as of msem fit; without data the model is drawn without estimates"
     )
-    add_missing(picture)
+    add_reading(picture)
     picture.add_argument(
         "--out", type=Path, required=True, help="file to write: .svg, .png, .pdf, .dot, .gv or .tex (TikZ)"
     )
@@ -188,7 +261,7 @@ def add_diagram(picture: argparse.ArgumentParser) -> None:
         "--errors", choices=get_args(Errors), default="stars", help="beside estimates; default: stars"
     )
     picture.add_argument("--means", action="store_true", help="show means and intercepts")
-    picture.add_argument("--level", choices=("within", "between"), help="draw one level only")
+    picture.add_argument("--level", help="draw one level only: its number or name, or within, between")
     add_options(picture)
     picture.set_defaults(run=run_diagram)
 
@@ -247,7 +320,7 @@ DESCRIPTIONS: dict[str, Callable[[Description, Path], object]] = {
 def run_describe(arguments: argparse.Namespace) -> int:
     """Describe a file of data."""
     require_output(arguments.out, DESCRIPTIONS)
-    data = read_data(arguments.data, missing=arguments.na_values)
+    data = read_data(arguments.data, **reading_options(arguments))
     names = arguments.variables or [name for name in numeric_columns(data) if name != arguments.cluster]
     warn_of_codes(data, names)
     found = describe(data, cluster=arguments.cluster, variables=names)
@@ -282,7 +355,7 @@ def write(found: Any, path: Path | None, kinds: Mapping[str, Callable[[Any, Path
 def read_for(model: str, arguments: argparse.Namespace) -> pd.DataFrame | ClusterStatistics:
     """The data of a model; values of its variables that look like codes for missing ones are pointed out."""
     group = getattr(arguments, "group", None)
-    data = read_all(arguments.data, [group] if group else [], arguments.na_values)
+    data = read_all(arguments.data, [group] if group else [], **reading_options(arguments))
     if isinstance(data, pd.DataFrame):
         names = dict.fromkeys(name for one in parse(model).statements for name in (one.lhs, one.rhs))
         warn_of_codes(data, [name for name in names if name in data])
@@ -339,7 +412,7 @@ def read_model(path: Path) -> str:
         If it is not text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return Path(existing(path)).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a text file in UTF-8: {error}") from error
 
@@ -365,7 +438,7 @@ def run_summarize(arguments: argparse.Namespace) -> int:
 
 
 def read_all(
-    paths: Sequence[Path], labels: Sequence[str] = (), missing: Sequence[str] = ()
+    paths: Sequence[Path], labels: Sequence[str] = (), **options: Any
 ) -> pd.DataFrame | ClusterStatistics:
     """A file of data, or the sum of files of statistics; see `read_data`.
 
@@ -381,7 +454,7 @@ def read_all(
             raise DataError(
                 f"{odd} is not a file of statistics, and only those can be added: use msem summarize, or give one file"
             )
-        return read_data(paths[0], labels=labels, missing=missing)
+        return read_data(paths[0], labels=labels, **options)
     first, *others = map(ClusterStatistics.load, kept)
     return sum(others, first)
 

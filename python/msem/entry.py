@@ -38,4 +38,6 @@ def entries(kind: Kind) -> Kind:
     for name, value in list(vars(kind).items()):
         if isinstance(value, FunctionType) and not name.startswith("_"):
             setattr(kind, name, entry(value))
+        elif isinstance(value, classmethod) and not name.startswith("_"):
+            setattr(kind, name, classmethod(entry(value.__func__)))
     return kind

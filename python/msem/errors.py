@@ -5,9 +5,12 @@ Every user mistake is a subclass of `ValueError` whose message names the thing a
 
 from __future__ import annotations
 
+import difflib
 import sys
 import warnings
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 OWN = ("msem", "functools", "contextlib")  # whose frames are no place of the user's
 
@@ -50,6 +53,28 @@ class UnsupportedError(ModelError):
 
 class DataError(MsemError):
     """The data, or the moments given in their place, cannot be used."""
+
+
+class MissingFileError(DataError, FileNotFoundError):
+    """There is no such file or folder.
+
+    Parameters
+    ----------
+    path : path
+    """
+
+    def __init__(self, path: Any) -> None:
+        super().__init__(str(path))
+        self.filename = str(path)
+
+    def __str__(self) -> str:
+        path = Path(self.filename)
+        folder = path.parent
+        if not folder.is_dir():
+            return f"there is no file {path}: there is no folder {folder}"
+        near = difflib.get_close_matches(path.name, (one.name for one in folder.iterdir()), n=1, cutoff=0.8)
+        hint = f"did you mean {folder / near[0]}?" if near else f"it was looked for in {folder.resolve()}"
+        return f"there is no file {path}: {hint}"
 
 
 class ArgumentError(MsemError, TypeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 from msem.data.columns import not_numeric, require_known, require_unique
 from msem.data.storage import distinct_files
-from msem.errors import DataError
+from msem.errors import DataError, MissingFileError
 
 # Rows in a batch and batches read ahead: tens of megabytes, whatever the size of the files.
 BATCH = 1 << 17
@@ -44,7 +43,7 @@ def opened_files(paths: Any) -> Any:
     ------
     DataError
         If the first of them cannot be read.
-    FileNotFoundError
+    MissingFileError
     """
     pa = pyarrow()
     many = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
@@ -56,7 +55,7 @@ def opened_files(paths: Any) -> Any:
         return pa.dataset.dataset(source, format=form, partitioning="hive")
     except FileNotFoundError as error:  # which does not always say the name
         absent = next((path for path in named if not os.path.exists(path)), named[0])
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), absent) from error
+        raise MissingFileError(absent) from error
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"cannot read {named[0]} as a {form} file: {error}") from error
 

@@ -24,6 +24,7 @@ from msem.data.storage import (
     Format,
     damaged,
     digest,
+    existing,
     has_digest,
     json_text,
     parsed,
@@ -67,7 +68,7 @@ def read_values(path: Any) -> dict[str, Any]:
     DataError
         If the file is not one of these, is damaged or cut short, or comes from a later version.
     """
-    with open(path, "rb") as file:
+    with open(existing(path), "rb") as file:
         parquet = file.read(4) == MAGIC
     header, rows = _read_parquet(path) if parquet else _read_json(path)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import lzma
 import re
@@ -9,6 +10,8 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,12 @@ import numpy as np
 import pandas as pd
 
 from msem.data.columns import require_known, require_unique
-from msem.errors import DataError, ExtraError
+from msem.data.storage import existing
+from msem.entry import entry
+from msem.errors import DataError, DataWarning, ExtraError, MsemError, warn
 from msem.settings import several
+
+Source = Path | BytesIO
 
 ROWS = 100_000  # of a text file at a time
 LOOKED_AT = 200  # lines of a text file from which its form is told
@@ -33,6 +40,26 @@ STATISTICAL = {
 UNREADABLE = (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 SEPARATORS = (",", ";", "\t", "|")
 MISSING = (".",)  # a missing value in files of SAS, Stata and Mplus
+WORDS = (  # what pandas takes for one
+    *(
+        "NA",
+        "N/A",
+        "n/a",
+        "<NA>",
+        "#N/A",
+        "#NA",
+        "#N/A N/A",
+        "None",
+        "null",
+        "NULL",
+        "nan",
+        "NaN",
+        "-nan",
+        "-NaN",
+    ),
+    *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+)
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 NOWHERE = "\x1f"  # a character that no file has
 CODES = [
     sign * value
@@ -41,7 +68,16 @@ CODES = [
 ]
 
 
-def read_data(path: Any, *, labels: str | Sequence[str] = (), missing: Any = ()) -> pd.DataFrame:
+@entry
+def read_data(
+    path: Any,
+    *,
+    labels: str | Sequence[str] = (),
+    missing: Any = (),
+    verbatim: str | Sequence[str] = (),
+    names: Sequence[str] | None = None,
+    encoding: str | None = None,
+) -> pd.DataFrame:
     """Read a file of rows, by its suffix.
 
     Parameters
@@ -50,13 +86,20 @@ def read_data(path: Any, *, labels: str | Sequence[str] = (), missing: Any = ())
         A Parquet file (.parquet, .pq), a file of Stata (.dta), SPSS (.sav, .zsav, .por) or SAS (.sas7bdat,
         .xpt), or a text file with a line of names (any other suffix, also compressed). Whether values are
         separated by commas, semicolons, tabs, bars or blanks, and whether decimals have a comma, is told from
-        its first lines. A lone ``.`` is a missing value, and so are the codes that an SPSS file declares as
-        missing.
+        the file. A lone ``.`` is a missing value, and so are the codes that an SPSS file declares as missing.
     labels : str or sequence of str
         Variables whose value labels take the place of their codes, as categories in the order of the codes: for a
         column of groups. Other variables keep their codes.
     missing : number, str or sequence of them
         Codes that stand for missing values, in every column, such as -999.
+    verbatim : str or sequence of str
+        Columns of a text file in which words such as ``NA`` and ``None`` are what they say, a country or a treatment;
+        only empty fields, a lone ``.`` and what `missing` names are missing there. In all other columns these words
+        are missing values.
+    names : sequence of str, optional
+        Names of the columns of a text file without a line of names.
+    encoding : str, optional
+        Of a text file; default: UTF-8, or UTF-16 where the file says so.
 
     Returns
     -------
@@ -67,30 +110,59 @@ def read_data(path: Any, *, labels: str | Sequence[str] = (), missing: Any = ())
     Raises
     ------
     DataError
-        If the file cannot be read, has a name over several columns, or lacks a variable of `labels`.
+        If the file cannot be read, has a name over several columns or a first line of numbers in the place of names,
+        or lacks a variable of `labels` or `verbatim`.
+    MissingFileError
+        If there is no such file.
     ExtraError
         If the package that reads such files is not installed.
-    FileNotFoundError
+
+    Warns
+    -----
+    DataWarning
+        If ``NA`` or a word like it stands in a column of text, where it may be a label; if a column has both decimal
+        commas and decimal points, so that it stays text.
+
+    Examples
+    --------
+    >>> msem.read_data("countries.csv", verbatim="country")  # doctest: +SKIP
     """
-    path = Path(path)
+    path = Path(existing(path))
     codes = [missing] if isinstance(missing, str | int | float) else list(missing)
     suffix = path.suffix.lower()
+    of_text = suffix not in PARQUET and suffix not in STATISTICAL
+    words = several(verbatim)
+    for given, option in ((words, "verbatim"), (names, "names"), (encoding, "encoding")):
+        if given and not of_text:
+            raise DataError(f"{option}= is for text files, and {path} is none: leave it out")
     with reading(path):
         if suffix in PARQUET:
             frame = _parquet(path)
         elif suffix in STATISTICAL:
             frame = _statistical(path, STATISTICAL[suffix])
         else:
-            source, options = _text(path, codes)
-            frame = pd.read_csv(source, **options)
+            # a pipe can be read only once
+            source = path if path.is_file() else BytesIO(path.read_bytes())
+            form = _form(source, codes, words, names, encoding)
+            frame = _numbers(pd.read_csv(_again(source), **form.options), form)
+            _warn_of_words(source, form, _with_holes(frame))
     return _labelled(_without(frame, codes), several(labels))
 
 
 def read_chunks(path: Path) -> Iterator[pd.DataFrame]:
     """The rows of a text file, some at a time; `DataError` if it cannot be read."""
-    with reading(path):
-        source, options = _text(path)
-        yield from pd.read_csv(source, **options, chunksize=ROWS)
+    with reading(existing(path)):
+        if not path.is_file():
+            yield from pd.read_csv(path, na_values=list(MISSING), chunksize=ROWS)
+            return
+        form = _form(path)
+        holes: set[str] = set()
+        with pd.read_csv(path, **form.options, chunksize=ROWS) as chunks:
+            for chunk in chunks:
+                frame = _numbers(chunk, form)
+                holes.update(_with_holes(frame))
+                yield frame
+        _warn_of_words(path, form, sorted(holes))
 
 
 @contextmanager
@@ -103,33 +175,177 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, ExtraError):
+    except MsemError:
         raise
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not text in {error.encoding.upper()} (its byte 0x{error.object[error.start]:02x} is none): say "
+            'what it is in, as encoding="cp1252" for Windows in western languages, "latin-1" or "cp1250"'
+        ) from error
+    except LookupError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
     except UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _text(path: Path, missing: Sequence[Any] = ()) -> tuple[Path, dict[str, Any]]:
-    """A text file, and how pandas is to read it."""
-    options: dict[str, Any] = {"na_values": [*MISSING, *map(str, missing)]}
-    if not path.is_file():  # a pipe can be read only once
-        return path, options
+@dataclass(frozen=True)
+class TextForm:
+    """How pandas is to read a text file.
+
+    Attributes
+    ----------
+    options : dict
+        Of `pandas.read_csv`.
+    separator : str
+    words : tuple of str
+        Columns in which ``NA`` is no missing value.
+    """
+
+    options: dict[str, Any]
+    separator: str
+    words: tuple[str, ...]
+
+
+def _again(source: Source) -> Source:
+    """A source at its beginning."""
+    if isinstance(source, BytesIO):
+        source.seek(0)
+    return source
+
+
+def _form(
+    source: Source,
+    missing: Sequence[Any] = (),
+    words: Sequence[str] = (),
+    names: Sequence[str] | None = None,
+    encoding: str | None = None,
+) -> TextForm:
+    """The form of a text file, told from its first lines."""
+    encoding = encoding or _encoding(source)
     lines = pd.read_csv(
-        path,
+        _again(source),
         sep=NOWHERE,
         header=None,
         nrows=LOOKED_AT,
         dtype=str,
         quoting=csv.QUOTE_NONE,
         keep_default_na=False,
+        encoding=encoding,
     )[0].tolist()
-    options["sep"] = _separator(lines)
-    if options["sep"] != "," and _has_decimal_commas(lines[1:]):
+    separator = _separator(lines)
+    options: dict[str, Any] = {"sep": separator, "encoding": encoding, "low_memory": False}
+    if separator == r"\s+":
+        del options["low_memory"]
+    rows = lines if names is not None else lines[1:]
+    if separator != "," and _has_decimal_commas(rows):
         options["decimal"] = ","
-    header = pd.read_csv(path, header=None, nrows=1, dtype=str, sep=options["sep"]).iloc[0]
-    _require_named(lines, len(header), options["sep"])
-    require_unique(header.dropna().tolist())
-    return path, options
+    first = pd.read_csv(
+        _again(source),
+        header=None,
+        nrows=1,
+        dtype=str,
+        sep=separator,
+        encoding=encoding,
+        keep_default_na=False,
+    ).iloc[0]
+    header = [name for name in first if name]
+    if names is not None:
+        header = list(names)
+        if len(header) != len(first):
+            raise DataError(f"names= has {len(header)} names, and the file has {len(first)} columns")
+        options |= {"header": None, "names": header}
+    elif header and all(_is_value(name, missing) for name in header):
+        shown = ", ".join(header[:3]) + (", ..." if len(header) > 3 else "")
+        raise DataError(
+            f"the first line of the file is numbers ({shown}) and no names of columns: write one above it, or "
+            "name them, names=[...]"
+        )
+    else:
+        _require_named(lines, len(first), separator)
+    require_unique(header)
+    require_known(words, header)
+    known = [*MISSING, *map(str, missing)]
+    options["na_values"] = known
+    if words:
+        options["keep_default_na"] = False
+        options["na_values"] = {name: ["", *known, *(() if name in words else WORDS)] for name in header}
+    return TextForm(options, separator, tuple(words))
+
+
+def _encoding(source: Source) -> str:
+    """UTF-16 where a file begins with its mark, or else UTF-8."""
+    if isinstance(source, BytesIO):
+        start = source.getvalue()[:2]
+    else:
+        with source.open("rb") as file:
+            start = file.read(2)
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
+
+
+def _is_value(text: str, missing: Sequence[Any]) -> bool:
+    """Whether a field is a number or stands for a missing one."""
+    text = text.strip()
+    return bool(NUMBER.fullmatch(text.replace(",", "."))) or text in (*MISSING, *map(str, missing))
+
+
+def _with_holes(frame: pd.DataFrame) -> list[str]:
+    """Columns of text with missing values."""
+    return [name for name, kind in frame.dtypes.items() if _is_text(kind) and frame[name].isna().any()]
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pd.api.types.is_object_dtype(kind) or pd.api.types.is_string_dtype(kind))
+
+
+def _warn_of_words(source: Source, form: TextForm, columns: Sequence[str]) -> None:
+    """Warn of words that were taken for missing values in columns of text, where they may be labels."""
+    asked = [name for name in columns if name not in form.words]
+    if not asked:
+        return
+    options = {k: v for k, v in form.options.items() if k != "low_memory"}
+    options |= {"usecols": asked, "dtype": str, "keep_default_na": False, "na_values": [], "chunksize": ROWS}
+    found: dict[tuple[str, str], int] = {}
+    with pd.read_csv(_again(source), **options) as chunks:
+        for chunk in chunks:
+            for name in asked:
+                for word, count in chunk[name][chunk[name].isin(WORDS)].value_counts().items():
+                    found[name, word] = found.get((name, word), 0) + int(count)
+    if found:
+        shown = "; ".join(f"{word!r} in {count} rows of {name!r}" for (name, word), count in found.items())
+        columns = list(dict.fromkeys(name for name, _ in found))
+        warn(
+            f"words in columns of text were taken for missing values: {shown}. If they are labels, say "
+            f"verbatim={columns if len(columns) > 1 else columns[0]!r}",
+            DataWarning,
+        )
+
+
+def _numbers(frame: pd.DataFrame, form: TextForm) -> pd.DataFrame:
+    """A frame with numbers where a column of text has nothing else, decimals with a comma or with a point."""
+    for name in [name for name, kind in frame.dtypes.items() if _is_text(kind)]:
+        present = frame[name].dropna()
+        if not len(present) or name in form.words or not _is_value(str(present.iloc[0]), ()):
+            continue
+        texts = present.astype(str).str.strip()
+        commas = texts.str.contains(",", regex=False)
+        if not texts.str.replace(",", ".", regex=False).str.fullmatch(NUMBER.pattern).all():
+            continue
+        points = texts.str.contains(".", regex=False)
+        if commas.any() and points.any():
+            rows = np.flatnonzero(frame[name].notna())
+            one, other = (
+                f"{texts[at].iloc[0]} in row {rows[at.to_numpy().argmax()] + 1}" for at in (commas, points)
+            )
+            warn(
+                f"column {name!r} has decimals with a comma ({one} below the names) and with a point ({other}), so "
+                "that it is left as text: write them alike",
+                DataWarning,
+            )
+        elif form.separator != "," or not commas.any():  # in quotes between commas they may be for thousands
+            values = np.full(len(frame), np.nan)
+            values[frame[name].notna()] = pd.to_numeric(texts.str.replace(",", ".", regex=False))
+            frame[name] = values
+    return frame
 
 
 def _require_named(lines: Sequence[str], names: int, separator: str) -> None:
@@ -177,8 +393,6 @@ def _parquet(path: Path) -> pd.DataFrame:
 
 def _statistical(path: Path, reader: str) -> pd.DataFrame:
     """Codes as numbers, with their labels beside them."""
-    if not path.exists():
-        raise FileNotFoundError(2, "there is no such file", str(path))
     try:
         import pyreadstat
     except ImportError:

@@ -21,10 +21,22 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.errors import DataError, DataWarning, warn
+from msem.errors import DataError, DataWarning, MissingFileError, warn
 
 Floats = NDArray[np.float64]
 DIGEST = "sha256"
+
+
+def existing(path: Any) -> Any:
+    """A path that leads somewhere.
+
+    Raises
+    ------
+    MissingFileError
+    """
+    if not os.path.exists(path):
+        raise MissingFileError(path)
+    return path
 
 
 # -- writing ---------------------------------------------------------------------------------------------------
@@ -48,7 +60,7 @@ def replacing(path: Any) -> Iterator[Path]:
 
     Raises
     ------
-    FileNotFoundError
+    MissingFileError
         If the folder does not exist.
     PermissionError
         If the file there, or the folder, must not be written to.
@@ -59,7 +71,7 @@ def replacing(path: Any) -> Iterator[Path]:
         return
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
+        raise MissingFileError(target)
     if old is not None and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     new = target.with_name(f".{secrets.token_hex(8)}{''.join(target.suffixes[-2:])}")
@@ -168,7 +180,9 @@ class Format:
             If it is none.
         """
         try:
-            return parsed(Path(path).read_bytes())
+            return parsed(Path(existing(path)).read_bytes())
+        except MissingFileError:
+            raise
         except ValueError as error:
             raise DataError(f"{path} is not {self.kind}, or is cut short: {error}") from error
 
