@@ -223,3 +223,13 @@ def test_what_has_no_posterior():
         fit("level: 1\n fw =~ y1 + a*y2 + b*y3\nlevel: 2\n fb =~ y1 + y2 + y3\n a == b").posterior()
     with pytest.raises(ValueError, match="method must be one of"):
         fit(ONE).posterior(method="gibbs")
+
+
+def test_chains_are_not_worth_more_than_their_draws():
+    from msem.resampling.importance import _effective
+
+    draws = np.random.default_rng(1).normal(size=(4, 500))
+    repelled = np.empty_like(draws)
+    repelled[:, ::2], repelled[:, 1::2] = draws[:, ::2], -0.9 * draws[:, ::2]
+    assert _effective(repelled) == draws.size
+    assert draws.size / 2 < _effective(draws) <= draws.size

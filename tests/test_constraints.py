@@ -357,3 +357,11 @@ def test_constraints_as_several_texts():
     pd.testing.assert_frame_equal(one.estimates(), fit("a == b\nq := a*c").estimates())
     with pytest.raises(ModelSyntaxError, match="constraints= takes a text"):
         msem.sem(BASE, DATA, cluster="cluster", constraints=3)
+
+
+def test_rounding_of_an_active_inequality_has_no_sign():
+    with pytest.warns(msem.errors.ImproperSolutionWarning, match="inequality constraints are active"):
+        fit = msem.sem("f =~ y1 + a*y2 + b*y3\na > b + 0.2", msem.load_demo())
+    shown = fit.constraints()
+    assert shown["active"].item()
+    assert str(shown["value"].item()) == "0.0"

@@ -14,7 +14,7 @@ import msem
 import oracle
 import reference
 from crossed_cases import Case
-from msem.errors import DataError, DataWarning, MsemError, UnsupportedError
+from msem.errors import DataError, DataWarning, ModelError, MsemError, UnsupportedError
 
 CASES = {
     "first eliminated": {},
@@ -174,8 +174,61 @@ def test_nested_classifications_are_said_to_be_so():
         crossed = msem.sem(text, data, cluster="pupil * lecturer")
     nested = msem.sem(text, data, cluster=["lecturer", "pupil"])
     assert crossed.llf == pytest.approx(nested.llf, rel=1e-12)
-    with pytest.raises(DataError, match="nested, not crossed; write cluster="):
+    with pytest.warns(DataWarning, match=r"every 'pupil' lies.*need cluster=\['lecturer', 'pupil'\]"):
+        other = msem.sem(text, data, cluster="lecturer * pupil")
+    assert other.llf == pytest.approx(nested.llf, rel=1e-9)
+    assert other.params["y1~~y1.l2"] == pytest.approx(nested.params["y1~~y1.l3"], rel=1e-4)
+    data["lecturer"] = 3 * data["pupil"]
+    with pytest.raises(DataError, match="these levels cannot be told apart"):
         msem.sem(text, data, cluster="lecturer * pupil")
+
+
+def test_levels_have_the_names_of_their_columns(fit):
+    for level, name in ((2, "pupil"), (3, "lecturer")):
+        pd.testing.assert_frame_equal(fit.estimates(level=name), fit.estimates(level=level))
+        pd.testing.assert_series_equal(fit.fit_measures(level=name), fit.fit_measures(level=level))
+        assert fit.fit_measures(level=name)["nclusters"] == {2: 70, 3: 50}[level]
+    assert len(fit.residuals(level="pupil")) == len(fit.residuals(level=2)) > 0
+    with pytest.raises(
+        MsemError, match="levels 1 to 3 of the model, also called 'pupil', 'lecturer', not 'skool'"
+    ):
+        fit.estimates(level="skool")
+    assert "Clusters: pupil" in msem.table(fit).to_markdown()
+
+
+def test_a_name_that_is_no_column_is_an_error():
+    for name, hint in (
+        ("pupl", "did you mean 'level: pupil'"),
+        ("desk", "columns of clusters are 'pupil', 'lecturer'"),
+    ):
+        with pytest.raises(ModelError, match=hint):
+            msem.sem(MODEL.replace("level: pupil", f"level: {name}"), ratings(), cluster="pupil * lecturer")
+
+
+def test_messages_show_what_was_written():
+    data = ratings()
+    text = "level: 1\n y1 ~~ y1\nlevel: 2\n y1 ~~ y1"
+    with pytest.raises(
+        ModelError, match=r"cluster='pupil \* lecturer' names 2 columns, and the model has two levels"
+    ):
+        msem.sem(text, data, cluster="pupil * lecturer")
+    data["pupil"] = data["pupil"].astype(float)
+    data.loc[3, "pupil"] = np.nan
+    with pytest.warns(DataWarning, match=r"1 rows have no cluster id \('pupil \* lecturer'\)"):
+        msem.sem(MODEL, data, cluster="pupil * lecturer")
+
+
+@pytest.mark.parametrize("what", ["distances", "predict"])
+def test_what_a_fit_does_not_have_is_refused_by_name(fit, what):
+    arguments = (ratings(),) if what == "predict" else ()
+    with pytest.raises(UnsupportedError, match="not available for crossed classifications"):
+        getattr(fit, what)(*arguments)
+
+
+def test_random_slopes_are_refused_by_name():
+    text = MODEL.replace("f1 ~ x", 'y1 ~ rv("s")*x')
+    with pytest.raises(UnsupportedError, match="not available for three levels and crossed classifications"):
+        msem.sem(text, ratings(), cluster="pupil * lecturer")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +238,11 @@ def test_nested_classifications_are_said_to_be_so():
         ({"cluster": "pupil *"}, MsemError, "two columns"),
         ({"cluster": "pupil * pupil"}, MsemError, "two columns"),
         ({"cluster": ["pupil * lecturer", "x"]}, MsemError, "one text"),
-        ({"cluster": "pupil * lector"}, DataError, "lector"),
+        (
+            {"cluster": "pupil * lector"},
+            ModelError,
+            r"of cluster='pupil \* lector': did you mean 'level: lector'",
+        ),
         ({"estimator": "MLR"}, UnsupportedError, "no independent clusters"),
         ({"information": "expected"}, UnsupportedError, "crossed classifications"),
         ({"missing": "fiml"}, UnsupportedError, "missing values are not available"),

@@ -116,3 +116,13 @@ def test_no_variable_at_both_levels() -> None:
 def test_unknown_source() -> None:
     with pytest.raises(ValueError, match="source must be one of"):
         fit().icc_table(source="data")  # type: ignore[arg-type]
+
+
+def test_single_level_fits_have_none() -> None:
+    data = msem.load_demo()[["y1", "y2", "y3"]].gt(0).astype(int)
+    for fit in (
+        msem.sem("f =~ y1 + y2 + y3", data, ordered=list(data)),
+        msem.sem("f =~ y1 + y2 + y3", msem.load_demo()),
+    ):
+        with pytest.raises(AttributeError, match="a single-level fit has no intraclass correlations"):
+            _ = fit.icc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import msem
 from msem.errors import ModelError, UnsupportedError
 from rows import DEMO, table
 
@@ -127,3 +128,27 @@ def test_constraints_are_kept_beside_the_rows():
 def test_constraints_that_cannot_be(text, message):
     with pytest.raises(ModelError, match=message):
         table(text)
+
+
+def test_a_level_is_called_as_its_block_or_its_column() -> None:
+    text = "level: pupil\nfw =~ y1 + y2 + y3\nlevel: 'my school'\nfb =~ y1 + y2 + y3"
+    fit = msem.sem(text, msem.load_demo(), cluster="cluster")
+    for name in ("my school", "cluster", "between", 2):
+        assert fit.estimates(level=name)["level"].unique().tolist() == [2]
+    assert fit.estimates(level="pupil")["level"].unique().tolist() == [1]
+    with pytest.raises(
+        msem.errors.MsemError, match="2 or 'between', or 'pupil', or 'my school', or 'cluster', not 'x'"
+    ):
+        fit.estimates(level="x")
+    with pytest.raises(msem.errors.ModelError, match="did you mean 'level: within'"):
+        msem.sem(text.replace("pupil", "withn"), msem.load_demo(), cluster="cluster")
+    with pytest.raises(msem.errors.ModelError, match="'cluster' is the column of the clusters of level 2"):
+        msem.sem(text.replace("pupil", "cluster"), msem.load_demo(), cluster="cluster")
+
+
+def test_saved_fits_know_the_names_of_levels(tmp_path) -> None:
+    text = "level: pupil\nfw =~ y1 + y2 + y3\nlevel: 2\nfb =~ y1 + y2 + y3"
+    fit = msem.sem(text, msem.load_demo(), cluster="cluster")
+    fit.save(tmp_path / "fit.json")
+    saved = msem.SavedFit.load(tmp_path / "fit.json")
+    assert len(saved.estimates(level="cluster")) == len(fit.estimates(level=2))

@@ -380,3 +380,27 @@ def test_constraints_of_the_structural_part():
 def test_options_without_a_meaning_are_refused(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         msem.sam(TWO, demo(), cluster="cluster", **options)
+
+
+@pytest.mark.parametrize("method", ["local", "global"])
+@pytest.mark.parametrize("se", ["robust", "standard"])
+@pytest.mark.parametrize("columns", [("y1",), ("y2",), ("y1", "y2", "y3"), ("y4", "y5", "y6"), ("x1",)])
+def test_errors_do_not_depend_on_units(method, se, columns):
+    """Variances of 1e-12 among others of 1."""
+    text = "f1 =~ y1 + y2 + y3\nf2 =~ y4 + y5 + y6\nf2 ~ f1 + x1"
+    data = msem.load_demo()
+    found = [
+        msem.sam(
+            text, data.assign(**{name: data[name] * unit for name in columns}), method=method, se=se
+        ).estimates()
+        for unit in (1.0, 1e-6)
+    ]
+    np.testing.assert_allclose(found[1]["z"], found[0]["z"], rtol=1e-4)
+
+
+def test_what_two_step_fits_do_not_have_is_said():
+    fit = msem.sam("f =~ y1 + y2 + y3\nf ~ x1", msem.load_demo())
+    with pytest.raises(AttributeError, match=r"has no 'fit_measures', which fits of msem\.sem have"):
+        fit.fit_measures()
+    with pytest.raises(UnsupportedError, match=r"ordered= is not available in msem\.sam"):
+        msem.sam("f =~ y1 + y2 + y3\nf ~ x1", msem.load_demo(), ordered=["y1"])

@@ -248,3 +248,14 @@ def test_influence_of_schools() -> None:
 def test_log_likelihoods_of_schools_given_fixed_covariates_add_up() -> None:
     fit = made_up()
     assert fit.cluster_loglik().sum() == pytest.approx(fit.llf, rel=1e-10)
+
+
+def test_groups_within_the_highest_clusters_are_named_as_what_they_are():
+    rng = np.random.default_rng(4)
+    classes = np.repeat(np.arange(40), 5)
+    data = pd.DataFrame(
+        {"y": rng.normal(size=200), "class": classes, "school": classes // 2, "track": classes % 2}
+    )
+    text = "level: 1\ny ~~ y\nlevel: 2\ny ~~ y\nlevel: 3\ny ~~ y"
+    with pytest.raises(DataError, match="of 'school' have members in several groups of 'track'"):
+        msem.sem(text, data, cluster=["school", "class"], group="track")

@@ -143,3 +143,13 @@ def test_more_hypotheses_than_clusters_under_mlr() -> None:
     fit = msem.sem(TEXT, few, cluster="cluster", estimator="MLR")
     with pytest.raises(ModelError, match=r"5 hypotheses cannot be tested together.*from 5 clusters"):
         fit.wald_test([f"{name} == 0" for name in "abpcd"])
+
+
+def test_names_with_operators_need_no_quotes_by_themselves():
+    fit = msem.sem("f =~ y1 + y2 + y3 + y4", msem.load_demo())
+    one, two = fit.wald_test("f=~y2 == 1"), fit.wald_test("`f=~y2` == 1")
+    np.testing.assert_array_equal(one.to_numpy(), two.to_numpy())
+    assert fit.wald_test("f=~y2 == f=~y3").index[0] == "`f=~y2` == `f=~y3`"
+    with pytest.raises(msem.errors.ModelError, match="such as '`f=~y2` == 0' is expected") as caught:
+        fit.wald_test("f=~y2")
+    fit.wald_test(str(caught.value).split("such as '")[1].split("' is")[0])

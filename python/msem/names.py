@@ -317,6 +317,11 @@ def unknown_name(owner: str, name: str, known: Iterable[str]) -> str:
         Names that exist.
     """
     same = {plain(one): one for one in known}
+    meant = BY_NAME.get(plain(name))
+    if meant is not None and f"fit.{name}(" in meant.here:  # what a fit of msem.sem has, and this does not
+        near = difflib.get_close_matches(name, list(same.values()), n=3, cutoff=0.7)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        return f"{owner} has no {name!r}, which fits of msem.sem have{hint}"
     if plain(name) in same:
         return f"{owner} has no {name!r}: it is called {same[plain(name)]!r}"
     if plain(name) in BY_NAME:

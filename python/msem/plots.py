@@ -230,11 +230,7 @@ def residuals(
     require_converged(fit.converged)
     table = fit.residuals(kind)
     table = table[table["group"] == _group_number(fit, group)]
-    levels = (
-        sorted(table["level"].unique(), reverse=True)
-        if level is None
-        else [level_number(level, fit.table.nlevels)]
-    )
+    levels = sorted(table["level"].unique(), reverse=True) if level is None else [fit.table.level(level)]
     covariances = table[(table["op"] == "~~") & table["level"].isin(levels)]
     largest = float(covariances["residual"].abs().max())
     limit = max(largest, {"raw": 1e-8, "standardized": 2.5, "normalized": 2.5}.get(kind, 0.1))
@@ -304,7 +300,7 @@ def distances(
     _require(fit, Fit, "distances", "a fit")
     if kind not in ("qq", "index"):
         raise ModelError(f"kind must be 'qq' or 'index', not {kind!r}")
-    number = fit.table.nlevels if level is None else level_number(level, fit.table.nlevels)
+    number = fit.table.nlevels if level is None else fit.table.level(level)
     pvalues = fit.distances(level)["pvalue"]
     what = "Clusters" if number == 2 else "Units"
     if kind == "qq":

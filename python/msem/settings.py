@@ -412,6 +412,19 @@ class Settings:
         return tuple(self.cluster[1:]) if isinstance(self.cluster, tuple) else ()
 
     @property
+    def cluster_columns(self) -> tuple[str, ...]:
+        """Columns of clusters, the highest first."""
+        return (self.highest, *self.inner) if self.highest else ()
+
+    @property
+    def cluster_text(self) -> str:
+        """What was given as `cluster`, as one writes it."""
+        columns = self.cluster_columns
+        if self.crossed:
+            return repr(" * ".join(reversed(columns)))
+        return repr(list(columns)) if len(columns) > 1 else ", ".join(columns)
+
+    @property
     def crossed(self) -> bool:
         """Whether the clusters of one column do not lie within those of the other."""
         return isinstance(self.cluster, CrossedColumns)

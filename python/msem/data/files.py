@@ -290,7 +290,7 @@ def _is_value(text: str, missing: Sequence[Any]) -> bool:
 
 def _with_holes(frame: pd.DataFrame) -> list[str]:
     """Columns of text with missing values."""
-    return [name for name, kind in frame.dtypes.items() if _is_text(kind) and frame[name].isna().any()]
+    return [str(name) for name in frame if _is_text(frame[name].dtype) and frame[name].isna().any()]
 
 
 def _is_text(kind: Any) -> bool:
@@ -322,7 +322,7 @@ def _warn_of_words(source: Source, form: TextForm, columns: Sequence[str]) -> No
 
 def _numbers(frame: pd.DataFrame, form: TextForm) -> pd.DataFrame:
     """A frame with numbers where a column of text has nothing else, decimals with a comma or with a point."""
-    for name in [name for name, kind in frame.dtypes.items() if _is_text(kind)]:
+    for name in [name for name in frame if _is_text(frame[name].dtype)]:
         present = frame[name].dropna()
         if not len(present) or name in form.words or not _is_value(str(present.iloc[0]), ()):
             continue

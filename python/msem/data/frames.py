@@ -745,12 +745,15 @@ def _number_inner(
 
 
 def _are_crossed(name: str, labels: NDArray[np.int64], upper: str, above: NDArray[np.int64]) -> bool:
-    """Whether clusters said to be crossed are; with a warning if those of the lower level lie within the others.
+    """Whether clusters said to be crossed are to be fitted so; with a warning if they are nested.
+
+    Those of level 2 within those of level 3 are levels in the order of nested ones; the other way round the likelihood
+    of crossed ones is the one that has them in the order of the model.
 
     Raises
     ------
     DataError
-        If those of the higher level lie within those of the lower one.
+        If the clusters are the same.
     """
     count, parents = int(labels.max()) + 1, int(above.max()) + 1
     numbers = _core.Identifiers()
@@ -763,10 +766,17 @@ def _are_crossed(name: str, labels: NDArray[np.int64], upper: str, above: NDArra
             DataWarning,
         )
         return False
-    if pairs == parents:
+    if pairs == parents and parents > count:
+        warn(
+            f"every {upper!r} lies within one {name!r}: the classifications are nested, not crossed. The model is the "
+            f"same; its robust errors and scores need cluster=[{name!r}, {upper!r}] and the block of {upper!r} before "
+            f"that of {name!r}",
+            DataWarning,
+        )
+    elif pairs == parents:
         raise DataError(
-            f"every {upper!r} lies within one {name!r}: the classifications are nested, not crossed; write cluster="
-            f"[{name!r}, {upper!r}], with the block of {upper!r} before that of {name!r}"
+            f"every {upper!r} has one {name!r}, so that these levels cannot be told apart: leave one of them out "
+            "of cluster= and of the model"
         )
     return True
 

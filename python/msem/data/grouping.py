@@ -13,7 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.columns import Bools, kept_ids, listed, missing_ids, select_columns
-from msem.data.frames import ClusteredData, Holes, kept_rows, screened_columns
+from msem.data.frames import (
+    ClusteredData,
+    Holes,
+    ScreenedColumns,
+    kept_rows,
+    number_clusters,
+    screened_columns,
+)
 from msem.data.survey import SurveyColumns
 from msem.errors import DataError
 
@@ -188,12 +195,23 @@ def grouped_data(
         try:
             groups.append(kept_rows(screened, holes, grouping.rows(label)))
         except DataError as error:
+            _require_unmixed(screened, grouping, labels)  # which may be why
             raise DataError(f"group {label!r}: {error}") from None
     if cluster is not None:
         _require_one_group_each([group.clusters for group in groups], labels, cluster, grouping.column)
     for name in inner if crossed else ():
         _require_one_group_each([group.inner[name].ids for group in groups], labels, name, grouping.column)
     return tuple(groups)
+
+
+def _require_unmixed(screened: ScreenedColumns, grouping: Grouping, labels: Sequence[str]) -> None:
+    """Refuse groups within the highest clusters; see `_require_one_group_each`."""
+    if screened.ids is None:
+        return
+    present = [grouping.rows(label) & ~screened.no_cluster for label in labels]
+    cluster = str(screened.cluster)
+    found = [number_clusters(cluster, screened.ids, own)[1] if own.any() else pd.Index([]) for own in present]
+    _require_one_group_each(found, labels, cluster, grouping.column)
 
 
 def _require_own_role(variables: Sequence[str], cluster: str | None, column: str) -> None:

@@ -5,6 +5,7 @@ A new kind of source is one function registered with `read_statistics`.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import singledispatch
@@ -28,7 +29,8 @@ from msem.data.slopes import SlopeStatistics, slope_statistics
 from msem.data.statistics import Statistics
 from msem.data.survey import SurveyColumns, replication_scale
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
-from msem.model.blocks import level_blocks
+from msem.model.blocks import header_levels
+from msem.model.levels import LEVEL_HEADERS
 from msem.model.partable import ParameterTable, fixed_covariates, require_two_levels
 from msem.model.slopes import Slope
 from msem.settings import Settings
@@ -298,11 +300,11 @@ def require_cluster_columns(table: ParameterTable, settings: Settings) -> None:
     ------
     ModelError
     """
-    columns = () if settings.highest is None else (settings.highest, *settings.inner)
+    columns = settings.cluster_columns
     if table.nlevels == 2 and not columns:
         raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
     if table.nlevels == 3 and len(columns) < 2:
-        given = f"cluster={columns[0]!r} names one" if columns else "cluster= names none"
+        given = f"cluster={settings.cluster_text} names one" if columns else "cluster= names none"
         raise ModelError(
             f"the model has three levels, which takes two columns of clusters, and {given}: name both, the highest "
             'first, as in cluster=["school", "class"]'
@@ -311,23 +313,40 @@ def require_cluster_columns(table: ParameterTable, settings: Settings) -> None:
         levels = {1: "one level", 2: "two levels", 3: "three levels"}[table.nlevels]
         most = max(table.nlevels - 1, 1)
         raise ModelError(
-            f"cluster={list(columns)!r} names {len(columns)} columns, and the model has {levels}: "
+            f"cluster={settings.cluster_text} names {len(columns)} columns, and the model has {levels}: "
             + (
                 f"add a 'level: {len(columns) + 1}' to the model, or name {most} column{'s' if most > 1 else ''} only"
                 if len(columns) < 3
                 else "models have up to three levels in this version; leave out a column"
             )
         )
-    if table.syntax is None or table.nlevels < 3:
+    if table.syntax is None or table.nlevels < 2:
         return
     named = {column: table.nlevels - k for k, column in enumerate(columns)}
-    for index, level in level_blocks(table.syntax).items() if table.ngroups == 1 else ():
-        block = table.syntax.blocks[index]
-        header = block.level or block.block or ""
+    headers = header_levels(table.syntax)
+    plain = {header for header in headers if header.isdigit() or header.casefold() in LEVEL_HEADERS}
+    beside = [header for header in headers if header in named]
+    for header, level in headers.items():
+        block = next(one for one in table.syntax.blocks if header in (one.level, one.block))
         if named.get(header, level) != level:
             message = (
                 f"'{header}' is the column of the clusters of level {named[header]}, and this is level {level}: levels "
                 f"without a number are taken in order, the lowest first; write 'level: {named[header]}'"
+            )
+            raise ModelError(table.syntax.locate(block.at, message))
+        if header in plain or header in named:
+            continue
+        # of two levels, names of the user's own cannot be taken for another level
+        near = difflib.get_close_matches(header, named, n=1) if table.nlevels > 2 else []
+        near += difflib.get_close_matches(
+            header.casefold(), ("within", "between")[: 4 - table.nlevels], n=1, cutoff=0.8
+        )
+        if near or (level > 1 and table.nlevels > 2 and beside):
+            known = ", ".join(map(repr, reversed(named)))
+            meant = f"did you mean 'level: {near[0]}'?" if near else f"the columns of clusters are {known}"
+            message = (
+                f"'level: {header}' is neither the number of a level nor a column of cluster={settings.cluster_text}: "
+                f"{meant}"
             )
             raise ModelError(table.syntax.locate(block.at, message))
 
@@ -425,7 +444,7 @@ def left_out(sample: Sample, settings: Settings, grouping: Grouping | None) -> I
         return
     origin = sample.origin
     if origin.dropped_no_cluster:
-        yield origin.dropped_no_cluster, f"cluster id ({settings.cluster})"
+        yield origin.dropped_no_cluster, f"cluster id ({settings.cluster_text})"
     if settings.incomplete and origin.dropped_empty:
         yield origin.dropped_empty, "observed value"
     if settings.incomplete and origin.dropped_rows:

@@ -87,10 +87,11 @@ def evidence_of(group: Group, number: int, table: ParameterTable, *, robust: boo
     # of what does not depend on units, so that no direction of a variable in large units counts as rounding
     scale = np.sqrt(information.diagonal())
     scale = 1 / np.where(scale > 0, scale, 1.0)
-    inverse = np.linalg.pinv(information * np.outer(scale, scale), hermitian=True) * np.outer(scale, scale)
+    plain = np.linalg.pinv(information * np.outer(scale, scale), hermitian=True)
     if not robust:
-        roots, vectors = np.linalg.eigh(inverse)
-        return Evidence(group, number, (vectors * np.sqrt(np.maximum(roots, 0.0))).T, None)
+        roots, vectors = np.linalg.eigh(plain)
+        return Evidence(group, number, (vectors * np.sqrt(np.maximum(roots, 0.0))).T * scale, None)
+    inverse = plain * np.outer(scale, scale)
     c = group.clusters
     rows = c.scores(saturated_core(s, c), values) @ inverse
     return Evidence(group, number, rows * np.sqrt(cluster_correction(table, c)), c)
@@ -117,9 +118,17 @@ def block_influence(block: FittedBlock, evidence: Sequence[Evidence]) -> Floats:
         )
         for one in evidence
     ]
-    t = found.tangent
-    bread = t @ np.linalg.solve(t.T @ found.objective.core.observed_information(found.theta) @ t, t.T)
+    bread = inverse_within(found.tangent, found.objective.core.observed_information(found.theta))
     out: Floats = stacked(scores, evidence, len(found.theta)) @ bread
+    return out
+
+
+def inverse_within(tangent: Floats, information: Floats) -> Floats:
+    """Inverse in the directions of `tangent`, computed in units in which all of them are informed about alike."""
+    found = tangent.T @ information @ tangent
+    size = np.sqrt(np.abs(found.diagonal()))
+    directions = tangent / np.where(size > 0, size, 1.0)
+    out: Floats = directions @ np.linalg.solve(directions.T @ information @ directions, directions.T)
     return out
 
 
@@ -163,7 +172,9 @@ def fitted_means(
         gaps.append((moment_values(group.statistics, group.levels) - implied)[own])
         parts.append((number, jacobian[own], own))
     slopes = np.vstack([part[1] for part in parts])[:, free]
-    if slopes.shape[0] != slopes.shape[1] or np.linalg.matrix_rank(slopes) < len(slopes):
+    rows, columns = (np.abs(slopes).max(axis=axis, initial=1e-300) for axis in (1, 0))
+    plain = slopes / np.sqrt(np.outer(rows, columns)) if slopes.size else slopes
+    if slopes.shape[0] != slopes.shape[1] or np.linalg.matrix_rank(plain) < len(slopes):
         raise ModelError(
             "structural-after-measurement takes means as they are, and this model restricts them: leave out fixed or "
             "equal intercepts, or use msem.sem"

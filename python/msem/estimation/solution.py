@@ -27,7 +27,7 @@ from msem.estimation.sampling import Sampling
 from msem.estimation.slopes import SlopeReference, slope_reference
 from msem.estimation.smallsamples import reference_df
 from msem.model.derived import baseline_table, saturated_table
-from msem.model.levels import Level, level_number
+from msem.model.levels import Level
 from msem.model.partable import ParameterTable
 from msem.names import Translated
 from msem.settings import DESIGN_BASED, Reference, ResolvedSettings, require_choice
@@ -179,9 +179,13 @@ class GroupResults:
 
         With three levels by variable and level: the shares of variance of levels 2 and 3.
         """
+        if not self.estimate.table.multilevel:
+            raise AttributeError(
+                "a single-level fit has no intraclass correlations: give the model blocks, level: 1 and level: 2"
+            )
         if self.estimate.table.nlevels > 2:
             return variance_shares(self.sample.levels)
-        if self.statistics.first_stage is not None and self.estimate.table.multilevel:
+        if self.statistics.first_stage is not None:
             within, between = (self.sample.levels[level].variances for level in (1, 2))
             shares = {
                 name: between[name] / (within[name] + between[name]) for name in within if name in between
@@ -363,7 +367,7 @@ class Solution(Translated):
         limits = pd.DataFrame({"ci_lower": lower, "ci_upper": upper}, index=self.params.index)
         if level is None:
             return limits
-        number = level_number(level, self.table.nlevels)
+        number = self.table.level(level)
         own = sorted({row.free - 1 for row in self.table.rows if row.free and row.level == number})
         return limits.iloc[own]
 

@@ -19,6 +19,7 @@ from msem.estimation.evidence import (
     block_influence,
     evidence_of,
     fitted_means,
+    inverse_within,
     mean_parameters,
     sampling_rows,
     stacked,
@@ -203,8 +204,7 @@ def _global(
         evidence,
         table.npar,
     )
-    t = found.tangent
-    bread = t @ np.linalg.solve(t.T @ information[np.ix_(moving, moving)] @ t, t.T)
+    bread = inverse_within(found.tangent, information[np.ix_(moving, moving)])
     moved = influence.copy()
     moved[:, moving] = (scores[:, moving] - influence[:, held] @ information[np.ix_(held, moving)]) @ bread
     return out, moved

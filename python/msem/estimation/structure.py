@@ -27,6 +27,7 @@ from msem.estimation.discrepancy import (
     normal_weight,
 )
 from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.evidence import inverse_within
 from msem.estimation.measurement import (
     FittedBlock,
     LevelMeasurement,
@@ -230,9 +231,7 @@ class Structure:
     def by_moments(self) -> list[Floats]:
         """Derivatives of the estimates by the lower triangle of each level's covariance matrix."""
         found = self.estimate
-        t = found.tangent
-        hessian = t.T @ found.objective.core.observed_information(found.theta) @ t
-        solved = t @ np.linalg.solve(hessian, t.T)
+        solved = inverse_within(found.tangent, found.objective.core.observed_information(found.theta))
         return [solved @ j.T @ w for j, w in zip(self.jacobians, self.weights, strict=True)]
 
 

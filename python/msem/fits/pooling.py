@@ -234,7 +234,7 @@ class Pooled(Translated):
             "fmi": (riv + np.where(np.isfinite(df), 2 / (df + 3), 0.0)) / (1 + riv),
         }
         frame = frames[0][KEY].assign(**numbers)
-        return rows_at(frame, level, self.table.nlevels)
+        return rows_at(frame, level, self.table)
 
     def wald_test(self, hypotheses: str | Sequence[str]) -> PooledTest:
         """Test hypotheses about the parameters jointly, by D1.

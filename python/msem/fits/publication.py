@@ -14,6 +14,7 @@ from msem.data.storage import replacing
 from msem.entry import entries, entry
 from msem.errors import DataError, ModelError
 from msem.fits.fit import Fit
+from msem.fits.reporting import inner_counts
 from msem.fits.saved import SavedFit
 from msem.fits.synopsis import named_fits
 from msem.model.levels import level_title
@@ -313,7 +314,10 @@ def _below(
     for name, fit in given.items():
         column = {("Sample", "Units"): f"{fit.nobs}"}
         if fit.nclusters is not None:
-            column["Sample", "Clusters"] = f"{fit.nclusters}"
+            inner = inner_counts(fit.options, tuple(fit.groups.values())) if isinstance(fit, Fit) else {}
+            highest = f"Clusters: {fit.options.cluster}" if inner else "Clusters"
+            column["Sample", highest] = f"{fit.nclusters}"
+            column |= {("Sample", f"Clusters: {name}"): f"{count:.0f}" for name, count in inner.items()}
         column["Sample", "Parameters"] = f"{fit.npar}"
         measures = fit.fit_measures()
         names = [one for one in MEASURES if one in measures.index] if wanted is None else several(wanted)

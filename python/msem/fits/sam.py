@@ -29,7 +29,7 @@ from msem.fits.sem import resolve, table_of, warn_of
 from msem.language.syntax import with_constraints
 from msem.model.blocks import group_order
 from msem.model.derived import saturated_table
-from msem.model.levels import LEVEL_NAMES, Level, level_number
+from msem.model.levels import LEVEL_NAMES, Level
 from msem.model.partable import require_two_levels
 from msem.output.sections import Section
 from msem.output.summary import SummaryInputs, render_html, render_text
@@ -123,7 +123,7 @@ class StepwiseFit(Solution):
         -------
         DataFrame
         """
-        number = level_number(level, self.table.nlevels)
+        number = self.table.level(level)
         for one in self._steps.structure.levels:
             if (one.level, one.group) == (number, group):
                 names = list(one.names)
@@ -358,7 +358,12 @@ def _require_meaning(settings: Settings) -> None:
             "std_lv=True gives latent variables their scale in the structural part, which comes second: leave it out; "
             "standardized estimates are fit.standardized()"
         )
-    if settings.estimator not in ("ML", "MLR") or settings.ordered:
+    if settings.ordered:
+        raise UnsupportedError(
+            "ordered= is not available in msem.sam, whose blocks are fitted by maximum likelihood to continuous "
+            "variables: use msem.sem(..., ordered=...)"
+        )
+    if settings.estimator not in ("ML", "MLR"):
         raise UnsupportedError(
             f'msem.sam fits its blocks by maximum likelihood, not estimator="{settings.estimator}"'
         )

@@ -22,6 +22,7 @@ from msem.estimation.problems import Problem, status_of
 from msem.fits.fit import Fit
 from msem.fits.record import CONTENT, FORMAT, ROW, STANDARDIZED, numbers
 from msem.fits.reporting import level_titles, measure_sections, method_rows, tested_against, title
+from msem.language.syntax import parse
 from msem.model.levels import Level, rows_at
 from msem.model.partable import Parameter, ParameterTable
 from msem.names import Translated
@@ -86,11 +87,14 @@ class SavedFit(Translated, ForTables):
         )
         count = len(rows)
         arrays = {name: known.numbers(name, count, gaps=True) for name in ("est", "se", *STANDARDIZED)}
+        options = _options(content["options"])
         table = ParameterTable(
             tuple(row for row in rows if row.op != ":="),
             nlevels=known.whole("nlevels"),
             ngroups=max(len(known.texts("groups")), 1),
             group_labels=tuple(known.texts("groups")),
+            syntax=parse(str(content["model"])),
+            clusters=(options.cluster, *options.inner_clusters) if options.cluster else (),
         )
         npar = table.npar
         arrays["covariance"] = known.numbers("covariance", npar, npar, gaps=True)
@@ -99,7 +103,7 @@ class SavedFit(Translated, ForTables):
             {**content, **arrays},
             table,
             tuple(row for row in rows if row.op == ":="),
-            _options(content["options"]),
+            options,
             problems,
         )
 
@@ -219,7 +223,7 @@ class SavedFit(Translated, ForTables):
             ci_level=ci_level,
             extra=extra,
         )
-        return rows_at(frame, level, self.table.nlevels)
+        return rows_at(frame, level, self.table)
 
     # -- fit -----------------------------------------------------------------------------------------------------
 

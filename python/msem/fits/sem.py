@@ -421,6 +421,8 @@ def table_of(
         group_partial=settings.group_partial,
         rotation=settings.rotated,
         ordered=Ordered(thresholds or {}, settings.parameterization or ""),
+        clusters=settings.cluster_columns,
+        crossed=settings.crossed,
     )
 
 

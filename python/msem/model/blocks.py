@@ -123,6 +123,22 @@ def level_blocks(syntax: ModelSyntax, members: Iterable[int] | None = None) -> d
     return levels
 
 
+def header_levels(syntax: ModelSyntax) -> dict[str, int]:
+    """Levels by what headers say, numbers too, in the letters of the user."""
+    out: dict[str, int] = {}
+    for group in dict.fromkeys(block.group for block in syntax.blocks):
+        members = [
+            k
+            for k, block in enumerate(syntax.blocks)
+            if block.group == group and (_level(block) is not None or group is None)
+        ]
+        filled = {statement.block for statement in syntax.statements}
+        for index, level in level_blocks(syntax, [k for k in members if k in filled]).items():
+            out.setdefault(_level(syntax.blocks[index]) or "", level)
+    out.pop("", None)
+    return out
+
+
 def _assign_levels(syntax: ModelSyntax, blocks: Mapping[int, Block]) -> dict[int, int]:
     names = {index: (_level(block) or "").casefold() for index, block in blocks.items()}
     known = _known_headers(syntax, blocks, names)

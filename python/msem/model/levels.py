@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal, Protocol
 
 import pandas as pd
 
@@ -10,7 +12,7 @@ from msem.errors import ModelError, MsemError
 
 WITHIN: Final = 1
 BETWEEN: Final = 2
-Level = Literal[1, 2, 3, "within", "between"]
+Level = Literal[1, 2, 3] | str
 LEVEL_NAMES: Final = {WITHIN: "within", BETWEEN: "between"}
 LEVEL_HEADERS: Final = {text: level for level, name in LEVEL_NAMES.items() for text in (name, str(level))}
 
@@ -45,38 +47,52 @@ def level_place(level: int, nlevels: int) -> str:
     return f" at the {LEVEL_NAMES[level]} level" if nlevels == 2 else f" at level {level}"
 
 
-def level_number(level: object, nlevels: int = 2) -> int:
-    """Number of a level that is named by its number, or "within" or "between" in a model of two.
+class Levels(Protocol):
+    """A model that knows its levels by number and by name."""
+
+    def level(self, level: object) -> int:
+        """Number of a level; see `level_number`."""
+
+
+def level_number(level: object, nlevels: int = 2, names: Mapping[str, int] = MappingProxyType({})) -> int:
+    """Number of a level that is named by its number, by a name of the user's, or "within" or "between".
 
     Parameters
     ----------
     level : object
+        "between" is a level of a model of two.
     nlevels : int
         Levels of the model.
+    names : mapping of str to int
+        The user's names of levels.
 
     Raises
     ------
     ValueError
         If it is anything else.
     ModelError
-        If the model has one level and it is the other.
+        If the model has one level and it is another.
     """
-    if nlevels > 2:
-        known = {1: 1, "within": 1} | {k: k for k in range(2, nlevels + 1)}
-        if isinstance(level, int | str) and level is not True and level in known:
-            return known[level]
-        raise MsemError(f"level must be one of the levels 1 to {nlevels} of the model, not {level!r}")
-    for number, name in LEVEL_NAMES.items():
-        if level is not True and level in (number, name):
-            if number > nlevels:
-                raise ModelError(f"the model has one level: there is nothing at level {level!r}")
-            return number
+    known: dict[object, int] = {k: k for k in range(1, max(nlevels, BETWEEN) + 1)}
+    known[LEVEL_NAMES[WITHIN]] = WITHIN
+    if nlevels <= BETWEEN:
+        known[LEVEL_NAMES[BETWEEN]] = BETWEEN
+    own = {name: number for name, number in names.items() if name not in known}
+    if isinstance(level, int | str) and level is not True and level in known | own:
+        number = (known | own)[level]
+        if number > nlevels:
+            raise ModelError(f"the model has one level: there is nothing at level {level!r}")
+        return number
     if isinstance(level, float) and 0 < level < 1:
         raise MsemError(f"level is a level of the model; the coverage of intervals is ci_level={level!r}")
-    raise MsemError(f"level must be 1 or 'within', 2 or 'between', not {level!r}")
+    if nlevels > BETWEEN:
+        called = f", also called {', '.join(map(repr, own))}" if own else ""
+        raise MsemError(f"level must be one of the levels 1 to {nlevels} of the model{called}, not {level!r}")
+    called = "".join(f", or {name!r}" for name in own)
+    raise MsemError(f"level must be 1 or 'within', 2 or 'between'{called}, not {level!r}")
 
 
-def rows_at(frame: pd.DataFrame, level: Level | None, nlevels: int) -> pd.DataFrame:
+def rows_at(frame: pd.DataFrame, level: Level | None, levels: Levels) -> pd.DataFrame:
     """Rows of a table with a column `level` that belong to one level of a model; all of them for None.
 
     Raises
@@ -86,4 +102,4 @@ def rows_at(frame: pd.DataFrame, level: Level | None, nlevels: int) -> pd.DataFr
     """
     if level is None:
         return frame
-    return frame[frame["level"] == level_number(level, nlevels)].reset_index(drop=True)
+    return frame[frame["level"] == levels.level(level)].reset_index(drop=True)

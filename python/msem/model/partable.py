@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, get_args
 from msem.errors import ModelError, UnsupportedError
 from msem.language.expressions import Name
 from msem.language.syntax import Constraint, ModelSyntax, Position
-from msem.model.blocks import group_drafts, refuse_unsupported
+from msem.model.blocks import group_drafts, header_levels, refuse_unsupported
 from msem.model.drafts import BlockDraft, Defaults, Draft, Fun, Ordered, add_defaults, check_same_kind
 from msem.model.equality import equality_kinds, equate_groups, share, sort_constraints
 from msem.model.exploratory import check_exploratory, check_unshared, set_exploratory
-from msem.model.levels import BETWEEN, WITHIN
+from msem.model.levels import BETWEEN, WITHIN, level_number
 from msem.model.references import Names
 from msem.model.rotation import (
     GEOMIN,
@@ -162,6 +162,10 @@ class ParameterTable:
         Of exploratory blocks, if there are any.
     ordered : Ordered
         Ordered variables, if there are any.
+    clusters : tuple of str
+        Columns of clusters, that of the highest level first, where they are known.
+    crossed : bool
+        Whether they are crossed, and not one within the other.
     penalty : tuple of dict
         With a penalty on the between level, variances of observed variables that it is in units of, for each group;
         empty without.
@@ -180,6 +184,8 @@ class ParameterTable:
     rotation: Rotation = GEOMIN
     ordered: Ordered = field(default_factory=Ordered)
     penalty: tuple[dict[str, float], ...] = ()
+    clusters: tuple[str, ...] = ()
+    crossed: bool = False
 
     @cached_property
     def npar(self) -> int:
@@ -235,6 +241,24 @@ class ParameterTable:
     def covariates(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Observed variables that only predict and are given no moments, whether fixed or random."""
         return self._of(level, group).covariates
+
+    @cached_property
+    def level_names(self) -> dict[str, int]:
+        """What the user calls the levels: as the headers of the text, or as the columns of clusters."""
+        columns = self.clusters if len(self.clusters) == self.nlevels - 1 else ()
+        named = {column: self.nlevels - k for k, column in enumerate(columns)}
+        headers = {} if self.syntax is None else header_levels(self.syntax)
+        return {name: level for name, level in headers.items() if not name.isdigit()} | named
+
+    def level(self, level: object) -> int:
+        """Number of a level that is given by number or by name.
+
+        Raises
+        ------
+        ValueError
+            If there is no such level.
+        """
+        return level_number(level, self.nlevels, self.level_names)
 
     @property
     def multilevel(self) -> bool:
@@ -306,6 +330,8 @@ def parameter_table(
     group_partial: Sequence[str] = (),
     rotation: Rotation | None = None,
     ordered: Ordered | None = None,
+    clusters: Sequence[str] = (),
+    crossed: bool = False,
 ) -> ParameterTable:
     """Complete a model with lavaan's defaults.
 
@@ -341,6 +367,10 @@ def parameter_table(
         Of exploratory blocks; default: oblique geomin.
     ordered : Ordered, optional
         Ordered variables and the numbers of their thresholds.
+    clusters : sequence of str
+        Columns of clusters, that of the highest level first: names of the levels above the first.
+    crossed : bool
+        Whether they are crossed.
 
     Returns
     -------
@@ -401,6 +431,8 @@ def parameter_table(
         defined,
         rotation=rotation or GEOMIN,
         ordered=ordered,
+        clusters=tuple(clusters),
+        crossed=crossed,
     )
     check_unshared(numbered, constraints, defined, syntax)
     _check_labels(table, syntax)
@@ -511,7 +543,8 @@ def require_two_levels(table: ParameterTable, what: str) -> None:
     UnsupportedError
     """
     if table.nlevels > BETWEEN:
-        raise UnsupportedError(f"{what} are not available for models of three levels in this version")
+        kind = "crossed classifications" if table.crossed else "models of three levels"
+        raise UnsupportedError(f"{what} are not available for {kind} in this version")
 
 
 def require_no_slopes(table: ParameterTable, what: str) -> None:

@@ -79,8 +79,9 @@ def slope_names(statements: Sequence[Statement], syntax: ModelSyntax, nlevels: i
             name = str(modifier.values[0])
             if nlevels > BETWEEN:
                 message = (
-                    f"rv('{name}'): random slopes in models of three levels are not available in this version; a model "
-                    "of two levels may have them, with the highest clusters as cluster="
+                    f"rv('{name}'): random slopes are not available for three levels and crossed "
+                    "classifications in this version; a model of two levels may have them, with the highest clusters "
+                    "as cluster="
                 )
                 raise UnsupportedError(syntax.locate(modifier.at, message))
             if nlevels == 1:

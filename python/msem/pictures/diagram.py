@@ -15,7 +15,7 @@ import numpy as np
 from msem.entry import entries
 from msem.errors import DataError, ExtraError, ModelError
 from msem.estimation.solution import Solution
-from msem.model.levels import Level, level_number
+from msem.model.levels import Level
 from msem.model.partable import ParameterTable
 from msem.output.tables import hidden_rows
 from msem.pictures.beside import size_of
@@ -254,7 +254,7 @@ def diagram_of(table: ParameterTable, numbers: Numbers | None, choices: Choices,
     style = Style(choices.errors, choices.digits, choices.variances, choices.means)
     graphs = level_graphs(table, hidden.tolist(), values, style, list(chosen))
     if choices.level is not None:
-        number = level_number(choices.level, table.nlevels)
+        number = table.level(choices.level)
         graphs = {key: graph.alone for key, graph in graphs.items() if key[0] == number}
     known = numbers is not None
     return Diagram(graphs, chosen, _note(graphs, choices, what, known=known), table.multilevel)

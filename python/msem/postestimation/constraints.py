@@ -18,6 +18,8 @@ from msem.postestimation.delta import Intervals, MonteCarlo, derive, draw
 
 Floats = NDArray[np.float64]
 
+ROUNDING = 1e-9  # of the value of an inequality, relative to its terms
+
 
 class Constraint(NamedTuple):
     """One constraint at a solution.
@@ -57,8 +59,10 @@ def constraints_at(estimate: Estimate) -> list[Constraint]:
         slopes, values = c.inequalities.jacobian(theta), c.inequalities.values(theta)
         for i, text in enumerate(c.inequalities.texts):
             sign = -1.0 if "<" in outside_quotes(text) else 1.0
+            # what rounding leaves of 0 has no sign
+            value = values[i] if abs(values[i]) > ROUNDING * (np.abs(slopes[i]) @ np.abs(theta)) else 0.0
             out.append(
-                Constraint(text, "inequality", sign * values[i], i in optimum.active_inequalities, 0.0)
+                Constraint(text, "inequality", sign * value + 0.0, i in optimum.active_inequalities, 0.0)
             )
             rows += [slopes[i]]
     shown = zip(estimate.table.rows, estimate.table.by_name.shown, strict=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalues
 from msem.estimation.solution import NOT_YET, Solution, without_slopes
-from msem.model.levels import Level, level_number
+from msem.model.levels import Level
 from msem.model.partable import require_two_levels
 from msem.postestimation.factor_scores import (
     Group,
@@ -112,6 +112,6 @@ def distances(
     Pinheiro, Liu & Wu (2001). JCGS, 10, 249-276. Yuan & Hayashi (2010). Psychological Methods, 15, 335-351.
     """
     require_two_levels(fit.table, "distances")
-    number = fit.table.nlevels if level is None else level_number(level, fit.table.nlevels)
+    number = fit.table.nlevels if level is None else fit.table.level(level)
     cluster = cluster or fit.options.cluster
     return distances_frame(prediction_groups(fit, newdata, cluster), number, cluster)

@@ -490,7 +490,7 @@ def effects(
         ci_level=ci_level,
         how=MonteCarlo.chosen(method, draws, seed),
     )
-    return rows_at(frame, level, fit.table.nlevels)
+    return rows_at(frame, level, fit.table)
 
 
 def contextual_effects(

@@ -79,7 +79,7 @@ def estimates(
     if len(values) and fit.options.ci == "transformed":
         limits = defined(fit, ci_level=ci_level, method="monte_carlo")[["ci_lower", "ci_upper"]]
         frame.loc[len(est) :, ["ci_lower", "ci_upper"]] = limits.to_numpy()
-    return rows_at(frame, level, fit.table.nlevels)
+    return rows_at(frame, level, fit.table)
 
 
 def to_frame(

@@ -14,7 +14,7 @@ from msem.data.frames import ClusteredData
 from msem.data.reading import allowed_holes
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
-from msem.model.levels import Level, level_number
+from msem.model.levels import Level
 from msem.postestimation.posterior import GroupModel, Scores, bartlett, group_model, posterior
 from msem.postestimation.posterior import random_effects as between_parts
 from msem.postestimation.rows import Rows, new_rows, require_values, sample_means, training_rows
@@ -248,7 +248,7 @@ def factor_scores(
         cluster or the group column, or have groups that the model has not.
     """
     require_choice("method", method, METHODS)
-    number = None if level is None else level_number(level, fit.table.nlevels)
+    number = None if level is None else fit.table.level(level)
     cluster = cluster or fit.options.cluster
     groups = prediction_groups(fit, newdata, cluster)
     return scores_frame(groups, number, method, se=se, cov=cov, cluster=cluster)
@@ -289,7 +289,7 @@ def random_effects(
         As `factor_scores`.
     """
     cluster = cluster or fit.options.cluster
-    number = fit.table.nlevels if level is None else level_number(level, fit.table.nlevels)
+    number = fit.table.nlevels if level is None else fit.table.level(level)
     groups = prediction_groups(fit, newdata, cluster)
     return random_effects_frame(groups, number, se=se, cov=cov, cluster=cluster)
 

@@ -25,7 +25,6 @@ from msem.model.derived import (
     partially_saturated_table,
     saturated_table,
 )
-from msem.model.levels import level_number
 from msem.postestimation.fit_indices import (
     FitMeasureInputs,
     incremental_measures,
@@ -133,7 +132,7 @@ def _inputs(found: LevelSpecific, sample: Sample) -> FitMeasureInputs:
         nobs=sample.nobs,
         baseline_chisq=chisq,
         baseline_df=full - baseline.table.npar,
-        nclusters=sample.nclusters,
+        nclusters=sample.units_of(found.level) if found.level > 1 else sample.nclusters,
         ngroups=len(sample.groups),
         nvar=float(len(sample.levels[0][found.level].names)),
         fmin=twolevel_fmin(
@@ -200,7 +199,8 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
 
     Parameters
     ----------
-    level : {1, 2, 3, "within", "between"}
+    level : {1, 2, 3, "within", "between"} or str
+        By number or by name, that of a block of the text or of a column of clusters.
 
     Returns
     -------
@@ -216,7 +216,7 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
     """
     if not fit.table.multilevel:
         raise ModelError("fit measures of a level need a two-level model; this one has one level")
-    number = level_number(level, fit.table.nlevels)
+    number = fit.table.level(level)
     if tied(fit):
         raise UnsupportedError(tied(fit))
     return specific_fits(fit)[number]()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays, smallest_eigenvalue, square_root
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
-from msem.model.levels import BETWEEN, LEVEL_NAMES, WITHIN, Level, level_number
+from msem.model.levels import BETWEEN, LEVEL_NAMES, WITHIN, Level
 from msem.model.partable import require_two_levels
 from msem.postestimation.factor_scores import (
     Columns,
@@ -102,7 +102,7 @@ def plausible_values(
     """
     require_two_levels(fit.table, "plausible values")
     count = require_whole("n", n, 1)
-    number = None if level is None else level_number(level, fit.table.nlevels)
+    number = None if level is None else fit.table.level(level)
     cluster = cluster or fit.options.cluster
     rows = prediction_rows(fit, newdata, cluster)
     known = _at(fit, rows, fit.estimate.theta)

@@ -451,4 +451,4 @@ def reliability(
         ci_level=ci_level,
         how=MonteCarlo.chosen(method, draws, seed),
     )
-    return rows_at(frame, level, fit.table.nlevels)
+    return rows_at(frame, level, fit.table)

@@ -215,7 +215,7 @@ def residuals(fit: Solution, kind: ResidualKind = "raw", *, level: Level | None 
         pvalue=normal_pvalue(z),
     )
     frame = frame.sort_values(["group", "level"], kind="stable", ignore_index=True)
-    return rows_at(frame, level, fit.table.nlevels)
+    return rows_at(frame, level, fit.table)
 
 
 @without_slopes(NO_MOMENTS)

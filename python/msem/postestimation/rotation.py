@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from msem.errors import ModelError
 from msem.estimation.matrices import row_values
 from msem.estimation.solution import Solution
-from msem.model.levels import Level, level_number
+from msem.model.levels import Level
 from msem.postestimation.standardized import standardized_quantity
 
 COLUMNS = ("level", "group", "block", "minimum", "criterion", "starts", "converged", "distance")
@@ -86,7 +86,7 @@ def loadings(fit: Solution, level: Level = 1, *, group: int = 1, std: bool = Tru
     ModelError
         If the level has no latent variables.
     """
-    number = level_number(level, fit.table.nlevels)
+    number = fit.table.level(level)
     rows = [
         i
         for i, r in enumerate(fit.table.rows)
@@ -113,7 +113,7 @@ def factor_correlations(fit: Solution, level: Level = 1, *, group: int = 1) -> p
     -------
     DataFrame
     """
-    number = level_number(level, fit.table.nlevels)
+    number = fit.table.level(level)
     names = list(fit.table.latent(number, _group(fit, group)))
     if not names:
         raise ModelError(f"there are no latent variables at level {number}")

@@ -28,7 +28,7 @@ from msem.estimation.objective import build_objective
 from msem.estimation.sampling import free_directions
 from msem.estimation.scoreproducts import corrected_scores
 from msem.estimation.solution import Solution
-from msem.model.levels import Level, level_number
+from msem.model.levels import Level
 from msem.model.partable import Parameter, ParameterTable
 from msem.model.references import Names
 from msem.output.tables import row_columns
@@ -447,7 +447,7 @@ def robust_clusters(fit: Solution) -> tuple[Clusters, ...] | None:
 
 def asked_level(fit: Solution, level: Level | None) -> int | None:
     """Number of a level of a fit; None for all."""
-    return None if level is None else level_number(level, fit.table.nlevels)
+    return None if level is None else fit.table.level(level)
 
 
 def _groups_asked(fit: Solution, group: int | None) -> Sequence[int]:

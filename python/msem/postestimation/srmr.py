@@ -375,7 +375,7 @@ def srmr(
         | asdict(root_mean_square(chosen.residuals, chosen.root, ci_level=ci_level, close_h0=close_h0))
         for measure, place, group, part, chosen in _parts(fit)
     ]
-    return rows_at(pd.DataFrame(rows), level, fit.table.nlevels)
+    return rows_at(pd.DataFrame(rows), level, fit.table)
 
 
 def _parts(fit: Solution) -> Iterator[tuple[str, int, int, str, Residuals]]:

@@ -406,7 +406,7 @@ def standardized(
         defined=Definitions(definition_rows(fit), functions),
         transformed=fit.options.ci == "transformed",
     )
-    return rows_at(frame, level, fit.table.nlevels)
+    return rows_at(frame, level, fit.table)
 
 
 def rsquare(fit: Solution, *, level: Level | None = None, ci_level: float = 0.95) -> pd.DataFrame:
@@ -425,4 +425,4 @@ def rsquare(fit: Solution, *, level: Level | None = None, ci_level: float = 0.95
         Columns lhs, level, group, r2, se, ci_lower, ci_upper. nan where a residual variance is negative.
     """
     frame = rsquare_frame(fit.model, fit.theta, free_vcov(fit), ci_level=ci_level)
-    return rows_at(frame, level, fit.table.nlevels)
+    return rows_at(frame, level, fit.table)

@@ -13,7 +13,7 @@ from msem.data.sample import independent_units
 from msem.distributions import chisq_pvalue
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
-from msem.language.characters import outside_quotes, pieces
+from msem.language.characters import in_backticks, outside_quotes, pieces
 from msem.model.functions import CONSTANT, Functions, compile_expressions
 from msem.postestimation.delta import derive
 
@@ -93,7 +93,7 @@ def wald_test(fit: Solution, hypotheses: str | Sequence[str]) -> pd.DataFrame:
         If it is about an unknown parameter, about fixed values only, or about an estimate without standard error;
         or if hypotheses contradict each other.
     """
-    functions = compile_expressions(fit.table, _split(hypotheses))
+    functions = compile_expressions(fit.table, [_with_names_quoted(fit, one) for one in _split(hypotheses)])
     values, cov = _estimates(fit, functions)
     single = [wald(values[[k]], cov[np.ix_([k], [k])]) for k in range(len(values))]
     rows = [(v, s, *_test(w)) for v, s, w in zip(values, np.sqrt(cov.diagonal()), single, strict=True)]
@@ -123,8 +123,19 @@ def _split(hypotheses: str | Sequence[str]) -> list[str]:
         raise ModelError("there is no hypothesis: write one such as 'a == b'")
     for part in found:
         if "==" not in outside_quotes(part):
-            raise ModelError(f"'{part}' is no hypothesis: an equation such as '{part} == 0' is expected")
+            name = in_backticks(part) if "~" in outside_quotes(part) else part
+            raise ModelError(f"'{part}' is no hypothesis: an equation such as '{name} == 0' is expected")
     return found
+
+
+def _with_names_quoted(fit: Solution, hypothesis: str) -> str:
+    """A hypothesis with backticks about a side that is the name of a parameter, such as f=~y2."""
+    sides = hypothesis.split("==")
+    if len(sides) == 2:
+        for k, side in enumerate(sides):
+            if "~" in outside_quotes(side) and fit.table.by_name.find(side.strip()):
+                sides[k] = f" {in_backticks(side.strip())} "
+    return "==".join(sides).strip()
 
 
 def _estimates(fit: Solution, functions: Functions) -> tuple[Floats, Floats]:

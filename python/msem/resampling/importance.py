@@ -460,7 +460,10 @@ def _nuts(density: Density, draws: int, chains: int, seed: int) -> tuple[Floats,
 
 
 def _effective(chains: Floats) -> float:
-    """Independent draws that chains are worth, by autocorrelations until they are negative in pairs (Geyer, 1992)."""
+    """Independent draws that chains are worth, by autocorrelations until they are negative in pairs (Geyer, 1992).
+
+    Chains whose draws repel each other may be worth more than their number, which is then what is reported.
+    """
     m, n = chains.shape
     off = chains - chains.mean(axis=1, keepdims=True)
     within = off.var(axis=1, ddof=1).mean()
@@ -472,4 +475,4 @@ def _effective(chains: Floats) -> float:
     rho[0] = 1.0
     pairs = rho[: n - n % 2].reshape(-1, 2).sum(axis=1)
     stop = int(np.argmax(pairs < 0)) if (pairs < 0).any() else len(pairs)
-    return float(m * n / max(-1 + 2 * np.minimum.accumulate(pairs[:stop]).sum(), 1 / np.log10(m * n)))
+    return float(m * n / max(-1 + 2 * np.minimum.accumulate(pairs[:stop]).sum(), 1.0))
