@@ -159,3 +159,19 @@ def test_what_cannot_be_integrated_is_refused():
     wrong = 'level: 1\n y2 ~ rv("t")*y1\n y1 ~ rv("s")*x1\nlevel: 2\n y1 ~~ y1\n'
     with pytest.raises(ModelError, match=r"'s' changes the covariate of 't'.*write it first"):
         parameter_table(parse(wrong))
+
+
+def test_samples_of_such_models_are_refused_by_name():
+    text = """
+    level: 1
+      y ~ rv("s")*x
+      y ~~ 1*y
+      x ~~ 1*x
+    level: 2
+      y ~ 0.3*x
+      y ~~ 1*y
+      x ~~ 1*x
+      s ~~ 1*s
+    """
+    with pytest.raises(UnsupportedError, match="'x' has the random slope 's' and stands at both levels"):
+        msem.simulate(text, nclusters=20, cluster_sizes=5, seed=1)

@@ -141,6 +141,8 @@ class Density:
         sizes = np.ones(len(u))
         for _ in range(STEPS):
             gradient, hessian = self.step(u, sizes)
+            if not np.isfinite(hessian).all():
+                break
             values, vectors = np.linalg.eigh(hessian)
             safe = np.maximum(np.abs(values), 1e-6 * np.abs(values).max())
             move = vectors @ ((vectors.T @ gradient) / safe)

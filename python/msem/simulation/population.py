@@ -63,11 +63,17 @@ class Population:
         Raises
         ------
         UnsupportedError
-            If a slope changes the covariate of one that comes before it.
+            If a slope changes the covariate of one that comes before it, or a covariate stands at both levels.
         """
         found = self.table.slopes(group)
         if not found:
             return []
+        both = next((slope for slope in found if slope.covariate in self.table.both), None)
+        if both is not None:
+            raise UnsupportedError(
+                f"{both.covariate!r} has the random slope {both.name!r} and stands at both levels: samples are not "
+                "drawn from such a model in this version"
+            )
         unit = self.variables.unit
         block = block_map(self.table, 1, group, unit)
         paths, _ = block_matrices(block, self.values)
