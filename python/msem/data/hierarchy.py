@@ -170,10 +170,6 @@ class ManyLevels(WithoutSlopes):
         """Statistics by cluster size know two levels; always `UnsupportedError`."""
         self.refuse("samples drawn from a fit")
 
-    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> NoReturn:
-        """Variables of one level or two; always `UnsupportedError`."""
-        self.refuse("statistics of two of the levels")
-
     def centred(self) -> NoReturn:
         """Such a model has means; always `UnsupportedError`."""
         self.refuse("samples without means")

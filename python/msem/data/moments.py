@@ -30,6 +30,7 @@ from msem.data.statistics import Clusters, Saturated, Statistics
 from msem.data.storage import DIGEST, Fields, Format, signed, verified, write_json
 from msem.entry import entries
 from msem.errors import DataError, DataWarning, warn
+from msem.model.variables import Variables
 from msem.settings import Space
 
 Floats = NDArray[np.float64]
@@ -264,7 +265,11 @@ class LevelMoments:
             return self
         both = [name for name in within if name in between]
         only = [name for name in between if name not in both]
-        data = None if self.data is None else self.data.restrict(within, only, len(both))
+        data = (
+            None
+            if self.data is None
+            else self.data.with_variables(Variables.of_two_levels(within, only, len(both)))
+        )
         part = replace(
             self,
             within_cov=self.within_cov.loc[within, within],

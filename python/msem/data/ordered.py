@@ -26,6 +26,7 @@ from msem.data.frames import ClusteredData
 from msem.data.statistics import Saturated
 from msem.distributions import normal_quantile
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 
@@ -233,7 +234,7 @@ class OrderedStatistics(SampleStatistics):
         """There are no contributions to a likelihood."""
         self.likelihood()
 
-    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> NoReturn:
+    def with_variables(self, variables: Variables) -> NoReturn:
         """The first stage is that of all variables."""
         raise UnsupportedError("the statistics of ordered variables are those of one model's variables")
 

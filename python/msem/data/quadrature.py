@@ -20,6 +20,7 @@ from msem.data.complete import SampleStatistics, positions
 from msem.data.slopes import SMALL, SlopeStatistics, refuse
 from msem.data.statistics import CountedClusters, Rows, Saturated
 from msem.model.slopes import Slope
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 Arrays = tuple[Floats, Floats, Floats]
@@ -120,7 +121,7 @@ class QuadratureStatistics(SlopeStatistics):
             converged=False,
         )
 
-    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> NoReturn:
+    def with_variables(self, variables: Variables) -> NoReturn:
         """Always `UnsupportedError`."""
         refuse("statistics of some of the variables")
 

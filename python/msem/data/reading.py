@@ -33,6 +33,7 @@ from msem.model.blocks import header_levels
 from msem.model.levels import LEVEL_HEADERS
 from msem.model.partable import ParameterTable, fixed_covariates, require_two_levels
 from msem.model.slopes import Slope
+from msem.model.variables import Variables
 from msem.settings import Settings
 
 GIVEN_AS = {
@@ -235,7 +236,7 @@ def _(
             'complete data, with errors that are too small: fit the data with missing="fiml", or each level by '
             "itself with msem.segregated(model, moments), whose errors hold"
         )
-    part = data.expected_statistics.restrict(*table.variables.roles)
+    part = data.expected_statistics.with_variables(table.variables)
     return (Group(part, given_as=data.given_as, maximum=data.converged),)
 
 
@@ -261,11 +262,11 @@ def _(
 ) -> tuple[Group, ...]:
     if not table.multilevel:
         given_as = GIVEN_AS.get(data.source, "statistics")
-        return (Group(data.restrict((), table.observed(1), 0), given_as=given_as),)
+        return (Group(data.with_variables(table.variables), given_as=given_as),)
     require_two_levels(table, "statistics by cluster size")
     if not data.unit:
         raise ModelError("the model has two levels but these are statistics of a single-level sample")
-    return (Group(data.restrict(*table.variables.roles), given_as=GIVEN_AS.get(data.source, data.source)),)
+    return (Group(data.with_variables(table.variables), given_as=GIVEN_AS.get(data.source, data.source)),)
 
 
 def survey_columns(settings: Settings) -> SurveyColumns | None:
@@ -577,7 +578,7 @@ def _of_covariance(data: Any, table: ParameterTable, settings: Settings) -> Grou
     absent = [name for name in names if name not in whole.cluster]
     if absent:
         raise DataError(f"sample_cov has no variable {absent[0]!r}; it has {', '.join(whole.cluster)}")
-    return Group(whole.restrict((), names, 0), given_as="sample covariance matrix")
+    return Group(whole.with_variables(Variables.of_one_level(names)), given_as="sample covariance matrix")
 
 
 def statistics_of_slopes(

@@ -446,9 +446,6 @@ class Statistics(Protocol):
             If a variable is not among those of its kind.
         """
 
-    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> Self:
-        """The same for variables of one level or two."""
-
     def centred(self) -> Self:
         """The statistics about their means, for models without mean structure."""
 

@@ -18,6 +18,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.model.levels import WITHIN
 from msem.model.partable import Parameter, ParameterTable
+from msem.model.variables import Variables
 
 Numbers = NDArray[Any]  # float64 or complex128
 
@@ -117,6 +118,15 @@ def place(parameter: Parameter, at: Mapping[str, int]) -> tuple[int, int, int]:
     if parameter.op == "~~":
         return SYMMETRIC, at[parameter.lhs], at[parameter.rhs]
     return INTERCEPT, at[parameter.lhs], 0
+
+
+def block_maps(table: ParameterTable, variables: Sequence[Variables]) -> tuple[BlockMap, ...]:
+    """Index map of every level of every group, by the observed variables of each: group by group, level 1 first."""
+    return tuple(
+        block_map(table, level, group, names)
+        for group, own in enumerate(variables, 1)
+        for level, names in enumerate(own.levels, 1)
+    )
 
 
 def block_map(table: ParameterTable, level: int, group: int, observed: Sequence[str]) -> BlockMap:

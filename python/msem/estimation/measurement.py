@@ -266,7 +266,7 @@ def fit_block(
     variables = block.table.variables
     own = replace(
         sample,
-        groups=tuple(replace(g, statistics=g.statistics.restrict(*variables.roles)) for g in sample.groups),
+        groups=tuple(replace(g, statistics=g.statistics.with_variables(variables)) for g in sample.groups),
     )
     found = estimate(block.table, own, max_iterations=max_iterations, tolerance=tolerance)
     if not found.optimum.converged:

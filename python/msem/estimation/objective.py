@@ -16,7 +16,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.statistics import Clusters, Statistics
 from msem.estimation.constraints import Constraints, compile_constraints
-from msem.estimation.matrices import BlockMap, block_map, core_block, implied_moments, row_values
+from msem.estimation.matrices import BlockMap, block_maps, core_block, implied_moments, row_values
 from msem.estimation.penalty import penalty_terms
 from msem.estimation.plan import make_plan
 from msem.model.partable import ParameterTable, fixed_covariates
@@ -29,7 +29,6 @@ __all__ = [
     "Objective",
     "build_objective",
     "covariate_loglik",
-    "level_names",
 ]
 
 
@@ -106,8 +105,8 @@ class Objective:
     @cached_property
     def plan(self) -> _core.Plan:
         """What fitting the model takes beside the sample."""
-        nboth = [s.nboth for s in self.statistics]
-        return make_plan(self.table, self.blocks, nboth, self.constraints)
+        variables = [s.variables for s in self.statistics]
+        return make_plan(self.table, variables, self.constraints)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as table and statistics, from which the compiled part is made again."""
@@ -236,11 +235,6 @@ class Objective:
         return _core.Objective(self.table.npar, [*blocks, nothing], groups)
 
 
-def level_names(statistics: Statistics) -> dict[int, tuple[str, ...]]:
-    """Observed variables of each level in the order of the statistics; level 1 only for one level."""
-    return dict(enumerate(statistics.variables.levels, 1))
-
-
 def build_objective(
     table: ParameterTable,
     statistics: Statistics | Sequence[Statistics],
@@ -263,21 +257,18 @@ def build_objective(
     """
     groups = tuple(statistics) if isinstance(statistics, Sequence) else (statistics,)
     losses = () if loss is None else tuple(loss) if isinstance(loss, Sequence) else (loss,)
-    blocks: list[BlockMap] = []
-    compiled_groups: list[tuple[_core.Likelihood, list[int]]] = []
-    for group, s in enumerate(groups, 1):
-        last = len(blocks)
-        blocks += [block_map(table, level, group, names) for level, names in level_names(s).items()]
-        own = losses[group - 1] if losses else s.likelihood()
-        compiled_groups.append((own, list(range(last, len(blocks)))))
+    blocks = block_maps(table, [s.variables for s in groups])
     core = _core.Objective(
         table.npar,
         [core_block(block, table) for block in blocks],
-        compiled_groups,
+        [
+            (own, [place for place, block in enumerate(blocks) if block.group == group])
+            for group, own in enumerate(losses or [s.likelihood() for s in groups], 1)
+        ],
         penalty_terms(table, blocks),
     )
     covariates = 0.0 if losses else sum(covariate_loglik(table, s, g) for g, s in enumerate(groups, 1))
-    return Objective(table, groups, tuple(blocks), covariates, core, losses)
+    return Objective(table, groups, blocks, covariates, core, losses)
 
 
 def covariate_loglik(table: ParameterTable, statistics: Statistics, group: int = 1) -> float:

@@ -11,7 +11,7 @@ from msem import _core
 from msem.data.statistics import Statistics
 from msem.errors import MsemError
 from msem.estimation.constraints import Constraints, compile_constraints
-from msem.estimation.matrices import BlockMap, block_map, core_block
+from msem.estimation.matrices import BlockMap, block_maps, core_block
 from msem.estimation.penalty import penalty_terms
 from msem.model.functions import defined_functions
 from msem.model.partable import ParameterTable, fixed_covariates
@@ -24,8 +24,7 @@ RELATIONS = ("=~", "~", "~~", "~1")  # of the core, in its order
 
 def make_plan(
     table: ParameterTable,
-    blocks: Sequence[BlockMap],
-    nboth: Sequence[int],
+    variables: Sequence[Variables],
     constraints: Constraints | None,
 ) -> _core.Plan:
     """Compile what fitting a model takes beside a sample.
@@ -34,13 +33,12 @@ def make_plan(
     ----------
     table : ParameterTable
         Moments of fixed covariates that are nan are those of each sample.
-    blocks : sequence of BlockMap
-        One for each level of each group: group by group, within first.
-    nboth : sequence of int
-        How many variables are at both levels, of each group.
+    variables : sequence of Variables
+        Observed ones of each group, in the order of its statistics.
     constraints : Constraints or None
         Of the table.
     """
+    blocks = block_maps(table, variables)
     compiled = [
         (core_block(block, table), _start_rows(block, table), _filled(block, table), _judged(block, table))
         for block in blocks
@@ -49,8 +47,8 @@ def make_plan(
     for place, block in enumerate(blocks):
         places.setdefault(block.group, []).append(place)
     groups = [
-        (at, both, _covariate_positions(table, group))
-        for (group, at), both in zip(places.items(), nboth, strict=True)
+        (at, own.nboth, _covariate_positions(table, group))
+        for (group, at), own in zip(places.items(), variables, strict=True)
     ]
     return _core.Plan(
         table.npar,
@@ -72,14 +70,7 @@ def table_plan(table: ParameterTable) -> _core.Plan:
         If constraints contradict each other, or are about moments of fixed covariates, which each sample has its own
         of.
     """
-    variables = table.variables
-    groups = range(1, table.ngroups + 1)
-    blocks = [
-        block_map(table, level, group, names)
-        for group in groups
-        for level, names in enumerate(variables.levels, 1)
-    ]
-    return make_plan(table, blocks, [variables.nboth] * table.ngroups, compile_constraints(table))
+    return make_plan(table, [table.variables] * table.ngroups, compile_constraints(table))
 
 
 def row_bounds(table: ParameterTable) -> tuple[Floats, Floats]:

@@ -387,7 +387,7 @@ def _(data: LevelMoments, table: ParameterTable, settings: Settings, gamma: Gamm
                 f"{', '.join(odd)} varies within clusters in these moments: add it to level 1 of the model, "
                 f"for instance {odd[0]} ~~ {odd[0]}"
             )
-        return estimate_saturated(data.statistics.restrict(*table.variables.roles), space="auto")
+        return estimate_saturated(data.statistics.with_variables(table.variables), space="auto")
     every = (len(within), len(between)) == (len(data.within_cov), len(data.between_cov))
     whole = data if every or gamma is None or gamma == "robust" else data.with_acov(gamma)
     return whole.restrict(within, between)

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.estimation.constraints import compile_constraints
 from msem.estimation.estimate import SPACES, saturated_moments
-from msem.estimation.matrices import block_map
-from msem.estimation.objective import level_names
 from msem.estimation.optimize import STOPS
 from msem.estimation.plan import make_plan
 from msem.estimation.problems import UNUSABLE, VERDICTS
 from msem.model.partable import ParameterTable, require_no_rotation
+from msem.model.variables import Variables
 from msem.resampling.progress import Progress, chunks
 from msem.resampling.replicates import (
     FEW,
@@ -43,10 +42,8 @@ class Refitter:
     ----------
     table : ParameterTable
         Without the sample's moments of fixed covariates.
-    variables : tuple of tuple of (level, names)
-        Observed variables of the levels of each group, in the order of the statistics.
-    nboth : tuple of int
-        How many variables are at both levels, of each group.
+    variables : tuple of Variables
+        Observed ones of each group, in the order of the statistics.
     saturated : list of tuple of ndarray
         Saturated moments of each group, from which those of replicates with holes are sought.
     origin : Origin
@@ -55,8 +52,7 @@ class Refitter:
     """
 
     table: ParameterTable
-    variables: tuple[tuple[tuple[int, tuple[str, ...]], ...], ...]
-    nboth: tuple[int, ...]
+    variables: tuple[Variables, ...]
     saturated: list[list[tuple[Floats, Floats]]]
     origin: Origin
     space: Space = "auto"
@@ -64,12 +60,7 @@ class Refitter:
     @cached_property
     def plan(self) -> _core.Plan:
         """The compiled model."""
-        blocks = [
-            block_map(self.table, level, group, names)
-            for group, levels in enumerate(self.variables, 1)
-            for level, names in levels
-        ]
-        return make_plan(self.table, blocks, self.nboth, compile_constraints(self.table))
+        return make_plan(self.table, self.variables, compile_constraints(self.table))
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the compiled part."""
@@ -88,8 +79,7 @@ def refitter_of(source: ReplicateSource) -> Refitter:
     statistics = source.sample.statistics
     return Refitter(
         source.table,
-        tuple(tuple(level_names(s).items()) for s in statistics),
-        tuple(s.nboth for s in statistics),
+        tuple(s.variables for s in statistics),
         saturated_moments(source.sample),
         source.origin,
         source.sample.space,
