@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+ROUNDING = 1e-13  # of the greatest eigenvalue: below it another is zero
+
 
 @dataclass(frozen=True, eq=False)
 class LevelArrays:
@@ -120,9 +122,15 @@ def smallest_eigenvalue(matrix: NDArray[np.float64]) -> float:
 
 
 def square_root(cov: Floats) -> Floats:
-    """F with F F' = cov, which may be singular: by eigenvectors in the metric of correlations."""
+    """F with F F' = cov, which may be singular: the symmetric root in the metric of correlations.
+
+    It is the one root that does not depend on signs of eigenvectors, or on which of them span the space of an
+    eigenvalue, which differ between machines; so a seed draws the same sample on each.
+    """
     scale = np.sqrt(np.maximum(cov.diagonal(), 0.0))
     inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
     values, vectors = np.linalg.eigh(cov * np.outer(inverse, inverse)) if len(cov) else (scale, cov)
-    out: Floats = scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
+    largest = values[-1] if len(values) else 0.0
+    roots = np.sqrt(np.where(values > ROUNDING * largest, values, 0.0))
+    out: Floats = scale[:, None] * (vectors * roots @ vectors.T)
     return out
