@@ -13,6 +13,7 @@
 #include "data/nested.hpp"
 #include "data/reduced.hpp"
 #include "data/statistics.hpp"
+#include "draws/normals.hpp"
 #include "likelihood/complete/twolevel.hpp"
 
 namespace msem {
@@ -163,9 +164,8 @@ struct Design {
 
 // Outcomes given covariates, for cross-products of the covariates that are known.
 struct DrawnRegression {
-  std::vector<Index> fixed, random;
-  Matrix slopes;   // outcomes x covariates
-  Matrix lower;    // Cholesky factor of the residual covariance matrix
+  ConditionalNormal normal;
+  Matrix lower;    // Cholesky factor of its residual covariance matrix
   Matrix scatter;  // of the covariates
   Matrix factor;   // F with F F' = scatter
   double df = 0;   // of the cross-products
@@ -224,8 +224,8 @@ class IncompleteParametricDraws : public Draws {
   struct PreparedGroup {
     IncompleteDesign design;
     std::vector<DrawnRegression> within;  // by pattern, over its variables
-    std::vector<Index> fixed, random;     // of the between block
-    Matrix slopes, root;                  // of the random ones on the fixed ones, and of what is left
+    ConditionalNormal between;
+    Matrix root;  // of what is left of it
   };
   static PreparedGroup prepare(IncompleteDesign design);
   static IncompleteData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
@@ -256,8 +256,8 @@ class SlopeParametricDraws : public Draws {
     SlopeDesign design;
     std::vector<DrawnRegression> rest;  // by pattern, of its outcomes and the fixed covariates
     Matrix paths, root;                 // of outcomes on fixed covariates and products; of what is left
-    std::vector<Index> fixed, random;   // of the between block
-    Matrix slopes, between_root;        // of the random ones on the fixed ones, and of what is left
+    ConditionalNormal between;
+    Matrix between_root;  // of what is left of it
   };
   static PreparedGroup prepare(SlopeDesign design);
   static ReducedData draw_group(const PreparedGroup& group, RandomStream& random_numbers);

@@ -26,7 +26,21 @@ inline Matrix normals(Index rows, Index cols, RandomStream& random) {
   return out;
 }
 
-// F with F F' = cov; throws std::domain_error unless that is positive semidefinite.
+// The symmetric F with F F' = cov in correlation metric; throws std::domain_error unless cov is positive
+// semidefinite. Roots by eigenvectors alone depend on their signs, which differ between machines.
 Matrix semidefinite_root(const Matrix& cov);
+
+// Normal variables given some of them: the regression of the others on these.
+struct ConditionalNormal {
+  std::vector<Index> given, drawn;
+  Matrix slopes;    // drawn x given
+  Matrix residual;  // covariance matrix of what is drawn
+
+  ConditionalNormal() = default;
+  // Throws std::domain_error where the covariance matrix of the given ones is singular.
+  ConditionalNormal(const Matrix& cov, std::vector<Index> given);
+  // Means of the drawn ones where all have the values `at` and the means `mean`.
+  Vector mean_at(const Vector& at, const Vector& mean) const;
+};
 
 }  // namespace msem

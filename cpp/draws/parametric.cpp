@@ -57,30 +57,21 @@ Vector cluster_mean(const Design& d) {
 
 }  // namespace
 
-DrawnRegression::DrawnRegression(const Matrix& cov, const std::vector<Index>& fixed_, const Matrix& scatter_,
+DrawnRegression::DrawnRegression(const Matrix& cov, const std::vector<Index>& fixed, const Matrix& scatter_,
                                  double df_)
-    : fixed(fixed_), random(others(cov.rows(), fixed_)), scatter(select(scatter_, fixed_, fixed_)), df(df_) {
+    : normal(cov, fixed), scatter(select(scatter_, fixed, fixed)), df(df_) {
   factor = root(scatter, static_cast<Index>(df));
-  Matrix residual = select(cov, random, random);
-  slopes.setZero(static_cast<Index>(random.size()), static_cast<Index>(fixed.size()));
-  if (!fixed.empty()) {
-    Cholesky chol;
-    if (!chol.compute(select(cov, fixed, fixed)))
-      throw std::domain_error("the covariance matrix of the covariates is singular");
-    const Matrix joint = select(cov, fixed, random);
-    slopes = chol.solve(joint).transpose();
-    add_product(residual, -1, slopes, joint);
-    symmetrise(residual);
-  }
   lower.resize(0, 0);
-  if (random.empty()) return;
+  if (normal.drawn.empty()) return;
   Cholesky chol;
-  if (!chol.compute(residual))
+  if (!chol.compute(normal.residual))
     throw std::domain_error("the model-implied covariance matrix is not positive definite");
   lower = chol.lower();
 }
 
 Matrix DrawnRegression::draw(RandomStream& stream) const {
+  const std::vector<Index>&fixed = normal.given, &random = normal.drawn;
+  const Matrix& slopes = normal.slopes;
   const Index n = static_cast<Index>(random.size()), all = n + static_cast<Index>(fixed.size());
   const Matrix g = product(lower, normals(n, factor.cols(), stream));
   const Matrix w = product(lower, wishart_root(n, df - static_cast<double>(factor.cols()), stream));
@@ -132,11 +123,9 @@ TwoLevelStatistics ParametricDraws::draw_group(const PreparedGroup& group, Rando
   const Index square = out.means.cols() * out.means.cols();
   for (std::size_t s = 0; s < group.between.size(); ++s) {
     const DrawnRegression& r = group.between[s];
-    const Index n = static_cast<Index>(r.random.size());
     Vector mean = out.means.row(s);
-    const Vector shift = apply(r.slopes, select(mean, r.fixed) - select(group.mean, r.fixed));
-    const Vector noise = apply(r.lower, normals(n, 1, random).col(0));
-    mean(r.random) = select(group.mean, r.random) + shift + noise / std::sqrt(out.counts[s]);
+    const Vector noise = apply(r.lower, normals(r.lower.cols(), 1, random).col(0));
+    mean(r.normal.drawn) = r.normal.mean_at(mean, group.mean) + noise / std::sqrt(out.counts[s]);
     out.means.row(s) = group.design.centred ? Vector(Vector::Zero(mean.size())) : mean;
     const Matrix scatter = r.draw(random);
     std::copy(scatter.data(), scatter.data() + square, out.scatter.begin() + s * square);

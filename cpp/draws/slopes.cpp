@@ -37,16 +37,11 @@ SlopeParametricDraws::PreparedGroup SlopeParametricDraws::prepare(SlopeDesign de
   const Matrix &within = design.moments.cov_w, &between = design.moments.cov_b;
   if (within.rows() != p + f + m || between.rows() != d.nboth + d.q + m)
     throw std::invalid_argument("the design and the moments of the model do not fit together");
-  std::vector<Index> outcomes(p), given(f + m);
-  std::iota(outcomes.begin(), outcomes.end(), Index{0});
+  std::vector<Index> given(f + m);
   std::iota(given.begin(), given.end(), p);
-  Cholesky chol;
-  if (!chol.compute(select(within, given, given)))
-    throw std::domain_error("the covariance matrix of the covariates is singular");
-  out.paths = chol.solve(select(within, given, outcomes)).transpose();
-  Matrix residual = select(within, outcomes, outcomes) - product(out.paths, select(within, given, outcomes));
-  symmetrise(residual);
-  out.root = semidefinite_root(residual);
+  const ConditionalNormal rows(within, given);
+  out.paths = rows.slopes;
+  out.root = semidefinite_root(rows.residual);
 
   // what is beyond the rows knows no products with slopes
   const Matrix lambda = out.paths.rightCols(m);
@@ -64,19 +59,10 @@ SlopeParametricDraws::PreparedGroup SlopeParametricDraws::prepare(SlopeDesign de
     out.rest.emplace_back(select(without, seen, seen), fixed, select(d.remainder[r], seen, seen),
                           beyond[static_cast<Index>(r)]);
   }
-  for (const Index k : design.cluster) out.fixed.push_back(d.nboth + k);
-  out.random = others(between.rows(), out.fixed);
-  Matrix left = select(between, out.random, out.random);
-  out.slopes.setZero(left.rows(), static_cast<Index>(out.fixed.size()));
-  if (!out.fixed.empty()) {
-    if (!chol.compute(select(between, out.fixed, out.fixed)))
-      throw std::domain_error("the covariance matrix of the covariates is singular");
-    const Matrix joint = select(between, out.fixed, out.random);
-    out.slopes = chol.solve(joint).transpose();
-    add_product(left, -1, out.slopes, joint);
-    symmetrise(left);
-  }
-  out.between_root = semidefinite_root(left);
+  std::vector<Index> known;
+  for (const Index k : design.cluster) known.push_back(d.nboth + k);
+  out.between = ConditionalNormal(between, std::move(known));
+  out.between_root = semidefinite_root(out.between.residual);
   out.design = std::move(design);
   return out;
 }
@@ -94,9 +80,8 @@ ReducedData SlopeParametricDraws::draw_group(const PreparedGroup& group, RandomS
   Vector between(b + q + m), given(f + m);
   for (Index j = 0; j < out.nclusters(); ++j) {
     between.segment(b, q) = out.cluster_values.col(j) + out.origin.tail(q);
-    const Vector off = select(between, group.fixed) - select(moments.mean_b, group.fixed);
     const Vector noise = apply(group.between_root, normals(group.between_root.cols(), 1, random).col(0));
-    between(group.random) = select(moments.mean_b, group.random) + apply(group.slopes, off) + noise;
+    between(group.between.drawn) = group.between.mean_at(between, moments.mean_b) + noise;
     out.cluster_values.col(j) = between.segment(b, q) - out.origin.tail(q);
     for (Index row = out.first[j]; row < out.first[j + 1]; ++row) {
       const double one = out.design(0, row);
