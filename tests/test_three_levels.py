@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -259,3 +260,16 @@ def test_groups_within_the_highest_clusters_are_named_as_what_they_are():
     text = "level: 1\ny ~~ y\nlevel: 2\ny ~~ y\nlevel: 3\ny ~~ y"
     with pytest.raises(DataError, match="of 'school' have members in several groups of 'track'"):
         msem.sem(text, data, cluster=["school", "class"], group="track")
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda data: msem.efa(data, {1: 1, 2: 1, 3: 1}, cluster=CLUSTER), r"efa\("),
+        (lambda data: msem.efa(data, 1, cluster="school * class"), "crossed"),
+        (lambda data: msem.invariance(SMALL, data, levels=True, cluster=CLUSTER), "comparisons of levels"),
+    ],
+)
+def test_questions_of_two_levels_are_refused(ask: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        ask(three_levels.sample())

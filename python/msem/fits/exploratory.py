@@ -16,14 +16,14 @@ from msem.data.frames import Holes, varying_within
 from msem.data.moments import LevelMoments
 from msem.data.reading import require_rows_of_data
 from msem.entry import entries, entry
-from msem.errors import ArgumentError, DataError, ModelError, MsemError
+from msem.errors import ArgumentError, DataError, ModelError, MsemError, UnsupportedError
 from msem.fits.fit import Fit
 from msem.fits.sem import sem
 from msem.language.characters import is_plain, quote
 from msem.model.levels import BETWEEN, LEVEL_NAMES, WITHIN, Level, level_number
 from msem.model.rotation import most_factors
 from msem.printing import frame_text
-from msem.settings import several
+from msem.settings import Settings, several
 
 Number = int | None
 Key = int | tuple[Number, Number]
@@ -224,6 +224,7 @@ def efa(
     >>> list(found.fits)
     [(2, 1), (2, 2)]
     """
+    _require_at_most_two_levels(nfactors, cluster)
     two = (
         cluster is not None
         or isinstance(data, LevelMoments | ClusterStatistics)
@@ -312,6 +313,15 @@ def _counts(given: Any) -> list[int]:
                 f"nfactors must be whole numbers of at least 1, not {one!r}; a level without a model is left out"
             )
     return list(dict.fromkeys(int(one) for one in several_))
+
+
+def _require_at_most_two_levels(nfactors: Any, cluster: Any) -> None:
+    third = isinstance(nfactors, Mapping) and 3 in nfactors
+    if third or Settings.read({"cluster": cluster}).inner:
+        raise UnsupportedError(
+            "efa analyses one level or two: for three levels or crossed clusters write the factors in a model for "
+            'msem.sem, in each of its level: blocks efa("block")*f1 + efa("block")*f2 =~ y1 + y2 + ...'
+        )
 
 
 def _by_level(given: Any, name: str) -> dict[int, Any]:

@@ -15,7 +15,7 @@ from msem.language.characters import is_plain
 from msem.language.syntax import Block, ModelSyntax, Modifier, Position, Statement
 from msem.model.blocks import level_blocks
 from msem.model.levels import BETWEEN, WITHIN
-from msem.model.partable import Parameter, ParameterTable
+from msem.model.partable import Parameter, ParameterTable, require_two_levels
 from msem.model.references import Key, key_of
 
 START = Position(1, 1)
@@ -64,6 +64,7 @@ def paired_loadings(table: ParameterTable) -> list[Pair]:
     ModelError
         Naming a factor or a loading that has no counterpart, or two that are not scaled alike.
     """
+    require_two_levels(table, "comparisons of levels")
     if not table.multilevel:
         raise ModelError("the model has one level: name the column with the cluster ids, cluster=...")
     within, between = (_loadings(table, level) for level in (WITHIN, BETWEEN))
