@@ -262,6 +262,7 @@ def test_groups_within_the_highest_clusters_are_named_as_what_they_are():
         msem.sem(text, data, cluster=["school", "class"], group="track")
 
 
+@pytest.mark.filterwarnings("ignore::msem.errors.ImproperSolutionWarning")
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
