@@ -360,7 +360,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         'parameterization="theta"',
     ),
     "likelihood": ({"estimator": "MLR"}, UnsupportedError, "is for continuous variables"),
-    "missing": ({"missing": "fiml"}, UnsupportedError, "needs a likelihood"),
+    "missing": ({"missing": "fiml"}, UnsupportedError, 'needs a likelihood.*missing="pairwise"'),
     "weights": ({"weights": "x1"}, UnsupportedError, "are for continuous variables"),
     "penalty": ({"penalty": "between"}, UnsupportedError, "penalty= is of a likelihood"),
     "standard errors": ({"se": "standard"}, UnsupportedError, "leave it out for the sandwich"),
@@ -373,11 +373,6 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"model": BOTH_LEVELS, "cluster": "cluster", "parameterization": "delta"},
         ModelError,
         "is for models of one level",
-    ),
-    "continuous at two levels": (
-        {"model": BOTH_LEVELS.replace("u3", "y3"), "cluster": "cluster", "ordered": ["u1", "u2", "u4"]},
-        UnsupportedError,
-        "'y3' is continuous: two-level models",
     ),
     "nothing between": (
         {
@@ -442,7 +437,10 @@ def test_first_stage_of_two_levels_is_the_maximum_by_dense_quadrature() -> None:
     starts = [
         stats.norm.ppf([(values[:, i] <= c).mean() for c in range(k - 1)]) for i, k in enumerate((3, 2))
     ]
-    found = _core.first_stage(values, np.zeros((len(values), 0)), [3, 2], cluster, starts, True)
+    none = np.zeros((60, 0))
+    found = _core.two_level_first_stage(
+        values, np.zeros((len(values), 0)), cluster, none, none, [3, 2], [1, 1], starts
+    )
     theta, first = found["estimates"], np.array(found["first"])
     cells = np.zeros((60, 2, 3))
     np.add.at(cells, (cluster, values[:, 1].astype(int), values[:, 0].astype(int)), 1)
@@ -467,7 +465,10 @@ def test_pairs_with_a_strong_between_correlation_are_at_their_maximum() -> None:
     own = 0.3 * rng.normal(size=(200, 4))
     values = (common[cluster, None] + unit + own[cluster] > 1.1).astype(float)
     starts = [np.array([stats.norm.ppf(1 - share)]) for share in values.mean(axis=0)]
-    found = _core.first_stage(values, np.zeros((2000, 0)), [2] * 4, cluster, starts, True)
+    none = np.zeros((200, 0))
+    found = _core.two_level_first_stage(
+        values, np.zeros((2000, 0)), cluster, none, none, [2] * 4, [1] * 4, starts
+    )
     assert found["at_bound"] == []
     theta, first = found["estimates"], np.array(found["first"])
     pairs = [(b, a) for a in range(4) for b in range(a + 1, 4)]

@@ -26,18 +26,29 @@ constexpr double kTwelveNodes[6] = {0.1252334085114689, 0.3678314989981802, 0.58
 constexpr double kTwelveWeights[6] = {0.2491470458134028, 0.2334925365383548, 0.2031674267230659,
                                       0.1600783285433462, 0.1069393259953184, 0.0471753363865118};
 
+// Quadrature over the angle asin r: as many nodes as the correlation needs, of which it knows half.
+struct Angles {
+  explicit Angles(double r) : half(0.5 * std::asin(r)) {
+    const double size = std::abs(r);
+    n = size < 0.3 ? 3 : size < 0.75 ? 6 : 10;
+    nodes = n == 3 ? kSixNodes : n == 6 ? kTwelveNodes : kNodes;
+    weights = n == 3 ? kSixWeights : n == 6 ? kTwelveWeights : kWeights;
+  }
+  double half;
+  int n;
+  const double *nodes, *weights;
+};
+
 // P(X > h, Y > k) by the integral of the density over the correlation, in the angle asin r.
 double upper_by_angle(double h, double k, double r) {
-  const double product = h * k, squares = 0.5 * (h * h + k * k), half = 0.5 * std::asin(r);
-  const double size = std::abs(r);
-  const int n = size < 0.3 ? 3 : size < 0.75 ? 6 : 10;
-  const double* nodes = n == 3 ? kSixNodes : n == 6 ? kTwelveNodes : kNodes;
-  const double* weights = n == 3 ? kSixWeights : n == 6 ? kTwelveWeights : kWeights;
+  const double product = h * k, squares = 0.5 * (h * h + k * k);
+  const Angles angles(r);
+  const double half = angles.half;
   double sum = 0;
-  for (int i = 0; i < n; ++i) {
+  for (int i = 0; i < angles.n; ++i) {
     for (const double sign : {-1.0, 1.0}) {
-      const double s = std::sin(half * (1 + sign * nodes[i]));
-      sum += weights[i] * std::exp((s * product - squares) / (1 - s * s));
+      const double s = std::sin(half * (1 + sign * angles.nodes[i]));
+      sum += angles.weights[i] * std::exp((s * product - squares) / (1 - s * s));
     }
   }
   return sum * half / kTwoPi + normal_cdf(-h) * normal_cdf(-k);
@@ -92,6 +103,24 @@ double binormal_cdf(double x, double y, double r) {
   if (y == infinity) return normal_cdf(x);
   const double value = std::abs(r) < kSteep ? upper_by_angle(-x, -y, r) : upper_by_expansion(-x, -y, r);
   return std::min(std::max(value, 0.0), 1.0);
+}
+
+void binormal_cdf(Eigen::Ref<const Eigen::ArrayXd> x, Eigen::Ref<const Eigen::ArrayXd> y,
+                  Eigen::Ref<const Eigen::ArrayXd> cdf_x, Eigen::Ref<const Eigen::ArrayXd> cdf_y, double r,
+                  Eigen::Ref<Eigen::ArrayXd> out) {
+  if (std::abs(r) >= kSteep) {
+    for (Eigen::Index i = 0; i < x.size(); ++i) out[i] = binormal_cdf(x[i], y[i], r);
+    return;
+  }
+  out = cdf_x * cdf_y;
+  const Angles angles(r);
+  for (int i = 0; i < angles.n; ++i) {
+    for (const double sign : {-1.0, 1.0}) {
+      const double s = std::sin(angles.half * (1 + sign * angles.nodes[i])), scale = 1 / (1 - s * s);
+      const double weight = angles.weights[i] * angles.half / kTwoPi;
+      out += weight * (scale * (s * x * y - 0.5 * (x.square() + y.square()))).exp();
+    }
+  }
 }
 
 double binormal_between(double x1, double x2, double y1, double y2, double r) {

@@ -1,6 +1,7 @@
 // The standard normal distribution in one and two dimensions.
 #pragma once
 
+#include <Eigen/Core>
 #include <cmath>
 
 namespace msem {
@@ -20,6 +21,11 @@ inline double normal_between(double low, double high) {
 // P(X < x, Y < y) for correlation r (Drezner & Wesolowsky, 1990; Genz, 2004); limits may be infinite.
 double binormal_cdf(double x, double y, double r);
 double binormal_density(double x, double y, double r);
+
+// The same at n points with finite limits, whose own distribution functions are known.
+void binormal_cdf(Eigen::Ref<const Eigen::ArrayXd> x, Eigen::Ref<const Eigen::ArrayXd> y,
+                  Eigen::Ref<const Eigen::ArrayXd> cdf_x, Eigen::Ref<const Eigen::ArrayXd> cdf_y, double r,
+                  Eigen::Ref<Eigen::ArrayXd> out);
 
 // P(x2 < X < x1, y2 < Y < y1), by another integral where the four corners would cancel.
 double binormal_between(double x1, double x2, double y1, double y2, double r);

@@ -157,10 +157,7 @@ class LeastSquaresPoint : public LikelihoodPoint {
     for (Term& t : terms) t.slope *= f;
     unscaled_.push_back(terms);
     value *= f;
-    for (const Index v : scaled) {
-      const Index i = loss_->place_[0][v];
-      push_covariance(terms, 0, i, i, -0.5 * value / variance(v));
-    }
+    for (const Index v : scaled) push_variance(terms, v, -0.5 * value / variance(v));
     terms_.push_back(std::move(terms));
     scaled_.push_back(std::move(scaled));
     scale_.push_back(f);
@@ -168,9 +165,16 @@ class LeastSquaresPoint : public LikelihoodPoint {
     return value;
   }
 
+  // Of an ordered variable, which it is scaled by.
   double variance(Index variable) const {
-    const Index i = loss_->place_[0][variable];
-    return levels_[0].cov(i, i);
+    const std::size_t level = loss_->lowest_[variable];
+    const Index i = loss_->place_[level][variable];
+    return levels_[level].cov(i, i);
+  }
+  void push_variance(std::vector<Term>& out, Index variable, double factor) const {
+    const std::size_t level = loss_->lowest_[variable];
+    const Index i = loss_->place_[level][variable];
+    push_covariance(out, level, i, i, factor);
   }
 
   // Derivatives of one statistic along the parameters of each level, side by side.
@@ -230,8 +234,7 @@ class LeastSquaresPoint : public LikelihoodPoint {
     std::vector<Vector> relative(loss_->layout_.nvariables);
     for (const Index v : loss_->ordered_) {
       std::vector<Term> terms;
-      const Index i = loss_->place_[0][v];
-      push_covariance(terms, 0, i, i, 1 / variance(v));
+      push_variance(terms, v, 1 / variance(v));
       relative[v] = along(terms, moved, first);
     }
     for (std::size_t r = 0; r < terms_.size(); ++r) {
@@ -245,8 +248,9 @@ class LeastSquaresPoint : public LikelihoodPoint {
       for (const Index v : scaled_[r]) {
         sum += relative[v];
         add_outer(total, 0.5 * c * fitted_[r], relative[v], relative[v]);
-        const Index i = loss_->place_[0][v];
-        add_bent(0, i, i, -0.5 * c * fitted_[r] / variance(v));
+        const std::size_t level = loss_->lowest_[v];
+        const Index i = loss_->place_[level][v];
+        add_bent(level, i, i, -0.5 * c * fitted_[r] / variance(v));
       }
       add_outer(total, 0.25 * c * fitted_[r], sum, sum);
       add_outer(total, -0.5 * c, slope, sum);
@@ -284,9 +288,14 @@ LeastSquares::LeastSquares(Layout layout, std::vector<Statistic> statistics, Vec
     place_.push_back(std::move(place));
     given_.push_back(std::move(covariates));
   }
+  for (Index v = 0; v < layout_.nvariables; ++v) {
+    std::size_t level = 0;
+    while (level < place_.size() && place_[level][v] < 0) ++level;
+    lowest_.push_back(level);
+  }
   for (const Index v : ordered_) {
-    if (v < 0 || v >= layout_.nvariables || place_.front()[v] < 0)
-      throw std::invalid_argument("an ordered variable must stand at the first level");
+    if (v < 0 || v >= layout_.nvariables || lowest_[v] == place_.size())
+      throw std::invalid_argument("there is no such ordered variable");
   }
   for (const Statistic& s : statistics_) {
     const bool of_level = s.kind == Statistic::Kind::kCovariance || s.kind == Statistic::Kind::kSlope;
@@ -337,7 +346,7 @@ void LeastSquares::settle(const Matrix& weight) {
     moves.emplace_back(layout_.levels[l].size(), false);
     for (const Index x : given_[l]) moves[l][x] = true;
   }
-  for (const Index v : ordered_) moves[0][place_[0][v]] = true;
+  for (const Index v : ordered_) moves[lowest_[v]][place_[lowest_[v]][v]] = true;
   for (const Statistic& s : statistics_) {
     if (s.kind != Statistic::Kind::kCovariance && s.kind != Statistic::Kind::kSlope) continue;
     moves[s.level][place_[s.level][s.i]] = moves[s.level][place_[s.level][s.j]] = true;
@@ -389,8 +398,8 @@ std::unique_ptr<LikelihoodPoint> LeastSquares::at(Implied moments) const {
     levels.push_back(std::move(own));
   }
   for (const Index v : ordered_) {
-    const Index i = place_[0][v];
-    if (!(levels[0].cov(i, i) > 0)) return nullptr;
+    const Index i = place_[lowest_[v]][v];
+    if (!(levels[lowest_[v]].cov(i, i) > 0)) return nullptr;
   }
   return std::make_unique<LeastSquaresPoint>(*this, std::move(levels));
 }

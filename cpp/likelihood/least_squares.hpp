@@ -6,7 +6,8 @@
 
 namespace msem {
 
-// One function of the moments, scaled by the within standard deviations of the ordered variables it is of.
+// One function of the moments, scaled by the standard deviations of the ordered variables it is of, at the
+// lowest level that they stand at.
 // Where there are covariates that are given, moments are those of the other variables conditional on them.
 struct Statistic {
   enum class Kind : int {
@@ -23,7 +24,7 @@ struct Statistic {
 class LeastSquares : public Likelihood {
  public:
   // weight: W, or its diagonal in one column. given: covariates, whose moments are those of the sample and do
-  // not move. ordered: variables that are scaled to within variance 1.
+  // not move. ordered: variables that are scaled to variance 1 at their lowest level.
   LeastSquares(Layout layout, std::vector<Statistic> statistics, Vector values, const Matrix& weight,
                std::vector<Index> given, std::vector<Index> ordered);
   // All moments of one level; cov_weights: symmetric, the weight of each unique element in (i, j) and (j, i).
@@ -43,6 +44,7 @@ class LeastSquares : public Likelihood {
   Vector diagonal_;  // roots of the weights, if W is diagonal
   Matrix root_;      // R with R'R = W otherwise
   std::vector<Index> ordered_;
+  std::vector<std::size_t> lowest_;        // of each variable: the first level that it stands at
   std::vector<std::vector<Index>> place_;  // by level: position of each variable there, or -1
   std::vector<std::vector<Index>> given_;  // by level: positions of the covariates
   // By level: positions of the variables whose covariances matter, and where each position is among these.

@@ -28,6 +28,7 @@ struct FirstStage {
   Matrix meat;                   // of the scores of independent units
   std::vector<Index> at_bound;   // pairs whose correlation is at its bound
   std::vector<Index> unsettled;  // variables whose regression has no maximum
+  std::vector<Index> unknown;    // pairs that the data say nothing about
 };
 
 // starts: of the thresholds of each variable, ascending.

@@ -1,18 +1,33 @@
-// The first stage of ordered variables of units in clusters: thresholds and between variances of single
-// variables, then the within correlation and the between covariance of pairs, by adaptive quadrature over the
-// clusters' effects (Naylor & Smith, 1982; Muthen, 2007).
+// The first stage of ordered and continuous variables of units in clusters: thresholds or means, slopes,
+// variances of single variables, then the within and between covariance of pairs, by adaptive quadrature over
+// the clusters' effects where there is no closed form (Muthen, 1984, 2007; Naylor & Smith, 1982).
 //
-// An ordered variable is the sum of a cluster's effect and a unit's, which has variance 1, cut at thresholds.
+// A variable of units is the sum of a cluster's effect, if it has a part at that level, and a unit's; what
+// covariates leave of the unit's part of an ordered one has variance 1. So has what they leave of an ordered
+// variable of clusters.
 #pragma once
 
 #include "ordered/first_stage.hpp"
 
 namespace msem {
 
-// Parameters: of each variable its thresholds and its between variance; then of each pair (2, 1), (3, 1),
-// ..., (3, 2), ... the within correlation and the between covariance. `unsettled` are variables without a
-// between variance. rows.cluster numbers the clusters; there are no continuous variables, covariates or
-// missing values.
-FirstStage two_level_first_stage(const OrderedRows& rows, const std::vector<Vector>& starts);
+struct ClusteredRows {
+  Matrix values;                // N x p: categories from 0, or values; NaN where missing
+  Matrix covariates;            // N x q
+  std::vector<int> cluster;     // of each row, from 0
+  Matrix cluster_values;        // J x r: variables of clusters
+  Matrix cluster_covariates;    // J x s: of variables that have a part at the level of clusters
+  std::vector<int> categories;  // of the p + r variables; 0 if continuous
+  std::vector<int> both;        // whether each of the p has a part at the level of clusters
+};
+
+// Parameters: of each variable its thresholds (or its mean); slopes on the covariates of units, if it is one
+// of units, and on those of clusters, if it has a part there; the residual variance, if it is continuous; the
+// between variance, if it is one of units with such a part. Then of each pair (2, 1), (3, 1), ..., (3, 2),
+// ... the within covariance, if both are of units, and the between covariance, if both have a part there:
+// correlations where both residual variances are 1.
+// `unsettled`: variables whose likelihood has no maximum, or one without a between variance. `unknown`: pairs
+// that no unit or cluster says anything about. Pairs are counted as they come, without parameters or with.
+FirstStage two_level_first_stage(const ClusteredRows& rows, const std::vector<Vector>& starts);
 
 }  // namespace msem

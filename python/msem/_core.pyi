@@ -76,6 +76,7 @@ class FirstStageParts(TypedDict):
     meat: _Floats
     at_bound: list[int]
     unsettled: list[int]
+    unknown: list[int]
 
 def first_stage(
     values: _Floats,
@@ -83,7 +84,16 @@ def first_stage(
     categories: Sequence[int],
     cluster: Sequence[int],
     starts: Sequence[_Floats],
-    two_levels: bool = False,
+) -> FirstStageParts: ...
+def two_level_first_stage(
+    values: _Floats,
+    covariates: _Floats,
+    cluster: Sequence[int],
+    cluster_values: _Floats,
+    cluster_covariates: _Floats,
+    categories: Sequence[int],
+    both: Sequence[int],
+    starts: Sequence[_Floats],
 ) -> FirstStageParts: ...
 def binormal_between(x1: ArrayLike, x2: ArrayLike, y1: ArrayLike, y2: ArrayLike, r: ArrayLike) -> _Floats: ...
 

@@ -271,10 +271,8 @@ VALUES: Mapping[str, Mapping[tuple[str, ...], str]] = {
     },
     "missing": {
         (
-            "pairwise",
             "two_stage",
             "robust_two_stage",
-            "available_cases",
         ): 'is not there yet; take "fiml", which uses all values',
     },
     "se": {

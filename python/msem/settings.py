@@ -24,7 +24,7 @@ AdjustedTest = Literal["mean_scaled", "mean_variance_adjusted", "scaled_shifted"
 Test = Literal["standard", "hotelling"] | ScaledTest | CorrectedTest | AdjustedTest
 Interval = Literal["wald", "transformed"]
 Parameterization = Literal["delta", "theta"]
-Missing = Literal["listwise", "fiml", "fiml_x"]
+Missing = Literal["listwise", "fiml", "fiml_x", "pairwise"]
 Reference = Literal["normal", "t"]
 Scale = Literal["size", "effective", "none"]
 Penalty = Literal["between"]
@@ -54,6 +54,7 @@ MISSING = {
     "listwise": "listwise",
     **dict.fromkeys(("fiml", "ml", "direct"), "fiml"),
     **dict.fromkeys(("fiml_x", "ml_x", "direct_x"), "fiml_x"),
+    **dict.fromkeys(("pairwise", "available_cases"), "pairwise"),
 }
 TEST_NAMES = {
     "mlr": "yuan_bentler_mplus",
@@ -462,6 +463,21 @@ class Settings:
                 "units or strata: leave it out for the scaled test"
             )
 
+    def for_continuous(self) -> Settings:
+        """The same.
+
+        Raises
+        ------
+        UnsupportedError
+            If an option is asked for that only ordered variables have.
+        """
+        if self.missing == "pairwise":
+            raise UnsupportedError(
+                'missing="pairwise" is for ordered variables, and none is in the model: missing="fiml" uses all values '
+                "that are observed"
+            )
+        return self
+
     def for_ordered(self) -> Settings:
         """The same with the estimator that ordered variables have by default: for them there is no likelihood yet.
 
@@ -475,10 +491,10 @@ class Settings:
                 f'estimator="{self.estimator}" is for continuous variables: models with ordered ones are fitted by '
                 '"WLSMV" (the default), "ULSMV", "DWLS", "WLS" and the like'
             )
-        if self.incomplete:
+        if self.incomplete and self.missing != "pairwise":
             raise UnsupportedError(
                 f'missing="{self.missing}" needs a likelihood, which ordered variables have none of in this version: '
-                "leave it out, so that rows with missing values are deleted"
+                'missing="pairwise" uses for each pair of variables what is known of it'
             )
         if self.surveyed:
             raise UnsupportedError("weights, primary sampling units and strata are for continuous variables")

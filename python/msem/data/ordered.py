@@ -174,20 +174,22 @@ class Thresholded(Saturated):
 
     Attributes
     ----------
-    thresholds : ndarray, shape (k,)
-        In the order of the model.
+    thresholds : tuple of ndarray
+        Of each level, in the order of the model.
     """
 
-    thresholds: Floats = field(default_factory=lambda: np.zeros(0))
+    thresholds: tuple[Floats, ...] = ()
 
     @property
     def moments(self) -> list[tuple[Floats, Floats]]:
-        """Means and covariances by level; thresholds are means of variables of the highest level of their own."""
-        n, k = len(self.between.mean), len(self.thresholds)
-        cov = np.eye(n + k)
-        cov[:n, :n] = self.between.cov
-        below = [(m.mean, m.cov) for level, m in self.levels.items() if level < max(self.levels)]
-        return [*below, (np.append(self.between.mean, self.thresholds), cov)]
+        """Means and covariances by level; thresholds are means of variables of their own."""
+        out = []
+        for (_, m), cuts in zip(sorted(self.levels.items()), self.thresholds, strict=True):
+            n, k = len(m.mean), len(cuts)
+            cov = np.eye(n + k)
+            cov[:n, :n] = m.cov
+            out.append((np.append(m.mean, cuts), cov))
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,8 +253,8 @@ def ordered_statistics(
     statistics: SampleStatistics,
     rows: ClusteredData,
     categories: Mapping[str, Sequence[Any]],
-    covariates: Sequence[str],
-    thresholds: Sequence[tuple[str, str]],
+    covariates: Sequence[Sequence[str]],
+    thresholds: Sequence[Sequence[tuple[str, str]]],
     place: str = "",
 ) -> OrderedStatistics:
     """First stage of the rows of one group.
@@ -265,105 +267,138 @@ def ordered_statistics(
         Rows that come in clusters are taken together by cluster for the covariance matrix.
     categories : mapping of str to sequence
         Of the ordered variables.
-    covariates : sequence of str
-        Fixed covariates: everything is conditional on them.
-    thresholds : sequence of (str, str)
-        Ordered variable and name of each threshold, in the order of the model.
+    covariates : sequence of sequences of str
+        Fixed covariates of each level: everything is conditional on them.
+    thresholds : sequence of sequences of (str, str)
+        Ordered variable and name of each threshold, by level in the order of the model.
     place : str
         Addition to messages that says which group it is.
 
     Raises
     ------
     DataError
-        If a category is empty, or covariates separate the categories of a variable.
+        If a category is empty, covariates separate the categories of a variable, a variable does not vary between
+        clusters, or no row has a pair of them.
     """
-    if statistics.unit:
-        return _of_two_levels(statistics, rows, categories, thresholds, place)
-    names = tuple(name for name in statistics.cluster if name not in covariates)
-    values = rows.values(names)
+    columns = _columns(statistics, rows, covariates)
+    names = (*columns.unit, *columns.cluster)
+    values = [*columns.units.T, *columns.cluster_values.T]
     counts = [len(categories[name]) if name in categories else 0 for name in names]
-    for name, column in zip(names, values.T, strict=True):
+    for name, column in zip(names, values, strict=True):
         if name in categories:
-            _check_counts(name, column, categories[name], place)
-    x = rows.values(tuple(covariates)) if covariates else np.zeros((len(values), 0))
-    starts = [_starts(column, k) for column, k in zip(values.T, counts, strict=True)]
-    cluster = [] if rows.cluster_count is None else rows.cluster_of_row.tolist()
-    found = _core.first_stage(values, x, counts, cluster, starts)
-    if found["unsettled"]:
-        raise DataError(
-            f"the regression of {names[found['unsettled'][0]]!r} on the covariates has no maximum{place}: they "
-            "separate its categories, or it does not vary given them"
+            _check_counts(name, column[~np.isnan(column)], categories[name], place)
+    starts = [_starts(column[~np.isnan(column)], k) for column, k in zip(values, counts, strict=True)]
+    two = len(covariates) > 1
+    if two:
+        both = [int(name in columns.both) for name in columns.unit]
+        found = _core.two_level_first_stage(
+            columns.units,
+            columns.x,
+            columns.codes,
+            columns.cluster_values,
+            columns.z,
+            counts,
+            both,
+            starts,
         )
-    keys = _keys(names, counts, covariates)
+    else:
+        found = _core.first_stage(columns.units, columns.x, counts, columns.codes, starts)
+    keys = (_keys_of_two_levels if two else _keys)(columns, counts)
+    if found["unsettled"]:
+        raise _unsettled(names[found["unsettled"][0]], keys, found["estimates"], place)
     pairs = [(names[j], names[i]) for j in range(len(names)) for i in range(j + 1, len(names))]
+    if found["unknown"]:
+        a, b = pairs[found["unknown"][0]]
+        raise DataError(
+            f"{a!r} and {b!r} have no covariance{place}: too few rows or clusters have a value of both; leave one of "
+            "them out"
+        )
     stage = FirstStage(
         keys,
         found["estimates"],
-        _covariance(found, len(set(cluster))),
+        _covariance(found, 0 if two else len(set(columns.codes))),
         names,
-        tuple(covariates),
+        tuple(name for own in covariates for name in own),
         tuple(name for name in names if name in categories),
         tuple(pairs[k] for k in found["at_bound"]),
     )
     own = {f.name: getattr(statistics, f.name) for f in fields(SampleStatistics)}
-    return OrderedStatistics(**own, stage=stage, joint=_joint(stage, statistics.cluster, x, thresholds))
+    joint = _joint(stage, statistics, (columns.x, columns.z), covariates, thresholds)
+    return OrderedStatistics(**own, stage=stage, joint=joint)
 
 
-def _of_two_levels(
-    statistics: SampleStatistics,
-    rows: ClusteredData,
-    categories: Mapping[str, Sequence[Any]],
-    thresholds: Sequence[tuple[str, str]],
-    place: str,
-) -> OrderedStatistics:
-    """First stage of ordered variables of units in clusters, all of them at both levels."""
-    names = statistics.unit
-    other = next((name for name in statistics.names if name not in categories), None)
-    only = next((name for name in names if name not in names[: statistics.nboth]), None)
-    if other is not None or only is not None:
-        what = f"{other!r} is continuous" if other is not None else f"{only!r} is at the within level only"
-        raise UnsupportedError(
-            f"{what}: two-level models with ordered variables have nothing but ordered variables at both levels in "
-            "this version"
-        )
-    values = rows.values(names)
-    counts = [len(categories[name]) for name in names]
-    for name, column in zip(names, values.T, strict=True):
-        _check_counts(name, column, categories[name], place)
-    starts = [_starts(column, k) for column, k in zip(values.T, counts, strict=True)]
-    cluster = rows.cluster_of_row
-    found = _core.first_stage(values, np.zeros((len(values), 0)), counts, cluster.tolist(), starts, True)
-    if found["unsettled"]:
-        raise DataError(
-            f"{names[found['unsettled'][0]]!r} does not vary between clusters{place}: its between variance is at 0, so "
-            "that it has no part at level 2; fit a single-level model with cluster=, or leave it out"
-        )
-    keys: list[Statistic] = []
-    for name, count in zip(names, counts, strict=True):
-        keys += [Statistic(name, "|", f"t{k}", 2) for k in range(1, count)]
-        keys.append(Statistic(name, "~~", name, 2))
-    pairs = [(names[j], names[i]) for j in range(len(names)) for i in range(j + 1, len(names))]
-    keys += [Statistic(a, "~~", b, level) for a, b in pairs for level in (1, 2)]
-    stage = FirstStage(
-        tuple(keys),
-        found["estimates"],
-        _covariance(found, 0),
-        names,
-        (),
-        names,
-        tuple(pairs[k] for k in found["at_bound"]),
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """What the first stage is of: variables of units and clusters, and covariates of both.
+
+    Of a single level everything is of units.
+    """
+
+    unit: tuple[str, ...]
+    cluster: tuple[str, ...]
+    both: tuple[str, ...]
+    covariates: tuple[tuple[str, ...], ...]
+    units: Floats
+    cluster_values: Floats
+    x: Floats
+    z: Floats
+    codes: Sequence[int]
+
+
+def _columns(
+    statistics: SampleStatistics, rows: ClusteredData, covariates: Sequence[Sequence[str]]
+) -> _Columns:
+    def of(names: Sequence[str]) -> Floats:
+        return rows.values(tuple(names)) if names else np.zeros((len(next(iter(rows.columns.values()))), 0))
+
+    given = tuple(map(tuple, covariates))
+    if len(given) == 1:
+        unit = tuple(name for name in statistics.cluster if name not in given[0])
+        codes = [] if rows.cluster_count is None else rows.cluster_of_row.tolist()
+        none = np.zeros((0, 0))
+        return _Columns(unit, (), (), given, of(unit), none, of(given[0]), none, codes)
+    unit = tuple(name for name in statistics.unit if name not in given[0])
+    cluster = tuple(name for name in statistics.cluster if name not in given[1])
+    codes = rows.cluster_of_row
+    clusters = int(statistics.nclusters)
+
+    def of_clusters(names: Sequence[str]) -> Floats:
+        out = np.full((clusters, len(names)), np.nan)
+        for k, column in enumerate(of(names).T):
+            known = ~np.isnan(column)
+            out[codes[known], k] = column[known]
+        return out
+
+    both = statistics.unit[: statistics.nboth]
+    return _Columns(
+        unit,
+        cluster,
+        both,
+        given,
+        of(unit),
+        of_clusters(cluster),
+        of(given[0]),
+        of_clusters(given[1]),
+        codes.tolist(),
     )
-    value = dict(stage.items())
-    levels = {}
-    for level in (1, 2):
-        cov = np.eye(len(names))
-        for i, a in enumerate(names):
-            for j, b in enumerate(names[: i + 1]):
-                cov[i, j] = cov[j, i] = value.get(Statistic(b, "~~", a, level), 1.0)
-        levels[level] = LevelArrays(names, np.zeros(len(names)), cov, len(names))
-    cuts = np.array([value[Statistic(a, "|", t, 2)] for a, t in thresholds])
-    own = {f.name: getattr(statistics, f.name) for f in fields(SampleStatistics)}
-    return OrderedStatistics(**own, stage=stage, joint=Thresholded(levels, np.nan, 0, thresholds=cuts))
+
+
+def _unsettled(name: str, keys: Sequence[Statistic], values: Floats, place: str) -> DataError:
+    """Why a variable has no maximum."""
+    value = dict(zip(keys, values, strict=True))
+    within = value.get(Statistic(name, "~~", name, 1), 1.0)
+    if (
+        value.get(Statistic(name, "~~", name, 2), np.inf) < 1e-3 * within
+        and Statistic(name, "~~", name, 2) in value
+    ):
+        return DataError(
+            f"{name!r} does not vary between clusters{place}: its between variance is at 0, so that it has no part at "
+            "level 2; leave it out of level 2, so that it is a variable of level 1 only"
+        )
+    return DataError(
+        f"the regression of {name!r} on the covariates has no maximum{place}: they separate its categories, or it does "
+        "not vary given them"
+    )
 
 
 def _check_counts(name: str, column: Floats, labels: Sequence[Any], place: str) -> None:
@@ -389,18 +424,38 @@ def _starts(column: Floats, categories: int) -> Floats:
     return np.array([float(normal_quantile(share)) for share in shares], dtype=np.float64)
 
 
-def _keys(names: Sequence[str], counts: Sequence[int], covariates: Sequence[str]) -> tuple[Statistic, ...]:
+def _keys(columns: _Columns, counts: Sequence[int]) -> tuple[Statistic, ...]:
     keys: list[Statistic] = []
+    names = columns.unit
     for name, count in zip(names, counts, strict=True):
-        if count:
-            keys += [Statistic(name, "|", f"t{k}") for k in range(1, count)]
-        else:
-            keys.append(Statistic(name, "~1", ""))
-        keys += [Statistic(name, "~", x) for x in covariates]
+        keys += _locations(name, count, 1)
+        keys += [Statistic(name, "~", x) for x in columns.covariates[0]]
         if not count:
             keys.append(Statistic(name, "~~", name))
     pairs = ((names[j], names[i]) for j in range(len(names)) for i in range(j + 1, len(names)))
     return (*keys, *(Statistic(a, "~~", b) for a, b in pairs))
+
+
+def _locations(name: str, count: int, level: int) -> list[Statistic]:
+    if count:
+        return [Statistic(name, "|", f"t{k}", level) for k in range(1, count)]
+    return [Statistic(name, "~1", "", level)]
+
+
+def _keys_of_two_levels(columns: _Columns, counts: Sequence[int]) -> tuple[Statistic, ...]:
+    keys: list[Statistic] = []
+    names = (*columns.unit, *columns.cluster)
+    levels = {name: (1, 2) if name in columns.both else (1,) for name in columns.unit}
+    levels |= dict.fromkeys(columns.cluster, (2,))
+    for name, count in zip(names, counts, strict=True):
+        own = levels[name]
+        keys += _locations(name, count, own[-1])
+        keys += [Statistic(name, "~", x, level) for level in own for x in columns.covariates[level - 1]]
+        keys += [Statistic(name, "~~", name, level) for level in own if not count or level > own[0]]
+    for j, a in enumerate(names):
+        for b in names[j + 1 :]:
+            keys += [Statistic(a, "~~", b, level) for level in levels[a] if level in levels[b]]
+    return tuple(keys)
 
 
 def _covariance(found: _core.FirstStageParts, clusters: int) -> Floats:
@@ -421,24 +476,34 @@ def _covariance(found: _core.FirstStageParts, clusters: int) -> Floats:
 
 
 def _joint(
-    stage: FirstStage, names: Sequence[str], x: Floats, thresholds: Sequence[tuple[str, str]]
+    stage: FirstStage,
+    statistics: SampleStatistics,
+    data: Sequence[Floats],
+    covariates: Sequence[Sequence[str]],
+    thresholds: Sequence[Sequence[tuple[str, str]]],
 ) -> Thresholded:
-    """Moments of variables and covariates from those given the covariates."""
+    """Moments of variables and covariates of each level from those given the covariates."""
     value = dict(stage.items())
-    own, given = stage.names, stage.covariates
-    residual, slopes = np.eye(len(own)), np.zeros((len(own), len(given)))
-    mean = np.zeros(len(own))
-    for i, a in enumerate(own):
-        mean[i] = value.get(Statistic(a, "~1", ""), 0.0)
-        slopes[i] = [value[Statistic(a, "~", c)] for c in given]
-        for j, b in enumerate(own[: i + 1]):
-            residual[i, j] = residual[j, i] = value.get(Statistic(b, "~~", a), 1.0)
-    centre = x.mean(axis=0)
-    spread = (x - centre).T @ (x - centre) / len(x)
-    cov = np.block([[residual + slopes @ spread @ slopes.T, slopes @ spread], [spread @ slopes.T, spread]])
-    at = [(*own, *given).index(name) for name in names]
-    moments = LevelArrays(
-        tuple(names), np.append(mean + slopes @ centre, centre)[at], cov[np.ix_(at, at)], len(names)
-    )
-    cuts = np.array([value[Statistic(a, "|", t)] for a, t in thresholds])
-    return Thresholded({1: moments}, np.nan, 0, thresholds=cuts)
+    levels, cuts = {}, []
+    for level, (names, given, x, cut) in enumerate(
+        zip(statistics.variables.levels, covariates, data, thresholds, strict=False), 1
+    ):
+        own = [name for name in names if name not in given]
+        residual, slopes = np.eye(len(own)), np.zeros((len(own), len(given)))
+        mean = np.zeros(len(own))
+        for i, a in enumerate(own):
+            mean[i] = value.get(Statistic(a, "~1", "", level), 0.0)
+            slopes[i] = [value[Statistic(a, "~", c, level)] for c in given]
+            for j, b in enumerate(own[: i + 1]):
+                either = Statistic(b, "~~", a, level), Statistic(a, "~~", b, level)
+                residual[i, j] = residual[j, i] = next((value[k] for k in either if k in value), 1.0)
+        centre = x.mean(axis=0) if len(given) else np.zeros(0)
+        spread = (x - centre).T @ (x - centre) / len(x) if len(given) else np.zeros((0, 0))
+        cov = np.block(
+            [[residual + slopes @ spread @ slopes.T, slopes @ spread], [spread @ slopes.T, spread]]
+        )
+        at = [[*own, *given].index(name) for name in names]
+        means = np.append(mean + slopes @ centre, centre)
+        levels[level] = LevelArrays(tuple(names), means[at], cov[np.ix_(at, at)], len(names))
+        cuts.append(np.array([value[Statistic(a, "|", t, level)] for a, t in cut]))
+    return Thresholded(levels, np.nan, 0, thresholds=tuple(cuts))

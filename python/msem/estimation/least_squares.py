@@ -10,8 +10,8 @@ between moments with the joint covariance matrix of both (Rosseel & Loh, 2022).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -62,6 +62,10 @@ class SecondStage:
         W, or its diagonal as a column.
     likelihood, plain : _core.LeastSquares
         The discrepancy, and the same with weights of 1, whose factor is the derivatives of the statistics.
+    at_bound : tuple of (str, str)
+        Pairs of ordered variables whose correlation is at its bound.
+    scale_levels : mapping of str to int
+        The level at which the variance of each ordered variable is 1.
     """
 
     keys: tuple[Moment, ...]
@@ -72,6 +76,7 @@ class SecondStage:
     likelihood: _core.LeastSquares
     plain: _core.LeastSquares
     at_bound: tuple[tuple[str, str], ...] = ()
+    scale_levels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -203,7 +208,8 @@ def ordered_stage(
         raise UnsupportedError('estimator="GLS" is for continuous variables: use "WLSMV" for ordered ones')
     variables = group.statistics.variables
     at: dict[str | tuple[str, str], int] = {name: i for i, name in enumerate(variables.names)}
-    at |= {cut: len(at) + k for k, cut in enumerate(table.thresholds(table.nlevels, number))}
+    cuts = [table.thresholds(level, number) for level in range(1, table.nlevels + 1)]
+    at |= {cut: len(at) + k for k, cut in enumerate(cut for own in cuts for cut in own)}
     keys = tuple(Moment(*key, number) for key in first.keys)
     kinds = {"|": THRESHOLD, "~1": MEAN, "~": SLOPE, "~~": COVARIANCE}
     statistics = [
@@ -220,8 +226,10 @@ def ordered_stage(
     given = [at[name] for name in first.covariates]
     scaled = [at[name] for name in first.ordered] if table.ordered.parameterization == "theta" else []
 
-    levels = [[at[name] for name in own] for own in variables.levels]
-    levels[-1] += [at[cut] for cut in table.thresholds(table.nlevels, number)]
+    levels = [
+        [*(at[name] for name in own), *(at[cut] for cut in named)]
+        for own, named in zip(variables.levels, cuts, strict=True)
+    ]
 
     def discrepancy(weight: Floats) -> _core.LeastSquares:
         return _core.LeastSquares(levels, len(at), statistics, first.values, weight, given, scaled)
@@ -235,6 +243,7 @@ def ordered_stage(
         discrepancy(weight),
         discrepancy(np.ones((len(keys), 1))),
         first.at_bound,
+        {name: table.scale_level(name) for name in first.ordered},
     )
 
 
@@ -405,10 +414,12 @@ def statistic_vectors(solution: LeastSquaresSolution) -> tuple[tuple[MomentVecto
     for stage in solution.stages:
         at = np.arange(first, first + stage.total)
         first += stage.total
-        known = {key.lhs for key in stage.keys if key.op == "~~" and key.lhs == key.rhs and key.level == 1}
-        ordered = dict.fromkeys(key.lhs for key in stage.keys if key.op == "|" and key.lhs not in known)
+        ordered = {key.lhs: stage.scale_levels[key.lhs] for key in stage.keys if key.op == "|"}
         like = stage.keys[0]
-        keys = (*stage.keys, *(Moment(name, "~~", name, 1, like.group) for name in ordered))
+        keys = (
+            *stage.keys,
+            *(Moment(name, "~~", name, level, like.group) for name, level in ordered.items()),
+        )
         ones = np.ones(len(ordered))
         vectors.append(
             MomentVector(
@@ -424,29 +435,32 @@ def statistic_vectors(solution: LeastSquaresSolution) -> tuple[tuple[MomentVecto
     return tuple(vectors), MomentErrors(*padded)
 
 
-def ordered_srmr(vectors: Sequence[MomentVector], nobs: Sequence[float]) -> dict[str, float]:
-    """SRMR of the correlations of ordered variables and those beside them, given the covariates.
+def ordered_srmr(vectors: Sequence[MomentVector], nobs: Sequence[float]) -> dict[int, tuple[float, float]]:
+    """SRMR of the correlations of ordered variables and those beside them, given the covariates, by level.
 
-    The diagonal counts, as in lavaan; thresholds and means do not. Groups are averaged by their sizes. `crmr` is
-    without the diagonal.
+    The diagonal counts, as in lavaan; thresholds and means do not. Groups are averaged by their sizes. The second of
+    each two is without the diagonal.
     """
-    srmr, crmr = [], []
+    found: dict[int, list[tuple[float, float]]] = {}
     for vector in vectors:
-        at = {key: k for k, key in enumerate(vector.keys)}
-        pairs = [(k, key) for key, k in at.items() if key.op == "~~"]
-        scale = {key.lhs: vector.observed[k] for k, key in pairs if key.lhs == key.rhs}
-        off = np.array(
-            [
-                (vector.observed[k] - vector.implied[k]) / np.sqrt(scale[key.lhs] * scale[key.rhs])
-                for k, key in pairs
-            ]
-        )
-        strictly = np.array([key.lhs != key.rhs for _, key in pairs])
-        srmr.append(float(np.sqrt(np.mean(off**2))))
-        crmr.append(float(np.sqrt(np.mean(off[strictly] ** 2))) if strictly.any() else 0.0)
+        for level in sorted({key.level for key in vector.keys if key.op == "~~"}):
+            pairs = [(k, key) for k, key in enumerate(vector.keys) if key.op == "~~" and key.level == level]
+            scale = {key.lhs: vector.observed[k] for k, key in pairs if key.lhs == key.rhs}
+            off = np.array(
+                [
+                    (vector.observed[k] - vector.implied[k]) / np.sqrt(scale[key.lhs] * scale[key.rhs])
+                    for k, key in pairs
+                ]
+            )
+            strictly = np.array([key.lhs != key.rhs for _, key in pairs])
+            without = float(np.sqrt(np.mean(off[strictly] ** 2))) if strictly.any() else 0.0
+            found.setdefault(level, []).append((float(np.sqrt(np.mean(off**2))), without))
     return {
-        "srmr": float(np.average(srmr, weights=nobs)),
-        "crmr_nomean": float(np.average(crmr, weights=nobs)),
+        level: (
+            float(np.average([one for one, _ in own], weights=nobs)),
+            float(np.average([other for _, other in own], weights=nobs)),
+        )
+        for level, own in found.items()
     }
 
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from msem.data.complete import SampleStatistics
 from msem.data.ordered import OrderedColumns, ordered_columns, ordered_statistics
-from msem.data.reading import has_rows, require_rows_of_data
-from msem.data.sample import Sample
+from msem.data.reading import has_rows, require_rows_of_data, statistics_of_rows
+from msem.data.sample import Group, Sample
 from msem.errors import ModelError, UnsupportedError
 from msem.language.syntax import ModelSyntax
-from msem.model.levels import WITHIN
 from msem.model.partable import ParameterTable
 from msem.settings import Settings
 
@@ -61,21 +62,34 @@ def with_first_stage(
         )
     groups = []
     for number, group in enumerate(sample.groups, 1):
-        covariates = table.exogenous(WITHIN, number)
-        among = next((name for name in covariates if name in categories), None)
+        levels = range(1, table.nlevels + 1)
+        covariates = tuple(table.exogenous(level, number) for level in levels)
+        among = next((name for own in covariates for name in own if name in categories), None)
         if among is not None:
             raise ModelError(
                 f"{among!r} is a covariate, whose distribution is not modelled: leave it out of ordered= to use the "
                 "numbers of its categories, or make indicators of it"
             )
-        assert isinstance(group.statistics, SampleStatistics)
         statistics = ordered_statistics(
-            group.statistics,
+            _counted(table, group, number),
             group.rows,
             categories,
             covariates,
-            table.thresholds(table.nlevels, number),
+            tuple(table.thresholds(level, number) for level in levels),
             group.place,
         )
         groups.append(replace(group, statistics=statistics))
     return replace(sample, groups=tuple(groups))
+
+
+def _counted(table: ParameterTable, group: Group, number: int) -> SampleStatistics:
+    """Statistics of the rows for what they count: where values are missing, as if they were at the mean."""
+    statistics, rows = group.statistics, group.rows
+    if not rows.complete:
+        columns = {
+            name: np.where(np.isnan(own), np.nanmean(own), own) if np.isnan(own).any() else own
+            for name, own in rows.columns.items()
+        }
+        statistics = statistics_of_rows(table, replace(rows, columns=columns, complete=True), number)
+    assert isinstance(statistics, SampleStatistics)
+    return statistics

@@ -169,11 +169,12 @@ def sem(
     sample_cov_rescale : bool, default True
         Multiply `sample_cov` by (n - 1) / n, as lavaan does: right for the usual unbiased matrix. Say False for a
         matrix that is maximum likelihood already, such as a saturated within or between matrix.
-    missing : {"listwise", "fiml", "fiml.x"}, default "listwise"
+    missing : {"listwise", "fiml", "fiml.x", "pairwise"}, default "listwise"
         "fiml" (also "ml" and "direct"): full-information maximum likelihood, in which every value that is observed has
         its part, units without any and clusters without any excepted; values may be missing at random. Rows without a
         value of a fixed covariate are left out, and so are clusters without one. "fiml.x" (also "ml.x") keeps them by
-        modelling the covariates: the same as "fiml" with ``fixed_x=False``.
+        modelling the covariates: the same as "fiml" with ``fixed_x=False``. "pairwise" (also "available.cases") is for
+        models with ordered variables: each variable and each pair is estimated from all rows that have them.
     weights : str, optional
         Column with the sampling weights of units: at two levels those within their cluster (1 over the probability of
         the unit given its cluster). The likelihood is then the weighted pseudo-likelihood (Asparouhov, 2006;
@@ -382,7 +383,8 @@ def _fit(fun: Fun, model: str, data: Any, settings: Settings, sample: Sample | N
     groups = None if labels is None else group_order(syntax, labels)
     request = Request(fun, model, data, settings, _fit)
     columns = ordered_of(syntax, data, settings)
-    settings, data = settings.for_ordered() if columns.categories else settings, columns.data
+    settings = settings.for_ordered() if columns.categories else settings.for_continuous()
+    data = columns.data
     given, settings = settings, with_cluster(settings, data)
     table = table_of(syntax, fun, settings, groups, columns.thresholds)
     require_exploratory(settings, table)

@@ -276,7 +276,7 @@ def _means(
 
 def _moment(table: ParameterTable, lhs: str, rhs: str, level: int, group: int, numbers: Numbers) -> Parameter:
     """A variance or covariance that is free; the variance of an ordered variable is 1."""
-    if lhs == rhs and lhs in table.ordered.thresholds and level == WITHIN:
+    if lhs == rhs and lhs in table.ordered.thresholds and level == table.scale_level(lhs):
         return Parameter(lhs, "~~", rhs, level, group, value=1.0)
     return Parameter(lhs, "~~", rhs, level, group, next(numbers))
 

@@ -250,6 +250,8 @@ class Defaults:
     rotated_orthogonal : bool
         Whether factors of an exploratory block stay uncorrelated.
     ordered : Ordered
+    below : collection of str
+        Variables of the level that have a part at a lower one.
     """
 
     fun: Fun
@@ -261,6 +263,11 @@ class Defaults:
     ordered: Ordered
     rotated_orthogonal: bool = False
     nlevels: int = 2
+    below: Collection[str] = ()
+
+    def scaled(self, name: str) -> bool:
+        """Whether this level has the scale of an ordered variable: the lowest one that it stands at."""
+        return name in self.ordered.thresholds and name not in self.below
 
 
 def add_defaults(block: BlockDraft, options: Defaults) -> None:
@@ -361,7 +368,7 @@ def _single_indicators(block: BlockDraft) -> set[str]:
 def _add_variances(block: BlockDraft, options: Defaults) -> None:
     single = _single_indicators(block)
     for name in block.observed:
-        if name in options.ordered.thresholds and block.level == WITHIN:
+        if options.scaled(name):
             _add(block, name, "~~", name, 1.0)
             own = block.rows[name, "~~", name]
             if own.free and "free" not in own.said and not own.label:

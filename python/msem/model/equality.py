@@ -302,6 +302,7 @@ def equate_groups(
     invariant = {(row.group, row.level, row.key) for rows in equal for row in rows}
     for blocks in drafts[1:]:
         for block in blocks:
+            _free_scales(block, blocks, invariant, kinds)
             _free_latent(block, invariant, kinds, std_lv=std_lv)
     return equal
 
@@ -341,22 +342,37 @@ def _released(
     return released
 
 
+def _free_scales(
+    block: BlockDraft,
+    blocks: Sequence[BlockDraft],
+    invariant: set[tuple[int, int, Key]],
+    kinds: Sequence[str],
+) -> None:
+    """Free the residual variances of ordered variables with equal thresholds and loadings.
+
+    That is at the lowest level that the variable stands at, where it is 1 otherwise; thresholds are at the highest.
+    """
+    if "residuals" in kinds:
+        return
+    below = {name for lower in blocks if lower.level < block.level for name in lower.observed}
+    cut = {row.lhs: other.level for other in blocks for row in other.rows.values() if row.op == "|"}
+    for name, level in cut.items():
+        residual = block.rows.get((name, "~~", name))
+        if name in below or residual is None or residual.user:
+            continue
+        measured = [row for row in block.rows.values() if row.op == "=~" and row.rhs == name]
+        held = all((block.group, block.level, row.key) in invariant or not row.free for row in measured)
+        if held and (block.group, level, (name, "|", "t1")) in invariant:
+            residual.value = float("nan")
+
+
 def _free_latent(
     block: BlockDraft, invariant: set[tuple[int, int, Key]], kinds: Sequence[str], *, std_lv: bool
 ) -> None:
     """Free the means of factors with an equal intercept, and unit variances of those with an equal loading.
 
-    An ordered variable with equal thresholds and loadings has a residual variance of its own.
-
     A factor of factors has no mean of its own, since the intercepts of its factors are free already.
     """
-    for name in dict.fromkeys(row.lhs for row in block.rows.values() if row.op == "|"):
-        residual = block.rows.get((name, "~~", name))
-        cut = (block.group, block.level, (name, "|", "t1")) in invariant
-        measured = [row for row in block.rows.values() if row.op == "=~" and row.rhs == name]
-        held = all((block.group, block.level, row.key) in invariant or not row.free for row in measured)
-        if residual is not None and not residual.user and cut and held and "residuals" not in kinds:
-            residual.value = float("nan")
     for factor in block.latent:
         indicators = [row for row in block.rows.values() if row.op == "=~" and row.lhs == factor]
         mean = block.rows.get((factor, "~1", ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -229,6 +230,10 @@ class ParameterTable:
         """Ordered variable and name of each threshold of one level."""
         return tuple((row.lhs, row.rhs) for row in self.block(level, group) if row.op == "|")
 
+    def scale_level(self, name: str) -> int:
+        """The lowest level that a variable stands at: where the variance of an ordered one is 1."""
+        return next(level for level in range(1, self.nlevels + 1) if name in self.observed(level))
+
     def slopes(self, group: int = 1) -> tuple[Slope, ...]:
         """Random slopes of one group."""
         within = self._blocks.get((WITHIN, group))
@@ -405,12 +410,16 @@ def parameter_table(
         check_slopes(blocks)
         check_same_kind(blocks, syntax)
         fixed = _only_covariates(blocks) if fixed_x else set()
+        if ordered.thresholds:  # the first stage splits what stands at several levels, as it does outcomes
+            counts = Counter(name for block in blocks for name in block.observed)
+            fixed = {name for name in fixed if counts[name] < 2}
         rotate = bool(rotation and rotation.orthogonal)
         for number, block in enumerate(blocks, 1):
             set_exploratory(block)
             above = {name for upper in blocks[number:] for name in upper.observed} & set(block.observed)
+            below = {name for lower in blocks[: number - 1] for name in lower.observed} & set(block.observed)
             add_defaults(
-                block, Defaults(fun, std_lv, orthogonal, means, above, fixed, ordered, rotate, nlevels)
+                block, Defaults(fun, std_lv, orthogonal, means, above, fixed, ordered, rotate, nlevels, below)
             )
     for blocks in drafts:
         check_exploratory(blocks)

@@ -135,13 +135,15 @@ def least_squares_measures(fit: Solution, solution: LevelDiscrepancy) -> pd.Seri
         inputs = replace(
             inputs,
             nclusters=sample.nclusters,
-            residuals=twolevel_residuals(model, sample),
+            residuals=_ordered_residuals(solution, sample)
+            if solution.first_stage
+            else twolevel_residuals(model, sample),
         )
     else:
         residuals = residual_measures(group_moments(model, sample))
         if solution.first_stage:
-            sizes = [s.nobs for s in sample.statistics]
-            residuals = dict.fromkeys(residuals, np.nan) | ordered_srmr(solution.vectors[0], sizes)
+            ((srmr, crmr),) = ordered_srmr(solution.vectors[0], [s.nobs for s in sample.statistics]).values()
+            residuals = dict.fromkeys(residuals, np.nan) | {"srmr": srmr, "crmr_nomean": crmr}
         inputs = replace(inputs, residuals=residuals)
     test = fit.options.adjusted_test
     found = (
@@ -158,6 +160,13 @@ def _adjusted(solution: LevelDiscrepancy | None, test: AdjustedTest) -> Adjusted
     if solution.df <= 0:
         return AdjustedStatistic(solution.statistic, float(solution.df), np.nan)
     return AdjustedStatistic(*solution.adjusted(test))
+
+
+def _ordered_residuals(solution: LevelDiscrepancy, sample: Sample) -> dict[str, float]:
+    """SRMR of every level, of what the first stage has estimated."""
+    sizes = [s.nobs for s in sample.statistics]
+    found = ordered_srmr(solution.vectors[0], sizes)
+    return level_residuals([[found[level][0]] for level in sorted(found)], [sum(sizes)])
 
 
 def twolevel_residuals(fit: Estimate, sample: Sample) -> dict[str, float]:

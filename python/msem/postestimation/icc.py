@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from msem.data.arrays import LevelArrays
 from msem.data.first_stage import FirstStage, Statistic
 from msem.data.intraclass import icc_columns
 from msem.data.statistics import Statistics
@@ -62,11 +63,31 @@ def saturated_icc(moments: Unrestricted, names: Sequence[str]) -> Derived:
     return delta_method(quantity, moments.vector, moments.gamma)
 
 
-def first_stage_icc(first: FirstStage, names: Sequence[str]) -> Derived:
-    """Intraclass correlations of the variables that ordered ones are cut from, v / (1 + v)."""
-    value, at = dict(first.items()), [first.keys.index(Statistic(name, "~~", name, 2)) for name in names]
-    variances = np.array([value[first.keys[k]] for k in at])
-    return delta_method(lambda v: v / (1 + v), variances, first.acov[np.ix_(at, at)])
+def first_stage_icc(first: FirstStage, moments: Mapping[int, LevelArrays], names: Sequence[str]) -> Derived:
+    """Intraclass correlations of variables, among them those that ordered ones are cut from.
+
+    Variances are what covariates leave, 1 within clusters for ordered variables, and what they explain; the moments of
+    the covariates, `moments` by level, are given.
+    """
+    at = {key: k for k, key in enumerate(first.keys)}
+
+    def variances(v: Numbers, level: int) -> Numbers:
+        given = [name for name in first.covariates if name in moments[level].names]
+        own = [moments[level].at[name] for name in given]
+        spread = moments[level].cov[np.ix_(own, own)]
+        out = []
+        for name in names:
+            k = at.get(Statistic(name, "~~", name, level))
+            slopes = v[..., [at[Statistic(name, "~", x, level)] for x in given]]
+            explained = np.einsum("...i,ij,...j->...", slopes, spread, slopes)
+            out.append(explained + (1.0 if k is None else v[..., k]))
+        return np.stack(out, axis=-1)
+
+    def quantity(v: Numbers) -> Numbers:
+        within, between = variances(v, 1), variances(v, 2)
+        return divide(between, within + between)
+
+    return delta_method(quantity, first.values, first.acov)
 
 
 def _variances(block: Structure, names: Sequence[str]) -> Numbers:
@@ -129,7 +150,7 @@ def icc_table(
             names = list(sample.statistics.variables.both)
             first = sample.statistics.first_stage
             found = (
-                first_stage_icc(first, names)
+                first_stage_icc(first, sample.levels, names)
                 if first is not None
                 else saturated_icc(saturated_moments(fit)[group], names)
             )
