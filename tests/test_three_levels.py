@@ -262,13 +262,15 @@ def test_groups_within_the_highest_clusters_are_named_as_what_they_are():
         msem.sem(text, data, cluster=["school", "class"], group="track")
 
 
-@pytest.mark.filterwarnings("ignore::msem.errors.ImproperSolutionWarning")
+FACTORS = "\n".join(f"level: {level}\n f{level} =~ y1 + y2 + y3" for level in (1, 2, 3))
+
+
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
         (lambda data: msem.efa(data, {1: 1, 2: 1, 3: 1}, cluster=CLUSTER), r"efa\("),
         (lambda data: msem.efa(data, 1, cluster="school * class"), "crossed"),
-        (lambda data: msem.invariance(SMALL, data, levels=True, cluster=CLUSTER), "comparisons of levels"),
+        (lambda data: msem.invariance(FACTORS, data, levels=True, cluster=CLUSTER), "comparisons of levels"),
     ],
 )
 def test_questions_of_two_levels_are_refused(ask: Callable[[Any], Any], message: str) -> None:

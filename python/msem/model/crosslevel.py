@@ -15,7 +15,7 @@ from msem.language.characters import is_plain
 from msem.language.syntax import Block, ModelSyntax, Modifier, Position, Statement
 from msem.model.blocks import level_blocks
 from msem.model.levels import BETWEEN, WITHIN
-from msem.model.partable import Parameter, ParameterTable, require_two_levels
+from msem.model.partable import Parameter, ParameterTable
 from msem.model.references import Key, key_of
 
 START = Position(1, 1)
@@ -26,7 +26,13 @@ Place = tuple[int, Key]
 
 def of_both_levels(syntax: ModelSyntax) -> ModelSyntax:
     """A model with blocks of levels; one without is the model of each."""
-    if any(block.level is not None for block in syntax.blocks):
+    named = {block.level for block in syntax.blocks if block.level is not None}
+    if len(named) > BETWEEN:
+        raise UnsupportedError(
+            "comparisons of levels are those of two levels in this version; for three levels compare models whose "
+            "loadings have the same labels with msem.compare_models"
+        )
+    if named:
         return syntax
     if any(block.group is not None or block.block is not None for block in syntax.blocks):
         raise UnsupportedError("levels are compared in one group: leave out the group: headers")
@@ -64,7 +70,6 @@ def paired_loadings(table: ParameterTable) -> list[Pair]:
     ModelError
         Naming a factor or a loading that has no counterpart, or two that are not scaled alike.
     """
-    require_two_levels(table, "comparisons of levels")
     if not table.multilevel:
         raise ModelError("the model has one level: name the column with the cluster ids, cluster=...")
     within, between = (_loadings(table, level) for level in (WITHIN, BETWEEN))
