@@ -16,10 +16,11 @@ import reference
 import reference_fits as rf
 import texts
 from msem.distributions import normal_rejection
-from msem.errors import ModelError, UnsupportedError
+from msem.errors import ModelError
 from msem.estimation.objective import build_objective
 from msem.postestimation.candidates import candidates, extended_table
 from msem.postestimation.modification import modify
+from msem.postestimation.score_tests import cluster_spread
 
 Floats = NDArray[np.float64]
 # Their indices of two-level models of several groups are wrong: see the likelihood-ratio test of one below.
@@ -144,7 +145,9 @@ def test_robust_index_has_the_covariance_of_the_scores() -> None:
     information = objective.expected_information(theta)
     cleared = scores[:, n:] - scores[:, :n] @ np.linalg.solve(information[:n, :n], information[:n, n:])
     want = cleared.sum(axis=0) ** 2 / np.einsum("ij,ij->j", cleared, cleared)
-    np.testing.assert_allclose(modify(fit.estimate, added, fit.sample.clusters).robust, want, rtol=1e-6)
+    np.testing.assert_allclose(
+        modify(fit.estimate, added, cluster_spread(fit.sample.clusters)).robust, want, rtol=1e-6
+    )
 
 
 def misfit(amount: float) -> tuple[msem.Fit, msem.Fit]:
@@ -274,9 +277,6 @@ def test_bad_requests_are_refused() -> None:
         fit.score_test(add="y1 ~~ y2", level=3)
     with pytest.raises(ValueError, match="level must be"):
         fit.modification_indices(level=True)
-    uls = msem.sem("f =~ y1 + y2 + y3", fits.data(SIZES), estimator="ULS")
-    with pytest.raises(UnsupportedError, match="maximum likelihood"):
-        uls.modification_indices()
 
 
 def test_indices_of_a_fit_that_has_not_converged_are_refused() -> None:
@@ -294,7 +294,7 @@ def test_robust_fits_have_robust_indices() -> None:
     np.testing.assert_allclose(robust["mi"], plain["mi"], rtol=1e-9)
     fit = fitted()
     added = [c for c in candidates(fit.table) if c.row.op == "~~" and c.index is None]
-    want = modify(fit.estimate, added, fit.sample.clusters).robust
+    want = modify(fit.estimate, added, cluster_spread(fit.sample.clusters)).robust
     np.testing.assert_allclose(robust.loc[robust["op"] == "~~", "mi_robust"], want, rtol=1e-9)
     np.testing.assert_allclose(robust["pvalue"], stats.chi2.sf(robust["mi_robust"], 1), rtol=1e-9)
     assert {"robust", "pvalue_robust"} <= set(

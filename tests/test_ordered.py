@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -392,9 +393,7 @@ def test_bad_input(options: dict[str, Any], kind: type[Exception], message: str)
         fit(**options)
 
 
-@pytest.mark.parametrize(
-    "question", ["factor_scores", "predict", "distances", "reliability", "modification_indices"]
-)
+@pytest.mark.parametrize("question", ["factor_scores", "predict", "distances", "reliability", "profile"])
 def test_what_is_not_there_says_so(question: str) -> None:
     with pytest.raises(UnsupportedError, match=r"ordered|least squares"):
         getattr(fit(), question)()
@@ -535,3 +534,67 @@ def test_shares_of_variance_have_the_same_errors_in_both_parameterizations() -> 
     assert_allclose(delta["se"], theta["se"], rtol=1e-4)
     rows = [fit.standardized().query("op == '~~' and lhs != 'x'") for fit in found]
     assert_allclose(rows[0]["se"], rows[1]["se"], rtol=1e-4, atol=1e-6)
+
+
+# From lavaan 0.6-14 (lavTestLRT with its defaults and with scaled.shifted = FALSE for "WLSM"; modindices): times N /
+# (N - 1) for chi-squares, once more for modification indices.
+LARGE, SMALL = MODEL, "f =~ u1 + a*u2 + a*u3 + a*u4"
+
+
+def test_nested_models_are_compared_as_in_lavaan() -> None:
+    table = msem.compare_models(fit(LARGE), fit(SMALL))
+    assert table["method"].iloc[1] == "satorra_2000"
+    assert table["df_diff"].iloc[1] == 2
+    assert table["chisq_diff"].iloc[1] == pytest.approx(316.0365132 * N / (N - 1), rel=1e-6)
+    mean = msem.compare_models(*(fit(m, estimator="WLSM") for m in (SMALL, LARGE)))
+    assert mean["chisq_diff"].iloc[1] == pytest.approx(330.74 * N / (N - 1), abs=0.01)
+    full = msem.compare_models(*(fit(m, estimator="WLS") for m in (SMALL, LARGE)))
+    assert full["method"].iloc[1] == "standard"
+    assert full["chisq_diff"].iloc[1] == pytest.approx(full["chisq"].diff().iloc[1], rel=1e-12)
+    with pytest.raises(ModelError, match="not nested in"):
+        msem.compare_models(fit(f"{MODEL}\nu1 ~~ u2"), fit("f =~ u1 + a*u2 + a*u3 + u4\nu1 ~~ u3"))
+    with pytest.raises(DataError, match=r"statistic .u4 \| t1. of level 1 and"):
+        msem.compare_models(fit(LARGE), fit("f =~ u1 + u2 + u3", ordered=U[:3]))
+    with pytest.raises(DataError, match="different data"):
+        msem.compare_models(fit(LARGE), fit(SMALL, DATA.iloc[:2000]))
+    with pytest.raises(ModelError, match="different weights"):
+        msem.compare_models(fit(LARGE), fit(SMALL, estimator="ULSMV"))
+
+
+def test_modification_indices_are_lavaan_s() -> None:
+    table = fit(SMALL).modification_indices().set_index(["lhs", "rhs"])
+    expected = {
+        ("u1", "u4"): (215.454, -0.415),
+        ("u2", "u3"): (158.428, 0.362),
+        ("u1", "u3"): (23.915, 0.114),
+    }
+    for key, (index, change) in expected.items():
+        assert table.loc[key, "mi"] == pytest.approx(index * (N / (N - 1)) ** 2, rel=3e-5)
+        assert table.loc[key, "epc"] == pytest.approx(change, abs=1e-3)
+    # with the full weight matrix both statistics are one, and close to the drop of the minimum
+    whole = fit(SMALL, estimator="WLS").modification_indices().set_index(["lhs", "rhs"])
+    assert_allclose(whole["mi"], whole["mi_robust"], rtol=1e-6)
+    one = fit(f"{MODEL}\nu1 ~~ 0*u4", estimator="WLS")
+    drop = one.chisq - fit(f"{MODEL}\nu1 ~~ u4", estimator="WLS").chisq
+    row = one.modification_indices().query("lhs == 'u1' and rhs == 'u4'")
+    assert row["mi"].item() == pytest.approx(drop, rel=0.1)
+    assert fit(SMALL).score_test().total["robust"].item() > 100
+
+
+@pytest.mark.filterwarnings("ignore::msem.errors.ImproperSolutionWarning")
+def test_two_level_fits_by_least_squares_are_compared_and_extended() -> None:
+    options = {"cluster": "cluster", "ordered": U[:3]}
+    free = fit(THREE.replace("fb =~ u1", "u2 ~~ 0*u2\nfb =~ u1"), **options)
+    held = fit(THREE.replace("fb =~ u1 + u2", "u2 ~~ 0*u2\nfb =~ u1 + 0.6*u2"), **options)
+    test = msem.compare_models(free, held)
+    found = held.modification_indices(level=2).query("lhs == 'fb' and rhs == 'u2'")
+    assert found["mi_robust"].item() == pytest.approx(test["chisq_diff"].iloc[1], rel=0.3)
+    assert found["epc"].item() == pytest.approx(free.params["fb=~u2.l2"] - 0.6, abs=0.05)
+
+
+def test_fits_by_least_squares_are_pickled() -> None:
+    for found in (fit(), fit(THREE + "\nu2 ~~ 0*u2", cluster="cluster", ordered=U[:3])):
+        again = pickle.loads(pickle.dumps(found))
+        assert_allclose(again.params, found.params, rtol=0)
+        assert_allclose(again.tests()["statistic"], found.tests()["statistic"], rtol=1e-12)
+        assert again.summary() == found.summary()

@@ -141,6 +141,28 @@ std::shared_ptr<LeastSquares> make_least_squares(std::vector<std::vector<Index>>
                                         given, ordered);
 }
 
+// With other values of the statistics, and as arguments to make it again.
+std::shared_ptr<LeastSquares> with_values(const LeastSquares& self, const Vector& values) {
+  return std::make_shared<LeastSquares>(self.layout(), self.statistics(), values, self.weight(), self.given(),
+                                        self.ordered());
+}
+
+py::tuple least_squares_state(const LeastSquares& self) {
+  std::vector<StatisticTuple> statistics;
+  for (const Statistic& s : self.statistics())
+    statistics.emplace_back(static_cast<int>(s.kind), s.level, s.i, s.j);
+  return py::make_tuple(self.layout().levels, self.layout().nvariables, statistics, self.values(),
+                        self.weight(), self.given(), self.ordered());
+}
+
+std::shared_ptr<LeastSquares> least_squares_of_state(const py::tuple& state) {
+  if (state.size() != 7) throw std::invalid_argument("this is no state of least squares");
+  return make_least_squares(state[0].cast<std::vector<std::vector<Index>>>(), state[1].cast<Index>(),
+                            state[2].cast<std::vector<StatisticTuple>>(), state[3].cast<Vector>(),
+                            state[4].cast<Matrix>(), state[5].cast<std::vector<Index>>(),
+                            state[6].cast<std::vector<Index>>());
+}
+
 Vector fitted_statistics(const LeastSquares& self, const std::vector<std::pair<Vector, Matrix>>& levels) {
   Implied moments;
   for (const auto& [mean, cov] : levels) {
@@ -216,7 +238,9 @@ void bind_objective(py::module_& m) {
       .def(py::init<Vector, Matrix, Vector, Matrix>(), "mean"_a, "cov"_a, "mean_weights"_a, "cov_weights"_a)
       .def(py::init(&make_least_squares), "levels"_a, "nvariables"_a, "statistics"_a, "values"_a, "weight"_a,
            "given"_a, "ordered"_a)
-      .def("fitted", &fitted_statistics, "moments"_a);
+      .def("fitted", &fitted_statistics, "moments"_a)
+      .def("with_values", &with_values, "values"_a)
+      .def(py::pickle(&least_squares_state, &least_squares_of_state));
   py::class_<VariancePenalty, std::shared_ptr<VariancePenalty>>(m, "VariancePenalty")
       .def(py::init(&make_penalty), "covariances"_a, "loadings"_a, "variances"_a, "factors"_a, "weights"_a);
   py::class_<Objective>(m, "Objective")

@@ -275,6 +275,7 @@ LeastSquares::LeastSquares(Layout layout, std::vector<Statistic> statistics, Vec
     : layout_(std::move(layout)),
       statistics_(std::move(statistics)),
       values_(std::move(values)),
+      covariates_(given),
       ordered_(std::move(ordered)) {
   for (const std::vector<Index>& own : layout_.levels) {
     std::vector<Index> place(layout_.nvariables, -1), covariates;
@@ -341,6 +342,7 @@ LeastSquares::LeastSquares(const Vector& mean, const Matrix& cov, const Vector& 
 }
 
 void LeastSquares::settle(const Matrix& weight) {
+  weight_ = weight;
   std::vector<std::vector<bool>> moves;
   for (std::size_t l = 0; l < layout_.levels.size(); ++l) {
     moves.emplace_back(layout_.levels[l].size(), false);

@@ -33,6 +33,12 @@ class LeastSquares : public Likelihood {
   std::unique_ptr<LikelihoodPoint> at(Implied moments) const override;
   // The statistics that moments imply; empty outside the domain.
   Vector fitted(Implied moments) const;
+  // What it was made of.
+  const std::vector<Statistic>& statistics() const { return statistics_; }
+  const Vector& values() const { return values_; }
+  const Matrix& weight() const { return weight_; }
+  const std::vector<Index>& given() const { return covariates_; }
+  const std::vector<Index>& ordered() const { return ordered_; }
 
  private:
   friend class LeastSquaresPoint;
@@ -41,6 +47,8 @@ class LeastSquares : public Likelihood {
   Layout layout_;
   std::vector<Statistic> statistics_;
   Vector values_;
+  Matrix weight_;
+  std::vector<Index> covariates_;
   Vector diagonal_;  // roots of the weights, if W is diagonal
   Matrix root_;      // R with R'R = W otherwise
   std::vector<Index> ordered_;

@@ -21,6 +21,7 @@ from msem.distributions import chisq_pvalue
 from msem.errors import UnsupportedError
 from msem.estimation.estimate import Estimate
 from msem.estimation.moment_vector import MomentErrors, MomentVector
+from msem.estimation.objective import Objective
 from msem.settings import AdjustedTest
 
 Floats = NDArray[np.float64]
@@ -82,6 +83,10 @@ class LevelDiscrepancy:
     def first_stage(self) -> bool:
         """Whether the statistics are those of ordered variables."""
         return False
+
+    def gradient_root(self, objective: Objective, theta: Floats) -> Floats:
+        """Rows whose outer products are the covariance matrix of half the gradient of another model's discrepancy."""
+        raise UnsupportedError("score tests are for fits to the moments of all levels")
 
     def of(self, fit: Estimate) -> LevelDiscrepancy:
         """The same for another model of these statistics, such as the baseline model."""

@@ -252,6 +252,10 @@ def require_likelihood(fit: Estimate, what: str) -> None:
     ------
     UnsupportedError
     """
+    if fit.objective.loss and fit.table.ordered.thresholds:
+        raise UnsupportedError(
+            f"{what} need maximum likelihood, and this fit is by least squares, as models of ordered variables are"
+        )
     if fit.objective.loss:
         raise UnsupportedError(
             f'{what} need maximum likelihood, and this fit is by least squares: use estimator="ML"'
@@ -284,5 +288,16 @@ def require_maximum(fit: Estimate, what: str) -> None:
         If the fit has not converged.
     """
     require_likelihood(fit, what)
+    require_converged(fit, what)
+
+
+def require_converged(fit: Estimate, what: str) -> None:
+    """Refuse what needs a maximum of the likelihood, or a minimum of least squares, named in the plural.
+
+    Raises
+    ------
+    ModelError
+    """
     if not fit.optimum.converged:
-        raise ModelError(f"{what} need a maximum of the likelihood, and this fit has not converged")
+        kind = "minimum of the squares" if fit.objective.loss else "maximum of the likelihood"
+        raise ModelError(f"{what} need a {kind}, and this fit has not converged")

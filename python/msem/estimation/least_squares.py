@@ -36,6 +36,7 @@ from msem.estimation.moment_vector import (
     moment_values,
     spectrum,
 )
+from msem.estimation.objective import Objective
 from msem.estimation.problems import Problem
 from msem.estimation.sampling import Sampling, free_directions, sampling_covariance
 from msem.estimation.scoreproducts import cluster_correction
@@ -109,6 +110,16 @@ class LeastSquaresSolution(LevelDiscrepancy):
     def of(self, fit: Estimate) -> LeastSquaresSolution:
         """The same for another model of these statistics, such as the baseline model."""
         return solution_at(fit, self.stages, self.weighting, normal=self.normal)
+
+    def gradient_root(self, objective: Objective, theta: Floats) -> Floats:
+        """R'WD with RR' = acov(s): its outer products are the covariance matrix of D'W(s - sigma)."""
+        ends = np.cumsum([0, *(stage.total for stage in self.stages)])
+        used = np.concatenate([first + s.used for first, s in zip(ends, self.stages, strict=False)])
+        plain = objective.with_losses([stage.plain for stage in self.stages])
+        values, vectors = np.linalg.eigh(self.gamma[np.ix_(used, used)])
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        out: Floats = root.T @ self.weight[np.ix_(used, used)] @ plain.information_factor(theta)
+        return out
 
     @property
     def first_stage(self) -> bool:

@@ -110,9 +110,7 @@ class Objective:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as table and statistics, from which the compiled part is made again."""
-        if self.loss:
-            raise TypeError("a fit by least squares cannot be pickled: keep its estimates() and cov_params()")
-        return build_objective, (self.table, self.statistics)
+        return build_objective, (self.table, self.statistics, self.loss or None)
 
     def value(self, theta: ArrayLike) -> float:
         """-2 log L at theta, shape (npar,), with the penalty if there is one.

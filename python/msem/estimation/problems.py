@@ -374,9 +374,10 @@ def _where(objective: Objective, block: BlockMap) -> str:
 
 
 def _impropriety(objective: Objective, theta: Floats, level: int | None) -> Iterator[Problem]:
+    instead = "" if objective.loss else 'take the maximum without negative variances, space="psd", '
     remedy = (
-        "Sampling error, too few clusters or a wrong model can cause this; take the maximum without negative "
-        'variances, space="psd", fix the variance at 0, or simplify that level'
+        f"Sampling error, too few clusters or a wrong model can cause this; {instead}fix the variance at 0, or "
+        "simplify that level"
     )
     for index, negative, indefinite in objective.plan.improper(objective.core, theta):
         block = objective.blocks[index]

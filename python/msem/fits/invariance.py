@@ -39,7 +39,7 @@ from msem.model.levels import BETWEEN
 from msem.model.partable import Parameter, ParameterTable
 from msem.postestimation.candidates import Candidate
 from msem.postestimation.restrictions import Equality, restrictions
-from msem.postestimation.score_tests import Extension, extend, robust_clusters
+from msem.postestimation.score_tests import Extension, extend, robust_spread
 from msem.printing import frame_html, frame_text
 from msem.settings import require_choice, several
 from msem.version import __version__
@@ -424,17 +424,15 @@ def _restricted(fit: Fit, *, levels: bool) -> tuple[dict[str, list[Equality]], d
 def _score_tests(
     fit: Fit, equal: Mapping[str, Sequence[Equality]], zeros: Mapping[str, Parameter]
 ) -> list[dict[str, Any]]:
-    clusters = robust_clusters(fit)
+    spread = robust_spread(fit)
     rows: list[dict[str, Any]] = []
     released = [e for some in equal.values() for e in some]
     if released:
         places = {name: [released.index(e) for e in some] for name, some in equal.items()}
-        rows += _tested(extend(fit.estimate, released, (), clusters), places)
+        rows += _tested(extend(fit.estimate, released, (), spread), places)
     if zeros:
         added = [Candidate(row, fit.table.rows.index(row)) for row in zeros.values()]
-        rows += _tested(
-            extend(fit.estimate, (), added, clusters), {name: [k] for k, name in enumerate(zeros)}
-        )
+        rows += _tested(extend(fit.estimate, (), added, spread), {name: [k] for k, name in enumerate(zeros)})
     if not fit.sample.simple:  # no p-values that take the sample for a simple one
         rows = [row | {"pvalue": np.nan} for row in rows]
     return rows

@@ -12,9 +12,11 @@ import pandas as pd
 from msem.data.sample import require_simple
 from msem.entry import entry
 from msem.errors import ImproperSolutionWarning, ModelError, MsemError, warn
-from msem.estimation.estimate import require_maximum, require_unpenalized
+from msem.estimation.estimate import require_converged, require_unpenalized
+from msem.estimation.least_squares import LeastSquaresSolution
 from msem.fits.fit import Fit
 from msem.fits.synopsis import named_fits
+from msem.postestimation.difference import difference_test, require_nested, require_same_statistics
 from msem.postestimation.likelihood_ratio import Fitted, LikelihoodRatio, Scaling, likelihood_ratio
 from msem.postestimation.nested import Embedding, embed, require_comparable
 from msem.settings import require_choice
@@ -62,18 +64,25 @@ def compare_models(
         If models were fitted to different data or variables, or a scaled method has no raw data.
     ModelError
         If a model does not contain the next one, two have the same degrees of freedom, or one has not converged.
-    UnsupportedError
-        For least squares.
 
     Notes
     -----
+    For least squares the difference of the minima is scaled and shifted by the weights of the restriction at the
+    estimates of the larger model (Satorra, 2000; Asparouhov & Muthen, 2010), or scaled only where the fits have
+    ``test="mean.scaled"``; with the weights of "WLS", "GLS" and normal-theory "ULS" it is a chi-square by itself.
+
     That a model contains the next is checked by fitting it to the moments that the other implies, which it must
     reproduce (Bentler & Satorra, 2010).
     """
     require_choice("method", method, METHODS)
-    if scaled_shifted and method not in WEIGHTED:
-        raise MsemError(f"scaled_shifted=True needs method= one of {', '.join(map(repr, WEIGHTED))}")
     models = _named_fits(fits, named)
+    squares = _by_least_squares(models)
+    if squares and method not in ("auto", "satorra_2000"):
+        raise MsemError(
+            f'method="{method}" is for likelihood ratios, and these fits are by least squares: leave it out'
+        )
+    if scaled_shifted and method not in WEIGHTED and not squares:
+        raise MsemError(f"scaled_shifted=True needs method= one of {', '.join(map(repr, WEIGHTED))}")
     ordered = sorted(models, key=lambda name: -models[name].estimate.nfree)
     rows = {name: _row(models[name]) for name in ordered}
     for large, small in itertools.pairwise(ordered):
@@ -88,19 +97,30 @@ def _named_fits(fits: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Fi
     for name, fit in given.items():
         if not isinstance(fit, Fit):
             raise ModelError(f"{name} is a {type(fit).__name__}, not a fit of sem, cfa or growth")
-        require_maximum(fit.estimate, f"tests of {name}")
+        require_converged(fit.estimate, f"tests of {name}")
         require_unpenalized(fit.estimate, f"tests of {name}")
     return given
 
 
+def _by_least_squares(models: Mapping[str, Fit]) -> bool:
+    kinds = {bool(fit.estimate.objective.loss): name for name, fit in models.items()}
+    if len(kinds) > 1:
+        raise ModelError(
+            f"{kinds[True]} is fitted by least squares and {kinds[False]} by maximum likelihood: fit both with the "
+            "same estimator="
+        )
+    return True in kinds
+
+
 def _row(fit: Fit) -> dict[str, Any]:
+    squares = fit.discrepancy
     values = {
         "npar": fit.estimate.nfree,
         "df": fit.df,
         "llf": fit.llf,
         "aic": fit.aic,
         "bic": fit.bic,
-        "chisq": 2 * (fit.unrestricted_llf - fit.llf),
+        "chisq": 2 * (fit.unrestricted_llf - fit.llf) if squares is None else squares.statistic,
     }
     numbers = ("chisq_diff", "df_diff", "pvalue", "scaling", "rmsea_diff")
     return values | dict.fromkeys(numbers, np.nan) | {"method": pd.NA}
@@ -119,6 +139,13 @@ def _difference(test: LikelihoodRatio, fit: Fit) -> dict[str, Any]:
 
 
 def _test(small: Fit, large: Fit, names: tuple[str, str], method: Method, shifted: bool) -> LikelihoodRatio:
+    one, two = small.discrepancy, large.discrepancy
+    if isinstance(one, LeastSquaresSolution) and isinstance(two, LeastSquaresSolution):
+        require_same_statistics(one, two, names)
+        _warn_of_bounds(small, large, names)
+        require_nested(one, two, large.estimate, names)
+        mean = small.options.adjusted_test == "mean_scaled" and not shifted
+        return difference_test(one, two, shifted=not mean)
     require_comparable(small.estimate, large.estimate, names)
     embedding = _require_nested(small, large, names)
     lower, upper = map(_fitted, (small, large))

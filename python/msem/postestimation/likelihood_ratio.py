@@ -36,7 +36,14 @@ from msem.settings import Information, ScaledTest
 Floats = NDArray[np.float64]
 Scaling = Literal["standard", "satorra_bentler_2001", "satorra_bentler_2010", "satorra_2000"]
 
-__all__ = ["Fitted", "LikelihoodRatio", "Scaling", "likelihood_ratio", "restriction_weights"]
+__all__ = [
+    "Fitted",
+    "LikelihoodRatio",
+    "Scaling",
+    "likelihood_ratio",
+    "restriction_weights",
+    "shifted_ratio",
+]
 
 
 class Fitted(NamedTuple):
@@ -112,14 +119,14 @@ def likelihood_ratio(
     else:
         weights = _weights(small, large, embedding, method)
         if shifted:
-            return _shifted(ratio, weights, df, method)
+            return shifted_ratio(ratio, weights, df, method)
         scaling = float(weights.sum()) / df
     scaling = scaling if scaling > 0 else np.nan
     return LikelihoodRatio(ratio / scaling, df, scaling, 0.0, method)
 
 
-def _shifted(ratio: float, weights: Floats, df: int, method: Scaling) -> LikelihoodRatio:
-    """Mean and variance of a chi-square on df degrees of freedom."""
+def shifted_ratio(ratio: float, weights: Floats, df: int, method: Scaling) -> LikelihoodRatio:
+    """A weighted sum of chi-squares with mean and variance of a chi-square on df degrees of freedom."""
     scaling = float(np.sqrt((weights @ weights) / df))
     shift = df - float(weights.sum()) / scaling
     return LikelihoodRatio(ratio / scaling + shift, df, scaling, shift, method)

@@ -8,17 +8,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.statistics import Clusters
 from msem.distributions import chisq_quantile, normal_rejection
 from msem.errors import MsemError, UnsupportedError
-from msem.estimation.estimate import Estimate, require_maximum, require_unpenalized
+from msem.estimation.estimate import Estimate, require_converged, require_unpenalized
 from msem.estimation.matrices import row_values
 from msem.estimation.sampling import free_directions
 from msem.estimation.solution import Solution
 from msem.model.levels import Level
 from msem.postestimation.candidates import Candidate, candidates, extended_table
 from msem.postestimation.ram import Block, structures
-from msem.postestimation.score_tests import Single, asked_level, extend, key_frame, pvalues, robust_clusters
+from msem.postestimation.score_tests import (
+    Single,
+    Spread,
+    asked_level,
+    extend,
+    key_frame,
+    pvalues,
+    robust_spread,
+)
 from msem.postestimation.standardized import Standardized, standardize
 from msem.settings import require_choice
 
@@ -28,15 +35,15 @@ HIGH_POWER = 0.75
 OPERATORS = ("=~", "~", "~~", "~1")
 
 
-def modify(fit: Estimate, added: Sequence[Candidate], clusters: Sequence[Clusters] | None = None) -> Single:
+def modify(fit: Estimate, added: Sequence[Candidate], spread: Spread | None = None) -> Single:
     """Modification index and expected change of each candidate on its own (Sörbom, 1989).
 
     Parameters
     ----------
     fit : Estimate
     added : sequence of Candidate
-    clusters : sequence of ClusterArrays or IncompleteClusters, optional
-        Of each group, for the generalized score statistic.
+    spread : callable, optional
+        For the generalized score statistic; see `robust_spread`.
 
     Returns
     -------
@@ -45,7 +52,7 @@ def modify(fit: Estimate, added: Sequence[Candidate], clusters: Sequence[Cluster
     """
     parts, basis = [np.zeros((3, 0))], free_directions(fit)
     for first in range(0, len(added), CHUNK):
-        extension = extend(fit, (), added[first : first + CHUNK], clusters, basis)
+        extension = extend(fit, (), added[first : first + CHUNK], spread, basis)
         parts.append(np.array(extension.point.single(extension.further)))
     return Single(*np.concatenate(parts, axis=1))
 
@@ -191,30 +198,26 @@ def modification_indices(
     Returns
     -------
     DataFrame
-        Columns lhs, op, rhs, level, group, mi, pvalue, epc, sepc_lv, sepc_all, sepc_nox; under MLR also
-        mi_robust, the generalized score statistic, from which the p-value then is; with `power` also delta, ncp,
-        power and decision. mi is the expected drop in chi-square (Sörbom, 1989), epc the expected value less the
-        value at which the parameter is fixed, sepc_* the same in standard deviations. Rows that are not
-        identified, and moments of fixed covariates, are left out.
+        Columns lhs, op, rhs, level, group, mi, pvalue, epc, sepc_lv, sepc_all, sepc_nox; under MLR and
+        for least squares also mi_robust, the generalized score statistic, from which the p-value then is; with `power`
+        also delta, ncp, power and decision. mi is the expected drop in chi-square (Sörbom, 1989), epc the
+        expected value less the value at which the parameter is fixed, sepc_* the same in standard deviations. Rows
+        that are not identified, and moments of fixed covariates, are left out.
 
     Raises
     ------
     ModelError
         If the fit has not converged.
-    UnsupportedError
-        For least squares.
     """
-    require_maximum(fit.estimate, "modification indices")
+    require_converged(fit.estimate, "modification indices")
     require_unpenalized(fit.estimate, "modification indices")
     kinds = OPERATORS if op is None else (op,) if isinstance(op, str) else tuple(op)
     for kind in kinds:
         require_choice("op", kind, OPERATORS)
     number = asked_level(fit, level)
     added = [c for c in candidates(fit.table) if c.row.op in kinds and number in (None, c.row.level)]
-    clusters = robust_clusters(fit)
-    table = modification_table(
-        fit.estimate, added, modify(fit.estimate, added, clusters), clusters is not None
-    )
+    spread = robust_spread(fit)
+    table = modification_table(fit.estimate, added, modify(fit.estimate, added, spread), spread is not None)
     if power:
         if not 0 < alpha < 1 or not delta > 0:
             raise MsemError(f"delta must be positive and alpha between 0 and 1, not {delta!r} and {alpha!r}")

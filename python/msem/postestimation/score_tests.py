@@ -12,7 +12,7 @@ sampling covariance of g_d, from the scores of the clusters (Boos, 1992; Satorra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from msem.data.statistics import Clusters
 from msem.distributions import chisq_pvalue, normal_pvalue
 from msem.errors import ModelError, MsemError
-from msem.estimation.estimate import Estimate, require_maximum, require_unpenalized
-from msem.estimation.objective import build_objective
+from msem.estimation.estimate import Estimate, require_converged, require_unpenalized
+from msem.estimation.objective import Objective, build_objective
 from msem.estimation.sampling import free_directions
 from msem.estimation.scoreproducts import corrected_scores
 from msem.estimation.solution import Solution
@@ -48,6 +48,8 @@ Floats = NDArray[np.float64]
 
 IDENTIFIED = 1e-6  # least part of a column of the information factor that is not explained by other columns
 ROUNDING = 1e-7  # the same of the whole column, whatever intercepts explain of it
+
+Spread = Callable[[Objective, Floats], Floats]
 
 __all__ = ["Joint", "ScorePoint", "Single"]
 
@@ -232,7 +234,7 @@ def extend(
     fit: Estimate,
     released: Sequence[Restriction] = (),
     added: Sequence[Candidate] = (),
-    clusters: Sequence[Clusters] | None = None,
+    spread: Spread | None = None,
     basis: Floats | None = None,
 ) -> Extension:
     """Extend a model by parameters.
@@ -244,8 +246,9 @@ def extend(
         Constraints that are dropped, shared parameters first.
     added : sequence of Candidate
         Parameters that are freed.
-    clusters : sequence of ClusterArrays or IncompleteClusters, optional
-        Of each group, for the generalized score statistic.
+    spread : callable, optional
+        For the generalized score statistic: of an objective and theta rows, shape (J, npar), whose outer products are
+        the covariance matrix of the gradient. See `robust_spread`.
     basis : ndarray, shape (npar, m), optional
         As `free_directions` gives it.
 
@@ -257,11 +260,11 @@ def extend(
     shared = [equality.second.free - 1 for equality in equal]
     table = extended_table(released_table(fit.table, equal), added)
     theta = np.concatenate([fit.theta, fit.theta[shared], [c.row.value for c in added]])
-    objective = build_objective(table, fit.objective.statistics)
+    objective = build_objective(table, fit.objective.statistics, fit.objective.loss or None)
     inner = free_directions(fit) if basis is None else basis
     free = np.concatenate([inner, inner[shared], np.zeros((len(added), inner.shape[1]))])
     factor, gradient = objective.core.information_factor(theta), -0.5 * objective.gradient(theta)
-    scores = None if clusters is None else corrected_scores(objective, theta, clusters)
+    scores = None if spread is None else spread(objective, theta)
     intercepts = sorted({row.free - 1 for row in table.rows if row.free and row.op == "~1"})
     point = ScorePoint(gradient, factor, free, scores, np.array(intercepts, dtype=np.intp))
     return Extension(fit, tuple(released), len(added), table, theta, point)
@@ -404,17 +407,15 @@ def score_test(
     -------
     ScoreTest
         Tests of all at once, one by one and cumulatively, and the expected changes of all parameters (Rao, 1948).
-        They use expected information. Under MLR the generalized score statistic, which stays a chi-square when
-        the data are not normal (Boos, 1992), is given beside them.
+        They use expected information. Under MLR and for least squares the generalized score statistic, which stays a
+        chi-square when the data are not normal (Boos, 1992), is given beside them.
 
     Raises
     ------
     ModelError
         If there is nothing of that name to release or to add, or the fit has not converged.
-    UnsupportedError
-        For least squares.
     """
-    require_maximum(fit.estimate, "score tests")
+    require_converged(fit.estimate, "score tests")
     require_unpenalized(fit.estimate, "score tests")
     if add is not None and release is not None:
         raise MsemError("give either release= or add=, not both")
@@ -424,10 +425,10 @@ def score_test(
         names = Names((*fit.table.rows, *(c.row for c in added if c.index is None))).own
         new = iter(names[len(fit.table.rows) :])
         called = [next(new) if c.index is None else names[c.index] for c in added]
-        found = tabulated(extend(fit.estimate, (), added, robust_clusters(fit)), called)
+        found = tabulated(extend(fit.estimate, (), added, robust_spread(fit)), called)
         return _for_design(found, fit)
     released = choose(restrictions(fit.estimate), release)
-    found = tabulated(extend(fit.estimate, released, (), robust_clusters(fit)), [e.text for e in released])
+    found = tabulated(extend(fit.estimate, released, (), robust_spread(fit)), [e.text for e in released])
     return _for_design(found, fit)
 
 
@@ -440,9 +441,21 @@ def _for_design(found: ScoreTest, fit: Solution) -> ScoreTest:
     return replace(found, **blank)
 
 
-def robust_clusters(fit: Solution) -> tuple[Clusters, ...] | None:
-    """Statistics of the clusters if standard errors or tests are robust."""
-    return fit.sample.clusters if fit.options.robust else None
+def robust_spread(fit: Solution) -> Spread | None:
+    """Root of the covariance matrix of gradients: from the scores of clusters if standard errors or tests are robust.
+
+    For least squares it comes from the covariance matrix of the statistics.
+    """
+    if fit.estimate.objective.loss and fit.discrepancy is not None:
+        return fit.discrepancy.gradient_root
+    if not fit.options.robust:
+        return None
+    return cluster_spread(fit.sample.clusters)
+
+
+def cluster_spread(clusters: Sequence[Clusters]) -> Spread:
+    """The scores of the clusters of all groups."""
+    return lambda objective, theta: corrected_scores(objective, theta, clusters)
 
 
 def asked_level(fit: Solution, level: Level | None) -> int | None:
