@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import optimize, stats
 import msem
 import reference
 from msem import _core
-from msem.errors import DataWarning, UnsupportedError
+from msem.errors import DataError, DataWarning, ModelError, UnsupportedError
 
 J, MOST = 24, 6
 KINDS = [
@@ -425,6 +426,58 @@ def test_srmr_is_of_each_level() -> None:
     for level, own in enumerate(measures, 1):
         rows = frame[frame["level"] == level]
         assert_allclose(np.sqrt((rows["residual"] ** 2).mean()), own, rtol=0.35)
+
+
+def test_first_stages_are_saved_and_serve_other_models(tmp_path: Path) -> None:
+    found, path = fit(), tmp_path / "moments.json"
+    found.ordered_moments.save(path)
+    shared = msem.OrderedMoments.load(path)
+    assert "40 statistics of u1, u2, y3, wo, bo, zc given x, z" in repr(shared)
+    assert_allclose(shared.acov, found.ordered_moments.acov, rtol=0)
+    again = msem.sem(MODEL, shared)
+    assert_allclose(again.params, found.params, atol=1e-9)
+    assert_allclose(again.bse, found.bse, rtol=1e-7)
+    assert_allclose(again.tests()["statistic"], found.tests()["statistic"], rtol=1e-7)
+    assert again.nobs == found.nobs
+    assert_allclose(again.icc, found.icc, rtol=1e-9)
+    smaller = MODEL.replace(" + wo", "").replace(" + bo + zc", "")
+    ours, theirs = msem.sem(smaller, shared), fit(smaller, ordered=U[:2])
+    assert_allclose(ours.params, theirs.params, atol=1e-6)
+    assert_allclose(ours.bse, theirs.bse, rtol=1e-4)
+    assert not any(text in path.read_text() for text in ("cluster_of_row", "rows"))
+    text = path.read_text()
+    path.write_text(text.replace("0.1", "0.2", 1))
+    with pytest.raises(DataError, match="its digest is another one"):
+        msem.OrderedMoments.load(path)
+
+
+def test_first_stages_of_groups() -> None:
+    data = PEOPLE.assign(g=np.where(PEOPLE["cluster"] % 2, "a", "b"))
+    model = "level: 1\nu1 ~ y3\nlevel: 2\nu1 ~ y3"
+    whole = fit(model, data, group="g", ordered=["u1"])
+    equal = fit(model, data, group="g", ordered=["u1"], group_equal=["regressions"])
+    again = msem.sem(model, whole.ordered_moments, group_equal=["regressions"])
+    assert_allclose(again.params, equal.params, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "kind", "message"),
+    [
+        (MODEL.replace("fw ~ x", ""), {}, ModelError, "conditional on 'x', which the model does not have"),
+        (MODEL.replace("wo", "other"), {}, DataError, "no 'other' among these moments"),
+        (MODEL.replace("fb =~ u1 + u2", "fb =~ u1"), {}, DataError, "'u2' is at both levels in these"),
+        ("f =~ u1 + u2 + wo", {}, ModelError, "of 2 and the model of 1 levels"),
+        (MODEL, {"cluster": "cluster"}, DataError, "is for raw data"),
+        (MODEL, {"missing": "pairwise"}, DataError, 'missing="pairwise" is for raw data'),
+        (MODEL, {"fixed_x": False}, ModelError, "is a fixed covariate of these moments and a variable"),
+        (MODEL, {"ordered": ["y3"]}, UnsupportedError, "'y3' is not ordered in these moments"),
+    ],
+)
+def test_first_stages_do_not_serve_every_model(
+    model: str, options: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        msem.sem(model, fit().ordered_moments, **options)
 
 
 @reference.needs_reference

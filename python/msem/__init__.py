@@ -19,6 +19,7 @@ from msem.data.clusters import ClusterStatistics
 from msem.data.demo import load_demo
 from msem.data.files import read_data
 from msem.data.moments import LevelMoments
+from msem.data.ordered_moments import OrderedMoments
 from msem.data.patterns import MissingPatterns, missing_patterns
 from msem.data.printed import covariance
 from msem.data.streams import summarize
@@ -56,6 +57,7 @@ __all__ = [
     "MissingPatterns",
     "MultivariateT",
     "NonNormal",
+    "OrderedMoments",
     "Pooled",
     "PooledTest",
     "Power",

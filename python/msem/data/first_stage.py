@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,3 +49,20 @@ class FirstStage:
     def items(self) -> Iterator[tuple[Statistic, float]]:
         """Every estimate by its key."""
         return ((key, float(value)) for key, value in zip(self.keys, self.values, strict=True))
+
+    def of(self, names: Collection[str]) -> FirstStage:
+        """The estimates that are of some of the variables and covariates alone."""
+        kept = [
+            k
+            for k, key in enumerate(self.keys)
+            if key.lhs in names and (key.op in ("|", "~1") or key.rhs in names)
+        ]
+        return FirstStage(
+            tuple(self.keys[k] for k in kept),
+            self.values[kept],
+            self.acov[np.ix_(kept, kept)],
+            tuple(name for name in self.names if name in names),
+            tuple(name for name in self.covariates if name in names),
+            tuple(name for name in self.ordered if name in names),
+            tuple(pair for pair in self.at_bound if set(pair) <= set(names)),
+        )

@@ -203,10 +203,13 @@ class OrderedStatistics(SampleStatistics):
     stage : FirstStage
     joint : Saturated
         Moments of all variables, joint with the covariates.
+    categories : mapping of str to sequence
+        Labels of the categories.
     """
 
     stage: FirstStage = field(kw_only=True)
     joint: Saturated = field(kw_only=True)
+    categories: Mapping[str, Sequence[Any]] = field(kw_only=True)
 
     @property
     def first_stage(self) -> FirstStage:
@@ -323,8 +326,9 @@ def ordered_statistics(
         tuple(pairs[k] for k in found["at_bound"]),
     )
     own = {f.name: getattr(statistics, f.name) for f in fields(SampleStatistics)}
-    joint = _joint(stage, statistics, (columns.x, columns.z), covariates, thresholds)
-    return OrderedStatistics(**own, stage=stage, joint=joint)
+    given = covariate_moments((columns.x, columns.z), covariates)
+    joint = joint_moments(stage, statistics.variables, given, covariates, thresholds)
+    return OrderedStatistics(**own, stage=stage, joint=joint, categories=categories)
 
 
 @dataclass(frozen=True, eq=False)
@@ -475,35 +479,46 @@ def _covariance(found: _core.FirstStageParts, clusters: int) -> Floats:
     return result
 
 
-def _joint(
+def covariate_moments(data: Sequence[Floats], covariates: Sequence[Sequence[str]]) -> dict[int, LevelArrays]:
+    """Means and covariances of the covariates of each level."""
+    out = {}
+    for level, (names, x) in enumerate(zip(covariates, data, strict=False), 1):
+        k = len(names)
+        centre = x.mean(axis=0) if k else np.zeros(0)
+        cov = (x - centre).T @ (x - centre) / len(x) if k else np.zeros((0, 0))
+        out[level] = LevelArrays(tuple(names), centre, cov, k)
+    return out
+
+
+def joint_moments(
     stage: FirstStage,
-    statistics: SampleStatistics,
-    data: Sequence[Floats],
+    variables: Variables,
+    given: Mapping[int, LevelArrays],
     covariates: Sequence[Sequence[str]],
     thresholds: Sequence[Sequence[tuple[str, str]]],
 ) -> Thresholded:
     """Moments of variables and covariates of each level from those given the covariates."""
     value = dict(stage.items())
     levels, cuts = {}, []
-    for level, (names, given, x, cut) in enumerate(
-        zip(statistics.variables.levels, covariates, data, thresholds, strict=False), 1
+    for level, (names, fixed, cut) in enumerate(
+        zip(variables.levels, covariates, thresholds, strict=True), 1
     ):
-        own = [name for name in names if name not in given]
-        residual, slopes = np.eye(len(own)), np.zeros((len(own), len(given)))
+        own = [name for name in names if name not in fixed]
+        residual, slopes = np.eye(len(own)), np.zeros((len(own), len(fixed)))
         mean = np.zeros(len(own))
         for i, a in enumerate(own):
             mean[i] = value.get(Statistic(a, "~1", "", level), 0.0)
-            slopes[i] = [value[Statistic(a, "~", c, level)] for c in given]
+            slopes[i] = [value[Statistic(a, "~", c, level)] for c in fixed]
             for j, b in enumerate(own[: i + 1]):
                 either = Statistic(b, "~~", a, level), Statistic(a, "~~", b, level)
                 residual[i, j] = residual[j, i] = next((value[k] for k in either if k in value), 1.0)
-        centre = x.mean(axis=0) if len(given) else np.zeros(0)
-        spread = (x - centre).T @ (x - centre) / len(x) if len(given) else np.zeros((0, 0))
+        at = [given[level].at[name] for name in fixed]
+        centre, spread = given[level].mean[at], given[level].cov[np.ix_(at, at)]
         cov = np.block(
             [[residual + slopes @ spread @ slopes.T, slopes @ spread], [spread @ slopes.T, spread]]
         )
-        at = [[*own, *given].index(name) for name in names]
+        order = [[*own, *fixed].index(name) for name in names]
         means = np.append(mean + slopes @ centre, centre)
-        levels[level] = LevelArrays(tuple(names), means[at], cov[np.ix_(at, at)], len(names))
+        levels[level] = LevelArrays(tuple(names), means[order], cov[np.ix_(order, order)], len(names))
         cuts.append(np.array([value[Statistic(a, "|", t, level)] for a, t in cut]))
     return Thresholded(levels, np.nan, 0, thresholds=tuple(cuts))

@@ -22,6 +22,7 @@ from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
 from msem.data.nested import nested_statistics
+from msem.data.ordered_moments import OrderedMoments
 from msem.data.quadrature import integrated
 from msem.data.sample import Group, Sample
 from msem.data.screening import Finding, dependent, refuse
@@ -242,6 +243,17 @@ def _(
 
 @read_statistics.register
 def _(
+    data: OrderedMoments, table: ParameterTable, settings: Settings, grouping: Grouping | None
+) -> tuple[Group, ...]:
+    require_two_levels(table, "moments of ordered variables")
+    cuts = [table.thresholds(level) for level in range(1, table.nlevels + 1)]
+    statistics = data.statistics(table.variables, cuts)
+    data.require_covariates([table.exogenous(level) for level in range(1, table.nlevels + 1)])
+    return (Group(statistics, given_as="moments of ordered variables"),)
+
+
+@read_statistics.register
+def _(
     data: ClusterStatistics, table: ParameterTable, settings: Settings, grouping: Grouping | None
 ) -> tuple[Group, ...]:
     found: list[Finding] = []
@@ -362,6 +374,17 @@ def _are_rows(data: Any) -> bool:
     return read_statistics.dispatch(type(data)) is read_statistics.dispatch(object)
 
 
+def known_categories(data: Any) -> dict[str, Any]:
+    """Categories of ordered variables that moments know; empty for what else is given."""
+    parts = data.values() if isinstance(data, Mapping) else (data,)
+    found = [one.categories for one in parts if isinstance(one, OrderedMoments)]
+    for one in found[1:]:
+        for name, labels in found[0].items():
+            if len(one.get(name, ())) != len(labels):
+                raise DataError(f"{name!r} does not have the same categories in the moments of all groups")
+    return dict(found[0]) if found else {}
+
+
 def implied_statistics(data: Any) -> bool:
     """Whether statistics are expectations under moments, which have no observed information."""
     parts = data.values() if isinstance(data, Mapping) else (data,)
@@ -410,7 +433,9 @@ def require_rows_for_holes(data: Any, settings: Settings) -> None:
     DataError
     """
     if settings.incomplete and (settings.sample_cov is not None or not has_rows(data)):
-        raise DataError('missing="fiml" is for raw data: moments have no missing values; leave it out')
+        raise DataError(
+            f'missing="{settings.missing}" is for raw data: moments have no missing values; leave it out'
+        )
 
 
 def _labels(given: Mapping[str, Any]) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from msem.data.complete import SampleStatistics
 from msem.data.ordered import OrderedColumns, ordered_columns, ordered_statistics
-from msem.data.reading import has_rows, require_rows_of_data, statistics_of_rows
+from msem.data.reading import has_rows, known_categories, require_rows_of_data, statistics_of_rows
 from msem.data.sample import Group, Sample
 from msem.errors import ModelError, UnsupportedError
 from msem.language.syntax import ModelSyntax
@@ -28,12 +28,19 @@ def ordered_of(syntax: ModelSyntax, data: Any, settings: Settings) -> OrderedCol
     DataError
         If a variable cannot be ordered; see `ordered_columns`.
     """
-    if data is None or not has_rows(data):
-        if settings.ordered:
-            raise UnsupportedError("ordered variables need rows of raw data")
-        return OrderedColumns(data)
-    require_rows_of_data(data)
     names = {name: None for s in syntax.statements for name in (s.lhs, "" if s.op == "|" else s.rhs) if name}
+    if data is None or not has_rows(data):
+        known = known_categories(data)
+        odd = next((name for name in settings.ordered if name not in known), None)
+        if odd is not None:
+            what = (
+                f"{odd!r} is not ordered in these moments"
+                if known
+                else "ordered variables need rows of raw data"
+            )
+            raise UnsupportedError(what)
+        return OrderedColumns(data, {name: labels for name, labels in known.items() if name in names})
+    require_rows_of_data(data)
     latent = {s.lhs for s in syntax.statements if s.op == "=~"}
     return ordered_columns(data, [name for name in names if name not in latent], settings.ordered)
 
@@ -62,6 +69,9 @@ def with_first_stage(
         )
     groups = []
     for number, group in enumerate(sample.groups, 1):
+        if group.statistics.first_stage is not None:  # given as moments
+            groups.append(group)
+            continue
         levels = range(1, table.nlevels + 1)
         covariates = tuple(table.exogenous(level, number) for level in levels)
         among = next((name for own in covariates for name in own if name in categories), None)

@@ -23,6 +23,7 @@ from msem.postestimation.influence import influence
 from msem.postestimation.level_fit import level_fit
 from msem.postestimation.missing_information import fmi, left_out
 from msem.postestimation.modification import modification_indices
+from msem.postestimation.ordered_moments import ordered_moments
 from msem.postestimation.plausible_values import plausible_values
 from msem.postestimation.prediction import fittedvalues, predict, resid
 from msem.postestimation.reliability import reliability
@@ -64,6 +65,8 @@ class Fit(Solution, ForTables):
     # fit of the model
     tests, fit_measures, level_fit = tests, fit_measures, level_fit
     residuals, residual_matrices, srmr = residuals, residual_matrices, srmr
+
+    ordered_moments = property(ordered_moments)
 
     # hypotheses
     wald_test, score_test, modification_indices = wald_test, score_test, modification_indices

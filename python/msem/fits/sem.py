@@ -143,7 +143,7 @@ def sem(
     ----------
     model : str
         Model in lavaan's language, with ``level: 1`` and ``level: 2`` blocks for a two-level model.
-    data : data frame, LevelMoments or SampleStatistics
+    data : data frame, LevelMoments, OrderedMoments or SampleStatistics
         One row per unit (pandas, polars, pyarrow, anything narwhals reads, or a mapping of arrays), or level-specific
         moments, which give the joint fit of both levels from matrices alone. Moments of several groups: a dict of
         group label to moments.
@@ -320,7 +320,7 @@ def cfa(model: str, data: Any = None, **options: Any) -> Fit:
     ----------
     model : str
         Model in lavaan's language.
-    data : data frame, LevelMoments or SampleStatistics
+    data : data frame, LevelMoments, OrderedMoments or SampleStatistics
         One row per unit, or moments; see `sem`.
     **options
         Those of `sem`.
@@ -348,7 +348,7 @@ def growth(model: str, data: Any = None, **options: Any) -> Fit:
     ----------
     model : str
         Model in lavaan's language.
-    data : data frame, LevelMoments or SampleStatistics
+    data : data frame, LevelMoments, OrderedMoments or SampleStatistics
         One row per unit, or moments; see `sem`.
     **options
         Those of `sem`.
@@ -640,7 +640,8 @@ def _by_design(
 
 def require_raw(sample: Sample, settings: ResolvedSettings) -> None:
     """Refuse robust inference without rows."""
-    sources = [group.source for group in sample.groups]
+    # the first stage of ordered variables has its covariance matrix with it
+    sources = [group.source for group in sample.groups if group.statistics.first_stage is None]
     if any(source is None for source in sources):
         what = "robust standard errors" if settings.se == "robust" else "scaled tests"
         raise DataError(
