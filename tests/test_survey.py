@@ -6,7 +6,9 @@ import pytest
 
 import msem
 import reference
+from msem import _core
 from msem.errors import DataError, MsemError, UnsupportedError
+from msem.estimation.scoreproducts import score_products
 
 CFA = "level: 1\n fw =~ y1 + y2 + y3\n fw ~ x\nlevel: 2\n fb =~ y1 + y2 + y3\n fb ~ z"
 GROUPS = "level: 1\n y1 ~ c(a, a)*x\nlevel: 2\n y1 ~ z"
@@ -481,3 +483,105 @@ def hold(fit, rows, estimates, errors):
         own = table.loc[[(row["lhs"], row["op"], row["rhs"], row.get("level", 1))]].iloc[0]
         np.testing.assert_allclose(own["est"], row["est"], rtol=estimates, atol=estimates)
         np.testing.assert_allclose(own["se"], row["se"], rtol=errors)
+
+
+SLOPES = "level: 1\n y1 ~ rv('s')*x\nlevel: 2\n y1 ~ z\n y1 ~~ s"
+TWO_OUTCOMES = "level: 1\n y1 ~ rv('s')*x\n y2 ~ x + y1\nlevel: 2\n y1 + y2 ~ z\n y1 ~~ s"
+
+
+def with_slopes(frame, seed=8):
+    """Slopes of x that vary between clusters."""
+    rng = np.random.default_rng(seed)
+    slopes = rng.normal(size=frame["school"].max() + 1)[frame["school"]]
+    return frame.assign(y1=frame["y1"] + 0.8 * slopes * frame["x"])
+
+
+@pytest.mark.parametrize("missing", ["listwise", "fiml"])
+def test_whole_weights_with_random_slopes_are_repeated_units_and_clusters(missing):
+    data = with_slopes(two_level(clusters=60))
+    if missing == "fiml":
+        data = with_holes(data)
+    model = SLOPES if missing == "listwise" else TWO_OUTCOMES
+    options = {"cluster": "school", "missing": missing}
+    weighted = msem.sem(model, data, weights="w", cluster_weights="v", weights_scale="none", **options)
+    plain = msem.sem(model, repeated(data), **options)
+    factor = same_information(weighted, plain)
+    np.testing.assert_allclose(factor * weighted.chisq, plain.chisq, rtol=1e-5)
+    scores = weighted.scores().to_numpy()
+    np.testing.assert_allclose(scores.sum(axis=0), 0, atol=1e-4)
+    inverse = np.linalg.inv(weighted.objective.observed_information(weighted.theta))
+    robust = msem.sem(
+        model, data, weights="w", cluster_weights="v", weights_scale="none", se="robust", **options
+    )
+    np.testing.assert_allclose(robust.vcov, inverse @ scores.T @ scores @ inverse, rtol=1e-6, atol=1e-10)
+
+
+def test_scaled_weights_with_random_slopes_and_a_design():
+    data = with_slopes(two_level(clusters=60))
+    data = data[(data.w > 0) & (data.v > 0)].assign(region=lambda d: d.school % 4)
+    fit = msem.sem(SLOPES, data, cluster="school", weights="w", cluster_weights="v", strata="region")
+    total = data.groupby("school")["w"].transform("sum") / data.groupby("school")["w"].transform("count")
+    given = msem.sem(
+        SLOPES,
+        data.assign(w=data.w / total),
+        cluster="school",
+        weights="w",
+        cluster_weights="v",
+        strata="region",
+        weights_scale="none",
+    )
+    np.testing.assert_allclose(fit.theta, given.theta, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(fit.vcov, given.vcov, rtol=1e-5, atol=1e-9)
+    assert fit.options.se == "jackknife1"
+    assert np.isnan(fit.tests().loc["standard", "pvalue"])
+
+
+def test_weights_with_slopes_that_are_integrated_over_are_refused():
+    data = two_level()
+    model = SLOPES.replace("y1 ~ z", "y1 ~ z + x")
+    with pytest.raises(UnsupportedError, match="integrated over"):
+        msem.sem(model, data, cluster="school", weights="w")
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_statistics_of_weighted_clusters_are_weighted_means_and_products(order):
+    rng = np.random.default_rng(2)
+    codes = np.repeat(np.arange(7), [1, 2, 3, 40, 300, 1, 5])
+    w, y = rng.uniform(0.2, 3, len(codes)), rng.normal(size=(len(codes), 3)) + 1e6
+    y[codes == 2, 1] = 0.1  # constant in a cluster
+    if order == "shuffled":
+        at = rng.permutation(len(codes))
+        codes, w, y = codes[at], w[at], y[at]
+    first = pd.factorize(codes)[0]
+    sizes, means, within = _core.cluster_arrays(list(y.T), [], first, 7, w)
+    row, col = np.triu_indices(3)
+    for j in range(7):
+        own, weight = y[first == j], w[first == j]
+        mean = np.average(own - 1e6, axis=0, weights=weight)
+        off = own - 1e6 - mean
+        np.testing.assert_allclose(sizes[j], weight.sum(), rtol=1e-13)
+        np.testing.assert_allclose(means[j] - 1e6, mean, atol=1e-9)
+        np.testing.assert_allclose(within[j], ((off.T * weight) @ off)[row, col], rtol=1e-7, atol=1e-9)
+    constant = pd.unique(first[y[:, 1] == 0.1])
+    assert not within[constant, 3].any()
+
+
+@pytest.mark.parametrize("cluster", ["school", None])
+def test_products_of_weighted_clusters_are_those_of_their_scores(cluster):
+    rng = np.random.default_rng(4)
+    clusters = 400
+    code = np.repeat(np.arange(clusters), np.resize([2, 3], clusters))
+    f = rng.normal(size=clusters)[code] + rng.normal(size=len(code))
+    data = pd.DataFrame({f"y{k}": f + rng.normal(size=len(code)) for k in (1, 2, 3)}).assign(school=code)
+    data["w"], data["v"] = rng.uniform(0.3, 3, len(code)), rng.uniform(0.3, 3, clusters)[code]
+    if cluster is None:
+        fit = msem.sem("f =~ y1 + y2 + y3", data, weights="w")
+    else:
+        model = "level: 1\n fw =~ y1 + y2 + y3\nlevel: 2\n fb =~ y1 + y2 + y3"
+        fit = msem.sem(model, data, cluster=cluster, weights="w", cluster_weights="v")
+    assert fit.sample.groups[0].clusters.products is not None
+    scores = fit.scores().to_numpy()
+    found = score_products(fit.objective, fit.theta, fit.sample.clusters)
+    np.testing.assert_allclose(found, scores.T @ scores, rtol=1e-8, atol=1e-8 * np.abs(found).max())
+    by_rows = fit.objective.score_products(fit.theta, fit.sample.clusters[0], 1)
+    np.testing.assert_allclose(found, by_rows, rtol=1e-8, atol=1e-8 * np.abs(found).max())

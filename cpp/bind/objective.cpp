@@ -266,6 +266,8 @@ void bind_objective(py::module_& m) {
       .def("implied", &implied, "theta"_a, "block"_a)
       .def("jacobian", &Objective::jacobian, "theta"_a, "block"_a, release())
       .def("scores", &Objective::scores, "theta"_a, "clusters"_a, "group"_a = 0, release())
+      .def("score_products", &Objective::score_products, "theta"_a, "clusters"_a, "group"_a, "weights"_a,
+           "basis"_a, release())
       .def("cluster_loglik", &Objective::cluster_loglik, "theta"_a, "clusters"_a, "group"_a = 0, release());
   m.def("scaled_inverse", &invert, "matrix"_a);
   m.def("minimize", &run_minimize, "objective"_a, "start"_a, "lower"_a, "upper"_a, "max_iterations"_a = 500,

@@ -19,11 +19,11 @@ double trace(const CompleteClusters& clusters, const Vector& mean_w, const Matri
 }
 
 py::tuple products_of_clusters(ConstVectorRef sizes, ConstMatrixRef means, ConstMatrixRef within,
-                               const Vector& origin, const Vector& scale) {
+                               const Vector& origin, const Vector& scale, const Vector& weights) {
   ClusterProducts out;
   {
     py::gil_scoped_release release;
-    out = cluster_products(ClusterData{sizes, means, within}, origin, scale);
+    out = cluster_products(ClusterData{sizes, means, within}, origin, scale, weights);
   }
   return py::make_tuple(out.sizes, out.sums);
 }
@@ -34,5 +34,6 @@ void bind_robust(py::module_& m) {
   using namespace py::literals;
   m.def("saturated_trace", &trace, "clusters"_a, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a, "fixed"_a,
         "with_means"_a = true, "expected"_a = false);
-  m.def("cluster_products", &products_of_clusters, "sizes"_a, "means"_a, "within"_a, "origin"_a, "scale"_a);
+  m.def("cluster_products", &products_of_clusters, "sizes"_a, "means"_a, "within"_a, "origin"_a, "scale"_a,
+        "weights"_a);
 }

@@ -23,24 +23,30 @@ std::vector<Index> numbers_from(const py::handle& array) {
 
 Reduced reduce(const std::vector<Array>& unit, const std::vector<Array>& slopes,
                const std::vector<Array>& cluster, const Codes& codes, py::ssize_t nclusters, Index nboth,
-               Index fixed, const std::vector<Index>& covariate) {
+               Index fixed, const std::vector<Index>& covariate, const Weights& weights,
+               const Vector& of_clusters) {
   for (const Index c : covariate) {
     if (c < 1 || c > static_cast<Index>(slopes.size()))
       throw std::invalid_argument("a slope has no covariate");
   }
   const std::vector<Array> columns = aligned(slopes);
   const std::vector<Column> x = columns_of(columns, codes.size());
-  return with_rows(unit, cluster, codes, nclusters, [&](const ClusteredRows& rows) {
-    return std::make_shared<ReducedData>(reduced_data(rows, x, nboth, fixed, covariate));
-  });
+  return with_rows(
+      unit, cluster, codes, nclusters,
+      [&](const ClusteredRows& rows) {
+        return std::make_shared<ReducedData>(reduced_data(rows, x, nboth, fixed, covariate, of_clusters));
+      },
+      weights);
 }
 
 Matrix reduced_cluster_products(const ReducedData& self, const std::vector<Array>& unit,
-                                const std::vector<Array>& slopes, const Codes& codes) {
+                                const std::vector<Array>& slopes, const Codes& codes,
+                                const Weights& weights) {
   const std::vector<Array> columns = aligned(slopes);
   const std::vector<Column> x = columns_of(columns, codes.size());
-  return with_rows(unit, {}, codes, self.nclusters(),
-                   [&](const ClusteredRows& rows) { return reduced_products(rows, x, self); });
+  return with_rows(
+      unit, {}, codes, self.nclusters(),
+      [&](const ClusteredRows& rows) { return reduced_products(rows, x, self); }, weights);
 }
 
 py::tuple reduce_clusters(const Vector& sizes, const Matrix& means, const Matrix& within,
@@ -190,7 +196,7 @@ void bind_slopes(py::module_& m) {
   using release = py::call_guard<py::gil_scoped_release>;
   py::class_<ReducedData, Reduced>(m, "ReducedData")
       .def(py::init(&reduce), "unit"_a, "slopes"_a, "cluster"_a, "codes"_a, "nclusters"_a, "nboth"_a,
-           "fixed"_a, "covariate"_a)
+           "fixed"_a, "covariate"_a, "weights"_a, "of_clusters"_a)
       .def_property_readonly("sizes", [](const ReducedData& d) { return d.sizes; })
       .def_property_readonly("first", [](const ReducedData& d) { return numbers_array(d.first); })
       .def_property_readonly("slopes", &ReducedData::nslopes)
@@ -204,7 +210,7 @@ void bind_slopes(py::module_& m) {
                                return out;
                              })
       .def_property_readonly("design", [](const ReducedData& d) { return d.design; })
-      .def("products", &reduced_cluster_products, "unit"_a, "slopes"_a, "codes"_a)
+      .def("products", &reduced_cluster_products, "unit"_a, "slopes"_a, "codes"_a, "weights"_a)
       .def("coefficients", &coefficients_dict)
       .def("moments", &moments_tuple)
       .def("unit_scores", &unit_scores, "mean"_a, "cov"_a, "unit"_a, "slopes"_a, "codes"_a, "effects"_a,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Dense>
+#include <algorithm>
 #include <cstddef>
 
 namespace msem {
@@ -25,6 +26,25 @@ inline void add_block_products(const double* rows, std::ptrdiff_t count, std::pt
       for (const double* row = rows; row != rows + count * width; row += width)
         block.noalias() += Lane(row + a) * Lane(row + b).transpose();
       sum.block<kLane, kLane>(a, b) += block;
+    }
+  }
+}
+
+// The same, added to a lower triangle of p variables that is stored by columns.
+inline void add_packed_products(const double* rows, std::ptrdiff_t count, std::ptrdiff_t width,
+                                std::ptrdiff_t p, double* sum) {
+  using Lane = Eigen::Map<const Eigen::Matrix<double, kLane, 1>>;
+  for (std::ptrdiff_t b = 0; b < p; b += kLane) {
+    for (std::ptrdiff_t a = b; a < p; a += kLane) {
+      Eigen::Matrix<double, kLane, kLane> block = Eigen::Matrix<double, kLane, kLane>::Zero();
+      for (const double* row = rows; row != rows + count * width; row += width)
+        block.noalias() += Lane(row + a) * Lane(row + b).transpose();
+      const std::ptrdiff_t columns = std::min(kLane, p - b), last = std::min(kLane, p - a);
+      for (std::ptrdiff_t j = 0; j < columns; ++j) {
+        const std::ptrdiff_t column = b + j;
+        double* out = sum + column * p - column * (column - 1) / 2 + (a - column);  // at row a
+        for (std::ptrdiff_t i = a == b ? j : 0; i < last; ++i) out[i] += block(i, j);
+      }
     }
   }
 }

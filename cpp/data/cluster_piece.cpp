@@ -98,6 +98,7 @@ ClusterPiece::ClusterPiece(RunningClusters& clusters, const VectorXd& origin)
       values_(kBlock * width_, 0.0),
       codes_(kBlock),
       weights_(kBlock, 1.0),
+      roots_(kBlock, 1.0),
       merges_(kBlock * width_, 0.0),
       mean_(width_, 0.0) {
   report_.missing.assign(p_, 0);
@@ -176,14 +177,14 @@ void ClusterPiece::add_block(ptrdiff_t length, bool weighted) {
   for (ptrdiff_t i = 0; i < length;) {
     if (i + kAhead < length) clusters_.ask_for(codes_[i + kAhead]);
     ptrdiff_t end = i + 1;
-    while (!weighted && end < length && codes_[end] == codes_[i]) ++end;
+    while (end < length && codes_[end] == codes_[i]) ++end;
     if (end == i + 1)
       absorb(codes_[i], &values_[i * width_], weights_[i]);
     else
-      absorb_run(codes_[i], &values_[i * width_], end - i);
+      absorb_run(codes_[i], &values_[i * width_], end - i, weighted ? &weights_[i] : nullptr);
     i = end;
   }
-  add_block_products(values_.data(), length, width_, products_);
+  if (!clusters_.keep) add_block_products(values_.data(), length, width_, products_);
 }
 
 // Merge a row into its cluster, and put in its place the vector whose product this adds within the cluster.
@@ -196,27 +197,39 @@ void ClusterPiece::absorb(std::int64_t code, double* row, double weight) {
     row[k] = delta * scale;
   }
   clusters_.count[code] = n + weight;
-  if (clusters_.keep) add_within(code, row);
+  if (clusters_.keep && n > 0.0) add_within(code, row, 1);
 }
 
 // The same for rows of a cluster that follow each other. About the first of them, equal values stay equal.
-void ClusterPiece::absorb_run(std::int64_t code, double* rows, ptrdiff_t n) {
-  const double share = 1.0 / static_cast<double>(n);
+void ClusterPiece::absorb_run(std::int64_t code, double* rows, ptrdiff_t n, const double* weights) {
+  double total = static_cast<double>(n);
+  if (weights) {
+    total = 0.0;
+    for (ptrdiff_t i = 0; i < n; ++i) {
+      total += weights[i];
+      roots_[i] = std::sqrt(weights[i]);
+    }
+  }
+  const double share = 1.0 / total;
   for (ptrdiff_t at = 0; at < width_; at += kLane) {
     using Lane = Eigen::Array<double, kLane, 1>;
     const Lane first = Eigen::Map<const Lane>(rows + at);
     Lane sum = Lane::Zero();
-    for (ptrdiff_t i = 0; i < n; ++i) sum += Eigen::Map<const Lane>(rows + i * width_ + at) - first;
+    for (ptrdiff_t i = 0; i < n; ++i) {
+      const Lane off = Eigen::Map<const Lane>(rows + i * width_ + at) - first;
+      sum += weights ? Lane(weights[i] * off) : off;
+    }
     const Lane offset = sum * share;
     for (ptrdiff_t i = 0; i < n; ++i) {
       Eigen::Map<Lane> row(rows + i * width_ + at);
       row = (row - first) - offset;
+      if (weights) row *= roots_[i];
     }
     Eigen::Map<Lane> mean(&mean_[at]);
     mean = first + offset;
   }
-  for (ptrdiff_t i = 0; clusters_.keep && i < n; ++i) add_within(code, rows + i * width_);
-  merge(code, static_cast<double>(n), mean_.data());
+  if (clusters_.keep) add_within(code, rows, n);
+  merge(code, total, mean_.data());
 }
 
 // Merge n units with this mean into their cluster; `vector` is overwritten.
@@ -231,7 +244,10 @@ void ClusterPiece::merge(std::int64_t code, double n, double* vector) {
   }
   clusters_.count[code] = total;
   if (before == 0.0) return;
-  if (clusters_.keep) add_within(code, vector);
+  if (clusters_.keep) {
+    add_within(code, vector, 1);
+    return;
+  }
   std::copy_n(vector, width_, &merges_[nmerges_ * width_]);
   if (++nmerges_ == kBlock) flush();
 }
@@ -241,11 +257,16 @@ void ClusterPiece::flush() {
   nmerges_ = 0;
 }
 
-void ClusterPiece::add_within(std::int64_t code, const double* row) {
+// Add the products of centred rows to those of their cluster: of several by blocks, in registers.
+void ClusterPiece::add_within(std::int64_t code, const double* rows, ptrdiff_t n) {
   double* sum = &clusters_.within[code * clusters_.elements()];
-  for (ptrdiff_t a = 0; a < p_; ++a) {
-    for (ptrdiff_t b = a; b < p_; ++b) *sum++ += row[a] * row[b];
+  if (n == 1) {
+    for (ptrdiff_t a = 0; a < p_; ++a) {
+      for (ptrdiff_t b = a; b < p_; ++b) *sum++ += rows[a] * rows[b];
+    }
+    return;
   }
+  add_packed_products(rows, n, width_, p_, sum);
 }
 
 }  // namespace msem

@@ -4,7 +4,8 @@
 // are centred about their own mean and merged into their cluster (Chan, Golub & LeVeque, 1983); a row by
 // itself is the case of Welford (1962). What a merge adds within clusters is the product of one vector, so
 // that all products are formed from blocks of centred rows, and no sum of squares is a difference of large
-// numbers.
+// numbers. Rows count by their weights: about the weighted mean, times the root of the weight. Where products
+// within every cluster are kept, they are formed there and nowhere else; the pooled ones are their sum.
 #pragma once
 
 #include <Eigen/Dense>
@@ -68,7 +69,7 @@ class ClusterPiece {
   // n units of a cluster with this mean less the origin; `within` are their products, if products are kept.
   void add_cluster(std::int64_t code, double n, const double* mean, const double* within);
   const RowReport& report() const { return report_; }
-  // Products within clusters of all that was added, width x width, lower triangle.
+  // Products within clusters of all that was added, width x width, lower triangle; 0 where they are kept.
   Eigen::MatrixXd take_products();
 
  private:
@@ -77,9 +78,9 @@ class ClusterPiece {
   void count(std::ptrdiff_t k, std::ptrdiff_t row, double value);
   void add_block(std::ptrdiff_t length, bool weighted);
   void absorb(std::int64_t code, double* row, double weight);
-  void absorb_run(std::int64_t code, double* rows, std::ptrdiff_t n);
+  void absorb_run(std::int64_t code, double* rows, std::ptrdiff_t n, const double* weights);
   void merge(std::int64_t code, double n, double* vector);
-  void add_within(std::int64_t code, const double* row);
+  void add_within(std::int64_t code, const double* rows, std::ptrdiff_t n);
   void flush();
 
   RunningClusters& clusters_;
@@ -90,6 +91,7 @@ class ClusterPiece {
   std::vector<double> values_;  // of a block, a row after the other
   std::vector<std::int64_t> codes_;
   std::vector<double> weights_;  // of the block, if rows have any
+  std::vector<double> roots_;    // of the weights of a run
   std::vector<double> merges_;   // vectors whose products merges add
   std::ptrdiff_t nmerges_ = 0;
   std::vector<double> mean_;

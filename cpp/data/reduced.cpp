@@ -146,7 +146,19 @@ class Reduction {
     work_.resize(static_cast<std::size_t>(n * width));
     design.assign(static_cast<std::size_t>((1 + k_) * (1 + k_)), 0.0);
     values.assign(static_cast<std::size_t>((1 + k_) * m_), 0.0);
-    const double root = std::sqrt(static_cast<double>(n));
+    total_ = static_cast<double>(n);
+    const double* weights = nullptr;
+    if (rows_.weights) {
+      weight_.resize(static_cast<std::size_t>(n));
+      total_ = 0;
+      for (std::ptrdiff_t i = 0; i < n; ++i) {
+        const double w = rows_.weights[order_.at(begin + i)];
+        total_ += w;
+        weight_[i] = std::sqrt(w);
+      }
+      weights = weight_.data();
+    }
+    const double root = std::sqrt(total_);
     size_.assign(k_, 0.0);
     before_.assign(k_, 0.0);
     design[0] = root;
@@ -162,11 +174,12 @@ class Reduction {
       }
       for (std::ptrdiff_t i = 0; i < n; ++i) {
         v[i] = x[order_.at(begin + i)] - origin;
-        sum += v[i];
+        sum += weights ? weights[i] * weights[i] * v[i] : v[i];
         if (slope) size_[c] = std::max(size_[c], std::abs(v[i]));
       }
-      const double mean = sum / static_cast<double>(n);
+      const double mean = sum / total_;
       for (std::ptrdiff_t i = 0; i < n; ++i) v[i] -= mean;
+      for (std::ptrdiff_t i = 0; weights && i < n; ++i) v[i] *= weights[i];
       if (slope) {
         design[1 + c] = root * (mean + origin);
         before_[c] = squares(v);
@@ -178,7 +191,7 @@ class Reduction {
     for (Index c = 0; c < k_ && rho <= k_; ++c) {
       double* x = column(c);
       const double length = squares(x), least = kConstant * size_[c];
-      if (!(length > least * least * static_cast<double>(n)) || !(length > kDependent * before_[c])) continue;
+      if (!(length > least * least * total_) || !(length > kDependent * before_[c])) continue;
       const double norm = std::sqrt(length);
       for (std::ptrdiff_t i = 0; i < n; ++i) x[i] /= norm;
       design[rho * (1 + k_) + 1 + c] = norm;
@@ -197,15 +210,18 @@ class Reduction {
     return rho;
   }
 
-  // Products of what is left, lower triangle by column, added to `out`.
-  void add_products(double* out) const {
+  // Units of the cell: the sum of the weights of its rows.
+  double units() const { return total_; }
+
+  // Products of what is left, lower triangle by column, added to `out` so often.
+  void add_products(double weight, double* out) const {
     for (Index a = 0; a < m_; ++a) {
       const double* x = column(k_ + a);
       for (Index b = a; b < m_; ++b, ++out) {
         const double* y = column(k_ + b);
         double sum = 0;
         for (std::ptrdiff_t i = 0; i < n_; ++i) sum += x[i] * y[i];
-        *out += sum;
+        *out += weight * sum;
       }
     }
   }
@@ -228,7 +244,8 @@ class Reduction {
   const Vector& slope_origin_;
   const Index k_, m_;
   std::ptrdiff_t n_ = 0;
-  std::vector<double> work_, size_, before_;
+  double total_ = 0;
+  std::vector<double> work_, size_, before_, weight_;  // weight_: roots of those of the rows
 };
 
 // Work on clusters first, ..., last - 1 of each piece; the pieces depend on the data alone.
@@ -288,7 +305,7 @@ void set_rows(ReducedData& data) {
 }  // namespace
 
 ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& slopes, Index nboth,
-                         Index fixed, std::vector<Index> covariate) {
+                         Index fixed, std::vector<Index> covariate, const Vector& weights) {
   const Order order = order_of(rows, static_cast<Index>(rows.unit.size()) - fixed);
   const Pieces pieces(order);
   ReducedData out;
@@ -307,7 +324,9 @@ ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& s
   out.origin.resize(m + q);
   out.origin << value_origin, cluster_origin;
   out.sizes.resize(clusters);
-  out.weight.setOnes(clusters);
+  if (weights.size() && weights.size() != clusters)
+    throw std::invalid_argument("every cluster needs a weight");
+  out.weight = weights.size() ? weights : Vector::Ones(clusters);
   out.cell_sizes.resize(out.ncells());
   out.cluster_values.resize(q, clusters);
   struct Part {
@@ -324,16 +343,18 @@ ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& s
     Reduction reduction(rows, slopes, order, value_origin, slope_origin);
     for (std::ptrdiff_t j = pieces.bound[piece]; j < pieces.bound[piece + 1]; ++j) {
       if (order.cluster(j) == order.cluster(j + 1)) throw std::invalid_argument("a cluster has no rows");
+      double units = 0;
       for (Index c = order.first_cell[j]; c < order.first_cell[j + 1]; ++c) {
         const Index rho = reduction.run(c);
-        reduction.add_products(part.products.col(order.pattern[c]).data());
+        reduction.add_products(out.weight[j], part.products.col(order.pattern[c]).data());
         part.design.insert(part.design.end(), reduction.design.begin(),
                            reduction.design.begin() + rho * (1 + k));
         part.values.insert(part.values.end(), reduction.values.begin(), reduction.values.begin() + rho * m);
         part.rows.push_back(rho);
-        out.cell_sizes[c] = static_cast<double>(order.first[c + 1] - order.first[c]);
+        out.cell_sizes[c] = reduction.units();
+        units += reduction.units();
       }
-      out.sizes[j] = static_cast<double>(order.cluster(j + 1) - order.cluster(j));
+      out.sizes[j] = units;
       const std::ptrdiff_t row = order.at(order.cluster(j));
       for (Index c = 0; c < q; ++c) out.cluster_values(c, j) = rows.cluster[c][row] - cluster_origin[c];
     }
@@ -374,7 +395,7 @@ Matrix reduced_products(const ClusteredRows& rows, const std::vector<Column>& sl
     const Index end = order.first_cell[pieces.bound[piece + 1]];
     for (Index c = order.first_cell[pieces.bound[piece]]; c < end; ++c) {
       reduction.run(c);
-      reduction.add_products(out.data() + c * elements);
+      reduction.add_products(1, out.data() + c * elements);
     }
   });
   return out.transpose();

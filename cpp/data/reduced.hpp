@@ -38,7 +38,7 @@ struct ReducedData {
   Matrix design;                   // (1 + covariates) x rows: R
   Matrix values;                   // (outcomes + fixed) x rows
   Matrix cluster_values;           // q x J
-  Vector sizes, weight;            // J; weights are 1 unless clusters are resampled
+  Vector sizes, weight;            // J; weights are 1 unless clusters are resampled or have weights
   std::vector<Matrix> remainder;   // by pattern: pooled products beyond the rows, weighted
 
   Index nclusters() const { return sizes.size(); }
@@ -52,9 +52,11 @@ struct ReducedData {
 };
 
 // `rows.unit` are the outcomes, NaN where there is none, and the fixed covariates; `slopes` the covariates
-// with slopes. Throws std::invalid_argument when a code is out of range.
+// with slopes. A row with a weight is itself times the root of that, since its log-density counts so often;
+// sizes are sums of weights. `weights` of the clusters, or empty: 1. Throws std::invalid_argument when a code
+// is out of range.
 ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& slopes, Index nboth,
-                         Index fixed, std::vector<Index> covariate);
+                         Index fixed, std::vector<Index> covariate, const Vector& weights);
 
 // The same of complete clusters of which sizes, means and products about these are known, and the products
 // beyond the rows of each. `slopes` are positions of the covariates with slopes among the variables of units.

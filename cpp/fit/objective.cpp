@@ -316,6 +316,16 @@ Matrix Objective::scores(ConstVectorRef theta, const Clusters& clusters, int gro
   return out;
 }
 
+Matrix Objective::score_products(ConstVectorRef theta, const Clusters& clusters, int group,
+                                 const Vector& weights, const Matrix& basis) const {
+  Matrix rows = scores(theta, clusters, group);
+  if (!rows.size()) return {};
+  if (weights.size() && weights.size() != rows.rows())
+    throw std::invalid_argument("every cluster needs a weight");
+  if (basis.size()) rows = product(rows, basis);
+  return weights.size() ? weighted_cross(rows, weights, rows) : cross(rows, rows);
+}
+
 Vector Objective::cluster_loglik(ConstVectorRef theta, const Clusters& clusters, int group) const {
   std::vector<BlockPoint> points;
   levels_.at(group);

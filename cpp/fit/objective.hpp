@@ -78,6 +78,10 @@ class Objective {
   // Derivatives of the log-likelihoods of single clusters of one group (J x npar), and these log-likelihoods;
   // empty outside the domain.
   Matrix scores(ConstVectorRef theta, const Clusters& clusters, int group) const;
+  // The sum of outer products of these, each as often as `weights` say (empty: once), in the directions of
+  // the columns of `basis` (empty: of the parameters). Empty outside the domain.
+  Matrix score_products(ConstVectorRef theta, const Clusters& clusters, int group, const Vector& weights,
+                        const Matrix& basis) const;
   Vector cluster_loglik(ConstVectorRef theta, const Clusters& clusters, int group) const;
   // Parameters that are intercepts and nothing else, ascending: the means are linear in them.
   std::vector<int> intercepts() const;

@@ -136,6 +136,9 @@ class Objective:
     def implied(self, theta: ArrayLike, block: int) -> tuple[_Floats, _Floats]: ...
     def jacobian(self, theta: ArrayLike, block: int) -> _Floats: ...
     def scores(self, theta: ArrayLike, clusters: Clusters, group: int = 0) -> _Floats: ...
+    def score_products(
+        self, theta: ArrayLike, clusters: Clusters, group: int, weights: _Floats, basis: _Floats
+    ) -> _Floats: ...
     def cluster_loglik(self, theta: ArrayLike, clusters: Clusters, group: int = 0) -> _Floats: ...
 
 BorderTuple = tuple[_Floats, _Floats, _Floats, list[tuple[int, list[int]]]]
@@ -221,7 +224,7 @@ def saturated_trace(
     expected: bool = False,
 ) -> float: ...
 def cluster_products(
-    sizes: _Floats, means: _Floats, within: _Floats, origin: _Floats, scale: _Floats
+    sizes: _Floats, means: _Floats, within: _Floats, origin: _Floats, scale: _Floats, weights: _Floats
 ) -> tuple[_Floats, list[_Floats]]: ...
 
 class _TwoLevelStatistics(TypedDict):
@@ -376,6 +379,8 @@ class ReducedData:
         nboth: int,
         fixed: int,
         covariate: Sequence[int],
+        weights: _Floats | None,  # of rows
+        of_clusters: _Floats,  # or empty
     ) -> None: ...
     @property
     def sizes(self) -> _Floats: ...
@@ -394,7 +399,11 @@ class ReducedData:
     @property
     def design(self) -> _Floats: ...
     def products(
-        self, unit: Sequence[_Floats], slopes: Sequence[_Floats], codes: NDArray[np.int64]
+        self,
+        unit: Sequence[_Floats],
+        slopes: Sequence[_Floats],
+        codes: NDArray[np.int64],
+        weights: _Floats | None,
     ) -> _Floats: ...
     @property
     def weight(self) -> _Floats: ...

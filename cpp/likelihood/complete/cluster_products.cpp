@@ -1,6 +1,7 @@
 #include "likelihood/complete/cluster_products.hpp"
 
-#include <map>
+#include <algorithm>
+#include <numeric>
 #include <stdexcept>
 
 #include "base/threads.hpp"
@@ -12,9 +13,9 @@ namespace {
 constexpr Index kBlock = 256;   // clusters handled together
 constexpr Index kPiece = 8192;  // clusters a thread takes at a time
 
-// One row t for each of the given clusters.
+// One row t for each of the given clusters, times the root of its weight.
 void fill(const ClusterData& clusters, const Index* chosen, Index count, const Vector& origin,
-          const Vector& inverse, Matrix& t) {
+          const Vector& inverse, const Vector& weights, Matrix& t) {
   const Index m = clusters.means.cols(), within = clusters.within.cols();
   t.col(0).head(count).setOnes();
   for (Index a = 0; a < m; ++a) {
@@ -38,28 +39,49 @@ void fill(const ClusterData& clusters, const Index* chosen, Index count, const V
       for (Index j = 0; j < count; ++j) out[j] = s[chosen[j]] * unit;
     }
   }
+  if (!weights.size()) return;
+  Vector root(count);
+  for (Index j = 0; j < count; ++j) root[j] = std::sqrt(weights[chosen[j]]);
+  for (Index c = 0; c < t.cols(); ++c) t.col(c).head(count).array() *= root.array();
+}
+
+// The clusters by size, and where those of each size begin.
+struct BySize {
+  std::vector<Index> member, first;
+};
+
+BySize by_size(const Vector& sizes) {
+  BySize out;
+  out.member.resize(sizes.size());
+  std::iota(out.member.begin(), out.member.end(), Index{0});
+  const auto smaller = [&](Index a, Index b) { return sizes[a] < sizes[b]; };
+  if (!std::is_sorted(out.member.begin(), out.member.end(), smaller))
+    std::stable_sort(out.member.begin(), out.member.end(), smaller);
+  for (std::size_t i = 0; i < out.member.size(); ++i) {
+    if (i == 0 || smaller(out.member[i - 1], out.member[i])) out.first.push_back(static_cast<Index>(i));
+  }
+  out.first.push_back(sizes.size());
+  return out;
 }
 
 }  // namespace
 
-ClusterProducts cluster_products(const ClusterData& clusters, const Vector& origin, const Vector& scale) {
+ClusterProducts cluster_products(const ClusterData& clusters, const Vector& origin, const Vector& scale,
+                                 const Vector& weights) {
   const Index total = clusters.sizes.size(), m = clusters.means.cols(), p2 = clusters.within.cols();
   if (clusters.means.rows() != total || clusters.within.rows() != total || origin.size() != m ||
-      scale.size() != m)
+      scale.size() != m || (weights.size() && weights.size() != total))
     throw std::invalid_argument("statistics of clusters have inconsistent shapes");
-  std::map<double, std::vector<Index>> by_size;
-  for (Index j = 0; j < total; ++j) by_size[clusters.sizes[j]].push_back(j);
+  const BySize order = by_size(clusters.sizes);
+  const Index distinct = static_cast<Index>(order.first.size()) - 1;
   struct Piece {
-    const std::vector<Index>* members;
-    Index first, size;
+    Index first, last, size;
     Matrix sum;
   };
   std::vector<Piece> pieces;
-  Index s = 0;
-  for (const auto& entry : by_size) {
-    const auto count = static_cast<Index>(entry.second.size());
-    for (Index first = 0; first < count; first += kPiece) pieces.push_back({&entry.second, first, s, {}});
-    ++s;
+  for (Index s = 0; s < distinct; ++s) {
+    for (Index first = order.first[s]; first < order.first[s + 1]; first += kPiece)
+      pieces.push_back({first, std::min(first + kPiece, order.first[s + 1]), s, {}});
   }
   const Index dim = 1 + m + m * (m + 1) / 2 + p2;
   const Vector inverse = scale.cwiseInverse();
@@ -67,18 +89,16 @@ ClusterProducts cluster_products(const ClusterData& clusters, const Vector& orig
     Piece& piece = pieces[i];
     piece.sum.setZero(dim, dim);
     Matrix t(kBlock, dim);
-    const Index last = std::min<Index>(piece.first + kPiece, piece.members->size());
-    for (Index first = piece.first; first < last; first += kBlock) {
-      const Index count = std::min(kBlock, last - first);
-      fill(clusters, piece.members->data() + first, count, origin, inverse, t);
+    for (Index first = piece.first; first < piece.last; first += kBlock) {
+      const Index count = std::min(kBlock, piece.last - first);
+      fill(clusters, order.member.data() + first, count, origin, inverse, weights, t);
       piece.sum.selfadjointView<Eigen::Lower>().rankUpdate(t.topRows(count).transpose());
     }
   });
   ClusterProducts out;
-  out.sizes.resize(s);
-  out.sums.assign(s, Matrix::Zero(dim, dim));
-  s = 0;
-  for (const auto& entry : by_size) out.sizes[s++] = entry.first;
+  out.sizes.resize(distinct);
+  out.sums.assign(distinct, Matrix::Zero(dim, dim));
+  for (Index s = 0; s < distinct; ++s) out.sizes[s] = clusters.sizes[order.member[order.first[s]]];
   for (const Piece& piece : pieces) out.sums[piece.size] += piece.sum;
   for (Matrix& sum : out.sums) sum = Matrix(sum.selfadjointView<Eigen::Lower>());
   return out;

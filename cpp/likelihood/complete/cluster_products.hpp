@@ -14,7 +14,9 @@ struct ClusterProducts {
   std::vector<Matrix> sums;  // S matrices t t', summed
 };
 
-// v and S are taken about `origin` and in units of `scale`, both of length p + q.
-ClusterProducts cluster_products(const ClusterData& clusters, const Vector& origin, const Vector& scale);
+// v and S are taken about `origin` and in units of `scale`, both of length p + q. `weights` of the products,
+// at least 0 and one for each cluster; empty: 1.
+ClusterProducts cluster_products(const ClusterData& clusters, const Vector& origin, const Vector& scale,
+                                 const Vector& weights);
 
 }  // namespace msem

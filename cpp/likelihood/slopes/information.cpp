@@ -3,6 +3,8 @@
 // Both are sums over clusters of products of the derivatives of their values, dy_a = -(d mean + dM t), and of
 // traces of products of dM, which clusters of one design share. The latter are summed in coordinates of the
 // changes of M, which are those of w~, C and lambda; parameters come in at the end.
+#include <algorithm>
+
 #include "base/interrupt.hpp"
 #include "base/root.hpp"
 #include "base/stacked.hpp"
@@ -13,16 +15,27 @@ namespace msem {
 
 namespace {
 
-// A += A-block of the Kronecker product of X and Y: element ((i, l), (j, k)) gains x(i, j) y(l, k).
-void add_kronecker(Matrix& out, ConstMatrixRef x, ConstMatrixRef y) {
-  const Index rows = x.rows(), others = y.rows();
-  for (Index j = 0; j < x.cols(); ++j) {
-    for (Index k = 0; k < y.cols(); ++k) {
-      double* column = out.data() + (k * x.cols() + j) * out.rows();
+// Element ((i, l), (j, k)) gains w x(i, j) y(l, k): clusters are small, so that loops are written out.
+void add_kronecker(Matrix& out, double w, const double* x, Index rows, Index columns, const double* y,
+                   Index others, Index other_columns) {
+  for (Index j = 0; j < columns; ++j) {
+    for (Index k = 0; k < other_columns; ++k) {
+      double* column = out.data() + (k * columns + j) * out.rows();
       for (Index l = 0; l < others; ++l) {
-        const double s = y(l, k);
-        for (Index i = 0; i < rows; ++i) column[l * rows + i] += s * x(i, j);
+        const double s = w * y[k * others + l];
+        for (Index i = 0; i < rows; ++i) column[l * rows + i] += s * x[j * rows + i];
       }
+    }
+  }
+}
+
+// out := A B, of rows x inner and inner x columns.
+void multiply(const double* a, const double* b, double* out, Index rows, Index inner, Index columns) {
+  std::fill(out, out + rows * columns, 0.0);
+  for (Index j = 0; j < columns; ++j) {
+    for (Index k = 0; k < inner; ++k) {
+      const double s = b[j * inner + k];
+      for (Index i = 0; i < rows; ++i) out[j * rows + i] += s * a[k * rows + i];
     }
   }
 }
@@ -76,7 +89,8 @@ class SlopeInformation {
     Traces sum = total<Traces>([&](Index piece, Traces& part) { add_traces(piece, part); }, Traces(*this));
     for (std::size_t r = 0; r < point_.observed_.size(); ++r) {
       const Matrix& weight = point_.observed_[r].weight;
-      add_kronecker(sum.ww, point_.classes_->beyond[static_cast<Index>(r)] * weight, weight);
+      add_kronecker(sum.ww, point_.classes_->beyond[static_cast<Index>(r)], weight.data(), p_, p_,
+                    weight.data(), p_, p_);
     }
     const auto lambda = within_.slope.bottomRows(p_ * m_);
     Matrix out = Matrix::Zero(kw_ + kb_, kw_ + kb_);
@@ -223,61 +237,99 @@ class SlopeInformation {
   }
 
   void add_traces(Index piece, Traces& s) const {
-    Matrix within(p_, p_), solved(p_, r_), solved_c(p_, r_), u(r_, r_), uc(r_, r_), cuc(r_, r_);
-    std::vector<Matrix> reach(m_, Matrix(p_, r_)), reach_c(m_, Matrix(p_, r_)), other(m_, Matrix(p_, p_));
-    const Matrix& c = point_.between_.cov;
+    const Index p = p_, r = r_, m = m_;
+    const double* c = point_.between_.cov.data();
+    std::vector<double> inverse_z, u(r * r), uc(r * r), cuc(r * r), within(p * p), solved(p * r),
+        other(p * p);
+    std::vector<double> reach(m * r * p), reach_c(m * p * r), turned(r);
     for_classes(piece, true, [&](Index number, const DesignEvidence& e) {
       const double weight = point_.classes_->weight[number];
-      const Eigen::Map<const Matrix> inverse(e.inverse.data(), e.d, e.d), half(e.half.data(), e.d, r_);
-      const Eigen::Map<const Matrix> inverse_zc(e.solved.data(), e.d, r_), z(e.z.data(), e.d, r_);
-      set_cross(u, half, half);
-      set_product(uc, u, c);
-      set_product(cuc, c, uc);
-      const Matrix inverse_z = product(inverse, z);
-      for (Matrix& x : reach) x.setZero();
-      for (Index a = 0; a < e.rho; ++a) {
-        for (Index k = 0; k < m_; ++k) reach[k] += design(e, a, k) * inverse_z.middleRows(a * p_, p_);
+      const Index d = e.d;
+      const double *inverse = e.inverse.data(), *half = e.half.data();
+      for (Index j = 0; j < r; ++j) {
+        for (Index k = 0; k <= j; ++k) {
+          double sum = 0;
+          for (Index i = 0; i < d; ++i) sum += half[j * d + i] * half[k * d + i];
+          u[j * r + k] = u[k * r + j] = sum;
+        }
       }
-      for (Index k = 0; k < m_; ++k) set_product(reach_c[k], reach[k], c);
-      add_kronecker(s.cc, weight * u, u);
+      multiply(u.data(), c, uc.data(), r, r, r);
+      multiply(c, uc.data(), cuc.data(), r, r, r);
+      inverse_z.resize(d * r);
+      multiply(inverse, e.z.data(), inverse_z.data(), d, d, r);
+      add_kronecker(s.cc, weight, u.data(), r, r, u.data(), r, r);
+      // of each slope its part of Z'M^-1, transposed: r x p, and p x r with C
+      std::fill(reach.begin(), reach.end(), 0.0);
+      for (Index k = 0; k < m; ++k) {
+        double* own = reach.data() + k * r * p;
+        for (Index a = 0; a < e.rho; ++a) {
+          const double x = design(e, a, k);
+          for (Index j = 0; j < r; ++j) {
+            for (Index i = 0; i < p; ++i) own[i * r + j] += x * inverse_z[j * d + a * p + i];
+          }
+        }
+        double* own_c = reach_c.data() + k * p * r;
+        for (Index l = 0; l < r; ++l) {
+          for (Index i = 0; i < p; ++i) {
+            double sum = 0;
+            for (Index j = 0; j < r; ++j) sum += own[i * r + j] * c[l * r + j];
+            own_c[l * p + i] = sum;
+          }
+        }
+      }
       for (Index a = 0; a < e.rho; ++a) {
         for (Index b = 0; b < e.rho; ++b) {
-          within = inverse.block(a * p_, b * p_, p_, p_);
-          add_kronecker(s.ww, weight * within, within);
+          block(inverse, d, a, b, within.data());
+          add_kronecker(s.ww, weight, within.data(), p, p, within.data(), p, p);
         }
-        solved = inverse_z.middleRows(a * p_, p_);
-        solved_c = inverse_zc.middleRows(a * p_, p_);
-        add_kronecker(s.wc, weight * solved, solved);
-        for (Index k = 0; k < m_; ++k) {
-          other[k].setZero();
-          for (Index b = 0; b < e.rho; ++b)
-            other[k] += design(e, b, k) * inverse.block(a * p_, b * p_, p_, p_);
-          add_slope(s.wl, k, weight, other[k], solved_c.col(nboth() + k));
+        for (Index j = 0; j < r; ++j) std::copy_n(inverse_z.data() + j * d + a * p, p, solved.data() + j * p);
+        add_kronecker(s.wc, weight, solved.data(), p, r, solved.data(), p, r);
+        for (Index k = 0; k < m; ++k) {
+          std::fill(other.begin(), other.end(), 0.0);
+          for (Index b = 0; b < e.rho; ++b) add_block(design(e, b, k), inverse, d, a, b, other.data());
+          add_slope(s.wl, k, weight, other.data(), p, e.solved.data() + (nboth() + k) * d + a * p, p);
         }
       }
-      for (Index k = 0; k < m_; ++k) {
-        add_slope(s.cl, k, weight, reach[k].transpose(), uc.col(nboth() + k));
-        for (Index l = 0; l < m_; ++l) {
-          within.setZero();
+      for (Index k = 0; k < m; ++k) {
+        add_slope(s.cl, k, weight, reach.data() + k * r * p, r, uc.data() + (nboth() + k) * r, r);
+        for (Index l = 0; l < m; ++l) {
+          std::fill(within.begin(), within.end(), 0.0);
           for (Index a = 0; a < e.rho; ++a) {
             for (Index b = 0; b < e.rho; ++b)
-              within += design(e, a, k) * design(e, b, l) * inverse.block(a * p_, b * p_, p_, p_);
+              add_block(design(e, a, k) * design(e, b, l), inverse, d, a, b, within.data());
           }
-          auto ll = s.ll.block(k * p_, l * p_, p_, p_);
-          ll += weight * cuc(nboth() + k, nboth() + l) * within;
-          add_outer(ll, weight, reach_c[k].col(nboth() + l), reach_c[l].col(nboth() + k));
+          const double both = cuc[(nboth() + l) * r + nboth() + k];
+          const double* left = reach_c.data() + k * p * r + (nboth() + l) * p;
+          const double* right = reach_c.data() + l * p * r + (nboth() + k) * p;
+          for (Index j = 0; j < p; ++j) {
+            double* column = s.ll.data() + (l * p + j) * s.ll.rows() + k * p;
+            for (Index i = 0; i < p; ++i)
+              column[i] += weight * (both * within[j * p + i] + left[i] * right[j]);
+          }
         }
       }
     });
   }
 
+  // Block (a, b) of p x p of a matrix with d rows, and `s` times it added.
+  void block(const double* x, Index d, Index a, Index b, double* out) const {
+    for (Index j = 0; j < p_; ++j) std::copy_n(x + (b * p_ + j) * d + a * p_, p_, out + j * p_);
+  }
+  void add_block(double s, const double* x, Index d, Index a, Index b, double* out) const {
+    for (Index j = 0; j < p_; ++j) {
+      const double* column = x + (b * p_ + j) * d + a * p_;
+      for (Index i = 0; i < p_; ++i) out[j * p_ + i] += s * column[i];
+    }
+  }
+
   // Columns of slope k gain the Kronecker product of a matrix with p columns and a vector.
-  void add_slope(Matrix& out, Index k, double weight, const Matrix& x, const Vector& y) const {
+  void add_slope(Matrix& out, Index k, double weight, const double* x, Index rows, const double* y,
+                 Index length) const {
     for (Index j = 0; j < p_; ++j) {
       double* column = out.data() + (k * p_ + j) * out.rows();
-      for (Index l = 0; l < y.size(); ++l) {
+      for (Index l = 0; l < length; ++l) {
         const double s = weight * y[l];
-        for (Index i = 0; i < x.rows(); ++i) column[l * x.rows() + i] += s * x(i, j);
+        for (Index i = 0; i < rows; ++i) column[l * rows + i] += s * x[j * rows + i];
       }
     }
   }

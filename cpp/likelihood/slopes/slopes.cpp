@@ -1,11 +1,10 @@
 #include "likelihood/slopes/slopes.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <numeric>
 #include <stdexcept>
-#include <string>
-#include <unordered_map>
 
 #include "base/interrupt.hpp"
 #include "base/root.hpp"
@@ -16,40 +15,73 @@ namespace msem {
 
 namespace {
 
-constexpr Index kPieces = 32;        // at most
-constexpr Index kPieceWork = 4000;   // values of clusters that are worth a piece
-constexpr Index kThreadWork = 4000;  // values below which threads do not pay
-constexpr double kDigits = 1e12;     // to which equal designs agree
+constexpr Index kPieces = 32;         // at most
+constexpr Index kPieceWork = 4000;    // values of clusters that are worth a piece
+constexpr Index kThreadWork = 4000;   // values below which threads do not pay
+constexpr int kRounded = 12;          // binary digits that equal designs may differ in: 12 decimal ones agree
+constexpr Index kManyDesigns = 4096;  // from which steps use their information again
 
-// The numbers of a design to 12 digits, as a key.
-void append(std::string& key, double x) {
-  int exponent = 0;
-  const double mantissa = std::frexp(x, &exponent);
-  const auto digits = static_cast<long long>(std::llround(mantissa * kDigits));
-  char bytes[sizeof digits + sizeof exponent];
-  std::memcpy(bytes, &digits, sizeof digits);
-  std::memcpy(bytes + sizeof digits, &exponent, sizeof exponent);
-  key.append(bytes, sizeof bytes);
+// A number to 12 digits, as a key; 0 and -0 are one.
+std::uint64_t key_of(double x) {
+  const double unsigned_zero = x + 0.0;
+  std::uint64_t bits;
+  std::memcpy(&bits, &unsigned_zero, sizeof bits);
+  return (bits + (std::uint64_t{1} << (kRounded - 1))) >> kRounded;
 }
+
+// Numbers keys, each a run of words, by their first appearance.
+class KeyNumbers {
+ public:
+  explicit KeyNumbers(Index expected) {
+    std::size_t slots = 16;
+    while (slots < 2 * static_cast<std::size_t>(expected)) slots *= 2;
+    slots_.assign(slots, -1);
+  }
+  Index of(const std::vector<std::uint64_t>& key) {
+    std::uint64_t hash = key.size();
+    for (const std::uint64_t word : key) {
+      hash = (hash ^ word) * 0x9E3779B97F4A7C15ull;
+      hash ^= hash >> 29;
+    }
+    for (std::size_t at = hash & (slots_.size() - 1);; at = (at + 1) & (slots_.size() - 1)) {
+      const Index known = slots_[at];
+      if (known < 0) {
+        slots_[at] = count();
+        words_.insert(words_.end(), key.begin(), key.end());
+        first_.push_back(words_.size());
+        return count() - 1;
+      }
+      if (first_[known + 1] - first_[known] == key.size() &&
+          std::equal(key.begin(), key.end(), words_.begin() + static_cast<std::ptrdiff_t>(first_[known])))
+        return known;
+    }
+  }
+  Index count() const { return static_cast<Index>(first_.size()) - 1; }
+
+ private:
+  std::vector<Index> slots_;  // twice as many as there can be keys, so that one is free
+  std::vector<std::uint64_t> words_;
+  std::vector<std::size_t> first_ = {0};
+};
 
 }  // namespace
 
+bool SlopeLikelihood::costly_information() const { return classes_.count() >= kManyDesigns; }
+
 DesignClasses::DesignClasses(const ReducedData& data) {
   const Index total = data.nclusters(), width = data.design.rows();
-  std::unordered_map<std::string, Index> numbers;
+  KeyNumbers numbers(total);
   std::vector<Index> of(total), sizes;
-  std::string key;
+  std::vector<std::uint64_t> key;
+  const bool complete = data.complete();
   for (Index j = 0; j < total; ++j) {
     key.clear();
-    if (!data.complete()) {
-      for (Index a = data.first[j]; a < data.first[j + 1]; ++a)
-        append(key, static_cast<double>(1 + data.row_pattern[a]));
-    }
+    for (Index a = data.first[j]; !complete && a < data.first[j + 1]; ++a)
+      key.push_back(static_cast<std::uint64_t>(data.row_pattern[a]));
     for (Index i = data.first[j] * width; i < data.first[j + 1] * width; ++i)
-      append(key, data.design.data()[i]);
-    const auto [at, added] = numbers.emplace(key, static_cast<Index>(numbers.size()));
-    of[j] = at->second;
-    if (added) sizes.push_back(0);
+      key.push_back(key_of(data.design.data()[i]));
+    of[j] = numbers.of(key);
+    if (of[j] == static_cast<Index>(sizes.size())) sizes.push_back(0);
     ++sizes[of[j]];
   }
   first.assign(sizes.size() + 1, 0);

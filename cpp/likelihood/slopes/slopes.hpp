@@ -122,6 +122,7 @@ class SlopeLikelihood : public Likelihood {
       : data_(std::move(data)), classes_(*data_) {}
   Layout layout() const override { return shape().layout(); }
   std::unique_ptr<LikelihoodPoint> at(Implied moments) const override;
+  bool costly_information() const override;
   const ReducedData& data() const { return *data_; }
   const DesignClasses& classes() const { return classes_; }
   TwoLevels shape() const {

@@ -192,8 +192,9 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes):
             about = sizes @ means / sizes.sum() if centred else 0.0
             return ClusterArrays(sizes, means - about, within, rows.sampled)
         values = rows.values(self.cluster)
-        about = np.average(values, axis=0, weights=rows.weights) if centred else 0.0
-        return row_arrays(values - about, rows.sampled)
+        if centred:
+            values = values - np.average(values, axis=0, weights=rows.weights)
+        return row_arrays(values, rows.sampled)
 
     def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[SampleStatistics, ClusterArrays]:
         """Statistics and clusters of some of the variables, each at one level only."""
@@ -219,8 +220,8 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes):
         """Sums of products of some variables about their mean, each cluster vector counting `weight` times."""
         counts = weight * self.counts
         centred = self.means[:, index] - counts @ self.means[:, index] / counts.sum()
-        pooled: Floats = np.tensordot(weight, self.scatter, axes=1)[np.ix_(index, index)]
-        pooled += (centred.T * counts) @ centred
+        summed = (weight @ self.scatter.reshape(len(weight), -1)).reshape(self.scatter.shape[1:])
+        pooled: Floats = summed[index][:, index] + (centred.T * counts) @ centred
         return pooled
 
     def difference(self, other: SampleStatistics) -> str:
@@ -423,7 +424,13 @@ class ClusterArrays(CountedClusters):
     @cached_property
     def products(self) -> ClusterProducts | None:
         """Sums of products by size, from which sums of products of scores are computed; None where it does not pay."""
-        return None if self.sampled is not None else cluster_products(self.sizes, self.means, self.within)
+        if self.sampled is None:
+            return cluster_products(self.sizes, self.means, self.within)
+        if self.sampled.design is not None:  # whose units may be several clusters
+            return None
+        weights = self.sampled.weights
+        squares = None if weights is None else weights**2
+        return cluster_products(self.sizes, self.means, self.within, squares)
 
 
 def row_arrays(values: Floats, sampled: Sampled | None = None) -> ClusterArrays:

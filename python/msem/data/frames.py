@@ -196,7 +196,11 @@ class ClusteredData:
 
     def values(self, names: Sequence[str]) -> Floats:
         """Values of variables, shape (N, p)."""
-        return np.column_stack(columns_of(self, names))
+        columns = columns_of(self, names)
+        out = np.empty((len(columns), self.nobs))
+        for row, column in zip(out, columns, strict=True):
+            row[:] = column
+        return out.T
 
     @property
     def cluster_of_row(self) -> NDArray[np.int64]:
@@ -278,7 +282,8 @@ class ClusteredData:
         self, unit: Sequence[str], covariates: Sequence[str], data: _core.ReducedData
     ) -> Floats:
         """Products about the regressions within every cluster; see `SlopeClusters`."""
-        return data.products(columns_of(self, unit), columns_of(self, covariates), cluster_codes(self))
+        columns = columns_of(self, unit), columns_of(self, covariates)
+        return data.products(*columns, cluster_codes(self), self.weights)
 
     def reduced(
         self,
@@ -299,6 +304,8 @@ class ClusteredData:
             nboth,
             fixed,
             list(numbers),
+            self.weights,
+            np.empty(0) if self.sampled is None or self.sampled.weights is None else self.sampled.weights,
         )
 
 

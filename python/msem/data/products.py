@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 LONGEST = 160  # length of t from which its products take more space than they save time
 WORTH = 4  # clusters of a size, for each element of t, from which its products save time
+ENOUGH = 1024  # clusters from which a point among the data, and the spread about it, are known well enough
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class ClusterProducts:
     sizes : ndarray, shape (S,)
         Distinct cluster sizes.
     sums : list of ndarray, S times shape (d, d)
+        Weighted, if the clusters have weights.
     origin, scale : ndarray, shape (p + q,)
         v is about `origin`, and v and S are in units of `scale`.
     nwithin : int
@@ -82,7 +84,9 @@ class ClusterProducts:
         return out
 
 
-def cluster_products(sizes: Floats, means: Floats, within: Floats) -> ClusterProducts | None:
+def cluster_products(
+    sizes: Floats, means: Floats, within: Floats, weights: Floats | None = None
+) -> ClusterProducts | None:
     """Products of the statistics of clusters; None where there are too few clusters of each size for them to pay.
 
     Parameters
@@ -90,15 +94,28 @@ def cluster_products(sizes: Floats, means: Floats, within: Floats) -> ClusterPro
     sizes : ndarray, shape (J,)
     means : ndarray, shape (J, p + q)
     within : ndarray, shape (J, p (p + 1) / 2)
+    weights : ndarray, shape (J,), optional
+        Of the products.
     """
     m = means.shape[1]
     length = 1 + m + m * (m + 1) // 2 + within.shape[1]
     if length > LONGEST or len(sizes) < WORTH * length:
         return None
-    distinct = np.count_nonzero(np.bincount(sizes.astype(np.int64)))
-    if len(sizes) < WORTH * length * distinct:
+    if len(sizes) < WORTH * length * _distinct(sizes):
         return None
-    origin, scale = means.mean(axis=0), means.std(axis=0)
-    scale = np.where(scale > 0, scale, 1.0)
-    found, sums = _core.cluster_products(sizes, means, within, origin, scale)
+    some = means[:: max(1, len(means) // ENOUGH)]
+    origin, scale = some.mean(axis=0), some.std(axis=0)
+    if not (scale > 0).all():
+        scale = means.std(axis=0)
+        scale = np.where(scale > 0, scale, 1.0)
+    known = np.empty(0) if weights is None else weights
+    found, sums = _core.cluster_products(sizes, means, within, origin, scale, known)
     return ClusterProducts(found, sums, origin, scale, within.shape[1])
+
+
+def _distinct(sizes: Floats) -> int:
+    """How many different sizes there are, which sums of weights need not have as whole numbers."""
+    whole = sizes.astype(np.int64)
+    if (whole == sizes).all():
+        return int(np.count_nonzero(np.bincount(whole)))
+    return len(np.unique(sizes))

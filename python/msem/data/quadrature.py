@@ -19,6 +19,7 @@ from msem.data.arrays import LevelArrays
 from msem.data.complete import SampleStatistics, positions
 from msem.data.slopes import SMALL, SlopeStatistics, refuse
 from msem.data.statistics import CountedClusters, Rows, Saturated
+from msem.errors import UnsupportedError
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
@@ -150,10 +151,15 @@ def integrated(plain: SlopeStatistics, rows: Rows, nodes: int = 0) -> Quadrature
     Raises
     ------
     UnsupportedError
-        If values are missing.
+        If values are missing, or the sample has weights, PSUs or strata.
     """
     if not plain.complete:
         refuse("missing values with random slopes of covariates at both levels")
+    if rows.sampled is not None:
+        raise UnsupportedError(
+            "weights, PSUs and strata are not available with random slopes of covariates at both levels, which are "
+            "integrated over: centre the covariate within clusters, or leave them out"
+        )
     known = {field.name: getattr(plain, field.name) for field in fields(SlopeStatistics)}
     arrays = rows.cluster_arrays(plain.unit, plain.cluster)
     return QuadratureStatistics(**known, arrays_by_cluster=arrays, nodes=nodes or NODES[len(plain.slopes)])

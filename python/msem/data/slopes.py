@@ -24,6 +24,7 @@ from msem.data.first_stage import FirstStage
 from msem.data.frames import ClusteredData
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics
 from msem.data.statistics import AtMostTwoLevels, Clusters, CountedClusters, Rows, Saturated
+from msem.data.survey import Sampled
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -181,7 +182,7 @@ class SlopeStatistics(AtMostTwoLevels):
     def clusters(self, rows: Rows) -> Clusters:
         """Independent units of the rows; see `Statistics.clusters`."""
         products = rows.reduced_products(self.unit, self.covariates, self.reduced)
-        return SlopeClusters(products, self.reduced, self._places)
+        return SlopeClusters(products, self.reduced, self._places, rows.sampled)
 
     @property
     def _places(self) -> tuple[int, ...]:
@@ -197,9 +198,12 @@ class SlopeStatistics(AtMostTwoLevels):
     def with_slopes(self, slopes: Sequence[Slope], carriers: Sequence[str]) -> SlopeStatistics:
         """The same sample for other slopes of the same covariates."""
         numbers = _numbers(slopes, self.covariates)
-        return SlopeStatistics(
+        out = SlopeStatistics(
             self.plain, self.fixed, tuple(slopes), tuple(carriers), self.reduced.with_slopes(numbers)
         )
+        # of the same rows, and known already if the model was started from them
+        out.__dict__.update({"_coefficients": self._coefficients, "_moments": self._moments})
+        return out
 
     @property
     def first_stage(self) -> FirstStage | None:
@@ -378,14 +382,16 @@ class SlopeClusters(CountedClusters):
         Their rows, reduced.
     places : tuple of int
         Where the covariates with slopes stand among the unit variables.
+    sampled : Sampled or None
+        How they were sampled.
     """
 
     within: Floats
     reduced: _core.ReducedData
     places: tuple[int, ...]
+    sampled: Sampled | None = None
     of_units = True
     products = None
-    sampled = None
 
     @property
     def sizes(self) -> Floats:
@@ -523,10 +529,6 @@ def slope_statistics(
     DataWarning
         If a covariate is far from its origin: the variance of the intercepts is then that of a far extrapolation.
     """
-    if data.sampled is not None or data.weights is not None:
-        raise UnsupportedError(
-            "random slopes with weights, PSUs or strata are not available in this version: leave them out"
-        )
     unit = (*(name for name in variables.unit if name not in fixed), *fixed)
     plain = _plain(data, unit, variables.cluster, variables.nboth)
     covariates = tuple(dict.fromkeys(slope.covariate for slope in slopes))

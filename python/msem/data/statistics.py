@@ -176,6 +176,11 @@ class Clusters(Protocol):
     def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Log-likelihoods of the clusters, shape (J,), each as often as the cluster counts."""
 
+    def score_products(
+        self, core: _core.Objective, theta: ArrayLike, group: int, basis: Floats | None
+    ) -> Floats:
+        """Sum of outer products of the scores, along the columns of a basis, shape (npar, k)."""
+
     def saturated_influence(self, moments: Floats, nobs: float) -> Floats | None:
         """What each cluster of a single level adds to the moments beyond its share, shape (J, m).
 
@@ -225,6 +230,19 @@ class CountedClusters:
     def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Log-likelihoods of the clusters, shape (J,), each as often as the cluster counts."""
         return self.as_counted(core.cluster_loglik(theta, self.of(core.likelihoods[group]), group))
+
+    def score_products(
+        self, core: _core.Objective, theta: ArrayLike, group: int, basis: Floats | None
+    ) -> Floats:
+        """Sum of outer products of the scores; see `Clusters.score_products`."""
+        weights = None if self.sampled is None else self.sampled.weights
+        return core.score_products(
+            theta,
+            self.of(core.likelihoods[group]),
+            group,
+            np.empty(0) if weights is None else weights**2,
+            np.empty((0, 0)) if basis is None else basis,
+        )
 
     def as_counted(self, values: Floats) -> Floats:
         """Values or rows of clusters, each as often as it counts."""

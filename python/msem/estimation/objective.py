@@ -207,6 +207,12 @@ class Objective:
         """Derivatives of the log-likelihoods of single clusters of one group, shape (J, npar)."""
         return clusters.scores(self.core_for(clusters), theta, group - 1)
 
+    def score_products(
+        self, theta: ArrayLike, clusters: Clusters, group: int, basis: Floats | None = None
+    ) -> Floats:
+        """Sum of outer products of the scores of single clusters of one group; see `Clusters.score_products`."""
+        return clusters.score_products(self.core_for(clusters), theta, group - 1, basis)
+
     def cluster_loglik(self, theta: ArrayLike, clusters: Clusters, group: int = 1) -> Floats:
         """Log-likelihoods of single clusters of one group, fixed covariates included, shape (J,)."""
         return clusters.loglik(self.core_for(clusters), theta, group - 1)

@@ -55,11 +55,10 @@ def score_products(
     for group, c in enumerate(clusters, 1):
         known = c.products
         if known is None:
-            scores = _along(objective.scores(theta, c, group), basis)
-            out += scores.T @ scores * cluster_correction(objective.table, c)
+            part = objective.score_products(theta, c, group, basis)
         else:
             part = _from_products(objective, theta, known, group, basis)
-            out += part * cluster_correction(objective.table, c)
+        out += part * cluster_correction(objective.table, c)
     return out
 
 

@@ -1,0 +1,114 @@
+"""Time weighted fits beside unweighted ones.
+
+    python bench/weighted.py
+    python bench/weighted.py --cases demo tiny --repeats 9
+
+Frame in, summary with errors, tests and fit measures out; without weights by ML and by MLR (a weighted fit has sandwich
+errors and a scaled test, as MLR), with weights of units, of units and clusters, and of units as they are
+(`weights_scale="none"`, which makes all sizes of clusters differ). The ways take turns; seconds are the least, of the
+processor, and `over_ml` and `over_mlr` medians of the ratios of one turn. Writes `results/weighted.csv`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import os
+import platform
+import statistics
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import msem
+from casedata import single_data
+from cases import BY_NAME
+from run import cpu_model
+
+HERE = Path(__file__).parent
+USUAL = ("demo", "sizes400", "wide", "huge", "tiny", "demo_holes", "single", "single_large")
+WAYS: dict[str, dict[str, str]] = {
+    "ML": {},
+    "MLR": {"estimator": "MLR"},
+    "units": {"weights": "w"},
+    "units and clusters": {"weights": "w", "cluster_weights": "v"},
+    "units as they are": {"weights": "w", "weights_scale": "none"},
+}
+
+
+def data_of(name: str) -> tuple[str, pd.DataFrame, str]:
+    """Model, data with weights, and how missing values are treated."""
+    case = BY_NAME["single" if name == "single_large" else name]
+    data = single_data(1, 500_000) if name == "single_large" else case.make()
+    rng = np.random.default_rng(1)
+    data = data.assign(w=rng.uniform(0.5, 2, len(data)))
+    if "cluster" in data:
+        codes = pd.factorize(data["cluster"])[0]
+        data["v"] = rng.uniform(0.5, 2, codes.max() + 1)[codes]
+    return case.model, data, case.missing
+
+
+def rows_of(name: str, repeats: int, limit: float) -> list[dict[str, object]]:
+    """One row for each way."""
+    model, data, missing = data_of(name)
+    cluster = "cluster" if "cluster" in data else None
+    ways = {way: own for way, own in WAYS.items() if cluster or way in ("ML", "MLR", "units")}
+    spent: dict[str, list[float]] = {way: [] for way in ways}
+    for repeat in range(repeats + 1):  # the first one warms up
+        for way, options in ways.items():
+            if spent[way] and sum(spent[way]) > limit:
+                continue
+            begun = time.process_time()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                msem.sem(model, data, cluster=cluster, missing=missing, **options).summary(fit_measures=True)
+            if repeat:
+                spent[way].append(time.process_time() - begun)
+    rows = []
+    for way, seconds in spent.items():
+        row: dict[str, object] = {"case": name, "way": way, "cpu_seconds": f"{min(seconds):.4g}"}
+        for other in ("ML", "MLR"):
+            ratios = [one / two for one, two in zip(seconds, spent[other], strict=False)]
+            row[f"over_{other.lower()}"] = f"{statistics.median(ratios):.3g}"
+        rows.append(row | {"repeats": len(seconds)})
+    return rows
+
+
+def main() -> None:
+    """Run, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", nargs="+", default=list(USUAL))
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--limit", type=float, default=10.0, help="seconds after which a way is not repeated")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "weighted.csv")
+    given = parser.parse_args()
+    rows = []
+    for name in given.cases:
+        rows += rows_of(name, given.repeats, given.limit)
+    about = {
+        "version": msem.__version__,
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "load": f"{os.getloadavg()[0]:.1f}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+    names = list(rows[0])
+    print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
+    for row in rows:
+        print("| " + " | ".join(str(row[name]) for name in names) + " |")
+    with given.output.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*names, *about], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row | about for row in rows)
+
+
+if __name__ == "__main__":
+    main()
