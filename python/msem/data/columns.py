@@ -34,7 +34,8 @@ def select_columns(frame: Any, needed: Sequence[str]) -> Columns:
     if isinstance(frame, pd.DataFrame):
         require_unique_names(frame)
         require_known(needed, list(frame))
-        return {name: nw.from_native(frame[name], series_only=True) for name in needed}
+        whole = nw.from_native(frame)
+        return {name: whole.get_column(name) for name in needed}
     table = read_frame(frame)
     require_known(needed, table.collect_schema().names())
     selected = table.select(*dict.fromkeys(needed))

@@ -71,6 +71,8 @@ def ordered_columns(data: Any, names: Sequence[str], asked: Sequence[str]) -> Or
     DataError
         If a variable is not in the model, or has one category only, or more than `MOST`, or an empty one.
     """
+    if not asked and isinstance(data, pd.DataFrame) and not any(map(_has_order, data.dtypes)):
+        return OrderedColumns(data)
     known = set(map(str, column_names(data)))
     unknown = next((name for name in asked if name not in names or name not in known), None)
     if unknown is not None:
@@ -90,8 +92,11 @@ def ordered_columns(data: Any, names: Sequence[str], asked: Sequence[str]) -> Or
 
 def _is_ordered(series: nw.Series[Any]) -> bool:
     native = series.to_native()
-    kind = getattr(native, "dtype", None)
-    return isinstance(native, pd.Series) and isinstance(kind, pd.CategoricalDtype) and bool(kind.ordered)
+    return isinstance(native, pd.Series) and _has_order(native.dtype)
+
+
+def _has_order(kind: object) -> bool:
+    return isinstance(kind, pd.CategoricalDtype) and bool(kind.ordered)
 
 
 def _coded(name: str, series: nw.Series[Any]) -> tuple[Sequence[Any], Floats]:

@@ -22,6 +22,7 @@ Bools = NDArray[np.bool_]
 
 # Share of a variable's variance that the others must leave unexplained; below it too few digits are left.
 COLLINEAR = 1e-10
+CLEARLY = 100.0  # times that, from which it does not matter in which order the sums were taken
 # Values that are looked at before all of them are.
 PREFIX = 1024
 # Within-cluster variation of a few units in the last place is rounding.
@@ -274,6 +275,16 @@ def dependent(
     )
 
 
+def _are_independent(corr: Floats, varying: Bools) -> bool:
+    """Whether no variable comes near being determined by those before it: what a pivot leaves of its variance."""
+    own = corr if varying.all() else corr[varying][:, varying]
+    try:
+        pivots = np.linalg.cholesky(own).diagonal()
+    except np.linalg.LinAlgError:
+        return False
+    return bool((pivots**2 >= CLEARLY * COLLINEAR).all())
+
+
 def first_dependence(scatter: Floats, passing: Container[int] = ()) -> tuple[int, list[int]] | None:
     """First variable that the ones before it determine, and those of them that it depends on.
 
@@ -283,6 +294,8 @@ def first_dependence(scatter: Floats, passing: Container[int] = ()) -> tuple[int
     variance = np.diag(scatter)
     scale = 1 / np.sqrt(np.where(variance > 0, variance, 1.0))
     corr = scatter * scale * scale[:, None]
+    if _are_independent(corr, variance > 0):
+        return None
     kept: list[int] = []
     for k in np.flatnonzero(variance > 0).tolist():
         weights = np.linalg.solve(corr[np.ix_(kept, kept)], corr[kept, k])

@@ -18,6 +18,7 @@ from msem.data.reading import (
     given_labels,
     group_rows,
     has_rows,
+    implied_statistics,
     read_sample,
     require_rows_for_holes,
     with_cluster,
@@ -220,13 +221,26 @@ class CompiledModel:
     def _read(self, data: Any) -> Sample:
         rows = has_rows(data)
         grouping = group_rows(data, self.settings.group) if rows else None
-        settings = self.settings if rows else replace(self.settings, cluster=None)
+        settings = self.settings
+        if not rows and settings.cluster is not None:
+            settings = replace(settings, cluster=None)
         require_rows_for_holes(data, settings)
         require_labels(self.table, given_labels(data, settings, grouping))
         return read_sample(data, self.table, settings, grouping)
 
     def _resolved(self, data: Any) -> ResolvedSettings:
-        return resolve(with_cluster(self.settings, data), self.table, data)
+        settings = with_cluster(self.settings, data)
+        if settings is not self.settings:
+            return resolve(settings, self.table, data)
+        expected = implied_statistics(data)
+        if expected not in self._resolutions:
+            self._resolutions[expected] = resolve(settings, self.table, data)
+        return self._resolutions[expected]
+
+    @cached_property
+    def _resolutions(self) -> dict[bool, ResolvedSettings]:
+        """Of samples that are given with and without rows, made once."""
+        return {}
 
     def batch(self) -> Batch:
         """How samples are fitted from the statistics of rows."""

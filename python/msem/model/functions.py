@@ -127,11 +127,13 @@ def compile_functions(
     ModelError
         When a name is unknown, or definitions go round in a circle; with line and column.
     """
+    length = len(table.rows) if over == "rows" else table.npar
+    if not functions:  # as in most models, whose rows need no names then
+        return Functions((), (), _core.Expressions(length, [], 0))
     compiler = _Compiler(table, over)
     compiled = [compiler.compile(node, locate or table_locator(table)) for _, node, locate in functions]
     first = len(compiler.programs)
     programs = [*compiler.programs, *(piece.steps for piece in compiled)]
-    length = len(table.rows) if over == "rows" else table.npar
     return Functions(
         tuple(text for text, *_ in functions),
         tuple(piece.degree for piece in compiled),
