@@ -24,9 +24,11 @@ from msem.errors import (
     ModelSyntaxError,
     UnsupportedError,
 )
+from msem.estimation.slopes import slope_reference
 from msem.language.syntax import parse
 from msem.model.derived import saturated_table
 from msem.model.partable import parameter_table
+from msem.postestimation.scaling import slopes_trace
 
 CASES = [
     "demo_rv",
@@ -344,3 +346,27 @@ def test_a_frame_of_the_table_names_the_slopes():
     frame = table.frame()
     assert frame.loc[frame["slope"] == "s", ["lhs", "op", "rhs"]].to_numpy().tolist() == [["y1", "~", "x1"]]
     assert isinstance(frame, pd.DataFrame)
+
+
+@pytest.mark.parametrize("estimator", ["ML", "MLR"])
+def test_a_model_with_all_parameters_of_the_saturated_one_has_its_maximum(estimator):
+    rng = np.random.default_rng(6)
+    code = np.repeat(np.arange(60), np.resize([4, 7, 9], 60))
+    x, w = rng.normal(size=len(code)), rng.normal(size=60)
+    effects = rng.normal(size=(60, 2)) * [1, 0.6]
+    y = effects[code, 0] + 0.5 * w[code] + (0.3 + effects[code, 1]) * x + rng.normal(size=len(code))
+    data = pd.DataFrame({"y": y, "x": x, "w": w[code], "g": code})
+    text = 'level: 1\n y ~ rv("s")*x\nlevel: 2\n y ~ w\n s ~ y + w'
+    fit = msem.sem(text, data, cluster="g", estimator=estimator)
+    group = fit.groups[""]
+    own, alone = group.slope_reference, slope_reference(fit.table, group.sample)
+    assert own.estimate is group.estimate
+    assert alone.estimate is not None
+    assert alone.estimate is not group.estimate
+    np.testing.assert_allclose(own.llf, alone.llf, rtol=1e-10)
+    assert abs(fit.chisq) < 1e-8
+    assert fit.df == 0
+    traces = [slopes_trace(each, group.sample, "observed") for each in (own, alone)]
+    np.testing.assert_allclose(*traces, rtol=1e-5)
+    smaller = msem.sem(text.replace("s ~ y + w", "s ~ y"), data, cluster="g").groups[""]
+    assert smaller.slope_reference.estimate is not smaller.estimate

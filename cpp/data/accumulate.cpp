@@ -222,7 +222,7 @@ RowMatrix Accumulator::means() const {
 }
 
 MatrixXd Accumulator::within() const {
-  constexpr ptrdiff_t kBlock = 256;  // clusters, so that both sides of the transposition stay in cache
+  constexpr ptrdiff_t kBlock = 64;  // clusters, so that both sides of the transposition stay in cache
   const std::vector<std::int64_t> in_use = codes();
   const ptrdiff_t elements = parts_[0].elements();
   MatrixXd within(in_use.size(), elements);

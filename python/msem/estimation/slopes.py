@@ -10,7 +10,7 @@ from msem.data.reading import slope_carriers
 from msem.data.sample import Group, Sample
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate, estimate
-from msem.estimation.sampling import sampling_covariance
+from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.model.derived import saturated_slopes, saturated_table
 from msem.model.levels import BETWEEN
 from msem.model.partable import ParameterTable
@@ -36,7 +36,12 @@ class SlopeReference:
     estimate: Estimate | None = None
 
 
-def slope_reference(table: ParameterTable, group: Group) -> SlopeReference:
+def slope_reference(
+    table: ParameterTable,
+    group: Group,
+    fitted: Estimate | None = None,
+    sampling: Sampling | None = None,
+) -> SlopeReference:
     """Estimate the saturated model of slopes for one group.
 
     Every outcome has a random coefficient of every covariate that has one anywhere in the model. Its covariance matrix
@@ -48,6 +53,10 @@ def slope_reference(table: ParameterTable, group: Group) -> SlopeReference:
     table : ParameterTable
         The model of this group alone, moments of fixed covariates filled in.
     group : Group
+    fitted : Estimate, optional
+        The model, where it is fitted to this group alone.
+    sampling : Sampling, optional
+        Of its estimates.
     """
     if table.auxiliary:
         return SlopeReference(np.nan, "auxiliary variables have no slopes that a test could leave aside")
@@ -73,6 +82,8 @@ def slope_reference(table: ParameterTable, group: Group) -> SlopeReference:
             f"random (at least {needed} are needed)",
         )
     whole = saturated_table(table)
+    if fitted is not None and sampling is not None and _is_saturated(fitted, sampling, whole):
+        return SlopeReference(fitted.llf, "", fitted)
     statistics = s.with_slopes(slopes, slope_carriers(whole, 1))
     sample = Sample((replace(group, statistics=statistics, space="natural"),))
     try:
@@ -85,3 +96,16 @@ def slope_reference(table: ParameterTable, group: Group) -> SlopeReference:
     if sampling.unidentified or not sampling.positive_definite:
         return SlopeReference(np.nan, "the saturated model of slopes is not identified by these data", found)
     return SlopeReference(found.llf, "", found)
+
+
+def _is_saturated(fitted: Estimate, sampling: Sampling, whole: ParameterTable) -> bool:
+    """Whether the maximum of a model is that of the saturated one, of which it has all parameters under other names.
+
+    With as many parameters, all of them identified, the Jacobian J of the saturated parameters is regular, so that
+    their gradient is 0 where that of the model is; and there the information is J'AJ, positive definite if A is.
+    """
+    found, table = fitted.optimum, fitted.table
+    free = fitted.objective.constraints is None and not table.penalty and not table.exploratory
+    inside = found.converged and found.border is None and not found.active.any()
+    known = sampling.positive_definite and not sampling.unidentified
+    return free and inside and known and table.npar == whole.npar

@@ -65,11 +65,14 @@ class GroupResults:
         All groups of the sample.
     estimate : Estimate
         Of the whole model.
+    sampling : Sampling or None
+        Of these estimates.
     """
 
     number: int
     groups: tuple[Group, ...]
     estimate: Estimate
+    sampling: Sampling | None = None
 
     @property
     def sample(self) -> Group:
@@ -111,7 +114,8 @@ class GroupResults:
     @cached_property
     def slope_reference(self) -> SlopeReference:
         """The saturated model of slopes of this group; for models with random slopes."""
-        return slope_reference(self._objective.table, self.sample)
+        alone = self.estimate if len(self.groups) == 1 else None
+        return slope_reference(self._objective.table, self.sample, alone, self.sampling)
 
     @property
     def unrestricted_llf(self) -> float:
@@ -413,7 +417,8 @@ class Solution(Translated):
         """Sample, saturated and implied moments of each group by its label; a single group is called ""."""
         groups = self.sample.groups
         return {
-            group.label: GroupResults(number, groups, self.estimate) for number, group in enumerate(groups, 1)
+            group.label: GroupResults(number, groups, self.estimate, self.sampling)
+            for number, group in enumerate(groups, 1)
         }
 
     @property
