@@ -585,3 +585,14 @@ def test_products_of_weighted_clusters_are_those_of_their_scores(cluster):
     np.testing.assert_allclose(found, scores.T @ scores, rtol=1e-8, atol=1e-8 * np.abs(found).max())
     by_rows = fit.objective.score_products(fit.theta, fit.sample.clusters[0], 1)
     np.testing.assert_allclose(found, by_rows, rtol=1e-8, atol=1e-8 * np.abs(found).max())
+
+
+def test_many_fits_take_weights_and_give_no_unscaled_p_values():
+    data = two_level()
+    options = {"cluster": "school", "weights": "w", "cluster_weights": "v"}
+    one, many = msem.sem(CFA, data, **options), msem.compile(CFA, **options).fit_many([data, data], threads=1)
+    np.testing.assert_allclose(many.params.to_numpy(), [one.theta, one.theta], rtol=1e-9)
+    np.testing.assert_allclose(many.bse.to_numpy(), [one.bse, one.bse], rtol=1e-9)
+    np.testing.assert_allclose(many.fits["chisq"], one.chisq)
+    assert many.fits["pvalue"].isna().all()
+    assert many.to_frame()["chisq_pvalue"].isna().all()

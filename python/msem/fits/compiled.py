@@ -151,7 +151,7 @@ class CompiledModel:
         if (arrays.status == "failed").all():
             raise DataError(f"no sample can be fitted. The first: {arrays.problem[0]}")
         warn_of_missing(arrays)
-        return ManyFits(self.table, arrays, self.df)
+        return ManyFits(self.table, arrays, self.df, tested=not self.settings.surveyed)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -82,11 +82,14 @@ class ManyFits:
     arrays : FitArrays
     df : int
         Degrees of freedom of the test against the saturated model.
+    tested : bool
+        Whether the likelihood-ratio statistic is a chi-square; not with weights, PSUs or strata.
     """
 
     table: ParameterTable
     arrays: FitArrays
     df: int
+    tested: bool = True
 
     def __len__(self) -> int:
         return len(self.arrays)
@@ -107,16 +110,21 @@ class ManyFits:
 
     @cached_property
     def fits(self) -> pd.DataFrame:
-        """A row for each sample: status, converged, llf, chisq, df, pvalue, iterations, problem."""
+        """A row for each sample: status, converged, llf, chisq, df, pvalue, iterations, problem.
+
+        `pvalue` is nan with weights, primary sampling units or strata, where the unscaled statistic is no chi-square: ask
+        the fit of a single sample, `CompiledModel.fit`, for the scaled test.
+        """
         a = self.arrays
         chisq = a.chisq(self.df)
+        pvalue = chisq_pvalues(chisq, self.df) if self.tested else np.full(len(chisq), np.nan)
         columns = {
             "status": pd.Categorical(a.status),
             "converged": a.fitted,
             "llf": a.llf,
             "chisq": chisq,
             "df": self.df,
-            "pvalue": chisq_pvalues(chisq, self.df),
+            "pvalue": pvalue,
             "iterations": a.iterations,
             "problem": a.problem,
         }
