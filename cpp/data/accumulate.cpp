@@ -156,7 +156,7 @@ void Accumulator::add_clusters(const CodedClusters& clusters, ptrdiff_t ncluster
                       keeps() ? clusters.within.row(j).data() : nullptr);
   }
   products_ += piece.take_products();
-  if (!keeps()) products_.topLeftCorner(size(), size()) += clusters.ssw;
+  products_.topLeftCorner(size(), size()) += clusters.ssw;
 }
 
 void Accumulator::finish() {
@@ -184,26 +184,7 @@ std::vector<std::int64_t> Accumulator::codes() const {
 }
 
 MatrixXd Accumulator::ssw() const {
-  if (keeps()) return pooled_within();
   return MatrixXd(products_.selfadjointView<Eigen::Lower>()).topLeftCorner(size(), size());
-}
-
-// Summed by blocks of clusters, which keeps rounding errors from adding up.
-MatrixXd Accumulator::pooled_within() const {
-  constexpr ptrdiff_t kBlock = 256;
-  const ptrdiff_t elements = parts_[0].elements(), total = static_cast<ptrdiff_t>(parts_[0].count.size());
-  VectorXd sum = VectorXd::Zero(elements), block(elements);
-  for (ptrdiff_t start = 0; start < total; start += kBlock) {
-    block.setZero();
-    for (ptrdiff_t j = start; j < std::min(start + kBlock, total); ++j)
-      block += Eigen::Map<const VectorXd>(&parts_[0].within[j * elements], elements);
-    sum += block;
-  }
-  MatrixXd out(size(), size());
-  for (ptrdiff_t a = 0, e = 0; a < size(); ++a) {
-    for (ptrdiff_t b = a; b < size(); ++b, ++e) out(a, b) = out(b, a) = sum[e];
-  }
-  return out;
 }
 
 VectorXd Accumulator::sizes() const {

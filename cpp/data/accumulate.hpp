@@ -49,12 +49,11 @@ class Accumulator {
  private:
   void require_origin(const CodedRows& rows);
   std::ptrdiff_t most_pieces(std::ptrdiff_t nclusters) const;
-  Eigen::MatrixXd pooled_within() const;
 
   bool has_origin_ = false;
   std::ptrdiff_t nrows_ = 0;  // added so far
   Eigen::VectorXd origin_;
-  Eigen::MatrixXd products_;  // lower triangle; 0 where those within clusters are kept
+  Eigen::MatrixXd products_;  // lower triangle
   std::vector<RunningClusters> parts_;
 };
 

@@ -184,7 +184,7 @@ void ClusterPiece::add_block(ptrdiff_t length, bool weighted) {
       absorb_run(codes_[i], &values_[i * width_], end - i, weighted ? &weights_[i] : nullptr);
     i = end;
   }
-  if (!clusters_.keep) add_block_products(values_.data(), length, width_, products_);
+  add_block_products(values_.data(), length, width_, products_);
 }
 
 // Merge a row into its cluster, and put in its place the vector whose product this adds within the cluster.
@@ -244,10 +244,7 @@ void ClusterPiece::merge(std::int64_t code, double n, double* vector) {
   }
   clusters_.count[code] = total;
   if (before == 0.0) return;
-  if (clusters_.keep) {
-    add_within(code, vector, 1);
-    return;
-  }
+  if (clusters_.keep) add_within(code, vector, 1);
   std::copy_n(vector, width_, &merges_[nmerges_ * width_]);
   if (++nmerges_ == kBlock) flush();
 }

@@ -4,8 +4,7 @@
 // are centred about their own mean and merged into their cluster (Chan, Golub & LeVeque, 1983); a row by
 // itself is the case of Welford (1962). What a merge adds within clusters is the product of one vector, so
 // that all products are formed from blocks of centred rows, and no sum of squares is a difference of large
-// numbers. Rows count by their weights: about the weighted mean, times the root of the weight. Where products
-// within every cluster are kept, they are formed there and nowhere else; the pooled ones are their sum.
+// numbers. Rows count by their weights: about the weighted mean, times the root of the weight.
 #pragma once
 
 #include <Eigen/Dense>
@@ -69,7 +68,7 @@ class ClusterPiece {
   // n units of a cluster with this mean less the origin; `within` are their products, if products are kept.
   void add_cluster(std::int64_t code, double n, const double* mean, const double* within);
   const RowReport& report() const { return report_; }
-  // Products within clusters of all that was added, width x width, lower triangle; 0 where they are kept.
+  // Products within clusters of all that was added, width x width, lower triangle.
   Eigen::MatrixXd take_products();
 
  private:

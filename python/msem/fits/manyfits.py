@@ -112,8 +112,8 @@ class ManyFits:
     def fits(self) -> pd.DataFrame:
         """A row for each sample: status, converged, llf, chisq, df, pvalue, iterations, problem.
 
-        `pvalue` is nan with weights, primary sampling units or strata, where the unscaled statistic is no chi-square: ask
-        the fit of a single sample, `CompiledModel.fit`, for the scaled test.
+        `pvalue` is nan with weights, primary sampling units or strata, where the unscaled statistic is no chi-square:
+        ask the fit of a single sample, `CompiledModel.fit`, for the scaled test.
         """
         a = self.arrays
         chisq = a.chisq(self.df)
