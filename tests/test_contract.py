@@ -119,8 +119,8 @@ def random_slopes(model: str, holes: bool = False) -> Subject:
 
 
 @functools.cache
-def three(model: str) -> Subject:
-    case = three_levels.Case(model)
+def three(model: str, holes: bool = False) -> Subject:
+    case = three_levels.Case(model, holes=holes)
     return Subject(case.objective, case.near, lambda t: -2 * case.logliks(t), case.expected(), case.clusters)
 
 
@@ -144,6 +144,10 @@ LIKELIHOODS: dict[str, Callable[[], Subject]] = {
     "three levels": lambda: three("all kinds"),
     "three levels, equal shapes": lambda: three("equal shapes"),
     "three levels, nothing in common": lambda: three("nothing in common"),
+    "three levels, slopes": lambda: three("slopes"),
+    "three levels, slopes and holes": lambda: three("slopes", holes=True),
+    "three levels, holes": lambda: three("all kinds", holes=True),
+    "three levels, holes, nothing in common": lambda: three("nothing in common", holes=True),
 }
 
 

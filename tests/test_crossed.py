@@ -226,8 +226,10 @@ def test_what_a_fit_does_not_have_is_refused_by_name(fit, what):
 
 
 def test_random_slopes_are_refused_by_name():
-    text = MODEL.replace("f1 ~ x", 'y1 ~ rv("s")*x')
-    with pytest.raises(UnsupportedError, match="not available for three levels and crossed classifications"):
+    text = MODEL.replace("f1 ~ x", 'y1 ~ rv("s")*x') + "\n  s ~~ s"
+    with pytest.raises(
+        UnsupportedError, match=r"crossed classifications are not available.*random slopes.* s$"
+    ):
         msem.sem(text, ratings(), cluster="pupil * lecturer")
 
 

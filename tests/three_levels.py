@@ -50,6 +50,25 @@ MODELS = {
           y1 ~~ y1 + y2
           y2 ~~ y2
     """,
+    # slopes of units that vary at both levels above, or one; of classes, on outcomes and on a slope; into a factor
+    "slopes": """
+        level: 1
+          fw =~ y1 + y2
+          fw ~ rv("s")*x
+          y3 ~ rv("r")*x + fw
+          y4 ~ y3
+        level: 2
+          y1 ~~ y1 + s
+          y3 ~ rv("b")*w
+          s ~ rv("c")*w + z
+          z ~ w
+        level: 3
+          y1 ~~ y1 + s + r + b
+          y2 ~~ y2
+          y3 ~~ y3
+          s ~ v
+          c ~~ 0.3*c
+    """,
     # what is measured on classes and schools only, and nothing in common of levels 1 and 2
     "nothing in common": """
         level: 1
@@ -92,10 +111,30 @@ def sample(name="all kinds", seed=1, nschools=6):
     return frame.sample(frac=1, random_state=seed).reset_index(drop=True)
 
 
+def with_holes(frame, seed=1):
+    """Values missing at every level, in single units, whole units and whole classes; covariates are complete."""
+    rng = np.random.default_rng(seed)
+    out = frame.copy()
+    names = [name for name in ("y1", "y2", "y3", "y4") if name in out]
+    holes = rng.random((len(out), len(names))) < 0.25
+    holes[rng.random(len(out)) < 0.1] = True
+    both = out["school"] * 100 + out["class"]
+    classes, schools = both.unique(), out["school"].unique()
+    holes[both == classes[2]] = True  # nothing of its units
+    holes[both == classes[4], 0] = True
+    out[names] = out[names].mask(holes)
+    out.loc[both.isin(classes[1::4]), "z"] = np.nan
+    out.loc[out["school"].isin(schools[1::4]), "t"] = np.nan
+    out["z"] = out["z"].mask(out.duplicated(["school", "class"]))  # known of one unit of each class
+    return out
+
+
 class Case:
-    def __init__(self, name, seed=1, nschools=6, **options):
+    def __init__(self, name, seed=1, nschools=6, *, holes=False, **options):
         self.data = sample(name, seed, nschools)
-        settings = Settings.read({"cluster": CLUSTER})
+        if holes:
+            self.data = with_holes(self.data, seed)
+        settings = Settings.read({"cluster": CLUSTER} | ({"missing": "fiml"} if holes else {}))
         table = parameter_table(parse(MODELS[name]), **options)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -108,63 +147,121 @@ class Case:
         start = starts(self.objective, self.sample)[0]
         self.near = start + np.random.default_rng(seed).normal(0, 0.03, len(start))
         self.schools = [part for _, part in self.data.groupby("school", sort=False)]
+        self.designs = {}  # covariates of the values of each school
 
     def moments(self, theta):
-        """Names, means and covariance matrices by level."""
-        out = []
-        for level, names in enumerate(self.table.variables.levels, 1):
-            out.append((list(names), *oracle.implied(self.table.rows, theta, level, names)))
+        """Names, means and covariance matrices by level, and what slopes do to these variables."""
+        out, slopes = [], self.table.slopes()
+        for level, own in enumerate(self.table.variables.levels, 1):
+            names = [*own, *(slope.name for slope in slopes if level in slope.at)]
+            rows = [row for row in self.table.rows if not row.slope]
+            mean, cov = oracle.implied(rows, theta, level, names)
+            reach = {}
+            for slope in slopes:
+                if slope.level == level:
+                    # what a shift of the outcomes does: the mean of a model with nothing but these intercepts
+                    shifted = [
+                        *(r for r in rows if r.op != "~1" and r.level == level),
+                        *(
+                            replace(
+                                self.table.rows[0], lhs=name, op="~1", rhs="", level=level, free=0, value=1.0
+                            )
+                            for name in slope.outcomes
+                        ),
+                    ]
+                    reach[slope.name] = oracle.implied(shifted, theta, level, names)[0]
+            out.append((names, mean, cov, reach))
         return out
+
+    def loadings(self, levels, values, frame):
+        """What every variable of every level, slopes included, adds to the values of a school: (values, variables)."""
+        slopes = {slope.name: slope for slope in self.table.slopes()}
+        kind = np.result_type(*(cov for _, _, cov, _ in levels))
+        out = []
+        for k in range(len(levels)):
+            loading = np.zeros((len(values), len(levels[k][0])), kind)
+            for j, name in enumerate(levels[k][0]):
+                loading[:, j] = self.effect(name, values, levels, slopes, frame)
+            out.append(loading)
+        return out
+
+    def effect(self, name, values, levels, slopes, frame):
+        """What one more of a variable of a higher level adds to the values."""
+        if name not in slopes:
+            return np.array([float(v[1] == name) for v in values])
+        slope = slopes[name]
+        names, _, _, reach = levels[slope.level - 1]
+        total = sum(
+            change * self.effect(other, values, levels, slopes, frame)
+            for other, change in zip(names, reach[name], strict=True)
+        )
+        known = self.designs.setdefault(frame["school"].iloc[0], {})
+        if slope.covariate not in known:
+            first = frame.groupby("class")[slope.covariate].first()
+            known[slope.covariate] = np.array(
+                [
+                    frame[slope.covariate].iloc[v[2]] if v[2] is not None else first.get(v[3], np.nan)
+                    for v in values
+                ]
+            )
+        return np.where(total == 0, 0, total * known[slope.covariate])
 
     def stacked(self):
         """The values of each school: each with its variable, its unit and its class, which may be none."""
+        if not hasattr(self, "stack") or len(self.stack) != len(self.schools):
+            self.stack = list(self.stacks())
+        return self.stack
+
+    def stacks(self):
         measured = self.table.variables.measured
         for part in self.schools:
             part = part.reset_index(drop=True)
-            classes, school = part.groupby("class", sort=False).first(), part.iloc[0]
+            classes, school = part.groupby("class", sort=False).first(), part.bfill().iloc[0]
             values = [
                 (row[name], name, i, row["class"]) for i, row in part.iterrows() for name in measured[0]
             ]
             values += [(row[name], name, None, c) for c, row in classes.iterrows() for name in measured[1]]
             values += [(school[name], name, None, None) for name in measured[2]]
-            yield part, values
+            yield part, [value for value in values if not np.isnan(value[0])]
 
     def posterior(self, theta, level, latent):
         """Posterior means and standard deviations of latent variables of a level, by unit, by class, or by school."""
-        table, out = self.table, []
-        names = [*table.variables.levels[level - 1], *latent]
-        mu, sigma = oracle.implied(table.rows, theta, level, names)
-        eta = [names.index(name) for name in latent]
-        for (part, values), (y, mean, cov) in zip(self.stacked(), self.dense(theta), strict=True):
+        out, levels = [], self.moments(theta)
+        names, slopes = levels[level - 1][0], {slope.name for slope in self.table.slopes()}
+        own = [name for name in latent if name not in slopes]
+        rows = [row for row in self.table.rows if not row.slope]
+        mu, sigma = oracle.implied(rows, theta, level, [*names, *own])
+        eta = [[*names, *own].index(name) for name in latent]
+        n = len(names)
+        dense = zip(self.stacked(), self.dense(theta), strict=True)
+        for (part, values), (y, mean, cov) in dense:
             inverse = np.linalg.inv(cov)
+            loading = self.loadings(levels, values, part)[level - 1]
             keys = {1: list(part.index), 2: list(dict.fromkeys(part["class"])), 3: [None]}[level]
             for key in keys:
-                reach = np.zeros((len(eta), len(y)))
-                for k, v in enumerate(values):
-                    if v[1] in names and (level == 3 or v[level + 1] == key):
-                        reach[:, k] = sigma[eta, names.index(v[1])]
+                here = np.array([level == 3 or v[level + 1] == key for v in values], dtype=bool)
+                reach = sigma[np.ix_(eta, range(n))] @ np.where(here[:, None], loading, 0).T
                 var = sigma[np.ix_(eta, eta)] - reach @ inverse @ reach.T
-                out.append(np.append(mu[eta] + reach @ inverse @ (y - mean), np.sqrt(np.diag(var))))
+                with np.errstate(invalid="ignore"):  # of improper fits
+                    spread = np.sqrt(np.diag(var))
+                out.append(np.append(mu[eta] + reach @ inverse @ (y - mean), spread))
         return np.array(out)
 
     def dense(self, theta):
         """Values, mean and covariance matrix of each school."""
         levels = self.moments(theta)
         out = []
-        for _, values in self.stacked():
+        for frame, values in self.stacked():
             n = len(values)
             mean = np.zeros(n, np.result_type(theta, float))
             cov = np.zeros((n, n), mean.dtype)
-            for names, mu, _ in levels:
-                at = np.array([names.index(v[1]) if v[1] in names else -1 for v in values])
-                mean[at >= 0] += mu[at[at >= 0]]
             unit = np.array([-1 - k if v[2] is None else v[2] for k, v in enumerate(values)])
             group = np.array([-1 - k if v[3] is None else v[3] for k, v in enumerate(values)])
             same = [unit[:, None] == unit, group[:, None] == group, np.ones((n, n), bool)]
-            for (names, _, sigma), shared in zip(levels, same, strict=True):
-                at = np.array([names.index(v[1]) if v[1] in names else -1 for v in values])
-                here = shared & (at[:, None] >= 0) & (at >= 0)
-                cov += np.where(here, sigma[at[:, None], at], 0)
+            loadings = self.loadings(levels, values, frame)
+            for (_, mu, sigma, _), shared, loading in zip(levels, same, loadings, strict=True):
+                mean += loading @ mu
+                cov += np.where(shared, loading @ sigma @ loading.T, 0)
             out.append((np.array([v[0] for v in values]), mean, cov))
         return out
 

@@ -9,21 +9,53 @@ namespace {
 
 using Numbers = std::vector<std::vector<Index>>;
 
+py::list slope_state(const NestedData& d) {
+  py::list out;
+  for (const NestedSlope& one : d.slopes)
+    out.append(py::make_tuple(one.level, one.covariate, one.mean, one.spread, one.at));
+  return out;
+}
+
+std::vector<NestedSlope> slopes_restored(const py::sequence& given) {
+  std::vector<NestedSlope> out;
+  for (const py::handle one : given) {
+    const auto t = one.cast<py::tuple>();
+    out.push_back({t[0].cast<Index>(), t[1].cast<Index>(), t[2].cast<double>(), t[3].cast<double>(),
+                   t[4].cast<std::vector<Index>>()});
+  }
+  return out;
+}
+
 py::tuple nested_state(const NestedData& d) {
-  return py::make_tuple(d.levels, d.measured, d.origin, d.sizes, d.values, d.parent, d.products, d.weight);
+  return py::make_tuple(d.levels, d.measured, slope_state(d), d.given, d.origin, d.sizes, d.values,
+                        d.patterns, d.pattern, d.parent, d.multiple, d.design, d.products, d.product_top,
+                        d.product_pattern, d.beyond, d.weight);
 }
 
 std::shared_ptr<NestedData> nested_restored(const py::tuple& t) {
   auto d = std::make_shared<NestedData>();
   d->levels = t[0].cast<Numbers>();
   d->measured = t[1].cast<std::vector<Index>>();
-  d->origin = t[2].cast<Vector>();
-  d->sizes = t[3].cast<Vector>();
-  d->values = t[4].cast<std::vector<Matrix>>();
-  d->parent = t[5].cast<Numbers>();
-  d->products = t[6].cast<Matrix>();
-  d->weight = t[7].cast<Vector>();
+  d->slopes = slopes_restored(t[2]);
+  d->given = t[3].cast<std::vector<bool>>();
+  d->origin = t[4].cast<Vector>();
+  d->sizes = t[5].cast<Vector>();
+  d->values = t[6].cast<std::vector<Matrix>>();
+  d->patterns = t[7].cast<std::vector<std::vector<Pattern>>>();
+  d->pattern = t[8].cast<Numbers>();
+  d->parent = t[9].cast<Numbers>();
+  d->multiple = t[10].cast<Vector>();
+  d->design = t[11].cast<std::vector<Matrix>>();
+  d->products = t[12].cast<Matrix>();
+  d->product_top = t[13].cast<std::vector<Index>>();
+  d->product_pattern = t[14].cast<std::vector<Index>>();
+  d->beyond = t[15].cast<Vector>();
+  d->weight = t[16].cast<Vector>();
   return d;
+}
+
+py::array_t<Index> as_array(const std::vector<Index>& of) {
+  return py::array_t<Index>(static_cast<py::ssize_t>(of.size()), of.data());
 }
 
 std::shared_ptr<NestedClusters> nested_clusters(const std::shared_ptr<NestedLikelihood>& self) {
@@ -49,26 +81,74 @@ void bind_nested(py::module_& m) {
   using namespace py::literals;
   using release = py::call_guard<py::gil_scoped_release>;
   py::class_<NestedData, std::shared_ptr<NestedData>>(m, "NestedData")
-      .def(py::init([](Numbers levels, std::vector<Index> measured, const Vector& sizes, const Matrix& means,
-                       const Matrix& products, Numbers parent) {
-             return std::make_shared<NestedData>(nested_data(std::move(levels), std::move(measured), sizes,
-                                                             means, products, std::move(parent)));
+      .def(py::init([](Numbers levels, std::vector<Index> measured, std::vector<RowMatrix> values,
+                       Numbers parent, const Vector& sizes, const Matrix& means, const Matrix& products) {
+             return std::make_shared<NestedData>(
+                 nested_data({std::move(levels), std::move(measured), std::move(values), std::move(parent)},
+                             sizes, means, products));
            }),
-           "levels"_a, "measured"_a, "sizes"_a, "means"_a, "products"_a, "parent"_a, release())
+           "levels"_a, "measured"_a, "values"_a, "parent"_a, "sizes"_a, "means"_a, "products"_a, release())
+      .def(py::init([](Numbers levels, std::vector<Index> measured, std::vector<RowMatrix> values,
+                       Numbers parent, const IncompleteData& cells, const Matrix& products) {
+             return std::make_shared<NestedData>(
+                 nested_data({std::move(levels), std::move(measured), std::move(values), std::move(parent)},
+                             cells, products));
+           }),
+           "levels"_a, "measured"_a, "values"_a, "parent"_a, "cells"_a, "products"_a, release())
+      .def(py::init([](Numbers levels, std::vector<Index> measured, std::vector<RowMatrix> values,
+                       Numbers parent, const ReducedData& rows, const Matrix& products,
+                       const std::vector<Index>& place) {
+             return std::make_shared<NestedData>(
+                 nested_data({std::move(levels), std::move(measured), std::move(values), std::move(parent)},
+                             rows, products, place));
+           }),
+           "levels"_a, "measured"_a, "values"_a, "parent"_a, "rows"_a, "products"_a, "place"_a, release())
+      .def(
+          "with_slopes",
+          [](const NestedData& self, const py::sequence& slopes, const std::vector<Matrix>& designs,
+             const std::vector<Index>& given) {
+            std::vector<NestedSlope> own = slopes_restored(slopes);
+            py::gil_scoped_release released;
+            return std::make_shared<NestedData>(with_slopes(self, std::move(own), designs, given));
+          },
+          "slopes"_a, "designs"_a, "given"_a)
       .def_readonly("levels", &NestedData::levels)
       .def_readonly("measured", &NestedData::measured)
       .def_readonly("sizes", &NestedData::sizes)
       .def_readonly("weight", &NestedData::weight)
       .def_readonly("origin", &NestedData::origin)
       .def_readonly("values", &NestedData::values)
+      .def_readonly("multiple", &NestedData::multiple)
+      .def_readonly("design", &NestedData::design)
+      .def_readonly("beyond", &NestedData::beyond)
+      .def_property_readonly("complete", &NestedData::complete)
+      .def_property_readonly("slopes", &slope_state)
+      .def_property_readonly("cluster_of_cell", [](const NestedData& d) { return as_array(d.parent[0]); })
       .def_property_readonly("parent",
                              [](const NestedData& d) {
                                std::vector<py::array_t<Index>> out;
-                               for (const auto& of : d.parent)
-                                 out.emplace_back(static_cast<py::ssize_t>(of.size()), of.data());
+                               for (std::size_t l = 1; l < d.parent.size(); ++l)
+                                 out.push_back(as_array(d.parent[l]));
                                return out;
                              })
+      .def_readonly("patterns", &NestedData::patterns)
+      .def_property_readonly("pattern",
+                             [](const NestedData& d) {
+                               std::vector<py::array_t<Index>> out;
+                               for (const auto& of : d.pattern) out.push_back(as_array(of));
+                               return out;
+                             })
+      .def_property_readonly("product_top", [](const NestedData& d) { return as_array(d.product_top); })
+      .def_property_readonly("product_pattern",
+                             [](const NestedData& d) { return as_array(d.product_pattern); })
       .def_readonly("products", &NestedData::products)
+      .def(
+          "expected",
+          [](const NestedData& self, const std::vector<std::pair<Vector, Matrix>>& moments,
+             const Vector& sizes) {
+            return std::make_shared<NestedData>(expected_nested(self, moments, sizes));
+          },
+          "moments"_a, "sizes"_a, release())
       .def(
           "restrict",
           [](const NestedData& self, const std::vector<Index>& variables, Numbers levels) {

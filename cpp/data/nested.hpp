@@ -1,42 +1,95 @@
-// Statistics of complete data in nested clusters: units in classes in schools, and so on.
+// Statistics of data in nested clusters: units in classes in schools, and so on.
 //
-// Of the units the means and products within the lowest clusters are kept, of higher clusters the values that
-// are measured on them. The highest clusters are independent.
+// The units of a lowest cluster that have the same variables observed form a cell. Of a cell the number of
+// units and their means are kept, and, for each highest cluster and pattern, the products about the means of
+// cells; of clusters the values that are measured on them. With random slopes at level 1 a cell is a few rows
+// instead, those of the triangle R of the QR decomposition of its covariates (data/reduced.hpp). The highest
+// clusters are independent.
+//
+// A random slope multiplies a covariate of one level, and is a variable of levels above. Covariates are kept
+// about their mean in units of their standard deviation: `NestedSlope` says which these are.
 #pragma once
 
 #include <vector>
 
 #include "base/linalg.hpp"
+#include "data/incomplete.hpp"
+#include "data/patterns.hpp"
+#include "data/reduced.hpp"
 
 namespace msem {
 
-// Invariant: variables are numbered over all levels, and those measured on a lower level come first.
+struct NestedSlope {
+  Index level = 0;              // of the covariate, from 0
+  Index covariate = 0;          // its row of the design there, from 1 on
+  double mean = 0, spread = 1;  // of the covariate
+  std::vector<Index> at;        // levels at which the slope is a variable
+};
+
+// Invariants
+//   * Variables are numbered over all levels, and those measured on a lower level come first.
+//   * Values are about `origin`, and 0 where nothing is observed.
+//   * Patterns are by position among the variables measured on the level. A cell has at least one.
 struct NestedData {
   std::vector<std::vector<Index>> levels;  // variables with a part at each level, level 1 first
   std::vector<Index> measured;             // of each variable, the level it is measured on, from 0
-  Vector origin;                           // of each variable: subtracted from all values
-  Vector sizes;                            // units of the lowest clusters
-  std::vector<Matrix> values;  // by level, variables measured on it x clusters; of level 1 means of clusters
-  std::vector<std::vector<Index>> parent;  // of the clusters of level 2, 3, ..., those they are in
-  Matrix products;  // of the units about the means of the lowest clusters, summed over each highest cluster:
-                    // lower triangles by column, as rows
-  Vector weight;    // of each highest cluster
+  std::vector<NestedSlope> slopes;
+  std::vector<bool> given;  // of each variable, whether no slope reaches it: fixed covariates
+
+  Vector origin;               // of each variable
+  Vector sizes;                // of the lowest clusters: units with anything observed
+  std::vector<Matrix> values;  // by level, variables measured on it x clusters; of level 1 x cells
+  std::vector<std::vector<Pattern>> patterns;  // by level
+  std::vector<std::vector<Index>> pattern;     // by level, of each cluster, or cell
+  std::vector<std::vector<Index>> parent;      // of cells, of the clusters of level 2, ..., what they are in
+  Vector multiple;                             // units that a cell stands for; 1 for rows of R
+  std::vector<Matrix> design;                  // by level, (1 + covariates) x clusters; empty without slopes
+  // about the means of cells, or beyond their rows, summed over the cells of one pattern in a highest cluster
+  Matrix products;  // lower triangles by column, as rows; 0 where not observed
+  std::vector<Index> product_top, product_pattern;
+  Vector beyond;  // units that are in no cell's `multiple`
+  Vector weight;  // of each highest cluster
 
   Index nvariables() const { return static_cast<Index>(measured.size()); }
   Index nlevels() const { return static_cast<Index>(levels.size()); }
-  Index nclusters() const { return products.rows(); }
+  Index nclusters() const { return weight.size(); }
+  bool complete() const;
   // How many units a level has, weighted.
   double units(Index level) const;
+  // How often each cluster of a level counts; of level 1 each cell.
+  Vector weights(Index level) const;
   // Variables measured on a level, ascending.
   std::vector<Index> on(Index level) const;
 };
 
-// From the lowest clusters: their sizes, the means of all variables (J x n), and products of the variables of
-// level 1 (J x p (p + 1) / 2). `highest` are the clusters of level 2, 3, ... that those of the level below
-// are in. Throws std::invalid_argument unless all this fits together.
-NestedData nested_data(std::vector<std::vector<Index>> levels, std::vector<Index> measured,
-                       const Vector& sizes, const Matrix& means, const Matrix& products,
-                       std::vector<std::vector<Index>> parent);
+// What is the same for all kinds of units: variables by level, the values of the clusters of level 2, 3, ...
+// (clusters x variables, NaN where there is none), and which cluster of the next level each of these is in.
+struct NestedFrame {
+  std::vector<std::vector<Index>> levels;
+  std::vector<Index> measured;
+  std::vector<RowMatrix> values;
+  std::vector<std::vector<Index>> parent;
+};
+
+// From lowest clusters without holes: their sizes, means (J x p), and products (J x p (p + 1) / 2); from
+// cells and the products within each (p (p + 1) / 2 x cells); from reduced rows and the products beyond those
+// of each cell (cells x elements), `place` being the position of each of their values among the p variables.
+// Throw std::invalid_argument unless all this fits together.
+NestedData nested_data(NestedFrame frame, const Vector& sizes, const Matrix& means, const Matrix& products);
+NestedData nested_data(NestedFrame frame, const IncompleteData& cells, const Matrix& products);
+NestedData nested_data(NestedFrame frame, const ReducedData& rows, const Matrix& products,
+                       const std::vector<Index>& place);
+
+// The same data for a model with slopes. `designs` are the covariates of the clusters of level 2, 3, ...
+// (covariates x clusters), those of level 1 being known; `given` are variables that no slope reaches.
+NestedData with_slopes(const NestedData& data, std::vector<NestedSlope> slopes,
+                       const std::vector<Matrix>& designs, const std::vector<Index>& given);
+
+// Complete data of three levels of which the log-likelihood is the expected one under a distribution with
+// these moments, of samples with the clusters of `data`, the lowest of these sizes. Throws std::domain_error
+// unless there is such a distribution.
+NestedData expected_nested(const NestedData& data, const std::vector<std::pair<Vector, Matrix>>& moments,
+                           const Vector& sizes);
 
 // The data of some highest clusters, each counted so many times.
 NestedData weighted_nested(const NestedData& data, const Vector& weights);

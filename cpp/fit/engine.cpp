@@ -83,9 +83,9 @@ void require_variables(const Plan& plan, const std::vector<GroupDraw>& draws) {
     const std::vector<int>& levels = plan.groups[g];
     if (draws[g].nested || levels.size() > 2) {
       bool same = draws[g].nested && draws[g].nested->levels.size() == levels.size();
+      const Layout layout = same ? nested_layout(*draws[g].nested) : Layout{};
       for (std::size_t l = 0; same && l < levels.size(); ++l)
-        same =
-            static_cast<std::size_t>(plan.blocks[levels[l]].nobserved()) == draws[g].nested->levels[l].size();
+        same = static_cast<std::size_t>(plan.blocks[levels[l]].nobserved()) == layout.levels[l].size();
       if (!same) throw std::invalid_argument("the samples must have the variables of the model");
       continue;
     }
@@ -135,6 +135,41 @@ Moments with_covariates(Moments moments, const ReducedData& data) {
   moments.cov_w.block(p, p, f, f) = own.cov.bottomRightCorner(f, f);
   moments.mean_b.segment(b, q) = own.cluster_mean;
   moments.cov_b.block(b, b, q, q) = own.cluster_cov;
+  return moments;
+}
+
+// The same of more levels.
+Implied with_covariates(Implied moments, const NestedData& data) {
+  for (Index l = 0; l < data.nlevels(); ++l) {
+    const std::vector<Index> own = data.on(l);
+    std::vector<Index> given, rows, here;
+    for (std::size_t i = 0; i < data.levels[l].size(); ++i) {
+      const Index v = data.levels[l][i];
+      if (!data.given[v] || data.measured[v] != l) continue;
+      given.push_back(v);
+      rows.push_back(v - own[0]);
+      here.push_back(static_cast<Index>(i));
+    }
+    if (given.empty()) continue;
+    const Matrix values = select_rows(data.values[l], rows);
+    Vector weight = data.weights(l);
+    if (l == 0) weight = weight.cwiseProduct(data.multiple);
+    Vector of_mean = weight;
+    if (data.design[l].size()) of_mean = of_mean.cwiseProduct(Vector(data.design[l].row(0).transpose()));
+    const double units = data.units(l);
+    const Vector mean = apply(values, of_mean) / units;
+    Matrix cov = outer(scale_cols(values, weight), values);
+    if (l == 0) {
+      const Vector parts = select(data.weight, data.product_top);
+      const Matrix pooled = apply_transposed(data.products, parts).transpose();
+      cov += select(unpack_lower(pooled, 0, static_cast<Index>(own.size())), rows, rows);
+    }
+    cov /= units;
+    add_outer(cov, -1, mean, mean);
+    put(moments[l].cov, here, here, cov);
+    for (std::size_t i = 0; i < given.size(); ++i)
+      moments[l].mean[here[i]] = mean[static_cast<Index>(i)] + data.origin[given[i]];
+  }
   return moments;
 }
 
@@ -315,6 +350,11 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
     out.saturated.clear();
     for (std::size_t g = 0; g < sample.size(); ++g) {
       const Likelihood& own = *out.likelihoods[g];
+      if (sample[g].nested && !sample[g].nested->slopes.empty()) {
+        out.saturated_value = kNaN;
+        out.saturated.push_back(first.empty() ? Implied{} : with_covariates(first[g], *sample[g].nested));
+        continue;
+      }
       if (sample[g].nested) {
         SaturatedLevels h1 =
             fit_saturated(std::static_pointer_cast<const NestedLikelihood>(out.likelihoods[g]), options);
@@ -344,7 +384,9 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
   }
   solve(false);
   const bool two_levels = std::any_of(plan.nboth.begin(), plan.nboth.end(), [](Index n) { return n > 0; }) &&
-                          std::none_of(sample.begin(), sample.end(), [](const auto& s) { return s.reduced; });
+                          std::none_of(sample.begin(), sample.end(), [](const auto& s) {
+                            return s.reduced || (s.nested && !s.nested->slopes.empty());
+                          });
   if (space == Space::kAuto && two_levels && std::isnan(out.saturated_value)) {
     SampleLikelihood natural = out;
     solve(true);

@@ -1,6 +1,7 @@
 #include "fit/saturated_nested.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "fit/cone.hpp"
@@ -20,52 +21,107 @@ Matrix lifted(const Matrix& cov, const Matrix& whole) {
   return outer(scale_cols(vectors, eigen.values.cwiseMax(kLeast)), vectors);
 }
 
-// Means of clusters, unweighted over the clusters that they have, and how these differ within them.
+// Means of clusters, unweighted over the clusters that they have, and how these differ within them; NaN where
+// nothing is observed.
 struct Differences {
   Matrix means;  // of those one level above
   Matrix cov;
   double size = 1;  // harmonic mean of how many there are
 };
 
-Differences differences(const Matrix& values, const std::vector<Index>& parent, Index parents) {
-  const Index n = values.rows();
-  Differences out{Matrix::Zero(n, parents), Matrix::Zero(n, n)};
-  Vector counts = Vector::Zero(parents);
-  for (Index k = 0; k < values.cols(); ++k) {
-    out.means.col(parent[k]) += values.col(k);
-    counts[parent[k]] += 1;
+// Squares and products of what is there.
+void add_products(Matrix& sum, Matrix& count, double weight, const Vector& x) {
+  for (Index j = 0; j < x.size(); ++j) {
+    if (std::isnan(x[j])) continue;
+    for (Index i = 0; i < x.size(); ++i) {
+      if (std::isnan(x[i])) continue;
+      sum(i, j) += weight * x[i] * x[j];
+      count(i, j) += weight;
+    }
   }
-  out.means = scale_cols(out.means, counts.cwiseInverse());
-  Matrix off = values;
-  for (Index k = 0; k < values.cols(); ++k) off.col(k) -= out.means.col(parent[k]);
-  add_outer(out.cov, 1 / std::max(1.0, static_cast<double>(values.cols() - parents)), off, off);
-  out.size = static_cast<double>(parents) / counts.cwiseInverse().sum();
+}
+
+// Sums over the columns of each parent, and the means.
+Matrix means_of(const Matrix& values, const std::vector<Index>& parent, Index parents, const Vector& weight) {
+  const Index n = values.rows();
+  Matrix sums = Matrix::Zero(n, parents), counts = Matrix::Zero(n, parents);
+  for (Index k = 0; k < values.cols(); ++k) {
+    for (Index i = 0; i < n; ++i) {
+      if (std::isnan(values(i, k))) continue;
+      sums(i, parent[k]) += weight[k] * values(i, k);
+      counts(i, parent[k]) += weight[k];
+    }
+  }
+  return sums.cwiseQuotient(counts);  // NaN for 0 / 0
+}
+
+Differences differences(const Matrix& values, const std::vector<Index>& parent, Index parents) {
+  const Index n = values.rows(), all = values.cols();
+  Differences out{means_of(values, parent, parents, Vector::Ones(all)), Matrix::Zero(n, n)};
+  Vector counts = Vector::Zero(parents);
+  Matrix pairs = Matrix::Zero(n, n);
+  for (Index k = 0; k < all; ++k) {
+    counts[parent[k]] += 1;
+    add_products(out.cov, pairs, 1, values.col(k) - out.means.col(parent[k]));
+  }
+  const double left = static_cast<double>(all - parents) / static_cast<double>(all);
+  for (Index i = 0; i < out.cov.size(); ++i) out.cov.data()[i] /= std::max(1.0, left * pairs.data()[i]);
+  out.size = static_cast<double>(parents) / counts.cwiseMax(1).cwiseInverse().sum();
   return out;
+}
+
+// Values of a level by cluster, NaN where not observed.
+Matrix with_holes(const NestedData& data, Index level) {
+  Matrix out = data.values[level];
+  for (Index k = 0; k < out.cols(); ++k) {
+    const Pattern& seen = data.patterns[level][data.pattern[level][k]];
+    std::size_t next = 0;
+    for (Index i = 0; i < out.rows(); ++i) {
+      if (next < seen.size() && seen[next] == i)
+        ++next;
+      else
+        out(i, k) = std::numeric_limits<double>::quiet_NaN();
+    }
+  }
+  return out;
+}
+
+// Covariance matrix within the lowest clusters, and the means of these.
+Matrix within_clusters(const NestedData& data, Matrix& means) {
+  const Matrix values = with_holes(data, 0);
+  const Index p = values.rows(), J = data.sizes.size();
+  means = means_of(values, data.parent[0], J, data.multiple);
+  Matrix cov = Matrix::Zero(p, p), pairs = Matrix::Zero(p, p);
+  for (Index k = 0; k < values.cols(); ++k)
+    add_products(cov, pairs, data.multiple[k], values.col(k) - means.col(data.parent[0][k]));
+  const Vector weights = select(data.weight, data.product_top);
+  cov += unpack_lower(Matrix(apply_transposed(data.products, weights).transpose()), 0, p);
+  const double left = 1 - static_cast<double>(J) / data.sizes.sum();
+  for (Index i = 0; i < cov.size(); ++i) cov.data()[i] /= std::max(1.0, left * pairs.data()[i]);
+  return cov;
 }
 
 Implied starting_moments(const NestedData& data) {
   const Index n = data.nvariables(), depth = data.nlevels();
   Implied out;
-  Matrix values = Matrix::Zero(n, data.sizes.size());  // of the clusters of the level below, by variable
+  Matrix values;                      // of the clusters of the level below, by variable
   Matrix below = Matrix::Zero(n, n);  // how much of their differences is that of what they have
-  const std::vector<Index> units = data.on(0);
-  const Index p = static_cast<Index>(units.size());
   for (Index l = 0; l < depth; ++l) {
     const std::vector<Index> own = data.on(l);
     Matrix cov;
     if (l == 0) {
-      put_rows(values, own, data.values[0]);
-      const Vector pooled = apply_transposed(data.products, data.weight);
+      Matrix means;
       cov = Matrix::Zero(n, n);
-      const double df = std::max(1.0, data.sizes.sum() - static_cast<double>(data.sizes.size()));
-      put(cov, own, own, unpack_lower(Matrix(pooled.transpose()), 0, p) / df);
+      put(cov, own, own, within_clusters(data, means));
+      values = Matrix::Zero(n, data.sizes.size());
+      put_rows(values, own, means);
       below = cov * (static_cast<double>(data.sizes.size()) / data.sizes.sum()) *
-              (data.sizes.cwiseInverse().mean() * data.sizes.mean());
+              (data.sizes.cwiseMax(1).cwiseInverse().mean() * data.sizes.mean());
     } else {
-      put_rows(values, own, data.values[l]);
+      put_rows(values, own, with_holes(data, l));
       const std::vector<Index> all(values.cols(), 0);
       const bool last = l + 1 == depth;
-      const std::vector<Index>& parent = last ? all : data.parent[l - 1];
+      const std::vector<Index>& parent = last ? all : data.parent[l];
       Differences d = differences(values, parent, last ? 1 : data.values[l + 1].cols());
       cov = d.cov - below;
       below = d.cov / d.size;

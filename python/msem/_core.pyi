@@ -633,16 +633,39 @@ class QuadratureLikelihood(Likelihood):
 class QuadratureClusters(Clusters): ...
 
 class NestedData:
-    """Complete data in clusters within clusters: variables are numbered over all levels, measured on one of them."""
+    """Data in clusters within clusters: variables are numbered over all levels, measured on one of them."""
 
+    @overload
     def __init__(
         self,
         levels: Sequence[Sequence[int]],
         measured: Sequence[int],
+        values: Sequence[_Floats],
+        parent: Sequence[Sequence[int]],
         sizes: _Floats,
         means: _Floats,
         products: _Floats,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        levels: Sequence[Sequence[int]],
+        measured: Sequence[int],
+        values: Sequence[_Floats],
         parent: Sequence[Sequence[int]],
+        cells: IncompleteData,
+        products: _Floats,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        levels: Sequence[Sequence[int]],
+        measured: Sequence[int],
+        values: Sequence[_Floats],
+        parent: Sequence[Sequence[int]],
+        rows: ReducedData,
+        products: _Floats,
+        place: Sequence[int],
     ) -> None: ...
     @property
     def levels(self) -> list[list[int]]: ...  # variables with a part at each
@@ -655,16 +678,47 @@ class NestedData:
     @property
     def origin(self) -> _Floats: ...
     @property
-    def values(self) -> list[_Floats]: ...  # by level, variables x clusters
+    def complete(self) -> bool: ...
     @property
-    def parent(self) -> list[NDArray[np.int64]]: ...
+    def values(self) -> list[_Floats]: ...  # by level, variables x clusters; of level 1 x cells
     @property
-    def products(self) -> _Floats: ...  # of the highest clusters
+    def patterns(
+        self,
+    ) -> list[list[list[int]]]: ...  # by level, observed variables among those measured there
+    @property
+    def pattern(self) -> list[NDArray[np.int64]]: ...  # by level, of each cluster or cell
+    @property
+    def cluster_of_cell(self) -> NDArray[np.int64]: ...
+    @property
+    def parent(self) -> list[NDArray[np.int64]]: ...  # of the clusters of level 2 and up
+    @property
+    def multiple(self) -> _Floats: ...  # units of each cell
+    @property
+    def design(self) -> list[_Floats]: ...  # by level, (1 + covariates) x clusters
+    @property
+    def slopes(self) -> list[tuple[int, int, float, float, list[int]]]: ...
+    @property
+    def products(self) -> _Floats: ...  # of parts of the highest clusters
+    @property
+    def product_top(self) -> NDArray[np.int64]: ...
+    @property
+    def product_pattern(self) -> NDArray[np.int64]: ...
+    @property
+    def beyond(self) -> _Floats: ...
+    def with_slopes(
+        self,
+        slopes: Sequence[
+            tuple[int, int, float, float, Sequence[int]]
+        ],  # level, covariate, mean, spread, levels
+        designs: Sequence[_Floats],
+        given: Sequence[int],
+    ) -> NestedData: ...
+    def expected(self, moments: Sequence[tuple[_Floats, _Floats]], sizes: _Floats) -> NestedData: ...
     def restrict(self, variables: Sequence[int], levels: Sequence[Sequence[int]]) -> NestedData: ...
     def weighted(self, weights: _Floats) -> NestedData: ...
 
 class NestedLikelihood(Likelihood):
-    """Complete data of three levels and more."""
+    """Data of three levels and more."""
 
     def __init__(self, data: NestedData) -> None: ...
     def evidence(

@@ -8,34 +8,29 @@ namespace msem {
 
 namespace {
 
-std::vector<NestedVariables> variables_of(const NestedData& data) {
-  const Index depth = data.nlevels();
-  std::vector<Index> highest(data.nvariables(), 0);
-  for (Index l = 0; l < depth; ++l) {
-    for (const Index v : data.levels[l]) highest[v] = std::max(highest[v], l);
-  }
-  std::vector<NestedVariables> out(depth);
-  std::vector<Index> open;
-  for (Index l = 0; l < depth; ++l) {
-    NestedVariables& own = out[l];
-    own.open = static_cast<Index>(open.size());
-    own.z = data.on(l);
-    const std::vector<Index>& here = data.levels[l];
-    const auto row = [&](Index v) { return std::find(here.begin(), here.end(), v) - here.begin(); };
-    std::vector<Index> above, all = open;
-    for (Index i = 0; i < own.open; ++i) {
-      if (row(open[i]) == static_cast<Index>(here.size())) continue;
-      own.open_at.push_back(i);
-      own.open_rows.push_back(row(open[i]));
+// The kinds of clusters of a level, and that of each.
+std::vector<NestedKind> kinds_of(const NestedData& data, const NestedCoordinates& own,
+                                 const std::vector<Vector>& observed, Index level, std::vector<Index>& of) {
+  const Index q = static_cast<Index>(own.z.size()), above = static_cast<Index>(own.above.size());
+  const Matrix& design = data.design[level];
+  std::map<std::pair<Index, std::vector<double>>, Index> known;
+  std::vector<NestedKind> out;
+  std::vector<double> x(std::max<Index>(design.rows(), 1), 1.0);
+  for (std::size_t j = 0; j < data.pattern[level].size(); ++j) {
+    const Index pattern = data.pattern[level][j];
+    for (Index c = 0; c < design.rows(); ++c) x[c] = design(c, static_cast<Index>(j));
+    const auto [at, fresh] = known.emplace(std::pair{pattern, x}, static_cast<Index>(out.size()));
+    of.push_back(at->second);
+    if (!fresh) continue;
+    NestedKind one{pattern, Matrix::Zero(own.open, above), Matrix::Zero(q, above), x[0] * observed[pattern]};
+    for (Index a = 0; a < above; ++a) {
+      const auto [from, c] = own.above[a];
+      if (from < own.open)
+        one.h(from, a) = x[c];
+      else
+        one.j(from - own.open, a) = x[c] * observed[pattern][from - own.open];
     }
-    for (const Index v : own.z) own.z_rows.push_back(row(v));
-    all.insert(all.end(), own.z.begin(), own.z.end());
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      if (highest[all[i]] <= l) continue;
-      own.keep.push_back(static_cast<Index>(i));
-      above.push_back(all[i]);
-    }
-    open = std::move(above);
+    out.push_back(std::move(one));
   }
   return out;
 }
@@ -53,25 +48,32 @@ std::vector<Index> by_class(const std::vector<Index>& of, Index classes, std::ve
 
 }  // namespace
 
-NestedArrangement::NestedArrangement(const NestedData& given) : variables(variables_of(given)) {
+NestedArrangement::NestedArrangement(const NestedData& given) : coordinates(nested_coordinates(given)) {
   const Index depth = given.nlevels();
-  std::vector<std::vector<Index>> class_of(depth);
+  std::vector<std::vector<Index>> class_of(depth), kind_of(depth);
   classes.levels.resize(depth);
+  classes.kind.resize(depth);
   classes.weight.resize(depth);
+  for (Index l = 0; l < depth; ++l) {
+    observed.emplace_back();
+    for (const Pattern& own : given.patterns[l]) {
+      observed[l].push_back(Vector::Zero(static_cast<Index>(coordinates[l].z.size())));
+      for (const Index i : own) observed[l].back()[i] = 1;
+    }
+    kinds.push_back(kinds_of(given, coordinates[l], observed[l], l, kind_of[l]));
+  }
   // classes from below
-  const Index lowest = given.sizes.size();
-  class_of[0].assign(lowest, 0);
-  classes.levels[0].resize(1);
-  std::vector<std::vector<Index>> parent(depth);
-  parent[0].resize(lowest);
-  std::iota(parent[0].begin(), parent[0].end(), Index{0});
-  for (Index l = 1; l + 1 < depth; ++l) parent[l] = given.parent[l - 1];
+  const std::vector<std::vector<Index>>& parent = given.parent;
+  class_of[0] = kind_of[0];
+  classes.levels[0].resize(kinds[0].size());
+  classes.kind[0].resize(kinds[0].size());
+  std::iota(classes.kind[0].begin(), classes.kind[0].end(), Index{0});
   for (Index l = 1; l < depth; ++l) {
-    const Index count = l == 1 ? lowest : given.values[l].cols();
+    const Index count = given.values[l].cols();
     std::vector<NestedClasses::Members> members(count);
     for (std::size_t j = 0; j < parent[l - 1].size(); ++j)
-      members[parent[l - 1][j]].emplace_back(class_of[l - 1][j], l == 1 ? given.sizes[j] : 1.0);
-    std::map<NestedClasses::Members, Index> seen;
+      members[parent[l - 1][j]].emplace_back(class_of[l - 1][j], l == 1 ? given.multiple[j] : 1.0);
+    std::map<std::pair<Index, NestedClasses::Members>, Index> seen;
     class_of[l].resize(count);
     for (Index k = 0; k < count; ++k) {
       NestedClasses::Members& own = members[k];
@@ -81,14 +83,18 @@ NestedArrangement::NestedArrangement(const NestedData& given) : variables(variab
         if (merged.empty() || merged.back().first != c) merged.emplace_back(c, 0.0);
         merged.back().second += times;
       }
-      const auto [at, fresh] = seen.emplace(std::move(merged), classes.count(l));
-      if (fresh) classes.levels[l].push_back(at->first);
+      const auto [at, fresh] = seen.emplace(std::pair{kind_of[l][k], std::move(merged)}, classes.count(l));
+      if (fresh) {
+        classes.levels[l].push_back(at->first.second);
+        classes.kind[l].push_back(at->first.first);
+      }
       class_of[l][k] = at->second;
     }
   }
   // the clusters from above, sorted by class
   data.levels.resize(depth);
   place.resize(depth);
+  of_pattern.resize(depth);
   std::vector<Index> position;  // of the clusters of the level above
   for (Index l = depth - 1; l >= 0; --l) {
     NestedTree::Level& level = data.levels[l];
@@ -108,7 +114,7 @@ NestedArrangement::NestedArrangement(const NestedData& given) : variables(variab
         continue;
       }
       const Index above = position[parent[l][k]];
-      if (l == 0) level.multiple[at] = given.sizes[k];
+      if (l == 0) level.multiple[at] = given.multiple[k];
       level.parent.push_back(above);
       level.weight[at] = level.multiple[at] * data.levels[l + 1].weight[above];
       level.top[at] = data.levels[l + 1].top[above];
@@ -116,7 +122,9 @@ NestedArrangement::NestedArrangement(const NestedData& given) : variables(variab
     classes.weight[l].setZero(classes.count(l));
     for (Index c = 0; c < classes.count(l); ++c)
       classes.weight[l][c] = level.weight.segment(level.first[c], level.first[c + 1] - level.first[c]).sum();
-    constant += kLog2Pi * static_cast<double>(variables[l].z.size()) * level.weight.sum();
+    of_pattern[l].setZero(static_cast<Index>(given.patterns[l].size()));
+    for (Index c = 0; c < classes.count(l); ++c)
+      of_pattern[l][kinds[l][classes.kind[l][c]].pattern] += classes.weight[l][c];
     if (l + 1 == depth) top_class = class_of[l];
     place[l] = here;
     position = std::move(here);
@@ -142,7 +150,7 @@ NestedArrangement::NestedArrangement(const NestedData& given) : variables(variab
     }
     const std::vector<Index> order = by_class(own, classes.count(l), level.first);
     const Index count = static_cast<Index>(order.size());
-    level.values = Matrix::Zero(static_cast<Index>(variables[l].z.size()), count);
+    level.values = Matrix::Zero(static_cast<Index>(coordinates[l].z.size()), count);
     level.multiple.setOnes(count);
     level.weight.resize(count);
     std::vector<Index> sorted;
@@ -159,8 +167,37 @@ NestedArrangement::NestedArrangement(const NestedData& given) : variables(variab
     }
     above = std::move(sorted);
   }
-  const Index p = static_cast<Index>(variables[0].z.size());
-  products = unpack_lower(Matrix(apply_transposed(given.products, given.weight).transpose()), 0, p);
+  const Index p = static_cast<Index>(coordinates[0].z.size()), patterns = of_pattern[0].size();
+  products.assign(patterns, Matrix::Zero(p, p));
+  beyond.setZero(patterns);
+  Matrix pooled = Matrix::Zero(patterns, given.products.cols());
+  for (std::size_t i = 0; i < given.product_top.size(); ++i) {
+    const double weight = given.weight[given.product_top[i]];
+    const Index pattern = given.product_pattern[i], row = static_cast<Index>(i);
+    pooled.row(pattern) += weight * given.products.row(row);
+    beyond[pattern] += weight * given.beyond[row];
+  }
+  for (Index k = 0; k < patterns; ++k) products[k] = unpack_lower(pooled, k, p);
+  of_pattern[0] += beyond;
+  for (Index l = 0; l < depth; ++l) {
+    for (Index k = 0; k < of_pattern[l].size(); ++k)
+      constant += kLog2Pi * static_cast<double>(given.patterns[l][k].size()) * of_pattern[l][k];
+  }
+}
+
+void add_by_class(Matrix& out, double scale, const std::vector<Matrix>& of, const std::vector<Index>& which,
+                  const NestedTree::Level& nodes, const Matrix& x, bool transposed) {
+  for (std::size_t c = 0; c < which.size();) {
+    const std::size_t first = c;
+    while (c < which.size() && which[c] == which[first]) ++c;
+    const Index at = nodes.first[first], count = nodes.first[c] - at;
+    if (!count) continue;
+    const Matrix& a = of[which[first]];
+    if (transposed)
+      add_cross(out.middleCols(at, count), scale, a, x.middleCols(at, count));
+    else
+      add_product(out.middleCols(at, count), scale, a, x.middleCols(at, count));
+  }
 }
 
 void add_by_class(Matrix& out, double scale, const std::vector<Matrix>& of, const NestedTree::Level& nodes,

@@ -46,37 +46,31 @@ NestedPoint::Evidence NestedPoint::evidence(Index wanted) const {
       kind = std::move(here);
       continue;
     }
-    const NestedVariables& variables = arranged_->variables[l];
-    const Index n = static_cast<Index>(data_->levels[l].size()), r = level.c.rows(), q = level.zz.rows();
-    const auto arranged = [&](const Matrix& u, const Matrix& z) {
-      Matrix out = Matrix::Zero(n, u.cols());
-      put_rows(out, variables.open_rows, select_rows(u, variables.open_at));
-      put_rows(out, variables.z_rows, z);
-      return out;
-    };
+    const NestedMap<double> map(*data_, arranged_->coordinates, as_map_levels(moments_));
+    const Matrix& matrix = map.matrix(l);
+    const Index n = matrix.cols(), r = arranged_->coordinates[l].open,
+                q = static_cast<Index>(arranged_->coordinates[l].z.size());
     Evidence out{Matrix(), Matrix(n * n, kinds.count()), {}};
     for (Index k = 0; k < kinds.count(); ++k) {
       const Index c = of_kind[k];
       // of (u, z) given the vector above, and what that does to it
-      const Matrix ub = product(level.u[c], level.b);
-      Matrix h = Matrix::Zero(r + q, r + q);
-      h.topLeftCorner(r, r) = level.u[c];
-      h.topRightCorner(r, q) = -ub;
-      h.bottomLeftCorner(q, r) = -ub.transpose();
-      h.bottomRightCorner(q, q) = level.zz + cross(level.b, ub);
-      if (!top) {
-        Matrix g(r + q, level.t.cols());
-        g.topRows(r) = level.k[c];
-        g.bottomRows(q) = product(level.zz, level.j) - cross(level.b, level.k[c]);
-        add_outer(h, -1, product(g, passed(k)), g);
+      const NestedKind& of_class = arranged_->kinds[l][arranged_->classes.kind[l][c]];
+      const Level::OfPattern& own_pattern = level.patterns[of_class.pattern];
+      const Index above_size = top ? 0 : static_cast<Index>(arranged_->coordinates[l].above.size());
+      Matrix c_sum = level.u[c], x = Matrix::Zero(r, q), y = Matrix::Zero(q, q);
+      if (above_size) {
+        const Matrix& s = passed(k);
+        y = outer_sandwich(of_class.j, s);
+        if (r) {
+          const Matrix ks = product(level.k[c], s);
+          add_outer(c_sum, -1, ks, level.k[c]);
+          x = outer(ks, of_class.j);
+        }
       }
-      const Matrix half = arranged(h.topRows(r), h.bottomRows(q));
-      const Matrix whole = arranged(half.transpose().topRows(r), half.transpose().bottomRows(q));
+      const Matrix whole = sandwich(matrix, curvature(own_pattern.b, own_pattern.zz, 1, c_sum, x, y));
       out.information.col(k) = Eigen::Map<const Vector>(whole.data(), whole.size());
     }
-    Matrix z = product(level.zz, vectors_[l].zb);
-    add_cross(z, -1, level.b, vectors_[l].ub);
-    out.scores = select_cols(arranged(vectors_[l].ub, z), arranged_->place[l]);
+    out.scores = select_cols(cross(matrix, vectors_[l].s), arranged_->place[l]);
     for (const Index k : arranged_->place[l]) out.which.push_back(here[k]);
     return out;
   }

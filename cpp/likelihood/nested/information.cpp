@@ -4,56 +4,84 @@
 
 #include "base/interrupt.hpp"
 #include "base/root.hpp"
+#include "base/threads.hpp"
 #include "likelihood/by_level.hpp"
+#include "likelihood/nested/directions.hpp"
 #include "likelihood/nested/point.hpp"
 
 namespace msem {
 
-class NestedTangent {
- public:
+namespace {
+
+constexpr Index kThreadWork = 20000;  // numbers of clusters times directions below which threads do not pay
+
+}  // namespace
+
+// What a direction needs and no direction changes.
+struct NestedFixed {
   // `observed`: at the residuals of the data, on all clusters; else at residuals of zero, on one highest
   // cluster of each class.
-  NestedTangent(const NestedPoint& point, bool observed)
-      : point_(point),
-        observed_(observed),
-        tree_(observed ? point.arranged_->data : point.arranged_->shape),
-        depth_(point.levels_.size()) {
-    change_.resize(depth_);
-    for (std::size_t l = 0; l < depth_; ++l) {
-      // what the gradient is assembled of
-      const auto& level = point.levels_[l];
-      const auto& classes = point.arranged_->classes;
-      const Index r = level.c.rows(), up = level.t.cols();
-      Fixed own{Matrix::Zero(r, r), Matrix::Zero(r, up), Matrix::Zero(up, up)};
-      for (Index k = 0; k < classes.count(static_cast<Index>(l)); ++k) {
-        own.inner += level.s[k];
-        if (r == 0) continue;
-        own.c -= 0.5 * classes.weight[l][k] * level.u[k];
-        if (!up) continue;
-        const Matrix ks = product(level.k[k], level.s[k]);
-        add_outer(own.c, 0.5, ks, level.k[k]);
-        own.b += ks;
-      }
-      own.b = outer(own.b, level.j);
-      own.inner = outer_sandwich(level.j, own.inner);
-      sums_.emplace_back();
-      if (observed) {
-        const auto& v = point.vectors_[l];
-        const Vector& weight = tree_.levels[l].weight;
-        const Matrix u = scale_cols(v.ub, weight);
-        add_outer(own.c, 0.5, u, v.ub);
-        add_outer(own.b, 1, u, v.zb);
-        add_outer(own.inner, 1, scale_cols(v.zb, weight), v.zb);
-        if (l == 0) own.inner += point.arranged_->products;
-        sums_.back() = apply(v.ub, weight);
-      }
-      fixed_.push_back(std::move(own));
+  NestedFixed(const NestedPoint& at, bool is_observed);
+
+  const NestedPoint& point;
+  bool observed;
+  const NestedTree& tree;
+  std::vector<std::vector<NestedPoint::Sums::OfPattern>> sums;  // by level and pattern
+  std::vector<std::vector<Index>> pattern;                      // of each class, by level
+  std::vector<std::vector<Matrix>> b, c, zz, j;                 // by level, of patterns and of kinds
+};
+
+NestedFixed::NestedFixed(const NestedPoint& at, bool is_observed)
+    : point(at), observed(is_observed), tree(is_observed ? at.arranged_->data : at.arranged_->shape) {
+  const NestedArrangement& arranged = *at.arranged_;
+  for (std::size_t l = 0; l < at.levels_.size(); ++l) {
+    const auto& level = at.levels_[l];
+    const Index r = arranged.coordinates[l].open;
+    const bool up = !arranged.coordinates[l].above.empty();
+    sums.push_back(at.no_sums(l).patterns);
+    pattern.emplace_back();
+    for (auto* all : {&b, &c, &zz, &j}) all->emplace_back();
+    for (const NestedKind& kind : arranged.kinds[l]) j[l].push_back(kind.j);
+    for (const auto& own : level.patterns) {
+      b[l].push_back(own.b);
+      c[l].push_back(own.c);
+      zz[l].push_back(own.zz);
+    }
+    for (Index k = 0; k < arranged.classes.count(static_cast<Index>(l)); ++k) {
+      const NestedKind& kind = arranged.kinds[l][arranged.classes.kind[l][k]];
+      pattern[l].push_back(kind.pattern);
+      auto& own = sums[l][kind.pattern];
+      own.count += arranged.classes.weight[l][k];
+      if (up) own.y += outer_sandwich(kind.j, level.s[k]);
+      if (r == 0) continue;
+      own.c += arranged.classes.weight[l][k] * level.u[k];
+      if (!up) continue;
+      const Matrix ks = product(level.k[k], level.s[k]);
+      add_outer(own.c, -1, ks, level.k[k]);
+      add_outer(own.x, 1, ks, kind.j);
+    }
+    if (l) continue;
+    for (std::size_t i = 0; i < sums[0].size(); ++i) {
+      sums[0][i].count += arranged.beyond[static_cast<Index>(i)];
+      if (observed) sums[0][i].products = arranged.products[i];
     }
   }
+}
 
-  // Derivative of the gradient of the log-likelihood for changes of the covariance matrix of one level, empty
-  // for none, and of the means of all variables. At residuals of zero neither says anything of the other.
-  Implied along(std::size_t level, const Matrix& cov, const Vector& mean);
+class NestedTangent {
+ public:
+  using Full = NestedPoint::Full;
+  explicit NestedTangent(const NestedFixed& fixed)
+      : fixed_(fixed),
+        point_(fixed.point),
+        arranged_(*fixed.point.arranged_),
+        depth_(fixed.point.levels_.size()),
+        change_(depth_) {}
+
+  // Derivative of the gradient of the log-likelihood for changes of the moments of the coordinates. At
+  // residuals of zero changes of covariance matrices say nothing of means, and the other way round; `means`
+  // says which of the two are meant.
+  Full along(const Full& direction, bool covariances, bool means);
 
  private:
   using Level = NestedPoint::Level;
@@ -61,69 +89,71 @@ class NestedTangent {
   struct Change {
     bool moments = false;  // whether the covariance matrix of the level changes, so that b, c, zz and t do
     bool classes = false;  // or that of a lower level, so that what follows does
-    Matrix b, c, zz, t;
-    Vector mean;
+    std::vector<Matrix> b, c, zz, t;
+    Vector open, mean;
     std::vector<Matrix> u, omega, v, k, n;
     Matrix ez, e, us;
   };
 
-  void change_level(std::size_t l, const Matrix& cov, const Vector& mean);
+  void change_level(std::size_t l, const FullLevel<double>& direction);
   void change_classes();
   void change_upwards();
-  LevelImplied change_gradient(std::size_t l, const Matrix& above, std::vector<Matrix>& ds, Matrix& next,
-                               Vector& mean) const;
+  FullLevel<double> change_gradient(std::size_t l, const Matrix& above, std::vector<Matrix>& ds,
+                                    Matrix& next) const;
+  const std::vector<Index>& kinds(std::size_t l) const { return arranged_.classes.kind[l]; }
 
+  const NestedFixed& fixed_;
   const NestedPoint& point_;
-  bool observed_;
-  bool vectors_ = true, covariances_ = true;  // whether residuals, or covariance matrices, change
-  const NestedTree& tree_;
+  const NestedArrangement& arranged_;
   std::size_t depth_;
-  struct Fixed {
-    Matrix c, b, inner;
-  };
-  std::vector<Fixed> fixed_;  // of the gradient, by level
-  std::vector<Vector> sums_;
+  bool vectors_ = true, covariances_ = true;  // whether residuals, or covariance matrices, change
   std::vector<Change> change_;
 };
 
-void NestedTangent::change_level(std::size_t l, const Matrix& cov, const Vector& mean) {
-  const NestedVariables& own = point_.arranged_->variables[l];
+void NestedTangent::change_level(std::size_t l, const FullLevel<double>& direction) {
+  const NestedCoordinates& own = arranged_.coordinates[l];
   const Level& level = point_.levels_[l];
   Change& d = change_[l];
-  d.mean = select(mean, own.z);
-  d.moments = cov.size() > 0;
+  d.open = direction.open;
+  d.mean = direction.z;
+  d.moments = covariances_ && direction.cov.size() > 0;
   d.classes = d.moments || (l > 0 && change_[l - 1].classes);
+  for (auto* all : {&d.b, &d.c, &d.zz, &d.t}) all->clear();
   if (!d.moments) return;
   const Index r = own.open, q = static_cast<Index>(own.z.size());
-  const Matrix zz = select(cov, own.z_rows, own.z_rows);
-  d.zz = -sandwich(level.zz, zz);
-  Matrix uz = Matrix::Zero(r, q);
-  put_rows(uz, own.open_at, select(cov, own.open_rows, own.z_rows));
-  d.c = Matrix::Zero(r, r);
-  put(d.c, own.open_at, own.open_at, select(cov, own.open_rows, own.open_rows));
-  // dC = dS_uu - dS_uz B' - B dS_zu + B dS_zz B',   dB = (dS_uz - B dS_zz) S_zz^-1
-  const Matrix bz = product(level.b, zz);
-  d.c += outer(bz, level.b);
-  const Matrix ub = outer(uz, level.b);
-  add_with_transpose(d.c, -1, ub);
-  uz -= bz;
-  d.b = product(uz, level.zz);
-  d.t = -product(d.b, level.j);
+  const Matrix zz = direction.cov.bottomRightCorner(q, q), uz = direction.cov.topRightCorner(r, q),
+               uu = direction.cov.topLeftCorner(r, r);
+  for (const auto& at : level.patterns) {
+    d.zz.push_back(-sandwich(at.zz, zz));
+    // dC = dS_uu - dS_uz B' - B dS_zu + B dS_zz B',   dB = (dS_uz - B dS_zz) S_zz^-1
+    const Matrix bz = product(at.b, zz), ub = outer(uz, at.b);
+    d.c.push_back(uu);
+    add_outer(d.c.back(), 1, bz, at.b);
+    add_with_transpose(d.c.back(), -1, ub);
+    d.b.push_back(product(uz - bz, at.zz));
+  }
+  for (const NestedKind& kind : arranged_.kinds[l]) d.t.push_back(-product(d.b[kind.pattern], kind.j));
 }
 
 void NestedTangent::change_classes() {
-  const NestedClasses& classes = point_.arranged_->classes;
+  const NestedClasses& classes = arranged_.classes;
   std::vector<Matrix> seen;
   for (std::size_t l = 0; l < depth_; ++l) {
     const Level& level = point_.levels_[l];
     Change& d = change_[l];
     if (!d.classes) continue;
-    const Index r = level.c.rows(), count = classes.count(static_cast<Index>(l)), above = level.t.cols();
+    const Index r = arranged_.coordinates[l].open, count = classes.count(static_cast<Index>(l)),
+                above = static_cast<Index>(arranged_.coordinates[l].above.size());
     const bool below = !seen.empty();
-    std::vector<Matrix> next(above ? count : 0,
-                             d.moments ? sandwich(level.j, d.zz) : Matrix(Matrix::Zero(above, above)));
+    std::vector<Matrix> next(above ? count : 0), own;
+    if (above && d.moments) {
+      for (const NestedKind& kind : arranged_.kinds[l]) own.push_back(sandwich(kind.j, d.zz[kind.pattern]));
+    }
     for (auto* all : {&d.u, &d.omega, &d.v, &d.k, &d.n}) all->resize(count);
-    for (Index c = 0; c < count && r; ++c) {
+    for (Index c = 0; c < count; ++c) {
+      const Index kind = classes.kind[l][c], pattern = fixed_.pattern[l][c];
+      if (above) next[c] = d.moments ? own[kind] : Matrix(Matrix::Zero(above, above));
+      if (!r) continue;
       Matrix &u = d.u[c], &omega = d.omega[c], &v = d.v[c];
       u = v = Matrix::Zero(r, r);
       if (below) {
@@ -133,210 +163,257 @@ void NestedTangent::change_classes() {
         v = -sandwich(level.v[c], p);
       }
       if (d.moments) {
-        u -= sandwich(level.u[c], d.c);
-        v += sandwich(level.omega[c], d.c);
+        u -= sandwich(level.u[c], d.c[pattern]);
+        v += sandwich(level.omega[c], d.c[pattern]);
       }
-      if (!above && !observed_) continue;
-      omega = -product(u, level.c);
-      if (d.moments) add_product(omega, -1, level.u[c], d.c);
+      if (!above && !fixed_.observed) continue;
+      omega = -product(u, level.patterns[pattern].c);
+      if (d.moments) add_product(omega, -1, level.u[c], d.c[pattern]);
       if (!above) continue;
-      d.k[c] = product(u, level.t);
-      d.n[c] = cross(omega, level.t);
+      d.k[c] = product(u, level.t[kind]);
+      d.n[c] = cross(omega, level.t[kind]);
       if (d.moments) {
-        add_product(d.k[c], 1, level.u[c], d.t);
-        add_cross(d.n[c], 1, level.omega[c], d.t);
-        add_cross(next[c], 1, d.t, level.k[c]);
+        add_product(d.k[c], 1, level.u[c], d.t[kind]);
+        add_cross(d.n[c], 1, level.omega[c], d.t[kind]);
+        add_cross(next[c], 1, d.t[kind], level.k[c]);
       }
-      add_cross(next[c], 1, level.t, d.k[c]);
+      add_cross(next[c], 1, level.t[kind], d.k[c]);
     }
     seen = std::move(next);
   }
 }
 
 void NestedTangent::change_upwards() {
+  const NestedTree& tree = fixed_.tree;
   Matrix above(0, 0);
   for (std::size_t l = depth_; l-- > 0;) {
     const Level& level = point_.levels_[l];
-    const NestedTree::Level& nodes = tree_.levels[l];
+    const NestedTree::Level& nodes = tree.levels[l];
     Change& d = change_[l];
     const Matrix given = of_parents(above, nodes);
-    d.ez = -product(level.j, given);
-    d.ez.colwise() -= d.mean;
-    above = product(level.t, given);
-    above.colwise() -= apply(level.b, d.mean);
-    if (observed_ && d.moments) add_product(above, 1, d.b, point_.vectors_[l].ez);
+    Matrix off = Matrix::Zero(d.mean.size(), nodes.count());  // change of what is not the open vector's
+    if (!d.mean.isZero(0)) {
+      for (std::size_t c = 0; c < kinds(l).size(); ++c) {
+        const Vector mean = arranged_.kinds[l][kinds(l)[c]].constant.cwiseProduct(d.mean);
+        for (Index k = nodes.first[c]; k < nodes.first[c + 1]; ++k) off.col(k) -= mean;
+      }
+    }
+    d.ez = off;
+    add_by_class(d.ez, -1, fixed_.j[l], kinds(l), nodes, given);
+    above = d.open.replicate(1, nodes.count());
+    if (!above.rows()) continue;
+    add_by_class(above, 1, level.t, kinds(l), nodes, given);
+    add_by_class(above, 1, fixed_.b[l], fixed_.pattern[l], nodes, off);
+    if (fixed_.observed && d.moments)
+      add_by_class(above, 1, d.b, fixed_.pattern[l], nodes, point_.vectors_[l].ez);
   }
-  Matrix q(0, tree_.levels[0].count());
+  Matrix q(0, tree.levels[0].count());
   for (std::size_t l = 0; l < depth_; ++l) {
     const Level& level = point_.levels_[l];
-    const NestedTree::Level& nodes = tree_.levels[l];
+    const NestedTree::Level& nodes = tree.levels[l];
     Change& d = change_[l];
-    d.us = Matrix::Zero(q.rows(), q.cols());
-    if (observed_ && d.classes && q.rows()) add_by_class(d.us, 1, d.omega, nodes, point_.vectors_[l].q);
-    add_by_class(d.us, 1, level.omega, nodes, q);
-    d.e = product(level.c, d.us);
-    const bool moved = observed_ && d.moments;
-    if (moved) add_product(d.e, 1, d.c, point_.vectors_[l].u);
+    d.us = d.e = Matrix::Zero(q.rows(), nodes.count());
+    const bool moved = fixed_.observed && d.moments;
+    if (q.rows()) {
+      if (fixed_.observed && d.classes) add_by_class(d.us, 1, d.omega, nodes, point_.vectors_[l].q);
+      add_by_class(d.us, 1, level.omega, nodes, q);
+      add_by_class(d.e, 1, fixed_.c[l], fixed_.pattern[l], nodes, d.us);
+      if (moved) add_by_class(d.e, 1, d.c, fixed_.pattern[l], nodes, point_.vectors_[l].u);
+    }
     if (l + 1 == depth_) break;
-    Matrix weighted = product(level.zz, d.ez);
-    if (moved) add_product(weighted, 1, d.zz, point_.vectors_[l].ez);
-    Matrix next = cross(level.t, d.us);
-    add_cross(next, 1, level.j, weighted);
-    if (moved) add_cross(next, 1, d.t, point_.vectors_[l].u);
-    q = summed_to_parents(next, nodes, tree_.levels[l + 1].count());
+    Matrix weighted = Matrix::Zero(d.ez.rows(), d.ez.cols());
+    add_by_class(weighted, 1, fixed_.zz[l], fixed_.pattern[l], nodes, d.ez);
+    if (moved) add_by_class(weighted, 1, d.zz, fixed_.pattern[l], nodes, point_.vectors_[l].ez);
+    Matrix next = Matrix::Zero(static_cast<Index>(arranged_.coordinates[l].above.size()), nodes.count());
+    add_by_class(next, 1, fixed_.j[l], kinds(l), nodes, weighted, true);
+    if (q.rows()) {
+      add_by_class(next, 1, level.t, kinds(l), nodes, d.us, true);
+      if (moved) add_by_class(next, 1, d.t, kinds(l), nodes, point_.vectors_[l].u, true);
+    }
+    q = summed_to_parents(next, nodes, tree.levels[l + 1].count());
   }
 }
 
-LevelImplied NestedTangent::change_gradient(std::size_t l, const Matrix& above, std::vector<Matrix>& ds,
-                                            Matrix& next, Vector& mean) const {
-  const NestedClasses& classes = point_.arranged_->classes;
-  const NestedVariables& own = point_.arranged_->variables[l];
+namespace {
+
+// Derivative of `curvature`; what does not change is empty.
+Matrix change_of_curvature(const Matrix& b, const Matrix& zz, const NestedPoint::Sums::OfPattern& at,
+                           const Matrix& db, const Matrix& dzz, const Matrix& dc, const Matrix& dx,
+                           const Matrix& dy) {
+  const Index r = at.c.rows(), q = zz.rows();
+  Matrix out = Matrix::Zero(r + q, r + q);
+  Matrix corner = Matrix::Zero(r, q), last = Matrix::Zero(q, q);
+  if (dy.size()) last -= sandwich(zz, dy);
+  if (dzz.size()) {
+    last += at.count * dzz;
+    add_with_transpose(last, -1, product(product(dzz, at.y), zz));
+  }
+  if (r) {
+    // b'c b + b'x z + z x'b, and -c b - x z
+    Matrix dcb = Matrix::Zero(r, q), dxz = Matrix::Zero(r, q);
+    if (dc.size()) {
+      out.topLeftCorner(r, r) = dc;
+      add_product(dcb, 1, dc, b);
+      add_product(dxz, 1, dx, zz);
+    }
+    if (dzz.size()) {
+      add_product(dcb, 1, at.c, db);
+      add_product(dxz, 1, at.x, dzz);
+      Matrix moved = cross(db, product(at.c, b));
+      last += moved;
+      moved = cross(db, product(at.x, zz));
+      add_with_transpose(last, 1, moved);
+    }
+    corner = -dcb - dxz;
+    add_cross(last, 1, b, dcb);
+    add_with_transpose(last, 1, cross(b, dxz));
+    out.topRightCorner(r, q) = corner;
+    out.bottomLeftCorner(q, r) = corner.transpose();
+  }
+  out.bottomRightCorner(q, q) = last;
+  return out;
+}
+
+}  // namespace
+
+FullLevel<double> NestedTangent::change_gradient(std::size_t l, const Matrix& above, std::vector<Matrix>& ds,
+                                                 Matrix& next) const {
+  const NestedClasses& classes = arranged_.classes;
   const Level& level = point_.levels_[l];
-  const NestedTree::Level& nodes = tree_.levels[l];
+  const NestedTree::Level& nodes = fixed_.tree.levels[l];
   const Change& d = change_[l];
-  const Index r = level.c.rows(), q = level.zz.rows(), up = level.t.cols();
-  // residuals given everything
-  Matrix uu = Matrix::Zero(r, r), dg_b = Matrix::Zero(r, q), dinner = Matrix::Zero(q, q), ub, zb;
+  const NestedCoordinates& coordinates = arranged_.coordinates[l];
+  const Index r = coordinates.open, q = static_cast<Index>(coordinates.z.size()),
+              up = static_cast<Index>(coordinates.above.size());
+  const std::vector<Index>& pattern = fixed_.pattern[l];
+  FullLevel<double> out{Matrix::Zero(r + q, r + q), Vector::Zero(r), Vector::Zero(q)};
+  // residuals given everything, and what follows for the derivatives with respect to means
   if (vectors_) {
     const Matrix given = of_parents(above, nodes);
-    ub = d.us;
-    zb = d.ez;
+    Matrix ub = d.us, zb = d.ez, z = Matrix::Zero(q, nodes.count());
     next = d.e;
-    add_by_class(ub, -1, level.k, nodes, given);
-    add_product(zb, -1, level.j, given);
-    add_by_class(next, 1, level.n, nodes, given);
-  }
-  if (observed_) {
-    const auto& v = point_.vectors_[l];
-    if (l + 1 < depth_ && d.classes && r) {
+    add_by_class(zb, -1, fixed_.j[l], kinds(l), nodes, given);
+    if (r) {
+      add_by_class(ub, -1, level.k, nodes, given);
+      add_by_class(next, 1, level.n, nodes, given);
+    }
+    if (fixed_.observed && l + 1 < depth_ && d.classes && r) {
       const Matrix at = of_parents(point_.vectors_[l + 1].eb, nodes);
       add_by_class(ub, -1, d.k, nodes, at);
       add_by_class(next, 1, d.n, nodes, at);
     }
-    const Matrix u = scale_cols(ub, nodes.weight), z = scale_cols(zb, nodes.weight);
-    add_with_transpose(uu, 1, outer(u, v.ub));
-    add_with_transpose(dinner, 1, outer(z, v.zb));
-    add_outer(dg_b, 1, u, v.zb);
-    add_outer(dg_b, 1, scale_cols(v.ub, nodes.weight), zb);
-  }
-  const Index n = static_cast<Index>(point_.data_->levels[l].size());
-  LevelImplied out{Vector::Zero(n), Matrix::Zero(n, n)};
-  if (vectors_) {
-    Vector g = apply(level.zz, apply(zb, nodes.weight));
-    add_applied_transposed(g, -1, level.b, apply(ub, nodes.weight));
-    if (observed_ && d.moments) {
-      add_applied(g, 1, d.zz, apply(point_.vectors_[l].zb, nodes.weight));
-      add_applied_transposed(g, -1, d.b, sums_[l]);
+    add_by_class(z, 1, fixed_.zz[l], pattern, nodes, zb);
+    if (r) add_by_class(z, -1, fixed_.b[l], pattern, nodes, ub, true);
+    if (fixed_.observed && d.moments) {
+      add_by_class(z, 1, d.zz, pattern, nodes, point_.vectors_[l].zb);
+      if (r) add_by_class(z, -1, d.b, pattern, nodes, point_.vectors_[l].ub, true);
     }
-    for (std::size_t i = 0; i < own.z.size(); ++i) mean[own.z[i]] = g[i];
+    Matrix s(r + q, nodes.count());
+    s.topRows(r) = ub;
+    s.bottomRows(q) = z;
+    const Matrix weighted = scale_cols(s, nodes.weight);
+    if (fixed_.observed) add_with_transpose(out.cov, 0.5, outer(weighted, point_.vectors_[l].s));
+    out.open = weighted.topRows(r).rowwise().sum();
+    for (std::size_t c = 0; c < kinds(l).size(); ++c) {
+      const Vector& constant = arranged_.kinds[l][kinds(l)[c]].constant;
+      for (Index k = nodes.first[c]; k < nodes.first[c + 1]; ++k)
+        out.z += constant.cwiseProduct(weighted.col(k).tail(q));
+    }
   }
-  if (!covariances_ && !observed_) return out;
+  if (!covariances_) return out;
   // covariance matrices given everything, passed on to the level below
-  const Index count = classes.count(static_cast<Index>(l));
-  Matrix dc = Matrix::Zero(r, r), dthrough = Matrix::Zero(r, up), dtotal = Matrix::Zero(up, up);
-  if (covariances_) {
-    std::vector<Matrix> below(l ? classes.count(static_cast<Index>(l) - 1) : 0, Matrix::Zero(r, r));
-    const Vector& weight = classes.weight[l];
-    const bool passed = !ds.empty() && up;
-    for (Index k = 0; k < count; ++k) {
-      if (passed) dtotal += ds[k];
-      if (r == 0) continue;
-      Matrix v = Matrix::Zero(r, r);
-      if (d.classes) {
-        dc += weight[k] * d.u[k];
-        v = weight[k] * d.v[k];
-        if (up) {
-          const Matrix dks = product(d.k[k], level.s[k]);
-          add_with_transpose(dc, -1, outer(dks, level.k[k]));
-          dthrough += dks;
-          if (l) add_with_transpose(v, 1, outer(product(d.n[k], level.s[k]), level.n[k]));
-        }
-      }
-      if (passed) {
-        const Matrix kds = product(level.k[k], ds[k]);
-        add_outer(dc, -1, kds, level.k[k]);
-        dthrough += kds;
-        if (l) add_outer(v, 1, product(level.n[k], ds[k]), level.n[k]);
-      }
-      for (const auto& [child, times] : classes.levels[l][k]) below[child] += times * v;
+  const bool passed = !ds.empty() && up;
+  const std::size_t patterns = level.patterns.size();
+  const bool moves = d.classes || passed;
+  std::vector<Matrix> dc(patterns), dx(patterns), dy(patterns);
+  if (moves) {
+    for (std::size_t i = 0; i < patterns; ++i) {
+      dc[i] = Matrix::Zero(r, r);
+      dx[i] = Matrix::Zero(r, q);
+      if (passed) dy[i] = Matrix::Zero(q, q);
     }
-    ds = std::move(below);
-    add_outer(dg_b, 1, dthrough, level.j);
-    dinner += outer_sandwich(level.j, dtotal);
   }
-  // assembled as the gradient is
-  const Matrix dg_c = 0.5 * (uu - dc);
-  Matrix dgbz = product(dg_b, level.zz), dgcb = product(dg_c, level.b);
-  Matrix out_zz = 0.5 * sandwich(level.zz, dinner), x = cross(level.b, dgbz);
-  if (d.moments) {
-    const Matrix &g_c = fixed_[l].c, &g_b = fixed_[l].b;
-    add_product(dgbz, 1, g_b, d.zz);
-    add_product(dgcb, 1, g_c, d.b);
-    x = cross(level.b, dgbz);
-    add_cross(x, 1, d.b, product(g_b, level.zz));
-    out_zz -= 0.5 * classes.weight[l].sum() * d.zz;
-    add_with_transpose(out_zz, 0.5, product(product(d.zz, fixed_[l].inner), level.zz));
-    add_cross(out_zz, 1, d.b, product(g_c, level.b));
+  std::vector<Matrix> below(l ? classes.count(static_cast<Index>(l) - 1) : 0, Matrix::Zero(r, r));
+  const Vector& weight = classes.weight[l];
+  for (Index k = 0; moves && k < static_cast<Index>(kinds(l).size()); ++k) {
+    const NestedKind& kind = arranged_.kinds[l][kinds(l)[k]];
+    if (passed) dy[kind.pattern] += outer_sandwich(kind.j, ds[k]);
+    if (r == 0) continue;
+    Matrix v = Matrix::Zero(r, r), through(r, up);
+    if (up) through.setZero();
+    if (d.classes) {
+      dc[kind.pattern] += weight[k] * d.u[k];
+      v = weight[k] * d.v[k];
+      if (up) {
+        through = product(d.k[k], level.s[k]);
+        add_with_transpose(dc[kind.pattern], -1, outer(through, level.k[k]));
+        if (l) add_with_transpose(v, 1, outer(product(d.n[k], level.s[k]), level.n[k]));
+      }
+    }
+    if (passed) {
+      const Matrix kds = product(level.k[k], ds[k]);
+      add_outer(dc[kind.pattern], -1, kds, level.k[k]);
+      through += kds;
+      if (l) add_outer(v, 1, product(level.n[k], ds[k]), level.n[k]);
+    }
+    if (up) add_outer(dx[kind.pattern], 1, through, kind.j);
+    for (const auto& [child, times] : classes.levels[l][k]) below[child] += times * v;
   }
-  add_cross(out_zz, 1, level.b, dgcb);
-  add_with_transpose(out_zz, -0.5, x);
-  put(out.cov, own.open_rows, own.open_rows, select(dg_c, own.open_at, own.open_at));
-  const Matrix part = select_rows(Matrix(0.5 * dgbz - dgcb), own.open_at);
-  put(out.cov, own.open_rows, own.z_rows, part);
-  put(out.cov, own.z_rows, own.open_rows, part.transpose());
-  put(out.cov, own.z_rows, own.z_rows, out_zz);
+  ds = std::move(below);
+  const Matrix none;
+  for (std::size_t i = 0; i < patterns; ++i) {
+    const auto& at = fixed_.sums[l][i];
+    if (at.count == 0 || (!moves && !d.moments)) continue;
+    const Matrix &db = d.moments ? d.b[i] : none, &dzz = d.moments ? d.zz[i] : none;
+    out.cov -= 0.5 * change_of_curvature(level.patterns[i].b, level.patterns[i].zz, at, db, dzz, dc[i], dx[i],
+                                         dy[i]);
+    if (at.products.size() && d.moments) {
+      const Matrix half = product(product(dzz, at.products), level.patterns[i].zz);
+      add_with_transpose(out.cov.bottomRightCorner(q, q), 0.5, half);
+    }
+  }
   return out;
 }
 
-Implied NestedTangent::along(std::size_t level, const Matrix& cov, const Vector& mean) {
+NestedTangent::Full NestedTangent::along(const Full& direction, bool covariances, bool means) {
   check_interrupt();
-  covariances_ = cov.size() > 0;
-  vectors_ = observed_ || !mean.isZero(0);
-  const Matrix none;
-  for (std::size_t l = 0; l < depth_; ++l) change_level(l, l == level ? cov : none, mean);
+  covariances_ = covariances;
+  vectors_ = fixed_.observed || means;
+  for (std::size_t l = 0; l < depth_; ++l) change_level(l, direction[l]);
   if (covariances_) change_classes();
   if (vectors_) change_upwards();
-  Implied out(depth_);
-  Vector means = Vector::Zero(mean.size());
+  Full out(depth_);
   std::vector<Matrix> ds;
   Matrix above(0, 0);
   for (std::size_t l = depth_; l-- > 0;) {
     Matrix next;
-    out[l] = change_gradient(l, above, ds, next, means);
+    out[l] = change_gradient(l, above, ds, next);
     above = std::move(next);
   }
-  for (std::size_t l = 0; l < depth_; ++l) out[l].mean = select(means, point_.data_->levels[l]);
   return out;
 }
 
 // Over the parameters of all levels, one after the other.
 Matrix NestedPoint::whole_information(bool expected, const LevelTangents& tangents) const {
-  const std::size_t depth = levels_.size();
-  std::vector<Matrix> covs;
-  std::vector<Index> first = {0};
-  for (std::size_t l = 0; l < depth; ++l) {
-    const Index n = tangents[l].n();
-    covs.push_back(rotated_cov(tangents[l], Matrix::Identity(n, n)));
-    first.push_back(first.back() + tangents[l].k());
-  }
-  Matrix out(first.back(), first.back());
-  NestedTangent tangent(*this, !expected);
-  for (std::size_t l = 0; l < depth; ++l) {
-    const Index n = tangents[l].n();
-    for (Index b = 0; b < tangents[l].k(); ++b) {
-      const bool moves = !covs[l].col(b).isZero(0);
-      Vector mean = Vector::Zero(data_->nvariables());
-      for (Index i = 0; i < n; ++i) mean[data_->levels[l][i]] = tangents[l].mean(i, b);
-      const Implied d = tangent.along(l, moves ? Matrix(slice(covs[l], b, n, n)) : Matrix(), mean);
-      for (std::size_t m = 0; m < depth; ++m) {
-        const Eigen::Map<const Vector> g(d[m].cov.data(), d[m].cov.size());
-        Vector part = apply_transposed(covs[m], g);
-        if (!expected) part = -part;
-        add_applied_transposed(part, -1, tangents[m].mean, d[m].mean);
-        out.col(first[l] + b).segment(first[m], part.size()) = part;
-      }
+  const NestedDirections directions(*data_, *arranged_, moments_, tangents);
+  const Index count = directions.count();
+  Matrix out = Matrix::Zero(count, count);
+  const NestedFixed fixed(*this, !expected);
+  Index work = 0;
+  for (const NestedTree::Level& level : arranged_->data.levels) work += level.count();
+  in_threads(count, work * count > kThreadWork ? 0 : 1, [&](std::ptrdiff_t b) {
+    NestedTangent tangent(fixed);
+    const Full direction = directions.along(b);
+    const bool cov = directions.moves_cov(b), mean = directions.moves_mean(b);
+    if (!expected) {
+      out.col(b) = -directions.along_all(tangent.along(direction, cov, true));
+      return;
     }
-  }
+    // E'E of what is linear in the covariance matrices: see nested.hpp
+    if (cov) out.col(b) += directions.along_cov(tangent.along(direction, true, false));
+    if (mean) out.col(b) -= directions.along_mean(tangent.along(direction, false, true));
+  });
+  if (!expected) out -= directions.second(full_gradient_);
   symmetrise(out);
   return out;
 }

@@ -1,71 +1,126 @@
 #include "likelihood/nested/nested.hpp"
 
+#include <map>
 #include <stdexcept>
 
 #include "base/interrupt.hpp"
+#include "likelihood/nested/directions.hpp"
 #include "likelihood/nested/point.hpp"
 
 namespace msem {
 
 namespace {
 
-Matrix selection(Index rows, const std::vector<Index>& keep, Index from) {
-  Matrix out = Matrix::Zero(rows, static_cast<Index>(keep.size()));
-  for (std::size_t a = 0; a < keep.size(); ++a) {
-    const Index i = keep[a] - from;
-    if (i >= 0 && i < rows) out(i, static_cast<Index>(a)) = 1;
+constexpr double kRounding = 1e-14;  // share of a diagonal element that is left, and that is none
+
+// L with L L' = a for a positive semidefinite matrix: columns that those before them determine are 0.
+Matrix semidefinite_root(const Matrix& a) {
+  const Index n = a.rows();
+  Matrix out = Matrix::Zero(n, n);
+  for (Index j = 0; j < n; ++j) {
+    double pivot = a(j, j);
+    for (Index k = 0; k < j; ++k) pivot -= out(j, k) * out(j, k);
+    if (!(pivot > kRounding * static_cast<double>(n) * a(j, j))) continue;
+    out(j, j) = std::sqrt(pivot);
+    for (Index i = j + 1; i < n; ++i) {
+      double x = a(i, j);
+      for (Index k = 0; k < j; ++k) x -= out(i, k) * out(j, k);
+      out(i, j) = x / out(j, j);
+    }
   }
   return out;
 }
 
 }  // namespace
 
+std::vector<NestedMap<double>::Level> as_map_levels(const Implied& moments) {
+  std::vector<NestedMap<double>::Level> out;
+  for (const LevelImplied& one : moments) out.push_back({one.mean, one.cov});
+  return out;
+}
+
+Matrix curvature(const Matrix& b, const Matrix& zz, double count, const Matrix& c, const Matrix& x,
+                 const Matrix& y) {
+  const Index r = c.rows(), q = zz.rows();
+  Matrix out(r + q, r + q);
+  out.bottomRightCorner(q, q) = count * zz - sandwich(zz, y);
+  if (r == 0) return out;
+  const Matrix xz = product(x, zz), cb = product(c, b);
+  const Matrix corner = -cb - xz;
+  out.topLeftCorner(r, r) = c;
+  out.topRightCorner(r, q) = corner;
+  out.bottomLeftCorner(q, r) = corner.transpose();
+  add_cross(out.bottomRightCorner(q, q), 1, b, cb);
+  add_with_transpose(out.bottomRightCorner(q, q), 1, cross(b, xz));
+  return out;
+}
+
 bool NestedPoint::prepare(const NestedData& data, const NestedArrangement& arranged, Implied moments) {
   data_ = &data;
   arranged_ = &arranged;
-  const std::size_t depth = data.levels.size();
-  bool fits = moments.size() == depth;
-  for (std::size_t l = 0; fits && l < depth; ++l)
-    fits = moments[l].mean.size() == static_cast<Index>(data.levels[l].size());
-  if (!fits) throw std::invalid_argument("the blocks do not have the variables of the statistics");
-  Vector mean = -data.origin;
-  for (std::size_t l = 0; l < depth; ++l) {
-    for (std::size_t i = 0; i < data.levels[l].size(); ++i) mean[data.levels[l][i]] += moments[l].mean[i];
+  moments_ = std::move(moments);
+  for (const LevelImplied& one : moments_) {
+    if (!one.mean.allFinite() || !one.cov.allFinite()) return false;
   }
-  if (!mean.allFinite()) return false;
+  const NestedMap<double> map(data, arranged.coordinates, as_map_levels(moments_));
+  const Full full = map.full();
+  const std::size_t depth = data.levels.size();
   levels_.resize(depth);
   value_ = arranged.constant;
   for (std::size_t l = 0; l < depth; ++l) {
-    const NestedVariables& own = arranged.variables[l];
+    const NestedCoordinates& own = arranged.coordinates[l];
     Level& level = levels_[l];
-    const Matrix& cov = moments[l].cov;
-    if (!cov.allFinite()) return false;
-    Cholesky chol;
-    if (!chol.compute(select(cov, own.z_rows, own.z_rows))) return false;
-    level.zz = chol.inverse();
-    level.log_det = chol.log_det();
-    level.mean = select(mean, own.z);
     const Index r = own.open, q = static_cast<Index>(own.z.size());
-    level.b = Matrix::Zero(r, q);
-    level.c = Matrix::Zero(r, r);
-    const Matrix uz = select(cov, own.open_rows, own.z_rows), paths = product(uz, level.zz);
-    put_rows(level.b, own.open_at, paths);
-    put(level.c, own.open_at, own.open_at, select(cov, own.open_rows, own.open_rows) - outer(paths, uz));
-    symmetrise(level.c);
-    level.j = selection(q, own.keep, r);
-    level.t = selection(r, own.keep, 0);
-    add_product(level.t, -1, level.b, level.j);
-    value_ += arranged.data.levels[l].weight.sum() * level.log_det;
+    const Matrix &cov = full[l].cov, uz = cov.topRightCorner(r, q);
+    level.mean = full[l].z;
+    level.open = full[l].open;
+    for (std::size_t pattern = 0; pattern < data.patterns[l].size(); ++pattern) {
+      const Pattern& seen = data.patterns[l][pattern];
+      Level::OfPattern one{Matrix::Zero(r, q), cov.topLeftCorner(r, r), Matrix::Zero(q, q)};
+      if (!seen.empty()) {
+        std::vector<Index> rows = seen;
+        for (Index& i : rows) i += r;
+        Cholesky chol;
+        if (!chol.compute(select(cov, rows, rows))) return false;
+        put(one.zz, seen, seen, chol.inverse());
+        one.log_det = chol.log_det();
+        one.b = product(uz, one.zz);
+        add_outer(one.c, -1, one.b, uz);
+        symmetrise(one.c);
+      }
+      value_ += arranged.of_pattern[l][static_cast<Index>(pattern)] * one.log_det;
+      if (l == 0) value_ += one.zz.cwiseProduct(arranged.products[pattern]).sum();
+      level.patterns.push_back(std::move(one));
+    }
+    for (const NestedKind& kind : arranged.kinds[l]) {
+      level.t.push_back(kind.h);
+      add_product(level.t.back(), -1, level.patterns[kind.pattern].b, kind.j);
+    }
   }
   if (!prepare_classes()) return false;
   residuals();
-  value_ += cross(levels_[0].zz, arranged.products).trace();
   if (!std::isfinite(value_)) return false;
   std::vector<Sums> sums(depth);
   std::vector<std::vector<Matrix>> passed = passed_down(arranged.classes.weight.back(), sums);
-  for (std::size_t l = 0; l < depth; ++l) levels_[l].s = std::move(passed[l]);
-  add_vectors(sums);
-  gradient_ = assemble(sums, arranged.products, -2);
+  for (std::size_t l = 0; l < depth; ++l) {
+    const NestedTree::Level& nodes = arranged.data.levels[l];
+    const Index r = arranged.coordinates[l].open, q = static_cast<Index>(arranged.coordinates[l].z.size());
+    const Matrix weighted = scale_cols(vectors_[l].s, nodes.weight);
+    sums[l].squares = outer(weighted, vectors_[l].s);
+    sums[l].open = weighted.topRows(r).rowwise().sum();
+    sums[l].z = Vector::Zero(q);
+    const std::vector<Index>& kind = arranged.classes.kind[l];
+    for (std::size_t c = 0; c < kind.size(); ++c) {
+      for (Index k = nodes.first[c]; k < nodes.first[c + 1]; ++k)
+        sums[l].z += arranged.kinds[l][kind[c]].constant.cwiseProduct(weighted.col(k).tail(q));
+    }
+    levels_[l].s = std::move(passed[l]);
+  }
+  for (std::size_t pattern = 0; pattern < arranged.products.size(); ++pattern) {
+    sums[0].patterns[pattern].products = arranged.products[pattern];
+    sums[0].patterns[pattern].count += arranged.beyond[static_cast<Index>(pattern)];
+  }
+  full_gradient_ = assemble(sums, 1);
   return true;
 }
 
@@ -74,41 +129,45 @@ bool NestedPoint::prepare_classes() {
   std::vector<Matrix> seen;  // precision that the next level sees, by class
   for (std::size_t l = 0; l < levels_.size(); ++l) {
     Level& level = levels_[l];
-    const Index r = level.c.rows(), above = level.t.cols(), count = classes.count(static_cast<Index>(l));
-    const Matrix own = sandwich(level.j, level.zz);
-    std::vector<Matrix> next(count);
+    const std::vector<NestedKind>& kinds = arranged_->kinds[l];
+    const Index r = arranged_->coordinates[l].open,
+                above = static_cast<Index>(arranged_->coordinates[l].above.size()),
+                count = classes.count(static_cast<Index>(l));
+    std::vector<Matrix> own, next(count);
+    for (const NestedKind& kind : kinds) own.push_back(sandwich(kind.j, level.patterns[kind.pattern].zz));
     for (auto* all : {&level.u, &level.omega, &level.v, &level.k, &level.n}) all->resize(count);
     level.log_dets.assign(count, 0);
     for (Index c = 0; c < count; ++c) {
       if (c % 1024 == 0) check_interrupt();
+      const Index kind = classes.kind[l][c];
       if (r == 0) {
         level.u[c] = level.omega[c] = level.v[c] = Matrix(0, 0);
         level.k[c] = level.n[c] = Matrix(0, above);
-        next[c] = own;
+        next[c] = own[kind];
         continue;
       }
+      const Matrix &cov = level.patterns[kinds[kind].pattern].c, &t = level.t[kind];
       Matrix p = Matrix::Zero(r, r);
       for (const auto& [below, times] : classes.levels[l][c]) p += times * seen[below];
-      Cholesky root, inner;
-      if (!root.compute(p)) return false;
-      const Matrix lower = root.lower();
-      Matrix m = sandwich(lower, level.c);
+      const Matrix lower = semidefinite_root(p);
+      Matrix m = sandwich(lower, cov);
       m.diagonal().array() += 1;
       symmetrise(m);
-      if (!inner.compute(m)) return false;
+      Cholesky inner;
+      if (!p.allFinite() || !inner.compute(m)) return false;
       level.log_dets[c] = inner.log_det();
       value_ += classes.weight[l][c] * inner.log_det();
       const Matrix half = inner.whiten(lower.transpose());
       level.u[c] = cross(half, half);
       Matrix omega = Matrix::Identity(r, r);
-      add_product(omega, -1, level.u[c], level.c);
-      level.v[c] = product(level.c, omega);
+      add_product(omega, -1, level.u[c], cov);
+      level.v[c] = product(cov, omega);
       symmetrise(level.v[c]);
-      level.k[c] = product(level.u[c], level.t);
-      level.n[c] = cross(omega, level.t);
+      level.k[c] = product(level.u[c], t);
+      level.n[c] = cross(omega, t);
       level.omega[c] = std::move(omega);
-      next[c] = own;
-      add_cross(next[c], 1, level.t, level.k[c]);
+      next[c] = own[kind];
+      add_cross(next[c], 1, t, level.k[c]);
       symmetrise(next[c]);
     }
     seen = std::move(next);
@@ -120,34 +179,65 @@ void NestedPoint::residuals() {
   const NestedTree& tree = arranged_->data;
   const std::size_t depth = levels_.size();
   vectors_.resize(depth);
+  // what the numbers of classes say: matrices of patterns and of kinds
+  struct Numbers {
+    std::vector<Index> pattern;
+    std::vector<Matrix> b, c, zz, j;
+  };
+  std::vector<Numbers> numbers(depth);
+  for (std::size_t l = 0; l < depth; ++l) {
+    Numbers& own = numbers[l];
+    for (const Index kind : arranged_->classes.kind[l])
+      own.pattern.push_back(arranged_->kinds[l][kind].pattern);
+    for (const auto& one : levels_[l].patterns) {
+      own.b.push_back(one.b);
+      own.c.push_back(one.c);
+      own.zz.push_back(one.zz);
+    }
+    for (const NestedKind& kind : arranged_->kinds[l]) own.j.push_back(kind.j);
+  }
   Matrix above(0, 0);  // what is expected of the open vector of the parents
   for (std::size_t l = depth; l-- > 0;) {
     const Level& level = levels_[l];
-    Matrix off = tree.levels[l].values;
-    off.colwise() -= level.mean;
-    const Matrix given = of_parents(above, tree.levels[l]);
+    const NestedTree::Level& nodes = tree.levels[l];
+    const std::vector<Index>& kind = arranged_->classes.kind[l];
+    Matrix off = nodes.values;
+    for (std::size_t c = 0; c < kind.size(); ++c) {
+      const Index at = nodes.first[c], count = nodes.first[c + 1] - at;
+      const Vector mean = arranged_->kinds[l][kind[c]].constant.cwiseProduct(level.mean);
+      for (Index k = at; k < at + count; ++k) off.col(k) -= mean;
+    }
+    const Matrix given = of_parents(above, nodes);
     vectors_[l].ez = off;
-    add_product(vectors_[l].ez, -1, level.j, given);
-    above = product(level.t, given);
-    add_product(above, 1, level.b, off);
+    add_by_class(vectors_[l].ez, -1, numbers[l].j, kind, nodes, given);
+    above = level.open.replicate(1, nodes.count());
+    if (!above.rows()) continue;
+    add_by_class(above, 1, level.t, kind, nodes, given);
+    add_by_class(above, 1, numbers[l].b, numbers[l].pattern, nodes, off);
   }
   Matrix q(0, tree.levels[0].count());
   for (std::size_t l = 0; l < depth; ++l) {
     const Level& level = levels_[l];
     const NestedTree::Level& nodes = tree.levels[l];
+    const std::vector<Index>& kind = arranged_->classes.kind[l];
     Vectors& own = vectors_[l];
     own.u = Matrix::Zero(q.rows(), q.cols());
-    add_by_class(own.u, 1, level.omega, nodes, q);
-    own.e = product(level.c, own.u);
-    const Matrix weighted = product(level.zz, own.ez);
+    own.e = own.u;
+    if (q.rows()) {
+      add_by_class(own.u, 1, level.omega, nodes, q);
+      add_by_class(own.e, 1, numbers[l].c, numbers[l].pattern, nodes, own.u);
+    }
+    Matrix weighted = Matrix::Zero(own.ez.rows(), own.ez.cols());
+    add_by_class(weighted, 1, numbers[l].zz, numbers[l].pattern, nodes, own.ez);
     own.square.resize(nodes.count());
     for (Index k = 0; k < nodes.count(); ++k)
       own.square[k] = own.ez.col(k).dot(weighted.col(k)) - q.col(k).dot(own.e.col(k));
     value_ += nodes.weight.dot(own.square);
     own.q = std::move(q);
     if (l + 1 == depth) break;
-    Matrix next = cross(level.t, own.u);
-    add_cross(next, 1, level.j, weighted);
+    Matrix next = Matrix::Zero(static_cast<Index>(arranged_->coordinates[l].above.size()), nodes.count());
+    if (own.u.rows()) add_by_class(next, 1, level.t, kind, nodes, own.u, true);
+    add_by_class(next, 1, numbers[l].j, kind, nodes, weighted, true);
     q = summed_to_parents(next, nodes, tree.levels[l + 1].count());
   }
   above = Matrix(0, 0);
@@ -157,13 +247,34 @@ void NestedPoint::residuals() {
     Vectors& own = vectors_[l];
     const Matrix given = of_parents(above, nodes);
     own.ub = own.u;
-    add_by_class(own.ub, -1, level.k, nodes, given);
     own.zb = own.ez;
-    add_product(own.zb, -1, level.j, given);
     own.eb = own.e;
-    add_by_class(own.eb, 1, level.n, nodes, given);
+    add_by_class(own.zb, -1, numbers[l].j, arranged_->classes.kind[l], nodes, given);
+    Matrix z = Matrix::Zero(own.zb.rows(), own.zb.cols());
+    add_by_class(z, 1, numbers[l].zz, numbers[l].pattern, nodes, own.zb);
+    if (own.ub.rows()) {
+      add_by_class(own.ub, -1, level.k, nodes, given);
+      add_by_class(own.eb, 1, level.n, nodes, given);
+      add_by_class(z, -1, numbers[l].b, numbers[l].pattern, nodes, own.ub, true);
+    }
+    own.s.resize(own.ub.rows() + z.rows(), nodes.count());
+    own.s.topRows(own.ub.rows()) = own.ub;
+    own.s.bottomRows(z.rows()) = z;
     above = own.eb;
   }
+}
+
+NestedPoint::Sums NestedPoint::no_sums(std::size_t l) const {
+  const NestedCoordinates& own = arranged_->coordinates[l];
+  const Index r = own.open, q = static_cast<Index>(own.z.size());
+  const std::size_t patterns = levels_[l].patterns.size();
+  Sums out;
+  out.patterns.assign(patterns,
+                      {0, Matrix::Zero(r, r), Matrix::Zero(r, q), Matrix::Zero(q, q), Matrix(0, 0)});
+  out.squares = Matrix::Zero(r + q, r + q);
+  out.open = Vector::Zero(r);
+  out.z = Vector::Zero(q);
+  return out;
 }
 
 // Sums over so many highest clusters of each class, without those of residuals; and, by level, the posterior
@@ -175,27 +286,28 @@ std::vector<std::vector<Matrix>> NestedPoint::passed_down(const Vector& tops, st
   std::vector<Matrix> s(tops.size(), Matrix(0, 0));
   for (std::size_t l = levels_.size(); l-- > 0;) {
     const Level& level = levels_[l];
-    const Index r = level.c.rows(), q = level.zz.rows(), above = level.t.cols();
+    const NestedCoordinates& coordinates = arranged_->coordinates[l];
+    const Index r = coordinates.open, above = static_cast<Index>(coordinates.above.size());
     Sums& own = sums[l];
-    own.count = weight.sum();
-    own.c = Matrix::Zero(r, r);
-    Matrix through = Matrix::Zero(r, above), total = Matrix::Zero(above, above);
+    own = no_sums(l);
     Vector below = Vector::Zero(l ? classes.count(static_cast<Index>(l) - 1) : 0);
     std::vector<Matrix> next(below.size());
     for (auto& one : next) one = Matrix::Zero(r, r);
     for (Index c = 0; c < weight.size(); ++c) {
-      if (weight[c] == 0) continue;
-      total += s[c];
+      const NestedKind& kind = arranged_->kinds[l][classes.kind[l][c]];
+      Sums::OfPattern& part = own.patterns[kind.pattern];
+      part.count += weight[c];
+      if (above) part.y += outer_sandwich(kind.j, s[c]);
       if (r == 0) {
         for (const auto& [child, times] : classes.levels[l][c]) below[child] += times * weight[c];
         continue;
       }
-      own.c += weight[c] * level.u[c];
+      part.c += weight[c] * level.u[c];
       Matrix v = weight[c] * level.v[c];
       if (above) {
         const Matrix ks = product(level.k[c], s[c]);
-        add_outer(own.c, -1, ks, level.k[c]);
-        through += ks;
+        add_outer(part.c, -1, ks, level.k[c]);
+        add_outer(part.x, 1, ks, kind.j);
         add_outer(v, 1, product(level.n[c], s[c]), level.n[c]);
       }
       for (const auto& [child, times] : classes.levels[l][c]) {
@@ -203,13 +315,6 @@ std::vector<std::vector<Matrix>> NestedPoint::passed_down(const Vector& tops, st
         next[child] += times * v;
       }
     }
-    own.b = outer(through, level.j);
-    own.j = outer_sandwich(level.j, total);
-    own.uu = Matrix::Zero(r, r);
-    own.uz = Matrix::Zero(r, q);
-    own.zz = Matrix::Zero(q, q);
-    own.u = Vector::Zero(r);
-    own.z = Vector::Zero(q);
     weight = std::move(below);
     out[l] = std::move(s);
     s = std::move(next);
@@ -217,119 +322,161 @@ std::vector<std::vector<Matrix>> NestedPoint::passed_down(const Vector& tops, st
   return out;
 }
 
-void NestedPoint::add_vectors(std::vector<Sums>& sums) const {
-  for (std::size_t l = 0; l < levels_.size(); ++l) {
-    const NestedTree::Level& nodes = arranged_->data.levels[l];
-    const Vectors& own = vectors_[l];
-    const Matrix u = scale_cols(own.ub, nodes.weight), z = scale_cols(own.zb, nodes.weight);
-    add_outer(sums[l].uu, 1, u, own.ub);
-    add_outer(sums[l].uz, 1, u, own.zb);
-    add_outer(sums[l].zz, 1, z, own.zb);
-    sums[l].u += u.rowwise().sum();
-    sums[l].z += z.rowwise().sum();
+// The same of one highest cluster of a class, down through what it has only.
+void NestedPoint::shared_by_class(Index top_class, std::vector<Sums>& sums) const {
+  const NestedClasses& classes = arranged_->classes;
+  struct Passed {
+    double weight;
+    Matrix s;
+  };
+  std::map<Index, Passed> here;
+  here[top_class] = {1, Matrix(0, 0)};
+  for (std::size_t l = levels_.size(); l-- > 0;) {
+    const Level& level = levels_[l];
+    const NestedCoordinates& coordinates = arranged_->coordinates[l];
+    const Index r = coordinates.open;
+    const bool above = !coordinates.above.empty();
+    sums[l] = no_sums(l);
+    std::map<Index, Passed> next;
+    for (const auto& [c, passed] : here) {
+      const NestedKind& kind = arranged_->kinds[l][classes.kind[l][c]];
+      Sums::OfPattern& part = sums[l].patterns[kind.pattern];
+      part.count += passed.weight;
+      if (above) part.y += outer_sandwich(kind.j, passed.s);
+      Matrix v = Matrix::Zero(r, r);
+      if (r) {
+        part.c += passed.weight * level.u[c];
+        v = passed.weight * level.v[c];
+        if (above) {
+          const Matrix ks = product(level.k[c], passed.s);
+          add_outer(part.c, -1, ks, level.k[c]);
+          add_outer(part.x, 1, ks, kind.j);
+          add_outer(v, 1, product(level.n[c], passed.s), level.n[c]);
+        }
+      }
+      for (const auto& [child, times] : classes.levels[l][c]) {
+        Passed& to = next.try_emplace(child, Passed{0, Matrix::Zero(r, r)}).first->second;
+        to.weight += times * passed.weight;
+        to.s += times * v;
+      }
+    }
+    here = std::move(next);
   }
 }
 
 // The gradient of the log-likelihood, times a scale.
-Implied NestedPoint::assemble(const std::vector<Sums>& sums, const Matrix& products, double scale) const {
-  Implied out;
-  Vector mean = Vector::Zero(data_->nvariables());
+NestedPoint::Full NestedPoint::assemble(const std::vector<Sums>& sums, double scale) const {
+  Full out;
   for (std::size_t l = 0; l < levels_.size(); ++l) {
-    const Level& level = levels_[l];
-    const NestedVariables& own = arranged_->variables[l];
     const Sums& s = sums[l];
-    const Index n = static_cast<Index>(data_->levels[l].size());
-    const Matrix g_c = -0.5 * (s.c - s.uu), g_b = s.uz + s.b;
-    const Matrix gbz = product(g_b, level.zz), gcb = product(g_c, level.b);
-    Matrix inner = s.zz + s.j;
-    if (l == 0) inner += products;
-    Matrix zz = -0.5 * (s.count * level.zz - sandwich(level.zz, inner));
-    add_cross(zz, 1, level.b, gcb);
-    const Matrix x = cross(level.b, gbz);
-    add_with_transpose(zz, -0.5, x);
-    const Matrix uz = 0.5 * gbz - gcb;
-    LevelImplied one{Vector::Zero(n), Matrix::Zero(n, n)};
-    put(one.cov, own.open_rows, own.open_rows, scale * select(g_c, own.open_at, own.open_at));
-    const Matrix part = scale * select_rows(uz, own.open_at);
-    put(one.cov, own.open_rows, own.z_rows, part);
-    put(one.cov, own.z_rows, own.open_rows, part.transpose());
-    put(one.cov, own.z_rows, own.z_rows, scale * zz);
-    Vector g = apply(level.zz, s.z);
-    add_applied_transposed(g, -1, level.b, s.u);
-    for (std::size_t i = 0; i < own.z.size(); ++i) mean[own.z[i]] = scale * g[i];
+    FullLevel<double> one{s.squares, scale * s.open, scale * s.z};
+    const Index q = s.z.size();
+    for (std::size_t pattern = 0; pattern < s.patterns.size(); ++pattern) {
+      const Sums::OfPattern& part = s.patterns[pattern];
+      if (part.count == 0) continue;
+      const Level::OfPattern& own = levels_[l].patterns[pattern];
+      one.cov -= curvature(own.b, own.zz, part.count, part.c, part.x, part.y);
+      if (part.products.size()) one.cov.bottomRightCorner(q, q) += sandwich(own.zz, part.products);
+    }
+    one.cov *= 0.5 * scale;
     out.push_back(std::move(one));
   }
-  for (std::size_t l = 0; l < out.size(); ++l) out[l].mean = select(mean, data_->levels[l]);
   return out;
 }
 
-Implied NestedPoint::gradient() const { return gradient_; }
+Implied NestedPoint::gradient() const {
+  const NestedMap<double> map(*data_, arranged_->coordinates, as_map_levels(moments_));
+  Implied out;
+  for (auto& one : map.back(full_gradient_)) out.push_back({-2 * one.mean, -2 * one.cov});
+  return out;
+}
 
 std::vector<Matrix> NestedPoint::cluster_scores(const LevelTangents& tangents) const {
-  const Index K = data_->nclusters(), p = levels_[0].zz.rows();
+  const Index K = data_->nclusters(), p = static_cast<Index>(arranged_->coordinates[0].z.size());
   const NestedClasses& classes = arranged_->classes;
-  std::vector<Matrix> out, covs;
+  const std::size_t depth = levels_.size();
+  std::vector<Matrix> out;
+  std::vector<Index> first = {0};
   for (const Tangents& t : tangents) {
     out.push_back(Matrix::Zero(K, t.k()));
-    covs.push_back(rotated_cov(t, Matrix::Identity(t.n(), t.n())));
+    first.push_back(first.back() + t.k());
   }
-  // clusters of each level by highest cluster
-  std::vector<std::vector<std::vector<Index>>> members(levels_.size());
-  for (std::size_t l = 0; l < levels_.size(); ++l) {
+  const NestedDirections directions(*data_, *arranged_, moments_, tangents);
+  // clusters of each level, and products, by highest cluster
+  std::vector<std::vector<std::vector<Index>>> members(depth);
+  for (std::size_t l = 0; l < depth; ++l) {
     members[l].resize(K);
     const NestedTree::Level& nodes = arranged_->data.levels[l];
     for (Index k = 0; k < nodes.count(); ++k) members[l][nodes.top[k]].push_back(k);
   }
-  std::vector<std::vector<Index>> of_class(classes.count(data_->nlevels() - 1));
+  std::vector<std::vector<Index>> parts(K), of_class(classes.count(data_->nlevels() - 1));
+  for (std::size_t i = 0; i < data_->product_top.size(); ++i)
+    parts[data_->product_top[i]].push_back(static_cast<Index>(i));
+  std::vector<std::vector<Index>> kind(depth);  // of every cluster
+  for (std::size_t l = 0; l < depth; ++l) {
+    const NestedTree::Level& nodes = arranged_->data.levels[l];
+    kind[l].resize(nodes.count());
+    for (std::size_t c = 0; c + 1 < nodes.first.size(); ++c) {
+      for (Index k = nodes.first[c]; k < nodes.first[c + 1]; ++k) kind[l][k] = classes.kind[l][c];
+    }
+  }
   for (Index k = 0; k < K; ++k) of_class[arranged_->top_class[k]].push_back(k);
   for (std::size_t c = 0; c < of_class.size(); ++c) {
-    std::vector<Sums> shared(levels_.size());
-    Vector one = Vector::Zero(static_cast<Index>(of_class.size()));
-    one[static_cast<Index>(c)] = 1;
-    passed_down(one, shared);
+    if (of_class[c].empty()) continue;
+    std::vector<Sums> shared(depth);
+    shared_by_class(static_cast<Index>(c), shared);
     for (const Index k : of_class[c]) {
       check_interrupt();
       std::vector<Sums> sums = shared;
-      for (std::size_t l = 0; l < levels_.size(); ++l) {
+      for (std::size_t l = 0; l < depth; ++l) {
         const NestedTree::Level& nodes = arranged_->data.levels[l];
         Sums& s = sums[l];
-        const Matrix ub = select_cols(vectors_[l].ub, members[l][k]),
-                     zb = select_cols(vectors_[l].zb, members[l][k]);
-        const Vector weight = select(nodes.weight, members[l][k]) / data_->weight[k];
-        const Matrix u = scale_cols(ub, weight), z = scale_cols(zb, weight);
-        add_outer(s.uu, 1, u, ub);
-        add_outer(s.uz, 1, u, zb);
-        add_outer(s.zz, 1, z, zb);
-        s.u += u.rowwise().sum();
-        s.z += z.rowwise().sum();
+        const Index r = s.open.size(), q = s.z.size();
+        const Matrix own = select_cols(vectors_[l].s, members[l][k]);
+        const Matrix weighted = scale_cols(own, select(nodes.weight, members[l][k]) / data_->weight[k]);
+        s.squares = outer(weighted, own);
+        s.open = weighted.topRows(r).rowwise().sum();
+        for (std::size_t i = 0; i < members[l][k].size(); ++i)
+          s.z += arranged_->kinds[l][kind[l][members[l][k][i]]].constant.cwiseProduct(
+              weighted.col(static_cast<Index>(i)).tail(q));
       }
-      const Implied g = assemble(sums, unpack_lower(data_->products, k, p), 1);
-      for (std::size_t l = 0; l < g.size(); ++l) {
-        const Eigen::Map<const Vector> cov(g[l].cov.data(), g[l].cov.size());
-        Vector row = apply_transposed(covs[l], cov);
-        add_applied_transposed(row, 1, tangents[l].mean, g[l].mean);
-        out[l].row(k) = row;
+      for (const Index part : parts[k]) {
+        Sums::OfPattern& own = sums[0].patterns[data_->product_pattern[part]];
+        own.count += data_->beyond[part];
+        own.products = unpack_lower(data_->products, part, p);
       }
+      const Vector score = directions.along_all(assemble(sums, 1));
+      for (std::size_t l = 0; l < depth; ++l)
+        out[l].row(k) = score.segment(first[l], first[l + 1] - first[l]);
     }
   }
   return out;
 }
 
 Vector NestedPoint::cluster_loglik() const {
-  const Index K = data_->nclusters(), p = levels_[0].zz.rows();
+  const Index K = data_->nclusters(), p = static_cast<Index>(arranged_->coordinates[0].z.size());
   Vector out = Vector::Zero(K);
+  const auto each = [&](std::size_t l, Index pattern) {
+    return kLog2Pi * static_cast<double>(data_->patterns[l][pattern].size()) +
+           levels_[l].patterns[pattern].log_det;
+  };
   for (std::size_t l = 0; l < levels_.size(); ++l) {
     const NestedTree::Level& nodes = arranged_->data.levels[l];
     const Level& level = levels_[l];
     const Vectors& own = vectors_[l];
-    const double each = kLog2Pi * static_cast<double>(level.zz.rows()) + level.log_det;
     for (std::size_t c = 0; c + 1 < nodes.first.size(); ++c) {
+      const Index pattern = arranged_->kinds[l][arranged_->classes.kind[l][c]].pattern;
       for (Index k = nodes.first[c]; k < nodes.first[c + 1]; ++k)
-        out[nodes.top[k]] +=
-            nodes.weight[k] / data_->weight[nodes.top[k]] * (each + level.log_dets[c] + own.square[k]);
+        out[nodes.top[k]] += nodes.weight[k] / data_->weight[nodes.top[k]] *
+                             (each(l, pattern) + level.log_dets[c] + own.square[k]);
     }
   }
-  for (Index k = 0; k < K; ++k) out[k] += cross(levels_[0].zz, unpack_lower(data_->products, k, p)).trace();
+  for (std::size_t i = 0; i < data_->product_top.size(); ++i) {
+    const Index row = static_cast<Index>(i), pattern = data_->product_pattern[i];
+    out[data_->product_top[i]] +=
+        data_->beyond[row] * each(0, pattern) +
+        levels_[0].patterns[pattern].zz.cwiseProduct(unpack_lower(data_->products, row, p)).sum();
+  }
   return -0.5 * out;
 }
 

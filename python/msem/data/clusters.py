@@ -24,6 +24,7 @@ from msem.data.screening import Finding, constant, report, require_constant_with
 from msem.data.sums import ClusterSums, common_ids, merged_sums
 from msem.entry import entries
 from msem.errors import DataError
+from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
@@ -199,7 +200,18 @@ class ClusterStatistics:
         """Products about the regressions within every cluster; see `SlopeClusters`."""
         return self._reduced(unit, covariates, (), data.nboth, data.fixed, [])[1]
 
+    @property
+    def lowest_sizes(self) -> Floats:
+        """Clusters within clusters were not kept; always `DataError`."""
+        raise DataError(NO_ROWS)
+
     def nested(self, variables: Variables) -> _core.NestedData:
+        """Clusters within clusters were not kept; always `DataError`."""
+        raise DataError(NO_ROWS)
+
+    def nested_with_slopes(
+        self, variables: Variables, fixed: Sequence[str], slopes: Sequence[Slope]
+    ) -> _core.NestedData:
         """Clusters within clusters were not kept; always `DataError`."""
         raise DataError(NO_ROWS)
 

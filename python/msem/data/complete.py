@@ -33,7 +33,7 @@ from msem.data.screening import (
     unvarying_between,
     unvarying_within,
 )
-from msem.data.statistics import AtMostTwoLevels, CountedClusters, Rows, WithoutSlopes
+from msem.data.statistics import AtMostTwoLevels, CountedClusters, Rows, Statistics, WithoutSlopes
 from msem.data.survey import Sampled
 from msem.errors import DataError
 from msem.model.variables import Variables
@@ -207,6 +207,12 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes):
     def centred(self) -> SampleStatistics:
         """The statistics about their means, for models without mean structure."""
         return replace(self, means=np.zeros_like(self.means)) if self.means.any() else self
+
+    def expected(
+        self, levels: Mapping[int, LevelArrays], variables: Variables, source: str, rows: Rows | None = None
+    ) -> SampleStatistics:
+        """Statistics that complete data with these moments would have; see `Statistics.expected`."""
+        return level_statistics(levels, variables, *sizes_of(self, rows), source)
 
     def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
         """Covariance matrices, with divisors N and J, of variables measured on units and on clusters."""
@@ -749,6 +755,16 @@ def level_statistics(
     mean = variables.summed([moments[level].mean for level in sorted(moments)])
     roles = variables.unit, variables.cluster, variables.nboth
     return expected_statistics(within, between.cov, mean, sizes, counts, *roles, source=source)
+
+
+def sizes_of(statistics: Statistics, rows: Rows | None) -> tuple[Floats, Floats]:
+    """Distinct cluster sizes of a sample of one level or two, and their counts; in rows, holes or not, of all rows."""
+    if rows is None:
+        return statistics.sizes, statistics.counts
+    if not statistics.unit:
+        return np.ones(1), np.array([float(len(rows.values(statistics.cluster[:1])))])
+    sizes, counts = np.unique(np.bincount(rows.cluster_of_row), return_counts=True)
+    return sizes.astype(np.float64), counts.astype(np.float64)
 
 
 def named_mean(mean: pd.Series | Mapping[str, float], names: tuple[str, ...]) -> Floats:

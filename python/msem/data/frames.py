@@ -39,6 +39,7 @@ from msem.data.survey import (
     whole_sizes,
 )
 from msem.errors import DataError, DataWarning, warn
+from msem.model.slopes import Slope
 from msem.model.variables import Variables
 from msem.settings import several
 
@@ -54,11 +55,14 @@ class Holes:
     required : tuple of str
         Variables that must be there: fixed covariates, and covariates with random slopes.
     cluster_level : tuple of str
-        Variables of clusters: a row in which one is missing takes the value of another row of its cluster.
+        Variables of the highest clusters: a row in which one is missing takes the value of another row of its cluster.
+    inner_level : tuple of tuple of str
+        The same of clusters within these, the lowest first.
     """
 
     required: tuple[str, ...] = ()
     cluster_level: tuple[str, ...] = ()
+    inner_level: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +220,11 @@ class ClusteredData:
         """The lowest cluster of every row."""
         return list(self.inner.values())[-1].codes if self.inner else cluster_codes(self)
 
+    @property
+    def lowest_sizes(self) -> Floats:
+        """Rows of the lowest clusters, shape (J,)."""
+        return np.bincount(self.lowest).astype(np.float64)
+
     def codes_of(self, level: int) -> NDArray[np.int64]:
         """The cluster of a level of every row."""
         inner = [clusters.codes for clusters in self.inner.values()][::-1]
@@ -238,24 +247,68 @@ class ClusteredData:
 
     def nested(self, variables: Variables) -> _core.NestedData:
         """The statistics of nested clusters; see `NestedStatistics`."""
+        frame = self._nested_frame(variables)
+        columns, count = columns_of(self, variables.unit), len(list(self.inner.values())[-1].parent)
+        if self.complete:
+            sizes, means, within = _core.cluster_arrays(columns, [], self.lowest, count, None)
+            return _core.NestedData(*frame, sizes, means, within)
+        cells = _core.incomplete_data(columns, [], self.lowest, count, 0)
+        return _core.NestedData(*frame, cells, _core.cell_products(columns, self.lowest, cells))
+
+    def nested_with_slopes(
+        self, variables: Variables, fixed: Sequence[str], slopes: Sequence[Slope]
+    ) -> _core.NestedData:
+        """The statistics of nested clusters for a model with random slopes; see `NestedSlopeStatistics`."""
+        covariates = [
+            list(dict.fromkeys(slope.covariate for slope in slopes if slope.level == level))
+            for level in range(1, len(variables.levels))
+        ]
+        frame, first = self._nested_frame(variables), covariates[0]
+        moments = [(self.columns[name].mean(), self.columns[name].std()) for name in first]
+        if first:
+            unit = sorted(variables.unit, key=lambda name: name in fixed)
+            given = sum(name in fixed for name in unit)
+            columns = columns_of(self, unit)
+            design = [
+                (self.columns[name] - mean) / spread
+                for name, (mean, spread) in zip(first, moments, strict=True)
+            ]
+            numbers, lowest = list(range(1, len(first) + 1)), self.lowest
+            count, none = len(self.lowest_sizes), np.empty(0)
+            reduced = _core.ReducedData(columns, design, [], lowest, count, 0, given, numbers, None, none)
+            products = reduced.products(columns, design, lowest, None)
+            data = _core.NestedData(*frame, reduced, products, [variables.unit.index(name) for name in unit])
+        else:
+            data = self.nested(variables)
+        designs, scales = [], [moments]
+        for own, names, values in zip(covariates[1:], variables.measured[1:], frame[2], strict=False):
+            among = values[:, [names.index(name) for name in own]]
+            mean, spread = among.mean(axis=0), among.std(axis=0)
+            designs.append(((among - mean) / spread).T)
+            scales.append(list(zip(mean, spread, strict=True)))
+        designs.append(np.empty((0, 0)))
+        places = []
+        for slope in slopes:
+            number = covariates[slope.level - 1].index(slope.covariate)
+            mean, spread = scales[slope.level - 1][number]
+            at = [level - 1 for level in slope.at]
+            places.append((slope.level - 1, 1 + number, float(mean), float(spread), at))
+        return data.with_slopes(places, designs, [variables.names.index(name) for name in fixed])
+
+    def _nested_frame(
+        self, variables: Variables
+    ) -> tuple[list[list[int]], list[int], list[Floats], list[list[int]]]:
+        """Variables by level, and the values and parents of the clusters of each level but the first."""
         levels = list(self.inner.values())[::-1]
+        codes = [*(clusters.codes for clusters in levels), cluster_codes(self)]
+        counts = [*(len(clusters.parent) for clusters in levels), len(self.clusters)]
         measured = variables.measured
-        others = [name for own in measured[1:] for name in own]
-        sizes, means, within = _core.cluster_arrays(
-            columns_of(self, variables.unit),
-            columns_of(self, others),
-            self.lowest,
-            len(levels[0].parent),
-            None,
-        )
-        return _core.NestedData(
-            variables.numbers,
-            [k for k, own in enumerate(measured) for _ in own],
-            sizes,
-            means,
-            within,
-            [clusters.parent.tolist() for clusters in levels],
-        )
+        values = [
+            _core.cluster_values(columns_of(self, own), of, count)[0]
+            for own, of, count in zip(measured[1:], codes, counts, strict=True)
+        ]
+        numbers = [k for k, own in enumerate(measured) for _ in own]
+        return variables.numbers, numbers, values, [clusters.parent.tolist() for clusters in levels]
 
     @property
     def unweighted(self) -> ClusteredData:
@@ -482,6 +535,9 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
     numbers = None if screened.ids is None else number_clusters(str(screened.cluster), screened.ids, usable)
     if numbers is not None:
         screened = _shared(screened, holes.cluster_level, numbers, usable)
+        within = _number_inner(screened, numbers[0], usable) if holes.inner_level else {}
+        for names, own in zip(holes.inner_level, reversed(within.values()), strict=True):
+            screened = _shared(screened, names, (own.codes, own.ids), usable)
     without = {
         name: mask & present for name in holes.required if (mask := screened.missing.get(name)) is not None
     }
@@ -491,6 +547,7 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
     codes, clusters, lost = (
         (None, pd.Index([]), pd.Index([])) if numbers is None else _renumbered(*numbers, keep[usable])
     )
+    inner = {} if codes is None else _number_inner(screened, codes, keep)
     return ClusteredData(
         columns={name: kept(column, keep) for name, column in screened.columns.items()},
         codes=codes,
@@ -513,6 +570,7 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
         rows=None if keep.all() else np.flatnonzero(keep),
         index=screened.index,
         dropped_zero=int((given & screened.zero).sum()),
+        inner=inner,
         **_sampling(screened.survey, keep, codes, clusters),
     )
 

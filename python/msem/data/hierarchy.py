@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
-from msem.data.statistics import Clusters, Rows, WithoutSlopes
+from msem.data.statistics import Clusters, Rows, Statistics, WithoutSlopes
 from msem.errors import UnsupportedError
 from msem.model.variables import Variables
 
@@ -155,6 +155,12 @@ class ManyLevels(WithoutSlopes):
 
     # what is not there
 
+    def expected(
+        self, levels: Mapping[int, LevelArrays], variables: Variables, source: str, rows: Rows | None = None
+    ) -> Statistics:
+        """Always `UnsupportedError`, where there are none."""
+        self.refuse("statistics that moments imply")
+
     @classmethod
     def refuse(cls, what: str) -> NoReturn:
         """Say that something, named in the plural, is not there for such data.
@@ -174,8 +180,6 @@ class ManyLevels(WithoutSlopes):
         """Such a model has means; always `UnsupportedError`."""
         self.refuse("samples without means")
 
-    def design(
-        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
-    ) -> NoReturn:
+    def design(self, within: LevelArrays, between: LevelArrays, *names: Sequence[str]) -> NoReturn:
         """Always `UnsupportedError`."""
         self.refuse("samples drawn from a fit")

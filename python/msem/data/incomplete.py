@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.complete import SAME, ClusterArrays, positions, row_arrays
+from msem.data.complete import (
+    SAME,
+    ClusterArrays,
+    SampleStatistics,
+    level_statistics,
+    positions,
+    row_arrays,
+    sizes_of,
+)
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
 from msem.data.screening import (
     COLLINEAR,
@@ -199,6 +207,12 @@ class IncompleteStatistics(AtMostTwoLevels, WithoutSlopes):
     def centred(self) -> IncompleteStatistics:
         """The statistics as they are: a likelihood of rows with holes needs means."""
         return self
+
+    def expected(
+        self, levels: Mapping[int, LevelArrays], variables: Variables, source: str, rows: Rows | None = None
+    ) -> SampleStatistics:
+        """Statistics that complete data with these moments would have; see `Statistics.expected`."""
+        return level_statistics(levels, variables, *sizes_of(self, rows), source)
 
     def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
         """Covariance matrices of variables without holes, measured on units and on clusters."""

@@ -1,12 +1,14 @@
-"""Statistics of complete data in nested clusters: units in classes in schools.
+"""Statistics of data in nested clusters: units in classes in schools.
 
-The highest clusters are the independent ones. What counts of the units are their means and products within the lowest
-clusters; clusters with the same numbers of the same kinds of clusters in them share what is computed.
+The highest clusters are the independent ones. What counts of the units are their means and products within the cells of
+the lowest clusters, the units that have the same variables observed; clusters with the same holes and the same numbers
+of the same kinds of clusters in them share what is computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NoReturn
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.frames import ClusteredData, columns_of
 from msem.data.hierarchy import ManyLevels
@@ -24,16 +27,20 @@ from msem.data.screening import (
     dependent,
     report,
     require_scale,
+    seldom_observed,
     undivided,
+    unobserved,
     unvarying,
     unvarying_within,
 )
 from msem.data.statistics import CountedClusters, Rows
-from msem.errors import DataError, DataWarning, warn
+from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
+FEWEST = 2  # clusters that must have two variables for their covariance between clusters
 FEW = 0.5  # share of ids that occur in several higher clusters, below which they may be mistakes
 
 
@@ -59,6 +66,16 @@ class NestedStatistics(ManyLevels):
         upper = [float(weights.sum()) for weights in self._weights]
         return float(self._weights[0] @ self.data.sizes), *upper
 
+    @property
+    def complete(self) -> bool:  # type: ignore[override]
+        """Whether no value is missing."""
+        return self.data.complete
+
+    @property
+    def npatterns(self) -> tuple[int, ...]:
+        """Patterns of observed variables of each level, level 1 first; empty where no value is missing."""
+        return () if self.complete else tuple(map(len, self.data.patterns))
+
     @cached_property
     def _weights(self) -> list[Floats]:
         """How often the clusters of each level count, the lowest first."""
@@ -69,49 +86,136 @@ class NestedStatistics(ManyLevels):
 
     @property
     def sizes(self) -> Floats:
-        """Distinct sizes of the lowest clusters, ascending."""
-        return np.unique(self.data.sizes)
+        """Distinct sizes of the lowest clusters, in units with anything observed, ascending."""
+        return np.unique(self.data.sizes[self.data.sizes > 0])
 
     @property
     def counts(self) -> Floats:
         """How many of the lowest clusters there are of each size."""
-        place = np.unique(self.data.sizes, return_inverse=True)[1]
-        return np.bincount(place, self._weights[0]).astype(np.float64)
+        filled = self.data.sizes > 0
+        place = np.unique(self.data.sizes[filled], return_inverse=True)[1]
+        return np.bincount(place, self._weights[0][filled]).astype(np.float64)
 
-    def _values(self, level: int) -> tuple[Floats, Floats]:
-        """Values measured on a level about the origin, by cluster, and how often each counts; of units, means."""
+    def _values(self, level: int) -> tuple[Floats, Floats, Bools]:
+        """Values measured on a level about the origin, by cluster, how often each counts, and which are observed.
+
+        Of units, means of cells.
+        """
         weights = self._weights[max(level - 1, 0)]
-        return self.data.values[level].T, weights * self.data.sizes if level == 0 else weights
+        if level == 0:
+            weights = weights[self.data.cluster_of_cell] * self.data.multiple
+        return self.data.values[level].T, weights, self._seen(level)
+
+    def _seen(self, level: int) -> Bools:
+        """Which variables of a level are observed, by cluster; of level 1 by cell."""
+        return self._flags(level)[self.data.pattern[level]]
+
+    def _flags(self, level: int) -> Bools:
+        """Variables of each pattern."""
+        out = np.zeros((len(self.data.patterns[level]), len(self.variables.measured[level])), dtype=bool)
+        for row, own in zip(out, self.data.patterns[level], strict=True):
+            row[own] = True
+        return out
+
+    @cached_property
+    def observed(self) -> tuple[Floats, Floats]:
+        """Number of observed values and their means, over the units of the level that each is measured on."""
+        counts, means = [], []
+        for level in range(len(self.variables.levels)):
+            values, weights, seen = self._values(level)
+            count = weights @ seen
+            counts.append(count)
+            means.append(weights @ values / np.where(count > 0, count, 1))
+        return np.concatenate(counts), np.concatenate(means) + self.data.origin
+
+    @property
+    def nvalues(self) -> float:
+        """Number of observed values."""
+        return float(self.observed[0].sum())
 
     @property
     def total_mean(self) -> Floats:
         """Means over the units of the level that each variable is measured on."""
-        pairs = map(self._values, range(len(self.variables.levels)))
-        parts = [np.average(values, axis=0, weights=weights) for values, weights in pairs]
-        means: Floats = np.concatenate(parts) + self.data.origin
-        return means
+        return self.observed[1]
 
     def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
-        """Covariance matrices of variables measured on each level, with the numbers of its units as divisors."""
+        """Covariance matrices of variables measured on each level, with the numbers of its units as divisors.
+
+        Of values that are both observed; `fit_measures` and the like ask for variables without holes only.
+        """
         out = []
         for level, (some, own) in enumerate(zip(names, self.variables.measured, strict=True)):
             at = positions(some, own)
-            values, weights = self._values(level)
-            off = values[:, at] - np.average(values[:, at], axis=0, weights=weights)
+            values, weights, seen = (part if part.ndim == 1 else part[:, at] for part in self._values(level))
+            count = (seen.T * weights) @ seen
+            mean = weights @ values / np.maximum(weights @ seen, 1)
+            off = np.where(seen, values - mean, 0.0)
             products = (off.T * weights) @ off
             if level == 0:
                 products = products + self.within_products[np.ix_(at, at)]
-            out.append(products / self.counted[level])
+            out.append(products / np.maximum(count, 1))
         return tuple(out)
 
     @cached_property
     def within_products(self) -> Floats:
-        """Products about the means of the lowest clusters, summed over these."""
+        """Products about the means of cells, summed over these."""
         p = len(self.unit)
         col, row = np.triu_indices(p)
         out = np.empty((p, p))
-        out[row, col] = out[col, row] = self.data.weight @ self.data.products
+        out[row, col] = out[col, row] = self.data.weight[self.data.product_top] @ self.data.products
         return out
+
+    @cached_property
+    def cluster_products(self) -> Floats:
+        """Products about the means of the lowest clusters, of values that are both observed, summed over these."""
+        values, weights, seen = self._values(0)
+        of = self.data.cluster_of_cell
+        means = np.zeros((len(self.data.sizes), values.shape[1]))
+        for k, (column, there) in enumerate(zip(values.T, seen.T, strict=True)):
+            sums, count = (np.bincount(of, x, len(means)) for x in (weights * column, weights * there))
+            means[:, k] = sums / np.where(count > 0, count, 1)
+        off = np.where(seen, values - means[of], 0.0)
+        products: Floats = self.within_products + (off.T * weights) @ off
+        return products
+
+    @cached_property
+    def present(self) -> list[Bools]:
+        """By level from 2 on: which variables have a value in each cluster, in it or anywhere below."""
+        below = self._seen(0)
+        out = []
+        parents = [self.data.cluster_of_cell, *self.data.parent]
+        for level, parent in enumerate(parents, 1):
+            own = self._seen(level)
+            found = np.zeros((len(own), below.shape[1]), dtype=bool)
+            np.logical_or.at(found, parent, below)
+            below = np.hstack([found, own])
+            out.append(below)
+        return out
+
+    @property
+    def unidentified(self) -> tuple[str, ...]:
+        """Saturated covariances that the data say nothing about, by name."""
+        if self.complete:
+            return ()
+        _, weights, seen = self._values(0)
+        coverage = [(seen.T * weights) @ seen, *(own.T.astype(float) @ own for own in self.present)]
+        known = [name for own in self.variables.measured for name in own]
+        out = []
+        for level, (names, count) in enumerate(zip(self.variables.levels, coverage, strict=True), 1):
+            suffix, fewest = (f".l{level}", FEWEST) if level > 1 else ("", 1)
+            at = [known.index(name) for name in names]
+            pairs = itertools.combinations(at, 2)
+            out += [f"{known[i]}~~{known[j]}{suffix}" for i, j in pairs if count[i, j] < fewest]
+        return tuple(out)
+
+    def expected(
+        self, levels: Mapping[int, LevelArrays], variables: Variables, source: str, rows: Rows | None = None
+    ) -> NestedStatistics:
+        """Statistics that complete data with these moments would have; see `Statistics.expected`."""
+        part = self.with_variables(variables)
+        moments = [(levels[k].mean, levels[k].cov) for k in sorted(levels)]
+        data = part.data.expected(moments, self.data.sizes if rows is None else rows.lowest_sizes)
+        return NestedStatistics(variables, data, source)
 
     # the likelihood
 
@@ -148,7 +252,7 @@ class NestedClusters(CountedClusters):
 
     @cached_property
     def sizes(self) -> Floats:
-        """Units in each of the highest clusters, shape (K,)."""
+        """Units with anything observed in each of the highest clusters, shape (K,)."""
         out = self.data.sizes
         for parent in self.data.parent:
             out = np.bincount(parent, out).astype(np.float64)
@@ -190,25 +294,42 @@ class NestedPosterior:
 
     def _evidence(self, level: int) -> Posterior:
         """Derivatives of the log-likelihood with respect to the means of a level, and minus the second ones."""
-        sizes = [len(own) for own in self.data.levels]
-        observed = [(mean[:n], cov[:n, :n]) for (mean, cov), n in zip(self.moments, sizes, strict=True)]
+        observed = []
+        for number, (mean, cov) in enumerate(self.moments):
+            n = len(self.data.levels[number]) + sum(map(sum, self._slopes(number)))
+            observed.append((mean[:n], cov[:n, :n]))
         scores, information, which = self._likelihood.evidence(observed, level - 1)
-        n = sizes[level - 1]
+        n = len(scores)
         return scores.T, information.T.reshape(-1, n, n), which
+
+    def _slopes(self, level: int) -> tuple[list[bool], list[bool]]:
+        """Of each random slope, whether its product with the covariate stands at a level (from 0), and it itself."""
+        slopes = self.data.slopes
+        return [one[0] == level for one in slopes], [level in one[4] for one in slopes]
+
+    def _without_products(self, level: int) -> tuple[Floats, Floats, int]:
+        """Moments of a level (from 0) without products of slopes and what comes from them; and how many are observed.
+
+        Slopes that are variables of the level count as observed.
+        """
+        mean, cov = self.moments[level]
+        products, standing = map(sum, self._slopes(level))
+        n = len(self.data.levels[level])
+        reach = cov[:, n : n + products]
+        keep = np.r_[0:n, n + products : len(mean)]
+        return mean[keep], (cov - reach @ reach.T)[np.ix_(keep, keep)], n + standing
 
     def level_posterior(self, level: int) -> Posterior:
         """Posterior means (J, d), covariance matrices (S, d, d), and which of these each cluster of a level has.
 
-        Of the parts at this level of variables that are measured below, then of the latent variables: with
-        derivatives s and H of the log-likelihood, E v = mean + Cov(v, y) s, Var v = cov - Cov(v, y) H Cov(y, v).
+        Of the parts at this level of variables that are measured below, then of the latent variables, random slopes
+        first: with derivatives s and H of the log-likelihood, E v = mean + Cov(v, y) s,
+        Var v = cov - Cov(v, y) H Cov(y, v).
         """
         scores, information, which = self._evidence(level)
-        mean, cov = self.moments[level - 1]
-        n, below = (
-            scores.shape[1],
-            sum(self.data.measured[v] < level - 1 for v in self.data.levels[level - 1]),
-        )
-        own = np.r_[0:below, n : len(mean)]
+        mean, cov, n = self._without_products(level - 1)
+        below = sum(self.data.measured[v] < level - 1 for v in self.data.levels[level - 1])
+        own = np.r_[0:below, len(self.data.levels[level - 1]) : len(mean)]
         reach = cov[own, :n]
         return mean[own] + scores @ reach.T, cov[np.ix_(own, own)] - reach @ information @ reach.T, which
 
@@ -218,14 +339,44 @@ class NestedPosterior:
 
     def unit_posterior(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> Posterior:
         """Posterior means of the latent variables of level 1 of every unit, in the lowest clusters `codes`."""
+        if any(self._slopes(0)[0]):
+            raise UnsupportedError(
+                "scores of units are not available for models of three levels with random slopes at level 1 in this "
+                "version; those of clusters are, level=2 and level=3"
+            )
         scores, information, which = self._evidence(1)
         mean, cov = self.moments[0]
-        p = len(columns)
-        centre = self.data.values[0].T + self.data.origin[:p]
-        reach = cov[p:, :p]
-        paths = np.linalg.solve(cov[:p, :p], reach.T)
-        means = mean[p:] + (scores @ reach.T - centre @ paths)[codes] + np.column_stack(columns) @ paths
-        return means, cov[p:, p:] - reach @ information @ reach.T, which[codes]
+        p, data = len(columns), self.data
+        values = np.column_stack(columns) - data.origin[:p]
+        cell = self._cells(values, codes)
+        latent = np.arange(p, len(mean))
+        reach = cov[np.ix_(latent, np.arange(p))]
+        means = np.tile(mean[p:], (len(values), 1))
+        own = cell >= 0
+        means[own] += scores[cell[own]] @ reach.T
+        for number, pattern in enumerate(data.patterns[0]):
+            rows = np.flatnonzero(own)[data.pattern[0][cell[own]] == number]
+            if not len(rows) or not pattern:
+                continue
+            off = values[np.ix_(rows, pattern)] - data.values[0].T[np.ix_(cell[rows], pattern)]
+            means[rows] += off @ np.linalg.solve(cov[np.ix_(pattern, pattern)], reach[:, pattern].T)
+        spread = cov[p:, p:] - reach @ information @ reach.T
+        if own.all():
+            return means, spread, which[cell]
+        # of units in which nothing is observed
+        spread = np.concatenate([spread, cov[None, p:, p:]])
+        return means, spread, np.where(own, which[cell], len(spread) - 1)
+
+    def _cells(self, values: Floats, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The cell of each unit, -1 where nothing is observed."""
+        data = self.data
+        found = {tuple(pattern): number for number, pattern in enumerate(data.patterns[0])}
+        distinct, of = np.unique(~np.isnan(values), axis=0, return_inverse=True)
+        number = np.array([found.get(tuple(np.flatnonzero(row)), -1) for row in distinct])[of.ravel()]
+        keys = data.cluster_of_cell * len(found) + data.pattern[0]
+        order = np.argsort(keys)
+        at = np.searchsorted(keys, codes * len(found) + number, sorter=order)
+        return np.where(number >= 0, order[np.minimum(at, len(order) - 1)], -1)
 
     def unit_bartlett(self, *arguments: object) -> NoReturn:
         """Always `UnsupportedError`."""
@@ -239,7 +390,7 @@ class NestedPosterior:
 def nested_statistics(
     data: ClusteredData, variables: Variables, *, found: list[Finding] | None = None
 ) -> NestedStatistics:
-    """Statistics of complete rows in nested clusters.
+    """Statistics of rows in nested clusters.
 
     Parameters
     ----------
@@ -260,12 +411,14 @@ def nested_statistics(
     DataWarning
         If few ids of lower clusters occur in several higher ones, as mistakes would.
     """
-    if not data.complete:
-        NestedStatistics.refuse("data with missing values")
     if data.sampled is not None or data.weights is not None:
         NestedStatistics.refuse("weights, PSUs and strata")
     names = [name for own in variables.measured for name in own]
-    report(unvarying({name: data.columns[name] for name in names}), found)
+    columns = {name: data.columns[name] for name in names}
+    if not data.complete:
+        columns = {name: column[~np.isnan(column)] for name, column in columns.items()}
+        report(unobserved(names, np.array([len(column) for column in columns.values()])), found)
+    report(unvarying({name: column for name, column in columns.items() if len(column)}), found)
     inner = list(data.inner.values())[-1]
     report(undivided(len(inner.codes), len(inner.parent), variables.unit), found)
     _warn_of_repeated(data)
@@ -278,6 +431,7 @@ def nested_statistics(
     nested = data.nested(variables)
     statistics = NestedStatistics(variables, nested)
     report(_confounded(statistics), found)
+    report(_dependent(statistics), found)
     report(_of_higher_level(variables, data, codes, ids), found)
     return statistics
 
@@ -333,22 +487,52 @@ def _of_higher_level(
 
 
 def _confounded(statistics: NestedStatistics) -> Iterator[Finding]:
-    """Variables without variance, or collinear ones, at the level that they are measured on."""
-    data, unit = statistics.data, statistics.unit
-    N, J = map(int, statistics.counted[:2])
-    ssw = statistics.within_products
-    p = len(unit)
-    size = np.abs(statistics.total_mean[:p]) + np.sqrt(data.values[0].var(axis=1))
-    require_scale(unit, ssw.diagonal() / N)
-    yield from unvarying_within(unit, statistics.nboth, ssw.diagonal() == 0, ssw.diagonal(), N, size)
-    if p <= N - J:
-        yield from dependent(ssw, unit, " within clusters", range(statistics.nboth, p))
+    """Variables without variance, or with too few values, at the level that they are measured on."""
+    unit, p = statistics.unit, len(statistics.unit)
+    count, mean = statistics.observed
+    ssw = statistics.cluster_products.diagonal()
+    if not statistics.complete:
+        clusters = np.concatenate([statistics.present[0][:, :p].sum(axis=0), count[p:]])
+        lacking = list(seldom_observed(statistics.names, p, statistics.nboth, count, clusters))
+        yield from lacking
+        if lacking:
+            return
+    size = np.abs(mean[:p]) + np.sqrt(statistics.data.values[0].var(axis=1))
+    require_scale(unit, ssw / count[:p])
+    yield from unvarying_within(unit, statistics.nboth, ssw == 0, ssw, count[:p], size)
     covariances = statistics.covariances(*statistics.variables.measured)
-    for level, own in enumerate(statistics.variables.measured[1:], 2):
-        cov = covariances[level - 1]
+    for own, cov in zip(statistics.variables.measured[1:], covariances[1:], strict=True):
         require_scale(own, cov.diagonal())
         for name, variance in zip(own, cov.diagonal(), strict=True):
             if variance == 0:
                 yield constant(name, 0.0)
-        if len(own) < statistics.counted[level - 1]:
-            yield from dependent(cov, own, f" among the clusters of level {level}")
+
+
+def _dependent(statistics: NestedStatistics) -> Iterator[Finding]:
+    """Collinear variables at the level that they are measured on; with holes, in the pattern of most units."""
+    data, nboth = statistics.data, statistics.nboth
+    N, J = map(int, statistics.counted[:2])
+    p = len(statistics.unit)
+    if statistics.complete:
+        if p <= N - J:
+            yield from dependent(
+                statistics.within_products, statistics.unit, " within clusters", range(nboth, p)
+            )
+    else:
+        _, weights, _ = statistics._values(0)
+        often = int(np.bincount(data.pattern[0], weights).argmax())
+        own, cells = data.patterns[0][often], data.pattern[0] == often
+        col, row = np.triu_indices(p)
+        products = np.zeros((p, p))
+        parts = data.product_pattern == often
+        products[row, col] = products[col, row] = data.products[parts].sum(axis=0)
+        if len(own) < weights[cells].sum() - cells.sum():
+            passing = [k for k, variable in enumerate(own) if variable >= nboth]
+            seen_names = [statistics.unit[k] for k in own]
+            yield from dependent(products[np.ix_(own, own)], seen_names, " within clusters", passing)
+    for level, names in enumerate(statistics.variables.measured[1:], 2):
+        values, _, seen = statistics._values(level - 1)
+        whole = values[seen.all(axis=1)]
+        if len(names) < len(whole):
+            off = whole - whole.mean(axis=0)
+            yield from dependent(off.T @ off, names, f" among the clusters of level {level}")

@@ -22,6 +22,7 @@ from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
 from msem.data.nested import nested_statistics
+from msem.data.nested_slopes import nested_slope_statistics
 from msem.data.ordered_moments import OrderedMoments
 from msem.data.quadrature import integrated
 from msem.data.sample import Group, Sample
@@ -32,7 +33,7 @@ from msem.data.survey import SurveyColumns, replication_scale
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
 from msem.model.blocks import header_levels
 from msem.model.levels import LEVEL_HEADERS
-from msem.model.partable import ParameterTable, fixed_covariates, require_two_levels
+from msem.model.partable import ParameterTable, fixed_covariates, require_no_slopes, require_two_levels
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
 from msem.settings import Settings
@@ -93,7 +94,7 @@ def read_sample(
         return sample
     for count, what in left_out(sample, settings, grouping):
         warn(f"{count} rows have no {what} and were left out", DataWarning)
-    deleted = deleted_listwise(sample, settings, full=not (settings.inner or table.ordered.thresholds))
+    deleted = deleted_listwise(sample, settings, full=not (settings.crossed or table.ordered.thresholds))
     if deleted:
         warn(deleted, DataWarning)
     return sample
@@ -161,11 +162,10 @@ def read_statistics(
     require_rows_of_data(data)
     _require_latent_names(table, data)
     require_cluster_columns(table, settings)
-    if settings.incomplete and settings.inner:
-        what = "crossed classifications" if settings.crossed else "models of three levels"
+    if settings.incomplete and settings.crossed:
         raise UnsupportedError(
-            f"missing values are not available for {what} in this version: leave out missing=, so that rows with "
-            "missing values are deleted"
+            "missing values are not available for crossed classifications in this version: leave out missing=, so that "
+            "rows with missing values are deleted"
         )
     variables = table.variables.names
     holes = allowed_holes(table) if settings.incomplete else None
@@ -510,7 +510,14 @@ def statistics_of_rows(
         make_simple = simple_statistics if data.complete else simple_incomplete
         return make_simple(data, table.observed(1), found=found)
     if any(clusters.crossed for clusters in data.inner.values()):
+        require_no_slopes(table, "crossed classifications")
         return crossed_statistics(data, table.variables, found=found)
+    if data.inner and table.slopes(group):
+        fixed = [name for own in fixed_covariates(table, table.variables, group) for name in own]
+        slopes = table.slopes(group)
+        return nested_slope_statistics(
+            data, table.variables, fixed, slopes, slope_carriers(table, group), found=found
+        )
     if data.inner:
         return nested_statistics(data, table.variables, found=found)
     if table.slopes(group):
@@ -626,14 +633,16 @@ def slope_roles(
 
 def slope_carriers(table: ParameterTable, group: int) -> tuple[str, ...]:
     """An observed variable for each random slope: its outcome, or the first variable that measures that."""
-    measures = {row.lhs: row.rhs for row in reversed(table.block(1, group)) if row.op == "=~"}
-    carriers = []
-    for slope in table.slopes(group):
+    slopes = table.slopes(group)
+    carriers: dict[str, str] = {}
+    for slope in slopes:
+        rows = reversed(table.block(slope.level, group))
+        measures = {row.lhs: row.rhs for row in rows if row.op == "=~"}
         name = slope.outcomes[0]
         while name in measures:
             name = measures[name]
-        carriers.append(name)
-    return tuple(carriers)
+        carriers[slope.name] = carriers.get(name, name)  # that of a slope which is the outcome
+    return tuple(carriers[slope.name] for slope in slopes)
 
 
 def allowed_holes(table: ParameterTable) -> Holes:
@@ -646,4 +655,7 @@ def allowed_holes(table: ParameterTable) -> Holes:
         name for level in levels for group in groups for name in table.exogenous(level, group)
     )
     fixed |= dict.fromkeys(slope.covariate for group in groups for slope in table.slopes(group))
-    return Holes(required=tuple(fixed), cluster_level=table.variables.cluster if table.multilevel else ())
+    if not table.multilevel:
+        return Holes(required=tuple(fixed))
+    *inner, highest = table.variables.measured[1:]
+    return Holes(tuple(fixed), highest, tuple(inner))

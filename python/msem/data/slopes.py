@@ -8,7 +8,7 @@ of slopes (covariances, checks) is asked of the statistics that a model without 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NoReturn, Self
@@ -157,6 +157,12 @@ class SlopeStatistics(AtMostTwoLevels):
     def npatterns(self) -> tuple[int, ...]:
         """Patterns of observed variables of each level, level 1 first; empty where no value can be missing."""
         return self.plain.npatterns
+
+    def expected(
+        self, levels: Mapping[int, LevelArrays], variables: Variables, source: str, rows: Rows | None = None
+    ) -> SampleStatistics:
+        """Statistics that complete data with these moments would have; see `Statistics.expected`."""
+        return self.plain.expected(levels, variables, source, rows)
 
     def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
         """Covariance matrices, with divisors N and J, of variables measured on units and on clusters."""
@@ -534,7 +540,7 @@ def slope_statistics(
     covariates = tuple(dict.fromkeys(slope.covariate for slope in slopes))
     for name in covariates:
         variance = plain.covariances((name,), ())[0][0, 0]
-        _require_near(name, float(plain.total_mean[unit.index(name)]), float(np.sqrt(variance)))
+        require_near(name, float(plain.total_mean[unit.index(name)]), float(np.sqrt(variance)))
     numbers = _numbers(slopes, covariates)
     reduced = data.reduced(unit, covariates, variables.cluster, plain.nboth, len(fixed), numbers)
     return SlopeStatistics(plain, len(fixed), tuple(slopes), tuple(carriers), reduced)
@@ -582,7 +588,13 @@ def _plain(
     return incomplete_statistics(data, unit, cluster, nboth)
 
 
-def _require_near(name: str, mean: float, spread: float) -> None:
+def require_near(name: str, mean: float, spread: float) -> None:
+    """Refuse a covariate that is too far from its origin, and warn of one that is far.
+
+    Raises
+    ------
+    DataError
+    """
     if abs(mean) > TOO_FAR * spread:
         raise DataError(
             f"covariate {name!r} has a random slope, and its mean is {abs(mean) / spread:.1e} standard deviations "

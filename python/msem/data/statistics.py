@@ -130,8 +130,17 @@ class Rows(Protocol):
     ) -> Floats:
         """Products of the unit variables about their regressions within every cluster; see `SlopeClusters`."""
 
+    @property
+    def lowest_sizes(self) -> Floats:
+        """Rows of the lowest of nested clusters, shape (J,)."""
+
     def nested(self, variables: Variables) -> _core.NestedData:
         """The statistics of nested clusters; see `NestedStatistics`."""
+
+    def nested_with_slopes(
+        self, variables: Variables, fixed: Sequence[str], slopes: Sequence[Slope]
+    ) -> _core.NestedData:
+        """The statistics of nested clusters for a model with random slopes; see `NestedSlopeStatistics`."""
 
     def reduced(
         self,
@@ -454,6 +463,14 @@ class Statistics(Protocol):
 
     def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[Self, Clusters]:
         """Statistics and clusters of variables measured on units, on clusters, and so on, each at that level only."""
+
+    def expected(
+        self, levels: Mapping[int, LevelArrays], variables: Variables, source: str, rows: Rows | None = None
+    ) -> Statistics:
+        """Statistics that complete data with these moments by level would have, of some of the variables.
+
+        In clusters like those of the sample: of its units with anything observed, or of all of its `rows`.
+        """
 
     def with_variables(self, variables: Variables) -> Self:
         """Statistics of some of the variables, at these levels and in this order.

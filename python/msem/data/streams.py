@@ -20,7 +20,7 @@ from msem.data.identifiers import ClusterIds, require_different_texts
 from msem.data.screening import no_row_left
 from msem.data.sums import finished, sums_of
 from msem.entry import entry
-from msem.errors import DataError, DataWarning, MsemError, warn
+from msem.errors import DataError, DataWarning, MsemError, UnsupportedError, warn
 from msem.settings import require_threads, several
 
 
@@ -75,6 +75,17 @@ def summarize(
     DataWarning
         If rows have no cluster id.
     """
+    if isinstance(cluster, (list, tuple)):
+        if len(cluster) != 1:
+            raise UnsupportedError(
+                f"cluster={list(cluster)!r} names {len(cluster)} columns: summaries know clusters of one kind, and "
+                "models of three levels and of crossed classifications are fitted to rows, msem.sem(model, data, "
+                f"cluster={list(cluster)!r}); for a model of two levels name the highest clusters only, "
+                f"cluster={cluster[0]!r}"
+                if cluster
+                else "cluster= names no column: give that of the clusters"
+            )
+        cluster = cluster[0]
     if keep_clusters not in (False, True, "means"):
         raise MsemError(f'keep_clusters must be False, True or "means", not {keep_clusters!r}')
     keep: Keep = "products" if keep_clusters is True else keep_clusters

@@ -40,8 +40,10 @@ class BlockMap:
     slot, row, col : ndarray of int
         Which matrix an entry belongs to (0 paths, 1 covariances, 2 intercepts) and where.
     slopes : tuple of str
-        Random slopes: of level 1 those whose products with covariates stand in it, of level 2 its first latent
+        Random slopes: those whose products with covariates stand in the block, then those that are its first latent
         variables. The core counts them among the observed variables of the block.
+    products : int
+        How many products with covariates the core has between the observed and the latent variables.
     thresholds : tuple of (str, str)
         Ordered variable and name of each threshold. For the core they are means of observed variables of their own.
     threshold_rows : ndarray of int
@@ -61,6 +63,7 @@ class BlockMap:
     row: NDArray[np.intp]
     col: NDArray[np.intp]
     slopes: tuple[str, ...] = ()
+    products: int = 0
     thresholds: tuple[tuple[str, str], ...] = ()
     threshold_rows: tuple[int, ...] = ()
     standard: tuple[int, ...] = ()
@@ -70,11 +73,6 @@ class BlockMap:
     def hidden(self) -> int:
         """How many variables the core has between the observed and the latent ones."""
         return self.products + len(self.thresholds)
-
-    @property
-    def products(self) -> int:
-        """How many products of slope and covariate the core has between the observed and the latent variables."""
-        return len(self.slopes) if self.level == WITHIN else 0
 
     @property
     def places(self) -> NDArray[np.intp]:
@@ -139,7 +137,9 @@ def block_map(table: ParameterTable, level: int, group: int, observed: Sequence[
     delta = table.ordered.parameterization == "delta" and level == WITHIN
     exogenous = set(table.exogenous(level, group))
     places = np.array([place(table.rows[i], at) for i in chosen], dtype=np.intp).reshape(-1, 3)
-    slopes = tuple(slope.name for slope in table.slopes(group))
+    among = table.slopes(group)
+    products = [slope.name for slope in among if slope.level == level]
+    slopes = (*products, *(slope.name for slope in among if level in slope.at))
     slot, row, col = places.T
     return BlockMap(
         level,
@@ -151,6 +151,7 @@ def block_map(table: ParameterTable, level: int, group: int, observed: Sequence[
         row,
         col,
         slopes,
+        len(products),
         tuple((table.rows[i].lhs, table.rows[i].rhs) for i in cut),
         cut,
         tuple(i for i, name in enumerate(observed) if delta and name in table.ordered.thresholds),
@@ -166,7 +167,7 @@ def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
     if block.products:
         # A path with a random slope leads from the product of slope and covariate, a variable that is given, with
         # mean 0, variance 1 and no covariances: what it does to the outcomes is its regression.
-        product = {name: block.nobserved + k for k, name in enumerate(block.slopes)}
+        product = {name: block.nobserved + k for k, name in enumerate(block.slopes[: block.products])}
         col = np.array([product.get(r.slope, c) for r, c in zip(rows, col, strict=True)], dtype=np.intp)
         value = [1.0 if r.slope else v for r, v in zip(rows, value, strict=True)]
         own = list(product.values())

@@ -68,14 +68,16 @@ def slope_reference(
             "saturated model",
         )
     slopes = saturated_slopes(table, 1)
-    coefficients = s.nboth + len(slopes)
-    needed = coefficients + len(table.exogenous(BETWEEN)) + 2
+    top = table.nlevels
+    parts = sum(name in s.variables.levels[0] for name in s.variables.levels[-1])
+    coefficients = parts + sum(top in slope.at for slope in slopes)
+    needed = coefficients + len(table.exogenous(top)) + 2
     if s.nclusters < needed:
         return SlopeReference(
             np.nan,
             f"{s.nclusters:.0f} clusters for {coefficients} random coefficients (at least {needed} are needed)",
         )
-    if s.full_clusters < needed:
+    if top == BETWEEN and s.full_clusters < needed:
         return SlopeReference(
             np.nan,
             f"only {s.full_clusters} clusters are large enough to have all coefficients of the {coefficients} that are "

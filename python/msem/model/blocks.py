@@ -10,7 +10,7 @@ from msem.errors import ModelError, UnsupportedError
 from msem.language.syntax import Block, ModelSyntax, Modifier, Position, Statement
 from msem.model.drafts import BlockDraft
 from msem.model.levels import BETWEEN, DEEPEST, LEVEL_HEADERS, LEVEL_NAMES, WITHIN
-from msem.model.slopes import slope_names
+from msem.model.slopes import slope_names, standing
 
 _OPERATORS: Final = {
     "<~": "composites (<~) are not available in this version; use a latent variable (=~) or compute the "
@@ -366,13 +366,14 @@ def _blocks(
         if statement.block in levels:
             own = _statement(syntax, statement, number, labels)
             statements[levels[statement.block]].append(own)
-    for level in range(BETWEEN, len(statements)) if len(statements) > BETWEEN else ():
-        slope_names(statements[level], syntax, len(statements))
-    slopes = slope_names(statements[WITHIN], syntax, len(statements))
-    return [
-        BlockDraft(level, chosen, syntax, number, slopes if level == BETWEEN else ())
-        for level, chosen in statements.items()
-    ]
+    nlevels = len(statements)
+    named = {level: {name for s in own for name in (s.lhs, s.rhs)} for level, own in statements.items()}
+    slopes: dict[int, list[str]] = {level: [] for level in statements}
+    for level, chosen in statements.items():
+        for name in slope_names(chosen, syntax, nlevels):
+            for above in standing(named, level, name, nlevels):
+                slopes[above].append(name)
+    return [BlockDraft(level, chosen, syntax, number, slopes[level]) for level, chosen in statements.items()]
 
 
 def _statement(syntax: ModelSyntax, statement: Statement, number: int, labels: Sequence[str]) -> Statement:

@@ -11,7 +11,6 @@ from itertools import count
 
 from msem.language.expressions import Name, names_in
 from msem.language.syntax import Constraint
-from msem.model.levels import WITHIN
 from msem.model.partable import Parameter, ParameterTable
 from msem.model.slopes import Slope
 
@@ -175,57 +174,92 @@ def _derive(
 
 def _saturated_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:
     slopes = saturated_slopes(table, group)
-    if slopes and level == WITHIN:
-        yield from _saturated_paths(table, slopes, group, numbers)
+    standing = [slope.name for slope in slopes if level in slope.at]
+    if any(slope.level == level for slope in slopes):
+        yield from _saturated_paths(table, level, slopes, standing, group, numbers)
         return
     exogenous = dict.fromkeys(table.exogenous(level, group))
-    names = [name for name in table.observed(level, group) if name not in exogenous]
-    names += [slope.name for slope in slopes]
+    names = [*_outcomes(table, level, group), *standing]
     for i, lhs in enumerate(names):
         for rhs in (*names[i:], *exogenous):
             yield _moment(table, lhs, rhs, level, group, numbers)
     yield from _exogenous_rows(table, level, group, "~~")
-    yield from _means(table, names, level, group, numbers)
+    yield from _saturated_means(table, names, slopes, level, group, numbers)
 
 
 def saturated_slopes(table: ParameterTable, group: int) -> tuple[Slope, ...]:
-    """Random slopes of the saturated model of a group: one for each outcome and each covariate that has one."""
-    covariates = dict.fromkeys(slope.covariate for slope in table.slopes(group))
-    outcomes = _outcomes(table, group)
-    # a covariate that is an outcome itself has those slopes that the model gives it
-    own = {(outcome, slope.covariate) for slope in table.slopes(group) for outcome in slope.outcomes}
-    return tuple(
-        Slope(f"{outcome}*{covariate}", covariate, (outcome,))
-        for covariate in covariates
-        for outcome in outcomes
-        if outcome not in covariates or (outcome, covariate) in own
-    )
+    """Random slopes of the saturated model of a group: one for each outcome and each covariate that has one.
+
+    Of three levels, slopes of lower levels are outcomes themselves; a slope varies at all levels at which one of the
+    model on the same covariate does.
+    """
+    found: list[Slope] = []
+    for level in range(1, table.nlevels):
+        among = [slope for slope in table.slopes(group) if slope.level == level]
+        covariates = dict.fromkeys(slope.covariate for slope in among)
+        outcomes = [*_outcomes(table, level, group), *(slope.name for slope in found if level in slope.at)]
+        # a covariate that is an outcome itself has those slopes that the model gives it
+        own = {(outcome, slope.covariate) for slope in among for outcome in slope.outcomes}
+        found += [
+            Slope(
+                f"{outcome}*{covariate}",
+                covariate,
+                (outcome,),
+                level,
+                tuple(sorted({at for slope in among if slope.covariate == covariate for at in slope.at})),
+            )
+            for covariate in covariates
+            for outcome in outcomes
+            if outcome not in covariates or (outcome, covariate) in own
+        ]
+    return tuple(found)
 
 
-def _outcomes(table: ParameterTable, group: int) -> list[str]:
-    exogenous = table.exogenous(WITHIN, group)
-    return [name for name in table.observed(WITHIN, group) if name not in exogenous]
+def _outcomes(table: ParameterTable, level: int, group: int) -> list[str]:
+    exogenous = table.exogenous(level, group)
+    return [name for name in table.observed(level, group) if name not in exogenous]
 
 
 def _saturated_paths(
-    table: ParameterTable, slopes: Sequence[Slope], group: int, numbers: Numbers
+    table: ParameterTable,
+    level: int,
+    slopes: Sequence[Slope],
+    standing: Sequence[str],
+    group: int,
+    numbers: Numbers,
 ) -> Iterator[Parameter]:
-    """Level 1 of the saturated model of slopes."""
-    names = _outcomes(table, group)
-    known = {(slope.outcomes[0], slope.covariate): slope.name for slope in slopes}
-    covariates = {slope.covariate for slope in slopes}
+    """A level of the saturated model of slopes at which covariates have some."""
+    names = [*_outcomes(table, level, group), *standing]
+    known = {(slope.outcomes[0], slope.covariate): slope.name for slope in slopes if slope.level == level}
+    covariates = {covariate for _, covariate in known}
     for (outcome, covariate), slope in known.items():
-        yield Parameter(outcome, "~", covariate, WITHIN, group, value=0.0, slope=slope)
+        yield Parameter(outcome, "~", covariate, level, group, value=0.0, slope=slope)
     for name in names:
-        for x in table.exogenous(WITHIN, group):
+        for x in table.exogenous(level, group):
             if x not in covariates:
-                yield Parameter(name, "~", x, WITHIN, group, next(numbers))
+                yield Parameter(name, "~", x, level, group, next(numbers))
     for i, lhs in enumerate(names):
         for rhs in names[i:]:
             if (lhs, rhs) not in known and (rhs, lhs) not in known:
-                yield Parameter(lhs, "~~", rhs, WITHIN, group, next(numbers))
-    yield from _exogenous_rows(table, WITHIN, group, "~~")
-    yield from _means(table, names, WITHIN, group, numbers)
+                yield Parameter(lhs, "~~", rhs, level, group, next(numbers))
+    yield from _exogenous_rows(table, level, group, "~~")
+    yield from _saturated_means(table, names, slopes, level, group, numbers)
+
+
+def _saturated_means(
+    table: ParameterTable,
+    names: list[str],
+    slopes: Sequence[Slope],
+    level: int,
+    group: int,
+    numbers: Numbers,
+) -> Iterator[Parameter]:
+    """Means, those of slopes at the highest level that they are a variable of."""
+    below = {slope.name for slope in slopes if level < max(slope.at)}
+    yield from _means(table, [name for name in names if name not in below], level, group, numbers)
+    for name in names:
+        if name in below:
+            yield Parameter(name, "~1", "", level, group, value=0.0)
 
 
 def _baseline_rows(table: ParameterTable, level: int, group: int, numbers: Numbers) -> Iterator[Parameter]:

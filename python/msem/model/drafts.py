@@ -70,7 +70,7 @@ class BlockDraft:
     covariates : dict
         Exogenous observed variables: they predict, and the user gives them no variance, covariance or mean.
     slopes : dict
-        Random slopes of level 1, which are latent variables of level 2.
+        Random slopes of lower levels that are latent variables of this one.
     """
 
     def __init__(
@@ -242,7 +242,8 @@ class Defaults:
     std_lv, orthogonal, meanstructure : bool
         As in `parameter_table`.
     both : collection of str
-        Variables of the level that have a part at a higher one; their intercept is 0, since their mean belongs there.
+        Variables of the level, random slopes among them, that have a part at a higher one; their intercept is 0, since
+        their mean belongs there.
     nlevels : int
         Of the model.
     fixed : collection of str
@@ -444,7 +445,8 @@ def _add_means(block: BlockDraft, options: Defaults) -> None:
         at_zero = anchored or name in options.ordered.thresholds or (growth and name not in block.covariates)
         _add(block, name, "~1", "", 0.0 if at_zero else math.nan, exo)
     for name in block.latent:
-        free = name in block.slopes or (growth and _has_mean(block, name, options))
+        slope = name in block.slopes and name not in options.both
+        free = slope or (growth and name not in block.slopes and _has_mean(block, name, options))
         _add(block, name, "~1", "", math.nan if free else 0.0)
 
 

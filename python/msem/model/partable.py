@@ -25,7 +25,7 @@ from msem.model.rotation import (
     Rotation,
     exploratory_blocks,
 )
-from msem.model.slopes import Slope, check_slopes, slopes_of
+from msem.model.slopes import Slope, check_slopes, slopes_of, standing
 from msem.model.variables import Variables
 
 if TYPE_CHECKING:
@@ -200,10 +200,31 @@ class ParameterTable:
             rows.setdefault((row.level, row.group), []).append(row)
         return {
             (level, group): _variables(
-                members, slopes_of(rows.get((WITHIN, group), ())) if level == BETWEEN else ()
+                members, [slope.name for slope in self._slopes.get(group, ()) if level in slope.at]
             )
             for (level, group), members in rows.items()
         }
+
+    @cached_property
+    def _slopes(self) -> Mapping[int, tuple[Slope, ...]]:
+        """Random slopes of each group, those of level 1 first."""
+        out = {}
+        for group in range(1, self.ngroups + 1):
+            rows = [row for row in self.rows if row.group == group]
+            if not any(row.slope for row in rows):
+                continue
+            named = {
+                level: {name for row in rows if row.level == level for name in (row.lhs, row.rhs)}
+                for level in range(1, self.nlevels + 1)
+            }
+            found: list[Slope] = []
+            for level in range(1, self.nlevels + 1):
+                own = slopes_of([row for row in rows if row.level == level], level).values()
+                found += [
+                    slope._replace(at=standing(named, level, slope.name, self.nlevels)) for slope in own
+                ]
+            out[group] = tuple(found)
+        return out
 
     def _of(self, level: int, group: int) -> _Variables:
         """Variables of one level of one group: none where the level has no rows, as in part of a model."""
@@ -223,7 +244,7 @@ class ParameterTable:
         return self._of(level, group).observed
 
     def latent(self, level: int, group: int = 1) -> tuple[str, ...]:
-        """Latent variables of one level: at level 2 the random slopes of level 1 first."""
+        """Latent variables of one level: the random slopes of lower levels first."""
         return self._of(level, group).latent
 
     def thresholds(self, level: int, group: int = 1) -> tuple[tuple[str, str], ...]:
@@ -235,9 +256,8 @@ class ParameterTable:
         return next(level for level in range(1, self.nlevels + 1) if name in self.observed(level))
 
     def slopes(self, group: int = 1) -> tuple[Slope, ...]:
-        """Random slopes of one group."""
-        within = self._blocks.get((WITHIN, group))
-        return () if within is None else tuple(slopes_of(within.rows).values())
+        """Random slopes of one group, those of level 1 first."""
+        return self._slopes.get(group, ())
 
     def exogenous(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Name the fixed covariates of one level: their moments are taken from the sample."""
@@ -416,7 +436,8 @@ def parameter_table(
         rotate = bool(rotation and rotation.orthogonal)
         for number, block in enumerate(blocks, 1):
             set_exploratory(block)
-            above = {name for upper in blocks[number:] for name in upper.observed} & set(block.observed)
+            own = {*block.observed, *block.slopes}
+            above = {name for upper in blocks[number:] for name in (*upper.observed, *upper.slopes)} & own
             below = {name for lower in blocks[: number - 1] for name in lower.observed} & set(block.observed)
             add_defaults(
                 block, Defaults(fun, std_lv, orthogonal, means, above, fixed, ordered, rotate, nlevels, below)

@@ -1,17 +1,18 @@
 """Random slopes in a model: a path of level 1 whose size is a variable of level 2.
 
 ``y ~ rv("s")*x`` at level 1 makes s the coefficient of x in each cluster. At level 2 s is a latent variable without
-indicators; its mean is the fixed effect.
+indicators; its mean is the fixed effect. Of three levels a path of level 1 or 2 may have one. It is a variable of the
+levels above that name it, and its mean belongs to the highest of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from msem.errors import ModelError, UnsupportedError
 from msem.language.syntax import ModelSyntax, Position, Statement
-from msem.model.levels import BETWEEN
+from msem.model.levels import BETWEEN, WITHIN
 
 if TYPE_CHECKING:
     from msem.model.drafts import BlockDraft
@@ -29,16 +30,22 @@ class Slope(NamedTuple):
     covariate : str
         What is multiplied by it.
     outcomes : tuple of str
-        What the product adds to, at level 1.
+        What the product adds to.
+    level : int
+        Of the path.
+    at : tuple of int
+        Levels that it is a variable of.
     """
 
     name: str
     covariate: str
     outcomes: tuple[str, ...]
+    level: int = WITHIN
+    at: tuple[int, ...] = (BETWEEN,)
 
 
 class Path(Protocol):
-    """A row of level 1."""
+    """A row of a level."""
 
     @property
     def lhs(self) -> str:
@@ -53,18 +60,24 @@ class Path(Protocol):
         """Its random slope, or ""."""
 
 
-def slopes_of(rows: Iterable[Path]) -> dict[str, Slope]:
-    """Random slopes among the rows of level 1, by name."""
+def slopes_of(rows: Iterable[Path], level: int = WITHIN) -> dict[str, Slope]:
+    """Random slopes among the rows of a level, by name."""
     found: dict[str, Slope] = {}
     for row in rows:
         if row.slope:
-            before = found.get(row.slope, Slope(row.slope, row.rhs, ()))
+            before = found.get(row.slope, Slope(row.slope, row.rhs, (), level, (level + 1,)))
             found[row.slope] = before._replace(outcomes=(*before.outcomes, row.lhs))
     return found
 
 
+def standing(names: Mapping[int, Container[str]], level: int, name: str, nlevels: int) -> tuple[int, ...]:
+    """Levels above `level` that a random slope of it is a variable of: those that name it, or the only one there is."""
+    above = range(level + 1, nlevels + 1)
+    return tuple(above) if len(above) == 1 else tuple(k for k in above if name in names[k])
+
+
 def slope_names(statements: Sequence[Statement], syntax: ModelSyntax, nlevels: int) -> tuple[str, ...]:
-    """Names of the random slopes that the statements of level 1 give, in order of appearance.
+    """Names of the random slopes that the statements of a level give, in order of appearance.
 
     Raises
     ------
@@ -77,13 +90,6 @@ def slope_names(statements: Sequence[Statement], syntax: ModelSyntax, nlevels: i
             if modifier.kind != "rv":
                 continue
             name = str(modifier.values[0])
-            if nlevels > BETWEEN:
-                message = (
-                    f"rv('{name}'): random slopes are not available for three levels and crossed "
-                    "classifications in this version; a model of two levels may have them, with the highest clusters "
-                    "as cluster="
-                )
-                raise UnsupportedError(syntax.locate(modifier.at, message))
             if nlevels == 1:
                 message = (
                     f"rv('{name}') is a slope that differs between clusters, and the model has one level: write it "
@@ -114,12 +120,13 @@ def check_slopes(blocks: Sequence[BlockDraft]) -> None:
             said = row.said.get("rv")
             if said is None:
                 continue
-            if block.level == BETWEEN:
+            if block.level == len(blocks):
+                lower = "level 1" if len(blocks) == BETWEEN else "a lower level"
                 _fail(
                     block,
                     said.at,
-                    f"rv('{row.slope}') stands at level 2: a slope varies between clusters, so that its path belongs "
-                    "to level 1",
+                    f"rv('{row.slope}') stands at level {block.level}: a slope varies between clusters, so that its "
+                    f"path belongs to {lower}",
                 )
             other = next((kind for kind in row.said if kind != "rv"), None)
             if other is not None:
@@ -127,9 +134,12 @@ def check_slopes(blocks: Sequence[BlockDraft]) -> None:
                     block,
                     row.said[other].at,
                     f"the path from '{row.rhs}' to '{row.lhs}' is the random slope '{row.slope}' and has no value of "
-                    f"its own: labels, starts, bounds and fixed values belong to the mean of '{row.slope}' at level "
-                    f"2, as in '{row.slope} ~ a*1'",
+                    f"its own: labels, starts, bounds and fixed values belong to the mean of '{row.slope}' at "
+                    f"{'level 2' if len(blocks) == BETWEEN else 'the highest level that names it'}, as in "
+                    f"'{row.slope} ~ a*1'",
                 )
+    if len(blocks) > BETWEEN:
+        _check_three_levels(blocks)
     if len(blocks) != BETWEEN:
         return
     within, between = blocks
@@ -140,19 +150,53 @@ def check_slopes(blocks: Sequence[BlockDraft]) -> None:
     _check_integrals(within, between, slopes)
 
 
+def _check_three_levels(blocks: Sequence[BlockDraft]) -> None:
+    known: dict[str, int] = {}
+    for block in blocks[:-1]:
+        above = blocks[block.level :]
+        for name, slope in slopes_of(block.rows.values(), block.level).items():
+            if name in known:
+                _fail(
+                    block,
+                    _place(block, name),
+                    f"'{name}' is the name of a random slope of level {known[name]}: give each its own name",
+                )
+            known[name] = block.level
+            for upper in above:
+                _check_name(block, upper, name)
+            _check_covariate(block, slope)
+            if not any(name in upper.slopes for upper in above):
+                _fail(
+                    block,
+                    _place(block, name),
+                    f"rv('{name}') varies between clusters of no level: name it in the block of each level between "
+                    f"whose clusters it differs, as in '{name} ~~ {name}'",
+                )
+            if any(slope.covariate in upper.observed for upper in above):
+                message = (
+                    f"'{slope.covariate}' has a random slope and parts at several levels, so that its part at level "
+                    f"{block.level} is latent and the likelihood an integral over the slopes, which models of three "
+                    "levels do not have in this version: centre it within clusters, and add the cluster means as a "
+                    "variable of their own"
+                )
+                raise UnsupportedError(block.syntax.locate(_place(block, name), message))
+
+
 def _check_name(within: BlockDraft, between: BlockDraft, name: str) -> None:
     at = _place(within, name)
     if name in within.observed or name in within.latent:
         _fail(
-            within, at, f"'{name}' is a variable of level 1 and the name of a random slope: use another name"
+            within,
+            at,
+            f"'{name}' is a variable of level {within.level} and the name of a random slope: use another name",
         )
     for row in between.rows.values():
         if row.op == "=~" and row.lhs == name:
             _fail(
                 between,
                 row.at or at,
-                f"'{name}' is a random slope, which level 1 measures: it has no indicators at level 2; it may be an "
-                "indicator itself",
+                f"'{name}' is a random slope, which level {within.level} measures: it has no indicators at level "
+                f"{between.level}; it may be an indicator itself",
             )
 
 

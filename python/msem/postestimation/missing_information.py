@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.complete import SampleStatistics, level_statistics
 from msem.data.sample import Group, Sample, require_simple
-from msem.errors import UnsupportedError
+from msem.data.statistics import Statistics
 from msem.estimation.estimate import Estimate, require_likelihood, require_unpenalized
 from msem.estimation.objective import build_objective
 from msem.estimation.sampling import sampling_covariance
@@ -49,19 +48,10 @@ def missing_information(fit: Estimate, sample: Sample, information: Information)
     return fraction
 
 
-def _filled(group: Group) -> SampleStatistics:
+def _filled(group: Group) -> Statistics:
     """Statistics of the rows of a group with its saturated moments, as if nothing were missing."""
-    return level_statistics(group.levels, group.statistics.variables, *_row_sizes(group), "saturated")
-
-
-def _row_sizes(group: Group) -> tuple[Floats, Floats]:
-    """Distinct cluster sizes in rows, holes or not, and their counts."""
-    rows = group.rows
-    if not group.statistics.unit:
-        return np.ones(1), np.array([float(rows.nobs)])
-    assert rows.codes is not None
-    sizes, counts = np.unique(np.bincount(rows.codes), return_counts=True)
-    return sizes.astype(np.float64), counts.astype(np.float64)
+    s = group.statistics
+    return s.expected(group.levels, s.variables, "saturated", group.rows)
 
 
 @without_slopes(NOT_YET)
@@ -92,11 +82,6 @@ def fmi(fit: Solution) -> pd.Series:
     require_simple(
         fit.sample, "fractions of missing information", "they have no meaning under a pseudo-likelihood"
     )
-    if fit.table.nlevels > 2:
-        raise UnsupportedError(
-            "fractions of missing information are not available for models of three levels, which have no missing "
-            "values in this version"
-        )
     kind: Information = "expected" if fit.options.information == "expected" else "observed"
     found = missing_information(fit.estimate, fit.sample, kind)
     return pd.Series(found, index=list(fit.table.names()), name="fmi")

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.arrays import vech_index
-from msem.data.complete import SampleStatistics, level_statistics
 from msem.data.sample import Group, Sample
 from msem.data.statistics import Statistics
 from msem.errors import DataError, ModelError
@@ -146,11 +145,11 @@ def _place(row: Parameter) -> tuple[Key, int, int]:
     return key_of(row.lhs, row.op, row.rhs), row.level, row.group
 
 
-def implied_statistics(fit: Estimate, group: int) -> SampleStatistics:
+def implied_statistics(fit: Estimate, group: int) -> Statistics:
     """The complete statistics one would expect of a group if the model were true at its estimates."""
     s = fit.objective.statistics[group - 1]
     moments = {level: m.observed for level, m in fit.objective.moments(fit.theta, group).items()}
-    return level_statistics(moments, s.variables, s.sizes, s.counts, "model")
+    return s.expected(moments, s.variables, "model")
 
 
 def directions(small: Estimate, large: Estimate, theta: Floats) -> tuple[Floats, float]:

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.complete import level_statistics
 from msem.data.sample import Group
 from msem.data.statistics import Statistics
 from msem.estimation.estimate import Estimate
@@ -134,7 +133,7 @@ def _expected(group: Group, levels: Mapping[int, LevelArrays], auxiliary: Collec
     """Statistics of complete data with given moments, in clusters of the sizes of a group."""
     s = group.statistics
     kept = tuple(tuple(name for name in names if name not in auxiliary) for names in s.variables.levels)
-    return level_statistics(levels, Variables(kept), s.sizes, s.counts, "saturated moments")
+    return s.expected(levels, Variables(kept), "saturated moments")
 
 
 def _saturated_root(fit: Solution, space: MomentSpace) -> Floats:

@@ -139,7 +139,7 @@ class GroupModel:
         levels = self.levels.values() if s.unit else (NONE, self.levels[self.top])
         moments = tuple(array for m in levels for array in (m.mean, m.cov))
         if self.compiled:
-            moments = (*self.compiled[0], *self.compiled[1])
+            moments = tuple(array for level in self.compiled for array in level)
         return rows.clusters.posterior(s.variables.shape, moments)
 
     def units(self, rows: Rows) -> tuple[list[Floats], NDArray[np.int64]]:

@@ -6,7 +6,7 @@ derivatives are taken by complex steps and whose distribution is drawn: theta ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -15,7 +15,6 @@ import numpy as np
 
 from msem.errors import UnsupportedError
 from msem.estimation.matrices import INTERCEPT, BlockMap, Model, Numbers, block_matrices, row_values
-from msem.model.levels import BETWEEN
 from msem.model.slopes import Slope
 
 Block = tuple[int, int]
@@ -148,7 +147,7 @@ def structures(model: Model, theta: Numbers) -> dict[Block, Structure]:
         paths, residual = block_matrices(block, values)
         slopes = None
         if block.products:
-            slopes = _slopes(model, block.group, values, out[block.level + 1, block.group])
+            slopes = _slopes(model, block, values, out)
             for k, slope in enumerate(slopes.among):
                 at = {name: i for i, name in enumerate(block.names)}
                 paths[..., [at[name] for name in slope.outcomes], at[slope.covariate]] = slopes.mean[..., [k]]
@@ -177,16 +176,25 @@ def _standard(block: BlockMap, paths: Numbers, residual: Numbers) -> Numbers:
     return out
 
 
-def _slopes(model: Model, group: int, values: Numbers, above: Structure) -> RandomSlopes:
-    """Random slopes of one group, given level 2."""
-    among = model.table.slopes(group)
-    block = next(one for one in model.blocks if (one.level, one.group) == (BETWEEN, group))
-    own = block.slot == INTERCEPT
-    intercepts = np.zeros((*values.shape[:-1], len(block.names)), values.dtype)
-    intercepts[..., block.row[own]] = values[..., block.rows[own]]
-    mean = np.einsum("...ij,...j->...i", above.total, intercepts)
-    at = [above.at[slope.name] for slope in among]
-    return RandomSlopes(among, mean[..., at], above.cov[..., at, :][..., at])
+def _slopes(
+    model: Model, block: BlockMap, values: Numbers, blocks: Mapping[Block, Structure]
+) -> RandomSlopes:
+    """Random slopes of the paths of a block, given the levels above: sums of what they are at each of these."""
+    among = tuple(slope for slope in model.table.slopes(block.group) if slope.level == block.level)
+    shape, kind = values.shape[:-1], values.dtype
+    mean, cov = np.zeros((*shape, len(among)), kind), np.zeros((*shape, len(among), len(among)), kind)
+    for upper in model.blocks:
+        standing = [k for k, slope in enumerate(among) if upper.level in slope.at]
+        if upper.group != block.group or not standing:
+            continue
+        above, own = blocks[upper.level, upper.group], upper.slot == INTERCEPT
+        intercepts = np.zeros((*shape, len(upper.names)), kind)
+        intercepts[..., upper.row[own]] = values[..., upper.rows[own]]
+        at = [above.at[among[k].name] for k in standing]
+        mean[..., standing] += np.einsum("...ij,...j->...i", above.total, intercepts)[..., at]
+        pairs = np.ix_(standing, standing)
+        cov[..., pairs[0], pairs[1]] += above.cov[..., at, :][..., at]
+    return RandomSlopes(among, mean, cov)
 
 
 def path_values(model: Model, theta: Numbers) -> Numbers:
