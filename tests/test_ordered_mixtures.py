@@ -480,6 +480,39 @@ def test_first_stages_do_not_serve_every_model(
         msem.sem(model, fit().ordered_moments, **options)
 
 
+def near(name: str) -> np.ndarray:
+    return PEOPLE[name] * 10.0 + np.random.default_rng(1).normal(size=len(PEOPLE)) * 0.01
+
+
+EMPTY = PEOPLE["bo"].where((PEOPLE["cluster"] % 2 == 0) | (PEOPLE["bo"] < 2), 1)
+ALONE = {"u1": PEOPLE["u1"].where(PEOPLE.index % 2 == 0), "u2": PEOPLE["u2"].where(PEOPLE.index % 2 == 1)}
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({"bo": np.arange(len(PEOPLE)) % 3}, {}, "'bo' is in the level-2 block only, but varies within"),
+        (
+            {"g": PEOPLE["cluster"] % 2, "bo": EMPTY},
+            {"group": "g"},
+            "category 2 of 'bo' is empty in group '1'",
+        ),
+        ({"u1": np.arange(len(PEOPLE)) % 30}, {}, "30 categories, more than 20"),
+        ({"wo": 1}, {}, "'wo' has one category only"),
+        ({"x": near("u2")}, {}, "'u2' .* given the covariates, unless these separate"),
+        (
+            {"u1": np.random.default_rng(3).permutation(PEOPLE["u1"])},
+            {},
+            "'u1' does not vary between clusters",
+        ),
+        (ALONE, {"missing": "pairwise"}, "'u1' and 'u2' have no covariance: too few rows"),
+    ],
+)
+def test_what_cannot_be_estimated_is_named(columns: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        fit(data=PEOPLE.assign(**columns), **options)
+
+
 @reference.needs_reference
 def test_six_ordered_variables_against_lavaan() -> None:
     """Within it agrees; between, its nodes do not move with the clusters and it is off where these vary most (u4)."""

@@ -532,7 +532,8 @@ class TwoLevels {
       return true;
     };
     bool fine = false;
-    const auto at = [&](const Vector& here) { return evaluate(Question{pair, here, fine, fine}); };
+    const auto at = [&](const Vector& here) { return evaluate(Question{pair, here, fine, false}); };
+    const auto end = [&] { now = evaluate(Question{pair, theta, true, true}); };
     const Index m = pair.count;
     const auto own = [&](const Scores& s) { return Scores{s.value, s.rows.leftCols(m), Matrix()}; };
     now = at(theta);
@@ -545,7 +546,10 @@ class TwoLevels {
       if (!(inverse.pivot > 0)) return false;
       const Vector change = apply(inverse.inverse, gradient);
       const double decrement = gradient.dot(change);
-      if (fine && decrement < kSettled) return true;
+      if (fine && decrement < kSettled) {
+        end();
+        return true;
+      }
       const bool finer = !fine && decrement < kNear;
       if (finer) fine = true;
       double size = 1;
@@ -565,13 +569,17 @@ class TwoLevels {
         accept();
       }
       if (!moved) {
-        if (fine && !finer) return true;
+        if (fine && !finer) {
+          end();
+          return true;
+        }
         fine = true;
         now = at(theta);
         accept();
         information = own(now).information();
       }
     }
+    end();
     return true;
   }
 

@@ -31,6 +31,7 @@ from msem.model.variables import Variables
 Floats = NDArray[np.float64]
 
 MOST = 20  # categories
+NO_VARIANCE = 1e-3  # share of the within variance below which one between clusters is taken for none
 FEW = 7  # distinct whole numbers up to which a variable looks ordered
 
 
@@ -313,7 +314,7 @@ def ordered_statistics(
         found = _core.first_stage(columns.units, columns.x, counts, columns.codes, starts)
     keys = (_keys_of_two_levels if two else _keys)(columns, counts)
     if found["unsettled"]:
-        raise _unsettled(names[found["unsettled"][0]], keys, found["estimates"], place)
+        raise _unsettled(names[found["unsettled"][0]], keys, found["estimates"], columns, place)
     pairs = [(names[j], names[i]) for j in range(len(names)) for i in range(j + 1, len(names))]
     if found["unknown"]:
         a, b = pairs[found["unknown"][0]]
@@ -392,17 +393,20 @@ def _columns(
     )
 
 
-def _unsettled(name: str, keys: Sequence[Statistic], values: Floats, place: str) -> DataError:
+def _unsettled(
+    name: str, keys: Sequence[Statistic], values: Floats, columns: _Columns, place: str
+) -> DataError:
     """Why a variable has no maximum."""
     value = dict(zip(keys, values, strict=True))
     within = value.get(Statistic(name, "~~", name, 1), 1.0)
-    if (
-        value.get(Statistic(name, "~~", name, 2), np.inf) < 1e-3 * within
-        and Statistic(name, "~~", name, 2) in value
-    ):
+    between = value.get(Statistic(name, "~~", name, 2), np.inf)
+    if name in columns.both and between < NO_VARIANCE * within:
+        perhaps = (
+            " given the covariates, unless these separate its categories" if any(columns.covariates) else ""
+        )
         return DataError(
-            f"{name!r} does not vary between clusters{place}: its between variance is at 0, so that it has no part at "
-            "level 2; leave it out of level 2, so that it is a variable of level 1 only"
+            f"{name!r} does not vary between clusters{perhaps}{place}: its between variance is at 0, so that it has no "
+            "part at level 2; leave it out of level 2, so that it is a variable of level 1 only"
         )
     return DataError(
         f"the regression of {name!r} on the covariates has no maximum{place}: they separate its categories, or it does "
