@@ -16,10 +16,11 @@ class Case:
     """Free covariance matrices of all levels, and means.
 
     Variables 0 to 2 are measured on units, 3 and 4 on the clusters of either classification. `swap` exchanges the
-    numbers of clusters, so that the other classification is eliminated.
+    numbers of clusters, so that the other classification is eliminated; `missing` is a share of the units' values.
+    `sparse` takes the matrix for a sparse one, however rich the crossing is.
     """
 
-    def __init__(self, seed=1, units=40, clusters=(7, 5), swap=False, zero=False):
+    def __init__(self, seed=1, units=40, clusters=(7, 5), swap=False, zero=False, missing=0.0, sparse=False):
         rng = np.random.default_rng(seed)
         clusters = clusters[::-1] if swap else clusters
         self.levels, self.measured = [[0, 1, 2], [0, 1, 3], [1, 0, 4]], [0, 0, 0, 1, 2]
@@ -28,9 +29,10 @@ class Case:
         self.values = rng.normal(size=(units, 3)) + np.array([2, 0, 100])
         for k in self.of:
             self.values[:, :2] += rng.normal(size=(k.max() + 1, 2))[k]
+        self.values[rng.random(self.values.shape) < missing] = np.nan
         self.own = [rng.normal(size=(n, 1)) + 3 for n in clusters]
         self.data = _core.CrossedData(self.levels, self.measured, self.values, self.of, self.own)
-        self.likelihood = _core.CrossedLikelihood(self.data)
+        self.likelihood = _core.CrossedLikelihood(self.data, sparse)
         self.covs = [(level, i, j) for level in range(3) for i in range(3) for j in range(i + 1)]
         self.means = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2)]
         blocks = []
@@ -73,8 +75,13 @@ class Case:
     def dense(self, theta):
         """All values, their mean and covariance matrix."""
         means, covs = self.moments(theta)
-        where = [(i, self.of[0][i], self.of[1][i]) for i in range(len(self.values))]
-        rows = [(self.values[i, v], v, place) for i, place in enumerate(where) for v in range(3)]
+        self.rows = where = [(i, self.of[0][i], self.of[1][i]) for i in range(len(self.values))]
+        rows = [
+            (self.values[i, v], v, place)
+            for i, place in enumerate(where)
+            for v in range(3)
+            if not np.isnan(self.values[i, v])
+        ]
         rows += [(value, 3, (None, k, None)) for k, value in enumerate(self.own[0][:, 0])]
         rows += [(value, 4, (None, None, k)) for k, value in enumerate(self.own[1][:, 0])]
         mean = np.zeros(len(rows), theta.dtype)
@@ -106,3 +113,27 @@ class Case:
         weighted = inverse @ (y - mean)
         moved = np.einsum("ijk,j->ik", changes, weighted)
         return slopes.T @ inverse @ slopes + 0.5 * moved.T @ inverse @ moved
+
+    def posterior(self, level, cluster, target):
+        """Mean and variance of a linear combination of the variables of one cluster of a level, given all data."""
+        means, covs = self.moments(self.theta)
+        y, mean, cov = self.dense(self.theta)
+        places = self.places()
+        here = np.array([place[level] == cluster for _, place in places])
+        at = [self.levels[level].index(v) if v in self.levels[level] else -1 for v, _ in places]
+        reach = np.array(
+            [covs[level][:, a] @ target if a >= 0 and same else 0.0 for a, same in zip(at, here, strict=True)]
+        )
+        weights = np.linalg.solve(cov, reach)
+        return target @ means[level] + weights @ (y - mean), target @ covs[level] @ target - weights @ reach
+
+    def places(self):
+        """Variable and clusters of each value of `dense`."""
+        rows = [
+            (v, place)
+            for i, place in enumerate(self.rows)
+            for v in range(3)
+            if not np.isnan(self.values[i, v])
+        ]
+        rows += [(3, (None, k, None)) for k in range(len(self.own[0]))]
+        return rows + [(4, (None, None, k)) for k in range(len(self.own[1]))]

@@ -9,17 +9,18 @@ namespace {
 
 using Numbers = std::vector<std::vector<Index>>;
 using PerSide = std::array<std::vector<Index>, 2>;
+using LevelPairs = std::vector<std::pair<Vector, Matrix>>;
 
 py::tuple crossed_state(const CrossedData& d) {
   const auto &a = d.classifications[0], &b = d.classifications[1];
-  return py::make_tuple(d.levels, d.measured, d.origin, d.units, d.products,
-                        py::make_tuple(a.sizes, a.sums, a.values), py::make_tuple(b.sizes, b.sums, b.values),
-                        d.first, d.second, d.pairs);
+  py::list patterns;
+  for (const CrossedPattern& one : d.patterns)
+    patterns.append(py::make_tuple(one.observed, one.units, one.products));
+  return py::make_tuple(d.levels, d.measured, d.origin, d.units, patterns, py::make_tuple(a.sizes, a.values),
+                        py::make_tuple(b.sizes, b.values), d.first, d.second, d.pattern, d.count, d.sums);
 }
 
-Classification classification(const py::tuple& t) {
-  return {t[0].cast<Vector>(), t[1].cast<Matrix>(), t[2].cast<Matrix>()};
-}
+Classification classification(const py::tuple& t) { return {t[0].cast<Vector>(), t[1].cast<Matrix>()}; }
 
 std::shared_ptr<CrossedData> crossed_restored(const py::tuple& t) {
   auto d = std::make_shared<CrossedData>();
@@ -27,12 +28,35 @@ std::shared_ptr<CrossedData> crossed_restored(const py::tuple& t) {
   d->measured = t[1].cast<std::vector<Index>>();
   d->origin = t[2].cast<Vector>();
   d->units = t[3].cast<double>();
-  d->products = t[4].cast<Matrix>();
+  for (const py::handle one : t[4].cast<py::list>()) {
+    const py::tuple own = one.cast<py::tuple>();
+    d->patterns.push_back({own[0].cast<std::vector<Index>>(), own[1].cast<double>(), own[2].cast<Matrix>()});
+  }
   d->classifications = {classification(t[5]), classification(t[6])};
   d->first = t[7].cast<std::vector<Index>>();
   d->second = t[8].cast<std::vector<Index>>();
-  d->pairs = t[9].cast<Vector>();
+  d->pattern = t[9].cast<std::vector<Index>>();
+  d->count = t[10].cast<Vector>();
+  d->sums = t[11].cast<Matrix>();
   return d;
+}
+
+std::unique_ptr<CrossedPoint> point_at(const CrossedLikelihood& self, const LevelPairs& moments) {
+  Implied given;
+  for (const auto& [mean, cov] : moments) given.push_back({mean, cov});
+  auto point = self.point(std::move(given));
+  if (!point) throw std::invalid_argument("the moments are outside the domain of the likelihood");
+  return point;
+}
+
+py::tuple crossed_evidence(const CrossedLikelihood& self, const LevelPairs& moments, Index level) {
+  CrossedPoint::Evidence found;
+  {
+    py::gil_scoped_release released;
+    const auto point = point_at(self, moments);
+    found = level == 0 ? point->of_units() : point->evidence(level);
+  }
+  return py::make_tuple(std::move(found.scores), std::move(found.information));
 }
 
 }  // namespace
@@ -42,7 +66,6 @@ void bind_crossed(py::module_& m) {
   using release = py::call_guard<py::gil_scoped_release>;
   py::class_<Classification>(m, "Classification")
       .def_readonly("sizes", &Classification::sizes)
-      .def_readonly("sums", &Classification::sums)
       .def_readonly("values", &Classification::values);
   py::class_<CrossedData, std::shared_ptr<CrossedData>>(m, "CrossedData")
       .def(py::init([](Numbers levels, std::vector<Index> measured, const Matrix& units, const PerSide& of,
@@ -51,10 +74,21 @@ void bind_crossed(py::module_& m) {
                  crossed_data(std::move(levels), std::move(measured), units, of, values));
            }),
            "levels"_a, "measured"_a, "units"_a, "of"_a, "values"_a, release())
+      .def_readonly("levels", &CrossedData::levels)
+      .def_readonly("measured", &CrossedData::measured)
       .def_readonly("origin", &CrossedData::origin)
       .def_readonly("nobs", &CrossedData::units)
-      .def_readonly("products", &CrossedData::products)
-      .def_readonly("pairs", &CrossedData::pairs)
+      .def_property_readonly("products", &CrossedData::products)
+      .def_property_readonly("observed", &CrossedData::observed)
+      .def_property_readonly("complete", &CrossedData::complete)
+      .def_property_readonly(
+          "cells", [](const CrossedData& d) { return py::make_tuple(d.first, d.second, d.pattern, d.count); })
+      .def_property_readonly("patterns",
+                             [](const CrossedData& d) {
+                               py::list out;
+                               for (const CrossedPattern& one : d.patterns) out.append(one.observed);
+                               return out;
+                             })
       .def_property_readonly(
           "classifications",
           [](const CrossedData& d) { return py::make_tuple(d.classifications[0], d.classifications[1]); })
@@ -66,8 +100,17 @@ void bind_crossed(py::module_& m) {
           "variables"_a, "levels"_a, release())
       .def(py::pickle(&crossed_state, &crossed_restored));
   py::class_<CrossedLikelihood, msem::Likelihood, std::shared_ptr<CrossedLikelihood>>(m, "CrossedLikelihood")
-      .def(py::init([](const std::shared_ptr<CrossedData>& data) {
-             return std::make_shared<CrossedLikelihood>(data);
+      .def(py::init([](const std::shared_ptr<CrossedData>& data, bool sparse) {
+             return std::make_shared<CrossedLikelihood>(data, sparse);
            }),
-           "data"_a, release());
+           "data"_a, "sparse"_a = false, release())
+      // rows of the equations that are left, bytes and multiplications of a factor, whether it is sparse and
+      // whether it is within reach
+      .def_property_readonly("size",
+                             [](const CrossedLikelihood& self) {
+                               const CrossedGraph& graph = self.arranged().graph;
+                               return py::make_tuple(graph.nodes * graph.width, graph.bytes, graph.operations,
+                                                     !graph.dense, graph.possible());
+                             })
+      .def("evidence", &crossed_evidence, "moments"_a, "level"_a);
 }

@@ -114,6 +114,22 @@ std::shared_ptr<SlopeParametricDraws> make_parametric_slopes(const std::vector<S
   return std::make_shared<SlopeParametricDraws>(std::move(designs), seed);
 }
 
+// data, moments by level, positions of fixed variables by level
+using CrossedTuple = std::tuple<std::shared_ptr<CrossedData>, std::vector<std::pair<Vector, Matrix>>,
+                                std::vector<std::vector<Index>>>;
+
+std::shared_ptr<CrossedParametricDraws> make_parametric_crossed(const std::vector<CrossedTuple>& groups,
+                                                                std::uint64_t seed) {
+  std::vector<CrossedDesign> designs;
+  for (const auto& [data, moments, fixed] : groups) {
+    if (!data) throw std::invalid_argument("a design has no data");
+    Implied levels;
+    for (const auto& [mean, cov] : moments) levels.push_back({mean, cov});
+    designs.push_back({data, std::move(levels), fixed});
+  }
+  return std::make_shared<CrossedParametricDraws>(std::move(designs), seed);
+}
+
 py::list statistics(const Draws& self, std::uint64_t replicate) {
   std::vector<GroupDraw> drawn;
   {
@@ -124,6 +140,10 @@ py::list statistics(const Draws& self, std::uint64_t replicate) {
   for (const GroupDraw& one : drawn) {
     if (one.incomplete) {
       out.append(py::cast(std::const_pointer_cast<IncompleteData>(one.incomplete)));
+      continue;
+    }
+    if (one.crossed) {
+      out.append(py::cast(std::const_pointer_cast<CrossedData>(one.crossed)));
       continue;
     }
     if (one.nested) {
@@ -174,6 +194,9 @@ void bind_resampling(py::module_& m) {
       .def(py::init(&make_leave_one_out), "groups"_a, "single_level"_a = false, "centred"_a = false);
   py::class_<ParametricDraws, Draws, std::shared_ptr<ParametricDraws>>(m, "ParametricDraws")
       .def(py::init(&make_parametric), "groups"_a, "seed"_a, "centred"_a = false);
+  py::class_<CrossedParametricDraws, Draws, std::shared_ptr<CrossedParametricDraws>>(m,
+                                                                                     "CrossedParametricDraws")
+      .def(py::init(&make_parametric_crossed), "groups"_a, "seed"_a);
   py::class_<IncompleteParametricDraws, Draws, std::shared_ptr<IncompleteParametricDraws>>(
       m, "IncompleteParametricDraws")
       .def(py::init(&make_parametric_holes), "groups"_a, "seed"_a);

@@ -1,6 +1,7 @@
 #include "data/crossed.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <stdexcept>
 
@@ -27,7 +28,76 @@ void require_levels(const std::vector<std::vector<Index>>& levels, const std::ve
   }
 }
 
+// Cells that are put together from others, in order.
+class Cells {
+ public:
+  explicit Cells(Index p) : p_(p) {}
+
+  void add(Index first, Index second, Index pattern, double count, ConstVectorRef sums) {
+    const auto [at, fresh] =
+        numbers_.try_emplace({first, second, pattern}, static_cast<Index>(count_.size()));
+    if (fresh) {
+      count_.push_back(0);
+      sums_.resize(sums_.size() + p_, 0.0);
+    }
+    count_[at->second] += count;
+    for (Index v = 0; v < p_; ++v) sums_[at->second * p_ + v] += sums[v];
+  }
+
+  void write(CrossedData& out) const {
+    const Index n = static_cast<Index>(count_.size());
+    out.count.resize(n);
+    out.sums.resize(p_, n);
+    Index cell = 0;
+    for (const auto& [key, at] : numbers_) {
+      out.first.push_back(key[0]);
+      out.second.push_back(key[1]);
+      out.pattern.push_back(key[2]);
+      out.count[cell] = count_[at];
+      for (Index v = 0; v < p_; ++v) out.sums(v, cell) = sums_[at * p_ + v];
+      ++cell;
+    }
+  }
+
+ private:
+  Index p_;
+  std::map<std::array<Index, 3>, Index> numbers_;
+  std::vector<double> count_, sums_;
+};
+
+// Numbers of patterns in order of appearance.
+Index pattern_number(std::map<std::vector<Index>, Index>& known, CrossedData& out,
+                     const std::vector<Index>& observed, Index p) {
+  const auto [at, fresh] = known.try_emplace(observed, static_cast<Index>(out.patterns.size()));
+  if (fresh) out.patterns.push_back({observed, 0, Matrix::Zero(p, p)});
+  return at->second;
+}
+
 }  // namespace
+
+bool CrossedData::complete() const {
+  const std::size_t p = on(0).size();
+  return std::all_of(patterns.begin(), patterns.end(),
+                     [&](const auto& one) { return one.observed.size() == p; });
+}
+
+Matrix CrossedData::products() const {
+  const Index p = sums.rows();
+  Matrix out = Matrix::Zero(p, p);
+  for (const CrossedPattern& one : patterns) out += one.products;
+  return out;
+}
+
+Matrix CrossedData::observed() const {
+  const Index p = sums.rows();
+  Matrix out = Matrix::Zero(p, p);
+  for (const CrossedPattern& one : patterns) {
+    for (const Index v : one.observed) {
+      for (const Index w : one.observed) out(v, w) += one.units;
+    }
+  }
+  return out;
+}
 
 std::vector<Index> CrossedData::on(Index level) const {
   std::vector<Index> out;
@@ -47,8 +117,16 @@ CrossedData crossed_data(std::vector<std::vector<Index>> levels, std::vector<Ind
   const Index n = units.rows(), p = units.cols();
   require(n > 0 && p == static_cast<Index>(out.on(0).size()));
   out.units = static_cast<double>(n);
-  out.origin.resize(out.nvariables());
-  out.origin.head(p) = units.colwise().mean();
+  out.origin.setZero(out.nvariables());
+  for (Index v = 0; v < p; ++v) {
+    double sum = 0, seen = 0;
+    for (Index i = 0; i < n; ++i) {
+      if (std::isnan(units(i, v))) continue;
+      sum += units(i, v);
+      seen += 1;
+    }
+    if (seen > 0) out.origin[v] = sum / seen;
+  }
   Index at = p;
   for (int c = 0; c < 2; ++c) {
     const Index q = values[c].cols(), count = values[c].rows();
@@ -61,11 +139,12 @@ CrossedData crossed_data(std::vector<std::vector<Index>> levels, std::vector<Ind
       own.values.row(v).array() -= out.origin[at];
     }
     own.sizes.setZero(count);
-    own.sums.setZero(p, count);
   }
-  Matrix centred = units.transpose();
-  centred.colwise() -= out.origin.head(p);
-  std::map<std::pair<Index, Index>, double> cells;
+  Cells cells(p);
+  std::map<std::vector<Index>, Index> known;
+  std::vector<Index> observed, before;
+  Vector row(p);
+  Index number = -1;
   for (Index i = 0; i < n; ++i) {
     if (i % 65536 == 0) check_interrupt();
     for (int c = 0; c < 2; ++c) {
@@ -73,31 +152,40 @@ CrossedData crossed_data(std::vector<std::vector<Index>> levels, std::vector<Ind
       const Index k = of[c][i];
       require(k >= 0 && k < own.count());
       own.sizes[k] += 1;
-      own.sums.col(k) += centred.col(i);
     }
-    ++cells[{of[0][i], of[1][i]}];
+    observed.clear();
+    for (Index v = 0; v < p; ++v) {
+      const bool here = !std::isnan(units(i, v));
+      row[v] = here ? units(i, v) - out.origin[v] : 0.0;
+      if (here) observed.push_back(v);
+    }
+    if (observed.empty()) continue;
+    if (number < 0 || observed != before) {
+      number = pattern_number(known, out, observed, p);
+      before = observed;
+    }
+    CrossedPattern& own = out.patterns[number];
+    own.units += 1;
+    for (const Index v : observed) {
+      for (const Index w : observed) own.products(w, v) += row[w] * row[v];
+    }
+    cells.add(of[0][i], of[1][i], number, 1, row);
   }
   require(out.classifications[0].sizes.minCoeff() > 0 && out.classifications[1].sizes.minCoeff() > 0);
-  out.products = outer(centred, centred);
-  out.pairs.resize(static_cast<Index>(cells.size()));
-  Index cell = 0;
-  for (const auto& [pair, count] : cells) {
-    out.first.push_back(pair.first);
-    out.second.push_back(pair.second);
-    out.pairs[cell++] = count;
-  }
+  cells.write(out);
   return out;
 }
 
 CrossedData restrict_crossed(const CrossedData& data, const std::vector<Index>& variables,
                              std::vector<std::vector<Index>> levels) {
-  CrossedData out = data;
+  CrossedData out;
+  out.units = data.units;
+  out.classifications = data.classifications;
   std::array<std::vector<Index>, 3> own;  // kept ones among those measured on each level
   std::array<Index, 3> before = {0, 0, 0};
   for (const Index level : data.measured) {
     for (Index l = level + 1; l < 3; ++l) ++before[l];
   }
-  out.measured.clear();
   for (const Index v : variables) {
     require(v >= 0 && v < data.nvariables());
     const Index level = data.measured[v];
@@ -105,11 +193,30 @@ CrossedData restrict_crossed(const CrossedData& data, const std::vector<Index>& 
     own[level].push_back(v - before[level]);
   }
   out.origin = select(data.origin, variables);
-  out.products = select(data.products, own[0], own[0]);
-  for (int c = 0; c < 2; ++c) {
-    out.classifications[c].sums = select_rows(data.classifications[c].sums, own[0]);
-    out.classifications[c].values = select_rows(data.classifications[c].values, own[c + 1]);
+  const Index p = static_cast<Index>(own[0].size());
+  std::map<std::vector<Index>, Index> known;
+  std::vector<Index> becomes;
+  for (const CrossedPattern& one : data.patterns) {
+    std::vector<Index> observed;
+    for (Index k = 0; k < p; ++k) {
+      if (std::binary_search(one.observed.begin(), one.observed.end(), own[0][k])) observed.push_back(k);
+    }
+    becomes.push_back(observed.empty() ? -1 : pattern_number(known, out, observed, p));
+    if (becomes.back() < 0) continue;
+    CrossedPattern& kept = out.patterns[becomes.back()];
+    kept.units += one.units;
+    kept.products += select(one.products, own[0], own[0]);
   }
+  Cells cells(p);
+  const Matrix sums = select_rows(data.sums, own[0]);
+  for (std::size_t c = 0; c < data.first.size(); ++c) {
+    const Index k = static_cast<Index>(c);
+    if (becomes[data.pattern[c]] >= 0)
+      cells.add(data.first[c], data.second[c], becomes[data.pattern[c]], data.count[k], sums.col(k));
+  }
+  cells.write(out);
+  for (int c = 0; c < 2; ++c)
+    out.classifications[c].values = select_rows(data.classifications[c].values, own[c + 1]);
   require_levels(levels, out.measured);
   out.levels = std::move(levels);
   return out;

@@ -1,7 +1,8 @@
-// Statistics of complete data whose units come in two crossed classifications: pupils' ratings of lecturers.
+// Statistics of data whose units come in two crossed classifications: pupils' ratings of lecturers. Values of
+// units may be missing.
 //
-// What counts of the units are their number in each pair of clusters, their sums by cluster of either
-// classification and their total products.
+// What counts of the units are their numbers and sums in each pair of clusters, by which variables are
+// observed, and their total products.
 #pragma once
 
 #include <array>
@@ -14,30 +15,48 @@ namespace msem {
 // One of the two classifications.
 struct Classification {
   Vector sizes;   // units of each cluster
-  Matrix sums;    // of the variables of units over each cluster, about the origin: p x clusters
   Matrix values;  // of the variables measured on its clusters, about the origin: q x clusters
   Index count() const { return sizes.size(); }
 };
 
-// Invariant: variables are numbered over all levels; those of units come first, then those measured on the
-// clusters of the first classification.
+// Units in which the same variables are observed.
+struct CrossedPattern {
+  std::vector<Index> observed;  // among the variables of units
+  double units = 0;
+  Matrix products;  // about the origin, p x p, 0 where a variable is not observed
+};
+
+// Invariants
+//   * Variables are numbered over all levels; those of units come first, then those measured on the clusters
+//   of the first classification.
+//   * Cells come by cluster of the first classification, then of the second, then by pattern. Units without
+//   any observed variable are in none.
 struct CrossedData {
   std::vector<std::vector<Index>> levels;  // variables with a part: of units, of either classification
   std::vector<Index> measured;             // of each variable, the level it is measured on, from 0
   Vector origin;                           // of each variable: subtracted from all values
   double units = 0;
-  Matrix products;  // of the units about the origin, p x p
+  std::vector<CrossedPattern> patterns;
   std::array<Classification, 2> classifications;
-  // units in each pair of clusters that has any, by cluster of the first classification
-  std::vector<Index> first, second;
-  Vector pairs;
+  std::vector<Index> first, second, pattern;  // of each cell
+  Vector count;                               // units of each cell
+  Matrix sums;                                // of these, p x cells, 0 where not observed
 
   Index nvariables() const { return static_cast<Index>(measured.size()); }
   std::vector<Index> on(Index level) const;
+  bool complete() const;
+  // Units of a level, clusters above the first.
+  double units_of(Index level) const {
+    return level == 0 ? units : static_cast<double>(classifications[level - 1].count());
+  }
+  // Over all patterns; how many units have each pair of variables.
+  Matrix products() const;
+  Matrix observed() const;
 };
 
-// From values of the units (N x p), the clusters they are in (`of` one pair of numbers for each), and values
-// of the clusters (clusters x q). Throws std::invalid_argument unless all this fits together.
+// From values of the units (N x p, nan where missing), the clusters they are in (`of` one pair of numbers for
+// each), and values of the clusters (clusters x q). Throws std::invalid_argument unless all this fits
+// together.
 CrossedData crossed_data(std::vector<std::vector<Index>> levels, std::vector<Index> measured,
                          const Matrix& units, const std::array<std::vector<Index>, 2>& of,
                          const std::array<Matrix, 2>& values);

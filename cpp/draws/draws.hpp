@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "base/random.hpp"
+#include "data/crossed.hpp"
 #include "data/incomplete.hpp"
 #include "data/nested.hpp"
 #include "data/reduced.hpp"
@@ -25,6 +26,7 @@ struct GroupDraw {
   std::shared_ptr<const IncompleteData> incomplete = nullptr;  // instead of statistics, where there are holes
   std::shared_ptr<const ReducedData> reduced = nullptr;        // and for random slopes
   std::shared_ptr<const NestedData> nested = nullptr;          // and for more than two levels
+  std::shared_ptr<const CrossedData> crossed = nullptr;        // and for crossed classifications
 };
 
 // The replicates of a sample, by number.
@@ -229,6 +231,39 @@ class IncompleteParametricDraws : public Draws {
   };
   static PreparedGroup prepare(IncompleteDesign design);
   static IncompleteData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
+
+  std::vector<PreparedGroup> groups_;
+  std::uint64_t seed_;
+};
+
+// What is kept of a sample of two crossed classifications, and the distribution of the rest, in one group.
+struct CrossedDesign {
+  std::shared_ptr<const CrossedData> data;
+  Implied moments;  // of the model, by level
+  std::vector<std::vector<Index>>
+      fixed;  // covariates whose values are kept, among the variables of each level
+};
+
+// Samples from the model with the pairs of clusters and the holes of the data, given covariates: the effects
+// of the clusters of either classification, the means of cells about them, and for each pattern the products
+// within all its cells together, as a Wishart matrix.
+class CrossedParametricDraws : public Draws {
+ public:
+  // Throws std::domain_error where the moments are no distribution.
+  CrossedParametricDraws(std::vector<CrossedDesign> groups, std::uint64_t seed);
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+
+ private:
+  struct PreparedGroup {
+    CrossedDesign design;
+    Vector mean;                          // of the variables of units within clusters
+    std::vector<DrawnRegression> within;  // by pattern, over its variables
+    std::array<ConditionalNormal, 2> clusters;
+    std::array<Matrix, 2> root;  // of what is left of them
+  };
+  static PreparedGroup prepare(CrossedDesign design);
+  static CrossedData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
 
   std::vector<PreparedGroup> groups_;
   std::uint64_t seed_;

@@ -1,5 +1,6 @@
 #include "draws/rowdraws.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace msem {
@@ -94,6 +95,51 @@ std::vector<GroupDraw> RowDraws::draw(std::uint64_t replicate) const {
     const ClusteredRows view{columns_of(drawn.unit), columns_of(repeated), codes_[g].data(),
                              static_cast<std::ptrdiff_t>(codes_[g].size()), J};
     out.push_back({two_level_statistics(view), J});
+  }
+  return out;
+}
+
+CrossedRowDraws::CrossedRowDraws(std::vector<CrossedPopulation> groups, std::uint64_t seed)
+    : groups_(std::move(groups)), seed_(seed) {
+  for (const CrossedPopulation& g : groups_) {
+    check(g.units);
+    counts_.push_back({0, 0});
+    for (int s = 0; s < 2; ++s) {
+      check(g.clusters[s]);
+      bool fits =
+          g.of[s].size() == g.of[0].size() && static_cast<Index>(g.open[s].size()) <= g.clusters[s].size();
+      for (const Index v : g.open[s]) fits = fits && v >= 0 && v < g.units.size();
+      for (const Index k : g.of[s]) {
+        fits = fits && k >= 0;
+        counts_.back()[s] = std::max(counts_.back()[s], k + 1);
+      }
+      if (!fits) throw std::invalid_argument("the classifications of a population do not fit together");
+    }
+  }
+}
+
+std::array<Matrix, 3> CrossedRowDraws::rows(std::uint64_t replicate, Index group) const {
+  const CrossedPopulation& g = groups_.at(group);
+  RandomStream random(seed_, replicate, static_cast<std::uint32_t>(group));
+  const Index n = static_cast<Index>(g.of[0].size()), p = g.units.size();
+  std::array<Matrix, 3> out;
+  std::array<Matrix, 2> effects;
+  for (int s = 0; s < 2; ++s) {
+    const Index open = static_cast<Index>(g.open[s].size()), all = g.clusters[s].size();
+    out[s + 1].resize(counts_[group][s], all - open);
+    effects[s] = Matrix::Zero(p, counts_[group][s]);
+    Vector drawn(all);
+    for (Index k = 0; k < counts_[group][s]; ++k) {
+      g.clusters[s].draw(random, drawn);
+      for (Index i = 0; i < open; ++i) effects[s](g.open[s][i], k) = drawn[i];
+      out[s + 1].row(k) = drawn.tail(all - open);
+    }
+  }
+  out[0].resize(n, p);
+  Vector unit(p);
+  for (Index i = 0; i < n; ++i) {
+    g.units.draw(random, unit);
+    out[0].row(i) = unit + effects[0].col(g.of[0][i]) + effects[1].col(g.of[1][i]);
   }
   return out;
 }

@@ -1,6 +1,8 @@
 // Samples drawn unit by unit from a population, also from one that is not normal, and their statistics.
 #pragma once
 
+#include <array>
+
 #include "draws/draws.hpp"
 
 namespace msem {
@@ -56,6 +58,27 @@ class RowDraws : public Draws {
  private:
   std::vector<RowPopulation> groups_;
   std::vector<std::vector<std::int64_t>> codes_;
+  std::uint64_t seed_;
+};
+
+// One group of two crossed classifications: clusters of its units, and the laws of units and of the clusters
+// of either classification, whose first variables are added to those of units.
+struct CrossedPopulation {
+  std::array<std::vector<Index>, 2> of;
+  LevelLaw units;
+  std::array<LevelLaw, 2> clusters;
+  std::array<std::vector<Index>, 2> open;  // which variables of units these are
+};
+
+class CrossedRowDraws {
+ public:
+  CrossedRowDraws(std::vector<CrossedPopulation> groups, std::uint64_t seed);
+  // Values of units (N x p), and of the clusters of either classification beside these (clusters x q).
+  std::array<Matrix, 3> rows(std::uint64_t replicate, Index group) const;
+
+ private:
+  std::vector<CrossedPopulation> groups_;
+  std::vector<std::array<Index, 2>> counts_;
   std::uint64_t seed_;
 };
 

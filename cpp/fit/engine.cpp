@@ -81,9 +81,12 @@ std::shared_ptr<const CompleteLikelihood> likelihood_of(const TwoLevelStatistics
 void require_variables(const Plan& plan, const std::vector<GroupDraw>& draws) {
   for (std::size_t g = 0; g < draws.size(); ++g) {
     const std::vector<int>& levels = plan.groups[g];
-    if (draws[g].nested || levels.size() > 2) {
-      bool same = draws[g].nested && draws[g].nested->levels.size() == levels.size();
-      const Layout layout = same ? nested_layout(*draws[g].nested) : Layout{};
+    if (draws[g].nested || draws[g].crossed || levels.size() > 2) {
+      Layout layout;
+      if (draws[g].nested && draws[g].nested->levels.size() == levels.size())
+        layout = nested_layout(*draws[g].nested);
+      if (draws[g].crossed) layout = {draws[g].crossed->levels, draws[g].crossed->nvariables()};
+      bool same = layout.levels.size() == levels.size();
       for (std::size_t l = 0; same && l < levels.size(); ++l)
         same = static_cast<std::size_t>(plan.blocks[levels[l]].nobserved()) == layout.levels[l].size();
       if (!same) throw std::invalid_argument("the samples must have the variables of the model");
@@ -200,9 +203,10 @@ double covariate_value(const Plan& plan, const std::vector<GroupDraw>& draws,
     const std::size_t levels = sample.saturated[g].size();
     for (std::size_t l = 0; l < levels; ++l) {
       const std::vector<Index>& own = plan.covariates[g][l];
-      const double units = draws[g].nested  ? draws[g].nested->units(static_cast<Index>(l))
-                           : l + 1 < levels ? s.sizes.dot(s.counts)
-                                            : s.counts.sum();
+      const double units = draws[g].nested    ? draws[g].nested->units(static_cast<Index>(l))
+                           : draws[g].crossed ? draws[g].crossed->units_of(static_cast<Index>(l))
+                           : l + 1 < levels   ? s.sizes.dot(s.counts)
+                                              : s.counts.sum();
       if (!own.empty()) out += normal_value(select(sample.saturated[g][l].cov, own, own), units);
     }
   }
@@ -335,6 +339,8 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
   for (std::size_t g = 0; g < sample.size(); ++g) {
     if (sample[g].nested) {
       out.likelihoods.push_back(std::make_shared<const NestedLikelihood>(sample[g].nested));
+    } else if (sample[g].crossed) {
+      out.likelihoods.push_back(std::make_shared<const CrossedLikelihood>(sample[g].crossed));
     } else if (sample[g].reduced) {
       out.likelihoods.push_back(std::make_shared<const SlopeLikelihood>(sample[g].reduced));
     } else if (sample[g].incomplete) {
@@ -355,9 +361,12 @@ SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const P
         out.saturated.push_back(first.empty() ? Implied{} : with_covariates(first[g], *sample[g].nested));
         continue;
       }
-      if (sample[g].nested) {
+      if (sample[g].nested || sample[g].crossed) {
         SaturatedLevels h1 =
-            fit_saturated(std::static_pointer_cast<const NestedLikelihood>(out.likelihoods[g]), options);
+            sample[g].nested
+                ? fit_saturated(std::static_pointer_cast<const NestedLikelihood>(out.likelihoods[g]), options)
+                : fit_saturated(std::static_pointer_cast<const CrossedLikelihood>(out.likelihoods[g]),
+                                options);
         out.saturated_value += h1.converged ? -2 * h1.loglik : kNaN;
         out.saturated.push_back(std::move(h1.moments));
         continue;

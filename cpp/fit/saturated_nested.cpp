@@ -137,13 +137,21 @@ Implied starting_moments(const NestedData& data) {
 // From two crossed classifications, each by itself: what units alone would have is taken off the squares
 // between its clusters (Henderson, 1953).
 Implied starting_moments(const CrossedData& data) {
-  const Matrix whole = data.products / data.units;
+  const Matrix observed = data.observed();
+  // values are taken for more where some are missing
+  const Vector more = (data.units * observed.diagonal().cwiseMax(1.0).cwiseInverse()).cwiseSqrt();
+  const Matrix products = scale_both(more, data.products()), whole = products / data.units;
   std::vector<Matrix> parts = {whole};
-  for (const Classification& one : data.classifications) {
+  for (int c = 0; c < 2; ++c) {
+    const Classification& one = data.classifications[c];
     const double n = static_cast<double>(one.count());
-    const Matrix scaled = scale_cols(one.sums, one.sizes.cwiseSqrt().cwiseInverse());
+    Matrix sums = Matrix::Zero(products.rows(), one.count());
+    for (std::size_t k = 0; k < data.first.size(); ++k)
+      sums.col(c ? data.second[k] : data.first[k]) += data.sums.col(static_cast<Index>(k));
+    const Vector sizes = one.sizes.cwiseMax(1.0);
+    const Matrix scaled = scale_rows(more, scale_cols(sums, sizes.cwiseSqrt().cwiseInverse()));
     const Matrix squares = outer(scaled, scaled);
-    Matrix cov = squares - ((n - 1) / std::max(1.0, data.units - n)) * (data.products - squares);
+    Matrix cov = squares - ((n - 1) / std::max(1.0, data.units - n)) * (products - squares);
     cov /= std::max(1.0, data.units - one.sizes.squaredNorm() / data.units);
     parts.push_back(lifted(cov, whole));
     parts[0] -= parts.back();

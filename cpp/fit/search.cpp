@@ -48,7 +48,7 @@ class Route {
     Optimum best = ordinary();
     const bool found = best.stop == Stop::kConverged && options_.space != Space::kCone && !sample_.cone;
     if (found && !options_.saturated.empty()) return best;
-    if (regular(best) && options_.starts == 0 && !few_clusters()) {
+    if (regular(best) && options_.starts <= 0 && !few_clusters()) {
       best.proper = true;
       return best;
     }
@@ -195,7 +195,9 @@ class Route {
     return minimize(model.objective(), model.constraints(), start, model.lower(), model.upper(), how);
   }
 
-  int random_starts() const { return options_.starts ? options_.starts : kStarts; }
+  int random_starts() const {  // below 0: none
+    return options_.starts > 0 ? options_.starts : options_.starts < 0 ? 0 : kStarts;
+  }
 
   // Maxima beyond infinity, where a factor has a negative variance or its marker another sign, and others.
   Optimum from_other_signs(Optimum best) {

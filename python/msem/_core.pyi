@@ -498,6 +498,15 @@ class SlopeParametricDraws(Draws):
         seed: int,
     ) -> None: ...
 
+class CrossedParametricDraws(Draws):
+    """Each group is its data, moments by level, and positions of fixed covariates among the variables of each level."""
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[CrossedData, Sequence[tuple[_Floats, _Floats]], Sequence[Sequence[int]]]],
+        seed: int,
+    ) -> None: ...
+
 class IncompleteParametricDraws(Draws):
     """Groups are (data, mean_w, cov_w, mean_b, cov_b, unit covariates, cluster covariates)."""
 
@@ -733,12 +742,10 @@ class Classification:
     @property
     def sizes(self) -> _Floats: ...
     @property
-    def sums(self) -> _Floats: ...  # of the variables of units, p x clusters
-    @property
     def values(self) -> _Floats: ...  # measured on the clusters, q x clusters
 
 class CrossedData:
-    """Complete data of units in two crossed classifications; variables are numbered over all levels."""
+    """Data of units in two crossed classifications; variables are numbered over all levels."""
 
     def __init__(
         self,
@@ -749,21 +756,36 @@ class CrossedData:
         values: Sequence[_Floats],
     ) -> None: ...
     @property
+    def levels(self) -> list[list[int]]: ...
+    @property
+    def measured(self) -> list[int]: ...
+    @property
     def origin(self) -> _Floats: ...
     @property
     def nobs(self) -> float: ...
     @property
     def products(self) -> _Floats: ...
     @property
-    def pairs(self) -> _Floats: ...
+    def observed(self) -> _Floats: ...  # units with each pair of variables
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def cells(self) -> tuple[list[int], list[int], list[int], _Floats]: ...  # clusters, pattern, units
+    @property
+    def patterns(self) -> list[list[int]]: ...
     @property
     def classifications(self) -> tuple[Classification, Classification]: ...
     def restrict(self, variables: Sequence[int], levels: Sequence[Sequence[int]]) -> CrossedData: ...
 
 class CrossedLikelihood(Likelihood):
-    """Complete data of two crossed classifications."""
+    """Data of two crossed classifications; `sparse` whatever is faster."""
 
-    def __init__(self, data: CrossedData) -> None: ...
+    def __init__(self, data: CrossedData, sparse: bool = False) -> None: ...
+    @property
+    def size(self) -> tuple[int, float, float, bool, bool]: ...  # rows, bytes, operations, sparse, possible
+    def evidence(
+        self, moments: Sequence[tuple[_Floats, _Floats]], level: int
+    ) -> tuple[_Floats, _Floats]: ...  # n x J, n^2 x J; of level 0 means and information of cells
 
 class GivenSamples(Draws):
     """Samples of groups, each (sizes, counts, means, scatter, ssw)."""
@@ -842,6 +864,12 @@ class Plan:
     ) -> Fits: ...
 
 _Law = tuple[_Floats, _Floats, _Floats, _Floats, float]
+
+class CrossedRowDraws:
+    """Groups are clusters of units, laws of units and of both classifications, and what is added to which variables."""
+
+    def __init__(self, groups: Sequence[tuple[Any, ...]], seed: int) -> None: ...
+    def rows(self, replicate: int, group: int = 0) -> tuple[_Floats, _Floats, _Floats]: ...
 
 class RowDraws(Draws):
     """Groups are (sizes, nboth, within, between, slopes); laws of a level (mean, root, polynomial, scale, df).

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <stdexcept>
 
 #include "base/interrupt.hpp"
@@ -14,10 +15,21 @@ namespace {
 constexpr double kRounding = 1e-12;  // negative eigenvalues of C, relative to variances, that count as zero
 constexpr double kRegular =
     1e-6;  // information on an effect, in units of its variance, from which C is regular
+constexpr double kLifted = 1e-5;  // variance that is given to effects that have none, in the same units
+
+// x += s A v for small matrices
+inline void add_product(double* x, double s, const Matrix& a, const double* v) {
+  const Index n = a.rows();
+  for (Index c = 0; c < a.cols(); ++c) {
+    const double factor = s * v[c];
+    const double* column = a.data() + c * n;
+    for (Index r = 0; r < n; ++r) x[r] += column[r] * factor;
+  }
+}
 
 }  // namespace
 
-CrossedArrangement::CrossedArrangement(const CrossedData& data) : p(data.products.rows()), units(p) {
+CrossedArrangement::CrossedArrangement(const CrossedData& data, bool sparse) : p(data.sums.rows()), units(p) {
   for (std::size_t i = 0; i < data.levels[0].size(); ++i) units[data.levels[0][i]] = static_cast<Index>(i);
   for (int c = 0; c < 2; ++c) {
     Side& own = sides[c];
@@ -36,18 +48,33 @@ CrossedArrangement::CrossedArrangement(const CrossedData& data) : p(data.product
   const bool swap = width(sides[0]) < width(sides[1]);
   if (swap) std::swap(sides[0], sides[1]);
   const std::vector<Index>&row = swap ? data.second : data.first, &col = swap ? data.first : data.second;
-  const Index n = sides[0].data->count();
-  begin.assign(n + 1, 0);
-  for (const Index g : row) ++begin[g + 1];
-  for (Index g = 0; g < n; ++g) begin[g + 1] += begin[g];
-  column.resize(row.size());
-  count.resize(static_cast<Index>(row.size()));
-  std::vector<Index> next(begin.begin(), begin.end() - 1);
-  for (std::size_t k = 0; k < row.size(); ++k) {
-    const Index at = next[row[k]]++;
-    column[at] = col[k];
-    count[at] = data.pairs[static_cast<Index>(k)];
+  const Index n = sides[0].data->count(), cells = static_cast<Index>(row.size());
+  cell.resize(cells);
+  std::iota(cell.begin(), cell.end(), Index{0});
+  if (swap) {
+    std::sort(cell.begin(), cell.end(), [&](Index a, Index b) {
+      return std::tie(row[a], col[a], data.pattern[a]) < std::tie(row[b], col[b], data.pattern[b]);
+    });
   }
+  begin.assign(n + 1, 0);
+  count.resize(cells);
+  for (Index k = 0; k < cells; ++k) {
+    const Index c = cell[k];
+    const bool fresh = k == 0 || row[cell[k - 1]] != row[c] || col[cell[k - 1]] != col[c];
+    if (fresh) {
+      column.push_back(col[c]);
+      cell_begin.push_back(k);
+      ++begin[row[c] + 1];
+    }
+    pattern.push_back(data.pattern[c]);
+    cluster[0].push_back(row[c]);
+    cluster[1].push_back(col[c]);
+    count[k] = data.count[c];
+  }
+  cell_begin.push_back(cells);
+  for (Index g = 0; g < n; ++g) begin[g + 1] += begin[g];
+  graph = CrossedGraph(sides[1].open.empty() ? 0 : sides[1].data->count(),
+                       static_cast<Index>(sides[1].open.size()), begin, column, sparse);
 }
 
 Matrix CrossedArrangement::of_units(const Side& side, const Matrix& x) const {
@@ -56,27 +83,11 @@ Matrix CrossedArrangement::of_units(const Side& side, const Matrix& x) const {
   return out;
 }
 
-Matrix CrossedArrangement::to_first(const Matrix& x) const {
-  const Index n = sides[0].data->count();
-  Matrix out = Matrix::Zero(x.rows(), n);
-  for (Index g = 0; g < n; ++g) {
-    for (Index k = begin[g]; k < begin[g + 1]; ++k) out.col(g) += count[k] * x.col(column[k]);
-  }
-  return out;
-}
-
-Matrix CrossedArrangement::to_second(const Matrix& x) const {
-  Matrix out = Matrix::Zero(x.rows(), sides[1].data->count());
-  for (Index g = 0; g + 1 < static_cast<Index>(begin.size()); ++g) {
-    for (Index k = begin[g]; k < begin[g + 1]; ++k) out.col(column[k]) += count[k] * x.col(g);
-  }
-  return out;
-}
-
 bool CrossedPoint::prepare(const CrossedLikelihood& whole, Implied moments) {
   whole_ = &whole;
   data_ = &whole.data();
   at_ = &whole.arranged();
+  if (!at_->graph.possible()) throw std::invalid_argument("the equations of the effects are too large");
   bool fits = moments.size() == 3;
   for (std::size_t l = 0; fits && l < 3; ++l)
     fits = moments[l].mean.size() == static_cast<Index>(data_->levels[l].size());
@@ -89,49 +100,71 @@ bool CrossedPoint::prepare(const CrossedLikelihood& whole, Implied moments) {
       mean[data_->levels[l][i]] += moments_[l].mean[static_cast<Index>(i)];
   }
   if (!mean.allFinite()) return false;
-  const Index p = at_->p;
+  const Index p = at_->p, cells = at_->ncells();
+  mean_ = mean.head(p);
+  within_ = select(moments_[0].cov, at_->units, at_->units);
   Cholesky within;
-  if (!within.compute(select(moments_[0].cov, at_->units, at_->units))) return false;
-  w_ = within.inverse();
-  value_ = data_->units * (static_cast<double>(p) * kLog2Pi + within.log_det());
-  if (!prepare_side(0, mean) || !prepare_side(1, mean) || !prepare_schur()) return false;
-
-  const Vector mu = mean.head(p), sums = at_->sides[0].data->sums.rowwise().sum();
-  squares_ = data_->products + data_->units * outer(mu, mu);
-  add_with_transpose(squares_, -1, outer(sums, mu));
-  total_ = sums - data_->units * mu;
-  const Matrix cross_shift[2] = {at_->to_first(sides_[1].shift), at_->to_second(sides_[0].shift)};
-  for (int s = 0; s < 2; ++s) {
-    const Classification& own = *at_->sides[s].data;
-    Side& side = sides_[s];
-    side.residual = own.sums - outer(mu, own.sizes);
-    add_with_transpose(squares_, -1, outer(side.residual, side.shift));
-    const Matrix shifted = scale_cols(side.shift, own.sizes);
-    add_outer(squares_, 1, shifted, side.shift);
-    total_ -= shifted.rowwise().sum();
-    side.residual -= shifted + cross_shift[s];
+  if (!within.compute(within_)) return false;
+  inverse_ = within.inverse();
+  value_ = 0;
+  for (const CrossedPattern& one : data_->patterns) {
+    const bool all = static_cast<Index>(one.observed.size()) == p;
+    Cholesky part;
+    if (!all && !part.compute(select(within_, one.observed, one.observed))) return false;
+    Matrix w = inverse_;
+    if (!all) {
+      w.setZero();
+      put(w, one.observed, one.observed, part.inverse());
+    }
+    w_.push_back(std::move(w));
+    value_ += one.units * (static_cast<double>(one.observed.size()) * kLog2Pi +
+                           (all ? within.log_det() : part.log_det()));
   }
-  add_with_transpose(squares_, 1, outer(sides_[0].shift, cross_shift[0]));
-  value_ += w_.cwiseProduct(squares_).sum();
-  Matrix q[2], x[2];
-  for (int s = 0; s < 2; ++s) x[s] = q[s] = cross(sides_[s].effects, product(w_, sides_[s].residual));
+  if (!prepare_side(0, mean) || !prepare_side(1, mean)) return false;
+  if (!eliminate(sides_[1].effects, left_)) return false;
+  value_ += left_.log_det;
+
+  Vector at(p), residual(p);
+  const auto place = [&](Index k) {
+    at = mean_ + sides_[0].shift.col(at_->cluster[0][k]) + sides_[1].shift.col(at_->cluster[1][k]);
+  };
+  for (Side& side : sides_) side.weighted = Matrix::Zero(p, side.shift.cols());
+  for (Index k = 0; k < cells; ++k) {
+    place(k);
+    residual = data_->sums.col(at_->cell[k]) - at_->count[k] * at;
+    const Matrix& w = w_[at_->pattern[k]];
+    add_product(sides_[0].weighted.col(at_->cluster[0][k]).data(), 1, w, residual.data());
+    add_product(sides_[1].weighted.col(at_->cluster[1][k]).data(), 1, w, residual.data());
+  }
+  Matrix x[2];
+  for (int s = 0; s < 2; ++s) x[s] = cross(sides_[s].effects, sides_[s].weighted);
   solve(x[0], x[1]);
   for (int s = 0; s < 2; ++s) {
-    value_ -= q[s].cwiseProduct(x[s]).sum();
+    value_ += x[s].squaredNorm();
     sides_[s].posterior = product(sides_[s].effects, x[s]);
+    sides_[s].weighted.setZero();
   }
-  const Matrix cross_effects[2] = {at_->to_first(sides_[1].posterior), at_->to_second(sides_[0].posterior)};
-  for (int s = 0; s < 2; ++s) {
-    const Classification& own = *at_->sides[s].data;
-    Side& side = sides_[s];
-    add_with_transpose(squares_, -1, outer(side.residual, side.posterior));
-    const Matrix held = scale_cols(side.posterior, own.sizes);
-    add_outer(squares_, 1, held, side.posterior);
-    total_ -= held.rowwise().sum();
-    side.sum = side.residual - held - cross_effects[s];
+  std::vector<Matrix> moved(w_.size(), Matrix::Zero(p, p));
+  rest_.resize(p, cells);
+  for (Index k = 0; k < cells; ++k) {
+    place(k);
+    at += sides_[0].posterior.col(at_->cluster[0][k]) + sides_[1].posterior.col(at_->cluster[1][k]);
+    const auto sums = data_->sums.col(at_->cell[k]);
+    residual = sums - (0.5 * at_->count[k]) * at;
+    Matrix& own = moved[at_->pattern[k]];
+    for (Index c = 0; c < p; ++c) {
+      for (Index r = 0; r < p; ++r) own(r, c) += residual[r] * at[c];
+    }
+    rest_.col(k) = sums - at_->count[k] * at;
+    const Matrix& w = w_[at_->pattern[k]];
+    add_product(sides_[0].weighted.col(at_->cluster[0][k]).data(), 1, w, rest_.col(k).data());
+    add_product(sides_[1].weighted.col(at_->cluster[1][k]).data(), 1, w, rest_.col(k).data());
   }
-  add_with_transpose(squares_, 1, outer(sides_[0].posterior, cross_effects[0]));
-  symmetrise(squares_);
+  for (std::size_t i = 0; i < w_.size(); ++i) {
+    squares_.push_back(data_->patterns[i].products);
+    add_with_transpose(squares_.back(), -1, moved[i]);
+    value_ += w_[i].cwiseProduct(squares_.back()).sum();
+  }
   return std::isfinite(value_);
 }
 
@@ -145,17 +178,13 @@ bool CrossedPoint::prepare_side(int s, const Vector& mean) {
   const Matrix cov = select(moments.cov, own.order, own.order);
   if (!side.given.compute(cov, select(moments.mean, own.order), r)) return false;
   side.effects = Matrix::Zero(at_->p, r);
-  side.in_units = Vector::Zero(r);
   if (r) {
     const SymmetricEigen eigen(side.given.cov);
     if (!eigen.converged || eigen.values[0] < -kRounding * cov.diagonal().head(r).maxCoeff()) return false;
-    const Vector root = eigen.values.cwiseMax(0.0).cwiseSqrt();
-    const Matrix effects = at_->of_units(own, scale_cols(eigen.vectors, root));
-    const SymmetricEigen turned(sandwich(effects, w_));
+    side.effects = at_->of_units(own, scale_cols(eigen.vectors, eigen.values.cwiseMax(0.0).cwiseSqrt()));
+    const SymmetricEigen turned(sandwich(side.effects, inverse_));
     if (!turned.converged) return false;
-    side.effects = product(effects, turned.vectors);
-    side.in_units = turned.values.cwiseMax(0.0);
-    side.regular = turned.values[0] * own.data->sizes.minCoeff() > kRegular;
+    side.regular = turned.values[0] * std::max(1.0, own.data->sizes.minCoeff()) > kRegular;
   }
   side.zeta = own.data->values;
   side.zeta.colwise() -= select(mean, own.z);
@@ -166,188 +195,241 @@ bool CrossedPoint::prepare_side(int s, const Vector& mean) {
   return true;
 }
 
-// Elements (c, h) of the second classification are numbered c n + h.
-bool CrossedPoint::prepare_schur() {
-  const Classification &first = *at_->sides[0].data, &second = *at_->sides[1].data;
-  const Vector& d = sides_[0].in_units;
-  const Index ra = d.size(), rb = sides_[1].effects.cols(), na = first.count(), nb = second.count();
-  cross_ = cross(sides_[0].effects, product(w_, sides_[1].effects));
-  eliminated_ = one_plus_outer(d, first.sizes);
-  value_ += eliminated_.array().log().sum();
-  eliminated_ = eliminated_.cwiseInverse();
-  Matrix s = Matrix::Zero(rb * nb, rb * nb);
-  Matrix crossed(nb, nb);
-  for (Index i = 0; i < ra; ++i) {
-    crossed.setZero();
-    for (Index g = 0; g < na; ++g) {
-      if (g % 1024 == 0) check_interrupt();
-      for (Index k = at_->begin[g]; k < at_->begin[g + 1]; ++k) {
-        const double scale = eliminated_(i, g) * at_->count[k];
-        for (Index l = at_->begin[g]; l < at_->begin[g + 1]; ++l)
-          crossed(at_->column[l], at_->column[k]) += scale * at_->count[l];
+bool CrossedPoint::eliminate(const Matrix& effects, Elimination& out) const {
+  const Matrix& first = sides_[0].effects;
+  const Index ra = first.cols(), rb = effects.cols(), na = at_->sides[0].data->count(),
+              nb = at_->sides[1].data->count();
+  std::vector<Matrix> own, other;
+  out.pair.clear();
+  for (const Matrix& w : w_) {
+    own.push_back(sandwich(first, w));
+    other.push_back(sandwich(effects, w));
+    out.pair.push_back(cross(first, product(w, effects)));
+  }
+  out.log_det = 0;
+  out.d.resize(ra, ra * na);
+  out.cross = Matrix::Zero(ra, rb * static_cast<Index>(at_->column.size()));
+  out.second = Matrix::Zero(rb, rb * nb);
+  out.system.reset(at_->graph);
+  Matrix d(ra, ra), left, blocks;
+  Cholesky cholesky;
+  for (Index g = 0; g < na; ++g) {
+    if (g % 1024 == 0) check_interrupt();
+    const Index first_pair = at_->begin[g], pairs = at_->begin[g + 1] - first_pair;
+    d.setIdentity();
+    for (Index k = first_pair; k < first_pair + pairs; ++k) {
+      for (Index c = at_->cell_begin[k]; c < at_->cell_begin[k + 1]; ++c) {
+        const Index pattern = at_->pattern[c];
+        d += at_->count[c] * own[pattern];
+        out.cross.middleCols(k * rb, rb) += at_->count[c] * out.pair[pattern];
+        out.second.middleCols(at_->column[k] * rb, rb) += at_->count[c] * other[pattern];
       }
     }
-    for (Index c = 0; c < rb; ++c) {
-      for (Index e = 0; e <= c; ++e) s.block(c * nb, e * nb, nb, nb) -= cross_(i, c) * cross_(i, e) * crossed;
-    }
+    if (!ra) continue;
+    if (!cholesky.compute(d)) return false;
+    out.log_det += cholesky.log_det();
+    out.d.middleCols(g * ra, ra) = cholesky.inverse();
+    if (!rb || !pairs) continue;
+    const auto k = out.cross.middleCols(first_pair * rb, pairs * rb);
+    left.resize(ra, pairs * rb);
+    blocks.resize(pairs * rb, pairs * rb);
+    set_product(left, out.d.middleCols(g * ra, ra), k);
+    set_cross(blocks, k, left);
+    out.system.subtract(at_->column.data() + first_pair, pairs, blocks);
   }
-  for (Index c = 0; c < rb; ++c)
-    s.diagonal().segment(c * nb, nb).array() += 1 + sides_[1].in_units[c] * second.sizes.array();
-  if (s.rows() && !schur_.compute(s)) return false;
-  if (s.rows()) value_ += schur_.log_det();
+  if (!rb) return true;
+  Matrix own_block(rb, rb);
+  for (Index h = 0; h < nb; ++h) {
+    own_block = out.second.middleCols(h * rb, rb);
+    own_block.diagonal().array() += 1;
+    out.system.add_diagonal(h, own_block);
+  }
+  if (!out.system.factor()) return false;
+  out.log_det += out.system.log_det();
   return true;
 }
 
 // S x = (first, second), in place; several right-hand sides stand beside each other, n columns each.
 void CrossedPoint::solve(Matrix& first, Matrix& second) const {
-  const Index na = at_->sides[0].data->count(), nb = at_->sides[1].data->count();
-  const Index rb = second.rows(), sets = na ? first.cols() / na : 0;
-  Matrix right(rb * nb, sets);
-  for (Index k = 0; k < sets; ++k) {
-    auto one = first.middleCols(k * na, na);
-    one = one.cwiseProduct(eliminated_);
-    Matrix rest = second.middleCols(k * nb, nb);
-    add_cross(rest, -1, cross_, at_->to_second(one));
-    for (Index c = 0; c < rb; ++c) right.col(k).segment(c * nb, nb) = rest.row(c);
+  const Index na = at_->sides[0].data->count(), nb = at_->sides[1].data->count(), ra = first.rows(),
+              rb = second.rows(), sets = na ? first.cols() / na : 0;
+  Vector held(ra);
+  for (Index s = 0; s < sets; ++s) {
+    check_interrupt();
+    for (Index g = 0; g < na && ra; ++g) {
+      held = first.col(s * na + g);
+      double* x = first.col(s * na + g).data();
+      std::fill(x, x + ra, 0.0);
+      for (Index c = 0; c < ra; ++c) {
+        for (Index r = 0; r < ra; ++r) x[r] += left_.d(r, g * ra + c) * held[c];
+      }
+      for (Index k = at_->begin[g]; k < at_->begin[g + 1]; ++k) {
+        double* y = second.data() + (s * nb + at_->column[k]) * rb;
+        for (Index c = 0; c < rb; ++c) {
+          const double* column = left_.cross.data() + (k * rb + c) * ra;
+          for (Index r = 0; r < ra; ++r) y[c] -= column[r] * x[r];
+        }
+      }
+    }
   }
-  if (rb) right = schur_.solve(std::move(right));
-  for (Index k = 0; k < sets; ++k) {
-    Matrix x(rb, nb);
-    for (Index c = 0; c < rb; ++c) x.row(c) = right.col(k).segment(c * nb, nb);
-    second.middleCols(k * nb, nb) = x;
-    first.middleCols(k * na, na) -= product(cross_, at_->to_first(x)).cwiseProduct(eliminated_);
+  if (!rb) return;
+  const Matrix found = left_.system.solve(Matrix(Eigen::Map<const Matrix>(second.data(), rb * nb, sets)));
+  second = Eigen::Map<const Matrix>(found.data(), rb, nb * sets);
+  for (Index s = 0; s < sets; ++s) {
+    for (Index g = 0; g < na && ra; ++g) {
+      held.setZero();
+      for (Index k = at_->begin[g]; k < at_->begin[g + 1]; ++k) {
+        const double* y = second.data() + (s * nb + at_->column[k]) * rb;
+        for (Index c = 0; c < rb; ++c) {
+          const double* column = left_.cross.data() + (k * rb + c) * ra;
+          for (Index r = 0; r < ra; ++r) held[r] += column[r] * y[c];
+        }
+      }
+      double* x = first.col(s * na + g).data();
+      for (Index c = 0; c < ra; ++c) {
+        for (Index r = 0; r < ra; ++r) x[r] -= left_.d(r, g * ra + c) * held[c];
+      }
+    }
   }
 }
 
-// sum_g M_g, the information on the effects of clusters of the first classification within p variables, of
-// which nothing else than H_g = sum n_gh n_gh' S^-1_hh' has to be known. Beside it sum S^-1_gg / n (`shares`
-// weighted by n), ... in the coordinates of the effects.
-Matrix CrossedPoint::covariance_of_first(const Matrix& inverse, Matrix& shares, Matrix& units,
-                                         Matrix& between) const {
-  const Classification& first = *at_->sides[0].data;
-  const Index ra = eliminated_.rows(), rb = sides_[1].effects.cols(), na = first.count(),
-              nb = at_->sides[1].data->count();
-  shares = Matrix::Zero(ra, ra);          // sum n_g S^-1_gg
-  units = Matrix::Zero(ra, rb);           // sum X_g, X_g = sum_h n_gh S^-1_gh
-  Matrix squared = Matrix::Zero(ra, ra);  // sum n_g^2 S^-1_gg
-  Matrix counted = Matrix::Zero(ra, rb);  // sum n_g X_g
-  between = Matrix::Zero(rb, rb);         // sum H_g
-  Matrix h(rb, rb), kh(ra, rb), gg(ra, ra);
+void CrossedPoint::invert() const {
+  if (!inverted_ && sides_[1].effects.cols()) left_.system.invert();
+  inverted_ = true;
+}
+
+// Over the clusters of side 0: the information M_g = Z_g'V^-1 Z_g on their effects (r^2 x n_a), and the
+// covariances of the effects given all data, in units of L: by pattern summed over units, or by cell.
+struct CrossedPoint::Sweep {
+  Matrix information;
+  bool by_cell = false;
+  std::vector<Matrix> first, both, second;  // r_a x r_a, r_a x r_b, r_b x r_b
+};
+
+void CrossedPoint::sweep(Sweep& out) const {
+  invert();
+  const std::vector<Index>& open = at_->sides[0].open;
+  const Index n = static_cast<Index>(open.size()), ra = sides_[0].effects.cols(),
+              rb = sides_[1].effects.cols(), na = at_->sides[0].data->count();
+  std::vector<Matrix> ww, wa, wb;  // rows of W, W L_a, W L_b about the variables with effects
+  for (const Matrix& w : w_) {
+    ww.push_back(select(w, open, open));
+    wa.push_back(select_rows(product(w, sides_[0].effects), open));
+    wb.push_back(select_rows(product(w, sides_[1].effects), open));
+  }
+  out.information.resize(n * n, na);
+  const std::size_t kept = out.by_cell ? static_cast<std::size_t>(at_->ncells()) : w_.size();
+  out.first.assign(kept, Matrix::Zero(ra, ra));
+  out.both.assign(kept, Matrix::Zero(ra, rb));
+  out.second.assign(kept, Matrix::Zero(rb, rb));
+  Matrix inner, dk, dkt, own(ra, ra), pg(n, n), eg(n, ra), fg, found(n, n), gt;
   for (Index g = 0; g < na; ++g) {
     if (g % 256 == 0) check_interrupt();
-    h.setZero();
-    for (Index c = 0; c < rb; ++c) {
-      for (Index e = 0; e < rb; ++e) {
-        double sum = 0;
-        for (Index k = at_->begin[g]; k < at_->begin[g + 1]; ++k) {
-          const double* row = inverse.data() + (e * nb + at_->column[k]) * inverse.rows() + c * nb;
-          double inner = 0;
-          for (Index l = at_->begin[g]; l < at_->begin[g + 1]; ++l)
-            inner += at_->count[l] * row[at_->column[l]];
-          sum += at_->count[k] * inner;
-        }
-        h(c, e) = sum;
+    const Index first_pair = at_->begin[g], pairs = at_->begin[g + 1] - first_pair, width = pairs * rb;
+    const auto d = left_.d.middleCols(g * ra, ra);
+    const auto k = left_.cross.middleCols(first_pair * rb, width);
+    inner.resize(width, width);
+    dk.resize(ra, width);
+    dkt.resize(ra, width);
+    fg.setZero(n, width);
+    pg.setZero();
+    eg.setZero();
+    for (Index j = 0; j < pairs; ++j) {
+      for (Index c = at_->cell_begin[first_pair + j]; c < at_->cell_begin[first_pair + j + 1]; ++c) {
+        const Index pattern = at_->pattern[c];
+        pg += at_->count[c] * ww[pattern];
+        eg += at_->count[c] * wa[pattern];
+        fg.middleCols(j * rb, rb) += at_->count[c] * wb[pattern];
       }
     }
-    const auto d = eliminated_.col(g);
-    set_product(kh, cross_, h);
-    for (Index i = 0; i < ra; ++i) kh.row(i) *= d[i];
-    gg.setZero();
-    add_outer(gg, 1, kh, cross_);
-    for (Index i = 0; i < ra; ++i) gg.col(i) *= d[i];
-    gg.diagonal() += d;
-    const double n = first.sizes[g];
-    shares += n * gg;
-    squared += n * n * gg;
-    units -= kh;
-    counted -= n * kh;
-    between += h;
+    own = d;
+    if (width) {
+      left_.system.gather(at_->column.data() + first_pair, pairs, inner);
+      set_product(dk, d, k);
+      set_product(dkt, dk, inner);
+      add_outer(own, 1, dkt, dk);
+      add_product(fg, -1, eg, dk);
+    }
+    found = pg - outer_sandwich(eg, d);
+    if (width) {
+      gt.resize(n, width);
+      set_product(gt, fg, inner);
+      add_outer(found, -1, gt, fg);
+    }
+    Eigen::Map<Matrix>(out.information.col(g).data(), n, n) = 0.5 * (found + found.transpose());
+    for (Index j = 0; j < pairs; ++j) {
+      for (Index c = at_->cell_begin[first_pair + j]; c < at_->cell_begin[first_pair + j + 1]; ++c) {
+        const std::size_t to = static_cast<std::size_t>(out.by_cell ? c : at_->pattern[c]);
+        const double count = out.by_cell ? 1 : at_->count[c];
+        out.first[to] += count * own;
+        out.both[to] -= count * dkt.middleCols(j * rb, rb);
+        out.second[to] += count * inner.block(j * rb, j * rb, rb, rb);
+      }
+    }
   }
-  const Matrix &a = sides_[0].effects, &b = sides_[1].effects;
-  Matrix inner = outer_sandwich(a, squared);
-  add_with_transpose(inner, 1, outer(product(a, counted), b));
-  inner += outer_sandwich(b, between);
-  Matrix out = data_->units * w_ - outer_sandwich(w_, inner);
-  symmetrise(out);
-  return out;
 }
 
-// sum_h M_h of the second classification, r_b variables.
-Matrix CrossedPoint::second_products(const Matrix& inverse) const {
+// M_h = Z_h'V^-1 Z_h of the clusters of side 1, r^2 x n_b: L'M L = I - S^-1_hh. Effects without variance are
+// given some, v and 2 v, and 2 M(v) - M(2 v) is M without to order v^2.
+Matrix CrossedPoint::second_information() const {
+  invert();
   const CrossedArrangement::Side& own = at_->sides[1];
-  const Index rb = static_cast<Index>(own.open.size()), nb = own.data->count();
-  const Matrix effects = select_rows(sides_[1].effects, own.open);
+  const Index r = static_cast<Index>(own.open.size()), n = own.data->count();
+  Matrix out = Matrix::Zero(r * r, n);
+  if (!r) return out;
+  const auto add = [&](double factor, const Matrix& effects, const CrossedSystem& system) {
+    const Matrix back = inverse(select_rows(effects, own.open));
+    Matrix block(r, r), gap(r, r);
+    for (Index h = 0; h < n; ++h) {
+      system.gather(&h, 1, block);
+      gap = -0.5 * (block + block.transpose());
+      gap.diagonal().array() += 1;
+      Eigen::Map<Matrix>(out.col(h).data(), r, r) += factor * sandwich(back, gap);
+    }
+  };
   if (sides_[1].regular) {
-    // L'M L = I - S^-1
-    Matrix sum = static_cast<double>(nb) * Matrix::Identity(rb, rb);
-    for (Index c = 0; c < rb; ++c) {
-      for (Index e = 0; e < rb; ++e) sum(c, e) -= inverse.block(c * nb, e * nb, nb, nb).trace();
-    }
-    const Matrix back = msem::inverse(effects);
-    return sandwich(back, sum);
+    add(1, sides_[1].effects, left_.system);
+    return out;
   }
-  // M = P - P L S^-1 L'P with the information P about the effects that the first classification leaves
-  Matrix p = Matrix::Zero(rb * nb, rb * nb);
-  const Matrix given = select_cols(cross(sides_[0].effects, w_), own.open);
-  for (Index g = 0; g < at_->sides[0].data->count(); ++g) {
-    for (Index k = at_->begin[g]; k < at_->begin[g + 1]; ++k) {
-      for (Index l = at_->begin[g]; l < at_->begin[g + 1]; ++l) {
-        const double both = at_->count[k] * at_->count[l];
-        for (Index c = 0; c < rb; ++c) {
-          for (Index e = 0; e < rb; ++e) {
-            double sum = 0;
-            for (Index i = 0; i < given.rows(); ++i) sum += given(i, c) * eliminated_(i, g) * given(i, e);
-            p(c * nb + at_->column[k], e * nb + at_->column[l]) -= both * sum;
-          }
-        }
-      }
-    }
-  }
-  const Matrix ww = select(w_, own.open, own.open);
-  Matrix lp(rb * nb, rb * nb);
-  for (Index c = 0; c < rb; ++c) {
-    for (Index e = 0; e < rb; ++e) p.block(c * nb, e * nb, nb, nb).diagonal() += ww(c, e) * own.data->sizes;
-  }
-  lp.setZero();
-  for (Index c = 0; c < rb; ++c) {
-    for (Index e = 0; e < rb; ++e) lp.middleRows(c * nb, nb) += effects(e, c) * p.middleRows(e * nb, nb);
-  }
-  const Matrix half = schur_.whiten(std::move(lp));
-  Matrix out(rb, rb);
-  for (Index c = 0; c < rb; ++c) {
-    for (Index e = 0; e < rb; ++e)
-      out(c, e) = p.block(c * nb, e * nb, nb, nb).trace() -
-                  half.middleCols(c * nb, nb).cwiseProduct(half.middleCols(e * nb, nb)).sum();
+  const double size = std::max(1.0, own.data->sizes.mean());
+  const Matrix unit = (kLifted / size) * select(within_, own.open, own.open);
+  for (const double times : {1.0, 2.0}) {
+    Cholesky lifted;
+    if (!lifted.compute(sides_[1].given.cov + times * unit)) continue;  // within the domain it is regular
+    const Matrix effects = at_->of_units(own, lifted.lower());
+    Elimination other;
+    if (!eliminate(effects, other)) continue;
+    other.system.invert();
+    add(times == 1.0 ? 2.0 : -1.0, effects, other.system);
   }
   return out;
 }
 
 Implied CrossedPoint::gradient() const {
-  const Index p = at_->p, rb = sides_[1].effects.cols(), nb = at_->sides[1].data->count();
-  const Matrix inverse = rb ? schur_.inverse(0) : Matrix(0, 0);
-  Matrix shares, units, between;
-  const Matrix first = covariance_of_first(inverse, shares, units, between);
-  Matrix second(rb, rb);  // sum n_h S^-1_hh
-  for (Index c = 0; c < rb; ++c) {
-    for (Index e = 0; e < rb; ++e)
-      second(c, e) = inverse.block(c * nb, e * nb, nb, nb).diagonal().dot(at_->sides[1].data->sizes);
-  }
+  const Index p = at_->p;
+  Sweep swept;
+  sweep(swept);
   const Matrix &a = sides_[0].effects, &b = sides_[1].effects;
-  Matrix spread = squares_ + outer_sandwich(a, shares) + outer_sandwich(b, second);
-  add_with_transpose(spread, 1, outer(product(a, units), b));
-
+  Matrix of_within = Matrix::Zero(p, p);
+  for (std::size_t i = 0; i < w_.size(); ++i) {
+    Matrix spread = squares_[i] + outer_sandwich(a, swept.first[i]) + outer_sandwich(b, swept.second[i]);
+    add_with_transpose(spread, 1, outer(product(a, swept.both[i]), b));
+    of_within += data_->patterns[i].units * w_[i] - sandwich(w_[i], spread);
+  }
+  symmetrise(of_within);
   Implied out(3);
   Vector mean = Vector::Zero(data_->nvariables());
-  mean.head(p) = -2 * apply(w_, total_);
-  const Matrix of_within = data_->units * w_ - sandwich(w_, spread);
+  mean.head(p) = -2 * sides_[0].weighted.rowwise().sum();
   const Index n1 = static_cast<Index>(data_->levels[0].size());
   out[0].cov = Matrix::Zero(n1, n1);
   put(out[0].cov, at_->units, at_->units, of_within);
   for (int s = 0; s < 2; ++s) {
     const CrossedArrangement::Side& own = at_->sides[s];
     const Side& side = sides_[s];
-    const Matrix u = select_rows(product(w_, side.sum), own.open);
-    Matrix g_c = s == 0 ? select(first, own.open, own.open) : second_products(inverse);
+    const Index n = static_cast<Index>(own.order.size()), r = static_cast<Index>(own.open.size());
+    const Matrix u = select_rows(side.weighted, own.open);
+    const Vector sum = (s == 0 ? swept.information : second_information()).rowwise().sum();
+    Matrix g_c = Eigen::Map<const Matrix>(sum.data(), r, r);
     add_outer(g_c, -1, u, u);
     const Vector g_m = -2 * u.rowwise().sum(), g_z = -2 * side.zeta.rowwise().sum();
     const Matrix g_b = -2 * outer(u, side.zeta);
@@ -355,7 +437,6 @@ Implied CrossedPoint::gradient() const {
     g_zz.diagonal().array() += static_cast<double>(own.data->count());
     const BetweenGradient found =
         between_gradient(side.given.projection, side.given.chol_z, g_c, g_m, g_b, g_zz, g_z);
-    const Index n = static_cast<Index>(own.order.size()), r = static_cast<Index>(own.open.size());
     out[own.level].cov = Matrix::Zero(n, n);
     put(out[own.level].cov, own.order, own.order, found.cov);
     for (Index i = r; i < n; ++i) mean[own.z[i - r]] = found.mean[i];
@@ -364,10 +445,60 @@ Implied CrossedPoint::gradient() const {
   return out;
 }
 
-std::unique_ptr<LikelihoodPoint> CrossedLikelihood::at(Implied moments) const {
+CrossedPoint::Evidence CrossedPoint::evidence(Index level) const {
+  const int s = at_->sides[0].level == level ? 0 : 1;
+  const CrossedArrangement::Side& own = at_->sides[s];
+  const Side& side = sides_[s];
+  const Index r = static_cast<Index>(own.open.size()), n = static_cast<Index>(own.order.size()),
+              clusters = own.data->count(), q = n - r;
+  Sweep swept;
+  if (s == 0) sweep(swept);
+  const Matrix information = s == 0 ? swept.information : second_information();
+  const Matrix project = side.given.projection;  // n x r
+  Matrix scores = product(project, select_rows(side.weighted, own.open));
+  scores.bottomRows(q) += side.given.chol_z.whiten_transposed(side.zeta);
+  Matrix base = Matrix::Zero(n, n);
+  base.bottomRightCorner(q, q) = side.given.chol_z.inverse();
+  Evidence out{Matrix(n, clusters), Matrix(n * n, clusters)};
+  put_rows(out.scores, own.order, scores);
+  Matrix all(n, n);
+  for (Index k = 0; k < clusters; ++k) {
+    const Matrix found = base + outer_sandwich(project, slice(information, k, r, r));
+    put(all, own.order, own.order, found);
+    out.information.col(k) = Eigen::Map<const Vector>(all.data(), n * n);
+  }
+  return out;
+}
+
+CrossedPoint::Evidence CrossedPoint::of_units() const {
+  const Index p = at_->p, cells = at_->ncells();
+  Sweep swept;
+  swept.by_cell = true;
+  sweep(swept);
+  const Matrix &a = sides_[0].effects, &b = sides_[1].effects;
+  Evidence out{Matrix(p, cells), Matrix(p * p, cells)};
+  for (Index k = 0; k < cells; ++k) {
+    const Index g = at_->cluster[0][k], h = at_->cluster[1][k], to = at_->cell[k];
+    out.scores.col(to) = data_->origin.head(p) + mean_ + sides_[0].shift.col(g) + sides_[1].shift.col(h) +
+                         sides_[0].posterior.col(g) + sides_[1].posterior.col(h);
+    const std::size_t at = static_cast<std::size_t>(k);
+    Matrix spread = outer_sandwich(a, swept.first[at]) + outer_sandwich(b, swept.second[at]);
+    add_with_transpose(spread, 1, outer(product(a, swept.both[at]), b));
+    const Matrix& w = w_[at_->pattern[k]];
+    const Matrix found = w - sandwich(w, spread);
+    out.information.col(to) = Eigen::Map<const Vector>(found.data(), p * p);
+  }
+  return out;
+}
+
+std::unique_ptr<CrossedPoint> CrossedLikelihood::point(Implied moments) const {
   auto point = std::make_unique<CrossedPoint>();
   if (!point->prepare(*this, std::move(moments))) return nullptr;
   return point;
+}
+
+std::unique_ptr<LikelihoodPoint> CrossedLikelihood::at(Implied moments) const {
+  return point(std::move(moments));
 }
 
 }  // namespace msem

@@ -15,48 +15,74 @@ constexpr double kStep = 1e-4;  // of a difference, in standard errors
 
 }  // namespace
 
-// Vectors over the units of the form v_i = D eps_i + a_g(i) + b_h(i), eps what is left of unit i: changes of
-// the means, and of the covariance matrix times V^-1 r.
+// Vectors over the units of the form v_i = dSigma W_i eps_i + a_g(i) + b_h(i), eps what is left of unit i:
+// changes of the means, and of the covariance matrix times V^-1 r.
 class CrossedPoint::Directions {
  public:
-  explicit Directions(const CrossedPoint& point) : point_(point) {}
+  explicit Directions(const CrossedPoint& point) : point_(point) {
+    for (std::size_t i = 0; i < point.w_.size(); ++i)
+      squares_.push_back(sandwich(point.w_[i], point.squares_[i]));
+    left_.resize(point.rest_.rows(), point.rest_.cols());
+    for (Index k = 0; k < left_.cols(); ++k)
+      left_.col(k) = apply(point.w_[point.at_->pattern[k]], point.rest_.col(k));
+  }
 
-  void add(const Matrix& d, const Matrix& a, const Matrix& b) {
+  void add(const Matrix& change, const Matrix& a, const Matrix& b) {
     const CrossedArrangement& at = *point_.at_;
-    const Vector &first = at.sides[0].data->sizes, &second = at.sides[1].data->sizes;
-    d_.push_back(d);
-    const Matrix of_first = product(d, point_.sides_[0].sum), of_second = product(d, point_.sides_[1].sum);
-    sums_.push_back(of_first + scale_cols(a, first) + at.to_first(b));
-    others_.push_back(of_second + scale_cols(b, second) + at.to_second(a));
-    plain_.push_back(of_first);
-    plain_others_.push_back(of_second);
+    const Index p = at.p;
+    Matrix plain[2], whole[2];
+    for (int s = 0; s < 2; ++s) plain[s] = whole[s] = Matrix::Zero(p, at.sides[s].data->count());
+    const bool moves = change.size() && !change.isZero(0);
+    Vector y(p), z(p);
+    for (Index k = 0; k < at.ncells(); ++k) {
+      if (k % 65536 == 0) check_interrupt();
+      const Index g = at.cluster[0][k], h = at.cluster[1][k];
+      const Matrix& w = point_.w_[at.pattern[k]];
+      z = at.count[k] * (a.col(g) + b.col(h));
+      if (moves) {
+        y.noalias() = change * left_.col(k);
+        z += y;
+        y = w * y;
+        plain[0].col(g) += y;
+        plain[1].col(h) += y;
+      }
+      y.noalias() = w * z;
+      whole[0].col(g) += y;
+      whole[1].col(h) += y;
+    }
+    change_.push_back(moves ? change : Matrix(0, 0));
     a_.push_back(a);
     b_.push_back(b);
+    for (int s = 0; s < 2; ++s) {
+      plain_[s].push_back(std::move(plain[s]));
+      whole_[s].push_back(std::move(whole[s]));
+    }
   }
 
   // v'V^-1 v of all pairs.
   Matrix products() const {
     const CrossedArrangement& at = *point_.at_;
-    const Index k = static_cast<Index>(d_.size()), na = at.sides[0].data->count(),
+    const Index k = static_cast<Index>(a_.size()), na = at.sides[0].data->count(),
                 nb = at.sides[1].data->count();
     const Matrix &first = point_.sides_[0].effects, &second = point_.sides_[1].effects;
     Matrix x(first.cols(), na * k), y(second.cols(), nb * k);
     for (Index i = 0; i < k; ++i) {
-      x.middleCols(i * na, na) = cross(first, product(point_.w_, sums_[i]));
-      y.middleCols(i * nb, nb) = cross(second, product(point_.w_, others_[i]));
+      x.middleCols(i * na, na) = cross(first, whole_[0][i]);
+      y.middleCols(i * nb, nb) = cross(second, whole_[1][i]);
     }
     const Matrix right_x = x, right_y = y;
     point_.solve(x, y);
     Matrix out(k, k);
     for (Index i = 0; i < k; ++i) {
       check_interrupt();
-      const Matrix wd = product(point_.w_, d_[i]), wa = product(point_.w_, a_[i]),
-                   wb = product(point_.w_, b_[i]);
       for (Index j = 0; j < k; ++j) {
-        double sum = outer(product(wd, point_.squares_), d_[j]).trace();
-        sum += wa.cwiseProduct(sums_[j]).sum() + wb.cwiseProduct(others_[j]).sum();
-        sum += product(point_.w_, plain_[i]).cwiseProduct(a_[j]).sum() +
-               product(point_.w_, plain_others_[i]).cwiseProduct(b_[j]).sum();
+        double sum = 0;
+        if (change_[i].size() && change_[j].size()) {
+          for (std::size_t n = 0; n < squares_.size(); ++n)
+            sum += product(product(change_[i], point_.w_[n]), product(change_[j], squares_[n])).trace();
+        }
+        sum += whole_[0][i].cwiseProduct(a_[j]).sum() + whole_[1][i].cwiseProduct(b_[j]).sum();
+        sum += plain_[0][j].cwiseProduct(a_[i]).sum() + plain_[1][j].cwiseProduct(b_[i]).sum();
         sum -= x.middleCols(i * na, na).cwiseProduct(right_x.middleCols(j * na, na)).sum();
         sum -= y.middleCols(i * nb, nb).cwiseProduct(right_y.middleCols(j * nb, nb)).sum();
         out(i, j) = sum;
@@ -67,7 +93,10 @@ class CrossedPoint::Directions {
 
  private:
   const CrossedPoint& point_;
-  std::vector<Matrix> d_, a_, b_, sums_, others_, plain_, plain_others_;
+  std::vector<Matrix> squares_;  // W times the squares of each pattern times W
+  Matrix left_;                  // W times what is left, by cell
+  std::vector<Matrix> change_, a_, b_;
+  std::array<std::vector<Matrix>, 2> plain_, whole_;  // W dSigma W eps, W v, summed by cluster of either side
 };
 
 // Over the parameters of all levels, one after the other.
@@ -78,7 +107,7 @@ Matrix CrossedPoint::average(const LevelTangents& tangents) const {
   for (const Tangents& t : tangents) begin.push_back(begin.back() + t.k());
   Directions of_cov(*this), of_mean(*this);
   Matrix own = Matrix::Zero(begin.back(), begin.back());  // of the variables of clusters
-  const Matrix none = Matrix::Zero(p, p);
+  const Matrix none(0, 0);
   for (std::size_t l = 0; l < 3; ++l) {
     const Tangents& t = tangents[l];
     if (l == 0) {
@@ -86,7 +115,7 @@ Matrix CrossedPoint::average(const LevelTangents& tangents) const {
       const Matrix cov = rotated_cov(units, Matrix::Identity(p, p));
       const Matrix a = Matrix::Zero(p, counts[0]), b = Matrix::Zero(p, counts[1]);
       for (Index k = 0; k < t.k(); ++k) {
-        of_cov.add(product(slice(cov, k, p, p), w_), a, b);
+        of_cov.add(slice(cov, k, p, p), a, b);
         of_mean.add(none, units.mean.col(k).replicate(1, counts[0]), b);
       }
       continue;
@@ -96,7 +125,7 @@ Matrix CrossedPoint::average(const LevelTangents& tangents) const {
     const Side& here = sides_[s];
     const Index r = static_cast<Index>(side.open.size()), q = static_cast<Index>(side.z.size());
     const Whitened w = whiten_between(rows_of(t, side.order), here.given.projection, here.given.chol_z, q);
-    const Matrix u = select_rows(product(w_, here.sum), side.open);
+    const Matrix u = select_rows(here.weighted, side.open);
     const double count = static_cast<double>(counts[s]);
     const Matrix zero = Matrix::Zero(p, counts[1 - s]);
     for (Index k = 0; k < t.k(); ++k) {

@@ -200,6 +200,10 @@ class ClusterStatistics:
         """Products about the regressions within every cluster; see `SlopeClusters`."""
         return self._reduced(unit, covariates, (), data.nboth, data.fixed, [])[1]
 
+    def crossed(self, variables: Variables) -> tuple[_core.CrossedData, NDArray[np.int64]]:
+        """Pairs of crossed clusters were not kept; always `DataError`."""
+        raise DataError(NO_ROWS)
+
     @property
     def lowest_sizes(self) -> Floats:
         """Clusters within clusters were not kept; always `DataError`."""

@@ -1,12 +1,12 @@
-"""Statistics of complete data in two crossed classifications: ratings by pupils of lecturers.
+"""Statistics of data in two crossed classifications: ratings by pupils of lecturers.
 
-No part of such a sample is independent of the rest: what counts are the numbers of units in each pair of clusters,
-their sums by cluster of either classification, and their total products.
+No part of such a sample is independent of the rest: what counts are the numbers and sums of units in each pair of
+clusters, by what is observed of them, and their total products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
@@ -15,18 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.frames import ClusteredData
-from msem.data.hierarchy import ManyLevels
+from msem.data.hierarchy import ManyLevels, Posterior, level_posterior
 from msem.data.screening import Finding, dependent, report, require_scale, unvarying
-from msem.data.statistics import Rows
+from msem.data.statistics import CountedClusters, Rows
 from msem.errors import DataError, UnsupportedError
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
-
-LARGEST = 12_000  # effects that are left when one classification is eliminated
-BYTES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +43,35 @@ class CrossedStatistics(ManyLevels):
     data: _core.CrossedData
     source: str = "data"
     words = "crossed classifications"
+    independent = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether no value is missing."""
+        return self.data.complete
+
+    @property
+    def npatterns(self) -> tuple[int, ...]:
+        """Patterns of observed variables of units."""
+        return () if self.complete else (len(self.data.patterns),)
+
+    @property
+    def nvalues(self) -> float:
+        """Number of observed values."""
+        of_clusters = zip(self.counted[1:], self.variables.measured[1:], strict=True)
+        return float(self.data.observed.trace()) + sum(n * len(own) for n, own in of_clusters)
+
+    @property
+    def unidentified(self) -> tuple[str, ...]:
+        """Pairs of variables that no unit has both of."""
+        pairs = np.argwhere(np.triu(self.data.observed == 0, 1))
+        names = [f"{self.unit[i]} ~~ {self.unit[j]}" for i, j in pairs]
+        return tuple(names)
 
     @property
     def counted(self) -> tuple[float, ...]:
-        """Units, and clusters of either classification."""
-        return self.data.nobs, *(float(len(one.sizes)) for one in self.data.classifications)
+        """Units of which anything is observed, and clusters of either classification."""
+        return float(self.data.cells[3].sum()), *(float(len(one.sizes)) for one in self.data.classifications)
 
     @property
     def sizes(self) -> Floats:
@@ -71,7 +93,10 @@ class CrossedStatistics(ManyLevels):
         """Covariance matrices of variables measured on each level, with the numbers of its units as divisors."""
         known = self.variables.measured
         at = [positions(some, own) for some, own in zip(names, known, strict=True)]
-        out = [self.data.products[np.ix_(at[0], at[0])] / self.nobs]
+        products, observed = (
+            matrix[np.ix_(at[0], at[0])] for matrix in (self.data.products, self.data.observed)
+        )
+        out: list[Floats] = [products / np.maximum(observed, 1.0)]
         for rows, one in zip(at[1:], self.data.classifications, strict=True):
             values = one.values[rows]
             out.append(values @ values.T / len(one.sizes))
@@ -89,16 +114,155 @@ class CrossedStatistics(ManyLevels):
 
     def clusters(self, rows: Rows) -> NoReturn:
         """No clusters are independent; always `UnsupportedError`."""
-        raise UnsupportedError(
-            "crossed classifications have no independent clusters, which robust errors and tests, scores, influence, "
-            "bootstrap and jackknife take: use the errors of the observed information"
-        )
+        refuse_clusters()
+
+    def new_clusters(self, rows: Rows) -> CrossedClusters:
+        """The clusters of these or other rows of the same variables, for scores."""
+        return CrossedClusters(*rows.crossed(self.variables))
+
+    def crossed_design(
+        self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]
+    ) -> tuple[_core.CrossedData, list[tuple[Floats, Floats]], list[list[int]]]:
+        """The sample as the core draws others like it, from the moments of each level, given its fixed covariates."""
+        names = self.variables.levels
+        places = [
+            [own.index(name) for name in given if name in own]
+            for given, own in zip(fixed, names, strict=True)
+        ]
+        moments = [levels[level] for level in range(1, len(names) + 1)]
+        sizes = [len(own) for own in names]
+        observed = [(one.mean[:n], one.cov[:n, :n]) for one, n in zip(moments, sizes, strict=True)]
+        return self.data, observed, places
+
+
+def refuse_clusters() -> NoReturn:
+    """Say that there are no independent clusters.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    raise UnsupportedError(
+        "crossed classifications have no independent clusters, which robust errors and tests, scores, influence, "
+        "bootstrap and jackknife of clusters take: use the errors of the observed information, or "
+        'fit.bootstrap(kind="parametric")'
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CrossedPosterior:
+    """Crossed clusters with the moments that a model implies: what all data say about the variables of each level.
+
+    Attributes
+    ----------
+    data : _core.CrossedData
+    cell : ndarray of int64, shape (N,)
+        Of each row, among the cells of `data`; -1 if nothing is observed.
+    moments : tuple of (mean, covariance matrix)
+        Of each level, level 1 first, latent variables last.
+    """
+
+    data: _core.CrossedData
+    cell: NDArray[np.int64]
+    moments: tuple[tuple[Floats, Floats], ...]
+
+    @cached_property
+    def _likelihood(self) -> _core.CrossedLikelihood:
+        return _core.CrossedLikelihood(self.data)
+
+    def _evidence(self, level: int) -> tuple[Floats, Floats]:
+        """Scores and information of the clusters of a level, or means and information of cells for level 1."""
+        sizes = [len(own) for own in self.data.levels]
+        observed = [(mean[:n], cov[:n, :n]) for (mean, cov), n in zip(self.moments, sizes, strict=True)]
+        scores, information = self._likelihood.evidence(observed, level - 1)
+        n = len(scores)
+        return scores.T, information.T.reshape(-1, n, n)
+
+    def level_posterior(self, level: int) -> Posterior:
+        """Posterior moments of what is unknown of the clusters of a level; see `hierarchy.level_posterior`."""
+        below = sum(self.data.measured[v] == 0 for v in self.data.levels[level - 1])
+        scores, information = self._evidence(level)
+        which = np.arange(len(scores), dtype=np.int64)
+        return level_posterior(self.moments[level - 1], below, (scores, information, which))
+
+    def cluster_posterior(self) -> Posterior:
+        """The same of the classification that is level 3."""
+        return self.level_posterior(len(self.moments))
+
+    def unit_posterior(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> Posterior:
+        """Posterior moments of the latent variables of level 1, of every unit.
+
+        Of the units of a cell, with W the inverse of the covariance matrix of what is observed, 0 elsewhere, and m the
+        posterior mean of their expectations, E v = mean + Cov(v, y) W (y - m).
+        """
+        means, information = self._evidence(1)
+        mean, cov = self.moments[0]
+        p = len(columns)
+        reach = cov[p:, :p]
+        pattern = np.asarray(self.data.cells[2])
+        values = np.column_stack(columns)
+        out = np.full((len(values), len(mean) - p), np.nan)
+        out[self.cell < 0] = mean[p:]
+        for number, own in enumerate(self.data.patterns):
+            observed = np.array(own)
+            rows = np.flatnonzero((self.cell >= 0) & (pattern[self.cell] == number))
+            paths = np.linalg.solve(cov[np.ix_(observed, observed)], reach[:, observed].T)
+            out[rows] = (
+                mean[p:] + (values[np.ix_(rows, observed)] - means[self.cell[rows]][:, observed]) @ paths
+            )
+        covariances = cov[p:, p:] - reach @ information @ reach.T
+        # units of which nothing is observed are in no cell
+        covariances = np.concatenate([covariances, cov[None, p:, p:]])
+        return out, covariances, np.where(self.cell < 0, len(covariances) - 1, self.cell)
+
+    def unit_bartlett(self, *arguments: object) -> NoReturn:
+        """Always `UnsupportedError`."""
+        CrossedStatistics.refuse("maximum likelihood scores")
+
+    def cluster_bartlett(self, *arguments: object) -> NoReturn:
+        """Always `UnsupportedError`."""
+        CrossedStatistics.refuse("maximum likelihood scores")
+
+
+@dataclass(frozen=True, eq=False)
+class CrossedClusters(CountedClusters):
+    """Clusters of two crossed classifications, which are not independent; for scores of latent variables only.
+
+    Attributes
+    ----------
+    data : _core.CrossedData
+    cell : ndarray of int64, shape (N,)
+        See `CrossedPosterior`.
+    """
+
+    data: _core.CrossedData
+    cell: NDArray[np.int64]
+    of_units = True
+    products = None
+    sampled = None
+
+    @property
+    def sizes(self) -> Floats:
+        """Units in the clusters of level 3."""
+        return self.data.classifications[1].sizes
+
+    def of(self, likelihood: _core.Likelihood) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse_clusters()
+
+    def pool(self, order: NDArray[np.intp]) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse_clusters()
+
+    def posterior(self, shape: tuple[int, int, int], moments: tuple[Floats, ...]) -> CrossedPosterior:
+        """The clusters with the moments that a model implies at each level, latent variables last."""
+        return CrossedPosterior(self.data, self.cell, tuple(zip(moments[::2], moments[1::2], strict=True)))
 
 
 def crossed_statistics(
     data: ClusteredData, variables: Variables, *, found: list[Finding] | None = None
 ) -> CrossedStatistics:
-    """Statistics of complete rows in two crossed classifications.
+    """Statistics of rows in two crossed classifications; values of variables of units may be missing.
 
     Parameters
     ----------
@@ -115,52 +279,33 @@ def crossed_statistics(
         If a variable cannot be used at its level, or the smaller classification has too many clusters for the memory
         that it takes.
     """
-    if not data.complete:
-        CrossedStatistics.refuse("data with missing values")
     if data.sampled is not None or data.weights is not None:
         CrossedStatistics.refuse("weights, PSUs and strata")
     names = [name for own in variables.measured for name in own]
-    report(unvarying({name: data.columns[name] for name in names}), found)
-    (lower,) = data.inner.values()
-    assert data.codes is not None
-    codes, ids = [lower.codes, data.codes], [lower.ids, data.clusters]
-    values = []
-    for level, own in enumerate(variables.measured[1:], 2):
-        found_values, varying = _core.cluster_values(
-            [data.columns[name] for name in own], codes[level - 2], len(ids[level - 2])
-        )
-        for name, (count, some) in zip(own, varying, strict=True):
-            if count:
-                first = ", ".join(str(ids[level - 2][code]) for code in some)
-                raise DataError(
-                    f"variable {name!r} is in the block of level {level} only, but varies within {count} of "
-                    f"{len(ids[level - 2])} of its clusters (such as {first}): put it in the block of level 1 too, or "
-                    "use its cluster mean"
-                )
-        values.append(np.asarray(found_values, dtype=np.float64).reshape(len(ids[level - 2]), len(own)))
-    _require_room(variables, [len(one) for one in ids])
-    units = np.column_stack([data.columns[name] for name in variables.unit])
-    measured = [k for k, own in enumerate(variables.measured) for _ in own]
-    statistics = CrossedStatistics(
-        variables, _core.CrossedData(variables.numbers, measured, units, codes, values)
-    )
+    report(unvarying({name: _present(data.columns[name]) for name in names}), found)
+    statistics = CrossedStatistics(variables, data.crossed(variables)[0])
+    _require_room(statistics)
     report(_confounded(statistics), found)
     return statistics
 
 
-def _require_room(variables: Variables, clusters: Sequence[int]) -> None:
-    """Refuse what takes a dense matrix that is too large."""
-    unit = set(variables.unit)
-    effects = [
-        count * len(unit.intersection(own)) for count, own in zip(clusters, variables.levels[1:], strict=True)
-    ]
-    least = min(effects)
-    if least > LARGEST:
-        memory = 3 * BYTES * least**2 / 2**30
-        raise DataError(
-            f"the effects of the smaller classification are {least}, whose matrix would take {memory:.0f} GiB: models "
-            f"of crossed classifications have up to {LARGEST} there in this version; use fewer clusters or variables"
-        )
+def _present(column: Floats) -> Floats:
+    missing = np.isnan(column)
+    return column[~missing] if missing.any() else column
+
+
+def _require_room(statistics: CrossedStatistics) -> None:
+    """Refuse what takes a matrix that is too large."""
+    rows, size, work, sparse, possible = statistics.likelihood().size
+    if possible:
+        return
+    kind = "sparse matrix" if sparse else "matrix"
+    effort = f" and {work:.0e} multiplications for each of many values" if np.isfinite(work) else ""
+    raise DataError(
+        f"the effects of the smaller classification are {rows:.0f}, and their clusters meet in so many clusters of the "
+        f"other one that their {kind} would take about {size / 2**30:.0f} GiB{effort}, more than this version takes: "
+        "use fewer clusters or variables"
+    )
 
 
 def _confounded(statistics: CrossedStatistics) -> Iterator[Finding]:

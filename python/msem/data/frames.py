@@ -236,6 +236,9 @@ class ClusteredData:
         if level - 2 >= len(inner):
             return self.clusters
         chosen = inner[level - 2 :]
+        name, own = chosen[0]
+        if own.crossed:
+            return own.ids.rename(name)
         parent = np.arange(len(chosen[0][1].parent))
         columns: dict[str, Any] = {}
         for name, clusters in chosen:
@@ -309,6 +312,42 @@ class ClusteredData:
         ]
         numbers = [k for k, own in enumerate(measured) for _ in own]
         return variables.numbers, numbers, values, [clusters.parent.tolist() for clusters in levels]
+
+    def crossed(self, variables: Variables) -> tuple[_core.CrossedData, NDArray[np.int64]]:
+        """The statistics of crossed classifications, and the cell of each row in them; -1 if nothing is observed.
+
+        Raises
+        ------
+        DataError
+            If a variable of one classification varies within a cluster of it.
+        """
+        (lower,) = self.inner.values()
+        codes, ids = [lower.codes, cluster_codes(self)], [lower.ids, self.clusters]
+        values = []
+        for level, own in enumerate(variables.measured[1:], 2):
+            code, known = codes[level - 2], ids[level - 2]
+            of_clusters, varying = _core.cluster_values(columns_of(self, own), code, len(known))
+            for name, (count, some) in zip(own, varying, strict=True):
+                if count:
+                    first = ", ".join(str(known[each]) for each in some)
+                    raise DataError(
+                        f"variable {name!r} is in the block of level {level} only, but varies within {count} of "
+                        f"{len(known)} of its clusters (such as {first}): put it in the block of level 1 too, or use "
+                        "its cluster mean"
+                    )
+            values.append(np.asarray(of_clusters, dtype=np.float64).reshape(len(known), len(own)))
+        measured = [k for k, own in enumerate(variables.measured) for _ in own]
+        units = np.column_stack(columns_of(self, variables.unit))
+        found = _core.CrossedData(variables.numbers, measured, units, codes, values)
+        number = {tuple(own): k for k, own in enumerate(found.patterns)}
+        kinds, kind = np.unique(~np.isnan(units), axis=0, return_inverse=True)
+        numbers = np.array([number.get(tuple(np.flatnonzero(row).tolist()), -1) for row in kinds])
+        pattern = numbers[kind.ravel()]
+        inner, outer, third = (np.asarray(part, dtype=np.int64) for part in found.cells[:3])
+        cells = (inner * len(self.clusters) + outer) * len(number) + third  # ascending
+        own_cells = (lower.codes * len(self.clusters) + codes[1]) * len(number) + np.maximum(pattern, 0)
+        cell = np.searchsorted(cells, own_cells).astype(np.int64)
+        return found, np.where(pattern < 0, -1, cell)
 
     @property
     def unweighted(self) -> ClusteredData:

@@ -19,6 +19,39 @@ Floats = NDArray[np.float64]
 
 SAME = 1e-8  # relative difference of moments that counts as none
 
+# Means (J, d) of what is unknown of the clusters of a level, covariance matrices (S, d, d), and which each cluster has.
+Posterior = tuple[Floats, Floats, NDArray[np.int64]]
+
+
+def level_posterior(
+    moments: tuple[Floats, Floats],
+    below: int,
+    evidence: tuple[Floats, Floats, NDArray[np.int64]],
+    observed: int | None = None,
+) -> Posterior:
+    """Posterior moments of the variables of a level that are not measured on it.
+
+    Of the parts at this level of the `below` first ones, which are measured below, then of the latent variables: with
+    derivatives s and H of the log-likelihood, E v = mean + Cov(v, y) s, Var v = cov - Cov(v, y) H Cov(y, v).
+
+    Parameters
+    ----------
+    moments : (mean, covariance matrix)
+        That the model implies, latent variables last.
+    below : int
+    evidence : (scores, information, which)
+        Derivatives of the log-likelihood with respect to the means of the observed variables (J, n), minus the second
+        ones (S, n, n), and which of these each cluster has.
+    observed : int, optional
+        Where the latent variables begin, if it is not at n.
+    """
+    mean, cov = moments
+    scores, information, which = evidence
+    n = scores.shape[1]
+    own = np.r_[0:below, n if observed is None else observed : len(mean)]
+    reach = cov[own, :n]
+    return mean[own] + scores @ reach.T, cov[np.ix_(own, own)] - reach @ information @ reach.T, which
+
 
 class ManyLevels(WithoutSlopes):
     """Statistics of complete data of more than two levels, numbered from that of the units.
@@ -27,7 +60,7 @@ class ManyLevels(WithoutSlopes):
     """
 
     words: ClassVar[str] = "models of three levels"
-    complete = True
+    independent = True
 
     if TYPE_CHECKING:
         variables: Variables
@@ -55,6 +88,11 @@ class ManyLevels(WithoutSlopes):
 
         def clusters(self, rows: Rows) -> Clusters:
             """Independent units."""
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is missing."""
+        return True
 
     @property
     def unit(self) -> tuple[str, ...]:
@@ -179,6 +217,10 @@ class ManyLevels(WithoutSlopes):
     def centred(self) -> NoReturn:
         """Such a model has means; always `UnsupportedError`."""
         self.refuse("samples without means")
+
+    def crossed_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> Any:
+        """Always `UnsupportedError`, where nothing is crossed."""
+        self.refuse("samples drawn from a fit")
 
     def design(self, within: LevelArrays, between: LevelArrays, *names: Sequence[str]) -> NoReturn:
         """Always `UnsupportedError`."""

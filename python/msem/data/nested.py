@@ -20,7 +20,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.frames import ClusteredData, columns_of
-from msem.data.hierarchy import ManyLevels
+from msem.data.hierarchy import ManyLevels, Posterior, level_posterior
 from msem.data.screening import (
     Finding,
     constant,
@@ -67,7 +67,7 @@ class NestedStatistics(ManyLevels):
         return float(self._weights[0] @ self.data.sizes), *upper
 
     @property
-    def complete(self) -> bool:  # type: ignore[override]
+    def complete(self) -> bool:
         """Whether no value is missing."""
         return self.data.complete
 
@@ -271,9 +271,6 @@ class NestedClusters(CountedClusters):
         return partial(_core.NestedPool, self.data, np.argsort(order).tolist())
 
 
-Posterior = tuple[Floats, Floats, NDArray[np.int64]]
-
-
 @dataclass(frozen=True, eq=False)
 class NestedPosterior:
     """Clusters with the moments that a model implies: what all data say about the variables of each level.
@@ -322,16 +319,12 @@ class NestedPosterior:
     def level_posterior(self, level: int) -> Posterior:
         """Posterior means (J, d), covariance matrices (S, d, d), and which of these each cluster of a level has.
 
-        Of the parts at this level of variables that are measured below, then of the latent variables, random slopes
-        first: with derivatives s and H of the log-likelihood, E v = mean + Cov(v, y) s,
-        Var v = cov - Cov(v, y) H Cov(y, v).
+        See `hierarchy.level_posterior`; random slopes are the first latent variables.
         """
-        scores, information, which = self._evidence(level)
-        mean, cov, n = self._without_products(level - 1)
+        mean, cov, _ = self._without_products(level - 1)
         below = sum(self.data.measured[v] < level - 1 for v in self.data.levels[level - 1])
-        own = np.r_[0:below, len(self.data.levels[level - 1]) : len(mean)]
-        reach = cov[own, :n]
-        return mean[own] + scores @ reach.T, cov[np.ix_(own, own)] - reach @ information @ reach.T, which
+        observed = len(self.data.levels[level - 1])
+        return level_posterior((mean, cov), below, self._evidence(level), observed)
 
     def cluster_posterior(self) -> Posterior:
         """The same of the highest clusters."""

@@ -76,7 +76,7 @@ class NestedSlopeStatistics(ManyLevels):
         return self.plain.source
 
     @property
-    def complete(self) -> bool:  # type: ignore[override]
+    def complete(self) -> bool:
         """Whether no value is missing."""
         return self.plain.complete
 

@@ -94,7 +94,7 @@ def read_sample(
         return sample
     for count, what in left_out(sample, settings, grouping):
         warn(f"{count} rows have no {what} and were left out", DataWarning)
-    deleted = deleted_listwise(sample, settings, full=not (settings.crossed or table.ordered.thresholds))
+    deleted = deleted_listwise(sample, settings, full=not table.ordered.thresholds)
     if deleted:
         warn(deleted, DataWarning)
     return sample
@@ -162,11 +162,6 @@ def read_statistics(
     require_rows_of_data(data)
     _require_latent_names(table, data)
     require_cluster_columns(table, settings)
-    if settings.incomplete and settings.crossed:
-        raise UnsupportedError(
-            "missing values are not available for crossed classifications in this version: leave out missing=, so that "
-            "rows with missing values are deleted"
-        )
     variables = table.variables.names
     holes = allowed_holes(table) if settings.incomplete else None
     if settings.replicate_weights and not table.multilevel:
@@ -657,5 +652,7 @@ def allowed_holes(table: ParameterTable) -> Holes:
     fixed |= dict.fromkeys(slope.covariate for group in groups for slope in table.slopes(group))
     if not table.multilevel:
         return Holes(required=tuple(fixed))
+    if table.crossed:  # a row may not tell of a cluster what others of the cluster do
+        return Holes(required=tuple(dict.fromkeys((*fixed, *table.variables.cluster))))
     *inner, highest = table.variables.measured[1:]
     return Holes(tuple(fixed), highest, tuple(inner))

@@ -142,6 +142,9 @@ class Rows(Protocol):
     ) -> _core.NestedData:
         """The statistics of nested clusters for a model with random slopes; see `NestedSlopeStatistics`."""
 
+    def crossed(self, variables: Variables) -> tuple[_core.CrossedData, NDArray[np.int64]]:
+        """The statistics of crossed classifications, and the cell of each row in them; see `CrossedStatistics`."""
+
     def reduced(
         self,
         unit: Sequence[str],
@@ -277,6 +280,12 @@ class CountedClusters:
 class AtMostTwoLevels:
     """What statistics of one level or two say alike."""
 
+    independent = True
+
+    def crossed_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> NoReturn:
+        """Nothing is crossed; always `UnsupportedError`."""
+        raise UnsupportedError("only crossed classifications have a design of crossed clusters")
+
     if TYPE_CHECKING:
 
         @property
@@ -348,6 +357,10 @@ class Statistics(Protocol):
     @property
     def complete(self) -> bool:
         """Whether no value is missing."""
+
+    @property
+    def independent(self) -> bool:
+        """Whether the highest clusters, or rows without clusters, are independent of each other."""
 
     @property
     def variables(self) -> Variables:
@@ -492,6 +505,9 @@ class Statistics(Protocol):
 
     def redrawn(self, drawn: Any) -> Self:
         """The statistics of a replicate that the core has drawn."""
+
+    def crossed_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> Any:
+        """The same of a group whose clusters are not independent, from the moments of each level and its covariates."""
 
     def design(
         self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]

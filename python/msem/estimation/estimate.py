@@ -182,7 +182,8 @@ def estimate(
             tolerance,
             [block.level == saturated_level for block in objective.blocks] if saturated_level else [],
             SPACES.index("natural" if loss is not None or filled.penalty else sample.space),
-            random_starts,
+            # values of a likelihood without independent clusters take long: then none unless they are asked for
+            random_starts or (0 if all(s.independent for s in sample.statistics) else -1),
             sample.in_cone,
         )
     )

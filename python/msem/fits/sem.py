@@ -275,7 +275,7 @@ def sem(
         `docs/small-samples.md`.
     starts : int, default 0
         Random starts beside the usual ones. 0: eight, where few clusters, an improper solution or one at bounds make
-        several maxima likely.
+        several maxima likely; none for crossed classifications, whose likelihood takes long.
     nodes : int, default 0
         Of adaptive quadrature, for each random slope, where a covariate with a random slope stands at both levels. 0:
         as many as are accurate by experience (15, 9 or 7 for one, two or three slopes). The log-likelihood is evaluated

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import pandas as pd
+
+from msem.data.frames import ClusteredData
 from msem.entry import entry
-from msem.errors import ArgumentError, DataError, ModelError
+from msem.errors import ArgumentError, DataError, ModelError, UnsupportedError
 from msem.estimation.estimate import require_maximum
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
 from msem.resampling.workers import Origin, require_drawable
 from msem.settings import require_choice, require_seed, require_whole
-from msem.simulation.datasets import DrawnData
+from msem.simulation.datasets import DrawnCrossed, DrawnData
 from msem.simulation.designs import Clusters, by_group, read_clusters
 from msem.simulation.drawn import DrawnSamples
 from msem.simulation.population import Population, fitted_population, population_of
-from msem.simulation.shapes import is_normal, read_distribution
-from msem.simulation.sources import row_draws, statistics_draws
+from msem.simulation.shapes import Shape, is_normal, read_distribution
+from msem.simulation.sources import crossed_draws, row_draws, statistics_draws
 
 KINDS = ("data", "statistics")
 
@@ -44,7 +48,8 @@ def simulate(
         A model in lavaan's language with a value for every parameter, as in ``fw =~ 1*y1 + 0.8*y2`` and
         ``fw ~~ 0.5*fw``, or with ``start(0.8)``. Intercepts and covariances that it does not mention are 0, and
         covariates have mean 0 and variance 1 unless it says otherwise; they are drawn too. Or a fit, whose estimates
-        are the population, with the moments of its covariates.
+        are the population, with the moments of its covariates; samples from a fit to crossed classifications have its
+        pairs of clusters.
     nclusters : int, or dict of group to int
         Default for a fit: those of its sample.
     cluster_sizes : int, sequence of int, or dict of size to number of clusters
@@ -86,6 +91,16 @@ def simulate(
     number = require_seed(seed)
     count = 1 if replications is None else require_whole("replications", replications, 1)
     population = read_population(model)
+    if isinstance(model, Fit) and population.table.crossed:
+        if nclusters is not None or cluster_sizes is not None or nobs is not None:
+            raise DataError(
+                "samples of crossed classifications have the pairs of clusters of the fit: leave out nclusters, "
+                "cluster_sizes and nobs"
+            )
+        if as_ != "data":
+            raise UnsupportedError('samples of crossed classifications are data: leave out as_="statistics"')
+        crossed = _crossed_samples(model, population, read_distribution(distribution), number, count)
+        return crossed[0] if replications is None else crossed
     labels, variables = population.table.group_labels, population.variables
     clusters = read_design(population, model, nclusters, cluster_sizes, nobs)
     shapes = read_distribution(distribution)
@@ -103,6 +118,27 @@ def simulate(
             variables, labels, tuple(clusters), rows, range(count), number, str(cluster), str(group)
         )
     return samples[0] if replications is None else samples
+
+
+def _crossed_samples(
+    fit: Fit, population: Population, shapes: Mapping[int, Shape], seed: int, count: int
+) -> DrawnCrossed:
+    """Samples with the clusters of the rows of a fit."""
+    identifiers, codes = [], []
+    columns = fit.table.clusters[::-1]  # that of level 2 first
+    for group in fit.sample.groups:
+        rows = group.data
+        if not isinstance(rows, ClusteredData) or group.statistics.independent:
+            raise DataError("the fit has no rows of crossed classifications, whose pairs samples would have")
+        own = rows.codes_of(2), rows.codes_of(3)
+        ids = rows.ids_of(2, columns[1]), rows.clusters
+        codes.append(own)
+        identifiers.append(pd.DataFrame({n: i[c] for n, i, c in zip(columns, ids, own, strict=True)}))
+    draws = crossed_draws(population, codes, shapes, seed)
+    labels, column = population.table.group_labels, fit.options.group or "group"
+    return DrawnCrossed(
+        population.variables, labels, tuple(identifiers), tuple(codes), draws, range(count), seed, column
+    )
 
 
 def read_population(model: str | CompiledModel | Fit) -> Population:

@@ -146,7 +146,7 @@ class GroupColumns:
 def cluster_frame(parts: Sequence[GroupColumns], cluster: str, level: int = 2) -> pd.DataFrame:
     """One row for each cluster, indexed by cluster id, in order of first appearance.
 
-    Clusters of level 2 of three are indexed by the id of the cluster they are in and their own.
+    Clusters of level 2 of three are indexed by the id of the cluster they are in and their own, crossed ones by theirs.
 
     If the model has several groups the first column is `group`, the label of the cluster's group.
     """
@@ -157,7 +157,8 @@ def cluster_frame(parts: Sequence[GroupColumns], cluster: str, level: int = 2) -
             frame.insert(0, "group", part.label)
         frames.append(frame)
     out = pd.concat(frames)
-    return out if out.index.nlevels > 1 else out.rename_axis(index=cluster or None)
+    known = out.index.nlevels > 1 or out.index.name is not None
+    return out if known else out.rename_axis(index=cluster or None)
 
 
 def unit_frame(parts: Sequence[GroupColumns]) -> pd.DataFrame:
@@ -308,7 +309,8 @@ def prediction_rows(fit: Solution, newdata: Any, cluster: str | None) -> dict[in
         return {number: training_rows(group) for number, group in enumerate(groups)}
     holes = None if fit.options.missing == "listwise" else allowed_holes(fit.table)
     inner = fit.options.inner_clusters
-    return new_rows(newdata, groups, cluster or "", fit.options.group, holes, inner)
+    crossed = fit.table.crossed
+    return new_rows(newdata, groups, cluster or "", fit.options.group, holes, inner, crossed=crossed)
 
 
 def fitted_model(fit: Solution, number: int, theta: Floats | None = None) -> GroupModel:

@@ -113,9 +113,12 @@ def _without(table: ParameterTable, names: Collection[str]) -> ParameterTable:
 
 @cached
 def complete_data(fit: Solution) -> CompleteData | None:
-    """Complete data like those of a fit; None if the saturated moments are no maximum, or have no covariance."""
+    """Complete data like those of a fit; None where there are none.
+
+    So it is if the saturated moments are no maximum or have no covariance, and where clusters are not independent.
+    """
     sample = fit.sample
-    if not sample.converged:
+    if not sample.converged or not all(s.independent for s in sample.statistics):
         return None
     auxiliary = fit.table.auxiliary
     levels = [{k: m.without(auxiliary) for k, m in group.items()} for group in sample.levels]

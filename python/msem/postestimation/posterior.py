@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays
 from msem.data.frames import columns_of
 from msem.data.statistics import Statistics
-from msem.errors import ModelError
+from msem.errors import ModelError, UnsupportedError
 from msem.estimation.matrices import BlockMap, block_matrices
 from msem.estimation.objective import Objective
 from msem.model.partable import fixed_covariates
@@ -231,6 +231,8 @@ def bartlett(model: GroupModel, rows: Rows, level: int) -> Scores:
         if level < model.top:
             return Scores(names, *data.unit_bartlett(m.loadings, m.residual, *model.units(rows)))
         return Scores(names, *data.cluster_bartlett(m.loadings, m.residual))
+    except UnsupportedError:
+        raise
     except ValueError as error:
         raise _undetermined(level, names, str(error)) from None
 

@@ -63,6 +63,8 @@ def training_rows(group: Group) -> Rows:
             "the model was fitted to moments or statistics, which do not tell one row from another: give rows as "
             "newdata="
         )
+    if not group.statistics.independent:
+        return Rows(group.data, clusters_of(group.statistics, group.data))
     if group.statistics.unit and group.sampled is None:
         return Rows(group.data, group.clusters)
     # what is known of a unit or cluster does not depend on how often it counts
@@ -77,6 +79,8 @@ def new_rows(
     group: str,
     holes: Holes | None = None,
     inner: Sequence[str] = (),
+    *,
+    crossed: bool = False,
 ) -> dict[int, Rows]:
     """Rows of a frame of new data, by the number of their group from 0; any clusters of any size.
 
@@ -91,6 +95,8 @@ def new_rows(
         Keep rows with missing values; otherwise only complete ones.
     inner : sequence of str
         Columns of clusters within clusters, the highest first.
+    crossed : bool
+        Whether these are crossed with the others instead.
 
     Raises
     ------
@@ -105,12 +111,12 @@ def new_rows(
         )
     column = cluster if s.unit else None
     if len(groups) == 1:
-        rows = clustered_data(frame, s.names, column, holes, None, inner)
+        rows = clustered_data(frame, s.names, column, holes, None, inner, crossed=crossed)
         return {0: Rows(rows, clusters_of(s, rows))}
     grouping = known_groups(frame, group, [one.label for one in groups])
     used = [number for number in range(len(groups)) if (grouping.codes == number).any()]
     labels = [grouping.labels[number] for number in used]
-    data = grouped_data(frame, s.names, column, grouping, labels, holes, None, inner)
+    data = grouped_data(frame, s.names, column, grouping, labels, holes, None, inner, crossed=crossed)
     return {
         number: Rows(rows, clusters_of(groups[number].statistics, rows))
         for number, rows in zip(used, data, strict=True)

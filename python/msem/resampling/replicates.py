@@ -162,6 +162,8 @@ def parametric_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
 
 def _parametric_maker(estimate: Estimate, sample: Sample, seed: int) -> Callable[[], _core.Draws]:
     designs = [_design(estimate, group, number) for number, group in enumerate(sample.groups, 1)]
+    if not sample.statistics[0].independent:
+        return partial(_parametric_crossed, designs, seed)
     slopes = [bool(estimate.table.slopes(number)) for number in range(1, len(designs) + 1)]
     if all(slopes):
         return partial(_parametric_slopes, designs, seed)
@@ -210,11 +212,20 @@ def _parametric_slopes(groups: Sequence[Any], seed: int) -> _core.SlopeParametri
         raise DataError(f"samples cannot be drawn from this model: {error}") from error
 
 
+def _parametric_crossed(groups: Sequence[Any], seed: int) -> _core.CrossedParametricDraws:
+    try:
+        return _core.CrossedParametricDraws(groups, seed)
+    except ValueError as error:
+        raise DataError(f"samples cannot be drawn from this model: {error}") from error
+
+
 def _design(estimate: Estimate, group: Group, number: int) -> Any:
     """A group as the core draws samples of it."""
     _require_independent_rows(group)
     s = group.statistics
     moments = estimate.objective.likelihood_moments(estimate.theta, number)
+    if not s.independent:
+        return s.crossed_design(moments, fixed_covariates(estimate.table, s.variables, number))
     within = moments[1] if s.unit else NONE
     return s.design(within, moments[max(moments)], *fixed_covariates(estimate.table, s.variables, number))
 

@@ -172,7 +172,8 @@ def population_of(table: ParameterTable) -> Population:
 
 def fitted_population(table: ParameterTable, theta: Floats) -> Population:
     """The population that estimates are, in a table with the moments of fixed covariates."""
-    require_two_levels(table, "samples drawn from a fit")
+    if not table.crossed:
+        require_two_levels(table, "samples drawn from a fit")
     return Population(table, row_values(table, theta))
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msem import _core
 from msem.errors import ModelError, UnsupportedError
 from msem.simulation.designs import Clusters, require_divided
 from msem.simulation.population import Population
 from msem.simulation.shapes import Shape, is_normal
+
+Codes = NDArray[np.int64]
 
 
 def statistics_draws(
@@ -89,3 +93,34 @@ def row_draws(
         within = shapes[1].law(moments[1]) if unit else none
         groups.append((list(one.sizes), nboth, within, between, population.slopes(group)))
     return _core.RowDraws(groups, seed)
+
+
+def crossed_draws(
+    population: Population, codes: Sequence[tuple[Codes, Codes]], shapes: Mapping[int, Shape], seed: int
+) -> _core.CrossedRowDraws:
+    """Samples of two crossed classifications unit by unit, given the clusters of the units of each group.
+
+    Raises
+    ------
+    ModelError
+        If the population is no distribution.
+    """
+    variables = population.variables
+    groups = []
+    for group, own in enumerate(codes, 1):
+        moments = population.moments(group)
+        laws, added = [], []
+        for level, (names, measured) in enumerate(zip(variables.levels, variables.measured, strict=True), 1):
+            m = moments[level]
+            if level == 1:
+                order = [names.index(name) for name in variables.unit]
+            else:
+                order = [k for k, name in enumerate(names) if name not in measured]
+                order += [names.index(name) for name in measured]
+                added.append([variables.unit.index(name) for name in names if name not in measured])
+            part = replace(
+                m, names=tuple(m.names[k] for k in order), mean=m.mean[order], cov=m.cov[np.ix_(order, order)]
+            )
+            laws.append(shapes[min(level, 2)].law(part))
+        groups.append(([one.tolist() for one in own], *laws, added))
+    return _core.CrossedRowDraws(groups, seed)
