@@ -62,6 +62,8 @@ def test_other_names_mean_the_same(fit, data, name):
 
 def test_unknown_names_are_refused(data):
     with pytest.raises(ValueError, match="missing must be one of 'listwise', 'fiml'"):
+        msem.sem(MODEL, data, cluster="cluster", missing="mice")
+    with pytest.raises(ValueError, match="is for ordered variables"):
         msem.sem(MODEL, data, cluster="cluster", missing="pairwise")
 
 
