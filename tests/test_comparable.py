@@ -9,7 +9,7 @@ import pytest
 
 import fits
 import msem
-from msem.errors import DataError, ImproperSolutionWarning, ModelError, MsemError, UnsupportedError
+from msem.errors import DataError, ImproperSolutionWarning, ModelError, MsemError
 from nested import EQUAL, FREE, SIZES, fitted, skewed
 
 
@@ -54,8 +54,10 @@ def test_what_is_no_maximum_of_a_likelihood_is_not_compared() -> None:
     with pytest.raises(ModelError, match=r"tests of early need a maximum.*not converged"):
         msem.compare_models(fit=fitted(), early=early)
     uls = msem.sem("f =~ y1 + y2 + y3", DATA, estimator="ULS")
-    with pytest.raises(UnsupportedError, match="least squares"):
+    with pytest.raises(ModelError, match="same degrees of freedom"):
         msem.compare_models(uls, uls)
+    with pytest.raises(ModelError, match="fit both with the same estimator"):
+        msem.compare_models(uls, fitted())
 
 
 @pytest.mark.parametrize(

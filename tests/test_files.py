@@ -334,3 +334,4 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     copy = pickle.loads(pickle.dumps(MissingFileError("x/y.csv")))
     assert str(copy) == "there is no file x/y.csv: there is no folder x"
     assert copy.filename == "x/y.csv"
+    assert isinstance(MissingFileError.__new__(MissingFileError), MissingFileError)  # as Dask makes copies

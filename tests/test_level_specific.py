@@ -120,7 +120,7 @@ def test_constraints_across_levels_are_refused_and_those_of_one_level_kept(demo:
 
 
 def test_wrong_level_is_refused(fit: Fit, demo: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match="level must be 1 or 'within', 2 or 'between', not 3"):
+    with pytest.raises(ValueError, match="level must be 1 or 'within', 2 or 'between', or 'cluster', not 3"):
         fit.fit_measures(level=3)
     single = msem.sem("f =~ y1 + y2 + y3 + y4", demo)
     with pytest.raises(ModelError, match="need a two-level model"):

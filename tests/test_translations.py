@@ -73,7 +73,7 @@ def test_properties_without_a_value_keep_their_own_message(demo):
         ({"groups": "a"}, "cluster= here"),
         ({"std_lvv": True}, "did you mean 'std_lv'"),
         ({"se": "cluster"}, 'called "robust" here'),
-        ({"missing": "pairwise"}, 'take "fiml"'),
+        ({"missing": "pairwise"}, 'missing="fiml" uses'),
     ],
 )
 def test_options_that_do_not_exist_say_why_and_what_instead(options, message, demo):

@@ -55,7 +55,7 @@ class DataError(MsemError):
     """The data, or the moments given in their place, cannot be used."""
 
 
-class MissingFileError(DataError, FileNotFoundError):
+class MissingFileError(FileNotFoundError, DataError):
     """There is no such file or folder.
 
     Parameters

@@ -15,7 +15,7 @@ namespace {
 constexpr double kSmall = 1200;     // rows of a matrix that is dense in any case
 constexpr double kLargest = 12000;  // rows of a dense matrix
 constexpr double kBytes = 4e9;      // of a sparse factor and its inverse
-constexpr double kOperations = 2e11;
+constexpr double kOperations = 3e10;
 constexpr double kSlower = 12;  // how much longer an operation takes in a sparse matrix
 
 // Neighbours of each node, without itself; nothing where there are more than `most`.
