@@ -335,3 +335,24 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert str(copy) == "there is no file x/y.csv: there is no folder x"
     assert copy.filename == "x/y.csv"
     assert isinstance(MissingFileError.__new__(MissingFileError), MissingFileError)  # as Dask makes copies
+
+
+def test_long_ids_stay_whole_beside_empty_fields(tmp_path: Path) -> None:
+    first = 2**53
+    for offset, kind in ((0, "Int64"), (10**22, None)):
+        rows = [f"{offset + first + k},{k % 7}" for k in range(20)]
+        (tmp_path / "ids.csv").write_text("\n".join(["id,y", *rows, ",1"]) + "\n")
+        data = msem.read_data(tmp_path / "ids.csv")
+        assert data["id"].nunique() == 20
+        assert kind is None or data["id"].dtype == kind
+    (tmp_path / "large.csv").write_text("id,y\n" + "".join(f"{k},{k}.5e20\n" for k in range(9)) + "9,\n")
+    assert msem.read_data(tmp_path / "large.csv")["y"].dtype == "float64"
+
+
+def test_blanks_after_separators_belong_to_no_name(tmp_path: Path) -> None:
+    (tmp_path / "blanks.csv").write_text(
+        "school, y1, y2\n" + "".join(f"{k % 3}, {k}.5, {k * k}\n" for k in range(9))
+    )
+    assert list(msem.read_data(tmp_path / "blanks.csv")) == ["school", "y1", "y2"]
+    with pytest.raises(TypeError, match="in every column"):
+        msem.read_data(tmp_path / "blanks.csv", missing={"y1": -9})

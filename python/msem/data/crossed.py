@@ -19,7 +19,7 @@ from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.frames import ClusteredData
 from msem.data.hierarchy import ManyLevels, Posterior, level_posterior
-from msem.data.screening import Finding, dependent, report, require_scale, unvarying
+from msem.data.screening import Finding, dependent, report, require_scale, unobserved, unvarying
 from msem.data.statistics import CountedClusters, Rows
 from msem.errors import DataError, UnsupportedError
 from msem.model.variables import Variables
@@ -282,7 +282,9 @@ def crossed_statistics(
     if data.sampled is not None or data.weights is not None:
         CrossedStatistics.refuse("weights, PSUs and strata")
     names = [name for own in variables.measured for name in own]
-    report(unvarying({name: _present(data.columns[name]) for name in names}), found)
+    present = {name: _present(data.columns[name]) for name in names}
+    report(unobserved(names, np.array([len(column) for column in present.values()], dtype=np.float64)), found)
+    report(unvarying(present), found)
     statistics = CrossedStatistics(variables, data.crossed(variables)[0])
     _require_room(statistics)
     report(_confounded(statistics), found)

@@ -21,7 +21,7 @@ import pandas as pd
 from msem.data.columns import require_known, require_unique
 from msem.data.storage import existing
 from msem.entry import entry
-from msem.errors import DataError, DataWarning, ExtraError, MsemError, warn
+from msem.errors import ArgumentError, DataError, DataWarning, ExtraError, MsemError, warn
 from msem.settings import several
 
 Source = Path | BytesIO
@@ -39,6 +39,7 @@ STATISTICAL = {
 }
 UNREADABLE = (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 SEPARATORS = (",", ";", "\t", "|")
+EXACT = 2.0**53  # above it not every whole number is a double
 MISSING = (".",)  # a missing value in files of SAS, Stata and Mplus
 WORDS = (  # what pandas takes for one
     *(
@@ -128,6 +129,8 @@ def read_data(
     >>> msem.read_data("countries.csv", verbatim="country")  # doctest: +SKIP
     """
     path = Path(existing(path))
+    if isinstance(missing, Mapping):
+        raise ArgumentError("missing= names codes that are missing in every column: give them as a list")
     codes = [missing] if isinstance(missing, str | int | float) else list(missing)
     suffix = path.suffix.lower()
     of_text = suffix not in PARQUET and suffix not in STATISTICAL
@@ -145,6 +148,7 @@ def read_data(
             source = path if path.is_file() else BytesIO(path.read_bytes())
             form = _form(source, codes, words, names, encoding)
             frame = _numbers(pd.read_csv(_again(source), **form.options), form)
+            frame = _with_whole_numbers(frame, source, form)
             _warn_of_words(source, form, _with_holes(frame))
     return _labelled(_without(frame, codes), several(labels))
 
@@ -159,6 +163,12 @@ def read_chunks(path: Path) -> Iterator[pd.DataFrame]:
         holes: set[str] = set()
         with pd.read_csv(path, **form.options, chunksize=ROWS) as chunks:
             for chunk in chunks:
+                large = _beyond_doubles(chunk)
+                if large:
+                    raise DataError(
+                        f"column {large[0]!r} has missing values and whole numbers above 2^53, not told apart "
+                        "as decimals: read the file by msem.read_data, or write them as text"
+                    )
                 frame = _numbers(chunk, form)
                 holes.update(_with_holes(frame))
                 yield frame
@@ -233,7 +243,12 @@ def _form(
         encoding=encoding,
     )[0].tolist()
     separator = _separator(lines)
-    options: dict[str, Any] = {"sep": separator, "encoding": encoding, "low_memory": False}
+    options: dict[str, Any] = {
+        "sep": separator,
+        "encoding": encoding,
+        "low_memory": False,
+        "skipinitialspace": True,
+    }
     if separator == r"\s+":
         del options["low_memory"]
     rows = lines if names is not None else lines[1:]
@@ -247,6 +262,7 @@ def _form(
         sep=separator,
         encoding=encoding,
         keep_default_na=False,
+        skipinitialspace=True,
     ).iloc[0]
     header = [name for name in first if name]
     if names is not None:
@@ -318,6 +334,27 @@ def _warn_of_words(source: Source, form: TextForm, columns: Sequence[str]) -> No
             f"verbatim={columns if len(columns) > 1 else columns[0]!r}",
             DataWarning,
         )
+
+
+def _beyond_doubles(frame: pd.DataFrame) -> list[Any]:
+    """Columns of decimals that are so large that whole numbers are not told apart."""
+    decimals = [name for name in frame if frame[name].dtype == np.float64]
+    return [name for name in decimals if (np.abs(frame[name].to_numpy()) >= EXACT).any()]
+
+
+def _with_whole_numbers(frame: pd.DataFrame, source: Any, form: TextForm) -> pd.DataFrame:
+    """A frame whose long ids are whole numbers, though an empty field made decimals of the column."""
+    for name in _beyond_doubles(frame):
+        options = {key: value for key, value in form.options.items() if key != "dtype"}
+        texts = pd.read_csv(_again(source), **options, usecols=[name], dtype=str)[name].str.strip()
+        present = texts.notna()
+        if texts[present].str.fullmatch(r"[+-]?\d{1,18}").all():
+            whole = pd.array([pd.NA] * len(frame), dtype="Int64")
+            whole[present.to_numpy()] = [int(text) for text in texts[present]]
+            frame[name] = whole
+        elif texts[present].str.fullmatch(r"[+-]?\d+").all():
+            frame[name] = texts
+    return frame
 
 
 def _numbers(frame: pd.DataFrame, form: TextForm) -> pd.DataFrame:

@@ -197,7 +197,7 @@ class ManyLevels(WithoutSlopes):
         self, levels: Mapping[int, LevelArrays], variables: Variables, source: str, rows: Rows | None = None
     ) -> Statistics:
         """Always `UnsupportedError`, where there are none."""
-        self.refuse("statistics that moments imply")
+        self.refuse("fractions of missing information and other statistics that moments imply")
 
     @classmethod
     def refuse(cls, what: str) -> NoReturn:

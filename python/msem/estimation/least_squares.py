@@ -410,7 +410,10 @@ def ordered_problems(fit: Estimate, solution: LeastSquaresSolution) -> tuple[Pro
             Problem(
                 "boundary",
                 f"the correlation of {', of '.join(pairs)} is at its bound of .999 in the first stage",
-                "An empty cell of their table is the usual cause: merge categories, or leave one of them out",
+                "That between clusters is there if their variances between them are small: leave one of them out at "
+                "level 2. Otherwise an empty cell of their table is the usual cause: merge categories"
+                if table.multilevel
+                else "An empty cell of their table is the usual cause: merge categories, or leave one of them out",
             )
         )
     return tuple(problems)

@@ -14,7 +14,7 @@ from msem.data.frames import ClusteredData
 from msem.data.reading import allowed_holes
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
-from msem.model.levels import Level
+from msem.model.levels import WITHIN, Level
 from msem.postestimation.posterior import GroupModel, Scores, bartlett, group_model, posterior
 from msem.postestimation.posterior import random_effects as between_parts
 from msem.postestimation.rows import Rows, new_rows, require_values, sample_means, training_rows
@@ -110,6 +110,10 @@ def random_effects_frame(
         If no variable is at both levels.
     """
     if not any(model.parts(level) for _, model, _ in groups):
+        if level == WITHIN:
+            raise ModelError(
+                "random effects are those of clusters, of variables that are at both levels: there are none at level 1"
+            )
         raise ModelError("no variable of the model is at both levels, so there are no random effects")
     parts = [
         GroupColumns(rows.data, between_parts(model, rows, level).columns(se=se, cov=cov), label)
