@@ -97,7 +97,12 @@ def test_derivatives_are_those_of_the_value(make):
 def test_slopes_of_observed_covariates_need_no_nodes():
     """The integrand is normal then, and any rule exact."""
     case = slope_cases.Case("all kinds")
-    other = integrated(case.statistics, case.sample.groups[0].rows, 5)
+    other = integrated(
+        case.statistics,
+        case.sample.groups[0].rows,
+        [slope.covariate for slope in case.statistics.slopes],
+        nodes=5,
+    )
     objective = replace(build_objective(case.table, other), covariate_llf=0.0)
     assert objective.value(case.near) == pytest.approx(case.objective.value(case.near), rel=1e-9)
     close = {"rtol": 0, "atol": 1e-7 * np.abs(case.objective.gradient(case.near)).max()}
@@ -148,7 +153,7 @@ def test_a_covariate_split_into_its_parts_is_that_of_block_quadrature():
 def test_what_cannot_be_integrated_is_refused():
     data = slope_cases.sample(3, 60)
     with pytest.raises(
-        UnsupportedError, match="missing values with random slopes of covariates at both levels"
+        UnsupportedError, match="missing values with random slopes of covariates that are latent or at both levels"
     ):
         msem.sem(MODEL, slope_cases.with_holes(data), cluster="id", missing="fiml")
     with pytest.raises(UnsupportedError, match="expected information is no closed form"):

@@ -1,5 +1,6 @@
 #include "base/normal.hpp"
 
+#include <Eigen/Core>
 #include <algorithm>
 #include <limits>
 
@@ -38,6 +39,17 @@ struct Angles {
   int n;
   const double *nodes, *weights;
 };
+
+// (1 + x) times the ratio of tail and density at x >= 0, as a sum of Chebyshev polynomials of (x - a) / (x + a).
+constexpr int kTerms = 22;
+constexpr double kCentre = 5.5;
+constexpr double kMills[kTerms] = {
+    1.1540988955333935,      -0.16385223187162568,    -0.0076182486333373593,  0.029713952331241134,
+    -0.017636097560684551,   0.0069821347271624389,   -0.0021029779930541006,  0.0004903463553690557,
+    -8.4590966450830417e-05, 8.9414732973303046e-06,  5.8233725184209105e-08,  -2.1301661680794838e-07,
+    3.1009948457949575e-08,  1.2806699611900285e-09,  -9.8855080565840582e-10, 6.645353600731596e-11,
+    2.3241695235043382e-11,  -3.8489922360440686e-12, -4.9158010995142834e-13, 1.5463630376189029e-13,
+    1.0003109451872661e-14,  -5.7776006201493145e-15};
 
 // P(X > h, Y > k) by the integral of the density over the correlation, in the angle asin r.
 double upper_by_angle(double h, double k, double r) {
@@ -89,6 +101,30 @@ double upper_by_expansion(double h, double k, double r) {
 }
 
 }  // namespace
+
+void normal_tails(const double* z, std::ptrdiff_t n, double* tail, double* density) {
+  constexpr std::ptrdiff_t kBlock = 16;
+  constexpr double scale = 0.39894228040143267794;  // 1 / sqrt(2 pi)
+  using Block = Eigen::Array<double, kBlock, 1>;
+  for (std::ptrdiff_t from = 0; from < n; from += kBlock) {
+    const std::ptrdiff_t count = std::min(kBlock, n - from);
+    Block x = Block::Zero();
+    for (std::ptrdiff_t i = 0; i < count; ++i) x[i] = std::abs(z[from + i]);
+    const Block phi = scale * (-0.5 * x * x).exp();
+    const Block t = 2 * (x - kCentre) / (x + kCentre);
+    Block one = Block::Zero(), two = Block::Zero();
+    for (int k = kTerms - 1; k > 0; --k) {
+      const Block next = kMills[k] + t * one - two;
+      two = one;
+      one = next;
+    }
+    const Block ratio = (kMills[0] + 0.5 * t * one - two) / (1 + x) * phi;
+    for (std::ptrdiff_t i = 0; i < count; ++i) {
+      tail[from + i] = ratio[i];
+      density[from + i] = phi[i];
+    }
+  }
+}
 
 double binormal_density(double x, double y, double r) {
   if (std::isinf(x) || std::isinf(y)) return 0;

@@ -3,6 +3,7 @@
 
 #include <Eigen/Core>
 #include <cmath>
+#include <cstddef>
 
 namespace msem {
 
@@ -17,6 +18,9 @@ inline double normal_cdf(double x) { return 0.5 * std::erfc(-0.70710678118654752
 inline double normal_between(double low, double high) {
   return low + high > 0 ? normal_cdf(-low) - normal_cdf(-high) : normal_cdf(high) - normal_cdf(low);
 }
+
+// P(X > |z|) and the density at each of n places, to 2e-15 relative, several at a time.
+void normal_tails(const double* z, std::ptrdiff_t n, double* tail, double* density);
 
 // P(X < x, Y < y) for correlation r (Drezner & Wesolowsky, 1990; Genz, 2004); limits may be infinite.
 double binormal_cdf(double x, double y, double r);

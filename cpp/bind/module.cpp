@@ -9,6 +9,7 @@ void bind_accumulate(py::module_& m);
 void bind_constraints(py::module_& m);
 void bind_engine(py::module_& m);
 void bind_incomplete(py::module_& m);
+void bind_integrals(py::module_& m);
 void bind_iterative(py::module_& m);
 void bind_crossed(py::module_& m);
 void bind_nested(py::module_& m);
@@ -55,6 +56,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind_slopes(m);
   bind_nested(m);
   bind_crossed(m);
+  bind_integrals(m);
   bind_iterative(m);
   bind_influence(m);
   bind_ordered(m);

@@ -153,20 +153,21 @@ py::tuple unit_scores(const ReducedData& self, const Vector& mean, const Matrix&
 using Quadrature = std::shared_ptr<SlopeClusterData>;
 
 Quadrature slope_cluster_data(const Vector& sizes, const Matrix& means, const Matrix& within, Index nboth,
-                              std::vector<Index> covariate, Index nodes) {
+                              std::vector<Index> covariate, Index nodes, Index latent) {
   auto out = std::make_shared<SlopeClusterData>();
   Index p = 0;
   while (p * (p + 1) / 2 < within.cols()) ++p;
   const Index J = sizes.size();
   if (p * (p + 1) / 2 != within.cols() || means.rows() != J || within.rows() != J || means.cols() < p ||
-      nboth < 0 || nboth > p || nodes < 1)
+      nboth < 0 || nboth > p || nodes < 1 || latent < 0)
     throw std::invalid_argument("the statistics of single clusters do not fit together");
   for (const Index c : covariate) {
-    if (c < 0 || c >= p) throw std::invalid_argument("a slope has no covariate");
+    if (c < 0 || c >= p + latent) throw std::invalid_argument("a slope has no covariate");
   }
   out->p = p;
   out->q = means.cols() - p;
   out->nboth = nboth;
+  out->latent = latent;
   out->covariate = std::move(covariate);
   out->nodes = nodes;
   out->sizes = sizes;
@@ -186,7 +187,7 @@ py::tuple slope_posterior(const QuadratureLikelihood& self, const Vector& mean_w
     fine = self.prepare(self.shape().levels({mean_w, mean_b, cov_w, cov_b}), point);
   }
   if (!fine) throw std::domain_error("the moments are not those of a distribution");
-  return py::make_tuple(point.slope_means(), point.slope_covs());
+  return py::make_tuple(point.posterior_means(), point.posterior_covs());
 }
 
 }  // namespace
@@ -232,7 +233,7 @@ void bind_slopes(py::module_& m) {
       .def(py::pickle(&reduced_state, &reduced_restored));
   py::class_<SlopeClusterData, Quadrature>(m, "SlopeClusterData")
       .def(py::init(&slope_cluster_data), "sizes"_a, "means"_a, "within"_a, "nboth"_a, "covariate"_a,
-           "nodes"_a);
+           "nodes"_a, "latent"_a = 0);
   py::class_<QuadratureLikelihood, msem::Likelihood, std::shared_ptr<QuadratureLikelihood>>(
       m, "QuadratureLikelihood")
       .def(py::init([](const Quadrature& data) { return std::make_shared<QuadratureLikelihood>(data); }),

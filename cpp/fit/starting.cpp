@@ -273,10 +273,23 @@ Vector StartPlan::values(const Objective& model, const std::vector<Implied>& sat
   for (std::size_t g = 0; g < model.groups().size(); ++g) {
     for (std::size_t l = 0; l < model.levels(g).size(); ++l) {
       const int b = model.levels(g)[l];
-      const Vector total = total_variance(saturated[g], l, model.layout(g));
-      const Matrix cov = regular_covariance(saturated[g][l].cov, total);
       const Block& block = model.blocks()[b];
-      const LevelStart level(rows_[b], block.nobserved(), block.nvariables(), cov);
+      const Vector total = total_variance(saturated[g], l, model.layout(g));
+      // latent variables that a likelihood knows of have no moments, and count as what they are
+      std::vector<Index> known, place(block.nvariables());
+      for (Index i = 0; i < total.size(); ++i) {
+        if (!std::isnan(total[i])) known.push_back(i);
+      }
+      Index in = 0, out = static_cast<Index>(known.size());
+      for (Index i = 0; i < block.nvariables(); ++i)
+        place[i] = i < total.size() && !std::isnan(total[i]) ? in++ : out++;
+      std::vector<StartRow> rows = rows_[b];
+      for (StartRow& r : rows) {
+        r.lhs = static_cast<int>(place[r.lhs]);
+        r.rhs = static_cast<int>(place[r.rhs]);
+      }
+      const Matrix cov = regular_covariance(select(saturated[g][l].cov, known, known), select(total, known));
+      const LevelStart level(rows, in, block.nvariables(), cov);
       for (std::size_t k = 0; k < rows_[b].size(); ++k) {
         const int at = rows_[b][k].parameter;
         if (at >= 0 && std::isnan(theta[at])) theta[at] = level.values()[k];
@@ -395,6 +408,12 @@ void StartPlan::settle_intercepts(const Objective& model, const std::vector<Impl
       columns[b] = model.blocks()[b].intercept_columns(point, settled_);
       gaps[b] = mean - point.mean.head(mean.size());
       variances[b] = cov.diagonal().cwiseAbs();
+      for (Index i = 0; i < mean.size(); ++i) {
+        if (!std::isnan(cov(i, i))) continue;
+        columns[b].row(i).setZero();
+        gaps[b](i, 0) = 0;
+        variances[b](i, 0) = 1;
+      }
     }
   }
   const Vector inverse = model.stack(variances).cwiseSqrt().cwiseInverse();

@@ -629,6 +629,7 @@ class SlopeClusterData:
         nboth: int,
         covariate: Sequence[int],
         nodes: int,
+        latent: int = 0,
     ) -> None: ...
 
 class QuadratureLikelihood(Likelihood):
@@ -640,6 +641,46 @@ class QuadratureLikelihood(Likelihood):
     ) -> tuple[_Floats, _Floats]: ...  # posterior means m x J and covariance matrices m^2 x J
 
 class QuadratureClusters(Clusters): ...
+
+class OrderedData:
+    """Rows with ordered variables, or clusters with them, and what their likelihood is an integral over.
+
+    Categories of unit and cluster variables, 0 of continuous ones; `cuts` are their thresholds among all, `covariate`
+    those of slopes among the variables of level 1 and the latent ones after them, `integrated` variables of level 2.
+    """
+
+    def __init__(
+        self,
+        rows: _Floats,
+        codes: Sequence[int] | NDArray[np.int64],
+        clusters: _Floats,
+        nboth: int,
+        categories: Sequence[int],
+        cuts: Sequence[Sequence[int]],
+        latent: int,
+        latent_b: int,
+        covariate: Sequence[int],
+        integrated: Sequence[int],
+        logistic: bool,
+        nodes: int,
+        spacing: float,
+    ) -> None: ...
+
+class OrderedPosterior(TypedDict):
+    """Posterior means of what is integrated over at level 2 (d x J), covariance matrices (d^2 x J); level 1 (l x N)."""
+
+    integrated: _Floats
+    integrated_cov: _Floats
+    within: _Floats
+    within_var: _Floats
+
+class OrderedLikelihood(Likelihood):
+    """Ordered variables by quadrature; level 2 has thresholds after its latent variables, then slopes."""
+
+    def __init__(self, data: OrderedData) -> None: ...
+    def posterior(self, moments: Sequence[tuple[_Floats, _Floats]]) -> OrderedPosterior: ...
+
+class OrderedClusters(Clusters): ...
 
 class NestedData:
     """Data in clusters within clusters: variables are numbered over all levels, measured on one of them."""

@@ -24,6 +24,7 @@ AdjustedTest = Literal["mean_scaled", "mean_variance_adjusted", "scaled_shifted"
 Test = Literal["standard", "hotelling"] | ScaledTest | CorrectedTest | AdjustedTest
 Interval = Literal["wald", "transformed"]
 Parameterization = Literal["delta", "theta"]
+Link = Literal["probit", "logit"]
 Missing = Literal["listwise", "fiml", "fiml_x", "pairwise"]
 Reference = Literal["normal", "t"]
 Scale = Literal["size", "effective", "none"]
@@ -300,6 +301,7 @@ class Settings:
     parameterization: Parameterization | None = field(
         default=None, metadata={"read": _choice(Parameterization)}
     )
+    link: Link = field(default="probit", metadata={"read": _choice(Link)})
     fixed_x: bool = field(default=True, metadata={"read": _flag})
     std_lv: bool = field(default=False, metadata={"read": _flag})
     orthogonal: bool = field(default=False, metadata={"read": _flag})
@@ -307,7 +309,7 @@ class Settings:
     penalty: Penalty | None = field(default=None, metadata={"read": _choice(Penalty)})
     rotation: str | None = field(default=None, metadata={"read": _rotation})
     rotation_args: Any = field(default=None, metadata={"read": _rotation_args})
-    estimator: Estimator = field(default="ML", metadata={"read": _estimator})
+    estimator: Estimator | None = field(default=None, metadata={"read": _estimator})
     information: Information | None = field(default=None, metadata={"read": _information})
     se: StandardErrors | None = field(default=None, metadata={"read": _standard_errors})
     test: tuple[Test, ...] | None = field(default=None, metadata={"read": _tests})
@@ -365,7 +367,7 @@ class Settings:
         if settings.single_psu != "error" and settings.strata is None:
             raise MsemError("single_psu= has no effect without strata=: leave it out")
         _ = settings.rotated  # read here, so that mistakes are named before anything else
-        if settings.penalty is not None and settings.estimator not in ("ML", "MLR"):
+        if settings.penalty is not None and settings.method not in ("ML", "MLR"):
             raise UnsupportedError('penalty= is of a likelihood: it needs estimator="ML" or "MLR"')
         if settings.penalty is not None and settings.surveyed:
             raise UnsupportedError(
@@ -379,6 +381,11 @@ class Settings:
         if settings.incomplete and settings.meanstructure is False:
             raise UnsupportedError('missing="fiml" needs means: leave out meanstructure=False')
         return settings
+
+    @property
+    def method(self) -> Estimator:
+        """The estimator; maximum likelihood where it is open."""
+        return self.estimator or "ML"
 
     @property
     def incomplete(self) -> bool:
@@ -448,9 +455,9 @@ class Settings:
 
     def _require_design_based(self, se: StandardErrors, *, scaled: bool) -> None:
         """Refuse inference that takes a sample with weights or strata for a simple one."""
-        if self.estimator not in ("ML", "MLR"):
+        if self.method not in ("ML", "MLR"):
             raise UnsupportedError(
-                f'weights, primary sampling units and strata need estimator="ML" or "MLR", not "{self.estimator}"'
+                f'weights, primary sampling units and strata need estimator="ML" or "MLR", not "{self.method}"'
             )
         if se in ("standard", "bootstrap"):
             raise UnsupportedError(
@@ -479,50 +486,88 @@ class Settings:
         return self
 
     def for_ordered(self) -> Settings:
-        """The same with the estimator that ordered variables have by default: for them there is no likelihood yet.
+        """The same with the estimator that ordered variables have by default: least squares, in two stages.
 
         Raises
         ------
         UnsupportedError
             If an option is asked for that ordered variables do not have.
         """
-        if self.estimator in ("MLR", "MLF", "GLS"):
+        if self.estimator == "GLS":
             raise UnsupportedError(
-                f'estimator="{self.estimator}" is for continuous variables: models with ordered ones are fitted by '
-                '"WLSMV" (the default), "ULSMV", "DWLS", "WLS" and the like'
-            )
-        if self.incomplete and self.missing != "pairwise":
-            raise UnsupportedError(
-                f'missing="{self.missing}" needs a likelihood, which ordered variables have none of in this version: '
-                'missing="pairwise" uses for each pair of variables what is known of it'
+                'estimator="GLS" is for continuous variables: models with ordered ones are fitted by "WLSMV" (the '
+                'default), "ULSMV", "DWLS", "WLS" and the like, or by maximum likelihood, "ML" and "MLR"'
             )
         if self.surveyed:
             raise UnsupportedError("weights, primary sampling units and strata are for continuous variables")
         if self.penalty is not None:
-            raise UnsupportedError(
-                "penalty= is of a likelihood, which ordered variables have none of in this version"
-            )
+            raise UnsupportedError("penalty= is not available with ordered variables")
         if self.meanstructure is False:
             raise UnsupportedError("ordered variables have thresholds: leave out meanstructure=False")
+        if self.estimator in ("ML", "MLR", "MLF"):
+            return self._for_integrals()
+        if self.link != "probit":
+            raise UnsupportedError(f'link="{self.link}" needs maximum likelihood: add estimator="ML"')
+        if self.incomplete and self.missing != "pairwise":
+            raise UnsupportedError(
+                f'missing="{self.missing}" needs a likelihood: add estimator="ML"; missing="pairwise" uses for each '
+                "pair of variables what is known of it"
+            )
         if self.se == "standard":
             raise UnsupportedError(
                 'se="standard" takes acov(s) from the normal distribution, which ordered variables do not have: leave '
                 "it out for the sandwich"
             )
-        estimator: Estimator = "WLSMV" if self.estimator == "ML" else self.estimator
+        estimator: Estimator = self.estimator or "WLSMV"
         se: StandardErrors | None = "robust" if estimator == "ULS" and self.se is None else self.se
         return replace(self, estimator=estimator, se=se)
+
+    def _for_integrals(self) -> Settings:
+        """For maximum likelihood of ordered variables, an integral: without what has no meaning there."""
+        if self.parameterization == "delta":
+            raise UnsupportedError(
+                'parameterization="delta" is for least squares: by maximum likelihood residual variances are fixed, '
+                '"theta"'
+            )
+        if self.missing == "pairwise":
+            raise UnsupportedError(
+                'missing="pairwise" is for least squares; by maximum likelihood missing="fiml" uses all values'
+            )
+        if self.missing == "fiml_x":
+            raise UnsupportedError(
+                'missing="fiml.x" models covariates, which ordered variables have to be given: use missing="fiml"'
+            )
+        if self.auxiliary:
+            raise UnsupportedError("auxiliary variables are for continuous variables")
+        other = next((test for test in self.test or () if test != "standard"), None)
+        if other is not None:
+            raise UnsupportedError(
+                f"test={other!r} is against a saturated model, which ordered variables by maximum likelihood have none "
+                "of: leave it out, and compare models by msem.compare_models"
+            )
+        if self.information == "expected":
+            raise UnsupportedError(
+                'information="expected" has no closed form for ordered variables: leave it out, for the observed one'
+            )
+        if self.se == "jackknife1" or self.se == "bootstrap":
+            raise UnsupportedError(
+                f'se="{self.se}" is not available for ordered variables by maximum likelihood'
+            )
+        information: Information | None = self.information
+        if information is None and not (self.estimator == "MLF" and self.se != "robust"):
+            information = "observed"
+        return replace(self, parameterization="theta", test=("standard",), information=information)
 
     @property
     def weighting(self) -> Weighting | None:
         """What least squares weights by; None for maximum likelihood."""
-        return LEAST_SQUARES[self.estimator][0] if self.estimator in LEAST_SQUARES else None
+        return LEAST_SQUARES[self.method][0] if self.method in LEAST_SQUARES else None
 
     def _adjusted_test(self, *, clustered: bool) -> AdjustedTest | None:
         """The test that an estimator by least squares stands for; None where the standard one holds."""
         if self.weighting is None:
             return None
-        own = LEAST_SQUARES[self.estimator][1]
+        own = LEAST_SQUARES[self.method][1]
         return "scaled_shifted" if own is None and (clustered or self.se in DESIGN_BASED) else own
 
     def _require_tests(self, test: tuple[Test, ...], se: StandardErrors) -> None:
@@ -532,10 +577,10 @@ class Settings:
             if each != "standard" and (each in ADJUSTED) != least_squares:
                 remedy = f"{' or '.join(map(repr, ADJUSTED))}" if least_squares else "'yuan_bentler_mplus'"
                 raise MsemError(
-                    f'test={each!r} is not for estimator="{self.estimator}": take {remedy}, or leave it out'
+                    f'test={each!r} is not for estimator="{self.method}": take {remedy}, or leave it out'
                 )
         if least_squares and se in ("jackknife1", "replicate"):
-            raise MsemError(f'se="{se}" is for maximum likelihood, not estimator="{self.estimator}"')
+            raise MsemError(f'se="{se}" is for maximum likelihood, not estimator="{self.method}"')
         if least_squares and self.information is not None:
             raise MsemError(
                 'information= has no part in least squares, whose standard errors come from se="standard" or "robust": '
@@ -565,7 +610,7 @@ class Settings:
         """
         multilevel = nlevels > 1
         clustered = not multilevel and self.cluster is not None  # the rows are not independent
-        robust = self.estimator == "MLR" or (self.estimator == "ML" and (clustered or self.surveyed))
+        robust = self.method == "MLR" or (self.method == "ML" and (clustered or self.surveyed))
         adjusted = self._adjusted_test(clustered=clustered)
         robust = robust or adjusted is not None or self.weighting == "WLS"
         se = self.se or ("replicate" if self.replicate_weights else "robust" if robust else "standard")
@@ -576,7 +621,7 @@ class Settings:
         scaled = any(each in SCALED for each in test)
         observed = (multilevel or self.incomplete) and not expectations
         information = self.information
-        if information is None and self.estimator == "MLF" and se != "robust":
+        if information is None and self.method == "MLF" and se != "robust":
             information = "first_order"
         elif information is None and self.weighting is not None:
             information = "observed" if self.incomplete else "expected"
@@ -604,6 +649,7 @@ class Settings:
         values["inner_clusters"] = self.inner
         values["replicate_scale"] = self.replicate_scale or ""
         values |= {
+            "estimator": self.method,
             "se": se,
             "test": test,
             "penalty": self.penalty or "",
@@ -630,6 +676,7 @@ class ResolvedSettings(Settings):
     ----------
     cluster, group, weights, cluster_weights, psu, strata, fpc, penalty, rotation : str
         "" where there is none.
+    estimator : str
     information : {"observed", "expected", "first_order"}
         What the standard errors are computed from: the bread of robust ones.
     parameterization : {"delta", "theta"}
@@ -654,6 +701,7 @@ class ResolvedSettings(Settings):
     fpc: str
     penalty: Any
     rotation: str
+    estimator: Estimator
     information: Information
     parameterization: Parameterization
     se: StandardErrors

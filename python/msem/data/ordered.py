@@ -223,6 +223,11 @@ class OrderedStatistics(SampleStatistics):
         return self.stage
 
     @property
+    def ordered(self) -> tuple[str, ...]:
+        """Variables whose values are categories."""
+        return self.stage.ordered
+
+    @property
     def stand_in(self) -> Saturated:
         """The moments of the first stage."""
         return self.joint

@@ -1,4 +1,6 @@
-"""Statistics of two-level data for random slopes of covariates at both levels, whose within parts are not observed.
+"""Statistics of two-level data for random slopes of covariates whose within parts are not observed.
+
+These are covariates at both levels, and latent ones.
 
 Given its slopes a cluster is normal, so that the likelihood is an integral over the slopes, by adaptive quadrature in
 the core. It needs sizes, means and products of single clusters.
@@ -6,7 +8,7 @@ the core. It needs sizes, means and products of single clusters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NoReturn
@@ -32,10 +34,16 @@ HALF = 0.5  # eigenvalue of a correlation matrix between clusters to start from
 
 @dataclass(frozen=True, eq=False)
 class QuadratureStatistics(SlopeStatistics):
-    """Statistics of a sample for a model with random slopes of covariates at both levels.
+    """Statistics of a sample for a model with random slopes of covariates that are not observed within.
+
+    `slopes` have the first indicators of covariates that are latent.
 
     Attributes
     ----------
+    actual : tuple of str
+        Covariate of each slope.
+    latent : tuple of str
+        Those that are latent.
     arrays_by_cluster : tuple of ndarray
         Sizes, means and products of the clusters, as `Rows.cluster_arrays` has them.
     nodes : int
@@ -43,7 +51,14 @@ class QuadratureStatistics(SlopeStatistics):
     """
 
     arrays_by_cluster: Arrays
+    actual: tuple[str, ...]
     nodes: int
+    latent: tuple[str, ...] = ()
+
+    @property
+    def exposed(self) -> Mapping[int, tuple[str, ...]]:
+        """The latent covariates of level 1."""
+        return {1: self.latent} if self.latent else {}
 
     def likelihood(self, *, by_cluster: bool = False) -> _core.QuadratureLikelihood:
         """The compiled likelihood; see `Statistics.likelihood`."""
@@ -51,8 +66,8 @@ class QuadratureStatistics(SlopeStatistics):
 
     @cached_property
     def _integrated(self) -> _core.QuadratureLikelihood:
-        at = positions([slope.covariate for slope in self.slopes], self.unit)
-        data = _core.SlopeClusterData(*self.arrays_by_cluster, self.nboth, at, self.nodes)
+        at = positions(self.actual, (*self.unit, *self.latent))
+        data = _core.SlopeClusterData(*self.arrays_by_cluster, self.nboth, at, self.nodes, len(self.latent))
         return _core.QuadratureLikelihood(data)
 
     def with_nodes(self, nodes: int) -> QuadratureStatistics:
@@ -65,11 +80,11 @@ class QuadratureStatistics(SlopeStatistics):
 
     def new_clusters(self, rows: Rows) -> NoReturn:
         """Always `UnsupportedError`."""
-        refuse("scores with random slopes of covariates at both levels")
+        refuse("scores with random slopes of covariates that are latent or at both levels")
 
     def with_slopes(self, slopes: Sequence[Slope], carriers: Sequence[str]) -> NoReturn:
         """Always `UnsupportedError`."""
-        refuse("saturated models of slopes of covariates at both levels")
+        refuse("saturated models of slopes of covariates that are latent or at both levels")
 
     @property
     def full_clusters(self) -> int:
@@ -83,7 +98,7 @@ class QuadratureStatistics(SlopeStatistics):
         assert isinstance(plain, SampleStatistics)
         n, b, m = len(self.unit), self.nboth, len(self.slopes)
         pooled = plain.pooled_within_cov
-        x = sorted(set(positions(self.covariates, self.unit)))
+        x = sorted({self.unit.index(name) for name in self.actual if name not in self.latent})
         y = [k for k in range(n) if k not in x]
         paths = np.linalg.lstsq(pooled[np.ix_(x, x)], pooled[np.ix_(x, y)], rcond=None)[0]
         within = np.zeros((n + m, n + m))
@@ -115,11 +130,12 @@ class QuadratureStatistics(SlopeStatistics):
             if c < b:
                 means[c] -= slopes[k] * self.total_mean[v] * (v >= b)
         second = (*self.unit[:b], *self.cluster, *(slope.name for slope in self.slopes))
-        return Saturated(
+        return SlopeMoments(
             {1: LevelArrays(names, mean, within, n), 2: LevelArrays(second, means, whole, len(both))},
             np.nan,
             0,
             converged=False,
+            latent=len(self.latent),
         )
 
     def with_variables(self, variables: Variables) -> NoReturn:
@@ -128,23 +144,56 @@ class QuadratureStatistics(SlopeStatistics):
 
     def redrawn(self, drawn: Any) -> NoReturn:
         """Always `UnsupportedError`."""
-        refuse("samples drawn with random slopes of covariates at both levels")
+        refuse("samples drawn with random slopes of covariates that are latent or at both levels")
 
     def design(
         self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
     ) -> NoReturn:
         """Always `UnsupportedError`."""
-        refuse("samples drawn with random slopes of covariates at both levels")
+        refuse("samples drawn with random slopes of covariates that are latent or at both levels")
 
 
-def integrated(plain: SlopeStatistics, rows: Rows, nodes: int = 0) -> QuadratureStatistics:
+@dataclass(frozen=True, eq=False)
+class SlopeMoments(Saturated):
+    """Moments to start from; latent covariates, which the likelihood knows of, have none.
+
+    Attributes
+    ----------
+    latent : int
+        How many there are.
+    """
+
+    latent: int = 0
+
+    @property
+    def moments(self) -> list[tuple[Floats, Floats]]:
+        """Means and covariances by level, nan of latent covariates."""
+        (mean, cov), between = super().moments
+        n = self.levels[1].nobserved
+        own = np.r_[:n, n + self.latent : len(mean) + self.latent]
+        means = np.full(len(mean) + self.latent, np.nan)
+        whole = np.zeros((len(means),) * 2)
+        whole[range(n, n + self.latent), range(n, n + self.latent)] = np.nan
+        means[own], whole[np.ix_(own, own)] = mean, cov
+        return [(means, whole), between]
+
+
+def integrated(
+    plain: SlopeStatistics,
+    rows: Rows,
+    covariates: Sequence[str],
+    latent: Sequence[str] = (),
+    nodes: int = 0,
+) -> QuadratureStatistics:
     """The same statistics for slopes that are integrated over.
 
     Parameters
     ----------
     plain : SlopeStatistics
-        As if the covariates were known within clusters.
+        As if the covariates, or first indicators of latent ones, were known within clusters.
     rows : Rows
+    covariates, latent : sequence of str
+        Covariate of each slope, and which of them are latent.
     nodes : int
         In each dimension; 0: as many as are accurate by experience.
 
@@ -154,15 +203,21 @@ def integrated(plain: SlopeStatistics, rows: Rows, nodes: int = 0) -> Quadrature
         If values are missing, or the sample has weights, PSUs or strata.
     """
     if not plain.complete:
-        refuse("missing values with random slopes of covariates at both levels")
+        refuse("missing values with random slopes of covariates that are latent or at both levels")
     if rows.sampled is not None:
         raise UnsupportedError(
-            "weights, PSUs and strata are not available with random slopes of covariates at both levels, which are "
-            "integrated over: centre the covariate within clusters, or leave them out"
+            "weights, PSUs and strata are not available with random slopes of covariates that are latent or at both "
+            "levels, which are integrated over: use observed covariates, centred within clusters, or leave them out"
         )
     known = {field.name: getattr(plain, field.name) for field in fields(SlopeStatistics)}
     arrays = rows.cluster_arrays(plain.unit, plain.cluster)
-    return QuadratureStatistics(**known, arrays_by_cluster=arrays, nodes=nodes or NODES[len(plain.slopes)])
+    return QuadratureStatistics(
+        **known,
+        arrays_by_cluster=arrays,
+        nodes=nodes or NODES[len(plain.slopes)],
+        actual=tuple(covariates),
+        latent=tuple(latent),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +240,8 @@ class QuadratureClusters(CountedClusters):
 
     def posterior(self, *arguments: object) -> NoReturn:
         """Always `UnsupportedError`."""
-        refuse("scores with random slopes of covariates at both levels")
+        refuse("scores with random slopes of covariates that are latent or at both levels")
 
     def pool(self, order: NDArray[np.intp]) -> NoReturn:
         """Always `UnsupportedError`."""
-        refuse("samples of clusters with random slopes of covariates at both levels")
+        refuse("samples of clusters with random slopes of covariates that are latent or at both levels")

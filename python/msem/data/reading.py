@@ -611,10 +611,18 @@ def _of_covariance(data: Any, table: ParameterTable, settings: Settings) -> Grou
 def statistics_of_slopes(
     table: ParameterTable, data: ClusteredData | ClusterStatistics, group: int = 1
 ) -> SlopeStatistics:
-    """Statistics for a model with random slopes: where a covariate stands at both levels, for an integral over them."""
-    found = slope_statistics(data, table.variables, *slope_roles(table, group))
-    both = any(slope.covariate in table.variables.both for slope in table.slopes(group))
-    return integrated(found, data) if both else found
+    """Statistics for a model with random slopes.
+
+    For an integral over them where a covariate stands at both levels, or is latent, when its first indicator stands for
+    it in what is made of the rows.
+    """
+    fixed, slopes, carriers = slope_roles(table, group)
+    covariates = tuple(slope.covariate for slope in slopes)
+    latent = tuple(dict.fromkeys(name for name in covariates if name in table.latent(1, group)))
+    proxies = tuple(slope._replace(covariate=_marker(table, group, slope.covariate)) for slope in slopes)
+    found = slope_statistics(data, table.variables, fixed, proxies, carriers)
+    both = latent or any(name in table.variables.both for name in covariates)
+    return integrated(found, data, covariates, latent) if both and not table.ordered.thresholds else found
 
 
 def slope_roles(
@@ -631,13 +639,17 @@ def slope_carriers(table: ParameterTable, group: int) -> tuple[str, ...]:
     slopes = table.slopes(group)
     carriers: dict[str, str] = {}
     for slope in slopes:
-        rows = reversed(table.block(slope.level, group))
-        measures = {row.lhs: row.rhs for row in rows if row.op == "=~"}
-        name = slope.outcomes[0]
-        while name in measures:
-            name = measures[name]
+        name = _marker(table, group, slope.outcomes[0], slope.level)
         carriers[slope.name] = carriers.get(name, name)  # that of a slope which is the outcome
     return tuple(carriers[slope.name] for slope in slopes)
+
+
+def _marker(table: ParameterTable, group: int, name: str, level: int = 1) -> str:
+    """The first observed variable that measures a variable of a level; itself if it is observed."""
+    measures = {row.lhs: row.rhs for row in reversed(table.block(level, group)) if row.op == "=~"}
+    while name in measures:
+        name = measures[name]
+    return name
 
 
 def allowed_holes(table: ParameterTable) -> Holes:
@@ -649,7 +661,11 @@ def allowed_holes(table: ParameterTable) -> Holes:
     fixed = dict.fromkeys(
         name for level in levels for group in groups for name in table.exogenous(level, group)
     )
-    fixed |= dict.fromkeys(slope.covariate for group in groups for slope in table.slopes(group))
+    slopes = [slope.covariate for group in groups for slope in table.slopes(group)]
+    fixed |= dict.fromkeys(name for name in slopes if name in table.variables.names)
+    if table.ordered.thresholds:
+        # what is not observed of continuous variables would be one more dimension to integrate over
+        fixed |= dict.fromkeys(name for name in table.variables.names if name not in table.ordered.thresholds)
     if not table.multilevel:
         return Holes(required=tuple(fixed))
     if table.crossed:  # a row may not tell of a cluster what others of the cluster do

@@ -212,6 +212,21 @@ class SlopeStatistics(AtMostTwoLevels):
         return out
 
     @property
+    def exposed(self) -> Mapping[int, tuple[str, ...]]:
+        """None: the likelihood knows of no latent variables but the slopes."""
+        return {}
+
+    @property
+    def ordered(self) -> tuple[str, ...]:
+        """None: all variables are continuous."""
+        return ()
+
+    @property
+    def integral(self) -> None:
+        """None: the likelihood is not that of ordered variables."""
+        return None
+
+    @property
     def first_stage(self) -> FirstStage | None:
         """None: no variable is ordered."""
         return None

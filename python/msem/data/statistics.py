@@ -309,10 +309,48 @@ class AtMostTwoLevels:
         return self.restrict(*variables.roles)
 
 
+class Integral(Protocol):
+    """What is asked about a likelihood of ordered variables, which is an integral."""
+
+    @property
+    def exposed(self) -> Mapping[int, tuple[str, ...]]:
+        """Latent variables by level that are integrated over."""
+
+    @property
+    def integrated(self) -> tuple[str, ...]:
+        """Variables of the highest level that are integrated over."""
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Continuous variables that are measured on units of the highest level."""
+
+    @property
+    def given_values(self) -> Floats:
+        """Their values, a row for each of these units."""
+
+    def posterior(self, moments: Sequence[tuple[Floats, Floats]]) -> _core.OrderedPosterior:
+        """Posterior moments of what is integrated over, at moments that a model implies."""
+
+
 class WithoutSlopes:
     """What statistics say that know of no random slopes."""
 
     nodes = 0
+
+    @property
+    def exposed(self) -> Mapping[int, tuple[str, ...]]:
+        """None: the likelihood knows of no latent variables."""
+        return {}
+
+    @property
+    def ordered(self) -> tuple[str, ...]:
+        """None: all variables are continuous."""
+        return ()
+
+    @property
+    def integral(self) -> Integral | None:
+        """None: the likelihood is not that of ordered variables."""
+        return None
 
     @property
     def slopes(self) -> tuple[Slope, ...]:
@@ -435,8 +473,20 @@ class Statistics(Protocol):
         """Random slopes of the model that the statistics were made for."""
 
     @property
+    def exposed(self) -> Mapping[int, tuple[str, ...]]:
+        """Latent variables by level that the likelihood knows of, because it integrates over them."""
+
+    @property
+    def ordered(self) -> tuple[str, ...]:
+        """Variables whose values are categories."""
+
+    @property
+    def integral(self) -> Integral | None:
+        """What the likelihood of ordered variables is an integral over; None for other likelihoods."""
+
+    @property
     def nodes(self) -> int:
-        """Nodes for each slope that the likelihood integrates over; 0 where it does not."""
+        """Nodes for each variable of clusters that the likelihood integrates over; 0 where it does not."""
 
     def with_nodes(self, nodes: int) -> Self:
         """The same with another number of nodes; nothing else where nothing is integrated over."""

@@ -52,6 +52,9 @@ class BlockMap:
         Variables whose residual variance is what a variance of 1, given the covariates, leaves.
     given : tuple of int
         Fixed covariates.
+    exposed : tuple of str
+        Latent variables that the likelihood knows of, because it integrates over them. The core counts them among the
+        observed variables of the block, before all that is hidden.
     """
 
     level: int
@@ -68,6 +71,12 @@ class BlockMap:
     threshold_rows: tuple[int, ...] = ()
     standard: tuple[int, ...] = ()
     given: tuple[int, ...] = ()
+    exposed: tuple[str, ...] = ()
+
+    @property
+    def first_hidden(self) -> int:
+        """Where the core has the first of the variables that are hidden here."""
+        return self.nobserved + len(self.exposed)
 
     @property
     def hidden(self) -> int:
@@ -77,8 +86,13 @@ class BlockMap:
     @property
     def places(self) -> NDArray[np.intp]:
         """Where the core has each variable."""
-        at = np.arange(len(self.names), dtype=np.intp)
-        return np.where(at < self.nobserved, at, at + self.hidden)
+        n = self.nobserved
+        out = np.arange(len(self.names), dtype=np.intp)
+        latent = [k for k in range(n, len(out)) if self.names[k] not in self.exposed]
+        for k, name in enumerate(self.exposed):
+            out[self.names.index(name, n)] = n + k
+        out[latent] = self.first_hidden + self.hidden + np.arange(len(latent))
+        return out
 
 
 class Model(Protocol):
@@ -118,17 +132,27 @@ def place(parameter: Parameter, at: Mapping[str, int]) -> tuple[int, int, int]:
     return INTERCEPT, at[parameter.lhs], 0
 
 
-def block_maps(table: ParameterTable, variables: Sequence[Variables]) -> tuple[BlockMap, ...]:
-    """Index map of every level of every group, by the observed variables of each: group by group, level 1 first."""
+def block_maps(
+    table: ParameterTable,
+    variables: Sequence[Variables],
+    exposed: Sequence[Mapping[int, tuple[str, ...]]] = (),
+) -> tuple[BlockMap, ...]:
+    """Index map of every level of every group, by the observed variables of each: group by group, level 1 first.
+
+    `exposed` are the latent variables by level that the likelihood of each group knows of; default: none.
+    """
+    known = exposed or [{} for _ in variables]
     return tuple(
-        block_map(table, level, group, names)
-        for group, own in enumerate(variables, 1)
+        block_map(table, level, group, names, latent.get(level, ()))
+        for group, (own, latent) in enumerate(zip(variables, known, strict=True), 1)
         for level, names in enumerate(own.levels, 1)
     )
 
 
-def block_map(table: ParameterTable, level: int, group: int, observed: Sequence[str]) -> BlockMap:
-    """Index map of one block whose observed variables are in the given order."""
+def block_map(
+    table: ParameterTable, level: int, group: int, observed: Sequence[str], exposed: Sequence[str] = ()
+) -> BlockMap:
+    """Index map of one block whose observed variables are in the given order, with latent ones that are exposed."""
     names = (*observed, *table.latent(level, group))
     at = {name: i for i, name in enumerate(names)}
     here = [i for i, r in enumerate(table.rows) if r.level == level and r.group == group]
@@ -156,6 +180,7 @@ def block_map(table: ParameterTable, level: int, group: int, observed: Sequence[
         cut,
         tuple(i for i, name in enumerate(observed) if delta and name in table.ordered.thresholds),
         tuple(i for i, name in enumerate(observed) if name in exogenous),
+        tuple(exposed),
     )
 
 
@@ -167,14 +192,14 @@ def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
     if block.products:
         # A path with a random slope leads from the product of slope and covariate, a variable that is given, with
         # mean 0, variance 1 and no covariances: what it does to the outcomes is its regression.
-        product = {name: block.nobserved + k for k, name in enumerate(block.slopes[: block.products])}
+        product = {name: block.first_hidden + k for k, name in enumerate(block.slopes[: block.products])}
         col = np.array([product.get(r.slope, c) for r, c in zip(rows, col, strict=True)], dtype=np.intp)
         value = [1.0 if r.slope else v for r, v in zip(rows, value, strict=True)]
         own = list(product.values())
         slot, row, col = np.append(slot, [SYMMETRIC] * len(own)), np.append(row, own), np.append(col, own)
         free, value = free + [-1] * len(own), value + [1.0] * len(own)
     if block.thresholds:
-        own = [block.nobserved + block.products + k for k in range(len(block.thresholds))]
+        own = [block.first_hidden + block.products + k for k in range(len(block.thresholds))]
         cut = [table.rows[i] for i in block.threshold_rows]
         slot, row, col = (
             np.append(slot, [INTERCEPT] * len(own)),
@@ -183,7 +208,7 @@ def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
         )
         free = free + [r.free - 1 for r in cut]
         value = value + [0.0 if r.free else r.value for r in cut]
-    observed = block.nobserved + len(block.slopes) + len(block.thresholds)
+    observed = block.first_hidden + len(block.slopes) + len(block.thresholds)
     return _core.Block(observed, len(block.names) + block.hidden, slot, row, col, free, value)
 
 
@@ -191,9 +216,9 @@ def implied_moments(block: BlockMap, mean: Numbers, cov: Numbers) -> LevelArrays
     """Moments of the variables of a block from those of the core: without products, and what comes from them."""
     n = block.nobserved
     if block.products:
-        reach = cov[:, n : n + block.products]
+        reach = cov[:, block.first_hidden : block.first_hidden + block.products]
         cov = cov - reach @ reach.T
-    if block.hidden:
+    if block.hidden or block.exposed:
         cov, mean = cov[np.ix_(block.places, block.places)], mean[block.places]
     if block.standard:
         at, x = list(block.standard), list(block.given)

@@ -161,16 +161,16 @@ class Objective:
         out = {}
         for i, block in enumerate(self.blocks):
             if block.group == group:
-                n = block.nobserved + len(block.slopes)
+                n = block.first_hidden + len(block.slopes)
                 mean, cov = self.core.implied(theta, i)
-                names = (*block.names[: block.nobserved], *block.slopes)
+                names = (*block.names[: block.nobserved], *block.exposed, *block.slopes)
                 out[block.level] = LevelArrays(names, mean[:n], cov[:n, :n], block.nobserved)
         return out
 
     def observed_moments(self, theta: ArrayLike, group: int = 1) -> list[tuple[Floats, Floats]]:
         """Means and covariances of each level of a group as discrepancies take them: without latent variables."""
         own = [block for block in self.blocks if block.group == group]
-        sizes = [block.nobserved + block.hidden for block in own]
+        sizes = [block.first_hidden + block.hidden for block in own]
         return [
             (mean[:n], cov[:n, :n])
             for (mean, cov), n in zip(self.compiled_moments(theta, group), sizes, strict=True)
@@ -261,7 +261,7 @@ def build_objective(
     """
     groups = tuple(statistics) if isinstance(statistics, Sequence) else (statistics,)
     losses = () if loss is None else tuple(loss) if isinstance(loss, Sequence) else (loss,)
-    blocks = block_maps(table, [s.variables for s in groups])
+    blocks = block_maps(table, [s.variables for s in groups], [s.exposed for s in groups])
     core = _core.Objective(
         table.npar,
         [core_block(block, table) for block in blocks],

@@ -87,7 +87,7 @@ def row_bounds(table: ParameterTable) -> tuple[Floats, Floats]:
 def _start_rows(block: BlockMap, table: ParameterTable) -> list[tuple[int, int, int, int, float, float]]:
     at = dict(zip(block.names, block.places.tolist(), strict=True))
     rows = (table.rows[i] for i in block.rows if not table.rows[i].slope)
-    first = block.nobserved + block.products
+    first = block.first_hidden + block.products
     cut = [(first + k, table.rows[i]) for k, i in enumerate(block.threshold_rows)]
     return [
         (

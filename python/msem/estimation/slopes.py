@@ -61,11 +61,19 @@ def slope_reference(
     if table.auxiliary:
         return SlopeReference(np.nan, "auxiliary variables have no slopes that a test could leave aside")
     s = group.statistics
-    if any(slope.covariate in s.variables.both for slope in table.slopes(1)):
+    if table.ordered.thresholds:
+        return SlopeReference(np.nan, "ordered variables by maximum likelihood have no saturated model")
+    hidden = next(
+        (slope.covariate for slope in table.slopes(1) if slope.covariate not in s.variables.within_only), ""
+    )
+    if hidden:
+        what = (
+            "a covariate with a random slope stands at both levels"
+            if hidden in s.names
+            else f"'{hidden}' is latent"
+        )
         return SlopeReference(
-            np.nan,
-            "a covariate with a random slope stands at both levels; for slopes of what is not observed there is no "
-            "saturated model",
+            np.nan, f"{what}; for slopes of what is not observed there is no saturated model"
         )
     slopes = saturated_slopes(table, 1)
     top = table.nlevels

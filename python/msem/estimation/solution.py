@@ -146,6 +146,8 @@ class GroupResults:
             raise AttributeError(
                 "a model with random slopes has no saturated moments: covariances depend on the covariates"
             )
+        if self.statistics.integral is not None:
+            raise AttributeError("ordered variables by maximum likelihood have no saturated moments")
         if self.statistics.first_stage is not None:
             raise AttributeError(
                 "thresholds and correlations of ordered variables are no LevelMoments: they are in "
@@ -172,6 +174,8 @@ class GroupResults:
             raise AttributeError(
                 "a model with random slopes has no saturated moments: covariances depend on the covariates"
             )
+        if self.statistics.integral is not None:
+            raise AttributeError("ordered variables by maximum likelihood have no saturated moments")
         return ImpliedLevels(
             (level, ImpliedMoments(m.series(), m.frame(), m.nobserved))
             for level, m in self.sample.levels.items()
@@ -280,6 +284,11 @@ class Solution(Translated):
     def has_slopes(self) -> bool:
         """Whether the model has random slopes."""
         return any(self.table.slopes(group) for group in range(1, self.table.ngroups + 1))
+
+    @property
+    def integrates(self) -> bool:
+        """Whether the likelihood is that of ordered variables, which has no saturated moments."""
+        return any(s.integral is not None for s in self.sample.statistics)
 
     @property
     def theta(self) -> Floats:
@@ -543,6 +552,8 @@ class Solution(Translated):
         """The independence model of the same variables; `UnsupportedError` with random slopes."""
         if self.has_slopes:
             raise UnsupportedError("there is no agreed baseline model for models with random slopes")
+        if self.integrates:
+            raise UnsupportedError("there is no baseline model of ordered variables by maximum likelihood")
         losses = None if self.discrepancy is None else self.discrepancy.likelihoods
         return estimate(baseline_table(self.estimate.table), self.sample, loss=losses)
 
@@ -591,6 +602,10 @@ def without_slopes(
     def decorate(question: Callable[Concatenate[Of, P], Value]) -> Callable[Concatenate[Of, P], Value]:
         @wraps(question)
         def answer(fit: Of, /, *args: P.args, **options: P.kwargs) -> Value:
+            if fit.integrates:
+                raise UnsupportedError(
+                    f"{question.__name__}() of a model with ordered variables by maximum likelihood: {NOT_YET}"
+                )
             if fit.has_slopes:
                 raise UnsupportedError(f"{question.__name__}() of a model with random slopes: {why}")
             return question(fit, *args, **options)

@@ -1,4 +1,4 @@
-"""Ordered variables on the road of a fit: their columns, and the first stage of their estimation."""
+"""Ordered variables on the road of a fit: their columns, and what is estimated or integrated of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 
 from msem.data.complete import SampleStatistics
+from msem.data.integrals import LOGISTIC, integrated_statistics
 from msem.data.ordered import OrderedColumns, ordered_columns, ordered_statistics
 from msem.data.reading import has_rows, known_categories, require_rows_of_data, statistics_of_rows
 from msem.data.sample import Group, Sample
 from msem.errors import ModelError, UnsupportedError
+from msem.estimation.integrals import integration_plan
 from msem.language.syntax import ModelSyntax
+from msem.model.drafts import Ordered
+from msem.model.levels import WITHIN
 from msem.model.partable import ParameterTable
 from msem.settings import Settings
 
@@ -45,19 +49,30 @@ def ordered_of(syntax: ModelSyntax, data: Any, settings: Settings) -> OrderedCol
     return ordered_columns(data, [name for name in names if name not in latent], settings.ordered)
 
 
-def with_first_stage(
-    sample: Sample, table: ParameterTable, categories: Mapping[str, Sequence[Any]]
+def ordered_options(thresholds: Mapping[str, int] | None, settings: Settings) -> Ordered:
+    """What the model has to know of ordered variables."""
+    logistic = settings.link == "logit"
+    return Ordered(thresholds or {}, settings.parameterization or "", LOGISTIC if logistic else 1.0)
+
+
+def with_categories(
+    sample: Sample, table: ParameterTable, categories: Mapping[str, Sequence[Any]], settings: Settings
 ) -> Sample:
-    """The sample with estimates of thresholds and correlations in the place of moments, if variables are ordered.
+    """The sample as ordered variables are estimated from: as it is if there are none.
+
+    By least squares with estimates of thresholds and correlations in the place of moments, by maximum likelihood with
+    the rows.
 
     Raises
     ------
     UnsupportedError
-        For three levels.
+        For three levels, or where the likelihood is an integral over too many variables.
     ModelError
         If a fixed covariate is ordered.
     """
     if not categories:
+        if settings.link != "probit":
+            raise ModelError(f'link="{settings.link}" has no effect without ordered variables: leave it out')
         return sample
     if table.nlevels > 2:
         raise UnsupportedError(
@@ -70,26 +85,71 @@ def with_first_stage(
     groups = []
     for number, group in enumerate(sample.groups, 1):
         if group.statistics.first_stage is not None:  # given as moments
+            if settings.weighting is None:
+                raise UnsupportedError(
+                    f'estimator="{settings.estimator}" needs rows, and these are statistics of the first stage'
+                )
             groups.append(group)
             continue
-        levels = range(1, table.nlevels + 1)
-        covariates = tuple(table.exogenous(level, number) for level in levels)
+        covariates = _covariates(table, number)
         among = next((name for own in covariates for name in own if name in categories), None)
         if among is not None:
             raise ModelError(
                 f"{among!r} is a covariate, whose distribution is not modelled: leave it out of ordered= to use the "
                 "numbers of its categories, or make indicators of it"
             )
-        statistics = ordered_statistics(
-            _counted(table, group, number),
-            group.rows,
-            categories,
-            covariates,
-            tuple(table.thresholds(level, number) for level in levels),
-            group.place,
-        )
-        groups.append(replace(group, statistics=statistics))
+        make = _first_stage if settings.weighting is not None else _integrals
+        groups.append(make(group, table, number, categories, settings))
     return replace(sample, groups=tuple(groups))
+
+
+def _covariates(table: ParameterTable, number: int) -> tuple[tuple[str, ...], ...]:
+    return tuple(table.exogenous(level, number) for level in range(1, table.nlevels + 1))
+
+
+def _first_stage(
+    group: Group,
+    table: ParameterTable,
+    number: int,
+    categories: Mapping[str, Sequence[Any]],
+    settings: Settings,
+) -> Group:
+    statistics = ordered_statistics(
+        _counted(table, group, number),
+        group.rows,
+        categories,
+        _covariates(table, number),
+        tuple(table.thresholds(level, number) for level in range(1, table.nlevels + 1)),
+        group.place,
+    )
+    return replace(group, statistics=statistics)
+
+
+def _integrals(
+    group: Group,
+    table: ParameterTable,
+    number: int,
+    categories: Mapping[str, Sequence[Any]],
+    settings: Settings,
+) -> Group:
+    cuts = table.thresholds(table.nlevels, number)
+    low = next((name for name, _ in table.thresholds(WITHIN, number)), "") if table.multilevel else ""
+    if low:
+        raise UnsupportedError(
+            f"{low!r} is ordered and at the within level only, where maximum likelihood has no thresholds in this "
+            f"version: add '{low} ~~ 0*{low}' to level 2, which is the same model"
+        )
+    statistics = integrated_statistics(
+        group.statistics,
+        group.rows,
+        categories,
+        cuts,
+        integration_plan(table, number, group.statistics.variables),
+        logistic=settings.link == "logit",
+        nodes=settings.nodes,
+        place=group.place,
+    )
+    return replace(group, statistics=statistics)
 
 
 def _counted(table: ParameterTable, group: Group, number: int) -> SampleStatistics:

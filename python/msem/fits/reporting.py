@@ -285,6 +285,8 @@ def whole_sections(fit: Solution, groups: Sequence[GroupResults], *, full: bool)
 def slope_sections(groups: Sequence[GroupResults]) -> tuple[Section, ...]:
     """What the chi-square of a model with random slopes is against, or why there is none."""
     slopes = [group for group in groups if group.estimate.table.slopes(group.number)]
+    if not slopes and any(group.statistics.integral is not None for group in groups):
+        return tested_against(["Nothing: ordered variables by maximum likelihood have no saturated model"])
     if not slopes:
         return ()
     lacking = [group for group in slopes if group.slope_reference.reason]
@@ -292,15 +294,21 @@ def slope_sections(groups: Sequence[GroupResults]) -> tuple[Section, ...]:
 
 
 def quadrature_sections(fit: Solution) -> tuple[Section, ...]:
-    """How integrals over random slopes were computed, and how well."""
+    """How integrals were computed, over what, and how well."""
     found = quadrature_accuracy(fit.objective, fit.theta)
     if found is None:
         return ()
-    rows = (
-        ("Adaptive quadrature, nodes for each slope", found.nodes),
-        (f"Log-likelihood with {found.finer}: change", f"{found.change:.1e}"),
-    )
-    return (Section("Integrals Over Slopes", rows),)
+    integrals = [s.integral for s in fit.sample.statistics if s.integral is not None]
+    accuracy = (f"Log-likelihood with {found.finer}: change", f"{found.change:.1e}")
+    if not integrals:
+        nodes = ("Adaptive quadrature, nodes for each slope", found.nodes)
+        return (Section("Integrals Over Slopes", (nodes, accuracy)),)
+    dimensions = [(len(own.exposed.get(1, ())) if fit.table.multilevel else 0) for own in integrals]
+    within = (("Within clusters, over", max(dimensions)),) if max(dimensions) else ()
+    highest = "Between clusters, over" if fit.table.multilevel else "Over"
+    over = (highest, max(len(own.integrated) for own in integrals))
+    nodes = ("Adaptive quadrature, nodes in each", found.nodes)
+    return (Section("Integrals", (*within, over, nodes, accuracy)),)
 
 
 def tested_against(texts: Sequence[str]) -> tuple[Section, ...]:

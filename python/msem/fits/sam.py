@@ -363,9 +363,9 @@ def _require_meaning(settings: Settings) -> None:
             "ordered= is not available in msem.sam, whose blocks are fitted by maximum likelihood to continuous "
             "variables: use msem.sem(..., ordered=...)"
         )
-    if settings.estimator not in ("ML", "MLR"):
+    if settings.method not in ("ML", "MLR"):
         raise UnsupportedError(
-            f'msem.sam fits its blocks by maximum likelihood, not estimator="{settings.estimator}"'
+            f'msem.sam fits its blocks by maximum likelihood, not estimator="{settings.method}"'
         )
     if settings.test is not None or settings.information is not None:
         name = "test" if settings.test is not None else "information"

@@ -49,13 +49,13 @@ from msem.estimation.problems import (
 )
 from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.estimation.smallsamples import few_clusters
-from msem.fits.categories import ordered_of, with_first_stage
+from msem.fits.categories import ordered_of, ordered_options, with_categories
 from msem.fits.fit import Fit
 from msem.fits.request import Request
 from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order
 from msem.model.derived import crosses_levels, saturated_table, with_auxiliary
-from msem.model.drafts import Fun, Ordered
+from msem.model.drafts import Fun
 from msem.model.partable import ParameterTable, parameter_table, require_two_levels
 from msem.resampling.bootstrap import Bootstrap, bootstrap_errors
 from msem.resampling.reweighting import replicate_covariance
@@ -116,6 +116,7 @@ def sem(
     auxiliary: Sequence[str] = (),
     ordered: Sequence[str] = (),
     parameterization: str | None = None,
+    link: str = "probit",
     fixed_x: bool = True,
     std_lv: bool = False,
     orthogonal: bool = False,
@@ -123,7 +124,7 @@ def sem(
     penalty: str | None = None,
     rotation: str | None = None,
     rotation_args: Mapping[str, Any] | None = None,
-    estimator: str = "ML",
+    estimator: str | None = None,
     information: str | None = None,
     se: str | None = None,
     test: str | Sequence[str] | None = None,
@@ -210,10 +211,14 @@ def sem(
     ordered : sequence of str, optional
         Variables whose values are categories with an order, binary ones among them; ordered categorical columns of a
         pandas frame are without being named. They are continuous variables cut at thresholds (``y | t1 + t2``), and the
-        model is fitted by "WLSMV", unless another least squares is asked for. See `docs/ordered.md`.
+        model is fitted by "WLSMV", unless another estimator is asked for: another least squares, or full maximum
+        likelihood, "ML" or "MLR". See `docs/ordered.md`.
     parameterization : {"delta", "theta"}, optional
         What is 1 of the variables that ordered ones are cut from: their variances given the covariates, the default at
-        one level, or their residual variances, within clusters at two levels.
+        one level, or their residual variances, within clusters at two levels and by maximum likelihood.
+    link : {"probit", "logit"}, default "probit"
+        Distribution of the residuals of ordered variables by maximum likelihood: normal of variance 1, or logistic of
+        variance pi^2 / 3.
     fixed_x : bool, default True
         Take the moments of exogenous covariates from the sample and report the likelihood given them.
     std_lv : bool, default False
@@ -235,13 +240,14 @@ def sem(
     rotation_args : dict, optional
         "epsilon" (geomin), "gamma" (oblimin), "kappa" (Crawford-Ferguson), "target"; "orthogonal", "kaiser", "std_ov";
         "starts" and "seed" of the search for the lowest minimum.
-    estimator : str, default "ML"
-        Maximum likelihood; "MLR" with robust standard errors and the scaled test of Yuan and Bentler, "MLF" with
-        first-order information. Least squares on the saturated moments: "WLS", weighted by the inverse of their
-        covariance matrix; "DWLS", by their variances, which with robust standard errors is "WLSM" (mean-scaled test),
-        "WLSMV" (scaled and shifted) or "WLSMVS" (Satterthwaite); "ULS", unweighted, likewise "ULSM", "ULSMV" and
-        "ULSMVS"; "GLS", weighted as if the variables were normal. "ULS" by itself has errors and a chi-square (Browne's
-        residual-based statistic) that hold for normal data. See `docs/least-squares.md`.
+    estimator : str, optional
+        "ML", maximum likelihood, the default without ordered variables; "MLR" with robust standard errors and the
+        scaled test of Yuan and Bentler, "MLF" with first-order information. Least squares on saturated moments: "WLS",
+        weighted by the inverse of their covariance matrix; "DWLS", by their variances, which with robust standard
+        errors is "WLSM" (mean-scaled test), "WLSMV" (scaled and shifted) or "WLSMVS" (Satterthwaite); "ULS",
+        unweighted, likewise "ULSM", "ULSMV" and "ULSMVS"; "GLS", weighted as if the variables were normal. "ULS" by
+        itself has errors and a chi-square (Browne's residual-based statistic) that hold for normal data. See
+        `docs/least-squares.md`.
     information : {"observed", "expected", "first_order"}, optional
         What standard errors come from, and the bread of robust ones; default "observed", and "expected" for
         single-level models without robust errors, as in lavaan, and for `LevelMoments`, whose statistics are
@@ -277,9 +283,10 @@ def sem(
         Random starts beside the usual ones. 0: eight, where few clusters, an improper solution or one at bounds make
         several maxima likely; none for crossed classifications, whose likelihood takes long.
     nodes : int, default 0
-        Of adaptive quadrature, for each random slope, where a covariate with a random slope stands at both levels. 0:
-        as many as are accurate by experience (15, 9 or 7 for one, two or three slopes). The log-likelihood is evaluated
-        with twice as many and one more, and the summary has the difference.
+        Of adaptive quadrature, in each dimension: for the random slopes, where a covariate with one is latent or stands
+        at both levels, and for what clusters have in common by maximum likelihood with ordered variables. 0: as many as
+        are accurate by experience (15, 9 or 7 in one, two or three dimensions). The log-likelihood is evaluated with
+        twice as many and one more, and the summary has the difference.
     max_iterations : int, default 500
     tolerance : float, default 1e-12
         Of the optimiser, on the decrement g' I^-1 g: twice the gain in log-likelihood that is still expected.
@@ -393,7 +400,7 @@ def _fit(fun: Fun, model: str, data: Any, settings: Settings, sample: Sample | N
     require_least_squares(resolved, table)
     table = add_auxiliary(table, data, given)
     if sample is None:
-        sample = with_first_stage(read_sample(data, table, given, grouping), table, columns.categories)
+        sample = with_categories(read_sample(data, table, given, grouping), table, columns.categories, given)
     fit = fit_table(table, sample, resolved)
     return replace(fit, request=request)
 
@@ -422,7 +429,7 @@ def table_of(
         group_equal=settings.group_equal,
         group_partial=settings.group_partial,
         rotation=settings.rotated,
-        ordered=Ordered(thresholds or {}, settings.parameterization or ""),
+        ordered=ordered_options(thresholds, settings),
         clusters=settings.cluster_columns,
         crossed=settings.crossed,
     )
@@ -552,7 +559,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
         replicates, sampling = bootstrap_errors(solution, sample, sampling, settings.bootstrap, settings.seed)
     if settings.penalty:
         pass  # of the likelihood itself there is no maximum to be tested
-    elif not sample.converged and not table.slopes():
+    elif not sample.converged and not table.slopes() and not _integrated(table, settings):
         problems = (*problems, no_chi_square(sample.unidentified, sample.shortage))
     elif settings.space == "auto" and sample.in_cone and discrepancy is None:
         problems = (*problems, saturated_boundary(solution.optimum))
@@ -572,12 +579,17 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     )
 
 
+def _integrated(table: ParameterTable, settings: ResolvedSettings) -> bool:
+    """Whether ordered variables have a likelihood, which has no saturated model."""
+    return bool(table.ordered.thresholds) and settings.weighting is None
+
+
 def _require_tests(table: ParameterTable, sample: Sample, settings: ResolvedSettings) -> None:
     """Refuse tests for small samples where they do not apply, and expected information that has no closed form."""
     if settings.information == "expected" and any(s.nodes for s in sample.statistics):
         raise UnsupportedError(
-            "a covariate with a random slope stands at both levels: expected information is no closed form; leave out "
-            'information="expected"'
+            "the likelihood is an integral over clusters' variables, for which expected information is no closed form: "
+            'leave out information="expected"'
         )
     if "hotelling" in settings.test:
         sample.clusters  # noqa: B018  refused where no clusters are independent

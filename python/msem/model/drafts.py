@@ -225,10 +225,13 @@ class Ordered:
     parameterization : {"delta", "theta", ""}
         Their variances given the covariates ("delta"), or their residual variances; "" before the number of levels is
         known.
+    residual : float
+        What the residual variances are under "theta".
     """
 
     thresholds: Mapping[str, int] = field(default_factory=dict)
     parameterization: Parameterization | Literal[""] = ""
+    residual: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,10 +373,10 @@ def _add_variances(block: BlockDraft, options: Defaults) -> None:
     single = _single_indicators(block)
     for name in block.observed:
         if options.scaled(name):
-            _add(block, name, "~~", name, 1.0)
+            _add(block, name, "~~", name, options.ordered.residual)
             own = block.rows[name, "~~", name]
             if own.free and "free" not in own.said and not own.label:
-                own.value = 1.0
+                own.value = options.ordered.residual
         elif name not in block.covariates:
             _add(block, name, "~~", name, 0.0 if name in single else math.nan)
     rotated = {row.lhs for row in block.rows.values() if row.efa}

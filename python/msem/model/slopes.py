@@ -203,15 +203,22 @@ def _check_name(within: BlockDraft, between: BlockDraft, name: str) -> None:
 def _check_integrals(within: BlockDraft, between: BlockDraft, slopes: Mapping[str, Slope]) -> None:
     """Refuse more slopes than can be integrated over, and slopes that come after those whose covariate they change."""
     several = list(slopes.values())
-    if not any(slope.covariate in between.observed for slope in several):
+    hidden = [s for s in several if s.covariate in between.observed or s.covariate in within.latent]
+    if not hidden:
         return
-    first = next(slope for slope in several if slope.covariate in between.observed)
+    first = hidden[0]
     at = _place(within, first.name)
     if len(several) > MOST_INTEGRATED:
+        latent = first.covariate in within.latent
+        why = "is latent" if latent else "stands at both levels, so that its within part is latent"
+        remedy = (
+            "Let slopes be the same in all clusters where they may"
+            if latent
+            else "Centre the covariate within clusters and add the cluster means as a variable of level 2"
+        )
         message = (
-            f"'{first.covariate}' stands at both levels, so that its within part is latent and the likelihood an "
-            f"integral over the slopes: {len(several)} slopes are too many in this version, {MOST_INTEGRATED} are the "
-            "most. Centre the covariate within clusters and add the cluster means as a variable of level 2"
+            f"'{first.covariate}' {why}, and the likelihood an integral over the slopes: {len(several)} slopes are too "
+            f"many in this version, {MOST_INTEGRATED} are the most. {remedy}"
         )
         raise UnsupportedError(within.syntax.locate(at, message))
     for k, slope in enumerate(several):
@@ -235,12 +242,6 @@ def _check_covariate(within: BlockDraft, slope: Slope) -> None:
                 row.said["rv"].at,
                 f"'{slope.name}' is the slope of '{slope.covariate}' and of '{row.rhs}': give each its own name",
             )
-    if slope.covariate in within.latent:
-        message = (
-            f"'{slope.covariate}' is latent: random slopes of latent covariates need numerical integration, which is "
-            "not available in this version; use an observed covariate"
-        )
-        raise UnsupportedError(within.syntax.locate(at, message))
     if _reached(within, slope.outcomes) & {slope.covariate}:
         _fail(
             within,

@@ -15,6 +15,7 @@ from msem.data.reading import allowed_holes
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
 from msem.model.levels import WITHIN, Level
+from msem.postestimation.integrated_scores import integrated_scores
 from msem.postestimation.posterior import GroupModel, Scores, bartlett, group_model, posterior
 from msem.postestimation.posterior import random_effects as between_parts
 from msem.postestimation.rows import Rows, new_rows, require_values, sample_means, training_rows
@@ -24,6 +25,7 @@ Floats = NDArray[np.float64]
 
 Method = Literal["EBM", "regression", "ML", "Bartlett"]
 METHODS = ("EBM", "regression", "ML", "Bartlett")
+POSTERIOR = ("EBM", "regression")
 Group = tuple[str, GroupModel, Rows]  # label, model, rows
 Columns = Mapping[str, NDArray[Any]]
 
@@ -216,7 +218,8 @@ def factor_scores(
     its cluster variables, within-level scores on the unit and, through the between parts, on the rest of its
     cluster. Their standard deviations depend on the size of the cluster. Maximum likelihood (Bartlett) scores
     treat the latent variables of one cluster, or of one unit, as fixed quantities and everything else as random.
-    Under ``missing="fiml"`` all of this is given what is observed, in new data too.
+    Under ``missing="fiml"`` all of this is given what is observed, in new data too. For ordered variables by maximum
+    likelihood there are empirical Bayes scores of the data of the fit, by the quadrature of its likelihood.
 
     Parameters
     ----------
@@ -254,6 +257,8 @@ def factor_scores(
     """
     require_choice("method", method, METHODS)
     number = None if level is None else fit.table.level(level)
+    if newdata is None and method in POSTERIOR and not cov and fit.integrates:
+        return integrated_scores(fit, number, se=se)
     cluster = cluster or fit.options.cluster
     groups = prediction_groups(fit, newdata, cluster)
     return scores_frame(groups, number, method, se=se, cov=cov, cluster=cluster)

@@ -272,7 +272,9 @@ def _baseline_factor(fit: Solution, test: ScaledTest) -> float:
 
 
 def slope_measures(fit: Solution) -> pd.Series:
-    """Fit measures of a model with random slopes: chi-square and RMSEA against the saturated model of slopes.
+    """Fit measures of a model without saturated moments: with random slopes, or ordered variables and a likelihood.
+
+    Chi-square and RMSEA against the saturated model of slopes, if there is one.
 
     Clusters are the units of the noncentrality. There is no agreed baseline model, and the implied moments depend on
     the covariates: CFI, TLI, SRMR and GFI are nan.
@@ -306,7 +308,7 @@ def measures(fit: Solution) -> pd.Series:
     """Fit measures of the whole model."""
     if fit.discrepancy is not None:
         return least_squares_measures(fit, fit.discrepancy)
-    if fit.has_slopes:
+    if fit.has_slopes or fit.integrates:
         return slope_measures(fit)
     inputs = replace(
         measure_inputs(fit.estimate, fit.sample, fit.baseline),

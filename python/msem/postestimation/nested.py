@@ -67,7 +67,7 @@ def embed(small: Estimate, large: Estimate) -> Embedding:
     -------
     Embedding
     """
-    if _with_slopes(small, large):
+    if _without_moments(small, large):
         return embed_by_rows(small, large)
     mine = [implied_statistics(small, g) for g in range(1, len(small.objective.statistics) + 1)]
     theirs = [
@@ -101,7 +101,7 @@ def embed_by_rows(small: Estimate, large: Estimate) -> Embedding:
     free = [row for row in large.table.rows if row.free]
     if large.table.constraints or len(free) > large.table.npar:
         raise ModelError(
-            "with random slopes models are compared by their parameters, and the larger one has constraints or "
+            "models without saturated moments are compared by their parameters, and the larger one has constraints or "
             "parameters that share a label: test them with fit.wald_test(...)"
         )
     gap = 0.0
@@ -137,8 +137,13 @@ def _by_rows(small: Estimate, large: Estimate) -> tuple[Floats, Floats]:
     return theta, jacobian
 
 
-def _with_slopes(*fits: Estimate) -> bool:
-    return any(row.slope for fit in fits for row in fit.table.rows)
+def _without_moments(*fits: Estimate) -> bool:
+    """Whether there are no moments that could be compared: with random slopes, or integrals over ordered variables."""
+    return any(
+        fit.table.slopes(group) or s.integral is not None
+        for fit in fits
+        for group, s in enumerate(fit.objective.statistics, 1)
+    )
 
 
 def _place(row: Parameter) -> tuple[Key, int, int]:
@@ -169,7 +174,7 @@ def directions(small: Estimate, large: Estimate, theta: Floats) -> tuple[Floats,
     outside : float
         Relative length of the part of the tangents that was projected away.
     """
-    if _with_slopes(small, large):
+    if _without_moments(small, large):
         return _by_rows(small, large)[1] @ small.tangent, 0.0
     orders = large.objective.statistics
     inner = _moment_jacobian(small.objective, small.theta, orders) @ small.tangent

@@ -43,9 +43,9 @@ def require_values(statistics: Statistics) -> None:
     ------
     UnsupportedError
     """
-    if statistics.first_stage is not None:
+    if statistics.ordered:
         raise UnsupportedError(
-            f"{statistics.first_stage.ordered[0]!r} is ordered: scores, predictions and distances of models with "
+            f"{statistics.ordered[0]!r} is ordered: scores, predictions and distances of models with "
             "ordered variables are not available in this version"
         )
 

@@ -1,0 +1,458 @@
+#include "likelihood/integrals/integral.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+
+#include "base/interrupt.hpp"
+#include "base/threads.hpp"
+#include "likelihood/integrals/small.hpp"
+
+namespace msem {
+
+namespace {
+
+constexpr Index kPieces = 32;      // of clusters, at most
+constexpr int kRounds = 60;        // of looking for the nodes, at most
+constexpr double kSettled = 1e-5;  // change of the centre in its standard deviations, and of these
+constexpr Index kFewNodes = 5;
+constexpr double kStep = 1e-4;    // of moments, relative to their size, for second derivatives
+constexpr double kNarrow = 0.3;   // of the spread, where a single node has all weight
+constexpr double kFloor = 1e-3;   // least eigenvalue of an information matrix that steps are made with
+constexpr double kLeast = 1e-16;  // weight of a node, beside the greatest, below which it has no derivatives
+
+// Nodes and weights of the Gauss-Hermite rule for the standard normal distribution (Golub & Welsch, 1969).
+struct Hermite {
+  explicit Hermite(Index n) {
+    Matrix jacobi = Matrix::Zero(n, n);
+    for (Index k = 1; k < n; ++k) jacobi(k, k - 1) = jacobi(k - 1, k) = std::sqrt(static_cast<double>(k));
+    const SymmetricEigen eigen(jacobi);
+    x = eigen.values;
+    log_w = eigen.vectors.row(0).cwiseAbs2().array().log().matrix().transpose();
+  }
+  Vector x, log_w;
+};
+
+// The product rule: d x Q nodes, and log weight + |x|^2 / 2 + d/2 log 2 pi of each.
+struct Rule {
+  Rule(Index dimensions, Index n) {
+    const Hermite one(n);
+    Index count = 1;
+    for (Index d = 0; d < dimensions; ++d) count *= n;
+    x.resize(dimensions, count);
+    log_w.setConstant(count, 0.5 * kLog2Pi * static_cast<double>(dimensions));
+    for (Index q = 0; q < count; ++q) {
+      for (Index d = 0, rest = q; d < dimensions; ++d, rest /= n) {
+        x(d, q) = one.x[rest % n];
+        log_w[q] += one.log_w[rest % n] + 0.5 * x(d, q) * x(d, q);
+      }
+    }
+    farthest = one.x.maxCoeff() * (1 - 1e-9);
+  }
+  Matrix x;
+  Vector log_w;
+  double farthest;
+};
+
+}  // namespace
+
+void add_between(const IntegrandColumns& at, ConstVectorRef z, ConstVectorRef rest, double weight,
+                 double* between) {
+  at.rest_mean(between) += weight * rest;
+  add_outer(at.slope(between), weight, rest, z);
+  at.zz(between).diagonal().array() += weight;
+  add_outer(at.zz(between), -weight, z, z);
+  at.z(between) -= 2 * weight * z;
+}
+
+SlopeMap::SlopeMap(const Matrix& lambda, const std::vector<Index>& covariate)
+    : lambda_(lambda), covariate_(covariate), map_(Matrix::Identity(lambda.rows(), lambda.rows())) {}
+
+// X := (I + s lambda e') X
+void SlopeMap::apply(Matrix& x, Index k, double s) {
+  row_ = s * x.row(covariate_[k]);
+  for (Index j = 0; j < x.cols(); ++j) {
+    for (Index i = 0; i < x.rows(); ++i) x(i, j) += lambda_(i, k) * row_[j];
+  }
+}
+
+void SlopeMap::set(const double* s) {
+  map_.setIdentity();
+  for (Index k = 0; k < lambda_.cols(); ++k) apply(map_, k, s[k]);
+}
+
+void SlopeMap::add_gradient(const double* s, const Matrix& of_map, double weight, MatrixRef lambda,
+                            double* of_s) {
+  const Index p = lambda_.rows(), m = lambda_.cols();
+  // lambda of slope k stands between the maps before and after it
+  for (Index k = 0; k < m; ++k) {
+    before_.setIdentity(p, p);
+    for (Index j = 0; j < k; ++j) apply(before_, j, s[j]);
+    after_.setIdentity(p, p);
+    for (Index j = k + 1; j < m; ++j) apply(after_, j, s[j]);
+    column_ = apply_transposed(after_, msem::apply(of_map, before_.row(covariate_[k]).transpose()));
+    lambda.col(k) += weight * s[k] * column_;
+    if (of_s) of_s[k] = column_.dot(lambda_.col(k));
+  }
+}
+
+// The nodes of one cluster after another.
+class IntegralPoint::Search {
+ public:
+  Search(const IntegralPoint& point, const Rule& rule, NodeDensity& density)
+      : point_(point),
+        over_(*point.over_),
+        rule_(rule),
+        density_(density),
+        d_(over_.integrated),
+        centre_(d_),
+        moved_(d_),
+        prior_(over_.known),
+        root_(d_, d_),
+        next_(d_, d_),
+        cov_(d_, d_) {}
+
+  const Vector& centre() const { return centre_; }
+  const Matrix& cov() const { return cov_; }
+
+  // The value and what the posterior weights make of the nodes.
+  double sum(Index cluster, const double* nodes, const double* log_weights, Index count) {
+    logs_.resize(count);
+    for (Index k = 0; k < count; ++k)
+      logs_[k] = log_weights[k] - 0.5 * density_.value(cluster, nodes + k * d_);
+    const double top = logs_.maxCoeff();
+    if (!std::isfinite(top)) return -std::numeric_limits<double>::infinity();
+    weights_ = (logs_.array() - top).exp().matrix();
+    const double total = weights_.sum();
+    weights_ /= total;
+    moments(nodes, weights_);
+    return top + std::log(total);
+  }
+
+  // Mean and covariance matrix of nodes with some weights.
+  void moments(const double* nodes, const Vector& weights) {
+    centre_.setZero();
+    cov_.setZero();
+    for (Index k = 0; k < weights.size(); ++k) {
+      for (Index i = 0; i < d_; ++i) centre_[i] += weights[k] * nodes[k * d_ + i];
+    }
+    for (Index k = 0; k < weights.size(); ++k) {
+      const double* x = nodes + k * d_;
+      for (Index j = 0; j < d_; ++j) {
+        for (Index i = 0; i < d_; ++i) cov_(i, j) += weights[k] * (x[i] - centre_[i]) * (x[j] - centre_[j]);
+      }
+    }
+  }
+
+  // Writes the nodes of a cluster and their log weights.
+  void find(Index cluster, double* nodes, double* log_weights) {
+    const Matrix& root_z = point_.at_.root_z;
+    const Index known = over_.known;
+    for (Index k = 0; k < known; ++k) prior_[k] = over_.known_values(k, cluster) - point_.at_.between.mu_z[k];
+    for (Index k = 0; k < known; ++k) {
+      prior_[k] /= root_z(k, k);
+      for (Index i = k + 1; i < known; ++i) prior_[i] -= root_z(i, k) * prior_[k];
+    }
+    Vector around = point_.at_.between.mu_z.tail(d_);
+    if (known) add_applied(around, 1, root_z.bottomLeftCorner(d_, known), prior_);
+    root_ = root_z.bottomRightCorner(d_, d_);
+    nodes_.resize(rule_.x.size());
+    log_weights_.resize(rule_.log_w.size());
+    for (int round = 0; d_ && round < kRounds; ++round) {
+      place(around, nodes_.data(), log_weights_.data());
+      if (!std::isfinite(sum(cluster, nodes_.data(), log_weights_.data(), log_weights_.size()))) break;
+      moved_ = centre_ - around;
+      next_ = cov_;
+      double log_det = 0;
+      Index best = 0;
+      const double most = weights_.maxCoeff(&best);
+      const bool wide = most < 0.99 && factorise(next_.data(), d_, log_det);
+      // a single node has all weight: farther out if it is one of the outermost, narrower otherwise
+      const bool outermost = rule_.x.col(best).cwiseAbs().maxCoeff() >= rule_.farthest;
+      around = centre_;
+      bool settled = wide;
+      for (Index k = 0; k < d_; ++k) {
+        settled = settled && std::abs(moved_[k]) < kSettled * root_(k, k) &&
+                  std::abs(next_(k, k) / root_(k, k) - 1) < kSettled;
+      }
+      if (wide) {
+        root_ = next_.triangularView<Eigen::Lower>();
+      } else if (!outermost || log_weights_.size() < 2) {
+        root_ *= kNarrow;
+      }
+      if (settled) break;
+    }
+    place(around, nodes, log_weights);
+  }
+
+ private:
+  void place(const Vector& around, double* nodes, double* log_weights) const {
+    const double log_scale = root_.diagonal().array().log().sum();
+    for (Index k = 0; k < rule_.log_w.size(); ++k) {
+      double* x = nodes + k * d_;
+      for (Index i = 0; i < d_; ++i) {
+        x[i] = around[i];
+        for (Index j = 0; j <= i; ++j) x[i] += root_(i, j) * rule_.x(j, k);
+      }
+      log_weights[k] = rule_.log_w[k] + log_scale;
+    }
+  }
+
+  const IntegralPoint& point_;
+  const Integration& over_;
+  const Rule& rule_;
+  NodeDensity& density_;
+  Index d_;
+  Vector logs_, weights_, centre_, moved_, prior_, nodes_, log_weights_;
+  Matrix root_, next_, cov_;
+};
+
+bool IntegralPoint::prepare_moments(const Moments& moments) {
+  if (!moments.mean_w.allFinite() || !moments.cov_w.allFinite() || !moments.mean_b.allFinite() ||
+      !moments.cov_b.allFinite())
+    return false;
+  const Index p = over_->p, m = over_->m;
+  if (!moments.cov_w.bottomRightCorner(m, m).isIdentity(1e-9) || !moments.mean_w.tail(m).isZero(0))
+    throw std::invalid_argument("products with slopes must be standardized");
+  at_.moments = moments;
+  at_.lambda = moments.cov_w.topRightCorner(p, m);
+  at_.sigma = moments.cov_w.topLeftCorner(p, p);
+  if (m) at_.sigma -= outer(at_.lambda, at_.lambda);
+  at_.mu = moments.mean_w.head(p);
+  if (p && !positive_definite(at_.sigma)) return false;
+  const Matrix cov = select(moments.cov_b, over_->order, over_->order);
+  const Vector mean = select(moments.mean_b, over_->order);
+  if (!at_.between.compute(cov, mean, over_->rest)) return false;
+  at_.root_z = at_.between.chol_z.lower();
+  at_.mean_rest = mean.head(over_->rest);
+  at_.cut = select(moments.mean_b, over_->cut);
+  return at_.between.cov.allFinite() && prepare_integrand();
+}
+
+bool IntegralPoint::prepare(const Integration& over, const Moments& moments, const IntegralPoint* given) {
+  over_ = &over;
+  shape_ = over.shape;
+  if (!prepare_moments(moments)) return false;
+  const Index d = over.integrated;
+  const Rule rule(d, over.nodes);
+  const Index J = over.nclusters(), Q = rule.log_w.size();
+  const IntegrandColumns at = columns();
+  nodes_.resize(d * Q, J);
+  log_weights_.resize(Q, J);
+  centre_.setZero(d, J);
+  spread_.setZero(d * d, J);
+  loglik_.resize(J);
+  of_within_.setZero(at.within(), J);
+  of_between_.setZero(at.between(), J);
+  const Index pieces = std::min(kPieces, J);
+  std::vector<char> fine(pieces, 1);
+  in_threads(pieces, J * Q * (over.p + over.rest) > 4000 ? 0 : 1, [&](std::ptrdiff_t piece) {
+    const std::unique_ptr<NodeDensity> integrand = density();
+    Search search(*this, rule, *integrand);
+    Vector logs(Q);
+    for (Index j = J * piece / pieces; j < J * (piece + 1) / pieces; ++j) {
+      check_interrupt();
+      double *nodes = nodes_.col(j).data(), *log_weights = log_weights_.col(j).data();
+      if (given) {
+        nodes_.col(j) = given->nodes_.col(j);
+        log_weights_.col(j) = given->log_weights_.col(j);
+      } else {
+        search.find(j, nodes, log_weights);
+      }
+      double* within = of_within_.col(j).data();
+      double* between = of_between_.col(j).data();
+      // Derivatives are added as nodes are visited, in units of the greatest term so far.
+      double top = -std::numeric_limits<double>::infinity(), total = 0;
+      for (Index k = 0; k < Q; ++k) {
+        const double log_term = log_weights[k] - 0.5 * integrand->value(j, nodes + k * d);
+        logs[k] = log_term;
+        if (!std::isfinite(log_term)) continue;
+        if (log_term > top) {
+          const double scale = std::exp(top - log_term);
+          of_within_.col(j) *= scale;
+          of_between_.col(j) *= scale;
+          total *= scale;
+          top = log_term;
+        }
+        const double term = std::exp(log_term - top);
+        total += term;
+        if (term > kLeast) integrand->add_gradient(j, nodes + k * d, term, within, between);
+      }
+      loglik_[j] = top + std::log(total);
+      if (!std::isfinite(loglik_[j])) {
+        fine[piece] = 0;
+        return;
+      }
+      of_within_.col(j) /= total;
+      of_between_.col(j) /= total;
+      search.moments(nodes, (logs.array() - loglik_[j]).exp().matrix());
+      centre_.col(j) = search.centre();
+      spread_.col(j) = Eigen::Map<const Vector>(search.cov().data(), d * d);
+    }
+  });
+  if (std::find(fine.begin(), fine.end(), 0) != fine.end()) return false;
+  value_ = -2 * loglik_.dot(over.weight);
+  gradient_ = from_columns(apply(of_within_, over.weight), apply(of_between_, over.weight));
+  return std::isfinite(value_);
+}
+
+// Derivatives with respect to the moments of both levels, from sums of columns of clusters.
+Moments IntegralPoint::from_columns(ConstVectorRef within, ConstVectorRef between) const {
+  const IntegrandColumns at = columns();
+  const Index p = at.p, m = at.m;
+  Vector w = within, b = between;
+  Moments out;
+  out.mean_w = Vector::Zero(p + m);
+  out.mean_w.head(p) = at.mean(w.data());
+  out.cov_w = Matrix::Zero(p + m, p + m);
+  out.cov_w.topLeftCorner(p, p) = at.cov(w.data());
+  if (m) {
+    // Sigma = cov - lambda lambda'
+    Matrix lambda = 0.5 * at.lambda(w.data());
+    add_product(lambda, -1, at.cov(w.data()), at_.lambda);
+    out.cov_w.topRightCorner(p, m) = lambda;
+    out.cov_w.bottomLeftCorner(m, p) = lambda.transpose();
+  }
+  symmetrise(out.cov_w);
+  const BetweenGradient found =
+      between_gradient(at_.between.projection, at_.between.chol_z, at.c(b.data()), at.rest_mean(b.data()),
+                       at.slope(b.data()), at.zz(b.data()), at.z(b.data()));
+  const Index n = at_.moments.mean_b.size();
+  out.mean_b = Vector::Zero(n);
+  out.cov_b = Matrix::Zero(n, n);
+  add(out.cov_b, over_->order, found.cov);
+  for (std::size_t k = 0; k < over_->order.size(); ++k) out.mean_b[over_->order[k]] = found.mean[k];
+  for (std::size_t k = 0; k < over_->cut.size(); ++k) out.mean_b[over_->cut[k]] = at.cut(b.data())[k];
+  return out;
+}
+
+std::pair<Matrix, Matrix> IntegralPoint::cluster_scores(const Matrix&, const Tangents& within,
+                                                        const Tangents& between) const {
+  const Index J = over_->nclusters(), nw = at_.moments.mean_w.size(), nb = at_.moments.mean_b.size();
+  Matrix cov_w(nw * nw, J), mean_w(nw, J), cov_b(nb * nb, J), mean_b(nb, J);
+  for (Index j = 0; j < J; ++j) {
+    const Moments own = from_columns(of_within_.col(j), of_between_.col(j));
+    slice(cov_w, j, nw, nw) = own.cov_w;
+    slice(cov_b, j, nb, nb) = own.cov_b;
+    mean_w.col(j) = own.mean_w;
+    mean_b.col(j) = own.mean_b;
+  }
+  const auto scores = [&](const Matrix& cov, const Matrix& mean, const Tangents& tangents, Index n) {
+    if (!n) return Matrix(J, tangents.k());
+    Matrix out = -0.5 * cross(cov, rotated_cov(tangents, Matrix::Identity(n, n)));
+    add_cross(out, -0.5, mean, tangents.mean);
+    return out;
+  };
+  return {scores(cov_w, mean_w, within, nw), scores(cov_b, mean_b, between, nb)};
+}
+
+// Half the second derivatives of -2 log L in the parameters of both levels, without the curvature of the
+// moments: differences of the gradient at the same nodes.
+// `rough`: with few nodes and one-sided, for steps whose target does not depend on it.
+Matrix IntegralPoint::curvature(const Tangents& within, const Tangents& between, bool rough) const {
+  if (within.k() + between.k() == 0) return Matrix(0, 0);
+  Integration few;
+  std::unique_ptr<IntegralPoint> own;
+  const IntegralPoint* base = this;
+  if (rough && over_->nodes > kFewNodes) {
+    few = *over_;
+    few.nodes = kFewNodes;
+    own = another();
+    if (own->prepare(few, at_.moments)) base = own.get();
+  }
+  const Moments& moments = at_.moments;
+  const int sides = rough ? 1 : 2;
+  const Index n = moments.mean_w.size(), r = moments.mean_b.size(), kw = n ? within.k() : 0, kb = between.k(),
+              m = over_->m;
+  const Matrix dw = n ? rotated_cov(within, Matrix::Identity(n, n)) : Matrix(0, 0),
+               db = rotated_cov(between, Matrix::Identity(r, r));
+  Matrix out(kw + kb, kw + kb);
+  // in standard deviations; those of thresholds, which have none, are about 1
+  const auto size_of = [](const Matrix& change, const Vector& mean, const Matrix& cov) {
+    const Vector sd =
+        cov.diagonal().cwiseAbs().cwiseSqrt().unaryExpr([](double s) { return s > 0 ? s : 1.0; });
+    double largest = mean.cwiseQuotient(sd).cwiseAbs().maxCoeff();
+    for (Index j = 0; j < cov.rows(); ++j)
+      largest = std::max(largest, change.col(j).cwiseQuotient(sd).cwiseAbs().maxCoeff() / sd[j]);
+    return largest;
+  };
+  for (Index a = 0; a < kw + kb; ++a) {
+    const bool first = a < kw;
+    const Matrix change = first ? Matrix(slice(dw, a, n, n)) : Matrix(slice(db, a - kw, r, r));
+    const Vector mean = first ? within.mean.col(a) : between.mean.col(a - kw);
+    const double size = first ? size_of(change, mean, moments.cov_w) : size_of(change, mean, moments.cov_b);
+    if (!(size > 0)) {
+      out.col(a).setZero();
+      continue;
+    }
+    std::unique_ptr<IntegralPoint> at[2];
+    double h = kStep / size;
+    bool inside = false;
+    for (int attempt = 0; attempt < 8 && !inside; ++attempt, h /= 4) {
+      inside = true;
+      for (int side = 0; side < sides && inside; ++side) {
+        Moments moved = moments;
+        const double step = side ? -h : h;
+        (first ? moved.cov_w : moved.cov_b) += step * change;
+        (first ? moved.mean_w : moved.mean_b) += step * mean;
+        if (first) moved.cov_w.bottomRightCorner(m, m).setIdentity();
+        at[side] = another();
+        inside = at[side]->prepare(*base->over_, moved, base);
+      }
+      if (inside) break;
+    }
+    if (!inside) {
+      out.setConstant(std::numeric_limits<double>::quiet_NaN());
+      return out;
+    }
+    const Moments &up = at[0]->gradient_, &down = rough ? base->gradient_ : at[1]->gradient_;
+    const double over = 1 / (2 * sides * h);
+    const Matrix cov_w = over * (up.cov_w - down.cov_w), cov_b = over * (up.cov_b - down.cov_b);
+    const Vector mean_w = over * (up.mean_w - down.mean_w), mean_b = over * (up.mean_b - down.mean_b);
+    if (kw) {
+      out.col(a).head(kw) = apply_transposed(dw, Eigen::Map<const Vector>(cov_w.data(), n * n)) +
+                            apply_transposed(within.mean, mean_w);
+    }
+    out.col(a).tail(kb) = apply_transposed(db, Eigen::Map<const Vector>(cov_b.data(), r * r)) +
+                          apply_transposed(between.mean, mean_b);
+  }
+  symmetrise(out);
+  return out;
+}
+
+BlockInformation IntegralPoint::observed(const Tangents& within, const Tangents& between) const {
+  const Matrix whole = curvature(within, between, false);
+  const Index kb = between.k(), kw = whole.rows() - kb;
+  return {whole.topLeftCorner(kw, kw), whole.topRightCorner(kw, kb), whole.bottomRightCorner(kb, kb)};
+}
+
+// F with F'F the observed information, made positive definite: eigenvalues in the metric of its diagonal by
+// their size.
+Matrix IntegralPoint::regular_root(const Tangents& within, const Tangents& between) const {
+  const Matrix whole = curvature(within, between, true);
+  if (!whole.allFinite()) return Matrix::Zero(whole.rows(), whole.cols());
+  Vector scale = whole.diagonal().cwiseAbs().cwiseSqrt();
+  const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
+  const SymmetricEigen eigen(scale_both(inverse, whole));
+  const double top = eigen.values.cwiseAbs().maxCoeff();
+  Vector values = eigen.values.cwiseAbs();
+  for (Index k = 0; k < values.size(); ++k) {
+    if (eigen.values[k] < 0) values[k] = std::max(values[k], kFloor * top);
+  }
+  return scale_cols(scale_cols(eigen.vectors, values.cwiseSqrt()).transpose(), scale);
+}
+
+BlockInformation IntegralPoint::expected(const Tangents& within, const Tangents& between) const {
+  const Matrix root = regular_root(within, between);
+  const Index kb = between.k(), kw = root.cols() - kb;
+  const Matrix whole = cross(root, root);
+  return {whole.topLeftCorner(kw, kw), whole.topRightCorner(kw, kb), whole.bottomRightCorner(kb, kb)};
+}
+
+std::pair<Matrix, Matrix> IntegralPoint::factors(const Tangents& within, const Tangents& between) const {
+  const Matrix root = regular_root(within, between);
+  return {root.leftCols(root.cols() - between.k()), root.rightCols(between.k())};
+}
+
+}  // namespace msem

@@ -1,0 +1,417 @@
+"""Ordered variables by maximum likelihood: integrals by adaptive quadrature."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import msem
+import oracle
+import oracle_integrals
+import reference
+from msem.data.reading import read_sample
+from msem.errors import DataError, ModelError, UnsupportedError
+from msem.estimation.integrals import quadrature_accuracy
+from msem.estimation.matrices import fill_exogenous
+from msem.estimation.objective import build_objective
+from msem.fits.categories import ordered_of, with_categories
+from msem.fits.sem import table_of
+from msem.language.syntax import parse
+from msem.settings import Settings
+
+VALUES = {"=~": 0.9, "~": 0.3, "|": 0.0, "~1": 0.2}  # of parameters, near which derivatives are taken
+ITEMS = ("y1", "y2", "y3", "y4")
+FACTORS = """
+level: 1
+  fw =~ y1 + y2 + y3 + y4
+level: 2
+  fb =~ y1 + y2 + y3 + y4
+  y1 ~~ 0*y1
+  y2 ~~ 0*y2
+  y3 ~~ 0*y3
+  y4 ~~ 0*y4
+"""
+MODELS = {
+    "factors": (FACTORS, ITEMS, {}),
+    "factors, logit, holes": (FACTORS, ITEMS, {"link": "logit", "missing": "fiml"}),
+    "covariates": (
+        """
+level: 1
+  fw =~ y1 + y2 + y3
+  fw ~ x
+  y2 ~ x
+level: 2
+  fb =~ y1 + y2 + y3
+  y1 ~~ 0*y1
+  y2 ~~ 0*y2
+  y3 ~~ 0*y3
+  fb ~ w
+  y3 ~ w
+""",
+        ("y1", "y2", "y3"),
+        {},
+    ),
+    "random slope": (
+        'level: 1\n  y3 ~ rv("s")*x\nlevel: 2\n  y3 ~ w\n  s ~ w\n  y3 ~~ s\n',
+        ("y3",),
+        {},
+    ),
+    "beside continuous": (
+        """
+level: 1
+  fw =~ y1 + y3 + c
+  y1 ~ x
+level: 2
+  y1 ~~ c
+  y3 ~~ 0*y3
+  z ~ y1 + w
+""",
+        ("y1", "y3"),
+        {},
+    ),
+    "two factors within": (
+        """
+level: 1
+  f =~ y1 + y2
+  h =~ y3 + y4
+level: 2
+  y1 ~~ y1
+  y2 ~~ 0*y2
+  y3 ~~ 0*y3
+  y4 ~~ 0*y4
+""",
+        ITEMS,
+        {},
+    ),
+}
+
+
+@functools.cache
+def sample(nclusters=6, size=5, seed=4):
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(nclusters), size)
+    fb, fw = rng.normal(size=nclusters) * 0.7, rng.normal(size=len(g))
+    w, x = rng.normal(size=nclusters), rng.normal(size=len(g))
+    frame = {"g": g, "x": x, "w": w[g], "z": (0.5 * fb + rng.normal(size=nclusters))[g]}
+    frame["c"] = fw + 0.5 * rng.normal(size=len(g)) + 0.3 * w[g]
+    slope = 0.5 + 0.5 * rng.normal(size=nclusters)
+    for k in range(4):
+        y = (0.8 + 0.1 * k) * fb[g] + (1 + 0.1 * k) * fw + rng.normal(size=len(g)) + 0.3 * w[g]
+        if k == 2:
+            y = y + slope[g] * x
+        frame[f"y{k + 1}"] = np.digitize(y, [-0.6, 0.7] if k == 2 else [0.2 * k - 0.3]).astype(float)
+    data = pd.DataFrame(frame)
+    order = rng.permutation(len(data))
+    return data.iloc[order].reset_index(drop=True)
+
+
+class Case:
+    """A model of a small sample near its starting values, with what the dense truth needs."""
+
+    def __init__(self, name):
+        text, ordered, options = MODELS[name]
+        data = sample()
+        self.logit = options.get("link") == "logit"
+        if "missing" in options:
+            holes = np.random.default_rng(1).uniform(size=(len(data), len(ordered))) < 0.25
+            data = data.assign(**{n: data[n].mask(holes[:, k]) for k, n in enumerate(ordered)})
+        settings = Settings.read(
+            {"cluster": "g", "ordered": ordered, "estimator": "ML", "nodes": NODES.get(name, 31), **options}
+        )
+        syntax = parse(text)
+        columns = ordered_of(syntax, data, settings)
+        settings = settings.for_ordered()
+        table = table_of(syntax, "sem", settings, None, columns.thresholds)
+        plain = read_sample(columns.data, table, settings)
+        self.sample = with_categories(plain, table, columns.categories, settings)
+        self.table = fill_exogenous(table, self.sample.levels)
+        (self.statistics,) = self.sample.statistics
+        self.objective = replace(build_objective(self.table, self.statistics), covariate_llf=0.0)
+        self.near = np.zeros(self.table.npar)
+        rng = np.random.default_rng(3)
+        for row in self.table.rows:
+            if row.free:
+                usual = 0.6 if row.op == "~~" and row.lhs == row.rhs else VALUES.get(row.op, 0.1)
+                shift = 0.9 * (int(row.rhs[1:]) - 1) - 0.4 if row.op == "|" else 0.0
+                self.near[row.free - 1] = usual + shift + 0.1 * rng.uniform(-1, 1)
+        (self.clusters,) = self.sample.clusters
+        data = columns.data
+        s = self.statistics
+        if any(text in name for text in ("holes",)):
+            data = data[data[list(ordered)].notna().any(axis=1)]
+        self.data, self.ordered = data, ordered
+        self.roles = list(s.unit), list(s.unit[: s.nboth]), list(s.cluster)
+
+    def truth(self, theta, points=(61, 61)):
+        return oracle_integrals.logliks(
+            self.table.rows, theta, self.data, *self.roles, self.ordered, "g", self.logit, points
+        )
+
+
+@functools.cache
+def case(name):
+    return Case(name)
+
+
+# points of the dense truth at both levels: two dimensions take fewer
+POINTS = {
+    "two factors within": (41, 31),
+    "random slope": (41, 1),
+    "beside continuous": (31, 41),
+}
+
+
+NODES = {"random slope": 11, "beside continuous": 11}  # two dimensions
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_value_is_that_of_dense_trapezoid_rules(name):
+    own = case(name)
+    truth = own.truth(own.near, POINTS.get(name, (51, 51)))
+    assert_allclose(own.objective.cluster_loglik(own.near, own.clusters), truth, rtol=0, atol=1e-6)
+    assert own.objective.value(own.near) == pytest.approx(-2 * truth.sum(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_derivatives_are_those_of_the_value(name):
+    own = case(name)
+    gradient = own.objective.gradient(own.near)
+    differences = oracle.differences(lambda t: np.array([own.objective.value(t)]), own.near)[0]
+    assert_allclose(gradient, differences, rtol=0, atol=2e-6 * np.abs(gradient).max())
+    scores = own.objective.scores(own.near, own.clusters)
+    assert_allclose(-2 * scores.sum(axis=0), gradient, rtol=0, atol=1e-9 * np.abs(gradient).max())
+    found = own.objective.observed_information(own.near)
+    truth = oracle.differences(own.objective.gradient, own.near) / 2
+    assert_allclose(found, truth, rtol=0, atol=2e-5 * np.abs(truth).max())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_count_the_clusters(name):
+    own = case(name)
+    likelihood = own.clusters.of(own.objective.core.likelihoods[0])
+    logliks = own.objective.cluster_loglik(own.near, own.clusters)
+    weights = np.random.default_rng(5).integers(0, 4, len(logliks)).astype(float)
+    weighted = build_objective(own.table, own.statistics, likelihood.weighted(weights))
+    assert weighted.core.value(own.near) == pytest.approx(-2 * weights @ logliks, rel=1e-12)
+
+
+def test_outside_the_domain_there_is_nothing():
+    own = case("factors")
+    theta = own.near.copy()
+    names = own.table.names()
+    theta[names.index("fb~~fb.l2")] = -1.0
+    assert own.objective.value(theta) == np.inf
+    own = case("random slope")
+    theta, names = own.near.copy(), own.table.names()
+    theta[names.index("y3|t1.l2")] = theta[names.index("y3|t2.l2")] + 0.1
+    assert own.objective.value(theta) == np.inf
+
+
+def test_threads_change_nothing():
+    own = case("beside continuous")
+    from msem import _core
+
+    with _core.ThreadLimit(1):
+        one = own.objective.gradient(own.near)
+    with _core.ThreadLimit(3):
+        assert (own.objective.gradient(own.near) == one).all()
+
+
+@reference.needs_reference
+@pytest.mark.parametrize("name", ["bin_contraception_probit", "bin_contraception_logit", "ord_wine_probit"])
+def test_random_intercepts_are_those_of_other_programs(name):
+    meta, block = reference.meta(name), reference.results(name)["quadrature"]
+    ordered = meta["lavaan_args"]["ordered"]
+    fit = msem.sem(
+        reference.model(name),
+        reference.data(name),
+        cluster=meta["cluster"],
+        ordered=ordered,
+        estimator="ML",
+        link=meta["link"],
+    )
+    assert fit.status == "ok"
+    assert fit.llf == pytest.approx(block["logl"], abs=1e-7)
+    mine = {(r.op, r.rhs): r for r in fit.estimates().itertuples() if r.se > 0}
+    for row in block["parameter_table"]:
+        own = mine[row["op"], row["rhs"]]
+        assert own.est == pytest.approx(row["est"], abs=1e-6 * row["se"])
+        assert own.se == pytest.approx(row["se"], rel=1e-5)
+
+
+@functools.cache
+def fitted():
+    return msem.sem(FACTORS, sample(60, 6, 9), cluster="g", ordered=ITEMS, estimator="ML")
+
+
+def test_a_fit_is_a_maximum_with_what_follows_from_it():
+    fit = fitted()
+    assert fit.status == "ok"
+    accuracy = quadrature_accuracy(fit.objective, fit.theta)
+    assert accuracy.finer == 31
+    assert abs(accuracy.change) < 1e-5
+    assert np.isnan(fit.chisq)
+    assert fit.aic == pytest.approx(2 * fit.npar - 2 * fit.llf)
+    text = str(fit.summary())
+    assert "Adaptive quadrature" in text
+    assert "ML" in text
+    assert pickle.loads(pickle.dumps(fit)).llf == fit.llf
+    robust = msem.sem(FACTORS, sample(60, 6, 9), cluster="g", ordered=ITEMS, estimator="MLR")
+    assert robust.llf == pytest.approx(fit.llf, abs=1e-8)
+    bread, scores = np.linalg.inv(fit.objective.observed_information(fit.theta)), robust.scores().to_numpy()
+    assert_allclose(robust.vcov, bread @ scores.T @ scores @ bread, rtol=1e-5, atol=1e-8)
+
+
+def test_likelihood_ratios_compare_nested_models():
+    equal = FACTORS.replace("y1 + y2 + y3 + y4", "y1 + a*y2 + b*y3 + c*y4")
+    smaller = msem.sem(equal, sample(60, 6, 9), cluster="g", ordered=ITEMS, estimator="ML")
+    found = msem.compare_models(smaller, fitted())
+    row = found.iloc[-1]
+    assert row["df_diff"] == 3
+    assert row["chisq_diff"] == pytest.approx(2 * (fitted().llf - smaller.llf), abs=1e-6)
+
+
+def test_scores_of_factors_are_posterior_means():
+    fit = fitted()
+    between, within = fit.factor_scores(2), fit.factor_scores(1)
+    data = sample(60, 6, 9)
+    assert list(between.columns) == ["fb", "fb_se"]
+    assert len(between) == 60
+    assert list(within.index) == list(data.index)
+    # of one cluster, by a product of trapezoid rules
+    value = fit.params
+    code = between.index[3]
+    part = data[data["g"] == code][list(ITEMS)].to_numpy().astype(int)
+    lb, lw = (
+        np.array([1.0, *(value[f"{f} =~ {y}{end}"] for y in ITEMS[1:])])
+        for f, end in (("fb", ".l2"), ("fw", ""))
+    )
+    cuts = [oracle_integrals.thresholds(fit.table.rows, fit.theta, y) for y in ITEMS]
+    b = np.sqrt(value["fb ~~ fb.l2"]) * np.linspace(-7, 7, 141)
+    e = np.sqrt(value["fw ~~ fw"]) * np.linspace(-7, 7, 141)
+    log_b, log_e = -0.5 * np.linspace(-7, 7, 141) ** 2, -0.5 * np.linspace(-7, 7, 141) ** 2
+    units = []
+    for y in part:
+        joint = log_b[:, None] * 0 + log_e
+        for k in range(4):
+            joint = joint + oracle_integrals.log_categories(
+                cuts[k], y[k], lb[k] * b[:, None] + lw[k] * e[None, :], 1.0, False
+            )
+        units.append(joint)
+    log_post = log_b + sum(oracle_integrals.log_sum(u, 1) for u in units)
+    weight = np.exp(log_post - log_post.max())
+    weight /= weight.sum()
+    mean = weight @ b
+    assert between["fb"].iloc[3] == pytest.approx(mean, abs=1e-6)
+    assert between["fb_se"].iloc[3] == pytest.approx(np.sqrt(weight @ (b - mean) ** 2), abs=1e-6)
+    own = np.exp(units[0] - units[0].max(axis=1, keepdims=True))
+    inner = (own @ e) / own.sum(axis=1)
+    assert within["fw"][data.index[data["g"] == code][0]] == pytest.approx(weight @ inner, abs=1e-6)
+
+
+@functools.cache
+def items(n=400):
+    rng = np.random.default_rng(2)
+    f = rng.normal(size=(n, 1))
+    y = f * [1.0, 1.3, 0.8, 1.1] + rng.normal(size=(n, 4))
+    return pd.DataFrame((y > [-0.5, 0, 0.4, 0.8]).astype(int), columns=ITEMS)
+
+
+def test_one_level_is_an_item_response_model():
+    fit = msem.cfa("f =~ y1 + y2 + y3 + y4", items(), ordered=ITEMS, estimator="ML")
+    truth = oracle_integrals.one_level(fit.table.rows, fit.theta, items(), ITEMS, ITEMS)
+    assert fit.llf == pytest.approx(truth.sum(), abs=1e-5)
+    # the same items in the metric of total variances 1, in two stages
+    two = msem.cfa("f =~ y1 + y2 + y3 + y4", items(), ordered=ITEMS)
+    one = fit.standardized()
+    other = two.standardized()
+    loadings = one["op"] == "=~"
+    assert_allclose(one.loc[loadings, "est_std"], other.loc[other["op"] == "=~", "est_std"], atol=0.08)
+    assert fit.factor_scores()["f"].var() < 1.0
+
+
+def test_rows_with_holes_count_by_what_is_observed():
+    data = items().astype(float)
+    data.loc[data.index[:40], "y2"] = np.nan
+    data.loc[data.index[:5], "y1"] = np.nan
+    fit = msem.cfa("f =~ y1 + y2 + y3 + y4", data, ordered=ITEMS, estimator="ML", missing="fiml")
+    truth = oracle_integrals.one_level(fit.table.rows, fit.theta, data, ITEMS, ITEMS)
+    assert fit.llf == pytest.approx(truth.sum(), abs=1e-5)
+    assert fit.nobs == len(data)
+
+
+def test_several_groups_add_up():
+    data = items().assign(school=np.arange(400) % 2)
+    whole = msem.cfa("f =~ y1 + y2 + y3 + y4", data, ordered=ITEMS, estimator="ML", group="school")
+    parts = [
+        msem.cfa("f =~ y1 + y2 + y3 + y4", part, ordered=ITEMS, estimator="ML").llf
+        for _, part in data.groupby("school")
+    ]
+    assert whole.llf == pytest.approx(sum(parts), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            "level: 1\n fw =~ y1 + y2 + y3 + y4\nlevel: 2\n fb =~ y1 + y2 + y3 + y4\n",
+            "integral over 4 variables at the between level",
+        ),
+        (
+            "level: 1\n y1 ~~ y2\n y3 ~~ y4\nlevel: 2\n y1 ~~ y2\n y3 ~~ 0*y3\n y4 ~~ 0*y4\n",
+            "depend on each other beyond the latent variables",
+        ),
+        (
+            "level: 1\n f =~ y1 + y2\n q =~ y3 + y2\n h =~ y4 + y3\n f ~~ q + h\n q ~~ h\nlevel: 2\n y1 ~~ y1\n"
+            " y2 ~~ 0*y2\n y3 ~~ 0*y3\n y4 ~~ 0*y4\n",
+            "integral over 3 variables at the within level",
+        ),
+    ],
+)
+def test_integrals_over_too_many_variables_are_refused(model, message):
+    with pytest.raises(UnsupportedError, match=message) as caught:
+        msem.sem(model, sample(), cluster="g", ordered=ITEMS, estimator="ML")
+    assert "WLSMV" in str(caught.value)
+
+
+def test_what_does_not_go_with_an_integral_is_refused():
+    def fit(**options):
+        return msem.sem(FACTORS, sample(), cluster="g", ordered=ITEMS, **options)
+
+    with pytest.raises(UnsupportedError, match="delta"):
+        fit(estimator="ML", parameterization="delta")
+    with pytest.raises(UnsupportedError, match="maximum likelihood"):
+        fit(link="logit")
+    with pytest.raises(UnsupportedError, match="expected"):
+        fit(estimator="ML", information="expected")
+    with pytest.raises(UnsupportedError, match="saturated"):
+        fit(estimator="MLR", test="yuan.bentler")
+    with pytest.raises(ModelError, match="no effect"):
+        msem.sem("y1 ~ x", sample(), link="logit")
+    with pytest.raises(ModelError, match="covariate"):
+        msem.sem("y1 ~ y2", items(), ordered=["y1", "y2"], estimator="ML")
+
+
+def test_the_default_of_ordered_variables_is_least_squares():
+    assert msem.cfa("f =~ y1 + y2 + y3 + y4", items(), ordered=ITEMS).options.estimator == "WLSMV"
+    assert (
+        msem.cfa("f =~ y1 + y2 + y3 + y4", items(), ordered=ITEMS, estimator="ml").options.estimator == "ML"
+    )
+
+
+def test_a_category_that_is_not_there_is_refused():
+    data = sample().assign(y1=pd.Categorical(sample()["y1"], [0.0, 1.0], ordered=True))
+    with pytest.raises(DataError, match="empty"):
+        msem.sem(
+            FACTORS,
+            data.assign(y1=data["y1"].cat.add_categories([2.0])),
+            cluster="g",
+            ordered=ITEMS,
+            estimator="ML",
+        )
