@@ -12,7 +12,7 @@ from scipy.special import expit, ndtr
 import oracle
 import oracle_slopes
 
-WIDTH = 7.5
+WIDTH = 6.5
 
 
 def thresholds(rows, theta, name):
@@ -62,11 +62,9 @@ def log_categories(cuts, y, centre, variance, logit):
     return np.log(np.maximum(cdf(high) - cdf(low), 1e-300))
 
 
-def within(rows, theta, part, unit, both, ordered, cuts, parts, slopes, logit, points):
-    """Log density of every unit of a cluster given the parts of level 2, and slopes."""
+def level_one(rows, theta, unit, ordered, slopes):
+    """Moments of level 1 given slopes: of ordered variables given the others, by roots of what these leave."""
     _at, _, cov, mean = oracle_slopes.ram([r for r in rows if r.op != "|"], theta, 1, unit, slopes=slopes)
-    mean = mean[: len(unit)].copy()
-    mean[[unit.index(name) for name in both]] += parts
     o = [k for k, name in enumerate(unit) if name in ordered]
     v = [k for k, name in enumerate(unit) if name not in ordered]
     own = {
@@ -76,29 +74,31 @@ def within(rows, theta, part, unit, both, ordered, cuts, parts, slopes, logit, p
     }
     residual = np.array([own[unit[k]] for k in o])
     paths, left = given(cov, mean, o, v)
-    kappa = root(left - np.diag(residual))
+    return o, v, mean[: len(unit)], cov, residual, paths, root(left - np.diag(residual))
+
+
+def within(level, values, parts, cuts, logit, points):
+    """Log density of every unit of a cluster given the parts of level 2, and slopes."""
+    o, v, mean, cov, residual, paths, kappa = level
+    mean = mean + parts
     nodes, log_w = grid(kappa.shape[1], points)
-    values = part[list(unit)].to_numpy()
-    out = np.zeros(len(values))
-    for i, y in enumerate(values):
-        logs = log_w.copy()
-        centre = mean[o] + paths @ (y[v] - mean[v])
-        for k, place in enumerate(o):
-            if not np.isnan(y[place]):
-                name = unit[place]
-                logs += log_categories(
-                    cuts[name], int(y[place]), centre[k] + nodes @ kappa[k], residual[k], logit
-                )
-        out[i] = log_sum(logs)
-        if v:
-            out[i] += oracle.normal_logpdf(y[None, v], mean[v], cov[np.ix_(v, v)])[0]
+    centre = mean[o] + (values[:, v] - mean[v]) @ paths.T
+    logs = np.tile(log_w, (len(values), 1))
+    for k, place in enumerate(o):
+        y, there = values[:, [place]], ~np.isnan(values[:, [place]])
+        at = centre[:, [k]] + nodes @ kappa[k]
+        own = log_categories(cuts[k], np.where(there, y, 0).astype(int), at, residual[k], logit)
+        logs += np.where(there, own, 0.0)
+    out = log_sum(logs, 1)
+    if v:
+        out += oracle.normal_logpdf(values[:, v], mean[v], cov[np.ix_(v, v)])
     return out
 
 
 def logliks(rows, theta, data, unit, both, between, ordered, id_, logit=False, points=(61, 61)):
     """Log-likelihood of each cluster, clusters in order of their first row; points of level 2 and of level 1."""
     theta, unit, both, between = np.asarray(theta), list(unit), list(both), list(between)
-    cuts = {name: thresholds(rows, theta, name) for name in ordered}
+    cuts = [thresholds(rows, theta, name) for name in unit if name in ordered]
     slopes = list(dict.fromkeys(r.slope for r in rows if r.slope))
     place, _, cov, mean = oracle_slopes.ram(
         [r for r in rows if r.op != "|"], theta, 2, [*both, *between, *slopes]
@@ -113,20 +113,18 @@ def logliks(rows, theta, data, unit, both, between, ordered, id_, logit=False, p
         known = part[between].to_numpy()[0]
         centre = mean[u] + paths @ (known - mean[z])
         logs = log_w.copy()
+        values = part[unit].to_numpy()
+        level = level_one(rows, theta, unit, ordered, dict.fromkeys(slopes, 0.0))
+        parts = np.zeros(len(unit))
         for k, node in enumerate(nodes):
             value = centre + reach @ node
-            own = dict(zip(slopes, value[len(both) :], strict=True))
-            logs[k] += within(
-                rows, theta, part, unit, both, ordered, cuts, value[: len(both)], own, logit, points[1]
-            ).sum()
+            if slopes:
+                level = level_one(
+                    rows, theta, unit, ordered, dict(zip(slopes, value[len(both) :], strict=True))
+                )
+            parts[[unit.index(name) for name in both]] = value[: len(both)]
+            logs[k] += within(level, values, parts, cuts, logit, points[1]).sum()
         out.append(
             log_sum(logs) + (oracle.normal_logpdf(known[None], mean[z], cov[np.ix_(z, z)])[0] if z else 0)
         )
     return np.array(out)
-
-
-def one_level(rows, theta, data, names, ordered, logit=False, points=61):
-    """Log-likelihood of each row of a sample of one level."""
-    theta, names = np.asarray(theta), list(names)
-    cuts = {name: thresholds(rows, theta, name) for name in ordered}
-    return within(rows, theta, data, names, [], ordered, cuts, np.zeros(0), {}, logit, points)

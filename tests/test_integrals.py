@@ -75,6 +75,21 @@ level: 2
         ("y1", "y3"),
         {},
     ),
+    "slope of a factor": (
+        """
+level: 1
+  fw =~ y1 + y2 + y3
+  y4 ~ rv("s")*fw
+level: 2
+  y1 ~~ 0*y1
+  y2 ~~ 0*y2
+  y3 ~~ 0*y3
+  y4 ~~ 0*y4
+  s ~ w
+""",
+        ITEMS,
+        {},
+    ),
     "two factors within": (
         """
 level: 1
@@ -93,7 +108,7 @@ level: 2
 
 
 @functools.cache
-def sample(nclusters=6, size=5, seed=4):
+def sample(nclusters=4, size=4, seed=4):
     rng = np.random.default_rng(seed)
     g = np.repeat(np.arange(nclusters), size)
     fb, fw = rng.normal(size=nclusters) * 0.7, rng.normal(size=len(g))
@@ -160,20 +175,14 @@ def case(name):
 
 
 # points of the dense truth at both levels: two dimensions take fewer
-POINTS = {
-    "two factors within": (41, 31),
-    "random slope": (41, 1),
-    "beside continuous": (31, 41),
-}
-
-
-NODES = {"random slope": 11, "beside continuous": 11}  # two dimensions
+POINTS = {"two factors within": (27, 27), "random slope": (25, 1), "beside continuous": (25, 27)}
+NODES = {"random slope": 11, "beside continuous": 11, "two factors within": 21}  # two dimensions
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_value_is_that_of_dense_trapezoid_rules(name):
     own = case(name)
-    truth = own.truth(own.near, POINTS.get(name, (51, 51)))
+    truth = own.truth(own.near, POINTS.get(name, (35, 35)))
     assert_allclose(own.objective.cluster_loglik(own.near, own.clusters), truth, rtol=0, atol=1e-6)
     assert own.objective.value(own.near) == pytest.approx(-2 * truth.sum(), abs=1e-5)
 
@@ -277,6 +286,41 @@ def test_likelihood_ratios_compare_nested_models():
     assert row["chisq_diff"] == pytest.approx(2 * (fitted().llf - smaller.llf), abs=1e-6)
 
 
+def test_profiles_and_influence_are_those_of_refits():
+    fit = fitted()
+    curve = fit.profile("y2|t1.l2", points=2).frame
+    held = FACTORS + f"  y2 | {float(curve['value'].iloc[0])!r}*t1\n"
+    other = msem.sem(held, sample(60, 6, 9), cluster="g", ordered=ITEMS, estimator="ML")
+    assert curve["deviance"].iloc[0] == pytest.approx(2 * (fit.llf - other.llf), abs=1e-5)
+    data = sample(60, 6, 9)
+    less = msem.sem(FACTORS, data[data["g"] != 7], cluster="g", ordered=ITEMS, estimator="ML")
+    change = fit.influence().change.loc[7].to_numpy()
+    moved = less.params.to_numpy() - fit.params.to_numpy()
+    assert np.abs(change - moved).max() < 0.03 * np.abs(moved).max()  # one step
+
+
+def test_what_is_not_there_for_these_fits_is_refused():
+    fit = fitted()
+    for ask in (
+        fit.modification_indices,
+        lambda: fit.score_test(add="y1 ~~ y2"),
+        fit.posterior,
+        fit.predict,
+        fit.residuals,
+        fit.reliability,
+        lambda: fit.bootstrap(5),
+        fit.jackknife,
+        lambda: fit.influence(exact=True, clusters=[7]),
+        lambda: fit.factor_scores(newdata=sample()),
+        lambda: msem.simulate(fit),
+    ):
+        with pytest.raises(UnsupportedError, match="order"):
+            ask()
+    for name in ("saturated", "ordered_moments"):
+        with pytest.raises(AttributeError, match="maximum likelihood"):
+            getattr(fit, name)
+
+
 def test_scores_of_factors_are_posterior_means():
     fit = fitted()
     between, within = fit.factor_scores(2), fit.factor_scores(1)
@@ -313,47 +357,6 @@ def test_scores_of_factors_are_posterior_means():
     own = np.exp(units[0] - units[0].max(axis=1, keepdims=True))
     inner = (own @ e) / own.sum(axis=1)
     assert within["fw"][data.index[data["g"] == code][0]] == pytest.approx(weight @ inner, abs=1e-6)
-
-
-@functools.cache
-def items(n=400):
-    rng = np.random.default_rng(2)
-    f = rng.normal(size=(n, 1))
-    y = f * [1.0, 1.3, 0.8, 1.1] + rng.normal(size=(n, 4))
-    return pd.DataFrame((y > [-0.5, 0, 0.4, 0.8]).astype(int), columns=ITEMS)
-
-
-def test_one_level_is_an_item_response_model():
-    fit = msem.cfa("f =~ y1 + y2 + y3 + y4", items(), ordered=ITEMS, estimator="ML")
-    truth = oracle_integrals.one_level(fit.table.rows, fit.theta, items(), ITEMS, ITEMS)
-    assert fit.llf == pytest.approx(truth.sum(), abs=1e-5)
-    # the same items in the metric of total variances 1, in two stages
-    two = msem.cfa("f =~ y1 + y2 + y3 + y4", items(), ordered=ITEMS)
-    one = fit.standardized()
-    other = two.standardized()
-    loadings = one["op"] == "=~"
-    assert_allclose(one.loc[loadings, "est_std"], other.loc[other["op"] == "=~", "est_std"], atol=0.08)
-    assert fit.factor_scores()["f"].var() < 1.0
-
-
-def test_rows_with_holes_count_by_what_is_observed():
-    data = items().astype(float)
-    data.loc[data.index[:40], "y2"] = np.nan
-    data.loc[data.index[:5], "y1"] = np.nan
-    fit = msem.cfa("f =~ y1 + y2 + y3 + y4", data, ordered=ITEMS, estimator="ML", missing="fiml")
-    truth = oracle_integrals.one_level(fit.table.rows, fit.theta, data, ITEMS, ITEMS)
-    assert fit.llf == pytest.approx(truth.sum(), abs=1e-5)
-    assert fit.nobs == len(data)
-
-
-def test_several_groups_add_up():
-    data = items().assign(school=np.arange(400) % 2)
-    whole = msem.cfa("f =~ y1 + y2 + y3 + y4", data, ordered=ITEMS, estimator="ML", group="school")
-    parts = [
-        msem.cfa("f =~ y1 + y2 + y3 + y4", part, ordered=ITEMS, estimator="ML").llf
-        for _, part in data.groupby("school")
-    ]
-    assert whole.llf == pytest.approx(sum(parts), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -395,14 +398,22 @@ def test_what_does_not_go_with_an_integral_is_refused():
     with pytest.raises(ModelError, match="no effect"):
         msem.sem("y1 ~ x", sample(), link="logit")
     with pytest.raises(ModelError, match="covariate"):
-        msem.sem("y1 ~ y2", items(), ordered=["y1", "y2"], estimator="ML")
+        msem.sem(
+            "level: 1\n y1 ~ y2\nlevel: 2\n y1 ~~ y1",
+            sample(),
+            cluster="g",
+            ordered=["y1", "y2"],
+            estimator="ML",
+        )
+    with pytest.raises(UnsupportedError, match="is for two levels in this version"):
+        msem.cfa("f =~ y1 + y2 + y3 + y4", sample(), ordered=ITEMS, estimator="ML")
 
 
 def test_the_default_of_ordered_variables_is_least_squares():
-    assert msem.cfa("f =~ y1 + y2 + y3 + y4", items(), ordered=ITEMS).options.estimator == "WLSMV"
-    assert (
-        msem.cfa("f =~ y1 + y2 + y3 + y4", items(), ordered=ITEMS, estimator="ml").options.estimator == "ML"
-    )
+    settings = Settings.read({"ordered": ITEMS})
+    assert settings.for_ordered().method == "WLSMV"
+    assert Settings.read({"ordered": ITEMS, "estimator": "ml"}).for_ordered().method == "ML"
+    assert settings.method == "ML"  # where nothing is ordered
 
 
 def test_a_category_that_is_not_there_is_refused():

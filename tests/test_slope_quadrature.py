@@ -150,10 +150,39 @@ def test_a_covariate_split_into_its_parts_is_that_of_block_quadrature():
     assert_allclose(robust.vcov, inverse @ scores.T @ scores @ inverse, rtol=1e-6)
 
 
+@reference.needs_reference
+def test_slopes_of_latent_covariates_are_those_of_block_quadrature():
+    case = "rs_latentx_sim"
+    fit = msem.sem(reference.model(case), reference.data(case), cluster="cluster")
+    block = reference.results(case)["quadrature"]
+    assert fit.status == "ok"
+    assert fit.llf == pytest.approx(block["logl"], abs=1e-6)
+    theirs = {
+        (r["level"], r["op"], r["lhs"], r["rhs"]): (r["est"], r["se"]) for r in block["parameter_table"]
+    }
+    compared = 0
+    for row, est, se in zip(fit.table.rows, fit.row_values, fit.row_errors, strict=True):
+        if row.free:
+            value, error = theirs[row.level, row.op, row.lhs, row.rhs]
+            assert abs(est - value) < 1e-4 * error
+            assert se == pytest.approx(error, rel=1e-3)
+            compared += 1
+    assert compared == block["npar"]
+    index = fit.modification_indices(op="~~").iloc[0]  # of the drop in chi-square a first-order approximation
+    more = reference.model(case).replace("level: 2", f"level: 2\n  {index.lhs} ~~ {index.rhs}")
+    drop = 2 * (msem.sem(more, reference.data(case), cluster="cluster").llf - fit.llf)
+    assert index.level == 2
+    assert abs(index.mi - drop) < 0.2 * drop
+    for ask in (fit.predict, fit.factor_scores, lambda: fit.bootstrap(2), lambda: msem.simulate(fit)):
+        with pytest.raises(UnsupportedError, match="latent"):
+            ask()
+
+
 def test_what_cannot_be_integrated_is_refused():
     data = slope_cases.sample(3, 60)
     with pytest.raises(
-        UnsupportedError, match="missing values with random slopes of covariates that are latent or at both levels"
+        UnsupportedError,
+        match="missing values with random slopes of covariates that are latent or at both levels",
     ):
         msem.sem(MODEL, slope_cases.with_holes(data), cluster="id", missing="fiml")
     with pytest.raises(UnsupportedError, match="expected information is no closed form"):

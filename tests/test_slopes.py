@@ -263,7 +263,11 @@ def test_fits_can_be_kept():
         (f'{WITHIN}y ~ rv("s")*a*x\n{BETWEEN}', ModelError, "line 2, column 13.*s ~ a\\*1"),
         (f'{WITHIN}y ~ rv("x")*x\n{BETWEEN}', ModelError, "'x' is a variable of level 1 and the name of a"),
         (f'{WITHIN}y ~ rv("s")*x\n{BETWEEN}s =~ y', ModelError, "no indicators at level 2"),
-        (f'{WITHIN}f =~ a + b + c\ny ~ rv("s")*f\n{BETWEEN}', UnsupportedError, "'f' is latent"),
+        (
+            f'{WITHIN}f =~ a + b + c\ny ~ rv("s")*f\n{BETWEEN}s ~~ s\nlevel: 3\ny ~~ y\n',
+            UnsupportedError,
+            "'f' is latent.*three levels",
+        ),
         (f'{WITHIN}y ~ rv("s")*x\nx ~ y\n{BETWEEN}', ModelError, "outcome's own consequence"),
         (f'{WITHIN}y ~ rv("s")*x + rv("s")*z\n{BETWEEN}', ModelError, "slope of 'x' and of 'z'"),
         (f"{WITHIN}y ~ x + (x | g)\n{BETWEEN}", ModelSyntaxError, "'\\(x \\| g\\)' in lme4, is 'y ~ rv"),

@@ -66,7 +66,6 @@ def test_properties_without_a_value_keep_their_own_message(demo):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"link": "logit"}, "the link is the probit"),
         ({"sampling_weights": "w"}, "weights= here"),
         ({"estimator": "REML"}, "small-samples.md"),
         ({"cluster": ["a", "b"]}, "names 2 columns, and the model has two levels"),

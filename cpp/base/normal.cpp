@@ -40,7 +40,8 @@ struct Angles {
   const double *nodes, *weights;
 };
 
-// (1 + x) times the ratio of tail and density at x >= 0, as a sum of Chebyshev polynomials of (x - a) / (x + a).
+// (1 + x) times the ratio of tail and density at x >= 0, as a sum of Chebyshev polynomials of (x - a) / (x +
+// a).
 constexpr int kTerms = 22;
 constexpr double kCentre = 5.5;
 constexpr double kMills[kTerms] = {

@@ -189,6 +189,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option("--constraints", nargs="+", metavar="TEXT", help="such as 'a == b' or 'ab := a*b'")
     option("--ordered", nargs="+", metavar="VARIABLE", help="variables whose values are ordered categories")
     option("--parameterization", metavar="KIND", help="of ordered variables: delta or theta")
+    option("--link", metavar="LINK", help="of ordered variables by maximum likelihood: probit or logit")
     option("--estimator", help="ML (default), MLR, MLF, or least squares: WLSMV, ULSMV, WLS, GLS, ULS")
     option("--missing", help="listwise (default), fiml, or fiml.x")
     option("--auxiliary", nargs="+", metavar="VARIABLE", help="variables that tell about missing values")

@@ -216,7 +216,6 @@ OPTIONS = tuple(
         ("lavaan", "start", "", "write starting values into the model: f =~ start(0.8)*y2"),
         ("lavaan", "mimic", "", "the defaults are lavaan's"),
         ("lavaan", "likelihood", "", 'the likelihood is "normal", of N: see docs/differences-from-lavaan.md'),
-        ("lavaan", "link", "", "ordered variables are cut from normal ones: the link is the probit"),
         ("lavaan", "effect_coding", "", "write the constraint into the model: (l1 + l2 + l3)/3 == 1"),
         ("lavaan", "group_label", "", "groups are in the order of the categories of the column"),
         ("lavaan", "do_fit", "", "msem.compile(model) reads a model without fitting it"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class IntegrationPlan:
     integrated : tuple of str
         Variables of the highest level, observed ones as their parts there.
     within : int
-        Latent variables of level 1 of two that are integrated over.
+        Latent variables of level 1 that are integrated over.
     """
 
     exposed: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
@@ -68,6 +68,8 @@ class IntegratedStatistics(AtMostTwoLevels):
     thresholds : tuple of (str, str)
         Ordered variable and name of each threshold, in the order of the model.
     plan : IntegrationPlan
+    slopes : tuple of Slope
+        Of the model: those of `plain` have observed variables in the place of latent covariates.
     logistic : bool
     nodes : int
         Of the rule for what is integrated over at the highest level, in each dimension.
@@ -78,6 +80,7 @@ class IntegratedStatistics(AtMostTwoLevels):
     categories: Mapping[str, int]
     thresholds: tuple[tuple[str, str], ...]
     plan: IntegrationPlan
+    slopes: tuple[Slope, ...] = ()
     logistic: bool = False
     nodes: int = 0
 
@@ -100,7 +103,7 @@ class IntegratedStatistics(AtMostTwoLevels):
 
     @property
     def unit(self) -> tuple[str, ...]:
-        """Variables measured on units of two levels."""
+        """Variables measured on units."""
         return self.plain.unit
 
     @property
@@ -164,11 +167,6 @@ class IntegratedStatistics(AtMostTwoLevels):
         return ()
 
     @property
-    def slopes(self) -> tuple[Slope, ...]:
-        """Random slopes of the model."""
-        return self.plain.slopes
-
-    @property
     def full_clusters(self) -> int:
         """There is no saturated model of slopes."""
         return 0
@@ -192,10 +190,9 @@ class IntegratedStatistics(AtMostTwoLevels):
         """Covariance matrices of covariates; see `Statistics.covariances`."""
         return self.plain.covariances(*names)
 
-    def difference(self, other: Statistics) -> str:
+    def difference(self, other: Self) -> str:
         """What differs from other statistics of the same variables, in words."""
-        theirs = other.plain if isinstance(other, IntegratedStatistics) else other
-        return self.plain.difference(theirs)
+        return self.plain.difference(other.plain)
 
     def centred(self) -> IntegratedStatistics:
         """The same: thresholds have no centre."""
@@ -209,7 +206,7 @@ class IntegratedStatistics(AtMostTwoLevels):
 
     def __getstate__(self) -> dict[str, Any]:
         # what is compiled is made again
-        names = ("plain", "rows", "categories", "thresholds", "plan", "logistic", "nodes")
+        names = ("plain", "rows", "categories", "thresholds", "plan", "slopes", "logistic", "nodes")
         return {name: getattr(self, name) for name in names}
 
     def likelihood(self, *, by_cluster: bool = False) -> _core.OrderedLikelihood:
@@ -224,7 +221,7 @@ class IntegratedStatistics(AtMostTwoLevels):
         numbers: dict[str, list[int]] = {name: [] for name in known}
         for k, (name, _) in enumerate(self.thresholds):
             numbers[name].append(k)
-        below = (*levels[0], *self.exposed.get(WITHIN, ())) if len(levels) > 1 else ()
+        below = (*levels[0], *self.exposed.get(WITHIN, ()))
         slopes = tuple(slope.name for slope in self.slopes)
         above = self.exposed.get(len(levels), ())
         first = len(levels[-1])
@@ -252,10 +249,7 @@ class IntegratedStatistics(AtMostTwoLevels):
 
     @property
     def _arrays(self) -> tuple[Floats, NDArray[np.int64], Floats]:
-        """Rows, their clusters, and values of clusters; of one level every row is a cluster."""
-        if not self.unit:
-            values = self.rows.values(self.cluster)
-            return np.zeros((0, 0)), np.zeros(0, dtype=np.int64), values
+        """Rows, their clusters, and values of clusters."""
         codes = self.rows.cluster_of_row
         first = np.unique(codes, return_index=True)[1]
         clusters = self.rows.values(self.cluster)[first] if self.cluster else np.zeros((len(first), 0))
@@ -286,15 +280,8 @@ class IntegratedStatistics(AtMostTwoLevels):
         return self.likelihood().posterior(moments)
 
     def clusters(self, rows: Rows) -> IntegratedClusters:
-        """The clusters, or the rows of one level."""
-        counts = np.bincount(self.rows.cluster_of_row) if self.unit else np.ones(int(self.nclusters))
-        own = IntegratedClusters(counts.astype(np.float64))
-        if self.unit or self.rows.cluster_count is None:
-            return own
-        raise UnsupportedError(
-            "rows in clusters of a single-level model with ordered variables: robust errors for clusters are not "
-            "available by maximum likelihood in this version; use a two-level model, or leave out estimator= for WLSMV"
-        )
+        """The clusters."""
+        return IntegratedClusters(np.bincount(self.rows.cluster_of_row).astype(np.float64))
 
     @cached_property
     def stand_in(self) -> Saturated:
@@ -310,9 +297,9 @@ class IntegratedStatistics(AtMostTwoLevels):
             at = [self.names.index(name) for name in own]
             cov = within[np.ix_(at, at)]
             mean = np.array([0.0 if n in self.categories else np.nanmean(column[n]) for n in own])
-            if len(levels) > 1 and level == WITHIN:
+            if level == WITHIN:
                 mean[: self.nboth] = 0.0
-            if len(levels) > 1 and level == BETWEEN:
+            if level == BETWEEN:
                 sd = np.sqrt(cov.diagonal() * np.where(np.arange(len(own)) < self.nboth, SHARE, 1.0))
                 kind = np.sign(cov) * np.minimum(
                     np.abs(cov) / np.sqrt(np.outer(cov.diagonal(), cov.diagonal())), 1
@@ -326,7 +313,7 @@ class IntegratedStatistics(AtMostTwoLevels):
         for k, (name, cut) in enumerate(self.thresholds):
             seen = column[name][~np.isnan(column[name])]
             share = float(np.mean(seen < int(cut[1:])))
-            cuts[k] = normal_quantile(share) * np.sqrt(total[name] * (1 + SHARE * (len(levels) > 1)))
+            cuts[k] = normal_quantile(share) * np.sqrt(total[name] * (1 + SHARE))
         slopes = []
         for slope in self.slopes:
             variance = np.nanvar(column[slope.covariate]) if slope.covariate in column else 1.0
@@ -397,6 +384,12 @@ class IntegratedStatistics(AtMostTwoLevels):
             return self
         refuse("statistics of some of the variables")
         return None
+
+    def expected(
+        self, levels: Mapping[int, LevelArrays], variables: Variables, source: str, rows: Rows | None = None
+    ) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("statistics that a model implies")
 
     def redrawn(self, drawn: Any) -> NoReturn:
         """Always `UnsupportedError`."""
@@ -489,6 +482,7 @@ def integrated_statistics(
     categories: Mapping[str, Sequence[Any]],
     thresholds: Sequence[tuple[str, str]],
     plan: IntegrationPlan,
+    slopes: Sequence[Slope] = (),
     *,
     logistic: bool,
     nodes: int = 0,
@@ -505,6 +499,7 @@ def integrated_statistics(
         Of the ordered variables.
     thresholds : sequence of (str, str)
     plan : IntegrationPlan
+    slopes : sequence of Slope
     logistic : bool
     nodes : int
         0: as many as are accurate by experience.
@@ -533,6 +528,7 @@ def integrated_statistics(
         {name: len(labels) for name, labels in categories.items() if name in plain.names},
         tuple(thresholds),
         plan,
+        tuple(slopes),
         logistic,
         nodes or NODES.get(len(plan.integrated), NODES[1]),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.integrals import refuse
 from msem.data.sample import Sample
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.constraints import elimination_basis
@@ -36,7 +37,15 @@ BAD_START = (
     "the fixed values of its variances, covariances and loadings, or give start() values"
 )
 
-__all__ = ["Estimate", "estimate", "require_likelihood", "require_maximum", "saturated_moments", "starts"]
+__all__ = [
+    "Estimate",
+    "estimate",
+    "require_likelihood",
+    "require_maximum",
+    "require_no_integral",
+    "saturated_moments",
+    "starts",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +264,7 @@ def require_likelihood(fit: Estimate, what: str) -> None:
     """
     if fit.objective.loss and fit.table.ordered.thresholds:
         raise UnsupportedError(
-            f"{what} need maximum likelihood, and this fit is by least squares, as models of ordered variables are"
+            f"{what} need maximum likelihood, and this fit is by least squares, the default for ordered variables"
         )
     if fit.objective.loss:
         raise UnsupportedError(
@@ -276,6 +285,17 @@ def require_unpenalized(fit: Estimate, what: str) -> None:
             f"{what} rest on a maximum of the likelihood, and penalty= has another one: use fit.wald_test(), "
             "fit.profile() or estimates(reference='t')"
         )
+
+
+def require_no_integral(fit: Estimate, what: str) -> None:
+    """Refuse what is not there for ordered variables by maximum likelihood, named in the plural.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    if any(s.integral is not None for s in fit.objective.statistics):
+        refuse(what)
 
 
 def require_maximum(fit: Estimate, what: str) -> None:

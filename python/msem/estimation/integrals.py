@@ -73,22 +73,19 @@ def integration_plan(table: ParameterTable, group: int, variables: Variables) ->
     slopes = table.slopes(group)
     rng = np.random.default_rng(1)
     exposed: dict[int, tuple[str, ...]] = {}
-    count = 0
-    if len(levels) > 1:
-        block = block_map(table, WITHIN, group, levels[0])
-        cov = _generic(table, block, rng)
-        own = [name for name in levels[0] if name in ordered]
-        given = [name for name in levels[0] if name not in ordered]
-        needed = [s.covariate for s in slopes if s.covariate in block.names[block.nobserved :]]
-        found = _fewest(block, cov, given, [], own, block.names[block.nobserved :], needed, MOST[1])
-        if found is None:
-            raise UnsupportedError(_too_many(block, cov, given, own, 1))
-        exposed[WITHIN] = found
-        count = len(found)
+    block = block_map(table, WITHIN, group, levels[0])
+    cov = _generic(table, block, rng)
+    own = [name for name in levels[0] if name in ordered]
+    given = [name for name in levels[0] if name not in ordered]
+    needed = [s.covariate for s in slopes if s.covariate in block.names[block.nobserved :]]
+    within = _fewest(block, cov, given, [], own, block.names[block.nobserved :], needed, MOST[1])
+    if within is None:
+        raise UnsupportedError(_too_many(block, cov, given, own, 1))
+    exposed[WITHIN] = within
     top = len(levels)
     block = block_map(table, top, group, levels[-1])
     cov = _generic(table, block, rng)
-    parts = [*levels[-1][: variables.nboth], *(s.name for s in slopes)] if top > 1 else []
+    parts = [*levels[-1][: variables.nboth], *(s.name for s in slopes)]
     own = [name for name in levels[-1] if name in ordered and name not in parts]
     given = [name for name in levels[-1] if name not in ordered and name not in parts]
     latent = [name for name in block.names[block.nobserved :] if name not in parts]
@@ -98,9 +95,9 @@ def integration_plan(table: ParameterTable, group: int, variables: Variables) ->
         raise UnsupportedError(_dimensions(rank, varying, "at the between level"))
     found = _fewest(block, cov, given, varying, own, [*varying, *latent], [], MOST[2])
     if found is None:
-        raise UnsupportedError(_too_many(block, cov, given, own, 2 if top > 1 else 0))
+        raise UnsupportedError(_too_many(block, cov, given, own, 2))
     exposed[top] = tuple(name for name in found if name in latent)
-    return IntegrationPlan({k: names for k, names in exposed.items() if names}, found, count)
+    return IntegrationPlan({k: names for k, names in exposed.items() if names}, found, len(within))
 
 
 def _generic(table: ParameterTable, block: BlockMap, rng: np.random.Generator) -> Floats:
@@ -185,7 +182,7 @@ def _fewest(
 
 def _too_many(block: BlockMap, cov: Floats, given: Sequence[str], own: Sequence[str], level: int) -> str:
     """Why there is no integral over few enough variables."""
-    where = {0: "", 1: " at the within level", 2: " at the between level"}[level]
+    where = {1: " at the within level", 2: " at the between level"}[level]
     latent = block.names[block.nobserved :]
     usable = _independent(block, cov, given, latent)
     rest = _given(cov, _places(block, own), _places(block, [*given, *usable]))
@@ -212,9 +209,8 @@ def _independent(block: BlockMap, cov: Floats, given: Sequence[str], names: Sequ
 
 def _dimensions(count: int, names: Sequence[str], where: str) -> str:
     most = MOST[1] if where == "at the within level" else MOST[2]
-    place = f" {where}" if where else ""
     return (
-        f"the likelihood of ordered variables is an integral over {count} variables{place} "
+        f"the likelihood of ordered variables is an integral over {count} variables {where} "
         f"({', '.join(names)}), and {most} are the most: leave out estimator= for WLSMV, which has any number, or use "
         "a model with fewer"
         + (

@@ -303,10 +303,9 @@ def quadrature_sections(fit: Solution) -> tuple[Section, ...]:
     if not integrals:
         nodes = ("Adaptive quadrature, nodes for each slope", found.nodes)
         return (Section("Integrals Over Slopes", (nodes, accuracy)),)
-    dimensions = [(len(own.exposed.get(1, ())) if fit.table.multilevel else 0) for own in integrals]
+    dimensions = [len(own.exposed.get(1, ())) for own in integrals]
     within = (("Within clusters, over", max(dimensions)),) if max(dimensions) else ()
-    highest = "Between clusters, over" if fit.table.multilevel else "Over"
-    over = (highest, max(len(own.integrated) for own in integrals))
+    over = ("Between clusters, over", max(len(own.integrated) for own in integrals))
     nodes = ("Adaptive quadrature, nodes in each", found.nodes)
     return (Section("Integrals", (*within, over, nodes, accuracy)),)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from msem.data.frames import ClusteredData
 from msem.entry import entry
 from msem.errors import ArgumentError, DataError, ModelError, UnsupportedError
-from msem.estimation.estimate import require_maximum
+from msem.estimation.estimate import require_maximum, require_no_integral
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
 from msem.resampling.workers import Origin, require_drawable
@@ -153,6 +153,7 @@ def read_population(model: str | CompiledModel | Fit) -> Population:
     """
     if isinstance(model, Fit):
         require_maximum(model.estimate, "simulations")
+        require_no_integral(model.estimate, "simulations")
         population = fitted_population(model.table, model.estimate.theta)
     elif isinstance(model, (str, CompiledModel)):
         population = population_of((compile(model) if isinstance(model, str) else model).table)

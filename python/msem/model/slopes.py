@@ -165,6 +165,12 @@ def _check_three_levels(blocks: Sequence[BlockDraft]) -> None:
             for upper in above:
                 _check_name(block, upper, name)
             _check_covariate(block, slope)
+            if slope.covariate in block.latent:
+                message = (
+                    f"'{slope.covariate}' is latent, and the likelihood an integral over the slopes, which models of "
+                    "three levels do not have in this version: use an observed covariate"
+                )
+                raise UnsupportedError(block.syntax.locate(_place(block, name), message))
             if not any(name in upper.slopes for upper in above):
                 _fail(
                     block,

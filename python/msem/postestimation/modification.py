@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msem.distributions import chisq_quantile, normal_rejection
 from msem.errors import MsemError, UnsupportedError
-from msem.estimation.estimate import Estimate, require_converged, require_unpenalized
+from msem.estimation.estimate import Estimate, require_converged, require_no_integral, require_unpenalized
 from msem.estimation.matrices import row_values
 from msem.estimation.sampling import free_directions
 from msem.estimation.solution import Solution
@@ -208,9 +208,12 @@ def modification_indices(
     ------
     ModelError
         If the fit has not converged.
+    UnsupportedError
+        For ordered variables by maximum likelihood: what is added may be one more variable to integrate over.
     """
     require_converged(fit.estimate, "modification indices")
     require_unpenalized(fit.estimate, "modification indices")
+    require_no_integral(fit.estimate, "modification indices")
     kinds = OPERATORS if op is None else (op,) if isinstance(op, str) else tuple(op)
     for kind in kinds:
         require_choice("op", kind, OPERATORS)

@@ -20,10 +20,12 @@ def ordered_moments(fit: Solution) -> OrderedMoments | dict[str, OrderedMoments]
     Raises
     ------
     AttributeError
-        If no variable is ordered.
+        If no variable is ordered, or the fit is by maximum likelihood.
     """
     found = {}
     for group in fit.sample.groups:
+        if group.statistics.integral is not None:
+            raise AttributeError("ordered variables by maximum likelihood have no moments of a first stage")
         if not isinstance(group.statistics, OrderedStatistics):
             raise AttributeError("no variable of the model is ordered: its moments are in fit.saturated")
         found[group.label] = OrderedMoments.of(group.statistics)

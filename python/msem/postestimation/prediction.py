@@ -123,8 +123,13 @@ def resid(fit: Solution) -> pd.DataFrame:
 
 def _require_given(fit: Solution, covariates: Sequence[str]) -> None:
     """Refuse models in which a covariate with a random slope, or its within part, would have to be predicted first."""
-    for group in fit.sample.groups:
-        for slope in group.statistics.slopes:
+    for number, group in enumerate(fit.sample.groups, 1):
+        for slope in fit.table.slopes(number):
+            if slope.covariate in fit.table.latent(slope.level, number):
+                raise UnsupportedError(
+                    f"{slope.covariate!r} has the random slope {slope.name!r} and is latent: predictions of what "
+                    "depends on it are not available in this version"
+                )
             if slope.covariate in group.statistics.variables.both:
                 raise UnsupportedError(
                     f"{slope.covariate!r} has the random slope {slope.name!r} and stands at both levels: predictions "

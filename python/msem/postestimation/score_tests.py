@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from msem.data.statistics import Clusters
 from msem.distributions import chisq_pvalue, normal_pvalue
 from msem.errors import ModelError, MsemError
-from msem.estimation.estimate import Estimate, require_converged, require_unpenalized
+from msem.estimation.estimate import Estimate, require_converged, require_no_integral, require_unpenalized
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.sampling import free_directions
 from msem.estimation.scoreproducts import corrected_scores
@@ -414,9 +414,12 @@ def score_test(
     ------
     ModelError
         If there is nothing of that name to release or to add, or the fit has not converged.
+    UnsupportedError
+        For ordered variables by maximum likelihood: what is added may be one more variable to integrate over.
     """
     require_converged(fit.estimate, "score tests")
     require_unpenalized(fit.estimate, "score tests")
+    require_no_integral(fit.estimate, "score tests")
     if add is not None and release is not None:
         raise MsemError("give either release= or add=, not both")
     if add is not None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from msem.data.sample import require_simple
 from msem.entry import entries
 from msem.errors import ExtraError, ModelError, UnsupportedError
-from msem.estimation.estimate import require_maximum, require_unpenalized
+from msem.estimation.estimate import require_maximum, require_no_integral, require_unpenalized
 from msem.estimation.optimize import bounds
 from msem.estimation.solution import Solution
 from msem.model.partable import require_no_rotation
@@ -308,6 +308,7 @@ def posterior(
     require_choice("method", method, get_args(Route))
     require_maximum(fit.estimate, "posterior distributions")
     require_unpenalized(fit.estimate, "posterior distributions, which have priors in the place of a penalty,")
+    require_no_integral(fit.estimate, "posterior distributions")
     require_no_rotation(fit.table, "posterior distributions")
     require_simple(fit.sample, "posterior distributions", "use se='robust'")
     constraints = fit.objective.constraints

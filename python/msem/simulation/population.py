@@ -63,11 +63,18 @@ class Population:
         Raises
         ------
         UnsupportedError
-            If a slope changes the covariate of one that comes before it, or a covariate stands at both levels.
+            If a slope changes the covariate of one that comes before it, or a covariate is latent or stands at both
+            levels.
         """
         found = self.table.slopes(group)
         if not found:
             return []
+        latent = next((slope for slope in found if slope.covariate in self.table.latent(1, group)), None)
+        if latent is not None:
+            raise UnsupportedError(
+                f"{latent.covariate!r} has the random slope {latent.name!r} and is latent: samples are not drawn from "
+                "such populations in this version"
+            )
         both = next((slope for slope in found if slope.covariate in self.table.both), None)
         if both is not None:
             raise UnsupportedError(
