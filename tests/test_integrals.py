@@ -16,7 +16,7 @@ import oracle
 import oracle_integrals
 import reference
 from msem.data.reading import read_sample
-from msem.errors import DataError, ModelError, UnsupportedError
+from msem.errors import DataError, DataWarning, ModelError, UnsupportedError
 from msem.estimation.integrals import quadrature_accuracy
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
@@ -126,6 +126,12 @@ def sample(nclusters=4, size=4, seed=4):
     return data.iloc[order].reset_index(drop=True)
 
 
+def ordered_settings(**options):
+    return Settings.read(
+        {"cluster": "g", "ordered": ("y1", "y3"), "estimator": "ML", **options}
+    ).for_ordered()
+
+
 class Case:
     """A model of a small sample near its starting values, with what the dense truth needs."""
 
@@ -137,7 +143,7 @@ class Case:
             holes = np.random.default_rng(1).uniform(size=(len(data), len(ordered))) < 0.25
             data = data.assign(**{n: data[n].mask(holes[:, k]) for k, n in enumerate(ordered)})
         settings = Settings.read(
-            {"cluster": "g", "ordered": ordered, "estimator": "ML", "nodes": NODES.get(name, 31), **options}
+            {"cluster": "g", "ordered": ordered, "estimator": "ML", "nodes": NODES.get(name, 23), **options}
         )
         syntax = parse(text)
         columns = ordered_of(syntax, data, settings)
@@ -176,7 +182,7 @@ def case(name):
 
 # points of the dense truth at both levels: two dimensions take fewer
 POINTS = {"two factors within": (27, 27), "random slope": (25, 1), "beside continuous": (25, 27)}
-NODES = {"random slope": 11, "beside continuous": 11, "two factors within": 21}  # two dimensions
+NODES = {"random slope": 9, "beside continuous": 9, "two factors within": 17}  # two dimensions
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -256,7 +262,7 @@ def test_random_intercepts_are_those_of_other_programs(name):
 
 @functools.cache
 def fitted():
-    return msem.sem(FACTORS, sample(60, 6, 9), cluster="g", ordered=ITEMS, estimator="ML")
+    return msem.sem(FACTORS, sample(40, 5, 9), cluster="g", ordered=ITEMS, estimator="ML")
 
 
 def test_a_fit_is_a_maximum_with_what_follows_from_it():
@@ -271,7 +277,7 @@ def test_a_fit_is_a_maximum_with_what_follows_from_it():
     assert "Adaptive quadrature" in text
     assert "ML" in text
     assert pickle.loads(pickle.dumps(fit)).llf == fit.llf
-    robust = msem.sem(FACTORS, sample(60, 6, 9), cluster="g", ordered=ITEMS, estimator="MLR")
+    robust = msem.sem(FACTORS, sample(40, 5, 9), cluster="g", ordered=ITEMS, estimator="MLR")
     assert robust.llf == pytest.approx(fit.llf, abs=1e-8)
     bread, scores = np.linalg.inv(fit.objective.observed_information(fit.theta)), robust.scores().to_numpy()
     assert_allclose(robust.vcov, bread @ scores.T @ scores @ bread, rtol=1e-5, atol=1e-8)
@@ -279,7 +285,7 @@ def test_a_fit_is_a_maximum_with_what_follows_from_it():
 
 def test_likelihood_ratios_compare_nested_models():
     equal = FACTORS.replace("y1 + y2 + y3 + y4", "y1 + a*y2 + b*y3 + c*y4")
-    smaller = msem.sem(equal, sample(60, 6, 9), cluster="g", ordered=ITEMS, estimator="ML")
+    smaller = msem.sem(equal, sample(40, 5, 9), cluster="g", ordered=ITEMS, estimator="ML")
     found = msem.compare_models(smaller, fitted())
     row = found.iloc[-1]
     assert row["df_diff"] == 3
@@ -290,9 +296,9 @@ def test_profiles_and_influence_are_those_of_refits():
     fit = fitted()
     curve = fit.profile("y2|t1.l2", points=2).frame
     held = FACTORS + f"  y2 | {float(curve['value'].iloc[0])!r}*t1\n"
-    other = msem.sem(held, sample(60, 6, 9), cluster="g", ordered=ITEMS, estimator="ML")
+    other = msem.sem(held, sample(40, 5, 9), cluster="g", ordered=ITEMS, estimator="ML")
     assert curve["deviance"].iloc[0] == pytest.approx(2 * (fit.llf - other.llf), abs=1e-5)
-    data = sample(60, 6, 9)
+    data = sample(40, 5, 9)
     less = msem.sem(FACTORS, data[data["g"] != 7], cluster="g", ordered=ITEMS, estimator="ML")
     change = fit.influence().change.loc[7].to_numpy()
     moved = less.params.to_numpy() - fit.params.to_numpy()
@@ -324,9 +330,9 @@ def test_what_is_not_there_for_these_fits_is_refused():
 def test_scores_of_factors_are_posterior_means():
     fit = fitted()
     between, within = fit.factor_scores(2), fit.factor_scores(1)
-    data = sample(60, 6, 9)
+    data = sample(40, 5, 9)
     assert list(between.columns) == ["fb", "fb_se"]
-    assert len(between) == 60
+    assert len(between) == 40
     assert list(within.index) == list(data.index)
     # of one cluster, by a product of trapezoid rules
     value = fit.params
@@ -381,6 +387,16 @@ def test_integrals_over_too_many_variables_are_refused(model, message):
     with pytest.raises(UnsupportedError, match=message) as caught:
         msem.sem(model, sample(), cluster="g", ordered=ITEMS, estimator="ML")
     assert "WLSMV" in str(caught.value)
+
+
+def test_continuous_variables_have_to_be_observed():
+    model, _, _ = MODELS["beside continuous"]
+    data = sample()
+    data.loc[data.index[:1], "c"] = np.nan
+    settings = ordered_settings(missing="fiml")
+    table = table_of(parse(model), "sem", settings, None, {"y1": 1, "y3": 2})
+    with pytest.warns(DataWarning, match=r"1 rows have no value of a continuous variable.*\(c 1\)"):
+        read_sample(data, table, settings)
 
 
 def test_what_does_not_go_with_an_integral_is_refused():

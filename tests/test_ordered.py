@@ -360,10 +360,10 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ModelError,
         'parameterization="theta"',
     ),
-    "likelihood": ({"estimator": "MLR"}, UnsupportedError, "is for continuous variables"),
+    "likelihood": ({"estimator": "MLR"}, UnsupportedError, "is for two levels in this version"),
     "missing": ({"missing": "fiml"}, UnsupportedError, 'needs a likelihood.*missing="pairwise"'),
     "weights": ({"weights": "x1"}, UnsupportedError, "are for continuous variables"),
-    "penalty": ({"penalty": "between"}, UnsupportedError, "penalty= is of a likelihood"),
+    "penalty": ({"penalty": "between"}, UnsupportedError, "penalty= is not available with ordered"),
     "standard errors": ({"se": "standard"}, UnsupportedError, "leave it out for the sandwich"),
     "no rows": (
         {"data": None, "sample_cov": pd.DataFrame(np.eye(4), U, U)},

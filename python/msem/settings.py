@@ -496,7 +496,7 @@ class Settings:
         if self.estimator == "GLS":
             raise UnsupportedError(
                 'estimator="GLS" is for continuous variables: models with ordered ones are fitted by "WLSMV" (the '
-                'default), "ULSMV", "DWLS", "WLS" and the like, or by maximum likelihood, "ML" and "MLR"'
+                'default), "ULSMV", "DWLS", "WLS" and the like, or at two levels by maximum likelihood, "ML" and "MLR"'
             )
         if self.surveyed:
             raise UnsupportedError("weights, primary sampling units and strata are for continuous variables")
@@ -507,11 +507,13 @@ class Settings:
         if self.estimator in ("ML", "MLR", "MLF"):
             return self._for_integrals()
         if self.link != "probit":
-            raise UnsupportedError(f'link="{self.link}" needs maximum likelihood: add estimator="ML"')
+            raise UnsupportedError(
+                f'link="{self.link}" needs maximum likelihood, estimator="ML", which is for two levels'
+            )
         if self.incomplete and self.missing != "pairwise":
             raise UnsupportedError(
-                f'missing="{self.missing}" needs a likelihood: add estimator="ML"; missing="pairwise" uses for each '
-                "pair of variables what is known of it"
+                f'missing="{self.missing}" needs a likelihood, estimator="ML", which ordered variables have at two '
+                'levels; missing="pairwise" uses for each pair of variables what is known of it'
             )
         if self.se == "standard":
             raise UnsupportedError(

@@ -163,7 +163,7 @@ def read_statistics(
     _require_latent_names(table, data)
     require_cluster_columns(table, settings)
     variables = table.variables.names
-    holes = allowed_holes(table) if settings.incomplete else None
+    holes = allowed_holes(table, pairwise=settings.missing == "pairwise") if settings.incomplete else None
     if settings.replicate_weights and not table.multilevel:
         column = None
     survey = survey_columns(settings)
@@ -470,7 +470,13 @@ def left_out(sample: Sample, settings: Settings, grouping: Grouping | None) -> I
         yield origin.dropped_empty, "observed value"
     if settings.incomplete and origin.dropped_rows:
         counts = ", ".join(f"{name} {count}" for name, count in origin.dropped.items())
-        yield origin.dropped_rows, f"value of a fixed covariate ({counts})"
+        integrated = settings.parameterization == "theta" and settings.weighting is None
+        needed = (
+            "continuous variable, as ordered ones by maximum likelihood need"
+            if integrated
+            else "fixed covariate"
+        )
+        yield origin.dropped_rows, f"value of a {needed} ({counts})"
 
 
 def group_rows(data: Any, column: str | None) -> Grouping | None:
@@ -652,10 +658,11 @@ def _marker(table: ParameterTable, group: int, name: str, level: int = 1) -> str
     return name
 
 
-def allowed_holes(table: ParameterTable) -> Holes:
+def allowed_holes(table: ParameterTable, *, pairwise: bool = False) -> Holes:
     """Where rows may have holes: anywhere but in covariates that are fixed or have random slopes.
 
     The likelihood is conditional on the former; the product of a slope and the latter would be one of two unknowns.
+    `pairwise`: by least squares of pairs, which integrate over nothing.
     """
     levels, groups = range(1, table.nlevels + 1), range(1, table.ngroups + 1)
     fixed = dict.fromkeys(
@@ -663,7 +670,7 @@ def allowed_holes(table: ParameterTable) -> Holes:
     )
     slopes = [slope.covariate for group in groups for slope in table.slopes(group)]
     fixed |= dict.fromkeys(name for name in slopes if name in table.variables.names)
-    if table.ordered.thresholds:
+    if table.ordered.thresholds and not pairwise:
         # what is not observed of continuous variables would be one more dimension to integrate over
         fixed |= dict.fromkeys(name for name in table.variables.names if name not in table.ordered.thresholds)
     if not table.multilevel:
