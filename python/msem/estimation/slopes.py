@@ -63,9 +63,8 @@ def slope_reference(
     s = group.statistics
     if table.ordered.thresholds:
         return SlopeReference(np.nan, "ordered variables by maximum likelihood have no saturated model")
-    hidden = next(
-        (slope.covariate for slope in table.slopes(1) if slope.covariate not in s.variables.within_only), ""
-    )
+    observed = set(s.names) - set(s.variables.both)
+    hidden = next((slope.covariate for slope in table.slopes(1) if slope.covariate not in observed), "")
     if hidden:
         what = (
             "a covariate with a random slope stands at both levels"
