@@ -82,7 +82,7 @@ struct Cell {
 
 class TwoLevels {
  public:
-  TwoLevels(const ClusteredRows& rows, const std::vector<Vector>& starts)
+  TwoLevels(const OrderedClusterRows& rows, const std::vector<Vector>& starts)
       : rows_(rows),
         starts_(starts),
         units_(rows.values.cols()),
@@ -913,7 +913,7 @@ class TwoLevels {
     return out;
   }
 
-  const ClusteredRows& rows_;
+  const OrderedClusterRows& rows_;
   const std::vector<Vector>& starts_;
   Index units_, p_, n_, nclusters_;  // variables of units, and all
   Rule single_, coarse_, fine_;
@@ -928,7 +928,7 @@ class TwoLevels {
 
 }  // namespace
 
-FirstStage two_level_first_stage(const ClusteredRows& rows, const std::vector<Vector>& starts) {
+FirstStage two_level_first_stage(const OrderedClusterRows& rows, const std::vector<Vector>& starts) {
   return TwoLevels(rows, starts).run();
 }
 

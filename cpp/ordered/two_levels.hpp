@@ -11,7 +11,7 @@
 
 namespace msem {
 
-struct ClusteredRows {
+struct OrderedClusterRows {
   Matrix values;                // N x p: categories from 0, or values; NaN where missing
   Matrix covariates;            // N x q
   std::vector<int> cluster;     // of each row, from 0
@@ -28,6 +28,6 @@ struct ClusteredRows {
 // correlations where both residual variances are 1.
 // `unsettled`: variables whose likelihood has no maximum, or one without a between variance. `unknown`: pairs
 // that no unit or cluster says anything about. Pairs are counted as they come, without parameters or with.
-FirstStage two_level_first_stage(const ClusteredRows& rows, const std::vector<Vector>& starts);
+FirstStage two_level_first_stage(const OrderedClusterRows& rows, const std::vector<Vector>& starts);
 
 }  // namespace msem
