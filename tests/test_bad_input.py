@@ -169,7 +169,6 @@ TEXTS: dict[str, tuple[str, type[Exception], str]] = {
         ModelError,
         "line 2, column 1: 'group: 1' needs the groups of the data.*group=",
     ),
-    "random slope": (WITHIN + 'x1 ~ rv("s")*fw\n' + BETWEEN, UnsupportedError, "line 3.*'fw' is latent"),
     "impossible fixed value": (MODEL + "  w1 ~~ -1*w1", ModelError, "not positive definite.*fixed values"),
 }
 
