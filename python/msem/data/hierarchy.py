@@ -63,9 +63,15 @@ class ManyLevels(WithoutSlopes):
     independent = True
 
     if TYPE_CHECKING:
-        variables: Variables
         data: Any
-        source: str
+
+        @property
+        def variables(self) -> Variables:
+            """Names by level."""
+
+        @property
+        def source(self) -> str:
+            """Where the statistics come from."""
 
         @property
         def counted(self) -> tuple[float, ...]:

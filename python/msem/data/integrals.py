@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from msem.data.arrays import LevelArrays
 from msem.data.first_stage import FirstStage
 from msem.data.frames import ClusteredData
 from msem.data.quadrature import NODES
-from msem.data.statistics import AtMostTwoLevels, CountedClusters, Rows, Saturated, Statistics
+from msem.data.statistics import AtMostTwoLevels, Augmented, CountedClusters, Rows, Saturated, Statistics
 from msem.distributions import normal_quantile
 from msem.errors import DataError, UnsupportedError
 from msem.model.levels import BETWEEN, WITHIN
@@ -55,7 +55,7 @@ class IntegrationPlan:
 
 
 @dataclass(frozen=True, eq=False)
-class IntegratedStatistics(AtMostTwoLevels):
+class IntegratedStatistics(Augmented, AtMostTwoLevels):
     """The rows of a sample with ordered variables, as their likelihood takes them.
 
     Attributes
@@ -85,41 +85,6 @@ class IntegratedStatistics(AtMostTwoLevels):
     nodes: int = 0
 
     # what the rows know
-
-    @property
-    def source(self) -> str:
-        """Raw data."""
-        return self.plain.source
-
-    @property
-    def complete(self) -> bool:
-        """Whether no value is missing."""
-        return self.plain.complete
-
-    @property
-    def variables(self) -> Variables:
-        """Names by level."""
-        return self.plain.variables
-
-    @property
-    def unit(self) -> tuple[str, ...]:
-        """Variables measured on units."""
-        return self.plain.unit
-
-    @property
-    def cluster(self) -> tuple[str, ...]:
-        """Variables of the highest level only."""
-        return self.plain.cluster
-
-    @property
-    def nboth(self) -> int:
-        """Number of variables at both levels."""
-        return self.plain.nboth
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every variable once."""
-        return self.plain.names
 
     @property
     def nobs(self) -> float:
@@ -157,11 +122,6 @@ class IntegratedStatistics(AtMostTwoLevels):
         return self.plain.total_mean
 
     @property
-    def npatterns(self) -> tuple[int, ...]:
-        """Patterns of observed variables."""
-        return self.plain.npatterns
-
-    @property
     def unidentified(self) -> tuple[str, ...]:
         """There are no saturated moments."""
         return ()
@@ -189,10 +149,6 @@ class IntegratedStatistics(AtMostTwoLevels):
     def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
         """Covariance matrices of covariates; see `Statistics.covariances`."""
         return self.plain.covariances(*names)
-
-    def difference(self, other: Self) -> str:
-        """What differs from other statistics of the same variables, in words."""
-        return self.plain.difference(other.plain)
 
     def centred(self) -> IntegratedStatistics:
         """The same: thresholds have no centre."""

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,27 @@ FEWEST = 2  # clusters that must have two variables for their covariance between
 FEW = 0.5  # share of ids that occur in several higher clusters, below which they may be mistakes
 
 
+class OfNestedClusters(ManyLevels):
+    """What statistics of nested clusters have in common, with random slopes or without."""
+
+    if TYPE_CHECKING:
+        data: _core.NestedData
+
+    def likelihood(self, *, by_cluster: bool = False) -> _core.NestedLikelihood:
+        """The compiled likelihood."""
+        return self._likelihood
+
+    @cached_property
+    def _likelihood(self) -> _core.NestedLikelihood:
+        return _core.NestedLikelihood(self.data)
+
+    def clusters(self, rows: Rows) -> NestedClusters:
+        """The highest clusters, of which the statistics keep what is needed."""
+        return NestedClusters(self.data)
+
+
 @dataclass(frozen=True, eq=False)
-class NestedStatistics(ManyLevels):
+class NestedStatistics(OfNestedClusters):
     """Statistics of a sample of three levels.
 
     Attributes
@@ -218,18 +237,6 @@ class NestedStatistics(ManyLevels):
         return NestedStatistics(variables, data, source)
 
     # the likelihood
-
-    def likelihood(self, *, by_cluster: bool = False) -> _core.NestedLikelihood:
-        """The compiled likelihood."""
-        return self._likelihood
-
-    @cached_property
-    def _likelihood(self) -> _core.NestedLikelihood:
-        return _core.NestedLikelihood(self.data)
-
-    def clusters(self, rows: Rows) -> NestedClusters:
-        """The highest clusters, of which the statistics keep what is needed."""
-        return NestedClusters(self.data)
 
     def new_clusters(self, rows: Rows) -> NestedClusters:
         """Clusters of new rows of the same variables, for scores."""

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.frames import ClusteredData
-from msem.data.hierarchy import ManyLevels
-from msem.data.nested import NestedClusters, NestedStatistics, nested_statistics
+from msem.data.nested import NestedClusters, NestedStatistics, OfNestedClusters, nested_statistics
 from msem.data.saturated import solve_saturated
 from msem.data.screening import Finding
 from msem.data.slopes import SMALL, refuse, require_near
-from msem.data.statistics import Rows, Saturated
+from msem.data.statistics import Augmented, Rows, Saturated
 from msem.errors import DataError
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -32,7 +31,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class NestedSlopeStatistics(ManyLevels):
+class NestedSlopeStatistics(Augmented, OfNestedClusters):
     """Statistics of a sample of three levels for a model with random slopes.
 
     Attributes
@@ -64,31 +63,6 @@ class NestedSlopeStatistics(ManyLevels):
     def slopes(self) -> tuple[Slope, ...]:
         """Random slopes."""
         return self.among
-
-    @property
-    def variables(self) -> Variables:  # type: ignore[override]
-        """Names by level, without the slopes."""
-        return self.plain.variables
-
-    @property
-    def source(self) -> str:  # type: ignore[override]
-        """Where they come from."""
-        return self.plain.source
-
-    @property
-    def complete(self) -> bool:
-        """Whether no value is missing."""
-        return self.plain.complete
-
-    @property
-    def npatterns(self) -> tuple[int, ...]:
-        """Patterns of observed variables of each level, level 1 first; empty where no value is missing."""
-        return self.plain.npatterns
-
-    @property
-    def unidentified(self) -> tuple[str, ...]:
-        """Saturated covariances that the data say nothing about, by name."""
-        return self.plain.unidentified
 
     @property
     def counted(self) -> tuple[float, ...]:
@@ -126,10 +100,6 @@ class NestedSlopeStatistics(ManyLevels):
         """Covariance matrices of variables measured on each level."""
         return self.plain.covariances(*names)
 
-    def difference(self, other: NestedSlopeStatistics) -> str:
-        """What differs from other statistics of the same variables, in words; empty if nothing does."""
-        return self.plain.difference(other.plain)
-
     def with_variables(self, variables: Variables) -> NestedSlopeStatistics:
         """The same; of other variables always `UnsupportedError`."""
         if variables != self.variables:
@@ -160,18 +130,6 @@ class NestedSlopeStatistics(ManyLevels):
         refuse("fits of one level")
 
     # the likelihood
-
-    def likelihood(self, *, by_cluster: bool = False) -> _core.NestedLikelihood:
-        """The compiled likelihood."""
-        return self._likelihood
-
-    @cached_property
-    def _likelihood(self) -> _core.NestedLikelihood:
-        return _core.NestedLikelihood(self.data)
-
-    def clusters(self, rows: Rows) -> NestedClusters:
-        """The highest clusters, of which the statistics keep what is needed."""
-        return NestedClusters(self.data)
 
     def new_clusters(self, rows: Rows) -> NestedClusters:
         """Clusters of new rows of the same variables, for scores."""

@@ -20,10 +20,17 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.clusters import ClusterStatistics, two_level
 from msem.data.complete import SampleStatistics, positions, sample_statistics
-from msem.data.first_stage import FirstStage
 from msem.data.frames import ClusteredData
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics
-from msem.data.statistics import AtMostTwoLevels, Clusters, CountedClusters, Rows, Saturated
+from msem.data.statistics import (
+    AtMostTwoLevels,
+    Augmented,
+    Clusters,
+    Continuous,
+    CountedClusters,
+    Rows,
+    Saturated,
+)
 from msem.data.survey import Sampled
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.slopes import Slope
@@ -39,7 +46,7 @@ NEGLIGIBLE = 1e-10  # share of a variance that a regression leaves, and that is 
 
 
 @dataclass(frozen=True, eq=False)
-class SlopeStatistics(AtMostTwoLevels):
+class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
     """Statistics of a sample for a model with random slopes.
 
     Attributes
@@ -72,41 +79,6 @@ class SlopeStatistics(AtMostTwoLevels):
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     # what is known without slopes
-
-    @property
-    def complete(self) -> bool:
-        """Whether no value is missing."""
-        return self.plain.complete
-
-    @property
-    def source(self) -> str:
-        """Where they come from."""
-        return self.plain.source
-
-    @property
-    def variables(self) -> Variables:
-        """Names by level, without the slopes."""
-        return self.plain.variables
-
-    @property
-    def unit(self) -> tuple[str, ...]:
-        """`Variables.unit`."""
-        return self.plain.unit
-
-    @property
-    def cluster(self) -> tuple[str, ...]:
-        """`Variables.cluster`."""
-        return self.plain.cluster
-
-    @property
-    def nboth(self) -> int:
-        """`Variables.nboth`."""
-        return self.plain.nboth
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """`Variables.names`."""
-        return self.plain.names
 
     @property
     def nobs(self) -> float:
@@ -147,16 +119,6 @@ class SlopeStatistics(AtMostTwoLevels):
     @cached_property
     def _moments(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
         return self.reduced.moments()
-
-    @property
-    def unidentified(self) -> tuple[str, ...]:
-        """Saturated covariances that the data say nothing about, by name."""
-        return self.plain.unidentified
-
-    @property
-    def npatterns(self) -> tuple[int, ...]:
-        """Patterns of observed variables of each level, level 1 first; empty where no value can be missing."""
-        return self.plain.npatterns
 
     def expected(
         self, levels: Mapping[int, LevelArrays], variables: Variables, source: str, rows: Rows | None = None
@@ -210,26 +172,6 @@ class SlopeStatistics(AtMostTwoLevels):
         # of the same rows, and known already if the model was started from them
         out.__dict__.update({"_coefficients": self._coefficients, "_moments": self._moments})
         return out
-
-    @property
-    def exposed(self) -> Mapping[int, tuple[str, ...]]:
-        """None: the likelihood knows of no latent variables but the slopes."""
-        return {}
-
-    @property
-    def ordered(self) -> tuple[str, ...]:
-        """None: all variables are continuous."""
-        return ()
-
-    @property
-    def integral(self) -> None:
-        """None: the likelihood is not that of ordered variables."""
-        return None
-
-    @property
-    def first_stage(self) -> FirstStage | None:
-        """None: no variable is ordered."""
-        return None
 
     @property
     def full_clusters(self) -> int:

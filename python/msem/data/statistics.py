@@ -332,14 +332,12 @@ class Integral(Protocol):
         """Posterior moments of what is integrated over, at moments that a model implies."""
 
 
-class WithoutSlopes:
-    """What statistics say that know of no random slopes."""
-
-    nodes = 0
+class Continuous:
+    """What statistics say that have no ordered variables."""
 
     @property
     def exposed(self) -> Mapping[int, tuple[str, ...]]:
-        """None: the likelihood knows of no latent variables."""
+        """None: the likelihood knows of no latent variables but slopes."""
         return {}
 
     @property
@@ -351,6 +349,83 @@ class WithoutSlopes:
     def integral(self) -> Integral | None:
         """None: the likelihood is not that of ordered variables."""
         return None
+
+    @property
+    def first_stage(self) -> FirstStage | None:
+        """None: no variable is ordered."""
+        return None
+
+
+class Augmented:
+    """What statistics that know more of the same rows, `plain`, say as these do."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def plain(self) -> Any:
+            """Statistics of the same variables."""
+
+    @property
+    def source(self) -> str:
+        """Where they come from."""
+        return str(self.plain.source)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no value is missing."""
+        return bool(self.plain.complete)
+
+    @property
+    def variables(self) -> Variables:
+        """Names by level, without slopes."""
+        known: Variables = self.plain.variables
+        return known
+
+    @property
+    def unit(self) -> tuple[str, ...]:
+        """`Variables.unit`."""
+        known: tuple[str, ...] = self.plain.unit
+        return known
+
+    @property
+    def cluster(self) -> tuple[str, ...]:
+        """`Variables.cluster`."""
+        known: tuple[str, ...] = self.plain.cluster
+        return known
+
+    @property
+    def nboth(self) -> int:
+        """`Variables.nboth`."""
+        known: int = self.plain.nboth
+        return known
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`Variables.names`."""
+        known: tuple[str, ...] = self.plain.names
+        return known
+
+    @property
+    def npatterns(self) -> tuple[int, ...]:
+        """Patterns of observed variables of each level, level 1 first; empty where no value is missing."""
+        known: tuple[int, ...] = self.plain.npatterns
+        return known
+
+    @property
+    def unidentified(self) -> tuple[str, ...]:
+        """Saturated covariances that the data say nothing about, by name."""
+        known: tuple[str, ...] = self.plain.unidentified
+        return known
+
+    def difference(self, other: Any) -> str:
+        """What differs from other statistics of the same variables, in words; empty if nothing does."""
+        return str(self.plain.difference(other.plain))
+
+
+class WithoutSlopes(Continuous):
+    """What statistics say that know of no random slopes."""
+
+    nodes = 0
 
     @property
     def slopes(self) -> tuple[Slope, ...]:
@@ -370,11 +445,6 @@ class WithoutSlopes:
     def full_clusters(self) -> int:
         """No covariate has a random slope."""
         return 0
-
-    @property
-    def first_stage(self) -> FirstStage | None:
-        """None: no variable is ordered."""
-        return None
 
     def with_slopes(self, slopes: Sequence[Slope], carriers: Sequence[str]) -> NoReturn:
         """The products of covariates within clusters are not known; always `UnsupportedError`."""
