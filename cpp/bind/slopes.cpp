@@ -51,14 +51,14 @@ Matrix reduced_cluster_products(const ReducedData& self, const std::vector<Array
 
 py::tuple reduce_clusters(const Vector& sizes, const Matrix& means, const Matrix& within,
                           const std::vector<Index>& slopes, Index nboth, Index fixed,
-                          const std::vector<Index>& covariate) {
+                          const std::vector<Index>& covariate, const Vector& of_clusters) {
   for (const Index c : slopes) {
     if (c < 0 || c >= means.cols()) throw std::invalid_argument("a covariate is beyond the variables");
   }
   ReducedClusters found;
   {
     py::gil_scoped_release release;
-    found = reduced_clusters({sizes, means, within}, slopes, nboth, fixed, covariate);
+    found = reduced_clusters({sizes, means, within}, slopes, nboth, fixed, covariate, of_clusters);
   }
   return py::make_tuple(std::make_shared<ReducedData>(std::move(found.data)), std::move(found.products));
 }
@@ -246,7 +246,7 @@ void bind_slopes(py::module_& m) {
   py::class_<QuadratureClusters, msem::Clusters, std::shared_ptr<QuadratureClusters>>(m,
                                                                                       "QuadratureClusters");
   m.def("reduce_clusters", &reduce_clusters, "sizes"_a, "means"_a, "within"_a, "slopes"_a, "nboth"_a,
-        "fixed"_a, "covariate"_a);
+        "fixed"_a, "covariate"_a, "of_clusters"_a);
   py::class_<SlopeLikelihood, msem::Likelihood, std::shared_ptr<SlopeLikelihood>>(m, "SlopeLikelihood")
       .def(py::init([](const Reduced& data) { return std::make_shared<SlopeLikelihood>(data); }), "data"_a,
            release())

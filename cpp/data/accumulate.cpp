@@ -70,6 +70,18 @@ void take_equal(double* values, const double* other, const VectorXd& one_origin,
 
 }  // namespace
 
+std::vector<std::uint8_t> complete_rows(const CodedRows& rows, int threads) {
+  std::vector<std::uint8_t> complete(rows.nrows);
+  in_threads((rows.nrows + kPiece - 1) / kPiece, threads, [&](ptrdiff_t i) {
+    const ptrdiff_t first = i * kPiece, length = std::min(kPiece, rows.nrows - first);
+    std::uint8_t* out = complete.data() + first;
+    for (ptrdiff_t r = 0; r < length; ++r) out[r] = rows.codes[first + r] >= 0;
+    for (const TypedColumn& column : rows.columns)
+      for_each_value<double>(column, first, length, [&](ptrdiff_t r, double x) { out[r] &= x - x == 0.0; });
+  });
+  return complete;
+}
+
 bool all_finite(const TypedColumn& column, ptrdiff_t count, int threads) {
   std::atomic<bool> finite{true};
   in_threads((count + kPiece - 1) / kPiece, threads, [&](ptrdiff_t i) {
@@ -81,10 +93,10 @@ bool all_finite(const TypedColumn& column, ptrdiff_t count, int threads) {
   return finite;
 }
 
-Accumulator::Accumulator(ptrdiff_t p, bool keep)
+Accumulator::Accumulator(ptrdiff_t p, bool keep, bool tally)
     : origin_(VectorXd::Zero(p)),
       products_(MatrixXd::Zero(whole_lanes(p), whole_lanes(p))),
-      parts_{RunningClusters(p, keep)} {}
+      parts_{RunningClusters(p, keep, tally)} {}
 
 // A point inside the data: the mean of about a thousand complete rows, spread over those that come first.
 void Accumulator::require_origin(const CodedRows& rows) {
@@ -122,7 +134,7 @@ RowReport Accumulator::add(const CodedRows& rows, ptrdiff_t nclusters, int threa
       ascending ? starts_between_clusters(rows) : equal_starts(rows.nrows, most_pieces(nclusters));
   const ptrdiff_t count = static_cast<ptrdiff_t>(starts.size()) - 1;
   const std::size_t parts = ascending ? 1 : count;
-  if (parts_.size() < parts) parts_.resize(parts, RunningClusters(size(), keeps()));
+  if (parts_.size() < parts) parts_.resize(parts, RunningClusters(size(), keeps(), tallies()));
   for (std::size_t i = 0; i < parts; ++i) parts_[i].grow(nclusters);
   std::vector<MatrixXd> products(count);
   std::vector<RowReport> reports(count);
@@ -154,6 +166,7 @@ void Accumulator::add_clusters(const CodedClusters& clusters, ptrdiff_t ncluster
       take_equal(mean.data(), &parts_[0].mean[code * parts_[0].width], origin_, clusters.origin);
     piece.add_cluster(code, clusters.sizes[j], mean.data(),
                       keeps() ? clusters.within.row(j).data() : nullptr);
+    if (tallies()) piece.add_tally(code, clusters.tally(j, 0), clusters.tally(j, 1));
   }
   products_ += piece.take_products();
   products_.topLeftCorner(size(), size()) += clusters.ssw;
@@ -169,6 +182,7 @@ void Accumulator::finish() {
       if (part.count[j] == 0.0) continue;
       piece.add_cluster(j, part.count[j], &part.mean[j * part.width],
                         part.keep ? &part.within[j * part.elements()] : nullptr);
+      if (part.tally) piece.add_tally(j, part.units[j], part.squares[j]);
     }
     products_ += piece.take_products();
   }
@@ -200,6 +214,14 @@ RowMatrix Accumulator::means() const {
   for (std::size_t j = 0; j < in_use.size(); ++j)
     std::copy_n(&parts_[0].mean[in_use[j] * parts_[0].width], size(), means.row(j).data());
   return means;
+}
+
+RowMatrix Accumulator::tally() const {
+  const std::vector<std::int64_t> in_use = codes();
+  RowMatrix tally(in_use.size(), 2);
+  for (std::size_t j = 0; j < in_use.size(); ++j)
+    tally.row(j) << parts_[0].units[in_use[j]], parts_[0].squares[in_use[j]];
+  return tally;
 }
 
 MatrixXd Accumulator::within() const {

@@ -19,14 +19,17 @@ struct CodedClusters {
   Eigen::Map<const RowMatrix> within;       // J x p(p+1)/2, or empty
   Eigen::VectorXd origin;                   // p
   Eigen::MatrixXd ssw;                      // p x p
+  Eigen::Map<const RowMatrix> tally;        // J x 2, units and squared weights, or empty
 };
 
+// Which rows have a cluster and all values.
+std::vector<std::uint8_t> complete_rows(const CodedRows& rows, int threads);
 bool all_finite(const TypedColumn& column, std::ptrdiff_t count, int threads);
 
 class Accumulator {
  public:
-  // The products within each cluster are kept if `keep`.
-  Accumulator(std::ptrdiff_t p, bool keep);
+  // The products within each cluster are kept if `keep`; rows and squared weights are counted if `tally`.
+  Accumulator(std::ptrdiff_t p, bool keep, bool tally = false);
   // Rows whose codes ascend are shared by threads; others only as far as statistics of their own for each
   // thread take little space. The result does not depend on the number of threads. Throws
   // std::invalid_argument when a code is not below nclusters.
@@ -43,8 +46,10 @@ class Accumulator {
   Eigen::VectorXd sizes() const;
   RowMatrix means() const;         // J x p, less the origin
   Eigen::MatrixXd within() const;  // J x p(p+1)/2, the lower triangle by columns
+  RowMatrix tally() const;         // J x 2, rows and sums of squared weights
   std::ptrdiff_t size() const { return parts_[0].p; }
   bool keeps() const { return parts_[0].keep; }
+  bool tallies() const { return parts_[0].tally; }
 
  private:
   void require_origin(const CodedRows& rows);

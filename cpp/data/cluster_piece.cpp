@@ -79,14 +79,17 @@ void RowReport::append(const RowReport& later) {
   }
 }
 
-RunningClusters::RunningClusters(ptrdiff_t variables, bool keep_within)
-    : p(variables), width(whole_lanes(variables)), keep(keep_within) {}
+RunningClusters::RunningClusters(ptrdiff_t variables, bool keep_within, bool with_tally)
+    : p(variables), width(whole_lanes(variables)), keep(keep_within), tally(with_tally) {}
 
 void RunningClusters::grow(ptrdiff_t nclusters) {
   if (static_cast<ptrdiff_t>(count.size()) >= nclusters) return;
   count.resize(nclusters, 0.0);
   mean.resize(nclusters * width, 0.0);
   if (keep) within.resize(nclusters * elements(), 0.0);
+  if (!tally) return;
+  units.resize(nclusters, 0.0);
+  squares.resize(nclusters, 0.0);
 }
 
 ClusterPiece::ClusterPiece(RunningClusters& clusters, const VectorXd& origin)
@@ -123,6 +126,11 @@ void ClusterPiece::add_cluster(std::int64_t code, double n, const double* mean, 
   if (!clusters_.keep) return;
   double* sum = &clusters_.within[code * clusters_.elements()];
   for (ptrdiff_t e = 0; e < clusters_.elements(); ++e) sum[e] += within[e];
+}
+
+void ClusterPiece::add_tally(std::int64_t code, double units, double squares) {
+  clusters_.units[code] += units;
+  clusters_.squares[code] += squares;
 }
 
 MatrixXd ClusterPiece::take_products() {
@@ -174,6 +182,8 @@ void ClusterPiece::count(ptrdiff_t k, ptrdiff_t row, double value) {
 
 void ClusterPiece::add_block(ptrdiff_t length, bool weighted) {
   report_.used += length;
+  for (ptrdiff_t i = 0; clusters_.tally && i < length; ++i)
+    add_tally(codes_[i], 1.0, weights_[i] * weights_[i]);
   for (ptrdiff_t i = 0; i < length;) {
     if (i + kAhead < length) clusters_.ask_for(codes_[i + kAhead]);
     ptrdiff_t end = i + 1;

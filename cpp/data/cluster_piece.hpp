@@ -47,11 +47,14 @@ struct RunningClusters {
   std::ptrdiff_t p = 0;
   std::ptrdiff_t width = 0;  // p rounded up to whole registers; what is beyond p is 0
   bool keep = false;
-  Doubles count;   // J
-  Doubles mean;    // J x width, less the origin
-  Doubles within;  // J x p(p+1)/2, lower triangle by columns; empty unless they are kept
+  bool tally = false;
+  Doubles count;    // J
+  Doubles mean;     // J x width, less the origin
+  Doubles within;   // J x p(p+1)/2, lower triangle by columns; empty unless they are kept
+  Doubles units;    // J, rows whatever they weigh; empty unless there is a tally
+  Doubles squares;  // J, sums of squared weights; empty unless there is a tally
 
-  RunningClusters(std::ptrdiff_t variables, bool keep_within);
+  RunningClusters(std::ptrdiff_t variables, bool keep_within, bool with_tally = false);
   std::ptrdiff_t elements() const { return p * (p + 1) / 2; }
   void grow(std::ptrdiff_t nclusters);
   void ask_for(std::int64_t code) const {
@@ -67,6 +70,8 @@ class ClusterPiece {
   void add(const CodedRows& rows, std::ptrdiff_t first, std::ptrdiff_t last);
   // n units of a cluster with this mean less the origin; `within` are their products, if products are kept.
   void add_cluster(std::int64_t code, double n, const double* mean, const double* within);
+  // Rows of a cluster, and the sum of their squared weights, where there is a tally.
+  void add_tally(std::int64_t code, double units, double squares);
   const RowReport& report() const { return report_; }
   // Products within clusters of all that was added, width x width, lower triangle.
   Eigen::MatrixXd take_products();

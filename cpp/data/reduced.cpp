@@ -402,7 +402,7 @@ Matrix reduced_products(const ClusteredRows& rows, const std::vector<Column>& sl
 }
 
 ReducedClusters reduced_clusters(const ClusterArrays& clusters, const std::vector<Index>& slopes, Index nboth,
-                                 Index fixed, std::vector<Index> covariate) {
+                                 Index fixed, std::vector<Index> covariate, const Vector& weights) {
   const Index J = clusters.sizes.size(), k = static_cast<Index>(slopes.size());
   Index m = 0;
   while (m * (m + 1) / 2 < clusters.within.cols()) ++m;
@@ -410,6 +410,7 @@ ReducedClusters reduced_clusters(const ClusterArrays& clusters, const std::vecto
   if (m * (m + 1) / 2 != clusters.within.cols() || q < 0 || clusters.means.rows() != J ||
       clusters.within.rows() != J)
     throw std::invalid_argument("the statistics of single clusters do not fit together");
+  if (weights.size() && weights.size() != J) throw std::invalid_argument("every cluster needs a weight");
   ReducedClusters out;
   ReducedData& data = out.data;
   data.outcomes = m - fixed;
@@ -420,7 +421,7 @@ ReducedClusters reduced_clusters(const ClusterArrays& clusters, const std::vecto
   data.origin = apply_transposed(clusters.means, clusters.sizes) / clusters.sizes.sum();
   data.origin.tail(q) = clusters.means.rightCols(q).colwise().mean();
   data.sizes = data.cell_sizes = clusters.sizes;
-  data.weight.setOnes(J);
+  data.weight = weights.size() ? weights : Vector::Ones(J);
   data.patterns.resize(1);
   data.patterns[0].resize(data.outcomes);
   std::iota(data.patterns[0].begin(), data.patterns[0].end(), Index{0});
@@ -442,7 +443,7 @@ ReducedClusters reduced_clusters(const ClusterArrays& clusters, const std::vecto
     data.design(0, rows) = root;
     for (Index c = 0; c < k; ++c) data.design(1 + c, rows) = root * mean[slopes[c]];
     data.values.col(rows++) = root * (mean - data.origin.head(m));
-    for (Index c = 0; c < k && n > 1; ++c) {
+    for (Index c = 0; c < k; ++c) {
       const Index at = slopes[c];
       const double length = left(at, at), least = kConstant * mean[at];
       if (!(length > least * least * n) || !(length > kDependentSquare * before[at])) continue;

@@ -59,13 +59,14 @@ ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& s
                          Index fixed, std::vector<Index> covariate, const Vector& weights);
 
 // The same of complete clusters of which sizes, means and products about these are known, and the products
-// beyond the rows of each. `slopes` are positions of the covariates with slopes among the variables of units.
+// beyond the rows of each. `slopes` are positions of the covariates with slopes among the variables of units;
+// `weights` of the clusters, or empty: 1.
 struct ReducedClusters {
   ReducedData data;
   Matrix products;
 };
 ReducedClusters reduced_clusters(const ClusterArrays& clusters, const std::vector<Index>& slopes, Index nboth,
-                                 Index fixed, std::vector<Index> covariate);
+                                 Index fixed, std::vector<Index> covariate, const Vector& weights);
 
 // Products beyond the rows of every single cell, lower triangles by column: cells x elements. From the rows
 // that the data were made of.

@@ -278,12 +278,21 @@ class _SizeTable(TypedDict):
     scatter: _Floats  # (S, p, p)
     ssw: _Floats  # (p, p)
 
+def complete_rows(
+    columns: Sequence[NDArray[Any]], codes: NDArray[np.int64], threads: int = 0
+) -> NDArray[np.bool_]: ...
+
 class Accumulator:
     """Statistics of clusters of p variables, built up in one pass; the last three are valid after `finish`."""
 
-    def __init__(self, nvariables: int, keep_within: bool) -> None: ...
+    def __init__(self, nvariables: int, keep_within: bool, tally: bool = False) -> None: ...
     def add(
-        self, columns: Sequence[NDArray[Any]], codes: NDArray[np.int64], nclusters: int, threads: int = 0
+        self,
+        columns: Sequence[NDArray[Any]],
+        codes: NDArray[np.int64],
+        nclusters: int,
+        threads: int = 0,
+        weights: _Floats | None = None,
     ) -> RowReport: ...
     def add_clusters(
         self,
@@ -294,6 +303,7 @@ class Accumulator:
         within: _Floats | None,
         origin: _Floats,
         ssw: _Floats,
+        tally: _Floats | None = None,
     ) -> None: ...
     def finish(self) -> _SizeTable: ...
     @property
@@ -303,6 +313,7 @@ class Accumulator:
     def sizes(self) -> _Floats: ...  # (J,)
     def means(self) -> _Floats: ...  # (J, p), less the origin
     def within(self) -> _Floats: ...  # (J, p (p + 1) / 2)
+    def tally(self) -> _Floats: ...  # (J, 2), rows and sums of squared weights; with a tally
 
 class IncompleteData:
     @property
@@ -435,6 +446,7 @@ def reduce_clusters(
     nboth: int,
     fixed: int,
     covariate: Sequence[int],
+    of_clusters: _Floats,  # weights of the clusters, or empty
 ) -> tuple[ReducedData, _Floats]: ...  # and the products beyond the rows of each cluster
 
 class DrawnStatistics(TypedDict):

@@ -193,13 +193,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option("--estimator", help="ML (default), MLR, MLF, or least squares: WLSMV, ULSMV, WLS, GLS, ULS")
     option("--missing", help="listwise (default), fiml, or fiml.x")
     option("--auxiliary", nargs="+", metavar="VARIABLE", help="variables that tell about missing values")
-    columns("--weights", "column with the sampling weights of units")
-    columns("--cluster-weights", "column with the sampling weights of clusters")
-    option("--weights-scale", metavar="KIND", help="size (default), effective, or none")
-    columns("--psu", "column with the primary sampling units, where they are not the clusters")
-    columns("--strata", "column with the strata")
-    columns("--fpc", "column with the sampling fractions of strata")
-    option("--single-psu", metavar="KIND", help="error (default), centre, or certainty")
+    add_sampling(option)
     option("--replicate-weights", nargs="+", metavar="COLUMN", help="columns with replicate weights")
     option(
         "--replicate-scale",
@@ -224,6 +218,20 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option("--nodes", type=int, metavar="N", help="of quadrature, for each random slope")
     option("--max-iterations", type=int, metavar="N", help="default: 500")
     option("--tolerance", type=float, metavar="X", help="of the optimiser; default: 1e-12")
+
+
+def add_sampling(option: Callable[..., Any]) -> None:
+    """Options that say how rows were sampled."""
+    for name, about in (
+        ("--weights", "column with the sampling weights of units"),
+        ("--cluster-weights", "column with the sampling weights of clusters"),
+        ("--psu", "column with the primary sampling units, where they are not the clusters"),
+        ("--strata", "column with the strata"),
+        ("--fpc", "column with the sampling fractions of strata"),
+    ):
+        option(name, metavar="COLUMN", help=about)
+    option("--weights-scale", metavar="KIND", help="size (default), effective, or none")
+    option("--single-psu", metavar="KIND", help="error (default), centre, or certainty")
 
 
 def _number_or_name(text: str) -> float | str:
@@ -279,6 +287,8 @@ def add_summarize(summary: argparse.ArgumentParser) -> None:
         "--smallest-cell", type=int, default=0, metavar="N", help="refuse fewer clusters of any one size"
     )
     summary.add_argument("--out", type=Path, required=True, help="file to write, .json or .parquet")
+    group = summary.add_argument_group("options of weighted rows", argument_default=argparse.SUPPRESS)
+    add_sampling(group.add_argument)
     summary.set_defaults(run=run_summarize)
 
 
@@ -431,9 +441,12 @@ def run_summarize(arguments: argparse.Namespace) -> int:
         cluster=arguments.cluster,
         variables=arguments.variables,
         keep_clusters=arguments.keep_clusters,
+        **{name: value for name, value in given_options(arguments).items() if name != "cluster"},
     )
     found.save(arguments.out, smallest_cell=arguments.smallest_cell)
-    print(f"{found}\nrows left out: {found.dropped_rows + found.dropped_no_cluster} of {found.nrows}")
+    print(
+        f"{found}\nrows left out: {found.dropped_rows + found.dropped_no_cluster + found.dropped_zero} of {found.nrows}"
+    )
     print(f"written to {arguments.out}, which discloses\n\n{found.disclosure().to_string()}")
     return 0
 

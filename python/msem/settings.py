@@ -369,10 +369,6 @@ class Settings:
         _ = settings.rotated  # read here, so that mistakes are named before anything else
         if settings.penalty is not None and settings.method not in ("ML", "MLR"):
             raise UnsupportedError('penalty= is of a likelihood: it needs estimator="ML" or "MLR"')
-        if settings.penalty is not None and settings.surveyed:
-            raise UnsupportedError(
-                "penalty= is not available with weights, primary sampling units and strata"
-            )
         if settings.penalty is not None and settings.test is not None:
             raise UnsupportedError(
                 "a penalized likelihood has no likelihood-ratio test: leave out test=, and use fit.wald_test(), "
@@ -464,7 +460,7 @@ class Settings:
                 f'se="{se}" takes the sample for a simple one and does not hold with weights, primary sampling units '
                 "or strata: leave it out"
             )
-        if not scaled:
+        if not scaled and se != "none":
             raise UnsupportedError(
                 'test="standard" takes the sample for a simple one and does not hold with weights, primary sampling '
                 "units or strata: leave it out for the scaled test"

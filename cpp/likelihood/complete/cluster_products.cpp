@@ -5,44 +5,33 @@
 #include <stdexcept>
 
 #include "base/threads.hpp"
+#include "likelihood/complete/fourth_moments.hpp"
 
 namespace msem {
 
 namespace {
 
-constexpr Index kBlock = 256;   // clusters handled together
-constexpr Index kPiece = 8192;  // clusters a thread takes at a time
+constexpr Index kBlock = FourthMoments::kRows;
+constexpr Index kPiece = 16384;  // clusters a thread takes at a time
 
-// One row t for each of the given clusters, times the root of its weight.
+// Means of the given clusters about the origin, and products within, both in units of the scale.
 void fill(const ClusterData& clusters, const Index* chosen, Index count, const Vector& origin,
-          const Vector& inverse, const Vector& weights, Matrix& t) {
-  const Index m = clusters.means.cols(), within = clusters.within.cols();
-  t.col(0).head(count).setOnes();
-  for (Index a = 0; a < m; ++a) {
+          const Vector& inverse, Matrix& x, Eigen::Ref<Matrix> products) {
+  for (Index a = 0; a < x.cols(); ++a) {
     const double* means = clusters.means.col(a).data();
-    double* v = t.col(1 + a).data();
+    double* v = x.col(a).data();
     for (Index j = 0; j < count; ++j) v[j] = (means[chosen[j]] - origin[a]) * inverse[a];
   }
-  Index at = 1 + m;
-  for (Index b = 0; b < m; ++b) {
-    for (Index a = b; a < m; ++a, ++at) {
-      t.col(at).head(count) = t.col(1 + a).head(count).cwiseProduct(t.col(1 + b).head(count));
-    }
-  }
   Index k = 0, p = 0;
-  while (p * (p + 1) / 2 < within) ++p;
+  while (p * (p + 1) / 2 < products.cols()) ++p;
   for (Index b = 0; b < p; ++b) {
-    for (Index a = b; a < p; ++a, ++k, ++at) {
+    for (Index a = b; a < p; ++a, ++k) {
       const double unit = inverse[a] * inverse[b];
       const double* s = clusters.within.col(k).data();
-      double* out = t.col(at).data();
+      double* out = products.col(k).data();
       for (Index j = 0; j < count; ++j) out[j] = s[chosen[j]] * unit;
     }
   }
-  if (!weights.size()) return;
-  Vector root(count);
-  for (Index j = 0; j < count; ++j) root[j] = std::sqrt(weights[chosen[j]]);
-  for (Index c = 0; c < t.cols(); ++c) t.col(c).head(count).array() *= root.array();
 }
 
 // The clusters by size, and where those of each size begin.
@@ -87,20 +76,31 @@ ClusterProducts cluster_products(const ClusterData& clusters, const Vector& orig
   const Vector inverse = scale.cwiseInverse();
   in_threads(static_cast<Index>(pieces.size()), 0, [&](Index i) {
     Piece& piece = pieces[i];
-    piece.sum.setZero(dim, dim);
-    Matrix t(kBlock, dim);
+    const Index own = dim - p2;
+    FourthMoments moments(m);
+    Matrix x(kBlock, m), t(kBlock, dim), counted(kBlock, p2), of_products = Matrix::Zero(p2, dim);
+    Vector w(weights.size() ? kBlock : 0);
     for (Index first = piece.first; first < piece.last; first += kBlock) {
       const Index count = std::min(kBlock, piece.last - first);
-      fill(clusters, order.member.data() + first, count, origin, inverse, weights, t);
-      piece.sum.selfadjointView<Eigen::Lower>().rankUpdate(t.topRows(count).transpose());
+      const Index* chosen = order.member.data() + first;
+      fill(clusters, chosen, count, origin, inverse, x, t.rightCols(p2));
+      for (Index j = 0; w.size() && j < count; ++j) w[j] = weights[chosen[j]];
+      moments.add(x, count, w.size() ? w.data() : nullptr, t.leftCols(own));
+      if (!p2) continue;
+      counted.topRows(count) = t.topRightCorner(count, p2);
+      if (w.size()) counted.topRows(count) = scale_rows(w.head(count), counted.topRows(count));
+      add_cross(of_products, 1, counted.topRows(count), t.topRows(count));
     }
+    piece.sum.resize(dim, dim);
+    piece.sum.topLeftCorner(own, own) = moments.sums();
+    piece.sum.bottomRows(p2) = of_products;
+    piece.sum.topRightCorner(own, p2) = of_products.leftCols(own).transpose();
   });
   ClusterProducts out;
   out.sizes.resize(distinct);
   out.sums.assign(distinct, Matrix::Zero(dim, dim));
   for (Index s = 0; s < distinct; ++s) out.sizes[s] = clusters.sizes[order.member[order.first[s]]];
   for (const Piece& piece : pieces) out.sums[piece.size] += piece.sum;
-  for (Matrix& sum : out.sums) sum = Matrix(sum.selfadjointView<Eigen::Lower>());
   return out;
 }
 

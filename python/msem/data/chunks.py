@@ -30,11 +30,14 @@ class Chunk:
     ids : narwhals.Series
     where : str
         Which piece this is, for messages; empty when the data are one.
+    beside : mapping of str to narwhals.Series
+        Other columns.
     """
 
     columns: list[NDArray[Any]]
     ids: nw.Series[Any]
     where: str
+    beside: Mapping[str, nw.Series[Any]]
 
 
 class Reader(Protocol):
@@ -130,24 +133,28 @@ def reader_of(data: Any) -> Reader:
     return IterableReader(data)
 
 
-def chunks_of(reader: Reader, variables: Sequence[str], cluster: str) -> Iterator[Chunk]:
-    """All rows, a block of them at a time; pieces without rows are passed over.
+def chunks_of(
+    reader: Reader, variables: Sequence[str], cluster: str, beside: Sequence[str] = ()
+) -> Iterator[Chunk]:
+    """All rows, a block of them at a time, with other columns `beside`; pieces without rows are passed over.
 
     Raises
     ------
     DataError
         If a column is not there, is not numeric or changes to something that is not, or the data break off.
     """
-    for number, frame in enumerate(reader.read(variables, cluster), 1):
+    needed = list(dict.fromkeys([*variables, *beside, cluster]))
+    for number, frame in enumerate(reader.read([name for name in needed if name != cluster], cluster), 1):
         where = f" in {reader.named} {number}" if reader.named else ""
         try:
-            columns = select_columns(frame, [*variables, cluster])
+            columns = select_columns(frame, needed)
             lengths = {len(series) for series in columns.values()}
             if len(lengths) > 1:
                 raise DataError("the columns differ in length")
             for start, stop in blocks(frame, lengths.pop()):
                 rows = {name: series[start:stop] for name, series in columns.items()}
-                yield Chunk([number_column(name, rows[name]) for name in variables], rows[cluster], where)
+                numbers = [number_column(name, rows[name]) for name in variables]
+                yield Chunk(numbers, rows[cluster], where, {name: rows[name] for name in beside})
         except DataError as error:
             if not where or where[1:] in str(error):
                 raise

@@ -10,8 +10,9 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -31,11 +32,14 @@ from msem.data.storage import (
     replacing,
     write_json,
 )
-from msem.data.sums import ClusterSums, by_size, index_kind
+from msem.data.sums import ClusterMarks, ClusterSums, by_size, index_kind
+from msem.data.survey import Psus, Scale, SinglePsu, SurveyColumns
+from msem.data.weighting import OPTIONS, Weighting
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
 FORMAT = Format("msem cluster statistics", 1, "a file of cluster statistics")
+WEIGHTED = Format(FORMAT.name, 2, FORMAT.kind)  # of rows with weights or a design; others stay as they were
 NO_DIGEST = "0" * 64
 MAGIC = b"PAR1"
 BLOCK = 1 << 20
@@ -43,7 +47,8 @@ PLAIN = ("cluster", "nobs", "nclusters", "nrows", "dropped_rows", "dropped_no_cl
 HEADER = (*PLAIN, "variables", "dropped", "origins", "origin", "ssw", "rows")
 BY_SIZE = ("sizes", "counts", "means", "scatter")
 BY_CLUSTER = ("ids", "sizes", "means")
-COLUMNS = {*BY_SIZE, *BY_CLUSTER, "within"}
+MARKS = ("units", "squares", "weights", "psu")
+COLUMNS = {*BY_SIZE, *BY_CLUSTER, "within", "cells", *MARKS}
 
 
 def write_values(path: Any, values: Mapping[str, Any]) -> None:
@@ -52,12 +57,13 @@ def write_values(path: Any, values: Mapping[str, Any]) -> None:
     if suffix not in (".json", ".parquet"):
         raise DataError(f"{path}: cluster statistics are saved as .json or .parquet")
     header, rows = _to_parts(values)
+    kind = FORMAT if values["weighting"] is None else WEIGHTED
     if suffix == ".json":
         content = header | {name: array.tolist() for name, array in rows.items()}
-        write_json(path, FORMAT.header | {DIGEST: digest(content), "content": content})
+        write_json(path, kind.header | {DIGEST: digest(content), "content": content})
     else:
         with replacing(path) as file:
-            _write_parquet(file, header, rows)
+            _write_parquet(file, kind, header, rows)
 
 
 def read_values(path: Any) -> dict[str, Any]:
@@ -98,15 +104,74 @@ def _to_parts(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         "ssw": _lower(values["ssw"]).tolist(),
         "rows": "sizes" if sums is None else "clusters",
     }
+    weighting: Weighting | None = values["weighting"]
+    if weighting is not None:
+        header["weighting"] = _plain_weighting(weighting)
     if sums is None:
         rows = {name: values[name] for name in ("sizes", "counts", "means")}
+        if weighting is not None:
+            rows["cells"] = weighting.cells
         return header, rows | {"scatter": _lower(values["scatter"])}
     rows = {"ids": _plain_ids(sums.ids, values["cluster"]), "sizes": sums.sizes, "means": sums.means}
+    if sums.marks is not None:
+        known = {name: getattr(sums.marks, name) for name in MARKS}
+        rows |= {name: array for name, array in known.items() if array is not None}
     return header, rows if sums.within is None else rows | {"within": sums.within}
 
 
+def _plain_weighting(weighting: Weighting) -> dict[str, Any]:
+    """What a file says of weights and design, but for what is known of single clusters."""
+    psus = weighting.psus
+    out = weighting.options | {"zero": weighting.zero, "totals": weighting.totals.tolist()}
+    if psus is None:
+        return out
+    columns = weighting.columns
+    return out | {
+        "psus": _plain_ids(psus.ids, str(columns.psu or psus.cluster)).tolist(),
+        "stratum": psus.stratum.tolist(),
+        "strata_ids": _plain_ids(psus.strata, str(columns.strata)).tolist(),
+        "left_of": None if psus.fpc is None else [None if np.isnan(x) else x for x in psus.fpc.tolist()],
+    }
+
+
+def _weighting(given: Any, cluster: str) -> Weighting:
+    """The weighting of a file.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    known = Fields(
+        given, (*OPTIONS, "weights_scale", "zero", "totals"), ("psus", "stratum", "strata_ids", "left_of")
+    )
+    names = {name: None if given[name] is None else known.text(name) for name in OPTIONS}
+    if names["single_psu"] not in get_args(SinglePsu) or known.text("weights_scale") not in get_args(Scale):
+        raise ValueError("weights are scaled, or single PSUs treated, in a way that is not known")
+    columns = SurveyColumns(**names)  # type: ignore[arg-type]
+    psus = None
+    if given.get("psus") is not None:
+        ids, strata = (pd.Index(_ids(given[name]), tupleize_cols=False) for name in ("psus", "strata_ids"))
+        stratum = _numbers_below(known.numbers("stratum", len(ids)), len(strata))
+        fpc = None if given["left_of"] is None else known.numbers("left_of", len(strata), gaps=True)
+        if not (ids.is_unique and strata.is_unique) or (fpc is None) != (columns.fpc is None):
+            raise ValueError("its primary sampling units and strata do not fit together")
+        psus = Psus(columns, cluster, ids, stratum, strata, fpc)
+    totals = known.numbers("totals", 4)
+    if not (totals > 0).all():
+        raise ValueError("sums of weights must be positive")
+    return Weighting(columns, given["weights_scale"], np.empty(0), totals, known.whole("zero"), psus=psus)
+
+
+def _numbers_below(values: Floats, count: int) -> NDArray[np.int64]:
+    """Numbers from 0 that are below a count."""
+    if ((values != np.rint(values)) | (values < 0) | (values >= count)).any():
+        raise ValueError("a number of a unit or stratum is beyond them")
+    return values.astype(np.int64)
+
+
 def _from_parts(header: Any, rows: Mapping[str, Any]) -> dict[str, Any]:
-    given = Fields(header, HEADER)
+    given = Fields(header, HEADER, ("weighting",))
     names = given.texts("variables")
     p = len(names)
     if not p or len(set(names)) < p:
@@ -123,22 +188,43 @@ def _from_parts(header: Any, rows: Mapping[str, Any]) -> dict[str, Any]:
         "origin": given.numbers("origin", p),
         "ssw": _symmetric(given.numbers("ssw", p * (p + 1) // 2), p),
     } | {name: given.whole(name) for name in ("nrows", "dropped_rows", "dropped_no_cluster")}
+    weighting = None
+    if "weighting" in header:
+        weighting = _weighting(header["weighting"], values["cluster"])
     if given.text("rows") == "sizes":
-        table = Fields(rows, BY_SIZE)
+        table = Fields(rows, BY_SIZE, () if weighting is None else ("cells",))
         sizes = table.numbers("sizes", None)
+        if weighting is not None:
+            cells = table.numbers("cells", len(sizes))
+            if not (cells >= 1).all() or cells.sum() != nclusters:
+                raise ValueError("the numbers of clusters of each size do not add up")
+            values["weighting"] = replace(
+                weighting, cells=cells, factor=nclusters / float(weighting.totals[2])
+            )
         return values | {
             "sizes": sizes,
             "counts": table.numbers("counts", len(sizes)),
             "means": table.numbers("means", len(sizes), p),
             "scatter": _symmetric(table.numbers("scatter", len(sizes), p * (p + 1) // 2), p),
         }
-    table = Fields(rows, BY_CLUSTER, ("within",))
+    table = Fields(rows, BY_CLUSTER, ("within", *(() if weighting is None else MARKS)))
     sizes = table.numbers("sizes", None)
     J = len(sizes)
     means = table.numbers("means", J, p)
     within = table.numbers("within", J, p * (p + 1) // 2) if "within" in rows else None
     ids = pd.Index(_ids(rows["ids"]), tupleize_cols=False)
     sums = ClusterSums(ids, sizes, means, within)
+    if weighting is not None:
+        marks = ClusterMarks(table.numbers("units", J), table.numbers("squares", J))
+        if "weights" in rows:
+            marks = replace(marks, weights=table.numbers("weights", J))
+        if weighting.psus is not None:
+            marks = replace(marks, psu=_numbers_below(table.numbers("psu", J), len(weighting.psus.ids)))
+        if (marks.weights is None) != (weighting.columns.cluster_weights is None) or within is None:
+            raise ValueError("the weights of single clusters do not fit together")
+        sums = replace(sums, marks=marks)
+        sums.require_fit(p, nclusters)
+        return values | {"sums": sums, "ids": ids, **weighting.table(sums)}
     sums.require_fit(p, nclusters)
     return values | {"sums": sums, "ids": ids, **by_size(sums, values["origin"], values["ssw"])}
 
@@ -175,12 +261,19 @@ def _symmetric(lower: Floats, p: int) -> Floats:
     return matrix
 
 
+def _require_known(path: Any, whole: Mapping[str, Any]) -> None:
+    """Refuse a file of another format or version."""
+    content = whole.get("content")
+    weighted = isinstance(content, dict) and "weighting" in content
+    (WEIGHTED if weighted else FORMAT).require(path, whole)
+
+
 # -- JSON ------------------------------------------------------------------------------------------------------
 
 
 def _read_json(path: Any) -> tuple[Any, dict[str, Any]]:
     whole = FORMAT.read(path)
-    FORMAT.require(path, whole)
+    _require_known(path, whole)
     content = whole.get("content")
     if not isinstance(content, dict) or len(whole) > 4 or not has_digest(content, whole.get(DIGEST)):
         raise damaged(path)
@@ -191,11 +284,11 @@ def _read_json(path: Any) -> tuple[Any, dict[str, Any]]:
 # -- Parquet ---------------------------------------------------------------------------------------------------
 
 
-def _write_parquet(path: Path, header: Mapping[str, Any], rows: Mapping[str, Any]) -> None:
+def _write_parquet(path: Path, kind: Format, header: Mapping[str, Any], rows: Mapping[str, Any]) -> None:
     """Written with a digest of zeros in the footer, which is then replaced by that of the file as it stands."""
     pa = pyarrow()
     columns = {name: _column(array) for name, array in rows.items()}
-    text = json_text(FORMAT.header | {DIGEST: NO_DIGEST, "content": header})
+    text = json_text(kind.header | {DIGEST: NO_DIGEST, "content": header})
     table = pa.table(columns)
     # Arrow's own copy of the schema would hold the header a second time
     with pa.parquet.ParquetWriter(path, table.schema, store_schema=False) as writer:
@@ -224,7 +317,7 @@ def _read_parquet(path: Any) -> tuple[Any, dict[str, Any]]:
         columns = {name: _array(table.column(name)) for name in table.column_names}
     except (ValueError, pa.ArrowException) as error:
         raise FORMAT.contradiction(path, error) from error
-    FORMAT.require(path, whole)
+    _require_known(path, whole)
     return whole.get("content"), columns
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -21,13 +23,16 @@ from msem.data.complete import (
     merge_sizes,
 )
 from msem.data.screening import Finding, constant, report, require_constant_within, undivided
-from msem.data.sums import ClusterSums, common_ids, merged_sums
+from msem.data.sums import ClusterSums, common_ids, merged_sums, same_numbers
+from msem.data.survey import Sampled
+from msem.data.weighting import Weighting, merged_marks, merged_weighting
 from msem.entry import entries
 from msem.errors import DataError
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 BY_SIZE = ("sizes", "counts", "means", "scatter")
 ARRAYS = (*BY_SIZE, "ssw", "origin")
 NO_ROWS = "this needs raw data: statistics of clusters do not tell one row from another"
@@ -47,9 +52,9 @@ class ClusterStatistics:
     cluster : str
         Name of the column with the cluster ids.
     nobs, nclusters : float
-        Units N and clusters J.
+        Units N and clusters J, not counted by their weights.
     sizes, counts : ndarray, shape (S,)
-        Distinct cluster sizes, ascending, and the number of clusters of each.
+        Distinct cluster sizes, ascending, and the number of clusters of each; of weighted rows sums of weights.
     means : ndarray, shape (S, p)
         Mean of the cluster means of each size, less `origin`.
     scatter : ndarray, shape (S, p, p)
@@ -70,6 +75,8 @@ class ClusterStatistics:
         Rows left out because a variable is missing, or the cluster id.
     origins : frozenset of str
         Digests of the summaries that were merged.
+    weighting : Weighting or None
+        What is known of the weights and the design of the rows; None for a simple sample.
 
     Raises
     ------
@@ -94,6 +101,7 @@ class ClusterStatistics:
     dropped_rows: int = 0
     dropped_no_cluster: int = 0
     origins: frozenset[str] = frozenset()
+    weighting: Weighting | None = None
 
     def __post_init__(self) -> None:
         for name in ARRAYS:
@@ -113,6 +121,7 @@ class ClusterStatistics:
 
     def __repr__(self) -> str:
         kept = "" if self.sums is None else ", clusters kept"
+        kept += "" if self.weighting is None else ", weighted"
         return (
             f"<msem.ClusterStatistics: {len(self.variables)} variables, {self.nobs:.0f} units in "
             f"{self.nclusters:.0f} clusters of {len(self.sizes)} sizes{kept}>"
@@ -125,8 +134,8 @@ class ClusterStatistics:
             self.variables,
             (),
             len(self.variables),
-            self.nobs,
-            self.nclusters,
+            self.nobs if self.weighting is None else float(self.sizes @ self.counts),
+            self.nclusters if self.weighting is None else float(self.counts.sum()),
             self.sizes,
             self.counts,
             self.means,
@@ -149,9 +158,28 @@ class ClusterStatistics:
         """Rows in which nothing is observed are among those with a missing value."""
         return 0
 
-    dropped_zero = 0
     weights = None
-    sampled = None
+
+    @property
+    def dropped_zero(self) -> int:
+        """Rows left out because their weight is zero."""
+        return 0 if self.weighting is None else self.weighting.zero
+
+    @cached_property
+    def sampled(self) -> Sampled | None:
+        """How the clusters were sampled; None for a simple sample."""
+        return None if self.weighting is None else self.weighting.sampled(self.sums)
+
+    @property
+    def weight_totals(self) -> Floats:
+        """Sums of the weights of units, clusters included, and of their squares; of those of clusters, and squares."""
+        return np.ones(4) if self.weighting is None else self.weighting.totals
+
+    @property
+    def without_clusters(self) -> ClusterStatistics:
+        """The same without what was kept of single clusters."""
+        weighting = None if self.weighting is None else replace(self.weighting, psus=None)
+        return replace(self, sums=None, weighting=weighting)
 
     @property
     def keeps_products(self) -> bool:
@@ -179,9 +207,12 @@ class ClusterStatistics:
         sums = self._kept
         own, every = self.positions(unit), self.positions([*unit, *cluster])
         means = sums.means[:, every] + self.origin[every]
-        return sums.sizes, means, sums.products(own, len(self.variables))
+        sizes, products = sums.sizes, sums.products(own, len(self.variables))
+        if self.weighting is not None:
+            sizes, products = self.weighting.scaled(sizes, products, sums)
+        return sizes, means, products
 
-    def values(self, names: Sequence[str]) -> Floats:
+    def values(self, names: Sequence[str], *, centred: bool = False) -> Floats:
         """Rows were not kept; always `DataError`."""
         raise DataError(NO_ROWS)
 
@@ -247,7 +278,11 @@ class ClusterStatistics:
         numbers: Sequence[int],
     ) -> tuple[_core.ReducedData, Floats]:
         at = [list(unit).index(name) for name in covariates]
-        return _core.reduce_clusters(*self.cluster_arrays(unit, cluster), at, nboth, fixed, list(numbers))
+        own = None if self.sampled is None else self.sampled.weights
+        weights = np.empty(0) if own is None else own
+        return _core.reduce_clusters(
+            *self.cluster_arrays(unit, cluster), at, nboth, fixed, list(numbers), weights
+        )
 
     @property
     def _kept(self) -> ClusterSums:
@@ -268,14 +303,15 @@ class ClusterStatistics:
     @property
     def total_mean(self) -> pd.Series:
         """Means over units."""
-        mean = self.origin + self.sizes * self.counts @ self.means / self.nobs
+        weights = self.sizes * self.counts
+        mean = self.origin + weights @ self.means / weights.sum()
         return pd.Series(mean, index=list(self.variables), name="mean")
 
     @property
     def pooled_within_cov(self) -> pd.DataFrame:
         """Pooled within-cluster covariance matrix, with divisor N - J."""
         names = list(self.variables)
-        return pd.DataFrame(self.ssw / (self.nobs - self.nclusters), index=names, columns=names)
+        return pd.DataFrame(self.whole.pooled_within_cov, index=names, columns=names)
 
     # -- merging -----------------------------------------------------------------------------------------------
 
@@ -332,6 +368,25 @@ class ClusterStatistics:
             raise DataError(str(error).replace("the data have", "the statistics have")) from None
         return [self.variables.index(name) for name in names]
 
+    def _with_factor(self, factor: float) -> ClusterStatistics:
+        """The same, each cluster counted by so many times its weight."""
+        if self.weighting is None or factor == self.weighting.factor:
+            return self
+        share = factor / self.weighting.factor
+        return replace(
+            self,
+            counts=share * self.counts,
+            scatter=share * self.scatter,
+            ssw=share * self.ssw,
+            weighting=replace(self.weighting, factor=factor),
+        )
+
+    @property
+    def _normalised(self) -> ClusterStatistics:
+        """The same, with weights of clusters that add up to their number."""
+        assert self.weighting is not None
+        return self._with_factor(self.nclusters / float(self.weighting.totals[2]))
+
     # -- sharing -----------------------------------------------------------------------------------------------
 
     def disclosure(self) -> pd.Series:
@@ -346,7 +401,8 @@ class ClusterStatistics:
             exact_units: units whose values can (clusters of one unit among them); smallest_cluster; cluster_ids,
             cluster_means, cluster_products: whether the file has these of every cluster.
         """
-        return disclosed(self.sizes, self.counts, self.sums)
+        cells = self.counts if self.weighting is None else self.weighting.cells
+        return disclosed(self.sizes, cells, self.sums, int(self.nobs))
 
     def save(self, path: Any, *, smallest_cell: int = 0) -> None:
         """Write a file for `load`: ``.json``, or ``.parquet`` for many clusters (needs pyarrow).
@@ -414,12 +470,23 @@ def combined(one: ClusterStatistics, two: ClusterStatistics) -> ClusterStatistic
     two = two if one.variables == two.variables else two.restrict(one.variables)
     sums: ClusterSums | None = None
     parts: dict[str, Any] | None = None
+    weighting, psus = one.weighting, None
+    if one.weighting is not None and two.weighting is not None:
+        weighting, psus = merged_weighting(one.weighting, two.weighting)
+    elif one.weighting is not None or two.weighting is not None:
+        known = one.weighting or two.weighting
+        assert known is not None
+        known.require_like(None)
     ids = common_ids(one.ids, two.ids, one.cluster) if one.ids is not None and two.ids is not None else None
     if one.sums is not None and two.sums is not None:
-        sums, parts = merged_sums(
+        sums, parts, place, tally = merged_sums(
             (one.sums, one.origin, one.ssw), (two.sums, two.origin, two.ssw), one.cluster
         )
         ids = sums.ids
+        if weighting is not None and tally is not None:
+            marks = merged_marks(one.sums, two.sums, place, tally, weighting.columns, psus)
+            sums = replace(sums, marks=marks)
+            parts = weighting.table(sums)
     elif ids is not None and len(ids) < len(one.ids) + len(two.ids):  # type: ignore[arg-type]
         shared = listed(list(one.ids.intersection(two.ids)), most=5)  # type: ignore[union-attr,arg-type]
         raise DataError(
@@ -428,17 +495,24 @@ def combined(one: ClusterStatistics, two: ClusterStatistics) -> ClusterStatistic
         )
     if parts is None:
         shift = two.origin - one.origin
+        other = replace(two, means=two.means + shift)
+        if weighting is not None:
+            one, other = one._with_factor(1.0), other._with_factor(1.0)
         by_size = merge_sizes(
             (one.sizes, one.counts, one.means, one.scatter),
-            (two.sizes, two.counts, two.means + shift, two.scatter),
+            (other.sizes, other.counts, other.means, other.scatter),
         )
-        parts = dict(zip(BY_SIZE, by_size, strict=True)) | {"ssw": one.ssw + two.ssw}
+        table: dict[str, Any] = dict(zip(BY_SIZE, by_size, strict=True)) | {"ssw": one.ssw + other.ssw}
+        if weighting is not None:
+            table["weighting"] = _merged_cells(weighting, one, other, by_size[0])
+        parts = table
     names = dict.fromkeys([*one.dropped, *two.dropped])
-    return replace(
+    cells = parts["counts"] if weighting is None else parts["weighting"].cells
+    found = replace(
         one,
         **parts,
         nobs=one.nobs + two.nobs,
-        nclusters=float(parts["counts"].sum()),
+        nclusters=float(cells.sum()),
         sums=sums,
         ids=ids,
         nrows=one.nrows + two.nrows,
@@ -447,6 +521,78 @@ def combined(one: ClusterStatistics, two: ClusterStatistics) -> ClusterStatistic
         dropped_no_cluster=one.dropped_no_cluster + two.dropped_no_cluster,
         origins=one.origins | two.origins,
     )
+    return found if weighting is None or sums is not None else found._normalised
+
+
+def _merged_cells(
+    weighting: Weighting, one: ClusterStatistics, two: ClusterStatistics, sizes: Floats
+) -> Weighting:
+    """The weighting of both, whose clusters are counted by weights as given."""
+    cells = np.zeros(len(sizes))
+    for part in (one, two):
+        assert part.weighting is not None
+        cells[np.searchsorted(sizes, part.sizes)] += part.weighting.cells
+    return replace(weighting, cells=cells, factor=1.0, psus=None)
+
+
+def scaled_together(parts: Sequence[ClusterStatistics], nlevels: int) -> tuple[ClusterStatistics, ...]:
+    """The groups of a sample with weights as they enter the likelihood; see `scaled_weights`.
+
+    Parameters
+    ----------
+    parts : sequence of ClusterStatistics
+    nlevels : {1, 2}
+
+    Raises
+    ------
+    DataError
+        If some have weights and others have not, or for one level clusters have weights or were not kept.
+    """
+    known = [part.weighting for part in parts if part.weighting is not None]
+    if not known:
+        return tuple(parts)
+    for part in parts:
+        known[0].require_like(part.weighting)
+    psus, places = known[0].psus, [np.arange(0 if known[0].psus is None else len(known[0].psus.ids))]
+    for own in known[1:]:
+        if psus is None or own.psus is None:
+            break
+        psus, place = psus.joined(own.psus, same_numbers)
+        places.append(place)
+    moved = [
+        replace(part, weighting=replace(own, psus=psus), sums=_with_psus(part.sums, place))
+        for part, own, place in zip_longest(parts, known, places)
+    ]
+    if nlevels > 1:
+        clusters, total = sum(own.cells.sum() for own in known), sum(own.totals[2] for own in known)
+        return tuple(part._with_factor(clusters / total) for part in moved)
+    columns, scale = known[0].columns, known[0].scale
+    if columns.cluster_weights is not None:
+        raise DataError(
+            f"cluster_weights={columns.cluster_weights!r} of these statistics are for two-level models: a single-level "
+            "model has weights= of its rows; summarize these with weights= alone"
+        )
+    if columns.weights is None or (scale == "none" and all(part.sums is None for part in parts)):
+        return tuple(moved)
+    sums = [part._kept for part in parts]
+    total = sum(float(one.sizes.sum()) for one in sums)
+    if scale == "none":
+        pooled = 1.0
+    elif scale == "size":
+        pooled = sum(part.nobs for part in parts) / total
+    else:
+        pooled = total / sum(float(one.marks.squares.sum()) for one in sums if one.marks is not None)
+    return tuple(
+        replace(part, **replace(part.weighting, pooled=pooled).table(part._kept)) if part.weighting else part
+        for part in moved
+    )
+
+
+def _with_psus(sums: ClusterSums | None, place: Ints | None) -> ClusterSums | None:
+    """The clusters with their PSUs numbered anew."""
+    if sums is None or sums.marks is None or sums.marks.psu is None or place is None:
+        return sums
+    return replace(sums, marks=replace(sums.marks, psu=place[sums.marks.psu]))
 
 
 def two_level(
@@ -504,13 +650,14 @@ def single_level(
     report(_unvarying(given, variables), found)
     scatter = _total_scatter(given)[np.ix_(at, at)]
     mean = given.total_mean.to_numpy()[at]
-    return covariance_statistics(scatter, mean, int(given.nobs), variables, found=found)
+    total = float(given.sizes @ given.counts)
+    return covariance_statistics(scatter, mean, int(given.nobs), variables, total, found=found)
 
 
 def _total_scatter(given: ClusterStatistics) -> Floats:
     """Sums of squares and products over units about their means."""
     weights = given.sizes * given.counts
-    deviations = given.means - weights @ given.means / given.nobs
+    deviations = given.means - weights @ given.means / weights.sum()
     between = np.tensordot(given.sizes, given.scatter, axes=1) + (deviations.T * weights) @ deviations
     total: Floats = given.ssw + between
     return total
@@ -539,18 +686,18 @@ def _require_constant_within(given: ClusterStatistics, cluster: Sequence[str]) -
         )
 
 
-def disclosed(sizes: Floats, counts: Floats, sums: ClusterSums | None) -> pd.Series:
-    """See `ClusterStatistics.disclosure`."""
+def disclosed(sizes: Floats, counts: Floats, sums: ClusterSums | None, nobs: int) -> pd.Series:
+    """See `ClusterStatistics.disclosure`; `counts` are numbers of clusters."""
     exact = counts == 1 if sums is None else np.ones(len(counts), dtype=bool)
     report = {
         "nclusters": int(counts.sum()),
-        "nobs": int(sizes @ counts),
+        "nobs": nobs,
         "smallest_cell": int(counts.min()) if sums is None else 1,
         "cells_of_one": int((counts == 1).sum()),
         "cells_of_two": int((counts == 2).sum()),
         "exact_clusters": int(counts[exact].sum()),
         "exact_units": int(counts[exact & (sizes == 1)].sum()),
-        "smallest_cluster": int(sizes.min()),
+        "smallest_cluster": float(sizes.min()) if sizes.min() % 1 else int(sizes.min()),
         "cluster_ids": sums is not None,
         "cluster_means": sums is not None,
         "cluster_products": sums is not None and sums.within is not None,

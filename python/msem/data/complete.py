@@ -191,10 +191,7 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes):
             sizes, means, within = rows.cluster_arrays(self.cluster, ())
             about = sizes @ means / sizes.sum() if centred else 0.0
             return ClusterArrays(sizes, means - about, within, rows.sampled)
-        values = rows.values(self.cluster)
-        if centred:
-            values = values - np.average(values, axis=0, weights=rows.weights)
-        return row_arrays(values, rows.sampled)
+        return row_arrays(rows.values(self.cluster, centred=centred), rows.sampled)
 
     def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[SampleStatistics, ClusterArrays]:
         """Statistics and clusters of some of the variables, each at one level only."""

@@ -198,12 +198,12 @@ class ClusteredData:
         """Statistics of clusters that were asked for, of weighted rows: those of the sample are made of them."""
         return {}
 
-    def values(self, names: Sequence[str]) -> Floats:
-        """Values of variables, shape (N, p)."""
+    def values(self, names: Sequence[str], *, centred: bool = False) -> Floats:
+        """Values of variables, shape (N, p); about their means if `centred`."""
         columns = columns_of(self, names)
         out = np.empty((len(columns), self.nobs))
         for row, column in zip(out, columns, strict=True):
-            row[:] = column
+            np.subtract(column, np.average(column, weights=self.weights) if centred else 0.0, out=row)
         return out.T
 
     @property
@@ -362,6 +362,13 @@ class ClusteredData:
             return self.weights
         own = level2[self.codes]
         return own if self.weights is None else own * self.weights
+
+    @property
+    def weight_totals(self) -> Floats:
+        """Sums of the weights of units, clusters included, and of their squares; of those of clusters, and squares."""
+        level2 = None if self.sampled is None else self.sampled.weights
+        known = [self.overall_weights, level2]
+        return np.concatenate([np.ones(2) if own is None else [own.sum(), own @ own] for own in known])
 
     def informative(self, unit: Sequence[str]) -> Bools | None:
         """Rows with a value of any of these variables; None if all are."""

@@ -349,7 +349,8 @@ class LevelMoments:
         if self.weighted:
             raise DataError(
                 "these moments come from data with weights or a complex design and do not carry their Gamma, without "
-                "which nothing is known of their precision: there are too few clusters for one, or it was left out"
+                "which nothing is known of their precision: there are too few clusters for one, or it was left out, or "
+                "they come from a summary without its clusters (make it with keep_clusters=True)"
             )
         information = self.information(kind)
         inverse = scaled_inverse(information.to_numpy())

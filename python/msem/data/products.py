@@ -115,6 +115,8 @@ def cluster_products(
 
 def _distinct(sizes: Floats) -> int:
     """How many different sizes there are, which sums of weights need not have as whole numbers."""
+    if (sizes == sizes[0]).all():
+        return 1
     whole = sizes.astype(np.int64)
     if (whole == sizes).all():
         return int(np.count_nonzero(np.bincount(whole)))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from msem.data.clusters import ClusterStatistics, single_level, two_level
+from msem.data.clusters import ClusterStatistics, scaled_together, single_level, two_level
 from msem.data.columns import column_names, listed
 from msem.data.complete import SampleStatistics, moment_statistics, sample_statistics, simple_statistics
 from msem.data.crossed import crossed_statistics
@@ -29,7 +29,7 @@ from msem.data.sample import Group, Sample
 from msem.data.screening import Finding, dependent, refuse
 from msem.data.slopes import SlopeStatistics, slope_statistics
 from msem.data.statistics import Statistics
-from msem.data.survey import SurveyColumns, replication_scale
+from msem.data.survey import replication_scale, survey_columns
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
 from msem.model.blocks import header_levels
 from msem.model.levels import LEVEL_HEADERS
@@ -73,6 +73,12 @@ def read_sample(
     """
     given = by_group(data, settings)
     parts = [own for own, _ in given.values()] or [data]
+    if all(isinstance(own, ClusterStatistics) for own in parts):
+        parts = list(scaled_together(parts, table.nlevels))
+        data = parts[0]
+        given = {
+            label: (own, options) for (label, (_, options)), own in zip(given.items(), parts, strict=False)
+        }
     if table.slopes() and (settings.sample_cov is not None or not all(map(_have_clusters, parts))):
         raise UnsupportedError(
             "random slopes need rows of raw data, or statistics of single clusters, msem.summarize(..., "
@@ -276,22 +282,6 @@ def _(
     return (Group(data.with_variables(table.variables), given_as=GIVEN_AS.get(data.source, data.source)),)
 
 
-def survey_columns(settings: Settings) -> SurveyColumns | None:
-    """The columns that say how rows were sampled; None for a simple sample."""
-    if not settings.surveyed:
-        return None
-    return SurveyColumns(
-        weights=settings.weights,
-        cluster_weights=settings.cluster_weights,
-        psu=settings.psu,
-        strata=settings.strata,
-        fpc=settings.fpc,
-        single_psu=settings.single_psu,
-        replicates=settings.replicate_weights,
-        replicate_scale=settings.replicate_scale,
-    )
-
-
 def _require_replicates_alone(settings: Settings, table: ParameterTable) -> None:
     """Refuse a design beside the replicate weights that stand for it."""
     for role in ("psu", "strata", "fpc", *(() if table.multilevel else ("cluster",))):
@@ -387,10 +377,13 @@ def implied_statistics(data: Any) -> bool:
 
 
 def with_cluster(settings: Settings, data: Any) -> Settings:
-    """The settings with the cluster column of statistics of clusters, which counts as if it had been named."""
+    """The settings with what statistics of clusters know of their rows, which counts as if it had been named."""
     parts = data.values() if isinstance(data, Mapping) else (data,)
-    names = [one.cluster for one in parts if isinstance(one, ClusterStatistics)]
-    return replace(settings, cluster=names[0]) if names else settings
+    found = [one for one in parts if isinstance(one, ClusterStatistics)]
+    if not found:
+        return settings
+    own = found[0].weighting
+    return replace(settings, cluster=found[0].cluster, **({} if own is None else own.options))
 
 
 def by_group(data: Any, settings: Settings) -> Mapping[str, tuple[Any, Settings]]:

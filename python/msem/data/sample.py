@@ -141,16 +141,21 @@ class Group:
     @property
     def nobs(self) -> float:
         """Units, not counted by their weights."""
-        if self.data is None or self.sampled is None:
+        if self.source is None or self.sampled is None:
             return self.statistics.nobs
-        return float(self.data.nobs)
+        return float(self.source.nobs)
 
     @property
     def nlevel2(self) -> float:
         """Units of the highest level, not counted by their weights."""
-        if self.data is None or self.sampled is None:
+        if self.source is None or self.sampled is None:
             return self.statistics.nclusters
-        return float(self.data.cluster_count or self.data.nobs)
+        return float(self.source.cluster_count or self.source.nobs)
+
+    @property
+    def weight_totals(self) -> Floats:
+        """Sums of weights of units, of their squares, of weights of clusters and of theirs; see `Rows`."""
+        return self.require_source().weight_totals
 
     @property
     def in_clusters(self) -> bool:

@@ -73,6 +73,10 @@ class Rows(Protocol):
     """The rows that statistics are made of, or what was kept of each of their clusters."""
 
     @property
+    def nobs(self) -> float:
+        """Rows in use, not counted by their weights."""
+
+    @property
     def dropped(self) -> Mapping[str, int]:
         """Rows in which a variable is missing, for variables with any."""
 
@@ -107,8 +111,8 @@ class Rows(Protocol):
     def cluster_arrays(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats, Floats]:
         """Sizes, means and products within of every cluster; see `ClusterArrays`."""
 
-    def values(self, names: Sequence[str]) -> Floats:
-        """Values of variables, shape (N, p)."""
+    def values(self, names: Sequence[str], *, centred: bool = False) -> Floats:
+        """Values of variables, shape (N, p); about their means if `centred`."""
 
     @property
     def cluster_of_row(self) -> NDArray[np.int64]:
@@ -124,6 +128,10 @@ class Rows(Protocol):
     @property
     def sampled(self) -> Sampled | None:
         """How the clusters, or rows without clusters, were sampled; None for a simple sample."""
+
+    @property
+    def weight_totals(self) -> Floats:
+        """Sums of the weights of units, clusters included, and of their squares; of those of clusters, and squares."""
 
     def reduced_products(
         self, unit: Sequence[str], covariates: Sequence[str], data: _core.ReducedData

@@ -9,7 +9,9 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.chunks import Chunk, FrameReader, chunks_of, reader_of
@@ -19,9 +21,14 @@ from msem.data.frames import require_distinct_roles
 from msem.data.identifiers import ClusterIds, require_different_texts
 from msem.data.screening import no_row_left
 from msem.data.sums import finished, sums_of
+from msem.data.survey import Scale, SurveyColumns, survey_columns
+from msem.data.weighting import SurveySums
 from msem.entry import entry
 from msem.errors import DataError, DataWarning, MsemError, UnsupportedError, warn
-from msem.settings import require_threads, several
+from msem.settings import Settings, require_threads, several
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @entry
@@ -31,6 +38,13 @@ def summarize(
     cluster: str,
     variables: Sequence[str] | None = None,
     keep_clusters: bool | Literal["means"] = False,
+    weights: str | None = None,
+    cluster_weights: str | None = None,
+    weights_scale: str = "size",
+    psu: str | None = None,
+    strata: str | None = None,
+    fpc: str | None = None,
+    single_psu: str = "error",
     threads: int | None = None,
     client: Any = None,
 ) -> ClusterStatistics:
@@ -52,7 +66,12 @@ def summarize(
         counted, so name those that models will need.
     keep_clusters : bool or "means"
         Keep the statistics of every single cluster: parts of a cluster in different summaries can then be put together,
-        and there are robust standard errors and resampling. "means": only what is needed to put parts together.
+        and there are robust standard errors and resampling. "means": only what is needed to put parts together (with
+        weights all of it is).
+    weights, cluster_weights, weights_scale, psu, strata, fpc, single_psu
+        How the rows were sampled; see `sem`. What is fitted to the statistics takes this from them. Errors come from
+        single clusters, so they need `keep_clusters`; without, there are estimates, and `saturated` moments without
+        Gamma.
     threads : int, optional
         Default: one for each processor.
     client : distributed.Client, optional
@@ -66,7 +85,8 @@ def summarize(
     ------
     DataError
         If a column is unknown, not numeric, infinite, or changes its type between pieces; if ids differ only by type,
-        or no complete row is left; if files are damaged or a stream breaks off.
+        or no complete row is left; if files are damaged or a stream breaks off; if weights or a design cannot be used,
+        as in `sem`.
     ImportError
         If files or Arrow data are given and pyarrow is not installed.
 
@@ -90,20 +110,26 @@ def summarize(
         raise MsemError(f'keep_clusters must be False, True or "means", not {keep_clusters!r}')
     keep: Keep = "products" if keep_clusters is True else keep_clusters
     count = require_threads(threads)
+    given = {"weights": weights, "cluster_weights": cluster_weights, "weights_scale": weights_scale}
+    given |= {"psu": psu, "strata": strata, "fpc": fpc, "single_psu": single_psu}
+    settings = Settings.read(given, "summarize")
+    columns = survey_columns(settings)
+    survey = None if columns is None else (columns, settings.weights_scale)
     if is_dask(data):
-        found = summarize_partitions(data, cluster, variables, keep, client)
+        found = summarize_partitions(data, cluster, variables, keep, client, survey)
     elif client is not None:
         raise MsemError(
             "client= is for a Dask data frame: leave it out, or make one, dask.dataframe.read_parquet(...)"
         )
     else:
-        found = summary_of(data, cluster, variables, keep, count)
+        found = summary_of(data, cluster, variables, keep, count, survey)
     if found.dropped_no_cluster:
         warn(f"{found.dropped_no_cluster} rows have no cluster id ({cluster}) and were left out", DataWarning)
     return found
 
 
 Keep = Literal[False, "means", "products"]
+Survey = tuple[SurveyColumns, Scale]
 
 
 class Summary:
@@ -116,11 +142,18 @@ class Summary:
     keep : {False, "means", "products"}
         What is kept of every cluster.
     threads : int
+    survey : (SurveyColumns, str), optional
+        How rows are sampled, and the scale of weights.
     """
 
-    def __init__(self, variables: Sequence[str], cluster: str, keep: Keep, threads: int) -> None:
+    def __init__(
+        self, variables: Sequence[str], cluster: str, keep: Keep, threads: int, survey: Survey | None = None
+    ) -> None:
         self.variables, self.cluster, self.keep, self.threads = tuple(variables), cluster, keep, threads
-        self.core = _core.Accumulator(len(variables), keep == "products")
+        self.survey = None if survey is None else SurveySums(*survey, cluster)
+        # weights are scaled within clusters when all of their rows are known
+        weighted = self.survey is not None
+        self.core = _core.Accumulator(len(variables), keep == "products" or weighted, weighted)
         self.ids = ClusterIds(cluster)
         self.nrows = 0
         self.counts = Counter[str]()
@@ -135,19 +168,43 @@ class Summary:
             If a value is infinite, or ids are of another type than before.
         """
         codes = self.ids.number(chunk.ids, chunk.where)
-        report = self.core.add(chunk.columns, codes, len(self.ids), self.threads)
+        columns, weights, rows = chunk.columns, None, None
+        nrows = len(codes)
+        if self.survey is not None:
+            columns, codes, weights, rows = self._sampled(self.survey, chunk, codes)
+        report = self.core.add(columns, codes, len(self.ids), self.threads, weights)
         for name, infinite, first, missing in zip(
             self.variables, report["infinite"], report["first_infinite"], report["missing"], strict=True
         ):
             if infinite:
+                at = self.nrows + (first if rows is None else int(rows[first]))
                 raise DataError(
                     f"variable {name!r} is infinite in {infinite} row(s){chunk.where}, first in row "
-                    f"{self.nrows + first} (counted from 0): correct the value, or make it missing"
+                    f"{at} (counted from 0): correct the value, or make it missing"
                 )
             if missing:
                 self.missing[name] += missing
-        self.nrows += len(codes)
+        self.nrows += nrows
         self.counts.update({name: report[name] for name in ("used", "incomplete", "no_cluster")})
+
+    def _sampled(
+        self, survey: SurveySums, chunk: Chunk, codes: Ints
+    ) -> tuple[list[NDArray[Any]], Ints, Floats | None, Ints | None]:
+        """Columns, codes and weights of the rows of a chunk that count, and which these are; None for all."""
+        given = survey.read(chunk.beside, len(codes), self.nrows)
+        psu = survey.add_design(chunk.beside, codes, self.ids, self.nrows)
+        columns, rows = chunk.columns, None
+        zero = np.zeros(len(codes), dtype=bool)
+        for values in given.values():
+            zero |= values == 0
+        keep = _core.complete_rows(columns, np.where(zero, -1, codes), self.threads)
+        weights = survey.add(given, psu, codes, keep, self.ids.index, self.nrows)
+        if zero.any():
+            rows = np.flatnonzero(~zero)
+            survey.zero += len(zero) - len(rows)
+            columns, codes = [np.ascontiguousarray(one[rows]) for one in columns], codes[rows]
+            weights = None if weights is None else weights[rows]
+        return columns, codes, None if weights is None else np.ascontiguousarray(weights), rows
 
     def statistics(self) -> ClusterStatistics:
         """The statistics of all that was added.
@@ -159,15 +216,22 @@ class Summary:
         """
         index = self.ids.index
         require_different_texts(self.cluster, index)
-        ids, found = finished(self.core, index)
+        ids, found, codes = finished(self.core, index)
         table: dict[str, Any] = dict(found)
+        sums = sums_of(self.core, ids) if self.keep or self.survey is not None else None
+        nclusters = float(table["counts"].sum())
+        if self.survey is not None and sums is not None:
+            sums = replace(sums, marks=self.survey.marks(self.core.tally(), codes))
+            table = self.survey.weighting.table(sums)
+            if not self.keep:
+                sums, table["weighting"] = None, replace(table["weighting"], psus=None)
         return ClusterStatistics(
             variables=self.variables,
             cluster=self.cluster,
             nobs=float(self.counts["used"]),
-            nclusters=float(table["counts"].sum()),
+            nclusters=nclusters,
             origin=self.core.origin,
-            sums=sums_of(self.core, ids) if self.keep else None,
+            sums=sums,
             ids=ids,
             nrows=self.nrows,
             dropped=dict(self.missing),
@@ -178,14 +242,24 @@ class Summary:
 
 
 def summary_of(
-    data: Any, cluster: str, variables: Sequence[str] | None, keep: Keep, threads: int
+    data: Any,
+    cluster: str,
+    variables: Sequence[str] | None,
+    keep: Keep,
+    threads: int,
+    survey: Survey | None = None,
 ) -> ClusterStatistics:
     """Statistics of data in one piece or in many; see `msem.summarize`."""
     reader = reader_of(data)
-    names = chosen_variables(reader.numeric() if variables is None else variables, cluster, variables is None)
-    summary = Summary(names, cluster, keep, threads)
-    for chunk in chunks_of(reader, names, cluster):
+    beside = () if survey is None else survey[0].names
+    names = chosen_variables(
+        reader.numeric() if variables is None else variables, cluster, variables is None, beside
+    )
+    summary = Summary(names, cluster, keep, threads, survey)
+    for chunk in chunks_of(reader, names, cluster, beside):
         summary.add(chunk)
+    if summary.survey is not None and summary.nrows:
+        summary.survey.require_some()
     return with_rows(summary.statistics())
 
 
@@ -204,15 +278,17 @@ def with_rows(found: ClusterStatistics) -> ClusterStatistics:
     raise no_row_left(found.dropped, found.dropped_no_cluster, found.cluster, found.nrows)
 
 
-def chosen_variables(names: Sequence[str], cluster: str, every: bool) -> list[str]:
-    """The variables to summarize, each once; of `every` numeric column all but the ids.
+def chosen_variables(
+    names: Sequence[str], cluster: str, every: bool, beside: Sequence[str] = ()
+) -> list[str]:
+    """The variables to summarize, each once; of `every` numeric column all but the ids and weights.
 
     Raises
     ------
     DataError
         If there are none, or the cluster column is among those named.
     """
-    chosen = [name for name in several(names) if not (every and name == cluster)]
+    chosen = [name for name in several(names) if not (every and (name == cluster or name in beside))]
     require_distinct_roles(chosen, cluster)
     if not chosen:
         raise DataError(
@@ -230,7 +306,12 @@ def is_dask(data: Any) -> bool:
 
 
 def summarize_partitions(
-    data: Any, cluster: str, variables: Sequence[str] | None, keep: Keep, client: Any = None
+    data: Any,
+    cluster: str,
+    variables: Sequence[str] | None,
+    keep: Keep,
+    client: Any = None,
+    survey: Survey | None = None,
 ) -> ClusterStatistics:
     """Summarize a Dask data frame on its workers.
 
@@ -245,28 +326,36 @@ def summarize_partitions(
     dask = importlib.import_module("dask")
     every = variables is None
     given = numeric_columns(data._meta) if variables is None else variables
-    names = chosen_variables(given, cluster, every)
-    require_known([*names, cluster], list(data.columns))
+    beside = () if survey is None else survey[0].names
+    names = chosen_variables(given, cluster, every, beside)
+    needed = list(dict.fromkeys([*names, *beside, cluster]))
+    require_known(needed, list(data.columns))
     make = dask.delayed(partition_statistics, pure=True)
     join = dask.delayed(joined_statistics, pure=True)
     parts = [
-        make(part, names, cluster, keep or "means", number)
-        for number, part in enumerate(data[[*names, cluster]].to_delayed())
+        make(part, names, cluster, keep or "means", number, survey)
+        for number, part in enumerate(data[needed].to_delayed())
     ]
     while len(parts) > 1:
         parts = [join(parts[at : at + FAN]) for at in range(0, len(parts), FAN)]
     whole = join(parts)
     found: ClusterStatistics = dask.compute(whole)[0] if client is None else client.compute(whole).result()
-    return with_rows(found if keep else replace(found, sums=None))
+    return with_rows(found if keep else found.without_clusters)
 
 
 def partition_statistics(
-    frame: pd.DataFrame, variables: Sequence[str], cluster: str, keep: Keep, number: int
+    frame: pd.DataFrame,
+    variables: Sequence[str],
+    cluster: str,
+    keep: Keep,
+    number: int,
+    survey: Survey | None = None,
 ) -> ClusterStatistics:
     """Statistics of one partition, which may be of no rows."""
-    summary = Summary(variables, cluster, keep, 1)
+    summary = Summary(variables, cluster, keep, 1, survey)
+    beside = () if survey is None else survey[0].names
     try:
-        for chunk in chunks_of(FrameReader(frame), variables, cluster):
+        for chunk in chunks_of(FrameReader(frame), variables, cluster, beside):
             summary.add(chunk)
     except DataError as error:
         raise DataError(f"partition {number}: {error}") from None

@@ -18,6 +18,33 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
+class ClusterMarks:
+    """What is known of the weights and the design of every cluster of weighted rows.
+
+    Attributes
+    ----------
+    units : ndarray, shape (J,)
+        Rows of each, whatever they weigh.
+    squares : ndarray, shape (J,)
+        Sums of their squared weights.
+    weights : ndarray, shape (J,), or None
+        Of the clusters, as given.
+    psu : ndarray of int, shape (J,), or None
+        Number of the primary sampling unit of each.
+    """
+
+    units: Floats
+    squares: Floats
+    weights: Floats | None = None
+    psu: NDArray[np.int64] | None = None
+
+    @property
+    def tally(self) -> Floats:
+        """Units and sums of squared weights, shape (J, 2)."""
+        return np.column_stack([self.units, self.squares])
+
+
+@dataclass(frozen=True, eq=False)
 class ClusterSums:
     """Sizes, means and products of every cluster, for p variables.
 
@@ -25,16 +52,20 @@ class ClusterSums:
     ----------
     ids : pandas.Index, length J
     sizes : ndarray, shape (J,)
+        Units, or sums of their weights as given.
     means : ndarray, shape (J, p)
         Less the origin of the statistics they belong to.
     within : ndarray, shape (J, p (p + 1) / 2), or None
         Sums of squares and products about the cluster mean, the lower triangle column by column. None: not kept.
+    marks : ClusterMarks or None
+        Of rows with weights or a design.
     """
 
     ids: pd.Index[Any]
     sizes: Floats
     means: Floats
     within: Floats | None
+    marks: ClusterMarks | None = None
 
     def __post_init__(self) -> None:
         for name in ("sizes", "means", "within"):
@@ -56,6 +87,14 @@ class ClusterSums:
         if self.within is not None:
             fit = fit and self.within.shape == (J, p * (p + 1) // 2)
         arrays = [self.sizes, self.means, *([] if self.within is None else [self.within])]
+        if self.marks is not None:
+            own = [self.marks.units, self.marks.squares]
+            own += [] if self.marks.weights is None else [self.marks.weights]
+            fit = (
+                fit and self.within is not None and all(one.shape == (J,) and (one > 0).all() for one in own)
+            )
+            fit = fit and (self.marks.psu is None or self.marks.psu.shape == (J,))
+            arrays += own
         if not fit or not all(map(_core.all_finite, (one.ravel() for one in arrays))):
             raise DataError("the statistics of single clusters do not fit together")
         if not (self.sizes > 0).all():
@@ -64,7 +103,7 @@ class ClusterSums:
     def restrict(self, at: Sequence[int], p: int) -> ClusterSums:
         """Of some of the p variables."""
         within = None if self.within is None else self.products(at, p)
-        return ClusterSums(self.ids, self.sizes, self.means[:, list(at)], within)
+        return ClusterSums(self.ids, self.sizes, self.means[:, list(at)], within, self.marks)
 
     def products(self, at: Sequence[int], p: int) -> Floats:
         """Columns of `within` for some of the p variables, in their order."""
@@ -129,10 +168,13 @@ def index_kind(ids: pd.Index[Any]) -> str:
 Part = tuple[ClusterSums, Floats, Floats]  # clusters, origin, ssw
 
 
-def merged_sums(one: Part, two: Part, cluster: str) -> tuple[ClusterSums, dict[str, Floats]]:
+def merged_sums(
+    one: Part, two: Part, cluster: str
+) -> tuple[ClusterSums, dict[str, Floats], NDArray[np.int64], Floats | None]:
     """The clusters of both, those in both put together (Chan, Golub & LeVeque, 1983), and their statistics by size.
 
-    Means are less the origin of the first.
+    Means are less the origin of the first. Where the clusters of the second stand among those of both, and the tally of
+    weighted rows.
     """
     first, second = one[0], two[0]
     own, other = same_numbers(first.ids, second.ids, cluster)
@@ -141,7 +183,8 @@ def merged_sums(one: Part, two: Part, cluster: str) -> tuple[ClusterSums, dict[s
     place[new] = len(own) + np.arange(int(new.sum()))
     ids = own.append(other[new])
     keep = first.within is not None and second.within is not None
-    core = _core.Accumulator(len(one[1]), keep)
+    tally = first.marks is not None and second.marks is not None
+    core = _core.Accumulator(len(one[1]), keep, tally)
     for (sums, origin, ssw), codes in ((one, np.arange(len(own))), (two, place)):
         core.add_clusters(
             codes.astype(np.int64),
@@ -151,17 +194,20 @@ def merged_sums(one: Part, two: Part, cluster: str) -> tuple[ClusterSums, dict[s
             sums.within if keep else None,
             origin,
             ssw,
+            sums.marks.tally if tally and sums.marks is not None else None,
         )
-    own, table = finished(core, ids)
-    return sums_of(core, own), table
+    own, table, _ = finished(core, ids)
+    return sums_of(core, own), table, place, core.tally() if tally else None
 
 
-def finished(core: _core.Accumulator, ids: pd.Index[Any]) -> tuple[pd.Index[Any], dict[str, Floats]]:
-    """Ids of the clusters that have rows in an accumulator, of all `ids` by code; and their statistics by size."""
+def finished(
+    core: _core.Accumulator, ids: pd.Index[Any]
+) -> tuple[pd.Index[Any], dict[str, Floats], NDArray[np.int64]]:
+    """Ids of the clusters that have rows in an accumulator, their statistics by size, and their codes among `ids`."""
     found = core.finish()
     own = ids if len(found["codes"]) == len(ids) else ids[found["codes"]]
     table = {name: found[name] for name in ("sizes", "counts", "means", "scatter", "ssw")}
-    return own, table
+    return own, table, found["codes"]
 
 
 def sums_of(core: _core.Accumulator, ids: pd.Index[Any]) -> ClusterSums:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from msem.data.columns import Bools, Columns, float_column, kept_ids, listed, missing_ids
 from msem.errors import DataError
+from msem.settings import Settings
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -218,6 +219,22 @@ class SurveyRows:
     replicates: Floats | None = None
 
 
+def survey_columns(settings: Settings) -> SurveyColumns | None:
+    """The columns that say how rows were sampled; None for a simple sample."""
+    if not settings.surveyed:
+        return None
+    return SurveyColumns(
+        weights=settings.weights,
+        cluster_weights=settings.cluster_weights,
+        psu=settings.psu,
+        strata=settings.strata,
+        fpc=settings.fpc,
+        single_psu=settings.single_psu,
+        replicates=settings.replicate_weights,
+        replicate_scale=settings.replicate_scale,
+    )
+
+
 def survey_rows(columns: SurveyColumns, data: Columns, cluster: str | None, nrows: int) -> SurveyRows:
     """Read how rows were sampled.
 
@@ -251,6 +268,18 @@ def survey_rows(columns: SurveyColumns, data: Columns, cluster: str | None, nrow
 
 def _weights(role: str, name: str, series: nw.Series[Any]) -> Floats:
     values = float_column(name, series)
+    require_weights(role, name, values)
+    require_some_weight(role, name, known=not np.isnan(values).all(), positive=bool((values > 0).any()))
+    return values
+
+
+def require_weights(role: str, name: str, values: Floats, first: int = 0) -> None:
+    """Refuse weights that are negative or infinite; `first` is the number of the first row.
+
+    Raises
+    ------
+    DataError
+    """
     where = f"the column {name!r} of {role}="
     negative, infinite = values < 0, np.isinf(values)
     for odd, what, remedy in (
@@ -259,13 +288,23 @@ def _weights(role: str, name: str, series: nw.Series[Any]) -> Floats:
     ):
         if odd.any():
             raise DataError(
-                f"{where} is {what} in {odd.sum()} row(s), first in row {int(odd.argmax())} (counted from 0): {remedy}"
+                f"{where} is {what} in {odd.sum()} row(s), first in row {first + int(odd.argmax())} (counted from 0): "
+                f"{remedy}"
             )
-    if np.isnan(values).all():
+
+
+def require_some_weight(role: str, name: str, *, known: bool, positive: bool) -> None:
+    """Refuse a column in which no weight is known, or none is positive.
+
+    Raises
+    ------
+    DataError
+    """
+    where = f"the column {name!r} of {role}="
+    if not known:
         raise DataError(f"{where} has no values")
-    if not (values > 0).any():
+    if not positive:
         raise DataError(f"{where} is zero in every row: no row would count")
-    return values
 
 
 def _codes(series: nw.Series[Any]) -> tuple[Ints, pd.Index[Any]]:
@@ -285,64 +324,192 @@ def _design(columns: SurveyColumns, data: Columns, cluster: str | None, nrows: i
     stratum, strata = np.zeros(nrows, dtype=np.int64), pd.Index(["all"])
     if columns.strata is not None:
         stratum, strata = _codes(data[columns.strata])
-        lost = (stratum < 0) & (psu >= 0)
+    given = None if columns.fpc is None else float_column(columns.fpc, data[columns.fpc])
+    table = Psus.nothing(columns, cluster).with_rows(psu, ids, stratum, strata, given, 0)
+    return psu, table.design
+
+
+@dataclass(frozen=True, eq=False)
+class Psus:
+    """Primary sampling units and their strata, as they are found in rows.
+
+    Attributes
+    ----------
+    columns : SurveyColumns
+    cluster : str or None
+        The column of clusters, which are the PSUs if no column of these is named.
+    ids : pandas.Index, length P
+    stratum : ndarray of int, shape (P,)
+        Stratum of each.
+    strata : pandas.Index, length H
+        Their ids.
+    fpc : ndarray, shape (H,), or None
+        What the column `fpc` says of each stratum.
+    """
+
+    columns: SurveyColumns
+    cluster: str | None
+    ids: pd.Index[Any]
+    stratum: Ints
+    strata: pd.Index[Any]
+    fpc: Floats | None
+
+    @classmethod
+    def nothing(cls, columns: SurveyColumns, cluster: str | None) -> Psus:
+        """No PSU, before any row is read."""
+        fpc = None if columns.fpc is None else np.empty(0)
+        return cls(columns, cluster, pd.Index([]), np.empty(0, dtype=np.int64), pd.Index([]), fpc)
+
+    def with_rows(
+        self,
+        psu: Ints,
+        ids: pd.Index[Any],
+        stratum: Ints,
+        strata: pd.Index[Any],
+        fpc: Floats | None,
+        first: int,
+    ) -> Psus:
+        """The same after more rows.
+
+        Parameters
+        ----------
+        psu, stratum : ndarray of int, shape (rows,)
+            Their numbers among `ids` and `strata`, -1 where missing.
+        ids, strata : pandas.Index
+            Those of all rows so far: those known before, then new ones.
+        fpc : ndarray, shape (rows,), or None
+        first : int
+            Number of the first row, for messages.
+
+        Raises
+        ------
+        DataError
+            If a row has no stratum, a PSU is in several strata, or rows of a stratum differ in `fpc`.
+        """
+        columns, used = self.columns, psu >= 0
+        lost = (stratum < 0) & used
         if lost.any():
             raise DataError(
                 f"the stratum ({columns.strata!r}) is missing in {lost.sum()} row(s), first in row "
-                f"{int(lost.argmax())} (counted from 0): every row needs one"
+                f"{first + int(lost.argmax())} (counted from 0): every row needs one"
             )
-    used = psu >= 0
-    of_psu = np.full(len(ids), -1, dtype=np.int64)
-    of_psu[psu[used]] = stratum[used]
-    torn = np.unique(psu[used & (of_psu[psu] != stratum)])
-    if len(torn):
-        k = int(torn[0])
-        several = strata[np.unique(stratum[psu == k])].tolist()
-        raise DataError(
-            f"{len(torn)} primary sampling unit(s) of {name!r} are in several strata of {columns.strata!r}: "
-            f"{listed(ids[torn].tolist(), most=8)}; the first is in {listed(several)}. If the ids start anew in "
-            "every stratum, make them unique"
+        of_psu = np.full(len(ids), -1, dtype=np.int64)
+        of_psu[psu[used]] = stratum[used]
+        of_psu[: len(self.stratum)] = np.where(self.stratum >= 0, self.stratum, of_psu[: len(self.stratum)])
+        torn = np.unique(psu[used & (of_psu[psu] != stratum)])
+        if len(torn):
+            k = int(torn[0])
+            several = strata[np.unique([of_psu[k], *stratum[psu == k]])].tolist()
+            raise self._torn(len(torn), ids[torn].tolist(), several)
+        known = None
+        if fpc is not None and self.fpc is not None:
+            known = np.full(len(strata), np.nan)
+            known[stratum[used]] = fpc[used]
+            known[: len(self.fpc)] = np.where(np.isnan(self.fpc), known[: len(self.fpc)], self.fpc)
+            odd = used & ~(fpc == known[stratum])
+            if odd.any():
+                row = int(odd.argmax())
+                raise DataError(
+                    f"fpc={columns.fpc!r} must be there and the same in all rows of a stratum, and is not in row "
+                    f"{first + row} (counted from 0), stratum {strata.tolist()[stratum[row]]!r}"
+                )
+        return replace(self, ids=ids, stratum=of_psu, strata=strata, fpc=known)
+
+    def _torn(self, count: int, ids: Sequence[Any], several: Sequence[Any]) -> DataError:
+        return DataError(
+            f"{count} primary sampling unit(s) of {self.columns.psu or self.cluster!r} are in several strata of "
+            f"{self.columns.strata!r}: {listed(ids, most=8)}; the first is in {listed(several)}. If the ids start anew "
+            "in every stratum, make them unique"
         )
-    count = np.bincount(of_psu, minlength=len(strata))
-    alone = np.flatnonzero(count == 1)
-    if len(alone) and columns.single_psu == "error":
-        where = "the sample" if columns.strata is None else f"strata of {columns.strata!r}"
-        raise DataError(
-            f"{len(alone)} of {where} have one primary sampling unit only: {listed(strata[alone].tolist(), most=8)}, "
-            'from which no variance can be estimated. Join strata, or say single_psu="centre" (its deviation from the '
-            'mean of all units) or "certainty" (it was certain to be sampled and adds nothing)'
+
+    def joined(
+        self, other: Psus, same: Callable[..., tuple[pd.Index[Any], pd.Index[Any]]]
+    ) -> tuple[Psus, Ints]:
+        """Those of both, and the numbers of the second's PSUs among them.
+
+        Parameters
+        ----------
+        other : Psus
+        same : function
+            Makes two sets of ids of a column ones of the same type.
+
+        Raises
+        ------
+        DataError
+            If a PSU is in several strata, or a stratum is not of one size.
+        """
+        (ids, place), (strata, of_stratum) = (
+            _union(*same(one, two, str(name)))
+            for one, two, name in (
+                (self.ids, other.ids, self.columns.psu or self.cluster),
+                (self.strata, other.strata, self.columns.strata),
+            )
         )
-    left = np.ones(len(strata))
-    if columns.fpc is not None:
-        left = 1 - _fractions(
-            columns.fpc, float_column(columns.fpc, data[columns.fpc]), stratum, used, count, strata
-        )
-    return psu, Design(of_psu, left, columns.single_psu)
+        stratum = np.full(len(ids), -1, dtype=np.int64)
+        stratum[place] = np.where(other.stratum >= 0, of_stratum[other.stratum], -1)
+        both = place[(place < len(self.ids)) & (other.stratum >= 0)]
+        torn = both[(self.stratum[both] >= 0) & (self.stratum[both] != stratum[both])]
+        if len(torn):
+            k = int(torn[0])
+            raise self._torn(len(torn), ids[torn].tolist(), strata[[self.stratum[k], stratum[k]]].tolist())
+        own = stratum[: len(self.ids)]
+        stratum[: len(self.ids)] = np.where(self.stratum >= 0, self.stratum, own)
+        fpc = None
+        if self.fpc is not None and other.fpc is not None:
+            fpc = np.full(len(strata), np.nan)
+            fpc[of_stratum] = other.fpc
+            differ = ~(
+                (fpc[: len(self.fpc)] == self.fpc) | np.isnan(fpc[: len(self.fpc)]) | np.isnan(self.fpc)
+            )
+            if differ.any():
+                raise DataError(
+                    f"fpc={self.columns.fpc!r} must be the same in all rows of a stratum, and differs between the two "
+                    f"sides of the sum in stratum {strata.tolist()[int(differ.argmax())]!r}"
+                )
+            fpc[: len(self.fpc)] = np.where(np.isnan(self.fpc), fpc[: len(self.fpc)], self.fpc)
+        return replace(self, ids=ids, stratum=stratum, strata=strata, fpc=fpc), place
+
+    @property
+    def design(self) -> Design:
+        """PSUs in their strata; `DataError` for a stratum of one PSU, or fractions that are none."""
+        columns, strata = self.columns, self.strata
+        # ids without a row that tells their stratum are clusters whose rows have none
+        count = np.bincount(self.stratum[self.stratum >= 0], minlength=len(strata))
+        alone = np.flatnonzero(count == 1)
+        if len(alone) and columns.single_psu == "error":
+            where = "the sample" if columns.strata is None else f"strata of {columns.strata!r}"
+            raise DataError(
+                f"{len(alone)} of {where} have one primary sampling unit only: "
+                f"{listed(strata[alone].tolist(), most=8)}, from which no variance can be estimated. Join strata, or "
+                'say single_psu="centre" (its deviation from the mean of all units) or "certainty" (it was certain to '
+                "be sampled and adds nothing)"
+            )
+        left = np.ones(len(strata))
+        if self.fpc is not None:
+            left = 1 - _fractions(str(columns.fpc), self.fpc, count, strata)
+        return Design(self.stratum, left, columns.single_psu)
 
 
-def _fractions(
-    name: str, values: Floats, stratum: Ints, used: Bools, count: Ints, strata: pd.Index[Any]
-) -> Floats:
+def _union(one: pd.Index[Any], two: pd.Index[Any]) -> tuple[pd.Index[Any], Ints]:
+    """Ids of both, the first's first, and where those of the second are."""
+    place = one.get_indexer(two)
+    new = place < 0
+    place[new] = len(one) + np.arange(int(new.sum()))
+    return one.append(two[new]), place.astype(np.int64)
+
+
+def _fractions(name: str, given: Floats, count: Ints, strata: pd.Index[Any]) -> Floats:
     """Sampling fraction of every stratum, given as such or as the number of PSUs in its population."""
-    out = np.full(len(strata), np.nan)
-    out[stratum[used]] = values[used]
-    odd = used & ~(values == out[stratum])
-    if odd.any():
-        row = int(odd.argmax())
-        raise DataError(
-            f"fpc={name!r} must be there and the same in all rows of a stratum, and is not in row {row} (counted from "
-            f"0), stratum {strata.tolist()[stratum[row]]!r}"
-        )
-    if ((out >= 0) & (out <= 1)).all():
-        return out
-    few = out < count
+    if ((given >= 0) & (given <= 1)).all():
+        return given
+    few = given < count
     if few.any():
         h = int(few.argmax())
         raise DataError(
             f"fpc={name!r} has the sampling fraction of every stratum, from 0 to 1, or the number of primary sampling "
-            f"units in its population; stratum {strata.tolist()[h]!r} has {out[h]:g} and {count[h]} in the sample"
+            f"units in its population; stratum {strata.tolist()[h]!r} has {given[h]:g} and {count[h]} in the sample"
         )
-    return np.asarray(count / out, dtype=np.float64)
+    return np.asarray(count / given, dtype=np.float64)
 
 
 def replication_scale(given: str | float | tuple[float, ...] | None, count: int) -> Floats:
@@ -368,13 +535,13 @@ def replication_scale(given: str | float | tuple[float, ...] | None, count: int)
     return np.broadcast_to(factors, (count,)).copy()
 
 
-def checked_weights(name: str, values: Floats, keep: Bools) -> Floats:
-    """Weights of the kept rows; `DataError` if one is missing."""
+def checked_weights(name: str, values: Floats, keep: Bools, first: int = 0) -> Floats:
+    """Weights of the kept rows; `DataError` if one is missing. `first` is the number of the first row."""
     missing = np.isnan(values) & keep
     if missing.any():
         raise DataError(
             f"the weight {name!r} is missing in {missing.sum()} row(s) that would be used, first in row "
-            f"{int(missing.argmax())} (counted from 0): give every row a weight; 0 leaves a row out"
+            f"{first + int(missing.argmax())} (counted from 0): give every row a weight; 0 leaves a row out"
         )
     return values[keep]
 

@@ -7,21 +7,16 @@ from dataclasses import replace
 from functools import singledispatch
 from typing import Any, get_args
 
-from msem.data.clusters import ClusterStatistics, two_level
+from msem.data.clusters import ClusterStatistics, scaled_together, two_level
 from msem.data.columns import listed
 from msem.data.complete import SampleStatistics, sample_statistics
 from msem.data.frames import Holes, clustered_data, inferred_levels, resolve_levels, scaled_weights
 from msem.data.incomplete import incomplete_statistics
 from msem.data.moments import LevelMoments, estimate_saturated, of_design, robust_acov
-from msem.data.reading import (
-    has_rows,
-    read_sample,
-    require_rows_for_holes,
-    require_rows_of_data,
-    survey_columns,
-)
+from msem.data.reading import has_rows, read_sample, require_rows_for_holes, require_rows_of_data
 from msem.data.saturated import Method as SaturatedMethod
 from msem.data.statistics import Rows, Statistics
+from msem.data.survey import survey_columns
 from msem.entry import entry
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
 from msem.estimation.problems import Problem, border_moments
@@ -148,7 +143,7 @@ def _saturated(
     require_identified(statistics)
     moments = _reported(statistics, settings, method)
     if clustered.sampled is not None:
-        return of_design(moments, statistics.clusters(clustered))
+        return designed(moments, clustered, statistics)
     return moments if gamma == "observed" else _carrying(moments, clustered, gamma)
 
 
@@ -187,9 +182,19 @@ def _(
         return [name for name in names if name in data.varying]
 
     within, between = resolve_levels(within, between, lambda: data.variables, varying)
+    (data,) = scaled_together((data,), 2)
     statistics = two_level(data, *_variables(within, between).roles)
     moments = _reported(statistics, settings, method)
+    if data.sampled is not None:
+        return designed(moments, data, statistics)
     return moments if gamma == "observed" else _carrying(moments, data, gamma)
+
+
+def designed(moments: LevelMoments, data: Rows, statistics: Statistics) -> LevelMoments:
+    """Moments of weighted data, or of a complex design, with the Gamma of the design; without where it is not known."""
+    if data.keeps_products:
+        return of_design(moments, statistics.clusters(data))
+    return replace(moments, weighted=True)
 
 
 def _require_no_column(settings: Settings) -> None:
@@ -366,7 +371,7 @@ def _model_moments(data: Any, table: ParameterTable, settings: Settings, gamma: 
     require_identified(group.statistics)
     moments = estimate_saturated(group.statistics, space="auto")
     if group.sampled is not None:
-        return of_design(moments, group.clusters)
+        return designed(moments, group.require_source(), group.statistics)
     if gamma == "robust" and group.source is not None:
         return _carrying(moments, group.source, gamma)
     return moments

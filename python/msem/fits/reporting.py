@@ -11,7 +11,7 @@ import pandas as pd
 
 from msem.data.moments import LevelMoments
 from msem.data.sample import Group, Origin
-from msem.data.survey import Replication, effective, shared_design
+from msem.data.survey import Replication, shared_design
 from msem.estimation.integrals import quadrature_accuracy
 from msem.estimation.problems import Problem
 from msem.estimation.smallsamples import plain_size
@@ -179,18 +179,12 @@ def survey_rows(
     rows: list[tuple[str, float | int | str]] = []
     if options.weights:
         rows += [(f"Weights [{options.weights}]", SCALES[options.weights_scale])]
-    overall = [group.data.overall_weights for group in groups if group.data is not None]
     if options.weights or options.cluster_weights:
-        known = [one for one in overall if one is not None]
-        rows += [("Effective number of observations", f"{effective(np.concatenate(known)):.1f}")]
-    if options.cluster_weights:
-        own = [g.sampled.weights for g in groups if g.sampled is not None and g.sampled.weights is not None]
-        rows += [
-            (
-                f"Effective number of clusters [{options.cluster_weights}]",
-                f"{effective(np.concatenate(own)):.1f}",
-            )
-        ]
+        totals = sum((group.weight_totals for group in groups), np.zeros(4))
+        rows += [("Effective number of observations", f"{totals[0] ** 2 / totals[1]:.1f}")]
+        if options.cluster_weights:
+            size = f"{totals[2] ** 2 / totals[3]:.1f}"
+            rows += [(f"Effective number of clusters [{options.cluster_weights}]", size)]
     if isinstance(design, Replication):
         rows += [("Replicate weights", len(design.scale)), ("Degrees of freedom of the design", design.df)]
     elif design is not None:

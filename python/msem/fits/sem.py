@@ -464,6 +464,8 @@ def require_penalty(settings: Settings, table: ParameterTable) -> None:
         require_two_levels(table, 'penalties on the between level (penalty="between")')
     if settings.penalty and (settings.weighting is not None or settings.ordered):
         raise UnsupportedError('penalty= is of a likelihood: it needs estimator="ML" or "MLR"')
+    if settings.penalty and settings.surveyed:
+        raise UnsupportedError("penalty= is not available with weights, primary sampling units and strata")
     if settings.penalty and table.slopes():
         raise UnsupportedError('penalty="between" is not available for models with random slopes')
     if settings.penalty and settings.space == "psd":
@@ -662,10 +664,14 @@ def require_raw(sample: Sample, settings: ResolvedSettings) -> None:
             "that msem.saturated made from raw data"
         )
     if any(source is not None and not source.keeps_products for source in sources):
+        other = (
+            'se="standard" and test="standard", which take the rows of a single-level model for independent'
+        )
+        if settings.surveyed:
+            other = 'se="none" and test="standard", for estimates alone'
         raise DataError(
             "robust standard errors and scaled tests need the statistics of the single clusters, which were not kept: "
-            'summarize with keep_clusters=True, or ask for se="standard" and test="standard", which take the rows of a '
-            "single-level model for independent"
+            f"summarize with keep_clusters=True, or ask for {other}"
         )
 
 

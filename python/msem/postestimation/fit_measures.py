@@ -316,7 +316,8 @@ def measures(fit: Solution) -> pd.Series:
     )
     test = fit.options.scaled_test
     if test is None:
-        return indices(inputs)
+        plain = indices(inputs)
+        return plain if fit.sample.simple else of_pseudo_likelihood(plain)
     found = scaled_indices(inputs, model_scaling(fit, test), _baseline_factor(fit, test))
     if not fit.sample.simple:
         found = of_pseudo_likelihood(found, fit.aic)

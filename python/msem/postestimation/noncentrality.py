@@ -147,7 +147,12 @@ def _saturated_root(fit: Solution, space: MomentSpace) -> Floats:
         root = whole.gamma_root(fit.sample, expected=expected)
     else:
         root = _cholesky(whole.information(whole.theta, expected=expected))
-    return root[[whole.places[key] for key in space.places]]
+    root = root[[whole.places[key] for key in space.places]]
+    # a column for each cluster otherwise
+    if root.shape[1] <= len(root):
+        return root
+    upper: Floats = np.linalg.qr(root.T).R
+    return upper.T
 
 
 def _cholesky(information: Floats) -> Floats:
