@@ -7,3 +7,5 @@
 #include <pybind11/stl.h>
 
 namespace py = pybind11;
+
+using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;

@@ -11,8 +11,6 @@ using namespace msem;
 
 namespace {
 
-using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
-
 Block make_block(int nobserved, int nvariables, const std::vector<int>& slot, const std::vector<int>& row,
                  const std::vector<int>& col, const std::vector<int>& parameter,
                  const std::vector<double>& value) {

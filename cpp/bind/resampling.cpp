@@ -9,7 +9,6 @@ using namespace msem;
 
 namespace {
 
-using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
 using Clusters = std::variant<std::tuple<Vector, Matrix, Matrix>, std::shared_ptr<IncompletePool>,
                               std::shared_ptr<SlopePool>, std::shared_ptr<NestedPool>>;
 

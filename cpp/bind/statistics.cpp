@@ -1,6 +1,8 @@
 // Sufficient statistics: convert, release the GIL, compute, build the result.
 #include "bind/rows.hpp"
+#include "bind/shapes.hpp"
 #include "data/counted_clusters.hpp"
+#include "data/dependence.hpp"
 
 namespace {
 
@@ -44,6 +46,32 @@ py::tuple clusters_by_size(msem::ConstVectorRef sizes, msem::ConstMatrixRef mean
   return py::make_tuple(out.sizes, out.counts, out.means, Array({S, m, m}, out.scatter.data()), out.ssw);
 }
 
+py::tuple covariances(const msem::Vector& sizes, const msem::Vector& counts, const msem::Matrix& means,
+                      const Doubles& scatter, const msem::Matrix& ssw, const std::vector<msem::Index>& unit,
+                      const std::vector<msem::Index>& cluster) {
+  const msem::Index S = sizes.size(), m = means.cols(), p = ssw.rows();
+  if (scatter.ndim() != 3 || scatter.shape(0) != S || scatter.shape(1) != m || scatter.shape(2) != m ||
+      means.rows() != S || counts.size() != S || ssw.cols() != p)
+    throw std::invalid_argument("statistics by size must have the same sizes and variables");
+  msem::require_among(unit, p);
+  msem::require_among(cluster, m - p);
+  msem::TotalCov out;
+  {
+    py::gil_scoped_release unlocked;
+    out = msem::total_cov(sizes, counts, means, scatter.data(), ssw, unit, cluster);
+  }
+  return py::make_tuple(std::move(out.units), std::move(out.clusters));
+}
+
+py::object dependence(const msem::Matrix& scatter, const std::vector<bool>& passing, double least) {
+  std::optional<msem::Dependence> found;
+  {
+    py::gil_scoped_release unlocked;
+    found = msem::first_dependence(scatter, passing, least);
+  }
+  return found ? py::object(py::make_tuple(found->variable, found->others)) : py::none();
+}
+
 py::tuple simple(const std::vector<Array>& arrays, py::ssize_t nrows, const Weights& weights) {
   const std::vector<Array> held = aligned(arrays);
   const std::vector<Column> columns = columns_of(held, nrows);
@@ -69,4 +97,10 @@ void bind_statistics(py::module_& m) {
         "Clusters put together by size, each counted by its weight: sizes, counts, means, scatter, ssw.");
   m.def("simple_statistics", &simple, py::arg("columns"), py::arg("nrows"), py::arg("weights") = py::none(),
         "Mean and sums of squares and products about it.");
+  m.def("total_cov", &covariances, py::arg("sizes"), py::arg("counts"), py::arg("means"), py::arg("scatter"),
+        py::arg("ssw"), py::arg("unit"), py::arg("cluster"),
+        "Covariance matrices over units and over clusters, with divisors N and J.");
+  m.def("first_dependence", &dependence, py::arg("scatter"), py::arg("passing"), py::arg("least"),
+        "The first variable of which those before it leave a lesser share of its variance, and which of them "
+        "determine it; None if there is none.");
 }

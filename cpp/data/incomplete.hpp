@@ -85,11 +85,7 @@ struct LevelVariation {
 };
 LevelVariation level_variation(const IncompleteData& data);
 
-// Maximum likelihood covariance matrices of the unit-level variables over units and of the cluster variables
-// over clusters. Throws std::invalid_argument unless all of them are observed wherever any is.
-struct TotalCov {
-  Matrix units, clusters;
-};
+// Throws std::invalid_argument unless all variables are observed wherever any is.
 TotalCov total_cov(const IncompleteData& data);
 
 // The same for some of the variables in another order: `unit` positions among the p, `cluster` among the q.

@@ -5,6 +5,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "base/linalg.hpp"
 #include "data/accumulate.hpp"
 
 namespace msem {
@@ -153,6 +154,27 @@ SimpleStatistics simple_statistics(const std::vector<Column>& columns, ptrdiff_t
   out.scatter = symmetric(out.scatter);
   out.mean += origin;
   return out;
+}
+
+TotalCov total_cov(const VectorXd& sizes, const VectorXd& counts, const MatrixXd& means,
+                   const double* scatter, const MatrixXd& ssw, const std::vector<Index>& unit,
+                   const std::vector<Index>& cluster) {
+  const Index m = means.cols(), p = ssw.rows();
+  std::vector<Index> second;
+  for (const Index k : cluster) second.push_back(p + k);
+  // about the mean, each cluster vector counted `weight` times
+  const auto pooled = [&](const std::vector<Index>& at, const VectorXd& weight) {
+    const Matrix own = select_cols(means, at);
+    const Vector times = weight.cwiseProduct(counts);
+    const Vector mean = apply_transposed(own, times) / times.sum();
+    const Matrix off = own.rowwise() - mean.transpose();
+    Matrix out = weighted_cross(off, times, off);
+    for (Index s = 0; s < means.rows(); ++s)
+      out += weight[s] * select(Eigen::Map<const MatrixXd>(scatter + s * m * m, m, m), at, at);
+    return out;
+  };
+  return {(pooled(unit, sizes) + select(ssw, unit, unit)) / sizes.dot(counts),
+          pooled(second, VectorXd::Ones(sizes.size())) / counts.sum()};
 }
 
 }  // namespace msem

@@ -52,6 +52,18 @@ struct TwoLevelStatistics {
   std::vector<Varying> varying;  // q
 };
 
+// Maximum likelihood covariance matrices of the variables measured on units over units, and of those measured
+// on clusters over clusters.
+struct TotalCov {
+  Eigen::MatrixXd units, clusters;
+};
+
+// Of some variables, `unit` positions among the p and `cluster` among the q. means: S x (p + q); scatter:
+// S matrices of (p + q) x (p + q), one after the other.
+TotalCov total_cov(const Eigen::VectorXd& sizes, const Eigen::VectorXd& counts, const Eigen::MatrixXd& means,
+                   const double* scatter, const Eigen::MatrixXd& ssw, const std::vector<Eigen::Index>& unit,
+                   const std::vector<Eigen::Index>& cluster);
+
 struct SimpleStatistics {
   Eigen::VectorXd mean;     // m
   Eigen::MatrixXd scatter;  // m x m, about the mean

@@ -252,6 +252,18 @@ def counted_clusters(
 def simple_statistics(
     columns: Sequence[_Floats], nrows: int, weights: _Floats | None = None
 ) -> tuple[_Floats, _Floats]: ...  # (m,), (m, m)
+def total_cov(
+    sizes: _Floats,
+    counts: _Floats,
+    means: _Floats,
+    scatter: _Floats,
+    ssw: _Floats,
+    unit: Sequence[int],
+    cluster: Sequence[int],
+) -> tuple[_Floats, _Floats]: ...  # (p, p), (q, q)
+def first_dependence(
+    scatter: _Floats, passing: Sequence[bool], least: float
+) -> tuple[int, list[int]] | None: ...
 def all_finite(column: NDArray[Any]) -> bool: ...
 
 class Identifiers:

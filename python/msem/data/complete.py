@@ -139,7 +139,7 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes):
         """Harmonic mean of the cluster sizes."""
         return float(self.counts.sum() / (self.counts / self.sizes).sum())
 
-    @property
+    @cached_property
     def variables(self) -> Variables:
         """Names by level."""
         if not self.unit:
@@ -214,18 +214,7 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes):
     def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
         """Covariance matrices, with divisors N and J, of variables measured on units and on clusters."""
         unit, cluster = names
-        own = positions(unit, self.unit)
-        second = [len(self.unit) + k for k in positions(cluster, self.cluster)]
-        of_units = self._pooled(own, self.sizes) + self.ssw[np.ix_(own, own)]
-        return of_units / self.nobs, self._pooled(second, np.ones_like(self.sizes)) / self.nclusters
-
-    def _pooled(self, index: list[int], weight: Floats) -> Floats:
-        """Sums of products of some variables about their mean, each cluster vector counting `weight` times."""
-        counts = weight * self.counts
-        centred = self.means[:, index] - counts @ self.means[:, index] / counts.sum()
-        summed = (weight @ self.scatter.reshape(len(weight), -1)).reshape(self.scatter.shape[1:])
-        pooled: Floats = summed[index][:, index] + (centred.T * counts) @ centred
-        return pooled
+        return _core.total_cov(*self.arrays, positions(unit, self.unit), positions(cluster, self.cluster))
 
     def difference(self, other: SampleStatistics) -> str:
         """What differs from other statistics of the same variables, in words; empty if nothing does."""

@@ -111,8 +111,10 @@ def deleted_listwise(sample: Sample, settings: Settings, *, full: bool) -> str:
 
     `full`: whether there is full information for such a model.
     """
+    if settings.incomplete or all(group.data is None for group in sample.groups):
+        return ""
     origin = sample.origin
-    if settings.incomplete or not origin.nrows or origin.dropped_rows <= MANY * origin.nrows:
+    if not origin.nrows or origin.dropped_rows <= MANY * origin.nrows:
         return ""
     most = sorted(origin.dropped.items(), key=lambda item: -item[1])[:NAMED]
     more = ", ..." if len(origin.dropped) > NAMED else ""
@@ -147,6 +149,8 @@ def _require_regular_covariates(groups: Sequence[Group], table: ParameterTable) 
     """Refuse fixed covariates of one level that others determine: the likelihood given them has no single maximum."""
     for number, group in enumerate(groups, 1):
         names = fixed_covariates(table, group.statistics.variables, number)
+        if all(len(among) < 2 for among in names):
+            continue
         for among, cov in zip(names, group.statistics.covariances(*names), strict=True):
             for one in dependent(cov, among, ""):
                 raise one.error(group.label)

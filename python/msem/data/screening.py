@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -22,7 +23,6 @@ Bools = NDArray[np.bool_]
 
 # Share of a variable's variance that the others must leave unexplained; below it too few digits are left.
 COLLINEAR = 1e-10
-CLEARLY = 100.0  # times that, from which it does not matter in which order the sums were taken
 # Values that are looked at before all of them are.
 PREFIX = 1024
 # Within-cluster variation of a few units in the last place is rounding.
@@ -275,34 +275,10 @@ def dependent(
     )
 
 
-def _are_independent(corr: Floats, varying: Bools) -> bool:
-    """Whether no variable comes near being determined by those before it: what a pivot leaves of its variance."""
-    own = corr if varying.all() else corr[varying][:, varying]
-    try:
-        pivots = np.linalg.cholesky(own).diagonal()
-    except np.linalg.LinAlgError:
-        return False
-    return bool((pivots**2 >= CLEARLY * COLLINEAR).all())
-
-
 def first_dependence(scatter: Floats, passing: Container[int] = ()) -> tuple[int, list[int]] | None:
     """First variable that the ones before it determine, and those of them that it depends on.
 
     One that depends on variables that are all `passing`, as it is itself, is passed over; and so are variables that do
     not vary.
     """
-    variance = np.diag(scatter)
-    scale = 1 / np.sqrt(np.where(variance > 0, variance, 1.0))
-    corr = scatter * scale * scale[:, None]
-    if _are_independent(corr, variance > 0):
-        return None
-    kept: list[int] = []
-    for k in np.flatnonzero(variance > 0).tolist():
-        weights = np.linalg.solve(corr[np.ix_(kept, kept)], corr[kept, k])
-        if 1 - corr[k, kept] @ weights >= COLLINEAR:
-            kept.append(k)
-            continue
-        others = [kept[i] for i in np.flatnonzero(np.abs(weights) > 1e-6)]
-        if not all(i in passing for i in (k, *others)):
-            return k, others
-    return None
+    return _core.first_dependence(scatter, [k in passing for k in range(len(scatter))], COLLINEAR)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-class Variables(NamedTuple):
+@dataclass(frozen=True)
+class Variables:
     """Names of variables by level.
 
     Attributes
@@ -42,19 +44,19 @@ class Variables(NamedTuple):
             names |= dict.fromkeys(sorted(own, key=lambda name: name not in above))
         return cls(tuple(tuple(name for name in names if name in own) for own in levels))
 
-    @property
+    @cached_property
     def unit(self) -> tuple[str, ...]:
         """Variables measured on units of clusters, those at both levels first; none for a single level."""
         return self.levels[0] if len(self.levels) > 1 else ()
 
-    @property
+    @cached_property
     def cluster(self) -> tuple[str, ...]:
         """Variables measured on clusters of any level, the lower ones first, or on the rows of a single level."""
         if len(self.levels) < 2:
             return self.levels[0]
         return tuple(name for measured in self.measured[1:] for name in measured)
 
-    @property
+    @cached_property
     def measured(self) -> tuple[tuple[str, ...], ...]:
         """Variables by the level that they are measured on, the lowest that has a part of them."""
         seen: set[str] = set()
@@ -64,43 +66,43 @@ class Variables(NamedTuple):
             seen.update(own)
         return tuple(out)
 
-    @property
+    @cached_property
     def numbers(self) -> list[list[int]]:
         """The variables of each level by their positions among `names`."""
         at = {name: k for k, name in enumerate(self.names)}
         return [[at[name] for name in own] for own in self.levels]
 
-    @property
+    @cached_property
     def nboth(self) -> int:
         """Number of variables measured on units that have a part at a higher level, too."""
         return len(set(self.levels[0]).intersection(*[{name for own in self.levels[1:] for name in own}]))
 
-    @property
+    @cached_property
     def both(self) -> tuple[str, ...]:
         """Variables measured on units that have a part at a higher level, too."""
         return self.unit[: self.nboth]
 
-    @property
+    @cached_property
     def within_only(self) -> tuple[str, ...]:
         """Variables measured on units that have no part at a higher level."""
         return self.unit[self.nboth :]
 
-    @property
+    @cached_property
     def between_only(self) -> tuple[str, ...]:
         """Variables of level 2 that are measured on clusters."""
         return self.cluster if len(self.levels) > 1 else ()
 
-    @property
+    @cached_property
     def roles(self) -> tuple[tuple[str, ...], tuple[str, ...], int]:
         """`unit`, `cluster` and `nboth`: what statistics are read and restricted by."""
         return self.unit, self.cluster, self.nboth
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Every variable once: the order of mean vectors."""
         return self.unit + self.cluster
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int]:
         """Numbers of variables measured on units, of those at both levels, and of those measured on clusters."""
         return len(self.unit), self.nboth, len(self.cluster)
@@ -119,7 +121,7 @@ class Variables(NamedTuple):
             out[[at[name] for name in own]] += part
         return out
 
-    @property
+    @cached_property
     def places(self) -> dict[str, str]:
         """Where each variable is, in words."""
         if len(self.levels) > 2:
