@@ -129,31 +129,9 @@ std::shared_ptr<CrossedParametricDraws> make_parametric_crossed(const std::vecto
   return std::make_shared<CrossedParametricDraws>(std::move(designs), seed);
 }
 
-py::list statistics(const Draws& self, std::uint64_t replicate) {
-  std::vector<GroupDraw> drawn;
-  {
-    py::gil_scoped_release unlocked;
-    drawn = self.draw(replicate);
-  }
-  py::list out;
-  for (const GroupDraw& one : drawn) {
-    if (one.incomplete) {
-      out.append(py::cast(std::const_pointer_cast<IncompleteData>(one.incomplete)));
-      continue;
-    }
-    if (one.crossed) {
-      out.append(py::cast(std::const_pointer_cast<CrossedData>(one.crossed)));
-      continue;
-    }
-    if (one.nested) {
-      out.append(py::cast(std::const_pointer_cast<NestedData>(one.nested)));
-      continue;
-    }
-    if (one.reduced) {
-      out.append(py::cast(std::const_pointer_cast<ReducedData>(one.reduced)));
-      continue;
-    }
-    const TwoLevelStatistics& s = one.statistics;
+// The data of a group for Python: a dict of statistics, or an object of the core.
+struct AsObject {
+  py::object operator()(const TwoLevelStatistics& s) const {
     const py::ssize_t S = s.means.rows(), m = s.means.cols();
     py::dict group;
     group["sizes"] = s.sizes;
@@ -161,8 +139,22 @@ py::list statistics(const Draws& self, std::uint64_t replicate) {
     group["means"] = s.means;
     group["scatter"] = Doubles({S, m, m}, s.scatter.data());
     group["ssw"] = s.ssw;
-    out.append(group);
+    return group;
   }
+  template <class Data>
+  py::object operator()(const std::shared_ptr<const Data>& data) const {
+    return py::cast(std::const_pointer_cast<Data>(data));
+  }
+};
+
+py::list statistics(const Draws& self, std::uint64_t replicate) {
+  std::vector<GroupDraw> drawn;
+  {
+    py::gil_scoped_release unlocked;
+    drawn = self.draw(replicate);
+  }
+  py::list out;
+  for (const GroupDraw& one : drawn) out.append(std::visit(AsObject(), one.data));
   return out;
 }
 

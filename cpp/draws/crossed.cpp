@@ -112,8 +112,9 @@ std::vector<GroupDraw> CrossedParametricDraws::draw(std::uint64_t replicate) con
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     RandomStream random(seed_, replicate, static_cast<std::uint32_t>(g));
     GroupDraw one;
-    one.crossed = std::make_shared<const CrossedData>(draw_group(groups_[g], random));
-    one.distinct = one.crossed->classifications[1].count();
+    auto drawn = std::make_shared<const CrossedData>(draw_group(groups_[g], random));
+    one.distinct = drawn->classifications[1].count();
+    one.data = std::move(drawn);
     out.push_back(std::move(one));
   }
   return out;

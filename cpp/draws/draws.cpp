@@ -168,15 +168,15 @@ GroupDraw Pool::draw_without(Index cluster) const {
 }
 
 GroupDraw ClusterPool::draw(const Vector& weights) const {
-  GroupDraw out{weighted(weights), 0, nullptr};
-  out.distinct = distinct(weights, out.statistics);
-  return out;
+  TwoLevelStatistics drawn = weighted(weights);
+  const Index different = distinct(weights, drawn);
+  return {std::move(drawn), different};
 }
 
 GroupDraw ClusterPool::draw_without(Index cluster) const {
-  GroupDraw out{without(cluster), nclusters() - 1, nullptr};
-  if (form_.single_level) out.distinct = static_cast<Index>(out.statistics.counts.sum());
-  return out;
+  TwoLevelStatistics left = without(cluster);
+  const Index rows = static_cast<Index>(left.counts.sum());
+  return {std::move(left), form_.single_level ? rows : nclusters() - 1};
 }
 
 IncompletePool::IncompletePool(std::shared_ptr<const IncompleteData> data, Matrix products,
@@ -192,10 +192,8 @@ IncompletePool::IncompletePool(std::shared_ptr<const IncompleteData> data, Matri
 GroupDraw IncompletePool::draw(const Vector& weights) const {
   Vector own(data_->nclusters());
   for (Index j = 0; j < own.size(); ++j) own[j] = weights[unit_[j]];
-  GroupDraw out;
-  out.incomplete = std::make_shared<const IncompleteData>(weighted(*data_, products_, own));
-  out.distinct = (own.array() > 0).count();
-  return out;
+  return {std::make_shared<const IncompleteData>(weighted(*data_, products_, own)),
+          (own.array() > 0).count()};
 }
 
 NestedPool::NestedPool(std::shared_ptr<const NestedData> data, std::vector<Index> place)
@@ -213,10 +211,9 @@ NestedPool::NestedPool(std::shared_ptr<const NestedData> data, std::vector<Index
 GroupDraw NestedPool::draw(const Vector& weights) const {
   Vector own(data_->nclusters());
   for (Index j = 0; j < own.size(); ++j) own[j] = weights[place_[j]];
-  GroupDraw out;
-  out.nested = std::make_shared<const NestedData>(weighted_nested(*data_, own));
-  out.distinct = out.nested->nclusters();
-  return out;
+  auto drawn = std::make_shared<const NestedData>(weighted_nested(*data_, own));
+  const Index different = drawn->nclusters();
+  return {std::move(drawn), different};
 }
 
 Vector OrdinaryDraws::weights(std::uint64_t replicate, Index group) const {

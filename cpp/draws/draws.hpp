@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <variant>
 
 #include "base/random.hpp"
 #include "data/crossed.hpp"
@@ -19,14 +20,15 @@
 
 namespace msem {
 
-// The statistics of one group of a replicate.
+// The data of one group of a replicate: statistics of complete data, or what a likelihood of holes, of random
+// slopes, of more than two levels or of crossed classifications is made of.
+using GroupData = std::variant<TwoLevelStatistics, std::shared_ptr<const IncompleteData>,
+                               std::shared_ptr<const ReducedData>, std::shared_ptr<const NestedData>,
+                               std::shared_ptr<const CrossedData>>;
+
 struct GroupDraw {
-  TwoLevelStatistics statistics;
+  GroupData data;
   Index distinct = 0;  // different clusters among them; rows of clusters of a single-level sample
-  std::shared_ptr<const IncompleteData> incomplete = nullptr;  // instead of statistics, where there are holes
-  std::shared_ptr<const ReducedData> reduced = nullptr;        // and for random slopes
-  std::shared_ptr<const NestedData> nested = nullptr;          // and for more than two levels
-  std::shared_ptr<const CrossedData> crossed = nullptr;        // and for crossed classifications
 };
 
 // The replicates of a sample, by number.

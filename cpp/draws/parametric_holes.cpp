@@ -73,8 +73,9 @@ std::vector<GroupDraw> IncompleteParametricDraws::draw(std::uint64_t replicate) 
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     RandomStream random(seed_, replicate, static_cast<std::uint32_t>(g));
     GroupDraw one;
-    one.incomplete = std::make_shared<const IncompleteData>(draw_group(groups_[g], random));
-    one.distinct = one.incomplete->nclusters();
+    auto drawn = std::make_shared<const IncompleteData>(draw_group(groups_[g], random));
+    one.distinct = drawn->nclusters();
+    one.data = std::move(drawn);
     out.push_back(std::move(one));
   }
   return out;

@@ -42,7 +42,9 @@ std::vector<GroupDraw> SelectedDraws::draw(std::uint64_t replicate) const {
   };
   const Index n = static_cast<Index>(all_.size());
   for (GroupDraw& one : out) {
-    TwoLevelStatistics& s = one.statistics;
+    TwoLevelStatistics* complete = std::get_if<TwoLevelStatistics>(&one.data);
+    if (!complete) throw std::invalid_argument("variables are selected from complete data only");
+    TwoLevelStatistics& s = *complete;
     const Index m = s.means.cols(), S = s.sizes.size();
     within(unit_, s.ssw.rows());
     within(all_, m);

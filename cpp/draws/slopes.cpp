@@ -19,10 +19,9 @@ SlopePool::SlopePool(std::shared_ptr<const ReducedData> data, Matrix products, s
 
 GroupDraw SlopePool::draw(const Vector& weights) const {
   const Vector own = select(weights, place_);
-  GroupDraw out;
-  out.reduced = std::make_shared<const ReducedData>(resampled(*data_, products_, own));
-  out.distinct = out.reduced->nclusters();
-  return out;
+  auto drawn = std::make_shared<const ReducedData>(resampled(*data_, products_, own));
+  const Index different = drawn->nclusters();
+  return {std::move(drawn), different};
 }
 
 SlopeParametricDraws::SlopeParametricDraws(std::vector<SlopeDesign> groups, std::uint64_t seed)
@@ -103,8 +102,9 @@ std::vector<GroupDraw> SlopeParametricDraws::draw(std::uint64_t replicate) const
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     RandomStream random(seed_, replicate, static_cast<std::uint32_t>(g));
     GroupDraw one;
-    one.reduced = std::make_shared<const ReducedData>(draw_group(groups_[g], random));
-    one.distinct = one.reduced->nclusters();
+    auto drawn = std::make_shared<const ReducedData>(draw_group(groups_[g], random));
+    one.distinct = drawn->nclusters();
+    one.data = std::move(drawn);
     out.push_back(std::move(one));
   }
   return out;

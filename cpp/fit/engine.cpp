@@ -8,10 +8,6 @@
 
 #include "base/threads.hpp"
 #include "fit/cone.hpp"
-#include "fit/saturated_cells.hpp"
-#include "fit/saturated_nested.hpp"
-#include "likelihood/complete/saturated.hpp"
-#include "likelihood/slopes/slopes.hpp"
 
 namespace msem {
 
@@ -70,35 +66,14 @@ double normal_value(const Matrix& cov, double n) {
   return n * (static_cast<double>(cov.rows()) * (kLog2Pi + 1) + chol.log_det());
 }
 
-std::shared_ptr<const CompleteLikelihood> likelihood_of(const TwoLevelStatistics& s, Index nboth) {
-  const Index m = s.means.cols();
-  const Eigen::Map<const Matrix> stacked(s.scatter.data(), m * m, s.sizes.size());
-  return std::make_shared<CompleteLikelihood>(
-      TwoLevelData(nboth, s.ssw, s.sizes, s.counts, s.means, stacked));
-}
-
 // Throws std::invalid_argument where a sample has other variables than the model.
-void require_variables(const Plan& plan, const std::vector<GroupDraw>& draws) {
-  for (std::size_t g = 0; g < draws.size(); ++g) {
-    const std::vector<int>& levels = plan.groups[g];
-    if (draws[g].nested || draws[g].crossed || levels.size() > 2) {
-      Layout layout;
-      if (draws[g].nested && draws[g].nested->levels.size() == levels.size())
-        layout = nested_layout(*draws[g].nested);
-      if (draws[g].crossed) layout = {draws[g].crossed->levels, draws[g].crossed->nvariables()};
-      bool same = layout.levels.size() == levels.size();
-      for (std::size_t l = 0; same && l < levels.size(); ++l)
-        same = static_cast<std::size_t>(plan.blocks[levels[l]].nobserved()) == layout.levels[l].size();
-      if (!same) throw std::invalid_argument("the samples must have the variables of the model");
-      continue;
-    }
-    const Index unit = levels.size() < 2 ? 0 : plan.blocks[levels.front()].nobserved();
-    const Index cluster = plan.blocks[levels.back()].nobserved() - plan.nboth[g];
-    const TwoLevelStatistics& s = draws[g].statistics;
-    bool same = s.ssw.rows() == unit && s.means.cols() == unit + cluster;
-    if (const auto& holes = draws[g].incomplete) same = holes->p == unit && holes->q == cluster;
-    if (const auto& own = draws[g].reduced)
-      same = own->nvalues() + own->nslopes() == unit && own->q + own->nslopes() == cluster;
+void require_variables(const Plan& plan, const GroupSamples& groups) {
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const std::vector<int>& blocks = plan.groups[g];
+    const std::vector<std::vector<Index>> levels = groups[g]->likelihood()->layout().levels;
+    bool same = levels.size() == blocks.size();
+    for (std::size_t l = 0; same && l < levels.size(); ++l)
+      same = static_cast<std::size_t>(plan.blocks[blocks[l]].nobserved()) == levels[l].size();
     if (!same) throw std::invalid_argument("the samples must have the variables of the model");
   }
 }
@@ -122,92 +97,20 @@ void require_variance(const SampleLikelihood& sample, const std::vector<Implied>
 }
 
 // Whether a group has no more different clusters than variables at their level.
-bool few_clusters(const Plan& plan, const std::vector<GroupDraw>& draws) {
-  for (std::size_t g = 0; g < draws.size(); ++g) {
-    if (draws[g].distinct <= plan.blocks[plan.groups[g].back()].nobserved()) return true;
+bool few_clusters(const Plan& plan, const std::vector<GroupDraw>& sample) {
+  for (std::size_t g = 0; g < sample.size(); ++g) {
+    if (sample[g].distinct <= plan.blocks[plan.groups[g].back()].nobserved()) return true;
   }
   return false;
 }
 
-// Moments to start from where there are random slopes, which have no saturated ones: those of another sample,
-// with the covariates of this one.
-Moments with_covariates(Moments moments, const ReducedData& data) {
-  const ReducedMoments own = reduced_moments(data);
-  const Index p = data.outcomes, f = data.fixed, b = data.nboth, q = data.q;
-  moments.mean_w.segment(p, f) = own.mean.tail(f);
-  moments.cov_w.block(p, p, f, f) = own.cov.bottomRightCorner(f, f);
-  moments.mean_b.segment(b, q) = own.cluster_mean;
-  moments.cov_b.block(b, b, q, q) = own.cluster_cov;
-  return moments;
-}
-
-// The same of more levels.
-Implied with_covariates(Implied moments, const NestedData& data) {
-  for (Index l = 0; l < data.nlevels(); ++l) {
-    const std::vector<Index> own = data.on(l);
-    std::vector<Index> given, rows, here;
-    for (std::size_t i = 0; i < data.levels[l].size(); ++i) {
-      const Index v = data.levels[l][i];
-      if (!data.given[v] || data.measured[v] != l) continue;
-      given.push_back(v);
-      rows.push_back(v - own[0]);
-      here.push_back(static_cast<Index>(i));
-    }
-    if (given.empty()) continue;
-    const Matrix values = select_rows(data.values[l], rows);
-    Vector weight = data.weights(l);
-    if (l == 0) weight = weight.cwiseProduct(data.multiple);
-    Vector of_mean = weight;
-    if (data.design[l].size()) of_mean = of_mean.cwiseProduct(Vector(data.design[l].row(0).transpose()));
-    const double units = data.units(l);
-    const Vector mean = apply(values, of_mean) / units;
-    Matrix cov = outer(scale_cols(values, weight), values);
-    if (l == 0) {
-      const Vector parts = select(data.weight, data.product_top);
-      const Matrix pooled = apply_transposed(data.products, parts).transpose();
-      cov += select(unpack_lower(pooled, 0, static_cast<Index>(own.size())), rows, rows);
-    }
-    cov /= units;
-    add_outer(cov, -1, mean, mean);
-    put(moments[l].cov, here, here, cov);
-    for (std::size_t i = 0; i < given.size(); ++i)
-      moments[l].mean[here[i]] = mean[static_cast<Index>(i)] + data.origin[given[i]];
-  }
-  return moments;
-}
-
-// The same of one level or two.
-Moments moments_of(const Implied& levels) {
-  Moments out{Vector(0), levels.back().mean, Matrix(0, 0), levels.back().cov};
-  if (levels.size() == 2) {
-    out.mean_w = levels.front().mean;
-    out.cov_w = levels.front().cov;
-  }
-  return out;
-}
-
-// Moments of the levels that have any.
-Implied levels_of(Moments moments) {
-  Implied out;
-  if (moments.mean_w.size()) out.push_back({std::move(moments.mean_w), std::move(moments.cov_w)});
-  if (moments.mean_b.size()) out.push_back({std::move(moments.mean_b), std::move(moments.cov_b)});
-  return out;
-}
-
-double covariate_value(const Plan& plan, const std::vector<GroupDraw>& draws,
-                       const SampleLikelihood& sample) {
+double covariate_value(const Plan& plan, const GroupSamples& groups, const SampleLikelihood& sample) {
   double out = 0;
-  for (std::size_t g = 0; g < draws.size(); ++g) {
-    const TwoLevelStatistics& s = draws[g].statistics;
-    if (draws[g].incomplete || draws[g].reduced) continue;
-    const std::size_t levels = sample.saturated[g].size();
-    for (std::size_t l = 0; l < levels; ++l) {
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const std::vector<double> units = groups[g]->units_with_covariates();
+    for (std::size_t l = 0; l < units.size(); ++l) {
       const std::vector<Index>& own = plan.covariates[g][l];
-      const double units = draws[g].nested    ? draws[g].nested->units(static_cast<Index>(l))
-                           : draws[g].crossed ? draws[g].crossed->units_of(static_cast<Index>(l))
-                           : l + 1 < levels   ? s.sizes.dot(s.counts)
-                                              : s.counts.sum();
-      if (!own.empty()) out += normal_value(select(sample.saturated[g][l].cov, own, own), units);
+      if (!own.empty()) out += normal_value(select(sample.saturated[g][l].cov, own, own), units[l]);
     }
   }
   return out;
@@ -333,89 +236,20 @@ std::vector<int> flat_direction(const Objective& objective, const Vector& theta)
   return out;
 }
 
-SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const Plan& plan,
-                                   const std::vector<Implied>& first, Space space) {
-  SampleLikelihood out;
-  for (std::size_t g = 0; g < sample.size(); ++g) {
-    if (sample[g].nested) {
-      out.likelihoods.push_back(std::make_shared<const NestedLikelihood>(sample[g].nested));
-    } else if (sample[g].crossed) {
-      out.likelihoods.push_back(std::make_shared<const CrossedLikelihood>(sample[g].crossed));
-    } else if (sample[g].reduced) {
-      out.likelihoods.push_back(std::make_shared<const SlopeLikelihood>(sample[g].reduced));
-    } else if (sample[g].incomplete) {
-      out.likelihoods.push_back(std::make_shared<const IncompleteLikelihood>(sample[g].incomplete));
-    } else {
-      out.likelihoods.push_back(likelihood_of(sample[g].statistics, plan.nboth[g]));
-    }
-  }
-  const auto solve = [&](bool cone) {
-    SaturatedOptions options;
-    options.cone = out.cone = cone;
-    out.saturated_value = 0;
-    out.saturated.clear();
-    for (std::size_t g = 0; g < sample.size(); ++g) {
-      const Likelihood& own = *out.likelihoods[g];
-      if (sample[g].nested && !sample[g].nested->slopes.empty()) {
-        out.saturated_value = kNaN;
-        out.saturated.push_back(first.empty() ? Implied{} : with_covariates(first[g], *sample[g].nested));
-        continue;
-      }
-      if (sample[g].nested || sample[g].crossed) {
-        SaturatedLevels h1 =
-            sample[g].nested
-                ? fit_saturated(std::static_pointer_cast<const NestedLikelihood>(out.likelihoods[g]), options)
-                : fit_saturated(std::static_pointer_cast<const CrossedLikelihood>(out.likelihoods[g]),
-                                options);
-        out.saturated_value += h1.converged ? -2 * h1.loglik : kNaN;
-        out.saturated.push_back(std::move(h1.moments));
-        continue;
-      }
-      if (sample[g].reduced) {
-        out.saturated_value = kNaN;
-        out.saturated.push_back(
-            first.empty() ? Implied{} : levels_of(with_covariates(moments_of(first[g]), *sample[g].reduced)));
-        continue;
-      }
-      Moments known;
-      if (!first.empty() && !cone) known = moments_of(first[g]);
-      const Moments* start = first.empty() || cone ? nullptr : &known;
-      SaturatedFit h1 = sample[g].incomplete
-                            ? fit_saturated(static_cast<const IncompleteLikelihood&>(own), options, start)
-                            : fit_saturated(static_cast<const CompleteLikelihood&>(own).data(), options);
-      out.saturated_value += h1.converged ? -2 * h1.loglik : kNaN;
-      out.saturated.push_back(levels_of(std::move(h1.moments)));
-    }
-  };
-  if (space == Space::kCone) {
-    solve(true);
-    return out;
-  }
-  solve(false);
-  const bool two_levels = std::any_of(plan.nboth.begin(), plan.nboth.end(), [](Index n) { return n > 0; }) &&
-                          std::none_of(sample.begin(), sample.end(), [](const auto& s) {
-                            return s.reduced || (s.nested && !s.nested->slopes.empty());
-                          });
-  if (space == Space::kAuto && two_levels && std::isnan(out.saturated_value)) {
-    SampleLikelihood natural = out;
-    solve(true);
-    if (std::isnan(out.saturated_value)) return natural;
-  }
-  return out;
-}
-
 Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOptions& given,
              const std::vector<Implied>& first) {
   Solution out;
   FitOptions options = given;
   if (!plan.terms.empty()) options.space = Space::kNatural;  // the penalty is the border
-  require_variables(plan, draws);
+  const GroupSamples groups = group_samples(draws, plan.nboth);
+  require_variables(plan, groups);
+  const bool clustered = std::any_of(plan.nboth.begin(), plan.nboth.end(), [](Index n) { return n > 0; });
   try {
-    const SampleLikelihood sample = sample_likelihood(draws, plan, first, options.space);
+    const SampleLikelihood sample = sample_likelihood(groups, clustered, first, options.space);
     out.saturated_value = sample.saturated_value;
     out.saturated_cone = sample.cone && options.space == Space::kAuto;
     require_variance(sample, first);
-    out.covariate_value = covariate_value(plan, draws, sample);
+    out.covariate_value = covariate_value(plan, groups, sample);
     const Objective objective = objective_of(plan, sample);
     out.optimum = estimate(plan, objective, sample, options);
     if (out.optimum.stop != Stop::kConverged) {
@@ -425,7 +259,7 @@ Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOpt
       if (o.cone) {
         out.sampling = sampling_covariance(*o.cone, options.errors);
         if (!sample.cone) {
-          out.saturated_value = sample_likelihood(draws, plan, {}, Space::kCone).saturated_value;
+          out.saturated_value = sample_likelihood(groups, clustered, {}, Space::kCone).saturated_value;
         }
       } else {
         const Matrix free = tangent(objective, plan.constraints, o.theta, o.active, o.active_inequalities);

@@ -4,8 +4,8 @@
 
 #include <string>
 
-#include "draws/draws.hpp"
 #include "fit/covariance.hpp"
+#include "fit/sample.hpp"
 #include "fit/starting.hpp"
 #include "likelihood/two_levels.hpp"
 
@@ -33,21 +33,6 @@ struct Plan {
   // Throws std::invalid_argument unless all this fits together.
   void check() const;
 };
-
-// What a model is fitted to, by group.
-struct SampleLikelihood {
-  std::vector<std::shared_ptr<const Likelihood>> likelihoods;
-  std::vector<Implied> saturated;
-  // -2 log L of the saturated model; NaN where that has no maximum, or the discrepancy is no likelihood.
-  double saturated_value = 0;
-  bool cone = false;  // whether the saturated moments are a maximum in the cone, because there is no other
-};
-
-// Where the maximum is looked for: where the covariance matrices of whole clusters are positive definite, or
-// where those of residuals and latent variables are positive semidefinite. A likelihood always has a maximum
-// in the cone. By default the natural one counts where there is one of the model and of the saturated model
-// and latent variables can have its covariance matrix.
-enum class Space : int { kAuto = 0, kNatural = 1, kCone = 2 };
 
 struct FitOptions {
   int max_iterations = 500;
@@ -115,12 +100,6 @@ bool latent_distribution(const Plan& plan, const Objective& objective, const Vec
 
 // The parameters with the largest part in the direction that the likelihood changes least in, largest first.
 std::vector<int> flat_direction(const Objective& objective, const Vector& theta);
-
-// The saturated models of a sample, in the cone where a group has no maximum otherwise, or where it is asked
-// for; where there are holes they start from `first`, if given: saturated moments of what the sample is drawn
-// from.
-SampleLikelihood sample_likelihood(const std::vector<GroupDraw>& sample, const Plan& plan,
-                                   const std::vector<Implied>& first = {}, Space space = Space::kAuto);
 
 Solution fit(const Plan& plan, const std::vector<GroupDraw>& sample, const FitOptions& options,
              const std::vector<Implied>& first = {});
