@@ -356,3 +356,35 @@ def test_blanks_after_separators_belong_to_no_name(tmp_path: Path) -> None:
     assert list(msem.read_data(tmp_path / "blanks.csv")) == ["school", "y1", "y2"]
     with pytest.raises(TypeError, match="in every column"):
         msem.read_data(tmp_path / "blanks.csv", missing={"y1": -9})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sep=;\nid;y\n1;2,5\n2;3,5\n", "SEP=\t\nid\ty\n1\t2.5\n2\t3.5\n", "id ,y \n1,2.5\n2,3.5\n"],
+)
+def test_what_excel_adds_belongs_to_no_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    expected = pd.DataFrame({"id": [1, 2], "y": [2.5, 3.5]})
+    pd.testing.assert_frame_equal(msem.read_data(path), expected)
+    pd.testing.assert_frame_equal(pd.concat(read_chunks(path)), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("rows.xlsx", "pandas.read_excel"), ("rows.JSON", "pandas.read_json"), ("rows.rds", "write.csv")],
+)
+def test_files_of_other_kinds_are_named(tmp_path: Path, name: str, remedy: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match=f"{name} is no text file: read it by .*{remedy}"):
+        msem.read_data(path)
+    with pytest.raises(DataError, match=remedy):
+        next(read_chunks(path))
+
+
+def test_lines_of_comments_are_pointed_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("# written by a program\nid,y\n1,2.5\n")
+    with pytest.raises(DataError, match="begins with '#'; take such lines out"):
+        msem.read_data(path)

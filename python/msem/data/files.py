@@ -37,6 +37,14 @@ STATISTICAL = {
     ".sas7bdat": "read_sas7bdat",
     ".xpt": "read_xport",
 }
+OTHERS = {  # files of rows that are read by other means
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), "pandas.read_excel"),
+    ".json": "pandas.read_json",
+    ".feather": "pandas.read_feather",
+    ".h5": "pandas.read_hdf",
+    **dict.fromkeys((".rds", ".rda", ".rdata"), "the package pyreadr, or write.csv() of R"),
+    ".mat": "scipy.io.loadmat",
+}
 UNREADABLE = (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 SEPARATORS = (",", ";", "\t", "|")
 EXACT = 2.0**53  # above it not every whole number is a double
@@ -61,6 +69,7 @@ WORDS = (  # what pandas takes for one
     *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+DECLARED = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
 NOWHERE = "\x1f"  # a character that no file has
 CODES = [
     sign * value
@@ -111,7 +120,7 @@ def read_data(
     Raises
     ------
     DataError
-        If the file cannot be read, has a name over several columns or a first line of numbers in the place of names,
+        If the file cannot be read or is one of Excel, JSON or R, has a name over several columns or a first line of numbers in the place of names,
         or lacks a variable of `labels` or `verbatim`.
     MissingFileError
         If there is no such file.
@@ -133,6 +142,7 @@ def read_data(
         raise ArgumentError("missing= names codes that are missing in every column: give them as a list")
     codes = [missing] if isinstance(missing, str | int | float) else list(missing)
     suffix = path.suffix.lower()
+    _require_kind(path)
     of_text = suffix not in PARQUET and suffix not in STATISTICAL
     words = several(verbatim)
     for given, option in ((words, "verbatim"), (names, "names"), (encoding, "encoding")):
@@ -155,6 +165,7 @@ def read_data(
 
 def read_chunks(path: Path) -> Iterator[pd.DataFrame]:
     """The rows of a text file, some at a time; `DataError` if it cannot be read."""
+    _require_kind(path)
     with reading(existing(path)):
         if not path.is_file():
             yield from pd.read_csv(path, na_values=list(MISSING), chunksize=ROWS)
@@ -173,6 +184,13 @@ def read_chunks(path: Path) -> Iterator[pd.DataFrame]:
                 holes.update(_with_holes(frame))
                 yield frame
         _warn_of_words(path, form, sorted(holes))
+
+
+def _require_kind(path: Path) -> None:
+    """Refuse a file that is none of text, by its suffix."""
+    other = OTHERS.get(path.suffix.lower())
+    if other:
+        raise DataError(f"{path} is no text file: read it by {other}, and give the data frame")
 
 
 @contextmanager
@@ -242,9 +260,13 @@ def _form(
         keep_default_na=False,
         encoding=encoding,
     )[0].tolist()
-    separator = _separator(lines)
+    declared = DECLARED.fullmatch(lines[0])  # as Excel writes it above the names
+    if declared:
+        del lines[0]
+    separator = declared[1] if declared else _separator(lines)
     options: dict[str, Any] = {
         "sep": separator,
+        "skiprows": int(bool(declared)),
         "encoding": encoding,
         "low_memory": False,
         "skipinitialspace": True,
@@ -258,6 +280,7 @@ def _form(
         _again(source),
         header=None,
         nrows=1,
+        skiprows=int(bool(declared)),
         dtype=str,
         sep=separator,
         encoding=encoding,
@@ -278,6 +301,9 @@ def _form(
         )
     else:
         _require_named(lines, len(first), separator)
+        if any(name != name.strip() for name in header):
+            header = [name.strip() or f"Unnamed: {k}" for k, name in enumerate(first)]  # as pandas calls them
+            options |= {"header": 0, "names": header}
     require_unique(header)
     require_known(words, header)
     known = [*MISSING, *map(str, missing)]
@@ -397,9 +423,11 @@ def _require_named(lines: Sequence[str], names: int, separator: str) -> None:
     longer = next((k for k, count in enumerate(counts) if count > names), None)
     if longer is None or (names > 1 and set(counts) == {names + 1}):
         return
-    hint = (
-        "; a comma as decimal mark takes another separator, such as a semicolon" if separator == "," else ""
-    )
+    hint = ""
+    if lines[0].startswith("#"):
+        hint = ": its first line begins with '#'; take such lines out of the file"
+    elif separator == ",":
+        hint = "; a comma as decimal mark takes another separator, such as a semicolon"
     raise DataError(
         f"row {longer + 1} below the header has {counts[longer]} fields, and the header names {names}{hint}"
     )
