@@ -120,8 +120,8 @@ def read_data(
     Raises
     ------
     DataError
-        If the file cannot be read or is one of Excel, JSON or R, has a name over several columns or a first line of numbers in the place of names,
-        or lacks a variable of `labels` or `verbatim`.
+        If the file cannot be read, is one of Excel, JSON or R, has a name over several columns or a first line of
+        numbers in the place of names, or lacks a variable of `labels` or `verbatim`.
     MissingFileError
         If there is no such file.
     ExtraError
