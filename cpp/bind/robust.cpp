@@ -1,5 +1,6 @@
 // Robust inference: what scaled chi-squares need of the saturated model.
 #include "bind/bind.hpp"
+#include "bind/rows.hpp"
 #include "bind/shapes.hpp"
 #include "likelihood/complete/cluster_products.hpp"
 #include "likelihood/complete/trace.hpp"
@@ -10,12 +11,12 @@ namespace {
 
 double trace(const CompleteClusters& clusters, const Vector& mean_w, const Matrix& cov_w,
              const Vector& mean_b, const Matrix& cov_b, const std::vector<bool>& fixed, bool with_means,
-             bool expected) {
+             bool expected, const Vector& counted) {
   const Moments moments{mean_w, mean_b, cov_w, cov_b};
   const TwoLevelData& data = clusters.whole().data();
   require_moments(moments, data.p, data.nboth, data.q);
   py::gil_scoped_release release;
-  return saturated_trace(data, moments, clusters.data(), {fixed, with_means, expected});
+  return saturated_trace(data, moments, clusters.data(), {fixed, with_means, expected}, counted);
 }
 
 py::tuple products_of_clusters(ConstVectorRef sizes, ConstMatrixRef means, ConstMatrixRef within,
@@ -28,12 +29,33 @@ py::tuple products_of_clusters(ConstVectorRef sizes, ConstMatrixRef means, Const
   return py::make_tuple(out.sizes, out.sums);
 }
 
+py::object products_of_clustered(const std::vector<Array>& unit, const std::vector<Array>& cluster,
+                                 const Codes& codes, py::ssize_t nclusters, const Vector& origin,
+                                 const Vector& scale) {
+  const ClusterProducts out = with_rows(unit, cluster, codes, nclusters, [&](const ClusteredRows& rows) {
+    return products_of_rows(rows, origin, scale);
+  });
+  return out.sizes.size() ? py::object(py::make_tuple(out.sizes, out.sums)) : py::none();
+}
+
+Matrix products_of_single(const std::vector<Array>& arrays, py::ssize_t nrows, const Vector& origin,
+                          const Vector& scale, const Weights& weights) {
+  const std::vector<Array> held = aligned(arrays);
+  const std::vector<Column> columns = columns_of(held, nrows);
+  const double* given = weights_of(weights, nrows);
+  py::gil_scoped_release release;
+  return row_products(columns, nrows, origin, scale, given);
+}
+
 }  // namespace
 
 void bind_robust(py::module_& m) {
   using namespace py::literals;
   m.def("saturated_trace", &trace, "clusters"_a, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a, "fixed"_a,
-        "with_means"_a = true, "expected"_a = false);
+        "with_means"_a = true, "expected"_a = false, "counted"_a = Vector());
   m.def("cluster_products", &products_of_clusters, "sizes"_a, "means"_a, "within"_a, "origin"_a, "scale"_a,
         "weights"_a);
+  m.def("products_of_rows", &products_of_clustered, "unit"_a, "cluster"_a, "codes"_a, "nclusters"_a,
+        "origin"_a, "scale"_a);
+  m.def("row_products", &products_of_single, "columns"_a, "nrows"_a, "origin"_a, "scale"_a, "weights"_a);
 }

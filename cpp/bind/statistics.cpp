@@ -3,6 +3,7 @@
 #include "bind/shapes.hpp"
 #include "data/counted_clusters.hpp"
 #include "data/dependence.hpp"
+#include "data/weights.hpp"
 
 namespace {
 
@@ -84,6 +85,47 @@ py::tuple simple(const std::vector<Array>& arrays, py::ssize_t nrows, const Weig
   return py::make_tuple(out.mean, out.scatter);
 }
 
+using Packed = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using Marked = py::array_t<bool, py::array::c_style>;
+
+msem::WeightScale weight_scale(const std::string& name) {
+  if (name == "size") return msem::WeightScale::size;
+  if (name == "effective") return msem::WeightScale::effective;
+  if (name == "none") return msem::WeightScale::none;
+  throw std::invalid_argument("weights are scaled to size, effective or none");
+}
+
+Packed weights_scaled(const Packed& weights, const std::optional<Codes>& codes, py::ssize_t nclusters,
+                      const std::optional<Marked>& counted, const std::string& scale) {
+  const py::ssize_t nrows = weights.size();
+  if ((codes && codes->size() != nrows) || (counted && counted->size() != nrows))
+    throw std::invalid_argument("weights must have one value per row");
+  const msem::WeightScale kind = weight_scale(scale);
+  Packed out(nrows);
+  const std::int64_t* of_rows = codes ? codes->data() : nullptr;
+  const bool* chosen = counted ? counted->data() : nullptr;
+  double* to = out.mutable_data();
+  const double* from = weights.data();
+  py::gil_scoped_release unlocked;
+  msem::scale_weights(from, nrows, of_rows, nclusters, chosen, kind, to);
+  return out;
+}
+
+py::tuple totals_of_weights(const Weights& weights, py::ssize_t nrows, const Weights& of_clusters,
+                            const std::optional<Codes>& codes) {
+  if (of_clusters && (!codes || codes->size() != nrows))
+    throw std::invalid_argument("weights of clusters need the cluster of every row");
+  const double *own = weights_of(weights, nrows), *level2 = of_clusters ? of_clusters->data() : nullptr;
+  const py::ssize_t J = of_clusters ? of_clusters->size() : 0;
+  const std::int64_t* of_rows = codes ? codes->data() : nullptr;
+  msem::WeightTotals found;
+  {
+    py::gil_scoped_release unlocked;
+    found = msem::weight_totals(own, nrows, level2, of_rows, J);
+  }
+  return py::make_tuple(found.sum, found.squares);
+}
+
 }  // namespace
 
 void bind_statistics(py::module_& m) {
@@ -95,6 +137,10 @@ void bind_statistics(py::module_& m) {
   m.def("counted_clusters", &clusters_by_size, py::arg("sizes"), py::arg("means"), py::arg("within"),
         py::arg("p"), py::arg("weights"),
         "Clusters put together by size, each counted by its weight: sizes, counts, means, scatter, ssw.");
+  m.def("scaled_weights", &weights_scaled, py::arg("weights"), py::arg("codes"), py::arg("nclusters"),
+        py::arg("counted"), py::arg("scale"), "Weights of rows as they enter the likelihood.");
+  m.def("weight_totals", &totals_of_weights, py::arg("weights"), py::arg("nrows"), py::arg("of_clusters"),
+        py::arg("codes"), "Sum of the weights of rows, times those of their clusters, and of their squares.");
   m.def("simple_statistics", &simple, py::arg("columns"), py::arg("nrows"), py::arg("weights") = py::none(),
         "Mean and sums of squares and products about it.");
   m.def("total_cov", &covariances, py::arg("sizes"), py::arg("counts"), py::arg("means"), py::arg("scatter"),

@@ -222,10 +222,22 @@ def saturated_trace(
     fixed: Sequence[bool],
     with_means: bool = True,
     expected: bool = False,
+    counted: _Floats = ...,  # how often the score of each cluster counts; once if empty
 ) -> float: ...
 def cluster_products(
     sizes: _Floats, means: _Floats, within: _Floats, origin: _Floats, scale: _Floats, weights: _Floats
 ) -> tuple[_Floats, list[_Floats]]: ...
+def products_of_rows(
+    unit: Sequence[_Floats],
+    cluster: Sequence[_Floats],
+    codes: NDArray[np.int64],
+    nclusters: int,
+    origin: _Floats,
+    scale: _Floats,
+) -> tuple[_Floats, list[_Floats]] | None: ...
+def row_products(
+    columns: Sequence[_Floats], nrows: int, origin: _Floats, scale: _Floats, weights: _Floats | None
+) -> _Floats: ...
 
 class _TwoLevelStatistics(TypedDict):
     sizes: _Floats  # (S,)
@@ -249,6 +261,16 @@ def cluster_arrays(
 def counted_clusters(
     sizes: _Floats, means: _Floats, within: _Floats, p: int, weights: _Floats
 ) -> tuple[_Floats, _Floats, _Floats, _Floats, _Floats]: ...  # (S,), (S,), (S, m), (S, m, m), (p, p)
+def scaled_weights(
+    weights: _Floats,
+    codes: NDArray[np.int64] | None,
+    nclusters: int,
+    counted: NDArray[np.bool_] | None,
+    scale: str,
+) -> _Floats: ...
+def weight_totals(
+    weights: _Floats | None, nrows: int, of_clusters: _Floats | None, codes: NDArray[np.int64] | None
+) -> tuple[float, float]: ...
 def simple_statistics(
     columns: Sequence[_Floats], nrows: int, weights: _Floats | None = None
 ) -> tuple[_Floats, _Floats]: ...  # (m,), (m, m)

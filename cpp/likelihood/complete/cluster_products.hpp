@@ -5,6 +5,7 @@
 // sums that are formed once for all models and parameters.
 #pragma once
 
+#include "data/statistics.hpp"
 #include "likelihood/complete/twolevel.hpp"
 
 namespace msem {
@@ -18,5 +19,14 @@ struct ClusterProducts {
 // at least 0 and one for each cluster; empty: 1.
 ClusterProducts cluster_products(const ClusterData& clusters, const Vector& origin, const Vector& scale,
                                  const Vector& weights);
+
+// The same from rows that come cluster by cluster, in the order of their codes, without weights; otherwise
+// without sizes. Nothing is kept of the single clusters.
+ClusterProducts products_of_rows(const ClusteredRows& rows, const Vector& origin, const Vector& scale);
+
+// The same of rows of a single level as clusters of size one, each score as often as its row's weight says;
+// weights may be null.
+Matrix row_products(const std::vector<Column>& columns, Index nrows, const Vector& origin,
+                    const Vector& scale, const double* weights);
 
 }  // namespace msem

@@ -9,21 +9,26 @@ namespace msem {
 // sums of x_a x_b x_c x_d with a <= b <= c <= d, x_0 = 1, and only these are formed.
 class FourthMoments {
  public:
-  static constexpr Index kRows = 256;  // rows taken at a time
+  static constexpr Index kRows = 128;  // taken at a time, so that their products stay near
 
   explicit FourthMoments(Index variables);
-  // Products of up to kRows rows, of which x(., a) is variable a; t becomes their rows of t. Weights of the
-  // rows, or null.
-  void add(const Matrix& x, Index count, const double* weights, Eigen::Ref<Matrix> t);
+  // Where the values of variable a for the next rows are to be put.
+  double* variable(Index a) { return factors_.col(1 + a).data(); }
+  // Adds the products of up to kRows rows. Weights of the rows, or null.
+  void add(Index count, const double* weights);
+  // The rows of t that were added last.
+  void copy(Index count, Eigen::Ref<Matrix> t) const;
   // The sums of all that was added, of length 1 + m + m (m + 1) / 2 on both sides.
   Matrix sums() const;
 
  private:
   Index width_;                // m + 1
   std::vector<Index> column_;  // of the pair a <= b in t, at a * width + b
-  std::vector<Index> start_;   // of the products with second factor b
-  Matrix left_;                // pairs by their second factor, weighted
-  Matrix right_;               // pairs by their first factor
+  std::vector<Index> pair_;    // of the same among the products
+  std::vector<Index> start_;   // of the sums of products with second factor b
+  Matrix factors_;             // 1 and x
+  Matrix pairs_;               // products of two, ordered by the first
+  Matrix counted_;             // the same times the weights
   Matrix lanes_;               // sums, a register for each
 };
 

@@ -30,6 +30,7 @@ class RowProducts {
   RowProducts(const Matrix& u, const TwoLevelData& d, const Matrix& shrink) : width_(u.cols()) {
     const Index packed = width_ * (width_ + 1) / 2, sizes = d.sizes.size(), p = shrink.cols();
     for (Matrix& sum : sums_) sum.setZero(packed, p);
+    const Matrix counted = scale_rows(d.row_sign, u);
     Index row = 0;
     for (Index first = 0; first < sizes; first += kSizes) {
       const Index count = std::min(kSizes, sizes - first);
@@ -37,10 +38,11 @@ class RowProducts {
       for (Index s = 0; s < count; ++s) {
         const Index begin = row;
         while (row < u.rows() && d.size_index[row] == first + s) ++row;
-        const auto part = u.middleRows(begin, row - begin);
+        const auto part = u.middleRows(begin, row - begin), other = counted.middleRows(begin, row - begin);
         Index at = 0;
         for (Index j = 0; j < width_; ++j) {
-          products.col(s).segment(at, width_ - j) = apply_transposed(part.rightCols(width_ - j), part.col(j));
+          products.col(s).segment(at, width_ - j) =
+              apply_transposed(part.rightCols(width_ - j), other.col(j));
           at += width_ - j;
         }
       }

@@ -37,20 +37,21 @@ class Margin {
   Matrix whiten(const Matrix& x) const { return chol_.whiten(x); }
   const Cholesky& chol() const { return chol_; }
 
-  // Sum of squared scores over information: per cluster `n` observations whose whitened sum of values is
-  // `sum` and of products about `mean` is `products` (packed, nullptr for none).
+  // Sum of squared scores over information: per cluster `n` observations with whitened mean `mean` and
+  // products `product` about it, whose score counts `weight` times.
   template <class Products>
-  double trace(const Vector& n, const Matrix& mean, double total, bool means, const Products& product) const {
+  double trace(const Vector& n, const Vector& weight, const Matrix& mean, double total, bool means,
+               const Products& product) const {
     double out = 0;
     for (Index l = 0; l < size(); ++l) {
       for (Index i = std::max(l, nfixed); i < size(); ++i) {
         Vector score = n.cwiseProduct(mean.col(i)).cwiseProduct(mean.col(l)) + product(i, l);
         if (i == l) score -= n;
-        out += score.squaredNorm() / total * (i == l ? 0.5 : 1.0);
+        out += score.cwiseProduct(weight).squaredNorm() / total * (i == l ? 0.5 : 1.0);
       }
     }
     for (Index i = nfixed; means && i < size(); ++i) {
-      out += n.cwiseProduct(mean.col(i)).squaredNorm() / total;
+      out += n.cwiseProduct(weight).cwiseProduct(mean.col(i)).squaredNorm() / total;
     }
     return out;
   }
@@ -61,7 +62,7 @@ class Margin {
 
 // What a block of clusters looks like in canonical coordinates.
 struct CanonicalClusters {
-  Vector n;
+  Vector n, weight;
   Matrix r, shrink, y;  // residual means, D, n D r: clusters x b
   Matrix x, z;          // whitened: clusters x k, x q
   Matrix within;        // packed products: clusters x p(p+1)/2
@@ -70,7 +71,7 @@ struct CanonicalClusters {
 class CanonicalSaturated {
  public:
   bool prepare(const TwoLevelData& data, const Moments& m, const SaturatedTraceOptions& options);
-  double trace(const ClusterData& clusters) const;
+  double trace(const ClusterData& clusters, const Vector& counted) const;
 
  private:
   CanonicalClusters canonical(const ClusterData& clusters, Index first, Index count) const;
@@ -287,22 +288,25 @@ double CanonicalSaturated::margins(const CanonicalClusters& c) const {
   const Index p = d_->p;
   const auto products = [&](Index i, Index l) { return c.within.col(packed(b_ + i, b_ + l, p)); };
   const Vector ones = Vector::Ones(c.n.size()), zeros = Vector::Zero(c.n.size());
-  double out = x_.trace(c.n, c.x, d_->nobs, means_, products);
-  out += z_.trace(ones, c.z, d_->nclusters, means_, [&](Index, Index) -> const Vector& { return zeros; });
+  double out = x_.trace(c.n, c.weight, c.x, d_->nobs, means_, products);
+  out += z_.trace(ones, c.weight, c.z, d_->nclusters, means_,
+                  [&](Index, Index) -> const Vector& { return zeros; });
   return out;
 }
 
-double CanonicalSaturated::trace(const ClusterData& clusters) const {
+double CanonicalSaturated::trace(const ClusterData& clusters, const Vector& counted) const {
   double out = 0;
   Cholesky chol;
   if (b_ && !expected_ && !chol.compute(observed())) return std::numeric_limits<double>::quiet_NaN();
   Matrix e2 = Matrix::Zero(pairs(), 1), eu = e2, u2 = e2, coefficients = Matrix::Zero(b_ * width_, 1);
   for (Index first = 0; first < clusters.sizes.size(); first += kBlock) {
     const Index count = std::min(kBlock, clusters.sizes.size() - first);
-    const CanonicalClusters c = canonical(clusters, first, count);
+    CanonicalClusters c = canonical(clusters, first, count);
+    c.weight = counted.size() ? Vector(counted.segment(first, count)) : Vector::Ones(count);
     out += margins(c);
     if (b_ == 0) continue;
     Matrix s = scores(c);
+    if (counted.size()) s = scale_cols(s, c.weight);
     if (expected_) {
       const auto e = s.topRows(pairs()), u = s.middleRows(pairs(), pairs());
       e2 += e.rowwise().squaredNorm();
@@ -319,19 +323,20 @@ double CanonicalSaturated::trace(const ClusterData& clusters) const {
 }  // namespace
 
 double saturated_trace(const TwoLevelData& data, const Moments& saturated, const ClusterData& clusters,
-                       const SaturatedTraceOptions& options) {
+                       const SaturatedTraceOptions& options, const Vector& counted) {
   const Index p = data.p, q = data.q, total = clusters.sizes.size();
   const bool shapes = clusters.means.rows() == total && clusters.means.cols() == p + q &&
                       clusters.within.rows() == total && clusters.within.cols() == p * (p + 1) / 2 &&
                       static_cast<Index>(options.fixed.size()) == p + q && saturated.mean_w.size() == p &&
-                      saturated.mean_b.size() == data.nboth + q;
+                      saturated.mean_b.size() == data.nboth + q &&
+                      (counted.size() == 0 || counted.size() == total);
   if (!shapes) throw std::invalid_argument("statistics of clusters have inconsistent shapes");
   for (Index i = 0; i < data.nboth; ++i) {
     if (options.fixed[i]) throw std::invalid_argument("moments of variables at both levels must be free");
   }
   CanonicalSaturated canonical;
   if (!canonical.prepare(data, saturated, options)) return std::numeric_limits<double>::quiet_NaN();
-  return canonical.trace(clusters);
+  return canonical.trace(clusters, counted);
 }
 
 }  // namespace msem

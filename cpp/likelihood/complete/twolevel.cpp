@@ -13,6 +13,7 @@ constexpr double kFullRank = 1e-4;  // pivot of a correlation matrix from which 
 // Rows whose cross-products equal a positive semidefinite scatter matrix of `count` clusters, at most count -
 // 1 of them when the clusters are counted in whole numbers.
 Matrix factor_rows(const Matrix& scatter) {
+  if ((scatter.array() == 0).all()) return Matrix(0, scatter.rows());  // as of a cluster by itself
   const Vector scale = scatter.diagonal().cwiseAbs().cwiseSqrt();
   const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
   const Matrix correlation = scale_both(inverse, scatter);
@@ -55,6 +56,7 @@ TwoLevelData::TwoLevelData(Index nboth_, const Matrix& ssw_, const Vector& sizes
   }
   rows.setZero(total, 1 + m);
   row_size.resize(total);
+  row_sign.setOnes(total);
   Index at = 0;
   for (Index s = 0; s < s_count; ++s) {
     const Index height = 1 + parts[s].rows();
@@ -102,11 +104,24 @@ bool TwoLevelPoint::prepare(const TwoLevelData& data, const Moments& moments) {
   mu_.tail(q) += moments.mean_b.tail(q);
   slopes_.setZero(p, q);
   projection_.setZero(b + q, p);
-  rows_z_.resize(data.rows.rows(), q);
   if (q) {
     const Matrix cov_z = moments.cov_b.bottomRightCorner(q, q);
     if (!chol_z_.compute(cov_z) || !regular(chol_z_, cov_z.diagonal())) return false;
     slopes_.topRows(b) = chol_z_.solve(Matrix(moments.cov_b.bottomLeftCorner(q, b))).transpose();
+  }
+  double log_det = 0;
+  if (p && !diagonalise(moments, log_det)) return false;
+  // functions of the size are not interpolated near the edge of the domain
+  if (p && data.condensed && lambda_.minCoeff() >= data.least_eigenvalue) data_ = data.condensed.get();
+  prepare_cluster_part();
+  return (p == 0 || prepare_unit_part(log_det)) && std::isfinite(value_);
+}
+
+void TwoLevelPoint::prepare_cluster_part() {
+  const TwoLevelData& data = *data_;
+  const Index q = data.q;
+  rows_z_.resize(data.rows.rows(), q);
+  if (q) {
     z_residual_ = chol_z_.whiten(data.z_mean - mu_.tail(q));
     const Matrix half = chol_z_.whiten(data.z_scatter);
     z_scatter_ = chol_z_.whiten(half.transpose());
@@ -116,7 +131,6 @@ bool TwoLevelPoint::prepare(const TwoLevelData& data, const Moments& moments) {
     rows_z_ = chol_z_.whiten(centred.transpose()).transpose();
     value_ += data.nclusters * (static_cast<double>(q) * kLog2Pi + chol_z_.log_det()) + z_scatter_.trace();
   }
-  return (p == 0 || prepare_unit_part(moments)) && std::isfinite(value_);
 }
 
 // V and lambda. Within-only variables x have lambda = 0: what is left is the problem of the variables at both
@@ -152,11 +166,9 @@ bool TwoLevelPoint::diagonalise(const Moments& moments, double& log_det) {
   return true;
 }
 
-bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
+bool TwoLevelPoint::prepare_unit_part(double log_det) {
   const TwoLevelData& data = *data_;
   const Index p = data.p, q = data.q, b = data.nboth;
-  double log_det = 0;
-  if (!diagonalise(moments, log_det)) return false;
   shrink_ = one_plus_outer(data.sizes, lambda_);
   if (!(shrink_.minCoeff() > kEdge)) return false;
   value_ += data.nobs * log_det + data.counts.dot(shrink_.array().log().matrix().rowwise().sum());
@@ -177,7 +189,7 @@ bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
     double sum = 0;
     for (Index r = 0; r < scaled_.rows(); ++r) {
       const double x = scaled_(r, i), y = data.row_size[r] * shrink_(data.size_index[r], i) * x;
-      sum += x * y;
+      sum += data.row_sign[r] * x * y;
       scaled_(r, i) = y;
     }
     value_ += sum;
@@ -188,13 +200,14 @@ bool TwoLevelPoint::prepare_unit_part(const Moments& moments) {
 Canonical TwoLevelPoint::canonical_gradient() const {
   const TwoLevelData& d = *data_;
   Canonical g;
-  g.c = -cross(scaled_, scaled_);
+  const Matrix counted = scale_rows(d.row_sign, scaled_);
+  g.c = -cross(scaled_, counted);
   g.c.diagonal() += apply_transposed(shrink_, d.counts.cwiseProduct(d.sizes));
-  g.w = -weighted_cross(scaled_, d.row_size.cwiseInverse(), scaled_) - ssw_;
+  g.w = -weighted_cross(scaled_, d.row_size.cwiseInverse(), counted) - ssw_;
   g.w.diagonal() += apply_transposed(shrink_, d.counts);
   g.w.diagonal().array() += d.nobs - d.nclusters;
-  g.m = -2 * apply_transposed(scaled_, d.rows.col(0));
-  g.b = -2 * cross(scaled_, rows_z_);
+  g.m = -2 * apply_transposed(counted, d.rows.col(0));
+  g.b = -2 * cross(counted, rows_z_);
   return g;
 }
 

@@ -15,6 +15,8 @@
 //   * C may be indefinite: the domain is Sigma_w > 0, Sigma_zz > 0 and 1 + n lambda > 0 for every size n.
 #pragma once
 
+#include <memory>
+
 #include "likelihood/whitened.hpp"
 
 namespace msem {
@@ -28,6 +30,7 @@ struct TwoLevelData {
   Vector origin;                  // p + q, subtracted from all means
   Matrix rows;                    // R x (1 + p + q)
   Vector row_size;                // R, the cluster size each row belongs to
+  Vector row_sign;                // R, 1, or -1 for rows whose products are taken away
   std::vector<Index> size_index;  // R, its position in `sizes`
   Vector z_mean;                  // q, about origin
   Matrix z_scatter;               // q x q, about z_mean
@@ -35,10 +38,20 @@ struct TwoLevelData {
   // means: S x (p+q); scatter: S matrices (p+q)^2 about these means, stacked as columns.
   TwoLevelData(Index nboth, const Matrix& ssw, const Vector& sizes, const Vector& counts, const Matrix& means,
                const Matrix& scatter);
+  TwoLevelData() = default;
+
+  // The same with few sizes in place of very many, for eigenvalues lambda from `least_eigenvalue` on; or
+  // null.
+  std::shared_ptr<const TwoLevelData> condensed;
+  double least_eigenvalue = 0;
 
   // K[i,k] = sum_s J_s n_s^r D_si D_sk for the shrinkage D of each size, N - J added for r = 0.
   Matrix shrinkage_weights(const Matrix& shrink, int power) const;
 };
+
+// Data whose likelihood is that of these to rounding, with as many sizes as take to interpolate functions of
+// the size; null where these are not many fewer. Sets `least_eigenvalue`.
+std::shared_ptr<const TwoLevelData> condensed_sizes(TwoLevelData& data);
 
 // Statistics of single clusters: a view of arrays that somebody else keeps.
 struct ClusterData {
@@ -72,7 +85,8 @@ class TwoLevelPoint : public TwoLevelKernel {
  private:
   Canonical canonical_gradient() const;
   bool diagonalise(const Moments& moments, double& log_det);
-  bool prepare_unit_part(const Moments& moments);
+  void prepare_cluster_part();
+  bool prepare_unit_part(double log_det);
   Moments assemble(const Matrix& g_w, const Matrix& g_c, const Vector& g_m, const Matrix& g_b,
                    const Matrix& g_zz, const Vector& g_z) const;
   Whitened whiten_within(const Tangents& t) const;
@@ -97,7 +111,9 @@ class TwoLevelPoint : public TwoLevelKernel {
 
 class CompleteLikelihood : public Likelihood {
  public:
-  explicit CompleteLikelihood(TwoLevelData data) : data_(std::move(data)) {}
+  explicit CompleteLikelihood(TwoLevelData data) : data_(std::move(data)) {
+    data_.condensed = condensed_sizes(data_);
+  }
   Layout layout() const override { return shape().layout(); }
   std::unique_ptr<LikelihoodPoint> at(Implied moments) const override;
   std::vector<double> units() const override;

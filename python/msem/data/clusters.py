@@ -212,7 +212,15 @@ class ClusterStatistics:
             sizes, products = self.weighting.scaled(sizes, products, sums)
         return sizes, means, products
 
-    def values(self, names: Sequence[str], *, centred: bool = False) -> Floats:
+    @property
+    def units_of_clusters(self) -> Floats:
+        """Rows of each cluster, shape (J,)."""
+        return self.cluster_arrays((), ())[0]
+
+    def cluster_products(self, *of: object) -> None:
+        """None: rows were not kept."""
+
+    def row_values(self, names: Sequence[str]) -> list[Floats]:
         """Rows were not kept; always `DataError`."""
         raise DataError(NO_ROWS)
 

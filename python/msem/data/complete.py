@@ -21,7 +21,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays, vech_index
 from msem.data.checks import require_covariance
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
-from msem.data.products import ClusterProducts, cluster_products
+from msem.data.products import ClusterProducts, cluster_products, products_of_rows, row_products
 from msem.data.screening import (
     Finding,
     dependent,
@@ -185,13 +185,15 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes):
     def clusters(self, rows: Rows) -> ClusterArrays:
         """Independent units of the rows; see `Statistics.clusters`."""
         if self.unit:
+            if rows.sampled is None and rows.keeps_products:
+                return ClustersOfRows(self, rows)
             return ClusterArrays(*rows.cluster_arrays(self.unit, self.cluster), rows.sampled)
         centred = not self.means.any()  # as samples of models without mean structure are
         if rows.cluster_count is not None:
             sizes, means, within = rows.cluster_arrays(self.cluster, ())
             about = sizes @ means / sizes.sum() if centred else 0.0
             return ClusterArrays(sizes, means - about, within, rows.sampled)
-        return row_arrays(rows.values(self.cluster, centred=centred), rows.sampled)
+        return RowArrays(rows.row_values(self.cluster), rows.sampled, rows.weights, centred=centred)
 
     def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[SampleStatistics, ClusterArrays]:
         """Statistics and clusters of some of the variables, each at one level only."""
@@ -397,11 +399,14 @@ class ClusterArrays(CountedClusters):
         expected: bool,
     ) -> float | None:
         """Trace of the saturated model; see `Clusters.saturated_trace`."""
-        if self.products is not None or self.sampled is not None:
+        design = None if self.sampled is None else self.sampled.design
+        if self.products is not None or design is not None:  # of which a unit may be several clusters
             return None
+        own = None if self.sampled is None else self.sampled.weights
         within, between = levels
         moments = within.mean, within.cov, between.mean, between.cov
-        return _core.saturated_trace(self.of(likelihood), *moments, fixed, means, expected)
+        counted = np.empty(0) if own is None else own
+        return _core.saturated_trace(self.of(likelihood), *moments, fixed, means, expected, counted)
 
     def posterior(
         self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
@@ -425,9 +430,113 @@ class ClusterArrays(CountedClusters):
         return cluster_products(self.sizes, self.means, self.within, squares)
 
 
-def row_arrays(values: Floats, sampled: Sampled | None = None) -> ClusterArrays:
-    """The rows of a single level as clusters, from their values, shape (N, q)."""
-    return ClusterArrays(np.ones(len(values)), values, np.empty((len(values), 0)), sampled)
+class ClustersOfRows(ClusterArrays):
+    """The clusters of the rows without weights that statistics are of, whose arrays are made when they are asked for.
+
+    Parameters
+    ----------
+    statistics : SampleStatistics
+    rows : Rows
+    """
+
+    statistics: SampleStatistics
+    rows: Rows
+
+    def __init__(self, statistics: SampleStatistics, rows: Rows) -> None:
+        for name, value in (("statistics", statistics), ("rows", rows), ("sampled", rows.sampled)):
+            object.__setattr__(self, name, value)
+
+    @cached_property
+    def _arrays(self) -> tuple[Floats, Floats, Floats]:
+        return self.rows.cluster_arrays(self.statistics.unit, self.statistics.cluster)
+
+    @cached_property
+    def sizes(self) -> Floats:
+        """Units in each."""
+        return self.rows.units_of_clusters
+
+    @cached_property
+    def means(self) -> Floats:
+        """Cluster vectors."""
+        return self._arrays[1]
+
+    @cached_property
+    def within(self) -> Floats:
+        """Products about the cluster means."""
+        return self._arrays[2]
+
+    @property
+    def of_units(self) -> bool:
+        """Always: they are of two levels."""
+        return True
+
+    @cached_property
+    def products(self) -> ClusterProducts | None:
+        """Sums of products; from the rows at once where they come cluster by cluster."""
+        s = self.statistics
+        spread = np.sqrt(np.diag(s.cluster_scatter) / s.nclusters)
+        mean = s.counts @ s.means / s.nclusters
+        found = products_of_rows(self.rows, s.unit, s.cluster, mean, spread, s.sizes)
+        return super().products if found is None else found
+
+
+class RowArrays(ClusterArrays):
+    """The rows of a single level as clusters of one; their values are put together when they are asked for.
+
+    Parameters
+    ----------
+    columns : sequence of ndarray, shape (N,)
+    sampled : Sampled, optional
+    weights : ndarray, shape (N,), optional
+        For means that values are about.
+    centred : bool
+        Whether values are about their means.
+    """
+
+    columns: tuple[Floats, ...]
+    about: Floats
+
+    def __init__(
+        self,
+        columns: Sequence[Floats],
+        sampled: Sampled | None = None,
+        weights: Floats | None = None,
+        *,
+        centred: bool = False,
+    ) -> None:
+        about = [np.average(column, weights=weights) if centred else 0.0 for column in columns]
+        for name, value in (("columns", tuple(columns)), ("about", np.array(about)), ("sampled", sampled)):
+            object.__setattr__(self, name, value)
+
+    @cached_property
+    def sizes(self) -> Floats:
+        """One unit each."""
+        return np.ones(len(self.columns[0]))
+
+    @cached_property
+    def means(self) -> Floats:
+        """Their values."""
+        out = np.empty((len(self.columns), len(self.columns[0])))
+        for row, column, origin in zip(out, self.columns, self.about, strict=True):
+            np.subtract(column, origin, out=row)
+        return out.T
+
+    @cached_property
+    def within(self) -> Floats:
+        """Nothing."""
+        return np.empty((len(self.columns[0]), 0))
+
+    @property
+    def of_units(self) -> bool:
+        """Never."""
+        return False
+
+    @cached_property
+    def products(self) -> ClusterProducts | None:
+        """Sums of products; see `ClusterArrays`."""
+        if self.sampled is not None and self.sampled.design is not None:
+            return None
+        return row_products(self.columns, self.about, None if self.sampled is None else self.sampled.weights)
 
 
 def positions(names: Sequence[str], available: Sequence[str]) -> list[int]:
@@ -748,7 +857,7 @@ def sizes_of(statistics: Statistics, rows: Rows | None) -> tuple[Floats, Floats]
     if rows is None:
         return statistics.sizes, statistics.counts
     if not statistics.unit:
-        return np.ones(1), np.array([float(len(rows.values(statistics.cluster[:1])))])
+        return np.ones(1), np.array([float(len(rows.row_values(statistics.cluster[:1])[0]))])
     sizes, counts = np.unique(np.bincount(rows.cluster_of_row), return_counts=True)
     return sizes.astype(np.float64), counts.astype(np.float64)
 

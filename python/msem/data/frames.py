@@ -198,13 +198,29 @@ class ClusteredData:
         """Statistics of clusters that were asked for, of weighted rows: those of the sample are made of them."""
         return {}
 
-    def values(self, names: Sequence[str], *, centred: bool = False) -> Floats:
-        """Values of variables, shape (N, p); about their means if `centred`."""
+    def values(self, names: Sequence[str]) -> Floats:
+        """Values of variables, shape (N, p)."""
         columns = columns_of(self, names)
         out = np.empty((len(columns), self.nobs))
         for row, column in zip(out, columns, strict=True):
-            np.subtract(column, np.average(column, weights=self.weights) if centred else 0.0, out=row)
+            row[:] = column
         return out.T
+
+    @property
+    def units_of_clusters(self) -> Floats:
+        """Rows of each cluster, shape (J,)."""
+        return np.bincount(cluster_codes(self), minlength=len(self.clusters)).astype(np.float64)
+
+    def cluster_products(
+        self, unit: Sequence[str], cluster: Sequence[str], origin: Floats, scale: Floats
+    ) -> tuple[Floats, list[Floats]] | None:
+        """Sums of products by size; None where rows do not come cluster by cluster."""
+        columns = columns_of(self, unit), columns_of(self, cluster)
+        return _core.products_of_rows(*columns, cluster_codes(self), len(self.clusters), origin, scale)
+
+    def row_values(self, names: Sequence[str]) -> list[Floats]:
+        """Values of each variable, shape (N,)."""
+        return columns_of(self, names)
 
     @property
     def cluster_of_row(self) -> NDArray[np.int64]:
@@ -367,8 +383,10 @@ class ClusteredData:
     def weight_totals(self) -> Floats:
         """Sums of the weights of units, clusters included, and of their squares; of those of clusters, and squares."""
         level2 = None if self.sampled is None else self.sampled.weights
-        known = [self.overall_weights, level2]
-        return np.concatenate([np.ones(2) if own is None else [own.sum(), own @ own] for own in known])
+        of_rows = None if self.codes is None else level2
+        units = _core.weight_totals(self.weights, self.nobs, of_rows, self.codes)
+        clusters = (1.0, 1.0) if level2 is None else _core.weight_totals(level2, len(level2), None, None)
+        return np.array([*units, *clusters])
 
     def informative(self, unit: Sequence[str]) -> Bools | None:
         """Rows with a value of any of these variables; None if all are."""

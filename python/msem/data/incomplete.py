@@ -16,10 +16,10 @@ from msem.data.arrays import LevelArrays
 from msem.data.complete import (
     SAME,
     ClusterArrays,
+    RowArrays,
     SampleStatistics,
     level_statistics,
     positions,
-    row_arrays,
     sizes_of,
 )
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
@@ -537,7 +537,7 @@ def clusters_of_rows(data: ClusteredData, variables: Variables) -> Clusters:
     """
     unit, cluster = variables.unit, variables.cluster
     if not unit and data.complete:
-        return row_arrays(data.values(cluster))
+        return RowArrays(columns_of(data, cluster))
     columns = columns_of(data, cluster)
     if not unit:
         codes = np.arange(len(columns[0]), dtype=np.int64)

@@ -6,8 +6,10 @@ products within. So sums over clusters of products of scores are functions of su
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,19 @@ Floats = NDArray[np.float64]
 LONGEST = 160  # length of t from which its products take more space than they save time
 WORTH = 4  # clusters of a size, for each element of t, from which its products save time
 ENOUGH = 1024  # clusters from which a point among the data, and the spread about it, are known well enough
+
+
+class ClusterRows(Protocol):
+    """Rows that come in clusters."""
+
+    @property
+    def cluster_count(self) -> int | None:
+        """Clusters."""
+
+    def cluster_products(
+        self, unit: Sequence[str], cluster: Sequence[str], origin: Floats, scale: Floats
+    ) -> tuple[Floats, list[Floats]] | None:
+        """Sizes and sums of products; None where they do not follow from the rows at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +112,8 @@ def cluster_products(
     weights : ndarray, shape (J,), optional
         Of the products.
     """
-    m = means.shape[1]
-    length = 1 + m + m * (m + 1) // 2 + within.shape[1]
-    if length > LONGEST or len(sizes) < WORTH * length:
-        return None
-    if len(sizes) < WORTH * length * _distinct(sizes):
+    length = _length(means.shape[1], within.shape[1])
+    if not worth(length, len(sizes), 1) or not worth(length, len(sizes), _distinct(sizes)):
         return None
     some = means[:: max(1, len(means) // ENOUGH)]
     origin, scale = some.mean(axis=0), some.std(axis=0)
@@ -111,6 +123,70 @@ def cluster_products(
     known = np.empty(0) if weights is None else weights
     found, sums = _core.cluster_products(sizes, means, within, origin, scale, known)
     return ClusterProducts(found, sums, origin, scale, within.shape[1])
+
+
+def row_products(
+    columns: Sequence[Floats], about: Floats, weights: Floats | None = None
+) -> ClusterProducts | None:
+    """The same of rows of a single level as clusters of one; None where it does not pay.
+
+    Parameters
+    ----------
+    columns : sequence of ndarray, shape (N,)
+    about : ndarray, shape (q,)
+        What is taken from their values.
+    weights : ndarray, shape (N,), optional
+        Of the rows, whose squares are those of the products.
+    """
+    nrows = len(columns[0]) if columns else 0
+    if not worth(_length(len(columns), 0), nrows, 1):
+        return None
+    some = np.array([column[:: max(1, nrows // ENOUGH)] for column in columns])
+    origin, scale = some.mean(axis=1), some.std(axis=1)
+    if not (scale > 0).all():
+        scale = np.array([column.std() for column in columns])
+        scale = np.where(scale > 0, scale, 1.0)
+    found = _core.row_products(list(columns), nrows, origin, scale, weights)
+    return ClusterProducts(np.ones(1), [found], origin - about, scale, 0)
+
+
+def _length(m: int, nwithin: int) -> int:
+    """Length of t."""
+    return 1 + m + m * (m + 1) // 2 + nwithin
+
+
+def worth(length: int, count: int, distinct: int) -> bool:
+    """Whether products of t of some length pay for so many clusters of so many sizes."""
+    return length <= LONGEST and count >= WORTH * length * distinct
+
+
+def products_of_rows(
+    rows: ClusterRows,
+    unit: Sequence[str],
+    cluster: Sequence[str],
+    mean: Floats,
+    spread: Floats,
+    sizes: Floats,
+) -> ClusterProducts | None:
+    """The same of the clusters of rows; None where it does not pay, or rows do not come cluster by cluster.
+
+    Parameters
+    ----------
+    rows : ClusterRows
+    unit, cluster : sequence of str
+        Variables measured on units and on clusters.
+    mean, spread : ndarray, shape (p + q,)
+        Of the cluster vectors.
+    sizes : ndarray, shape (S,)
+        Distinct sizes.
+    """
+    p, count = len(unit), rows.cluster_count
+    nwithin = p * (p + 1) // 2
+    if count is None or not worth(_length(p + len(cluster), nwithin), count, len(sizes)):
+        return None
+    scale = np.where(spread > 0, spread, 1.0)
+    found = rows.cluster_products(unit, cluster, mean, scale)
+    return None if found is None else ClusterProducts(*found, mean, scale, nwithin)
 
 
 def _distinct(sizes: Floats) -> int:

@@ -80,22 +80,22 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
 
     # what is known without slopes
 
-    @property
+    @cached_property
     def nobs(self) -> float:
         """Units."""
         return float(self.reduced.weight @ self.reduced.sizes)
 
-    @property
+    @cached_property
     def nclusters(self) -> float:
         """Clusters."""
         return float(self.reduced.weight.sum())
 
-    @property
+    @cached_property
     def sizes(self) -> Floats:
         """Distinct cluster sizes, ascending."""
         return np.unique(self.reduced.sizes)
 
-    @property
+    @cached_property
     def counts(self) -> Floats:
         """How many clusters there are of each size."""
         at = np.searchsorted(self.sizes, self.reduced.sizes)

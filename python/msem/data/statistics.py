@@ -111,8 +111,17 @@ class Rows(Protocol):
     def cluster_arrays(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats, Floats]:
         """Sizes, means and products within of every cluster; see `ClusterArrays`."""
 
-    def values(self, names: Sequence[str], *, centred: bool = False) -> Floats:
-        """Values of variables, shape (N, p); about their means if `centred`."""
+    @property
+    def units_of_clusters(self) -> Floats:
+        """Rows of each cluster, shape (J,)."""
+
+    def cluster_products(
+        self, unit: Sequence[str], cluster: Sequence[str], origin: Floats, scale: Floats
+    ) -> tuple[Floats, list[Floats]] | None:
+        """Sums of products of the statistics of clusters, by size; see `ClusterProducts`. None: not from these rows."""
+
+    def row_values(self, names: Sequence[str]) -> list[Floats]:
+        """Values of each variable, shape (N,)."""
 
     @property
     def cluster_of_row(self) -> NDArray[np.int64]:

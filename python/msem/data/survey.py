@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.data.columns import Bools, Columns, float_column, kept_ids, listed, missing_ids
 from msem.errors import DataError
 from msem.settings import Settings
@@ -575,14 +576,8 @@ def scaled_units(weights: Floats, codes: Ints | None, scale: Scale, counted: Boo
     counted : ndarray of bool, shape (N,), optional
         Units that have any value; default: all.
     """
-    if scale == "none":
-        return weights
-    own = np.zeros(len(weights), dtype=np.int64) if codes is None else codes
-    part = np.ones(len(weights)) if counted is None else counted.astype(np.float64)
-    total = np.bincount(own, weights * part)
-    size = np.bincount(own, part) if scale == "size" else total**2 / np.bincount(own, weights**2 * part)
-    factor = np.divide(size, total, out=np.ones_like(total), where=total > 0)
-    return weights * factor[own]
+    nclusters = 0 if codes is None or not len(codes) else int(codes.max()) + 1
+    return weights if scale == "none" else _core.scaled_weights(weights, codes, nclusters, counted, scale)
 
 
 def whole_sizes(sizes: Floats) -> Floats:
@@ -593,7 +588,8 @@ def whole_sizes(sizes: Floats) -> Floats:
 
 def effective(weights: Floats) -> float:
     """Effective size of a sample with these weights, (sum w)^2 / sum w^2 (Kish, 1965)."""
-    return float(weights.sum() ** 2 / (weights @ weights))
+    total, squares = _core.weight_totals(weights, len(weights), None, None)
+    return total**2 / squares
 
 
 def shared_design(sampled: Sequence[Sampled | None]) -> Design | Replication | None:

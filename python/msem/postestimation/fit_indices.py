@@ -569,7 +569,6 @@ def _gfi(inputs: FitMeasureInputs, plain: Mapping[str, float], model: Noncentral
 
 def of_pseudo_likelihood(measures: pd.Series, aic: float = NAN) -> pd.Series:
     """Measures of a sample with weights or a complex design: without what takes it for a simple one."""
-    out = measures.copy()
-    out[[name for name in FOR_SIMPLE_SAMPLES if name in out]] = NAN
-    out["aic"] = aic
-    return out
+    values = {**measures.to_dict(), "aic": aic}
+    values |= {name: NAN for name in FOR_SIMPLE_SAMPLES if name in values}
+    return pd.Series(values, dtype=measures.dtype, name=measures.name)
