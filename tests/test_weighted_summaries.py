@@ -233,6 +233,8 @@ def test_what_does_not_go_together():
         msem.summarize(DATA, weights_scale="none", **kept)
     with pytest.raises(DataError, match="names a column of raw data"):
         fit(weighted, weights="w")
+    with pytest.raises(DataError, match="replicate_weights=\\['w'\\] names a column of raw data"):
+        fit(weighted, replicate_weights=["w"], replicate_scale="fay")
     with pytest.raises(DataError, match="zero in every row"):
         msem.summarize(DATA.assign(w=0.0), weights="w", **kept)
     with pytest.raises(UnsupportedError, match="penalty= is not available with weights"):

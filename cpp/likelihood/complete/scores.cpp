@@ -31,6 +31,22 @@ Matrix row_outer(const Matrix& a, const Matrix& b) {
   return out;
 }
 
+// Lower triangles of x_r x_r' by column, a row for each r, and columns added to their diagonals.
+Matrix row_squares(const Matrix& x) {
+  const Index p = x.cols();
+  Matrix out(x.rows(), p * (p + 1) / 2);
+  Index at = 0;
+  for (Index b = 0; b < p; ++b) {
+    for (Index a = b; a < p; ++a) out.col(at++).array() = x.col(a).array() * x.col(b).array();
+  }
+  return out;
+}
+
+void add_to_packed_diagonal(Matrix& triangles, Index p, const Matrix& diagonal) {
+  Index at = 0;
+  for (Index i = 0; i < p; at += p - i++) triangles.col(at) += diagonal.col(i);
+}
+
 void add_to_diagonal(Matrix& stacked_rows, Index p, const Matrix& diagonal) {
   for (Index i = 0; i < p; ++i) stacked_rows.col(i * (p + 1)) += diagonal.col(i);
 }
@@ -51,6 +67,7 @@ std::pair<Matrix, Matrix> TwoLevelPoint::scores(const ClusterData& clusters, con
   if (p) w = whiten_within(within);
   std::pair<Matrix, Matrix> out{Matrix::Zero(total, within.k()), Matrix::Zero(total, between.k())};
   const Matrix pooled = p ? pack_doubled(congruence(w.cov, v_), p) : Matrix();
+  const Matrix w_cov = p ? pack_doubled(w.cov, p) : Matrix(), b_cov = p ? pack_doubled(b.cov, p) : Matrix();
   for (Index first = 0; first < total; first += kBlock) {
     const Index count = std::min(kBlock, total - first);
     auto score_w = out.first.middleRows(first, count);
@@ -71,14 +88,14 @@ std::pair<Matrix, Matrix> TwoLevelPoint::scores(const ClusterData& clusters, con
     if (q) add_outer(x, -1, z, product(slopes_, chol_z_.lower()));
     const Matrix shrink = one_plus_outer(n, lambda_).cwiseInverse();
     const Matrix y = scale_rows(n, shrink.cwiseProduct(product(x, v_)));
-    Matrix g_c = -row_outer(y, y);
+    Matrix g_c = -row_squares(y);
     Matrix g_w = scale_rows(n.cwiseInverse(), g_c);
-    add_to_diagonal(g_c, p, scale_rows(n, shrink));
-    add_to_diagonal(g_w, p, shrink.colwise() + (n.array() - 1).matrix());
-    add_product(score_w, -0.5, g_w, w.cov);
+    add_to_packed_diagonal(g_c, p, scale_rows(n, shrink));
+    add_to_packed_diagonal(g_w, p, shrink.colwise() + (n.array() - 1).matrix());
+    add_product(score_w, -0.5, g_w, w_cov);
     add_product(score_w, 0.5, clusters.within.middleRows(first, count), pooled);
     add_product(score_w, 1, y, w.mean);
-    add_product(score_b, -0.5, g_c, b.cov);
+    add_product(score_b, -0.5, g_c, b_cov);
     add_product(score_b, 1, y, b.mean);
     if (q) add_product(score_b, 1, row_outer(y, z), b.slope);
   }

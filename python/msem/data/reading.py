@@ -533,8 +533,7 @@ def _require_used(data: Any, table: ParameterTable, settings: Settings) -> None:
         )
     survey = survey_columns(settings)
     if survey is not None and (moments or settings.sample_cov is not None):
-        role, name = next(iter(survey.roles.items()))
-        raise DataError(f"{role}={name!r} names a column of raw data, and these are moments: leave it out")
+        raise DataError(f"{survey.named} names a column of raw data, and these are moments: leave it out")
     given = {
         "sample_mean": settings.sample_mean is not None,
         "sample_nobs": settings.sample_nobs is not None,

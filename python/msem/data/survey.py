@@ -54,6 +54,12 @@ class SurveyColumns:
         return {role: name for role, name in names.items() if name is not None}
 
     @property
+    def named(self) -> str:
+        """One of the options as it was given, for messages."""
+        role, name = next(iter(self.roles.items()), ("replicate_weights", list(self.replicates)))
+        return f"{role}={name!r}"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All columns, each once."""
         return tuple(dict.fromkeys([*self.roles.values(), *self.replicates]))

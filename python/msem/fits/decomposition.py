@@ -359,8 +359,7 @@ def model_moments(
     require_rows_for_holes(data, settings)
     survey = survey_columns(settings)
     if survey is not None and not has_rows(data):
-        role, name = next(iter(survey.roles.items()))
-        raise DataError(f"{role}={name!r} names a column of raw data, and these are moments: leave it out")
+        raise DataError(f"{survey.named} names a column of raw data, and these are moments: leave it out")
     return _model_moments(data, table, settings, gamma)
 
 

@@ -569,6 +569,9 @@ def _gfi(inputs: FitMeasureInputs, plain: Mapping[str, float], model: Noncentral
 
 def of_pseudo_likelihood(measures: pd.Series, aic: float = NAN) -> pd.Series:
     """Measures of a sample with weights or a complex design: without what takes it for a simple one."""
-    values = {**measures.to_dict(), "aic": aic}
-    values |= {name: NAN for name in FOR_SIMPLE_SAMPLES if name in values}
-    return pd.Series(values, dtype=measures.dtype, name=measures.name)
+    known = {"aic": aic} | dict.fromkeys(FOR_SIMPLE_SAMPLES, NAN)
+    values = [known.get(name, value) for name, value in zip(measures.index, measures.to_numpy(), strict=True)]
+    out = pd.Series(np.array(values, dtype=np.float64), index=measures.index, name=measures.name)
+    if "aic" not in out.index:
+        out["aic"] = aic
+    return out
