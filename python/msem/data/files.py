@@ -250,16 +250,7 @@ def _form(
 ) -> TextForm:
     """The form of a text file, told from its first lines."""
     encoding = encoding or _encoding(source)
-    lines = pd.read_csv(
-        _again(source),
-        sep=NOWHERE,
-        header=None,
-        nrows=LOOKED_AT,
-        dtype=str,
-        quoting=csv.QUOTE_NONE,
-        keep_default_na=False,
-        encoding=encoding,
-    )[0].tolist()
+    lines = _first_lines(source, encoding)
     declared = DECLARED.fullmatch(lines[0])  # as Excel writes it above the names
     if declared:
         del lines[0]
@@ -312,6 +303,21 @@ def _form(
         options["keep_default_na"] = False
         options["na_values"] = {name: ["", *known, *(() if name in words else WORDS)] for name in header}
     return TextForm(options, separator, tuple(words))
+
+
+def _first_lines(source: Source, encoding: str) -> list[str]:
+    """Lines of a text file as they are, some of them."""
+    lines: list[str] = pd.read_csv(
+        _again(source),
+        sep=NOWHERE,
+        header=None,
+        nrows=LOOKED_AT,
+        dtype=str,
+        quoting=csv.QUOTE_NONE,
+        keep_default_na=False,
+        encoding=encoding,
+    )[0].tolist()
+    return lines
 
 
 def _encoding(source: Source) -> str:
