@@ -150,7 +150,7 @@ class Programme {
       if (q.inequality_multipliers[i] > 0) active.push_back(i);
     }
     const Vector inverse = scale().cwiseInverse();
-    Matrix hessian = objective_.observed_information(*here_.fit.point, intercepts_);
+    Matrix hessian = objective_.step_information(*here_.fit.point, intercepts_);
     if (hessian.size() == 0) return false;
     hessian -= constraints_.equalities.curvature(here_.theta, q.equality_multipliers);
     hessian -= constraints_.inequalities.curvature(here_.theta, q.inequality_multipliers.head(m));

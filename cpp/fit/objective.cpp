@@ -227,10 +227,29 @@ Matrix Objective::observed_information(ConstVectorRef theta, const std::vector<i
 
 Matrix Objective::observed_information(const ObjectivePoint& state,
                                        const std::vector<int>& intercepts) const {
+  return curved_information(state, intercepts,
+                            std::vector<Information>(groups_.size(), Information::kObserved));
+}
+
+Matrix Objective::step_information(const ObjectivePoint& state, const std::vector<int>& intercepts) const {
+  std::vector<Information> kinds;
+  for (const Group& g : groups_) kinds.push_back(g.likelihood->step_information());
+  return curved_information(state, intercepts, kinds);
+}
+
+bool Objective::exact_steps() const {
+  return std::all_of(groups_.begin(), groups_.end(), [](const Group& g) {
+    return g.likelihood->step_information() == Information::kObserved;
+  });
+}
+
+// With the curvature of the moments about the parameters.
+Matrix Objective::curved_information(const State& state, const std::vector<int>& intercepts,
+                                     const std::vector<Information>& kinds) const {
   const std::vector<Implied> all = gradients(state, intercepts);
   Matrix out = Matrix::Zero(npar_, npar_);
   for (std::size_t g = 0; g < groups_.size(); ++g) {
-    LevelBlocks part = state.groups[g]->information(Information::kObserved, tangents(state.blocks, g));
+    LevelBlocks part = state.groups[g]->information(kinds[g], tangents(state.blocks, g));
     for (std::size_t l = 0; l < levels_[g].size(); ++l) {
       const int b = levels_[g][l];
       part(l, l) += 0.5 * blocks_[b].curvature(state.blocks[b], all[g][l].mean, all[g][l].cov);

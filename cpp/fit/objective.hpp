@@ -64,6 +64,10 @@ class Objective {
   Matrix expected_information(const ObjectivePoint& at) const;
   Matrix approximate_information(const ObjectivePoint& at) const;
   Matrix observed_information(const ObjectivePoint& at, const std::vector<int>& intercepts) const;
+  // Close to it, for steps: of the kind that each likelihood has for these.
+  Matrix step_information(const ObjectivePoint& at, const std::vector<int>& intercepts) const;
+  // Whether that is the observed information.
+  bool exact_steps() const;
   // Second derivatives along curves theta(t) = settle(theta, t delta): the same where the gradient is zero.
   Matrix observed_information(ConstVectorRef theta, const std::vector<int>& intercepts) const;
   // J' H J for the observed information H about the moments themselves and their derivatives J: the observed
@@ -116,6 +120,8 @@ class Objective {
   void add_terms(const State& state, bool observed, Matrix& total) const;
   Matrix information(ConstVectorRef theta, Information kind) const;
   Matrix information(const State& state, Information kind) const;
+  Matrix curved_information(const State& state, const std::vector<int>& intercepts,
+                            const std::vector<Information>& kinds) const;
 
   int npar_;
   std::vector<Block> blocks_;

@@ -13,6 +13,13 @@ constexpr double kMaxDamping = 1e8;
 constexpr double kNewtonBelow = 1.0;      // decrement from which Newton steps are tried,
 constexpr double kSlow = 0.02;            // once scoring steps reduce it by less than this factor
 constexpr int kCurved = 4;                // scoring steps before Newton steps in curved coordinates
+constexpr std::size_t kPace = 5;          // steps that the pace is taken of
+constexpr double kStuck = 1e-4;           // what so many damped steps gain that lead nowhere
+constexpr int kLong = 8;                  // steps after which a costly information is kept,
+constexpr int kMost = 4;                  // and for how many,
+constexpr double kContracts = 0.5;        // contraction that keeps a costly one
+constexpr int kLongest = 8;               // steps between tries of one that had no use
+constexpr double kLinear = 0.3;           // contraction above which these need the observed information
 constexpr double kReuse = 1e-3;           // contraction that lets a Newton matrix be used again
 constexpr double kSmallPivot = 1e-9;      // of the scaled information: below it the factor is used
 constexpr double kNegligible = 1e-8;      // decrement at which rounding may end the iterations
@@ -50,8 +57,11 @@ class Scorer {
   Scorer(const Objective& objective, const Vector& lower, const Vector& upper, const ScoringOptions& options,
          const Matrix& basis)
       : objective_(objective), lower_(lower), upper_(upper), basis_(basis), options_(options) {
-    for (const Group& g : objective.groups())
+    exact_ = objective.exact_steps();
+    for (const Group& g : objective.groups()) {
       options_.reuse = options_.reuse || g.likelihood->costly_information();
+      costly_ = costly_ || g.likelihood->costly_information();
+    }
     for (const int k : objective.intercepts()) {
       if (!std::isfinite(lower[k]) && !std::isfinite(upper[k]) && (!basis.size() || moves_alone(k)))
         intercepts_.push_back(k);
@@ -109,14 +119,19 @@ class Scorer {
     Vector x;
     if (try_newton) {
       // The last Newton matrix serves again while it brings the decrement down fast.
-      newton = newton_step(keep, g, x) && g.dot(x) < kReuse * last_;
+      newton = newton_step(keep, g, x) && g.dot(x) < (saving_ && aged_ < kMost ? kContracts : kReuse) * last_;
       if (!newton) {
-        observed_ = objective_.observed_information(*current_.point, intercepts_);
+        aged_ = 0;
+        observed_ = exact_ ? objective_.observed_information(*current_.point, intercepts_)
+                           : objective_.step_information(*current_.point, intercepts_);
         newton = newton_step(keep, g, x);
       }
     }
     if (!newton) {
-      if (expected_.size() == 0) expected_ = objective_.approximate_information(*current_.point);
+      if (expected_.size() == 0) {
+        age_ = 0;
+        expected_ = objective_.approximate_information(*current_.point);
+      }
       bool solved = solve_information(project(expected_, keep), g, damping, x);
       if (!solved && damping == 0) {
         const Matrix factor = objective_.information_factor(theta);
@@ -145,15 +160,20 @@ class Scorer {
     bool slow = false, near = false, kept = false;
     for (int count = 0; count < options_.max_iterations; ++count) {
       check_interrupt();
+      if (hopeless(out)) return Stop::kMaxIterations;
+      if (costly_ && stuck(out)) return Stop::kNoProgress;
       if (!kept) expected_.resize(0, 0);
       const bool curved = options_.curved && count >= kCurved;
+      saving_ = costly_ && !curved && count >= kLong;
       if (curved) damping = 0;
-      bool moved = false, rejected = false, newton = false;
+      bool moved = false, rejected = false, newton = false, tried = false;
       double decrement = 0;
       while (!moved) {
         Vector delta;
         // Where damping is left from before, because scoring steps go too far, a Newton step may not.
-        const bool solved = step(out.theta, damping, ((slow && near) || curved) && !rejected, delta, newton);
+        const bool second = ((slow && near) || curved) && !rejected && waiting_ == 0;
+        const bool solved = step(out.theta, damping, second, delta, newton);
+        tried = tried || second;
         if (solved) {
           const Vector straight = clip(out.theta + delta) - out.theta;
           const Vector next = objective_.settle(*current_.point, out.theta, straight, intercepts_);
@@ -183,14 +203,45 @@ class Scorer {
           if (damping > kMaxDamping) return Stop::kNoProgress;
         }
       }
+      if (tried && saving_) {
+        pause_ = newton ? 0 : std::min(2 * pause_ + 1, kLongest);
+        waiting_ = pause_;
+      } else if (waiting_ > 0) {
+        --waiting_;
+      }
       if (newton) damping = 0;
+      exact_ = exact_ || (newton && last_ < kNewtonBelow && decrement > kLinear * last_);
       slow = slow || (last_ < kNewtonBelow && decrement > kSlow * last_);
       last_ = damping == 0 ? decrement : 1e300;
       near = decrement < kNewtonBelow;
       kept = options_.reuse && near && damping == 0 && !slow;
+      kept = kept || (saving_ && !(rejected && age_ > 0) && age_ + 1 < kMost);
+      ++age_;
+      ++aged_;
       damping = damping < 5e-3 ? 0 : 0.1 * damping;
     }
     return Stop::kMaxIterations;
+  }
+
+  // Whether, at the pace of the last steps, neither a maximum is reached with those that are left nor the
+  // value that is to be surpassed.
+  bool hopeless(const Optimum& out) const {
+    const std::size_t count = out.iterations.size();
+    if (!std::isfinite(options_.rival) || count < kPace + 5) return false;
+    const Iteration &now = out.iterations.back(), &before = out.iterations[count - 1 - kPace];
+    const double left = static_cast<double>(options_.max_iterations - count) / kPace;
+    if (!(now.value - left * (before.value - now.value) > options_.rival)) return false;
+    return now.decrement * std::pow(now.decrement / before.decrement, left) > options_.tolerance;
+  }
+
+  // Whether damped steps have come to nothing, as at the border of the domain.
+  static bool stuck(const Optimum& out) {
+    const std::size_t count = out.iterations.size();
+    if (count <= kPace) return false;
+    for (std::size_t k = count - kPace; k < count; ++k) {
+      if (out.iterations[k].newton || out.iterations[k].damping == 0) return false;
+    }
+    return out.iterations[count - 1 - kPace].value - out.iterations.back().value < kStuck;
   }
 
   // Whether the step with this decrement leaves less than the tolerance, by the rate at which the last one
@@ -207,21 +258,23 @@ class Scorer {
     Evaluation trial = objective_.evaluate(next);
     if (!trial.in_domain || !trial.gradient.allFinite()) return false;
     if (trial.value > current_.value - 2e-4 * decrement + (decrement < 1e-4 ? noise : 0.0)) return false;
-    if (options_.reuse) learn(next - out.theta, 0.5 * (trial.gradient - current_.gradient));
+    const Vector step = next - out.theta, change = 0.5 * (trial.gradient - current_.gradient);
+    if (options_.reuse) learn(expected_, step, change);
+    if (saving_) learn(observed_, step, change);
     current_ = std::move(trial);
     out.theta = next;
     return true;
   }
 
-  // The matrix that is kept follows the change of the gradient along a step (BFGS).
-  void learn(const Vector& step, const Vector& change) {
-    if (expected_.size() == 0) return;
-    const Vector image = apply(expected_, step);
+  // A matrix that is kept follows the change of the gradient along a step (BFGS).
+  static void learn(Matrix& kept, const Vector& step, const Vector& change) {
+    if (kept.size() == 0) return;
+    const Vector image = apply(kept, step);
     const double curvature = step.dot(change), expected = step.dot(image);
     // far from what the information says it is the curvature of another place, or rounding
     if (!(curvature > 0.2 * expected && curvature < 5 * expected)) return;
-    add_outer(expected_, 1 / curvature, change, change);
-    add_outer(expected_, -1 / expected, image, image);
+    add_outer(kept, 1 / curvature, change, change);
+    add_outer(kept, -1 / expected, image, image);
   }
 
   const Objective& objective_;
@@ -231,7 +284,12 @@ class Scorer {
   std::vector<int> intercepts_;  // without bounds
   Evaluation current_;
   Matrix expected_, observed_;
-  double last_ = 0;  // decrement of the last undamped step
+  bool costly_ = false,
+       saving_ = false;          // whether an information is, and is kept because steps are many
+  int age_ = 0, aged_ = 0;       // steps since they were made: expected, and that of Newton steps
+  int pause_ = 0, waiting_ = 0;  // steps without another try of the latter
+  bool exact_ = true;            // whether Newton steps take the observed information
+  double last_ = 0;              // decrement of the last undamped step
 };
 
 }  // namespace

@@ -19,6 +19,8 @@ struct ScoringOptions {
   // Newton steps from anywhere: in coordinates whose squares are variances the expected information says
   // nothing near zero.
   bool curved = false;
+  // A value that is to be surpassed: who falls behind it, and is not about to converge, gives up.
+  double rival = std::numeric_limits<double>::infinity();
 };
 
 enum class Stop : int {

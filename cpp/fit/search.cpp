@@ -11,7 +11,10 @@ namespace msem {
 
 namespace {
 
-constexpr int kAttempt = 60;      // iterations from one start before another is tried
+constexpr double kInfinite = std::numeric_limits<double>::infinity();
+constexpr double kNotable =
+    0.05;                     // in -2 log L: what an attempt has to be lower by than others without a maximum
+constexpr int kAttempt = 60;  // iterations from one start before another is tried
 constexpr double kBeyond = 1e-4;  // -2 log L below the saturated model's by more is no maximum
 constexpr double kSame = 1e-3;    // difference in -2 log L between maxima that counts as none
 constexpr int kStarts = 8;        // random ones, where there may be several maxima
@@ -111,9 +114,10 @@ class Route {
     return attempt(start, iterations, plan_.lower);
   }
 
-  Optimum attempt(const Vector& start, int iterations, const Vector& lower) const {
+  Optimum attempt(const Vector& start, int iterations, const Vector& lower, double rival = kInfinite) const {
     ScoringOptions how{iterations, options_.tolerance};
     how.reuse = true;
+    how.rival = rival;
     Optimum out = minimize(objective_, plan_.constraints, start, lower, plan_.upper, how);
     if (below_saturated(out) && out.stop != Stop::kInfeasible) out.stop = Stop::kUnbounded;
     return out;
@@ -137,8 +141,13 @@ class Route {
   Optimum restart(Optimum best, int few) {
     std::optional<Optimum> maximum;
     Optimum top = std::move(best);
+    std::vector<Vector> tried = {first_};
     for (int k = 0; k < kRestarts; ++k) {
-      Optimum next = attempt(other(k), few);
+      const Vector start = other(k);
+      if (std::find(tried.begin(), tried.end(), start) != tried.end()) continue;
+      tried.push_back(start);
+      const double rival = nowhere(top) ? kInfinite : top.value - kNotable;
+      Optimum next = attempt(start, few, plan_.lower, rival);
       const bool higher = nowhere(top) || (next.value < top.value && !nowhere(next));
       if (next.stop == Stop::kConverged && (!maximum || next.value < maximum->value)) maximum = next;
       if (higher) top = std::move(next);
@@ -189,9 +198,11 @@ class Route {
     return {std::move(model), std::move(found)};
   }
 
-  Optimum minimize_in(const SearchModel& model, const Vector& start, int iterations) const {
+  Optimum minimize_in(const SearchModel& model, const Vector& start, int iterations,
+                      double rival = kInfinite) const {
     ScoringOptions how{iterations, options_.tolerance};
     how.curved = model.curved();
+    how.rival = rival;
     return minimize(model.objective(), model.constraints(), start, model.lower(), model.upper(), how);
   }
 
@@ -213,15 +224,17 @@ class Route {
       const Vector from = model.near(first_);
       Optimum found;
       found.stop = Stop::kBadStart;
+      double rival = best.stop == Stop::kConverged ? best.value : kInfinite;
+      if (valley && !(valley->value > rival)) rival = valley->value;
       if (k < 0) {
-        found = minimize_in(model, from, few_);
+        found = minimize_in(model, from, few_, rival);
       } else if ((k == 0 || k == positive) && best.theta.allFinite()) {
-        found = minimize_in(model, model.near(best.theta), few_);
+        found = minimize_in(model, model.near(best.theta), few_, rival);
       }
       // negative variances have to be small
       for (double spread = kSpread; k >= 0 && found.stop == Stop::kBadStart && spread > kNarrow;
            spread *= 0.5)
-        found = minimize_in(model, model.random(from, k, spread), few_);
+        found = minimize_in(model, model.random(from, k, spread), few_, rival);
       const bool improves = best.stop != Stop::kConverged || found.value < best.value - kSame;
       if (found.stop == Stop::kBadStart || found.stop == Stop::kInfeasible || below_saturated(found))
         continue;

@@ -87,6 +87,10 @@ class Likelihood {
   // Whether its information costs many times what value and gradient do, so that steps had better use it
   // again.
   virtual bool costly_information() const { return false; }
+  // What the last steps to a maximum are made with. Where the observed information is made of differences of
+  // many gradients another one, with the curvature of the moments themselves, takes a few steps more that
+  // cost a fraction.
+  virtual Information step_information() const { return Information::kObserved; }
   // Units of each level, level 1 first; empty where there is no `expected_product`.
   virtual std::vector<double> units() const { return {}; }
 };

@@ -120,6 +120,8 @@ class CrossedLikelihood : public Likelihood {
   explicit CrossedLikelihood(std::shared_ptr<const CrossedData> data, bool sparse = false)
       : data_(std::move(data)), arranged_(*data_, sparse) {}
   Layout layout() const override { return {data_->levels, data_->nvariables()}; }
+  bool costly_information() const override { return true; }
+  Information step_information() const override { return Information::kApproximate; }
   std::unique_ptr<LikelihoodPoint> at(Implied moments) const override;
   // Null outside the domain.
   std::unique_ptr<CrossedPoint> point(Implied moments) const;

@@ -11,7 +11,24 @@ namespace msem {
 
 namespace {
 
-constexpr double kStep = 1e-4;  // of a difference, in standard errors
+constexpr double kStep = 1e-4;      // of a difference, in standard errors
+constexpr double kSingular = 1e-9;  // of eigenvalues of a correlation matrix
+
+// S = B'B with A'B + B'A = D and A'A = cov, so that cov + h D + h^2 S is positive semidefinite for a singular
+// matrix and a change D along those of its rank. In a central difference S makes none.
+Matrix along_cone(const Matrix& cov, const Matrix& change) {
+  const Vector sd = cov.diagonal().cwiseMax(0).cwiseSqrt();
+  const Vector inverse = sd.unaryExpr([](double v) { return v > 0 ? 1 / v : 0.0; });
+  const SymmetricEigen eigen(scale_both(inverse, cov));
+  const Matrix turned = sandwich(eigen.vectors, scale_both(inverse, change));
+  Matrix b = Matrix::Zero(cov.rows(), cov.rows());
+  for (Index i = 0; i < b.rows(); ++i) {
+    if (!(eigen.values[i] > kSingular)) continue;
+    for (Index j = 0; j < b.rows(); ++j)
+      b(i, j) = (eigen.values[j] > kSingular ? 0.5 : 1.0) * turned(i, j) / std::sqrt(eigen.values[i]);
+  }
+  return scale_both(sd, outer_sandwich(eigen.vectors, cross(b, b)));
+}
 
 }  // namespace
 
@@ -147,8 +164,8 @@ Matrix CrossedPoint::average(const LevelTangents& tangents) const {
   return out;
 }
 
-// The derivative of the gradient along each parameter, by central differences; at the border of the domain by
-// differences to one side.
+// The derivative of the gradient along each parameter, by central differences; where the border of the domain
+// does not bend with them, to one side.
 Matrix CrossedPoint::observed(const LevelTangents& tangents, const Matrix& average) const {
   const std::size_t depth = tangents.size();
   std::vector<Matrix> covs;
@@ -175,21 +192,30 @@ Matrix CrossedPoint::observed(const LevelTangents& tangents, const Matrix& avera
     while (begin[l + 1] <= at) ++l;
     const Index n = tangents[l].n(), k = at - begin[l];
     const double step = average(at, at) > 0 ? kStep / std::sqrt(average(at, at)) : 0;
-    const auto moved = [&](double by) {
+    const auto moved = [&](double by, const Matrix& bend) {
       Implied moments = moments_;
-      moments[l].cov += by * slice(covs[l], k, n, n);
+      moments[l].cov += by * slice(covs[l], k, n, n) + by * by * bend;
       moments[l].mean += by * tangents[l].mean.col(k);
       return whole_->at(std::move(moments));
     };
+    const Matrix straight = Matrix::Zero(n, n);
     Vector column = Vector::Zero(begin.back());
     if (step > 0) {
       column.setConstant(std::nan(""));
-      const auto up = moved(step), down = moved(-step);
+      auto up = moved(step, straight), down = moved(-step, straight);
+      if (!(up && down)) {
+        const Matrix bend = along_cone(moments_[l].cov, slice(covs[l], k, n, n));
+        auto above = moved(step, bend), below = moved(-step, bend);
+        if (above && below) {
+          up = std::move(above);
+          down = std::move(below);
+        }
+      }
       if (up && down) {
         column = (slopes(up->gradient()) - slopes(down->gradient())) / (2 * step);
       } else if (up || down) {
         const double side = up ? step : -step;
-        const auto further = moved(2 * side);
+        const auto further = moved(2 * side, straight);
         if (further)
           column = (4 * slopes((up ? up : down)->gradient()) - 3 * here - slopes(further->gradient())) /
                    (2 * side);

@@ -66,6 +66,14 @@ class Group:
         found = solve_in_space(s, self.space if maximum or self.space == "psd" else "natural")
         return replace(found, converged=found.converged and maximum)
 
+    def moved(self, space: Space) -> Group:
+        """The same group for saturated moments of another space; those in the cone are known of "auto" already."""
+        out = replace(self, space=space)
+        known = vars(self).get("saturated")
+        if known is not None and known.in_cone and space == "psd":
+            vars(out)["saturated"] = known
+        return out
+
     @property
     def llf(self) -> float:
         """Saturated log-likelihood of all variables; nan if the saturated model has not converged."""
@@ -341,7 +349,7 @@ class Sample:
         return here._moved("psd") if space == "auto" and here.in_cone else here
 
     def _moved(self, space: Space) -> Sample:
-        return replace(self, groups=tuple(replace(group, space=space) for group in self.groups))
+        return replace(self, groups=tuple(group.moved(space) for group in self.groups))
 
     @property
     def unidentified(self) -> tuple[str, ...]:
