@@ -256,7 +256,10 @@ def test_what_is_no_population_is_refused_by_name(text: str, message: str) -> No
         ({"nclusters": {"a": 1}, "cluster_sizes": 3}, "whole number"),
         ({"nclusters": 20, "cluster_sizes": 3, "as_": "frames"}, "as_ must be one of"),
         ({"nclusters": 20, "cluster_sizes": 3, "distribution": "uniform"}, "MultivariateT"),
-        ({"nclusters": 20, "cluster_sizes": 3, "distribution": {"top": "normal"}}, "a level is 'within'"),
+        (
+            {"nclusters": 20, "cluster_sizes": 3, "distribution": {"top": "normal"}},
+            "level must be 1 or 'within'",
+        ),
         ({"nclusters": 20, "cluster_sizes": 3, "distribution": msem.NonNormal(3, 1)}, "asked for y1"),
         (
             {"nclusters": 20, "cluster_sizes": 3, "distribution": msem.NonNormal({"q": 1}, 2)},

@@ -40,106 +40,119 @@ void LevelLaw::draw(RandomStream& random, Eigen::Ref<Vector> out) const {
   out += mean;
 }
 
-RowDraws::RowDraws(std::vector<RowPopulation> groups, std::uint64_t seed)
-    : groups_(std::move(groups)), seed_(seed) {
-  for (const RowPopulation& g : groups_) {
-    check(g.within);
-    check(g.between);
-    for (const DrawnSlope& slope : g.slopes) {
-      if (slope.covariate < g.nboth || slope.covariate >= g.p() || slope.effects.size() != g.p())
-        throw std::invalid_argument("the slopes of a population do not fit its variables");
-    }
-    if (g.nboth < 0 || g.nboth > g.p() || g.q() < 0)
-      throw std::invalid_argument("the levels of a population do not fit together");
-    codes_.emplace_back();
-    for (std::size_t j = 0; j < g.sizes.size(); ++j) {
-      if (g.sizes[j] < 1) throw std::invalid_argument("a cluster needs units");
-      codes_.back().insert(codes_.back().end(), g.sizes[j], static_cast<std::int64_t>(j));
-    }
+struct RowDraws::Prepared {
+  RowPopulation population;
+  std::vector<Index> count;               // units of each level
+  std::vector<std::vector<Index>> first;  // the first unit of each of them
+  std::vector<Index> column;              // of each observed variable among those measured on its level
+  std::vector<Index> columns;             // how many these are
+  std::vector<std::vector<Index>> place;  // of each variable in the law of each level, -1 where it is not
+  std::vector<std::int64_t> codes;        // of the highest clusters
+};
+
+std::shared_ptr<const RowDraws::Prepared> RowDraws::prepare(RowPopulation population) {
+  auto out = std::make_shared<Prepared>();
+  const std::size_t depth = population.levels.size();
+  const Index observed = static_cast<Index>(population.measured.size());
+  Index all = observed;
+  for (const PopulationLevel& one : population.levels) {
+    for (const Index v : one.variables) all = std::max(all, v + 1);
   }
+  bool fits = depth > 0;
+  for (std::size_t l = 0; l < depth; ++l) {
+    const PopulationLevel& one = population.levels[l];
+    check(one.law);
+    fits = fits && one.law.size() == static_cast<Index>(one.variables.size()) &&
+           one.of.size() == population.levels[0].of.size();
+    out->place.emplace_back(all, -1);
+    for (std::size_t j = 0; j < one.variables.size(); ++j) {
+      const Index v = one.variables[j];
+      fits = fits && v >= 0 && (v >= observed || population.measured[v] <= static_cast<Index>(l));
+      if (fits) out->place[l][v] = static_cast<Index>(j);
+    }
+    for (const DrawnSlope& slope : one.slopes)
+      fits = fits && slope.covariate >= 0 && slope.covariate < one.law.size() &&
+             slope.effects.size() == one.law.size() && slope.slope >= observed && slope.slope < all;
+    out->first.emplace_back();
+    for (std::size_t i = 0; fits && i < one.of.size(); ++i) {
+      const Index k = one.of[i];
+      fits = k >= 0 && k < static_cast<Index>(one.of.size()) && (l > 0 || k == static_cast<Index>(i));
+      if (fits && k >= static_cast<Index>(out->first[l].size())) out->first[l].resize(k + 1, -1);
+      if (fits && out->first[l][k] < 0) out->first[l][k] = static_cast<Index>(i);
+    }
+    for (const Index i : out->first[l]) fits = fits && i >= 0;  // a cluster needs units
+    out->count.push_back(static_cast<Index>(out->first[l].size()));
+  }
+  out->columns.assign(depth, 0);
+  for (const Index level : population.measured) {
+    fits = fits && level >= 0 && level < static_cast<Index>(depth);
+    if (fits) out->column.push_back(out->columns[level]++);
+  }
+  if (!fits) throw std::invalid_argument("the levels of a population do not fit together");
+  const std::vector<Index>& top = population.levels.back().of;
+  out->codes.assign(top.begin(), top.end());
+  out->population = std::move(population);
+  return out;
 }
 
-DrawnRows RowDraws::rows(std::uint64_t replicate, Index group) const {
-  const RowPopulation& g = groups_.at(group);
+RowDraws::RowDraws(std::vector<RowPopulation> groups, std::uint64_t seed) : seed_(seed) {
+  for (RowPopulation& one : groups) groups_.push_back(prepare(std::move(one)));
+}
+
+// Clusters are drawn with their first units, the highest ones first.
+std::vector<Matrix> RowDraws::rows(std::uint64_t replicate, Index group) const {
+  const Prepared& g = *groups_.at(group);
+  const std::vector<PopulationLevel>& levels = g.population.levels;
+  const Index depth = static_cast<Index>(levels.size()), n = g.count[0];
   RandomStream random(seed_, replicate, static_cast<std::uint32_t>(group));
-  const Index J = static_cast<Index>(g.sizes.size()), N = static_cast<Index>(codes_[group].size());
-  DrawnRows out{Matrix(N, g.p()), Matrix(J, g.q())};
-  Vector between(g.between.size()), unit(g.p());
-  Index row = 0;
-  for (Index j = 0; j < J; ++j) {
-    g.between.draw(random, between);
-    out.cluster.row(j) = between.segment(g.nboth, g.q());
-    if (g.p() == 0) continue;
-    for (Index i = 0; i < g.sizes[j]; ++i) {
-      g.within.draw(random, unit);
-      unit.head(g.nboth) += between.head(g.nboth);
-      for (std::size_t k = 0; k < g.slopes.size(); ++k) {
-        const double slope = between[g.nboth + g.q() + static_cast<Index>(k)];
-        unit += unit[g.slopes[k].covariate] * slope * g.slopes[k].effects;
+  std::vector<Matrix> parts, out;
+  for (Index l = 0; l < depth; ++l) {
+    parts.emplace_back(levels[l].law.size(), g.count[l]);
+    out.push_back(Matrix::Zero(g.count[l], g.columns[l]));
+  }
+  for (Index i = 0; i < n; ++i) {
+    for (Index l = depth - 1; l >= 0; --l) {
+      const Index k = levels[l].of[i];
+      if (g.first[l][k] != i) continue;
+      auto part = parts[l].col(k);
+      levels[l].law.draw(random, part);
+      for (const DrawnSlope& one : levels[l].slopes) {
+        double size = 0;
+        for (Index above = l + 1; above < depth; ++above) {
+          const Index at = g.place[above][one.slope];
+          if (at >= 0) size += parts[above](at, levels[above].of[i]);
+        }
+        part += part[one.covariate] * size * one.effects;
       }
-      out.unit.row(row++) = unit;
+    }
+  }
+  for (std::size_t v = 0; v < g.column.size(); ++v) {
+    const Index own = g.population.measured[v];
+    for (Index l = own; l < depth; ++l) {
+      const Index at = g.place[l][v];
+      if (at < 0) continue;
+      for (Index k = 0; k < g.count[own]; ++k)
+        out[own](k, g.column[v]) += parts[l](at, levels[l].of[g.first[own][k]]);
     }
   }
   return out;
 }
 
 std::vector<GroupDraw> RowDraws::draw(std::uint64_t replicate) const {
-  for (const RowPopulation& g : groups_) {
-    if (!g.slopes.empty()) throw std::invalid_argument("with random slopes only rows can be drawn");
-  }
   std::vector<GroupDraw> out;
-  for (Index g = 0; g < ngroups(); ++g) {
-    const DrawnRows drawn = rows(replicate, g);
-    const Index J = drawn.cluster.rows();
-    const Matrix repeated = drawn.cluster(codes_[g], Eigen::all);
-    const ClusteredRows view{columns_of(drawn.unit), columns_of(repeated), codes_[g].data(),
-                             static_cast<std::ptrdiff_t>(codes_[g].size()), J};
-    out.push_back({two_level_statistics(view), J});
-  }
-  return out;
-}
-
-CrossedRowDraws::CrossedRowDraws(std::vector<CrossedPopulation> groups, std::uint64_t seed)
-    : groups_(std::move(groups)), seed_(seed) {
-  for (const CrossedPopulation& g : groups_) {
-    check(g.units);
-    counts_.push_back({0, 0});
-    for (int s = 0; s < 2; ++s) {
-      check(g.clusters[s]);
-      bool fits =
-          g.of[s].size() == g.of[0].size() && static_cast<Index>(g.open[s].size()) <= g.clusters[s].size();
-      for (const Index v : g.open[s]) fits = fits && v >= 0 && v < g.units.size();
-      for (const Index k : g.of[s]) {
-        fits = fits && k >= 0;
-        counts_.back()[s] = std::max(counts_.back()[s], k + 1);
-      }
-      if (!fits) throw std::invalid_argument("the classifications of a population do not fit together");
-    }
-  }
-}
-
-std::array<Matrix, 3> CrossedRowDraws::rows(std::uint64_t replicate, Index group) const {
-  const CrossedPopulation& g = groups_.at(group);
-  RandomStream random(seed_, replicate, static_cast<std::uint32_t>(group));
-  const Index n = static_cast<Index>(g.of[0].size()), p = g.units.size();
-  std::array<Matrix, 3> out;
-  std::array<Matrix, 2> effects;
-  for (int s = 0; s < 2; ++s) {
-    const Index open = static_cast<Index>(g.open[s].size()), all = g.clusters[s].size();
-    out[s + 1].resize(counts_[group][s], all - open);
-    effects[s] = Matrix::Zero(p, counts_[group][s]);
-    Vector drawn(all);
-    for (Index k = 0; k < counts_[group][s]; ++k) {
-      g.clusters[s].draw(random, drawn);
-      for (Index i = 0; i < open; ++i) effects[s](g.open[s][i], k) = drawn[i];
-      out[s + 1].row(k) = drawn.tail(all - open);
-    }
-  }
-  out[0].resize(n, p);
-  Vector unit(p);
-  for (Index i = 0; i < n; ++i) {
-    g.units.draw(random, unit);
-    out[0].row(i) = unit + effects[0].col(g.of[0][i]) + effects[1].col(g.of[1][i]);
+  for (Index k = 0; k < ngroups(); ++k) {
+    const Prepared& g = *groups_[k];
+    const bool slopes = std::any_of(g.population.levels.begin(), g.population.levels.end(),
+                                    [](const PopulationLevel& one) { return !one.slopes.empty(); });
+    if (g.count.size() > 2 || slopes)
+      throw std::invalid_argument("of more than two levels, or with random slopes, only rows can be drawn");
+    const std::vector<Matrix> drawn = rows(replicate, k);
+    const Matrix repeated = drawn.back()(g.codes, Eigen::all);
+    const Index clusters = drawn.back().rows();
+    const ClusteredRows view{drawn.size() > 1 ? columns_of(drawn.front()) : std::vector<Column>(),
+                             columns_of(repeated), g.codes.data(),
+                             static_cast<std::ptrdiff_t>(g.codes.size()), clusters};
+    out.push_back({two_level_statistics(view), clusters});
   }
   return out;
 }

@@ -1,7 +1,5 @@
-// Samples drawn unit by unit from a population, also from one that is not normal, and their statistics.
+// Samples drawn unit by unit from a population of any number of levels, also from one that is not normal.
 #pragma once
-
-#include <array>
 
 #include "draws/draws.hpp"
 
@@ -23,62 +21,43 @@ struct LevelLaw {
   void draw(RandomStream& random, Eigen::Ref<Vector> out) const;
 };
 
-// A random slope: the last variables of the law between are slopes, in the order of their covariates'
-// dependence.
+// The product of a random slope and a covariate of a level, which is added to variables of that level.
 struct DrawnSlope {
-  Index covariate;  // among the unit variables, one of those within only
-  Vector effects;   // of the product on the unit variables
+  Index slope;      // the variable of higher levels,
+  Index covariate;  // position of what it is multiplied by in the law of the level,
+  Vector effects;   // and what the product does to the variables there
 };
 
-// One group: sizes of its clusters in order, and the laws of its levels.
+// One level of one group: units or clusters, and what is drawn for each of them.
+struct PopulationLevel {
+  LevelLaw law;
+  std::vector<Index> variables;         // its variables by number, the observed ones of the group first
+  std::vector<Index> of;                // the cluster of each unit; at level 1 the units themselves
+  std::vector<DrawnSlope> slopes = {};  // in the order of their covariates' dependence
+};
+
+// One group, level 1 first. A variable is the sum of its parts at the levels where it stands; clusters may
+// lie within those of the next level, or across them.
 struct RowPopulation {
-  std::vector<Index> sizes;
-  Index nboth = 0;
-  LevelLaw within,
-      between;  // of the p unit variables; of those at both levels, the q cluster variables, slopes
-  std::vector<DrawnSlope> slopes = {};
-
-  Index p() const { return within.size(); }
-  Index q() const { return between.size() - nboth - static_cast<Index>(slopes.size()); }
+  std::vector<PopulationLevel> levels;
+  std::vector<Index> measured;  // the level, from 0, that each observed variable is measured on
 };
 
-// Values of one sample of one group: units in order of their clusters.
-struct DrawnRows {
-  Matrix unit;     // N x p
-  Matrix cluster;  // J x q
-};
-
+// Samples of any number of levels.
 class RowDraws : public Draws {
  public:
   RowDraws(std::vector<RowPopulation> groups, std::uint64_t seed);
   Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  // Of one or two levels without random slopes.
   std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
-  DrawnRows rows(std::uint64_t replicate, Index group) const;
+  // Values of one sample of one group: by level, of its units or clusters, the variables measured there.
+  std::vector<Matrix> rows(std::uint64_t replicate, Index group) const;
 
  private:
-  std::vector<RowPopulation> groups_;
-  std::vector<std::vector<std::int64_t>> codes_;
-  std::uint64_t seed_;
-};
+  struct Prepared;
+  static std::shared_ptr<const Prepared> prepare(RowPopulation population);
 
-// One group of two crossed classifications: clusters of its units, and the laws of units and of the clusters
-// of either classification, whose first variables are added to those of units.
-struct CrossedPopulation {
-  std::array<std::vector<Index>, 2> of;
-  LevelLaw units;
-  std::array<LevelLaw, 2> clusters;
-  std::array<std::vector<Index>, 2> open;  // which variables of units these are
-};
-
-class CrossedRowDraws {
- public:
-  CrossedRowDraws(std::vector<CrossedPopulation> groups, std::uint64_t seed);
-  // Values of units (N x p), and of the clusters of either classification beside these (clusters x q).
-  std::array<Matrix, 3> rows(std::uint64_t replicate, Index group) const;
-
- private:
-  std::vector<CrossedPopulation> groups_;
-  std::vector<std::array<Index, 2>> counts_;
+  std::vector<std::shared_ptr<const Prepared>> groups_;
   std::uint64_t seed_;
 };
 

@@ -952,24 +952,25 @@ class Plan:
 
 _Law = tuple[_Floats, _Floats, _Floats, _Floats, float]
 
-class CrossedRowDraws:
-    """Groups are clusters of units, laws of units and of both classifications, and what is added to which variables."""
-
-    def __init__(self, groups: Sequence[tuple[Any, ...]], seed: int) -> None: ...
-    def rows(self, replicate: int, group: int = 0) -> tuple[_Floats, _Floats, _Floats]: ...
-
 class RowDraws(Draws):
-    """Groups are (sizes, nboth, within, between, slopes); laws of a level (mean, root, polynomial, scale, df).
+    """Groups are (levels, measured): the level, from 0, that each observed variable is measured on.
 
-    A slope has the position of its covariate and its effects on the unit variables; the slopes come last between.
+    A level is (law, variables, of, slopes): the law of its variables (mean, root, polynomial, scale, df), their
+    numbers, observed ones first, the cluster of each unit, and of each product of a random slope the slope's number,
+    the position of the covariate and the effects on the variables of the level.
     """
 
     def __init__(
         self,
-        groups: Sequence[tuple[Sequence[int], int, _Law, _Law, Sequence[tuple[int, _Floats]]]],
+        groups: Sequence[
+            tuple[
+                Sequence[tuple[_Law, Sequence[int], Sequence[int], Sequence[tuple[int, int, _Floats]]]],
+                Sequence[int],
+            ]
+        ],
         seed: int,
     ) -> None: ...
-    def rows(self, replicate: int, group: int = 0) -> tuple[_Floats, _Floats]: ...
+    def rows(self, replicate: int, group: int = 0) -> list[_Floats]: ...
 
 class RotationCriterion:
     """A function of loadings that is small where they are simple."""

@@ -18,7 +18,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.frames import ClusteredData
-from msem.data.hierarchy import ManyLevels, Posterior, level_posterior
+from msem.data.hierarchy import ManyLevels, OfUnits, Posterior, level_posterior
 from msem.data.screening import Finding, dependent, report, require_scale, unobserved, unvarying
 from msem.data.statistics import CountedClusters, Rows
 from msem.errors import DataError, UnsupportedError
@@ -77,6 +77,11 @@ class CrossedStatistics(ManyLevels):
     def sizes(self) -> Floats:
         """Distinct sizes of the clusters of level 2, ascending."""
         return np.unique(self.data.classifications[0].sizes)
+
+    @property
+    def tree(self) -> None:
+        """Clusters are not nested."""
+        return None
 
     @property
     def counts(self) -> Floats:
@@ -190,30 +195,28 @@ class CrossedPosterior:
         return self.level_posterior(len(self.moments))
 
     def unit_posterior(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> Posterior:
-        """Posterior moments of the latent variables of level 1, of every unit.
+        """Posterior moments of the latent variables of level 1, of every unit."""
+        return self._of_units(columns).posterior(*self.moments[0])
 
-        Of the units of a cell, with W the inverse of the covariance matrix of what is observed, 0 elsewhere, and m the
-        posterior mean of their expectations, E v = mean + Cov(v, y) W (y - m).
-        """
+    def unit_distances(
+        self, given: Sequence[int], columns: Sequence[Floats], codes: NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        """Distance of each unit from what all else predicts, and its degrees of freedom; see `OfUnits.distances`."""
+        return self._of_units(columns).distances(given, ~np.isnan(np.column_stack(columns)))
+
+    def _of_units(self, columns: Sequence[Floats]) -> OfUnits:
+        """With W the inverse of the covariance matrix of what is observed, and m its posterior mean, W (y - m)."""
         means, information = self._evidence(1)
-        mean, cov = self.moments[0]
-        p = len(columns)
-        reach = cov[p:, :p]
+        cov = self.moments[0][1]
         pattern = np.asarray(self.data.cells[2])
         values = np.column_stack(columns)
-        out = np.full((len(values), len(mean) - p), np.nan)
-        out[self.cell < 0] = mean[p:]
+        found = np.zeros(values.shape)
         for number, own in enumerate(self.data.patterns):
             observed = np.array(own)
             rows = np.flatnonzero((self.cell >= 0) & (pattern[self.cell] == number))
-            paths = np.linalg.solve(cov[np.ix_(observed, observed)], reach[:, observed].T)
-            out[rows] = (
-                mean[p:] + (values[np.ix_(rows, observed)] - means[self.cell[rows]][:, observed]) @ paths
-            )
-        covariances = cov[p:, p:] - reach @ information @ reach.T
-        # units of which nothing is observed are in no cell
-        covariances = np.concatenate([covariances, cov[None, p:, p:]])
-        return out, covariances, np.where(self.cell < 0, len(covariances) - 1, self.cell)
+            off = values[np.ix_(rows, observed)] - means[self.cell[rows]][:, observed]
+            found[np.ix_(rows, observed)] = np.linalg.solve(cov[np.ix_(observed, observed)], off.T).T
+        return OfUnits(found, information, self.cell)
 
     def unit_bartlett(self, *arguments: object) -> NoReturn:
         """Always `UnsupportedError`."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
-from msem.data.statistics import Clusters, Rows, Statistics, WithoutSlopes
+from msem.data.statistics import Clusters, Rows, Statistics, Tree, WithoutSlopes
 from msem.errors import UnsupportedError
 from msem.model.variables import Variables
 
@@ -53,6 +53,53 @@ def level_posterior(
     return mean[own] + scores @ reach.T, cov[np.ix_(own, own)] - reach @ information @ reach.T, which
 
 
+class OfUnits(NamedTuple):
+    """What all data say about the means of single units.
+
+    Attributes
+    ----------
+    scores : ndarray, shape (N, p)
+        Derivatives of the log-likelihood with respect to the means of a unit; 0 where not observed.
+    information : ndarray, shape (S, p, p)
+        Minus the second ones.
+    which : ndarray of int, shape (N,)
+        The matrix of each unit; -1 where nothing is observed.
+    """
+
+    scores: Floats
+    information: Floats
+    which: NDArray[np.int64]
+
+    def posterior(self, mean: Floats, cov: Floats) -> Posterior:
+        """Of the latent variables, which follow the p observed ones among the moments."""
+        p = self.scores.shape[1]
+        reach = cov[p:, :p]
+        spread = cov[p:, p:] - reach @ self.information @ reach.T
+        means: Floats = mean[p:] + self.scores @ reach.T
+        if (self.which >= 0).all():
+            return means, spread, self.which
+        spread = np.concatenate([spread, cov[None, p:, p:]])
+        return means, spread, np.where(self.which >= 0, self.which, len(spread) - 1)
+
+    def distances(self, given: Sequence[int], seen: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """Squared distance of what is observed of each unit from its expectation given all else, and how much it is.
+
+        With the inverse V^-1 of the covariance matrix of all data, of a unit s'(V^-1)_ii^-1 s with s = (V^-1 r)_i. Of
+        the p variables some may be `given`.
+        """
+        asked = seen.copy()
+        asked[:, list(given)] = False
+        distance, df = np.zeros(len(seen)), asked.sum(axis=1).astype(np.float64)
+        patterns, of = np.unique(asked, axis=0, return_inverse=True)
+        for number, pattern in enumerate(patterns):
+            rows, at = np.flatnonzero((of.ravel() == number) & (self.which >= 0)), np.flatnonzero(pattern)
+            if len(rows) and len(at):
+                matrices = self.information[:, at[:, None], at][self.which[rows]]
+                s = self.scores[np.ix_(rows, at)]
+                distance[rows] = (s * np.linalg.solve(matrices, s[:, :, None])[:, :, 0]).sum(axis=1)
+        return distance, df
+
+
 class ManyLevels(WithoutSlopes):
     """Statistics of complete data of more than two levels, numbered from that of the units.
 
@@ -88,6 +135,10 @@ class ManyLevels(WithoutSlopes):
         @property
         def total_mean(self) -> Floats:
             """Means over the units of the level that each variable is measured on."""
+
+        @property
+        def tree(self) -> Tree | None:
+            """Clusters one by one."""
 
         def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
             """Covariance matrices of variables measured on each level."""

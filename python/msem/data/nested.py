@@ -20,7 +20,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.frames import ClusteredData, columns_of
-from msem.data.hierarchy import ManyLevels, Posterior, level_posterior
+from msem.data.hierarchy import ManyLevels, OfUnits, Posterior, level_posterior
 from msem.data.screening import (
     Finding,
     constant,
@@ -33,7 +33,7 @@ from msem.data.screening import (
     unvarying,
     unvarying_within,
 )
-from msem.data.statistics import CountedClusters, Rows
+from msem.data.statistics import CountedClusters, Rows, Tree
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.variables import Variables
 
@@ -57,6 +57,16 @@ class OfNestedClusters(ManyLevels):
     @cached_property
     def _likelihood(self) -> _core.NestedLikelihood:
         return _core.NestedLikelihood(self.data)
+
+    @property
+    def tree(self) -> Tree:
+        """The clusters in which anything is observed; see `Statistics.tree`."""
+        sizes, parents, kept = self.data.sizes, [], self.data.sizes > 0
+        for parent in self.data.parent:
+            above, place = np.unique(parent[kept], return_inverse=True)
+            parents.append(place.astype(np.int64))
+            kept = np.isin(np.arange(parent.max() + 1), above)
+        return sizes[self.data.sizes > 0], tuple(parents)
 
     def clusters(self, rows: Rows) -> NestedClusters:
         """The highest clusters, of which the statistics keep what is needed."""
@@ -344,28 +354,73 @@ class NestedPosterior:
                 "scores of units are not available for models of three levels with random slopes at level 1 in this "
                 "version; those of clusters are, level=2 and level=3"
             )
+        return self._of_units(columns, codes).posterior(*self.moments[0])
+
+    def unit_distances(
+        self, given: Sequence[int], columns: Sequence[Floats], codes: NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        """Distance of each unit from what all else predicts, and its degrees of freedom; see `OfUnits.distances`."""
+        return self._of_units(columns, codes).distances(given, ~np.isnan(np.column_stack(columns)))
+
+    def whole_distances(
+        self, given: Sequence[int], columns: Sequence[Floats], codes: NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        """Squared distance of all data of each of the highest clusters from the model, and its degrees of freedom.
+
+        With s = V^-1 r, what all data say about the means, it is s'r; less that of the covariates `given`, which are
+        numbers of variables at one level only.
+        """
+        data = self.data
+        mean = np.zeros(len(data.measured))
+        for numbers, (own, _) in zip(data.levels, self.moments, strict=True):
+            mean[numbers] += own[: len(numbers)]
+        units = self._of_units(columns, codes)
+        parts: tuple[Floats, Floats] = (np.zeros(0), np.zeros(0))
+        for level, numbers in enumerate(data.levels):
+            measured = [v for v in numbers if data.measured[v] == level]
+            at = [numbers.index(v) for v in measured]
+            if level == 0:
+                off, scores = np.column_stack(columns) - mean[measured], units.scores
+            else:
+                off = data.values[level].T + data.origin[measured] - mean[measured]
+                off = np.where(self._observed(level), off, np.nan)
+                scores = self._evidence(level + 1)[0][:, at]
+            fixed = [k for k, v in enumerate(measured) if v in given]
+            known = off[:, fixed]
+            cov = self.moments[level][1][np.ix_([at[k] for k in fixed], [at[k] for k in fixed])]
+            own_distance = np.nansum(scores * off, axis=1) - (known * np.linalg.solve(cov, known.T).T).sum(
+                axis=1
+            )
+            own_df = (~np.isnan(off)).sum(axis=1) - float(len(fixed))
+            if level:
+                parent = codes if level == 1 else data.parent[level - 2]
+                below = [np.bincount(parent, one, len(off)) for one in parts]
+                own_distance, own_df = own_distance + below[0], own_df + below[1]
+            parts = own_distance, own_df
+        return parts
+
+    def _observed(self, level: int) -> Bools:
+        """Which of the variables measured on a level (from 0) each cluster has."""
+        patterns = self.data.patterns[level]
+        count = sum(v == level for v in self.data.measured)
+        out = np.zeros((len(patterns), count), dtype=bool)
+        for row, own in zip(out, patterns, strict=True):
+            row[own] = True
+        return out[self.data.pattern[level]]
+
+    def _of_units(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> OfUnits:
         scores, information, which = self._evidence(1)
-        mean, cov = self.moments[0]
-        p, data = len(columns), self.data
+        p, data, cov = len(columns), self.data, self.moments[0][1]
         values = np.column_stack(columns) - data.origin[:p]
         cell = self._cells(values, codes)
-        latent = np.arange(p, len(mean))
-        reach = cov[np.ix_(latent, np.arange(p))]
-        means = np.tile(mean[p:], (len(values), 1))
-        own = cell >= 0
-        means[own] += scores[cell[own]] @ reach.T
+        found, own = np.zeros(values.shape), cell >= 0
+        found[own] = scores[cell[own]]
         for number, pattern in enumerate(data.patterns[0]):
             rows = np.flatnonzero(own)[data.pattern[0][cell[own]] == number]
-            if not len(rows) or not pattern:
-                continue
-            off = values[np.ix_(rows, pattern)] - data.values[0].T[np.ix_(cell[rows], pattern)]
-            means[rows] += off @ np.linalg.solve(cov[np.ix_(pattern, pattern)], reach[:, pattern].T)
-        spread = cov[p:, p:] - reach @ information @ reach.T
-        if own.all():
-            return means, spread, which[cell]
-        # of units in which nothing is observed
-        spread = np.concatenate([spread, cov[None, p:, p:]])
-        return means, spread, np.where(own, which[cell], len(spread) - 1)
+            if len(rows) and pattern:
+                off = values[np.ix_(rows, pattern)] - data.values[0].T[np.ix_(cell[rows], pattern)]
+                found[np.ix_(rows, pattern)] += np.linalg.solve(cov[np.ix_(pattern, pattern)], off.T).T
+        return OfUnits(found, information, np.where(own, which[cell], -1))
 
     def _cells(self, values: Floats, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The cell of each unit, -1 where nothing is observed."""

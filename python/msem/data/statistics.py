@@ -294,6 +294,10 @@ class CountedClusters:
         return None
 
 
+# Sizes of the clusters of level 2, and for each level above that the cluster that each of those below is in.
+Tree = tuple[Floats, tuple[NDArray[np.int64], ...]]
+
+
 class AtMostTwoLevels:
     """What statistics of one level or two say alike."""
 
@@ -313,8 +317,23 @@ class AtMostTwoLevels:
         def nclusters(self) -> float:
             """Units of the highest level."""
 
+        @property
+        def sizes(self) -> Floats:
+            """Distinct sizes of the clusters."""
+
+        @property
+        def counts(self) -> Floats:
+            """How many clusters there are of each size."""
+
         def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> Self:
             """Statistics of some of the variables."""
+
+    @property
+    def tree(self) -> Tree | None:
+        """Clusters in the order of their sizes; None where sizes or counts are not whole numbers."""
+        if any(not float(x).is_integer() for x in (*self.sizes, *self.counts)):
+            return None
+        return np.repeat(self.sizes, self.counts.astype(np.intp)), ()
 
     @property
     def counted(self) -> tuple[float, ...]:
@@ -526,6 +545,10 @@ class Statistics(Protocol):
     @property
     def counts(self) -> Floats:
         """How many clusters there are of each size."""
+
+    @property
+    def tree(self) -> Tree | None:
+        """Clusters one by one; None where they are not known."""
 
     @property
     def harmonic_size(self) -> float:

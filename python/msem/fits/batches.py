@@ -34,6 +34,7 @@ from msem.fits.fit import Fit
 from msem.fits.manyfits import FitArrays, joined
 from msem.fits.sem import fit_table
 from msem.model.derived import saturated_table
+from msem.model.levels import BETWEEN
 from msem.model.partable import ParameterTable
 from msem.model.variables import Variables
 from msem.postestimation.constraints import definition_values
@@ -65,7 +66,7 @@ class Batch:
     table : ParameterTable
     settings : ResolvedSettings
     plan : _core.Plan or None
-        None for fits with robust errors or scaled tests, and of models with random slopes.
+        None for fits with robust errors or scaled tests, and of models of three levels or with random slopes.
     """
 
     table: ParameterTable
@@ -168,6 +169,7 @@ def make_batch(table: ParameterTable, settings: ResolvedSettings) -> Batch:
         and settings.se in ("standard", "none")
         and settings.information in ("observed", "expected")
         and settings.test == ("standard",)
+        and table.nlevels <= BETWEEN
         and not any(table.slopes(group) for group in range(1, table.ngroups + 1))
         and 0 < table.npar <= saturated_table(table).npar  # with more the count tells what is not identified
     )

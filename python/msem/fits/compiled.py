@@ -40,13 +40,14 @@ from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order, has_group_blocks
 from msem.model.derived import saturated_table
 from msem.model.drafts import Fun
-from msem.model.partable import ParameterTable, require_no_rotation, require_two_levels
+from msem.model.partable import ParameterTable, require_no_rotation
 from msem.resampling.progress import QUIET, Progress
 from msem.resampling.workers import BATCH, Client, ranges, require_client, spread
 from msem.settings import ResolvedSettings, Settings, require_threads
 from msem.simulation.datasets import DrawnData
 from msem.simulation.drawn import DrawnSamples
 
+NUMBERS = {1: "one", 2: "two", 3: "three"}
 AT_ONCE = 256  # samples taken from an iterable before they are fitted
 # options of sem that are about one sample; auxiliary variables have the levels at which they vary in it
 OF_SAMPLES = (
@@ -197,7 +198,8 @@ class CompiledModel:
         """Fits of samples that are drawn on the way, as statistics or as data."""
         if isinstance(samples, DrawnSamples):
             return self.batch().drawn(samples, threads, shown)
-        cluster = samples.cluster if self.table.multilevel else None
+        columns = samples.clusters
+        cluster = (columns if len(columns) > 1 else columns[0]) if self.table.multilevel else None
         settings = replace(self.settings, cluster=cluster, group=samples.group if samples.labels else None)
         return replace(self, settings=settings)._several(samples, threads)
 
@@ -260,7 +262,7 @@ class CompiledModel:
         return {"table": self.table, "settings": self.settings}
 
     def __repr__(self) -> str:
-        levels = "two levels" if self.table.multilevel else "one level"
+        levels = f"{NUMBERS[self.table.nlevels]} level{'s' if self.table.multilevel else ''}"
         return f"<msem.CompiledModel: {self.table.npar} parameters, {levels}>"
 
 
@@ -309,7 +311,6 @@ def compile(
     syntax = with_constraints(model, settings.constraints)
     table = table_of(syntax, fun, settings, group_names(syntax, settings.group, group_labels))
     require_no_rotation(table, "many fits of one model")
-    require_two_levels(table, "many fits of one model")
     if settings.penalty:
         raise UnsupportedError("penalty= is not available for many fits of one model in this version")
     require_least_squares(resolve(settings, table), table)

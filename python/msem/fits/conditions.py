@@ -18,8 +18,9 @@ from msem.data.sample import Group, Sample
 from msem.errors import DataError, ModelError, MsemError, UnsupportedError
 from msem.estimation.estimate import estimate
 from msem.estimation.plan import arranged
-from msem.fits.simulate import read_design
+from msem.fits.simulate import cluster_columns, read_design
 from msem.model.functions import defined_functions
+from msem.model.levels import BETWEEN
 from msem.model.partable import ParameterTable
 from msem.model.variables import Variables
 from msem.resampling.workers import Origin, require_drawable
@@ -54,7 +55,7 @@ class Cell:
         Of its samples.
     seed : int
     rows : bool
-        Whether samples are drawn as data and not as statistics: with random slopes.
+        Whether samples are drawn as data and not as statistics: see `need_rows`.
     """
 
     number: int
@@ -74,7 +75,8 @@ class Cell:
             draws = self.origin.draws
             assert isinstance(draws, _core.RowDraws)
             variables = self.population.variables
-            return DrawnData(variables, table.group_labels, self.clusters, draws, numbers, self.seed)
+            columns = cluster_columns(None, table, None)
+            return DrawnData(variables, table.group_labels, self.clusters, draws, numbers, self.seed, columns)
         return DrawnSamples(self.population.variables, table.group_labels, self.origin, numbers, self.seed)
 
 
@@ -115,9 +117,9 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def has_slopes(table: ParameterTable) -> bool:
-    """Whether any group has random slopes."""
-    return any(table.slopes(group) for group in range(1, table.ngroups + 1))
+def need_rows(table: ParameterTable) -> bool:
+    """Whether samples are drawn as data: of three levels, or if any group has random slopes."""
+    return table.nlevels > BETWEEN or any(table.slopes(group) for group in range(1, table.ngroups + 1))
 
 
 def make_cells(
@@ -125,7 +127,7 @@ def make_cells(
 ) -> tuple[Cell, ...]:
     """Cells ready to be drawn from; nothing is drawn yet.
 
-    `rows`: samples are drawn as data, as they are where the population has random slopes.
+    `rows`: samples are drawn as data, as they are of three levels or where the population has random slopes.
 
     Raises
     ------
@@ -156,11 +158,14 @@ def _cell(
 ) -> Cell:
     values = {name: float(value) for name, value in settings.items() if name not in (*SIZES, "distribution")}
     here = population.changed(values)
-    clusters = read_design(here, model, *(settings.get(name) for name in SIZES))
-    shapes: Mapping[int, Shape] = read_distribution(settings.get("distribution", distribution))
-    rows = rows or has_slopes(here.table)
+    if here.table.crossed:
+        raise UnsupportedError("power is not available for crossed classifications in this version")
+    designs = read_design(here, model, *(settings.get(name) for name in SIZES))
+    clusters = [one for one in designs if isinstance(one, Clusters)]
+    shapes: Mapping[int, Shape] = read_distribution(settings.get("distribution", distribution), here.table)
+    rows = rows or need_rows(here.table)
     for one in clusters if rows else ():
-        require_divided(one, single=not here.table.multilevel)
+        require_divided(one)
     origin = Origin(partial(row_draws if rows else statistics_draws, here, clusters, shapes, seed))
     require_drawable(origin)
     return Cell(number, labels, here, tuple(clusters), origin, seed, rows)
@@ -220,8 +225,9 @@ def truth(table: ParameterTable, cell: Cell) -> Truth:
 
 
 def _same(table: ParameterTable, cell: Cell) -> Truth:
-    """The values of a model that is the population's, as one with random slopes has to be."""
+    """The values of a model that is the population's, as it has to be where samples are drawn as data."""
     known = cell.population.truth()
+    why = "of three levels" if table.nlevels > BETWEEN else "with random slopes"
     theta = np.full(table.npar, np.nan)
     for row, name in zip(table.rows, table.by_name.shown, strict=True):
         value = known.pop((row.lhs, row.op, row.rhs, row.level, row.group), None)
@@ -229,7 +235,7 @@ def _same(table: ParameterTable, cell: Cell) -> Truth:
             continue
         if value is None or (not row.free and abs(value - row.value) > SAME):
             raise UnsupportedError(
-                f"with random slopes the model has to be that of the population, and {name} is "
+                f"{why} the model has to be that of the population, and {name} is "
                 + ("not in the population: give it a value there" if value is None else "another value there")
             )
         if row.free:
@@ -238,7 +244,7 @@ def _same(table: ParameterTable, cell: Cell) -> Truth:
     other = next((key for key, value in known.items() if value != 0 and key[0] not in given), None)
     if other is not None:
         raise UnsupportedError(
-            f"with random slopes the model has to be that of the population, and does not have {''.join(other[:3])}"
+            f"{why} the model has to be that of the population, and does not have {''.join(other[:3])}"
         )
     defined = defined_functions(table).values(theta) if table.defined else np.empty(0)
     return Truth(np.append(theta, defined), 0.0)

@@ -21,7 +21,7 @@ from msem.entry import entry
 from msem.errors import ArgumentError, MsemError
 from msem.fits.checkpoint import PowerFile, stored_seed
 from msem.fits.compiled import CompiledModel, compile, require_labels
-from msem.fits.conditions import Cell, Truth, has_slopes, make_cells, truth
+from msem.fits.conditions import Cell, Truth, make_cells, need_rows, truth
 from msem.fits.fit import Fit
 from msem.fits.manyfits import FitArrays, ManyFits, joined
 from msem.fits.simulate import read_population
@@ -202,8 +202,9 @@ def power(
 ) -> Power:
     """Power, bias and coverage of a model in samples of a population, by simulation.
 
-    Samples are drawn as sufficient statistics and fitted in compiled threads; with random slopes, in the model or the
-    population, they are drawn as rows and fitted one after the other, and the model has to be that of the population.
+    Samples are drawn as sufficient statistics and fitted in compiled threads; of three levels, and with random slopes
+    in the model or the population, they are drawn as rows and fitted one after the other, and the model has to be that
+    of the population.
 
     Parameters
     ----------
@@ -262,7 +263,7 @@ def power(
     source = read_population(population)
     require_labels(compiled.table, source.table.group_labels or None)
     number = require_seed(stored_seed(resume) if seed is None else seed)
-    cells = make_cells(source, population, design_grid, distribution, number, rows=has_slopes(compiled.table))
+    cells = make_cells(source, population, design_grid, distribution, number, rows=need_rows(compiled.table))
     truths = tuple(truth(compiled.table, cell) for cell in cells)
     file = PowerFile(resume, describe(compiled, cells, distribution, number))
     with _core.ThreadLimit(workers), Progress("power", count * len(cells), progress) as shown:

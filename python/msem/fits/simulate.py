@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import pandas as pd
-
 from msem.data.frames import ClusteredData
+from msem.data.statistics import Statistics
 from msem.entry import entry
 from msem.errors import ArgumentError, DataError, ModelError, UnsupportedError
 from msem.estimation.estimate import require_maximum, require_no_integral
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
+from msem.model.levels import BETWEEN
+from msem.model.partable import ParameterTable
 from msem.resampling.workers import Origin, require_drawable
-from msem.settings import require_choice, require_seed, require_whole
-from msem.simulation.datasets import DrawnCrossed, DrawnData
-from msem.simulation.designs import Clusters, by_group, read_clusters
+from msem.settings import Settings, require_choice, require_seed, require_whole
+from msem.simulation.datasets import DrawnData
+from msem.simulation.designs import Clusters, Design, Pairs, by_group, read_clusters
 from msem.simulation.drawn import DrawnSamples
 from msem.simulation.population import Population, fitted_population, population_of
-from msem.simulation.shapes import Shape, is_normal, read_distribution
-from msem.simulation.sources import crossed_draws, row_draws, statistics_draws
+from msem.simulation.shapes import read_distribution
+from msem.simulation.sources import row_draws, statistics_draws
 
 KINDS = ("data", "statistics")
 
@@ -37,7 +37,7 @@ def simulate(
     replications: int | None = None,
     as_: str = "data",
     distribution: Any = "normal",
-    cluster: str = "cluster",
+    cluster: Any = None,
     group: str = "group",
 ) -> Any:
     """Draw samples from a population.
@@ -50,11 +50,13 @@ def simulate(
         covariates have mean 0 and variance 1 unless it says otherwise; they are drawn too. Or a fit, whose estimates
         are the population, with the moments of its covariates; samples from a fit to crossed classifications have its
         pairs of clusters.
-    nclusters : int, or dict of group to int
-        Default for a fit: those of its sample.
+    nclusters : int, pair, or dict of group to one of these
+        Of three levels a pair: the number of the highest clusters, and that of the clusters within each of them, one
+        number or several that take turns, as in ``(40, 5)`` or ``(40, [4, 5, 6])``. Default for a fit: those of its
+        sample.
     cluster_sizes : int, sequence of int, or dict of size to number of clusters
-        One size, sizes that take turns over the clusters (one for each without `nclusters`), or a table; for several
-        groups a dict of group to any of these. Default for a fit: those of its sample.
+        One size, sizes that take turns over the lowest clusters (one for each without `nclusters`), or a table; for
+        several groups a dict of group to any of these. Default for a fit: those of its sample.
     nobs : int, or dict of group to int
         Rows, for a model of one level.
     seed : int, optional
@@ -65,9 +67,12 @@ def simulate(
         Data frames, or the sufficient statistics, which for normal variables are drawn without rows and take no
         longer for a million of them: Wishart matrices by the Bartlett (1933) decomposition, and normal means.
     distribution : "normal", MultivariateT, NonNormal, or dict of level to one of these
-        Of the part of the variables at each level, "within" and "between".
-    cluster, group : str
-        Names of the columns with clusters, numbered from 1, and groups in data.
+        Of the part of the variables at each level, "within" and "between", or 1, 2 and 3.
+    cluster : str or sequence of str, optional
+        Names of the columns with clusters, the highest first; they are numbered from 1. Default: ``"cluster"``, of
+        three levels those of the fit, or ``"cluster3"`` and ``"cluster2"``.
+    group : str
+        Name of the column with groups.
 
     Returns
     -------
@@ -90,59 +95,48 @@ def simulate(
     require_choice("as_", as_, KINDS)
     number = require_seed(seed)
     count = 1 if replications is None else require_whole("replications", replications, 1)
-    population = read_population(model)
-    if isinstance(model, Fit) and population.table.crossed:
-        if nclusters is not None or cluster_sizes is not None or nobs is not None:
-            raise DataError(
-                "samples of crossed classifications have the pairs of clusters of the fit: leave out nclusters, "
-                "cluster_sizes and nobs"
-            )
-        if as_ != "data":
-            raise UnsupportedError('samples of crossed classifications are data: leave out as_="statistics"')
-        crossed = _crossed_samples(model, population, read_distribution(distribution), number, count)
-        return crossed[0] if replications is None else crossed
-    labels, variables = population.table.group_labels, population.variables
-    clusters = read_design(population, model, nclusters, cluster_sizes, nobs)
-    shapes = read_distribution(distribution)
-    if not variables.unit and not is_normal(shapes) and type(shapes[1]) is not type(shapes[2]):
-        raise DataError("a model of one level has one distribution: give it without a level")
+    population = read_population(model, cluster)
+    table = population.table
+    designs = read_design(population, model, nclusters, cluster_sizes, nobs)
+    shapes = read_distribution(distribution, table)
     samples: DrawnSamples | DrawnData
     if as_ == "statistics":
+        clusters = [one for one in designs if isinstance(one, Clusters)]
+        if len(clusters) < len(designs):
+            raise UnsupportedError('samples of crossed classifications are data: leave out as_="statistics"')
         origin = Origin(partial(statistics_draws, population, clusters, shapes, number))
         require_drawable(origin)
-        samples = DrawnSamples(variables, labels, origin, range(count), number)
+        samples = DrawnSamples(population.variables, table.group_labels, origin, range(count), number)
     else:
-        _require_columns(population, cluster, group)
-        rows = row_draws(population, clusters, shapes, number)
+        columns, column = _columns(model, population, cluster, group)
+        rows = row_draws(population, designs, shapes, number)
         samples = DrawnData(
-            variables, labels, tuple(clusters), rows, range(count), number, str(cluster), str(group)
+            population.variables,
+            table.group_labels,
+            tuple(designs),
+            rows,
+            range(count),
+            number,
+            columns,
+            column,
         )
     return samples[0] if replications is None else samples
 
 
-def _crossed_samples(
-    fit: Fit, population: Population, shapes: Mapping[int, Shape], seed: int, count: int
-) -> DrawnCrossed:
-    """Samples with the clusters of the rows of a fit."""
-    identifiers, codes = [], []
-    columns = fit.table.clusters[::-1]  # that of level 2 first
+def _pairs(fit: Fit) -> list[Design]:
+    """The clusters of the rows of a fit to crossed classifications."""
+    out: list[Design] = []
     for group in fit.sample.groups:
         rows = group.data
         if not isinstance(rows, ClusteredData) or group.statistics.independent:
             raise DataError("the fit has no rows of crossed classifications, whose pairs samples would have")
-        own = rows.codes_of(2), rows.codes_of(3)
-        ids = rows.ids_of(2, columns[1]), rows.clusters
-        codes.append(own)
-        identifiers.append(pd.DataFrame({n: i[c] for n, i, c in zip(columns, ids, own, strict=True)}))
-    draws = crossed_draws(population, codes, shapes, seed)
-    labels, column = population.table.group_labels, fit.options.group or "group"
-    return DrawnCrossed(
-        population.variables, labels, tuple(identifiers), tuple(codes), draws, range(count), seed, column
-    )
+        codes = tuple(rows.codes_of(level) for level in (2, 3))
+        out.append(Pairs(codes, (rows.ids_of(2, fit.table.clusters[0]), rows.clusters)))
+    return out
 
 
-def read_population(model: str | CompiledModel | Fit) -> Population:
-    """The population that a text, a compiled model or a fit says.
+def read_population(model: str | CompiledModel | Fit, cluster: Any = None) -> Population:
+    """The population that a text, a compiled model or a fit says; `cluster` are columns of clusters.
 
     Raises
     ------
@@ -156,7 +150,7 @@ def read_population(model: str | CompiledModel | Fit) -> Population:
         require_no_integral(model.estimate, "simulations")
         population = fitted_population(model.table, model.estimate.theta)
     elif isinstance(model, (str, CompiledModel)):
-        population = population_of((compile(model) if isinstance(model, str) else model).table)
+        population = population_of((_compiled(model, cluster) if isinstance(model, str) else model).table)
     else:
         raise ArgumentError(
             f"a population is a model text, a compiled model or a fit, not {type(model).__name__}"
@@ -168,7 +162,7 @@ def read_population(model: str | CompiledModel | Fit) -> Population:
 
 def read_design(
     population: Population, model: Any, nclusters: Any, cluster_sizes: Any, nobs: Any
-) -> list[Clusters]:
+) -> list[Design]:
     """Clusters of each group, by default those of the sample of a fit.
 
     Raises
@@ -183,37 +177,69 @@ def read_design(
         given = _fit_nobs(model) if nobs is None and isinstance(model, Fit) else by_group(nobs, labels)
         if any(one is None for one in given):
             raise DataError("give nobs, the number of rows")
-        return [Clusters((1,) * require_whole("nobs", one, 1)) for one in given]
+        return [Clusters((1,) * require_whole("nobs", one, 1), multilevel=False) for one in given]
+    if population.table.crossed:
+        if nclusters is not None or cluster_sizes is not None or nobs is not None:
+            raise DataError(
+                "samples of crossed classifications have the pairs of clusters of the fit: leave out nclusters, "
+                "cluster_sizes and nobs"
+            )
+        return _pairs(model)
     if nobs is not None:
-        raise DataError("the population has two levels: give nclusters and cluster_sizes, and no nobs")
+        words = "two" if population.table.nlevels == 2 else "three"
+        raise DataError(f"the population has {words} levels: give nclusters and cluster_sizes, and no nobs")
     if nclusters is None and cluster_sizes is None and isinstance(model, Fit):
-        return [read_clusters(None, sizes) for sizes in _fit_sizes(model)]
+        return list(map(_fit_clusters, model.sample.statistics))
     pairs = zip(by_group(nclusters, labels), by_group(cluster_sizes, labels), strict=True)
-    return [read_clusters(count, sizes) for count, sizes in pairs]
+    return [read_clusters(count, sizes, population.table.nlevels) for count, sizes in pairs]
 
 
 def _fit_nobs(fit: Fit) -> list[int]:
     return [round(s.nobs) for s in fit.sample.statistics]
 
 
-def _fit_sizes(fit: Fit) -> list[dict[int, int]]:
-    """Table of cluster sizes of each group of a fit."""
-    out = []
-    for s in fit.sample.statistics:
-        if any(not float(x).is_integer() for x in (*s.sizes, *s.counts)):
-            raise DataError(
-                "the fit does not know the sizes of its clusters: give nclusters and cluster_sizes"
-            )
-        out.append({int(n): int(count) for n, count in zip(s.sizes, s.counts, strict=True)})
-    return out
+def _fit_clusters(statistics: Statistics) -> Clusters:
+    """The clusters of a group of a fit."""
+    tree = statistics.tree
+    if tree is None:
+        raise DataError("the fit does not know the sizes of its clusters: give nclusters and cluster_sizes")
+    sizes, parents = tree
+    return Clusters(tuple(map(int, sizes)), tuple(tuple(map(int, one)) for one in parents))
 
 
-def _require_columns(population: Population, cluster: str, group: str) -> None:
+def _compiled(model: str, cluster: Any) -> CompiledModel:
+    """A text as it is read: where it has three levels its clusters may be crossed."""
+    plain = compile(model)
+    return compile(model, cluster=cluster) if plain.table.nlevels > BETWEEN and cluster is not None else plain
+
+
+def _columns(model: Any, population: Population, cluster: Any, group: str) -> tuple[tuple[str, ...], str]:
+    """Names of the columns of clusters, the highest first, and of groups."""
+    table = population.table
+    if table.crossed and isinstance(model, Fit):
+        columns, column = table.clusters, model.options.group or "group"
+    else:
+        columns, column = cluster_columns(model, table, cluster), str(group)
     taken = [*population.variables.names]
-    used = [cluster] * population.table.multilevel + [group] * (population.table.ngroups > 1)
+    used = [*columns] + [column] * (table.ngroups > 1)
     for name in used:
         if name in taken:
             raise ModelError(
                 f"{name!r} is a variable of the model: give the column of clusters or groups another name"
             )
         taken.append(name)
+    return columns, column
+
+
+def cluster_columns(model: Any, table: ParameterTable, cluster: Any) -> tuple[str, ...]:
+    """Names of the columns of clusters in samples: as given, or those of a fit of three levels, or others."""
+    count = table.nlevels - 1
+    if cluster is None and isinstance(model, Fit) and len(table.clusters) == count > 1:
+        return table.clusters
+    if cluster is None:
+        return ("cluster",) * count if count < 2 else tuple(f"cluster{k}" for k in range(count + 1, 1, -1))
+    columns = Settings.read({"cluster": cluster}).cluster_columns
+    if count and len(columns) != count:
+        several = "as cluster=['school', 'class'], the highest first" if count > 1 else "as one text"
+        raise DataError(f"a model of {table.nlevels} levels has {count} columns of clusters: give {several}")
+    return columns[:count]

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import DataError
 from msem.settings import require_whole
 
 Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+
+class Design(Protocol):
+    """The units of one group of a sample, and their clusters."""
+
+    @property
+    def nobs(self) -> int:
+        """Units."""
+
+    @property
+    def codes(self) -> tuple[Codes, ...]:
+        """Cluster of every unit, from 0, for level 2 and those above."""
+
+    def identifiers(self, columns: Sequence[str], before: Sequence[Design]) -> dict[str, Any]:
+        """Columns with the clusters of the units, the highest first; `before` are the groups before this one."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +40,16 @@ class Clusters:
     Attributes
     ----------
     sizes : tuple of int
+        Of the lowest clusters.
+    parents : tuple of tuple of int
+        For every level above that of the lowest clusters, the cluster that each of the level below is in.
+    multilevel : bool
+        Whether there are clusters.
     """
 
     sizes: tuple[int, ...]
+    parents: tuple[tuple[int, ...], ...] = ()
+    multilevel: bool = True
 
     @property
     def nobs(self) -> int:
@@ -33,8 +58,24 @@ class Clusters:
 
     @property
     def nclusters(self) -> int:
-        """Clusters."""
-        return len(self.sizes)
+        """The highest clusters."""
+        return max(self.parents[-1]) + 1 if self.parents else len(self.sizes)
+
+    @property
+    def codes(self) -> tuple[Codes, ...]:
+        """Cluster of every unit, for level 2 and those above."""
+        if not self.multilevel:
+            return ()
+        out = [np.repeat(np.arange(len(self.sizes)), self.sizes)]
+        for parent in self.parents:
+            out.append(np.array(parent)[out[-1]])
+        return tuple(out)
+
+    def identifiers(self, columns: Sequence[str], before: Sequence[Design]) -> dict[str, Any]:
+        """Clusters numbered from 1 through all groups."""
+        first = [sum(int(one.codes[k].max()) + 1 for one in before) for k in range(len(columns))]
+        numbered = [own + start + 1 for own, start in zip(self.codes, first, strict=True)]
+        return dict(zip(columns, numbered[::-1], strict=True))
 
     def table(self) -> tuple[Floats, Floats]:
         """Distinct sizes, ascending, and the number of clusters of each."""
@@ -42,15 +83,44 @@ class Clusters:
         return sizes.astype(np.float64), counts.astype(np.float64)
 
 
-def read_clusters(nclusters: Any, cluster_sizes: Any) -> Clusters:
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Units with their clusters in two crossed classifications.
+
+    Attributes
+    ----------
+    codes : tuple of ndarray of int
+        Cluster of every unit, of levels 2 and 3.
+    ids : tuple of pandas.Index
+        Of the clusters.
+    """
+
+    codes: tuple[Codes, ...]
+    ids: tuple[pd.Index[Any], ...]
+
+    @property
+    def nobs(self) -> int:
+        """Units."""
+        return len(self.codes[0])
+
+    def identifiers(self, columns: Sequence[str], before: Sequence[Design]) -> dict[str, Any]:
+        """Clusters by their ids, the classification of level 2 first."""
+        named = zip(columns[::-1], self.codes, self.ids, strict=True)
+        return {name: ids[codes] for name, codes, ids in named}
+
+
+def read_clusters(nclusters: Any, cluster_sizes: Any, nlevels: int = 2) -> Clusters:
     """Clusters of one group.
 
     Parameters
     ----------
-    nclusters : int or None
+    nclusters : int, sequence, or None
+        Of three levels the number of the highest clusters, and that of the lower ones in each of these: one number, or
+        several that take turns.
     cluster_sizes : int, sequence of int, or mapping of int to int
         One size for all; sizes that are dealt out to the clusters in turn, or, without `nclusters`, one for each; the
         number of clusters of each size.
+    nlevels : int
 
     Raises
     ------
@@ -61,6 +131,9 @@ def read_clusters(nclusters: Any, cluster_sizes: Any) -> Clusters:
         raise DataError(
             "give cluster_sizes: a size, several that take turns, or a dict of size to number of clusters"
         )
+    if nlevels > 2:
+        parents = _within(nclusters)
+        return Clusters(read_clusters(len(parents), cluster_sizes).sizes, (parents,))
     if isinstance(cluster_sizes, Mapping):
         sizes = _of_table(cluster_sizes)
         if nclusters is not None and len(sizes) != require_whole("nclusters", nclusters, 1):
@@ -68,18 +141,38 @@ def read_clusters(nclusters: Any, cluster_sizes: Any) -> Clusters:
                 f"nclusters is {nclusters} and cluster_sizes has {len(sizes)} clusters: leave one of them out"
             )
         return Clusters(sizes)
-    several = not hasattr(cluster_sizes, "__index__")
-    if several and (isinstance(cluster_sizes, str) or not isinstance(cluster_sizes, (Sequence, np.ndarray))):
-        raise DataError(f"cluster_sizes is a whole number, several, or a dict of them, not {cluster_sizes!r}")
-    given = [require_whole("a cluster size", n, 1) for n in (cluster_sizes if several else [cluster_sizes])]
+    given = _numbers("cluster_sizes", cluster_sizes, "a cluster size")
     if nclusters is None:
-        if not several:
+        if hasattr(cluster_sizes, "__index__"):
             raise DataError("give nclusters, the number of clusters")
-        return Clusters(tuple(given))
+        return Clusters(given)
     count = require_whole("nclusters", nclusters, 1)
     if not given or len(given) > count:
         raise DataError(f"cluster_sizes has {len(given)} sizes for {count} clusters")
     return Clusters(tuple(given[j % len(given)] for j in range(count)))
+
+
+def _numbers(name: str, given: Any, what: str) -> tuple[int, ...]:
+    """A whole number, or several."""
+    several = not hasattr(given, "__index__")
+    if several and (isinstance(given, str) or not isinstance(given, (Sequence, np.ndarray))):
+        raise DataError(f"{name} is a whole number, several, or a dict of them, not {given!r}")
+    return tuple(require_whole(what, n, 1) for n in (given if several else [given]))
+
+
+def _within(nclusters: Any) -> tuple[int, ...]:
+    """The higher cluster of each lower one."""
+    pair = isinstance(nclusters, (Sequence, np.ndarray)) and not isinstance(nclusters, str)
+    if not pair or len(nclusters) != 2:
+        raise DataError(
+            "a population of three levels needs nclusters=(schools, classes), the number of the highest clusters and "
+            f"that of clusters within each of them, not {nclusters!r}"
+        )
+    above = require_whole("nclusters", nclusters[0], 1)
+    each = _numbers("nclusters", nclusters[1], "a number of clusters")
+    if not each or len(each) > above:
+        raise DataError(f"nclusters has {len(each)} numbers of clusters within {above} clusters")
+    return tuple(k for k in range(above) for _ in range(each[k % len(each)]))
 
 
 def _of_table(table: Mapping[Any, Any]) -> tuple[int, ...]:
@@ -110,18 +203,21 @@ def by_group(given: Any, labels: Sequence[str]) -> list[Any]:
     return [named[label] for label in labels]
 
 
-def require_divided(clusters: Clusters, *, single: bool) -> None:
-    """Refuse samples of one cluster or row, and two-level ones whose clusters all have one unit.
+def require_divided(clusters: Clusters) -> None:
+    """Refuse samples of one cluster or row, and those of several levels whose clusters all have one unit.
 
     Raises
     ------
     DataError
     """
-    if clusters.nclusters < 2 or (not single and clusters.nobs == clusters.nclusters):
-        plural = "" if clusters.nclusters == 1 else "s"
+    if not clusters.multilevel:
+        if clusters.nobs < 2:
+            raise DataError(f"{clusters.nobs} rows are too few: two or more are needed")
+        return
+    counts = [clusters.nobs, *(int(codes.max()) + 1 for codes in clusters.codes)]
+    if counts[-1] < 2 or any(below == above for below, above in itertools.pairwise(counts)):
+        within = "".join(f" in {count} cluster{'' if count == 1 else 's'}" for count in counts[1:])
         raise DataError(
-            f"{clusters.nobs} units in {clusters.nclusters} cluster{plural} cannot be told apart into levels: at least "
-            "two clusters, and one with two units, are needed"
-            if not single
-            else f"{clusters.nobs} rows are too few: two or more are needed"
+            f"{counts[0]} units{within} cannot be told apart into levels: at least two clusters, and one with two "
+            "units, are needed"
         )

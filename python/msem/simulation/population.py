@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +12,33 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays, smallest_eigenvalue
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.constraints import compile_constraints
-from msem.estimation.matrices import block_map, block_matrices, row_values
-from msem.model.levels import level_place
-from msem.model.partable import Parameter, ParameterTable, require_two_levels
+from msem.estimation.matrices import BlockMap, block_map, block_matrices, row_values
+from msem.model.levels import BETWEEN, level_place
+from msem.model.partable import Parameter, ParameterTable
+from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 
 EIGENVALUE = -1e-8  # of a correlation-scaled matrix: below it the matrix is not positive semidefinite
 MOST = 8  # parameters named
+
+
+class Product(NamedTuple):
+    """The product of a random slope and a covariate.
+
+    Attributes
+    ----------
+    slope : str
+    covariate : int
+        Position among the variables that are drawn at the level.
+    effects : ndarray
+        Of the product on these variables.
+    """
+
+    slope: str
+    covariate: int
+    effects: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +62,7 @@ class Population:
     def moments(self, group: int = 1) -> dict[int, LevelArrays]:
         """Implied moments of the observed variables of one group by level; level 1 only for one level.
 
-        Those of level 1 are without what random slopes add; at level 2 these come last.
+        Without what random slopes add, which come last at the levels that they are variables of.
 
         Raises
         ------
@@ -55,46 +74,56 @@ class Population:
             for level, observed in enumerate(self.variables.levels, 1)
         }
 
-    def slopes(self, group: int = 1) -> list[tuple[int, Floats]]:
-        """Each random slope of a group: its covariate among the unit variables, and effects of their product on these.
+    def slopes(self, group: int = 1) -> dict[int, list[Product]]:
+        """Products of random slopes and their covariates in a group, by the level that they are added at.
 
         In the order of the table, with the effects of a product on covariates of later slopes left to be drawn.
 
         Raises
         ------
         UnsupportedError
-            If a slope changes the covariate of one that comes before it, or a covariate is latent or stands at both
+            If a slope changes the covariate of one that comes before it, or a covariate is latent or stands at several
             levels.
         """
         found = self.table.slopes(group)
-        if not found:
-            return []
-        latent = next((slope for slope in found if slope.covariate in self.table.latent(1, group)), None)
+        latent = next(
+            (slope for slope in found if slope.covariate in self.table.latent(slope.level, group)), None
+        )
         if latent is not None:
             raise UnsupportedError(
                 f"{latent.covariate!r} has the random slope {latent.name!r} and is latent: samples are not drawn from "
                 "such populations in this version"
             )
-        both = next((slope for slope in found if slope.covariate in self.table.both), None)
-        if both is not None:
+        several = next((slope for slope in found if slope.level < self.variables.top(slope.covariate)), None)
+        if several is not None:
+            where = "both" if self.table.nlevels == BETWEEN else "several"
             raise UnsupportedError(
-                f"{both.covariate!r} has the random slope {both.name!r} and stands at both levels: samples are not "
-                "drawn from such a model in this version"
+                f"{several.covariate!r} has the random slope {several.name!r} and stands at {where} levels: samples "
+                "are not drawn from such a model in this version"
             )
-        unit = self.variables.unit
-        block = block_map(self.table, 1, group, unit)
+        levels = dict.fromkeys(slope.level for slope in found)
+        return {level: self._products([s for s in found if s.level == level], group) for level in levels}
+
+    def _products(self, found: Sequence[Slope], group: int) -> list[Product]:
+        level = found[0].level
+        block = block_map(self.table, level, group, self.variables.levels[level - 1])
         paths, _ = block_matrices(block, self.values)
-        total = np.linalg.inv(np.eye(len(paths)) - paths)[: len(unit)]
+        drawn = _drawn(block)
+        total = np.linalg.inv(np.eye(len(paths)) - paths)[[block.names.index(name) for name in drawn]]
         at = {name: i for i, name in enumerate(block.names)}
         out = [
-            (unit.index(slope.covariate), total[:, [at[name] for name in slope.outcomes]].sum(axis=1))
+            Product(
+                slope.name,
+                drawn.index(slope.covariate),
+                total[:, [at[name] for name in slope.outcomes]].sum(axis=1),
+            )
             for slope in found
         ]
-        for k, (_, effects) in enumerate(out):
-            before = next((found[j].name for j, (x, _) in enumerate(out[:k]) if effects[x] != 0), None)
+        for k, one in enumerate(out):
+            before = next((other.slope for other in out[:k] if one.effects[other.covariate] != 0), None)
             if before is not None:
                 raise UnsupportedError(
-                    f"the random slope {found[k].name!r} changes the covariate of {before!r}: write it before that one "
+                    f"the random slope {one.slope!r} changes the covariate of {before!r}: write it before that one "
                     "in the model, so that samples can be drawn in this order"
                 )
         return out
@@ -102,8 +131,7 @@ class Population:
     def _level(self, level: int, group: int, observed: Sequence[str]) -> LevelArrays:
         block = block_map(self.table, level, group, observed)
         paths, residual = block_matrices(block, self.values)
-        if level > 1:
-            observed = (*observed, *block.slopes)
+        observed = _drawn(block)
         where = describe_place(self.table, level, group)
         negative = [
             f"{name} ({value:g})"
@@ -123,7 +151,7 @@ class Population:
         directed = np.eye(len(paths)) - paths
         if abs(np.linalg.det(directed)) < 1e-12:
             raise ModelError(f"the population is no distribution: its paths{where} have no reduced form")
-        total = np.linalg.inv(directed)[: len(observed)]
+        total = np.linalg.inv(directed)[[block.names.index(name) for name in observed]]
         intercepts = np.zeros(len(paths))
         chosen = block.slot == 2
         intercepts[block.row[chosen]] = self.values[block.rows[chosen]]
@@ -148,6 +176,11 @@ class Population:
         return replace(self, values=out)
 
 
+def _drawn(block: BlockMap) -> tuple[str, ...]:
+    """What is drawn at a level: the observed variables, and random slopes that are variables of it."""
+    return (*block.names[: block.nobserved], *block.slopes[block.products :])
+
+
 def population_of(table: ParameterTable) -> Population:
     """The population that a model text with values says.
 
@@ -159,7 +192,6 @@ def population_of(table: ParameterTable) -> Population:
     ModelError
         If a parameter has no value, or the values do not meet constraints of the model.
     """
-    require_two_levels(table, "samples drawn from a model")
     shared = _starts(table)
     modelled = _modelled(table)
     values = np.array([_value(row, shared, modelled) for row in table.rows])
@@ -179,8 +211,6 @@ def population_of(table: ParameterTable) -> Population:
 
 def fitted_population(table: ParameterTable, theta: Floats) -> Population:
     """The population that estimates are, in a table with the moments of fixed covariates."""
-    if not table.crossed:
-        require_two_levels(table, "samples drawn from a fit")
     return Population(table, row_values(table, theta))
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays, square_root
 from msem.errors import DataError, MsemError
+from msem.model.partable import ParameterTable
 
 Floats = NDArray[np.float64]
 Law: TypeAlias = tuple[Floats, Floats, Floats, Floats, float]  # mean, root, polynomial, scale, df
@@ -99,22 +100,27 @@ class Normal:
 Shape = Normal | MultivariateT | NonNormal
 
 
-def read_distribution(given: Any) -> dict[int, Shape]:
-    """The distribution of each level: "normal", a shape for both levels, or a mapping of level to either.
+def read_distribution(given: Any, table: ParameterTable) -> dict[int, Shape]:
+    """The distribution of each level: "normal", a shape for all levels, or a mapping of level to either.
 
     Raises
     ------
     ValueError
-        If it is none of these.
+        If it is none of these, or there is no such level.
     """
-    if isinstance(given, Mapping):
-        levels = {"within": 1, "between": 2, 1: 1, 2: 2}
-        unknown = [level for level in given if level not in levels]
-        if unknown:
-            raise MsemError(f"distribution: a level is 'within' (1) or 'between' (2), not {unknown[0]!r}")
-        named = {levels[level]: _shape(one) for level, one in given.items()}
-        return {level: named.get(level, Normal()) for level in (1, 2)}
-    return {1: _shape(given), 2: _shape(given)}
+    levels = range(1, table.nlevels + 1)
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(levels, _shape(given))
+    if len(levels) == 1:
+        raise DataError("a model of one level has one distribution: give it without a level")
+    named = {}
+    for level, one in given.items():
+        try:
+            number = table.level(level)
+        except MsemError as error:
+            raise MsemError(f"distribution: {error}") from None
+        named[number] = _shape(one)
+    return {level: named.get(level, Normal()) for level in levels}
 
 
 def is_normal(shapes: Mapping[int, Shape]) -> bool:
@@ -129,7 +135,7 @@ def _shape(given: Any) -> Shape:
         return given
     raise MsemError(
         "distribution is 'normal', msem.MultivariateT(df), msem.NonNormal(skewness, kurtosis), or a dict of "
-        f"'within' and 'between' to one of these, not {given!r}"
+        f"levels to one of these, not {given!r}"
     )
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msem import _core
 from msem.errors import ModelError, UnsupportedError
-from msem.simulation.designs import Clusters, require_divided
+from msem.model.levels import BETWEEN
+from msem.simulation.designs import Clusters, Design, require_divided
 from msem.simulation.population import Population
 from msem.simulation.shapes import Shape, is_normal
-
-Codes = NDArray[np.int64]
 
 
 def statistics_draws(
@@ -32,13 +29,15 @@ def statistics_draws(
     DataError
         If the samples are one cluster, or clusters of one unit.
     """
+    if population.table.nlevels > BETWEEN:
+        raise UnsupportedError('samples of three levels are drawn as data: leave out as_="statistics"')
     unit, cluster, nboth = population.variables.roles
     if any(population.table.slopes(group) for group in range(1, len(clusters) + 1)):
         raise UnsupportedError(
             'samples of a population with random slopes have no statistics by cluster size: draw as_="data"'
         )
     for one in clusters:
-        require_divided(one, single=not unit)
+        require_divided(one)
     if not is_normal(shapes):
         return row_draws(population, clusters, shapes, seed)
     designs = []
@@ -72,9 +71,9 @@ def statistics_draws(
 
 
 def row_draws(
-    population: Population, clusters: Sequence[Clusters], shapes: Mapping[int, Shape], seed: int
+    population: Population, designs: Sequence[Design], shapes: Mapping[int, Shape], seed: int
 ) -> _core.RowDraws:
-    """Samples unit by unit.
+    """Samples unit by unit, of any number of levels.
 
     Raises
     ------
@@ -83,44 +82,25 @@ def row_draws(
     DataError
         If it cannot have the shapes.
     """
-    unit, _, nboth = population.variables.roles
-    empty = np.empty((0, 0))
-    none = (np.empty(0), empty, empty, np.empty(0), 0.0)
-    groups = []
-    for group, one in enumerate(clusters, 1):
-        moments = population.moments(group)
-        between = shapes[2 if unit else 1].law(moments[max(moments)])
-        within = shapes[1].law(moments[1]) if unit else none
-        groups.append((list(one.sizes), nboth, within, between, population.slopes(group)))
-    return _core.RowDraws(groups, seed)
-
-
-def crossed_draws(
-    population: Population, codes: Sequence[tuple[Codes, Codes]], shapes: Mapping[int, Shape], seed: int
-) -> _core.CrossedRowDraws:
-    """Samples of two crossed classifications unit by unit, given the clusters of the units of each group.
-
-    Raises
-    ------
-    ModelError
-        If the population is no distribution.
-    """
     variables = population.variables
+    known = {name: k for k, name in enumerate(variables.names)}
+    measured = [level for level, own in enumerate(variables.measured) for _ in own]
     groups = []
-    for group, own in enumerate(codes, 1):
-        moments = population.moments(group)
-        laws, added = [], []
-        for level, (names, measured) in enumerate(zip(variables.levels, variables.measured, strict=True), 1):
-            m = moments[level]
-            if level == 1:
-                order = [names.index(name) for name in variables.unit]
-            else:
-                order = [k for k, name in enumerate(names) if name not in measured]
-                order += [names.index(name) for name in measured]
-                added.append([variables.unit.index(name) for name in names if name not in measured])
-            part = replace(
-                m, names=tuple(m.names[k] for k in order), mean=m.mean[order], cov=m.cov[np.ix_(order, order)]
+    for group, design in enumerate(designs, 1):
+        moments, products = population.moments(group), population.slopes(group)
+        numbers = dict(known)
+        for names in (one.names for one in moments.values()):
+            for name in names:
+                numbers.setdefault(name, len(numbers))
+        units = np.arange(design.nobs)
+        levels = [
+            (
+                shapes[level].law(moments[level]),
+                [numbers[name] for name in moments[level].names],
+                of.tolist(),
+                [(numbers[one.slope], one.covariate, one.effects) for one in products.get(level, ())],
             )
-            laws.append(shapes[min(level, 2)].law(part))
-        groups.append(([one.tolist() for one in own], *laws, added))
-    return _core.CrossedRowDraws(groups, seed)
+            for level, of in enumerate((units, *design.codes), 1)
+        ]
+        groups.append((levels, measured))
+    return _core.RowDraws(groups, seed)
