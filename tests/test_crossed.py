@@ -198,6 +198,33 @@ def test_a_classification_without_effects_ends_on_the_border():
         assert one.params["y1~~y1.l3"] >= 0
 
 
+def test_observed_information_where_a_covariance_matrix_is_singular():
+    """A factor without residuals: loadings change its matrix along those of its rank."""
+    model = """
+    level: 1
+      y1 ~~ y1 + y2 + y3
+      y2 ~~ y2 + y3
+      y3 ~~ y3
+    level: pupil
+      m =~ y1 + y2 + y3
+      y1 ~~ 0*y1
+      y2 ~~ 0*y2
+      y3 ~~ 0*y3
+    level: lecturer
+      y1 ~~ y1
+      y2 ~~ y2
+      y3 ~~ y3
+    """
+    fit = msem.sem(model, ratings(count=300, pupils=30, lecturers=20), cluster="pupil * lecturer")
+    core, theta = fit.objective.core, fit.estimate.theta
+    found = core.observed_information(theta)
+    for k, step in enumerate(1e-4 * fit.standard_errors):
+        move = step * np.eye(len(theta))[k]
+        column = (core.evaluate(theta + move)[1] - core.evaluate(theta - move)[1]) / (4 * step)
+        assert_allclose(found[k], column, atol=2e-5 * np.abs(np.diag(found)).max())
+    assert np.isfinite(fit.standard_errors).all()
+
+
 def test_nested_classifications_are_said_to_be_so():
     data = ratings()
     data["lecturer"] = data["pupil"] % 7
@@ -251,11 +278,9 @@ def test_messages_show_what_was_written():
         msem.sem(MODEL, data, cluster="pupil * lecturer")
 
 
-@pytest.mark.parametrize("what", ["distances", "predict"])
-def test_what_a_fit_does_not_have_is_refused_by_name(fit, what):
-    arguments = (ratings(),) if what == "predict" else ()
+def test_what_a_fit_does_not_have_is_refused_by_name(fit):
     with pytest.raises(UnsupportedError, match="not available for crossed classifications"):
-        getattr(fit, what)(*arguments)
+        fit.distances()
 
 
 def test_random_slopes_are_refused_by_name():

@@ -246,10 +246,7 @@ def test_what_cannot_be_is_refused(change: dict[str, Any], error: type[Exception
 def test_what_is_not_there_yet_says_so() -> None:
     fit, data = made_up("equal shapes"), three_levels.sample()
     for ask in (
-        lambda: fit.predict(),
-        lambda: fit.distances(),
-        lambda: fit.plausible_values(2, seed=1),
-        lambda: msem.simulate(fit),
+        lambda: fit.bootstrap(5, seed=1, kind="parametric"),
         lambda: msem.saturated(data[["y1", *CLUSTER]], cluster=CLUSTER),
         lambda: msem.describe(data[["y1", *CLUSTER]], cluster=CLUSTER),
     ):
@@ -461,8 +458,6 @@ def test_standardized_slopes_are_those_of_units_of_any_cluster() -> None:
 @reference.needs_reference
 def test_what_slopes_do_not_have_says_so() -> None:
     fit = reference_fit("l3_nurses")
-    with pytest.raises(UnsupportedError, match="three levels"):
-        fit.predict()
     with pytest.raises(UnsupportedError, match="random slopes"):
         fit.residuals()
     with pytest.raises(UnsupportedError, match=r"samples drawn from a fit.*three levels"):

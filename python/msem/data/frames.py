@@ -435,6 +435,7 @@ def clustered_data(
     inner: Sequence[str] = (),
     *,
     crossed: bool = False,
+    known: bool = False,
 ) -> ClusteredData:
     """Take the needed variables from a frame, delete incomplete rows and number the clusters.
 
@@ -450,6 +451,8 @@ def clustered_data(
         Columns with the ids of clusters within these, the highest first.
     crossed : bool
         Whether the inner clusters are crossed with the others instead.
+    known : bool
+        Whether that is known of a fit, and need not be seen in these rows, which may be few.
     holes : Holes, optional
         Keep rows with missing values: leave out only those in which nothing is observed or a required variable is
         missing (one of clusters: in all rows of the cluster). Variables of clusters are filled in from other rows of
@@ -469,7 +472,9 @@ def clustered_data(
         variable, if cluster ids cannot be hashed, or if no complete row is left; or if weights cannot be used: see
         `survey_rows`.
     """
-    return kept_rows(screened_columns(frame, variables, cluster, survey, inner, crossed=crossed), holes)
+    return kept_rows(
+        screened_columns(frame, variables, cluster, survey, inner, crossed=crossed, known=known), holes
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -494,6 +499,8 @@ class ScreenedColumns:
         Columns of clusters within clusters, the highest first.
     crossed : bool
         Whether these are crossed with the others instead.
+    known : bool
+        Whether that need not be seen in the rows.
     """
 
     columns: Mapping[str, Floats]
@@ -505,6 +512,7 @@ class ScreenedColumns:
     survey: SurveyRows | None = None
     inner: Mapping[str, nw.Series[Any]] = field(default_factory=dict)
     crossed: bool = False
+    known: bool = False
 
     @property
     def zero(self) -> Bools:
@@ -520,6 +528,7 @@ def screened_columns(
     inner: Sequence[str] = (),
     *,
     crossed: bool = False,
+    known: bool = False,
 ) -> ScreenedColumns:
     """Take the needed columns from a frame; see `clustered_data`."""
     for column in (cluster, *inner):
@@ -538,7 +547,7 @@ def screened_columns(
     index = frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(nrows)
     sampling = survey_rows(survey, columns, cluster, nrows) if survey is not None and names else None
     nested = {name: columns[name] for name in inner}
-    return ScreenedColumns(values, missing, cluster, ids, no_cluster, index, sampling, nested, crossed)
+    return ScreenedColumns(values, missing, cluster, ids, no_cluster, index, sampling, nested, crossed, known)
 
 
 def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> ClusteredData:
@@ -850,7 +859,7 @@ def _number_inner(
     above, upper = codes, str(screened.cluster)
     for name, ids in screened.inner.items():
         labels, found = number_clusters(name, ids, keep)
-        if screened.crossed and _are_crossed(name, labels, upper, above):
+        if screened.crossed and (screened.known or _are_crossed(name, labels, upper, above)):
             return {name: InnerClusters(labels, np.empty(0, dtype=np.int64), found, 0, crossed=True)}
         pairs = above * len(found) + labels
         numbers = _core.Identifiers()
@@ -858,12 +867,12 @@ def _number_inner(
         parent, label = np.divmod(np.asarray(numbers.ids()), len(found))
         count, parents = len(parent), int(above.max()) + 1
         repeated = int((np.bincount(label, minlength=len(found)) > 1).sum())
-        if count == parents and len(found) < count:
+        if count == parents and len(found) < count and not screened.known:
             raise DataError(
                 f"every {upper!r} lies within one {name!r}, so that {name!r} is the higher level: name the highest "
                 f"first, cluster=[{name!r}, {upper!r}]"
             )
-        if count == parents:
+        if count == parents and not screened.known:
             raise DataError(
                 f"every {upper!r} has one {name!r}, so that these levels cannot be told apart: leave one of them out "
                 "of cluster= and of the model"

@@ -165,12 +165,13 @@ def grouped_data(
     inner: Sequence[str] = (),
     *,
     crossed: bool = False,
+    known: bool = False,
 ) -> tuple[ClusteredData, ...]:
     """Complete rows of each group, or rows with holes.
 
     Parameters
     ----------
-    frame, variables, cluster, holes, survey, inner, crossed
+    frame, variables, cluster, holes, survey, inner, crossed, known
         As in `clustered_data`.
     grouping : Grouping
         Of the same frame.
@@ -189,7 +190,7 @@ def grouped_data(
     """
     for column in (cluster, *inner):
         _require_own_role(variables, column, grouping.column)
-    screened = screened_columns(frame, variables, cluster, survey, inner, crossed=crossed)
+    screened = screened_columns(frame, variables, cluster, survey, inner, crossed=crossed, known=known)
     groups = []
     for label in labels:
         try:

@@ -9,8 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.distributions import chisq_pvalues
+from msem.errors import UnsupportedError
 from msem.estimation.solution import NOT_YET, Solution, without_slopes
-from msem.model.levels import Level
+from msem.model.levels import BETWEEN, Level
 from msem.model.partable import require_two_levels
 from msem.postestimation.factor_scores import (
     Group,
@@ -24,18 +25,20 @@ from msem.postestimation.rows import Rows
 
 
 def distances_frame(groups: Sequence[Group], level: int, cluster: str) -> pd.DataFrame:
-    """Distances of the clusters (level 2), or of the units (level 1).
+    """Distances of the highest clusters, or of the units (level 1).
 
     Parameters
     ----------
     groups : sequence of (label, GroupModel, Rows)
-    level : {1, 2}
+    level : int
     cluster : str
         Name of the index of a frame of clusters.
     """
-    compute = cluster_distances if level == 2 else unit_distances
+    compute = unit_distances
+    if level > 1:
+        compute = cluster_distances if groups[0][1].top == BETWEEN else whole_distances
     parts = [GroupColumns(rows.data, compute(model, rows), label) for label, model, rows in groups]
-    return cluster_frame(parts, cluster) if level == 2 else unit_frame(parts)
+    return cluster_frame(parts, cluster, level) if level > 1 else unit_frame(parts)
 
 
 def cluster_distances(model: GroupModel, rows: Rows) -> dict[str, NDArray[Any]]:
@@ -58,6 +61,15 @@ def cluster_distances(model: GroupModel, rows: Rows) -> dict[str, NDArray[Any]]:
         out |= {name or "distance": distance, f"{before}df": df}
         out[f"{before}pvalue"] = chisq_pvalues(distance, df)
     return out
+
+
+def whole_distances(model: GroupModel, rows: Rows) -> dict[str, NDArray[Any]]:
+    """Distance of all data of each of the highest clusters of three levels."""
+    names = model.statistics.variables.names
+    given = [names.index(name) for own in model.fixed.values() for name in own]
+    distance, df = model.data(rows).whole_distances(given, *model.units(rows))
+    size = rows.clusters.sizes.astype(int)
+    return {"size": size, "distance": distance, "df": df, "pvalue": chisq_pvalues(distance, df)}
 
 
 def unit_distances(model: GroupModel, rows: Rows) -> dict[str, NDArray[Any]]:
@@ -85,22 +97,24 @@ def distances(
 
     The distance of a cluster is that of all its data, given the fixed covariates. It is the sum of two independent
     parts: within, the deviations of the units from their mean, and between, the mean of the units and the cluster
-    variables. The distance of a unit is from what the other units of its cluster, the cluster variables and its own
-    covariates predict. Under the model with known parameters they have chi-square distributions.
+    variables. Of three levels there is that of all data of each of the highest clusters. The distance of a unit is from
+    what the other units of its cluster, the cluster variables and its own covariates predict. Under the model with
+    known parameters they have chi-square distributions.
 
     Parameters
     ----------
-    level : {1, 2, "within", "between"}, optional
-        2: clusters; 1: units. Default: clusters, or the rows of a single level.
+    level : {1, 2, 3, "within", "between"}, optional
+        1: units; otherwise the highest clusters, the default, or the rows of a single level. Of crossed
+        classifications there are those of units.
     newdata, cluster
         As in `factor_scores`.
 
     Returns
     -------
     DataFrame
-        Of clusters: size, distance, df, pvalue, between, between_df, between_pvalue, within, within_df,
-        within_pvalue, indexed by cluster id. Of units: distance, df, pvalue with the index of the data, nan where a
-        row was left out.
+        Of clusters: size, distance, df, pvalue, and of two levels between, between_df, between_pvalue, within,
+        within_df, within_pvalue, indexed by cluster id. Of units: distance, df, pvalue with the index of the data, nan
+        where a row was left out.
 
     Raises
     ------
@@ -111,7 +125,13 @@ def distances(
     ----------
     Pinheiro, Liu & Wu (2001). JCGS, 10, 249-276. Yuan & Hayashi (2010). Psychological Methods, 15, 335-351.
     """
-    require_two_levels(fit.table, "distances")
     number = fit.table.nlevels if level is None else fit.table.level(level)
+    if fit.table.crossed and number > 1:
+        require_two_levels(fit.table, "distances of clusters")
+    if 1 < number < fit.table.nlevels:
+        raise UnsupportedError(
+            f"distances of clusters are those of the highest ones, level {fit.table.nlevels}, in this version; level=1 "
+            "has those of units"
+        )
     cluster = cluster or fit.options.cluster
     return distances_frame(prediction_groups(fit, newdata, cluster), number, cluster)

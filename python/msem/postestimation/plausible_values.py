@@ -11,7 +11,7 @@ has the posterior distribution, since eta* - E(eta | y*) does not depend on y* a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +19,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.arrays import LevelArrays, smallest_eigenvalue, square_root
+from msem.data.arrays import smallest_eigenvalue, square_root
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
-from msem.model.levels import BETWEEN, LEVEL_NAMES, WITHIN, Level
-from msem.model.partable import require_two_levels
+from msem.model.levels import WITHIN, Level, level_place
 from msem.postestimation.factor_scores import (
     Columns,
     Group,
@@ -64,7 +63,7 @@ def plausible_values(
         How many draws.
     seed : int, optional
         From 0 to 2**64 - 1; default: at random. A draw depends on the seed and its number only.
-    level : {1, 2, "within", "between"}, optional
+    level : {1, 2, 3, "within", "between"}, optional
         Level of the latent variables; default: all, with one row for each unit.
     draw_parameters : bool
         Draw the parameters too for each draw, from the normal distribution of the estimates, so that what is
@@ -100,13 +99,12 @@ def plausible_values(
     >>> [one.shape for one in fit.plausible_values(2, seed=1)]
     [(2500, 1), (2500, 1)]
     """
-    require_two_levels(fit.table, "plausible values")
     count = require_whole("n", n, 1)
-    number = None if level is None else fit.table.level(level)
+    wanted = None if level is None else fit.table.level(level)
     cluster = cluster or fit.options.cluster
     rows = prediction_rows(fit, newdata, cluster)
     known = _at(fit, rows, fit.estimate.theta)
-    levels = latent_levels(known, number)
+    levels = latent_levels(known, wanted)
     means = [_latent(model, part, levels) for _, model, part in known]
     if not draw_parameters:
         _require_distribution(fit, known)
@@ -118,8 +116,8 @@ def plausible_values(
         if root is not None:
             groups = _drawn_models(fit, rows, root, rng)
             given = [_latent(model, part, levels) for _, model, part in groups]
-        columns = [_draw(fit, group, of, levels, rng) for group, of in zip(groups, given, strict=True)]
-        draws.append(latent_frame(groups, columns, number, cluster))
+        columns = [_draw(group, of, levels, rng) for group, of in zip(groups, given, strict=True)]
+        draws.append(latent_frame(groups, columns, wanted, cluster))
     return draws
 
 
@@ -171,7 +169,7 @@ def _improper(groups: Sequence[Group]) -> int:
 def _require_distribution(fit: Solution, groups: Sequence[Group]) -> None:
     level = _improper(groups)
     if level:
-        where = f" at the {LEVEL_NAMES[level]} level" if fit.table.multilevel else ""
+        where = level_place(level, fit.table.nlevels)
         raise ModelError(
             f"the estimates{where} are those of no distribution (a variance is negative, or a correlation "
             "beyond 1), so that nothing can be drawn: see fit.problems; fix such a variance at 0, or give it lower(0)"
@@ -179,22 +177,23 @@ def _require_distribution(fit: Solution, groups: Sequence[Group]) -> None:
 
 
 def _draw(
-    fit: Solution, group: Group, means: Sequence[Floats], levels: Sequence[int], rng: np.random.Generator
+    group: Group, means: Sequence[Floats], levels: Sequence[int], rng: np.random.Generator
 ) -> list[Columns]:
     """One draw for the clusters and units of a group."""
-    label, model, rows = group
-    data, top, names = rows.data, model.levels[model.top], model.statistics.variables
-    codes = data.codes
-    of_clusters = _sampled(top, len(data.clusters) if names.unit else data.nobs, rng)
-    drawn = {model.top: of_clusters}
-    columns = {name: of_clusters[:, top.names.index(name)] for name in names.cluster}
-    if names.unit:
-        assert codes is not None
-        columns = {name: values[codes] for name, values in columns.items()}
-        drawn[WITHIN] = _units(fit, model, rows, label, of_clusters, rng)
-        for k, name in enumerate(names.unit):
-            between = of_clusters[codes, top.names.index(name)] if name in names.both else 0.0
-            columns[name] = drawn[WITHIN][:, k] + between
+    _, model, rows = group
+    data, variables = rows.data, model.statistics.variables
+    codes = {level: None if level == WITHIN else data.codes_of(level) for level in model.levels}
+    drawn: dict[int, Floats] = {}  # variables of each level, latent ones too
+    for level in sorted(model.levels, reverse=True):
+        drawn[level] = _parts(model, rows, level, drawn, rng)
+    columns = {}
+    for level, own in enumerate(variables.measured, 1):
+        for name in own:
+            places = {
+                at: m.names.index(name) for at, m in model.levels.items() if name in m.names[: m.nobserved]
+            }
+            parts = [_of_units(drawn[at][:, k], codes[at]) for at, k in places.items() if at >= level]
+            columns[name] = sum(parts[1:], parts[0])
     sampled = {
         name: values if data.complete else np.where(np.isnan(data.columns[name]), np.nan, values)
         for name, values in columns.items()
@@ -208,33 +207,30 @@ def _draw(
     return out
 
 
-def _sampled(moments: LevelArrays, count: int, rng: np.random.Generator) -> Floats:
-    out: Floats = moments.mean + rng.standard_normal((count, len(moments.mean))) @ square_root(moments.cov).T
-    return out
+def _of_units(values: Floats, codes: NDArray[np.int64] | None) -> Floats:
+    return values if codes is None else values[codes]
 
 
-def _units(
-    fit: Solution, model: GroupModel, rows: Rows, label: str, of_clusters: Floats, rng: np.random.Generator
+def _parts(
+    model: GroupModel, rows: Rows, level: int, above: Mapping[int, Floats], rng: np.random.Generator
 ) -> Floats:
-    """Within parts of the variables of units, latent ones too."""
-    data, moments = rows.data, model.levels[WITHIN]
-    out = _sampled(moments, data.nobs, rng)
-    group = next(k for k, one in enumerate(fit.sample.groups, 1) if one.label == label)
-    slopes = fit.table.slopes(group)
-    if not slopes:
+    """The variables of a level, given those of the levels above, in its units or clusters."""
+    data, moments = rows.data, model.levels[level]
+    codes = None if level == WITHIN else data.codes_of(level)
+    first = np.arange(data.nobs) if codes is None else np.unique(codes, return_index=True)[1]
+    out = moments.mean + rng.standard_normal((len(first), len(moments.mean))) @ square_root(moments.cov).T
+    products = model.products(level)
+    if not products:
         return out
     # given their covariates, as the likelihood has it
-    covariates = dict.fromkeys((*model.fixed[WITHIN], *(slope.covariate for slope in slopes)))
+    covariates = dict.fromkeys((*model.fixed[level], *(slope.covariate for slope, _ in products)))
     fixed = [moments.names.index(name) for name in covariates]
     gain = moments.cov[:, fixed] @ np.linalg.pinv(moments.cov[np.ix_(fixed, fixed)], hermitian=True)
-    given = np.column_stack([data.columns[name] for name in covariates])
+    given = np.column_stack([data.columns[name][first] for name in covariates])
     out = out + (given - out[:, fixed]) @ gain.T
-    # the core has products of slope and covariate, of unit variance, between the observed and the latent variables
-    reach = np.delete(model.compiled[0][1], moments.nobserved + np.arange(len(slopes)), axis=0)
-    effects = reach[:, moments.nobserved : moments.nobserved + len(slopes)].T
-    assert data.codes is not None
-    top = model.levels[BETWEEN]
-    for slope, effect in zip(slopes, effects, strict=True):
-        value = of_clusters[data.codes, top.names.index(slope.name)] * data.columns[slope.covariate]
-        out += np.outer(value, effect)
+    for slope, effect in products:
+        value = np.zeros(len(first))
+        for at in slope.at:
+            value += above[at][:, model.levels[at].names.index(slope.name)][data.codes_of(at)[first]]
+        out += np.outer(value * data.columns[slope.covariate][first], effect)
     return out

@@ -18,6 +18,7 @@ from msem.errors import ModelError, UnsupportedError
 from msem.estimation.matrices import BlockMap, block_matrices
 from msem.estimation.objective import Objective
 from msem.model.partable import fixed_covariates
+from msem.model.slopes import Slope
 from msem.postestimation.rows import Rows
 
 Floats = NDArray[np.float64]
@@ -113,11 +114,15 @@ class GroupModel:
         m = self.levels[level]
         return m.names[m.nobserved :]
 
-    @property
-    def product_effects(self) -> Floats:
-        """Effects of the product of each random slope and its covariate on the observed variables of level 1."""
-        n, k = self.levels[1].nobserved, len(self.statistics.slopes)
-        return self.compiled[0][1][:n, n : n + k] if k else np.empty((n, 0))
+    def products(self, level: int) -> list[tuple[Slope, Floats]]:
+        """Random slopes whose products with covariates stand at a level, and what these do to its variables."""
+        slopes = [slope for slope in self.statistics.slopes if slope.level == level]
+        if not slopes:
+            return []
+        # the core has products, of unit variance, between the observed and the other variables
+        n, k = self.levels[level].nobserved, len(slopes)
+        reach = np.delete(self.compiled[level - 1][1], n + np.arange(k), axis=0)[:, n : n + k]
+        return list(zip(slopes, reach.T, strict=True))
 
     def parts(self, level: int) -> tuple[str, ...]:
         """Observed variables of a level that are measured below it."""

@@ -1,13 +1,15 @@
 """Outcomes predicted from covariates, and from covariates and the random effects of their cluster.
 
 At each level the expectation of the outcomes given covariates x is mu_y + S_yx S_xx^-1 (x - mu_x), with the moments
-that the model implies. The between part of a covariate that is at both levels is not observed: in its place stands its
+that the model implies. The upper part of a covariate that is at several levels is not observed: in its place stands its
 posterior mean given the covariates of the cluster, which is the expectation of what follows linearly from it. A random
-slope is one more outcome of level 2, and its product with the covariate of each unit is added.
+slope is one more outcome of the levels that it is a variable of, and its product with the covariate of each unit, or
+cluster, is added where this is.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,11 +20,9 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays
 from msem.data.frames import ClusteredData, clustered_data
 from msem.data.grouping import grouped_data
-from msem.data.incomplete import clusters_of_rows
 from msem.errors import DataError, UnsupportedError
 from msem.estimation.solution import Solution
 from msem.model.levels import BETWEEN, WITHIN
-from msem.model.partable import require_two_levels
 from msem.model.variables import Variables
 from msem.postestimation.factor_scores import (
     GroupColumns,
@@ -31,9 +31,10 @@ from msem.postestimation.factor_scores import (
     unit_frame,
 )
 from msem.postestimation.posterior import GroupModel, cluster_scores
-from msem.postestimation.rows import known_groups
+from msem.postestimation.rows import Rows, known_groups, some_clusters
 
 Floats = NDArray[np.float64]
+ByLevel = dict[int, dict[str, Floats]]  # values of clusters by level and variable
 
 
 def predict(
@@ -70,7 +71,6 @@ def predict(
     Predictions with random effects, random slopes among them, are those of a mixed model (Robinson, 1991, Statistical
     Science, 6, 15-51): best linear unbiased ones with the estimates in the place of the parameters.
     """
-    require_two_levels(fit.table, "predictions")
     covariates = _covariates(fit)
     _require_given(fit, covariates)
     outcomes = [name for name in fit.sample.statistics[0].variables.names if name not in covariates]
@@ -78,11 +78,7 @@ def predict(
     parts = []
     if random_effects or data is None:
         for label, model, rows in prediction_groups(fit, data, cluster):
-            effects = None
-            if random_effects:
-                found = cluster_scores(model, rows) if model.both or model.statistics.slopes else None
-            if random_effects and found is not None:
-                effects = dict(zip(found.names, found.mean.T, strict=True))
+            effects = _effects(model, rows) if random_effects else None
             columns = _predicted(model, rows.data, outcomes, covariates, effects)
             parts.append(GroupColumns(rows.data, columns, label))
     else:
@@ -121,6 +117,17 @@ def resid(fit: Solution) -> pd.DataFrame:
     return unit_frame(values) - fitted
 
 
+def _effects(model: GroupModel, rows: Rows) -> ByLevel:
+    """Posterior means of the parts of variables, and of random slopes, at each level above the first."""
+    out: ByLevel = {}
+    for level in model.levels:
+        unknown = model.parts(level) or any(level in slope.at for slope in model.statistics.slopes)
+        if level > WITHIN and unknown:
+            found = cluster_scores(model, rows, level)
+            out[level] = dict(zip(found.names, found.mean.T, strict=True))
+    return out
+
+
 def _require_given(fit: Solution, covariates: Sequence[str]) -> None:
     """Refuse models in which a covariate with a random slope, or its within part, would have to be predicted first."""
     for number, group in enumerate(fit.sample.groups, 1):
@@ -130,10 +137,12 @@ def _require_given(fit: Solution, covariates: Sequence[str]) -> None:
                     f"{slope.covariate!r} has the random slope {slope.name!r} and is latent: predictions of what "
                     "depends on it are not available in this version"
                 )
-            if slope.covariate in group.statistics.variables.both:
+            if group.statistics.variables.top(slope.covariate) > slope.level:
+                where = "both" if fit.table.nlevels == BETWEEN else "several"
                 raise UnsupportedError(
-                    f"{slope.covariate!r} has the random slope {slope.name!r} and stands at both levels: predictions "
-                    "of what depends on its within part, which is not observed, are not available in this version"
+                    f"{slope.covariate!r} has the random slope {slope.name!r} and stands at {where} levels: "
+                    "predictions of what depends on its within part, which is not observed, are not available in "
+                    "this version"
                 )
             if slope.covariate not in covariates:
                 raise UnsupportedError(
@@ -166,12 +175,16 @@ def _new_rows(fit: Solution, frame: Any, covariates: Sequence[str], cluster: str
     groups, column = fit.sample.groups, cluster if fit.table.multilevel else None
     if column == "":
         raise DataError("name the cluster column of the data with cluster=: the model was fitted to moments")
+    inner, crossed = fit.options.inner_clusters, fit.table.crossed
     if len(groups) == 1:
-        return {0: clustered_data(frame, covariates, column)}
+        return {0: clustered_data(frame, covariates, column, None, None, inner, crossed=crossed, known=True)}
     grouping = known_groups(frame, fit.options.group, [one.label for one in groups])
     used = [number for number in range(len(groups)) if (grouping.codes == number).any()]
     labels = [grouping.labels[number] for number in used]
-    return dict(zip(used, grouped_data(frame, covariates, column, grouping, labels), strict=True))
+    rows = grouped_data(
+        frame, covariates, column, grouping, labels, None, None, inner, crossed=crossed, known=True
+    )
+    return dict(zip(used, rows, strict=True))
 
 
 def _predicted(
@@ -179,55 +192,57 @@ def _predicted(
     data: ClusteredData,
     outcomes: Sequence[str],
     covariates: Sequence[str],
-    effects: Mapping[str, Floats] | None,
+    effects: ByLevel | None,
 ) -> dict[str, Floats]:
-    """Expectations of the outcomes in every row; `effects` are between parts of variables, by cluster."""
-    columns = {name: data.columns[name] for name in covariates}
-    within = model.levels[WITHIN].observed
-    if model.top == WITHIN:
-        return _regressed(within, outcomes, columns, data.nobs)
-    codes = data.codes
-    assert codes is not None
-    both = [name for name in covariates if name in model.both]
-    parts = _between_parts(model, data, covariates) if effects is None and both else effects or {}
-    first = np.unique(codes, return_index=True)[1]
-    of_clusters = {
-        name: parts[name] if name in both else columns[name][first]
-        for name in covariates
-        if name in model.levels[BETWEEN].at
+    """Expectations of the outcomes in every row; `effects` are parts of variables by level and cluster."""
+    known = _parts_of_covariates(model, data, covariates) if effects is None else effects
+    codes = {
+        level: data.codes_of(level) if level > WITHIN else np.arange(data.nobs) for level in model.levels
     }
-    slopes = model.statistics.slopes
-    wanted = [*outcomes, *(slope.name for slope in slopes)]
-    between = _regressed(model.levels[BETWEEN], wanted, of_clusters, len(first)) | {
-        name: values for name, values in (effects or {}).items() if name in wanted
+    variables, standing = model.statistics.variables, model.statistics.slopes
+    parts: dict[int, dict[str, Floats]] = {}
+    for level in sorted(model.levels, reverse=True):
+        moments, first = model.levels[level], np.unique(codes[level], return_index=True)[1]
+        own = {}
+        for name in covariates:
+            if name in variables.measured[level - 1]:
+                above = [at for at, values in known.items() if at > level and name in values]
+                own[name] = data.columns[name][first] - sum(known[at][name][codes[at][first]] for at in above)
+            elif name in variables.levels[level - 1]:
+                own[name] = known[level][name]
+        wanted = [*outcomes, *(slope.name for slope in standing if level in slope.at)]
+        found = _regressed(moments, wanted, own, len(first))
+        found |= {name: values for name, values in known.get(level, {}).items() if name in found}
+        for slope, effect in model.products(level):
+            size = sum(parts[at][slope.name][codes[at][first]] for at in slope.at)
+            for name, values in found.items():
+                found[name] = (
+                    values + effect[moments.names.index(name)] * size * data.columns[slope.covariate][first]
+                )
+        parts[level] = found
+    return {
+        name: sum(
+            (parts[at][name][codes[at]] for at in sorted(parts) if name in parts[at]), np.zeros(data.nobs)
+        )
+        for name in outcomes
     }
-    of_units = {
-        name: columns[name] - parts[name][codes] if name in both else columns[name]
-        for name in covariates
-        if name in within.at
-    }
-    found = _regressed(within, outcomes, of_units, data.nobs)
-    zero = np.zeros(data.nobs)
-    predicted = {
-        name: found.get(name, zero) + (between[name][codes] if name in between else 0.0) for name in outcomes
-    }
-    for k, slope in enumerate(slopes):
-        product = between[slope.name][codes] * columns[slope.covariate]
-        for name in outcomes:
-            if name in within.at:
-                predicted[name] = predicted[name] + model.product_effects[within.at[name], k] * product
-    return predicted
 
 
-def _between_parts(model: GroupModel, data: ClusteredData, covariates: Sequence[str]) -> dict[str, Floats]:
-    """Posterior means of the between parts of covariates at both levels, given the covariates of the cluster."""
+def _parts_of_covariates(model: GroupModel, data: ClusteredData, covariates: Sequence[str]) -> ByLevel:
+    """Posterior means of the parts of covariates above the level that they are measured on, given all covariates."""
     whole = model.statistics.variables
+    measured = {name: level for level, own in enumerate(whole.measured, 1) for name in own}
+    if all(whole.top(name) == measured[name] for name in covariates):
+        return {}
     variables = Variables(tuple(tuple(n for n in names if n in covariates) for names in whole.levels))
     moments = [_part(model.levels[level], names) for level, names in enumerate(variables.levels, 1)]
-    (within_mean, within_cov), (between_mean, between_cov) = moments
-    clusters = clusters_of_rows(data, variables)
-    core = clusters.posterior(variables.shape, (within_mean, within_cov, between_mean, between_cov))
-    return dict(zip(variables.both, core.cluster_posterior()[0].T, strict=False))
+    core = some_clusters(data, variables).posterior(variables.shape, tuple(itertools.chain(*moments)))
+    out = {}
+    for level, own in enumerate(variables.levels[1:], 2):
+        parts = [name for name in own if name not in variables.measured[level - 1]]
+        found = core.cluster_posterior() if level == model.top else core.level_posterior(level)
+        out[level] = dict(zip(parts, found[0].T, strict=False))
+    return out
 
 
 def _part(level: LevelArrays, names: Sequence[str]) -> tuple[Floats, Floats]:

@@ -11,12 +11,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.columns import kept_ids, missing_ids, select_columns
+from msem.data.crossed import CrossedClusters
 from msem.data.frames import ClusteredData, Holes, clustered_data, columns_of
 from msem.data.grouping import Grouping, grouped_data, text_of
 from msem.data.incomplete import clusters_of_rows
+from msem.data.nested import NestedClusters
 from msem.data.sample import Group
 from msem.data.statistics import Clusters, Statistics
 from msem.errors import DataError, UnsupportedError
+from msem.model.levels import BETWEEN
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 
@@ -111,12 +115,14 @@ def new_rows(
         )
     column = cluster if s.unit else None
     if len(groups) == 1:
-        rows = clustered_data(frame, s.names, column, holes, None, inner, crossed=crossed)
+        rows = clustered_data(frame, s.names, column, holes, None, inner, crossed=crossed, known=True)
         return {0: Rows(rows, clusters_of(s, rows))}
     grouping = known_groups(frame, group, [one.label for one in groups])
     used = [number for number in range(len(groups)) if (grouping.codes == number).any()]
     labels = [grouping.labels[number] for number in used]
-    data = grouped_data(frame, s.names, column, grouping, labels, holes, None, inner, crossed=crossed)
+    data = grouped_data(
+        frame, s.names, column, grouping, labels, holes, None, inner, crossed=crossed, known=True
+    )
     return {
         number: Rows(rows, clusters_of(groups[number].statistics, rows))
         for number, rows in zip(used, data, strict=True)
@@ -126,6 +132,15 @@ def new_rows(
 def clusters_of(statistics: Statistics, rows: ClusteredData) -> Clusters:
     """Clusters of any rows with the variables of some statistics."""
     return statistics.new_clusters(rows) or clusters_of_rows(rows, statistics.variables)
+
+
+def some_clusters(rows: ClusteredData, variables: Variables) -> Clusters:
+    """Clusters of any rows with some variables, without random slopes."""
+    if len(variables.levels) <= BETWEEN:
+        return clusters_of_rows(rows, variables)
+    if any(clusters.crossed for clusters in rows.inner.values()):
+        return CrossedClusters(*rows.crossed(variables))
+    return NestedClusters(rows.nested(variables))
 
 
 def known_groups(frame: Any, column: str, labels: Sequence[str]) -> Grouping:
