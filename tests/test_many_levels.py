@@ -225,6 +225,36 @@ def test_samples_from_a_fit_have_its_clusters() -> None:
     assert again.estimates["status"].isin(["ok", "improper"]).all()
 
 
+def test_samples_of_crossed_classifications_from_a_text() -> None:
+    text = """
+    level: 1
+      y1 ~~ 1*y1 + 0.5*y2
+      y2 ~~ 0.8*y2
+    level: pupil
+      y1 ~~ 0.6*y1
+      u ~~ 1*u + 0.4*y1
+    level: school
+      y1 ~~ 0.5*y1 + 0.3*y2
+      y2 ~~ 0.4*y2
+    """
+    options = {"cluster": "pupil * school", "nclusters": (300, 200), "nobs": 6000, "seed": 3}
+    data = msem.simulate(text, **options)
+    assert list(data.columns) == ["pupil", "school", "y1", "y2", "u"]
+    assert data["pupil"].nunique() == 300
+    assert data["school"].nunique() == 200
+    assert data.groupby(["pupil", "school"]).ngroups > 5000
+    fit = msem.sem(free(text), data, cluster="pupil * school")
+    truth = msem.fits.simulate.read_population(text, "pupil * school").truth()
+    table = fit.estimates()
+    table = table[table["se"] > 0]
+    keys = table[["lhs", "op", "rhs", "level", "group"]].itertuples(index=False, name=None)
+    assert (np.abs(table["est"] - [truth[key] for key in keys]) / table["se"]).max() < 4
+    with pytest.raises(DataError, match="needs nclusters"):
+        msem.simulate(text, **(options | {"nobs": None}))
+    with pytest.raises(DataError, match="300 clusters need a unit each"):
+        msem.simulate(text, **(options | {"nobs": 200}))
+
+
 def test_power_of_three_levels() -> None:
     text = "level: 1\n y ~ 0.3*x\n y ~~ 1*y\nlevel: 2\n y ~~ 0.4*y\nlevel: 3\n y ~~ 0.5*y"
     grid = {"nclusters": [(40, 3)], "cluster_sizes": [5]}

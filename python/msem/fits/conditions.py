@@ -160,7 +160,8 @@ def _cell(
     here = population.changed(values)
     if here.table.crossed:
         raise UnsupportedError("power is not available for crossed classifications in this version")
-    designs = read_design(here, model, *(settings.get(name) for name in SIZES))
+    counts, sizes, nobs = (settings.get(name) for name in SIZES)
+    designs = read_design(here, model, counts, sizes, nobs)
     clusters = [one for one in designs if isinstance(one, Clusters)]
     shapes: Mapping[int, Shape] = read_distribution(settings.get("distribution", distribution), here.table)
     rows = rows or need_rows(here.table)

@@ -17,7 +17,7 @@ from msem.model.partable import ParameterTable
 from msem.resampling.workers import Origin, require_drawable
 from msem.settings import Settings, require_choice, require_seed, require_whole
 from msem.simulation.datasets import DrawnData
-from msem.simulation.designs import Clusters, Design, Pairs, by_group, read_clusters
+from msem.simulation.designs import Clusters, Design, Pairs, by_group, read_clusters, read_pairs
 from msem.simulation.drawn import DrawnSamples
 from msem.simulation.population import Population, fitted_population, population_of
 from msem.simulation.shapes import read_distribution
@@ -52,13 +52,14 @@ def simulate(
         pairs of clusters.
     nclusters : int, pair, or dict of group to one of these
         Of three levels a pair: the number of the highest clusters, and that of the clusters within each of them, one
-        number or several that take turns, as in ``(40, 5)`` or ``(40, [4, 5, 6])``. Default for a fit: those of its
-        sample.
+        number or several that take turns, as in ``(40, 5)`` or ``(40, [4, 5, 6])``. Of crossed classifications the
+        numbers of clusters of both, in the order of `cluster`. Default for a fit: those of its sample.
     cluster_sizes : int, sequence of int, or dict of size to number of clusters
         One size, sizes that take turns over the lowest clusters (one for each without `nclusters`), or a table; for
         several groups a dict of group to any of these. Default for a fit: those of its sample.
     nobs : int, or dict of group to int
-        Rows, for a model of one level.
+        Rows, for a model of one level. Units of crossed classifications, for a model text: the clusters of the one with
+        more take turns, those of the other are drawn at random, the same in all samples of a seed.
     seed : int, optional
         From 0 to 2**64 - 1; default: at random. A sample depends on the seed and its number only.
     replications : int, optional
@@ -69,7 +70,8 @@ def simulate(
     distribution : "normal", MultivariateT, NonNormal, or dict of level to one of these
         Of the part of the variables at each level, "within" and "between", or 1, 2 and 3.
     cluster : str or sequence of str, optional
-        Names of the columns with clusters, the highest first; they are numbered from 1. Default: ``"cluster"``, of
+        Names of the columns with clusters, the highest first, or ``"pupil * school"`` for crossed ones, with a model
+        text of three levels; clusters are numbered from 1. Default: ``"cluster"``, of
         three levels those of the fit, or ``"cluster3"`` and ``"cluster2"``.
     group : str
         Name of the column with groups.
@@ -97,7 +99,7 @@ def simulate(
     count = 1 if replications is None else require_whole("replications", replications, 1)
     population = read_population(model, cluster)
     table = population.table
-    designs = read_design(population, model, nclusters, cluster_sizes, nobs)
+    designs = read_design(population, model, nclusters, cluster_sizes, nobs, seed=number)
     shapes = read_distribution(distribution, table)
     samples: DrawnSamples | DrawnData
     if as_ == "statistics":
@@ -161,9 +163,9 @@ def read_population(model: str | CompiledModel | Fit, cluster: Any = None) -> Po
 
 
 def read_design(
-    population: Population, model: Any, nclusters: Any, cluster_sizes: Any, nobs: Any
+    population: Population, model: Any, nclusters: Any, cluster_sizes: Any, nobs: Any, *, seed: int = 0
 ) -> list[Design]:
-    """Clusters of each group, by default those of the sample of a fit.
+    """Clusters of each group, by default those of the sample of a fit; pairs of crossed ones by the seed.
 
     Raises
     ------
@@ -179,6 +181,9 @@ def read_design(
             raise DataError("give nobs, the number of rows")
         return [Clusters((1,) * require_whole("nobs", one, 1), multilevel=False) for one in given]
     if population.table.crossed:
+        if not isinstance(model, Fit):
+            pairs = zip(by_group(nclusters, labels), by_group(nobs, labels), strict=True)
+            return [read_pairs(counts, one, cluster_sizes, seed, k) for k, (counts, one) in enumerate(pairs)]
         if nclusters is not None or cluster_sizes is not None or nobs is not None:
             raise DataError(
                 "samples of crossed classifications have the pairs of clusters of the fit: leave out nclusters, "

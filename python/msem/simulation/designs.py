@@ -183,6 +183,30 @@ def _of_table(table: Mapping[Any, Any]) -> tuple[int, ...]:
     return tuple(n for n, count in sorted(pairs) for _ in range(count))
 
 
+def read_pairs(nclusters: Any, nobs: Any, cluster_sizes: Any, seed: int, group: int) -> Pairs:
+    """Units of a group, counted from 0, in two crossed classifications: numbers of clusters of levels 2 and 3.
+
+    Raises
+    ------
+    DataError, ValueError
+        If they are none, or a cluster would have no unit.
+    """
+    pair = isinstance(nclusters, (Sequence, np.ndarray)) and not isinstance(nclusters, str)
+    if not pair or len(nclusters) != 2 or nobs is None or cluster_sizes is not None:
+        raise DataError(
+            "a population of crossed classifications needs nclusters=(pupils, schools), numbers of clusters of both, "
+            "nobs, the number of units, and no cluster_sizes"
+        )
+    counts = [require_whole("nclusters", one, 2) for one in nclusters]
+    units = require_whole("nobs", nobs, 2)
+    if units < max(counts):
+        raise DataError(f"nobs is {units}, and {max(counts)} clusters need a unit each")
+    rng = np.random.default_rng([seed, group])
+    of = [np.arange(units, dtype=np.int64) % count for count in counts]
+    rng.shuffle(of[int(counts[0] >= counts[1])])  # every cluster has its share
+    return Pairs(tuple(of), tuple(pd.RangeIndex(1, count + 1) for count in counts))
+
+
 def by_group(given: Any, labels: Sequence[str]) -> list[Any]:
     """What is given for each group: the same for all, or a mapping of label to its own.
 
