@@ -59,7 +59,7 @@ def test_levels_that_the_data_contradict_are_refused(
 def test_statistics_have_their_levels() -> None:
     statistics = SampleStatistics.from_dict(json.loads(STATISTICS.read_text(encoding="utf-8")))
     assert msem.saturated(statistics).both == ("y1", "y2", "y3")
-    with pytest.raises(DataError, match="leave out within= and between="):
+    with pytest.raises(DataError, match="leave out within=, between= and levels="):
         msem.saturated(statistics, within=["y1"])
 
 

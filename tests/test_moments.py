@@ -307,28 +307,37 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "levels.json"
     moments().save(path)
     stored = json.loads(path.read_text(encoding="utf-8"))
-    stored["between"]["cov"][0] *= 1 + 1e-15
+    stored["levels"][1]["cov"][0] *= 1 + 1e-15
     path.write_text(json.dumps(stored), encoding="utf-8")
     with pytest.raises(DataError, match=r"levels\.json is damaged or cut short"):
         msem.LevelMoments.load(path)
 
 
+LEVEL = {"names": ["y1"], "cov": [1.0], "mean": [0.0]}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("between", {"names": ["y1"], "cov": ["one"]}),
-        ("within", {"names": ["y1", "y1"], "cov": [1.0, 0.0, 1.0]}),
-        ("within", {"names": [f"v{k}" for k in range(40_000)], "cov": []}),
-        ("within", {"names": ["y1"], "cov": [1.0], "mean": 0}),
-        ("within", 1),
+        ("levels", [LEVEL, {"names": ["y1"], "cov": ["one"], "mean": [0.0]}]),
+        ("levels", [{"names": ["y1", "y1"], "cov": [1.0, 0.0, 1.0], "mean": [0.0, 0.0]}, LEVEL]),
+        ("levels", [{"names": [f"v{k}" for k in range(40_000)], "cov": [], "mean": []}, LEVEL]),
+        ("levels", [LEVEL | {"mean": 0}, LEVEL]),
+        ("levels", [LEVEL | {"sd": [1.0]}, LEVEL]),
+        ("levels", [LEVEL]),
+        ("levels", 1),
         ("converged", "false"),
         ("llf", "x"),
-        ("nobs", True),
-        ("nobs", 10**400),
-        ("nclusters", 2.5),
+        ("units", [True, 60]),
+        ("units", [10**400, 60]),
+        ("units", [300, 2.5]),
+        ("units", [300, 60, 20]),
         ("cluster_sizes", [[5.9, 60]]),
+        ("cluster_sizes", [[[5, 5], 30]]),
+        ("cluster_sizes", [5, 60]),
+        ("cluster_sizes", 5),
         ("cluster_sizes", [[5, 30], [5, 30]]),
-        ("within_mean", [0.0]),
+        ("within", LEVEL),
         ("acov", [1.0]),
         ("acov", None),
         ("rows", []),
@@ -355,7 +364,7 @@ def test_gamma_of_values_too_far_apart_is_refused() -> None:
 def test_a_file_with_a_name_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "levels.json"
     moments().save(path)
-    path.write_text(path.read_text(encoding="utf-8").replace("{", '{"nobs": 400, ', 1), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace("{", '{"llf": 400, ', 1), encoding="utf-8")
     with pytest.raises(DataError, match="a name twice"):
         msem.LevelMoments.load(path)
 
@@ -364,9 +373,35 @@ def test_files_of_later_versions_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "levels.json"
     moments().save(path)
     path.write_text(
-        path.read_text(encoding="utf-8").replace('"version": 2', '"version": 3'), encoding="utf-8"
+        path.read_text(encoding="utf-8").replace('"version": 3', '"version": 4'), encoding="utf-8"
     )
-    with pytest.raises(DataError, match=r"version 3 of the format.*update msem"):
+    with pytest.raises(DataError, match=r"version 4 of the format.*update msem"):
+        msem.LevelMoments.load(path)
+
+
+def of_two_levels(path: Path) -> dict[str, Any]:
+    """What the versions before wrote, when there were two levels."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["sha256"]
+    for name, level in zip(("within", "between"), content.pop("levels"), strict=True):
+        content[f"{name}_mean"] = level.pop("mean")
+        content[name] = level
+    content["nobs"], content["nclusters"] = content.pop("units")
+    return content
+
+
+def test_files_of_the_version_of_two_levels_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "levels.json"
+    one = moments()
+    one.save(path)
+    content = of_two_levels(path) | {"version": 2}
+    path.write_text(json.dumps(signed(content)), encoding="utf-8")
+    two = msem.LevelMoments.load(path)
+    pd.testing.assert_frame_equal(one.acov, two.acov, check_exact=True)
+    assert (one.vector == two.vector).all()
+    assert (one.units, one.cluster_sizes) == (two.units, two.cluster_sizes)
+    path.write_text(json.dumps(signed(content) | {"nobs": 301}), encoding="utf-8")
+    with pytest.raises(DataError, match="is damaged or cut short"):
         msem.LevelMoments.load(path)
 
 
@@ -374,8 +409,8 @@ def test_files_of_the_version_without_digest_are_read_with_a_warning(tmp_path: P
     path = tmp_path / "levels.json"
     one = moments()
     one.save(path)
-    content = json.loads(path.read_text(encoding="utf-8")) | {"format": "msem level moments 1"}
-    for name in ("version", "sha256", "converged", "means_given", "incomplete"):  # which the first had not
+    content = of_two_levels(path) | {"format": "msem level moments 1"}
+    for name in ("version", "converged", "means_given", "incomplete"):  # which the first had not
         del content[name]
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.warns(DataWarning, match=r"levels\.json has no digest.*save it again"):

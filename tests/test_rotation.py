@@ -589,7 +589,7 @@ def test_what_is_not_there_for_rotated_fits_is_named():
         (lambda d: msem.efa(d, "two", variables=VARIABLES), "nfactors is a number"),
         (lambda d: msem.efa(d, {}, cluster="cluster"), "nfactors is empty"),
         (lambda d: msem.efa(d, {4: 1}, cluster="cluster"), "level must be"),
-        (lambda d: msem.efa(d, 1, cluster="cluster", variables={1: ["y1"]}), "need both levels"),
+        (lambda d: msem.efa(d, 1, cluster="cluster", variables={1: ["y1"]}), "need every level"),
         (lambda d: msem.efa(d, 1, variables={1: ["y1"]}), "name the clusters"),
         (lambda d: msem.efa(None, 1), "efa needs data"),
         (lambda d: msem.efa(d[VARIABLES], [1, 2]).loadings(), "there are 1, 2"),

@@ -189,7 +189,7 @@ def test_information_of_the_moments(shape):
     gradient = saturated_objective(s).evaluate
     observed = oracle.differences(lambda t: gradient(t)[1], theta) / 2
     assert_allclose(moments.information("observed"), observed, atol=1e-7 * scale)
-    assert list(moments.information().index) == moment_names(s) == moments.moment_names
+    assert list(moments.information().index) == moment_names(s.variables) == moments.moment_names
     for kind in ("observed", "expected"):
         product = moments.gamma(kind).to_numpy() @ moments.information(kind).to_numpy()
         assert_allclose(product, np.eye(len(theta)), atol=1e-8)

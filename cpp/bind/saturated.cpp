@@ -71,6 +71,7 @@ py::dict run_levels(const std::shared_ptr<Of>& likelihood, bool em, int max_iter
   out["converged"] = fit.converged;
   out["iterations"] = fit.iterations;
   out["em_steps"] = 0;
+  out["decrement"] = fit.decrement;
   return out;
 }
 

@@ -9,15 +9,28 @@ namespace msem {
 
 namespace {
 
-constexpr double kRounding = 1e-9;  // of the greatest eigenvalue: a negative one that is none
+constexpr double kRounding = 1e-8;  // a negative eigenvalue that is none, in the metric of correlations
 
 // R with R R' = a.
 Matrix root_of(const Matrix& a) {
-  const SymmetricEigen eigen(a);
+  Vector sd = a.diagonal().cwiseMax(0).cwiseSqrt();
+  for (double& x : sd) x = x > 0 ? x : 1.0;
+  const SymmetricEigen eigen(scale_both(sd.cwiseInverse(), a));
   const double least = eigen.values.size() ? eigen.values[0] : 0;
-  if (!eigen.converged || least < -kRounding * std::max(1.0, eigen.values.maxCoeff()))
+  if (!eigen.converged || least < -kRounding)
     throw std::domain_error("the moments are not those of a distribution");
-  return scale_cols(eigen.vectors, eigen.values.cwiseMax(0).cwiseSqrt());
+  return scale_rows(sd, scale_cols(eigen.vectors, eigen.values.cwiseMax(0).cwiseSqrt()));
+}
+
+// Columns that add up to zero, one more than rows, with S S' = (n + 1) I: the corners of a simplex.
+Matrix simplex(Index n) {
+  Matrix out = Matrix::Zero(n, n + 1);
+  for (Index i = 0; i < n; ++i) {
+    const double k = static_cast<double>(i + 1), step = std::sqrt(static_cast<double>(n + 1) / (k * (k + 1)));
+    for (Index j = 0; j <= i; ++j) out(i, j) = step;
+    out(i, i + 1) = -k * step;
+  }
+  return out;
 }
 
 // Classes of a school that have the same size.
@@ -56,8 +69,8 @@ NestedData expected_nested(const NestedData& data, const std::vector<std::pair<V
     shapes[own[k]] += data.weight[k];
   }
   // Of the classes of one size count their mean, and the products of their differences from it, which are the
-  // same in any direction: one contrast stands for all. Every column of a root, once as it is and once
-  // negative, is a school.
+  // same in any direction: one contrast stands for all, and every column of its root is a school. Means are
+  // at the corners of a simplex, whose mean is that of the distribution.
   std::vector<Matrix> unit_values, class_values, school_values;
   std::vector<Index> parent, cell_parent;
   std::vector<double> class_sizes, multiple, products;
@@ -74,7 +87,7 @@ NestedData expected_nested(const NestedData& data, const std::vector<std::pair<V
     const Index G = static_cast<Index>(groups.size()), D = G * e + q3;
     Matrix mean_cov = Matrix::Zero(D, D);
     std::vector<Matrix> roots(G);
-    Index draws = 2 * D;
+    Index draws = D + 1;
     double inner = 0;  // degrees of freedom within classes
     for (Index g = 0; g < G; ++g) {
       const double m = static_cast<double>(groups[g].members.size()), size = groups[g].size;
@@ -87,7 +100,7 @@ NestedData expected_nested(const NestedData& data, const std::vector<std::pair<V
       inner += m * std::max(0.0, size - 1);
       if (m < 2) continue;
       roots[g] = root_of(between);
-      draws += 2 * e;
+      draws += e;
     }
     mean_cov.bottomRightCorner(q3, q3) = cov[2].bottomRightCorner(q3, q3);
     const Matrix mean_root = root_of(mean_cov);
@@ -108,26 +121,24 @@ NestedData expected_nested(const NestedData& data, const std::vector<std::pair<V
       ++made;
     };
     const Index m_all = static_cast<Index>(shape.size());
-    for (const double sign : {-1.0, 1.0}) {
-      const double scale = sign * std::sqrt(0.5 * static_cast<double>(draws));
-      for (Index d = 0; d < D; ++d) {
-        Matrix of_class(e, m_all);
-        for (Index g = 0; g < G; ++g) {
-          for (const Index j : groups[g].members)
-            of_class.col(j) = scale * mean_root.col(d).segment(g * e, e);
-        }
-        add_school(of_class, scale * mean_root.col(d).tail(q3));
-      }
+    const double all = static_cast<double>(draws);
+    const Matrix corners = std::sqrt(all / static_cast<double>(D + 1)) * product(mean_root, simplex(D));
+    for (Index d = 0; d <= D; ++d) {
+      Matrix of_class(e, m_all);
       for (Index g = 0; g < G; ++g) {
-        const Index m = static_cast<Index>(groups[g].members.size());
-        if (m < 2) continue;
-        const double times = scale * std::sqrt(0.5 * static_cast<double>(m - 1));
-        for (Index i = 0; i < e; ++i) {
-          Matrix of_class = Matrix::Zero(e, m_all);
-          of_class.col(groups[g].members[0]) = times * roots[g].col(i);
-          of_class.col(groups[g].members[1]) = -times * roots[g].col(i);
-          add_school(of_class, Vector::Zero(q3));
-        }
+        for (const Index j : groups[g].members) of_class.col(j) = corners.col(d).segment(g * e, e);
+      }
+      add_school(of_class, corners.col(d).tail(q3));
+    }
+    for (Index g = 0; g < G; ++g) {
+      const Index m = static_cast<Index>(groups[g].members.size());
+      if (m < 2) continue;
+      const double times = std::sqrt(0.5 * all * static_cast<double>(m - 1));
+      for (Index i = 0; i < e; ++i) {
+        Matrix of_class = Matrix::Zero(e, m_all);
+        of_class.col(groups[g].members[0]) = times * roots[g].col(i);
+        of_class.col(groups[g].members[1]) = -times * roots[g].col(i);
+        add_school(of_class, Vector::Zero(q3));
       }
     }
   }

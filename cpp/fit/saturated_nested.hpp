@@ -13,6 +13,7 @@ struct SaturatedLevels {
   double loglik = 0;
   bool converged = false;
   int iterations = 0;
+  double decrement = 0;
 };
 
 // By scoring from moments of the analysis of variance. Covariance matrices of higher levels may be indefinite

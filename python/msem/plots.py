@@ -191,7 +191,7 @@ def level_fit(fit: Fit | SegregatedFit, *, ax: Axes | None = None) -> Axes:
         found = {str(level).capitalize(): own for level, own in fit.fit_measures().items()}
     else:
         found = {
-            level_title(level, fit.table.nlevels): fit.fit_measures(level=level)  # type: ignore[arg-type]
+            level_title(level, fit.table.nlevels): fit.fit_measures(level=level)
             for level in range(fit.table.nlevels, 0, -1)
         }
         found["Whole model"] = fit.fit_measures()

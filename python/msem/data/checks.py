@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from msem.data.arrays import smallest_eigenvalue
 from msem.data.screening import require_scale
 from msem.errors import DataError
 
+LEVEL = re.compile(r"\.l\d+$")  # what names of moments above level 1 end in
 ASYMMETRY = 1e-6  # largest difference between mirrored correlations
 
 
@@ -24,8 +26,11 @@ def matching_names(wanted: Sequence[str], available: Sequence[str]) -> list[str]
         if name in known or "~~" not in name:
             return name
         # A variable may end in ".l2" itself.
-        stem, suffix = (name[:-3], ".l2") if name.endswith(".l2") else (name, "")
-        turned = (f"{b}~~{a}{end}" for text, end in ((stem, suffix), (name, "")) for a, b in _halves(text))
+        end = LEVEL.search(name)
+        stem, suffix = (name[: end.start()], end.group()) if end else (name, "")
+        turned = (
+            f"{b}~~{a}{after}" for text, after in ((stem, suffix), (name, "")) for a, b in _halves(text)
+        )
         return next((other for other in turned if other in known), name)
 
     return [found(name) for name in wanted]
@@ -73,8 +78,10 @@ def scaled_inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return 0.5 * (inverse + inverse.T)
 
 
-def named_means(given: pd.Series | Mapping[str, float] | None, names: list[str], what: str) -> pd.Series:
-    """Means of all variables in order; 0 where none are given."""
+def named_means(
+    given: pd.Series | Mapping[str, float] | None, names: list[str], what: str, *, every: bool = False
+) -> pd.Series:
+    """Means of all variables in order; 0 where none are given. `every`: if one has a mean, all must."""
     if given is not None and not isinstance(given, (pd.Series, Mapping)):
         raise DataError(
             f"{what} must be a Series or mapping from variable to mean, not {type(given).__name__}"
@@ -89,7 +96,7 @@ def named_means(given: pd.Series | Mapping[str, float] | None, names: list[str],
             f"{what} names {', '.join(map(str, unknown))}, which the covariance matrix does not have"
         )
     missing = [name for name in names if name not in series.index]
-    if missing and what == "between_mean" and len(series):
+    if missing and every and len(series):
         raise DataError(f"{what} has no value for {', '.join(missing)}")
     odd = [str(name) for name, value in series.items() if not np.isfinite(value)]
     if odd:

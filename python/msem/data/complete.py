@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays, vech_index
-from msem.data.checks import require_covariance
+from msem.data.checks import require_covariance, require_possible
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
 from msem.data.products import ClusterProducts, cluster_products, products_of_rows, row_products
 from msem.data.screening import (
@@ -850,6 +850,14 @@ def level_statistics(
     mean = variables.summed([moments[level].mean for level in sorted(moments)])
     roles = variables.unit, variables.cluster, variables.nboth
     return expected_statistics(within, between.cov, mean, sizes, counts, *roles, source=source)
+
+
+def implied_two_levels(
+    levels: Mapping[int, LevelArrays], variables: Variables, shapes: Mapping[Any, float], source: str
+) -> SampleStatistics:
+    """The same of two levels, for moments that a user gives; `DataError` if no clusters of these sizes have them."""
+    require_possible(levels[1].cov, levels[2].cov, variables.nboth, max(shapes))
+    return level_statistics(levels, variables, list(shapes), list(shapes.values()), source)
 
 
 def sizes_of(statistics: Statistics, rows: Rows | None) -> tuple[Floats, Floats]:

@@ -964,21 +964,63 @@ def columns_of(data: ClusteredData, names: Sequence[str]) -> list[Floats]:
     return [data.columns[name] for name in names]
 
 
-def inferred_levels(
-    data: Any,
-    cluster: str,
-    within: Sequence[str] | None,
-    between: Sequence[str] | None,
-    holes: Holes | None = None,
-) -> tuple[Sequence[str], Sequence[str]]:
-    """Variables of each level, those not given inferred as `saturated` says."""
+def chosen_levels(
+    data: Any, columns: Sequence[str], chosen: Sequence[Sequence[str] | None], holes: Holes | None = None
+) -> list[Sequence[str]]:
+    """Variables of each level, those not given inferred as `saturated` says.
 
-    def varying(names: Sequence[str]) -> Sequence[str]:
-        return varying_within(data, cluster, names, holes)
+    Parameters
+    ----------
+    data : data frame
+    columns : sequence of str
+        Columns of cluster ids, the highest first.
+    chosen : sequence of (sequence of str or None)
+        Variables of each level, level 1 first. Some may be None if there are two levels; else all or none.
+    holes : Holes, optional
 
-    return resolve_levels(
-        within, between, lambda: [name for name in numeric_columns(data) if name != cluster], varying
-    )
+    Raises
+    ------
+    DataError
+        If they are given for another number of levels.
+    """
+
+    def every() -> list[str]:
+        return [name for name in numeric_columns(data) if name not in columns]
+
+    if len(columns) == 1 and len(chosen) == 2:
+        within, between = chosen
+
+        def varying(names: Sequence[str]) -> Sequence[str]:
+            return varying_within(data, columns[0], names, holes)
+
+        return list(resolve_levels(within, between, every, varying))
+    given = [own for own in chosen if own is not None]
+    if given and len(given) != len(columns) + 1:
+        raise DataError(
+            f"cluster= names {len(columns)} column{'s' if len(columns) > 1 else ''}, so there are {len(columns) + 1} "
+            "levels: levels= takes the variables of each, level 1 first"
+        )
+    return given or levels_of(data, columns, every(), holes)
+
+
+def levels_of(
+    data: Any, columns: Sequence[str], names: Sequence[str], holes: Holes | None = None
+) -> list[Sequence[str]]:
+    """Each variable at the lowest level at which it varies, and at all above, level 1 first."""
+    highest, *inner = columns
+    clustered = clustered_data(data, names, highest, holes, inner=inner)
+    lower = list(clustered.inner.values())[::-1]
+    codes = [
+        *((one.codes, len(one.parent)) for one in lower),
+        (cluster_codes(clustered), len(clustered.clusters)),
+    ]
+    out: list[Sequence[str]] = []
+    below = set[str]()
+    for code, count in codes:
+        _, varying = _core.cluster_values(columns_of(clustered, names), code, count)
+        below |= {name for name, (clusters, _) in zip(names, varying, strict=True) if clusters}
+        out.append([name for name in names if name in below])
+    return [*out, names]
 
 
 def resolve_levels(
@@ -1001,7 +1043,4 @@ def resolve_levels(
 
 def varying_within(data: Any, cluster: str, names: Sequence[str], holes: Holes | None = None) -> list[str]:
     """Those of the columns that vary within clusters."""
-    clustered = clustered_data(data, names, cluster, holes)
-    codes, count = cluster_codes(clustered), len(clustered.clusters)
-    _, varying = _core.cluster_values(columns_of(clustered, names), codes, count)
-    return [name for name, (clusters, _) in zip(names, varying, strict=True) if clusters]
+    return list(levels_of(data, [cluster], names, holes)[0])

@@ -250,6 +250,11 @@ class ManyLevels(WithoutSlopes):
 
     # what is not there
 
+    @property
+    def shapes(self) -> Mapping[Any, float]:
+        """Always `UnsupportedError`, where clusters do not lie within each other."""
+        self.refuse("moments by level")
+
     def expected(
         self, levels: Mapping[int, LevelArrays], variables: Variables, source: str, rows: Rows | None = None
     ) -> Statistics:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -55,6 +55,62 @@ def variance_shares(levels: Mapping[int, LevelArrays]) -> pd.Series:
     }
     index = pd.MultiIndex.from_tuples(shares, names=["variable", "level"])
     return pd.Series(list(shares.values()), index=index, name="icc", dtype=float)
+
+
+def share_table(levels: Mapping[int, LevelArrays], gamma: Floats, ci_level: float) -> pd.DataFrame:
+    """Shares of variance of levels with errors by the delta method; see `share_columns`.
+
+    Parameters
+    ----------
+    levels : mapping of int to LevelArrays
+        Saturated moments.
+    gamma : ndarray, shape (m, m)
+        Their sampling covariance, in the order of `moment_names`.
+    ci_level : float
+    """
+    place: dict[tuple[str, int], int] = {}
+    start = 0
+    for level, one in levels.items():
+        n = len(one.names)
+        # of a lower triangle by column
+        place |= {(name, level): start + k * n - k * (k - 1) // 2 for k, name in enumerate(one.names)}
+        start += n * (n + 1) // 2
+    keys = [
+        (name, level) for name in levels[1].names for level in levels if level > 1 and (name, level) in place
+    ]
+    est, errors = [], []
+    for name, first in keys:
+        own = [level for level in levels if (name, level) in place]
+        at = [place[name, level] for level in own]
+        variances = np.array([levels[level].variances[name] for level in own])
+        whole = variances.sum()
+        for last in (first, max(own)):
+            inside = np.array([first <= level <= last for level in own], dtype=float)
+            share = float(inside @ variances / whole)
+            slope = (inside - share) / whole
+            est.append(share)
+            errors.append(float(np.sqrt(slope @ gamma[np.ix_(at, at)] @ slope)))
+    return share_columns(keys, np.array(est), np.array(errors), ci_level)
+
+
+def share_columns(keys: Sequence[tuple[str, int]], est: Floats, se: Floats, ci_level: float) -> pd.DataFrame:
+    """Shares of variance of variables at levels: columns lhs, level, icc, se, ci_lower, ci_upper, correlation, ...
+
+    Of each key `est` has two: the share of the level, and that of this level and those above, which is the correlation
+    of two units of one of its clusters. Intervals are Wald's.
+    """
+    half = normal_halfwidth(ci_level) * se[::2]
+    columns = {
+        "lhs": [name for name, _ in keys],
+        "level": [level for _, level in keys],
+        "icc": est[::2],
+        "se": se[::2],
+        "ci_lower": est[::2] - half,
+        "ci_upper": est[::2] + half,
+        "correlation": est[1::2],
+        "correlation_se": se[1::2],
+    }
+    return pd.DataFrame(columns)
 
 
 def anova_size(sizes: Floats, counts: Floats) -> float:

@@ -1,4 +1,4 @@
-"""Level-specific moments: what a two-level analysis can be published as, and started from without raw data."""
+"""Level-specific moments: what an analysis of levels can be published as, and started from without raw data."""
 
 from __future__ import annotations
 
@@ -6,44 +6,48 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.arrays import LevelMoment, frozen, frozen_series, unvech, vech
+from msem.data.arrays import LevelArrays, LevelMoment, frozen, frozen_series, unvech, vech
 from msem.data.checks import (
     matching_names,
     named_acov,
     named_means,
     require_covariance,
-    require_possible,
-    sample_sizes,
     scaled_inverse,
 )
-from msem.data.complete import SampleStatistics, expected_statistics
-from msem.data.intraclass import icc_columns
+from msem.data.implied import implied_statistics
+from msem.data.intraclass import icc_columns, share_table, variance_shares
 from msem.data.saturated import Method, moment_names, sandwich, saturated_information, solve_in_space
 from msem.data.screening import report, undivided
+from msem.data.shapes import average_shapes, read_sizes, rounded_shapes
 from msem.data.statistics import Clusters, Saturated, Statistics
 from msem.data.storage import DIGEST, Fields, Format, signed, verified, write_json
 from msem.entry import entries
-from msem.errors import DataError, DataWarning, warn
+from msem.errors import DataError, DataWarning, UnsupportedError, warn
+from msem.model.levels import DEEPEST, level_number, names_of_levels
 from msem.model.variables import Variables
 from msem.settings import Space
 
 Floats = NDArray[np.float64]
-FORMAT = Format("msem level moments", 2, "a file of level moments written by msem")
-WITHOUT_DIGEST = "msem level moments 1"  # the format before
+FORMAT = Format("msem level moments", 3, "a file of level moments written by msem")
+OF_TWO_LEVELS = 2  # the version before
+WITHOUT_DIGEST = "msem level moments 1"  # the format before that
 
 __all__ = ["LevelMoment", "LevelMoments"]
 
 
 @entries
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class LevelMoments:
-    """Within and between covariance matrices with the sample sizes they come from.
+    """Covariance matrices of every level with the sample sizes they come from.
+
+    Two levels are given as below, any number of them by `LevelMoments.of_levels`. `moments[level]` has the covariance
+    matrix and the means of a level.
 
     Parameters
     ----------
@@ -67,14 +71,21 @@ class LevelMoments:
     converged : bool
         Whether the moments are a maximum of the saturated likelihood. If not, they have no Gamma.
     in_cone : bool
-        Whether they are the maximum among positive semidefinite between matrices only, on whose border they lie: then
-        they have no Gamma either.
+        Whether they are the maximum among positive semidefinite matrices above level 1 only, on whose border they lie:
+        then they have no Gamma either.
     means_given : bool
         Whether the between means are known; False where they are 0 because none were given.
     incomplete : bool
         Whether they come from data with holes: what is fitted to them then takes its errors from Gamma.
     weighted : bool
         Whether they come from data with weights, primary sampling units or strata: the same holds then.
+
+    Attributes
+    ----------
+    levels : tuple of LevelMoment
+        Covariance matrix and means of each level, level 1 first.
+    units : tuple of float
+        Units of each level: those of level 1, clusters of level 2, and so on.
 
     Raises
     ------
@@ -83,55 +94,185 @@ class LevelMoments:
         sizes contradict each other.
     """
 
-    within_cov: pd.DataFrame
-    between_cov: pd.DataFrame
-    between_mean: pd.Series | Mapping[str, float] | None = None
-    nobs: float = np.nan
-    nclusters: float = np.nan
-    within_mean: pd.Series | Mapping[str, float] | None = None
-    cluster_sizes: Sequence[int] | Mapping[int, int] | pd.Series | None = None
-    known_acov: pd.DataFrame | None = None
-    llf: float = np.nan
-    data: Statistics | None = None
-    iterations: int = 0
-    converged: bool = True
-    in_cone: bool = False
-    means_given: bool = True
-    incomplete: bool = False
-    weighted: bool = False
+    levels: tuple[LevelMoment, ...]
+    units: tuple[float, ...]
+    cluster_sizes: Mapping[Any, int] | None
+    known_acov: pd.DataFrame | None
+    llf: float
+    data: Statistics | None
+    iterations: int
+    converged: bool
+    in_cone: bool
+    means_given: bool
+    incomplete: bool
+    weighted: bool
 
-    def __post_init__(self) -> None:
-        within = require_covariance(self.within_cov, "within_cov", positive_definite=True)
-        between = require_covariance(self.between_cov, "between_cov", positive_definite=False)
-        both = [name for name in within.columns if name in between.columns]
-        unit = [*both, *(name for name in within.columns if name not in both)]
-        cluster = [name for name in between.columns if name not in both]
-        second = [*both, *cluster]
-        sizes, nobs, nclusters = sample_sizes(self.cluster_sizes, self.nobs, self.nclusters)
+    def __init__(
+        self,
+        within_cov: pd.DataFrame | None = None,
+        between_cov: pd.DataFrame | None = None,
+        between_mean: pd.Series | Mapping[str, float] | None = None,
+        nobs: float | None = np.nan,
+        nclusters: float | None = np.nan,
+        within_mean: pd.Series | Mapping[str, float] | None = None,
+        cluster_sizes: Sequence[Any] | Mapping[Any, int] | pd.Series | None = None,
+        known_acov: pd.DataFrame | None = None,
+        llf: float = np.nan,
+        data: Statistics | None = None,
+        iterations: int = 0,
+        converged: bool = True,
+        in_cone: bool = False,
+        means_given: bool = True,
+        incomplete: bool = False,
+        weighted: bool = False,
+        *,
+        levels: Sequence[LevelMoment] | None = None,
+        units: Sequence[float] | None = None,
+    ) -> None:
+        if levels is None:
+            levels, named = _two_levels(within_cov, between_cov, within_mean, between_mean)
+            means_given = means_given and named
+            units = [np.nan if n is None else float(n) for n in (nobs, nclusters)]
+        variables, parts = _parts(levels)
+        units = (np.nan,) * len(parts) if units is None else tuple(units)
+        if len(units) != len(parts):
+            raise DataError(
+                f"units= of every level are needed: {len(parts)} numbers, and there are {len(units)}"
+            )
+        sizes, counts = read_sizes(cluster_sizes, units)
         store = object.__setattr__
-        store(self, "nobs", nobs)
-        store(self, "nclusters", nclusters)
-        store(self, "within_cov", frozen(within.loc[unit, unit]))
-        store(self, "between_cov", frozen(between.loc[second, second]))
-        within_mean = named_means(self.within_mean, unit, "within_mean")
-        between_mean = named_means(self.between_mean, second, "between_mean")
-        between_mean[both] += within_mean[both]  # only their sum is identified
-        within_mean[both] = 0.0
-        named = set[str]().union(*(dict(m) for m in (self.between_mean, self.within_mean) if m is not None))
-        store(self, "means_given", self.means_given and named.issuperset(second))
-        store(self, "within_mean", frozen_series(within_mean))
-        store(self, "between_mean", frozen_series(between_mean))
+        store(self, "levels", tuple(parts))
+        store(self, "units", counts)
         store(self, "cluster_sizes", sizes)
-        report(undivided(round(nobs), round(nclusters), unit), None)
-        if self.known_acov is not None:
-            store(self, "known_acov", frozen(named_acov(self.known_acov, self.moment_names)))
+        for name, value in {
+            "llf": llf,
+            "data": data,
+            "iterations": iterations,
+            "converged": converged,
+            "in_cone": in_cone,
+            "means_given": means_given,
+            "incomplete": incomplete,
+            "weighted": weighted,
+        }.items():
+            store(self, name, value)
+        report(undivided(round(counts[0]), round(counts[1]), variables.unit), None)
+        known = None if known_acov is None else frozen(named_acov(known_acov, self.moment_names))
+        store(self, "known_acov", known)
+
+    @classmethod
+    def of_levels(
+        cls,
+        covs: Sequence[pd.DataFrame],
+        means: pd.Series | Mapping[str, float] | None = None,
+        *,
+        units: Sequence[float] | None = None,
+        cluster_sizes: Sequence[Any] | Mapping[Any, int] | pd.Series | None = None,
+        known_acov: pd.DataFrame | None = None,
+    ) -> LevelMoments:
+        """Moments of two levels or three from a matrix for each.
+
+        Parameters
+        ----------
+        covs : sequence of DataFrame
+            Covariance matrices of the levels, level 1 first, with variable names on both axes; see `LevelMoments`. A
+            variable has a part at every level whose matrix has it. Those above level 1 need not be positive definite.
+        means : Series, mapping or None
+            Mean of each variable. None: all 0, for models whose mean structure is saturated. Those of variables of
+            level 1 only may be left out.
+        units : sequence of int, optional
+            Units of each level, level 1 first, such as pupils, classes and schools; they follow from `cluster_sizes` if
+            those are given.
+        cluster_sizes : sequence, mapping, Series or None
+            Of two levels: see `LevelMoments`. Of three, for every highest cluster the sizes of the clusters in it, such
+            as ``[[5, 8, 6], [7, 7]]``; a mapping from these to how many have them; or a Series of the sizes of the
+            clusters of level 2 with both ids as its index, ``data.groupby(["school", "class"]).size()``. None: sizes as
+            equal as can be, an approximation unless the data are balanced.
+        known_acov : DataFrame or None
+            Gamma, if known, named as in `moment_names`.
+
+        Returns
+        -------
+        LevelMoments
+
+        Raises
+        ------
+        DataError
+            See `LevelMoments`.
+
+        Examples
+        --------
+        >>> import msem
+        >>> import pandas as pd
+        >>> names = ["y1", "y2"]
+        >>> whole = pd.DataFrame([[2.0, 0.5], [0.5, 1.0]], names, names)
+        >>> covs = [whole, 0.3 * whole, 0.2 * whole]
+        >>> moments = msem.LevelMoments.of_levels(covs, units=(600, 120, 30))
+        >>> float(moments[3].cov.loc["y1", "y1"])
+        0.4
+        """
+        matrices = [_matrix(cov, level) for level, cov in enumerate(covs, 1)]
+        variables = _ordered(matrices)
+        names = [name for name in variables.names if variables.top(name) > 1]
+        alone = [name for name in variables.names if variables.top(name) == 1]
+        given = None if means is None else named_means(means, names + alone, "means")
+        lacking = [] if means is None else [name for name in names if name not in means]
+        if lacking:
+            raise DataError(f"means has no value for {', '.join(lacking)}")
+        zero = pd.Series(0.0, names + alone) if given is None else given
+        levels = []
+        for level, (cov, own) in enumerate(zip(matrices, variables.levels, strict=True), 1):
+            here = [zero[name] if variables.top(name) == level else 0.0 for name in own]
+            levels.append(LevelMoment(cov, pd.Series(here, list(own))))
+        return cls(
+            levels=levels,
+            units=units,
+            cluster_sizes=cluster_sizes,
+            known_acov=known_acov,
+            means_given=given is not None,
+        )
 
     def __repr__(self) -> str:
-        variables = f"{len(self.within_cov)} within, {len(self.between_cov)} between variables"
+        counts = [str(len(one.cov)) for one in self.levels]
+        parts = f"{counts[0]} within, {counts[1]} between variables"
+        if len(counts) > 2:
+            parts = f"{', '.join(counts[:-1])} and {counts[-1]} variables at levels 1 to {len(counts)}"
+        clusters = " in ".join(f"{count:.0f} clusters" for count in self.units[1:])
         state = ", on the border of the cone" if self.in_cone else "" if self.converged else ", not converged"
-        return (
-            f"<msem.LevelMoments: {variables}, {self.nobs:.0f} units in {self.nclusters:.0f} clusters{state}>"
-        )
+        return f"<msem.LevelMoments: {parts}, {self.nobs:.0f} units in {clusters}{state}>"
+
+    def __getitem__(self, level: int | str) -> LevelMoment:
+        """Covariance matrix and means of a level."""
+        own = self.levels[level_number(level, len(self.levels)) - 1]
+        return LevelMoment(own.cov.copy(), pd.Series(own.mean).copy())
+
+    @property
+    def nobs(self) -> float:
+        """Units of level 1."""
+        return self.units[0]
+
+    @property
+    def nclusters(self) -> float:
+        """Clusters of the highest level."""
+        return self.units[-1]
+
+    @cached_property
+    def variables(self) -> Variables:
+        """Names by level."""
+        return _ordered([one.cov for one in self.levels])
+
+    @property
+    def means(self) -> pd.Series:
+        """Mean of each variable, over all its levels."""
+        sums = self.variables.summed([one.mean.to_numpy() for one in self.levels])
+        return pd.Series(sums, index=list(self.variables.names))
+
+    @property
+    def arrays(self) -> dict[int, LevelArrays]:
+        """The moments as arrays, by level."""
+        return {
+            level: LevelArrays(tuple(one.cov.columns), one.mean.to_numpy(), one.cov.to_numpy(), len(one.cov))
+            for level, one in enumerate(self.levels, 1)
+        }
 
     @property
     def needs_gamma(self) -> bool:
@@ -141,27 +282,54 @@ class LevelMoments:
     @property
     def given_as(self) -> str:
         """What a summary says of moments that were given: whether sizes of clusters and means are known."""
-        sizes = "moments with cluster sizes" if self.exact_sizes else "moments with N and J only"
+        rough = "N and J" if len(self.levels) == 2 else "numbers of units"
+        sizes = "moments with cluster sizes" if self.exact_sizes else f"moments with {rough} only"
         return sizes if self.means_given else f"{sizes}; means not given, taken as 0"
 
     @property
     def within(self) -> LevelMoment:
-        """Within-level moments."""
-        return LevelMoment(self.within_cov.copy(), pd.Series(self.within_mean).copy())
+        """Moments of level 1."""
+        return self[1]
 
     @property
     def between(self) -> LevelMoment:
-        """Between-level moments."""
-        return LevelMoment(self.between_cov.copy(), pd.Series(self.between_mean).copy())
+        """Moments of level 2 of two; three levels have them as `moments[2]` and `moments[3]`."""
+        return self[2] if len(self.levels) == 2 else self._refuse_between()
+
+    @property
+    def within_cov(self) -> pd.DataFrame:
+        """Covariance matrix of level 1."""
+        return self.levels[0].cov
+
+    @property
+    def within_mean(self) -> pd.Series:
+        """Means of level 1: 0 of variables that have a part above."""
+        return self.levels[0].mean
+
+    @property
+    def between_cov(self) -> pd.DataFrame:
+        """Covariance matrix of level 2 of two."""
+        return self.levels[1].cov if len(self.levels) == 2 else self._refuse_between()
+
+    @property
+    def between_mean(self) -> pd.Series:
+        """Means of level 2 of two."""
+        return self.levels[1].mean if len(self.levels) == 2 else self._refuse_between()
+
+    def _refuse_between(self) -> NoReturn:
+        raise AttributeError(
+            f"these moments have {len(self.levels)} levels: those above the first are moments[2] to "
+            f"moments[{len(self.levels)}]"
+        )
 
     @property
     def both(self) -> tuple[str, ...]:
-        """Variables at both levels."""
-        return tuple(name for name in self.within_cov.columns if name in self.between_cov.columns)
+        """Variables of level 1 that have a part at a higher one."""
+        return self.variables.both
 
     @property
     def exact_sizes(self) -> bool:
-        """Whether the sizes of the clusters are known, rather than only N and J."""
+        """Whether the sizes of the clusters are known, rather than only how many there are."""
         return self.cluster_sizes is not None
 
     @property
@@ -174,10 +342,12 @@ class LevelMoments:
 
     @property
     def icc(self) -> pd.Series:
-        """Intraclass correlations of the variables at both levels: between over total variance."""
-        within, between = np.diag(self.within_cov), np.diag(self.between_cov)
-        n = len(self.both)
-        return pd.Series(between[:n] / (within[:n] + between[:n]), index=list(self.both), name="icc")
+        """Intraclass correlations of the variables at both levels: between over total variance.
+
+        Of three levels by variable and level: the shares of variance of levels 2 and 3.
+        """
+        shares = variance_shares(self.arrays)
+        return shares.droplevel("level").rename_axis(None) if len(self.levels) == 2 else shares
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -185,49 +355,28 @@ class LevelMoments:
         return self.expected_statistics if self.data is None else self.data
 
     @cached_property
-    def expected_statistics(self) -> SampleStatistics:
+    def expected_statistics(self) -> Statistics:
         """Sufficient statistics that the moments imply (Kullback-Leibler projection)."""
-        table = self._sizes
-        n = len(self.both)
-        require_possible(self.within_cov.to_numpy(), self.between_cov.to_numpy(), n, max(table))
-        means = np.concatenate([self.between.mean[:n], self.within.mean[n:], self.between.mean[n:]])
-        return expected_statistics(
-            self.within_cov.to_numpy(),
-            self.between_cov.to_numpy(),
-            means,
-            list(table),
-            list(table.values()),
-            tuple(self.within_cov.columns),
-            tuple(self.between_cov.columns[n:]),
-            n,
-            source="moments" if self.exact_sizes else "moments, N and J only",
-        )
+        source = "moments" if self.exact_sizes else "moments, N and J only"
+        return implied_statistics(self.arrays, self.variables, self._shapes, source)
 
     @property
-    def _sizes(self) -> Mapping[float, float]:
-        if isinstance(self.cluster_sizes, Mapping):
-            return {float(n): float(j) for n, j in sorted(self.cluster_sizes.items())}
-        return {self.nobs / self.nclusters: float(self.nclusters)}
+    def _shapes(self) -> Mapping[Any, float]:
+        """How many clusters there are of each shape; see `shapes`."""
+        if self.cluster_sizes is None:
+            return average_shapes(self.units)
+        return {shape: float(count) for shape, count in self.cluster_sizes.items()}
 
     @property
     def moment_names(self) -> list[str]:
         """Names of the moments in the order of `vector` and `gamma`."""
-        return moment_names(self.expected_statistics)
+        return moment_names(self.variables)
 
     @property
     def vector(self) -> pd.Series:
         """All moments as one vector."""
-        n = len(self.both)
-        values = np.concatenate(
-            [
-                vech(self.within_cov.to_numpy()),
-                vech(self.between_cov.to_numpy()),
-                self.between.mean[:n],
-                self.within.mean[n:],
-                self.between.mean[n:],
-            ]
-        )
-        return pd.Series(values, index=self.moment_names)
+        covs = [vech(one.cov.to_numpy()) for one in self.levels]
+        return pd.Series(np.concatenate([*covs, self.means]), index=self.moment_names)
 
     def icc_table(
         self, kind: Literal["observed", "expected"] = "observed", *, ci_level: float = 0.95
@@ -237,71 +386,88 @@ class LevelMoments:
         Returns
         -------
         DataFrame
-            Indexed by variable: icc, se, ci_lower, ci_upper, design_effect, effective_nobs; see `icc_columns`.
+            Indexed by variable: icc, se, ci_lower, ci_upper, design_effect, effective_nobs; see `icc_columns`. Of three
+            levels: columns lhs, level, icc, se, ci_lower, ci_upper, correlation, correlation_se; see `Fit.icc_table`.
         """
-        n, icc, gamma = len(self.both), self.icc.to_numpy(), self.gamma(kind)
+        gamma = self.gamma(kind)
+        if len(self.levels) > 2:
+            return share_table(self.arrays, gamma.to_numpy(), ci_level)
+        n, icc = len(self.both), self.icc.to_numpy()
         w, b = ([f"{name}~~{name}{suffix}" for name in self.both] for suffix in ("", ".l2"))
         ww, bb, wb = (np.diag(gamma.loc[rows, columns]) for rows, columns in ((w, w), (b, b), (w, b)))
         variance = icc**2 * ww + (1 - icc) ** 2 * bb - 2 * icc * (1 - icc) * wb
         se = np.sqrt(variance) / (np.diag(self.within_cov)[:n] + np.diag(self.between_cov)[:n])
-        return icc_columns(icc, se, self._sizes, ci_level).set_index(pd.Index(list(self.both)))
+        return icc_columns(icc, se, self._shapes, ci_level).set_index(pd.Index(list(self.both)))
 
-    def restrict(self, within: Sequence[str], between: Sequence[str]) -> LevelMoments:
+    def restrict(self, *levels: Sequence[str]) -> LevelMoments:
         """Moments of some of the variables of each level, with their part of Gamma if it is known.
+
+        Parameters
+        ----------
+        *levels : sequence of str
+            Variables of each level, level 1 first.
 
         Raises
         ------
         DataError
-            If a variable is not among those of a level, or is at both levels and wanted at one only.
+            If a variable is not among those of a level, or is at several levels and wanted at some of them only.
         """
-        self.require(within, between)
-        within, between = list(within), list(between)
-        torn = [name for name in self.both if (name in within) != (name in between)]
-        if torn:
-            raise DataError(
-                f"{', '.join(torn)} must stay at both levels or leave both: one level's part has another meaning alone"
-            )
-        if within == list(self.within_cov.columns) and between == list(self.between_cov.columns):
+        self.require(*levels)
+        wanted = [list(own) for own in levels]
+        for name in dict.fromkeys(name for own in wanted for name in own):
+            torn = [name in own and name not in some for own, some in zip(self._names, wanted, strict=True)]
+            if any(torn):
+                where = "both levels" if len(wanted) == 2 else "all its levels"
+                raise DataError(
+                    f"{name} must stay at {where} or leave {'both' if len(wanted) == 2 else 'all'}: one level's part "
+                    "has another meaning alone"
+                )
+        if wanted == self._names:
             return self
-        both = [name for name in within if name in between]
-        only = [name for name in between if name not in both]
-        data = (
-            None
-            if self.data is None
-            else self.data.with_variables(Variables.of_two_levels(within, only, len(both)))
-        )
+        variables = Variables.of_levels(wanted)
         part = replace(
             self,
-            within_cov=self.within_cov.loc[within, within],
-            between_cov=self.between_cov.loc[between, between],
-            within_mean=self.within.mean[within],
-            between_mean=self.between.mean[between],
+            levels=tuple(
+                LevelMoment(one.cov.loc[own, own], one.mean[own])
+                for one, own in zip(self.levels, wanted, strict=True)
+            ),
             known_acov=None,
             llf=np.nan,
-            data=data,
+            data=None if self.data is None else self.data.with_variables(variables),
         )
         if self.known_acov is None:
             return part
         names = matching_names(part.moment_names, self.moment_names)
         return replace(part, known_acov=self.known_acov.loc[names, names])
 
-    def require(self, within: Sequence[str], between: Sequence[str]) -> None:
+    @property
+    def _names(self) -> list[list[str]]:
+        """Variables by level."""
+        return [list(one.cov.columns) for one in self.levels]
+
+    def require(self, *levels: Sequence[str]) -> None:
         """Refuse variables that a level does not have.
+
+        Parameters
+        ----------
+        *levels : sequence of str
+            Variables of each level, level 1 first.
 
         Raises
         ------
         DataError
             Naming them.
         """
-        for level, wanted, cov in (
-            ("within", within, self.within_cov),
-            ("between", between, self.between_cov),
-        ):
-            absent = [name for name in wanted if name not in cov.columns]
+        if len(levels) != len(self.levels):
+            raise DataError(f"these are moments of {len(self.levels)} levels, and {len(levels)} are wanted")
+        words = names_of_levels(len(levels))
+        for level, (wanted, own) in enumerate(zip(levels, self._names, strict=True), 1):
+            absent = [name for name in wanted if name not in own]
             if absent:
-                raise DataError(
-                    f"the {level} covariance matrix has no {', '.join(absent)}; it has {', '.join(cov.columns)}"
-                )
+                which = f"the {words[level]} covariance matrix"
+                if len(levels) > 2:
+                    which = f"the covariance matrix of {words[level]}"
+                raise DataError(f"{which} has no {', '.join(absent)}; it has {', '.join(own)}")
 
     def information(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
         """Information about the moments: their joint saturated likelihood's, or the inverse of `known_acov`.
@@ -316,23 +482,30 @@ class LevelMoments:
             matrix = saturated_information(self.vector.to_numpy(), self.statistics, kind)
         if not matrix.size:
             raise DataError(
-                f"the {kind} information about the moments cannot be computed: the between covariance matrix is at "
+                f"the {kind} information about the moments cannot be computed: a covariance matrix above level 1 is at "
                 "the boundary of what the cluster sizes allow"
             )
         return pd.DataFrame(matrix, index=names, columns=names)
 
     def require_regular(self) -> None:
         """Refuse moments that are no maximum of the saturated likelihood in all directions: they have no Gamma."""
+        two = len(self.levels) == 2
+        matrices = "between matrices" if two else "matrices above level 1"
+        fewer = (
+            "take fewer variables to the between level"
+            if two
+            else "take fewer variables to the higher levels"
+        )
         if self.in_cone:
             raise DataError(
-                "the saturated likelihood has a maximum among positive semidefinite between matrices only, and on that "
-                "border the moments have no Gamma: take fewer variables to the between level, or "
+                f"the saturated likelihood has a maximum among positive semidefinite {matrices} only, and on that "
+                f"border the moments have no Gamma: {fewer}, or "
                 'method="likelihood", which needs none'
             )
         if not self.converged:
             raise DataError(
                 "the saturated model has not converged, so these moments are no maximum of its likelihood and have no "
-                "Gamma: there are too few clusters of the largest size; take fewer variables to the between level"
+                f"Gamma: there are too few clusters of the largest size; {fewer}"
             )
 
     def gamma(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
@@ -364,7 +537,8 @@ class LevelMoments:
     def acov(self) -> pd.DataFrame:
         """Asymptotic (sampling) covariance matrix of the moments, named as in `moment_names`.
 
-        The known one if there is one, else from the observed information. ``.l2`` marks the between level.
+        The known one if there is one, else from the observed information. ``.l2`` marks the between level, or level 2
+        of three, and ``.l3`` the third.
         """
         return self._gamma.copy()
 
@@ -395,11 +569,12 @@ class LevelMoments:
         """
         given = FORMAT.read(path)
         unsigned = given.get("format") == WITHOUT_DIGEST and DIGEST not in given
-        if not unsigned:
+        earlier = unsigned or (given.get("format") == FORMAT.name and given.get("version") == OF_TWO_LEVELS)
+        if not earlier:
             FORMAT.require(path, given)
         content = given | FORMAT.header if unsigned else verified(path, given)
         try:
-            found = _from_content(content)
+            found = _from_content(_of_two_levels(content) if earlier else content)
         except ValueError as error:
             raise FORMAT.contradiction(path, error) from error
         if unsigned:
@@ -411,52 +586,98 @@ class LevelMoments:
         return found
 
 
+def _two_levels(
+    within_cov: pd.DataFrame | None,
+    between_cov: pd.DataFrame | None,
+    within_mean: pd.Series | Mapping[str, float] | None,
+    between_mean: pd.Series | Mapping[str, float] | None,
+) -> tuple[list[LevelMoment], bool]:
+    """Moments of two levels that a user gives by name, and whether all means of clusters are among them."""
+    covs = [
+        require_covariance(within_cov, "within_cov", positive_definite=True),  # type: ignore[arg-type]
+        require_covariance(between_cov, "between_cov", positive_definite=False),  # type: ignore[arg-type]
+    ]
+    within, between = map(list, _ordered(covs).levels)
+    means = [
+        named_means(within_mean, within, "within_mean"),
+        named_means(between_mean, between, "between_mean", every=True),
+    ]
+    named = set[str]().union(*(dict(m) for m in (between_mean, within_mean) if m is not None))
+    return [LevelMoment(*one) for one in zip(covs, means, strict=True)], named.issuperset(between)
+
+
+def _parts(levels: Sequence[LevelMoment]) -> tuple[Variables, list[LevelMoment]]:
+    """Moments in the order of the variables; the mean of one at several levels, of which the sum counts, at the top."""
+    covs = [_matrix(one.cov, level) for level, one in enumerate(levels, 1)]
+    variables = _ordered(covs)
+    pairs = list(zip(map(list, variables.levels), levels, strict=True))
+    sums = variables.summed([one.mean.reindex(own).to_numpy() for own, one in pairs])
+    total = dict(zip(variables.names, sums.tolist(), strict=True))
+    parts = []
+    for level, (names, cov) in enumerate(zip(map(list, variables.levels), covs, strict=True), 1):
+        own = [total[name] if variables.top(name) == level else 0.0 for name in names]
+        parts.append(LevelMoment(frozen(cov.loc[names, names]), frozen_series(pd.Series(own, names))))
+    return variables, parts
+
+
+def _ordered(covs: Sequence[pd.DataFrame]) -> Variables:
+    """The variables of the matrices by level."""
+    return Variables.of_levels([list(cov.columns) for cov in covs])
+
+
+def _matrix(cov: pd.DataFrame, level: int) -> pd.DataFrame:
+    """The covariance matrix of a level, checked."""
+    if level > DEEPEST:
+        raise UnsupportedError(f"moments of more than {DEEPEST} levels are not available in this version")
+    return require_covariance(cov, f"the matrix of level {level}", positive_definite=level == 1)
+
+
+NUMBERS = ("units", "cluster_sizes", "levels", "llf", "acov")
+FLAGS = ("converged", "in_cone", "means_given", "incomplete", "weighted")
+LEVELS = ("within", "between")  # that files of two levels had by name
+
+
 def _content(moments: LevelMoments) -> dict[str, Any]:
+    sizes = moments.cluster_sizes
     return {
-        "nobs": moments.nobs,
-        "nclusters": moments.nclusters,
-        "cluster_sizes": None
-        if not moments.exact_sizes
-        else [[int(n), int(j)] for n, j in moments._sizes.items()],
-        "within": _level(moments.within_cov),
-        "between": _level(moments.between_cov),
-        "within_mean": moments.within.mean.tolist(),
-        "between_mean": moments.between.mean.tolist(),
+        "units": list(moments.units),
+        "cluster_sizes": None if sizes is None else [[shape, int(count)] for shape, count in sizes.items()],
+        "levels": [
+            {
+                "names": list(one.cov.columns),
+                "cov": vech(one.cov.to_numpy()).tolist(),
+                "mean": one.mean.tolist(),
+            }
+            for one in moments.levels
+        ],
         "llf": None if np.isnan(moments.llf) else moments.llf,
-        "converged": moments.converged,
-        "in_cone": moments.in_cone,
-        "means_given": moments.means_given,
-        "incomplete": moments.incomplete,
-        "weighted": moments.weighted,
+        **{name: getattr(moments, name) for name in FLAGS},
         "acov": vech(moments.acov.to_numpy()).tolist(),
     }
 
 
-NUMBERS = (
-    "nobs",
-    "nclusters",
-    "cluster_sizes",
-    "within",
-    "between",
-    "within_mean",
-    "between_mean",
-    "llf",
-    "acov",
-)
-FLAGS = ("converged", "in_cone", "means_given", "incomplete", "weighted")
+def _of_two_levels(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What is in a file of the time when there were two levels, as it is written now."""
+    old = (*(f"{level}{part}" for part in ("", "_mean") for level in LEVELS), "nobs", "nclusters")
+    kept = ("cluster_sizes", "llf", "acov")
+    given = Fields(content, (*FORMAT.header, *old, *kept), FLAGS)
+    levels = []
+    for level in LEVELS:
+        Fields(content[level], ("names", "cov"))
+        levels.append({**content[level], "mean": content[f"{level}_mean"]})
+    out = {name: value for name, value in content.items() if name not in old}
+    return out | {"levels": levels, "units": [given.number("nobs"), given.number("nclusters")]}
 
 
 def _from_content(content: Mapping[str, Any]) -> LevelMoments:
     given = Fields(content, (*FORMAT.header, *NUMBERS), FLAGS)
-    within, between = _level_cov(content["within"]), _level_cov(content["between"])
+    levels = content["levels"]
+    if not isinstance(levels, list) or not 2 <= len(levels) <= DEEPEST:
+        raise DataError(f"'levels' is not a list of 2 to {DEEPEST} levels")
     moments = LevelMoments(
-        within,
-        between,
-        dict(zip(between.columns, given.numbers("between_mean", len(between)), strict=True)),
-        nobs=given.number("nobs"),
-        nclusters=given.number("nclusters"),
-        within_mean=dict(zip(within.columns, given.numbers("within_mean", len(within)), strict=True)),
-        cluster_sizes=None if content["cluster_sizes"] is None else _size_table(given),
+        levels=[_stored_level(one) for one in levels],
+        units=given.numbers("units", len(levels)).tolist(),
+        cluster_sizes=None if content["cluster_sizes"] is None else _stored_sizes(given),
         llf=np.nan if content["llf"] is None else given.number("llf"),
         converged=given.flag("converged", True),
         in_cone=given.flag("in_cone", False),
@@ -469,39 +690,45 @@ def _from_content(content: Mapping[str, Any]) -> LevelMoments:
     return replace(moments, known_acov=pd.DataFrame(acov, index=names, columns=names))
 
 
-def _level(cov: pd.DataFrame) -> dict[str, Any]:
-    return {"names": list(cov.columns), "cov": vech(cov.to_numpy()).tolist()}
-
-
-def _level_cov(stored: Any) -> pd.DataFrame:
-    given = Fields(stored, ("names", "cov"))
+def _stored_level(stored: Any) -> LevelMoment:
+    given = Fields(stored, ("names", "cov", "mean"))
     names = given.texts("names")
     p = len(names)
-    return pd.DataFrame(unvech(given.numbers("cov", p * (p + 1) // 2), p), index=names, columns=names)
+    cov = unvech(given.numbers("cov", p * (p + 1) // 2), p)
+    mean = given.numbers("mean", p)
+    return LevelMoment(pd.DataFrame(cov, index=names, columns=names), pd.Series(mean, names))
 
 
-def _size_table(given: Fields) -> dict[int, int]:
-    """Number of clusters of each size, of which each is there once."""
-    pairs = given.numbers("cluster_sizes", None, 2)
-    table = {int(n): int(j) for n, j in pairs}
-    if len(table) < len(pairs) or (pairs != np.rint(pairs)).any() or (pairs < 1).any():
-        raise DataError("'cluster_sizes' are not whole sizes, each once, with their numbers of clusters")
+def _stored_sizes(given: Fields) -> dict[Any, int]:
+    """Number of clusters of each shape, of which each is there once."""
+    stored = given.content["cluster_sizes"]
+    table: dict[Any, int] = {}
+    for pair in stored if isinstance(stored, list) else [None]:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise DataError("'cluster_sizes' is not a list of pairs")
+        shape, count = pair
+        sizes = shape if isinstance(shape, list) else [shape]
+        key = tuple(sizes) if isinstance(shape, list) else shape
+        whole = sizes and all(type(n) is int and n > 0 for n in [*sizes, count])
+        if not whole or key in table:
+            raise DataError("'cluster_sizes' are not whole sizes, each once, with their numbers of clusters")
+        table[key] = count
     return table
 
 
 def estimate_saturated(
     statistics: Statistics, *, method: Method = "scoring", tolerance: float = 1e-12, space: Space = "natural"
 ) -> LevelMoments:
-    """Maximum likelihood estimates of the saturated two-level moments.
+    """Maximum likelihood estimates of the saturated moments of several levels.
 
     Parameters
     ----------
-    statistics : SampleStatistics
-        Of two-level data.
+    statistics : Statistics
+        Of data of two levels or more.
     method : {"scoring", "em"}
-        Fisher scoring, in which the between matrix may become indefinite (a higher likelihood, in which every
-        two-level model is nested), or EM, which keeps it positive semidefinite. Where that does not bind, both
-        agree.
+        Fisher scoring, in which matrices above level 1 may become indefinite (a higher likelihood, in which every
+        model of these levels is nested), or EM of two levels, which keeps the between one positive semidefinite. Where
+        that does not bind, both agree.
     tolerance : float
         On the decrement g' I^-1 g: neither method stops at a small change of the likelihood.
     space : {"auto", "natural", "psd"}
@@ -522,20 +749,13 @@ def estimate_saturated(
 
 
 def level_moments(solution: Saturated, statistics: Statistics) -> LevelMoments:
-    """Saturated two-level estimates as the object a user holds, with the statistics they come from."""
+    """Saturated estimates as the object a user holds, with the statistics they come from."""
     s = statistics
-    sizes = {int(n): int(j) for n, j in zip(s.sizes, s.counts, strict=True)}
-    whole = (
-        all(n == float(k) for n, k in zip(s.sizes, sizes, strict=True)) and sum(sizes.values()) == s.nclusters
-    )
+    sizes = None if s.source == "moments, N and J only" else rounded_shapes(s.shapes, s.counted)
     return LevelMoments(
-        solution.within.frame(),
-        solution.between.frame(),
-        solution.between.series(),
-        nobs=s.nobs,
-        nclusters=s.nclusters,
-        within_mean=solution.within.series(),
-        cluster_sizes=sizes if whole and s.source != "moments, N and J only" else None,
+        levels=[LevelMoment(one.frame(), one.series()) for one in solution.levels.values()],
+        units=s.counted if sizes is None else None,
+        cluster_sizes=sizes,
         llf=solution.llf,
         data=s,
         iterations=solution.iterations,
@@ -571,19 +791,19 @@ def robust_acov(moments: LevelMoments, clusters: Clusters) -> pd.DataFrame:
     """
     moments.require_regular()
     names, theta = moments.moment_names, moments.vector.to_numpy()
-    nbetween = len(moments.between_cov)
     if len(clusters.sizes) <= _fewest(moments):
+        top = "between" if len(moments.levels) == 2 else "highest"
         raise DataError(
-            f'gamma="robust" needs more than {_fewest(moments)} clusters for {nbetween} variables at the between '
-            f"level, and there are {len(clusters.sizes)}"
+            f'gamma="robust" needs more than {_fewest(moments)} clusters for {len(moments.levels[-1].cov)} variables '
+            f"at the {top} level, and there are {len(clusters.sizes)}"
         )
     return pd.DataFrame(sandwich(theta, moments.statistics, clusters), index=names, columns=names)
 
 
 def _fewest(moments: LevelMoments) -> int:
-    """Moments at the between level, from at least as many clusters as which no sandwich is regular."""
-    nbetween = len(moments.between_cov)
-    return nbetween * (nbetween + 1) // 2
+    """Moments at the highest level, from at least as many clusters as which no sandwich is regular."""
+    n = len(moments.levels[-1].cov)
+    return n * (n + 1) // 2
 
 
 def of_design(moments: LevelMoments, clusters: Clusters) -> LevelMoments:

@@ -8,6 +8,7 @@ of the same kinds of clusters in them share what is computed.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -246,11 +247,48 @@ class NestedStatistics(OfNestedClusters):
         data = part.data.expected(moments, self.data.sizes if rows is None else rows.lowest_sizes)
         return NestedStatistics(variables, data, source)
 
+    @property
+    def shapes(self) -> Mapping[Any, float]:
+        """How many of the highest clusters there are of each shape; see `shapes`."""
+        own: list[Any] = self.data.sizes.tolist()
+        for parent in self.data.parent:
+            above: list[list[Any]] = [[] for _ in range(parent.max(initial=-1) + 1)]
+            for shape, of in zip(own, parent.tolist(), strict=True):
+                above[of].append(shape)
+            own = [tuple(sorted(parts)) for parts in above]
+        out: Counter[Any] = Counter()
+        for shape, weight in zip(own, self.data.weight.tolist(), strict=True):
+            out[shape] += weight
+        return {shape: out[shape] for shape in sorted(out)}
+
     # the likelihood
 
     def new_clusters(self, rows: Rows) -> NestedClusters:
         """Clusters of new rows of the same variables, for scores."""
         return NestedClusters(rows.nested(self.variables))
+
+
+def implied_nested(
+    levels: Mapping[int, LevelArrays], variables: Variables, shapes: Mapping[Any, float], source: str
+) -> NestedStatistics:
+    """Statistics that complete data of three levels with these moments would have; see `implied_statistics`."""
+    sizes = np.concatenate([np.asarray(shape, dtype=np.float64) for shape in shapes])
+    parent = np.repeat(np.arange(len(shapes)), list(map(len, shapes)))
+    measured = variables.measured
+    p = len(measured[0])
+    values = [np.zeros((n, len(own))) for n, own in zip((len(sizes), len(shapes)), measured[1:], strict=True)]
+    numbers = [k for k, own in enumerate(measured) for _ in own]
+    none = np.zeros((len(sizes), p)), np.zeros((len(sizes), p * (p + 1) // 2))
+    data = _core.NestedData(variables.numbers, numbers, values, [parent.tolist()], sizes, *none)
+    counted = NestedStatistics(variables, data.weighted(np.array(list(shapes.values()))))
+    try:
+        return counted.expected(levels, variables, source)
+    except ValueError as error:
+        raise DataError(
+            "no values of clusters can have these moments: the covariance matrix of level 2, plus that of level 1 over "
+            "the size of a cluster, is not positive definite, or that of level 3 plus what the lower levels add to the "
+            "means of its clusters is not: check the matrices, their order (level 1 first), units and cluster_sizes"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.columns import numeric_columns
-from msem.data.frames import Holes, cluster_codes, clustered_data, columns_of, inferred_levels
+from msem.data.frames import Holes, chosen_levels, cluster_codes, clustered_data, columns_of
 from msem.data.screening import require_constant_within
 from msem.entry import entry
 from msem.errors import DataError
@@ -227,7 +227,7 @@ def _roles(
         names = several(numeric_columns(data) if within is None else within)
         unit, only_between, nboth = list(names), [], 0
     else:
-        within, between = inferred_levels(data, cluster, within, between, Holes())
+        within, between = chosen_levels(data, [cluster], (within, between), Holes())
         both = [name for name in within if name in set(between)]
         unit = [*both, *(name for name in within if name not in both)]
         only_between, nboth = [name for name in between if name not in both], len(both)

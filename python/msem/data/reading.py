@@ -223,11 +223,17 @@ def _of_rows(table: ParameterTable, label: str, data: ClusteredData, number: int
 def _(
     data: LevelMoments, table: ParameterTable, settings: Settings, grouping: Grouping | None
 ) -> tuple[Group, ...]:
-    require_two_levels(table, "moments by level")
+    depth, words = len(data.levels), {1: "one level", 2: "two", 3: "three"}
     if not table.multilevel:
+        blocks = " and ".join(f"'level: {level}'" for level in range(1, depth + 1))
         raise ModelError(
-            "the model has one level but LevelMoments have two: add 'level: 1' and 'level: 2' blocks, or give one "
+            f"the model has one level but LevelMoments have {words[depth]}: add {blocks} blocks, or give one "
             "level's matrix as sample_cov="
+        )
+    if table.nlevels != depth:
+        raise ModelError(
+            f"the model has {words[table.nlevels]} levels and these moments have {words[depth]}: give a matrix for "
+            "every level of the model, msem.LevelMoments.of_levels([...], units=...)"
         )
     data.require(*table.variables.levels)
     if data.weighted:
@@ -516,12 +522,19 @@ def statistics_of_rows(
         return nested_slope_statistics(
             data, table.variables, fixed, slopes, slope_carriers(table, group), found=found
         )
-    if data.inner:
-        return nested_statistics(data, table.variables, found=found)
-    if table.slopes(group):
+    if not data.inner and table.slopes(group):
         return statistics_of_slopes(table, data, group)
+    return level_statistics_of_rows(table.variables, data, found)
+
+
+def level_statistics_of_rows(
+    variables: Variables, data: ClusteredData, found: list[Finding] | None = None
+) -> Statistics:
+    """Statistics of variables of nested levels, two or more, of which none has a random slope."""
+    if data.inner:
+        return nested_statistics(data, variables, found=found)
     make = sample_statistics if data.complete else incomplete_statistics
-    return make(data, *table.variables.roles, found=found)
+    return make(data, *variables.roles, found=found)
 
 
 def _require_used(data: Any, table: ParameterTable, settings: Settings) -> None:
@@ -563,7 +576,7 @@ def require_rows_of_data(data: Any) -> None:
         if rows and len(rows) == len(columns) and set(rows) == set(columns):
             raise DataError(
                 "the rows of the data are named as the columns are, so this is a covariance matrix: give it as "
-                "sample_cov= with sample_nobs=, or two matrices of a two-level model as msem.LevelMoments"
+                "sample_cov= with sample_nobs=, or a matrix for each level of a model as msem.LevelMoments"
             )
 
 

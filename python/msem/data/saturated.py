@@ -13,6 +13,7 @@ from msem.data.checks import scaled_inverse
 from msem.data.statistics import Clusters, Saturated, Statistics
 from msem.data.survey import independent_rows
 from msem.errors import DataError, MsemError
+from msem.model.variables import Variables
 from msem.settings import Space
 
 Method = Literal["scoring", "em"]
@@ -70,21 +71,21 @@ def solve_in_space(
     found = solve_saturated(statistics, method=method, tolerance=tolerance)
     if space == "natural" or not statistics.nboth or statistics.unidentified:
         return found
-    if found.converged and (space == "auto" or np.linalg.eigvalsh(found.between.cov)[0] >= 0):
+    above = [one.cov for level, one in found.levels.items() if level > 1 and len(one.cov)]
+    if found.converged and (space == "auto" or all(np.linalg.eigvalsh(cov)[0] >= 0 for cov in above)):
         return found
     border = solve_saturated(statistics, tolerance=tolerance, cone=True)
     return border if border.converged or space == "psd" else found
 
 
-def moment_names(statistics: Statistics) -> list[str]:
-    """Names of the saturated model's parameters, between-level ones with the suffix ``.l2``.
+def moment_names(variables: Variables) -> list[str]:
+    """Names of the saturated model's parameters, those of level 2 with the suffix ``.l2``, and so on.
 
     Raises
     ------
     DataError
         If two of them would have the same name.
     """
-    variables = statistics.variables
     single = len(variables.levels) == 1
     names = []
     for level, own in enumerate(variables.levels, 1):
@@ -94,7 +95,7 @@ def moment_names(statistics: Statistics) -> list[str]:
     if len(set(names)) < len(names):
         several = next(name for k, name in enumerate(names) if name in names[:k])
         raise DataError(
-            f"two moments would be called {several!r}, since names of the between level end in '.l2': rename the "
+            f"two moments would be called {several!r}, since names above level 1 end in '.l2' and so on: rename the "
             "variables that end so"
         )
     return names

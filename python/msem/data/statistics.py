@@ -336,6 +336,11 @@ class AtMostTwoLevels:
         return np.repeat(self.sizes, self.counts.astype(np.intp)), ()
 
     @property
+    def shapes(self) -> Mapping[Any, float]:
+        """How many clusters there are of each size."""
+        return dict(zip(self.sizes.tolist(), self.counts.tolist(), strict=True))
+
+    @property
     def counted(self) -> tuple[float, ...]:
         """Units and clusters; of a single level its rows as clusters."""
         return self.nobs, self.nclusters
@@ -549,6 +554,10 @@ class Statistics(Protocol):
     @property
     def tree(self) -> Tree | None:
         """Clusters one by one; None where they are not known."""
+
+    @property
+    def shapes(self) -> Mapping[Any, float]:
+        """How many of the highest clusters there are of each shape; see the module `shapes`."""
 
     @property
     def harmonic_size(self) -> float:

@@ -97,7 +97,7 @@ class GroupResults:
     @property
     def nclusters(self) -> int | None:
         """Clusters; None for a single-level model without any."""
-        if self.estimate.table.nlevels == 2:
+        if self.estimate.table.multilevel:
             return round(self.sample.nlevel2)
         return self.sample.nclusters
 
@@ -133,7 +133,7 @@ class GroupResults:
 
     @cached_property
     def saturated(self) -> LevelMoments:
-        """Saturated (h1) within and between moments.
+        """Saturated (h1) moments of every level.
 
         Raises
         ------
@@ -153,9 +153,9 @@ class GroupResults:
                 "thresholds and correlations of ordered variables are no LevelMoments: they are in "
                 "fit.unrestricted_moments"
             )
-        if self.estimate.table.nlevels > 2:
+        if self.estimate.table.crossed:
             raise AttributeError(
-                "LevelMoments are those of two levels, and this model has three: their saturated moments are in "
+                "LevelMoments are those of nested levels, and these are crossed: their saturated moments are in "
                 "fit.unrestricted_moments"
             )
         moments = level_moments(self.sample.saturated, self.statistics)
@@ -467,7 +467,7 @@ class Solution(Translated):
 
     @property
     def saturated(self) -> LevelMoments:
-        """Saturated (h1) within and between moments.
+        """Saturated (h1) moments of every level.
 
         Raises
         ------

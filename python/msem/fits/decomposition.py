@@ -9,11 +9,16 @@ from typing import Any, get_args
 
 from msem.data.clusters import ClusterStatistics, scaled_together, two_level
 from msem.data.columns import listed
-from msem.data.complete import SampleStatistics, sample_statistics
-from msem.data.frames import Holes, clustered_data, inferred_levels, resolve_levels, scaled_weights
-from msem.data.incomplete import incomplete_statistics
+from msem.data.complete import SampleStatistics
+from msem.data.frames import Holes, chosen_levels, clustered_data, resolve_levels, scaled_weights
 from msem.data.moments import LevelMoments, estimate_saturated, of_design, robust_acov
-from msem.data.reading import has_rows, read_sample, require_rows_for_holes, require_rows_of_data
+from msem.data.reading import (
+    has_rows,
+    level_statistics_of_rows,
+    read_sample,
+    require_rows_for_holes,
+    require_rows_of_data,
+)
 from msem.data.saturated import Method as SaturatedMethod
 from msem.data.statistics import Rows, Statistics
 from msem.data.survey import survey_columns
@@ -25,18 +30,19 @@ from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import table_of, warn_of
 from msem.language.syntax import parse
 from msem.model.blocks import require_one_group
-from msem.model.partable import ParameterTable, require_no_slopes, require_two_levels
+from msem.model.partable import ParameterTable, require_no_slopes
 from msem.model.variables import Variables
-from msem.settings import Settings, require_choice
+from msem.settings import Settings, require_choice, several
 
 
 @entry
 def saturated(
     data: Any,
     *,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     within: Sequence[str] | None = None,
     between: Sequence[str] | None = None,
+    levels: Sequence[Sequence[str]] | None = None,
     method: SaturatedMethod = "scoring",
     gamma: Gamma = "observed",
     space: str = "auto",
@@ -49,27 +55,31 @@ def saturated(
     fpc: str | None = None,
     single_psu: str = "error",
 ) -> LevelMoments:
-    """Estimate unrestricted within and between covariance matrices and means by maximum likelihood.
+    """Estimate unrestricted covariance matrices of every level, and means, by maximum likelihood.
 
     Parameters
     ----------
     data : data frame, ClusterStatistics or SampleStatistics
         One row per unit, or what `msem.summarize` makes of such data.
-    cluster : str
-        Column with the cluster ids.
+    cluster : str or sequence of str
+        Column with the cluster ids, or two columns for three levels, the highest clusters first.
+    levels : sequence of sequence of str, optional
+        Variables of each level, level 1 first; one in several has a part at each. In the place of `within` and
+        `between`, which are for two levels. Default: all numeric columns, each at the lowest level at which it varies
+        and at all above.
     within, between : sequence of str, optional
         Variables of each level; one in both lists is at both levels. Default: all numeric columns, those that are
         constant within clusters at the between level only, the others at both. `within` alone: its variables at both
         levels. `between` alone: its variables, those that vary within clusters at both levels. Not for statistics,
         whose variables have their levels.
     method : {"scoring", "em"}
-        See `LevelMoments`; EM keeps the between matrix positive semidefinite.
+        Fisher scoring, or EM, for two levels, which keeps the between matrix positive semidefinite.
     gamma : {"observed", "expected", "robust"}
         Asymptotic covariance of the moments. "observed": from the information, computed when asked for. "expected" and
         "robust" (the sandwich over clusters, for variables that are not normal; raw data only) are computed here and
         go wherever the moments go.
     space : {"auto", "natural", "psd"}
-        Among which between matrices the maximum is looked for; see `sem`. Moments on the border of the positive
+        Among which matrices above level 1 the maximum is looked for; see `sem`. Moments on the border of the positive
         semidefinite ones are marked `in_cone` and have no Gamma.
     missing : {"listwise", "fiml"}
         "fiml": maximum likelihood from all values that are observed; see `sem`. Such moments are marked `incomplete`,
@@ -93,7 +103,7 @@ def saturated(
     ConvergenceWarning
         If the moments are no maximum of the likelihood: `LevelMoments.converged` is False.
     ImproperSolutionWarning
-        If they are one among positive semidefinite between matrices only, for want of another.
+        If they are one among positive semidefinite matrices above level 1 only, for want of another.
     """
     require_choice("gamma", gamma, get_args(Gamma))
     given = {
@@ -108,38 +118,43 @@ def saturated(
         "single_psu": single_psu,
     }
     settings = replace(Settings.read(given), cluster=Settings.read({"cluster": cluster}).cluster)
-    return _saturated(data, settings, within, between, method, gamma)
+    if levels is not None and (within is not None or between is not None):
+        raise DataError("levels= has the variables of every level: leave out within= and between=")
+    chosen = (within, between) if levels is None else tuple(map(several, levels))
+    return _saturated(data, settings, chosen, method, gamma)
 
 
-Names = Sequence[str] | None
+Names = tuple[Sequence[str] | None, ...]  # by level; None where they are to be inferred
 
 
 @singledispatch
 def _saturated(
-    data: Any, settings: Settings, within: Names, between: Names, method: SaturatedMethod, gamma: Gamma
+    data: Any, settings: Settings, chosen: Names, method: SaturatedMethod, gamma: Gamma
 ) -> LevelMoments:
     """Saturated moments of the rows of a frame, unless there is a function for the kind of data."""
     require_rows_of_data(data)
-    cluster = settings.highest
-    if cluster is None:
+    if settings.highest is None:
         raise DataError('name the column with the cluster ids, cluster="..."')
-    if settings.inner:
+    if settings.crossed:
         raise UnsupportedError(
-            "moments by level of three levels are not available in this version: name one column of clusters, or fit a "
-            "model of three levels and take its fit.unrestricted_moments"
+            "moments by level are those of nested clusters: crossed classifications have their saturated moments in "
+            "fit.unrestricted_moments"
         )
     holes = Holes() if settings.incomplete else None
-    within, between = inferred_levels(data, cluster, within, between, holes)
-    variables = _variables(within, between)
-    given = clustered_data(data, variables.names, cluster, holes, survey_columns(settings))
-    (clustered,) = scaled_weights((given,), variables.unit, 2, settings.weights_scale)
+    variables = _variables(chosen_levels(data, settings.cluster_columns, chosen, holes))
+    if holes is not None:
+        *inner, highest = variables.measured[1:]
+        holes = replace(holes, cluster_level=highest, inner_level=tuple(inner))
+    given = clustered_data(
+        data, variables.names, settings.highest, holes, survey_columns(settings), settings.inner
+    )
+    (clustered,) = scaled_weights((given,), variables.unit, len(variables.levels), settings.weights_scale)
     if clustered.dropped_no_cluster:
         warn(
-            f"{clustered.dropped_no_cluster} rows have no cluster id ({cluster}) and were left out",
+            f"{clustered.dropped_no_cluster} rows have no cluster id ({settings.cluster_text}) and were left out",
             DataWarning,
         )
-    make = sample_statistics if clustered.complete else incomplete_statistics
-    statistics = make(clustered, *variables.roles)
+    statistics = level_statistics_of_rows(variables, clustered)
     require_identified(statistics)
     moments = _reported(statistics, settings, method)
     if clustered.sampled is not None:
@@ -149,15 +164,10 @@ def _saturated(
 
 @_saturated.register
 def _(
-    data: SampleStatistics,
-    settings: Settings,
-    within: Names,
-    between: Names,
-    method: SaturatedMethod,
-    gamma: Gamma,
+    data: SampleStatistics, settings: Settings, chosen: Names, method: SaturatedMethod, gamma: Gamma
 ) -> LevelMoments:
-    if within is not None or between is not None:
-        raise DataError("statistics have their levels already: leave out within= and between=")
+    if any(own is not None for own in chosen):
+        raise DataError("statistics have their levels already: leave out within=, between= and levels=")
     _require_no_column(settings)
     moments = _reported(data, settings, method)
     if gamma == "robust":
@@ -167,12 +177,7 @@ def _(
 
 @_saturated.register
 def _(
-    data: ClusterStatistics,
-    settings: Settings,
-    within: Names,
-    between: Names,
-    method: SaturatedMethod,
-    gamma: Gamma,
+    data: ClusterStatistics, settings: Settings, chosen: Names, method: SaturatedMethod, gamma: Gamma
 ) -> LevelMoments:
     require_rows_for_holes(data, settings)
     _require_no_column(settings)
@@ -181,9 +186,12 @@ def _(
         data.positions(names)  # says which is not there
         return [name for name in names if name in data.varying]
 
-    within, between = resolve_levels(within, between, lambda: data.variables, varying)
+    if len(chosen) != 2:
+        raise DataError("these are statistics of two levels: levels= takes the variables of both")
+    within, between = chosen
+    levels = resolve_levels(within, between, lambda: data.variables, varying)
     (data,) = scaled_together((data,), 2)
-    statistics = two_level(data, *_variables(within, between).roles)
+    statistics = two_level(data, *_variables(levels).roles)
     moments = _reported(statistics, settings, method)
     if data.sampled is not None:
         return designed(moments, data, statistics)
@@ -204,13 +212,13 @@ def _require_no_column(settings: Settings) -> None:
         )
 
 
-def _variables(within: Sequence[str], between: Sequence[str]) -> Variables:
-    """Variables of two levels."""
-    both = [name for name in within if name in set(between)]
-    unit = [*both, *(name for name in within if name not in both)]
-    if not unit:
-        raise ModelError("no variable varies within clusters: there is no within level to estimate")
-    return Variables.of_two_levels(unit, [name for name in between if name not in both], len(both))
+def _variables(levels: Sequence[Sequence[str]]) -> Variables:
+    """Variables by level."""
+    variables = Variables.of_levels(levels)
+    if not variables.unit:
+        what = "within" if len(levels) == 2 else "first"
+        raise ModelError(f"no variable varies within clusters: there is no {what} level to estimate")
+    return variables
 
 
 def _carrying(moments: LevelMoments, data: Rows, gamma: Gamma) -> LevelMoments:
@@ -246,7 +254,8 @@ def _reported(statistics: Statistics, settings: Settings, method: SaturatedMetho
             "not_converged",
             f"the saturated model has not converged after {moments.iterations} {method} steps",
             "A between covariance matrix on the boundary of what the cluster sizes allow, or too few clusters of the "
-            "largest size, are the usual causes: take fewer variables to the between level",
+            "largest size, are the usual causes: take fewer variables to "
+            + ("the between level" if len(moments.levels) == 2 else "the higher levels, levels=[...]"),
         )
         warn_of((problem,))
     return moments
@@ -257,7 +266,7 @@ def segregated(
     model: str,
     data: Any,
     *,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     method: Method = "likelihood",
     gamma: Gamma = "observed",
     missing: str = "listwise",
@@ -274,20 +283,21 @@ def segregated(
 ) -> SegregatedFit:
     """Fit each level of a model by itself to the saturated moments, with standard errors that hold.
 
-    The saturated matrix of a level is an estimate. Fitting it as if it had been observed on J clusters gives between
-    standard errors that are too small and a test that rejects true models; these are reported as naive only.
+    The saturated matrix of a level is an estimate. Fitting it as if it had been observed on J clusters gives
+    standard errors above level 1 that are too small and a test that rejects true models; these are reported as naive
+    only.
 
     Parameters
     ----------
     model : str
-        A two-level model in lavaan's language.
+        A model of two levels or three in lavaan's language.
     data : LevelMoments, data frame, ClusterStatistics or SampleStatistics
         Moments, or data to estimate them from (then with `cluster`).
-    cluster : str
-        Column with the cluster ids.
+    cluster : str or sequence of str
+        Column with the cluster ids, or two columns for three levels, the highest clusters first.
     method : {"likelihood", "ml", "uls"}
-        "likelihood": the level as specified and the other saturated (Ryu & West, 2009), in the likelihood of the
-        statistics that the moments imply; works when the between matrix is not positive definite. "ml": normal
+        "likelihood": the level as specified and the others saturated (Ryu & West, 2009), in the likelihood of the
+        statistics that the moments imply; works when a matrix above level 1 is not positive definite. "ml": normal
         discrepancy of the level's matrix with sandwich standard errors and adjusted tests (Yuan & Bentler, 2007).
         "uls": least squares on the standardized matrix, with the same corrections.
     gamma : {"observed", "expected", "robust"}
@@ -335,14 +345,15 @@ def segregated(
     require_one_group(syntax, "segregated fits are")
     table = table_of(syntax, "sem", settings, None)
     require_no_slopes(table, "fits of single levels")
-    require_two_levels(table, "segregated fits")
     if not table.multilevel:
         raise ModelError("segregated fits need a model with 'level: 1' and 'level: 2' blocks")
+    if settings.crossed:
+        raise UnsupportedError("segregated fits are those of nested levels, not of crossed classifications")
     require_separable(table)
     wanted = None if method == "likelihood" and gamma != "robust" else gamma
     moments = model_moments(table, data, settings, wanted)
-    within, between = (fit_level(table, moments, level, method, gamma) for level in (1, 2))
-    fit = SegregatedFit(within, between)
+    numbers = range(1, table.nlevels + 1)
+    fit = SegregatedFit(tuple(fit_level(table, moments, level, method, gamma) for level in numbers))
     warn_of(dict.fromkeys(fit.problems))
     return fit
 
@@ -381,17 +392,23 @@ def _(data: LevelMoments, table: ParameterTable, settings: Settings, gamma: Gamm
     cluster = settings.cluster
     if cluster is not None:
         raise DataError(f"cluster={cluster!r} is for raw data; moments have their clusters: leave it out")
-    within, between = table.variables.levels
-    alone = set(table.variables.names) - set(table.both)  # at one level of the model
-    if not alone.isdisjoint(data.both):
-        data.require(within, between)
-        odd = [name for name in table.variables.cluster if name in data.both]
-        if odd:
+    levels, known = table.variables.levels, data.variables.levels
+    words, depth = {1: "one level", 2: "two levels", 3: "three levels"}, len(known)
+    if len(levels) != depth:
+        raise ModelError(f"the model has {words[len(levels)]}, and these are moments of {words[depth]}")
+    data.require(*levels)
+    every = [len(own) for own in levels] == [len(own) for own in known]
+    fewer = False
+    for name in table.variables.names:
+        mine, theirs = ([name in own for own in some] for some in (levels, known))
+        fewer |= mine != theirs
+        lowest = theirs.index(True)
+        if mine.index(True) > lowest:
             raise ModelError(
-                f"{', '.join(odd)} varies within clusters in these moments: add it to level 1 of the model, "
-                f"for instance {odd[0]} ~~ {odd[0]}"
+                f"{name} varies within clusters{'' if depth == 2 else f' of level {lowest + 2}'} in these moments: add "
+                f"it to level {lowest + 1} of the model, for instance {name} ~~ {name}"
             )
+    if fewer:  # parts that the model does not have are pooled with the others, as in data
         return estimate_saturated(data.statistics.with_variables(table.variables), space="auto")
-    every = (len(within), len(between)) == (len(data.within_cov), len(data.between_cov))
     whole = data if every or gamma is None or gamma == "robust" else data.with_acov(gamma)
-    return whole.restrict(within, between)
+    return whole.restrict(*levels)

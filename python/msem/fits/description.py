@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.columns import numeric_columns
-from msem.data.frames import ScreenedColumns, screened_columns
+from msem.data.frames import Holes, ScreenedColumns, levels_of, screened_columns
 from msem.data.intraclass import anova_size
 from msem.data.moments import LevelMoments
 from msem.data.reading import require_rows_of_data
@@ -21,11 +21,13 @@ from msem.entry import entry
 from msem.errors import DataError, UnsupportedError
 from msem.fits.decomposition import saturated
 from msem.fits.publication import PublicationTable, number_text
+from msem.model.levels import Level, level_number
 from msem.printing import frame_html, frame_text
-from msem.settings import several
+from msem.settings import Settings, several
 from msem.version import __version__
 
 Floats = NDArray[np.float64]
+LEVELS: tuple[Level, ...] = (1, 2, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +38,14 @@ class Description:
     ----------
     variables : DataFrame
         A row for each variable: n (units with a value; clusters, of variables of clusters), missing (share),
-        mean, sd, min, max, sd_within, sd_between, icc, icc_se, icc2, design_effect.
+        mean, sd, min, max, sd_within, sd_between, icc, icc_se, icc2, design_effect. Of three levels n to max, then
+        sd_l1, sd_l2, sd_l3, and icc_l2, icc_l2_se, icc_l3, icc_l3_se, the shares of the variance.
     correlations : DataFrame
-        Columns lhs, rhs, level, r, se, z, pvalue: correlations within and between clusters.
+        Columns lhs, rhs, level, r, se, z, pvalue: correlations of each level.
     nobs, nclusters : int
+        Units, and clusters of the highest level; `moments.units` has those of every level.
     sizes : Series
-        min, median, mean and max of the cluster sizes.
+        min, median, mean and max of the sizes of the lowest clusters.
     moments : LevelMoments
         The saturated moments that they come from.
     """
@@ -53,31 +57,37 @@ class Description:
     sizes: pd.Series
     moments: LevelMoments
 
-    def matrix(self, digits: int = 2) -> pd.DataFrame:
+    def matrix(self, digits: int = 2, *, level: Level | None = None) -> pd.DataFrame:
         """Correlations as articles print them: within clusters below the diagonal, between clusters above it.
 
         Parameters
         ----------
         digits : int
             Decimals.
+        level : int or str, optional
+            Those of one level, below the diagonal; of three levels by default level 1.
 
         Returns
         -------
         DataFrame
             Of texts, with stars for p < .05, .01 and .001; "" where a variable is not at the level.
         """
-        names = list(self.variables.index)
+        names, depth = list(self.variables.index), len(self.moments.levels)
+        number = 1 if level is None else level_number(level, depth)
+        shown = {1: False, 2: True} if level is None and depth == 2 else {number: False}  # whether above
         out = pd.DataFrame("", index=names, columns=names)
-        for lhs, rhs, level, r, p in self.correlations[["lhs", "rhs", "level", "r", "pvalue"]].itertuples(
+        for lhs, rhs, own, r, p in self.correlations[["lhs", "rhs", "level", "r", "pvalue"]].itertuples(
             index=False
         ):
+            if own not in shown:
+                continue
             i, j = sorted((names.index(lhs), names.index(rhs)))
-            row, column = (j, i) if level == 1 else (i, j)
+            row, column = (i, j) if shown[own] else (j, i)
             text = "" if r != r else f"{r:.{digits}f}" + "*" * sum(p < bound for bound in (0.05, 0.01, 0.001))
             out.iloc[row, column] = text
         return out
 
-    def table(self, *, digits: int = 2, apa: bool = False) -> PublicationTable:
+    def table(self, *, digits: int = 2, apa: bool = False, level: Level | None = None) -> PublicationTable:
         """Means, standard deviations, intraclass correlations and correlations by level as a table for publication.
 
         Parameters
@@ -86,27 +96,37 @@ class Description:
             Decimals.
         apa : bool
             Numbers as in the style of the American Psychological Association; see `msem.table`.
+        level : int or str, optional
+            Whose correlations; see `matrix`.
 
         Returns
         -------
         PublicationTable
         """
-        return _publication(self, digits, apa)
+        return _publication(self, digits, apa, level)
+
+    @property
+    def _sample(self) -> str:
+        clusters = " in ".join(f"{count:.0f} clusters" for count in self.moments.units[1:])
+        return f"{self.nobs} units in {clusters}"
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} {value:g}" for name, value in self.sizes.items())
-        return "\n\n".join(
-            [
-                f"{self.nobs} units in {self.nclusters} clusters (sizes: {sizes})",
-                frame_text(self.variables),
-                "Correlations, within clusters below and between clusters above the diagonal "
-                "(* p < .05, ** p < .01, *** p < .001)",
-                self.matrix().to_string(),
-            ]
-        )
+        depth = len(self.moments.levels)
+        stars = "(* p < .05, ** p < .01, *** p < .001)"
+        if depth == 2:
+            what = "Correlations, within clusters below and between clusters above the diagonal"
+            matrices = [f"{what} {stars}", self.matrix().to_string()]
+        else:
+            matrices = []
+            for level, names in zip(LEVELS, self.moments.variables.levels, strict=True):
+                own = [name for name in self.variables.index if name in names]
+                matrices += [f"Correlations of level {level} {stars}"]
+                matrices += [self.matrix(level=level).loc[own, own].to_string()]
+        return "\n\n".join([f"{self._sample} (sizes: {sizes})", frame_text(self.variables), *matrices])
 
     def __repr__(self) -> str:
-        return f"<msem.Description: {len(self.variables)} variables, {self.nobs} units in {self.nclusters} clusters>"
+        return f"<msem.Description: {len(self.variables)} variables, {self._sample}>"
 
     def _repr_html_(self) -> str:
         return frame_html(self.variables) + self.matrix().to_html(border=0)
@@ -114,19 +134,19 @@ class Description:
 
 @entry
 def describe(
-    data: Any, *, cluster: str | None = None, variables: str | Sequence[str] | None = None
+    data: Any, *, cluster: str | Sequence[str] | None = None, variables: str | Sequence[str] | None = None
 ) -> Description:
     """Describe clustered data: sizes, means, standard deviations, intraclass and other correlations by level.
 
-    What belongs to levels comes from the saturated two-level model by maximum likelihood, with all values that are
-    observed.
+    What belongs to levels comes from the saturated model of two levels or three by maximum likelihood, with all values
+    that are observed.
 
     Parameters
     ----------
     data : data frame
         One row per unit.
-    cluster : str
-        Column with the cluster ids.
+    cluster : str or sequence of str
+        Column with the cluster ids, or two columns for three levels, the highest clusters first.
     variables : str or sequence of str, optional
         Default: all numeric columns.
 
@@ -152,19 +172,21 @@ def describe(
     """
     if cluster is None:
         raise DataError('describe is for clustered data: name the column with the cluster ids, cluster="..."')
-    if isinstance(cluster, list | tuple):
-        raise UnsupportedError(
-            "descriptions of three levels are not available in this version: name one column of clusters"
-        )
+    settings = Settings.read({"cluster": cluster})
+    if settings.crossed:
+        raise UnsupportedError("descriptions of crossed classifications are not available in this version")
     require_rows_of_data(data)
     wanted = (
-        [name for name in numeric_columns(data) if name != cluster]
+        [name for name in numeric_columns(data) if name not in settings.cluster_columns]
         if variables is None
         else several(variables)
     )
-    columns = screened_columns(data, wanted, cluster)
-    holes = any(mask is not None for mask in columns.missing.values())
-    moments = saturated(data, cluster=cluster, between=wanted, missing="fiml" if holes else "listwise")
+    columns = screened_columns(data, wanted, settings.highest, inner=settings.inner)
+    holes = Holes() if any(mask is not None for mask in columns.missing.values()) else None
+    levels = levels_of(data, settings.cluster_columns, wanted, holes)
+    moments = saturated(
+        data, cluster=settings.cluster_columns, levels=levels, missing="listwise" if holes is None else "fiml"
+    )
     counts = np.asarray(moments.statistics.counts, dtype=np.intp)
     sizes = pd.Series(np.repeat(moments.statistics.sizes, counts))
     return Description(
@@ -180,17 +202,21 @@ def describe(
 
 
 def _variables(names: Sequence[str], columns: ScreenedColumns, moments: LevelMoments) -> pd.DataFrame:
-    sizes = np.asarray(moments.statistics.sizes, dtype=np.float64)
-    k = anova_size(sizes, np.asarray(moments.statistics.counts, dtype=np.float64))
-    icc = moments.icc_table()
-    first = None if columns.ids is None else ~pd.Series(columns.ids.to_list()).duplicated().to_numpy()
+    depth, measured = len(moments.levels), moments.variables.measured
+    of_levels = _two_levels(moments) if depth == 2 else _shares(moments)
     rows = {}
     for name in names:
         values = columns.columns[name][~columns.no_cluster]
-        within, between = name in moments.within_cov, name in moments.between_cov
-        if not within and first is not None:  # of clusters: one value each
-            values = columns.columns[name][first & ~columns.no_cluster]
+        level = next(k for k, own in enumerate(measured, 1) if name in own)
+        if level > 1:  # of clusters: one value each
+            values = columns.columns[name][
+                _first_of_cluster(columns, depth - level + 1) & ~columns.no_cluster
+            ]
         seen = values[~np.isnan(values)]
+        sds = {
+            f"sd_{word}": _root(one.cov, name) if name in one.cov else np.nan
+            for word, one in zip(_level_words(depth), moments.levels, strict=True)
+        }
         rows[name] = {
             "n": len(seen),
             "missing": 1 - len(seen) / len(values),
@@ -198,14 +224,45 @@ def _variables(names: Sequence[str], columns: ScreenedColumns, moments: LevelMom
             "sd": seen.std(ddof=1),
             "min": seen.min(),
             "max": seen.max(),
-            "sd_within": _root(moments.within_cov, name) if within else np.nan,
-            "sd_between": _root(moments.between_cov, name) if between else np.nan,
-            "icc": icc["icc"].get(name, np.nan),
-            "icc_se": icc["se"].get(name, np.nan),
-            "icc2": k * icc["icc"].get(name, np.nan) / (1 + (k - 1) * icc["icc"].get(name, np.nan)),
-            "design_effect": icc["design_effect"].get(name, np.nan),
+            **sds,
+            **{column: found.get(name, np.nan) for column, found in of_levels.items()},
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _level_words(depth: int) -> list[str]:
+    return ["within", "between"] if depth == 2 else [f"l{level}" for level in range(1, depth + 1)]
+
+
+def _first_of_cluster(columns: ScreenedColumns, count: int) -> NDArray[np.bool_]:
+    """The first row of each cluster that so many columns of ids tell apart."""
+    ids = [columns.ids, *columns.inner.values()][:count]
+    frame = pd.DataFrame({k: own.to_list() for k, own in enumerate(ids) if own is not None})
+    return np.asarray(~frame.duplicated().to_numpy(), dtype=bool)
+
+
+def _two_levels(moments: LevelMoments) -> dict[str, pd.Series]:
+    """Intraclass correlations and what follows from them, by column."""
+    sizes = np.asarray(moments.statistics.sizes, dtype=np.float64)
+    k = anova_size(sizes, np.asarray(moments.statistics.counts, dtype=np.float64))
+    table = moments.icc_table()
+    icc = table["icc"]
+    return {
+        "icc": icc,
+        "icc_se": table["se"],
+        "icc2": k * icc / (1 + (k - 1) * icc),
+        "design_effect": table["design_effect"],
+    }
+
+
+def _shares(moments: LevelMoments) -> dict[str, pd.Series]:
+    """Shares of the variance of the levels above the first, by column."""
+    table = moments.icc_table()
+    out: dict[str, pd.Series] = {}
+    for level in range(2, len(moments.levels) + 1):
+        own = table[table["level"] == level].set_index("lhs")
+        out |= {f"icc_l{level}": own["icc"], f"icc_l{level}_se": own["se"]}
+    return out
 
 
 def _root(cov: pd.DataFrame, name: str) -> float:
@@ -216,8 +273,8 @@ def _root(cov: pd.DataFrame, name: str) -> float:
 def _correlations(moments: LevelMoments) -> pd.DataFrame:
     gamma = moments.gamma()
     rows = []
-    for level, cov in ((1, moments.within_cov), (2, moments.between_cov)):
-        suffix = "" if level == 1 else ".l2"
+    for level, cov in enumerate((one.cov for one in moments.levels), 1):
+        suffix = "" if level == 1 else f".l{level}"
         names = list(cov.columns)
         known = set(gamma.index)
 
@@ -247,18 +304,19 @@ def _correlation(
 
 
 HEADINGS = {"mean": "M", "sd": "SD", "icc": "ICC(1)", "icc2": "ICC(2)", "design_effect": "Design effect"}
+OF_THREE = {"mean": "M", "sd": "SD", "icc_l2": "ICC, level 2", "icc_l3": "ICC, level 3"}
 
 
-def _publication(found: Description, digits: int, apa: bool) -> PublicationTable:
+def _publication(found: Description, digits: int, apa: bool, level: Level | None) -> PublicationTable:
     """A row for each variable: sizes, moments, then the correlations under the numbers of the variables."""
-    frame, names = found.variables, list(found.variables.index)
+    frame, names, depth = found.variables, list(found.variables.index), len(found.moments.levels)
     columns: dict[tuple[str, str], list[str]] = {("", "N"): [f"{n:.0f}" for n in frame["n"]]}
     if frame["missing"].any():
         columns["", "Missing"] = [f"{100 * share:.0f}%" for share in frame["missing"]]
-    for name, heading in HEADINGS.items():
-        bounded = name in ("icc", "icc2")
+    for name, heading in (HEADINGS if depth == 2 else OF_THREE).items():
+        bounded = name.startswith("icc")
         columns["", heading] = [number_text(v, digits, apa, below_one=bounded) for v in frame[name]]
-    texts = found.matrix(digits)
+    texts = found.matrix(digits, level=level)
     for k, name in enumerate(names, 1):
         column = [_correlation_text(text, apa) for text in texts[name]]
         columns["Correlations", str(k)] = column
@@ -267,10 +325,10 @@ def _publication(found: Description, digits: int, apa: bool) -> PublicationTable
     )
     table = pd.DataFrame(dict(enumerate(columns.values())), index=rows)
     table.columns = pd.MultiIndex.from_tuples(list(columns), names=["fit", "column"])
-    note = (
-        f"{found.nobs} units in {found.nclusters} clusters. Correlations within clusters below and between "
-        f"clusters above the diagonal. * p < .05, ** p < .01, *** p < .001. msem {__version__}."
-    )
+    where = f"of level {1 if level is None else level_number(level, depth)}"
+    if depth == 2 and level is None:
+        where = "within clusters below and between clusters above the diagonal"
+    note = f"{found._sample}. Correlations {where}. * p < .05, ** p < .01, *** p < .001. msem {__version__}."
     return PublicationTable(table, (note,))
 
 

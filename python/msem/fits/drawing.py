@@ -92,14 +92,12 @@ def diagram(
         return model.diagram(**asdict(choices))
     if isinstance(model, LevelMoments):
         return _diagram_of_moments(model, choices)
-    raise ModelError(
-        f"diagram takes a model text, a fit or within and between moments, not {type(model).__name__}"
-    )
+    raise ModelError(f"diagram takes a model text, a fit or moments by level, not {type(model).__name__}")
 
 
 def _diagram_of_moments(moments: LevelMoments, choices: Choices) -> Diagram:
     """Correlations of each level, as arcs between all variables."""
-    levels = {1: moments.within_cov, 2: moments.between_cov}
+    levels = {level: one.cov for level, one in enumerate(moments.levels, 1)}
     count = max(map(len, levels.values()))
     if count > MOST_CORRELATED:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Exploratory factor analysis at one and two levels: fits of all numbers of factors that are asked for."""
+"""Exploratory factor analysis at one level or several: fits of all numbers of factors that are asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from msem.data.clusters import ClusterStatistics
 from msem.data.columns import numeric_columns
-from msem.data.frames import Holes, varying_within
+from msem.data.frames import Holes, levels_of
 from msem.data.moments import LevelMoments
 from msem.data.reading import require_rows_of_data
 from msem.entry import entries, entry
@@ -20,15 +20,22 @@ from msem.errors import ArgumentError, DataError, ModelError, MsemError, Unsuppo
 from msem.fits.fit import Fit
 from msem.fits.sem import sem
 from msem.language.characters import is_plain, quote
-from msem.model.levels import BETWEEN, LEVEL_NAMES, WITHIN, Level, level_number
+from msem.model.levels import WITHIN, Level, level_number, level_place, names_of_levels
 from msem.model.rotation import most_factors
 from msem.printing import frame_text
 from msem.settings import Settings, several
 
+STEMS = {1: "fw", 2: "fb", 3: "ft"}  # of names of factors
+
 Number = int | None
-Key = int | tuple[Number, Number]
+Key = int | tuple[Number, ...]
 
 MEASURES = ("chisq", "df", "pvalue", "cfi", "tli", "rmsea")
+SRMR = {
+    1: ("srmr",),
+    2: ("srmr_within", "srmr_between"),
+    3: ("srmr_l1", "srmr_l2", "srmr_l3"),
+}
 LEVEL_MEASURES = (*MEASURES, "srmr")
 
 
@@ -42,7 +49,7 @@ class ExploratoryFits:
     Attributes
     ----------
     fits : dict
-        A `Fit` by its number of factors: ``fits[2]``; at two levels by the numbers within and between,
+        A `Fit` by its number of factors: ``fits[2]``; at several levels by the numbers of each, level 1 first,
         ``fits[2, 1]``, None for a level that is saturated.
     """
 
@@ -56,8 +63,13 @@ class ExploratoryFits:
 
     @property
     def multilevel(self) -> bool:
-        """Whether there are two levels."""
-        return any(isinstance(key, tuple) for key in self.fits)
+        """Whether there are several levels."""
+        return self.nlevels > 1
+
+    @property
+    def nlevels(self) -> int:
+        """Number of levels."""
+        return next((len(key) if isinstance(key, tuple) else 1 for key in self.fits), 1)
 
     def to_frame(self) -> pd.DataFrame:
         """Fit by numbers of factors.
@@ -67,13 +79,15 @@ class ExploratoryFits:
         DataFrame
             A row for each model: within and between (or factors, at one level), with <NA> for a level that is
             saturated; npar (free parameters, rotation not counted), chisq, df, pvalue, cfi, tli, rmsea, srmr (at two
-            levels srmr_within and srmr_between), aic, bic, status.
+            levels srmr_within and srmr_between), aic, bic, status. At three levels level 1, level 2 and level 3, and
+            srmr_l1 to srmr_l3.
         """
         rows = []
         for key, fit in self.fits.items():
             found = fit.fit_measures()
-            numbers = {"within": key[0], "between": key[1]} if isinstance(key, tuple) else {"factors": key}
-            srmr = ("srmr_within", "srmr_between") if self.multilevel else ("srmr",)
+            counts = key if isinstance(key, tuple) else (key,)
+            numbers = dict(zip(self._numbers(), counts, strict=True))
+            srmr = SRMR[self.nlevels]
             names = (*MEASURES, *srmr, "aic", "bic")
             rows.append(
                 numbers
@@ -81,12 +95,11 @@ class ExploratoryFits:
                 | {name: float(found.get(name, np.nan)) for name in names}
                 | {"status": fit.status}
             )
-        counted = ("within", "between") if self.multilevel else ("factors",)
-        whole = (*counted, "npar", "df")
+        whole = (*self._numbers(), "npar", "df")
         return pd.DataFrame(rows).astype(dict.fromkeys(whole, "Int64"))
 
     def by_level(self) -> pd.DataFrame:
-        """Fit of each level by its number of factors, the other level saturated (Ryu & West, 2009).
+        """Fit of each level by its number of factors, the other levels saturated (Ryu & West, 2009).
 
         With few factors too many at one level the fit of the whole model says little about that level. These are
         likelihood-ratio tests against the saturated model, so that whatever is wrong is wrong at the level.
@@ -109,7 +122,7 @@ class ExploratoryFits:
             for level, count in enumerate(key, WITHIN):
                 if count is None or (level, count) in rows:
                     continue
-                found = fit.fit_measures(level="within" if level == WITHIN else "between")
+                found = fit.fit_measures(level=level)
                 rows[level, count] = {"level": level, "factors": count} | {
                     name: float(found[name]) for name in LEVEL_MEASURES
                 }
@@ -145,16 +158,15 @@ class ExploratoryFits:
         for level in range(WITHIN, fit.table.nlevels + 1):
             if not fit.table.latent(level):
                 continue
-            name: Level = "within" if level == WITHIN else "between"
-            where = f", {name}" if fit.table.multilevel else ""
+            where = f", {names_of_levels(self.nlevels)[level]}" if fit.table.multilevel else ""
             shown += [f"Standardized loadings{where} ({fit.table.rotation.words})"]
-            shown += [fit.loadings(name).round(3).to_string()]
+            shown += [fit.loadings(level).round(3).to_string()]
             if len(fit.table.latent(level)) > 1:
-                shown += ["Factor correlations", fit.factor_correlations(name).round(3).to_string()]
+                shown += ["Factor correlations", fit.factor_correlations(level).round(3).to_string()]
         return "\n\n".join(shown)
 
     def _numbers(self) -> list[str]:
-        return ["within", "between"] if self.multilevel else ["factors"]
+        return list(names_of_levels(self.nlevels).values()) if self.multilevel else ["factors"]
 
     def __repr__(self) -> str:
         return f"<msem.ExploratoryFits: {len(self.fits)} models, {', '.join(map(str, self.fits))}>"
@@ -170,25 +182,25 @@ def efa(
     nfactors: int | Sequence[int] | Mapping[Any, int | Sequence[int]] = 1,
     *,
     variables: Sequence[str] | Mapping[Any, Sequence[str]] | None = None,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     rotation: str = "geomin",
     rotation_args: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> ExploratoryFits:
-    """Exploratory factor analysis at one level or two, by maximum likelihood, rotated.
+    """Exploratory factor analysis at one level or several, by maximum likelihood, rotated.
 
     Parameters
     ----------
     data : data frame, LevelMoments or None
-        One row per unit, or within and between covariance matrices; None with the option ``sample_cov=``.
+        One row per unit, or covariance matrices of levels; None with the option ``sample_cov=``.
     nfactors : int, sequence of int, or dict of level to either
-        Numbers of factors. At two levels ``{1: 2, 2: [1, 2]}`` fits all combinations, and a level that is left out is
-        saturated; a number without levels is that of both.
+        Numbers of factors. At several levels ``{1: 2, 2: [1, 2]}`` fits all combinations, and a level that is left out
+        is saturated; a number without levels is that of every level.
     variables : sequence of str, or dict of level to it
-        Default: all numeric columns. At two levels, without levels, those that vary within clusters are at both levels
-        and others at the between level.
-    cluster : str
-        Column with the cluster ids, for an analysis of two levels.
+        Default: all numeric columns. At several levels, without levels, each is at the lowest level at which it varies
+        and at all above.
+    cluster : str or sequence of str
+        Column with the cluster ids, for an analysis of two levels; two of them, the highest clusters first, for three.
     rotation, rotation_args
         As in `sem`.
     **options
@@ -224,13 +236,11 @@ def efa(
     >>> list(found.fits)
     [(2, 1), (2, 2)]
     """
-    _require_at_most_two_levels(nfactors, cluster)
-    two = (
-        cluster is not None
-        or isinstance(data, LevelMoments | ClusterStatistics)
-        or isinstance(nfactors, Mapping)
-    )
-    if not two:
+    clusters = _columns_of_clusters(cluster)
+    moments = data if isinstance(data, LevelMoments) else None
+    summary = isinstance(data, ClusterStatistics)
+    several_levels = bool(clusters) or moments is not None or summary or isinstance(nfactors, Mapping)
+    if not several_levels:
         names = _names(data, variables, options)
         counts = _counts(nfactors)
         _require_bearable(names, counts, WITHIN, multilevel=False)
@@ -246,29 +256,28 @@ def efa(
                 for n in counts
             }
         )
-    numbers = _by_level(nfactors, "nfactors")
-    if cluster is None and not isinstance(data, LevelMoments | ClusterStatistics):
+    if not (clusters or moments is not None or summary):
         raise DataError('an analysis of two levels needs cluster="...", the column with the cluster ids')
-    within, between = _levels(data, variables, cluster)
+    depth = len(clusters) + 1 if moments is None else len(moments.levels)
+    depth = 2 if summary else depth
+    levels = range(1, depth + 1)
+    words = names_of_levels(depth)
+    numbers = _by_level(nfactors, "nfactors", depth)
+    by_level = _levels(data, variables, clusters, depth)
     chosen = {level: _counts(one) for level, one in numbers.items()}
     for level, counts in chosen.items():
-        _require_bearable(within if level == WITHIN else between, counts, level, multilevel=True)
-    keys: list[tuple[Number, Number]]
+        _require_bearable(by_level[level - 1], counts, level, multilevel=True, nlevels=depth)
+    keys: list[tuple[Number, ...]]
     if isinstance(nfactors, Mapping):
-        keys = list(product(chosen.get(WITHIN, [None]), chosen.get(BETWEEN, [None])))
+        keys = list(product(*(chosen.get(level, [None]) for level in levels)))
     else:
-        keys = [(n, n) for n in chosen[WITHIN]]
+        keys = [(n,) * depth for n in chosen[1]]
     fits: dict[Key, Fit] = {}
     for key in keys:
         text = []
-        for level, names in ((WITHIN, within), (BETWEEN, between)):
-            count = key[level - 1]
+        for level, own, count in zip(levels, by_level, key, strict=True):
             text += [f"level: {level}"]
-            text += (
-                _saturated(names)
-                if count is None
-                else _structure(names, count, "fw" if level == WITHIN else "fb", LEVEL_NAMES[level])
-            )
+            text += _saturated(own) if count is None else _structure(own, count, STEMS[level], words[level])
         fits[key] = sem(
             "\n".join(text),
             data,
@@ -315,21 +324,22 @@ def _counts(given: Any) -> list[int]:
     return list(dict.fromkeys(int(one) for one in several_))
 
 
-def _require_at_most_two_levels(nfactors: Any, cluster: Any) -> None:
-    third = isinstance(nfactors, Mapping) and 3 in nfactors
-    if third or Settings.read({"cluster": cluster}).inner:
+def _columns_of_clusters(cluster: Any) -> tuple[str, ...]:
+    settings = Settings.read({"cluster": cluster})
+    if settings.crossed:
         raise UnsupportedError(
-            "efa analyses one level or two: for three levels or crossed clusters write the factors in a model for "
+            "efa analyses nested levels: for crossed clusters write the factors in a model for "
             'msem.sem, in each of its level: blocks efa("block")*f1 + efa("block")*f2 =~ y1 + y2 + ...'
         )
+    return settings.cluster_columns
 
 
-def _by_level(given: Any, name: str) -> dict[int, Any]:
+def _by_level(given: Any, name: str, nlevels: int) -> dict[int, Any]:
     if not isinstance(given, Mapping):
-        return {WITHIN: given, BETWEEN: given}
+        return dict.fromkeys(range(1, nlevels + 1), given)
     if not given:
         raise ArgumentError(f"{name} is empty: give numbers by level, such as {{1: 2, 2: 1}}")
-    return {level_number(level): one for level, one in given.items()}
+    return {level_number(level, nlevels): one for level, one in given.items()}
 
 
 def _names(data: Any, variables: Any, options: Mapping[str, Any]) -> list[str]:
@@ -356,37 +366,40 @@ def _used(options: Mapping[str, Any]) -> set[Any]:
     return {options.get(kind) for kind in kinds} | {*options.get("replicate_weights", ())}
 
 
-def _levels(data: Any, variables: Any, cluster: str | None) -> tuple[list[str], list[str]]:
-    """Variables within and between."""
+def _levels(data: Any, variables: Any, columns: Sequence[str], nlevels: int) -> list[list[str]]:
+    """Variables of each level, level 1 first."""
+    numbers = range(1, nlevels + 1)
     if isinstance(variables, Mapping):
-        given = _by_level(variables, "variables")
-        if set(given) != {WITHIN, BETWEEN}:
-            raise ArgumentError("variables by level need both levels: {1: [...], 2: [...]}")
-        return list(several(given[WITHIN])), list(several(given[BETWEEN]))
+        given = _by_level(variables, "variables", nlevels)
+        if set(given) != set(numbers):
+            raise ArgumentError(
+                f"variables by level need every level: {{{', '.join(f'{level}: [...]' for level in numbers)}}}"
+            )
+        return [list(several(given[level])) for level in numbers]
     if isinstance(data, LevelMoments):
-        within, between = map(list, (data.within_cov.columns, data.between_cov.columns))
+        known = [list(own) for own in data.variables.levels]
     elif isinstance(data, ClusterStatistics):
         raise DataError("statistics do not say which variables to analyse: variables={1: [...], 2: [...]}")
     else:
         require_rows_of_data(data)
         names = list(several(variables)) if variables is not None else numeric_columns(data)
-        names = [name for name in names if name != cluster]
-        assert cluster is not None
-        within = varying_within(data, cluster, names, Holes())
-        between = names
-    if variables is not None:
-        wanted = several(variables)
-        unknown = [name for name in wanted if name not in within and name not in between]
-        if unknown:
-            raise DataError(f"{unknown[0]!r} is not among the variables {', '.join(between)}")
-        within, between = ([name for name in wanted if name in own] for own in (within, between))
-    return within, between
+        found = levels_of(data, columns, [name for name in names if name not in columns], Holes())
+        known = [list(own) for own in found]
+    if variables is None:
+        return known
+    wanted = several(variables)
+    unknown = [name for name in wanted if not any(name in own for own in known)]
+    if unknown:
+        raise DataError(f"{unknown[0]!r} is not among the variables {', '.join(known[-1])}")
+    return [[name for name in wanted if name in own] for own in known]
 
 
-def _require_bearable(names: Sequence[str], counts: Sequence[int], level: int, *, multilevel: bool) -> None:
+def _require_bearable(
+    names: Sequence[str], counts: Sequence[int], level: int, *, multilevel: bool, nlevels: int = 1
+) -> None:
     most = most_factors(len(names))
     if max(counts) > most:
-        where = f" at the {LEVEL_NAMES[level]} level" if multilevel else ""
+        where = level_place(level, nlevels) if multilevel else ""
         raise ModelError(
             f"{max(counts)} factors are too many for the {len(names)} variables{where} ({', '.join(names)}), which can "
             f"bear {most}: with m factors and p variables (p - m)^2 must be at least p + m"

@@ -36,7 +36,7 @@ from msem.estimation.problems import Problem, find_problems, no_chi_square, satu
 from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.fits.segregated import LevelFit
 from msem.model.derived import baseline_table, partially_saturated_table, saturated_table
-from msem.model.levels import LEVEL_NAMES
+from msem.model.levels import level_name, level_place
 from msem.model.partable import Parameter, ParameterTable
 from msem.postestimation.level_fit import level_srmr
 from msem.postestimation.srmr import srmr_level
@@ -50,7 +50,7 @@ Gamma = Literal["observed", "expected", "robust"]
 def fit_level(
     table: ParameterTable, moments: LevelMoments, level: int, method: Method, gamma: Gamma
 ) -> LevelFit:
-    """Fit one level of a two-level model to saturated moments.
+    """Fit one level of a model to saturated moments.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def fit_level(
         Of the whole model.
     moments : LevelMoments
         Of exactly the variables of the table.
-    level : {1, 2}
+    level : int
     method : {"likelihood", "ml", "uls"}
     gamma : {"observed", "expected", "robust"}
         Where Gamma comes from if the moments do not carry one; "robust" ones do.
@@ -79,11 +79,11 @@ def fit_level(
 
 
 def require_separable(table: ParameterTable) -> None:
-    """Refuse parameters shared by both levels: no level can be fitted without the other. Also constraints."""
+    """Refuse parameters shared by levels: no level can be fitted without the other. Also constraints."""
     written = [c.text for c in (*table.constraints, *table.defined)]
     if written:
         raise UnsupportedError(
-            f"'{written[0]}': constraints and defined parameters are not available level by level; fit both levels "
+            f"'{written[0]}': constraints and defined parameters are not available level by level; fit the levels "
             "together, msem.sem(model, moments)"
         )
     levels: dict[int, set[int]] = {}
@@ -95,11 +95,11 @@ def require_separable(table: ParameterTable) -> None:
         names = table.names()
         raise UnsupportedError(
             f"the levels share {', '.join(names[k - 1] for k in shared)}, so they cannot be fitted one by one; "
-            "fit both together, msem.sem(model, moments), or drop the labels"
+            "fit them together, msem.sem(model, moments), or drop the labels"
         )
 
 
-# -- likelihood: the other level saturated -----------------------------------------------------------------------
+# -- likelihood: the other levels saturated ----------------------------------------------------------------------
 
 
 def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, gamma: Gamma) -> LevelFit:
@@ -108,7 +108,7 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, ga
     whole = partially_saturated_table(table, level)
     found = estimate(whole, sample)
     sampling = sampling_covariance(found.objective, found.theta, "expected", found.tangent)
-    # an improper matrix of the other level is no finding about this one: it is saturated
+    # an improper matrix of another level is no finding about this one: it is saturated
     problems = find_problems(found.objective, found.optimum, sampling, level)
     if not sample.converged:
         problems = (*problems, no_chi_square())
@@ -128,7 +128,7 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, ga
     implied = found.objective.moments(found.theta)[level].observed.cov
     jacobian = found.objective.core.jacobian(found.theta, level - 1)[:, own]
     naive = _naive_covariance(
-        jacobian, implied, _sample_size(moments, level), means=level == 2, names=len(implied)
+        jacobian, implied, _sample_size(moments, level), means=_is_highest(moments, level), names=len(implied)
     )
     return LevelFit(
         found,
@@ -150,7 +150,7 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, ga
 def _settings(table: ParameterTable, estimator: Estimator = "ML") -> ResolvedSettings:
     """Settings of the fit of one level to moments."""
     settings = Settings(fixed_x=table.fixed_x, estimator=estimator, se="standard")
-    return settings.resolved(nlevels=2, meanstructure=True, expectations=True)
+    return settings.resolved(nlevels=table.nlevels, meanstructure=True, expectations=True)
 
 
 def _robust_likelihood(
@@ -180,9 +180,9 @@ def _no_test() -> pd.DataFrame:
     return _likelihood_ratio(np.nan, 0).assign(df=np.nan).set_axis(["standard"])
 
 
-def _at_level(problem: Problem, level: int) -> Problem:
+def _at_level(problem: Problem, level: int, nlevels: int) -> Problem:
     """A problem of a model of one level, saying at which level it is."""
-    return replace(problem, cause=f"{LEVEL_NAMES[level]} level: {problem.cause}")
+    return replace(problem, cause=f"{level_name(level, nlevels)}: {problem.cause}")
 
 
 def _naive_covariance(jacobian: Floats, implied: Floats, nobs: float, *, means: bool, names: int) -> Floats:
@@ -206,12 +206,12 @@ def _naive_covariance(jacobian: Floats, implied: Floats, nobs: float, *, means: 
 def _fit_discrepancy(
     table: ParameterTable, moments: LevelMoments, level: int, method: Method, gamma: Gamma
 ) -> LevelFit:
-    cov = moments.between_cov if level == 2 else moments.within_cov
+    cov = moments.levels[level - 1].cov
     if method == "ml":
-        _require_positive_definite(cov, level)
-    means = level == 2
+        _require_positive_definite(moments, level)
+    means = _is_highest(moments, level)
     if not means:
-        _require_free_means(table, method)
+        _require_free_means(table, method, level)
     alone = level_table(table, level, means)
     sample = _level_sample(moments, level, means, normal=method == "ml")
     unit = _standard_unit(moments, level)
@@ -224,7 +224,10 @@ def _fit_discrepancy(
         found,
         sample,
         replace(sampling, vcov=vcov),
-        tuple(_at_level(p, level) for p in find_problems(found.objective, found.optimum, sampling)),
+        tuple(
+            _at_level(p, level, table.nlevels)
+            for p in find_problems(found.objective, found.optimum, sampling)
+        ),
         _settings(table, "ULS" if method == "uls" else "ML"),
         solution,
         level=level,
@@ -286,17 +289,25 @@ def _jacobian(found: Estimate) -> Floats:
     return jacobian @ found.tangent if found.table.exploratory else jacobian
 
 
-def _require_free_means(table: ParameterTable, method: Method) -> None:
-    """Refuse restrictions on within means, which a fit of the covariance matrix would ignore."""
-    rows = [r for r in table.block(1) if r.op == "~1" and not r.exo]
-    own = set(table.observed(1)) - set(table.both)  # variables whose means belong to the within level
+def _is_highest(moments: LevelMoments, level: int) -> bool:
+    """Whether a level is the highest, whose means are fitted with its covariances."""
+    return level == len(moments.levels)
+
+
+def _require_free_means(table: ParameterTable, method: Method, level: int) -> None:
+    """Refuse restrictions on means below the highest level, which a fit of the covariance matrix would ignore."""
+    rows = [r for r in table.block(level) if r.op == "~1" and not r.exo]
+    own = {
+        name for name in table.observed(level) if table.variables.top(name) == level
+    }  # whose means belong there
     numbers = [r.free for r in rows if r.free]
     for r in rows:
         free = r.free > 0 and numbers.count(r.free) == 1 and r.lhs in own
         none = r.free == 0 and r.value == 0 and r.lhs not in own
         if not (free or none):
             raise UnsupportedError(
-                f'{r.lhs} ~ 1 at the within level restricts the means, which method="{method}" does not fit at that '
+                f'{r.lhs} ~ 1 at {level_place(level, table.nlevels)[4:]} restricts the means, which method="{method}" '
+                "does not fit at that "
                 'level: use method="likelihood"'
             )
 
@@ -336,17 +347,13 @@ def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, 
         )
     full = np.zeros((len(names),) * 2)
     full[np.ix_(free, free)] = scaled_solve(matrix, np.eye(len(matrix)))
-    p, nb = len(moments.within_cov), len(moments.between_cov)
-    first_b, first_mean = p * (p + 1) // 2, p * (p + 1) // 2 + nb * (nb + 1) // 2
-    if level == 1:
-        index = np.arange(first_b)
-    else:
-        shared = len(moments.both)
-        between_means = [
-            *range(first_mean, first_mean + shared),
-            *range(first_mean + p, first_mean + p + nb - shared),
-        ]
-        index = np.array([*between_means, *range(first_b, first_mean)])
+    own = moments.levels[level - 1].cov.columns
+    counts = [len(one.cov) * (len(one.cov) + 1) // 2 for one in moments.levels]
+    first = sum(counts[: level - 1])
+    index = np.arange(first, first + counts[level - 1])
+    if _is_highest(moments, level):
+        place = {name: k for k, name in enumerate(moments.variables.names, sum(counts))}
+        index = np.array([*(place[name] for name in own), *index])
     return full[np.ix_(index, index)]
 
 
@@ -362,8 +369,9 @@ def require_robust(moments: LevelMoments) -> None:
 def _given_moments(table: ParameterTable, moments: LevelMoments) -> set[str]:
     """Names of the moments of fixed covariates."""
     given: set[str] = set()
-    for level, suffix, only in ((1, "", moments.within_cov.columns), (2, ".l2", moments.between_cov.columns)):
-        exo = set(table.exogenous(level)) & set(only)
+    for level, own in enumerate(moments.levels, 1):
+        suffix = f".l{level}" if level > 1 else ""
+        exo = set(table.exogenous(level)) & set(own.cov.columns)
         given |= {f"{a}~~{b}{suffix}" for a in exo for b in exo}
         given |= {f"{a}~1{suffix}" for a in exo}
     return given
@@ -375,7 +383,7 @@ def _level_sample(moments: LevelMoments, level: int, means: bool, *, normal: boo
     Without `normal` the matrix may be indefinite, which no sample has: then the statistics only say how large the
     sample is, and the moments are those given.
     """
-    part = moments.between if level == 2 else moments.within
+    part = moments.levels[level - 1]
     cov, names = part.cov.to_numpy(), tuple(part.cov.columns)
     mean = part.mean.to_numpy() if means else np.zeros(len(cov))
     some = cov if normal else np.diag(_standard_unit(moments, level))
@@ -390,22 +398,25 @@ def _level_sample(moments: LevelMoments, level: int, means: bool, *, normal: boo
 
 
 def _sample_size(moments: LevelMoments, level: int) -> float:
-    return moments.nclusters if level == 2 else moments.nobs - moments.nclusters
+    """Degrees of freedom of a level: its units, less those of the next one."""
+    return moments.units[level - 1] - (0.0 if _is_highest(moments, level) else moments.units[level])
 
 
 def _standard_unit(moments: LevelMoments, level: int) -> Floats:
     """Variance that standardizes each variable: the level's own, at least a twentieth of the total."""
-    cov = moments.between_cov if level == 2 else moments.within_cov
-    other = moments.within_cov if level == 2 else moments.between_cov
-    own = dict(zip(cov.columns, np.diag(cov), strict=True))
-    rest = dict(zip(other.columns, np.diag(other), strict=True))
-    return np.array([max(v, 0.05 * (abs(v) + abs(rest.get(name, 0.0)))) for name, v in own.items()])
+    total: dict[str, float] = {}
+    for one in moments.arrays.values():
+        for name, variance in one.variances.items():
+            total[name] = total.get(name, 0.0) + abs(variance)
+    own = moments.arrays[level].variances
+    return np.array([max(variance, 0.05 * total[name]) for name, variance in own.items()])
 
 
-def _require_positive_definite(cov: pd.DataFrame, level: int) -> None:
-    if not is_positive_definite(cov.to_numpy()):
+def _require_positive_definite(moments: LevelMoments, level: int) -> None:
+    if not is_positive_definite(moments.levels[level - 1].cov.to_numpy()):
+        name = level_name(level, len(moments.levels)).removesuffix(" level")
         raise DataError(
-            f"the {LEVEL_NAMES[level]} covariance matrix is not positive definite, so "
+            f"the {name} covariance matrix is not positive definite, so "
             'method="ml" has no solution; use method="likelihood" (default) or method="uls"'
         )
 

@@ -16,7 +16,7 @@ from msem.estimation.integrals import quadrature_accuracy
 from msem.estimation.problems import Problem
 from msem.estimation.smallsamples import plain_size
 from msem.estimation.solution import GroupResults, ReplicateCounts, Solution
-from msem.model.levels import LEVEL_NAMES, names_of_levels
+from msem.model.levels import names_of_levels
 from msem.model.partable import ParameterTable
 from msem.output.sections import WIDTH, Section, fit_sections, level_section, sample_section, scaled_sections
 from msem.output.summary import SummaryInputs, render_html, render_text
@@ -122,7 +122,7 @@ def header(
         nobs=sum(group.sample.nobs for group in groups),
         nclusters=sum(counts) if counts else None,
         groups={group.label: (group.nobs, group.nclusters) for group in groups} if len(groups) > 1 else {},
-        cluster=options.cluster,
+        cluster=options.cluster or highest_name(groups),
         inner=inner_counts(options, groups),
         given_as=origin.given_as,
         dropped_rows=origin.dropped_rows,
@@ -155,14 +155,24 @@ def level_titles(options: ResolvedSettings, nlevels: int) -> dict[int, str]:
     """Names of the levels of a model in its summary: of three those of their clusters; none for a single level."""
     if nlevels < 3:
         return names_of_levels(nlevels) if nlevels == 2 else {}
+    if not options.cluster:  # moments, whose clusters have no columns
+        return dict.fromkeys(range(1, nlevels + 1), "")
     columns = (*options.inner_clusters[::-1], options.cluster)
     return {1: "units", **dict(enumerate(columns, 2))}
 
 
 def inner_counts(options: ResolvedSettings, groups: Sequence[GroupResults]) -> dict[str, float]:
-    """Numbers of clusters within clusters by their column, the highest first."""
+    """Numbers of clusters within clusters by their column, or level, the highest first."""
     counts = [sum(own) for own in zip(*(group.statistics.counted for group in groups), strict=True)]
-    return dict(zip(options.inner_clusters, counts[-2:0:-1], strict=True)) if options.inner_clusters else {}
+    levels = range(len(counts) - 1, 1, -1)
+    words = options.inner_clusters or [f"level {level}" for level in levels]
+    return {word: counts[level - 1] for word, level in zip(words, levels, strict=True)}
+
+
+def highest_name(groups: Sequence[GroupResults]) -> str:
+    """What the highest clusters of three levels are called where there is no column of them."""
+    depth = groups[0].estimate.table.nlevels
+    return f"level {depth}" if depth > 2 else ""
 
 
 def scale_rows(groups: Sequence[GroupResults]) -> tuple[tuple[str, float | int | str], ...]:
@@ -313,7 +323,14 @@ def tested_against(texts: Sequence[str]) -> tuple[Section, ...]:
 
 def segregated_header(method: str, moments: LevelMoments) -> tuple[Section, ...]:
     """Method and sample of a segregated fit."""
-    sample = sample_section(nobs=moments.nobs, nclusters=moments.nclusters, given_as=moments.given_as)
+    depth = len(moments.levels)
+    sample = sample_section(
+        nobs=moments.nobs,
+        nclusters=moments.nclusters,
+        cluster=f"level {depth}" if depth > 2 else "",
+        inner={f"level {k}": moments.units[k - 1] for k in range(depth - 1, 1, -1)},
+        given_as=moments.given_as,
+    )
     return Section("", (("Segregated", METHODS[method]),)), sample
 
 
@@ -347,14 +364,15 @@ def few_clusters_remark(fit: Solution) -> tuple[str, ...]:
     )
 
 
-def tests_section(level: int, tests: pd.DataFrame) -> Section:
+def tests_section(level: int, nlevels: int, tests: pd.DataFrame) -> Section:
     """Tests of one level as `chi-square (df), p` lines."""
     rows: list[tuple[str, str]] = []
     for name, row in tests.iterrows():
         df = f"{row['df']:.0f}" if float(row["df"]).is_integer() else f"{row['df']:.2f}"
         p = "" if row["pvalue"] != row["pvalue"] else f", p = {row['pvalue']:.3f}"
         rows.append((TESTS[str(name)], f"{row['statistic']:.3f} (df {df}{p})"))
-    return Section(f"Model Test, Level {level} [{LEVEL_NAMES[level]}]", tuple(rows))
+    name = f" [{names_of_levels(nlevels)[level]}]" if nlevels == 2 else ""
+    return Section(f"Model Test, Level {level}{name}", tuple(rows))
 
 
 def level_sections(fit: Solution) -> tuple[Section, ...]:

@@ -1,4 +1,4 @@
-"""The fit of one level, and of both levels each by itself."""
+"""The fit of one level, and of all levels each by itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from msem.estimation.problems import Problem, status_of
 from msem.estimation.smallsamples import reference_df
 from msem.estimation.solution import Solution
 from msem.fits.reporting import segregated_header, tests_section, title
-from msem.model.levels import LEVEL_NAMES, Level, level_number
+from msem.model.levels import Level, level_name, level_number, names_of_levels, titles_of_levels
 from msem.model.partable import Parameter, ParameterTable
 from msem.names import Translated
 from msem.output.sections import level_section
@@ -41,13 +41,13 @@ Floats = NDArray[np.float64]
 class LevelFit(Solution):
     """One level of a model fitted by itself.
 
-    The solution of a model of one level, or of one whose other level is saturated, with a sampling covariance that
+    The solution of a model of one level, or of one whose other levels are saturated, with a sampling covariance that
     takes the moments for estimates. Parameters, rows and matrices are those of the level.
 
     Attributes
     ----------
     level : int
-        1 (within) or 2 (between).
+        1 (within), 2 (between) or 3.
     method : str
         "likelihood", "ml" or "uls".
     rows : tuple of Parameter
@@ -81,7 +81,7 @@ class LevelFit(Solution):
     @cached_property
     def table(self) -> ParameterTable:
         """The rows of the level as a table of their own."""
-        return ParameterTable(self.rows, nlevels=2)
+        return ParameterTable(self.rows, nlevels=len(self.moments.levels))
 
     @cached_property
     def model(self) -> Model:
@@ -113,12 +113,12 @@ class LevelFit(Solution):
 
     @property
     def nobs(self) -> int:
-        """Units of both levels."""
+        """Units."""
         return round(self.moments.nobs)
 
     @property
     def nclusters(self) -> int:
-        """Clusters."""
+        """Clusters of the highest level."""
         return round(self.moments.nclusters)
 
     @property
@@ -128,12 +128,12 @@ class LevelFit(Solution):
 
     @property
     def saturated(self) -> LevelMoments:
-        """Saturated (h1) within and between moments: what was fitted."""
+        """Saturated (h1) moments of every level: what was fitted."""
         return self.moments
 
     @property
     def reference_df(self) -> pd.Series:
-        """Degrees of freedom of t references: J - k - 1 at the between, N - J - k at the within level.
+        """Degrees of freedom of t references: J - k - 1 at the highest, N - J - k at a lower level.
 
         See `Fit.reference_df`.
         """
@@ -176,7 +176,7 @@ class LevelFit(Solution):
     def measures(self) -> pd.Series:
         """Fit measures, made once."""
         baseline = self.fit_baseline().tests if self.fit_baseline is not None else None
-        size = self.moments.nclusters if self.level == 2 else self.moments.nobs
+        size = self.moments.units[self.level - 1]
         return measures_of_tests(self.tests, baseline, size, self.srmr)
 
     def fit_measures(self, names: str | Sequence[str] | None = None) -> pd.Series:
@@ -192,102 +192,117 @@ class LevelFit(Solution):
         Series
             chisq, df, pvalue, those of the baseline, CFI and the other incremental measures, RMSEA with interval and
             tests, srmr. Chi-squares are likelihood ratios for ``method="likelihood"``, mean-scaled ones (Satorra &
-            Bentler, 1994) otherwise, or with a robust Gamma. Sample size of RMSEA: clusters at the between level, units
-            at the within level (Ryu & West, 2009).
+            Bentler, 1994) otherwise, or with a robust Gamma. Sample size of RMSEA: units of the level, such as clusters
+            at the between level (Ryu & West, 2009).
         """
         found = self.measures.copy()
         return found if names is None else chosen_measures(found, names)
 
     def __repr__(self) -> str:
-        return f"<msem.LevelFit: {LEVEL_NAMES[self.level]} level, method {self.method!r}, status {self.status!r}>"
+        name = level_name(self.level, len(self.moments.levels))
+        return f"<msem.LevelFit: {name}, method {self.method!r}, status {self.status!r}>"
 
 
 @entries
 @dataclass(frozen=True, eq=False)
 class SegregatedFit(Translated):
-    """Both levels of a model, each fitted by itself; made by `msem.segregated`.
+    """All levels of a model, each fitted by itself; made by `msem.segregated`.
 
     Attributes
     ----------
-    within, between : LevelFit
+    levels : tuple of LevelFit
+        Level 1 first.
     """
 
-    within: LevelFit
-    between: LevelFit
+    levels: tuple[LevelFit, ...]
 
     @property
-    def levels(self) -> tuple[LevelFit, LevelFit]:
-        """Both levels, within first."""
-        return self.within, self.between
+    def within(self) -> LevelFit:
+        """Level 1."""
+        return self.levels[0]
+
+    @property
+    def between(self) -> LevelFit:
+        """Level 2 of two; of three, see `levels`."""
+        if len(self.levels) > 2:
+            raise AttributeError(
+                f"this model has {len(self.levels)} levels: those above the first are fit.at(2) and fit.at(3)"
+            )
+        return self.levels[1]
+
+    @property
+    def nlevels(self) -> int:
+        """Number of levels."""
+        return len(self.levels)
 
     def at(self, level: Level | None) -> tuple[LevelFit, ...]:
-        """The fit of one level; both of them for None."""
-        return self.levels if level is None else (self.levels[level_number(level) - 1],)
+        """The fit of one level; all of them for None."""
+        return self.levels if level is None else (self.levels[level_number(level, self.nlevels) - 1],)
 
     @property
     def method(self) -> str:
         """How the levels were fitted."""
-        return self.within.method
+        return self.levels[0].method
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Problems of either level."""
-        return self.within.problems + self.between.problems
+        """Problems of any level."""
+        return tuple(problem for fit in self.levels for problem in fit.problems)
 
     @property
     def status(self) -> str:
-        """The most serious problem of either level, or "ok"."""
+        """The most serious problem of any level, or "ok"."""
         return status_of(self.problems)
 
     @property
     def converged(self) -> bool:
-        """Whether both levels converged."""
-        return self.within.converged and self.between.converged
+        """Whether all levels converged."""
+        return all(fit.converged for fit in self.levels)
 
     @property
     def nobs(self) -> int:
         """Units."""
-        return self.within.nobs
+        return self.levels[0].nobs
 
     @property
     def nclusters(self) -> int:
         """Clusters."""
-        return self.within.nclusters
+        return self.levels[0].nclusters
 
     @property
     def npar(self) -> int:
-        """Estimated parameters of both levels."""
+        """Estimated parameters of all levels."""
         return sum(fit.npar for fit in self.levels)
 
     @property
     def saturated(self) -> LevelMoments:
-        """Saturated (h1) within and between moments: what was fitted."""
-        return self.within.moments
+        """Saturated (h1) moments of every level: what was fitted."""
+        return self.levels[0].moments
 
     @property
     def params(self) -> pd.Series:
-        """Estimates of both levels; between-level names end in ``.l2``."""
-        return _both(fit.params for fit in self.levels)
+        """Estimates of all levels; names of level 2 end in ``.l2``, and so on."""
+        return _all(fit.params for fit in self.levels)
 
     @property
     def bse(self) -> pd.Series:
         """Corrected standard errors of `params`."""
-        return _both(fit.bse for fit in self.levels)
+        return _all(fit.bse for fit in self.levels)
 
     @property
     def tvalues(self) -> pd.Series:
         """Estimates over corrected standard errors, standard normal in large samples."""
-        return _both(fit.tvalues for fit in self.levels)
+        return _all(fit.tvalues for fit in self.levels)
 
     @property
     def pvalues(self) -> pd.Series:
         """Two-sided p-values of `tvalues`."""
-        return _both(fit.pvalues for fit in self.levels)
+        return _all(fit.pvalues for fit in self.levels)
 
     @property
     def reference_df(self) -> pd.Series:
         """Degrees of freedom of t references: J - k - 1 at the between, N - J - k at the within level."""
-        return _both(fit.reference_df for fit in self.levels)
+        return _all(fit.reference_df for fit in self.levels)
 
     def conf_int(
         self,
@@ -305,7 +320,7 @@ class SegregatedFit(Translated):
             Coverage.
         alpha : float, optional
             1 less the coverage, in the place of `ci_level`.
-        level : {1, 2, "within", "between"}, optional
+        level : {1, 2, 3, "within", "between"}, optional
             Parameters of this level only.
         reference : {"normal", "t"}
             With "t" the quantiles are those of Student's t with the degrees of freedom of `reference_df`.
@@ -325,11 +340,11 @@ class SegregatedFit(Translated):
 
     @property
     def naive(self) -> SegregatedFit:
-        """Both fits with the naive standard errors in place of the corrected ones.
+        """All fits with the naive standard errors in place of the corrected ones.
 
-        They take the saturated matrix of a level for observed data; at the between level they are too small.
+        They take the saturated matrix of a level for observed data; above level 1 they are too small.
         """
-        return SegregatedFit(*(fit.naive for fit in self.levels))
+        return SegregatedFit(tuple(fit.naive for fit in self.levels))
 
     def estimates(
         self,
@@ -339,7 +354,7 @@ class SegregatedFit(Translated):
         ci_level: float = 0.95,
         reference: Reference = "normal",
     ) -> pd.DataFrame:
-        """Estimates of both levels with corrected (`se`) and naive (`se_naive`) standard errors.
+        """Estimates of all levels with corrected (`se`) and naive (`se_naive`) standard errors.
 
         Parameters
         ----------
@@ -361,17 +376,17 @@ class SegregatedFit(Translated):
     def standardized(
         self, kind: Kind = "std_all", *, level: Level | None = None, ci_level: float = 0.95
     ) -> pd.DataFrame:
-        """Standardized solution of both levels, each by its own standard deviations; see `LevelFit.standardized`."""
+        """Standardized solution of all levels, each by its own standard deviations; see `LevelFit.standardized`."""
         return pd.concat(
             [fit.standardized(kind, ci_level=ci_level) for fit in self.at(level)], ignore_index=True
         )
 
     def rsquare(self, *, level: Level | None = None, ci_level: float = 0.95) -> pd.DataFrame:
-        """Explained variance of every endogenous variable of both levels; see `LevelFit.rsquare`."""
+        """Explained variance of every endogenous variable of all levels; see `LevelFit.rsquare`."""
         return pd.concat([fit.rsquare(ci_level=ci_level) for fit in self.at(level)], ignore_index=True)
 
     def diagram(self, **choices: Any) -> Diagram:
-        """Path diagram of both levels; see `Fit.diagram`.
+        """Path diagram of all levels; see `Fit.diagram`.
 
         Parameters
         ----------
@@ -382,18 +397,20 @@ class SegregatedFit(Translated):
         require_converged(self.converged)
         plain = self.estimates(standardized=True)
         shown = plain if chosen.metric is None else self.standardized(chosen.metric)
-        between = [
-            replace(row, free=row.free + self.within.npar * (row.free > 0)) for row in self.between.rows
-        ]
-        table = ParameterTable((*self.within.rows, *between), nlevels=2)
+        rows: list[Parameter] = []
+        count = 0
+        for fit in self.levels:
+            rows += [replace(row, free=row.free + count * (row.free > 0)) for row in fit.rows]
+            count += fit.npar
+        table = ParameterTable(tuple(rows), nlevels=self.nlevels)
         return diagram_of(table, numbers_of(shown, plain, len(table.rows)), chosen)
 
     def tests(self) -> pd.DataFrame:
-        """Tests of both levels: indexed by level and test; statistic, df, pvalue, scaling."""
+        """Tests of all levels: indexed by level and test; statistic, df, pvalue, scaling."""
         return pd.concat({fit.level: fit.tests for fit in self.levels}, names=["level", "test"])
 
     def fit_measures(self, names: str | Sequence[str] | None = None) -> pd.DataFrame:
-        """Fit measures of both levels; see `LevelFit.fit_measures`.
+        """Fit measures of all levels; see `LevelFit.fit_measures`.
 
         Parameters
         ----------
@@ -403,9 +420,10 @@ class SegregatedFit(Translated):
         Returns
         -------
         DataFrame
-            A row for each measure, columns within and between.
+            A row for each measure, a column for each level: within and between, or level 1, level 2 and level 3.
         """
-        return pd.DataFrame({LEVEL_NAMES[fit.level]: fit.fit_measures(names) for fit in self.levels})
+        words = names_of_levels(self.nlevels)
+        return pd.DataFrame({words[fit.level]: fit.fit_measures(names) for fit in self.levels})
 
     def summary(
         self,
@@ -416,7 +434,7 @@ class SegregatedFit(Translated):
         ci: bool = False,
         reference: Reference = "normal",
     ) -> str:
-        """Text with the estimates and tests of both levels.
+        """Text with the estimates and tests of all levels.
 
         Parameters
         ----------
@@ -468,18 +486,19 @@ class SegregatedFit(Translated):
         reference: Reference = "normal",
     ) -> SummaryInputs:
         """What a summary shows."""
-        rows = self.within.rows + self.between.rows
-        measures = {LEVEL_NAMES[fit.level].capitalize(): fit.measures for fit in self.levels} if full else {}
+        rows = tuple(row for fit in self.levels for row in fit.rows)
+        words = names_of_levels(self.nlevels)
+        measures = {words[fit.level].capitalize(): fit.measures for fit in self.levels} if full else {}
         return SummaryInputs(
             title=title(self.converged, None),
             messages=tuple(map(str, dict.fromkeys(self.problems))),
-            header=segregated_header(self.method, self.within.moments),
+            header=segregated_header(self.method, self.levels[0].moments),
             fit=(
-                *(tests_section(fit.level, fit.tests) for fit in self.levels),
+                *(tests_section(fit.level, self.nlevels, fit.tests) for fit in self.levels),
                 *((level_section(measures),) if full else ()),
             ),
             method=(("Standard errors", "Corrected"), ("Naive.SE", "as if the matrix had been observed")),
-            levels=LEVEL_NAMES,
+            levels=titles_of_levels(self.nlevels),
             estimates=self.estimates(standardized=standardized, reference=reference),
             hidden=hidden_rows(rows, np.concatenate([fit.row_values for fit in self.levels])),
             r2=self.rsquare() if rsquare else None,
@@ -496,9 +515,9 @@ class SegregatedFit(Translated):
         return render_html(self.shown())
 
 
-def _both(parts: Iterable[pd.Series]) -> pd.Series:
-    both: pd.Series = pd.concat(list(parts))
-    return both
+def _all(parts: Iterable[pd.Series]) -> pd.Series:
+    every: pd.Series = pd.concat(list(parts))
+    return every
 
 
 def _roots(vcov: Floats) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ from msem.errors import ModelError, MsemError
 
 WITHIN: Final = 1
 BETWEEN: Final = 2
-Level = Literal[1, 2, 3] | str
+Level = int | str
 LEVEL_NAMES: Final = {WITHIN: "within", BETWEEN: "between"}
 LEVEL_HEADERS: Final = {text: level for level, name in LEVEL_NAMES.items() for text in (name, str(level))}
 
@@ -25,9 +25,19 @@ def names_of_levels(nlevels: int) -> dict[int, str]:
     return dict(LEVEL_NAMES) if nlevels < 3 else {k: f"level {k}" for k in range(1, nlevels + 1)}
 
 
+def titles_of_levels(nlevels: int) -> dict[int, str]:
+    """What stands beside the numbers of levels in headings: names, if there are two, else nothing."""
+    return {k: name if nlevels == BETWEEN else "" for k, name in names_of_levels(nlevels).items()}
+
+
 def level_title(level: int, nlevels: int) -> str:
     """Heading of a level; "" for a single one."""
     return names_of_levels(nlevels)[level].capitalize() if nlevels > 1 else ""
+
+
+def level_name(level: int, nlevels: int) -> str:
+    """A level in words: "within level" and "between level" if there are two, else "level 3"."""
+    return f"{LEVEL_NAMES[level]} level" if nlevels == 2 else f"level {level}"
 
 
 def headed_level(text: str, nlevels: int) -> int | None:

@@ -125,7 +125,8 @@ def sample_section(
 
 
 def _count(value: float) -> Single:
-    return int(value) if float(value).is_integer() else value
+    """A number of units; those that moments stand for are sums of many parts, and whole but for rounding."""
+    return round(value) if math.isclose(value, round(value), rel_tol=1e-9) else value
 
 
 def fit_sections(measures: pd.Series, *, full: bool = False) -> tuple[Section, ...]:

@@ -54,7 +54,7 @@ class SummaryInputs:
     method : tuple of (str, str)
         How the standard errors were computed.
     levels, groups : mapping of int to str
-        Names of the levels and groups; empty when there is only one.
+        Names of the levels and groups; empty when there is only one. A level may have the name "".
     hidden : array of bool, shape (rows,), optional
         Rows to leave out: `tables.hidden_rows`.
     r2 : pandas.DataFrame, optional
@@ -140,9 +140,16 @@ def blocks(inputs: SummaryInputs) -> Iterator[Block]:
         tables = _tables([row for row, hide in members if not hide], outcomes, inputs.columns)
         yield Block(
             f"Group {group} [{inputs.groups[group]}]" if group in inputs.groups else "",
-            f"Level {level} [{inputs.levels[level]}]" if level in inputs.levels else "",
+            _level_heading(level, inputs.levels),
             tuple(table for table in (*tables, *_r2(inputs.r2, level, group)) if table.lines),
         )
+
+
+def _level_heading(level: int, names: Mapping[int, str]) -> str:
+    """Of a level with a name or without one; "" if there is one level only."""
+    if level not in names:
+        return ""
+    return f"Level {level} [{names[level]}]" if names[level] else f"Level {level}"
 
 
 def _rows(frame: pd.DataFrame) -> list[Row]:

@@ -11,9 +11,8 @@ import pandas as pd
 
 from msem.data.arrays import LevelArrays
 from msem.data.first_stage import FirstStage, Statistic
-from msem.data.intraclass import icc_columns
+from msem.data.intraclass import icc_columns, share_columns, share_table
 from msem.data.statistics import Statistics
-from msem.distributions import normal_halfwidth
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.matrices import Model, Numbers
 from msem.estimation.solution import NO_MOMENTS, Solution, free_vcov, without_slopes
@@ -188,41 +187,20 @@ def _shares(blocks: Mapping[Block, Structure], group: int, keys: Sequence[tuple[
 
 def _shares_table(fit: Solution, source: str, ci_level: float) -> pd.DataFrame:
     frames = []
-    for group in range(1, len(fit.sample.groups) + 1):
+    for group, sample in enumerate(fit.sample.groups, 1):
         if source == "model":
             keys = several_levels(fit.model, group)
             quantity = partial(_of_model, fit.model, group, keys)
-            at, vcov = fit.theta, free_vcov(fit)
+            found = delta_method(quantity, fit.theta, free_vcov(fit)) if keys else None
+            frame = pd.DataFrame() if found is None else share_columns(keys, found.est, found.se, ci_level)
         else:
-            moments = saturated_moments(fit)[group]
-            both = fit.sample.statistics[group - 1].variables.levels
-            keys = [(v, k) for v in both[0] for k, names in enumerate(both, 1) if k > 1 and v in names]
-            quantity = partial(_of_moments, moments, group, keys)
-            at, vcov = moments.vector, moments.gamma
-        if not keys:
+            frame = share_table(sample.levels, saturated_moments(fit)[group].gamma, ci_level)
+        if frame.empty:
             raise ModelError("no variable is at several levels, so there is no intraclass correlation")
-        found = delta_method(quantity, at, vcov)
-        half = normal_halfwidth(ci_level) * found.se[::2]
-        columns = {
-            "lhs": [name for name, _ in keys],
-            "group": group,
-            "level": [level for _, level in keys],
-            "icc": found.est[::2],
-            "se": found.se[::2],
-            "ci_lower": found.est[::2] - half,
-            "ci_upper": found.est[::2] + half,
-            "correlation": found.est[1::2],
-            "correlation_se": found.se[1::2],
-        }
-        frames.append(pd.DataFrame(columns))
+        frame.insert(1, "group", group)
+        frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
 def _of_model(model: Model, group: int, keys: Sequence[tuple[str, int]], theta: Numbers) -> Numbers:
     return _shares(structures(model, theta), group, keys)
-
-
-def _of_moments(
-    moments: Unrestricted, group: int, keys: Sequence[tuple[str, int]], vector: Numbers
-) -> Numbers:
-    return _shares(moments.blocks(vector), group, keys)
