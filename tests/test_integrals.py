@@ -313,7 +313,6 @@ def test_what_is_not_there_for_these_fits_is_refused():
         fit.posterior,
         fit.predict,
         fit.residuals,
-        fit.reliability,
         lambda: fit.bootstrap(5),
         fit.jackknife,
         lambda: fit.influence(exact=True, clusters=[7]),
@@ -421,8 +420,6 @@ def test_what_does_not_go_with_an_integral_is_refused():
             ordered=["y1", "y2"],
             estimator="ML",
         )
-    with pytest.raises(UnsupportedError, match="is for two levels in this version"):
-        msem.cfa("f =~ y1 + y2 + y3 + y4", sample(), ordered=ITEMS, estimator="ML")
 
 
 def test_the_default_of_ordered_variables_is_least_squares():

@@ -231,7 +231,7 @@ MISTAKES = {
     "least squares": (
         ONE,
         {"levels": True, "estimator": "ULS", "cluster": "cluster"},
-        "least squares have none",
+        "compared by their likelihoods",
     ),
     "no such option": (ONE, {"group": "group", "clusters": "cluster"}, "clusters"),
     "nothing to restrict": (

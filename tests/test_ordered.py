@@ -360,7 +360,6 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ModelError,
         'parameterization="theta"',
     ),
-    "likelihood": ({"estimator": "MLR"}, UnsupportedError, "is for two levels in this version"),
     "missing": ({"missing": "fiml"}, UnsupportedError, 'needs a likelihood.*missing="pairwise"'),
     "weights": ({"weights": "x1"}, UnsupportedError, "are for continuous variables"),
     "penalty": ({"penalty": "between"}, UnsupportedError, "penalty= is not available with ordered"),
@@ -393,7 +392,7 @@ def test_bad_input(options: dict[str, Any], kind: type[Exception], message: str)
         fit(**options)
 
 
-@pytest.mark.parametrize("question", ["factor_scores", "predict", "distances", "reliability", "profile"])
+@pytest.mark.parametrize("question", ["predict", "distances", "profile"])
 def test_what_is_not_there_says_so(question: str) -> None:
     with pytest.raises(UnsupportedError, match=r"ordered|least squares"):
         getattr(fit(), question)()

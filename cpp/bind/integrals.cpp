@@ -1,6 +1,6 @@
 // The likelihood of ordered variables.
 #include "bind/bind.hpp"
-#include "likelihood/ordered/ordered.hpp"
+#include "likelihood/ordered/rows.hpp"
 
 using namespace msem;
 
@@ -31,10 +31,15 @@ OrderedRowsData ordered_data(const Matrix& rows, const std::vector<Index>& codes
   return out;
 }
 
-py::dict ordered_posterior(const OrderedLikelihood& self,
-                           const std::vector<std::pair<Vector, Matrix>>& levels) {
-  Implied moments;
-  for (const auto& [mean, cov] : levels) moments.push_back({mean, cov});
+using LevelPairs = std::vector<std::pair<Vector, Matrix>>;
+
+Implied implied_of(const LevelPairs& levels) {
+  Implied out;
+  for (const auto& [mean, cov] : levels) out.push_back({mean, cov});
+  return out;
+}
+
+py::dict posterior_of(const OrderedLikelihood& self, Implied moments) {
   OrderedPosterior found;
   OrderedPoint point;
   {
@@ -49,6 +54,14 @@ py::dict ordered_posterior(const OrderedLikelihood& self,
   out["within"] = found.within;
   out["within_var"] = found.within_var;
   return out;
+}
+
+py::dict ordered_posterior(const OrderedLikelihood& self, const LevelPairs& levels) {
+  return posterior_of(self, implied_of(levels));
+}
+
+py::dict ordered_rows_posterior(const OrderedRows& self, const LevelPairs& levels) {
+  return posterior_of(*self.each(), self.split(implied_of(levels)));
 }
 
 }  // namespace
@@ -67,4 +80,14 @@ void bind_integrals(py::module_& m) {
            })
       .def("posterior", &ordered_posterior, "moments"_a);
   py::class_<OrderedClusters, msem::Clusters, std::shared_ptr<OrderedClusters>>(m, "OrderedClusters");
+  py::class_<OrderedRows, msem::Likelihood, std::shared_ptr<OrderedRows>>(m, "OrderedRows")
+      .def(py::init([](const OrderedRowsData& data) { return std::make_shared<OrderedRows>(data); }),
+           "data"_a)
+      .def("clusters",
+           [](const std::shared_ptr<OrderedRows>& self) {
+             return std::make_shared<OrderedRowsClusters>(self);
+           })
+      .def("posterior", &ordered_rows_posterior, "moments"_a);
+  py::class_<OrderedRowsClusters, msem::Clusters, std::shared_ptr<OrderedRowsClusters>>(
+      m, "OrderedRowsClusters");
 }

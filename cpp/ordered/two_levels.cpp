@@ -21,7 +21,9 @@ constexpr int kCoarse = 7;         // and in each direction for two, while their
 constexpr int kFine = 9;           // and at the end
 constexpr double kLowest = 1e-6;   // between variance, in units of the within one
 constexpr double kBound = 0.999;   // largest correlation
-constexpr double kSettled = 1e-9;  // decrement to stop at: 3e-5 of the standard errors
+constexpr double kSettled = 1e-9;  // decrement of the last step: 3e-5 of the standard errors
+constexpr double kExact = 1e-14;   // and of the steps after it, where these are cheap
+constexpr int kPolish = 8;
 constexpr double kNear = 1e-3;     // while nodes are coarse
 constexpr double kCloser = 0.5;    // least share of 1 - r^2 that a step may leave
 constexpr double kFarthest = 60;   // range of what covariates explain, in standard deviations
@@ -42,16 +44,20 @@ struct Scores {
 template <class Evaluate, class Inside>
 bool ascend(Vector& theta, Scores& now, const Evaluate& evaluate, const Inside& inside) {
   now = evaluate(theta);
+  int polished = 0;
   for (int step = 0; step < kSteps; ++step) {
     check_interrupt();
     const Vector gradient = now.sum();
     const ScaledInverse information = scaled_inverse(now.information());
     if (!(information.pivot > 0)) return false;
     const Vector change = apply(information.inverse, gradient);
-    if (gradient.dot(change) < kSettled) return true;
+    const double decrement = gradient.dot(change);
+    if (decrement < kExact) return true;
+    // from here on values tell little: whole steps, which converge linearly, as long as they are no worse
+    const bool settled = decrement < kSettled;
     double size = 1;
     bool moved = false;
-    for (int half = 0; half < 40; ++half, size *= 0.5) {
+    for (int half = 0; half < (settled ? 1 : 40); ++half, size *= 0.5) {
       const Vector next = theta + size * change;
       if (!inside(next)) continue;
       Scores there = evaluate(next);
@@ -61,7 +67,8 @@ bool ascend(Vector& theta, Scores& now, const Evaluate& evaluate, const Inside& 
       moved = true;
       break;
     }
-    if (!moved) return gradient.dot(change) < 1e-6;
+    if (!moved) return decrement < 1e-6;
+    if (settled && ++polished == kPolish) return true;
   }
   return false;
 }
@@ -547,6 +554,8 @@ class TwoLevels {
       const Vector change = apply(inverse.inverse, gradient);
       const double decrement = gradient.dot(change);
       if (fine && decrement < kSettled) {
+        const Vector next = theta + change;
+        if (near(theta, next)) theta = next;
         end();
         return true;
       }

@@ -96,6 +96,36 @@ def two_level_first_stage(
     both: Sequence[int],
     starts: Sequence[_Floats],
 ) -> FirstStageParts: ...
+
+class PosteriorModes(TypedDict):
+    """Values and variances, a column for each unit or cluster; `unsettled` counts maxima that were not found."""
+
+    unit: _Floats
+    unit_var: _Floats
+    cluster: _Floats
+    cluster_var: _Floats
+    unsettled: int
+
+def posterior_modes(
+    *,
+    logistic: bool,
+    cuts: Sequence[_Floats],
+    reach: _Floats,
+    top: _Floats,
+    sd: _Floats,
+    cluster_cuts: Sequence[_Floats],
+    cluster_top: _Floats,
+    cluster_sd: _Floats,
+    root: _Floats,
+    first: Sequence[int],
+    categories: _Floats,
+    shift: _Floats,
+    zeta: _Floats,
+    cluster_categories: _Floats,
+    cluster_shift: _Floats,
+    unit_map: _Floats,
+    cluster_map: _Floats,
+) -> PosteriorModes: ...
 def binormal_between(x1: ArrayLike, x2: ArrayLike, y1: ArrayLike, y2: ArrayLike, r: ArrayLike) -> _Floats: ...
 
 class VariancePenalty:
@@ -727,6 +757,14 @@ class OrderedLikelihood(Likelihood):
     def posterior(self, moments: Sequence[tuple[_Floats, _Floats]]) -> OrderedPosterior: ...
 
 class OrderedClusters(Clusters): ...
+
+class OrderedRows(Likelihood):
+    """The same of one level, whose variables are followed by thresholds; rows are clusters of one unit."""
+
+    def __init__(self, data: OrderedData) -> None: ...
+    def posterior(self, moments: Sequence[tuple[_Floats, _Floats]]) -> OrderedPosterior: ...
+
+class OrderedRowsClusters(Clusters): ...
 
 class NestedData:
     """Data in clusters within clusters: variables are numbered over all levels, measured on one of them."""

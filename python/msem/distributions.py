@@ -159,6 +159,12 @@ def normal_cdf(z: ArrayLike) -> NDArray[np.float64]:
     return out
 
 
+def normal_density(z: ArrayLike) -> NDArray[np.float64]:
+    """Standard normal density."""
+    out: NDArray[np.float64] = np.exp(-0.5 * np.square(z)) / math.sqrt(2 * math.pi)
+    return out
+
+
 def normal_upper_tail(z: float) -> float:
     """Probability that a standard normal variable exceeds z; nan where it is nan."""
     return 0.5 * math.erfc(z / math.sqrt(2))

@@ -11,14 +11,22 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.first_stage import FirstStage
 from msem.data.frames import ClusteredData
 from msem.data.quadrature import NODES
-from msem.data.statistics import AtMostTwoLevels, Augmented, CountedClusters, Rows, Saturated, Statistics
+from msem.data.statistics import (
+    AtMostTwoLevels,
+    Augmented,
+    Clusters,
+    CountedClusters,
+    Rows,
+    Saturated,
+    Statistics,
+)
 from msem.distributions import normal_quantile
 from msem.errors import DataError, UnsupportedError
 from msem.model.levels import BETWEEN, WITHIN
@@ -27,6 +35,7 @@ from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 
+SPACING_OF_ROWS = 0.8  # the same of rows of one level, whose posterior distributions are less normal
 SPACING = 1.2  # of the nodes within clusters, in the least standard deviations that a posterior may have
 SHARE = 0.25  # of a variance between clusters in that within, to start from
 CORRELATION = 0.3  # between clusters, to start from
@@ -73,6 +82,8 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
     logistic : bool
     nodes : int
         Of the rule for what is integrated over at the highest level, in each dimension.
+    labels : mapping of str to sequence
+        Categories of the ordered variables, ascending.
     """
 
     plain: Statistics
@@ -83,6 +94,7 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
     slopes: tuple[Slope, ...] = ()
     logistic: bool = False
     nodes: int = 0
+    labels: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     # what the rows know
 
@@ -162,21 +174,39 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
 
     def __getstate__(self) -> dict[str, Any]:
         # what is compiled is made again
-        names = ("plain", "rows", "categories", "thresholds", "plan", "slopes", "logistic", "nodes")
+        names = ("plain", "rows", "categories", "thresholds", "plan", "slopes", "logistic", "nodes", "labels")
         return {name: getattr(self, name) for name in names}
 
-    def likelihood(self, *, by_cluster: bool = False) -> _core.OrderedLikelihood:
+    def likelihood(self, *, by_cluster: bool = False) -> _core.OrderedLikelihood | _core.OrderedRows:
         """The compiled likelihood, made once."""
         return self._likelihood
 
     @cached_property
-    def _likelihood(self) -> _core.OrderedLikelihood:
+    def _likelihood(self) -> _core.OrderedLikelihood | _core.OrderedRows:
         levels = self.variables.levels
         unit, cluster = self.unit, self.cluster
         known = (*unit, *cluster)
         numbers: dict[str, list[int]] = {name: [] for name in known}
         for k, (name, _) in enumerate(self.thresholds):
             numbers[name].append(k)
+        if not unit:
+            rows = self.rows.values(cluster)
+            data = _core.OrderedData(
+                rows,
+                np.arange(len(rows)),
+                np.zeros((len(rows), 0)),
+                0,
+                [self.categories.get(name, 0) for name in cluster],
+                [numbers[name] for name in cluster],
+                self.plan.within,
+                0,
+                [],
+                [],
+                self.logistic,
+                self.nodes,
+                SPACING_OF_ROWS * NODES[1] / self.nodes,
+            )
+            return _core.OrderedRows(data)
         below = (*levels[0], *self.exposed.get(WITHIN, ()))
         slopes = tuple(slope.name for slope in self.slopes)
         above = self.exposed.get(len(levels), ())
@@ -224,11 +254,15 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
     @property
     def given(self) -> tuple[str, ...]:
         """Continuous variables that are measured on units of the highest level."""
+        if not self.unit:
+            return ()  # level 1 is the only one
         return tuple(name for name in self.cluster if name not in self.categories)
 
     @property
     def given_values(self) -> Floats:
         """Their values, a row for each of these units."""
+        if not self.unit:
+            return np.zeros((len(self.rows.values(self.cluster)), 0))
         return self._arrays[2][:, [self.cluster.index(name) for name in self.given]]
 
     def posterior(self, moments: Sequence[tuple[Floats, Floats]]) -> _core.OrderedPosterior:
@@ -237,7 +271,18 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
 
     def clusters(self, rows: Rows) -> IntegratedClusters:
         """The clusters."""
+        if not self.unit:
+            if self.rows.cluster_count is None:
+                return IntegratedClusters(np.ones(self.rows.nobs))
+            codes = self.rows.cluster_of_row
+            return IntegratedClusters(np.bincount(codes).astype(np.float64), codes)
         return IntegratedClusters(np.bincount(self.rows.cluster_of_row).astype(np.float64))
+
+    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[Any, Clusters]:
+        """Statistics and clusters of covariates, each at one level only."""
+        if any(name in self.categories for own in names for name in own):
+            refuse("likelihoods of some of the variables")
+        return self.plain.marginal(names, rows)
 
     @cached_property
     def stand_in(self) -> Saturated:
@@ -330,10 +375,6 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
         """Always `UnsupportedError`."""
         refuse("scores of other rows")
 
-    def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("likelihoods of some of the variables")
-
     def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> IntegratedStatistics:
         """The same if these are the variables; `UnsupportedError` otherwise."""
         if (tuple(unit), tuple(cluster), nboth) == (self.unit, self.cluster, self.nboth):
@@ -412,12 +453,42 @@ class IntegratedClusters(CountedClusters):
     Attributes
     ----------
     sizes : ndarray, shape (J,)
+    codes : ndarray of int, shape (N,), or None
+        Clusters of the rows of a model of one level, whose likelihoods are those of rows.
     """
 
     sizes: Floats
+    codes: NDArray[np.int64] | None = None
     products = None
     sampled = None
     of_units = False
+
+    def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
+        """Derivatives of the log-likelihoods of the clusters; see `Clusters.scores`."""
+        return self._summed(super().scores(core, theta, group))
+
+    def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
+        """Log-likelihoods of the clusters, shape (J,)."""
+        return self._summed(super().loglik(core, theta, group))
+
+    def score_products(
+        self, core: _core.Objective, theta: ArrayLike, group: int, basis: Floats | None
+    ) -> Floats:
+        """Sum of outer products of the scores; see `Clusters.score_products`."""
+        if self.codes is None:
+            return super().score_products(core, theta, group, basis)
+        scores = self.scores(core, theta, group)
+        if basis is not None:
+            scores = scores @ basis
+        return scores.T @ scores
+
+    def _summed(self, values: Floats) -> Floats:
+        """Those of clusters from those of rows."""
+        if self.codes is None:
+            return values
+        out = np.zeros((len(self.sizes), *values.shape[1:]))
+        np.add.at(out, self.codes, values)
+        return out
 
     def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
         """These clusters as the compiled likelihood of their variables knows them."""
@@ -487,4 +558,5 @@ def integrated_statistics(
         tuple(slopes),
         logistic,
         nodes or NODES.get(len(plan.integrated), NODES[1]),
+        {name: labels for name, labels in categories.items() if name in plain.names},
     )

@@ -228,6 +228,11 @@ class OrderedStatistics(SampleStatistics):
         return self.stage.ordered
 
     @property
+    def labels(self) -> Mapping[str, Sequence[Any]]:
+        """Their categories, ascending."""
+        return self.categories
+
+    @property
     def stand_in(self) -> Saturated:
         """The moments of the first stage."""
         return self.joint

@@ -387,6 +387,11 @@ class Continuous:
         return ()
 
     @property
+    def labels(self) -> Mapping[str, Sequence[Any]]:
+        """None: there are no categories."""
+        return {}
+
+    @property
     def integral(self) -> Integral | None:
         """None: the likelihood is not that of ordered variables."""
         return None
@@ -598,6 +603,10 @@ class Statistics(Protocol):
     @property
     def ordered(self) -> tuple[str, ...]:
         """Variables whose values are categories."""
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[Any]]:
+        """Their categories, ascending."""
 
     @property
     def integral(self) -> Integral | None:

@@ -53,8 +53,9 @@ def integration_plan(table: ParameterTable, group: int, variables: Variables) ->
     """What the likelihood of a model with ordered variables has to be an integral over.
 
     Given the fewest variables such that the units of a cluster are independent, and so are their ordered variables:
-    of level 1 latent ones, of the highest level parts of observed variables, random slopes and latent ones. They are
-    found from the covariance matrices at arbitrary values of the parameters, where no coincidence makes them singular.
+    of level 1 latent ones, of the higher of two levels parts of observed variables, random slopes and latent ones.
+    They are found from the covariance matrices at arbitrary values of the parameters, where no coincidence makes them
+    singular.
 
     Parameters
     ----------
@@ -82,6 +83,8 @@ def integration_plan(table: ParameterTable, group: int, variables: Variables) ->
     if within is None:
         raise UnsupportedError(_too_many(block, cov, given, own, 1))
     exposed[WITHIN] = within
+    if len(levels) == 1:
+        return IntegrationPlan({1: within} if within else {}, (), len(within))
     top = len(levels)
     block = block_map(table, top, group, levels[-1])
     cov = _generic(table, block, rng)

@@ -66,7 +66,7 @@ def with_categories(
     Raises
     ------
     UnsupportedError
-        For three levels, maximum likelihood of one, or where the likelihood is an integral over too many variables.
+        For three levels, or where the likelihood is an integral over too many variables.
     ModelError
         If a fixed covariate is ordered.
     """
@@ -77,11 +77,6 @@ def with_categories(
     if table.nlevels > 2:
         raise UnsupportedError(
             f"{next(iter(categories))!r} is ordered: models of more than two levels are for continuous variables"
-        )
-    if settings.weighting is None and not table.multilevel:
-        raise UnsupportedError(
-            f"{next(iter(categories))!r} is ordered: full maximum likelihood for ordered variables is for two levels "
-            "in this version; leave out estimator= for WLSMV, which fits one level"
         )
     if table.multilevel and table.ordered.parameterization == "delta":
         raise ModelError(

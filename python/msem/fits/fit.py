@@ -12,6 +12,7 @@ from msem.fits.record import save
 from msem.fits.reporting import summary, to_html
 from msem.fits.request import Request
 from msem.pictures.diagram import diagram
+from msem.postestimation.category_probabilities import category_probabilities
 from msem.postestimation.constraints import constraints, defined
 from msem.postestimation.distances import distances
 from msem.postestimation.effects import contextual_effects, effects
@@ -83,6 +84,7 @@ class Fit(Solution, ForTables):
     distances, influence = distances, influence
 
     predict = predict
+    category_probabilities = category_probabilities
     fittedvalues, resid = property(fittedvalues), property(resid)
 
     # missing values

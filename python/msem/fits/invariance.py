@@ -21,7 +21,7 @@ import pandas as pd
 from msem.distributions import chisq_pvalue
 from msem.entry import entries, entry
 from msem.errors import ModelError, UnsupportedError
-from msem.estimation.estimate import require_maximum
+from msem.estimation.estimate import require_converged
 from msem.fits.fit import Fit
 from msem.fits.model_comparison import Method, compare_models
 from msem.fits.publication import PublicationTable, number_text, pvalue_text
@@ -49,6 +49,13 @@ GROUP_STEPS: dict[str, tuple[str, ...]] = {
     "metric": ("loadings",),
     "scalar": ("loadings", "intercepts"),
     "strict": ("loadings", "intercepts", "residuals"),
+}
+ORDERED_STEPS: dict[
+    str, tuple[str, ...]
+] = {  # thresholds and loadings together, as residual variances need both
+    "configural": (),
+    "scalar": ("loadings", "intercepts", "thresholds"),
+    "strict": ("loadings", "intercepts", "thresholds", "residuals"),
 }
 LEVEL_STEPS = ("configural", "metric", "scalar")
 INDICES = ("cfi", "rmsea", "srmr", "srmr_within", "srmr_between")
@@ -198,9 +205,16 @@ def invariance(
         If there is nothing to compare (one group, one level, no loadings), factors of the levels do not belong
         together or are scaled by different indicators, a step restricts nothing, or a fit has not converged.
     UnsupportedError
-        For least squares, and for groups and levels at once.
+        For groups and levels at once; over levels for least squares and ordered variables; for the step "metric" of
+        ordered variables.
 
-    Notes ----- Over groups equal intercepts free the latent means of all groups but the first. Over levels,
+    Notes
+    -----
+    Over groups equal intercepts free the latent means of all groups but the first. With ordered variables the steps are
+    "configural", "scalar" (equal thresholds, loadings and, of continuous variables, intercepts, with free residual
+    variances of the y* and free latent means in all groups but the first; Millsap & Yun-Tein, 2004) and "strict"
+    (residual variances too), with ``parameterization="theta"``; differences of fits by least squares are tested after
+    Satorra (2000). Over levels,
     factors with a marker have the same marker; with ``std_lv=True`` the variance of a between factor is free as
     soon as loadings are equal, and so all loadings are tested. Residual variances between clusters are not
     bounded by 0, so that the test of all of them has a chi-square distribution (Stoel, Garre, Dolan & van den
@@ -210,6 +224,8 @@ def invariance(
     ----------
     Jak, Oort & Dolan (2013). A test for cluster bias. Structural Equation Modeling, 20, 265-282.
     Meredith (1993). Measurement invariance, factor analysis and factorial invariance. Psychometrika, 58, 525-543.
+    Millsap & Yun-Tein (2004). Assessing factorial invariance in ordered-categorical measures. Multivariate Behavioral
+    Research, 39, 479-515.
     Stapleton, Yang & Hancock (2016). Construct meaning in multilevel settings. Journal of Educational and
     Behavioral Statistics, 41, 481-520.
 
@@ -252,19 +268,34 @@ def invariance(
 def _over_groups(
     model: str, data: Any, steps: Sequence[str], partial: Sequence[str], options: Mapping[str, Any]
 ) -> dict[str, Fit]:
-    kinds = GROUP_STEPS[steps[0]]
-    first = sem(model, data, group_equal=kinds, group_partial=tuple(partial) if kinds else (), **options)
+    def fitted(step: str) -> Fit:
+        kinds = known[step]
+        given = {**options, "group_equal": kinds, "group_partial": tuple(partial) if kinds else ()}
+        return sem(model, data, **given)
+
+    known = GROUP_STEPS
+    if _has_ordered(model, data, options):
+        known = ORDERED_STEPS
+        options = {**options, "parameterization": options.get("parameterization") or "theta"}
+        if tuple(steps) == tuple(GROUP_STEPS):
+            steps = tuple(ORDERED_STEPS)
+        if "metric" in steps:
+            raise UnsupportedError(
+                "loadings of ordered variables are compared together with thresholds, since residual variances are not "
+                'known apart from either (Wu & Estabrook, 2016): leave out "metric", as in '
+                'steps=["configural", "scalar"]'
+            )
+    first = fitted(steps[0])
     if first.table.ngroups == 1:
         raise ModelError(
             "the data have one group, and invariance compares several: name the column with the groups, "
             "group=..., or compare the levels of a two-level model with levels=True"
         )
-    _require_likelihood(first)
     _require_loadings(first.table)
     fits = {steps[0]: first}
     assert first.request is not None
     for step in steps[1:]:
-        kinds = GROUP_STEPS[step]
+        kinds = known[step]
         settings = replace(
             first.request.settings, group_equal=kinds, group_partial=tuple(partial) if kinds else ()
         )
@@ -272,10 +303,22 @@ def _over_groups(
     return fits
 
 
+def _has_ordered(model: str, data: Any, options: Mapping[str, Any]) -> bool:
+    """Whether variables of the model are named as ordered, or are ordered columns of a frame."""
+    if options.get("ordered"):
+        return True
+    names = {name for s in parse(model).statements for name in (s.lhs, s.rhs)}
+    return isinstance(data, pd.DataFrame) and any(
+        isinstance(kind, pd.CategoricalDtype) and bool(kind.ordered) and name in names
+        for name, kind in data.dtypes.items()
+    )
+
+
 def _require_likelihood(fit: Fit) -> None:
-    if fit.discrepancy is not None:
+    if fit.discrepancy is not None or fit.integrates:
         raise UnsupportedError(
-            'steps are compared by their likelihoods: use estimator="ML" or "MLR", least squares have none'
+            'levels are compared by their likelihoods: use estimator="ML" or "MLR" of continuous variables; least '
+            "squares have none, and residual variances within of ordered variables are fixed"
         )
 
 
@@ -365,7 +408,7 @@ def _tests(fits: Mapping[str, Fit], method: Method) -> pd.DataFrame:
     columns = ("chisq_diff", "df_diff", "pvalue", "scaling", "rmsea_diff")
     indices = [name for name in INDICES if name in _row(next(iter(fits.values())))]
     for (large, above), (small, fit) in itertools.pairwise(fits.items()):
-        require_maximum(above.estimate, f"tests of {large}")
+        require_converged(above.estimate, f"tests of {large}")
         if above.estimate.nfree == fit.estimate.nfree:
             raise ModelError(
                 f"the step {small!r} restricts nothing beyond {large!r} in this model: leave it out with steps="

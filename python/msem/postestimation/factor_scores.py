@@ -16,6 +16,7 @@ from msem.errors import ModelError
 from msem.estimation.solution import Solution
 from msem.model.levels import WITHIN, Level
 from msem.postestimation.integrated_scores import integrated_scores
+from msem.postestimation.ordered_scores import posterior_means, posterior_modes
 from msem.postestimation.posterior import GroupModel, Scores, bartlett, group_model, posterior
 from msem.postestimation.posterior import random_effects as between_parts
 from msem.postestimation.rows import Rows, new_rows, require_values, sample_means, training_rows
@@ -23,9 +24,9 @@ from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
 
-Method = Literal["EBM", "regression", "ML", "Bartlett"]
-METHODS = ("EBM", "regression", "ML", "Bartlett")
-POSTERIOR = ("EBM", "regression")
+Method = Literal["EBM", "EAP", "regression", "ML", "Bartlett"]
+METHODS = ("EBM", "EAP", "regression", "ML", "Bartlett")
+POSTERIOR = ("EBM", "EAP", "regression")
 Group = tuple[str, GroupModel, Rows]  # label, model, rows
 Columns = Mapping[str, NDArray[Any]]
 
@@ -39,7 +40,7 @@ def scores_frame(
     ----------
     groups : sequence of (label, GroupModel, Rows)
     level : {1, 2} or None
-    method : {"EBM", "regression", "ML", "Bartlett"}
+    method : {"EBM", "EAP", "regression", "ML", "Bartlett"}
     se, cov : bool
         Add standard deviations and covariances.
     cluster : str
@@ -97,7 +98,7 @@ def _combined(of: Sequence[Columns], levels: Sequence[int], rows: Rows, level: i
 
 
 def _scores(model: GroupModel, rows: Rows, level: int, method: Method) -> Scores:
-    compute = posterior if method in ("EBM", "regression") else bartlett
+    compute = posterior if method in POSTERIOR else bartlett
     return compute(model, rows, level)
 
 
@@ -205,7 +206,7 @@ def factor_scores(
     fit: Solution,
     level: Level | None = None,
     *,
-    method: Method = "EBM",
+    method: Method | None = None,
     se: bool = True,
     cov: bool = False,
     newdata: Any = None,
@@ -218,15 +219,20 @@ def factor_scores(
     its cluster variables, within-level scores on the unit and, through the between parts, on the rest of its
     cluster. Their standard deviations depend on the size of the cluster. Maximum likelihood (Bartlett) scores
     treat the latent variables of one cluster, or of one unit, as fixed quantities and everything else as random.
-    Under ``missing="fiml"`` all of this is given what is observed, in new data too. For ordered variables by maximum
-    likelihood there are empirical Bayes scores of the data of the fit, by the quadrature of its likelihood.
+    Under ``missing="fiml"`` all of this is given what is observed, in new data too.
+
+    Given ordered variables the posterior distribution is not normal. Its mode ("EBM", as in lavaan) is found by
+    Newton's method, with the standard deviation that the curvature there says; its mean ("EAP") and standard deviation
+    by the adaptive quadrature of the full likelihood, for up to 3 dimensions between clusters and 2 within. Both are of
+    the data of the fit.
 
     Parameters
     ----------
     level : {1, 2, 3, "within", "between"}, optional
         Level of the latent variables; default: all, with one row for each unit.
-    method : {"EBM", "regression", "ML", "Bartlett"}
-        Posterior means (two names for one thing) or maximum likelihood scores (also two names).
+    method : {"EBM", "EAP", "regression", "ML", "Bartlett"}, optional
+        Posterior means (three names for one thing, but with ordered variables, where "EBM" are modes) or maximum
+        likelihood scores (two names). Default: posterior means; of ordered variables by least squares modes.
     se : bool
         Add ``<name>_se``: posterior standard deviations or, for maximum likelihood scores, standard errors.
         They take the parameters as known.
@@ -251,14 +257,21 @@ def factor_scores(
     ModelError
         If there is no latent variable, or `method` is maximum likelihood and the observed variables do not
         determine one.
+    UnsupportedError
+        For ordered variables: with `newdata`, `cov` or maximum likelihood scores, and where the posterior means are
+        integrals over too many variables, or residuals are correlated.
     DataError
         If the model was fitted to moments and there are no new data, or the new data lack a variable, the
         cluster or the group column, or have groups that the model has not.
     """
-    require_choice("method", method, METHODS)
+    if method is not None:
+        require_choice("method", method, METHODS)
     number = None if level is None else fit.table.level(level)
-    if newdata is None and method in POSTERIOR and not cov and fit.integrates:
-        return integrated_scores(fit, number, se=se)
+    if fit.sample.statistics[0].ordered and newdata is None and not cov and method not in ("ML", "Bartlett"):
+        if method == "EBM" or (method is None and not fit.integrates):
+            return posterior_modes(fit, number, se=se)
+        return (integrated_scores if fit.integrates else posterior_means)(fit, number, se=se)
+    method = method or "EBM"
     cluster = cluster or fit.options.cluster
     groups = prediction_groups(fit, newdata, cluster)
     return scores_frame(groups, number, method, se=se, cov=cov, cluster=cluster)

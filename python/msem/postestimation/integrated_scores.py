@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.arrays import LevelArrays
 from msem.data.statistics import Integral
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.solution import Solution
 from msem.model.levels import WITHIN
 
 Floats = NDArray[np.float64]
+RELATED = 1e-8  # covariance, in standard deviations of an ordered variable, that is more than rounding
 Columns = dict[str, Floats]
 
 
+class Posterior(NamedTuple):
+    """What a group's likelihood is an integral over, with its posterior moments."""
+
+    integral: Integral
+    found: _core.OrderedPosterior
+
+
 def integrated_scores(fit: Solution, level: int | None, *, se: bool) -> pd.DataFrame:
+    """Posterior means of the latent variables of a fit by maximum likelihood; see `posterior_frame`."""
+    posteriors = []
+    for number, group in enumerate(fit.sample.groups, 1):
+        s = group.statistics.integral
+        assert s is not None
+        posteriors.append(Posterior(s, s.posterior(fit.objective.observed_moments(fit.theta, number))))
+    return posterior_frame(fit, posteriors, level, se=se)
+
+
+def posterior_frame(
+    fit: Solution, posteriors: Sequence[Posterior], level: int | None, *, se: bool
+) -> pd.DataFrame:
     """Posterior means of the latent variables, and their standard deviations.
 
     Given what is integrated over at the highest level its other variables are normal, and independent of the data of
@@ -27,6 +49,8 @@ def integrated_scores(fit: Solution, level: int | None, *, se: bool) -> pd.DataF
     Parameters
     ----------
     fit : Solution
+    posteriors : sequence of Posterior
+        Of each group.
     level : int or None
         None: of all levels, a row for each unit.
     se : bool
@@ -43,6 +67,27 @@ def integrated_scores(fit: Solution, level: int | None, *, se: bool) -> pd.DataF
     UnsupportedError
         If a latent variable of level 1 is not among those that are integrated over.
     """
+
+    def values(number: int, own: int) -> Columns:
+        s, found = posteriors[number - 1]
+        if own == fit.table.nlevels > 1:
+            return _highest(fit, number, s, found, se=se)
+        return _within(fit.table.latent(WITHIN, number), s, found, se=se)
+
+    return scored_frame(fit, level, values)
+
+
+def scored_frame(fit: Solution, level: int | None, values: Callable[[int, int], Columns]) -> pd.DataFrame:
+    """Columns of latent variables as one frame.
+
+    Parameters
+    ----------
+    fit : Solution
+    level : int or None
+        None: of all levels, a row for each unit.
+    values : callable
+        From the number of a group and a level to columns of units of that level.
+    """
     table, groups = fit.table, fit.sample.groups
     top = table.nlevels
     latent = [
@@ -58,20 +103,14 @@ def integrated_scores(fit: Solution, level: int | None, *, se: bool) -> pd.DataF
         )
     frames = []
     for number, group in enumerate(groups, 1):
-        s = group.statistics.integral
-        assert s is not None
-        found = s.posterior(fit.objective.observed_moments(fit.theta, number))
         columns: Columns = {}
         rows = group.rows
         for own in levels:
-            if own == top:
-                values = _highest(fit, number, s, found, se=se)
-                if level is None and top > 1:
-                    values = {name: one[rows.cluster_of_row] for name, one in values.items()}
-            else:
-                values = _within(table.latent(WITHIN, number), s, found, se=se)
-            clash = {name: f"{name}.l{own}" if name in columns else name for name in values}
-            columns |= {clash[name]: one for name, one in values.items()}
+            found = values(number, own)
+            if own == top and level is None and top > 1:
+                found = {name: one[rows.cluster_of_row] for name, one in found.items()}
+            clash = {name: f"{name}.l{own}" if name in columns else name for name in found}
+            columns |= {clash[name]: one for name, one in found.items()}
         if level == top and top > 1:
             index = rows.ids_of(top, fit.options.cluster)
         else:
@@ -92,7 +131,8 @@ def _within(names: Sequence[str], s: Integral, found: _core.OrderedPosterior, *,
     if other is not None:
         raise UnsupportedError(
             f"'{other}' is not among the latent variables that the likelihood integrates over "
-            f"({', '.join(exposed) or 'none'}): its scores are not available in this version"
+            f"({', '.join(exposed) or 'none'}), and its posterior mean is not available in this version: "
+            'method="EBM" has the mode'
         )
     out = {}
     for k, name in enumerate(exposed):
@@ -111,6 +151,7 @@ def _highest(fit: Solution, number: int, s: Integral, found: _core.OrderedPoster
     cov, mean = moments.cov, moments.mean
     paths = np.linalg.solve(cov[np.ix_(given, given)], cov[np.ix_(given, own)]).T
     left = cov[np.ix_(own, own)] - paths @ cov[np.ix_(given, own)]
+    _require_nothing_else(fit, number, s, moments, paths)
     d, k = len(s.integrated), len(s.given)
     count = found["integrated"].shape[1]
     values = np.zeros((k + d, count))
@@ -127,3 +168,22 @@ def _highest(fit: Solution, number: int, s: Integral, found: _core.OrderedPoster
         if se:
             out[f"{name}_se"] = np.sqrt(np.maximum(variance[i], 0.0))
     return out
+
+
+def _require_nothing_else(
+    fit: Solution, number: int, s: Integral, moments: LevelArrays, paths: NDArray[Any]
+) -> None:
+    """Refuse latent variables that ordered variables of the highest level tell more of than the integral is over."""
+    top = fit.table.nlevels
+    names = fit.table.latent(top, number)
+    shared = fit.sample.groups[number - 1].statistics.variables.both
+    ordered = [n for n in fit.table.ordered.thresholds if n in moments.at and n not in shared]
+    given, at = ([moments.at[n] for n in some] for some in ((*s.given, *s.integrated), ordered))
+    rest = moments.cov[np.ix_([moments.at[n] for n in names], at)] - paths @ moments.cov[np.ix_(given, at)]
+    sd = np.sqrt(np.maximum(moments.cov.diagonal()[at], 0.0))
+    odd = np.abs(rest / np.where(sd > 0, sd, 1.0)).max(axis=1, initial=0.0)
+    if (odd > RELATED).any():
+        raise UnsupportedError(
+            f"'{names[int(odd.argmax())]}' is measured by ordered variables, and the likelihood does not integrate "
+            'over it: its posterior mean is not available; method="EBM" has the mode'
+        )

@@ -187,11 +187,9 @@ def _slopes(
         standing = [k for k, slope in enumerate(among) if upper.level in slope.at]
         if upper.group != block.group or not standing:
             continue
-        above, own = blocks[upper.level, upper.group], upper.slot == INTERCEPT
-        intercepts = np.zeros((*shape, len(upper.names)), kind)
-        intercepts[..., upper.row[own]] = values[..., upper.rows[own]]
+        above = blocks[upper.level, upper.group]
         at = [above.at[among[k].name] for k in standing]
-        mean[..., standing] += np.einsum("...ij,...j->...i", above.total, intercepts)[..., at]
+        mean[..., standing] += implied_mean(upper, above, values)[..., at]
         pairs = np.ix_(standing, standing)
         cov[..., pairs[0], pairs[1]] += above.cov[..., at, :][..., at]
     return RandomSlopes(among, mean, cov)
@@ -208,6 +206,15 @@ def path_values(model: Model, theta: Numbers) -> Numbers:
         elif row.op == "~~" and row.lhs == row.rhs:
             values[..., k] = own.residual[..., own.at[row.lhs], own.at[row.lhs]]
     return values
+
+
+def implied_mean(block: BlockMap, structure: Structure, values: Numbers) -> Numbers:
+    """Means of the variables of a block, shape (..., n), from the values of all rows of the table."""
+    intercepts = np.zeros((*values.shape[:-1], len(block.names)), values.dtype)
+    own = block.slot == INTERCEPT
+    intercepts[..., block.row[own]] = values[..., block.rows[own]]
+    out: Numbers = np.einsum("...ij,...j->...i", structure.total, intercepts)
+    return out
 
 
 def root(variance: Numbers) -> Numbers:

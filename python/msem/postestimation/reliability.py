@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.errors import ModelError
+from msem.errors import ModelError, UnsupportedError
 from msem.estimation.matrices import Model, Numbers
-from msem.estimation.solution import NOT_YET, Solution, free_vcov, without_slopes
+from msem.estimation.solution import NOT_YET, Solution, free_vcov
 from msem.model.levels import Level, rows_at
 from msem.model.partable import ParameterTable
 from msem.postestimation.delta import Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
+from msem.postestimation.ordered_reliability import Composite, ordered_reliability
 from msem.postestimation.ram import Block, Structure, divide, structures
 from msem.postestimation.unrestricted import Unrestricted, saturated_moments
 from msem.settings import several
@@ -243,25 +244,6 @@ def _evaluate(
     return np.column_stack([found.est, drawn.se, drawn.lower, drawn.upper])
 
 
-@dataclass(frozen=True)
-class Composite:
-    """Weighted sum of the indicators of one factor.
-
-    Attributes
-    ----------
-    factor : str
-    level, group : int
-    items : tuple of str
-    weights : tuple of float
-    """
-
-    factor: str
-    level: int
-    group: int
-    items: tuple[str, ...]
-    weights: tuple[float, ...]
-
-
 def composites(
     table: ParameterTable, factors: Sequence[str] | None, weights: Mapping[str, float]
 ) -> list[Composite]:
@@ -386,7 +368,6 @@ def _check_weights(weights: Mapping[str, float], found: Sequence[Composite]) -> 
             )
 
 
-@without_slopes(NOT_YET)
 def reliability(
     fit: Solution,
     factors: str | Sequence[str] | None = None,
@@ -434,13 +415,31 @@ def reliability(
           w'S_2 w + w'S_1 w / n (Lai, 2021); ``irr`` = w'S_2 w over the same, the interrater reliability;
         - ``omega_2l``, ``alpha_2l`` (level 0): of scores of units, numerators and denominators summed over levels.
 
+        Where a model has ordered variables, the scores are sums of the numbers of categories, and there are ``omega``,
+        ``omega_b`` and ``omega_2l`` of them after Green & Yang (2009): shares of the variance of observed sums, not of
+        the y*. Between clusters they are of the expected sum given all that its clusters share, within clusters of
+        deviations from it.
+
     Raises
     ------
     ModelError
         If a factor has no such score; the message says why.
+    UnsupportedError
+        With random slopes, and for ordered variables with ``link="logit"``.
+
+    References
+    ----------
+    Green & Yang (2009). Reliability of summed item scores using structural equation modeling: An alternative to
+    coefficient alpha. Psychometrika, 74, 155-167.
     """
+    if fit.has_slopes:
+        raise UnsupportedError(f"reliability() of a model with random slopes: {NOT_YET}")
     wanted = None if factors is None else several(factors)
     found = composites(fit.table, wanted, weights or {})
+    if fit.table.ordered.thresholds:
+        how = MonteCarlo.chosen(method, draws, seed)
+        rows = ordered_reliability(fit, found, tuple(matched(found, pairs or {})), ci_level, how)
+        return rows_at(pd.DataFrame(rows, columns=list(COLUMNS)), level, fit.table)
     sizes = {group: s.harmonic_size for group, s in enumerate(fit.sample.statistics, 1)}
     frame = reliability_frame(
         coefficients(found, sizes, pairs or {}),

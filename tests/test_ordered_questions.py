@@ -1,0 +1,555 @@
+"""What is asked of fits with ordered variables, held to what can be written down or integrated otherwise."""
+
+import functools
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+from scipy import integrate, optimize, special, stats
+
+import msem
+import oracle
+from msem.errors import DataError, ModelError, UnsupportedError
+from msem.estimation.objective import build_objective
+from msem.postestimation import category_probabilities
+
+ITEMS = ["u1", "u2", "u3"]
+LEVELS = """
+level: 1
+  fw =~ u1 + u2 + u3
+  fw ~ x1
+level: 2
+  fb =~ u1 + u2 + u3
+  u1 ~~ 0*u1
+  u2 ~~ 0*u2
+  u3 ~~ 0*u3
+  fb ~ w1
+"""
+
+
+@functools.cache
+def data(clusters: int = 25) -> pd.DataFrame:
+    frame = msem.load_demo()
+    frame = frame[frame["cluster"] <= clusters].copy()
+    frame["u1"] = np.digitize(frame["y1"], [-0.8, 0.7])
+    frame["u2"] = np.digitize(frame["y2"], [0.0])
+    frame["u3"] = np.digitize(frame["y3"], [-1.0, 0.0, 1.0])
+    return frame
+
+
+@functools.cache
+def two_levels(**options: str) -> msem.Fit:
+    few = options.get("estimator") == "ML"
+    return msem.sem(LEVELS, data(25 if few else 200), cluster="cluster", ordered=ITEMS, **options)
+
+
+def thresholds(fit: msem.Fit, name: str) -> np.ndarray:
+    table = fit.estimates()
+    return table[(table["op"] == "|") & (table["lhs"] == name)]["est"].to_numpy()
+
+
+def conditional(moments, name: str, **given: float) -> tuple[float, float]:
+    """Mean and variance of a variable of one level given others."""
+    at = list(given)
+    mean, cov = moments.mean, moments.cov
+    paths = np.linalg.solve(cov.loc[at, at].to_numpy(), cov.loc[at, name].to_numpy())
+    away = np.array(list(given.values())) - mean[at].to_numpy()
+    return mean[name] + paths @ away, cov.loc[name, name] - paths @ cov.loc[at, name].to_numpy()
+
+
+@pytest.mark.parametrize("options", [{}, {"estimator": "ML"}, {"estimator": "ML", "link": "logit"}])
+def test_category_probabilities_are_integrals_of_the_implied_distribution(options):
+    fit = two_levels(**options)
+    found = fit.category_probabilities({"x1": [0.7, -1.0], "fb": 0.4})
+    assert list(found.columns[:5]) == ["x1", "fb", "lhs", "group", "category"]
+    assert_allclose(found.groupby(["x1", "lhs"])["est"].sum(), 1, rtol=1e-12)
+    own = found.query("x1 == 0.7 and lhs == 'u3'")["est"].to_numpy()
+    within = conditional(fit.implied[1], "u3", x1=0.7)
+    w1 = fit.implied[2].mean["w1"]  # of clusters like the average one
+    between = conditional(fit.implied[2], "u3", fb=0.4, w1=w1)
+    mean, variance = within[0] + between[0], within[1] + between[1]
+    cuts = np.array([-np.inf, *thresholds(fit, "u3"), np.inf])
+    if options.get("link") == "logit":
+        normal = stats.norm(0, np.sqrt(variance - np.pi**2 / 3))
+
+        def density(e, tau):
+            return normal.pdf(e) * stats.logistic.cdf(tau - mean - e)
+
+        below = [integrate.quad(density, -12, 12, args=(tau,), epsabs=1e-12)[0] for tau in cuts[1:-1]]
+        truth = np.diff([0, *below, 1])
+    else:
+        truth = np.diff(stats.norm.cdf(cuts, mean, np.sqrt(variance)))
+    assert_allclose(own, truth, atol=1e-9)
+
+
+def test_errors_of_category_probabilities_are_those_of_differences():
+    fit = two_levels(estimator="ML", link="logit")
+    found = fit.category_probabilities({"x1": 1.0}, variables="u1")
+    model, theta = category_probabilities, fit.theta
+    given = model._given(fit, {"x1": 1.0})
+    of = model._Conditional(fit, 1, ["u1"], given)
+    step = 1e-5 * np.eye(len(theta))
+    slope = np.array(
+        [
+            (of.probabilities(theta + h, given.array) - of.probabilities(theta - h, given.array)) / 2e-5
+            for h in step
+        ]
+    )
+    assert_allclose(found["se"], np.sqrt(np.einsum("ik,ij,jk->k", slope, fit.vcov, slope)), rtol=1e-5)
+    assert "se" not in fit.category_probabilities(se=False)
+
+
+def test_category_probabilities_with_random_slopes():
+    fit = msem.sem(
+        "level: 1\n u1 ~ rv('s')*x1\nlevel: 2\n u1 ~~ s\n u1 ~~ u1\n s ~~ s\n s ~ 1",
+        data(),
+        cluster="cluster",
+        ordered=["u1"],
+        estimator="ML",
+    )
+    values = {(r.lhs, r.op, r.rhs): r.est for r in fit.estimates().query("level == 2").itertuples()}
+    x = 1.5
+    variance = 1 + values["u1", "~~", "u1"] + 2 * x * values["u1", "~~", "s"] + x**2 * values["s", "~~", "s"]
+    cuts = np.array([-np.inf, *thresholds(fit, "u1"), np.inf])
+    truth = np.diff(stats.norm.cdf(cuts, x * values["s", "~1", ""], np.sqrt(variance)))
+    assert_allclose(fit.category_probabilities({"x1": x})["est"], truth, rtol=1e-9)
+    # a cluster whose slope and intercept are known
+    known = fit.category_probabilities({"x1": x, "s": 0.9, "u1.l2": -0.2})["est"]
+    assert_allclose(known, np.diff(stats.norm.cdf(cuts, x * 0.9 - 0.2)), rtol=1e-9)
+
+
+def test_category_probabilities_of_groups_and_one_level():
+    frame = data().assign(half=np.where(data()["x2"] > 0, "up", "down"))
+    frame["u1"] = pd.Categorical.from_codes(frame["u1"], ["no", "perhaps", "yes"], ordered=True)
+    fit = msem.sem("f =~ u1 + y2 + y3", frame, group="half")
+    found = fit.category_probabilities()
+    shares = frame.groupby("half")["u1"].value_counts(normalize=True, sort=False)
+    order = [shares[label][name] for label in fit.group_labels for name in ("no", "perhaps", "yes")]
+    assert_allclose(found["est"], order, atol=1e-9)  # thresholds are free
+    assert found["category"].tolist() == ["no", "perhaps", "yes"] * 2
+    assert found["group"].tolist() == [1] * 3 + [2] * 3
+
+
+@pytest.mark.parametrize(
+    ("at", "kind", "message"),
+    [
+        ({"z": 1}, ModelError, "'z' is no variable"),
+        ({"u1": 1}, ModelError, "'u1' stands at several levels"),
+        ({"u1.l1": 1}, ModelError, "'u1.l1' is ordered itself"),
+        ({"x1": [1, 2], "w1": [1, 2, 3]}, DataError, "'x1' has 2 values"),
+        ({"x1": "much"}, DataError, "'x1' are no numbers"),
+        ({"x1": 1, "x1.l1": 1}, DataError, "one variable"),
+        ({"fb": 1, "u1.l2": 1}, DataError, "determine each other"),
+    ],
+)
+def test_category_probabilities_given_nonsense(at, kind, message):
+    with pytest.raises(kind, match=message):
+        two_levels(estimator="ML").category_probabilities(at)
+
+
+def test_category_probabilities_need_categories():
+    fit = msem.sem("f =~ y1 + y2 + y3", data())
+    with pytest.raises(ModelError, match="no variable of the model is ordered"):
+        fit.category_probabilities()
+    with pytest.raises(ModelError, match="'x1' is not ordered"):
+        two_levels().category_probabilities(variables=["x1"])
+
+
+# scores of latent variables
+
+MIXED = """
+level: 1
+  fw =~ u1 + u3 + y4
+  fw ~ x1
+level: 2
+  fb =~ u1 + u3 + y4 + climate
+  u1 ~~ 0.1*u1
+  fb ~ w1
+"""
+
+
+@functools.cache
+def mixed() -> msem.Fit:
+    frame = data(200)
+    means = frame.groupby("cluster")["y1"].mean()
+    shifted = means + np.random.default_rng(7).normal(size=len(means))
+    cut = pd.Series(np.digitize(shifted, [-0.7, 0.6]), means.index)
+    frame = frame.assign(climate=frame["cluster"].map(cut))
+    return msem.sem(MIXED, frame, cluster="cluster", ordered=["u1", "u3", "climate"])
+
+
+def mixed_density(fit: msem.Fit, frame: pd.DataFrame, top: list[str]):
+    """Of one cluster's data and effects: variables `top` of level 2, then fw of each unit."""
+    w, b = fit.implied[1], fit.implied[2]
+    z = frame[["w1"]].iloc[0].to_numpy()
+    items, continuous = ["u1", "u3"], ["y4", "x1"]
+
+    def categories(y, mean, sd, cuts):
+        ends = np.array([-np.inf, *cuts, np.inf])
+        return np.log(special.ndtr((ends[y + 1] - mean) / sd) - special.ndtr((ends[y] - mean) / sd))
+
+    def given(moments, of, on):
+        paths = np.linalg.solve(moments.cov.loc[on, on], moments.cov.loc[on, of]).T
+        return paths, moments.cov.loc[of, of] - paths @ moments.cov.loc[on, of].to_numpy()
+
+    paths_b, left_b = given(b, top, ["w1"])
+    centre_b = b.mean[top].to_numpy() + np.asarray(paths_b) @ (z - b.mean[["w1"]].to_numpy())
+    paths_c, left_c = given(b, ["climate"], [*top, "w1"])
+    joint = ["fw", *continuous]
+    paths_w, left_w = given(w, items, joint)
+    cuts = {name: thresholds(fit, name) for name in [*items, "climate"]}
+    inverse_b, inverse_w = np.linalg.inv(left_b), np.linalg.inv(w.cov.loc[joint, joint])
+    mean_w, mean_c, paths_w = w.mean[joint].to_numpy(), b.mean[[*top, "w1"]].to_numpy(), np.asarray(paths_w)
+    observed, y = frame[continuous].to_numpy(), frame[items].to_numpy().astype(int)
+    sd = np.sqrt(left_w.to_numpy().diagonal())
+    sd_c, paths_c, climate = np.sqrt(left_c.iloc[0, 0]), np.asarray(paths_c)[0], int(frame["climate"].iloc[0])
+
+    def function(x):
+        upper, units = x[: len(top)], x[len(top) :]
+        away = upper - centre_b
+        out = -0.5 * away @ inverse_b @ away
+        at = b.mean["climate"] + paths_c @ (np.append(upper, z) - mean_c)
+        out += categories(climate, at, sd_c, cuts["climate"])
+        v = np.column_stack([units, observed[:, 0] - upper[top.index("y4")], observed[:, 1]]) - mean_w
+        out -= 0.5 * np.einsum("ij,jk,ik->", v, inverse_w, v)
+        mean = v @ paths_w.T
+        for k, name in enumerate(items):
+            shift = w.mean[name] + mean[:, k] + upper[top.index(name)]
+            out += categories(y[:, k], shift, sd[k], cuts[name]).sum()
+        return out
+
+    return function
+
+
+@pytest.mark.parametrize("logistic", [False, True])
+def test_modes_are_maxima_of_the_posterior_density(logistic):
+    if logistic:
+        fit = two_levels(estimator="ML", link="logit")
+        frame, top = data(), ["fb"]
+    else:
+        fit = mixed()
+        frame, top = fit.request.data, ["u1", "u3", "y4", "fb"]
+    cluster = frame["cluster"].value_counts().idxmin()
+    own = frame[frame["cluster"] == cluster]
+    density = logit_density(fit, own) if logistic else mixed_density(fit, own, top)
+    above = fit.factor_scores(2, method="EBM").loc[cluster]
+    below = fit.factor_scores(1, method="EBM").loc[own.index]
+    found = optimize.minimize(lambda x: -density(x), np.zeros(len(top) + len(own)), method="BFGS", tol=1e-7)
+    assert_allclose(found.x[len(top) - 1], above["fb"], atol=2e-5)
+    assert_allclose(found.x[len(top) :], below["fw"], atol=2e-5)
+    at, h = found.x, 1e-3 * np.eye(len(found.x))
+    curvature = np.array(
+        [
+            [
+                (density(at + a + c) - density(at + a - c) - density(at - a + c) + density(at - a - c)) / 4e-6
+                for c in h
+            ]
+            for a in h
+        ]
+    )
+    spread = np.sqrt(np.linalg.inv(-curvature).diagonal())
+    assert_allclose(spread[len(top) - 1], above["fb_se"], rtol=1e-4)
+    assert_allclose(spread[len(top) :], below["fw_se"], rtol=1e-4)
+
+
+def logit_density(fit: msem.Fit, frame: pd.DataFrame):
+    """Of three binary or ordered items with factors at both levels, of one cluster, and its effects."""
+    values = fit.estimates().set_index(["lhs", "op", "rhs", "level"])["est"]
+    cuts = {name: np.array([-np.inf, *thresholds(fit, name), np.inf]) for name in ITEMS}
+    w1, x1 = frame["w1"].iloc[0], frame["x1"].to_numpy()
+    sd = {level: np.sqrt(values[name, "~~", name, level]) for level, name in ((1, "fw"), (2, "fb"))}
+
+    def function(x):
+        out = stats.norm(values["fb", "~", "w1", 2] * w1, sd[2]).logpdf(x[0])
+        out += stats.norm(values["fw", "~", "x1", 1] * x1, sd[1]).logpdf(x[1:]).sum()
+        for name in ITEMS:
+            at = values["fw", "=~", name, 1] * x[1:] + values["fb", "=~", name, 2] * x[0]
+            y = frame[name].to_numpy()
+            p = stats.logistic.cdf(cuts[name][y + 1] - at) - stats.logistic.cdf(cuts[name][y] - at)
+            out += np.log(p).sum()
+        return out
+
+    return function
+
+
+LAVAAN = {  # 0.6-14, lavPredict(method = "EBM"), rows 1 to 4
+    "f =~ u1 + u2 + u3": {"f": [0.18238909647, 0.67222275780, 0.18238909647, 0.03497978263]},
+    "f =~ u1 + u2 + u3 + y4": {"f": [0.17140188716, 0.68764939127, 0.13645963632, 0.01037738611]},
+    "f =~ u1 + u2 + u3\ng =~ y4 + y5 + y6\nf ~ x1": {
+        "f": [0.29015963439, 0.64597927215, 0.25569528642, 0.08914461763],
+        "g": [-0.1264431735, -0.3925662873, -0.7598172253, -0.6706941854],
+    },
+}
+
+
+@pytest.mark.parametrize("model", LAVAAN)
+def test_modes_are_lavaan_s(model):
+    fit = msem.sem(model, data(200), ordered=ITEMS)
+    found = fit.factor_scores(se=False)
+    for name, values in LAVAAN[model].items():
+        assert_allclose(found[name].iloc[:4], values, atol=5e-5)  # of estimates that differ by 1e-5 errors
+
+
+def test_means_are_those_of_dense_quadrature():
+    for options in ({}, {"parameterization": "theta"}, {"estimator": "ML", "link": "logit"}):
+        few = data(200)
+        fit = msem.sem("f =~ u1 + u2 + u3", few, ordered=ITEMS, **options)
+        found = fit.factor_scores(method="EAP").iloc[:10]
+        kind = stats.logistic(scale=np.sqrt(3) / np.pi).cdf if "link" in options else special.ndtr
+        moments, points = fit.implied[1], np.linspace(-7, 7, 4001) * np.sqrt(fit.implied[1].cov.loc["f", "f"])
+        for (_, row), mean, sd in zip(few.iterrows(), found["f"], found["f_se"], strict=False):
+            weight = stats.norm.pdf(points, 0, np.sqrt(moments.cov.loc["f", "f"]))
+            for name in ITEMS:
+                slope = moments.cov.loc["f", name] / moments.cov.loc["f", "f"]
+                left = np.sqrt(moments.cov.loc[name, name] - slope**2 * moments.cov.loc["f", "f"])
+                ends, y = np.array([-np.inf, *thresholds(fit, name), np.inf]), int(row[name])
+                weight = weight * (
+                    kind((ends[y + 1] - slope * points) / left) - kind((ends[y] - slope * points) / left)
+                )
+            weight /= weight.sum()
+            centre = weight @ points
+            assert_allclose([mean, sd], [centre, np.sqrt(weight @ (points - centre) ** 2)], atol=5e-6)
+
+
+def test_scores_say_what_they_cannot():
+    loose = msem.sem("f =~ u1 + u2 + u3\nu1 ~~ 0.1*u2", data(200), ordered=ITEMS)
+    for method in ("EBM", "EAP"):
+        with pytest.raises(UnsupportedError, match=r"'u[12]' and 'u[12]' are ordered"):
+            loose.factor_scores(method=method)
+    single = "".join(f"f{k} =~ 0.8*u{k}\nf{k} ~~ 1*f{k}\n" for k in range(1, 4))
+    three = msem.sem(single, data(100), ordered=ITEMS)
+    assert three.factor_scores(se=False).shape[1] == 3
+    with pytest.raises(UnsupportedError, match="'f3' is not among"):
+        three.factor_scores(method="EAP")
+    beside = msem.sem("f =~ u1 + u2 + u3\ng =~ y4 + y5 + y6", data(100), ordered=ITEMS)
+    with pytest.raises(UnsupportedError, match="'g' is not among"):
+        beside.factor_scores(method="EAP")
+    with pytest.raises(UnsupportedError, match="order"):
+        mixed().factor_scores(method="ML")
+
+
+# one level by maximum likelihood
+
+
+def test_one_level_by_maximum_likelihood_is_an_integral_over_the_factor():
+    frame = data(15).assign(g=lambda d: d["cluster"] % 5)
+    fit = msem.sem("f =~ u1 + u2 + u3\nf ~ x1", frame, ordered=ITEMS, estimator="ML")
+    values = fit.estimates().set_index(["lhs", "op", "rhs"])["est"]
+    points = np.linspace(-8, 8, 801)
+    sd = np.sqrt(values["f", "~~", "f"])
+    weight = stats.norm.pdf(points) * (points[1] - points[0])
+    f = values["f", "~", "x1"] * frame["x1"].to_numpy()[:, None] + sd * points
+    likelihood = np.ones_like(f)
+    for name in ITEMS:
+        cuts, y = np.array([-np.inf, *thresholds(fit, name), np.inf]), frame[name].to_numpy()
+        at = values["f", "=~", name] * f
+        likelihood *= stats.norm.cdf(cuts[y + 1][:, None] - at) - stats.norm.cdf(cuts[y][:, None] - at)
+    logs = np.log(likelihood @ weight)
+    assert fit.llf == pytest.approx(logs.sum(), abs=1e-5)
+    assert_allclose(fit.cluster_loglik(), logs, atol=1e-5)
+    assert np.abs(fit.scores().to_numpy().sum(axis=0)).max() < 1e-3
+    # errors that are robust to clusters: scores of their rows, added
+    robust = msem.sem("f =~ u1 + u2 + u3\nf ~ x1", frame, ordered=ITEMS, estimator="MLR", cluster="g")
+    scores = robust.scores().to_numpy()
+    assert scores.shape == (5, fit.npar)
+    assert_allclose(scores, fit.scores().groupby(frame["g"].to_numpy(), sort=False).sum(), atol=1e-3)
+    assert "Over" in fit.summary()
+
+
+@pytest.mark.parametrize("model", ["f =~ u1 + u2 + u3 + y4\nf ~ x1", "f =~ u1 + u2\ng =~ u3 + y4\ny5 ~ f"])
+def test_derivatives_at_one_level_are_those_of_the_value(model):
+    frame = data(20).reset_index(drop=True)
+    frame["u3"] = frame["u3"].where(np.random.default_rng(3).uniform(size=len(frame)) > 0.2)
+    fit = msem.sem(model, frame, ordered=ITEMS, estimator="ML", missing="fiml")
+    objective, theta = fit.objective, fit.theta + 0.05
+    gradient = objective.gradient(theta)
+    numeric = oracle.differences(lambda t: np.array([objective.value(t)]), theta)[0]
+    assert_allclose(gradient, numeric, rtol=0, atol=2e-7 * np.abs(gradient).max())
+    (clusters,) = fit.sample.clusters
+    assert_allclose(
+        -2 * objective.scores(theta, clusters).sum(axis=0),
+        gradient,
+        rtol=0,
+        atol=1e-9 * np.abs(gradient).max(),
+    )
+    found = objective.observed_information(theta)
+    truth = oracle.differences(objective.gradient, theta) / 2
+    assert_allclose(found, truth, rtol=0, atol=2e-5 * np.abs(truth).max())
+    weights = np.random.default_rng(5).integers(0, 4, len(frame)).astype(float)
+    logliks = objective.cluster_loglik(theta, clusters)
+    weighted = build_objective(
+        fit.table, fit.statistics, clusters.of(objective.core.likelihoods[0]).weighted(weights)
+    )
+    assert weighted.core.value(theta) == pytest.approx(-2 * weights @ logliks, rel=1e-12)
+
+
+# reliability
+
+
+def expected_sum(fit: msem.Fit, level: int, factors: np.ndarray, rest: float) -> np.ndarray:
+    """Expected sum of the categories given the factor of a level, with residual variances and `rest` beside it."""
+    values = fit.estimates().query("level == @level").set_index(["lhs", "op", "rhs"])["est"]
+    factor = fit.table.latent(level)[0]
+    out = np.zeros_like(factors)
+    for name in ITEMS:
+        loading = values[factor, "=~", name]
+        sd = np.sqrt(
+            fit.implied[level].cov.loc[name, name] - loading**2 * values[factor, "~~", factor] + rest
+        )
+        out += special.ndtr((loading * factors[..., None] - thresholds(fit, name)) / sd).sum(axis=-1)
+    return out
+
+
+def test_reliability_of_a_sum_is_the_variance_of_its_expectation():
+    fit = msem.sem("f =~ u1 + u2 + u3", data(200), ordered=ITEMS)
+    (row,) = fit.reliability().itertuples()
+    sd = np.sqrt(fit.implied[1].cov.loc["f", "f"])
+    points = np.linspace(-8, 8, 2001)
+    weight = stats.norm.pdf(points) / stats.norm.pdf(points).sum()
+    true = expected_sum(fit, 1, sd * points, 0.0)
+    true = weight @ true**2 - (weight @ true) ** 2
+    # the variance of the sum from the probabilities of all patterns
+    total = mean = 0.0
+    table = []
+    for name in ITEMS:
+        loading, cuts = fit.params.get(f"f=~{name}", 1.0), thresholds(fit, name)
+        left = np.sqrt(1 - loading**2 * sd**2)
+        below = special.ndtr((cuts - loading * sd * points[:, None]) / left)
+        table.append(np.diff(np.hstack([np.zeros((2001, 1)), below, np.ones((2001, 1))]), axis=1))
+    for a, b, c in np.ndindex(*(own.shape[1] for own in table)):
+        total += weight @ (table[0][:, a] * table[1][:, b] * table[2][:, c]) * (a + b + c) ** 2
+        mean += weight @ (table[0][:, a] * table[1][:, b] * table[2][:, c]) * (a + b + c)
+    assert row.est == pytest.approx(true / (total - mean**2), rel=1e-6)
+    assert row.ci_lower < row.est < row.ci_upper
+
+
+def test_reliability_at_two_levels():
+    fit = two_levels()
+    found = fit.reliability().set_index("coefficient")
+    assert found.index.tolist() == ["omega", "omega", "omega_b", "omega_2l"]
+    assert fit.reliability(level=2)["est"].tolist() == found.query("level == 2")["est"].tolist()
+    # all of the between part is the factor's
+    assert found.query("level == 2")["est"].iloc[0] == pytest.approx(1.0, abs=1e-9)
+    above, below = fit.implied[2].cov.loc["fb", "fb"], fit.implied[1].cov.loc["fw", "fw"]
+    points = np.linspace(-7, 7, 301)
+    weight = stats.norm.pdf(points) / stats.norm.pdf(points).sum()
+    values = fit.estimates().set_index(["lhs", "op", "rhs", "level"])["est"]
+    given_b, given = np.zeros(301), np.zeros((301, 301))
+    category = {}
+    for name in ITEMS:
+        b = values["fb", "=~", name, 2] * np.sqrt(above) * points
+        w = values["fw", "=~", name, 1] * np.sqrt(below) * points
+        cuts = thresholds(fit, name) - fit.implied[1].mean[name] - fit.implied[2].mean[name]
+        spread = np.sqrt(fit.implied[1].cov.loc[name, name])
+        given_b += special.ndtr((b[:, None] - cuts) / spread).sum(axis=1)
+        above_cut = special.ndtr(b[:, None, None] + w[:, None] - cuts)
+        given += above_cut.sum(axis=2)
+        category[name] = (above_cut * (2 * np.arange(1, len(cuts) + 1) - 1)).sum(axis=2) - above_cut.sum(
+            axis=2
+        ) ** 2
+
+    def variance(x, of):
+        return np.sum(of * x**2) - np.sum(of * x) ** 2
+
+    both = weight[:, None] * weight
+    between, true = variance(given_b, weight), variance(given, both)
+    total = true + sum((both * own).sum() for own in category.values())
+    size = fit.statistics.harmonic_size
+    truth = [
+        (true - between) / (total - between),
+        1.0,
+        between / (between + (total - between) / size),
+        true / total,
+    ]
+    assert_allclose(
+        found.sort_values("level", kind="stable")["est"], [truth[3], truth[0], truth[1], truth[2]], rtol=2e-5
+    )
+
+
+def test_errors_of_reliability_are_those_of_differences():
+    fit = msem.sem("f =~ u1 + u2 + y3", data(200), ordered=ITEMS[:2])
+    found = fit.reliability()
+
+    def value(theta):
+        return fit.replicate(
+            replace(fit.estimate, optimum=replace(fit.estimate.optimum, theta=theta)), fit.sample
+        )
+
+    slope = np.array(
+        [
+            (value(fit.theta + h).reliability()["est"] - value(fit.theta - h).reliability()["est"]).to_numpy()
+            / 2e-5
+            for h in 1e-5 * np.eye(fit.npar)
+        ]
+    )
+    assert_allclose(found["se"], np.sqrt(np.einsum("ik,ij,jk->k", slope, fit.vcov, slope)), rtol=1e-5)
+    with pytest.raises(UnsupportedError, match='link="probit"'):
+        two_levels(estimator="ML", link="logit").reliability()
+
+
+# invariance
+
+
+def test_invariance_over_groups_of_ordered_variables():
+    frame = data(200).assign(half=lambda d: np.where(d["x2"] > 0, "up", "down"))
+    found = msem.invariance("f =~ u1 + u2 + u3", frame, ordered=ITEMS, group="half")
+    assert list(found.fits) == ["configural", "scalar", "strict"]
+    table = found.fits["scalar"].estimates()
+    assert table.query("group == 2 and op == '~~' and se > 0")["lhs"].tolist() == [*ITEMS, "f"]
+    whole = msem.compare_models(found.fits["configural"], found.fits["scalar"])
+    assert found.tests.loc["scalar", "chisq_diff"] == pytest.approx(whole["chisq_diff"].iloc[1])
+    assert set(found.free_next["step"]) == {"scalar"}  # residual variances are at 1
+    part = msem.invariance(
+        "f =~ u1 + u2 + u3",
+        frame,
+        ordered=ITEMS,
+        group="half",
+        partial="u3|t1",
+        steps=["configural", "scalar"],
+    )
+    # one threshold is free, and with it the residual variance is 1 again
+    assert part.tests["df_diff"].tolist() == [found.tests["df_diff"].iloc[0]]
+    assert (
+        "u3"
+        not in part.fits["scalar"].estimates().query("group == 2 and op == '~~' and se > 0")["lhs"].tolist()
+    )
+    with pytest.raises(UnsupportedError, match='leave out "metric"'):
+        msem.invariance(
+            "f =~ u1 + u2 + u3", frame, ordered=ITEMS, group="half", steps=["configural", "metric"]
+        )
+    least = msem.invariance("f =~ y1 + y2 + y3 + y4", frame, group="half", estimator="DWLS")
+    assert least.tests["df_diff"].tolist() == [3, 3, 4]
+
+
+def test_restrictions_of_two_levels_raise_the_minimum_though_not_the_scaled_statistics():
+    model = LEVELS.replace("  fw ~ x1\n", "").replace("  fb ~ w1\n", "")
+    frame = data(200).assign(half=lambda d: np.where(d["cluster"] % 2 == 1, "odd", "even"))
+    found = msem.invariance(model, frame, ordered=ITEMS, group="half", cluster="cluster")
+    tests = {name: fit.tests() for name, fit in found.fits.items()}
+    minima = [own.loc["standard", "statistic"] for own in tests.values()]
+    assert minima == sorted(minima)
+    # the configural minimum is that of the groups by themselves: it is no local one of both
+    alone = [
+        msem.sem(model, own, cluster="cluster", ordered=ITEMS).tests() for _, own in frame.groupby("half")
+    ]
+    for name in ("standard", "residual"):
+        apart = sum(own.loc[name, "statistic"] for own in alone)
+        assert tests["configural"].loc[name, "statistic"] == pytest.approx(apart, rel=1e-6)
+    # that parts of clusters have correlations of 1 is known far better than thresholds and loadings of groups:
+    # its misfit is scaled up by itself, and drowned among theirs
+    scaled = [own.loc["mean_scaled"] for own in tests.values()]
+    assert scaled[0]["scaling"] < 0.2 * scaled[1]["scaling"]
+    assert scaled[0]["statistic"] > scaled[1]["statistic"]
+
+
+def test_twice_the_clusters_are_twice_the_statistic():
+    frame = data(60)
+    twice = pd.concat([frame, frame.assign(cluster=frame["cluster"] + 1000)])
+    one, two = (msem.sem(LEVELS, own, cluster="cluster", ordered=ITEMS) for own in (frame, twice))
+    # the searches of the first stage stop where steps are rounding of the log-likelihood, 1e-13 of it, which is
+    # 1e-5 standard errors
+    assert_allclose(two.params, one.params, rtol=0, atol=1e-5 * one.bse.min())
+    statistic = [fit.tests().loc["standard", "statistic"] for fit in (one, two)]
+    assert statistic[1] == pytest.approx(2 * statistic[0], rel=1e-6)
