@@ -317,7 +317,6 @@ def test_what_is_not_there_for_these_fits_is_refused():
         fit.jackknife,
         lambda: fit.influence(exact=True, clusters=[7]),
         lambda: fit.factor_scores(newdata=sample()),
-        lambda: msem.simulate(fit),
     ):
         with pytest.raises(UnsupportedError, match="order"):
             ask()

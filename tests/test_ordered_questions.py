@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from pandas.testing import assert_frame_equal
 from scipy import integrate, optimize, special, stats
 
 import msem
@@ -553,3 +554,91 @@ def test_twice_the_clusters_are_twice_the_statistic():
     assert_allclose(two.params, one.params, rtol=0, atol=1e-5 * one.bse.min())
     statistic = [fit.tests().loc["standard", "statistic"] for fit in (one, two)]
     assert statistic[1] == pytest.approx(2 * statistic[0], rel=1e-6)
+
+
+# simulation
+
+TEXT = """
+level: 1
+  fw =~ 1*u1 + 0.8*u2 + 0.7*u3
+  fw ~~ 0.5*fw
+level: 2
+  fb =~ 1*u1 + 0.8*u2 + 0.7*u3
+  fb ~~ 0.6*fb
+  u1 ~~ 0*u1
+  u2 ~~ 0.1*u2
+  u3 ~~ 0*u3
+  u1 | -0.5*t1 + 0.5*t2
+  u2 | 0*t1
+  u3 | -1*t1 + 0*t2
+"""
+
+
+def test_samples_of_ordered_variables_have_the_probabilities_of_the_population():
+    drawn = msem.simulate(TEXT, nclusters=4000, cluster_sizes=5, seed=3)
+    share = drawn["u1"].value_counts(normalize=True).sort_index()
+    assert_allclose(share, np.diff(special.ndtr(np.array([-9, -0.5, 0.5, 9]) / np.sqrt(2.1))), atol=0.015)
+    same = drawn.groupby("cluster")["u3"].agg(["first", "last"])
+    joint = stats.multivariate_normal([0, 0], [[1, 0.294 / 1.539], [0.294 / 1.539, 1]]).cdf(
+        np.array([-1, -1]) / np.sqrt(1.539)
+    )
+    assert ((same == 0).all(axis=1)).mean() == pytest.approx(joint, abs=0.02)
+    assert_frame_equal(drawn, msem.simulate(TEXT, nclusters=4000, cluster_sizes=5, seed=3))
+
+
+def test_samples_of_fits_with_ordered_variables():
+    names = pd.Categorical.from_codes(data()["u3"], list("abcd"), ordered=True)
+    frame = data().assign(u3=names)
+    fit = msem.sem("f =~ u1 + u2 + u3", frame, ordered=["u1", "u2"])
+    drawn = msem.simulate(fit, seed=1)
+    assert len(drawn) == len(frame)
+    assert drawn["u3"].cat.categories.tolist() == list("abcd")
+    again = msem.simulate(fit, nobs=20_000, seed=1)
+    probability = fit.category_probabilities(variables="u3")["est"]
+    assert_allclose(again["u3"].value_counts(normalize=True, sort=False), probability, atol=0.02)
+    logit = msem.sem("f =~ u1 + u2 + u3", data(), ordered=ITEMS, estimator="ML", link="logit")
+    many = msem.simulate(logit, nobs=20_000, seed=2)
+    probability = logit.category_probabilities(variables="u1")["est"]
+    assert_allclose(many["u1"].value_counts(normalize=True).sort_index(), probability, atol=0.015)
+    both = (many["u1"] == 2) & (many["u2"] == 1)
+    values, points = logit.estimates().set_index(["lhs", "op", "rhs"])["est"], np.linspace(-8, 8, 401)
+    f = np.sqrt(values["f", "~~", "f"]) * points
+    above = [
+        stats.logistic.cdf(values["f", "=~", name] * f - thresholds(logit, name)[-1]) for name in ("u1", "u2")
+    ]
+    joint = np.average(above[0] * above[1], weights=stats.norm.pdf(points))
+    assert both.mean() == pytest.approx(joint, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "kind", "message"),
+    [
+        (TEXT.replace("-0.5*t1 + 0.5*t2", "0.5*t2"), {}, ModelError, r"no value for u1.*t1"),
+        (TEXT.replace("-0.5*t1", "0.7*t1"), {}, ModelError, "thresholds of 'u1' do not ascend: 0.7, 0.5"),
+        (TEXT, {"as_": "statistics"}, UnsupportedError, "are data"),
+    ],
+)
+def test_populations_that_are_none(text, options, kind, message):
+    with pytest.raises(kind, match=message):
+        msem.simulate(text, nclusters=10, cluster_sizes=5, seed=1, **options)
+
+
+def test_power_with_ordered_variables_is_refused():
+    with pytest.raises(UnsupportedError, match=r"fit the samples of msem\.simulate"):
+        msem.power("f =~ u1 + u2", TEXT, {"nclusters": 20, "cluster_sizes": 5})
+
+
+def test_categories_are_those_of_the_normal_variables_of_the_same_stream():
+    factor = "f =~ 1*v1 + 0.8*v2\nf ~ 0.5*x\nf ~~ 0.4*f\n"
+    plain = msem.simulate(factor + "v1 ~~ 0.6*v1\nv2 ~~ 0.744*v2", nobs=500, seed=4)
+    drawn = msem.simulate(factor + "v1 | -0.5*t1 + 0.5*t2\nv2 | 0.3*t1", nobs=500, seed=4)
+    assert_allclose(drawn["x"], plain["x"], rtol=1e-12)
+    assert drawn["v1"].tolist() == np.digitize(plain["v1"], [-0.5, 0.5]).tolist()
+    assert drawn["v2"].tolist() == np.digitize(plain["v2"], [0.3]).tolist()
+
+
+def test_estimates_from_samples_of_a_fit_are_near_its_own():
+    model = "f =~ u1 + u2 + u3\nf ~ x1"
+    fit = msem.sem(model, data(200), ordered=ITEMS)
+    again = msem.sem(model, msem.simulate(fit, nobs=5000, seed=6), ordered=ITEMS)
+    assert np.abs((again.params - fit.params) / again.bse).max() < 3

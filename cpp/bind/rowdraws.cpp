@@ -12,8 +12,10 @@ using LawTuple = std::tuple<Vector, Matrix, Matrix, Vector, double>;
 // law, variables, clusters of the units; slope, covariate and effects of each product
 using LevelTuple = std::tuple<LawTuple, std::vector<Index>, std::vector<Index>,
                               std::vector<std::tuple<Index, Index, Vector>>>;
-// levels, and the level that each observed variable is measured on
-using PopulationTuple = std::pair<std::vector<LevelTuple>, std::vector<Index>>;
+// levels, the level that each observed variable is measured on; variable, thresholds and logistic scale of
+// each ordered one
+using PopulationTuple =
+    std::tuple<std::vector<LevelTuple>, std::vector<Index>, std::vector<std::tuple<Index, Vector, double>>>;
 
 LevelLaw law_of(const LawTuple& given) {
   const auto& [mean, root, polynomial, scale, df] = given;
@@ -22,8 +24,10 @@ LevelLaw law_of(const LawTuple& given) {
 
 std::shared_ptr<RowDraws> make_row_draws(const std::vector<PopulationTuple>& groups, std::uint64_t seed) {
   std::vector<RowPopulation> out;
-  for (const auto& [levels, measured] : groups) {
+  for (const auto& [levels, measured, cuts] : groups) {
     out.push_back({{}, measured});
+    for (const auto& [variable, thresholds, logistic] : cuts)
+      out.back().cuts.push_back({variable, thresholds, logistic});
     for (const auto& [law, variables, of, slopes] : levels) {
       out.back().levels.push_back({law_of(law), variables, of});
       for (const auto& [slope, covariate, effects] : slopes)

@@ -88,6 +88,11 @@ std::shared_ptr<const RowDraws::Prepared> RowDraws::prepare(RowPopulation popula
     fits = fits && level >= 0 && level < static_cast<Index>(depth);
     if (fits) out->column.push_back(out->columns[level]++);
   }
+  for (const DrawnCuts& one : population.cuts) {
+    const double* cut = one.thresholds.data();
+    fits = fits && one.variable >= 0 && one.variable < observed && one.logistic >= 0 &&
+           std::is_sorted(cut, cut + one.thresholds.size());
+  }
   if (!fits) throw std::invalid_argument("the levels of a population do not fit together");
   const std::vector<Index>& top = population.levels.back().of;
   out->codes.assign(top.begin(), top.end());
@@ -99,7 +104,7 @@ RowDraws::RowDraws(std::vector<RowPopulation> groups, std::uint64_t seed) : seed
   for (RowPopulation& one : groups) groups_.push_back(prepare(std::move(one)));
 }
 
-// Clusters are drawn with their first units, the highest ones first.
+// Clusters are drawn with their first units, the highest ones first; logistic residuals after all of them.
 std::vector<Matrix> RowDraws::rows(std::uint64_t replicate, Index group) const {
   const Prepared& g = *groups_.at(group);
   const std::vector<PopulationLevel>& levels = g.population.levels;
@@ -133,6 +138,16 @@ std::vector<Matrix> RowDraws::rows(std::uint64_t replicate, Index group) const {
       if (at < 0) continue;
       for (Index k = 0; k < g.count[own]; ++k)
         out[own](k, g.column[v]) += parts[l](at, levels[l].of[g.first[own][k]]);
+    }
+  }
+  for (const DrawnCuts& one : g.population.cuts) {
+    const double *begin = one.thresholds.data(), *end = begin + one.thresholds.size();
+    for (double& value : out[g.population.measured[one.variable]].col(g.column[one.variable])) {
+      if (one.logistic > 0) {
+        const double u = random.uniform();
+        value += one.logistic * std::log(u / (1 - u));
+      }
+      value = static_cast<double>(std::lower_bound(begin, end, value) - begin);
     }
   }
   return out;

@@ -36,11 +36,20 @@ struct PopulationLevel {
   std::vector<DrawnSlope> slopes = {};  // in the order of their covariates' dependence
 };
 
+// What makes categories of an observed variable: the number of thresholds below its value, to which a
+// logistic residual is added first, unless its scale is 0.
+struct DrawnCuts {
+  Index variable;
+  Vector thresholds;  // ascending
+  double logistic = 0;
+};
+
 // One group, level 1 first. A variable is the sum of its parts at the levels where it stands; clusters may
 // lie within those of the next level, or across them.
 struct RowPopulation {
   std::vector<PopulationLevel> levels;
   std::vector<Index> measured;  // the level, from 0, that each observed variable is measured on
+  std::vector<DrawnCuts> cuts = {};
 };
 
 // Samples of any number of levels.

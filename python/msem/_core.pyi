@@ -991,9 +991,10 @@ class Plan:
 _Law = tuple[_Floats, _Floats, _Floats, _Floats, float]
 
 class RowDraws(Draws):
-    """Groups are (levels, measured): the level, from 0, that each observed variable is measured on.
+    """Groups are (levels, measured, cuts): the level, from 0, that each observed variable is measured on.
 
-    A level is (law, variables, of, slopes): the law of its variables (mean, root, polynomial, scale, df), their
+    Cuts are of each ordered variable its number, the thresholds, and the scale of a logistic residual that is added
+    first. A level is (law, variables, of, slopes): the law of its variables (mean, root, polynomial, scale, df), their
     numbers, observed ones first, the cluster of each unit, and of each product of a random slope the slope's number,
     the position of the covariate and the effects on the variables of the level.
     """
@@ -1004,6 +1005,7 @@ class RowDraws(Draws):
             tuple[
                 Sequence[tuple[_Law, Sequence[int], Sequence[int], Sequence[tuple[int, int, _Floats]]]],
                 Sequence[int],
+                Sequence[tuple[int, _Floats, float]],
             ]
         ],
         seed: int,

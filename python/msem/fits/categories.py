@@ -49,6 +49,15 @@ def ordered_of(syntax: ModelSyntax, data: Any, settings: Settings) -> OrderedCol
     return ordered_columns(data, [name for name in names if name not in latent], settings.ordered)
 
 
+def named_thresholds(syntax: ModelSyntax) -> dict[str, int]:
+    """How many thresholds a text that stands by itself gives each variable: up to the last that it names."""
+    found: dict[str, int] = {}
+    for s in syntax.statements:
+        if s.op == "|" and s.rhs[:1] == "t" and s.rhs[1:].isdigit():
+            found[s.lhs] = max(found.get(s.lhs, 0), int(s.rhs[1:]))
+    return found
+
+
 def ordered_options(thresholds: Mapping[str, int] | None, settings: Settings) -> Ordered:
     """What the model has to know of ordered variables."""
     logistic = settings.link == "logit"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.distributions import chisq_pvalues, normal_halfwidth
 from msem.entry import entry
-from msem.errors import ArgumentError, MsemError
+from msem.errors import ArgumentError, MsemError, UnsupportedError
 from msem.fits.checkpoint import PowerFile, stored_seed
 from msem.fits.compiled import CompiledModel, compile, require_labels
 from msem.fits.conditions import Cell, Truth, make_cells, need_rows, truth
@@ -249,6 +249,8 @@ def power(
         If a parameter of the population has no value, its values are no distribution, or the model is not identified.
     DataError
         If a cell has too few clusters, or the file is of another analysis.
+    UnsupportedError
+        If the population has ordered variables.
 
     References
     ----------
@@ -261,6 +263,11 @@ def power(
         raise MsemError(f"alpha is the level of tests, between 0 and 1, such as 0.05, not {alpha!r}")
     compiled = read_model(model, options)
     source = read_population(population)
+    if source.table.ordered.thresholds:
+        raise UnsupportedError(
+            "power() of populations with ordered variables is not available in this version: fit the samples of "
+            'msem.simulate(population, ..., replications=1000) by msem.sem(..., ordered=[...], estimator="WLSMV")'
+        )
     require_labels(compiled.table, source.table.group_labels or None)
     number = require_seed(stored_seed(resume) if seed is None else seed)
     cells = make_cells(source, population, design_grid, distribution, number, rows=need_rows(compiled.table))

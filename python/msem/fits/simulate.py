@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,9 +10,12 @@ from msem.data.frames import ClusteredData
 from msem.data.statistics import Statistics
 from msem.entry import entry
 from msem.errors import ArgumentError, DataError, ModelError, UnsupportedError
-from msem.estimation.estimate import require_maximum, require_no_integral
-from msem.fits.compiled import CompiledModel, compile
+from msem.estimation.estimate import require_converged
+from msem.fits.categories import named_thresholds
+from msem.fits.compiled import CompiledModel, compile, group_names
 from msem.fits.fit import Fit
+from msem.fits.sem import table_of
+from msem.language.syntax import with_constraints
 from msem.model.levels import BETWEEN
 from msem.model.partable import ParameterTable
 from msem.resampling.workers import Origin, require_drawable
@@ -47,7 +51,9 @@ def simulate(
     model : str, CompiledModel or Fit
         A model in lavaan's language with a value for every parameter, as in ``fw =~ 1*y1 + 0.8*y2`` and
         ``fw ~~ 0.5*fw``, or with ``start(0.8)``. Intercepts and covariances that it does not mention are 0, and
-        covariates have mean 0 and variance 1 unless it says otherwise; they are drawn too. Or a fit, whose estimates
+        covariates have mean 0 and variance 1 unless it says otherwise; they are drawn too. Variables with thresholds,
+        ``y1 | -0.5*t1 + 0.5*t2``, are ordered: what they are cut from has variance 1 given the covariates at one level,
+        and residual variance 1 at the lower of two; their categories are 0, 1, ... Or a fit, whose estimates
         are the population, with the moments of its covariates; samples from a fit to crossed classifications have its
         pairs of clusters.
     nclusters : int, pair, or dict of group to one of these
@@ -106,6 +112,8 @@ def simulate(
         clusters = [one for one in designs if isinstance(one, Clusters)]
         if len(clusters) < len(designs):
             raise UnsupportedError('samples of crossed classifications are data: leave out as_="statistics"')
+        if table.ordered.thresholds:
+            raise UnsupportedError('samples of ordered variables are data: leave out as_="statistics"')
         origin = Origin(partial(statistics_draws, population, clusters, shapes, number))
         require_drawable(origin)
         samples = DrawnSamples(population.variables, table.group_labels, origin, range(count), number)
@@ -121,6 +129,7 @@ def simulate(
             number,
             columns,
             column,
+            _categories(population, model),
         )
     return samples[0] if replications is None else samples
 
@@ -148,11 +157,10 @@ def read_population(model: str | CompiledModel | Fit, cluster: Any = None) -> Po
         For anything else.
     """
     if isinstance(model, Fit):
-        require_maximum(model.estimate, "simulations")
-        require_no_integral(model.estimate, "simulations")
+        require_converged(model.estimate, "simulations")
         population = fitted_population(model.table, model.estimate.theta)
     elif isinstance(model, (str, CompiledModel)):
-        population = population_of((_compiled(model, cluster) if isinstance(model, str) else model).table)
+        population = population_of(_table_of_text(model, cluster) if isinstance(model, str) else model.table)
     else:
         raise ArgumentError(
             f"a population is a model text, a compiled model or a fit, not {type(model).__name__}"
@@ -212,10 +220,37 @@ def _fit_clusters(statistics: Statistics) -> Clusters:
     return Clusters(tuple(map(int, sizes)), tuple(tuple(map(int, one)) for one in parents))
 
 
-def _compiled(model: str, cluster: Any) -> CompiledModel:
-    """A text as it is read: where it has three levels its clusters may be crossed."""
-    plain = compile(model)
-    return compile(model, cluster=cluster) if plain.table.nlevels > BETWEEN and cluster is not None else plain
+def _table_of_text(text: str, cluster: Any) -> ParameterTable:
+    """The table of a model that stands by itself.
+
+    Its thresholds say which variables are ordered; where it has three levels its clusters may be crossed.
+    """
+    settings = Settings.read({}, "sem")
+    syntax = with_constraints(text, settings.constraints)
+    counts = named_thresholds(syntax)
+    if not counts:
+        plain = compile(text).table
+        return (
+            compile(text, cluster=cluster).table if plain.nlevels > BETWEEN and cluster is not None else plain
+        )
+    table = table_of(syntax, "sem", settings, group_names(syntax, None, None), counts)
+    if table.nlevels > BETWEEN:
+        raise UnsupportedError(
+            f"{next(iter(counts))!r} has thresholds: models of more than two levels are for continuous variables"
+        )
+    return table
+
+
+def _categories(population: Population, model: Any) -> tuple[Mapping[str, Sequence[Any]], ...]:
+    """Categories of the ordered variables of each group: those of the sample of a fit, or 0, 1, ..."""
+    if not population.table.ordered.thresholds:
+        return ()
+    out = []
+    for group in range(1, population.table.ngroups + 1):
+        known = model.sample.groups[group - 1].statistics.labels if isinstance(model, Fit) else {}
+        cuts = population.cuts(group)
+        out.append({name: known.get(name, range(len(own) + 1)) for name, own in cuts.items()})
+    return tuple(out)
 
 
 def _columns(model: Any, population: Population, cluster: Any, group: str) -> tuple[tuple[str, ...], str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
+from numbers import Real
+from typing import Any, overload
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from msem import _core
 from msem.model.variables import Variables
@@ -32,6 +35,8 @@ class DrawnData(Sequence[pd.DataFrame]):
         Names of the columns with clusters, the highest first.
     group : str
         Name of the column with groups.
+    categories : tuple of mapping of str to sequence
+        Of each group: the ordered variables and their categories, ascending; empty without any.
     """
 
     variables: Variables
@@ -42,6 +47,7 @@ class DrawnData(Sequence[pd.DataFrame]):
     seed: int
     clusters: tuple[str, ...] = ("cluster",)
     group: str = "group"
+    categories: tuple[Mapping[str, Sequence[Any]], ...] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -69,7 +75,17 @@ class DrawnData(Sequence[pd.DataFrame]):
             columns |= {
                 name: values[:, k] if codes is None else values[codes, k] for k, name in enumerate(names)
             }
+        for name, labels in self.categories[group].items() if self.categories else ():
+            columns[name] = _labelled(columns[name], labels)
         return pd.DataFrame(columns)
 
     def __repr__(self) -> str:
         return f"<msem.DrawnData: {len(self)} samples of {', '.join(self.variables.names)}, seed {self.seed}>"
+
+
+def _labelled(numbers: NDArray[np.float64], labels: Sequence[Any]) -> Any:
+    """Categories by their numbers: as they are if they are numbers themselves, or as an ordered categorical."""
+    codes = numbers.astype(np.intp)
+    if all(isinstance(label, Real) for label in labels):
+        return np.asarray(labels)[codes]
+    return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(labels), ordered=True))

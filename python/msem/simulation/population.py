@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -157,6 +157,48 @@ class Population:
         intercepts[block.row[chosen]] = self.values[block.rows[chosen]]
         return LevelArrays(tuple(observed), total @ intercepts, total @ residual @ total.T, len(observed))
 
+    def without_logistic(self, group: int = 1) -> dict[int, LevelArrays]:
+        """The moments without the logistic residuals of ordered variables, which are drawn by themselves."""
+        moments, residual = self.moments(group), self.logistic
+        if not residual:
+            return moments
+        for name in self.cuts(group):
+            level = self.lowest(name)
+            own = moments[level]
+            cov = own.cov.copy()
+            cov[own.at[name], own.at[name]] -= residual
+            moments[level] = replace(own, cov=cov)
+        return moments
+
+    @property
+    def logistic(self) -> float:
+        """Variance of logistic residuals of the ordered variables; 0 of normal ones."""
+        residual = self.table.ordered.residual
+        return 0.0 if residual == 1.0 else residual
+
+    def lowest(self, name: str) -> int:
+        """The lowest level of a variable."""
+        return next(level for level, names in enumerate(self.variables.levels, 1) if name in names)
+
+    def cuts(self, group: int = 1) -> dict[str, Floats]:
+        """Thresholds of the ordered variables of one group, ascending.
+
+        Raises
+        ------
+        ModelError
+            If they do not ascend.
+        """
+        found: dict[str, list[tuple[int, float]]] = {}
+        for row, value in zip(self.table.rows, self.values.tolist(), strict=True):
+            if row.op == "|" and row.group == group:
+                found.setdefault(row.lhs, []).append((int(row.rhs[1:]), value))
+        out = {name: np.array([value for _, value in sorted(own)]) for name, own in found.items()}
+        odd = next((name for name, own in out.items() if not (np.diff(own) > 0).all()), None)
+        if odd is not None:
+            listed = ", ".join(f"{value:g}" for value in out[odd])
+            raise ModelError(f"the thresholds of {odd!r} do not ascend: {listed}")
+        return out
+
     def truth(self) -> dict[tuple[str, str, str, int, int], float]:
         """Value of every row by lhs, op, rhs, level and group."""
         pairs = zip(self.table.rows, self.values.tolist(), strict=True)
@@ -194,7 +236,7 @@ def population_of(table: ParameterTable) -> Population:
     """
     shared = _starts(table)
     modelled = _modelled(table)
-    values = np.array([_value(row, shared, modelled) for row in table.rows])
+    values = np.array([_value(row, shared, modelled, table.ordered.thresholds) for row in table.rows])
     missing = [n for n, value in zip(table.by_name.shown, values, strict=True) if np.isnan(value)]
     if missing:
         listed = ", ".join(missing[:MOST]) + (
@@ -230,7 +272,12 @@ def _modelled(table: ParameterTable) -> set[tuple[str, int, int]]:
     return out
 
 
-def _value(row: Parameter, shared: Mapping[int, float], modelled: set[tuple[str, int, int]]) -> float:
+def _value(
+    row: Parameter,
+    shared: Mapping[int, float],
+    modelled: set[tuple[str, int, int]],
+    ordered: Container[str] = (),
+) -> float:
     if not row.free and row.value == row.value:
         return row.value
     if row.free in shared:
@@ -238,6 +285,8 @@ def _value(row: Parameter, shared: Mapping[int, float], modelled: set[tuple[str,
     if row.user and not row.exo:
         return np.nan
     if row.op == "~~" and row.lhs == row.rhs:
+        if row.free == 0 and row.lhs in ordered:
+            return 1.0  # what a variance of 1 leaves; the value is not used
         return np.nan if (row.lhs, row.level, row.group) in modelled else 1.0
     return 0.0 if row.op in ("~~", "~1") else np.nan
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -73,7 +74,7 @@ def statistics_draws(
 def row_draws(
     population: Population, designs: Sequence[Design], shapes: Mapping[int, Shape], seed: int
 ) -> _core.RowDraws:
-    """Samples unit by unit, of any number of levels.
+    """Samples unit by unit, of any number of levels; of ordered variables the numbers of the categories.
 
     Raises
     ------
@@ -85,9 +86,10 @@ def row_draws(
     variables = population.variables
     known = {name: k for k, name in enumerate(variables.names)}
     measured = [level for level, own in enumerate(variables.measured) for _ in own]
+    scale = math.sqrt(3 * population.logistic) / math.pi
     groups = []
     for group, design in enumerate(designs, 1):
-        moments, products = population.moments(group), population.slopes(group)
+        moments, products = population.without_logistic(group), population.slopes(group)
         numbers = dict(known)
         for names in (one.names for one in moments.values()):
             for name in names:
@@ -102,5 +104,7 @@ def row_draws(
             )
             for level, of in enumerate((units, *design.codes), 1)
         ]
-        groups.append((levels, measured))
+        groups.append(
+            (levels, measured, [(known[name], own, scale) for name, own in population.cuts(group).items()])
+        )
     return _core.RowDraws(groups, seed)
