@@ -5,6 +5,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "after/conditional.hpp"
 #include "base/threads.hpp"
 
 namespace msem {
@@ -12,9 +13,8 @@ namespace msem {
 namespace {
 
 constexpr int kHalvings = 4;
-constexpr double kGain = 1e-9;       // in -2 log L: a step that promises less is the last
-constexpr double kSingular = 1e-12;  // squared pivot in correlation metric
-constexpr Index kTogether = 64;      // clusters of a kind that one piece of work takes
+constexpr double kGain = 1e-9;   // in -2 log L: a step that promises less is the last
+constexpr Index kTogether = 64;  // clusters of a kind that one piece of work takes
 
 // Some clusters of a kind, which share what they are solved with.
 struct Task {
@@ -33,9 +33,9 @@ std::vector<Task> tasks_of(const std::vector<Index>& order, const std::vector<In
 }
 
 // The likelihood of all clusters but one.
-class Others {
+class OtherClusters {
  public:
-  Others(const Objective& whole, const Objective& cluster) : whole_(whole), cluster_(cluster) {}
+  OtherClusters(const Objective& whole, const Objective& cluster) : whole_(whole), cluster_(cluster) {}
   Evaluation at(const Vector& theta) const {
     Evaluation out = whole_.evaluate(theta);
     const Evaluation own = cluster_.evaluate(theta);
@@ -53,7 +53,7 @@ class Others {
 
 // Steps along -solver * slope in the directions that are free, each halved until it descends; false if the
 // first finds nothing lower.
-bool descend(const Others& others, const Directions& free, const Matrix& solver, Vector& theta,
+bool descend(const OtherClusters& others, const Directions& free, const Matrix& solver, Vector& theta,
              int corrections) {
   Evaluation now = others.at(theta);
   const Vector start = theta;

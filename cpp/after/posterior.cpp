@@ -129,12 +129,12 @@ Matrix latent_cov(const Matrix& information) {
 // ---- unit level ------------------------------------------------------------------------------------------
 
 // Coefficients of a unit's x and of the sum of x over its cluster, and the covariance that goes with them.
-struct UnitMap {
+struct CompleteUnitMap {
   Matrix unit, sum, cov;
 };
 
 template <class Visit>
-void for_each_unit(const GroupMoments& m, const Effects& effects, const std::vector<UnitMap>& maps,
+void for_each_unit(const GroupMoments& m, const Effects& effects, const std::vector<CompleteUnitMap>& maps,
                    const std::vector<Index>& size_index, const ClusteredRows& rows,
                    const ClusterArrays& clusters, Visit visit) {
   const Vector mean = observed_mean(m);
@@ -165,7 +165,7 @@ Scores map_units(const GroupMoments& m, const Effects& effects, const ClusteredR
   const Index d = centre.size();
   Scores out{RowMatrix(rows.nrows, d), Matrix(d * d, static_cast<Index>(sizes.distinct.size())),
              std::vector<Index>(rows.nrows)};
-  std::vector<UnitMap> maps;
+  std::vector<CompleteUnitMap> maps;
   for (const double n : sizes.distinct) {
     maps.push_back(map(n));
     slice(out.cov, static_cast<Index>(maps.size()) - 1, d, d) = maps.back().cov;
@@ -179,14 +179,14 @@ Scores map_units(const GroupMoments& m, const Effects& effects, const ClusteredR
 
 // A unit's x less what the others of its cluster predict: (I + C Q) x - C Q s with Q = Q_(n-1), and the
 // covariance C - (n - 1) C Q C of the between parts given the others.
-struct Others {
+struct OtherUnits {
   Matrix cq, cov;
 
-  Others(const UnitEvidence& evidence, const Matrix& effects, double n)
+  OtherUnits(const UnitEvidence& evidence, const Matrix& effects, double n)
       : cq(product(effects, evidence.resolvent(n - 1))), cov(effects) {
     add_product(cov, 1 - n, cq, effects);
   }
-  UnitMap map(const Matrix& left) const {
+  CompleteUnitMap map(const Matrix& left) const {
     const Matrix predicted = product(left, cq);
     return {left + predicted, -predicted, {}};
   }
@@ -260,7 +260,7 @@ Scores unit_posterior(const GroupMoments& m, const ClusteredRows& rows, const Cl
   const Matrix left = m.cov_w.bottomRightCorner(latent, latent) - product(factor, joint);
   return map_units(m, effects, rows, clusters, [&](double n) {
     const Matrix cq = product(effects.cov, evidence.resolvent(n));
-    UnitMap out{factor, -product(factor, cq), left};
+    CompleteUnitMap out{factor, -product(factor, cq), left};
     out.cov += outer_sandwich(factor, effects.cov - n * product(cq, effects.cov));
     symmetrise(out.cov);
     return out;
@@ -276,13 +276,13 @@ Scores unit_bartlett(const GroupMoments& m, const Measurement& measurement, cons
   const Effects effects(between_observed(m), m.p, m.nboth, m.q);
   const UnitEvidence evidence(m.cov_w.topLeftCorner(m.p, m.p), effects.cov);
   return map_units(m, effects, rows, clusters, [&](double n) {
-    const Others others(evidence, effects.cov, n);
+    const OtherUnits others(evidence, effects.cov, n);
     Cholesky chol;
     if (!chol.compute(measurement.residual + others.cov))
       throw std::domain_error("the residual covariance matrix is not positive definite");
     const Matrix weighted = chol.solve(measurement.loadings).transpose();
     const Matrix cov = latent_cov(product(weighted, measurement.loadings));
-    UnitMap out = others.map(product(cov, weighted));
+    CompleteUnitMap out = others.map(product(cov, weighted));
     out.cov = cov;
     return out;
   });
@@ -327,9 +327,9 @@ UnitDistances unit_distances(const GroupMoments& m, const Covariates& covariates
   const Matrix within = m.cov_w.topLeftCorner(m.p, m.p);
   const UnitEvidence evidence(within, effects.cov);
   const Sizes sizes(clusters.sizes);
-  std::vector<UnitMap> maps;
+  std::vector<CompleteUnitMap> maps;
   for (const double n : sizes.distinct) {
-    const Others others(evidence, effects.cov, n);
+    const OtherUnits others(evidence, effects.cov, n);
     maps.push_back(others.map(conditional_whitener(within + others.cov, covariates.unit)));
   }
   const Index df = m.p - static_cast<Index>(covariates.unit.size());

@@ -6,6 +6,7 @@
 #include <Eigen/Core>
 #include <Eigen/QR>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 namespace msem {
@@ -20,6 +21,8 @@ using ConstVectorRef = Eigen::Ref<const Vector>;
 bool compiled_for_avx2();
 
 constexpr double kLog2Pi = 1.8378770664093454835606594728112;
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // Products of plain matrices. Each different expression of Eigen costs a second and a half of compilation,
 // these are compiled once. What is returned is new; an `out` has its shape already and overlaps with no

@@ -7,9 +7,25 @@
 
 namespace msem {
 
-constexpr std::ptrdiff_t kLane = 4;  // doubles in a register
+constexpr std::ptrdiff_t kLane = 4;   // doubles in a register
+constexpr std::ptrdiff_t kSmall = 8;  // rows, below which a product of matrices does not pay
 
 inline std::ptrdiff_t whole_lanes(std::ptrdiff_t p) { return (p + kLane - 1) / kLane * kLane; }
+
+// Add the products of a block's rows with each other to the lower triangle of `sum`.
+template <class Block>
+void add_products(const Block& block, Eigen::MatrixXd& sum) {
+  if (block.cols() >= kSmall && sum.size() > 0) {
+    sum.selfadjointView<Eigen::Lower>().rankUpdate(block);
+    return;
+  }
+  for (Eigen::Index r = 0; r < block.cols(); ++r) {
+    const double* x = block.data() + r * block.outerStride();
+    for (Eigen::Index b = 0; b < block.rows(); ++b) {
+      for (Eigen::Index a = b; a < block.rows(); ++a) sum(a, b) += x[a] * x[b];
+    }
+  }
+}
 
 // Add the products of `count` rows of `width` doubles, a multiple of kLane, to the lower triangle of `sum`.
 // Each block is summed by itself first, which keeps rounding errors from adding up.

@@ -11,27 +11,29 @@ namespace msem {
 
 namespace {
 
-void require(bool fits) {
+void require_crossed(bool fits) {
   if (!fits) throw std::invalid_argument("statistics of crossed classifications have inconsistent shapes");
 }
 
-void require_levels(const std::vector<std::vector<Index>>& levels, const std::vector<Index>& measured) {
+void require_crossed_levels(const std::vector<std::vector<Index>>& levels,
+                            const std::vector<Index>& measured) {
   const Index n = static_cast<Index>(measured.size());
-  require(levels.size() == 3 && std::is_sorted(measured.begin(), measured.end()));
+  require_crossed(levels.size() == 3 && std::is_sorted(measured.begin(), measured.end()));
   for (Index l = 0; l < 3; ++l) {
-    for (const Index v : levels[l]) require(v >= 0 && v < n && (measured[v] == l || measured[v] == 0));
+    for (const Index v : levels[l])
+      require_crossed(v >= 0 && v < n && (measured[v] == l || measured[v] == 0));
   }
   for (Index v = 0; v < n; ++v) {
-    require(measured[v] >= 0 && measured[v] < 3);
+    require_crossed(measured[v] >= 0 && measured[v] < 3);
     const std::vector<Index>& own = levels[measured[v]];
-    require(std::find(own.begin(), own.end(), v) != own.end());
+    require_crossed(std::find(own.begin(), own.end(), v) != own.end());
   }
 }
 
-// Cells that are put together from others, in order.
-class Cells {
+// CombinedCells that are put together from others, in order.
+class CombinedCells {
  public:
-  explicit Cells(Index p) : p_(p) {}
+  explicit CombinedCells(Index p) : p_(p) {}
 
   void add(Index first, Index second, Index pattern, double count, ConstVectorRef sums) {
     const auto [at, fresh] =
@@ -110,12 +112,12 @@ std::vector<Index> CrossedData::on(Index level) const {
 CrossedData crossed_data(std::vector<std::vector<Index>> levels, std::vector<Index> measured,
                          const Matrix& units, const std::array<std::vector<Index>, 2>& of,
                          const std::array<Matrix, 2>& values) {
-  require_levels(levels, measured);
+  require_crossed_levels(levels, measured);
   CrossedData out;
   out.levels = std::move(levels);
   out.measured = std::move(measured);
   const Index n = units.rows(), p = units.cols();
-  require(n > 0 && p == static_cast<Index>(out.on(0).size()));
+  require_crossed(n > 0 && p == static_cast<Index>(out.on(0).size()));
   out.units = static_cast<double>(n);
   out.origin.setZero(out.nvariables());
   for (Index v = 0; v < p; ++v) {
@@ -130,8 +132,8 @@ CrossedData crossed_data(std::vector<std::vector<Index>> levels, std::vector<Ind
   Index at = p;
   for (int c = 0; c < 2; ++c) {
     const Index q = values[c].cols(), count = values[c].rows();
-    require(static_cast<Index>(of[c].size()) == n && q == static_cast<Index>(out.on(c + 1).size()) &&
-            count > 0);
+    require_crossed(static_cast<Index>(of[c].size()) == n && q == static_cast<Index>(out.on(c + 1).size()) &&
+                    count > 0);
     Classification& own = out.classifications[c];
     own.values = values[c].transpose();
     for (Index v = 0; v < q; ++v, ++at) {
@@ -140,7 +142,7 @@ CrossedData crossed_data(std::vector<std::vector<Index>> levels, std::vector<Ind
     }
     own.sizes.setZero(count);
   }
-  Cells cells(p);
+  CombinedCells cells(p);
   std::map<std::vector<Index>, Index> known;
   std::vector<Index> observed, before;
   Vector row(p);
@@ -150,7 +152,7 @@ CrossedData crossed_data(std::vector<std::vector<Index>> levels, std::vector<Ind
     for (int c = 0; c < 2; ++c) {
       Classification& own = out.classifications[c];
       const Index k = of[c][i];
-      require(k >= 0 && k < own.count());
+      require_crossed(k >= 0 && k < own.count());
       own.sizes[k] += 1;
     }
     observed.clear();
@@ -171,7 +173,7 @@ CrossedData crossed_data(std::vector<std::vector<Index>> levels, std::vector<Ind
     }
     cells.add(of[0][i], of[1][i], number, 1, row);
   }
-  require(out.classifications[0].sizes.minCoeff() > 0 && out.classifications[1].sizes.minCoeff() > 0);
+  require_crossed(out.classifications[0].sizes.minCoeff() > 0 && out.classifications[1].sizes.minCoeff() > 0);
   cells.write(out);
   return out;
 }
@@ -187,7 +189,7 @@ CrossedData restrict_crossed(const CrossedData& data, const std::vector<Index>& 
     for (Index l = level + 1; l < 3; ++l) ++before[l];
   }
   for (const Index v : variables) {
-    require(v >= 0 && v < data.nvariables());
+    require_crossed(v >= 0 && v < data.nvariables());
     const Index level = data.measured[v];
     out.measured.push_back(level);
     own[level].push_back(v - before[level]);
@@ -207,7 +209,7 @@ CrossedData restrict_crossed(const CrossedData& data, const std::vector<Index>& 
     kept.units += one.units;
     kept.products += select(one.products, own[0], own[0]);
   }
-  Cells cells(p);
+  CombinedCells cells(p);
   const Matrix sums = select_rows(data.sums, own[0]);
   for (std::size_t c = 0; c < data.first.size(); ++c) {
     const Index k = static_cast<Index>(c);
@@ -217,7 +219,7 @@ CrossedData restrict_crossed(const CrossedData& data, const std::vector<Index>& 
   cells.write(out);
   for (int c = 0; c < 2; ++c)
     out.classifications[c].values = select_rows(data.classifications[c].values, own[c + 1]);
-  require_levels(levels, out.measured);
+  require_crossed_levels(levels, out.measured);
   out.levels = std::move(levels);
   return out;
 }

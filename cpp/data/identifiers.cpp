@@ -11,9 +11,9 @@ namespace {
 
 using std::ptrdiff_t;
 
-constexpr ptrdiff_t kBlock = 1024;
+constexpr ptrdiff_t kIdBlock = 1024;
 constexpr std::uint64_t kSmallTable = 1U << 22;  // ids: sixteen megabytes
-constexpr ptrdiff_t kAhead = 64;                 // ids whose places are asked for before they are needed
+constexpr ptrdiff_t kIdsAhead = 64;              // ids whose places are asked for before they are needed
 
 std::uint64_t mixed(std::int64_t id) {  // the finaliser of SplitMix64
   auto x = static_cast<std::uint64_t>(id);
@@ -25,9 +25,9 @@ std::uint64_t mixed(std::int64_t id) {  // the finaliser of SplitMix64
 // Call visit(first row, number of rows, their ids) for one block after the other, until it says false.
 template <class Visit>
 void for_each_id_block(const TypedColumn& column, ptrdiff_t first, ptrdiff_t last, Visit visit) {
-  std::int64_t buffer[kBlock];
-  for (ptrdiff_t start = first; start < last; start += kBlock) {
-    const ptrdiff_t length = std::min(kBlock, last - start);
+  std::int64_t buffer[kIdBlock];
+  for (ptrdiff_t start = first; start < last; start += kIdBlock) {
+    const ptrdiff_t length = std::min(kIdBlock, last - start);
     for_each_value<std::int64_t>(column, start, length,
                                  [&](ptrdiff_t i, std::int64_t id) { buffer[i] = id; });
     if (!visit(start, length, buffer)) return;
@@ -82,7 +82,8 @@ void Identifiers::number_any(const TypedColumn& column, ptrdiff_t first, ptrdiff
   const bool direct = !direct_.empty();
   for_each_id_block(column, first, count, [&](ptrdiff_t start, ptrdiff_t length, const std::int64_t* ids) {
     for (ptrdiff_t i = 0; i < length; ++i) {
-      if (direct && i + kAhead < length) ask_for(&direct_[static_cast<std::size_t>(ids[i + kAhead] - low_)]);
+      if (direct && i + kIdsAhead < length)
+        ask_for(&direct_[static_cast<std::size_t>(ids[i + kIdsAhead] - low_)]);
       const bool same = i > 0 && ids[i] == ids[i - 1];
       codes[start + i] = same ? codes[start + i - 1] : direct ? code_direct(ids[i]) : code_hashed(ids[i]);
     }

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "base/threads.hpp"
+#include "data/block_products.hpp"
 
 namespace msem {
 namespace {
@@ -15,12 +16,11 @@ namespace {
 using std::ptrdiff_t;
 using Row = std::uint32_t;
 
-constexpr ptrdiff_t kBlock = 256;          // rows handled at a time, see statistics.cpp
-constexpr ptrdiff_t kPiece = 1 << 16;      // rows in a piece of work
-constexpr ptrdiff_t kPieces = 16;          // with sums of their own, at most
-constexpr ptrdiff_t kPieceSums = 1 << 18;  // doubles in all of them, at most
-constexpr double kRounding = 1e-12;        // of a sum of weights
-constexpr ptrdiff_t kSmallCell = 8;        // rows, below which a product of matrices does not pay
+constexpr ptrdiff_t kCellBlock = 256;        // rows handled at a time, see statistics.cpp
+constexpr ptrdiff_t kPieceOfRows = 1 << 16;  // rows in a piece of work
+constexpr ptrdiff_t kPiecesOfRows = 16;      // with sums of their own, at most
+constexpr ptrdiff_t kPieceSums = 1 << 18;    // doubles in all of them, at most
+constexpr double kRounding = 1e-12;          // of a sum of weights
 
 // A point inside the data: the mean of about a thousand observed values, from all parts of the rows if they
 // are there.
@@ -50,9 +50,9 @@ void require_codes(const ClusteredRows& rows) {
 void number_rows(const std::vector<Column>& columns, ptrdiff_t first, ptrdiff_t last, PatternNumbers& numbers,
                  std::int32_t* out) {
   const Index words = PatternNumbers::words(static_cast<Index>(columns.size()));
-  std::vector<std::uint64_t> keys(words * kBlock);
-  for (ptrdiff_t start = first; start < last; start += kBlock) {
-    const ptrdiff_t length = std::min(kBlock, last - start);
+  std::vector<std::uint64_t> keys(words * kCellBlock);
+  for (ptrdiff_t start = first; start < last; start += kCellBlock) {
+    const ptrdiff_t length = std::min(kCellBlock, last - start);
     std::fill(keys.begin(), keys.end(), 0);
     for (Index k = 0; k < static_cast<Index>(columns.size()); ++k) {
       const Column& x = columns[k];
@@ -69,12 +69,12 @@ void number_rows(const std::vector<Column>& columns, ptrdiff_t first, ptrdiff_t 
 
 RowPatterns row_patterns(const std::vector<Column>& columns, ptrdiff_t nrows) {
   const Index variables = static_cast<Index>(columns.size());
-  const ptrdiff_t pieces = (nrows + kPiece - 1) / kPiece;
+  const ptrdiff_t pieces = (nrows + kPieceOfRows - 1) / kPieceOfRows;
   RowPatterns out{{}, std::vector<std::int32_t>(nrows)};
   std::vector<PatternNumbers> own(pieces, PatternNumbers(variables));
-  const auto end = [&](ptrdiff_t i) { return std::min(nrows, (i + 1) * kPiece); };
+  const auto end = [&](ptrdiff_t i) { return std::min(nrows, (i + 1) * kPieceOfRows); };
   in_threads(pieces, 0,
-             [&](ptrdiff_t i) { number_rows(columns, i * kPiece, end(i), own[i], out.of_row.data()); });
+             [&](ptrdiff_t i) { number_rows(columns, i * kPieceOfRows, end(i), own[i], out.of_row.data()); });
   PatternNumbers all(variables);
   std::vector<std::vector<Index>> number(pieces);  // of the patterns of each piece
   for (ptrdiff_t i = 0; i < pieces; ++i) {
@@ -86,7 +86,7 @@ RowPatterns row_patterns(const std::vector<Column>& columns, ptrdiff_t nrows) {
     for (Index& rank : order.rank) rank = rank < static_cast<Index>(order.patterns.size()) ? rank : -1;
   }
   for (ptrdiff_t i = 0; i < pieces; ++i) {
-    for (ptrdiff_t r = i * kPiece; r < end(i); ++r)
+    for (ptrdiff_t r = i * kPieceOfRows; r < end(i); ++r)
       out.of_row[r] = static_cast<std::int32_t>(order.rank[number[i][out.of_row[r]]]);
   }
   out.patterns = std::move(order.patterns);
@@ -146,7 +146,7 @@ CellRows find_cells(const ClusteredRows& rows, const std::vector<std::int32_t>& 
 class CellValues {
  public:
   CellValues(const ClusteredRows& rows, const CellRows& cells, const IncompleteData& data)
-      : rows_(rows), cells_(cells), data_(data), buffer_(data.p, kBlock), sum_(data.p) {}
+      : rows_(rows), cells_(cells), data_(data), buffer_(data.p, kCellBlock), sum_(data.p) {}
 
   // Number of the rows, counted by their weights. A sum of weights that is a whole number but for rounding is
   // that number, so that cells of one size stay cells of one size.
@@ -192,8 +192,8 @@ class CellValues {
  private:
   template <class Visit>
   void for_each_block(Index cell, const Pattern& seen, Visit visit) {
-    for (ptrdiff_t at = cells_.start[cell], end = cells_.start[cell + 1]; at < end; at += kBlock) {
-      const ptrdiff_t length = std::min(kBlock, end - at);
+    for (ptrdiff_t at = cells_.start[cell], end = cells_.start[cell + 1]; at < end; at += kCellBlock) {
+      const ptrdiff_t length = std::min(kCellBlock, end - at);
       const Row* row = cells_.rows.data() + at;
       for (std::size_t a = 0; a < seen.size(); ++a) {
         const Column& x = rows_.unit[seen[a]];
@@ -211,21 +211,6 @@ class CellValues {
   Vector sum_;
 };
 
-// Add the products of a block's rows with each other to the lower triangle of `sum`.
-template <class Block>
-void add_products(const Block& block, Matrix& sum) {
-  if (block.cols() >= kSmallCell) {
-    sum.selfadjointView<Eigen::Lower>().rankUpdate(block);
-    return;
-  }
-  for (Index r = 0; r < block.cols(); ++r) {
-    const double* x = block.data() + r * block.outerStride();
-    for (Index b = 0; b < block.rows(); ++b) {
-      for (Index a = b; a < block.rows(); ++a) sum(a, b) += x[a] * x[b];
-    }
-  }
-}
-
 std::vector<Matrix> zeros_of(const std::vector<Pattern>& patterns) {
   std::vector<Matrix> out;
   for (const Pattern& seen : patterns) out.push_back(Matrix::Zero(seen.size(), seen.size()));
@@ -236,8 +221,8 @@ std::vector<Matrix> zeros_of(const std::vector<Pattern>& patterns) {
 ptrdiff_t pieces_of(const CellRows& cells, const std::vector<Pattern>& patterns) {
   ptrdiff_t sums = 1;
   for (const Pattern& seen : patterns) sums += static_cast<ptrdiff_t>(seen.size() * seen.size());
-  const ptrdiff_t rows = static_cast<ptrdiff_t>(cells.rows.size()) / kPiece;
-  return std::max<ptrdiff_t>(1, std::min({kPieces, rows, kPieceSums / sums}));
+  const ptrdiff_t rows = static_cast<ptrdiff_t>(cells.rows.size()) / kPieceOfRows;
+  return std::max<ptrdiff_t>(1, std::min({kPiecesOfRows, rows, kPieceSums / sums}));
 }
 
 // The weight of the cluster of every cell.
@@ -379,7 +364,7 @@ Matrix cell_products(const ClusteredRows& rows, const IncompleteData& data) {
   }
   if (!same) throw std::invalid_argument("rows are not those of the statistics");
   Matrix out = Matrix::Zero(p * (p + 1) / 2, data.ncells());
-  const ptrdiff_t pieces = std::max<ptrdiff_t>(1, static_cast<ptrdiff_t>(cells.rows.size()) / kPiece);
+  const ptrdiff_t pieces = std::max<ptrdiff_t>(1, static_cast<ptrdiff_t>(cells.rows.size()) / kPieceOfRows);
   if (data.ncells() == 0) return out;
   in_threads(pieces, 0, [&](ptrdiff_t i) {
     CellValues values(rows, cells, data);

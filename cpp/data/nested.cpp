@@ -16,21 +16,21 @@ Index count_of(const std::vector<Index>& parent) {
   return out;
 }
 
-void require(bool fits) {
+void require_nested(bool fits) {
   if (!fits) throw std::invalid_argument("statistics of nested clusters have inconsistent shapes");
 }
 
 void require_levels(const std::vector<std::vector<Index>>& levels, const std::vector<Index>& measured) {
   const Index n = static_cast<Index>(measured.size()), depth = static_cast<Index>(levels.size());
-  require(depth > 1 && std::is_sorted(measured.begin(), measured.end()));
+  require_nested(depth > 1 && std::is_sorted(measured.begin(), measured.end()));
   std::vector<bool> seen(n, false);
   for (Index l = 0; l < depth; ++l) {
     for (const Index v : levels[l]) {
-      require(v >= 0 && v < n && measured[v] >= 0 && measured[v] <= l);
+      require_nested(v >= 0 && v < n && measured[v] >= 0 && measured[v] <= l);
       if (measured[v] == l) seen[v] = true;
     }
   }
-  require(std::find(seen.begin(), seen.end(), false) == seen.end());
+  require_nested(std::find(seen.begin(), seen.end(), false) == seen.end());
 }
 
 // Cells of the lowest clusters, or rows of them, whatever they were made of.
@@ -55,7 +55,7 @@ Pattern everything(Index n) {
 void add_level(NestedData& out, Index level, const RowMatrix& values) {
   const Index q = values.cols(), J = values.rows();
   const std::vector<Index> own = out.on(level);
-  require(static_cast<Index>(own.size()) == q);
+  require_nested(static_cast<Index>(own.size()) == q);
   Matrix found = Matrix::Zero(q, J);
   PatternNumbers numbers(q);
   std::vector<Index> number(J);
@@ -90,9 +90,9 @@ NestedData assembled(NestedFrame frame, Cells cells) {
   const Index depth = static_cast<Index>(frame.levels.size()), n = static_cast<Index>(frame.measured.size());
   const Index p = static_cast<Index>(std::count(frame.measured.begin(), frame.measured.end(), Index{0}));
   const Index J = cells.sizes.size();
-  require(J > 0 && static_cast<Index>(frame.values.size()) == depth - 1 &&
-          static_cast<Index>(frame.parent.size()) == depth - 2 && cells.values.rows() == p &&
-          cells.products.cols() == p * (p + 1) / 2);
+  require_nested(J > 0 && static_cast<Index>(frame.values.size()) == depth - 1 &&
+                 static_cast<Index>(frame.parent.size()) == depth - 2 && cells.values.rows() == p &&
+                 cells.products.cols() == p * (p + 1) / 2);
   NestedData out;
   out.levels = std::move(frame.levels);
   out.measured = std::move(frame.measured);
@@ -112,11 +112,11 @@ NestedData assembled(NestedFrame frame, Cells cells) {
   Index below = J;
   for (Index l = 1; l < depth; ++l) {
     const RowMatrix& values = frame.values[l - 1];
-    require(values.rows() == below);
+    require_nested(values.rows() == below);
     add_level(out, l, values);
     if (l + 1 == depth) break;
     std::vector<Index>& of = frame.parent[l - 1];
-    require(static_cast<Index>(of.size()) == below && *std::min_element(of.begin(), of.end()) >= 0);
+    require_nested(static_cast<Index>(of.size()) == below && *std::min_element(of.begin(), of.end()) >= 0);
     for (Index& k : top) k = of[k];
     below = count_of(of);
     out.parent.push_back(std::move(of));
@@ -171,7 +171,7 @@ std::vector<Index> NestedData::on(Index level) const {
 
 NestedData nested_data(NestedFrame frame, const Vector& sizes, const Matrix& means, const Matrix& products) {
   const Index J = sizes.size(), p = means.cols();
-  require(means.rows() == J && products.rows() == J);
+  require_nested(means.rows() == J && products.rows() == J);
   Cells cells;
   cells.sizes = cells.multiple = sizes;
   cells.origin = apply_transposed(means, sizes) / sizes.sum();
@@ -190,7 +190,7 @@ NestedData nested_data(NestedFrame frame, const Vector& sizes, const Matrix& mea
 NestedData nested_data(NestedFrame frame, const IncompleteData& data, const Matrix& products) {
   Cells cells;
   const Index J = data.nclusters();
-  require(products.cols() == data.ncells());
+  require_nested(products.cols() == data.ncells());
   cells.origin = data.origin.head(data.p);
   cells.values = data.cell_means;
   cells.patterns = data.unit_patterns;
@@ -214,7 +214,7 @@ NestedData nested_data(NestedFrame frame, const ReducedData& data, const Matrix&
                        const std::vector<Index>& place) {
   Cells cells;
   const Index J = data.nclusters(), p = data.nvalues();
-  require(products.rows() == data.ncells() && static_cast<Index>(place.size()) == p);
+  require_nested(products.rows() == data.ncells() && static_cast<Index>(place.size()) == p);
   std::vector<Index> order(p);  // of each variable, its place among the values
   for (Index i = 0; i < p; ++i) order[place[i]] = i;
   cells.origin = select(Vector(data.origin.head(p)), order);
@@ -259,19 +259,19 @@ NestedData nested_data(NestedFrame frame, const ReducedData& data, const Matrix&
 NestedData with_slopes(const NestedData& data, std::vector<NestedSlope> slopes,
                        const std::vector<Matrix>& designs, const std::vector<Index>& given) {
   NestedData out = data;
-  require(static_cast<Index>(designs.size()) + 1 == data.nlevels());
+  require_nested(static_cast<Index>(designs.size()) + 1 == data.nlevels());
   for (Index l = 1; l < data.nlevels(); ++l) {
     const Matrix& own = designs[l - 1];
     out.design[l] = Matrix();
     if (own.rows() == 0) continue;
-    require(own.cols() == data.values[l].cols());
+    require_nested(own.cols() == data.values[l].cols());
     out.design[l] = Matrix::Ones(own.rows() + 1, own.cols());
     out.design[l].bottomRows(own.rows()) = own;
   }
   for (const NestedSlope& slope : slopes) {
-    require(slope.level >= 0 && slope.level + 1 < data.nlevels() && slope.covariate > 0 &&
-            slope.covariate < out.design[slope.level].rows());
-    for (const Index l : slope.at) require(l > slope.level && l < data.nlevels());
+    require_nested(slope.level >= 0 && slope.level + 1 < data.nlevels() && slope.covariate > 0 &&
+                   slope.covariate < out.design[slope.level].rows());
+    for (const Index l : slope.at) require_nested(l > slope.level && l < data.nlevels());
   }
   out.slopes = std::move(slopes);
   out.given.assign(data.nvariables(), false);
@@ -363,7 +363,7 @@ NestedData restrict_nested(const NestedData& data, const std::vector<Index>& var
   out.given.clear();
   out.slopes.clear();
   for (const Index v : variables) {
-    require(v >= 0 && v < data.nvariables());
+    require_nested(v >= 0 && v < data.nvariables());
     out.measured.push_back(data.measured[v]);
     out.given.push_back(data.given[v]);
   }

@@ -9,7 +9,7 @@ namespace msem {
 
 namespace {
 
-constexpr double kRounding = 1e-8;  // a negative eigenvalue that is none, in the metric of correlations
+constexpr double kRoundingOfZero = 1e-8;  // a negative eigenvalue that is none, in the metric of correlations
 
 // R with R R' = a.
 Matrix root_of(const Matrix& a) {
@@ -17,7 +17,7 @@ Matrix root_of(const Matrix& a) {
   for (double& x : sd) x = x > 0 ? x : 1.0;
   const SymmetricEigen eigen(scale_both(sd.cwiseInverse(), a));
   const double least = eigen.values.size() ? eigen.values[0] : 0;
-  if (!eigen.converged || least < -kRounding)
+  if (!eigen.converged || least < -kRoundingOfZero)
     throw std::domain_error("the moments are not those of a distribution");
   return scale_rows(sd, scale_cols(eigen.vectors, eigen.values.cwiseMax(0).cwiseSqrt()));
 }

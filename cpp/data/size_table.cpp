@@ -11,7 +11,7 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 using std::ptrdiff_t;
 
-constexpr ptrdiff_t kBlock = 256;
+constexpr ptrdiff_t kSizeBlock = 256;
 
 Eigen::Map<const VectorXd> mean_of(const RunningClusters& clusters, std::int64_t code) {
   return Eigen::Map<const VectorXd>(&clusters.mean[code * clusters.width], clusters.width);
@@ -28,9 +28,9 @@ Spread spread_of(const RunningClusters& clusters, const std::int64_t* first, con
   Spread out{VectorXd::Zero(width), MatrixXd::Zero(width, width)};
   for (const std::int64_t* j = first; j != last; ++j) out.mean += mean_of(clusters, *j);
   out.mean /= static_cast<double>(last - first);
-  MatrixXd buffer(width, std::min<ptrdiff_t>(kBlock, last - first));
+  MatrixXd buffer(width, std::min<ptrdiff_t>(kSizeBlock, last - first));
   for (const std::int64_t* start = first; start != last;) {
-    const ptrdiff_t length = std::min<ptrdiff_t>(kBlock, last - start);
+    const ptrdiff_t length = std::min<ptrdiff_t>(kSizeBlock, last - start);
     for (ptrdiff_t r = 0; r < length; ++r) buffer.col(r) = mean_of(clusters, start[r]) - out.mean;
     add_block_products(buffer.data(), length, width, out.scatter);
     start += length;

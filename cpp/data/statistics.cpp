@@ -7,6 +7,7 @@
 
 #include "base/linalg.hpp"
 #include "data/accumulate.hpp"
+#include "data/block_products.hpp"
 
 namespace msem {
 namespace {
@@ -16,7 +17,7 @@ using Eigen::VectorXd;
 using std::ptrdiff_t;
 
 // Rows handled at a time: the buffer stays in cache, and block sums keep rounding errors from adding up.
-constexpr ptrdiff_t kBlock = 256;
+constexpr ptrdiff_t kRowBlock = 256;
 
 // A point inside the data: the mean of about a thousand rows spread over all of them.
 VectorXd origin_of(const std::vector<Column>& columns, ptrdiff_t nrows) {
@@ -35,21 +36,15 @@ VectorXd origin_of(const std::vector<Column>& columns, ptrdiff_t nrows) {
 template <class Visit>
 void for_each_block(const std::vector<Column>& columns, ptrdiff_t nrows, const VectorXd& origin,
                     Visit visit) {
-  MatrixXd buffer(columns.size(), kBlock);
-  for (ptrdiff_t start = 0; start < nrows; start += kBlock) {
-    const ptrdiff_t length = std::min(kBlock, nrows - start);
+  MatrixXd buffer(columns.size(), kRowBlock);
+  for (ptrdiff_t start = 0; start < nrows; start += kRowBlock) {
+    const ptrdiff_t length = std::min(kRowBlock, nrows - start);
     for (std::size_t k = 0; k < columns.size(); ++k) {
       const Column& x = columns[k];
       for (ptrdiff_t r = 0; r < length; ++r) buffer(k, r) = x[start + r] - origin[k];
     }
     visit(start, buffer.leftCols(length));
   }
-}
-
-// Add the products of a block's rows with each other to the lower triangle of `sum`.
-template <class Block>
-void add_products(const Block& block, MatrixXd& sum) {
-  if (sum.size() > 0) sum.selfadjointView<Eigen::Lower>().rankUpdate(block);
 }
 
 // Multiply each row of data, a column of the block, by a function of its weight.

@@ -10,11 +10,8 @@ namespace msem {
 
 namespace {
 
-constexpr int kSorted = 4;  // times that roots of a saturated model are sought
-constexpr double kRegular = 0.05,
-                 kRounding = 1e-9;  // least eigenvalues of correlation matrices at first, and then
-constexpr double kInf = std::numeric_limits<double>::infinity();
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr int kSorted = 4;          // times that roots of a saturated model are sought
+constexpr double kRegular = 0.05;   // least eigenvalue of a correlation matrix at first; then kRounding
 constexpr double kSingular = 1e-7;  // that counts as zero where a search ends
 constexpr double kNothing =
     1e-5;                         // loading, in standard deviations of its variable, that is rounding of zero
@@ -138,11 +135,11 @@ class SearchModel::Builder {
   }
 
  private:
-  bool unbounded(int k) const { return lower_[k] == -kInf && upper_[k] == kInf; }
+  bool unbounded(int k) const { return lower_[k] == -kInfinity && upper_[k] == kInfinity; }
   bool own(const Entry& e) const {
     const int k = e.parameter;
     if (uses_[k] != 1 || held_[k]) return false;
-    return unbounded(k) || (is_variance(e) && lower_[k] == 0 && upper_[k] == kInf);
+    return unbounded(k) || (is_variance(e) && lower_[k] == 0 && upper_[k] == kInfinity);
   }
 
   void block(int b) {
@@ -192,7 +189,7 @@ class SearchModel::Builder {
       if (!positive && !out.covariances.empty()) return;
       if (unbounded(out.parameter)) out.sign = signs_[to_.scales_.size() % signs_.size()];
     }
-    lower_[out.parameter] = -kInf;
+    lower_[out.parameter] = -kInfinity;
     entries_[marker].parameter = out.parameter;
     entries_[variance].parameter = -1;
     entries_[variance].value = out.sign;
@@ -352,7 +349,7 @@ class SearchModel::Builder {
         const int entry = at[order[i]][order[j]];
         int k = linked[order[i]][order[j]] ? entries_[entry].parameter : -1;
         out.covariance.back().push_back(k);
-        if (k >= 0) lower_[k] = -kInf;
+        if (k >= 0) lower_[k] = -kInfinity;
         if (i == j && k < 0) k = added();
         out.parameter.back().push_back(k);
       }
@@ -389,8 +386,8 @@ class SearchModel::Builder {
   }
 
   int added() {
-    lower_.push_back(-kInf);
-    upper_.push_back(kInf);
+    lower_.push_back(-kInfinity);
+    upper_.push_back(kInfinity);
     return next_++;
   }
 

@@ -18,6 +18,8 @@
 
 namespace msem {
 
+constexpr double kRounding = 1e-9;  // least eigenvalue of correlation matrices near the border
+
 class SearchModel {
  public:
   // `signs`, in turn, of the variances of factors of the last level that are scaled by their loadings alone;

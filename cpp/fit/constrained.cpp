@@ -12,21 +12,16 @@ namespace msem {
 namespace {
 
 constexpr double kArmijo = 1e-4;
-constexpr double kStationary = 1e-2;  // in -2 log L: what a step may still gain at an optimum
-constexpr double kRank = 1e-10;       // relative, of linear equalities in relative terms
+constexpr double kStationary = 1e-2;          // in -2 log L: what a step may still gain at an optimum
+constexpr double kDependentEquality = 1e-10;  // relative, of linear equalities in relative terms
 constexpr int kHalvings = 25;
-constexpr double kMaxDamping = 1e8;
-constexpr double kTinyDamping = 1e-8;  // where the information is singular
-constexpr double kNewtonBelow = 1.0;   // squared step from which Newton steps are tried,
-constexpr int kCurved = 4;             // scoring steps before Newton steps in curved coordinates
-constexpr double kSlow = 0.02;         // once scoring steps reduce it by less than this factor
-constexpr double kNegligible = 1e-8;   // squared step at which rounding may end the iterations
-constexpr double kPivot = 1e-9;        // of the reduced Hessian of the Lagrangian in correlation metric
-constexpr double kFeasible = 1e-6;     // distance from a constraint that counts as none
-constexpr double kInactive = 1e-9;     // violation of a linearised constraint by a Newton step, as a distance
+constexpr double kTinyDamping = 1e-8;   // where the information is singular
+constexpr double kReducedPivot = 1e-9;  // of the reduced Hessian of the Lagrangian in correlation metric
+constexpr double kFeasible = 1e-6;      // distance from a constraint that counts as none
+constexpr double kInactive = 1e-9;  // violation of a linearised constraint by a Newton step, as a distance
 
 // Everything about one point.
-struct Point {
+struct ProgrammePoint {
   Vector theta;
   Evaluation fit;
   Vector equal, unequal;
@@ -79,8 +74,8 @@ class Programme {
     double sign;  // 1 lower, -1 upper
   };
 
-  Point at(const Vector& theta) const {
-    Point p;
+  ProgrammePoint at(const Vector& theta) const {
+    ProgrammePoint p;
     p.theta = theta;
     p.fit = objective_.evaluate(theta);
     p.equal = constraints_.equalities.values(theta);
@@ -117,7 +112,7 @@ class Programme {
     return out;
   }
 
-  double merit(const Point& p) const { return 0.5 * p.fit.value + cost(p.equal, p.unequal); }
+  double merit(const ProgrammePoint& p) const { return 0.5 * p.fit.value + cost(p.equal, p.unequal); }
 
   // What the violation of constraints with these values costs.
   double cost(const Vector& equal, const Vector& unequal) const {
@@ -169,7 +164,7 @@ class Programme {
     Vector d = base;
     if (reduced.rows()) {
       Cholesky chol;
-      if (!chol.compute(reduced) || !(chol.pivot() > kPivot)) return false;
+      if (!chol.compute(reduced) || !(chol.pivot() > kReducedPivot)) return false;
       Vector slope = gradient;
       add_applied(slope, 1, hessian, base);
       add_applied(d, -1, space.null, chol.solve(apply_transposed(space.null, slope)));
@@ -193,7 +188,7 @@ class Programme {
   }
 
   // The point a step leads to: intercepts settle, active bounds hold exactly.
-  Point after(const Vector& d, double share, const Vector& multipliers) const {
+  ProgrammePoint after(const Vector& d, double share, const Vector& multipliers) const {
     Vector next = objective_.settle(here_.theta, share * d, intercepts_);
     next = next.cwiseMax(lower_).cwiseMin(upper_);
     for (std::size_t i = 0; share == 1 && i < bounds_.size(); ++i) {
@@ -203,7 +198,7 @@ class Programme {
     return at(next);
   }
 
-  bool accept(Point&& trial, double wanted, double size) {
+  bool accept(ProgrammePoint&& trial, double wanted, double size) {
     if (!trial.valid) return false;
     const double before = merit(here_);
     const double noise = size < 1e-4 ? 1e-13 * (1 + std::abs(before)) : 0;
@@ -217,7 +212,7 @@ class Programme {
   bool search(QuadraticProgramme p, const QuadraticSolution& q, double damping, double size) {
     const double slope = predicted(q.d);
     if (!(slope < 0) && size > kNegligible) return false;
-    Point full = after(q.d, 1, q.inequality_multipliers);
+    ProgrammePoint full = after(q.d, 1, q.inequality_multipliers);
     const Vector equal = full.equal, unequal = full.unequal;
     const bool valid = full.valid;
     if (accept(std::move(full), slope, size)) return true;
@@ -316,7 +311,7 @@ class Programme {
   ScoringOptions options_;
   std::vector<Bound> bounds_;
   std::vector<int> intercepts_;  // free of bounds and constraints
-  Point here_;
+  ProgrammePoint here_;
   Prices prices_;
   Matrix expected_;
 };
@@ -364,7 +359,7 @@ Vector project(const Constraints& constraints, const Vector& theta) {
   for (const Vector& weight : {size, nonzero, Vector(Vector::Ones(size.size()))}) {
     Vector missing = values;
     add_applied(missing, -1, rows, out);
-    out += weight.cwiseProduct(shortest_solution(scale_cols(rows, weight), missing, kRank));
+    out += weight.cwiseProduct(shortest_solution(scale_cols(rows, weight), missing, kDependentEquality));
   }
   return out;
 }

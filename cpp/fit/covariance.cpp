@@ -8,14 +8,12 @@ namespace msem {
 
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr double kRank = 1e-10;           // of rows of unit length: below it a row depends on others
-constexpr double kRankTolerance = 1e-11;  // relative singular value of the scaled information factor
-constexpr double kInvolved = 0.05;        // share in a null direction from which a parameter is named
+constexpr double kDependentRow = 1e-10;  // of rows of unit length: below it a row depends on others
+constexpr double kInvolved = 0.05;       // share in a null direction from which a parameter is named
 // Squared pivots of an information matrix in correlation metric:
-constexpr double kSmallPivot = 1e-8;  // below it the factored form of the expected information is used
-constexpr double kSafePivot = 1e-4;   // of observed information: above it the expected is not asked
-constexpr double kSingular = 1e-10;   // below it a matrix is not positive definite
+constexpr double kFactoredBelow = 1e-8;   // below it the factored form of the expected information is used
+constexpr double kSafePivot = 1e-4;       // of observed information: above it the expected is not asked
+constexpr double kSingularPivot = 1e-10;  // below it a matrix is not positive definite
 
 bool is_identity(const Matrix& t) { return t.rows() == t.cols() && t.isIdentity(0); }
 
@@ -87,7 +85,7 @@ Matrix elimination_basis(const Matrix& rows, const Vector& sizes) {
         }
       }
     }
-    if (!(most > kRank)) break;
+    if (!(most > kDependentRow)) break;
     left.col(k).swap(left.col(row));
     left.col(k) /= left(col, k);
     for (Index i = 0; i < count; ++i) {
@@ -156,7 +154,7 @@ IdentifiedDirections identified_directions(const Objective& objective, const Con
   out.basis = tangent;
   if (tangent.cols() == 0) return out;
   const ScaledInverse found = scaled_inverse(along(expected(objective, theta, at), tangent));
-  if (found.pivot > kSmallPivot) {
+  if (found.pivot > kFactoredBelow) {
     out.inverse = found.inverse;
     return out;
   }
@@ -196,7 +194,7 @@ SamplingCovariance sampling_covariance(const Objective& objective, const Constra
       ScaledInverse found =
           scaled_inverse(directions.whitened ? objective.observed_information_in(theta, basis)
                                              : along(observed(objective, theta, at), basis));
-      out.positive_definite = found.pivot > kSingular;
+      out.positive_definite = found.pivot > kSingularPivot;
       if (out.positive_definite) {
         inverse = std::move(found.inverse);
       } else {

@@ -13,10 +13,9 @@ namespace msem {
 
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kConstant = 1e-13;   // share of the whole sample's variance that is rounding
 constexpr double kEigenvalue = 1e-8;  // of a correlation matrix, that still counts as rounding of zero
-constexpr double kNothing = 1e-11;    // standard error relative to the estimate that is rounding of zero
+constexpr double kZeroError = 1e-11;  // standard error relative to the estimate that is rounding of zero
 
 constexpr double kFlat = 0.3;      // share of the largest part in a flat direction that counts
 constexpr std::size_t kNamed = 6;  // parameters of a flat direction
@@ -128,7 +127,7 @@ void add_defined(const Plan& plan, Solution& out) {
     const Vector slope = select(slopes.row(i), on);
     const double variance = slope.dot(apply(select(out.sampling.vcov, on, on), slope));
     const double se = variance >= 0 ? std::sqrt(variance) : kNaN;
-    out.defined_se[i] = se <= kNothing * std::abs(out.defined[i]) ? 0 : se;
+    out.defined_se[i] = se <= kZeroError * std::abs(out.defined[i]) ? 0 : se;
   }
 }
 

@@ -9,9 +9,9 @@ namespace msem {
 
 namespace {
 
-constexpr double kSolved = 0.03;  // relative residual of a system that counts as solved
-constexpr int kProducts = 200;    // at most so many for one system
-constexpr double kPivot = 1e-7;   // smallest squared pivot of the information of the kept level
+constexpr double kSolved = 0.03;     // relative residual of a system that counts as solved
+constexpr int kProducts = 200;       // at most so many for one system
+constexpr double kKeptPivot = 1e-7;  // smallest squared pivot of the information of the kept level
 
 // The model at one point, with what products of its information with vectors need.
 class Point {
@@ -144,7 +144,7 @@ class Preconditioner {
   // Whether the parameters can be told apart well enough for what conjugate gradients call solved to be so.
   bool valid() const {
     if (kept_.empty()) return true;
-    return positive_ && chol_.pivot() > kPivot;
+    return positive_ && chol_.pivot() > kKeptPivot;
   }
 
   Vector apply(const Vector& r) const {

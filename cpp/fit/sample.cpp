@@ -11,8 +11,6 @@ namespace msem {
 
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
 // Moments of one level or two.
 Moments moments_of(const Implied& levels) {
   Moments out{Vector(0), levels.back().mean, Matrix(0, 0), levels.back().cov};

@@ -14,10 +14,11 @@ namespace {
 
 constexpr int kConeSearches = 4, kEmSteps = 100, kConeSteps = 60;  // searches in the cone, steps of EM
                                                                    // between them, and most of a search
-constexpr double kStill = 1e-6;   // decrement of a search that cannot go on, at a maximum
-constexpr double kRising = 1e-4;  // slope of the likelihood by a variance, of one unit, that is none
-constexpr double kMost = 1e3;     // variance of a level, of those of all
-constexpr double kLeast = 0.05;  // eigenvalue of a starting matrix in the metric of the clusters' differences
+constexpr double kStill = 1e-6;        // decrement of a search that cannot go on, at a maximum
+constexpr double kRising = 1e-4;       // slope of the likelihood by a variance, of one unit, that is none
+constexpr double kMostVariance = 1e3;  // variance of a level, of those of all
+constexpr double kLeastShare =
+    0.05;  // eigenvalue of a starting matrix in the metric of the clusters' differences
 
 // Positive definite, with no eigenvalue below a share of `whole`, of which it is a part.
 Matrix lifted(const Matrix& cov, const Matrix& whole) {
@@ -25,7 +26,7 @@ Matrix lifted(const Matrix& cov, const Matrix& whole) {
   for (double& x : sd) x = x > 0 ? x : 1.0;
   const SymmetricEigen eigen(scale_both(sd.cwiseInverse(), cov));
   const Matrix vectors = scale_rows(sd, eigen.vectors);
-  return outer(scale_cols(vectors, eigen.values.cwiseMax(kLeast)), vectors);
+  return outer(scale_cols(vectors, eigen.values.cwiseMax(kLeastShare)), vectors);
 }
 
 // Means of clusters, unweighted over the clusters that they have, and how these differ within them; NaN where
@@ -295,7 +296,7 @@ bool plausible(const SaturatedParameters& at, const Implied& start, const Vector
     if (at.levels[l].empty()) continue;
     const Vector sd = total_sd(at, start, l), variance = level_of(at, theta, l).diagonal();
     for (Index i = 0; i < sd.size(); ++i) {
-      if (!(variance[i] < kMost * sd[i] * sd[i])) return false;
+      if (!(variance[i] < kMostVariance * sd[i] * sd[i])) return false;
     }
   }
   return true;

@@ -9,23 +9,17 @@ namespace msem {
 
 namespace {
 
-constexpr double kMaxDamping = 1e8;
-constexpr double kNewtonBelow = 1.0;      // decrement from which Newton steps are tried,
-constexpr double kSlow = 0.02;            // once scoring steps reduce it by less than this factor
-constexpr int kCurved = 4;                // scoring steps before Newton steps in curved coordinates
-constexpr std::size_t kPace = 5;          // steps that the pace is taken of
-constexpr double kStuck = 1e-4;           // what so many damped steps gain that lead nowhere
-constexpr int kLong = 8;                  // steps after which a costly information is kept,
-constexpr int kMost = 4;                  // and for how many,
-constexpr double kContracts = 0.5;        // contraction that keeps a costly one
-constexpr int kLongest = 8;               // steps between tries of one that had no use
-constexpr double kLinear = 0.3;           // contraction above which these need the observed information
-constexpr double kReuse = 1e-3;           // contraction that lets a Newton matrix be used again
-constexpr double kSmallPivot = 1e-9;      // of the scaled information: below it the factor is used
-constexpr double kNegligible = 1e-8;      // decrement at which rounding may end the iterations
-constexpr double kSafety = 1e-6;          // for a decrement that is foreseen and not computed
-constexpr double kKept = 1e-3;            // and for one of a kept matrix, whose last step squares nothing
-constexpr double kRankTolerance = 1e-11;  // relative, for singular values of the scaled factor
+constexpr std::size_t kPace = 5;      // steps that the pace is taken of
+constexpr double kStuck = 1e-4;       // what so many damped steps gain that lead nowhere
+constexpr int kLong = 8;              // steps after which a costly information is kept,
+constexpr int kMost = 4;              // and for how many,
+constexpr double kContracts = 0.5;    // contraction that keeps a costly one
+constexpr int kLongest = 8;           // steps between tries of one that had no use
+constexpr double kLinear = 0.3;       // contraction above which these need the observed information
+constexpr double kReuse = 1e-3;       // contraction that lets a Newton matrix be used again
+constexpr double kSmallPivot = 1e-9;  // of the scaled information: below it the factor is used
+constexpr double kSafety = 1e-6;      // for a decrement that is foreseen and not computed
+constexpr double kKept = 1e-3;        // and for one of a kept matrix, whose last step squares nothing
 
 Vector inverse_scale(const Vector& diagonal) {
   return diagonal.unaryExpr([](double d) { return d > 0 ? 1 / std::sqrt(d) : 0.0; });

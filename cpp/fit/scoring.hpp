@@ -10,6 +10,14 @@
 
 namespace msem {
 
+// Of steps with and without constraints.
+constexpr double kMaxDamping = 1e8;
+constexpr double kNewtonBelow = 1.0;      // decrement from which Newton steps are tried,
+constexpr double kSlow = 0.02;            // once scoring steps reduce it by less than this factor
+constexpr int kCurved = 4;                // scoring steps before Newton steps in curved coordinates
+constexpr double kNegligible = 1e-8;      // decrement at which rounding may end the iterations
+constexpr double kRankTolerance = 1e-11;  // relative, for singular values of the scaled information factor
+
 struct ScoringOptions {
   int max_iterations = 500;
   double tolerance = 1e-12;  // on the decrement g' I^-1 g

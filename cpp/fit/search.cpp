@@ -21,9 +21,8 @@ constexpr int kStarts = 8;        // random ones, where there may be several max
 constexpr double kFew = 30;       // clusters below which there may be,
 constexpr double kFewRows = 100;  // and rows of a single level
 constexpr double kSpread = 0.3;   // of random loadings, in standard deviations of their variables
-constexpr int kSorted = 3;        // times that variables are sorted
+constexpr int kSortings = 3;      // times that variables are sorted
 constexpr double kTie = 1e-7;     // between values of one maximum: the first start that leads there counts
-constexpr double kRounding = 1e-9;
 constexpr double kNarrow = 0.01;  // at which they are not made smaller any more
 constexpr int kComponents = 2;    // principal ones that loadings start with
 
@@ -185,7 +184,7 @@ class Route {
   // variables are sorted.
   std::pair<SearchModel, Optimum> descend(SearchModel model, const Vector& start, int iterations) const {
     Optimum found = minimize_in(model, start, iterations);
-    for (int k = 0; k < kSorted && model.curved(); ++k) {
+    for (int k = 0; k < kSortings && model.curved(); ++k) {
       if (found.stop != Stop::kMaxIterations && found.stop != Stop::kNoProgress) break;
       const Vector theta = model.parameters(found.theta, first_);
       SearchModel next(objective_, plan_.lower, plan_.upper, plan_.constraints, sample_.saturated, true, {1},

@@ -8,7 +8,6 @@ namespace msem {
 
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kFloor =
     0.05;                       // smallest share of the total variance that a level's variance is taken to be
 constexpr double kSmall = 0.2;  // correlations closer to zero are too uncertain to divide by

@@ -14,12 +14,8 @@ namespace msem {
 
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kBound = 0.999;     // largest correlation of a pair
-constexpr double kLeast = 1e-300;    // probabilities below it count as this
 constexpr double kSettled = 1e-11;   // change of a correlation, and decrement of a regression, to stop at
 constexpr double kSeparated = 1e-6;  // -log-likelihood of a row below which nothing is left
-constexpr double kFarthest = 60;     // range of what covariates explain, in standard deviations
 constexpr int kSteps = 100;
 constexpr Index kChunk = 2048;  // rows whose scores are kept at a time
 
@@ -318,7 +314,7 @@ class Estimation {
       return std::make_pair(sum, squares);
     };
     const double unit = std::sqrt(variance(i) * variance(j));
-    double low = -kBound * unit, high = kBound * unit, at = 0;
+    double low = -kLargestCorrelation * unit, high = kLargestCorrelation * unit, at = 0;
     for (int step = 0; step < kSteps; ++step) {
       const auto [score, squares] = evaluate(at);
       (score > 0 ? low : high) = at;
@@ -335,7 +331,7 @@ class Estimation {
         for (int a = 0; a < rows; ++a) table.push_back(of_cell(pair, a, b, at, true));
       }
     }
-    return std::abs(at) > (kBound - 1e-6) * unit;
+    return std::abs(at) > (kLargestCorrelation - 1e-6) * unit;
   }
 
   PairSlope fitted(Index r, Index k) const {

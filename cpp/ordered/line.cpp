@@ -6,15 +6,9 @@ namespace msem {
 
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kDegenerate = 1e-12;  // variance of an effect that is none
 constexpr double kFound = 1e-9;
 constexpr double kLongest = 2;  // step towards the mode
-
-double threshold(const Vector& cuts, int k) {
-  if (k <= 0) return -kInfinity;
-  return k > cuts.size() ? kInfinity : cuts[k - 1];
-}
 
 }  // namespace
 

@@ -6,14 +6,8 @@ namespace msem {
 
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kCancelled = 1e-10;  // probability below which four corners do not give it
 constexpr double kTwoPi = 6.28318530717958647693;
-
-double threshold(const Vector& cuts, int k) {
-  if (k <= 0) return -kInfinity;
-  return k > cuts.size() ? kInfinity : cuts[k - 1];
-}
 
 template <class Table>
 void grow(Table& table, Index rows, Index cols) {

@@ -4,11 +4,20 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/linalg.hpp"
 #include "base/normal.hpp"
 
 namespace msem {
 
-constexpr double kLeastProbability = 1e-300;  // those below it count as this
+constexpr double kLeastProbability = 1e-300;   // those below it count as this
+constexpr double kLargestCorrelation = 0.999;  // of a pair
+constexpr double kFarthest = 60;               // range of what covariates explain, in standard deviations
+
+// Threshold number k of an ordered variable, the first one being 1; infinite beyond them.
+inline double threshold(const Vector& cuts, int k) {
+  if (k <= 0) return -kInfinity;
+  return k > cuts.size() ? kInfinity : cuts[k - 1];
+}
 
 // Derivatives of the log-likelihood of a row: with respect to the thresholds above and below its category,
 // what is added to the latent variable (the mean), and the residual variance.

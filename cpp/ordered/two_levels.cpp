@@ -15,19 +15,16 @@ namespace msem {
 
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr int kSingle = 15;        // nodes for one effect
-constexpr int kCoarse = 7;         // and in each direction for two, while their pair is estimated
-constexpr int kFine = 9;           // and at the end
-constexpr double kLowest = 1e-6;   // between variance, in units of the within one
-constexpr double kBound = 0.999;   // largest correlation
-constexpr double kSettled = 1e-9;  // decrement of the last step: 3e-5 of the standard errors
-constexpr double kExact = 1e-14;   // and of the steps after it, where these are cheap
+constexpr int kSingle = 15;              // nodes for one effect
+constexpr int kCoarse = 7;               // and in each direction for two, while their pair is estimated
+constexpr int kFine = 9;                 // and at the end
+constexpr double kLowest = 1e-6;         // between variance, in units of the within one
+constexpr double kSettledLevels = 1e-9;  // decrement of the last step: 3e-5 of the standard errors
+constexpr double kExact = 1e-14;         // and of the steps after it, where these are cheap
 constexpr int kPolish = 8;
-constexpr double kNear = 1e-3;     // while nodes are coarse
-constexpr double kCloser = 0.5;    // least share of 1 - r^2 that a step may leave
-constexpr double kFarthest = 60;   // range of what covariates explain, in standard deviations
-constexpr int kSteps = 200;
+constexpr double kNear = 1e-3;   // while nodes are coarse
+constexpr double kCloser = 0.5;  // least share of 1 - r^2 that a step may leave
+constexpr int kMostSteps = 200;
 
 // Log-likelihoods of all clusters and their derivatives, a row for each cluster. products: what stands for
 // the information; the products of the rows if it is empty.
@@ -45,7 +42,7 @@ template <class Evaluate, class Inside>
 bool ascend(Vector& theta, Scores& now, const Evaluate& evaluate, const Inside& inside) {
   now = evaluate(theta);
   int polished = 0;
-  for (int step = 0; step < kSteps; ++step) {
+  for (int step = 0; step < kMostSteps; ++step) {
     check_interrupt();
     const Vector gradient = now.sum();
     const ScaledInverse information = scaled_inverse(now.information());
@@ -54,7 +51,7 @@ bool ascend(Vector& theta, Scores& now, const Evaluate& evaluate, const Inside& 
     const double decrement = gradient.dot(change);
     if (decrement < kExact) return true;
     // from here on values tell little: whole steps, which converge linearly, as long as they are no worse
-    const bool settled = decrement < kSettled;
+    const bool settled = decrement < kSettledLevels;
     double size = 1;
     bool moved = false;
     for (int half = 0; half < (settled ? 1 : 40); ++half, size *= 0.5) {
@@ -521,7 +518,7 @@ class TwoLevels {
     out_.bread.block(pair.at, pair.at, m, m) = products.leftCols(m);
     out_.bread.block(pair.at, i.at, m, i.width) = products.middleCols(m, i.width);
     out_.bread.block(pair.at, j.at, m, j.width) = products.middleCols(m + i.width, j.width);
-    const bool bound = (theta.cwiseQuotient(limit)).cwiseAbs().maxCoeff() > kBound - 1e-3;
+    const bool bound = (theta.cwiseQuotient(limit)).cwiseAbs().maxCoeff() > kLargestCorrelation - 1e-3;
     return bound ? kAtBound : kFound;
   }
 
@@ -534,7 +531,8 @@ class TwoLevels {
     const auto near = [&](const Vector& from, const Vector& to) {
       for (Index k = 0; k < to.size(); ++k) {
         const double before = from[k] / limit[k], after = to[k] / limit[k];
-        if (!(std::abs(after) <= kBound) || 1 - after * after < kCloser * (1 - before * before)) return false;
+        if (!(std::abs(after) <= kLargestCorrelation) || 1 - after * after < kCloser * (1 - before * before))
+          return false;
       }
       return true;
     };
@@ -546,14 +544,14 @@ class TwoLevels {
     now = at(theta);
     accept();
     Matrix information = own(now).information();
-    for (int step = 0; step < kSteps; ++step) {
+    for (int step = 0; step < kMostSteps; ++step) {
       check_interrupt();
       const Vector gradient = own(now).sum();
       const ScaledInverse inverse = scaled_inverse(information);
       if (!(inverse.pivot > 0)) return false;
       const Vector change = apply(inverse.inverse, gradient);
       const double decrement = gradient.dot(change);
-      if (fine && decrement < kSettled) {
+      if (fine && decrement < kSettledLevels) {
         const Vector next = theta + change;
         if (near(theta, next)) theta = next;
         end();

@@ -10,7 +10,7 @@ namespace msem {
 
 namespace {
 
-constexpr Index kBlock = 256;  // clusters handled together
+constexpr Index kScoreRows = 256;  // clusters handled together
 
 // X M X' for each column of stacked p x p matrices M.
 Matrix congruence(const Matrix& stacked, const Matrix& x) {
@@ -68,8 +68,8 @@ std::pair<Matrix, Matrix> TwoLevelPoint::scores(const ClusterData& clusters, con
   std::pair<Matrix, Matrix> out{Matrix::Zero(total, within.k()), Matrix::Zero(total, between.k())};
   const Matrix pooled = p ? pack_doubled(congruence(w.cov, v_), p) : Matrix();
   const Matrix w_cov = p ? pack_doubled(w.cov, p) : Matrix(), b_cov = p ? pack_doubled(b.cov, p) : Matrix();
-  for (Index first = 0; first < total; first += kBlock) {
-    const Index count = std::min(kBlock, total - first);
+  for (Index first = 0; first < total; first += kScoreRows) {
+    const Index count = std::min(kScoreRows, total - first);
     auto score_w = out.first.middleRows(first, count);
     auto score_b = out.second.middleRows(first, count);
     const Vector n = clusters.sizes.segment(first, count);

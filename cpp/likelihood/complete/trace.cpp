@@ -8,7 +8,7 @@ namespace msem {
 
 namespace {
 
-constexpr Index kBlock = 256;  // clusters handled together
+constexpr Index kTraceRows = 256;  // clusters handled together
 
 // Position of element (i, l) in a lower triangle stored by column.
 Index packed(Index i, Index l, Index n) {
@@ -299,8 +299,8 @@ double CanonicalSaturated::trace(const ClusterData& clusters, const Vector& coun
   Cholesky chol;
   if (b_ && !expected_ && !chol.compute(observed())) return std::numeric_limits<double>::quiet_NaN();
   Matrix e2 = Matrix::Zero(pairs(), 1), eu = e2, u2 = e2, coefficients = Matrix::Zero(b_ * width_, 1);
-  for (Index first = 0; first < clusters.sizes.size(); first += kBlock) {
-    const Index count = std::min(kBlock, clusters.sizes.size() - first);
+  for (Index first = 0; first < clusters.sizes.size(); first += kTraceRows) {
+    const Index count = std::min(kTraceRows, clusters.sizes.size() - first);
     CanonicalClusters c = canonical(clusters, first, count);
     c.weight = counted.size() ? Vector(counted.segment(first, count)) : Vector::Ones(count);
     out += margins(c);

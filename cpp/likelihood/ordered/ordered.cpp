@@ -15,8 +15,6 @@ namespace msem {
 
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kLeast = 1e-300;    // probabilities below it count as this
 constexpr double kTiny = 1e-250;     // products of probabilities below it are taken by their logarithms
 constexpr Index kPlaces = 1 << 14;   // where probabilities are evaluated at a time
@@ -623,7 +621,7 @@ bool OrderedPoint::prepare_integrand() {
 OrderedPosterior OrderedPoint::posterior() const {
   const Index J = over_->nclusters(), l = data_->latent, units = data_->values.cols(),
               N = static_cast<Index>(data_->unit_of_row.size());
-  OrderedPosterior out{Matrix::Constant(l, N, kNan), Matrix::Constant(l, N, kNan)};
+  OrderedPosterior out{Matrix::Constant(l, N, kNaN), Matrix::Constant(l, N, kNaN)};
   if (!l) return out;
   Matrix mean = Matrix::Zero(l, units), second = Matrix::Zero(l, units);
   OrderedDensity integrand(*this);
