@@ -11,15 +11,15 @@ namespace msem {
 
 namespace {
 
-constexpr double kInfinite = std::numeric_limits<double>::infinity();
 constexpr double kNotable =
     0.05;                     // in -2 log L: what an attempt has to be lower by than others without a maximum
 constexpr int kAttempt = 60;  // iterations from one start before another is tried
 constexpr double kBeyond = 1e-4;  // -2 log L below the saturated model's by more is no maximum
 constexpr double kSame = 1e-3;    // difference in -2 log L between maxima that counts as none
 constexpr int kStarts = 8;        // random ones, where there may be several maxima
-constexpr double kFew = 30;       // clusters below which there may be,
-constexpr double kFewRows = 100;  // and rows of a single level
+constexpr int kAgreeing = 3;      // starts in a row that end at the best of them: enough,
+constexpr double kFew = 30;       // unless there are so few clusters,
+constexpr double kFewRows = 100;  // or rows of a single level
 constexpr double kSpread = 0.3;   // of random loadings, in standard deviations of their variables
 constexpr int kSortings = 3;      // times that variables are sorted
 constexpr double kTie = 1e-7;     // between values of one maximum: the first start that leads there counts
@@ -113,7 +113,7 @@ class Route {
     return attempt(start, iterations, plan_.lower);
   }
 
-  Optimum attempt(const Vector& start, int iterations, const Vector& lower, double rival = kInfinite) const {
+  Optimum attempt(const Vector& start, int iterations, const Vector& lower, double rival = kInfinity) const {
     ScoringOptions how{iterations, options_.tolerance};
     how.reuse = true;
     how.rival = rival;
@@ -145,7 +145,7 @@ class Route {
       const Vector start = other(k);
       if (std::find(tried.begin(), tried.end(), start) != tried.end()) continue;
       tried.push_back(start);
-      const double rival = nowhere(top) ? kInfinite : top.value - kNotable;
+      const double rival = nowhere(top) ? kInfinity : top.value - kNotable;
       Optimum next = attempt(start, few, plan_.lower, rival);
       const bool higher = nowhere(top) || (next.value < top.value && !nowhere(next));
       if (next.stop == Stop::kConverged && (!maximum || next.value < maximum->value)) maximum = next;
@@ -198,7 +198,7 @@ class Route {
   }
 
   Optimum minimize_in(const SearchModel& model, const Vector& start, int iterations,
-                      double rival = kInfinite) const {
+                      double rival = kInfinity) const {
     ScoringOptions how{iterations, options_.tolerance};
     how.curved = model.curved();
     how.rival = rival;
@@ -215,15 +215,22 @@ class Route {
     keep_inside(best);
     std::optional<Optimum> valley;
     const int positive = random_starts() + 1, count = positive + 2 + random_starts() / 2;
+    const bool many = options_.starts == 0 && !few_clusters();
     bool signs = true;  // whether a factor could have a negative variance
+    int agreeing = 0;
     for (int k = -1; k < count && (k < positive || signs); ++k) {
+      if (many && agreeing == kAgreeing) {
+        if (k >= positive || !signs) break;
+        k = positive;
+        agreeing = 0;
+      }
       const SearchModel model = signed_model(k < positive ? 0 : 1 + k - positive);
       if (!model.has_loadings()) return best;
       signs = model.has_signs();
       const Vector from = model.near(first_);
       Optimum found;
       found.stop = Stop::kBadStart;
-      double rival = best.stop == Stop::kConverged ? best.value : kInfinite;
+      double rival = best.stop == Stop::kConverged ? best.value : kInfinity;
       if (valley && !(valley->value > rival)) rival = valley->value;
       if (k < 0) {
         found = minimize_in(model, from, few_, rival);
@@ -245,6 +252,7 @@ class Route {
         continue;
       }
       maxima_.push_back(found.value);
+      agreeing = improves || std::abs(found.value - best.value) > kSame ? 0 : agreeing + 1;
       if (!improves && !(options_.space == Space::kAuto && !acceptable(best))) continue;
       Optimum better = in_parameters(model, found);
       keep_inside(better);
