@@ -545,3 +545,43 @@ def test_exploratory_analysis_of_three_levels() -> None:
         msem.efa(data, 1, cluster="class * school")
     with pytest.raises(MsemError, match="variables by level need every level"):
         msem.efa(data, 1, cluster=CLUSTER, variables={1: ["y1"], 2: ["y1"]})
+
+
+def _schools() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"school": np.repeat(np.arange(40), 12), "class": np.tile(np.repeat([1, 2, 3], 4), 40)}
+    )
+    of_class = frame.groupby(["school", "class"]).ngroup().to_numpy()
+    frame["w"] = rng.normal(size=120)[of_class]
+    frame["y"] = rng.normal(size=480) + rng.normal(size=120)[of_class] + rng.normal(size=40)[frame["school"]]
+    return frame.assign(z=rng.normal(size=480) + frame["y"])
+
+
+PLAIN = "level: 1\n y ~~ z\nlevel: 2\n y ~~ z\nlevel: 3\n y ~~ z"
+
+
+def test_moments_know_no_clusters_to_simulate() -> None:
+    moments = msem.saturated(_schools(), cluster=["school", "class"], levels=[["y", "z"]] * 3)
+    fit = msem.sem(PLAIN, moments)
+    with pytest.raises(DataError, match="give nclusters and cluster_sizes"):
+        msem.simulate(fit, seed=1)
+    assert len(msem.simulate(fit, seed=1, nclusters=(40, 3), cluster_sizes=4)) == 480
+
+
+@pytest.mark.parametrize(
+    "levels", [[["y"], [], ["y"]], [["y"], None, ["y"]], 3, {1: ["y"], 2: ["y"], 3: ["y"]}]
+)
+def test_levels_without_variables_are_refused(levels: Any) -> None:
+    with pytest.raises(MsemError, match="levels= "):
+        msem.saturated(_schools(), cluster=["school", "class"], levels=levels)
+
+
+def test_a_covariate_of_clusters_does_not_vary_within_new_ones() -> None:
+    text = "level: 1\n y ~~ y\nlevel: 2\n y ~ w\nlevel: 3\n y ~~ y"
+    fit = msem.sem(text, _schools(), cluster=["school", "class"])
+    new = pd.DataFrame({"school": 1, "class": 1, "w": [-2.0, 0.0, 2.0]})
+    with pytest.raises(DataError, match="'w' is a covariate of clusters, and varies within one"):
+        fit.predict(new)
+    found = fit.predict(new.assign(school=[1, 2, 3]))["y"]
+    assert_allclose(found.diff()[1:], 2 * fit.params["y~w"], rtol=1e-10)

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -642,3 +643,22 @@ def test_estimates_from_samples_of_a_fit_are_near_its_own():
     fit = msem.sem(model, data(200), ordered=ITEMS)
     again = msem.sem(model, msem.simulate(fit, nobs=5000, seed=6), ordered=ITEMS)
     assert np.abs((again.params - fit.params) / again.bse).max() < 3
+
+
+def test_saved_moments_keep_categories_that_are_numbers(tmp_path: Path) -> None:
+    data = msem.load_demo()
+    for name, of in (("u1", "y1"), ("u2", "y2"), ("u3", "y3")):
+        data[name] = np.digitize(data[of], [-0.8, 0.7])
+    fit = msem.sem("f =~ u1 + u2 + u3", data, ordered=["u1", "u2", "u3"])
+    fit.ordered_moments.save(tmp_path / "moments.json")
+    again = msem.sem("f =~ u1 + u2 + u3", msem.OrderedMoments.load(tmp_path / "moments.json"))
+    assert again.category_probabilities(variables="u1")["category"].tolist() == [0, 1, 2]
+
+
+def test_scores_with_random_slopes_are_refused_by_name() -> None:
+    data = msem.load_demo()
+    data["u1"] = np.digitize(data["y1"], [-0.8, 0.7])
+    text = 'level: 1\n u1 ~ rv("s")*x1\nlevel: 2\n u1 ~~ s'
+    fit = msem.sem(text, data[data["cluster"] < 30], cluster="cluster", ordered=["u1"], estimator="ML")
+    with pytest.raises(UnsupportedError, match="random slopes are not available for ordered variables"):
+        fit.factor_scores(2)

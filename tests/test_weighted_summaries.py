@@ -251,3 +251,9 @@ def test_dask():
     frame = dd.from_pandas(DATA, npartitions=3)
     own = msem.summarize(frame, cluster="school", variables=NAMES, keep_clusters=True, **options)
     same(fit(own), fit(DATA, cluster="school", **options))
+
+
+def test_means_of_clusters_alone_are_not_shared_with_weights() -> None:
+    data = msem.load_demo().assign(weight=1.0)
+    with pytest.raises(DataError, match='keep_clusters="means" is not available with weights'):
+        msem.summarize(data, cluster="cluster", variables=["y1"], weights="weight", keep_clusters="means")

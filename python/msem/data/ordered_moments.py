@@ -197,7 +197,7 @@ class OrderedMoments:
                         {"mean": m.mean.tolist(), "cov": vech(m.cov).tolist()}
                         for _, m in sorted(self.moments.items())
                     ],
-                    "categories": {name: list(map(str, own)) for name, own in self.categories.items()},
+                    "categories": {name: list(map(_plain, own)) for name, own in self.categories.items()},
                     "statistics": [[*key[:3], str(key.level)] for key in stage.keys],
                     "values": [value for _, value in stage.items()],
                     "acov": vech(stage.acov).tolist(),
@@ -238,8 +238,7 @@ class OrderedMoments:
             cov = unvech(part.numbers("cov", n * (n + 1) // 2), n)
             moments[level] = LevelArrays(names, part.numbers("mean", n), cov, n)
         categories = {
-            name: tuple(Fields(content["categories"], (name,), content["categories"]).texts(name))
-            for name in content["categories"]
+            name: tuple(_plain(one) for one in own) for name, own in dict(content["categories"]).items()
         }
         keys = tuple(_key(one, len(levels)) for one in content["statistics"])
         m = len(keys)
@@ -261,3 +260,9 @@ def _key(given: Any, levels: int) -> Statistic:
     if op not in ("|", "~1", "~", "~~") or level not in [str(k) for k in range(1, levels + 1)]:
         raise ValueError(f"there is no statistic {given}")
     return Statistic(lhs, op, rhs, int(level))
+
+
+def _plain(label: Any) -> str | bool | int | float:
+    """A label as JSON has it: numbers stay numbers."""
+    value = label.item() if isinstance(label, np.generic) else label
+    return value if isinstance(value, str | bool | int | float) else str(value)

@@ -115,6 +115,11 @@ def summarize(
     settings = Settings.read(given, "summarize")
     columns = survey_columns(settings)
     survey = None if columns is None else (columns, settings.weights_scale)
+    if survey is not None and keep == "means":
+        raise DataError(
+            'keep_clusters="means" is not available with weights or a design, whose errors take the products of every '
+            "cluster: keep_clusters=False shares no cluster, True all of it"
+        )
     if is_dask(data):
         found = summarize_partitions(data, cluster, variables, keep, client, survey)
     elif client is not None:

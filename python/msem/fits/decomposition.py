@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import singledispatch
 from typing import Any, get_args
@@ -23,7 +23,7 @@ from msem.data.saturated import Method as SaturatedMethod
 from msem.data.statistics import Rows, Statistics
 from msem.data.survey import survey_columns
 from msem.entry import entry
-from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
+from msem.errors import ArgumentError, DataError, DataWarning, ModelError, UnsupportedError, warn
 from msem.estimation.problems import Problem, border_moments
 from msem.fits.one_level import Gamma, Method, fit_level, require_separable
 from msem.fits.segregated import SegregatedFit
@@ -120,11 +120,28 @@ def saturated(
     settings = replace(Settings.read(given), cluster=Settings.read({"cluster": cluster}).cluster)
     if levels is not None and (within is not None or between is not None):
         raise DataError("levels= has the variables of every level: leave out within= and between=")
+    if levels is not None:
+        _require_levels(levels)
     chosen = (within, between) if levels is None else tuple(map(several, levels))
     return _saturated(data, settings, chosen, method, gamma)
 
 
 Names = tuple[Sequence[str] | None, ...]  # by level; None where they are to be inferred
+
+
+def _require_levels(levels: Any) -> None:
+    """Refuse what is not a sequence of the variables of each level."""
+    if isinstance(levels, str | Mapping) or not isinstance(levels, Sequence):
+        raise ArgumentError(
+            f"levels= is a list of the variables of each level, level 1 first, and not {levels!r}"
+        )
+    for number, own in enumerate(levels, 1):
+        if isinstance(own, str | Sequence) and len(own):
+            continue
+        raise ArgumentError(
+            f"levels= names no variable of level {number}: leave out what has no level of its own, or give its "
+            f"variables, not {own!r}"
+        )
 
 
 @singledispatch

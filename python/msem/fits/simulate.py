@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from msem.data.frames import ClusteredData
-from msem.data.statistics import Statistics
+from msem.data.sample import Group
 from msem.entry import entry
 from msem.errors import ArgumentError, DataError, ModelError, UnsupportedError
 from msem.estimation.estimate import require_converged
@@ -202,7 +202,7 @@ def read_design(
         words = "two" if population.table.nlevels == 2 else "three"
         raise DataError(f"the population has {words} levels: give nclusters and cluster_sizes, and no nobs")
     if nclusters is None and cluster_sizes is None and isinstance(model, Fit):
-        return list(map(_fit_clusters, model.sample.statistics))
+        return list(map(_fit_clusters, model.sample.groups))
     pairs = zip(by_group(nclusters, labels), by_group(cluster_sizes, labels), strict=True)
     return [read_clusters(count, sizes, population.table.nlevels) for count, sizes in pairs]
 
@@ -211,10 +211,11 @@ def _fit_nobs(fit: Fit) -> list[int]:
     return [round(s.nobs) for s in fit.sample.statistics]
 
 
-def _fit_clusters(statistics: Statistics) -> Clusters:
+def _fit_clusters(group: Group) -> Clusters:
     """The clusters of a group of a fit."""
-    tree = statistics.tree
-    if tree is None:
+    tree = group.statistics.tree
+    # statistics that moments of three levels imply are those of other clusters, with weights
+    if tree is None or (group.data is None and len(group.statistics.variables.levels) > BETWEEN):
         raise DataError("the fit does not know the sizes of its clusters: give nclusters and cluster_sizes")
     sizes, parents = tree
     return Clusters(tuple(map(int, sizes)), tuple(tuple(map(int, one)) for one in parents))

@@ -206,6 +206,7 @@ def _predicted(
         own = {}
         for name in covariates:
             if name in variables.measured[level - 1]:
+                _require_constant(name, data.columns[name], first[codes[level]])
                 above = [at for at, values in known.items() if at > level and name in values]
                 own[name] = data.columns[name][first] - sum(known[at][name][codes[at][first]] for at in above)
             elif name in variables.levels[level - 1]:
@@ -226,6 +227,15 @@ def _predicted(
         )
         for name in outcomes
     }
+
+
+def _require_constant(name: str, values: Floats, first: NDArray[np.intp]) -> None:
+    """Refuse a covariate of clusters that differs from the first row of its cluster."""
+    if (values != values[first]).any() and not np.array_equal(values, values[first], equal_nan=True):
+        raise DataError(
+            f"{name!r} is a covariate of clusters, and varies within one: for predictions at several of its values "
+            "give the rows different clusters"
+        )
 
 
 def _parts_of_covariates(model: GroupModel, data: ClusteredData, covariates: Sequence[str]) -> ByLevel:
