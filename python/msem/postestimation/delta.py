@@ -253,3 +253,12 @@ def draw(functions: Functions, theta: Floats, vcov: Floats, ci_level: float, how
     normal_halfwidth(ci_level)
     values = functions.values_of_rows(draw_parameters(theta, vcov, how))
     return distribution(values, derive(functions, theta, vcov).se, ci_level)
+
+
+def shares(quantity: Quantity, at: Floats, vcov: Floats, ci_level: float, how: MonteCarlo | None) -> Floats:
+    """Estimates of shares, standard errors and intervals on the logit scale or by simulation, shape (k, 4)."""
+    found = delta_method(quantity, at, vcov)
+    if how is None:
+        return np.column_stack([found.est, found.se, *found.interval(ci_level, "logit")])
+    drawn = monte_carlo(quantity, at, vcov, ci_level, how)
+    return np.column_stack([found.est, drawn.se, drawn.lower, drawn.upper])

@@ -24,7 +24,7 @@ from msem.distributions import normal_cdf, normal_density
 from msem.errors import UnsupportedError
 from msem.estimation.matrices import Numbers, row_values
 from msem.estimation.solution import Solution, free_vcov
-from msem.postestimation.delta import MonteCarlo, Quantity, delta_method, monte_carlo
+from msem.postestimation.delta import MonteCarlo, shares
 from msem.postestimation.ram import Block, Structure, divide, implied_mean, structures
 
 Floats = NDArray[np.float64]
@@ -97,21 +97,11 @@ def ordered_reliability(
         categories = {group: _Categories(fit, theta, group) for group in {one[2].group for one in wanted}}
         return np.stack([value(categories[part.group]) for _, _, part, _, value in wanted], axis=-1)
 
-    numbers = _evaluate(quantity, fit.theta, free_vcov(fit), ci_level, how)
+    numbers = shares(quantity, fit.theta, free_vcov(fit), ci_level, how)
     return [
         (factor, level, part.group, name, ", ".join(part.items), *row)
         for (factor, level, part, name, _), row in zip(wanted, numbers.tolist(), strict=True)
     ]
-
-
-def _evaluate(
-    quantity: Quantity, at: Floats, vcov: Floats, ci_level: float, how: MonteCarlo | None
-) -> Floats:
-    found = delta_method(quantity, at, vcov)
-    if how is None:
-        return np.column_stack([found.est, found.se, *found.interval(ci_level, "logit")])
-    drawn = monte_carlo(quantity, at, vcov, ci_level, how)
-    return np.column_stack([found.est, drawn.se, drawn.lower, drawn.upper])
 
 
 class _Categories:

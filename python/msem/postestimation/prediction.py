@@ -231,7 +231,7 @@ def _predicted(
 
 def _require_constant(name: str, values: Floats, first: NDArray[np.intp]) -> None:
     """Refuse a covariate of clusters that differs from the first row of its cluster."""
-    if (values != values[first]).any() and not np.array_equal(values, values[first], equal_nan=True):
+    if not np.array_equal(values, values[first], equal_nan=True):
         raise DataError(
             f"{name!r} is a covariate of clusters, and varies within one: for predictions at several of its values "
             "give the rows different clusters"

@@ -19,7 +19,7 @@ from msem.estimation.matrices import Model, Numbers
 from msem.estimation.solution import NOT_YET, Solution, free_vcov
 from msem.model.levels import Level, rows_at
 from msem.model.partable import ParameterTable
-from msem.postestimation.delta import Intervals, MonteCarlo, Quantity, delta_method, monte_carlo
+from msem.postestimation.delta import Intervals, MonteCarlo, Quantity, shares
 from msem.postestimation.ordered_reliability import Composite, ordered_reliability
 from msem.postestimation.ram import Block, Structure, divide, structures
 from msem.postestimation.unrestricted import Unrestricted, saturated_moments
@@ -214,11 +214,11 @@ def reliability_frame(
     numbers = np.full((len(wanted), 4), np.nan)
     own = [k for k, one in enumerate(wanted) if not one.saturated]
     quantity = _stack([wanted[k] for k in own], partial(structures, model))
-    numbers[own] = _evaluate(quantity, theta, vcov, ci_level, how)
+    numbers[own] = shares(quantity, theta, vcov, ci_level, how)
     for group, moments in saturated.items():
         own = [k for k, one in enumerate(wanted) if one.saturated and one.group == group]
         free = _stack([wanted[k] for k in own], moments.blocks)
-        numbers[own] = _evaluate(free, moments.vector, moments.gamma, ci_level, how)
+        numbers[own] = shares(free, moments.vector, moments.gamma, ci_level, how)
     names = [(c.factor, c.level, c.group, c.name, ", ".join(c.items)) for c in wanted]
     rows = [(*name, *row) for name, row in zip(names, numbers.tolist(), strict=True)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -231,17 +231,6 @@ def _stack(wanted: Sequence[Coefficient], blocks: Callable[[Numbers], Blocks]) -
         return np.stack(values, axis=-1) if values else np.empty((*theta.shape[:-1], 0))
 
     return quantity
-
-
-def _evaluate(
-    quantity: Quantity, at: Floats, vcov: Floats, ci_level: float, how: MonteCarlo | None
-) -> Floats:
-    """Estimate, standard error and interval, shape (k, 4)."""
-    found = delta_method(quantity, at, vcov)
-    if how is None:
-        return np.column_stack([found.est, found.se, *found.interval(ci_level, "logit")])
-    drawn = monte_carlo(quantity, at, vcov, ci_level, how)
-    return np.column_stack([found.est, drawn.se, drawn.lower, drawn.upper])
 
 
 def composites(
