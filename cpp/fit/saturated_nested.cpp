@@ -230,6 +230,12 @@ SaturatedParameters saturated_parameters(const Layout& layout, const Vector& ori
   return out;
 }
 
+// The matrix of a level among parameters, or derivatives with respect to them.
+Matrix level_of(const SaturatedParameters& at, const Vector& theta, std::size_t level) {
+  const Index n = static_cast<Index>(at.levels[level].size());
+  return unpack_lower(Vector(theta.segment(at.first[level], n * (n + 1) / 2)), 0, n);
+}
+
 // A step of EM, which is the gradient in another metric for every level: S becomes
 // S + 2 / n S G S - d d', d = S g / n, for the n units of a level. Means may differ by level on the way,
 // which only speeds it up: their sum is the mean. False where that is outside the domain.
@@ -240,9 +246,8 @@ bool nested_em_step(const SaturatedParameters& at, const Vector& units, const Ev
   Vector next = theta;
   for (std::size_t l = 0; l < at.levels.size(); ++l) {
     const Index n = static_cast<Index>(at.levels[l].size());
-    const Vector own = theta.segment(at.first[l], n * (n + 1) / 2);
-    const Matrix cov = unpack_lower(own, 0, n);
-    Matrix slope = 0.5 * unpack_lower(Vector(score.segment(at.first[l], n * (n + 1) / 2)), 0, n);
+    const Matrix cov = level_of(at, theta, l);
+    Matrix slope = 0.5 * level_of(at, score, l);
     slope.diagonal() *= 2;
     Vector gain(n);
     for (Index i = 0; i < n; ++i) gain[i] = score[at.mean[at.levels[l][i]]];
@@ -267,11 +272,6 @@ Vector total_sd(const SaturatedParameters& at, const Implied& start, std::size_t
       total[at.levels[l][i]] += start[l].cov(static_cast<Index>(i), static_cast<Index>(i));
   }
   return select(total, at.levels[level]).cwiseSqrt();
-}
-
-Matrix level_of(const SaturatedParameters& at, const Vector& theta, std::size_t level) {
-  const Index n = static_cast<Index>(at.levels[level].size());
-  return unpack_lower(Vector(theta.segment(at.first[level], n * (n + 1) / 2)), 0, n);
 }
 
 // What makes a point of the cone a maximum among those near: no variance that is added in any direction makes
@@ -387,8 +387,7 @@ SaturatedLevels fit_saturated(const std::shared_ptr<const CrossedLikelihood>& li
                               const SaturatedOptions& options) {
   const CrossedData& data = likelihood->data();
   Vector units(3);
-  units << data.units, static_cast<double>(data.classifications[0].count()),
-      static_cast<double>(data.classifications[1].count());
+  for (Index l = 0; l < 3; ++l) units[l] = data.units_of(l);
   return fitted(likelihood, data.origin, units, starting_moments(data), options);
 }
 
