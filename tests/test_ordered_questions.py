@@ -638,6 +638,26 @@ def test_categories_are_those_of_the_normal_variables_of_the_same_stream():
     assert drawn["v2"].tolist() == np.digitize(plain["v2"], [0.3]).tolist()
 
 
+@pytest.mark.parametrize("more", ["x ~~ 1*x", "x ~~ start(1)*x", "x ~ 0*1", "x ~~ 1*x\nx ~~ 0*f"])
+def test_a_covariate_of_a_population_is_one_with_its_moments_written(more):
+    text = "f =~ 1*v1 + 0.8*v2\nf ~ 0.5*x\nf ~~ 0.4*f\nv1 | -0.5*t1 + 0.5*t2\nv2 | 0.3*t1\n"
+    assert_frame_equal(msem.simulate(text + more, nobs=300, seed=4), msem.simulate(text, nobs=300, seed=4))
+
+
+def test_variances_given_written_covariates_are_one():
+    text = "v ~ 0.8*x + 0.5*z\nx ~~ 4*x\nz ~~ 1*z\nx ~~ 0.6*z\nv | 0.3*t1"
+    drawn = msem.simulate(text, nobs=40_000, seed=4)
+    x = drawn[["x", "z"]].to_numpy()
+    expected = special.ndtr(x @ [0.8, 0.5] - 0.3)
+    residual = drawn["v"].to_numpy() - expected
+    score = np.column_stack([np.ones(len(x)), x]) * residual[:, None]
+    assert np.abs(score.mean(axis=0) / (score.std(axis=0) / np.sqrt(len(x)))).max() < 3.5
+    # an outcome by itself, and a variable correlated with a residual, are no covariates
+    odd = msem.simulate("v ~ 0.5*x\nx ~~ 1*x\nx ~~ 0.3*v\nv | 0*t1", nobs=40_000, seed=4)
+    joint = odd[["v", "x"]].corr().iloc[0, 1]
+    assert joint == pytest.approx(0.8 * np.sqrt(2 / np.pi), abs=0.02)
+
+
 def test_estimates_from_samples_of_a_fit_are_near_its_own():
     model = "f =~ u1 + u2 + u3\nf ~ x1"
     fit = msem.sem(model, data(200), ordered=ITEMS)

@@ -51,7 +51,8 @@ def simulate(
     model : str, CompiledModel or Fit
         A model in lavaan's language with a value for every parameter, as in ``fw =~ 1*y1 + 0.8*y2`` and
         ``fw ~~ 0.5*fw``, or with ``start(0.8)``. Intercepts and covariances that it does not mention are 0, and
-        covariates have mean 0 and variance 1 unless it says otherwise; they are drawn too. Variables with thresholds,
+        covariates have mean 0 and variance 1 unless it says otherwise; they are drawn too. What only predicts is a
+        covariate, whether or not its moments are written. Variables with thresholds,
         ``y1 | -0.5*t1 + 0.5*t2``, are ordered: what they are cut from has variance 1 given the covariates at one level,
         and residual variance 1 at the lower of two; their categories are 0, 1, ... Or a fit, whose estimates
         are the population, with the moments of its covariates; samples from a fit to crossed classifications have its

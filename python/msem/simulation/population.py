@@ -227,7 +227,8 @@ def population_of(table: ParameterTable) -> Population:
     """The population that a model text with values says.
 
     Fixed parameters have their values, others those of ``start()``. What the text does not mention is 0 (intercepts,
-    covariances), and covariates have variance 1; all else needs a value.
+    covariances), and covariates have variance 1; all else needs a value. Variables that only predict are covariates,
+    whether or not their moments are written.
 
     Raises
     ------
@@ -246,9 +247,46 @@ def population_of(table: ParameterTable) -> Population:
             f"the population has no value for {listed}: write each with its value, as in 'f ~ 0.3*x' and "
             "'f ~~ 0.5*f', or with start(0.3)*x"
         )
-    population = Population(table, values)
+    population = Population(_with_covariates(table), values)
     _require_constraints(population)
     return population
+
+
+def _with_covariates(table: ParameterTable) -> ParameterTable:
+    """The table in which written moments of variables that only predict are those of covariates.
+
+    A model that estimates the moments of a covariate is another model; a population has them in any case, and what is
+    1 given its covariates (`BlockMap.standard`) is not to depend on whether they are written.
+    """
+    more = {
+        (name, level, group)
+        for level in range(1, table.nlevels + 1)
+        for group in range(1, table.ngroups + 1)
+        for name in _only_predicting(table.block(level, group), table.latent(level, group))
+    }
+
+    def marked(row: Parameter) -> Parameter:
+        own = [(name, row.level, row.group) in more for name in (row.lhs, row.rhs or row.lhs)]
+        return replace(row, exo=True) if row.op in ("~~", "~1") and all(own) else row
+
+    return replace(table, rows=tuple(map(marked, table.rows)))
+
+
+def _only_predicting(rows: Sequence[Parameter], latent: Sequence[str]) -> set[str]:
+    """Observed variables on the right-hand sides of regressions only, and in covariances of each other."""
+    found = {row.rhs for row in rows if row.op == "~"} - {*latent}
+    for row in rows:
+        if row.op in ("~", "|"):
+            found.discard(row.lhs)
+        elif row.op == "=~":
+            found.discard(row.rhs)
+    before = None
+    while before != found:  # a covariance with anything else is one with its residual
+        before = set(found)
+        for row in rows:
+            if row.op == "~~" and (row.lhs in found) != (row.rhs in found) and (row.free or row.value != 0):
+                found -= {row.lhs, row.rhs}
+    return found
 
 
 def fitted_population(table: ParameterTable, theta: Floats) -> Population:
