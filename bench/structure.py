@@ -18,7 +18,7 @@ from pathlib import Path
 # what only code that knows of exactly two levels has reason to say
 TWO_LEVELS = re.compile(r"nboth|within_only|between_only|\.within\b|\.between\b|nlevels [!=]= [12]")
 TWO_LEVELS_CORE = re.compile(r"\.within\b|\.between\b|cov_w|cov_b|nboth|\.ww|\.bb|\bwb\b")
-KINDS = re.compile(r"isinstance\([^)]*(?:Statistics|LevelMoments)")
+KINDS = re.compile(r"isinstance\([^)]*(?:Statistics|Moments|Given)\b")
 
 # run in another process, with the package of the checkout: prints the figures of one fit and its summary
 RUN = """

@@ -12,7 +12,7 @@ import pytest
 import msem
 import reference
 from msem import _core
-from msem.errors import ModelError, UnsupportedError
+from msem.errors import DataError, ModelError, UnsupportedError
 from msem.estimation.estimate import estimate
 from msem.estimation.matrices import row_values
 from msem.estimation.rotation import (
@@ -458,6 +458,26 @@ def test_variables_of_clusters_are_at_the_between_level():
         msem.load_demo(), {1: 1, 2: 1}, cluster="cluster", variables={1: VARIABLES[:4], 2: VARIABLES[:4]}
     )
     assert by_level[1, 1].table.observed(1) == tuple(VARIABLES[:4])
+
+
+def test_what_is_given_in_place_of_rows_knows_its_variables():
+    data = msem.load_demo()[[*VARIABLES, "w1", "cluster"]]
+    summary = msem.summarize(data, cluster="cluster")
+    rows = msem.efa(data, {1: 1, 2: 1}, cluster="cluster")
+    found = msem.efa(summary, {1: 1, 2: 1})
+    assert found[1, 1].table.between_only == ("w1",)
+    assert found[1, 1].llf == pytest.approx(rows[1, 1].llf, rel=1e-10)
+    statistics = found[1, 1].sample.statistics[0]
+    assert msem.efa(statistics, {1: 1, 2: 1})[1, 1].llf == pytest.approx(rows[1, 1].llf, rel=1e-10)
+    with pytest.raises(DataError, match="not among the variables"):
+        msem.efa(summary, {1: 1, 2: 1}, variables=[*VARIABLES, "y9"])
+
+
+def test_moments_of_ordered_variables_are_explored():
+    data = msem.load_demo()[VARIABLES] > 0
+    rows = msem.efa(data, 2, ordered=VARIABLES)
+    found = msem.efa(rows[2].ordered_moments, 2)
+    assert found.loadings().to_numpy() == pytest.approx(rows.loadings().to_numpy(), abs=1e-6)
 
 
 def test_names_of_factors_and_variables_do_not_collide():

@@ -22,6 +22,7 @@ from msem.data.complete import (
     covariance_statistics,
     merge_sizes,
 )
+from msem.data.given import Given
 from msem.data.screening import Finding, constant, report, require_constant_within, undivided
 from msem.data.sums import ClusterSums, common_ids, merged_sums, same_numbers
 from msem.data.survey import Sampled
@@ -40,7 +41,7 @@ NO_ROWS = "this needs raw data: statistics of clusters do not tell one row from 
 
 @entries
 @dataclass(frozen=True, eq=False, repr=False)
-class ClusterStatistics:
+class ClusterStatistics(Given):
     """Sufficient statistics of two-level data for any model of p variables; `msem.summarize` makes them.
 
     Take them in place of data in `msem.sem`, `msem.saturated`, `msem.segregated` and `CompiledModel`. `a + b` are the
@@ -185,6 +186,20 @@ class ClusterStatistics:
     def keeps_products(self) -> bool:
         """Whether products within every single cluster are there."""
         return self.sums is not None and self.sums.within is not None
+
+    @property
+    def known_variables(self) -> Variables:
+        """Names by level: those that vary within clusters at both, the others between."""
+        return Variables.of_levels([self.varying, self.variables])
+
+    @property
+    def known_options(self) -> Mapping[str, Any]:
+        """The cluster column, and how the rows were sampled."""
+        return {"cluster": self.cluster, **({} if self.weighting is None else self.weighting.options)}
+
+    def scaled_with(self, others: Sequence[ClusterStatistics], nlevels: int) -> Sequence[ClusterStatistics]:
+        """The groups of a sample with weights as they enter the likelihood; see `scaled_together`."""
+        return scaled_together((self, *others), nlevels)
 
     @property
     def cluster_count(self) -> int:

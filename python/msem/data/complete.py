@@ -21,6 +21,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays, vech_index
 from msem.data.checks import require_covariance, require_possible
 from msem.data.frames import ClusteredData, cluster_codes, columns_of
+from msem.data.given import Given
 from msem.data.products import ClusterProducts, cluster_products, products_of_rows, row_products
 from msem.data.screening import (
     Finding,
@@ -47,7 +48,7 @@ SAME = 1e-8  # relative difference of moments that counts as none
 
 
 @dataclass(frozen=True, eq=False)
-class SampleStatistics(AtMostTwoLevels, WithoutSlopes):
+class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
     """Sufficient statistics of a sample, for p unit variables, q cluster variables, S distinct cluster sizes.
 
     A single-level sample has no unit variables: every row is a cluster of size one.
@@ -104,6 +105,11 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes):
         if type(other) is not SampleStatistics:
             return NotImplemented
         return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    @property
+    def known_variables(self) -> Variables:
+        """Names by level."""
+        return self.variables
 
     @property
     def names(self) -> tuple[str, ...]:

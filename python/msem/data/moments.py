@@ -20,6 +20,7 @@ from msem.data.checks import (
     require_covariance,
     scaled_inverse,
 )
+from msem.data.given import Given
 from msem.data.implied import implied_statistics
 from msem.data.intraclass import icc_columns, share_table, variance_shares
 from msem.data.saturated import Method, moment_names, sandwich, saturated_information, solve_in_space
@@ -43,7 +44,7 @@ __all__ = ["LevelMoment", "LevelMoments"]
 
 @entries
 @dataclass(frozen=True, eq=False, repr=False, init=False)
-class LevelMoments:
+class LevelMoments(Given):
     """Covariance matrices of every level with the sample sizes they come from.
 
     Two levels are given as below, any number of them by `LevelMoments.of_levels`. `moments[level]` has the covariance
@@ -259,6 +260,16 @@ class LevelMoments:
     def variables(self) -> Variables:
         """Names by level."""
         return _ordered([one.cov for one in self.levels])
+
+    @property
+    def known_variables(self) -> Variables:
+        """Names by level."""
+        return self.variables
+
+    @property
+    def expectations(self) -> bool:
+        """What is fitted are statistics that the moments imply."""
+        return True
 
     @property
     def means(self) -> pd.Series:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays, unvech, vech
 from msem.data.complete import SampleStatistics, level_statistics
 from msem.data.first_stage import FirstStage, Statistic
+from msem.data.given import Given
 from msem.data.ordered import OrderedStatistics, joint_moments
+from msem.data.statistics import Statistics
 from msem.data.storage import Fields, Format, signed, verified, write_json
 from msem.errors import DataError, ModelError
 from msem.model.variables import Variables
@@ -34,7 +36,7 @@ CONTENT = (
 
 
 @dataclass(frozen=True, eq=False)
-class OrderedMoments:
+class OrderedMoments(Given):
     """Thresholds, correlations and what else the first stage estimates, with their covariance matrix.
 
     They are all that a model by least squares needs, and hold no rows: give them to `msem.sem` in the place of data.
@@ -75,15 +77,17 @@ class OrderedMoments:
     counts: Floats
 
     @classmethod
-    def of(cls, s: OrderedStatistics) -> Self:
-        """Those of a sample with its rows."""
-        given = set(s.stage.covariates)
+    def of(cls, s: Statistics) -> Self | None:
+        """Those of a sample with its rows; None if nothing was estimated of it before the model."""
+        if s.first_stage is None or s.stand_in is None:
+            return None
+        given = set(s.first_stage.covariates)
         covariates = tuple(tuple(name for name in own if name in given) for own in s.variables.levels)
         moments = {}
-        for (level, m), own in zip(sorted(s.joint.levels.items()), covariates, strict=True):
+        for (level, m), own in zip(sorted(s.stand_in.levels.items()), covariates, strict=True):
             at = [m.at[name] for name in own]
             moments[level] = LevelArrays(own, m.mean[at], m.cov[np.ix_(at, at)], len(own))
-        return cls(s.stage, s.variables, covariates, moments, s.categories, s.sizes, s.counts)
+        return cls(s.first_stage, s.variables, covariates, moments, s.labels, s.sizes, s.counts)
 
     def __repr__(self) -> str:
         return (
@@ -91,6 +95,16 @@ class OrderedMoments:
             + (f" given {', '.join(self.stage.covariates)}" if self.stage.covariates else "")
             + ">"
         )
+
+    @property
+    def known_variables(self) -> Variables:
+        """Names by level."""
+        return self.variables
+
+    @property
+    def known_categories(self) -> Mapping[str, Sequence[Any]]:
+        """Labels of the categories of each ordered variable."""
+        return self.categories
 
     @property
     def values(self) -> pd.Series:

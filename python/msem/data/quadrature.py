@@ -50,6 +50,7 @@ class QuadratureStatistics(SlopeStatistics):
         Of the rule, in each dimension.
     """
 
+    plain: SampleStatistics
     arrays_by_cluster: Arrays
     actual: tuple[str, ...]
     nodes: int
@@ -95,7 +96,6 @@ class QuadratureStatistics(SlopeStatistics):
     def stand_in(self) -> Saturated:
         """Moments to start from, by regressions within clusters; see `Statistics.stand_in`."""
         plain = self.plain
-        assert isinstance(plain, SampleStatistics)
         n, b, m = len(self.unit), self.nboth, len(self.slopes)
         pooled = plain.pooled_within_cov
         x = sorted({self.unit.index(name) for name in self.actual if name not in self.latent})

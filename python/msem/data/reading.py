@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from msem.data.clusters import ClusterStatistics, scaled_together, single_level, two_level
+from msem.data.clusters import ClusterStatistics, single_level, two_level
 from msem.data.columns import column_names, listed
 from msem.data.complete import SampleStatistics, moment_statistics, sample_statistics, simple_statistics
 from msem.data.crossed import crossed_statistics
 from msem.data.frames import ClusteredData, Holes, clustered_data, scaled_weights, with_replication
+from msem.data.given import each_given, what_is_given
 from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
@@ -73,13 +74,15 @@ def read_sample(
     """
     given = by_group(data, settings)
     parts = [own for own, _ in given.values()] or [data]
-    if all(isinstance(own, ClusterStatistics) for own in parts):
-        parts = list(scaled_together(parts, table.nlevels))
+    first, *others = map(what_is_given, parts)
+    if not first.has_rows and all(type(own) is type(first) for own in others):
+        parts = list(first.scaled_with(others, table.nlevels))
         data = parts[0]
         given = {
             label: (own, options) for (label, (_, options)), own in zip(given.items(), parts, strict=False)
         }
-    if table.slopes() and (settings.sample_cov is not None or not all(map(_have_clusters, parts))):
+    by_cluster = settings.sample_cov is None and all(what_is_given(own).keeps_products for own in parts)
+    if table.slopes() and not by_cluster:
         raise UnsupportedError(
             "random slopes need rows of raw data, or statistics of single clusters, msem.summarize(..., "
             "keep_clusters=True): moments and statistics by cluster size do not have the products of covariates within "
@@ -124,11 +127,6 @@ def deleted_listwise(sample: Sample, settings: Settings, *, full: bool) -> str:
         "results are biased unless values are missing completely at random"
         + ('; missing="fiml" uses all values that are observed' if full else "")
     )
-
-
-def _have_clusters(data: Any) -> bool:
-    """Whether the products within every single cluster are known."""
-    return data.keeps_products if isinstance(data, ClusterStatistics) else has_rows(data)
 
 
 def _read_groups(
@@ -361,18 +359,12 @@ def require_cluster_columns(table: ParameterTable, settings: Settings) -> None:
 
 def has_rows(data: Any) -> bool:
     """Whether data have rows, rather than being moments or statistics, or some of them by group."""
-    parts = data.values() if isinstance(data, Mapping) else (data,)
-    return all(_are_rows(one) for one in parts)
-
-
-def _are_rows(data: Any) -> bool:
-    return read_statistics.dispatch(type(data)) is read_statistics.dispatch(object)
+    return all(one.has_rows for one in each_given(data))
 
 
 def known_categories(data: Any) -> dict[str, Any]:
     """Categories of ordered variables that moments know; empty for what else is given."""
-    parts = data.values() if isinstance(data, Mapping) else (data,)
-    found = [one.categories for one in parts if isinstance(one, OrderedMoments)]
+    found = [one.known_categories for one in each_given(data) if one.known_categories]
     for one in found[1:]:
         for name, labels in found[0].items():
             if len(one.get(name, ())) != len(labels):
@@ -382,18 +374,13 @@ def known_categories(data: Any) -> dict[str, Any]:
 
 def implied_statistics(data: Any) -> bool:
     """Whether statistics are expectations under moments, which have no observed information."""
-    parts = data.values() if isinstance(data, Mapping) else (data,)
-    return any(isinstance(one, LevelMoments) for one in parts)
+    return any(one.expectations for one in each_given(data))
 
 
 def with_cluster(settings: Settings, data: Any) -> Settings:
     """The settings with what statistics of clusters know of their rows, which counts as if it had been named."""
-    parts = data.values() if isinstance(data, Mapping) else (data,)
-    found = [one for one in parts if isinstance(one, ClusterStatistics)]
-    if not found:
-        return settings
-    own = found[0].weighting
-    return replace(settings, cluster=found[0].cluster, **({} if own is None else own.options))
+    known = next((one.known_options for one in each_given(data) if one.known_options), None)
+    return settings if known is None else replace(settings, **known)
 
 
 def by_group(data: Any, settings: Settings) -> Mapping[str, tuple[Any, Settings]]:
@@ -447,7 +434,7 @@ def _labels(given: Mapping[str, Any]) -> list[Any]:
     if len(whole) == 1:
         raise DataError(f"{first} is given for one group only, {listed(list(whole))}: give it without a dict")
     for label, one in whole.items():
-        if _are_rows(one) and not isinstance(one, pd.DataFrame):
+        if what_is_given(one).has_rows and not isinstance(one, pd.DataFrame):
             raise DataError(f"{first} of group {label!r} is a {type(one).__name__}; all groups need moments")
     return list(whole)
 
@@ -492,7 +479,7 @@ def group_rows(data: Any, column: str | None) -> Grouping | None:
     """
     if column is None:
         return None
-    if data is None or not _are_rows(data):
+    if data is None or not what_is_given(data).has_rows:
         raise DataError(
             f"group={column!r} names a column of raw data; give moments of several groups as a dict: "
             '{"one": moments, "other": moments}'
@@ -539,7 +526,7 @@ def level_statistics_of_rows(
 
 def _require_used(data: Any, table: ParameterTable, settings: Settings) -> None:
     """Refuse arguments that would have no effect."""
-    moments = not _are_rows(data)
+    moments = not what_is_given(data).has_rows
     if moments and settings.cluster is not None:
         raise DataError(
             f"cluster={settings.cluster!r} is for raw data; moments have their clusters: leave it out"

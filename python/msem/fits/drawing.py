@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -86,16 +87,28 @@ def diagram(
     if data is not None or options:
         given = "data" if data is not None else next(iter(options))
         raise ModelError(f"{given}= goes with a model text; a {type(model).__name__} is drawn as it is")
-    if isinstance(model, CompiledModel):
-        return diagram_of(model.table, None, choices)
-    if isinstance(model, (Fit, SegregatedFit)):
-        return model.diagram(**asdict(choices))
-    if isinstance(model, LevelMoments):
-        return _diagram_of_moments(model, choices)
+    return _drawn(model, choices)
+
+
+@singledispatch
+def _drawn(model: Any, choices: Choices) -> Diagram:
+    """The diagram of what a user gives."""
     raise ModelError(f"diagram takes a model text, a fit or moments by level, not {type(model).__name__}")
 
 
-def _diagram_of_moments(moments: LevelMoments, choices: Choices) -> Diagram:
+@_drawn.register
+def _(model: CompiledModel, choices: Choices) -> Diagram:
+    return diagram_of(model.table, None, choices)
+
+
+@_drawn.register(Fit)
+@_drawn.register(SegregatedFit)
+def _(fit: Fit | SegregatedFit, choices: Choices) -> Diagram:
+    return fit.diagram(**asdict(choices))
+
+
+@_drawn.register
+def _(moments: LevelMoments, choices: Choices) -> Diagram:
     """Correlations of each level, as arcs between all variables."""
     levels = {level: one.cov for level, one in enumerate(moments.levels, 1)}
     count = max(map(len, levels.values()))

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from msem.data.clusters import ClusterStatistics
 from msem.data.columns import numeric_columns
 from msem.data.frames import Holes, levels_of
-from msem.data.moments import LevelMoments
+from msem.data.given import what_is_given
 from msem.data.reading import require_rows_of_data
 from msem.entry import entries, entry
 from msem.errors import ArgumentError, DataError, ModelError, MsemError, UnsupportedError
@@ -191,8 +190,8 @@ def efa(
 
     Parameters
     ----------
-    data : data frame, LevelMoments or None
-        One row per unit, or covariance matrices of levels; None with the option ``sample_cov=``.
+    data : data frame, LevelMoments, OrderedMoments, ClusterStatistics or None
+        One row per unit, or moments or statistics in their place; None with the option ``sample_cov=``.
     nfactors : int, sequence of int, or dict of level to either
         Numbers of factors. At several levels ``{1: 2, 2: [1, 2]}`` fits all combinations, and a level that is left out
         is saturated; a number without levels is that of every level.
@@ -237,9 +236,9 @@ def efa(
     [(2, 1), (2, 2)]
     """
     clusters = _columns_of_clusters(cluster)
-    moments = data if isinstance(data, LevelMoments) else None
-    summary = isinstance(data, ClusterStatistics)
-    several_levels = bool(clusters) or moments is not None or summary or isinstance(nfactors, Mapping)
+    known = what_is_given(data).known_variables
+    depth = len(clusters) + 1 if known is None else len(known.levels)
+    several_levels = depth > 1 or isinstance(nfactors, Mapping)
     if not several_levels:
         names = _names(data, variables, options)
         counts = _counts(nfactors)
@@ -256,10 +255,8 @@ def efa(
                 for n in counts
             }
         )
-    if not (clusters or moments is not None or summary):
+    if depth < 2:
         raise DataError('an analysis of two levels needs cluster="...", the column with the cluster ids')
-    depth = len(clusters) + 1 if moments is None else len(moments.levels)
-    depth = 2 if summary else depth
     levels = range(1, depth + 1)
     words = names_of_levels(depth)
     numbers = _by_level(nfactors, "nfactors", depth)
@@ -350,7 +347,10 @@ def _names(data: Any, variables: Any, options: Mapping[str, Any]) -> list[str]:
     matrix = options.get("sample_cov")
     if isinstance(matrix, pd.DataFrame):
         return [str(name) for name in matrix.columns]
-    return [name for name in _columns(data) if name not in _used(options)]
+    known = what_is_given(data).known_variables
+    return (
+        [name for name in _columns(data) if name not in _used(options)] if known is None else [*known.names]
+    )
 
 
 def _columns(data: Any) -> list[str]:
@@ -376,15 +376,12 @@ def _levels(data: Any, variables: Any, columns: Sequence[str], nlevels: int) -> 
                 f"variables by level need every level: {{{', '.join(f'{level}: [...]' for level in numbers)}}}"
             )
         return [list(several(given[level])) for level in numbers]
-    if isinstance(data, LevelMoments):
-        known = [list(own) for own in data.variables.levels]
-    elif isinstance(data, ClusterStatistics):
-        raise DataError("statistics do not say which variables to analyse: variables={1: [...], 2: [...]}")
-    else:
+    own_levels = what_is_given(data).known_variables
+    if own_levels is None:
         require_rows_of_data(data)
         names = list(several(variables)) if variables is not None else numeric_columns(data)
         found = levels_of(data, columns, [name for name in names if name not in columns], Holes())
-        known = [list(own) for own in found]
+    known = [list(own) for own in (found if own_levels is None else own_levels.levels)]
     if variables is None:
         return known
     wanted = several(variables)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from msem.data.ordered import OrderedStatistics
 from msem.data.ordered_moments import OrderedMoments
 from msem.estimation.solution import Solution
 
@@ -26,7 +25,8 @@ def ordered_moments(fit: Solution) -> OrderedMoments | dict[str, OrderedMoments]
     for group in fit.sample.groups:
         if group.statistics.integral is not None:
             raise AttributeError("ordered variables by maximum likelihood have no moments of a first stage")
-        if not isinstance(group.statistics, OrderedStatistics):
+        moments = OrderedMoments.of(group.statistics)
+        if moments is None:
             raise AttributeError("no variable of the model is ordered: its moments are in fit.saturated")
-        found[group.label] = OrderedMoments.of(group.statistics)
+        found[group.label] = moments
     return found if len(found) > 1 else next(iter(found.values()))
