@@ -397,6 +397,10 @@ COV = pd.DataFrame([[1.0, 0.3], [0.3, 1.0]], ["y1", "y2"], ["y1", "y2"])
     [
         ({"units": (100, 20)}, "units= of every level are needed"),
         ({"units": None}, "units= of every level are needed"),
+        ({"units": 100}, "units= has a number of units for every level, level 1 first"),
+        ({"covs": []}, "covs is a list of a covariance matrix for each"),
+        ({"covs": COV}, "covs is a list of a covariance matrix for each"),
+        ({"covs": [COV]}, "covs is a list of a covariance matrix for each"),
         ({"units": (100, 20, 1)}, "at least two are needed"),
         ({"units": (100, 20, 20)}, "each of the 20 units of level 3 has one of level 2"),
         ({"units": (10, 20, 5)}, "there are 10 units of level 1 and 20 of level 2"),

@@ -16,7 +16,14 @@ import msem
 import reference
 from msem import _core
 from msem.data.first_stage import Statistic
-from msem.errors import DataError, DataWarning, ImproperSolutionWarning, ModelError, UnsupportedError
+from msem.errors import (
+    ArgumentError,
+    DataError,
+    DataWarning,
+    ImproperSolutionWarning,
+    ModelError,
+    UnsupportedError,
+)
 
 CUTS = {"u1": ("y1", [-0.8, 0.7]), "u2": ("y2", [0.0]), "u3": ("y3", [-1, 0, 1]), "u4": ("y4", [-0.5, 0.5])}
 U = list(CUTS)
@@ -597,3 +604,13 @@ def test_fits_by_least_squares_are_pickled() -> None:
         assert_allclose(again.params, found.params, rtol=0)
         assert_allclose(again.tests()["statistic"], found.tests()["statistic"], rtol=1e-12)
         assert again.summary() == found.summary()
+
+
+def test_all_outcomes_may_be_ordered() -> None:
+    """Observed variables but those that only predict, as in lavaan."""
+    model = MODEL + "\nf ~ x1\nu1 ~~ u2"
+    everything, named = fit(model, ordered=True), fit(model)
+    assert_allclose(everything.params, named.params, rtol=1e-12)
+    assert fit("f =~ y1 + y2 + y3", ordered=False).llf < 0
+    with pytest.raises(ArgumentError, match="ordered is a list of variables, not 5"):
+        fit(ordered=5)

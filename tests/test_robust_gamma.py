@@ -85,6 +85,24 @@ def test_robust_errors_of_the_levels_are_those_of_the_whole(skewed: pd.DataFrame
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_every_route_uses_what_the_moments_carry(skewed: pd.DataFrame, method: str, tmp_path) -> None:
+    """Whether gamma= is given again or not, from memory and from a file, of some of the variables, or known."""
+    model = "level: 1\n f =~ y1 + y2 + y3\nlevel: 2\n y1 ~~ y2 + y3\n y2 ~~ y3"
+    direct = msem.segregated(model, skewed, cluster="cluster", method=method, gamma="robust")
+    h1 = msem.saturated(skewed, cluster="cluster", gamma="robust")
+    h1.save(tmp_path / "h1.json")
+    known = msem.LevelMoments(
+        *(h1.within.cov, h1.between.cov, h1.between.mean), cluster_sizes=h1.cluster_sizes, known_acov=h1.acov
+    )
+    for moments in (h1, msem.LevelMoments.load(tmp_path / "h1.json"), known):
+        assert_allclose(msem.segregated(model, moments, method=method).bse, direct.bse, rtol=1e-6)
+    fewer = h1.restrict(["y1", "y2"], ["y1", "y2"])
+    small = "level: 1\n y1 ~~ y2\nlevel: 2\n y1 ~~ y2"
+    bse = msem.segregated(small, fewer, method=method).bse
+    assert_allclose(bse["y1~~y2"], np.sqrt(h1.acov.loc["y1~~y2", "y1~~y2"]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_moments_carry_it(skewed: pd.DataFrame, method: str, tmp_path) -> None:
     model = "level: 1\n f =~ y1 + y2 + y3\nlevel: 2\n y1 ~~ y2 + y3\n y2 ~~ y3"
     direct = msem.segregated(model, skewed, cluster="cluster", method=method, gamma="robust")

@@ -292,6 +292,24 @@ def test_cluster_sizes_in_every_form() -> None:
         by_group({"a": 1}, ["a", "b"])
 
 
+@pytest.mark.parametrize("kind", [np.array, pd.Series], ids=["ndarray", "Series"])
+def test_cluster_sizes_may_be_an_array(kind: type) -> None:
+    given = kind([3, 5, 2])
+    assert read_clusters(None, given) == read_clusters(None, [3, 5, 2])
+    assert read_clusters(6, given) == read_clusters(6, [3, 5, 2])
+
+
+def test_columns_of_a_sample_are_named_as_in_the_data_of_the_fit() -> None:
+    data = msem.load_demo().rename(columns={"cluster": "school"})
+    data["region"] = np.where(data["school"] % 2, "north", "south")
+    model = "level: 1\n fw =~ y1 + y2 + y3\nlevel: 2\n y1 ~~ y2 + y3\n y2 ~~ y3"
+    fit = msem.sem(model, data, cluster="school", group="region")
+    drawn = msem.simulate(fit, seed=3)
+    assert {"school", "region"} < set(drawn.columns)
+    assert msem.sem(model, drawn, cluster="school", group="region").converged
+    assert {"cluster", "block"} < set(msem.simulate(fit, seed=3, cluster="cluster", group="block").columns)
+
+
 def test_a_fit_without_a_maximum_is_no_population() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MsemWarning)

@@ -176,7 +176,13 @@ def several(names: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _variables(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, Iterable):
+        raise ArgumentError(f"{name} is a list of variables, not {value!r}")
     return several(value)
+
+
+def _ordered(name: str, value: Any) -> tuple[str, ...] | bool:
+    return value if value is True else _variables(name, value or ())
 
 
 def _missing(name: str, value: Any) -> Any:
@@ -297,7 +303,7 @@ class Settings:
         default=None, metadata={"read": _replicate_scale}
     )
     auxiliary: tuple[str, ...] = field(default=(), metadata={"read": _variables})
-    ordered: tuple[str, ...] = field(default=(), metadata={"read": _variables})
+    ordered: tuple[str, ...] | bool = field(default=(), metadata={"read": _ordered})
     parameterization: Parameterization | None = field(
         default=None, metadata={"read": _choice(Parameterization)}
     )

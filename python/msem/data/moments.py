@@ -80,6 +80,9 @@ class LevelMoments(Given):
         Whether they come from data with holes: what is fitted to them then takes its errors from Gamma.
     weighted : bool
         Whether they come from data with weights, primary sampling units or strata: the same holds then.
+    robust : bool, optional
+        Whether `known_acov` is something else than the inverse information of normal clusters of these sizes, such as
+        a sandwich: the same holds then. None: True if `known_acov` is given.
 
     Attributes
     ----------
@@ -107,6 +110,7 @@ class LevelMoments(Given):
     means_given: bool
     incomplete: bool
     weighted: bool
+    robust: bool
 
     def __init__(
         self,
@@ -126,6 +130,7 @@ class LevelMoments(Given):
         means_given: bool = True,
         incomplete: bool = False,
         weighted: bool = False,
+        robust: bool | None = None,
         *,
         levels: Sequence[LevelMoment] | None = None,
         units: Sequence[float] | None = None,
@@ -135,7 +140,7 @@ class LevelMoments(Given):
             means_given = means_given and named
             units = [np.nan if n is None else float(n) for n in (nobs, nclusters)]
         variables, parts = _parts(levels)
-        units = (np.nan,) * len(parts) if units is None else tuple(units)
+        units = (np.nan,) * len(parts) if units is None else _counts(units)
         if len(units) != len(parts):
             raise DataError(
                 f"units= of every level are needed: {len(parts)} numbers, and there are {len(units)}"
@@ -154,6 +159,7 @@ class LevelMoments(Given):
             "means_given": means_given,
             "incomplete": incomplete,
             "weighted": weighted,
+            "robust": known_acov is not None and (robust is None or robust),
         }.items():
             store(self, name, value)
         report(undivided(round(counts[0]), round(counts[1]), variables.unit), None)
@@ -211,6 +217,7 @@ class LevelMoments(Given):
         >>> float(moments[3].cov.loc["y1", "y1"])
         0.4
         """
+        _require_several(covs)
         matrices = [_matrix(cov, level) for level, cov in enumerate(covs, 1)]
         variables = _ordered(matrices)
         names = [name for name in variables.names if variables.top(name) > 1]
@@ -288,7 +295,7 @@ class LevelMoments(Given):
     @property
     def needs_gamma(self) -> bool:
         """Whether sample sizes do not tell how precise the moments are."""
-        return self.incomplete or self.weighted
+        return self.incomplete or self.weighted or self.robust
 
     @property
     def given_as(self) -> str:
@@ -449,7 +456,7 @@ class LevelMoments(Given):
         if self.known_acov is None:
             return part
         names = matching_names(part.moment_names, self.moment_names)
-        return replace(part, known_acov=self.known_acov.loc[names, names])
+        return replace(part, known_acov=self.known_acov.loc[names, names], robust=self.robust)
 
     @property
     def _names(self) -> list[list[str]]:
@@ -631,6 +638,24 @@ def _parts(levels: Sequence[LevelMoment]) -> tuple[Variables, list[LevelMoment]]
     return variables, parts
 
 
+def _require_several(covs: Any) -> None:
+    if not isinstance(covs, Sequence) or isinstance(covs, str) or len(covs) < 2:
+        raise DataError(
+            "covs is a list of a covariance matrix for each of two levels or three, level 1 first, such as "
+            "[pupils, classes, schools]"
+        )
+
+
+def _counts(units: Any) -> tuple[float, ...]:
+    """Units of each level as they were given."""
+    try:
+        return tuple(float(n) for n in units)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"units= has a number of units for every level, level 1 first, such as (2000, 300, 80), and is {units!r}"
+        ) from None
+
+
 def _ordered(covs: Sequence[pd.DataFrame]) -> Variables:
     """The variables of the matrices by level."""
     return Variables.of_levels([list(cov.columns) for cov in covs])
@@ -644,7 +669,7 @@ def _matrix(cov: pd.DataFrame, level: int) -> pd.DataFrame:
 
 
 NUMBERS = ("units", "cluster_sizes", "levels", "llf", "acov")
-FLAGS = ("converged", "in_cone", "means_given", "incomplete", "weighted")
+FLAGS = ("converged", "in_cone", "means_given", "incomplete", "weighted", "robust")
 LEVELS = ("within", "between")  # that files of two levels had by name
 
 
@@ -698,7 +723,8 @@ def _from_content(content: Mapping[str, Any]) -> LevelMoments:
     )
     names = moments.moment_names
     acov = unvech(given.numbers("acov", len(names) * (len(names) + 1) // 2), len(names))
-    return replace(moments, known_acov=pd.DataFrame(acov, index=names, columns=names))
+    known = pd.DataFrame(acov, index=names, columns=names)
+    return replace(moments, known_acov=known, robust=given.flag("robust", False))
 
 
 def _stored_level(stored: Any) -> LevelMoment:
@@ -776,8 +802,8 @@ def level_moments(solution: Saturated, statistics: Statistics) -> LevelMoments:
     )
 
 
-def robust_acov(moments: LevelMoments, clusters: Clusters) -> pd.DataFrame:
-    """Sandwich A^-1 B A^-1 of the saturated moments (Huber, 1967; White, 1982).
+def with_robust_acov(moments: LevelMoments, clusters: Clusters) -> LevelMoments:
+    """The same moments carrying the sandwich A^-1 B A^-1 for their Gamma (Huber, 1967; White, 1982).
 
     A is the observed information and B the sum over clusters of outer products of their scores: the clusters need be
     independent, not normal.
@@ -788,11 +814,6 @@ def robust_acov(moments: LevelMoments, clusters: Clusters) -> pd.DataFrame:
         Saturated estimates from data.
     clusters : ClusterArrays or IncompleteClusters
         Of the same variables.
-
-    Returns
-    -------
-    DataFrame
-        Named as in `LevelMoments.moment_names`.
 
     Raises
     ------
@@ -808,7 +829,8 @@ def robust_acov(moments: LevelMoments, clusters: Clusters) -> pd.DataFrame:
             f'gamma="robust" needs more than {_fewest(moments)} clusters for {len(moments.levels[-1].cov)} variables '
             f"at the {top} level, and there are {len(clusters.sizes)}"
         )
-    return pd.DataFrame(sandwich(theta, moments.statistics, clusters), index=names, columns=names)
+    acov = pd.DataFrame(sandwich(theta, moments.statistics, clusters), index=names, columns=names)
+    return replace(moments, known_acov=acov, robust=True)
 
 
 def _fewest(moments: LevelMoments) -> int:
@@ -824,4 +846,4 @@ def of_design(moments: LevelMoments, clusters: Clusters) -> LevelMoments:
     """
     marked = replace(moments, weighted=True)
     known = marked.converged and not marked.in_cone and len(clusters.sizes) > _fewest(moments)
-    return replace(marked, known_acov=robust_acov(marked, clusters)) if known else marked
+    return with_robust_acov(marked, clusters) if known else marked

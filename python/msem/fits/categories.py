@@ -33,9 +33,10 @@ def ordered_of(syntax: ModelSyntax, data: Any, settings: Settings) -> OrderedCol
         If a variable cannot be ordered; see `ordered_columns`.
     """
     names = {name: None for s in syntax.statements for name in (s.lhs, "" if s.op == "|" else s.rhs) if name}
+    asked = _outcomes(syntax) if isinstance(settings.ordered, bool) else settings.ordered
     if data is None or not has_rows(data):
         known = known_categories(data)
-        odd = next((name for name in settings.ordered if name not in known), None)
+        odd = next((name for name in asked if name not in known), None)
         if odd is not None:
             what = (
                 f"{odd!r} is not ordered in these moments"
@@ -45,8 +46,25 @@ def ordered_of(syntax: ModelSyntax, data: Any, settings: Settings) -> OrderedCol
             raise UnsupportedError(what)
         return OrderedColumns(data, {name: labels for name, labels in known.items() if name in names})
     require_rows_of_data(data)
-    latent = {s.lhs for s in syntax.statements if s.op == "=~"}
-    return ordered_columns(data, [name for name in names if name not in latent], settings.ordered)
+    latent = _latent(syntax)
+    return ordered_columns(data, [name for name in names if name not in latent], asked)
+
+
+def _latent(syntax: ModelSyntax) -> set[str]:
+    return {s.lhs for s in syntax.statements if s.op == "=~"}
+
+
+def _outcomes(syntax: ModelSyntax) -> tuple[str, ...]:
+    """Observed variables of the text but those that only predict, in order."""
+    found: dict[str, None] = {}
+    predicted = {s.lhs for s in syntax.statements if s.op == "~"}
+    predictors = {s.rhs for s in syntax.statements if s.op == "~"}
+    measured = {s.rhs for s in syntax.statements if s.op == "=~"}
+    for s in syntax.statements:
+        for name in (s.lhs, "" if s.op == "|" else s.rhs):
+            if name in measured or name in predicted or name not in predictors:
+                found.setdefault(name)
+    return tuple(name for name in found if name and name not in _latent(syntax))
 
 
 def named_thresholds(syntax: ModelSyntax) -> dict[str, int]:

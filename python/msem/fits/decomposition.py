@@ -11,7 +11,7 @@ from msem.data.clusters import ClusterStatistics, scaled_together, two_level
 from msem.data.columns import listed
 from msem.data.complete import SampleStatistics
 from msem.data.frames import Holes, chosen_levels, clustered_data, resolve_levels, scaled_weights
-from msem.data.moments import LevelMoments, estimate_saturated, of_design, robust_acov
+from msem.data.moments import LevelMoments, estimate_saturated, of_design, with_robust_acov
 from msem.data.reading import (
     has_rows,
     level_statistics_of_rows,
@@ -242,7 +242,7 @@ def _carrying(moments: LevelMoments, data: Rows, gamma: Gamma) -> LevelMoments:
     """Moments of data with their Gamma."""
     if gamma == "observed" or gamma == "expected":
         return moments.with_acov(gamma)
-    return replace(moments, known_acov=robust_acov(moments, moments.statistics.clusters(data)))
+    return with_robust_acov(moments, moments.statistics.clusters(data))
 
 
 def require_identified(statistics: Statistics) -> None:

@@ -114,7 +114,7 @@ def sem(
     replicate_weights: Sequence[str] = (),
     replicate_scale: str | float | Sequence[float] | None = None,
     auxiliary: Sequence[str] = (),
-    ordered: Sequence[str] = (),
+    ordered: Sequence[str] | bool = (),
     parameterization: str | None = None,
     link: str = "probit",
     fixed_x: bool = True,
@@ -208,11 +208,11 @@ def sem(
         Variables that are no part of the model but tell about missing values. At every level at which they vary they
         are correlated with each other and with all that the model leaves unexplained (saturated correlates; Graham,
         2003), also in the baseline model. Needs ``missing="fiml"``.
-    ordered : sequence of str, optional
-        Variables whose values are categories with an order, binary ones among them; ordered categorical columns of a
-        pandas frame are without being named. They are continuous variables cut at thresholds (``y | t1 + t2``), and the
-        model is fitted by "WLSMV", unless another estimator is asked for: another least squares, or full maximum
-        likelihood, "ML" or "MLR". See `docs/ordered.md`.
+    ordered : sequence of str or bool, optional
+        Variables whose values are categories with an order, binary ones among them; True for all observed variables but
+        those that only predict; ordered categorical columns of a pandas frame are without being named. They are
+        continuous variables cut at thresholds (``y | t1 + t2``), and the model is fitted by "WLSMV", unless another
+        estimator is asked for: another least squares, or full maximum likelihood, "ML" or "MLR". See `docs/ordered.md`.
     parameterization : {"delta", "theta"}, optional
         What is 1 of the variables that ordered ones are cut from: their variances given the covariates, the default at
         one level, or their residual variances, within clusters at two levels and by maximum likelihood.

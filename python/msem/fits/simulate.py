@@ -42,7 +42,7 @@ def simulate(
     as_: str = "data",
     distribution: Any = "normal",
     cluster: Any = None,
-    group: str = "group",
+    group: str | None = None,
 ) -> Any:
     """Draw samples from a population.
 
@@ -78,10 +78,10 @@ def simulate(
         Of the part of the variables at each level, "within" and "between", or 1, 2 and 3.
     cluster : str or sequence of str, optional
         Names of the columns with clusters, the highest first, or ``"pupil * school"`` for crossed ones, with a model
-        text of three levels; clusters are numbered from 1. Default: ``"cluster"``, of
-        three levels those of the fit, or ``"cluster3"`` and ``"cluster2"``.
-    group : str
-        Name of the column with groups.
+        text of three levels; clusters are numbered from 1. Default: those of the data of a fit, else ``"cluster"``, of
+        three levels ``"cluster3"`` and ``"cluster2"``.
+    group : str, optional
+        Name of the column with groups. Default: that of the data of a fit, else ``"group"``.
 
     Returns
     -------
@@ -255,13 +255,15 @@ def _categories(population: Population, model: Any) -> tuple[Mapping[str, Sequen
     return tuple(out)
 
 
-def _columns(model: Any, population: Population, cluster: Any, group: str) -> tuple[tuple[str, ...], str]:
+def _columns(
+    model: Any, population: Population, cluster: Any, group: str | None
+) -> tuple[tuple[str, ...], str]:
     """Names of the columns of clusters, the highest first, and of groups."""
     table = population.table
-    if table.crossed and isinstance(model, Fit):
-        columns, column = table.clusters, model.options.group or "group"
-    else:
-        columns, column = cluster_columns(model, table, cluster), str(group)
+    own = model.options.group if isinstance(model, Fit) else None
+    column = str(group or own or "group")
+    crossed = table.crossed and isinstance(model, Fit)
+    columns = table.clusters if crossed else cluster_columns(model, table, cluster)
     taken = [*population.variables.names]
     used = [*columns] + [column] * (table.ngroups > 1)
     for name in used:
@@ -274,9 +276,9 @@ def _columns(model: Any, population: Population, cluster: Any, group: str) -> tu
 
 
 def cluster_columns(model: Any, table: ParameterTable, cluster: Any) -> tuple[str, ...]:
-    """Names of the columns of clusters in samples: as given, or those of a fit of three levels, or others."""
+    """Names of the columns of clusters in samples: as given, or those of a fit, or others."""
     count = table.nlevels - 1
-    if cluster is None and isinstance(model, Fit) and len(table.clusters) == count > 1:
+    if cluster is None and isinstance(model, Fit) and len(table.clusters) == count > 0:
         return table.clusters
     if cluster is None:
         return ("cluster",) * count if count < 2 else tuple(f"cluster{k}" for k in range(count + 1, 1, -1))

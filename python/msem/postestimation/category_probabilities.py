@@ -162,6 +162,8 @@ def _given(fit: Solution, at: Mapping[str, Any] | pd.DataFrame | None) -> Given:
     """Read what is given."""
     if at is None:
         return Given((), (), np.zeros((1, 0)))
+    if not isinstance(at, Mapping | pd.DataFrame):
+        raise DataError(f'at= has values by name, such as {{"x1": [0, 1]}}, or is a data frame, not {at!r}')
     names = tuple(map(str, at))
     places = tuple(_place(fit, name) for name in names)
     for k, place in enumerate(places):
@@ -184,6 +186,8 @@ def _given(fit: Solution, at: Mapping[str, Any] | pd.DataFrame | None) -> Given:
             raise DataError(f"values of {name!r} are no numbers: {column!r}") from None
         if arrays[-1].ndim > 1:
             raise DataError(f"values of {name!r} are one number or a sequence of numbers")
+        if not arrays[-1].size:
+            raise DataError(f"there are no values of {name!r}")
     count = max((len(column) for column in arrays), default=1)
     odd = next((n for n, column in zip(names, arrays, strict=True) if len(column) not in (1, count)), None)
     if odd is not None:

@@ -368,8 +368,17 @@ def proposal(density: Density) -> tuple[Floats, Floats]:
 
 
 def _draw_t(rng: np.random.Generator, centre: Floats, covariance: Floats, size: int) -> tuple[Floats, Floats]:
-    """Draws from a multivariate t, and the logarithms of their densities up to a constant."""
+    """Draws from a multivariate t, and the logarithms of their densities up to a constant.
+
+    Any distribution near this one would do. Its numbers are rounded, so that a seed has the same draws on machines
+    whose last digits differ: a weight at the edge of being drawn once more would be on one and not on another.
+    """
     root = np.linalg.cholesky(covariance)
+    least = np.where(root == 0, 1.0, np.abs(root))
+    digits = 10.0 ** (np.floor(np.log10(least)) - 2)  # the third significant ones
+    root = np.round(root / digits) * digits
+    units = 0.001 * root.diagonal()
+    centre = np.round(centre / units) * units
     z = rng.standard_normal((size, len(centre)))
     mixed = np.sqrt(DF / rng.chisquare(DF, size))
     x = z * mixed[:, None]

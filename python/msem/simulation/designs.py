@@ -117,7 +117,7 @@ def read_clusters(nclusters: Any, cluster_sizes: Any, nlevels: int = 2) -> Clust
     nclusters : int, sequence, or None
         Of three levels the number of the highest clusters, and that of the lower ones in each of these: one number, or
         several that take turns.
-    cluster_sizes : int, sequence of int, or mapping of int to int
+    cluster_sizes : int, sequence or Series of int, or mapping of int to int
         One size for all; sizes that are dealt out to the clusters in turn, or, without `nclusters`, one for each; the
         number of clusters of each size.
     nlevels : int
@@ -134,6 +134,8 @@ def read_clusters(nclusters: Any, cluster_sizes: Any, nlevels: int = 2) -> Clust
     if nlevels > 2:
         parents = _within(nclusters)
         return Clusters(read_clusters(len(parents), cluster_sizes).sizes, (parents,))
+    if isinstance(cluster_sizes, pd.Series):
+        cluster_sizes = cluster_sizes.to_numpy()
     if isinstance(cluster_sizes, Mapping):
         sizes = _of_table(cluster_sizes)
         if nclusters is not None and len(sizes) != require_whole("nclusters", nclusters, 1):
@@ -143,7 +145,7 @@ def read_clusters(nclusters: Any, cluster_sizes: Any, nlevels: int = 2) -> Clust
         return Clusters(sizes)
     given = _numbers("cluster_sizes", cluster_sizes, "a cluster size")
     if nclusters is None:
-        if hasattr(cluster_sizes, "__index__"):
+        if np.ndim(cluster_sizes) == 0:
             raise DataError("give nclusters, the number of clusters")
         return Clusters(given)
     count = require_whole("nclusters", nclusters, 1)
@@ -154,7 +156,7 @@ def read_clusters(nclusters: Any, cluster_sizes: Any, nlevels: int = 2) -> Clust
 
 def _numbers(name: str, given: Any, what: str) -> tuple[int, ...]:
     """A whole number, or several."""
-    several = not hasattr(given, "__index__")
+    several = np.ndim(given) > 0 or not hasattr(given, "__index__")
     if several and (isinstance(given, str) or not isinstance(given, (Sequence, np.ndarray))):
         raise DataError(f"{name} is a whole number, several, or a dict of them, not {given!r}")
     return tuple(require_whole(what, n, 1) for n in (given if several else [given]))
