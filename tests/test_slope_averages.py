@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from pandas.testing import assert_frame_equal
 
 import msem
 from msem.errors import UnsupportedError
@@ -99,6 +100,50 @@ def test_parts_add_up_to_the_variance_over_all_rows(data: pd.DataFrame, model: s
     assert found.loc[("between", "fixed"), "variance"] == pytest.approx(explained, rel=1e-6)
     assert found["share"].iloc[:5].sum() == pytest.approx(1)
     assert (found["share_se"].iloc[:5] > 0).all()
+
+
+def test_intraclass_correlations_are_averages_over_all_rows(data: pd.DataFrame) -> None:
+    fit = msem.sem(LATENT, data, cluster="cluster")
+    between, p = fit.implied[2], fit.params
+    found = fit.icc_table().set_index("lhs")
+    assert_frame_equal(fit.icc_table(source="model"), found.reset_index())
+    parts = fit.variance_partition().query("level == 'between'").groupby("lhs")["share"].sum()
+    for name in ("y1", "y2"):
+        weights, fixed, _ = design(fit, data, name)
+        given = np.einsum("ij,jk,ik->i", weights, between.cov.to_numpy(), weights)
+        loading = 1.0 if name == "y1" else p[f"fw=~{name}"]
+        residual = loading**2 * p["fw~~fw"] + p[f"{name}~~{name}"]
+        total = given.mean() + (weights @ between.mean.to_numpy() + fixed).var() + residual
+        average = weights.mean(axis=0)
+        assert found.loc[name, "icc"] == pytest.approx(
+            average @ between.cov.to_numpy() @ average / total, rel=1e-9
+        )
+        assert found.loc[name, "icc"] == pytest.approx(parts[name], rel=1e-9)
+    with pytest.raises(UnsupportedError, match='source="model"'):
+        fit.icc_table(source="saturated")
+
+
+def test_reliability_is_that_of_the_averaged_matrices(data: pd.DataFrame) -> None:
+    fit = msem.sem(LATENT, data, cluster="cluster")
+    items, p = ["y1", "y2", "y3"], fit.params
+    loadings = np.array([1, p["fw=~y2"], p["fw=~y3"]])
+    x, v = data["x"], data["v"]
+    slope = fit.implied[2]
+    # of the factor, over all rows: residual, mean slope with the other covariate, and the slopes that differ
+    factor = (
+        p["fw~~fw"]
+        + (slope.mean["s"] * x + p["fw~v"] * v).var(ddof=0)
+        + slope.cov.loc["s", "s"] * x.var(ddof=0)
+    )
+    within = factor * np.outer(loadings, loadings) + np.diag([p[f"{i}~~{i}"] for i in items])
+    second = slope.cov.loc[items, items].to_numpy()
+    found = fit.reliability().set_index(["factor", "coefficient"])["est"]
+    n = 150 / (1 / data.groupby("cluster").size()).sum()
+    omega = factor * loadings.sum() ** 2 / within.sum()
+    assert found["fw", "omega"] == pytest.approx(omega, rel=1e-6)
+    assert found["fw", "alpha"] == pytest.approx(1.5 * (1 - np.trace(within) / within.sum()), rel=1e-6)
+    assert found["fb", "irr"] == pytest.approx(second.sum() / (second.sum() + within.sum() / n), rel=1e-6)
+    assert (fit.reliability()["se"] > 0).all()
 
 
 def test_two_slopes_in_a_row(data: pd.DataFrame) -> None:

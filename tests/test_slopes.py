@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from msem.estimation.slopes import slope_reference
 from msem.language.syntax import parse
 from msem.model.derived import saturated_table
 from msem.model.partable import parameter_table
+from msem.postestimation.missing_information import missing_information
 from msem.postestimation.scaling import slopes_trace
 
 CASES = [
@@ -147,6 +149,24 @@ def test_missing_outcomes_have_the_maximum_of_the_dense_density():
     assert_allclose(fit.factor_scores(2)["s"], mean[:, 1], rtol=1e-8)
     assert_allclose(fit.factor_scores(2)["s_se"] ** 2, cov[:, 1, 1], rtol=1e-8)
     assert (fit.chisq > 0, fit.df) == (True, 5)
+
+
+def test_missing_information_is_that_of_dense_expected_information():
+    """Complete rows are those that the holes were made in."""
+    holes, whole = slope_cases.Case("all kinds", holes=True), slope_cases.Case("all kinds")
+    own, complete = (
+        np.linalg.inv(
+            oracle_slopes.expected_information(
+                holes.table.rows, holes.near, case.data, *holes.roles, holes.fixed
+            )
+        ).diagonal()
+        for case in (holes, whole)
+    )
+    at = SimpleNamespace(table=holes.table, theta=holes.near, objective=holes.objective, tangent=None)
+    found = missing_information(at, holes.sample, "observed")
+    assert_allclose(found, 1 - complete / own, rtol=1e-6)
+    assert found.max() > 0.2
+    assert small().fmi().abs().max() == 0
 
 
 def test_rows_may_be_missing_or_left_out():
@@ -330,6 +350,12 @@ def test_what_needs_saturated_moments_is_refused_by_name():
             getattr(fit, name)()
     with pytest.raises(AttributeError, match="no saturated moments"):
         _ = fit.saturated
+
+
+def test_summary_with_fit_measures_has_no_baseline():
+    text = small().summary(fit_measures=True)
+    assert "Loglikelihood and Information Criteria" in text
+    assert "Baseline" not in text
 
 
 def test_the_saturated_model_has_a_slope_for_every_outcome():

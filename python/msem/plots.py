@@ -148,7 +148,7 @@ def caterpillar(fit: Fit, name: str | None = None, *, ci_level: float = 0.95, ax
 
 
 @entry
-def icc(fit: Fit, *, source: Literal["saturated", "model"] = "saturated", ax: Axes | None = None) -> Axes:
+def icc(fit: Fit, *, source: Literal["saturated", "model"] | None = None, ax: Axes | None = None) -> Axes:
     """Draw intraclass correlations with their intervals.
 
     Parameters

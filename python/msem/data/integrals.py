@@ -390,6 +390,10 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
         """Always `UnsupportedError`."""
         refuse("statistics that a model implies")
 
+    def completed(self, rows: Rows) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("fractions of missing information")
+
     def redrawn(self, drawn: Any) -> NoReturn:
         """Always `UnsupportedError`."""
         refuse("samples drawn from a fit")

@@ -125,6 +125,12 @@ class NestedSlopeStatistics(Augmented, OfNestedClusters):
             data=self.data.with_slopes(places, designs, given),
         )
 
+    def completed(self, rows: Rows) -> NestedSlopeStatistics:  # type: ignore[override]
+        """The same where nothing is missing; otherwise `UnsupportedError`."""
+        if not self.complete:
+            refuse("fractions of missing information of three levels")
+        return self
+
     def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> NoReturn:
         """Always `UnsupportedError`."""
         refuse("fits of one level")

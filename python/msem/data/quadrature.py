@@ -87,6 +87,13 @@ class QuadratureStatistics(SlopeStatistics):
         """Always `UnsupportedError`."""
         refuse("saturated models of slopes of covariates that are latent or at both levels")
 
+    def completed(self, rows: Rows) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse(
+            "fractions of missing information with random slopes of covariates that are latent or at both levels, "
+            "which need expected information,"
+        )
+
     @property
     def full_clusters(self) -> int:
         """No clusters have coefficients of a covariate that is not observed."""

@@ -173,6 +173,28 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
         out.__dict__.update({"_coefficients": self._coefficients, "_moments": self._moments})
         return out
 
+    def completed(self, rows: Rows) -> SlopeStatistics:
+        """The same rows as if nothing were missing, for expected information; see `Statistics.completed`."""
+        if self.complete:
+            return self
+        columns = [
+            np.where(np.isnan(column), mean, column)
+            for column, mean in zip(rows.row_values(self.unit), self.total_mean, strict=False)
+        ]
+        reduced = _core.ReducedData(
+            columns,
+            [columns[k] for k in self._places],
+            rows.row_values(self.cluster),
+            rows.cluster_of_row,
+            len(rows.identifiers),
+            self.nboth,
+            self.fixed,
+            _numbers(self.slopes, self.covariates),
+            rows.weights,
+            np.empty(0),
+        )
+        return replace(self, reduced=reduced)
+
     @property
     def full_clusters(self) -> int:
         """Clusters in which the covariates vary enough for all of their coefficients."""

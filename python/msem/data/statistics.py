@@ -496,6 +496,10 @@ class WithoutSlopes(Continuous):
         """The products of covariates within clusters are not known; always `UnsupportedError`."""
         raise UnsupportedError("random slopes need rows of raw data")
 
+    def completed(self, rows: Rows) -> NoReturn:
+        """Complete data are those with the saturated moments; always `UnsupportedError`."""
+        raise UnsupportedError("complete rows without random slopes are those with the saturated moments")
+
     def new_clusters(self, rows: Rows) -> Clusters | None:
         """None: clusters of new rows are made of their variables alone."""
         return None
@@ -629,6 +633,17 @@ class Statistics(Protocol):
 
     def with_slopes(self, slopes: Sequence[Slope], carriers: Sequence[str]) -> Self:
         """The same sample for other random slopes of the same covariates."""
+
+    def completed(self, rows: Rows) -> Self:
+        """The same rows with values in the place of missing ones, of which expected information does not depend.
+
+        For models with random slopes, which have no saturated moments.
+
+        Raises
+        ------
+        UnsupportedError
+            If the likelihood has no expected information.
+        """
 
     def likelihood(self, *, by_cluster: bool = False) -> _core.Likelihood:
         """The compiled likelihood, made once.

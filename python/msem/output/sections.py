@@ -126,6 +126,8 @@ def sample_section(
 
 def _count(value: float) -> Single:
     """A number of units; those that moments stand for are sums of many parts, and whole but for rounding."""
+    if not math.isfinite(value):
+        return value
     return round(value) if math.isclose(value, round(value), rel_tol=1e-9) else value
 
 

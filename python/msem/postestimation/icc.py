@@ -15,9 +15,9 @@ from msem.data.intraclass import icc_columns, share_columns, share_table
 from msem.data.statistics import Statistics
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.matrices import Model, Numbers
-from msem.estimation.solution import NO_MOMENTS, Solution, free_vcov, without_slopes
+from msem.estimation.solution import NO_MOMENTS, NOT_YET, Solution, free_vcov
 from msem.postestimation.delta import Derived, Quantity, delta_method
-from msem.postestimation.ram import Block, Structure, divide, structures
+from msem.postestimation.ram import Structure, divide, mean_weights, structures
 from msem.postestimation.unrestricted import Unrestricted, saturated_moments
 from msem.settings import require_choice
 
@@ -45,9 +45,7 @@ def model_icc(model: Model, group: int) -> Quantity:
         raise ModelError("no variable is at both levels, so there is no intraclass correlation")
 
     def quantity(theta: Numbers) -> Numbers:
-        blocks = structures(model, theta)
-        within, between = (_variances(blocks[level, group], names) for level in (1, 2))
-        return divide(between, within + between)
+        return _shares(model, theta, group, [(name, 2) for name in names])[..., ::2]
 
     return quantity
 
@@ -104,17 +102,16 @@ def icc_frame(
     return frame
 
 
-@without_slopes(NO_MOMENTS)
 def icc_table(
-    fit: Solution, *, source: Literal["saturated", "model"] = "saturated", ci_level: float = 0.95
+    fit: Solution, *, source: Literal["saturated", "model"] | None = None, ci_level: float = 0.95
 ) -> pd.DataFrame:
     """Intraclass correlations with standard errors, intervals and design effects.
 
     Parameters
     ----------
-    source : {"saturated", "model"}
-        From the saturated moments, or implied by the model; the model also has those of latent variables that
-        have the same name at both levels.
+    source : {"saturated", "model"}, optional
+        From the saturated moments, the default, or implied by the model; the model also has those of latent variables
+        that have the same name at both levels. With random slopes there are those of the model only.
     ci_level : float
         Coverage of the intervals, which are Wald intervals on Fisher's scale.
 
@@ -129,11 +126,34 @@ def icc_table(
     Raises
     ------
     UnsupportedError
-        For a single-level model.
+        For a single-level model, and for saturated moments of a model with random slopes.
     ModelError
         If no variable is at both levels.
+
+    Notes
+    -----
+    With random slopes shares of variance depend on the covariates (Goldstein, Browne & Rasbash, 2002). These are those
+    of the variance over all units, covariates averaged over (Johnson, 2014; Rights & Sterba, 2019): slopes times
+    deviations of covariates from their means belong to the level of the covariates, and what slopes do at these means
+    to the level that they vary at. See `variance_partition`.
+
+    References
+    ----------
+    Goldstein, Browne & Rasbash (2002). Partitioning variation in multilevel models. Understanding Statistics, 1,
+    223-231. Rights & Sterba (2019). Psychological Methods, 24, 309-338.
     """
+    if source is None:
+        source = "model" if fit.has_slopes else "saturated"
     require_choice("source", source, ("saturated", "model"))
+    if fit.has_slopes and source == "saturated":
+        raise UnsupportedError(
+            f'there are no saturated moments with random slopes, because {NO_MOMENTS}: source="model" has the '
+            "shares of variance that the model implies, averages over the covariates"
+        )
+    if fit.integrates:
+        raise UnsupportedError(
+            f"icc_table() of a model with ordered variables by maximum likelihood: {NOT_YET}"
+        )
     if not fit.table.multilevel:
         raise UnsupportedError(
             "a single-level model has no intraclass correlations: give level: blocks and cluster="
@@ -163,17 +183,21 @@ def several_levels(model: Model, group: int) -> list[tuple[str, int]]:
     return [(name, level) for name in blocks[1] for level in blocks if level > 1 and name in blocks[level]]
 
 
-def _shares(blocks: Mapping[Block, Structure], group: int, keys: Sequence[tuple[str, int]]) -> Numbers:
-    """Shares of variance of variables at levels, and those of these levels and all above: two for each key."""
+def _shares(model: Model, theta: Numbers, group: int, keys: Sequence[tuple[str, int]]) -> Numbers:
+    """Shares of variance of variables at levels, and those of these levels and all above: two for each key.
+
+    With random slopes these are averages over covariates; see `mean_weights`.
+    """
+    blocks = structures(model, theta)
     own = {level: block for (level, of), block in blocks.items() if of == group}
 
+    def of_level(name: str, level: int) -> Numbers:
+        weights = mean_weights(model, theta, blocks, level, group, name)
+        found: Numbers = np.einsum("...i,...ij,...j->...", weights, own[level].cov, weights)
+        return found
+
     def variance(name: str, lowest: int, highest: int) -> Numbers:
-        parts = [
-            block.variances[..., block.at[name]]
-            for level, block in own.items()
-            if lowest <= level <= highest and name in block.at
-        ]
-        total: Numbers = np.sum(parts, axis=0)
+        total: Numbers = np.sum([of_level(name, at) for at in own if lowest <= at <= highest], axis=0)
         return total
 
     top = max(own)
@@ -203,4 +227,4 @@ def _shares_table(fit: Solution, source: str, ci_level: float) -> pd.DataFrame:
 
 
 def _of_model(model: Model, group: int, keys: Sequence[tuple[str, int]], theta: Numbers) -> Numbers:
-    return _shares(structures(model, theta), group, keys)
+    return _shares(model, theta, group, keys)

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from msem.data.sample import Group, Sample, require_simple
 from msem.data.statistics import Statistics
+from msem.errors import UnsupportedError
 from msem.estimation.estimate import Estimate, require_likelihood, require_unpenalized
 from msem.estimation.objective import build_objective
 from msem.estimation.sampling import sampling_covariance
-from msem.estimation.solution import NOT_YET, Solution, without_slopes
+from msem.estimation.solution import NOT_YET, Solution
 from msem.settings import Information
 
 Floats = NDArray[np.float64]
@@ -34,11 +35,18 @@ def missing_information(fit: Estimate, sample: Sample, information: Information)
     Returns
     -------
     ndarray
-        nan for parameters without a standard error, and for all without saturated moments.
+        nan for parameters without a standard error, and for all without saturated moments. With random slopes, which
+        have none, both variances are from expected information, which knows the covariates and the holes only.
     """
-    if not sample.converged:
+    slopes = any(group.statistics.slopes for group in sample.groups)
+    if slopes:
+        information = "expected"
+    elif not sample.converged:
         return np.full(len(fit.theta), np.nan)
-    whole = build_objective(fit.table, [_filled(group) for group in sample.groups])
+    whole = build_objective(
+        fit.table,
+        [g.statistics.completed(g.rows) if slopes else _filled(g) for g in sample.groups],
+    )
     complete, own = (
         sampling_covariance(objective, fit.theta, information, fit.tangent).vcov.diagonal()
         for objective in (whole, fit.objective)
@@ -54,7 +62,6 @@ def _filled(group: Group) -> Statistics:
     return s.expected(group.levels, s.variables, "saturated", group.rows)
 
 
-@without_slopes(NOT_YET)
 def fmi(fit: Solution) -> pd.Series:
     """Fraction of missing information of every parameter: 1 less complete-data variance over variance.
 
@@ -71,12 +78,19 @@ def fmi(fit: Solution) -> pd.Series:
     DataError
         Without raw data.
     UnsupportedError
-        For least squares.
+        For least squares, and for likelihoods that are integrals.
+
+    Notes
+    -----
+    With random slopes there are no saturated moments that the complete rows could have: both variances are then from
+    expected information at the estimates, given the covariates and, for the one, the holes.
 
     References
     ----------
     Savalei & Rhemtulla (2012). Structural Equation Modeling, 19, 477-494.
     """
+    if fit.integrates:
+        raise UnsupportedError(f"fmi() of a model with ordered variables by maximum likelihood: {NOT_YET}")
     require_likelihood(fit.estimate, "fractions of missing information")
     require_unpenalized(fit.estimate, "fractions of missing information")
     require_simple(

@@ -217,6 +217,31 @@ def implied_mean(block: BlockMap, structure: Structure, values: Numbers) -> Numb
     return out
 
 
+def mean_weights(
+    model: Model, theta: Numbers, blocks: Mapping[Block, Structure], level: int, group: int, name: str
+) -> Numbers:
+    """Weights of the variables of a level in the mean of a variable over a cluster, at the means of covariates.
+
+    1 for the variable's own part, and for a random slope of a lower level that stands here its effect on the variable
+    times the mean of its covariate. Shape (..., n).
+    """
+    values, own = row_values(model.table, theta), blocks[level, group]
+    out = np.zeros((*values.shape[:-1], len(own.names)), values.dtype)
+    if name in own.at:
+        out[..., own.at[name]] = 1
+    for block in model.blocks:
+        lower = blocks[block.level, block.group]
+        if block.group != group or block.level >= level or lower.slopes is None or name not in lower.at:
+            continue
+        means = implied_mean(block, lower, values)
+        for slope in lower.slopes.among:
+            if level not in slope.at:
+                continue
+            reach = lower.total[..., lower.at[name], [lower.at[o] for o in slope.outcomes]].sum(axis=-1)
+            out[..., own.at[slope.name]] += reach * means[..., lower.at[slope.covariate]]
+    return out
+
+
 def root(variance: Numbers) -> Numbers:
     """Square root; nan where the (real part of the) variance is not positive."""
     out: Numbers = np.sqrt(np.where(variance.real > 0, variance, np.nan))

@@ -7,16 +7,16 @@ need no factor and are functions of the saturated covariance matrices.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.errors import ModelError, UnsupportedError
+from msem.errors import ModelError
 from msem.estimation.matrices import Model, Numbers
-from msem.estimation.solution import NOT_YET, Solution, free_vcov
+from msem.estimation.solution import Solution, free_vcov
 from msem.model.levels import Level, rows_at
 from msem.model.partable import ParameterTable
 from msem.postestimation.delta import Intervals, MonteCarlo, Quantity, shares
@@ -414,15 +414,20 @@ def reliability(
     ModelError
         If a factor has no such score; the message says why.
     UnsupportedError
-        With random slopes, and for ordered variables with ``link="logit"``.
+        For ordered variables with ``link="logit"``, and where a random slope changes the covariate of another.
+
+    Notes
+    -----
+    With random slopes there are no saturated moments, and implied ones depend on the covariates. All coefficients are
+    then functions of the implied covariance matrices: within clusters of their average over the units, to which slopes
+    add their variance times that of their covariates (Rights & Sterba, 2019), between clusters of those at covariates
+    of 0, as in the model.
 
     References
     ----------
     Green & Yang (2009). Reliability of summed item scores using structural equation modeling: An alternative to
-    coefficient alpha. Psychometrika, 74, 155-167.
+    coefficient alpha. Psychometrika, 74, 155-167. Rights & Sterba (2019). Psychological Methods, 24, 309-338.
     """
-    if fit.has_slopes:
-        raise UnsupportedError(f"reliability() of a model with random slopes: {NOT_YET}")
     wanted = None if factors is None else several(factors)
     found = composites(fit.table, wanted, weights or {})
     if fit.table.ordered.thresholds:
@@ -430,12 +435,15 @@ def reliability(
         rows = ordered_reliability(fit, found, tuple(matched(found, pairs or {})), ci_level, how)
         return rows_at(pd.DataFrame(rows, columns=list(COLUMNS)), level, fit.table)
     sizes = {group: s.harmonic_size for group, s in enumerate(fit.sample.statistics, 1)}
+    chosen = coefficients(found, sizes, pairs or {})
+    if fit.has_slopes:
+        chosen = [replace(one, saturated=False) for one in chosen]
     frame = reliability_frame(
-        coefficients(found, sizes, pairs or {}),
+        chosen,
         fit.model,
         fit.theta,
         free_vcov(fit),
-        saturated_moments(fit),
+        {} if fit.has_slopes else saturated_moments(fit),
         ci_level=ci_level,
         how=MonteCarlo.chosen(method, draws, seed),
     )

@@ -21,11 +21,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import ModelError, UnsupportedError
-from msem.estimation.matrices import INTERCEPT, Model, Numbers, row_values
+from msem.estimation.matrices import Model, Numbers
 from msem.estimation.solution import Solution, free_vcov
 from msem.model.levels import BETWEEN, LEVEL_NAMES, WITHIN
 from msem.postestimation.delta import Quantity, delta_method
-from msem.postestimation.ram import Structure, divide, structures
+from msem.postestimation.ram import Structure, divide, mean_weights, structures
 from msem.settings import several
 
 Floats = NDArray[np.float64]
@@ -134,7 +134,7 @@ def _variances(model: Model, group: int, name: str) -> Quantity:
         at = within.at[name]
         total, fixed = within.variances[..., at], _explained(model, within, WITHIN, group)[..., at, at]
         slopes = total - replace(within, slopes=None).variances[..., at]
-        g = _weights(model, theta, within, between, group, name)[..., None, :]
+        g = mean_weights(model, theta, blocks, BETWEEN, group, name)[..., None, :]
         turned = np.swapaxes(g, -1, -2)
         above = (g @ between.cov @ turned)[..., 0, 0]
         predicted = (g @ _explained(model, between, BETWEEN, group) @ turned)[..., 0, 0]
@@ -160,29 +160,4 @@ def _explained(model: Model, own: Structure, level: int, group: int) -> Numbers:
     chosen = np.array([name in covariates for name in own.names])
     residual = own.residual * np.outer(chosen, chosen)
     out: Numbers = own.total @ residual @ np.swapaxes(own.total, -1, -2)
-    return out
-
-
-def _weights(
-    model: Model, theta: Numbers, within: Structure, between: Structure, group: int, name: str
-) -> Numbers:
-    """Weights of the variables of level 2 in a cluster's mean of a variable of level 1, at the means of covariates.
-
-    1 for its own between part, and for a random slope its effect on the variable times the mean of its covariate. Shape
-    (..., n).
-    """
-    values = row_values(model.table, theta)
-    out = np.zeros((*values.shape[:-1], len(between.names)), values.dtype)
-    if name in between.at:
-        out[..., between.at[name]] = 1
-    if within.slopes is None:
-        return out
-    block = next(b for b in model.blocks if (b.level, b.group) == (WITHIN, group))
-    intercepts = np.zeros((*values.shape[:-1], len(block.names)), values.dtype)
-    chosen = block.slot == INTERCEPT
-    intercepts[..., block.row[chosen]] = values[..., block.rows[chosen]]
-    means = np.einsum("...ij,...j->...i", within.total, intercepts)
-    for slope in within.slopes.among:
-        reach = within.total[..., within.at[name], [within.at[o] for o in slope.outcomes]].sum(axis=-1)
-        out[..., between.at[slope.name]] += reach * means[..., within.at[slope.covariate]]
     return out
