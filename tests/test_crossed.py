@@ -412,6 +412,12 @@ def test_scores_of_new_data(fit):
     again = fit.factor_scores(newdata=data.sample(frac=1, random_state=1)).sort_index()
     assert_allclose(again, whole, rtol=1e-8, atol=1e-10)
     assert fit.random_effects(level="pupil").index.name == "pupil"
+    renamed = data.rename(columns={"pupil": "p", "lecturer": "r"})
+    assert_allclose(fit.factor_scores(newdata=renamed, cluster="p * r"), whole, rtol=1e-8, atol=1e-10)
+    assert_allclose(fit.factor_scores(newdata=data, cluster="lecturer * pupil"), whole, rtol=1e-8, atol=1e-10)
+    for cluster in (["r", "p"], "p"):
+        with pytest.raises(DataError, match=r"crossed: name both in one text|names one"):
+            fit.factor_scores(newdata=renamed, cluster=cluster)
     with pytest.raises(UnsupportedError, match="maximum likelihood scores are not available for crossed"):
         fit.factor_scores(2, method="ML")
 

@@ -174,6 +174,15 @@ def test_moments_are_the_saturated_ones_of_a_fit() -> None:
 def test_balanced_data_are_their_moments() -> None:
     fit, moments = balanced()
     joint = msem.sem(MODEL, published(moments))
+    data = simulated(3, 4)
+    few = data[data["school"] < 3]
+    assert_allclose(
+        joint.factor_scores(newdata=few, cluster=CLUSTER), fit.factor_scores(newdata=few), atol=1e-4
+    )
+    with pytest.raises(
+        DataError, match=r'two columns of clusters, and cluster= names none.*\["school", "class"\]'
+    ):
+        joint.factor_scores(newdata=few)
     assert_allclose(joint.params, fit.params, rtol=1e-5, atol=1e-7)
     assert_allclose(
         joint.bse, msem.sem(MODEL, simulated(3, 4), cluster=CLUSTER, information="expected").bse, rtol=1e-5

@@ -114,7 +114,7 @@ def test_groups_and_rows_that_are_left_out(demo):
 def test_a_model_of_moments_predicts_new_rows(fit, few):
     moments = msem.sem(MODEL, fit.saturated)
     assert_allclose(moments.predict(few, cluster="cluster"), fit.predict(few), atol=0.01)
-    with pytest.raises(DataError, match="name the cluster column"):
+    with pytest.raises(DataError, match="name the column with the cluster ids"):
         moments.predict(few)
     with pytest.raises(DataError, match="fitted to moments"):
         moments.predict()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from pandas.testing import assert_frame_equal
 
 import msem
 import oracle
@@ -145,6 +146,34 @@ def test_factor_scores_are_dense_posterior_means(level: int, latent: str) -> Non
         }[level]
     new = fit.factor_scores(level, newdata=case.data)
     assert_allclose(new.to_numpy(), fit.factor_scores(level).to_numpy(), rtol=1e-9, atol=1e-12)
+
+
+QUESTIONS: list[Callable[..., Any]] = [
+    lambda fit, **given: fit.factor_scores(2, **given).rename_axis(index=CLUSTER),
+    lambda fit, **given: fit.random_effects(level=3, **given).rename_axis(index="school"),
+    lambda fit, **given: fit.plausible_values(1, seed=1, **given)[0],
+    lambda fit, **given: fit.distances(1, **given),
+    lambda fit, newdata, **given: fit.predict(newdata, random_effects=True, **given),
+    lambda fit, newdata, **given: fit.predict(newdata, **given),
+]
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_clusters_of_new_data_are_named_as_in_the_fit(question: Callable[..., Any]) -> None:
+    data, fit = three_levels.sample("all kinds", 2, 60), made_up()
+    renamed = data.rename(columns={"school": "s", "class": "c"})
+    known = question(fit, newdata=data)
+    assert_frame_equal(question(fit, newdata=renamed, cluster=["s", "c"]), known)
+    assert_frame_equal(question(fit, newdata=data, cluster=CLUSTER), known)
+    for cluster, message in {
+        "s": r'cluster=s names one: name both, .* cluster=\["school", "class"\]',
+        ("s", "c", "d"): "names 3 columns, and the model has three levels",
+        "s * c": "the clusters of the model are nested: name them in a list",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            question(fit, newdata=renamed, cluster=cluster)
+    with pytest.raises(DataError, match="the other way round in the fit"):
+        question(fit, newdata=data, cluster=["class", "school"])
 
 
 def test_ids_of_classes_may_repeat_in_other_schools() -> None:

@@ -716,6 +716,11 @@ class ResolvedSettings(Settings):
     se_open: bool
 
     @property
+    def inner(self) -> tuple[str, ...]:
+        """Columns of clusters within the highest, or crossed with them, the highest first."""
+        return self.inner_clusters
+
+    @property
     def scaled_test(self) -> ScaledTest | None:
         """The first scaled test, which scaled fit measures come from."""
         return next((scaled for test in self.test for scaled in SCALED if test == scaled), None)

@@ -299,8 +299,8 @@ def _require_replicates_alone(settings: Settings, table: ParameterTable) -> None
             )
 
 
-def require_cluster_columns(table: ParameterTable, settings: Settings) -> None:
-    """Refuse a model that has other levels than there are columns of clusters.
+def require_columns_of_levels(table: ParameterTable, settings: Settings) -> None:
+    """Refuse more or fewer columns of clusters than a model has levels above the first.
 
     Raises
     ------
@@ -326,8 +326,19 @@ def require_cluster_columns(table: ParameterTable, settings: Settings) -> None:
                 else "models have up to three levels in this version; leave out a column"
             )
         )
+
+
+def require_cluster_columns(table: ParameterTable, settings: Settings) -> None:
+    """Refuse a model that has other levels than there are columns of clusters, or has them in another order.
+
+    Raises
+    ------
+    ModelError
+    """
+    require_columns_of_levels(table, settings)
     if table.syntax is None or table.nlevels < 2:
         return
+    columns = settings.cluster_columns
     named = {column: table.nlevels - k for k, column in enumerate(columns)}
     headers = header_levels(table.syntax)
     plain = {header for header in headers if header.isdigit() or header.casefold() in LEVEL_HEADERS}

@@ -157,8 +157,7 @@ def level_titles(options: ResolvedSettings, nlevels: int) -> dict[int, str]:
         return names_of_levels(nlevels) if nlevels == 2 else {}
     if not options.cluster:  # moments, whose clusters have no columns
         return dict.fromkeys(range(1, nlevels + 1), "")
-    columns = (*options.inner_clusters[::-1], options.cluster)
-    return {1: "units", **dict(enumerate(columns, 2))}
+    return {1: "units", **dict(enumerate(options.cluster_columns[::-1], 2))}
 
 
 def inner_counts(options: ResolvedSettings, groups: Sequence[GroupResults]) -> dict[str, float]:

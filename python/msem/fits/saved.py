@@ -94,7 +94,7 @@ class SavedFit(Translated, ForTables):
             ngroups=max(len(known.texts("groups")), 1),
             group_labels=tuple(known.texts("groups")),
             syntax=parse(str(content["model"])),
-            clusters=(options.cluster, *options.inner_clusters) if options.cluster else (),
+            clusters=options.cluster_columns,
         )
         npar = table.npar
         arrays["covariance"] = known.numbers("covariance", npar, npar, gaps=True)

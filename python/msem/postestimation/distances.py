@@ -21,7 +21,7 @@ from msem.postestimation.factor_scores import (
     unit_frame,
 )
 from msem.postestimation.posterior import GroupModel
-from msem.postestimation.rows import Rows
+from msem.postestimation.rows import Rows, cluster_columns
 
 
 def distances_frame(groups: Sequence[Group], level: int, cluster: str) -> pd.DataFrame:
@@ -91,7 +91,11 @@ def _covariates(model: GroupModel) -> tuple[list[int], list[int]]:
 
 @without_slopes(NOT_YET)
 def distances(
-    fit: Solution, level: Level | None = None, *, newdata: Any = None, cluster: str | None = None
+    fit: Solution,
+    level: Level | None = None,
+    *,
+    newdata: Any = None,
+    cluster: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Mahalanobis distances from the model, with chi-square p-values.
 
@@ -133,5 +137,5 @@ def distances(
             f"distances of clusters are those of the highest ones, level {fit.table.nlevels}, in this version; level=1 "
             "has those of units"
         )
-    cluster = cluster or fit.options.cluster
-    return distances_frame(prediction_groups(fit, newdata, cluster), number, cluster)
+    columns = cluster_columns(fit, newdata, cluster)
+    return distances_frame(prediction_groups(fit, newdata, columns), number, columns.highest)

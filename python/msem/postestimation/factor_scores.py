@@ -19,7 +19,16 @@ from msem.postestimation.integrated_scores import integrated_scores
 from msem.postestimation.ordered_scores import posterior_means, posterior_modes
 from msem.postestimation.posterior import GroupModel, Scores, bartlett, group_model, posterior
 from msem.postestimation.posterior import random_effects as between_parts
-from msem.postestimation.rows import Rows, new_rows, require_values, sample_means, training_rows
+from msem.postestimation.rows import (
+    ClusterColumns,
+    Rows,
+    cluster_columns,
+    clusters_of,
+    new_rows,
+    require_values,
+    sample_means,
+    training_rows,
+)
 from msem.settings import require_choice
 
 Floats = NDArray[np.float64]
@@ -210,7 +219,7 @@ def factor_scores(
     se: bool = True,
     cov: bool = False,
     newdata: Any = None,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Scores of the latent variables, for the data of the fit or for new data.
 
@@ -240,8 +249,8 @@ def factor_scores(
         Add ``<name>_<name>_cov``: posterior or sampling covariances of pairs of scores.
     newdata : data frame, optional
         Rows with the variables of the model, the cluster and the group column; any clusters of any size.
-    cluster : str, optional
-        Cluster column of the new data; default: that of the fit.
+    cluster : str or sequence of str, optional
+        Columns of clusters of the new data, named as in `sem`; default: those of the fit.
 
     Returns
     -------
@@ -271,10 +280,9 @@ def factor_scores(
         if method == "EBM" or (method is None and not fit.integrates):
             return posterior_modes(fit, number, se=se)
         return (integrated_scores if fit.integrates else posterior_means)(fit, number, se=se)
-    method = method or "EBM"
-    cluster = cluster or fit.options.cluster
-    groups = prediction_groups(fit, newdata, cluster)
-    return scores_frame(groups, number, method, se=se, cov=cov, cluster=cluster)
+    columns = cluster_columns(fit, newdata, cluster)
+    groups = prediction_groups(fit, newdata, columns)
+    return scores_frame(groups, number, method or "EBM", se=se, cov=cov, cluster=columns.highest)
 
 
 def random_effects(
@@ -284,7 +292,7 @@ def random_effects(
     se: bool = True,
     cov: bool = False,
     newdata: Any = None,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Between parts of the variables at both levels: posterior means given all data of the cluster.
 
@@ -311,28 +319,27 @@ def random_effects(
     DataError
         As `factor_scores`.
     """
-    cluster = cluster or fit.options.cluster
+    columns = cluster_columns(fit, newdata, cluster)
     number = fit.table.nlevels if level is None else fit.table.level(level)
-    groups = prediction_groups(fit, newdata, cluster)
-    return random_effects_frame(groups, number, se=se, cov=cov, cluster=cluster)
+    groups = prediction_groups(fit, newdata, columns)
+    return random_effects_frame(groups, number, se=se, cov=cov, cluster=columns.highest)
 
 
-def prediction_groups(fit: Solution, newdata: Any, cluster: str | None) -> list[Group]:
+def prediction_groups(fit: Solution, newdata: Any, clusters: ClusterColumns) -> list[Group]:
     """Label, model and rows of each group."""
-    rows = prediction_rows(fit, newdata, cluster)
+    rows = prediction_rows(fit, newdata, clusters)
     labels = [group.label for group in fit.sample.groups]
     return [(labels[number], fitted_model(fit, number), part) for number, part in rows.items()]
 
 
-def prediction_rows(fit: Solution, newdata: Any, cluster: str | None) -> dict[int, Rows]:
+def prediction_rows(fit: Solution, newdata: Any, clusters: ClusterColumns) -> dict[int, Rows]:
     """Rows by the number of their group: those of the fit, or of new data."""
     groups = fit.sample.groups
     if newdata is None:
         return {number: training_rows(group) for number, group in enumerate(groups)}
     holes = None if fit.options.missing == "listwise" else allowed_holes(fit.table)
-    inner = fit.options.inner_clusters
-    crossed = fit.table.crossed
-    return new_rows(newdata, groups, cluster or "", fit.options.group, holes, inner, crossed=crossed)
+    found = new_rows(fit, newdata, groups[0].statistics.names, clusters, holes)
+    return {n: Rows(rows, clusters_of(groups[n].statistics, rows)) for n, rows in found.items()}
 
 
 def fitted_model(fit: Solution, number: int, theta: Floats | None = None) -> GroupModel:

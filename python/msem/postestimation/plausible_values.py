@@ -32,7 +32,7 @@ from msem.postestimation.factor_scores import (
     prediction_rows,
 )
 from msem.postestimation.posterior import GroupModel, posterior
-from msem.postestimation.rows import Rows, clusters_of
+from msem.postestimation.rows import Rows, cluster_columns, clusters_of
 from msem.settings import require_seed, require_whole
 
 Floats = NDArray[np.float64]
@@ -48,7 +48,7 @@ def plausible_values(
     level: Level | None = None,
     draw_parameters: bool = False,
     newdata: Any = None,
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
 ) -> list[pd.DataFrame]:
     """Draw latent variables from their posterior distribution given the data.
 
@@ -71,8 +71,8 @@ def plausible_values(
         variances, are made again. Default: the estimates are taken as known.
     newdata : data frame, optional
         Rows with the variables of the model, the cluster and the group column; any clusters of any size.
-    cluster : str, optional
-        Cluster column of the new data; default: that of the fit.
+    cluster : str or sequence of str, optional
+        Columns of clusters of the new data, named as in `sem`; default: those of the fit.
 
     Returns
     -------
@@ -101,8 +101,8 @@ def plausible_values(
     """
     count = require_whole("n", n, 1)
     wanted = None if level is None else fit.table.level(level)
-    cluster = cluster or fit.options.cluster
-    rows = prediction_rows(fit, newdata, cluster)
+    columns = cluster_columns(fit, newdata, cluster)
+    rows = prediction_rows(fit, newdata, columns)
     known = _at(fit, rows, fit.estimate.theta)
     levels = latent_levels(known, wanted)
     means = [_latent(model, part, levels) for _, model, part in known]
@@ -116,8 +116,8 @@ def plausible_values(
         if root is not None:
             groups = _drawn_models(fit, rows, root, rng)
             given = [_latent(model, part, levels) for _, model, part in groups]
-        columns = [_draw(group, of, levels, rng) for group, of in zip(groups, given, strict=True)]
-        draws.append(latent_frame(groups, columns, wanted, cluster))
+        drawn = [_draw(group, of, levels, rng) for group, of in zip(groups, given, strict=True)]
+        draws.append(latent_frame(groups, drawn, wanted, columns.highest))
     return draws
 
 

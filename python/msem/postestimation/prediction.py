@@ -18,8 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays
-from msem.data.frames import ClusteredData, clustered_data
-from msem.data.grouping import grouped_data
+from msem.data.frames import ClusteredData
 from msem.errors import DataError, UnsupportedError
 from msem.estimation.solution import Solution
 from msem.model.levels import BETWEEN, WITHIN
@@ -31,14 +30,18 @@ from msem.postestimation.factor_scores import (
     unit_frame,
 )
 from msem.postestimation.posterior import GroupModel, cluster_scores
-from msem.postestimation.rows import Rows, known_groups, some_clusters
+from msem.postestimation.rows import Rows, cluster_columns, new_rows, some_clusters
 
 Floats = NDArray[np.float64]
 ByLevel = dict[int, dict[str, Floats]]  # values of clusters by level and variable
 
 
 def predict(
-    fit: Solution, data: Any = None, *, random_effects: bool = False, cluster: str | None = None
+    fit: Solution,
+    data: Any = None,
+    *,
+    random_effects: bool = False,
+    cluster: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Predict the outcomes: their expectations given covariates, or given covariates and random effects of clusters.
 
@@ -51,8 +54,8 @@ def predict(
     random_effects : bool
         Take the between parts of the variables from their posterior means given all data of the cluster, as
         `random_effects` has them; the outcomes must then be in the data too. Otherwise given covariates alone.
-    cluster : str, optional
-        Cluster column of the data; default: that of the fit.
+    cluster : str or sequence of str, optional
+        Columns of clusters of the data, named as in `sem`; default: those of the fit.
 
     Returns
     -------
@@ -74,17 +77,17 @@ def predict(
     covariates = _covariates(fit)
     _require_given(fit, covariates)
     outcomes = [name for name in fit.sample.statistics[0].variables.names if name not in covariates]
-    cluster = cluster or fit.options.cluster
+    columns = cluster_columns(fit, data, cluster)
     parts = []
     if random_effects or data is None:
-        for label, model, rows in prediction_groups(fit, data, cluster):
+        for label, model, rows in prediction_groups(fit, data, columns):
             effects = _effects(model, rows) if random_effects else None
-            columns = _predicted(model, rows.data, outcomes, covariates, effects)
-            parts.append(GroupColumns(rows.data, columns, label))
+            predicted = _predicted(model, rows.data, outcomes, covariates, effects)
+            parts.append(GroupColumns(rows.data, predicted, label))
     else:
-        for number, rows_of_group in _new_rows(fit, data, covariates, cluster).items():
-            columns = _predicted(fitted_model(fit, number), rows_of_group, outcomes, covariates, None)
-            parts.append(GroupColumns(rows_of_group, columns, fit.sample.groups[number].label))
+        for number, of_group in new_rows(fit, data, covariates, columns).items():
+            predicted = _predicted(fitted_model(fit, number), of_group, outcomes, covariates, None)
+            parts.append(GroupColumns(of_group, predicted, fit.sample.groups[number].label))
     return unit_frame(parts)
 
 
@@ -162,29 +165,6 @@ def _covariates(fit: Solution) -> tuple[str, ...]:
         if name not in fit.table.covariates(level)
     }
     return tuple(name for name in names if name not in answers)
-
-
-def _new_rows(fit: Solution, frame: Any, covariates: Sequence[str], cluster: str) -> dict[int, ClusteredData]:
-    """The covariates of new rows, by the number of their group from 0.
-
-    Raises
-    ------
-    DataError
-        If a column is absent, or a group unknown.
-    """
-    groups, column = fit.sample.groups, cluster if fit.table.multilevel else None
-    if column == "":
-        raise DataError("name the cluster column of the data with cluster=: the model was fitted to moments")
-    inner, crossed = fit.options.inner_clusters, fit.table.crossed
-    if len(groups) == 1:
-        return {0: clustered_data(frame, covariates, column, None, None, inner, crossed=crossed, known=True)}
-    grouping = known_groups(frame, fit.options.group, [one.label for one in groups])
-    used = [number for number in range(len(groups)) if (grouping.codes == number).any()]
-    labels = [grouping.labels[number] for number in used]
-    rows = grouped_data(
-        frame, covariates, column, grouping, labels, None, None, inner, crossed=crossed, known=True
-    )
-    return dict(zip(used, rows, strict=True))
 
 
 def _predicted(

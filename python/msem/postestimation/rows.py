@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,14 @@ from msem.data.frames import ClusteredData, Holes, clustered_data, columns_of
 from msem.data.grouping import Grouping, grouped_data, text_of
 from msem.data.incomplete import clusters_of_rows
 from msem.data.nested import NestedClusters
+from msem.data.reading import require_columns_of_levels
 from msem.data.sample import Group
 from msem.data.statistics import Clusters, Statistics
-from msem.errors import DataError, UnsupportedError
+from msem.errors import DataError, ModelError, UnsupportedError
+from msem.estimation.solution import Solution
 from msem.model.levels import BETWEEN
 from msem.model.variables import Variables
+from msem.settings import Settings
 
 Floats = NDArray[np.float64]
 
@@ -76,57 +79,88 @@ def training_rows(group: Group) -> Rows:
     return Rows(rows, clusters_of_rows(rows, group.statistics.variables))
 
 
-def new_rows(
-    frame: Any,
-    groups: Sequence[Group],
-    cluster: str,
-    group: str,
-    holes: Holes | None = None,
-    inner: Sequence[str] = (),
-    *,
-    crossed: bool = False,
-) -> dict[int, Rows]:
-    """Rows of a frame of new data, by the number of their group from 0; any clusters of any size.
+class ClusterColumns(NamedTuple):
+    """Columns of clusters in rows that a fit is asked about.
 
-    Parameters
+    Attributes
     ----------
-    frame : data frame or mapping of arrays
-    groups : sequence of Group
-        Of the model, for its variables and the labels of its groups.
-    cluster, group : str
-        Columns with the cluster ids, not used for a single level, and the groups, not used for a single group.
-    holes : Holes, optional
-        Keep rows with missing values; otherwise only complete ones.
-    inner : sequence of str
-        Columns of clusters within clusters, the highest first.
-    crossed : bool
-        Whether these are crossed with the others instead.
+    highest : str
+        "" if there is none.
+    inner : tuple of str
+        Those within these, the highest first, or crossed with them.
+    """
+
+    highest: str = ""
+    inner: tuple[str, ...] = ()
+
+
+def cluster_columns(fit: Solution, newdata: Any, cluster: Any) -> ClusterColumns:
+    """Columns of clusters of new data: as a user names them, or those of the fit; of the fit's own rows always these.
 
     Raises
     ------
     DataError
-        If a variable, the cluster or the group column is absent, a group is unknown, a cluster variable varies within a
+        If they are more or fewer than levels above the first, or nested where those of the fit are crossed.
+    """
+    known = fit.options.cluster_columns
+    if newdata is None or not fit.table.multilevel:
+        return ClusterColumns(fit.options.highest or "", fit.options.inner)
+    given = Settings.read({"cluster": cluster or known or None})
+    try:
+        require_columns_of_levels(fit.table, given)
+    except ModelError as error:  # it is the new data that do not fit
+        raise DataError(str(error)) from None
+    columns = given.cluster_columns
+    if cluster and given.crossed != fit.table.crossed:
+        own = 'crossed: name both in one text, cluster="pupil * school"'
+        nested = 'nested: name them in a list, the highest first, cluster=["school", "class"]'
+        raise DataError(f"the clusters of the model are {own if fit.table.crossed else nested}")
+    if set(columns) == set(known) and columns != known:
+        if not given.crossed:
+            raise DataError(
+                f"cluster={list(columns)} is the other way round in the fit: cluster={list(known)}"
+            )
+        columns = known  # one crossed with another is the other crossed with it
+    return ClusterColumns(columns[0], columns[1:])
+
+
+def new_rows(
+    fit: Solution,
+    frame: Any,
+    names: Sequence[str],
+    clusters: ClusterColumns,
+    holes: Holes | None = None,
+) -> dict[int, ClusteredData]:
+    """Variables of a frame of new data, by the number of their group from 0; any clusters of any size.
+
+    Parameters
+    ----------
+    fit : Solution
+        Of the model, for the labels of its groups.
+    frame : data frame or mapping of arrays
+    names : sequence of str
+    clusters : ClusterColumns
+        Not used for a single level.
+    holes : Holes, optional
+        Keep rows with missing values; otherwise only complete ones.
+
+    Raises
+    ------
+    DataError
+        If a variable, a cluster or the group column is absent, a group is unknown, a cluster variable varies within a
         cluster, or a cluster is in several groups.
     """
-    s = groups[0].statistics
-    if s.unit and not cluster:
-        raise DataError(
-            "name the cluster column of the new data with cluster=: the model was fitted to moments, which have none"
-        )
-    column = cluster if s.unit else None
+    groups, crossed = fit.sample.groups, fit.table.crossed
+    column, inner = clusters if fit.table.multilevel else (None, ())
     if len(groups) == 1:
-        rows = clustered_data(frame, s.names, column, holes, None, inner, crossed=crossed, known=True)
-        return {0: Rows(rows, clusters_of(s, rows))}
-    grouping = known_groups(frame, group, [one.label for one in groups])
+        return {0: clustered_data(frame, names, column, holes, None, inner, crossed=crossed, known=True)}
+    grouping = known_groups(frame, fit.options.group, [one.label for one in groups])
     used = [number for number in range(len(groups)) if (grouping.codes == number).any()]
     labels = [grouping.labels[number] for number in used]
-    data = grouped_data(
-        frame, s.names, column, grouping, labels, holes, None, inner, crossed=crossed, known=True
+    rows = grouped_data(
+        frame, names, column, grouping, labels, holes, None, inner, crossed=crossed, known=True
     )
-    return {
-        number: Rows(rows, clusters_of(groups[number].statistics, rows))
-        for number, rows in zip(used, data, strict=True)
-    }
+    return dict(zip(used, rows, strict=True))
 
 
 def clusters_of(statistics: Statistics, rows: ClusteredData) -> Clusters:
