@@ -292,6 +292,61 @@ def test_likelihood_ratios_compare_nested_models():
     assert row["chisq_diff"] == pytest.approx(2 * (fitted().llf - smaller.llf), abs=1e-6)
 
 
+HALVES = "f =~ u1 + u2 + u3 + u4"
+US = ["u1", "u2", "u3", "u4"]
+
+
+@functools.cache
+def demo():
+    data = msem.load_demo()
+    for k, cuts in enumerate(([-0.8, 0.7], [0.0], [0.3], [-0.5]), 1):
+        data[f"u{k}"] = np.digitize(data[f"y{k}"], cuts)
+    return data.assign(half=np.where(data["cluster"] % 2, "a", "b"))
+
+
+@functools.cache
+def halves(**options):
+    return msem.sem(HALVES, demo(), group="half", ordered=US, estimator="ML", **options)
+
+
+@pytest.mark.parametrize("link", ["probit", "logit"])
+def test_models_of_groups_contain_each_other_whatever_is_fixed_for_their_scale(link):
+    free, equal = halves(link=link), halves(link=link, group_equal=("loadings", "thresholds"))
+    found = msem.compare_models(free, equal)
+    # three loadings and five thresholds are equal; a mean and four residual variances are free
+    assert found["df_diff"].iloc[1] == 3
+    assert found["chisq_diff"].iloc[1] == pytest.approx(2 * (free.llf - equal.llf), abs=1e-8)
+    other = msem.sem(
+        "f =~ u1 + 0.4*u2 + u3 + u4", demo(), group="half", ordered=US, estimator="ML", link=link
+    )
+    with pytest.raises(ModelError, match="not nested"):
+        msem.compare_models(equal, other)
+
+
+def test_scaled_differences_of_ordered_models_are_those_of_a_wald_test():
+    small, large = (
+        msem.sem(text, demo(), ordered=US, estimator="MLR") for text in ("f =~ u1 + 1*u2 + u3 + u4", HALVES)
+    )
+    theta = np.array([1.0 if name == "f=~u2" else small.params[name] for name in large.params.index])
+    k = list(large.params.index).index("f=~u2")
+    bread = np.linalg.inv(large.objective.expected_information(theta))
+    (clusters,) = large.sample.clusters
+    scores = large.objective.scores(theta, clusters)
+    found = msem.compare_models(small, large, method="satorra_bentler_2010")["scaling"].iloc[1]
+    expected = (bread @ scores.T @ scores @ bread)[k, k] / bread[k, k]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_next_to_the_border_there_is_information_for_a_step():
+    own = case("two factors within")
+    theta, names = own.near.copy(), list(own.table.names())
+    at = [names.index(name) for name in ("f~~h", "f~~f", "h~~h")]
+    theta[at[0]] = (1 - 1e-6) * np.sqrt(theta[at[1]] * theta[at[2]])
+    assert np.linalg.eigvalsh(own.objective.expected_information(theta)).min() > 0
+    theta[at[0]] *= 1 + 2e-6  # beyond it there is nothing
+    assert own.objective.value(theta) == np.inf
+
+
 def test_profiles_and_influence_are_those_of_refits():
     fit = fitted()
     curve = fit.profile("y2|t1.l2", points=2).frame
@@ -323,6 +378,41 @@ def test_what_is_not_there_for_these_fits_is_refused():
     for name in ("saturated", "ordered_moments"):
         with pytest.raises(AttributeError, match="maximum likelihood"):
             getattr(fit, name)
+
+
+@pytest.mark.parametrize("name", ["random slope", "slope of a factor"])
+def test_scores_of_models_with_random_slopes_are_posterior_means(name):
+    own = case(name)
+    theta = own.near
+    found = own.statistics.posterior(own.objective.observed_moments(theta))
+    at = own.statistics.integrated.index("s")
+    value = dict(zip(own.table.names(), theta, strict=True))
+
+    def moved(variable, level):
+        """Derivatives of the log-likelihoods of clusters with respect to the mean of a variable."""
+        both = []
+        for h in (-1e-3, 1e-3):
+            rows = []
+            for row in own.table.rows:
+                if row.op == "~1" and row.lhs == variable and row.level == level:
+                    row = replace(row, free=0, value=h + (theta[row.free - 1] if row.free else row.value))
+                rows.append(row)
+            points = POINTS.get(name, (41, 41))
+            both.append(
+                oracle_integrals.logliks(
+                    rows, theta, own.data, *own.roles, own.ordered, "g", own.logit, points
+                )
+            )
+        return (both[1] - both[0]) / 2e-3
+
+    w = own.data.drop_duplicates("g")["w"].to_numpy()
+    reach = value["s~~s.l2"] * moved("s", 2)
+    if name == "random slope":
+        reach += value["y3~~s.l2"] * moved("y3", 2)
+    assert_allclose(found["integrated"][at], value["s~1.l2"] + value["s~w.l2"] * w + reach, atol=1e-4)
+    if name == "slope of a factor":
+        units = pd.Series(found["within"][0]).groupby(own.data["g"].to_numpy(), sort=False).sum()
+        assert_allclose(units, value["fw~~fw"] * moved("fw", 1), atol=1e-4)
 
 
 def test_scores_of_factors_are_posterior_means():

@@ -678,10 +678,12 @@ def test_saved_moments_keep_categories_that_are_numbers(tmp_path: Path) -> None:
     assert again.category_probabilities(variables="u1")["category"].tolist() == [0, 1, 2]
 
 
-def test_scores_with_random_slopes_are_refused_by_name() -> None:
+def test_random_slopes_of_ordered_outcomes_have_scores() -> None:
     data = msem.load_demo()
-    data["u1"] = np.digitize(data["y1"], [-0.8, 0.7])
+    data = data[data["cluster"] < 30].assign(u1=lambda d: np.digitize(d["y1"], [-0.8, 0.7]))
     text = 'level: 1\n u1 ~ rv("s")*x1\nlevel: 2\n u1 ~~ s'
-    fit = msem.sem(text, data[data["cluster"] < 30], cluster="cluster", ordered=["u1"], estimator="ML")
-    with pytest.raises(UnsupportedError, match="random slopes are not available for ordered variables"):
-        fit.factor_scores(2)
+    fit = msem.sem(text, data, cluster="cluster", ordered=["u1"], estimator="ML")
+    found = fit.factor_scores(2)
+    assert list(found.columns) == ["s", "s_se"]
+    assert found["s"].mean() == pytest.approx(fit.params["s ~ 1"], abs=0.02)
+    assert found["s"].var() + (found["s_se"] ** 2).mean() == pytest.approx(fit.params["s ~~ s"], rel=0.2)

@@ -389,7 +389,9 @@ Matrix IntegralPoint::curvature(const Tangents& within, const Tangents& between,
     std::unique_ptr<IntegralPoint> at[2];
     double h = kStep / size;
     bool inside = false;
-    for (int attempt = 0; attempt < 8 && !inside; ++attempt, h /= 4) {
+    for (int attempt = 0; attempt < 16 && !inside; ++attempt) {
+      // next to the border one side is outside
+      if (attempt > 0) h = rough && attempt % 2 ? -h : std::abs(h) / 4;
       inside = true;
       for (int side = 0; side < sides && inside; ++side) {
         Moments moved = moments;
@@ -400,7 +402,6 @@ Matrix IntegralPoint::curvature(const Tangents& within, const Tangents& between,
         at[side] = another();
         inside = at[side]->prepare(*base->over_, moved, base);
       }
-      if (inside) break;
     }
     if (!inside) {
       out.setConstant(std::numeric_limits<double>::quiet_NaN());
@@ -431,7 +432,7 @@ BlockInformation IntegralPoint::observed(const Tangents& within, const Tangents&
 // their size.
 Matrix IntegralPoint::regular_root(const Tangents& within, const Tangents& between) const {
   const Matrix whole = curvature(within, between, true);
-  if (!whole.allFinite()) return Matrix::Zero(whole.rows(), whole.cols());
+  if (!whole.allFinite()) return whole;  // which no step can be taken by
   Vector scale = whole.diagonal().cwiseAbs().cwiseSqrt();
   const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
   const SymmetricEigen eigen(scale_both(inverse, whole));

@@ -267,8 +267,6 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
 
     def posterior(self, moments: Sequence[tuple[Floats, Floats]]) -> _core.OrderedPosterior:
         """Posterior moments of what is integrated over; see `Integral.posterior`."""
-        if self.slopes:
-            refuse("scores of models with random slopes")
         return self.likelihood().posterior(moments)
 
     def clusters(self, rows: Rows) -> IntegratedClusters:

@@ -300,6 +300,7 @@ def ordered_statistics(
         clusters, or no row has a pair of them.
     """
     columns = _columns(statistics, rows, covariates)
+    cuts = {name: len(labels) - 1 for name, labels in categories.items()}
     names = (*columns.unit, *columns.cluster)
     values = [*columns.units.T, *columns.cluster_values.T]
     counts = [len(categories[name]) if name in categories else 0 for name in names]
@@ -322,7 +323,7 @@ def ordered_statistics(
         )
     else:
         found = _core.first_stage(columns.units, columns.x, counts, columns.codes, starts)
-    keys = (_keys_of_two_levels if two else _keys)(columns, counts)
+    keys = first_stage_keys(statistics.variables, covariates, cuts)
     if found["unsettled"]:
         raise _unsettled(names[found["unsettled"][0]], keys, found["estimates"], columns, place)
     pairs = [(names[j], names[i]) for j in range(len(names)) for i in range(j + 1, len(names))]
@@ -447,37 +448,37 @@ def _starts(column: Floats, categories: int) -> Floats:
     return np.array([float(normal_quantile(share)) for share in shares], dtype=np.float64)
 
 
-def _keys(columns: _Columns, counts: Sequence[int]) -> tuple[Statistic, ...]:
+def first_stage_keys(
+    variables: Variables, covariates: Sequence[Sequence[str]], thresholds: Mapping[str, int]
+) -> tuple[Statistic, ...]:
+    """What the first stage estimates: variable by variable, then pair by pair.
+
+    Parameters
+    ----------
+    variables : Variables
+    covariates : sequence of sequences of str
+        Fixed covariates of each level.
+    thresholds : mapping of str to int
+        How many each ordered variable has.
+    """
+    fixed = {name for own in covariates for name in own}
+    places = {
+        name: tuple(level for level, own in enumerate(variables.levels, 1) if name in own)
+        for name in (*variables.unit, *variables.cluster)
+        if name not in fixed
+    }
     keys: list[Statistic] = []
-    names = columns.unit
-    for name, count in zip(names, counts, strict=True):
-        keys += _locations(name, count, 1)
-        keys += [Statistic(name, "~", x) for x in columns.covariates[0]]
-        if not count:
-            keys.append(Statistic(name, "~~", name))
-    pairs = ((names[j], names[i]) for j in range(len(names)) for i in range(j + 1, len(names)))
-    return (*keys, *(Statistic(a, "~~", b) for a, b in pairs))
-
-
-def _locations(name: str, count: int, level: int) -> list[Statistic]:
-    if count:
-        return [Statistic(name, "|", f"t{k}", level) for k in range(1, count)]
-    return [Statistic(name, "~1", "", level)]
-
-
-def _keys_of_two_levels(columns: _Columns, counts: Sequence[int]) -> tuple[Statistic, ...]:
-    keys: list[Statistic] = []
-    names = (*columns.unit, *columns.cluster)
-    levels = {name: (1, 2) if name in columns.both else (1,) for name in columns.unit}
-    levels |= dict.fromkeys(columns.cluster, (2,))
-    for name, count in zip(names, counts, strict=True):
-        own = levels[name]
-        keys += _locations(name, count, own[-1])
-        keys += [Statistic(name, "~", x, level) for level in own for x in columns.covariates[level - 1]]
+    for name, own in places.items():
+        count = thresholds.get(name, 0)
+        keys += [Statistic(name, "|", f"t{k}", own[-1]) for k in range(1, count + 1)] or [
+            Statistic(name, "~1", "", own[-1])
+        ]
+        keys += [Statistic(name, "~", x, level) for level in own for x in covariates[level - 1]]
         keys += [Statistic(name, "~~", name, level) for level in own if not count or level > own[0]]
+    names = tuple(places)
     for j, a in enumerate(names):
         for b in names[j + 1 :]:
-            keys += [Statistic(a, "~~", b, level) for level in levels[a] if level in levels[b]]
+            keys += [Statistic(a, "~~", b, level) for level in places[a] if level in places[b]]
     return tuple(keys)
 
 

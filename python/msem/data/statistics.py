@@ -354,6 +354,10 @@ class Integral(Protocol):
     """What is asked about a likelihood of ordered variables, which is an integral."""
 
     @property
+    def plain(self) -> Statistics:
+        """Statistics of the same rows with the numbers of categories, without an integral."""
+
+    @property
     def exposed(self) -> Mapping[int, tuple[str, ...]]:
         """Latent variables by level that are integrated over."""
 

@@ -10,7 +10,7 @@ between moments with the joint covariance matrix of both (Rosseel & Loh, 2022).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.first_stage import FirstStage
+from msem.data.first_stage import FirstStage, Statistic
 from msem.data.sample import Group, Sample
 from msem.data.saturated import saturated_core, saturated_information
 from msem.data.survey import independent_rows
@@ -41,6 +41,7 @@ from msem.estimation.problems import Problem
 from msem.estimation.sampling import Sampling, free_directions, sampling_covariance
 from msem.estimation.scoreproducts import cluster_correction
 from msem.model.partable import ParameterTable
+from msem.model.variables import Variables
 from msem.settings import ResolvedSettings, Weighting
 
 Floats = NDArray[np.float64]
@@ -217,33 +218,22 @@ def ordered_stage(
     """Statistics of ordered variables and those beside them: the estimates of the first stage."""
     if weighting == "GLS":
         raise UnsupportedError('estimator="GLS" is for continuous variables: use "WLSMV" for ordered ones')
-    variables = group.statistics.variables
-    at: dict[str | tuple[str, str], int] = {name: i for i, name in enumerate(variables.names)}
-    cuts = [table.thresholds(level, number) for level in range(1, table.nlevels + 1)]
-    at |= {cut: len(at) + k for k, cut in enumerate(cut for own in cuts for cut in own)}
     keys = tuple(Moment(*key, number) for key in first.keys)
-    kinds = {"|": THRESHOLD, "~1": MEAN, "~": SLOPE, "~~": COVARIANCE}
-    statistics = [
-        (
-            kinds[key.op],
-            key.level - 1,
-            at[(key.lhs, key.rhs) if key.op == "|" else key.lhs],
-            at[key.lhs] if key.op == "|" else at[key.rhs] if key.rhs else 0,
-        )
-        for key in keys
-    ]
     used = np.arange(len(keys))
     weight = weight_matrix(first.acov, weighting, group, number, keys, used)
-    given = [at[name] for name in first.covariates]
-    scaled = [at[name] for name in first.ordered] if table.ordered.parameterization == "theta" else []
-
-    levels = [
-        [*(at[name] for name in own), *(at[cut] for cut in named)]
-        for own, named in zip(variables.levels, cuts, strict=True)
-    ]
+    scaled = first.ordered if table.ordered.parameterization == "theta" else ()
 
     def discrepancy(weight: Floats) -> _core.LeastSquares:
-        return _core.LeastSquares(levels, len(at), statistics, first.values, weight, given, scaled)
+        return first_stage_discrepancy(
+            table,
+            group.statistics.variables,
+            number,
+            first.keys,
+            first.values,
+            weight,
+            first.covariates,
+            scaled,
+        )
 
     return SecondStage(
         keys,
@@ -255,6 +245,55 @@ def ordered_stage(
         discrepancy(np.ones((len(keys), 1))),
         first.at_bound,
         {name: table.scale_level(name) for name in first.ordered},
+    )
+
+
+def first_stage_discrepancy(
+    table: ParameterTable,
+    variables: Variables,
+    number: int,
+    keys: Sequence[Statistic],
+    values: Floats,
+    weight: Floats,
+    covariates: Sequence[str],
+    scaled: Collection[str],
+) -> _core.LeastSquares:
+    """Squares of the differences between statistics of the first stage and those that a model implies.
+
+    Parameters
+    ----------
+    table : ParameterTable
+    variables : Variables
+    number : int
+        Of the group.
+    keys : sequence of Statistic
+    values : ndarray, shape (m,)
+    weight : ndarray, shape (m, m) or (m, 1)
+    covariates : sequence of str
+        Those that everything is conditional on.
+    scaled : collection of str
+        Ordered variables that are divided by their standard deviation at their lowest level.
+    """
+    at: dict[str | tuple[str, str], int] = {name: i for i, name in enumerate(variables.names)}
+    cuts = [table.thresholds(level, number) for level in range(1, table.nlevels + 1)]
+    at |= {cut: len(at) + k for k, cut in enumerate(cut for own in cuts for cut in own)}
+    kinds = {"|": THRESHOLD, "~1": MEAN, "~": SLOPE, "~~": COVARIANCE}
+    statistics = [
+        (
+            kinds[key.op],
+            key.level - 1,
+            at[(key.lhs, key.rhs) if key.op == "|" else key.lhs],
+            at[key.lhs] if key.op == "|" else at[key.rhs] if key.rhs else 0,
+        )
+        for key in keys
+    ]
+    levels = [
+        [*(at[name] for name in own), *(at[cut] for cut in named)]
+        for own, named in zip(variables.levels, cuts, strict=True)
+    ]
+    given = [at[name] for name in covariates]
+    return _core.LeastSquares(
+        levels, len(at), statistics, values, weight, given, [at[name] for name in scaled]
     )
 
 

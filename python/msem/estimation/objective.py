@@ -168,9 +168,9 @@ class Objective:
         return out
 
     def observed_moments(self, theta: ArrayLike, group: int = 1) -> list[tuple[Floats, Floats]]:
-        """Means and covariances of each level of a group as discrepancies take them: without latent variables."""
+        """Means and covariances of each level of a group as likelihoods take them: without hidden latent variables."""
         own = [block for block in self.blocks if block.group == group]
-        sizes = [block.first_hidden + block.hidden for block in own]
+        sizes = [block.first_hidden + len(block.slopes) + len(block.thresholds) for block in own]
         return [
             (mean[:n], cov[:n, :n])
             for (mean, cov), n in zip(self.compiled_moments(theta, group), sizes, strict=True)

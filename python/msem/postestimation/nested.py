@@ -22,6 +22,7 @@ from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import minimize
 from msem.model.partable import Parameter
 from msem.model.references import Key, key_of
+from msem.postestimation.reduced_form import reduced_form, reduced_keys
 
 Floats = NDArray[np.float64]
 
@@ -69,6 +70,8 @@ def embed(small: Estimate, large: Estimate) -> Embedding:
     """
     if _without_moments(small, large):
         return embed_by_rows(small, large)
+    if _integrates(small, large):
+        return _embed_reduced(small, large)
     mine = [implied_statistics(small, g) for g in range(1, len(small.objective.statistics) + 1)]
     theirs = [
         own.with_variables(s.variables) for own, s in zip(mine, large.objective.statistics, strict=True)
@@ -83,6 +86,26 @@ def embed(small: Estimate, large: Estimate) -> Embedding:
         if again.optimum.value < value:
             theta, value = again.theta, again.optimum.value
     return Embedding(theta, max(value - least, 0.0), directions(small, large, theta)[1])
+
+
+def _embed_reduced(small: Estimate, large: Estimate) -> Embedding:
+    """The same for models of ordered variables, by what the data would tell of them."""
+    keys = reduced_keys(large, small)
+    values = reduced_form(small, keys).implied(small.theta)
+    objective = reduced_form(large, keys, values).objective
+    starts = (
+        large.theta,
+        np.where(np.any(large.tangent != 0, axis=1), _by_rows(small, large)[0], large.theta),
+    )
+    best: tuple[float, Floats] = (np.inf, large.theta)
+    for start in starts:
+        found = minimize(objective, start)
+        if found.value < best[0]:
+            best = found.value, found.theta
+        if best[0] < ATTAINED:
+            break
+    value, theta = best
+    return Embedding(theta, max(value, 0.0), directions(small, large, theta)[1])
 
 
 def embed_by_rows(small: Estimate, large: Estimate) -> Embedding:
@@ -138,12 +161,13 @@ def _by_rows(small: Estimate, large: Estimate) -> tuple[Floats, Floats]:
 
 
 def _without_moments(*fits: Estimate) -> bool:
-    """Whether there are no moments that could be compared: with random slopes, or integrals over ordered variables."""
-    return any(
-        fit.table.slopes(group) or s.integral is not None
-        for fit in fits
-        for group, s in enumerate(fit.objective.statistics, 1)
-    )
+    """Whether there are no moments that could be compared, because of random slopes."""
+    return any(fit.table.slopes(group) for fit in fits for group in range(1, fit.table.ngroups + 1))
+
+
+def _integrates(*fits: Estimate) -> bool:
+    """Whether the likelihoods are those of ordered variables."""
+    return any(s.integral is not None for fit in fits for s in fit.objective.statistics)
 
 
 def _place(row: Parameter) -> tuple[Key, int, int]:
@@ -176,9 +200,14 @@ def directions(small: Estimate, large: Estimate, theta: Floats) -> tuple[Floats,
     """
     if _without_moments(small, large):
         return _by_rows(small, large)[1] @ small.tangent, 0.0
-    orders = large.objective.statistics
-    inner = _moment_jacobian(small.objective, small.theta, orders) @ small.tangent
-    outer = _moment_jacobian(large.objective, theta, orders) @ large.tangent
+    if _integrates(small, large):
+        keys = reduced_keys(large, small)
+        inner = reduced_form(small, keys).jacobian(small.theta) @ small.tangent
+        outer = reduced_form(large, keys).jacobian(theta) @ large.tangent
+    else:
+        orders = large.objective.statistics
+        inner = _moment_jacobian(small.objective, small.theta, orders) @ small.tangent
+        outer = _moment_jacobian(large.objective, theta, orders) @ large.tangent
     inner, _ = _scaled(inner)
     outer, scale = _scaled(outer)
     solution = np.linalg.lstsq(outer, inner, rcond=1e-9)[0]
