@@ -119,8 +119,8 @@ def random_slopes(model: str, holes: bool = False) -> Subject:
 
 
 @functools.cache
-def three(model: str, holes: bool = False) -> Subject:
-    case = three_levels.Case(model, holes=holes)
+def three(model: str, holes: bool = False, weights: bool = False) -> Subject:
+    case = three_levels.Case(model, holes=holes, weights=weights)
     return Subject(case.objective, case.near, lambda t: -2 * case.logliks(t), case.expected(), case.clusters)
 
 
@@ -148,6 +148,8 @@ LIKELIHOODS: dict[str, Callable[[], Subject]] = {
     "three levels, slopes and holes": lambda: three("slopes", holes=True),
     "three levels, holes": lambda: three("all kinds", holes=True),
     "three levels, holes, nothing in common": lambda: three("nothing in common", holes=True),
+    "three levels, weights": lambda: three("all kinds", weights=True),
+    "three levels, weights, slopes and holes": lambda: three("slopes", holes=True, weights=True),
 }
 
 
@@ -157,6 +159,14 @@ def subject(request):
 
 
 @pytest.fixture(params=[name for name in LIKELIHOODS if "least squares" not in name], scope="module")
+def counted_clusters(request):
+    return LIKELIHOODS[request.param]()
+
+
+@pytest.fixture(
+    params=[name for name in LIKELIHOODS if "least squares" not in name and "weights" not in name],
+    scope="module",
+)
 def with_clusters(request):
     return LIKELIHOODS[request.param]()
 
@@ -197,8 +207,8 @@ def test_observed_information_in_a_basis_is_that_of_the_parameters(subject):
     close(found, basis.T @ subject.objective.observed_information(subject.theta) @ basis, 1e-11)
 
 
-def test_contributions_are_those_of_the_oracle_and_add_up(with_clusters):
-    objective, theta, contributions, _, clusters = with_clusters
+def test_contributions_are_those_of_the_oracle_and_add_up(counted_clusters):
+    objective, theta, contributions, _, clusters = counted_clusters
     logliks, scores = objective.cluster_loglik(theta, clusters), objective.scores(theta, clusters)
     assert_allclose(-2 * logliks, contributions(theta), rtol=1e-9)
     close(-2 * logliks.sum(), objective.value(theta))

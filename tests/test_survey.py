@@ -426,7 +426,7 @@ def test_options_that_do_not_go_together(options, kind, message):
 
 
 def test_weights_are_columns_of_rows():
-    with pytest.raises(DataError, match="cluster_weights= are for two-level models"):
+    with pytest.raises(DataError, match="cluster_weights= are for models of several levels"):
         msem.sem("y1 ~ x", two_level(), cluster_weights="v")
     with pytest.raises(DataError, match="weights='w' names a column of raw data"):
         msem.sem(

@@ -254,7 +254,6 @@ SMALL = "level: 1\n y1 ~~ y1\nlevel: 2\n y1 ~~ y1\nlevel: 3\n y1 ~~ y1\n"
             UnsupportedError,
             "crossed classifications are not available for models with random slopes",
         ),
-        ({"weights": "size"}, UnsupportedError, "weights.*three levels"),
         ({"estimator": "ULS"}, UnsupportedError, "ULS.*three levels"),
     ],
 )

@@ -129,12 +129,45 @@ def with_holes(frame, seed=1):
     return out
 
 
+WEIGHTS = {"weights": "w1", "cluster_weights": ["w3", "w2"], "weights_scale": "none"}
+
+
+def with_weights(frame, seed=1):
+    """Whole weights of units in their class, of classes in their school, and of schools."""
+    rng = np.random.default_rng(seed)
+    of_class, of_school = rng.integers(1, 3, 1000), rng.integers(1, 4, 1000)
+    number = pd.factorize(frame["school"] * 100 + frame["class"])[0]
+    return frame.assign(
+        w1=rng.integers(1, 3, len(frame)).astype(float),
+        w2=of_class[number].astype(float),
+        w3=of_school[pd.factorize(frame["school"])[0]].astype(float),
+    )
+
+
+def repeated(frame, schools=True):
+    """The same data without weights: units, classes and, if asked for, schools as often as they count."""
+    parts = []
+    for (school, name), part in frame.groupby(["school", "class"], sort=False):
+        rows = part.loc[part.index.repeat(part["w1"].astype(int))]
+        for copy in range(int(part["w3"].iloc[0]) if schools else 1):
+            parts += [
+                rows.assign(school=1000 * copy + school, **{"class": 100 * again + name})
+                for again in range(int(part["w2"].iloc[0]))
+            ]
+    return pd.concat(parts, ignore_index=True)
+
+
 class Case:
-    def __init__(self, name, seed=1, nschools=6, *, holes=False, **options):
+    counts = 1.0  # how often each school counts
+
+    def __init__(self, name, seed=1, nschools=6, *, holes=False, weights=False, **options):
         self.data = sample(name, seed, nschools)
         if holes:
             self.data = with_holes(self.data, seed)
-        settings = Settings.read({"cluster": CLUSTER} | ({"missing": "fiml"} if holes else {}))
+        given = {"cluster": CLUSTER} | ({"missing": "fiml"} if holes else {})
+        if weights:
+            self.data, given = with_weights(self.data, seed), given | WEIGHTS
+        settings = Settings.read(given)
         table = parameter_table(parse(MODELS[name]), **options)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -146,7 +179,11 @@ class Case:
         self.objective = replace(build_objective(self.table, self.sample.statistics), covariate_llf=0.0)
         start = starts(self.objective, self.sample)[0]
         self.near = start + np.random.default_rng(seed).normal(0, 0.03, len(start))
-        self.schools = [part for _, part in self.data.groupby("school", sort=False)]
+        whole = repeated(self.data, schools=False) if weights else self.data
+        self.schools = [part for _, part in whole.groupby("school", sort=False)]
+        if weights:
+            self.counts = np.array([part["w3"].iloc[0] for part in self.schools])
+            self.counts /= self.counts.mean()
         self.designs = {}  # covariates of the values of each school
 
     def moments(self, theta):
@@ -267,7 +304,9 @@ class Case:
 
     def logliks(self, theta):
         """Log-likelihood of each school, covariates included."""
-        return np.array([oracle.normal_logpdf(y[None], mean, cov)[0] for y, mean, cov in self.dense(theta)])
+        return self.counts * np.array(
+            [oracle.normal_logpdf(y[None], mean, cov)[0] for y, mean, cov in self.dense(theta)]
+        )
 
     def expected(self):
         theta, out = self.near, 0
@@ -275,12 +314,13 @@ class Case:
             lambda t: np.concatenate([np.append(m, c) for _, m, c in self.dense(t)]), theta
         )
         at = 0
-        for y, _, cov in self.dense(theta):
+        counts = np.broadcast_to(self.counts, len(self.schools))
+        for count, (y, _, cov) in zip(counts, self.dense(theta), strict=True):
             n = len(y)
             slopes = parts[at : at + n]
             changes = parts[at + n : at + n + n * n].reshape(n, n, -1)
             at += n + n * n
             inverse = np.linalg.inv(cov)
             whole = np.einsum("ij,jka->ika", inverse, changes)
-            out = out + slopes.T @ inverse @ slopes + 0.5 * np.einsum("ija,jib->ab", whole, whole)
+            out = out + count * (slopes.T @ inverse @ slopes + 0.5 * np.einsum("ija,jib->ab", whole, whole))
         return out

@@ -44,7 +44,7 @@ std::shared_ptr<NestedData> nested_restored(const py::tuple& t) {
   d->patterns = t[7].cast<std::vector<std::vector<Pattern>>>();
   d->pattern = t[8].cast<Numbers>();
   d->parent = t[9].cast<Numbers>();
-  d->multiple = t[10].cast<Vector>();
+  d->multiple = t[10].cast<std::vector<Vector>>();
   d->design = t[11].cast<std::vector<Matrix>>();
   d->products = t[12].cast<Matrix>();
   d->product_top = t[13].cast<std::vector<Index>>();
@@ -82,27 +82,34 @@ void bind_nested(py::module_& m) {
   using release = py::call_guard<py::gil_scoped_release>;
   py::class_<NestedData, std::shared_ptr<NestedData>>(m, "NestedData")
       .def(py::init([](Numbers levels, std::vector<Index> measured, std::vector<RowMatrix> values,
-                       Numbers parent, const Vector& sizes, const Matrix& means, const Matrix& products) {
+                       Numbers parent, std::vector<Vector> times, const Vector& sizes, const Matrix& means,
+                       const Matrix& products) {
              return std::make_shared<NestedData>(
-                 nested_data({std::move(levels), std::move(measured), std::move(values), std::move(parent)},
+                 nested_data({std::move(levels), std::move(measured), std::move(values), std::move(parent),
+                              std::move(times)},
                              sizes, means, products));
            }),
-           "levels"_a, "measured"_a, "values"_a, "parent"_a, "sizes"_a, "means"_a, "products"_a, release())
+           "levels"_a, "measured"_a, "values"_a, "parent"_a, "times"_a, "sizes"_a, "means"_a, "products"_a,
+           release())
       .def(py::init([](Numbers levels, std::vector<Index> measured, std::vector<RowMatrix> values,
-                       Numbers parent, const IncompleteData& cells, const Matrix& products) {
+                       Numbers parent, std::vector<Vector> times, const IncompleteData& cells,
+                       const Matrix& products) {
              return std::make_shared<NestedData>(
-                 nested_data({std::move(levels), std::move(measured), std::move(values), std::move(parent)},
+                 nested_data({std::move(levels), std::move(measured), std::move(values), std::move(parent),
+                              std::move(times)},
                              cells, products));
            }),
-           "levels"_a, "measured"_a, "values"_a, "parent"_a, "cells"_a, "products"_a, release())
+           "levels"_a, "measured"_a, "values"_a, "parent"_a, "times"_a, "cells"_a, "products"_a, release())
       .def(py::init([](Numbers levels, std::vector<Index> measured, std::vector<RowMatrix> values,
-                       Numbers parent, const ReducedData& rows, const Matrix& products,
-                       const std::vector<Index>& place) {
+                       Numbers parent, std::vector<Vector> times, const ReducedData& rows,
+                       const Matrix& products, const std::vector<Index>& place) {
              return std::make_shared<NestedData>(
-                 nested_data({std::move(levels), std::move(measured), std::move(values), std::move(parent)},
+                 nested_data({std::move(levels), std::move(measured), std::move(values), std::move(parent),
+                              std::move(times)},
                              rows, products, place));
            }),
-           "levels"_a, "measured"_a, "values"_a, "parent"_a, "rows"_a, "products"_a, "place"_a, release())
+           "levels"_a, "measured"_a, "values"_a, "parent"_a, "times"_a, "rows"_a, "products"_a, "place"_a,
+           release())
       .def(
           "with_slopes",
           [](const NestedData& self, const py::sequence& slopes, const std::vector<Matrix>& designs,
@@ -121,6 +128,7 @@ void bind_nested(py::module_& m) {
       .def_readonly("multiple", &NestedData::multiple)
       .def_readonly("design", &NestedData::design)
       .def_readonly("beyond", &NestedData::beyond)
+      .def("weights", &NestedData::weights, "level"_a)
       .def_property_readonly("complete", &NestedData::complete)
       .def_property_readonly("slopes", &slope_state)
       .def_property_readonly("cluster_of_cell", [](const NestedData& d) { return as_array(d.parent[0]); })

@@ -91,6 +91,7 @@ NestedData assembled(NestedFrame frame, Cells cells) {
   const Index p = static_cast<Index>(std::count(frame.measured.begin(), frame.measured.end(), Index{0}));
   const Index J = cells.sizes.size();
   require_nested(J > 0 && static_cast<Index>(frame.values.size()) == depth - 1 &&
+                 (frame.times.empty() || static_cast<Index>(frame.times.size()) == depth - 2) &&
                  static_cast<Index>(frame.parent.size()) == depth - 2 && cells.values.rows() == p &&
                  cells.products.cols() == p * (p + 1) / 2);
   NestedData out;
@@ -104,17 +105,26 @@ NestedData assembled(NestedFrame frame, Cells cells) {
   out.patterns.push_back(std::move(cells.patterns));
   out.pattern.push_back(std::move(cells.pattern));
   out.parent.push_back(std::move(cells.cluster));
-  out.multiple = std::move(cells.multiple);
+  out.multiple.push_back(std::move(cells.multiple));
   out.design.resize(depth);
   out.design[0] = std::move(cells.design);
   std::vector<Index> top(J);  // the highest cluster of each lowest one
   std::iota(top.begin(), top.end(), Index{0});
   Index below = J;
+  Vector count = Vector::Ones(J);  // how often each lowest cluster counts in it
+  const auto times = [&](Index level, Index clusters) {
+    if (frame.times.empty() || frame.times[level - 1].size() == 0) return Vector(Vector::Ones(clusters));
+    const Vector& own = frame.times[level - 1];
+    require_nested(own.size() == clusters && own.allFinite() && own.minCoeff() > 0);
+    return own;
+  };
   for (Index l = 1; l < depth; ++l) {
     const RowMatrix& values = frame.values[l - 1];
     require_nested(values.rows() == below);
     add_level(out, l, values);
     if (l + 1 == depth) break;
+    out.multiple.push_back(times(l, below));
+    count = count.cwiseProduct(select(out.multiple.back(), top));
     std::vector<Index>& of = frame.parent[l - 1];
     require_nested(static_cast<Index>(of.size()) == below && *std::min_element(of.begin(), of.end()) >= 0);
     for (Index& k : top) k = of[k];
@@ -138,9 +148,10 @@ NestedData assembled(NestedFrame frame, Cells cells) {
   out.beyond = Vector::Zero(out.products.rows());
   for (Index k = 0; k < cells.products.cols(); ++k) {
     for (std::size_t i = 0; i < to.size(); ++i)
-      out.products(to[i], k) += cells.products(static_cast<Index>(i), k);
+      out.products(to[i], k) += count[cells.part_cluster[i]] * cells.products(static_cast<Index>(i), k);
   }
-  for (std::size_t i = 0; i < to.size(); ++i) out.beyond[to[i]] += cells.beyond[static_cast<Index>(i)];
+  for (std::size_t i = 0; i < to.size(); ++i)
+    out.beyond[to[i]] += count[cells.part_cluster[i]] * cells.beyond[static_cast<Index>(i)];
   return out;
 }
 
@@ -155,7 +166,8 @@ bool NestedData::complete() const {
 
 Vector NestedData::weights(Index level) const {
   Vector count = weight;  // of the clusters of a level, from above
-  for (Index l = nlevels() - 1; l > level; --l) count = select(count, parent[l - 1]);
+  for (Index l = nlevels() - 1; l > level; --l)
+    count = select(count, parent[l - 1]).cwiseProduct(multiple[l - 1]);
   return count;
 }
 
@@ -310,13 +322,14 @@ NestedData weighted_nested(const NestedData& data, const Vector& weights) {
   out.pattern.resize(data.values.size());
   out.design.resize(data.values.size());
   out.parent.resize(data.parent.size());
+  out.multiple.resize(data.multiple.size());
   for (Index l = data.nlevels() - 1; l >= 0; --l) {
     out.values[l] = select_cols(data.values[l], kept);
     if (data.design[l].size()) out.design[l] = select_cols(data.design[l], kept);
     for (const Index k : kept) out.pattern[l].push_back(data.pattern[l][k]);
+    if (l + 1 < data.nlevels()) out.multiple[l] = select(data.multiple[l], kept);
     if (l == 1) out.sizes = select(data.sizes, kept);
     if (l == 0) {
-      out.multiple = select(data.multiple, kept);
       break;
     }
     const std::vector<Index>& of = data.parent[l - 1];

@@ -42,9 +42,12 @@ struct NestedData {
   std::vector<std::vector<Pattern>> patterns;  // by level
   std::vector<std::vector<Index>> pattern;     // by level, of each cluster, or cell
   std::vector<std::vector<Index>> parent;      // of cells, of the clusters of level 2, ..., what they are in
-  Vector multiple;                             // units that a cell stands for; 1 for rows of R
-  std::vector<Matrix> design;                  // by level, (1 + covariates) x clusters; empty without slopes
-  // about the means of cells, or beyond their rows, summed over the cells of one pattern in a highest cluster
+  // how often a cell, or a cluster of level 2, ..., counts in what it is in: units that a cell stands for, 1
+  // for rows of R; weights of clusters, given that what they are in was sampled
+  std::vector<Vector> multiple;
+  std::vector<Matrix> design;  // by level, (1 + covariates) x clusters; empty without slopes
+  // about the means of cells, or beyond their rows, summed over the cells of one pattern in a highest
+  // cluster, each as often as it counts there
   Matrix products;  // lower triangles by column, as rows; 0 where not observed
   std::vector<Index> product_top, product_pattern;
   Vector beyond;  // units that are in no cell's `multiple`
@@ -56,19 +59,21 @@ struct NestedData {
   bool complete() const;
   // How many units a level has, weighted.
   double units(Index level) const;
-  // How often each cluster of a level counts; of level 1 each cell.
+  // How often each cluster of a level counts in the sample; of level 1 each cell.
   Vector weights(Index level) const;
   // Variables measured on a level, ascending.
   std::vector<Index> on(Index level) const;
 };
 
 // What is the same for all kinds of units: variables by level, the values of the clusters of level 2, 3, ...
-// (clusters x variables, NaN where there is none), and which cluster of the next level each of these is in.
+// (clusters x variables, NaN where there is none), which cluster of the next level each of these is in, and
+// how often it counts there; empty where all count once.
 struct NestedFrame {
   std::vector<std::vector<Index>> levels;
   std::vector<Index> measured;
   std::vector<RowMatrix> values;
   std::vector<std::vector<Index>> parent;
+  std::vector<Vector> times;
 };
 
 // From lowest clusters without holes: their sizes, means (J x p), and products (J x p (p + 1) / 2); from

@@ -165,7 +165,7 @@ NestedData expected_nested(const NestedData& data, const std::vector<std::pair<V
     out.pattern.emplace_back(out.values[l].cols(), 0);
   }
   out.parent = {std::move(cell_parent), std::move(parent)};
-  out.multiple = vector_of(multiple);
+  out.multiple = {vector_of(multiple), Vector::Ones(out.sizes.size())};
   out.design.resize(3);
   out.products.resize(made, p * (p + 1) / 2);
   for (Index k = 0; k < made; ++k) {

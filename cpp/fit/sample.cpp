@@ -137,8 +137,7 @@ Implied NestedGroup::with_covariates(Implied moments) const {
     }
     if (given.empty()) continue;
     const Matrix values = select_rows(data.values[l], rows);
-    Vector weight = data.weights(l);
-    if (l == 0) weight = weight.cwiseProduct(data.multiple);
+    const Vector weight = data.weights(l);
     Vector of_mean = weight;
     if (data.design[l].size()) of_mean = of_mean.cwiseProduct(Vector(data.design[l].row(0).transpose()));
     const double units = data.units(l);

@@ -98,13 +98,14 @@ Matrix with_holes(const NestedData& data, Index level) {
 Matrix within_clusters(const NestedData& data, Matrix& means) {
   const Matrix values = with_holes(data, 0);
   const Index p = values.rows(), J = data.sizes.size();
-  means = means_of(values, data.parent[0], J, data.multiple);
+  means = means_of(values, data.parent[0], J, data.multiple[0]);
   Matrix cov = Matrix::Zero(p, p), pairs = Matrix::Zero(p, p);
+  const Vector often = data.weights(0);
   for (Index k = 0; k < values.cols(); ++k)
-    add_products(cov, pairs, data.multiple[k], values.col(k) - means.col(data.parent[0][k]));
+    add_products(cov, pairs, often[k], values.col(k) - means.col(data.parent[0][k]));
   const Vector weights = select(data.weight, data.product_top);
   cov += unpack_lower(Matrix(apply_transposed(data.products, weights).transpose()), 0, p);
-  const double left = 1 - static_cast<double>(J) / data.sizes.sum();
+  const double left = 1 - data.units(1) / data.units(0);
   for (Index i = 0; i < cov.size(); ++i) cov.data()[i] /= std::max(1.0, left * pairs.data()[i]);
   return cov;
 }

@@ -776,6 +776,7 @@ class NestedData:
         measured: Sequence[int],
         values: Sequence[_Floats],
         parent: Sequence[Sequence[int]],
+        times: Sequence[_Floats],
         sizes: _Floats,
         means: _Floats,
         products: _Floats,
@@ -787,6 +788,7 @@ class NestedData:
         measured: Sequence[int],
         values: Sequence[_Floats],
         parent: Sequence[Sequence[int]],
+        times: Sequence[_Floats],
         cells: IncompleteData,
         products: _Floats,
     ) -> None: ...
@@ -797,6 +799,7 @@ class NestedData:
         measured: Sequence[int],
         values: Sequence[_Floats],
         parent: Sequence[Sequence[int]],
+        times: Sequence[_Floats],
         rows: ReducedData,
         products: _Floats,
         place: Sequence[int],
@@ -826,7 +829,10 @@ class NestedData:
     @property
     def parent(self) -> list[NDArray[np.int64]]: ...  # of the clusters of level 2 and up
     @property
-    def multiple(self) -> _Floats: ...  # units of each cell
+    def multiple(
+        self,
+    ) -> list[_Floats]: ...  # how often cells, and clusters of level 2, ..., count where they are
+    def weights(self, level: int) -> _Floats: ...  # how often clusters of a level, from 0, or cells count
     @property
     def design(self) -> list[_Floats]: ...  # by level, (1 + covariates) x clusters
     @property

@@ -224,7 +224,11 @@ def add_sampling(option: Callable[..., Any]) -> None:
     """Options that say how rows were sampled."""
     for name, about in (
         ("--weights", "column with the sampling weights of units"),
-        ("--cluster-weights", "column with the sampling weights of clusters"),
+        (
+            "--cluster-weights",
+            "column with the sampling weights of clusters; for three levels two separated by a comma, as in 'v,w': "
+            "those of the highest first, ',w' for the lower ones only",
+        ),
         ("--psu", "column with the primary sampling units, where they are not the clusters"),
         ("--strata", "column with the strata"),
         ("--fpc", "column with the sampling fractions of strata"),
@@ -252,6 +256,8 @@ def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {name: value for name, value in vars(arguments).items() if name in names}
     if "cluster" in given:
         given["cluster"] = _clusters(given["cluster"])
+    if "," in given.get("cluster_weights", ""):
+        given["cluster_weights"] = [name or None for name in _clusters([given["cluster_weights"]])]
     return given
 
 

@@ -156,6 +156,14 @@ def _clusters(name: str, value: Any) -> str | tuple[str, ...]:
     return columns
 
 
+def _weights_of_clusters(name: str, value: Any) -> str | tuple[str | None, ...] | None:
+    """A column, or one for each level of clusters, the highest first; None where these have equal weights."""
+    if not isinstance(value, list | tuple) or len(value) == 1:
+        return _column(name, value)
+    columns = tuple(None if one is None else _column(name, one) for one in value)
+    return columns if any(columns) else None
+
+
 def _choice(allowed: Any) -> Any:
     def read(name: str, value: Any) -> Any:
         plain = _plain(value)
@@ -292,7 +300,9 @@ class Settings:
     sample_cov_rescale: bool = field(default=True, metadata={"read": _flag})
     missing: Missing = field(default="listwise", metadata={"read": _missing})
     weights: str | None = field(default=None, metadata={"read": _column})
-    cluster_weights: str | None = field(default=None, metadata={"read": _column})
+    cluster_weights: str | tuple[str | None, ...] | None = field(
+        default=None, metadata={"read": _weights_of_clusters}
+    )
     weights_scale: Scale = field(default="size", metadata={"read": _choice(Scale)})
     psu: str | None = field(default=None, metadata={"read": _column})
     strata: str | None = field(default=None, metadata={"read": _column})
@@ -362,7 +372,7 @@ class Settings:
         if useless and values.get("se") != "bootstrap":
             raise MsemError(f'{useless[0]}= has no effect without se="bootstrap": leave it out')
         settings = Settings(**values)
-        if settings.weights_scale != "size" and settings.weights is None:
+        if settings.weights_scale != "size" and settings.weights is None and not any(settings.inner_weights):
             raise MsemError("weights_scale= has no effect without weights=: leave it out")
         if settings.replicate_scale is not None and not settings.replicate_weights:
             raise MsemError("replicate_scale= has no effect without replicate_weights=: leave it out")
@@ -402,7 +412,8 @@ class Settings:
     @property
     def surveyed(self) -> bool:
         """Whether rows have weights, or clusters come in primary sampling units or strata."""
-        return any(getattr(self, name) for name in (*SURVEY, "replicate_weights"))
+        given = any(getattr(self, name) for name in (*SURVEY, "replicate_weights"))
+        return given or any(self.inner_weights)
 
     def cluster_of(self, nlevels: int) -> str | None:
         """The column by which rows are taken together: that of the highest clusters, which are independent.
@@ -425,6 +436,17 @@ class Settings:
     def cluster_columns(self) -> tuple[str, ...]:
         """Columns of clusters, the highest first."""
         return (self.highest, *self.inner) if self.highest else ()
+
+    @property
+    def highest_weights(self) -> str | None:
+        """The column with the weights of the highest clusters."""
+        given = self.cluster_weights
+        return given[0] if isinstance(given, tuple) else given
+
+    @property
+    def inner_weights(self) -> tuple[str | None, ...]:
+        """Columns with the weights of clusters within these, the highest first; empty without."""
+        return self.cluster_weights[1:] if isinstance(self.cluster_weights, tuple) else ()
 
     @property
     def cluster_text(self) -> str:
@@ -651,6 +673,8 @@ class Settings:
         values |= {name: getattr(self, name) or "" for name in ("group", *SURVEY)}
         values["cluster"] = self.cluster_of(nlevels) or ""
         values["inner_clusters"] = self.inner
+        values["cluster_weights"] = self.highest_weights or ""
+        values["weights_of_inner"] = tuple(name or "" for name in self.inner_weights)
         values["replicate_scale"] = self.replicate_scale or ""
         values |= {
             "estimator": self.method,
@@ -667,7 +691,7 @@ class Settings:
             "se_open": se == "robust"
             and self.se is None
             and multilevel
-            and bool(self.weights or self.cluster_weights),
+            and bool(self.weights or self.cluster_weights),  # of any level
         }
         return ResolvedSettings(**values)
 
@@ -697,6 +721,7 @@ class ResolvedSettings(Settings):
 
     cluster: str
     inner_clusters: tuple[str, ...] = ()
+    weights_of_inner: tuple[str, ...] = ()
     group: str
     weights: str
     cluster_weights: str
@@ -719,6 +744,11 @@ class ResolvedSettings(Settings):
     def inner(self) -> tuple[str, ...]:
         """Columns of clusters within the highest, or crossed with them, the highest first."""
         return self.inner_clusters
+
+    @property
+    def inner_weights(self) -> tuple[str | None, ...]:
+        """Columns with the weights of clusters within the highest ones, the highest first."""
+        return self.weights_of_inner
 
     @property
     def scaled_test(self) -> ScaledTest | None:

@@ -72,7 +72,8 @@ NestedArrangement::NestedArrangement(const NestedData& given) : coordinates(nest
     const Index count = given.values[l].cols();
     std::vector<NestedClasses::Members> members(count);
     for (std::size_t j = 0; j < parent[l - 1].size(); ++j)
-      members[parent[l - 1][j]].emplace_back(class_of[l - 1][j], l == 1 ? given.multiple[j] : 1.0);
+      members[parent[l - 1][j]].emplace_back(class_of[l - 1][j],
+                                             given.multiple[l - 1][static_cast<Index>(j)]);
     std::map<std::pair<Index, NestedClasses::Members>, Index> seen;
     class_of[l].resize(count);
     for (Index k = 0; k < count; ++k) {
@@ -114,7 +115,7 @@ NestedArrangement::NestedArrangement(const NestedData& given) : coordinates(nest
         continue;
       }
       const Index above = position[parent[l][k]];
-      if (l == 0) level.multiple[at] = given.multiple[k];
+      level.multiple[at] = given.multiple[l][k];
       level.parent.push_back(above);
       level.weight[at] = level.multiple[at] * data.levels[l + 1].weight[above];
       level.top[at] = data.levels[l + 1].top[above];

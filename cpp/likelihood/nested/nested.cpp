@@ -502,8 +502,9 @@ std::shared_ptr<const Likelihood> NestedClusters::alone(Index cluster) const {
 }
 
 std::shared_ptr<const Likelihood> NestedClusters::weighted(const Vector& weights) const {
+  const NestedData& data = *whole_->data();  // each counts as often as is said here, not as often as it did
   return std::make_shared<NestedLikelihood>(
-      std::make_shared<const NestedData>(weighted_nested(*whole_->data(), weights)));
+      std::make_shared<const NestedData>(weighted_nested(data, weights.cwiseQuotient(data.weight))));
 }
 
 }  // namespace msem

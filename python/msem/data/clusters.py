@@ -187,6 +187,10 @@ class ClusterStatistics(Given):
         """Whether products within every single cluster are there."""
         return self.sums is not None and self.sums.within is not None
 
+    def clusters_of(self, level: int) -> int:
+        """Clusters of a level, which are of one kind."""
+        return self.cluster_count
+
     @property
     def known_variables(self) -> Variables:
         """Names by level: those that vary within clusters at both, the others between."""

@@ -81,6 +81,8 @@ class InnerClusters:
         How many ids do.
     crossed : bool
         Whether they do not lie within the others, but are crossed with them; then they have no parents.
+    weights : ndarray, shape (J,), or None
+        How often each counts in the cluster that it is in; None if all count once.
     """
 
     codes: NDArray[np.int64]
@@ -88,6 +90,7 @@ class InnerClusters:
     ids: pd.Index[Any]
     repeated: int
     crossed: bool = False
+    weights: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,11 @@ class ClusteredData:
     def cluster_count(self) -> int | None:
         """Clusters that the rows come in; None if they do not."""
         return None if self.codes is None else len(self.clusters)
+
+    def clusters_of(self, level: int) -> int:
+        """Clusters of a level."""
+        inner = list(self.inner.values())[::-1]
+        return len(inner[level - 2].parent) if level - 2 < len(inner) else len(self.clusters)
 
     @property
     def identifiers(self) -> pd.Index[Any]:
@@ -266,13 +274,22 @@ class ClusteredData:
 
     def nested(self, variables: Variables) -> _core.NestedData:
         """The statistics of nested clusters; see `NestedStatistics`."""
+        return self._counted(self._nested(variables))
+
+    def _nested(self, variables: Variables) -> _core.NestedData:
         frame = self._nested_frame(variables)
         columns, count = columns_of(self, variables.unit), len(list(self.inner.values())[-1].parent)
         if self.complete:
-            sizes, means, within = _core.cluster_arrays(columns, [], self.lowest, count, None)
-            return _core.NestedData(*frame, sizes, means, within)
-        cells = _core.incomplete_data(columns, [], self.lowest, count, 0)
-        return _core.NestedData(*frame, cells, _core.cell_products(columns, self.lowest, cells))
+            sizes, means, within = _core.cluster_arrays(columns, [], self.lowest, count, self.weights)
+            return _core.NestedData(*frame, whole_sizes(sizes), means, within)
+        cells = _core.incomplete_data(columns, [], self.lowest, count, 0, self.weights)
+        products = _core.cell_products(columns, self.lowest, cells, self.weights)
+        return _core.NestedData(*frame, cells, products)
+
+    def _counted(self, data: _core.NestedData) -> _core.NestedData:
+        """The same with the highest clusters as often as they count; those that do not are left out."""
+        of_highest = None if self.sampled is None else self.sampled.weights
+        return data if of_highest is None else data.weighted(of_highest)
 
     def nested_with_slopes(
         self, variables: Variables, fixed: Sequence[str], slopes: Sequence[Slope]
@@ -294,11 +311,14 @@ class ClusteredData:
             ]
             numbers, lowest = list(range(1, len(first) + 1)), self.lowest
             count, none = len(self.lowest_sizes), np.empty(0)
-            reduced = _core.ReducedData(columns, design, [], lowest, count, 0, given, numbers, None, none)
-            products = reduced.products(columns, design, lowest, None)
-            data = _core.NestedData(*frame, reduced, products, [variables.unit.index(name) for name in unit])
+            reduced = _core.ReducedData(
+                columns, design, [], lowest, count, 0, given, numbers, self.weights, none
+            )
+            products = reduced.products(columns, design, lowest, self.weights)
+            place = [variables.unit.index(name) for name in unit]
+            data = _core.NestedData(*frame, reduced, products, place)
         else:
-            data = self.nested(variables)
+            data = self._nested(variables)
         designs, scales = [], [moments]
         for own, names, values in zip(covariates[1:], variables.measured[1:], frame[2], strict=False):
             among = values[:, [names.index(name) for name in own]]
@@ -312,12 +332,13 @@ class ClusteredData:
             mean, spread = scales[slope.level - 1][number]
             at = [level - 1 for level in slope.at]
             places.append((slope.level - 1, 1 + number, float(mean), float(spread), at))
-        return data.with_slopes(places, designs, [variables.names.index(name) for name in fixed])
+        given_names = [variables.names.index(name) for name in fixed]
+        return self._counted(data.with_slopes(places, designs, given_names))
 
     def _nested_frame(
         self, variables: Variables
-    ) -> tuple[list[list[int]], list[int], list[Floats], list[list[int]]]:
-        """Variables by level, and the values and parents of the clusters of each level but the first."""
+    ) -> tuple[list[list[int]], list[int], list[Floats], list[list[int]], list[Floats]]:
+        """Variables by level, the values and parents of the clusters of each level but the first, and their weights."""
         levels = list(self.inner.values())[::-1]
         codes = [*(clusters.codes for clusters in levels), cluster_codes(self)]
         counts = [*(len(clusters.parent) for clusters in levels), len(self.clusters)]
@@ -327,7 +348,9 @@ class ClusteredData:
             for own, of, count in zip(measured[1:], codes, counts, strict=True)
         ]
         numbers = [k for k, own in enumerate(measured) for _ in own]
-        return variables.numbers, numbers, values, [clusters.parent.tolist() for clusters in levels]
+        parents = [clusters.parent.tolist() for clusters in levels]
+        times = [np.empty(0) if clusters.weights is None else clusters.weights for clusters in levels]
+        return variables.numbers, numbers, values, parents, times
 
     def crossed(self, variables: Variables) -> tuple[_core.CrossedData, NDArray[np.int64]]:
         """The statistics of crossed classifications, and the cell of each row in them; -1 if nothing is observed.
@@ -368,23 +391,32 @@ class ClusteredData:
     @property
     def unweighted(self) -> ClusteredData:
         """The same rows as a simple sample."""
-        return replace(self, weights=None, sampled=None)
+        inner = {name: replace(clusters, weights=None) for name, clusters in self.inner.items()}
+        return replace(self, weights=None, sampled=None, inner=inner)
 
     @property
     def overall_weights(self) -> Floats | None:
         """How often each row counts, clusters included; None if all count once."""
         level2 = None if self.sampled is None else self.sampled.weights
-        if level2 is None or self.codes is None:
-            return self.weights
-        own = level2[self.codes]
-        return own if self.weights is None else own * self.weights
+        own = None if level2 is None or self.codes is None else level2[self.codes]
+        for weights in (self._inner_weights, self.weights):
+            own = weights if own is None else own if weights is None else own * weights
+        return own
+
+    @property
+    def _inner_weights(self) -> Floats | None:
+        """How often each row counts by the clusters that it is in below the highest ones; None if all count once."""
+        own = [one.weights[one.codes] for one in self.inner.values() if one.weights is not None]
+        return np.prod(own, axis=0, dtype=np.float64) if own else None
 
     @property
     def weight_totals(self) -> Floats:
         """Sums of the weights of units, clusters included, and of their squares; of those of clusters, and squares."""
         level2 = None if self.sampled is None else self.sampled.weights
-        of_rows = None if self.codes is None else level2
-        units = _core.weight_totals(self.weights, self.nobs, of_rows, self.codes)
+        of_rows, own, inner = None if self.codes is None else level2, self.weights, self._inner_weights
+        if inner is not None:
+            own = inner if own is None else own * inner
+        units = _core.weight_totals(own, self.nobs, of_rows, self.codes)
         clusters = (1.0, 1.0) if level2 is None else _core.weight_totals(level2, len(level2), None, None)
         return np.array([*units, *clusters])
 
@@ -533,6 +565,12 @@ def screened_columns(
     """Take the needed columns from a frame; see `clustered_data`."""
     for column in (cluster, *inner):
         require_distinct_roles(variables, column)
+    if survey is not None and len(survey.inner_weights) > len(inner):
+        raise DataError(
+            f"{survey.named} names the weights of {len(survey.inner_weights) + 1} kinds of clusters, and cluster= has "
+            f"{len(inner) + (cluster is not None)}: give one for each column of cluster=, the highest first, None "
+            "where clusters have no weights"
+        )
     needed = [*variables, *inner] if cluster is None else [*variables, cluster, *inner]
     names = () if survey is None else survey.names
     # where nothing is needed any column tells how many rows there are
@@ -584,7 +622,7 @@ def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> Clust
         rows=None if keep.all() else np.flatnonzero(keep),
         index=screened.index,
         dropped_zero=int(zero.sum()),
-        inner=inner,
+        inner=_with_weights(screened.survey, keep, inner),
         **_sampling(screened.survey, keep, codes, clusters),
     )
 
@@ -643,9 +681,26 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
         rows=None if keep.all() else np.flatnonzero(keep),
         index=screened.index,
         dropped_zero=int((given & screened.zero).sum()),
-        inner=inner,
+        inner=_with_weights(screened.survey, keep, inner),
         **_sampling(screened.survey, keep, codes, clusters),
     )
+
+
+def _with_weights(
+    survey: SurveyRows | None, keep: Bools, inner: Mapping[str, InnerClusters]
+) -> Mapping[str, InnerClusters]:
+    """Clusters within clusters with their weights as given."""
+    if survey is None or not survey.inner_weights:
+        return inner
+    out = {}
+    names = survey.columns.inner_weights
+    for (column, clusters), name, given in zip(inner.items(), names, survey.inner_weights, strict=True):
+        own = None
+        if given is not None:
+            values = checked_weights(str(name), given, keep)
+            own = of_clusters(str(name), values, clusters.codes, clusters.ids, "the weight")
+        out[column] = replace(clusters, weights=own)
+    return out
 
 
 def _sampling(
@@ -680,26 +735,26 @@ def _sampling(
 
 
 def scaled_weights(
-    parts: Sequence[ClusteredData], unit: Sequence[str], nlevels: int, scale: Scale
+    parts: Sequence[ClusteredData], variables: Variables, scale: Scale
 ) -> tuple[ClusteredData, ...]:
     """The groups of a sample with weights as they enter the likelihood.
 
-    At two levels the weights of units are scaled within each cluster, and those of clusters add up to the number of
-    clusters of all groups. At one level those of units are scaled over all groups together; rows that come in no
-    clusters are then the independent units, and have their weights.
+    The weights of units are scaled within each cluster, those of clusters within clusters in the same way within these,
+    and those of the highest clusters add up to their number in all groups. At one level those of units are scaled over
+    all groups together; rows that come in no clusters are then the independent units, and have their weights.
 
     Parameters
     ----------
     parts : sequence of ClusteredData
-    unit : sequence of str
-        Variables measured on units; a row without a value of any of them counts in no cluster.
-    nlevels : {1, 2}
+    variables : Variables
+        A row without a value of any that is measured on units counts in no cluster, and a cluster without any of its
+        units or its own in none above.
     scale : {"size", "effective", "none"}
     """
     if all(part.sampled is None for part in parts):
         return tuple(parts)
     counts = [part.nobs for part in parts]
-    if nlevels == 1:
+    if len(variables.levels) == 1:
         given = [part.weights for part in parts]
         if any(own is None for own in given):
             return tuple(parts)
@@ -709,7 +764,7 @@ def scaled_weights(
         weights = [
             None
             if part.weights is None
-            else scaled_units(part.weights, part.codes, scale, part.informative(unit))
+            else scaled_units(part.weights, part.lowest, scale, part.informative(variables.unit))
             for part in parts
         ]
     clusters = [None if part.sampled is None else part.sampled.weights for part in parts]
@@ -719,8 +774,23 @@ def scaled_weights(
     for part, own, level2 in zip(parts, weights, clusters, strict=True):
         assert part.sampled is not None
         of_independent = own if part.codes is None else None if level2 is None else factor * level2
-        out.append(replace(part, weights=own, sampled=replace(part.sampled, weights=of_independent)))
+        sampled = replace(part.sampled, weights=of_independent)
+        out.append(replace(part, weights=own, sampled=sampled, inner=_scaled_inner(part, variables, scale)))
     return tuple(out)
+
+
+def _scaled_inner(part: ClusteredData, variables: Variables, scale: Scale) -> dict[str, InnerClusters]:
+    """Clusters within clusters with weights as they enter the likelihood; see `scaled_weights`."""
+    out = {}
+    for number, (name, clusters) in enumerate(part.inner.items()):
+        weights = clusters.weights
+        if weights is not None:
+            below = [own for names in variables.measured[: len(part.inner) - number + 1] for own in names]
+            seen = part.informative(below)
+            counted = None if seen is None else np.bincount(clusters.codes, seen, len(weights)) > 0
+            weights = scaled_units(weights, clusters.parent, scale, counted)
+        out[name] = replace(clusters, weights=weights)
+    return out
 
 
 def with_replication(

@@ -35,6 +35,7 @@ from msem.data.screening import (
     unvarying_within,
 )
 from msem.data.statistics import CountedClusters, Rows, Tree
+from msem.data.survey import Sampled
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.variables import Variables
 
@@ -60,8 +61,10 @@ class OfNestedClusters(ManyLevels):
         return _core.NestedLikelihood(self.data)
 
     @property
-    def tree(self) -> Tree:
-        """The clusters in which anything is observed; see `Statistics.tree`."""
+    def tree(self) -> Tree | None:
+        """The clusters in which anything is observed; see `Statistics.tree`. None where they count by weights."""
+        if any((self.data.weights(level) != 1).any() for level in range(1, len(self.data.levels))):
+            return None
         sizes, parents, kept = self.data.sizes, [], self.data.sizes > 0
         for parent in self.data.parent:
             above, place = np.unique(parent[kept], return_inverse=True)
@@ -71,7 +74,7 @@ class OfNestedClusters(ManyLevels):
 
     def clusters(self, rows: Rows) -> NestedClusters:
         """The highest clusters, of which the statistics keep what is needed."""
-        return NestedClusters(self.data)
+        return NestedClusters(self.data, rows.sampled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +112,7 @@ class NestedStatistics(OfNestedClusters):
     @cached_property
     def _weights(self) -> list[Floats]:
         """How often the clusters of each level count, the lowest first."""
-        out = [self.data.weight]
-        for parent in reversed(self.data.parent):
-            out.append(out[-1][parent])
-        return out[::-1]
+        return [self.data.weights(level) for level in range(1, len(self.variables.levels))]
 
     @property
     def sizes(self) -> Floats:
@@ -131,10 +131,7 @@ class NestedStatistics(OfNestedClusters):
 
         Of units, means of cells.
         """
-        weights = self._weights[max(level - 1, 0)]
-        if level == 0:
-            weights = weights[self.data.cluster_of_cell] * self.data.multiple
-        return self.data.values[level].T, weights, self._seen(level)
+        return self.data.values[level].T, self.data.weights(level), self._seen(level)
 
     def _seen(self, level: int) -> Bools:
         """Which variables of a level are observed, by cluster; of level 1 by cell."""
@@ -265,7 +262,7 @@ class NestedStatistics(OfNestedClusters):
 
     def new_clusters(self, rows: Rows) -> NestedClusters:
         """Clusters of new rows of the same variables, for scores."""
-        return NestedClusters(rows.nested(self.variables))
+        return NestedClusters(rows.nested(self.variables), rows.sampled)
 
 
 def implied_nested(
@@ -279,7 +276,7 @@ def implied_nested(
     values = [np.zeros((n, len(own))) for n, own in zip((len(sizes), len(shapes)), measured[1:], strict=True)]
     numbers = [k for k, own in enumerate(measured) for _ in own]
     none = np.zeros((len(sizes), p)), np.zeros((len(sizes), p * (p + 1) // 2))
-    data = _core.NestedData(variables.numbers, numbers, values, [parent.tolist()], sizes, *none)
+    data = _core.NestedData(variables.numbers, numbers, values, [parent.tolist()], [], sizes, *none)
     counted = NestedStatistics(variables, data.weighted(np.array(list(shapes.values()))))
     try:
         return counted.expected(levels, variables, source)
@@ -298,12 +295,13 @@ class NestedClusters(CountedClusters):
     Attributes
     ----------
     data : _core.NestedData
+    sampled : Sampled or None
     """
 
     data: _core.NestedData
+    sampled: Sampled | None = None
     of_units = True
     products = None
-    sampled = None
 
     @cached_property
     def sizes(self) -> Floats:
@@ -504,8 +502,6 @@ def nested_statistics(
     DataWarning
         If few ids of lower clusters occur in several higher ones, as mistakes would.
     """
-    if data.sampled is not None or data.weights is not None:
-        NestedStatistics.refuse("weights, PSUs and strata")
     names = [name for own in variables.measured for name in own]
     columns = {name: data.columns[name] for name in names}
     if not data.complete:
@@ -524,7 +520,7 @@ def nested_statistics(
     nested = data.nested(variables)
     statistics = NestedStatistics(variables, nested)
     report(_confounded(statistics), found)
-    report(_dependent(statistics), found)
+    report(_dependent(statistics, data), found)
     report(_of_higher_level(variables, data, codes, ids), found)
     return statistics
 
@@ -601,13 +597,12 @@ def _confounded(statistics: NestedStatistics) -> Iterator[Finding]:
                 yield constant(name, 0.0)
 
 
-def _dependent(statistics: NestedStatistics) -> Iterator[Finding]:
+def _dependent(statistics: NestedStatistics, source: ClusteredData) -> Iterator[Finding]:
     """Collinear variables at the level that they are measured on; with holes, in the pattern of most units."""
     data, nboth = statistics.data, statistics.nboth
-    N, J = map(int, statistics.counted[:2])
     p = len(statistics.unit)
     if statistics.complete:
-        if p <= N - J:
+        if p <= source.nobs - source.clusters_of(2):
             yield from dependent(
                 statistics.within_products, statistics.unit, " within clusters", range(nboth, p)
             )
@@ -619,7 +614,8 @@ def _dependent(statistics: NestedStatistics) -> Iterator[Finding]:
         products = np.zeros((p, p))
         parts = data.product_pattern == often
         products[row, col] = products[col, row] = data.products[parts].sum(axis=0)
-        if len(own) < weights[cells].sum() - cells.sum():
+        seen_rows = ~np.isnan(np.column_stack(columns_of(source, statistics.unit)))
+        if len(own) < (seen_rows == np.isin(np.arange(p), own)).all(axis=1).sum() - cells.sum():
             passing = [k for k, variable in enumerate(own) if variable >= nboth]
             seen_names = [statistics.unit[k] for k in own]
             yield from dependent(products[np.ix_(own, own)], seen_names, " within clusters", passing)

@@ -67,14 +67,7 @@ class NestedSlopeStatistics(Augmented, OfNestedClusters):
     @property
     def counted(self) -> tuple[float, ...]:
         """Units of each level."""
-        return float(self.data.sizes @ self._lowest_weights), *self.plain.redrawn(self.data).counted[1:]
-
-    @property
-    def _lowest_weights(self) -> Floats:
-        out = self.data.weight
-        for parent in reversed(self.data.parent):
-            out = out[parent]
-        return out
+        return self.plain.redrawn(self.data).counted
 
     @property
     def sizes(self) -> Floats:
@@ -139,7 +132,7 @@ class NestedSlopeStatistics(Augmented, OfNestedClusters):
 
     def new_clusters(self, rows: Rows) -> NestedClusters:
         """Clusters of new rows of the same variables, for scores."""
-        return NestedClusters(rows.nested_with_slopes(self.variables, self.fixed, self.among))
+        return NestedClusters(rows.nested_with_slopes(self.variables, self.fixed, self.among), rows.sampled)
 
     @cached_property
     def stand_in(self) -> Saturated:

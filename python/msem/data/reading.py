@@ -177,7 +177,7 @@ def read_statistics(
     survey = survey_columns(settings)
     if settings.cluster_weights is not None and not table.multilevel:
         raise DataError(
-            "cluster_weights= are for two-level models: a single-level model has weights= of its rows"
+            "cluster_weights= are for models of several levels: a single-level model has weights= of its rows"
         )
     if grouping is None:
         parts: tuple[ClusteredData, ...] = (
@@ -198,7 +198,7 @@ def read_statistics(
     if settings.replicate_weights:
         _require_replicates_alone(settings, table)
         scale = replication_scale(settings.replicate_scale, len(settings.replicate_weights))
-    scaled = scaled_weights(parts, table.variables.unit, table.nlevels, settings.weights_scale)
+    scaled = scaled_weights(parts, table.variables, settings.weights_scale)
     parts = with_replication(parts, scaled, scale) if settings.replicate_weights else scaled
     if grouping is None:
         return (_of_rows(table, "", parts[0]),)

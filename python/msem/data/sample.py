@@ -160,6 +160,12 @@ class Group:
             return self.statistics.nclusters
         return float(self.source.cluster_count or self.source.nobs)
 
+    def middle_units(self, level: int) -> float:
+        """Clusters of a level below the highest, not counted by their weights."""
+        if self.source is None or self.sampled is None:
+            return self.statistics.counted[level - 1]
+        return float(self.source.clusters_of(level))
+
     @property
     def weight_totals(self) -> Floats:
         """Sums of weights of units, of their squares, of weights of clusters and of theirs; see `Rows`."""
@@ -301,7 +307,7 @@ class Sample:
             return self.nobs
         if level == nlevels:
             return self.nclusters
-        return sum(s.counted[level - 1] for s in self.statistics)
+        return sum(group.middle_units(level) for group in self.groups)
 
     @property
     def design(self) -> Design | Replication | None:

@@ -100,6 +100,9 @@ class Rows(Protocol):
     def cluster_count(self) -> int | None:
         """Clusters that the rows come in; None if they do not."""
 
+    def clusters_of(self, level: int) -> int:
+        """Clusters of a level."""
+
     @property
     def identifiers(self) -> pd.Index[Any]:
         """Ids of the clusters in the order of their statistics; labels of rows that come in no clusters."""

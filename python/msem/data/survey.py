@@ -36,10 +36,15 @@ WHOLE = 1e-12  # relative distance from a whole number that is rounding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SurveyColumns:
-    """The columns of a frame that say how its rows were sampled; see `msem.sem` for their meaning."""
+    """The columns of a frame that say how its rows were sampled; see `msem.sem` for their meaning.
+
+    `cluster_weights` are those of the highest clusters, `inner_weights` those of clusters within these, the highest
+    first.
+    """
 
     weights: str | None = None
     cluster_weights: str | None = None
+    inner_weights: tuple[str | None, ...] = ()
     psu: str | None = None
     strata: str | None = None
     fpc: str | None = None
@@ -56,13 +61,16 @@ class SurveyColumns:
     @property
     def named(self) -> str:
         """One of the options as it was given, for messages."""
+        if any(self.inner_weights):
+            return f"cluster_weights={[self.cluster_weights, *self.inner_weights]!r}"
         role, name = next(iter(self.roles.items()), ("replicate_weights", list(self.replicates)))
         return f"{role}={name!r}"
 
     @property
     def names(self) -> tuple[str, ...]:
         """All columns, each once."""
-        return tuple(dict.fromkeys([*self.roles.values(), *self.replicates]))
+        inner = [name for name in self.inner_weights if name is not None]
+        return tuple(dict.fromkeys([*self.roles.values(), *inner, *self.replicates]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +193,7 @@ class Sampled:
 
     def weighted(self, rows: Floats) -> Floats:
         """Rows of the units, or values, each as often as it counts."""
-        if self.weights is None:
+        if self.weights is None or not rows.size:
             return rows
         out: Floats = self.weights[:, None] * rows if rows.ndim > 1 else self.weights * rows
         return out
@@ -215,6 +223,8 @@ class SurveyRows:
         Rows that count for nothing.
     replicates : ndarray, shape (rows, R), or None
         Replicate weights.
+    inner_weights : tuple of (ndarray, shape (rows,), or None)
+        Of clusters within the highest ones, the highest first.
     """
 
     columns: SurveyColumns
@@ -224,6 +234,7 @@ class SurveyRows:
     design: Design | None
     zero: Bools
     replicates: Floats | None = None
+    inner_weights: tuple[Floats | None, ...] = ()
 
 
 def survey_columns(settings: Settings) -> SurveyColumns | None:
@@ -232,7 +243,8 @@ def survey_columns(settings: Settings) -> SurveyColumns | None:
         return None
     return SurveyColumns(
         weights=settings.weights,
-        cluster_weights=settings.cluster_weights,
+        cluster_weights=settings.highest_weights,
+        inner_weights=settings.inner_weights,
         psu=settings.psu,
         strata=settings.strata,
         fpc=settings.fpc,
@@ -258,8 +270,12 @@ def survey_rows(columns: SurveyColumns, data: Columns, cluster: str | None, nrow
         None if name is None else _weights(role, name, data[name])
         for role, name in (("weights", columns.weights), ("cluster_weights", columns.cluster_weights))
     )
+    inner = tuple(
+        None if name is None else _weights("cluster_weights", name, data[name])
+        for name in columns.inner_weights
+    )
     zero = np.zeros(nrows, dtype=bool)
-    for given in (weights, cluster_weights):
+    for given in (weights, cluster_weights, *inner):
         if given is not None:
             zero |= given == 0
     psu, design = None, None
@@ -270,7 +286,7 @@ def survey_rows(columns: SurveyColumns, data: Columns, cluster: str | None, nrow
         replicates = np.column_stack(
             [_weights("replicate_weights", name, data[name]) for name in columns.replicates]
         )
-    return SurveyRows(columns, weights, cluster_weights, psu, design, zero, replicates)
+    return SurveyRows(columns, weights, cluster_weights, psu, design, zero, replicates, inner)
 
 
 def _weights(role: str, name: str, series: nw.Series[Any]) -> Floats:

@@ -48,7 +48,7 @@ def saturated(
     space: str = "auto",
     missing: str = "listwise",
     weights: str | None = None,
-    cluster_weights: str | None = None,
+    cluster_weights: str | Sequence[str | None] | None = None,
     weights_scale: str = "size",
     psu: str | None = None,
     strata: str | None = None,
@@ -165,7 +165,7 @@ def _saturated(
     given = clustered_data(
         data, variables.names, settings.highest, holes, survey_columns(settings), settings.inner
     )
-    (clustered,) = scaled_weights((given,), variables.unit, len(variables.levels), settings.weights_scale)
+    (clustered,) = scaled_weights((given,), variables, settings.weights_scale)
     if clustered.dropped_no_cluster:
         warn(
             f"{clustered.dropped_no_cluster} rows have no cluster id ({settings.cluster_text}) and were left out",
@@ -288,7 +288,7 @@ def segregated(
     gamma: Gamma = "observed",
     missing: str = "listwise",
     weights: str | None = None,
-    cluster_weights: str | None = None,
+    cluster_weights: str | Sequence[str | None] | None = None,
     weights_scale: str = "size",
     psu: str | None = None,
     strata: str | None = None,

@@ -362,8 +362,9 @@ def _columns(data: Any) -> list[str]:
 
 def _used(options: Mapping[str, Any]) -> set[Any]:
     """Columns that say how rows were sampled and are no indicators."""
-    kinds = ("weights", "cluster_weights", "psu", "strata", "fpc", "group")
-    return {options.get(kind) for kind in kinds} | {*options.get("replicate_weights", ())}
+    kinds = ("weights", "psu", "strata", "fpc", "group")
+    names_of = (several(options.get(kind) or ()) for kind in ("cluster_weights", "replicate_weights"))
+    return {options.get(kind) for kind in kinds} | {name for names in names_of for name in names}
 
 
 def _levels(data: Any, variables: Any, columns: Sequence[str], nlevels: int) -> list[list[str]]:

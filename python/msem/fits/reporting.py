@@ -162,10 +162,10 @@ def level_titles(options: ResolvedSettings, nlevels: int) -> dict[int, str]:
 
 def inner_counts(options: ResolvedSettings, groups: Sequence[GroupResults]) -> dict[str, float]:
     """Numbers of clusters within clusters by their column, or level, the highest first."""
-    counts = [sum(own) for own in zip(*(group.statistics.counted for group in groups), strict=True)]
-    levels = range(len(counts) - 1, 1, -1)
+    levels = range(len(groups[0].statistics.variables.levels) - 1, 1, -1)
     words = options.inner_clusters or [f"level {level}" for level in levels]
-    return {word: counts[level - 1] for word, level in zip(words, levels, strict=True)}
+    counts = [sum(group.sample.middle_units(level) for group in groups) for level in levels]
+    return dict(zip(words, counts, strict=True))
 
 
 def highest_name(groups: Sequence[GroupResults]) -> str:
@@ -188,7 +188,9 @@ def survey_rows(
     rows: list[tuple[str, float | int | str]] = []
     if options.weights:
         rows += [(f"Weights [{options.weights}]", SCALES[options.weights_scale])]
-    if options.weights or options.cluster_weights:
+    inner = [name for name in options.weights_of_inner if name]
+    rows += [(f"Weights of clusters [{name}]", SCALES[options.weights_scale]) for name in inner]
+    if options.weights or options.cluster_weights or inner:
         totals = sum((group.weight_totals for group in groups), np.zeros(4))
         rows += [("Effective number of observations", f"{totals[0] ** 2 / totals[1]:.1f}")]
         if options.cluster_weights:

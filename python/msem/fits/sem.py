@@ -105,7 +105,7 @@ def sem(
     sample_cov_rescale: bool = True,
     missing: str = "listwise",
     weights: str | None = None,
-    cluster_weights: str | None = None,
+    cluster_weights: str | Sequence[str | None] | None = None,
     weights_scale: str = "size",
     psu: str | None = None,
     strata: str | None = None,
@@ -177,16 +177,18 @@ def sem(
         modelling the covariates: the same as "fiml" with ``fixed_x=False``. "pairwise" (also "available.cases") is for
         models with ordered variables: each variable and each pair is estimated from all rows that have them.
     weights : str, optional
-        Column with the sampling weights of units: at two levels those within their cluster (1 over the probability of
-        the unit given its cluster). The likelihood is then the weighted pseudo-likelihood (Asparouhov, 2006;
+        Column with the sampling weights of units: at several levels those within their cluster (1 over the probability
+        of the unit given its cluster). The likelihood is then the weighted pseudo-likelihood (Asparouhov, 2006;
         Rabe-Hesketh & Skrondal, 2006). Rows with weight 0 are left out. With weights, `psu`, `strata` or `fpc` standard
         errors are the sandwich and tests are scaled. See `docs/survey-weights.md`.
-    cluster_weights : str, optional
-        Column with the sampling weights of clusters, the same in all rows of a cluster.
+    cluster_weights : str or sequence of (str or None), optional
+        Column with the sampling weights of clusters, the same in all rows of a cluster. For three levels one for each
+        column of `cluster`, the highest first, ``["school_weight", "class_weight"]``, None where there are none; the
+        weights of classes are those within their school. One name is that of the highest clusters.
     weights_scale : {"size", "effective", "none"}, default "size"
         What the weights of the units of a cluster add up to: its number of units, its effective number
-        (sum w)^2 / sum w^2, or what they add up to as given. At one level the same over the whole sample. Estimates of
-        two-level models depend on it.
+        (sum w)^2 / sum w^2, or what they add up to as given; at three levels also those of the classes of a school. At
+        one level the same over the whole sample. Estimates of models of several levels depend on it.
     psu : str, optional
         Column with the primary sampling units, where they are not the clusters: these are then what is independent. A
         single-level model without `cluster` takes rows together by them.

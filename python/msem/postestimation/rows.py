@@ -76,7 +76,7 @@ def training_rows(group: Group) -> Rows:
         return Rows(group.data, group.clusters)
     # what is known of a unit or cluster does not depend on how often it counts
     rows = group.data.unweighted
-    return Rows(rows, clusters_of_rows(rows, group.statistics.variables))
+    return Rows(rows, clusters_of(group.statistics, rows))
 
 
 class ClusterColumns(NamedTuple):
