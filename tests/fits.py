@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import models
-from msem.data.complete import ClusterArrays, sample_statistics
+from msem.data.complete_clusters import ClusterArrays
+from msem.data.complete_rows import sample_statistics
 from msem.data.frames import clustered_data
 from msem.data.sample import Sample
 from msem.estimation.estimate import Estimate, estimate

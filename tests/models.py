@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 import oracle
 from msem.data.arrays import vech
-from msem.data.complete import ClusterArrays, SampleStatistics
+from msem.data.complete import SampleStatistics
+from msem.data.complete_clusters import ClusterArrays
 from msem.estimation.objective import Objective, build_objective
 from msem.model.partable import Parameter, ParameterTable
 

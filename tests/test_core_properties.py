@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 import models
 from msem import _core
-from msem.data.complete import sample_statistics
+from msem.data.complete_rows import sample_statistics
 from msem.data.frames import clustered_data
 from msem.data.saturated import solve_saturated
 from msem.estimation.objective import build_objective

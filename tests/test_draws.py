@@ -11,7 +11,9 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.complete import ClusterArrays, SampleStatistics, sample_statistics, simple_statistics
+from msem.data.complete import SampleStatistics
+from msem.data.complete_clusters import ClusterArrays
+from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.frames import clustered_data
 from simulate import BETWEEN, CLUSTER, UNIT, WITHIN, small_sample, two_level
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from msem import _core
-from msem.data.complete import sample_statistics, simple_statistics
+from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.frames import Holes, cluster_codes, clustered_data, columns_of
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics, simple_incomplete
 from simulate import BETWEEN, CLUSTER, UNIT, WITHIN, small_sample, two_level

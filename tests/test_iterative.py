@@ -8,7 +8,7 @@ import pytest
 
 import fits
 from msem import _core
-from msem.data.complete import sample_statistics
+from msem.data.complete_rows import sample_statistics
 from msem.data.frames import clustered_data
 from msem.data.sample import Sample
 from msem.estimation.estimate import estimate, starts

@@ -13,7 +13,9 @@ import fits
 import msem
 import texts
 from msem.data.arrays import unvech
-from msem.data.complete import ClusterArrays, SampleStatistics, sample_statistics
+from msem.data.complete import SampleStatistics
+from msem.data.complete_clusters import ClusterArrays
+from msem.data.complete_rows import sample_statistics
 from msem.data.frames import clustered_data
 from msem.data.sample import Group, Sample
 from msem.estimation.estimate import Estimate, estimate

@@ -22,7 +22,7 @@ import msem
 import reference
 import reference_fits as rf
 import texts
-from msem.data.complete import ClusterArrays
+from msem.data.complete_clusters import ClusterArrays
 from msem.postestimation.fit_indices import FitMeasureInputs, scaled_indices
 from msem.postestimation.scaling import Scaling
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from msem.data.complete import SampleStatistics, sample_statistics, simple_statistics
+from msem.data.complete import SampleStatistics
+from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.demo import load_demo
 from msem.data.frames import clustered_data
 from msem.errors import DataError

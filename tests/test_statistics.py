@@ -14,13 +14,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from msem import _core
-from msem.data.complete import (
-    ClusterArrays,
-    SampleStatistics,
-    expected_statistics,
-    sample_statistics,
-    simple_statistics,
-)
+from msem.data.complete import SampleStatistics, expected_statistics
+from msem.data.complete_clusters import ClusterArrays
+from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.frames import clustered_data
 from msem.errors import DataError
 from simulate import BETWEEN, CLUSTER, SIZES, UNIT, WITHIN, small_sample, two_level

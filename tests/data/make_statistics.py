@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from msem.data.complete import sample_statistics
+from msem.data.complete_rows import sample_statistics
 from msem.data.frames import clustered_data
 
 UNIT = ["y1", "y2", "y3", "x1", "x2", "x3"]

@@ -16,12 +16,8 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.clusterfile import read_values, write_values
 from msem.data.columns import listed, require_known
-from msem.data.complete import (
-    SampleStatistics,
-    confounded_levels,
-    covariance_statistics,
-    merge_sizes,
-)
+from msem.data.complete import SampleStatistics, merge_sizes
+from msem.data.complete_rows import confounded_levels, covariance_statistics
 from msem.data.given import Given
 from msem.data.screening import Finding, constant, report, require_constant_within, undivided
 from msem.data.sums import ClusterSums, common_ids, merged_sums, same_numbers

@@ -7,7 +7,7 @@ the pooled within-cluster sums of squares and products. The description is addit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from numbers import Real
@@ -18,24 +18,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from msem import _core
-from msem.data.arrays import LevelArrays, vech_index
+from msem.data.arrays import LevelArrays
 from msem.data.checks import require_covariance, require_possible
-from msem.data.frames import ClusteredData, cluster_codes, columns_of
+from msem.data.complete_clusters import ClusterArrays, ClustersOfRows, RowArrays
 from msem.data.given import Given
-from msem.data.products import ClusterProducts, cluster_products, products_of_rows, row_products
-from msem.data.screening import (
-    Finding,
-    dependent,
-    report,
-    require_constant_within,
-    require_scale,
-    undivided,
-    unvarying,
-    unvarying_between,
-    unvarying_within,
-)
-from msem.data.statistics import AtMostTwoLevels, CountedClusters, Rows, Statistics, WithoutSlopes
-from msem.data.survey import Sampled
+from msem.data.statistics import AtMostTwoLevels, Rows, Statistics, WithoutSlopes
 from msem.errors import DataError
 from msem.model.variables import Variables
 
@@ -192,7 +179,9 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
         """Independent units of the rows; see `Statistics.clusters`."""
         if self.unit:
             if rows.sampled is None and rows.keeps_products:
-                return ClustersOfRows(self, rows)
+                spread = np.sqrt(np.diag(self.cluster_scatter) / self.nclusters)
+                scale = self.counts @ self.means / self.nclusters, spread
+                return ClustersOfRows(rows, (self.unit, self.cluster), scale, self.sizes)
             return ClusterArrays(*rows.cluster_arrays(self.unit, self.cluster), rows.sampled)
         centred = not self.means.any()  # as samples of models without mean structure are
         if rows.cluster_count is not None:
@@ -354,197 +343,6 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
         return cls(**given | {"unit": tuple(given["unit"]), "cluster": tuple(given["cluster"])})
 
 
-@dataclass(frozen=True, eq=False)
-class ClusterArrays(CountedClusters):
-    """Statistics of single clusters, from which the score of each cluster is computed.
-
-    Attributes
-    ----------
-    sizes : ndarray, shape (J,)
-        Units in each cluster.
-    means : ndarray, shape (J, p + q)
-        Cluster vectors: means of the unit variables, values of the cluster variables.
-    within : ndarray, shape (J, p (p + 1) / 2)
-        Sums of squares and products about the cluster mean, the lower triangle column by column:
-        (0, 0), (1, 0), ..., (p-1, 0), (1, 1), (2, 1), ...
-    sampled : Sampled or None
-        How they were sampled.
-    """
-
-    sizes: Floats
-    means: Floats
-    within: Floats
-    sampled: Sampled | None = None
-
-    @property
-    def of_units(self) -> bool:
-        """Whether there are products within clusters: never for the rows of a single-level sample by themselves."""
-        return bool(self.within.shape[1] > 0)
-
-    def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
-        """These clusters as the compiled likelihood of their variables knows them."""
-        return likelihood.clusters(self.sizes, self.means, self.within)
-
-    def saturated_influence(self, moments: Floats, nobs: float) -> Floats:
-        """What each cluster of a single level adds to the moments beyond its share, shape (J, m)."""
-        row, col = vech_index(self.means.shape[1])
-        size, off = self.sizes[:, None], self.means - moments[len(row) :]
-        products = size * off[:, row] * off[:, col]
-        if self.of_units:
-            products = products + self.within
-        shares = np.column_stack([products - size * moments[: len(row)], size * off])
-        return self.as_counted(np.asarray(shares / nobs, dtype=np.float64))
-
-    def saturated_trace(
-        self,
-        likelihood: _core.Likelihood,
-        levels: Sequence[LevelArrays],
-        fixed: Sequence[bool],
-        *,
-        means: bool,
-        expected: bool,
-    ) -> float | None:
-        """Trace of the saturated model; see `Clusters.saturated_trace`."""
-        design = None if self.sampled is None else self.sampled.design
-        if self.products is not None or design is not None:  # of which a unit may be several clusters
-            return None
-        own = None if self.sampled is None else self.sampled.weights
-        within, between = levels
-        moments = within.mean, within.cov, between.mean, between.cov
-        counted = np.empty(0) if own is None else own
-        return _core.saturated_trace(self.of(likelihood), *moments, fixed, means, expected, counted)
-
-    def posterior(
-        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
-    ) -> _core.GroupData:
-        """The clusters with model-implied moments, for scores of latent variables and distances."""
-        return _core.GroupData(*shape, *moments, self.sizes, self.means, self.within)
-
-    def pool(self, order: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
-        """The clusters in some order, for the core to draw from."""
-        return self.sizes[order], self.means[order], self.within[order]
-
-    @cached_property
-    def products(self) -> ClusterProducts | None:
-        """Sums of products by size, from which sums of products of scores are computed; None where it does not pay."""
-        if self.sampled is None:
-            return cluster_products(self.sizes, self.means, self.within)
-        if self.sampled.design is not None:  # whose units may be several clusters
-            return None
-        weights = self.sampled.weights
-        squares = None if weights is None else weights**2
-        return cluster_products(self.sizes, self.means, self.within, squares)
-
-
-class ClustersOfRows(ClusterArrays):
-    """The clusters of the rows without weights that statistics are of, whose arrays are made when they are asked for.
-
-    Parameters
-    ----------
-    statistics : SampleStatistics
-    rows : Rows
-    """
-
-    statistics: SampleStatistics
-    rows: Rows
-
-    def __init__(self, statistics: SampleStatistics, rows: Rows) -> None:
-        for name, value in (("statistics", statistics), ("rows", rows), ("sampled", rows.sampled)):
-            object.__setattr__(self, name, value)
-
-    @cached_property
-    def _arrays(self) -> tuple[Floats, Floats, Floats]:
-        return self.rows.cluster_arrays(self.statistics.unit, self.statistics.cluster)
-
-    @cached_property
-    def sizes(self) -> Floats:
-        """Units in each."""
-        return self.rows.units_of_clusters
-
-    @cached_property
-    def means(self) -> Floats:
-        """Cluster vectors."""
-        return self._arrays[1]
-
-    @cached_property
-    def within(self) -> Floats:
-        """Products about the cluster means."""
-        return self._arrays[2]
-
-    @property
-    def of_units(self) -> bool:
-        """Always: they are of two levels."""
-        return True
-
-    @cached_property
-    def products(self) -> ClusterProducts | None:
-        """Sums of products; from the rows at once where they come cluster by cluster."""
-        s = self.statistics
-        spread = np.sqrt(np.diag(s.cluster_scatter) / s.nclusters)
-        mean = s.counts @ s.means / s.nclusters
-        found = products_of_rows(self.rows, s.unit, s.cluster, mean, spread, s.sizes)
-        return super().products if found is None else found
-
-
-class RowArrays(ClusterArrays):
-    """The rows of a single level as clusters of one; their values are put together when they are asked for.
-
-    Parameters
-    ----------
-    columns : sequence of ndarray, shape (N,)
-    sampled : Sampled, optional
-    weights : ndarray, shape (N,), optional
-        For means that values are about.
-    centred : bool
-        Whether values are about their means.
-    """
-
-    columns: tuple[Floats, ...]
-    about: Floats
-
-    def __init__(
-        self,
-        columns: Sequence[Floats],
-        sampled: Sampled | None = None,
-        weights: Floats | None = None,
-        *,
-        centred: bool = False,
-    ) -> None:
-        about = [np.average(column, weights=weights) if centred else 0.0 for column in columns]
-        for name, value in (("columns", tuple(columns)), ("about", np.array(about)), ("sampled", sampled)):
-            object.__setattr__(self, name, value)
-
-    @cached_property
-    def sizes(self) -> Floats:
-        """One unit each."""
-        return np.ones(len(self.columns[0]))
-
-    @cached_property
-    def means(self) -> Floats:
-        """Their values."""
-        out = np.empty((len(self.columns), len(self.columns[0])))
-        for row, column, origin in zip(out, self.columns, self.about, strict=True):
-            np.subtract(column, origin, out=row)
-        return out.T
-
-    @cached_property
-    def within(self) -> Floats:
-        """Nothing."""
-        return np.empty((len(self.columns[0]), 0))
-
-    @property
-    def of_units(self) -> bool:
-        """Never."""
-        return False
-
-    @cached_property
-    def products(self) -> ClusterProducts | None:
-        """Sums of products; see `ClusterArrays`."""
-        if self.sampled is not None and self.sampled.design is not None:
-            return None
-        return row_products(self.columns, self.about, None if self.sampled is None else self.sampled.weights)
-
-
 def positions(names: Sequence[str], available: Sequence[str]) -> list[int]:
     """Where each name stands among the available ones."""
     for name in names:
@@ -604,141 +402,6 @@ def require_consistent_totals(statistics: SampleStatistics) -> None:
         raise DataError("cluster sizes must be positive, distinct and ascending, with positive counts")
     if not np.allclose([sizes @ counts, counts.sum()], [statistics.nobs, statistics.nclusters], rtol=1e-12):
         raise DataError("nobs and nclusters do not agree with the cluster sizes and their counts")
-
-
-def sample_statistics(
-    data: ClusteredData,
-    unit: Sequence[str],
-    cluster: Sequence[str],
-    nboth: int,
-    *,
-    found: list[Finding] | None = None,
-) -> SampleStatistics:
-    """Sufficient statistics of two-level data.
-
-    Parameters
-    ----------
-    data : ClusteredData
-        Complete rows with cluster codes.
-    unit, cluster : sequence of str
-        Variables measured on units (those at both levels first) and on clusters only.
-    nboth : int
-        Number of `unit` variables that are at both levels.
-    found : list of Finding, optional
-        Takes what would be refused, for the sample of one group of several.
-
-    Returns
-    -------
-    SampleStatistics
-
-    Raises
-    ------
-    DataError
-        If the data cannot tell the levels of these variables apart: fewer than two clusters, or clusters of one unit, a
-        constant or collinear variable, or a variable at the wrong level.
-    """
-    codes, J = cluster_codes(data), len(data.clusters)
-    report(undivided(len(codes), J, unit), found)
-    report(unvarying({name: data.columns[name] for name in [*unit, *cluster]}), found)
-    if data.sampled is None:
-        columns = columns_of(data, unit), columns_of(data, cluster)
-        raw: dict[str, Any] = dict(_core.two_level_statistics(*columns, codes, J))
-    else:
-        raw = _counted_by_weights(data, unit, cluster)
-    require_constant_within(cluster, raw["varying"], data.clusters)
-    statistics = SampleStatistics(
-        unit=tuple(unit),
-        cluster=tuple(cluster),
-        nboth=nboth,
-        nobs=float(raw["sizes"] @ raw["counts"]),
-        nclusters=float(raw["counts"].sum()),
-        **{name: raw[name] for name in ARRAYS},
-        source="data",
-    )
-    report(confounded_levels(statistics, raw["constant"], len(codes), J), found)
-    return statistics
-
-
-def _counted_by_weights(data: ClusteredData, unit: Sequence[str], cluster: Sequence[str]) -> dict[str, Any]:
-    """Statistics by cluster size of weighted rows and clusters; sizes are sums of weights (Asparouhov, 2006)."""
-    assert data.sampled is not None
-    sizes, means, within = data.cluster_arrays(unit, cluster)
-    weights = np.ones(len(sizes)) if data.sampled.weights is None else data.sampled.weights
-    known = _core.counted_clusters(sizes, means, within, len(unit), weights)
-    raw: dict[str, Any] = dict(zip(ARRAYS, known, strict=True))
-    codes, J = cluster_codes(data), len(data.clusters)
-    raw["varying"] = _core.cluster_values(columns_of(data, cluster), codes, J)[1]
-    raw["constant"] = raw["ssw"].diagonal() == 0
-    return raw
-
-
-def confounded_levels(
-    statistics: SampleStatistics, constant: Sequence[bool], units: int, clusters: int
-) -> Iterator[Finding]:
-    """Variables without variance, or collinear ones, at a level they are used at.
-
-    Those at level 1 only are independent over units, so that all of their scatter counts and not only that within
-    clusters. With fewer degrees of freedom at a level than variables everything depends on everything, which tells
-    nothing of the variables: `units` and `clusters` are counted without their weights.
-    """
-    unit, nboth, N, J = statistics.unit, statistics.nboth, int(statistics.nobs), int(statistics.nclusters)
-    between = statistics.cluster_scatter
-    p = len(unit)
-    within_only = range(nboth, p)
-    size = np.abs(statistics.total_mean[:p]) + np.sqrt(np.diag(between)[:p] / J)
-    ssw = np.diag(statistics.ssw)
-    require_scale(statistics.names, np.append(ssw / N, np.diag(between)[p:] / J))
-    yield from unvarying_within(unit, nboth, constant, ssw, N, size)
-    yield from unvarying_between(unit[:nboth], ssw, np.diag(between), N, J)
-    if p <= N - J:
-        yield from dependent(statistics.ssw, unit, " within clusters", within_only)
-    if len(within_only) < N:
-        names = [unit[k] for k in within_only]
-        yield from dependent(statistics.covariances(names, ())[0], names, "")
-    level2 = [*range(nboth), *range(p, len(between))]
-    if len(level2) < J:
-        names = [statistics.names[k] for k in level2]
-        yield from dependent(between[np.ix_(level2, level2)], names, " in the cluster means")
-
-
-def simple_statistics(
-    data: ClusteredData, variables: Sequence[str], *, found: list[Finding] | None = None
-) -> SampleStatistics:
-    """Sufficient statistics of single-level data: the rows are clusters of size one; `found` as in `sample_statistics`.
-
-    Raises
-    ------
-    DataError
-        If a variable is constant, or variables are collinear.
-    """
-    columns = columns_of(data, variables)
-    nrows = len(columns[0])
-    mean, scatter = _core.simple_statistics(columns, nrows, data.weights)
-    report(unvarying({name: data.columns[name] for name in variables}), found)
-    total = nrows if data.weights is None else float(data.weights.sum())
-    return covariance_statistics(scatter, mean, nrows, variables, total, found=found)
-
-
-def covariance_statistics(
-    scatter: Floats,
-    mean: Floats,
-    nrows: int,
-    variables: Sequence[str],
-    total: float | None = None,
-    *,
-    found: list[Finding] | None = None,
-) -> SampleStatistics:
-    """Statistics of single-level data from their products about the mean; see `simple_statistics`.
-
-    `total` is what the weights of the rows add up to, if they have any.
-    """
-    counted = nrows if total is None else total
-    require_scale(variables, np.diag(scatter) / counted)
-    if nrows > len(variables):
-        report(dependent(scatter, variables, ""), found)
-    return expected_statistics(
-        np.empty((0, 0)), scatter / counted, mean, [1.0], [counted], (), variables, 0, source="data"
-    )
 
 
 def expected_statistics(

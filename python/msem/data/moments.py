@@ -23,21 +23,18 @@ from msem.data.checks import (
 from msem.data.given import Given
 from msem.data.implied import implied_statistics
 from msem.data.intraclass import icc_columns, share_table, variance_shares
+from msem.data.momentfile import FLAGS, read_moments, write_moments
 from msem.data.saturated import Method, moment_names, sandwich, saturated_information, solve_in_space
 from msem.data.screening import report, undivided
 from msem.data.shapes import average_shapes, read_sizes, rounded_shapes
 from msem.data.statistics import Clusters, Saturated, Statistics
-from msem.data.storage import DIGEST, Fields, Format, signed, verified, write_json
 from msem.entry import entries
-from msem.errors import DataError, DataWarning, UnsupportedError, warn
+from msem.errors import DataError, UnsupportedError
 from msem.model.levels import DEEPEST, level_number, names_of_levels
 from msem.model.variables import Variables
 from msem.settings import Space
 
 Floats = NDArray[np.float64]
-FORMAT = Format("msem level moments", 3, "a file of level moments written by msem")
-OF_TWO_LEVELS = 2  # the version before
-WITHOUT_DIGEST = "msem level moments 1"  # the format before that
 
 __all__ = ["LevelMoment", "LevelMoments"]
 
@@ -569,7 +566,17 @@ class LevelMoments(Given):
 
         A file that is there already is replaced at once or not at all.
         """
-        write_json(path, signed(FORMAT.header | _content(self.with_acov())))
+        known = self.with_acov()
+        flags = {name: getattr(known, name) for name in FLAGS}
+        write_moments(
+            path,
+            known.levels,
+            known.units,
+            known.cluster_sizes,
+            known.llf,
+            vech(known.acov.to_numpy()),
+            flags,
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> LevelMoments:
@@ -585,23 +592,14 @@ class LevelMoments(Given):
         DataWarning
             If it comes from a version that wrote no digest, so that damage to a number would not be noticed.
         """
-        given = FORMAT.read(path)
-        unsigned = given.get("format") == WITHOUT_DIGEST and DIGEST not in given
-        earlier = unsigned or (given.get("format") == FORMAT.name and given.get("version") == OF_TWO_LEVELS)
-        if not earlier:
-            FORMAT.require(path, given)
-        content = given | FORMAT.header if unsigned else verified(path, given)
-        try:
-            found = _from_content(_of_two_levels(content) if earlier else content)
-        except ValueError as error:
-            raise FORMAT.contradiction(path, error) from error
-        if unsigned:
-            warn(
-                f"{path} has no digest, as it was written by an earlier msem, so that damage to its numbers would not "
-                "be noticed: save it again",
-                DataWarning,
-            )
-        return found
+        return read_moments(path, cls._of_stored)
+
+    @classmethod
+    def _of_stored(cls, acov: Floats, *, robust: bool, **values: Any) -> LevelMoments:
+        moments = cls(**values)
+        names = moments.moment_names
+        known = pd.DataFrame(unvech(acov, len(names)), index=names, columns=names)
+        return replace(moments, known_acov=known, robust=robust)
 
 
 def _two_levels(
@@ -666,91 +664,6 @@ def _matrix(cov: pd.DataFrame, level: int) -> pd.DataFrame:
     if level > DEEPEST:
         raise UnsupportedError(f"moments of more than {DEEPEST} levels are not available in this version")
     return require_covariance(cov, f"the matrix of level {level}", positive_definite=level == 1)
-
-
-NUMBERS = ("units", "cluster_sizes", "levels", "llf", "acov")
-FLAGS = ("converged", "in_cone", "means_given", "incomplete", "weighted", "robust")
-LEVELS = ("within", "between")  # that files of two levels had by name
-
-
-def _content(moments: LevelMoments) -> dict[str, Any]:
-    sizes = moments.cluster_sizes
-    return {
-        "units": list(moments.units),
-        "cluster_sizes": None if sizes is None else [[shape, int(count)] for shape, count in sizes.items()],
-        "levels": [
-            {
-                "names": list(one.cov.columns),
-                "cov": vech(one.cov.to_numpy()).tolist(),
-                "mean": one.mean.tolist(),
-            }
-            for one in moments.levels
-        ],
-        "llf": None if np.isnan(moments.llf) else moments.llf,
-        **{name: getattr(moments, name) for name in FLAGS},
-        "acov": vech(moments.acov.to_numpy()).tolist(),
-    }
-
-
-def _of_two_levels(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What is in a file of the time when there were two levels, as it is written now."""
-    old = (*(f"{level}{part}" for part in ("", "_mean") for level in LEVELS), "nobs", "nclusters")
-    kept = ("cluster_sizes", "llf", "acov")
-    given = Fields(content, (*FORMAT.header, *old, *kept), FLAGS)
-    levels = []
-    for level in LEVELS:
-        Fields(content[level], ("names", "cov"))
-        levels.append({**content[level], "mean": content[f"{level}_mean"]})
-    out = {name: value for name, value in content.items() if name not in old}
-    return out | {"levels": levels, "units": [given.number("nobs"), given.number("nclusters")]}
-
-
-def _from_content(content: Mapping[str, Any]) -> LevelMoments:
-    given = Fields(content, (*FORMAT.header, *NUMBERS), FLAGS)
-    levels = content["levels"]
-    if not isinstance(levels, list) or not 2 <= len(levels) <= DEEPEST:
-        raise DataError(f"'levels' is not a list of 2 to {DEEPEST} levels")
-    moments = LevelMoments(
-        levels=[_stored_level(one) for one in levels],
-        units=given.numbers("units", len(levels)).tolist(),
-        cluster_sizes=None if content["cluster_sizes"] is None else _stored_sizes(given),
-        llf=np.nan if content["llf"] is None else given.number("llf"),
-        converged=given.flag("converged", True),
-        in_cone=given.flag("in_cone", False),
-        means_given=given.flag("means_given", True),
-        incomplete=given.flag("incomplete", False),
-        weighted=given.flag("weighted", False),
-    )
-    names = moments.moment_names
-    acov = unvech(given.numbers("acov", len(names) * (len(names) + 1) // 2), len(names))
-    known = pd.DataFrame(acov, index=names, columns=names)
-    return replace(moments, known_acov=known, robust=given.flag("robust", False))
-
-
-def _stored_level(stored: Any) -> LevelMoment:
-    given = Fields(stored, ("names", "cov", "mean"))
-    names = given.texts("names")
-    p = len(names)
-    cov = unvech(given.numbers("cov", p * (p + 1) // 2), p)
-    mean = given.numbers("mean", p)
-    return LevelMoment(pd.DataFrame(cov, index=names, columns=names), pd.Series(mean, names))
-
-
-def _stored_sizes(given: Fields) -> dict[Any, int]:
-    """Number of clusters of each shape, of which each is there once."""
-    stored = given.content["cluster_sizes"]
-    table: dict[Any, int] = {}
-    for pair in stored if isinstance(stored, list) else [None]:
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise DataError("'cluster_sizes' is not a list of pairs")
-        shape, count = pair
-        sizes = shape if isinstance(shape, list) else [shape]
-        key = tuple(sizes) if isinstance(shape, list) else shape
-        whole = sizes and all(type(n) is int and n > 0 for n in [*sizes, count])
-        if not whole or key in table:
-            raise DataError("'cluster_sizes' are not whole sizes, each once, with their numbers of clusters")
-        table[key] = count
-    return table
 
 
 def estimate_saturated(

@@ -15,7 +15,8 @@ import pandas as pd
 
 from msem.data.clusters import ClusterStatistics, single_level, two_level
 from msem.data.columns import column_names, listed
-from msem.data.complete import SampleStatistics, moment_statistics, sample_statistics, simple_statistics
+from msem.data.complete import SampleStatistics, moment_statistics
+from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.crossed import crossed_statistics
 from msem.data.frames import ClusteredData, Holes, clustered_data, scaled_weights, with_replication
 from msem.data.given import each_given, what_is_given

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.clusters import ClusterStatistics, two_level
-from msem.data.complete import SampleStatistics, positions, sample_statistics
+from msem.data.complete import SampleStatistics, positions
+from msem.data.complete_rows import sample_statistics
 from msem.data.frames import ClusteredData
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics
 from msem.data.statistics import (

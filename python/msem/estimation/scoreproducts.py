@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.complete import ClusterArrays
+from msem.data.complete_clusters import ClusterArrays
 from msem.data.products import ClusterProducts
 from msem.data.statistics import Clusters
 from msem.data.survey import Design, Replication, shared_design

@@ -1,0 +1,161 @@
+"""Sufficient statistics of complete rows: of two levels by cluster size, and of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem import _core
+from msem.data.complete import ARRAYS, SampleStatistics, expected_statistics
+from msem.data.frames import ClusteredData, cluster_codes, columns_of
+from msem.data.screening import (
+    Finding,
+    dependent,
+    report,
+    require_constant_within,
+    require_scale,
+    undivided,
+    unvarying,
+    unvarying_between,
+    unvarying_within,
+)
+
+Floats = NDArray[np.float64]
+
+
+def sample_statistics(
+    data: ClusteredData,
+    unit: Sequence[str],
+    cluster: Sequence[str],
+    nboth: int,
+    *,
+    found: list[Finding] | None = None,
+) -> SampleStatistics:
+    """Sufficient statistics of two-level data.
+
+    Parameters
+    ----------
+    data : ClusteredData
+        Complete rows with cluster codes.
+    unit, cluster : sequence of str
+        Variables measured on units (those at both levels first) and on clusters only.
+    nboth : int
+        Number of `unit` variables that are at both levels.
+    found : list of Finding, optional
+        Takes what would be refused, for the sample of one group of several.
+
+    Returns
+    -------
+    SampleStatistics
+
+    Raises
+    ------
+    DataError
+        If the data cannot tell the levels of these variables apart: fewer than two clusters, or clusters of one unit, a
+        constant or collinear variable, or a variable at the wrong level.
+    """
+    codes, J = cluster_codes(data), len(data.clusters)
+    report(undivided(len(codes), J, unit), found)
+    report(unvarying({name: data.columns[name] for name in [*unit, *cluster]}), found)
+    if data.sampled is None:
+        columns = columns_of(data, unit), columns_of(data, cluster)
+        raw: dict[str, Any] = dict(_core.two_level_statistics(*columns, codes, J))
+    else:
+        raw = _counted_by_weights(data, unit, cluster)
+    require_constant_within(cluster, raw["varying"], data.clusters)
+    statistics = SampleStatistics(
+        unit=tuple(unit),
+        cluster=tuple(cluster),
+        nboth=nboth,
+        nobs=float(raw["sizes"] @ raw["counts"]),
+        nclusters=float(raw["counts"].sum()),
+        **{name: raw[name] for name in ARRAYS},
+        source="data",
+    )
+    report(confounded_levels(statistics, raw["constant"], len(codes), J), found)
+    return statistics
+
+
+def _counted_by_weights(data: ClusteredData, unit: Sequence[str], cluster: Sequence[str]) -> dict[str, Any]:
+    """Statistics by cluster size of weighted rows and clusters; sizes are sums of weights (Asparouhov, 2006)."""
+    assert data.sampled is not None
+    sizes, means, within = data.cluster_arrays(unit, cluster)
+    weights = np.ones(len(sizes)) if data.sampled.weights is None else data.sampled.weights
+    known = _core.counted_clusters(sizes, means, within, len(unit), weights)
+    raw: dict[str, Any] = dict(zip(ARRAYS, known, strict=True))
+    codes, J = cluster_codes(data), len(data.clusters)
+    raw["varying"] = _core.cluster_values(columns_of(data, cluster), codes, J)[1]
+    raw["constant"] = raw["ssw"].diagonal() == 0
+    return raw
+
+
+def confounded_levels(
+    statistics: SampleStatistics, constant: Sequence[bool], units: int, clusters: int
+) -> Iterator[Finding]:
+    """Variables without variance, or collinear ones, at a level they are used at.
+
+    Those at level 1 only are independent over units, so that all of their scatter counts and not only that within
+    clusters. With fewer degrees of freedom at a level than variables everything depends on everything, which tells
+    nothing of the variables: `units` and `clusters` are counted without their weights.
+    """
+    unit, nboth, N, J = statistics.unit, statistics.nboth, int(statistics.nobs), int(statistics.nclusters)
+    between = statistics.cluster_scatter
+    p = len(unit)
+    within_only = range(nboth, p)
+    size = np.abs(statistics.total_mean[:p]) + np.sqrt(np.diag(between)[:p] / J)
+    ssw = np.diag(statistics.ssw)
+    require_scale(statistics.names, np.append(ssw / N, np.diag(between)[p:] / J))
+    yield from unvarying_within(unit, nboth, constant, ssw, N, size)
+    yield from unvarying_between(unit[:nboth], ssw, np.diag(between), N, J)
+    if p <= N - J:
+        yield from dependent(statistics.ssw, unit, " within clusters", within_only)
+    if len(within_only) < N:
+        names = [unit[k] for k in within_only]
+        yield from dependent(statistics.covariances(names, ())[0], names, "")
+    level2 = [*range(nboth), *range(p, len(between))]
+    if len(level2) < J:
+        names = [statistics.names[k] for k in level2]
+        yield from dependent(between[np.ix_(level2, level2)], names, " in the cluster means")
+
+
+def simple_statistics(
+    data: ClusteredData, variables: Sequence[str], *, found: list[Finding] | None = None
+) -> SampleStatistics:
+    """Sufficient statistics of single-level data: the rows are clusters of size one; `found` as in `sample_statistics`.
+
+    Raises
+    ------
+    DataError
+        If a variable is constant, or variables are collinear.
+    """
+    columns = columns_of(data, variables)
+    nrows = len(columns[0])
+    mean, scatter = _core.simple_statistics(columns, nrows, data.weights)
+    report(unvarying({name: data.columns[name] for name in variables}), found)
+    total = nrows if data.weights is None else float(data.weights.sum())
+    return covariance_statistics(scatter, mean, nrows, variables, total, found=found)
+
+
+def covariance_statistics(
+    scatter: Floats,
+    mean: Floats,
+    nrows: int,
+    variables: Sequence[str],
+    total: float | None = None,
+    *,
+    found: list[Finding] | None = None,
+) -> SampleStatistics:
+    """Statistics of single-level data from their products about the mean; see `simple_statistics`.
+
+    `total` is what the weights of the rows add up to, if they have any.
+    """
+    counted = nrows if total is None else total
+    require_scale(variables, np.diag(scatter) / counted)
+    if nrows > len(variables):
+        report(dependent(scatter, variables, ""), found)
+    return expected_statistics(
+        np.empty((0, 0)), scatter / counted, mean, [1.0], [counted], (), variables, 0, source="data"
+    )
