@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,27 +21,22 @@ from msem.data.columns import (
     float_column,
     kept_ids,
     missing_ids,
-    numeric_columns,
     select_columns,
 )
 from msem.data.identifiers import factorized, require_different_texts
 from msem.data.screening import require_complete_rows
 from msem.data.survey import (
-    Replication,
     Sampled,
-    Scale,
     SurveyColumns,
     SurveyRows,
     checked_weights,
     of_clusters,
-    scaled_units,
     survey_rows,
     whole_sizes,
 )
 from msem.errors import DataError, DataWarning, warn
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
-from msem.settings import several
 
 Numbers = tuple[NDArray[np.int64], "pd.Index[Any]"]  # code of each row, id of each code
 
@@ -734,99 +729,6 @@ def _sampling(
     return {"weights": weights, "sampled": Sampled(of_level2, psu, survey.design), "replicates": replicates}
 
 
-def scaled_weights(
-    parts: Sequence[ClusteredData], variables: Variables, scale: Scale
-) -> tuple[ClusteredData, ...]:
-    """The groups of a sample with weights as they enter the likelihood.
-
-    The weights of units are scaled within each cluster, those of clusters within clusters in the same way within these,
-    and those of the highest clusters add up to their number in all groups. At one level those of units are scaled over
-    all groups together; rows that come in no clusters are then the independent units, and have their weights.
-
-    Parameters
-    ----------
-    parts : sequence of ClusteredData
-    variables : Variables
-        A row without a value of any that is measured on units counts in no cluster, and a cluster without any of its
-        units or its own in none above.
-    scale : {"size", "effective", "none"}
-    """
-    if all(part.sampled is None for part in parts):
-        return tuple(parts)
-    counts = [part.nobs for part in parts]
-    if len(variables.levels) == 1:
-        given = [part.weights for part in parts]
-        if any(own is None for own in given):
-            return tuple(parts)
-        whole = scaled_units(np.concatenate([own for own in given if own is not None]), None, scale)
-        weights: list[Floats | None] = list(np.split(whole, np.cumsum(counts)[:-1]))
-    else:
-        weights = [
-            None
-            if part.weights is None
-            else scaled_units(part.weights, part.lowest, scale, part.informative(variables.unit))
-            for part in parts
-        ]
-    clusters = [None if part.sampled is None else part.sampled.weights for part in parts]
-    known = [own for own in clusters if own is not None]
-    factor = sum(map(len, known)) / sum(float(own.sum()) for own in known) if known else 1.0
-    out = []
-    for part, own, level2 in zip(parts, weights, clusters, strict=True):
-        assert part.sampled is not None
-        of_independent = own if part.codes is None else None if level2 is None else factor * level2
-        sampled = replace(part.sampled, weights=of_independent)
-        out.append(replace(part, weights=own, sampled=sampled, inner=_scaled_inner(part, variables, scale)))
-    return tuple(out)
-
-
-def _scaled_inner(part: ClusteredData, variables: Variables, scale: Scale) -> dict[str, InnerClusters]:
-    """Clusters within clusters with weights as they enter the likelihood; see `scaled_weights`."""
-    out = {}
-    for number, (name, clusters) in enumerate(part.inner.items()):
-        weights = clusters.weights
-        if weights is not None:
-            below = [own for names in variables.measured[: len(part.inner) - number + 1] for own in names]
-            seen = part.informative(below)
-            counted = None if seen is None else np.bincount(clusters.codes, seen, len(weights)) > 0
-            weights = scaled_units(weights, clusters.parent, scale, counted)
-        out[name] = replace(clusters, weights=weights)
-    return out
-
-
-def with_replication(
-    parts: Sequence[ClusteredData], weighted: Sequence[ClusteredData], scale: Floats
-) -> tuple[ClusteredData, ...]:
-    """The groups of a sample with its replicate weights as factors of the weights of their independent units.
-
-    A cluster's factor is the sum of the replicate weights of its rows over that of their weights.
-
-    Parameters
-    ----------
-    parts : sequence of ClusteredData
-        With weights as given.
-    weighted : sequence of ClusteredData
-        The same with weights as they enter the likelihood.
-    scale : ndarray, shape (R,)
-    """
-    factors = []
-    for part in parts:
-        assert part.replicates is not None
-        known, replicates = part.overall_weights, part.replicates
-        own = np.ones(part.nobs) if known is None else known
-        if part.codes is not None:
-            own = np.bincount(part.codes, own).astype(np.float64)
-            replicates = np.column_stack([np.bincount(part.codes, column) for column in replicates.T])
-        factors.append(replicates / own[:, None])
-    design = Replication(np.concatenate(factors).T, scale)
-    first, out = 0, []
-    for part, own in zip(weighted, factors, strict=True):
-        assert part.sampled is not None
-        sampled = replace(part.sampled, psu=np.arange(first, first + len(own)), design=design)
-        out.append(replace(part, sampled=sampled))
-        first += len(own)
-    return tuple(out)
-
-
 def _reasons(masks: Mapping[str, Bools]) -> dict[str, NDArray[np.int64]]:
     return {reason: np.flatnonzero(mask) for reason, mask in masks.items() if mask.any()}
 
@@ -1032,85 +934,3 @@ def cluster_codes(data: ClusteredData) -> NDArray[np.int64]:
 def columns_of(data: ClusteredData, names: Sequence[str]) -> list[Floats]:
     """Columns in the order given."""
     return [data.columns[name] for name in names]
-
-
-def chosen_levels(
-    data: Any, columns: Sequence[str], chosen: Sequence[Sequence[str] | None], holes: Holes | None = None
-) -> list[Sequence[str]]:
-    """Variables of each level, those not given inferred as `saturated` says.
-
-    Parameters
-    ----------
-    data : data frame
-    columns : sequence of str
-        Columns of cluster ids, the highest first.
-    chosen : sequence of (sequence of str or None)
-        Variables of each level, level 1 first. Some may be None if there are two levels; else all or none.
-    holes : Holes, optional
-
-    Raises
-    ------
-    DataError
-        If they are given for another number of levels.
-    """
-
-    def every() -> list[str]:
-        return [name for name in numeric_columns(data) if name not in columns]
-
-    if len(columns) == 1 and len(chosen) == 2:
-        within, between = chosen
-
-        def varying(names: Sequence[str]) -> Sequence[str]:
-            return varying_within(data, columns[0], names, holes)
-
-        return list(resolve_levels(within, between, every, varying))
-    given = [own for own in chosen if own is not None]
-    if given and len(given) != len(columns) + 1:
-        raise DataError(
-            f"cluster= names {len(columns)} column{'s' if len(columns) > 1 else ''}, so there are {len(columns) + 1} "
-            "levels: levels= takes the variables of each, level 1 first"
-        )
-    return given or levels_of(data, columns, every(), holes)
-
-
-def levels_of(
-    data: Any, columns: Sequence[str], names: Sequence[str], holes: Holes | None = None
-) -> list[Sequence[str]]:
-    """Each variable at the lowest level at which it varies, and at all above, level 1 first."""
-    highest, *inner = columns
-    clustered = clustered_data(data, names, highest, holes, inner=inner)
-    lower = list(clustered.inner.values())[::-1]
-    codes = [
-        *((one.codes, len(one.parent)) for one in lower),
-        (cluster_codes(clustered), len(clustered.clusters)),
-    ]
-    out: list[Sequence[str]] = []
-    below = set[str]()
-    for code, count in codes:
-        _, varying = _core.cluster_values(columns_of(clustered, names), code, count)
-        below |= {name for name, (clusters, _) in zip(names, varying, strict=True) if clusters}
-        out.append([name for name in names if name in below])
-    return [*out, names]
-
-
-def resolve_levels(
-    within: Sequence[str] | None,
-    between: Sequence[str] | None,
-    every: Callable[[], Sequence[str]],
-    varying: Callable[[Sequence[str]], Sequence[str]],
-) -> tuple[Sequence[str], Sequence[str]]:
-    """Variables of each level of data of any kind, those not given inferred as `saturated` says.
-
-    `every` gives all variables, `varying` those of some that vary within clusters.
-
-    """
-    if within is not None:
-        once = several(within)
-        return once, once if between is None else several(between)
-    names = several(every() if between is None else between)
-    return varying(names), names
-
-
-def varying_within(data: Any, cluster: str, names: Sequence[str], holes: Holes | None = None) -> list[str]:
-    """Those of the columns that vary within clusters."""
-    return list(levels_of(data, [cluster], names, holes)[0])

@@ -18,7 +18,7 @@ from msem.data.columns import column_names, listed
 from msem.data.complete import SampleStatistics, moment_statistics
 from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.crossed import crossed_statistics
-from msem.data.frames import ClusteredData, Holes, clustered_data, scaled_weights, with_replication
+from msem.data.frames import ClusteredData, Holes, clustered_data
 from msem.data.given import each_given, what_is_given
 from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
@@ -28,6 +28,7 @@ from msem.data.nested_slopes import nested_slope_statistics
 from msem.data.ordered_moments import OrderedMoments
 from msem.data.quadrature import integrated
 from msem.data.sample import Group, Sample
+from msem.data.scaling import scaled_weights, with_replication
 from msem.data.screening import Finding, dependent, refuse
 from msem.data.slopes import SlopeStatistics, slope_statistics
 from msem.data.statistics import Statistics

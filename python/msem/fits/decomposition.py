@@ -10,7 +10,8 @@ from typing import Any, get_args
 from msem.data.clusters import ClusterStatistics, scaled_together, two_level
 from msem.data.columns import listed
 from msem.data.complete import SampleStatistics
-from msem.data.frames import Holes, chosen_levels, clustered_data, resolve_levels, scaled_weights
+from msem.data.frames import Holes, clustered_data
+from msem.data.levels import chosen_levels, resolve_levels
 from msem.data.moments import LevelMoments, estimate_saturated, of_design, with_robust_acov
 from msem.data.reading import (
     has_rows,
@@ -20,6 +21,7 @@ from msem.data.reading import (
     require_rows_of_data,
 )
 from msem.data.saturated import Method as SaturatedMethod
+from msem.data.scaling import scaled_weights
 from msem.data.statistics import Rows, Statistics
 from msem.data.survey import survey_columns
 from msem.entry import entry

@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.columns import numeric_columns
-from msem.data.frames import Holes, ScreenedColumns, levels_of, screened_columns
+from msem.data.frames import Holes, ScreenedColumns, screened_columns
 from msem.data.intraclass import anova_size
+from msem.data.levels import levels_of
 from msem.data.moments import LevelMoments
 from msem.data.reading import require_rows_of_data
 from msem.distributions import normal_pvalue

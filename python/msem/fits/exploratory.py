@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from msem.data.columns import numeric_columns
-from msem.data.frames import Holes, levels_of
+from msem.data.frames import Holes
 from msem.data.given import what_is_given
+from msem.data.levels import levels_of
 from msem.data.reading import require_rows_of_data
 from msem.entry import entries, entry
 from msem.errors import ArgumentError, DataError, ModelError, MsemError, UnsupportedError

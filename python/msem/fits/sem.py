@@ -10,7 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import pandas as pd
 
-from msem.data.frames import Holes, varying_within
+from msem.data.frames import Holes
+from msem.data.levels import varying_within
 from msem.data.reading import (
     Means,
     given_labels,
