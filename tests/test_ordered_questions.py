@@ -13,7 +13,7 @@ from scipy import integrate, optimize, special, stats
 
 import msem
 import oracle
-from msem.errors import DataError, ModelError, UnsupportedError
+from msem.errors import ConvergenceWarning, DataError, ModelError, UnsupportedError
 from msem.estimation.objective import build_objective
 from msem.postestimation import category_probabilities
 
@@ -627,9 +627,89 @@ def test_populations_that_are_none(text, options, kind, message):
         msem.simulate(text, nclusters=10, cluster_sizes=5, seed=1, **options)
 
 
-def test_power_with_ordered_variables_is_refused():
-    with pytest.raises(UnsupportedError, match=r"fit the samples of msem\.simulate"):
-        msem.power("f =~ u1 + u2", TEXT, {"nclusters": 20, "cluster_sizes": 5})
+FACTOR = (
+    "f =~ 1*v1 + 0.8*v2 + 0.7*v3\nf ~ 0.5*x\nf ~~ 0.5*f\nx ~~ 2*x\n"
+    "v1 | -0.5*t1 + 0.5*t2\nv2 | 0.3*t1\nv3 | 0*t1 + 1*t2\n"
+)
+
+
+def test_power_fits_the_samples_that_simulate_draws():
+    model = "f =~ v1 + v2 + v3\nf ~ x"
+    found = msem.power(model, FACTOR, {"nobs": [300, 400]}, replications=3, seed=7, progress=False)
+    assert (found.designs["converged"] == 1).all()
+    known = found.parameters.groupby(["lhs", "op", "rhs"])["population"].first()
+    assert_allclose(
+        known.loc[[("f", "=~", "v2"), ("f", "~", "x"), ("f", "~~", "f"), ("v3", "|", "t2")]],
+        [0.8, 0.5, 0.5, 1],
+        atol=1e-6,
+    )
+    drawn = msem.simulate(FACTOR, nobs=300, seed=7, replications=3)
+    fit = msem.sem(model, drawn[2], ordered=["v1", "v2", "v3"])
+    assert_allclose(found.fits(0).params.iloc[2], fit.params, rtol=1e-12)
+    assert_allclose(found.fits(0).bse.iloc[2], fit.bse, rtol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"parameterization": "theta"}, {"estimator": "ML"}])
+def test_power_knows_the_population_in_the_scale_of_the_model(options):
+    model = "f =~ v1 + v2 + v3\nf ~ x"
+    found = msem.power(model, FACTOR, {"nobs": 200}, replications=1, seed=7, progress=False, **options)
+    known = found.parameters.set_index(["lhs", "op", "rhs"])["population"]
+    # residual variances .5, .68 and .755 given f are 1 in the scale of the model
+    scale = 1 / np.sqrt([0.5, 0.68, 0.755])
+    assert known["f", "=~", "v2"] == pytest.approx(0.8 * scale[1] / scale[0], abs=1e-6)
+    assert known["f", "~", "x"] == pytest.approx(0.5 * scale[0], abs=1e-6)
+    assert known["f", "~~", "f"] == pytest.approx(0.5 * scale[0] ** 2, abs=1e-6)
+    assert known["v3", "|", "t2"] == pytest.approx(scale[2], abs=1e-6)
+
+
+def test_power_of_two_levels_and_of_random_slopes():
+    model = "level: 1\nfw =~ u1 + u2 + u3\nlevel: 2\nfb =~ u1 + u2 + u3\nu1 ~~ 0*u1\nu3 ~~ 0*u3\nu2 ~~ u2"
+    design = {"nclusters": 60, "cluster_sizes": 6}
+    found = msem.power(model, TEXT, design, replications=2, seed=2, progress=False)
+    known = found.parameters.set_index(["lhs", "op", "rhs", "level"])["population"]
+    assert known["fb", "~~", "fb", 2] == pytest.approx(0.6, abs=1e-6)
+    assert known["u2", "~~", "u2", 2] == pytest.approx(0.1, abs=1e-6)
+    assert found.fits(0).fits["converged"].any()
+    text = 'level: 1\nu1 ~ rv("s")*x\nlevel: 2\nu1 ~~ 0.5*u1\ns ~~ 0.2*s\ns ~ 0.4*1\nu1 ~~ 0*s\nu1 | 0*t1'
+    slopes = msem.power(
+        'level: 1\nu1 ~ rv("s")*x\nlevel: 2\nu1 ~~ u1\ns ~~ s\nu1 ~~ 0*s',
+        text,
+        {"nclusters": 30, "cluster_sizes": 5},
+        replications=1,
+        seed=2,
+        progress=False,
+        estimator="ML",
+    )
+    assert slopes.parameters.set_index(["lhs", "op"])["population"]["s", "~1"] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "kind", "message"),
+    [
+        ("f =~ v1 + 1*v2 + v3\nf ~ x", {}, ModelError, "does not hold in the population"),
+        ("f =~ v1 + v2 + v3\nv1 | t1 + t2 + t3", {}, ModelError, "'v1' has 3 thresholds in the model and 2"),
+        ("f =~ v1 + v2 + v3 + x", {}, UnsupportedError, "'x' is a covariate of the population only"),
+        ("f =~ v1 + v2 + v3", {"estimator": "ML", "link": "logit"}, UnsupportedError, "different links"),
+    ],
+)
+def test_power_of_models_that_are_not_the_population(model, options, kind, message):
+    with pytest.raises(kind, match=message):
+        msem.power(model, FACTOR, {"nobs": 200}, replications=1, seed=1, progress=False, **options)
+
+
+def test_a_compiled_model_knows_its_categories_by_their_thresholds():
+    text = "f =~ u1 + u2 + u3\nu1 | t1 + t2\nu2 | t1\nu3 | t1 + t2 + t3"
+    compiled = msem.compile(text, ordered=True)
+    fit = msem.sem("f =~ u1 + u2 + u3", data(), ordered=ITEMS)
+    for sample in (data(), fit.ordered_moments):
+        assert_allclose(compiled.fit(sample).params.reindex(fit.params.index), fit.params, atol=1e-9)
+    samples = [data(), data().assign(u3=lambda d: np.minimum(d["u3"], 2))]
+    with pytest.warns(ConvergenceWarning, match="1 of 2"):
+        many = compiled.fit_many(samples, progress=False)
+    assert many.fits["status"].tolist() == ["ok", "failed"]
+    assert "'u3' has 3 categories in this sample and 4 in the model" in many.fits["problem"].iloc[1]
+    with pytest.raises(ModelError, match=r"name its thresholds in the text, as in 'u1 \| t1 \+ t2'"):
+        msem.compile("f =~ u1 + u2 + u3", ordered=ITEMS)
 
 
 def test_categories_are_those_of_the_normal_variables_of_the_same_stream():

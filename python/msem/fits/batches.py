@@ -170,6 +170,7 @@ def make_batch(table: ParameterTable, settings: ResolvedSettings) -> Batch:
         and settings.information in ("observed", "expected")
         and settings.test == ("standard",)
         and table.nlevels <= BETWEEN
+        and not table.ordered.thresholds
         and not any(table.slopes(group) for group in range(1, table.ngroups + 1))
         and 0 < table.npar <= saturated_table(table).npar  # with more the count tells what is not identified
     )

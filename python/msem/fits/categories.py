@@ -13,7 +13,7 @@ from msem.data.integrals import LOGISTIC, integrated_statistics
 from msem.data.ordered import OrderedColumns, ordered_columns, ordered_statistics
 from msem.data.reading import has_rows, known_categories, require_rows_of_data, statistics_of_rows
 from msem.data.sample import Group, Sample
-from msem.errors import ModelError, UnsupportedError
+from msem.errors import DataError, ModelError, UnsupportedError
 from msem.estimation.integrals import integration_plan
 from msem.language.syntax import ModelSyntax
 from msem.model.drafts import Ordered
@@ -74,6 +74,50 @@ def named_thresholds(syntax: ModelSyntax) -> dict[str, int]:
         if s.op == "|" and s.rhs[:1] == "t" and s.rhs[1:].isdigit():
             found[s.lhs] = max(found.get(s.lhs, 0), int(s.rhs[1:]))
     return found
+
+
+def ordered_thresholds(syntax: ModelSyntax, settings: Settings, known: Mapping[str, int]) -> dict[str, int]:
+    """How many thresholds the ordered variables have of a model that is read without data.
+
+    Parameters
+    ----------
+    syntax : ModelSyntax
+    settings : Settings
+    known : mapping of str to int
+        Of variables whose thresholds need not be named, such as those of a population.
+
+    Raises
+    ------
+    ModelError
+        If a variable is to be ordered and nothing says how many categories it has.
+    """
+    named = named_thresholds(syntax)
+    asked = _outcomes(syntax) if settings.ordered is True else settings.ordered or ()
+    among = {name for s in syntax.statements for name in (s.lhs, s.rhs)}
+    out = {name: count for name, count in (dict(known) | named).items() if name in among}
+    for name in asked:
+        if name in among and name not in out:
+            raise ModelError(
+                f"{name!r} is ordered, and the model is read without data: name its thresholds in the text, as in "
+                f"'{name} | t1 + t2' for three categories"
+            )
+        if name not in among:
+            raise ModelError(f"ordered names {name!r}, which is not a variable of the model")
+    return out
+
+
+def require_thresholds(table: ParameterTable, found: Mapping[str, int]) -> None:
+    """Refuse a sample whose ordered variables have other numbers of categories than those of the model.
+
+    Raises
+    ------
+    DataError
+    """
+    for name, count in table.ordered.thresholds.items():
+        if found.get(name, count) != count:
+            raise DataError(
+                f"{name!r} has {found[name] + 1} categories in this sample and {count + 1} in the model"
+            )
 
 
 def ordered_options(thresholds: Mapping[str, int] | None, settings: Settings) -> Ordered:

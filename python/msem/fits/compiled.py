@@ -28,6 +28,7 @@ from msem.entry import entries, entry
 from msem.errors import ArgumentError, DataError, ModelError, MsemError, UnsupportedError
 from msem.estimation.constraints import compile_constraints, elimination_basis
 from msem.fits.batches import Batch, make_batch
+from msem.fits.categories import ordered_of, ordered_thresholds, require_thresholds, with_categories
 from msem.fits.fit import Fit
 from msem.fits.manyfits import FitArrays, ManyFits, joined, warn_of_missing
 from msem.fits.sem import (
@@ -228,7 +229,13 @@ class CompiledModel:
             settings = replace(settings, cluster=None)
         require_rows_for_holes(data, settings)
         require_labels(self.table, given_labels(data, settings, grouping))
-        return read_sample(data, self.table, settings, grouping)
+        if not self.table.ordered.thresholds:
+            return read_sample(data, self.table, settings, grouping)
+        assert self.table.syntax is not None
+        columns = ordered_of(self.table.syntax, data, settings)
+        require_thresholds(self.table, columns.thresholds)
+        sample = read_sample(columns.data, self.table, settings, grouping)
+        return with_categories(sample, self.table, columns.categories, settings)
 
     def _resolved(self, data: Any) -> ResolvedSettings:
         settings = with_cluster(self.settings, data)
@@ -281,7 +288,8 @@ def compile(
     group_labels : sequence of str, optional
         Labels of the groups, for a model of several groups without ``group:`` headers.
     **options
-        Those of `msem.sem`, but for the ones about one sample: ``sample_cov``, ``sample_mean``, ``sample_nobs``,
+        Those of `msem.sem`. The text has to name the thresholds of ordered variables, as in ``y1 | t1 + t2``, since no
+        data say how many there are. Not the options about one sample: ``sample_cov``, ``sample_mean``, ``sample_nobs``,
         ``sample_cov_rescale``, ``auxiliary``, ``bootstrap`` and ``seed``.
 
     Returns
@@ -302,6 +310,18 @@ def compile(
     >>> model.fit(msem.load_demo()).status
     'ok'
     """
+    return compile_for(model, options, fun=fun, group_labels=group_labels)
+
+
+def compile_for(
+    model: str,
+    options: Mapping[str, Any],
+    thresholds: Mapping[str, int] | None = None,
+    *,
+    fun: Fun = "sem",
+    group_labels: Sequence[str] | None = None,
+) -> CompiledModel:
+    """What `compile` does; `thresholds` are how many ordered variables have of which the text does not say so."""
     useless = next((name for name in OF_SAMPLES if name in options), None)
     if useless is not None:
         raise ArgumentError(
@@ -309,7 +329,9 @@ def compile(
         )
     settings = Settings.read(options, fun)
     syntax = with_constraints(model, settings.constraints)
-    table = table_of(syntax, fun, settings, group_names(syntax, settings.group, group_labels))
+    counts = ordered_thresholds(syntax, settings, thresholds or {})
+    settings = replace(settings.for_ordered(), ordered=tuple(counts)) if counts else settings
+    table = table_of(syntax, fun, settings, group_names(syntax, settings.group, group_labels), counts)
     require_no_rotation(table, "many fits of one model")
     if settings.penalty:
         raise UnsupportedError("penalty= is not available for many fits of one model in this version")

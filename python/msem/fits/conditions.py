@@ -18,7 +18,8 @@ from msem.data.sample import Group, Sample
 from msem.errors import DataError, ModelError, MsemError, UnsupportedError
 from msem.estimation.estimate import estimate
 from msem.estimation.plan import arranged
-from msem.fits.simulate import cluster_columns, read_design
+from msem.fits.ordered_truth import ordered_truth, require_same_kind
+from msem.fits.simulate import cluster_columns, drawn_categories, read_design
 from msem.model.functions import defined_functions
 from msem.model.levels import BETWEEN
 from msem.model.partable import ParameterTable
@@ -76,7 +77,17 @@ class Cell:
             assert isinstance(draws, _core.RowDraws)
             variables = self.population.variables
             columns = cluster_columns(None, table, None)
-            return DrawnData(variables, table.group_labels, self.clusters, draws, numbers, self.seed, columns)
+            categories = drawn_categories(self.population, None)
+            return DrawnData(
+                variables,
+                table.group_labels,
+                self.clusters,
+                draws,
+                numbers,
+                self.seed,
+                columns,
+                categories=categories,
+            )
         return DrawnSamples(self.population.variables, table.group_labels, self.origin, numbers, self.seed)
 
 
@@ -118,8 +129,12 @@ def _plain(value: Any) -> Any:
 
 
 def need_rows(table: ParameterTable) -> bool:
-    """Whether samples are drawn as data: of three levels, or if any group has random slopes."""
-    return table.nlevels > BETWEEN or any(table.slopes(group) for group in range(1, table.ngroups + 1))
+    """Whether samples are drawn as data: of three levels, of ordered variables, or if any group has random slopes."""
+    return table.nlevels > BETWEEN or bool(table.ordered.thresholds) or _has_slopes(table)
+
+
+def _has_slopes(table: ParameterTable) -> bool:
+    return any(table.slopes(group) for group in range(1, table.ngroups + 1))
 
 
 def make_cells(
@@ -203,6 +218,11 @@ def truth(table: ParameterTable, cell: Cell) -> Truth:
     ModelError
         If there is no maximum.
     """
+    if table.ordered.thresholds:
+        require_same_kind(table, cell.population.table)
+    if table.ordered.thresholds and not table.ordered.logistic and not _has_slopes(table):
+        theta = ordered_truth(table, cell.population, cell.clusters)
+        return Truth(_with_defined(table, _settled(table, theta, cell.population)), 0.0)
     if cell.rows:
         return _same(table, cell)
     sample = Sample(tuple(_expected(table, cell)))
@@ -212,23 +232,37 @@ def truth(table: ParameterTable, cell: Cell) -> Truth:
             "the model does not converge when it is fitted to the moments of the population: check that it is "
             "identified"
         )
-    theta = found.theta.copy()
-    known = cell.population.truth()
+    theta = _settled(table, found.theta, cell.population)
+    chisq = 2 * (sample.llf - found.objective.covariate_llf - found.llf)
+    return Truth(_with_defined(table, theta), chisq if chisq > SAME else 0.0)
+
+
+def _settled(table: ParameterTable, theta: Floats, population: Population) -> Floats:
+    """Values that are the population's, or 0, to rounding."""
+    theta, known = theta.copy(), population.truth()
     for row in table.rows:
         value = known.get((row.lhs, row.op, row.rhs, row.level, row.group), np.nan)
         if row.free and abs(theta[row.free - 1] - value) <= SAME * max(1.0, abs(value)):
             theta[row.free - 1] = value
         elif row.free and abs(theta[row.free - 1]) <= SAME:
             theta[row.free - 1] = 0.0
-    defined = defined_functions(table).values(theta) if table.defined else np.empty(0)
-    chisq = 2 * (sample.llf - found.objective.covariate_llf - found.llf)
-    return Truth(np.append(theta, defined), chisq if chisq > SAME else 0.0)
+    return theta
+
+
+def _with_defined(table: ParameterTable, theta: Floats) -> Floats:
+    return np.append(theta, defined_functions(table).values(theta) if table.defined else np.empty(0))
 
 
 def _same(table: ParameterTable, cell: Cell) -> Truth:
     """The values of a model that is the population's, as it has to be where samples are drawn as data."""
     known = cell.population.truth()
-    why = "of three levels" if table.nlevels > BETWEEN else "with random slopes"
+    why = (
+        "of three levels"
+        if table.nlevels > BETWEEN
+        else "with random slopes"
+        if _has_slopes(table)
+        else 'with link="logit"'
+    )
     theta = np.full(table.npar, np.nan)
     for row, name in zip(table.rows, table.by_name.shown, strict=True):
         value = known.pop((row.lhs, row.op, row.rhs, row.level, row.group), None)
@@ -247,8 +281,7 @@ def _same(table: ParameterTable, cell: Cell) -> Truth:
         raise UnsupportedError(
             f"{why} the model has to be that of the population, and does not have {''.join(other[:3])}"
         )
-    defined = defined_functions(table).values(theta) if table.defined else np.empty(0)
-    return Truth(np.append(theta, defined), 0.0)
+    return Truth(_with_defined(table, theta), 0.0)
 
 
 def _expected(table: ParameterTable, cell: Cell) -> list[Any]:

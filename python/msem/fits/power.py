@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.distributions import chisq_pvalues, normal_halfwidth
 from msem.entry import entry
-from msem.errors import ArgumentError, MsemError, UnsupportedError
+from msem.errors import ArgumentError, MsemError
 from msem.fits.checkpoint import PowerFile, stored_seed
-from msem.fits.compiled import CompiledModel, compile, require_labels
+from msem.fits.compiled import CompiledModel, compile_for, require_labels
 from msem.fits.conditions import Cell, Truth, make_cells, need_rows, truth
 from msem.fits.fit import Fit
 from msem.fits.manyfits import FitArrays, ManyFits, joined
@@ -204,7 +204,8 @@ def power(
 
     Samples are drawn as sufficient statistics and fitted in compiled threads; of three levels, and with random slopes
     in the model or the population, they are drawn as rows and fitted one after the other, and the model has to be that
-    of the population.
+    of the population. Samples of ordered variables, those with thresholds in the population, are drawn and fitted so,
+    too, and the model has to hold in the population.
 
     Parameters
     ----------
@@ -250,7 +251,7 @@ def power(
     DataError
         If a cell has too few clusters, or the file is of another analysis.
     UnsupportedError
-        If the population has ordered variables.
+        If the population has crossed classifications, or its covariates or links are not those of the model.
 
     References
     ----------
@@ -261,13 +262,8 @@ def power(
     require_client(client)
     if not 0 < alpha < 1:
         raise MsemError(f"alpha is the level of tests, between 0 and 1, such as 0.05, not {alpha!r}")
-    compiled = read_model(model, options)
     source = read_population(population)
-    if source.table.ordered.thresholds:
-        raise UnsupportedError(
-            "power() of populations with ordered variables is not available in this version: fit the samples of "
-            'msem.simulate(population, ..., replications=1000) by msem.sem(..., ordered=[...], estimator="WLSMV")'
-        )
+    compiled = read_model(model, options, source.table.ordered.thresholds)
     require_labels(compiled.table, source.table.group_labels or None)
     number = require_seed(stored_seed(resume) if seed is None else seed)
     cells = make_cells(source, population, design_grid, distribution, number, rows=need_rows(compiled.table))
@@ -281,15 +277,17 @@ def power(
     return Power(compiled, cells, truths, arrays, number, float(alpha))
 
 
-def read_model(model: str | CompiledModel, options: Mapping[str, Any]) -> CompiledModel:
-    """The model that is fitted."""
+def read_model(
+    model: str | CompiledModel, options: Mapping[str, Any], thresholds: Mapping[str, int] | None = None
+) -> CompiledModel:
+    """The model that is fitted; `thresholds` are those of the ordered variables of the population."""
     if isinstance(model, CompiledModel):
         if options:
             raise ArgumentError(f"{next(iter(options))}: the model is compiled with its options already")
         return model
     if not isinstance(model, str):
         raise ArgumentError(f"a model is a text or a compiled model, not {type(model).__name__}")
-    return compile(model, **options)
+    return compile_for(model, options, thresholds)
 
 
 def describe(model: CompiledModel, cells: tuple[Cell, ...], distribution: Any, seed: int) -> dict[str, Any]:

@@ -420,7 +420,7 @@ def table_of(
     `thresholds` are how many each ordered variable has; None where ordered variables cannot be.
     """
     if thresholds is None and settings.ordered:
-        raise UnsupportedError("ordered variables are for fits to rows of raw data, one at a time")
+        raise UnsupportedError("ordered variables are for fits to rows of raw data")
     return parameter_table(
         syntax,
         fun=fun,

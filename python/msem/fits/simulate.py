@@ -130,7 +130,7 @@ def simulate(
             number,
             columns,
             column,
-            _categories(population, model),
+            drawn_categories(population, model),
         )
     return samples[0] if replications is None else samples
 
@@ -243,7 +243,7 @@ def _table_of_text(text: str, cluster: Any) -> ParameterTable:
     return table
 
 
-def _categories(population: Population, model: Any) -> tuple[Mapping[str, Sequence[Any]], ...]:
+def drawn_categories(population: Population, model: Any) -> tuple[Mapping[str, Sequence[Any]], ...]:
     """Categories of the ordered variables of each group: those of the sample of a fit, or 0, 1, ..."""
     if not population.table.ordered.thresholds:
         return ()

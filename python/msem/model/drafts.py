@@ -233,6 +233,11 @@ class Ordered:
     parameterization: Parameterization | Literal[""] = ""
     residual: float = 1.0
 
+    @property
+    def logistic(self) -> bool:
+        """Whether residuals are logistic."""
+        return self.residual != 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Defaults:

@@ -121,7 +121,7 @@ def _fixed_scale(table: ParameterTable) -> bool:
     """Whether residuals are logistic, of variances that are known."""
     residual = table.ordered.residual
     own: Mapping[str, int] = {name: table.scale_level(name) for name in table.ordered.thresholds}
-    return residual != 1.0 and all(
+    return table.ordered.logistic and all(
         not row.free and row.value == residual
         for row in table.rows
         if row.op == "~~" and row.lhs == row.rhs and own.get(row.lhs) == row.level

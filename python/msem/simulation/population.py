@@ -173,8 +173,7 @@ class Population:
     @property
     def logistic(self) -> float:
         """Variance of logistic residuals of the ordered variables; 0 of normal ones."""
-        residual = self.table.ordered.residual
-        return 0.0 if residual == 1.0 else residual
+        return self.table.ordered.residual if self.table.ordered.logistic else 0.0
 
     def lowest(self, name: str) -> int:
         """The lowest level of a variable."""
