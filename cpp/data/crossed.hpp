@@ -45,9 +45,11 @@ struct CrossedData {
   Index nvariables() const { return static_cast<Index>(measured.size()); }
   std::vector<Index> on(Index level) const;
   bool complete() const;
-  // Units of a level, clusters above the first.
-  double units_of(Index level) const {
-    return level == 0 ? units : static_cast<double>(classifications[level - 1].count());
+  // Units of each level, clusters above the first.
+  std::vector<double> units_by_level() const {
+    std::vector<double> out{units};
+    for (const auto& one : classifications) out.push_back(static_cast<double>(one.count()));
+    return out;
   }
   // Over all patterns; how many units have each pair of variables.
   Matrix products() const;

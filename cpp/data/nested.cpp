@@ -173,6 +173,12 @@ Vector NestedData::weights(Index level) const {
 
 double NestedData::units(Index level) const { return level ? weights(level).sum() : sizes.dot(weights(1)); }
 
+std::vector<double> NestedData::units_by_level() const {
+  std::vector<double> out;
+  for (Index l = 0; l < nlevels(); ++l) out.push_back(units(l));
+  return out;
+}
+
 std::vector<Index> NestedData::on(Index level) const {
   std::vector<Index> out;
   for (Index v = 0; v < nvariables(); ++v) {

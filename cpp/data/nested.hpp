@@ -59,6 +59,7 @@ struct NestedData {
   bool complete() const;
   // How many units a level has, weighted.
   double units(Index level) const;
+  std::vector<double> units_by_level() const;
   // How often each cluster of a level counts in the sample; of level 1 each cell.
   Vector weights(Index level) const;
   // Variables measured on a level, ascending.

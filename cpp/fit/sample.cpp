@@ -109,11 +109,7 @@ class NestedGroup : public GroupSample {
     return without_maximum(known ? with_covariates(*known) : Implied{});
   }
   bool has_saturated() const override { return data_->slopes.empty(); }
-  std::vector<double> units_with_covariates() const override {
-    std::vector<double> out;
-    for (Index l = 0; l < data_->nlevels(); ++l) out.push_back(data_->units(l));
-    return out;
-  }
+  std::vector<double> units_with_covariates() const override { return data_->units_by_level(); }
 
  private:
   Implied with_covariates(Implied moments) const;
@@ -165,12 +161,7 @@ class CrossedGroup : public GroupSample {
   SaturatedLevels saturated(const SaturatedOptions& options, const Implied*) const override {
     return fit_saturated(likelihood_, options);
   }
-  std::vector<double> units_with_covariates() const override {
-    std::vector<double> out;
-    for (std::size_t l = 0; l < data_->levels.size(); ++l)
-      out.push_back(data_->units_of(static_cast<Index>(l)));
-    return out;
-  }
+  std::vector<double> units_with_covariates() const override { return data_->units_by_level(); }
 
  private:
   std::shared_ptr<const CrossedData> data_;

@@ -240,7 +240,7 @@ Matrix level_of(const SaturatedParameters& at, const Vector& theta, std::size_t 
 // A step of EM, which is the gradient in another metric for every level: S becomes
 // S + 2 / n S G S - d d', d = S g / n, for the n units of a level. Means may differ by level on the way,
 // which only speeds it up: their sum is the mean. False where that is outside the domain.
-bool nested_em_step(const SaturatedParameters& at, const Vector& units, const Evaluation& here,
+bool nested_em_step(const SaturatedParameters& at, const std::vector<double>& units, const Evaluation& here,
                     Vector& theta) {
   if (!here.in_domain || !here.gradient.allFinite()) return false;
   const Vector score = -0.5 * here.gradient;
@@ -252,9 +252,9 @@ bool nested_em_step(const SaturatedParameters& at, const Vector& units, const Ev
     slope.diagonal() *= 2;
     Vector gain(n);
     for (Index i = 0; i < n; ++i) gain[i] = score[at.mean[at.levels[l][i]]];
-    const Vector shift = apply(cov, gain) / units[static_cast<Index>(l)];
+    const Vector shift = apply(cov, gain) / units[l];
     const Matrix change = sandwich(cov, slope);
-    const double twice = 2 / units[static_cast<Index>(l)];
+    const double twice = 2 / units[l];
     Index k = at.first[l];
     for (Index j = 0; j < n; ++j) {
       for (Index i = j; i < n; ++i) next[k++] = cov(i, j) + twice * change(i, j) - shift[i] * shift[j];
@@ -278,7 +278,7 @@ Vector total_sd(const SaturatedParameters& at, const Implied& start, std::size_t
 // What makes a point of the cone a maximum among those near: no variance that is added in any direction makes
 // the likelihood greater. Points with variances far beyond those of the data are none, whatever value
 // rounding gives them.
-bool holds_on_border(const SaturatedParameters& at, const Vector& units, const Implied& start,
+bool holds_on_border(const SaturatedParameters& at, const std::vector<double>& units, const Implied& start,
                      const Optimum& found) {
   if (found.gradient.size() == 0) return false;
   for (std::size_t l = 1; l < at.levels.size(); ++l) {
@@ -287,7 +287,7 @@ bool holds_on_border(const SaturatedParameters& at, const Vector& units, const I
     Matrix slope = -0.25 * level_of(at, found.gradient, l);
     slope.diagonal() *= 2;
     const SymmetricEigen eigen(scale_both(sd, slope));
-    if (!eigen.converged || eigen.values.maxCoeff() > kRising * units[static_cast<Index>(l)]) return false;
+    if (!eigen.converged || eigen.values.maxCoeff() > kRising * units[l]) return false;
   }
   return true;
 }
@@ -305,8 +305,8 @@ bool plausible(const SaturatedParameters& at, const Implied& start, const Vector
 
 // The maximum in the cone: by roots of the matrices, and where these lead nowhere, or to a point from which
 // it goes up, again from where EM comes to. That is slow near the border and finds its way from anywhere.
-Optimum found_in_cone(const Objective& objective, const SaturatedParameters& at, const Vector& units,
-                      const Implied& start, const ScoringOptions& how) {
+Optimum found_in_cone(const Objective& objective, const SaturatedParameters& at,
+                      const std::vector<double>& units, const Implied& start, const ScoringOptions& how) {
   ScoringOptions shorter = how;
   shorter.max_iterations = std::min(how.max_iterations, kConeSteps);
   std::optional<Optimum> best;
@@ -350,7 +350,8 @@ Optimum found_in_cone(const Objective& objective, const SaturatedParameters& at,
 }
 
 SaturatedLevels fitted(const std::shared_ptr<const Likelihood>& likelihood, const Vector& origin,
-                       const Vector& units, const Implied& start, const SaturatedOptions& options) {
+                       const std::vector<double>& units, const Implied& start,
+                       const SaturatedOptions& options) {
   const SaturatedParameters at = saturated_parameters(likelihood->layout(), origin, start);
   const Index npar = at.theta.size(), depth = static_cast<Index>(at.levels.size());
   std::vector<int> own(depth);
@@ -379,17 +380,13 @@ SaturatedLevels fitted(const std::shared_ptr<const Likelihood>& likelihood, cons
 SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& likelihood,
                               const SaturatedOptions& options) {
   const NestedData& data = *likelihood->data();
-  Vector units(data.nlevels());
-  for (Index l = 0; l < data.nlevels(); ++l) units[l] = data.units(l);
-  return fitted(likelihood, data.origin, units, starting_moments(data), options);
+  return fitted(likelihood, data.origin, data.units_by_level(), starting_moments(data), options);
 }
 
 SaturatedLevels fit_saturated(const std::shared_ptr<const CrossedLikelihood>& likelihood,
                               const SaturatedOptions& options) {
   const CrossedData& data = likelihood->data();
-  Vector units(3);
-  for (Index l = 0; l < 3; ++l) units[l] = data.units_of(l);
-  return fitted(likelihood, data.origin, units, starting_moments(data), options);
+  return fitted(likelihood, data.origin, data.units_by_level(), starting_moments(data), options);
 }
 
 }  // namespace msem
