@@ -8,11 +8,6 @@ Prints a Markdown table and writes `results/bootstrap.csv`.
 
 from __future__ import annotations
 
-import argparse
-import csv
-import datetime
-import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -26,7 +21,7 @@ import pandas as pd
 import msem
 from cases import BY_NAME, Case
 from msem.resampling.replicates import ordinary_draws
-from run import cpu_model
+from study import command_line, machine, report
 
 HERE = Path(__file__).parent
 SEED = 1
@@ -85,36 +80,16 @@ def rows_of(case: Case, replicates: int, repeats: int, peer: int) -> list[dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cases", nargs="+", default=["demo"], choices=list(BY_NAME))
-    parser.add_argument("--replicates", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = command_line(__doc__, "bootstrap", replicates=1000, repeats=3)
     parser.add_argument("--peer-replicates", type=int, default=20)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "bootstrap.csv")
+    parser.add_argument("--cases", nargs="+", default=["demo"], choices=list(BY_NAME))
     options = parser.parse_args()
     rows = [
         row
         for name in options.cases
         for row in rows_of(BY_NAME[name], options.replicates, options.repeats, options.peer_replicates)
     ]
-    machine = {
-        "date": datetime.date.today().isoformat(),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "os": platform.platform(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
-    for row in rows:
-        print("| " + " | ".join(str(row.get(name, "")) for name in names) + " |")
-    with options.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*names, *machine])
-        writer.writeheader()
-        writer.writerows(row | machine for row in rows)
+    report(rows, machine(), options.output)
 
 
 if __name__ == "__main__":

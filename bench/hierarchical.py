@@ -8,10 +8,6 @@ of InstEval of lme4: 73,421 ratings of 1,128 lecturers by 2,972 students. Prints
 
 from __future__ import annotations
 
-import csv
-import datetime
-import os
-import platform
 import subprocess
 import tempfile
 import time
@@ -22,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 import msem
-from run import cpu_model
+from study import RESULTS, machine, write_table
 
 HERE = Path(__file__).parent
 SEED = 1
@@ -79,13 +75,7 @@ def theirs(data: pd.DataFrame, formula: str) -> dict[str, str]:
 
 
 def main() -> None:
-    machine = {
-        "date": datetime.date.today().isoformat(),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
+    about = machine()
     rows: list[dict[str, Any]] = []
     print("| case | rows | msem | lme4 | ratio | gap of the log-likelihood |\n|---|---|---|---|---|---|")
     for name, (make, cluster, formula) in CASES.items():
@@ -93,7 +83,7 @@ def main() -> None:
         seconds, llf = ours(data, cluster)
         peer = theirs(data, formula)
         other, logl = float(peer["seconds"]), float(peer["logl"])
-        rows.append({"case": name, "program": "msem", "seconds": seconds, "ratio": "", "logl": llf} | machine)
+        rows.append({"case": name, "program": "msem", "seconds": seconds, "ratio": "", "logl": llf} | about)
         rows.append(
             {
                 "case": name,
@@ -102,15 +92,12 @@ def main() -> None:
                 "ratio": other / seconds,
                 "logl": logl,
             }
-            | machine
+            | about
         )
         print(
             f"| {name} | {len(data):,} | {seconds:.2f} s | {other:.2f} s | {other / seconds:.1f} | {llf - logl:.1e} |"
         )
-    with (HERE / "results" / "hierarchical.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(rows, RESULTS / "hierarchical.csv")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ import memory
 import msem
 from casedata import factor_data
 from columnar import FACTORS, MODEL, VARIABLES, load_frame, save_arrays
-from run import machine, quotient, show, write_table
+from run import machine, quotient
+from study import show, write_table
 
 HERE = Path(__file__).parent
 SEED = 1

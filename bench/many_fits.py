@@ -8,24 +8,16 @@ Prints a Markdown table and writes `results/many_fits.csv`.
 
 from __future__ import annotations
 
-import argparse
-import csv
-import datetime
 import os
-import platform
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import msem
 from cases import BY_NAME
-from run import cpu_model
+from study import command_line, machine, report
 
-HERE = Path(__file__).parent
 SEED = 1
 FITS, REPLICATIONS, ONE_BY_ONE = 2000, 1000, 100
 
@@ -80,31 +72,8 @@ def rows_of(repeats: int) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "many_fits.csv")
-    options = parser.parse_args()
-    rows = rows_of(options.repeats)
-    machine = {
-        "version": msem.__version__,
-        "date": datetime.date.today().isoformat(),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "load": f"{os.getloadavg()[0]:.1f}",
-        "os": platform.platform(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-    names = list(rows[0])
-    print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
-    for row in rows:
-        print("| " + " | ".join(str(row[name]) for name in names) + " |")
-    with options.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*names, *machine])
-        writer.writeheader()
-        writer.writerows(row | machine for row in rows)
+    options = command_line(__doc__, "many_fits", repeats=7).parse_args()
+    report(rows_of(options.repeats), machine(), options.output)
 
 
 if __name__ == "__main__":

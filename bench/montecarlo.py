@@ -7,16 +7,8 @@ simultaneous fit (ML, MLR) and for each level fitted by itself (segregated), wit
 
 from __future__ import annotations
 
-import argparse
-import csv
-import multiprocessing
-import os
-import platform
-import time
 import warnings
 from collections import defaultdict
-from importlib.metadata import version
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import msem
+from study import drawn_with, replicated, simulation, write_table
 
-HERE = Path(__file__).parent
 CLUSTERS = (50, 100, 200)
 SHAPES = ("normal", "skewed")
 SIZES = (5, 10, 15, 20)
@@ -150,26 +142,11 @@ def table(results: list[tuple[tuple[int, str], Outcome]], replications: int) -> 
 
 def main() -> None:
     """Run the simulation and write its table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--replications", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "montecarlo.csv")
-    given = parser.parse_args()
+    given = simulation(__doc__, "montecarlo", 1000)
     cells = [(j, shape) for j in CLUSTERS for shape in SHAPES]
     jobs = [(given.seed, j, shape, k) for j, shape in cells for k in range(given.replications)]
-    begin = time.perf_counter()
-    with multiprocessing.get_context("spawn").Pool(given.workers) as pool:
-        results = list(pool.imap_unordered(replicate, jobs, chunksize=20))
-    rows = table(results, given.replications)
-    machine = {"seed": given.seed, "msem": version("msem"), "python": platform.python_version()}
-    with given.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *machine])
-        writer.writeheader()
-        writer.writerows(row | machine for row in rows)
-    print(f"{len(jobs)} samples in {time.perf_counter() - begin:.0f} s: {given.output}")
+    rows = table(replicated(replicate, jobs, given.workers), given.replications)
+    write_table([row | drawn_with(given.seed) for row in rows], given.output)
 
 
 if __name__ == "__main__":

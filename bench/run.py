@@ -10,7 +10,6 @@ Prints a Markdown table and writes it, with versions and machine, to `results/`.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import os
 import platform
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from cases import BY_NAME, SETS, Case
+from study import cpu_model, show, write_table
 
 HERE = Path(__file__).parent
 COMMANDS = {
@@ -156,30 +156,8 @@ def machine() -> Row:
     return dict(zip(MACHINE, values, strict=True))
 
 
-def cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def write_table(rows: list[Row], path: Path) -> None:
-    """A CSV file with the columns of the first row."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as out:
-        writer = csv.DictWriter(out, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def write_results(rows: list[Row], path: Path) -> None:
     write_table([{field: (row | machine())[field] for field in FIELDS} for row in rows], path)
-
-
-def show(rows: list[Row]) -> str:
-    """Markdown table."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def markdown(rows: list[Row]) -> str:

@@ -11,22 +11,15 @@ of slopes where there is one, by ML and MLR. Of the factor a fifth of the sample
 
 from __future__ import annotations
 
-import argparse
-import csv
-import multiprocessing
-import os
-import platform
-import time
 import warnings
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import msem
+from study import drawn_with, replicated, simulation, write_table
 
-HERE = Path(__file__).parent
 CLUSTERS = (30, 50, 100, 300)
 LARGE = (100, 300)  # with fewer the saturated model of the slopes of three indicators seldom has a maximum
 SIZES = {"balanced": (10,), "unbalanced": (2, 5, 10, 23)}
@@ -121,14 +114,7 @@ def table(
 
 def main() -> None:
     """Run the simulation and write its table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--replications", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "slope_coverage.csv")
-    given = parser.parse_args()
+    given = simulation(__doc__, "slope_coverage", 500)
     count = {"outcome": given.replications, "factor": given.replications // SHARE}
     jobs = [
         (given.seed, model, sizes, nclusters, k)
@@ -137,20 +123,13 @@ def main() -> None:
         for nclusters in (CLUSTERS if model == "outcome" else LARGE)
         for k in range(count[model])
     ]
-    begin = time.perf_counter()
-    with multiprocessing.get_context("spawn").Pool(given.workers) as pool:
-        results = list(pool.imap_unordered(replicate, jobs, chunksize=10))
-    rows = table(results, count)
+    rows = table(replicated(replicate, jobs, given.workers), count)
     names = [
         "model", "sizes", "nclusters", "what", "method", "coverage", "rejections", "bias", "median_se_over_sd",
         "used", "of_all",
     ]  # fmt: skip
-    about = {"seed": given.seed, "msem": msem.__version__, "python": platform.python_version()}
-    with given.output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*names, *about], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: row.get(name, "") for name in names} | about for row in rows)
-    print(f"{len(jobs)} samples in {time.perf_counter() - begin:.0f} s: {given.output}")
+    about = drawn_with(given.seed)
+    write_table([{name: row.get(name, "") for name in names} | about for row in rows], given.output)
 
 
 if __name__ == "__main__":

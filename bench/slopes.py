@@ -11,10 +11,6 @@ log-likelihoods stand beside the times. Prints a Markdown table and writes `resu
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
-import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -27,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 import msem
-from run import cpu_model
+from study import RESULTS, machine, write_table
 
 HERE = Path(__file__).parent
 SEED = 1
@@ -126,24 +122,14 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     rows = rows_of(arguments.repeats, arguments.rows)
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
     names = ["case", "program", "seconds", "ratio", "logl"]
     print("| case | program | seconds | ratio | log-likelihood |\n|---|---|---|---|---|")
     for row in rows:
         ratio = f"{row['ratio']:.2g}" if "ratio" in row else ""
         logl = f"{row['logl']:.6f}" if "logl" in row else ""
         print(f"| {row['case']} | {row['program']} | {row['seconds']:.4f} | {ratio} | {logl} |")
-    with (HERE / "results" / "slopes.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*names, *about], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: row.get(name, "") for name in names} | about)
+    about = machine()
+    write_table([{name: row.get(name, "") for name in names} | about for row in rows], RESULTS / "slopes.csv")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ import pyarrow.parquet
 import memory
 import msem
 from columnar import MODEL, NAMES, drawn_blocks
-from run import machine, quotient, run_process, show, write_table
+from run import machine, quotient, run_process
+from study import show, write_table
 
 HERE = Path(__file__).parent
 SEED = 1

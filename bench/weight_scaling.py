@@ -9,22 +9,15 @@ weights and with weights of units scaled in each way. Writes `results/weight_sca
 
 from __future__ import annotations
 
-import argparse
-import csv
-import multiprocessing
-import os
-import platform
-import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 import msem
+from study import drawn_with, replicated, simulation, write_table
 
-HERE = Path(__file__).parent
 NCLUSTERS, SIZES, BETWEEN = 80, (5, 20, 50), 0.5
 INFORMATIVE = ("nowhere", "level 1", "both levels")
 SCALES = ("unweighted", "none", "size", "effective")
@@ -82,23 +75,14 @@ def replicate(job: tuple[int, int, str, int]) -> tuple[tuple[int, str], dict[str
 
 def main() -> None:
     """Run the simulation and write its table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--replications", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "weight_scaling.csv")
-    given = parser.parse_args()
+    given = simulation(__doc__, "weight_scaling", 200)
     jobs = [
         (given.seed, size, informative, k)
         for size in SIZES
         for informative in INFORMATIVE
         for k in range(given.replications)
     ]
-    begin = time.perf_counter()
-    with multiprocessing.get_context("spawn").Pool(given.workers) as pool:
-        results = list(pool.imap(replicate, jobs, chunksize=10))
+    results = replicated(replicate, jobs, given.workers)
     rows: list[dict[str, object]] = []
     for size in SIZES:
         for informative in INFORMATIVE:
@@ -112,13 +96,8 @@ def main() -> None:
                     row[f"bias_{name}"] = round(float(values[:, k].mean() - truth), 4)
                     row[f"sd_{name}"] = round(float(values[:, k].std(ddof=1)), 4)
                 rows.append(row | {"used": len(found), "of_all": given.replications})
-    about = {"seed": given.seed, "nclusters": NCLUSTERS, "msem": msem.__version__}
-    about["python"] = platform.python_version()
-    with given.output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*rows[0], *about], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row | about for row in rows)
-    print(f"{len(jobs)} samples in {time.perf_counter() - begin:.0f} s: {given.output}")
+    about = drawn_with(given.seed) | {"nclusters": NCLUSTERS}
+    write_table([row | about for row in rows], given.output)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,9 @@ processor, and `over_ml` and `over_mlr` medians of the ratios of one turn. Write
 
 from __future__ import annotations
 
-import argparse
-import csv
-import datetime
-import os
-import platform
 import statistics
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,9 +21,8 @@ import pandas as pd
 import msem
 from casedata import single_data
 from cases import BY_NAME
-from run import cpu_model
+from study import command_line, machine, report
 
-HERE = Path(__file__).parent
 USUAL = ("demo", "sizes400", "wide", "huge", "tiny", "demo_holes", "single", "single_large")
 WAYS: dict[str, dict[str, str]] = {
     "ML": {},
@@ -80,34 +73,15 @@ def rows_of(name: str, repeats: int, limit: float) -> list[dict[str, object]]:
 
 def main() -> None:
     """Run, print and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(
+        __doc__, "weighted", repeats=7, limit=10.0
+    )  # seconds after which a way is not repeated
     parser.add_argument("--cases", nargs="+", default=list(USUAL))
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--limit", type=float, default=10.0, help="seconds after which a way is not repeated")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "weighted.csv")
     given = parser.parse_args()
     rows = []
     for name in given.cases:
         rows += rows_of(name, given.repeats, given.limit)
-    about = {
-        "version": msem.__version__,
-        "date": datetime.date.today().isoformat(),
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "load": f"{os.getloadavg()[0]:.1f}",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-    names = list(rows[0])
-    print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
-    for row in rows:
-        print("| " + " | ".join(str(row[name]) for name in names) + " |")
-    with given.output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*names, *about], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row | about for row in rows)
+    report(rows, machine(), given.output)
 
 
 if __name__ == "__main__":
