@@ -17,7 +17,7 @@ import models
 import msem
 import oracle
 import simulate
-from msem.data.moments import level_moments, robust_acov
+from msem.data.moments import level_moments, with_robust_acov
 from msem.postestimation.delta import jacobian
 from msem.postestimation.ram import Structure, structures
 from msem.postestimation.reliability import COLUMNS, _stack, coefficients, composites
@@ -368,7 +368,8 @@ def test_robust_covariance_of_moments_of_single_rows_is_that_of_their_products()
 def test_robust_covariance_of_moments_of_two_levels() -> None:
     group = fit().sample.groups[0]
     found = unrestricted(group, robust=True)
-    wanted = robust_acov(level_moments(group.saturated, group.statistics), group.clusters)
+    moments = level_moments(group.saturated, group.statistics)
+    wanted = with_robust_acov(moments, group.clusters).acov
     np.testing.assert_allclose(found.gamma, wanted, rtol=1e-9)
 
 
