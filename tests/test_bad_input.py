@@ -19,7 +19,6 @@ from msem.errors import (
     ImproperSolutionWarning,
     ModelError,
     ModelSyntaxError,
-    UnsupportedError,
 )
 
 WITHIN = "level: 1\n  fw =~ y1 + y2 + y3\n"
@@ -144,7 +143,11 @@ TEXTS: dict[str, tuple[str, type[Exception], str]] = {
         ModelError,
         'three levels.*two columns.*cluster=\\["school", "class"\\]',
     ),
-    "level 4": (MODEL + "level: 4\n fc =~ y1", UnsupportedError, "line 7, column 1: level 4"),
+    "level 4": (
+        MODEL + "level: 4\n fc =~ y1",
+        ModelError,
+        "line 7, column 1: level: 4, and .* no 'level: 3'",
+    ),
     "level 1 only": (WITHIN, ModelError, "one level only.*add the formulas of 'level: 2'"),
     "level 2 only": (BETWEEN, ModelError, "one level only.*add the formulas of 'level: 1'"),
     "a level twice": (MODEL + "level: 2\n fb ~~ fb", ModelError, "'level: 2' is given a second time.*line 4"),

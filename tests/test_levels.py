@@ -55,9 +55,9 @@ def test_blocks_are_levels_without_groups(names):
         ),
         ("level: 0\ny ~ x\nlevel: 2\ny ~ w", UnsupportedError, "line 1, column 1: level 0"),
         (
-            "level: a\ny~x\nlevel: b\ny~w\nlevel: c\ny~z\nlevel: d\ny~z",
+            "\n".join(f"level: {name}\ny ~ x" for name in "abcdefghij"),
             UnsupportedError,
-            "line 7, column 1: 'level: d': models have up to three levels",
+            "line 19, column 1: 'level: j': models have up to nine levels",
         ),
         ("level: 1\ny ~ x", ModelError, "line 1, column 1: the model has one level only.*'level: 2'"),
         ("level: school\ny ~ x", ModelError, "one level only"),

@@ -422,7 +422,8 @@ COV = pd.DataFrame([[1.0, 0.3], [0.3, 1.0]], ["y1", "y2"], ["y1", "y2"])
         ({"means": {"y1": 1.0, "y2": 0.0, "z": 1.0}}, "names z"),
         ({"covs": [COV, COV, 1]}, "the matrix of level 3 must be a pandas DataFrame"),
         ({"covs": [-COV, COV, COV]}, "the matrix of level 1 has a variance that is not positive"),
-        ({"covs": [COV] * 4}, "more than 3 levels"),
+        ({"covs": [COV] * 10}, "more than 9 levels"),
+        ({"covs": [COV] * 4}, "units= of every level are needed"),
         ({"known_acov": COV}, "known_acov must have rows and columns named"),
     ],
 )

@@ -196,7 +196,7 @@ SMALL = "level: 1\n y1 ~~ y1\nlevel: 2\n y1 ~~ y1\nlevel: 3\n y1 ~~ y1\n"
     [
         ({"cluster": "school"}, ModelError, 'three levels.*two columns.*cluster=\\["school", "class"\\]'),
         ({"cluster": None}, ModelError, "three levels.*cluster= names none"),
-        ({"cluster": ["school", "class", "id"]}, ModelError, "3 columns.*leave out a column"),
+        ({"cluster": ["school", "class", "id"]}, ModelError, "3 columns, .*three levels: add a 'level: 4'"),
         (
             {"cluster": ["room", "school"]},
             DataError,
@@ -204,7 +204,11 @@ SMALL = "level: 1\n y1 ~~ y1\nlevel: 2\n y1 ~~ y1\nlevel: 3\n y1 ~~ y1\n"
         ),
         ({"cluster": ["school", "twin"]}, DataError, "every 'school' has one 'twin'.*cannot be told apart"),
         ({"model": SMALL.replace("level: 3", "level: 2")}, ModelError, "second time"),
-        ({"model": SMALL.replace("level: 2", "level: 4")}, UnsupportedError, "level 4"),
+        (
+            {"model": SMALL.replace("level: 2", "level: 4")},
+            ModelError,
+            "level: 4, and the model has no 'level: 2'",
+        ),
         (
             {"model": SMALL.replace("level: 3", "level: between")},
             ModelError,

@@ -91,7 +91,7 @@ NestedData nested_data(NestedFrame frame, const ReducedData& rows, const Matrix&
 NestedData with_slopes(const NestedData& data, std::vector<NestedSlope> slopes,
                        const std::vector<Matrix>& designs, const std::vector<Index>& given);
 
-// Complete data of three levels of which the log-likelihood is the expected one under a distribution with
+// Complete data of which the log-likelihood is the expected one under a distribution with
 // these moments, of samples with the clusters of `data`, the lowest of these sizes. Throws std::domain_error
 // unless there is such a distribution.
 NestedData expected_nested(const NestedData& data, const std::vector<std::pair<Vector, Matrix>>& moments,

@@ -129,6 +129,17 @@ def _stored_level(stored: Any) -> LevelMoment:
     return LevelMoment(pd.DataFrame(cov, index=names, columns=names), pd.Series(mean, names))
 
 
+def _key(shape: Any) -> Any:
+    return tuple(map(_key, shape)) if isinstance(shape, list) else shape
+
+
+def _lowest(shape: Any) -> list[Any]:
+    """Sizes of the lowest clusters, 0 where there are none."""
+    if not isinstance(shape, tuple):
+        return [shape]
+    return [size for part in shape for size in _lowest(part)] or [0]
+
+
 def _stored_sizes(given: Fields) -> dict[Any, int]:
     """Number of clusters of each shape, of which each is there once."""
     stored = given.content["cluster_sizes"]
@@ -137,9 +148,8 @@ def _stored_sizes(given: Fields) -> dict[Any, int]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise DataError("'cluster_sizes' is not a list of pairs")
         shape, count = pair
-        sizes = shape if isinstance(shape, list) else [shape]
-        key = tuple(sizes) if isinstance(shape, list) else shape
-        whole = sizes and all(type(n) is int and n > 0 for n in [*sizes, count])
+        key = _key(shape)
+        whole = all(type(n) is int and n > 0 for n in [*_lowest(key), count])
         if not whole or key in table:
             raise DataError("'cluster_sizes' are not whole sizes, each once, with their numbers of clusters")
         table[key] = count

@@ -403,8 +403,9 @@ class LevelMoments(Given):
         DataFrame
             Indexed by variable: icc, se, ci_lower, ci_upper, design_effect, effective_nobs; see `icc_columns`. Of three
             levels: columns lhs, level, icc, se, ci_lower, ci_upper, correlation, correlation_se; see `Fit.icc_table`.
+            Without errors where the moments are on the border of a cone.
         """
-        gamma = self.gamma(kind)
+        gamma = self.gamma_or_nan(kind)
         if len(self.levels) > 2:
             return share_table(self.arrays, gamma.to_numpy(), ci_level)
         n, icc = len(self.both), self.icc.to_numpy()
@@ -543,6 +544,13 @@ class LevelMoments(Given):
         information = self.information(kind)
         inverse = scaled_inverse(information.to_numpy())
         return pd.DataFrame(inverse, index=information.index, columns=information.columns)
+
+    def gamma_or_nan(self, kind: Literal["observed", "expected"] = "observed") -> pd.DataFrame:
+        """`gamma`, or nan where the moments are on the border of a cone and have none."""
+        if self.known_acov is None and self.in_cone:
+            names = self.moment_names
+            return pd.DataFrame(np.nan, index=names, columns=names)
+        return self.gamma(kind)
 
     @cached_property
     def _gamma(self) -> pd.DataFrame:

@@ -268,23 +268,29 @@ class NestedStatistics(OfNestedClusters):
 def implied_nested(
     levels: Mapping[int, LevelArrays], variables: Variables, shapes: Mapping[Any, float], source: str
 ) -> NestedStatistics:
-    """Statistics that complete data of three levels with these moments would have; see `implied_statistics`."""
-    sizes = np.concatenate([np.asarray(shape, dtype=np.float64) for shape in shapes])
-    parent = np.repeat(np.arange(len(shapes)), list(map(len, shapes)))
+    """Statistics that complete data of nested clusters with these moments would have; see `implied_statistics`."""
+    parents: list[list[int]] = []  # from the top
+    below: list[Any] = list(shapes)
+    for _ in variables.levels[2:]:
+        parents.append(np.repeat(np.arange(len(below)), list(map(len, below))).tolist())
+        below = [part for shape in below for part in shape]
+    sizes = np.array(below, dtype=np.float64)
     measured = variables.measured
     p = len(measured[0])
-    values = [np.zeros((n, len(own))) for n, own in zip((len(sizes), len(shapes)), measured[1:], strict=True)]
+    clusters = [len(sizes), *(parent[-1] + 1 for parent in parents[::-1])]
+    values = [np.zeros((n, len(own))) for n, own in zip(clusters, measured[1:], strict=True)]
     numbers = [k for k, own in enumerate(measured) for _ in own]
     none = np.zeros((len(sizes), p)), np.zeros((len(sizes), p * (p + 1) // 2))
-    data = _core.NestedData(variables.numbers, numbers, values, [parent.tolist()], [], sizes, *none)
+    data = _core.NestedData(variables.numbers, numbers, values, parents[::-1], [], sizes, *none)
     counted = NestedStatistics(variables, data.weighted(np.array(list(shapes.values()))))
     try:
         return counted.expected(levels, variables, source)
     except ValueError as error:
         raise DataError(
             "no values of clusters can have these moments: the covariance matrix of level 2, plus that of level 1 over "
-            "the size of a cluster, is not positive definite, or that of level 3 plus what the lower levels add to the "
-            "means of its clusters is not: check the matrices, their order (level 1 first), units and cluster_sizes"
+            "the size of a cluster, is not positive definite, or that of a higher level plus what the lower ones add "
+            "to the means of its clusters is not: check the matrices, their order (level 1 first), units and "
+            "cluster_sizes"
         ) from error
 
 

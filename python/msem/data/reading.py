@@ -35,7 +35,7 @@ from msem.data.statistics import Statistics
 from msem.data.survey import replication_scale, survey_columns
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
 from msem.model.blocks import header_levels
-from msem.model.levels import LEVEL_HEADERS
+from msem.model.levels import DEEPEST, LEVEL_HEADERS, NUMBERS, number_of_levels
 from msem.model.partable import ParameterTable, fixed_covariates, require_no_slopes, require_two_levels
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -223,17 +223,17 @@ def _of_rows(table: ParameterTable, label: str, data: ClusteredData, number: int
 def _(
     data: LevelMoments, table: ParameterTable, settings: Settings, grouping: Grouping | None
 ) -> tuple[Group, ...]:
-    depth, words = len(data.levels), {1: "one level", 2: "two", 3: "three"}
+    depth = len(data.levels)
     if not table.multilevel:
         blocks = " and ".join(f"'level: {level}'" for level in range(1, depth + 1))
         raise ModelError(
-            f"the model has one level but LevelMoments have {words[depth]}: add {blocks} blocks, or give one "
+            f"the model has one level but LevelMoments have {NUMBERS[depth]}: add {blocks} blocks, or give one "
             "level's matrix as sample_cov="
         )
     if table.nlevels != depth:
         raise ModelError(
-            f"the model has {words[table.nlevels]} levels and these moments have {words[depth]}: give a matrix for "
-            "every level of the model, msem.LevelMoments.of_levels([...], units=...)"
+            f"the model has {number_of_levels(table.nlevels)} and these moments have {NUMBERS[depth]}: give a matrix "
+            "for every level of the model, msem.LevelMoments.of_levels([...], units=...)"
         )
     data.require(*table.variables.levels)
     if data.weighted:
@@ -311,21 +311,29 @@ def require_columns_of_levels(table: ParameterTable, settings: Settings) -> None
     columns = settings.cluster_columns
     if table.nlevels == 2 and not columns:
         raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
-    if table.nlevels == 3 and len(columns) < 2:
-        given = f"cluster={settings.cluster_text} names one" if columns else "cluster= names none"
+    above = table.nlevels - 1
+    if above > 1 and len(columns) < above:
+        given = (
+            f"cluster={settings.cluster_text} names {NUMBERS[len(columns)]}"
+            if columns
+            else "cluster= names none"
+        )
+        every, example = "both", '["school", "class"]'
+        if above > 2:
+            every, example = "all", '["district", "school", "class"]' if above == 3 else "[...]"
         raise ModelError(
-            f"the model has three levels, which takes two columns of clusters, and {given}: name both, the highest "
-            'first, as in cluster=["school", "class"]'
+            f"the model has {number_of_levels(table.nlevels)}, which takes {NUMBERS[above]} columns of clusters, and "
+            f"{given}: name {every}, the highest first, as in cluster={example}"
         )
     if len(columns) > max(table.nlevels - 1, 1):
-        levels = {1: "one level", 2: "two levels", 3: "three levels"}[table.nlevels]
         most = max(table.nlevels - 1, 1)
         raise ModelError(
-            f"cluster={settings.cluster_text} names {len(columns)} columns, and the model has {levels}: "
+            f"cluster={settings.cluster_text} names {len(columns)} columns, and the model has "
+            f"{number_of_levels(table.nlevels)}: "
             + (
                 f"add a 'level: {len(columns) + 1}' to the model, or name {most} column{'s' if most > 1 else ''} only"
-                if len(columns) < 3
-                else "models have up to three levels in this version; leave out a column"
+                if len(columns) < DEEPEST
+                else f"models have up to {NUMBERS[DEEPEST]} levels; leave out a column"
             )
         )
 

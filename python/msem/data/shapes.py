@@ -6,7 +6,7 @@ The shape of a cluster of units is its size; that of a cluster of clusters are t
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ import pandas as pd
 
 from msem.data.checks import sample_sizes, size_table
 from msem.errors import DataError
+from msem.model.levels import number_of_levels
 
 Shape: TypeAlias = "float | tuple[Shape, ...]"
 Shapes: TypeAlias = Mapping[Any, float]
@@ -40,16 +41,40 @@ def total(shapes: Shapes) -> tuple[float, ...]:
 def average_shapes(units: Sequence[float]) -> Shapes:
     """Shapes of clusters that are as equal as can be where only the units of each level are known.
 
-    All clusters of level 2 have the same size; those of level 3 have one of two next numbers of them.
+    All clusters of level 2 have the same size; those of higher levels have one of two next numbers of them.
     """
-    size = units[0] / units[1]
-    if len(units) == 2:
-        return {size: float(units[1])}
-    inner, outer = units[1:]
-    few = int(inner // outer)
-    larger = inner - few * outer
-    both = {(size,) * few: outer - larger, (size,) * (few + 1): larger}
-    return {shape: count for shape, count in both.items() if count > 0}
+    shapes: Shapes = {float(units[0] / units[1]): float(units[1])}
+    for outer in units[2:]:
+        shapes = _gathered(shapes, outer)
+    return shapes
+
+
+def _gathered(shapes: Shapes, outer: float) -> Shapes:
+    """Clusters of some shapes, in order, dealt out to those of the next level."""
+    few = int(sum(shapes.values()) // outer)
+    larger = sum(shapes.values()) - few * outer
+    out: dict[Any, float] = defaultdict(float)
+    left = list(shapes.items())[::-1]
+    for members, clusters in ((few, outer - larger), (few + 1, larger)):
+        while clusters > 0 and left:
+            shape, count = left.pop()
+            # all that are left, whatever rounding has done to their number
+            alike = min(clusters, count // members) if left else clusters
+            rest = count - alike * members
+            if alike > 0:
+                out[(shape,) * members] += alike
+                clusters -= alike
+                left += [(shape, rest)] * (rest > 0)
+                continue
+            parts = [shape] * int(rest)
+            while len(parts) < members:
+                shape, count = left.pop()
+                taken = min(members - len(parts), int(count))
+                parts += [shape] * taken
+                left += [(shape, count - taken)] * (count > taken)
+            out[tuple(parts)] += min(clusters, 1.0)
+            clusters -= 1
+    return {shape: count for shape, count in out.items() if count > 0}
 
 
 def read_sizes(given: Any, units: Sequence[float]) -> tuple[Mapping[Any, int] | None, tuple[float, ...]]:
@@ -59,8 +84,8 @@ def read_sizes(given: Any, units: Sequence[float]) -> tuple[Mapping[Any, int] | 
     ----------
     given : sequence, mapping, Series or None
         Of two levels, the size of every cluster, or how many have each. Of three, for every highest cluster the sizes
-        of the clusters in it; how many have each; or a Series of sizes with the ids of both as its index, such as
-        ``data.groupby(cluster).size()``.
+        of the clusters in it; of four, lists of these; how many have each; or a Series of sizes with the ids of all
+        clusters as its index, such as ``data.groupby(cluster).size()``.
     units : sequence of float
         nan where they follow from the sizes.
 
@@ -112,30 +137,43 @@ def shape_table(given: Any, nlevels: int) -> Mapping[Any, int]:
                 f"cluster_sizes as a Series have the ids of clusters as their index, the highest first: "
                 f"{nlevels - 1} of them for {nlevels} levels, such as data.groupby(cluster).size()"
             )
-        given = [own.tolist() for _, own in given.groupby(level=0, sort=False)]
+        given = _of_index(given)
     counts = given.values() if isinstance(given, Mapping) else None
     try:
-        shapes = [_sorted(shape) for shape in given]
+        shapes = [_sorted(shape, nlevels - 2) for shape in given]
         numbers = (
             [1] * len(shapes) if counts is None else list(size_table(dict(enumerate(counts, 1))).values())
         )
     except TypeError:
+        nested = "the sizes of the clusters in every highest one, such as [[5, 8, 6], [7, 7]]"
+        table = "{(5, 6, 8): 1, (7, 7): 1}"
+        if nlevels > 3:
+            nested = f"lists in lists, {nlevels - 1} deep, of the sizes of the lowest clusters"
+            table = "a mapping from tuples in tuples to numbers"
         raise DataError(
-            "cluster_sizes of three levels are the sizes of the clusters in every highest one, such as "
-            "[[5, 8, 6], [7, 7]], or how many have each, {(5, 6, 8): 1, (7, 7): 1}"
+            f"cluster_sizes of {number_of_levels(nlevels)} are {nested}, or how many have each, {table}"
         ) from None
     if len(numbers) < len(shapes) or not shapes:
         raise DataError("cluster_sizes must have a positive number of clusters of each shape")
-    out: Counter[tuple[int, ...]] = Counter()
+    out: Counter[Any] = Counter()
     for shape, count in zip(shapes, numbers, strict=True):
         out[shape] += count
     return {shape: out[shape] for shape in sorted(out)}
 
 
-def _sorted(sizes: Iterable[int]) -> tuple[int, ...]:
-    """Sizes of the clusters of a cluster, the smallest first."""
+def _of_index(sizes: pd.Series) -> list[Any]:
+    """What is in each of the highest clusters."""
+    if sizes.index.nlevels == 1:
+        return sizes.tolist()
+    return [_of_index(own.droplevel(0)) for _, own in sizes.groupby(level=0, sort=False)]
+
+
+def _sorted(sizes: Iterable[Any], depth: int) -> tuple[Any, ...]:
+    """Shapes of the clusters of a cluster, the smallest first; `depth` levels below it have clusters."""
     if isinstance(sizes, str):
         raise TypeError("a text has no sizes")
+    if depth > 1:
+        return tuple(sorted(_sorted(one, depth - 1) for one in sizes))
     table = size_table(list(sizes))
     return tuple(size for size, count in table.items() for _ in range(count))
 

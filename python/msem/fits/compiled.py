@@ -41,6 +41,7 @@ from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order, has_group_blocks
 from msem.model.derived import saturated_table
 from msem.model.drafts import Fun
+from msem.model.levels import number_of_levels
 from msem.model.partable import ParameterTable, require_no_rotation
 from msem.resampling.progress import QUIET, Progress
 from msem.resampling.workers import BATCH, Client, ranges, require_client, spread
@@ -48,7 +49,6 @@ from msem.settings import ResolvedSettings, Settings, require_threads
 from msem.simulation.datasets import DrawnData
 from msem.simulation.drawn import DrawnSamples
 
-NUMBERS = {1: "one", 2: "two", 3: "three"}
 AT_ONCE = 256  # samples taken from an iterable before they are fitted
 # options of sem that are about one sample; auxiliary variables have the levels at which they vary in it
 OF_SAMPLES = (
@@ -269,7 +269,7 @@ class CompiledModel:
         return {"table": self.table, "settings": self.settings}
 
     def __repr__(self) -> str:
-        levels = f"{NUMBERS[self.table.nlevels]} level{'s' if self.table.multilevel else ''}"
+        levels = number_of_levels(self.table.nlevels)
         return f"<msem.CompiledModel: {self.table.npar} parameters, {levels}>"
 
 

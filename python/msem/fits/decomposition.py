@@ -32,6 +32,7 @@ from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import table_of, warn_of
 from msem.language.syntax import parse
 from msem.model.blocks import require_one_group
+from msem.model.levels import number_of_levels
 from msem.model.partable import ParameterTable, require_no_slopes
 from msem.model.variables import Variables
 from msem.settings import Settings, require_choice, several
@@ -412,9 +413,11 @@ def _(data: LevelMoments, table: ParameterTable, settings: Settings, gamma: Gamm
     if cluster is not None:
         raise DataError(f"cluster={cluster!r} is for raw data; moments have their clusters: leave it out")
     levels, known = table.variables.levels, data.variables.levels
-    words, depth = {1: "one level", 2: "two levels", 3: "three levels"}, len(known)
+    depth = len(known)
     if len(levels) != depth:
-        raise ModelError(f"the model has {words[len(levels)]}, and these are moments of {words[depth]}")
+        raise ModelError(
+            f"the model has {number_of_levels(len(levels))}, and these are moments of {number_of_levels(depth)}"
+        )
     data.require(*levels)
     every = [len(own) for own in levels] == [len(own) for own in known]
     fewer = False

@@ -28,7 +28,6 @@ from msem.settings import Settings, several
 from msem.version import __version__
 
 Floats = NDArray[np.float64]
-LEVELS: tuple[Level, ...] = (1, 2, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +39,7 @@ class Description:
     variables : DataFrame
         A row for each variable: n (units with a value; clusters, of variables of clusters), missing (share),
         mean, sd, min, max, sd_within, sd_between, icc, icc_se, icc2, design_effect. Of three levels n to max, then
-        sd_l1, sd_l2, sd_l3, and icc_l2, icc_l2_se, icc_l3, icc_l3_se, the shares of the variance.
+        sd_l1, sd_l2, sd_l3, and icc_l2, icc_l2_se, icc_l3, icc_l3_se, the shares of the variance; so of more.
     correlations : DataFrame
         Columns lhs, rhs, level, r, se, z, pvalue: correlations of each level.
     nobs, nclusters : int
@@ -120,7 +119,7 @@ class Description:
             matrices = [f"{what} {stars}", self.matrix().to_string()]
         else:
             matrices = []
-            for level, names in zip(LEVELS, self.moments.variables.levels, strict=True):
+            for level, names in enumerate(self.moments.variables.levels, 1):
                 own = [name for name in self.variables.index if name in names]
                 matrices += [f"Correlations of level {level} {stars}"]
                 matrices += [self.matrix(level=level).loc[own, own].to_string()]
@@ -272,7 +271,7 @@ def _root(cov: pd.DataFrame, name: str) -> float:
 
 
 def _correlations(moments: LevelMoments) -> pd.DataFrame:
-    gamma = moments.gamma()
+    gamma = moments.gamma_or_nan()
     rows = []
     for level, cov in enumerate((one.cov for one in moments.levels), 1):
         suffix = "" if level == 1 else f".l{level}"
@@ -305,7 +304,6 @@ def _correlation(
 
 
 HEADINGS = {"mean": "M", "sd": "SD", "icc": "ICC(1)", "icc2": "ICC(2)", "design_effect": "Design effect"}
-OF_THREE = {"mean": "M", "sd": "SD", "icc_l2": "ICC, level 2", "icc_l3": "ICC, level 3"}
 
 
 def _publication(found: Description, digits: int, apa: bool, level: Level | None) -> PublicationTable:
@@ -314,7 +312,11 @@ def _publication(found: Description, digits: int, apa: bool, level: Level | None
     columns: dict[tuple[str, str], list[str]] = {("", "N"): [f"{n:.0f}" for n in frame["n"]]}
     if frame["missing"].any():
         columns["", "Missing"] = [f"{100 * share:.0f}%" for share in frame["missing"]]
-    for name, heading in (HEADINGS if depth == 2 else OF_THREE).items():
+    headings = HEADINGS
+    if depth > 2:
+        shares = {f"icc_l{number}": f"ICC, level {number}" for number in range(2, depth + 1)}
+        headings = {"mean": "M", "sd": "SD"} | shares
+    for name, heading in headings.items():
         bounded = name.startswith("icc")
         columns["", heading] = [number_text(v, digits, apa, below_one=bounded) for v in frame[name]]
     texts = found.matrix(digits, level=level)

@@ -25,17 +25,13 @@ from msem.model.rotation import most_factors
 from msem.printing import frame_text
 from msem.settings import Settings, several
 
-STEMS = {1: "fw", 2: "fb", 3: "ft"}  # of names of factors
+STEMS = {1: "fw", 2: "fb", 3: "ft"}  # of names of factors; "fl4_" of level 4
 
 Number = int | None
 Key = int | tuple[Number, ...]
 
 MEASURES = ("chisq", "df", "pvalue", "cfi", "tli", "rmsea")
-SRMR = {
-    1: ("srmr",),
-    2: ("srmr_within", "srmr_between"),
-    3: ("srmr_l1", "srmr_l2", "srmr_l3"),
-}
+SRMR = {1: ("srmr",), 2: ("srmr_within", "srmr_between")}
 LEVEL_MEASURES = (*MEASURES, "srmr")
 
 
@@ -80,14 +76,15 @@ class ExploratoryFits:
             A row for each model: within and between (or factors, at one level), with <NA> for a level that is
             saturated; npar (free parameters, rotation not counted), chisq, df, pvalue, cfi, tli, rmsea, srmr (at two
             levels srmr_within and srmr_between), aic, bic, status. At three levels level 1, level 2 and level 3, and
-            srmr_l1 to srmr_l3.
+            srmr_l1 to srmr_l3; so at more.
         """
         rows = []
         for key, fit in self.fits.items():
             found = fit.fit_measures()
             counts = key if isinstance(key, tuple) else (key,)
             numbers = dict(zip(self._numbers(), counts, strict=True))
-            srmr = SRMR[self.nlevels]
+            depth = self.nlevels
+            srmr = SRMR.get(depth, tuple(f"srmr_l{level}" for level in range(1, depth + 1)))
             names = (*MEASURES, *srmr, "aic", "bic")
             rows.append(
                 numbers
@@ -275,7 +272,11 @@ def efa(
         text = []
         for level, own, count in zip(levels, by_level, key, strict=True):
             text += [f"level: {level}"]
-            text += _saturated(own) if count is None else _structure(own, count, STEMS[level], words[level])
+            text += (
+                _saturated(own)
+                if count is None
+                else _structure(own, count, STEMS.get(level, f"fl{level}_"), words[level])
+            )
         fits[key] = sem(
             "\n".join(text),
             data,

@@ -16,7 +16,7 @@ from msem.fits.compiled import CompiledModel, compile, group_names
 from msem.fits.fit import Fit
 from msem.fits.sem import table_of
 from msem.language.syntax import with_constraints
-from msem.model.levels import BETWEEN
+from msem.model.levels import BETWEEN, number_of_levels
 from msem.model.partable import ParameterTable
 from msem.resampling.workers import Origin, require_drawable
 from msem.settings import Settings, require_choice, require_seed, require_whole
@@ -200,8 +200,8 @@ def read_design(
             )
         return _pairs(model)
     if nobs is not None:
-        words = "two" if population.table.nlevels == 2 else "three"
-        raise DataError(f"the population has {words} levels: give nclusters and cluster_sizes, and no nobs")
+        levels = number_of_levels(population.table.nlevels)
+        raise DataError(f"the population has {levels}: give nclusters and cluster_sizes, and no nobs")
     if nclusters is None and cluster_sizes is None and isinstance(model, Fit):
         return list(map(_fit_clusters, model.sample.groups))
     pairs = zip(by_group(nclusters, labels), by_group(cluster_sizes, labels), strict=True)

@@ -9,7 +9,7 @@ from typing import Final
 from msem.errors import ModelError, UnsupportedError
 from msem.language.syntax import Block, ModelSyntax, Modifier, Position, Statement
 from msem.model.drafts import BlockDraft
-from msem.model.levels import BETWEEN, DEEPEST, LEVEL_HEADERS, LEVEL_NAMES, WITHIN
+from msem.model.levels import BETWEEN, DEEPEST, LEVEL_HEADERS, LEVEL_NAMES, NUMBERS, WITHIN
 from msem.model.slopes import slope_names, standing
 
 _OPERATORS: Final = {
@@ -107,7 +107,7 @@ def level_blocks(syntax: ModelSyntax, members: Iterable[int] | None = None) -> d
         When there is one level only, a level is given twice or is empty, or formulas stand before the
         first header.
     UnsupportedError
-        When there are more than three levels.
+        When there are more than nine levels.
     """
     blocks = {i: syntax.blocks[i] for i in (range(len(syntax.blocks)) if members is None else members)}
     if all(_level(block) is None for block in blocks.values()):
@@ -149,7 +149,7 @@ def _assign_levels(syntax: ModelSyntax, blocks: Mapping[int, Block]) -> dict[int
             continue
         if not left:
             block = blocks[index]
-            message = f"'{_header(block)}': models have up to three levels in this version"
+            message = f"'{_header(block)}': models have up to {NUMBERS[DEEPEST]} levels"
             raise UnsupportedError(syntax.locate(block.at, message))
         taken[name] = left.pop(0)
     return {index: taken[name] for index, name in names.items()}
@@ -165,17 +165,22 @@ def _known_headers(
         block = blocks[index]
         if name.lstrip("-").isdigit() and name not in known:
             number = int(name)
+            if 1 <= number <= DEEPEST:
+                absent = next(k for k in range(BETWEEN, number) if str(k) not in names.values())
+                message = (
+                    f"{_header(block)}, and the model has no 'level: {absent}': levels are numbered from 1, that of "
+                    "the units"
+                )
+                raise ModelError(syntax.locate(block.at, message))
             message = (
-                f"{_header(block)}, and the model has no 'level: 2': levels are numbered from 1, that of the units"
-                if number == DEEPEST
-                else f"level {_level(block)}: models have levels 1 (units), 2 and, with two columns of clusters, 3"
+                f"level {_level(block)}: levels are numbered from 1, that of the units, and models have up to "
+                f"{NUMBERS[DEEPEST]}"
             )
-            error = ModelError if number == DEEPEST else UnsupportedError
-            raise error(syntax.locate(block.at, message))
+            raise UnsupportedError(syntax.locate(block.at, message))
         if nlevels > BETWEEN and name == LEVEL_NAMES[BETWEEN]:
             message = (
-                f"'{_header(block)}': of three levels two are between; write 'level: 2' for the lower and 'level: 3' "
-                "for the higher one"
+                f"'{_header(block)}': of {NUMBERS[nlevels]} levels {NUMBERS[nlevels - 1]} are between; write "
+                "'level: 2' for the lowest of them, and so on upwards"
             )
             raise ModelError(syntax.locate(block.at, message))
     return known

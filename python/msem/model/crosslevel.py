@@ -29,7 +29,7 @@ def of_both_levels(syntax: ModelSyntax) -> ModelSyntax:
     named = {block.level for block in syntax.blocks if block.level is not None}
     if len(named) > BETWEEN:
         raise UnsupportedError(
-            "comparisons of levels are those of two levels in this version; for three levels compare models whose "
+            "comparisons of levels are those of two levels in this version; for more levels compare models whose "
             "loadings have the same labels with msem.compare_models"
         )
     if named:

@@ -17,7 +17,15 @@ LEVEL_NAMES: Final = {WITHIN: "within", BETWEEN: "between"}
 LEVEL_HEADERS: Final = {text: level for level, name in LEVEL_NAMES.items() for text in (name, str(level))}
 
 
-DEEPEST: Final = 3  # how many levels a model may have
+DEEPEST: Final = 9  # how many levels a model may have
+NUMBERS: Final = dict(
+    enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), WITHIN)
+)
+
+
+def number_of_levels(nlevels: int) -> str:
+    """How many levels there are, in words."""
+    return f"{NUMBERS[nlevels]} level{'' if nlevels == WITHIN else 's'}"
 
 
 def names_of_levels(nlevels: int) -> dict[int, str]:

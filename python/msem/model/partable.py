@@ -17,7 +17,7 @@ from msem.model.blocks import group_drafts, header_levels, refuse_unsupported
 from msem.model.drafts import BlockDraft, Defaults, Draft, Fun, Ordered, add_defaults, check_same_kind
 from msem.model.equality import equality_kinds, equate_groups, share, sort_constraints
 from msem.model.exploratory import check_exploratory, check_unshared, set_exploratory
-from msem.model.levels import BETWEEN, WITHIN, level_number
+from msem.model.levels import BETWEEN, NUMBERS, WITHIN, level_number, number_of_levels
 from msem.model.references import Names
 from msem.model.rotation import (
     GEOMIN,
@@ -501,7 +501,7 @@ def _has_means(syntax: ModelSyntax, fun: Fun, asked: bool | None, nlevels: int, 
         (f"group_equal={kind!r} needs means" for kind in kinds if kind in ("intercepts", "means")), ""
     )
     if nlevels > 1:
-        needed = f"a {'two' if nlevels == 2 else 'three'}-level model always has means"
+        needed = f"a {NUMBERS[nlevels]}-level model always has means"
     elif fun == "growth":
         needed = "a growth model needs means"
     elif intercept is not None:
@@ -573,7 +573,7 @@ def require_two_levels(table: ParameterTable, what: str) -> None:
     UnsupportedError
     """
     if table.nlevels > BETWEEN:
-        kind = "crossed classifications" if table.crossed else "models of three levels"
+        kind = "crossed classifications" if table.crossed else f"models of {number_of_levels(table.nlevels)}"
         raise UnsupportedError(f"{what} are not available for {kind} in this version")
 
 

@@ -139,7 +139,7 @@ def check_slopes(blocks: Sequence[BlockDraft]) -> None:
                     f"'{row.slope} ~ a*1'",
                 )
     if len(blocks) > BETWEEN:
-        _check_three_levels(blocks)
+        _check_levels(blocks)
     if len(blocks) != BETWEEN:
         return
     within, between = blocks
@@ -150,7 +150,7 @@ def check_slopes(blocks: Sequence[BlockDraft]) -> None:
     _check_integrals(within, between, slopes)
 
 
-def _check_three_levels(blocks: Sequence[BlockDraft]) -> None:
+def _check_levels(blocks: Sequence[BlockDraft]) -> None:
     known: dict[str, int] = {}
     for block in blocks[:-1]:
         above = blocks[block.level :]
@@ -168,7 +168,7 @@ def _check_three_levels(blocks: Sequence[BlockDraft]) -> None:
             if slope.covariate in block.latent:
                 message = (
                     f"'{slope.covariate}' is latent, and the likelihood an integral over the slopes, which models of "
-                    "three levels do not have in this version: use an observed covariate"
+                    "three or more levels do not have in this version: use an observed covariate"
                 )
                 raise UnsupportedError(block.syntax.locate(_place(block, name), message))
             if not any(name in upper.slopes for upper in above):
@@ -181,9 +181,9 @@ def _check_three_levels(blocks: Sequence[BlockDraft]) -> None:
             if any(slope.covariate in upper.observed for upper in above):
                 message = (
                     f"'{slope.covariate}' has a random slope and parts at several levels, so that its part at level "
-                    f"{block.level} is latent and the likelihood an integral over the slopes, which models of three "
-                    "levels do not have in this version: centre it within clusters, and add the cluster means as a "
-                    "variable of their own"
+                    f"{block.level} is latent and the likelihood an integral over the slopes, which models of three or "
+                    "more levels do not have in this version: centre it within clusters, and add the cluster means "
+                    "as a variable of their own"
                 )
                 raise UnsupportedError(block.syntax.locate(_place(block, name), message))
 

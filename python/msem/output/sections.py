@@ -225,7 +225,8 @@ def _srmr(m: Mapping[str, float]) -> Pairs:
 def _srmr_of_levels(m: Mapping[str, float]) -> dict[str, str]:
     """Names of the SRMR of each level, and under which they are found; none for a single level."""
     two = {f"SRMR ({level} covariance matrix)": f"srmr_{level}" for level in ("within", "between")}
-    more = {f"SRMR (covariance matrix of level {k})": f"srmr_l{k}" for k in (1, 2, 3)}
+    own = [key for key in m if key.startswith("srmr_l")]
+    more = {f"SRMR (covariance matrix of level {key.removeprefix('srmr_l')})": key for key in own}
     return {name: key for name, key in (two | more).items() if key in m}
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.errors import DataError
+from msem.model.levels import NUMBERS, number_of_levels
 from msem.settings import require_whole
 
 Floats = NDArray[np.float64]
@@ -115,8 +116,8 @@ def read_clusters(nclusters: Any, cluster_sizes: Any, nlevels: int = 2) -> Clust
     Parameters
     ----------
     nclusters : int, sequence, or None
-        Of three levels the number of the highest clusters, and that of the lower ones in each of these: one number, or
-        several that take turns.
+        Of three levels and more the number of the highest clusters, and those of the lower ones in each of these: one
+        number, or several that take turns.
     cluster_sizes : int, sequence or Series of int, or mapping of int to int
         One size for all; sizes that are dealt out to the clusters in turn, or, without `nclusters`, one for each; the
         number of clusters of each size.
@@ -132,8 +133,8 @@ def read_clusters(nclusters: Any, cluster_sizes: Any, nlevels: int = 2) -> Clust
             "give cluster_sizes: a size, several that take turns, or a dict of size to number of clusters"
         )
     if nlevels > 2:
-        parents = _within(nclusters)
-        return Clusters(read_clusters(len(parents), cluster_sizes).sizes, (parents,))
+        parents = _within(nclusters, nlevels)
+        return Clusters(read_clusters(len(parents[0]), cluster_sizes).sizes, parents)
     if isinstance(cluster_sizes, pd.Series):
         cluster_sizes = cluster_sizes.to_numpy()
     if isinstance(cluster_sizes, Mapping):
@@ -162,19 +163,27 @@ def _numbers(name: str, given: Any, what: str) -> tuple[int, ...]:
     return tuple(require_whole(what, n, 1) for n in (given if several else [given]))
 
 
-def _within(nclusters: Any) -> tuple[int, ...]:
-    """The higher cluster of each lower one."""
-    pair = isinstance(nclusters, (Sequence, np.ndarray)) and not isinstance(nclusters, str)
-    if not pair or len(nclusters) != 2:
+def _within(nclusters: Any, nlevels: int) -> tuple[tuple[int, ...], ...]:
+    """The cluster of the next level that each is in, from level 2 on."""
+    several = isinstance(nclusters, (Sequence, np.ndarray)) and not isinstance(nclusters, str)
+    if not several or len(nclusters) != nlevels - 1:
+        words = (
+            "(schools, classes), the number of the highest clusters and that of clusters within each of them"
+        )
+        if nlevels > 3:
+            words = f"{NUMBERS[nlevels - 1]} numbers, that of the highest clusters and those of clusters within each"
         raise DataError(
-            "a population of three levels needs nclusters=(schools, classes), the number of the highest clusters and "
-            f"that of clusters within each of them, not {nclusters!r}"
+            f"a population of {number_of_levels(nlevels)} needs nclusters={words}, not {nclusters!r}"
         )
     above = require_whole("nclusters", nclusters[0], 1)
-    each = _numbers("nclusters", nclusters[1], "a number of clusters")
-    if not each or len(each) > above:
-        raise DataError(f"nclusters has {len(each)} numbers of clusters within {above} clusters")
-    return tuple(k for k in range(above) for _ in range(each[k % len(each)]))
+    parents: list[tuple[int, ...]] = []
+    for given in nclusters[1:]:
+        each = _numbers("nclusters", given, "a number of clusters")
+        if not each or len(each) > above:
+            raise DataError(f"nclusters has {len(each)} numbers of clusters within {above} clusters")
+        parents.append(tuple(k for k in range(above) for _ in range(each[k % len(each)])))
+        above = len(parents[-1])
+    return tuple(parents[::-1])
 
 
 def _of_table(table: Mapping[Any, Any]) -> tuple[int, ...]:
