@@ -123,6 +123,24 @@ def test_fewer_clusters_than_variables() -> None:
     assert (default.status, default.unrestricted_llf > default.llf) == ("boundary", True)
 
 
+def test_variables_of_a_level_are_counted_against_its_clusters() -> None:
+    """Of three levels the classes answer for their own variables and the schools for theirs."""
+    rng = np.random.default_rng(2)
+    school, own = np.repeat(np.arange(4), 12), np.repeat(np.arange(12), 4)
+    y = rng.normal(size=(48, 2)) + rng.normal(size=(12, 2))[own] + rng.normal(size=(4, 2))[school]
+    d = pd.DataFrame(y, columns=["a", "b"]).assign(s=school, c=own)
+    for k in range(3):
+        d[f"x{k}"] = rng.normal(size=12)[own]
+    of_classes = "level: 2\n x0 ~~ x0 + x1\n x1 ~~ x1\n x2 ~~ x2\n a ~~ a\n b ~~ b\n"
+    model = f"level: 1\n a ~~ a + b\n b ~~ b\n{of_classes}level: 3\n a ~~ a + b\n b ~~ b"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        enough = msem.sem(model, d, cluster=["s", "c"], space="natural")
+        few = msem.sem(model, d[d["s"] < 2], cluster=["s", "c"], space="natural")
+    assert enough.sample.shortage == ""
+    assert few.sample.shortage == "2 clusters for 2 level-3 variables"
+
+
 @pytest.mark.filterwarnings("ignore::msem.errors.SmallSampleWarning")
 def test_replicates_with_fewer_clusters_than_variables_are_fitted() -> None:
     fit = msem.sem(ALIKE, few_teams(7), cluster="g")

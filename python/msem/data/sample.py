@@ -20,6 +20,7 @@ from msem.data.screening import Finding
 from msem.data.statistics import Clusters, Rows, Saturated, Statistics
 from msem.data.survey import Design, Replication, Sampled, shared_design
 from msem.errors import DataError, UnsupportedError
+from msem.model.levels import level_name
 from msem.settings import Space
 
 Floats = NDArray[np.float64]
@@ -93,12 +94,16 @@ class Group:
     def shortage(self) -> str:
         """How few rows or clusters there are for how many variables, where too few for a maximum; or nothing."""
         s = self.statistics
-        second = s.nboth + len(s.cluster)
-        if s.nclusters <= second:
-            what = "clusters" if s.unit else "rows"
-            return f"{s.nclusters:.0f} {what} for {second} {'between-level ' if s.unit else ''}variables"
-        if s.nboth and s.nobs - s.nclusters < s.nboth:
-            return f"{s.nobs - s.nclusters:.0f} degrees of freedom within clusters for {s.nboth} variables"
+        levels, several = s.variables.levels, bool(s.unit)
+        counts = s.counted[-len(levels) :]
+        for level in range(len(levels), int(several), -1):
+            count, names = counts[level - 1], levels[level - 1]
+            if count <= len(names):
+                where = level_name(level, len(levels)).replace(" ", "-") + " " if several else ""
+                return f"{count:.0f} {'clusters' if several else 'rows'} for {len(names)} {where}variables"
+        both, free = s.variables.both, counts[0] - max(counts[1:], default=0)
+        if both and free < len(both):
+            return f"{free:.0f} degrees of freedom within clusters for {len(both)} variables"
         return ""
 
     @property

@@ -88,7 +88,7 @@ def integration_plan(table: ParameterTable, group: int, variables: Variables) ->
     top = len(levels)
     block = block_map(table, top, group, levels[-1])
     cov = _generic(table, block, rng)
-    parts = [*levels[-1][: variables.nboth], *(s.name for s in slopes)]
+    parts = [*variables.both, *(s.name for s in slopes)]
     own = [name for name in levels[-1] if name in ordered and name not in parts]
     given = [name for name in levels[-1] if name not in ordered and name not in parts]
     latent = [name for name in block.names[block.nobserved :] if name not in parts]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from msem.data.statistics import Statistics
 from msem.distributions import chisq_pvalue, chisq_quantile
 from msem.estimation.problems import Problem
+from msem.model.levels import level_name
 from msem.model.partable import Parameter, ParameterTable
 from msem.settings import CorrectedTest
 
@@ -158,7 +159,7 @@ def plain_size(table: ParameterTable, nclusters: Sequence[float]) -> float:
 
 def few_clusters(table: ParameterTable, statistics: Sequence[Statistics]) -> Iterator[Problem]:
     """Findings for the groups that have fewer clusters than their between level has parameters."""
-    if table.nlevels == 1:
+    if not table.multilevel:
         return
     for group, s, level in (
         (g, s, k) for g, s in enumerate(statistics, 1) for k in range(2, table.nlevels + 1)
@@ -167,11 +168,10 @@ def few_clusters(table: ParameterTable, statistics: Sequence[Statistics]) -> Ite
         count = s.counted[level - 1]
         if count < len(between):
             where = f" in group {group}" if len(statistics) > 1 else ""
-            place = "between-level" if table.nlevels == 2 else f"level-{level}"
-            that = "the between" if table.nlevels == 2 else "this"
+            place = level_name(level, table.nlevels)
             yield Problem(
                 "few_clusters",
-                f"{count:.0f} clusters{where} for {len(between)} {place} parameters",
-                f"Estimates of {that} level hang on single clusters, and its standard errors and tests are not to "
+                f"{count:.0f} clusters{where} for {len(between)} {place.replace(' ', '-')} parameters",
+                "Estimates of this level hang on single clusters, and its standard errors and tests are not to "
                 "be trusted: simplify it, and look at fit.profile(), fit.jackknife() and reference='t'",
             )

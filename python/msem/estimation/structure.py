@@ -127,7 +127,7 @@ def latent_level(
             by_moments[:, k] = change[row, col]
     cov = whole @ (sigma - theta) @ whole.T
     s = own.statistics
-    nobs = s.nobs if table.nlevels == 1 else s.nobs - s.nclusters if level == WITHIN else s.nclusters
+    nobs = s.nobs if not table.multilevel else s.nobs - s.nclusters if level == WITHIN else s.nclusters
     return LatentLevel(level, group, names, cov, by_blocks, by_moments, tuple(unweighted), float(nobs))
 
 

@@ -24,7 +24,7 @@ from msem.estimation.problems import Problem, find_problems
 from msem.estimation.sampling import Sampling
 from msem.estimation.solution import Solution
 from msem.estimation.stepwise import Route, StepwiseSolution, fit_stepwise
-from msem.fits.reporting import header, messages, shown_labels, title
+from msem.fits.reporting import TESTS, header, messages, shown_labels, title
 from msem.fits.sem import resolve, table_of, warn_of
 from msem.language.syntax import with_constraints
 from msem.model.blocks import group_order
@@ -46,13 +46,6 @@ from msem.postestimation.wald import wald_test
 from msem.settings import Reference, Settings, require_choice
 
 ERRORS = {"robust": "Influence functions", "standard": "Influence, normal moments", "none": "none"}
-TESTS = {
-    "standard": "Standard (naive)",
-    "mean_scaled": "Mean-scaled",
-    "mean_variance_adjusted": "Mean- and variance-adjusted",
-    "scaled_shifted": "Scaled and shifted",
-    "residual": "Residual-based (Browne)",
-}
 
 
 @entries

@@ -107,7 +107,7 @@ def ordinary_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
 def _ordinary_parts(estimate: Estimate, sample: Sample, seed: int) -> tuple[list[Pool], int, bool, bool]:
     single, centred = _in_clusters_of_rows(sample), not estimate.table.meanstructure
     groups = _pools(sample, [_by_id(group) for group in sample.groups])
-    if estimate.table.nlevels == 2 and any(count < FEWEST for count in cluster_counts(sample)):
+    if estimate.table.multilevel and any(count < FEWEST for count in cluster_counts(sample)):
         raise DataError(
             f"bootstraps need {FEWEST} clusters or more: every replicate of two that has both is the sample itself"
         )
