@@ -481,9 +481,7 @@ def summary_inputs(
         method=method_rows(fit.options, single_level=not fit.table.multilevel, replicates=fit.bootstrapped),
         levels=level_titles(fit.options, fit.table.nlevels),
         groups=dict(enumerate(fit.group_labels, 1)),
-        estimates=estimates(fit, standardized=standardized, reference=reference).assign(
-            label=[*shown_labels(fit.table), *(row.label for row in definition_rows(fit))]
-        ),
+        estimates=_shown_estimates(fit, estimates(fit, standardized=standardized, reference=reference)),
         hidden=np.append(
             hidden_rows(fit.table.rows, fit.row_values, fit.table.auxiliary),
             np.zeros(len(definition_rows(fit)), dtype=bool),
@@ -492,6 +490,14 @@ def summary_inputs(
         ci=ci,
         tables=tuple(_table(fit, name) for name in ([tables] if isinstance(tables, str) else tables)),
     )
+
+
+def _shown_estimates(fit: Solution, frame: pd.DataFrame) -> pd.DataFrame:
+    """Estimates with labels; a path that is a random slope has none of its own."""
+    labels = [*shown_labels(fit.table), *(row.label for row in definition_rows(fit))]
+    slopes = {k for k, row in enumerate(fit.table.rows) if row.slope}
+    est = ["" if k in slopes else value for k, value in enumerate(frame["est"].tolist())]
+    return frame.assign(label=labels, est=est)
 
 
 def _table(fit: Solution, name: SummaryTable) -> tuple[str, pd.DataFrame]:
