@@ -286,7 +286,7 @@ def test_fits_can_be_kept():
         (
             f'{WITHIN}f =~ a + b + c\ny ~ rv("s")*f\n{BETWEEN}s ~~ s\nlevel: 3\ny ~~ y\n',
             UnsupportedError,
-            "'f' is latent.*three levels",
+            "'f' is latent.*three or more levels",
         ),
         (f'{WITHIN}y ~ rv("s")*x\nx ~ y\n{BETWEEN}', ModelError, "outcome's own consequence"),
         (f'{WITHIN}y ~ rv("s")*x + rv("s")*z\n{BETWEEN}', ModelError, "slope of 'x' and of 'z'"),
