@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from msem.data.storage import DIGEST, Fields, Format, json_text, parsed, signed, verified
 from msem.errors import DataError, DataWarning, warn
-from msem.estimation.problems import SEVERITY
+from msem.estimation.problems import VERDICTS
 from msem.fits.manyfits import FitArrays
 
 if sys.platform != "win32":
@@ -39,7 +39,6 @@ if sys.platform != "win32":
 FORMAT = Format("msem power", 2, "a file of a power analysis")
 WITHOUT_DIGEST = "msem power 1"  # the format before
 COLUMNS = tuple(field.name for field in fields(FitArrays))
-STATUSES = {*SEVERITY, "failed"}
 
 
 class PowerFile:
@@ -222,6 +221,6 @@ def _fit_arrays(given: Fields, width: int) -> FitArrays:
         problem=np.array(given.texts("problem"), dtype=object),
         iterations=given.wholes("iterations"),
     )
-    if not STATUSES.issuperset(found.status) or (found.se < 0).any():
+    if not set(VERDICTS).issuperset(found.status) or (found.se < 0).any():
         raise ValueError("a status is not known, or a standard error is negative")
     return found

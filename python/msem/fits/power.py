@@ -19,6 +19,7 @@ from msem import _core
 from msem.distributions import chisq_pvalues, normal_halfwidth
 from msem.entry import entry
 from msem.errors import ArgumentError, MsemError
+from msem.estimation.problems import VERDICTS
 from msem.fits.checkpoint import PowerFile, stored_seed
 from msem.fits.compiled import CompiledModel, compile_for, require_labels
 from msem.fits.conditions import Cell, Truth, make_cells, need_rows, truth
@@ -32,16 +33,6 @@ from msem.settings import require_seed, require_threads, require_whole
 
 Floats = NDArray[np.float64]
 
-STATUSES = (
-    "ok",
-    "boundary",
-    "improper",
-    "no_chi_square",
-    "saddle_point",
-    "unidentified",
-    "not_converged",
-    "failed",
-)
 SHOWN = ("population", "mean", "relative_bias", "se_ratio", "coverage", "power")
 
 
@@ -116,7 +107,7 @@ class Power:
                     "nobs": sum(one.nobs for one in cell.clusters),
                     "replications": len(arrays),
                     "converged": arrays.fitted.mean(),
-                    **{name: (arrays.status == name).mean() for name in STATUSES},
+                    **{name: (arrays.status == name).mean() for name in VERDICTS},
                     "misfit": known.chisq,
                     "chisq": chisq[tested].mean() if tested.any() else np.nan,
                     "df": self.model.df,
@@ -153,7 +144,7 @@ class Power:
 
 def _without_empty(designs: pd.DataFrame) -> pd.DataFrame:
     """Without statuses that did not occur."""
-    return designs.drop(columns=[name for name in STATUSES if not designs[name].any()])
+    return designs.drop(columns=[name for name in VERDICTS if not designs[name].any()])
 
 
 def performance(arrays: FitArrays, population: Floats, alpha: float) -> dict[str, Floats]:
