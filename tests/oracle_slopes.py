@@ -156,40 +156,88 @@ def conditional(rows, theta, data, unit, both, between, id_, wanted, given=None)
     return mean_of, var_of
 
 
-def integrated(rows, theta, data, unit, both, between, id_, points=91, width=7.0):
-    """Log-likelihood of each cluster with one random slope, by the trapezoid rule over dense densities given it.
+def _given_slope(rows, theta, data, unit, both, between, id_, latent, second, points, width):
+    """What is known and what is wanted of each cluster, jointly normal given its slope, at each point of a grid.
 
     The slope stands among the paths of level 1, as a number, so that its covariate may be at both levels or latent.
+    Yields slope, log density of it, and of each cluster its values with mean and covariance matrix of these, then of
+    the variables `second` of level 2, then of the variables `latent` of level 1 of each unit.
     """
     (name,) = {r.slope for r in rows if r.slope}
-    theta, p, b = np.asarray(theta), len(unit), len(both)
+    theta, p, d = np.asarray(theta), len(unit), len(latent)
     place, _, cov, mean = ram(rows, theta, 2, [*both, *between, name])
-    at = [place[n] for n in (*both, *between)]
+    own = [*both, *between, *(n for n in second if n not in both)]
+    at = [place[n] for n in own]
     k = place[name]
     gain = cov[at, k] / cov[k, k]
     left = cov[np.ix_(at, at)] - np.outer(gain, cov[k, at])
     sd = np.sqrt(cov[k, k])
-    grid = mean[k] + sd * np.linspace(-width, width, points)
-    logs = []
-    for s in grid:
-        _, _, within, within_mean = ram(rows, theta, 1, unit, slopes={name: s})
+    q, m = len(between), len(second)
+    for s in mean[k] + sd * np.linspace(-width, width, points):
+        place_w, _, within, within_mean = ram(rows, theta, 1, unit, slopes={name: s})
+        keep = [place_w[n] for n in (*unit, *latent)]
+        within, within_mean = within[np.ix_(keep, keep)], within_mean[keep]
         expected = mean[at] + gain * (s - mean[k])
-        row = []
+        clusters = []
         for _, part in data.groupby(id_, sort=False):
             n = len(part)
-            reach = np.zeros((n * p + len(between), len(at)))
-            for i in range(n):
+            units = [slice(i * (p + d), (i + 1) * (p + d)) for i in range(n)]
+            reach = np.zeros((n * (p + d) + q + m, len(at)))
+            whole, centre = np.zeros((len(reach),) * 2), np.zeros(len(reach))
+            for one in units:
                 for j, variable in enumerate(both):
-                    reach[i * p + unit.index(variable), j] = 1
-            reach[n * p :, b:] = np.eye(len(between))
-            cov_y = reach @ left @ reach.T
-            cov_y[: n * p, : n * p] += np.kron(np.eye(n), within[:p, :p])
-            centre = reach @ expected
-            centre[: n * p] += np.tile(within_mean[:p], n)
+                    reach[one.start + unit.index(variable), j] = 1
+                whole[one, one], centre[one] = within, within_mean
+            for j, variable in enumerate((*between, *second)):
+                reach[n * (p + d) + j, own.index(variable)] = 1
+            whole, centre = whole + reach @ left @ reach.T, centre + reach @ expected
+            first = np.concatenate([np.arange(one.start, one.start + p) for one in units])
+            known = np.concatenate([first, n * (p + d) + np.arange(q)])
             values = np.append(part[list(unit)].to_numpy().ravel(), part[list(between)].to_numpy()[0])
-            row.append(oracle.normal_logpdf(values[None], centre, cov_y)[0])
-        logs.append(np.array(row) - 0.5 * ((s - mean[k]) / sd) ** 2 - 0.5 * np.log(2 * np.pi) - np.log(sd))
+            known, values = known[~np.isnan(values)], values[~np.isnan(values)]
+            wanted = [*n * (p + d) + q + np.arange(m)]
+            wanted += [i for one in units for i in range(one.start + p, one.stop)]
+            clusters.append((values, centre, whole, known, np.array(wanted, dtype=int)))
+        density = -0.5 * ((s - mean[k]) / sd) ** 2 - 0.5 * np.log(2 * np.pi) - np.log(sd)
+        yield s, density, clusters
+
+
+def _log_density(values, mean, cov, known):
+    return oracle.normal_logpdf(values[None], mean[known], cov[np.ix_(known, known)])[0]
+
+
+def integrated(rows, theta, data, unit, both, between, id_, points=91, width=7.0):
+    """Log-likelihood of each cluster with one random slope, by the trapezoid rule over dense densities given it."""
+    grid, logs = [], []
+    for s, density, clusters in _given_slope(
+        rows, theta, data, unit, both, between, id_, (), (), points, width
+    ):
+        grid.append(s)
+        logs.append([density + _log_density(*one[:4]) for one in clusters])
     logs = np.array(logs)
     top = logs.max(axis=0)
     weights = np.exp(logs - top)
     return top + np.log((weights[1:] + weights[:-1]).sum(axis=0) / 2 * (grid[1] - grid[0]))
+
+
+def integrated_posterior(
+    rows, theta, data, unit, both, between, id_, latent=(), second=(), points=91, width=7.0
+):
+    """Posterior means and standard deviations of each cluster: of its slope, variables of level 2 and of its units."""
+    nodes = list(_given_slope(rows, theta, data, unit, both, between, id_, latent, second, points, width))
+    out = []
+    for j in range(data[id_].nunique()):
+        logs, means, variances = [], [], []
+        for s, density, clusters in nodes:
+            values, mean, cov, known, wanted = clusters[j]
+            logs.append(density + _log_density(values, mean, cov, known))
+            gain = np.linalg.solve(cov[np.ix_(known, known)], cov[np.ix_(known, wanted)]).T
+            means.append(np.append(s, mean[wanted] + gain @ (values - mean[known])))
+            left = cov[np.ix_(wanted, wanted)] - gain @ cov[np.ix_(known, wanted)]
+            variances.append(np.append(0.0, left.diagonal()))
+        weights = np.exp(np.array(logs) - max(logs))[:, None]
+        weights /= weights.sum()
+        average = (weights * means).sum(axis=0)
+        spread = (weights * (np.array(variances) + (np.array(means) - average) ** 2)).sum(axis=0)
+        out.append((average, np.sqrt(spread)))
+    return out

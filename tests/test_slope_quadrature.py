@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
@@ -14,7 +17,8 @@ import oracle
 import oracle_slopes
 import reference
 import slope_cases
-from msem.data.quadrature import integrated
+from msem import _core
+from msem.data.quadrature import integrated_statistics
 from msem.data.reading import group_rows, read_sample
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.estimate import starts
@@ -23,6 +27,10 @@ from msem.estimation.objective import build_objective
 from msem.estimation.problems import quadrature_problems
 from msem.language.syntax import parse
 from msem.model.partable import parameter_table
+from msem.postestimation.posterior import cluster_scores, group_model, posterior
+from msem.postestimation.rows import Rows
+from msem.resampling.refits import refitter_of
+from msem.resampling.replicates import ReplicateSource, _design, leave_one_out
 from msem.settings import Settings
 
 MODEL = """
@@ -47,13 +55,36 @@ level: 2
 """
 
 
+LATENT = """
+level: 1
+  fw =~ y1 + y2 + y3
+  g =~ y2 + y3
+  x1 ~ rv("s")*fw + x3
+  g ~~ 0.3*g
+level: 2
+  fb =~ y1 + y2
+  x1 ~~ s + x1
+  s ~ w
+"""
+
+
+def with_holes(frame):
+    """Those of `slope_cases`, in the covariate at both levels too."""
+    out = slope_cases.with_holes(frame)
+    out.loc[np.random.default_rng(6).random(len(out)) < 0.3, "x1"] = np.nan
+    return out
+
+
 class Case:
-    def __init__(self, text, nodes=0, nclusters=12):
+    def __init__(self, text, nodes=0, nclusters=12, holes=False):
         self.data = slope_cases.sample(2, nclusters)
-        settings = Settings.read({"cluster": "id"})
+        if holes:
+            self.data = with_holes(self.data)
+        settings = Settings.read({"cluster": "id", "missing": "fiml" if holes else "listwise"})
         table = parameter_table(parse(text))
         sample = read_sample(self.data, table, settings, group_rows(self.data, None))
         self.table = fill_exogenous(table, sample.levels)
+        self.sample = sample
         (s,) = sample.statistics
         self.statistics = s.with_nodes(nodes) if nodes else s
         self.objective = replace(build_objective(self.table, self.statistics), covariate_llf=0.0)
@@ -74,14 +105,20 @@ def chain():
     return Case(CHAIN, 7, 8)
 
 
-def test_value_is_that_of_the_trapezoid_rule_over_dense_densities():
-    case = simple()
+@functools.cache
+def holes():
+    return Case(MODEL.replace("level: 2", "x1 ~~ x1\nlevel: 2\n x1 ~~ x1"), 21, 6, True)
+
+
+@pytest.mark.parametrize("make", [simple, holes])
+def test_value_is_that_of_the_trapezoid_rule_over_dense_densities(make):
+    case = make()
     truth = oracle_slopes.integrated(case.table.rows, case.near, case.data, *case.roles)
     assert_allclose(case.objective.cluster_loglik(case.near, case.clusters), truth, rtol=1e-8)
     assert case.objective.value(case.near) == pytest.approx(-2 * truth.sum(), rel=1e-9)
 
 
-@pytest.mark.parametrize("make", [simple, chain])
+@pytest.mark.parametrize("make", [simple, chain, holes])
 def test_derivatives_are_those_of_the_value(make):
     case = make()
     gradient = case.objective.gradient(case.near)
@@ -97,12 +134,15 @@ def test_derivatives_are_those_of_the_value(make):
 def test_slopes_of_observed_covariates_need_no_nodes():
     """The integrand is normal then, and any rule exact."""
     case = slope_cases.Case("all kinds")
-    other = integrated(
-        case.statistics,
+    s = case.statistics
+    other = integrated_statistics(
         case.sample.groups[0].rows,
-        [slope.covariate for slope in case.statistics.slopes],
-        nodes=5,
-    )
+        case.table.variables,
+        s.unit[len(s.unit) - s.fixed :],
+        s.slopes,
+        s.carriers,
+        [slope.covariate for slope in s.slopes],
+    ).with_nodes(5)
     objective = replace(build_objective(case.table, other), covariate_llf=0.0)
     assert objective.value(case.near) == pytest.approx(case.objective.value(case.near), rel=1e-9)
     close = {"rtol": 0, "atol": 1e-7 * np.abs(case.objective.gradient(case.near)).max()}
@@ -139,9 +179,8 @@ def test_a_covariate_split_into_its_parts_is_that_of_block_quadrature():
     (problem,) = quadrature_problems(build_objective(fit.table, s.with_nodes(2)), fit.theta)
     assert "with 5 nodes in place of 2" in problem.cause
     assert problem.remedy.endswith("nodes=5")
-    for name in ("predict", "factor_scores", "bootstrap"):
-        with pytest.raises(UnsupportedError, match="both levels"):
-            getattr(fit, name)()
+    with pytest.raises(UnsupportedError, match="both levels"):
+        fit.plausible_values(1)
     robust = msem.sem(
         reference.model(case), reference.data(case), cluster="cluster", fixed_x=False, estimator="MLR"
     )
@@ -173,18 +212,16 @@ def test_slopes_of_latent_covariates_are_those_of_block_quadrature():
     drop = 2 * (msem.sem(more, reference.data(case), cluster="cluster").llf - fit.llf)
     assert index.level == 2
     assert abs(index.mi - drop) < 0.2 * drop
-    for ask in (fit.predict, fit.factor_scores, lambda: fit.bootstrap(2), lambda: msem.simulate(fit)):
-        with pytest.raises(UnsupportedError, match="latent"):
-            ask()
+    with pytest.raises(UnsupportedError, match="latent"):
+        fit.plausible_values(1)
 
 
 def test_what_cannot_be_integrated_is_refused():
     data = slope_cases.sample(3, 60)
-    with pytest.raises(
-        UnsupportedError,
-        match="missing values with random slopes of covariates that are latent or at both levels",
-    ):
-        msem.sem(MODEL, slope_cases.with_holes(data), cluster="id", missing="fiml")
+    data.loc[data["id"] == 3, "z"] = np.nan
+    with pytest.raises(UnsupportedError, match="cluster variable 'z' is missing in 1 clusters"):
+        msem.sem(MODEL, data, cluster="id", missing="fiml")
+    data = slope_cases.sample(3, 60)
     with pytest.raises(UnsupportedError, match="expected information is no closed form"):
         msem.sem(MODEL, data, cluster="id", information="expected")
     several = 'level: 1\n y1 ~ rv("a")*x1 + rv("b")*x2\n y2 ~ rv("c")*x1 + rv("d")*x2\nlevel: 2\n x1 ~~ x1\n'
@@ -209,3 +246,121 @@ def test_samples_of_such_models_are_refused_by_name():
     """
     with pytest.raises(UnsupportedError, match="'x' has the random slope 's' and stands at both levels"):
         msem.simulate(text, nclusters=20, cluster_sizes=5, seed=1)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_scores_are_means_of_the_posterior_by_the_trapezoid_rule(holes):
+    """Two latent variables of level 1, of which one has the slope."""
+    case = Case(LATENT, 25, 5, holes)
+    latent, second = ("g", "fw"), (*case.roles[1], "fb")
+    truth = oracle_slopes.integrated_posterior(
+        case.table.rows, case.near, case.data, *case.roles, latent, second
+    )
+    model, rows = group_model(case.objective, case.near), case.sample.groups[0]
+    rows = Rows(rows.rows, case.clusters)
+    second_level = cluster_scores(model, rows).columns()
+    first_level = posterior(model, rows, 1).columns()
+    codes = case.data.groupby("id", sort=False).ngroup().to_numpy()
+    for j, (mean, sd) in enumerate(truth):
+        for k, name in enumerate(("s", *second)):
+            assert second_level[name][j] == pytest.approx(mean[k], abs=1e-6)
+            assert second_level[f"{name}_se"][j] == pytest.approx(sd[k], abs=1e-6)
+        units = mean[1 + len(second) :].reshape(-1, 2), sd[1 + len(second) :].reshape(-1, 2)
+        for k, name in enumerate(latent):
+            assert_allclose(first_level[name][codes == j], units[0][:, k], atol=1e-6)
+            assert_allclose(first_level[f"{name}_se"][codes == j], units[1][:, k], atol=1e-6)
+
+
+SMALL = "level: 1\n y ~ rv('s')*x\nlevel: 2\n y ~ x + w\n y ~~ s"
+
+
+@functools.cache
+def split(nclusters=40, size=6):
+    rng = np.random.default_rng(4)
+    g = np.repeat(np.arange(nclusters), size)
+    b, w, slope = rng.normal(size=(3, nclusters))
+    x = b[g] + rng.normal(size=len(g))
+    y = 0.8 * b[g] + (0.5 + 0.6 * slope[g]) * (x - b[g]) + 0.7 * rng.normal(size=nclusters)[g]
+    return pd.DataFrame({"id": g, "x": x, "y": y + rng.normal(size=len(g)), "w": w[g]})
+
+
+def fitted(data, **options):
+    return msem.sem(SMALL, data, cluster="id", nodes=11, fixed_x=False, **options)
+
+
+def test_scores_of_new_rows_are_those_of_the_fit():
+    data = split()
+    fit, part = fitted(data), data[data["id"] == 4]
+    assert_allclose(fit.factor_scores(2, newdata=part).to_numpy()[0], fit.factor_scores(2).loc[4], rtol=1e-9)
+    holes = part.assign(x=np.where(np.arange(len(part)) == 0, np.nan, part["x"]))
+    found = fit.random_effects(newdata=holes).to_numpy()
+    assert np.isfinite(found).all()
+    assert np.abs(found / fit.random_effects().loc[[4]].to_numpy() - 1).max() > 1e-3
+
+
+def test_weights_count_clusters_and_units():
+    """Whole weights are repetitions: of clusters, and of units within clusters."""
+    data = split()
+    twice = data[data["id"] < 9].assign(id=lambda d: d["id"] + 100)
+    doubled = fitted(pd.concat([data, twice]))
+    counted = fitted(data.assign(k=1 + (data["id"] < 9)), cluster_weights="k")
+    assert_allclose(counted.theta, doubled.theta, rtol=1e-5, atol=1e-6)
+    often = 1 + (np.arange(len(data)) % 3 == 0)
+    repeated = fitted(data.loc[data.index.repeat(often)])
+    weighted = fitted(data.assign(k=often), weights="k", weights_scale="none")
+    assert_allclose(weighted.theta, repeated.theta, rtol=1e-5, atol=1e-6)
+    assert weighted.options.se in ("robust", "jackknife1")
+
+
+def test_replicates_are_samples_of_their_own():
+    """Without a cluster it is the fit of the others."""
+    data = split()
+    fit = fitted(data)
+    jackknife = leave_one_out(fit.estimate, fit.sample)
+    found = refitter_of(ReplicateSource(fit.estimate, fit.sample, jackknife)).run(3, 4, 1)["theta"][0]
+    assert_allclose(found, fitted(data[data["id"] != 3]).theta, rtol=1e-4, atol=1e-5)
+    kept = pickle.loads(pickle.dumps(fit.sample.statistics[0]))
+    assert kept.nobs == len(data)
+    assert kept.nodes == 11
+    assert len(fit.bootstrap(3, seed=1, progress=False).array) == 3
+    assert len(fit.bootstrap(3, kind="parametric", seed=1, progress=False).array) == 3
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_samples_of_a_fit_have_its_moments(holes):
+    """Averages over many clusters of one design: of means, and of products within clusters."""
+    case = Case(CHAIN, 3, 30, holes)
+    draws = _core.IntegratedParametricDraws(
+        [
+            _design(
+                SimpleNamespace(objective=case.objective, theta=case.near, table=case.table),
+                case.sample.groups[0],
+                1,
+            )
+        ],
+        1,
+    )
+    drawn = []
+    for number in range(200):
+        (one,) = draws.statistics(number)
+        drawn.append(one.moments()[2])
+    again = draws.statistics(3)[0]
+    assert_allclose(again.moments()[2], drawn[3])
+    names = list(case.statistics.unit)
+    implied = case.objective.implied(case.near)
+    average, spread = np.mean(drawn, axis=0), np.std(drawn, axis=0) / np.sqrt(200)
+    for name in ("x1",):
+        k = names.index(name)
+        truth = implied[1].cov.loc[name, name] + implied[2].cov.loc[name, name] * (1 - 1 / 30)
+        assert abs(average[k, k] - truth) < 5 * spread[k, k]
+    # y1 = b + s (x1 - b_x) + e
+    k, slope = names.index("y1"), implied[2]
+    within = implied[1].cov.loc["x1", "x1"]
+    mean = slope.mean["s"]
+    residual = case.objective.row_values(case.near)[
+        next(
+            i for i, r in enumerate(case.table.rows) if (r.lhs, r.op, r.rhs, r.level) == ("y1", "~~", "y1", 1)
+        )
+    ]
+    truth = residual + (mean**2 + slope.cov.loc["s", "s"]) * within + slope.cov.loc["y1", "y1"] * (1 - 1 / 30)
+    assert abs(average[k, k] - truth) < 5 * spread[k, k] + 0.02 * truth

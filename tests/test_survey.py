@@ -536,13 +536,6 @@ def test_scaled_weights_with_random_slopes_and_a_design():
     assert np.isnan(fit.tests().loc["standard", "pvalue"])
 
 
-def test_weights_with_slopes_that_are_integrated_over_are_refused():
-    data = two_level()
-    model = SLOPES.replace("y1 ~ z", "y1 ~ z + x")
-    with pytest.raises(UnsupportedError, match="integrated over"):
-        msem.sem(model, data, cluster="school", weights="w")
-
-
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
 def test_statistics_of_weighted_clusters_are_weighted_means_and_products(order):
     rng = np.random.default_rng(2)

@@ -9,8 +9,9 @@ using namespace msem;
 
 namespace {
 
-using Clusters = std::variant<std::tuple<Vector, Matrix, Matrix>, std::shared_ptr<IncompletePool>,
-                              std::shared_ptr<SlopePool>, std::shared_ptr<NestedPool>>;
+using Clusters =
+    std::variant<std::tuple<Vector, Matrix, Matrix>, std::shared_ptr<IncompletePool>,
+                 std::shared_ptr<SlopePool>, std::shared_ptr<IntegratedPool>, std::shared_ptr<NestedPool>>;
 
 Pools pools(const std::vector<Clusters>& groups, bool single_level, bool centred) {
   py::gil_scoped_release unlocked;
@@ -113,6 +114,22 @@ std::shared_ptr<SlopeParametricDraws> make_parametric_slopes(const std::vector<S
   return std::make_shared<SlopeParametricDraws>(std::move(designs), seed);
 }
 
+using IntegratedTuple =
+    std::tuple<std::shared_ptr<SlopeClusterData>, Vector, Matrix, Vector, Matrix, std::vector<Index>>;
+
+std::shared_ptr<IntegratedParametricDraws> make_parametric_integrated(
+    const std::vector<IntegratedTuple>& groups, std::uint64_t seed) {
+  std::vector<IntegratedDesign> designs;
+  for (const auto& [data, mean_w, cov_w, mean_b, cov_b, cluster] : groups) {
+    if (!data) throw std::invalid_argument("a design has no data");
+    designs.push_back({data, Moments{mean_w, mean_b, cov_w, cov_b}, cluster});
+    const Index m = data->nslopes();
+    require_moments(designs.back().moments, data->p + data->latent + m, data->nboth, data->q + m);
+    require_among(cluster, data->q);
+  }
+  return std::make_shared<IntegratedParametricDraws>(std::move(designs), seed);
+}
+
 // data, moments by level, positions of fixed variables by level
 using CrossedTuple = std::tuple<std::shared_ptr<CrossedData>, std::vector<std::pair<Vector, Matrix>>,
                                 std::vector<std::vector<Index>>>;
@@ -178,6 +195,11 @@ void bind_resampling(py::module_& m) {
              return std::make_shared<SlopePool>(std::move(data), std::move(products), std::move(place));
            }),
            "data"_a, "products"_a, "place"_a);
+  py::class_<IntegratedPool, std::shared_ptr<IntegratedPool>>(m, "IntegratedPool")
+      .def(py::init([](std::shared_ptr<SlopeClusterData> data, std::vector<Index> place) {
+             return std::make_shared<IntegratedPool>(std::move(data), std::move(place));
+           }),
+           "data"_a, "place"_a);
   py::class_<OrdinaryDraws, Draws, std::shared_ptr<OrdinaryDraws>>(m, "OrdinaryDraws")
       .def(py::init(&make_ordinary), "groups"_a, "seed"_a, "single_level"_a = false, "centred"_a = false)
       .def("weights", &OrdinaryDraws::weights, "replicate"_a, "group"_a);
@@ -193,5 +215,8 @@ void bind_resampling(py::module_& m) {
       .def(py::init(&make_parametric_holes), "groups"_a, "seed"_a);
   py::class_<SlopeParametricDraws, Draws, std::shared_ptr<SlopeParametricDraws>>(m, "SlopeParametricDraws")
       .def(py::init(&make_parametric_slopes), "groups"_a, "seed"_a);
+  py::class_<IntegratedParametricDraws, Draws, std::shared_ptr<IntegratedParametricDraws>>(
+      m, "IntegratedParametricDraws")
+      .def(py::init(&make_parametric_integrated), "groups"_a, "seed"_a);
   m.def("philox", &philox, "counter"_a, "key"_a, "Philox4x32-10 of a counter under a key.");
 }

@@ -1,6 +1,7 @@
 // Data reduced for random slopes, and their likelihood.
 #include "likelihood/slopes/slopes.hpp"
 
+#include "after/integrated_slopes.hpp"
 #include "after/slope_units.hpp"
 #include "bind/rows.hpp"
 #include "likelihood/slopes/quadrature.hpp"
@@ -152,30 +153,91 @@ py::tuple unit_scores(const ReducedData& self, const Vector& mean, const Matrix&
 
 using Quadrature = std::shared_ptr<SlopeClusterData>;
 
-Quadrature slope_cluster_data(const Vector& sizes, const Matrix& means, const Matrix& within, Index nboth,
-                              std::vector<Index> covariate, Index nodes, Index latent) {
-  auto out = std::make_shared<SlopeClusterData>();
-  Index p = 0;
-  while (p * (p + 1) / 2 < within.cols()) ++p;
-  const Index J = sizes.size();
-  if (p * (p + 1) / 2 != within.cols() || means.rows() != J || within.rows() != J || means.cols() < p ||
-      nboth < 0 || nboth > p || nodes < 1 || latent < 0)
-    throw std::invalid_argument("the statistics of single clusters do not fit together");
+Quadrature checked(std::shared_ptr<SlopeClusterData> out, Index nboth, Index fixed,
+                   std::vector<Index> covariate, Index nodes, Index latent, const Vector& weight) {
+  if (nboth < 0 || nboth > out->p || nodes < 1 || latent < 0 || fixed < 0 || fixed > out->p)
+    throw std::invalid_argument("the numbers of variables and of nodes do not fit together");
   for (const Index c : covariate) {
-    if (c < 0 || c >= p + latent) throw std::invalid_argument("a slope has no covariate");
+    if (c < 0 || c >= out->p + latent) throw std::invalid_argument("a slope has no covariate");
   }
-  out->p = p;
-  out->q = means.cols() - p;
+  const Index J = static_cast<Index>(out->first_cell.size()) - 1;
+  if (weight.size() && weight.size() != J) throw std::invalid_argument("every cluster needs a weight");
   out->nboth = nboth;
+  out->fixed = fixed;
   out->latent = latent;
   out->covariate = std::move(covariate);
   out->nodes = nodes;
-  out->sizes = sizes;
-  out->weight.setOnes(J);
-  out->means = means.transpose();
-  out->within.resize(p * p, J);
-  for (Index j = 0; j < J; ++j) slice(out->within, j, p, p) = unpack_lower(within, j, p);
+  out->weight = weight.size() ? weight : Vector(Vector::Ones(J));
   return out;
+}
+
+Quadrature slope_cluster_data(const Vector& sizes, const Matrix& means, const Matrix& within, Index nboth,
+                              Index fixed, std::vector<Index> covariate, Index nodes, Index latent,
+                              const Vector& weight) {
+  auto out = std::make_shared<SlopeClusterData>();
+  set_cells(*out, sizes, means, within);
+  return checked(std::move(out), nboth, fixed, std::move(covariate), nodes, latent, weight);
+}
+
+Quadrature slope_cell_data(const IncompleteData& data, const Matrix& products, Index nboth, Index fixed,
+                           std::vector<Index> covariate, Index nodes, Index latent, const Vector& weight) {
+  auto out = std::make_shared<SlopeClusterData>();
+  set_cells(*out, data, products);
+  return checked(std::move(out), nboth, fixed, std::move(covariate), nodes, latent, weight);
+}
+
+py::tuple slope_cluster_state(const SlopeClusterData& d) {
+  py::list patterns;
+  for (const Pattern& pattern : d.patterns) patterns.append(numbers_array(pattern));
+  return py::make_tuple(d.p, d.nboth, d.q, d.fixed, d.latent, numbers_array(d.covariate), d.nodes, patterns,
+                        numbers_array(d.first_cell), numbers_array(d.cell_pattern), d.cell_sizes, d.means,
+                        d.within, d.cluster_values, d.weight);
+}
+
+Quadrature slope_cluster_restored(const py::tuple& t) {
+  auto d = std::make_shared<SlopeClusterData>();
+  d->p = t[0].cast<Index>();
+  d->nboth = t[1].cast<Index>();
+  d->q = t[2].cast<Index>();
+  d->fixed = t[3].cast<Index>();
+  d->latent = t[4].cast<Index>();
+  d->covariate = numbers_from(t[5]);
+  d->nodes = t[6].cast<Index>();
+  for (const py::handle& pattern : t[7]) d->patterns.push_back(numbers_from(pattern));
+  d->first_cell = numbers_from(t[8]);
+  d->cell_pattern = numbers_from(t[9]);
+  d->cell_sizes = t[10].cast<Vector>();
+  d->means = t[11].cast<Matrix>();
+  d->within = t[12].cast<Matrix>();
+  d->cluster_values = t[13].cast<Matrix>();
+  d->weight = t[14].cast<Vector>();
+  return d;
+}
+
+py::tuple slope_cluster_moments(const SlopeClusterData& self) {
+  const ReducedMoments found = moments(self);
+  return py::make_tuple(found.count, found.mean, found.cov, found.cluster_mean, found.cluster_cov);
+}
+
+py::tuple slope_crude_levels(const SlopeClusterData& self) {
+  const CrudeLevels found = crude_levels(self);
+  return py::make_tuple(found.within, found.means, found.size);
+}
+
+py::tuple integrated_clusters(const IntegratedSlopes& self) {
+  IntegratedSlopes::ClusterScores found;
+  {
+    py::gil_scoped_release release;
+    found = self.clusters();
+  }
+  return py::make_tuple(found.mean, found.cov);
+}
+
+py::tuple integrated_units(const IntegratedSlopes& self, const std::vector<Array>& unit, const Codes& codes,
+                           py::ssize_t nclusters) {
+  IntegratedSlopes::UnitScores found =
+      with_rows(unit, {}, codes, nclusters, [&](const ClusteredRows& rows) { return self.units(rows); });
+  return py::make_tuple(std::move(found.mean), std::move(found.cov));
 }
 
 py::tuple slope_posterior(const QuadratureLikelihood& self, const Vector& mean_w, const Matrix& cov_w,
@@ -232,8 +294,34 @@ void bind_slopes(py::module_& m) {
           "covariate"_a, release())
       .def(py::pickle(&reduced_state, &reduced_restored));
   py::class_<SlopeClusterData, Quadrature>(m, "SlopeClusterData")
-      .def(py::init(&slope_cluster_data), "sizes"_a, "means"_a, "within"_a, "nboth"_a, "covariate"_a,
-           "nodes"_a, "latent"_a = 0);
+      .def(py::init(&slope_cluster_data), "sizes"_a, "means"_a, "within"_a, "nboth"_a, "fixed"_a,
+           "covariate"_a, "nodes"_a, "latent"_a, "weight"_a)
+      .def(py::init(&slope_cell_data), "data"_a, "products"_a, "nboth"_a, "fixed"_a, "covariate"_a, "nodes"_a,
+           "latent"_a, "weight"_a)
+      .def_property_readonly("sizes", [](const SlopeClusterData& d) { return cluster_sizes(d); })
+      .def_property_readonly("weight", [](const SlopeClusterData& d) { return d.weight; })
+      .def_readonly("nodes", &SlopeClusterData::nodes)
+      .def(
+          "with_nodes",
+          [](const SlopeClusterData& d, Index nodes) {
+            auto out = std::make_shared<SlopeClusterData>(d);
+            out->nodes = nodes;
+            return out;
+          },
+          "nodes"_a)
+      .def("moments", &slope_cluster_moments)
+      .def("crude", &slope_crude_levels)
+      .def(py::pickle(&slope_cluster_state, &slope_cluster_restored));
+  py::class_<IntegratedSlopes>(m, "IntegratedSlopes")
+      .def(py::init([](Quadrature data, const Vector& mean_w, const Matrix& cov_w, const Vector& mean_b,
+                       const Matrix& cov_b) {
+             py::gil_scoped_release release;
+             return std::make_unique<IntegratedSlopes>(std::move(data),
+                                                       Moments{mean_w, mean_b, cov_w, cov_b});
+           }),
+           "data"_a, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a)
+      .def("clusters", &integrated_clusters)
+      .def("units", &integrated_units, "unit"_a, "codes"_a, "nclusters"_a);
   py::class_<QuadratureLikelihood, msem::Likelihood, std::shared_ptr<QuadratureLikelihood>>(
       m, "QuadratureLikelihood")
       .def(py::init([](const Quadrature& data) { return std::make_shared<QuadratureLikelihood>(data); }),

@@ -14,6 +14,7 @@
 #include "data/incomplete.hpp"
 #include "data/nested.hpp"
 #include "data/reduced.hpp"
+#include "data/slope_clusters.hpp"
 #include "data/statistics.hpp"
 #include "draws/normals.hpp"
 #include "likelihood/complete/twolevel.hpp"
@@ -21,10 +22,11 @@
 namespace msem {
 
 // The data of one group of a replicate: statistics of complete data, or what a likelihood of holes, of random
-// slopes, of more than two levels or of crossed classifications is made of.
+// slopes, of slopes that are integrated over, of more than two levels or of crossed classifications is made
+// of.
 using GroupData = std::variant<TwoLevelStatistics, std::shared_ptr<const IncompleteData>,
-                               std::shared_ptr<const ReducedData>, std::shared_ptr<const NestedData>,
-                               std::shared_ptr<const CrossedData>>;
+                               std::shared_ptr<const ReducedData>, std::shared_ptr<const SlopeClusterData>,
+                               std::shared_ptr<const NestedData>, std::shared_ptr<const CrossedData>>;
 
 struct GroupDraw {
   GroupData data;
@@ -116,6 +118,18 @@ class SlopePool : public Pool {
  private:
   std::shared_ptr<const ReducedData> data_;
   Matrix products_;
+  std::vector<Index> place_;
+};
+
+// Clusters of a likelihood that is integrated over slopes, in any order, as `SlopePool` has them.
+class IntegratedPool : public Pool {
+ public:
+  IntegratedPool(std::shared_ptr<const SlopeClusterData> data, std::vector<Index> place);
+  Index nclusters() const override { return data_->nclusters(); }
+  GroupDraw draw(const Vector& weights) const override;
+
+ private:
+  std::shared_ptr<const SlopeClusterData> data_;
   std::vector<Index> place_;
 };
 
@@ -298,6 +312,37 @@ class SlopeParametricDraws : public Draws {
   };
   static PreparedGroup prepare(SlopeDesign design);
   static ReducedData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
+
+  std::vector<PreparedGroup> groups_;
+  std::uint64_t seed_;
+};
+
+// What is kept of a sample of clusters with slopes that are integrated over, and the distribution of the
+// rest.
+struct IntegratedDesign {
+  std::shared_ptr<const SlopeClusterData> data;
+  Moments moments;             // of the model, with the products of level 1 and the slopes of level 2 last
+  std::vector<Index> cluster;  // cluster variables whose values are kept
+};
+
+// Samples from the model given the fixed covariates: the between parts and the slopes of each cluster, the
+// means of its cells given these, and the products about them as Wishart matrices.
+class IntegratedParametricDraws : public Draws {
+ public:
+  // Throws std::domain_error where the moments are no distribution.
+  IntegratedParametricDraws(std::vector<IntegratedDesign> groups, std::uint64_t seed);
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+
+ private:
+  struct PreparedGroup {
+    IntegratedDesign design;
+    Matrix sigma, lambda;  // of level 1 without what slopes do, and what they do
+    ConditionalNormal between;
+    Matrix between_root;  // of what is left of it
+  };
+  static PreparedGroup prepare(IntegratedDesign design);
+  static SlopeClusterData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
 
   std::vector<PreparedGroup> groups_;
   std::uint64_t seed_;

@@ -1,6 +1,7 @@
 #include "fit/engine.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -87,6 +88,7 @@ void require_variance(const SampleLikelihood& sample, const std::vector<Implied>
       const Vector varies = sample.saturated[g][l].cov.diagonal(), of_whole = whole[g][l].cov.diagonal();
       for (Index i = 0; i < varies.size(); ++i) {
         const Index v = layout.levels[l][i];
+        if (std::isnan(of_whole[i])) continue;  // a latent variable that the likelihood knows of
         if (!below[v] && !(varies[i] > kConstant * of_whole[i]))
           throw std::domain_error("a variable has no variance");
         below[v] = true;

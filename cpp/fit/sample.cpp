@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "fit/saturated_cells.hpp"
+#include "likelihood/slopes/quadrature.hpp"
 #include "likelihood/slopes/slopes.hpp"
 
 namespace msem {
@@ -35,6 +36,17 @@ SaturatedLevels by_level(SaturatedFit fit) {
 
 // Of random slopes, which have no saturated moments: some to start from.
 SaturatedLevels without_maximum(Implied start) { return {std::move(start), kNaN, false, 0}; }
+
+// Moments of another sample, with the covariates of this one: fixed ones of units, of which there are `given`
+// from `first` on, and cluster variables after those at both levels.
+Moments with_covariates(Moments moments, const ReducedMoments& own, Index first, Index given, Index nboth) {
+  moments.mean_w.segment(first, given) = own.mean.tail(given);
+  moments.cov_w.block(first, first, given, given) = own.cov.bottomRightCorner(given, given);
+  const Index q = own.cluster_mean.size();
+  moments.mean_b.segment(nboth, q) = own.cluster_mean;
+  moments.cov_b.block(nboth, nboth, q, q) = own.cluster_cov;
+  return moments;
+}
 
 class CompleteGroup : public GroupSample {
  public:
@@ -79,24 +91,32 @@ class SlopeGroup : public GroupSample {
       : data_(std::move(data)), likelihood_(std::make_shared<const SlopeLikelihood>(data_)) {}
   std::shared_ptr<const Likelihood> likelihood() const override { return likelihood_; }
   SaturatedLevels saturated(const SaturatedOptions&, const Implied* known) const override {
-    return without_maximum(known ? levels_of(with_covariates(moments_of(*known))) : Implied{});
+    if (!known) return without_maximum({});
+    return without_maximum(levels_of(with_covariates(moments_of(*known), reduced_moments(*data_),
+                                                     data_->outcomes, data_->fixed, data_->nboth)));
   }
   bool has_saturated() const override { return false; }
 
  private:
-  // Moments of another sample, with the covariates of this one.
-  Moments with_covariates(Moments moments) const {
-    const ReducedMoments own = reduced_moments(*data_);
-    const Index p = data_->outcomes, f = data_->fixed, b = data_->nboth, q = data_->q;
-    moments.mean_w.segment(p, f) = own.mean.tail(f);
-    moments.cov_w.block(p, p, f, f) = own.cov.bottomRightCorner(f, f);
-    moments.mean_b.segment(b, q) = own.cluster_mean;
-    moments.cov_b.block(b, b, q, q) = own.cluster_cov;
-    return moments;
-  }
-
   std::shared_ptr<const ReducedData> data_;
   std::shared_ptr<const SlopeLikelihood> likelihood_;
+};
+
+class IntegratedGroup : public GroupSample {
+ public:
+  explicit IntegratedGroup(std::shared_ptr<const SlopeClusterData> data)
+      : data_(std::move(data)), likelihood_(std::make_shared<const QuadratureLikelihood>(data_)) {}
+  std::shared_ptr<const Likelihood> likelihood() const override { return likelihood_; }
+  SaturatedLevels saturated(const SaturatedOptions&, const Implied* known) const override {
+    if (!known) return without_maximum({});
+    return without_maximum(levels_of(with_covariates(moments_of(*known), msem::moments(*data_),
+                                                     data_->p - data_->fixed, data_->fixed, data_->nboth)));
+  }
+  bool has_saturated() const override { return false; }
+
+ private:
+  std::shared_ptr<const SlopeClusterData> data_;
+  std::shared_ptr<const QuadratureLikelihood> likelihood_;
 };
 
 class NestedGroup : public GroupSample {
@@ -179,6 +199,9 @@ struct MakeGroup {
   }
   std::unique_ptr<GroupSample> operator()(const std::shared_ptr<const ReducedData>& data) const {
     return std::make_unique<SlopeGroup>(data);
+  }
+  std::unique_ptr<GroupSample> operator()(const std::shared_ptr<const SlopeClusterData>& data) const {
+    return std::make_unique<IntegratedGroup>(data);
   }
   std::unique_ptr<GroupSample> operator()(const std::shared_ptr<const NestedData>& data) const {
     return std::make_unique<NestedGroup>(data);

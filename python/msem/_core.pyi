@@ -540,12 +540,17 @@ class SlopePool:
         self, data: ReducedData, products: _Floats, place: Sequence[int] | NDArray[np.intp]
     ) -> None: ...
 
+class IntegratedPool:
+    def __init__(self, data: SlopeClusterData, place: Sequence[int] | NDArray[np.intp]) -> None: ...
+
 class OrdinaryDraws(Draws):
     """Groups are (sizes, means, within) of `cluster_arrays`, or have holes."""
 
     def __init__(
         self,
-        groups: Sequence[tuple[_Floats, _Floats, _Floats] | IncompletePool | SlopePool | NestedPool],
+        groups: Sequence[
+            tuple[_Floats, _Floats, _Floats] | IncompletePool | SlopePool | IntegratedPool | NestedPool
+        ],
         seed: int,
         single_level: bool = False,
         centred: bool = False,
@@ -555,7 +560,9 @@ class OrdinaryDraws(Draws):
 class LeaveOneOut(Draws):
     def __init__(
         self,
-        groups: Sequence[tuple[_Floats, _Floats, _Floats] | IncompletePool | SlopePool | NestedPool],
+        groups: Sequence[
+            tuple[_Floats, _Floats, _Floats] | IncompletePool | SlopePool | IntegratedPool | NestedPool
+        ],
         single_level: bool = False,
         centred: bool = False,
     ) -> None: ...
@@ -564,6 +571,15 @@ class ParametricDraws(Draws):
     """Groups have the statistics, nboth, mean_w, cov_w, mean_b, cov_b and the positions `covariate`."""
 
     def __init__(self, groups: Sequence[dict[str, Any]], seed: int, centred: bool = False) -> None: ...
+
+class IntegratedParametricDraws(Draws):
+    """Groups as those of `SlopeParametricDraws`."""
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[SlopeClusterData, _Floats, _Floats, _Floats, _Floats, Sequence[int]]],
+        seed: int,
+    ) -> None: ...
 
 class SlopeParametricDraws(Draws):
     """Groups are (data, mean_w, cov_w, mean_b, cov_b, cluster covariates); moments have products and slopes."""
@@ -695,18 +711,59 @@ class SlopeLikelihood(Likelihood):
 class SlopeClusters(Clusters): ...
 
 class SlopeClusterData:
-    """Complete clusters by themselves; `covariate` are positions of those with slopes among the unit variables."""
+    """Clusters, or cells of them with the same variables observed, for slopes that are integrated over.
 
+    `fixed` of the unit variables, the last ones, are fixed covariates; `covariate` are positions of those with slopes
+    among the unit variables and the latent ones after them; `weight` of the clusters, or empty.
+    """
+
+    @overload
     def __init__(
         self,
         sizes: _Floats,
         means: _Floats,
         within: _Floats,
         nboth: int,
+        fixed: int,
         covariate: Sequence[int],
         nodes: int,
-        latent: int = 0,
+        latent: int,
+        weight: _Floats,
     ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        data: IncompleteData,
+        products: _Floats,
+        nboth: int,
+        fixed: int,
+        covariate: Sequence[int],
+        nodes: int,
+        latent: int,
+        weight: _Floats,
+    ) -> None: ...
+    @property
+    def sizes(self) -> _Floats: ...
+    @property
+    def weight(self) -> _Floats: ...
+    @property
+    def nodes(self) -> int: ...
+    def with_nodes(self, nodes: int) -> SlopeClusterData: ...
+    # numbers, means and covariances of the values over units; means and covariances over clusters
+    def moments(self) -> tuple[_Floats, _Floats, _Floats, _Floats, _Floats]: ...
+    # pooled within clusters, of means of clusters with cluster variables, harmonic mean of the sizes
+    def crude(self) -> tuple[_Floats, _Floats, float]: ...
+
+class IntegratedSlopes:
+    """Clusters with moments of all variables, for scores."""
+
+    def __init__(
+        self, data: SlopeClusterData, mean_w: _Floats, cov_w: _Floats, mean_b: _Floats, cov_b: _Floats
+    ) -> None: ...
+    def clusters(self) -> tuple[_Floats, _Floats]: ...  # means d x J, covariance matrices d^2 x J
+    def units(
+        self, unit: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int
+    ) -> tuple[_Floats, _Floats]: ...  # means N x d, covariance matrices d^2 x N
 
 class QuadratureLikelihood(Likelihood):
     """Random slopes of covariates at both levels; moments as those of `SlopeLikelihood`."""

@@ -49,4 +49,25 @@ inline void invert_factored(const double* l, Index n, double* out) {
   }
 }
 
+// A B and A'B of n x n matrices.
+inline void small_product(const double* a, const double* b, Index n, double* out) {
+  for (Index j = 0; j < n; ++j) {
+    for (Index i = 0; i < n; ++i) out[j * n + i] = 0;
+    for (Index k = 0; k < n; ++k) {
+      const double x = b[j * n + k];
+      for (Index i = 0; i < n; ++i) out[j * n + i] += a[k * n + i] * x;
+    }
+  }
+}
+
+inline void small_cross(const double* a, const double* b, Index n, double* out) {
+  for (Index j = 0; j < n; ++j) {
+    for (Index i = 0; i < n; ++i) {
+      double sum = 0;
+      for (Index k = 0; k < n; ++k) sum += a[i * n + k] * b[j * n + k];
+      out[j * n + i] = sum;
+    }
+  }
+}
+
 }  // namespace msem

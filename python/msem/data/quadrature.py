@@ -3,14 +3,15 @@
 These are covariates at both levels, and latent ones.
 
 Given its slopes a cluster is normal, so that the likelihood is an integral over the slopes, by adaptive quadrature in
-the core. It needs sizes, means and products of single clusters.
+the core. It needs sizes, means and products of single clusters, or of the units of a cluster with the same variables
+observed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,15 +19,17 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.complete import SampleStatistics, positions
-from msem.data.slopes import SMALL, SlopeStatistics, refuse
+from msem.data.clusters import ClusterStatistics
+from msem.data.complete import positions
+from msem.data.frames import ClusteredData
+from msem.data.incomplete import IncompleteStatistics
+from msem.data.slopes import SMALL, SlopeStatistics, plain_statistics, refuse, regular, require_near
 from msem.data.statistics import CountedClusters, Rows, Saturated
-from msem.errors import UnsupportedError
+from msem.data.survey import Sampled
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
-Arrays = tuple[Floats, Floats, Floats]
 
 NODES = {1: 15, 2: 9, 3: 7}  # in each dimension, by the number of slopes
 HALF = 0.5  # eigenvalue of a correlation matrix between clusters to start from
@@ -36,7 +39,8 @@ HALF = 0.5  # eigenvalue of a correlation matrix between clusters to start from
 class QuadratureStatistics(SlopeStatistics):
     """Statistics of a sample for a model with random slopes of covariates that are not observed within.
 
-    `slopes` have the first indicators of covariates that are latent.
+    `slopes` have the first indicators of covariates that are latent, and `reduced` sizes, means and products of the
+    clusters, or of the units of a cluster with the same variables observed.
 
     Attributes
     ----------
@@ -44,17 +48,16 @@ class QuadratureStatistics(SlopeStatistics):
         Covariate of each slope.
     latent : tuple of str
         Those that are latent.
-    arrays_by_cluster : tuple of ndarray
-        Sizes, means and products of the clusters, as `Rows.cluster_arrays` has them.
-    nodes : int
-        Of the rule, in each dimension.
     """
 
-    plain: SampleStatistics
-    arrays_by_cluster: Arrays
+    reduced: _core.SlopeClusterData  # type: ignore[assignment]
     actual: tuple[str, ...]
-    nodes: int
     latent: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> int:  # type: ignore[override]
+        """Of the rule, in each dimension."""
+        return self.reduced.nodes
 
     @property
     def exposed(self) -> Mapping[int, tuple[str, ...]]:
@@ -67,21 +70,19 @@ class QuadratureStatistics(SlopeStatistics):
 
     @cached_property
     def _integrated(self) -> _core.QuadratureLikelihood:
-        at = positions(self.actual, (*self.unit, *self.latent))
-        data = _core.SlopeClusterData(*self.arrays_by_cluster, self.nboth, at, self.nodes, len(self.latent))
-        return _core.QuadratureLikelihood(data)
+        return _core.QuadratureLikelihood(self.reduced)
 
     def with_nodes(self, nodes: int) -> QuadratureStatistics:
         """The same with another number of nodes."""
-        return replace(self, nodes=nodes)
+        return replace(self, reduced=self.reduced.with_nodes(nodes))
 
     def clusters(self, rows: Rows) -> QuadratureClusters:
         """Independent units of the rows; see `Statistics.clusters`."""
-        return QuadratureClusters(self.arrays_by_cluster[0])
+        return QuadratureClusters(self.reduced, rows.sampled)
 
-    def new_clusters(self, rows: Rows) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("scores with random slopes of covariates that are latent or at both levels")
+    def new_clusters(self, rows: Rows) -> QuadratureClusters:  # type: ignore[override]
+        """Clusters of new rows; see `Statistics.new_clusters`."""
+        return QuadratureClusters(_cells(rows, self))
 
     def with_slopes(self, slopes: Sequence[Slope], carriers: Sequence[str]) -> NoReturn:
         """Always `UnsupportedError`."""
@@ -102,9 +103,10 @@ class QuadratureStatistics(SlopeStatistics):
     @cached_property
     def stand_in(self) -> Saturated:
         """Moments to start from, by regressions within clusters; see `Statistics.stand_in`."""
-        plain = self.plain
         n, b, m = len(self.unit), self.nboth, len(self.slopes)
-        pooled = plain.pooled_within_cov
+        pooled, means_of_clusters, size = self.reduced.crude()
+        if not self.complete:
+            pooled = regular(pooled)
         x = sorted({self.unit.index(name) for name in self.actual if name not in self.latent})
         y = [k for k in range(n) if k not in x]
         paths = np.linalg.lstsq(pooled[np.ix_(x, x)], pooled[np.ix_(x, y)], rcond=None)[0]
@@ -118,8 +120,8 @@ class QuadratureStatistics(SlopeStatistics):
         mean[:b] = 0.0
         names = (*self.unit, *(f"{slope.name}*{slope.covariate}" for slope in self.slopes))
         both = [*range(b), *range(n, len(self.names))]
-        between = plain.cluster_scatter[np.ix_(both, both)] / self.nclusters
-        between[:b, :b] -= pooled[:b, :b] / self.harmonic_size
+        between = np.array(means_of_clusters[np.ix_(both, both)])
+        between[:b, :b] -= pooled[:b, :b] / size
         least = np.concatenate([SMALL * pooled.diagonal()[:b], np.zeros(len(both) - b)])
         np.fill_diagonal(between, np.maximum(between.diagonal(), least))
         between = HALF * between + (1 - HALF) * np.diag(between.diagonal())
@@ -149,15 +151,20 @@ class QuadratureStatistics(SlopeStatistics):
         """Always `UnsupportedError`."""
         refuse("statistics of some of the variables")
 
-    def redrawn(self, drawn: Any) -> NoReturn:
+    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> NoReturn:
         """Always `UnsupportedError`."""
-        refuse("samples drawn with random slopes of covariates that are latent or at both levels")
+        refuse("statistics of some of the variables")
+
+    def redrawn(self, drawn: Any) -> QuadratureStatistics:
+        """The statistics of a replicate that the core has drawn."""
+        return replace(self, reduced=drawn)
 
     def design(
         self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
-    ) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("samples drawn with random slopes of covariates that are latent or at both levels")
+    ) -> tuple[Any, ...]:
+        """A group as the core draws samples of it; see `Statistics.design`."""
+        moments = within.mean, within.cov, between.mean, between.cov
+        return self.reduced, *moments, positions(cluster, self.cluster)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,46 +192,64 @@ class SlopeMoments(Saturated):
         return [(means, whole), between]
 
 
-def integrated(
-    plain: SlopeStatistics,
-    rows: Rows,
+def integrated_statistics(
+    data: ClusteredData | ClusterStatistics,
+    variables: Variables,
+    fixed: Sequence[str],
+    slopes: Sequence[Slope],
+    carriers: Sequence[str],
     covariates: Sequence[str],
     latent: Sequence[str] = (),
-    nodes: int = 0,
 ) -> QuadratureStatistics:
-    """The same statistics for slopes that are integrated over.
+    """Statistics of rows, or of single clusters, for slopes that are integrated over.
 
     Parameters
     ----------
-    plain : SlopeStatistics
-        As if the covariates, or first indicators of latent ones, were known within clusters.
-    rows : Rows
+    data : ClusteredData or ClusterStatistics
+    variables : Variables
+        Those of the model, without slopes.
+    fixed : sequence of str
+        Fixed covariates among those of units.
+    slopes, carriers
+        See `QuadratureStatistics`.
     covariates, latent : sequence of str
         Covariate of each slope, and which of them are latent.
-    nodes : int
-        In each dimension; 0: as many as are accurate by experience.
 
     Raises
     ------
-    UnsupportedError
-        If values are missing, or the sample has weights, PSUs or strata.
+    DataError, UnsupportedError
+        As `slope_statistics`.
     """
-    if not plain.complete:
-        refuse("missing values with random slopes of covariates that are latent or at both levels")
-    if rows.sampled is not None:
-        raise UnsupportedError(
-            "weights, PSUs and strata are not available with random slopes of covariates that are latent or at both "
-            "levels, which are integrated over: use observed covariates, centred within clusters, or leave them out"
-        )
-    known = {field.name: getattr(plain, field.name) for field in fields(SlopeStatistics)}
-    arrays = rows.cluster_arrays(plain.unit, plain.cluster)
+    unit = (*(name for name in variables.unit if name not in fixed), *fixed)
+    plain = plain_statistics(data, unit, variables.cluster, variables.nboth)
+    for name in dict.fromkeys(covariates):
+        if name in variables.within_only:
+            variance = plain.covariances((name,), ())[0][0, 0]
+            require_near(name, float(plain.total_mean[unit.index(name)]), float(np.sqrt(variance)))
+    at = positions(covariates, (*unit, *latent))
+    sampled = data.sampled
+    weights = np.empty(0) if sampled is None or sampled.weights is None else sampled.weights
+    settings: tuple[Any, ...] = plain.nboth, len(fixed), at, NODES[len(slopes)], len(latent), weights
+    if isinstance(plain, IncompleteStatistics):
+        reduced = _core.SlopeClusterData(plain.data, data.cell_products(unit, plain.data), *settings)
+    else:
+        reduced = _core.SlopeClusterData(*data.cluster_arrays(unit, variables.cluster), *settings)
     return QuadratureStatistics(
-        **known,
-        arrays_by_cluster=arrays,
-        nodes=nodes or NODES[len(plain.slopes)],
-        actual=tuple(covariates),
-        latent=tuple(latent),
+        plain, len(fixed), tuple(slopes), tuple(carriers), reduced, tuple(covariates), tuple(latent)
     )
+
+
+def _cells(rows: Rows, known: QuadratureStatistics) -> _core.SlopeClusterData:
+    """Other rows as the likelihood of a sample takes them."""
+    at = positions(known.actual, (*known.unit, *known.latent))
+    settings: tuple[Any, ...] = known.nboth, known.fixed, at, known.nodes, len(known.latent), np.empty(0)
+    columns = rows.row_values(known.unit)
+    if not any(np.isnan(column).any() for column in columns):
+        return _core.SlopeClusterData(*rows.cluster_arrays(known.unit, known.cluster), *settings)
+    cells = _core.incomplete_data(
+        columns, rows.row_values(known.cluster), rows.cluster_of_row, len(rows.identifiers), known.nboth
+    )
+    return _core.SlopeClusterData(cells, rows.cell_products(known.unit, cells), *settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,22 +258,71 @@ class QuadratureClusters(CountedClusters):
 
     Attributes
     ----------
-    sizes : ndarray, shape (J,)
+    data : _core.SlopeClusterData
+    sampled : Sampled or None
+        How they were sampled.
     """
 
-    sizes: Floats
+    data: _core.SlopeClusterData
+    sampled: Sampled | None = None
     of_units = True
     products = None
-    sampled = None
+
+    @property
+    def sizes(self) -> Floats:
+        """Units in each cluster, shape (J,)."""
+        return self.data.sizes
 
     def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
         """These clusters as the compiled likelihood of their variables knows them."""
         return likelihood.clusters()
 
-    def posterior(self, *arguments: object) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("scores with random slopes of covariates that are latent or at both levels")
+    def posterior(
+        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
+    ) -> IntegratedPosterior:
+        """The clusters with model-implied moments, those of products and slopes included."""
+        return IntegratedPosterior(_core.IntegratedSlopes(self.data, *moments), len(self.data.sizes))
 
-    def pool(self, order: NDArray[np.intp]) -> NoReturn:
+    def pool(self, order: NDArray[np.intp]) -> partial[_core.IntegratedPool]:
+        """The clusters in some order, for the core to draw from."""
+        place = np.empty(len(order), dtype=np.intp)
+        place[order] = np.arange(len(order))
+        return partial(_core.IntegratedPool, self.data, place)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegratedPosterior:
+    """Clusters with the moments that a model implies: posterior moments by the quadrature of the likelihood.
+
+    They are those of a mixture of normal distributions, one for each node, and not of a normal one.
+
+    Attributes
+    ----------
+    core : _core.IntegratedSlopes
+    count : int
+        Clusters.
+    """
+
+    core: _core.IntegratedSlopes
+    count: int
+
+    def cluster_posterior(self) -> tuple[Floats, Floats, NDArray[np.int64]]:
+        """Posterior means (J, d), covariance matrices (J, d, d) and their numbers; see `SlopePosterior`."""
+        mean, cov = self.core.clusters()
+        return mean.T, cov.T.reshape(-1, len(mean), len(mean)), np.arange(self.count, dtype=np.int64)
+
+    def unit_posterior(
+        self, columns: Sequence[Floats], codes: NDArray[np.int64]
+    ) -> tuple[Floats, Floats, NDArray[np.int64]]:
+        """Those of the latent variables of level 1 of every unit: covariates of slopes first."""
+        mean, cov = self.core.units(columns, codes, self.count)
+        d = mean.shape[1]
+        return mean, cov.T.reshape(-1, d, d), np.arange(len(mean), dtype=np.int64)
+
+    def unit_bartlett(self, *arguments: object) -> NoReturn:
         """Always `UnsupportedError`."""
-        refuse("samples of clusters with random slopes of covariates that are latent or at both levels")
+        refuse("maximum likelihood scores")
+
+    def cluster_bartlett(self, *arguments: object) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("maximum likelihood scores")

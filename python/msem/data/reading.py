@@ -26,7 +26,7 @@ from msem.data.moments import LevelMoments
 from msem.data.nested import nested_statistics
 from msem.data.nested_slopes import nested_slope_statistics
 from msem.data.ordered_moments import OrderedMoments
-from msem.data.quadrature import integrated
+from msem.data.quadrature import integrated_statistics
 from msem.data.sample import Group, Sample
 from msem.data.scaling import scaled_weights, with_replication
 from msem.data.screening import Finding, dependent, refuse
@@ -35,7 +35,7 @@ from msem.data.statistics import Statistics
 from msem.data.survey import replication_scale, survey_columns
 from msem.errors import DataError, DataWarning, ModelError, UnsupportedError, warn
 from msem.model.blocks import header_levels
-from msem.model.levels import DEEPEST, LEVEL_HEADERS, NUMBERS, number_of_levels
+from msem.model.levels import BETWEEN, DEEPEST, LEVEL_HEADERS, NUMBERS, number_of_levels
 from msem.model.partable import ParameterTable, fixed_covariates, require_no_slopes, require_two_levels
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -643,9 +643,11 @@ def statistics_of_slopes(
     covariates = tuple(slope.covariate for slope in slopes)
     latent = tuple(dict.fromkeys(name for name in covariates if name in table.latent(1, group)))
     proxies = tuple(slope._replace(covariate=_marker(table, group, slope.covariate)) for slope in slopes)
-    found = slope_statistics(data, table.variables, fixed, proxies, carriers)
+    given = data, table.variables, fixed, proxies, carriers
     both = latent or any(name in table.variables.both for name in covariates)
-    return integrated(found, data, covariates, latent) if both and not table.ordered.thresholds else found
+    if both and not table.ordered.thresholds:
+        return integrated_statistics(*given, covariates, latent)
+    return slope_statistics(*given)
 
 
 def slope_roles(
@@ -678,14 +680,20 @@ def _marker(table: ParameterTable, group: int, name: str, level: int = 1) -> str
 def allowed_holes(table: ParameterTable, *, pairwise: bool = False) -> Holes:
     """Where rows may have holes: anywhere but in covariates that are fixed or have random slopes.
 
-    The likelihood is conditional on the former; the product of a slope and the latter would be one of two unknowns.
+    The likelihood is conditional on the former; the product of a slope and the latter would be one of two unknowns,
+    unless the covariate stands at both levels, and the slope is integrated over.
     `pairwise`: by least squares of pairs, which integrate over nothing.
     """
     levels, groups = range(1, table.nlevels + 1), range(1, table.ngroups + 1)
     fixed = dict.fromkeys(
         name for level in levels for group in groups for name in table.exogenous(level, group)
     )
-    slopes = [slope.covariate for group in groups for slope in table.slopes(group)]
+    slopes = [
+        slope.covariate
+        for group in groups
+        for slope in table.slopes(group)
+        if table.ordered.thresholds or table.nlevels > BETWEEN or slope.covariate not in table.variables.both
+    ]
     fixed |= dict.fromkeys(name for name in slopes if name in table.variables.names)
     if table.ordered.thresholds and not pairwise:
         # what is not observed of continuous variables would be one more dimension to integrate over

@@ -228,7 +228,7 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
         p, n, m = len(self.unit) - self.fixed, len(self.unit), len(self.slopes)
         residual, pooled = found["residual"], found["within"]
         if not self.complete:
-            residual, pooled = _regular(residual), _regular(pooled)
+            residual, pooled = regular(residual), regular(pooled)
         left = residual.diagonal() > NEGLIGIBLE * pooled.diagonal()
         f = np.arange(p, n)
         cov = np.zeros((n + m, n + m))
@@ -516,7 +516,7 @@ def slope_statistics(
         If a covariate is far from its origin: the variance of the intercepts is then that of a far extrapolation.
     """
     unit = (*(name for name in variables.unit if name not in fixed), *fixed)
-    plain = _plain(data, unit, variables.cluster, variables.nboth)
+    plain = plain_statistics(data, unit, variables.cluster, variables.nboth)
     covariates = tuple(dict.fromkeys(slope.covariate for slope in slopes))
     for name in covariates:
         variance = plain.covariances((name,), ())[0][0, 0]
@@ -526,7 +526,7 @@ def slope_statistics(
     return SlopeStatistics(plain, len(fixed), tuple(slopes), tuple(carriers), reduced)
 
 
-def _regular(cov: Floats) -> Floats:
+def regular(cov: Floats) -> Floats:
     """A covariance matrix of pairs of observed values, correlations made smaller until it is positive definite."""
     spread = np.sqrt(cov.diagonal())
     scale = np.where(spread > 0, spread, 1.0)
@@ -556,7 +556,7 @@ def _numbers(slopes: Sequence[Slope], covariates: Sequence[str]) -> list[int]:
     return [1 + covariates.index(slope.covariate) for slope in slopes]
 
 
-def _plain(
+def plain_statistics(
     data: ClusteredData | ClusterStatistics, unit: Sequence[str], cluster: Sequence[str], nboth: int
 ) -> SampleStatistics | IncompleteStatistics:
     """Statistics of the same data for a model without slopes."""

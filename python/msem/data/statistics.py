@@ -25,6 +25,7 @@ Pool = (
     tuple[Floats, Floats, Floats]
     | partial[_core.IncompletePool]
     | partial[_core.SlopePool]
+    | partial[_core.IntegratedPool]
     | partial[_core.NestedPool]
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ def make_plan(
     table: ParameterTable,
     variables: Sequence[Variables],
     constraints: Constraints | None,
+    exposed: Sequence[Mapping[int, tuple[str, ...]]] = (),
 ) -> _core.Plan:
     """Compile what fitting a model takes beside a sample.
 
@@ -37,8 +38,10 @@ def make_plan(
         Observed ones of each group, in the order of its statistics.
     constraints : Constraints or None
         Of the table.
+    exposed : sequence of mapping
+        Latent variables by level that the likelihood of each group knows of; default: none.
     """
-    blocks = block_maps(table, variables)
+    blocks = block_maps(table, variables, exposed)
     compiled = [
         (core_block(block, table), _start_rows(block, table), _filled(block, table), _judged(block, table))
         for block in blocks

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.arrays import smallest_eigenvalue, square_root
-from msem.errors import ModelError
+from msem.errors import ModelError, UnsupportedError
 from msem.estimation.solution import Solution
 from msem.model.levels import WITHIN, Level, level_place
 from msem.postestimation.factor_scores import (
@@ -99,6 +99,12 @@ def plausible_values(
     >>> [one.shape for one in fit.plausible_values(2, seed=1)]
     [(2500, 1), (2500, 1)]
     """
+    if any(s.nodes for s in fit.sample.statistics):
+        raise UnsupportedError(
+            "plausible_values() with random slopes of covariates that are latent or at both levels: the posterior "
+            "distribution is not normal, and not drawn from in this version; factor_scores() has its means and "
+            "standard deviations"
+        )
     count = require_whole("n", n, 1)
     wanted = None if level is None else fit.table.level(level)
     columns = cluster_columns(fit, newdata, cluster)

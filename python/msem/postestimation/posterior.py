@@ -197,7 +197,11 @@ def posterior(model: GroupModel, rows: Rows, level: int) -> Scores:
     """Posterior means and covariances of the latent variables of a level, given all data of the cluster."""
     data = model.data(rows)
     if level == 1 < model.top:
-        return Scores(model.latent(level), *data.unit_posterior(*model.units(rows)))
+        mean, cov, which = data.unit_posterior(*model.units(rows))
+        exposed = model.statistics.exposed.get(level, ())  # those come first in the core
+        core = sorted(model.latent(level), key=lambda name: name not in exposed)
+        order = [core.index(name) for name in model.latent(level)]
+        return Scores(model.latent(level), mean[:, order], cov[:, order][:, :, order], which)
     return cluster_scores(model, rows, level).part(len(model.parts(level)), None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +47,8 @@ class Refitter:
     saturated : list of tuple of ndarray
         Saturated moments of each group, from which those of replicates with holes are sought.
     origin : Origin
+    exposed : tuple of mapping
+        Latent variables by level that the likelihood of each group knows of.
     space : {"auto", "natural", "psd"}
         Of the sample.
     """
@@ -55,12 +57,13 @@ class Refitter:
     variables: tuple[Variables, ...]
     saturated: list[list[tuple[Floats, Floats]]]
     origin: Origin
+    exposed: tuple[Mapping[int, tuple[str, ...]], ...] = ()
     space: Space = "auto"
 
     @cached_property
     def plan(self) -> _core.Plan:
         """The compiled model."""
-        return make_plan(self.table, self.variables, compile_constraints(self.table))
+        return make_plan(self.table, self.variables, compile_constraints(self.table), self.exposed)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without the compiled part."""
@@ -82,6 +85,7 @@ def refitter_of(source: ReplicateSource) -> Refitter:
         tuple(s.variables for s in statistics),
         saturated_moments(source.sample),
         source.origin,
+        tuple(s.exposed for s in statistics),
         source.sample.space,
     )
 

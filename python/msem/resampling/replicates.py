@@ -80,7 +80,7 @@ def _pools(sample: Sample, orders: Sequence[NDArray[np.intp]]) -> list[Pool]:
 
 def _built(
     groups: Sequence[Pool],
-) -> list[tuple[Floats, Floats, Floats] | _core.IncompletePool | _core.SlopePool | _core.NestedPool]:
+) -> list[tuple[Floats, Floats, Floats] | Any]:
     return [group() if isinstance(group, partial) else group for group in groups]
 
 
@@ -166,7 +166,13 @@ def _parametric_maker(estimate: Estimate, sample: Sample, seed: int) -> Callable
         return partial(_parametric_crossed, designs, seed)
     slopes = [bool(estimate.table.slopes(number)) for number in range(1, len(designs) + 1)]
     if all(slopes):
-        return partial(_parametric_slopes, designs, seed)
+        nodes = [bool(s.nodes) for s in sample.statistics]
+        if any(nodes) and not all(nodes):
+            raise DataError(
+                "slopes of some groups are integrated over and those of others are not: samples can be drawn from "
+                'models of groups that are alike; use kind="ordinary"'
+            )
+        return partial(_parametric_integrated if all(nodes) else _parametric_slopes, designs, seed)
     if any(slopes):
         raise DataError(
             "some groups have random slopes and others have none: samples can be drawn from models of groups that all "
@@ -208,6 +214,13 @@ def _parametric_holes(groups: Sequence[Any], seed: int) -> _core.IncompleteParam
 def _parametric_slopes(groups: Sequence[Any], seed: int) -> _core.SlopeParametricDraws:
     try:
         return _core.SlopeParametricDraws(groups, seed)
+    except ValueError as error:
+        raise DataError(f"samples cannot be drawn from this model: {error}") from error
+
+
+def _parametric_integrated(groups: Sequence[Any], seed: int) -> _core.IntegratedParametricDraws:
+    try:
+        return _core.IntegratedParametricDraws(groups, seed)
     except ValueError as error:
         raise DataError(f"samples cannot be drawn from this model: {error}") from error
 

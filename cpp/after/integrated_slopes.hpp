@@ -1,0 +1,37 @@
+// Posterior moments of latent variables of models whose slopes are integrated over: those of normal
+// distributions given the slopes, weighted by the nodes of each cluster.
+#pragma once
+
+#include "data/statistics.hpp"
+#include "likelihood/slopes/quadrature.hpp"
+
+namespace msem {
+
+// Moments of all variables as the likelihood has them, latent ones last.
+class IntegratedSlopes {
+ public:
+  // Throws std::domain_error where the moments are those of no distribution.
+  IntegratedSlopes(std::shared_ptr<const SlopeClusterData> data, Moments moments);
+
+  // Means and covariances of the parts of variables, the slopes and the other latent variables of level 2.
+  struct ClusterScores {
+    Matrix mean;  // d x J
+    Matrix cov;   // d^2 x J
+  };
+  ClusterScores clusters() const;
+
+  // Of the latent variables of level 1 of each unit; `rows.unit` are the unit variables, NaN where missing.
+  struct UnitScores {
+    RowMatrix mean;  // N x d
+    Matrix cov;      // d^2 x N
+  };
+  UnitScores units(const ClusteredRows& rows) const;
+
+ private:
+  std::shared_ptr<const SlopeClusterData> data_;
+  Moments moments_;
+  Integration over_;
+  QuadraturePoint point_;
+};
+
+}  // namespace msem

@@ -1,0 +1,103 @@
+// Samples for models whose slopes are integrated over, as cells of clusters.
+#include <cmath>
+#include <stdexcept>
+
+#include "draws/draws.hpp"
+#include "draws/normals.hpp"
+#include "likelihood/integrals/integral.hpp"
+
+namespace msem {
+
+IntegratedPool::IntegratedPool(std::shared_ptr<const SlopeClusterData> data, std::vector<Index> place)
+    : data_(std::move(data)), place_(std::move(place)) {
+  if (static_cast<Index>(place_.size()) != data_->nclusters())
+    throw std::invalid_argument("every cluster needs a place");
+  for (const Index k : place_) {
+    if (k < 0 || k >= data_->nclusters()) throw std::invalid_argument("a place is beyond the clusters");
+  }
+}
+
+GroupDraw IntegratedPool::draw(const Vector& weights) const {
+  auto drawn = std::make_shared<const SlopeClusterData>(resampled(*data_, select(weights, place_)));
+  const Index different = drawn->nclusters();
+  return {std::move(drawn), different};
+}
+
+IntegratedParametricDraws::IntegratedParametricDraws(std::vector<IntegratedDesign> groups, std::uint64_t seed)
+    : seed_(seed) {
+  for (IntegratedDesign& g : groups) groups_.push_back(prepare(std::move(g)));
+}
+
+IntegratedParametricDraws::PreparedGroup IntegratedParametricDraws::prepare(IntegratedDesign design) {
+  PreparedGroup out;
+  const SlopeClusterData& d = *design.data;
+  const Index l = d.p + d.latent, m = d.nslopes();
+  const Matrix &within = design.moments.cov_w, &between = design.moments.cov_b;
+  if (within.rows() != l + m || between.rows() != d.nboth + d.q + m)
+    throw std::invalid_argument("the design and the moments of the model do not fit together");
+  out.lambda = within.topRightCorner(l, m);
+  out.sigma = within.topLeftCorner(l, l);
+  add_outer(out.sigma, -1, out.lambda, out.lambda);
+  std::vector<Index> known;
+  for (const Index k : design.cluster) known.push_back(d.nboth + k);
+  out.between = ConditionalNormal(between, std::move(known));
+  out.between_root = semidefinite_root(out.between.residual);
+  out.design = std::move(design);
+  return out;
+}
+
+SlopeClusterData IntegratedParametricDraws::draw_group(const PreparedGroup& group, RandomStream& random) {
+  SlopeClusterData out = *group.design.data;
+  const Moments& moments = group.design.moments;
+  const Index p = out.p, l = p + out.latent, b = out.nboth, q = out.q, m = out.nslopes();
+  SlopeMap map(group.lambda, out.covariate);
+  Vector between(b + q + m), mean(l), values, expected;
+  Matrix half(l, l), sigma(l, l);
+  for (Index j = 0; j < out.nclusters(); ++j) {
+    between.segment(b, q) = out.cluster_values.col(j);
+    const Vector noise = apply(group.between_root, normals(group.between_root.cols(), 1, random).col(0));
+    between(group.between.drawn) = group.between.mean_at(between, moments.mean_b) + noise;
+    out.cluster_values.col(j) = between.segment(b, q);
+    map.set(between.data() + b + q);
+    set_product(half, map.map(), group.sigma);
+    sigma.setZero();
+    add_outer(sigma, 1, half, map.map());
+    mean = apply(map.map(), moments.mean_w.head(l));
+    mean.head(b) += between.head(b);
+    for (Index c = out.first_cell[j]; c < out.first_cell[j + 1]; ++c) {
+      const Pattern& seen = out.pattern(c);
+      const Index o = static_cast<Index>(seen.size());
+      std::vector<Index> given;
+      for (Index i = 0; i < o; ++i) {
+        if (seen[i] >= p - out.fixed) given.push_back(i);
+      }
+      if (static_cast<Index>(given.size()) == o) continue;
+      const Matrix own = select(sigma, seen, seen);
+      const double n = out.cell_sizes[c];
+      const ConditionalNormal centre(own, given);
+      values = select(Vector(out.means.col(c)), seen);
+      expected = select(mean, seen);
+      const Matrix root = semidefinite_root(centre.residual);
+      const Vector off = apply(root, normals(root.cols(), 1, random).col(0)) / std::sqrt(n);
+      values(centre.drawn) = centre.mean_at(values, expected) + off;
+      for (Index i = 0; i < o; ++i) out.means(seen[i], c) = values[i];
+      if (!(n > 1)) continue;
+      Eigen::Map<Matrix> products(out.within.col(c).data(), o, o);
+      products = DrawnRegression(own, given, products, n - 1).draw(random);
+    }
+  }
+  return out;
+}
+
+std::vector<GroupDraw> IntegratedParametricDraws::draw(std::uint64_t replicate) const {
+  std::vector<GroupDraw> out;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    RandomStream random(seed_, replicate, static_cast<std::uint32_t>(g));
+    auto drawn = std::make_shared<const SlopeClusterData>(draw_group(groups_[g], random));
+    const Index different = drawn->nclusters();
+    out.push_back({std::move(drawn), different});
+  }
+  return out;
+}
+
+}  // namespace msem
