@@ -71,6 +71,44 @@ def test_tracebacks_of_mistakes_end_at_the_entry(call, fit):
         assert [f.name for f in inner] == ["call"]
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda fit: fit.summary(foo=True), r"summary\(\) has no option 'foo'; it has: fit_measures"),
+        (lambda fit: fit.modification_indices(sort_=True), "has no option 'sort_': it is called 'sort'"),
+        (lambda fit: fit.icc_table(1, 2), r"icc_table\(\) takes no argument without a name: give the others"),
+        (
+            lambda fit: fit.predict(None, "c"),
+            r"predict\(\) takes only data without a name: give the others by",
+        ),
+        (
+            lambda fit: msem.sem(MODEL, None, "id"),
+            "takes only model, data without a name.*such as cluster='id'",
+        ),
+        (lambda fit: msem.describe(), "missing a required argument: 'data'"),
+        (lambda fit: msem.describe(None, clusters="c"), "it is cluster= here"),
+        (lambda fit: fit.diagram(layout="circle"), r"diagram\(\) has no option 'layout'"),
+        (lambda fit: msem.table(fit, se=False), r"table\(\) has no option 'se'; .*it has: show, ops"),
+        (lambda fit: msem.compare_models(fit, fit, methd="auto"), "did you mean 'method'"),
+        (lambda fit: msem.compare(fit, cols=["est"]), r"compare\(\) has no option 'cols'.*columns"),
+        (lambda fit: msem.plots.coefficients(fit, op="~"), "did you mean 'ops'"),
+    ],
+)
+def test_calls_that_a_function_does_not_take_are_told_what_it_takes(call, message, fit):
+    with pytest.raises(ArgumentError, match=message) as caught:
+        call(fit)
+    frames = [f for f in traceback.extract_tb(caught.value.__traceback__) if "msem" in f.filename]
+    assert [f.name for f in frames if f.filename != __file__] == ["call"]
+
+
+def test_type_errors_of_a_call_that_is_right_are_defects(monkeypatch, fit):
+    monkeypatch.setattr(type(fit), "row_values", property(lambda self: len(3)))
+    with pytest.raises(TypeError, match="has no len") as caught:
+        fit.estimates()
+    assert not isinstance(caught.value, MsemError)
+    assert len(traceback.extract_tb(caught.value.__traceback__)) > 3
+
+
 def test_defects_keep_their_traceback(monkeypatch, fit):
     monkeypatch.setattr(type(fit), "row_values", property(lambda self: 1 / 0))
     with pytest.raises(ZeroDivisionError) as caught:

@@ -46,6 +46,12 @@ def test_names_of_other_programs_are_answered(name, here, fit):
             getattr(owner, name)
 
 
+@pytest.mark.parametrize("name", ["predict", "fit_measures", "fitMeasures", "icc", "residuals", "update"])
+def test_what_fits_have_is_said_where_it_is_asked_of_the_package(name):
+    with pytest.raises(AttributeError, match=r"fit\.\w+"):
+        getattr(msem, name)
+
+
 def test_names_that_are_nearly_right(fit):
     with pytest.raises(AttributeError, match="did you mean 'standardized'"):
         fit.standardised  # noqa: B018

@@ -98,4 +98,4 @@ if not TYPE_CHECKING:
         """Say what names of other programs are called here."""
         if name.startswith("_"):
             raise AttributeError(f"module 'msem' has no attribute {name!r}")
-        raise AttributeError(unknown_name("msem", name, __all__))
+        raise AttributeError(unknown_name("msem", name, __all__, of_fits=dir(Fit)))

@@ -132,6 +132,7 @@ FUNCTIONS = tuple(
         ("statsmodels", "MixedLM", "msem.sem(model, data, cluster=...)"),
         ("statsmodels", "mixedlm", "msem.sem(model, data, cluster=...)"),
         ("statsmodels", "SEM", "msem.sem(model, data)"),
+        ("statsmodels", "from_formula", "msem.sem(model, data)", "the model is a text of formulas"),
         ("statsmodels", "fe_params", "fit.params"),
         ("statsmodels", "bse_fe", "fit.bse"),
         ("statsmodels", "cov_re", "fit.implied.between.cov"),
@@ -158,9 +159,19 @@ FUNCTIONS = tuple(
         ("lme4", "ranef", "fit.random_effects()"),
         ("lme4", "VarCorr", "fit.implied.between.cov"),
         ("lme4", "bootMer", 'fit.bootstrap(kind="parametric")'),
+        ("lme4", "deviance", "-2 * fit.llf"),
         ("lme4", "isSingular", "fit.status"),
         ("lme4", "refit", "fit.update(data=data)"),
         ("lme4", "sigma", "fit.implied.within.cov"),
+        # psych
+        ("psych", "omega", "fit.reliability()"),
+        ("psych", "alpha", "fit.reliability()"),
+        # pandas
+        ("pandas", "read_csv", "msem.read_data(path)", "a frame of pandas is taken as it is"),
+        ("pandas", "to_csv", "msem.table(fit).save(path)", "all digits: fit.estimates().to_csv(path)"),
+        ("pandas", "to_latex", "msem.table(fit).save(path)"),
+        ("pandas", "to_excel", "fit.estimates().to_excel(path)"),
+        ("pandas", "plot", "fit.diagram()", "plots of tables are in msem.plots"),
         # semopy
         ("semopy", "Model", "msem.sem(model, data)"),
         ("semopy", "calc_stats", "fit.fit_measures()"),
@@ -302,7 +313,7 @@ def said_of(one: Translation) -> str:
     return f"{name} {one.here} here" + (f" ({one.note})" if one.note else "")
 
 
-def unknown_name(owner: str, name: str, known: Iterable[str]) -> str:
+def unknown_name(owner: str, name: str, known: Iterable[str], of_fits: Iterable[str] = ()) -> str:
     """Message for an attribute that does not exist.
 
     Parameters
@@ -312,8 +323,13 @@ def unknown_name(owner: str, name: str, known: Iterable[str]) -> str:
     name : str
     known : iterable of str
         Names that exist.
+    of_fits : iterable of str
+        Names that fits have, for an owner that is none.
     """
     same = {plain(one): one for one in known}
+    asked = {plain(one): one for one in of_fits if not one.startswith("_")}
+    if plain(name) in asked:
+        return f"{owner} has no {name!r}: fits have it, fit.{asked[plain(name)]}"
     meant = BY_NAME.get(plain(name))
     if meant is not None and f"fit.{name}(" in meant.here:  # what a fit of msem.sem has, and this does not
         near = difflib.get_close_matches(name, list(same.values()), n=3, cutoff=0.7)
@@ -328,9 +344,14 @@ def unknown_name(owner: str, name: str, known: Iterable[str]) -> str:
 
 
 def unknown_option(function: str, name: str, known: Iterable[str]) -> str:
-    """Message for an option that does not exist."""
+    """Message for an option that does not exist; `known` are those that do."""
     names = list(known)
-    if plain(name) in BY_OPTION:
+    same = next((one for one in names if plain(one) == plain(name)), "")
+    if same:
+        return f"{function}() has no option {name!r}: it is called {same!r}"
+    if not names:
+        return f"{function}() has no option {name!r}, nor any other"
+    if plain(name) in BY_OPTION and "cluster" in names:  # they are options of what takes data
         one = BY_OPTION[plain(name)]
         return f"{function}() has no option {name!r}: {one.note if not one.here else said_of(one)}"
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)

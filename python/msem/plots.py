@@ -14,7 +14,7 @@ import numpy as np
 
 from msem.data.patterns import MissingPatterns, missing_patterns
 from msem.distributions import normal_halfwidth
-from msem.entry import entry
+from msem.entry import entry, options_of
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
 from msem.fits.fit import Fit
@@ -99,7 +99,7 @@ def coefficients(
     >>> levels = msem.segregated(model, fit.saturated, method="ml")
     >>> ax = msem.plots.coefficients(separate=levels.naive, segregated=levels, simultaneous=fit)
     """
-    given = named_fits("plots.coefficients", fits, named)
+    given = named_fits("plots.coefficients", fits, named, options=options_of(coefficients))
     for fit in given.values():
         require_converged(getattr(fit, "converged", True))
     table = compare(given, columns=("est", "se", "ci_lower", "ci_upper"), ops=ops)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from msem.data.sample import require_simple
-from msem.entry import entry
+from msem.entry import entry, options_of
 from msem.errors import ImproperSolutionWarning, ModelError, MsemError, warn
 from msem.estimation.estimate import require_converged, require_unpenalized
 from msem.estimation.least_squares import LeastSquaresSolution
@@ -93,7 +93,7 @@ def compare_models(
 
 
 def _named_fits(fits: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Fit]:
-    given = named_fits("compare_models", fits, named, 2)
+    given = named_fits("compare_models", fits, named, 2, options_of(compare_models))
     for name, fit in given.items():
         if not isinstance(fit, Fit):
             raise ModelError(f"{name} is a {type(fit).__name__}, not a fit of sem, cfa or growth")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from msem.data.storage import replacing
-from msem.entry import entries, entry
+from msem.entry import entries, entry, options_of
 from msem.errors import DataError, ModelError
 from msem.fits.fit import Fit
 from msem.fits.reporting import inner_counts
@@ -217,7 +217,7 @@ def table(
     shown = several(show)
     for name in shown:
         require_choice("show", name, get_args(Show))
-    given = named_fits("table", fits, named)
+    given = named_fits("table", fits, named, options=options_of(table))
     for name, fit in given.items():
         if not isinstance(fit, Fit | SavedFit):
             raise ModelError(f"{name} is a {type(fit).__name__}: table takes fits of msem.sem, or saved ones")

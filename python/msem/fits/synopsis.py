@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from msem.entry import entry
-from msem.errors import ModelError
+from msem.entry import entry, options_of
+from msem.errors import ArgumentError, ModelError
 from msem.fits.fit import Fit
 from msem.fits.segregated import LevelFit, SegregatedFit
+from msem.names import unknown_option
 from msem.output.tables import KEY, comparison_frame
 from msem.settings import several
 
@@ -52,7 +53,8 @@ def compare(
     """
     shown = list(several(columns))
     kept = None if ops is None else several(ops)
-    tables = {name: _estimates(name, fit) for name, fit in named_fits("compare", fits, named).items()}
+    given = named_fits("compare", fits, named, options=options_of(compare))
+    tables = {name: _estimates(name, fit) for name, fit in given.items()}
     for column in shown:
         if not any(column in table for table in tables.values()):
             known = dict.fromkeys(str(name) for table in tables.values() for name in table.columns)
@@ -64,7 +66,11 @@ def compare(
 
 
 def named_fits(
-    function: str, fits: Sequence[Any], named: Mapping[str, Any], least: int = 1
+    function: str,
+    fits: Sequence[Any],
+    named: Mapping[str, Any],
+    least: int = 1,
+    options: Collection[str] = (),
 ) -> dict[str, Any]:
     """Fits by name, as functions of several fits take them.
 
@@ -78,12 +84,19 @@ def named_fits(
         Keywords.
     least : int
         How many there must be.
+    options : collection of str
+        What the function takes besides, for messages.
 
     Raises
     ------
     ModelError
         If there are fewer, or two have one name.
+    ArgumentError
+        If a keyword is no name of a fit but meant as an option.
     """
+    for name, value in named.items():
+        if value is None or isinstance(value, (bool, int, float, str)) or _are_texts(value):
+            raise ArgumentError(unknown_option(function, name, options))
     (only,) = fits if len(fits) == 1 else (None,)
     if isinstance(only, Mapping):
         given = {str(name): fit for name, fit in only.items()}
@@ -100,6 +113,10 @@ def named_fits(
         example = ", ".join(("one=fit1", "other=fit2")[:least])
         raise ModelError(f"{function} takes {count} or more: msem.{function}({example})")
     return given
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, (list, tuple, set)) and all(isinstance(one, str) for one in value)
 
 
 def _estimates(name: str, fit: object) -> pd.DataFrame:
