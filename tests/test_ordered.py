@@ -368,7 +368,6 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         'parameterization="theta"',
     ),
     "missing": ({"missing": "fiml"}, UnsupportedError, 'needs a likelihood.*missing="pairwise"'),
-    "weights": ({"weights": "x1"}, UnsupportedError, "are for continuous variables"),
     "penalty": ({"penalty": "between"}, UnsupportedError, "penalty= is not available with ordered"),
     "standard errors": ({"se": "standard"}, UnsupportedError, "leave it out for the sandwich"),
     "no rows": (

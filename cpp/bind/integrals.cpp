@@ -11,7 +11,8 @@ using OrderedRowsData = std::shared_ptr<OrderedData>;
 OrderedRowsData ordered_data(const Matrix& rows, const std::vector<Index>& codes, const Matrix& clusters,
                              Index nboth, std::vector<int> categories, std::vector<std::vector<Index>> cuts,
                              Index latent, Index latent_b, std::vector<Index> covariate,
-                             std::vector<Index> integrated, bool logistic, Index nodes, double spacing) {
+                             std::vector<Index> integrated, bool logistic, Index nodes, double spacing,
+                             const Vector& weight, const Vector& cluster_weight) {
   auto out = std::make_shared<OrderedData>();
   out->p = rows.cols();
   out->q = clusters.cols();
@@ -27,7 +28,7 @@ OrderedRowsData ordered_data(const Matrix& rows, const std::vector<Index>& codes
   out->nodes = nodes;
   out->spacing = spacing;
   if (latent < 0 || latent > 3) throw std::invalid_argument("too many latent variables of level 1");
-  arrange(*out, rows, codes, clusters);
+  arrange(*out, rows, codes, clusters, weight, cluster_weight);
   return out;
 }
 
@@ -70,7 +71,8 @@ void bind_integrals(py::module_& m) {
   using namespace py::literals;
   py::class_<OrderedData, OrderedRowsData>(m, "OrderedData")
       .def(py::init(&ordered_data), "rows"_a, "codes"_a, "clusters"_a, "nboth"_a, "categories"_a, "cuts"_a,
-           "latent"_a, "latent_b"_a, "covariate"_a, "integrated"_a, "logistic"_a, "nodes"_a, "spacing"_a);
+           "latent"_a, "latent_b"_a, "covariate"_a, "integrated"_a, "logistic"_a, "nodes"_a, "spacing"_a,
+           "weight"_a = Vector(), "cluster_weight"_a = Vector());
   py::class_<OrderedLikelihood, msem::Likelihood, std::shared_ptr<OrderedLikelihood>>(m, "OrderedLikelihood")
       .def(py::init([](const OrderedRowsData& data) { return std::make_shared<OrderedLikelihood>(data); }),
            "data"_a)

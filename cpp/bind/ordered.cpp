@@ -16,6 +16,7 @@ py::dict first_stage_parts(const FirstStage& found) {
   out["estimates"] = found.estimates;
   out["bread"] = found.bread;
   out["meat"] = found.meat;
+  out["scores"] = found.scores;
   out["at_bound"] = found.at_bound;
   out["unsettled"] = found.unsettled;
   out["unknown"] = found.unknown;
@@ -23,14 +24,15 @@ py::dict first_stage_parts(const FirstStage& found) {
 }
 
 py::dict estimate_first_stage(Matrix values, Matrix covariates, std::vector<int> categories,
-                              std::vector<int> cluster, const std::vector<Vector>& starts) {
+                              std::vector<int> cluster, const std::vector<Vector>& starts, Vector weight) {
   for (const int c : cluster) {
     if (c < 0) throw std::invalid_argument("clusters are numbered from 0");
   }
   FirstStage found;
   {
     py::gil_scoped_release release;
-    found = first_stage({std::move(values), std::move(covariates), std::move(categories), std::move(cluster)},
+    found = first_stage({std::move(values), std::move(covariates), std::move(categories), std::move(cluster),
+                         std::move(weight)},
                         starts);
   }
   return first_stage_parts(found);
@@ -39,13 +41,15 @@ py::dict estimate_first_stage(Matrix values, Matrix covariates, std::vector<int>
 py::dict estimate_two_level_first_stage(Matrix values, Matrix covariates, std::vector<int> cluster,
                                         Matrix cluster_values, Matrix cluster_covariates,
                                         std::vector<int> categories, std::vector<int> both,
-                                        const std::vector<Vector>& starts) {
+                                        const std::vector<Vector>& starts, Vector weight,
+                                        Vector cluster_weight) {
   FirstStage found;
   {
     py::gil_scoped_release release;
     found = two_level_first_stage(
         {std::move(values), std::move(covariates), std::move(cluster), std::move(cluster_values),
-         std::move(cluster_covariates), std::move(categories), std::move(both)},
+         std::move(cluster_covariates), std::move(categories), std::move(both), std::move(weight),
+         std::move(cluster_weight)},
         starts);
   }
   return first_stage_parts(found);
@@ -86,9 +90,10 @@ py::dict modes_of(bool logistic, std::vector<Vector> cuts, Matrix reach, Matrix 
 void bind_ordered(py::module_& m) {
   using namespace py::literals;
   m.def("first_stage", &estimate_first_stage, "values"_a, "covariates"_a, "categories"_a, "cluster"_a,
-        "starts"_a);
+        "starts"_a, "weight"_a = Vector());
   m.def("two_level_first_stage", &estimate_two_level_first_stage, "values"_a, "covariates"_a, "cluster"_a,
-        "cluster_values"_a, "cluster_covariates"_a, "categories"_a, "both"_a, "starts"_a);
+        "cluster_values"_a, "cluster_covariates"_a, "categories"_a, "both"_a, "starts"_a,
+        "weight"_a = Vector(), "cluster_weight"_a = Vector());
   m.def("posterior_modes", &modes_of, py::kw_only(), "logistic"_a, "cuts"_a, "reach"_a, "top"_a, "sd"_a,
         "cluster_cuts"_a, "cluster_top"_a, "cluster_sd"_a, "root"_a, "first"_a, "categories"_a, "shift"_a,
         "zeta"_a, "cluster_categories"_a, "cluster_shift"_a, "unit_map"_a, "cluster_map"_a);

@@ -27,7 +27,8 @@ class Estimation {
       : rows_(rows), p_(rows.values.cols()), q_(rows.covariates.cols()), n_(rows.values.rows()) {
     if (static_cast<Index>(rows.categories.size()) != p_ || static_cast<Index>(starts.size()) != p_ ||
         rows.covariates.rows() != n_ ||
-        (!rows.cluster.empty() && static_cast<Index>(rows.cluster.size()) != n_))
+        (!rows.cluster.empty() && static_cast<Index>(rows.cluster.size()) != n_) ||
+        (rows.weight.size() && rows.weight.size() != n_))
       throw std::invalid_argument("rows, covariates, categories and clusters do not go together");
     Index at = 0;
     for (Index i = 0; i < p_; ++i) {
@@ -80,6 +81,7 @@ class Estimation {
   bool ordered(Index i) const { return rows_.categories[i] > 0; }
   bool missing(Index r, Index i) const { return std::isnan(rows_.values(r, i)); }
   int category(Index r, Index i) const { return static_cast<int>(rows_.values(r, i)); }
+  double weight(Index r) const { return rows_.weight.size() ? rows_.weight[r] : 1; }
   double& parameter(Index i, Index k) { return out_.estimates[out_.first[i] + k]; }
   double parameter(Index i, Index k) const { return out_.estimates[out_.first[i] + k]; }
   double variance(Index i) const { return ordered(i) ? 1.0 : parameter(i, 1 + q_); }
@@ -101,12 +103,16 @@ class Estimation {
     const Index m = static_cast<Index>(known.size());
     Matrix design(m, 1 + q_);
     Vector y(m);
+    double total = 0, sum = 0;
     for (Index k = 0; k < m; ++k) {
-      design(k, 0) = 1;
-      for (Index c = 0; c < q_; ++c) design(k, 1 + c) = rows_.covariates(known[k], c);
-      y[k] = rows_.values(known[k], i);
+      const double w = weight(known[k]), root = std::sqrt(w);
+      design(k, 0) = root;
+      for (Index c = 0; c < q_; ++c) design(k, 1 + c) = root * rows_.covariates(known[k], c);
+      y[k] = root * rows_.values(known[k], i);
+      total += w;
+      sum += root * y[k];
     }
-    const Vector beta = q_ ? shortest_solution(design, y) : Vector::Constant(1, y.mean());
+    const Vector beta = q_ ? shortest_solution(design, y) : Vector::Constant(1, sum / total);
     double squares = 0;
     for (Index k = 0; k <= q_; ++k) parameter(i, k) = beta[k];
     for (Index r = 0; r < n_; ++r) {
@@ -114,9 +120,9 @@ class Estimation {
       for (Index c = 0; c < q_; ++c) shift_(r, i) += beta[1 + c] * rows_.covariates(r, c);
       if (missing(r, i)) continue;
       residual_(r, i) = rows_.values(r, i) - shift_(r, i);
-      squares += residual_(r, i) * residual_(r, i);
+      squares += weight(r) * residual_(r, i) * residual_(r, i);
     }
-    parameter(i, 1 + q_) = squares / static_cast<double>(m);
+    parameter(i, 1 + q_) = squares / total;
     return squares > 0;
   }
 
@@ -161,7 +167,7 @@ class Estimation {
       shift_(r, i) = 0;
       for (Index c = 0; c < q_; ++c) shift_(r, i) += parameter(i, m + c) * rows_.covariates(r, c);
       if (!missing(r, i))
-        sum += std::log(std::max(normal_between(below(r, i), above(r, i)), kLeastProbability));
+        sum += weight(r) * std::log(std::max(normal_between(below(r, i), above(r, i)), kLeastProbability));
     }
     return sum;
   }
@@ -170,9 +176,10 @@ class Estimation {
     const int k = category(r, i);
     const Index m = rows_.categories[i] - 1;
     const double z1 = above(r, i), z2 = below(r, i), pi = std::max(normal_between(z2, z1), kLeastProbability);
-    const double u = normal_density(z1) / pi, l = normal_density(z2) / pi;
+    const double w = weight(r), u1 = normal_density(z1) / pi, l1 = normal_density(z2) / pi;
     // with respect to z1 and z2
-    const double uu = times_density(z1) / pi + u * u, ll = l * l - times_density(z2) / pi, ul = -u * l;
+    const double uu = w * (times_density(z1) / pi + u1 * u1), ll = w * (l1 * l1 - times_density(z2) / pi),
+                 ul = -w * u1 * l1, u = w * u1, l = w * l1;
     const auto at = [&](Index a) { return a < m ? a : -1; };
     const Index up = at(k), low = k - 1;
     if (up >= 0) {
@@ -288,7 +295,7 @@ class Estimation {
     if (tabulated(pair)) {
       counts = Matrix::Zero(rows, cols);
       for (Index r = 0; r < n_; ++r) {
-        if (!missing(r, i) && !missing(r, j)) counts(category(r, i), category(r, j)) += 1;
+        if (!missing(r, i) && !missing(r, j)) counts(category(r, i), category(r, j)) += weight(r);
       }
     }
     // the score and the sum of its squares
@@ -308,8 +315,8 @@ class Estimation {
       for (Index r = 0; r < n_; ++r) {
         if (missing(r, i) || missing(r, j)) continue;
         const double s = pair_slope(r, pair, covariance, false).covariance;
-        sum += s;
-        squares += s * s;
+        sum += weight(r) * s;
+        squares += weight(r) * s * s;
       }
       return std::make_pair(sum, squares);
     };
@@ -383,16 +390,21 @@ class Estimation {
       // products of the scores of a variable with each other
       for (Index i = 0; i < p_; ++i) {
         const Index at = out_.first[i], width = out_.first[i + 1] - at;
+        const auto own = scores.middleCols(at, width);
         out_.bread.block(at, at, width, width) +=
-            cross(scores.middleCols(at, width), scores.middleCols(at, width));
+            rows_.weight.size() ? weighted_cross(own, rows_.weight.segment(start, height), own)
+                                : cross(own, own);
       }
+      if (rows_.weight.size()) scores = scale_rows(rows_.weight.segment(start, height), scores);
       if (rows_.cluster.empty()) {
         add_cross(out_.meat, 1, scores, scores);
       } else {
         for (Index r = 0; r < height; ++r) sums.row(rows_.cluster[start + r]) += scores.row(r);
       }
     }
-    if (!rows_.cluster.empty()) out_.meat = cross(sums, sums);
+    if (rows_.cluster.empty()) return;
+    out_.meat = cross(sums, sums);
+    out_.scores = std::move(sums);
   }
 
   void score_variable(Index r, Index i, Matrix& scores, Index at) {
@@ -407,8 +419,9 @@ class Estimation {
     const PairSlope s = fitted(r, k);
     const Index own = out_.first[p_] + k;
     scores(at, own) = s.covariance;
-    const auto multiply = [&](Index l, double value) { out_.bread(own, l) += s.covariance * value; };
-    out_.bread(own, own) += s.covariance * s.covariance;
+    const double w = weight(r);
+    const auto multiply = [&](Index l, double value) { out_.bread(own, l) += w * s.covariance * value; };
+    out_.bread(own, own) += w * s.covariance * s.covariance;
     each(r, i, s.one, multiply);
     each(r, j, s.other, multiply);
   }

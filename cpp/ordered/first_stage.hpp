@@ -16,6 +16,7 @@ struct OrderedRows {
   Matrix covariates;            // N x q
   std::vector<int> categories;  // of each variable; 0 if it is continuous
   std::vector<int> cluster;     // of each row, from 0; empty for independent rows
+  Vector weight;                // how often each row counts; empty: once
 };
 
 // Parameters: of each variable its thresholds (or its mean), slopes and, if it is continuous, its residual
@@ -26,6 +27,7 @@ struct FirstStage {
   Vector estimates;
   Matrix bread;                  // products of scores, whose inverse turns them into estimates; not symmetric
   Matrix meat;                   // of the scores of independent units
+  Matrix scores;                 // of these units, each as often as it counts; empty for independent rows
   std::vector<Index> at_bound;   // pairs whose correlation is at its bound
   std::vector<Index> unsettled;  // variables whose regression has no maximum
   std::vector<Index> unknown;    // pairs that the data say nothing about

@@ -25,15 +25,23 @@ constexpr int kPolish = 8;
 constexpr double kNear = 1e-3;   // while nodes are coarse
 constexpr double kCloser = 0.5;  // least share of 1 - r^2 that a step may leave
 constexpr int kMostSteps = 200;
+constexpr double kDifference = 1e-4;  // in standard deviations, of parameters for differences of scores
 
 // Log-likelihoods of all clusters and their derivatives, a row for each cluster. products: what stands for
-// the information; the products of the rows if it is empty.
+// the information; the products of the rows if it is empty. `weight`: how often each cluster counts in sums.
 struct Scores {
+  explicit Scores(const Vector* weight = nullptr) : weight(weight) {}
   double value = 0;
   Matrix rows, products;
+  const Vector* weight;
 
-  Vector sum() const { return rows.colwise().sum().transpose(); }
-  Matrix information() const { return products.size() ? products : cross(rows, rows); }
+  Vector sum() const {
+    return weight ? apply_transposed(rows, *weight) : Vector(rows.colwise().sum().transpose());
+  }
+  Matrix information() const {
+    if (products.size()) return products;
+    return weight ? weighted_cross(rows, *weight, rows) : cross(rows, rows);
+  }
 };
 
 // Ascends by the information (Fisher scoring, or Berndt, Hall, Hall & Hausman, 1974), within what `inside`
@@ -122,17 +130,19 @@ class TwoLevels {
   }
 
   FirstStage run() {
+    const Index m = out_.estimates.size();
+    out_.bread.setZero(m, m);
     std::vector<char> settled(p_, 1);
     in_threads(p_, 0, [&](std::ptrdiff_t i) { settled[i] = estimate(variables_[i]); });
     for (Index i = 0; i < p_; ++i) {
       if (!settled[i]) out_.unsettled.push_back(i);
     }
-    const Index m = out_.estimates.size();
-    out_.bread.setZero(m, m);
     if (!out_.unsettled.empty()) return std::move(out_);
     for (const Variable& v : variables_) {
+      if (rows_.weight.size()) continue;  // made of differences
+      const auto own = scores_.middleCols(v.at, v.width);
       out_.bread.block(v.at, v.at, v.width, v.width) =
-          cross(scores_.middleCols(v.at, v.width), scores_.middleCols(v.at, v.width));
+          weighted() ? weighted_cross(own, *weighted(), own) : cross(own, own);
     }
     const Index count = static_cast<Index>(pairs_.size());
     std::vector<char> state(count, kFound);
@@ -143,7 +153,9 @@ class TwoLevels {
       if (state[k] == kAtBound) out_.at_bound.push_back(k);
       if (state[k] == kUnknown) out_.unknown.push_back(k);
     }
+    if (weighted()) scores_ = scale_rows(*weighted(), scores_);
     out_.meat = cross(scores_, scores_);
+    out_.scores = std::move(scores_);
     return std::move(out_);
   }
 
@@ -179,7 +191,9 @@ class TwoLevels {
     const std::size_t p = static_cast<std::size_t>(p_);
     if (rows_.categories.size() != p || starts_.size() != p ||
         static_cast<Index>(rows_.both.size()) != units_ || static_cast<Index>(rows_.cluster.size()) != n_ ||
-        rows_.covariates.rows() != n_ || rows_.cluster_covariates.rows() != nclusters_ || !n_ || !nclusters_)
+        rows_.covariates.rows() != n_ || rows_.cluster_covariates.rows() != nclusters_ || !n_ ||
+        !nclusters_ || (rows_.weight.size() && rows_.weight.size() != n_) ||
+        (rows_.cluster_weight.size() && rows_.cluster_weight.size() != nclusters_))
       throw std::invalid_argument("rows, covariates, categories and clusters do not go together");
     for (const int c : rows_.cluster) {
       if (c < 0 || c >= nclusters_) throw std::invalid_argument("there is no such cluster");
@@ -220,7 +234,12 @@ class TwoLevels {
     first_cluster_.resize(nclusters_ + 1);
     std::iota(first_cluster_.begin(), first_cluster_.end(), Index{0});
     covariates_ = select_rows(x, order_);
+    if (rows_.weight.size()) weight_ = select(rows_.weight, order_);
   }
+
+  const Vector* weighted() const { return rows_.cluster_weight.size() ? &rows_.cluster_weight : nullptr; }
+  double weight(Index cluster) const { return weighted() ? rows_.cluster_weight[cluster] : 1; }
+  double weight(const Variable& v, Index row) const { return v.unit && weight_.size() ? weight_[row] : 1; }
 
   Variable variable(Index i, Index at) const {
     Variable v{};
@@ -311,10 +330,14 @@ class TwoLevels {
       if (v.effect()) theta[v.above] = 0.2;
       const std::vector<std::vector<Cell>> cells = cells_of(v);
       std::vector<double> modes(nclusters_, std::numeric_limits<double>::quiet_NaN());
-      found = ascend(theta, last, [&](const Vector& at) { return categories(v, cells, modes, at); }, inside);
+      const auto evaluate = [&](const Vector& at) { return categories(v, cells, modes, at); };
+      found = ascend(theta, last, evaluate, inside);
+      if (rows_.weight.size() && found) curve(v, theta, evaluate);
     } else {
       if (!start(v, theta)) return false;
-      found = ascend(theta, last, [&](const Vector& at) { return values(v, at); }, inside);
+      const auto evaluate = [&](const Vector& at) { return values(v, at); };
+      found = ascend(theta, last, evaluate, inside);
+      if (rows_.weight.size() && found) curve(v, theta, evaluate);
     }
     out_.estimates.segment(v.at, v.width) = theta;
     set_shift(v, theta, v.shift);
@@ -322,6 +345,29 @@ class TwoLevels {
     // covariates that separate the categories have their maximum at infinity
     if (v.ordered && v.shift.maxCoeff() - v.shift.minCoeff() > kFarthest) return false;
     return found && (!v.effect() || theta[v.above] > 2 * lowest(v, theta));
+  }
+
+  // The information about a variable's parameters by differences of its scores.
+  template <class Evaluate>
+  void curve(const Variable& v, const Vector& theta, const Evaluate& evaluate) {
+    const double unit = v.ordered ? 1 : std::sqrt(theta[v.residual]);
+    const auto size = [](const auto& x) { return std::max(std::sqrt(x.squaredNorm() / x.size()), 1e-300); };
+    Vector steps = Vector::Constant(v.width, kDifference * unit);
+    for (Index c = 0; v.unit && c < covariates_.cols(); ++c)
+      steps[v.unit_slopes + c] /= size(covariates_.col(c));
+    for (Index c = 0; v.between && c < rows_.cluster_covariates.cols(); ++c)
+      steps[v.cluster_slopes + c] /= size(rows_.cluster_covariates.col(c));
+    if (!v.ordered) steps[v.residual] *= unit;
+    if (v.effect()) steps[v.above] = std::min(kDifference * unit * unit, 0.5 * theta[v.above]);
+    Matrix out(v.width, v.width);
+    for (Index k = 0; k < v.width; ++k) {
+      const double h = steps[k];
+      Vector up = theta, down = theta;
+      up[k] += h;
+      down[k] -= h;
+      out.col(k) = (evaluate(down).sum() - evaluate(up).sum()) / (2 * h);
+    }
+    out_.bread.block(v.at, v.at, v.width, v.width) = 0.5 * (out + out.transpose());
   }
 
   static bool start(const Variable& v, Vector& theta) {
@@ -349,7 +395,7 @@ class TwoLevels {
         const Index begin = r, own = kind(v, r);
         counts.assign(v.categories, 0);
         for (; r < end && kind(v, r) == own; ++r) {
-          if (known(v, r)) ++counts[category(v, r)];
+          if (known(v, r)) counts[category(v, r)] += weight(v, r);
         }
         for (Index s = begin; s < r; ++s) {
           if (!known(v, s) || !(counts[category(v, s)] > 0)) continue;
@@ -367,7 +413,7 @@ class TwoLevels {
     const double variance = v.effect() ? theta[v.above] : 0;
     Vector shift;
     set_shift(v, theta, shift);
-    Scores out;
+    Scores out(weighted());
     out.rows.setZero(nclusters_, v.width);
     if (!v.effect()) out.products.setZero(v.width, v.width);
     Line line(single_);
@@ -377,7 +423,7 @@ class TwoLevels {
       units.clear();
       for (const Cell& cell : cells[j]) units.push_back({cell.category, cell.count, shift[cell.row]});
       line.integrate(own, units, nullptr, 0, variance, 1, modes[j]);
-      out.value += line.value;
+      out.value += weight(j) * line.value;
       for (std::size_t k = 0; k < units.size(); ++k) {
         const Cell& cell = cells[j][k];
         if (v.effect()) {
@@ -388,7 +434,7 @@ class TwoLevels {
         Vector one = Vector::Zero(v.width);
         add(v, cell.row, j, line.cells[k], one);
         out.rows.row(j) += one.transpose();
-        add_outer(out.products, 1 / cell.count, one, one);
+        add_outer(out.products, weight(j) / cell.count, one, one);
       }
       if (v.effect()) {
         out.rows(j, v.above) = line.d_variance;
@@ -408,12 +454,13 @@ class TwoLevels {
     Sums out;
     for (Index r = first(v)[j]; r < first(v)[j + 1]; ++r) {
       if (!known(v, r)) continue;
-      ++out.n;
-      out.mean += v.values[r] - shift[r];
+      const double w = weight(v, r);
+      out.n += w;
+      out.mean += w * (v.values[r] - shift[r]);
     }
     if (out.n > 0) out.mean /= out.n;
     for (Index r = first(v)[j]; r < first(v)[j + 1]; ++r) {
-      if (known(v, r)) out.squares += std::pow(v.values[r] - shift[r] - out.mean, 2);
+      if (known(v, r)) out.squares += weight(v, r) * std::pow(v.values[r] - shift[r] - out.mean, 2);
     }
     return out;
   }
@@ -443,14 +490,15 @@ class TwoLevels {
     const double residual = theta[v.residual], variance = v.effect() ? theta[v.above] : 0;
     Vector shift;
     set_shift(v, theta, shift);
-    Scores out;
+    Scores out(weighted());
     out.rows.setZero(nclusters_, v.width);
     out.products.setZero(v.width, v.width);
     for (Index j = 0; j < nclusters_; ++j) {
       const Sums s = sums(v, shift, j);
       if (!(s.n > 0)) continue;
       const Normal normal(s, 0, variance, residual);
-      out.value += normal.value;
+      const double times = weight(j);
+      out.value += times * normal.value;
       out.rows(j, v.residual) = normal.d_residual;
       if (v.effect()) out.rows(j, v.above) = normal.d_variance;
       // expected information
@@ -460,17 +508,18 @@ class TwoLevels {
         Vector one = Vector::Zero(v.width);
         one[0] = 1;
         add_slopes(v, r, j, 1, one);
-        out.rows.row(j) += normal.shift(s, v.values[r] - shift[r], residual) * one.transpose();
-        add_outer(out.products, 1 / residual, one, one);
-        total += one;
+        const double own = weight(v, r);
+        out.rows.row(j) += own * normal.shift(s, v.values[r] - shift[r], residual) * one.transpose();
+        add_outer(out.products, times * own / residual, one, one);
+        total += own * one;
       }
-      add_outer(out.products, -variance / (residual * normal.whole), total, total);
-      const double w = normal.whole;
-      out.products(v.residual, v.residual) += 0.5 * ((s.n - 1) / (residual * residual) + 1 / (w * w));
+      add_outer(out.products, -times * variance / (residual * normal.whole), total, total);
+      const double w = normal.whole, half = 0.5 * times;
+      out.products(v.residual, v.residual) += half * ((s.n - 1) / (residual * residual) + 1 / (w * w));
       if (v.effect()) {
-        out.products(v.above, v.above) += 0.5 * s.n * s.n / (w * w);
-        out.products(v.above, v.residual) += 0.5 * s.n / (w * w);
-        out.products(v.residual, v.above) += 0.5 * s.n / (w * w);
+        out.products(v.above, v.above) += half * s.n * s.n / (w * w);
+        out.products(v.above, v.residual) += half * s.n / (w * w);
+        out.products(v.residual, v.above) += half * s.n / (w * w);
       }
     }
     return out;
@@ -485,12 +534,14 @@ class TwoLevels {
     if (pair.between >= 0) limit[pair.between] = std::sqrt(between_variance(i) * between_variance(j));
     Vector theta = Vector::Zero(pair.count);
     Scores last;
+    Matrix again;  // the pair's rows of the bread, by differences
     bool known = false;
     if (i.unit != j.unit) {
       const Variable &unit = i.unit ? i : j, &above = i.unit ? j : i;
       std::vector<double> modes(nclusters_, std::numeric_limits<double>::quiet_NaN());
       known = refine(
-          pair, theta, last, limit, [&](const Question& q) { return across(q, unit, above, modes); }, [] {});
+          pair, theta, last, again, limit, [&](const Question& q) { return across(q, unit, above, modes); },
+          [] {});
     } else if (i.ordered && j.ordered) {
       std::vector<Placed> placed(nclusters_), moved(nclusters_);
       for (Index c = 0; c < nclusters_; ++c)
@@ -498,23 +549,25 @@ class TwoLevels {
                      {spread_(c, i.number), 0, spread_(c, j.number)}};
       const Table table = table_of(i, j);
       known = refine(
-          pair, theta, last, limit,
+          pair, theta, last, again, limit,
           [&](const Question& q) { return two_ordered(q, i, j, table, placed, moved); },
           [&] { placed = moved; });
     } else if (i.ordered || j.ordered) {
       const Variable &a = i.ordered ? j : i, &c = i.ordered ? i : j;
       std::vector<double> modes(nclusters_, std::numeric_limits<double>::quiet_NaN());
-      known =
-          refine(pair, theta, last, limit, [&](const Question& q) { return mixed(q, a, c, modes); }, [] {});
+      known = refine(
+          pair, theta, last, again, limit, [&](const Question& q) { return mixed(q, a, c, modes); }, [] {});
     } else {
-      known =
-          refine(pair, theta, last, limit, [&](const Question& q) { return two_continuous(q, i, j); }, [] {});
+      known = refine(
+          pair, theta, last, again, limit, [&](const Question& q) { return two_continuous(q, i, j); }, [] {});
     }
     if (!known) return kUnknown;
     const Index m = pair.count;
     out_.estimates.segment(pair.at, m) = theta;
     scores_.middleCols(pair.at, m) = last.rows.leftCols(m);
-    const Matrix products = cross(last.rows.leftCols(m), last.rows);
+    const Matrix products = rows_.weight.size() ? again
+                            : weighted() ? weighted_cross(last.rows.leftCols(m), *weighted(), last.rows)
+                                         : cross(last.rows.leftCols(m), last.rows);
     out_.bread.block(pair.at, pair.at, m, m) = products.leftCols(m);
     out_.bread.block(pair.at, i.at, m, i.width) = products.middleCols(m, i.width);
     out_.bread.block(pair.at, j.at, m, j.width) = products.middleCols(m + i.width, j.width);
@@ -526,8 +579,8 @@ class TwoLevels {
   // closer to 1 than nodes are fit for: where the distribution is far narrower than they are apart, a node
   // that happens to lie on it makes a maximum of its own. False if nothing is known about a parameter.
   template <class Evaluate, class Accept>
-  bool refine(const Pair& pair, Vector& theta, Scores& now, const Vector& limit, const Evaluate& evaluate,
-              const Accept& accept) const {
+  bool refine(const Pair& pair, Vector& theta, Scores& now, Matrix& curvature, const Vector& limit,
+              const Evaluate& evaluate, const Accept& accept) const {
     const auto near = [&](const Vector& from, const Vector& to) {
       for (Index k = 0; k < to.size(); ++k) {
         const double before = from[k] / limit[k], after = to[k] / limit[k];
@@ -538,9 +591,28 @@ class TwoLevels {
     };
     bool fine = false;
     const auto at = [&](const Vector& here) { return evaluate(Question{pair, here, fine, false}); };
-    const auto end = [&] { now = evaluate(Question{pair, theta, true, true}); };
     const Index m = pair.count;
-    const auto own = [&](const Scores& s) { return Scores{s.value, s.rows.leftCols(m), Matrix()}; };
+    const auto end = [&] {
+      now = evaluate(Question{pair, theta, true, true});
+      if (!rows_.weight.size()) return;
+      curvature.resize(m, now.rows.cols());
+      for (Index k = 0; k < m; ++k) {
+        const double room = 1 - std::abs(theta[k]) / limit[k],
+                     h = std::min(kDifference, 0.5 * room) * limit[k];
+        Vector up = theta, down = theta;
+        up[k] += h;
+        down[k] -= h;
+        const Vector above = evaluate(Question{pair, up, true, true}).sum();
+        const Vector below = evaluate(Question{pair, down, true, true}).sum();
+        curvature.row(k) = ((below - above) / (2 * h)).transpose();
+      }
+    };
+    const auto own = [&](const Scores& s) {
+      Scores part(s.weight);
+      part.value = s.value;
+      part.rows = s.rows.leftCols(m);
+      return part;
+    };
     now = at(theta);
     accept();
     Matrix information = own(now).information();
@@ -597,7 +669,7 @@ class TwoLevels {
   }
 
   Scores empty(const Question& q) const {
-    Scores out;
+    Scores out(weighted());
     const Index width = variables_[q.pair.i].width + variables_[q.pair.j].width;
     out.rows.setZero(nclusters_, q.pair.count + (q.all ? width : 0));
     return out;
@@ -623,7 +695,7 @@ class TwoLevels {
         const auto place = [&](Index s) -> double& {
           return counts(known(a, s) ? category(a, s) : rows, known(c, s) ? category(c, s) : cols);
         };
-        for (; r < end && kind(a, r) == own; ++r) ++place(r);
+        for (; r < end && kind(a, r) == own; ++r) place(r) += weight(a, r);
         const std::size_t before = out.cells.size();
         for (Index s = begin; s < r; ++s) {
           if (!known(a, s) && !known(c, s)) continue;
@@ -663,7 +735,7 @@ class TwoLevels {
         kind.shift_other = c.shift[cells[kind.begin].row];
       }
       plane.integrate(model, cells, kinds, placed[j], q.all);
-      out.value += plane.value;
+      out.value += weight(j) * plane.value;
       moved[j] = plane.moved;
       out.rows(j, 0) = plane.d_correlation;
       if (q.pair.within >= 0 && q.pair.between >= 0) out.rows(j, q.pair.between) = plane.d_covariance;
@@ -700,7 +772,7 @@ class TwoLevels {
       rows.clear();
       for (Index r = first(a)[j]; r < first(a)[j + 1]; ++r) {
         if (!known(a, r) || !known(c, r)) continue;
-        units.push_back({category(c, r), 1, c.shift[r] + slope * (a.values[r] - a.shift[r])});
+        units.push_back({category(c, r), weight(c, r), c.shift[r] + slope * (a.values[r] - a.shift[r])});
         rows.push_back(r);
       }
       const double whole = normal.whole, share = s.n / whole;
@@ -708,7 +780,7 @@ class TwoLevels {
       double d_slope = 0, d_rest = 0;
       line.value = line.d_mean = line.d_variance = 0;
       if (!units.empty()) line.integrate(own, units, nullptr, mean, variance, sd, modes[j]);
-      out.value += line.value + normal.value;
+      out.value += weight(j) * (line.value + normal.value);
       for (std::size_t k = 0; k < units.size(); ++k) {
         d_slope += (a.values[rows[k]] - a.shift[rows[k]]) * line.cells[k].shift;
         d_rest += line.cells[k].variance;
@@ -727,7 +799,8 @@ class TwoLevels {
       std::size_t k = 0;
       for (Index r = first(a)[j]; r < first(a)[j + 1]; ++r) {
         if (!known(a, r)) continue;
-        double shift = normal.shift(s, a.values[r] - a.shift[r], vw) - line.d_mean * cg / whole;
+        double shift =
+            weight(a, r) * (normal.shift(s, a.values[r] - a.shift[r], vw) - line.d_mean * cg / whole);
         if (k < rows.size() && rows[k] == r) {
           shift -= slope * line.cells[k].shift;
           add(c, r, j, line.cells[k], other);
@@ -772,14 +845,15 @@ class TwoLevels {
         double ea = 0, ec = 0;
         const Two* p = unit(r, ea, ec);
         if (!p) continue;
-        const double ua = p->a * ea + p->x * ec, uc = p->x * ea + p->c * ec;
-        sum = {sum.a + p->a, sum.x + p->x, sum.c + p->c};
-        qa += ua;
-        qc += uc;
-        value -= 0.5 * (ea * ua + ec * uc +
-                        (p == &both      ? std::log(within.det())
-                         : p == &alone_a ? std::log(within.a)
-                                         : std::log(within.c)));
+        const double ua = p->a * ea + p->x * ec, uc = p->x * ea + p->c * ec, w = weight(a, r);
+        sum = {sum.a + w * p->a, sum.x + w * p->x, sum.c + w * p->c};
+        qa += w * ua;
+        qc += w * uc;
+        value -= 0.5 * w *
+                 (ea * ua + ec * uc +
+                  (p == &both      ? std::log(within.det())
+                   : p == &alone_a ? std::log(within.a)
+                                   : std::log(within.c)));
       }
       // V = (I + B P)^-1 B, the effects' covariance matrix given the data
       const double t11 = 1 + between.a * sum.a + between.x * sum.x;
@@ -793,7 +867,7 @@ class TwoLevels {
       const Two v{(t22 * between.a - t12 * between.x) / det, (t22 * between.x - t12 * between.c) / det,
                   (t11 * between.c - t21 * between.x) / det};
       const double ma = v.a * qa + v.x * qc, mc = v.x * qa + v.c * qc;
-      out.value += value - 0.5 * std::log(det) + 0.5 * (qa * ma + qc * mc);
+      out.value += weight(j) * (value - 0.5 * std::log(det) + 0.5 * (qa * ma + qc * mc));
       // derivatives for the effects' covariance matrix: ((q - P m)(q - P m)' - P + P V P) / 2
       const double wa = qa - sum.a * ma - sum.x * mc, wc = qc - sum.x * ma - sum.c * mc;
       const double pa1 = sum.a * v.a + sum.x * v.x, pa2 = sum.a * v.x + sum.x * v.c;
@@ -809,15 +883,16 @@ class TwoLevels {
         const double uc = p->x * (ea - ma) + p->c * (ec - (p->c > 0 ? mc : 0));
         const double k11 = p->a * v.a + p->x * v.x, k12 = p->a * v.x + p->x * v.c;
         const double k21 = p->x * v.a + p->c * v.x, k22 = p->x * v.x + p->c * v.c;
-        da += 0.5 * (ua * ua + k11 * p->a + k12 * p->x - p->a);
-        dx += ua * uc + k11 * p->x + k12 * p->c - p->x;
-        dc += 0.5 * (uc * uc + k21 * p->x + k22 * p->c - p->c);
+        const double w = weight(a, r);
+        da += 0.5 * w * (ua * ua + k11 * p->a + k12 * p->x - p->a);
+        dx += w * (ua * uc + k11 * p->x + k12 * p->c - p->x);
+        dc += 0.5 * w * (uc * uc + k21 * p->x + k22 * p->c - p->c);
         if (!q.all) continue;
         auto one = columns(q, a, out.rows, j), other = columns(q, c, out.rows, j);
-        one[0] += ua;
-        other[0] += uc;
-        add_slopes(a, r, j, ua, one);
-        add_slopes(c, r, j, uc, other);
+        one[0] += w * ua;
+        other[0] += w * uc;
+        add_slopes(a, r, j, w * ua, one);
+        add_slopes(c, r, j, w * uc, other);
       }
       out.rows(j, 0) = dx;
       if (!q.all) continue;
@@ -846,7 +921,7 @@ class TwoLevels {
       rows.clear();
       for (Index r = first_unit_[j]; r < first_unit_[j + 1]; ++r) {
         if (!known(unit, r)) continue;
-        if (unit.ordered) cells.push_back({category(unit, r), 1, unit.shift[r]});
+        if (unit.ordered) cells.push_back({category(unit, r), weight(unit, r), unit.shift[r]});
         rows.push_back(r);
       }
       if (rows.empty()) continue;
@@ -858,7 +933,8 @@ class TwoLevels {
           if (unit.ordered)
             slope = line.cells[k];
           else
-            slope.shift = normal.shift(s, unit.values[rows[k]] - unit.shift[rows[k]], vw);
+            slope.shift =
+                weight(unit, rows[k]) * normal.shift(s, unit.values[rows[k]] - unit.shift[rows[k]], vw);
           add(unit, rows[k], j, slope, to);
         }
         if (!unit.ordered) to[unit.residual] += normal.d_residual;
@@ -870,7 +946,7 @@ class TwoLevels {
         const Normal normal(s, mean, variance, vw);
         const double dm = unit.ordered ? line.d_mean : normal.d_mean;
         const double du = unit.ordered ? line.d_variance : normal.d_variance;
-        out.value += unit.ordered ? line.value : normal.value;
+        out.value += weight(j) * (unit.ordered ? line.value : normal.value);
         out.rows(j, 0) = dm * error / vz - 2 * du * slope;
         if (!q.all) continue;
         auto one = columns(q, unit, out.rows, j), other = columns(q, above, out.rows, j);
@@ -887,7 +963,7 @@ class TwoLevels {
         const double slope = cov / vb, rest = std::max(1 - cov * slope, 1e-12);
         const LineFactor factor{&others, k, above.shift[j], slope, std::sqrt(rest)};
         line.integrate(own, cells, &factor, 0, vb, 1, modes[j]);
-        out.value += line.value;
+        out.value += weight(j) * line.value;
         out.rows(j, 0) = line.factor_slope / vb - 2 * slope * line.factor.variance;
         if (!q.all) continue;
         auto one = columns(q, unit, out.rows, j), other = columns(q, above, out.rows, j);
@@ -902,13 +978,13 @@ class TwoLevels {
       const double rest = std::max(1 - cov * cov * share, 1e-12);
       const Kernel kernel = category_kernel(others, k, above.shift[j] + mean, std::sqrt(rest));
       const double g = kernel.shift();
-      out.value += kernel.log + normal.value;
+      out.value += weight(j) * (kernel.log + normal.value);
       out.rows(j, 0) = g * share * s.mean - 2 * kernel.variance * cov * share;
       if (!q.all) continue;
       auto one = columns(q, unit, out.rows, j), other = columns(q, above, out.rows, j);
       units(one, normal);
       for (const Index r : rows) {
-        const double shift = -g * cov / normal.whole;
+        const double shift = -weight(unit, r) * g * cov / normal.whole;
         one[0] += shift;
         add_slopes(unit, r, j, shift, one);
       }
@@ -926,6 +1002,7 @@ class TwoLevels {
   Rule single_, coarse_, fine_;
   std::vector<Index> order_, kind_, first_unit_, first_cluster_;
   Matrix covariates_;  // of the rows in order
+  Vector weight_;      // alike; empty: all count once
   std::vector<Variable> variables_;
   std::vector<Pair> pairs_;
   Matrix scores_;         // of clusters, for all parameters

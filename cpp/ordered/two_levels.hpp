@@ -19,6 +19,8 @@ struct OrderedClusterRows {
   Matrix cluster_covariates;    // J x s: of variables that have a part at the level of clusters
   std::vector<int> categories;  // of the p + r variables; 0 if continuous
   std::vector<int> both;        // whether each of the p has a part at the level of clusters
+  Vector weight;                // how often each row counts in its cluster; empty: once
+  Vector cluster_weight;        // and each cluster
 };
 
 // Parameters: of each variable its thresholds (or its mean); slopes on the covariates of units, if it is one
@@ -28,6 +30,11 @@ struct OrderedClusterRows {
 // correlations where both residual variances are 1.
 // `unsettled`: variables whose likelihood has no maximum, or one without a between variance. `unknown`: pairs
 // that no unit or cluster says anything about. Pairs are counted as they come, without parameters or with.
+//
+// With weights the log-likelihood of a cluster is the log of the integral of the product of f(y_i | b)^w_i,
+// times the weight of the cluster (Pfeffermann et al., 1998; Rabe-Hesketh & Skrondal, 2006). Where units have
+// weights, products of scores no longer stand for the information: the bread is made of differences of the
+// scores.
 FirstStage two_level_first_stage(const OrderedClusterRows& rows, const std::vector<Vector>& starts);
 
 }  // namespace msem

@@ -75,6 +75,7 @@ class FirstStageParts(TypedDict):
     estimates: _Floats
     bread: _Floats
     meat: _Floats
+    scores: _Floats
     at_bound: list[int]
     unsettled: list[int]
     unknown: list[int]
@@ -85,6 +86,7 @@ def first_stage(
     categories: Sequence[int],
     cluster: Sequence[int],
     starts: Sequence[_Floats],
+    weight: _Floats = ...,
 ) -> FirstStageParts: ...
 def two_level_first_stage(
     values: _Floats,
@@ -95,6 +97,8 @@ def two_level_first_stage(
     categories: Sequence[int],
     both: Sequence[int],
     starts: Sequence[_Floats],
+    weight: _Floats = ...,
+    cluster_weight: _Floats = ...,
 ) -> FirstStageParts: ...
 
 class PosteriorModes(TypedDict):
@@ -797,6 +801,8 @@ class OrderedData:
         logistic: bool,
         nodes: int,
         spacing: float,
+        weight: _Floats = ...,
+        cluster_weight: _Floats = ...,
     ) -> None: ...
 
 class OrderedPosterior(TypedDict):

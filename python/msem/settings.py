@@ -479,16 +479,17 @@ class Settings:
 
     def _require_design_based(self, se: StandardErrors, *, scaled: bool) -> None:
         """Refuse inference that takes a sample with weights or strata for a simple one."""
-        if self.method not in ("ML", "MLR"):
+        if self.method not in ("ML", "MLR") and not (self.weighting is not None and self.ordered):
             raise UnsupportedError(
-                f'weights, primary sampling units and strata need estimator="ML" or "MLR", not "{self.method}"'
+                'weights, primary sampling units and strata of continuous variables need estimator="ML" or "MLR", not '
+                f'"{self.method}"'
             )
         if se in ("standard", "bootstrap"):
             raise UnsupportedError(
                 f'se="{se}" takes the sample for a simple one and does not hold with weights, primary sampling units '
                 "or strata: leave it out"
             )
-        if not scaled and se != "none":
+        if not scaled and se != "none" and not self.ordered:  # whose tests rest on acov(s), if there are any
             raise UnsupportedError(
                 'test="standard" takes the sample for a simple one and does not hold with weights, primary sampling '
                 "units or strata: leave it out for the scaled test"
@@ -522,8 +523,10 @@ class Settings:
                 'estimator="GLS" is for continuous variables: models with ordered ones are fitted by "WLSMV" (the '
                 'default), "ULSMV", "DWLS", "WLS" and the like, or at two levels by maximum likelihood, "ML" and "MLR"'
             )
-        if self.surveyed:
-            raise UnsupportedError("weights, primary sampling units and strata are for continuous variables")
+        if self.replicate_weights:
+            raise UnsupportedError(
+                "replicate weights are not available with ordered variables in this version"
+            )
         if self.penalty is not None:
             raise UnsupportedError("penalty= is not available with ordered variables")
         if self.meanstructure is False:
@@ -588,6 +591,11 @@ class Settings:
     def weighting(self) -> Weighting | None:
         """What least squares weights by; None for maximum likelihood."""
         return LEAST_SQUARES[self.method][0] if self.method in LEAST_SQUARES else None
+
+    @property
+    def _open_errors(self) -> bool:
+        """Whether standard errors are left to a weighted sample of several levels: see `ResolvedSettings.se_open`."""
+        return self.se is None and not self.ordered and bool(self.weights or self.cluster_weights)
 
     def _adjusted_test(self, *, clustered: bool) -> AdjustedTest | None:
         """The test that an estimator by least squares stands for; None where the standard one holds."""
@@ -688,10 +696,7 @@ class Settings:
             "meanstructure": meanstructure,
             "bootstrap": (self.bootstrap or REPLICATES) if resampled else 0,
             "seed": require_seed(self.seed) if resampled else 0,
-            "se_open": se == "robust"
-            and self.se is None
-            and multilevel
-            and bool(self.weights or self.cluster_weights),  # of any level
+            "se_open": se == "robust" and multilevel and self._open_errors,
         }
         return ResolvedSettings(**values)
 

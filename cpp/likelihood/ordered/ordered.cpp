@@ -126,11 +126,13 @@ OrderedData single_cluster(const OrderedData& data, const Matrix&, Index cluster
   return out;
 }
 
-void arrange(OrderedData& data, const Matrix& rows, const std::vector<Index>& codes, const Matrix& clusters) {
+void arrange(OrderedData& data, const Matrix& rows, const std::vector<Index>& codes, const Matrix& clusters,
+             const Vector& weight, const Vector& cluster_weight) {
   const Index N = rows.rows(), J = clusters.rows(), p = data.p, q = data.q;
   if (rows.cols() != p || clusters.cols() != q || static_cast<Index>(codes.size()) != N ||
       static_cast<Index>(data.categories.size()) != p + q || static_cast<Index>(data.cuts.size()) != p + q ||
-      data.nboth > p || data.nodes < 1 || !(data.spacing > 0))
+      data.nboth > p || data.nodes < 1 || !(data.spacing > 0) || (weight.size() && weight.size() != N) ||
+      (cluster_weight.size() && cluster_weight.size() != J))
     throw std::invalid_argument("the ordered data do not fit together");
   for (Index v = 0; v < p + q; ++v) {
     const int k = data.categories[v];
@@ -176,21 +178,21 @@ void arrange(OrderedData& data, const Matrix& rows, const std::vector<Index>& co
         const auto [found, fresh] = known.try_emplace(key, place);
         data.unit_of_row[i] = found->second;
         if (!fresh) {
-          counts[found->second] += 1;
+          counts[found->second] += weight.size() ? weight[i] : 1;
           continue;
         }
       } else {
         data.unit_of_row[i] = place;
       }
       kept.push_back(i);
-      counts.push_back(1);
+      counts.push_back(weight.size() ? weight[i] : 1);
     }
     data.first.push_back(static_cast<Index>(kept.size()));
   }
   data.values = select_rows(rows, kept).transpose();
   data.counts = Eigen::Map<const Vector>(counts.data(), static_cast<Index>(counts.size()));
   data.cluster_values = clusters.transpose();
-  data.weight.setOnes(J);
+  data.weight = cluster_weight.size() ? cluster_weight : Vector(Vector::Ones(J));
 }
 
 Integration integration(const OrderedData& data) {
@@ -287,10 +289,12 @@ class OrderedDensity : public NodeDensity {
         log_density += data_.counts[i] * set_posterior(i, i - from, i - first);
     }
     if (c_) {
-      double counts = 0;
-      for (Index i = from; i < to; ++i) counts += data_.counts[i];
-      log_density -= 0.5 * (zeta_.leftCols(to - from).squaredNorm() +
-                            counts * (level_.chol_z.log_det() + static_cast<double>(c_) * kLog2Pi));
+      double counts = 0, squares = 0;
+      for (Index i = from; i < to; ++i) {
+        counts += data_.counts[i];
+        squares += data_.counts[i] * zeta_.col(i - from).squaredNorm();
+      }
+      log_density -= 0.5 * (squares + counts * (level_.chol_z.log_det() + static_cast<double>(c_) * kLog2Pi));
     }
     return -2 * log_density;
   }

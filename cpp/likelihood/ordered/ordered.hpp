@@ -47,8 +47,11 @@ struct OrderedData {
 };
 
 // Rows (N x p) of clusters codes[i], and values of clusters (J x q), arranged. `data` has all but these.
-// Throws std::invalid_argument where they do not fit together.
-void arrange(OrderedData& data, const Matrix& rows, const std::vector<Index>& codes, const Matrix& clusters);
+// weight, cluster_weight: how often each counts, a unit in the density of its cluster given what is
+// integrated over (Rabe-Hesketh & Skrondal, 2006); empty: once. Throws std::invalid_argument where they do
+// not fit together.
+void arrange(OrderedData& data, const Matrix& rows, const std::vector<Index>& codes, const Matrix& clusters,
+             const Vector& weight, const Vector& cluster_weight);
 
 void require_products(const Matrix& products, const OrderedData& data);
 OrderedData weighted(const OrderedData& data, const Matrix& products, const Vector& weights);

@@ -27,6 +27,7 @@ from msem.data.statistics import (
     Saturated,
     Statistics,
 )
+from msem.data.survey import Sampled
 from msem.distributions import normal_quantile
 from msem.errors import DataError, UnsupportedError
 from msem.model.levels import BETWEEN, WITHIN
@@ -205,6 +206,8 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
                 self.logistic,
                 self.nodes,
                 SPACING_OF_ROWS * NODES[1] / self.nodes,
+                np.empty(0),
+                _given(self.rows.overall_weights),
             )
             return _core.OrderedRows(data)
         below = (*levels[0], *self.exposed.get(WITHIN, ()))
@@ -230,6 +233,8 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
             self.logistic,
             self.nodes,
             SPACING * usual / self.nodes,
+            _given(self.rows.weights),
+            _given(None if self.rows.sampled is None else self.rows.sampled.weights),
         )
         return _core.OrderedLikelihood(data)
 
@@ -267,16 +272,20 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
 
     def posterior(self, moments: Sequence[tuple[Floats, Floats]]) -> _core.OrderedPosterior:
         """Posterior moments of what is integrated over; see `Integral.posterior`."""
-        return self.likelihood().posterior(moments)
+        # of the rows as they are: what is known of a unit does not depend on how many it stands for
+        plain = replace(self, rows=self.rows.unweighted) if self.rows.overall_weights is not None else self
+        return plain.likelihood().posterior(moments)
 
     def clusters(self, rows: Rows) -> IntegratedClusters:
         """The clusters."""
+        sampled = self.rows.sampled
         if not self.unit:
             if self.rows.cluster_count is None:
-                return IntegratedClusters(np.ones(self.rows.nobs))
+                return IntegratedClusters(np.ones(self.rows.nobs), sampled)
             codes = self.rows.cluster_of_row
-            return IntegratedClusters(np.bincount(codes).astype(np.float64), codes)
-        return IntegratedClusters(np.bincount(self.rows.cluster_of_row).astype(np.float64))
+            sizes = np.bincount(codes).astype(np.float64)
+            return IntegratedClusters(sizes, sampled, codes, self.rows.overall_weights)
+        return IntegratedClusters(np.bincount(self.rows.cluster_of_row).astype(np.float64), sampled)
 
     def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[Any, Clusters]:
         """Statistics and clusters of covariates, each at one level only."""
@@ -457,23 +466,31 @@ class IntegratedClusters(CountedClusters):
     Attributes
     ----------
     sizes : ndarray, shape (J,)
+    sampled : Sampled or None
     codes : ndarray of int, shape (N,), or None
         Clusters of the rows of a model of one level, whose likelihoods are those of rows.
+    weights : ndarray, shape (N,), or None
+        How often each of these rows counts.
     """
 
     sizes: Floats
+    sampled: Sampled | None = None
     codes: NDArray[np.int64] | None = None
+    weights: Floats | None = None
     products = None
-    sampled = None
     of_units = False
 
     def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Derivatives of the log-likelihoods of the clusters; see `Clusters.scores`."""
-        return self._summed(super().scores(core, theta, group))
+        if self.codes is None:
+            return super().scores(core, theta, group)
+        return self._summed(core.scores(theta, self.of(core.likelihoods[group]), group))
 
     def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Log-likelihoods of the clusters, shape (J,)."""
-        return self._summed(super().loglik(core, theta, group))
+        if self.codes is None:
+            return super().loglik(core, theta, group)
+        return self._summed(core.cluster_loglik(theta, self.of(core.likelihoods[group]), group))
 
     def score_products(
         self, core: _core.Objective, theta: ArrayLike, group: int, basis: Floats | None
@@ -487,11 +504,11 @@ class IntegratedClusters(CountedClusters):
         return scores.T @ scores
 
     def _summed(self, values: Floats) -> Floats:
-        """Those of clusters from those of rows."""
-        if self.codes is None:
-            return values
+        """Those of clusters from those of rows, each as often as it counts."""
+        assert self.codes is not None
         out = np.zeros((len(self.sizes), *values.shape[1:]))
-        np.add.at(out, self.codes, values)
+        times = Sampled(self.weights).weighted(values)
+        np.add.at(out, self.codes, times)
         return out
 
     def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
@@ -505,6 +522,10 @@ class IntegratedClusters(CountedClusters):
     def pool(self, order: NDArray[np.intp]) -> NoReturn:
         """Always `UnsupportedError`."""
         refuse("samples of clusters")
+
+
+def _given(weights: Floats | None) -> Floats:
+    return np.empty(0) if weights is None else weights
 
 
 def integrated_statistics(

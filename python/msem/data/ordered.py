@@ -9,7 +9,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NoReturn
 
 import narwhals as nw
@@ -24,6 +24,7 @@ from msem.data.complete import SampleStatistics
 from msem.data.first_stage import FirstStage, Statistic
 from msem.data.frames import ClusteredData
 from msem.data.statistics import Saturated
+from msem.data.survey import Sampled, independent_rows
 from msem.distributions import normal_quantile
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.variables import Variables
@@ -307,22 +308,10 @@ def ordered_statistics(
     for name, column in zip(names, values, strict=True):
         if name in categories:
             _check_counts(name, column[~np.isnan(column)], categories[name], place)
-    starts = [_starts(column[~np.isnan(column)], k) for column, k in zip(values, counts, strict=True)]
+    weights = [columns.weights if name in columns.unit else columns.cluster_weights for name in names]
+    starts = [_starts(column, k, own) for column, k, own in zip(values, counts, weights, strict=True)]
     two = len(covariates) > 1
-    if two:
-        both = [int(name in columns.both) for name in columns.unit]
-        found = _core.two_level_first_stage(
-            columns.units,
-            columns.x,
-            columns.codes,
-            columns.cluster_values,
-            columns.z,
-            counts,
-            both,
-            starts,
-        )
-    else:
-        found = _core.first_stage(columns.units, columns.x, counts, columns.codes, starts)
+    found = _estimated(columns, counts, starts, two=two)
     keys = first_stage_keys(statistics.variables, covariates, cuts)
     if found["unsettled"]:
         raise _unsettled(names[found["unsettled"][0]], keys, found["estimates"], columns, place)
@@ -336,14 +325,15 @@ def ordered_statistics(
     stage = FirstStage(
         keys,
         found["estimates"],
-        _covariance(found, 0 if two else len(set(columns.codes))),
+        _covariance(found, 0 if two else len(set(columns.codes)), columns.sampled),
         names,
         tuple(name for own in covariates for name in own),
         tuple(name for name in names if name in categories),
         tuple(pairs[k] for k in found["at_bound"]),
     )
     own = {f.name: getattr(statistics, f.name) for f in fields(SampleStatistics)}
-    given = covariate_moments((columns.x, columns.z), covariates)
+    of_level1 = rows.overall_weights
+    given = covariate_moments((columns.x, columns.z), covariates, (of_level1, columns.cluster_weights))
     joint = joint_moments(stage, statistics.variables, given, covariates, thresholds)
     return OrderedStatistics(**own, stage=stage, joint=joint, categories=categories)
 
@@ -364,6 +354,9 @@ class _Columns:
     x: Floats
     z: Floats
     codes: Sequence[int]
+    weights: Floats | None = None
+    cluster_weights: Floats | None = None
+    sampled: Sampled | None = None  # with the number of its PSU for each row of scores
 
 
 def _columns(
@@ -376,8 +369,15 @@ def _columns(
     if len(given) == 1:
         unit = tuple(name for name in statistics.cluster if name not in given[0])
         codes = [] if rows.cluster_count is None else rows.cluster_of_row.tolist()
+        sampled = rows.sampled
+        if sampled is not None and sampled.psu is not None and not codes:
+            psus, own = np.unique(sampled.psu, return_inverse=True)
+            codes, sampled = own.tolist(), replace(sampled, psu=psus)
         none = np.zeros((0, 0))
-        return _Columns(unit, (), (), given, of(unit), none, of(given[0]), none, codes)
+        weights = rows.overall_weights
+        return _Columns(
+            unit, (), (), given, of(unit), none, of(given[0]), none, codes, weights, None, sampled
+        )
     unit = tuple(name for name in statistics.unit if name not in given[0])
     cluster = tuple(name for name in statistics.cluster if name not in given[1])
     codes = rows.cluster_of_row
@@ -401,6 +401,31 @@ def _columns(
         of(given[0]),
         of_clusters(given[1]),
         codes.tolist(),
+        None if rows.weights is None or (rows.weights == 1).all() else rows.weights,
+        None if rows.sampled is None else rows.sampled.weights,
+        rows.sampled,
+    )
+
+
+def _estimated(
+    columns: _Columns, counts: Sequence[int], starts: Sequence[Floats], *, two: bool
+) -> _core.FirstStageParts:
+    nothing = np.empty(0)
+    weights = nothing if columns.weights is None else columns.weights
+    if not two:
+        return _core.first_stage(columns.units, columns.x, counts, columns.codes, starts, weights)
+    both = [int(name in columns.both) for name in columns.unit]
+    return _core.two_level_first_stage(
+        columns.units,
+        columns.x,
+        columns.codes,
+        columns.cluster_values,
+        columns.z,
+        counts,
+        both,
+        starts,
+        weights,
+        nothing if columns.cluster_weights is None else columns.cluster_weights,
     )
 
 
@@ -442,9 +467,11 @@ def _check_counts(name: str, column: Floats, labels: Sequence[Any], place: str) 
         )
 
 
-def _starts(column: Floats, categories: int) -> Floats:
+def _starts(column: Floats, categories: int, weights: Floats | None) -> Floats:
     """Thresholds without covariates."""
-    shares = [float(np.mean(column <= k)) for k in range(categories - 1)]
+    known = ~np.isnan(column)
+    own = None if weights is None else weights[known]
+    shares = [float(np.average(column[known] <= k, weights=own)) for k in range(categories - 1)]
     return np.array([float(normal_quantile(share)) for share in shares], dtype=np.float64)
 
 
@@ -482,9 +509,15 @@ def first_stage_keys(
     return tuple(keys)
 
 
-def _covariance(found: _core.FirstStageParts, clusters: int) -> Floats:
-    """Bread^-1 meat bread^-T; with clusters times J / (J - 1), as for other single-level models."""
+def _covariance(found: _core.FirstStageParts, clusters: int, sampled: Sampled | None) -> Floats:
+    """Bread^-1 meat bread^-T; with clusters times J / (J - 1), as for other single-level models.
+
+    With primary sampling units or strata the meat is the covariance matrix of the total score over these.
+    """
     bread, meat = found["bread"], found["meat"]
+    if sampled is not None and sampled.design is not None:
+        root = independent_rows(found["scores"], sampled)
+        meat, clusters = root.T @ root, 0
     scale = np.sqrt(np.abs(bread.diagonal()))
     if not (scale > 0).all() or not np.isfinite(bread).all():
         raise DataError("the first stage has no covariance matrix: some of its scores vanish")
@@ -499,13 +532,16 @@ def _covariance(found: _core.FirstStageParts, clusters: int) -> Floats:
     return result
 
 
-def covariate_moments(data: Sequence[Floats], covariates: Sequence[Sequence[str]]) -> dict[int, LevelArrays]:
-    """Means and covariances of the covariates of each level."""
+def covariate_moments(
+    data: Sequence[Floats], covariates: Sequence[Sequence[str]], weights: Sequence[Floats | None]
+) -> dict[int, LevelArrays]:
+    """Means and covariances of the covariates of each level, each row as often as it counts."""
     out = {}
-    for level, (names, x) in enumerate(zip(covariates, data, strict=False), 1):
+    for level, (names, x, given) in enumerate(zip(covariates, data, weights, strict=False), 1):
         k = len(names)
-        centre = x.mean(axis=0) if k else np.zeros(0)
-        cov = (x - centre).T @ (x - centre) / len(x) if k else np.zeros((0, 0))
+        share = np.full(len(x), 1 / max(len(x), 1)) if given is None else given / given.sum()
+        centre = share @ x if k else np.zeros(0)
+        cov = (x - centre).T @ (share[:, None] * (x - centre)) if k else np.zeros((0, 0))
         out[level] = LevelArrays(tuple(names), centre, cov, k)
     return out
 

@@ -393,7 +393,10 @@ def _fit(fun: Fun, model: str, data: Any, settings: Settings, sample: Sample | N
     groups = None if labels is None else group_order(syntax, labels)
     request = Request(fun, model, data, settings, _fit)
     columns = ordered_of(syntax, data, settings)
-    settings = settings.for_ordered() if columns.categories else settings.for_continuous()
+    if columns.categories:
+        settings = replace(settings.for_ordered(), ordered=tuple(columns.categories))
+    else:
+        settings = settings.for_continuous()
     data = columns.data
     given, settings = settings, with_cluster(settings, data)
     table = table_of(syntax, fun, settings, groups, columns.thresholds)
