@@ -232,20 +232,29 @@ def test_what_cannot_be_integrated_is_refused():
         parameter_table(parse(wrong))
 
 
-def test_samples_of_such_models_are_refused_by_name():
-    text = """
+@pytest.mark.parametrize(
+    ("covariate", "marker"),
+    [("x ~~ 2*x", "x"), ("f =~ 1*x + 0.8*a\n f ~~ 2*f\n x ~~ 0.4*x\n a ~~ 0.4*a", "f")],
+)
+def test_simulated_data_have_products_of_slopes_and_within_parts(covariate, marker):
+    """Pooled products within clusters: (E s)^2 + Var s times the variance of the covariate, and E s times it."""
+    text = f"""
     level: 1
-      y ~ rv("s")*x
+      y ~ rv("s")*{marker}
       y ~~ 1*y
-      x ~~ 1*x
+      {covariate}
     level: 2
       y ~ 0.3*x
       y ~~ 1*y
       x ~~ 1*x
-      s ~~ 1*s
+      s ~ 0.7*1
+      s ~~ 0.5*s
     """
-    with pytest.raises(UnsupportedError, match="'x' has the random slope 's' and stands at both levels"):
-        msem.simulate(text, nclusters=20, cluster_sizes=5, seed=1)
+    data = msem.simulate(text, nclusters=4000, cluster_sizes=5, seed=1)
+    within = data[["x", "y"]] - data.groupby("cluster")[["x", "y"]].transform("mean")
+    cov = (within.T @ within / (4 * 4000)).to_numpy()
+    error = 0.4 if marker == "f" else 0.0
+    assert_allclose(cov, [[2 + error, 1.4], [1.4, 1 + (0.5 + 0.49) * 2]], atol=0.15)
 
 
 @pytest.mark.parametrize("holes", [False, True])

@@ -82,33 +82,29 @@ class Population:
         Raises
         ------
         UnsupportedError
-            If a slope changes the covariate of one that comes before it, or a covariate is latent or stands at several
-            levels.
+            If a slope changes the covariate of one that comes before it, or a covariate of three levels stands at
+            several of them.
         """
         found = self.table.slopes(group)
-        latent = next(
-            (slope for slope in found if slope.covariate in self.table.latent(slope.level, group)), None
-        )
-        if latent is not None:
+        several = next((slope for slope in found if self._stands_above(slope, group)), None)
+        if several is not None and self.table.nlevels > BETWEEN:
             raise UnsupportedError(
-                f"{latent.covariate!r} has the random slope {latent.name!r} and is latent: samples are not drawn from "
-                "such populations in this version"
-            )
-        several = next((slope for slope in found if slope.level < self.variables.top(slope.covariate)), None)
-        if several is not None:
-            where = "both" if self.table.nlevels == BETWEEN else "several"
-            raise UnsupportedError(
-                f"{several.covariate!r} has the random slope {several.name!r} and stands at {where} levels: samples "
+                f"{several.covariate!r} has the random slope {several.name!r} and stands at several levels: samples "
                 "are not drawn from such a model in this version"
             )
         levels = dict.fromkeys(slope.level for slope in found)
         return {level: self._products([s for s in found if s.level == level], group) for level in levels}
 
+    def _stands_above(self, slope: Slope, group: int) -> bool:
+        """Whether an observed covariate of a slope has parts above the level of the slope."""
+        latent = slope.covariate in self.table.latent(slope.level, group)
+        return not latent and slope.level < self.variables.top(slope.covariate)
+
     def _products(self, found: Sequence[Slope], group: int) -> list[Product]:
         level = found[0].level
         block = block_map(self.table, level, group, self.variables.levels[level - 1])
         paths, _ = block_matrices(block, self.values)
-        drawn = _drawn(block)
+        drawn = _drawn(block, self.table)
         total = np.linalg.inv(np.eye(len(paths)) - paths)[[block.names.index(name) for name in drawn]]
         at = {name: i for i, name in enumerate(block.names)}
         out = [
@@ -131,7 +127,7 @@ class Population:
     def _level(self, level: int, group: int, observed: Sequence[str]) -> LevelArrays:
         block = block_map(self.table, level, group, observed)
         paths, residual = block_matrices(block, self.values)
-        observed = _drawn(block)
+        observed = _drawn(block, self.table)
         where = describe_place(self.table, level, group)
         negative = [
             f"{name} ({value:g})"
@@ -217,9 +213,12 @@ class Population:
         return replace(self, values=out)
 
 
-def _drawn(block: BlockMap) -> tuple[str, ...]:
-    """What is drawn at a level: the observed variables, and random slopes that are variables of it."""
-    return (*block.names[: block.nobserved], *block.slopes[block.products :])
+def _drawn(block: BlockMap, table: ParameterTable) -> tuple[str, ...]:
+    """What is drawn at a level: the observed variables, latent covariates of slopes, and slopes that stand there."""
+    observed = block.names[: block.nobserved]
+    covariates = [slope.covariate for slope in table.slopes(block.group) if slope.level == block.level]
+    latent = dict.fromkeys(name for name in covariates if name not in observed)
+    return (*observed, *latent, *block.slopes[block.products :])
 
 
 def population_of(table: ParameterTable) -> Population:
