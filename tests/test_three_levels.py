@@ -487,10 +487,3 @@ def test_what_slopes_do_not_have_says_so() -> None:
         fit.residuals()
     with pytest.raises(UnsupportedError, match=r"samples drawn from a fit.*three levels"):
         fit.bootstrap(5, seed=1, kind="parametric")
-
-
-def test_summaries_have_clusters_of_one_kind() -> None:
-    data = three_levels.sample()
-    with pytest.raises(UnsupportedError, match=r"names 2 columns.*cluster='school'"):
-        msem.summarize(data, cluster=CLUSTER)
-    assert msem.summarize(data[["y1", "school"]], cluster=["school"]).nclusters == 6

@@ -286,7 +286,11 @@ def add_summarize(summary: argparse.ArgumentParser) -> None:
     summary.add_argument(
         "data", type=Path, nargs="+", help="CSV files, or Parquet or Arrow files or directories of them"
     )
-    summary.add_argument("--cluster", required=True, help="column with the cluster ids")
+    summary.add_argument(
+        "--cluster",
+        required=True,
+        help="column with the cluster ids; for three levels two separated by a comma, the highest clusters first",
+    )
     summary.add_argument("--variables", nargs="+", metavar="NAME", help="default: all numeric columns")
     summary.add_argument("--keep-clusters", action="store_true", help="keep the statistics of every cluster")
     summary.add_argument(
@@ -444,7 +448,7 @@ def run_summarize(arguments: argparse.Namespace) -> int:
     chunks = (chunk for path in tables for chunk in read_chunks(path))
     found = summarize(
         chunks if tables else paths,
-        cluster=arguments.cluster,
+        cluster=_clusters([arguments.cluster]),
         variables=arguments.variables,
         keep_clusters=arguments.keep_clusters,
         **{name: value for name, value in given_options(arguments).items() if name != "cluster"},

@@ -36,10 +36,12 @@ from msem.data.sums import ClusterMarks, ClusterSums, by_size, index_kind
 from msem.data.survey import Psus, Scale, SinglePsu, SurveyColumns
 from msem.data.weighting import OPTIONS, Weighting
 from msem.errors import DataError
+from msem.model.levels import DEEPEST
 
 Floats = NDArray[np.float64]
 FORMAT = Format("msem cluster statistics", 1, "a file of cluster statistics")
 WEIGHTED = Format(FORMAT.name, 2, FORMAT.kind)  # of rows with weights or a design; others stay as they were
+NESTED = Format(FORMAT.name, 3, FORMAT.kind)  # of clusters within clusters
 NO_DIGEST = "0" * 64
 MAGIC = b"PAR1"
 BLOCK = 1 << 20
@@ -47,8 +49,9 @@ PLAIN = ("cluster", "nobs", "nclusters", "nrows", "dropped_rows", "dropped_no_cl
 HEADER = (*PLAIN, "variables", "dropped", "origins", "origin", "ssw", "rows")
 BY_SIZE = ("sizes", "counts", "means", "scatter")
 BY_CLUSTER = ("ids", "sizes", "means")
+UPPER = ("upper", *(f"upper{k}" for k in range(2, DEEPEST - 1)))  # ids of the clusters above, highest first
 MARKS = ("units", "squares", "weights", "psu")
-COLUMNS = {*BY_SIZE, *BY_CLUSTER, "within", "cells", *MARKS}
+COLUMNS = {*BY_SIZE, *BY_CLUSTER, *UPPER, "within", "cells", *MARKS}
 
 
 def write_values(path: Any, values: Mapping[str, Any]) -> None:
@@ -57,13 +60,17 @@ def write_values(path: Any, values: Mapping[str, Any]) -> None:
     if suffix not in (".json", ".parquet"):
         raise DataError(f"{path}: cluster statistics are saved as .json or .parquet")
     header, rows = _to_parts(values)
-    kind = FORMAT if values["weighting"] is None else WEIGHTED
+    kind = _kind(nested=isinstance(values["cluster"], tuple), weighted=values["weighting"] is not None)
     if suffix == ".json":
         content = header | {name: array.tolist() for name, array in rows.items()}
         write_json(path, kind.header | {DIGEST: digest(content), "content": content})
     else:
         with replacing(path) as file:
             _write_parquet(file, kind, header, rows)
+
+
+def _kind(*, nested: bool, weighted: bool) -> Format:
+    return NESTED if nested else WEIGHTED if weighted else FORMAT
 
 
 def read_values(path: Any) -> dict[str, Any]:
@@ -112,7 +119,13 @@ def _to_parts(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         if weighting is not None:
             rows["cells"] = weighting.cells
         return header, rows | {"scatter": _lower(values["scatter"])}
-    rows = {"ids": _plain_ids(sums.ids, values["cluster"]), "sizes": sums.sizes, "means": sums.means}
+    rows = {"sizes": sums.sizes, "means": sums.means}
+    if isinstance(sums.ids, pd.MultiIndex):
+        header["cluster"] = list(values["cluster"])
+        for k, place in enumerate((*UPPER[: sums.ids.nlevels - 1], "ids")):
+            rows[place] = _plain_ids(sums.ids.get_level_values(k), values["cluster"][k])
+    else:
+        rows["ids"] = _plain_ids(sums.ids, values["cluster"])
     if sums.marks is not None:
         known = {name: getattr(sums.marks, name) for name in MARKS}
         rows |= {name: array for name, array in known.items() if array is not None}
@@ -179,7 +192,7 @@ def _from_parts(header: Any, rows: Mapping[str, Any]) -> dict[str, Any]:
     dropped = Fields(header["dropped"], (), header["dropped"])
     nobs, nclusters = given.number("nobs"), given.number("nclusters")
     values: dict[str, Any] = {
-        "cluster": given.text("cluster"),
+        "cluster": _columns(given, header["cluster"]),
         "nobs": nobs,
         "nclusters": nclusters,
         "variables": tuple(names),
@@ -207,12 +220,14 @@ def _from_parts(header: Any, rows: Mapping[str, Any]) -> dict[str, Any]:
             "means": table.numbers("means", len(sizes), p),
             "scatter": _symmetric(table.numbers("scatter", len(sizes), p * (p + 1) // 2), p),
         }
-    table = Fields(rows, BY_CLUSTER, ("within", *(() if weighting is None else MARKS)))
+    table = Fields(
+        rows, (*BY_CLUSTER, *_above(values["cluster"])), ("within", *(() if weighting is None else MARKS))
+    )
     sizes = table.numbers("sizes", None)
     J = len(sizes)
     means = table.numbers("means", J, p)
     within = table.numbers("within", J, p * (p + 1) // 2) if "within" in rows else None
-    ids = pd.Index(_ids(rows["ids"]), tupleize_cols=False)
+    ids = _paths(rows, values["cluster"], J)
     sums = ClusterSums(ids, sizes, means, within)
     if weighting is not None:
         marks = ClusterMarks(table.numbers("units", J), table.numbers("squares", J))
@@ -227,6 +242,28 @@ def _from_parts(header: Any, rows: Mapping[str, Any]) -> dict[str, Any]:
         return values | {"sums": sums, "ids": ids, **weighting.table(sums)}
     sums.require_fit(p, nclusters)
     return values | {"sums": sums, "ids": ids, **by_size(sums, values["origin"], values["ssw"])}
+
+
+def _columns(given: Fields, cluster: Any) -> str | tuple[str, ...]:
+    """The column of the clusters, or several."""
+    return tuple(given.texts("cluster")) if isinstance(cluster, list) else given.text("cluster")
+
+
+def _above(cluster: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Where the ids of the clusters above the lowest ones stand, the highest first."""
+    return UPPER[: len(cluster) - 1] if isinstance(cluster, tuple) else ()
+
+
+def _paths(rows: Mapping[str, Any], cluster: str | tuple[str, ...], count: int) -> pd.Index[Any]:
+    """Ids of so many clusters, with those that they are in if they are in any."""
+    ids: pd.Index[Any] = pd.Index(_ids(rows["ids"]), tupleize_cols=False)
+    if not isinstance(cluster, tuple):
+        return ids
+    paths = [*(pd.Index(_ids(rows[name]), tupleize_cols=False) for name in _above(cluster)), ids]
+    fit = 1 < len(cluster) == len(paths) and {len(own) for own in paths} == {count}
+    if not fit or "within" not in rows:
+        raise ValueError("the clusters and those that they are in do not fit together")
+    return pd.MultiIndex.from_arrays(paths, names=cluster)
 
 
 def _ids(given: Any) -> Any:
@@ -264,8 +301,8 @@ def _symmetric(lower: Floats, p: int) -> Floats:
 def _require_known(path: Any, whole: Mapping[str, Any]) -> None:
     """Refuse a file of another format or version."""
     content = whole.get("content")
-    weighted = isinstance(content, dict) and "weighting" in content
-    (WEIGHTED if weighted else FORMAT).require(path, whole)
+    known = content if isinstance(content, dict) else {}
+    _kind(nested=isinstance(known.get("cluster"), list), weighted="weighting" in known).require(path, whole)
 
 
 # -- JSON ------------------------------------------------------------------------------------------------------

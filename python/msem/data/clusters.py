@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -19,17 +19,19 @@ from msem.data.columns import listed, require_known
 from msem.data.complete import SampleStatistics, merge_sizes
 from msem.data.complete_rows import confounded_levels, covariance_statistics
 from msem.data.given import Given
+from msem.data.nesting import Frame, NestedSource
 from msem.data.screening import Finding, constant, report, require_constant_within, undivided
 from msem.data.sums import ClusterSums, common_ids, merged_sums, same_numbers
 from msem.data.survey import Sampled
 from msem.data.weighting import Weighting, merged_marks, merged_weighting
 from msem.entry import entries
 from msem.errors import DataError
-from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+SAME = 1e-13  # relative difference of means of clusters that is rounding
+SOME = 5  # clusters that are named
 BY_SIZE = ("sizes", "counts", "means", "scatter")
 ARRAYS = (*BY_SIZE, "ssw", "origin")
 NO_ROWS = "this needs raw data: statistics of clusters do not tell one row from another"
@@ -37,8 +39,8 @@ NO_ROWS = "this needs raw data: statistics of clusters do not tell one row from 
 
 @entries
 @dataclass(frozen=True, eq=False, repr=False)
-class ClusterStatistics(Given):
-    """Sufficient statistics of two-level data for any model of p variables; `msem.summarize` makes them.
+class ClusterStatistics(Given, NestedSource):
+    """Sufficient statistics of clustered data for any model of p variables; `msem.summarize` makes them.
 
     Take them in place of data in `msem.sem`, `msem.saturated`, `msem.segregated` and `CompiledModel`. `a + b` are the
     statistics of both.
@@ -46,8 +48,9 @@ class ClusterStatistics(Given):
     Attributes
     ----------
     variables : tuple of str, length p
-    cluster : str
-        Name of the column with the cluster ids.
+    cluster : str or tuple of str
+        Name of the column with the cluster ids; of nested clusters of all, the highest first. The clusters of which
+        the following speaks are then the lowest ones.
     nobs, nclusters : float
         Units N and clusters J, not counted by their weights.
     sizes, counts : ndarray, shape (S,)
@@ -82,7 +85,7 @@ class ClusterStatistics(Given):
     """
 
     variables: tuple[str, ...]
-    cluster: str
+    cluster: str | tuple[str, ...]
     nobs: float
     nclusters: float
     sizes: Floats
@@ -113,16 +116,47 @@ class ClusterStatistics(Given):
             raise DataError("sums of squares cannot be negative")
         if self.sums is not None:
             self.sums.require_fit(len(self.variables), self.nclusters)
+        if self.has_inner and (self.sums is None or self.sums.within is None):
+            raise DataError("statistics of nested clusters have those of every cluster, with its products")
         if not self.origins:
             object.__setattr__(self, "origins", frozenset({self._digest}))
 
     def __repr__(self) -> str:
         kept = "" if self.sums is None else ", clusters kept"
         kept += "" if self.weighting is None else ", weighted"
-        return (
-            f"<msem.ClusterStatistics: {len(self.variables)} variables, {self.nobs:.0f} units in "
-            f"{self.nclusters:.0f} clusters of {len(self.sizes)} sizes{kept}>"
-        )
+        clusters = f"{self.nclusters:.0f} clusters"
+        if self.has_inner:
+            clusters += "".join(f" in {len(labels)} clusters" for _, labels, _ in self._tree[1:])
+        else:
+            clusters += f" of {len(self.sizes)} sizes"
+        return f"<msem.ClusterStatistics: {len(self.variables)} variables, {self.nobs:.0f} units in {clusters}{kept}>"
+
+    @property
+    def has_inner(self) -> bool:
+        """Whether these are statistics of clusters within clusters."""
+        return isinstance(self.cluster, tuple)
+
+    @property
+    def cluster_text(self) -> str:
+        """The columns of clusters as one writes them."""
+        return repr(list(self.cluster) if isinstance(self.cluster, tuple) else self.cluster)
+
+    @cached_property
+    def _tree(self) -> list[tuple[Ints, pd.Index[Any], Ints]]:
+        """Of each level from 2 on: the cluster that each lowest one is in, the ids of these, and their parents."""
+        ids = self._kept.ids
+        out: list[tuple[Ints, pd.Index[Any], Ints]] = []
+        above = np.zeros(len(ids), dtype=np.int64)
+        for k in range(ids.nlevels):
+            labels = ids.get_level_values(k)
+            number = pd.factorize(labels)[0]
+            path = above * (number.max() + 1) + number
+            _, first, codes = np.unique(path, return_index=True, return_inverse=True)
+            order = np.argsort(np.argsort(first))  # by first appearance
+            place = np.sort(first)
+            out.append((order[codes].astype(np.int64), labels[place], above[place]))
+            above = out[-1][0]
+        return out[::-1]
 
     @property
     def whole(self) -> SampleStatistics:
@@ -184,13 +218,19 @@ class ClusterStatistics(Given):
         return self.sums is not None and self.sums.within is not None
 
     def clusters_of(self, level: int) -> int:
-        """Clusters of a level, which are of one kind."""
-        return self.cluster_count
+        """Clusters of a level."""
+        return len(self._tree[level - 2][1]) if self.has_inner else self.cluster_count
 
     @property
     def known_variables(self) -> Variables:
-        """Names by level: those that vary within clusters at both, the others between."""
-        return Variables.of_levels([self.varying, self.variables])
+        """Names by level: each at the lowest at which it varies, and at all above."""
+        if not self.has_inner:
+            return Variables.of_levels([self.varying, self.variables])
+        below: list[Sequence[str]] = [self.varying]
+        for level in range(3, len(self.cluster) + 2):
+            found = zip(self.variables, self.varying_in(self.variables, level), strict=True)
+            below.append([name for name, (count, _) in found if count])
+        return Variables.of_levels([*below, self.variables])
 
     @property
     def known_options(self) -> Mapping[str, Any]:
@@ -203,13 +243,13 @@ class ClusterStatistics(Given):
 
     @property
     def cluster_count(self) -> int:
-        """Clusters, as a whole number."""
-        return round(self.nclusters)
+        """Independent clusters, the highest of nested ones."""
+        return len(self._tree[-1][1]) if self.has_inner else round(self.nclusters)
 
     @property
     def identifiers(self) -> pd.Index[Any]:
-        """Ids of the clusters in the order of `cluster_arrays`; `DataError` if they were not kept."""
-        return self._kept.ids
+        """Ids of the independent clusters; `DataError` if they were not kept."""
+        return self._tree[-1][1] if self.has_inner else self._kept.ids
 
     def cluster_arrays(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats, Floats]:
         """Sizes, means and products within of every cluster, for robust standard errors and resampling.
@@ -229,8 +269,9 @@ class ClusterStatistics(Given):
 
     @property
     def units_of_clusters(self) -> Floats:
-        """Rows of each cluster, shape (J,)."""
-        return self.cluster_arrays((), ())[0]
+        """Rows of each independent cluster, shape (J,)."""
+        sizes = self.cluster_arrays((), ())[0]
+        return np.bincount(self._tree[-1][0], sizes).astype(np.float64) if self.has_inner else sizes
 
     def cluster_products(self, *of: object) -> None:
         """None: rows were not kept."""
@@ -258,20 +299,105 @@ class ClusterStatistics(Given):
         """Pairs of crossed clusters were not kept; always `DataError`."""
         raise DataError(NO_ROWS)
 
+    # -- clusters within clusters ------------------------------------------------------------------------------
+
+    complete = True
+
     @property
     def lowest_sizes(self) -> Floats:
-        """Clusters within clusters were not kept; always `DataError`."""
+        """Units of the lowest of nested clusters, shape (J,)."""
+        return self._kept.sizes
+
+    @property
+    def inner_ids(self) -> Mapping[str, pd.Index[Any]]:
+        """Ids of the clusters within clusters by their column; they may repeat."""
+        if not self.has_inner:
+            return {}
+        return {
+            name: labels for name, (_, labels, _) in zip(self.cluster[1:], self._tree[-2::-1], strict=True)
+        }
+
+    def labels_of(self, level: int) -> pd.Index[Any]:
+        """Ids of the clusters of a level, which may repeat in different clusters above."""
+        return self._tree[level - 2][1]
+
+    def constants(self, names: Sequence[str]) -> Iterator[Finding]:
+        """Variables with one value only."""
+        return _unvarying(self, names)
+
+    def varying_in(self, names: Sequence[str], level: int) -> list[tuple[int, list[int]]]:
+        """Of each variable in how many clusters of a level it differs between units, and some of these."""
+        sums, p = self._kept, len(self.variables)
+        out = []
+        for at in self.positions(names):
+            differs = sums.squares(at, p) > 0
+            if level > 2:
+                codes, ids, _ = self._tree[level - 2]
+                mean = sums.means[:, at]
+                first = np.empty(len(ids))
+                first[codes[::-1]] = mean[::-1]
+                differs |= np.abs(mean - first[codes]) > SAME * (np.abs(mean) + np.abs(self.origin[at]))
+                differs = np.bincount(codes, differs, len(ids)) > 0
+            found = np.flatnonzero(differs)
+            out.append((len(found), found[:SOME].tolist()))
+        return out
+
+    def seen_rows(self, names: Sequence[str]) -> NoReturn:
+        """Rows were not kept; always `DataError`."""
         raise DataError(NO_ROWS)
 
-    def nested(self, variables: Variables) -> _core.NestedData:
-        """Clusters within clusters were not kept; always `DataError`."""
-        raise DataError(NO_ROWS)
+    def unit_moments(self, names: Sequence[str]) -> list[tuple[float, float]]:
+        """Mean and standard deviation of variables over units: a point and a scale."""
+        sizes, means, products = self.cluster_arrays(names, ())
+        mean = sizes @ means / sizes.sum()
+        column = np.cumsum([0, *range(len(names), 1, -1)])  # of the squares
+        squares = products[:, column[: len(names)]].sum(axis=0) + sizes @ (means - mean) ** 2
+        return list(zip(mean.tolist(), np.sqrt(squares / sizes.sum()).tolist(), strict=True))
 
-    def nested_with_slopes(
-        self, variables: Variables, fixed: Sequence[str], slopes: Sequence[Slope]
-    ) -> _core.NestedData:
-        """Clusters within clusters were not kept; always `DataError`."""
-        raise DataError(NO_ROWS)
+    def _nested_frame(self, variables: Variables) -> Frame:
+        if not self.has_inner:
+            raise DataError(
+                f"these are statistics of clusters of one kind ({self.cluster}): for models of more levels make them "
+                "of all, msem.summarize(data, cluster=[...], keep_clusters=True)"
+            )
+        means, values = self._kept.means + self.origin, []
+        for (codes, labels, _), own in zip(self._tree, variables.measured[1:], strict=True):
+            first = np.empty(len(labels), dtype=np.intp)
+            first[codes[::-1]] = np.arange(len(codes))[::-1]
+            values.append(means[first][:, self.positions(own)])
+        numbers = [k for k, own in enumerate(variables.measured) for _ in own]
+        return variables.numbers, numbers, values, [parent.tolist() for _, _, parent in self._tree[:-1]], []
+
+    def _nested_cells(self, frame: Frame, unit: Sequence[str]) -> _core.NestedData:
+        return _core.NestedData(*frame, *self.cluster_arrays(unit, ()))
+
+    def _nested_reduced(
+        self,
+        unit: Sequence[str],
+        given: int,
+        covariates: Sequence[str],
+        moments: Sequence[tuple[float, float]],
+    ) -> tuple[_core.ReducedData, Floats]:
+        # the covariates stand beside the variables once more, about their mean in units of their spread
+        p, k = len(unit), len(covariates)
+        every = [*unit, *covariates]
+        sizes, means, products = self.cluster_arrays(every, ())
+        shift, scale = np.zeros(p + k), np.ones(p + k)
+        shift[p:], scale[p:] = np.array(moments).T
+        col, row = np.triu_indices(p + k)
+        reduced, beyond = _core.reduce_clusters(
+            sizes,
+            (means - shift) / scale,
+            products / (scale[row] * scale[col]),
+            range(p, p + k),
+            0,
+            given + k,
+            range(1, k + 1),
+            np.empty(0),
+        )
+        outcomes = p - given
+        kept = reduced.restrict(list(range(outcomes)), 0, list(range(outcomes, p)), [])
+        return kept, beyond[:, (row < p) & (col < p)]
 
     def reduced(
         self,
@@ -482,7 +608,7 @@ def require_same_variables(one: ClusterStatistics, two: ClusterStatistics) -> No
         )
     if one.cluster != two.cluster:
         raise DataError(
-            f"cannot merge statistics by cluster column {one.cluster!r} and by {two.cluster!r}: rename the column"
+            f"cannot merge statistics by cluster column {one.cluster_text} and by {two.cluster_text}: rename the column"
         )
 
 
@@ -500,10 +626,11 @@ def combined(one: ClusterStatistics, two: ClusterStatistics) -> ClusterStatistic
         known = one.weighting or two.weighting
         assert known is not None
         known.require_like(None)
-    ids = common_ids(one.ids, two.ids, one.cluster) if one.ids is not None and two.ids is not None else None
+    a, b = one.ids, two.ids
+    ids = None if a is None or b is None else common_ids(a, b, str(one.cluster))
     if one.sums is not None and two.sums is not None:
         sums, parts, place, tally = merged_sums(
-            (one.sums, one.origin, one.ssw), (two.sums, two.origin, two.ssw), one.cluster
+            (one.sums, one.origin, one.ssw), (two.sums, two.origin, two.ssw), str(one.cluster)
         )
         ids = sums.ids
         if weighting is not None and tally is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,8 @@ from msem.data.columns import (
     select_columns,
 )
 from msem.data.identifiers import factorized, require_different_texts
-from msem.data.screening import require_complete_rows
+from msem.data.nesting import Frame, NestedSource
+from msem.data.screening import Finding, require_complete_rows, unobserved, unvarying
 from msem.data.survey import (
     Sampled,
     SurveyColumns,
@@ -35,7 +36,6 @@ from msem.data.survey import (
     whole_sizes,
 )
 from msem.errors import DataError, DataWarning, warn
-from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
 Numbers = tuple[NDArray[np.int64], "pd.Index[Any]"]  # code of each row, id of each code
@@ -72,8 +72,6 @@ class InnerClusters:
         The cluster one level above that each is in.
     ids : pandas.Index, length J
         Their ids, which may repeat in different clusters above.
-    repeated : int
-        How many ids do.
     crossed : bool
         Whether they do not lie within the others, but are crossed with them; then they have no parents.
     weights : ndarray, shape (J,), or None
@@ -83,13 +81,12 @@ class InnerClusters:
     codes: NDArray[np.int64]
     parent: NDArray[np.int64]
     ids: pd.Index[Any]
-    repeated: int
     crossed: bool = False
     weights: Floats | None = None
 
 
 @dataclass(frozen=True)
-class ClusteredData:
+class ClusteredData(NestedSource):
     """Rows of the variables a model needs, complete unless holes were allowed.
 
     Attributes
@@ -267,13 +264,8 @@ class ClusteredData:
         names = list(columns)[::-1]
         return pd.MultiIndex.from_arrays([columns[name] for name in names], names=names)
 
-    def nested(self, variables: Variables) -> _core.NestedData:
-        """The statistics of nested clusters; see `NestedStatistics`."""
-        return self._counted(self._nested(variables))
-
-    def _nested(self, variables: Variables) -> _core.NestedData:
-        frame = self._nested_frame(variables)
-        columns, count = columns_of(self, variables.unit), len(list(self.inner.values())[-1].parent)
+    def _nested_cells(self, frame: Frame, unit: Sequence[str]) -> _core.NestedData:
+        columns, count = columns_of(self, unit), self.clusters_of(2)
         if self.complete:
             sizes, means, within = _core.cluster_arrays(columns, [], self.lowest, count, self.weights)
             return _core.NestedData(*frame, whole_sizes(sizes), means, within)
@@ -281,59 +273,56 @@ class ClusteredData:
         products = _core.cell_products(columns, self.lowest, cells, self.weights)
         return _core.NestedData(*frame, cells, products)
 
-    def _counted(self, data: _core.NestedData) -> _core.NestedData:
-        """The same with the highest clusters as often as they count; those that do not are left out."""
-        of_highest = None if self.sampled is None else self.sampled.weights
-        return data if of_highest is None else data.weighted(of_highest)
-
-    def nested_with_slopes(
-        self, variables: Variables, fixed: Sequence[str], slopes: Sequence[Slope]
-    ) -> _core.NestedData:
-        """The statistics of nested clusters for a model with random slopes; see `NestedSlopeStatistics`."""
-        covariates = [
-            list(dict.fromkeys(slope.covariate for slope in slopes if slope.level == level))
-            for level in range(1, len(variables.levels))
+    def _nested_reduced(
+        self,
+        unit: Sequence[str],
+        given: int,
+        covariates: Sequence[str],
+        moments: Sequence[tuple[float, float]],
+    ) -> tuple[_core.ReducedData, Floats]:
+        columns, count, none = columns_of(self, unit), self.clusters_of(2), np.empty(0)
+        design = [
+            (self.columns[name] - mean) / spread
+            for name, (mean, spread) in zip(covariates, moments, strict=True)
         ]
-        frame, first = self._nested_frame(variables), covariates[0]
-        moments = [(self.columns[name].mean(), self.columns[name].std()) for name in first]
-        if first:
-            unit = sorted(variables.unit, key=lambda name: name in fixed)
-            given = sum(name in fixed for name in unit)
-            columns = columns_of(self, unit)
-            design = [
-                (self.columns[name] - mean) / spread
-                for name, (mean, spread) in zip(first, moments, strict=True)
-            ]
-            numbers, lowest = list(range(1, len(first) + 1)), self.lowest
-            count, none = len(self.lowest_sizes), np.empty(0)
-            reduced = _core.ReducedData(
-                columns, design, [], lowest, count, 0, given, numbers, self.weights, none
-            )
-            products = reduced.products(columns, design, lowest, self.weights)
-            place = [variables.unit.index(name) for name in unit]
-            data = _core.NestedData(*frame, reduced, products, place)
-        else:
-            data = self._nested(variables)
-        designs, scales = [], [moments]
-        for own, names, values in zip(covariates[1:], variables.measured[1:], frame[2], strict=False):
-            among = values[:, [names.index(name) for name in own]]
-            mean, spread = among.mean(axis=0), among.std(axis=0)
-            designs.append(((among - mean) / spread).T)
-            scales.append(list(zip(mean, spread, strict=True)))
-        designs.append(np.empty((0, 0)))
-        places = []
-        for slope in slopes:
-            number = covariates[slope.level - 1].index(slope.covariate)
-            mean, spread = scales[slope.level - 1][number]
-            at = [level - 1 for level in slope.at]
-            places.append((slope.level - 1, 1 + number, float(mean), float(spread), at))
-        given_names = [variables.names.index(name) for name in fixed]
-        return self._counted(data.with_slopes(places, designs, given_names))
+        numbers = list(range(1, len(covariates) + 1))
+        reduced = _core.ReducedData(
+            columns, design, [], self.lowest, count, 0, given, numbers, self.weights, none
+        )
+        return reduced, reduced.products(columns, design, self.lowest, self.weights)
 
-    def _nested_frame(
-        self, variables: Variables
-    ) -> tuple[list[list[int]], list[int], list[Floats], list[list[int]], list[Floats]]:
-        """Variables by level, the values and parents of the clusters of each level but the first, and their weights."""
+    def unit_moments(self, names: Sequence[str]) -> list[tuple[float, float]]:
+        """Mean and standard deviation of variables over units, not weighted: a point and a scale."""
+        return [(self.columns[name].mean(), self.columns[name].std()) for name in names]
+
+    @property
+    def inner_ids(self) -> Mapping[str, pd.Index[Any]]:
+        """Ids of the clusters within clusters by their column, the highest first; they may repeat."""
+        return {name: clusters.ids for name, clusters in self.inner.items()}
+
+    def labels_of(self, level: int) -> pd.Index[Any]:
+        """Ids of the clusters of a level, which may repeat in different clusters above."""
+        inner = list(self.inner.values())[::-1]
+        return inner[level - 2].ids if level - 2 < len(inner) else self.clusters
+
+    def constants(self, names: Sequence[str]) -> Iterator[Finding]:
+        """Variables without any value, or with one only."""
+        columns = {name: self.columns[name] for name in names}
+        if not self.complete:
+            columns = {name: column[~np.isnan(column)] for name, column in columns.items()}
+            yield from unobserved(names, np.array([len(column) for column in columns.values()]))
+        yield from unvarying({name: column for name, column in columns.items() if len(column)})
+
+    def varying_in(self, names: Sequence[str], level: int) -> Sequence[tuple[int, Sequence[int]]]:
+        """Of each variable in how many clusters of a level it differs between units, and some of these."""
+        codes, count = self.codes_of(level), self.clusters_of(level)
+        return _core.cluster_values(columns_of(self, names), codes, count)[1]
+
+    def seen_rows(self, names: Sequence[str]) -> Bools:
+        """Which of the variables each row has, shape (N, p)."""
+        return ~np.isnan(np.column_stack(columns_of(self, names)))
+
+    def _nested_frame(self, variables: Variables) -> Frame:
         levels = list(self.inner.values())[::-1]
         codes = [*(clusters.codes for clusters in levels), cluster_codes(self)]
         counts = [*(len(clusters.parent) for clusters in levels), len(self.clusters)]
@@ -832,13 +821,12 @@ def _number_inner(
     for name, ids in screened.inner.items():
         labels, found = number_clusters(name, ids, keep)
         if screened.crossed and (screened.known or _are_crossed(name, labels, upper, above)):
-            return {name: InnerClusters(labels, np.empty(0, dtype=np.int64), found, 0, crossed=True)}
+            return {name: InnerClusters(labels, np.empty(0, dtype=np.int64), found, crossed=True)}
         pairs = above * len(found) + labels
         numbers = _core.Identifiers()
         own = numbers.number(pairs)
         parent, label = np.divmod(np.asarray(numbers.ids()), len(found))
         count, parents = len(parent), int(above.max()) + 1
-        repeated = int((np.bincount(label, minlength=len(found)) > 1).sum())
         if count == parents and len(found) < count and not screened.known:
             raise DataError(
                 f"every {upper!r} lies within one {name!r}, so that {name!r} is the higher level: name the highest "
@@ -849,7 +837,7 @@ def _number_inner(
                 f"every {upper!r} has one {name!r}, so that these levels cannot be told apart: leave one of them out "
                 "of cluster= and of the model"
             )
-        out[name] = InnerClusters(own, parent.astype(np.int64), found[label], repeated)
+        out[name] = InnerClusters(own, parent.astype(np.int64), found[label])
         above, upper = own, name
     return out
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Number
 from typing import Any
 
@@ -17,6 +17,7 @@ from msem.data.columns import kept_ids, missing_ids, plain_numbers
 from msem.errors import DataError
 
 Codes = NDArray[np.int64]
+SHIFT = 31  # bits of the number of a lower cluster in that of a pair
 EXACT = 2.0**53  # whole numbers below are exact as floats
 
 
@@ -102,6 +103,47 @@ class ClusterIds:
         return pd.Index(ids if self._type is None else ids.astype(self._type, copy=False))
 
 
+class NestedIds:
+    """Numbers 0, 1, ... for clusters within clusters of which the columns come in pieces: a number for each path.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Of the highest clusters, of those within them, and so on.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = tuple(columns)
+        self._parts = [ClusterIds(column) for column in columns]
+        self._pairs = [_core.Identifiers() for _ in columns[1:]]
+
+    def __len__(self) -> int:
+        return len(self._pairs[-1])
+
+    def number(self, ids: Sequence[nw.Series[Any]], where: str = "") -> Codes:
+        """Codes of the paths of a piece, -1 where an id is missing; see `ClusterIds.number`."""
+        own = [part.number(one, where) for part, one in zip(self._parts, ids, strict=True)]
+        present = np.logical_and.reduce([codes >= 0 for codes in own])
+        path = own[0][present]
+        for pairs, codes in zip(self._pairs, own[1:], strict=True):
+            path = pairs.number(path << SHIFT | codes[present])
+        out = np.full(len(present), -1, dtype=np.int64)
+        out[present] = path
+        return out
+
+    @property
+    def index(self) -> pd.MultiIndex:
+        """The paths of ids by number."""
+        path = np.arange(len(self))
+        ids = []
+        for part, pairs in zip(self._parts[:0:-1], self._pairs[::-1], strict=True):
+            known = np.asarray(pairs.ids(), dtype=np.int64)[path]
+            ids.append(part.index[known & ((1 << SHIFT) - 1)])
+            path = known >> SHIFT
+        ids.append(self._parts[0].index[path])
+        return pd.MultiIndex.from_arrays(ids[::-1], names=self.columns)
+
+
 def factorized(column: str, values: Any) -> tuple[Codes, pd.Index[Any]]:
     """Codes of ids in order of first appearance, and the ids in that order.
 
@@ -156,6 +198,10 @@ def require_different_texts(column: str, ids: pd.Index[Any]) -> None:
     DataError
         Naming the first such pair.
     """
+    if isinstance(ids, pd.MultiIndex):
+        for k, name in enumerate(ids.names):
+            require_different_texts(str(name), ids.get_level_values(k).unique())
+        return
     if ids.dtype != object or " and " not in kind_of(ids):
         return
     seen: dict[str, Any] = {}

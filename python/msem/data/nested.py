@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
-from msem.data.frames import ClusteredData, columns_of
 from msem.data.hierarchy import ManyLevels, OfUnits, Posterior, level_posterior
+from msem.data.nesting import NestedSource
 from msem.data.screening import (
     Finding,
     constant,
@@ -30,8 +30,6 @@ from msem.data.screening import (
     require_scale,
     seldom_observed,
     undivided,
-    unobserved,
-    unvarying,
     unvarying_within,
 )
 from msem.data.statistics import CountedClusters, Rows, Tree
@@ -485,14 +483,14 @@ class NestedPosterior:
 
 
 def nested_statistics(
-    data: ClusteredData, variables: Variables, *, found: list[Finding] | None = None
+    data: NestedSource, variables: Variables, *, found: list[Finding] | None = None
 ) -> NestedStatistics:
-    """Statistics of rows in nested clusters.
+    """Statistics of nested clusters.
 
     Parameters
     ----------
-    data : ClusteredData
-        With its inner clusters.
+    data : ClusteredData or ClusterStatistics
+        With clusters within clusters.
     variables : Variables
         Of as many levels as there are kinds of clusters, and one more.
     found : list of Finding, optional
@@ -509,52 +507,35 @@ def nested_statistics(
         If few ids of lower clusters occur in several higher ones, as mistakes would.
     """
     names = [name for own in variables.measured for name in own]
-    columns = {name: data.columns[name] for name in names}
-    if not data.complete:
-        columns = {name: column[~np.isnan(column)] for name, column in columns.items()}
-        report(unobserved(names, np.array([len(column) for column in columns.values()])), found)
-    report(unvarying({name: column for name, column in columns.items() if len(column)}), found)
-    inner = list(data.inner.values())[-1]
-    report(undivided(len(inner.codes), len(inner.parent), variables.unit), found)
+    report(data.constants(names), found)
+    report(undivided(round(data.nobs), data.clusters_of(2), variables.unit), found)
     _warn_of_repeated(data)
-    # clusters by level, the lowest first, and those above them
-    levels = list(data.inner.values())[::-1]
-    codes = [*(clusters.codes for clusters in levels), data.codes]
-    ids = [*(clusters.ids for clusters in levels), data.clusters]
     for level, own in enumerate(variables.measured[1:], 2):
-        _require_constant(own, data, codes[level - 2], ids[level - 2], level, variables)
-    nested = data.nested(variables)
-    statistics = NestedStatistics(variables, nested)
+        _require_constant(own, data, level)
+    statistics = NestedStatistics(variables, data.nested(variables))
     report(_confounded(statistics), found)
     report(_dependent(statistics, data), found)
-    report(_of_higher_level(variables, data, codes, ids), found)
+    report(_of_higher_level(variables, data), found)
     return statistics
 
 
-def _warn_of_repeated(data: ClusteredData) -> None:
+def _warn_of_repeated(data: NestedSource) -> None:
     upper = "the highest clusters"
-    for name, clusters in data.inner.items():
-        ids = clusters.ids.nunique()
-        if 0 < clusters.repeated < FEW * ids:
+    for name, ids in data.inner_ids.items():
+        repeated, count = ids[ids.duplicated()].nunique(), ids.nunique()
+        if 0 < repeated < FEW * count:
             warn(
-                f"{clusters.repeated} of the {ids} ids in {name!r} occur in several of {upper} and were taken for "
-                f"different clusters: {len(clusters.parent)} in all",
+                f"{repeated} of the {count} ids in {name!r} occur in several of {upper} and were taken for "
+                f"different clusters: {len(ids)} in all",
                 DataWarning,
             )
         upper = repr(name)
 
 
-def _require_constant(
-    names: Sequence[str],
-    data: ClusteredData,
-    codes: Any,
-    ids: Any,
-    level: int,
-    variables: Variables,
-) -> None:
+def _require_constant(names: Sequence[str], data: NestedSource, level: int) -> None:
     """Refuse variables of clusters that differ between units of a cluster."""
-    varying = _core.cluster_values(columns_of(data, names), codes, len(ids))[1]
-    for name, (count, some) in zip(names, varying, strict=True):
+    ids = data.labels_of(level)
+    for name, (count, some) in zip(names, data.varying_in(names, level), strict=True):
         if count:
             first = ", ".join(str(ids[code]) for code in some)
             raise DataError(
@@ -564,14 +545,10 @@ def _require_constant(
             )
 
 
-def _of_higher_level(
-    variables: Variables, data: ClusteredData, codes: Sequence[Any], ids: Sequence[Any]
-) -> Iterator[Finding]:
+def _of_higher_level(variables: Variables, data: NestedSource) -> Iterator[Finding]:
     """Variables of clusters that do not vary within the clusters one level above."""
     for level, own in enumerate(variables.measured[1:-1], 2):
-        above = codes[level - 1], len(ids[level - 1])
-        varying = _core.cluster_values(columns_of(data, own), *above)[1]
-        for name, (count, _) in zip(own, varying, strict=True):
+        for name, (count, _) in zip(own, data.varying_in(own, level + 1), strict=True):
             if not count:
                 yield Finding(
                     "within",
@@ -603,7 +580,7 @@ def _confounded(statistics: NestedStatistics) -> Iterator[Finding]:
                 yield constant(name, 0.0)
 
 
-def _dependent(statistics: NestedStatistics, source: ClusteredData) -> Iterator[Finding]:
+def _dependent(statistics: NestedStatistics, source: NestedSource) -> Iterator[Finding]:
     """Collinear variables at the level that they are measured on; with holes, in the pattern of most units."""
     data, nboth = statistics.data, statistics.nboth
     p = len(statistics.unit)
@@ -620,7 +597,7 @@ def _dependent(statistics: NestedStatistics, source: ClusteredData) -> Iterator[
         products = np.zeros((p, p))
         parts = data.product_pattern == often
         products[row, col] = products[col, row] = data.products[parts].sum(axis=0)
-        seen_rows = ~np.isnan(np.column_stack(columns_of(source, statistics.unit)))
+        seen_rows = source.seen_rows(statistics.unit)
         if len(own) < (seen_rows == np.isin(np.arange(p), own)).all(axis=1).sum() - cells.sum():
             passing = [k for k, variable in enumerate(own) if variable >= nboth]
             seen_names = [statistics.unit[k] for k in own]

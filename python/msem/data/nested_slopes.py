@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.frames import ClusteredData
 from msem.data.nested import NestedClusters, NestedStatistics, OfNestedClusters, nested_statistics
+from msem.data.nesting import NestedSource
 from msem.data.saturated import solve_saturated
 from msem.data.screening import Finding
 from msem.data.slopes import SMALL, refuse, require_near
@@ -178,7 +178,7 @@ class NestedSlopeStatistics(Augmented, OfNestedClusters):
 
 
 def nested_slope_statistics(
-    data: ClusteredData,
+    data: NestedSource,
     variables: Variables,
     fixed: Sequence[str],
     slopes: Sequence[Slope],
@@ -190,7 +190,7 @@ def nested_slope_statistics(
 
     Parameters
     ----------
-    data : ClusteredData
+    data : ClusteredData or ClusterStatistics
     variables : Variables
         Those of the model, without slopes.
     fixed : sequence of str

@@ -25,6 +25,7 @@ from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.moments import LevelMoments
 from msem.data.nested import nested_statistics
 from msem.data.nested_slopes import nested_slope_statistics
+from msem.data.nesting import NestedSource
 from msem.data.ordered_moments import OrderedMoments
 from msem.data.quadrature import integrated_statistics
 from msem.data.sample import Group, Sample
@@ -268,9 +269,11 @@ def _(
     data: ClusterStatistics, table: ParameterTable, settings: Settings, grouping: Grouping | None
 ) -> tuple[Group, ...]:
     found: list[Finding] = []
-    require_two_levels(table, "statistics of clusters")
+    require_levels_of_clusters(data, table.nlevels)
     statistics: Statistics
-    if table.slopes():
+    if data.has_inner:
+        statistics = nested_of(table, data, 1, found)
+    elif table.slopes():
         statistics = statistics_of_slopes(table, data)
     elif table.multilevel:
         statistics = two_level(data, *table.variables.roles, found=found)
@@ -290,6 +293,28 @@ def _(
     if not data.unit:
         raise ModelError("the model has two levels but these are statistics of a single-level sample")
     return (Group(data.with_variables(table.variables), given_as=GIVEN_AS.get(data.source, data.source)),)
+
+
+def require_levels_of_clusters(data: ClusterStatistics, nlevels: int) -> None:
+    """Refuse statistics of clusters of other kinds than a model has.
+
+    Raises
+    ------
+    ModelError
+    """
+    words, kinds = number_of_levels(nlevels), len(data.cluster) if data.has_inner else 1
+    if kinds == max(nlevels - 1, 1):
+        return
+    if data.has_inner:
+        raise ModelError(
+            f"the model has {words} and these are statistics of clusters within clusters, {data.cluster_text}: a model "
+            f"of them has blocks up to 'level: {kinds + 1}'; for fewer levels summarize by fewer columns, such as "
+            f"cluster={data.cluster[0]!r}"
+        )
+    raise ModelError(
+        f"the model has {words} and these are statistics of clusters of one kind, {data.cluster_text}: summarize by "
+        "those of all kinds, msem.summarize(data, cluster=[...], keep_clusters=True)"
+    )
 
 
 def _require_replicates_alone(settings: Settings, table: ParameterTable) -> None:
@@ -524,15 +549,24 @@ def statistics_of_rows(
     if any(clusters.crossed for clusters in data.inner.values()):
         require_no_slopes(table, "crossed classifications")
         return crossed_statistics(data, table.variables, found=found)
-    if data.inner and table.slopes(group):
-        fixed = [name for own in fixed_covariates(table, table.variables, group) for name in own]
-        slopes = table.slopes(group)
-        return nested_slope_statistics(
-            data, table.variables, fixed, slopes, slope_carriers(table, group), found=found
-        )
-    if not data.inner and table.slopes(group):
+    if data.inner:
+        return nested_of(table, data, group, found)
+    if table.slopes(group):
         return statistics_of_slopes(table, data, group)
     return level_statistics_of_rows(table.variables, data, found)
+
+
+def nested_of(
+    table: ParameterTable, data: NestedSource, group: int = 1, found: list[Finding] | None = None
+) -> Statistics:
+    """Statistics of nested clusters for one group of a model."""
+    slopes = table.slopes(group)
+    if not slopes:
+        return nested_statistics(data, table.variables, found=found)
+    fixed = [name for own in fixed_covariates(table, table.variables, group) for name in own]
+    return nested_slope_statistics(
+        data, table.variables, fixed, slopes, slope_carriers(table, group), found=found
+    )
 
 
 def level_statistics_of_rows(

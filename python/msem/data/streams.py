@@ -18,7 +18,7 @@ from msem.data.chunks import Chunk, FrameReader, chunks_of, reader_of
 from msem.data.clusters import ClusterStatistics, combined
 from msem.data.columns import numeric_columns, require_known
 from msem.data.frames import require_distinct_roles
-from msem.data.identifiers import ClusterIds, require_different_texts
+from msem.data.identifiers import ClusterIds, NestedIds, require_different_texts
 from msem.data.screening import no_row_left
 from msem.data.sums import finished, sums_of
 from msem.data.survey import Scale, SurveyColumns, survey_columns
@@ -35,7 +35,7 @@ Ints = NDArray[np.int64]
 def summarize(
     data: Any,
     *,
-    cluster: str,
+    cluster: str | Sequence[str],
     variables: Sequence[str] | None = None,
     keep_clusters: bool | Literal["means"] = False,
     weights: str | None = None,
@@ -48,7 +48,7 @@ def summarize(
     threads: int | None = None,
     client: Any = None,
 ) -> ClusterStatistics:
-    """Reduce two-level data to the statistics that models are fitted from, in one pass.
+    """Reduce clustered data to the statistics that models are fitted from, in one pass.
 
     `msem.sem`, `msem.saturated`, `msem.segregated` and compiled models take the result in place of data. Memory is that
     of the clusters and of a block of rows, however many rows there are and in whatever order.
@@ -59,10 +59,11 @@ def summarize(
         A pandas, polars or pyarrow table, or a dict of arrays; a lazy frame of polars; a pyarrow data set, scanner or
         reader of record batches, or an object with the Arrow C stream interface; the path of a Parquet or Arrow file or
         of a directory of them, or a list of paths; an iterable of frames; a Dask data frame.
-    cluster : str
-        Column with the cluster ids: numbers or text, or anything else that can be hashed.
+    cluster : str or sequence of str
+        Column with the cluster ids: numbers or text, or anything else that can be hashed. For models of three and more
+        levels several, the highest clusters first, with ``keep_clusters=True``.
     variables : sequence of str, optional
-        Default: all numeric columns but that of the clusters. Rows that lack a value of any of them are left out and
+        Default: all numeric columns but those of the clusters. Rows that lack a value of any of them are left out and
         counted, so name those that models will need.
     keep_clusters : bool or "means"
         Keep the statistics of every single cluster: parts of a cluster in different summaries can then be put together,
@@ -95,42 +96,80 @@ def summarize(
     DataWarning
         If rows have no cluster id.
     """
-    if isinstance(cluster, (list, tuple)):
-        if len(cluster) != 1:
-            raise UnsupportedError(
-                f"cluster={list(cluster)!r} names {len(cluster)} columns: summaries know clusters of one kind, and "
-                "models of three levels and of crossed classifications are fitted to rows, msem.sem(model, data, "
-                f"cluster={list(cluster)!r}); for a model of two levels name the highest clusters only, "
-                f"cluster={cluster[0]!r}"
-                if cluster
-                else "cluster= names no column: give that of the clusters"
-            )
-        cluster = cluster[0]
     if keep_clusters not in (False, True, "means"):
         raise MsemError(f'keep_clusters must be False, True or "means", not {keep_clusters!r}')
     keep: Keep = "products" if keep_clusters is True else keep_clusters
+    names = _clusters_of_summary(cluster, keep)
     count = require_threads(threads)
     given = {"weights": weights, "cluster_weights": cluster_weights, "weights_scale": weights_scale}
     given |= {"psu": psu, "strata": strata, "fpc": fpc, "single_psu": single_psu}
     settings = Settings.read(given, "summarize")
-    columns = survey_columns(settings)
-    survey = None if columns is None else (columns, settings.weights_scale)
-    if survey is not None and keep == "means":
-        raise DataError(
-            'keep_clusters="means" is not available with weights or a design, whose errors take the products of every '
-            "cluster: keep_clusters=False shares no cluster, True all of it"
-        )
+    survey = _survey_of_summary(settings, names, keep)
     if is_dask(data):
-        found = summarize_partitions(data, cluster, variables, keep, client, survey)
+        found = summarize_partitions(data, names, variables, keep, client, survey)
     elif client is not None:
         raise MsemError(
             "client= is for a Dask data frame: leave it out, or make one, dask.dataframe.read_parquet(...)"
         )
     else:
-        found = summary_of(data, cluster, variables, keep, count, survey)
+        found = summary_of(data, names, variables, keep, count, survey)
     if found.dropped_no_cluster:
-        warn(f"{found.dropped_no_cluster} rows have no cluster id ({cluster}) and were left out", DataWarning)
+        columns_text = ", ".join(names)
+        warn(
+            f"{found.dropped_no_cluster} rows have no cluster id ({columns_text}) and were left out",
+            DataWarning,
+        )
     return found
+
+
+def _survey_of_summary(settings: Settings, cluster: tuple[str, ...], keep: Keep) -> Survey | None:
+    """How rows are sampled; None for a simple sample.
+
+    Raises
+    ------
+    UnsupportedError, DataError
+        If that cannot go with what is kept.
+    """
+    columns = survey_columns(settings)
+    if columns is None:
+        return None
+    if len(cluster) > 1:
+        raise UnsupportedError(
+            "weights, PSUs and strata are not available for summaries of clusters within clusters in this version: fit "
+            "the rows, msem.sem(model, data, cluster=[...], weights=...)"
+        )
+    if keep == "means":
+        raise DataError(
+            'keep_clusters="means" is not available with weights or a design, whose errors take the products of every '
+            "cluster: keep_clusters=False shares no cluster, True all of it"
+        )
+    return columns, settings.weights_scale
+
+
+def _clusters_of_summary(cluster: Any, keep: Keep) -> tuple[str, ...]:
+    """The columns of clusters, the highest first.
+
+    Raises
+    ------
+    UnsupportedError
+        If they are crossed.
+    DataError
+        If there are several and clusters are not kept.
+    """
+    settings = Settings.read({"cluster": cluster}, "summarize")
+    names = settings.cluster_columns
+    if settings.crossed:
+        raise UnsupportedError(
+            f"cluster={settings.cluster_text}: there are no summaries of crossed classifications in this version; "
+            "models of these are fitted to rows, msem.sem(model, data, cluster=...)"
+        )
+    if len(names) > 1 and keep != "products":
+        raise DataError(
+            f"cluster={list(names)!r}: the statistics of clusters within clusters are those of every single "
+            "cluster, which file and value would tell: say keep_clusters=True; for a model of two levels name the "
+            f"highest clusters only, cluster={names[0]!r}"
+        )
+    return names
 
 
 Keep = Literal[False, "means", "products"]
@@ -143,7 +182,8 @@ class Summary:
     Parameters
     ----------
     variables : sequence of str
-    cluster : str
+    cluster : tuple of str
+        Columns of clusters, the highest first.
     keep : {False, "means", "products"}
         What is kept of every cluster.
     threads : int
@@ -152,14 +192,19 @@ class Summary:
     """
 
     def __init__(
-        self, variables: Sequence[str], cluster: str, keep: Keep, threads: int, survey: Survey | None = None
+        self,
+        variables: Sequence[str],
+        cluster: tuple[str, ...],
+        keep: Keep,
+        threads: int,
+        survey: Survey | None = None,
     ) -> None:
         self.variables, self.cluster, self.keep, self.threads = tuple(variables), cluster, keep, threads
-        self.survey = None if survey is None else SurveySums(*survey, cluster)
+        self.survey = None if survey is None else SurveySums(*survey, cluster[0])
         # weights are scaled within clusters when all of their rows are known
         weighted = self.survey is not None
         self.core = _core.Accumulator(len(variables), keep == "products" or weighted, weighted)
-        self.ids = ClusterIds(cluster)
+        self.ids = ClusterIds(cluster[0]) if len(cluster) == 1 else NestedIds(cluster)
         self.nrows = 0
         self.counts = Counter[str]()
         self.missing = Counter[str]()
@@ -172,7 +217,7 @@ class Summary:
         DataError
             If a value is infinite, or ids are of another type than before.
         """
-        codes = self.ids.number(chunk.ids, chunk.where)
+        codes = self._codes(chunk)
         columns, weights, rows = chunk.columns, None, None
         nrows = len(codes)
         if self.survey is not None:
@@ -192,10 +237,18 @@ class Summary:
         self.nrows += nrows
         self.counts.update({name: report[name] for name in ("used", "incomplete", "no_cluster")})
 
+    def _codes(self, chunk: Chunk) -> Ints:
+        """Number of the lowest cluster of each row, -1 without."""
+        if isinstance(self.ids, ClusterIds):
+            return self.ids.number(chunk.ids, chunk.where)
+        upper = [chunk.beside[name] for name in self.cluster[:-1]]
+        return self.ids.number([*upper, chunk.ids], chunk.where)
+
     def _sampled(
         self, survey: SurveySums, chunk: Chunk, codes: Ints
     ) -> tuple[list[NDArray[Any]], Ints, Floats | None, Ints | None]:
         """Columns, codes and weights of the rows of a chunk that count, and which these are; None for all."""
+        assert isinstance(self.ids, ClusterIds)
         given = survey.read(chunk.beside, len(codes), self.nrows)
         psu = survey.add_design(chunk.beside, codes, self.ids, self.nrows)
         columns, rows = chunk.columns, None
@@ -220,7 +273,7 @@ class Summary:
             If ids differ only by type.
         """
         index = self.ids.index
-        require_different_texts(self.cluster, index)
+        require_different_texts(self.cluster[0], index)
         ids, found, codes = finished(self.core, index)
         table: dict[str, Any] = dict(found)
         sums = sums_of(self.core, ids) if self.keep or self.survey is not None else None
@@ -232,7 +285,7 @@ class Summary:
                 sums, table["weighting"] = None, replace(table["weighting"], psus=None)
         return ClusterStatistics(
             variables=self.variables,
-            cluster=self.cluster,
+            cluster=self.cluster if len(self.cluster) > 1 else self.cluster[0],
             nobs=float(self.counts["used"]),
             nclusters=nclusters,
             origin=self.core.origin,
@@ -248,7 +301,7 @@ class Summary:
 
 def summary_of(
     data: Any,
-    cluster: str,
+    cluster: tuple[str, ...],
     variables: Sequence[str] | None,
     keep: Keep,
     threads: int,
@@ -256,16 +309,21 @@ def summary_of(
 ) -> ClusterStatistics:
     """Statistics of data in one piece or in many; see `msem.summarize`."""
     reader = reader_of(data)
-    beside = () if survey is None else survey[0].names
+    beside = _beside(cluster, survey)
     names = chosen_variables(
         reader.numeric() if variables is None else variables, cluster, variables is None, beside
     )
     summary = Summary(names, cluster, keep, threads, survey)
-    for chunk in chunks_of(reader, names, cluster, beside):
+    for chunk in chunks_of(reader, names, cluster[-1], beside):
         summary.add(chunk)
     if summary.survey is not None and summary.nrows:
         summary.survey.require_some()
     return with_rows(summary.statistics())
+
+
+def _beside(cluster: tuple[str, ...], survey: Survey | None) -> tuple[str, ...]:
+    """Columns that are needed beside the variables and the ids of the lowest clusters."""
+    return (*cluster[:-1], *(() if survey is None else survey[0].names))
 
 
 def with_rows(found: ClusterStatistics) -> ClusterStatistics:
@@ -280,11 +338,11 @@ def with_rows(found: ClusterStatistics) -> ClusterStatistics:
         return found
     if not found.nrows:
         raise DataError("the data have no rows")
-    raise no_row_left(found.dropped, found.dropped_no_cluster, found.cluster, found.nrows)
+    raise no_row_left(found.dropped, found.dropped_no_cluster, str(found.cluster), found.nrows)
 
 
 def chosen_variables(
-    names: Sequence[str], cluster: str, every: bool, beside: Sequence[str] = ()
+    names: Sequence[str], cluster: Sequence[str], every: bool, beside: Sequence[str] = ()
 ) -> list[str]:
     """The variables to summarize, each once; of `every` numeric column all but the ids and weights.
 
@@ -293,8 +351,9 @@ def chosen_variables(
     DataError
         If there are none, or the cluster column is among those named.
     """
-    chosen = [name for name in several(names) if not (every and (name == cluster or name in beside))]
-    require_distinct_roles(chosen, cluster)
+    chosen = [name for name in several(names) if not (every and name in (*cluster, *beside))]
+    for column in cluster:
+        require_distinct_roles(chosen, column)
     if not chosen:
         raise DataError(
             "there is no numeric column to summarize" if every else "variables= names no variable"
@@ -312,7 +371,7 @@ def is_dask(data: Any) -> bool:
 
 def summarize_partitions(
     data: Any,
-    cluster: str,
+    cluster: tuple[str, ...],
     variables: Sequence[str] | None,
     keep: Keep,
     client: Any = None,
@@ -331,9 +390,9 @@ def summarize_partitions(
     dask = importlib.import_module("dask")
     every = variables is None
     given = numeric_columns(data._meta) if variables is None else variables
-    beside = () if survey is None else survey[0].names
+    beside = _beside(cluster, survey)
     names = chosen_variables(given, cluster, every, beside)
-    needed = list(dict.fromkeys([*names, *beside, cluster]))
+    needed = list(dict.fromkeys([*names, *beside, *cluster]))
     require_known(needed, list(data.columns))
     make = dask.delayed(partition_statistics, pure=True)
     join = dask.delayed(joined_statistics, pure=True)
@@ -351,16 +410,15 @@ def summarize_partitions(
 def partition_statistics(
     frame: pd.DataFrame,
     variables: Sequence[str],
-    cluster: str,
+    cluster: tuple[str, ...],
     keep: Keep,
     number: int,
     survey: Survey | None = None,
 ) -> ClusterStatistics:
     """Statistics of one partition, which may be of no rows."""
     summary = Summary(variables, cluster, keep, 1, survey)
-    beside = () if survey is None else survey[0].names
     try:
-        for chunk in chunks_of(FrameReader(frame), variables, cluster, beside):
+        for chunk in chunks_of(FrameReader(frame), variables, cluster[-1], _beside(cluster, survey)):
             summary.add(chunk)
     except DataError as error:
         raise DataError(f"partition {number}: {error}") from None

@@ -139,7 +139,14 @@ def common_ids(one: pd.Index[Any], two: pd.Index[Any], cluster: str) -> pd.Index
 def same_numbers(
     one: pd.Index[Any], two: pd.Index[Any], cluster: str = ""
 ) -> tuple[pd.Index[Any], pd.Index[Any]]:
-    """Two sets of ids as one type."""
+    """Two sets of ids as one type; of pairs each part of them."""
+    if isinstance(one, pd.MultiIndex):
+        levels = [
+            same_numbers(one.get_level_values(k), two.get_level_values(k), str(name))
+            for k, name in enumerate(one.names)
+        ]
+        first, second = (pd.MultiIndex.from_arrays(own, names=one.names) for own in zip(*levels, strict=True))
+        return first, second
     if not len(one) or not len(two):
         return (one.astype(two.dtype), two) if len(two) else (one, two.astype(one.dtype))
     kinds = [index_kind(ids) for ids in (one, two)]

@@ -13,6 +13,7 @@ from msem.data.complete import SampleStatistics
 from msem.data.frames import Holes, clustered_data
 from msem.data.levels import chosen_levels, resolve_levels
 from msem.data.moments import LevelMoments, estimate_saturated, of_design, with_robust_acov
+from msem.data.nested import nested_statistics
 from msem.data.reading import (
     has_rows,
     level_statistics_of_rows,
@@ -202,6 +203,26 @@ def _(
     require_rows_for_holes(data, settings)
     _require_no_column(settings)
 
+    if data.has_inner:
+        given = [own for own in chosen if own is not None]
+        if given and len(given) != len(data.cluster) + 1:
+            raise DataError(
+                f"these are statistics of {number_of_levels(len(data.cluster) + 1)}: levels= takes the variables of "
+                "each"
+            )
+        statistics: Statistics = nested_statistics(data, _variables(given) if given else data.known_variables)
+    else:
+        statistics = _of_two_levels(data, chosen)
+        (data,) = scaled_together((data,), 2)
+    moments = _reported(statistics, settings, method)
+    if data.sampled is not None:
+        return designed(moments, data, statistics)
+    return moments if gamma == "observed" else _carrying(moments, data, gamma)
+
+
+def _of_two_levels(data: ClusterStatistics, chosen: Names) -> Statistics:
+    """Statistics of two levels, variables that are not given by level being found."""
+
     def varying(names: Sequence[str]) -> Sequence[str]:
         data.positions(names)  # says which is not there
         return [name for name in names if name in data.varying]
@@ -210,12 +231,8 @@ def _(
         raise DataError("these are statistics of two levels: levels= takes the variables of both")
     within, between = chosen
     levels = resolve_levels(within, between, lambda: data.variables, varying)
-    (data,) = scaled_together((data,), 2)
-    statistics = two_level(data, *_variables(levels).roles)
-    moments = _reported(statistics, settings, method)
-    if data.sampled is not None:
-        return designed(moments, data, statistics)
-    return moments if gamma == "observed" else _carrying(moments, data, gamma)
+    (scaled,) = scaled_together((data,), 2)
+    return two_level(scaled, *_variables(levels).roles)
 
 
 def designed(moments: LevelMoments, data: Rows, statistics: Statistics) -> LevelMoments:
