@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +121,10 @@ DATA: dict[str, tuple[str, Callable[[], Any], str]] = {
         "both the cluster column and a variable",
     ),
     "not data": (MODEL, lambda: 5, "cannot read data of type 'int'"),
+    "a path": (MODEL, lambda: "data.csv", r"type 'str'.*msem\.read_data\(path\)"),
+    "an array": (MODEL, lambda: DEMO.to_numpy(), r"type 'ndarray'.*DataFrame\(array, columns="),
+    "an empty list": (MODEL, list, "an empty list: give a data frame"),
+    "no columns": (MODEL, dict, "the data have no columns"),
     "no data": (MODEL, lambda: None, "no data: give a data frame"),
 }
 
@@ -285,6 +290,25 @@ def test_a_model_of_another_number_of_levels() -> None:
         msem.sem(CFA, sample_cov=MATRIX, sample_nobs=100, cluster="cluster")
     with pytest.raises(DataError, match="not both"):
         msem.sem(CFA, DEMO, sample_cov=MATRIX, sample_nobs=100)
+
+
+@pytest.mark.parametrize(
+    ("line", "warns"),
+    [
+        ("y1 ~ x1*x2", True),
+        ("y1 ~ x1 + x2 + x1*x3", True),
+        ("y1 ~ a*x1", False),
+        ("y1 ~ x1*x2 + x1*x3", False),  # an equality
+        ("y1 ~ x1*x2\n x1 > 0", False),
+        ("y1 ~ x1*x2\n d := 2*x1", False),
+    ],
+)
+def test_a_column_that_is_read_as_a_label_is_pointed_out(line: str, warns: bool) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        msem.sem(line, DEMO)
+    found = [str(one.message) for one in caught if "a product of variables is a column" in str(one.message)]
+    assert len(found) == warns
 
 
 def test_rows_without_cluster_are_left_out_and_counted() -> None:

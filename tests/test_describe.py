@@ -80,6 +80,9 @@ def test_describe_without_clusters_or_with_nonsense_is_refused(demo):
         msem.describe(demo)
     with pytest.raises(DataError, match="no column 'nope'"):
         msem.describe(demo, cluster="cluster", variables="nope")
+    for data, names in ((demo.assign(cluster=range(len(demo))), None), (demo, ["w1", "w2"])):
+        with pytest.raises(DataError, match="no variable varies within clusters"):
+            msem.describe(data, cluster="cluster", variables=names)
 
 
 WHOLE = np.array([[4.0, 1.0, 0.4], [1.0, 2.0, 0.3], [0.4, 0.3, 1.5]])
@@ -135,6 +138,8 @@ def test_correlations_taken_for_covariances_get_a_warning():
         ("4\n1 2", {"names": ["a", "a"]}, "different names"),
         ("4\n1 2", {"names": ["a", "b", "c", "d"]}, "of 4 variables"),
         ([[1.0, np.nan], [np.nan, 1.0]], {}, "is nan"),
+        (object(), {}, "not object"),
+        ([["a"]], {}, "not list"),
     ],
 )
 def test_what_is_no_matrix_is_refused(matrix, options, message):

@@ -190,6 +190,24 @@ def test_random_slopes_have_a_dot_and_their_name():
     assert (mean.text, mean.slope) == ("0.40", "")
 
 
+def test_thresholds_are_no_variables():
+    text = "f =~ u1 + u2 + u3\nu1 | t1 + t2\nu2 | t1"
+    (graph,) = msem.diagram(text).graphs.values()
+    assert set(graph.nodes) == {"f", "u1", "u2", "u3"}
+
+
+def test_parts_of_all_upper_levels_are_latent():
+    text = "\n".join(f"level: {k}\n f{k} =~ y1 + y2 + {'xwvu'[k - 1]}" for k in range(1, 5))
+    drawn = msem.diagram(text)
+    for (level, _), graph in drawn.graphs.items():
+        shapes = {name: node.shape for name, node in graph.nodes.items()}
+        part = "observed" if level == 1 else "part"
+        assert shapes == {f"f{level}": "latent", "y1": part, "y2": part, "xwvu"[level - 1]: "observed"}
+    assert len(drawn.scene.joins) >= 2  # where no factor is in the way
+    assert drawn.to_dot().count("style=dotted") == 6
+    assert not faults(drawn.scene)
+
+
 def test_means_variances_and_levels(fit):
     kinds = {kind for *_, kind in arrows(fit.diagram(means=True, variances=False))}
     assert kinds == {"loading", "regression", "mean"}

@@ -116,8 +116,12 @@ def test_profile_bootstrap_and_power(fit):
     ax = plots.bootstrap(drawn, "fb~w1.l2", kind="normal")
     limits = drawn.conf_int(kind="normal").loc["fb~w1.l2"]
     assert {line.get_xdata()[0] for line in ax.lines} >= {*limits, fit.params["fb~w1.l2"]}
+    formula = plots.bootstrap(drawn, "fb ~ w1", kind="normal")
+    assert {line.get_xdata()[0] for line in formula.lines} == {line.get_xdata()[0] for line in ax.lines}
     with pytest.raises(ModelError, match="there are several"):
         plots.bootstrap(drawn)
+    with pytest.raises(ModelError, match="no 'fb ~ w9'"):
+        plots.bootstrap(drawn, "fb ~ w9")
 
 
 def test_power_along_a_setting():
@@ -148,6 +152,24 @@ def test_missing_patterns():
     assert [len(points.get_offsets()) for points in ax.collections] == [3, 1]
 
 
+def test_groups_have_their_labels(demo):
+    halves = demo.assign(region=np.where(demo["cluster"] % 2, "north", "south"))
+    fit = msem.sem("f =~ y1 + y2 + y3", halves, group="region")
+    heads = [text.get_text() for text in plots.coefficients(fit).get_yticklabels()]
+    assert heads[::3] == ["north", "south"]
+    two = msem.sem(DEMO, halves, cluster="cluster", group="region")
+    heads = [text.get_text() for text in plots.coefficients(two, ops="~").get_yticklabels()]
+    assert [one for one in heads if "," in one] == [
+        f"{level}, {region}" for level in ("Between", "Within") for region in ("north", "south")
+    ]
+
+
+def test_plots_are_named_and_completed():
+    assert dir(plots) == sorted(plots.__all__)
+    with pytest.raises(AttributeError, match=r"did you mean 'residuals'.*plots are bootstrap, caterpillar"):
+        plots.residual  # noqa: B018
+
+
 MISTAKES = [
     (lambda fit: plots.coefficients({"a": 3}), "is a int"),
     (lambda fit: plots.coefficients(fit, ops=":="), "nothing is estimated"),
@@ -173,7 +195,7 @@ def test_mistakes(call, message, fit):
 def test_failed_fits_are_not_drawn(demo):
     with pytest.warns(match="converge"):
         failed = msem.sem(DEMO, demo, cluster="cluster", max_iterations=1)
-    for call in (plots.coefficients, plots.residuals, plots.level_fit):
+    for call in (plots.coefficients, plots.caterpillar, plots.residuals, plots.level_fit):
         with pytest.raises(ModelError, match="has not converged"):
             call(failed)
 

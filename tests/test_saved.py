@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 import msem
 from msem.data.storage import signed
-from msem.errors import DataError, ModelError
+from msem.errors import DataError, ModelError, MsemError
 from msem.fits.request import extended
 from msem.language.syntax import parse
 
@@ -109,6 +109,13 @@ def test_fits_without_errors_groups_and_single_levels_are_saved(demo, tmp_path):
         pd.testing.assert_frame_equal(saved.estimates(), fit.estimates())
         assert saved.nclusters is None
         assert saved.table.group_labels == fit.group_labels
+
+
+@pytest.mark.parametrize("name", ["fit.pkl", "fit.csv", "fit.DOCX"])
+def test_a_fit_is_not_saved_under_the_name_of_another_format(name, fit, tmp_path):
+    with pytest.raises(MsemError, match=r"saved as \.json"):
+        fit.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_updates_change_what_they_are_given(fit, demo):

@@ -90,6 +90,7 @@ def test_options_that_do_not_exist_say_why_and_what_instead(options, message, de
     ("text", "message"),
     [
         ("y1 ~ x1 + (1 | school)", "level: 2"),
+        ("y1 ~ x1 + (1 + x1 || school)", "a random slope"),
         ("%WITHIN%\nf BY y1 y2;", "'%WITHIN%' of Mplus is 'level: 1' here"),
         ("f BY y1 y2 y3", "'f =~ y1 [+] y2' here"),
         ("y1 ON x1", "'y ~ x1 [+] x2' here"),

@@ -106,10 +106,15 @@ FUNCTIONS = tuple(
         ("semTools", "auxiliary", 'msem.sem(..., missing="fiml", auxiliary=[...])'),
         ("semTools", "SSpower", "msem.power(model, population, design)"),
         ("semTools", "indProd", "", "add the product as a column of the data"),
-        ("lavaan.mi", "sem.mi", "msem.pool([fit, ...])", "or msem.sem(model, [data1, data2, ...])"),
+        (
+            "lavaan.mi",
+            "sem.mi",
+            "msem.pool([fit, ...])",
+            "a fit for each data set: [msem.sem(model, one, ...) for one in imputations]",
+        ),
         ("lavaan.mi", "cfa.mi", "msem.pool([fit, ...])"),
         ("lavaan.mi", "runMI", "msem.pool([fit, ...])"),
-        ("lavaan.mi", "lavTestLRT.mi", "msem.pool([fit, ...]).likelihood_ratio()"),
+        ("lavaan.mi", "lavTestLRT.mi", "msem.pool([fit, ...]).likelihood_ratio(msem.pool([smaller, ...]))"),
         ("semPlot", "semPaths", "fit.diagram()"),
         # misty, multilevelTools, r2mlm
         ("misty", "multilevel.descript", "msem.describe(data, cluster=...)"),
@@ -148,8 +153,8 @@ FUNCTIONS = tuple(
         (
             "statsmodels",
             "loglike",
-            "fit.objective",
-            "-2 log L as a function of the parameters; fit.llf is its value",
+            "fit.objective.llf(theta)",
+            "fit.llf at the estimates, fit.params",
         ),
         ("statsmodels", "conf_int_el", "fit.profile()"),
         ("statsmodels", "load", "msem.SavedFit.load(path)"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from msem.fits.power import Power
 from msem.fits.segregated import SegregatedFit
 from msem.fits.synopsis import compare, named_fits
 from msem.model.levels import BETWEEN, Level, level_number, level_title
+from msem.names import unknown_name
 from msem.pictures import canvas, forest, heatmap, lines, outliers
 from msem.pictures.diagram import require_converged
 from msem.postestimation.influence import Influence
@@ -106,7 +107,9 @@ def coefficients(
     if level is not None:
         nlevels = max(int(table.index.get_level_values("level").max()), BETWEEN)
         table = table[table.index.get_level_values("level") == level_number(level, nlevels)]
-    return forest.draw_coefficients(table, list(given), ax, "Estimate with 95% interval")
+    labels = {tuple(getattr(fit, "group_labels", ())) for fit in given.values()}
+    shared = labels.pop() if len(labels) == 1 else ()
+    return forest.draw_coefficients(table, list(given), ax, "Estimate with 95% interval", shared)
 
 
 @entry
@@ -137,6 +140,7 @@ def caterpillar(fit: Fit, name: str | None = None, *, ci_level: float = 0.95, ax
     _require(fit, Fit, "caterpillar", "a fit")
     if not fit.table.multilevel:
         raise ModelError("a model of one level has no cluster scores to draw")
+    require_converged(fit.converged)
     latent, both = fit.table.latent(2), fit.table.both
     name = next(iter((*latent, *both)), "") if name is None else name
     if name not in (*latent, *both):
@@ -463,10 +467,28 @@ def _group_number(fit: Solution, label: str | None) -> int:
 
 
 def _chosen(names: Sequence[str], name: str | None) -> int:
-    """Position of a name among several."""
+    """Position of a name among several; a formula may stand for the name, as in ``fit.params``."""
     if name is None and len(names) == 1:
         return 0
+    if name is not None and name not in names:
+        bare = "".join(name.split())
+        same = [one for one in names if bare in ("".join(one.split()), "".join(one.split(".l2")[0].split()))]
+        name = same[0] if len(same) == 1 else name
     if name is None or name not in names:
         start = "there are several" if name is None else f"there is no {name!r}"
         raise ModelError(f"{start}: name one of {', '.join(map(repr, names))}")
     return list(names).index(name)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> NoReturn:
+        """Say which plots there are."""
+        if name.startswith("_"):
+            raise AttributeError(f"module 'msem.plots' has no attribute {name!r}")
+        raise AttributeError(f"{unknown_name('msem.plots', name, __all__)}; plots are {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    """Names that are completed: the plots."""
+    return list(__all__)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import narwhals as nw
@@ -52,9 +53,13 @@ def read_frame(frame: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
     try:
         table: nw.DataFrame[Any] | nw.LazyFrame[Any] = nw.from_native(frame)
     except TypeError:
+        remedy = {
+            str: "; a file is read by msem.read_data(path)",
+            np.ndarray: "; names are given to an array by pandas.DataFrame(array, columns=[...])",
+        }.get(str if isinstance(frame, Path) else type(frame), "")
         raise DataError(
             f"cannot read data of type {type(frame).__name__!r}: give a pandas, polars or pyarrow table, "
-            "or a dict of arrays"
+            f"or a dict of arrays{remedy}"
         ) from None
     return table
 
@@ -220,6 +225,8 @@ def require_unique(names: Sequence[Any]) -> None:
 
 def require_known(needed: Sequence[str], available: Sequence[Any]) -> None:
     """Refuse names that are not columns, and suggest the closest one."""
+    if needed and not len(available):
+        raise DataError(f"the data have no columns, and {needed[0]!r} is needed")
     known = set(available)
     for name in needed:
         if name not in known:

@@ -213,7 +213,7 @@ def reading(path: Path) -> Iterator[None]:
     except LookupError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {str(error).strip()}") from error
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,12 @@ def _read(matrix: Any) -> tuple[list[list[float]], list[str]]:
     if isinstance(matrix, pd.DataFrame):
         return matrix.to_numpy(dtype=np.float64).tolist(), [str(name) for name in matrix.columns]
     if not isinstance(matrix, str):
-        array = np.asarray(matrix, dtype=np.float64)
+        try:
+            array = np.asarray(matrix, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"a covariance matrix is a text, a frame or an array of numbers, not {type(matrix).__name__}"
+            ) from None
         if array.ndim not in (1, 2):
             raise DataError(f"a covariance matrix has two dimensions, not {array.ndim}")
         return array.tolist() if array.ndim == 2 else [array.tolist()], []

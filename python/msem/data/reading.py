@@ -6,6 +6,7 @@ A new kind of source is one function registered with `read_statistics`.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import singledispatch
@@ -172,6 +173,7 @@ def read_statistics(
         raise DataError("no data: give a data frame, or sample_cov= with sample_nobs=")
     require_rows_of_data(data)
     _require_latent_names(table, data)
+    _warn_of_products(table, data)
     require_cluster_columns(table, settings)
     variables = table.variables.names
     holes = allowed_holes(table, pairwise=settings.missing == "pairwise") if settings.incomplete else None
@@ -608,6 +610,8 @@ def require_rows_of_data(data: Any) -> None:
     DataError
         If the rows of a data frame are named as its columns are.
     """
+    if isinstance(data, list | tuple) and not len(data):
+        raise DataError("the data are an empty list: give a data frame")
     if isinstance(data, list | tuple):
         raise DataError(
             "these are several data sets: fit the model to each and pool the fits, "
@@ -635,6 +639,31 @@ def _require_latent_names(table: ParameterTable, data: Any) -> None:
             if table.syntax is not None and row.at is not None:
                 message = table.syntax.locate(row.at, message)
             raise ModelError(message)
+
+
+def _warn_of_products(table: ParameterTable, data: Any) -> None:
+    """Point out a label that is used nowhere else and is a column of the data: it may be meant as a factor."""
+    columns = set(column_names(data))
+    expressions = [one.text for one in table.syntax.constraints] if table.syntax is not None else []
+    paths: dict[str, set[tuple[int, str, str]]] = {}
+    for row in table.rows:
+        if row.label in columns:
+            paths.setdefault(row.label, set()).add(
+                (row.level, row.lhs, row.rhs) if row.op == "~" else (0, "", "")
+            )
+    for label, found in paths.items():
+        (_, lhs, rhs), *others = found
+        if (
+            lhs
+            and not others
+            and not any(re.search(rf"\b{re.escape(label)}\b", text) for text in expressions)
+        ):
+            warn(
+                f"in '{lhs} ~ {label}*{rhs}' {label!r} is the label of the path from {rhs!r}, and not the column of "
+                f"the data: a product of variables is a column to be added, such as {label}_{rhs}, and a random slope "
+                f'is rv("{label}")*{rhs}',
+                DataWarning,
+            )
 
 
 def _of_covariance(data: Any, table: ParameterTable, settings: Settings) -> Group:

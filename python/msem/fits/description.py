@@ -184,6 +184,11 @@ def describe(
     columns = screened_columns(data, wanted, settings.highest, inner=settings.inner)
     holes = Holes() if any(mask is not None for mask in columns.missing.values()) else None
     levels = levels_of(data, settings.cluster_columns, wanted, holes)
+    if not levels[0]:
+        raise DataError(
+            "no variable varies within clusters, so within and between cannot be told apart: check the cluster column; "
+            "variables of clusters are described by data.drop_duplicates(...).describe()"
+        )
     moments = saturated(
         data, cluster=settings.cluster_columns, levels=levels, missing="listwise" if holes is None else "fiml"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.storage import Format, signed, write_json
-from msem.errors import UnsupportedError
+from msem.errors import DataError, UnsupportedError
 from msem.estimation.solution import Solution
 from msem.postestimation.constraints import definition_rows
 from msem.postestimation.estimates import estimates
@@ -30,6 +31,11 @@ CONTENT = ("msem", "model", "options", "groups", "nlevels", *COUNTS, "given_as",
            "fit_measures")  # fmt: skip
 
 
+OTHER_FORMATS = (
+    ".csv", ".docx", ".html", ".md", ".parquet", ".pdf", ".pickle", ".pkl", ".png", ".rds", ".svg", ".tex", ".xlsx"
+)  # fmt: skip
+
+
 def save(fit: Solution, path: Any) -> None:
     """Write the fit to a JSON file: model, options, estimates, their covariance matrix, fit measures and version.
 
@@ -39,7 +45,18 @@ def save(fit: Solution, path: Any) -> None:
     ----------
     path : path
         Conventionally with the suffix .json; read by `msem.SavedFit.load`.
+
+    Raises
+    ------
+    DataError
+        If the suffix is that of another format.
     """
+    suffix = Path(path).suffix.lower()
+    if suffix in OTHER_FORMATS:
+        raise DataError(
+            f"{path}: a fit is saved as .json, which SavedFit.load reads; tables are saved by "
+            "msem.table(fit).save(path), diagrams by fit.diagram().save(path)"
+        )
     write_json(path, signed(FORMAT.header | _content(fit)))
 
 

@@ -12,7 +12,7 @@ _WORDS: Final = (
         "of level 2",
     ),
     (
-        r"\(\s*(?:[01]\s*\+\s*)?[A-Za-z_.][^()|]*\|[^()|]*\)",
+        r"\(\s*(?:[01]\s*\+\s*)?[A-Za-z_.][^()|]*\|\|?[^()|]*\)",
         "a random slope, '(x | g)' in lme4, is 'y ~ rv(\"s\")*x' below 'level: 1' here, with cluster=\"g\"; s is then "
         "a variable of level 2, and 'y ~~ s' there its covariance with the intercepts",
     ),
@@ -28,7 +28,7 @@ _WORDS: Final = (
     (r"^\s*\[", "'[y]' of Mplus is 'y ~ 1' here"),
     (r"\w@", "'y@1' of Mplus is '1*y' here"),
     (
-        r"\([^()|]*\|[^()|]*\)",
+        r"\([^()|]*\|\|?[^()|]*\)",
         "random effects, '(1 | g)' in lme4, are the between level: 'level: 1' and 'level: 2' blocks, "
         'with cluster="g"',
     ),

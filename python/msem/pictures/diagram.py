@@ -17,6 +17,7 @@ from msem.errors import DataError, ExtraError, ModelError
 from msem.estimation.solution import Solution
 from msem.model.levels import Level
 from msem.model.partable import ParameterTable
+from msem.names import Translated
 from msem.output.tables import hidden_rows
 from msem.pictures.beside import size_of
 from msem.pictures.canvas import RULES, axes, require_matplotlib
@@ -47,7 +48,7 @@ METRICS = {
 
 @entries
 @dataclass(frozen=True, eq=False)
-class Diagram:
+class Diagram(Translated):
     """A path diagram; immutable. In a notebook it shows itself.
 
     Made by `Fit.diagram` and `msem.diagram`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from msem.pictures.paint import colour_of, width_of
-from msem.pictures.scene import DrawnArrow, DrawnNode, Scene
+from msem.pictures.scene import DrawnArrow, DrawnNode, Scene, below
 
 SHAPES = {"observed": "box", "latent": "ellipse", "part": "ellipse"}
 
@@ -38,8 +38,9 @@ def _lines(scene: Scene, note: str) -> Iterator[str]:
     for arrow in scene.arrows:
         yield from (f"  {line};" for line in _arrow(arrow))
     for node in scene.nodes:
-        if node.node.shape == "part" and (node.level - 1, node.group) in blocks:
-            part, whole = (_id(node.node.name, level, node.group) for level in (node.level, node.level - 1))
+        lower = below(node, scene.nodes)
+        if lower is not None:
+            part, whole = (_id(node.node.name, level, node.group) for level in (node.level, lower.level))
             yield f"  {part} -> {whole} [dir=none, style=dotted];"
     yield "}"
 

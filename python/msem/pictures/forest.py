@@ -91,7 +91,9 @@ def draw_forest(
         legend_above(ax)
 
 
-def draw_coefficients(table: pd.DataFrame, names: Sequence[str], ax: Axes | None, what: str) -> Axes:
+def draw_coefficients(
+    table: pd.DataFrame, names: Sequence[str], ax: Axes | None, what: str, groups: Sequence[str] = ()
+) -> Axes:
     """Draw coefficients of several fits.
 
     Parameters
@@ -103,6 +105,8 @@ def draw_coefficients(table: pd.DataFrame, names: Sequence[str], ax: Axes | None
     ax : Axes, optional
     what : str
         Label of the scale.
+    groups : sequence of str
+        Labels of the groups, if all fits have the same ones.
     """
     if len(names) > MOST_SERIES:
         raise DataError(
@@ -125,7 +129,7 @@ def draw_coefficients(table: pd.DataFrame, names: Sequence[str], ax: Axes | None
     for row, k in enumerate(order):
         block = keys[k][:-3]
         if block != before and len({key[:-3] for key in keys}) > 1:
-            heads[row] = _heading(block)
+            heads[row] = _heading(block, groups, several=len({key[0] for key in keys}) > 1)
         before = block
     series = [
         Series(
@@ -141,9 +145,12 @@ def draw_coefficients(table: pd.DataFrame, names: Sequence[str], ax: Axes | None
         return drawn
 
 
-def _heading(block: tuple[Any, ...]) -> str:
+def _heading(block: tuple[Any, ...], groups: Sequence[str], *, several: bool) -> str:
     level = "Defined" if not block[0] else level_title(block[0], max(block[0], BETWEEN))
-    return level if len(block) == 1 else f"{level}, group {block[1]}"
+    if len(block) == 1 or not block[1]:
+        return level
+    group = groups[block[1] - 1] if groups else f"group {block[1]}"
+    return f"{level}, {group}" if several else group
 
 
 def draw_icc(table: pd.DataFrame, labels: Sequence[str], ax: Axes | None) -> Axes:

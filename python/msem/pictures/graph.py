@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.errors import UnsupportedError
-from msem.model.levels import BETWEEN
 from msem.model.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
@@ -33,7 +32,7 @@ class Node:
     ----------
     name : str
     shape : {"observed", "latent", "part"}
-        "part": the between part of a variable that is measured on units, which is latent too.
+        "part": the part at this level of a variable that is measured at a lower one, which is latent too.
     """
 
     name: str
@@ -200,24 +199,25 @@ def level_graphs(
             shown = replace(style, means=style.means or row.lhs in slopes)  # the mean is the fixed part
             drawn = [] if left_out else _drawn(row, k, numbers, marks, shown)
             arrows.setdefault(block, []).extend(drawn)
-    both = set(table.both) if table.multilevel else set()
     return {
         (level, group): LevelGraph(
-            level, group, _nodes(table, level, group, both), tuple(found), level < table.nlevels
+            level, group, _nodes(table, level, group), tuple(found), level < table.nlevels
         )
         for (level, group), found in sorted(arrows.items(), key=lambda item: (item[0][1], item[0][0]))
     }
 
 
-def _nodes(table: ParameterTable, level: int, group: int, both: set[str]) -> dict[str, Node]:
-    names = dict.fromkeys(v for r in table.block(level, group) for v in (r.lhs, r.rhs) if v)
+def _nodes(table: ParameterTable, level: int, group: int) -> dict[str, Node]:
+    rows = (row for row in table.block(level, group) if row.op != "|")  # thresholds are no variables
+    names = dict.fromkeys(v for r in rows for v in (r.lhs, r.rhs) if v)
+    parts = {name for below in range(1, level) for name in table.anchored(below)}
     latent = set(table.latent(level, group))
     auxiliary = set(table.auxiliary)
 
     def shape(name: str) -> Shape:
         if name in latent:
             return "latent"
-        return "part" if level == BETWEEN and name in both else "observed"
+        return "part" if name in parts else "observed"
 
     return {name: Node(name, shape(name)) for name in names if name not in auxiliary}
 

@@ -247,12 +247,25 @@ class _Frame:
 
 
 def _joins(nodes: Sequence[DrawnNode]) -> list[Curve]:
-    """Lines from between parts to their variables."""
-    below = {node.node.name: node.place for node in nodes if node.level == 1}
+    """Lines from the parts of variables to where they are at the next lower level, if no node is in the way."""
     out = []
     for part in nodes:
-        if part.node.shape == "part" and part.node.name in below:
-            here, there = part.place, below[part.node.name]
-            ends = [[here.x, here.y - here.height / 2], [there.x, there.y + there.height / 2]]
-            out.append(Curve(np.array(ends)))
+        whole = below(part, nodes)
+        if whole is None:
+            continue
+        here, there = part.place, whole.place
+        ends = np.array([[here.x, here.y - here.height / 2], [there.x, there.y + there.height / 2]])
+        points = ends[0] + np.linspace(0, 1, 200)[:, None] * (ends[1] - ends[0])
+        if not any(one.place.covers(points).any() for one in nodes if one not in (part, whole)):
+            out.append(Curve(ends))
     return out
+
+
+def below(part: DrawnNode, nodes: Sequence[DrawnNode]) -> DrawnNode | None:
+    """Where the variable of a part is at the next lower level of its group; None if it is no part, or not drawn."""
+    same = [
+        one
+        for one in nodes
+        if (one.node.name, one.group) == (part.node.name, part.group) and one.level < part.level
+    ]
+    return max(same, key=lambda one: one.level, default=None) if part.node.shape == "part" else None
