@@ -368,8 +368,7 @@ def test_what_is_not_there_for_these_fits_is_refused():
         fit.posterior,
         fit.predict,
         fit.residuals,
-        lambda: fit.bootstrap(5),
-        fit.jackknife,
+        lambda: fit.bootstrap(5, kind="parametric"),
         lambda: fit.influence(exact=True, clusters=[7]),
         lambda: fit.factor_scores(newdata=sample()),
     ):

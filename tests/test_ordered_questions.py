@@ -1,6 +1,7 @@
 """What is asked of fits with ordered variables, held to what can be written down or integrated otherwise."""
 
 import functools
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -767,3 +768,64 @@ def test_random_slopes_of_ordered_outcomes_have_scores() -> None:
     assert list(found.columns) == ["s", "s_se"]
     assert found["s"].mean() == pytest.approx(fit.params["s ~ 1"], abs=0.02)
     assert found["s"].var() + (found["s_se"] ** 2).mean() == pytest.approx(fit.params["s ~~ s"], rel=0.2)
+
+
+# bootstrap and jackknife
+
+
+def drawn_clusters(frame: pd.DataFrame, seed: int, number: int) -> pd.DataFrame:
+    """Clusters of a frame drawn with replacement in the stream of a replicate."""
+    ids = sorted(frame["cluster"].unique())
+    stream = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, number]))
+    units = stream.integers(0, len(ids), len(ids))
+    parts = [frame[frame["cluster"] == ids[k]].assign(cluster=new) for new, k in enumerate(units)]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.filterwarnings("ignore::msem.errors.ImproperSolutionWarning")
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("f =~ u1 + u2 + u3", {}),
+        ("f =~ u1 + u2 + u3", {"estimator": "MLR"}),
+        ("level: 1\nfw =~ 1*u1 + 1*u2 + u3\nlevel: 2\nfb =~ 1*u1 + 1*u2 + u3", {}),
+    ],
+)
+def test_bootstraps_fit_the_rows_of_drawn_clusters(model, options):
+    frame, options = data(120), {"cluster": "cluster", "ordered": ITEMS, **options}
+    fit = msem.sem(model, frame, **options)
+    found = fit.bootstrap(4, seed=5, progress=False).estimates
+    assert len(found) == 4
+    again = msem.sem(model, drawn_clusters(frame, 5, 2), **options)
+    assert_allclose(found.loc[2, again.params.index], again.params, atol=1e-6)
+    if "level" in model:
+        return
+    shuffled = msem.sem(model, frame.sample(frac=1, random_state=1), **options)
+    assert_allclose(shuffled.bootstrap(2, seed=5, progress=False).estimates, found.iloc[:2], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::msem.errors.ImproperSolutionWarning")
+def test_jackknives_leave_out_the_rows_of_a_cluster():
+    frame = data(20)
+    fit = msem.sem("f =~ u1 + u2 + u3", frame, cluster="cluster", ordered=ITEMS)
+    found = fit.jackknife(progress=False)
+    again = msem.sem("f =~ u1 + u2 + u3", frame[frame["cluster"] != 7], cluster="cluster", ordered=ITEMS)
+    assert_allclose(found.estimates.loc[1, 7], again.params, atol=1e-7)
+    interval = fit.bootstrap(40, seed=1, progress=False).conf_int(kind="bca", ci_level=0.5)
+    assert (interval["ci_lower"] < interval["ci_upper"]).all()
+
+
+def test_replicates_that_cannot_be_made_are_refused_or_counted():
+    fit = msem.sem("f =~ u1 + u2 + u3", data(), ordered=ITEMS)
+    with pytest.raises(UnsupportedError, match="parametric bootstraps are not available with ordered"):
+        fit.bootstrap(10, kind="parametric")
+    moments = msem.sem("f =~ u1 + u2 + u3", fit.ordered_moments)
+    with pytest.raises(DataError, match="need the rows of the data"):
+        moments.bootstrap(10)
+    rare = data(12).assign(u2=lambda d: np.where(np.arange(len(d)) < 2, 2, d["u2"]))
+    fit = msem.sem("f =~ u1 + u2 + u3", rare, ordered=ITEMS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = fit.bootstrap(30, seed=1, progress=False)
+    assert found.failed["category empty, or no first stage"] > 0
+    assert len(found.estimates) == 30 - found.failed.sum()

@@ -167,6 +167,19 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
         """The same: thresholds have no centre."""
         return self
 
+    def again(self, plain: Statistics, rows: ClusteredData) -> IntegratedStatistics:
+        """The same of other rows; `DataError` if a category does not occur among them."""
+        return integrated_statistics(
+            plain,
+            rows,
+            self.labels,
+            self.thresholds,
+            self.plan,
+            self.slopes,
+            logistic=self.logistic,
+            nodes=self.nodes,
+        )
+
     def with_nodes(self, nodes: int) -> IntegratedStatistics:
         """The same with another number of nodes; those within clusters are as much denser."""
         return replace(self, nodes=nodes)

@@ -361,6 +361,9 @@ class Integral(Protocol):
     def plain(self) -> Statistics:
         """Statistics of the same rows with the numbers of categories, without an integral."""
 
+    def again(self, plain: Statistics, rows: Any) -> Statistics:
+        """The same of other rows."""
+
     @property
     def exposed(self) -> Mapping[int, tuple[str, ...]]:
         """Latent variables by level that are integrated over."""

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from msem.data.complete import SampleStatistics
 from msem.data.integrals import LOGISTIC, integrated_statistics
 from msem.data.ordered import OrderedColumns, ordered_columns, ordered_statistics
-from msem.data.reading import has_rows, known_categories, require_rows_of_data, statistics_of_rows
+from msem.data.ordered_replicates import counted_statistics
+from msem.data.reading import has_rows, known_categories, require_rows_of_data
 from msem.data.sample import Group, Sample
 from msem.errors import DataError, ModelError, UnsupportedError
 from msem.estimation.integrals import integration_plan
@@ -186,7 +184,7 @@ def _first_stage(
     settings: Settings,
 ) -> Group:
     statistics = ordered_statistics(
-        _counted(table, group, number),
+        counted_statistics(table, group.rows, number),
         group.rows,
         categories,
         _covariates(table, number),
@@ -222,16 +220,3 @@ def _integrals(
         place=group.place,
     )
     return replace(group, statistics=statistics)
-
-
-def _counted(table: ParameterTable, group: Group, number: int) -> SampleStatistics:
-    """Statistics of the rows for what they count: where values are missing, as if they were at the mean."""
-    statistics, rows = group.statistics, group.rows
-    if not rows.complete:
-        columns = {
-            name: np.where(np.isnan(own), np.nanmean(own), own) if np.isnan(own).any() else own
-            for name, own in rows.columns.items()
-        }
-        statistics = statistics_of_rows(table, replace(rows, columns=columns, complete=True), number)
-    assert isinstance(statistics, SampleStatistics)
-    return statistics

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.sample import Sample, require_simple
 from msem.entry import entries
-from msem.errors import DataWarning, MsemError, warn
-from msem.estimation.estimate import Estimate, require_maximum
+from msem.errors import DataWarning, MsemError, UnsupportedError, warn
+from msem.estimation.estimate import Estimate, require_converged, require_maximum
 from msem.estimation.sampling import Sampling
 from msem.estimation.solution import Solution
 from msem.resampling.intervals import KINDS, IntervalKind, interval
 from msem.resampling.jackknife import Jackknife, draw_jackknife
+from msem.resampling.ordered_replicates import OrderedSource, ordered_source
 from msem.resampling.progress import Progress
 from msem.resampling.refits import refit
 from msem.resampling.replicates import (
@@ -38,7 +39,7 @@ from msem.resampling.targets import (
     target_values,
 )
 from msem.resampling.workers import Client, require_client
-from msem.settings import require_seed, require_threads, require_whole
+from msem.settings import Weighting, require_seed, require_threads, require_whole
 
 Floats = NDArray[np.float64]
 BootstrapKind = Literal["ordinary", "parametric"]
@@ -204,6 +205,7 @@ def draw_bootstrap(
     threads: int,
     show: bool = False,
     client: Client | None = None,
+    weighting: Weighting | None = None,
 ) -> Bootstrap:
     """Draw replicates of a sample and refit the model to each.
 
@@ -221,6 +223,8 @@ def draw_bootstrap(
         Show progress.
     client : Client, optional
         Makes the refits.
+    weighting : {"ULS", "DWLS", "WLS"}, optional
+        Of fits of ordered variables by least squares.
 
     Raises
     ------
@@ -229,10 +233,19 @@ def draw_bootstrap(
     """
     if kind not in get_args(BootstrapKind):
         raise MsemError(f"kind must be 'ordinary' or 'parametric', not {kind!r}")
-    require_maximum(estimate, "bootstraps")
+    ordered = bool(estimate.table.ordered.thresholds)
+    (require_converged if ordered else require_maximum)(estimate, "bootstraps")
     require_simple(sample, "bootstraps", "use the standard errors of the fit")
-    make = ordinary_origin if kind == "ordinary" else parametric_origin
-    source = ReplicateSource(estimate, sample, make(estimate, sample, seed))
+    source: ReplicateSource | OrderedSource
+    if ordered:
+        if kind == "parametric":
+            raise UnsupportedError(
+                "parametric bootstraps are not available with ordered variables: fit the samples of msem.simulate(fit)"
+            )
+        source = ordered_source(estimate, sample, weighting, seed)
+    else:
+        make = ordinary_origin if kind == "ordinary" else parametric_origin
+        source = ReplicateSource(estimate, sample, make(estimate, sample, seed))
     with _core.ThreadLimit(threads), Progress("bootstrap", replicates, show) as progress:
         refits = refit(source, replicates, threads, progress, client)
         found = target_values(target, refits, source, progress)
@@ -271,6 +284,7 @@ def bootstrap(
 
     Replicates are made of the sufficient statistics of the clusters, and refitted from the estimates in compiled
     threads. With several groups the clusters are drawn within groups; of a single-level sample the rows are drawn.
+    Models of ordered variables are fitted to the rows of the drawn clusters, first stage included.
 
     Parameters
     ----------
@@ -326,13 +340,22 @@ def bootstrap(
         fit.estimate,
         fit.sample,
         target,
-        partial(draw_jackknife, fit.estimate, fit.sample, target, threads=workers, show=progress),
+        partial(
+            draw_jackknife,
+            fit.estimate,
+            fit.sample,
+            target,
+            threads=workers,
+            show=progress,
+            weighting=fit.options.weighting,
+        ),
         kind=kind,
         replicates=count,
         seed=number,
         threads=workers if client is None else threads or 1,
         show=progress,
         client=client,
+        weighting=fit.options.weighting,
     )
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.sample import Sample, require_simple
-from msem.estimation.estimate import Estimate, require_maximum
+from msem.estimation.estimate import Estimate, require_converged, require_maximum
 from msem.estimation.solution import Solution
 from msem.resampling.intervals import acceleration
+from msem.resampling.ordered_replicates import OrderedSource, ordered_source
 from msem.resampling.progress import Progress
 from msem.resampling.refits import refit
 from msem.resampling.replicates import (
@@ -31,7 +32,7 @@ from msem.resampling.targets import (
     target_of,
     target_values,
 )
-from msem.settings import require_threads
+from msem.settings import Weighting, require_threads
 
 Floats = NDArray[np.float64]
 
@@ -123,7 +124,13 @@ class Jackknife(OfTarget):
 
 
 def draw_jackknife(
-    estimate: Estimate, sample: Sample, target: Target, *, threads: int, show: bool = False
+    estimate: Estimate,
+    sample: Sample,
+    target: Target,
+    *,
+    threads: int,
+    show: bool = False,
+    weighting: Weighting | None = None,
 ) -> Jackknife:
     """Refit without each cluster in turn.
 
@@ -135,16 +142,24 @@ def draw_jackknife(
     threads : int
     show : bool
         Show progress.
+    weighting : {"ULS", "DWLS", "WLS"}, optional
+        Of fits of ordered variables by least squares.
 
     Raises
     ------
     DataError
         Without raw data, with one cluster in a group, or when hardly any refit converges.
     """
-    require_maximum(estimate, "jackknives")
+    ordered = bool(estimate.table.ordered.thresholds)
+    (require_converged if ordered else require_maximum)(estimate, "jackknives")
     require_simple(sample, "jackknives", "use the standard errors of the fit")
-    source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
-    counts = cluster_counts(sample)
+    source: ReplicateSource | OrderedSource
+    if ordered:
+        source = ordered_source(estimate, sample, weighting, None)
+        counts = source.counts
+    else:
+        source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
+        counts = cluster_counts(sample)
     total = sum(counts)
     with _core.ThreadLimit(threads), Progress("jackknife", total, show) as progress:
         replicates = refit(source, total, threads, progress)
@@ -169,4 +184,7 @@ def jackknife(
     Jackknife
     """
     workers = require_threads(threads)
-    return draw_jackknife(fit.estimate, fit.sample, target_of(fit, statistic), threads=workers, show=progress)
+    target, weighting = target_of(fit, statistic), fit.options.weighting
+    return draw_jackknife(
+        fit.estimate, fit.sample, target, threads=workers, show=progress, weighting=weighting
+    )

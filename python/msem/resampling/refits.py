@@ -19,6 +19,7 @@ from msem.estimation.plan import make_plan
 from msem.estimation.problems import UNUSABLE, VERDICTS
 from msem.model.partable import ParameterTable, require_no_rotation
 from msem.model.variables import Variables
+from msem.resampling.ordered_replicates import OrderedSource, refit_rows
 from msem.resampling.progress import Progress, chunks
 from msem.resampling.replicates import (
     FEW,
@@ -91,7 +92,11 @@ def refitter_of(source: ReplicateSource) -> Refitter:
 
 
 def refit(
-    source: ReplicateSource, count: int, threads: int, progress: Progress, client: Client | None = None
+    source: ReplicateSource | OrderedSource,
+    count: int,
+    threads: int,
+    progress: Progress,
+    client: Client | None = None,
 ) -> Replicates:
     """Refit the model to replicates 0 to count - 1, each from its own start, as `sem` would fit it.
 
@@ -103,6 +108,8 @@ def refit(
     client : Client, optional
         Does the work in batches.
     """
+    if isinstance(source, OrderedSource):
+        return refit_rows(source, count, progress, client)
     parts, refitter = [], refitter_of(source)
     if client is None:
         for first, last in chunks(count, threads):

@@ -25,12 +25,13 @@ from msem.resampling.workers import Origin, require_drawable
 
 Floats = NDArray[np.float64]
 
-FEW, SINGULAR, NOT_CONVERGED, UNBOUNDED = range(1, 5)
+FEW, SINGULAR, NOT_CONVERGED, UNBOUNDED, EMPTY = range(1, 6)
 FAILURES = {
     FEW: "too few distinct clusters",
     SINGULAR: "singular covariance matrix",
     NOT_CONVERGED: "not converged",
     UNBOUNDED: "likelihood unbounded",
+    EMPTY: "category empty, or no first stage",
 }
 NONE = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
 
@@ -64,9 +65,9 @@ class Replicates:
 
     @property
     def failed(self) -> dict[str, int]:
-        """How many refits failed, by reason; all reasons are listed."""
+        """How many refits failed, by reason; all reasons are listed but what only ordered variables have."""
         counts = Counter(self.outcome.tolist())
-        return {reason: counts[code] for code, reason in FAILURES.items()}
+        return {reason: counts[code] for code, reason in FAILURES.items() if code != EMPTY or counts[code]}
 
 
 def _pools(sample: Sample, orders: Sequence[NDArray[np.intp]]) -> list[Pool]:
@@ -106,7 +107,7 @@ def ordinary_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
 
 def _ordinary_parts(estimate: Estimate, sample: Sample, seed: int) -> tuple[list[Pool], int, bool, bool]:
     single, centred = _in_clusters_of_rows(sample), not estimate.table.meanstructure
-    groups = _pools(sample, [_by_id(group) for group in sample.groups])
+    groups = _pools(sample, [order_by_id(group) for group in sample.groups])
     if estimate.table.multilevel and any(count < FEWEST for count in cluster_counts(sample)):
         raise DataError(
             f"bootstraps need {FEWEST} clusters or more: every replicate of two that has both is the sample itself"
@@ -114,7 +115,7 @@ def _ordinary_parts(estimate: Estimate, sample: Sample, seed: int) -> tuple[list
     return groups, seed, single, centred
 
 
-def _by_id(group: Group) -> NDArray[np.intp]:
+def order_by_id(group: Group) -> NDArray[np.intp]:
     """Clusters in the order of their ids, which does not depend on that of the data; rows as they are."""
     ids = group.identifiers
     if not group.in_clusters:

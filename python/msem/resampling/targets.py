@@ -15,6 +15,7 @@ from msem.errors import DataError
 from msem.estimation.estimate import Estimate
 from msem.estimation.solution import Solution
 from msem.resampling.named import Evaluator, every_parameter, read_named, require_names
+from msem.resampling.ordered_replicates import OrderedSource
 from msem.resampling.progress import Progress
 from msem.resampling.replicates import Replicates, ReplicateSource
 
@@ -148,7 +149,7 @@ class Values:
 
 
 def target_values(
-    target: Target, replicates: Replicates, source: ReplicateSource, progress: Progress
+    target: Target, replicates: Replicates, source: ReplicateSource | OrderedSource, progress: Progress
 ) -> Values:
     """Evaluate the target in every replicate whose refit converged."""
     numbers = replicates.converged
@@ -165,7 +166,9 @@ def target_values(
     return Values(values[finite], numbers[finite], failed)
 
 
-def _value_in(target: Target, replicates: Replicates, source: ReplicateSource, number: int) -> Floats:
+def _value_in(
+    target: Target, replicates: Replicates, source: ReplicateSource | OrderedSource, number: int
+) -> Floats:
     assert target.of_fit is not None
     theta = replicates.theta[number].copy()
     theta.flags.writeable = False

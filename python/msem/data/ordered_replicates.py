@@ -1,0 +1,86 @@
+"""Samples of ordered variables made of some of the rows of another: of clusters drawn with replacement, or but one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from msem.data.complete import SampleStatistics
+from msem.data.frames import ClusteredData
+from msem.data.ordered import ordered_statistics
+from msem.data.reading import statistics_of_rows
+from msem.data.sample import Group
+from msem.model.partable import ParameterTable
+
+
+def some_rows(rows: ClusteredData, units: NDArray[np.intp]) -> ClusteredData:
+    """The rows of some clusters, or some rows where they come in none; one that is named again is another one."""
+    if rows.codes is None:
+        chosen, codes = units, None
+    else:
+        order = np.argsort(rows.codes, kind="stable")
+        first = np.searchsorted(rows.codes[order], np.arange(len(rows.clusters) + 1))
+        chosen = np.concatenate([order[first[k] : first[k + 1]] for k in units])
+        codes = np.repeat(np.arange(len(units)), np.diff(first)[units])
+    columns = {name: values[chosen] for name, values in rows.columns.items()}
+    clusters = pd.RangeIndex(0 if codes is None else len(units))
+    index = pd.RangeIndex(len(chosen))
+    return ClusteredData(columns, codes, clusters, len(chosen), {}, 0, 0, complete=rows.complete, index=index)
+
+
+def group_of_rows(table: ParameterTable, group: Group, rows: ClusteredData, number: int) -> Group:
+    """A group with other rows of the same ordered and continuous variables.
+
+    Raises
+    ------
+    DataError
+        If a category does not occur among them, or a first stage cannot be estimated.
+    """
+    s = group.statistics
+    if s.integral is not None:
+        return replace(
+            group, statistics=s.integral.again(statistics_of_rows(table, rows, number), rows), data=rows
+        )
+    levels = range(1, table.nlevels + 1)
+    found = ordered_statistics(
+        counted_statistics(table, rows, number),
+        rows,
+        s.labels,
+        [table.exogenous(level, number) for level in levels],
+        [table.thresholds(level, number) for level in levels],
+        group.place,
+    )
+    return replace(group, statistics=found, data=rows)
+
+
+def counted_statistics(table: ParameterTable, rows: ClusteredData, number: int) -> SampleStatistics:
+    """Statistics of rows for what they count: where values are missing, as if they were at the mean."""
+    if not rows.complete:
+        columns = {
+            name: np.where(np.isnan(own), np.nanmean(own), own) if np.isnan(own).any() else own
+            for name, own in rows.columns.items()
+        }
+        rows = replace(rows, columns=columns, complete=True)
+    statistics = statistics_of_rows(table, rows, number)
+    assert isinstance(statistics, SampleStatistics)
+    return statistics
+
+
+def drawn_units(counts: Sequence[int], seed: int, number: int) -> list[NDArray[np.intp]]:
+    """Units of each group drawn with replacement, from the stream of a replicate."""
+    stream = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, number]))
+    return [stream.integers(0, count, count).astype(np.intp) for count in counts]
+
+
+def all_but_one(counts: Sequence[int], number: int) -> list[NDArray[np.intp]]:
+    """Units of each group without one, which are counted over all groups."""
+    out = []
+    for count in counts:
+        units = np.arange(count)
+        out.append(np.delete(units, number) if 0 <= number < count else units)
+        number -= count
+    return out

@@ -1,0 +1,164 @@
+"""Refits of models of ordered variables to replicates of their rows.
+
+There are no sums of single clusters that replicates could be added up from: the rows of the clusters of a replicate are
+taken, and the model is fitted to them as to a sample, in the streams of the seed.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msem.data.ordered_replicates import all_but_one, drawn_units, group_of_rows, some_rows
+from msem.data.sample import Group, Sample
+from msem.errors import DataError, MsemError
+from msem.estimation.estimate import Estimate, estimate
+from msem.estimation.least_squares import second_stage
+from msem.estimation.matrices import fill_exogenous
+from msem.estimation.objective import build_objective
+from msem.estimation.optimize import Optimum
+from msem.model.partable import ParameterTable, require_no_rotation
+from msem.resampling.progress import Progress
+from msem.resampling.replicates import (
+    EMPTY,
+    FEWEST,
+    NOT_CONVERGED,
+    Replicates,
+    open_exogenous,
+    order_by_id,
+)
+from msem.resampling.workers import Client, ranges, spread
+from msem.settings import Weighting
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class OrderedSource:
+    """A model of ordered variables with the replicates of its sample.
+
+    Attributes
+    ----------
+    estimate, sample
+        Of the whole sample.
+    weighting : {"ULS", "DWLS", "WLS"} or None
+        Of least squares; None for maximum likelihood.
+    seed : int or None
+        Of clusters drawn with replacement; None: each is left out in turn.
+    """
+
+    estimate: Estimate
+    sample: Sample
+    weighting: Weighting | None
+    seed: int | None
+
+    @cached_property
+    def table(self) -> ParameterTable:
+        """The parameter table without the sample's moments of fixed covariates."""
+        return open_exogenous(self.estimate.table, self.sample)
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """Units of each group: clusters, or rows that come in none."""
+        return [len(group.identifiers) for group in self.sample.groups]
+
+    @cached_property
+    def _orders(self) -> list[NDArray[np.intp]]:
+        return [order_by_id(group) for group in self.sample.groups]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without what follows."""
+        return {name: getattr(self, name) for name in ("estimate", "sample", "weighting", "seed")}
+
+    def replicate(self, number: int) -> Sample:
+        """The sample of a replicate."""
+        if self.seed is None:
+            units = all_but_one(self.counts, number)
+        else:
+            drawn = drawn_units(self.counts, self.seed, number)
+            units = [order[own] for order, own in zip(self._orders, drawn, strict=True)]
+        groups = [
+            group_of_rows(self.table, group, some_rows(group.rows, own), k)
+            for k, (group, own) in enumerate(zip(self.sample.groups, units, strict=True), 1)
+        ]
+        return replace(self.sample, groups=tuple(groups))
+
+    def refit(self, number: int) -> tuple[Floats, float, int]:
+        """Estimates in a replicate, the minimum, and why there are none: 0, or a key of `FAILURES`."""
+        nothing = np.full(self.table.npar, np.nan)
+        try:
+            sample = self.replicate(number)
+            found = estimate(self.table, sample, loss=self._losses(sample.groups))
+        except DataError:
+            return nothing, np.nan, EMPTY
+        except MsemError:
+            return nothing, np.nan, NOT_CONVERGED
+        if not found.optimum.converged:
+            return nothing, np.nan, NOT_CONVERGED
+        return found.theta, found.optimum.value, 0
+
+    def _losses(self, groups: tuple[Group, ...]) -> list[Any] | None:
+        if self.weighting is None:
+            return None
+        numbered = enumerate(groups, 1)
+        return [second_stage(self.table, g, k, self.weighting, robust=True).likelihood for k, g in numbered]
+
+    def fitted(self, number: int, theta: Floats, value: float) -> tuple[Estimate, Sample]:
+        """The model at its estimates in one replicate, and that replicate's sample."""
+        again = self.replicate(number)
+        objective = build_objective(
+            fill_exogenous(self.table, again.levels), again.statistics, self._losses(again.groups)
+        )
+        active = np.zeros(len(theta), dtype=np.intp)
+        return Estimate(
+            objective, Optimum(theta, value, np.zeros_like(theta), "converged", active, ())
+        ), again
+
+
+def refit_rows(
+    source: OrderedSource, count: int, progress: Progress, client: Client | None = None
+) -> Replicates:
+    """Refit the model to replicates 0 to count - 1, one after the other, or in batches by a client."""
+    require_no_rotation(source.table, "refits to replicates of a sample")
+    found: list[tuple[Floats, float, int]] = []
+    if client is None:
+        for number in range(count):
+            found.append(source.refit(number))
+            progress.update(number + 1)
+    else:
+        calls = ranges(0, count)
+        with closing(spread(client, _refit_batch, source, calls)) as parts:
+            for (_, last), part in zip(calls, parts, strict=True):
+                found += part
+                progress.update(last)
+    theta, value, outcome = zip(*found, strict=True)
+    saturated = np.full(count, np.nan if source.weighting is None else 0.0)
+    return Replicates(np.array(theta), np.array(value), saturated, np.array(outcome, dtype=np.intp))
+
+
+def _refit_batch(source: OrderedSource, first: int, last: int) -> list[tuple[Floats, float, int]]:
+    return [source.refit(number) for number in range(first, last)]
+
+
+def ordered_source(
+    estimate: Estimate, sample: Sample, weighting: Weighting | None, seed: int | None
+) -> OrderedSource:
+    """Replicates of a sample with ordered variables.
+
+    Raises
+    ------
+    DataError
+        Without rows, or with too few clusters to draw from.
+    """
+    if any(group.data is None for group in sample.groups):
+        raise DataError("replicates of ordered variables need the rows of the data, and these are moments")
+    source = OrderedSource(estimate, sample, weighting, seed)
+    fewest = FEWEST if estimate.table.multilevel and seed is not None else 2
+    if any(count < fewest for count in source.counts):
+        raise DataError(f"replicates of a sample need {fewest} clusters or more in each group")
+    return source
