@@ -16,6 +16,7 @@ import missing
 import models
 import oracle
 import oracle_missing
+import ordered_cases
 import slope_cases
 import three_levels
 from msem import _core
@@ -124,6 +125,17 @@ def three(model: str, holes: bool = False, weights: bool = False) -> Subject:
     return Subject(case.objective, case.near, lambda t: -2 * case.logliks(t), case.expected(), case.clusters)
 
 
+def integral(model: str) -> Subject:
+    """A likelihood of ordered variables, whose values and information are held to dense rules in `test_integrals`."""
+    case = ordered_cases.case(model)
+    return Subject(case.objective, case.near, lambda t: -2 * case.truth(t), None, case.clusters)
+
+
+# integrals: what holds to the last digits whatever the rule
+INTEGRALS: dict[str, Callable[[], Subject]] = {
+    f"ordered, {name}": functools.partial(integral, name)
+    for name in ("covariates", "factors, logit, holes", "beside continuous", "one level")
+}
 LIKELIHOODS: dict[str, Callable[[], Subject]] = {
     "complete, two levels": lambda: complete("all kinds"),
     "complete, nothing at both levels": lambda: complete("nothing at both levels"),
@@ -164,11 +176,14 @@ def counted_clusters(request):
 
 
 @pytest.fixture(
-    params=[name for name in LIKELIHOODS if "least squares" not in name and "weights" not in name],
+    params=[
+        *(name for name in LIKELIHOODS if "least squares" not in name and "weights" not in name),
+        *INTEGRALS,
+    ],
     scope="module",
 )
 def with_clusters(request):
-    return LIKELIHOODS[request.param]()
+    return (LIKELIHOODS | INTEGRALS)[request.param]()
 
 
 def close(found, expected, rtol=1e-10):
@@ -238,7 +253,19 @@ def test_weights_count_the_contributions(with_clusters):
     close(weighted.gradient(theta), -2 * weights @ objective.scores(theta, clusters), 1e-9)
 
 
-def test_outside_the_domain_there_is_nothing(subject):
+@pytest.mark.parametrize("name", INTEGRALS)
+def test_integrals_are_sums_over_their_clusters(name):
+    objective, theta, _, _, clusters = INTEGRALS[name]()
+    logliks, scores = objective.cluster_loglik(theta, clusters), objective.scores(theta, clusters)
+    close(-2 * logliks.sum(), objective.value(theta))
+    close(-2 * scores.sum(axis=0), objective.gradient(theta), 1e-9)
+    factor = objective.core.information_factor(theta)
+    close(factor.T @ factor, objective.expected_information(theta), 1e-9)
+
+
+@pytest.mark.parametrize("name", [*LIKELIHOODS, *INTEGRALS])
+def test_outside_the_domain_there_is_nothing(name):
+    subject = (LIKELIHOODS | INTEGRALS)[name]()
     core, theta = subject.objective.core, subject.theta.copy()
     theta[0] = np.nan
     points = [theta]
