@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import pickle
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -237,7 +236,7 @@ def test_scores_of_models_with_random_slopes_are_posterior_means(name):
             rows = []
             for row in own.table.rows:
                 if row.op == "~1" and row.lhs == variable and row.level == level:
-                    row = replace(row, free=0, value=h + (theta[row.free - 1] if row.free else row.value))
+                    row = row._replace(free=0, value=h + (theta[row.free - 1] if row.free else row.value))
                 rows.append(row)
             points = POINTS.get(name, (41, 41))
             both.append(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -111,7 +110,7 @@ def test_three_scales() -> None:
 def test_covariate_with_a_variance_of_the_user_is_standardized() -> None:
     table, est, variances = model(MODEL)
     slope = [one[:3] for one in MODEL].index(("g", "~", "x"))
-    rows = [replace(row, user=(row.lhs, row.rhs) == ("x", "x")) for row in table.rows]
+    rows = [row._replace(user=(row.lhs, row.rhs) == ("x", "x")) for row in table.rows]
     scales = standardize(ParameterTable(tuple(rows)), est, variances)
     assert scales.std_nox[slope] == scales.std_all[slope]
 
@@ -162,7 +161,7 @@ def test_negative_residual_variance_has_no_r2() -> None:
 
 def test_levels_are_standardized_apart() -> None:
     slope = Parameter("y", "~", "x")
-    table = ParameterTable((slope, replace(slope, level=2), replace(slope, group=2)))
+    table = ParameterTable((slope, slope._replace(level=2), slope._replace(group=2)))
     variances = {
         (1, 1): {"x": 4.0, "y": 1.0},
         (2, 1): {"x": 1.0, "y": 4.0},

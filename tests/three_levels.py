@@ -200,8 +200,8 @@ class Case:
                     shifted = [
                         *(r for r in rows if r.op != "~1" and r.level == level),
                         *(
-                            replace(
-                                self.table.rows[0], lhs=name, op="~1", rhs="", level=level, free=0, value=1.0
+                            self.table.rows[0]._replace(
+                                lhs=name, op="~1", rhs="", level=level, free=0, value=1.0
                             )
                             for name in slope.outcomes
                         ),

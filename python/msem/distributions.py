@@ -73,6 +73,8 @@ def interval_on(
     """
     x, h = np.asarray(est, dtype=np.float64), np.asarray(half, dtype=np.float64)
     kind = np.broadcast_to(np.asarray(scale), x.shape)
+    if (kind == "identity").all():
+        return x - h, x + h
     with np.errstate(all="ignore"):
         centre = np.select(
             [kind == "log", kind == "fisher", kind == "logit"],

@@ -46,6 +46,8 @@ class LevelArrays:
 
     def without(self, names: Collection[str]) -> LevelArrays:
         """The observed variables other than these."""
+        if not names:
+            return self.observed
         own = [k for k, name in enumerate(self.names[: self.nobserved]) if name not in names]
         kept = tuple(self.names[k] for k in own)
         return LevelArrays(kept, self.mean[own], self.cov[np.ix_(own, own)], len(own))

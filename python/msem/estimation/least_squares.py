@@ -423,7 +423,7 @@ def with_residual_variances(fit: Estimate) -> Estimate:
         for k in block.rows if own else ():
             row = rows[k]
             if row.op == "~~" and row.lhs == row.rhs and row.lhs in own:
-                rows[k] = replace(row, value=own[row.lhs])
+                rows[k] = row._replace(value=own[row.lhs])
     return replace(fit, objective=replace(objective, table=replace(fit.table, rows=tuple(rows))))
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import is_
 from typing import Any, Protocol
 
 import numpy as np
@@ -83,11 +85,13 @@ class BlockMap:
         """How many variables the core has between the observed and the latent ones."""
         return self.products + len(self.thresholds)
 
-    @property
+    @cached_property
     def places(self) -> NDArray[np.intp]:
         """Where the core has each variable."""
         n = self.nobserved
         out = np.arange(len(self.names), dtype=np.intp)
+        if not self.exposed and not self.hidden:
+            return out
         latent = [k for k in range(n, len(out)) if self.names[k] not in self.exposed]
         for k, name in enumerate(self.exposed):
             out[self.names.index(name, n)] = n + k
@@ -155,7 +159,7 @@ def block_map(
     """Index map of one block whose observed variables are in the given order, with latent ones that are exposed."""
     names = (*observed, *table.latent(level, group))
     at = {name: i for i, name in enumerate(names)}
-    here = [i for i, r in enumerate(table.rows) if r.level == level and r.group == group]
+    here = table.block_places(level, group)
     chosen = [i for i in here if table.rows[i].op != "|"]
     cut = tuple(i for i in here if table.rows[i].op == "|")
     delta = table.ordered.parameterization == "delta" and level == WITHIN
@@ -164,7 +168,7 @@ def block_map(
     among = table.slopes(group)
     products = [slope.name for slope in among if slope.level == level]
     slopes = (*products, *(slope.name for slope in among if level in slope.at))
-    slot, row, col = places.T
+    slot, row, col = np.ascontiguousarray(places.T)
     return BlockMap(
         level,
         group,
@@ -186,9 +190,11 @@ def block_map(
 
 def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
     """The compiled block: the same positions with the fixed values filled in."""
-    rows = [table.rows[i] for i in block.rows]
+    rows = [table.rows[i] for i in block.rows.tolist()]
     free, value = [r.free - 1 for r in rows], [0.0 if r.free else r.value for r in rows]
-    slot, row, col = block.slot, block.places[block.row], block.places[block.col]
+    slot, row, col = block.slot, block.row, block.col
+    if block.hidden or block.exposed:
+        row, col = block.places[row], block.places[col]
     if block.products:
         # A path with a random slope leads from the product of slope and covariate, a variable that is given, with
         # mean 0, variance 1 and no covariances: what it does to the outcomes is its regression.
@@ -209,7 +215,9 @@ def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
         free = free + [r.free - 1 for r in cut]
         value = value + [0.0 if r.free else r.value for r in cut]
     observed = block.first_hidden + len(block.slopes) + len(block.thresholds)
-    return _core.Block(observed, len(block.names) + block.hidden, slot, row, col, free, value)
+    return _core.Block(
+        observed, len(block.names) + block.hidden, slot.tolist(), row.tolist(), col.tolist(), free, value
+    )
 
 
 def implied_moments(block: BlockMap, mean: Numbers, cov: Numbers) -> LevelArrays:
@@ -232,8 +240,9 @@ def row_values(table: ParameterTable, theta: Numbers) -> Numbers:
     """Value of every row of the table, shape (..., rows), at real or complex theta of shape (..., npar)."""
     free = np.array([r.free for r in table.rows], dtype=np.intp)
     values = np.empty((*theta.shape[:-1], len(free)), theta.dtype)
-    values[...] = [r.value for r in table.rows]
-    values[..., free > 0] = theta[..., free[free > 0] - 1]
+    values[...] = np.array([r.value for r in table.rows])
+    estimated = np.flatnonzero(free)
+    values[..., estimated] = theta[..., free[estimated] - 1]
     return values
 
 
@@ -274,7 +283,7 @@ def explained_variance(block: BlockMap, paths: Numbers, residual: Numbers) -> Nu
 
 
 def fill_exogenous(table: ParameterTable, groups: Sequence[Mapping[int, LevelArrays]]) -> ParameterTable:
-    """The same table with the moments of fixed covariates set to those of the sample.
+    """The table with the moments of fixed covariates set to those of the sample; the same one if they are already.
 
     Parameters
     ----------
@@ -288,6 +297,7 @@ def fill_exogenous(table: ParameterTable, groups: Sequence[Mapping[int, LevelArr
             return r
         m = groups[r.group - 1][r.level]
         i = m.at[r.lhs]
-        return replace(r, value=float(m.mean[i] if r.op == "~1" else m.cov[i, m.at[r.rhs]]))
+        return r._replace(value=float(m.mean[i] if r.op == "~1" else m.cov[i, m.at[r.rhs]]))
 
-    return replace(table, rows=tuple(map(filled, table.rows)))
+    rows = tuple(map(filled, table.rows))
+    return table if all(map(is_, rows, table.rows)) else replace(table, rows=rows)

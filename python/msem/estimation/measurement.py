@@ -190,7 +190,7 @@ def _block(
         if row.free not in known:
             known[row.free] = next(numbers)
             own.append(row.free - 1)
-        rows.append(replace(row, free=known[row.free], label="", exo=False))
+        rows.append(row._replace(free=known[row.free], label="", exo=False))
 
     def add(lhs: str, op: str, rhs: str, level: int, group: int) -> None:
         own.append(-1)
@@ -221,7 +221,7 @@ def _block(
                 add(name, "~1", "", level, group)
     of_clusters = table.multilevel and all(row.level == BETWEEN for row in rows)
     if of_clusters:  # a model of one level, of the clusters
-        rows = [replace(row, level=WITHIN) for row in rows]
+        rows = [row._replace(level=WITHIN) for row in rows]
     nlevels = 1 if of_clusters else table.nlevels
     part = replace(
         table, rows=tuple(rows), nlevels=nlevels, syntax=None, constraints=(), defined=(), auxiliary=()

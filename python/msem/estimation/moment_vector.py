@@ -212,7 +212,7 @@ def with_random_covariates(fit: Estimate) -> Estimate:
     for row in table.rows:
         if row.exo and not row.free:
             theta.append(row.value)
-            row = replace(row, free=len(theta), exo=False)
+            row = row._replace(free=len(theta), exo=False)
         rows.append(row)
     objective = build_objective(replace(table, rows=tuple(rows), fixed_x=False), fit.objective.statistics)
     further = len(theta) - len(fit.theta)

@@ -88,6 +88,8 @@ class Objective:
         The compiled objective, covariates included.
     loss : tuple of _core.Likelihood
         Another discrepancy than the normal likelihood for each group; empty without.
+    compiled : tuple of _core.Block
+        The blocks as the core has them.
     """
 
     table: ParameterTable
@@ -96,6 +98,7 @@ class Objective:
     covariate_llf: float
     core: _core.Objective
     loss: tuple[_core.Likelihood, ...] = ()
+    compiled: tuple[_core.Block, ...] = ()
 
     @cached_property
     def constraints(self) -> Constraints | None:
@@ -106,7 +109,9 @@ class Objective:
     def plan(self) -> _core.Plan:
         """What fitting the model takes beside the sample."""
         variables = [s.variables for s in self.statistics]
-        return make_plan(self.table, variables, self.constraints)
+        exposed = any(block.exposed for block in self.blocks)
+        known = () if exposed else tuple(zip(self.blocks, self.compiled, strict=True))
+        return make_plan(self.table, variables, self.constraints, known=known)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as table and statistics, from which the compiled part is made again."""
@@ -185,7 +190,7 @@ class Objective:
 
     def of_group(self, group: int) -> Objective:
         """The same for one group alone; parameters after the last that it has are left off the end of theta."""
-        rows = tuple(replace(row, group=1) for row in self.table.rows if row.group == group)
+        rows = tuple(row._replace(group=1) for row in self.table.rows if row.group == group)
         own = self.loss[group - 1] if self.loss else None
         penalty = self.table.penalty[group - 1 : group]
         table = replace(self.table, rows=rows, ngroups=1, penalty=penalty)
@@ -219,12 +224,11 @@ class Objective:
 
     def with_losses(self, losses: Sequence[_core.Likelihood]) -> _core.Objective:
         """The compiled model with other discrepancies of the groups."""
-        blocks = [core_block(block, self.table) for block in self.blocks]
         groups = [
             (loss, [place for place, block in enumerate(self.blocks) if block.group == number])
             for number, loss in enumerate(losses, 1)
         ]
-        return _core.Objective(self.table.npar, blocks, groups)
+        return _core.Objective(self.table.npar, self.compiled, groups)
 
     def core_for(self, clusters: Clusters) -> _core.Objective:
         """The compiled objective whose likelihoods know these clusters."""
@@ -233,10 +237,11 @@ class Objective:
     @cached_property
     def _unit_core(self) -> _core.Objective:
         """A single-level model with its variables as unit variables, for clusters of rows of a single-level sample."""
-        blocks = [core_block(block, self.table) for block in self.blocks]
         nothing = _core.Block(0, 0, [], [], [], [], [])
-        groups = [(s.likelihood(by_cluster=True), [i, len(blocks)]) for i, s in enumerate(self.statistics)]
-        return _core.Objective(self.table.npar, [*blocks, nothing], groups)
+        groups = [
+            (s.likelihood(by_cluster=True), [i, len(self.blocks)]) for i, s in enumerate(self.statistics)
+        ]
+        return _core.Objective(self.table.npar, [*self.compiled, nothing], groups)
 
 
 def build_objective(
@@ -262,9 +267,10 @@ def build_objective(
     groups = tuple(statistics) if isinstance(statistics, Sequence) else (statistics,)
     losses = () if loss is None else tuple(loss) if isinstance(loss, Sequence) else (loss,)
     blocks = block_maps(table, [s.variables for s in groups], [s.exposed for s in groups])
+    compiled = tuple([core_block(block, table) for block in blocks])
     core = _core.Objective(
         table.npar,
-        [core_block(block, table) for block in blocks],
+        compiled,
         [
             (own, [place for place, block in enumerate(blocks) if block.group == group])
             for group, own in enumerate(losses or [s.likelihood() for s in groups], 1)
@@ -272,7 +278,7 @@ def build_objective(
         penalty_terms(table, blocks),
     )
     covariates = 0.0 if losses else sum(covariate_loglik(table, s, g) for g, s in enumerate(groups, 1))
-    return Objective(table, groups, blocks, covariates, core, losses)
+    return Objective(table, groups, blocks, covariates, core, losses, compiled)
 
 
 def covariate_loglik(table: ParameterTable, statistics: Statistics, group: int = 1) -> float:
@@ -285,8 +291,13 @@ def covariate_loglik(table: ParameterTable, statistics: Statistics, group: int =
     names = fixed_covariates(table, s.variables, group)
     if not any(names):
         return 0.0
-    covs = zip(s.covariances(*names), s.counted, strict=True)
-    return sum(_normal_loglik(cov, n) for cov, n in covs if len(cov))
+    # the models that are compared with one have the same covariates
+    kept: dict[tuple[tuple[str, ...], ...], float] = vars(s).setdefault("_covariate_loglik", {})
+    of = tuple(map(tuple, names))
+    if of not in kept:
+        covs = zip(s.covariances(*names), s.counted, strict=True)
+        kept[of] = sum(_normal_loglik(cov, n) for cov, n in covs if len(cov))
+    return kept[of]
 
 
 def _normal_loglik(cov: Floats, n: float) -> float:

@@ -66,8 +66,8 @@ def _started(row: Parameter, sample: Sample, level: int, values: Mapping[Key, fl
     if not row.free or row.op == "~1":
         return row
     if row.level == level and key(row) in values:
-        return replace(row, start=values[key(row)])
+        return row._replace(start=values[key(row)])
     if row.op != "~~":
-        return replace(row, start=0.0)
+        return row._replace(start=0.0)
     moments = sample.levels[row.group - 1][row.level]
-    return replace(row, start=float(moments.cov[moments.at[row.lhs], moments.at[row.rhs]]))
+    return row._replace(start=float(moments.cov[moments.at[row.lhs], moments.at[row.rhs]]))

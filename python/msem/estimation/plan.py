@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,7 +20,13 @@ from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 
-RELATIONS = ("=~", "~", "~~", "~1")  # of the core, in its order
+RELATIONS = {
+    "=~": 0,
+    "~": 1,
+    "~~": 2,
+    "~1": 3,
+    "|": 3,
+}  # numbers of the core: thresholds are intercepts there
 
 
 def make_plan(
@@ -27,6 +34,7 @@ def make_plan(
     variables: Sequence[Variables],
     constraints: Constraints | None,
     exposed: Sequence[Mapping[int, tuple[str, ...]]] = (),
+    known: Sequence[tuple[BlockMap, _core.Block]] = (),
 ) -> _core.Plan:
     """Compile what fitting a model takes beside a sample.
 
@@ -40,11 +48,14 @@ def make_plan(
         Of the table.
     exposed : sequence of mapping
         Latent variables by level that the likelihood of each group knows of; default: none.
+    known : sequence of pairs of BlockMap and _core.Block
+        The blocks, where they are there already.
     """
-    blocks = block_maps(table, variables, exposed)
+    pairs = known or [(block, core_block(block, table)) for block in block_maps(table, variables, exposed)]
+    blocks = [block for block, _ in pairs]
     compiled = [
-        (core_block(block, table), _start_rows(block, table), _filled(block, table), _judged(block, table))
-        for block in blocks
+        (core, _start_rows(block, table), _filled(block, table), _judged(block, table))
+        for block, core in pairs
     ]
     places: dict[int, list[int]] = {}
     for place, block in enumerate(blocks):
@@ -78,40 +89,29 @@ def table_plan(table: ParameterTable) -> _core.Plan:
 
 def row_bounds(table: ParameterTable) -> tuple[Floats, Floats]:
     """Lower and upper bound of every parameter, the tightest among rows that share it."""
-    lower = np.full(table.npar, -np.inf)
-    upper = np.full(table.npar, np.inf)
+    lower, upper = [-math.inf] * table.npar, [math.inf] * table.npar
     for r in table.rows:
-        if r.free:
+        if r.free and (r.lower > -math.inf or r.upper < math.inf):
             lower[r.free - 1] = max(lower[r.free - 1], r.lower)
             upper[r.free - 1] = min(upper[r.free - 1], r.upper)
-    return lower, upper
+    return np.array(lower), np.array(upper)
 
 
 def _start_rows(block: BlockMap, table: ParameterTable) -> list[tuple[int, int, int, int, float, float]]:
-    at = dict(zip(block.names, block.places.tolist(), strict=True))
-    rows = (table.rows[i] for i in block.rows if not table.rows[i].slope)
+    at = {"": 0} | dict(zip(block.names, block.places.tolist(), strict=True))
+    rows = [table.rows[i] for i in block.rows.tolist()]
     first = block.first_hidden + block.products
-    cut = [(first + k, table.rows[i]) for k, i in enumerate(block.threshold_rows)]
+    cut = [(table.rows[i], first + k, 0) for k, i in enumerate(block.threshold_rows)]
     return [
-        (
-            RELATIONS.index(r.op),
-            at[r.lhs],
-            at[r.rhs] if r.rhs else 0,
-            r.free - 1,
-            r.value,
-            np.nan if r.start is None else r.start,
-        )
-        for r in rows
-    ] + [
-        (RELATIONS.index("~1"), place, 0, r.free - 1, r.value, np.nan if r.start is None else r.start)
-        for place, r in cut
+        (RELATIONS[r.op], lhs, rhs, r.free - 1, r.value, math.nan if r.start is None else r.start)
+        for r, lhs, rhs in [*[(r, at[r.lhs], at[r.rhs]) for r in rows if not r.slope], *cut]
     ]
 
 
 def _filled(block: BlockMap, table: ParameterTable) -> list[int]:
     """Entries of a block that hold moments of fixed covariates."""
-    rows = [table.rows[i] for i in block.rows]
-    return [i for i, r in enumerate(rows) if r.exo and not r.free and np.isnan(r.value)]
+    rows = [table.rows[i] for i in block.rows.tolist()]
+    return [i for i, r in enumerate(rows) if r.exo and not r.free and math.isnan(r.value)]
 
 
 def _judged(block: BlockMap, table: ParameterTable) -> list[int]:

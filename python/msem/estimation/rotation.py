@@ -108,8 +108,8 @@ def unrotated_table(table: ParameterTable, sample: Sample) -> ParameterTable:
     for i, row in enumerate(rows):
         start = starts.get((row.lhs, row.op, row.rhs, row.level, row.group))
         if row.free and start is not None and (row.start is None or row.efa):
-            rows[i] = replace(row, start=start)
-    return replace(table, rows=tuple(replace(row, efa="") for row in rows))
+            rows[i] = row._replace(start=start)
+    return replace(table, rows=tuple(row._replace(efa="") for row in rows))
 
 
 def principal_axes(cov: Floats, factors: int) -> tuple[Floats, Floats]:

@@ -26,7 +26,7 @@ from msem.estimation.problems import Problem, status_of
 from msem.estimation.sampling import Sampling
 from msem.estimation.slopes import SlopeReference, slope_reference
 from msem.estimation.smallsamples import reference_df
-from msem.model.derived import baseline_table, saturated_table
+from msem.model.derived import baseline_table, saturated_npar
 from msem.model.levels import Level
 from msem.model.partable import ParameterTable
 from msem.names import Translated
@@ -522,7 +522,7 @@ class Solution(Translated):
     @property
     def df(self) -> int:
         """Degrees of freedom: saturated less estimated parameters."""
-        return saturated_table(self.estimate.table).npar - self.estimate.nfree
+        return saturated_npar(self.estimate.table) - self.estimate.nfree
 
     @property
     def aic(self) -> float:

@@ -177,8 +177,7 @@ def _global(
     numbers = {int(k) + 1: n for n, k in enumerate(moving, 1)}
     intercepts = set(mean_parameters(table).tolist())
     rows = tuple(
-        replace(
-            row,
+        row._replace(
             free=numbers.get(row.free, 0),
             value=value if row.free and row.free not in numbers else row.value,
             start=value if row.free in numbers and row.free - 1 not in intercepts else None,

@@ -160,7 +160,7 @@ def structural_table(
                     own.append(row.free - 1)
                     numbers[row.free] = len(own)
                 free = numbers[row.free]
-            rows.append(replace(row, level=1, group=number, free=free, exo=False))
+            rows.append(row._replace(level=1, group=number, free=free, exo=False))
     labels = tuple(str(k) for k in range(1, len(levels) + 1)) if len(levels) > 1 else ()
     part = replace(
         table,

@@ -33,7 +33,7 @@ from msem.estimation.sampling import ERRORS
 from msem.fits.fit import Fit
 from msem.fits.manyfits import FitArrays, joined
 from msem.fits.sem import fit_table
-from msem.model.derived import saturated_table
+from msem.model.derived import saturated_npar
 from msem.model.levels import BETWEEN
 from msem.model.partable import ParameterTable
 from msem.model.variables import Variables
@@ -172,7 +172,7 @@ def make_batch(table: ParameterTable, settings: ResolvedSettings) -> Batch:
         and table.nlevels <= BETWEEN
         and not table.ordered.thresholds
         and not any(table.slopes(group) for group in range(1, table.ngroups + 1))
-        and 0 < table.npar <= saturated_table(table).npar  # with more the count tells what is not identified
+        and 0 < table.npar <= saturated_npar(table)  # with more the count tells what is not identified
     )
     plan = None
     if compiled:

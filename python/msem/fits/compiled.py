@@ -39,7 +39,7 @@ from msem.fits.sem import (
 )
 from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order, has_group_blocks
-from msem.model.derived import saturated_table
+from msem.model.derived import saturated_npar
 from msem.model.drafts import Fun
 from msem.model.levels import number_of_levels
 from msem.model.partable import ParameterTable, require_no_rotation
@@ -169,7 +169,7 @@ class CompiledModel:
         if constraints is not None:
             somewhere = np.linspace(0.5, 1.5, free)  # nonlinear ones are as many there as elsewhere
             free = elimination_basis(constraints.equalities.jacobian(somewhere)).shape[1]
-        return saturated_table(self.table).npar - free
+        return saturated_npar(self.table) - free
 
     def _given(self, samples: Iterable[Any], threads: int, shown: Progress) -> FitArrays:
         parts: list[FitArrays] = []

@@ -35,7 +35,7 @@ from msem.estimation.objective import Objective
 from msem.estimation.problems import Problem, find_problems, no_chi_square, saturated_boundary
 from msem.estimation.sampling import Sampling, sampling_covariance
 from msem.fits.segregated import LevelFit
-from msem.model.derived import baseline_table, partially_saturated_table, saturated_table
+from msem.model.derived import baseline_table, partially_saturated_table, saturated_npar
 from msem.model.levels import level_name, level_place
 from msem.model.partable import Parameter, ParameterTable
 from msem.postestimation.level_fit import level_srmr
@@ -118,8 +118,8 @@ def _fit_likelihood(table: ParameterTable, moments: LevelMoments, level: int, ga
     rows = tuple(found.table.rows[i] for i in kept)
     own = sorted({r.free - 1 for r in rows if r.free})
     renumber = {k + 1: n + 1 for n, k in enumerate(own)}
-    rows = tuple(replace(r, free=renumber.get(r.free, 0)) for r in rows)
-    full = saturated_table(table).npar
+    rows = tuple(r._replace(free=renumber.get(r.free, 0)) for r in rows)
+    full = saturated_npar(table)
     df = full - found.nfree
     scaling, vcov = 1.0, sampling.vcov
     if gamma == "robust" or moments.needs_gamma:
@@ -232,7 +232,7 @@ def _fit_discrepancy(
         solution,
         level=level,
         method=method,
-        rows=tuple(replace(r, level=level) for r in found.table.rows),
+        rows=tuple(r._replace(level=level) for r in found.table.rows),
         own=np.arange(len(found.theta)),
         vcov_naive=naive,
         tests=solution.tests() if not sampling.unidentified else _no_test(),
@@ -325,7 +325,7 @@ def level_table(table: ParameterTable, level: int, means: bool) -> ParameterTabl
             numbers.setdefault(r.free, len(numbers) + 1)
 
     def alone(r: Parameter) -> Parameter:
-        return replace(r, level=1, free=numbers.get(r.free, 0))
+        return r._replace(level=1, free=numbers.get(r.free, 0))
 
     return ParameterTable(tuple(map(alone, rows)), 1, 1, means, table.fixed_x, None, rotation=table.rotation)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from textwrap import wrap
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,20 @@ from msem.estimation.smallsamples import plain_size
 from msem.estimation.solution import GroupResults, ReplicateCounts, Solution
 from msem.model.levels import names_of_levels
 from msem.model.partable import ParameterTable
-from msem.output.sections import WIDTH, Section, fit_sections, level_section, sample_section, scaled_sections
+from msem.output.sections import (
+    WIDTH,
+    Section,
+    by_name,
+    fit_sections,
+    level_section,
+    sample_section,
+    scaled_sections,
+)
 from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import hidden_rows
 from msem.postestimation.constraints import Constraint, definition_rows, solution_constraints
 from msem.postestimation.effects import effects
-from msem.postestimation.estimates import estimates
+from msem.postestimation.estimates import estimate_columns
 from msem.postestimation.fit_measures import measures, tests
 from msem.postestimation.icc import icc_table
 from msem.postestimation.level_fit import (
@@ -255,8 +263,7 @@ def measure_sections(measures: pd.Series, options: ResolvedSettings, *, full: bo
     test = options.scaled_test or options.adjusted_test
     if test is None:
         return fit_sections(measures, full=full)
-    m = {str(name): float(value) for name, value in measures.items()}
-    return scaled_sections(m, CORRECTIONS[test], full=full)
+    return scaled_sections(by_name(measures), CORRECTIONS[test], full=full)
 
 
 def with_group_tests(sections: Sequence[Section], groups: Sequence[GroupResults]) -> tuple[Section, ...]:
@@ -481,7 +488,9 @@ def summary_inputs(
         method=method_rows(fit.options, single_level=not fit.table.multilevel, replicates=fit.bootstrapped),
         levels=level_titles(fit.options, fit.table.nlevels),
         groups=dict(enumerate(fit.group_labels, 1)),
-        estimates=_shown_estimates(fit, estimates(fit, standardized=standardized, reference=reference)),
+        estimates=_shown_estimates(
+            fit, estimate_columns(fit, standardized=standardized, reference=reference)
+        ),
         hidden=np.append(
             hidden_rows(fit.table.rows, fit.row_values, fit.table.auxiliary),
             np.zeros(len(definition_rows(fit)), dtype=bool),
@@ -492,12 +501,12 @@ def summary_inputs(
     )
 
 
-def _shown_estimates(fit: Solution, frame: pd.DataFrame) -> pd.DataFrame:
+def _shown_estimates(fit: Solution, columns: dict[str, Any]) -> dict[str, Any]:
     """Estimates with labels; a path that is a random slope has none of its own."""
     labels = [*shown_labels(fit.table), *(row.label for row in definition_rows(fit))]
     slopes = {k for k, row in enumerate(fit.table.rows) if row.slope}
-    est = ["" if k in slopes else value for k, value in enumerate(frame["est"].tolist())]
-    return frame.assign(label=labels, est=est)
+    est = ["" if k in slopes else value for k, value in enumerate(columns["est"].tolist())]
+    return columns | {"label": labels, "est": est}
 
 
 def _table(fit: Solution, name: SummaryTable) -> tuple[str, pd.DataFrame]:

@@ -28,7 +28,7 @@ from msem.fits.reporting import TESTS, header, messages, shown_labels, title
 from msem.fits.sem import resolve, table_of, warn_of
 from msem.language.syntax import with_constraints
 from msem.model.blocks import group_order
-from msem.model.derived import saturated_table
+from msem.model.derived import saturated_npar
 from msem.model.levels import LEVEL_NAMES, Level
 from msem.model.partable import require_two_levels
 from msem.output.sections import Section
@@ -213,7 +213,7 @@ def rsquare_of(fit: StepwiseFit) -> pd.DataFrame:
 
 
 def _of_block(one: FittedBlock) -> dict[str, Any]:
-    df = saturated_table(one.block.table).npar - one.estimate.nfree
+    df = saturated_npar(one.block.table) - one.estimate.nfree
     chisq = max(2 * (one.sample.llf - one.estimate.llf), 0.0)
     return {
         "factors": one.block.name,

@@ -400,7 +400,7 @@ class SegregatedFit(Translated):
         rows: list[Parameter] = []
         count = 0
         for fit in self.levels:
-            rows += [replace(row, free=row.free + count * (row.free > 0)) for row in fit.rows]
+            rows += [row._replace(free=row.free + count * (row.free > 0)) for row in fit.rows]
             count += fit.npar
         table = ParameterTable(tuple(rows), nlevels=self.nlevels)
         return diagram_of(table, numbers_of(shown, plain, len(table.rows)), chosen)

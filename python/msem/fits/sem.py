@@ -55,7 +55,7 @@ from msem.fits.fit import Fit
 from msem.fits.request import Request
 from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order
-from msem.model.derived import crosses_levels, saturated_table, with_auxiliary
+from msem.model.derived import crosses_levels, saturated_npar, with_auxiliary
 from msem.model.drafts import Fun
 from msem.model.partable import ParameterTable, parameter_table, require_two_levels
 from msem.resampling.bootstrap import Bootstrap, bootstrap_errors
@@ -559,7 +559,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     if not np.isnan(sampling.vcov).all():
         sampling, settings = _by_design(solution, table, sample, sampling, settings)
     settings = replace(settings, se_open=False)
-    df = saturated_table(table).npar - solution.nfree
+    df = saturated_npar(solution.table) - solution.nfree
     sampling = unidentified_by_count(solution.objective, solution.theta, sampling, df)
     problems = find_problems(solution.objective, solution.optimum, sampling)
     replicates: Bootstrap | None = None

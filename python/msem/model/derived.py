@@ -40,6 +40,17 @@ def saturated_table(table: ParameterTable) -> ParameterTable:
     return _derive(table, _saturated_rows)
 
 
+def saturated_npar(table: ParameterTable) -> int:
+    """Number of parameters of the saturated model, from which degrees of freedom count.
+
+    It is kept with the table, as its cached properties are.
+    """
+    kept = vars(table)
+    if "saturated_npar" not in kept:
+        kept["saturated_npar"] = saturated_table(table).npar
+    return int(kept["saturated_npar"])
+
+
 def baseline_table(table: ParameterTable) -> ParameterTable:
     """Independence model of the same variables.
 
@@ -325,7 +336,7 @@ def _kept_rows(
     for row in table.block(level, group):
         if row.free not in positions:
             positions[row.free] = next(numbers)
-        yield replace(row, free=positions[row.free])
+        yield row._replace(free=positions[row.free])
 
 
 def with_auxiliary(

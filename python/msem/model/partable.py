@@ -6,9 +6,9 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from msem.errors import ModelError, UnsupportedError
 from msem.language.expressions import Name
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One row of the table.
 
     Attributes
@@ -92,6 +91,7 @@ class Parameter:
 class _Variables:
     """Variables of one level of one group, each kind in order of the rows."""
 
+    places: tuple[int, ...]
     rows: tuple[Parameter, ...]
     observed: tuple[str, ...]
     latent: tuple[str, ...]
@@ -99,11 +99,11 @@ class _Variables:
     covariates: tuple[str, ...]
 
 
-NOTHING = _Variables((), (), (), (), ())
+NOTHING = _Variables((), (), (), (), (), ())
 
 
-def _variables(rows: Iterable[Parameter], slopes: Iterable[str] = ()) -> _Variables:
-    rows = tuple(rows)
+def _variables(places: Sequence[int], table: Sequence[Parameter], slopes: Iterable[str]) -> _Variables:
+    rows = tuple([table[i] for i in places])
     latent: dict[str, None] = dict.fromkeys(slopes)
     names: dict[str, None] = {}
     predictors: dict[str, None] = {}
@@ -127,11 +127,12 @@ def _variables(rows: Iterable[Parameter], slopes: Iterable[str] = ()) -> _Variab
         if row.exo:
             exogenous[row.lhs] = None
     return _Variables(
+        tuple(places),
         rows,
-        tuple(name for name in names if name not in latent),
+        tuple([name for name in names if name not in latent]),
         tuple(latent),
         tuple(exogenous),
-        tuple(name for name in predictors if name not in latent and name not in endogenous),
+        tuple([name for name in predictors if name not in latent and name not in endogenous]),
     )
 
 
@@ -195,14 +196,14 @@ class ParameterTable:
 
     @cached_property
     def _blocks(self) -> Mapping[tuple[int, int], _Variables]:
-        rows: dict[tuple[int, int], list[Parameter]] = {}
-        for row in self.rows:
-            rows.setdefault((row.level, row.group), []).append(row)
+        places: dict[tuple[int, int], list[int]] = {}
+        for i, row in enumerate(self.rows):
+            places.setdefault((row.level, row.group), []).append(i)
         return {
             (level, group): _variables(
-                members, [slope.name for slope in self._slopes.get(group, ()) if level in slope.at]
+                members, self.rows, [slope.name for slope in self.slopes(group) if level in slope.at]
             )
-            for (level, group), members in rows.items()
+            for (level, group), members in places.items()
         }
 
     @cached_property
@@ -238,6 +239,10 @@ class ParameterTable:
     def block(self, level: int, group: int = 1) -> tuple[Parameter, ...]:
         """Rows of one level."""
         return self._of(level, group).rows
+
+    def block_places(self, level: int, group: int = 1) -> tuple[int, ...]:
+        """Where the rows of one level stand in the table."""
+        return self._of(level, group).places
 
     def observed(self, level: int, group: int = 1) -> tuple[str, ...]:
         """Observed variables of one level, in order of the rows."""
@@ -337,7 +342,7 @@ class ParameterTable:
         """Table as a data frame with a column for each field of `Parameter` but `at`."""
         import pandas as pd
 
-        columns = [field.name for field in fields(Parameter) if field.name != "at"]
+        columns = [name for name in Parameter._fields if name != "at"]
         frame = pd.DataFrame({name: [getattr(row, name) for row in self.rows] for name in columns})
         return frame.astype({"start": float})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from msem.errors import ArgumentError, ModelError, MsemError
@@ -333,9 +333,9 @@ def unrotated_rows(rows: Sequence[Any], pivots: Mapping[ExploratoryBlock, Sequen
     out = []
     for row in rows:
         if (row.lhs, row.op, row.rhs, row.level, row.group) in zero:
-            out.append(replace(row, free=0, value=0.0, start=None, label=""))
+            out.append(row._replace(free=0, value=0.0, start=None, label=""))
         elif row.free:
-            out.append(replace(row, free=numbers.setdefault(row.free, len(numbers) + 1)))
+            out.append(row._replace(free=numbers.setdefault(row.free, len(numbers) + 1)))
         else:
             out.append(row)
     return out

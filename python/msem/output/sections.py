@@ -131,6 +131,11 @@ def _count(value: float) -> Single:
     return round(value) if math.isclose(value, round(value), rel_tol=1e-9) else value
 
 
+def by_name(measures: pd.Series) -> dict[str, float]:
+    """Fit measures as a dict; a series of them is ten times slower to go through."""
+    return dict(zip(measures.index.tolist(), measures.tolist(), strict=True))
+
+
 def fit_sections(measures: pd.Series, *, full: bool = False) -> tuple[Section, ...]:
     """Arrange fit measures in lavaan's order of sections.
 
@@ -142,7 +147,7 @@ def fit_sections(measures: pd.Series, *, full: bool = False) -> tuple[Section, .
         All sections instead of the chi-square test only, but for those without any number: least squares have no
         likelihood, for instance.
     """
-    m = {str(name): float(value) for name, value in measures.items()}
+    m = by_name(measures)
     test = Section("Model Test User Model", _test(m, "", "P-value (Chi-square)"))
     if not full:
         return (test,)
@@ -245,7 +250,8 @@ def level_section(measures: Mapping[str, pd.Series], *, note: str = "") -> Secti
         return Section(title, ((note, ""),))
     first = next(iter(measures.values()))
     wanted = _level_rows(f"{100 * first['rmsea_ci_level']:g}% CI of", "chisq_scaled" in first.index)
-    rows = [(name, tuple(_cell(one[key], key) for one in measures.values())) for name, key in wanted.items()]
+    values = [by_name(one) for one in measures.values()]
+    rows = [(name, tuple(_cell(one[key], key) for one in values)) for name, key in wanted.items()]
     below: Pairs = ((note, ""),) if note else ()
     return Section(title, (("Level", tuple(measures)), *rows, *below))
 

@@ -43,8 +43,8 @@ class SummaryInputs:
     ----------
     title : str
         First line: program, version, and how the optimiser ended.
-    estimates : pandas.DataFrame
-        As made by `tables.estimates_frame`; every column beyond the standard ones is shown too.
+    estimates : mapping of str to list or array, or pandas.DataFrame
+        As made by `tables.estimates_columns`; every column beyond the standard ones is shown too.
     messages : tuple of str
         Warnings, shown directly below the title.
     header : tuple of Section
@@ -66,7 +66,7 @@ class SummaryInputs:
     """
 
     title: str
-    estimates: pd.DataFrame
+    estimates: Mapping[str, Any] | pd.DataFrame
     messages: tuple[str, ...] = ()
     header: tuple[Section, ...] = ()
     fit: tuple[Section, ...] = ()
@@ -87,18 +87,19 @@ class SummaryInputs:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns to show: without tests when there is no standard error."""
-        names = [name for name in self.estimates.columns if name not in KEYS]
+        names = [name for name in map(str, self.estimates) if name not in KEYS]
         if not self.ci:
             names = [name for name in names if not name.startswith("ci_")]
-        if not (self.estimates["se"] > 0).any():
+        if not (np.asarray(self.estimates["se"]) > 0).any():
             names = [name for name in names if name not in TESTS]
         return tuple(names)
 
     @property
     def headings(self) -> list[str]:
         """What stands above these columns."""
-        shown = HEADINGS | ({"pvalue": "P(>|t|)"} if "t" in self.columns else {})
-        return [shown.get(name, name) for name in self.columns]
+        columns = self.columns
+        shown = HEADINGS | ({"pvalue": "P(>|t|)"} if "t" in columns else {})
+        return [shown.get(name, name) for name in columns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +132,14 @@ class Block:
 
 def blocks(inputs: SummaryInputs) -> Iterator[Block]:
     """Arrange the estimates by group and level."""
-    hidden = np.zeros(len(inputs.estimates), dtype=bool) if inputs.hidden is None else inputs.hidden
+    every, columns = _rows(inputs.estimates), inputs.columns
+    hidden = [False] * len(every) if inputs.hidden is None else inputs.hidden.tolist()
     rows: dict[tuple[int, int], list[tuple[Row, bool]]] = {}
-    for row, hide in zip(_rows(inputs.estimates), hidden, strict=True):
-        rows.setdefault((row["group"], row["level"]), []).append((row, bool(hide)))
+    for row, hide in zip(every, hidden, strict=True):
+        rows.setdefault((row["group"], row["level"]), []).append((row, hide))
     for (group, level), members in rows.items():
         outcomes = _outcomes([row for row, _ in members])
-        tables = _tables([row for row, hide in members if not hide], outcomes, inputs.columns)
+        tables = _tables([row for row, hide in members if not hide], outcomes, columns)
         yield Block(
             f"Group {group} [{inputs.groups[group]}]" if group in inputs.groups else "",
             _level_heading(level, inputs.levels),
@@ -152,9 +154,11 @@ def _level_heading(level: int, names: Mapping[int, str]) -> str:
     return f"Level {level} [{names[level]}]" if names[level] else f"Level {level}"
 
 
-def _rows(frame: pd.DataFrame) -> list[Row]:
-    columns = {str(name): frame[name].tolist() for name in frame.columns}
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+def _rows(estimates: Mapping[str, Any] | pd.DataFrame) -> list[Row]:
+    names = [str(name) for name in estimates]
+    own = [estimates[name] for name in names]
+    columns = [column if isinstance(column, list) else column.tolist() for column in own]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _outcomes(rows: list[Row]) -> set[str]:

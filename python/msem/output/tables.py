@@ -30,16 +30,16 @@ def row_columns(rows: Sequence[Parameter], names: Sequence[str]) -> dict[str, li
     return {name: [getattr(row, name) for row in rows] for name in names}
 
 
-def estimates_frame(
+def estimates_columns(
     rows: Sequence[Parameter],
     est: Array,
     se: Array,
     *,
     ci_level: float = 0.95,
     df: Array | None = None,
-    scales: Array | None = None,
+    scales: Sequence[str] | None = None,
     extra: Mapping[str, Array] | None = None,
-) -> pd.DataFrame:
+) -> dict[str, Any]:
     """Tabulate estimates with Wald tests and confidence intervals.
 
     Parameters
@@ -53,17 +53,17 @@ def estimates_frame(
         Level of the confidence intervals.
     df : array of shape (rows,), optional
         Degrees of freedom of t references; default: standard normal ones.
-    scales : array of str, shape (rows,), optional
+    scales : sequence of str, optional
         On which scale each interval is symmetric, see `interval_on`; default: on that of the estimate.
     extra : mapping of str to array of shape (rows,), optional
         Further columns, such as `se_naive`, `std_lv` or `std_all`.
 
     Returns
     -------
-    pandas.DataFrame
-        Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper and the extra ones.
-        z and pvalue are nan where the standard error is 0 or nan; an interval of a row that is not estimated
-        is the value itself. With `df` there are columns t and df in the place of z.
+    dict of str to list or array
+        lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper and the extra ones. z and pvalue
+        are nan where the standard error is 0 or nan; an interval of a row that is not estimated is the value itself.
+        With `df` there are t and df in the place of z.
     """
     est, se = np.asarray(est, dtype=float), np.asarray(se, dtype=float)
     z = wald_statistic(est, se)
@@ -80,7 +80,12 @@ def estimates_frame(
         "identity" if scales is None else np.where(se == 0, "identity", scales), est, half
     )
     numbers = {"est": est, "se": se, **tests, "ci_lower": lower, "ci_upper": upper}
-    return pd.DataFrame(names | numbers | dict(extra or {}))
+    return names | numbers | dict(extra or {})
+
+
+def estimates_frame(rows: Sequence[Parameter], est: Array, se: Array, **options: Any) -> pd.DataFrame:
+    """The columns of `estimates_columns`, which has the options, as a data frame."""
+    return pd.DataFrame(estimates_columns(rows, est, se, **options))
 
 
 def hidden_rows(rows: Sequence[Parameter], est: Array, auxiliary: Collection[str] = ()) -> NDArray[np.bool_]:

@@ -111,7 +111,7 @@ def extended_table(table: ParameterTable, added: Sequence[Candidate]) -> Paramet
     """
     rows = list(table.rows)
     for k, candidate in enumerate(added, start=table.npar + 1):
-        freed = replace(candidate.row, free=k)
+        freed = candidate.row._replace(free=k)
         if candidate.index is None:
             rows.append(freed)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msem.estimation.solution import Solution
 from msem.model.levels import Level, rows_at
-from msem.output.tables import estimates_frame
+from msem.output.tables import estimates_columns
 from msem.postestimation.constraints import (
     defined,
     definition_df,
@@ -53,6 +53,18 @@ def estimates(
         Columns lhs, op, rhs, level, group, label, est, se, z, pvalue, ci_lower, ci_upper. Rows that are not
         estimated have se 0. Defined parameters (``:=``) come last, at level 0 of group 0.
     """
+    columns = estimate_columns(fit, standardized=standardized, ci_level=ci_level, reference=reference)
+    return rows_at(pd.DataFrame(columns), level, fit.table)
+
+
+def estimate_columns(
+    fit: Solution,
+    *,
+    standardized: bool = False,
+    ci_level: float = 0.95,
+    reference: Reference = "normal",
+) -> dict[str, Any]:
+    """The columns of `estimates`, as lists and arrays."""
     require_choice("reference", reference, get_args(Reference))
     est, se = fit.row_values, fit.row_errors
     df = _row_df(fit) if reference == "t" else None
@@ -66,20 +78,20 @@ def estimates(
         extra = {name: np.append(column, definitions_at(fit, column)) for name, column in found.items()}
     values, errors = definition_values(fit)
     rows = (*fit.table.rows, *definition_rows(fit))
-    scales = np.array([*fit.interval_scales, *["identity"] * len(values)])
-    frame = estimates_frame(
+    columns = estimates_columns(
         rows,
         np.append(est, values),
         np.append(se, errors),
         ci_level=ci_level,
         df=df,
-        scales=scales,
+        scales=[*fit.interval_scales, *["identity"] * len(values)],
         extra=extra,
     )
     if len(values) and fit.options.ci == "transformed":
         limits = defined(fit, ci_level=ci_level, method="monte_carlo")[["ci_lower", "ci_upper"]]
-        frame.loc[len(est) :, ["ci_lower", "ci_upper"]] = limits.to_numpy()
-    return rows_at(frame, level, fit.table)
+        for name in limits:
+            columns[str(name)][len(est) :] = limits[name]
+    return columns
 
 
 def to_frame(

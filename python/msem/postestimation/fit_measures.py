@@ -18,7 +18,7 @@ from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate
 from msem.estimation.least_squares import ordered_srmr
 from msem.estimation.solution import Solution, cached
-from msem.model.derived import saturated_table
+from msem.model.derived import saturated_npar
 from msem.model.levels import Level
 from msem.postestimation.fit_indices import (
     AdjustedStatistic,
@@ -62,7 +62,7 @@ def measure_inputs(fit: Estimate, sample: Sample, baseline: Estimate) -> FitMeas
     -------
     FitMeasureInputs
     """
-    full = saturated_table(fit.table).npar
+    full = saturated_npar(fit.table)
     unrestricted = sample.llf - fit.objective.covariate_llf
     if fit.table.penalty:  # there is no maximum of the likelihood
         unrestricted = np.nan
@@ -127,7 +127,7 @@ def least_squares_measures(fit: Solution, solution: LevelDiscrepancy) -> pd.Seri
         nobs=sample.nobs,
         ngroups=len(sample.groups),
         baseline_chisq=np.nan if against is None else against.standard,
-        baseline_df=saturated_table(model.table).npar - base.table.npar,
+        baseline_df=saturated_npar(model.table) - base.table.npar,
         fmin=0.5 * solution.statistic / sample.nobs,
         statistic=solution.standard,
     )

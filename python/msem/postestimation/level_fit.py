@@ -23,7 +23,7 @@ from msem.model.derived import (
     crosses_levels,
     level_baseline_table,
     partially_saturated_table,
-    saturated_table,
+    saturated_npar,
 )
 from msem.postestimation.fit_indices import (
     FitMeasureInputs,
@@ -51,11 +51,14 @@ class LevelSpecific:
     level : int
     model, baseline : Estimate
         Both partially saturated.
+    saturated_npar : int
+        Parameters of the model in which both levels are saturated.
     """
 
     level: int
     model: Estimate
     baseline: Estimate
+    saturated_npar: int
 
 
 def fit_level_specific(fit: Estimate, sample: Sample, level: int) -> LevelSpecific:
@@ -76,7 +79,7 @@ def fit_level_specific(fit: Estimate, sample: Sample, level: int) -> LevelSpecif
     values = {key(row): float(value) for row, value in rows}
     model = estimate_partially(partially_saturated_table(fit.table, level), sample, level, values)
     baseline = estimate_partially(level_baseline_table(fit.table, level), sample, level, {})
-    return LevelSpecific(level, model, baseline)
+    return LevelSpecific(level, model, baseline, saturated_npar(fit.table))
 
 
 def level_measures(
@@ -119,7 +122,7 @@ def level_measures(
 
 def _inputs(found: LevelSpecific, sample: Sample) -> FitMeasureInputs:
     model, baseline = found.model, found.baseline
-    full = saturated_table(model.table).npar
+    full = found.saturated_npar
     unrestricted = sample.llf - model.objective.covariate_llf
     if not model.optimum.converged:
         unrestricted = np.nan

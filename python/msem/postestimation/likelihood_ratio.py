@@ -28,7 +28,7 @@ from msem.data.sample import Sample
 from msem.distributions import chisq_pvalue
 from msem.estimation.estimate import Estimate
 from msem.estimation.scoreproducts import score_products
-from msem.model.derived import saturated_table
+from msem.model.derived import saturated_npar
 from msem.postestimation.nested import Embedding, directions
 from msem.postestimation.scaling import model_trace, residual_trace
 from msem.settings import Information, ScaledTest
@@ -181,6 +181,6 @@ def _trace(fit: Fitted) -> float:
     e = fit.estimate
     if fit.test == "yuan_bentler_mplus":
         return model_trace(e, fit.sample, fit.information, fit.test)
-    if saturated_table(e.table).npar == e.nfree:
+    if saturated_npar(e.table) == e.nfree:
         return 0.0
     return -residual_trace(e, fit.sample, expected=fit.information == "expected")

@@ -136,7 +136,7 @@ def released_table(table: ParameterTable, released: Collection[Equality]) -> Par
     """
     rows = list(table.rows)
     for k, equality in enumerate(released, start=table.npar + 1):
-        rows[equality.index] = replace(rows[equality.index], free=k)
+        rows[equality.index] = rows[equality.index]._replace(free=k)
     return replace(table, rows=tuple(rows))
 
 

@@ -34,7 +34,7 @@ from msem.estimation.sampling import Bread, free_directions, sampling_covariance
 from msem.estimation.scoreproducts import cluster_correction, corrected_scores, score_products
 from msem.estimation.slopes import SlopeReference
 from msem.estimation.solution import Solution, cached
-from msem.model.derived import saturated_table
+from msem.model.derived import saturated_npar, saturated_table
 from msem.model.partable import ParameterTable
 from msem.settings import Information, ScaledTest
 
@@ -302,4 +302,4 @@ def traced(fit: Solution) -> tuple[float, int]:
         )
     else:
         trace = saturated_trace(fit.table, fit.sample, fit.options.information)
-    return trace, saturated_table(fit.table).npar
+    return trace, saturated_npar(fit.table)

@@ -81,8 +81,8 @@ def srmr_level(sample_cov: Floats, implied_cov: Floats) -> float:
     """
     if min(np.diag(sample_cov).min(), np.diag(implied_cov).min()) <= 0:
         return math.nan
-    below = np.tril_indices(len(sample_cov))
-    return _rms((_correlations(sample_cov) - _correlations(implied_cov))[below])
+    p, difference = len(sample_cov), _correlations(sample_cov) - _correlations(implied_cov)
+    return math.sqrt(float(np.sum(difference**2)) / (p * (p + 1)))
 
 
 def level_residuals(levels: Sequence[Sequence[float]], nobs: Sequence[float]) -> dict[str, float]:

@@ -259,7 +259,7 @@ def open_exogenous(table: ParameterTable, sample: Sample) -> ParameterTable:
 
 
 def _blank(row: Parameter) -> Parameter:
-    return replace(row, value=np.nan) if row.exo and not row.free else row
+    return row._replace(value=np.nan) if row.exo and not row.free else row
 
 
 @dataclass(frozen=True, eq=False)

@@ -265,7 +265,7 @@ def _with_covariates(table: ParameterTable) -> ParameterTable:
 
     def marked(row: Parameter) -> Parameter:
         own = [(name, row.level, row.group) in more for name in (row.lhs, row.rhs or row.lhs)]
-        return replace(row, exo=True) if row.op in ("~~", "~1") and all(own) else row
+        return row._replace(exo=True) if row.op in ("~~", "~1") and all(own) else row
 
     return replace(table, rows=tuple(map(marked, table.rows)))
 
