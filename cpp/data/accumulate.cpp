@@ -20,7 +20,7 @@ constexpr ptrdiff_t kPiece = 1 << 16;  // rows of a piece when clusters do not s
 constexpr ptrdiff_t kMostParts = 4;
 
 bool is_complete(const CodedRows& rows, ptrdiff_t row) {
-  return rows.codes[row] >= 0 &&
+  return (!rows.codes || rows.codes[row] >= 0) &&
          std::all_of(rows.columns.begin(), rows.columns.end(), [&](const TypedColumn& x) {
            const double value = number_at(x, row);
            return value - value == 0.0;
@@ -93,10 +93,10 @@ bool all_finite(const TypedColumn& column, ptrdiff_t count, int threads) {
   return finite;
 }
 
-Accumulator::Accumulator(ptrdiff_t p, bool keep, bool tally)
+Accumulator::Accumulator(ptrdiff_t p, bool keep, bool tally, bool pool)
     : origin_(VectorXd::Zero(p)),
       products_(MatrixXd::Zero(whole_lanes(p), whole_lanes(p))),
-      parts_{RunningClusters(p, keep, tally)} {}
+      parts_{RunningClusters(p, keep, tally, pool)} {}
 
 // A point inside the data: the mean of about a thousand complete rows, spread over those that come first.
 void Accumulator::require_origin(const CodedRows& rows) {
@@ -127,14 +127,15 @@ ptrdiff_t Accumulator::most_pieces(ptrdiff_t nclusters) const {
 }
 
 RowReport Accumulator::add(const CodedRows& rows, ptrdiff_t nclusters, int threads) {
-  const bool ascending = check_codes(rows, nclusters);
+  const bool ascending = rows.codes && check_codes(rows, nclusters);
   require_origin(rows);
   nrows_ += rows.nrows;
   const std::vector<ptrdiff_t> starts =
       ascending ? starts_between_clusters(rows) : equal_starts(rows.nrows, most_pieces(nclusters));
   const ptrdiff_t count = static_cast<ptrdiff_t>(starts.size()) - 1;
   const std::size_t parts = ascending ? 1 : count;
-  if (parts_.size() < parts) parts_.resize(parts, RunningClusters(size(), keeps(), tallies()));
+  if (parts_.size() < parts)
+    parts_.resize(parts, RunningClusters(size(), keeps(), tallies(), parts_[0].pool));
   for (std::size_t i = 0; i < parts; ++i) parts_[i].grow(nclusters);
   std::vector<MatrixXd> products(count);
   std::vector<RowReport> reports(count);

@@ -28,8 +28,9 @@ bool all_finite(const TypedColumn& column, std::ptrdiff_t count, int threads);
 
 class Accumulator {
  public:
-  // The products within each cluster are kept if `keep`; rows and squared weights are counted if `tally`.
-  Accumulator(std::ptrdiff_t p, bool keep, bool tally = false);
+  // The products within each cluster are kept if `keep`; rows and squared weights are counted if `tally`;
+  // there is no `ssw` unless `pool`.
+  Accumulator(std::ptrdiff_t p, bool keep, bool tally = false, bool pool = true);
   // Rows whose codes ascend are shared by threads; others only as far as statistics of their own for each
   // thread take little space. The result does not depend on the number of threads. Throws
   // std::invalid_argument when a code is not below nclusters.

@@ -79,8 +79,8 @@ void RowReport::append(const RowReport& later) {
   }
 }
 
-RunningClusters::RunningClusters(ptrdiff_t variables, bool keep_within, bool with_tally)
-    : p(variables), width(whole_lanes(variables)), keep(keep_within), tally(with_tally) {}
+RunningClusters::RunningClusters(ptrdiff_t variables, bool keep_within, bool with_tally, bool pooled)
+    : p(variables), width(whole_lanes(variables)), keep(keep_within), tally(with_tally), pool(pooled) {}
 
 void RunningClusters::grow(ptrdiff_t nclusters) {
   if (static_cast<ptrdiff_t>(count.size()) >= nclusters) return;
@@ -112,7 +112,7 @@ ClusterPiece::ClusterPiece(RunningClusters& clusters, const VectorXd& origin)
 void ClusterPiece::add(const CodedRows& rows, ptrdiff_t first, ptrdiff_t last) {
   for (ptrdiff_t start = first; start < last; start += kBlock) {
     const ptrdiff_t length = std::min(kBlock, last - start);
-    std::copy_n(rows.codes + start, length, codes_.begin());
+    if (rows.codes) std::copy_n(rows.codes + start, length, codes_.begin());
     if (rows.weights) std::copy_n(rows.weights + start, length, weights_.begin());
     const bool finite = read(rows, start, length);
     const bool coded = *std::min_element(codes_.begin(), codes_.begin() + length) >= 0;
@@ -194,7 +194,7 @@ void ClusterPiece::add_block(ptrdiff_t length, bool weighted) {
       absorb_run(codes_[i], &values_[i * width_], end - i, weighted ? &weights_[i] : nullptr);
     i = end;
   }
-  add_block_products(values_.data(), length, width_, products_);
+  if (clusters_.pool) add_block_products(values_.data(), length, width_, products_);
 }
 
 // Merge a row into its cluster, and put in its place the vector whose product this adds within the cluster.
@@ -255,6 +255,7 @@ void ClusterPiece::merge(std::int64_t code, double n, double* vector) {
   clusters_.count[code] = total;
   if (before == 0.0) return;
   if (clusters_.keep) add_within(code, vector, 1);
+  if (!clusters_.pool) return;
   std::copy_n(vector, width_, &merges_[nmerges_ * width_]);
   if (++nmerges_ == kBlock) flush();
 }

@@ -20,7 +20,7 @@ namespace msem {
 
 struct CodedRows {
   std::vector<TypedColumn> columns;  // p
-  const std::int64_t* codes;         // of the cluster of each row; negative: none
+  const std::int64_t* codes;         // of the cluster of each row; negative: none; null: all of cluster 0
   std::ptrdiff_t nrows;
   const double* weights = nullptr;  // nrows, positive: a row of weight 2 counts as two; none: 1
 };
@@ -48,13 +48,14 @@ struct RunningClusters {
   std::ptrdiff_t width = 0;  // p rounded up to whole registers; what is beyond p is 0
   bool keep = false;
   bool tally = false;
-  Doubles count;    // J
-  Doubles mean;     // J x width, less the origin
-  Doubles within;   // J x p(p+1)/2, lower triangle by columns; empty unless they are kept
-  Doubles units;    // J, rows whatever they weigh; empty unless there is a tally
-  Doubles squares;  // J, sums of squared weights; empty unless there is a tally
+  bool pool = true;  // whether products within clusters are added up over all of them
+  Doubles count;     // J
+  Doubles mean;      // J x width, less the origin
+  Doubles within;    // J x p(p+1)/2, lower triangle by columns; empty unless they are kept
+  Doubles units;     // J, rows whatever they weigh; empty unless there is a tally
+  Doubles squares;   // J, sums of squared weights; empty unless there is a tally
 
-  RunningClusters(std::ptrdiff_t variables, bool keep_within, bool with_tally = false);
+  RunningClusters(std::ptrdiff_t variables, bool keep_within, bool with_tally = false, bool pooled = true);
   std::ptrdiff_t elements() const { return p * (p + 1) / 2; }
   void grow(std::ptrdiff_t nclusters);
   void ask_for(std::int64_t code) const {

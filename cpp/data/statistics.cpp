@@ -7,7 +7,6 @@
 
 #include "base/linalg.hpp"
 #include "data/accumulate.hpp"
-#include "data/block_products.hpp"
 
 namespace msem {
 namespace {
@@ -16,58 +15,24 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 using std::ptrdiff_t;
 
-// Rows handled at a time: the buffer stays in cache, and block sums keep rounding errors from adding up.
-constexpr ptrdiff_t kRowBlock = 256;
-
-// A point inside the data: the mean of about a thousand rows spread over all of them.
-VectorXd origin_of(const std::vector<Column>& columns, ptrdiff_t nrows) {
-  const ptrdiff_t step = std::max<ptrdiff_t>(1, nrows / 1024);
-  VectorXd origin(columns.size());
-  for (std::size_t k = 0; k < columns.size(); ++k) {
-    double sum = 0.0;
-    ptrdiff_t used = 0;
-    for (ptrdiff_t i = 0; i < nrows; i += step, ++used) sum += columns[k][i];
-    origin[k] = used > 0 ? sum / static_cast<double>(used) : 0.0;
-  }
-  return origin;
-}
-
-// Call visit(first row, m x rows matrix of values less the origin) for one block of rows after the other.
-template <class Visit>
-void for_each_block(const std::vector<Column>& columns, ptrdiff_t nrows, const VectorXd& origin,
-                    Visit visit) {
-  MatrixXd buffer(columns.size(), kRowBlock);
-  for (ptrdiff_t start = 0; start < nrows; start += kRowBlock) {
-    const ptrdiff_t length = std::min(kRowBlock, nrows - start);
-    for (std::size_t k = 0; k < columns.size(); ++k) {
-      const Column& x = columns[k];
-      for (ptrdiff_t r = 0; r < length; ++r) buffer(k, r) = x[start + r] - origin[k];
-    }
-    visit(start, buffer.leftCols(length));
-  }
-}
-
-// Multiply each row of data, a column of the block, by a function of its weight.
-template <class Block, class Function>
-void scale_rows_by(const double* weights, Block& block, Function function) {
-  for (ptrdiff_t r = 0; r < block.cols(); ++r) block.col(r) *= function(weights[r]);
-}
-
-MatrixXd symmetric(const MatrixXd& lower) { return lower.selfadjointView<Eigen::Lower>(); }
-
-// All variables as columns of numbers, those measured on units first.
-CodedRows coded(const ClusteredRows& rows) {
-  CodedRows out{{}, rows.codes, rows.nrows, rows.weights};
-  for (const std::vector<Column>* columns : {&rows.unit, &rows.cluster}) {
-    for (const Column& x : *columns)
-      out.columns.push_back({reinterpret_cast<const char*>(x.data),
-                             x.stride * static_cast<ptrdiff_t>(sizeof(double)), Number::f64});
-  }
+std::vector<TypedColumn> numbers(const std::vector<Column>& columns) {
+  std::vector<TypedColumn> out;
+  for (const Column& x : columns)
+    out.push_back({reinterpret_cast<const char*>(x.data), x.stride * static_cast<ptrdiff_t>(sizeof(double)),
+                   Number::f64});
   return out;
 }
 
-Accumulator accumulated(const CodedRows& rows, ptrdiff_t nclusters, bool keep) {
-  Accumulator sums(static_cast<ptrdiff_t>(rows.columns.size()), keep);
+// All variables as columns of numbers, those measured on units first.
+CodedRows coded(const ClusteredRows& rows) {
+  std::vector<TypedColumn> columns = numbers(rows.unit);
+  for (const TypedColumn& x : numbers(rows.cluster)) columns.push_back(x);
+  return {std::move(columns), rows.codes, rows.nrows, rows.weights};
+}
+
+// Products of each cluster, or pooled.
+Accumulator accumulated(const CodedRows& rows, ptrdiff_t nclusters, bool of_each) {
+  Accumulator sums(static_cast<ptrdiff_t>(rows.columns.size()), of_each, false, !of_each);
   const RowReport report = sums.add(rows, nclusters, 0);
   if (report.no_cluster > 0) throw std::invalid_argument("cluster code out of range");
   if (report.used != rows.nrows) throw std::invalid_argument("values must be finite");
@@ -132,23 +97,9 @@ ClusterArrays cluster_arrays(const ClusteredRows& rows) {
 SimpleStatistics simple_statistics(const std::vector<Column>& columns, ptrdiff_t nrows,
                                    const double* weights) {
   const ptrdiff_t m = columns.size();
-  const VectorXd origin = origin_of(columns, nrows);
-  SimpleStatistics out{VectorXd::Zero(m), MatrixXd::Zero(m, m)};
-  double total = static_cast<double>(nrows);
-  if (weights) total = Eigen::Map<const VectorXd>(weights, nrows).sum();
-  for_each_block(columns, nrows, origin, [&](ptrdiff_t first, auto block) {
-    if (weights) scale_rows_by(weights + first, block, [](double w) { return w; });
-    out.mean += block.rowwise().sum();
-  });
-  if (nrows > 0) out.mean /= total;
-  for_each_block(columns, nrows, origin, [&](ptrdiff_t first, auto block) {
-    block.colwise() -= out.mean;
-    if (weights) scale_rows_by(weights + first, block, [](double w) { return std::sqrt(w); });
-    add_products(block, out.scatter);
-  });
-  out.scatter = symmetric(out.scatter);
-  out.mean += origin;
-  return out;
+  if (nrows == 0) return {VectorXd::Zero(m), MatrixXd::Zero(m, m)};
+  const Accumulator sums = accumulated({numbers(columns), nullptr, nrows, weights}, 1, false);
+  return {sums.means().row(0).transpose() + sums.origin(), sums.ssw()};
 }
 
 TotalCov total_cov(const VectorXd& sizes, const VectorXd& counts, const MatrixXd& means,

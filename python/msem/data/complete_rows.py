@@ -60,11 +60,11 @@ def sample_statistics(
     codes, J = cluster_codes(data), len(data.clusters)
     report(undivided(len(codes), J, unit), found)
     report(unvarying({name: data.columns[name] for name in [*unit, *cluster]}), found)
-    if data.sampled is None:
-        columns = columns_of(data, unit), columns_of(data, cluster)
-        raw: dict[str, Any] = dict(_core.two_level_statistics(*columns, codes, J))
+    if data.clusters_first:
+        raw = _of_clusters(data, unit, cluster)
     else:
-        raw = _counted_by_weights(data, unit, cluster)
+        columns = columns_of(data, unit), columns_of(data, cluster)
+        raw = dict(_core.two_level_statistics(*columns, codes, J))
     require_constant_within(cluster, raw["varying"], data.clusters)
     statistics = SampleStatistics(
         unit=tuple(unit),
@@ -79,11 +79,11 @@ def sample_statistics(
     return statistics
 
 
-def _counted_by_weights(data: ClusteredData, unit: Sequence[str], cluster: Sequence[str]) -> dict[str, Any]:
-    """Statistics by cluster size of weighted rows and clusters; sizes are sums of weights (Asparouhov, 2006)."""
-    assert data.sampled is not None
+def _of_clusters(data: ClusteredData, unit: Sequence[str], cluster: Sequence[str]) -> dict[str, Any]:
+    """Statistics by cluster size from those of clusters; sizes are sums of weights (Asparouhov, 2006)."""
     sizes, means, within = data.cluster_arrays(unit, cluster)
-    weights = np.ones(len(sizes)) if data.sampled.weights is None else data.sampled.weights
+    given = None if data.sampled is None else data.sampled.weights
+    weights = np.ones(len(sizes)) if given is None else given
     known = _core.counted_clusters(sizes, means, within, len(unit), weights)
     raw: dict[str, Any] = dict(zip(ARRAYS, known, strict=True))
     codes, J = cluster_codes(data), len(data.clusters)

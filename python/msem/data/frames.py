@@ -38,6 +38,7 @@ from msem.data.survey import (
 from msem.errors import DataError, DataWarning, warn
 from msem.model.variables import Variables
 
+LARGE = 32  # rows of a cluster, on average, beside which its products take little room
 Numbers = tuple[NDArray[np.int64], "pd.Index[Any]"]  # code of each row, id of each code
 
 
@@ -128,6 +129,8 @@ class ClusteredData(NestedSource):
         Replicate weights of the rows.
     inner : mapping of str to InnerClusters
         Clusters within the clusters, by their column, the highest first.
+    by_cluster : bool
+        Whether statistics of single clusters will be asked for.
     """
 
     columns: Mapping[str, Floats]
@@ -148,6 +151,7 @@ class ClusteredData(NestedSource):
     sampled: Sampled | None = None
     replicates: Floats | None = None
     inner: Mapping[str, InnerClusters] = field(default_factory=dict)
+    by_cluster: bool = False
 
     @property
     def nobs(self) -> int:
@@ -177,6 +181,15 @@ class ClusteredData(NestedSource):
         """Products within every cluster follow from the rows."""
         return True
 
+    @cached_property
+    def clusters_first(self) -> bool:
+        """Whether the statistics of the sample are best made of those of its clusters, which are kept.
+
+        With weights, and where they will be asked for and take little room beside the rows.
+        """
+        large = self.codes is not None and self.nobs >= LARGE * len(self.clusters)
+        return self.sampled is not None or (self.by_cluster and large)
+
     def cluster_arrays(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats, Floats]:
         """Sizes, means and products within of every cluster, in order of the cluster codes; see `ClusterArrays`."""
         names = (tuple(unit), tuple(cluster))
@@ -189,13 +202,13 @@ class ClusteredData(NestedSource):
         arrays = sizes if self.weights is None else whole_sizes(sizes), means, within
         for array in arrays:
             array.flags.writeable = False
-        if self.sampled is not None:
+        if self.clusters_first:
             self._arrays[names] = arrays
         return arrays
 
     @cached_property
     def _arrays(self) -> dict[tuple[tuple[str, ...], ...], tuple[Floats, Floats, Floats]]:
-        """Statistics of clusters that were asked for, of weighted rows: those of the sample are made of them."""
+        """Statistics of clusters that were asked for, where those of the sample are made of them."""
         return {}
 
     def values(self, names: Sequence[str]) -> Floats:
@@ -214,7 +227,9 @@ class ClusteredData(NestedSource):
     def cluster_products(
         self, unit: Sequence[str], cluster: Sequence[str], origin: Floats, scale: Floats
     ) -> tuple[Floats, list[Floats]] | None:
-        """Sums of products by size; None where rows do not come cluster by cluster."""
+        """Sums of products by size; None where rows do not come cluster by cluster, or need not be read again."""
+        if self.clusters_first:
+            return None
         columns = columns_of(self, unit), columns_of(self, cluster)
         return _core.products_of_rows(*columns, cluster_codes(self), len(self.clusters), origin, scale)
 

@@ -205,6 +205,8 @@ def read_statistics(
         scale = replication_scale(settings.replicate_scale, len(settings.replicate_weights))
     scaled = scaled_weights(parts, table.variables, settings.weights_scale)
     parts = with_replication(parts, scaled, scale) if settings.replicate_weights else scaled
+    if settings.method == "MLR":
+        parts = tuple(replace(part, by_cluster=True) for part in parts)
     if grouping is None:
         return (_of_rows(table, "", parts[0]),)
     groups = []
