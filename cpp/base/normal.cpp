@@ -20,20 +20,46 @@ constexpr double kWeights[10] = {
     0.1527533871307258, 0.1491729864726037, 0.1420961093183820, 0.1316886384491766, 0.1181945319615184,
     0.1019301198172404, 0.0832767415767048, 0.0626720483341091, 0.0406014298003869, 0.0176140071391521};
 
-constexpr double kSixNodes[3] = {0.2386191860831969, 0.6612093864662645, 0.9324695142031521};
-constexpr double kSixWeights[3] = {0.4679139345726910, 0.3607615730481386, 0.1713244923791704};
-constexpr double kTwelveNodes[6] = {0.1252334085114689, 0.3678314989981802, 0.5873179542866175,
-                                    0.7699026741943047, 0.9041172563704749, 0.9815606342467192};
-constexpr double kTwelveWeights[6] = {0.2491470458134028, 0.2334925365383548, 0.2031674267230659,
-                                      0.1600783285433462, 0.1069393259953184, 0.0471753363865118};
+constexpr double kSixNodes[] = {0.2386191860831969, 0.6612093864662645, 0.9324695142031521};
+constexpr double kSixWeights[] = {0.4679139345726910, 0.3607615730481386, 0.1713244923791704};
+constexpr double kEightNodes[] = {0.1834346424956498, 0.5255324099163290, 0.7966664774136267,
+                                  0.9602898564975363};
+constexpr double kEightWeights[] = {0.3626837833783620, 0.3137066458778873, 0.2223810344533745,
+                                    0.1012285362903763};
+constexpr double kTenNodes[] = {0.1488743389816312, 0.4333953941292472, 0.6794095682990244,
+                                0.8650633666889845, 0.9739065285171717};
+constexpr double kTenWeights[] = {0.2955242247147529, 0.2692667193099963, 0.2190863625159820,
+                                  0.1494513491505806, 0.0666713443086881};
+constexpr double kTwelveNodes[] = {0.1252334085114689, 0.3678314989981802, 0.5873179542866175,
+                                   0.7699026741943047, 0.9041172563704749, 0.9815606342467192};
+constexpr double kTwelveWeights[] = {0.2491470458134028, 0.2334925365383548, 0.2031674267230659,
+                                     0.1600783285433462, 0.1069393259953184, 0.0471753363865118};
+constexpr double kSixteenNodes[] = {0.0950125098376374, 0.2816035507792589, 0.4580167776572274,
+                                    0.6178762444026438, 0.7554044083550030, 0.8656312023878318,
+                                    0.9445750230732326, 0.9894009349916499};
+constexpr double kSixteenWeights[] = {0.1894506104550685, 0.1826034150449236, 0.1691565193950025,
+                                      0.1495959888165767, 0.1246289712555339, 0.0951585116824928,
+                                      0.0622535239386479, 0.0271524594117541};
+
+// The rule of n nodes on either side that gives the integral to 3e-16 up to a correlation of `most`.
+struct AngleRule {
+  double most;
+  int n;
+  const double *nodes, *weights;
+};
+constexpr AngleRule kRules[] = {
+    {0.3, 3, kSixNodes, kSixWeights},          {0.5, 4, kEightNodes, kEightWeights},
+    {0.65, 5, kTenNodes, kTenWeights},         {0.75, 6, kTwelveNodes, kTwelveWeights},
+    {0.85, 8, kSixteenNodes, kSixteenWeights}, {kSteep, 10, kNodes, kWeights}};
 
 // Quadrature over the angle asin r: as many nodes as the correlation needs, of which it knows half.
 struct Angles {
   explicit Angles(double r) : half(0.5 * std::asin(r)) {
-    const double size = std::abs(r);
-    n = size < 0.3 ? 3 : size < 0.75 ? 6 : 10;
-    nodes = n == 3 ? kSixNodes : n == 6 ? kTwelveNodes : kNodes;
-    weights = n == 3 ? kSixWeights : n == 6 ? kTwelveWeights : kWeights;
+    const AngleRule* rule = kRules;
+    while (std::abs(r) > rule->most && rule->most < kSteep) ++rule;
+    n = rule->n;
+    nodes = rule->nodes;
+    weights = rule->weights;
   }
   double half;
   int n;
