@@ -283,6 +283,11 @@ def test_what_a_fit_does_not_have_is_refused_by_name(fit):
         fit.distances()
 
 
+def test_weights_are_refused_with_the_reason():
+    with pytest.raises(UnsupportedError, match="no part of such data is independent of the rest"):
+        msem.sem(MODEL, ratings().assign(k=1.5), cluster="pupil * lecturer", weights="k")
+
+
 def test_random_slopes_are_refused_by_name():
     text = MODEL.replace("f1 ~ x", 'y1 ~ rv("s")*x') + "\n  s ~~ s"
     with pytest.raises(

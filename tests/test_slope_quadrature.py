@@ -263,7 +263,7 @@ def test_scores_are_means_of_the_posterior_by_the_trapezoid_rule(holes):
     case = Case(LATENT, 25, 5, holes)
     latent, second = ("g", "fw"), (*case.roles[1], "fb")
     truth = oracle_slopes.integrated_posterior(
-        case.table.rows, case.near, case.data, *case.roles, latent, second
+        case.table.rows, case.near, case.data, *case.roles, latent, second, points=61
     )
     model, rows = group_model(case.objective, case.near), case.sample.groups[0]
     rows = Rows(rows.rows, case.clusters)
@@ -350,14 +350,14 @@ def test_samples_of_a_fit_have_its_moments(holes):
         1,
     )
     drawn = []
-    for number in range(200):
+    for number in range(100):
         (one,) = draws.statistics(number)
         drawn.append(one.moments()[2])
     again = draws.statistics(3)[0]
     assert_allclose(again.moments()[2], drawn[3])
     names = list(case.statistics.unit)
     implied = case.objective.implied(case.near)
-    average, spread = np.mean(drawn, axis=0), np.std(drawn, axis=0) / np.sqrt(200)
+    average, spread = np.mean(drawn, axis=0), np.std(drawn, axis=0) / np.sqrt(100)
     for name in ("x1",):
         k = names.index(name)
         truth = implied[1].cov.loc[name, name] + implied[2].cov.loc[name, name] * (1 - 1 / 30)

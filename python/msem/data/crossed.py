@@ -283,7 +283,10 @@ def crossed_statistics(
         that it takes.
     """
     if data.sampled is not None or data.weights is not None:
-        CrossedStatistics.refuse("weights, PSUs and strata")
+        raise UnsupportedError(
+            "weights, PSUs and strata have no place in crossed classifications: a weighted log-likelihood needs errors "
+            "from the spread of independent units, and no part of such data is independent of the rest; leave them out"
+        )
     names = [name for own in variables.measured for name in own]
     present = {name: _present(data.columns[name]) for name in names}
     report(unobserved(names, np.array([len(column) for column in present.values()], dtype=np.float64)), found)
