@@ -165,14 +165,20 @@ LIKELIHOODS: dict[str, Callable[[], Subject]] = {
 }
 
 
+@functools.cache
+def made(name: str) -> Subject:
+    """One for all fixtures."""
+    return (LIKELIHOODS | INTEGRALS)[name]()
+
+
 @pytest.fixture(params=LIKELIHOODS, scope="module")
 def subject(request):
-    return LIKELIHOODS[request.param]()
+    return made(request.param)
 
 
 @pytest.fixture(params=[name for name in LIKELIHOODS if "least squares" not in name], scope="module")
 def counted_clusters(request):
-    return LIKELIHOODS[request.param]()
+    return made(request.param)
 
 
 @pytest.fixture(
@@ -183,7 +189,7 @@ def counted_clusters(request):
     scope="module",
 )
 def with_clusters(request):
-    return (LIKELIHOODS | INTEGRALS)[request.param]()
+    return made(request.param)
 
 
 def close(found, expected, rtol=1e-10):

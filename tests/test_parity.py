@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import NamedTuple
 
@@ -112,7 +113,7 @@ def test_many_fits_are_those_of_sem(name: str, nclusters: int, between: float) -
     ids=["expected", "no errors", "std_lv", "few iterations"],
 )
 def test_options_mean_the_same(options: dict[str, object]) -> None:
-    drawn = samples(TWO, 20, 0.05, 12)
+    drawn = samples(TWO, 20, 0.05, 6)
     many = msem.compile(TWO, **options).fit_many(drawn, progress=False)
     for k, sample in enumerate(drawn):
         assert_same(by_many(many, k), by_sem(TWO, sample, **options))
@@ -120,13 +121,14 @@ def test_options_mean_the_same(options: dict[str, object]) -> None:
 
 def test_constraints_are_those_of_sem() -> None:
     model = TWO.replace("fb =~ y1 + y2 + y3", "fb =~ y1 + a*y2 + b*y3\n y2 ~~ v*y2") + "\na == b\nv > 0"
-    drawn = samples(TWO, 30, 0.05, 8)
+    drawn = samples(TWO, 30, 0.05, 5)
     many = msem.compile(model).fit_many(drawn, progress=False)
     assert many.fits["converged"].any()
     for k, sample in enumerate(drawn):
         assert_same(by_many(many, k), by_sem(model, sample))
 
 
+@functools.cache
 def hard_fit(model: str, nclusters: int) -> msem.Fit:
     """The first sample in which the model has a maximum."""
     frames = msem.simulate(
@@ -156,7 +158,7 @@ def assert_refits_are_those_of_sem(
 def test_bootstrap_replicates_are_fits_of_sem(name: str, nclusters: int) -> None:
     fit = hard_fit(MODELS[name], nclusters)
     source = ReplicateSource(fit.estimate, fit.sample, ordinary_origin(fit.estimate, fit.sample, 11))
-    assert_refits_are_those_of_sem(MODELS[name], fit.estimate, source, 15)
+    assert_refits_are_those_of_sem(MODELS[name], fit.estimate, source, 8)
 
 
 @pytest.mark.parametrize("name", MODELS)
