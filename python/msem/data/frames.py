@@ -19,12 +19,11 @@ from msem.data.columns import (
     Floats,
     column_names,
     float_column,
-    kept_ids,
     missing_ids,
     select_columns,
 )
-from msem.data.identifiers import factorized, require_different_texts
 from msem.data.nesting import Frame, NestedSource
+from msem.data.numbering import InnerClusters, number_clusters, number_inner, renumbered
 from msem.data.screening import Finding, require_complete_rows, unobserved, unvarying
 from msem.data.survey import (
     Sampled,
@@ -35,7 +34,7 @@ from msem.data.survey import (
     survey_rows,
     whole_sizes,
 )
-from msem.errors import DataError, DataWarning, warn
+from msem.errors import DataError
 from msem.model.variables import Variables
 
 LARGE = 32  # rows of a cluster, on average, beside which its products take little room
@@ -59,31 +58,6 @@ class Holes:
     required: tuple[str, ...] = ()
     cluster_level: tuple[str, ...] = ()
     inner_level: tuple[tuple[str, ...], ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class InnerClusters:
-    """Clusters within clusters, told apart by the pair of ids.
-
-    Attributes
-    ----------
-    codes : ndarray of int64, shape (N,)
-        Cluster of each row, numbered 0..J-1 in order of first appearance.
-    parent : ndarray of int64, shape (J,)
-        The cluster one level above that each is in.
-    ids : pandas.Index, length J
-        Their ids, which may repeat in different clusters above.
-    crossed : bool
-        Whether they do not lie within the others, but are crossed with them; then they have no parents.
-    weights : ndarray, shape (J,), or None
-        How often each counts in the cluster that it is in; None if all count once.
-    """
-
-    codes: NDArray[np.int64]
-    parent: NDArray[np.int64]
-    ids: pd.Index[Any]
-    crossed: bool = False
-    weights: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -550,6 +524,12 @@ class ScreenedColumns:
         """Rows that count for nothing."""
         return np.zeros(len(self.no_cluster), dtype=bool) if self.survey is None else self.survey.zero
 
+    def inner_clusters(self, codes: NDArray[np.int64], keep: Bools) -> dict[str, InnerClusters]:
+        """The clusters within clusters of the kept rows, given the codes of the highest ones."""
+        return number_inner(
+            self.inner, str(self.cluster), codes, keep, crossed=self.crossed, known=self.known
+        )
+
 
 def screened_columns(
     frame: Any,
@@ -606,7 +586,7 @@ def complete_rows(screened: ScreenedColumns, rows: Bools | None = None) -> Clust
         if screened.ids is None
         else number_clusters(str(screened.cluster), screened.ids, keep)
     )
-    inner = {} if codes is None else _number_inner(screened, codes, keep)
+    inner = {} if codes is None else screened.inner_clusters(codes, keep)
     return ClusteredData(
         columns={name: kept(column, keep) for name, column in screened.columns.items()},
         codes=codes,
@@ -645,7 +625,7 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
     numbers = None if screened.ids is None else number_clusters(str(screened.cluster), screened.ids, usable)
     if numbers is not None:
         screened = _shared(screened, holes.cluster_level, numbers, usable)
-        within = _number_inner(screened, numbers[0], usable) if holes.inner_level else {}
+        within = screened.inner_clusters(numbers[0], usable) if holes.inner_level else {}
         for names, own in zip(holes.inner_level, reversed(within.values()), strict=True):
             screened = _shared(screened, names, (own.codes, own.ids), usable)
     without = {
@@ -655,9 +635,9 @@ def kept_rows(screened: ScreenedColumns, holes: Holes | None, rows: Bools | None
     keep = present & ~lacking
     require_some(keep)
     codes, clusters, lost = (
-        (None, pd.Index([]), pd.Index([])) if numbers is None else _renumbered(*numbers, keep[usable])
+        (None, pd.Index([]), pd.Index([])) if numbers is None else renumbered(*numbers, keep[usable])
     )
-    inner = {} if codes is None else _number_inner(screened, codes, keep)
+    inner = {} if codes is None else screened.inner_clusters(codes, keep)
     return ClusteredData(
         columns={name: kept(column, keep) for name, column in screened.columns.items()},
         codes=codes,
@@ -766,18 +746,6 @@ def _shared(
     return replace(screened, columns=columns, missing=missing)
 
 
-def _renumbered(
-    codes: NDArray[np.int64], clusters: pd.Index[Any], keep: Bools
-) -> tuple[NDArray[np.int64], pd.Index[Any], pd.Index[Any]]:
-    """Codes and ids of the clusters of the kept rows, and the ids of those that have none."""
-    if keep.all():
-        return codes, clusters, clusters[:0]
-    own, found = pd.factorize(codes[keep])
-    lost = np.ones(len(clusters), dtype=bool)
-    lost[found] = False
-    return own.astype(np.int64, copy=False), clusters[found], clusters[lost]
-
-
 def missing_rows(name: str, column: Floats) -> Bools | None:
     """Rows in which a column is missing, None if there are none; infinite values are refused."""
     if _core.all_finite(column):
@@ -801,103 +769,6 @@ def any_of(masks: Sequence[Bools | None], nrows: int) -> Bools:
         if mask is not None:
             result |= mask
     return result
-
-
-def number_clusters(
-    cluster: str, ids: nw.Series[Any], keep: Bools
-) -> tuple[NDArray[np.int64], pd.Index[Any]]:
-    """Codes 0..J-1 of the kept rows in order of first appearance, and the ids in that order."""
-    values = kept_ids(ids, keep)
-    plain = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.isnative
-    if plain and values.dtype.kind == "i":
-        numbers = _core.Identifiers()
-        codes = numbers.number(values)
-        return codes, pd.Index(numbers.ids().astype(values.dtype, copy=False))
-    ordered = plain and values.dtype.kind in "ufM"
-    if ordered and (values[1:] >= values[:-1]).all():
-        return number_runs(values)
-    codes, index = factorized(cluster, values)
-    require_different_texts(cluster, index)
-    return codes, index
-
-
-def _number_inner(
-    screened: ScreenedColumns, codes: NDArray[np.int64], keep: Bools
-) -> dict[str, InnerClusters]:
-    """Number the clusters within clusters, given those of the highest ones.
-
-    Raises
-    ------
-    DataError
-        If a column of clusters is that of the clusters above in truth, or has the same clusters.
-    """
-    out = {}
-    above, upper = codes, str(screened.cluster)
-    for name, ids in screened.inner.items():
-        labels, found = number_clusters(name, ids, keep)
-        if screened.crossed and (screened.known or _are_crossed(name, labels, upper, above)):
-            return {name: InnerClusters(labels, np.empty(0, dtype=np.int64), found, crossed=True)}
-        pairs = above * len(found) + labels
-        numbers = _core.Identifiers()
-        own = numbers.number(pairs)
-        parent, label = np.divmod(np.asarray(numbers.ids()), len(found))
-        count, parents = len(parent), int(above.max()) + 1
-        if count == parents and len(found) < count and not screened.known:
-            raise DataError(
-                f"every {upper!r} lies within one {name!r}, so that {name!r} is the higher level: name the highest "
-                f"first, cluster=[{name!r}, {upper!r}]"
-            )
-        if count == parents and not screened.known:
-            raise DataError(
-                f"every {upper!r} has one {name!r}, so that these levels cannot be told apart: leave one of them out "
-                "of cluster= and of the model"
-            )
-        out[name] = InnerClusters(own, parent.astype(np.int64), found[label])
-        above, upper = own, name
-    return out
-
-
-def _are_crossed(name: str, labels: NDArray[np.int64], upper: str, above: NDArray[np.int64]) -> bool:
-    """Whether clusters said to be crossed are to be fitted so; with a warning if they are nested.
-
-    Those of level 2 within those of level 3 are levels in the order of nested ones; the other way round the likelihood
-    of crossed ones is the one that has them in the order of the model.
-
-    Raises
-    ------
-    DataError
-        If the clusters are the same.
-    """
-    count, parents = int(labels.max()) + 1, int(above.max()) + 1
-    numbers = _core.Identifiers()
-    numbers.number(above * count + labels)
-    pairs = len(np.asarray(numbers.ids()))
-    if pairs == count and count > parents:
-        warn(
-            f"every {name!r} lies within one {upper!r}: the classifications are nested, not crossed, and are fitted "
-            f"so, as with cluster=[{upper!r}, {name!r}]",
-            DataWarning,
-        )
-        return False
-    if pairs == parents and parents > count:
-        warn(
-            f"every {upper!r} lies within one {name!r}: the classifications are nested, not crossed. The model is the "
-            f"same; its robust errors and scores need cluster=[{name!r}, {upper!r}] and the block of {upper!r} before "
-            f"that of {name!r}",
-            DataWarning,
-        )
-    elif pairs == parents:
-        raise DataError(
-            f"every {upper!r} has one {name!r}, so that these levels cannot be told apart: leave one of them out "
-            "of cluster= and of the model"
-        )
-    return True
-
-
-def number_runs(ids: NDArray[Any]) -> tuple[NDArray[np.int64], pd.Index[Any]]:
-    """Codes of sorted ids: a new cluster wherever the id changes."""
-    starts = np.r_[True, ids[1:] != ids[:-1]]
-    return np.cumsum(starts, dtype=np.int64) - 1, pd.Index(ids[starts])
 
 
 def kept(column: Floats, keep: Bools) -> Floats:
