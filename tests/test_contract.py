@@ -261,7 +261,7 @@ def test_weights_count_the_contributions(with_clusters):
 
 @pytest.mark.parametrize("name", INTEGRALS)
 def test_integrals_are_sums_over_their_clusters(name):
-    objective, theta, _, _, clusters = INTEGRALS[name]()
+    objective, theta, _, _, clusters = made(name)
     logliks, scores = objective.cluster_loglik(theta, clusters), objective.scores(theta, clusters)
     close(-2 * logliks.sum(), objective.value(theta))
     close(-2 * scores.sum(axis=0), objective.gradient(theta), 1e-9)
@@ -271,7 +271,7 @@ def test_integrals_are_sums_over_their_clusters(name):
 
 @pytest.mark.parametrize("name", [*LIKELIHOODS, *INTEGRALS])
 def test_outside_the_domain_there_is_nothing(name):
-    subject = (LIKELIHOODS | INTEGRALS)[name]()
+    subject = made(name)
     core, theta = subject.objective.core, subject.theta.copy()
     theta[0] = np.nan
     points = [theta]
