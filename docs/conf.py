@@ -29,6 +29,8 @@ nitpicky = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "msem"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,

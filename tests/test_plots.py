@@ -142,7 +142,7 @@ def test_power_along_a_setting():
     table = found.parameters
     wanted = table[(table["op"] == "~") & (table["cluster_sizes"] == 3)]
     assert_allclose(ax.containers[0].lines[0].get_xydata(), wanted[["nclusters", "power"]])
-    assert len(plots.power(found, "y~w.l2", along="cluster_sizes").containers) == 2
+    assert len(plots.power(found, "y ~ w", along="cluster_sizes").containers) == 2
 
 
 def test_missing_patterns():
@@ -162,6 +162,19 @@ def test_groups_have_their_labels(demo):
     assert [one for one in heads if "," in one] == [
         f"{level}, {region}" for level in ("Between", "Within") for region in ("north", "south")
     ]
+
+
+def test_more_than_two_levels():
+    part = "y1 ~~ 0.4*y1; y2 ~~ 0.3*y2"
+    text = f"level: 1; {part}; level: 2; {part}; level: 3; f =~ 1*y1 + 0.8*y2; f ~~ 0.5*f; y1 ~~ 0.5*y1; y2 ~~ 0.5*y2"
+    data = msem.simulate(text, nclusters=[40, 4], cluster_sizes=5, seed=1)
+    model = "level: 1; y1 ~~ y2; level: 2; y1 ~~ y2; level: 3; f =~ 1*y1 + 1*y2"
+    fit = msem.sem(model, data, cluster=["cluster3", "cluster2"])
+    ax = plots.icc(fit)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Level 2", "Level 3"]
+    ax = plots.caterpillar(fit)
+    assert ax.get_xlabel() == "Clusters in order of size (40)"
+    assert ax.get_ylabel().startswith("f: posterior mean")
 
 
 def test_plots_are_named_and_completed():

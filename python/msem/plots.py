@@ -120,8 +120,9 @@ def caterpillar(fit: Fit, name: str | None = None, *, ci_level: float = 0.95, ax
     ----------
     fit : Fit
     name : str, optional
-        A latent variable of the between level (`Fit.factor_scores`), or a variable at both levels, whose between part
-        is drawn (`Fit.random_effects`). Default: the first latent variable, else the first variable.
+        A latent variable of a level of clusters (`Fit.factor_scores`), or a variable at both levels, whose between part
+        is drawn, that of the highest level (`Fit.random_effects`). Default: the first latent variable, else the first
+        variable.
     ci_level : float
         Coverage of the intervals, given the parameters.
     ax : matplotlib.axes.Axes, optional
@@ -141,11 +142,12 @@ def caterpillar(fit: Fit, name: str | None = None, *, ci_level: float = 0.95, ax
     if not fit.table.multilevel:
         raise ModelError("a model of one level has no cluster scores to draw")
     require_converged(fit.converged)
-    latent, both = fit.table.latent(2), fit.table.both
+    levels = {one: at for at in range(fit.table.nlevels, 1, -1) for one in fit.table.latent(at)}
+    latent, both = sorted(levels, key=lambda one: levels[one]), fit.table.both
     name = next(iter((*latent, *both)), "") if name is None else name
     if name not in (*latent, *both):
         raise ModelError(f"{name!r} has no scores of clusters; there are {', '.join((*latent, *both))}")
-    scores = fit.factor_scores(2) if name in latent else fit.random_effects()
+    scores = fit.factor_scores(levels[name]) if name in latent else fit.random_effects()
     what = "" if name in latent else ", between part"
     label = f"{name}{what}: posterior mean, {ci_level:.0%} interval"
     return forest.draw_caterpillar(scores, name, normal_halfwidth(ci_level), label, ax)
@@ -413,8 +415,7 @@ def power(
         rows = rows[regressions] if regressions.any() else rows
     else:
         wanted = [parameters] if isinstance(parameters, str) else list(parameters)
-        for one in wanted:
-            _chosen(names, one)
+        wanted = [names[_chosen(names, one)] for one in wanted]
         rows = rows[rows["name"].isin(wanted)]
     others = [name for name in varied if name != along]
     single = rows["name"].nunique() == 1 and bool(others)

@@ -154,18 +154,23 @@ def _heading(block: tuple[Any, ...], groups: Sequence[str], *, several: bool) ->
 
 
 def draw_icc(table: pd.DataFrame, labels: Sequence[str], ax: Axes | None) -> Axes:
-    """Draw intraclass correlations, as `Fit.icc_table` gives them."""
+    """Draw intraclass correlations, as `Fit.icc_table` gives them: of each group, and each level above the first."""
     names = list(dict.fromkeys(table["lhs"]))
     series = []
-    for number, own in table.groupby("group", sort=True):
+    of = ["group", "level"] if "level" in table else ["group"]
+    several = len(table[of].drop_duplicates()) > table["group"].nunique()
+    for block, own in table.groupby(of, sort=True):
         rows = own.set_index("lhs").reindex(names)
-        title = labels[int(str(number)) - 1] if labels else ""
+        number, *level = (int(str(one)) for one in block)
+        said = [labels[number - 1]] if labels else []
+        said += [level_title(level[0], int(table["level"].max()))] if several else []
+        title = ", ".join(said)
         series.append(
             Series(title, *(rows[c].to_numpy(dtype=float) for c in ("icc", "ci_lower", "ci_upper")))
         )
     if len(series) > MOST_SERIES:
         raise DataError(
-            f"{len(series)} groups beside each other cannot be told apart; {MOST_SERIES} are the most"
+            f"{len(series)} groups or levels beside each other cannot be told apart; {MOST_SERIES} are the most"
         )
     with axes(ax, 4.8, 0.9 + len(names) * max(0.3, 0.13 * len(series))) as drawn:
         draw_forest(drawn, names, series, {}, None)
