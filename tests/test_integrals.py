@@ -209,7 +209,7 @@ def test_what_is_not_there_for_these_fits_is_refused():
         lambda: fit.score_test(add="y1 ~~ y2"),
         fit.posterior,
         fit.predict,
-        fit.residuals,
+        fit.srmr,
         lambda: fit.bootstrap(5, kind="parametric"),
         lambda: fit.influence(exact=True, clusters=[7]),
         lambda: fit.factor_scores(newdata=sample()),

@@ -829,3 +829,26 @@ def test_replicates_that_cannot_be_made_are_refused_or_counted():
         found = fit.bootstrap(30, seed=1, progress=False)
     assert found.failed["category empty, or no first stage"] > 0
     assert len(found.estimates) == 30 - found.failed.sum()
+
+
+def test_residuals_by_maximum_likelihood_are_from_the_first_stage():
+    model = "f =~ u1 + u2 + u3\nf ~ x1"
+    fit = msem.sem(model, data(120), ordered=ITEMS, estimator="ML")
+    stage = msem.sem(model, data(120), ordered=ITEMS).ordered_moments
+    found = fit.residuals().set_index(["lhs", "op", "rhs"])["residual"]
+    value = fit.params
+    loading = np.array([1.0, value["f =~ u2"], value["f =~ u3"]])
+    sd = np.sqrt(loading**2 * value["f ~~ f"] + 1)
+    first = pd.Series([x for _, x in stage.stage.items()], index=stage.acov.index)
+    implied = loading[0] * loading[2] * value["f ~~ f"] / (sd[0] * sd[2])
+    assert found["u1", "~~", "u3"] == pytest.approx(first["u1~~u3"] - implied, abs=1e-8)
+    assert found["u3", "|", "t2"] == pytest.approx(first["u3|t2"] - value["u3|t2"] / sd[2], abs=1e-8)
+    slope = loading[1] * value["f ~ x1"] / sd[1]
+    assert found["u2", "~", "x1"] == pytest.approx(first["u2~x1"] - slope, abs=1e-8)
+    normalized = fit.residuals("normalized").set_index(["lhs", "op", "rhs"])
+    se = np.sqrt(np.diag(stage.acov))[list(first.index).index("u1~~u3")]
+    assert normalized.loc[("u1", "~~", "u3"), "se"] == pytest.approx(se, rel=1e-6)
+    assert np.isnan(fit.residuals()["se"].iloc[0])
+    logit = msem.sem(model, data(120), ordered=ITEMS, estimator="ML", link="logit")
+    with pytest.raises(UnsupportedError, match='they need link="probit"'):
+        logit.residuals()

@@ -45,6 +45,18 @@ def group_of_rows(table: ParameterTable, group: Group, rows: ClusteredData, numb
         return replace(
             group, statistics=s.integral.again(statistics_of_rows(table, rows, number), rows), data=rows
         )
+    return first_stage_of_rows(table, group, rows, number)
+
+
+def first_stage_of_rows(table: ParameterTable, group: Group, rows: ClusteredData, number: int) -> Group:
+    """A group with the first stage of rows of its variables.
+
+    Raises
+    ------
+    DataError
+        If it cannot be estimated.
+    """
+    s = group.statistics
     levels = range(1, table.nlevels + 1)
     found = ordered_statistics(
         counted_statistics(table, rows, number),

@@ -590,6 +590,8 @@ class Solution(Translated):
 
 def without_slopes(
     why: str,
+    *,
+    ordered: bool = False,
 ) -> Callable[[Callable[Concatenate[Of, P], Value]], Callable[Concatenate[Of, P], Value]]:
     """Refuse a question about models with random slopes, whose implied moments depend on covariates.
 
@@ -597,12 +599,14 @@ def without_slopes(
     ----------
     why : str
         What is said after the name of the question.
+    ordered : bool
+        Whether it can be asked of ordered variables by maximum likelihood.
     """
 
     def decorate(question: Callable[Concatenate[Of, P], Value]) -> Callable[Concatenate[Of, P], Value]:
         @wraps(question)
         def answer(fit: Of, /, *args: P.args, **options: P.kwargs) -> Value:
-            if fit.integrates:
+            if fit.integrates and not (ordered and not fit.has_slopes):
                 raise UnsupportedError(
                     f"{question.__name__}() of a model with ordered variables by maximum likelihood: {NOT_YET}"
                 )

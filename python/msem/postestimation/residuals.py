@@ -16,7 +16,7 @@ for wrong models too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -24,10 +24,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelMoment
+from msem.data.ordered_replicates import first_stage_of_rows
 from msem.distributions import normal_pvalue, wald_statistic
-from msem.errors import MsemError
+from msem.errors import MsemError, UnsupportedError
 from msem.estimation.estimate import require_unpenalized
-from msem.estimation.least_squares import least_squares_errors
+from msem.estimation.least_squares import (
+    least_squares_errors,
+    second_stage,
+    solution_at,
+    statistic_vectors,
+)
 from msem.estimation.moment_vector import (
     Flags,
     Kind,
@@ -37,6 +43,7 @@ from msem.estimation.moment_vector import (
     moment_errors,
     moment_vectors,
 )
+from msem.estimation.objective import build_objective
 from msem.estimation.solution import NO_MOMENTS, Solution, cached, without_slopes
 from msem.model.levels import Level, rows_at
 from msem.settings import require_choice
@@ -176,7 +183,7 @@ def _squares(root: Floats) -> Floats:
     return out
 
 
-@without_slopes(NO_MOMENTS)
+@without_slopes(NO_MOMENTS, ordered=True)
 def residuals(fit: Solution, kind: ResidualKind = "raw", *, level: Level | None = None) -> pd.DataFrame:
     """Saturated less model-implied moments of every level, with standard errors and tests.
 
@@ -201,6 +208,10 @@ def residuals(fit: Solution, kind: ResidualKind = "raw", *, level: Level | None 
     Notes
     -----
     Standard errors: `msem.postestimation.residuals`.
+
+    Of ordered variables the moments are thresholds, slopes on covariates, variances and correlations as the first stage
+    of least squares estimates them. By maximum likelihood, which has no such stage, it is made for this; "normalized"
+    residuals are in units of its errors, and the others have none.
     """
     require_choice("kind", kind, get_args(ResidualKind))
     found = residuals_in(fit, METRICS.get(kind, "raw"))
@@ -218,7 +229,7 @@ def residuals(fit: Solution, kind: ResidualKind = "raw", *, level: Level | None 
     return rows_at(frame, level, fit.table)
 
 
-@without_slopes(NO_MOMENTS)
+@without_slopes(NO_MOMENTS, ordered=True)
 def residual_matrices(fit: Solution, kind: ResidualKind = "raw", *, group: int = 1) -> dict[int, LevelMoment]:
     """Residuals as a matrix of covariances and a vector of means for each level of one group.
 
@@ -252,8 +263,30 @@ def moments_with_errors(fit: Solution) -> tuple[tuple[MomentVector, ...], Moment
     """Saturated and implied moments of each group, and the sampling errors of all of them."""
     if fit.discrepancy is not None and fit.discrepancy.first_stage:
         return fit.discrepancy.vectors
+    if fit.integrates:
+        return _of_first_stage(fit)
     vectors = moment_vectors(fit.estimate, fit.sample)
     return vectors, _errors_of(fit, vectors)
+
+
+def _of_first_stage(fit: Solution) -> tuple[tuple[MomentVector, ...], MomentErrors]:
+    """What the first stage estimates of the rows of a fit by maximum likelihood, next to what the model implies."""
+    table = fit.estimate.table
+    if table.ordered.logistic:
+        raise UnsupportedError(
+            'residuals of ordered variables are those of normal variables: they need link="probit"'
+        )
+    groups = [
+        first_stage_of_rows(table, group, group.rows, number)
+        for number, group in enumerate(fit.sample.groups, 1)
+    ]
+    stages = [second_stage(table, group, k, "DWLS", robust=True) for k, group in enumerate(groups, 1)]
+    objective = build_objective(
+        table, [group.statistics for group in groups], [stage.likelihood for stage in stages]
+    )
+    solution = solution_at(replace(fit.estimate, objective=objective), stages, "DWLS", normal=False)
+    vectors, errors = statistic_vectors(solution)
+    return vectors, replace(errors, implied=np.full_like(errors.implied, np.nan))
 
 
 def _errors_of(fit: Solution, vectors: tuple[MomentVector, ...]) -> MomentErrors:
