@@ -17,21 +17,16 @@ Pools pools(const std::vector<Clusters>& groups, bool single_level, bool centred
   py::gil_scoped_release unlocked;
   Pools out;
   for (const Clusters& one : groups) {
-    if (const auto* holes = std::get_if<1>(&one)) {
-      out.push_back(*holes);
-      continue;
-    }
-    if (const auto* slopes = std::get_if<2>(&one)) {
-      out.push_back(*slopes);
-      continue;
-    }
-    if (const auto* nested = std::get_if<3>(&one)) {
-      out.push_back(*nested);
-      continue;
-    }
-    const auto& [sizes, means, within] = std::get<0>(one);
-    out.push_back(
-        std::make_shared<ClusterPool>(ClusterData{sizes, means, within}, PoolForm{single_level, centred}));
+    const auto made = [&](const auto& own) -> std::shared_ptr<const Pool> {
+      if constexpr (std::is_convertible_v<decltype(own), std::shared_ptr<const Pool>>) {
+        return own;
+      } else {
+        const auto& [sizes, means, within] = own;
+        return std::make_shared<ClusterPool>(ClusterData{sizes, means, within},
+                                             PoolForm{single_level, centred});
+      }
+    };
+    out.push_back(std::visit(made, one));
   }
   return out;
 }
@@ -131,19 +126,21 @@ std::shared_ptr<IntegratedParametricDraws> make_parametric_integrated(
 }
 
 // data, moments by level, positions of fixed variables by level
-using CrossedTuple = std::tuple<std::shared_ptr<CrossedData>, std::vector<std::pair<Vector, Matrix>>,
-                                std::vector<std::vector<Index>>>;
+template <class Data>
+using LevelsTuple = std::tuple<std::shared_ptr<Data>, std::vector<std::pair<Vector, Matrix>>,
+                               std::vector<std::vector<Index>>>;
 
-std::shared_ptr<CrossedParametricDraws> make_parametric_crossed(const std::vector<CrossedTuple>& groups,
-                                                                std::uint64_t seed) {
-  std::vector<CrossedDesign> designs;
+template <class Made, class Design, class Data>
+std::shared_ptr<Made> make_parametric_levels(const std::vector<LevelsTuple<Data>>& groups,
+                                             std::uint64_t seed) {
+  std::vector<Design> designs;
   for (const auto& [data, moments, fixed] : groups) {
     if (!data) throw std::invalid_argument("a design has no data");
     Implied levels;
     for (const auto& [mean, cov] : moments) levels.push_back({mean, cov});
     designs.push_back({data, std::move(levels), fixed});
   }
-  return std::make_shared<CrossedParametricDraws>(std::move(designs), seed);
+  return std::make_shared<Made>(std::move(designs), seed);
 }
 
 // The data of a group for Python: a dict of statistics, or an object of the core.
@@ -209,7 +206,11 @@ void bind_resampling(py::module_& m) {
       .def(py::init(&make_parametric), "groups"_a, "seed"_a, "centred"_a = false);
   py::class_<CrossedParametricDraws, Draws, std::shared_ptr<CrossedParametricDraws>>(m,
                                                                                      "CrossedParametricDraws")
-      .def(py::init(&make_parametric_crossed), "groups"_a, "seed"_a);
+      .def(py::init(&make_parametric_levels<CrossedParametricDraws, CrossedDesign, CrossedData>), "groups"_a,
+           "seed"_a);
+  py::class_<NestedParametricDraws, Draws, std::shared_ptr<NestedParametricDraws>>(m, "NestedParametricDraws")
+      .def(py::init(&make_parametric_levels<NestedParametricDraws, NestedDesign, NestedData>), "groups"_a,
+           "seed"_a);
   py::class_<IncompleteParametricDraws, Draws, std::shared_ptr<IncompleteParametricDraws>>(
       m, "IncompleteParametricDraws")
       .def(py::init(&make_parametric_holes), "groups"_a, "seed"_a);

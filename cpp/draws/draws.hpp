@@ -285,6 +285,40 @@ class CrossedParametricDraws : public Draws {
   std::uint64_t seed_;
 };
 
+// What is kept of a sample of nested levels without slopes, and the distribution of the rest, in one group.
+struct NestedDesign {
+  std::shared_ptr<const NestedData> data;
+  Implied moments;  // of the model, by level
+  std::vector<std::vector<Index>>
+      fixed;  // covariates whose values are kept, among the variables of each level
+};
+
+// Samples from the model with the clusters and the holes of the data, given covariates: from the highest
+// level down the parts of the clusters, the means of cells about them, and for each pattern in a highest
+// cluster the products within its cells, as a Wishart matrix.
+class NestedParametricDraws : public Draws {
+ public:
+  // Throws std::domain_error where the moments are no distribution.
+  NestedParametricDraws(std::vector<NestedDesign> groups, std::uint64_t seed);
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
+  std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+
+ private:
+  struct PreparedGroup {
+    NestedDesign design;
+    Vector mean;                          // of the variables of units within clusters
+    std::vector<DrawnRegression> cells;   // by pattern, over its variables
+    std::vector<DrawnRegression> within;  // of each row of products
+    std::vector<ConditionalNormal> clusters;
+    std::vector<Matrix> root;  // of what is left of them
+  };
+  static PreparedGroup prepare(NestedDesign design);
+  static NestedData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
+
+  std::vector<PreparedGroup> groups_;
+  std::uint64_t seed_;
+};
+
 // What is kept of a sample of clusters reduced for random slopes, and the distribution of the rest.
 struct SlopeDesign {
   std::shared_ptr<const ReducedData> data;

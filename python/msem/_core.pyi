@@ -603,6 +603,15 @@ class CrossedParametricDraws(Draws):
         seed: int,
     ) -> None: ...
 
+class NestedParametricDraws(Draws):
+    """The same of nested levels without random slopes."""
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[NestedData, Sequence[tuple[_Floats, _Floats]], Sequence[Sequence[int]]]],
+        seed: int,
+    ) -> None: ...
+
 class IncompleteParametricDraws(Draws):
     """Groups are (data, mean_w, cov_w, mean_b, cov_b, unit covariates, cluster covariates)."""
 

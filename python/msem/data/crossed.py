@@ -6,7 +6,7 @@ clusters, by what is observed of them, and their total products.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.frames import ClusteredData
 from msem.data.hierarchy import ManyLevels, OfUnits, Posterior, level_posterior
@@ -124,20 +123,6 @@ class CrossedStatistics(ManyLevels):
     def new_clusters(self, rows: Rows) -> CrossedClusters:
         """The clusters of these or other rows of the same variables, for scores."""
         return CrossedClusters(*rows.crossed(self.variables))
-
-    def crossed_design(
-        self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]
-    ) -> tuple[_core.CrossedData, list[tuple[Floats, Floats]], list[list[int]]]:
-        """The sample as the core draws others like it, from the moments of each level, given its fixed covariates."""
-        names = self.variables.levels
-        places = [
-            [own.index(name) for name in given if name in own]
-            for given, own in zip(fixed, names, strict=True)
-        ]
-        moments = [levels[level] for level in range(1, len(names) + 1)]
-        sizes = [len(own) for own in names]
-        observed = [(one.mean[:n], one.cov[:n, :n]) for one, n in zip(moments, sizes, strict=True)]
-        return self.data, observed, places
 
 
 def refuse_clusters() -> NoReturn:

@@ -280,9 +280,19 @@ class ManyLevels(WithoutSlopes):
         """Such a model has means; always `UnsupportedError`."""
         self.refuse("samples without means")
 
-    def crossed_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> Any:
-        """Always `UnsupportedError`, where nothing is crossed."""
-        self.refuse("samples drawn from a fit")
+    def level_design(
+        self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]
+    ) -> tuple[Any, list[tuple[Floats, Floats]], list[list[int]]]:
+        """The sample as the core draws others like it, from the moments of each level, given its fixed covariates."""
+        names = self.variables.levels
+        places = [
+            [own.index(name) for name in given if name in own]
+            for given, own in zip(fixed, names, strict=True)
+        ]
+        moments = [levels[level] for level in range(1, len(names) + 1)]
+        sizes = [len(own) for own in names]
+        observed = [(one.mean[:n], one.cov[:n, :n]) for one, n in zip(moments, sizes, strict=True)]
+        return self.data, observed, places
 
     def design(self, within: LevelArrays, between: LevelArrays, *names: Sequence[str]) -> NoReturn:
         """Always `UnsupportedError`."""

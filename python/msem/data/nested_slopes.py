@@ -128,6 +128,10 @@ class NestedSlopeStatistics(Augmented, OfNestedClusters):
         """Always `UnsupportedError`."""
         refuse("fits of one level")
 
+    def level_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> NoReturn:
+        """Always `UnsupportedError`."""
+        refuse("samples drawn from a fit of more than two levels")
+
     # the likelihood
 
     def new_clusters(self, rows: Rows) -> NestedClusters:

@@ -307,9 +307,9 @@ class AtMostTwoLevels:
 
     independent = True
 
-    def crossed_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> NoReturn:
-        """Nothing is crossed; always `UnsupportedError`."""
-        raise UnsupportedError("only crossed classifications have a design of crossed clusters")
+    def level_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> NoReturn:
+        """There are no more levels; always `UnsupportedError`."""
+        raise UnsupportedError("samples of one level or two are drawn from their design")
 
     if TYPE_CHECKING:
 
@@ -710,8 +710,8 @@ class Statistics(Protocol):
     def redrawn(self, drawn: Any) -> Self:
         """The statistics of a replicate that the core has drawn."""
 
-    def crossed_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> Any:
-        """The same of a group whose clusters are not independent, from the moments of each level and its covariates."""
+    def level_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> Any:
+        """The same of a group of more than two levels, from the moments of each level and its covariates."""
 
     def design(
         self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]

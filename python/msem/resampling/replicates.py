@@ -20,6 +20,7 @@ from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum, bounds
+from msem.model.levels import BETWEEN
 from msem.model.partable import Parameter, ParameterTable, fixed_covariates
 from msem.resampling.workers import Origin, require_drawable
 
@@ -165,6 +166,8 @@ def _parametric_maker(estimate: Estimate, sample: Sample, seed: int) -> Callable
     designs = [_design(estimate, group, number) for number, group in enumerate(sample.groups, 1)]
     if not sample.statistics[0].independent:
         return partial(_parametric_crossed, designs, seed)
+    if len(sample.statistics[0].variables.levels) > BETWEEN:
+        return partial(_parametric_nested, designs, seed)
     slopes = [bool(estimate.table.slopes(number)) for number in range(1, len(designs) + 1)]
     if all(slopes):
         nodes = [bool(s.nodes) for s in sample.statistics]
@@ -233,13 +236,20 @@ def _parametric_crossed(groups: Sequence[Any], seed: int) -> _core.CrossedParame
         raise DataError(f"samples cannot be drawn from this model: {error}") from error
 
 
+def _parametric_nested(groups: Sequence[Any], seed: int) -> _core.NestedParametricDraws:
+    try:
+        return _core.NestedParametricDraws(groups, seed)
+    except ValueError as error:
+        raise DataError(f"samples cannot be drawn from this model: {error}") from error
+
+
 def _design(estimate: Estimate, group: Group, number: int) -> Any:
     """A group as the core draws samples of it."""
     _require_independent_rows(group)
     s = group.statistics
     moments = estimate.objective.likelihood_moments(estimate.theta, number)
-    if not s.independent:
-        return s.crossed_design(moments, fixed_covariates(estimate.table, s.variables, number))
+    if len(s.variables.levels) > BETWEEN:
+        return s.level_design(moments, fixed_covariates(estimate.table, s.variables, number))
     within = moments[1] if s.unit else NONE
     return s.design(within, moments[max(moments)], *fixed_covariates(estimate.table, s.variables, number))
 
