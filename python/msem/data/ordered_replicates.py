@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.complete import SampleStatistics
+from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.frames import ClusteredData
 from msem.data.ordered import ordered_statistics
 from msem.data.reading import statistics_of_rows
@@ -59,7 +60,7 @@ def first_stage_of_rows(table: ParameterTable, group: Group, rows: ClusteredData
     s = group.statistics
     levels = range(1, table.nlevels + 1)
     found = ordered_statistics(
-        counted_statistics(table, rows, number),
+        counted_statistics(table, rows),
         rows,
         s.labels,
         [table.exogenous(level, number) for level in levels],
@@ -69,7 +70,7 @@ def first_stage_of_rows(table: ParameterTable, group: Group, rows: ClusteredData
     return replace(group, statistics=found, data=rows)
 
 
-def counted_statistics(table: ParameterTable, rows: ClusteredData, number: int) -> SampleStatistics:
+def counted_statistics(table: ParameterTable, rows: ClusteredData) -> SampleStatistics:
     """Statistics of rows for what they count: where values are missing, as if they were at the mean."""
     if not rows.complete:
         columns = {
@@ -77,9 +78,9 @@ def counted_statistics(table: ParameterTable, rows: ClusteredData, number: int) 
             for name, own in rows.columns.items()
         }
         rows = replace(rows, columns=columns, complete=True)
-    statistics = statistics_of_rows(table, rows, number)
-    assert isinstance(statistics, SampleStatistics)
-    return statistics
+    if not table.multilevel:
+        return simple_statistics(rows, table.observed(1))
+    return sample_statistics(rows, *table.variables.roles)
 
 
 def drawn_units(counts: Sequence[int], seed: int, number: int) -> list[NDArray[np.intp]]:

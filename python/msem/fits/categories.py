@@ -184,7 +184,7 @@ def _first_stage(
     settings: Settings,
 ) -> Group:
     statistics = ordered_statistics(
-        counted_statistics(table, group.rows, number),
+        counted_statistics(table, group.rows),
         group.rows,
         categories,
         _covariates(table, number),
