@@ -114,7 +114,7 @@ def test_variances_of_many_units_are_those_that_standardize():
     """Of data drawn from the fit, pooled within clusters, with covariates that vary within clusters only."""
     fit = simple()
     large = msem.simulate(fit, nclusters=3000, cluster_sizes=40, seed=1)
-    means = large.groupby("cluster")["y1"].transform("mean")
+    means = large.groupby("id")["y1"].transform("mean")
     within = ((large["y1"] - means) ** 2).sum() / (len(large) - 3000)
     table = fit.standardized().set_index(["lhs", "op", "rhs", "level"])
     v = values(fit)
