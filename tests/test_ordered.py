@@ -613,3 +613,11 @@ def test_all_outcomes_may_be_ordered() -> None:
     assert fit("f =~ y1 + y2 + y3", ordered=False).llf < 0
     with pytest.raises(ArgumentError, match="ordered is a list of variables, not 5"):
         fit(ordered=5)
+
+
+def test_errors_of_rows_in_clusters_are_those_of_a_design() -> None:
+    """By maximum likelihood, too: with J / (J - 1), as for continuous variables and by least squares."""
+    options = {"ordered": U[:3], "estimator": "ML"}
+    taken = fit("f =~ u1 + u2 + u3", cluster="cluster", **options)
+    design = fit("f =~ u1 + u2 + u3", DATA.assign(w=1.0), weights="w", psu="cluster", **options)
+    assert_allclose(taken.bse, design.bse, rtol=1e-9)

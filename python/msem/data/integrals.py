@@ -491,7 +491,11 @@ class IntegratedClusters(CountedClusters):
     codes: NDArray[np.int64] | None = None
     weights: Floats | None = None
     products = None
-    of_units = False
+
+    @property
+    def of_units(self) -> bool:
+        """Whether they are rows of a single level that are taken together."""
+        return self.codes is not None
 
     def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
         """Derivatives of the log-likelihoods of the clusters; see `Clusters.scores`."""
