@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy.differentiate import derivative
+from scipy.stats import multivariate_normal
 
 import msem
 from msem.data.shapes import average_shapes, total
@@ -325,3 +326,26 @@ def test_without_a_maximum_outside_the_cone_description_has_no_errors() -> None:
         found = msem.describe(few, cluster=CLUSTER)
     assert found.variables["icc_l4"].notna().all()
     assert found.variables["icc_l4_se"].isna().all()
+
+
+@pytest.mark.parametrize("of", ["v4", "v3", "x", "x v4", "x v2 v3 v4"])
+@pytest.mark.parametrize("missing", ["listwise", "fiml"])
+def test_log_likelihoods_of_clusters_where_levels_have_no_covariates(of: str, missing: str) -> None:
+    data = DATA.assign(x=np.random.default_rng(8).normal(size=len(DATA)))
+    level = {"x": 1, "v2": 2, "v3": 3, "v4": 4}
+    text = "".join(
+        f"level: {k}\n y1 ~~ y1\n" + "".join(f" y1 ~ {v}\n" for v in of.split() if level[v] == k)
+        for k in range(1, 5)
+    )
+    fit = msem.sem(text, data, cluster=CLUSTER, missing=missing)
+    rows = fit.estimates().set_index(["lhs", "op", "rhs", "level"])["est"]
+    mean = rows["y1", "~1", "", 4] + sum(data[v] * rows["y1", "~", v, level[v]] for v in of.split())
+    residual = (data["y1"] - mean).to_numpy()
+    cov = sum(
+        rows["y1", "~~", "y1", k] * (code[:, None] == code) for k, code in enumerate(unit_codes(data), 1)
+    )
+    dense = [
+        multivariate_normal(cov=cov[np.ix_(own, own)]).logpdf(residual[own])
+        for own in data.groupby("region").indices.values()
+    ]
+    assert_allclose(fit.cluster_loglik(), dense, rtol=1e-9)

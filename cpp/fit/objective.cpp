@@ -53,11 +53,13 @@ Objective::Objective(int npar, std::vector<Block> blocks, std::vector<Group> gro
         std::all_of(g.levels.begin(), g.levels.end(), [&](int b) { return b >= 0 && b < count; });
     if (!g.likelihood || g.levels.empty() || !known)
       throw std::invalid_argument("a group needs a likelihood and a block for each level");
-    std::vector<int> own;
-    for (const int b : g.levels) {
-      if (blocks_[b].nobserved() > 0) own.push_back(b);
-    }
     layouts_.push_back(g.likelihood->layout());
+    std::vector<int> own;
+    // of two levels one may not be there; of clusters within clusters levels may have no variables
+    const bool all = g.levels.size() == layouts_.back().levels.size();
+    for (const int b : g.levels) {
+      if (all || blocks_[b].nobserved() > 0) own.push_back(b);
+    }
     bool fits = own.size() == layouts_.back().levels.size();
     for (std::size_t l = 0; fits && l < own.size(); ++l)
       fits = static_cast<std::size_t>(blocks_[own[l]].nobserved()) == layouts_.back().levels[l].size();

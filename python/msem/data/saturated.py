@@ -37,7 +37,7 @@ def solve_saturated(
         fit = _core.fit_saturated(s.likelihood(), method == "em", 0, tolerance, cone)
     except ValueError as error:
         raise DataError(f"the saturated model cannot be estimated: {error}") from error
-    found = iter(fit["levels"])  # of those that have variables
+    found = (one for one in fit["levels"] if len(one[0]))  # of those that have variables
     levels = {}
     for level, names in enumerate(s.variables.levels, 1):
         mean, cov = next(found) if names else (np.empty(0), np.empty((0, 0)))
@@ -132,7 +132,7 @@ def saturated_core(statistics: Statistics, clusters: Clusters) -> _core.Objectiv
 
 def taken_together(statistics: Statistics, clusters: Clusters) -> bool:
     """Whether the rows of a single level are taken together by cluster."""
-    return not statistics.unit and clusters.of_units
+    return len(statistics.variables.levels) == 2 and not statistics.unit and clusters.of_units
 
 
 def saturated_parts(
