@@ -515,3 +515,31 @@ def test_samples_from_a_fit_have_its_pairs(fit):
         msem.simulate(fit, as_="statistics")
     with pytest.raises(DataError, match="pairs of clusters of the fit"):
         msem.simulate(fit, nclusters=4)
+
+
+def test_power_is_that_of_the_samples_it_draws():
+    population = "level: 1\n y ~~ y\n y ~ 0.3*x\nlevel: 2\n y ~~ 0.5*y\nlevel: 3\n y ~~ 0.4*y\n y ~ 0.4*w"
+    population = population.replace("y ~~ y\n", "y ~~ 1*y\n", 1)
+    model = "level: 1\n y ~ x\nlevel: 2\n y ~~ y\nlevel: 3\n y ~ w"
+    design = {"nclusters": [(24, 15)], "nobs": 200, "y ~ w": [0.4, 1.2]}
+    options = {"replications": 6, "seed": 4, "progress": False}
+    found = msem.power(model, population, design, cluster="pupil * school", **options)
+    for cell, expected in zip(found.cells, (0.4, 1.2), strict=True):
+        samples = cell.samples(0, 6)
+        fits = found.fits(cell.number)
+        for k in (0, 5):
+            single = msem.sem(model, samples[k], cluster="pupil * school")
+            assert_allclose(fits.params.iloc[k], single.params, rtol=1e-9)
+            assert_allclose(fits.bse.iloc[k], single.bse, rtol=1e-7)
+        rows = found.parameters[found.parameters["y ~ w"] == expected]
+        assert rows.loc[(rows["op"] == "~") & (rows["rhs"] == "w"), "population"].item() == expected
+    assert found.designs["nobs"].tolist() == [200, 200]
+    compiled = msem.compile(model, cluster="pupil * school")
+    again = msem.power(compiled, population, design, **options)
+    pd.testing.assert_frame_equal(again.parameters, found.parameters)
+    drawn = msem.simulate(population, nclusters=(24, 15), nobs=200, seed=1, cluster="pupil * school")
+    fit = msem.sem(model, drawn, cluster="pupil * school")
+    from_fit = msem.power(model, fit, {"y ~ w": [0.5]}, cluster="pupil * school", **options)
+    assert from_fit.cells[0].samples(0, 1)[0][["pupil", "school"]].equals(drawn[["pupil", "school"]])
+    with pytest.raises(ModelError, match="other classifications"):
+        msem.power(model, fit, {"y ~ w": [0.5]}, cluster="a * b", **options)

@@ -141,6 +141,8 @@ def crossed_columns(text: str) -> CrossedColumns | None:
 
 def _clusters(name: str, value: Any) -> str | tuple[str, ...]:
     """A column, or several of nested clusters, the highest first."""
+    if isinstance(value, CrossedColumns):
+        return value
     if not isinstance(value, list | tuple) or len(value) == 1:
         column = _column(name, value)
         return crossed_columns(column) or column

@@ -199,6 +199,8 @@ class CompiledModel:
         """Fits of samples that are drawn on the way, as statistics or as data."""
         if isinstance(samples, DrawnSamples):
             return self.batch().drawn(samples, threads, shown)
+        if self.table.crossed:  # named in the samples as here
+            return self._several(samples, threads)
         columns = samples.clusters
         cluster = (columns if len(columns) > 1 else columns[0]) if self.table.multilevel else None
         settings = replace(self.settings, cluster=cluster, group=samples.group if samples.labels else None)

@@ -26,7 +26,7 @@ from msem.model.partable import ParameterTable
 from msem.model.variables import Variables
 from msem.resampling.workers import Origin, require_drawable
 from msem.simulation.datasets import DrawnData
-from msem.simulation.designs import Clusters, require_divided
+from msem.simulation.designs import Clusters, Design, require_divided
 from msem.simulation.drawn import DrawnSamples
 from msem.simulation.population import Population
 from msem.simulation.shapes import Shape, read_distribution
@@ -50,8 +50,8 @@ class Cell:
     labels : mapping of str to value
         As tables show them.
     population : Population
-    clusters : tuple of Clusters
-        Of each group.
+    designs : tuple of Design
+        Units and clusters of each group.
     origin : Origin
         Of its samples.
     seed : int
@@ -62,10 +62,15 @@ class Cell:
     number: int
     labels: Mapping[str, Any]
     population: Population
-    clusters: tuple[Clusters, ...]
+    designs: tuple[Design, ...]
     origin: Origin
     seed: int
     rows: bool = False
+
+    @property
+    def clusters(self) -> tuple[Clusters, ...]:
+        """Of each group those that are nested in each other."""
+        return tuple(one for one in self.designs if isinstance(one, Clusters))
 
     def samples(self, first: int, last: int) -> DrawnSamples | DrawnData:
         """Samples first, ..., last - 1 of the cell."""
@@ -76,12 +81,12 @@ class Cell:
             draws = self.origin.draws
             assert isinstance(draws, _core.RowDraws)
             variables = self.population.variables
-            columns = cluster_columns(None, table, None)
+            columns = table.clusters if table.crossed else cluster_columns(None, table, None)
             categories = drawn_categories(self.population, None)
             return DrawnData(
                 variables,
                 table.group_labels,
-                self.clusters,
+                self.designs,
                 draws,
                 numbers,
                 self.seed,
@@ -173,18 +178,17 @@ def _cell(
 ) -> Cell:
     values = {name: float(value) for name, value in settings.items() if name not in (*SIZES, "distribution")}
     here = population.changed(values)
-    if here.table.crossed:
-        raise UnsupportedError("power is not available for crossed classifications in this version")
     counts, sizes, nobs = (settings.get(name) for name in SIZES)
-    designs = read_design(here, model, counts, sizes, nobs)
+    designs = read_design(here, model, counts, sizes, nobs, seed=seed)
     clusters = [one for one in designs if isinstance(one, Clusters)]
     shapes: Mapping[int, Shape] = read_distribution(settings.get("distribution", distribution), here.table)
     rows = rows or need_rows(here.table)
     for one in clusters if rows else ():
         require_divided(one)
-    origin = Origin(partial(row_draws if rows else statistics_draws, here, clusters, shapes, seed))
+    draws = partial(row_draws, here, designs) if rows else partial(statistics_draws, here, clusters)
+    origin = Origin(partial(draws, shapes, seed))
     require_drawable(origin)
-    return Cell(number, labels, here, tuple(clusters), origin, seed, rows)
+    return Cell(number, labels, here, tuple(designs), origin, seed, rows)
 
 
 def _label(value: Any) -> Any:

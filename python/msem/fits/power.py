@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.distributions import chisq_pvalues, normal_halfwidth
 from msem.entry import entry
-from msem.errors import ArgumentError, MsemError
+from msem.errors import ArgumentError, ModelError, MsemError
 from msem.estimation.problems import VERDICTS
 from msem.fits.checkpoint import PowerFile, stored_seed
 from msem.fits.compiled import CompiledModel, compile_for, require_labels
@@ -29,7 +29,7 @@ from msem.fits.simulate import read_population
 from msem.printing import frame_html, frame_text
 from msem.resampling.progress import Progress, chunks
 from msem.resampling.workers import Client, ranges, require_client, spread
-from msem.settings import require_seed, require_threads, require_whole
+from msem.settings import Settings, require_seed, require_threads, require_whole
 
 Floats = NDArray[np.float64]
 
@@ -104,7 +104,7 @@ class Power:
             out.append(
                 {
                     **cell.labels,
-                    "nobs": sum(one.nobs for one in cell.clusters),
+                    "nobs": sum(one.nobs for one in cell.designs),
                     "replications": len(arrays),
                     "converged": arrays.fitted.mean(),
                     **{name: (arrays.status == name).mean() for name in VERDICTS},
@@ -242,7 +242,7 @@ def power(
     DataError
         If a cell has too few clusters, or the file is of another analysis.
     UnsupportedError
-        If the population has crossed classifications, or its covariates or links are not those of the model.
+        If covariates or links of the population are not those of the model.
 
     References
     ----------
@@ -253,9 +253,16 @@ def power(
     require_client(client)
     if not 0 < alpha < 1:
         raise MsemError(f"alpha is the level of tests, between 0 and 1, such as 0.05, not {alpha!r}")
-    source = read_population(population)
+    source = read_population(population, _crossed_columns(model, options))
     compiled = read_model(model, options, source.table.ordered.thresholds)
     require_labels(compiled.table, source.table.group_labels or None)
+    if compiled.table.crossed != source.table.crossed or (
+        source.table.crossed and compiled.table.clusters != source.table.clusters
+    ):
+        raise ModelError(
+            "model and population have other classifications: name the same two columns in both, as in "
+            'cluster="pupil * school"'
+        )
     number = require_seed(stored_seed(resume) if seed is None else seed)
     cells = make_cells(source, population, design_grid, distribution, number, rows=need_rows(compiled.table))
     truths = tuple(truth(compiled.table, cell) for cell in cells)
@@ -266,6 +273,14 @@ def power(
         else:
             arrays = _fits_elsewhere(compiled, cells, count, client, threads or 1, file, shown)
     return Power(compiled, cells, truths, arrays, number, float(alpha))
+
+
+def _crossed_columns(model: Any, options: Mapping[str, Any]) -> Any:
+    """The columns of clusters of a model with crossed classifications; None for any other."""
+    if isinstance(model, CompiledModel):
+        return model.settings.cluster if model.table.crossed else None
+    cluster = options.get("cluster")
+    return cluster if cluster is not None and Settings.read({"cluster": cluster}).crossed else None
 
 
 def read_model(
@@ -285,7 +300,7 @@ def describe(model: CompiledModel, cells: tuple[Cell, ...], distribution: Any, s
     """What an analysis is, as its file says it: the replications and the level of tests do not matter."""
     options = {name: repr(value) for name, value in sorted(model.options.items())}
     populations = [
-        [[*key, value] for key, value in cell.population.truth().items()] + [list(map(repr, cell.clusters))]
+        [[*key, value] for key, value in cell.population.truth().items()] + [list(map(repr, cell.designs))]
         for cell in cells
     ]
     return {
