@@ -798,6 +798,8 @@ def test_bootstraps_fit_the_rows_of_drawn_clusters(model, options):
     assert len(found) == 4
     again = msem.sem(model, drawn_clusters(frame, 5, 2), **options)
     assert_allclose(found.loc[2, again.params.index], again.params, atol=1e-6)
+    errors = msem.sem(model, frame, **options, se="bootstrap", bootstrap=4, seed=5)
+    assert_allclose(errors.bse, found[list(errors.params.index)].std(), atol=1e-6)
     if "level" in model:
         return
     shuffled = msem.sem(model, frame.sample(frac=1, random_state=1), **options)

@@ -580,7 +580,7 @@ class Settings:
             raise UnsupportedError(
                 'information="expected" has no closed form for ordered variables: leave it out, for the observed one'
             )
-        if self.se == "jackknife1" or self.se == "bootstrap":
+        if self.se == "jackknife1":
             raise UnsupportedError(
                 f'se="{self.se}" is not available for ordered variables by maximum likelihood'
             )

@@ -564,7 +564,9 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     problems = find_problems(solution.objective, solution.optimum, sampling)
     replicates: Bootstrap | None = None
     if settings.se == "bootstrap":
-        replicates, sampling = bootstrap_errors(solution, sample, sampling, settings.bootstrap, settings.seed)
+        replicates, sampling = bootstrap_errors(
+            solution, sample, sampling, settings.bootstrap, settings.seed, settings.weighting
+        )
     if settings.penalty:
         pass  # of the likelihood itself there is no maximum to be tested
     elif not sample.converged and not table.slopes() and not _integrated(table, settings):

@@ -360,11 +360,17 @@ def bootstrap(
 
 
 def bootstrap_errors(
-    estimate: Estimate, sample: Sample, sampling: Sampling, replicates: int, seed: int
+    estimate: Estimate,
+    sample: Sample,
+    sampling: Sampling,
+    replicates: int,
+    seed: int,
+    weighting: Weighting | None = None,
 ) -> tuple[Bootstrap | None, Sampling]:
     """Sampling covariance from an ordinary bootstrap of all parameters and definitions, and its replicates.
 
-    Without a converged fit there are no replicates, and no standard errors.
+    Without a converged fit there are no replicates, and no standard errors. Replicates of fits of ordered variables by
+    least squares take its `weighting`.
     """
     threads = require_threads(None)
     if not estimate.optimum.converged:
@@ -374,12 +380,13 @@ def bootstrap_errors(
         estimate,
         sample,
         target,
-        partial(draw_jackknife, estimate, sample, target, threads=threads),
+        partial(draw_jackknife, estimate, sample, target, threads=threads, weighting=weighting),
         kind="ordinary",
         replicates=replicates,
         seed=seed,
         threads=threads,
         show=True,
+        weighting=weighting,
     )
     npar = estimate.table.npar
     return drawn, replace(sampling, vcov=drawn.cov_params().to_numpy()[:npar, :npar])
