@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import msem
@@ -83,3 +84,22 @@ def test_a_model_at_its_bound_is_compared() -> None:
     found = msem.compare_models(large=large, small=small, method="satorra_2000").loc["small"]
     assert found["df_diff"] == 1
     assert found["chisq_diff"] == pytest.approx(2 * (large.llf - small.llf) / found["scaling"])
+
+
+@pytest.mark.filterwarnings("ignore::msem.errors.ImproperSolutionWarning")
+def test_models_contain_each_other_though_estimates_of_the_larger_one_are_on_a_border():
+    rng = np.random.default_rng(3)
+    clusters = np.repeat(np.arange(14), 4)
+    data = pd.DataFrame(rng.normal(size=(56, 3)) + rng.normal(size=(56, 1)), columns=["a", "b", "c"])
+    data = data.assign(cluster=clusters, half=np.where(clusters % 2, "odd", "even"))
+    model = "level: 1\nf =~ a + b + c\nlevel: 2\na ~~ a\nb ~~ b\nc ~~ c"
+    options = {"cluster": "cluster", "group": "half", "space": "psd"}
+    free = msem.sem(model, data, **options)
+    equal = msem.sem(model, data, **options, group_equal=["loadings"])
+    held = [{p for p in fit.params.index if "~~" in p and fit.params[p] < 1e-8} for fit in (free, equal)]
+    assert (
+        held[0] - held[1]
+    )  # estimates of the larger model that are held where those of the smaller one are not
+    table = msem.compare_models(free, equal)
+    assert table["chisq_diff"].iloc[-1] == pytest.approx(2 * (free.llf - equal.llf))
+    assert table["df_diff"].iloc[-1] == 2

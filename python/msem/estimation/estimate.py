@@ -92,6 +92,16 @@ class Estimate:
             self.objective.core, c.core, self.theta, self.optimum.active, self.optimum.active_inequalities
         )
 
+    @property
+    def unbounded_tangent(self) -> Floats:
+        """`tangent` if no inequality or border held an estimate, which samples do and not models."""
+        if self.table.exploratory:
+            return self.tangent
+        n, c = len(self.theta), self.objective.constraints
+        if c is None:
+            return np.eye(n)
+        return _core.tangent(self.objective.core, c.core, self.theta, np.zeros_like(self.optimum.active), [])
+
     @cached_property
     def held_rows(self) -> Floats:
         """Derivatives of equality constraints, of active inequalities, and of the conditions of rotations."""

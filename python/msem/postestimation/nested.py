@@ -85,7 +85,9 @@ def embed(small: Estimate, large: Estimate) -> Embedding:
         again = estimate(large.table, Sample(groups))
         if again.optimum.value < value:
             theta, value = again.theta, again.optimum.value
-    return Embedding(theta, max(value - least, 0.0), directions(small, large, theta)[1])
+    return Embedding(
+        theta, max(value - least, 0.0), directions(small, large, theta, large.unbounded_tangent)[1]
+    )
 
 
 def _embed_reduced(small: Estimate, large: Estimate) -> Embedding:
@@ -105,7 +107,7 @@ def _embed_reduced(small: Estimate, large: Estimate) -> Embedding:
         if best[0] < ATTAINED:
             break
     value, theta = best
-    return Embedding(theta, max(value, 0.0), directions(small, large, theta)[1])
+    return Embedding(theta, max(value, 0.0), directions(small, large, theta, large.unbounded_tangent)[1])
 
 
 def embed_by_rows(small: Estimate, large: Estimate) -> Embedding:
@@ -181,7 +183,9 @@ def implied_statistics(fit: Estimate, group: int) -> Statistics:
     return s.expected(moments, s.variables, "model")
 
 
-def directions(small: Estimate, large: Estimate, theta: Floats) -> tuple[Floats, float]:
+def directions(
+    small: Estimate, large: Estimate, theta: Floats, tangent: Floats | None = None
+) -> tuple[Floats, float]:
     """Directions of the smaller model in coordinates of the larger one, by projection of its tangents.
 
     Parameters
@@ -190,6 +194,8 @@ def directions(small: Estimate, large: Estimate, theta: Floats) -> tuple[Floats,
     theta : ndarray, shape (npar,)
         Where the tangents of the larger model are taken. Away from `Embedding.theta` those of the smaller model lie
         inside asymptotically only; the projection, in standardized moments, is the same for every parametrization.
+    tangent : ndarray, shape (npar, k), optional
+        Directions of the larger model, by default those in which its estimates were free to move.
 
     Returns
     -------
@@ -200,20 +206,21 @@ def directions(small: Estimate, large: Estimate, theta: Floats) -> tuple[Floats,
     """
     if _without_moments(small, large):
         return _by_rows(small, large)[1] @ small.tangent, 0.0
+    tangent = large.tangent if tangent is None else tangent
     if _integrates(small, large):
         keys = reduced_keys(large, small)
         inner = reduced_form(small, keys).jacobian(small.theta) @ small.tangent
-        outer = reduced_form(large, keys).jacobian(theta) @ large.tangent
+        outer = reduced_form(large, keys).jacobian(theta) @ tangent
     else:
         orders = large.objective.statistics
         inner = _moment_jacobian(small.objective, small.theta, orders) @ small.tangent
-        outer = _moment_jacobian(large.objective, theta, orders) @ large.tangent
+        outer = _moment_jacobian(large.objective, theta, orders) @ tangent
     inner, _ = _scaled(inner)
     outer, scale = _scaled(outer)
     solution = np.linalg.lstsq(outer, inner, rcond=1e-9)[0]
     outside = float(np.linalg.norm(inner - outer @ solution, axis=0).max(initial=0.0))
     left, singular, _ = np.linalg.svd(_scaled(scale[:, None] * solution)[0], full_matrices=False)
-    return large.tangent @ left[:, singular > INDEPENDENT], outside
+    return tangent @ left[:, singular > INDEPENDENT], outside
 
 
 def _scaled(columns: Floats) -> tuple[Floats, Floats]:
