@@ -111,7 +111,7 @@ def test_whole_weights_of_one_level_are_repeated_rows(estimator):
     other = {"ML": "MLR"}.get(estimator, estimator)
     rows = msem.sem(model, repeated_rows(data), ordered=ITEMS, estimator=other, cluster="id")
     assert_allclose(weighted.params, rows.params, atol=1e-7)
-    clustered = np.sqrt(len(data) / (len(data) - 1)) if estimator == "WLSMV" else 1
+    clustered = np.sqrt(len(data) / (len(data) - 1))
     assert_allclose(weighted.bse * clustered, rows.bse, rtol=1e-5)
 
 
@@ -214,3 +214,21 @@ def test_designs_that_are_not_there_are_refused():
         fit.bootstrap(10)
     with pytest.raises(UnsupportedError, match="continuous variables need"):
         msem.sem("f =~ y1 + y2 + y3", data, weights="w", estimator="WLSMV")
+
+
+@pytest.mark.parametrize("clusters", [49, 50])
+def test_weights_of_clusters_that_add_up_to_their_number_but_for_rounding(clusters):
+    data = sample(clusters).assign(v=lambda d: d["cluster"] % 2 + 1.0)
+    text = "level: 1\nu1 ~ x1\nlevel: 2\nu1 ~ w1"
+    scaled, twice = (
+        msem.sem(
+            text, data.assign(v=times * data["v"]), ordered=["u1"], cluster="cluster", cluster_weights="v"
+        )
+        for times in (1, 2)
+    )
+    repeated = pd.concat([data.assign(new=2 * data["cluster"]), data.assign(new=2 * data["cluster"] + 1)])
+    repeated = repeated[(repeated["new"] % 2 == 0) | (repeated["v"] == 2)]
+    again = msem.sem(text, repeated, ordered=["u1"], cluster="new")
+    assert scaled.nclusters == clusters
+    assert_allclose(twice.params, scaled.params, rtol=1e-9)
+    assert_allclose(again.params, scaled.params, rtol=1e-5)

@@ -381,7 +381,7 @@ def _columns(
     unit = tuple(name for name in statistics.unit if name not in given[0])
     cluster = tuple(name for name in statistics.cluster if name not in given[1])
     codes = rows.cluster_of_row
-    clusters = int(statistics.nclusters)
+    clusters = len(rows.clusters)  # the sum of their weights is that only but for rounding
 
     def of_clusters(names: Sequence[str]) -> Floats:
         out = np.full((clusters, len(names)), np.nan)
