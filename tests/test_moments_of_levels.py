@@ -472,7 +472,7 @@ def test_what_is_not_there_for_three_levels_says_so() -> None:
     with pytest.raises(UnsupportedError, match="the levels share a"):
         msem.segregated("level: 1\ny1 ~~ a*y2\nlevel: 2\ny1 ~~ a*y2\nlevel: 3\ny1 ~~ y2", moments)
     few = simulated(8, 6, 10)
-    with pytest.raises(DataError, match="more than 10 clusters"):
+    with pytest.raises(DataError, match="more than 26 clusters for 26 moments"):
         msem.saturated(few, cluster=CLUSTER, levels=VARIABLES, gamma="robust")
 
 
@@ -599,3 +599,14 @@ def test_a_covariate_of_clusters_does_not_vary_within_new_ones() -> None:
         fit.predict(new)
     found = fit.predict(new.assign(school=[1, 2, 3]))["y"]
     assert_allclose(found.diff()[1:], 2 * fit.params["y~w"], rtol=1e-10)
+
+
+def test_weighted_moments_of_few_clusters_have_no_gamma() -> None:
+    """At two levels, where the sandwich of as many scores as moments is singular."""
+    data = msem.load_demo().assign(w=lambda d: 1.0 + d["cluster"] % 2)
+    names = ["y1", "y2", "y3", "x1"]
+    for clusters, enough in ((24, False), (25, True)):  # ten covariances of each level, four means
+        few = data.loc[data["cluster"] <= clusters, [*names, "cluster", "w"]]
+        moments = msem.saturated(few, cluster="cluster", cluster_weights="w", levels=[names, names])
+        assert moments.converged
+        assert (moments.known_acov is not None) == enough

@@ -739,25 +739,22 @@ def with_robust_acov(moments: LevelMoments, clusters: Clusters) -> LevelMoments:
     Raises
     ------
     DataError
-        If the moments are no maximum of the likelihood, or there are not more clusters than moments at the between
-        level to estimate B from.
+        If the moments are no maximum of the likelihood, or there are not more clusters than moments to estimate B from.
     """
     moments.require_regular()
     names, theta = moments.moment_names, moments.vector.to_numpy()
     if len(clusters.sizes) <= _fewest(moments):
-        top = "between" if len(moments.levels) == 2 else "highest"
         raise DataError(
-            f'gamma="robust" needs more than {_fewest(moments)} clusters for {len(moments.levels[-1].cov)} variables '
-            f"at the {top} level, and there are {len(clusters.sizes)}"
+            f'gamma="robust" needs more than {_fewest(moments)} clusters for {_fewest(moments)} moments, and there are '
+            f"{len(clusters.sizes)}: take fewer variables"
         )
     acov = pd.DataFrame(sandwich(theta, moments.statistics, clusters), index=names, columns=names)
     return replace(moments, known_acov=acov, robust=True)
 
 
 def _fewest(moments: LevelMoments) -> int:
-    """Moments at the highest level, from at least as many clusters as which no sandwich is regular."""
-    n = len(moments.levels[-1].cov)
-    return n * (n + 1) // 2
+    """Moments of all levels: the scores of no more clusters make no regular sandwich."""
+    return len(moments.moment_names)
 
 
 def of_design(moments: LevelMoments, clusters: Clusters) -> LevelMoments:
