@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,10 +94,22 @@ def test_saturated_level_fits_perfectly(demo: pd.DataFrame) -> None:
 def test_nothing_is_fitted_before_it_is_asked_for(demo: pd.DataFrame) -> None:
     found = msem.sem(WITHIN + BETWEEN, demo, cluster="cluster")
     assert not found.summary().count("Level-specific")
-    assert "_within_fit" not in vars(found)
+    assert not any("level_fit" in name and "fit(" in name for name in vars(found))
     found.fit_measures(level=1)
-    assert "_between_fit" not in vars(found)
+    assert [name[-4:] for name in vars(found) if "specific_fit(" in name] == ["(1,)"]
     assert found.level_fit(1) is found.level_fit("within")
+
+
+def test_fit_that_has_been_shown_goes_when_it_is_let_go(demo: pd.DataFrame) -> None:
+    fit = msem.sem(WITHIN + BETWEEN, demo, cluster="cluster", estimator="MLR")
+    fit.summary(fit_measures=True, standardized=True, rsquare=True, ci=True)
+    fit.fit_measures(level=1)
+    known = weakref.ref(fit)
+    gc.disable()
+    del fit
+    gone = known() is None
+    gc.enable()
+    assert gone
 
 
 def test_levels_that_share_parameters_have_no_fit_of_their_own(demo: pd.DataFrame) -> None:

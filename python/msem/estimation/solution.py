@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, TypeVarTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,7 @@ Floats = NDArray[np.float64]
 Of = TypeVar("Of", bound="Solution")
 Value = TypeVar("Value")
 P = ParamSpec("P")
+Rest = TypeVarTuple("Rest")
 
 
 class ReplicateCounts(Protocol):
@@ -625,19 +626,20 @@ NO_MOMENTS = (
 NOT_YET = "this is not available in this version"
 
 
-def cached(question: Callable[[Of], Value]) -> Callable[[Of], Value]:
-    """Compute a function of a solution once for each solution.
+def cached(question: Callable[[Of, *Rest], Value]) -> Callable[[Of, *Rest], Value]:
+    """Compute a function of a solution, and of a level if it is about one, once for each solution.
 
-    The value is kept with the solution, as those of cached properties are.
+    The value is kept with the solution, as those of cached properties are. It must not know the solution, which would
+    then be freed only when Python looks for circles.
     """
     name = f"{question.__module__}.{question.__qualname__}"
 
     @wraps(question)
-    def answer(fit: Of) -> Value:
-        kept = vars(fit)
-        if name not in kept:
-            kept[name] = question(fit)
-        value: Value = kept[name]
+    def answer(fit: Of, *rest: *Rest) -> Value:
+        kept, own = vars(fit), f"{name}{rest}" if rest else name
+        if own not in kept:
+            kept[own] = question(fit, *rest)
+        value: Value = kept[own]
         return value
 
     return answer

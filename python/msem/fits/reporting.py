@@ -37,7 +37,7 @@ from msem.postestimation.icc import icc_table
 from msem.postestimation.level_fit import (
     level_measures,
     level_scaling,
-    specific_fits,
+    specific_fit,
     specific_measures,
     tied,
 )
@@ -394,7 +394,8 @@ def level_sections(fit: Solution) -> tuple[Section, ...]:
     if tied(fit):
         return (level_section({}, note=f"Not defined: {tied(fit).partition(':')[0]}"),)
     headings = [name.capitalize() for name in names_of_levels(fit.table.nlevels).values()]
-    fits = [found() for found in specific_fits(fit).values()]
+    levels = range(1, fit.table.nlevels + 1)
+    fits = [specific_fit(fit, level) for level in levels]
     if level_scaling(fit) is not None and fits[0].model.table.npar > SCALED:
         plain = [level_measures(one, fit.sample) for one in fits]
         return (
@@ -402,7 +403,7 @@ def level_sections(fit: Solution) -> tuple[Section, ...]:
                 dict(zip(headings, plain, strict=True)), note="Scaled versions: fit_measures(level=...)"
             ),
         )
-    own = [measures() for measures in specific_measures(fit).values()]
+    own = [specific_measures(fit, level) for level in levels]
     return (level_section(dict(zip(headings, own, strict=True))),)
 
 

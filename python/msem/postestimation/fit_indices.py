@@ -89,6 +89,8 @@ class FitMeasureInputs:
         `residuals.residual_measures` (one).
     statistic : float, optional
         The chi-square itself, where it is not twice a difference of log-likelihoods.
+    units : float, optional
+        Number of units for the information criteria, where `nobs` is that of a higher level.
     """
 
     llf: float
@@ -107,6 +109,7 @@ class FitMeasureInputs:
     gfi_lisrel: float | None = None
     residuals: Mapping[str, float] = field(default_factory=dict)
     statistic: float | None = None
+    units: float | None = None
     complete: tuple[Noncentrality, Noncentrality] | None = None
 
     @property
@@ -259,13 +262,14 @@ def _ratio(numerator: float, denominator: float) -> float:
 def information_criteria(inputs: FitMeasureInputs) -> dict[str, float]:
     """AIC (Akaike, 1974), BIC (Schwarz, 1978), BIC at (N + 2) / 24 (Sclove, 1987), BIC at clusters."""
     deviance, npar = -2 * inputs.llf, inputs.npar
+    nobs = inputs.nobs if inputs.units is None else inputs.units
     values = {
         "logl": inputs.llf,
         "unrestricted_logl": inputs.unrestricted_llf,
         "aic": deviance + 2 * npar,
-        "bic": deviance + npar * math.log(inputs.nobs),
-        "ntotal": inputs.nobs,
-        "bic2": deviance + npar * math.log((inputs.nobs + 2) / 24),
+        "bic": deviance + npar * math.log(nobs),
+        "ntotal": nobs,
+        "bic2": deviance + npar * math.log((nobs + 2) / 24),
     }
     if inputs.nclusters is not None:
         values |= {

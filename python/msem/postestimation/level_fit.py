@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,6 @@ from msem.postestimation.fit_indices import (
     FitMeasureInputs,
     incremental_measures,
     indices,
-    information_criteria,
     measure_series,
     of_pseudo_likelihood,
     rmsea_measures,
@@ -107,16 +106,12 @@ def level_measures(
         in Ryu and West (2009) and lavaan 0.7; of BIC: units. All but the information criteria are nan if a model has
         not converged.
     """
-    whole = replace(_inputs(found, sample), complete=complete)
-    inputs = replace(whole, nobs=sample.units_of(found.level))
+    inputs = replace(_inputs(found, sample), complete=complete)
     if scaling is None:
         measures = indices(inputs)
     else:
         null = scaling(found.baseline).factor if found.baseline.optimum.converged else np.nan
         measures = scaled_indices(inputs, scaling(found.model), null)
-    units = information_criteria(whole)
-    for name in ("bic", "bic2", "ntotal"):
-        measures[name] = units[name]
     return measures if sample.simple else of_pseudo_likelihood(measures)
 
 
@@ -132,7 +127,8 @@ def _inputs(found: LevelSpecific, sample: Sample) -> FitMeasureInputs:
         unrestricted_llf=unrestricted,
         npar=model.nfree,
         df=full - model.nfree,
-        nobs=sample.nobs,
+        nobs=sample.units_of(found.level),
+        units=sample.nobs,
         baseline_chisq=chisq,
         baseline_df=full - baseline.table.npar,
         nclusters=sample.units_of(found.level) if found.level > 1 else sample.nclusters,
@@ -222,14 +218,14 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
     number = fit.table.level(level)
     if tied(fit):
         raise UnsupportedError(tied(fit))
-    return specific_fits(fit)[number]()
+    return specific_fit(fit, number)
 
 
 def measures_of_level(fit: Solution, level: int | str) -> pd.Series:
     """Fit measures of one level, the others saturated."""
     require_likelihood(fit.estimate, "fit measures of one level")
     require_unpenalized(fit.estimate, "fit measures of one level")
-    return specific_measures(fit)[level_fit(fit, level).level]().copy()
+    return specific_measures(fit, level_fit(fit, level).level).copy()
 
 
 @cached
@@ -245,12 +241,9 @@ def tied(fit: Solution) -> str:
 
 
 @cached
-def specific_fits(fit: Solution) -> dict[int, Callable[[], LevelSpecific]]:
-    """Each level with the others saturated, and its baseline: functions that estimate them when first called."""
-    return {
-        level: cache(partial(fit_level_specific, fit.estimate, fit.sample, level))
-        for level in range(1, fit.table.nlevels + 1)
-    }
+def specific_fit(fit: Solution, level: int) -> LevelSpecific:
+    """One level with the others saturated, and its baseline."""
+    return fit_level_specific(fit.estimate, fit.sample, level)
 
 
 def corrected_chisq(fit: Solution, test: CorrectedTest) -> float:
@@ -273,7 +266,7 @@ def corrected_chisq(fit: Solution, test: CorrectedTest) -> float:
     if not fit.sample.converged:
         return np.nan
     last = fit.table.nlevels
-    model = specific_fits(fit)[last]().model if fit.table.multilevel else fit.estimate
+    model = specific_fit(fit, last).model if fit.table.multilevel else fit.estimate
     if not model.optimum.converged:
         return np.nan
     whole = 2 * (fit.unrestricted_llf - fit.llf)
@@ -285,15 +278,9 @@ def corrected_chisq(fit: Solution, test: CorrectedTest) -> float:
 
 
 @cached
-def specific_measures(fit: Solution) -> dict[int, Callable[[], pd.Series]]:
-    """Fit measures of each level: functions that compute them when first called."""
-    return {
-        level: cache(lambda found=found: _measures(fit, found()))
-        for level, found in specific_fits(fit).items()
-    }
-
-
-def _measures(fit: Solution, found: LevelSpecific) -> pd.Series:
+def specific_measures(fit: Solution, level: int) -> pd.Series:
+    """Fit measures of one level."""
+    found = specific_fit(fit, level)
     complete = noncentralities(fit, found.model, found.baseline)
     return level_measures(found, fit.sample, level_scaling(fit), complete)
 
