@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from msem.data.arrays import LevelArrays
 from msem.data.sample import Sample
 from msem.errors import ModelError
 from msem.estimation.estimate import Estimate, estimate
@@ -43,7 +44,8 @@ def estimate_partially(
     -------
     Estimate
     """
-    started = replace(table, rows=tuple(_started(r, sample, level, values) for r in table.rows))
+    moments = sample.levels
+    started = replace(table, rows=tuple(_started(r, moments, level, values) for r in table.rows))
     by_products = table.nlevels == 2 and not table.constraints and all(s.complete for s in sample.statistics)
     best: Estimate | None = None
     for model in (started, table):
@@ -61,13 +63,15 @@ def estimate_partially(
     return best
 
 
-def _started(row: Parameter, sample: Sample, level: int, values: Mapping[Key, float]) -> Parameter:
+def _started(
+    row: Parameter, groups: Sequence[Mapping[int, LevelArrays]], level: int, values: Mapping[Key, float]
+) -> Parameter:
     """A row of the table with its start; intercepts have none, and fit the means."""
     if not row.free or row.op == "~1":
         return row
-    if row.level == level and key(row) in values:
-        return row._replace(start=values[key(row)])
+    if row.level == level and (start := values.get(key(row))) is not None:
+        return row._replace(start=start)
     if row.op != "~~":
         return row._replace(start=0.0)
-    moments = sample.levels[row.group - 1][row.level]
+    moments = groups[row.group - 1][row.level]
     return row._replace(start=float(moments.cov[moments.at[row.lhs], moments.at[row.rhs]]))

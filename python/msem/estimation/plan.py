@@ -61,7 +61,7 @@ def make_plan(
     for place, block in enumerate(blocks):
         places.setdefault(block.group, []).append(place)
     groups = [
-        (at, own.nboth, _covariate_positions(table, group))
+        (at, own.nboth, _covariate_positions(table, own, group))
         for (group, at), own in zip(places.items(), variables, strict=True)
     ]
     return _core.Plan(
@@ -120,10 +120,10 @@ def _judged(block: BlockMap, table: ParameterTable) -> list[int]:
     return [place for name, place in places if name not in table.auxiliary]
 
 
-def _covariate_positions(table: ParameterTable, group: int) -> list[list[int]]:
-    """Where the fixed covariates stand among the variables of each level of the table."""
-    levels = table.variables.levels
-    names = fixed_covariates(table, table.variables, group)[-len(levels) :]
+def _covariate_positions(table: ParameterTable, variables: Variables, group: int) -> list[list[int]]:
+    """Where the fixed covariates stand among the variables of each level."""
+    levels = variables.levels
+    names = fixed_covariates(table, variables, group)[-len(levels) :]
     return [[own.index(name) for name in some] for own, some in zip(levels, names, strict=True)]
 
 

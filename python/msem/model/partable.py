@@ -531,14 +531,11 @@ def fixed_covariates(table: ParameterTable, variables: Variables, group: int = 1
 
     With more levels on the clusters of each of them; those of a single level count as measured on clusters.
     """
-    exogenous = [set(table.exogenous(level, group)) for level in range(1, table.nlevels + 1)]
+    exogenous = [table.exogenous(level, group) for level in range(1, table.nlevels + 1)]
     if not table.multilevel:
         return [], [name for name in variables.cluster if name in exogenous[0]]
-    above = [{name for own in variables.levels[k:] for name in own} for k in range(1, table.nlevels + 1)]
-    return tuple(
-        [name for name in names if name in fixed and name not in higher]
-        for names, fixed, higher in zip(variables.measured, exogenous, above, strict=True)
-    )
+    pairs = zip(variables.alone, exogenous, strict=True)
+    return tuple([name for name in names if name in fixed] for names, fixed in pairs)
 
 
 def _number(drafts: list[Draft], first: list[int]) -> tuple[Parameter, ...]:

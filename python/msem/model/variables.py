@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,6 +66,12 @@ class Variables:
             out.append(tuple(name for name in own if name not in seen))
             seen.update(own)
         return tuple(out)
+
+    @cached_property
+    def alone(self) -> tuple[tuple[str, ...], ...]:
+        """Variables that stand at one level only, by that level."""
+        counts = Counter(name for own in self.levels for name in own)
+        return tuple(tuple(name for name in own if counts[name] == 1) for own in self.levels)
 
     @cached_property
     def numbers(self) -> list[list[int]]:
