@@ -311,6 +311,22 @@ def test_pooled_fits_take_scaled_chi_squares():
         pooled.chisq_test()
 
 
+@pytest.mark.parametrize("levels", [2, 3])
+def test_columns_of_weights_and_the_design_are_no_variables(levels):
+    frame = two_level().assign(block=lambda d: d["school"] // 5, layer=lambda d: d["school"] // 20)
+    names = ["y1", "y2", "y3"]
+    options = {"weights": "w", "cluster_weights": "v", "psu": "block", "strata": "layer", "cluster": "school"}
+    columns = ["school", *names, "w", "v", "block", "layer"]
+    if levels == 3:
+        frame = frame.assign(room=3 * frame["school"] + np.arange(len(frame)) % 3, v=1.5)
+        options |= {"cluster": ["school", "room"]}
+        columns += ["room"]
+    found = msem.saturated(frame[columns], space="auto", **options)
+    assert [list(one.cov) for one in found.levels] == [names] * levels
+    chosen = msem.saturated(frame[columns], space="auto", levels=[names] * levels, **options)
+    assert found.vector.equals(chosen.vector)
+
+
 def test_saturated_moments_carry_the_gamma_of_the_design(tmp_path):
     data = two_level(clusters=60)
     data = data[(data.w > 0) & (data.v > 0)].assign(h=lambda d: d.school // 21)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from msem import _core
@@ -13,7 +13,11 @@ from msem.settings import several
 
 
 def chosen_levels(
-    data: Any, columns: Sequence[str], chosen: Sequence[Sequence[str] | None], holes: Holes | None = None
+    data: Any,
+    columns: Sequence[str],
+    chosen: Sequence[Sequence[str] | None],
+    holes: Holes | None = None,
+    without: Collection[str] = (),
 ) -> list[Sequence[str]]:
     """Variables of each level, those not given inferred as `saturated` says.
 
@@ -25,6 +29,8 @@ def chosen_levels(
     chosen : sequence of (sequence of str or None)
         Variables of each level, level 1 first. Some may be None if there are two levels; else all or none.
     holes : Holes, optional
+    without : collection of str
+        Columns that are not variables unless they are named: weights, strata and the like.
 
     Raises
     ------
@@ -33,7 +39,7 @@ def chosen_levels(
     """
 
     def every() -> list[str]:
-        return [name for name in numeric_columns(data) if name not in columns]
+        return [name for name in numeric_columns(data) if name not in columns and name not in without]
 
     if len(columns) == 1 and len(chosen) == 2:
         within, between = chosen

@@ -743,7 +743,7 @@ def with_robust_acov(moments: LevelMoments, clusters: Clusters) -> LevelMoments:
     """
     moments.require_regular()
     names, theta = moments.moment_names, moments.vector.to_numpy()
-    if len(clusters.sizes) <= _fewest(moments):
+    if _independent(clusters) < _fewest(moments):
         raise DataError(
             f'gamma="robust" needs more than {_fewest(moments)} clusters for {_fewest(moments)} moments, and there are '
             f"{len(clusters.sizes)}: take fewer variables"
@@ -757,11 +757,17 @@ def _fewest(moments: LevelMoments) -> int:
     return len(moments.moment_names)
 
 
+def _independent(clusters: Clusters) -> int:
+    """Degrees of freedom of the spread of scores: clusters, or PSUs less strata."""
+    design = None if clusters.sampled is None else clusters.sampled.design
+    return len(clusters.sizes) - 1 if design is None else design.df
+
+
 def of_design(moments: LevelMoments, clusters: Clusters) -> LevelMoments:
     """Saturated estimates of weighted data, or of a complex design, with the Gamma of the design.
 
     Without Gamma if they are no maximum of the likelihood, or there are too few clusters for it.
     """
     marked = replace(moments, weighted=True)
-    known = marked.converged and not marked.in_cone and len(clusters.sizes) > _fewest(moments)
+    known = marked.converged and not marked.in_cone and _independent(clusters) >= _fewest(moments)
     return with_robust_acov(marked, clusters) if known else marked

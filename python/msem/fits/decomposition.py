@@ -69,8 +69,8 @@ def saturated(
         Column with the cluster ids, or two columns for three levels, the highest clusters first.
     levels : sequence of sequence of str, optional
         Variables of each level, level 1 first; one in several has a part at each. In the place of `within` and
-        `between`, which are for two levels. Default: all numeric columns, each at the lowest level at which it varies
-        and at all above.
+        `between`, which are for two levels. Default: all numeric columns but those of weights and
+        the design, each at the lowest level at which it varies and at all above.
     within, between : sequence of str, optional
         Variables of each level; one in both lists is at both levels. Default: all numeric columns, those that are
         constant within clusters at the between level only, the others at both. `within` alone: its variables at both
@@ -162,13 +162,13 @@ def _saturated(
             "fit.unrestricted_moments"
         )
     holes = Holes() if settings.incomplete else None
-    variables = _variables(chosen_levels(data, settings.cluster_columns, chosen, holes))
+    surveyed = survey_columns(settings)
+    beside = () if surveyed is None else surveyed.names
+    variables = _variables(chosen_levels(data, settings.cluster_columns, chosen, holes, beside))
     if holes is not None:
         *inner, highest = variables.measured[1:]
         holes = replace(holes, cluster_level=highest, inner_level=tuple(inner))
-    given = clustered_data(
-        data, variables.names, settings.highest, holes, survey_columns(settings), settings.inner
-    )
+    given = clustered_data(data, variables.names, settings.highest, holes, surveyed, settings.inner)
     (clustered,) = scaled_weights((given,), variables, settings.weights_scale)
     if clustered.dropped_no_cluster:
         warn(
