@@ -99,7 +99,6 @@ def test_a_latent_name_may_be_used_at_both_levels():
         ("level: 1\ny ~ x\nblock: 2\ny ~ w", "line 3, column 1: 'block:' cannot stand.*'level: 1'"),
         ("group: a\ny ~ x\nblock: 2\ny ~ w", "line 3, column 1: 'block:' cannot stand beside 'group:'"),
         ("f <~ y1 + y2", "line 1, column 6: composites"),
-        ("u ~*~ u", "line 1, column 7: scaling factors"),
         ("y ~ x1:x2", "line 1, column 5: .*'x1:x2'.*x1_x2 = x1 \\* x2.*'x1_x2'"),
         ("f =~ y1 + y2\ny ~ f:x", "line 2, column 5: interactions of latent variables .*'f' is latent"),
     ],

@@ -361,9 +361,26 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "residual variance": ({"model": f"{MODEL}\nu1 ~~ u1"}, ModelError, 'use parameterization="theta"'),
     "no such threshold": ({"model": f"{MODEL}\nu1 | t5"}, ModelError, "line 2, column .*thresholds t1, t2"),
     "not ordered": ({"model": f"{MODEL}\ny1 | t1"}, ModelError, "'y1' is not ordered"),
-    "scales": ({"model": f"{MODEL}\nu1 ~*~ u1"}, UnsupportedError, "scaling factors"),
-    "delta over groups": (
-        {"group": "g", "group_equal": "thresholds"},
+    "scale of a residual variance": (
+        {"model": f"{MODEL}\nu1 ~*~ u1", "parameterization": "theta"},
+        ModelError,
+        "line 2, column .*'u1 ~~ NA\\*u1'",
+    ),
+    "scale by maximum likelihood": (
+        {"model": f"{MODEL}\nu1 ~*~ u1", "estimator": "ML"},
+        ModelError,
+        "line 2, column .*'u1 ~~ NA\\*u1'",
+    ),
+    "scale at two levels": (
+        {"model": f"{BOTH_LEVELS}\nu1 ~*~ u1", "cluster": "cluster"},
+        ModelError,
+        "'u1 ~~ NA\\*u1'",
+    ),
+    "scale of nothing": ({"model": f"{MODEL}\nu1 ~*~ 0*u1"}, ModelError, "has to be above 0"),
+    "scale of a continuous variable": ({"model": f"{MODEL}\ny1 ~*~ y1"}, ModelError, "'y1' is not ordered"),
+    "scale of two": ({"model": f"{MODEL}\nu1 ~*~ u2"}, ModelError, "'u1 ~\\*~ u1'"),
+    "strict with delta": (
+        {"group": "g", "group_equal": ["loadings", "thresholds", "residuals"]},
         ModelError,
         'parameterization="theta"',
     ),

@@ -57,6 +57,11 @@ class BlockMap:
     exposed : tuple of str
         Latent variables that the likelihood knows of, because it integrates over them. The core counts them among the
         observed variables of the block, before all that is hidden.
+    scaled : tuple of int
+        Ordered variables with a scaling factor: for the core, the variable y* of the model is a latent one at the end,
+        and the observed one, like each of its thresholds, is that of the model times the factor.
+    scale_rows : tuple of int
+        Rows of their factors in the parameter table.
     """
 
     level: int
@@ -74,6 +79,8 @@ class BlockMap:
     standard: tuple[int, ...] = ()
     given: tuple[int, ...] = ()
     exposed: tuple[str, ...] = ()
+    scaled: tuple[int, ...] = ()
+    scale_rows: tuple[int, ...] = ()
 
     @property
     def first_hidden(self) -> int:
@@ -90,12 +97,27 @@ class BlockMap:
         """Where the core has each variable."""
         n = self.nobserved
         out = np.arange(len(self.names), dtype=np.intp)
-        if not self.exposed and not self.hidden:
+        if not self.exposed and not self.hidden and not self.scaled:
             return out
         latent = [k for k in range(n, len(out)) if self.names[k] not in self.exposed]
         for k, name in enumerate(self.exposed):
             out[self.names.index(name, n)] = n + k
         out[latent] = self.first_hidden + self.hidden + np.arange(len(latent))
+        out[list(self.scaled)] = len(out) + self.hidden + np.arange(len(self.scaled))
+        return out
+
+    @property
+    def measured(self) -> NDArray[np.intp]:
+        """Where the core has each variable as it is observed: an ordered one times its scaling factor."""
+        out = self.places.copy()
+        out[: self.nobserved] = np.arange(self.nobserved)
+        return out
+
+    def scales(self, values: Numbers) -> Numbers:
+        """Scaling factors of the variables of `standard`, shape (..., standard), from the values of all rows."""
+        out = np.ones((*values.shape[:-1], len(self.standard)), values.dtype)
+        for at, row in zip(self.scaled, self.scale_rows, strict=True):
+            out[..., self.standard.index(at)] = values[..., row]
         return out
 
 
@@ -160,9 +182,10 @@ def block_map(
     names = (*observed, *table.latent(level, group))
     at = {name: i for i, name in enumerate(names)}
     here = table.block_places(level, group)
-    chosen = [i for i in here if table.rows[i].op != "|"]
+    chosen = [i for i in here if table.rows[i].op not in ("|", "~*~")]
     cut = tuple(i for i in here if table.rows[i].op == "|")
     delta = table.ordered.parameterization == "delta" and level == WITHIN
+    factors = [i for i in here if table.rows[i].op == "~*~"]
     exogenous = set(table.exogenous(level, group))
     places = np.array([place(table.rows[i], at) for i in chosen], dtype=np.intp).reshape(-1, 3)
     among = table.slopes(group)
@@ -185,6 +208,8 @@ def block_map(
         tuple(i for i, name in enumerate(observed) if delta and name in table.ordered.thresholds),
         tuple(i for i, name in enumerate(observed) if name in exogenous),
         tuple(exposed),
+        tuple(at[table.rows[i].lhs] for i in factors),
+        tuple(factors),
     )
 
 
@@ -193,7 +218,7 @@ def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
     rows = [table.rows[i] for i in block.rows.tolist()]
     free, value = [r.free - 1 for r in rows], [0.0 if r.free else r.value for r in rows]
     slot, row, col = block.slot, block.row, block.col
-    if block.hidden or block.exposed:
+    if block.hidden or block.exposed or block.scaled:
         row, col = block.places[row], block.places[col]
     if block.products:
         # A path with a random slope leads from the product of slope and covariate, a variable that is given, with
@@ -204,8 +229,29 @@ def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
         own = list(product.values())
         slot, row, col = np.append(slot, [SYMMETRIC] * len(own)), np.append(row, own), np.append(col, own)
         free, value = free + [-1] * len(own), value + [1.0] * len(own)
+    size = len(block.names) + block.hidden + len(block.scaled)
+    if block.scaled:
+        # A threshold that is observed is a latent one, whose mean is that of the model, times the factor.
+        factor = {
+            block.names[at]: table.rows[k] for at, k in zip(block.scaled, block.scale_rows, strict=True)
+        }
+        links = [(at, int(block.places[at]), factor[block.names[at]]) for at in block.scaled]
+        for k, (name, _) in enumerate(block.thresholds):
+            if name in factor:
+                links.append((block.first_hidden + block.products + k, size, factor[name]))
+                size += 1
+        slot = np.append(slot, [DIRECTED] * len(links))
+        row, col = (
+            np.append(row, [to for to, _, _ in links]),
+            np.append(col, [cause for _, cause, _ in links]),
+        )
+        free = free + [r.free - 1 for _, _, r in links]
+        value = value + [0.0 if r.free else r.value for _, _, r in links]
     if block.thresholds:
         own = [block.first_hidden + block.products + k for k in range(len(block.thresholds))]
+        if block.scaled:
+            latent = {to: cause for to, cause, _ in links}
+            own = [latent.get(to, to) for to in own]
         cut = [table.rows[i] for i in block.threshold_rows]
         slot, row, col = (
             np.append(slot, [INTERCEPT] * len(own)),
@@ -215,9 +261,7 @@ def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
         free = free + [r.free - 1 for r in cut]
         value = value + [0.0 if r.free else r.value for r in cut]
     observed = block.first_hidden + len(block.slopes) + len(block.thresholds)
-    return _core.Block(
-        observed, len(block.names) + block.hidden, slot.tolist(), row.tolist(), col.tolist(), free, value
-    )
+    return _core.Block(observed, size, slot.tolist(), row.tolist(), col.tolist(), free, value)
 
 
 def implied_moments(block: BlockMap, mean: Numbers, cov: Numbers) -> LevelArrays:
@@ -226,13 +270,17 @@ def implied_moments(block: BlockMap, mean: Numbers, cov: Numbers) -> LevelArrays
     if block.products:
         reach = cov[:, block.first_hidden : block.first_hidden + block.products]
         cov = cov - reach @ reach.T
-    if block.hidden or block.exposed:
+    variance = np.ones(len(block.standard))
+    for scaled, latent in zip(block.scaled, block.places[list(block.scaled)], strict=True):
+        factor = cov[scaled, latent] / cov[latent, latent]
+        variance[block.standard.index(scaled)] = factor**-2
+    if block.hidden or block.exposed or block.scaled:
         cov, mean = cov[np.ix_(block.places, block.places)], mean[block.places]
     if block.standard:
         at, x = list(block.standard), list(block.given)
         reach = cov[np.ix_(at, x)]
         explained = np.einsum("ij,ji->i", reach, np.linalg.solve(cov[np.ix_(x, x)], reach.T)) if x else 0.0
-        cov[at, at] = 1 + explained
+        cov[at, at] = variance + explained
     return LevelArrays(block.names, mean, cov, n)
 
 
@@ -267,7 +315,7 @@ def block_matrices(block: BlockMap, values: Numbers) -> tuple[Numbers, Numbers]:
     residual[..., block.col[symmetric], block.row[symmetric]] = own[..., symmetric]
     if block.standard:
         at = list(block.standard)
-        residual[..., at, at] = 1 - explained_variance(block, paths, residual)
+        residual[..., at, at] = block.scales(values) ** -2 - explained_variance(block, paths, residual)
     return paths, residual
 
 

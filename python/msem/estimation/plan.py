@@ -15,7 +15,7 @@ from msem.estimation.constraints import Constraints, compile_constraints
 from msem.estimation.matrices import BlockMap, block_maps, core_block
 from msem.estimation.penalty import penalty_terms
 from msem.model.functions import defined_functions
-from msem.model.partable import ParameterTable, fixed_covariates
+from msem.model.partable import Parameter, ParameterTable, fixed_covariates
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
@@ -26,7 +26,8 @@ RELATIONS = {
     "~~": 2,
     "~1": 3,
     "|": 3,
-}  # numbers of the core: thresholds are intercepts there
+    "~*~": 3,
+}  # numbers of the core: thresholds are intercepts there, and so are scaling factors, which have starts of their own
 
 
 def make_plan(
@@ -98,14 +99,20 @@ def row_bounds(table: ParameterTable) -> tuple[Floats, Floats]:
 
 
 def _start_rows(block: BlockMap, table: ParameterTable) -> list[tuple[int, int, int, int, float, float]]:
-    at = {"": 0} | dict(zip(block.names, block.places.tolist(), strict=True))
+    at = {"": 0} | dict(zip(block.names, block.measured.tolist(), strict=True))
     rows = [table.rows[i] for i in block.rows.tolist()]
     first = block.first_hidden + block.products
     cut = [(table.rows[i], first + k, 0) for k, i in enumerate(block.threshold_rows)]
+    factors = [(_started(table.rows[i]), k, 0) for k, i in zip(block.scaled, block.scale_rows, strict=True)]
     return [
         (RELATIONS[r.op], lhs, rhs, r.free - 1, r.value, math.nan if r.start is None else r.start)
-        for r, lhs, rhs in [*[(r, at[r.lhs], at[r.rhs]) for r in rows if not r.slope], *cut]
+        for r, lhs, rhs in [*[(r, at[r.lhs], at[r.rhs]) for r in rows if not r.slope], *cut, *factors]
     ]
+
+
+def _started(factor: Parameter) -> Parameter:
+    """A scaling factor with its start: 1 unless the user gives another."""
+    return factor._replace(start=1.0 if factor.start is None else factor.start)
 
 
 def _filled(block: BlockMap, table: ParameterTable) -> list[int]:

@@ -30,6 +30,7 @@ SECTIONS = {
     "~~": "Covariances",
     "~1": "Intercepts",
     "|": "Thresholds",
+    "~*~": "Scaling factors",
     ":=": "Defined parameters",
 }
 MEASURES = (
@@ -257,7 +258,7 @@ def _rows(
         where = [level_title(level, fit.table.nlevels)] if fit.table.multilevel and level else []
         where += [groups[group - 1]] if groups and group else []
         sections.append(": ".join([", ".join(where), title]) if where else title)
-        names.append(lhs if title == "Variances" or op in ("~1", ":=") else f"{lhs} {op} {rhs}")
+        names.append(lhs if title == "Variances" or op in ("~1", "~*~", ":=") else f"{lhs} {op} {rhs}")
     kept = [row for row, one in zip(rows, wanted, strict=True) if one]
     frame = frame.assign(slope=["" if row is None else row.slope for row in kept])
     return frame.set_index(pd.MultiIndex.from_arrays([sections, names], names=["section", "row"]))

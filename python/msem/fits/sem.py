@@ -218,7 +218,8 @@ def sem(
         estimator is asked for: another least squares, or full maximum likelihood, "ML" or "MLR". See `docs/ordered.md`.
     parameterization : {"delta", "theta"}, optional
         What is 1 of the variables that ordered ones are cut from: their variances given the covariates, the default at
-        one level, or their residual variances, within clusters at two levels and by maximum likelihood.
+        one level, or their residual variances, within clusters at two levels and by maximum likelihood. Under "delta"
+        the text may have scaling factors, ``u1 ~*~ c(1, NA)*u1``.
     link : {"probit", "logit"}, default "probit"
         Distribution of the residuals of ordered variables by maximum likelihood: normal of variance 1, or logistic of
         variance pi^2 / 3.

@@ -15,8 +15,6 @@ from msem.model.slopes import slope_names, standing
 _OPERATORS: Final = {
     "<~": "composites (<~) are not available in this version; use a latent variable (=~) or compute the "
     "composite as a column of the data",
-    "~*~": "scaling factors (~*~) of ordered variables are not available in this version: they are 1 under "
-    'parameterization="delta"; take "theta" and residual variances in their place',
 }
 
 

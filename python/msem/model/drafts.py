@@ -122,7 +122,10 @@ class BlockDraft:
 
     def _write(self, statement: Statement) -> None:
         lhs, op, rhs = statement.lhs, statement.op, statement.rhs
-        if lhs == rhs and op != "~~":
+        if op == "~*~" and lhs != rhs:
+            message = f"a scaling factor is of one variable, as in '{lhs} ~*~ {lhs}'"
+            raise ModelError(self.syntax.locate(statement.at, message))
+        if lhs == rhs and op not in ("~~", "~*~"):
             does = "measured by" if op == "=~" else "regressed on"
             raise ModelError(self.syntax.locate(statement.at, f"'{lhs}' is {does} itself"))
         key = key_of(lhs, op, rhs)
@@ -315,6 +318,23 @@ def _check_thresholds(block: BlockDraft, ordered: Ordered) -> None:
 
 def _check_scales(block: BlockDraft, ordered: Ordered) -> None:
     """Refuse what does not go with variances of 1."""
+    for row in block.rows.values():
+        if row.op != "~*~":
+            continue
+        problem = ""
+        if row.lhs not in ordered.thresholds:
+            problem = f"'{row.lhs}' is not ordered and has no scaling factor: name it in ordered=[...]"
+        elif ordered.parameterization == "theta":
+            problem = (
+                f"'{row.lhs}' has a scaling factor under parameterization=\"delta\" only, by least squares at one "
+                f"level; write its residual variance in place of it, '{row.lhs} ~~ NA*{row.lhs}' for one that is free"
+            )
+        elif not row.free and not row.value > 0:
+            problem = (
+                f"the scaling factor of '{row.lhs}' is 1 over a standard deviation: it has to be above 0"
+            )
+        if problem:
+            raise ModelError(block.syntax.locate(row.at or Position(1, 1), problem))
     if ordered.parameterization == "theta":
         return
     for row in block.rows.values():

@@ -264,7 +264,12 @@ def equality_kinds(group_equal: Sequence[str]) -> tuple[str, ...]:
 
 
 def equate_groups(
-    drafts: Sequence[Sequence[BlockDraft]], kinds: Sequence[str], partial: Sequence[str], *, std_lv: bool
+    drafts: Sequence[Sequence[BlockDraft]],
+    kinds: Sequence[str],
+    partial: Sequence[str],
+    *,
+    std_lv: bool,
+    delta: bool = False,
 ) -> list[list[Draft]]:
     """Say which rows are one parameter over groups, and free what these equalities identify.
 
@@ -279,6 +284,8 @@ def equate_groups(
         Exceptions, as in ``f=~y2``, ``y2~1.l2``.
     std_lv : bool
         Whether latent variances are fixed at 1 by default.
+    delta : bool
+        Whether ordered variables have scaling factors in the place of residual variances.
 
     Returns
     -------
@@ -302,7 +309,7 @@ def equate_groups(
     invariant = {(row.group, row.level, row.key) for rows in equal for row in rows}
     for blocks in drafts[1:]:
         for block in blocks:
-            _free_scales(block, blocks, invariant, kinds)
+            _free_scales(block, blocks, drafts[0], invariant, kinds, delta=delta)
             _free_latent(block, invariant, kinds, std_lv=std_lv)
     return equal
 
@@ -345,12 +352,16 @@ def _released(
 def _free_scales(
     block: BlockDraft,
     blocks: Sequence[BlockDraft],
+    reference: Sequence[BlockDraft],
     invariant: set[tuple[int, int, Key]],
     kinds: Sequence[str],
+    *,
+    delta: bool,
 ) -> None:
-    """Free the residual variances of ordered variables with equal thresholds and loadings.
+    """Free the residual variances, or the scaling factors, of ordered variables with equal thresholds and loadings.
 
-    That is at the lowest level that the variable stands at, where it is 1 otherwise; thresholds are at the highest.
+    The factors of the first group, `reference`, are 1. That is at the lowest level that the variable stands at, where
+    it is 1 otherwise; thresholds are at the highest.
     """
     if "residuals" in kinds:
         return
@@ -362,8 +373,15 @@ def _free_scales(
             continue
         measured = [row for row in block.rows.values() if row.op == "=~" and row.rhs == name]
         held = all((block.group, block.level, row.key) in invariant or not row.free for row in measured)
-        if held and (block.group, level, (name, "|", "t1")) in invariant:
+        if not (held and (block.group, level, (name, "|", "t1")) in invariant):
+            continue
+        if not delta:
             residual.value = float("nan")
+            continue
+        for other, value in ((reference[block.level - 1], 1.0), (block, float("nan"))):
+            key = (name, "~*~", name)
+            if key not in other.rows:
+                other.rows[key] = Draft(name, "~*~", name, other.level, other.group, value=value)
 
 
 def _free_latent(

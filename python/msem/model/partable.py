@@ -111,7 +111,7 @@ def _variables(places: Sequence[int], table: Sequence[Parameter], slopes: Iterab
     endogenous: set[str] = set()
     for row in rows:
         names[row.lhs] = None
-        if row.op == "|":
+        if row.op in ("|", "~*~"):
             endogenous.add(row.lhs)
             continue
         if row.rhs:
@@ -449,7 +449,9 @@ def parameter_table(
             )
     for blocks in drafts:
         check_exploratory(blocks)
-    equal = equate_groups(drafts, kinds, group_partial, std_lv=std_lv)
+    equal = equate_groups(
+        drafts, kinds, group_partial, std_lv=std_lv, delta=ordered.parameterization == "delta"
+    )
     rows = [row for blocks in drafts for block in blocks for row in block.rows.values()]
     bounds, constraints, defined = sort_constraints(syntax, {row.label for row in rows if row.label})
     numbered = _number(rows, share(rows, syntax, equal, bounds))
@@ -492,10 +494,10 @@ def _check_labels(table: ParameterTable, syntax: ModelSyntax) -> None:
 def _scaled(ordered: Ordered, kinds: Sequence[str], nlevels: int) -> Ordered:
     """Ordered variables with their parameterization: "delta" at one level, "theta" at two, unless asked for."""
     chosen = ordered.parameterization or ("theta" if nlevels > 1 else "delta")
-    if "thresholds" in kinds and chosen == "delta":
+    if {"thresholds", "residuals"} <= set(kinds) and chosen == "delta" and ordered.thresholds:
         raise ModelError(
-            'group_equal="thresholds" is for ordered variables with parameterization="theta", whose residual variances '
-            "then differ between groups"
+            'group_equal="residuals" beside "thresholds" is for parameterization="theta", whose residual variances are '
+            "parameters"
         )
     return replace(ordered, parameterization=chosen)
 

@@ -175,6 +175,7 @@ def _tables(rows: list[Row], outcomes: set[str], columns: tuple[str, ...]) -> It
     yield Table("Intercepts", _flat(having("~1"), outcomes, columns))
     yield Table("Thresholds", _nested(having("|"), set(), columns))
     yield Table("Variances", _flat(having("~~", own=True), outcomes, columns))
+    yield Table("Scaling Factors", _flat(having("~*~", own=True), set(), columns))
     yield Table("Defined Parameters", _flat(having(":="), set(), columns))
 
 

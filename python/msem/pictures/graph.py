@@ -21,6 +21,7 @@ Shape = Literal["observed", "latent", "part"]
 Kind = Literal["loading", "regression", "covariance", "variance", "mean"]
 Errors = Literal["stars", "se", "none"]
 
+UNDRAWN = ("|", "~*~")  # thresholds and scaling factors are no variables
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
@@ -195,7 +196,7 @@ def level_graphs(
     arrows: dict[tuple[int, int], list[Arrow]] = {}
     for k, (row, left_out) in enumerate(zip(table.rows, hidden, strict=True)):
         block = (row.level, row.group)
-        if row.group in groups and row.op != "|":
+        if row.group in groups and row.op not in UNDRAWN:
             shown = replace(style, means=style.means or row.lhs in slopes)  # the mean is the fixed part
             drawn = [] if left_out else _drawn(row, k, numbers, marks, shown)
             arrows.setdefault(block, []).extend(drawn)
@@ -208,7 +209,7 @@ def level_graphs(
 
 
 def _nodes(table: ParameterTable, level: int, group: int) -> dict[str, Node]:
-    rows = (row for row in table.block(level, group) if row.op != "|")  # thresholds are no variables
+    rows = (row for row in table.block(level, group) if row.op not in UNDRAWN)
     names = dict.fromkeys(v for r in rows for v in (r.lhs, r.rhs) if v)
     parts = {name for below in range(1, level) for name in table.anchored(below)}
     latent = set(table.latent(level, group))

@@ -152,22 +152,23 @@ def structures(model: Model, theta: Numbers) -> dict[Block, Structure]:
                 at = {name: i for i, name in enumerate(block.names)}
                 paths[..., [at[name] for name in slope.outcomes], at[slope.covariate]] = slopes.mean[..., [k]]
         if block.standard:
-            residual = _standard(block, paths, residual)
+            residual = _standard(block, paths, residual, block.scales(values))
         out[block.level, block.group] = Structure(block.names, paths, residual, slopes)
     return dict(reversed(out.items()))
 
 
-def _standard(block: BlockMap, paths: Numbers, residual: Numbers) -> Numbers:
+def _standard(block: BlockMap, paths: Numbers, residual: Numbers, scales: Numbers) -> Numbers:
     """Residual variances of ordered variables as what the rest of the model leaves of their fixed variances.
 
-    These are 1 given the covariates. One ordered variable is done after another where some lead to others.
+    These are 1 given the covariates, or 1 over the square of a scaling factor. One ordered variable is done after
+    another where some lead to others.
     """
     at, x = list(block.standard), list(block.given)
     out = np.array(residual)
     out[..., at, at] = 0.0
     for _ in range(len(at) if np.any(paths[..., :, at] != 0) else 1):
         cov = Structure(block.names, paths, out).cov
-        whole = np.ones((*cov.shape[:-2], len(at)), cov.dtype)
+        whole = scales**-2
         if x:
             reach = cov[..., at, :][..., x]
             within = np.linalg.solve(cov[..., x, :][..., x], np.swapaxes(reach, -1, -2))
