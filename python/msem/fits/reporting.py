@@ -317,9 +317,9 @@ def quadrature_sections(fit: Solution) -> tuple[Section, ...]:
         return (Section("Integrals Over Slopes", (nodes, accuracy)),)
     most = max(len(own.integrated) for own in integrals)
     nodes = ("Adaptive quadrature, nodes in each", found.nodes)
-    if not fit.table.multilevel:
-        return (Section("Integrals", (("Over", most), nodes, accuracy)),)
     dimensions = [len(own.exposed.get(1, ())) for own in integrals]
+    if not fit.table.multilevel:
+        return (Section("Integrals", (("Over", max(dimensions)), nodes, accuracy)),)
     within = (("Within clusters, over", max(dimensions)),) if max(dimensions) else ()
     over = ("Between clusters, over", most)
     return (Section("Integrals", (*within, over, nodes, accuracy)),)

@@ -101,9 +101,9 @@ def plausible_values(
     """
     if any(s.nodes for s in fit.sample.statistics):
         raise UnsupportedError(
-            "plausible_values() with random slopes of covariates that are latent or at both levels: the posterior "
-            "distribution is not normal, and not drawn from in this version; factor_scores() has its means and "
-            "standard deviations"
+            "plausible_values() of a likelihood that is an integral, as with ordered variables and with random slopes "
+            "of covariates that are latent or at both levels: the posterior distribution is not normal, and not drawn "
+            "from in this version; factor_scores() has its means and standard deviations"
         )
     count = require_whole("n", n, 1)
     wanted = None if level is None else fit.table.level(level)
