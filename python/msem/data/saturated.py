@@ -132,7 +132,7 @@ def saturated_core(statistics: Statistics, clusters: Clusters) -> _core.Objectiv
 
 def taken_together(statistics: Statistics, clusters: Clusters) -> bool:
     """Whether the rows of a single level are taken together by cluster."""
-    return len(statistics.variables.levels) == 2 and not statistics.unit and clusters.of_units
+    return len(statistics.variables.levels) < 3 and not statistics.unit and clusters.of_units
 
 
 def saturated_parts(
