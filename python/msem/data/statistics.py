@@ -66,8 +66,9 @@ class Saturated:
 
     @property
     def moments(self) -> list[tuple[Floats, Floats]]:
-        """Means and covariances of each level that has variables, level 1 first."""
-        return [(m.mean, m.cov) for m in self.levels.values() if m.names]
+        """Means and covariances of each level, level 1 first; of two of those that have variables."""
+        levels = self.levels.values()
+        return [(m.mean, m.cov) for m in levels if m.names or len(levels) > 2]
 
 
 class Rows(Protocol):

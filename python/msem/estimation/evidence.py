@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,14 @@ from msem.data.statistics import Clusters, Statistics
 from msem.data.survey import independent_rows
 from msem.errors import DataError, ModelError
 from msem.estimation.measurement import FittedBlock
-from msem.estimation.moment_vector import implied_moments, moment_keys, moment_values
-from msem.estimation.objective import Objective
+from msem.estimation.moment_vector import (
+    Moment,
+    implied_moments,
+    moment_keys,
+    moment_values,
+    random_covariates,
+)
+from msem.estimation.objective import Objective, build_objective
 from msem.estimation.scoreproducts import cluster_correction
 from msem.model.partable import ParameterTable
 
@@ -138,17 +145,41 @@ def mean_parameters(table: ParameterTable) -> NDArray[np.intp]:
     return np.array(sorted(found), dtype=np.intp)
 
 
+class MeanPart(NamedTuple):
+    """Means of one group that are not given.
+
+    Attributes
+    ----------
+    number : int
+        Of the group.
+    own : ndarray of int
+        Their positions among the moments.
+    jacobian : ndarray, shape (len(own), npar)
+        Their derivatives by all parameters.
+    given : ndarray of int
+        Positions of the means of fixed covariates.
+    by_given : ndarray, shape (len(own), len(given))
+        Derivatives by these.
+    """
+
+    number: int
+    own: NDArray[np.intp]
+    jacobian: Floats
+    given: NDArray[np.intp]
+    by_given: Floats
+
+
 def fitted_means(
     objective: Objective, theta: Floats, sample: Sample
-) -> tuple[Floats, NDArray[np.intp], list[tuple[int, Floats, NDArray[np.intp]]], Floats]:
+) -> tuple[Floats, NDArray[np.intp], list[MeanPart], Floats]:
     """Theta with the intercepts at which the implied means are the saturated ones.
 
     Returns
     -------
     theta : ndarray, shape (npar,)
     intercepts : ndarray of int
-    parts : list of (group, ndarray, ndarray of int)
-        Derivatives of the means that are not given by all parameters, and their positions among the moments.
+    parts : list of MeanPart
+        At this theta.
     inverse : ndarray
         Of the derivatives of these means by the intercepts.
 
@@ -158,7 +189,7 @@ def fitted_means(
         If the model restricts the means.
     """
     table, free = objective.table, mean_parameters(objective.table)
-    parts, gaps = [], []
+    places, slopes_of, gaps = [], [], []
     for number, group in enumerate(sample.groups, 1):
         keys = moment_keys(group.statistics, number)
         exogenous = {
@@ -170,8 +201,9 @@ def fitted_means(
         )
         implied, jacobian = implied_moments(objective, theta, number)
         gaps.append((moment_values(group.statistics, group.levels) - implied)[own])
-        parts.append((number, jacobian[own], own))
-    slopes = np.vstack([part[1] for part in parts])[:, free]
+        places.append(own)
+        slopes_of.append(jacobian[np.ix_(own, free)])
+    slopes = np.vstack(slopes_of)
     rows, columns = (np.abs(slopes).max(axis=axis, initial=1e-300) for axis in (1, 0))
     plain = slopes / np.sqrt(np.outer(rows, columns)) if slopes.size else slopes
     if slopes.shape[0] != slopes.shape[1] or np.linalg.matrix_rank(plain) < len(slopes):
@@ -182,6 +214,22 @@ def fitted_means(
     inverse: Floats = np.linalg.inv(slopes).astype(np.float64)
     out = theta.copy()
     out[free] += inverse @ np.concatenate(gaps)
+    # what the other parameters do to the means depends on the means: these are derivatives at the fitted ones
+    table, values = random_covariates(table, out)
+    wider, parts = build_objective(table, sample.statistics), []
+    for number, (group, own) in enumerate(zip(sample.groups, places, strict=True), 1):
+        at = {key: k for k, key in enumerate(moment_keys(group.statistics, number))}
+        given = {
+            at[key]: row.free - 1
+            for row in table.rows
+            if row.op == "~1"
+            and row.free > len(theta)
+            and (key := Moment(row.lhs, "~1", "", row.level, number)) in at
+            and row.group == number
+        }
+        jacobian = implied_moments(wider, values, number)[1][own]
+        positions, columns = (np.array(list(part), dtype=np.intp) for part in (given, given.values()))
+        parts.append(MeanPart(number, own, jacobian[:, : len(theta)], positions, jacobian[:, columns]))
     return out, free, parts, inverse
 
 

@@ -87,9 +87,10 @@ def require_measured(table: ParameterTable) -> None:
     ModelError
         Naming the variable and the remedy.
     """
+    if table.crossed:
+        require_two_levels(table, "structural-after-measurement estimates")
     require_no_slopes(table, "structural-after-measurement estimates")
     require_no_rotation(table, "structural-after-measurement estimates")
-    require_two_levels(table, "structural-after-measurement estimates")
     for level, group in _places(table):
         rows, latent = table.block(level, group), table.latent(level, group)
         if not latent:
@@ -215,11 +216,11 @@ def _block(
             continue
         rows += [Parameter(name, "~1", "", level, group, value=0.0) for name in latent]
         for name in others:
-            if level == WITHIN and name in table.both:
+            if level < table.variables.top(name):
                 rows.append(Parameter(name, "~1", "", level, group, value=0.0))
             else:
                 add(name, "~1", "", level, group)
-    of_clusters = table.multilevel and all(row.level == BETWEEN for row in rows)
+    of_clusters = table.nlevels == BETWEEN and all(row.level == BETWEEN for row in rows)
     if of_clusters:  # a model of one level, of the clusters
         rows = [row._replace(level=WITHIN) for row in rows]
     nlevels = 1 if of_clusters else table.nlevels

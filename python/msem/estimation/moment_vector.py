@@ -207,17 +207,23 @@ def moment_errors(
 
 def with_random_covariates(fit: Estimate) -> Estimate:
     """The estimates as those of the model in which the moments of fixed covariates are parameters."""
-    table, theta = fit.table, list(fit.theta)
+    table, theta = random_covariates(fit.table, fit.theta)
+    objective = build_objective(table, fit.objective.statistics)
+    further = len(theta) - len(fit.theta)
+    active = np.concatenate([fit.optimum.active, np.zeros(further, dtype=np.intp)])
+    return Estimate(objective, replace(fit.optimum, theta=theta, active=active))
+
+
+def random_covariates(table: ParameterTable, theta: Floats) -> tuple[ParameterTable, Floats]:
+    """A model whose moments of fixed covariates are parameters, the last ones in order of the rows; and its theta."""
+    values = list(theta)
     rows = []
     for row in table.rows:
         if row.exo and not row.free:
-            theta.append(row.value)
-            row = row._replace(free=len(theta), exo=False)
+            values.append(row.value)
+            row = row._replace(free=len(values), exo=False)
         rows.append(row)
-    objective = build_objective(replace(table, rows=tuple(rows), fixed_x=False), fit.objective.statistics)
-    further = len(theta) - len(fit.theta)
-    active = np.concatenate([fit.optimum.active, np.zeros(further, dtype=np.intp)])
-    return Estimate(objective, replace(fit.optimum, theta=np.array(theta), active=active))
+    return replace(table, rows=tuple(rows), fixed_x=False), np.array(values)
 
 
 def _normal_scores(

@@ -232,7 +232,8 @@ class Objective:
 
     def core_for(self, clusters: Clusters) -> _core.Objective:
         """The compiled objective whose likelihoods know these clusters."""
-        return self._unit_core if clusters.of_units and not self.statistics[0].unit else self.core
+        single = not self.table.multilevel and not self.statistics[0].unit
+        return self._unit_core if clusters.of_units and single else self.core
 
     @cached_property
     def _unit_core(self) -> _core.Objective:

@@ -153,9 +153,10 @@ def _with_means(
     out = influence.copy()
     out[:, free] = 0.0
     rows = []
-    for number, jacobian, own in parts:
-        at_moments = stacked([(number, evidence[number - 1].rows[:, own])], evidence, len(own))
-        rows.append(at_moments - out @ jacobian.T)
+    for part in parts:
+        moments = evidence[part.number - 1].rows
+        gaps = moments[:, part.own] - moments[:, part.given] @ part.by_given.T
+        rows.append(stacked([(part.number, gaps)], evidence, len(part.own)) - out @ part.jacobian.T)
     out[:, free] = np.hstack(rows) @ inverse.T
     return theta, out
 

@@ -38,7 +38,6 @@ from msem.estimation.measurement import (
     weighs,
 )
 from msem.estimation.moment_vector import moment_keys
-from msem.model.levels import WITHIN
 from msem.model.partable import Parameter, ParameterTable
 
 Floats = NDArray[np.float64]
@@ -127,7 +126,8 @@ def latent_level(
             by_moments[:, k] = change[row, col]
     cov = whole @ (sigma - theta) @ whole.T
     s = own.statistics
-    nobs = s.nobs if not table.multilevel else s.nobs - s.nclusters if level == WITHIN else s.nclusters
+    units = (*s.counted, 0.0)  # less the means of clusters that are units of the next level
+    nobs = units[level - 1] - units[level] if table.multilevel else s.nobs
     return LatentLevel(level, group, names, cov, by_blocks, by_moments, tuple(unweighted), float(nobs))
 
 

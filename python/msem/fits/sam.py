@@ -24,13 +24,12 @@ from msem.estimation.problems import Problem, find_problems
 from msem.estimation.sampling import Sampling
 from msem.estimation.solution import Solution
 from msem.estimation.stepwise import Route, StepwiseSolution, fit_stepwise
-from msem.fits.reporting import TESTS, header, messages, shown_labels, title
+from msem.fits.reporting import TESTS, header, level_titles, messages, shown_labels, title
 from msem.fits.sem import resolve, table_of, warn_of
 from msem.language.syntax import with_constraints
 from msem.model.blocks import group_order
 from msem.model.derived import saturated_npar
-from msem.model.levels import LEVEL_NAMES, Level
-from msem.model.partable import require_two_levels
+from msem.model.levels import Level, level_place
 from msem.output.sections import Section
 from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import hidden_rows
@@ -85,7 +84,7 @@ class StepwiseFit(Solution):
         Returns
         -------
         DataFrame
-            A row for each block: factors (those of both levels once), indicators, npar, chisq, df, pvalue.
+            A row for each block: factors (those of several levels once), indicators, npar, chisq, df, pvalue.
         """
         return pd.DataFrame([_of_block(one) for one in self._steps.blocks]).astype({"df": "Int64"})
 
@@ -108,7 +107,8 @@ class StepwiseFit(Solution):
 
         Parameters
         ----------
-        level : {1, 2, "within", "between"}
+        level : int or {"within", "between"}
+            Its number; "within" is 1, "between" 2 of two.
         group : int
             Counted from 1.
 
@@ -170,7 +170,7 @@ class StepwiseFit(Solution):
             ),
             fit=(*self._measurement_sections(), *self._test_sections()),
             method=(("Standard errors", ERRORS.get(self.options.se, "Influence functions")),),
-            levels=LEVEL_NAMES if self.table.multilevel else {},
+            levels=level_titles(self.options, self.table.nlevels),
             groups=dict(enumerate(self.group_labels, 1)),
             estimates=frame.assign(label=labels),
             hidden=np.append(hidden, np.zeros(len(definition_rows(self)), dtype=bool)),
@@ -231,7 +231,7 @@ def sam(
     data: Any = None,
     *,
     method: Route = "local",
-    cluster: str | None = None,
+    cluster: str | Sequence[str] | None = None,
     group: str | None = None,
     **options: Any,
 ) -> StepwiseFit:
@@ -239,8 +239,8 @@ def sam(
 
     A wrong structural part then cannot bend the measurement part, nor one factor's misfit another's loadings; with
     small samples it converges where the whole model does not (Rosseel & Loh, 2022). Blocks are factors that share
-    indicators or correlated residuals; at two levels those of both levels that share indicators make one block, and a
-    factor at one level has the other level saturated.
+    indicators or correlated residuals; of several levels those that share indicators make one block, and a factor at
+    one level has the others saturated.
 
     Parameters
     ----------
@@ -251,7 +251,9 @@ def sam(
     method : {"local", "global"}
         "local": the structural part is fitted to the moments of the latent variables, by normal likelihood. "global":
         to the data, by the likelihood of the whole model with the measurement part held.
-    cluster, group : str, optional
+    cluster : str or list of str, optional
+        As for `sem`: the columns of several levels, the highest first.
+    group : str, optional
         As for `sem`.
     **options
         Others of `sem`, of which these have a meaning here: `group_equal`, `constraints` of the structural part,
@@ -271,7 +273,7 @@ def sam(
 
     Notes
     -----
-    Standard errors account for both steps. With rows they come from the influence functions of clusters
+    Standard errors account for both steps. With rows they come from the influence functions of the highest clusters
     (``se="robust"``, the default), right whether the model holds or not; with ``se="standard"``, and from matrices,
     from the covariance matrix that saturated moments have for normal variables.
 
@@ -311,7 +313,6 @@ def sam(
     groups = None if labels is None else group_order(syntax, labels)
     given, settings = settings, with_cluster(settings, data)
     table = table_of(syntax, "sem", settings, groups)
-    require_two_levels(table, "two-step estimates")
     require_measured(table)
     sample = read_sample(data, table, given, grouping).in_space("natural")
     raw = all(one.source is not None and one.source.keeps_products for one in sample.groups)
@@ -376,8 +377,7 @@ def _require_meaning(settings: Settings) -> None:
 def _remarks(steps: StepwiseSolution) -> Sequence[Problem]:
     out = []
     unweighted = [
-        f"{', '.join(one.unweighted)}"
-        + (f" at the {LEVEL_NAMES[one.level]} level" if steps.estimate.table.multilevel else "")
+        f"{', '.join(one.unweighted)}{level_place(one.level, steps.estimate.table.nlevels)}"
         for one in steps.structure.levels
         if one.unweighted
     ]
