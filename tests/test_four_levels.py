@@ -349,3 +349,36 @@ def test_log_likelihoods_of_clusters_where_levels_have_no_covariates(of: str, mi
         for own in data.groupby("region").indices.values()
     ]
     assert_allclose(fit.cluster_loglik(), dense, rtol=1e-9)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_distances_of_clusters_of_any_level_are_dense_ones(holes: bool) -> None:
+    """Of the data of one class, school or region, given the covariates of all levels around it."""
+    data = with_holes(DATA) if holes else DATA
+    covariate = np.random.default_rng(5).normal(size=DATA["region"].max() + 1)
+    data = data.assign(x=covariate[data["region"]])
+    found = msem.sem(MODEL + " f4 ~ x\n", data, cluster=CLUSTER, missing="fiml" if holes else "listwise")
+    mean, cov, values = dense_moments(found.implied, data)
+    codes = unit_codes(data)
+    rows = [codes[0]] * len(Y) + [np.unique(codes[k], return_index=True)[1] for k in (1, 2, 3)]
+    names = np.repeat([*Y, "v2", "v3", "v4"], list(map(len, rows)))
+    level_of = np.repeat([0, 0, 0, 1, 2, 3], list(map(len, rows)))
+    rows_of = np.concatenate(rows)
+    x, sigma = found.implied[4].mean["x"], found.implied[4].cov
+    reach = np.zeros(len(values))
+    for name in [*Y, "v4"]:
+        reach[names == name] = sigma.loc[name, "x"] / sigma.loc["x", "x"]
+    for level in (2, 3, 4):
+        table = found.distances(level)
+        of = codes[level - 1]
+        assert len(table) == of.max() + 1
+        first = data.iloc[np.unique(of, return_index=True)[1]]
+        keys = list(first[CLUSTER[: 5 - level]].itertuples(index=False, name=None))
+        for number in (0, 3, of.max()):
+            own = (of[rows_of] == number) & (level_of < level) & ~np.isnan(values)
+            key = keys[number][0] if level == 4 else keys[number]
+            # the covariate of the region moves the means of all of its data, and leaves less to vary
+            off = (values - mean)[own] - reach[own] * (first["x"].iloc[number] - x)
+            v = cov[np.ix_(own, own)] - np.outer(reach[own], reach[own]) * sigma.loc["x", "x"]
+            assert_allclose(table.loc[key, "distance"], off @ np.linalg.solve(v, off), rtol=1e-8)
+            assert table.loc[key, "df"] == own.sum()

@@ -235,6 +235,13 @@ class ClusteredData(NestedSource):
         inner = [clusters.codes for clusters in self.inner.values()][::-1]
         return inner[level - 2] if level - 2 < len(inner) else cluster_codes(self)
 
+    def up_to(self, level: int) -> ClusteredData:
+        """The same rows in the clusters of a level as the highest, each of which counts once; without their ids."""
+        plain = self.unweighted
+        below = dict(list(plain.inner.items())[len(plain.inner) + 2 - level :])
+        clusters = pd.RangeIndex(self.clusters_of(level))
+        return replace(plain, codes=self.codes_of(level), clusters=clusters, inner=below)
+
     def ids_of(self, level: int, cluster: str) -> pd.Index[Any]:
         """Ids of the clusters of a level; of inner clusters with those of the clusters that they are in."""
         inner = list(self.inner.items())[::-1]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem.data.arrays import LevelArrays
+from msem.data.nested import NestedClusters
 from msem.distributions import chisq_pvalues
-from msem.errors import UnsupportedError
 from msem.estimation.solution import NOT_YET, Solution, without_slopes
 from msem.model.levels import BETWEEN, Level
 from msem.model.partable import require_two_levels
+from msem.model.variables import Variables
 from msem.postestimation.factor_scores import (
     Group,
     GroupColumns,
@@ -25,7 +30,7 @@ from msem.postestimation.rows import Rows, cluster_columns
 
 
 def distances_frame(groups: Sequence[Group], level: int, cluster: str) -> pd.DataFrame:
-    """Distances of the highest clusters, or of the units (level 1).
+    """Distances of the clusters of a level, or of the units (level 1).
 
     Parameters
     ----------
@@ -34,9 +39,9 @@ def distances_frame(groups: Sequence[Group], level: int, cluster: str) -> pd.Dat
     cluster : str
         Name of the index of a frame of clusters.
     """
-    compute = unit_distances
+    compute: Callable[[GroupModel, Rows], dict[str, NDArray[Any]]] = unit_distances
     if level > 1:
-        compute = cluster_distances if groups[0][1].top == BETWEEN else whole_distances
+        compute = cluster_distances if groups[0][1].top == BETWEEN else partial(whole_distances, level=level)
     parts = [GroupColumns(rows.data, compute(model, rows), label) for label, model, rows in groups]
     return cluster_frame(parts, cluster, level) if level > 1 else unit_frame(parts)
 
@@ -63,13 +68,45 @@ def cluster_distances(model: GroupModel, rows: Rows) -> dict[str, NDArray[Any]]:
     return out
 
 
-def whole_distances(model: GroupModel, rows: Rows) -> dict[str, NDArray[Any]]:
-    """Distance of all data of each of the highest clusters of three levels."""
+def whole_distances(model: GroupModel, rows: Rows, level: int) -> dict[str, NDArray[Any]]:
+    """Distance of all data of each cluster of a level of three and more, whatever the others above it have."""
+    fixed = {name for own in model.fixed.values() for name in own}
+    if level < model.top:
+        model, rows = _up_to(level, model, rows, fixed)
     names = model.statistics.variables.names
-    given = [names.index(name) for own in model.fixed.values() for name in own]
+    given = [k for k, name in enumerate(names) if name in fixed]
     distance, df = model.data(rows).whole_distances(given, *model.units(rows))
     size = rows.clusters.sizes.astype(int)
     return {"size": size, "distance": distance, "df": df, "pvalue": chisq_pvalues(distance, df)}
+
+
+def _up_to(level: int, model: GroupModel, rows: Rows, fixed: Collection[str]) -> tuple[GroupModel, Rows]:
+    """Model and rows of the clusters of a level as if these were the highest: what is above them is in their moments.
+
+    Fixed covariates measured above are variables of theirs: distances are given these.
+    """
+    variables = model.statistics.variables
+    measured = variables.measured
+    known = {name for own in measured[:level] for name in own} | set(fixed)
+    above = tuple(
+        dict.fromkeys(name for own in variables.levels[level - 1 :] for name in own if name in known)
+    )
+    mean, cov = np.zeros(len(above)), np.zeros((len(above), len(above)))
+    for number in range(level, model.top + 1):
+        m = model.levels[number]
+        at = [(k, m.names.index(name)) for k, name in enumerate(above) if name in m.names[: m.nobserved]]
+        to, source = (np.array(part, dtype=np.intp) for part in zip(*at, strict=True))
+        mean[to] += m.mean[source]
+        cov[np.ix_(to, to)] += m.cov[np.ix_(source, source)]
+    whole = LevelArrays(above, mean, cov, len(above))
+    lower = {k: m for k, m in model.levels.items() if k < level}
+    part = Variables((*variables.levels[: level - 1], above))
+    statistics: Any = replace(model.statistics, variables=part)  # type: ignore[type-var]
+    own = rows.data.up_to(level)
+    return (
+        replace(model, statistics=statistics, levels={**lower, level: whole}),
+        Rows(own, NestedClusters(own.nested(part))),
+    )
 
 
 def unit_distances(model: GroupModel, rows: Rows) -> dict[str, NDArray[Any]]:
@@ -101,15 +138,16 @@ def distances(
 
     The distance of a cluster is that of all its data, given the fixed covariates. It is the sum of two independent
     parts: within, the deviations of the units from their mean, and between, the mean of the units and the cluster
-    variables. Of three levels there is that of all data of each of the highest clusters. The distance of a unit is from
+    variables. Of three levels there is that of all data of each cluster of level 2 or 3, whatever the other clusters
+    around it have, given the fixed covariates above it too. The distance of a unit is from
     what the other units of its cluster, the cluster variables and its own covariates predict. Under the model with
     known parameters they have chi-square distributions.
 
     Parameters
     ----------
     level : {1, 2, 3, "within", "between"}, optional
-        1: units; otherwise the highest clusters, the default, or the rows of a single level. Of crossed
-        classifications there are those of units.
+        1: units; otherwise clusters, by default the highest, or the rows of a single level. Of crossed classifications
+        there are those of units.
     newdata, cluster
         As in `factor_scores`.
 
@@ -117,8 +155,8 @@ def distances(
     -------
     DataFrame
         Of clusters: size, distance, df, pvalue, and of two levels between, between_df, between_pvalue, within,
-        within_df, within_pvalue, indexed by cluster id. Of units: distance, df, pvalue with the index of the data, nan
-        where a row was left out.
+        within_df, within_pvalue, indexed by cluster id, of clusters within others after those of these.
+        Of units: distance, df, pvalue with the index of the data, nan where a row was left out.
 
     Raises
     ------
@@ -132,10 +170,5 @@ def distances(
     number = fit.table.nlevels if level is None else fit.table.level(level)
     if fit.table.crossed and number > 1:
         require_two_levels(fit.table, "distances of clusters")
-    if 1 < number < fit.table.nlevels:
-        raise UnsupportedError(
-            f"distances of clusters are those of the highest ones, level {fit.table.nlevels}, in this version; level=1 "
-            "has those of units"
-        )
     columns = cluster_columns(fit, newdata, cluster)
     return distances_frame(prediction_groups(fit, newdata, columns), number, columns.highest)
