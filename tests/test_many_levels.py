@@ -406,8 +406,8 @@ def test_distances_are_those_of_the_dense_density(missing: bool) -> None:
             expected = s @ np.linalg.solve(inverse[np.ix_(own, own)], s)
             assert units.loc[row, "distance"] == pytest.approx(expected, rel=1e-8)
             assert units.loc[row, "df"] == len(own)
-    with pytest.raises(UnsupportedError, match="level 3"):
-        fit.distances(2)
+    # of classes they are held to dense matrices in test_four_levels.py
+    assert len(fit.distances(2)) == len(data[CLUSTER].drop_duplicates())
 
 
 def test_distances_of_ratings() -> None:
