@@ -130,10 +130,10 @@ template <class Data>
 using LevelsTuple = std::tuple<std::shared_ptr<Data>, std::vector<std::pair<Vector, Matrix>>,
                                std::vector<std::vector<Index>>>;
 
-template <class Made, class Design, class Data>
+template <class Made, class Data>
 std::shared_ptr<Made> make_parametric_levels(const std::vector<LevelsTuple<Data>>& groups,
                                              std::uint64_t seed) {
-  std::vector<Design> designs;
+  std::vector<LevelsDesign<Data>> designs;
   for (const auto& [data, moments, fixed] : groups) {
     if (!data) throw std::invalid_argument("a design has no data");
     Implied levels;
@@ -206,11 +206,9 @@ void bind_resampling(py::module_& m) {
       .def(py::init(&make_parametric), "groups"_a, "seed"_a, "centred"_a = false);
   py::class_<CrossedParametricDraws, Draws, std::shared_ptr<CrossedParametricDraws>>(m,
                                                                                      "CrossedParametricDraws")
-      .def(py::init(&make_parametric_levels<CrossedParametricDraws, CrossedDesign, CrossedData>), "groups"_a,
-           "seed"_a);
+      .def(py::init(&make_parametric_levels<CrossedParametricDraws, CrossedData>), "groups"_a, "seed"_a);
   py::class_<NestedParametricDraws, Draws, std::shared_ptr<NestedParametricDraws>>(m, "NestedParametricDraws")
-      .def(py::init(&make_parametric_levels<NestedParametricDraws, NestedDesign, NestedData>), "groups"_a,
-           "seed"_a);
+      .def(py::init(&make_parametric_levels<NestedParametricDraws, NestedData>), "groups"_a, "seed"_a);
   py::class_<IncompleteParametricDraws, Draws, std::shared_ptr<IncompleteParametricDraws>>(
       m, "IncompleteParametricDraws")
       .def(py::init(&make_parametric_holes), "groups"_a, "seed"_a);

@@ -108,16 +108,11 @@ CrossedData CrossedParametricDraws::draw_group(const PreparedGroup& group, Rando
 }
 
 std::vector<GroupDraw> CrossedParametricDraws::draw(std::uint64_t replicate) const {
-  std::vector<GroupDraw> out;
-  for (std::size_t g = 0; g < groups_.size(); ++g) {
-    RandomStream random(seed_, replicate, static_cast<std::uint32_t>(g));
-    GroupDraw one;
-    auto drawn = std::make_shared<const CrossedData>(draw_group(groups_[g], random));
-    one.distinct = drawn->classifications[1].count();
-    one.data = std::move(drawn);
-    out.push_back(std::move(one));
-  }
-  return out;
+  return draw_groups(groups_, seed_, replicate, [](const PreparedGroup& group, RandomStream& random) {
+    auto drawn = std::make_shared<const CrossedData>(draw_group(group, random));
+    const Index distinct = drawn->classifications[1].count();
+    return GroupDraw{std::move(drawn), distinct};
+  });
 }
 
 }  // namespace msem

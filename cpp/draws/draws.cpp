@@ -209,11 +209,7 @@ NestedPool::NestedPool(std::shared_ptr<const NestedData> data, std::vector<Index
 }
 
 GroupDraw NestedPool::draw(const Vector& weights) const {
-  Vector own(data_->nclusters());
-  for (Index j = 0; j < own.size(); ++j) own[j] = weights[place_[j]];
-  auto drawn = std::make_shared<const NestedData>(weighted_nested(*data_, own));
-  const Index different = drawn->nclusters();
-  return {std::move(drawn), different};
+  return shared_draw(weighted_nested(*data_, select(weights, place_)));
 }
 
 Vector OrdinaryDraws::weights(std::uint64_t replicate, Index group) const {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <variant>
 
 #include "base/random.hpp"
@@ -33,6 +34,26 @@ struct GroupDraw {
   Index distinct = 0;  // different clusters among them; rows of clusters of a single-level sample
 };
 
+// Data of a group that have their clusters by themselves, all of them different.
+template <class Data>
+GroupDraw shared_draw(Data drawn) {
+  auto kept = std::make_shared<const Data>(std::move(drawn));
+  const Index distinct = kept->nclusters();
+  return {std::move(kept), distinct};
+}
+
+// A replicate of all groups, each drawn with a stream of its own.
+template <class Group, class DrawGroup>
+std::vector<GroupDraw> draw_groups(const std::vector<Group>& groups, std::uint64_t seed,
+                                   std::uint64_t replicate, const DrawGroup& draw_group) {
+  std::vector<GroupDraw> out;
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    RandomStream random(seed, replicate, static_cast<std::uint32_t>(g));
+    out.push_back(draw_group(groups[g], random));
+  }
+  return out;
+}
+
 // The replicates of a sample, by number.
 class Draws {
  public:
@@ -58,6 +79,15 @@ class Pool {
   virtual GroupDraw draw_without(Index cluster) const;
 };
 using Pools = std::vector<std::shared_ptr<const Pool>>;
+
+// Throws std::invalid_argument unless every cluster has a place among them.
+inline void require_places(const std::vector<Index>& place, Index nclusters) {
+  if (static_cast<Index>(place.size()) != nclusters)
+    throw std::invalid_argument("every cluster needs a place");
+  for (const Index k : place) {
+    if (k < 0 || k >= nclusters) throw std::invalid_argument("a place is beyond the clusters");
+  }
+}
 
 // Complete clusters, arranged so that the statistics of any multiset of them are quick to make.
 class ClusterPool : public Pool {
@@ -252,13 +282,17 @@ class IncompleteParametricDraws : public Draws {
   std::uint64_t seed_;
 };
 
-// What is kept of a sample of two crossed classifications, and the distribution of the rest, in one group.
-struct CrossedDesign {
-  std::shared_ptr<const CrossedData> data;
+// What is kept of a sample of nested levels without slopes, or of two crossed classifications, and the
+// distribution of the rest, in one group.
+template <class Data>
+struct LevelsDesign {
+  std::shared_ptr<const Data> data;
   Implied moments;  // of the model, by level
   std::vector<std::vector<Index>>
       fixed;  // covariates whose values are kept, among the variables of each level
 };
+using CrossedDesign = LevelsDesign<CrossedData>;
+using NestedDesign = LevelsDesign<NestedData>;
 
 // Samples from the model with the pairs of clusters and the holes of the data, given covariates: the effects
 // of the clusters of either classification, the means of cells about them, and for each pattern the products
@@ -283,14 +317,6 @@ class CrossedParametricDraws : public Draws {
 
   std::vector<PreparedGroup> groups_;
   std::uint64_t seed_;
-};
-
-// What is kept of a sample of nested levels without slopes, and the distribution of the rest, in one group.
-struct NestedDesign {
-  std::shared_ptr<const NestedData> data;
-  Implied moments;  // of the model, by level
-  std::vector<std::vector<Index>>
-      fixed;  // covariates whose values are kept, among the variables of each level
 };
 
 // Samples from the model with the clusters and the holes of the data, given covariates: from the highest

@@ -10,17 +10,11 @@ namespace msem {
 
 IntegratedPool::IntegratedPool(std::shared_ptr<const SlopeClusterData> data, std::vector<Index> place)
     : data_(std::move(data)), place_(std::move(place)) {
-  if (static_cast<Index>(place_.size()) != data_->nclusters())
-    throw std::invalid_argument("every cluster needs a place");
-  for (const Index k : place_) {
-    if (k < 0 || k >= data_->nclusters()) throw std::invalid_argument("a place is beyond the clusters");
-  }
+  require_places(place_, data_->nclusters());
 }
 
 GroupDraw IntegratedPool::draw(const Vector& weights) const {
-  auto drawn = std::make_shared<const SlopeClusterData>(resampled(*data_, select(weights, place_)));
-  const Index different = drawn->nclusters();
-  return {std::move(drawn), different};
+  return shared_draw(resampled(*data_, select(weights, place_)));
 }
 
 IntegratedParametricDraws::IntegratedParametricDraws(std::vector<IntegratedDesign> groups, std::uint64_t seed)
@@ -90,14 +84,9 @@ SlopeClusterData IntegratedParametricDraws::draw_group(const PreparedGroup& grou
 }
 
 std::vector<GroupDraw> IntegratedParametricDraws::draw(std::uint64_t replicate) const {
-  std::vector<GroupDraw> out;
-  for (std::size_t g = 0; g < groups_.size(); ++g) {
-    RandomStream random(seed_, replicate, static_cast<std::uint32_t>(g));
-    auto drawn = std::make_shared<const SlopeClusterData>(draw_group(groups_[g], random));
-    const Index different = drawn->nclusters();
-    out.push_back({std::move(drawn), different});
-  }
-  return out;
+  return draw_groups(groups_, seed_, replicate, [](const PreparedGroup& group, RandomStream& random) {
+    return shared_draw(draw_group(group, random));
+  });
 }
 
 }  // namespace msem

@@ -115,14 +115,9 @@ NestedData NestedParametricDraws::draw_group(const PreparedGroup& group, RandomS
 }
 
 std::vector<GroupDraw> NestedParametricDraws::draw(std::uint64_t replicate) const {
-  std::vector<GroupDraw> out;
-  for (std::size_t g = 0; g < groups_.size(); ++g) {
-    RandomStream random(seed_, replicate, static_cast<std::uint32_t>(g));
-    auto drawn = std::make_shared<const NestedData>(draw_group(groups_[g], random));
-    const Index distinct = drawn->nclusters();
-    out.push_back({std::move(drawn), distinct});
-  }
-  return out;
+  return draw_groups(groups_, seed_, replicate, [](const PreparedGroup& group, RandomStream& random) {
+    return shared_draw(draw_group(group, random));
+  });
 }
 
 }  // namespace msem

@@ -135,14 +135,11 @@ TwoLevelStatistics ParametricDraws::draw_group(const PreparedGroup& group, Rando
 }
 
 std::vector<GroupDraw> ParametricDraws::draw(std::uint64_t replicate) const {
-  std::vector<GroupDraw> out;
-  for (std::size_t g = 0; g < groups_.size(); ++g) {
-    RandomStream random(seed_, replicate, static_cast<std::uint32_t>(g));
-    TwoLevelStatistics drawn = draw_group(groups_[g], random);
+  return draw_groups(groups_, seed_, replicate, [](const PreparedGroup& group, RandomStream& random) {
+    TwoLevelStatistics drawn = draw_group(group, random);
     const Index J = static_cast<Index>(std::round(drawn.counts.sum()));
-    out.push_back({std::move(drawn), J});
-  }
-  return out;
+    return GroupDraw{std::move(drawn), J};
+  });
 }
 
 }  // namespace msem

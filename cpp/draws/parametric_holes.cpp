@@ -69,16 +69,9 @@ IncompleteData IncompleteParametricDraws::draw_group(const PreparedGroup& group,
 }
 
 std::vector<GroupDraw> IncompleteParametricDraws::draw(std::uint64_t replicate) const {
-  std::vector<GroupDraw> out;
-  for (std::size_t g = 0; g < groups_.size(); ++g) {
-    RandomStream random(seed_, replicate, static_cast<std::uint32_t>(g));
-    GroupDraw one;
-    auto drawn = std::make_shared<const IncompleteData>(draw_group(groups_[g], random));
-    one.distinct = drawn->nclusters();
-    one.data = std::move(drawn);
-    out.push_back(std::move(one));
-  }
-  return out;
+  return draw_groups(groups_, seed_, replicate, [](const PreparedGroup& group, RandomStream& random) {
+    return shared_draw(draw_group(group, random));
+  });
 }
 
 }  // namespace msem

@@ -10,18 +10,11 @@ namespace msem {
 SlopePool::SlopePool(std::shared_ptr<const ReducedData> data, Matrix products, std::vector<Index> place)
     : data_(std::move(data)), products_(std::move(products)), place_(std::move(place)) {
   require_products(products_, *data_);
-  if (static_cast<Index>(place_.size()) != data_->nclusters())
-    throw std::invalid_argument("every cluster needs a place");
-  for (const Index k : place_) {
-    if (k < 0 || k >= data_->nclusters()) throw std::invalid_argument("a place is beyond the clusters");
-  }
+  require_places(place_, data_->nclusters());
 }
 
 GroupDraw SlopePool::draw(const Vector& weights) const {
-  const Vector own = select(weights, place_);
-  auto drawn = std::make_shared<const ReducedData>(resampled(*data_, products_, own));
-  const Index different = drawn->nclusters();
-  return {std::move(drawn), different};
+  return shared_draw(resampled(*data_, products_, select(weights, place_)));
 }
 
 SlopeParametricDraws::SlopeParametricDraws(std::vector<SlopeDesign> groups, std::uint64_t seed)
@@ -98,16 +91,9 @@ ReducedData SlopeParametricDraws::draw_group(const PreparedGroup& group, RandomS
 }
 
 std::vector<GroupDraw> SlopeParametricDraws::draw(std::uint64_t replicate) const {
-  std::vector<GroupDraw> out;
-  for (std::size_t g = 0; g < groups_.size(); ++g) {
-    RandomStream random(seed_, replicate, static_cast<std::uint32_t>(g));
-    GroupDraw one;
-    auto drawn = std::make_shared<const ReducedData>(draw_group(groups_[g], random));
-    one.distinct = drawn->nclusters();
-    one.data = std::move(drawn);
-    out.push_back(std::move(one));
-  }
-  return out;
+  return draw_groups(groups_, seed_, replicate, [](const PreparedGroup& group, RandomStream& random) {
+    return shared_draw(draw_group(group, random));
+  });
 }
 
 }  // namespace msem
