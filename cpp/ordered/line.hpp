@@ -7,6 +7,8 @@
 
 namespace msem {
 
+constexpr int kLineNodes = 15;
+
 // Units of one category with one linear predictor.
 struct LineCell {
   int category;

@@ -1,0 +1,40 @@
+// The log-likelihood of two variables of units in clusters, or of clusters, given what is known of each: by
+// quadrature over the clusters' effects where there is no closed form.
+#pragma once
+
+#include <memory>
+
+#include "ordered/cluster_scores.hpp"
+#include "ordered/cluster_variables.hpp"
+
+namespace msem {
+
+// How many parameters a pair has: the covariance of the residuals of two variables of one level, or of the
+// effect of a variable of units, if it has one, with a variable of clusters; then, if both are of units and
+// have effects, the covariance of these.
+Index pair_parameters(const ClusterVariable& first, const ClusterVariable& second);
+
+class PairLikelihood {
+ public:
+  virtual ~PairLikelihood() = default;
+  // `all`: the parameters of the first variable and of the second follow in the scores. `fine`: with the
+  // nodes of the end.
+  virtual ClusterScores at(const Vector& theta, bool fine, bool all) = 0;
+  // Nodes are placed by what the last evaluation says of the effects.
+  virtual void accept() {}
+
+  Index count() const { return limits_.size(); }
+  // What the parameters would be if the correlations were 1.
+  const Vector& limits() const { return limits_; }
+
+ protected:
+  explicit PairLikelihood(Vector limits) : limits_(std::move(limits)) {}
+
+ private:
+  Vector limits_;
+};
+
+std::unique_ptr<PairLikelihood> pair_likelihood(const ClusterVariables& rows, const ClusterVariable& first,
+                                                const ClusterVariable& second);
+
+}  // namespace msem
