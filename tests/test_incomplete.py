@@ -14,8 +14,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from msem import _core
 from msem.data.complete_rows import sample_statistics, simple_statistics
-from msem.data.frames import Holes, cluster_codes, clustered_data, columns_of
+from msem.data.frames import Holes, clustered_data
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics, simple_incomplete
+from msem.data.rows import cluster_codes, columns_of
 from simulate import BETWEEN, CLUSTER, UNIT, WITHIN, small_sample, two_level
 
 ARRAYS = (

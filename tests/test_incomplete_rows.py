@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from msem.data.frames import ClusteredData, Holes, clustered_data
+from msem.data.frames import Holes, clustered_data
 from msem.data.grouping import grouped_data, read_groups
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics, simple_incomplete
+from msem.data.rows import ClusteredData
 from msem.errors import DataError
 from simulate import CLUSTER, UNIT, small_sample
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.complete import ARRAYS, SampleStatistics, expected_statistics
-from msem.data.frames import ClusteredData, cluster_codes, columns_of
+from msem.data.rows import ClusteredData, cluster_codes, columns_of
 from msem.data.screening import (
     Finding,
     dependent,

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.complete import positions
-from msem.data.frames import ClusteredData
 from msem.data.hierarchy import ManyLevels, OfUnits, Posterior, level_posterior
+from msem.data.rows import ClusteredData
 from msem.data.screening import Finding, dependent, report, require_scale, unobserved, unvarying
 from msem.data.statistics import CountedClusters, Rows
 from msem.errors import DataError, UnsupportedError

@@ -13,8 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.columns import Bools, kept_ids, listed, missing_ids, select_columns
-from msem.data.frames import ClusteredData, Holes, ScreenedColumns, kept_rows, screened_columns
+from msem.data.frames import Holes, ScreenedColumns, kept_rows, screened_columns
 from msem.data.numbering import number_clusters
+from msem.data.rows import ClusteredData
 from msem.data.survey import SurveyColumns
 from msem.errors import DataError
 

@@ -15,7 +15,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import SAME, SampleStatistics, level_statistics, positions, sizes_of
 from msem.data.complete_clusters import ClusterArrays, RowArrays
-from msem.data.frames import ClusteredData, cluster_codes, columns_of
+from msem.data.rows import ClusteredData, cluster_codes, columns_of
 from msem.data.screening import (
     COLLINEAR,
     Finding,

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.first_stage import FirstStage
-from msem.data.frames import ClusteredData
 from msem.data.quadrature import NODES
+from msem.data.rows import ClusteredData
 from msem.data.statistics import (
     AtMostTwoLevels,
     Augmented,

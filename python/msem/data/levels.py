@@ -7,7 +7,8 @@ from typing import Any
 
 from msem import _core
 from msem.data.columns import numeric_columns
-from msem.data.frames import Holes, cluster_codes, clustered_data, columns_of
+from msem.data.frames import Holes, clustered_data
+from msem.data.rows import cluster_codes, columns_of
 from msem.errors import DataError
 from msem.settings import several
 

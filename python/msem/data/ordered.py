@@ -22,7 +22,7 @@ from msem.data.arrays import LevelArrays
 from msem.data.columns import column_names, read_frame, select_columns
 from msem.data.complete import SampleStatistics
 from msem.data.first_stage import FirstStage, Statistic
-from msem.data.frames import ClusteredData
+from msem.data.rows import ClusteredData
 from msem.data.statistics import Saturated
 from msem.data.survey import Sampled, independent_rows
 from msem.distributions import normal_quantile

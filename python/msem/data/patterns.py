@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.columns import numeric_columns
-from msem.data.frames import Holes, cluster_codes, clustered_data, columns_of
+from msem.data.frames import Holes, clustered_data
 from msem.data.levels import chosen_levels
+from msem.data.rows import cluster_codes, columns_of
 from msem.data.screening import require_constant_within
 from msem.entry import entry
 from msem.errors import DataError

@@ -21,8 +21,8 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.clusters import ClusterStatistics
 from msem.data.complete import positions
-from msem.data.frames import ClusteredData
 from msem.data.incomplete import IncompleteStatistics
+from msem.data.rows import ClusteredData
 from msem.data.slopes import SMALL, SlopeStatistics, plain_statistics, refuse, regular, require_near
 from msem.data.statistics import CountedClusters, Rows, Saturated
 from msem.data.survey import Sampled

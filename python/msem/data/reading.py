@@ -14,12 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from msem.data.clusters import ClusterStatistics, single_level, two_level
+from msem.data.cluster_moments import single_level, two_level
+from msem.data.clusters import ClusterStatistics
 from msem.data.columns import column_names, listed
 from msem.data.complete import SampleStatistics, moment_statistics
 from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.crossed import crossed_statistics
-from msem.data.frames import ClusteredData, Holes, clustered_data
+from msem.data.frames import Holes, clustered_data
 from msem.data.given import each_given, what_is_given
 from msem.data.grouping import Grouping, grouped_data, read_groups, text_of
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
@@ -29,6 +30,7 @@ from msem.data.nested_slopes import nested_slope_statistics
 from msem.data.nesting import NestedSource
 from msem.data.ordered_moments import OrderedMoments
 from msem.data.quadrature import integrated_statistics
+from msem.data.rows import ClusteredData
 from msem.data.sample import Group, Sample
 from msem.data.scaling import scaled_weights, with_replication
 from msem.data.screening import Finding, dependent, refuse

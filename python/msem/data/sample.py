@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays
 from msem.data.clusters import ClusterStatistics
-from msem.data.frames import ClusteredData
+from msem.data.rows import ClusteredData
 from msem.data.saturated import solve_in_space
 from msem.data.screening import Finding
 from msem.data.statistics import Clusters, Rows, Saturated, Statistics

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.frames import ClusteredData
 from msem.data.numbering import InnerClusters
+from msem.data.rows import ClusteredData
 from msem.data.survey import Replication, Scale, scaled_units
 from msem.model.variables import Variables
 

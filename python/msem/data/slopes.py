@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
-from msem.data.clusters import ClusterStatistics, two_level
+from msem.data.cluster_moments import two_level
+from msem.data.clusters import ClusterStatistics
 from msem.data.complete import SampleStatistics, positions
 from msem.data.complete_rows import sample_statistics
-from msem.data.frames import ClusteredData
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics
+from msem.data.rows import ClusteredData
 from msem.data.statistics import (
     AtMostTwoLevels,
     Augmented,

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.chunks import Chunk, FrameReader, chunks_of, reader_of
-from msem.data.clusters import ClusterStatistics, combined
+from msem.data.clusters import ClusterStatistics
 from msem.data.columns import numeric_columns, require_known
 from msem.data.frames import require_distinct_roles
 from msem.data.identifiers import ClusterIds, NestedIds, require_different_texts
+from msem.data.merging import combined
 from msem.data.screening import no_row_left
 from msem.data.sums import finished, sums_of
 from msem.data.survey import Scale, SurveyColumns, survey_columns

@@ -7,11 +7,13 @@ from dataclasses import replace
 from functools import singledispatch
 from typing import Any, get_args
 
-from msem.data.clusters import ClusterStatistics, scaled_together, two_level
+from msem.data.cluster_moments import two_level
+from msem.data.clusters import ClusterStatistics
 from msem.data.columns import listed
 from msem.data.complete import SampleStatistics
 from msem.data.frames import Holes, clustered_data
 from msem.data.levels import chosen_levels, resolve_levels
+from msem.data.merging import scaled_together
 from msem.data.moments import LevelMoments, estimate_saturated, of_design, with_robust_acov
 from msem.data.nested import nested_statistics
 from msem.data.reading import (

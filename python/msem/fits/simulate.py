@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from msem.data.frames import ClusteredData
+from msem.data.rows import ClusteredData
 from msem.data.sample import Group
 from msem.entry import entry
 from msem.errors import ArgumentError, DataError, ModelError, UnsupportedError

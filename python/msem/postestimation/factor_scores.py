@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.frames import ClusteredData
 from msem.data.reading import allowed_holes
+from msem.data.rows import ClusteredData
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
 from msem.model.levels import WITHIN, Level

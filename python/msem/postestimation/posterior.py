@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays
-from msem.data.frames import columns_of
+from msem.data.rows import columns_of
 from msem.data.statistics import Statistics
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.matrices import BlockMap, block_matrices

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays
-from msem.data.frames import ClusteredData
+from msem.data.rows import ClusteredData
 from msem.errors import DataError, UnsupportedError
 from msem.estimation.solution import Solution
 from msem.model.levels import BETWEEN, WITHIN

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from msem.data.columns import kept_ids, missing_ids, select_columns
 from msem.data.crossed import CrossedClusters
-from msem.data.frames import ClusteredData, Holes, clustered_data, columns_of
+from msem.data.frames import Holes, clustered_data
 from msem.data.grouping import Grouping, grouped_data, text_of
 from msem.data.incomplete import clusters_of_rows
 from msem.data.nested import NestedClusters
 from msem.data.reading import require_columns_of_levels
+from msem.data.rows import ClusteredData, columns_of
 from msem.data.sample import Group
 from msem.data.statistics import Clusters, Statistics
 from msem.errors import DataError, ModelError, UnsupportedError
