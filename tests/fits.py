@@ -58,9 +58,9 @@ def data(sizes: Sequence[int], seed: int = 4) -> pd.DataFrame:
 def fit(text: str, frame: pd.DataFrame, fixed_x: bool = True) -> Estimate:
     """Maximum likelihood estimates."""
     table = parameter_table(parse(text), fixed_x=fixed_x)
-    unit, cluster = (*table.both, *table.within_only), table.between_only
-    columns = clustered_data(frame, [*unit, *cluster], "cluster")
-    return estimate(table, Sample.of(sample_statistics(columns, unit, cluster, len(table.both))))
+    variables = table.variables
+    columns = clustered_data(frame, variables.names, "cluster")
+    return estimate(table, Sample.of(sample_statistics(columns, variables)))
 
 
 def vcov(found: Estimate, frame: pd.DataFrame, information: Information = "observed") -> Floats:

@@ -15,6 +15,7 @@ import oracle_missing
 from msem import _core
 from msem.data.incomplete import IncompleteClusters, IncompleteStatistics
 from msem.estimation.objective import Objective, build_objective
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +33,7 @@ def incomplete(sample, unit, cluster, nboth) -> IncompleteStatistics:
     """Statistics of y (N, p), z (J, q) and cluster codes, without any of the checks that data frames go through."""
     y, z, codes = sample
     data = _core.incomplete_data(list(y.T), list(z[codes].T), codes, len(z), nboth)
-    return IncompleteStatistics(tuple(unit), tuple(cluster), nboth, data)
+    return IncompleteStatistics(Variables.of_units_and_clusters(unit, cluster, nboth), data)
 
 
 def clusters(statistics: IncompleteStatistics, sample) -> IncompleteClusters:

@@ -16,6 +16,7 @@ from msem.data.complete import SampleStatistics
 from msem.data.complete_clusters import ClusterArrays
 from msem.estimation.objective import Objective, build_objective
 from msem.model.partable import Parameter, ParameterTable
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 Row = tuple[
@@ -112,7 +113,7 @@ def sample_statistics(
 ) -> SampleStatistics:
     """The oracle's statistics as the package's type."""
     s = oracle.statistics(*sample)
-    return SampleStatistics(unit=tuple(unit), cluster=tuple(cluster), nboth=nboth, source="data", **vars(s))
+    return SampleStatistics(Variables.of_units_and_clusters(unit, cluster, nboth), source="data", **vars(s))
 
 
 def two_level(rows: Sequence[Row], sizes: Sequence[int], seed: int = 1) -> Case:

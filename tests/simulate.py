@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from msem.model.variables import Variables
+
 UNIT, CLUSTER = ("y1", "y2", "x"), ("z1", "z2")
+VARIABLES = Variables.of_units_and_clusters(UNIT, CLUSTER, 2)
 WITHIN = [[2.0, 0.8, 0.3], [0.8, 1.5, 0.2], [0.3, 0.2, 1.0]]
 BETWEEN = [[1.0, 0.4, 0.2, 0.1], [0.4, 0.8, 0.1, 0.2], [0.2, 0.1, 1.0, -0.3], [0.1, 0.2, -0.3, 1.5]]
 SIZES = [1, 7, 3, 3, 1, 12, 7, 3, 5, 5, 300]
@@ -24,7 +27,7 @@ def two_level(
     cluster: Sequence[str],
     nboth: int,
 ) -> pd.DataFrame:
-    """Draw normal two-level data, a row per unit; arguments as in `msem.statistics.expected_statistics`.
+    """Draw normal two-level data, a row per unit; most arguments as in `expected_statistics`.
 
     The clusters have the given sizes; column "cluster" numbers them from 0.
     """

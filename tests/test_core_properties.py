@@ -16,6 +16,7 @@ from msem.data.frames import clustered_data
 from msem.data.saturated import solve_saturated
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import minimize
+from msem.model.variables import Variables
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 SEEDS = st.integers(0, 10_000)
@@ -32,7 +33,7 @@ def mixed_case(seed, sizes, within=1, between=1):
 
 def from_frame(case, frame):
     columns = clustered_data(frame, [*case.unit, *case.cluster], "cluster")
-    return sample_statistics(columns, case.unit, case.cluster, case.nboth)
+    return sample_statistics(columns, Variables.of_units_and_clusters(case.unit, case.cluster, case.nboth))
 
 
 def same_likelihood(case, a, b):
@@ -90,7 +91,7 @@ def test_order_of_variables(seed, sizes, random):
         random.shuffle(names)
     other = replace(case, unit=tuple(both + only), cluster=tuple(cluster))
     columns = clustered_data(case.frame, [*other.unit, *other.cluster], "cluster")
-    permuted = sample_statistics(columns, other.unit, other.cluster, 3)
+    permuted = sample_statistics(columns, Variables.of_units_and_clusters(other.unit, other.cluster, 3))
     same_likelihood(case, permuted, case.statistics)
 
 

@@ -66,7 +66,7 @@ def test_saturated_rows():
     ]
     assert sorted(exogenous(t)) == sorted(exogenous(table(DEMO)))
     assert t.npar == 12 + 12 + 3
-    assert (t.both, t.within_only, t.between_only) == (("y1", "y2", "y3"), ("x1", "x2"), ("w1", "w2"))
+    assert (t.both, t.variables.alone) == (("y1", "y2", "y3"), (("x1", "x2"), ("w1", "w2")))
     assert t.syntax is None
     assert {r.op for r in t.rows} == {"~~", "~1"}
 

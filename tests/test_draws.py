@@ -15,7 +15,7 @@ from msem.data.complete import SampleStatistics
 from msem.data.complete_clusters import ClusterArrays
 from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.frames import clustered_data
-from simulate import BETWEEN, CLUSTER, UNIT, WITHIN, small_sample, two_level
+from simulate import BETWEEN, CLUSTER, UNIT, VARIABLES, WITHIN, small_sample, two_level
 
 Floats = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ def arrays(frame: pd.DataFrame) -> tuple[Floats, Floats, Floats]:
 
 
 def statistics_of(frame: pd.DataFrame) -> SampleStatistics:
-    return sample_statistics(clustered_data(frame, [*UNIT, *CLUSTER], "cluster"), UNIT, CLUSTER, nboth=2)
+    return sample_statistics(clustered_data(frame, [*UNIT, *CLUSTER], "cluster"), VARIABLES)
 
 
 def resampled(frame: pd.DataFrame, weights: Floats) -> pd.DataFrame:

@@ -17,7 +17,8 @@ from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.frames import Holes, clustered_data
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics, simple_incomplete
 from msem.data.rows import cluster_codes, columns_of
-from simulate import BETWEEN, CLUSTER, UNIT, WITHIN, small_sample, two_level
+from msem.model.variables import Variables
+from simulate import BETWEEN, CLUSTER, UNIT, VARIABLES, WITHIN, small_sample, two_level
 
 ARRAYS = (
     *("pattern_rows", "first_cell", "cell_pattern", "cell_rows", "cell_means", "origin", "sizes"),
@@ -54,7 +55,7 @@ def columns_and_codes(frame: pd.DataFrame) -> tuple[list[Any], Any]:
 
 def statistics_of(frame: pd.DataFrame) -> IncompleteStatistics:
     data = clustered_data(frame, [*UNIT, *CLUSTER], "cluster", Holes())
-    return incomplete_statistics(data, UNIT, CLUSTER, nboth=2)
+    return incomplete_statistics(data, VARIABLES)
 
 
 def described(data: _core.IncompleteData) -> list[tuple[Any, ...]]:
@@ -352,7 +353,10 @@ def test_complete_data_have_one_pattern_and_the_statistics_of_complete_data() ->
     frame = small_sample(mean=1e8)
     data = clustered_data(frame, [*UNIT, *CLUSTER], "cluster", Holes())
     assert data.complete
-    holes, whole = incomplete_statistics(data, UNIT, CLUSTER, 2), sample_statistics(data, UNIT, CLUSTER, 2)
+    holes, whole = (
+        incomplete_statistics(data, VARIABLES),
+        sample_statistics(data, VARIABLES),
+    )
     assert holes.data.unit_patterns.tolist() == [[True] * 3]
     assert_allclose(holes.data.scatter[0], whole.ssw, rtol=1e-12)
     for name in ("names", "nboth", "nobs", "nclusters", "source", "harmonic_size"):
@@ -370,7 +374,7 @@ def test_single_level_rows_are_clusters() -> None:
     assert (s.unit, s.cluster, s.nobs, s.nclusters) == ((), UNIT, len(filled), len(filled))
     assert (s.sizes.tolist(), s.counts.tolist()) == ([1.0], [len(filled)])
     assert_allclose(s.total_mean, filled.mean(), rtol=1e-13)
-    part = s.restrict((), ("x",), 0)
+    part = s.with_variables(Variables.of_units_and_clusters((), ("x",), 0))
     assert part.nobs == part.nclusters == filled["x"].count()
     whole = clustered_data(filled.dropna(), UNIT, None)
     one, two = simple_incomplete(whole, UNIT), simple_statistics(whole, UNIT)
@@ -385,7 +389,7 @@ def test_statistics_read_like_those_of_complete_data() -> None:
     assert (s.nobs, s.nclusters) == (filled.sum(), 10)  # cluster 6 has z only, 8 nothing
     sizes, counts = np.unique(filled[filled > 0], return_counts=True)
     assert (s.sizes.tolist(), s.counts.tolist()) == (sizes.tolist(), counts.tolist())
-    part = s.restrict(("x",), (), 0)
+    part = s.with_variables(Variables.of_units_and_clusters(("x",), (), 0))
     assert (part.names, part.nobs) == (("x",), frame["x"].count())
     assert part.nclusters == (frame.groupby("cluster")["x"].count() > 0).sum()
     assert len(cluster_codes(clustered_data(frame, UNIT, "cluster", Holes()))) == filled.sum()

@@ -14,7 +14,8 @@ from msem.data.grouping import grouped_data, read_groups
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics, simple_incomplete
 from msem.data.rows import ClusteredData
 from msem.errors import DataError
-from simulate import CLUSTER, UNIT, small_sample
+from msem.model.variables import Variables
+from simulate import CLUSTER, UNIT, VARIABLES, small_sample
 
 NAN = np.nan
 NAMES = ("a", "b", "w")
@@ -143,7 +144,7 @@ def sample() -> pd.DataFrame:
 
 def statistics_of(frame: pd.DataFrame) -> IncompleteStatistics:
     data = clustered_data(frame, [*UNIT, *CLUSTER], "cluster", Holes())
-    return incomplete_statistics(data, UNIT, CLUSTER, nboth=2)
+    return incomplete_statistics(data, VARIABLES)
 
 
 def with_values(name: str, values: Callable[[pd.DataFrame], object]) -> Callable[[], pd.DataFrame]:
@@ -230,7 +231,7 @@ def test_collinear_cluster_variables() -> None:
     frame.loc[frame["cluster"] < 5, "z3"] = NAN
     data = clustered_data(frame, ["y", "z1", "z2", "z3"], "cluster", Holes())
     with pytest.raises(DataError, match="'z3' is a linear combination of 'z1' and 'z2' in the cluster means"):
-        incomplete_statistics(data, ["y"], ["z1", "z2", "z3"], 1)
+        incomplete_statistics(data, Variables.of_units_and_clusters(["y"], ["z1", "z2", "z3"], 1))
 
 
 def test_variables_may_depend_on_each_other_in_some_rows() -> None:

@@ -25,9 +25,9 @@ SIZES = [3, 4, 5, 6, 12] * 12
 
 def prepared(text: str, fixed_x: bool, frame: pd.DataFrame | None = None) -> tuple[ParameterTable, Sample]:
     table = parameter_table(parse(text), fixed_x=fixed_x)
-    unit, cluster = (*table.both, *table.within_only), table.between_only
-    data = clustered_data(fits.data(SIZES) if frame is None else frame, [*unit, *cluster], "cluster")
-    return table, Sample.of(sample_statistics(data, unit, cluster, len(table.both)))
+    variables = table.variables
+    data = clustered_data(fits.data(SIZES) if frame is None else frame, variables.names, "cluster")
+    return table, Sample.of(sample_statistics(data, variables))
 
 
 @pytest.mark.parametrize("level", [1, 2])

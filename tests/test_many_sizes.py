@@ -10,6 +10,7 @@ from msem.data.complete import ARRAYS, SampleStatistics
 from msem.data.sample import Sample
 from msem.estimation.objective import build_objective
 from msem.estimation.scoreproducts import score_products
+from msem.model.variables import Variables
 
 MODEL = "level: 1\n fw =~ y1 + y2\n fw ~ x\nlevel: 2\n fb =~ y1 + y2\n fb ~ z"
 
@@ -28,7 +29,9 @@ def clusters(count=1200, seed=2):
 def statistics(weights, sizes, means, within):
     known = dict(zip(ARRAYS, _core.counted_clusters(sizes, means, within, 3, weights), strict=True))
     nobs, nclusters = known["sizes"] @ known["counts"], known["counts"].sum()
-    return SampleStatistics(("y1", "y2", "x"), ("z",), 2, nobs, nclusters, **known, source="data")
+    return SampleStatistics(
+        Variables.of_units_and_clusters(("y1", "y2", "x"), ("z",), 2), nobs, nclusters, **known, source="data"
+    )
 
 
 def model_and_start(data):

@@ -64,8 +64,7 @@ def test_variables_of_the_demo_model():
     assert (t.exogenous(1), t.exogenous(2)) == (("x1", "x2", "x3"), ("w1", "w2"))
     assert t.covariates(1) == t.exogenous(1)
     assert t.both == ("y1", "y2", "y3")
-    assert t.within_only == ("x1", "x2", "x3")
-    assert t.between_only == ("w1", "w2")
+    assert t.variables.alone == (("x1", "x2", "x3"), ("w1", "w2"))
 
 
 def test_names_number_theta():
@@ -81,7 +80,7 @@ def test_names_number_theta():
 
 def test_a_single_level_has_no_both():
     t = table("f =~ y1 + y2 + y3")
-    assert (t.nlevels, t.both, t.within_only, t.between_only) == (1, (), (), ())
+    assert (t.nlevels, t.both) == (1, ())
 
 
 def test_frame_has_a_column_for_each_field():

@@ -159,9 +159,7 @@ def reweighted(s: SampleStatistics, clusters: ClusterArrays, j: int, weight: flo
     """Statistics in which cluster j counts 1 + weight times."""
     p, m = len(s.unit), len(s.names)
     one = SampleStatistics(
-        unit=s.unit,
-        cluster=s.cluster,
-        nboth=s.nboth,
+        variables=s.variables,
         nobs=weight * clusters.sizes[j],
         nclusters=weight,
         sizes=clusters.sizes[[j]],
@@ -185,9 +183,9 @@ def small() -> Small:
 
 def small_fit(fixed_x: bool) -> Small:
     table = parameter_table(parse(fits.FACTORS), fixed_x=fixed_x)
-    unit, cluster = (*table.both, *table.within_only), table.between_only
-    data = clustered_data(fits.data([3, 4, 5, 6] * 16), [*unit, *cluster], "cluster")
-    statistics = sample_statistics(data, unit, cluster, len(table.both))
+    variables = table.variables
+    data = clustered_data(fits.data([3, 4, 5, 6] * 16), variables.names, "cluster")
+    statistics = sample_statistics(data, variables)
     sample = Sample((Group(statistics, data=data),))
     found = estimate(table, sample)
     return found, sample, moment_vectors(found, sample)
@@ -241,9 +239,9 @@ def test_normal_errors_with_expected_information_are_a_projection(
 def test_robust_and_normal_errors_agree_for_many_normal_clusters() -> None:
     frame = fits.data([3, 4, 5, 6] * 1000)
     table = parameter_table(parse(fits.FACTORS))
-    unit, cluster = (*table.both, *table.within_only), table.between_only
-    data = clustered_data(frame, [*unit, *cluster], "cluster")
-    statistics = sample_statistics(data, unit, cluster, len(table.both))
+    variables = table.variables
+    data = clustered_data(frame, variables.names, "cluster")
+    statistics = sample_statistics(data, variables)
     sample = Sample((Group(statistics, data=data),))
     found = estimate(table, sample)
     vectors = moment_vectors(found, sample)

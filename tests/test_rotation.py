@@ -450,10 +450,10 @@ def test_one_level_and_matrices():
 def test_variables_of_clusters_are_at_the_between_level():
     found = msem.efa(msem.load_demo(), {2: 1}, cluster="cluster", variables=[*VARIABLES, "w1"])
     fit = found[None, 1]
-    assert "w1" in fit.table.between_only
+    assert "w1" in fit.table.variables.cluster
     assert "w1" in fit.loadings(2).index
     moments = msem.efa(fit.saturated, {1: 1, 2: 1}, variables=VARIABLES)
-    assert moments[1, 1].table.between_only == ()
+    assert moments[1, 1].table.variables.cluster == ()
     by_level = msem.efa(
         msem.load_demo(), {1: 1, 2: 1}, cluster="cluster", variables={1: VARIABLES[:4], 2: VARIABLES[:4]}
     )
@@ -465,7 +465,7 @@ def test_what_is_given_in_place_of_rows_knows_its_variables():
     summary = msem.summarize(data, cluster="cluster")
     rows = msem.efa(data, {1: 1, 2: 1}, cluster="cluster")
     found = msem.efa(summary, {1: 1, 2: 1})
-    assert found[1, 1].table.between_only == ("w1",)
+    assert found[1, 1].table.variables.cluster == ("w1",)
     assert found[1, 1].llf == pytest.approx(rows[1, 1].llf, rel=1e-10)
     statistics = found[1, 1].sample.statistics[0]
     assert msem.efa(statistics, {1: 1, 2: 1})[1, 1].llf == pytest.approx(rows[1, 1].llf, rel=1e-10)

@@ -11,18 +11,19 @@ from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.demo import load_demo
 from msem.data.frames import clustered_data
 from msem.errors import DataError
-from simulate import BETWEEN, CLUSTER, UNIT, WITHIN, small_sample, two_level
+from msem.model.variables import Variables
+from simulate import BETWEEN, CLUSTER, UNIT, VARIABLES, WITHIN, small_sample, two_level
 
 
 def statistics_of(frame: pd.DataFrame, cluster: str = "cluster") -> SampleStatistics:
     data = clustered_data(frame, [*UNIT, *CLUSTER], cluster)
-    return sample_statistics(data, UNIT, CLUSTER, nboth=2)
+    return sample_statistics(data, VARIABLES)
 
 
 def refusal(frame: pd.DataFrame, unit: tuple[str, ...] = UNIT, cluster: tuple[str, ...] = CLUSTER) -> str:
     data = clustered_data(frame, [*unit, *cluster], "cluster")
     with pytest.raises(DataError) as error:
-        sample_statistics(data, unit, cluster, nboth=min(2, len(unit)))
+        sample_statistics(data, Variables.of_units_and_clusters(unit, cluster, min(2, len(unit))))
     return str(error.value)
 
 
@@ -57,18 +58,16 @@ def test_variables_of_units_only_may_be_collinear_within_clusters() -> None:
     names = ("y1", "x", "x2")
     deviation = frame["x"] - frame.groupby("cluster")["x"].transform("mean")
     data = clustered_data(frame.assign(x2=deviation), [*names, *CLUSTER], "cluster")
-    assert sample_statistics(data, names, CLUSTER, nboth=1).nobs == len(frame)
+    assert sample_statistics(data, Variables.of_units_and_clusters(names, CLUSTER, 1)).nobs == len(frame)
     double = clustered_data(frame.assign(x2=2 * frame["x"] + 1), [*names, *CLUSTER], "cluster")
     with pytest.raises(DataError, match="'x2' is a linear combination of 'x', so"):
-        sample_statistics(double, names, CLUSTER, nboth=1)
+        sample_statistics(double, Variables.of_units_and_clusters(names, CLUSTER, 1))
     with pytest.raises(DataError, match="'x' is a linear combination of 'y1' within clusters"):
         sample_statistics(
             clustered_data(
                 frame.assign(x2=deviation, x=frame["y1"] + frame["z1"]), [*names, *CLUSTER], "cluster"
             ),
-            names,
-            CLUSTER,
-            nboth=1,
+            Variables.of_units_and_clusters(names, CLUSTER, 1),
         )
 
 
@@ -140,6 +139,7 @@ def test_high_correlations_and_odd_scales_are_accepted() -> None:
 def test_demo_data_pass_every_check() -> None:
     unit, cluster = ["y1", "y2", "y3", "y4", "y5", "y6", "x1", "x2", "x3"], ["w1", "w2"]
     statistics = sample_statistics(
-        clustered_data(load_demo(), [*unit, *cluster], "cluster"), unit, cluster, 6
+        clustered_data(load_demo(), [*unit, *cluster], "cluster"),
+        Variables.of_units_and_clusters(unit, cluster, 6),
     )
     assert (statistics.nobs, statistics.nclusters, statistics.sizes.tolist()) == (2500, 200, [5, 10, 15, 20])

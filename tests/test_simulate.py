@@ -47,7 +47,7 @@ def moments_of(coefficients):
 
 def test_a_text_says_the_moments() -> None:
     moments = read_population(SMALL).moments()
-    assert read_population(SMALL).variables.roles == (("y1", "y2", "x"), ("z",), 2)
+    assert read_population(SMALL).variables.measured == (("y1", "y2", "x"), ("z",))
     assert_allclose(moments[1].cov, WITHIN, atol=1e-12)
     assert_allclose(moments[2].cov, BETWEEN, atol=1e-12)
     assert_allclose(moments[2].mean, [2, 0, 0])

@@ -19,12 +19,13 @@ from msem.data.complete_clusters import ClusterArrays
 from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.frames import clustered_data
 from msem.errors import DataError
-from simulate import BETWEEN, CLUSTER, SIZES, UNIT, WITHIN, small_sample, two_level
+from msem.model.variables import Variables
+from simulate import BETWEEN, CLUSTER, SIZES, UNIT, VARIABLES, WITHIN, small_sample, two_level
 
 
 def statistics_of(frame: pd.DataFrame, cluster: str = "cluster") -> SampleStatistics:
     data = clustered_data(frame, [*UNIT, *CLUSTER], cluster)
-    return sample_statistics(data, UNIT, CLUSTER, nboth=2)
+    return sample_statistics(data, VARIABLES)
 
 
 def assert_close(one: SampleStatistics, two: SampleStatistics, rtol: float = 1e-13) -> None:
@@ -155,13 +156,13 @@ def raw_statistics(frame: pd.DataFrame) -> SampleStatistics:
     raw = _core.two_level_statistics(columns[:3], columns[3:], data.codes, len(data.clusters))
     arrays = {name: raw[name] for name in ("sizes", "counts", "means", "scatter", "ssw")}
     N, J = len(data.codes), len(data.clusters)
-    return SampleStatistics(UNIT, CLUSTER, 2, N, J, **arrays, source="data")
+    return SampleStatistics(VARIABLES, N, J, **arrays, source="data")
 
 
 def test_merging_needs_the_same_variables() -> None:
     statistics = statistics_of(small_sample())
     with pytest.raises(DataError, match="cannot merge"):
-        statistics.merge(statistics.restrict(["y1"], CLUSTER, 1))
+        statistics.merge(statistics.with_variables(Variables.of_units_and_clusters(["y1"], CLUSTER, 1)))
 
 
 def exact_ss(values: list[float]) -> tuple[Fraction, Fraction]:
@@ -227,10 +228,12 @@ def test_the_core_refuses_columns_of_another_length() -> None:
 def test_restriction_equals_statistics_of_fewer_variables() -> None:
     frame = small_sample()
     data = clustered_data(frame, [*UNIT, *CLUSTER], "cluster")
-    fewer = sample_statistics(data, ["x", "y1"], ["z2"], nboth=1)
-    assert_close(statistics_of(frame).restrict(["x", "y1"], ["z2"], 1), fewer)
+    fewer = sample_statistics(data, Variables.of_units_and_clusters(["x", "y1"], ["z2"], 1))
+    assert_close(
+        statistics_of(frame).with_variables(Variables.of_units_and_clusters(["x", "y1"], ["z2"], 1)), fewer
+    )
     with pytest.raises(DataError, match="no variable 'z1' of this kind, only y1, y2, x"):
-        statistics_of(frame).restrict(["z1"], [], 0)
+        statistics_of(frame).with_variables(Variables.of_units_and_clusters(["z1"], [], 0))
 
 
 def test_json_keeps_every_digit() -> None:
@@ -285,7 +288,7 @@ def test_arrays_are_read_only() -> None:
 
 def test_expected_statistics_are_the_expectations() -> None:
     mean, sizes, counts = np.arange(5.0), [2.0, 4.0], [30.0, 10.0]
-    got = expected_statistics(WITHIN, BETWEEN, mean, sizes, counts, UNIT, CLUSTER, nboth=2)
+    got = expected_statistics(WITHIN, BETWEEN, mean, sizes, counts, VARIABLES)
     assert (got.nobs, got.nclusters, got.source) == (100.0, 40.0, "moments")
     assert_allclose(got.pooled_within_cov, WITHIN, rtol=1e-14)
     assert_allclose(got.means, [mean, mean])
@@ -302,7 +305,7 @@ def test_expected_statistics_are_the_average_of_simulated_ones() -> None:
     mean = np.array([1.0, -1.0, 0.5, 2.0, 0.0])
     frame = two_level(np.random.default_rng(8), sizes, WITHIN, BETWEEN, mean, UNIT, CLUSTER, nboth=2)
     got = statistics_of(frame)
-    want = expected_statistics(WITHIN, BETWEEN, mean, [2, 6], [3000, 2000], UNIT, CLUSTER, nboth=2)
+    want = expected_statistics(WITHIN, BETWEEN, mean, [2, 6], [3000, 2000], VARIABLES)
     # Five standard errors of a covariance of 2000 cluster vectors with variances below 3.
     assert_allclose(
         got.scatter / got.counts[:, None, None], want.scatter / want.counts[:, None, None], atol=0.4
@@ -312,19 +315,19 @@ def test_expected_statistics_are_the_average_of_simulated_ones() -> None:
 
 def test_moments_of_the_wrong_shape() -> None:
     with pytest.raises(DataError, match=r"between_cov has shape \(3, 3\), but the variables need \(4, 4\)"):
-        expected_statistics(WITHIN, np.eye(3), np.zeros(5), [2.0], [9.0], UNIT, CLUSTER, nboth=2)
+        expected_statistics(WITHIN, np.eye(3), np.zeros(5), [2.0], [9.0], VARIABLES)
 
 
 def test_two_level_statistics_need_clusters() -> None:
     data = clustered_data(small_sample(), UNIT, None)
     with pytest.raises(DataError, match="give cluster="):
-        sample_statistics(data, UNIT, (), nboth=2)
+        sample_statistics(data, Variables.of_units_and_clusters(UNIT, (), 2))
 
 
 def test_only_cluster_variables() -> None:
     frame = small_sample()
     data = clustered_data(frame, CLUSTER, "cluster")
-    statistics = sample_statistics(data, (), CLUSTER, nboth=0)
+    statistics = sample_statistics(data, Variables.of_units_and_clusters((), CLUSTER, 0))
     values = frame.groupby("cluster")[[*CLUSTER]].first()
     assert_allclose(statistics.cluster_scatter, values.cov() * (len(SIZES) - 1), rtol=1e-12)
     assert statistics.ssw.shape == (0, 0)

@@ -417,12 +417,12 @@ class Settings:
         given = any(getattr(self, name) for name in (*SURVEY, "replicate_weights"))
         return given or any(self.inner_weights)
 
-    def cluster_of(self, nlevels: int) -> str | None:
+    def cluster_of(self, *, multilevel: bool) -> str | None:
         """The column by which rows are taken together: that of the highest clusters, which are independent.
 
         At one level that of primary sampling units if no cluster is named.
         """
-        return self.psu if self.cluster is None and nlevels == 1 else self.highest
+        return self.highest if multilevel or self.cluster is not None else self.psu
 
     @property
     def highest(self) -> str | None:
@@ -681,7 +681,7 @@ class Settings:
         values = {own.name: getattr(self, own.name) for own in fields(Settings)}
         resampled = se == "bootstrap"
         values |= {name: getattr(self, name) or "" for name in ("group", *SURVEY)}
-        values["cluster"] = self.cluster_of(nlevels) or ""
+        values["cluster"] = self.cluster_of(multilevel=nlevels > 1) or ""
         values["inner_clusters"] = self.inner
         values["cluster_weights"] = self.highest_weights or ""
         values["weights_of_inner"] = tuple(name or "" for name in self.inner_weights)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.arrays import smallest_eigenvalue
+from msem.data.arrays import LevelArrays, smallest_eigenvalue
 from msem.data.screening import require_scale
 from msem.errors import DataError
 
@@ -185,15 +185,12 @@ def size_table(sizes: Sequence[int] | Mapping[int, int]) -> Mapping[int, int]:
     return out
 
 
-def require_possible(
-    within: NDArray[np.float64], between: NDArray[np.float64], nboth: int, largest: float
-) -> None:
-    """Refuse matrices that no cluster means could have: between plus within over the largest size is a covariance.
-
-    Both matrices have the variables at both levels first.
-    """
-    means = between.copy()
-    means[:nboth, :nboth] += within[:nboth, :nboth] / largest
+def require_possible(within: LevelArrays, between: LevelArrays, largest: float) -> None:
+    """Refuse matrices that no cluster means could have: between plus within over the largest size is a covariance."""
+    both = [name for name in within.names if name in between.at]
+    own, at = [within.at[name] for name in both], [between.at[name] for name in both]
+    means = between.cov.copy()
+    means[np.ix_(at, at)] += within.cov[np.ix_(own, own)] / largest
     if smallest_eigenvalue(means) < -1e-8:
         raise DataError(
             f"the between covariance matrix plus the within one over the cluster size ({largest:g}) is not positive "

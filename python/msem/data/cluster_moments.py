@@ -12,31 +12,20 @@ from msem.data.complete import SampleStatistics
 from msem.data.complete_rows import confounded_levels, covariance_statistics
 from msem.data.screening import Finding, constant, report, require_constant_within, undivided
 from msem.errors import DataError
+from msem.model.variables import Variables
 
 
 def two_level(
-    given: ClusterTable,
-    unit: Sequence[str],
-    cluster: Sequence[str],
-    nboth: int,
-    *,
-    found: list[Finding] | None = None,
+    given: ClusterTable, variables: Variables, *, found: list[Finding] | None = None
 ) -> SampleStatistics:
-    """Sufficient statistics of the variables of a two-level model.
-
-    Parameters
-    ----------
-    given : ClusterTable
-    unit, cluster : sequence of str
-        Variables measured on units (those at both levels first) and on clusters only.
-    nboth : int
-        Number of `unit` variables that are at both levels.
+    """Sufficient statistics of the variables of a two-level model; see `sample_statistics`, which makes them of rows.
 
     Raises
     ------
     DataError
-        As `sample_statistics` of data; or if a variable is not among those given.
+        As there; or if a variable is not among those given.
     """
+    unit, cluster = variables.unit, variables.cluster
     N, J = int(given.nobs), int(given.nclusters)
     own, every = given.positions(unit), given.positions([*unit, *cluster])
     report(undivided(N, J, unit), found)
@@ -44,9 +33,7 @@ def two_level(
     _require_constant_within(given, cluster)
     statistics = replace(
         given.whole,
-        unit=tuple(unit),
-        cluster=tuple(cluster),
-        nboth=nboth,
+        variables=variables,
         means=given.means[:, every] + given.origin[every],
         scatter=given.scatter[:, every][:, :, every],
         ssw=given.ssw[np.ix_(own, own)],
@@ -87,7 +74,7 @@ def _require_constant_within(given: ClusterTable, cluster: Sequence[str]) -> Non
     for name in cluster:
         if name not in given.varying:
             continue
-        if sums is not None and sums.within is not None:
+        if sums is not None and sums.keeps_products:
             squares = sums.squares(given.variables.index(name), len(given.variables))
             codes = np.flatnonzero(squares > 0)
             require_constant_within([name], [(len(codes), codes[:5].tolist())], sums.ids)

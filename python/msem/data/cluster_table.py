@@ -17,6 +17,7 @@ from msem.data.sums import ClusterSums
 from msem.data.weighting import Weighting
 from msem.entry import entries
 from msem.errors import DataError
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 BY_SIZE = ("sizes", "counts", "means", "scatter")
@@ -60,7 +61,7 @@ class ClusterTable:
             raise DataError("sums of squares cannot be negative")
         if self.sums is not None:
             self.sums.require_fit(len(self.variables), self.nclusters)
-        if self.has_inner and (self.sums is None or self.sums.within is None):
+        if self.has_inner and not self.keeps_products:
             raise DataError("statistics of nested clusters have those of every cluster, with its products")
         if not self.origins:
             object.__setattr__(self, "origins", frozenset({self._digest}))
@@ -79,9 +80,7 @@ class ClusterTable:
     def whole(self) -> SampleStatistics:
         """The statistics with every variable taken as one of units, and means less `origin`."""
         return SampleStatistics(
-            self.variables,
-            (),
-            len(self.variables),
+            Variables.of_levels([self.variables, self.variables]),
             self.nobs if self.weighting is None else float(self.sizes @ self.counts),
             self.nclusters if self.weighting is None else float(self.counts.sum()),
             self.sizes,
@@ -104,7 +103,7 @@ class ClusterTable:
     @property
     def keeps_products(self) -> bool:
         """Whether products within every single cluster are there."""
-        return self.sums is not None and self.sums.within is not None
+        return self.sums is not None and self.sums.keeps_products
 
     @property
     def kept(self) -> ClusterSums:

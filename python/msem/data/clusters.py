@@ -210,7 +210,8 @@ class ClusterStatistics(ClusterTable, Given, NestedSource):
         self, unit: Sequence[str], covariates: Sequence[str], data: _core.ReducedData
     ) -> Floats:
         """Products about the regressions within every cluster; see `SlopeClusters`."""
-        return self._reduced(unit, covariates, (), data.nboth, data.fixed, [])[1]
+        variables = Variables.of_units_and_clusters(unit, (), 0)
+        return self._reduced(variables, covariates, data.fixed, [])[1]
 
     def crossed(self, variables: Variables) -> tuple[_core.CrossedData, NDArray[np.int64]]:
         """Pairs of crossed clusters were not kept; always `DataError`."""
@@ -317,13 +318,7 @@ class ClusterStatistics(ClusterTable, Given, NestedSource):
         return kept, beyond[:, (row < p) & (col < p)]
 
     def reduced(
-        self,
-        unit: Sequence[str],
-        covariates: Sequence[str],
-        cluster: Sequence[str],
-        nboth: int,
-        fixed: int,
-        numbers: Sequence[int],
+        self, variables: Variables, covariates: Sequence[str], fixed: int, numbers: Sequence[int]
     ) -> _core.ReducedData:
         """The clusters reduced for random slopes: sizes, means and products are enough; see `SlopeStatistics`.
 
@@ -332,22 +327,17 @@ class ClusterStatistics(ClusterTable, Given, NestedSource):
         DataError
             If the clusters were not kept with their products.
         """
-        return self._reduced(unit, covariates, cluster, nboth, fixed, numbers)[0]
+        return self._reduced(variables, covariates, fixed, numbers)[0]
 
     def _reduced(
-        self,
-        unit: Sequence[str],
-        covariates: Sequence[str],
-        cluster: Sequence[str],
-        nboth: int,
-        fixed: int,
-        numbers: Sequence[int],
+        self, variables: Variables, covariates: Sequence[str], fixed: int, numbers: Sequence[int]
     ) -> tuple[_core.ReducedData, Floats]:
-        at = [list(unit).index(name) for name in covariates]
+        unit, cluster = variables.unit, variables.cluster
+        at = [unit.index(name) for name in covariates]
         own = None if self.sampled is None else self.sampled.weights
         weights = np.empty(0) if own is None else own
         return _core.reduce_clusters(
-            *self.cluster_arrays(unit, cluster), at, nboth, fixed, list(numbers), weights
+            *self.cluster_arrays(unit, cluster), at, len(variables.both), fixed, list(numbers), weights
         )
 
     @property
@@ -460,6 +450,6 @@ def disclosed(sizes: Floats, counts: Floats, sums: ClusterSums | None, nobs: int
         "smallest_cluster": float(sizes.min()) if sizes.min() % 1 else int(sizes.min()),
         "cluster_ids": sums is not None,
         "cluster_means": sums is not None,
-        "cluster_products": sums is not None and sums.within is not None,
+        "cluster_products": sums is not None and sums.keeps_products,
     }
     return pd.Series(report, dtype=object, name="disclosure")

@@ -22,7 +22,8 @@ from msem.data.arrays import LevelArrays
 from msem.data.checks import require_covariance, require_possible
 from msem.data.complete_clusters import ClusterArrays, ClustersOfRows, RowArrays
 from msem.data.given import Given
-from msem.data.statistics import AtMostTwoLevels, Rows, Statistics, WithoutSlopes
+from msem.data.kinds import AtMostTwoLevels, WithoutSlopes
+from msem.data.statistics import Rows, Statistics
 from msem.errors import DataError
 from msem.model.variables import Variables
 
@@ -42,12 +43,8 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
 
     Attributes
     ----------
-    unit : tuple of str, length p
-        Variables measured on units: those at both levels first, then the within-only ones.
-    cluster : tuple of str, length q
-        Variables measured on clusters (between-only).
-    nboth : int
-        Number of `unit` variables that are at both levels.
+    variables : Variables
+        Names by level: p measured on units, those at both levels first, and q measured on clusters.
     nobs, nclusters : float
         Units N and clusters J.
     sizes, counts : ndarray, shape (S,)
@@ -67,9 +64,7 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
         If shapes, totals or names do not fit together, or a number is not finite.
     """
 
-    unit: tuple[str, ...]
-    cluster: tuple[str, ...]
-    nboth: int
+    variables: Variables
     nobs: float
     nclusters: float
     sizes: Floats
@@ -91,17 +86,13 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
     def __eq__(self, other: object) -> bool:
         if type(other) is not SampleStatistics:
             return NotImplemented
-        return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self)[1:])
+        return self.variables == other.variables and all(np.array_equal(a, b) for a, b in pairs)
 
     @property
     def known_variables(self) -> Variables:
         """Names by level."""
         return self.variables
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Unit variables, then cluster variables: the order of all mean vectors."""
-        return self.unit + self.cluster
 
     @property
     def nvalues(self) -> float:
@@ -131,13 +122,6 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
     def harmonic_size(self) -> float:
         """Harmonic mean of the cluster sizes."""
         return float(self.counts.sum() / (self.counts / self.sizes).sum())
-
-    @cached_property
-    def variables(self) -> Variables:
-        """Names by level."""
-        if not self.unit:
-            return Variables.of_one_level(self.cluster)
-        return Variables.of_two_levels(self.unit, self.cluster, self.nboth)
 
     @property
     def arrays(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
@@ -193,10 +177,10 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
     def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[SampleStatistics, ClusterArrays]:
         """Statistics and clusters of some of the variables, each at one level only."""
         unit, cluster = names
-        part = self.restrict(unit, cluster, 0)
+        part = self.with_variables(Variables.of_units_and_clusters(unit, cluster, 0))
         if not self.unit:
             return part, part.clusters(rows)
-        return part, ClusterArrays(*rows.cluster_arrays(unit, cluster), rows.sampled)
+        return part, ClusterArrays(*rows.cluster_arrays(*names), rows.sampled)
 
     def centred(self) -> SampleStatistics:
         """The statistics about their means, for models without mean structure."""
@@ -261,22 +245,14 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
         sizes, counts = drawn["sizes"], drawn["counts"]
         return replace(self, nobs=float(sizes @ counts), nclusters=float(counts.sum()), **drawn)
 
-    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> SampleStatistics:
-        """Statistics of some of the variables, in the order given.
-
-        Raises
-        ------
-        DataError
-            If a variable is not among those of its kind.
-        """
-        if (tuple(unit), tuple(cluster), nboth) == (self.unit, self.cluster, self.nboth):
+    def with_variables(self, variables: Variables) -> SampleStatistics:
+        """Statistics of some of the variables; see `Statistics.with_variables`."""
+        if variables == self.variables:
             return self
-        rows = positions(unit, self.unit)
-        every = rows + [len(self.unit) + k for k in positions(cluster, self.cluster)]
+        rows = positions(variables.unit, self.unit)
+        every = rows + [len(self.unit) + k for k in positions(variables.cluster, self.cluster)]
         return SampleStatistics(
-            unit=tuple(unit),
-            cluster=tuple(cluster),
-            nboth=nboth,
+            variables=variables,
             nobs=self.nobs,
             nclusters=self.nclusters,
             sizes=self.sizes,
@@ -295,7 +271,7 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
         DataError
             If the variables or their roles differ.
         """
-        if (self.unit, self.cluster, self.nboth) != (other.unit, other.cluster, other.nboth):
+        if self.variables != other.variables:
             raise DataError(
                 f"cannot merge statistics of {self.names} and {other.names}: use the same variables"
             )
@@ -304,9 +280,7 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
             (other.sizes, other.counts, other.means, other.scatter),
         )
         return SampleStatistics(
-            unit=self.unit,
-            cluster=self.cluster,
-            nboth=self.nboth,
+            variables=self.variables,
             nobs=self.nobs + other.nobs,
             nclusters=self.nclusters + other.nclusters,
             sizes=sizes,
@@ -319,9 +293,10 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, which JSON keeps at full precision."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        names = {"unit": list(self.unit), "cluster": list(self.cluster), "nboth": self.nboth}
+        values = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
         plain = {name: value.tolist() if name in ARRAYS else value for name, value in values.items()}
-        return {"format": FORMAT, **plain, "unit": list(self.unit), "cluster": list(self.cluster)}
+        return {"format": FORMAT, **names, **plain}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SampleStatistics:
@@ -334,13 +309,17 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
         """
         if values.get("format") != FORMAT:
             raise DataError(f"not sample statistics: 'format' is {values.get('format')!r}, not {FORMAT!r}")
-        absent = [field.name for field in fields(cls) if field.name not in values]
+        needed = [field.name for field in fields(cls)[1:]]
+        absent = [name for name in ("unit", "cluster", "nboth", *needed) if name not in values]
         if absent:
             raise DataError(f"sample statistics lack {', '.join(map(repr, absent))}")
-        given = {field.name: values[field.name] for field in fields(cls)}
-        if not given["unit"]:
+        unit, cluster, both = values["unit"], values["cluster"], values["nboth"]
+        if not 0 <= both <= len(unit):
+            raise DataError(f"variables {(*unit, *cluster)} with {both} at both levels are inconsistent")
+        given = {name: values[name] for name in needed}
+        if not unit:
             given["ssw"] = np.empty((0, 0))  # nested lists lose the shape
-        return cls(**given | {"unit": tuple(given["unit"]), "cluster": tuple(given["cluster"])})
+        return cls(Variables.of_units_and_clusters(unit, cluster, both), **given)
 
 
 def positions(names: Sequence[str], available: Sequence[str]) -> list[int]:
@@ -384,10 +363,8 @@ def require_consistent_shapes(statistics: SampleStatistics) -> None:
     shapes = {"sizes": (S,), "counts": (S,), "means": (S, m), "scatter": (S, m, m), "ssw": (p, p)}
     for name, shape in shapes.items():
         require_shape(name, getattr(statistics, name), shape)
-    if len(set(statistics.names)) < m or not 0 <= statistics.nboth <= p:
-        raise DataError(
-            f"variables {statistics.names} with {statistics.nboth} at both levels are inconsistent"
-        )
+    if len(set(statistics.names)) < m:
+        raise DataError(f"variables {statistics.names} are inconsistent: each has one name")
 
 
 def require_consistent_totals(statistics: SampleStatistics) -> None:
@@ -410,9 +387,7 @@ def expected_statistics(
     mean: ArrayLike,
     sizes: ArrayLike,
     counts: ArrayLike,
-    unit: Sequence[str],
-    cluster: Sequence[str],
-    nboth: int,
+    variables: Variables,
     source: str = "moments",
 ) -> SampleStatistics:
     """Sufficient statistics that level-specific moments imply.
@@ -425,13 +400,13 @@ def expected_statistics(
     ----------
     within_cov : array_like, shape (p, p)
         Within-level covariance matrix of the unit variables.
-    between_cov : array_like, shape (nboth + q, nboth + q)
-        Between-level covariance matrix of the variables at both levels and the cluster variables.
+    between_cov : array_like, shape (b + q, b + q)
+        Between-level covariance matrix of the b variables at both levels and the cluster variables.
     mean : array_like, shape (p + q,)
         Means of the unit and the cluster variables.
     sizes, counts : array_like, shape (S,)
         Cluster sizes, ascending, and the number of clusters of each.
-    unit, cluster, nboth, source
+    variables, source
         As in `SampleStatistics`.
 
     Returns
@@ -445,17 +420,14 @@ def expected_statistics(
     """
     within, between = np.asarray(within_cov, dtype=np.float64), np.asarray(between_cov, dtype=np.float64)
     n, J = np.asarray(sizes, dtype=np.float64), np.asarray(counts, dtype=np.float64)
-    p, m = len(unit), len(unit) + len(cluster)
-    level2 = [*range(nboth), *range(p, m)]
+    p, m, level2 = len(variables.unit), len(variables.names), variables.numbers[-1]
     require_shape("within_cov", within, (p, p))
     require_shape("between_cov", between, (len(level2), len(level2)))
     cov = np.zeros((len(n), m, m))
     cov[:, :p, :p] = within / n[:, None, None]
     cov[np.ix_(range(len(n)), level2, level2)] += between
     return SampleStatistics(
-        unit=tuple(unit),
-        cluster=tuple(cluster),
-        nboth=nboth,
+        variables=variables,
         nobs=float(n @ J),
         nclusters=float(J.sum()),
         sizes=n,
@@ -465,6 +437,14 @@ def expected_statistics(
         ssw=(n @ J - J.sum()) * within,
         source=source,
     )
+
+
+def single_level_statistics(
+    cov: Floats, mean: Floats, nobs: float, names: Sequence[str], source: str = "moments"
+) -> SampleStatistics:
+    """Statistics of a single-level sample with these moments, divisor `nobs`."""
+    variables = Variables.of_one_level(names)
+    return expected_statistics(np.empty((0, 0)), cov, mean, [1.0], [nobs], variables, source)
 
 
 def moment_statistics(
@@ -502,9 +482,7 @@ def moment_statistics(
     names = tuple(matrix.columns)
     factor = (nobs - 1) / nobs if rescale else 1.0
     means = np.zeros(len(names)) if mean is None else named_mean(mean, names)
-    return expected_statistics(
-        np.empty((0, 0)), factor * matrix.to_numpy(), means, [1.0], [nobs], (), names, 0, source="moments"
-    )
+    return single_level_statistics(factor * matrix.to_numpy(), means, nobs, names, source="moments")
 
 
 def level_statistics(
@@ -517,15 +495,14 @@ def level_statistics(
     between = moments[max(moments)]
     within = moments[1].cov if variables.unit else np.empty((0, 0))
     mean = variables.summed([moments[level].mean for level in sorted(moments)])
-    roles = variables.unit, variables.cluster, variables.nboth
-    return expected_statistics(within, between.cov, mean, sizes, counts, *roles, source=source)
+    return expected_statistics(within, between.cov, mean, sizes, counts, variables, source)
 
 
 def implied_two_levels(
     levels: Mapping[int, LevelArrays], variables: Variables, shapes: Mapping[Any, float], source: str
 ) -> SampleStatistics:
     """The same of two levels, for moments that a user gives; `DataError` if no clusters of these sizes have them."""
-    require_possible(levels[1].cov, levels[2].cov, variables.nboth, max(shapes))
+    require_possible(levels[1], levels[2], max(shapes))
     return level_statistics(levels, variables, list(shapes), list(shapes.values()), source)
 
 

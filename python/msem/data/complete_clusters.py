@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays, vech_index
+from msem.data.kinds import CountedClusters
 from msem.data.products import ClusterProducts, cluster_products, products_of_rows, row_products
-from msem.data.statistics import CountedClusters, Rows
+from msem.data.statistics import Rows
 from msem.data.survey import Sampled
 
 Floats = NDArray[np.float64]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.complete import ARRAYS, SampleStatistics, expected_statistics
+from msem.data.complete import ARRAYS, SampleStatistics, single_level_statistics
 from msem.data.rows import ClusteredData, cluster_codes, columns_of
 from msem.data.screening import (
     Finding,
@@ -22,17 +22,13 @@ from msem.data.screening import (
     unvarying_between,
     unvarying_within,
 )
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 
 
 def sample_statistics(
-    data: ClusteredData,
-    unit: Sequence[str],
-    cluster: Sequence[str],
-    nboth: int,
-    *,
-    found: list[Finding] | None = None,
+    data: ClusteredData, variables: Variables, *, found: list[Finding] | None = None
 ) -> SampleStatistics:
     """Sufficient statistics of two-level data.
 
@@ -40,10 +36,8 @@ def sample_statistics(
     ----------
     data : ClusteredData
         Complete rows with cluster codes.
-    unit, cluster : sequence of str
-        Variables measured on units (those at both levels first) and on clusters only.
-    nboth : int
-        Number of `unit` variables that are at both levels.
+    variables : Variables
+        Names by level.
     found : list of Finding, optional
         Takes what would be refused, for the sample of one group of several.
 
@@ -57,6 +51,7 @@ def sample_statistics(
         If the data cannot tell the levels of these variables apart: fewer than two clusters, or clusters of one unit, a
         constant or collinear variable, or a variable at the wrong level.
     """
+    unit, cluster = variables.unit, variables.cluster
     codes, J = cluster_codes(data), len(data.clusters)
     report(undivided(len(codes), J, unit), found)
     report(unvarying({name: data.columns[name] for name in [*unit, *cluster]}), found)
@@ -67,9 +62,7 @@ def sample_statistics(
         raw = dict(_core.two_level_statistics(*columns, codes, J))
     require_constant_within(cluster, raw["varying"], data.clusters)
     statistics = SampleStatistics(
-        unit=tuple(unit),
-        cluster=tuple(cluster),
-        nboth=nboth,
+        variables=variables,
         nobs=float(raw["sizes"] @ raw["counts"]),
         nclusters=float(raw["counts"].sum()),
         **{name: raw[name] for name in ARRAYS},
@@ -101,21 +94,21 @@ def confounded_levels(
     clusters. With fewer degrees of freedom at a level than variables everything depends on everything, which tells
     nothing of the variables: `units` and `clusters` are counted without their weights.
     """
-    unit, nboth, N, J = statistics.unit, statistics.nboth, int(statistics.nobs), int(statistics.nclusters)
+    variables, N, J = statistics.variables, int(statistics.nobs), int(statistics.nclusters)
+    unit, both, p = variables.unit, variables.both, len(variables.unit)
     between = statistics.cluster_scatter
-    p = len(unit)
-    within_only = range(nboth, p)
+    passing = [k for k in range(p) if unit[k] not in both]
     size = np.abs(statistics.total_mean[:p]) + np.sqrt(np.diag(between)[:p] / J)
     ssw = np.diag(statistics.ssw)
     require_scale(statistics.names, np.append(ssw / N, np.diag(between)[p:] / J))
-    yield from unvarying_within(unit, nboth, constant, ssw, N, size)
-    yield from unvarying_between(unit[:nboth], ssw, np.diag(between), N, J)
+    yield from unvarying_within(unit, both, constant, ssw, N, size)
+    yield from unvarying_between(both, ssw, np.diag(between), N, J)
     if p <= N - J:
-        yield from dependent(statistics.ssw, unit, " within clusters", within_only)
-    if len(within_only) < N:
-        names = [unit[k] for k in within_only]
+        yield from dependent(statistics.ssw, unit, " within clusters", passing)
+    if len(passing) < N:
+        names = [unit[k] for k in passing]
         yield from dependent(statistics.covariances(names, ())[0], names, "")
-    level2 = [*range(nboth), *range(p, len(between))]
+    level2 = variables.numbers[-1]
     if len(level2) < J:
         names = [statistics.names[k] for k in level2]
         yield from dependent(between[np.ix_(level2, level2)], names, " in the cluster means")
@@ -156,6 +149,4 @@ def covariance_statistics(
     require_scale(variables, np.diag(scatter) / counted)
     if nrows > len(variables):
         report(dependent(scatter, variables, ""), found)
-    return expected_statistics(
-        np.empty((0, 0)), scatter / counted, mean, [1.0], [counted], (), variables, 0, source="data"
-    )
+    return single_level_statistics(scatter / counted, mean, counted, variables, source="data")

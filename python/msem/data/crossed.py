@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.complete import positions
 from msem.data.hierarchy import ManyLevels, OfUnits, Posterior, level_posterior
+from msem.data.kinds import CountedClusters
 from msem.data.rows import ClusteredData
 from msem.data.screening import Finding, dependent, report, require_scale, unobserved, unvarying
-from msem.data.statistics import CountedClusters, Rows
+from msem.data.statistics import Rows
 from msem.errors import DataError, UnsupportedError
 from msem.model.variables import Variables
 

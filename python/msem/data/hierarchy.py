@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
-from msem.data.statistics import Clusters, Rows, Statistics, Tree, WithoutSlopes
+from msem.data.kinds import WithoutSlopes
+from msem.data.statistics import Clusters, Rows, Statistics, Tree
 from msem.errors import UnsupportedError
 from msem.model.variables import Variables
 
@@ -160,11 +161,6 @@ class ManyLevels(WithoutSlopes):
     def cluster(self) -> tuple[str, ...]:
         """Variables measured on clusters of any level, the lower ones first."""
         return self.variables.cluster
-
-    @property
-    def nboth(self) -> int:
-        """Number of variables measured on units that have a part at a higher level."""
-        return self.variables.nboth
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import SAME, SampleStatistics, level_statistics, positions, sizes_of
 from msem.data.complete_clusters import ClusterArrays, RowArrays
+from msem.data.kinds import AtMostTwoLevels, CountedClusters, WithoutSlopes
 from msem.data.rows import ClusteredData, cluster_codes, columns_of
 from msem.data.screening import (
     COLLINEAR,
@@ -31,7 +32,7 @@ from msem.data.screening import (
     unvarying_between,
     unvarying_within,
 )
-from msem.data.statistics import AtMostTwoLevels, Clusters, CountedClusters, Rows, WithoutSlopes
+from msem.data.statistics import Clusters, Rows
 from msem.data.survey import Sampled
 from msem.errors import DataError
 from msem.model.variables import Variables
@@ -54,8 +55,8 @@ class IncompleteStatistics(AtMostTwoLevels, WithoutSlopes):
 
     Attributes
     ----------
-    unit, cluster, nboth
-        Variables, as in `SampleStatistics`. A single-level sample has no unit variables: every row is a cluster.
+    variables : Variables
+        As in `SampleStatistics`. A single-level sample has no unit variables: every row is a cluster.
     data : _core.IncompleteData
         Patterns of observed variables, and the cells of units of a cluster that share one.
     by_cluster : _core.IncompleteData or None
@@ -64,9 +65,7 @@ class IncompleteStatistics(AtMostTwoLevels, WithoutSlopes):
         "data".
     """
 
-    unit: tuple[str, ...]
-    cluster: tuple[str, ...]
-    nboth: int
+    variables: Variables
     data: _core.IncompleteData
     by_cluster: _core.IncompleteData | None = None
     source: str = "data"
@@ -75,11 +74,6 @@ class IncompleteStatistics(AtMostTwoLevels, WithoutSlopes):
     def __getstate__(self) -> dict[str, Any]:
         # what is compiled is made again
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Unit variables, then cluster variables."""
-        return self.unit + self.cluster
 
     @property
     def nobs(self) -> float:
@@ -162,13 +156,6 @@ class IncompleteStatistics(AtMostTwoLevels, WithoutSlopes):
         return _core.IncompleteLikelihood(self.data if self.by_cluster is None else self.by_cluster)
 
     @property
-    def variables(self) -> Variables:
-        """Names by level."""
-        if not self.unit:
-            return Variables.of_one_level(self.cluster)
-        return Variables.of_two_levels(self.unit, self.cluster, self.nboth)
-
-    @property
     def arrays(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
         """Always `DataError`: clusters of one size differ by their holes."""
         raise DataError("statistics of data with missing values are not those of clusters by size")
@@ -194,7 +181,7 @@ class IncompleteStatistics(AtMostTwoLevels, WithoutSlopes):
     ) -> tuple[IncompleteStatistics, IncompleteClusters]:
         """Statistics and clusters of some of the variables, each at one level only."""
         unit, cluster = names
-        part = self.restrict(unit, cluster, 0)
+        part = self.with_variables(Variables.of_units_and_clusters(unit, cluster, 0))
         return part, part.clusters(rows)
 
     def centred(self) -> IncompleteStatistics:
@@ -210,7 +197,8 @@ class IncompleteStatistics(AtMostTwoLevels, WithoutSlopes):
     def covariances(self, *names: Sequence[str]) -> tuple[Floats, ...]:
         """Covariance matrices of variables without holes, measured on units and on clusters."""
         unit, cluster = names
-        return self.restrict(unit, cluster, 0).data.total_cov()
+        rows, columns = positions(unit, self.unit), positions(cluster, self.cluster)
+        return self.data.restrict(rows, columns, 0).total_cov()
 
     def difference(self, other: IncompleteStatistics) -> str:
         """What differs from other statistics of the same variables, in words; empty if nothing does."""
@@ -244,11 +232,10 @@ class IncompleteStatistics(AtMostTwoLevels, WithoutSlopes):
 
         Those of unit variables that no unit has both of, and of variables that fewer than two clusters have both of.
         """
-        p = len(self.unit)
-        level2 = [*range(self.nboth), *range(p, len(self.names))]
+        p, suffix = len(self.unit), ".l2" if self.unit else ""
         return (
             *self._too_few(range(p), self.coverage_within, 1, ""),
-            *self._too_few(level2, self.coverage_between, FEWEST, ".l2" if p else ""),
+            *self._too_few(self.variables.numbers[-1], self.coverage_between, FEWEST, suffix),
         )
 
     def _too_few(self, among: Sequence[int], coverage: Floats, fewest: int, suffix: str) -> list[str]:
@@ -256,29 +243,16 @@ class IncompleteStatistics(AtMostTwoLevels, WithoutSlopes):
         pairs = itertools.combinations(among, 2)
         return [f"{self.names[i]}~~{self.names[j]}{suffix}" for i, j in pairs if coverage[i, j] < fewest]
 
-    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> IncompleteStatistics:
-        """Statistics of some of the variables, in the order given.
-
-        Raises
-        ------
-        DataError
-            If a variable is not among those of its kind.
-        """
-        rows, columns = positions(unit, self.unit), positions(cluster, self.cluster)
+    def with_variables(self, variables: Variables) -> IncompleteStatistics:
+        """Statistics of some of the variables; see `Statistics.with_variables`."""
+        rows, columns = positions(variables.unit, self.unit), positions(variables.cluster, self.cluster)
         grouped = None if self.by_cluster is None else self.by_cluster.restrict(columns, [], 0)
-        data = self.data.restrict(rows, columns, nboth)
-        return replace(
-            self, unit=tuple(unit), cluster=tuple(cluster), nboth=nboth, data=data, by_cluster=grouped
-        )
+        data = self.data.restrict(rows, columns, len(variables.both))
+        return replace(self, variables=variables, data=data, by_cluster=grouped)
 
 
 def incomplete_statistics(
-    data: ClusteredData,
-    unit: Sequence[str],
-    cluster: Sequence[str],
-    nboth: int,
-    *,
-    found: list[Finding] | None = None,
+    data: ClusteredData, variables: Variables, *, found: list[Finding] | None = None
 ) -> IncompleteStatistics:
     """Statistics of two-level data with holes; parameters as in `sample_statistics`.
 
@@ -290,12 +264,13 @@ def incomplete_statistics(
         If the data cannot tell the levels of these variables apart: fewer than two clusters, or clusters of one unit, a
         variable without observed values at a level, constant, collinear or at the wrong level.
     """
+    unit, cluster = variables.unit, variables.cluster
     codes, J = cluster_codes(data), len(data.clusters)
     _, varying = _core.cluster_values(columns_of(data, cluster), codes, J)
     counts = None if data.sampled is None else data.sampled.weights
     columns = columns_of(data, unit), columns_of(data, cluster)
-    core = _core.incomplete_data(*columns, codes, J, nboth, data.weights, counts)
-    out = IncompleteStatistics(tuple(unit), tuple(cluster), nboth, core)
+    core = _core.incomplete_data(*columns, codes, J, len(variables.both), data.weights, counts)
+    out = IncompleteStatistics(variables, core)
     filled = int((core.sizes > 0).sum())
     report(unobserved(out.names, out.observed[0]), found)
     seen = data.informative(unit)
@@ -325,7 +300,7 @@ def simple_incomplete(
     grouped = None
     if data.codes is not None:
         grouped = _core.incomplete_data(columns, [], data.codes, len(data.clusters), 0, data.weights)
-    out = IncompleteStatistics((), tuple(variables), 0, core, grouped)
+    out = IncompleteStatistics(Variables.of_one_level(variables), core, grouped)
     report(unobserved(variables, out.observed[0]), found)
     report(_unvarying(out, data), found)
     report(_dependent_clusters(out), found)
@@ -348,23 +323,22 @@ def _values(data: ClusteredData, name: str) -> Floats:
 
 def _confounded_levels(statistics: IncompleteStatistics, data: ClusteredData) -> Iterator[Finding]:
     """Variables with too few values, or without variance, at a level they are used at."""
-    unit, nboth, p = statistics.unit, statistics.nboth, len(statistics.unit)
+    unit, both, p = statistics.unit, statistics.variables.both, len(statistics.unit)
     count, mean, _ = statistics.observed
     clusters, within, between = statistics.data.level_variation()
     own = np.concatenate([clusters, count[p:]])
-    lacking = list(seldom_observed(statistics.names, p, nboth, count, own))
+    lacking = list(seldom_observed(statistics.variables, count, own))
     yield from lacking
     some = [k for k in range(p) if count[k] and not any(unit[k] in one.names for one in lacking)]
     with np.errstate(divide="ignore", invalid="ignore"):  # of variables that are not looked at
         size = np.abs(mean[:p]) + np.sqrt(between / clusters)
         suspect = np.sqrt(within / count[:p]) <= SUSPECT * size
     constant = [bool(suspect[k]) and _constant_within(data, unit[k]) for k in some]
-    both = [k for k in some if k < nboth]
-    yield from unvarying_within(
-        [unit[k] for k in some], len(both), constant, within[some], count[some], size[some]
-    )
-    names = [unit[k] for k in both]
-    yield from unvarying_between(names, within[both], between[both], count[both], clusters[both])
+    names = [unit[k] for k in some]
+    yield from unvarying_within(names, both, constant, within[some], count[some], size[some])
+    at = [k for k in some if unit[k] in both]
+    names = [unit[k] for k in at]
+    yield from unvarying_between(names, within[at], between[at], count[at], clusters[at])
 
 
 def _constant_within(data: ClusteredData, name: str) -> bool:
@@ -378,17 +352,17 @@ def _dependent_units(statistics: IncompleteStatistics) -> Iterator[Finding]:
     unit, p, variance = statistics.unit, len(statistics.unit), statistics.observed[2]
     d = statistics.data
     patterns, scatter = d.unit_patterns, d.scatter
-    within_only = range(statistics.nboth, p)
+    passing = [k for k in range(p) if unit[k] not in statistics.variables.both]
     seen = [np.flatnonzero(row) for row in patterns]
     df = d.pattern_rows - np.bincount(d.cell_pattern, minlength=len(patterns))
     for r in _largest(df):
-        found = _dependent(scatter[r], df[r], variance[seen[r]], np.flatnonzero(seen[r] >= statistics.nboth))
+        found = _dependent(scatter[r], df[r], variance[seen[r]], np.flatnonzero(np.isin(seen[r], passing)))
         if len(found):
             joint = seen[r][found]
             pooled = _within_products(statistics, joint)
             yield from dependent(pooled, [unit[k] for k in joint], " within clusters")
     for r in _largest(d.pattern_rows):
-        joint = np.intersect1d(seen[r], within_only)
+        joint = np.intersect1d(seen[r], passing)
         if len(joint) and d.pattern_rows[r] > len(joint):
             found = _dependent(_total_products(statistics, joint, [r]), d.pattern_rows[r], variance[joint])
             if len(found):
@@ -539,5 +513,5 @@ def clusters_of_rows(data: ClusteredData, variables: Variables) -> Clusters:
     require_constant_within(cluster, _core.cluster_values(columns, codes, count)[1], data.clusters)
     if data.complete:
         return ClusterArrays(*data.cluster_arrays(unit, cluster))
-    core = _core.incomplete_data(columns_of(data, unit), columns, codes, count, variables.nboth)
+    core = _core.incomplete_data(columns_of(data, unit), columns, codes, count, len(variables.both))
     return IncompleteClusters(core, data.cell_products(unit, core))

@@ -16,17 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.first_stage import FirstStage
+from msem.data.kinds import AtMostTwoLevels, Augmented, CountedClusters
 from msem.data.quadrature import NODES
 from msem.data.rows import ClusteredData
-from msem.data.statistics import (
-    AtMostTwoLevels,
-    Augmented,
-    Clusters,
-    CountedClusters,
-    Rows,
-    Saturated,
-    Statistics,
-)
+from msem.data.statistics import Clusters, Rows, Saturated, Statistics
 from msem.data.survey import Sampled
 from msem.distributions import normal_quantile
 from msem.errors import DataError, UnsupportedError
@@ -397,9 +390,9 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
         """Always `UnsupportedError`."""
         refuse("scores of other rows")
 
-    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> IntegratedStatistics:
+    def with_variables(self, variables: Variables) -> IntegratedStatistics:
         """The same if these are the variables; `UnsupportedError` otherwise."""
-        if (tuple(unit), tuple(cluster), nboth) == (self.unit, self.cluster, self.nboth):
+        if variables == self.variables:
             return self
         refuse("statistics of some of the variables")
         return None

@@ -21,6 +21,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.hierarchy import ManyLevels, OfUnits, Posterior, level_posterior
+from msem.data.kinds import CountedClusters
 from msem.data.nesting import NestedSource
 from msem.data.screening import (
     Finding,
@@ -32,7 +33,7 @@ from msem.data.screening import (
     undivided,
     unvarying_within,
 )
-from msem.data.statistics import CountedClusters, Rows, Tree
+from msem.data.statistics import Rows, Tree
 from msem.data.survey import Sampled
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.variables import Variables
@@ -565,13 +566,13 @@ def _confounded(statistics: NestedStatistics) -> Iterator[Finding]:
     ssw = statistics.cluster_products.diagonal()
     if not statistics.complete:
         clusters = np.concatenate([statistics.present[0][:, :p].sum(axis=0), count[p:]])
-        lacking = list(seldom_observed(statistics.names, p, statistics.nboth, count, clusters))
+        lacking = list(seldom_observed(statistics.variables, count, clusters))
         yield from lacking
         if lacking:
             return
     size = np.abs(mean[:p]) + np.sqrt(statistics.data.values[0].var(axis=1))
     require_scale(unit, ssw / count[:p])
-    yield from unvarying_within(unit, statistics.nboth, ssw == 0, ssw, count[:p], size)
+    yield from unvarying_within(unit, statistics.variables.both, ssw == 0, ssw, count[:p], size)
     covariances = statistics.covariances(*statistics.variables.measured)
     for own, cov in zip(statistics.variables.measured[1:], covariances[1:], strict=True):
         require_scale(own, cov.diagonal())
@@ -582,13 +583,11 @@ def _confounded(statistics: NestedStatistics) -> Iterator[Finding]:
 
 def _dependent(statistics: NestedStatistics, source: NestedSource) -> Iterator[Finding]:
     """Collinear variables at the level that they are measured on; with holes, in the pattern of most units."""
-    data, nboth = statistics.data, statistics.nboth
-    p = len(statistics.unit)
+    data, unit, p = statistics.data, statistics.unit, len(statistics.unit)
+    lowest = [k for k in range(p) if unit[k] not in statistics.variables.both]
     if statistics.complete:
         if p <= source.nobs - source.clusters_of(2):
-            yield from dependent(
-                statistics.within_products, statistics.unit, " within clusters", range(nboth, p)
-            )
+            yield from dependent(statistics.within_products, unit, " within clusters", lowest)
     else:
         _, weights, _ = statistics._values(0)
         often = int(np.bincount(data.pattern[0], weights).argmax())
@@ -597,10 +596,10 @@ def _dependent(statistics: NestedStatistics, source: NestedSource) -> Iterator[F
         products = np.zeros((p, p))
         parts = data.product_pattern == often
         products[row, col] = products[col, row] = data.products[parts].sum(axis=0)
-        seen_rows = source.seen_rows(statistics.unit)
+        seen_rows = source.seen_rows(unit)
         if len(own) < (seen_rows == np.isin(np.arange(p), own)).all(axis=1).sum() - cells.sum():
-            passing = [k for k, variable in enumerate(own) if variable >= nboth]
-            seen_names = [statistics.unit[k] for k in own]
+            passing = [k for k, variable in enumerate(own) if variable in lowest]
+            seen_names = [unit[k] for k in own]
             yield from dependent(products[np.ix_(own, own)], seen_names, " within clusters", passing)
     for level, names in enumerate(statistics.variables.measured[1:], 2):
         values, _, seen = statistics._values(level - 1)

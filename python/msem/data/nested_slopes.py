@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import LevelArrays
+from msem.data.kinds import Augmented
 from msem.data.nested import NestedClusters, NestedStatistics, OfNestedClusters, nested_statistics
 from msem.data.nesting import NestedSource
 from msem.data.saturated import solve_saturated
 from msem.data.screening import Finding
 from msem.data.slopes import SMALL, refuse, require_near
-from msem.data.statistics import Augmented, Rows, Saturated
+from msem.data.statistics import Rows, Saturated
 from msem.errors import DataError
 from msem.model.slopes import Slope
 from msem.model.variables import Variables

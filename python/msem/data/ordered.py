@@ -390,7 +390,7 @@ def _columns(
             out[codes[known], k] = column[known]
         return out
 
-    both = statistics.unit[: statistics.nboth]
+    both = statistics.variables.both
     return _Columns(
         unit,
         cluster,

@@ -80,7 +80,7 @@ def counted_statistics(table: ParameterTable, rows: ClusteredData) -> SampleStat
         rows = replace(rows, columns=columns, complete=True)
     if not table.multilevel:
         return simple_statistics(rows, table.observed(1))
-    return sample_statistics(rows, *table.variables.roles)
+    return sample_statistics(rows, table.variables)
 
 
 def drawn_units(counts: Sequence[int], seed: int, number: int) -> list[NDArray[np.intp]]:

@@ -22,9 +22,10 @@ from msem.data.arrays import LevelArrays
 from msem.data.clusters import ClusterStatistics
 from msem.data.complete import positions
 from msem.data.incomplete import IncompleteStatistics
+from msem.data.kinds import CountedClusters
 from msem.data.rows import ClusteredData
 from msem.data.slopes import SMALL, SlopeStatistics, plain_statistics, refuse, regular, require_near
-from msem.data.statistics import CountedClusters, Rows, Saturated
+from msem.data.statistics import Rows, Saturated
 from msem.data.survey import Sampled
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -151,10 +152,6 @@ class QuadratureStatistics(SlopeStatistics):
         """Always `UnsupportedError`."""
         refuse("statistics of some of the variables")
 
-    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> NoReturn:
-        """Always `UnsupportedError`."""
-        refuse("statistics of some of the variables")
-
     def redrawn(self, drawn: Any) -> QuadratureStatistics:
         """The statistics of a replicate that the core has drawn."""
         return replace(self, reduced=drawn)
@@ -220,10 +217,11 @@ def integrated_statistics(
     DataError, UnsupportedError
         As `slope_statistics`.
     """
-    unit = (*(name for name in variables.unit if name not in fixed), *fixed)
-    plain = plain_statistics(data, unit, variables.cluster, variables.nboth)
+    variables = variables.with_last(fixed)
+    unit, lowest = variables.unit, variables.alone[0]
+    plain = plain_statistics(data, variables)
     for name in dict.fromkeys(covariates):
-        if name in variables.within_only:
+        if name in lowest:
             variance = plain.covariances((name,), ())[0][0, 0]
             require_near(name, float(plain.total_mean[unit.index(name)]), float(np.sqrt(variance)))
     at = positions(covariates, (*unit, *latent))

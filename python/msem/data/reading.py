@@ -168,7 +168,7 @@ def read_statistics(
 
     What is found in them goes with the groups, for `refuse`.
     """
-    column = settings.cluster_of(table.nlevels)
+    column = settings.cluster_of(multilevel=table.multilevel)
     if data is None and table.multilevel:
         raise DataError("no data: give a data frame with cluster=, or msem.LevelMoments")
     if data is None:
@@ -282,7 +282,7 @@ def _(
     elif table.slopes():
         statistics = statistics_of_slopes(table, data)
     elif table.multilevel:
-        statistics = two_level(data, *table.variables.roles, found=found)
+        statistics = two_level(data, table.variables, found=found)
     else:
         statistics = single_level(data, table.observed(1), found=found)
     return (Group(statistics, summary=data, given_as=GIVEN_AS["clusters"], findings=tuple(found)),)
@@ -340,9 +340,9 @@ def require_columns_of_levels(table: ParameterTable, settings: Settings) -> None
     ModelError
     """
     columns = settings.cluster_columns
-    if table.nlevels == 2 and not columns:
-        raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
     above = table.nlevels - 1
+    if above == 1 and not columns:
+        raise ModelError('the model has two levels: name the column with the cluster ids, cluster="..."')
     if above > 1 and len(columns) < above:
         given = (
             f"cluster={settings.cluster_text} names {NUMBERS[len(columns)]}"
@@ -582,7 +582,7 @@ def level_statistics_of_rows(
     if data.inner:
         return nested_statistics(data, variables, found=found)
     make = sample_statistics if data.complete else incomplete_statistics
-    return make(data, *variables.roles, found=found)
+    return make(data, variables, found=found)
 
 
 def _require_used(data: Any, table: ParameterTable, settings: Settings) -> None:
@@ -722,7 +722,7 @@ def slope_roles(
 ) -> tuple[tuple[str, ...], tuple[Slope, ...], tuple[str, ...]]:
     """Fixed covariates of units, random slopes, and an observed variable that each slope reaches; of one group."""
     exogenous = table.exogenous(1, group)
-    fixed = tuple(name for name in table.variables.within_only if name in exogenous)
+    fixed = tuple(name for name in table.variables.alone[0] if name in exogenous)
     return fixed, table.slopes(group), slope_carriers(table, group)
 
 

@@ -379,21 +379,19 @@ class ClusteredData(NestedSource):
 
     def reduced(
         self,
-        unit: Sequence[str],
+        variables: Variables,
         covariates: Sequence[str],
-        cluster: Sequence[str],
-        nboth: int,
         fixed: int,
         numbers: Sequence[int],
     ) -> _core.ReducedData:
         """The rows reduced for random slopes; see `SlopeStatistics`."""
         return _core.ReducedData(
-            columns_of(self, unit),
+            columns_of(self, variables.unit),
             columns_of(self, covariates),
-            columns_of(self, cluster),
+            columns_of(self, variables.cluster),
             cluster_codes(self),
             len(self.clusters),
-            nboth,
+            len(variables.both),
             fixed,
             list(numbers),
             self.weights,

@@ -69,7 +69,7 @@ def solve_in_space(
         Of the steps in the natural space.
     """
     found = solve_saturated(statistics, method=method, tolerance=tolerance)
-    if space == "natural" or not statistics.nboth or statistics.unidentified:
+    if space == "natural" or not statistics.variables.both or statistics.unidentified:
         return found
     above = [one.cov for level, one in found.levels.items() if level > 1 and len(one.cov)]
     if found.converged and (space == "auto" or all(np.linalg.eigvalsh(cov)[0] >= 0 for cov in above)):
@@ -138,14 +138,13 @@ def taken_together(statistics: Statistics, clusters: Clusters) -> bool:
 def saturated_parts(
     statistics: Statistics, saturated: Saturated, clusters: Clusters
 ) -> tuple[_core.Likelihood, tuple[LevelArrays, ...]]:
-    """Likelihood and saturated moments of both levels, or of more, as the clusters go with them."""
+    """Likelihood and saturated moments of two levels or more, as the clusters go with them."""
     by_cluster = taken_together(statistics, clusters)
-    moments = (
-        tuple(saturated.levels.values())
-        if len(saturated.levels) > 2
-        else (saturated.within, saturated.between)
-    )
-    return statistics.likelihood(by_cluster=by_cluster), moments[::-1] if by_cluster else moments
+    moments = tuple(saturated.levels.values())
+    if len(moments) == 1:  # of clusters, or of their units where these do not differ
+        nothing = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
+        moments = (*moments, nothing) if by_cluster else (nothing, *moments)
+    return statistics.likelihood(by_cluster=by_cluster), moments
 
 
 def free_block(n: int, first: int, means: list[tuple[int, int]]) -> _core.Block:

@@ -7,7 +7,7 @@ tried. Of several groups one may lack what another one has, since equal paramete
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.errors import DataError
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -153,23 +154,21 @@ def unobserved(names: Sequence[str], count: Floats) -> Iterator[Finding]:
             )
 
 
-def seldom_observed(
-    names: Sequence[str], p: int, nboth: int, count: Floats, clusters: Floats
-) -> Iterator[Finding]:
+def seldom_observed(variables: Variables, count: Floats, clusters: Floats) -> Iterator[Finding]:
     """Variables with too few observed values for the levels they are used at.
 
-    The first `p` variables are measured on units, `nboth` of them at both levels; `count` values of each are observed,
-    in so many `clusters`.
+    `count` values of each are observed, in so many `clusters`.
     """
-    for k, name in enumerate(names):
-        if clusters[k] == 1 and (k < nboth or k >= p):
+    both, above = set(variables.both), {*variables.both, *variables.cluster}
+    for k, name in enumerate(variables.names):
+        if clusters[k] == 1 and name in above:
             yield Finding(
                 "clusters",
                 (name,),
                 f"variable {name!r} is in the level-2 block, but is observed in one cluster only: take it out of the "
                 "level-2 block",
             )
-        if k < nboth and count[k] and count[k] == clusters[k]:
+        if name in both and count[k] and count[k] == clusters[k]:
             yield Finding(
                 "units",
                 (name,),
@@ -213,9 +212,14 @@ def require_scale(names: Sequence[str], variances: Floats) -> None:
 
 
 def unvarying_within(
-    unit: Sequence[str], nboth: int, constant: Sequence[bool], ssw: Floats, nobs: int | Floats, size: Floats
+    unit: Sequence[str],
+    both: Collection[str],
+    constant: Sequence[bool],
+    ssw: Floats,
+    nobs: int | Floats,
+    size: Floats,
 ) -> Iterator[Finding]:
-    """Level-1 variables that do not vary within clusters.
+    """Level-1 variables that do not vary within clusters; `both` have a part at a higher level, too.
 
     `ssw` is the diagonal of the pooled sums of squares, `size` the typical magnitude of each variable, against which
     rounding is judged.
@@ -223,7 +227,7 @@ def unvarying_within(
     spread = np.sqrt(ssw / nobs)
     for k, name in enumerate(unit):
         if constant[k] or spread[k] <= ROUNDING * size[k]:
-            remedy = "take it out of the level-1 block" if k < nboth else "move it to the level-2 block"
+            remedy = "take it out of the level-1 block" if name in both else "move it to the level-2 block"
             yield Finding(
                 "within",
                 (name,),

@@ -23,16 +23,9 @@ from msem.data.clusters import ClusterStatistics
 from msem.data.complete import SampleStatistics, positions
 from msem.data.complete_rows import sample_statistics
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics
+from msem.data.kinds import AtMostTwoLevels, Augmented, Continuous, CountedClusters
 from msem.data.rows import ClusteredData
-from msem.data.statistics import (
-    AtMostTwoLevels,
-    Augmented,
-    Clusters,
-    Continuous,
-    CountedClusters,
-    Rows,
-    Saturated,
-)
+from msem.data.statistics import Clusters, Rows, Saturated
 from msem.data.survey import Sampled
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.slopes import Slope
@@ -161,7 +154,7 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
     def new_clusters(self, rows: Rows) -> SlopeClusters:
         """Clusters of new rows; see `Statistics.new_clusters`."""
         numbers = _numbers(self.slopes, self.covariates)
-        reduced = rows.reduced(self.unit, self.covariates, self.cluster, self.nboth, self.fixed, numbers)
+        reduced = rows.reduced(self.variables, self.covariates, self.fixed, numbers)
         products = rows.reduced_products(self.unit, self.covariates, reduced)
         return SlopeClusters(products, reduced, self._places)
 
@@ -302,24 +295,19 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
         """Always `UnsupportedError`."""
         refuse("fits of one level")
 
-    def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> SlopeStatistics:
-        """Statistics of some of the variables, in the order given but for fixed covariates, which come last.
-
-        Raises
-        ------
-        DataError
-            If a variable is not among those of its kind.
-        """
+    def with_variables(self, variables: Variables) -> SlopeStatistics:
+        """Statistics of some of the variables, in the order given but for fixed covariates, which come last."""
         given = self.unit[len(self.unit) - self.fixed :]
-        outcomes = [name for name in unit if name not in given]
-        fixed = [name for name in unit if name in given]
+        fixed = [name for name in variables.unit if name in given]
+        chosen = variables.with_last(fixed)
+        outcomes = len(chosen.unit) - len(fixed)
         reduced = self.reduced.restrict(
-            positions(outcomes, self.unit),
-            nboth,
+            positions(chosen.unit[:outcomes], self.unit),
+            len(chosen.both),
             positions(fixed, self.unit),
-            positions(cluster, self.cluster),
+            positions(chosen.cluster, self.cluster),
         )
-        plain = self.plain.restrict((*outcomes, *fixed), cluster, nboth)
+        plain = self.plain.with_variables(chosen)
         return SlopeStatistics(plain, len(fixed), self.slopes, self.carriers, reduced)
 
     def centred(self) -> NoReturn:
@@ -516,14 +504,14 @@ def slope_statistics(
     DataWarning
         If a covariate is far from its origin: the variance of the intercepts is then that of a far extrapolation.
     """
-    unit = (*(name for name in variables.unit if name not in fixed), *fixed)
-    plain = plain_statistics(data, unit, variables.cluster, variables.nboth)
+    variables = variables.with_last(fixed)
+    plain = plain_statistics(data, variables)
     covariates = tuple(dict.fromkeys(slope.covariate for slope in slopes))
     for name in covariates:
         variance = plain.covariances((name,), ())[0][0, 0]
-        require_near(name, float(plain.total_mean[unit.index(name)]), float(np.sqrt(variance)))
+        require_near(name, float(plain.total_mean[variables.unit.index(name)]), float(np.sqrt(variance)))
     numbers = _numbers(slopes, covariates)
-    reduced = data.reduced(unit, covariates, variables.cluster, plain.nboth, len(fixed), numbers)
+    reduced = data.reduced(variables, covariates, len(fixed), numbers)
     return SlopeStatistics(plain, len(fixed), tuple(slopes), tuple(carriers), reduced)
 
 
@@ -558,15 +546,15 @@ def _numbers(slopes: Sequence[Slope], covariates: Sequence[str]) -> list[int]:
 
 
 def plain_statistics(
-    data: ClusteredData | ClusterStatistics, unit: Sequence[str], cluster: Sequence[str], nboth: int
+    data: ClusteredData | ClusterStatistics, variables: Variables
 ) -> SampleStatistics | IncompleteStatistics:
     """Statistics of the same data for a model without slopes."""
     if isinstance(data, ClusterStatistics):
-        return two_level(data, unit, cluster, nboth)
+        return two_level(data, variables)
     if data.complete:
-        return sample_statistics(data, unit, cluster, nboth)
-    _require_complete_clusters(data, cluster)
-    return incomplete_statistics(data, unit, cluster, nboth)
+        return sample_statistics(data, variables)
+    _require_complete_clusters(data, variables.cluster)
+    return incomplete_statistics(data, variables)
 
 
 def require_near(name: str, mean: float, spread: float) -> None:

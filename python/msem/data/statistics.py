@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from msem.data.arrays import LevelArrays
 from msem.data.first_stage import FirstStage
 from msem.data.products import ClusterProducts
 from msem.data.survey import Sampled
-from msem.errors import UnsupportedError
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
@@ -169,10 +168,8 @@ class Rows(Protocol):
 
     def reduced(
         self,
-        unit: Sequence[str],
+        variables: Variables,
         covariates: Sequence[str],
-        cluster: Sequence[str],
-        nboth: int,
         fixed: int,
         numbers: Sequence[int],
     ) -> _core.ReducedData:
@@ -245,114 +242,8 @@ class Clusters(Protocol):
         """The clusters in some order, for the core to draw from; what is returned can be pickled."""
 
 
-class CountedClusters:
-    """What clusters of every kind do alike: each counts as often as it was sampled for."""
-
-    if TYPE_CHECKING:
-
-        @property
-        def sampled(self) -> Sampled | None:
-            """How they were sampled."""
-
-        def of(self, likelihood: _core.Likelihood) -> _core.Clusters:
-            """The clusters as the core knows them."""
-
-    def scores(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
-        """Derivatives of the log-likelihoods of the clusters; see `Clusters.scores`."""
-        return self.as_counted(core.scores(theta, self.of(core.likelihoods[group]), group))
-
-    def loglik(self, core: _core.Objective, theta: ArrayLike, group: int = 0) -> Floats:
-        """Log-likelihoods of the clusters, shape (J,), each as often as the cluster counts."""
-        return self.as_counted(core.cluster_loglik(theta, self.of(core.likelihoods[group]), group))
-
-    def score_products(
-        self, core: _core.Objective, theta: ArrayLike, group: int, basis: Floats | None
-    ) -> Floats:
-        """Sum of outer products of the scores; see `Clusters.score_products`."""
-        weights = None if self.sampled is None else self.sampled.weights
-        return core.score_products(
-            theta,
-            self.of(core.likelihoods[group]),
-            group,
-            np.empty(0) if weights is None else weights**2,
-            np.empty((0, 0)) if basis is None else basis,
-        )
-
-    def as_counted(self, values: Floats) -> Floats:
-        """Values or rows of clusters, each as often as it counts."""
-        return values if self.sampled is None else self.sampled.weighted(values)
-
-    def saturated_influence(self, moments: Floats, nobs: float) -> Floats | None:
-        """None: where moments are not means of products it follows from the scores."""
-        return None
-
-    def saturated_trace(
-        self,
-        likelihood: _core.Likelihood,
-        levels: Sequence[LevelArrays],
-        fixed: Sequence[bool],
-        *,
-        means: bool,
-        expected: bool,
-    ) -> float | None:
-        """None: it takes whole matrices, unless a kind of data has something cheaper."""
-        return None
-
-
 # Sizes of the clusters of level 2, and for each level above that the cluster that each of those below is in.
 Tree = tuple[Floats, tuple[NDArray[np.int64], ...]]
-
-
-class AtMostTwoLevels:
-    """What statistics of one level or two say alike."""
-
-    independent = True
-
-    def level_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> NoReturn:
-        """There are no more levels; always `UnsupportedError`."""
-        raise UnsupportedError("samples of one level or two are drawn from their design")
-
-    if TYPE_CHECKING:
-
-        @property
-        def nobs(self) -> float:
-            """Units of level 1."""
-
-        @property
-        def nclusters(self) -> float:
-            """Units of the highest level."""
-
-        @property
-        def sizes(self) -> Floats:
-            """Distinct sizes of the clusters."""
-
-        @property
-        def counts(self) -> Floats:
-            """How many clusters there are of each size."""
-
-        def restrict(self, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> Self:
-            """Statistics of some of the variables."""
-
-    @property
-    def tree(self) -> Tree | None:
-        """Clusters in the order of their sizes; None where sizes or counts are not whole numbers."""
-        if any(not float(x).is_integer() for x in (*self.sizes, *self.counts)):
-            return None
-        return np.repeat(self.sizes, self.counts.astype(np.intp)), ()
-
-    @property
-    def shapes(self) -> Mapping[Any, float]:
-        """How many clusters there are of each size."""
-        return dict(zip(self.sizes.tolist(), self.counts.tolist(), strict=True))
-
-    @property
-    def counted(self) -> tuple[float, ...]:
-        """Units and clusters; of a single level its rows as clusters."""
-        return self.nobs, self.nclusters
-
-    def with_variables(self, variables: Variables) -> Self:
-        """Statistics of some of the variables, at these levels; see `Statistics.with_variables`."""
-        return self.restrict(*variables.roles)
 
 
 class Integral(Protocol):
@@ -385,138 +276,6 @@ class Integral(Protocol):
         """Posterior moments of what is integrated over, at moments that a model implies."""
 
 
-class Continuous:
-    """What statistics say that have no ordered variables."""
-
-    @property
-    def exposed(self) -> Mapping[int, tuple[str, ...]]:
-        """None: the likelihood knows of no latent variables but slopes."""
-        return {}
-
-    @property
-    def ordered(self) -> tuple[str, ...]:
-        """None: all variables are continuous."""
-        return ()
-
-    @property
-    def labels(self) -> Mapping[str, Sequence[Any]]:
-        """None: there are no categories."""
-        return {}
-
-    @property
-    def integral(self) -> Integral | None:
-        """None: the likelihood is not that of ordered variables."""
-        return None
-
-    @property
-    def first_stage(self) -> FirstStage | None:
-        """None: no variable is ordered."""
-        return None
-
-
-class Augmented:
-    """What statistics that know more of the same rows, `plain`, say as these do."""
-
-    if TYPE_CHECKING:
-
-        @property
-        def plain(self) -> Any:
-            """Statistics of the same variables."""
-
-    @property
-    def source(self) -> str:
-        """Where they come from."""
-        return str(self.plain.source)
-
-    @property
-    def complete(self) -> bool:
-        """Whether no value is missing."""
-        return bool(self.plain.complete)
-
-    @property
-    def variables(self) -> Variables:
-        """Names by level, without slopes."""
-        known: Variables = self.plain.variables
-        return known
-
-    @property
-    def unit(self) -> tuple[str, ...]:
-        """`Variables.unit`."""
-        known: tuple[str, ...] = self.plain.unit
-        return known
-
-    @property
-    def cluster(self) -> tuple[str, ...]:
-        """`Variables.cluster`."""
-        known: tuple[str, ...] = self.plain.cluster
-        return known
-
-    @property
-    def nboth(self) -> int:
-        """`Variables.nboth`."""
-        known: int = self.plain.nboth
-        return known
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """`Variables.names`."""
-        known: tuple[str, ...] = self.plain.names
-        return known
-
-    @property
-    def npatterns(self) -> tuple[int, ...]:
-        """Patterns of observed variables of each level, level 1 first; empty where no value is missing."""
-        known: tuple[int, ...] = self.plain.npatterns
-        return known
-
-    @property
-    def unidentified(self) -> tuple[str, ...]:
-        """Saturated covariances that the data say nothing about, by name."""
-        known: tuple[str, ...] = self.plain.unidentified
-        return known
-
-    def difference(self, other: Any) -> str:
-        """What differs from other statistics of the same variables, in words; empty if nothing does."""
-        return str(self.plain.difference(other.plain))
-
-
-class WithoutSlopes(Continuous):
-    """What statistics say that know of no random slopes."""
-
-    nodes = 0
-
-    @property
-    def slopes(self) -> tuple[Slope, ...]:
-        """None."""
-        return ()
-
-    def with_nodes(self, nodes: int) -> Self:
-        """The same: nothing is integrated over."""
-        return self
-
-    @property
-    def stand_in(self) -> Saturated | None:
-        """None: saturated moments can be estimated."""
-        return None
-
-    @property
-    def full_clusters(self) -> int:
-        """No covariate has a random slope."""
-        return 0
-
-    def with_slopes(self, slopes: Sequence[Slope], carriers: Sequence[str]) -> NoReturn:
-        """The products of covariates within clusters are not known; always `UnsupportedError`."""
-        raise UnsupportedError("random slopes need rows of raw data")
-
-    def completed(self, rows: Rows) -> NoReturn:
-        """Complete data are those with the saturated moments; always `UnsupportedError`."""
-        raise UnsupportedError("complete rows without random slopes are those with the saturated moments")
-
-    def new_clusters(self, rows: Rows) -> Clusters | None:
-        """None: clusters of new rows are made of their variables alone."""
-        return None
-
-
 class Statistics(Protocol):
     """Statistics of one group, all that a likelihood needs of its rows; immutable."""
 
@@ -543,10 +302,6 @@ class Statistics(Protocol):
     @property
     def cluster(self) -> tuple[str, ...]:
         """`Variables.cluster`."""
-
-    @property
-    def nboth(self) -> int:
-        """`Variables.nboth`."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -75,6 +75,11 @@ class ClusterSums:
                 array.flags.writeable = False
                 object.__setattr__(self, name, array)
 
+    @property
+    def keeps_products(self) -> bool:
+        """Whether products within every cluster are there."""
+        return self.within is not None
+
     def require_fit(self, p: int, nclusters: float) -> None:
         """Refuse arrays of other shapes than p variables need, or numbers that are not finite.
 

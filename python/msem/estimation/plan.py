@@ -62,7 +62,7 @@ def make_plan(
     for place, block in enumerate(blocks):
         places.setdefault(block.group, []).append(place)
     groups = [
-        (at, own.nboth, _covariate_positions(table, own, group))
+        (at, len(own.both), _covariate_positions(table, own, group))
         for (group, at), own in zip(places.items(), variables, strict=True)
     ]
     return _core.Plan(
@@ -159,9 +159,8 @@ def selected(draws: _core.Draws, of: Variables, wanted: Variables, *, centred: b
         return draws
     unit = [_position(name, of.unit, of) for name in wanted.unit]
     cluster = [len(of.unit) + _position(name, of.cluster, of) for name in wanted.cluster]
-    both = unit[: wanted.nboth]
-    if any(k >= of.nboth for k in both):
-        odd = next(name for name, k in zip(wanted.unit, both, strict=False) if k >= of.nboth)
+    odd = next((name for name in wanted.both if name not in of.both), None)
+    if odd is not None:
         raise MsemError(f"{odd!r} is at both levels of the model, and only within in the samples")
     return _core.SelectedDraws(draws, unit, unit + cluster, centred)
 

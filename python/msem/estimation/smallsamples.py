@@ -50,17 +50,15 @@ def reference_df(
         most = np.inf if independent is None else independent[group - 1] - 1
         for r in table.rows:
             if r.free and r.group == group:
-                here[r.free - 1] = min(here[r.free - 1], _row_df(r, predictors, table.nlevels, s), most)
+                here[r.free - 1] = min(here[r.free - 1], _row_df(r, predictors, s), most)
         out += np.where(np.isfinite(here), here, 0.0)
     return np.maximum(out, 0.0)
 
 
-def _row_df(r: Parameter, predictors: dict[tuple[str, int, int], int], nlevels: int, s: Statistics) -> float:
+def _row_df(r: Parameter, predictors: dict[tuple[str, int, int], int], s: Statistics) -> float:
     outcomes = (r.rhs,) if r.op == "=~" else (r.lhs, r.rhs) if r.op == "~~" else (r.lhs,)
     k = max(predictors.get((name, r.level, r.group), 0) for name in outcomes)
-    if nlevels == 1:
-        return s.nobs - k - 1
-    of_units = (*s.counted, 1.0)
+    of_units = (*s.counted[: len(s.variables.levels)], 1.0)
     return of_units[r.level - 1] - of_units[r.level] - k
 
 

@@ -141,7 +141,7 @@ class GroupResults:
         AttributeError
             For a single-level model.
         """
-        if self.estimate.table.nlevels == 1:
+        if not self.estimate.table.multilevel:
             raise AttributeError("a single-level fit has no level-specific moments")
         if self.estimate.table.slopes(self.number):
             raise AttributeError(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays, vech, vech_index
-from msem.data.complete import expected_statistics
+from msem.data.complete import single_level_statistics
 from msem.data.sample import Group, IndefiniteGroup, Sample
 from msem.data.statistics import Saturated
 from msem.errors import ModelError
@@ -259,7 +259,7 @@ def fit_structure(
         unit = np.maximum(np.abs(cov.diagonal()), 1e-8 * max(np.abs(cov.diagonal()).max(), 1e-8))
         units.append(unit[np.argsort(at)])
         some = cov if normal else np.diag(unit)
-        statistics = expected_statistics(np.empty((0, 0)), some, mean, [1.0], [one.nobs], (), names, 0)
+        statistics = single_level_statistics(some, mean, one.nobs, names)
         label = str(number) if len(levels) > 1 else ""
         if normal:
             groups.append(Group(statistics, label))

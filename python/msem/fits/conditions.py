@@ -307,4 +307,4 @@ def _statistics(population: Population, of: Variables, clusters: Clusters, group
     mean = of.summed([moments[level].mean for level in sorted(moments)])
     within = moments[1].cov if of.unit else np.empty((0, 0))
     sizes, counts = clusters.table()
-    return expected_statistics(within, between.cov, mean, sizes, counts, *of.roles, source="data")
+    return expected_statistics(within, between.cov, mean, sizes, counts, of, source="data")

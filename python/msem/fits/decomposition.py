@@ -234,7 +234,7 @@ def _of_two_levels(data: ClusterStatistics, chosen: Names) -> Statistics:
     within, between = chosen
     levels = resolve_levels(within, between, lambda: data.variables, varying)
     (scaled,) = scaled_together((data,), 2)
-    return two_level(scaled, *_variables(levels).roles)
+    return two_level(scaled, _variables(levels))
 
 
 def designed(moments: LevelMoments, data: Rows, statistics: Statistics) -> LevelMoments:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays, vech
-from msem.data.complete import expected_statistics
+from msem.data.complete import single_level_statistics
 from msem.data.moments import LevelMoments
 from msem.data.sample import IndefiniteGroup, Sample
 from msem.data.saturated import saturated_information
@@ -388,7 +388,7 @@ def _level_sample(moments: LevelMoments, level: int, means: bool, *, normal: boo
     mean = part.mean.to_numpy() if means else np.zeros(len(cov))
     some = cov if normal else np.diag(_standard_unit(moments, level))
     nobs = _sample_size(moments, level)
-    statistics = expected_statistics(np.empty((0, 0)), some, mean, [1.0], [nobs], (), names, 0)
+    statistics = single_level_statistics(some, mean, nobs, names)
     if normal:
         return Sample.of(statistics, given_as=moments.given_as)
     saturated = Saturated({1: LevelArrays(names, mean, cov, len(names))}, np.nan, 0)

@@ -16,7 +16,7 @@ from msem.estimation.integrals import quadrature_accuracy
 from msem.estimation.problems import Problem
 from msem.estimation.smallsamples import plain_size
 from msem.estimation.solution import GroupResults, ReplicateCounts, Solution
-from msem.model.levels import names_of_levels
+from msem.model.levels import names_of_levels, titles_of_levels
 from msem.model.partable import ParameterTable
 from msem.output.sections import (
     WIDTH,
@@ -161,10 +161,9 @@ def rotation_rows(fit: Solution, conditions: int) -> tuple[tuple[str, str | int]
 
 def level_titles(options: ResolvedSettings, nlevels: int) -> dict[int, str]:
     """Names of the levels of a model in its summary: of three those of their clusters; none for a single level."""
-    if nlevels < 3:
-        return names_of_levels(nlevels) if nlevels == 2 else {}
-    if not options.cluster:  # moments, whose clusters have no columns
-        return dict.fromkeys(range(1, nlevels + 1), "")
+    titles = titles_of_levels(nlevels) if nlevels > 1 else {}
+    if not titles or any(titles.values()) or not options.cluster:  # moments, whose clusters have no columns
+        return titles
     return {1: "units", **dict(enumerate(options.cluster_columns[::-1], 2))}
 
 
@@ -367,7 +366,7 @@ def few_clusters_remark(fit: Solution) -> tuple[str, ...]:
     size = plain_size(fit.table, [s.nclusters for s in fit.sample.statistics])
     if corrected or size < BELIEVED:
         return ()
-    level = "between" if fit.table.nlevels == 2 else "highest"
+    level = titles_of_levels(fit.table.nlevels)[fit.table.nlevels] or "highest"
     way = "test='yuan_tian_yanagihara'" if fit.options.scaled_test is None else "test='hotelling'"
     return (
         f"few clusters: with {fit.sample.nclusters:.0f} the chi-square of the {level} level rejects a true model in "
@@ -382,7 +381,8 @@ def tests_section(level: int, nlevels: int, tests: pd.DataFrame) -> Section:
         df = f"{row['df']:.0f}" if float(row["df"]).is_integer() else f"{row['df']:.2f}"
         p = "" if row["pvalue"] != row["pvalue"] else f", p = {row['pvalue']:.3f}"
         rows.append((TESTS[str(name)], f"{row['statistic']:.3f} (df {df}{p})"))
-    name = f" [{names_of_levels(nlevels)[level]}]" if nlevels == 2 else ""
+    title = titles_of_levels(nlevels)[level]
+    name = f" [{title}]" if title else ""
     return Section(f"Model Test, Level {level}{name}", tuple(rows))
 
 

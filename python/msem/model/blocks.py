@@ -373,7 +373,7 @@ def _blocks(
     named = {level: {name for s in own for name in (s.lhs, s.rhs)} for level, own in statements.items()}
     slopes: dict[int, list[str]] = {level: [] for level in statements}
     for level, chosen in statements.items():
-        for name in slope_names(chosen, syntax, nlevels):
+        for name in slope_names(chosen, syntax, multilevel=nlevels > 1):
             for above in standing(named, level, name, nlevels):
                 slopes[above].append(name)
     return [BlockDraft(level, chosen, syntax, number, slopes[level]) for level, chosen in statements.items()]

@@ -303,18 +303,6 @@ class ParameterTable:
         """
         return self.anchored(WITHIN)
 
-    @cached_property
-    def within_only(self) -> tuple[str, ...]:
-        """Variables at the within level only."""
-        if not self.multilevel:
-            return ()
-        return tuple(name for name in self.observed(WITHIN) if name not in self.both)
-
-    @cached_property
-    def between_only(self) -> tuple[str, ...]:
-        """Variables that have no part at the within level."""
-        return self.variables.between_only
-
     def anchored(self, level: int) -> tuple[str, ...]:
         """Variables of a level that have a part at a higher one, which their mean belongs to."""
         above = {name for upper in range(level + 1, self.nlevels + 1) for name in self.observed(upper)}

@@ -76,7 +76,7 @@ def standing(names: Mapping[int, Container[str]], level: int, name: str, nlevels
     return tuple(above) if len(above) == 1 else tuple(k for k in above if name in names[k])
 
 
-def slope_names(statements: Sequence[Statement], syntax: ModelSyntax, nlevels: int) -> tuple[str, ...]:
+def slope_names(statements: Sequence[Statement], syntax: ModelSyntax, *, multilevel: bool) -> tuple[str, ...]:
     """Names of the random slopes that the statements of a level give, in order of appearance.
 
     Raises
@@ -90,7 +90,7 @@ def slope_names(statements: Sequence[Statement], syntax: ModelSyntax, nlevels: i
             if modifier.kind != "rv":
                 continue
             name = str(modifier.values[0])
-            if nlevels == 1:
+            if not multilevel:
                 message = (
                     f"rv('{name}') is a slope that differs between clusters, and the model has one level: write it "
                     "below 'level: 1', with a 'level: 2', and name the column of the clusters, cluster="

@@ -32,9 +32,9 @@ class Variables:
         return cls((tuple(names),))
 
     @classmethod
-    def of_two_levels(cls, unit: Sequence[str], cluster: Sequence[str], nboth: int) -> Variables:
-        """Variables of two-level data: `nboth` of those measured on units are at both levels."""
-        return cls((tuple(unit), (*unit[:nboth], *cluster)))
+    def of_units_and_clusters(cls, unit: Sequence[str], cluster: Sequence[str], both: int) -> Variables:
+        """Variables measured on units, the first ones at two levels, and on clusters; a single level without units."""
+        return cls((tuple(unit), (*unit[:both], *cluster))) if unit else cls.of_one_level(cluster)
 
     @classmethod
     def of_levels(cls, levels: Sequence[Sequence[str]]) -> Variables:
@@ -80,29 +80,15 @@ class Variables:
         return [[at[name] for name in own] for own in self.levels]
 
     @cached_property
-    def nboth(self) -> int:
-        """Number of variables measured on units that have a part at a higher level, too."""
-        return len(set(self.levels[0]).intersection(*[{name for own in self.levels[1:] for name in own}]))
-
-    @cached_property
     def both(self) -> tuple[str, ...]:
-        """Variables measured on units that have a part at a higher level, too."""
-        return self.unit[: self.nboth]
+        """Variables measured on units that have a part at a higher level, too; they come first among these."""
+        above = {name for own in self.levels[1:] for name in own}
+        return tuple(name for name in self.unit if name in above)
 
-    @cached_property
-    def within_only(self) -> tuple[str, ...]:
-        """Variables measured on units that have no part at a higher level."""
-        return self.unit[self.nboth :]
-
-    @cached_property
-    def between_only(self) -> tuple[str, ...]:
-        """Variables of level 2 that are measured on clusters."""
-        return self.cluster if len(self.levels) > 1 else ()
-
-    @cached_property
-    def roles(self) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-        """`unit`, `cluster` and `nboth`: what statistics are read and restricted by."""
-        return self.unit, self.cluster, self.nboth
+    def with_last(self, names: Sequence[str]) -> Variables:
+        """The same with some of the variables of level 1 in its last places."""
+        lowest, *above = self.levels
+        return Variables(((*(name for name in lowest if name not in names), *names), *above))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -112,7 +98,7 @@ class Variables:
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         """Numbers of variables measured on units, of those at both levels, and of those measured on clusters."""
-        return len(self.unit), self.nboth, len(self.cluster)
+        return len(self.unit), len(self.both), len(self.cluster)
 
     def top(self, name: str) -> int:
         """The highest level that a variable is at: where its mean belongs."""
@@ -135,5 +121,5 @@ class Variables:
             at = {name: [k for k, own in enumerate(self.levels, 1) if name in own] for name in self.names}
             return {name: f"at level {' and '.join(map(str, levels))}" for name, levels in at.items()}
         both = dict.fromkeys(self.both, "at both levels")
-        within = dict.fromkeys(self.within_only, "at the within level only")
-        return both | within | dict.fromkeys(self.cluster, "at the between level only")
+        below = dict.fromkeys(self.unit, "at the within level only")
+        return below | both | dict.fromkeys(self.cluster, "at the between level only")

@@ -68,7 +68,7 @@ def drawn_statistics(draws: _core.Draws, variables: Variables, number: int) -> l
     """Statistics of one sample, of each group."""
     return [
         SampleStatistics(
-            *variables.roles,
+            variables,
             float(one["sizes"] @ one["counts"]),
             float(one["counts"].sum()),
             one["sizes"],

@@ -32,7 +32,8 @@ def statistics_draws(
     """
     if population.table.nlevels > BETWEEN:
         raise UnsupportedError('samples of three levels are drawn as data: leave out as_="statistics"')
-    unit, cluster, nboth = population.variables.roles
+    variables = population.variables
+    unit, cluster, nboth = variables.unit, variables.cluster, len(variables.both)
     if any(population.table.slopes(group) for group in range(1, len(clusters) + 1)):
         raise UnsupportedError(
             'samples of a population with random slopes have no statistics by cluster size: draw as_="data"'
