@@ -213,6 +213,28 @@ def test_clusters_of_equal_design_share_work():
     assert slope_cases.Case("all kinds").statistics.likelihood().designs > 10
 
 
+def test_many_clusters_add_up_whether_their_designs_are_compared_or_not():
+    rng = np.random.default_rng(5)
+    count = 33_000  # from 32,768 on they are compared only if some that are looked at first are alike
+    code = np.repeat(np.arange(count), rng.integers(1, 4, count))
+    effects = rng.normal(size=(count, 2)) * [1, 0.4]
+    x, w, e = rng.normal(size=(3, len(code)))
+    y = effects[code, 0] + (0.5 + effects[code, 1]) * x + 0.3 * w + e
+    data = pd.DataFrame({"y": y, "x": x, "w": w, "g": code})
+    text = 'level: 1\n  y ~ rv("s")*x + w\nlevel: 2\n  y ~~ y + s\n'
+    whole, *parts = (
+        msem.sem(text, rows, cluster="g", fixed_x=False, se="none")
+        for rows in (data, data[code % 2 == 0], data[code % 2 == 1])
+    )
+    assert whole.sample.statistics[0].likelihood().designs == count
+    value, gradient = whole.objective.core.evaluate(whole.theta)[:2]
+    halves = [part.objective.core.evaluate(whole.theta)[:2] for part in parts]
+    assert value == pytest.approx(sum(half[0] for half in halves), rel=1e-13)
+    assert_allclose(gradient, halves[0][1] + halves[1][1], atol=1e-6)
+    information = [one.objective.core.observed_information(whole.theta) for one in (whole, *parts)]
+    assert_allclose(information[0], information[1] + information[2], rtol=1e-10, atol=1e-6)
+
+
 def test_groups_are_fitted_together():
     data = slope_cases.sample(3, 60)
     data["half"] = np.where(data["id"] < 30, "a", "b")

@@ -340,6 +340,6 @@ void bind_slopes(py::module_& m) {
            release())
       .def("clusters", &slope_clusters, "products"_a)
       .def("evidence", &evidence_arrays, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a)
-      .def_property_readonly("designs", [](const SlopeLikelihood& self) { return self.classes().count(); });
+      .def_property_readonly("designs", [](const SlopeLikelihood& self) { return self.classes().count; });
   py::class_<SlopeClusters, msem::Clusters, std::shared_ptr<SlopeClusters>>(m, "SlopeClusters");
 }

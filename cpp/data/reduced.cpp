@@ -1,11 +1,14 @@
 #include "data/reduced.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <stdexcept>
 
 #include "base/interrupt.hpp"
+#include "base/lanes.hpp"
 #include "base/threads.hpp"
 #include "data/incomplete.hpp"
 
@@ -19,6 +22,36 @@ constexpr double kDependentSquare = 1e-10;  // the same of products, which have 
 constexpr double kDesign = 1e-9;  // pivot of a design relative to the greatest, below which it is dependent
 constexpr Index kPieces = 64;     // of clusters, at most
 constexpr Index kPieceRows = 20000;
+constexpr Index kPieceClusters = 2000;
+constexpr std::ptrdiff_t kRowsAtOnce = 1 << 16;  // of a pass over all rows
+
+// Sums whose order does not hang on where in memory the values are.
+double dot(const double* x, const double* y, std::ptrdiff_t n) {
+  Lanes sum = Lanes::Zero();
+  std::ptrdiff_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) sum += Eigen::Map<const Lanes>(x + i) * Eigen::Map<const Lanes>(y + i);
+  double out = sum.sum();
+  for (; i < n; ++i) out += x[i] * y[i];
+  return out;
+}
+
+double total(const double* x, std::ptrdiff_t n) {
+  Lanes sum = Lanes::Zero();
+  std::ptrdiff_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) sum += Eigen::Map<const Lanes>(x + i);
+  double out = sum.sum();
+  for (; i < n; ++i) out += x[i];
+  return out;
+}
+
+double largest(const double* x, std::ptrdiff_t n) {
+  Lanes most = Lanes::Zero();
+  std::ptrdiff_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) most = most.max(Eigen::Map<const Lanes>(x + i).abs());
+  double out = most.maxCoeff();
+  for (; i < n; ++i) out = std::max(out, std::abs(x[i]));
+  return out;
+}
 
 Vector mean_of(const std::vector<Column>& columns, std::ptrdiff_t nrows) {
   Vector out = Vector::Zero(static_cast<Index>(columns.size()));
@@ -49,11 +82,23 @@ struct Order {
   Index ncells() const { return static_cast<Index>(pattern.size()); }
 };
 
+// Whether something is true of any of the rows, which `any` is asked of some at a time.
+template <class Any>
+bool any_rows(std::ptrdiff_t nrows, const Any& any) {
+  std::atomic<bool> found{false};
+  in_threads((nrows + kRowsAtOnce - 1) / kRowsAtOnce, 0, [&](std::ptrdiff_t piece) {
+    const std::ptrdiff_t begin = piece * kRowsAtOnce;
+    if (!found && any(begin, std::min(begin + kRowsAtOnce, nrows))) found = true;
+  });
+  return found;
+}
+
 bool has_holes(const Column& column, std::ptrdiff_t nrows) {
-  for (std::ptrdiff_t i = 0; i < nrows; ++i) {
-    if (std::isnan(column[i])) return true;
-  }
-  return false;
+  return any_rows(nrows, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+    int holes = 0;
+    for (std::ptrdiff_t i = begin; i < end; ++i) holes |= std::isnan(column[i]);
+    return holes != 0;
+  });
 }
 
 // Clusters in order are given; the rows of each are put in order of their patterns.
@@ -91,16 +136,27 @@ void find_cells(const std::vector<Column>& outcomes, std::ptrdiff_t nrows, Order
 
 Order order_of_clusters(const ClusteredRows& rows) {
   Order out;
-  out.first.assign(rows.nclusters + 1, 0);
-  bool sorted = true;
-  for (std::ptrdiff_t i = 0; i < rows.nrows; ++i) {
-    const std::int64_t code = rows.codes[i];
-    if (code < 0 || code >= rows.nclusters) throw std::invalid_argument("a cluster code is out of range");
-    sorted = sorted && (i == 0 || rows.codes[i - 1] <= code);
-    ++out.first[code + 1];
-  }
+  out.first.assign(rows.nclusters + 1, rows.nrows);
+  const auto before = [&](std::ptrdiff_t i) { return i > 0 ? rows.codes[i - 1] : std::int64_t{-1}; };
+  const bool lost = any_rows(rows.nrows, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+    bool any = false;
+    for (std::ptrdiff_t i = begin; i < end; ++i) any |= rows.codes[i] < 0 || rows.codes[i] >= rows.nclusters;
+    return any;
+  });
+  if (lost) throw std::invalid_argument("a cluster code is out of range");
+  const bool descends = any_rows(rows.nrows, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
+    for (std::ptrdiff_t i = begin; i < end; ++i) {
+      const std::int64_t last = before(i);
+      if (rows.codes[i] == last) continue;
+      if (rows.codes[i] < last) return true;
+      for (std::int64_t code = last + 1; code <= rows.codes[i]; ++code) out.first[code] = i;
+    }
+    return false;
+  });
+  if (!descends) return out;
+  std::fill(out.first.begin(), out.first.end(), 0);
+  for (std::ptrdiff_t i = 0; i < rows.nrows; ++i) ++out.first[rows.codes[i] + 1];
   std::partial_sum(out.first.begin(), out.first.end(), out.first.begin());
-  if (sorted) return out;
   out.row.resize(rows.nrows);
   std::vector<std::ptrdiff_t> next(out.first.begin(), out.first.end() - 1);
   for (std::ptrdiff_t i = 0; i < rows.nrows; ++i) out.row[next[rows.codes[i]]++] = i;
@@ -167,15 +223,17 @@ class Reduction {
       const Column& x = slope ? slopes_[c] : rows_.unit[c - k_];
       const double origin = slope ? slope_origin_[c] : value_origin_[c - k_];
       double* v = column(c);
-      double sum = 0;
       if (std::isnan(x[order_.at(begin)])) {  // and so in the whole cell
         std::fill(v, v + n, 0.0);
         continue;
       }
-      for (std::ptrdiff_t i = 0; i < n; ++i) {
-        v[i] = x[order_.at(begin + i)] - origin;
-        sum += weights ? weights[i] * weights[i] * v[i] : v[i];
-        if (slope) size_[c] = std::max(size_[c], std::abs(v[i]));
+      read(x, begin, origin, v);
+      if (slope) size_[c] = largest(v, n);
+      double sum = 0;
+      if (weights) {
+        for (std::ptrdiff_t i = 0; i < n; ++i) sum += weights[i] * weights[i] * v[i];
+      } else {
+        sum = total(v, n);
       }
       const double mean = sum / total_;
       for (std::ptrdiff_t i = 0; i < n; ++i) v[i] -= mean;
@@ -197,8 +255,7 @@ class Reduction {
       design[rho * (1 + k_) + 1 + c] = norm;
       for (Index other = c + 1; other < width; ++other) {
         double* v = column(other);
-        double product = 0;
-        for (std::ptrdiff_t i = 0; i < n; ++i) product += x[i] * v[i];
+        const double product = dot(x, v, n);
         for (std::ptrdiff_t i = 0; i < n; ++i) v[i] -= product * x[i];
         if (other < k_)
           design[rho * (1 + k_) + 1 + other] = product;
@@ -216,13 +273,7 @@ class Reduction {
   // Products of what is left, lower triangle by column, added to `out` so often.
   void add_products(double weight, double* out) const {
     for (Index a = 0; a < m_; ++a) {
-      const double* x = column(k_ + a);
-      for (Index b = a; b < m_; ++b, ++out) {
-        const double* y = column(k_ + b);
-        double sum = 0;
-        for (std::ptrdiff_t i = 0; i < n_; ++i) sum += x[i] * y[i];
-        *out += weight * sum;
-      }
+      for (Index b = a; b < m_; ++b, ++out) *out += weight * dot(column(k_ + a), column(k_ + b), n_);
     }
   }
 
@@ -231,10 +282,14 @@ class Reduction {
  private:
   double* column(Index c) { return work_.data() + c * n_; }
   const double* column(Index c) const { return work_.data() + c * n_; }
-  double squares(const double* x) const {
-    double sum = 0;
-    for (std::ptrdiff_t i = 0; i < n_; ++i) sum += x[i] * x[i];
-    return sum;
+  double squares(const double* x) const { return dot(x, x, n_); }
+  void read(const Column& x, std::ptrdiff_t begin, double origin, double* v) const {
+    if (order_.row.empty() && x.stride == 1) {
+      const double* values = x.data + begin;
+      for (std::ptrdiff_t i = 0; i < n_; ++i) v[i] = values[i] - origin;
+    } else {
+      for (std::ptrdiff_t i = 0; i < n_; ++i) v[i] = x[order_.at(begin + i)] - origin;
+    }
   }
 
   const ClusteredRows& rows_;
@@ -292,13 +347,12 @@ std::vector<Matrix> observed_pairs(const ReducedData& data) {
 }
 
 void set_rows(ReducedData& data) {
-  data.first.assign(1, 0);
-  data.row_pattern.clear();
-  for (Index j = 0; j < data.nclusters(); ++j) {
-    for (Index c = data.first_cell[j]; c < data.first_cell[j + 1]; ++c)
-      data.row_pattern.insert(data.row_pattern.end(), data.cell_first[c + 1] - data.cell_first[c],
-                              data.cell_pattern[c]);
-    data.first.push_back(data.cell_first[data.first_cell[j + 1]]);
+  data.first.resize(data.nclusters() + 1);
+  data.row_pattern.resize(data.cell_first.back());
+  for (Index j = 0; j <= data.nclusters(); ++j) data.first[j] = data.cell_first[data.first_cell[j]];
+  for (Index c = 0; c < data.ncells(); ++c) {
+    for (Index r = data.cell_first[c]; r < data.cell_first[c + 1]; ++r)
+      data.row_pattern[r] = data.cell_pattern[c];
   }
 }
 
@@ -341,6 +395,11 @@ ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& s
     Part& part = parts[piece];
     part.products.setZero(m * (m + 1) / 2, npatterns);
     Reduction reduction(rows, slopes, order, value_origin, slope_origin);
+    const auto most =
+        (1 + k) * (order.first_cell[pieces.bound[piece + 1]] - order.first_cell[pieces.bound[piece]]);
+    part.design.reserve(most * (1 + k));
+    part.values.reserve(most * m);
+    part.rows.reserve(most / (1 + k));
     for (std::ptrdiff_t j = pieces.bound[piece]; j < pieces.bound[piece + 1]; ++j) {
       if (order.cluster(j) == order.cluster(j + 1)) throw std::invalid_argument("a cluster has no rows");
       double units = 0;
@@ -368,13 +427,12 @@ ReducedData reduced_data(const ClusteredRows& rows, const std::vector<Column>& s
   set_rows(out);
   out.design.resize(1 + k, out.first.back());
   out.values.resize(m, out.first.back());
-  Index at = 0;
-  for (const Part& part : parts) {
-    const Index count = static_cast<Index>(part.design.size()) / (1 + k);
+  in_threads(pieces.count(), 0, [&](std::ptrdiff_t piece) {
+    const Part& part = parts[piece];
+    const Index at = out.first[pieces.bound[piece]];
     std::copy(part.design.begin(), part.design.end(), out.design.data() + at * (1 + k));
     std::copy(part.values.begin(), part.values.end(), out.values.data() + at * m);
-    at += count;
-  }
+  });
   const Matrix packed = products.transpose();
   for (Index r = 0; r < npatterns; ++r) out.remainder.push_back(unpack_lower(packed, r, m));
   return out;
@@ -560,26 +618,72 @@ ReducedData single_cluster(const ReducedData& data, const Matrix& products, Inde
   return out;
 }
 
+namespace {
+
+// Sums over pieces of the clusters, of which `add` is given the first and the end, in order of the pieces.
+template <class Sums>
+Sums sum_of_pieces(Index nclusters, const Sums& zero, const std::function<void(Index, Index, Sums&)>& add) {
+  const Index count = std::max<Index>(1, std::min(kPieces, nclusters / kPieceClusters));
+  std::vector<Sums> parts(count, zero);
+  in_threads(count, 0, [&](std::ptrdiff_t piece) {
+    check_interrupt();
+    add(nclusters * piece / count, nclusters * (piece + 1) / count, parts[piece]);
+  });
+  for (Index piece = 1; piece < count; ++piece) parts[0] += parts[piece];
+  return parts[0];
+}
+
+// The lower triangle of `sum` gains w x x'.
+void add_square(Matrix& sum, double w, const double* x, Index n) {
+  for (Index b = 0; b < n; ++b) {
+    const double s = w * x[b];
+    double* column = sum.data() + b * n;
+    for (Index a = b; a < n; ++a) column[a] += s * x[a];
+  }
+}
+
+void complete_symmetric(Matrix& lower) { lower = Matrix(lower.selfadjointView<Eigen::Lower>()); }
+
+struct MomentSums {
+  Matrix products, sums, units;  // of the rows; products as lower triangle
+  MomentSums& operator+=(const MomentSums& o) {
+    products += o.products;
+    sums += o.sums;
+    units += o.units;
+    return *this;
+  }
+};
+
+}  // namespace
+
 ReducedMoments reduced_moments(const ReducedData& data) {
   const Index m = data.nvalues();
   ReducedMoments out;
-  Matrix products = Matrix::Zero(m, m), sums = Matrix::Zero(m, m), units = Matrix::Zero(m, m);
-  std::vector<Matrix> seen = observed_pairs(data);
-  for (const Matrix& rest : data.remainder) products += rest;
-  for (Index j = 0; j < data.nclusters(); ++j) {
-    const double w = data.weight[j];
-    for (Index c = data.first_cell[j]; c < data.first_cell[j + 1]; ++c) {
-      units += w * data.cell_sizes[c] * seen[data.cell_pattern[c]];
-      for (Index r = data.cell_first[c]; r < data.cell_first[c + 1]; ++r) {
-        const double one = w * data.design(0, r);
-        add_outer(products, w, data.values.col(r), data.values.col(r));
-        for (Index a = 0; a < m && one != 0; ++a) {
-          for (Index b = 0; b < m; ++b)
-            sums(a, b) += one * data.values(a, r) * seen[data.cell_pattern[c]](a, b);
+  const Matrix zero = Matrix::Zero(m, m);
+  const std::vector<Matrix> seen = observed_pairs(data);
+  MomentSums found = sum_of_pieces<MomentSums>(
+      data.nclusters(), {zero, zero, zero}, [&](Index first, Index last, MomentSums& s) {
+        for (Index j = first; j < last; ++j) {
+          const double w = data.weight[j];
+          for (Index c = data.first_cell[j]; c < data.first_cell[j + 1]; ++c) {
+            const double* both = seen[data.cell_pattern[c]].data();
+            const double size = w * data.cell_sizes[c];
+            for (Index i = 0; i < m * m; ++i) s.units.data()[i] += size * both[i];
+            for (Index r = data.cell_first[c]; r < data.cell_first[c + 1]; ++r) {
+              const double one = w * data.design(0, r);
+              const double* value = data.values.data() + r * m;
+              add_square(s.products, w, value, m);
+              for (Index b = 0; b < m && one != 0; ++b) {
+                for (Index a = 0; a < m; ++a) s.sums(a, b) += one * value[a] * both[b * m + a];
+              }
+            }
+          }
         }
-      }
-    }
-  }
+      });
+  complete_symmetric(found.products);
+  Matrix& products = found.products;
+  const Matrix &sums = found.sums, &units = found.units;
+  for (const Matrix& rest : data.remainder) products += rest;
   const Matrix count = units.cwiseMax(1.0);
   out.count = units.diagonal();
   out.mean = sums.diagonal().cwiseQuotient(count.diagonal()) + data.origin.head(m);
@@ -619,104 +723,205 @@ OneRegression regress(const Matrix& design, const Vector& values) {
   return out;
 }
 
-}  // namespace
-
-ClusterCoefficients cluster_coefficients(const ReducedData& data) {
-  const Index c = data.design.rows(), m = data.nvalues(), q = data.q, n = c * m + q;
-  ClusterCoefficients out;
-  Matrix residual = Matrix::Zero(m, m), within = Matrix::Zero(m, m), used = Matrix::Zero(m, m);
-  Matrix clusters = Matrix::Zero(m, m), units = Matrix::Zero(m, m);
-  const std::vector<Matrix> seen = observed_pairs(data);
-  for (std::size_t r = 0; r < seen.size(); ++r) {
-    residual += data.remainder[r];
-    within += data.remainder[r];
+// What starting values are taken from, of some clusters.
+struct CoefficientSums {
+  CoefficientSums(Index m, Index n, Index nc)
+      : residual(Matrix::Zero(m, m)),
+        within(residual),
+        used(residual),
+        units(residual),
+        clusters(residual),
+        sum(Vector::Zero(n)),
+        products(Matrix::Zero(n, n)),
+        errors(Matrix::Zero(nc, nc)) {}
+  CoefficientSums& operator+=(const CoefficientSums& o) {
+    full += o.full;
+    residual += o.residual;
+    within += o.within;
+    used += o.used;
+    units += o.units;
+    clusters += o.clusters;
+    sum += o.sum;
+    products += o.products;
+    errors += o.errors;
+    return *this;
   }
-  Vector sum = Vector::Zero(n);
-  Matrix products = Matrix::Zero(n, n), errors = Matrix::Zero(c * m, c * m);
-  Vector one(n), origin = Vector::Zero(n);
-  std::vector<OneRegression> regressions(m);
-  const auto add_effects = [&](Index j, double w) {
-    one.tail(q) = data.cluster_values.col(j);
-    if (!(out.clusters > 0)) origin = one;
-    one -= origin;
-    out.clusters += w;
-    sum += w * one;
-    add_outer(products, w, one, one);
-  };
-  for (Index j = 0; j < data.nclusters(); ++j) {
-    if (j % 1024 == 0) check_interrupt();
-    const Index begin = data.first[j], rho = data.first[j + 1] - begin;
-    const double w = data.weight[j];
-    if (w == 0) continue;
-    const Index cell = data.first_cell[j];
-    const Matrix all = data.design.middleCols(begin, rho).transpose();
-    const auto values = data.values.middleCols(begin, rho);
-    if (data.first_cell[j + 1] == cell + 1 &&
-        static_cast<Index>(data.patterns[data.cell_pattern[cell]].size()) ==
-            data.outcomes) {  // its rows are fitted perfectly
-      const Vector mean = apply(values, all.col(0)) / all.col(0).squaredNorm();
-      add_outer(within, w, values, values);
-      add_outer(within, -w * all.col(0).squaredNorm(), mean, mean);
-      used.array() += w * static_cast<double>(rho);
-      clusters.array() += w;
-      units.array() += w * data.cell_sizes[cell];
-      if (rho < c) continue;
-      const Matrix back = inverse(all);
-      if (!back.allFinite()) continue;
-      const Matrix beta = outer(back, values);  // c x m
-      const Matrix error = outer(back, back);
-      one.head(c * m) = Eigen::Map<const Vector>(beta.data(), c * m);
-      add_effects(j, w);
-      for (Index a = 0; a < m; ++a) {
-        for (Index b = 0; b < m; ++b) errors.block(a * c, b * c, c, c) += w * error;
-      }
-      continue;
+
+  double full = 0;                                 // clusters in which all coefficients are known
+  Matrix residual, within, used, units, clusters;  // m x m, without what remains beyond the rows
+  Vector sum;                                      // of the coefficients and cluster values, about a point
+  Matrix products;                                 // of these
+  Matrix errors;                                   // of the sampling errors of coefficients
+};
+
+// The coefficients of single clusters, and what they add to the sums.
+class CoefficientsOfClusters {
+ public:
+  explicit CoefficientsOfClusters(const ReducedData& data)
+      : data_(data),
+        seen_(observed_pairs(data)),
+        c_(data.design.rows()),
+        m_(data.nvalues()),
+        back_(c_, c_),
+        mean_(m_),
+        regressions_(m_),
+        one(c_ * m_ + data.q) {}
+
+  CoefficientSums zero() const { return {m_, one.size(), c_ * m_}; }
+
+  // Whether all coefficients of the cluster are known: then `one` has them, and the cluster values.
+  bool add(Index j, CoefficientSums& sums) {
+    const double w = data_.weight[j];
+    const Index cell = data_.first_cell[j];
+    if (w == 0) return false;
+    const bool complete =
+        data_.first_cell[j + 1] == cell + 1 &&
+        static_cast<Index>(data_.patterns[data_.cell_pattern[cell]].size()) == data_.outcomes;
+    if (!(complete ? add_complete(j, sums) : add_cells(j, sums))) return false;
+    one.tail(data_.q) = data_.cluster_values.col(j);
+    sums.full += w;
+    return true;
+  }
+
+ private:
+  // The rows of a complete cluster, a triangle, are fitted perfectly.
+  bool add_complete(Index j, CoefficientSums& s) {
+    const Index begin = data_.first[j], rho = data_.first[j + 1] - begin;
+    const double w = data_.weight[j];
+    const double *design = data_.design.data() + begin * c_, *values = data_.values.data() + begin * m_;
+    double ones = 0;
+    mean_.setZero();
+    for (Index a = 0; a < rho; ++a) {
+      const double x = design[a * c_];
+      add_square(s.within, w, values + a * m_, m_);
+      ones += x * x;
+      for (Index v = 0; v < m_ && x != 0; ++v) mean_[v] += x * values[a * m_ + v];
     }
+    mean_ /= ones;
+    add_square(s.within, -w * ones, mean_.data(), m_);
+    s.used.array() += w * static_cast<double>(rho);
+    s.clusters.array() += w;
+    s.units.array() += w * data_.cell_sizes[data_.first_cell[j]];
+    if (rho < c_) return false;
+    back_.setZero();  // R^-1, an upper triangle as R
+    for (Index k = 0; k < c_; ++k) {
+      for (Index i = k; i >= 0; --i) {
+        double left = i == k ? 1.0 : 0.0;
+        for (Index l = i + 1; l <= k; ++l) left -= design[i * c_ + l] * back_(l, k);
+        back_(i, k) = left / design[i * c_ + i];
+      }
+    }
+    if (!back_.allFinite()) return false;
+    for (Index i = 0; i < c_; ++i) {
+      for (Index v = 0; v < m_; ++v) {
+        double beta = 0;
+        for (Index a = i; a < c_; ++a) beta += back_(i, a) * values[a * m_ + v];
+        one[v * c_ + i] = beta;
+      }
+      for (Index k = 0; k < c_; ++k) {
+        double error = 0;
+        for (Index a = std::max(i, k); a < c_; ++a) error += back_(i, a) * back_(k, a);
+        for (Index b = 0; b < m_; ++b) {
+          for (Index a = 0; a < m_; ++a) s.errors(a * c_ + i, b * c_ + k) += w * error;
+        }
+      }
+    }
+    return true;
+  }
+
+  bool add_cells(Index j, CoefficientSums& s) {
+    const Index begin = data_.first[j], rho = data_.first[j + 1] - begin, m = m_, c = c_;
+    const double w = data_.weight[j];
+    const Matrix all = data_.design.middleCols(begin, rho).transpose();
+    const auto values = data_.values.middleCols(begin, rho);
     Matrix both = Matrix::Zero(m, m);  // rows with both
-    for (Index a = 0; a < rho; ++a) both += seen[data.row_pattern[begin + a]];
-    for (Index k = cell; k < data.first_cell[j + 1]; ++k)
-      units += w * data.cell_sizes[k] * seen[data.cell_pattern[k]];
+    for (Index a = 0; a < rho; ++a) both += seen_[data_.row_pattern[begin + a]];
+    for (Index k = data_.first_cell[j]; k < data_.first_cell[j + 1]; ++k)
+      s.units += w * data_.cell_sizes[k] * seen_[data_.cell_pattern[k]];
     bool full = true;
     for (Index v = 0; v < m; ++v) {
       Matrix design = all;
       for (Index a = 0; a < rho; ++a) {
-        if (seen[data.row_pattern[begin + a]](v, v) == 0) design.row(a).setZero();
+        if (seen_[data_.row_pattern[begin + a]](v, v) == 0) design.row(a).setZero();
       }
-      regressions[v] = regress(design, values.row(v).transpose());
-      full = full && regressions[v].inverse.size();
+      regressions_[v] = regress(design, values.row(v).transpose());
+      full = full && regressions_[v].inverse.size();
     }
     for (Index a = 0; a < m; ++a) {
       for (Index b = 0; b < m; ++b) {
-        residual(a, b) += w * regressions[a].residuals.dot(regressions[b].residuals);
-        within(a, b) += w * regressions[a].deviations.dot(regressions[b].deviations);
-        used(a, b) += w * std::min(static_cast<double>(c), both(a, b));
-        clusters(a, b) += both(a, b) > 0 ? w : 0.0;
+        s.residual(a, b) += w * regressions_[a].residuals.dot(regressions_[b].residuals);
+        if (a >= b) s.within(a, b) += w * regressions_[a].deviations.dot(regressions_[b].deviations);
+        s.used(a, b) += w * std::min(static_cast<double>(c), both(a, b));
+        s.clusters(a, b) += both(a, b) > 0 ? w : 0.0;
       }
-      one.segment(a * c, c) = regressions[a].coefficients;
+      one.segment(a * c, c) = regressions_[a].coefficients;
     }
-    if (!full) continue;
-    add_effects(j, w);
+    if (!full) return false;
     // sampling errors of two variables, as if the units of the one with fewer were among those of the other
     for (Index a = 0; a < m; ++a) {
       for (Index b = 0; b < m; ++b) {
-        const OneRegression& larger = both(a, a) < both(b, b) ? regressions[b] : regressions[a];
-        errors.block(a * c, b * c, c, c) += w * larger.inverse;
+        const OneRegression& larger = both(a, a) < both(b, b) ? regressions_[b] : regressions_[a];
+        s.errors.block(a * c, b * c, c, c) += w * larger.inverse;
       }
     }
+    return true;
   }
+
+  const ReducedData& data_;
+  std::vector<Matrix> seen_;  // of each pattern, 1 where two values are observed
+  Index c_, m_;
+  Matrix back_;
+  Vector mean_;
+  std::vector<OneRegression> regressions_;
+
+ public:
+  Vector one;
+};
+
+}  // namespace
+
+ClusterCoefficients cluster_coefficients(const ReducedData& data) {
+  const Index c = data.design.rows(), m = data.nvalues(), q = data.q;
+  const CoefficientsOfClusters start(data);
+  Vector origin = Vector::Zero(start.one.size());
+  CoefficientsOfClusters first = start;
+  CoefficientSums none = start.zero();
+  for (Index j = 0; j < data.nclusters(); ++j) {
+    if (!first.add(j, none)) continue;
+    origin = first.one;
+    break;
+  }
+  CoefficientSums found = sum_of_pieces<CoefficientSums>(
+      data.nclusters(), start.zero(), [&](Index begin, Index last, CoefficientSums& sums) {
+        CoefficientsOfClusters clusters = start;
+        for (Index j = begin; j < last; ++j) {
+          if (!clusters.add(j, sums)) continue;
+          clusters.one -= origin;
+          sums.sum += data.weight[j] * clusters.one;
+          add_square(sums.products, data.weight[j], clusters.one.data(), clusters.one.size());
+        }
+      });
+  complete_symmetric(found.within);
+  complete_symmetric(found.products);
+  for (const Matrix& rest : data.remainder) {
+    found.residual += rest;
+    found.within += rest;
+  }
+  ClusterCoefficients out;
   const auto divided = [&](const Matrix& x, const Matrix& by) {
-    return Matrix(x.cwiseQuotient((units - by).cwiseMax(1.0)));
+    return Matrix(x.cwiseQuotient((found.units - by).cwiseMax(1.0)));
   };
-  out.residual = divided(residual, used);
-  out.within = divided(within, clusters);
+  out.residual = divided(found.residual, found.used);
+  out.within = divided(found.within, found.clusters);
+  out.clusters = found.full;
   if (!(out.clusters > 0)) return out;
-  const Vector mean = sum / out.clusters;
-  out.cov = products / out.clusters;
+  const Vector mean = found.sum / out.clusters;
+  out.cov = found.products / out.clusters;
   add_outer(out.cov, -1, mean, mean);
-  errors /= out.clusters;
   for (Index a = 0; a < m; ++a) {
     for (Index b = 0; b < m; ++b)
-      out.cov.block(a * c, b * c, c, c) -= out.residual(a, b) * errors.block(a * c, b * c, c, c);
+      out.cov.block(a * c, b * c, c, c) -=
+          out.residual(a, b) / out.clusters * found.errors.block(a * c, b * c, c, c);
   }
   symmetrise(out.cov);
   out.mean = mean + origin;

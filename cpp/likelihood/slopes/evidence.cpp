@@ -2,34 +2,41 @@
 
 namespace msem {
 
-bool DesignEvidence::compute(Index cluster, bool inverses) {
+DesignEvidence::DesignEvidence(const SlopePoint& point)
+    : point_(point), width_(point.data_->design.rows()), row_(point.p_) {}
+
+bool DesignEvidence::compute(const DesignBatch& batch, bool inverses) {
   const ReducedData& data = *point_.data_;
-  const Index p = point_.p_, r = point_.r_, nb = point_.nboth_, m = point_.m_, width = data.design.rows();
-  rho = data.first[cluster + 1] - data.first[cluster];
+  const Index p = point_.p_, r = point_.r_, nb = point_.nboth_, m = point_.m_,
+              first = data.first[batch.example[0]];
+  rho = data.first[batch.example[0] + 1] - first;
   d = rho * p;
-  design = data.design.data() + data.first[cluster] * width;
+  design.resize(rho * width_);
+  for (Index lane = 0; lane < kLanes; ++lane) {
+    const double* own = data.design.data() + data.first[batch.example[lane]] * width_;
+    for (Index i = 0; i < rho * width_; ++i) design[i][lane] = own[i];
+  }
   seen_.resize(rho);
-  row_.resize(p);
   holes_ = false;
   for (Index a = 0; a < rho; ++a) {
-    seen_[a] = &point_.observed_[data.row_pattern[data.first[cluster] + a]];
+    seen_[a] = &point_.observed_[data.row_pattern[first + a]];
     holes_ = holes_ || seen_[a]->map.size();
   }
-  z.assign(d * r, 0.0);
-  zc.assign(d * r, 0.0);
-  root.resize(d * d);
+  z.assign(d * r, Lanes::Zero());
   for (Index a = 0; a < rho; ++a) {
-    const double* row = design + a * width;
-    for (Index k = 0; k < nb && row[0] != 0; ++k) {
+    const Lanes* row = design.data() + a * width_;
+    const bool intercept = (row[0] != 0).any();
+    for (Index k = 0; k < nb && intercept; ++k) {
       const double* e = point_.whitener_.data() + k * p;
       for (Index i = k; i < p; ++i) z[k * d + a * p + i] = row[0] * e[i];
     }
     for (Index k = 0; k < m; ++k) {
-      const double x = row[data.covariate[k]];
+      const Lanes& x = covariate(a, k);
       const double* lambda = point_.lambda_.data() + k * p;
       for (Index i = 0; i < p; ++i) z[(nb + k) * d + a * p + i] = x * lambda[i];
     }
   }
+  zc.assign(d * r, Lanes::Zero());
   const double* c = point_.between_.cov.data();
   for (Index j = 0; j < r; ++j) {
     for (Index k = 0; k < r; ++k) {
@@ -37,42 +44,23 @@ bool DesignEvidence::compute(Index cluster, bool inverses) {
       for (Index i = 0; i < d; ++i) zc[j * d + i] += s * z[k * d + i];
     }
   }
-  if (holes_) {
-    mapped_ = z;
-    mapped_c_ = zc;
-    for (Index k = 0; k < r; ++k) {
-      map_rows(mapped_.data() + k * d, false);
-      map_rows(mapped_c_.data() + k * d, false);
-    }
-  }
-  const std::vector<double>&left = holes_ ? mapped_ : z, &right = holes_ ? mapped_c_ : zc;
-  log_det = 0;
-  for (Index j = 0; j < d; ++j) {
-    double* column = root.data() + j * d;
-    for (Index i = j; i < d; ++i) column[i] = i == j ? 1.0 : 0.0;
-    for (Index k = 0; k < r; ++k) {
-      const double s = left[k * d + j];
-      const double* other = right.data() + k * d;
-      for (Index i = j; i < d; ++i) column[i] += s * other[i];
-    }
-    for (Index k = 0; k < j; ++k) {
-      const double* before = root.data() + k * d;
-      const double s = before[j];
-      for (Index i = j; i < d; ++i) column[i] -= s * before[i];
-    }
-    if (!(column[j] > 0) || !std::isfinite(column[j])) return false;
-    log_det += std::log(column[j]);
-    const double pivot = std::sqrt(column[j]);
-    for (Index i = j; i < d; ++i) column[i] /= pivot;
-  }
+  if (!factor()) return false;
   half = z;
   for (Index k = 0; k < r; ++k) whiten(half.data() + k * d);
   if (!inverses) return true;
-  inverse.assign(d * d, 0.0);
+  whitened_.assign(d * d, Lanes::Zero());
+  inverse.resize(d * d);
   for (Index j = 0; j < d; ++j) {
-    inverse[j * d + j] = 1;
-    whiten(inverse.data() + j * d);
-    whiten_transposed(inverse.data() + j * d);
+    Lanes* column = whitened_.data() + j * d;
+    column[j] = 1;
+    whiten(column);
+    for (Index k = 0; k <= j; ++k) {
+      const Lanes* before = whitened_.data() + k * d;
+      Lanes sum = Lanes::Zero();
+      // a row of A has values of its own row only
+      for (Index i = j / p * p; i < d; ++i) sum += before[i] * column[i];
+      inverse[j * d + k] = inverse[k * d + j] = sum;
+    }
   }
   solved = zc;
   for (Index k = 0; k < r; ++k) {
@@ -82,68 +70,132 @@ bool DesignEvidence::compute(Index cluster, bool inverses) {
   return true;
 }
 
-void DesignEvidence::map_rows(double* x, bool transposed) const {
+// L L' = M = I + A Z C Z'A'.
+bool DesignEvidence::factor() {
+  const Index r = point_.r_;
+  if (holes_) {
+    mapped_ = z;
+    mapped_c_ = zc;
+    for (Index k = 0; k < r; ++k) {
+      map_rows(mapped_.data() + k * d, false);
+      map_rows(mapped_c_.data() + k * d, false);
+    }
+  }
+  const LaneVector &left = holes_ ? mapped_ : z, &right = holes_ ? mapped_c_ : zc;
+  root_.resize(d * d);
+  reciprocal_.resize(d);
+  log_det = 0;
+  for (Index j = 0; j < d; ++j) {
+    Lanes* column = root_.data() + j * d;
+    for (Index i = j; i < d; ++i) column[i] = i == j ? 1.0 : 0.0;
+    for (Index k = 0; k < r; ++k) {
+      const Lanes s = left[k * d + j];
+      const Lanes* other = right.data() + k * d;
+      for (Index i = j; i < d; ++i) column[i] += s * other[i];
+    }
+    for (Index k = 0; k < j; ++k) {
+      const Lanes* before = root_.data() + k * d;
+      const Lanes s = before[j];
+      for (Index i = j; i < d; ++i) column[i] -= s * before[i];
+    }
+    const Lanes pivot = column[j];
+    if (!(pivot > 0 && pivot < kInfinity).all()) return false;
+    log_det += pivot.log();
+    column[j] = pivot.sqrt();
+    reciprocal_[j] = column[j].inverse();
+    for (Index i = j + 1; i < d; ++i) column[i] *= reciprocal_[j];
+  }
+  return true;
+}
+
+void DesignEvidence::map_rows(Lanes* x, bool transposed) const {
   const Index p = point_.p_;
   for (Index a = 0; a < rho; ++a, x += p) {
     const Matrix& map = seen_[a]->map;
     if (!map.size()) continue;
     std::copy(x, x + p, row_.begin());
     for (Index i = 0; i < p; ++i) {
-      double sum = 0;
+      Lanes sum = Lanes::Zero();
       for (Index k = 0; k < p; ++k) sum += (transposed ? map(k, i) : map(i, k)) * row_[k];
       x[i] = sum;
     }
   }
 }
 
-void DesignEvidence::whiten(double* x) const {
+void DesignEvidence::whiten(Lanes* x) const {
   if (holes_) map_rows(x, false);
   for (Index j = 0; j < d; ++j) {
-    const double* column = root.data() + j * d;
-    x[j] /= column[j];
+    const Lanes* column = root_.data() + j * d;
+    x[j] *= reciprocal_[j];
     for (Index i = j + 1; i < d; ++i) x[i] -= column[i] * x[j];
   }
 }
 
-void DesignEvidence::whiten_transposed(double* x) const {
+void DesignEvidence::whiten_transposed(Lanes* x) const {
   for (Index j = d - 1; j >= 0; --j) {
-    const double* column = root.data() + j * d;
-    double sum = x[j];
+    const Lanes* column = root_.data() + j * d;
+    Lanes sum = x[j];
     for (Index i = j + 1; i < d; ++i) sum -= column[i] * x[i];
-    x[j] = sum / column[j];
+    x[j] = sum * reciprocal_[j];
   }
   if (holes_) map_rows(x, true);
 }
 
-ClusterOfDesign::ClusterOfDesign(const SlopePoint& point) : mean(point.r_), u(point.r_), all(point.r_) {}
+ClustersOfDesign::ClustersOfDesign(const SlopePoint& point)
+    : cluster_values(point.q_),
+      mean(point.r_),
+      u(point.r_),
+      all(point.r_),
+      point_(point),
+      nvalues_(point.data_->nvalues()) {}
 
-void ClusterOfDesign::compute(const SlopePoint& point, const DesignEvidence& evidence, Index cluster) {
-  const Index d = evidence.d, r = point.r_, q = point.q_;
-  for (Index k = 0; k < r; ++k) mean[k] = point.mu_u_[k];
-  for (Index l = 0; l < q; ++l) {
-    const double zeta = point.zeta_(l, cluster);
-    for (Index k = 0; k < r; ++k) mean[k] += point.between_.slopes(k, l) * zeta;
+void ClustersOfDesign::read(const DesignEvidence& evidence, const DesignStep& step) {
+  const ReducedData& data = *point_.data_;
+  const Index rho = evidence.rho, q = point_.q_;
+  values_.resize(rho * nvalues_);
+  for (Index lane = 0; lane < kLanes; ++lane) {
+    const Index cluster = step.cluster[lane];
+    weight[lane] = lane < step.used ? data.weight[cluster] : 0.0;
+    const double* own = data.values.data() + data.first[cluster] * nvalues_;
+    for (Index i = 0; i < rho * nvalues_; ++i) values_[i][lane] = own[i];
+    for (Index l = 0; l < q; ++l) cluster_values[l][lane] = data.cluster_values(l, cluster);
   }
-  const double* values = point.residuals_.data() + point.data_->first[cluster] * point.p_;
-  t.assign(values, values + d);
+}
+
+void ClustersOfDesign::compute(const DesignEvidence& evidence, const DesignStep& step) {
+  const Index d = evidence.d, rho = evidence.rho, p = point_.p_, r = point_.r_, q = point_.q_;
+  read(evidence, step);
   for (Index k = 0; k < r; ++k) {
-    const double* column = evidence.z.data() + k * d;
+    mean[k] = point_.mean_of_u_[k];
+    for (Index l = 0; l < q; ++l) mean[k] += point_.paths_of_u_(k, l) * cluster_values[l];
+  }
+  // residuals of the values given the covariates, whitened; about the mean within
+  t.resize(d);
+  for (Index a = 0; a < rho; ++a) {
+    Lanes* own = t.data() + a * p;
+    for (Index i = 0; i < p; ++i) own[i] = -point_.residual_mean_[i] * evidence.ones(a);
+    for (Index v = 0; v < nvalues_; ++v) {
+      const double* column = point_.residual_map_.data() + v * p;
+      for (Index i = v < p ? v : 0; i < p; ++i) own[i] += column[i] * value(a, v);
+    }
+  }
+  for (Index k = 0; k < r; ++k) {
+    const Lanes* column = evidence.z.data() + k * d;
     for (Index i = 0; i < d; ++i) t[i] -= column[i] * mean[k];
   }
   evidence.whiten(t.data());
   quadratic = 0;
-  for (Index i = 0; i < d; ++i) quadratic += t[i] * t[i];
+  for (Index i = 0; i < d; ++i) quadratic += t[i].square();
   evidence.whiten_transposed(t.data());
   for (Index k = 0; k < r; ++k) {
-    const double* column = evidence.z.data() + k * d;
-    double sum = 0;
+    const Lanes* column = evidence.z.data() + k * d;
+    Lanes sum = Lanes::Zero();
     for (Index i = 0; i < d; ++i) sum += column[i] * t[i];
     u[k] = sum;
   }
   for (Index k = 0; k < r; ++k) {
-    double sum = mean[k];
-    for (Index j = 0; j < r; ++j) sum += point.between_.cov(k, j) * u[j];
-    all[k] = sum;
+    all[k] = mean[k];
+    for (Index j = 0; j < r; ++j) all[k] += point_.between_.cov(k, j) * u[j];
   }
 }
 

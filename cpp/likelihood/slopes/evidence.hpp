@@ -1,51 +1,76 @@
-// What the clusters of one design share, and one cluster given it: see slopes.hpp for the quantities.
+// What the clusters of one design share, and one cluster given it, of several designs at once: see slopes.hpp
+// for the quantities.
 //
-// A cluster has few values, so that loops are written out: nothing is allocated once the largest design has
-// been seen.
+// A cluster has few values, so that loops are written out, each lane of which is a cluster: nothing is
+// allocated once the largest design has been seen.
 #pragma once
 
+#include "base/lanes.hpp"
 #include "likelihood/slopes/slopes.hpp"
 
 namespace msem {
 
 class DesignEvidence {
  public:
-  explicit DesignEvidence(const SlopePoint& point) : point_(point) {}
-  // False when M is not positive definite. `inverses`: whether `inverse` and `solved` are wanted.
-  bool compute(Index cluster, bool inverses);
+  explicit DesignEvidence(const SlopePoint& point);
+  // Of the classes of a batch. False when an M is not positive definite. `inverses`: whether `inverse` and
+  // `solved` are wanted.
+  bool compute(const DesignBatch& batch, bool inverses);
 
   // x := L^-1 A x, and x := A'L^-T x, of length d.
-  void whiten(double* x) const;
-  void whiten_transposed(double* x) const;
+  void whiten(Lanes* x) const;
+  void whiten_transposed(Lanes* x) const;
+
+  // The first column of the design in a row, and the covariate of a slope.
+  const Lanes& ones(Index row) const { return design[row * width_]; }
+  const Lanes& covariate(Index row, Index slope) const {
+    return design[row * width_ + point_.data_->covariate[slope]];
+  }
 
   Index rho = 0, d = 0;
-  const double* design = nullptr;  // (1 + covariates) x rho
-  double log_det = 0;
-  std::vector<double> z, zc;    // d x r: Z, Z C
-  std::vector<double> root;     // d x d, lower
-  std::vector<double> half;     // d x r: L^-1 A Z
-  std::vector<double> inverse;  // d x d: A'M^-1 A
-  std::vector<double> solved;   // d x r: A'M^-1 A Z C
+  Lanes log_det;
+  LaneVector design;   // (1 + covariates) x rho
+  LaneVector z, zc;    // d x r: Z, Z C
+  LaneVector half;     // d x r: L^-1 A Z
+  LaneVector inverse;  // d x d: A'M^-1 A
+  LaneVector solved;   // d x r: A'M^-1 A Z C
 
  private:
-  void map_rows(double* x, bool transposed) const;
+  bool factor();
+  void map_rows(Lanes* x, bool transposed) const;
 
-  std::vector<double> mapped_, mapped_c_;          // A Z, A Z C
-  mutable std::vector<double> row_;                // p
+  const SlopePoint& point_;
+  Index width_;
+  LaneVector root_, reciprocal_;                   // d x d, lower; of its diagonal
+  LaneVector mapped_, mapped_c_;                   // A Z, A Z C
+  LaneVector whitened_;                            // d x d: L^-1 A
+  mutable LaneVector row_;                         // p
   std::vector<const SlopePoint::Observed*> seen_;  // of the rows
   bool holes_ = false;                             // in any of them
-  const SlopePoint& point_;
 };
 
-struct ClusterOfDesign {
-  explicit ClusterOfDesign(const SlopePoint& point);
-  void compute(const SlopePoint& point, const DesignEvidence& evidence, Index cluster);
+class ClustersOfDesign {
+ public:
+  explicit ClustersOfDesign(const SlopePoint& point);
+  void compute(const DesignEvidence& evidence, const DesignStep& step);
+  // Weights and values alone.
+  void read(const DesignEvidence& evidence, const DesignStep& step);
 
-  double quadratic = 0;
-  std::vector<double> t;     // d: A'M^-1 A (y - ...)
-  std::vector<double> mean;  // r: m
-  std::vector<double> u;     // r: Z't
-  std::vector<double> all;   // r: m + C u, the posterior mean
+  // The value of a variable of units in a row, and that of a cluster variable, about the origin.
+  const Lanes& value(Index row, Index variable) const { return values_[row * nvalues_ + variable]; }
+
+  Lanes weight;  // how often each counts; 0 of lanes that are not used
+  Lanes quadratic;
+  LaneVector t;               // d: A'M^-1 A (y - ...)
+  LaneVector cluster_values;  // q, about the origin
+  LaneVector mean;            // r: m
+  LaneVector u;               // r: Z't
+  LaneVector all;             // r: m + C u, the posterior mean
+
+ private:
+  const SlopePoint& point_;
+  Index nvalues_;
+  LaneVector values_;  // nvalues x rho
 };
 
 }  // namespace msem

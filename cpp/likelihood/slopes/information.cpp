@@ -15,14 +15,15 @@ namespace msem {
 
 namespace {
 
-// Element ((i, l), (j, k)) gains w x(i, j) y(l, k): clusters are small, so that loops are written out.
-void add_kronecker(Matrix& out, double w, const double* x, Index rows, Index columns, const double* y,
+// Element ((i, l), (j, k)) of a matrix with `rows` x `others` rows gains w x(i, j) y(l, k), by column.
+template <class Number>
+void add_kronecker(Number* out, const Number& w, const Number* x, Index rows, Index columns, const Number* y,
                    Index others, Index other_columns) {
   for (Index j = 0; j < columns; ++j) {
     for (Index k = 0; k < other_columns; ++k) {
-      double* column = out.data() + (k * columns + j) * out.rows();
+      Number* column = out + (k * columns + j) * rows * others;
       for (Index l = 0; l < others; ++l) {
-        const double s = w * y[k * others + l];
+        const Number s = w * y[k * others + l];
         for (Index i = 0; i < rows; ++i) column[l * rows + i] += s * x[j * rows + i];
       }
     }
@@ -30,11 +31,12 @@ void add_kronecker(Matrix& out, double w, const double* x, Index rows, Index col
 }
 
 // out := A B, of rows x inner and inner x columns.
-void multiply(const double* a, const double* b, double* out, Index rows, Index inner, Index columns) {
-  std::fill(out, out + rows * columns, 0.0);
+template <class Left, class Right>
+void multiply(const Left* a, const Right* b, Lanes* out, Index rows, Index inner, Index columns) {
+  std::fill(out, out + rows * columns, Lanes::Zero());
   for (Index j = 0; j < columns; ++j) {
     for (Index k = 0; k < inner; ++k) {
-      const double s = b[j * inner + k];
+      const Right s = b[j * inner + k];
       for (Index i = 0; i < rows; ++i) out[j * rows + i] += s * a[k * rows + i];
     }
   }
@@ -66,7 +68,8 @@ class SlopeInformation {
         kb_(between.k()),
         within_(std::move(within)),
         between_(std::move(between)) {
-    // columns: derivatives of a row with respect to its intercept, covariates, t, and R_ac u_k of each slope
+    // columns: derivatives of a row with respect to its intercept, covariates, t, and R_ac u_k of each slope;
+    // of u to 1, the cluster variables and u~. Covariates and cluster variables are about the origin.
     map_w_ = Matrix::Zero(1 + f_ + p_ + m_, p_ * kw_);
     map_b_ = Matrix::Zero(1 + q_ + r_, r_ * kb_);
     for (Index a = 0; a < kw_; ++a) {
@@ -82,15 +85,19 @@ class SlopeInformation {
       own.middleRows(1, q_) = slice(between_.slope, a, r_, q_).transpose();
       own.bottomRows(r_) = slice(between_.cov, a, r_, r_).transpose();
     }
+    about_origin(map_w_.topRows(1 + f_), point_.mu_f_,
+                 [&](const Matrix& x) { return point_.whiten_given_transposed(x); });
+    about_origin(map_b_.topRows(1 + q_), point_.between_.mu_z,
+                 [&](const Matrix& x) { return point_.between_.chol_z.whiten_transposed(x); });
   }
 
   // Half the traces of M^-1 dM_a M^-1 dM_b, those of the pooled rest included.
   Matrix covariances() const {
-    Traces sum = total<Traces>([&](Index piece, Traces& part) { add_traces(piece, part); }, Traces(*this));
+    Traces sum = total<Traces>([&](Index piece, Traces& part) { part = traces(piece); }, Traces(*this));
     for (std::size_t r = 0; r < point_.observed_.size(); ++r) {
-      const Matrix& weight = point_.observed_[r].weight;
-      add_kronecker(sum.ww, point_.classes_->beyond[static_cast<Index>(r)], weight.data(), p_, p_,
-                    weight.data(), p_, p_);
+      const double* weight = point_.observed_[r].weight.data();
+      add_kronecker(sum.ww.data(), point_.classes_->beyond[static_cast<Index>(r)], weight, p_, p_, weight, p_,
+                    p_);
     }
     const auto lambda = within_.slope.bottomRows(p_ * m_);
     Matrix out = Matrix::Zero(kw_ + kb_, kw_ + kb_);
@@ -124,7 +131,12 @@ class SlopeInformation {
   // Second derivatives of half of -2 log L.
   Matrix observed() const {
     Curvature sum =
-        total<Curvature>([&](Index piece, Curvature& part) { add_curvature(piece, part); }, Curvature(*this));
+        total<Curvature>([&](Index piece, Curvature& part) { part = curvature(piece); }, Curvature(*this));
+    if (q_) {
+      Matrix of_z = sum.with_mean.rightCols(q_);
+      add_outer(of_z, -1, sum.with_mean.col(0), point_.between_.mu_z);
+      sum.with_mean.rightCols(q_) = point_.between_.chol_z.whiten(of_z.transpose()).transpose();
+    }
     Matrix out = 2 * (sum.products + rest_products(true)) - 2 * covariances();
     bilinear(sum, out);
     Matrix ww = Matrix::Zero(kw_, kw_), bb = Matrix::Zero(kb_, kb_);
@@ -207,7 +219,7 @@ class SlopeInformation {
 
   template <class Sum, class Work>
   Sum total(const Work& work, const Sum& zero) const {
-    const auto count = static_cast<std::ptrdiff_t>(point_.classes_->pieces.size()) - 1;
+    const Index count = point_.classes_->npieces();
     std::vector<Sum> parts(count, zero);
     in_threads(count, count > 1 ? 0 : 1, [&](std::ptrdiff_t i) { work(static_cast<Index>(i), parts[i]); });
     Sum out = zero;
@@ -221,34 +233,42 @@ class SlopeInformation {
     add_cross(out, 0.5 * part.count, t.zcov, t.zcov);
   }
 
+  // Coefficients of (1, x) for whitened x about their means become those for x about the origin.
+  template <class Back>
+  static void about_origin(MatrixRef map, const Vector& mean, const Back& back) {
+    const Index n = mean.size();
+    if (!n) return;
+    map.bottomRows(n) = back(map.bottomRows(n));
+    map.row(0) -= apply_transposed(map.bottomRows(n), mean).transpose();
+  }
+
   template <class Visit>
-  void for_classes(Index piece, bool inverses, Visit visit) const {
+  void for_batches(Index piece, bool inverses, Visit visit) const {
     const DesignClasses& classes = *point_.classes_;
     DesignEvidence evidence(point_);
-    for (Index c = classes.pieces[piece]; c < classes.pieces[piece + 1]; ++c) {
-      if (c % 256 == 0) check_interrupt();
-      evidence.compute(classes.member[classes.first[c]], inverses);
-      visit(c, evidence);
+    for (Index b = classes.pieces[piece]; b < classes.pieces[piece + 1]; ++b) {
+      if (b % 256 == 0) check_interrupt();
+      evidence.compute(classes.batches[b], inverses);
+      visit(classes.batches[b], evidence);
     }
   }
 
-  double design(const DesignEvidence& e, Index row, Index slope) const {
-    return e.design[row * point_.data_->design.rows() + point_.data_->covariate[slope]];
-  }
-
-  void add_traces(Index piece, Traces& s) const {
+  Traces traces(Index piece) const {
     const Index p = p_, r = r_, m = m_;
     const double* c = point_.between_.cov.data();
-    std::vector<double> inverse_z, u(r * r), uc(r * r), cuc(r * r), within(p * p), solved(p * r),
-        other(p * p);
-    std::vector<double> reach(m * r * p), reach_c(m * p * r), turned(r);
-    for_classes(piece, true, [&](Index number, const DesignEvidence& e) {
-      const double weight = point_.classes_->weight[number];
+    Traces out(*this);
+    const auto zero = [](const Matrix& like) { return LaneVector(like.size(), Lanes::Zero()); };
+    LaneVector ww = zero(out.ww), wc = zero(out.wc), wl = zero(out.wl), cc = zero(out.cc), cl = zero(out.cl),
+               ll = zero(out.ll);
+    LaneVector inverse_z, u(r * r), uc(r * r), cuc(r * r), within(p * p), solved(p * r), other(p * p);
+    LaneVector reach(m * r * p), reach_c(m * p * r);
+    for_batches(piece, true, [&](const DesignBatch& batch, const DesignEvidence& e) {
+      const Lanes weight = batch.weight;
       const Index d = e.d;
-      const double *inverse = e.inverse.data(), *half = e.half.data();
+      const Lanes *inverse = e.inverse.data(), *half = e.half.data();
       for (Index j = 0; j < r; ++j) {
         for (Index k = 0; k <= j; ++k) {
-          double sum = 0;
+          Lanes sum = Lanes::Zero();
           for (Index i = 0; i < d; ++i) sum += half[j * d + i] * half[k * d + i];
           u[j * r + k] = u[k * r + j] = sum;
         }
@@ -257,21 +277,21 @@ class SlopeInformation {
       multiply(c, uc.data(), cuc.data(), r, r, r);
       inverse_z.resize(d * r);
       multiply(inverse, e.z.data(), inverse_z.data(), d, d, r);
-      add_kronecker(s.cc, weight, u.data(), r, r, u.data(), r, r);
+      add_kronecker(cc.data(), weight, u.data(), r, r, u.data(), r, r);
       // of each slope its part of Z'M^-1, transposed: r x p, and p x r with C
-      std::fill(reach.begin(), reach.end(), 0.0);
+      std::fill(reach.begin(), reach.end(), Lanes::Zero());
       for (Index k = 0; k < m; ++k) {
-        double* own = reach.data() + k * r * p;
+        Lanes* own = reach.data() + k * r * p;
         for (Index a = 0; a < e.rho; ++a) {
-          const double x = design(e, a, k);
+          const Lanes x = e.covariate(a, k);
           for (Index j = 0; j < r; ++j) {
             for (Index i = 0; i < p; ++i) own[i * r + j] += x * inverse_z[j * d + a * p + i];
           }
         }
-        double* own_c = reach_c.data() + k * p * r;
+        Lanes* own_c = reach_c.data() + k * p * r;
         for (Index l = 0; l < r; ++l) {
           for (Index i = 0; i < p; ++i) {
-            double sum = 0;
+            Lanes sum = Lanes::Zero();
             for (Index j = 0; j < r; ++j) sum += own[i * r + j] * c[l * r + j];
             own_c[l * p + i] = sum;
           }
@@ -280,55 +300,62 @@ class SlopeInformation {
       for (Index a = 0; a < e.rho; ++a) {
         for (Index b = 0; b < e.rho; ++b) {
           block(inverse, d, a, b, within.data());
-          add_kronecker(s.ww, weight, within.data(), p, p, within.data(), p, p);
+          add_kronecker(ww.data(), weight, within.data(), p, p, within.data(), p, p);
         }
         for (Index j = 0; j < r; ++j) std::copy_n(inverse_z.data() + j * d + a * p, p, solved.data() + j * p);
-        add_kronecker(s.wc, weight, solved.data(), p, r, solved.data(), p, r);
+        add_kronecker(wc.data(), weight, solved.data(), p, r, solved.data(), p, r);
         for (Index k = 0; k < m; ++k) {
-          std::fill(other.begin(), other.end(), 0.0);
-          for (Index b = 0; b < e.rho; ++b) add_block(design(e, b, k), inverse, d, a, b, other.data());
-          add_slope(s.wl, k, weight, other.data(), p, e.solved.data() + (nboth() + k) * d + a * p, p);
+          std::fill(other.begin(), other.end(), Lanes::Zero());
+          for (Index b = 0; b < e.rho; ++b) add_block(e.covariate(b, k), inverse, d, a, b, other.data());
+          add_slope(wl, p * p, k, weight, other.data(), p, e.solved.data() + (nboth() + k) * d + a * p, p);
         }
       }
       for (Index k = 0; k < m; ++k) {
-        add_slope(s.cl, k, weight, reach.data() + k * r * p, r, uc.data() + (nboth() + k) * r, r);
+        add_slope(cl, r * r, k, weight, reach.data() + k * r * p, r, uc.data() + (nboth() + k) * r, r);
         for (Index l = 0; l < m; ++l) {
-          std::fill(within.begin(), within.end(), 0.0);
+          std::fill(within.begin(), within.end(), Lanes::Zero());
           for (Index a = 0; a < e.rho; ++a) {
             for (Index b = 0; b < e.rho; ++b)
-              add_block(design(e, a, k) * design(e, b, l), inverse, d, a, b, within.data());
+              add_block(e.covariate(a, k) * e.covariate(b, l), inverse, d, a, b, within.data());
           }
-          const double both = cuc[(nboth() + l) * r + nboth() + k];
-          const double* left = reach_c.data() + k * p * r + (nboth() + l) * p;
-          const double* right = reach_c.data() + l * p * r + (nboth() + k) * p;
+          const Lanes both = cuc[(nboth() + l) * r + nboth() + k];
+          const Lanes* left = reach_c.data() + k * p * r + (nboth() + l) * p;
+          const Lanes* right = reach_c.data() + l * p * r + (nboth() + k) * p;
           for (Index j = 0; j < p; ++j) {
-            double* column = s.ll.data() + (l * p + j) * s.ll.rows() + k * p;
+            Lanes* column = ll.data() + (l * p + j) * p * m + k * p;
             for (Index i = 0; i < p; ++i)
               column[i] += weight * (both * within[j * p + i] + left[i] * right[j]);
           }
         }
       }
     });
+    out.ww = lane_sums(ww, p * p, p * p);
+    out.wc = lane_sums(wc, p * p, r * r);
+    out.wl = lane_sums(wl, p * p, p * m);
+    out.cc = lane_sums(cc, r * r, r * r);
+    out.cl = lane_sums(cl, r * r, p * m);
+    out.ll = lane_sums(ll, p * m, p * m);
+    return out;
   }
 
   // Block (a, b) of p x p of a matrix with d rows, and `s` times it added.
-  void block(const double* x, Index d, Index a, Index b, double* out) const {
+  void block(const Lanes* x, Index d, Index a, Index b, Lanes* out) const {
     for (Index j = 0; j < p_; ++j) std::copy_n(x + (b * p_ + j) * d + a * p_, p_, out + j * p_);
   }
-  void add_block(double s, const double* x, Index d, Index a, Index b, double* out) const {
+  void add_block(const Lanes& s, const Lanes* x, Index d, Index a, Index b, Lanes* out) const {
     for (Index j = 0; j < p_; ++j) {
-      const double* column = x + (b * p_ + j) * d + a * p_;
+      const Lanes* column = x + (b * p_ + j) * d + a * p_;
       for (Index i = 0; i < p_; ++i) out[j * p_ + i] += s * column[i];
     }
   }
 
   // Columns of slope k gain the Kronecker product of a matrix with p columns and a vector.
-  void add_slope(Matrix& out, Index k, double weight, const double* x, Index rows, const double* y,
-                 Index length) const {
+  void add_slope(LaneVector& out, Index height, Index k, const Lanes& weight, const Lanes* x, Index rows,
+                 const Lanes* y, Index length) const {
     for (Index j = 0; j < p_; ++j) {
-      double* column = out.data() + (k * p_ + j) * out.rows();
+      Lanes* column = out.data() + (k * p_ + j) * height;
       for (Index l = 0; l < length; ++l) {
-        const double s = weight * y[l];
+        const Lanes s = weight * y[l];
         for (Index i = 0; i < rows; ++i) column[l * rows + i] += s * x[j * rows + i];
       }
     }
@@ -336,61 +363,93 @@ class SlopeInformation {
 
   Index nboth() const { return point_.nboth_; }
 
-  // L^-1 times the columns, and the derivatives of Z u with respect to what is between.
-  void finish(const DesignEvidence& e, Matrix& rows, const Matrix& between) const {
-    for (Index a = 0; a < kw_; ++a) e.whiten(rows.data() + a * e.d);
-    const Eigen::Map<const Matrix> half(e.half.data(), e.d, r_);
-    set_product(rows.rightCols(kb_), half, between);
-  }
+  // The derivatives of the values of the clusters of a step, whitened, in one product with many others.
+  class Rows {
+   public:
+    explicit Rows(const SlopeInformation& of)
+        : of_(of), stack_(of.kw_ + of.kb_, of.kw_ + of.kb_), own(of.map_w_.rows()), between(of.r_ * of.kb_) {}
 
-  // Derivatives of row a of a cluster with respect to what is within, from the coefficients of `map_w_`.
-  void set_row(Matrix& rows, Index a, const Vector& coefficients, Vector& scratch) const {
-    if (!kw_) return;
-    scratch.setZero();
-    add_applied_transposed(scratch, 1, map_w_, coefficients);
-    rows.block(a * p_, 0, p_, kw_) = Eigen::Map<const Matrix>(scratch.data(), p_, kw_);
-  }
+    // Row a with respect to what is within, from the coefficients of `map_w_` in `own`.
+    void set(const DesignEvidence& e, Index a) {
+      within_.resize(e.d * of_.kw_);
+      const Index n = of_.map_w_.rows(), p = of_.p_;
+      for (Index k = 0; k < of_.kw_; ++k) {
+        for (Index i = 0; i < p; ++i) {
+          const double* map = of_.map_w_.data() + (k * p + i) * n;
+          Lanes sum = Lanes::Zero();
+          for (Index c = 0; c < n; ++c) sum += map[c] * own[c];
+          within_[k * e.d + a * p + i] = sum;
+        }
+      }
+    }
+    Lanes* column(const DesignEvidence& e, Index k) { return within_.data() + k * e.d; }
+
+    // With the derivatives of u with respect to what is between, those lanes count so often.
+    void push(const DesignEvidence& e, Index used, const Lanes& weight) {
+      const Index kw = of_.kw_, kb = of_.kb_, d = e.d;
+      between_.resize(d * kb);
+      for (Index k = 0; k < kw; ++k) e.whiten(column(e, k));
+      multiply(e.half.data(), between.data(), between_.data(), d, of_.r_, kb);
+      for (Index lane = 0; lane < used; ++lane) {
+        auto [left, right] = stack_.next(d);
+        for (Index k = 0; k < kw + kb; ++k) {
+          const Lanes* x = k < kw ? column(e, k) : between_.data() + (k - kw) * d;
+          for (Index i = 0; i < d; ++i) {
+            right(i, k) = x[i][lane];
+            left(i, k) = weight[lane] * x[i][lane];
+          }
+        }
+      }
+    }
+    Matrix total() { return stack_.total(); }
+
+   private:
+    const SlopeInformation& of_;
+    StackedProduct stack_;
+    LaneVector within_, between_;
+
+   public:
+    LaneVector own, between;
+  };
 
   Matrix mean_products(Index piece) const {
-    const ReducedData& data = *point_.data_;
-    StackedProduct stack(kw_ + kb_, kw_ + kb_);
-    Matrix rows, between(r_, kb_);
-    Vector own = Vector::Zero(1 + f_ + p_ + m_), scratch(p_ * kw_);
-    for_classes(piece, false, [&](Index c, const DesignEvidence& e) {
-      const DesignClasses& classes = *point_.classes_;
-      const Index begin = classes.first[c], end = f_ ? classes.first[c + 1] : begin + 1;
-      const auto push = [&](double weight) {
-        finish(e, rows, between);
-        auto [l, r] = stack.next(e.d);
-        l = weight * rows;
-        r = rows;
-      };
-      rows.setZero(e.d, kw_ + kb_);
-      for (Index at = begin; at < end; ++at) {
-        const Index cluster = classes.member[at];
+    const DesignClasses& classes = *point_.classes_;
+    Rows rows(*this);
+    ClustersOfDesign one(point_);
+    const auto set_between = [&](const auto& column) {
+      for (Index a = 0; a < kb_; ++a) {
+        for (Index j = 0; j < r_; ++j) rows.between[a * r_ + j] = column(a, j);
+      }
+    };
+    for_batches(piece, false, [&](const DesignBatch& batch, const DesignEvidence& e) {
+      std::fill(rows.own.begin(), rows.own.end(), Lanes::Zero());
+      set_between([&](Index a, Index j) { return between_.mean(j, a); });
+      // without covariates all clusters of a design are alike
+      for (Index at = batch.first; at < (f_ ? batch.last : batch.first + 1); ++at) {
+        const DesignStep& step = classes.steps[at];
+        if (f_) one.read(e, step);
         for (Index a = 0; a < e.rho; ++a) {
-          own[0] = e.design[a * data.design.rows()];
-          for (Index k = 0; k < f_; ++k) own[1 + k] = point_.given_(k, data.first[cluster] + a);
-          for (Index k = 0; k < m_; ++k) own[1 + f_ + p_ + k] = design(e, a, k) * point_.mu_u_[nboth() + k];
-          set_row(rows, a, own, scratch);
+          rows.own[0] = e.ones(a);
+          for (Index k = 0; k < f_; ++k) rows.own[1 + k] = f_ ? one.value(a, p_ + k) : Lanes::Zero();
+          for (Index k = 0; k < m_; ++k)
+            rows.own[1 + f_ + p_ + k] = e.covariate(a, k) * point_.mu_u_[nboth() + k];
+          rows.set(e, a);
         }
-        between = between_.mean;
-        push(f_ ? data.weight[cluster] : classes.weight[c]);
+        rows.push(e, f_ ? step.used : batch.used, f_ ? one.weight : batch.weight);
       }
       // the mean given z has the covariance matrix of B z
-      own.setZero();
+      for (Index k = 0; k <= f_; ++k) rows.own[k] = 0;
       for (Index l = 0; l < q_; ++l) {
         for (Index a = 0; a < e.rho; ++a) {
           for (Index k = 0; k < m_; ++k)
-            own[1 + f_ + p_ + k] = design(e, a, k) * point_.between_.slopes(nboth() + k, l);
-          set_row(rows, a, own, scratch);
+            rows.own[1 + f_ + p_ + k] = e.covariate(a, k) * point_.between_.slopes(nboth() + k, l);
+          rows.set(e, a);
         }
-        for (Index a = 0; a < kb_; ++a) between.col(a) = slice(between_.slope, a, r_, q_).col(l);
-        push(classes.weight[c]);
+        set_between([&](Index a, Index j) { return between_.slope(l * r_ + j, a); });
+        rows.push(e, batch.used, batch.weight);
       }
-      own.setZero();
     });
-    return stack.total();
+    return rows.total();
   }
 
   // The same of the pooled rest, whose rows have neither intercept nor covariates with slopes.
@@ -401,9 +460,10 @@ class SlopeInformation {
     for (std::size_t r = 0; kw_ && r < point_.observed_.size(); ++r) {
       const Matrix &t = point_.rest_t_[r], &weight = point_.observed_[r].weight;
       for (Index j = 0; j < t.cols(); ++j) {
-        for (Index k = 0; k < f_; ++k) own[1 + k] = point_.rest_given_[r](k, j);
+        for (Index k = 0; k < f_; ++k) own[1 + k] = point_.classes_->rest[r](p_ + k, j);
         if (with_residuals) own.segment(1 + f_, p_) = t.col(j);
-        set_row(rows, 0, own, scratch);
+        scratch = apply_transposed(map_w_, own);
+        rows = Eigen::Map<const Matrix>(scratch.data(), p_, kw_);
         const Matrix left = point_.observed_[r].map.size() ? product(weight, rows) : rows;
         add_cross(out.topLeftCorner(kw_, kw_), 1, left, rows);
       }
@@ -411,62 +471,94 @@ class SlopeInformation {
     return out;
   }
 
-  void add_curvature(Index piece, Curvature& s) const {
-    const ReducedData& data = *point_.data_;
-    const DesignClasses& classes = *point_.classes_;
-    StackedProduct stack(kw_ + kb_, kw_ + kb_);
-    Matrix rows, between(r_, kb_), residual, nz;
-    Vector own(1 + f_ + p_ + m_), scratch(p_ * kw_), given(1 + q_ + r_), steps(r_ * kb_), tau(p_);
-    ClusterOfDesign one(point_);
-    for_classes(piece, true, [&](Index c, const DesignEvidence& e) {
-      residual = classes.weight[c] * Eigen::Map<const Matrix>(e.inverse.data(), e.d, e.d);
-      rows.resize(e.d, kw_ + kb_);
-      const Eigen::Map<const Matrix> z(e.z.data(), e.d, r_), zc(e.zc.data(), e.d, r_);
-      for (Index at = classes.first[c]; at < classes.first[c + 1]; ++at) {
-        const Index cluster = classes.member[at];
-        const double weight = data.weight[cluster];
-        one.compute(point_, e, cluster);
-        const Eigen::Map<const Vector> t(one.t.data(), e.d), u(one.u.data(), r_);
-        add_outer(residual, -weight, t, t);
+  Curvature curvature(Index piece) const {
+    const Index p = p_, r = r_, m = m_;
+    Curvature out(*this);
+    Rows rows(*this);
+    LaneVector given(1 + q_ + r), residual, nz, tau(p);
+    LaneVector with_c(m * p * r, Lanes::Zero()), with_lambda(m * p * m * p, Lanes::Zero());
+    LaneVector with_mean(m * p * (1 + q_), Lanes::Zero());
+    ClustersOfDesign one(point_);
+    for_batches(piece, true, [&](const DesignBatch& batch, const DesignEvidence& e) {
+      const Index d = e.d;
+      residual = e.inverse;
+      for (Lanes& x : residual) x *= batch.weight;
+      for (Index at = batch.first; at < batch.last; ++at) {
+        const DesignStep& step = point_.classes_->steps[at];
+        one.compute(e, step);
+        const Lanes weight = one.weight;
+        for (Index j = 0; j < d; ++j) {
+          const Lanes s = weight * one.t[j];
+          for (Index i = 0; i < d; ++i) residual[j * d + i] -= s * one.t[i];
+        }
         for (Index a = 0; a < e.rho; ++a) {
-          own[0] = e.design[a * data.design.rows()];
-          for (Index k = 0; k < f_; ++k) own[1 + k] = point_.given_(k, data.first[cluster] + a);
-          own.segment(1 + f_, p_) = t.segment(a * p_, p_);
-          for (Index k = 0; k < m_; ++k) own[1 + f_ + p_ + k] = design(e, a, k) * one.all[nboth() + k];
-          set_row(rows, a, own, scratch);
+          rows.own[0] = e.ones(a);
+          for (Index k = 0; k < f_; ++k) rows.own[1 + k] = one.value(a, p + k);
+          for (Index i = 0; i < p; ++i) rows.own[1 + f_ + i] = one.t[a * p + i];
+          for (Index k = 0; k < m; ++k) rows.own[1 + f_ + p + k] = e.covariate(a, k) * one.all[nboth() + k];
+          rows.set(e, a);
         }
-        for (Index k = 0; k < m_; ++k) {
-          tau.setZero();
-          for (Index a = 0; a < e.rho; ++a) tau += design(e, a, k) * t.segment(a * p_, p_);
-          const Vector turned = apply_transposed(within_.slope.middleRows((f_ + k) * p_, p_), tau);
-          add_outer(rows.leftCols(kw_), 1, zc.col(nboth() + k), turned);
-          auto mean = s.with_mean.middleRows(k * p_, p_);
-          mean.col(0) += weight * tau;
-          for (Index l = 0; l < q_; ++l) mean.col(1 + l) += weight * point_.zeta_(l, cluster) * tau;
+        for (Index k = 0; k < m; ++k) {
+          std::fill(tau.begin(), tau.end(), Lanes::Zero());
+          for (Index a = 0; a < e.rho; ++a) {
+            for (Index i = 0; i < p; ++i) tau[i] += e.covariate(a, k) * one.t[a * p + i];
+          }
+          for (Index b = 0; b < kw_; ++b) {
+            const double* slope = within_.slope.data() + b * within_.slope.rows() + (f_ + k) * p;
+            Lanes turned = Lanes::Zero();
+            for (Index i = 0; i < p; ++i) turned += slope[i] * tau[i];
+            Lanes* column = rows.column(e, b);
+            for (Index i = 0; i < d; ++i) column[i] += e.zc[(nboth() + k) * d + i] * turned;
+          }
+          for (Index i = 0; i < p; ++i) {
+            const Lanes s = weight * tau[i];
+            with_mean[k * p + i] += s;
+            for (Index l = 0; l < q_; ++l)
+              with_mean[(1 + l) * m * p + k * p + i] += s * one.cluster_values[l];
+          }
         }
-        given << 1, point_.zeta_.col(cluster), u;
-        steps.setZero();
-        if (kb_) add_applied_transposed(steps, 1, map_b_, given);
-        between = Eigen::Map<const Matrix>(steps.data(), r_, kb_);
-        finish(e, rows, between);
-        auto [l, r] = stack.next(e.d);
-        l = weight * rows;
-        r = rows;
+        given[0] = 1;
+        std::copy_n(one.cluster_values.data(), q_, given.data() + 1);
+        std::copy_n(one.u.data(), r, given.data() + 1 + q_);
+        multiply_transposed(map_b_, given, rows.between);
+        rows.push(e, step.used, weight);
       }
-      nz = product(residual, z);
-      for (Index k = 0; k < m_; ++k) {
-        auto with_c = s.with_c.middleRows(k * p_, p_);
+      nz.resize(d * r);
+      multiply(residual.data(), e.z.data(), nz.data(), d, d, r);
+      for (Index k = 0; k < m; ++k) {
         for (Index a = 0; a < e.rho; ++a) {
-          with_c += design(e, a, k) * nz.middleRows(a * p_, p_);
-          for (Index l = 0; l < m_; ++l) {
-            for (Index b = 0; b < e.rho; ++b)
-              s.with_lambda.block(k * p_, l * p_, p_, p_) +=
-                  design(e, a, k) * design(e, b, l) * residual.block(a * p_, b * p_, p_, p_);
+          const Lanes x = e.covariate(a, k);
+          for (Index j = 0; j < r; ++j) {
+            for (Index i = 0; i < p; ++i) with_c[j * m * p + k * p + i] += x * nz[j * d + a * p + i];
+          }
+          for (Index l = 0; l < m; ++l) {
+            for (Index b = 0; b < e.rho; ++b) {
+              const Lanes both = x * e.covariate(b, l);
+              for (Index j = 0; j < p; ++j) {
+                const Lanes* column = residual.data() + (b * p + j) * d + a * p;
+                Lanes* sum = with_lambda.data() + (l * p + j) * m * p + k * p;
+                for (Index i = 0; i < p; ++i) sum[i] += both * column[i];
+              }
+            }
           }
         }
       }
     });
-    s.products += stack.total();
+    out.products = rows.total();
+    out.with_c = lane_sums(with_c, m * p, r);
+    out.with_lambda = lane_sums(with_lambda, m * p, m * p);
+    out.with_mean = lane_sums(with_mean, m * p, 1 + q_);
+    return out;
+  }
+
+  // out := A'x
+  static void multiply_transposed(const Matrix& a, const LaneVector& x, LaneVector& out) {
+    for (Index j = 0; j < a.cols(); ++j) {
+      const double* column = a.data() + j * a.rows();
+      Lanes sum = Lanes::Zero();
+      for (Index i = 0; i < a.rows(); ++i) sum += column[i] * x[i];
+      out[j] = sum;
+    }
   }
 
   // <N, d2M> + 2 t'd2y

@@ -20,6 +20,8 @@ constexpr Index kPieceWork = 4000;    // values of clusters that are worth a pie
 constexpr Index kThreadWork = 4000;   // values below which threads do not pay
 constexpr int kRounded = 12;          // binary digits that equal designs may differ in: 12 decimal ones agree
 constexpr Index kManyDesigns = 4096;  // from which steps use their information again
+constexpr Index kSample = 4096;       // clusters whose designs are compared first,
+constexpr Index kMany = 8;            // of so many times as many
 
 // A number to 12 digits, as a key; 0 and -0 are one.
 std::uint64_t key_of(double x) {
@@ -64,36 +66,58 @@ class KeyNumbers {
   std::vector<std::size_t> first_ = {0};
 };
 
-}  // namespace
-
-bool SlopeLikelihood::costly_information() const { return classes_.count() >= kManyDesigns; }
-
-DesignClasses::DesignClasses(const ReducedData& data) {
-  const Index total = data.nclusters(), width = data.design.rows();
-  KeyNumbers numbers(total);
-  std::vector<Index> of(total), sizes;
+// Classes of clusters with equal designs, numbered by first appearance; of the rows' patterns alone if
+// `designs` is false.
+std::vector<Index> classes_of(const ReducedData& data, const std::vector<Index>& clusters, bool designs,
+                              Index& count) {
+  const Index width = data.design.rows();
+  KeyNumbers numbers(static_cast<Index>(clusters.size()));
+  std::vector<Index> of;
   std::vector<std::uint64_t> key;
   const bool complete = data.complete();
-  for (Index j = 0; j < total; ++j) {
+  of.reserve(clusters.size());
+  for (const Index j : clusters) {
     key.clear();
+    if (!complete || !designs) key.push_back(static_cast<std::uint64_t>(data.first[j + 1] - data.first[j]));
     for (Index a = data.first[j]; !complete && a < data.first[j + 1]; ++a)
       key.push_back(static_cast<std::uint64_t>(data.row_pattern[a]));
-    for (Index i = data.first[j] * width; i < data.first[j + 1] * width; ++i)
+    for (Index i = data.first[j] * width; designs && i < data.first[j + 1] * width; ++i)
       key.push_back(key_of(data.design.data()[i]));
-    of[j] = numbers.of(key);
-    if (of[j] == static_cast<Index>(sizes.size())) sizes.push_back(0);
-    ++sizes[of[j]];
+    of.push_back(numbers.of(key));
   }
-  first.assign(sizes.size() + 1, 0);
-  std::partial_sum(sizes.begin(), sizes.end(), first.begin() + 1);
-  std::vector<Index> next(first.begin(), first.end() - 1);
-  member.resize(total);
-  weight.assign(sizes.size(), 0.0);
+  count = numbers.count();
+  return of;
+}
+
+// Whether no two of some clusters that are spread over all of many have the same design: then there are
+// hardly any.
+bool all_differ(const ReducedData& data) {
+  const Index total = data.nclusters();
+  if (total < kMany * kSample) return false;
+  std::vector<Index> some(kSample);
+  for (Index k = 0; k < kSample; ++k) some[k] = k * total / kSample;
+  Index count = 0;
+  classes_of(data, some, true, count);
+  return count == kSample;
+}
+
+}  // namespace
+
+bool SlopeLikelihood::costly_information() const { return classes_.count >= kManyDesigns; }
+
+DesignClasses::DesignClasses(const ReducedData& data) {
+  const Index total = data.nclusters();
+  std::vector<Index> every(total);
+  std::iota(every.begin(), every.end(), Index{0});
+  if (all_differ(data)) {
+    count = total;
+    arrange(data, every);
+  } else {
+    arrange(data, classes_of(data, every, true, count));
+  }
   of_pattern.setZero(static_cast<Index>(data.patterns.size()));
   beyond = of_pattern;
   for (Index j = 0; j < total; ++j) {
-    member[next[of[j]]++] = j;
-    weight[of[j]] += data.weight[j];
     for (Index c = data.first_cell[j]; c < data.first_cell[j + 1]; ++c) {
       const double own = data.weight[j] * data.cell_sizes[c];
       of_pattern[data.cell_pattern[c]] += own;
@@ -103,17 +127,8 @@ DesignClasses::DesignClasses(const ReducedData& data) {
   }
   clusters = data.weight.sum();
   units = data.nobs();
-  const Index share = std::max(kPieceWork, data.nrows() * data.outcomes / kPieces + 1);
-  pieces.push_back(0);
-  Index done = 0;
-  for (Index c = 0; c < count(); ++c) {
-    for (Index i = first[c]; i < first[c + 1]; ++i)
-      done += (data.first[member[i] + 1] - data.first[member[i]]) * data.outcomes;
-    if (done < share && c + 1 < count()) continue;
-    pieces.push_back(c + 1);
-    done = 0;
-  }
   for (const Matrix& products : data.remainder) rest.push_back(symmetric_root(products).transpose());
+  sum_given(data);
   z_mean = Vector::Zero(data.q);
   z_scatter = Matrix::Zero(data.q, data.q);
   if (data.q && clusters > 0) {
@@ -123,10 +138,104 @@ DesignClasses::DesignClasses(const ReducedData& data) {
   }
 }
 
+// Large classes one by one; of small ones with the same patterns those with as many clusters side by side.
+void DesignClasses::arrange(const ReducedData& data, const std::vector<Index>& classes) {
+  const Index total = data.nclusters();
+  std::vector<Index> first(count + 1, 0), member(total), example(count), order(count);
+  for (const Index c : classes) ++first[c + 1];
+  std::partial_sum(first.begin(), first.end(), first.begin());
+  std::vector<Index> next(first.begin(), first.end() - 1);
+  Vector weight = Vector::Zero(count);
+  for (Index j = 0; j < total; ++j) {
+    member[next[classes[j]]++] = j;
+    weight[classes[j]] += data.weight[j];
+  }
+  for (Index c = 0; c < count; ++c) example[c] = member[first[c]];
+  Index kinds = 0;
+  const std::vector<Index> kind = classes_of(data, example, false, kinds);
+  const auto size = [&](Index c) { return first[c + 1] - first[c]; };
+  std::iota(order.begin(), order.end(), Index{0});
+  const auto before = [&](Index a, Index b) {
+    return kind[a] != kind[b] ? kind[a] < kind[b] : size(a) > size(b);
+  };
+  if (!std::is_sorted(order.begin(), order.end(), before))
+    std::stable_sort(order.begin(), order.end(), before);
+  batches.reserve(count / kLanes + 1);
+  steps.reserve(total / kLanes + 1);
+  for (Index at = 0; at < count;) {
+    DesignBatch batch;
+    batch.weight.setZero();
+    batch.first = static_cast<Index>(steps.size());
+    const Index c = order[at];
+    const bool alone = size(c) >= kLanes;
+    batch.used = 1;
+    while (!alone && batch.used < kLanes && at + batch.used < count &&
+           kind[order[at + batch.used]] == kind[c])
+      ++batch.used;
+    for (Index lane = 0; lane < kLanes; ++lane) {
+      batch.design[lane] = order[at + std::min(lane, batch.used - 1)];
+      batch.example[lane] = example[batch.design[lane]];
+      if (lane < batch.used) batch.weight[lane] = weight[batch.design[lane]];
+    }
+    const Index apart = alone ? kLanes : 1;  // of clusters that follow each other in a lane
+    for (Index k = 0; k < size(c); k += apart) {
+      DesignStep step;
+      for (Index lane = 0; lane < kLanes; ++lane) {
+        const Index own = batch.design[lane], place = alone ? k + lane : k;
+        const bool there = (alone || lane < batch.used) && place < size(own);
+        step.cluster[lane] = there ? member[first[own] + place] : batch.example[lane];
+        step.used += there;
+      }
+      steps.push_back(step);
+    }
+    batch.last = static_cast<Index>(steps.size());
+    batches.push_back(batch);
+    at += batch.used;
+  }
+  const Index share = std::max(kPieceWork, data.nrows() * data.outcomes / kPieces + 1);
+  Index done = 0;
+  pieces.push_back(0);
+  for (std::size_t b = 0; b < batches.size(); ++b) {
+    const Index j = batches[b].example[0];
+    done +=
+        (data.first[j + 1] - data.first[j]) * data.outcomes * (batches[b].last - batches[b].first) * kLanes;
+    if (done < share && b + 1 < batches.size()) continue;
+    pieces.push_back(static_cast<Index>(b) + 1);
+    done = 0;
+  }
+}
+
+void DesignClasses::sum_given(const ReducedData& data) {
+  const Index f = data.fixed;
+  given_mean = Vector::Zero(f);
+  given_scatter = Matrix::Zero(f, f);
+  if (!f || !(units > 0)) return;
+  for (Index j = 0; j < data.nclusters(); ++j) {
+    const double w = data.weight[j];
+    for (Index r = data.first[j]; r < data.first[j + 1]; ++r) {
+      const double* own = data.values.data() + r * data.nvalues() + data.outcomes;
+      const double one = w * data.design(0, r);
+      for (Index b = 0; b < f; ++b) {
+        given_mean[b] += one * own[b];
+        for (Index a = b; a < f; ++a) given_scatter(a, b) += w * own[a] * own[b];
+      }
+    }
+  }
+  given_mean /= units;
+  for (Index b = 0; b < f; ++b) {
+    for (Index a = 0; a < b; ++a) given_scatter(a, b) = given_scatter(b, a);
+  }
+  for (const Matrix& products : data.remainder) given_scatter += products.bottomRightCorner(f, f);
+  add_outer(given_scatter, -units, given_mean, given_mean);
+}
+
 struct SlopePoint::Sums {
   bool in_domain = true;
   double value = 0;
-  Canonical within, between;  // as derivatives of -2 log L
+  // As derivatives of -2 log L, of the covariance matrices lower triangles; `given` with respect to the paths
+  // from covariates, and what is between, to values about the origin.
+  Canonical within, between;
+  Matrix given;
 };
 
 bool SlopePoint::prepare(const ReducedData& data, const DesignClasses& classes, const Moments& moments) {
@@ -141,7 +250,7 @@ bool SlopePoint::prepare(const ReducedData& data, const DesignClasses& classes, 
   shape_ = {p_ + f_ + m_, nboth_, q_ + m_};
   value_ = 0;
   if (!prepare_within(moments) || !prepare_between(moments)) return false;
-  const Index count = static_cast<Index>(classes.pieces.size()) - 1;
+  const Index count = classes.npieces();
   std::vector<Sums> sums(count);
   const bool many = data.nrows() * p_ >= kThreadWork;
   in_threads(count, many ? 0 : 1, [&](std::ptrdiff_t i) { sums[i].in_domain = sum_classes(i, sums[i]); });
@@ -166,36 +275,38 @@ bool SlopePoint::prepare_within(const Moments& moments) {
   whitening_ = product(within_.projection, whitener_.transpose());
   residual_map_ = whitening_.topRows(values).transpose();
   lambda_ = chol_w_.whiten(within_.slopes.rightCols(m_));
-  const Eigen::RowVectorXd ones = data_->design.row(0);
-  residuals_ = product(residual_map_, data_->values) -
-               outer(apply(residual_map_, mean.head(values)), ones.transpose());
+  residual_mean_ = apply(residual_map_, mean.head(values));
+  mu_f_ = mean.segment(p_, f_);
   if (!prepare_patterns()) return false;
 
   // The covariates, independent over units; the products have a distribution that is fitted perfectly.
   const Index g = f_ + m_;
   within_.part = {classes_->units, Vector::Zero(g), classes_->units * Matrix::Identity(g, g)};
   if (!f_) return std::isfinite(value_);
-  Matrix off = data_->values.bottomRows(f_) - outer(mean.segment(p_, f_), ones.transpose());
-  const auto white = [&](const Matrix& x) {
-    Matrix padded = Matrix::Zero(g, x.cols());
-    padded.topRows(f_) = x;
-    const Matrix out = within_.chol_z.whiten(std::move(padded));
-    return Matrix(out.topRows(f_));
-  };
-  given_ = white(off);
   for (std::size_t r = 0; r < classes_->rest.size(); ++r)
-    rest_given_[r] = white(classes_->rest[r].bottomRows(f_));
-  Vector weights(data_->nrows());
-  for (Index j = 0; j < data_->nclusters(); ++j)
-    weights.segment(data_->first[j], data_->first[j + 1] - data_->first[j]).setConstant(data_->weight[j]);
-  const Matrix scaled = scale_cols(given_, weights);
-  Matrix scatter = outer(scaled, given_);
-  for (const Matrix& rest : rest_given_) add_outer(scatter, 1, rest, rest);
+    rest_given_[r] = whiten_given(classes_->rest[r].bottomRows(f_));
+  const Vector off = whiten_given(classes_->given_mean - mu_f_);
+  Matrix scatter = whiten_given(whiten_given(classes_->given_scatter).transpose());
+  add_outer(scatter, classes_->units, off, off);
   within_.part.scatter.topLeftCorner(f_, f_) = scatter;
-  within_.part.residual.head(f_) = apply(scaled, ones.transpose()) / classes_->units;
+  within_.part.residual.head(f_) = off;
   value_ +=
       classes_->units * (static_cast<double>(f_) * kLog2Pi + within_.chol_z.log_det()) + scatter.trace();
   return std::isfinite(value_);
+}
+
+// L_f^-1 and L_f^-T times the columns. The products with slopes, which are given too, are independent of
+// covariates.
+Matrix SlopePoint::whiten_given(const Matrix& x) const {
+  Matrix padded = Matrix::Zero(f_ + m_, x.cols());
+  padded.topRows(f_) = x;
+  return within_.chol_z.whiten(std::move(padded)).topRows(f_);
+}
+
+Matrix SlopePoint::whiten_given_transposed(const Matrix& x) const {
+  Matrix padded = Matrix::Zero(f_ + m_, x.cols());
+  padded.topRows(f_) = x;
+  return within_.chol_z.whiten_transposed(std::move(padded)).topRows(f_);
 }
 
 bool SlopePoint::prepare_patterns() {
@@ -237,11 +348,11 @@ bool SlopePoint::prepare_between(const Moments& moments) {
   mean.tail(q_) -= data_->origin.tail(q_);
   if (!mean.allFinite() || !between_.compute(select(moments.cov_b, order_, order_), mean, r_)) return false;
   if (!between_.cov.allFinite()) return false;
-  mu_u_ = mean.head(r_);
-  zeta_.resize(0, data_->nclusters());
+  mu_u_ = mean_of_u_ = mean.head(r_);
+  paths_of_u_ = -between_.projection.bottomRows(q_).transpose();
   between_.part = {classes_->clusters, Vector(q_), Matrix(q_, q_)};
   if (!q_) return true;
-  zeta_ = between_.chol_z.whiten(data_->cluster_values.colwise() - between_.mu_z);
+  mean_of_u_ -= apply(paths_of_u_, between_.mu_z);
   ClusterPart& part = between_.part;
   part.residual = between_.chol_z.whiten(classes_->z_mean - between_.mu_z);
   const Matrix half = between_.chol_z.whiten(classes_->z_scatter);
@@ -253,83 +364,98 @@ bool SlopePoint::prepare_between(const Moments& moments) {
 }
 
 bool SlopePoint::sum_classes(Index piece, Sums& s) const {
-  const ReducedData& data = *data_;
-  const Index p = p_, r = r_, width = data.design.rows();
-  s.within = {Matrix::Zero(p, p), {}, Vector::Zero(p), Matrix::Zero(p, f_ + m_)};
-  s.between = {{}, Matrix::Zero(r, r), Vector::Zero(r), Matrix::Zero(r, q_)};
-  double *g_w = s.within.w.data(), *g_m = s.within.m.data(), *g_l = s.within.b.data() + p * f_;
-  double *g_c = s.between.c.data(), *g_u = s.between.m.data();
+  const Index p = p_, r = r_;
+  const auto zero = [](Index n) { return LaneVector(n, Lanes::Zero()); };
+  LaneVector g_w = zero(p * p), g_m = zero(p), g_f = zero(p * f_), g_l = zero(p * m_);
+  LaneVector g_c = zero(r * r), g_u = zero(r), g_z = zero(r * q_);
+  Lanes value = Lanes::Zero();
   DesignEvidence evidence(*this);
-  ClusterOfDesign one(*this);
-  for (Index c = classes_->pieces[piece]; c < classes_->pieces[piece + 1]; ++c) {
-    if (c % 1024 == 0) check_interrupt();
-    const double weight = classes_->weight[c];
-    if (!evidence.compute(classes_->member[classes_->first[c]], true)) return false;
+  ClustersOfDesign one(*this);
+  for (Index b = classes_->pieces[piece]; b < classes_->pieces[piece + 1]; ++b) {
+    if (b % 1024 == 0) check_interrupt();
+    const DesignBatch& batch = classes_->batches[b];
+    const Lanes weight = batch.weight;
+    if (!evidence.compute(batch, true)) return false;
     const Index d = evidence.d, rho = evidence.rho;
-    s.value += weight * evidence.log_det;
+    value += weight * evidence.log_det;
     for (Index a = 0; a < rho; ++a) {
       for (Index j = 0; j < p; ++j) {
-        const double* column = evidence.inverse.data() + (a * p + j) * d + a * p;
-        for (Index i = 0; i < p; ++i) g_w[j * p + i] += weight * column[i];
+        const Lanes* column = evidence.inverse.data() + (a * p + j) * d + a * p;
+        for (Index i = j; i < p; ++i) g_w[j * p + i] += weight * column[i];
       }
       for (Index k = 0; k < m_; ++k) {
-        const double x = 2 * weight * evidence.design[a * width + data.covariate[k]];
-        const double* column = evidence.solved.data() + (nboth_ + k) * d + a * p;
+        const Lanes x = weight * evidence.covariate(a, k);
+        const Lanes* column = evidence.solved.data() + (nboth_ + k) * d + a * p;
         for (Index i = 0; i < p; ++i) g_l[k * p + i] += x * column[i];
       }
     }
     for (Index j = 0; j < r; ++j) {
-      const double* y = evidence.half.data() + j * d;
-      for (Index k = 0; k < r; ++k) {
-        const double* x = evidence.half.data() + k * d;
-        double sum = 0;
+      const Lanes* y = evidence.half.data() + j * d;
+      for (Index k = j; k < r; ++k) {
+        const Lanes* x = evidence.half.data() + k * d;
+        Lanes sum = Lanes::Zero();
         for (Index i = 0; i < d; ++i) sum += x[i] * y[i];
         g_c[j * r + k] += weight * sum;
       }
     }
-    for (Index at = classes_->first[c]; at < classes_->first[c + 1]; ++at) {
-      const Index cluster = classes_->member[at];
-      const double w = data.weight[cluster];
-      one.compute(*this, evidence, cluster);
-      s.value += w * one.quadratic;
+    for (Index at = batch.first; at < batch.last; ++at) {
+      one.compute(evidence, classes_->steps[at]);
+      const Lanes w = one.weight;
+      value += w * one.quadratic;
       for (Index a = 0; a < rho; ++a) {
-        const double* t = one.t.data() + a * p;
-        const double* row = evidence.design + a * width;
+        const Lanes* t = one.t.data() + a * p;
         for (Index j = 0; j < p; ++j) {
-          const double y = w * t[j];
-          for (Index i = 0; i < p; ++i) g_w[j * p + i] -= y * t[i];
+          const Lanes y = w * t[j];
+          for (Index i = j; i < p; ++i) g_w[j * p + i] -= y * t[i];
         }
-        for (Index i = 0; i < p; ++i) g_m[i] -= 2 * w * row[0] * t[i];
-        const double* given = given_.data() + (data.first[cluster] + a) * f_;
+        const Lanes ones = w * evidence.ones(a);
+        for (Index i = 0; i < p; ++i) g_m[i] -= ones * t[i];
         for (Index k = 0; k < f_; ++k) {
-          for (Index i = 0; i < p; ++i) s.within.b(i, k) -= 2 * w * given[k] * t[i];
+          const Lanes given = w * one.value(a, p + k);
+          for (Index i = 0; i < p; ++i) g_f[k * p + i] -= given * t[i];
         }
         for (Index k = 0; k < m_; ++k) {
-          const double x = 2 * w * row[data.covariate[k]] * one.all[nboth_ + k];
+          const Lanes x = w * evidence.covariate(a, k) * one.all[nboth_ + k];
           for (Index i = 0; i < p; ++i) g_l[k * p + i] -= x * t[i];
         }
       }
       for (Index j = 0; j < r; ++j) {
-        const double y = w * one.u[j];
-        for (Index k = 0; k < r; ++k) g_c[j * r + k] -= y * one.u[k];
-        g_u[j] -= 2 * y;
-        for (Index l = 0; l < q_; ++l) s.between.b(j, l) -= 2 * y * zeta_(l, cluster);
+        const Lanes y = w * one.u[j];
+        for (Index k = j; k < r; ++k) g_c[j * r + k] -= y * one.u[k];
+        g_u[j] -= y;
+        for (Index l = 0; l < q_; ++l) g_z[l * r + j] -= y * one.cluster_values[l];
       }
     }
   }
+  s.value = value.sum();
+  s.within = {lane_sums(g_w, p, p), {}, 2 * lane_sums(g_m, p, 1), 2 * lane_sums(g_l, p, m_)};
+  s.between = {{}, lane_sums(g_c, r, r), 2 * lane_sums(g_u, r, 1), 2 * lane_sums(g_z, r, q_)};
+  s.given = 2 * lane_sums(g_f, p, f_);
   return std::isfinite(s.value);
 }
 
 void SlopePoint::collect(const std::vector<Sums>& sums) {
   gradient_w_ = {Matrix::Zero(p_, p_), {}, Vector::Zero(p_), Matrix::Zero(p_, f_ + m_)};
   gradient_b_ = {{}, Matrix::Zero(r_, r_), Vector::Zero(r_), Matrix::Zero(r_, q_)};
+  Matrix given = Matrix::Zero(p_, f_), of_z = Matrix::Zero(r_, q_);
   for (const Sums& s : sums) {
     gradient_w_.w += s.within.w;
     gradient_w_.m += s.within.m;
-    gradient_w_.b += s.within.b;
+    gradient_w_.b.rightCols(m_) += s.within.b;
     gradient_b_.c += s.between.c;
     gradient_b_.m += s.between.m;
-    gradient_b_.b += s.between.b;
+    given += s.given;
+    of_z += s.between.b;
+  }
+  for (Matrix* lower : {&gradient_w_.w, &gradient_b_.c})
+    *lower = Matrix(lower->selfadjointView<Eigen::Lower>());
+  if (f_) {
+    add_outer(given, -1, gradient_w_.m, mu_f_);
+    gradient_w_.b.leftCols(f_) = whiten_given(given.transpose()).transpose();
+  }
+  if (q_) {
+    add_outer(of_z, -1, gradient_b_.m, between_.mu_z);
+    gradient_b_.b = between_.chol_z.whiten(of_z.transpose()).transpose();
   }
   for (std::size_t r = 0; r < observed_.size(); ++r) {
     gradient_w_.w += classes_->beyond[static_cast<Index>(r)] * observed_[r].weight;
@@ -354,20 +480,28 @@ void SlopePoint::collect(const std::vector<Sums>& sums) {
 Tangents SlopePoint::between_rows(const Tangents& between) const { return rows_of(between, order_); }
 
 SlopePoint::Evidence SlopePoint::evidence() const {
-  Evidence out{Matrix(r_, data_->nclusters()), Matrix(r_ * r_, classes_->count()),
+  Evidence out{Matrix(r_, data_->nclusters()), Matrix(r_ * r_, classes_->count),
                std::vector<Index>(data_->nclusters())};
   DesignEvidence evidence(*this);
-  ClusterOfDesign one(*this);
-  for (Index c = 0; c < classes_->count(); ++c) {
-    if (c % 1024 == 0) check_interrupt();
-    evidence.compute(classes_->member[classes_->first[c]], false);
-    const Eigen::Map<const Matrix> half(evidence.half.data(), evidence.d, r_);
-    set_cross(slice(out.information, c, r_, r_), half, half);
-    for (Index at = classes_->first[c]; at < classes_->first[c + 1]; ++at) {
-      const Index cluster = classes_->member[at];
-      one.compute(*this, evidence, cluster);
-      out.scores.col(cluster) = Eigen::Map<const Vector>(one.u.data(), r_);
-      out.which[cluster] = c;
+  ClustersOfDesign one(*this);
+  std::vector<double> half;
+  for (std::size_t b = 0; b < classes_->batches.size(); ++b) {
+    if (b % 1024 == 0) check_interrupt();
+    const DesignBatch& batch = classes_->batches[b];
+    evidence.compute(batch, false);
+    half.resize(evidence.half.size());
+    for (Index lane = 0; lane < batch.used; ++lane) {
+      copy_lane(evidence.half, lane, half.data());
+      const Eigen::Map<const Matrix> own(half.data(), evidence.d, r_);
+      set_cross(slice(out.information, batch.design[lane], r_, r_), own, own);
+    }
+    for (Index at = batch.first; at < batch.last; ++at) {
+      const DesignStep& step = classes_->steps[at];
+      one.compute(evidence, step);
+      for (Index lane = 0; lane < step.used; ++lane) {
+        copy_lane(one.u, lane, out.scores.col(step.cluster[lane]).data());
+        out.which[step.cluster[lane]] = batch.design[lane];
+      }
     }
   }
   return out;

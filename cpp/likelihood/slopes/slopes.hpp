@@ -23,31 +23,57 @@
 //
 // Invariants
 //   * C may be indefinite: the domain is that all M are positive definite, as their factorisation says.
-//   * Clusters with equal R form a class, which shares M.
+//   * Clusters with equal R form a class, which shares M. Classes whose clusters have rows of the same
+//   patterns are handled side by side (base/lanes.hpp), and so are the clusters of a large class.
 //   * Work is cut into pieces that depend on the data alone, so that results do not depend on the threads.
 #pragma once
 
+#include <array>
+
+#include "base/lanes.hpp"
 #include "data/reduced.hpp"
 #include "likelihood/product_clusters.hpp"
 #include "likelihood/whitened.hpp"
 
 namespace msem {
 
+// Clusters that are handled side by side, one in each lane: those of the first lanes, the others repeat one.
+struct DesignStep {
+  std::array<Index, kLanes> cluster;
+  Index used = 0;
+};
+
+// Classes that are, or one of them in all lanes; all clusters of the class of a lane are in this lane, or in
+// all lanes if there is one class.
+struct DesignBatch {
+  std::array<Index, kLanes> design, example;  // classes, and a cluster of each
+  Index used = 0;
+  Index first = 0, last = 0;  // steps
+  Lanes weight;               // of the classes; 0 of lanes that are not used
+};
+
 // Reduced rows arranged for evaluations of the likelihood.
 struct DesignClasses {
   explicit DesignClasses(const ReducedData& data);
 
-  std::vector<Index> member, first;  // clusters by class, and where each class begins
-  std::vector<double> weight;        // of each class
-  std::vector<Index> pieces;         // classes pieces[i], ..., pieces[i + 1] - 1 are handled together
-  std::vector<Matrix> rest;  // by pattern, (outcomes + fixed) x n: their products are those beyond the rows
-  Vector beyond;             // by pattern, units beyond the rows
-  Vector of_pattern;         // units
-  Matrix z_scatter;          // of the cluster variables about their mean
-  Vector z_mean;             // about the origin
+  Index count = 0;  // classes
+  std::vector<DesignBatch> batches;
+  std::vector<DesignStep> steps;
+  std::vector<Index> pieces;  // batches pieces[i], ..., pieces[i + 1] - 1 are handled together
+  std::vector<Matrix> rest;   // by pattern, (outcomes + fixed) x n: their products are those beyond the rows
+  Vector beyond;              // by pattern, units beyond the rows
+  Vector of_pattern;          // units
+  Matrix given_scatter;       // of the fixed covariates about their mean, over units
+  Vector given_mean;          // about the origin
+  Matrix z_scatter;           // the same of the cluster variables
+  Vector z_mean;
   double units = 0, clusters = 0;  // weighted, as the numbers by pattern are
 
-  Index count() const { return static_cast<Index>(first.size()) - 1; }
+  Index npieces() const { return static_cast<Index>(pieces.size()) - 1; }
+
+ private:
+  void arrange(const ReducedData& data, const std::vector<Index>& classes);
+  void sum_given(const ReducedData& data);
 };
 
 class SlopePoint : public TwoLevelKernel {
@@ -76,7 +102,7 @@ class SlopePoint : public TwoLevelKernel {
  private:
   friend class DesignEvidence;
   friend class SlopeInformation;
-  friend struct ClusterOfDesign;
+  friend class ClustersOfDesign;
   struct Sums;
 
   // What the outcomes of a pattern are in terms of all of them, whitened.
@@ -87,10 +113,13 @@ class SlopePoint : public TwoLevelKernel {
 
   bool prepare_within(const Moments& moments);
   bool prepare_patterns();
+  Matrix whiten_given(const Matrix& x) const;
+  Matrix whiten_given_transposed(const Matrix& x) const;
   bool prepare_between(const Moments& moments);
   bool sum_classes(Index piece, Sums& sums) const;
   void collect(const std::vector<Sums>& sums);
   Tangents between_rows(const Tangents& between) const;
+  Matrix whitened_cluster_values() const;
 
   const ReducedData* data_ = nullptr;
   const DesignClasses* classes_ = nullptr;
@@ -103,13 +132,13 @@ class SlopePoint : public TwoLevelKernel {
   Matrix whitening_;                // [I, -B]' L_w^-T at level 1
   Matrix residual_map_;             // L_w^-1 [I, -Gamma]
   Matrix lambda_;                   // p x m, whitened
-  Vector mu_u_;                     // r
-  Matrix residuals_;                // p x rows, of the values given f, whitened; about the mean within
-  Matrix given_;                    // f x rows, L_f^-1 (f - mu_f R_0)
+  Vector residual_mean_;            // p: that map of the mean within
+  Vector mu_f_, mu_u_;              // f, r; about the origin
+  Matrix paths_of_u_;               // r x q: B
+  Vector mean_of_u_;                // r: mu - B mu_z
   std::vector<Observed> observed_;  // by pattern
   std::vector<Matrix> rest_residuals_, rest_t_,
-      rest_given_;  // by pattern; A_r times the residuals, A_r' times that
-  Matrix zeta_;     // q x J, L_z^-1 (z - mu_z)
+      rest_given_;  // by pattern; A_r times the residuals, A_r' times that, L_f^-1 f
   Canonical gradient_w_, gradient_b_;
   Moments gradient_;
 };
