@@ -7,6 +7,7 @@ import pytest
 import msem
 from msem import _core
 from msem.data.complete import ARRAYS, SampleStatistics
+from msem.data.complete_clusters import RowArrays
 from msem.data.sample import Sample
 from msem.estimation.objective import build_objective
 from msem.estimation.scoreproducts import score_products
@@ -99,7 +100,7 @@ def test_products_from_rows_are_those_of_the_scores(order):
     np.testing.assert_allclose(found, scores.T @ scores, rtol=1e-8, atol=1e-8 * np.abs(found).max())
 
 
-@pytest.mark.parametrize("variables", [1, 2, 5])
+@pytest.mark.parametrize("variables", [1, 2, 5, 9])
 def test_products_of_rows_of_one_level(variables):
     rng = np.random.default_rng(variables)
     x = rng.normal(size=(321, variables)) + 3
@@ -111,3 +112,25 @@ def test_products_of_rows_of_one_level(variables):
         expected = t.T @ t if own is None else (t.T * own**2) @ t
         found = _core.row_products(columns, 321, origin, scale, own)
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-11)
+        # without odd products those of one and three values are left 0
+        odd = (np.arange(len(t.T)) > 0) & (np.arange(len(t.T)) <= variables)
+        expected[np.ix_(odd, ~odd)] = expected[np.ix_(~odd, odd)] = expected[np.ix_(odd, odd)] = 0
+        found = _core.row_products(columns, 321, origin, scale, own, even=True)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-11)
+
+
+@pytest.mark.parametrize("means", [False, True])
+def test_odd_products_are_left_out_where_scores_have_no_part_in_them(means):
+    rng = np.random.default_rng(3)
+    values = rng.standard_exponential((800, 3)) @ (np.eye(3) + 0.5)
+    data = pd.DataFrame(values, columns=["y1", "y2", "y3"])
+    fit = msem.sem("f =~ y1 + y2 + y3", data, estimator="MLR", meanstructure=means)
+    rows = RowArrays(list(values.T), centred=True)  # as those of a model without means are
+    assert rows.products.even
+    theta = fit.theta * np.where(fit.theta < 0.5, 1.1, 0.9)
+    scores = fit.objective.scores(theta, rows)
+    found = score_products(fit.objective, theta, [rows])
+    np.testing.assert_allclose(found, scores.T @ scores, rtol=1e-9, atol=1e-9 * np.abs(found).max())
+    if not means:
+        assert fit.sample.clusters[0].products.even
+        np.testing.assert_allclose(rows.about, fit.sample.clusters[0].about, rtol=1e-13)

@@ -39,12 +39,12 @@ py::object products_of_clustered(const std::vector<Array>& unit, const std::vect
 }
 
 Matrix products_of_single(const std::vector<Array>& arrays, py::ssize_t nrows, const Vector& origin,
-                          const Vector& scale, const Weights& weights) {
+                          const Vector& scale, const Weights& weights, bool even) {
   const std::vector<Array> held = aligned(arrays);
   const std::vector<Column> columns = columns_of(held, nrows);
   const double* given = weights_of(weights, nrows);
   py::gil_scoped_release release;
-  return row_products(columns, nrows, origin, scale, given);
+  return row_products(columns, nrows, origin, scale, given, even);
 }
 
 }  // namespace
@@ -57,5 +57,6 @@ void bind_robust(py::module_& m) {
         "weights"_a);
   m.def("products_of_rows", &products_of_clustered, "unit"_a, "cluster"_a, "codes"_a, "nclusters"_a,
         "origin"_a, "scale"_a);
-  m.def("row_products", &products_of_single, "columns"_a, "nrows"_a, "origin"_a, "scale"_a, "weights"_a);
+  m.def("row_products", &products_of_single, "columns"_a, "nrows"_a, "origin"_a, "scale"_a, "weights"_a,
+        "even"_a = false);
 }

@@ -270,7 +270,12 @@ def products_of_rows(
     scale: _Floats,
 ) -> tuple[_Floats, list[_Floats]] | None: ...
 def row_products(
-    columns: Sequence[_Floats], nrows: int, origin: _Floats, scale: _Floats, weights: _Floats | None
+    columns: Sequence[_Floats],
+    nrows: int,
+    origin: _Floats,
+    scale: _Floats,
+    weights: _Floats | None,
+    even: bool = False,
 ) -> _Floats: ...
 
 class _TwoLevelStatistics(TypedDict):

@@ -113,14 +113,14 @@ ClusterProducts cluster_products(const ClusterData& clusters, const Vector& orig
 }
 
 Matrix row_products(const std::vector<Column>& columns, Index nrows, const Vector& origin,
-                    const Vector& scale, const double* weights) {
+                    const Vector& scale, const double* weights, bool even) {
   const Index m = static_cast<Index>(columns.size()), pieces = (nrows + kPiece - 1) / kPiece;
   if (origin.size() != m || scale.size() != m)
     throw std::invalid_argument("origin and scale are of every variable");
   const Vector inverse = scale.cwiseInverse();
   std::vector<Matrix> sums(pieces);
   in_threads(pieces, 0, [&](Index i) {
-    FourthMoments moments(m);
+    FourthMoments moments(m, even);
     Vector w(kBlock);
     const Index last = std::min(nrows, (i + 1) * kPiece);
     for (Index first = i * kPiece; first < last; first += kBlock) {

@@ -25,8 +25,8 @@ ClusterProducts cluster_products(const ClusterData& clusters, const Vector& orig
 ClusterProducts products_of_rows(const ClusteredRows& rows, const Vector& origin, const Vector& scale);
 
 // The same of rows of a single level as clusters of size one, each score as often as its row's weight says;
-// weights may be null.
+// weights may be null. `even`: without products of an odd number of values, see `FourthMoments`.
 Matrix row_products(const std::vector<Column>& columns, Index nrows, const Vector& origin,
-                    const Vector& scale, const double* weights);
+                    const Vector& scale, const double* weights, bool even = false);
 
 }  // namespace msem

@@ -10,19 +10,24 @@ constexpr Index kLanes = 4;  // doubles in a register
 using Lanes = Eigen::Array<double, kLanes, 1>;
 
 // Add products of `A` columns with `B` others, which follow each other, to registers in memory, `stride`
-// apart for the next of the A.
+// apart for the next of the A. The fewer columns stay in registers beside the A B sums.
 template <int A, int B>
 void add_tile(const double* const* left, const double* right, Index count, double* out, Index stride) {
+  constexpr int kFew = A < B ? A : B;
+  const auto x = [&](int a, Index r) { return Lanes(Eigen::Map<const Lanes>(left[a] + r)); };
+  const auto y = [&](int b, Index r) {
+    return Lanes(Eigen::Map<const Lanes>(right + b * FourthMoments::kRows + r));
+  };
   Lanes sum[A][B];
   for (int a = 0; a < A; ++a) {
     for (int b = 0; b < B; ++b) sum[a][b] = Eigen::Map<const Lanes>(out + (a * stride + b) * kLanes);
   }
   for (Index r = 0; r < count; r += kLanes) {
-    Lanes x[A];
-    for (int a = 0; a < A; ++a) x[a] = Eigen::Map<const Lanes>(left[a] + r);
-    for (int b = 0; b < B; ++b) {
-      const Lanes y = Eigen::Map<const Lanes>(right + b * FourthMoments::kRows + r);
-      for (int a = 0; a < A; ++a) sum[a][b] += x[a] * y;
+    Lanes few[kFew];
+    for (int k = 0; k < kFew; ++k) few[k] = A < B ? x(k, r) : y(k, r);
+    for (int k = 0; k < A + B - kFew; ++k) {
+      const Lanes other = A < B ? y(k, r) : x(k, r);
+      for (int i = 0; i < kFew; ++i) (A < B ? sum[i][k] : sum[k][i]) += few[i] * other;
     }
   }
   for (int a = 0; a < A; ++a) {
@@ -30,35 +35,39 @@ void add_tile(const double* const* left, const double* right, Index count, doubl
   }
 }
 
-template <int A>
-void add_strip(const double* const* left, const double* right, Index columns, Index count, double* out) {
+// B at a time, and fewer of those that are left: it takes some eight sums to keep the processor busy.
+template <int A, int B>
+void add_strip(const double* const* left, const double* right, Index columns, Index stride, Index count,
+               double* out) {
   Index b = 0;
-  for (; b + 3 <= columns; b += 3)
-    add_tile<A, 3>(left, right + b * FourthMoments::kRows, count, out + b * kLanes, columns);
-  for (; b < columns; ++b)
-    add_tile<A, 1>(left, right + b * FourthMoments::kRows, count, out + b * kLanes, columns);
+  for (; b + B <= columns; b += B)
+    add_tile<A, B>(left, right + b * FourthMoments::kRows, count, out + b * kLanes, stride);
+  if constexpr (B > 1) {
+    add_strip<A, B / 2>(left, right + b * FourthMoments::kRows, columns - b, stride, count, out + b * kLanes);
+  }
 }
 
 Index pair_count(Index n) { return n * (n + 1) / 2; }
 
 }  // namespace
 
-FourthMoments::FourthMoments(Index variables)
-    : width_(variables + 1), column_(width_ * width_), pair_(width_ * width_) {
+FourthMoments::FourthMoments(Index variables, bool even)
+    : first_(even ? 0 : 1), width_(variables + first_), column_(width_ * width_), pair_(width_ * width_) {
   const Index h = width_;
-  Index at = h, pair = 0, total = 0;
+  Index at = 1 + variables, pair = 0, total = 0;
   for (Index a = 0; a < h; ++a) {
     for (Index b = a; b < h; ++b) {
-      column_[a * h + b] = a ? at++ : b;
+      column_[a * h + b] = a < first_ ? b : at++;
       pair_[a * h + b] = pair++;
     }
     start_.push_back(total);
     total += (a + 1) * pair_count(h - a);
   }
   factors_.setZero(kRows, h);
-  factors_.col(0).setOnes();
+  factors_.leftCols(first_).setOnes();
   pairs_.setZero(kRows, pair);
   lanes_.setZero(kLanes, total);
+  second_.setZero(pair);
 }
 
 void FourthMoments::add(Index count, const double* weights) {
@@ -74,25 +83,29 @@ void FourthMoments::add(Index count, const double* weights) {
     counted_.resize(kRows, pairs_.cols());
     for (Index k = 0; k < pairs_.cols(); ++k) counted_.col(k).array() = w.array() * pairs_.col(k).array();
   }
-  if (count < kRows) factors_.col(0).setOnes();
+  if (count < kRows) factors_.leftCols(first_).setOnes();
   const Matrix& weighted = weights ? counted_ : pairs_;
+  if (!first_) {
+    total_ += weights ? Eigen::Map<const Vector>(weights, count).sum() : static_cast<double>(count);
+    second_ += weighted.topRows(padded).colwise().sum().transpose();
+  }
   for (Index b = 0; b < h; ++b) {
     const Index rest = pair_count(h - b);
     const double* right = pairs_.col(pairs_.cols() - rest).data();
     double* out = lanes_.col(start_[b]).data();
-    for (Index a = 0; a <= b; a += 4) {
+    for (Index a = 0, strip = 0; a <= b; a += strip) {
       const double* left[4];
-      const Index strip = std::min<Index>(4, b + 1 - a);
+      strip = b + 1 - a == 5 ? 3 : std::min<Index>(4, b + 1 - a);
       for (Index i = 0; i < strip; ++i) left[i] = weighted.col(pair_[(a + i) * h + b]).data();
       double* sums = out + a * rest * kLanes;
       if (strip == 4)
-        add_strip<4>(left, right, rest, padded, sums);
+        add_strip<4, 3>(left, right, rest, rest, padded, sums);
       else if (strip == 3)
-        add_strip<3>(left, right, rest, padded, sums);
+        add_strip<3, 4>(left, right, rest, rest, padded, sums);
       else if (strip == 2)
-        add_strip<2>(left, right, rest, padded, sums);
+        add_strip<2, 6>(left, right, rest, rest, padded, sums);
       else
-        add_strip<1>(left, right, rest, padded, sums);
+        add_strip<1, 12>(left, right, rest, rest, padded, sums);
     }
   }
 }
@@ -105,19 +118,22 @@ void FourthMoments::copy(Index count, Eigen::Ref<Matrix> t) const {
 }
 
 Matrix FourthMoments::sums() const {
-  const Index h = width_, length = pair_count(h);
+  const Index h = width_, pairs = pair_count(h), length = pair_count(h + 1 - first_);
   const Vector total = lanes_.colwise().sum().transpose();
-  Matrix out(length, length);
+  Matrix out = Matrix::Zero(length, length);
+  out(0, 0) = total_;  // without odd products, as those of two; otherwise among those of four
   for (Index a = 0; a < h; ++a) {
     for (Index b = a; b < h; ++b) {
+      const Index column = column_[a * h + b];
+      if (!first_) out(0, column) = out(column, 0) = second_[pair_[a * h + b]];
       for (Index c = 0; c < h; ++c) {
         for (Index d = c; d < h; ++d) {
           Index index[4] = {a, b, c, d};
           std::sort(index, index + 4);
           const Index second = index[1], rest = pair_count(h - second);
           // the last two among the pairs whose first factor is `second` or later
-          const Index place = pair_[index[2] * h + index[3]] - (length - rest);
-          out(column_[a * h + b], column_[c * h + d]) = total[start_[second] + index[0] * rest + place];
+          const Index place = pair_[index[2] * h + index[3]] - (pairs - rest);
+          out(column, column_[c * h + d]) = total[start_[second] + index[0] * rest + place];
         }
       }
     }

@@ -172,7 +172,10 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
             sizes, means, within = rows.cluster_arrays(self.cluster, ())
             about = sizes @ means / sizes.sum() if centred else 0.0
             return ClusterArrays(sizes, means - about, within, rows.sampled)
-        return RowArrays(rows.row_values(self.cluster), rows.sampled, rows.weights, centred=centred)
+        about = vars(self).get("_centre") if rows.weights is None else None
+        return RowArrays(
+            rows.row_values(self.cluster), rows.sampled, rows.weights, centred=centred, about=about
+        )
 
     def marginal(self, names: Sequence[Sequence[str]], rows: Rows) -> tuple[SampleStatistics, ClusterArrays]:
         """Statistics and clusters of some of the variables, each at one level only."""
@@ -184,7 +187,11 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
 
     def centred(self) -> SampleStatistics:
         """The statistics about their means, for models without mean structure."""
-        return replace(self, means=np.zeros_like(self.means)) if self.means.any() else self
+        if not self.means.any():
+            return self
+        out = replace(self, means=np.zeros_like(self.means))
+        vars(out)["_centre"] = self.total_mean  # which need not be read off the rows again
+        return out
 
     def expected(
         self, levels: Mapping[int, LevelArrays], variables: Variables, source: str, rows: Rows | None = None

@@ -178,10 +178,13 @@ class RowArrays(ClusterArrays):
         For means that values are about.
     centred : bool
         Whether values are about their means.
+    about : ndarray, shape (q,), optional
+        These means, where they are known.
     """
 
     columns: tuple[Floats, ...]
     about: Floats
+    centred: bool
 
     def __init__(
         self,
@@ -190,9 +193,16 @@ class RowArrays(ClusterArrays):
         weights: Floats | None = None,
         *,
         centred: bool = False,
+        about: Floats | None = None,
     ) -> None:
-        about = [np.average(column, weights=weights) if centred else 0.0 for column in columns]
-        for name, value in (("columns", tuple(columns)), ("about", np.array(about)), ("sampled", sampled)):
+        if about is None or not centred:
+            about = np.array([np.average(one, weights=weights) if centred else 0.0 for one in columns])
+        for name, value in (
+            ("columns", tuple(columns)),
+            ("about", about),
+            ("centred", centred),
+            ("sampled", sampled),
+        ):
             object.__setattr__(self, name, value)
 
     @cached_property
@@ -223,4 +233,5 @@ class RowArrays(ClusterArrays):
         """Sums of products; see `ClusterArrays`."""
         if self.sampled is not None and self.sampled.design is not None:
             return None
-        return row_products(self.columns, self.about, None if self.sampled is None else self.sampled.weights)
+        weights = None if self.sampled is None else self.sampled.weights
+        return row_products(self.columns, self.about, weights, even=self.centred)

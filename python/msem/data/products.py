@@ -50,6 +50,8 @@ class ClusterProducts:
         v is about `origin`, and v and S are in units of `scale`.
     nwithin : int
         Length of vech(S).
+    even : bool
+        Whether products of an odd number of values were left out: for scores that have no part in v itself.
     """
 
     sizes: Floats
@@ -57,6 +59,7 @@ class ClusterProducts:
     origin: Floats
     scale: Floats
     nwithin: int
+    even: bool = False
 
     @cached_property
     def probes(self) -> tuple[Floats, Floats, Floats]:
@@ -126,7 +129,7 @@ def cluster_products(
 
 
 def row_products(
-    columns: Sequence[Floats], about: Floats, weights: Floats | None = None
+    columns: Sequence[Floats], about: Floats, weights: Floats | None = None, *, even: bool = False
 ) -> ClusterProducts | None:
     """The same of rows of a single level as clusters of one; None where it does not pay.
 
@@ -137,6 +140,8 @@ def row_products(
         What is taken from their values.
     weights : ndarray, shape (N,), optional
         Of the rows, whose squares are those of the products.
+    even : bool
+        Leave out products of an odd number of values about `about`.
     """
     nrows = len(columns[0]) if columns else 0
     if not worth(_length(len(columns), 0), nrows, 1):
@@ -146,8 +151,9 @@ def row_products(
     if not (scale > 0).all():
         scale = np.array([column.std() for column in columns])
         scale = np.where(scale > 0, scale, 1.0)
-    found = _core.row_products(list(columns), nrows, origin, scale, weights)
-    return ClusterProducts(np.ones(1), [found], origin - about, scale, 0)
+    origin = about if even else origin
+    found = _core.row_products(list(columns), nrows, origin, scale, weights, even)
+    return ClusterProducts(np.ones(1), [found], origin - about, scale, 0, even)
 
 
 def _length(m: int, nwithin: int) -> int:

@@ -54,10 +54,9 @@ def score_products(
     out = np.zeros((width, width))
     for group, c in enumerate(clusters, 1):
         known = c.products
-        if known is None:
+        part = None if known is None else _from_products(objective, theta, known, group, basis)
+        if part is None:
             part = objective.score_products(theta, c, group, basis)
-        else:
-            part = _from_products(objective, theta, known, group, basis)
         out += part * cluster_correction(objective.table, c)
     return out
 
@@ -97,9 +96,12 @@ def _along(scores: Floats, basis: Floats | None) -> Floats:
 
 def _from_products(
     objective: Objective, theta: Floats, known: ClusterProducts, group: int, basis: Floats | None
-) -> Floats:
+) -> Floats | None:
+    """The sum from those of products; None where scores need products that were left out."""
     found = _along(objective.scores(theta, ClusterArrays(*known.probes), group), basis)
     linear = known.readings @ found.reshape(len(known.sizes), len(known.readings), -1)
+    if known.even and linear[:, 1 : 1 + len(known.origin)].any():
+        return None
     total = np.zeros((found.shape[1],) * 2)
     for each, products in zip(linear, known.sums, strict=True):
         total += each.T @ products @ each
@@ -108,5 +110,7 @@ def _from_products(
 
 def cluster_correction(table: ParameterTable, clusters: Clusters) -> float:
     """Factor J / (J - 1) of outer products of scores for rows of a single level that are taken together by cluster."""
+    if table.multilevel or not clusters.of_units:
+        return 1.0
     total = len(clusters.sizes)
-    return total / (total - 1) if not table.multilevel and clusters.of_units else 1.0
+    return total / (total - 1)
