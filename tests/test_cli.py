@@ -167,7 +167,7 @@ def test_warnings_go_to_the_error_stream(
     data.to_csv(path, index=False)
     assert main(["fit", str(model), str(path), "--cluster", "cluster"]) == 0
     shown = capsys.readouterr()
-    assert shown.err == "warning: 4 rows have no cluster id (cluster) and were left out\n"
+    assert shown.err == "warning: 4 rows have no cluster id ('cluster') and were left out\n"
 
 
 def test_a_command_is_required(capsys: pytest.CaptureFixture[str]) -> None:

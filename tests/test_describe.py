@@ -6,7 +6,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 import msem
+import three_levels
 from msem.errors import DataError, DataWarning
+from test_three_level_weights import made_up
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,32 @@ def test_means_and_sizes_are_those_of_the_rows(found, demo):
         "mean": sizes.mean(),
         "max": sizes.max(),
     }
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_statistics_are_described_as_their_rows(found, demo, keep):
+    made = msem.summarize(demo, cluster="cluster", variables=["y1", "y2", "w1", "x1"], keep_clusters=keep)
+    own = msem.describe(made, variables=["y1", "y2", "w1"])
+    known = own.variables.drop(columns=["min", "max"])
+    pd.testing.assert_frame_equal(known, found.variables[list(known)], check_dtype=False, rtol=1e-9)
+    assert own.variables[["min", "max"]].isna().all(axis=None)
+    assert own.sizes.to_dict() == found.sizes.to_dict()
+    pd.testing.assert_frame_equal(own.correlations, found.correlations, rtol=1e-6, atol=1e-9)
+    with pytest.raises(DataError, match="statistics have their clusters: leave it out"):
+        msem.describe(made, cluster="cluster")
+    with pytest.raises(DataError, match="of moments icc_table"):
+        msem.describe(found.moments)
+
+
+def test_statistics_of_classes_in_schools_are_described_as_their_rows():
+    data = made_up(schools=60)
+    names = ["y1", "w", "v"]
+    rows = msem.describe(data, cluster=three_levels.CLUSTER, variables=names)
+    made = msem.summarize(data, cluster=three_levels.CLUSTER, variables=names, keep_clusters=True)
+    own = msem.describe(made)
+    known = own.variables.drop(columns=["min", "max"])
+    pd.testing.assert_frame_equal(known, rows.variables[list(known)], check_dtype=False, rtol=1e-6)
+    assert str(own).splitlines()[0] == str(rows).splitlines()[0]
 
 
 def test_reliability_of_cluster_means(found, demo):

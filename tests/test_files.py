@@ -15,7 +15,8 @@ import pytest
 
 import msem
 from msem.cli import main
-from msem.data.files import missing_codes, read_chunks
+from msem.data.files import read_chunks
+from msem.data.screening import far_codes, warn_of_codes
 from msem.errors import DataError, DataWarning, ExtraError, MissingFileError
 
 MODEL = "level: 1\nfw =~ y1 + y2 + y3\nlevel: 2\nfb =~ y1 + y2 + y3\n"
@@ -129,17 +130,44 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_values_that_look_like_codes() -> None:
-    frame = pd.DataFrame(
-        {
-            "likert": [1.0, 5.0, 3.0, 99.0, 99.0, -9.0],
-            "income": [1e4, 99999.0, 2e5, 3e5, 1e5, 5e4],
-            "age": [20.0, 30.0, 99.0, 60.0, 95.0, 18.0],
-            "flag": [True, False, True, False, True, True],
-            "name": list("abcdef"),
-            "all": [9.0] * 6,
-        }
-    )
-    assert list(missing_codes(frame, list(frame))) == [("likert", -9.0, 1), ("likert", 99.0, 2)]
+    columns = {
+        "likert": [1.0, 5.0, 3.0, 99.0, 99.0, -9.0],
+        "income": [1e4, 99999.0, 2e5, 3e5, 1e5, 5e4],
+        "age": [20.0, 30.0, 99.0, 60.0, 95.0, 18.0],
+        "count": [0.0, 1.0, 2.0, 1.0, 0.0, 9.0],
+        "twice": [0.0, 1.0, 2.0, 9.0, np.nan, 9.0],
+        "all": [9.0] * 6,
+        "none": [np.nan] * 6,
+    }
+    halves = [{name: np.array(own[k::2]) for name, own in columns.items()} for k in range(2)]
+    found = {name: far_codes([half[name] for half in halves]) for name in columns}
+    assert {name: own for name, own in found.items() if own} == {
+        "likert": [-9.0, 99.0],
+        "count": [9.0],
+        "twice": [9.0],
+    }
+    with pytest.warns(
+        DataWarning, match="^'likert' has the value -9 in 1 rows, 'likert' .* and 'twice' has"
+    ) as caught:
+        warn_of_codes(halves)
+    assert len(caught) == 1
+    assert "'count'" not in str(caught[0].message)  # one child with nine siblings is none
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda data: msem.sem(MODEL, data, cluster="cluster"),
+        lambda data: msem.saturated(data, cluster="cluster", within=["y1"], between=["y1"]),
+        lambda data: msem.describe(data, cluster="cluster", variables=["y1"]),
+    ],
+)
+def test_codes_are_pointed_out_once(data: pd.DataFrame, use: Any) -> None:
+    with pytest.warns(
+        DataWarning, match=r"'y1' has the value -99 in 2 rows, .* data.replace\(-99,"
+    ) as caught:
+        use(data.fillna({"y1": -99.0}))
+    assert len(caught) == 1
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -105,6 +105,20 @@ def test_errors_of_category_probabilities_are_those_of_differences():
     assert "se" not in fit.category_probabilities(se=False)
 
 
+def test_category_probabilities_at_the_rows_of_a_frame():
+    """Ids and what else is no variable of the model, and the ordered variables themselves, are left aside."""
+    frame = data()
+    fit = msem.sem("f =~ u1 + u2 + y3; f ~ x1 + x2", frame, ordered=["u1", "u2"])
+    rows = frame.head(3)[["cluster", "x2", "u1", "w1", "x1"]].assign(school="north")
+    found = fit.category_probabilities(rows, se=False)
+    given = {name: rows[name].tolist() for name in ("x2", "x1")}
+    assert_frame_equal(found, fit.category_probabilities(given, se=False))
+    with pytest.raises(ModelError, match="'cluster' is no variable of the model"):
+        fit.category_probabilities(rows[["cluster", "w1"]])
+    with pytest.raises(ModelError, match="'school' is no variable of the model"):
+        fit.category_probabilities({"x1": 0.0, "school": 1.0})
+
+
 def test_category_probabilities_with_random_slopes():
     fit = msem.sem(
         "level: 1\n u1 ~ rv('s')*x1\nlevel: 2\n u1 ~~ s\n u1 ~~ u1\n s ~~ s\n s ~ 1",
@@ -820,7 +834,9 @@ def test_jackknives_leave_out_the_rows_of_a_cluster():
 
 def test_replicates_that_cannot_be_made_are_refused_or_counted():
     fit = msem.sem("f =~ u1 + u2 + u3", data(), ordered=ITEMS)
-    with pytest.raises(UnsupportedError, match="parametric bootstraps are not available with ordered"):
+    with pytest.raises(
+        UnsupportedError, match=r'parametric bootstraps are not available with ordered .* kind="ordinary"'
+    ):
         fit.bootstrap(10, kind="parametric")
     moments = msem.sem("f =~ u1 + u2 + u3", fit.ordered_moments)
     with pytest.raises(DataError, match="need the rows of the data"):

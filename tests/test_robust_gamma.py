@@ -13,6 +13,7 @@ import oracle
 import texts
 from msem.data.arrays import vech_index
 from msem.errors import DataError
+from msem.fits.one_level import _given_moments, conditional_gamma
 
 MODEL = texts.COVARIATE
 SIZES = [3, 4, 5, 6] * 12
@@ -133,7 +134,77 @@ def test_without_raw_data_it_is_refused(skewed: pd.DataFrame, method: str) -> No
         msem.saturated(h1.statistics, gamma="robust")
 
 
-def test_too_few_clusters_are_refused(skewed: pd.DataFrame) -> None:
-    few = skewed[skewed["cluster"].isin(skewed["cluster"].unique()[:6])].groupby("cluster").head(3)
-    with pytest.raises(DataError, match=r"needs more than \d+ clusters for \d+ moments"):
-        msem.saturated(few, cluster="cluster", gamma="robust")
+EQUAL = "level: 1\n f =~ 1*y1 + 1*y2 + 1*y3\nlevel: 2\n y1 ~~ y2 + y3\n y2 ~~ y3"
+
+
+def few_of(data: pd.DataFrame, count: int) -> pd.DataFrame:
+    return data[data["cluster"].isin(data["cluster"].unique()[:count])]
+
+
+@pytest.mark.parametrize("count", [14, 40])
+def test_errors_and_scaled_tests_need_no_inverse_of_gamma(skewed: pd.DataFrame, count: int) -> None:
+    """Of 15 moments and 14 clusters, or more: a linear model within, whose dense least squares are a regression."""
+    few = few_of(skewed, count)
+    fit = msem.segregated(EQUAL, few, cluster="cluster", gamma="robust", method="uls").within
+    h1 = fit.moments
+    row, col = vech_index(3)
+    variance = np.diag(h1.within_cov)
+    d = np.column_stack([np.ones(6), *(((row == k) & (col == k)).astype(float) for k in range(3))])
+    u = np.diag(1 / (variance[row] * variance[col]))
+    s, gamma = h1.vector.to_numpy()[:6], h1.acov.to_numpy()[:6, :6]
+    h = np.linalg.inv(d.T @ u @ d)
+    theta = h @ d.T @ u @ s
+    order = ["f~~f", "y1~~y1", "y2~~y2", "y3~~y3"]
+    assert_allclose(fit.params[order], theta, rtol=1e-6)
+    assert_allclose(fit.cov_params().loc[order, order], h @ d.T @ u @ gamma @ u @ d @ h, rtol=1e-6)
+    e, left = s - d @ theta, u - u @ d @ h @ d.T @ u
+    scaled = float(e @ u @ e) * 2 / np.trace(left @ gamma)
+    assert fit.tests.loc["mean_scaled", "statistic"] == pytest.approx(scaled, rel=1e-6)
+    assert np.isfinite(fit.tests.loc["residual", "statistic"])  # six moments alone have an inverse
+
+
+def test_covariates_are_given_whatever_the_rank_of_gamma(frame: pd.DataFrame) -> None:
+    """What covariates leave of a singular Gamma is what regressions on their influence leave, cluster by cluster."""
+    few = few_of(frame, 20)
+    h1 = msem.saturated(few, cluster="cluster", gamma="robust")
+    names = h1.moment_names
+    assert np.linalg.matrix_rank(h1.acov.to_numpy(), hermitian=True) < len(names)
+    values, basis = np.linalg.eigh(h1.acov.to_numpy())
+    influence = (basis * np.sqrt(np.maximum(values, 0))).T
+    table = msem.compile(MODEL).table
+    given = np.isin(names, sorted(_given_moments(table, h1)))
+    free, fixed = influence[:, ~given], influence[:, given]
+    rest = free - fixed @ np.linalg.lstsq(fixed, free, rcond=None)[0]
+    expected = np.zeros((len(names),) * 2)
+    expected[np.ix_(~given, ~given)] = rest.T @ rest
+    found = conditional_gamma(table, h1, 1, "robust")
+    own = len(found)
+    assert given.any()
+    assert_allclose(found, expected[:own, :own], atol=1e-9 * expected.max())
+
+
+def test_what_needs_an_inverse_says_that_there_is_none(skewed: pd.DataFrame, tmp_path) -> None:
+    within = "level: 1\n y1 ~~ y1\n y2 ~~ y2\n y3 ~~ y3\n"
+    few = few_of(skewed, 6)
+    few = few.assign(y1=few["y1"] + 3 * (few["cluster"] % 3))
+    h1 = msem.saturated(few, cluster="cluster", levels=[["y1", "y2", "y3"], ["y1"]], gamma="robust")
+    h1.save(tmp_path / "h1.json")
+    for moments in (h1, msem.LevelMoments.load(tmp_path / "h1.json")):
+        with pytest.raises(DataError, match=r"Gamma of the 10 moments is singular .* as that of 6 clusters"):
+            moments.information()
+        assert np.isfinite(moments.icc_table()["se"]).all()
+        fit = msem.segregated(
+            within + "level: 2\n y1 ~~ y1", moments, method="uls"
+        )  # 6 moments within, of rank 5
+        tests = fit.within.tests["statistic"]
+        assert np.isnan(tests["residual"])
+        assert np.isfinite(tests.drop("residual")).all()
+        assert "none: Gamma has no inverse" in fit.summary()
+        assert np.isfinite(fit.within.bse).all()
+    x = few["y1"].to_numpy()
+    few = few.assign(**{f"x{k}": np.cos(k * x) for k in (1, 2, 3)})  # nine moments of theirs
+    text = within + " y1 ~ x1 + x2 + x3\nlevel: 2\n y1 ~~ y1"
+    with pytest.raises(DataError, match=r"Gamma given the 9 moments of the fixed covariates.*fixed_x=False"):
+        msem.segregated(text, few, cluster="cluster", gamma="robust", method="uls")
+    free = msem.segregated(text, few, cluster="cluster", gamma="robust", method="uls", fixed_x=False)
+    assert np.isfinite(free.within.bse).all()

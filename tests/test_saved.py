@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -54,6 +56,18 @@ def test_a_saved_fit_says_what_the_fit_said(fit, saved):
         line for line in saved.summary().splitlines() if "~~" in line or "y2" in line
     ]
     assert "msem-row" in saved._repr_html_()
+
+
+def test_a_saved_fit_is_drawn_as_the_fit(fit, saved):
+    for choices in ({}, {"errors": "se", "means": True}):
+        assert saved.diagram(**choices).to_tikz() == fit.diagram(**choices).to_tikz()
+    assert msem.diagram(saved).to_tikz() == fit.diagram().to_tikz()
+    shown = saved.diagram(standardized="std_lv", errors="se").to_tikz()
+    assert "standard errors" not in shown  # a file has none of standardized estimates
+    known = fit.diagram(standardized="std_lv", errors="none").to_tikz()
+    assert re.findall(r"{(-?[0-9.]+)};", shown) == re.findall(r"{(-?[0-9.]+)};", known)
+    with pytest.raises(ModelError, match="has not converged"):
+        replace(saved, content=saved.content | {"converged": False}).diagram()
 
 
 def test_the_file_is_a_record_that_can_be_read(fit, tmp_path):

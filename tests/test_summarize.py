@@ -166,7 +166,7 @@ def test_incomplete_rows_are_left_out_and_counted(kind: str, tmp_path: Path) -> 
     frame.loc[[10, 20], "y2"] = np.nan
     frame["g"] = frame["g"].astype("Int64") if kind == "nullable" else frame["g"].astype(float)
     frame.loc[[0, 10], "g"] = pd.NA if kind == "nullable" else np.nan
-    with pytest.warns(DataWarning, match=r"2 rows have no cluster id \(g\)"):
+    with pytest.warns(DataWarning, match=r"2 rows have no cluster id \('g'\)"):
         found = msem.summarize(KINDS[kind](frame, tmp_path), cluster="g")
     assert_statistics(found, by_definition(frame, NAMES))
     assert found.dropped == {"y1": 3, "y2": 2}

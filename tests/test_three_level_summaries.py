@@ -88,7 +88,7 @@ def test_rows_without_values_or_ids_are_left_out_and_counted() -> None:
     data.loc[data.index[3], "y1"] = np.nan
     data["class"] = data["class"].astype(float)
     data.loc[data.index[5], "class"] = np.nan
-    with pytest.warns(DataWarning, match=r"1 rows have no cluster id \(school, class\)"):
+    with pytest.warns(DataWarning, match=r"1 rows have no cluster id \(\['school', 'class'\]\)"):
         found = summary(data)
     assert (found.dropped_rows, found.dropped_no_cluster, dict(found.dropped)) == (1, 1, {"y1": 1})
     kept = data.dropna(subset=[*NAMES, "class"])
@@ -135,9 +135,13 @@ def test_groups_may_be_summaries(rows: dict[str, Any]) -> None:
             "crossed",
         ),
         (
-            lambda d: msem.summarize(d, cluster=CLUSTER, keep_clusters=True, weights="w1"),
-            UnsupportedError,
-            "weights, PSUs and strata",
+            lambda d: msem.summarize(
+                d.assign(**{"class": 100 * d["school"] + d["class"]}),
+                cluster=CLUSTER[::-1],
+                keep_clusters=True,
+            ),
+            DataError,
+            r"every 'class' lies within one 'school'.*cluster=\['school', 'class'\]",
         ),
         (lambda d: msem.sem("y1 ~ x", summary(d)), ModelError, "one level.*'level: 3'.*cluster='school'"),
         (
@@ -173,6 +177,105 @@ def test_groups_may_be_summaries(rows: dict[str, Any]) -> None:
 def test_mistakes_are_named(ask: Callable[[Any], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ask(made_up(schools=20))
+
+
+DESIGNS: dict[str, dict[str, Any]] = {
+    "weights of rows": {"weights": "w1"},
+    "weights of all levels": {"weights": "w1", "cluster_weights": ["w3", "w2"]},
+    "effective sizes, strata": {
+        "weights": "w1",
+        "cluster_weights": [None, "w2"],
+        "weights_scale": "effective",
+        "strata": "stratum",
+    },
+    "weights of schools, districts": {"cluster_weights": "w3", "psu": "district"},
+}
+
+
+def weighted(schools: int = 24) -> pd.DataFrame:
+    data = made_up(schools=schools)
+    rng = np.random.default_rng(8)
+    school = data["school"].to_numpy()
+    of_class = data.groupby(CLUSTER).ngroup().to_numpy()
+    return data.assign(
+        w1=rng.uniform(0.5, 2, len(data)),
+        w2=rng.uniform(0.5, 2, of_class.max() + 1)[of_class],
+        w3=rng.uniform(0.5, 2, school.max() + 1)[school],
+        district=school // 2,
+        stratum=school % 3,
+    )
+
+
+@pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS)
+def test_weighted_statistics_are_those_of_weighted_rows(design: dict[str, Any], tmp_path: Path) -> None:
+    data = weighted()
+    given = {"cluster": CLUSTER, **design}
+    rows = [msem.sem(model, data, **given) for model in (SMALL, SLOPES)]
+    whole = msem.summarize(data, variables=NAMES, keep_clusters=True, **given)
+    cut = "stratum" not in design and "psu" not in design  # each part needs units to tell variances from
+    parts = [data.iloc[::2], data.iloc[1::2]] if cut else [data]
+    merged = sum(msem.summarize(part, variables=NAMES, keep_clusters=True, **given) for part in parts)
+    for found in (whole, merged, loaded(whole, tmp_path, ".json"), loaded(whole, tmp_path, ".parquet")):
+        for one, model in zip(rows, (SMALL, SLOPES), strict=True):
+            other = msem.sem(model, found)
+            np.testing.assert_allclose(other.theta, one.theta, rtol=1e-7, atol=1e-8)
+            np.testing.assert_allclose(other.vcov, one.vcov, rtol=1e-6, atol=1e-10)
+            assert other.llf == pytest.approx(one.llf, rel=1e-11)
+        assert "statistics of clusters" in other.summary()
+        lines = (other.summary().splitlines(), one.summary().splitlines())
+        own, of_rows = ([line for line in text if line.startswith("  Effective")] for text in lines)
+        assert own == of_rows
+    levels = [["y1", "y2"]] * 3
+    moments = [msem.saturated(data, levels=levels, **given), msem.saturated(merged, levels=levels)]
+    np.testing.assert_allclose(moments[1].vector, moments[0].vector, rtol=1e-7, atol=1e-9)
+    if not moments[0].in_cone:
+        np.testing.assert_allclose(moments[1].acov, moments[0].acov, rtol=1e-6, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (
+            lambda d: d.assign(w2=d["w1"]),
+            {"cluster_weights": ["w3", "w2"]},
+            "the weight 'w2' must be the same",
+        ),
+        (lambda d: d.assign(w3=d["w2"]), {"cluster_weights": "w3"}, "the weight 'w3' must be the same"),
+        (lambda d: d, {"cluster_weights": ["w3", "w2", "w1"]}, "weights of 3 kinds of clusters.* has 2"),
+        (
+            lambda d: d.assign(psu=d.index % 7),
+            {"psu": "psu"},
+            "the primary sampling unit 'psu' must be the same",
+        ),
+    ],
+)
+def test_weights_of_clusters_are_theirs(change: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        msem.summarize(change(weighted()), cluster=CLUSTER, keep_clusters=True, **options)
+
+
+def test_parts_of_a_school_have_one_weight() -> None:
+    data = weighted()
+    data["class"] += 100 * data["school"]
+    odd = data.assign(w3=np.where(data["class"] % 2, data["w3"], data["w3"] + 1))
+    parts = [part for _, part in odd.groupby(odd["class"] % 2)]
+    made = [
+        msem.summarize(part, cluster=CLUSTER, variables=NAMES, keep_clusters=True, cluster_weights="w3")
+        for part in parts
+    ]
+    with pytest.raises(DataError, match="the weight 'w3' must be the same in all rows of a cluster"):
+        sum(made)
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": "w1", "cluster_weights": ["w3", "w2"]}])
+def test_samples_of_a_fit_have_the_clusters_of_its_statistics(options: dict[str, Any]) -> None:
+    data = weighted(12)
+    found = msem.summarize(data, cluster=CLUSTER, variables=NAMES, keep_clusters=True, **options)
+    for given, more in ((found, {}), (data, {"cluster": CLUSTER, **options})):
+        drawn = msem.simulate(msem.sem(SMALL, given, **more), seed=1)
+        sizes = drawn.groupby(CLUSTER, sort=False).size()
+        assert sorted(sizes) == sorted(data.groupby(CLUSTER).size())
+        assert sorted(drawn.groupby("school").size()) == sorted(data.groupby("school").size())
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from msem.data.clusterfile import is_statistics
 from msem.data.clusters import ClusterStatistics
 from msem.data.columns import numeric_columns
 from msem.data.demo import load_demo
-from msem.data.files import missing_codes, read_chunks, read_data
+from msem.data.files import read_chunks, read_data
 from msem.data.moments import LevelMoments
 from msem.data.storage import distinct_files, existing, replacing
 from msem.data.streams import summarize
-from msem.errors import DataError, DataWarning, MsemError, MsemWarning, warn
+from msem.errors import DataError, MsemError, MsemWarning
 from msem.fits.decomposition import segregated
 from msem.fits.description import Description, describe
 from msem.fits.drawing import diagram
@@ -30,7 +30,6 @@ from msem.fits.publication import table
 from msem.fits.reporting import SummaryTable
 from msem.fits.sem import sem
 from msem.fits.synopsis import compare
-from msem.language.syntax import parse
 from msem.output.tables import format_matrix
 from msem.pictures.graph import Errors
 from msem.settings import Settings
@@ -318,7 +317,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
     """Fit a model file and print the summary."""
     require_output(arguments.out, OUTPUTS)
     text = read_model(arguments.model)
-    fit = sem(text, read_for(text, arguments), **given_options(arguments))
+    fit = sem(text, read_for(arguments), **given_options(arguments))
     write(fit, arguments.out, OUTPUTS)
     print(fit.summary(fit_measures=True, standardized=arguments.standardized, tables=arguments.tables))
     if arguments.out is not None:
@@ -343,7 +342,6 @@ def run_describe(arguments: argparse.Namespace) -> int:
     require_output(arguments.out, DESCRIPTIONS)
     data = read_data(arguments.data, **reading_options(arguments))
     names = arguments.variables or [name for name in numeric_columns(data) if name != arguments.cluster]
-    warn_of_codes(data, names)
     found = describe(data, cluster=arguments.cluster, variables=names)
     write(found, arguments.out, DESCRIPTIONS)
     print(found)
@@ -373,25 +371,10 @@ def write(found: Any, path: Path | None, kinds: Mapping[str, Callable[[Any, Path
             kinds[path.suffix.lower()](found, file)
 
 
-def read_for(model: str, arguments: argparse.Namespace) -> pd.DataFrame | ClusterStatistics:
-    """The data of a model; values of its variables that look like codes for missing ones are pointed out."""
+def read_for(arguments: argparse.Namespace) -> pd.DataFrame | ClusterStatistics:
+    """The data of a model."""
     group = getattr(arguments, "group", None)
-    data = read_all(arguments.data, [group] if group else [], **reading_options(arguments))
-    if isinstance(data, pd.DataFrame):
-        names = dict.fromkeys(name for one in parse(model).statements for name in (one.lhs, one.rhs))
-        warn_of_codes(data, [name for name in names if name in data])
-    return data
-
-
-def warn_of_codes(data: pd.DataFrame, names: Sequence[str]) -> None:
-    """Point out values that look like codes for missing ones."""
-    known = [name for name in names if name in data]
-    for name, code, count in missing_codes(data, known):
-        warn(
-            f"{name!r} has the value {code:g} in {count} rows, far from all others: if it stands for a missing "
-            f"value, say --na-values {code:g}",
-            DataWarning,
-        )
+    return read_all(arguments.data, [group] if group else [], **reading_options(arguments))
 
 
 def run_diagram(arguments: argparse.Namespace) -> int:
@@ -400,7 +383,7 @@ def run_diagram(arguments: argparse.Namespace) -> int:
     text = read_model(arguments.model)
     drawn = diagram(
         text,
-        read_for(text, arguments) if arguments.data else None,
+        read_for(arguments) if arguments.data else None,
         standardized=arguments.standardized,
         errors=arguments.errors,
         means=arguments.means,

@@ -456,7 +456,7 @@ class Settings:
         columns = self.cluster_columns
         if self.crossed:
             return repr(" * ".join(reversed(columns)))
-        return repr(list(columns)) if len(columns) > 1 else ", ".join(columns)
+        return repr(list(columns) if len(columns) > 1 else columns[0]) if columns else ""
 
     @property
     def crossed(self) -> bool:

@@ -10,12 +10,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.data.arrays import LevelArrays, smallest_eigenvalue
 from msem.data.screening import require_scale
 from msem.errors import DataError
 
 LEVEL = re.compile(r"\.l\d+$")  # what names of moments above level 1 end in
 ASYMMETRY = 1e-6  # largest difference between mirrored correlations
+INVERTIBLE = (
+    1e-11  # squared pivot in correlation metric: below it a covariance matrix of moments has no inverse
+)
+INDEFINITE = -1e-9  # eigenvalue in correlation metric that rounding does not make of 0
 
 
 def matching_names(wanted: Sequence[str], available: Sequence[str]) -> list[str]:
@@ -42,7 +47,7 @@ def _halves(text: str) -> list[tuple[str, str]]:
 
 
 def named_acov(given: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Asymptotic covariance matrix with its rows and columns in the order of the moments."""
+    """Asymptotic covariance matrix with its rows and columns in the order of the moments; it may be singular."""
     if not isinstance(given, pd.DataFrame):
         raise DataError(f"known_acov must be a pandas DataFrame, not {type(given).__name__}")
     rows = list(map(str, given.index))
@@ -65,8 +70,8 @@ def named_acov(given: pd.DataFrame, names: list[str]) -> pd.DataFrame:
         raise DataError("known_acov has values that are too far apart to compute with: rescale the variables")
     if np.abs(correlation - correlation.T).max() > ASYMMETRY:
         raise DataError("known_acov is not symmetric")
-    if np.linalg.eigvalsh(0.5 * (correlation + correlation.T))[0] <= 0:
-        raise DataError("known_acov is not positive definite")
+    if np.linalg.eigvalsh(0.5 * (correlation + correlation.T))[0] < INDEFINITE:
+        raise DataError("known_acov is not positive semidefinite")
     return pd.DataFrame(0.5 * matrix + 0.5 * matrix.T, index=names, columns=names)
 
 
@@ -76,6 +81,12 @@ def scaled_inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     units = np.outer(scale, scale)
     inverse: NDArray[np.float64] = np.linalg.inv(matrix * units) * units
     return 0.5 * (inverse + inverse.T)
+
+
+def regular_inverse(acov: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Inverse of a covariance matrix of moments; None if it is singular, as one of few clusters is."""
+    inverse, pivot = _core.scaled_inverse(acov)
+    return inverse if pivot > INVERTIBLE else None
 
 
 def named_means(

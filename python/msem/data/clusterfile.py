@@ -42,6 +42,7 @@ Floats = NDArray[np.float64]
 FORMAT = Format("msem cluster statistics", 1, "a file of cluster statistics")
 WEIGHTED = Format(FORMAT.name, 2, FORMAT.kind)  # of rows with weights or a design; others stay as they were
 NESTED = Format(FORMAT.name, 3, FORMAT.kind)  # of clusters within clusters
+NESTED_WEIGHTED = Format(FORMAT.name, 4, FORMAT.kind)
 NO_DIGEST = "0" * 64
 MAGIC = b"PAR1"
 BLOCK = 1 << 20
@@ -51,7 +52,10 @@ BY_SIZE = ("sizes", "counts", "means", "scatter")
 BY_CLUSTER = ("ids", "sizes", "means")
 UPPER = ("upper", *(f"upper{k}" for k in range(2, DEEPEST - 1)))  # ids of the clusters above, highest first
 MARKS = ("units", "squares", "weights", "psu")
-COLUMNS = {*BY_SIZE, *BY_CLUSTER, *UPPER, "within", "cells", *MARKS}
+INNER = tuple(
+    f"inner{k}" for k in range(1, DEEPEST - 1)
+)  # weights of clusters below the highest, these first
+COLUMNS = {*BY_SIZE, *BY_CLUSTER, *UPPER, "within", "cells", *MARKS, *INNER}
 
 
 def write_values(path: Any, values: Mapping[str, Any]) -> None:
@@ -70,7 +74,9 @@ def write_values(path: Any, values: Mapping[str, Any]) -> None:
 
 
 def _kind(*, nested: bool, weighted: bool) -> Format:
-    return NESTED if nested else WEIGHTED if weighted else FORMAT
+    if nested:
+        return NESTED_WEIGHTED if weighted else NESTED
+    return WEIGHTED if weighted else FORMAT
 
 
 def read_values(path: Any) -> dict[str, Any]:
@@ -128,6 +134,7 @@ def _to_parts(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         rows["ids"] = _plain_ids(sums.ids, values["cluster"])
     if sums.marks is not None:
         known = {name: getattr(sums.marks, name) for name in MARKS}
+        known |= dict(zip(INNER, sums.marks.inner, strict=False))
         rows |= {name: array for name, array in known.items() if array is not None}
     return header, rows if sums.within is None else rows | {"within": sums.within}
 
@@ -135,7 +142,10 @@ def _to_parts(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
 def _plain_weighting(weighting: Weighting) -> dict[str, Any]:
     """What a file says of weights and design, but for what is known of single clusters."""
     psus = weighting.psus
-    out = weighting.options | {"zero": weighting.zero, "totals": weighting.totals.tolist()}
+    out = {name: getattr(weighting.columns, name) for name in OPTIONS} | {"weights_scale": weighting.scale}
+    out |= {"zero": weighting.zero, "totals": weighting.totals.tolist()}
+    if weighting.columns.inner_weights:
+        out["inner_weights"] = list(weighting.columns.inner_weights)
     if psus is None:
         return out
     columns = weighting.columns
@@ -156,12 +166,17 @@ def _weighting(given: Any, cluster: str) -> Weighting:
         If it is none.
     """
     known = Fields(
-        given, (*OPTIONS, "weights_scale", "zero", "totals"), ("psus", "stratum", "strata_ids", "left_of")
+        given,
+        (*OPTIONS, "weights_scale", "zero", "totals"),
+        ("psus", "stratum", "strata_ids", "left_of", "inner_weights"),
     )
     names = {name: None if given[name] is None else known.text(name) for name in OPTIONS}
     if names["single_psu"] not in get_args(SinglePsu) or known.text("weights_scale") not in get_args(Scale):
         raise ValueError("weights are scaled, or single PSUs treated, in a way that is not known")
-    columns = SurveyColumns(**names)  # type: ignore[arg-type]
+    inner = given.get("inner_weights") or []
+    if not isinstance(inner, list) or not all(one is None or isinstance(one, str) for one in inner):
+        raise ValueError("the columns of weights of clusters are not known")
+    columns = SurveyColumns(**names, inner_weights=tuple(inner))  # type: ignore[arg-type]
     psus = None
     if given.get("psus") is not None:
         ids, strata = (pd.Index(_ids(given[name]), tupleize_cols=False) for name in ("psus", "strata_ids"))
@@ -201,9 +216,7 @@ def _from_parts(header: Any, rows: Mapping[str, Any]) -> dict[str, Any]:
         "origin": given.numbers("origin", p),
         "ssw": _symmetric(given.numbers("ssw", p * (p + 1) // 2), p),
     } | {name: given.whole(name) for name in ("nrows", "dropped_rows", "dropped_no_cluster")}
-    weighting = None
-    if "weighting" in header:
-        weighting = _weighting(header["weighting"], values["cluster"])
+    weighting = _weighting_of(header, values["cluster"])
     if given.text("rows") == "sizes":
         table = Fields(rows, BY_SIZE, () if weighting is None else ("cells",))
         sizes = table.numbers("sizes", None)
@@ -220,28 +233,50 @@ def _from_parts(header: Any, rows: Mapping[str, Any]) -> dict[str, Any]:
             "means": table.numbers("means", len(sizes), p),
             "scatter": _symmetric(table.numbers("scatter", len(sizes), p * (p + 1) // 2), p),
         }
-    table = Fields(
-        rows, (*BY_CLUSTER, *_above(values["cluster"])), ("within", *(() if weighting is None else MARKS))
-    )
+    sums = _sums(rows, values["cluster"], p, weighting)
+    sums.require_fit(p, nclusters)
+    values |= {"sums": sums, "ids": sums.ids}
+    if weighting is not None:
+        return values | weighting.table(sums)
+    return values | by_size(sums, values["origin"], values["ssw"])
+
+
+def _weighting_of(header: Mapping[str, Any], cluster: str | tuple[str, ...]) -> Weighting | None:
+    """The weighting of a file; None of a simple sample."""
+    if "weighting" not in header:
+        return None
+    kinds = cluster if isinstance(cluster, tuple) else (cluster,)
+    weighting = _weighting(header["weighting"], kinds[0])
+    if len(weighting.columns.inner_weights) not in (0, len(kinds) - 1):
+        raise ValueError("there are weights of more kinds of clusters than there are")
+    return weighting
+
+
+def _sums(
+    rows: Mapping[str, Any], cluster: str | tuple[str, ...], p: int, weighting: Weighting | None
+) -> ClusterSums:
+    """The single clusters of a file, of p variables."""
+    further = () if weighting is None else (*MARKS, *INNER)
+    table = Fields(rows, (*BY_CLUSTER, *_above(cluster)), ("within", *further))
     sizes = table.numbers("sizes", None)
     J = len(sizes)
     means = table.numbers("means", J, p)
     within = table.numbers("within", J, p * (p + 1) // 2) if "within" in rows else None
-    ids = _paths(rows, values["cluster"], J)
-    sums = ClusterSums(ids, sizes, means, within)
-    if weighting is not None:
-        marks = ClusterMarks(table.numbers("units", J), table.numbers("squares", J))
-        if "weights" in rows:
-            marks = replace(marks, weights=table.numbers("weights", J))
-        if weighting.psus is not None:
-            marks = replace(marks, psu=_numbers_below(table.numbers("psu", J), len(weighting.psus.ids)))
-        if (marks.weights is None) != (weighting.columns.cluster_weights is None) or within is None:
-            raise ValueError("the weights of single clusters do not fit together")
-        sums = replace(sums, marks=marks)
-        sums.require_fit(p, nclusters)
-        return values | {"sums": sums, "ids": ids, **weighting.table(sums)}
-    sums.require_fit(p, nclusters)
-    return values | {"sums": sums, "ids": ids, **by_size(sums, values["origin"], values["ssw"])}
+    sums = ClusterSums(_paths(rows, cluster, J), sizes, means, within)
+    if weighting is None:
+        return sums
+    columns = weighting.columns
+    of_inner = zip(columns.inner_weights, INNER, strict=False)
+    marks = ClusterMarks(
+        table.numbers("units", J),
+        table.numbers("squares", J),
+        table.numbers("weights", J) if "weights" in rows else None,
+        None if weighting.psus is None else _numbers_below(table.numbers("psu", J), len(weighting.psus.ids)),
+        tuple(None if name is None else table.numbers(place, J) for name, place in of_inner),
+    )
+    if (marks.weights is None) != (columns.cluster_weights is None) or within is None:
+        raise ValueError("the weights of single clusters do not fit together")
+    return replace(sums, marks=marks)
 
 
 def _columns(given: Fields, cluster: Any) -> str | tuple[str, ...]:

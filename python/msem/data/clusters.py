@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,7 +19,9 @@ from msem.data.clusterfile import read_values, write_values
 from msem.data.given import Given
 from msem.data.merging import combined, require_same_variables, scaled_together
 from msem.data.nesting import Frame, NestedSource
+from msem.data.numbering import require_order
 from msem.data.screening import Finding
+from msem.data.shapes import Tree
 from msem.data.sums import ClusterSums
 from msem.data.survey import Sampled
 from msem.entry import entries
@@ -89,22 +92,10 @@ class ClusterStatistics(ClusterTable, Given, NestedSource):
             clusters += f" of {len(self.sizes)} sizes"
         return f"<msem.ClusterStatistics: {len(self.variables)} variables, {self.nobs:.0f} units in {clusters}{kept}>"
 
-    @cached_property
+    @property
     def _tree(self) -> list[tuple[Ints, pd.Index[Any], Ints]]:
         """Of each level from 2 on: the cluster that each lowest one is in, the ids of these, and their parents."""
-        ids = self.kept.ids
-        out: list[tuple[Ints, pd.Index[Any], Ints]] = []
-        above = np.zeros(len(ids), dtype=np.int64)
-        for k in range(ids.nlevels):
-            labels = ids.get_level_values(k)
-            number = pd.factorize(labels)[0]
-            path = above * (number.max() + 1) + number
-            _, first, codes = np.unique(path, return_index=True, return_inverse=True)
-            order = np.argsort(np.argsort(first))  # by first appearance
-            place = np.sort(first)
-            out.append((order[codes].astype(np.int64), labels[place], above[place]))
-            above = out[-1][0]
-        return out[::-1]
+        return self.kept.tree
 
     @property
     def dropped_empty(self) -> int:
@@ -162,6 +153,16 @@ class ClusterStatistics(ClusterTable, Given, NestedSource):
     def cluster_count(self) -> int:
         """Independent clusters, the highest of nested ones."""
         return len(self._tree[-1][1]) if self.has_inner else round(self.nclusters)
+
+    @property
+    def tree(self) -> Tree | None:
+        """Rows of each lowest cluster, and the clusters that they are in; see `Rows.tree`."""
+        if self.sums is None:
+            cells = self.counts if self.weighting is None else self.weighting.cells
+            whole = all(float(x).is_integer() for x in (*self.sizes, *cells))
+            return (np.repeat(self.sizes, cells.astype(np.intp)), ()) if whole else None
+        sizes = self.sums.sizes if self.sums.marks is None else self.sums.marks.units
+        return sizes, tuple(parent for _, _, parent in self._tree[:-1]) if self.has_inner else ()
 
     @property
     def identifiers(self) -> pd.Index[Any]:
@@ -252,8 +253,7 @@ class ClusterStatistics(ClusterTable, Given, NestedSource):
             if level > 2:
                 codes, ids, _ = self._tree[level - 2]
                 mean = sums.means[:, at]
-                first = np.empty(len(ids))
-                first[codes[::-1]] = mean[::-1]
+                first = self._of_clusters(mean, level)
                 differs |= np.abs(mean - first[codes]) > SAME * (np.abs(mean) + np.abs(self.origin[at]))
                 differs = np.bincount(codes, differs, len(ids)) > 0
             found = np.flatnonzero(differs)
@@ -272,19 +272,73 @@ class ClusterStatistics(ClusterTable, Given, NestedSource):
         squares = products[:, column[: len(names)]].sum(axis=0) + sizes @ (means - mean) ** 2
         return list(zip(mean.tolist(), np.sqrt(squares / sizes.sum()).tolist(), strict=True))
 
+    def require_order(self, *, told_apart: bool = True) -> None:
+        """Refuse columns of clusters in the wrong order, or with `told_apart` such as are one within the other.
+
+        Raises
+        ------
+        DataError
+        """
+        if not self.has_inner:
+            return
+        above = list(zip(self.cluster, self._tree[::-1], strict=True))
+        for (upper, (_, parents, _)), (name, (_, labels, _)) in pairwise(above):
+            ids = labels.nunique()
+            if told_apart or ids < len(labels):
+                require_order(upper, name, len(parents), len(labels), ids)
+
+    def univariate(self) -> pd.DataFrame:
+        """n, missing (of rows), mean and sd of every variable over the units that it is measured on."""
+        rows = {}
+        for level, names in enumerate(self.known_variables.measured, 1):
+            for name in names:
+                (at,) = self.positions([name])
+                sizes, counts, means, squares = self._values_of(level, at)
+                weights = sizes * counts
+                mean = weights @ means / weights.sum()
+                total = float(squares + weights @ (means - mean) ** 2)
+                rows[name] = {
+                    "n": round(self.nobs) if level == 1 else self.clusters_of(level),
+                    "missing": self.dropped.get(name, 0) / self.nrows if self.nrows else 0.0,
+                    "mean": self.origin[at] + mean,
+                    "sd": np.sqrt(total / (weights.sum() - 1)),
+                }
+        return pd.DataFrame.from_dict(rows, orient="index").loc[list(self.variables)]
+
+    def _values_of(self, level: int, at: int) -> tuple[Floats, Floats, Floats, float]:
+        """Means of a variable with how often units of the level have them, and squares about these."""
+        if not self.has_inner:
+            sizes = self.sizes if level == 1 else np.ones(len(self.sizes))
+            squares = (self.ssw[at, at] if level == 1 else 0.0) + (sizes * self.scatter[:, at, at]).sum()
+            return sizes, self.counts, self.means[:, at], float(squares)
+        values = self.kept.means[:, at]
+        if level == 1:
+            squares = self.kept.squares(at, len(self.variables)).sum()
+            return self.kept.sizes, np.ones(len(values)), values, float(squares)
+        own = self._of_clusters(values, level)
+        return np.ones(len(own)), np.ones(len(own)), own, 0.0
+
+    def _of_clusters(self, values: Floats, level: int) -> Floats:
+        """Values of the clusters of a level from those of the lowest ones, the first of each."""
+        codes, labels, _ = self._tree[level - 2]
+        out = np.empty((len(labels), *values.shape[1:]))
+        out[codes[::-1]] = values[::-1]
+        return out
+
     def _nested_frame(self, variables: Variables) -> Frame:
         if not self.has_inner:
             raise DataError(
                 f"these are statistics of clusters of one kind ({self.cluster}): for models of more levels make them "
                 "of all, msem.summarize(data, cluster=[...], keep_clusters=True)"
             )
+        self.require_order()
         means, values = self.kept.means + self.origin, []
-        for (codes, labels, _), own in zip(self._tree, variables.measured[1:], strict=True):
-            first = np.empty(len(labels), dtype=np.intp)
-            first[codes[::-1]] = np.arange(len(codes))[::-1]
-            values.append(means[first][:, self.positions(own)])
+        for level, own in enumerate(variables.measured[1:], 2):
+            values.append(self._of_clusters(means[:, self.positions(own)], level))
         numbers = [k for k, own in enumerate(variables.measured) for _ in own]
-        return variables.numbers, numbers, values, [parent.tolist() for _, _, parent in self._tree[:-1]], []
+        parents = [parent.tolist() for _, _, parent in self._tree[:-1]]
+        times = [] if self.weighting is None else self.weighting.inner_weights(self.kept)
+        return variables.numbers, numbers, values, parents, times
 
     def _nested_cells(self, frame: Frame, unit: Sequence[str]) -> _core.NestedData:
         return _core.NestedData(*frame, *self.cluster_arrays(unit, ()))

@@ -71,11 +71,6 @@ WORDS = (  # what pandas takes for one
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 DECLARED = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
 NOWHERE = "\x1f"  # a character that no file has
-CODES = [
-    sign * value
-    for value in (9, 99, 999, 9999, 99999, 8, 88, 888, 8888, 7, 77, 777, 7777)
-    for sign in (-1, 1)
-]
 
 
 @entry
@@ -524,32 +519,3 @@ def _categories(column: pd.Series, labels: Mapping[Any, str]) -> pd.Series:
         index=column.index,
         name=column.name,
     )
-
-
-def missing_codes(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[str, float, int]]:
-    """Values that look like codes for missing values: 99, -999 and the like, farther from all others than these spread.
-
-    Parameters
-    ----------
-    frame : DataFrame
-    names : sequence of str
-        Variables to look at; those that are not numeric are passed over.
-
-    Yields
-    ------
-    name, value, count
-    """
-    for name in names:
-        column = frame[name]
-        if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-            continue
-        values = column.dropna().to_numpy(dtype=np.float64)
-        coded = np.isin(values, CODES)
-        rest = values[~coded]
-        if not coded.any() or not len(rest):
-            continue
-        spread = max(float(np.ptp(rest)), 1.0)
-        for code in np.unique(values[coded]):
-            gap = max(rest.min() - code, code - rest.max())
-            if gap > spread:
-                yield name, float(code), int((values == code).sum())

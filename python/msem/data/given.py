@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import pandas as pd
+
 from msem.model.variables import Variables
 
 
@@ -40,6 +42,10 @@ class Given:
     def known_options(self) -> Mapping[str, Any]:
         """Options of `sem` that count as if they had been given with the rows these were made of."""
         return {}
+
+    def univariate(self) -> pd.DataFrame | None:
+        """n, missing, mean and sd of every variable over the units that it is measured on, where they are known."""
+        return None
 
     def scaled_with(self, others: Sequence[Self], nlevels: int) -> Sequence[Self]:
         """These and other groups of a sample with weights as they enter the likelihood."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.kinds import WithoutSlopes
-from msem.data.statistics import Clusters, Rows, Statistics, Tree
+from msem.data.shapes import Tree
+from msem.data.statistics import Clusters, Rows, Statistics
 from msem.errors import UnsupportedError
 from msem.model.variables import Variables
 

@@ -104,7 +104,9 @@ class ClusterIds:
 
 
 class NestedIds:
-    """Numbers 0, 1, ... for clusters within clusters of which the columns come in pieces: a number for each path.
+    """Numbers 0, 1, ... for clusters, or clusters within clusters, of which the columns come in pieces.
+
+    Clusters within clusters have a number for each path.
 
     Parameters
     ----------
@@ -118,30 +120,46 @@ class NestedIds:
         self._pairs = [_core.Identifiers() for _ in columns[1:]]
 
     def __len__(self) -> int:
-        return len(self._pairs[-1])
+        return len(self._pairs[-1] if self._pairs else self._parts[0])
 
-    def number(self, ids: Sequence[nw.Series[Any]], where: str = "") -> Codes:
-        """Codes of the paths of a piece, -1 where an id is missing; see `ClusterIds.number`."""
+    def number(self, ids: Sequence[nw.Series[Any]], where: str = "") -> list[Codes]:
+        """Codes of the clusters of each column in a piece, -1 where an id is missing; see `ClusterIds.number`."""
         own = [part.number(one, where) for part, one in zip(self._parts, ids, strict=True)]
+        if not self._pairs:
+            return own
         present = np.logical_and.reduce([codes >= 0 for codes in own])
         path = own[0][present]
-        for pairs, codes in zip(self._pairs, own[1:], strict=True):
+        out = [np.full(len(present), -1, dtype=np.int64) for _ in own]
+        out[0][present] = path
+        for pairs, codes, numbers in zip(self._pairs, own[1:], out[1:], strict=True):
             path = pairs.number(path << SHIFT | codes[present])
-        out = np.full(len(present), -1, dtype=np.int64)
-        out[present] = path
+            numbers[present] = path
         return out
 
-    @property
-    def index(self) -> pd.MultiIndex:
-        """The paths of ids by number."""
+    def labels(self, column: int) -> pd.Index[Any]:
+        """Ids of the clusters of a column (from 0) by number; they may repeat in different clusters above."""
+        part = self._parts[column].index
+        if not column:
+            return part
+        known = np.asarray(self._pairs[column - 1].ids(), dtype=np.int64)
+        return part[known & ((1 << SHIFT) - 1)]
+
+    def above(self) -> list[Codes]:
+        """The cluster of each column, the highest first, that each lowest one is in, itself at last."""
         path = np.arange(len(self))
-        ids = []
-        for part, pairs in zip(self._parts[:0:-1], self._pairs[::-1], strict=True):
-            known = np.asarray(pairs.ids(), dtype=np.int64)[path]
-            ids.append(part.index[known & ((1 << SHIFT) - 1)])
-            path = known >> SHIFT
-        ids.append(self._parts[0].index[path])
-        return pd.MultiIndex.from_arrays(ids[::-1], names=self.columns)
+        out = [path]
+        for pairs in self._pairs[::-1]:
+            path = np.asarray(pairs.ids(), dtype=np.int64)[path] >> SHIFT
+            out.append(path)
+        return out[::-1]
+
+    @property
+    def index(self) -> pd.Index[Any]:
+        """The paths of ids by number; of one column its ids."""
+        if not self._pairs:
+            return self.labels(0)
+        ids = [self.labels(k)[path] for k, path in enumerate(self.above())]
+        return pd.MultiIndex.from_arrays(ids, names=self.columns)
 
 
 def factorized(column: str, values: Any) -> tuple[Codes, pd.Index[Any]]:

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.first_stage import FirstStage
-from msem.data.statistics import Clusters, Integral, Rows, Saturated, Tree
+from msem.data.shapes import Tree
+from msem.data.statistics import Clusters, Integral, Rows, Saturated
 from msem.data.survey import Sampled
 from msem.errors import UnsupportedError
 from msem.model.slopes import Slope

@@ -136,8 +136,12 @@ def scaled_together(parts: Sequence[Table], nlevels: int) -> tuple[Table, ...]:
         for part, own, place in zip_longest(parts, known, places)
     ]
     if nlevels > 1:
-        clusters, total = sum(own.cells.sum() for own in known), sum(own.totals[2] for own in known)
-        return tuple(part.with_factor(clusters / total) for part in moved)
+        independent = [
+            len(part.kept.tree[-1][1]) if part.has_inner else own.cells.sum()
+            for part, own in zip(parts, known, strict=True)
+        ]
+        total = sum(own.totals[2] for own in known)
+        return tuple(part.with_factor(sum(independent) / total) for part in moved)
     columns, scale = known[0].columns, known[0].scale
     if columns.cluster_weights is not None:
         raise DataError(

@@ -17,6 +17,7 @@ from msem.data.checks import (
     matching_names,
     named_acov,
     named_means,
+    regular_inverse,
     require_covariance,
     scaled_inverse,
 )
@@ -30,9 +31,9 @@ from msem.data.shapes import average_shapes, read_sizes, rounded_shapes
 from msem.data.statistics import Clusters, Saturated, Statistics
 from msem.entry import entries
 from msem.errors import DataError, UnsupportedError
-from msem.model.levels import DEEPEST, level_number, names_of_levels
+from msem.model.levels import DEEPEST, level_number, names_of_levels, number_of_levels
 from msem.model.variables import Variables
-from msem.settings import Space
+from msem.settings import Space, several
 
 Floats = NDArray[np.float64]
 
@@ -428,8 +429,8 @@ class LevelMoments(Given):
         DataError
             If a variable is not among those of a level, or is at several levels and wanted at some of them only.
         """
-        self.require(*levels)
-        wanted = [list(own) for own in levels]
+        wanted = [list(several(own)) for own in levels]
+        self.require(*wanted)
         for name in dict.fromkeys(name for own in wanted for name in own):
             torn = [name in own and name not in some for own, some in zip(self._names, wanted, strict=True)]
             if any(torn):
@@ -475,7 +476,11 @@ class LevelMoments(Given):
             Naming them.
         """
         if len(levels) != len(self.levels):
-            raise DataError(f"these are moments of {len(self.levels)} levels, and {len(levels)} are wanted")
+            lists = ", ".join(["[...]"] * len(self.levels))
+            raise DataError(
+                f"these are moments of {number_of_levels(len(self.levels))}: name the variables of each, level 1 "
+                f"first, as in restrict({lists}), and not of {len(levels)}"
+            )
         words = names_of_levels(len(levels))
         for level, (wanted, own) in enumerate(zip(levels, self._names, strict=True), 1):
             absent = [name for name in wanted if name not in own]
@@ -490,10 +495,22 @@ class LevelMoments(Given):
 
         With raw data, or the cluster-size table, the sizes enter exactly. Matrices without data have no observed
         information of their own; theirs is the expected one.
+
+        Raises
+        ------
+        DataError
+            If `known_acov` is singular, as the sandwich of no more clusters than moments is.
         """
         names = self.moment_names
         if self.known_acov is not None:
-            matrix = scaled_inverse(self.known_acov.to_numpy())
+            inverse = regular_inverse(self.known_acov.to_numpy())
+            if inverse is None:
+                raise DataError(
+                    f"Gamma of the {len(names)} moments is singular and has no inverse, as that of "
+                    f"{self.nclusters:.0f} clusters is unless there are more clusters than moments; errors and mean-"
+                    "scaled tests need none: msem.segregated(...), moments.acov"
+                )
+            matrix = inverse
         else:
             matrix = saturated_information(self.vector.to_numpy(), self.statistics, kind)
         if not matrix.size:
@@ -538,8 +555,8 @@ class LevelMoments(Given):
         if self.weighted:
             raise DataError(
                 "these moments come from data with weights or a complex design and do not carry their Gamma, without "
-                "which nothing is known of their precision: there are too few clusters for one, or it was left out, or "
-                "they come from a summary without its clusters (make it with keep_clusters=True)"
+                "which nothing is known of their precision: it was left out, or they come from a summary without its "
+                "clusters (make it with keep_clusters=True)"
             )
         information = self.information(kind)
         inverse = scaled_inverse(information.to_numpy())
@@ -736,25 +753,25 @@ def with_robust_acov(moments: LevelMoments, clusters: Clusters) -> LevelMoments:
     clusters : ClusterArrays or IncompleteClusters
         Of the same variables.
 
+    Returns
+    -------
+    LevelMoments
+        Gamma has no more rank than there are clusters less 1, or PSUs less strata: of more moments than that it is
+        singular. Standard errors and mean-scaled tests need no inverse of it.
+
     Raises
     ------
     DataError
-        If the moments are no maximum of the likelihood, or there are not more clusters than moments to estimate B from.
+        If the moments are no maximum of the likelihood, or clusters are too few for any variance.
     """
     moments.require_regular()
     names, theta = moments.moment_names, moments.vector.to_numpy()
-    if _independent(clusters) < _fewest(moments):
+    if _independent(clusters) < 1:
         raise DataError(
-            f'gamma="robust" needs more than {_fewest(moments)} clusters for {_fewest(moments)} moments, and there are '
-            f"{len(clusters.sizes)}: take fewer variables"
+            f'gamma="robust" needs two independent clusters or more, and there are {len(clusters.sizes)}'
         )
     acov = pd.DataFrame(sandwich(theta, moments.statistics, clusters), index=names, columns=names)
     return replace(moments, known_acov=acov, robust=True)
-
-
-def _fewest(moments: LevelMoments) -> int:
-    """Moments of all levels: the scores of no more clusters make no regular sandwich."""
-    return len(moments.moment_names)
 
 
 def _independent(clusters: Clusters) -> int:
@@ -766,8 +783,8 @@ def _independent(clusters: Clusters) -> int:
 def of_design(moments: LevelMoments, clusters: Clusters) -> LevelMoments:
     """Saturated estimates of weighted data, or of a complex design, with the Gamma of the design.
 
-    Without Gamma if they are no maximum of the likelihood, or there are too few clusters for it.
+    Without Gamma if they are no maximum of the likelihood, or all clusters are of one PSU.
     """
     marked = replace(moments, weighted=True)
-    known = marked.converged and not marked.in_cone and _independent(clusters) >= _fewest(moments)
+    known = marked.converged and not marked.in_cone and _independent(clusters) > 0
     return with_robust_acov(marked, clusters) if known else marked

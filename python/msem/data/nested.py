@@ -33,7 +33,8 @@ from msem.data.screening import (
     undivided,
     unvarying_within,
 )
-from msem.data.statistics import Rows, Tree
+from msem.data.shapes import Tree, one_by_one
+from msem.data.statistics import Rows
 from msem.data.survey import Sampled
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.variables import Variables
@@ -268,19 +269,15 @@ def implied_nested(
     levels: Mapping[int, LevelArrays], variables: Variables, shapes: Mapping[Any, float], source: str
 ) -> NestedStatistics:
     """Statistics that complete data of nested clusters with these moments would have; see `implied_statistics`."""
-    parents: list[list[int]] = []  # from the top
-    below: list[Any] = list(shapes)
-    for _ in variables.levels[2:]:
-        parents.append(np.repeat(np.arange(len(below)), list(map(len, below))).tolist())
-        below = [part for shape in below for part in shape]
-    sizes = np.array(below, dtype=np.float64)
+    sizes, parents = one_by_one(dict.fromkeys(shapes, 1))
     measured = variables.measured
     p = len(measured[0])
-    clusters = [len(sizes), *(parent[-1] + 1 for parent in parents[::-1])]
+    clusters = [len(sizes), *(parent[-1] + 1 for parent in parents)]
     values = [np.zeros((n, len(own))) for n, own in zip(clusters, measured[1:], strict=True)]
     numbers = [k for k, own in enumerate(measured) for _ in own]
     none = np.zeros((len(sizes), p)), np.zeros((len(sizes), p * (p + 1) // 2))
-    data = _core.NestedData(variables.numbers, numbers, values, parents[::-1], [], sizes, *none)
+    above = [parent.tolist() for parent in parents]
+    data = _core.NestedData(variables.numbers, numbers, values, above, [], sizes, *none)
     counted = NestedStatistics(variables, data.weighted(np.array(list(shapes.values()))))
     try:
         return counted.expected(levels, variables, source)

@@ -100,20 +100,41 @@ def number_inner(
         numbers = _core.Identifiers()
         own = numbers.number(pairs)
         parent, label = np.divmod(np.asarray(numbers.ids()), len(found))
-        count, parents = len(parent), int(above.max()) + 1
-        if count == parents and len(found) < count and not known:
-            raise DataError(
-                f"every {upper!r} lies within one {name!r}, so that {name!r} is the higher level: name the highest "
-                f"first, cluster=[{name!r}, {upper!r}]"
-            )
-        if count == parents and not known:
-            raise DataError(
-                f"every {upper!r} has one {name!r}, so that these levels cannot be told apart: leave one of them out "
-                "of cluster= and of the model"
-            )
+        if not known:
+            require_order(upper, name, int(above.max()) + 1, len(parent), len(found))
         out[name] = InnerClusters(own, parent.astype(np.int64), found[label])
         above, upper = own, name
     return out
+
+
+def require_order(upper: str, name: str, parents: int, count: int, ids: int) -> None:
+    """Refuse columns of clusters of which the second does not have more clusters, within those of the first.
+
+    Parameters
+    ----------
+    upper, name : str
+        The columns.
+    parents, count : int
+        Clusters of the first, and of the second within these.
+    ids : int
+        Different ids of the second.
+
+    Raises
+    ------
+    DataError
+        Naming the right order, if there is one.
+    """
+    if count > parents:
+        return
+    if ids < count:
+        raise DataError(
+            f"every {upper!r} lies within one {name!r}, so that {name!r} is the higher level: name the highest "
+            f"first, cluster=[{name!r}, {upper!r}]"
+        )
+    raise DataError(
+        f"every {upper!r} has one {name!r}, so that these levels cannot be told apart: leave one of them out "
+        "of cluster= and of the model"
+    )
 
 
 def _are_crossed(name: str, labels: NDArray[np.int64], upper: str, above: NDArray[np.int64]) -> bool:

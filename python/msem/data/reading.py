@@ -33,7 +33,7 @@ from msem.data.quadrature import integrated_statistics
 from msem.data.rows import ClusteredData
 from msem.data.sample import Group, Sample
 from msem.data.scaling import scaled_weights, with_replication
-from msem.data.screening import Finding, dependent, refuse
+from msem.data.screening import Finding, dependent, refuse, warn_of_codes
 from msem.data.slopes import SlopeStatistics, slope_statistics
 from msem.data.statistics import Statistics
 from msem.data.survey import replication_scale, survey_columns
@@ -202,6 +202,7 @@ def read_statistics(
             settings.inner,
             crossed=settings.crossed,
         )
+    warn_of_codes([part.columns for part in parts])
     if settings.replicate_weights:
         _require_replicates_alone(settings, table)
         scale = replication_scale(settings.replicate_scale, len(settings.replicate_weights))

@@ -16,6 +16,7 @@ from msem.data.columns import Bools, Floats
 from msem.data.nesting import Frame, NestedSource
 from msem.data.numbering import InnerClusters
 from msem.data.screening import Finding, unobserved, unvarying
+from msem.data.shapes import Tree
 from msem.data.survey import Sampled, whole_sizes
 from msem.errors import DataError
 from msem.model.variables import Variables
@@ -187,6 +188,13 @@ class ClusteredData(NestedSource):
     def lowest(self) -> NDArray[np.int64]:
         """The lowest cluster of every row."""
         return list(self.inner.values())[-1].codes if self.inner else cluster_codes(self)
+
+    @property
+    def tree(self) -> Tree | None:
+        """Rows of each lowest cluster, and the clusters that they are in; see `Rows.tree`."""
+        if self.codes is None or any(clusters.crossed for clusters in self.inner.values()):
+            return None
+        return self.lowest_sizes, tuple(clusters.parent for clusters in list(self.inner.values())[::-1])
 
     @property
     def lowest_sizes(self) -> Floats:

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.errors import DataError
+from msem.errors import DataError, DataWarning, warn
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
@@ -31,6 +31,10 @@ ROUNDING = 8 * np.finfo(np.float64).eps
 # Variance; the largest is as far from 1.
 SMALLEST = 1e-150
 NAMED = 6  # variables that a dependence lists
+# What missing values are coded as, and of these what a count may be once.
+CODES = {sign * float(str(digit) * n) for digit in (7, 8, 9) for n in range(1, 6) for sign in (-1, 1)}
+ONCE = {7.0, 8.0, 9.0}
+LOOKED_AT = 1 << 16  # rows in which such codes are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,55 @@ def refuse(groups: Sequence[Sequence[Finding]], labels: Sequence[str]) -> None:
                 for others in groups
             ):
                 raise one.error(label)
+
+
+def warn_of_codes(parts: Sequence[Mapping[str, Floats]]) -> None:
+    """Point out values of variables that look like codes for missing ones.
+
+    Parameters
+    ----------
+    parts : sequence of mapping of str to ndarray
+        The variables of the rows of each group.
+    """
+    found = []
+    for name in parts[0] if parts else ():
+        columns = [part[name] for part in parts]
+        for code in far_codes(columns):
+            count = sum(int((column == code).sum()) for column in columns)
+            if count > 1 or code not in ONCE:
+                found.append((name, code, count))
+    if not found:
+        return
+    texts = [f"{name!r} has the value {code:g} in {count} rows" for name, code, count in found]
+    first = f"{found[0][1]:g}"
+    warn(
+        f"{', '.join(texts[:-1]) + ' and ' if found[1:] else ''}{texts[-1]}, far from all others: if that stands for a "
+        f"missing value, make it one, data.replace({first}, numpy.nan) or msem.read_data(path, missing={first}), "
+        f"--na-values {first} on the command line",
+        DataWarning,
+    )
+
+
+def far_codes(columns: Sequence[Floats]) -> list[float]:
+    """Values of a variable such as 99 and -999 that are farther from all others than these spread.
+
+    Parameters
+    ----------
+    columns : sequence of ndarray
+        The variable in the rows of each group. Of many rows some are looked at.
+    """
+    step = max(1, sum(map(len, columns)) // LOOKED_AT)
+    values = np.concatenate([column[::step] for column in columns])
+    values = values[~np.isnan(values)]
+    if not len(values) or not {float(values.min()), float(values.max())} & CODES:
+        return []
+    coded = np.isin(values, list(CODES))
+    rest = values[~coded]
+    if not len(rest):
+        return []
+    spread = max(float(np.ptp(rest)), 1.0)
+    codes = np.unique(values[coded]).tolist()
+    return [code for code in codes if max(rest.min() - code, code - rest.max()) > spread]
 
 
 def require_complete_rows(

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from msem.data.checks import sample_sizes, size_table
 from msem.errors import DataError
@@ -19,6 +20,9 @@ from msem.model.levels import number_of_levels
 
 Shape: TypeAlias = "float | tuple[Shape, ...]"
 Shapes: TypeAlias = Mapping[Any, float]
+
+# Sizes of the clusters of level 2, and for each level above that the cluster that each of those below is in.
+Tree: TypeAlias = tuple[NDArray[np.float64], tuple[NDArray[np.int64], ...]]
 
 ROUNDING = 1e-9  # relative difference of numbers of clusters that is none
 FEWEST = 2  # clusters of the highest level
@@ -36,6 +40,16 @@ def total(shapes: Shapes) -> tuple[float, ...]:
     """Units of every level in all clusters."""
     parts = [[count * units for units in counted(shape)] for shape, count in shapes.items()]
     return tuple(float(sum(of_level)) for of_level in zip(*parts, strict=True))
+
+
+def one_by_one(shapes: Mapping[Any, int]) -> Tree:
+    """Clusters of these shapes: sizes of the lowest, and of each level above the cluster that each is in."""
+    parents: list[NDArray[np.int64]] = []
+    below: list[Any] = [shape for shape, count in shapes.items() for _ in range(count)]
+    while below and isinstance(below[0], tuple):
+        parents.append(np.repeat(np.arange(len(below)), list(map(len, below))))
+        below = [part for shape in below for part in shape]
+    return np.array(below, dtype=np.float64), tuple(parents[::-1])
 
 
 def average_shapes(units: Sequence[float]) -> Shapes:

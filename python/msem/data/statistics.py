@@ -15,6 +15,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.first_stage import FirstStage
 from msem.data.products import ClusterProducts
+from msem.data.shapes import Tree
 from msem.data.survey import Sampled
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -111,6 +112,10 @@ class Rows(Protocol):
     @property
     def keeps_products(self) -> bool:
         """Whether the products within every single cluster are known."""
+
+    @property
+    def tree(self) -> Tree | None:
+        """Clusters one by one, with their rows as they are counted and not weighted; None where they are not known."""
 
     def cluster_arrays(self, unit: Sequence[str], cluster: Sequence[str]) -> tuple[Floats, Floats, Floats]:
         """Sizes, means and products within of every cluster; see `ClusterArrays`."""
@@ -240,10 +245,6 @@ class Clusters(Protocol):
 
     def pool(self, order: NDArray[np.intp]) -> Pool:
         """The clusters in some order, for the core to draw from; what is returned can be pickled."""
-
-
-# Sizes of the clusters of level 2, and for each level above that the cluster that each of those below is in.
-Tree = tuple[Floats, tuple[NDArray[np.int64], ...]]
 
 
 class Integral(Protocol):

@@ -18,7 +18,7 @@ from msem.data.chunks import Chunk, FrameReader, chunks_of, reader_of
 from msem.data.clusters import ClusterStatistics
 from msem.data.columns import numeric_columns, require_known
 from msem.data.frames import require_distinct_roles
-from msem.data.identifiers import ClusterIds, NestedIds, require_different_texts
+from msem.data.identifiers import NestedIds, require_different_texts
 from msem.data.merging import combined
 from msem.data.screening import no_row_left
 from msem.data.sums import finished, sums_of
@@ -40,7 +40,7 @@ def summarize(
     variables: Sequence[str] | None = None,
     keep_clusters: bool | Literal["means"] = False,
     weights: str | None = None,
-    cluster_weights: str | None = None,
+    cluster_weights: str | Sequence[str | None] | None = None,
     weights_scale: str = "size",
     psu: str | None = None,
     strata: str | None = None,
@@ -87,8 +87,8 @@ def summarize(
     ------
     DataError
         If a column is unknown, not numeric, infinite, or changes its type between pieces; if ids differ only by type,
-        or no complete row is left; if files are damaged or a stream breaks off; if weights or a design cannot be used,
-        as in `sem`.
+        or no complete row is left; if files are damaged or a stream breaks off; if columns of clusters are not named
+        from the highest down, or weights or a design cannot be used, as in `sem`.
     ImportError
         If files or Arrow data are given and pyarrow is not installed.
 
@@ -114,10 +114,10 @@ def summarize(
         )
     else:
         found = summary_of(data, names, variables, keep, count, survey)
+    found.require_order(told_apart=False)
     if found.dropped_no_cluster:
-        columns_text = ", ".join(names)
         warn(
-            f"{found.dropped_no_cluster} rows have no cluster id ({columns_text}) and were left out",
+            f"{found.dropped_no_cluster} rows have no cluster id ({found.cluster_text}) and were left out",
             DataWarning,
         )
     return found
@@ -134,10 +134,11 @@ def _survey_of_summary(settings: Settings, cluster: tuple[str, ...], keep: Keep)
     columns = survey_columns(settings)
     if columns is None:
         return None
-    if len(cluster) > 1:
-        raise UnsupportedError(
-            "weights, PSUs and strata are not available for summaries of clusters within clusters in this version: fit "
-            "the rows, msem.sem(model, data, cluster=[...], weights=...)"
+    if len(columns.inner_weights) not in (0, len(cluster) - 1):
+        raise DataError(
+            f"{columns.named} names the weights of {len(columns.inner_weights) + 1} kinds of clusters, and cluster= "
+            f"has {len(cluster)}: give one for each column of cluster=, the highest first, None where clusters have no "
+            "weights"
         )
     if keep == "means":
         raise DataError(
@@ -205,7 +206,7 @@ class Summary:
         # weights are scaled within clusters when all of their rows are known
         weighted = self.survey is not None
         self.core = _core.Accumulator(len(variables), keep == "products" or weighted, weighted)
-        self.ids = ClusterIds(cluster[0]) if len(cluster) == 1 else NestedIds(cluster)
+        self.ids = NestedIds(cluster)
         self.nrows = 0
         self.counts = Counter[str]()
         self.missing = Counter[str]()
@@ -218,11 +219,13 @@ class Summary:
         DataError
             If a value is infinite, or ids are of another type than before.
         """
-        codes = self._codes(chunk)
+        upper = [chunk.beside[name] for name in self.cluster[:-1]]
+        numbers = self.ids.number([*upper, chunk.ids], chunk.where)
+        codes = numbers[-1]
         columns, weights, rows = chunk.columns, None, None
         nrows = len(codes)
         if self.survey is not None:
-            columns, codes, weights, rows = self._sampled(self.survey, chunk, codes)
+            columns, codes, weights, rows = self._sampled(self.survey, chunk, numbers)
         report = self.core.add(columns, codes, len(self.ids), self.threads, weights)
         for name, infinite, first, missing in zip(
             self.variables, report["infinite"], report["first_infinite"], report["missing"], strict=True
@@ -238,26 +241,23 @@ class Summary:
         self.nrows += nrows
         self.counts.update({name: report[name] for name in ("used", "incomplete", "no_cluster")})
 
-    def _codes(self, chunk: Chunk) -> Ints:
-        """Number of the lowest cluster of each row, -1 without."""
-        if isinstance(self.ids, ClusterIds):
-            return self.ids.number(chunk.ids, chunk.where)
-        upper = [chunk.beside[name] for name in self.cluster[:-1]]
-        return self.ids.number([*upper, chunk.ids], chunk.where)
-
     def _sampled(
-        self, survey: SurveySums, chunk: Chunk, codes: Ints
+        self, survey: SurveySums, chunk: Chunk, numbers: Sequence[Ints]
     ) -> tuple[list[NDArray[Any]], Ints, Floats | None, Ints | None]:
-        """Columns, codes and weights of the rows of a chunk that count, and which these are; None for all."""
-        assert isinstance(self.ids, ClusterIds)
+        """Columns, codes and weights of the rows of a chunk that count, and which these are; None for all.
+
+        `numbers` are the clusters of all rows, the highest first.
+        """
+        codes = numbers[-1]
+        labels = [self.ids.labels(k) for k in range(len(numbers))]
         given = survey.read(chunk.beside, len(codes), self.nrows)
-        psu = survey.add_design(chunk.beside, codes, self.ids, self.nrows)
+        psu = survey.add_design(chunk.beside, numbers[0], labels[0], self.nrows)
         columns, rows = chunk.columns, None
         zero = np.zeros(len(codes), dtype=bool)
         for values in given.values():
             zero |= values == 0
         keep = _core.complete_rows(columns, np.where(zero, -1, codes), self.threads)
-        weights = survey.add(given, psu, codes, keep, self.ids.index, self.nrows)
+        weights = survey.add(given, psu, numbers, keep, labels, self.nrows)
         if zero.any():
             rows = np.flatnonzero(~zero)
             survey.zero += len(zero) - len(rows)
@@ -280,7 +280,8 @@ class Summary:
         sums = sums_of(self.core, ids) if self.keep or self.survey is not None else None
         nclusters = float(table["counts"].sum())
         if self.survey is not None and sums is not None:
-            sums = replace(sums, marks=self.survey.marks(self.core.tally(), codes))
+            above = [own[codes] for own in self.ids.above()]
+            sums = replace(sums, marks=self.survey.marks(self.core.tally(), above))
             table = self.survey.weighting.table(sums)
             if not self.keep:
                 sums, table["weighting"] = None, replace(table["weighting"], psus=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,15 +29,18 @@ class ClusterMarks:
     squares : ndarray, shape (J,)
         Sums of their squared weights.
     weights : ndarray, shape (J,), or None
-        Of the clusters, as given.
+        Of the clusters, as given; of nested clusters those of the highest one that each lowest is in.
     psu : ndarray of int, shape (J,), or None
         Number of the primary sampling unit of each.
+    inner : tuple of (ndarray, shape (J,), or None)
+        Weights of the clusters below the highest, these first, that each lowest one is in; empty without.
     """
 
     units: Floats
     squares: Floats
     weights: Floats | None = None
     psu: NDArray[np.int64] | None = None
+    inner: tuple[Floats | None, ...] = ()
 
     @property
     def tally(self) -> Floats:
@@ -94,7 +98,7 @@ class ClusterSums:
         arrays = [self.sizes, self.means, *([] if self.within is None else [self.within])]
         if self.marks is not None:
             own = [self.marks.units, self.marks.squares]
-            own += [] if self.marks.weights is None else [self.marks.weights]
+            own += [one for one in (self.marks.weights, *self.marks.inner) if one is not None]
             fit = (
                 fit and self.within is not None and all(one.shape == (J,) and (one > 0).all() for one in own)
             )
@@ -104,6 +108,22 @@ class ClusterSums:
             raise DataError("the statistics of single clusters do not fit together")
         if not (self.sizes > 0).all():
             raise DataError("cluster sizes must be positive")
+
+    @cached_property
+    def tree(self) -> list[tuple[NDArray[np.int64], pd.Index[Any], NDArray[np.int64]]]:
+        """Of each level from 2 on: the cluster that each lowest one is in, the ids of these, and their parents."""
+        out: list[tuple[NDArray[np.int64], pd.Index[Any], NDArray[np.int64]]] = []
+        above = np.zeros(len(self.ids), dtype=np.int64)
+        for k in range(self.ids.nlevels):
+            labels = self.ids.get_level_values(k)
+            number = pd.factorize(labels)[0]
+            path = above * (number.max() + 1) + number
+            _, first, codes = np.unique(path, return_index=True, return_inverse=True)
+            order = np.argsort(np.argsort(first))  # by first appearance
+            place = np.sort(first)
+            out.append((order[codes].astype(np.int64), labels[place], above[place]))
+            above = out[-1][0]
+        return out[::-1]
 
     def restrict(self, at: Sequence[int], p: int) -> ClusterSums:
         """Of some of the p variables."""

@@ -20,8 +20,10 @@ from msem.data.survey import (
     Scale,
     SurveyColumns,
     checked_weights,
+    of_clusters,
     require_some_weight,
     require_weights,
+    scaled_units,
     whole_sizes,
 )
 from msem.errors import DataError
@@ -68,7 +70,10 @@ class Weighting:
     @property
     def options(self) -> dict[str, Any]:
         """The options of a fit that say the same."""
-        return {name: getattr(self.columns, name) for name in OPTIONS} | {"weights_scale": self.scale}
+        known = {name: getattr(self.columns, name) for name in OPTIONS} | {"weights_scale": self.scale}
+        if self.columns.inner_weights:
+            known["cluster_weights"] = (self.columns.cluster_weights, *self.columns.inner_weights)
+        return known
 
     def require_like(self, other: Weighting | None) -> None:
         """Refuse statistics that are not weighted by the same columns in the same way.
@@ -94,9 +99,48 @@ class Weighting:
         """How the clusters were sampled."""
         if sums is None or sums.marks is None:
             return Sampled()
-        own = sums.marks.weights
+        own, psu = sums.marks.weights, sums.marks.psu
+        if sums.ids.nlevels > 1:
+            own = self._of_level(own, sums, 0)
+            codes, labels, _ = sums.tree[-1]
+            if psu is not None:
+                name = self.columns.psu or "the highest clusters"
+                psu = of_clusters(name, psu, codes, labels, "the primary sampling unit")
         weights = None if own is None else self.factor * own
-        return Sampled(weights, sums.marks.psu, None if self.psus is None else self.psus.design)
+        return Sampled(weights, psu, None if self.psus is None else self.psus.design)
+
+    def _of_level(self, values: Floats | None, sums: ClusterSums, column: int) -> Floats | None:
+        """Weights of the clusters of a column, from 0, from those of the lowest clusters in them."""
+        if values is None:
+            return None
+        codes, labels, _ = sums.tree[len(sums.tree) - 1 - column]
+        name = (self.columns.cluster_weights, *self.columns.inner_weights)[column]
+        return of_clusters(str(name), values, codes, labels, "the weight")
+
+    def inner_weights(self, sums: ClusterSums) -> list[Floats]:
+        """Weights of the clusters below the highest, of level 2 first, as they enter the likelihood; empty: all 1."""
+        marks, out = sums.marks, []
+        assert marks is not None
+        for column in range(len(sums.tree) - 1, 0, -1):
+            parent = sums.tree[len(sums.tree) - 1 - column][2]
+            own = self._of_level(marks.inner[column - 1], sums, column) if marks.inner else None
+            out.append(np.empty(0) if own is None else scaled_units(own, parent, self.scale))
+        return out
+
+    def _cluster_weights(self, sums: ClusterSums) -> tuple[Floats, Floats]:
+        """Weights of the highest clusters as given, and of the lowest ones with those of all that they are in."""
+        marks = sums.marks
+        assert marks is not None
+        own = np.ones(len(sums.sizes)) if marks.weights is None else marks.weights
+        if sums.ids.nlevels == 1:
+            return own, own
+        highest = self._of_level(own, sums, 0)
+        assert highest is not None
+        overall = own.copy()
+        for (codes, _, _), inner in zip(sums.tree[:-1], self.inner_weights(sums), strict=True):
+            if len(inner):
+                overall *= inner[codes]
+        return highest, overall
 
     def unit_factors(self, sums: ClusterSums) -> Floats:
         """Factors of the weights of the units of each cluster, shape (J,); see `scaled_units`."""
@@ -124,13 +168,13 @@ class Weighting:
             none = (np.empty(0), np.empty(0), np.empty((0, p)), np.empty((0, p, p)), np.zeros((p, p)))
             nothing = replace(self, cells=np.empty(0), totals=np.zeros(4))
             return dict(zip(names, none, strict=True)) | {"weighting": nothing}
-        own = np.ones(len(sums.sizes)) if marks.weights is None else marks.weights
-        factor = len(own) / float(own.sum())
+        highest, own = self._cluster_weights(sums)
+        factor = len(highest) / float(highest.sum())
         sizes, within = self.scaled(sums.sizes, sums.within, sums)
         known = _core.counted_clusters(sizes, sums.means, within, p, factor * own)
         cells = np.bincount(np.searchsorted(known[0], sizes), minlength=len(known[0])).astype(np.float64)
         level2 = own * self.unit_factors(sums)
-        totals = [level2 @ sums.sizes, level2**2 @ marks.squares, own.sum(), own @ own]
+        totals = [level2 @ sums.sizes, level2**2 @ marks.squares, highest.sum(), highest @ highest]
         found = replace(self, cells=cells, totals=np.array(totals), factor=factor)
         return dict(zip(names, known, strict=True)) | {"weighting": found}
 
@@ -143,39 +187,55 @@ class SurveySums:
     columns : SurveyColumns
     scale : {"size", "effective", "none"}
     cluster : str
+        Column of the highest clusters.
     """
 
     def __init__(self, columns: SurveyColumns, scale: Scale, cluster: str) -> None:
         self.columns, self.scale = columns, scale
         self.zero = 0
-        self._known = dict.fromkeys(("weights", "cluster_weights"), False)
-        self._positive = dict(self._known)
-        self._weights, self._psu = _OfClusters(), _OfClusters()
+        self._of_clusters = (columns.cluster_weights, *columns.inner_weights)
+        named = [name for name in (columns.weights, *self._of_clusters) if name is not None]
+        self._known = dict.fromkeys(named, False)
+        self._positive = dict.fromkeys(named, False)
+        self._weights, self._psu = [_OfClusters() for _ in self._of_clusters], _OfClusters()
         designed = columns.psu is not None or columns.strata is not None or columns.fpc is not None
         self._psus = Psus.nothing(columns, cluster) if designed else None
         self._psu_ids = None if columns.psu is None else ClusterIds(columns.psu)
         self._strata_ids = None if columns.strata is None else ClusterIds(columns.strata)
 
+    def _role(self, name: str) -> str:
+        return "weights" if name == self.columns.weights else "cluster_weights"
+
     def read(self, given: Mapping[str, Any], nrows: int, first: int) -> dict[str, Floats]:
-        """Weights of the rows of a piece by their role; `first` is the number of its first row."""
+        """Weights of the rows of a piece by their column; `first` is the number of its first row."""
         out = {}
-        for role in ("weights", "cluster_weights"):
-            name = getattr(self.columns, role)
-            if name is None:
-                continue
+        for name in self._known:
             values = float_column(name, given[name])
-            require_weights(role, name, values, first)
-            self._known[role] |= not np.isnan(values).all()
-            self._positive[role] |= bool((values > 0).any())
-            out[role] = values
+            require_weights(self._role(name), name, values, first)
+            self._known[name] |= not np.isnan(values).all()
+            self._positive[name] |= bool((values > 0).any())
+            out[name] = values
         return out
 
-    def add_design(self, given: Mapping[str, Any], codes: Ints, ids: ClusterIds, first: int) -> Ints | None:
-        """Count the PSUs of all rows of a piece, used or not; those of the rows, -1 where missing."""
+    def add_design(
+        self, given: Mapping[str, Any], codes: Ints, ids: pd.Index[Any], first: int
+    ) -> Ints | None:
+        """Count the PSUs of all rows of a piece, used or not; those of the rows, -1 where missing.
+
+        Parameters
+        ----------
+        given : mapping of str to column
+        codes : ndarray of int, shape (rows,)
+            The highest clusters, which are the PSUs if no column of these is named.
+        ids : pandas.Index
+            Of these.
+        first : int
+            Number of the first row.
+        """
         if self._psus is None:
             return None
         columns = self.columns
-        psu, index = codes, ids.index
+        psu, index = codes, ids
         if self._psu_ids is not None:
             psu = self._psu_ids.number(given[str(columns.psu)])
             index = self._psu_ids.index
@@ -191,17 +251,33 @@ class SurveySums:
         self,
         weights: Mapping[str, Floats],
         psu: Ints | None,
-        codes: Ints,
+        codes: Sequence[Ints],
         keep: Bools,
-        index: pd.Index[Any],
+        labels: Sequence[pd.Index[Any]],
         first: int,
     ) -> Floats | None:
-        """Take what the used rows say of their clusters; their weights, for all rows."""
+        """Take what the used rows say of their clusters; their weights, for all rows.
+
+        Parameters
+        ----------
+        weights : mapping of str to ndarray, shape (rows,)
+            By column.
+        psu : ndarray of int, shape (rows,), or None
+        codes : sequence of ndarray of int, shape (rows,)
+            Their clusters, the highest first.
+        keep : ndarray of bool, shape (rows,)
+            Rows that are used.
+        labels : sequence of pandas.Index
+            Ids of the clusters.
+        first : int
+            Number of the first row.
+        """
         own = self.columns
-        used = codes[keep]
-        if own.cluster_weights is not None:
-            values = checked_weights(own.cluster_weights, weights["cluster_weights"], keep, first)
-            self._weights.add(values, used, len(index), own.cluster_weights, "the weight", index)
+        known = zip(self._of_clusters, self._weights, codes, labels, strict=False)
+        for name, found, numbers, index in known:
+            if name is not None:
+                values = checked_weights(name, weights[name], keep, first)
+                found.add(values, numbers[keep], len(index), name, "the weight", index)
         if psu is not None:
             if (psu[keep] < 0).any():
                 row = first + int(np.flatnonzero(keep)[(psu[keep] < 0).argmax()])
@@ -210,24 +286,26 @@ class SurveySums:
                     f"be used, first in row {row} (counted from 0)"
                 )
             what = "the primary sampling unit"
-            self._psu.add(psu[keep].astype(np.float64), used, len(index), str(own.psu), what, index)
+            values = psu[keep].astype(np.float64)
+            self._psu.add(values, codes[0][keep], len(labels[0]), str(own.psu), what, labels[0])
         if own.weights is None:
             return None
-        checked_weights(own.weights, weights["weights"], keep, first)
-        return weights["weights"]
+        checked_weights(own.weights, weights[own.weights], keep, first)
+        return weights[own.weights]
 
     def require_some(self) -> None:
         """Refuse weights none of which is positive."""
-        for role in ("weights", "cluster_weights"):
-            name = getattr(self.columns, role)
-            if name is not None:
-                require_some_weight(role, name, known=self._known[role], positive=self._positive[role])
+        for name, known in self._known.items():
+            require_some_weight(self._role(name), name, known=known, positive=self._positive[name])
 
-    def marks(self, tally: Floats, codes: Ints) -> ClusterMarks:
-        """What is known of the clusters of these codes."""
-        weights = None if self.columns.cluster_weights is None else self._weights.known[codes]
-        psu = None if self._psus is None else self._psu.known[codes].astype(np.int64)
-        return ClusterMarks(tally[:, 0], tally[:, 1], weights, psu)
+    def marks(self, tally: Floats, above: Sequence[Ints]) -> ClusterMarks:
+        """What is known of the lowest clusters; `above` are the clusters that each is in, the highest first."""
+        known = [
+            None if name is None else own.known[codes]
+            for name, own, codes in zip(self._of_clusters, self._weights, above, strict=False)
+        ]
+        psu = None if self._psus is None else self._psu.known[above[0]].astype(np.int64)
+        return ClusterMarks(tally[:, 0], tally[:, 1], known[0], psu, tuple(known[1:]))
 
     @property
     def weighting(self) -> Weighting:
@@ -276,9 +354,11 @@ def merged_marks(
     assert first is not None
     assert second is not None
     psu = None if second.psu is None or psus is None else psus[second.psu]
+    inner = zip(first.inner, second.inner, columns.inner_weights, strict=True)
     parts = (
         (first.weights, second.weights, columns.cluster_weights, "the weight"),
         (first.psu, psu, columns.psu, "the primary sampling unit"),
+        *((own, other, name, "the weight") for own, other, name in inner),
     )
     out: list[Any] = []
     for own, other, name, what in parts:
@@ -293,7 +373,7 @@ def merged_marks(
             raise _differ(str(name), what, one.ids[odd].tolist())
         values[: len(own)] = own
         out.append(values)
-    return ClusterMarks(tally[:, 0], tally[:, 1], *out)
+    return ClusterMarks(tally[:, 0], tally[:, 1], weights=out[0], psu=out[1], inner=tuple(out[2:]))
 
 
 def merged_weighting(one: Weighting, two: Weighting) -> tuple[Weighting, Ints | None]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.arrays import smallest_eigenvalue, vech_index
+from msem.data.checks import regular_inverse
 from msem.distributions import chisq_pvalue
 from msem.errors import UnsupportedError
 from msem.estimation.estimate import Estimate
@@ -124,7 +125,8 @@ class LevelDiscrepancy:
             mean_variance_adjusted (the same, with the degrees of freedom that match two moments: Satterthwaite),
             scaled_shifted (Asparouhov & Muthen, 2010: the same two moments with the model's degrees of freedom) and
             residual (Browne, 1984). Columns statistic, df, pvalue, scaling. `standard` has no p-value where it is no
-            chi-square.
+            chi-square; `residual` is nan where Gamma is singular, as that of fewer clusters than moments is: the others
+            need no inverse of it.
         """
         df = self.df
         rows = {"standard": (self.standard, float(df), 1.0)}
@@ -168,15 +170,12 @@ def residual_statistic(residual: Floats, jacobian: Floats, gamma: Floats) -> flo
 
     nan if Gamma has missing values, or is singular because there are fewer independent units than moments.
     """
-    if np.isnan(gamma).any():
-        return float("nan")
     random = np.diag(gamma) > 0
     part, e, d = gamma[np.ix_(random, random)], residual[random], jacobian[random]
-    scale = 1 / np.sqrt(np.diag(part))
-    try:
-        root = np.linalg.cholesky(part * np.outer(scale, scale))
-    except np.linalg.LinAlgError:
+    if np.isnan(gamma).any() or regular_inverse(part) is None:
         return float("nan")
+    scale = 1 / np.sqrt(np.diag(part))
+    root = np.linalg.cholesky(part * np.outer(scale, scale))
     e, d = np.linalg.solve(root, scale * e), np.linalg.solve(root, scale[:, None] * d)
     left = e - _fitted(d, e)
     return float(left @ left)

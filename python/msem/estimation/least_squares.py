@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.checks import regular_inverse
 from msem.data.first_stage import FirstStage, Statistic
 from msem.data.sample import Group, Sample
 from msem.data.saturated import saturated_core, saturated_information
@@ -46,7 +47,6 @@ from msem.settings import ResolvedSettings, Weighting
 
 Floats = NDArray[np.float64]
 COVARIANCE, MEAN, THRESHOLD, SLOPE = range(4)  # kinds of statistics, as the core counts them
-INVERTIBLE = 1e-11  # squared pivot in correlation metric: below it acov(s) has no inverse
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,8 +316,8 @@ def weight_matrix(
             values, group.statistics, "expected" if group.statistics.complete else "observed"
         )
         return information[np.ix_(used, used)]
-    inverse, pivot = _core.scaled_inverse(acov)
-    if not pivot > INVERTIBLE:
+    inverse = regular_inverse(acov)
+    if inverse is None:
         independent = group.nlevel2 if group.statistics.unit else group.nobs
         raise DataError(
             f"the covariance matrix of the {len(acov)} statistics"

@@ -25,6 +25,7 @@ from msem.data.reading import (
 )
 from msem.data.saturated import Method as SaturatedMethod
 from msem.data.scaling import scaled_weights
+from msem.data.screening import warn_of_codes
 from msem.data.statistics import Rows, Statistics
 from msem.data.survey import survey_columns
 from msem.entry import entry
@@ -83,7 +84,8 @@ def saturated(
     gamma : {"observed", "expected", "robust"}
         Asymptotic covariance of the moments. "observed": from the information, computed when asked for. "expected" and
         "robust" (the sandwich over clusters, for variables that are not normal; raw data only) are computed here and
-        go wherever the moments go.
+        go wherever the moments go. A sandwich of no more clusters than moments is singular: errors and mean-scaled
+        tests come from it all the same, but no `information` and no residual-based test.
     space : {"auto", "natural", "psd"}
         Among which matrices above level 1 the maximum is looked for; see `sem`. Moments on the border of the positive
         semidefinite ones are marked `in_cone` and have no Gamma.
@@ -171,6 +173,7 @@ def _saturated(
         *inner, highest = variables.measured[1:]
         holes = replace(holes, cluster_level=highest, inner_level=tuple(inner))
     given = clustered_data(data, variables.names, settings.highest, holes, surveyed, settings.inner)
+    warn_of_codes((given.columns,))
     (clustered,) = scaled_weights((given,), variables, settings.weights_scale)
     if clustered.dropped_no_cluster:
         warn(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from msem.data.columns import numeric_columns
 from msem.data.frames import Holes, ScreenedColumns, screened_columns
+from msem.data.given import Given, what_is_given
 from msem.data.intraclass import anova_size
 from msem.data.levels import levels_of
 from msem.data.moments import LevelMoments
@@ -143,10 +144,11 @@ def describe(
 
     Parameters
     ----------
-    data : data frame
-        One row per unit.
+    data : data frame or ClusterStatistics
+        One row per unit; or what `msem.summarize` makes of such data, of which least and greatest values are not known.
     cluster : str or sequence of str
-        Column with the cluster ids, or two columns for three levels, the highest clusters first.
+        Column with the cluster ids, or two columns for three levels, the highest clusters first. Not for statistics,
+        which have their clusters.
     variables : str or sequence of str, optional
         Default: all numeric columns.
 
@@ -170,6 +172,9 @@ def describe(
     Bliese (2000). Within-group agreement, non-independence, and reliability. In Klein & Kozlowski (eds.), Multilevel
     theory, research, and methods in organizations, 349-381.
     """
+    given = what_is_given(data)
+    if not given.has_rows:
+        return _of_statistics(data, given, cluster, variables)
     if cluster is None:
         raise DataError('describe is for clustered data: name the column with the cluster ids, cluster="..."')
     settings = Settings.read({"cluster": cluster})
@@ -193,22 +198,41 @@ def describe(
         data, cluster=settings.cluster_columns, levels=levels, missing="listwise" if holes is None else "fiml"
     )
     counts = np.asarray(moments.statistics.counts, dtype=np.intp)
-    sizes = pd.Series(np.repeat(moments.statistics.sizes, counts))
+    sizes = np.repeat(moments.statistics.sizes, counts)
+    return _described(_univariate(wanted, columns, moments), moments, sizes)
+
+
+def _of_statistics(data: Any, given: Given, cluster: Any, variables: Any) -> Description:
+    """Description of statistics of clusters."""
+    if given.univariate() is None:
+        raise DataError(
+            "describe takes rows, or what msem.summarize makes of them: of moments icc_table() has the intraclass "
+            "correlations"
+        )
+    if cluster is not None:
+        raise DataError(f"cluster={cluster!r} is for raw data; statistics have their clusters: leave it out")
+    chosen = data if variables is None else data.restrict(several(variables))
+    moments = saturated(chosen)
+    frame = chosen.univariate().assign(min=np.nan, max=np.nan)
+    return _described(frame, moments, chosen.tree[0])
+
+
+def _described(frame: pd.DataFrame, moments: LevelMoments, sizes: Floats) -> Description:
+    """Description of variables from what they are over units, saturated moments and sizes of the lowest clusters."""
+    of = pd.Series(sizes)
     return Description(
-        _variables(wanted, columns, moments),
+        _with_levels(frame, moments),
         _correlations(moments),
         round(moments.nobs),
         round(moments.nclusters),
-        pd.Series(
-            {"min": sizes.min(), "median": sizes.median(), "mean": round(sizes.mean(), 2), "max": sizes.max()}
-        ),
+        pd.Series({"min": of.min(), "median": of.median(), "mean": round(of.mean(), 2), "max": of.max()}),
         moments,
     )
 
 
-def _variables(names: Sequence[str], columns: ScreenedColumns, moments: LevelMoments) -> pd.DataFrame:
+def _univariate(names: Sequence[str], columns: ScreenedColumns, moments: LevelMoments) -> pd.DataFrame:
+    """n, missing, mean, sd, min and max of variables over the units that they are measured on."""
     depth, measured = len(moments.levels), moments.variables.measured
-    of_levels = _two_levels(moments) if depth == 2 else _shares(moments)
     rows = {}
     for name in names:
         values = columns.columns[name][~columns.no_cluster]
@@ -218,10 +242,6 @@ def _variables(names: Sequence[str], columns: ScreenedColumns, moments: LevelMom
                 _first_of_cluster(columns, depth - level + 1) & ~columns.no_cluster
             ]
         seen = values[~np.isnan(values)]
-        sds = {
-            f"sd_{word}": _root(one.cov, name) if name in one.cov else np.nan
-            for word, one in zip(_level_words(depth), moments.levels, strict=True)
-        }
         rows[name] = {
             "n": len(seen),
             "missing": 1 - len(seen) / len(values),
@@ -229,10 +249,20 @@ def _variables(names: Sequence[str], columns: ScreenedColumns, moments: LevelMom
             "sd": seen.std(ddof=1),
             "min": seen.min(),
             "max": seen.max(),
-            **sds,
-            **{column: found.get(name, np.nan) for column, found in of_levels.items()},
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _with_levels(frame: pd.DataFrame, moments: LevelMoments) -> pd.DataFrame:
+    """The same with standard deviations and shares of variance by level."""
+    depth = len(moments.levels)
+    sds = {
+        f"sd_{word}": [_root(one.cov, name) if name in one.cov else np.nan for name in frame.index]
+        for word, one in zip(_level_words(depth), moments.levels, strict=True)
+    }
+    of_levels = _two_levels(moments) if depth == 2 else _shares(moments)
+    shares = {column: found.reindex(frame.index) for column, found in of_levels.items()}
+    return frame.assign(**sds, **shares)
 
 
 def _level_words(depth: int) -> list[str]:

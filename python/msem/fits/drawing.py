@@ -16,6 +16,7 @@ from msem.entry import entry
 from msem.errors import ModelError
 from msem.fits.compiled import CompiledModel, compile
 from msem.fits.fit import Fit
+from msem.fits.saved import SavedFit
 from msem.fits.segregated import SegregatedFit
 from msem.fits.sem import sem
 from msem.language.characters import in_backticks
@@ -50,7 +51,7 @@ def diagram(
 
     Parameters
     ----------
-    model : str, Fit, SegregatedFit, CompiledModel or LevelMoments
+    model : str, Fit, SavedFit, SegregatedFit, CompiledModel or LevelMoments
         A text or a compiled model is drawn without estimates, fixed values aside. Of moments alone the correlations
         of each level are drawn.
     data : data frame, LevelMoments or anything else that `msem.sem` takes, optional
@@ -102,8 +103,9 @@ def _(model: CompiledModel, choices: Choices) -> Diagram:
 
 
 @_drawn.register(Fit)
+@_drawn.register(SavedFit)
 @_drawn.register(SegregatedFit)
-def _(fit: Fit | SegregatedFit, choices: Choices) -> Diagram:
+def _(fit: Fit | SavedFit | SegregatedFit, choices: Choices) -> Diagram:
     return fit.diagram(**asdict(choices))
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays, vech
+from msem.data.checks import regular_inverse
 from msem.data.complete import single_level_statistics
 from msem.data.moments import LevelMoments
 from msem.data.sample import IndefiniteGroup, Sample
@@ -168,7 +169,7 @@ def _robust_likelihood(
 
 def _likelihood_ratio(statistic: float, df: int, scaling: float = 1.0) -> pd.DataFrame:
     rows = {"likelihood_ratio": [statistic, float(df), chisq_pvalue(statistic, df), 1.0]}
-    if scaling != 1.0:
+    if df > 0 and scaling != 1.0:
         scaled = statistic / scaling
         rows["mean_scaled"] = [scaled, float(df), chisq_pvalue(scaled, df), scaling]
     columns = ["statistic", "df", "pvalue", "scaling"]
@@ -335,18 +336,21 @@ def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, 
     moments.require_regular()
     if gamma == "robust":
         require_robust(moments)
-    information = moments.information("observed" if gamma == "robust" else gamma)
     names = moments.moment_names
     given = _given_moments(table, moments)
-    free = np.array([name not in given for name in names])
-    matrix = information.to_numpy()[np.ix_(free, free)]
-    if not is_positive_definite(matrix, 0.0):
-        raise DataError(
-            f"the {gamma} information about the moments is not positive definite, so they have no Gamma: they are "
-            'not the maximum of the saturated likelihood; use gamma="expected" or method="likelihood"'
-        )
+    fixed = np.array([name in given for name in names])
     full = np.zeros((len(names),) * 2)
-    full[np.ix_(free, free)] = scaled_solve(matrix, np.eye(len(matrix)))
+    if moments.known_acov is not None:
+        full[np.ix_(~fixed, ~fixed)] = _given_others(moments, fixed)
+    else:
+        matrix = moments.information("observed" if gamma == "robust" else gamma).to_numpy()
+        matrix = matrix[np.ix_(~fixed, ~fixed)]
+        if not is_positive_definite(matrix, 0.0):
+            raise DataError(
+                f"the {gamma} information about the moments is not positive definite, so they have no Gamma: they are "
+                'not the maximum of the saturated likelihood; use gamma="expected" or method="likelihood"'
+            )
+        full[np.ix_(~fixed, ~fixed)] = scaled_solve(matrix, np.eye(len(matrix)))
     own = moments.levels[level - 1].cov.columns
     counts = [len(one.cov) * (len(one.cov) + 1) // 2 for one in moments.levels]
     first = sum(counts[: level - 1])
@@ -355,6 +359,25 @@ def conditional_gamma(table: ParameterTable, moments: LevelMoments, level: int, 
         place = {name: k for k, name in enumerate(moments.variables.names, sum(counts))}
         index = np.array([*(place[name] for name in own), *index])
     return full[np.ix_(index, index)]
+
+
+def _given_others(moments: LevelMoments, fixed: NDArray[np.bool_]) -> Floats:
+    """A known Gamma of the moments that are not fixed, given those that are; it may be singular."""
+    assert moments.known_acov is not None
+    gamma = moments.known_acov.to_numpy()
+    free: Floats = gamma[np.ix_(~fixed, ~fixed)]
+    if not fixed.any():
+        return free
+    inverse = regular_inverse(gamma[np.ix_(fixed, fixed)])
+    if inverse is None:
+        raise DataError(
+            f"Gamma given the {fixed.sum()} moments of the fixed covariates needs an inverse of their part of it, "
+            f"which {moments.nclusters:.0f} clusters do not give: take fewer covariates, or let them vary, "
+            "fixed_x=False"
+        )
+    across = gamma[np.ix_(~fixed, fixed)]
+    out: Floats = free - across @ inverse @ across.T
+    return out
 
 
 def require_robust(moments: LevelMoments) -> None:

@@ -380,7 +380,10 @@ def tests_section(level: int, nlevels: int, tests: pd.DataFrame) -> Section:
     for name, row in tests.iterrows():
         df = f"{row['df']:.0f}" if float(row["df"]).is_integer() else f"{row['df']:.2f}"
         p = "" if row["pvalue"] != row["pvalue"] else f", p = {row['pvalue']:.3f}"
-        rows.append((TESTS[str(name)], f"{row['statistic']:.3f} (df {df}{p})"))
+        shown = f"{row['statistic']:.3f} (df {df}{p})"
+        if name == "residual" and row["statistic"] != row["statistic"]:
+            shown = "none: Gamma has no inverse"
+        rows.append((TESTS[str(name)], shown))
     title = titles_of_levels(nlevels)[level]
     name = f" [{title}]" if title else ""
     return Section(f"Model Test, Level {level}{name}", tuple(rows))

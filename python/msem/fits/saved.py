@@ -29,6 +29,7 @@ from msem.names import Translated
 from msem.output.sections import Section, sample_section
 from msem.output.summary import SummaryInputs, render_html, render_text
 from msem.output.tables import estimates_frame, hidden_rows
+from msem.pictures.diagram import Choices, Diagram, diagram_of, numbers_of, require_converged
 from msem.postestimation.fit_measures import chosen_measures
 from msem.postestimation.tidy import ForTables, glance, tidy
 from msem.settings import ResolvedSettings
@@ -247,6 +248,28 @@ class SavedFit(Translated, ForTables):
         return float(self.measures.get("bic", np.nan))
 
     tidy, glance = tidy, glance
+
+    def diagram(self, **choices: Any) -> Diagram:
+        """Path diagram of the fit; see `Fit.diagram`.
+
+        Parameters
+        ----------
+        **choices
+            As of `Fit.diagram`. A file has no errors of standardized estimates: they are drawn with the significance of
+            the plain ones, and without standard errors.
+
+        Raises
+        ------
+        ModelError
+            If the fit had not converged, or too much would be drawn.
+        """
+        chosen = Choices(**choices)
+        require_converged(self.converged)
+        plain = self.estimates(standardized=True)
+        shown = plain
+        if chosen.metric is not None:
+            shown = plain.assign(est=plain[chosen.metric], se=np.nan)
+        return diagram_of(self.table, numbers_of(shown, plain, len(self.table.rows)), chosen)
 
     # -- text ----------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from msem.data.rows import ClusteredData
 from msem.data.sample import Group
+from msem.data.shapes import one_by_one, rounded_shapes
 from msem.entry import entry
 from msem.errors import ArgumentError, DataError, ModelError, UnsupportedError
 from msem.estimation.estimate import require_converged
@@ -214,9 +215,14 @@ def _fit_nobs(fit: Fit) -> list[int]:
 
 def _fit_clusters(group: Group) -> Clusters:
     """The clusters of a group of a fit."""
-    tree = group.statistics.tree
-    # statistics that moments of three levels imply are those of other clusters, with weights
-    if tree is None or (group.data is None and len(group.statistics.variables.levels) > BETWEEN):
+    s, source = group.statistics, group.source
+    if source is not None and group.sampled is not None:
+        tree = source.tree  # weights say how often clusters count, not how many there are
+    else:
+        tree = s.tree
+        shapes = None if tree is not None else rounded_shapes(s.shapes, s.counted)
+        tree = tree if shapes is None else one_by_one(shapes)
+    if tree is None:
         raise DataError("the fit does not know the sizes of its clusters: give nclusters and cluster_sizes")
     sizes, parents = tree
     return Clusters(tuple(map(int, sizes)), tuple(tuple(map(int, one)) for one in parents))

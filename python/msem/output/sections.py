@@ -336,8 +336,10 @@ def _scaled_test(m: Mapping[str, float], prefix: str, pvalue: str, correction: s
         ("Test statistic", m[f"{prefix}chisq"], m[f"{prefix}chisq_scaled"]),
         ("Degrees of freedom", df, _count(m[f"{prefix}df_scaled"])),
         (pvalue, m[p], m[f"{p}_scaled"]),
-        ("Scaling correction factor", "", m[f"{prefix}chisq_scaling_factor"]),
     ]
+    if not df:  # nothing is tested, and nothing scaled
+        return rows
+    rows.append(("Scaling correction factor", "", m[f"{prefix}chisq_scaling_factor"]))
     return [*rows, (f"  {correction}", "", "")] if correction else rows
 
 

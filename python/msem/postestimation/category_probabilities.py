@@ -71,7 +71,8 @@ def category_probabilities(
     at : mapping of str to float or sequence of float, or DataFrame, optional
         Values by name: ``{"x1": [0, 1], "fb": 0.5}``. Names of one level, or with ``.l1``, ``.l2`` where several have
         them (without, that of the lowest level). Sequences are of one length; a frame has a row for each condition, as
-        ``fit.factor_scores(2, se=False)`` has for each cluster.
+        ``fit.factor_scores(2, se=False)`` has for each cluster. Columns of a frame that are no variables of the model,
+        such as ids, and the ordered variables themselves are left aside.
     variables : str or sequence of str, optional
         Ordered variables; default: all.
     se : bool
@@ -164,6 +165,8 @@ def _given(fit: Solution, at: Mapping[str, Any] | pd.DataFrame | None) -> Given:
         return Given((), (), np.zeros((1, 0)))
     if not isinstance(at, Mapping | pd.DataFrame):
         raise DataError(f'at= has values by name, such as {{"x1": [0, 1]}}, or is a data frame, not {at!r}')
+    if isinstance(at, pd.DataFrame):
+        at = at[[name for name in at if _is_given(fit, str(name))] or list(at)]
     names = tuple(map(str, at))
     places = tuple(_place(fit, name) for name in names)
     for k, place in enumerate(places):
@@ -196,13 +199,28 @@ def _given(fit: Solution, at: Mapping[str, Any] | pd.DataFrame | None) -> Given:
     return Given(names, places, values, index)
 
 
-def _place(fit: Solution, name: str) -> Place:
-    """Variable and level that a name of something given means."""
+def _levels(fit: Solution) -> dict[str, list[int]]:
+    """Levels of each variable of the model."""
     levels: dict[str, list[int]] = {}
     for block in fit.model.blocks:
         for own in block.names:
             if block.level not in levels.setdefault(own, []):
                 levels[own].append(block.level)
+    return levels
+
+
+def _is_given(fit: Solution, column: str) -> bool:
+    """Whether a column of a frame is something given, rather than an ordered variable or none of the model."""
+    levels, ordered = _levels(fit), fit.table.ordered.thresholds
+    stem, dot, digits = column.rpartition(".l")
+    if dot and digits.isdigit() and int(digits) in levels.get(stem, ()):
+        return stem not in ordered or int(digits) > min(levels[stem])
+    return column in levels and column not in ordered
+
+
+def _place(fit: Solution, name: str) -> Place:
+    """Variable and level that a name of something given means."""
+    levels = _levels(fit)
     stem, dot, digits = name.rpartition(".l")
     suffix = bool(dot) and digits.isdigit() and int(digits) in levels.get(stem, ())
     if name not in levels and not suffix:

@@ -240,7 +240,8 @@ def draw_bootstrap(
     if ordered:
         if kind == "parametric":
             raise UnsupportedError(
-                "parametric bootstraps are not available with ordered variables: fit the samples of msem.simulate(fit)"
+                "parametric bootstraps are not available with ordered variables: fit the samples of "
+                'msem.simulate(fit), or draw clusters with replacement, kind="ordinary"'
             )
         source = ordered_source(estimate, sample, weighting, seed)
     else:

@@ -15,7 +15,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.sample import Group, Sample
 from msem.data.statistics import Pool
-from msem.errors import DataError
+from msem.errors import DataError, UnsupportedError
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
@@ -107,6 +107,11 @@ def ordinary_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
 
 
 def _ordinary_parts(estimate: Estimate, sample: Sample, seed: int) -> tuple[list[Pool], int, bool, bool]:
+    if all(group.source is None for group in sample.groups):
+        raise DataError(
+            "there are no clusters to resample, since the sample was given as moments: fit raw data, or draw samples "
+            'from the model, kind="parametric"'
+        )
     single, centred = _in_clusters_of_rows(sample), not estimate.table.meanstructure
     groups = _pools(sample, [order_by_id(group) for group in sample.groups])
     if estimate.table.multilevel and any(count < FEWEST for count in cluster_counts(sample)):
@@ -154,48 +159,55 @@ def parametric_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
 
     Raises
     ------
-    DataError
-        If the sample is not one of whole clusters, or the estimates are not those of a distribution.
+    DataError, UnsupportedError
+        If the sample is not one of whole clusters, or the estimates are not those of a distribution; with the kind of
+        bootstrap that there is.
     """
-    origin = Origin(_parametric_maker(estimate, sample, seed))
-    require_drawable(origin)
+    try:
+        origin = Origin(_parametric_maker(estimate, sample, seed))
+        require_drawable(origin)
+    except (DataError, UnsupportedError) as error:
+        if any(group.source is None for group in sample.groups):
+            raise
+        raise type(error)(f'{error}; kind="ordinary" draws clusters with replacement') from error
     return origin
 
 
 def _parametric_maker(estimate: Estimate, sample: Sample, seed: int) -> Callable[[], _core.Draws]:
     designs = [_design(estimate, group, number) for number, group in enumerate(sample.groups, 1)]
     if not sample.statistics[0].independent:
-        return partial(_parametric_crossed, designs, seed)
+        return partial(_parametric, _core.CrossedParametricDraws, designs, seed)
     if len(sample.statistics[0].variables.levels) > BETWEEN:
-        return partial(_parametric_nested, designs, seed)
+        return partial(_parametric, _core.NestedParametricDraws, designs, seed)
     slopes = [bool(estimate.table.slopes(number)) for number in range(1, len(designs) + 1)]
     if all(slopes):
         nodes = [bool(s.nodes) for s in sample.statistics]
         if any(nodes) and not all(nodes):
             raise DataError(
                 "slopes of some groups are integrated over and those of others are not: samples can be drawn from "
-                'models of groups that are alike; use kind="ordinary"'
+                "models of groups that are alike"
             )
-        return partial(_parametric_integrated if all(nodes) else _parametric_slopes, designs, seed)
+        kind = _core.IntegratedParametricDraws if all(nodes) else _core.SlopeParametricDraws
+        return partial(_parametric, kind, designs, seed)
     if any(slopes):
         raise DataError(
             "some groups have random slopes and others have none: samples can be drawn from models of groups that all "
-            'have, or all have not; use kind="ordinary"'
+            "have, or all have not"
         )
     whole = [group.label for group in sample.groups if group.statistics.complete]
     if len(whole) == len(designs):
-        return partial(_parametric, designs, seed, not estimate.table.meanstructure)
+        return partial(_parametric, _core.ParametricDraws, designs, seed, not estimate.table.meanstructure)
     if whole:
         raise DataError(
             f"group {whole[0]!r} has no missing values and others have: samples can be drawn from models of "
-            'groups that all have, or all have not; use kind="ordinary"'
+            "groups that all have, or all have not"
         )
-    return partial(_parametric_holes, designs, seed)
+    return partial(_parametric, _core.IncompleteParametricDraws, designs, seed)
 
 
-def _parametric(designs: Sequence[Any], seed: int, centred: bool) -> _core.ParametricDraws:
+def _parametric(kind: Callable[..., _core.Draws], *arguments: Any) -> _core.Draws:
     try:
-        return _core.ParametricDraws(designs, seed, centred)
+        return kind(*arguments)
     except ValueError as error:
         raise DataError(f"samples cannot be drawn from this model: {error}") from error
 
@@ -204,43 +216,8 @@ def _require_independent_rows(group: Group) -> None:
     if not group.statistics.unit and group.in_clusters:
         raise DataError(
             "a single-level model does not say how rows of a cluster depend on each other, so samples cannot be drawn "
-            'from it: use kind="ordinary"'
+            "from it"
         )
-
-
-def _parametric_holes(groups: Sequence[Any], seed: int) -> _core.IncompleteParametricDraws:
-    try:
-        return _core.IncompleteParametricDraws(groups, seed)
-    except ValueError as error:
-        raise DataError(f"samples cannot be drawn from this model: {error}") from error
-
-
-def _parametric_slopes(groups: Sequence[Any], seed: int) -> _core.SlopeParametricDraws:
-    try:
-        return _core.SlopeParametricDraws(groups, seed)
-    except ValueError as error:
-        raise DataError(f"samples cannot be drawn from this model: {error}") from error
-
-
-def _parametric_integrated(groups: Sequence[Any], seed: int) -> _core.IntegratedParametricDraws:
-    try:
-        return _core.IntegratedParametricDraws(groups, seed)
-    except ValueError as error:
-        raise DataError(f"samples cannot be drawn from this model: {error}") from error
-
-
-def _parametric_crossed(groups: Sequence[Any], seed: int) -> _core.CrossedParametricDraws:
-    try:
-        return _core.CrossedParametricDraws(groups, seed)
-    except ValueError as error:
-        raise DataError(f"samples cannot be drawn from this model: {error}") from error
-
-
-def _parametric_nested(groups: Sequence[Any], seed: int) -> _core.NestedParametricDraws:
-    try:
-        return _core.NestedParametricDraws(groups, seed)
-    except ValueError as error:
-        raise DataError(f"samples cannot be drawn from this model: {error}") from error
 
 
 def _design(estimate: Estimate, group: Group, number: int) -> Any:
