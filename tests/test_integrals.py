@@ -20,6 +20,7 @@ from msem.estimation.integrals import quadrature_accuracy
 from msem.estimation.objective import build_objective
 from msem.fits.sem import table_of
 from msem.language.syntax import parse
+from msem.postestimation.candidates import candidates, extended_table
 from msem.settings import Settings
 from ordered_cases import FACTORS, ITEMS, MODELS, case, ordered_settings, sample
 
@@ -202,11 +203,45 @@ def test_profiles_and_influence_are_those_of_refits():
     assert np.abs(change - moved).max() < 0.03 * np.abs(moved).max()  # one step
 
 
+def test_modification_indices_are_score_tests_near_likelihood_ratios():
+    equal = FACTORS.replace("fb =~ y1 + y2 + y3 + y4", "fb =~ y1 + 0.8*y2 + a*y3 + a*y4")
+    data = sample(120, 5, 9)
+
+    def fit(text):
+        return msem.sem(text, data, cluster="g", ordered=ITEMS, estimator="ML")
+
+    held = fit(equal)
+    table = held.modification_indices().set_index(["lhs", "op", "rhs", "level"])
+    # the scale of y* may be freed in place of the loading: the same model
+    row, other = table.loc[("fb", "=~", "y2", 2)], table.loc[("y2", "~~", "y2", 1)]
+    assert other["mi"] == pytest.approx(row["mi"], rel=1e-6)
+    # Rao's statistic, from differences of log-likelihoods of clusters
+    added = [c for c in candidates(held.table) if (c.row.lhs, c.row.rhs) == ("fb", "y2")]
+    extended = extended_table(held.table, added)
+    objective = build_objective(extended, held.sample.statistics)
+    clusters = held.sample.clusters[0]
+    at = np.append(held.theta, 0.8)
+    scores = oracle.differences(lambda t: objective.cluster_loglik(t, clusters), at)
+    assert row["mi"] == pytest.approx(
+        scores.sum(axis=0) @ np.linalg.solve(scores.T @ scores, scores.sum(axis=0)), rel=1e-4
+    )
+    # no residual variances between, which are one more variable to integrate over, and no residual covariances
+    assert not (
+        (table.index.get_level_values("op") == "~~") & (table.index.get_level_values("level") == 2)
+    ).any()
+    free = fit(equal.replace("0.8*y2", "y2"))
+    assert row["mi"] == pytest.approx(2 * (free.llf - held.llf), rel=0.2)
+    assert row["epc"] == pytest.approx(free.params["fb =~ y2"] - 0.8, rel=0.2)
+    released = held.score_test().total["statistic"].item()
+    apart = fit(equal.replace("a*y3 + a*y4", "y3 + y4"))
+    assert released == pytest.approx(2 * (apart.llf - held.llf), rel=0.2)
+
+
 def test_what_is_not_there_for_these_fits_is_refused():
     fit = fitted()
     for ask in (
-        fit.modification_indices,
-        lambda: fit.score_test(add="y1 ~~ y2"),
+        lambda: fit.score_test(add="y1 ~~ y2", level=1),
+        lambda: fit.score_test(add="y1 ~~ y1", level=2),
         fit.posterior,
         fit.predict,
         fit.srmr,

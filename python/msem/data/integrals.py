@@ -253,6 +253,13 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
         return self.rows.values(self.unit), codes, clusters
 
     @property
+    def unit_counts(self) -> Floats | None:
+        """How often each unit of the likelihood counts, rows of one level or clusters; None: once."""
+        if not self.unit:
+            return self.rows.overall_weights
+        return None if self.rows.sampled is None else self.rows.sampled.weights
+
+    @property
     def integral(self) -> IntegratedStatistics:
         """The statistics themselves."""
         return self

@@ -273,6 +273,10 @@ class Integral(Protocol):
     def given_values(self) -> Floats:
         """Their values, a row for each of these units."""
 
+    @property
+    def unit_counts(self) -> Floats | None:
+        """How often each unit of the likelihood counts, rows of one level or clusters; None: once."""
+
     def posterior(self, moments: Sequence[tuple[Floats, Floats]]) -> _core.OrderedPosterior:
         """Posterior moments of what is integrated over, at moments that a model implies."""
 

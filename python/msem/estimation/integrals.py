@@ -103,6 +103,28 @@ def integration_plan(table: ParameterTable, group: int, variables: Variables) ->
     return IntegrationPlan({k: names for k, names in exposed.items() if names}, found, len(within))
 
 
+def same_integral(table: ParameterTable, objective: Objective) -> bool:
+    """Whether the likelihood of another model of the same variables is an integral over what that of a fit is.
+
+    Parameters
+    ----------
+    table : ParameterTable
+        Of the other model.
+    objective : Objective
+        Of the fit.
+    """
+    for number, own in enumerate(objective.statistics, 1):
+        if own.integral is None:
+            continue
+        try:
+            other = integration_plan(table, number, own.variables)
+        except UnsupportedError:
+            return False
+        if (dict(other.exposed), other.integrated) != (dict(own.integral.exposed), own.integral.integrated):
+            return False
+    return True
+
+
 def _generic(table: ParameterTable, block: BlockMap, rng: np.random.Generator) -> Floats:
     """Covariance matrix of the variables of a block at arbitrary values of its parameters."""
     n = len(block.names)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from msem.distributions import chisq_quantile, normal_rejection
 from msem.errors import MsemError, UnsupportedError
-from msem.estimation.estimate import Estimate, require_converged, require_no_integral, require_unpenalized
+from msem.estimation.estimate import Estimate, require_converged, require_unpenalized
+from msem.estimation.integrals import same_integral
 from msem.estimation.matrices import row_values
 from msem.estimation.sampling import free_directions
 from msem.estimation.solution import Solution
@@ -202,23 +203,24 @@ def modification_indices(
         for least squares also mi_robust, the generalized score statistic, from which the p-value then is; with `power`
         also delta, ncp, power and decision. mi is the expected drop in chi-square (Sörbom, 1989), epc the
         expected value less the value at which the parameter is fixed, sepc_* the same in standard deviations. Rows
-        that are not identified, and moments of fixed covariates, are left out.
+        that are not identified, and moments of fixed covariates, are left out; of ordered variables by maximum
+        likelihood also what would be one more variable to integrate over, such as a residual variance between clusters.
 
     Raises
     ------
     ModelError
         If the fit has not converged.
-    UnsupportedError
-        For ordered variables by maximum likelihood: what is added may be one more variable to integrate over.
     """
     require_converged(fit.estimate, "modification indices")
     require_unpenalized(fit.estimate, "modification indices")
-    require_no_integral(fit.estimate, "modification indices")
     kinds = OPERATORS if op is None else (op,) if isinstance(op, str) else tuple(op)
     for kind in kinds:
         require_choice("op", kind, OPERATORS)
     number = asked_level(fit, level)
     added = [c for c in candidates(fit.table) if c.row.op in kinds and number in (None, c.row.level)]
+    if any(s.integral is not None for s in fit.sample.statistics):
+        # what is one more variable to integrate over has a likelihood of another kind
+        added = [c for c in added if same_integral(extended_table(fit.table, [c]), fit.estimate.objective)]
     spread = robust_spread(fit)
     table = modification_table(fit.estimate, added, modify(fit.estimate, added, spread), spread is not None)
     if power:

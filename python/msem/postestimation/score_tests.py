@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from msem.data.statistics import Clusters
 from msem.distributions import chisq_pvalue, normal_pvalue
-from msem.errors import ModelError, MsemError
-from msem.estimation.estimate import Estimate, require_converged, require_no_integral, require_unpenalized
+from msem.errors import ModelError, MsemError, UnsupportedError
+from msem.estimation.estimate import Estimate, require_converged, require_unpenalized
+from msem.estimation.integrals import same_integral
 from msem.estimation.objective import Objective, build_objective
-from msem.estimation.sampling import free_directions
+from msem.estimation.sampling import free_directions, whitening_basis
 from msem.estimation.scoreproducts import corrected_scores
 from msem.estimation.solution import Solution
 from msem.model.levels import Level
@@ -263,11 +264,30 @@ def extend(
     objective = build_objective(table, fit.objective.statistics, fit.objective.loss or None)
     inner = free_directions(fit) if basis is None else basis
     free = np.concatenate([inner, inner[shared], np.zeros((len(added), inner.shape[1]))])
-    factor, gradient = objective.core.information_factor(theta), -0.5 * objective.gradient(theta)
+    gradient = -0.5 * objective.gradient(theta)
+    if all(s.integral is None for s in objective.statistics):
+        factor = objective.core.information_factor(theta)
+    else:
+        factor = _score_root(objective, theta)
+        free = free @ whitening_basis(factor @ free)[0]
     scores = None if spread is None else spread(objective, theta)
     intercepts = sorted({row.free - 1 for row in table.rows if row.free and row.op == "~1"})
     point = ScorePoint(gradient, factor, free, scores, np.array(intercepts, dtype=np.intp))
     return Extension(fit, tuple(released), len(added), table, theta, point)
+
+
+def _score_root(objective: Objective, theta: Floats) -> Floats:
+    """Root of the outer products of scores of the units of a likelihood that has no expected information.
+
+    They estimate it in the same coordinates for any way to free the same parameter. The observed information does not
+    where the gradient is not 0: `f =~ y` and `y ~~ y`, of which one is fixed for the scale, would have other indices.
+    """
+    parts = []
+    for number, own in enumerate(objective.statistics):
+        scores = objective.core.scores(theta, objective.core.likelihoods[number].clusters(), number)
+        counts = None if own.integral is None else own.integral.unit_counts
+        parts.append(scores if counts is None else np.sqrt(counts)[:, None] * scores)
+    return np.concatenate(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -407,7 +427,8 @@ def score_test(
     -------
     ScoreTest
         Tests of all at once, one by one and cumulatively, and the expected changes of all parameters (Rao, 1948).
-        They use expected information. Under MLR and for least squares the generalized score statistic, which stays a
+        They use expected information, outer products of scores for ordered
+        variables by maximum likelihood. Under MLR and for least squares the generalized score statistic, which stays a
         chi-square when the data are not normal (Boos, 1992), is given beside them.
 
     Raises
@@ -415,11 +436,10 @@ def score_test(
     ModelError
         If there is nothing of that name to release or to add, or the fit has not converged.
     UnsupportedError
-        For ordered variables by maximum likelihood: what is added may be one more variable to integrate over.
+        For ordered variables by maximum likelihood, if what is added is one more variable to integrate over.
     """
     require_converged(fit.estimate, "score tests")
     require_unpenalized(fit.estimate, "score tests")
-    require_no_integral(fit.estimate, "score tests")
     if add is not None and release is not None:
         raise MsemError("give either release= or add=, not both")
     if add is not None:
@@ -427,12 +447,23 @@ def score_test(
         added = added_parameters(fit.table, add, asked_level(fit, level), groups)
         names = Names((*fit.table.rows, *(c.row for c in added if c.index is None))).own
         new = iter(names[len(fit.table.rows) :])
+        _require_same_integral(fit.estimate, added)
         called = [next(new) if c.index is None else names[c.index] for c in added]
         found = tabulated(extend(fit.estimate, (), added, robust_spread(fit)), called)
         return _for_design(found, fit)
     released = choose(restrictions(fit.estimate), release)
     found = tabulated(extend(fit.estimate, released, (), robust_spread(fit)), [e.text for e in released])
     return _for_design(found, fit)
+
+
+def _require_same_integral(fit: Estimate, added: Sequence[Candidate]) -> None:
+    """Refuse parameters that are one more variable to integrate over; at 0 its likelihood has a border."""
+    if not same_integral(extended_table(fit.table, added), fit.objective):
+        names = ", ".join(f"'{c.row.lhs} {c.row.op} {c.row.rhs}'" for c in added)
+        raise UnsupportedError(
+            f"with {names} the likelihood of ordered variables is an integral over other variables, so that there is "
+            "no score test: fit the model with it and use msem.compare_models"
+        )
 
 
 def _for_design(found: ScoreTest, fit: Solution) -> ScoreTest:
