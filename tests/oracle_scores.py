@@ -23,6 +23,11 @@ class Moments:
     mean_b: Floats
     cov_b: Floats
 
+    @property
+    def levels(self) -> list[tuple[Floats, Floats]]:
+        """Means and covariances of each level that has variables."""
+        return [(self.mean_w, self.cov_w), (self.mean_b, self.cov_b)][0 if self.p else 1 :]
+
 
 class Cluster:
     """One cluster: (w_1, ..., w_n, b) is normal, and what is observed are rows of a design times it.

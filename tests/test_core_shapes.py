@@ -44,12 +44,14 @@ def clusters() -> _core.Clusters:
 def design(**changes: Any) -> _core.ParametricDraws:
     s = fit().statistics
     given = {name: np.asarray(getattr(s, name)) for name in ("sizes", "counts", "means", "scatter", "ssw")}
-    moments = {"mean_w": np.zeros(3), "cov_w": np.eye(3), "mean_b": np.zeros(3), "cov_b": np.eye(3)}
-    return _core.ParametricDraws([{**given, **moments, "nboth": 3, "covariate": [], **changes}], 1, False)
+    moments = [(np.zeros(3), np.eye(3)), (np.zeros(3), np.eye(3))]
+    group = {**given, "moments": moments, "covariate": [], "centred": False, **changes}
+    return _core.ParametricDraws([group], 1)
 
 
 def with_holes(unit: list[int], cov: np.ndarray) -> _core.IncompleteParametricDraws:
-    return _core.IncompleteParametricDraws([(holes(), np.zeros(3), cov, np.zeros(3), np.eye(3), unit, [])], 1)
+    moments = [(np.zeros(3), cov), (np.zeros(3), np.eye(3))]
+    return _core.IncompleteParametricDraws([(holes(), moments, [unit, []])], 1)
 
 
 def theta() -> np.ndarray:
@@ -72,9 +74,9 @@ CALLS: dict[str, Callable[[], Any]] = {
         fit().objective.core, theta(), np.eye(2), [], clusters(), [0]
     ),
     "trace of other moments": lambda: _core.saturated_trace(
-        clusters(), np.zeros(3), np.eye(2), np.zeros(3), np.eye(3), [False] * 3
+        clusters(), [(np.zeros(2), np.eye(2)), (np.zeros(3), np.eye(3))], [False] * 3
     ),
-    "design of a rectangle": lambda: design(cov_w=np.ones((3, 1))),
+    "design of a rectangle": lambda: design(moments=[(np.zeros(3), np.ones((3, 1)))] * 2),
     "design without counts": lambda: design(counts=np.ones(1)),
     "design of size 0": lambda: design(sizes=np.zeros(len(fit().statistics.sizes))),
     "design with a covariate too many": lambda: design(covariate=[3]),

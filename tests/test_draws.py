@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -163,15 +164,13 @@ def test_clusters_of_rows_of_one_level_are_drawn_whole() -> None:
 WITHIN_MEAN, BETWEEN_MEAN = np.array([0.0, 0.0, 0.7]), np.array([1.0, -1.0, 0.4, 0.2])
 
 
-def design(frame: pd.DataFrame, covariate: list[int]) -> dict[str, object]:
+def design(frame: pd.DataFrame, covariate: list[int]) -> dict[str, Any]:
     s = statistics_of(frame)
     return {
-        **{name: getattr(s, name) for name in ("sizes", "counts", "means", "scatter", "ssw", "nboth")},
-        "mean_w": WITHIN_MEAN,
-        "cov_w": np.array(WITHIN),
-        "mean_b": BETWEEN_MEAN,
-        "cov_b": np.array(BETWEEN),
+        **{name: getattr(s, name) for name in ("sizes", "counts", "means", "scatter", "ssw")},
+        "moments": [(WITHIN_MEAN, np.array(WITHIN)), (BETWEEN_MEAN, np.array(BETWEEN))],
         "covariate": covariate,
+        "centred": False,
     }
 
 
@@ -227,6 +226,6 @@ def test_parametric_draws_keep_the_covariates() -> None:
 def test_moments_that_are_no_distribution_are_refused() -> None:
     given = design(sample(MIXED), [])
     with pytest.raises(ValueError, match="not positive definite"):
-        _core.ParametricDraws([given | {"cov_w": -np.eye(3)}], 1)
-    with pytest.raises(ValueError, match="must be those of the variables"):
-        _core.ParametricDraws([given | {"cov_w": np.eye(2)}], 1)
+        _core.ParametricDraws([given | {"moments": [(np.zeros(3), -np.eye(3)), given["moments"][1]]}], 1)
+    with pytest.raises(ValueError, match="do not fit together"):
+        _core.ParametricDraws([given | {"moments": [(np.zeros(2), np.eye(2)), given["moments"][1]]}], 1)

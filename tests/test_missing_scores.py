@@ -61,7 +61,7 @@ class Draw:
             self.moments.nboth,
         )  # fmt: skip
         products = _core.cell_products(self.columns, self.codes, data)
-        return _core.IncompleteGroup(*dataclasses.astuple(self.moments), data, products)
+        return _core.IncompleteGroup(self.moments.levels, data, products)
 
     @property
     def columns(self):

@@ -51,13 +51,8 @@ def group_data(d):
     means = np.array([d.y[d.codes == j].mean(axis=0) for j in range(len(d.z))])
     deviations = [d.y[d.codes == j] - means[j] for j in range(len(d.z))]
     return _core.GroupData(
-        d.p,
-        d.nboth,
-        d.q,
-        d.mean_w,
-        d.cov_w,
-        d.mean_b,
-        d.cov_b,
+        (d.p, d.nboth, d.q),
+        [(d.mean_w, d.cov_w), (d.mean_b, d.cov_b)][0 if d.p else 1 :],
         np.bincount(d.codes).astype(float),
         np.hstack([means, d.z]),
         np.array([vech(x.T @ x) for x in deviations]).reshape(len(d.z), -1),

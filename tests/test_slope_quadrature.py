@@ -22,6 +22,7 @@ from msem.data.quadrature import integrated_statistics
 from msem.data.reading import group_rows, read_sample
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.estimate import starts
+from msem.estimation.integrals import quadrature_accuracy
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
 from msem.estimation.problems import quadrature_problems
@@ -176,7 +177,8 @@ def test_a_covariate_split_into_its_parts_is_that_of_block_quadrature():
     assert "stands at both levels" in text
     assert "Log-likelihood with 31: change" in text
     (s,) = fit.sample.statistics
-    (problem,) = quadrature_problems(build_objective(fit.table, s.with_nodes(2)), fit.theta)
+    coarse = build_objective(fit.table, s.with_nodes(2))
+    (problem,) = quadrature_problems(quadrature_accuracy(coarse, fit.theta))
     assert "with 5 nodes in place of 2" in problem.cause
     assert problem.remedy.endswith("nodes=5")
     with pytest.raises(UnsupportedError, match="both levels"):
@@ -345,7 +347,7 @@ def test_samples_of_a_fit_have_its_moments(holes):
                 SimpleNamespace(objective=case.objective, theta=case.near, table=case.table),
                 case.sample.groups[0],
                 1,
-            )
+            ).group
         ],
         1,
     )

@@ -413,8 +413,8 @@ def test_scores_with_holes_and_slopes_are_dense_posterior_means(
 ) -> None:
     case = three_levels.Case(model, holes=holes)
     rows = case.sample.groups[0].rows
-    moments = [array for own in case.objective.compiled_moments(case.near) for array in own]
-    posterior = case.clusters.posterior((0, 0, 0), tuple(moments))
+    moments = case.objective.compiled_moments(case.near)
+    posterior = case.clusters.posterior(case.statistics.variables, moments)
     index = [part.index for part in case.schools]
     if level == 1:
         columns = [rows.columns[name] for name in case.statistics.unit]

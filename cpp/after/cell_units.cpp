@@ -9,7 +9,6 @@ namespace msem {
 
 Arranged::Arranged(const GroupMoments& m, const IncompleteData& data, const Matrix& between)
     : d(data), index(data), b(data.nboth) {
-  require_moments(m);
   if (m.p != d.p || m.nboth != d.nboth || m.q != d.q)
     throw std::invalid_argument("moments and data have different variables");
   const Vector mean = observed_mean(m) - d.origin;

@@ -11,14 +11,6 @@ namespace msem {
 
 constexpr double kSingular = 1e-12;  // squared pivot in correlation metric
 
-inline void require_moments(const GroupMoments& m) {
-  const Index within = m.cov_w.rows(), between = m.cov_b.rows();
-  const bool square = m.cov_w.cols() == within && m.cov_b.cols() == between;
-  const bool means = m.mean_w.size() == within && m.mean_b.size() == between;
-  const bool counts = 0 <= m.nboth && m.nboth <= m.p && 0 <= m.q && m.p <= within && m.nboth + m.q <= between;
-  if (!square || !means || !counts) throw std::invalid_argument("moments have inconsistent shapes");
-}
-
 inline void require_measurement(const Measurement& measurement, Index observed, Index latent) {
   const bool fits = measurement.loadings.rows() == observed && measurement.loadings.cols() == latent &&
                     measurement.residual.rows() == observed && measurement.residual.cols() == observed;

@@ -53,12 +53,13 @@ class Mixture {
 
 }  // namespace
 
-IntegratedSlopes::IntegratedSlopes(std::shared_ptr<const SlopeClusterData> data, Moments moments)
-    : data_(std::move(data)), moments_(std::move(moments)), over_(integration(*data_)) {
+IntegratedSlopes::IntegratedSlopes(std::shared_ptr<const SlopeClusterData> data, Implied levels)
+    : data_(std::move(data)), over_(integration(*data_)) {
   const Index n = over_.shape.p, r = data_->nboth + data_->q + data_->nslopes();
-  if (moments_.mean_w.size() < n || moments_.mean_b.size() < r ||
-      moments_.cov_w.rows() != moments_.mean_w.size() || moments_.cov_b.rows() != moments_.mean_b.size())
+  if (levels.size() != 2 || levels[0].mean.size() < n || levels[1].mean.size() < r)
     throw std::invalid_argument("the data and the moments of the model do not fit together");
+  moments_ = {std::move(levels[0].mean), std::move(levels[1].mean), std::move(levels[0].cov),
+              std::move(levels[1].cov)};
   const Moments observed{moments_.mean_w.head(n), moments_.mean_b.head(r), moments_.cov_w.topLeftCorner(n, n),
                          moments_.cov_b.topLeftCorner(r, r)};
   if (!point_.prepare(*data_, over_, observed))

@@ -11,7 +11,7 @@ namespace msem {
 class IntegratedSlopes {
  public:
   // Throws std::domain_error where the moments are those of no distribution.
-  IntegratedSlopes(std::shared_ptr<const SlopeClusterData> data, Moments moments);
+  IntegratedSlopes(std::shared_ptr<const SlopeClusterData> data, Implied levels);
 
   // Means and covariances of the parts of variables, the slopes and the other latent variables of level 2.
   struct ClusterScores {

@@ -194,8 +194,25 @@ struct OtherUnits {
 
 }  // namespace
 
+GroupMoments group_moments(Index p, Index nboth, Index q, Implied levels) {
+  GroupMoments out{p, nboth, q, Vector(0), Vector(0), Matrix(0, 0), Matrix(0, 0)};
+  bool fits = 0 <= nboth && nboth <= p && 0 <= q && levels.size() == (p ? 2u : 1u);
+  for (const LevelImplied& one : levels)
+    fits = fits && one.cov.rows() == one.mean.size() && one.cov.cols() == one.mean.size();
+  if (fits && p) {
+    out.mean_w = std::move(levels.front().mean);
+    out.cov_w = std::move(levels.front().cov);
+  }
+  if (fits) {
+    out.mean_b = std::move(levels.back().mean);
+    out.cov_b = std::move(levels.back().cov);
+  }
+  if (!fits || out.mean_w.size() < p || out.mean_b.size() < nboth + q)
+    throw std::invalid_argument("the moments must be those of the variables");
+  return out;
+}
+
 Scores cluster_posterior(const GroupMoments& m, const ClusterArrays& clusters) {
-  require_moments(m);
   require_clusters(m, clusters);
   const Index p = m.p, q = m.q, b = m.nboth, latent = m.mean_b.size() - b - q, d = b + latent;
   const Effects effects(between_observed(m), p, b, q);
@@ -224,7 +241,6 @@ Scores cluster_posterior(const GroupMoments& m, const ClusterArrays& clusters) {
 
 Scores cluster_bartlett(const GroupMoments& m, const Measurement& measurement,
                         const ClusterArrays& clusters) {
-  require_moments(m);
   require_clusters(m, clusters);
   const Index p = m.p, q = m.q, b = m.nboth, latent = m.mean_b.size() - b - q;
   require_measurement(measurement, b + q, latent);
@@ -246,7 +262,6 @@ Scores cluster_bartlett(const GroupMoments& m, const Measurement& measurement,
 }
 
 Scores unit_posterior(const GroupMoments& m, const ClusteredRows& rows, const ClusterArrays& clusters) {
-  require_moments(m);
   require_clusters(m, clusters);
   require_rows(m, rows, clusters);
   const Index p = m.p, latent = m.mean_w.size() - p;
@@ -269,7 +284,6 @@ Scores unit_posterior(const GroupMoments& m, const ClusteredRows& rows, const Cl
 
 Scores unit_bartlett(const GroupMoments& m, const Measurement& measurement, const ClusteredRows& rows,
                      const ClusterArrays& clusters) {
-  require_moments(m);
   require_clusters(m, clusters);
   require_rows(m, rows, clusters);
   require_measurement(measurement, m.p, m.mean_w.size() - m.p);
@@ -290,7 +304,6 @@ Scores unit_bartlett(const GroupMoments& m, const Measurement& measurement, cons
 
 Distances cluster_distances(const GroupMoments& m, const Covariates& covariates,
                             const ClusterArrays& clusters) {
-  require_moments(m);
   require_clusters(m, clusters);
   const Index p = m.p, q = m.q, total = clusters.sizes.size();
   if (clusters.within.rows() != total || clusters.within.cols() != p * (p + 1) / 2)
@@ -320,7 +333,6 @@ Distances cluster_distances(const GroupMoments& m, const Covariates& covariates,
 
 UnitDistances unit_distances(const GroupMoments& m, const Covariates& covariates, const ClusteredRows& rows,
                              const ClusterArrays& clusters) {
-  require_moments(m);
   require_clusters(m, clusters);
   require_rows(m, rows, clusters);
   const Effects effects(between_observed(m), m.p, m.nboth, m.q);

@@ -12,6 +12,7 @@
 
 #include "base/linalg.hpp"
 #include "data/statistics.hpp"
+#include "likelihood/likelihood.hpp"
 
 namespace msem {
 
@@ -21,6 +22,10 @@ struct GroupMoments {
   Vector mean_w, mean_b;
   Matrix cov_w, cov_b;
 };
+
+// Of levels, level 1 first, the only one if no variable is measured on units. Throws std::invalid_argument
+// unless they have the variables.
+GroupMoments group_moments(Index p, Index nboth, Index q, Implied levels);
 
 // Observed variables of a level when its latent variables are fixed: mean + loadings (eta - mean of eta) + e.
 struct Measurement {

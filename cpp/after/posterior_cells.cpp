@@ -85,8 +85,11 @@ Scores map_units(const Arranged& a, const Vector& centre, const UnitMaps& found,
 
 }  // namespace
 
+GroupMoments group_moments(const IncompleteData& data, Implied levels) {
+  return group_moments(data.p, data.nboth, data.q, std::move(levels));
+}
+
 Scores cluster_posterior(const GroupMoments& m, const IncompleteData& data) {
-  require_moments(m);
   const Arranged a(m, data, between_observed(m));
   const Index b = a.b, first = b + m.q, latent = m.mean_b.size() - first, d = b + latent;
   std::vector<Index> targets(d);
@@ -117,7 +120,6 @@ Scores cluster_posterior(const GroupMoments& m, const IncompleteData& data) {
 }
 
 Scores cluster_bartlett(const GroupMoments& m, const Measurement& measurement, const IncompleteData& data) {
-  require_moments(m);
   const Index latent = m.mean_b.size() - m.nboth - m.q, b = m.nboth;
   require_measurement(measurement, b + m.q, latent);
   const Arranged a(m, data, measurement.residual);
@@ -147,7 +149,6 @@ Scores cluster_bartlett(const GroupMoments& m, const Measurement& measurement, c
 }
 
 Scores unit_posterior(const GroupMoments& m, const ClusteredRows& rows, const IncompleteData& data) {
-  require_moments(m);
   const Arranged a(m, data, between_observed(m));
   const Index p = m.p, latent = m.mean_w.size() - p;
   const Matrix joint = m.cov_w.topRightCorner(p, latent), prior = m.cov_w.bottomRightCorner(latent, latent);
@@ -166,7 +167,6 @@ Scores unit_posterior(const GroupMoments& m, const ClusteredRows& rows, const In
 
 Scores unit_bartlett(const GroupMoments& m, const Measurement& measurement, const ClusteredRows& rows,
                      const IncompleteData& data) {
-  require_moments(m);
   const Index p = m.p, latent = m.mean_w.size() - p;
   require_measurement(measurement, p, latent);
   const Arranged a(m, data, between_observed(m));

@@ -21,6 +21,8 @@
 
 namespace msem {
 
+GroupMoments group_moments(const IncompleteData& data, Implied levels);
+
 Scores cluster_posterior(const GroupMoments& moments, const IncompleteData& data);
 Scores cluster_bartlett(const GroupMoments& moments, const Measurement& measurement,
                         const IncompleteData& data);

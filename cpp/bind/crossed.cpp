@@ -2,6 +2,7 @@
 #include "likelihood/crossed/crossed.hpp"
 
 #include "bind/bind.hpp"
+#include "bind/shapes.hpp"
 
 using namespace msem;
 
@@ -9,7 +10,6 @@ namespace {
 
 using Numbers = std::vector<std::vector<Index>>;
 using PerSide = std::array<std::vector<Index>, 2>;
-using LevelPairs = std::vector<std::pair<Vector, Matrix>>;
 
 py::tuple crossed_state(const CrossedData& d) {
   const auto &a = d.classifications[0], &b = d.classifications[1];
@@ -42,9 +42,7 @@ std::shared_ptr<CrossedData> crossed_restored(const py::tuple& t) {
 }
 
 std::unique_ptr<CrossedPoint> point_at(const CrossedLikelihood& self, const LevelPairs& moments) {
-  Implied given;
-  for (const auto& [mean, cov] : moments) given.push_back({mean, cov});
-  auto point = self.point(std::move(given));
+  auto point = self.point(implied_levels(moments));
   if (!point) throw std::invalid_argument("the moments are outside the domain of the likelihood");
   return point;
 }

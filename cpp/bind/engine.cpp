@@ -5,6 +5,7 @@
 #include "bind/bind.hpp"
 #include "bind/draws.hpp"
 #include "bind/optimum.hpp"
+#include "bind/shapes.hpp"
 #include "draws/samples.hpp"
 #include "fit/penalty.hpp"
 
@@ -18,8 +19,6 @@ using RowTuple = std::tuple<int, int, int, int, double, double>;
 using BlockTuple = std::tuple<Block, std::vector<RowTuple>, std::vector<int>, std::vector<Index>>;
 // blocks by level, variables at both of two levels, covariates by level
 using LevelsTuple = std::tuple<std::vector<int>, Index, std::vector<std::vector<Index>>>;
-// means and covariances by level
-using MomentsTuple = std::vector<std::tuple<Vector, Matrix>>;
 
 std::vector<StartRow> start_rows(const std::vector<RowTuple>& rows) {
   std::vector<StartRow> out;
@@ -66,23 +65,17 @@ std::shared_ptr<Plan> make_plan(int npar, const std::vector<BlockTuple>& given,
   return out;
 }
 
-Implied levels_of(const MomentsTuple& levels) {
-  Implied out;
-  for (const auto& [mean, cov] : levels) out.push_back({mean, cov});
-  return out;
-}
-
-std::vector<Implied> implied_of(const std::vector<MomentsTuple>& groups) {
+std::vector<Implied> implied_groups(const std::vector<LevelPairs>& groups) {
   std::vector<Implied> out;
-  for (const MomentsTuple& levels : groups) out.push_back(levels_of(levels));
+  for (const LevelPairs& levels : groups) out.push_back(implied_levels(levels));
   return out;
 }
 
-SampleLikelihood known(const std::vector<MomentsTuple>& saturated, double value, bool cone = false) {
+SampleLikelihood known(const std::vector<LevelPairs>& saturated, double value, bool cone = false) {
   SampleLikelihood out;
   out.saturated_value = value;
   out.cone = cone;
-  out.saturated = implied_of(saturated);
+  out.saturated = implied_groups(saturated);
   return out;
 }
 
@@ -91,10 +84,9 @@ Space space_of(int number) {
   return static_cast<Space>(number);
 }
 
-py::dict run_estimate(const Plan& plan, const Objective& objective,
-                      const std::vector<MomentsTuple>& saturated, double saturated_value, int max_iterations,
-                      double tolerance, std::vector<bool> saturated_blocks, int space, int starts,
-                      bool cone) {
+py::dict run_estimate(const Plan& plan, const Objective& objective, const std::vector<LevelPairs>& saturated,
+                      double saturated_value, int max_iterations, double tolerance,
+                      std::vector<bool> saturated_blocks, int space, int starts, bool cone) {
   Optimum best;
   {
     py::gil_scoped_release release;
@@ -110,7 +102,7 @@ py::dict run_estimate(const Plan& plan, const Objective& objective,
 }
 
 std::vector<Vector> run_starts(const Plan& plan, const Objective& objective,
-                               const std::vector<MomentsTuple>& saturated, double saturated_value) {
+                               const std::vector<LevelPairs>& saturated, double saturated_value) {
   py::gil_scoped_release release;
   return all_starts(plan, objective, known(saturated, saturated_value));
 }
@@ -141,7 +133,7 @@ void set_row(RowMatrix& to, Index r, const Row& from) {
 }
 
 py::dict run_fit(const Plan& plan, const Draws& draws, std::uint64_t first, std::uint64_t last, int threads,
-                 int max_iterations, double tolerance, int errors, const std::vector<MomentsTuple>& saturated,
+                 int max_iterations, double tolerance, int errors, const std::vector<LevelPairs>& saturated,
                  int space, int starts) {
   if (errors < 0 || errors > 2) throw std::invalid_argument("errors are 0, 1 or 2");
   const Index count = last > first ? static_cast<Index>(last - first) : 0, k = plan.defined.size();
@@ -157,7 +149,7 @@ py::dict run_fit(const Plan& plan, const Draws& draws, std::uint64_t first, std:
     const FitOptions options{max_iterations,  tolerance, static_cast<ErrorKind>(errors), {},
                              space_of(space), starts};
     const std::vector<Solution> fits =
-        fit_many(plan, draws, options, first, last, threads, implied_of(saturated));
+        fit_many(plan, draws, options, first, last, threads, implied_groups(saturated));
     const Vector none;
     for (Index r = 0; r < count; ++r) {
       const Solution& one = fits[r];
@@ -244,7 +236,7 @@ void bind_engine(py::module_& m) {
       .def("starts", &run_starts, "objective"_a, "saturated"_a, "saturated_value"_a)
       .def("improper", &run_improper, "objective"_a, "theta"_a)
       .def("fit", &run_fit, "draws"_a, "first"_a, "last"_a, "threads"_a = 1, "max_iterations"_a = 500,
-           "tolerance"_a = 1e-12, "errors"_a = 0, "saturated"_a = std::vector<MomentsTuple>{}, "space"_a = 0,
+           "tolerance"_a = 1e-12, "errors"_a = 0, "saturated"_a = std::vector<LevelPairs>{}, "space"_a = 0,
            "starts"_a = 0);
   m.def("flat_direction", &flat_direction, "objective"_a, "theta"_a, release());
   m.def("elimination_basis", &elimination_basis, "rows"_a, "sizes"_a, release());

@@ -1,5 +1,6 @@
 // The likelihood of ordered variables.
 #include "bind/bind.hpp"
+#include "bind/shapes.hpp"
 #include "likelihood/ordered/rows.hpp"
 
 using namespace msem;
@@ -32,14 +33,6 @@ OrderedRowsData ordered_data(const Matrix& rows, const std::vector<Index>& codes
   return out;
 }
 
-using LevelPairs = std::vector<std::pair<Vector, Matrix>>;
-
-Implied implied_of(const LevelPairs& levels) {
-  Implied out;
-  for (const auto& [mean, cov] : levels) out.push_back({mean, cov});
-  return out;
-}
-
 py::dict posterior_of(const OrderedLikelihood& self, Implied moments) {
   OrderedPosterior found;
   OrderedPoint point;
@@ -58,11 +51,11 @@ py::dict posterior_of(const OrderedLikelihood& self, Implied moments) {
 }
 
 py::dict ordered_posterior(const OrderedLikelihood& self, const LevelPairs& levels) {
-  return posterior_of(self, implied_of(levels));
+  return posterior_of(self, implied_levels(levels));
 }
 
 py::dict ordered_rows_posterior(const OrderedRows& self, const LevelPairs& levels) {
-  return posterior_of(*self.each(), self.split(implied_of(levels)));
+  return posterior_of(*self.each(), self.split(implied_levels(levels)));
 }
 
 }  // namespace

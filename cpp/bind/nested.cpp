@@ -2,6 +2,7 @@
 #include "likelihood/nested/nested.hpp"
 
 #include "bind/bind.hpp"
+#include "bind/shapes.hpp"
 
 using namespace msem;
 
@@ -62,14 +63,11 @@ std::shared_ptr<NestedClusters> nested_clusters(const std::shared_ptr<NestedLike
   return std::make_shared<NestedClusters>(self);
 }
 
-py::tuple nested_evidence(const NestedLikelihood& self, const std::vector<std::tuple<Vector, Matrix>>& levels,
-                          Index level) {
+py::tuple nested_evidence(const NestedLikelihood& self, const LevelPairs& levels, Index level) {
   NestedPoint::Evidence found;
   {
     py::gil_scoped_release release;
-    Implied moments;
-    for (const auto& [mean, cov] : levels) moments.push_back({mean, cov});
-    found = self.evidence(std::move(moments), level);
+    found = self.evidence(implied_levels(levels), level);
   }
   const auto count = static_cast<py::ssize_t>(found.which.size());
   return py::make_tuple(found.scores, found.information, py::array_t<Index>(count, found.which.data()));

@@ -161,14 +161,8 @@ std::shared_ptr<LeastSquares> least_squares_of_state(const py::tuple& state) {
                             state[6].cast<std::vector<Index>>());
 }
 
-Vector fitted_statistics(const LeastSquares& self, const std::vector<std::pair<Vector, Matrix>>& levels) {
-  Implied moments;
-  for (const auto& [mean, cov] : levels) {
-    if (cov.rows() != mean.size() || cov.cols() != mean.size())
-      throw std::invalid_argument("moments of a level have inconsistent shapes");
-    moments.push_back({mean, cov});
-  }
-  return self.fitted(std::move(moments));
+Vector fitted_statistics(const LeastSquares& self, const LevelPairs& levels) {
+  return self.fitted(implied_levels(levels));
 }
 
 std::shared_ptr<Clusters> no_clusters(const Likelihood&, const py::args&) {

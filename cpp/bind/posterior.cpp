@@ -9,29 +9,23 @@ using namespace msem;
 
 namespace {
 
-// Moments of the variables at each level, which latent variables may follow.
-void require_joint_moments(const Moments& m, Index p, Index nboth, Index q) {
-  const Index within = m.mean_w.size(), between = m.mean_b.size();
-  if (nboth < 0 || nboth > p || q < 0 || within < p || between < nboth + q || !square(m.cov_w, within) ||
-      !square(m.cov_b, between))
-    throw std::invalid_argument("the moments must be those of the variables");
-}
-
 // Shared by all calls about one group: its moments and the statistics of its clusters.
 struct GroupData {
   GroupMoments moments;
   ClusterArrays clusters;
 };
 
-GroupData make_group(Index p, Index nboth, Index q, const Vector& mean_w, const Matrix& cov_w,
-                     const Vector& mean_b, const Matrix& cov_b, const Vector& sizes, const RowMatrix& means,
-                     const RowMatrix& within) {
-  require_joint_moments({mean_w, mean_b, cov_w, cov_b}, p, nboth, q);
+// Of how many variables: measured on units, at both levels, measured on clusters.
+using Shape = std::array<Index, 3>;
+
+GroupData make_group(const Shape& shape, const LevelPairs& levels, const Vector& sizes,
+                     const RowMatrix& means, const RowMatrix& within) {
+  const auto [p, both, q] = shape;
   const Index count = sizes.size();
   if (means.rows() != count || means.cols() != p + q || within.rows() != count ||
       within.cols() != p * (p + 1) / 2)
     throw std::invalid_argument("statistics of clusters have inconsistent shapes");
-  return {{p, nboth, q, mean_w, mean_b, cov_w, cov_b}, {sizes, means, within}};
+  return {group_moments(p, both, q, implied_levels(levels)), {sizes, means, within}};
 }
 
 // The same for data with holes.
@@ -41,14 +35,11 @@ struct IncompleteGroup {
   Matrix products;
 };
 
-IncompleteGroup make_incomplete(Index p, Index nboth, Index q, const Vector& mean_w, const Matrix& cov_w,
-                                const Vector& mean_b, const Matrix& cov_b,
-                                const std::shared_ptr<IncompleteData>& data, const Matrix& products) {
-  require_joint_moments({mean_w, mean_b, cov_w, cov_b}, p, nboth, q);
-  if (!data || data->p != p || data->q != q || data->nboth != nboth || products.cols() != data->ncells() ||
-      products.rows() != p * (p + 1) / 2)
+IncompleteGroup make_incomplete(const LevelPairs& levels, const std::shared_ptr<IncompleteData>& data,
+                                const Matrix& products) {
+  if (!data || products.cols() != data->ncells() || products.rows() != data->p * (data->p + 1) / 2)
     throw std::invalid_argument("statistics of clusters have inconsistent shapes");
-  return {{p, nboth, q, mean_w, mean_b, cov_w, cov_b}, data, products};
+  return {group_moments(*data, implied_levels(levels)), data, products};
 }
 
 const ClusterArrays& given_clusters(const GroupData& group) { return group.clusters; }
@@ -137,11 +128,9 @@ void add_methods(py::class_<Group>& group) {
 void bind_posterior(py::module_& m) {
   using namespace py::literals;
   py::class_<GroupData> complete(m, "GroupData");
-  complete.def(py::init(&make_group), "p"_a, "nboth"_a, "q"_a, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a,
-               "sizes"_a, "means"_a, "within"_a);
+  complete.def(py::init(&make_group), "shape"_a, "moments"_a, "sizes"_a, "means"_a, "within"_a);
   add_methods(complete);
   py::class_<IncompleteGroup> incomplete(m, "IncompleteGroup");
-  incomplete.def(py::init(&make_incomplete), "p"_a, "nboth"_a, "q"_a, "mean_w"_a, "cov_w"_a, "mean_b"_a,
-                 "cov_b"_a, "data"_a, "products"_a);
+  incomplete.def(py::init(&make_incomplete), "moments"_a, "data"_a, "products"_a);
   add_methods(incomplete);
 }

@@ -41,7 +41,7 @@ std::shared_ptr<LeaveOneOut> make_leave_one_out(const std::vector<Clusters>& gro
   return std::make_shared<LeaveOneOut>(pools(groups, single_level, centred));
 }
 
-Design make_design(const py::dict& given, bool centred) {
+Design make_design(const py::dict& given) {
   Design out;
   out.observed.sizes = given["sizes"].cast<Vector>();
   out.observed.counts = given["counts"].cast<Vector>();
@@ -49,86 +49,28 @@ Design make_design(const py::dict& given, bool centred) {
   out.observed.ssw = given["ssw"].cast<Matrix>();
   const auto scatter = given["scatter"].cast<Doubles>();
   out.observed.scatter.assign(scatter.data(), scatter.data() + scatter.size());
-  out.p = out.observed.ssw.rows();
-  out.nboth = given["nboth"].cast<Index>();
-  out.moments.mean_w = given["mean_w"].cast<Vector>();
-  out.moments.cov_w = given["cov_w"].cast<Matrix>();
-  out.moments.mean_b = given["mean_b"].cast<Vector>();
-  out.moments.cov_b = given["cov_b"].cast<Matrix>();
+  out.moments = implied_levels(given["moments"].cast<LevelPairs>());
   out.covariate = given["covariate"].cast<std::vector<Index>>();
-  out.centred = centred;
+  out.centred = given["centred"].cast<bool>();
   const TwoLevelStatistics& s = out.observed;
   const Index m = s.means.cols(), count = s.sizes.size();
-  require_moments(out.moments, out.p, out.nboth, m - out.p);
   require_among(out.covariate, m);
-  if (!square(s.ssw, out.p) || s.counts.size() != count || s.means.rows() != count ||
-      static_cast<Index>(s.scatter.size()) != count * m * m || !(s.sizes.array() >= 1).all() ||
-      !(s.counts.array() >= 1).all())
+  if (!square(s.ssw, s.ssw.rows()) || s.ssw.rows() > m || s.counts.size() != count ||
+      s.means.rows() != count || static_cast<Index>(s.scatter.size()) != count * m * m ||
+      !(s.sizes.array() >= 1).all() || !(s.counts.array() >= 1).all())
     throw std::invalid_argument("the statistics of a design have inconsistent shapes");
   return out;
 }
 
-std::shared_ptr<ParametricDraws> make_parametric(const std::vector<py::dict>& groups, std::uint64_t seed,
-                                                 bool centred) {
+std::shared_ptr<ParametricDraws> make_parametric(const std::vector<py::dict>& groups, std::uint64_t seed) {
   std::vector<Design> designs;
-  for (const py::dict& given : groups) designs.push_back(make_design(given, centred));
+  for (const py::dict& given : groups) designs.push_back(make_design(given));
   return std::make_shared<ParametricDraws>(std::move(designs), seed);
-}
-
-// data, means and covariances of both levels, positions of fixed covariates
-using HolesTuple = std::tuple<std::shared_ptr<IncompleteData>, Vector, Matrix, Vector, Matrix,
-                              std::vector<Index>, std::vector<Index>>;
-
-std::shared_ptr<IncompleteParametricDraws> make_parametric_holes(const std::vector<HolesTuple>& groups,
-                                                                 std::uint64_t seed) {
-  std::vector<IncompleteDesign> designs;
-  for (const auto& [data, mean_w, cov_w, mean_b, cov_b, unit, cluster] : groups) {
-    if (!data) throw std::invalid_argument("a design has no data");
-    designs.push_back({data, Moments{mean_w, mean_b, cov_w, cov_b}, unit, cluster});
-    require_moments(designs.back().moments, data->p, data->nboth, data->q);
-    require_among(unit, data->p);
-    require_among(cluster, data->q);
-  }
-  return std::make_shared<IncompleteParametricDraws>(std::move(designs), seed);
-}
-
-// data, means and covariances of both levels, positions of fixed cluster variables
-using SlopesTuple =
-    std::tuple<std::shared_ptr<ReducedData>, Vector, Matrix, Vector, Matrix, std::vector<Index>>;
-
-std::shared_ptr<SlopeParametricDraws> make_parametric_slopes(const std::vector<SlopesTuple>& groups,
-                                                             std::uint64_t seed) {
-  std::vector<SlopeDesign> designs;
-  for (const auto& [data, mean_w, cov_w, mean_b, cov_b, cluster] : groups) {
-    if (!data) throw std::invalid_argument("a design has no data");
-    designs.push_back({data, Moments{mean_w, mean_b, cov_w, cov_b}, cluster});
-    const Index m = data->nslopes();
-    require_moments(designs.back().moments, data->nvalues() + m, data->nboth, data->q + m);
-    require_among(cluster, data->q);
-  }
-  return std::make_shared<SlopeParametricDraws>(std::move(designs), seed);
-}
-
-using IntegratedTuple =
-    std::tuple<std::shared_ptr<SlopeClusterData>, Vector, Matrix, Vector, Matrix, std::vector<Index>>;
-
-std::shared_ptr<IntegratedParametricDraws> make_parametric_integrated(
-    const std::vector<IntegratedTuple>& groups, std::uint64_t seed) {
-  std::vector<IntegratedDesign> designs;
-  for (const auto& [data, mean_w, cov_w, mean_b, cov_b, cluster] : groups) {
-    if (!data) throw std::invalid_argument("a design has no data");
-    designs.push_back({data, Moments{mean_w, mean_b, cov_w, cov_b}, cluster});
-    const Index m = data->nslopes();
-    require_moments(designs.back().moments, data->p + data->latent + m, data->nboth, data->q + m);
-    require_among(cluster, data->q);
-  }
-  return std::make_shared<IntegratedParametricDraws>(std::move(designs), seed);
 }
 
 // data, moments by level, positions of fixed variables by level
 template <class Data>
-using LevelsTuple = std::tuple<std::shared_ptr<Data>, std::vector<std::pair<Vector, Matrix>>,
-                               std::vector<std::vector<Index>>>;
+using LevelsTuple = std::tuple<std::shared_ptr<Data>, LevelPairs, std::vector<std::vector<Index>>>;
 
 template <class Made, class Data>
 std::shared_ptr<Made> make_parametric_levels(const std::vector<LevelsTuple<Data>>& groups,
@@ -136,8 +78,10 @@ std::shared_ptr<Made> make_parametric_levels(const std::vector<LevelsTuple<Data>
   std::vector<LevelsDesign<Data>> designs;
   for (const auto& [data, moments, fixed] : groups) {
     if (!data) throw std::invalid_argument("a design has no data");
-    Implied levels;
-    for (const auto& [mean, cov] : moments) levels.push_back({mean, cov});
+    Implied levels = implied_levels(moments);
+    if (levels.empty() || fixed.size() != levels.size())
+      throw std::invalid_argument("a design has moments and covariates of each level");
+    for (std::size_t l = 0; l < fixed.size(); ++l) require_among(fixed[l], levels[l].mean.size());
     designs.push_back({data, std::move(levels), fixed});
   }
   return std::make_shared<Made>(std::move(designs), seed);
@@ -203,7 +147,7 @@ void bind_resampling(py::module_& m) {
   py::class_<LeaveOneOut, Draws, std::shared_ptr<LeaveOneOut>>(m, "LeaveOneOut")
       .def(py::init(&make_leave_one_out), "groups"_a, "single_level"_a = false, "centred"_a = false);
   py::class_<ParametricDraws, Draws, std::shared_ptr<ParametricDraws>>(m, "ParametricDraws")
-      .def(py::init(&make_parametric), "groups"_a, "seed"_a, "centred"_a = false);
+      .def(py::init(&make_parametric), "groups"_a, "seed"_a);
   py::class_<CrossedParametricDraws, Draws, std::shared_ptr<CrossedParametricDraws>>(m,
                                                                                      "CrossedParametricDraws")
       .def(py::init(&make_parametric_levels<CrossedParametricDraws, CrossedData>), "groups"_a, "seed"_a);
@@ -211,11 +155,13 @@ void bind_resampling(py::module_& m) {
       .def(py::init(&make_parametric_levels<NestedParametricDraws, NestedData>), "groups"_a, "seed"_a);
   py::class_<IncompleteParametricDraws, Draws, std::shared_ptr<IncompleteParametricDraws>>(
       m, "IncompleteParametricDraws")
-      .def(py::init(&make_parametric_holes), "groups"_a, "seed"_a);
+      .def(py::init(&make_parametric_levels<IncompleteParametricDraws, IncompleteData>), "groups"_a,
+           "seed"_a);
   py::class_<SlopeParametricDraws, Draws, std::shared_ptr<SlopeParametricDraws>>(m, "SlopeParametricDraws")
-      .def(py::init(&make_parametric_slopes), "groups"_a, "seed"_a);
+      .def(py::init(&make_parametric_levels<SlopeParametricDraws, ReducedData>), "groups"_a, "seed"_a);
   py::class_<IntegratedParametricDraws, Draws, std::shared_ptr<IntegratedParametricDraws>>(
       m, "IntegratedParametricDraws")
-      .def(py::init(&make_parametric_integrated), "groups"_a, "seed"_a);
+      .def(py::init(&make_parametric_levels<IntegratedParametricDraws, SlopeClusterData>), "groups"_a,
+           "seed"_a);
   m.def("philox", &philox, "counter"_a, "key"_a, "Philox4x32-10 of a counter under a key.");
 }

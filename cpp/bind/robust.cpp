@@ -9,14 +9,11 @@ using namespace msem;
 
 namespace {
 
-double trace(const CompleteClusters& clusters, const Vector& mean_w, const Matrix& cov_w,
-             const Vector& mean_b, const Matrix& cov_b, const std::vector<bool>& fixed, bool with_means,
-             bool expected, const Vector& counted) {
-  const Moments moments{mean_w, mean_b, cov_w, cov_b};
-  const TwoLevelData& data = clusters.whole().data();
-  require_moments(moments, data.p, data.nboth, data.q);
+double trace(const CompleteClusters& clusters, const LevelPairs& levels, const std::vector<bool>& fixed,
+             bool with_means, bool expected, const Vector& counted) {
   py::gil_scoped_release release;
-  return saturated_trace(data, moments, clusters.data(), {fixed, with_means, expected}, counted);
+  return saturated_trace(clusters.whole().data(), implied_levels(levels), clusters.data(),
+                         {fixed, with_means, expected}, counted);
 }
 
 py::tuple products_of_clusters(ConstVectorRef sizes, ConstMatrixRef means, ConstMatrixRef within,
@@ -51,8 +48,8 @@ Matrix products_of_single(const std::vector<Array>& arrays, py::ssize_t nrows, c
 
 void bind_robust(py::module_& m) {
   using namespace py::literals;
-  m.def("saturated_trace", &trace, "clusters"_a, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a, "fixed"_a,
-        "with_means"_a = true, "expected"_a = false, "counted"_a = Vector());
+  m.def("saturated_trace", &trace, "clusters"_a, "moments"_a, "fixed"_a, "with_means"_a = true,
+        "expected"_a = false, "counted"_a = Vector());
   m.def("cluster_products", &products_of_clusters, "sizes"_a, "means"_a, "within"_a, "origin"_a, "scale"_a,
         "weights"_a);
   m.def("products_of_rows", &products_of_clustered, "unit"_a, "cluster"_a, "codes"_a, "nclusters"_a,

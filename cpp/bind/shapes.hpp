@@ -2,10 +2,11 @@
 #pragma once
 
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "fit/objective.hpp"
-#include "likelihood/two_levels.hpp"
+#include "likelihood/likelihood.hpp"
 
 namespace msem {
 
@@ -22,12 +23,16 @@ inline void require_basis(const Objective& objective, const Matrix& basis) {
     throw std::invalid_argument("a basis must have a row for each parameter");
 }
 
-// Means and covariances of p variables within and of b + q between.
-inline void require_moments(const Moments& m, Index p, Index nboth, Index q) {
-  const Index n = nboth + q;
-  if (nboth < 0 || nboth > p || m.mean_w.size() != p || !square(m.cov_w, p) || m.mean_b.size() != n ||
-      !square(m.cov_b, n))
-    throw std::invalid_argument("the moments must be those of the variables");
+// Means and covariances of each level, level 1 first.
+using LevelPairs = std::vector<std::pair<Vector, Matrix>>;
+
+inline Implied implied_levels(const LevelPairs& levels) {
+  Implied out;
+  for (const auto& [mean, cov] : levels) {
+    if (!square(cov, mean.size())) throw std::invalid_argument("moments of a level have inconsistent shapes");
+    out.push_back({mean, cov});
+  }
+  return out;
 }
 
 inline void require_among(const std::vector<Index>& chosen, Index count) {

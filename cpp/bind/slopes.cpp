@@ -4,6 +4,7 @@
 #include "after/integrated_slopes.hpp"
 #include "after/slope_units.hpp"
 #include "bind/rows.hpp"
+#include "bind/shapes.hpp"
 #include "likelihood/slopes/quadrature.hpp"
 
 using namespace msem;
@@ -126,13 +127,12 @@ std::shared_ptr<SlopeClusters> slope_clusters(const std::shared_ptr<SlopeLikelih
   return std::make_shared<SlopeClusters>(self, std::move(products));
 }
 
-py::tuple evidence_arrays(const SlopeLikelihood& self, const Vector& mean_w, const Matrix& cov_w,
-                          const Vector& mean_b, const Matrix& cov_b) {
+py::tuple evidence_arrays(const SlopeLikelihood& self, const LevelPairs& levels) {
   SlopePoint::Evidence found;
   {
     py::gil_scoped_release release;
     SlopePoint point;
-    if (!self.prepare(self.shape().levels({mean_w, mean_b, cov_w, cov_b}), point))
+    if (!self.prepare(implied_levels(levels), point))
       throw std::domain_error("the moments are not those of a distribution");
     found = point.evidence();
   }
@@ -240,13 +240,12 @@ py::tuple integrated_units(const IntegratedSlopes& self, const std::vector<Array
   return py::make_tuple(std::move(found.mean), std::move(found.cov));
 }
 
-py::tuple slope_posterior(const QuadratureLikelihood& self, const Vector& mean_w, const Matrix& cov_w,
-                          const Vector& mean_b, const Matrix& cov_b) {
+py::tuple slope_posterior(const QuadratureLikelihood& self, const LevelPairs& levels) {
   QuadraturePoint point;
   bool fine = false;
   {
     py::gil_scoped_release release;
-    fine = self.prepare(self.shape().levels({mean_w, mean_b, cov_w, cov_b}), point);
+    fine = self.prepare(implied_levels(levels), point);
   }
   if (!fine) throw std::domain_error("the moments are not those of a distribution");
   return py::make_tuple(point.posterior_means(), point.posterior_covs());
@@ -313,13 +312,11 @@ void bind_slopes(py::module_& m) {
       .def("crude", &slope_crude_levels)
       .def(py::pickle(&slope_cluster_state, &slope_cluster_restored));
   py::class_<IntegratedSlopes>(m, "IntegratedSlopes")
-      .def(py::init([](Quadrature data, const Vector& mean_w, const Matrix& cov_w, const Vector& mean_b,
-                       const Matrix& cov_b) {
+      .def(py::init([](Quadrature data, const LevelPairs& levels) {
              py::gil_scoped_release release;
-             return std::make_unique<IntegratedSlopes>(std::move(data),
-                                                       Moments{mean_w, mean_b, cov_w, cov_b});
+             return std::make_unique<IntegratedSlopes>(std::move(data), implied_levels(levels));
            }),
-           "data"_a, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a)
+           "data"_a, "moments"_a)
       .def("clusters", &integrated_clusters)
       .def("units", &integrated_units, "unit"_a, "codes"_a, "nclusters"_a);
   py::class_<QuadratureLikelihood, msem::Likelihood, std::shared_ptr<QuadratureLikelihood>>(
@@ -330,7 +327,7 @@ void bind_slopes(py::module_& m) {
            [](const std::shared_ptr<QuadratureLikelihood>& self) {
              return std::make_shared<QuadratureClusters>(self, Matrix(self->data().nclusters(), 0));
            })
-      .def("slopes", &slope_posterior, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a);
+      .def("slopes", &slope_posterior, "moments"_a);
   py::class_<QuadratureClusters, msem::Clusters, std::shared_ptr<QuadratureClusters>>(m,
                                                                                       "QuadratureClusters");
   m.def("reduce_clusters", &reduce_clusters, "sizes"_a, "means"_a, "within"_a, "slopes"_a, "nboth"_a,
@@ -339,7 +336,7 @@ void bind_slopes(py::module_& m) {
       .def(py::init([](const Reduced& data) { return std::make_shared<SlopeLikelihood>(data); }), "data"_a,
            release())
       .def("clusters", &slope_clusters, "products"_a)
-      .def("evidence", &evidence_arrays, "mean_w"_a, "cov_w"_a, "mean_b"_a, "cov_b"_a)
+      .def("evidence", &evidence_arrays, "moments"_a)
       .def_property_readonly("designs", [](const SlopeLikelihood& self) { return self.classes().count; });
   py::class_<SlopeClusters, msem::Clusters, std::shared_ptr<SlopeClusters>>(m, "SlopeClusters");
 }

@@ -24,8 +24,8 @@ CrossedParametricDraws::PreparedGroup CrossedParametricDraws::prepare(CrossedDes
   for (std::size_t i = 0; i < d.levels[0].size(); ++i) place[d.levels[0][i]] = static_cast<Index>(i);
   out.mean = select(design.moments[0].mean, place);
   const Matrix cov = select(design.moments[0].cov, place, place);
-  std::vector<bool> kept(p, false);
-  for (const Index i : design.fixed[0]) kept[d.levels[0][i]] = true;
+  std::vector<Index> kept;
+  for (const Index i : design.fixed[0]) kept.push_back(d.levels[0][i]);
   std::vector<Matrix> scatter;
   std::vector<double> df;
   for (const CrossedPattern& one : d.patterns) {
@@ -39,15 +39,11 @@ CrossedParametricDraws::PreparedGroup CrossedParametricDraws::prepare(CrossedDes
   }
   for (std::size_t r = 0; r < d.patterns.size(); ++r) {
     const std::vector<Index>& seen = d.patterns[r].observed;
-    std::vector<Index> fixed;
-    for (std::size_t i = 0; i < seen.size(); ++i) {
-      if (kept[seen[i]]) fixed.push_back(static_cast<Index>(i));
-    }
-    out.within.emplace_back(select(cov, seen, seen), fixed, select(scatter[r], seen, seen), df[r]);
+    out.cells.emplace_back(select(cov, seen, seen), kept_among(seen, kept), select(scatter[r], seen, seen),
+                           df[r]);
   }
   for (std::size_t s = 0; s < 2; ++s) {
-    out.clusters[s] = ConditionalNormal(design.moments[s + 1].cov, design.fixed[s + 1]);
-    out.root[s] = semidefinite_root(out.clusters[s].residual);
+    out.clusters[s] = DrawnNormal(design.moments[s + 1].cov, design.fixed[s + 1]);
   }
   out.design = std::move(design);
   return out;
@@ -69,10 +65,7 @@ CrossedData CrossedParametricDraws::draw_group(const PreparedGroup& group, Rando
         const bool of_unit = out.measured[here[i]] == 0;
         values[static_cast<Index>(i)] = of_unit ? 0 : one.values(here[i] - own[0], k) + out.origin[here[i]];
       }
-      const ConditionalNormal& normal = group.clusters[s];
-      const Vector noise = apply(group.root[s], normals(group.root[s].cols(), 1, random).col(0));
-      const Vector drawn = normal.mean_at(values, mean) + noise;
-      values(normal.drawn) = drawn;
+      group.clusters[s].draw(values, mean, random);
       for (std::size_t i = 0; i < here.size(); ++i) {
         const double value = values[static_cast<Index>(i)];
         if (out.measured[here[i]] == 0) {
@@ -86,17 +79,15 @@ CrossedData CrossedParametricDraws::draw_group(const PreparedGroup& group, Rando
   for (std::size_t r = 0; r < out.patterns.size(); ++r) {
     CrossedPattern& one = out.patterns[r];
     one.products.setZero();
-    if (group.within[r].df > 0) put(one.products, one.observed, one.observed, group.within[r].draw(random));
+    if (group.cells[r].df > 0) put(one.products, one.observed, one.observed, group.cells[r].draw(random));
   }
   for (Index c = 0; c < out.count.size(); ++c) {
     const std::vector<Index>& seen = out.patterns[out.pattern[c]].observed;
-    const DrawnRegression& own = group.within[out.pattern[c]];
+    const DrawnRegression& own = group.cells[out.pattern[c]];
     const double n = out.count[c];
-    const Vector noise = apply(own.lower, normals(own.lower.cols(), 1, random).col(0));
     const Vector origin = select(out.origin, seen), sums = out.sums.col(c);
     Vector part = select(sums, seen) / n + origin;
-    const Vector drawn = own.normal.mean_at(part, select(group.mean, seen)) + noise / std::sqrt(n);
-    part(own.normal.drawn) = drawn;
+    own.draw_means(part, select(group.mean, seen), n, random);
     part += select(Vector(effects[0].col(out.first[c])), seen);
     part += select(Vector(effects[1].col(out.second[c])), seen);
     part = n * (part - origin);

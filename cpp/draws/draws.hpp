@@ -204,10 +204,34 @@ class LeaveOneOut : public Draws {
 // What is kept of a sample, and the distribution of the rest, in one group.
 struct Design {
   TwoLevelStatistics observed;
-  Index p = 0, nboth = 0;
-  Moments moments;               // of the model
+  Implied moments;               // of the model, by level
   std::vector<Index> covariate;  // positions among the p + q variables whose values are kept
   bool centred = false;
+};
+
+// The same of data that are kept as the likelihood has them.
+template <class Data>
+struct LevelsDesign {
+  std::shared_ptr<const Data> data;
+  Implied moments;  // of the model, by level; with random slopes their products and they themselves last
+  std::vector<std::vector<Index>>
+      fixed;  // covariates whose values are kept, among the variables of each level
+};
+using IncompleteDesign = LevelsDesign<IncompleteData>;
+using SlopeDesign = LevelsDesign<ReducedData>;
+using IntegratedDesign = LevelsDesign<SlopeClusterData>;
+using CrossedDesign = LevelsDesign<CrossedData>;
+using NestedDesign = LevelsDesign<NestedData>;
+
+// What is drawn of a cluster given what is kept of it.
+struct DrawnNormal {
+  ConditionalNormal normal;
+  Matrix root;  // of what is left
+
+  DrawnNormal() = default;
+  // Throws std::domain_error where the covariance matrix is not positive semidefinite.
+  DrawnNormal(const Matrix& cov, std::vector<Index> given);
+  void draw(Vector& values, const Vector& mean, RandomStream& random_numbers) const;
 };
 
 // Outcomes given covariates, for cross-products of the covariates that are known.
@@ -220,7 +244,12 @@ struct DrawnRegression {
 
   DrawnRegression(const Matrix& cov, const std::vector<Index>& fixed, const Matrix& scatter, double df);
   Matrix draw(RandomStream& random_numbers) const;
+  // The same of the means of so many units.
+  void draw_means(Vector& values, const Vector& mean, double count, RandomStream& random_numbers) const;
 };
+
+// Where among the variables of a pattern those stand whose values are kept.
+std::vector<Index> kept_among(const Pattern& seen, const std::vector<Index>& kept);
 
 // Samples from the model given cluster sizes and covariates.
 //
@@ -249,14 +278,6 @@ class ParametricDraws : public Draws {
   std::uint64_t seed_;
 };
 
-// What is kept of a sample with holes, and the distribution of the rest, in one group.
-struct IncompleteDesign {
-  std::shared_ptr<const IncompleteData> data;
-  Moments moments;  // of the model
-  std::vector<Index> unit,
-      cluster;  // covariates whose values are kept, among the unit and the cluster variables
-};
-
 // Samples from the model with the holes of the data, given cells and covariates: the between parts of each
 // cluster, the means of its cells about them, and for each pattern the products within all its cells
 // together, as a Wishart matrix.
@@ -271,9 +292,9 @@ class IncompleteParametricDraws : public Draws {
  private:
   struct PreparedGroup {
     IncompleteDesign design;
+    Moments moments;
     std::vector<DrawnRegression> within;  // by pattern, over its variables
-    ConditionalNormal between;
-    Matrix root;  // of what is left of it
+    DrawnNormal between;
   };
   static PreparedGroup prepare(IncompleteDesign design);
   static IncompleteData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
@@ -281,18 +302,6 @@ class IncompleteParametricDraws : public Draws {
   std::vector<PreparedGroup> groups_;
   std::uint64_t seed_;
 };
-
-// What is kept of a sample of nested levels without slopes, or of two crossed classifications, and the
-// distribution of the rest, in one group.
-template <class Data>
-struct LevelsDesign {
-  std::shared_ptr<const Data> data;
-  Implied moments;  // of the model, by level
-  std::vector<std::vector<Index>>
-      fixed;  // covariates whose values are kept, among the variables of each level
-};
-using CrossedDesign = LevelsDesign<CrossedData>;
-using NestedDesign = LevelsDesign<NestedData>;
 
 // Samples from the model with the pairs of clusters and the holes of the data, given covariates: the effects
 // of the clusters of either classification, the means of cells about them, and for each pattern the products
@@ -307,10 +316,9 @@ class CrossedParametricDraws : public Draws {
  private:
   struct PreparedGroup {
     CrossedDesign design;
-    Vector mean;                          // of the variables of units within clusters
-    std::vector<DrawnRegression> within;  // by pattern, over its variables
-    std::array<ConditionalNormal, 2> clusters;
-    std::array<Matrix, 2> root;  // of what is left of them
+    Vector mean;                         // of the variables of units within clusters
+    std::vector<DrawnRegression> cells;  // by pattern, over its variables
+    std::array<DrawnNormal, 2> clusters;
   };
   static PreparedGroup prepare(CrossedDesign design);
   static CrossedData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
@@ -332,24 +340,16 @@ class NestedParametricDraws : public Draws {
  private:
   struct PreparedGroup {
     NestedDesign design;
-    Vector mean;                          // of the variables of units within clusters
-    std::vector<DrawnRegression> cells;   // by pattern, over its variables
-    std::vector<DrawnRegression> within;  // of each row of products
-    std::vector<ConditionalNormal> clusters;
-    std::vector<Matrix> root;  // of what is left of them
+    Vector mean;                            // of the variables of units within clusters
+    std::vector<DrawnRegression> cells;     // by pattern, over its variables
+    std::vector<DrawnRegression> products;  // of each row of them
+    std::vector<DrawnNormal> clusters;      // by level, from level 2 on
   };
   static PreparedGroup prepare(NestedDesign design);
   static NestedData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
 
   std::vector<PreparedGroup> groups_;
   std::uint64_t seed_;
-};
-
-// What is kept of a sample of clusters reduced for random slopes, and the distribution of the rest.
-struct SlopeDesign {
-  std::shared_ptr<const ReducedData> data;
-  Moments moments;             // of the model, with the products of level 1 and the slopes of level 2 last
-  std::vector<Index> cluster;  // cluster variables whose values are kept
 };
 
 // Samples from the model given the covariates of units, those with slopes among them: the between parts and
@@ -365,24 +365,16 @@ class SlopeParametricDraws : public Draws {
  private:
   struct PreparedGroup {
     SlopeDesign design;
+    Moments moments;
     std::vector<DrawnRegression> rest;  // by pattern, of its outcomes and the fixed covariates
     Matrix paths, root;                 // of outcomes on fixed covariates and products; of what is left
-    ConditionalNormal between;
-    Matrix between_root;  // of what is left of it
+    DrawnNormal between;
   };
   static PreparedGroup prepare(SlopeDesign design);
   static ReducedData draw_group(const PreparedGroup& group, RandomStream& random_numbers);
 
   std::vector<PreparedGroup> groups_;
   std::uint64_t seed_;
-};
-
-// What is kept of a sample of clusters with slopes that are integrated over, and the distribution of the
-// rest.
-struct IntegratedDesign {
-  std::shared_ptr<const SlopeClusterData> data;
-  Moments moments;             // of the model, with the products of level 1 and the slopes of level 2 last
-  std::vector<Index> cluster;  // cluster variables whose values are kept
 };
 
 // Samples from the model given the fixed covariates: the between parts and the slopes of each cluster, the
@@ -397,9 +389,9 @@ class IntegratedParametricDraws : public Draws {
  private:
   struct PreparedGroup {
     IntegratedDesign design;
+    Moments moments;
     Matrix sigma, lambda;  // of level 1 without what slopes do, and what they do
-    ConditionalNormal between;
-    Matrix between_root;  // of what is left of it
+    DrawnNormal between;
   };
   static PreparedGroup prepare(IntegratedDesign design);
   static SlopeClusterData draw_group(const PreparedGroup& group, RandomStream& random_numbers);

@@ -26,31 +26,26 @@ IntegratedParametricDraws::PreparedGroup IntegratedParametricDraws::prepare(Inte
   PreparedGroup out;
   const SlopeClusterData& d = *design.data;
   const Index l = d.p + d.latent, m = d.nslopes();
-  const Matrix &within = design.moments.cov_w, &between = design.moments.cov_b;
-  if (within.rows() != l + m || between.rows() != d.nboth + d.q + m)
-    throw std::invalid_argument("the design and the moments of the model do not fit together");
+  out.moments = TwoLevels{l + m, d.nboth, d.q + m}.moments(design.moments);
+  const Matrix& within = out.moments.cov_w;
   out.lambda = within.topRightCorner(l, m);
   out.sigma = within.topLeftCorner(l, l);
   add_outer(out.sigma, -1, out.lambda, out.lambda);
-  std::vector<Index> known;
-  for (const Index k : design.cluster) known.push_back(d.nboth + k);
-  out.between = ConditionalNormal(between, std::move(known));
-  out.between_root = semidefinite_root(out.between.residual);
+  out.between = DrawnNormal(out.moments.cov_b, design.fixed.back());
   out.design = std::move(design);
   return out;
 }
 
 SlopeClusterData IntegratedParametricDraws::draw_group(const PreparedGroup& group, RandomStream& random) {
   SlopeClusterData out = *group.design.data;
-  const Moments& moments = group.design.moments;
+  const Moments& moments = group.moments;
   const Index p = out.p, l = p + out.latent, b = out.nboth, q = out.q, m = out.nslopes();
   SlopeMap map(group.lambda, out.covariate);
   Vector between(b + q + m), mean(l), values, expected;
   Matrix half(l, l), sigma(l, l);
   for (Index j = 0; j < out.nclusters(); ++j) {
     between.segment(b, q) = out.cluster_values.col(j);
-    const Vector noise = apply(group.between_root, normals(group.between_root.cols(), 1, random).col(0));
-    between(group.between.drawn) = group.between.mean_at(between, moments.mean_b) + noise;
+    group.between.draw(between, moments.mean_b, random);
     out.cluster_values.col(j) = between.segment(b, q);
     map.set(between.data() + b + q);
     set_product(half, map.map(), group.sigma);

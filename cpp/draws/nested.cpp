@@ -26,8 +26,8 @@ NestedParametricDraws::PreparedGroup NestedParametricDraws::prepare(NestedDesign
   for (std::size_t i = 0; i < d.levels[0].size(); ++i) place[d.levels[0][i]] = static_cast<Index>(i);
   out.mean = select(design.moments[0].mean, place);
   const Matrix cov = select(design.moments[0].cov, place, place);
-  std::vector<bool> kept(p, false);
-  for (const Index i : design.fixed[0]) kept[d.levels[0][i]] = true;
+  std::vector<Index> kept;
+  for (const Index i : design.fixed[0]) kept.push_back(d.levels[0][i]);
   // degrees of freedom of the products of each pattern in a highest cluster
   std::map<std::pair<Index, Index>, Index> row;
   for (std::size_t i = 0; i < d.product_top.size(); ++i)
@@ -40,21 +40,17 @@ NestedParametricDraws::PreparedGroup NestedParametricDraws::prepare(NestedDesign
   }
   const auto regression = [&](Index pattern, const Matrix& scatter, double count) {
     const Pattern& seen = d.patterns[0][pattern];
-    std::vector<Index> fixed;
-    for (std::size_t i = 0; i < seen.size(); ++i) {
-      if (kept[seen[i]]) fixed.push_back(static_cast<Index>(i));
-    }
-    return DrawnRegression(select(cov, seen, seen), fixed, select(scatter, seen, seen), count);
+    return DrawnRegression(select(cov, seen, seen), kept_among(seen, kept), select(scatter, seen, seen),
+                           count);
   };
   for (std::size_t k = 0; k < d.patterns[0].size(); ++k)
     out.cells.push_back(regression(static_cast<Index>(k), Matrix::Zero(p, p), 0));
   for (std::size_t i = 0; i < d.product_top.size(); ++i) {
     const Index at = static_cast<Index>(i);
-    out.within.push_back(regression(d.product_pattern[i], unpack_lower(d.products, at, p), df[at]));
+    out.products.push_back(regression(d.product_pattern[i], unpack_lower(d.products, at, p), df[at]));
   }
   for (std::size_t l = 1; l < depth; ++l) {
     out.clusters.emplace_back(design.moments[l].cov, design.fixed[l]);
-    out.root.push_back(semidefinite_root(out.clusters.back().residual));
   }
   out.design = std::move(design);
   return out;
@@ -69,8 +65,6 @@ NestedData NestedParametricDraws::draw_group(const PreparedGroup& group, RandomS
     const std::vector<Index> own = out.on(l);
     const Index first = own.empty() ? 0 : own[0], count = out.values[l].cols();
     const Vector& mean = group.design.moments[l].mean;
-    const ConditionalNormal& normal = group.clusters[l - 1];
-    const Matrix& root = group.root[l - 1];
     Matrix parts = l + 1 < depth ? select_cols(above, out.parent[l]) : Matrix(Matrix::Zero(n, count));
     Vector values(static_cast<Index>(here.size()));
     for (Index k = 0; k < count; ++k) {
@@ -78,9 +72,7 @@ NestedData NestedParametricDraws::draw_group(const PreparedGroup& group, RandomS
         const bool below = out.measured[here[i]] < l;
         values[static_cast<Index>(i)] = below ? 0 : out.values[l](here[i] - first, k) + out.origin[here[i]];
       }
-      const Vector noise = apply(root, normals(root.cols(), 1, random).col(0));
-      const Vector drawn = normal.mean_at(values, mean) + noise;
-      values(normal.drawn) = drawn;
+      group.clusters[l - 1].draw(values, mean, random);
       for (std::size_t i = 0; i < here.size(); ++i) parts(here[i], k) += values[static_cast<Index>(i)];
       for (const Index i : out.patterns[l][out.pattern[l][k]])
         out.values[l](i, k) = parts(first + i, k) - out.origin[first + i];
@@ -88,7 +80,7 @@ NestedData NestedParametricDraws::draw_group(const PreparedGroup& group, RandomS
     above = std::move(parts);
   }
   for (Index i = 0; i < out.products.rows(); ++i) {
-    const DrawnRegression& own = group.within[i];
+    const DrawnRegression& own = group.products[i];
     if (!(own.df > 0)) continue;
     const Pattern& seen = out.patterns[0][out.product_pattern[i]];
     Matrix drawn = Matrix::Zero(p, p);
@@ -102,12 +94,9 @@ NestedData NestedParametricDraws::draw_group(const PreparedGroup& group, RandomS
     const Index pattern = out.pattern[0][c];
     const Pattern& seen = out.patterns[0][pattern];
     const DrawnRegression& own = group.cells[pattern];
-    const Vector noise = apply(own.lower, normals(own.lower.cols(), 1, random).col(0));
     const Vector origin = select(out.origin, seen);
     Vector part = select(Vector(out.values[0].col(c)), seen) + origin;
-    const Vector drawn =
-        own.normal.mean_at(part, select(group.mean, seen)) + noise / std::sqrt(out.multiple[0][c]);
-    part(own.normal.drawn) = drawn;
+    own.draw_means(part, select(group.mean, seen), out.multiple[0][c], random);
     part += select(Vector(above.col(out.parent[0][c])), seen) - origin;
     for (std::size_t i = 0; i < seen.size(); ++i) out.values[0](seen[i], c) = part[static_cast<Index>(i)];
   }

@@ -34,24 +34,20 @@ Matrix wishart_root(Index n, double df, RandomStream& random) {
   return out;
 }
 
-// Covariance matrix of cluster vectors of clusters of size n.
-Matrix cluster_covariance(const Design& d, double n) {
-  const Index p = d.p, b = d.nboth, m = d.observed.means.cols(), q = m - p;
-  Matrix cov = Matrix::Zero(m, m);
-  if (p) cov.topLeftCorner(p, p) = d.moments.cov_w / n;
-  cov.topLeftCorner(b, b) += d.moments.cov_b.topLeftCorner(b, b);
-  cov.bottomRightCorner(q, q) = d.moments.cov_b.bottomRightCorner(q, q);
-  cov.block(0, p, b, q) = d.moments.cov_b.topRightCorner(b, q);
-  cov.block(p, 0, q, b) = d.moments.cov_b.bottomLeftCorner(q, b);
+// Moments of the vectors of clusters of size n: of their mean, and their own part, which has the positions
+// `at`.
+Matrix cluster_covariance(const Implied& levels, const std::vector<Index>& at, Index variables, double n) {
+  Matrix cov = Matrix::Zero(variables, variables);
+  const Index p = levels.size() > 1 ? levels.front().mean.size() : 0;
+  if (p) cov.topLeftCorner(p, p) = levels.front().cov / n;
+  add(cov, at, levels.back().cov);
   return cov;
 }
 
-Vector cluster_mean(const Design& d) {
-  const Index p = d.p, b = d.nboth, m = d.observed.means.cols(), q = m - p;
-  Vector mean = Vector::Zero(m);
-  if (p) mean.head(p) = d.moments.mean_w;
-  mean.head(b) += d.moments.mean_b.head(b);
-  mean.tail(q) = d.moments.mean_b.tail(q);
+Vector cluster_mean(const Implied& levels, const std::vector<Index>& at, Index variables) {
+  Vector mean = Vector::Zero(variables);
+  if (levels.size() > 1) mean.head(levels.front().mean.size()) = levels.front().mean;
+  for (std::size_t i = 0; i < at.size(); ++i) mean[at[i]] += levels.back().mean[static_cast<Index>(i)];
   return mean;
 }
 
@@ -90,6 +86,28 @@ Matrix DrawnRegression::draw(RandomStream& stream) const {
   return out;
 }
 
+void DrawnRegression::draw_means(Vector& values, const Vector& mean, double count,
+                                 RandomStream& stream) const {
+  const Vector noise = apply(lower, normals(lower.cols(), 1, stream).col(0));
+  values(normal.drawn) = normal.mean_at(values, mean) + noise / std::sqrt(count);
+}
+
+DrawnNormal::DrawnNormal(const Matrix& cov, std::vector<Index> given)
+    : normal(cov, std::move(given)), root(semidefinite_root(normal.residual)) {}
+
+void DrawnNormal::draw(Vector& values, const Vector& mean, RandomStream& stream) const {
+  const Vector noise = apply(root, normals(root.cols(), 1, stream).col(0));
+  values(normal.drawn) = normal.mean_at(values, mean) + noise;
+}
+
+std::vector<Index> kept_among(const Pattern& seen, const std::vector<Index>& kept) {
+  std::vector<Index> out;
+  for (std::size_t i = 0; i < seen.size(); ++i) {
+    if (std::find(kept.begin(), kept.end(), seen[i]) != kept.end()) out.push_back(static_cast<Index>(i));
+  }
+  return out;
+}
+
 ParametricDraws::ParametricDraws(std::vector<Design> groups, std::uint64_t seed) : seed_(seed) {
   for (Design& g : groups) groups_.push_back(prepare(std::move(g)));
 }
@@ -97,22 +115,30 @@ ParametricDraws::ParametricDraws(std::vector<Design> groups, std::uint64_t seed)
 ParametricDraws::PreparedGroup ParametricDraws::prepare(Design d) {
   PreparedGroup out;
   const TwoLevelStatistics& s = d.observed;
-  const Index m = s.means.cols(), p = d.p, count = s.sizes.size();
-  const bool unit = d.moments.mean_w.size() == p && d.moments.cov_w.rows() == p && s.ssw.rows() == p;
-  const bool both = d.nboth <= p && d.moments.mean_b.size() == d.nboth + m - p;
-  if (!unit || !both || static_cast<Index>(s.scatter.size()) != count * m * m || s.counts.size() != count)
-    throw std::invalid_argument("the design and the moments of the model do not fit together");
-  out.mean = cluster_mean(d);
+  const Implied& levels = d.moments;
+  const Index m = s.means.cols(), p = s.ssw.rows(), q = m - p, count = s.sizes.size();
+  // of the variables of clusters those that their units have, too, come first
+  const Index both = levels.empty() ? -1 : levels.back().mean.size() - q;
+  const bool fits = levels.size() == (p ? 2u : 1u) && (!p || levels.front().mean.size() == p) && both >= 0 &&
+                    both <= p && static_cast<Index>(s.scatter.size()) == count * m * m &&
+                    s.counts.size() == count;
+  if (!fits) throw std::invalid_argument("the design and the moments of the model do not fit together");
+  std::vector<Index> at;
+  for (Index k = 0; k < m; ++k) {
+    if (k < both || k >= p) at.push_back(k);
+  }
+  out.mean = cluster_mean(levels, at, m);
   for (Index i = 0; i < count; ++i) {
     const Eigen::Map<const Matrix> scatter(s.scatter.data() + i * m * m, m, m);
-    out.between.emplace_back(cluster_covariance(d, s.sizes[i]), d.covariate, scatter, s.counts[i] - 1);
+    out.between.emplace_back(cluster_covariance(levels, at, m, s.sizes[i]), d.covariate, scatter,
+                             s.counts[i] - 1);
   }
   if (p) {
     std::vector<Index> kept;
     for (const Index k : d.covariate) {
       if (k < p) kept.push_back(k);
     }
-    out.within.emplace_back(d.moments.cov_w, kept, s.ssw, s.sizes.dot(s.counts) - s.counts.sum());
+    out.within.emplace_back(levels.front().cov, kept, s.ssw, s.sizes.dot(s.counts) - s.counts.sum());
   }
   out.design = std::move(d);
   return out;
@@ -124,8 +150,7 @@ TwoLevelStatistics ParametricDraws::draw_group(const PreparedGroup& group, Rando
   for (std::size_t s = 0; s < group.between.size(); ++s) {
     const DrawnRegression& r = group.between[s];
     Vector mean = out.means.row(s);
-    const Vector noise = apply(r.lower, normals(r.lower.cols(), 1, random).col(0));
-    mean(r.normal.drawn) = r.normal.mean_at(mean, group.mean) + noise / std::sqrt(out.counts[s]);
+    r.draw_means(mean, group.mean, out.counts[s], random);
     out.means.row(s) = group.design.centred ? Vector(Vector::Zero(mean.size())) : mean;
     const Matrix scatter = r.draw(random);
     std::copy(scatter.data(), scatter.data() + square, out.scatter.begin() + s * square);

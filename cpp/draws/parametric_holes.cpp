@@ -14,33 +14,24 @@ IncompleteParametricDraws::IncompleteParametricDraws(std::vector<IncompleteDesig
 IncompleteParametricDraws::PreparedGroup IncompleteParametricDraws::prepare(IncompleteDesign design) {
   PreparedGroup out;
   const IncompleteData& d = *design.data;
-  const Matrix& between = design.moments.cov_b;
-  if (design.moments.cov_w.rows() != d.p || between.rows() != d.nboth + d.q)
-    throw std::invalid_argument("the design and the moments of the model do not fit together");
+  const TwoLevels shape{d.p, d.nboth, d.q};
+  out.moments = shape.moments(design.moments);
   Vector cells = Vector::Zero(static_cast<Index>(d.unit_patterns.size()));
   for (const Index r : d.cell_pattern) cells[r] += 1;
   for (std::size_t r = 0; r < d.unit_patterns.size(); ++r) {
     const Pattern& seen = d.unit_patterns[r];
-    std::vector<Index> fixed;
-    for (std::size_t i = 0; i < seen.size(); ++i) {
-      if (std::find(design.unit.begin(), design.unit.end(), seen[i]) != design.unit.end())
-        fixed.push_back(static_cast<Index>(i));
-    }
     const Index at = static_cast<Index>(r);
-    out.within.emplace_back(select(design.moments.cov_w, seen, seen), fixed, d.scatter[r],
-                            d.pattern_rows[at] - cells[at]);
+    out.within.emplace_back(select(out.moments.cov_w, seen, seen), kept_among(seen, design.fixed.front()),
+                            d.scatter[r], d.pattern_rows[at] - cells[at]);
   }
-  std::vector<Index> fixed;
-  for (const Index k : design.cluster) fixed.push_back(d.nboth + k);
-  out.between = ConditionalNormal(between, std::move(fixed));
-  out.root = semidefinite_root(out.between.residual);
+  out.between = DrawnNormal(out.moments.cov_b, design.fixed.back());
   out.design = std::move(design);
   return out;
 }
 
 IncompleteData IncompleteParametricDraws::draw_group(const PreparedGroup& group, RandomStream& random) {
   IncompleteData out = *group.design.data;
-  const Moments& m = group.design.moments;
+  const Moments& m = group.moments;
   const Index b = out.nboth;
   for (std::size_t r = 0; r < out.scatter.size(); ++r) {
     if (group.within[r].df > 0) out.scatter[r] = group.within[r].draw(random);
@@ -48,17 +39,14 @@ IncompleteData IncompleteParametricDraws::draw_group(const PreparedGroup& group,
   Vector between(b + out.q), part;
   for (Index j = 0; j < out.nclusters(); ++j) {
     between.tail(out.q) = out.cluster_values.col(j) + out.origin.tail(out.q);
-    const Vector noise_b = apply(group.root, normals(group.root.cols(), 1, random).col(0));
-    between(group.between.drawn) = group.between.mean_at(between, m.mean_b) + noise_b;
+    group.between.draw(between, m.mean_b, random);
     for (const Index k : out.cluster_patterns[out.cluster_pattern[j]])
       out.cluster_values(k, j) = between[b + k] - out.origin[out.p + k];
     for (Index c = out.first_cell[j]; c < out.first_cell[j + 1]; ++c) {
       const Pattern& seen = out.unit_patterns[out.cell_pattern[c]];
       const DrawnRegression& own = group.within[out.cell_pattern[c]];
       part = out.cell_means(seen, c) + out.origin(seen);
-      const Vector noise = apply(own.lower, normals(own.lower.cols(), 1, random).col(0));
-      part(own.normal.drawn) =
-          own.normal.mean_at(part, select(m.mean_w, seen)) + noise / std::sqrt(out.cell_rows[c]);
+      own.draw_means(part, select(m.mean_w, seen), out.cell_rows[c], random);
       for (std::size_t i = 0; i < seen.size(); ++i) {
         const double effect = seen[i] < b ? between[seen[i]] : 0.0;
         out.cell_means(seen[i], c) = part[static_cast<Index>(i)] + effect - out.origin[seen[i]];

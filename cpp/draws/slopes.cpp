@@ -26,9 +26,8 @@ SlopeParametricDraws::PreparedGroup SlopeParametricDraws::prepare(SlopeDesign de
   PreparedGroup out;
   const ReducedData& d = *design.data;
   const Index p = d.outcomes, f = d.fixed, m = d.nslopes();
-  const Matrix &within = design.moments.cov_w, &between = design.moments.cov_b;
-  if (within.rows() != p + f + m || between.rows() != d.nboth + d.q + m)
-    throw std::invalid_argument("the design and the moments of the model do not fit together");
+  out.moments = TwoLevels{p + f + m, d.nboth, d.q + m}.moments(design.moments);
+  const Matrix& within = out.moments.cov_w;
   std::vector<Index> given(f + m);
   std::iota(given.begin(), given.end(), p);
   const ConditionalNormal rows(within, given);
@@ -51,17 +50,14 @@ SlopeParametricDraws::PreparedGroup SlopeParametricDraws::prepare(SlopeDesign de
     out.rest.emplace_back(select(without, seen, seen), fixed, select(d.remainder[r], seen, seen),
                           beyond[static_cast<Index>(r)]);
   }
-  std::vector<Index> known;
-  for (const Index k : design.cluster) known.push_back(d.nboth + k);
-  out.between = ConditionalNormal(between, std::move(known));
-  out.between_root = semidefinite_root(out.between.residual);
+  out.between = DrawnNormal(out.moments.cov_b, design.fixed.back());
   out.design = std::move(design);
   return out;
 }
 
 ReducedData SlopeParametricDraws::draw_group(const PreparedGroup& group, RandomStream& random) {
   ReducedData out = *group.design.data;
-  const Moments& moments = group.design.moments;
+  const Moments& moments = group.moments;
   const Index p = out.outcomes, f = out.fixed, m = out.nslopes(), b = out.nboth, q = out.q;
   for (std::size_t r = 0; r < out.patterns.size(); ++r) {
     if (!(group.rest[r].df > 0)) continue;
@@ -72,8 +68,7 @@ ReducedData SlopeParametricDraws::draw_group(const PreparedGroup& group, RandomS
   Vector between(b + q + m), given(f + m);
   for (Index j = 0; j < out.nclusters(); ++j) {
     between.segment(b, q) = out.cluster_values.col(j) + out.origin.tail(q);
-    const Vector noise = apply(group.between_root, normals(group.between_root.cols(), 1, random).col(0));
-    between(group.between.drawn) = group.between.mean_at(between, moments.mean_b) + noise;
+    group.between.draw(between, moments.mean_b, random);
     out.cluster_values.col(j) = between.segment(b, q) - out.origin.tail(q);
     for (Index row = out.first[j]; row < out.first[j + 1]; ++row) {
       const double one = out.design(0, row);

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _Floats = NDArray[np.float64]
+_Levels = Sequence[tuple[_Floats, _Floats]]  # means and covariances of each level, level 1 first
 
 avx2: bool  # whether the kernels in use are those for AVX2 and FMA
 
@@ -249,10 +250,7 @@ def fit_saturated(
 ) -> _Saturated: ...
 def saturated_trace(
     clusters: Clusters,
-    mean_w: _Floats,
-    cov_w: _Floats,
-    mean_b: _Floats,
-    cov_b: _Floats,
+    moments: _Levels,
     fixed: Sequence[bool],
     with_means: bool = True,
     expected: bool = False,
@@ -577,55 +575,35 @@ class LeaveOneOut(Draws):
     ) -> None: ...
 
 class ParametricDraws(Draws):
-    """Groups have the statistics, nboth, mean_w, cov_w, mean_b, cov_b and the positions `covariate`."""
+    """Groups have the statistics, `moments` by level, the positions `covariate`, and whether they are `centred`."""
 
-    def __init__(self, groups: Sequence[dict[str, Any]], seed: int, centred: bool = False) -> None: ...
+    def __init__(self, groups: Sequence[dict[str, Any]], seed: int) -> None: ...
 
-class IntegratedParametricDraws(Draws):
-    """Groups as those of `SlopeParametricDraws`."""
-
-    def __init__(
-        self,
-        groups: Sequence[tuple[SlopeClusterData, _Floats, _Floats, _Floats, _Floats, Sequence[int]]],
-        seed: int,
-    ) -> None: ...
-
-class SlopeParametricDraws(Draws):
-    """Groups are (data, mean_w, cov_w, mean_b, cov_b, cluster covariates); moments have products and slopes."""
-
-    def __init__(
-        self,
-        groups: Sequence[tuple[ReducedData, _Floats, _Floats, _Floats, _Floats, Sequence[int]]],
-        seed: int,
-    ) -> None: ...
-
+# Each group is its data, moments by level (products of slopes, and these, last), and positions of the fixed covariates
+# among the variables of each level.
 class CrossedParametricDraws(Draws):
-    """Each group is its data, moments by level, and positions of fixed covariates among the variables of each level."""
-
     def __init__(
-        self,
-        groups: Sequence[tuple[CrossedData, Sequence[tuple[_Floats, _Floats]], Sequence[Sequence[int]]]],
-        seed: int,
+        self, groups: Sequence[tuple[CrossedData, _Levels, Sequence[Sequence[int]]]], seed: int
     ) -> None: ...
 
 class NestedParametricDraws(Draws):
-    """The same of nested levels without random slopes."""
-
     def __init__(
-        self,
-        groups: Sequence[tuple[NestedData, Sequence[tuple[_Floats, _Floats]], Sequence[Sequence[int]]]],
-        seed: int,
+        self, groups: Sequence[tuple[NestedData, _Levels, Sequence[Sequence[int]]]], seed: int
     ) -> None: ...
 
 class IncompleteParametricDraws(Draws):
-    """Groups are (data, mean_w, cov_w, mean_b, cov_b, unit covariates, cluster covariates)."""
-
     def __init__(
-        self,
-        groups: Sequence[
-            tuple[IncompleteData, _Floats, _Floats, _Floats, _Floats, Sequence[int], Sequence[int]]
-        ],
-        seed: int,
+        self, groups: Sequence[tuple[IncompleteData, _Levels, Sequence[Sequence[int]]]], seed: int
+    ) -> None: ...
+
+class SlopeParametricDraws(Draws):
+    def __init__(
+        self, groups: Sequence[tuple[ReducedData, _Levels, Sequence[Sequence[int]]]], seed: int
+    ) -> None: ...
+
+class IntegratedParametricDraws(Draws):
+    def __init__(
+        self, groups: Sequence[tuple[SlopeClusterData, _Levels, Sequence[Sequence[int]]]], seed: int
     ) -> None: ...
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
@@ -649,20 +627,24 @@ class _Group:
     ) -> tuple[_Floats, _Floats]: ...
 
 class GroupData(_Group):
-    """Model-implied moments of a group, all variables, observed first; statistics of J clusters."""
+    """Model-implied moments of a group, all variables, observed first; statistics of J clusters.
+
+    `shape`: of how many variables, measured on units, at both levels and measured on clusters.
+    """
 
     def __init__(
-        self, p: int, nboth: int, q: int, mean_w: _Floats, cov_w: _Floats, mean_b: _Floats, cov_b: _Floats,
-        sizes: _Floats, means: _Floats, within: _Floats,
-    ) -> None: ...  # fmt: skip
+        self,
+        shape: tuple[int, int, int],
+        moments: _Levels,
+        sizes: _Floats,
+        means: _Floats,
+        within: _Floats,
+    ) -> None: ...
 
 class IncompleteGroup(_Group):
     """The same for data with holes, with covariances by what is observed."""
 
-    def __init__(
-        self, p: int, nboth: int, q: int, mean_w: _Floats, cov_w: _Floats, mean_b: _Floats, cov_b: _Floats,
-        data: IncompleteData, products: _Floats,
-    ) -> None: ...  # fmt: skip
+    def __init__(self, moments: _Levels, data: IncompleteData, products: _Floats) -> None: ...
 
 def leave_one_out_steps(
     objective: Objective,
@@ -723,7 +705,7 @@ class SlopeLikelihood(Likelihood):
     @property
     def designs(self) -> int: ...  # different ones
     def evidence(
-        self, mean_w: _Floats, cov_w: _Floats, mean_b: _Floats, cov_b: _Floats
+        self, moments: _Levels
     ) -> tuple[_Floats, _Floats, NDArray[np.int64]]: ...  # r x J, r^2 x classes, class of each cluster
 
 class SlopeClusters(Clusters): ...
@@ -775,9 +757,7 @@ class SlopeClusterData:
 class IntegratedSlopes:
     """Clusters with moments of all variables, for scores."""
 
-    def __init__(
-        self, data: SlopeClusterData, mean_w: _Floats, cov_w: _Floats, mean_b: _Floats, cov_b: _Floats
-    ) -> None: ...
+    def __init__(self, data: SlopeClusterData, moments: _Levels) -> None: ...
     def clusters(self) -> tuple[_Floats, _Floats]: ...  # means d x J, covariance matrices d^2 x J
     def units(
         self, unit: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int
@@ -788,7 +768,7 @@ class QuadratureLikelihood(Likelihood):
 
     def __init__(self, data: SlopeClusterData) -> None: ...
     def slopes(
-        self, mean_w: _Floats, cov_w: _Floats, mean_b: _Floats, cov_b: _Floats
+        self, moments: _Levels
     ) -> tuple[_Floats, _Floats]: ...  # posterior means m x J and covariance matrices m^2 x J
 
 class QuadratureClusters(Clusters): ...

@@ -322,13 +322,13 @@ double CanonicalSaturated::trace(const ClusterData& clusters, const Vector& coun
 
 }  // namespace
 
-double saturated_trace(const TwoLevelData& data, const Moments& saturated, const ClusterData& clusters,
+double saturated_trace(const TwoLevelData& data, Implied levels, const ClusterData& clusters,
                        const SaturatedTraceOptions& options, const Vector& counted) {
+  const Moments saturated = TwoLevels{data.p, data.nboth, data.q}.moments(std::move(levels));
   const Index p = data.p, q = data.q, total = clusters.sizes.size();
   const bool shapes = clusters.means.rows() == total && clusters.means.cols() == p + q &&
                       clusters.within.rows() == total && clusters.within.cols() == p * (p + 1) / 2 &&
-                      static_cast<Index>(options.fixed.size()) == p + q && saturated.mean_w.size() == p &&
-                      saturated.mean_b.size() == data.nboth + q &&
+                      static_cast<Index>(options.fixed.size()) == p + q &&
                       (counted.size() == 0 || counted.size() == total);
   if (!shapes) throw std::invalid_argument("statistics of clusters have inconsistent shapes");
   for (Index i = 0; i < data.nboth; ++i) {

@@ -21,7 +21,7 @@ struct SaturatedTraceOptions {
 
 // NaN when the moments are outside the domain or the information is not positive definite. Variables at both
 // levels must not be fixed. `counted` says how often each cluster's score counts; empty: once.
-double saturated_trace(const TwoLevelData& data, const Moments& saturated, const ClusterData& clusters,
+double saturated_trace(const TwoLevelData& data, Implied saturated, const ClusterData& clusters,
                        const SaturatedTraceOptions& options, const Vector& counted);
 
 }  // namespace msem

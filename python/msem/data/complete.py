@@ -23,7 +23,7 @@ from msem.data.checks import require_covariance, require_possible
 from msem.data.complete_clusters import ClusterArrays, ClustersOfRows, RowArrays
 from msem.data.given import Given
 from msem.data.kinds import AtMostTwoLevels, WithoutSlopes
-from msem.data.statistics import Rows, Statistics
+from msem.data.statistics import Design, Rows, Statistics
 from msem.errors import DataError
 from msem.model.variables import Variables
 
@@ -224,28 +224,23 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
         return f"the covariances of '{self.names[i]}' and '{self.names[j]}' differ"
 
     def design(
-        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
-    ) -> dict[str, Any]:
+        self, levels: Sequence[LevelArrays], fixed: Sequence[Sequence[str]], *, centred: bool
+    ) -> Design:
         """A group as the core draws samples of it; see `Statistics.design`."""
         if any(not float(n).is_integer() for n in (*self.sizes, *self.counts)):
             raise DataError(
                 "samples can only be drawn for whole clusters: give LevelMoments their cluster_sizes, or raw data"
             )
-        if (unit or cluster) and self.source != "data":
+        names = [name for own in fixed for name in own]
+        if names and self.source != "data":
             raise DataError(
                 "samples given the covariates need the covariates' raw data: fit the model to them, or with "
                 "fixed_x=False"
             )
         arrays = {name: getattr(self, name) for name in ARRAYS}
-        return {
-            **arrays,
-            "nboth": self.nboth,
-            "mean_w": within.mean,
-            "cov_w": within.cov,
-            "mean_b": between.mean,
-            "cov_b": between.cov,
-            "covariate": positions([*unit, *cluster], self.names),
-        }
+        moments = [(one.mean, one.cov) for one in levels]
+        more = {"moments": moments, "covariate": positions(names, self.names), "centred": centred}
+        return Design(_core.ParametricDraws, arrays | more)
 
     def redrawn(self, drawn: _core.DrawnStatistics) -> SampleStatistics:
         """The statistics of a replicate that the core has drawn."""

@@ -15,6 +15,7 @@ from msem.data.kinds import CountedClusters
 from msem.data.products import ClusterProducts, cluster_products, products_of_rows, row_products
 from msem.data.statistics import Rows
 from msem.data.survey import Sampled
+from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
 
@@ -74,16 +75,13 @@ class ClusterArrays(CountedClusters):
         if self.products is not None or design is not None:  # of which a unit may be several clusters
             return None
         own = None if self.sampled is None else self.sampled.weights
-        within, between = levels
-        moments = within.mean, within.cov, between.mean, between.cov
+        moments = [(one.mean, one.cov) for one in levels if one.names]
         counted = np.empty(0) if own is None else own
-        return _core.saturated_trace(self.of(likelihood), *moments, fixed, means, expected, counted)
+        return _core.saturated_trace(self.of(likelihood), moments, fixed, means, expected, counted)
 
-    def posterior(
-        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
-    ) -> _core.GroupData:
+    def posterior(self, variables: Variables, moments: Sequence[tuple[Floats, Floats]]) -> _core.GroupData:
         """The clusters with model-implied moments, for scores of latent variables and distances."""
-        return _core.GroupData(*shape, *moments, self.sizes, self.means, self.within)
+        return _core.GroupData(variables.shape, moments, self.sizes, self.means, self.within)
 
     def pool(self, order: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
         """The clusters in some order, for the core to draw from."""

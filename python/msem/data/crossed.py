@@ -43,6 +43,7 @@ class CrossedStatistics(ManyLevels):
     data: _core.CrossedData
     source: str = "data"
     words = "crossed classifications"
+    draws = _core.CrossedParametricDraws
     independent = False
 
     @property
@@ -243,9 +244,9 @@ class CrossedClusters(CountedClusters):
         """Always `UnsupportedError`."""
         refuse_clusters()
 
-    def posterior(self, shape: tuple[int, int, int], moments: tuple[Floats, ...]) -> CrossedPosterior:
+    def posterior(self, variables: Variables, moments: Sequence[tuple[Floats, Floats]]) -> CrossedPosterior:
         """The clusters with the moments that a model implies at each level, latent variables last."""
-        return CrossedPosterior(self.data, self.cell, tuple(zip(moments[::2], moments[1::2], strict=True)))
+        return CrossedPosterior(self.data, self.cell, tuple(moments))
 
 
 def crossed_statistics(

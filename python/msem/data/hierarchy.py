@@ -13,7 +13,7 @@ from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.kinds import WithoutSlopes
 from msem.data.shapes import Tree
-from msem.data.statistics import Clusters, Rows, Statistics
+from msem.data.statistics import Clusters, Design, Rows, Statistics
 from msem.errors import UnsupportedError
 from msem.model.variables import Variables
 
@@ -109,6 +109,7 @@ class ManyLevels(WithoutSlopes):
     """
 
     words: ClassVar[str] = "models of three levels"
+    draws: ClassVar[Any]  # the class of the core that draws samples of such data
     independent = True
 
     if TYPE_CHECKING:
@@ -277,20 +278,8 @@ class ManyLevels(WithoutSlopes):
         """Such a model has means; always `UnsupportedError`."""
         self.refuse("samples without means")
 
-    def level_design(
-        self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]
-    ) -> tuple[Any, list[tuple[Floats, Floats]], list[list[int]]]:
-        """The sample as the core draws others like it, from the moments of each level, given its fixed covariates."""
-        names = self.variables.levels
-        places = [
-            [own.index(name) for name in given if name in own]
-            for given, own in zip(fixed, names, strict=True)
-        ]
-        moments = [levels[level] for level in range(1, len(names) + 1)]
-        sizes = [len(own) for own in names]
-        observed = [(one.mean[:n], one.cov[:n, :n]) for one, n in zip(moments, sizes, strict=True)]
-        return self.data, observed, places
-
-    def design(self, within: LevelArrays, between: LevelArrays, *names: Sequence[str]) -> NoReturn:
-        """Always `UnsupportedError`."""
-        self.refuse("samples drawn from a fit")
+    def design(
+        self, levels: Sequence[LevelArrays], fixed: Sequence[Sequence[str]], *, centred: bool
+    ) -> Design:
+        """A group as the core draws samples of it; see `Statistics.design`."""
+        return Design.of_levels(self.draws, self.data, levels, self.variables, fixed)

@@ -32,7 +32,7 @@ from msem.data.screening import (
     unvarying_between,
     unvarying_within,
 )
-from msem.data.statistics import Clusters, Rows
+from msem.data.statistics import Clusters, Design, Rows
 from msem.data.survey import Sampled
 from msem.errors import DataError
 from msem.model.variables import Variables
@@ -216,11 +216,10 @@ class IncompleteStatistics(AtMostTwoLevels, WithoutSlopes):
         return ""
 
     def design(
-        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
-    ) -> tuple[Any, ...]:
+        self, levels: Sequence[LevelArrays], fixed: Sequence[Sequence[str]], *, centred: bool
+    ) -> Design:
         """A group as the core draws samples of it; see `Statistics.design`."""
-        moments = within.mean, within.cov, between.mean, between.cov
-        return self.data, *moments, positions(unit, self.unit), positions(cluster, self.cluster)
+        return Design.of_levels(_core.IncompleteParametricDraws, self.data, levels, self.variables, fixed)
 
     def redrawn(self, drawn: _core.IncompleteData) -> IncompleteStatistics:
         """The statistics of a replicate that the core has drawn."""
@@ -479,10 +478,10 @@ class IncompleteClusters(CountedClusters):
         return likelihood.clusters(self.within)
 
     def posterior(
-        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
+        self, variables: Variables, moments: Sequence[tuple[Floats, Floats]]
     ) -> _core.IncompleteGroup:
         """The clusters with model-implied moments, for scores of latent variables and distances."""
-        return _core.IncompleteGroup(*shape, *moments, self.data, self.within)
+        return _core.IncompleteGroup(moments, self.data, self.within)
 
     def pool(self, order: NDArray[np.intp]) -> partial[_core.IncompletePool]:
         """The clusters in some order, for the core to draw from; rows of a single level are drawn by cluster."""

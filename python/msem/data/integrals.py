@@ -419,7 +419,7 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
         refuse("samples drawn from a fit")
 
     def design(
-        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
+        self, levels: Sequence[LevelArrays], fixed: Sequence[Sequence[str]], *, centred: bool
     ) -> NoReturn:
         """Always `UnsupportedError`."""
         refuse("samples drawn from a fit")

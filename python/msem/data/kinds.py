@@ -80,10 +80,6 @@ class AtMostTwoLevels:
 
     independent = True
 
-    def level_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> NoReturn:
-        """There are no more levels; always `UnsupportedError`."""
-        raise UnsupportedError("samples of one level or two are drawn from their design")
-
     if TYPE_CHECKING:
 
         @property

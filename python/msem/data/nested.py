@@ -49,6 +49,8 @@ FEW = 0.5  # share of ids that occur in several higher clusters, below which the
 class OfNestedClusters(ManyLevels):
     """What statistics of nested clusters have in common, with random slopes or without."""
 
+    draws = _core.NestedParametricDraws
+
     if TYPE_CHECKING:
         data: _core.NestedData
 
@@ -317,9 +319,9 @@ class NestedClusters(CountedClusters):
         """These clusters as the compiled likelihood of their sample knows them."""
         return likelihood.clusters()
 
-    def posterior(self, shape: tuple[int, int, int], moments: tuple[Floats, ...]) -> NestedPosterior:
+    def posterior(self, variables: Variables, moments: Sequence[tuple[Floats, Floats]]) -> NestedPosterior:
         """The clusters with the moments that a model implies at each level, latent variables last."""
-        return NestedPosterior(self.data, tuple(zip(moments[::2], moments[1::2], strict=True)))
+        return NestedPosterior(self.data, tuple(moments))
 
     def pool(self, order: NDArray[np.intp]) -> partial[_core.NestedPool]:
         """The clusters in some order, for the core to draw from."""

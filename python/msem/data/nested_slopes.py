@@ -129,7 +129,9 @@ class NestedSlopeStatistics(Augmented, OfNestedClusters):
         """Always `UnsupportedError`."""
         refuse("fits of one level")
 
-    def level_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> NoReturn:
+    def design(
+        self, levels: Sequence[LevelArrays], fixed: Sequence[Sequence[str]], *, centred: bool
+    ) -> NoReturn:
         """Always `UnsupportedError`."""
         refuse("samples drawn from a fit of more than two levels")
 

@@ -264,7 +264,7 @@ class OrderedStatistics(SampleStatistics):
         """There is nothing to draw from."""
         self.likelihood()
 
-    def design(self, within: Any, between: Any, unit: Sequence[str], cluster: Sequence[str]) -> NoReturn:
+    def design(self, levels: Any, fixed: Sequence[Sequence[str]], *, centred: bool) -> NoReturn:
         """There is nothing to draw from."""
         self.likelihood()
 

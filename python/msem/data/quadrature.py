@@ -25,7 +25,7 @@ from msem.data.incomplete import IncompleteStatistics
 from msem.data.kinds import CountedClusters
 from msem.data.rows import ClusteredData
 from msem.data.slopes import SMALL, SlopeStatistics, plain_statistics, refuse, regular, require_near
-from msem.data.statistics import Rows, Saturated
+from msem.data.statistics import Design, Rows, Saturated
 from msem.data.survey import Sampled
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
@@ -157,11 +157,10 @@ class QuadratureStatistics(SlopeStatistics):
         return replace(self, reduced=drawn)
 
     def design(
-        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
-    ) -> tuple[Any, ...]:
+        self, levels: Sequence[LevelArrays], fixed: Sequence[Sequence[str]], *, centred: bool
+    ) -> Design:
         """A group as the core draws samples of it; see `Statistics.design`."""
-        moments = within.mean, within.cov, between.mean, between.cov
-        return self.reduced, *moments, positions(cluster, self.cluster)
+        return Design.of_levels(_core.IntegratedParametricDraws, self.reduced, levels, self.variables, fixed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,10 +275,10 @@ class QuadratureClusters(CountedClusters):
         return likelihood.clusters()
 
     def posterior(
-        self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]
+        self, variables: Variables, moments: Sequence[tuple[Floats, Floats]]
     ) -> IntegratedPosterior:
         """The clusters with model-implied moments, those of products and slopes included."""
-        return IntegratedPosterior(_core.IntegratedSlopes(self.data, *moments), len(self.data.sizes))
+        return IntegratedPosterior(_core.IntegratedSlopes(self.data, moments), len(self.data.sizes))
 
     def pool(self, order: NDArray[np.intp]) -> partial[_core.IntegratedPool]:
         """The clusters in some order, for the core to draw from."""

@@ -25,7 +25,7 @@ from msem.data.complete_rows import sample_statistics
 from msem.data.incomplete import IncompleteStatistics, incomplete_statistics
 from msem.data.kinds import AtMostTwoLevels, Augmented, Continuous, CountedClusters
 from msem.data.rows import ClusteredData
-from msem.data.statistics import Clusters, Rows, Saturated
+from msem.data.statistics import Clusters, Design, Rows, Saturated
 from msem.data.survey import Sampled
 from msem.errors import DataError, DataWarning, UnsupportedError, warn
 from msem.model.slopes import Slope
@@ -326,8 +326,8 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
         return replace(self, reduced=drawn)
 
     def design(
-        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
-    ) -> tuple[Any, ...]:
+        self, levels: Sequence[LevelArrays], fixed: Sequence[Sequence[str]], *, centred: bool
+    ) -> Design:
         """A group as the core draws samples of it; see `Statistics.design`.
 
         Raises
@@ -335,14 +335,13 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
         DataError
             If a covariate with a slope is an outcome itself: it would have to be drawn before it is reduced.
         """
-        outcome = next((name for name in self.covariates if name not in unit), None)
+        outcome = next((name for name in self.covariates if name not in fixed[0]), None)
         if outcome is not None:
             raise DataError(
                 f"{outcome!r} has a random slope and is an outcome itself: samples given the covariates cannot be "
                 'drawn from this model; use kind="ordinary", or msem.simulate'
             )
-        moments = within.mean, within.cov, between.mean, between.cov
-        return self.reduced, *moments, positions(cluster, self.cluster)
+        return Design.of_levels(_core.SlopeParametricDraws, self.reduced, levels, self.variables, fixed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -377,9 +376,9 @@ class SlopeClusters(CountedClusters):
         """These clusters as the compiled likelihood of their variables knows them."""
         return likelihood.clusters(self.within)
 
-    def posterior(self, shape: tuple[int, int, int], moments: tuple[Floats, Floats, Floats, Floats]) -> Any:
+    def posterior(self, variables: Variables, moments: Sequence[tuple[Floats, Floats]]) -> Any:
         """The clusters with model-implied moments, those of products and slopes included: a `SlopePosterior`."""
-        return SlopePosterior(self.reduced, self.places, shape, moments)
+        return SlopePosterior(self.reduced, self.places, variables.shape, tuple(moments))
 
     def pool(self, order: NDArray[np.intp]) -> partial[_core.SlopePool]:
         """The clusters in some order, for the core to draw from."""
@@ -399,15 +398,15 @@ class SlopePosterior:
         Where the covariates with slopes stand among the unit variables.
     shape : tuple of int
         Numbers of variables measured on units, at both levels, and measured on clusters.
-    moments : tuple of ndarray
-        Means and covariances of the two levels as the core has them, with products and slopes, and with latent
+    moments : tuple of (mean, covariance matrix)
+        Of each level as the core has them, with products and slopes, and with latent
         variables last.
     """
 
     reduced: _core.ReducedData
     places: tuple[int, ...]
     shape: tuple[int, int, int]
-    moments: tuple[Floats, Floats, Floats, Floats]
+    moments: tuple[tuple[Floats, Floats], ...]
 
     def cluster_posterior(self) -> tuple[Floats, Floats, NDArray[np.int64]]:
         """Posterior means (J, d), covariance matrices (S, d, d), and which of these each cluster has.
@@ -417,21 +416,22 @@ class SlopePosterior:
         z: E v = E[v | z] + Cov(v, u | z) u~, Var v = Var(v | z) - Cov(v, u | z) U Cov(u, v | z). Nothing is inverted
         that may be singular.
         """
-        (p, nboth, q), (mean_w, cov_w, mean_b, cov_b) = self.shape, self.moments
-        m = self.reduced.slopes
-        n, second = p + m, nboth + q + m
-        scores, information, which = _core.SlopeLikelihood(self.reduced).evidence(
-            mean_w[:n], cov_w[:n, :n], mean_b[:second], cov_b[:second, :second]
-        )
-        z = np.arange(nboth, nboth + q)
-        own = np.r_[0:nboth, nboth + q : len(mean_b)]  # both levels, slopes, latent variables
-        r = nboth + m
-        mean, cov = mean_b[own], cov_b[np.ix_(own, own)]
-        given = np.broadcast_to(mean, (scores.shape[1], len(own)))
+        (p, both, q), m = self.shape, self.reduced.slopes
+        observed = [
+            (mean[:n], cov[:n, :n])
+            for (mean, cov), n in zip(self.moments, (p + m, both + q + m), strict=True)
+        ]
+        scores, information, which = _core.SlopeLikelihood(self.reduced).evidence(observed)
+        mean, whole = self.moments[-1]
+        z = np.arange(both, both + q)
+        own = np.r_[0:both, both + q : len(mean)]  # both levels, slopes, latent variables
+        r = both + m
+        cov = whole[np.ix_(own, own)]
+        given = np.broadcast_to(mean[own], (scores.shape[1], len(own)))
         if q:
-            paths = np.linalg.solve(cov_b[np.ix_(z, z)], cov_b[np.ix_(z, own)])
-            given = mean + (self.reduced.cluster_values - mean_b[z]) @ paths
-            cov = cov - cov_b[np.ix_(own, z)] @ paths
+            paths = np.linalg.solve(whole[np.ix_(z, z)], whole[np.ix_(z, own)])
+            given = mean[own] + (self.reduced.cluster_values - mean[z]) @ paths
+            cov = cov - whole[np.ix_(own, z)] @ paths
         reach = cov[:, :r]
         matrices = information.T.reshape(-1, r, r)
         return given + scores.T @ reach.T, cov - reach @ matrices @ reach.T, which
@@ -442,9 +442,9 @@ class SlopePosterior:
         """Posterior means (N, d), covariance matrices (N, d, d) and their numbers, of latent variables of level 1."""
         mean, variances, which = self.cluster_posterior()
         r = self.shape[1] + self.reduced.slopes
-        d = len(self.moments[0]) - self.shape[0] - self.reduced.slopes
+        d = len(self.moments[0][0]) - self.shape[0] - self.reduced.slopes
         found, cov = self.reduced.unit_scores(
-            *self.moments[:2],
+            *self.moments[0],
             columns,
             [columns[k] for k in self.places],
             codes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, Self
@@ -237,14 +237,38 @@ class Clusters(Protocol):
         `fixed` says which variables are covariates with fixed moments. None where whole matrices A and B are as cheap.
         """
 
-    def posterior(self, shape: tuple[int, int, int], moments: Any) -> Any:
+    def posterior(self, variables: Variables, moments: Sequence[tuple[Floats, Floats]]) -> Any:
         """The clusters with model-implied moments, for scores of latent variables and distances.
 
-        `moments` are means and covariance matrix of level 1, then of level 2, and so on.
+        `moments` are means and covariance matrix of each level, level 1 first, latent variables last.
         """
 
     def pool(self, order: NDArray[np.intp]) -> Pool:
         """The clusters in some order, for the core to draw from; what is returned can be pickled."""
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """A group as the core draws samples of it: `draws` is the class that does, `group` what it is made of."""
+
+    draws: Callable[[Sequence[Any], int], _core.Draws]
+    group: Any
+
+    @classmethod
+    def of_levels(
+        cls,
+        draws: Callable[[Sequence[Any], int], _core.Draws],
+        data: Any,
+        levels: Sequence[LevelArrays],
+        variables: Variables,
+        fixed: Sequence[Sequence[str]],
+    ) -> Design:
+        """Data of the core with moments of each level, given fixed covariates of each."""
+        places = [
+            [own.index(name) for name in names if name in own]
+            for names, own in zip(fixed, variables.levels, strict=True)
+        ]
+        return cls(draws, (data, [(one.mean, one.cov) for one in levels], places))
 
 
 class Integral(Protocol):
@@ -471,13 +495,12 @@ class Statistics(Protocol):
     def redrawn(self, drawn: Any) -> Self:
         """The statistics of a replicate that the core has drawn."""
 
-    def level_design(self, levels: Mapping[int, LevelArrays], fixed: Sequence[Sequence[str]]) -> Any:
-        """The same of a group of more than two levels, from the moments of each level and its covariates."""
-
     def design(
-        self, within: LevelArrays, between: LevelArrays, unit: Sequence[str], cluster: Sequence[str]
-    ) -> Any:
-        """A group as the core draws samples of it from model-implied moments, given covariates of units and clusters.
+        self, levels: Sequence[LevelArrays], fixed: Sequence[Sequence[str]], *, centred: bool
+    ) -> Design:
+        """A group as the core draws samples of it from model-implied moments by level, given fixed covariates of each.
+
+        `centred`: with means of 0, for models without means, which not all kinds of data have.
 
         Raises
         ------

@@ -15,6 +15,7 @@ from msem.data.integrals import refuse
 from msem.data.sample import Sample
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.constraints import elimination_basis
+from msem.estimation.integrals import QuadratureAccuracy, quadrature_accuracy
 from msem.estimation.matrices import fill_exogenous, row_values
 from msem.estimation.objective import Objective, build_objective
 from msem.estimation.optimize import Optimum, as_optimum
@@ -114,7 +115,16 @@ class Estimate:
     @cached_property
     def rotation_rows(self) -> Floats:
         """Derivatives of the conditions that rotated loadings and correlations meet, shape (conditions, npar)."""
+        if not self.table.exploratory:
+            return np.empty((0, len(self.theta)))
         return condition_rows(self.objective, self.objective.core, self.theta)
+
+    @cached_property
+    def quadrature(self) -> QuadratureAccuracy | None:
+        """How well integrals were computed; None where nothing is integrated over."""
+        if not any(s.nodes for s in self.objective.statistics):
+            return None
+        return quadrature_accuracy(self.objective, self.theta)
 
     @cached_property
     def equality_tangent(self) -> Floats:

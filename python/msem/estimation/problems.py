@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.errors import ModelError
-from msem.estimation.integrals import quadrature_accuracy
+from msem.estimation.integrals import QuadratureAccuracy
 from msem.estimation.matrices import BlockMap
 from msem.estimation.objective import Objective
 from msem.estimation.optimize import Optimum
@@ -331,9 +331,8 @@ def _maxima(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
     )
 
 
-def quadrature_problems(objective: Objective, theta: Floats) -> Iterator[Problem]:
+def quadrature_problems(found: QuadratureAccuracy | None) -> Iterator[Problem]:
     """Integrals over random slopes that more nodes change."""
-    found = quadrature_accuracy(objective, theta)
     if found is not None and not abs(found.change) < COARSE:
         yield Problem(
             "coarse_quadrature",

@@ -12,7 +12,6 @@ import pandas as pd
 from msem.data.moments import LevelMoments
 from msem.data.sample import Group, Origin
 from msem.data.survey import Replication, shared_design
-from msem.estimation.integrals import quadrature_accuracy
 from msem.estimation.problems import Problem
 from msem.estimation.smallsamples import plain_size
 from msem.estimation.solution import GroupResults, ReplicateCounts, Solution
@@ -306,7 +305,7 @@ def slope_sections(groups: Sequence[GroupResults]) -> tuple[Section, ...]:
 
 def quadrature_sections(fit: Solution) -> tuple[Section, ...]:
     """How integrals were computed, over what, and how well."""
-    found = quadrature_accuracy(fit.objective, fit.theta)
+    found = fit.estimate.quadrature
     if found is None:
         return ()
     integrals = [s.integral for s in fit.sample.statistics if s.integral is not None]

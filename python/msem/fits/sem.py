@@ -575,7 +575,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     elif settings.space == "auto" and sample.in_cone and discrepancy is None:
         problems = (*problems, saturated_boundary(solution.optimum))
     problems = (*problems, *rotation_problems(solution.rotated), *few_clusters(table, sample.statistics))
-    problems = (*problems, *quadrature_problems(solution.objective, solution.theta))
+    problems = (*problems, *quadrature_problems(solution.quadrature))
     if discrepancy is not None:
         problems = (*ordered_problems(solution, discrepancy), *problems)
     warn_of(problems)

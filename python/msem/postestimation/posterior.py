@@ -140,12 +140,8 @@ class GroupModel:
 
     def data(self, rows: Rows) -> Any:
         """Moments and clusters in the core: two classes that compute the same."""
-        s = self.statistics
-        levels = self.levels.values() if s.unit else (NONE, self.levels[self.top])
-        moments = tuple(array for m in levels for array in (m.mean, m.cov))
-        if self.compiled:
-            moments = tuple(array for level in self.compiled for array in level)
-        return rows.clusters.posterior(s.variables.shape, moments)
+        moments = self.compiled or [(m.mean, m.cov) for m in self.levels.values()]
+        return rows.clusters.posterior(self.statistics.variables, moments)
 
     def units(self, rows: Rows) -> tuple[list[Floats], NDArray[np.int64]]:
         """Columns of the unit-level variables and the cluster of each row."""

@@ -9,7 +9,6 @@ cluster, is added where this is.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -226,7 +225,7 @@ def _parts_of_covariates(model: GroupModel, data: ClusteredData, covariates: Seq
         return {}
     variables = Variables(tuple(tuple(n for n in names if n in covariates) for names in whole.levels))
     moments = [_part(model.levels[level], names) for level, names in enumerate(variables.levels, 1)]
-    core = some_clusters(data, variables).posterior(variables.shape, tuple(itertools.chain(*moments)))
+    core = some_clusters(data, variables).posterior(variables, moments)
     out = {}
     for level, own in enumerate(variables.levels[1:], 2):
         parts = [name for name in own if name not in variables.measured[level - 1]]

@@ -6,21 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.arrays import LevelArrays
 from msem.data.sample import Group, Sample
-from msem.data.statistics import Pool
+from msem.data.statistics import Design, Pool
 from msem.errors import DataError, UnsupportedError
 from msem.estimation.estimate import Estimate
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum, bounds
-from msem.model.levels import BETWEEN
 from msem.model.partable import Parameter, ParameterTable, fixed_covariates
 from msem.resampling.workers import Origin, require_drawable
 
@@ -34,7 +32,6 @@ FAILURES = {
     UNBOUNDED: "likelihood unbounded",
     EMPTY: "category empty, or no first stage",
 }
-NONE = LevelArrays((), np.empty(0), np.empty((0, 0)), 0)
 
 ACTIVE = 1e-9  # value of an inequality that is active
 FEWEST = 3  # clusters of a bootstrap
@@ -175,60 +172,53 @@ def parametric_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
 
 def _parametric_maker(estimate: Estimate, sample: Sample, seed: int) -> Callable[[], _core.Draws]:
     designs = [_design(estimate, group, number) for number, group in enumerate(sample.groups, 1)]
-    if not sample.statistics[0].independent:
-        return partial(_parametric, _core.CrossedParametricDraws, designs, seed)
-    if len(sample.statistics[0].variables.levels) > BETWEEN:
-        return partial(_parametric, _core.NestedParametricDraws, designs, seed)
-    slopes = [bool(estimate.table.slopes(number)) for number in range(1, len(designs) + 1)]
+    draws = designs[0].draws
+    if any(design.draws is not draws for design in designs):
+        _refuse_unlike(estimate.table, sample)
+    return partial(_parametric, draws, [design.group for design in designs], seed)
+
+
+def _refuse_unlike(table: ParameterTable, sample: Sample) -> NoReturn:
+    """Say how the groups differ; always `DataError`."""
+    slopes = [bool(table.slopes(number)) for number in range(1, len(sample.groups) + 1)]
     if all(slopes):
-        nodes = [bool(s.nodes) for s in sample.statistics]
-        if any(nodes) and not all(nodes):
-            raise DataError(
-                "slopes of some groups are integrated over and those of others are not: samples can be drawn from "
-                "models of groups that are alike"
-            )
-        kind = _core.IntegratedParametricDraws if all(nodes) else _core.SlopeParametricDraws
-        return partial(_parametric, kind, designs, seed)
+        raise DataError(
+            "slopes of some groups are integrated over and those of others are not: samples can be drawn from "
+            "models of groups that are alike"
+        )
     if any(slopes):
         raise DataError(
             "some groups have random slopes and others have none: samples can be drawn from models of groups that all "
             "have, or all have not"
         )
-    whole = [group.label for group in sample.groups if group.statistics.complete]
-    if len(whole) == len(designs):
-        return partial(_parametric, _core.ParametricDraws, designs, seed, not estimate.table.meanstructure)
-    if whole:
-        raise DataError(
-            f"group {whole[0]!r} has no missing values and others have: samples can be drawn from models of "
-            "groups that all have, or all have not"
-        )
-    return partial(_parametric, _core.IncompleteParametricDraws, designs, seed)
+    whole = next(group.label for group in sample.groups if group.statistics.complete)
+    raise DataError(
+        f"group {whole!r} has no missing values and others have: samples can be drawn from models of "
+        "groups that all have, or all have not"
+    )
 
 
-def _parametric(kind: Callable[..., _core.Draws], *arguments: Any) -> _core.Draws:
+def _parametric(
+    draws: Callable[[Sequence[Any], int], _core.Draws], groups: Sequence[Any], seed: int
+) -> _core.Draws:
     try:
-        return kind(*arguments)
+        return draws(groups, seed)
     except ValueError as error:
         raise DataError(f"samples cannot be drawn from this model: {error}") from error
 
 
-def _require_independent_rows(group: Group) -> None:
-    if not group.statistics.unit and group.in_clusters:
+def _design(estimate: Estimate, group: Group, number: int) -> Design:
+    """A group as the core draws samples of it."""
+    s, table = group.statistics, estimate.table
+    if not table.multilevel and group.in_clusters:
         raise DataError(
             "a single-level model does not say how rows of a cluster depend on each other, so samples cannot be drawn "
             "from it"
         )
-
-
-def _design(estimate: Estimate, group: Group, number: int) -> Any:
-    """A group as the core draws samples of it."""
-    _require_independent_rows(group)
-    s = group.statistics
     moments = estimate.objective.likelihood_moments(estimate.theta, number)
-    if len(s.variables.levels) > BETWEEN:
-        return s.level_design(moments, fixed_covariates(estimate.table, s.variables, number))
-    within = moments[1] if s.unit else NONE
-    return s.design(within, moments[max(moments)], *fixed_covariates(estimate.table, s.variables, number))
+    fixed = fixed_covariates(table, s.variables, number)[-len(s.variables.levels) :]
+    levels = [moments[level] for level in sorted(moments)]
+    return s.design(levels, fixed, centred=not table.meanstructure)
 
 
 def open_exogenous(table: ParameterTable, sample: Sample) -> ParameterTable:

@@ -32,8 +32,7 @@ def statistics_draws(
     """
     if population.table.nlevels > BETWEEN:
         raise UnsupportedError('samples of three levels are drawn as data: leave out as_="statistics"')
-    variables = population.variables
-    unit, cluster, nboth = variables.unit, variables.cluster, len(variables.both)
+    names, p = population.variables.names, len(population.variables.unit)
     if any(population.table.slopes(group) for group in range(1, len(clusters) + 1)):
         raise UnsupportedError(
             'samples of a population with random slopes have no statistics by cluster size: draw as_="data"'
@@ -46,8 +45,7 @@ def statistics_draws(
     for group, one in enumerate(clusters, 1):
         moments = population.moments(group)
         sizes, counts = one.table()
-        m, p = len(unit) + len(cluster), len(unit)
-        between = moments[max(moments)]
+        m = len(names)
         designs.append(
             {
                 "sizes": sizes,
@@ -55,16 +53,13 @@ def statistics_draws(
                 "means": np.zeros((len(sizes), m)),
                 "scatter": np.zeros((len(sizes), m, m)),
                 "ssw": np.zeros((p, p)),
-                "nboth": nboth,
-                "mean_w": moments[1].mean if unit else np.empty(0),
-                "cov_w": moments[1].cov if unit else np.empty((0, 0)),
-                "mean_b": between.mean,
-                "cov_b": between.cov,
+                "moments": [(moments[level].mean, moments[level].cov) for level in sorted(moments)],
                 "covariate": [],
+                "centred": False,
             }
         )
     try:
-        return _core.ParametricDraws(designs, seed, False)
+        return _core.ParametricDraws(designs, seed)
     except ValueError as error:
         raise ModelError(
             f"the population has no density, so that its statistics cannot be drawn: {error}. Give residual variances "
