@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ import oracle
 import reference
 from msem.data.arrays import vech
 from msem.errors import DataError, UnsupportedError
+from test_moments_of_levels import simulated
 
 DEMO = msem.load_demo()
 Y = ["y1", "y2", "y3", "y4"]
@@ -80,6 +83,66 @@ def test_one_level_against_numpy(estimator: str) -> None:
     assert_allclose(a * weights.sum() + b, fit.df, rtol=1e-6)
     assert_allclose(2 * a**2 * (weights**2).sum(), 2 * fit.df, rtol=1e-6)
     assert np.isnan(tests.loc["standard", "pvalue"]) == (estimator != "WLS")
+
+
+EQUAL = """
+level: 1
+  y1 ~~ e*y1
+  y2 ~~ e*y2
+  y1 ~~ y2
+level: 2
+  y1 ~~ c*y1
+  y2 ~~ c*y2
+  y1 ~~ d*y2
+level: 3
+  y1 ~~ c*y1
+  y2 ~~ y2
+  y1 ~~ 0*y2
+  y1 ~ 1
+  y2 ~ 1
+"""
+PLACES = [[0, 2], [1], [3, 5, 6], [4], [8], [9], [10]]  # moments of each parameter
+
+
+@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("estimator", ["ULS", "ULSMV", "WLSMV", "WLS", "GLS"])
+def test_three_levels_are_a_regression_of_their_moments(estimator: str, holes: bool) -> None:
+    """Variances that are equal within and between levels: sums of moments, whose weights and errors are dense ones."""
+    data = simulated((2, 4), (4, 8), 80)[["school", "class", "y1", "y2"]]
+    if holes:
+        data.loc[np.random.default_rng(2).random(len(data)) < 0.2, "y1"] = np.nan
+    given: dict[str, Any] = {"cluster": ["school", "class"], "missing": "fiml" if holes else "listwise"}
+    levels = [["y1", "y2"]] * 3
+    h1 = msem.saturated(data, levels=levels, **given)
+    bread = h1.information("observed" if holes else "expected").to_numpy()
+    acov, observed = np.linalg.inv(bread), h1.information("observed").to_numpy()
+    if estimator not in ("ULS", "GLS"):  # distribution-free
+        sandwich = msem.saturated(data, levels=levels, gamma="robust", **given).acov.to_numpy()
+        acov = acov @ observed @ sandwich @ observed @ acov
+    weight = {
+        "WLS": lambda: np.linalg.inv(acov),
+        "WLSMV": lambda: np.diag(1 / np.diag(acov)),
+        "GLS": lambda: bread,
+    }.get(estimator, lambda: len(data) * np.eye(len(acov)))()
+    d = np.zeros((len(acov), len(PLACES)))
+    for k, own in enumerate(PLACES):
+        d[own, k] = 1
+    s = h1.vector.to_numpy()
+    h = np.linalg.inv(d.T @ weight @ d)
+    theta = h @ d.T @ weight @ s
+    vcov = h @ d.T @ weight @ acov @ weight @ d @ h
+    fit = msem.sem(EQUAL, data, estimator=estimator, **given)
+    names = ["e", "y1~~y2", "c", "d", "y2~~y2.l3", "y1~1.l3", "y2~1.l3"]
+    assert_allclose(fit.params[names], theta, rtol=1e-6, atol=1e-9)
+    assert_allclose(fit.bse[names], np.sqrt(np.diag(vcov)), rtol=1e-5)
+    e = s - d @ theta
+    left = weight - weight @ d @ h @ d.T @ weight
+    tests = fit.tests()
+    if estimator != "ULS":
+        assert_allclose(tests.loc["standard", "statistic"], e @ weight @ e, rtol=1e-6)
+    if estimator.endswith("MV"):
+        assert_allclose(tests.loc["mean_scaled", "scaling"], np.trace(left @ acov) / 4, rtol=1e-5)
+    assert fit.df == 4
 
 
 def test_generalised_least_squares_are_those_of_normal_variables() -> None:

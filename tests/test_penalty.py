@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 import msem
 from msem import _core
 from msem.errors import ModelError, UnsupportedError
+from test_moments_of_levels import simulated
 
 ONE = "level: 1\n fw =~ y1 + y2 + y3\nlevel: 2\n fb =~ y1 + y2 + y3"
 SATURATED = """
@@ -50,6 +51,17 @@ level: 2
 """
 
 
+THREE = """
+level: 1
+  fw =~ y1 + y2 + y3
+level: 2
+  fc =~ y1 + y2 + y3
+level: 3
+  fs =~ y1 + y2 + y3
+  fs ~ v
+"""
+
+
 def few(clusters):
     data = msem.load_demo()
     return data[data["cluster"] <= clusters]
@@ -60,10 +72,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:few_clusters")  # that is what t
 
 @functools.cache
 def fit(model, clusters=15):
+    if model == THREE:
+        data = simulated((2, 4), (4, 8), clusters)
+        return msem.sem(model, data, cluster=["school", "class"], penalty="between")
     return msem.sem(model, few(clusters), cluster="cluster", penalty="between")
 
 
-@pytest.mark.parametrize("model", [ONE, SATURATED, STRUCTURAL, HIGHER])
+@pytest.mark.parametrize("model", [ONE, SATURATED, STRUCTURAL, HIGHER, THREE])
 def test_derivatives(model):
     found = fit(model, 40)
     objective, core = found.objective, found.objective.core
@@ -83,6 +98,31 @@ def test_derivatives(model):
     expected = objective.expected_information(theta)
     assert factor.T @ factor == pytest.approx(expected, abs=1e-9 * np.abs(expected).max())
     assert objective.value(theta) - objective.penalty(theta) == pytest.approx(-2 * objective.llf(theta))
+
+
+@pytest.mark.filterwarnings("ignore::msem.errors.ImproperSolutionWarning")
+def test_every_level_above_the_first_has_its_penalty():
+    """With six schools, where without a penalty variances are 0."""
+    found = fit(THREE, 6)
+    by_hand = 0.0
+    for level, factor in ((2, "fc"), (3, "fs")):
+        est = found.estimates(level=level)
+        variances = est[(est["op"] == "~~") & (est["lhs"] == est["rhs"]) & (est["lhs"] != "v")]["est"]
+        loadings = est[est["op"] == "=~"].set_index("rhs")["est"]
+        assert list(loadings.index) == ["y1", "y2", "y3"]
+        assert (variances > 0).all()
+        scales = [found.table.penalty[0][name] for name in loadings.index]
+        by_hand -= np.log(variances).sum() + np.log((loadings**2 / scales).sum())
+        assert set(est[est["op"] == "=~"]["lhs"]) == {factor}
+    assert found.objective.penalty(found.theta) == pytest.approx(by_hand, abs=1e-9)
+    data = simulated((2, 4), (4, 8), 6)
+    plain = msem.sem(THREE, data, cluster=["school", "class"])
+    assert plain.params["y1~~y1.l2"] == pytest.approx(0, abs=1e-9)
+    renamed = THREE.replace("fs =~ y1 + y2", "fs =~ NA*y1 + 1*y2")
+    other = msem.sem(renamed, data, cluster=["school", "class"], penalty="between")
+    assert other.llf == pytest.approx(found.llf, abs=1e-8)  # whatever the marker
+    with pytest.raises(UnsupportedError, match="not available for crossed classifications"):
+        msem.sem(THREE, data, cluster="class * school", penalty="between")
 
 
 def test_the_penalty_is_what_is_promised():
@@ -248,7 +288,7 @@ def test_what_does_not_go_together(options, message):
 
 
 def test_models_it_is_not_for():
-    with pytest.raises(ModelError, match="models of two levels"):
+    with pytest.raises(ModelError, match="models of two levels and more"):
         msem.sem("f =~ y1 + y2 + y3", few(15), penalty="between")
     with pytest.raises(UnsupportedError, match="random slopes"):
         msem.sem(

@@ -623,3 +623,14 @@ def test_mistakes_of_efa_are_named(call, message):
 def test_all_pairs_of_levels_and_numbers():
     found = msem.efa(msem.load_demo(), {1: [1, 2], 2: 1}, cluster="cluster", variables=VARIABLES)
     assert list(found.fits) == [(1, 1), (2, 1)]
+
+
+def test_weights_are_no_indicators() -> None:
+    """Of two levels, where no variables are named, and of one."""
+    data = msem.load_demo()[["y1", "y2", "y3", "y4", "cluster"]]
+    data["w"], data["of_cluster"], data["stratum"] = 1.0, 1.0, data["cluster"] % 2
+    given = {"weights": "w", "strata": "stratum"}
+    found = msem.efa(data, 1, cluster="cluster", cluster_weights="of_cluster", **given)
+    assert found.fits[1, 1].table.variables.names == ("y1", "y2", "y3", "y4")
+    named = msem.efa(data, 1, cluster="cluster", variables=["y1", "y2", "y3", "y4"])
+    np.testing.assert_allclose(found.fits[1, 1].params, named.fits[1, 1].params, rtol=1e-7)

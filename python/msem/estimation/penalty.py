@@ -1,4 +1,4 @@
-"""The penalty on covariance matrices of the between level that are close to singular, as a term of the objective."""
+"""The penalty on covariance matrices above level 1 that are close to singular, as a term of the objective."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from msem.model.partable import ParameterTable
 
 
 def penalized(table: ParameterTable, sample: Sample) -> ParameterTable:
-    """The same model with -log|S_b| - log|L'WL| added to -2 log L (Chung et al., 2013, 2015).
+    """The same model with -log|S_b| - log|L'WL| added to -2 log L for each level above the first.
 
-    S_b are the residual covariances of the between level, L the loadings of its factors on observed variables and W one
-    over total variances, which are those of this sample. So factors count by what they contribute to their indicators,
-    whatever the markers and the rotation.
+    S_b are the residual covariances of the level, L the loadings of its factors on observed variables and W one over
+    total variances, which are those of this sample (Chung et al., 2013, 2015). So factors count by what they contribute
+    to their indicators, whatever the markers and the rotation.
 
     Parameters
     ----------
     table : ParameterTable
-        Of two levels.
+        Of several levels.
     sample : Sample
     """
     return replace(table, penalty=tuple(group.total_variance for group in sample.groups))
 
 
 def penalty_terms(table: ParameterTable, blocks: Sequence[BlockMap]) -> list[_core.VariancePenalty]:
-    """The compiled penalty of each group; none for a model without.
+    """The compiled penalties of each group and each level above the first; none for a model without.
 
     Variances that are fixed at 0, and covariates, have no part in it.
     """
     if not table.penalty:
         return []
     return [
-        _of_block(table, block, table.penalty[block.group - 1]) for block in blocks if block.level == BETWEEN
+        _of_block(table, block, table.penalty[block.group - 1]) for block in blocks if block.level >= BETWEEN
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -258,7 +258,7 @@ def efa(
     levels = range(1, depth + 1)
     words = names_of_levels(depth)
     numbers = _by_level(nfactors, "nfactors", depth)
-    by_level = _levels(data, variables, clusters, depth)
+    by_level = _levels(data, variables, _used(options), clusters, depth)
     chosen = {level: _counts(one) for level, one in numbers.items()}
     for level, counts in chosen.items():
         _require_bearable(by_level[level - 1], counts, level, multilevel=True, nlevels=depth)
@@ -369,8 +369,10 @@ def _used(options: Mapping[str, Any]) -> set[Any]:
     return {options.get(kind) for kind in kinds} | {name for names in names_of for name in names}
 
 
-def _levels(data: Any, variables: Any, columns: Sequence[str], nlevels: int) -> list[list[str]]:
-    """Variables of each level, level 1 first."""
+def _levels(
+    data: Any, variables: Any, without: Collection[Any], columns: Sequence[str], nlevels: int
+) -> list[list[str]]:
+    """Variables of each level, level 1 first; by default all columns but those of clusters and `without`."""
     numbers = range(1, nlevels + 1)
     if isinstance(variables, Mapping):
         given = _by_level(variables, "variables", nlevels)
@@ -382,7 +384,8 @@ def _levels(data: Any, variables: Any, columns: Sequence[str], nlevels: int) -> 
     own_levels = what_is_given(data).known_variables
     if own_levels is None:
         require_rows_of_data(data)
-        names = list(several(variables)) if variables is not None else numeric_columns(data)
+        every = [name for name in numeric_columns(data) if name not in without]
+        names = list(several(variables)) if variables is not None else every
         found = levels_of(data, columns, [name for name in names if name not in columns], Holes())
     known = [list(own) for own in (found if own_levels is None else own_levels.levels)]
     if variables is None:

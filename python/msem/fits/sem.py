@@ -57,7 +57,7 @@ from msem.language.syntax import ModelSyntax, with_constraints
 from msem.model.blocks import group_order
 from msem.model.derived import crosses_levels, saturated_npar, with_auxiliary
 from msem.model.drafts import Fun
-from msem.model.partable import ParameterTable, parameter_table, require_two_levels
+from msem.model.partable import ParameterTable, parameter_table, require_nested
 from msem.resampling.bootstrap import Bootstrap, bootstrap_errors
 from msem.resampling.reweighting import replicate_covariance
 from msem.settings import DESIGN_BASED, Information, ResolvedSettings, Settings
@@ -466,9 +466,11 @@ def require_exploratory(settings: Settings, table: ParameterTable) -> None:
 def require_penalty(settings: Settings, table: ParameterTable) -> None:
     """Refuse a penalty where there is nothing that it is for."""
     if settings.penalty and not table.multilevel:
-        raise ModelError('penalty="between" is for models of two levels, and this one has one: leave it out')
+        raise ModelError(
+            'penalty="between" is for models of two levels and more, and this one has one: leave it out'
+        )
     if settings.penalty:
-        require_two_levels(table, 'penalties on the between level (penalty="between")')
+        require_nested(table, 'penalties on levels above the first (penalty="between")')
     if settings.penalty and (settings.weighting is not None or settings.ordered):
         raise UnsupportedError('penalty= is of a likelihood: it needs estimator="ML" or "MLR"')
     if settings.penalty and settings.surveyed:
@@ -485,7 +487,7 @@ def require_least_squares(settings: Settings, table: ParameterTable) -> None:
     """Refuse least squares for what it is not made for."""
     if settings.weighting is None:
         return
-    require_two_levels(table, f'fits with estimator="{settings.estimator}"')
+    require_nested(table, f'fits with estimator="{settings.estimator}"')
     slopes = [slope.name for group in range(1, table.ngroups + 1) for slope in table.slopes(group)]
     if slopes:
         raise UnsupportedError(

@@ -564,9 +564,21 @@ def require_two_levels(table: ParameterTable, what: str) -> None:
     ------
     UnsupportedError
     """
+    require_nested(table, what)
     if table.nlevels > BETWEEN:
-        kind = "crossed classifications" if table.crossed else f"models of {number_of_levels(table.nlevels)}"
-        raise UnsupportedError(f"{what} are not available for {kind} in this version")
+        words = number_of_levels(table.nlevels)
+        raise UnsupportedError(f"{what} are not available for models of {words} in this version")
+
+
+def require_nested(table: ParameterTable, what: str) -> None:
+    """Refuse what does not know of crossed classifications; named in the plural.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    if table.crossed:
+        raise UnsupportedError(f"{what} are not available for crossed classifications in this version")
 
 
 def require_no_slopes(table: ParameterTable, what: str) -> None:
