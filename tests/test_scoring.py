@@ -8,6 +8,7 @@ import models
 import oracle
 from fits import FACTORS, LABELS, PATHS, data, fit
 from msem import _core
+from msem.estimation.objective import build_objective
 from msem.estimation.optimize import minimize
 from msem.estimation.sampling import sampling_covariance
 
@@ -173,3 +174,18 @@ def test_a_parameter_that_does_nothing_is_named(case):
     assert found.converged
     assert found.theta[-1] == 0.5
     assert sampling_covariance(idle.objective, found.theta).unidentified == (len(found.theta) - 1,)
+
+
+def test_what_is_kept_of_a_maximum_is_what_another_objective_finds_there():
+    found = fit(FACTORS, data([3, 5, 8] * 20))
+    own = found.objective
+    kept, fresh = own.core, build_objective(own.table, own.statistics).core
+    for theta in (found.theta, found.theta * 1.01):  # at the second nothing is kept
+        for of in (
+            "observed_information",
+            "expected_information",
+            "information_factor",
+            "moment_information",
+        ):
+            assert_allclose(getattr(kept, of)(theta), getattr(fresh, of)(theta), rtol=1e-12, atol=1e-9)
+        assert kept.value(theta) == pytest.approx(fresh.value(theta), rel=1e-14)

@@ -168,6 +168,18 @@ def test_designs_agree_with_survey(case):
     assert fit.reference_df.max() == df
 
 
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
+def test_range_and_totals_of_weights_are_those_of_all_rows(count):
+    weights = np.random.default_rng(count).uniform(0, 5, count)
+    assert _core.weight_totals(weights, count, None, None) == pytest.approx(
+        (weights.sum(), weights @ weights)
+    )
+    weights[1::3] = np.nan
+    known = weights[~np.isnan(weights)]
+    least, greatest = (known.min(), known.max()) if len(known) else (np.inf, -np.inf)
+    assert _core.weight_range(weights) == (len(known), least, greatest)
+
+
 def test_a_subpopulation_keeps_the_units_outside_of_it():
     data = surveyed()
     data.loc[data.psu <= 2, "w"] = 0

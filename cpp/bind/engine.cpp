@@ -97,6 +97,7 @@ py::dict run_estimate(const Plan& plan, const Objective& objective, const std::v
     options.tolerance = tolerance;
     options.saturated = std::move(saturated_blocks);
     best = estimate(plan, objective, known(saturated, saturated_value, cone), options);
+    if (best.point) objective.keep(best.theta, best.point);
   }
   return optimum_dict(best);
 }
@@ -207,14 +208,15 @@ py::tuple run_covariance(const Objective& objective, const Vector& theta, const 
   return py::make_tuple(found.vcov, found.unidentified, found.positive_definite);
 }
 
-py::tuple run_identified(const Objective& objective, const Vector& theta, const Matrix& free,
-                         const Constraints* constraints) {
-  IdentifiedDirections found;
+py::tuple run_inverse(const Objective& objective, const Vector& theta, const Matrix& free, int errors,
+                      const Constraints* constraints) {
+  InverseInformation found;
   {
     py::gil_scoped_release release;
-    found = identified_directions(objective, none_or(constraints), theta, free);
+    found = inverse_information(objective, none_or(constraints), theta, free, static_cast<ErrorKind>(errors));
   }
-  return py::make_tuple(found.basis, found.inverse, found.unidentified, found.immovable, found.whitened);
+  return py::make_tuple(found.basis, found.inverse, found.unidentified, found.immovable,
+                        found.positive_definite);
 }
 
 }  // namespace
@@ -254,7 +256,7 @@ void bind_engine(py::module_& m) {
         return std::make_pair(found.basis, found.null);
       },
       "factor"_a, release());
-  m.def("identified_directions", &run_identified, "objective"_a, "theta"_a, "tangent"_a,
+  m.def("inverse_information", &run_inverse, "objective"_a, "theta"_a, "tangent"_a, "errors"_a,
         "constraints"_a = py::none());
   m.def("sampling_covariance", &run_covariance, "objective"_a, "theta"_a, "tangent"_a, "errors"_a,
         "constraints"_a = py::none());

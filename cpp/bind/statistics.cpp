@@ -126,6 +126,17 @@ py::tuple totals_of_weights(const Weights& weights, py::ssize_t nrows, const Wei
   return py::make_tuple(found.sum, found.squares);
 }
 
+py::tuple range_of_weights(const Packed& weights) {
+  const double* given = weights.data();
+  const py::ssize_t count = weights.size();
+  msem::WeightRange found;
+  {
+    py::gil_scoped_release unlocked;
+    found = msem::weight_range(given, count);
+  }
+  return py::make_tuple(found.known, found.least, found.greatest);
+}
+
 }  // namespace
 
 void bind_statistics(py::module_& m) {
@@ -139,6 +150,8 @@ void bind_statistics(py::module_& m) {
         "Clusters put together by size, each counted by its weight: sizes, counts, means, scatter, ssw.");
   m.def("scaled_weights", &weights_scaled, py::arg("weights"), py::arg("codes"), py::arg("nclusters"),
         py::arg("counted"), py::arg("scale"), "Weights of rows as they enter the likelihood.");
+  m.def("weight_range", &range_of_weights, py::arg("weights"),
+        "How many weights are not missing, the least and the greatest of them.");
   m.def("weight_totals", &totals_of_weights, py::arg("weights"), py::arg("nrows"), py::arg("of_clusters"),
         py::arg("codes"), "Sum of the weights of rows, times those of their clusters, and of their squares.");
   m.def("simple_statistics", &simple, py::arg("columns"), py::arg("nrows"), py::arg("weights") = py::none(),

@@ -1,8 +1,11 @@
 #include "data/weights.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <vector>
+
+#include "base/lanes.hpp"
 
 namespace msem {
 
@@ -16,13 +19,18 @@ void scale_weights(const double* weights, ptrdiff_t nrows, const std::int64_t* c
   }
   std::vector<double> total(codes ? nclusters : 1), other(total.size());
   const bool size = scale == WeightScale::size;
-  for (ptrdiff_t i = 0; i < nrows; ++i) {
+  for (ptrdiff_t i = 0; i < nrows;) {  // rows of a cluster often follow each other
     const std::int64_t j = codes ? codes[i] : 0;
     if (j < 0 || j >= static_cast<ptrdiff_t>(total.size()))
       throw std::invalid_argument("cluster code out of range");
-    if (counted && !counted[i]) continue;
-    total[j] += weights[i];
-    other[j] += size ? 1.0 : weights[i] * weights[i];
+    double sum = 0, rest = 0;
+    for (; i < nrows && (!codes || codes[i] == j); ++i) {
+      if (counted && !counted[i]) continue;
+      sum += weights[i];
+      rest += size ? 1.0 : weights[i] * weights[i];
+    }
+    total[j] += sum;
+    other[j] += rest;
   }
   for (std::size_t j = 0; j < total.size(); ++j) {  // factors in place of totals
     const double wanted = size ? other[j] : total[j] * total[j] / other[j];
@@ -31,10 +39,37 @@ void scale_weights(const double* weights, ptrdiff_t nrows, const std::int64_t* c
   for (ptrdiff_t i = 0; i < nrows; ++i) out[i] = weights[i] * total[codes ? codes[i] : 0];
 }
 
+WeightRange weight_range(const double* weights, ptrdiff_t nrows) {
+  constexpr double kNone = std::numeric_limits<double>::infinity();
+  Lanes least = Lanes::Constant(kNone), greatest = -least, known = Lanes::Zero();
+  const auto take = [&](const Lanes& w) {
+    const auto seen = w == w;
+    known += seen.select(Lanes::Ones(), Lanes::Zero());
+    least = seen.select(w, kNone).min(least);
+    greatest = seen.select(w, -kNone).max(greatest);
+  };
+  ptrdiff_t i = 0;
+  for (; i + kLanes <= nrows; i += kLanes) take(Eigen::Map<const Lanes>(weights + i));
+  Lanes last = Lanes::Constant(std::numeric_limits<double>::quiet_NaN());
+  for (Eigen::Index lane = 0; i < nrows; ++i, ++lane) last[lane] = weights[i];
+  take(last);
+  return {static_cast<ptrdiff_t>(known.sum()), least.minCoeff(), greatest.maxCoeff()};
+}
+
 WeightTotals weight_totals(const double* weights, ptrdiff_t nrows, const double* of_clusters,
                            const std::int64_t* codes, ptrdiff_t nclusters) {
   WeightTotals out;
-  for (ptrdiff_t i = 0; i < nrows; ++i) {
+  ptrdiff_t i = 0;
+  if (weights && !of_clusters) {
+    Lanes sum = Lanes::Zero(), squares = Lanes::Zero();
+    for (; i + kLanes <= nrows; i += kLanes) {
+      const Eigen::Map<const Lanes> w(weights + i);
+      sum += w;
+      squares += w * w;
+    }
+    out = {sum.sum(), squares.sum()};
+  }
+  for (; i < nrows; ++i) {
     double w = weights ? weights[i] : 1.0;
     if (of_clusters) {
       if (codes[i] < 0 || codes[i] >= nclusters) throw std::invalid_argument("cluster code out of range");

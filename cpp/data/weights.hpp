@@ -15,6 +15,13 @@ enum class WeightScale { none, size, effective };
 void scale_weights(const double* weights, std::ptrdiff_t nrows, const std::int64_t* codes,
                    std::ptrdiff_t nclusters, const bool* counted, WeightScale scale, double* out);
 
+// Of those that are not missing.
+struct WeightRange {
+  std::ptrdiff_t known = 0;
+  double least, greatest;  // infinite if there are none
+};
+WeightRange weight_range(const double* weights, std::ptrdiff_t nrows);
+
 struct WeightTotals {
   double sum = 0, squares = 0;
 };

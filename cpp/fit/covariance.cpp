@@ -146,12 +146,24 @@ Whitening whitening_basis(const Matrix& factor) {
   return out;
 }
 
+namespace {
+
+// A tangent less what the information cannot tell; `at` is what is known of theta already.
+struct IdentifiedDirections {
+  Matrix basis;                   // columns of the tangent, or a basis in which the expected information is 1
+  Matrix inverse;                 // of the expected information over it
+  std::vector<int> unidentified;  // parameters with a part in what is not identified
+  std::vector<int> immovable;     // at bounds; not those that equality constraints determine
+  bool whitened = false;          // the expected information was close to singular, and the factor was used
+};
+
 IdentifiedDirections identified_directions(const Objective& objective, const Constraints& constraints,
                                            const Vector& theta, const Matrix& tangent,
                                            const ObjectivePoint* at) {
   IdentifiedDirections out;
   out.immovable = immovable(constraints, theta, tangent);
   out.basis = tangent;
+  out.inverse = Matrix::Zero(tangent.cols(), tangent.cols());
   if (tangent.cols() == 0) return out;
   const ScaledInverse found = scaled_inverse(along(expected(objective, theta, at), tangent));
   if (found.pivot > kFactoredBelow) {
@@ -173,45 +185,57 @@ IdentifiedDirections identified_directions(const Objective& objective, const Con
   return out;
 }
 
+}  // namespace
+
+InverseInformation inverse_information(const Objective& objective, const Constraints& constraints,
+                                       const Vector& theta, const Matrix& tangent, ErrorKind kind,
+                                       const ObjectivePoint* at) {
+  InverseInformation out;
+  out.basis = tangent;
+  if (tangent.cols() && kind == ErrorKind::kObserved) {
+    ScaledInverse found = scaled_inverse(along(observed(objective, theta, at), tangent));
+    if (found.pivot > kSafePivot) {
+      out.inverse = std::move(found.inverse);
+      out.immovable = immovable(constraints, theta, tangent);
+      return out;
+    }
+  }
+  IdentifiedDirections directions = identified_directions(objective, constraints, theta, tangent, at);
+  out.basis = std::move(directions.basis);
+  out.inverse = std::move(directions.inverse);
+  out.unidentified = std::move(directions.unidentified);
+  out.immovable = std::move(directions.immovable);
+  if (kind != ErrorKind::kObserved || !tangent.cols()) return out;
+  ScaledInverse found =
+      scaled_inverse(directions.whitened ? objective.observed_information_in(theta, out.basis)
+                                         : along(observed(objective, theta, at), out.basis));
+  out.positive_definite = found.pivot > kSingularPivot;
+  if (out.positive_definite) {
+    out.inverse = std::move(found.inverse);
+  } else {
+    out.inverse.setConstant(out.basis.cols(), out.basis.cols(), kNaN);
+  }
+  return out;
+}
+
 SamplingCovariance sampling_covariance(const Objective& objective, const Constraints& constraints,
                                        const Vector& theta, const Matrix& tangent, ErrorKind kind,
                                        const ObjectivePoint* at) {
   const Index n = theta.size();
+  const InverseInformation found = inverse_information(objective, constraints, theta, tangent, kind, at);
   SamplingCovariance out;
-  Matrix inverse = Matrix::Zero(tangent.cols(), tangent.cols()), basis = tangent;
-  bool done = tangent.cols() == 0;
-  if (!done && kind == ErrorKind::kObserved) {
-    ScaledInverse found = scaled_inverse(along(observed(objective, theta, at), tangent));
-    done = found.pivot > kSafePivot;
-    if (done) inverse = std::move(found.inverse);
-  }
-  if (!done) {
-    IdentifiedDirections directions = identified_directions(objective, constraints, theta, tangent, at);
-    basis = std::move(directions.basis);
-    inverse = std::move(directions.inverse);
-    out.unidentified = std::move(directions.unidentified);
-    if (kind == ErrorKind::kObserved) {
-      ScaledInverse found =
-          scaled_inverse(directions.whitened ? objective.observed_information_in(theta, basis)
-                                             : along(observed(objective, theta, at), basis));
-      out.positive_definite = found.pivot > kSingularPivot;
-      if (out.positive_definite) {
-        inverse = std::move(found.inverse);
-      } else {
-        inverse.setConstant(basis.cols(), basis.cols(), kNaN);
-      }
-    }
-  }
+  out.unidentified = found.unidentified;
+  out.positive_definite = found.positive_definite;
   if (kind == ErrorKind::kNone) {
     out.vcov.setConstant(n, n, kNaN);
     return out;
   }
-  out.vcov = is_identity(basis) ? inverse : outer_sandwich(basis, inverse);
-  std::vector<int> none = immovable(constraints, theta, tangent);
-  none.insert(none.end(), out.unidentified.begin(), out.unidentified.end());
-  for (const int k : none) {
-    out.vcov.row(k).setConstant(kNaN);
-    out.vcov.col(k).setConstant(kNaN);
+  out.vcov = is_identity(found.basis) ? found.inverse : outer_sandwich(found.basis, found.inverse);
+  for (const std::vector<int>* none : {&found.immovable, &found.unidentified}) {
+    for (const int k : *none) {
+      out.vcov.row(k).setConstant(kNaN);
+      out.vcov.col(k).setConstant(kNaN);
+    }
   }
   return out;
 }

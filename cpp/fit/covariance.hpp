@@ -27,19 +27,19 @@ struct Whitening {
 };
 Whitening whitening_basis(const Matrix& factor);
 
-// A tangent less what the information cannot tell; `at` is what is known of theta already.
-struct IdentifiedDirections {
-  Matrix basis;                   // columns of the tangent, or a basis in which the expected information is 1
-  Matrix inverse;                 // of the expected information over it
-  std::vector<int> unidentified;  // parameters with a part in what is not identified
-  std::vector<int> immovable;     // at bounds; not those that equality constraints determine
-  bool whitened = false;          // the expected information was close to singular, and the factor was used
-};
-IdentifiedDirections identified_directions(const Objective& objective, const Constraints& constraints,
-                                           const Vector& theta, const Matrix& tangent,
-                                           const ObjectivePoint* at = nullptr);
-
 enum class ErrorKind : int { kNone = 0, kExpected = 1, kObserved = 2 };
+
+// The inverse of the information over the directions in which theta is free and identified; NaN without a
+// strict maximum. The expected information is looked at for what it cannot tell unless the observed one is
+// far from singular. Without a kind only what is not identified is told.
+struct InverseInformation {
+  Matrix basis, inverse;
+  std::vector<int> unidentified, immovable;
+  bool positive_definite = true;
+};
+InverseInformation inverse_information(const Objective& objective, const Constraints& constraints,
+                                       const Vector& theta, const Matrix& tangent, ErrorKind kind,
+                                       const ObjectivePoint* at = nullptr);
 
 struct SamplingCovariance {
   Matrix vcov;  // NaN for parameters that could not move or are not identified, or without a strict maximum

@@ -1,7 +1,9 @@
 #include "fit/objective.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
+#include <memory>
 #include <stdexcept>
 
 #include "base/interrupt.hpp"
@@ -114,6 +116,18 @@ bool Objective::prepare(ConstVectorRef theta, State& state) const {
   return true;
 }
 
+void Objective::keep(const Vector& theta, std::shared_ptr<const ObjectivePoint> point) const {
+  std::atomic_store(&kept_, std::make_shared<const Kept>(Kept{theta, std::move(point)}));
+}
+
+std::shared_ptr<const ObjectivePoint> Objective::at(ConstVectorRef theta) const {
+  const auto kept = std::atomic_load(&kept_);
+  if (kept && kept->theta.size() == theta.size() && kept->theta == theta) return kept->point;
+  auto state = std::make_shared<State>();
+  if (!prepare(theta, *state)) return nullptr;
+  return state;
+}
+
 Vector Objective::values(const Matrix& thetas) const {
   Vector out(thetas.rows());
   for (Index i = 0; i < thetas.rows(); ++i) {
@@ -144,8 +158,8 @@ void Objective::add_terms(const State& state, bool observed, Matrix& total) cons
 }
 
 double Objective::value(ConstVectorRef theta) const {
-  State state;
-  return prepare(theta, state) ? state.value : std::numeric_limits<double>::infinity();
+  const auto state = at(theta);
+  return state ? state->value : std::numeric_limits<double>::infinity();
 }
 
 Evaluation Objective::evaluate(ConstVectorRef theta) const {
@@ -187,8 +201,8 @@ void Objective::gather(const LevelBlocks& part, std::size_t group, Matrix& total
 }
 
 Matrix Objective::information(ConstVectorRef theta, Information kind) const {
-  State state;
-  return prepare(theta, state) ? information(state, kind) : Matrix();
+  const auto state = at(theta);
+  return state ? information(*state, kind) : Matrix();
 }
 
 Matrix Objective::information(const State& state, Information kind) const {
@@ -223,8 +237,8 @@ std::vector<Implied> Objective::gradients(const State& state, const std::vector<
 }
 
 Matrix Objective::observed_information(ConstVectorRef theta, const std::vector<int>& intercepts) const {
-  State state;
-  return prepare(theta, state) ? observed_information(state, intercepts) : Matrix();
+  const auto state = at(theta);
+  return state ? observed_information(*state, intercepts) : Matrix();
 }
 
 Matrix Objective::observed_information(const ObjectivePoint& state,
@@ -267,9 +281,10 @@ Matrix Objective::moment_information(ConstVectorRef theta) const {
 }
 
 Matrix Objective::observed_information_in(ConstVectorRef theta, const Matrix& basis) const {
-  State state;
   if (basis.rows() != npar_) throw std::invalid_argument("the basis must have one row per parameter");
-  if (!prepare(theta, state)) return {};
+  const auto point = at(theta);
+  if (!point) return {};
+  const State& state = *point;
   std::vector<int> moved;
   for (const int k : intercepts()) {
     if (!basis.row(k).isZero(0)) moved.push_back(k);
@@ -301,8 +316,9 @@ Matrix Objective::observed_information_in(ConstVectorRef theta, const Matrix& ba
 }
 
 Matrix Objective::information_factor(ConstVectorRef theta) const {
-  State state;
-  if (!prepare(theta, state)) return {};
+  const auto point = at(theta);
+  if (!point) return {};
+  const State& state = *point;
   std::vector<std::vector<Matrix>> parts;
   Index height = 0;
   for (std::size_t g = 0; g < groups_.size(); ++g) {

@@ -1,5 +1,6 @@
 // The objective: theta -> implied moments of every block -> sum over groups of a likelihood of these moments,
-// and of further terms of theta. Const throughout, so that threads can share one.
+// and of further terms of theta. Const throughout, so that threads can share one; what is known of a maximum
+// may be kept for what is asked at it afterwards.
 #pragma once
 
 #include "fit/term.hpp"
@@ -55,6 +56,9 @@ class Objective {
   // The part of the value that is not of likelihoods; infinite outside the domain of a term.
   double penalty(ConstVectorRef theta) const;
   Evaluation evaluate(ConstVectorRef theta) const;
+  // Keeps a point that has been evaluated, in place of the one before it: functions of this theta start from
+  // it.
+  void keep(const Vector& theta, std::shared_ptr<const ObjectivePoint> point) const;
   // Both are empty outside the domain.
   Matrix expected_information(ConstVectorRef theta) const;
   // The same or close to it and cheaper: for steps, not for standard errors.
@@ -109,6 +113,8 @@ class Objective {
   using State = ObjectivePoint;
   void require_length(ConstVectorRef theta) const;
   bool prepare(ConstVectorRef theta, State& state) const;
+  // The point that is kept, or a new one; null outside the domain.
+  std::shared_ptr<const State> at(ConstVectorRef theta) const;
   // Takes what the intercepts respond to out of the gradients of the groups with respect to the means.
   void settle_gradient(const std::vector<BlockPoint>& points, const std::vector<int>& intercepts,
                        std::vector<Implied>& gradients) const;
@@ -129,6 +135,12 @@ class Objective {
   Terms terms_;
   std::vector<std::vector<int>> levels_;  // by group: the block of each level
   std::vector<Layout> layouts_;           // by group
+
+  struct Kept {
+    Vector theta;
+    std::shared_ptr<const ObjectivePoint> point;
+  };
+  mutable std::shared_ptr<const Kept> kept_;  // read and written as a whole
 };
 
 }  // namespace msem

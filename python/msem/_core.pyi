@@ -211,11 +211,15 @@ def tangent(
     active_inequalities: Sequence[int],
 ) -> _Floats: ...
 def whitening_basis(factor: _Floats) -> tuple[_Floats, _Floats]: ...
-def identified_directions(
-    objective: Objective, theta: _Floats, tangent: _Floats, constraints: Constraints | None = None
+def inverse_information(
+    objective: Objective,
+    theta: _Floats,
+    tangent: _Floats,
+    errors: int,
+    constraints: Constraints | None = None,
 ) -> tuple[
     _Floats, _Floats, list[int], list[int], bool
-]: ...  # basis, inverse, unidentified, immovable, whitened
+]: ...  # basis, inverse, unidentified, immovable, positive definite
 def sampling_covariance(
     objective: Objective,
     theta: _Floats,
@@ -305,6 +309,7 @@ def scaled_weights(
     counted: NDArray[np.bool_] | None,
     scale: str,
 ) -> _Floats: ...
+def weight_range(weights: _Floats) -> tuple[int, float, float]: ...  # how many are known, least and greatest
 def weight_totals(
     weights: _Floats | None, nrows: int, of_clusters: _Floats | None, codes: NDArray[np.int64] | None
 ) -> tuple[float, float]: ...

@@ -1,8 +1,8 @@
 // Expected and observed information of the likelihood with random slopes.
 //
 // Both are sums over clusters of products of the derivatives of their values, dy_a = -(d mean + dM t), and of
-// traces of products of dM, which clusters of one design share. The latter are summed in coordinates of the
-// changes of M, which are those of w~, C and lambda; parameters come in at the end.
+// traces of products of dM, which clusters of one design share. What is expected is summed in coordinates of
+// the moments (expectation.hpp), and parameters come in at the end.
 #include <algorithm>
 
 #include "base/interrupt.hpp"
@@ -10,37 +10,11 @@
 #include "base/stacked.hpp"
 #include "base/threads.hpp"
 #include "likelihood/slopes/evidence.hpp"
+#include "likelihood/slopes/expectation.hpp"
 
 namespace msem {
 
 namespace {
-
-// Element ((i, l), (j, k)) of a matrix with `rows` x `others` rows gains w x(i, j) y(l, k), by column.
-template <class Number>
-void add_kronecker(Number* out, const Number& w, const Number* x, Index rows, Index columns, const Number* y,
-                   Index others, Index other_columns) {
-  for (Index j = 0; j < columns; ++j) {
-    for (Index k = 0; k < other_columns; ++k) {
-      Number* column = out + (k * columns + j) * rows * others;
-      for (Index l = 0; l < others; ++l) {
-        const Number s = w * y[k * others + l];
-        for (Index i = 0; i < rows; ++i) column[l * rows + i] += s * x[j * rows + i];
-      }
-    }
-  }
-}
-
-// out := A B, of rows x inner and inner x columns.
-template <class Left, class Right>
-void multiply(const Left* a, const Right* b, Lanes* out, Index rows, Index inner, Index columns) {
-  std::fill(out, out + rows * columns, Lanes::Zero());
-  for (Index j = 0; j < columns; ++j) {
-    for (Index k = 0; k < inner; ++k) {
-      const Right s = b[j * inner + k];
-      for (Index i = 0; i < rows; ++i) out[j * rows + i] += s * a[k * rows + i];
-    }
-  }
-}
 
 BlockInformation blocks_of(const Matrix& whole, Index kw) {
   const Index kb = whole.rows() - kw;
@@ -93,12 +67,7 @@ class SlopeInformation {
 
   // Half the traces of M^-1 dM_a M^-1 dM_b, those of the pooled rest included.
   Matrix covariances() const {
-    Traces sum = total<Traces>([&](Index piece, Traces& part) { part = traces(piece); }, Traces(*this));
-    for (std::size_t r = 0; r < point_.observed_.size(); ++r) {
-      const double* weight = point_.observed_[r].weight.data();
-      add_kronecker(sum.ww.data(), point_.classes_->beyond[static_cast<Index>(r)], weight, p_, p_, weight, p_,
-                    p_);
-    }
+    const SlopeExpectation& sum = point_.expectation();
     const auto lambda = within_.slope.bottomRows(p_ * m_);
     Matrix out = Matrix::Zero(kw_ + kb_, kw_ + kb_);
     auto ww = out.topLeftCorner(kw_, kw_), wb = out.topRightCorner(kw_, kb_),
@@ -115,9 +84,11 @@ class SlopeInformation {
   // Expected products of the derivatives of the means, the cluster variables being random; what the given
   // variables themselves tell is not in it.
   Matrix means() const {
-    return total<Matrix>([&](Index piece, Matrix& part) { part = mean_products(piece); },
-                         Matrix::Zero(kw_ + kb_, kw_ + kb_)) +
-           rest_products(false);
+    const auto [w, b] = coordinates();
+    Matrix both = Matrix::Zero(w.rows() + b.rows(), kw_ + kb_);
+    both.topLeftCorner(w.rows(), kw_) = w;
+    both.bottomRightCorner(b.rows(), kb_) = b;
+    return sandwich(both, point_.expectation().means);
   }
 
   // What the covariates and the cluster variables tell, on the scale of the expected information.
@@ -137,7 +108,7 @@ class SlopeInformation {
       add_outer(of_z, -1, sum.with_mean.col(0), point_.between_.mu_z);
       sum.with_mean.rightCols(q_) = point_.between_.chol_z.whiten(of_z.transpose()).transpose();
     }
-    Matrix out = 2 * (sum.products + rest_products(true)) - 2 * covariances();
+    Matrix out = 2 * (sum.products + rest_products()) - 2 * covariances();
     bilinear(sum, out);
     Matrix ww = Matrix::Zero(kw_, kw_), bb = Matrix::Zero(kb_, kb_);
     add_curvature_of_conditioning(within_, point_.gradient_w_, ww);
@@ -150,23 +121,9 @@ class SlopeInformation {
   }
 
   Index kw() const { return kw_; }
-  const Whitened& within() const { return within_; }
   const Whitened& between() const { return between_; }
 
-  // Derivatives of all that the means are made of with respect to itself, so that `means` is their
-  // information: coordinates of `coordinates()`.
-  static SlopeInformation of_means(const SlopePoint& point) {
-    const auto unit = [](Index n, Index given, Index cov, bool means) {
-      const Index k = n + n * given;
-      Whitened out{Matrix::Zero(cov, k), Matrix::Zero(n, k), Matrix::Zero(n * given, k),
-                   Matrix::Zero(given * given, k), Matrix::Zero(given, k)};
-      if (means) out.mean.leftCols(n).setIdentity();
-      out.slope.rightCols(n * given).setIdentity();
-      return out;
-    };
-    const Index p = point.p_, r = point.r_;
-    return SlopeInformation(point, unit(p, point.f_ + point.m_, p * p, true), unit(r, point.q_, r * r, true));
-  }
+  // Derivatives of what the means are made of; see `SlopeExpectation::means`.
   std::pair<Matrix, Matrix> coordinates() const {
     std::pair<Matrix, Matrix> out{Matrix(p_ + within_.slope.rows(), kw_),
                                   Matrix(r_ + between_.slope.rows(), kb_)};
@@ -176,27 +133,6 @@ class SlopeInformation {
   }
 
  private:
-  // Sums over clusters of what the traces of two changes of M are made of.
-  struct Traces {
-    explicit Traces(const SlopeInformation& of)
-        : ww(Matrix::Zero(of.p_ * of.p_, of.p_ * of.p_)),
-          wc(Matrix::Zero(of.p_ * of.p_, of.r_ * of.r_)),
-          wl(Matrix::Zero(of.p_ * of.p_, of.p_ * of.m_)),
-          cc(Matrix::Zero(of.r_ * of.r_, of.r_ * of.r_)),
-          cl(Matrix::Zero(of.r_ * of.r_, of.p_ * of.m_)),
-          ll(Matrix::Zero(of.p_ * of.m_, of.p_ * of.m_)) {}
-    Traces& operator+=(const Traces& o) {
-      ww += o.ww;
-      wc += o.wc;
-      wl += o.wl;
-      cc += o.cc;
-      cl += o.cl;
-      ll += o.ll;
-      return *this;
-    }
-    Matrix ww, wc, wl, cc, cl, ll;
-  };
-
   // What the observed information has from the curvature of M and of the mean in lambda, C and the means.
   struct Curvature {
     explicit Curvature(const SlopeInformation& of)
@@ -242,125 +178,6 @@ class SlopeInformation {
     map.row(0) -= apply_transposed(map.bottomRows(n), mean).transpose();
   }
 
-  template <class Visit>
-  void for_batches(Index piece, bool inverses, Visit visit) const {
-    const DesignClasses& classes = *point_.classes_;
-    DesignEvidence evidence(point_);
-    for (Index b = classes.pieces[piece]; b < classes.pieces[piece + 1]; ++b) {
-      if (b % 256 == 0) check_interrupt();
-      evidence.compute(classes.batches[b], inverses);
-      visit(classes.batches[b], evidence);
-    }
-  }
-
-  Traces traces(Index piece) const {
-    const Index p = p_, r = r_, m = m_;
-    const double* c = point_.between_.cov.data();
-    Traces out(*this);
-    const auto zero = [](const Matrix& like) { return LaneVector(like.size(), Lanes::Zero()); };
-    LaneVector ww = zero(out.ww), wc = zero(out.wc), wl = zero(out.wl), cc = zero(out.cc), cl = zero(out.cl),
-               ll = zero(out.ll);
-    LaneVector inverse_z, u(r * r), uc(r * r), cuc(r * r), within(p * p), solved(p * r), other(p * p);
-    LaneVector reach(m * r * p), reach_c(m * p * r);
-    for_batches(piece, true, [&](const DesignBatch& batch, const DesignEvidence& e) {
-      const Lanes weight = batch.weight;
-      const Index d = e.d;
-      const Lanes *inverse = e.inverse.data(), *half = e.half.data();
-      for (Index j = 0; j < r; ++j) {
-        for (Index k = 0; k <= j; ++k) {
-          Lanes sum = Lanes::Zero();
-          for (Index i = 0; i < d; ++i) sum += half[j * d + i] * half[k * d + i];
-          u[j * r + k] = u[k * r + j] = sum;
-        }
-      }
-      multiply(u.data(), c, uc.data(), r, r, r);
-      multiply(c, uc.data(), cuc.data(), r, r, r);
-      inverse_z.resize(d * r);
-      multiply(inverse, e.z.data(), inverse_z.data(), d, d, r);
-      add_kronecker(cc.data(), weight, u.data(), r, r, u.data(), r, r);
-      // of each slope its part of Z'M^-1, transposed: r x p, and p x r with C
-      std::fill(reach.begin(), reach.end(), Lanes::Zero());
-      for (Index k = 0; k < m; ++k) {
-        Lanes* own = reach.data() + k * r * p;
-        for (Index a = 0; a < e.rho; ++a) {
-          const Lanes x = e.covariate(a, k);
-          for (Index j = 0; j < r; ++j) {
-            for (Index i = 0; i < p; ++i) own[i * r + j] += x * inverse_z[j * d + a * p + i];
-          }
-        }
-        Lanes* own_c = reach_c.data() + k * p * r;
-        for (Index l = 0; l < r; ++l) {
-          for (Index i = 0; i < p; ++i) {
-            Lanes sum = Lanes::Zero();
-            for (Index j = 0; j < r; ++j) sum += own[i * r + j] * c[l * r + j];
-            own_c[l * p + i] = sum;
-          }
-        }
-      }
-      for (Index a = 0; a < e.rho; ++a) {
-        for (Index b = 0; b < e.rho; ++b) {
-          block(inverse, d, a, b, within.data());
-          add_kronecker(ww.data(), weight, within.data(), p, p, within.data(), p, p);
-        }
-        for (Index j = 0; j < r; ++j) std::copy_n(inverse_z.data() + j * d + a * p, p, solved.data() + j * p);
-        add_kronecker(wc.data(), weight, solved.data(), p, r, solved.data(), p, r);
-        for (Index k = 0; k < m; ++k) {
-          std::fill(other.begin(), other.end(), Lanes::Zero());
-          for (Index b = 0; b < e.rho; ++b) add_block(e.covariate(b, k), inverse, d, a, b, other.data());
-          add_slope(wl, p * p, k, weight, other.data(), p, e.solved.data() + (nboth() + k) * d + a * p, p);
-        }
-      }
-      for (Index k = 0; k < m; ++k) {
-        add_slope(cl, r * r, k, weight, reach.data() + k * r * p, r, uc.data() + (nboth() + k) * r, r);
-        for (Index l = 0; l < m; ++l) {
-          std::fill(within.begin(), within.end(), Lanes::Zero());
-          for (Index a = 0; a < e.rho; ++a) {
-            for (Index b = 0; b < e.rho; ++b)
-              add_block(e.covariate(a, k) * e.covariate(b, l), inverse, d, a, b, within.data());
-          }
-          const Lanes both = cuc[(nboth() + l) * r + nboth() + k];
-          const Lanes* left = reach_c.data() + k * p * r + (nboth() + l) * p;
-          const Lanes* right = reach_c.data() + l * p * r + (nboth() + k) * p;
-          for (Index j = 0; j < p; ++j) {
-            Lanes* column = ll.data() + (l * p + j) * p * m + k * p;
-            for (Index i = 0; i < p; ++i)
-              column[i] += weight * (both * within[j * p + i] + left[i] * right[j]);
-          }
-        }
-      }
-    });
-    out.ww = lane_sums(ww, p * p, p * p);
-    out.wc = lane_sums(wc, p * p, r * r);
-    out.wl = lane_sums(wl, p * p, p * m);
-    out.cc = lane_sums(cc, r * r, r * r);
-    out.cl = lane_sums(cl, r * r, p * m);
-    out.ll = lane_sums(ll, p * m, p * m);
-    return out;
-  }
-
-  // Block (a, b) of p x p of a matrix with d rows, and `s` times it added.
-  void block(const Lanes* x, Index d, Index a, Index b, Lanes* out) const {
-    for (Index j = 0; j < p_; ++j) std::copy_n(x + (b * p_ + j) * d + a * p_, p_, out + j * p_);
-  }
-  void add_block(const Lanes& s, const Lanes* x, Index d, Index a, Index b, Lanes* out) const {
-    for (Index j = 0; j < p_; ++j) {
-      const Lanes* column = x + (b * p_ + j) * d + a * p_;
-      for (Index i = 0; i < p_; ++i) out[j * p_ + i] += s * column[i];
-    }
-  }
-
-  // Columns of slope k gain the Kronecker product of a matrix with p columns and a vector.
-  void add_slope(LaneVector& out, Index height, Index k, const Lanes& weight, const Lanes* x, Index rows,
-                 const Lanes* y, Index length) const {
-    for (Index j = 0; j < p_; ++j) {
-      Lanes* column = out.data() + (k * p_ + j) * height;
-      for (Index l = 0; l < length; ++l) {
-        const Lanes s = weight * y[l];
-        for (Index i = 0; i < rows; ++i) column[l * rows + i] += s * x[j * rows + i];
-      }
-    }
-  }
-
   Index nboth() const { return point_.nboth_; }
 
   // The derivatives of the values of the clusters of a step, whitened, in one product with many others.
@@ -389,7 +206,7 @@ class SlopeInformation {
       const Index kw = of_.kw_, kb = of_.kb_, d = e.d;
       between_.resize(d * kb);
       for (Index k = 0; k < kw; ++k) e.whiten(column(e, k));
-      multiply(e.half.data(), between.data(), between_.data(), d, of_.r_, kb);
+      multiply_lanes(e.half.data(), between.data(), between_.data(), d, of_.r_, kb);
       for (Index lane = 0; lane < used; ++lane) {
         auto [left, right] = stack_.next(d);
         for (Index k = 0; k < kw + kb; ++k) {
@@ -412,48 +229,8 @@ class SlopeInformation {
     LaneVector own, between;
   };
 
-  Matrix mean_products(Index piece) const {
-    const DesignClasses& classes = *point_.classes_;
-    Rows rows(*this);
-    ClustersOfDesign one(point_);
-    const auto set_between = [&](const auto& column) {
-      for (Index a = 0; a < kb_; ++a) {
-        for (Index j = 0; j < r_; ++j) rows.between[a * r_ + j] = column(a, j);
-      }
-    };
-    for_batches(piece, false, [&](const DesignBatch& batch, const DesignEvidence& e) {
-      std::fill(rows.own.begin(), rows.own.end(), Lanes::Zero());
-      set_between([&](Index a, Index j) { return between_.mean(j, a); });
-      // without covariates all clusters of a design are alike
-      for (Index at = batch.first; at < (f_ ? batch.last : batch.first + 1); ++at) {
-        const DesignStep& step = classes.steps[at];
-        if (f_) one.read(e, step);
-        for (Index a = 0; a < e.rho; ++a) {
-          rows.own[0] = e.ones(a);
-          for (Index k = 0; k < f_; ++k) rows.own[1 + k] = f_ ? one.value(a, p_ + k) : Lanes::Zero();
-          for (Index k = 0; k < m_; ++k)
-            rows.own[1 + f_ + p_ + k] = e.covariate(a, k) * point_.mu_u_[nboth() + k];
-          rows.set(e, a);
-        }
-        rows.push(e, f_ ? step.used : batch.used, f_ ? one.weight : batch.weight);
-      }
-      // the mean given z has the covariance matrix of B z
-      for (Index k = 0; k <= f_; ++k) rows.own[k] = 0;
-      for (Index l = 0; l < q_; ++l) {
-        for (Index a = 0; a < e.rho; ++a) {
-          for (Index k = 0; k < m_; ++k)
-            rows.own[1 + f_ + p_ + k] = e.covariate(a, k) * point_.between_.slopes(nboth() + k, l);
-          rows.set(e, a);
-        }
-        set_between([&](Index a, Index j) { return between_.slope(l * r_ + j, a); });
-        rows.push(e, batch.used, batch.weight);
-      }
-    });
-    return rows.total();
-  }
-
   // The same of the pooled rest, whose rows have neither intercept nor covariates with slopes.
-  Matrix rest_products(bool with_residuals) const {
+  Matrix rest_products() const {
     Matrix out = Matrix::Zero(kw_ + kb_, kw_ + kb_);
     Matrix rows(p_, kw_);
     Vector own = Vector::Zero(1 + f_ + p_ + m_), scratch(p_ * kw_);
@@ -461,7 +238,7 @@ class SlopeInformation {
       const Matrix &t = point_.rest_t_[r], &weight = point_.observed_[r].weight;
       for (Index j = 0; j < t.cols(); ++j) {
         for (Index k = 0; k < f_; ++k) own[1 + k] = point_.classes_->rest[r](p_ + k, j);
-        if (with_residuals) own.segment(1 + f_, p_) = t.col(j);
+        own.segment(1 + f_, p_) = t.col(j);
         scratch = apply_transposed(map_w_, own);
         rows = Eigen::Map<const Matrix>(scratch.data(), p_, kw_);
         const Matrix left = point_.observed_[r].map.size() ? product(weight, rows) : rows;
@@ -479,12 +256,17 @@ class SlopeInformation {
     LaneVector with_c(m * p * r, Lanes::Zero()), with_lambda(m * p * m * p, Lanes::Zero());
     LaneVector with_mean(m * p * (1 + q_), Lanes::Zero());
     ClustersOfDesign one(point_);
-    for_batches(piece, true, [&](const DesignBatch& batch, const DesignEvidence& e) {
+    const DesignClasses& classes = *point_.classes_;
+    DesignEvidence e(point_);
+    for (Index number = classes.pieces[piece]; number < classes.pieces[piece + 1]; ++number) {
+      if (number % 256 == 0) check_interrupt();
+      const DesignBatch& batch = classes.batches[number];
+      e.compute(batch, true);
       const Index d = e.d;
       residual = e.inverse;
       for (Lanes& x : residual) x *= batch.weight;
       for (Index at = batch.first; at < batch.last; ++at) {
-        const DesignStep& step = point_.classes_->steps[at];
+        const DesignStep& step = classes.steps[at];
         one.compute(e, step);
         const Lanes weight = one.weight;
         for (Index j = 0; j < d; ++j) {
@@ -524,7 +306,7 @@ class SlopeInformation {
         rows.push(e, step.used, weight);
       }
       nz.resize(d * r);
-      multiply(residual.data(), e.z.data(), nz.data(), d, d, r);
+      multiply_lanes(residual.data(), e.z.data(), nz.data(), d, d, r);
       for (Index k = 0; k < m; ++k) {
         for (Index a = 0; a < e.rho; ++a) {
           const Lanes x = e.covariate(a, k);
@@ -543,7 +325,7 @@ class SlopeInformation {
           }
         }
       }
-    });
+    }
     out.products = rows.total();
     out.with_c = lane_sums(with_c, m * p, r);
     out.with_lambda = lane_sums(with_lambda, m * p, m * p);
@@ -611,9 +393,8 @@ std::pair<Matrix, Matrix> SlopePoint::factors(const Tangents& within, const Tang
   // Huge means of covariates are in the derivatives of the means alone: there the factor is that of the
   // information about the means themselves, times these derivatives.
   const SlopeInformation information(*this, within, between);
-  const SlopeInformation means = SlopeInformation::of_means(*this);
   const Matrix root = symmetric_root(information.covariances() + information.given());
-  const Matrix mean_root = symmetric_root(means.means());
+  const Matrix mean_root = symmetric_root(expectation().means);
   const auto [w, b] = information.coordinates();
   const Index kw = information.kw(), kb = information.between().k(), height = root.rows() + mean_root.rows();
   std::pair<Matrix, Matrix> out{Matrix(height, kw), Matrix(height, kb)};

@@ -29,6 +29,7 @@
 #pragma once
 
 #include <array>
+#include <mutex>
 
 #include "base/lanes.hpp"
 #include "data/reduced.hpp"
@@ -76,6 +77,8 @@ struct DesignClasses {
   void sum_given(const ReducedData& data);
 };
 
+struct SlopeExpectation;
+
 class SlopePoint : public TwoLevelKernel {
  public:
   // False when the moments are outside the domain.
@@ -102,6 +105,7 @@ class SlopePoint : public TwoLevelKernel {
  private:
   friend class DesignEvidence;
   friend class SlopeInformation;
+  friend class ExpectationSums;
   friend class ClustersOfDesign;
   struct Sums;
 
@@ -119,6 +123,7 @@ class SlopePoint : public TwoLevelKernel {
   bool sum_classes(Index piece, Sums& sums) const;
   void collect(const std::vector<Sums>& sums);
   Tangents between_rows(const Tangents& between) const;
+  const SlopeExpectation& expectation() const;  // made when it is asked for first
   Matrix whitened_cluster_values() const;
 
   const ReducedData* data_ = nullptr;
@@ -140,6 +145,8 @@ class SlopePoint : public TwoLevelKernel {
   std::vector<Matrix> rest_residuals_, rest_t_,
       rest_given_;  // by pattern; A_r times the residuals, A_r' times that, L_f^-1 f
   Canonical gradient_w_, gradient_b_;
+  mutable std::once_flag expected_once_;
+  mutable std::shared_ptr<const SlopeExpectation> expected_;
   Moments gradient_;
 };
 

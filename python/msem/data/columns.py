@@ -239,3 +239,10 @@ def listed(names: Sequence[Any], most: int = 12) -> str:
     """Names separated by commas, the first dozen."""
     shown = ", ".join(repr(name) for name in names[:most])
     return f"{shown}, ... ({len(names)} in all)" if len(names) > most else shown
+
+
+def kept(column: Floats, keep: Bools) -> Floats:
+    """Kept rows of a column, read-only; a view if all are kept."""
+    result = column[:] if keep.all() else column[keep]
+    result.flags.writeable = False
+    return result

@@ -18,6 +18,7 @@ from msem.data.columns import (
     Floats,
     column_names,
     float_column,
+    kept,
     missing_ids,
     select_columns,
 )
@@ -386,13 +387,6 @@ def any_of(masks: Sequence[Bools | None], nrows: int) -> Bools:
     for mask in masks:
         if mask is not None:
             result |= mask
-    return result
-
-
-def kept(column: Floats, keep: Bools) -> Floats:
-    """Kept rows of a column, read-only; a view if all are kept."""
-    result = column[:] if keep.all() else column[keep]
-    result.flags.writeable = False
     return result
 
 

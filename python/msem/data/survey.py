@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.columns import Bools, Columns, float_column, kept_ids, listed, missing_ids
+from msem.data.columns import Bools, Columns, float_column, kept, kept_ids, listed, missing_ids
 from msem.errors import DataError
 from msem.settings import Settings
 
@@ -266,43 +266,55 @@ def survey_rows(columns: SurveyColumns, data: Columns, cluster: str | None, nrow
         If weights are negative, infinite or all zero, a PSU is in several strata, a stratum has one PSU, or fractions
         are not fractions.
     """
-    weights, cluster_weights = (
-        None if name is None else _weights(role, name, data[name])
-        for role, name in (("weights", columns.weights), ("cluster_weights", columns.cluster_weights))
-    )
-    inner = tuple(
-        None if name is None else _weights("cluster_weights", name, data[name])
-        for name in columns.inner_weights
-    )
     zero = np.zeros(nrows, dtype=bool)
-    for given in (weights, cluster_weights, *inner):
-        if given is not None:
-            zero |= given == 0
+
+    def read(role: str, name: str | None) -> Floats | None:
+        if name is None:
+            return None
+        values, least = _weights(role, name, data[name])
+        if least == 0:
+            np.logical_or(zero, values == 0, out=zero)
+        return values
+
+    weights = read("weights", columns.weights)
+    cluster_weights = read("cluster_weights", columns.cluster_weights)
+    inner = tuple(read("cluster_weights", name) for name in columns.inner_weights)
     psu, design = None, None
     if columns.psu is not None or columns.strata is not None or columns.fpc is not None:
         psu, design = _design(columns, data, cluster, nrows)
     replicates = None
     if columns.replicates:
         replicates = np.column_stack(
-            [_weights("replicate_weights", name, data[name]) for name in columns.replicates]
+            [_weights("replicate_weights", name, data[name])[0] for name in columns.replicates]
         )
     return SurveyRows(columns, weights, cluster_weights, psu, design, zero, replicates, inner)
 
 
-def _weights(role: str, name: str, series: nw.Series[Any]) -> Floats:
+def _weights(role: str, name: str, series: nw.Series[Any]) -> tuple[Floats, float]:
+    """Weights of the rows as given, and the least of them."""
     values = float_column(name, series)
-    require_weights(role, name, values)
-    require_some_weight(role, name, known=not np.isnan(values).all(), positive=bool((values > 0).any()))
-    return values
+    known, least, greatest = require_weights(role, name, values)
+    require_some_weight(role, name, known=known > 0, positive=greatest > 0)
+    return values, least
 
 
-def require_weights(role: str, name: str, values: Floats, first: int = 0) -> None:
+def require_weights(role: str, name: str, values: Floats, first: int = 0) -> tuple[int, float, float]:
     """Refuse weights that are negative or infinite; `first` is the number of the first row.
+
+    Returns
+    -------
+    known : int
+        How many are not missing.
+    least, greatest : float
+        Of these; infinite, and minus that, if there are none.
 
     Raises
     ------
     DataError
     """
+    known, least, greatest = _core.weight_range(values)
+    if least >= 0 and greatest < np.inf:
+        return known, least, greatest
     where = f"the column {name!r} of {role}="
     negative, infinite = values < 0, np.isinf(values)
     for odd, what, remedy in (
@@ -314,6 +326,7 @@ def require_weights(role: str, name: str, values: Floats, first: int = 0) -> Non
                 f"{where} is {what} in {odd.sum()} row(s), first in row {first + int(odd.argmax())} (counted from 0): "
                 f"{remedy}"
             )
+    return known, least, greatest
 
 
 def require_some_weight(role: str, name: str, *, known: bool, positive: bool) -> None:
@@ -560,13 +573,15 @@ def replication_scale(given: str | float | tuple[float, ...] | None, count: int)
 
 def checked_weights(name: str, values: Floats, keep: Bools, first: int = 0) -> Floats:
     """Weights of the kept rows; `DataError` if one is missing. `first` is the number of the first row."""
+    if _core.all_finite(values):
+        return kept(values, keep)
     missing = np.isnan(values) & keep
     if missing.any():
         raise DataError(
             f"the weight {name!r} is missing in {missing.sum()} row(s) that would be used, first in row "
             f"{first + int(missing.argmax())} (counted from 0): give every row a weight; 0 leaves a row out"
         )
-    return values[keep]
+    return kept(values, keep)
 
 
 def of_clusters(

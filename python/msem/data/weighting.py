@@ -211,9 +211,9 @@ class SurveySums:
         out = {}
         for name in self._known:
             values = float_column(name, given[name])
-            require_weights(self._role(name), name, values, first)
-            self._known[name] |= not np.isnan(values).all()
-            self._positive[name] |= bool((values > 0).any())
+            known, _, greatest = require_weights(self._role(name), name, values, first)
+            self._known[name] |= known > 0
+            self._positive[name] |= greatest > 0
             out[name] = values
         return out
 

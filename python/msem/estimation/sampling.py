@@ -99,22 +99,21 @@ def sampling_covariance(
         errors = ERRORS.index(information) + 1
         vcov, lost, positive = _core.sampling_covariance(objective.core, theta, t, errors, constraints)
         return Sampling(vcov, tuple(lost), positive)
-    basis, inverse, lost, immovable, careful = _core.identified_directions(
-        objective.core, theta, t, constraints
+    kind = ERRORS.index(information) + 1 if information in ERRORS else 1
+    basis, inverse, lost, immovable, positive = _core.inverse_information(
+        objective.core, theta, t, kind, constraints
     )
     gone = [*immovable, *lost]
     if not t.shape[1]:
         return Sampling(_spread(np.zeros((npar, npar)), gone), (), True, 0.0 if robust else np.nan)
-    positive = True
+    directions = None if _is_identity(basis) else basis
     if information == "first_order":
-        inverse, positive = _inverse(
-            score_products(objective, theta, clusters, None if _is_identity(basis) else basis)
-        )
-    elif information != "expected":
-        inverse, positive = _inverse(_information_in(objective, theta, information, basis, careful))
+        inverse, positive = _inverse(score_products(objective, theta, clusters, directions))
+    elif information == "moments":
+        inverse, positive = _inverse(_along(objective.core.moment_information(theta), basis))
     trace = np.nan
     if robust:
-        products = score_products(objective, theta, clusters, None if _is_identity(basis) else basis)
+        products = score_products(objective, theta, clusters, directions)
         trace = float(np.sum(inverse * products))
         inverse = inverse @ products @ inverse
     return Sampling(_spread(_along(inverse, basis.T), gone), tuple(lost), positive, trace)
@@ -159,17 +158,6 @@ def _spread(vcov: Floats, gone: Sequence[int]) -> Floats:
     """The covariance matrix with nan for parameters at bounds or not identified."""
     vcov[gone] = vcov[:, gone] = np.nan
     return vcov
-
-
-def _information_in(
-    objective: Objective, theta: Floats, information: Bread, basis: Floats, careful: bool
-) -> Floats:
-    """Observed information over the columns of the basis."""
-    if information == "moments":
-        return _along(objective.core.moment_information(theta), basis)
-    if careful:
-        return objective.core.observed_information_in(theta, basis)
-    return _along(objective.core.observed_information(theta), basis)
 
 
 def whitening_basis(factor: Floats) -> tuple[Floats, Floats]:
