@@ -86,7 +86,8 @@ Space space_of(int number) {
 
 py::dict run_estimate(const Plan& plan, const Objective& objective, const std::vector<LevelPairs>& saturated,
                       double saturated_value, int max_iterations, double tolerance,
-                      std::vector<bool> saturated_blocks, int space, int starts, bool cone) {
+                      std::vector<bool> saturated_blocks, int space, int starts, bool cone,
+                      const Vector& first) {
   Optimum best;
   {
     py::gil_scoped_release release;
@@ -96,6 +97,7 @@ py::dict run_estimate(const Plan& plan, const Objective& objective, const std::v
     options.max_iterations = max_iterations;
     options.tolerance = tolerance;
     options.saturated = std::move(saturated_blocks);
+    options.known = first;
     best = estimate(plan, objective, known(saturated, saturated_value, cone), options);
     if (best.point) objective.keep(best.theta, best.point);
   }
@@ -234,7 +236,7 @@ void bind_engine(py::module_& m) {
            "defined"_a, "penalties"_a = std::vector<std::shared_ptr<VariancePenalty>>())
       .def("estimate", &run_estimate, "objective"_a, "saturated"_a, "saturated_value"_a,
            "max_iterations"_a = 500, "tolerance"_a = 1e-12, "saturated_blocks"_a = std::vector<bool>{},
-           "space"_a = 0, "starts"_a = 0, "cone"_a = false)
+           "space"_a = 0, "starts"_a = 0, "cone"_a = false, "first"_a = Vector())
       .def("starts", &run_starts, "objective"_a, "saturated"_a, "saturated_value"_a)
       .def("improper", &run_improper, "objective"_a, "theta"_a)
       .def("fit", &run_fit, "draws"_a, "first"_a, "last"_a, "threads"_a = 1, "max_iterations"_a = 500,

@@ -40,7 +40,8 @@ struct FitOptions {
   ErrorKind errors = ErrorKind::kNone;
   std::vector<bool> saturated = {};  // which blocks are, for conjugate gradients before anything else
   Space space = Space::kAuto;
-  int starts = 0;  // random ones, 0: as many as are worth while
+  int starts = 0;     // random ones, 0: as many as are worth while
+  Vector known = {};  // where parameters start, in place of the plan's; NaN or empty: the plan says
 };
 
 // What is said of a fit, the most serious last.

@@ -42,10 +42,12 @@ class Route {
  public:
   Route(const Plan& plan, const Objective& objective, const SampleLikelihood& sample,
         const FitOptions& options)
-      : plan_(plan), objective_(objective), sample_(sample), options_(options) {}
+      : plan_(plan), objective_(objective), sample_(sample), options_(options) {
+    if (options.known.size()) start_ = plan.start.from(options.known);
+  }
 
   Optimum run() {
-    first_ = plan_.start.values(objective_, sample_.saturated);
+    first_ = start().values(objective_, sample_.saturated);
     few_ = std::min(kAttempt, options_.max_iterations);
     Optimum best = ordinary();
     const bool found = best.stop == Stop::kConverged && options_.space != Space::kCone && !sample_.cone;
@@ -67,7 +69,7 @@ class Route {
   }
 
   std::vector<Vector> starts() {
-    first_ = plan_.start.values(objective_, sample_.saturated);
+    first_ = start().values(objective_, sample_.saturated);
     std::vector<Vector> out = {first_};
     for (int k = 0; k < kRestarts; ++k) out.push_back(other(k));
     return out;
@@ -75,6 +77,8 @@ class Route {
 
  private:
   static constexpr int kRestarts = 9;
+
+  const StartPlan& start() const { return start_ ? *start_ : plan_.start; }
 
   // In the parameters of the model.
   Optimum ordinary() {
@@ -129,7 +133,7 @@ class Route {
 
   // Starts other than the first, the most promising first.
   Vector other(int k) {
-    const StartPlan& start = plan_.start;
+    const StartPlan& start = this->start();
     if (k == 0) return cautious_ = start.cautious(objective_, sample_.saturated, first_);
     if (k <= 2) return attempt(k == 1 ? first_ : cautious_, kAttempt, start.nonnegative()).theta;
     if (k <= 4) return start.shrunk(objective_, sample_.saturated, first_, k == 3 ? 0.5 : 0.0);
@@ -368,6 +372,7 @@ class Route {
   const Objective& objective_;
   const SampleLikelihood& sample_;
   FitOptions options_;
+  std::optional<StartPlan> start_;  // where some values are known
   Vector first_, cautious_;
   int few_ = kAttempt;
   std::vector<double> maxima_;

@@ -267,12 +267,32 @@ StartPlan::StartPlan(int npar, const std::vector<Block>& blocks, std::vector<std
   }
 }
 
+StartPlan StartPlan::from(const Vector& known) const {
+  if (known.size() != given_.size()) throw std::invalid_argument("starts must be those of all parameters");
+  StartPlan out = *this;
+  for (Index k = 0; k < known.size(); ++k) {
+    if (!std::isnan(known[k])) out.given_[k] = known[k];
+  }
+  const auto given = [&](int k) { return !std::isnan(out.given_[k]); };
+  out.settled_.erase(std::remove_if(out.settled_.begin(), out.settled_.end(), given), out.settled_.end());
+  return out;
+}
+
+// Whether nothing is to be found out about a block but intercepts, which come last.
+bool StartPlan::all_given(std::size_t block) const {
+  const std::vector<StartRow>& rows = rows_[block];
+  return std::all_of(rows.begin(), rows.end(), [&](const StartRow& r) {
+    return r.parameter < 0 || r.relation == Relation::kIntercept || !std::isnan(given_[r.parameter]);
+  });
+}
+
 Vector StartPlan::values(const Objective& model, const std::vector<Implied>& saturated) const {
   Vector theta = Vector::Constant(model.npar(), kNaN);
   for (std::size_t g = 0; g < model.groups().size(); ++g) {
     for (std::size_t l = 0; l < model.levels(g).size(); ++l) {
       const int b = model.levels(g)[l];
       const Block& block = model.blocks()[b];
+      if (all_given(b)) continue;
       const Vector total = total_variance(saturated[g], l, model.layout(g));
       // latent variables that a likelihood knows of have no moments, and count as what they are
       std::vector<Index> known, place(block.nvariables());

@@ -35,6 +35,8 @@ class StartPlan {
   // Rows of every block.
   StartPlan(int npar, const std::vector<Block>& blocks, std::vector<std::vector<StartRow>> rows, Vector lower,
             Vector upper);
+  // The same from values that are known of some parameters; NaN for the others.
+  StartPlan from(const Vector& known) const;
   // All that follows is for a sample whose saturated moments are given by group.
   Vector values(const Objective& model, const std::vector<Implied>& saturated) const;
   // Little variance above level 1, equal positive standardized loadings, no covariances or paths there.
@@ -55,6 +57,7 @@ class StartPlan {
   void settle_intercepts(const Objective& model, const std::vector<Implied>& saturated, Vector& theta) const;
   void clip(Vector& theta) const { theta = theta.cwiseMax(lower_).cwiseMin(upper_); }
   std::vector<bool> changeable(const Objective& model) const;
+  bool all_given(std::size_t block) const;
 
   std::vector<std::vector<StartRow>> rows_;
   Vector lower_, upper_, nonnegative_;

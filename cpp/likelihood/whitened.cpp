@@ -37,14 +37,12 @@ Whitened whiten_between(const Tangents& t, const Matrix& projection, const Chole
     const Matrix left = chol_z.whiten(t.left.bottomRows(q)), right = chol_z.whiten(t.right.bottomRows(q));
     const Matrix left_y = cross(projection, t.left), right_y = cross(projection, t.right);
     for (std::size_t e = 0; e < t.parameter.size(); ++e) {
-      const Index a = t.parameter[e];
-      add_outer(slice(out.zcov, a, q, q), 1, left.col(e), right.col(e));
-      add_outer(slice(out.zcov, a, q, q), 1, right.col(e), left.col(e));
+      auto zcov = slice(out.zcov, t.parameter[e], q, q);
+      for (Index j = 0; j < q; ++j) zcov.col(j) += left.col(e) * right(j, e) + right.col(e) * left(j, e);
+      if (!p) continue;
       // dB L = (T dSigma_b)_{.z} L^-T
-      if (p) {
-        add_outer(slice(out.slope, a, p, q), 1, left_y.col(e), right.col(e));
-        add_outer(slice(out.slope, a, p, q), 1, right_y.col(e), left.col(e));
-      }
+      auto slope = slice(out.slope, t.parameter[e], p, q);
+      for (Index j = 0; j < q; ++j) slope.col(j) += left_y.col(e) * right(j, e) + right_y.col(e) * left(j, e);
     }
     out.zmean = chol_z.whiten(t.mean.bottomRows(q));
   }

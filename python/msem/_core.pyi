@@ -1037,6 +1037,7 @@ class Plan:
         space: int = 0,
         starts: int = 0,
         cone: bool = False,
+        first: _Floats = ...,
     ) -> Found: ...
     def starts(
         self, objective: Objective, saturated: Sequence[_Moments], saturated_value: float

@@ -24,6 +24,14 @@ class RandomInterceptRegression {
     design_.resize(d_->rows.rows(), 1 + k_ + q_);
     design_ << d_->rows.col(0), d_->rows.middleCols(1 + b_, k_), d_->rows.rightCols(q_);
     outcome_ = d_->rows.middleCols(1, b_);
+    const Index width = design_.cols(), sizes = d_->sizes.size();
+    if (sizes * width < design_.rows()) {
+      gram_by_size_.setZero(width * width, sizes);
+      for (Index r = 0; r < design_.rows(); ++r) {
+        Eigen::Map<Matrix> gram = slice(gram_by_size_, d_->size_index[r], width, width);
+        for (Index j = 0; j < width; ++j) gram.col(j) += design_(r, j) * design_.row(r).transpose();
+      }
+    }
     ssw_xx_ = Matrix::Zero(1 + k_ + q_, 1 + k_ + q_);
     ssw_xx_.block(1, 1, k_, k_) = d_->ssw.bottomRightCorner(k_, k_);
     ssw_yx_ = Matrix::Zero(b_, 1 + k_ + q_);
@@ -187,19 +195,25 @@ class RandomInterceptRegression {
   // n D times the rotated residuals.
   Matrix weighted_residuals() const { return scale_rows(d_->row_size, row_shrink_.cwiseProduct(rotated_)); }
 
+  // sum_r n D_ri x_r x_r' for the eigenvector i, x the design.
+  Matrix weighted_gram(Index i) const {
+    const Index width = design_.cols();
+    if (gram_by_size_.size()) {
+      const Vector packed = apply(gram_by_size_, d_->sizes.cwiseProduct(shrink_.col(i)));
+      return Eigen::Map<const Matrix>(packed.data(), width, width);
+    }
+    return weighted_cross(design_, d_->row_size.cwiseProduct(row_shrink_.col(i)), design_);
+  }
+
   // Generalised least squares given the covariances, one small system per eigenvector.
   Matrix coefficient_step(double& decrement) const {
     const Matrix within = cross(v_, ssw_yx_ - product(coefficients, ssw_xx_));
-    Matrix step(b_, design_.cols()), weighted, gram;
-    Vector g;
+    const Matrix between = cross(weighted_residuals(), design_);
+    Matrix step(b_, design_.cols());
     Eigen::LDLT<Matrix> solver(design_.cols());
     for (Index i = 0; i < b_; ++i) {
-      weighted = scale_rows(d_->row_size.cwiseProduct(row_shrink_.col(i)), design_);
-      gram = ssw_xx_;
-      add_cross(gram, 1, design_, weighted);
-      g = within.row(i).transpose();
-      g += apply_transposed(weighted, rotated_.col(i));
-      step.row(i) = solver.compute(gram).solve(g).transpose();
+      const Vector g = (within.row(i) + between.row(i)).transpose();
+      step.row(i) = solver.compute(ssw_xx_ + weighted_gram(i)).solve(g).transpose();
       decrement += step.row(i).dot(g);
     }
     return product(inverse_, step);
@@ -210,6 +224,7 @@ class RandomInterceptRegression {
   bool cone_;
   Index held_ = 0;  // eigenvalues of zero, which come first
   Matrix design_, outcome_, ssw_xx_, ssw_yx_, ssw_yy_;
+  Matrix gram_by_size_;    // of the design, as columns; empty where that is not less than its rows
   Vector lambda_, total_;  // total_: sums of squares of the cluster means of the outcomes
   Matrix v_, inverse_, shrink_, row_shrink_, rotated_, ssw_;
 };

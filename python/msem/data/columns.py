@@ -23,11 +23,12 @@ from msem.errors import DataError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Columns = Mapping[str, "nw.Series[Any]"]
+Column = nw.Series[Any] | pd.Series
+Columns = Mapping[str, Column]
 LONG = (nw.Int128, nw.UInt128)  # which NumPy does not have
 
 
-def select_columns(frame: Any, needed: Sequence[str]) -> Columns:
+def select_columns(frame: Any, needed: Sequence[str]) -> Mapping[str, nw.Series[Any]]:
     """Columns of the frame by name; a lazy frame computes these only."""
     if isinstance(frame, Mapping):
         require_known(needed, list(frame))
@@ -42,6 +43,20 @@ def select_columns(frame: Any, needed: Sequence[str]) -> Columns:
     selected = table.select(*dict.fromkeys(needed))
     eager = selected.collect() if isinstance(selected, nw.LazyFrame) else selected
     return {name: eager[name] for name in needed}
+
+
+def frame_columns(frame: Any, needed: Sequence[str]) -> Columns:
+    """The same, those of pandas as they are: to wrap a column takes longer than to read a short one."""
+    if not isinstance(frame, pd.DataFrame):
+        return select_columns(frame, needed)
+    require_unique_names(frame)
+    require_known(needed, list(frame))
+    return {name: frame[name] for name in needed}
+
+
+def native_column(column: Column) -> Any:
+    """A column without what narwhals wraps it in."""
+    return column if isinstance(column, pd.Series) else column.to_native()
 
 
 def read_frame(frame: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
@@ -89,11 +104,12 @@ def series_from(name: str, values: Any) -> nw.Series[Any]:
     return nw.from_native(pd.Series(values, copy=False), series_only=True)
 
 
-def float_column(name: str, series: nw.Series[Any]) -> Floats:
+def float_column(name: str, column: Column) -> Floats:
     """Values as float64, nan where missing; a float64 column without nulls is not copied."""
-    native = series.to_native()
-    if isinstance(native, pd.Series) and native.dtype == np.float64 and isinstance(native.dtype, np.dtype):
+    native = native_column(column)
+    if isinstance(native, pd.Series) and isinstance(native.dtype, np.dtype) and native.dtype == np.float64:
         return native.to_numpy()
+    series: nw.Series[Any] = nw.from_native(native, series_only=True)
     kind = series.dtype
     if series.null_count() == len(series):
         return np.full(len(series), np.nan)
@@ -166,35 +182,31 @@ def not_numeric(name: str, kind: str, series: nw.Series[Any] | None = None) -> D
     return DataError(f"variable {name!r} is not numeric (its type is {kind}): {remedy}")
 
 
-def missing_ids(ids: nw.Series[Any]) -> Bools:
+def missing_ids(ids: Column) -> Bools:
     """Rows without a cluster id: null, None, nan or not-a-time."""
-    native = ids.to_native()
-    if isinstance(native, pd.Series):
-        return native.isna().to_numpy(dtype=bool)
-    missing = ids.is_null()
-    if ids.dtype.is_float():
-        missing = missing | ids.is_nan().fill_null(False)
+    if isinstance(native := native_column(ids), pd.Series):
+        whole = isinstance(native.dtype, np.dtype) and native.dtype.kind in "iub"
+        return np.zeros(len(native), dtype=bool) if whole else native.isna().to_numpy(dtype=bool)
+    wrapped: nw.Series[Any] = nw.from_native(native, series_only=True)
+    missing = wrapped.is_null()
+    if wrapped.dtype.is_float():
+        missing = missing | wrapped.is_nan().fill_null(False)
     result: Bools = np.asarray(missing.to_numpy(), dtype=bool)
     return result
 
 
-def kept_ids(ids: nw.Series[Any], keep: Bools) -> Any:
+def kept_ids(ids: Column, keep: Bools) -> Any:
     """Cluster ids of the kept rows, as an array or, for extension types, a pandas series.
 
     Rows are selected first: integers with nulls among them would be converted to floats.
     """
+    if isinstance(native := native_column(ids), pd.Series):
+        native = native if keep.all() else native[keep]
+        return _usual(native.to_numpy()) if isinstance(native.dtype, np.dtype) else native
+    wrapped: nw.Series[Any] = nw.from_native(native, series_only=True)
     if not keep.all():
-        native = ids.to_native()
-        if isinstance(native, pd.Series):
-            ids = nw.from_native(native[keep], series_only=True)
-        else:
-            ids = ids.filter(nw.new_series("keep", keep, nw.Boolean(), backend=ids.implementation))
-    native = ids.to_native()
-    if isinstance(native, pd.Series) and not isinstance(native.dtype, np.dtype):
-        return native
-    if ids.dtype in LONG:
-        return np.array(ids.to_list())
-    return _usual(ids.to_numpy())
+        wrapped = wrapped.filter(nw.new_series("keep", keep, nw.Boolean(), backend=wrapped.implementation))
+    return np.array(wrapped.to_list()) if wrapped.dtype in LONG else _usual(wrapped.to_numpy())
 
 
 def _usual(values: NDArray[Any]) -> NDArray[Any]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -14,13 +13,14 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.columns import (
     Bools,
+    Column,
     Columns,
     Floats,
     column_names,
     float_column,
+    frame_columns,
     kept,
     missing_ids,
-    select_columns,
 )
 from msem.data.numbering import InnerClusters, number_clusters, number_inner, renumbered
 from msem.data.rows import ClusteredData
@@ -111,7 +111,7 @@ class ScreenedColumns:
     missing : mapping of str to ndarray of bool, shape (rows,), or None
         None where nothing is missing.
     cluster : str or None
-    ids : narwhals.Series or None
+    ids : Column or None
         The cluster column.
     no_cluster : ndarray of bool, shape (rows,)
         Rows without a cluster id.
@@ -119,7 +119,7 @@ class ScreenedColumns:
         Labels of the rows.
     survey : SurveyRows or None
         How the rows were sampled.
-    inner : mapping of str to narwhals.Series
+    inner : mapping of str to Column
         Columns of clusters within clusters, the highest first.
     crossed : bool
         Whether these are crossed with the others instead.
@@ -130,11 +130,11 @@ class ScreenedColumns:
     columns: Mapping[str, Floats]
     missing: Mapping[str, Bools | None]
     cluster: str | None
-    ids: nw.Series[Any] | None
+    ids: Column | None
     no_cluster: Bools
     index: pd.Index[Any]
     survey: SurveyRows | None = None
-    inner: Mapping[str, nw.Series[Any]] = field(default_factory=dict)
+    inner: Columns = field(default_factory=dict)
     crossed: bool = False
     known: bool = False
 
@@ -172,7 +172,7 @@ def screened_columns(
     needed = [*variables, *inner] if cluster is None else [*variables, cluster, *inner]
     names = () if survey is None else survey.names
     # where nothing is needed any column tells how many rows there are
-    columns = select_columns(frame, list(dict.fromkeys([*needed, *names])) or column_names(frame)[:1])
+    columns = frame_columns(frame, list(dict.fromkeys([*needed, *names])) or column_names(frame)[:1])
     nrows = require_rows(columns)
     values = {name: float_column(name, columns[name]) for name in variables}
     missing = {name: missing_rows(name, column) for name, column in values.items()}

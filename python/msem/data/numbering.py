@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.columns import Bools, Floats, kept_ids
+from msem.data.columns import Bools, Column, Columns, Floats, kept_ids
 from msem.data.identifiers import factorized, require_different_texts
 from msem.errors import DataError, DataWarning, warn
 
@@ -42,9 +40,7 @@ class InnerClusters:
     weights: Floats | None = None
 
 
-def number_clusters(
-    cluster: str, ids: nw.Series[Any], keep: Bools
-) -> tuple[NDArray[np.int64], pd.Index[Any]]:
+def number_clusters(cluster: str, ids: Column, keep: Bools) -> tuple[NDArray[np.int64], pd.Index[Any]]:
     """Codes 0..J-1 of the kept rows in order of first appearance, and the ids in that order."""
     values = kept_ids(ids, keep)
     plain = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.isnative
@@ -61,7 +57,7 @@ def number_clusters(
 
 
 def number_inner(
-    columns: Mapping[str, nw.Series[Any]],
+    columns: Columns,
     upper: str,
     codes: NDArray[np.int64],
     keep: Bools,
@@ -73,7 +69,7 @@ def number_inner(
 
     Parameters
     ----------
-    columns : mapping of str to narwhals.Series
+    columns : mapping of str to Column
         Their ids, the highest first.
     upper : str
         Column of the clusters that they are in.

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.columns import Bools, Columns, float_column, kept, kept_ids, listed, missing_ids
+from msem.data.columns import Bools, Column, Columns, float_column, kept, kept_ids, listed, missing_ids
 from msem.errors import DataError
 from msem.settings import Settings
 
@@ -290,7 +289,7 @@ def survey_rows(columns: SurveyColumns, data: Columns, cluster: str | None, nrow
     return SurveyRows(columns, weights, cluster_weights, psu, design, zero, replicates, inner)
 
 
-def _weights(role: str, name: str, series: nw.Series[Any]) -> tuple[Floats, float]:
+def _weights(role: str, name: str, series: Column) -> tuple[Floats, float]:
     """Weights of the rows as given, and the least of them."""
     values = float_column(name, series)
     known, least, greatest = require_weights(role, name, values)
@@ -343,7 +342,7 @@ def require_some_weight(role: str, name: str, *, known: bool, positive: bool) ->
         raise DataError(f"{where} is zero in every row: no row would count")
 
 
-def _codes(series: nw.Series[Any]) -> tuple[Ints, pd.Index[Any]]:
+def _codes(series: Column) -> tuple[Ints, pd.Index[Any]]:
     """Number of the value of every row, -1 where it is missing, and the values."""
     present = ~missing_ids(series)
     codes = np.full(len(present), -1, dtype=np.int64)

@@ -158,6 +158,7 @@ def estimate(
     tolerance: float = 1e-12,
     saturated_level: int = 0,
     random_starts: int = 0,
+    first: Sequence[float] | None = None,
 ) -> Estimate:
     """Fit a model to a sample, from several starts if the first does not converge.
 
@@ -175,6 +176,8 @@ def estimate(
         hardly grows with the parameters of that level.
     random_starts : int
         As `starts` of `sem`.
+    first : sequence of float, optional
+        Where rows of the table start, whatever they say themselves; nan for others.
 
     Returns
     -------
@@ -198,6 +201,7 @@ def estimate(
             tolerance=tolerance,
             saturated_level=saturated_level,
             random_starts=random_starts,
+            first=first,
         )
         return rotated(found, filled)
     objective = build_objective(filled, sample.statistics, loss)
@@ -214,11 +218,12 @@ def estimate(
             # values of a likelihood without independent clusters take long: then none unless they are asked for
             random_starts or (0 if all(s.independent for s in sample.statistics) else -1),
             sample.in_cone,
+            np.empty(0) if first is None else _of_parameters(filled, first),
         )
     )
     if optimum.stop == "no valid start":
-        first = starts(objective, sample)[0]
-        without = [] if objective.constraints is None else objective.constraints.undefined(first)
+        at = starts(objective, sample)[0]
+        without = [] if objective.constraints is None else objective.constraints.undefined(at)
         if without:
             raise ModelError(
                 f"these constraints have no value at the starting values: {', '.join(map(repr, without))}; give "
@@ -229,6 +234,15 @@ def estimate(
                 raise one.error(group.label)
         raise ModelError(BAD_START)
     return Estimate(objective, optimum)
+
+
+def _of_parameters(table: ParameterTable, values: Sequence[float]) -> Floats:
+    """Values of rows as those of parameters, nan for those of which none is known."""
+    out = np.full(table.npar, np.nan)
+    for row, value in zip(table.rows, values, strict=True):
+        if row.free and value == value:
+            out[row.free - 1] = value
+    return out
 
 
 def rotated(found: Estimate, table: ParameterTable) -> Estimate:

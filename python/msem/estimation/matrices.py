@@ -25,6 +25,7 @@ from msem.model.variables import Variables
 Numbers = NDArray[Any]  # float64 or complex128
 
 DIRECTED, SYMMETRIC, INTERCEPT = 0, 1, 2
+SLOTS = {"=~": DIRECTED, "~": DIRECTED, "~~": SYMMETRIC, "~1": INTERCEPT}
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,17 @@ class BlockMap:
         """How many variables the core has between the observed and the latent ones."""
         return self.products + len(self.thresholds)
 
+    @property
+    def plain(self) -> bool:
+        """Whether the core has the variables of the block and no others, in the same order."""
+        return not (self.exposed or self.products or self.thresholds or self.scaled)
+
     @cached_property
     def places(self) -> NDArray[np.intp]:
         """Where the core has each variable."""
         n = self.nobserved
         out = np.arange(len(self.names), dtype=np.intp)
-        if not self.exposed and not self.hidden and not self.scaled:
+        if self.plain:
             return out
         latent = [k for k in range(n, len(out)) if self.names[k] not in self.exposed]
         for k, name in enumerate(self.exposed):
@@ -109,6 +115,8 @@ class BlockMap:
     @property
     def measured(self) -> NDArray[np.intp]:
         """Where the core has each variable as it is observed: an ordered one times its scaling factor."""
+        if self.plain:
+            return self.places
         out = self.places.copy()
         out[: self.nobserved] = np.arange(self.nobserved)
         return out
@@ -147,17 +155,6 @@ class BlockModel:
     blocks: tuple[BlockMap, ...]
 
 
-def place(parameter: Parameter, at: Mapping[str, int]) -> tuple[int, int, int]:
-    """Matrix, row and column of one parameter."""
-    if parameter.op == "=~":
-        return DIRECTED, at[parameter.rhs], at[parameter.lhs]
-    if parameter.op == "~":
-        return DIRECTED, at[parameter.lhs], at[parameter.rhs]
-    if parameter.op == "~~":
-        return SYMMETRIC, at[parameter.lhs], at[parameter.rhs]
-    return INTERCEPT, at[parameter.lhs], 0
-
-
 def block_maps(
     table: ParameterTable,
     variables: Sequence[Variables],
@@ -181,34 +178,44 @@ def block_map(
     """Index map of one block whose observed variables are in the given order, with latent ones that are exposed."""
     names = (*observed, *table.latent(level, group))
     at = {name: i for i, name in enumerate(names)}
-    here = table.block_places(level, group)
-    chosen = [i for i in here if table.rows[i].op not in ("|", "~*~")]
-    cut = tuple(i for i in here if table.rows[i].op == "|")
+    chosen: list[int] = []
+    slot: list[int] = []
+    row: list[int] = []
+    col: list[int] = []
+    cut: list[int] = []
+    factors: list[int] = []
+    for i in table.block_places(level, group):
+        lhs, op, rhs, *_ = table.rows[i]
+        if op == "|" or op == "~*~":
+            (cut if op == "|" else factors).append(i)
+            continue
+        chosen.append(i)
+        slot.append(SLOTS[op])
+        row.append(at[rhs if op == "=~" else lhs])
+        col.append(at[lhs] if op == "=~" else at[rhs] if rhs else 0)
     delta = table.ordered.parameterization == "delta" and level == WITHIN
-    factors = [i for i in here if table.rows[i].op == "~*~"]
     exogenous = set(table.exogenous(level, group))
-    places = np.array([place(table.rows[i], at) for i in chosen], dtype=np.intp).reshape(-1, 3)
     among = table.slopes(group)
     products = [slope.name for slope in among if slope.level == level]
     slopes = (*products, *(slope.name for slope in among if level in slope.at))
-    slot, row, col = np.ascontiguousarray(places.T)
+    rows, matrix, to, cause = np.array((chosen, slot, row, col), dtype=np.intp)
     return BlockMap(
         level,
         group,
         names,
         len(observed),
-        np.array(chosen, dtype=np.intp),
-        slot,
-        row,
-        col,
+        rows,
+        matrix,
+        to,
+        cause,
         slopes,
         len(products),
-        tuple((table.rows[i].lhs, table.rows[i].rhs) for i in cut),
-        cut,
-        tuple(i for i, name in enumerate(observed) if delta and name in table.ordered.thresholds),
-        tuple(i for i, name in enumerate(observed) if name in exogenous),
+        tuple([(table.rows[i].lhs, table.rows[i].rhs) for i in cut]),
+        tuple(cut),
+        tuple([i for i, name in enumerate(observed) if delta and name in table.ordered.thresholds]),
+        tuple([i for i, name in enumerate(observed) if name in exogenous]),
         tuple(exposed),
-        tuple(at[table.rows[i].lhs] for i in factors),
+        tuple([at[table.rows[i].lhs] for i in factors]),
         tuple(factors),
     )
 
@@ -218,7 +225,7 @@ def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
     rows = [table.rows[i] for i in block.rows.tolist()]
     free, value = [r.free - 1 for r in rows], [0.0 if r.free else r.value for r in rows]
     slot, row, col = block.slot, block.row, block.col
-    if block.hidden or block.exposed or block.scaled:
+    if not block.plain:
         row, col = block.places[row], block.places[col]
     if block.products:
         # A path with a random slope leads from the product of slope and covariate, a variable that is given, with
@@ -274,7 +281,7 @@ def implied_moments(block: BlockMap, mean: Numbers, cov: Numbers) -> LevelArrays
     for scaled, latent in zip(block.scaled, block.places[list(block.scaled)], strict=True):
         factor = cov[scaled, latent] / cov[latent, latent]
         variance[block.standard.index(scaled)] = factor**-2
-    if block.hidden or block.exposed or block.scaled:
+    if not block.plain:
         cov, mean = cov[np.ix_(block.places, block.places)], mean[block.places]
     if block.standard:
         at, x = list(block.standard), list(block.given)

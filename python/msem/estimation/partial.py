@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from msem.data.arrays import LevelArrays
 from msem.data.sample import Sample
@@ -18,7 +18,7 @@ TOLERANCE = 1e-8  # on the decrement: the value is the better by another step
 
 def key(row: Parameter) -> Key:
     """What names a row: lhs, op, rhs, level and group."""
-    return row.lhs, row.op, row.rhs, row.level, row.group
+    return row[:5]
 
 
 def estimate_partially(
@@ -44,16 +44,16 @@ def estimate_partially(
     -------
     Estimate
     """
-    moments = sample.levels
-    started = replace(table, rows=tuple(_started(r, moments, level, values) for r in table.rows))
     by_products = table.nlevels == 2 and not table.constraints and all(s.complete for s in sample.statistics)
+    moments = sample.levels
+    near = [_start(row, moments, level, values) for row in table.rows]
     best: Estimate | None = None
-    for model in (started, table):
-        other = 3 - level if by_products and model is started else 0  # of two levels
+    for first in (near, None):
+        other = 3 - level if by_products and first is near else 0  # of two levels
         try:
-            found = estimate(model, sample, tolerance=TOLERANCE, saturated_level=other)
+            found = estimate(table, sample, tolerance=TOLERANCE, saturated_level=other, first=first)
         except ModelError:
-            if best is None and model is table:
+            if best is None and first is None:
                 raise
             continue
         if found.optimum.converged:
@@ -63,15 +63,15 @@ def estimate_partially(
     return best
 
 
-def _started(
+def _start(
     row: Parameter, groups: Sequence[Mapping[int, LevelArrays]], level: int, values: Mapping[Key, float]
-) -> Parameter:
-    """A row of the table with its start; intercepts have none, and fit the means."""
+) -> float:
+    """Where a row starts; nan for intercepts, which fit the means, and for what is not estimated."""
     if not row.free or row.op == "~1":
-        return row
-    if row.level == level and (start := values.get(key(row))) is not None:
-        return row._replace(start=start)
+        return math.nan
+    if row.level == level and (known := values.get(key(row))) is not None:
+        return known
     if row.op != "~~":
-        return row._replace(start=0.0)
+        return 0.0
     moments = groups[row.group - 1][row.level]
-    return row._replace(start=float(moments.cov[moments.at[row.lhs], moments.at[row.rhs]]))
+    return float(moments.cov[moments.at[row.lhs], moments.at[row.rhs]])

@@ -100,13 +100,16 @@ def row_bounds(table: ParameterTable) -> tuple[Floats, Floats]:
 
 def _start_rows(block: BlockMap, table: ParameterTable) -> list[tuple[int, int, int, int, float, float]]:
     at = {"": 0} | dict(zip(block.names, block.measured.tolist(), strict=True))
-    rows = [table.rows[i] for i in block.rows.tolist()]
     first = block.first_hidden + block.products
-    cut = [(table.rows[i], first + k, 0) for k, i in enumerate(block.threshold_rows)]
-    factors = [(_started(table.rows[i]), k, 0) for k, i in zip(block.scaled, block.scale_rows, strict=True)]
+
+    def entry(r: Parameter, lhs: int, rhs: int) -> tuple[int, int, int, int, float, float]:
+        return RELATIONS[r.op], lhs, rhs, r.free - 1, r.value, math.nan if r.start is None else r.start
+
+    rows = [table.rows[i] for i in block.rows.tolist()]
     return [
-        (RELATIONS[r.op], lhs, rhs, r.free - 1, r.value, math.nan if r.start is None else r.start)
-        for r, lhs, rhs in [*[(r, at[r.lhs], at[r.rhs]) for r in rows if not r.slope], *cut, *factors]
+        *[entry(r, at[r.lhs], at[r.rhs]) for r in rows if not r.slope],
+        *[entry(table.rows[i], first + k, 0) for k, i in enumerate(block.threshold_rows)],
+        *[entry(_started(table.rows[i]), k, 0) for k, i in zip(block.scaled, block.scale_rows, strict=True)],
     ]
 
 
@@ -118,13 +121,15 @@ def _started(factor: Parameter) -> Parameter:
 def _filled(block: BlockMap, table: ParameterTable) -> list[int]:
     """Entries of a block that hold moments of fixed covariates."""
     rows = [table.rows[i] for i in block.rows.tolist()]
-    return [i for i, r in enumerate(rows) if r.exo and not r.free and math.isnan(r.value)]
+    return [i for i, r in enumerate(rows) if r.exo and not r.free and r.value != r.value]
 
 
 def _judged(block: BlockMap, table: ParameterTable) -> list[int]:
     """Variables of a block whose covariance matrices have to be proper: not the auxiliary ones."""
-    places = zip(block.names, block.places.tolist(), strict=True)
-    return [place for name, place in places if name not in table.auxiliary]
+    places: list[int] = block.places.tolist()
+    if not table.auxiliary:
+        return places
+    return [place for name, place in zip(block.names, places, strict=True) if name not in table.auxiliary]
 
 
 def _covariate_positions(table: ParameterTable, variables: Variables, group: int) -> list[list[int]]:

@@ -284,8 +284,8 @@ def unidentified_by_count(objective: Objective, theta: Floats, sampling: Samplin
 
 
 def _identification(objective: Objective, sampling: Sampling, optimum: Optimum) -> Iterator[Problem]:
-    names = objective.table.names()
     if sampling.unidentified:
+        names = objective.table.names()
         yield Problem(
             "unidentified",
             no_identification([names[i] for i in sampling.unidentified]),
