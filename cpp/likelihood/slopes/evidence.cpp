@@ -1,16 +1,28 @@
 #include "likelihood/slopes/evidence.hpp"
 
+#include <algorithm>
+
 namespace msem {
+
+namespace {
+
+constexpr Index kFactors = 4;  // pivots whose product one logarithm is taken of
+
+void set_zero(LaneVector& x, Index size) {
+  x.resize(size);
+  std::fill(x.begin(), x.end(), Lanes::Zero());
+}
+
+}  // namespace
 
 DesignEvidence::DesignEvidence(const SlopePoint& point)
     : point_(point), width_(point.data_->design.rows()), row_(point.p_) {}
 
 bool DesignEvidence::compute(const DesignBatch& batch, bool inverses) {
   const ReducedData& data = *point_.data_;
-  const Index p = point_.p_, r = point_.r_, nb = point_.nboth_, m = point_.m_,
-              first = data.first[batch.example[0]];
+  const Index first = data.first[batch.example[0]];
   rho = data.first[batch.example[0] + 1] - first;
-  d = rho * p;
+  d = rho * point_.p_;
   design.resize(rho * width_);
   for (Index lane = 0; lane < kLanes; ++lane) {
     const double* own = data.design.data() + data.first[batch.example[lane]] * width_;
@@ -22,8 +34,14 @@ bool DesignEvidence::compute(const DesignBatch& batch, bool inverses) {
     seen_[a] = &point_.observed_[data.row_pattern[first + a]];
     holes_ = holes_ || seen_[a]->map.size();
   }
-  z.assign(d * r, Lanes::Zero());
-  for (Index a = 0; a < rho; ++a) {
+  return with_shape([&](const auto& shape) { return compute(shape, inverses); });
+}
+
+template <class Shape>
+bool DesignEvidence::compute(const Shape& shape, bool inverses) {
+  const Index p = shape.p, r = shape.r, m = shape.m, nb = r - m, d = shape.rho * p;
+  set_zero(z, d * r);
+  for (Index a = 0; a < shape.rho; ++a) {
     const Lanes* row = design.data() + a * width_;
     const bool intercept = (row[0] != 0).any();
     for (Index k = 0; k < nb && intercept; ++k) {
@@ -36,7 +54,7 @@ bool DesignEvidence::compute(const DesignBatch& batch, bool inverses) {
       for (Index i = 0; i < p; ++i) z[(nb + k) * d + a * p + i] = x * lambda[i];
     }
   }
-  zc.assign(d * r, Lanes::Zero());
+  set_zero(zc, d * r);
   const double* c = point_.between_.cov.data();
   for (Index j = 0; j < r; ++j) {
     for (Index k = 0; k < r; ++k) {
@@ -44,16 +62,16 @@ bool DesignEvidence::compute(const DesignBatch& batch, bool inverses) {
       for (Index i = 0; i < d; ++i) zc[j * d + i] += s * z[k * d + i];
     }
   }
-  if (!factor()) return false;
+  if (!factor(shape)) return false;
   half = z;
-  for (Index k = 0; k < r; ++k) whiten(half.data() + k * d);
+  for (Index k = 0; k < r; ++k) whiten(shape, half.data() + k * d);
   if (!inverses) return true;
-  whitened_.assign(d * d, Lanes::Zero());
+  set_zero(whitened_, d * d);
   inverse.resize(d * d);
   for (Index j = 0; j < d; ++j) {
     Lanes* column = whitened_.data() + j * d;
     column[j] = 1;
-    whiten(column);
+    whiten(shape, column);
     for (Index k = 0; k <= j; ++k) {
       const Lanes* before = whitened_.data() + k * d;
       Lanes sum = Lanes::Zero();
@@ -64,15 +82,16 @@ bool DesignEvidence::compute(const DesignBatch& batch, bool inverses) {
   }
   solved = zc;
   for (Index k = 0; k < r; ++k) {
-    whiten(solved.data() + k * d);
-    whiten_transposed(solved.data() + k * d);
+    whiten(shape, solved.data() + k * d);
+    whiten_transposed(shape, solved.data() + k * d);
   }
   return true;
 }
 
 // L L' = M = I + A Z C Z'A'.
-bool DesignEvidence::factor() {
-  const Index r = point_.r_;
+template <class Shape>
+bool DesignEvidence::factor(const Shape& shape) {
+  const Index r = shape.r, d = shape.rho * shape.p;
   if (holes_) {
     mapped_ = z;
     mapped_c_ = zc;
@@ -85,6 +104,7 @@ bool DesignEvidence::factor() {
   root_.resize(d * d);
   reciprocal_.resize(d);
   log_det = 0;
+  Lanes determinant = Lanes::Ones();
   for (Index j = 0; j < d; ++j) {
     Lanes* column = root_.data() + j * d;
     for (Index i = j; i < d; ++i) column[i] = i == j ? 1.0 : 0.0;
@@ -100,7 +120,11 @@ bool DesignEvidence::factor() {
     }
     const Lanes pivot = column[j];
     if (!(pivot > 0 && pivot < kInfinity).all()) return false;
-    log_det += pivot.log();
+    determinant *= pivot;
+    if (j % kFactors == kFactors - 1 || j + 1 == d) {
+      log_det += determinant.log();
+      determinant = 1;
+    }
     column[j] = pivot.sqrt();
     reciprocal_[j] = column[j].inverse();
     for (Index i = j + 1; i < d; ++i) column[i] *= reciprocal_[j];
@@ -123,6 +147,12 @@ void DesignEvidence::map_rows(Lanes* x, bool transposed) const {
 }
 
 void DesignEvidence::whiten(Lanes* x) const {
+  with_shape([&](const auto& shape) { whiten(shape, x); });
+}
+
+template <class Shape>
+void DesignEvidence::whiten(const Shape& shape, Lanes* x) const {
+  const Index d = shape.rho * shape.p;
   if (holes_) map_rows(x, false);
   for (Index j = 0; j < d; ++j) {
     const Lanes* column = root_.data() + j * d;
@@ -131,7 +161,9 @@ void DesignEvidence::whiten(Lanes* x) const {
   }
 }
 
-void DesignEvidence::whiten_transposed(Lanes* x) const {
+template <class Shape>
+void DesignEvidence::whiten_transposed(const Shape& shape, Lanes* x) const {
+  const Index d = shape.rho * shape.p;
   for (Index j = d - 1; j >= 0; --j) {
     const Lanes* column = root_.data() + j * d;
     Lanes sum = x[j];
@@ -163,8 +195,13 @@ void ClustersOfDesign::read(const DesignEvidence& evidence, const DesignStep& st
 }
 
 void ClustersOfDesign::compute(const DesignEvidence& evidence, const DesignStep& step) {
-  const Index d = evidence.d, rho = evidence.rho, p = point_.p_, r = point_.r_, q = point_.q_;
   read(evidence, step);
+  evidence.with_shape([&](const auto& shape) { compute(shape, evidence); });
+}
+
+template <class Shape>
+void ClustersOfDesign::compute(const Shape& shape, const DesignEvidence& evidence) {
+  const Index p = shape.p, r = shape.r, rho = shape.rho, d = rho * p, q = point_.q_;
   for (Index k = 0; k < r; ++k) {
     mean[k] = point_.mean_of_u_[k];
     for (Index l = 0; l < q; ++l) mean[k] += point_.paths_of_u_(k, l) * cluster_values[l];
@@ -183,10 +220,10 @@ void ClustersOfDesign::compute(const DesignEvidence& evidence, const DesignStep&
     const Lanes* column = evidence.z.data() + k * d;
     for (Index i = 0; i < d; ++i) t[i] -= column[i] * mean[k];
   }
-  evidence.whiten(t.data());
+  evidence.whiten(shape, t.data());
   quadratic = 0;
   for (Index i = 0; i < d; ++i) quadratic += t[i].square();
-  evidence.whiten_transposed(t.data());
+  evidence.whiten_transposed(shape, t.data());
   for (Index k = 0; k < r; ++k) {
     const Lanes* column = evidence.z.data() + k * d;
     Lanes sum = Lanes::Zero();

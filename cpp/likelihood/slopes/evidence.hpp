@@ -10,6 +10,15 @@
 
 namespace msem {
 
+// Numbers of outcomes, of parts between and slopes among them, and of rows.
+struct AnyShape {
+  Index p, r, m, rho;
+};
+// One outcome with one slope, as constants: so many data are of this kind that its loops are worth unrolling.
+struct OneSlope {
+  static constexpr Index p = 1, r = 2, m = 1, rho = 2;
+};
+
 class DesignEvidence {
  public:
   explicit DesignEvidence(const SlopePoint& point);
@@ -17,9 +26,12 @@ class DesignEvidence {
   // `solved` are wanted.
   bool compute(const DesignBatch& batch, bool inverses);
 
-  // x := L^-1 A x, and x := A'L^-T x, of length d.
+  // x := L^-1 A x, of length d.
   void whiten(Lanes* x) const;
-  void whiten_transposed(Lanes* x) const;
+
+  // work(shape) of the designs that have been computed.
+  template <class Work>
+  auto with_shape(const Work& work) const;
 
   // The first column of the design in a row, and the covariate of a slope.
   const Lanes& ones(Index row) const { return design[row * width_]; }
@@ -36,7 +48,15 @@ class DesignEvidence {
   LaneVector solved;   // d x r: A'M^-1 A Z C
 
  private:
-  bool factor();
+  friend class ClustersOfDesign;
+  template <class Shape>
+  bool compute(const Shape& shape, bool inverses);
+  template <class Shape>
+  bool factor(const Shape& shape);
+  template <class Shape>
+  void whiten(const Shape& shape, Lanes* x) const;
+  template <class Shape>
+  void whiten_transposed(const Shape& shape, Lanes* x) const;  // x := A'L^-T x
   void map_rows(Lanes* x, bool transposed) const;
 
   const SlopePoint& point_;
@@ -48,6 +68,13 @@ class DesignEvidence {
   std::vector<const SlopePoint::Observed*> seen_;  // of the rows
   bool holes_ = false;                             // in any of them
 };
+
+template <class Work>
+auto DesignEvidence::with_shape(const Work& work) const {
+  using S = OneSlope;
+  if (point_.p_ == S::p && point_.r_ == S::r && point_.m_ == S::m && rho == S::rho) return work(S{});
+  return work(AnyShape{point_.p_, point_.r_, point_.m_, rho});
+}
 
 class ClustersOfDesign {
  public:
@@ -68,6 +95,9 @@ class ClustersOfDesign {
   LaneVector all;             // r: m + C u, the posterior mean
 
  private:
+  template <class Shape>
+  void compute(const Shape& shape, const DesignEvidence& evidence);
+
   const SlopePoint& point_;
   Index nvalues_;
   LaneVector values_;  // nvalues x rho

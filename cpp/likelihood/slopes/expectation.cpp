@@ -97,10 +97,10 @@ class ExpectationSums {
 
  private:
   // Block (a, b) of p x p of a matrix with d rows, and `s` times it added.
-  void block(const Lanes* x, Index d, Index a, Index b, Lanes* out) const {
+  static void block(Index p, const Lanes* x, Index d, Index a, Index b, Lanes* out) {
     for (Index j = 0; j < p; ++j) std::copy_n(x + (b * p + j) * d + a * p, p, out + j * p);
   }
-  void add_block(const Lanes& s, const Lanes* x, Index d, Index a, Index b, Lanes* out) const {
+  static void add_block(Index p, const Lanes& s, const Lanes* x, Index d, Index a, Index b, Lanes* out) {
     for (Index j = 0; j < p; ++j) {
       const Lanes* column = x + (b * p + j) * d + a * p;
       for (Index i = 0; i < p; ++i) out[j * p + i] += s * column[i];
@@ -108,8 +108,8 @@ class ExpectationSums {
   }
 
   // Columns of slope k gain the Kronecker product of a matrix with p columns and a vector.
-  void add_slope(LaneVector& out, Index height, Index k, const Lanes& weight, const Lanes* x, Index rows,
-                 const Lanes* y, Index length) const {
+  static void add_slope(Index p, LaneVector& out, Index height, Index k, const Lanes& weight, const Lanes* x,
+                        Index rows, const Lanes* y, Index length) {
     for (Index j = 0; j < p; ++j) {
       Lanes* column = out.data() + (k * p + j) * height;
       for (Index l = 0; l < length; ++l) {
@@ -119,7 +119,6 @@ class ExpectationSums {
     }
   }
 
-  Index nboth() const { return point_.nboth_; }
   static const Lanes& column(const DesignEvidence& e, Index row, Index k) {
     return k ? e.covariate(row, k - 1) : e.ones(row);
   }
@@ -143,115 +142,117 @@ ExpectationSums::Sums ExpectationSums::of_piece(Index piece) const {
     const DesignBatch& batch = classes.batches[number];
     e.compute(batch, true);
     const Lanes weight = batch.weight;
-    const Index d = e.d, rho = e.rho;
-    const Lanes *inverse = e.inverse.data(), *half = e.half.data();
-    for (Index j = 0; j < r; ++j) {
-      for (Index k = 0; k <= j; ++k) {
-        Lanes sum = Lanes::Zero();
-        for (Index i = 0; i < d; ++i) sum += half[j * d + i] * half[k * d + i];
-        u[j * r + k] = u[k * r + j] = sum;
-      }
-    }
-    for (Index i = 0; i < r * r; ++i) sums[kU][i] += weight * u[i];
-    multiply_lanes(u.data(), c, uc.data(), r, r, r);
-    multiply_lanes(c, uc.data(), cuc.data(), r, r, r);
-    inverse_z.resize(d * r);
-    multiply_lanes(inverse, e.z.data(), inverse_z.data(), d, d, r);
-    add_kronecker(sums[kCC].data(), weight, u.data(), r, r, u.data(), r, r);
-    // of two columns of the design: sum of D_ac N_ab D_bc', and of one with Z: sum of D_ac (N Z)_a
-    std::fill(dd.begin(), dd.end(), Lanes::Zero());
-    std::fill(dz.begin(), dz.end(), Lanes::Zero());
-    for (Index k = 0; k < c1; ++k) {
-      for (Index a = 0; a < rho; ++a) {
-        const Lanes x = column(e, a, k);
-        for (Index j = 0; j < r; ++j) {
-          for (Index i = 0; i < p; ++i) dz[j * c1 * p + k * p + i] += x * inverse_z[j * d + a * p + i];
+    e.with_shape([&](const auto& shape) {
+      const Index p = shape.p, r = shape.r, m = shape.m, c1 = 1 + m, nb = r - m, rho = shape.rho, d = rho * p;
+      const Lanes *inverse = e.inverse.data(), *half = e.half.data();
+      for (Index j = 0; j < r; ++j) {
+        for (Index k = 0; k <= j; ++k) {
+          Lanes sum = Lanes::Zero();
+          for (Index i = 0; i < d; ++i) sum += half[j * d + i] * half[k * d + i];
+          u[j * r + k] = u[k * r + j] = sum;
         }
-        for (Index l = 0; l < c1; ++l) {
-          for (Index b = 0; b < rho; ++b) {
-            const Lanes both = x * column(e, b, l);
-            for (Index j = 0; j < p; ++j) {
-              const Lanes* from = inverse + (b * p + j) * d + a * p;
-              Lanes* to = dd.data() + (l * p + j) * c1 * p + k * p;
-              for (Index i = 0; i < p; ++i) to[i] += both * from[i];
+      }
+      for (Index i = 0; i < r * r; ++i) sums[kU][i] += weight * u[i];
+      multiply_lanes(u.data(), c, uc.data(), r, r, r);
+      multiply_lanes(c, uc.data(), cuc.data(), r, r, r);
+      inverse_z.resize(d * r);
+      multiply_lanes(inverse, e.z.data(), inverse_z.data(), d, d, r);
+      add_kronecker(sums[kCC].data(), weight, u.data(), r, r, u.data(), r, r);
+      // of two columns of the design: sum of D_ac N_ab D_bc', and of one with Z: sum of D_ac (N Z)_a
+      std::fill(dd.begin(), dd.end(), Lanes::Zero());
+      std::fill(dz.begin(), dz.end(), Lanes::Zero());
+      for (Index k = 0; k < c1; ++k) {
+        for (Index a = 0; a < rho; ++a) {
+          const Lanes x = column(e, a, k);
+          for (Index j = 0; j < r; ++j) {
+            for (Index i = 0; i < p; ++i) dz[j * c1 * p + k * p + i] += x * inverse_z[j * d + a * p + i];
+          }
+          for (Index l = 0; l < c1; ++l) {
+            for (Index b = 0; b < rho; ++b) {
+              const Lanes both = x * column(e, b, l);
+              for (Index j = 0; j < p; ++j) {
+                const Lanes* from = inverse + (b * p + j) * d + a * p;
+                Lanes* to = dd.data() + (l * p + j) * c1 * p + k * p;
+                for (Index i = 0; i < p; ++i) to[i] += both * from[i];
+              }
             }
           }
         }
       }
-    }
-    for (std::size_t i = 0; i < dd.size(); ++i) sums[kDD][i] += weight * dd[i];
-    for (std::size_t i = 0; i < dz.size(); ++i) sums[kDZ][i] += weight * dz[i];
-    // of each slope its part of Z'M^-1, r x p, and its transpose with C, p x r
-    for (Index k = 0; k < m; ++k) {
-      for (Index j = 0; j < r; ++j) {
-        for (Index i = 0; i < p; ++i) reach[k * r * p + i * r + j] = dz[j * c1 * p + (1 + k) * p + i];
-      }
-      const Lanes* own = reach.data() + k * r * p;
-      Lanes* own_c = reach_c.data() + k * p * r;
-      for (Index l = 0; l < r; ++l) {
-        for (Index i = 0; i < p; ++i) {
-          Lanes sum = Lanes::Zero();
-          for (Index j = 0; j < r; ++j) sum += own[i * r + j] * c[l * r + j];
-          own_c[l * p + i] = sum;
-        }
-      }
-    }
-    for (Index a = 0; a < rho; ++a) {
-      for (Index b = 0; b < rho; ++b) {
-        block(inverse, d, a, b, within.data());
-        add_kronecker(sums[kWW].data(), weight, within.data(), p, p, within.data(), p, p);
-      }
-      for (Index j = 0; j < r; ++j) std::copy_n(inverse_z.data() + j * d + a * p, p, solved.data() + j * p);
-      add_kronecker(sums[kWC].data(), weight, solved.data(), p, r, solved.data(), p, r);
+      for (std::size_t i = 0; i < dd.size(); ++i) sums[kDD][i] += weight * dd[i];
+      for (std::size_t i = 0; i < dz.size(); ++i) sums[kDZ][i] += weight * dz[i];
+      // of each slope its part of Z'M^-1, r x p, and its transpose with C, p x r
       for (Index k = 0; k < m; ++k) {
-        std::fill(other.begin(), other.end(), Lanes::Zero());
-        for (Index b = 0; b < rho; ++b) add_block(e.covariate(b, k), inverse, d, a, b, other.data());
-        add_slope(sums[kWL], p * p, k, weight, other.data(), p, e.solved.data() + (nboth() + k) * d + a * p,
-                  p);
-      }
-    }
-    for (Index k = 0; k < m; ++k) {
-      add_slope(sums[kCL], r * r, k, weight, reach.data() + k * r * p, r, uc.data() + (nboth() + k) * r, r);
-      for (Index l = 0; l < m; ++l) {
-        const Lanes both = cuc[(nboth() + l) * r + nboth() + k];
-        const Lanes* left = reach_c.data() + k * p * r + (nboth() + l) * p;
-        const Lanes* right = reach_c.data() + l * p * r + (nboth() + k) * p;
-        for (Index j = 0; j < p; ++j) {
-          const Lanes* own = dd.data() + ((1 + l) * p + j) * c1 * p + (1 + k) * p;
-          Lanes* to = sums[kLL].data() + (l * p + j) * p * m + k * p;
-          for (Index i = 0; i < p; ++i) to[i] += weight * (both * own[i] + left[i] * right[j]);
+        for (Index j = 0; j < r; ++j) {
+          for (Index i = 0; i < p; ++i) reach[k * r * p + i * r + j] = dz[j * c1 * p + (1 + k) * p + i];
         }
-      }
-    }
-    // fixed covariates, which differ between the clusters of a design: N f, f'N f and f'N Z
-    given.resize(f * p * d);
-    for (Index at = batch.first; f && at < batch.last; ++at) {
-      one.read(e, classes.steps[at]);
-      std::fill(given.begin(), given.end(), Lanes::Zero());
-      for (Index k = 0; k < f; ++k) {
-        for (Index a = 0; a < rho; ++a) {
-          const Lanes x = one.weight * one.value(a, p + k);
-          for (Index j = 0; j < d; ++j) {
-            for (Index i = 0; i < p; ++i) given[j * f * p + k * p + i] += x * inverse[j * d + a * p + i];
+        const Lanes* own = reach.data() + k * r * p;
+        Lanes* own_c = reach_c.data() + k * p * r;
+        for (Index l = 0; l < r; ++l) {
+          for (Index i = 0; i < p; ++i) {
+            Lanes sum = Lanes::Zero();
+            for (Index j = 0; j < r; ++j) sum += own[i * r + j] * c[l * r + j];
+            own_c[l * p + i] = sum;
           }
         }
       }
-      for (Index b = 0; b < rho; ++b) {
-        for (Index j = 0; j < p; ++j) {
-          const Lanes* own = given.data() + (b * p + j) * f * p;
-          for (Index k = 0; k < c1 + f; ++k) {
-            const Lanes x = k < c1 ? column(e, b, k) : one.value(b, p + k - c1);
-            Lanes* to = k < c1 ? sums[kFD].data() + (k * p + j) * f * p
-                               : sums[kFF].data() + ((k - c1) * p + j) * f * p;
-            for (Index i = 0; i < f * p; ++i) to[i] += x * own[i];
-          }
-          for (Index k = 0; k < r; ++k) {
-            const Lanes z = e.z[k * d + b * p + j];
-            for (Index i = 0; i < f * p; ++i) sums[kFZ][k * f * p + i] += z * own[i];
+      for (Index a = 0; a < rho; ++a) {
+        for (Index b = 0; b < rho; ++b) {
+          block(p, inverse, d, a, b, within.data());
+          add_kronecker(sums[kWW].data(), weight, within.data(), p, p, within.data(), p, p);
+        }
+        for (Index j = 0; j < r; ++j) std::copy_n(inverse_z.data() + j * d + a * p, p, solved.data() + j * p);
+        add_kronecker(sums[kWC].data(), weight, solved.data(), p, r, solved.data(), p, r);
+        for (Index k = 0; k < m; ++k) {
+          std::fill(other.begin(), other.end(), Lanes::Zero());
+          for (Index b = 0; b < rho; ++b) add_block(p, e.covariate(b, k), inverse, d, a, b, other.data());
+          add_slope(p, sums[kWL], p * p, k, weight, other.data(), p, e.solved.data() + (nb + k) * d + a * p,
+                    p);
+        }
+      }
+      for (Index k = 0; k < m; ++k) {
+        add_slope(p, sums[kCL], r * r, k, weight, reach.data() + k * r * p, r, uc.data() + (nb + k) * r, r);
+        for (Index l = 0; l < m; ++l) {
+          const Lanes both = cuc[(nb + l) * r + nb + k];
+          const Lanes* left = reach_c.data() + k * p * r + (nb + l) * p;
+          const Lanes* right = reach_c.data() + l * p * r + (nb + k) * p;
+          for (Index j = 0; j < p; ++j) {
+            const Lanes* own = dd.data() + ((1 + l) * p + j) * c1 * p + (1 + k) * p;
+            Lanes* to = sums[kLL].data() + (l * p + j) * p * m + k * p;
+            for (Index i = 0; i < p; ++i) to[i] += weight * (both * own[i] + left[i] * right[j]);
           }
         }
       }
-    }
+      // fixed covariates, which differ between the clusters of a design: N f, f'N f and f'N Z
+      given.resize(f * p * d);
+      for (Index at = batch.first; f && at < batch.last; ++at) {
+        one.read(e, classes.steps[at]);
+        std::fill(given.begin(), given.end(), Lanes::Zero());
+        for (Index k = 0; k < f; ++k) {
+          for (Index a = 0; a < rho; ++a) {
+            const Lanes x = one.weight * one.value(a, p + k);
+            for (Index j = 0; j < d; ++j) {
+              for (Index i = 0; i < p; ++i) given[j * f * p + k * p + i] += x * inverse[j * d + a * p + i];
+            }
+          }
+        }
+        for (Index b = 0; b < rho; ++b) {
+          for (Index j = 0; j < p; ++j) {
+            const Lanes* own = given.data() + (b * p + j) * f * p;
+            for (Index k = 0; k < c1 + f; ++k) {
+              const Lanes x = k < c1 ? column(e, b, k) : one.value(b, p + k - c1);
+              Lanes* to = k < c1 ? sums[kFD].data() + (k * p + j) * f * p
+                                 : sums[kFF].data() + ((k - c1) * p + j) * f * p;
+              for (Index i = 0; i < f * p; ++i) to[i] += x * own[i];
+            }
+            for (Index k = 0; k < r; ++k) {
+              const Lanes z = e.z[k * d + b * p + j];
+              for (Index i = 0; i < f * p; ++i) sums[kFZ][k * f * p + i] += z * own[i];
+            }
+          }
+        }
+      }
+    });
   }
   Sums out;
   for (int s = 0; s < kSums; ++s) out[s] = lane_sums(sums[s], shapes_[s].first, shapes_[s].second);

@@ -376,56 +376,58 @@ bool SlopePoint::sum_classes(Index piece, Sums& s) const {
     const DesignBatch& batch = classes_->batches[b];
     const Lanes weight = batch.weight;
     if (!evidence.compute(batch, true)) return false;
-    const Index d = evidence.d, rho = evidence.rho;
-    value += weight * evidence.log_det;
-    for (Index a = 0; a < rho; ++a) {
-      for (Index j = 0; j < p; ++j) {
-        const Lanes* column = evidence.inverse.data() + (a * p + j) * d + a * p;
-        for (Index i = j; i < p; ++i) g_w[j * p + i] += weight * column[i];
-      }
-      for (Index k = 0; k < m_; ++k) {
-        const Lanes x = weight * evidence.covariate(a, k);
-        const Lanes* column = evidence.solved.data() + (nboth_ + k) * d + a * p;
-        for (Index i = 0; i < p; ++i) g_l[k * p + i] += x * column[i];
-      }
-    }
-    for (Index j = 0; j < r; ++j) {
-      const Lanes* y = evidence.half.data() + j * d;
-      for (Index k = j; k < r; ++k) {
-        const Lanes* x = evidence.half.data() + k * d;
-        Lanes sum = Lanes::Zero();
-        for (Index i = 0; i < d; ++i) sum += x[i] * y[i];
-        g_c[j * r + k] += weight * sum;
-      }
-    }
-    for (Index at = batch.first; at < batch.last; ++at) {
-      one.compute(evidence, classes_->steps[at]);
-      const Lanes w = one.weight;
-      value += w * one.quadratic;
+    evidence.with_shape([&](const auto& shape) {
+      const Index p = shape.p, r = shape.r, m = shape.m, nb = r - m, rho = shape.rho, d = rho * p;
+      value += weight * evidence.log_det;
       for (Index a = 0; a < rho; ++a) {
-        const Lanes* t = one.t.data() + a * p;
         for (Index j = 0; j < p; ++j) {
-          const Lanes y = w * t[j];
-          for (Index i = j; i < p; ++i) g_w[j * p + i] -= y * t[i];
+          const Lanes* column = evidence.inverse.data() + (a * p + j) * d + a * p;
+          for (Index i = j; i < p; ++i) g_w[j * p + i] += weight * column[i];
         }
-        const Lanes ones = w * evidence.ones(a);
-        for (Index i = 0; i < p; ++i) g_m[i] -= ones * t[i];
-        for (Index k = 0; k < f_; ++k) {
-          const Lanes given = w * one.value(a, p + k);
-          for (Index i = 0; i < p; ++i) g_f[k * p + i] -= given * t[i];
-        }
-        for (Index k = 0; k < m_; ++k) {
-          const Lanes x = w * evidence.covariate(a, k) * one.all[nboth_ + k];
-          for (Index i = 0; i < p; ++i) g_l[k * p + i] -= x * t[i];
+        for (Index k = 0; k < m; ++k) {
+          const Lanes x = weight * evidence.covariate(a, k);
+          const Lanes* column = evidence.solved.data() + (nb + k) * d + a * p;
+          for (Index i = 0; i < p; ++i) g_l[k * p + i] += x * column[i];
         }
       }
       for (Index j = 0; j < r; ++j) {
-        const Lanes y = w * one.u[j];
-        for (Index k = j; k < r; ++k) g_c[j * r + k] -= y * one.u[k];
-        g_u[j] -= y;
-        for (Index l = 0; l < q_; ++l) g_z[l * r + j] -= y * one.cluster_values[l];
+        const Lanes* y = evidence.half.data() + j * d;
+        for (Index k = j; k < r; ++k) {
+          const Lanes* x = evidence.half.data() + k * d;
+          Lanes sum = Lanes::Zero();
+          for (Index i = 0; i < d; ++i) sum += x[i] * y[i];
+          g_c[j * r + k] += weight * sum;
+        }
       }
-    }
+      for (Index at = batch.first; at < batch.last; ++at) {
+        one.compute(evidence, classes_->steps[at]);
+        const Lanes w = one.weight;
+        value += w * one.quadratic;
+        for (Index a = 0; a < rho; ++a) {
+          const Lanes* t = one.t.data() + a * p;
+          for (Index j = 0; j < p; ++j) {
+            const Lanes y = w * t[j];
+            for (Index i = j; i < p; ++i) g_w[j * p + i] -= y * t[i];
+          }
+          const Lanes ones = w * evidence.ones(a);
+          for (Index i = 0; i < p; ++i) g_m[i] -= ones * t[i];
+          for (Index k = 0; k < f_; ++k) {
+            const Lanes given = w * one.value(a, p + k);
+            for (Index i = 0; i < p; ++i) g_f[k * p + i] -= given * t[i];
+          }
+          for (Index k = 0; k < m; ++k) {
+            const Lanes x = w * evidence.covariate(a, k) * one.all[nb + k];
+            for (Index i = 0; i < p; ++i) g_l[k * p + i] -= x * t[i];
+          }
+        }
+        for (Index j = 0; j < r; ++j) {
+          const Lanes y = w * one.u[j];
+          for (Index k = j; k < r; ++k) g_c[j * r + k] -= y * one.u[k];
+          g_u[j] -= y;
+          for (Index l = 0; l < q_; ++l) g_z[l * r + j] -= y * one.cluster_values[l];
+        }
+      }
+    });
   }
   s.value = value.sum();
   s.within = {lane_sums(g_w, p, p), {}, 2 * lane_sums(g_m, p, 1), 2 * lane_sums(g_l, p, m_)};
