@@ -138,16 +138,14 @@ Order order_of_clusters(const ClusteredRows& rows) {
   Order out;
   out.first.assign(rows.nclusters + 1, rows.nrows);
   const auto before = [&](std::ptrdiff_t i) { return i > 0 ? rows.codes[i - 1] : std::int64_t{-1}; };
-  const bool lost = any_rows(rows.nrows, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
-    bool any = false;
-    for (std::ptrdiff_t i = begin; i < end; ++i) any |= rows.codes[i] < 0 || rows.codes[i] >= rows.nclusters;
-    return any;
-  });
-  if (lost) throw std::invalid_argument("a cluster code is out of range");
+  const auto check = [&](std::int64_t code) {
+    if (code < 0 || code >= rows.nclusters) throw std::invalid_argument("a cluster code is out of range");
+  };
   const bool descends = any_rows(rows.nrows, [&](std::ptrdiff_t begin, std::ptrdiff_t end) {
     for (std::ptrdiff_t i = begin; i < end; ++i) {
       const std::int64_t last = before(i);
       if (rows.codes[i] == last) continue;
+      check(rows.codes[i]);
       if (rows.codes[i] < last) return true;
       for (std::int64_t code = last + 1; code <= rows.codes[i]; ++code) out.first[code] = i;
     }
@@ -155,7 +153,10 @@ Order order_of_clusters(const ClusteredRows& rows) {
   });
   if (!descends) return out;
   std::fill(out.first.begin(), out.first.end(), 0);
-  for (std::ptrdiff_t i = 0; i < rows.nrows; ++i) ++out.first[rows.codes[i] + 1];
+  for (std::ptrdiff_t i = 0; i < rows.nrows; ++i) {
+    check(rows.codes[i]);
+    ++out.first[rows.codes[i] + 1];
+  }
   std::partial_sum(out.first.begin(), out.first.end(), out.first.begin());
   out.row.resize(rows.nrows);
   std::vector<std::ptrdiff_t> next(out.first.begin(), out.first.end() - 1);

@@ -1,6 +1,7 @@
 #include "likelihood/slopes/evidence.hpp"
 
 #include <algorithm>
+#include <array>
 
 namespace msem {
 
@@ -23,11 +24,11 @@ bool DesignEvidence::compute(const DesignBatch& batch, bool inverses) {
   const Index first = data.first[batch.example[0]];
   rho = data.first[batch.example[0] + 1] - first;
   d = rho * point_.p_;
+  std::array<const double*, kLanes> own;
+  for (Index lane = 0; lane < kLanes; ++lane)
+    own[lane] = data.design.data() + data.first[batch.example[lane]] * width_;
   design.resize(rho * width_);
-  for (Index lane = 0; lane < kLanes; ++lane) {
-    const double* own = data.design.data() + data.first[batch.example[lane]] * width_;
-    for (Index i = 0; i < rho * width_; ++i) design[i][lane] = own[i];
-  }
+  gather(own, rho * width_, design.data());
   seen_.resize(rho);
   holes_ = false;
   for (Index a = 0; a < rho; ++a) {
@@ -184,14 +185,18 @@ ClustersOfDesign::ClustersOfDesign(const SlopePoint& point)
 void ClustersOfDesign::read(const DesignEvidence& evidence, const DesignStep& step) {
   const ReducedData& data = *point_.data_;
   const Index rho = evidence.rho, q = point_.q_;
-  values_.resize(rho * nvalues_);
+  std::array<const double*, kLanes> own, of_clusters;
+  std::array<double, kLanes> counted;
   for (Index lane = 0; lane < kLanes; ++lane) {
     const Index cluster = step.cluster[lane];
-    weight[lane] = lane < step.used ? data.weight[cluster] : 0.0;
-    const double* own = data.values.data() + data.first[cluster] * nvalues_;
-    for (Index i = 0; i < rho * nvalues_; ++i) values_[i][lane] = own[i];
-    for (Index l = 0; l < q; ++l) cluster_values[l][lane] = data.cluster_values(l, cluster);
+    counted[lane] = lane < step.used ? data.weight[cluster] : 0.0;
+    own[lane] = data.values.data() + data.first[cluster] * nvalues_;
+    of_clusters[lane] = data.cluster_values.data() + cluster * q;
   }
+  weight = beside(counted[0], counted[1], counted[2], counted[3]);
+  values_.resize(rho * nvalues_);
+  gather(own, rho * nvalues_, values_.data());
+  gather(of_clusters, q, cluster_values.data());
 }
 
 void ClustersOfDesign::compute(const DesignEvidence& evidence, const DesignStep& step) {
