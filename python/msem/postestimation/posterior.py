@@ -96,6 +96,8 @@ class GroupModel:
         Fixed covariates: within-only ones at level 1, cluster variables at level 2.
     compiled : tuple of (mean, covariance matrix)
         The levels as the core has them, where these have more variables.
+    slopes : tuple of Slope
+        Random slopes.
     """
 
     statistics: Statistics
@@ -103,6 +105,7 @@ class GroupModel:
     measurement: dict[int, Measurement]
     fixed: dict[int, tuple[str, ...]]
     compiled: tuple[tuple[Floats, Floats], ...] = ()
+    slopes: tuple[Slope, ...] = ()
 
     @cached_property
     def top(self) -> int:
@@ -116,13 +119,17 @@ class GroupModel:
 
     def products(self, level: int) -> list[tuple[Slope, Floats]]:
         """Random slopes whose products with covariates stand at a level, and what these do to its variables."""
-        slopes = [slope for slope in self.statistics.slopes if slope.level == level]
+        slopes = [slope for slope in self.slopes if slope.level == level]
         if not slopes:
             return []
-        # the core has products, of unit variance, between the observed and the other variables
-        n, k = self.levels[level].nobserved, len(slopes)
+        # the core has products, of unit variance, between the observed variables, with latent covariates of slopes
+        # behind them, and the others
+        names, observed = self.levels[level].names, self.levels[level].nobserved
+        first = dict.fromkeys(slope.covariate for slope in slopes if slope.covariate in names[observed:])
+        n, k = observed + len(first), len(slopes)
         reach = np.delete(self.compiled[level - 1][1], n + np.arange(k), axis=0)[:, n : n + k]
-        return list(zip(slopes, reach.T, strict=True))
+        core = [*names[:observed], *first, *(name for name in names[observed:] if name not in first)]
+        return list(zip(slopes, reach[[core.index(name) for name in names]].T, strict=True))
 
     def parts(self, level: int) -> tuple[str, ...]:
         """Observed variables of a level that are measured below it."""
@@ -166,7 +173,7 @@ def group_model(
         levels = {1: with_means(levels[1], block_matrices(blocks[0], values)[0], means)}
     measured = {block.level: measurement(block, values) for block in blocks}
     compiled = objective.compiled_moments(theta, group) if table.slopes(group) else ()
-    return GroupModel(s, levels, measured, fixed, compiled)
+    return GroupModel(s, levels, measured, fixed, compiled, tuple(table.slopes(group)))
 
 
 def with_means(level: LevelArrays, paths: Floats, means: Floats) -> LevelArrays:

@@ -9,8 +9,8 @@ cluster, is added where this is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from msem.data.rows import ClusteredData
 from msem.errors import DataError, UnsupportedError
 from msem.estimation.solution import Solution
 from msem.model.levels import BETWEEN, WITHIN
+from msem.model.slopes import Slope
 from msem.model.variables import Variables
 from msem.postestimation.factor_scores import (
     GroupColumns,
@@ -74,7 +75,7 @@ def predict(
     Science, 6, 15-51): best linear unbiased ones with the estimates in the place of the parameters.
     """
     covariates = _covariates(fit)
-    _require_given(fit, covariates)
+    _require_given(fit)
     outcomes = [name for name in fit.sample.statistics[0].variables.names if name not in covariates]
     columns = cluster_columns(fit, data, cluster)
     parts = []
@@ -119,38 +120,55 @@ def resid(fit: Solution) -> pd.DataFrame:
     return unit_frame(values) - fitted
 
 
-def _effects(model: GroupModel, rows: Rows) -> ByLevel:
-    """Posterior means of the parts of variables, and of random slopes, at each level above the first."""
+class Upper(NamedTuple):
+    """What is known of the clusters.
+
+    Attributes
+    ----------
+    means : ByLevel
+        Posterior means of the parts of variables, and of random slopes if data of outcomes tell of them.
+    joint : mapping of str to ndarray, shape (J,)
+        Posterior covariances of random slopes, by name, with the parts between clusters of their covariates, for those
+        that have such a part.
+    """
+
+    means: ByLevel
+    joint: Mapping[str, Floats]
+
+
+def _parted(model: GroupModel, parts: Collection[str]) -> list[Slope]:
+    """Random slopes whose covariates have one of these parts between clusters."""
+    return [slope for slope in model.slopes if slope.covariate in parts]
+
+
+def _effects(model: GroupModel, rows: Rows) -> Upper:
+    """Posterior moments of the parts of variables, and of random slopes, at each level above the first."""
     out: ByLevel = {}
+    joint = {}
     for level in model.levels:
-        unknown = model.parts(level) or any(level in slope.at for slope in model.statistics.slopes)
+        unknown = model.parts(level) or any(level in slope.at for slope in model.slopes)
         if level > WITHIN and unknown:
             found = cluster_scores(model, rows, level)
             out[level] = dict(zip(found.names, found.mean.T, strict=True))
-    return out
+            for slope in _parted(model, model.parts(level)):
+                pair = found.names.index(slope.name), found.names.index(slope.covariate)
+                joint[slope.name] = found.cov[found.which, pair[0], pair[1]]
+    return Upper(out, joint)
 
 
-def _require_given(fit: Solution, covariates: Sequence[str]) -> None:
-    """Refuse models in which a covariate with a random slope, or its within part, would have to be predicted first."""
-    for number, group in enumerate(fit.sample.groups, 1):
-        for slope in fit.table.slopes(number):
-            if slope.covariate in fit.table.latent(slope.level, number):
-                raise UnsupportedError(
-                    f"{slope.covariate!r} has the random slope {slope.name!r} and is latent: predictions of what "
-                    "depends on it are not available in this version"
-                )
-            if group.statistics.variables.top(slope.covariate) > slope.level:
-                where = "both" if fit.table.nlevels == BETWEEN else "several"
-                raise UnsupportedError(
-                    f"{slope.covariate!r} has the random slope {slope.name!r} and stands at {where} levels: "
-                    "predictions of what depends on its within part, which is not observed, are not available in "
-                    "this version"
-                )
-            if slope.covariate not in covariates:
-                raise UnsupportedError(
-                    f"{slope.covariate!r} has the random slope {slope.name!r} and is an outcome itself: predictions of "
-                    "what depends on a product of two outcomes are not available in this version"
-                )
+def _require_given(fit: Solution) -> None:
+    """Refuse models in which a covariate of a random slope depends on another random slope."""
+    for number in range(fit.table.ngroups):
+        model = fitted_model(fit, number)
+        for level, moments in model.levels.items():
+            for slope, effect in model.products(level):
+                odd = [s for s, _ in model.products(level) if effect[moments.names.index(s.covariate)]]
+                if odd:
+                    raise UnsupportedError(
+                        f"{odd[0].covariate!r} has the random slope {odd[0].name!r} and depends on the random slope "
+                        f"{slope.name!r}: predictions of what depends on a product of slopes are not available in this "
+                        "version"
+                    )
 
 
 def _covariates(fit: Solution) -> tuple[str, ...]:
@@ -171,14 +189,15 @@ def _predicted(
     data: ClusteredData,
     outcomes: Sequence[str],
     covariates: Sequence[str],
-    effects: ByLevel | None,
+    effects: Upper | None,
 ) -> dict[str, Floats]:
     """Expectations of the outcomes in every row; `effects` are parts of variables by level and cluster."""
-    known = _parts_of_covariates(model, data, covariates) if effects is None else effects
+    upper = _parts_of_covariates(model, data, covariates) if effects is None else effects
+    known = upper.means
     codes = {
         level: data.codes_of(level) if level > WITHIN else np.arange(data.nobs) for level in model.levels
     }
-    variables, standing = model.statistics.variables, model.statistics.slopes
+    variables, standing = model.statistics.variables, model.slopes
     parts: dict[int, dict[str, Floats]] = {}
     for level in sorted(model.levels, reverse=True):
         moments, first = model.levels[level], np.unique(codes[level], return_index=True)[1]
@@ -190,15 +209,21 @@ def _predicted(
                 own[name] = data.columns[name][first] - sum(known[at][name][codes[at][first]] for at in above)
             elif name in variables.levels[level - 1]:
                 own[name] = known[level][name]
+        products = model.products(level)
         wanted = [*outcomes, *(slope.name for slope in standing if level in slope.at)]
-        found = _regressed(moments, wanted, own, len(first))
+        wanted += [slope.covariate for slope, _ in products if slope.covariate not in own]
+        found = _regressed(moments, list(dict.fromkeys(wanted)), own, len(first))
         found |= {name: values for name, values in known.get(level, {}).items() if name in found}
-        for slope, effect in model.products(level):
+        for slope, effect in products:
             size = sum(parts[at][slope.name][codes[at][first]] for at in slope.at)
+            covariate = own[slope.covariate] if slope.covariate in own else found[slope.covariate]
+            product = size * covariate
+            if (
+                slope.name in upper.joint and slope.covariate in own
+            ):  # E s (x - b) = E s (x - E b) - Cov(s, b)
+                product = product - upper.joint[slope.name][codes[BETWEEN][first]]
             for name, values in found.items():
-                found[name] = (
-                    values + effect[moments.names.index(name)] * size * data.columns[slope.covariate][first]
-                )
+                found[name] = values + effect[moments.names.index(name)] * product
         parts[level] = found
     return {
         name: sum(
@@ -217,21 +242,33 @@ def _require_constant(name: str, values: Floats, first: NDArray[np.intp]) -> Non
         )
 
 
-def _parts_of_covariates(model: GroupModel, data: ClusteredData, covariates: Sequence[str]) -> ByLevel:
-    """Posterior means of the parts of covariates above the level that they are measured on, given all covariates."""
+def _parts_of_covariates(model: GroupModel, data: ClusteredData, covariates: Sequence[str]) -> Upper:
+    """Posterior moments of the parts of covariates above the level that they are measured on, given all covariates."""
     whole = model.statistics.variables
     measured = {name: level for level, own in enumerate(whole.measured, 1) for name in own}
     if all(whole.top(name) == measured[name] for name in covariates):
-        return {}
+        return Upper({}, {})
     variables = Variables(tuple(tuple(n for n in names if n in covariates) for names in whole.levels))
     moments = [_part(model.levels[level], names) for level, names in enumerate(variables.levels, 1)]
     core = some_clusters(data, variables).posterior(variables, moments)
-    out = {}
+    out: ByLevel = {}
+    joint = {}
     for level, own in enumerate(variables.levels[1:], 2):
         parts = [name for name in own if name not in variables.measured[level - 1]]
         found = core.cluster_posterior() if level == model.top else core.level_posterior(level)
         out[level] = dict(zip(parts, found[0].T, strict=False))
-    return out
+        for slope in _parted(model, parts):
+            paths = _paths(model.levels[level], [slope.name], own)[[own.index(name) for name in parts], 0]
+            spread = found[1][:, : len(parts), parts.index(slope.covariate)] @ paths
+            joint[slope.name] = spread[found[2]]
+    return Upper(out, joint)
+
+
+def _paths(level: LevelArrays, outcomes: Sequence[str], given: Sequence[str]) -> Floats:
+    """Regression of variables of a level on others, shape (given, outcomes)."""
+    x, y = ([level.at[name] for name in names] for names in (given, outcomes))
+    paths = np.linalg.lstsq(level.cov[np.ix_(x, x)], level.cov[np.ix_(x, y)], rcond=None)[0]
+    return np.asarray(paths, dtype=np.float64)
 
 
 def _part(level: LevelArrays, names: Sequence[str]) -> tuple[Floats, Floats]:
@@ -246,7 +283,7 @@ def _regressed(
     here = [name for name in covariates if name in level.at]
     x, y = [level.at[name] for name in here], [name for name in outcomes if name in level.at]
     at = [level.at[name] for name in y]
-    slopes = np.linalg.lstsq(level.cov[np.ix_(x, x)], level.cov[np.ix_(x, at)], rcond=None)[0]
+    paths = _paths(level, y, here)
     deviations = np.column_stack([covariates[name] for name in here]) if here else np.empty((count, 0))
-    values = level.mean[at] + (deviations - level.mean[x]) @ slopes
+    values = level.mean[at] + (deviations - level.mean[x]) @ paths
     return dict(zip(y, values.T, strict=True))
