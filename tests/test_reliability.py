@@ -17,7 +17,7 @@ import models
 import msem
 import oracle
 import simulate
-from msem.data.moments import level_moments, with_robust_acov
+from msem.data.saturated_moments import level_moments, with_robust_acov
 from msem.postestimation.delta import jacobian
 from msem.postestimation.ram import Structure, structures
 from msem.postestimation.reliability import COLUMNS, _stack, coefficients, composites

@@ -10,8 +10,8 @@ import oracle
 from msem import _core
 from msem.data.arrays import vech
 from msem.data.complete import SampleStatistics
-from msem.data.moments import estimate_saturated, level_moments
 from msem.data.saturated import moment_names, saturated_objective, solve_saturated
+from msem.data.saturated_moments import estimate_saturated, level_moments
 from msem.errors import DataError
 
 SIZES = [1] * 6 + [2] * 10 + [3] * 9 + [5] * 8 + [7] * 4

@@ -30,7 +30,6 @@ from msem.language.syntax import parse
 from msem.model.partable import parameter_table
 from msem.postestimation.posterior import cluster_scores, group_model, posterior
 from msem.postestimation.rows import Rows
-from msem.resampling.refits import refitter_of
 from msem.resampling.replicates import ReplicateSource, _design, leave_one_out
 from msem.settings import Settings
 
@@ -328,7 +327,7 @@ def test_replicates_are_samples_of_their_own():
     data = split()
     fit = fitted(data)
     jackknife = leave_one_out(fit.estimate, fit.sample)
-    found = refitter_of(ReplicateSource(fit.estimate, fit.sample, jackknife)).run(3, 4, 1)["theta"][0]
+    found = ReplicateSource(fit.estimate, fit.sample, jackknife).refitter.run(3, 4, 1).theta[0]
     assert_allclose(found, fitted(data[data["id"] != 3]).theta, rtol=1e-4, atol=1e-5)
     kept = pickle.loads(pickle.dumps(fit.sample.statistics[0]))
     assert kept.nobs == len(data)

@@ -17,7 +17,7 @@ namespace {
 using RowTuple = std::tuple<int, int, int, int, double, double>;
 // block, rows, entries to fill, variables to judge
 using BlockTuple = std::tuple<Block, std::vector<RowTuple>, std::vector<int>, std::vector<Index>>;
-// blocks by level, variables at both of two levels, covariates by level
+// blocks by level, variables of level 1 that have a part at a higher one, covariates by level
 using LevelsTuple = std::tuple<std::vector<int>, Index, std::vector<std::vector<Index>>>;
 
 std::vector<StartRow> start_rows(const std::vector<RowTuple>& rows) {
@@ -46,19 +46,19 @@ std::shared_ptr<Plan> make_plan(int npar, const std::vector<BlockTuple>& given,
   }
   std::vector<std::vector<int>> groups;
   std::vector<std::vector<std::vector<Index>>> covariates;
-  std::vector<Index> nboth;
-  for (const auto& [own, both, given_variables] : levels) {
+  std::vector<Index> shared;
+  for (const auto& [own, above, given_variables] : levels) {
     for (const int b : own) {
       if (b < 0 || b >= static_cast<int>(blocks.size()))
         throw std::invalid_argument("a group has a block for each level");
     }
     groups.push_back(own);
-    nboth.push_back(both);
+    shared.push_back(above);
     covariates.push_back(given_variables);
   }
   StartPlan start(npar, blocks, std::move(rows), lower, upper);
   auto out = std::make_shared<Plan>(
-      Plan{npar, std::move(blocks), std::move(groups), std::move(nboth), std::move(start), lower, upper,
+      Plan{npar, std::move(blocks), std::move(groups), std::move(shared), std::move(start), lower, upper,
            constraints ? *constraints : Constraints{}, defined, std::move(filled), std::move(covariates),
            std::move(judged), Terms(penalties.begin(), penalties.end())});
   out->check();

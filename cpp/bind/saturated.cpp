@@ -7,17 +7,11 @@ using namespace msem;
 
 namespace {
 
-// Means and covariances of the levels that there are, level 1 first.
-py::list levels_list(const Moments& moments) {
-  py::list out;
-  if (moments.mean_w.size()) out.append(py::make_tuple(moments.mean_w, moments.cov_w));
-  if (moments.mean_b.size()) out.append(py::make_tuple(moments.mean_b, moments.cov_b));
-  return out;
-}
-
 py::dict as_dict(const SaturatedFit& fit) {
   py::dict out;
-  out["levels"] = levels_list(fit.moments);
+  py::list levels;
+  for (const LevelImplied& one : fit.levels) levels.append(py::make_tuple(one.mean, one.cov));
+  out["levels"] = levels;
   out["loglik"] = fit.loglik;
   out["converged"] = fit.converged;
   out["iterations"] = fit.iterations;
@@ -58,21 +52,12 @@ template <class Of>
 py::dict run_levels(const std::shared_ptr<Of>& likelihood, bool em, int max_iterations, double tolerance,
                     bool cone) {
   if (em) throw std::invalid_argument("the saturated model of three levels and more is fitted by scoring");
-  SaturatedLevels fit;
+  SaturatedFit fit;
   {
     py::gil_scoped_release release;
     fit = fit_saturated(likelihood, options_of(em, max_iterations, tolerance, cone));
   }
-  py::dict out;
-  py::list levels;
-  for (const LevelImplied& m : fit.moments) levels.append(py::make_tuple(m.mean, m.cov));
-  out["levels"] = levels;
-  out["loglik"] = fit.loglik;
-  out["converged"] = fit.converged;
-  out["iterations"] = fit.iterations;
-  out["em_steps"] = 0;
-  out["decrement"] = fit.decrement;
-  return out;
+  return as_dict(fit);
 }
 
 }  // namespace

@@ -152,8 +152,8 @@ void Plan::check() const {
   const std::size_t count = blocks.size();
   if (filled.size() != count || judged.size() != count)
     throw std::invalid_argument("entries to fill and variables to judge are given by block");
-  if (covariates.size() != groups.size() || nboth.size() != groups.size())
-    throw std::invalid_argument("covariates and variables at both levels are given by group");
+  if (covariates.size() != groups.size() || shared.size() != groups.size())
+    throw std::invalid_argument("covariates and variables that levels share are given by group");
   for (std::size_t g = 0; g < groups.size(); ++g) {
     if (groups[g].empty() || covariates[g].size() != groups[g].size())
       throw std::invalid_argument("covariates are given by level");
@@ -242,9 +242,9 @@ Solution fit(const Plan& plan, const std::vector<GroupDraw>& draws, const FitOpt
   Solution out;
   FitOptions options = given;
   if (!plan.terms.empty()) options.space = Space::kNatural;  // the penalty is the border
-  const GroupSamples groups = group_samples(draws, plan.nboth);
+  const GroupSamples groups = group_samples(draws, plan.shared);
   require_variables(plan, groups);
-  const bool clustered = std::any_of(plan.nboth.begin(), plan.nboth.end(), [](Index n) { return n > 0; });
+  const bool clustered = std::any_of(plan.shared.begin(), plan.shared.end(), [](Index n) { return n > 0; });
   try {
     const SampleLikelihood sample = sample_likelihood(groups, clustered, first, options.space);
     out.saturated_value = sample.saturated_value;

@@ -20,7 +20,7 @@ struct Plan {
   int npar;
   std::vector<Block> blocks;
   std::vector<std::vector<int>> groups;  // of each, the blocks of its levels, level 1 first
-  std::vector<Index> nboth;              // of each group, variables at both of two levels
+  std::vector<Index> shared;             // of each, variables of level 1 that have a part at a higher one
   StartPlan start;
   Vector lower, upper;
   Constraints constraints;

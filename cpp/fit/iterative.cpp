@@ -9,6 +9,10 @@ namespace msem {
 
 namespace {
 
+// The blocks of a group: of each there are two.
+int below(const Group& g) { return g.levels.front(); }
+int above(const Group& g) { return g.levels.back(); }
+
 constexpr double kSolved = 0.03;     // relative residual of a system that counts as solved
 constexpr int kProducts = 200;       // at most so many for one system
 constexpr double kKeptPivot = 1e-7;  // smallest squared pivot of the information of the kept level
@@ -28,7 +32,7 @@ class Point {
     gradient.setZero(objective.npar());
     groups.clear();
     for (const Group& g : objective.groups()) {
-      groups.push_back(g.likelihood->at({observed(g.within()), observed(g.between())}));
+      groups.push_back(g.likelihood->at({observed(below(g)), observed(above(g))}));
       if (!groups.back()) return false;
       value += groups.back()->value();
       Implied slope = groups.back()->gradient();
@@ -43,10 +47,10 @@ class Point {
   Vector resolve(Vector x) const {
     Vector out = x;
     for (const Group& g : objective_->groups()) {
-      if (!(*saturated_)[g.between()]) continue;
-      const LevelImplied d = push_forward(g.within(), x);
-      const Index both = g.nboth();
-      for (const Entry& e : objective_->blocks()[g.between()].free_entries()) {
+      if (!(*saturated_)[above(g)]) continue;
+      const LevelImplied d = push_forward(below(g), x);
+      const Index both = g.likelihood->layout().shared();
+      for (const Entry& e : objective_->blocks()[above(g)].free_entries()) {
         if (e.slot == Slot::kIntercept && e.row < both) out[e.parameter] -= d.mean(e.row);
       }
     }
@@ -58,7 +62,7 @@ class Point {
     Vector out = Vector::Zero(x.size());
     for (std::size_t i = 0; i < groups.size(); ++i) {
       const Group& g = objective_->groups()[i];
-      Implied d = {push_forward(g.within(), x), push_forward(g.between(), x)};
+      Implied d = {push_forward(below(g), x), push_forward(above(g), x)};
       settle_means(g, d);
       Implied m = groups[i]->expected_product(d);
       settle_means(g, m);
@@ -81,12 +85,12 @@ class Point {
   // Where the between level is saturated, the means of variables at both levels are parameters of their own:
   // those of the within level count for nothing, however far its covariates are from zero.
   void settle_means(const Group& g, Implied& m) const {
-    if ((*saturated_)[g.between()]) m.front().mean.head(g.nboth()).setZero();
+    if ((*saturated_)[above(g)]) m.front().mean.head(g.likelihood->layout().shared()).setZero();
   }
 
   void pull_back(const Group& g, const Implied& m, Vector& out) const {
-    objective_->blocks()[g.within()].pull_back(blocks[g.within()], m.front().mean, m.front().cov, out);
-    objective_->blocks()[g.between()].pull_back(blocks[g.between()], m.back().mean, m.back().cov, out);
+    objective_->blocks()[below(g)].pull_back(blocks[below(g)], m.front().mean, m.front().cov, out);
+    objective_->blocks()[above(g)].pull_back(blocks[above(g)], m.back().mean, m.back().cov, out);
   }
 
   // Change of the observed moments of a block: d Sigma = E (dA Sigma + Sigma dA' + dS E') ..., E = (I -
@@ -180,10 +184,10 @@ class Preconditioner {
   void add_group(std::size_t i, const Point& at, Matrix& information) {
     const Group& g = objective_.groups()[i];
     const std::vector<double> units = g.likelihood->units();
-    const Index both = g.nboth();
-    const Matrix within = observed(at, g.within()), between = observed(at, g.between());
-    const bool keeps_within = saturated_[g.between()];
-    const int kept = keeps_within ? g.within() : g.between();
+    const Index both = g.likelihood->layout().shared();
+    const Matrix within = observed(at, below(g)), between = observed(at, above(g));
+    const bool keeps_within = saturated_[above(g)];
+    const int kept = keeps_within ? below(g) : above(g);
     Tangents own = objective_.blocks()[kept].tangents(at.blocks[kept]);
     Tangents none;
     const Index other = keeps_within ? between.rows() : within.rows();
@@ -201,13 +205,12 @@ class Preconditioner {
         information(position_[parameters[c]], position_[parameters[d]]) += part(c, d);
     }
     if (keeps_within) {
-      metric_[g.between()] = between;
-      metric_[g.between()].topLeftCorner(both, both) +=
-          within.topLeftCorner(both, both) * (units[1] / units[0]);
-      size_[g.between()] = units[1];
+      metric_[above(g)] = between;
+      metric_[above(g)].topLeftCorner(both, both) += within.topLeftCorner(both, both) * (units[1] / units[0]);
+      size_[above(g)] = units[1];
     } else {
-      metric_[g.within()] = within;
-      size_[g.within()] = units[0];
+      metric_[below(g)] = within;
+      size_[below(g)] = units[0];
     }
   }
 
@@ -333,7 +336,7 @@ Optimum minimize_iteratively(const Objective& objective, const Vector& start, co
     throw std::invalid_argument("one mark per block says whether it is saturated");
   for (const Group& g : objective.groups()) {
     const bool two = g.levels.size() == 2 && g.likelihood->units().size() == 2;
-    if (!two || saturated[g.within()] == saturated[g.between()])
+    if (!two || saturated[below(g)] == saturated[above(g)])
       throw std::invalid_argument("one level of each group of a two-level model is saturated");
   }
   return Iterative(objective, lower, upper).run(start, saturated, options);

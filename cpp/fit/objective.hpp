@@ -14,12 +14,6 @@ using Terms = std::vector<std::shared_ptr<const Term>>;
 struct Group {
   std::shared_ptr<const Likelihood> likelihood;
   std::vector<int> levels;  // indices into blocks, level 1 first
-
-  // The lowest of several levels, -1 for a single one, and the highest level.
-  int within() const { return levels.size() > 1 ? levels.front() : -1; }
-  int between() const { return levels.back(); }
-  // Variables at both of two levels, which come first at each.
-  Index nboth() const { return likelihood->layout().shared(); }
 };
 
 // What is known of an objective at one theta.

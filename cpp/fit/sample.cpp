@@ -12,55 +12,34 @@ namespace msem {
 
 namespace {
 
-// Moments of one level or two.
-Moments moments_of(const Implied& levels) {
-  Moments out{Vector(0), levels.back().mean, Matrix(0, 0), levels.back().cov};
-  if (levels.size() == 2) {
-    out.mean_w = levels.front().mean;
-    out.cov_w = levels.front().cov;
-  }
-  return out;
-}
-
-// Moments of the levels that have any.
-Implied levels_of(Moments moments) {
-  Implied out;
-  if (moments.mean_w.size()) out.push_back({std::move(moments.mean_w), std::move(moments.cov_w)});
-  if (moments.mean_b.size()) out.push_back({std::move(moments.mean_b), std::move(moments.cov_b)});
-  return out;
-}
-
-SaturatedLevels by_level(SaturatedFit fit) {
-  return {levels_of(std::move(fit.moments)), fit.loglik, fit.converged, fit.iterations};
-}
-
 // Of random slopes, which have no saturated moments: some to start from.
-SaturatedLevels without_maximum(Implied start) { return {std::move(start), kNaN, false, 0}; }
+SaturatedFit without_maximum(Implied start) { return {std::move(start), kNaN, false, 0}; }
 
 // Moments of another sample, with the covariates of this one: fixed ones of units, of which there are `given`
-// from `first` on, and cluster variables after those at both levels.
-Moments with_covariates(Moments moments, const ReducedMoments& own, Index first, Index given, Index nboth) {
-  moments.mean_w.segment(first, given) = own.mean.tail(given);
-  moments.cov_w.block(first, first, given, given) = own.cov.bottomRightCorner(given, given);
+// from `first` on, and variables of clusters after those that level 1 shares with them.
+Implied with_covariates(Implied levels, const ReducedMoments& own, Index first, Index given, Index shared) {
+  LevelImplied &units = levels.front(), &clusters = levels.back();
+  units.mean.segment(first, given) = own.mean.tail(given);
+  units.cov.block(first, first, given, given) = own.cov.bottomRightCorner(given, given);
   const Index q = own.cluster_mean.size();
-  moments.mean_b.segment(nboth, q) = own.cluster_mean;
-  moments.cov_b.block(nboth, nboth, q, q) = own.cluster_cov;
-  return moments;
+  clusters.mean.segment(shared, q) = own.cluster_mean;
+  clusters.cov.block(shared, shared, q, q) = own.cluster_cov;
+  return levels;
 }
 
 class CompleteGroup : public GroupSample {
  public:
-  CompleteGroup(const TwoLevelStatistics& s, Index nboth) {
+  CompleteGroup(const TwoLevelStatistics& s, Index shared) {
     const Index m = s.means.cols();
     const Eigen::Map<const Matrix> stacked(s.scatter.data(), m * m, s.sizes.size());
     likelihood_ = std::make_shared<const CompleteLikelihood>(
-        TwoLevelData(nboth, s.ssw, s.sizes, s.counts, s.means, stacked));
+        TwoLevelData(shared, s.ssw, s.sizes, s.counts, s.means, stacked));
     units_ = {s.sizes.dot(s.counts), s.counts.sum()};
     if (!s.ssw.size()) units_.erase(units_.begin());
   }
   std::shared_ptr<const Likelihood> likelihood() const override { return likelihood_; }
-  SaturatedLevels saturated(const SaturatedOptions& options, const Implied*) const override {
-    return by_level(fit_saturated(likelihood_->data(), options));
+  SaturatedFit saturated(const SaturatedOptions& options, const Implied*) const override {
+    return fit_saturated(likelihood_->data(), options);
   }
   std::vector<double> units_with_covariates() const override { return units_; }
 
@@ -74,11 +53,8 @@ class IncompleteGroup : public GroupSample {
   explicit IncompleteGroup(std::shared_ptr<const IncompleteData> data)
       : likelihood_(std::make_shared<const IncompleteLikelihood>(std::move(data))) {}
   std::shared_ptr<const Likelihood> likelihood() const override { return likelihood_; }
-  SaturatedLevels saturated(const SaturatedOptions& options, const Implied* known) const override {
-    Moments start;
-    const bool any = known && !options.cone;
-    if (any) start = moments_of(*known);
-    return by_level(fit_saturated(*likelihood_, options, any ? &start : nullptr));
+  SaturatedFit saturated(const SaturatedOptions& options, const Implied* known) const override {
+    return fit_saturated(*likelihood_, options, options.cone ? nullptr : known);
   }
 
  private:
@@ -90,10 +66,10 @@ class SlopeGroup : public GroupSample {
   explicit SlopeGroup(std::shared_ptr<const ReducedData> data)
       : data_(std::move(data)), likelihood_(std::make_shared<const SlopeLikelihood>(data_)) {}
   std::shared_ptr<const Likelihood> likelihood() const override { return likelihood_; }
-  SaturatedLevels saturated(const SaturatedOptions&, const Implied* known) const override {
+  SaturatedFit saturated(const SaturatedOptions&, const Implied* known) const override {
     if (!known) return without_maximum({});
-    return without_maximum(levels_of(with_covariates(moments_of(*known), reduced_moments(*data_),
-                                                     data_->outcomes, data_->fixed, data_->nboth)));
+    return without_maximum(with_covariates(*known, reduced_moments(*data_), data_->outcomes, data_->fixed,
+                                           likelihood_->layout().shared()));
   }
   bool has_saturated() const override { return false; }
 
@@ -107,10 +83,10 @@ class IntegratedGroup : public GroupSample {
   explicit IntegratedGroup(std::shared_ptr<const SlopeClusterData> data)
       : data_(std::move(data)), likelihood_(std::make_shared<const QuadratureLikelihood>(data_)) {}
   std::shared_ptr<const Likelihood> likelihood() const override { return likelihood_; }
-  SaturatedLevels saturated(const SaturatedOptions&, const Implied* known) const override {
+  SaturatedFit saturated(const SaturatedOptions&, const Implied* known) const override {
     if (!known) return without_maximum({});
-    return without_maximum(levels_of(with_covariates(moments_of(*known), msem::moments(*data_),
-                                                     data_->p - data_->fixed, data_->fixed, data_->nboth)));
+    return without_maximum(with_covariates(*known, msem::moments(*data_), data_->p - data_->fixed,
+                                           data_->fixed, likelihood_->layout().shared()));
   }
   bool has_saturated() const override { return false; }
 
@@ -124,7 +100,7 @@ class NestedGroup : public GroupSample {
   explicit NestedGroup(std::shared_ptr<const NestedData> data)
       : data_(std::move(data)), likelihood_(std::make_shared<const NestedLikelihood>(data_)) {}
   std::shared_ptr<const Likelihood> likelihood() const override { return likelihood_; }
-  SaturatedLevels saturated(const SaturatedOptions& options, const Implied* known) const override {
+  SaturatedFit saturated(const SaturatedOptions& options, const Implied* known) const override {
     if (has_saturated()) return fit_saturated(likelihood_, options);
     return without_maximum(known ? with_covariates(*known) : Implied{});
   }
@@ -178,7 +154,7 @@ class CrossedGroup : public GroupSample {
   explicit CrossedGroup(std::shared_ptr<const CrossedData> data)
       : data_(std::move(data)), likelihood_(std::make_shared<const CrossedLikelihood>(data_)) {}
   std::shared_ptr<const Likelihood> likelihood() const override { return likelihood_; }
-  SaturatedLevels saturated(const SaturatedOptions& options, const Implied*) const override {
+  SaturatedFit saturated(const SaturatedOptions& options, const Implied*) const override {
     return fit_saturated(likelihood_, options);
   }
   std::vector<double> units_with_covariates() const override { return data_->units_by_level(); }
@@ -189,10 +165,10 @@ class CrossedGroup : public GroupSample {
 };
 
 struct MakeGroup {
-  Index nboth;
+  Index shared;
 
   std::unique_ptr<GroupSample> operator()(const TwoLevelStatistics& s) const {
-    return std::make_unique<CompleteGroup>(s, nboth);
+    return std::make_unique<CompleteGroup>(s, shared);
   }
   std::unique_ptr<GroupSample> operator()(const std::shared_ptr<const IncompleteData>& data) const {
     return std::make_unique<IncompleteGroup>(data);
@@ -213,10 +189,10 @@ struct MakeGroup {
 
 }  // namespace
 
-GroupSamples group_samples(const std::vector<GroupDraw>& sample, const std::vector<Index>& nboth) {
+GroupSamples group_samples(const std::vector<GroupDraw>& sample, const std::vector<Index>& shared) {
   GroupSamples out;
   for (std::size_t g = 0; g < sample.size(); ++g)
-    out.push_back(std::visit(MakeGroup{nboth[g]}, sample[g].data));
+    out.push_back(std::visit(MakeGroup{shared[g]}, sample[g].data));
   return out;
 }
 
@@ -228,10 +204,10 @@ SampleLikelihood sample_likelihood(const GroupSamples& sample, bool clustered,
     SampleLikelihood out;
     out.cone = cone;
     for (std::size_t g = 0; g < sample.size(); ++g) {
-      SaturatedLevels h1 = sample[g]->saturated(options, first.empty() ? nullptr : &first[g]);
+      SaturatedFit h1 = sample[g]->saturated(options, first.empty() ? nullptr : &first[g]);
       out.likelihoods.push_back(sample[g]->likelihood());
       out.saturated_value += h1.converged ? -2 * h1.loglik : kNaN;
-      out.saturated.push_back(std::move(h1.moments));
+      out.saturated.push_back(std::move(h1.levels));
     }
     return out;
   };

@@ -16,16 +16,16 @@ class GroupSample {
   virtual std::shared_ptr<const Likelihood> likelihood() const = 0;
   // Without a maximum where there is no saturated model; then, or where it takes many steps, `known` is what
   // it starts from: the saturated moments of another sample of the same model, if there are any.
-  virtual SaturatedLevels saturated(const SaturatedOptions& options, const Implied* known) const = 0;
+  virtual SaturatedFit saturated(const SaturatedOptions& options, const Implied* known) const = 0;
   virtual bool has_saturated() const { return true; }
   // Units of each level, where the likelihood is that of fixed covariates, too; empty where they are given.
   virtual std::vector<double> units_with_covariates() const { return {}; }
 };
 using GroupSamples = std::vector<std::unique_ptr<const GroupSample>>;
 
-// `nboth`: of each group, variables at both of two levels. Throws std::invalid_argument where there are not
-// so many.
-GroupSamples group_samples(const std::vector<GroupDraw>& sample, const std::vector<Index>& nboth);
+// `shared`: of each group, variables of level 1 that have a part at a higher one. Throws
+// std::invalid_argument where there are not so many.
+GroupSamples group_samples(const std::vector<GroupDraw>& sample, const std::vector<Index>& shared);
 
 struct SampleLikelihood {
   std::vector<std::shared_ptr<const Likelihood>> likelihoods;

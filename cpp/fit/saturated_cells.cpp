@@ -109,7 +109,7 @@ double decrement_at(const Objective& objective, const Vector& theta) {
 }  // namespace
 
 SaturatedFit fit_saturated(const IncompleteLikelihood& likelihood, const SaturatedOptions& options,
-                           const Moments* first) {
+                           const Implied* first) {
   const IncompleteData& d = likelihood.data();
   const TwoLevels shape = likelihood.shape();
   const MomentParameters parameters(d.p, d.nboth, d.q);
@@ -119,42 +119,44 @@ SaturatedFit fit_saturated(const IncompleteLikelihood& likelihood, const Saturat
   const int most = options.max_iterations > 0 ? options.max_iterations : em ? 200000 : 200;
   const double nclusters = d.weight.sum();
   SaturatedFit fit;
-  const bool near = first && likelihood.at(shape.levels(*first));
-  fit.moments = near ? *first : crude_moments(d);
+  const bool near = first && likelihood.at(*first);
+  Moments moments = near ? shape.moments(*first) : crude_moments(d);
   const int steps = em ? most : near ? 0 : kFirstSteps;
   for (fit.em_steps = 0; fit.em_steps < steps; ++fit.em_steps) {
     check_interrupt();
-    const auto point = likelihood.at(shape.levels(fit.moments));
+    const auto point = likelihood.at(shape.levels(moments));
     if (!point) break;
     if (em && fit.em_steps % kCheckEvery == 0) {
-      fit.decrement = decrement_at(objective, parameters.vector(fit.moments));
+      fit.decrement = decrement_at(objective, parameters.vector(moments));
       if (fit.decrement < options.tolerance) {
         fit.converged = true;
         break;
       }
     }
-    em_step(shape.moments(point->gradient()), d.nobs(), nclusters, d.nboth, fit.moments);
+    em_step(shape.moments(point->gradient()), d.nobs(), nclusters, d.nboth, moments);
   }
   fit.iterations = fit.em_steps;
   if (d.p == 0 && nclusters <= static_cast<double>(d.q)) {  // so few rows lie in a plane
     fit.converged = false;
     fit.loglik = std::numeric_limits<double>::quiet_NaN();
+    fit.levels = shape.levels(std::move(moments));
     return fit;
   }
-  const Vector start = parameters.vector(fit.moments);
+  const Vector start = parameters.vector(moments);
   if (em) {
     fit.loglik = -0.5 * objective.value(start);
+    fit.levels = shape.levels(std::move(moments));
     return fit;
   }
   const Vector none = Vector::Constant(start.size(), std::numeric_limits<double>::infinity());
   Optimum found;
   if (options.cone && d.nboth > 0) {
-    found = saturated_in_cone(objective, start, shape.levels(fit.moments),
-                              {most, options.tolerance, false, true});
+    found =
+        saturated_in_cone(objective, start, shape.levels(moments), {most, options.tolerance, false, true});
   } else {
     found = minimize(objective, start, -none, none, {most, options.tolerance});
   }
-  fit.moments = parameters.moments(found.theta);
+  fit.levels = shape.levels(parameters.moments(found.theta));
   fit.loglik = -0.5 * found.value;
   fit.converged = found.stop == Stop::kConverged;
   fit.iterations += static_cast<int>(found.iterations.size());

@@ -13,6 +13,6 @@ namespace msem {
 
 // From `start`, if it is given and inside the domain, scoring goes without EM.
 SaturatedFit fit_saturated(const IncompleteLikelihood& likelihood, const SaturatedOptions& options,
-                           const Moments* start = nullptr);
+                           const Implied* start = nullptr);
 
 }  // namespace msem

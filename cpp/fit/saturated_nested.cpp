@@ -349,9 +349,8 @@ Optimum found_in_cone(const Objective& objective, const SaturatedParameters& at,
   return none;
 }
 
-SaturatedLevels fitted(const std::shared_ptr<const Likelihood>& likelihood, const Vector& origin,
-                       const std::vector<double>& units, const Implied& start,
-                       const SaturatedOptions& options) {
+SaturatedFit fitted(const std::shared_ptr<const Likelihood>& likelihood, const Vector& origin,
+                    const std::vector<double>& units, const Implied& start, const SaturatedOptions& options) {
   const SaturatedParameters at = saturated_parameters(likelihood->layout(), origin, start);
   const Index npar = at.theta.size(), depth = static_cast<Index>(at.levels.size());
   std::vector<int> own(depth);
@@ -362,7 +361,7 @@ SaturatedLevels fitted(const std::shared_ptr<const Likelihood>& likelihood, cons
   const ScoringOptions how{most, options.tolerance, !options.cone, options.cone};
   const Optimum best = options.cone ? found_in_cone(objective, at, units, start, how)
                                     : minimize(objective, at.theta, -none, none, how);
-  SaturatedLevels out;
+  SaturatedFit out;
   out.loglik = -0.5 * best.value;
   out.converged = best.stop == Stop::kConverged;
   out.iterations = static_cast<int>(best.iterations.size());
@@ -370,21 +369,21 @@ SaturatedLevels fitted(const std::shared_ptr<const Likelihood>& likelihood, cons
   for (Index l = 0; l < depth; ++l) {
     BlockPoint point;
     objective.implied(best.theta, static_cast<int>(l), point);
-    out.moments.push_back({point.mean, point.total});
+    out.levels.push_back({point.mean, point.total});
   }
   return out;
 }
 
 }  // namespace
 
-SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& likelihood,
-                              const SaturatedOptions& options) {
+SaturatedFit fit_saturated(const std::shared_ptr<const NestedLikelihood>& likelihood,
+                           const SaturatedOptions& options) {
   const NestedData& data = *likelihood->data();
   return fitted(likelihood, data.origin, data.units_by_level(), starting_moments(data), options);
 }
 
-SaturatedLevels fit_saturated(const std::shared_ptr<const CrossedLikelihood>& likelihood,
-                              const SaturatedOptions& options) {
+SaturatedFit fit_saturated(const std::shared_ptr<const CrossedLikelihood>& likelihood,
+                           const SaturatedOptions& options) {
   const CrossedData& data = likelihood->data();
   return fitted(likelihood, data.origin, data.units_by_level(), starting_moments(data), options);
 }

@@ -8,19 +8,11 @@
 
 namespace msem {
 
-struct SaturatedLevels {
-  Implied moments;
-  double loglik = 0;
-  bool converged = false;
-  int iterations = 0;
-  double decrement = 0;
-};
-
 // By scoring from moments of the analysis of variance. Covariance matrices of higher levels may be indefinite
 // at the maximum, except in the cone.
-SaturatedLevels fit_saturated(const std::shared_ptr<const NestedLikelihood>& likelihood,
-                              const SaturatedOptions& options);
-SaturatedLevels fit_saturated(const std::shared_ptr<const CrossedLikelihood>& likelihood,
-                              const SaturatedOptions& options);
+SaturatedFit fit_saturated(const std::shared_ptr<const NestedLikelihood>& likelihood,
+                           const SaturatedOptions& options);
+SaturatedFit fit_saturated(const std::shared_ptr<const CrossedLikelihood>& likelihood,
+                           const SaturatedOptions& options);
 
 }  // namespace msem

@@ -474,17 +474,17 @@ def run_demo(_: argparse.Namespace) -> int:
     print(fit.summary(fit_measures=True))
 
     h1 = fit.saturated
-    print("\n\nSaturated within covariance matrix\n")
-    print(format_matrix(h1.within.cov))
-    print("\nSaturated between covariance matrix\n")
-    print(format_matrix(h1.between.cov))
-    print("\nBetween means\n")
-    print(h1.between.mean.round(3).to_string())
+    print("\n")
+    for name, moments in zip(("within", "between"), h1.levels, strict=True):
+        print(f"Saturated {name} covariance matrix\n\n{format_matrix(moments.cov)}\n")
+    within, between = (moments.cov.round(3) for moments in h1.levels)
+    means = h1.levels[-1].mean.round(3)
+    print(f"Between means\n\n{means.to_string()}")
 
     published = LevelMoments(
-        h1.within.cov.round(3),
-        h1.between.cov.round(3),
-        h1.between.mean.round(3),
+        within,
+        between,
+        means,
         nobs=fit.nobs,
         nclusters=fit.nclusters or 0,
         cluster_sizes=h1.cluster_sizes,

@@ -240,7 +240,7 @@ double normal_loglik(const Matrix& cov, double n) {
 void assemble(const TwoLevelData& d, const Matrix& coefficients, const Matrix& sigma_e, const Matrix& sigma_u,
               SaturatedFit& out) {
   const Index b = d.nboth, k = d.p - b, q = d.q;
-  Moments& m = out.moments;
+  Moments m;
   m.mean_w.setZero(d.p);
   m.cov_w.setZero(d.p, d.p);
   m.mean_b.setZero(b + q);
@@ -283,6 +283,7 @@ void assemble(const TwoLevelData& d, const Matrix& coefficients, const Matrix& s
   }
   if (m.cov_w.size()) symmetrise(m.cov_w);
   symmetrise(m.cov_b);
+  out.levels = TwoLevels{d.p, b, q}.levels(std::move(m));
 }
 
 bool try_scoring(const RandomInterceptRegression& current, RandomInterceptRegression& next,

@@ -24,7 +24,7 @@ struct SaturatedOptions {
 };
 
 struct SaturatedFit {
-  Moments moments;
+  Implied levels;     // moments of those that have variables
   double loglik = 0;  // joint, of all variables
   bool converged = false;
   int iterations = 0;

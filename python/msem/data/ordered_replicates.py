@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from msem.data.complete import SampleStatistics
 from msem.data.complete_rows import sample_statistics, simple_statistics
+from msem.data.model_statistics import statistics_of_rows
 from msem.data.ordered import ordered_statistics
-from msem.data.reading import statistics_of_rows
 from msem.data.rows import ClusteredData
 from msem.data.sample import Group
 from msem.model.partable import ParameterTable

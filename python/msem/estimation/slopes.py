@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from msem.data.reading import slope_carriers
+from msem.data.model_statistics import slope_carriers
 from msem.data.sample import Group, Sample
 from msem.errors import DataError
 from msem.estimation.estimate import Estimate, estimate

@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.intraclass import variance_shares
-from msem.data.moments import LevelMoments, level_moments, of_design
+from msem.data.moments import LevelMoments
 from msem.data.sample import Group, Origin, Sample
+from msem.data.saturated_moments import level_moments, of_design
 from msem.distributions import coverage, interval_on, normal_halfwidth, normal_pvalue, student_halfwidth
 from msem.entry import entries
 from msem.errors import UnsupportedError

@@ -14,16 +14,12 @@ from msem.data.complete import SampleStatistics
 from msem.data.frames import Holes, clustered_data
 from msem.data.levels import chosen_levels, resolve_levels
 from msem.data.merging import scaled_together
-from msem.data.moments import LevelMoments, estimate_saturated, of_design, with_robust_acov
+from msem.data.model_statistics import level_statistics_of_rows
+from msem.data.moments import LevelMoments
 from msem.data.nested import nested_statistics
-from msem.data.reading import (
-    has_rows,
-    level_statistics_of_rows,
-    read_sample,
-    require_rows_for_holes,
-    require_rows_of_data,
-)
+from msem.data.reading import has_rows, read_sample, require_rows_for_holes, require_rows_of_data
 from msem.data.saturated import Method as SaturatedMethod
+from msem.data.saturated_moments import estimate_saturated, of_design, with_robust_acov
 from msem.data.scaling import scaled_weights
 from msem.data.screening import warn_of_codes
 from msem.data.statistics import Rows, Statistics

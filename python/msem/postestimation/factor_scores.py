@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from msem.data.reading import allowed_holes
+from msem.data.model_statistics import allowed_holes
 from msem.data.rows import ClusteredData
 from msem.errors import ModelError
 from msem.estimation.solution import Solution

@@ -20,9 +20,9 @@ from msem.estimation.sampling import Sampling
 from msem.estimation.solution import Solution
 from msem.resampling.intervals import KINDS, IntervalKind, interval
 from msem.resampling.jackknife import Jackknife, draw_jackknife
-from msem.resampling.ordered_replicates import OrderedSource, ordered_source
+from msem.resampling.ordered_replicates import ordered_source
 from msem.resampling.progress import Progress
-from msem.resampling.refits import refit
+from msem.resampling.refits import Source, refit
 from msem.resampling.replicates import (
     ReplicateSource,
     ordinary_origin,
@@ -236,7 +236,7 @@ def draw_bootstrap(
     ordered = bool(estimate.table.ordered.thresholds)
     (require_converged if ordered else require_maximum)(estimate, "bootstraps")
     require_simple(sample, "bootstraps", "use the standard errors of the fit")
-    source: ReplicateSource | OrderedSource
+    source: Source
     if ordered:
         if kind == "parametric":
             raise UnsupportedError(

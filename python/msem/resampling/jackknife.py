@@ -15,9 +15,9 @@ from msem.data.sample import Sample, require_simple
 from msem.estimation.estimate import Estimate, require_converged, require_maximum
 from msem.estimation.solution import Solution
 from msem.resampling.intervals import acceleration
-from msem.resampling.ordered_replicates import OrderedSource, ordered_source
+from msem.resampling.ordered_replicates import ordered_source
 from msem.resampling.progress import Progress
-from msem.resampling.refits import refit
+from msem.resampling.refits import Source, refit
 from msem.resampling.replicates import (
     ReplicateSource,
     cluster_counts,
@@ -153,7 +153,7 @@ def draw_jackknife(
     ordered = bool(estimate.table.ordered.thresholds)
     (require_converged if ordered else require_maximum)(estimate, "jackknives")
     require_simple(sample, "jackknives", "use the standard errors of the fit")
-    source: ReplicateSource | OrderedSource
+    source: Source
     if ordered:
         source = ordered_source(estimate, sample, weighting, None)
         counts = source.counts

@@ -6,7 +6,7 @@ taken, and the model is fitted to them as to a sample, in the streams of the see
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,8 +22,7 @@ from msem.estimation.least_squares import second_stage
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum
-from msem.model.partable import ParameterTable, require_no_rotation
-from msem.resampling.progress import Progress
+from msem.model.partable import ParameterTable
 from msem.resampling.replicates import (
     EMPTY,
     FEWEST,
@@ -32,7 +31,6 @@ from msem.resampling.replicates import (
     open_exogenous,
     order_by_id,
 )
-from msem.resampling.workers import Client, ranges, spread
 from msem.settings import Weighting
 
 Floats = NDArray[np.float64]
@@ -88,7 +86,26 @@ class OrderedSource:
         ]
         return replace(self.sample, groups=tuple(groups))
 
-    def refit(self, number: int) -> tuple[Floats, float, int]:
+    @property
+    def refitter(self) -> OrderedSource:
+        """The source itself: rows are needed for every replicate."""
+        return self
+
+    def pieces(self, count: int, threads: int) -> Iterator[tuple[int, int]]:
+        """Replicates one by one."""
+        return ((number, number + 1) for number in range(count))
+
+    def run(self, first: int, last: int, threads: int) -> Replicates:
+        """Refit the model to replicates first, ..., last - 1, one after the other."""
+        found = [self._refit(number) for number in range(first, last)]
+        return Replicates(
+            np.array([theta for theta, _, _ in found]).reshape(len(found), self.table.npar),
+            np.array([value for _, value, _ in found]),
+            np.full(len(found), np.nan if self.weighting is None else 0.0),
+            np.array([outcome for _, _, outcome in found], dtype=np.intp),
+        )
+
+    def _refit(self, number: int) -> tuple[Floats, float, int]:
         """Estimates in a replicate, the minimum, and why there are none: 0, or a key of `FAILURES`."""
         nothing = np.full(self.table.npar, np.nan)
         try:
@@ -118,31 +135,6 @@ class OrderedSource:
         return Estimate(
             objective, Optimum(theta, value, np.zeros_like(theta), "converged", active, ())
         ), again
-
-
-def refit_rows(
-    source: OrderedSource, count: int, progress: Progress, client: Client | None = None
-) -> Replicates:
-    """Refit the model to replicates 0 to count - 1, one after the other, or in batches by a client."""
-    require_no_rotation(source.table, "refits to replicates of a sample")
-    found: list[tuple[Floats, float, int]] = []
-    if client is None:
-        for number in range(count):
-            found.append(source.refit(number))
-            progress.update(number + 1)
-    else:
-        calls = ranges(0, count)
-        with closing(spread(client, _refit_batch, source, calls)) as parts:
-            for (_, last), part in zip(calls, parts, strict=True):
-                found += part
-                progress.update(last)
-    theta, value, outcome = zip(*found, strict=True)
-    saturated = np.full(count, np.nan if source.weighting is None else 0.0)
-    return Replicates(np.array(theta), np.array(value), saturated, np.array(outcome, dtype=np.intp))
-
-
-def _refit_batch(source: OrderedSource, first: int, last: int) -> list[tuple[Floats, float, int]]:
-    return [source.refit(number) for number in range(first, last)]
 
 
 def ordered_source(

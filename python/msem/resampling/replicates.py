@@ -1,9 +1,9 @@
-"""Replicates of a sample as sufficient statistics, and refits to them in compiled threads."""
+"""Replicates of a sample as sufficient statistics, and what refits a model to them in compiled threads."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NoReturn
@@ -15,12 +15,18 @@ from msem import _core
 from msem.data.sample import Group, Sample
 from msem.data.statistics import Design, Pool
 from msem.errors import DataError, UnsupportedError
-from msem.estimation.estimate import Estimate
+from msem.estimation.constraints import compile_constraints
+from msem.estimation.estimate import SPACES, Estimate, saturated_moments
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
-from msem.estimation.optimize import Optimum, bounds
+from msem.estimation.optimize import STOPS, Optimum, bounds
+from msem.estimation.plan import make_plan
+from msem.estimation.problems import UNUSABLE, VERDICTS
 from msem.model.partable import Parameter, ParameterTable, fixed_covariates
+from msem.model.variables import Variables
+from msem.resampling.progress import chunks
 from msem.resampling.workers import Origin, require_drawable
+from msem.settings import Space
 
 Floats = NDArray[np.float64]
 
@@ -240,6 +246,64 @@ def _blank(row: Parameter) -> Parameter:
 
 
 @dataclass(frozen=True, eq=False)
+class Refitter:
+    """All that refits need, without the rows of the data, so that it can be sent to another process.
+
+    Attributes
+    ----------
+    table : ParameterTable
+        Without the sample's moments of fixed covariates.
+    variables : tuple of Variables
+        Observed ones of each group, in the order of the statistics.
+    saturated : list of tuple of ndarray
+        Saturated moments of each group, from which those of replicates with holes are sought.
+    origin : Origin
+    exposed : tuple of mapping
+        Latent variables by level that the likelihood of each group knows of.
+    space : {"auto", "natural", "psd"}
+        Of the sample.
+    """
+
+    table: ParameterTable
+    variables: tuple[Variables, ...]
+    saturated: list[list[tuple[Floats, Floats]]]
+    origin: Origin
+    exposed: tuple[Mapping[int, tuple[str, ...]], ...] = ()
+    space: Space = "auto"
+
+    @cached_property
+    def plan(self) -> _core.Plan:
+        """The compiled model."""
+        return make_plan(self.table, self.variables, compile_constraints(self.table), self.exposed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without the compiled part."""
+        return {name: value for name, value in vars(self).items() if name != "plan"}
+
+    def pieces(self, count: int, threads: int) -> Iterator[tuple[int, int]]:
+        """Ranges of replicates to be refitted at a time."""
+        return chunks(count, threads)
+
+    def run(self, first: int, last: int, threads: int) -> Replicates:
+        """Refit the model to replicates first, ..., last - 1."""
+        fits = self.plan.fit(
+            self.origin.draws, first, last, threads, saturated=self.saturated, space=SPACES.index(self.space)
+        )
+        return Replicates(fits["theta"], fits["value"], fits["saturated"], _outcomes(fits))
+
+
+def _outcomes(fits: _core.Fits) -> NDArray[np.intp]:
+    """Why there are no estimates: 0, or a key of `FAILURES`."""
+    stop, verdict = np.asarray(fits["stop"], dtype=np.intp), np.asarray(fits["verdict"], dtype=np.intp)
+    unbounded = stop == STOPS.index("unbounded")
+    failed = np.where(fits["few_clusters"], FEW, np.where(verdict == UNUSABLE, SINGULAR, NOT_CONVERGED))
+    out: NDArray[np.intp] = np.where(
+        verdict < VERDICTS.index("not_converged"), 0, np.where(unbounded, UNBOUNDED, failed)
+    )
+    return out
+
+
+@dataclass(frozen=True, eq=False)
 class ReplicateSource:
     """A model with the replicates of its sample.
 
@@ -259,6 +323,19 @@ class ReplicateSource:
     def table(self) -> ParameterTable:
         """The parameter table without the sample's moments of fixed covariates."""
         return open_exogenous(self.estimate.table, self.sample)
+
+    @cached_property
+    def refitter(self) -> Refitter:
+        """What refits the model to the replicates."""
+        statistics = self.sample.statistics
+        return Refitter(
+            self.table,
+            tuple(s.variables for s in statistics),
+            saturated_moments(self.sample),
+            self.origin,
+            tuple(s.exposed for s in statistics),
+            self.sample.space,
+        )
 
     def fitted(self, number: int, theta: Floats, value: float) -> tuple[Estimate, Sample]:
         """The model at its estimates in one replicate, and that replicate's statistics.

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.reading import statistics_of_rows
+from msem.data.model_statistics import statistics_of_rows
 from msem.data.sample import Group, Sample
 from msem.data.survey import Replication
 from msem.errors import ModelError, MsemError

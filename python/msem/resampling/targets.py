@@ -15,9 +15,9 @@ from msem.errors import DataError
 from msem.estimation.estimate import Estimate
 from msem.estimation.solution import Solution
 from msem.resampling.named import Evaluator, every_parameter, read_named, require_names
-from msem.resampling.ordered_replicates import OrderedSource
 from msem.resampling.progress import Progress
-from msem.resampling.replicates import Replicates, ReplicateSource
+from msem.resampling.refits import Source
+from msem.resampling.replicates import Replicates
 
 Floats = NDArray[np.float64]
 OfFit = Callable[[Estimate, Sample], Any]
@@ -148,9 +148,7 @@ class Values:
     failed: dict[str, int]
 
 
-def target_values(
-    target: Target, replicates: Replicates, source: ReplicateSource | OrderedSource, progress: Progress
-) -> Values:
+def target_values(target: Target, replicates: Replicates, source: Source, progress: Progress) -> Values:
     """Evaluate the target in every replicate whose refit converged."""
     numbers = replicates.converged
     if target.of_thetas is not None:
@@ -166,9 +164,7 @@ def target_values(
     return Values(values[finite], numbers[finite], failed)
 
 
-def _value_in(
-    target: Target, replicates: Replicates, source: ReplicateSource | OrderedSource, number: int
-) -> Floats:
+def _value_in(target: Target, replicates: Replicates, source: Source, number: int) -> Floats:
     assert target.of_fit is not None
     theta = replicates.theta[number].copy()
     theta.flags.writeable = False
