@@ -41,19 +41,27 @@ void scale_weights(const double* weights, ptrdiff_t nrows, const std::int64_t* c
 
 WeightRange weight_range(const double* weights, ptrdiff_t nrows) {
   constexpr double kNone = std::numeric_limits<double>::infinity();
-  Lanes least = Lanes::Constant(kNone), greatest = -least, known = Lanes::Zero();
-  const auto take = [&](const Lanes& w) {
-    const auto seen = w == w;
-    known += seen.select(Lanes::Ones(), Lanes::Zero());
-    least = seen.select(w, kNone).min(least);
-    greatest = seen.select(w, -kNone).max(greatest);
+  double least[kLanes], greatest[kLanes], known[kLanes];
+  std::fill_n(least, kLanes, kNone);
+  std::fill_n(greatest, kLanes, -kNone);
+  std::fill_n(known, kLanes, 0.0);
+  const auto take = [&](double w, Eigen::Index lane) {  // comparisons with what is missing are false
+    least[lane] = w < least[lane] ? w : least[lane];
+    greatest[lane] = w > greatest[lane] ? w : greatest[lane];
+    known[lane] += w == w ? 1.0 : 0.0;
   };
   ptrdiff_t i = 0;
-  for (; i + kLanes <= nrows; i += kLanes) take(Eigen::Map<const Lanes>(weights + i));
-  Lanes last = Lanes::Constant(std::numeric_limits<double>::quiet_NaN());
-  for (Eigen::Index lane = 0; i < nrows; ++i, ++lane) last[lane] = weights[i];
-  take(last);
-  return {static_cast<ptrdiff_t>(known.sum()), least.minCoeff(), greatest.maxCoeff()};
+  for (; i + kLanes <= nrows; i += kLanes) {
+    for (Eigen::Index lane = 0; lane < kLanes; ++lane) take(weights[i + lane], lane);
+  }
+  for (; i < nrows; ++i) take(weights[i], 0);
+  WeightRange out{0, kNone, -kNone};
+  for (Eigen::Index lane = 0; lane < kLanes; ++lane) {
+    out.known += static_cast<ptrdiff_t>(known[lane]);
+    out.least = std::min(out.least, least[lane]);
+    out.greatest = std::max(out.greatest, greatest[lane]);
+  }
+  return out;
 }
 
 WeightTotals weight_totals(const double* weights, ptrdiff_t nrows, const double* of_clusters,

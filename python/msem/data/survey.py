@@ -587,15 +587,14 @@ def of_clusters(
     name: str, values: NDArray[Any], codes: Ints, clusters: pd.Index[Any], what: str
 ) -> NDArray[Any]:
     """Values of clusters from those of their rows; `DataError` if they differ within one."""
-    first = np.empty(len(clusters), dtype=values.dtype)
-    first[codes[::-1]] = values[::-1]
-    odd = np.unique(codes[values != first[codes]])
-    if len(odd):
-        raise DataError(
-            f"{what} {name!r} must be the same in all rows of a cluster, and differs within {len(odd)} cluster(s): "
-            f"{listed(clusters[odd].tolist(), most=8)}"
-        )
-    return first
+    known, varying = _core.cluster_values([values.astype(np.float64, copy=False)], codes, len(clusters))
+    if not varying[0][0]:
+        return known[:, 0].astype(values.dtype, copy=False)
+    odd = np.unique(codes[values != known[codes, 0]])
+    raise DataError(
+        f"{what} {name!r} must be the same in all rows of a cluster, and differs within {len(odd)} cluster(s): "
+        f"{listed(clusters[odd].tolist(), most=8)}"
+    )
 
 
 def scaled_units(weights: Floats, codes: Ints | None, scale: Scale, counted: Bools | None = None) -> Floats:
