@@ -260,6 +260,8 @@ void bind_slopes(py::module_& m) {
       .def(py::init(&reduce), "unit"_a, "slopes"_a, "cluster"_a, "codes"_a, "nclusters"_a, "nboth"_a,
            "fixed"_a, "covariate"_a, "weights"_a, "of_clusters"_a)
       .def_property_readonly("sizes", [](const ReducedData& d) { return d.sizes; })
+      .def_property_readonly("nobs", &ReducedData::nobs)
+      .def_property_readonly("nclusters", [](const ReducedData& d) { return d.weight.sum(); })
       .def_property_readonly("first", [](const ReducedData& d) { return numbers_array(d.first); })
       .def_property_readonly("slopes", &ReducedData::nslopes)
       .def_readonly("nboth", &ReducedData::nboth)

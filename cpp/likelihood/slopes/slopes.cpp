@@ -66,10 +66,8 @@ class KeyNumbers {
   std::vector<std::size_t> first_ = {0};
 };
 
-// Classes of clusters with equal designs, numbered by first appearance; of the rows' patterns alone if
-// `designs` is false.
-std::vector<Index> classes_of(const ReducedData& data, const std::vector<Index>& clusters, bool designs,
-                              Index& count) {
+// Classes of clusters with equal designs, numbered by first appearance.
+std::vector<Index> classes_of(const ReducedData& data, const std::vector<Index>& clusters, Index& count) {
   const Index width = data.design.rows();
   KeyNumbers numbers(static_cast<Index>(clusters.size()));
   std::vector<Index> of;
@@ -78,14 +76,30 @@ std::vector<Index> classes_of(const ReducedData& data, const std::vector<Index>&
   of.reserve(clusters.size());
   for (const Index j : clusters) {
     key.clear();
-    if (!complete || !designs) key.push_back(static_cast<std::uint64_t>(data.first[j + 1] - data.first[j]));
     for (Index a = data.first[j]; !complete && a < data.first[j + 1]; ++a)
       key.push_back(static_cast<std::uint64_t>(data.row_pattern[a]));
-    for (Index i = data.first[j] * width; designs && i < data.first[j + 1] * width; ++i)
+    for (Index i = data.first[j] * width; i < data.first[j + 1] * width; ++i)
       key.push_back(key_of(data.design.data()[i]));
     of.push_back(numbers.of(key));
   }
   count = numbers.count();
+  return of;
+}
+
+// Kinds of clusters with rows of the same patterns.
+std::vector<Index> kinds_of(const ReducedData& data, const std::vector<Index>& clusters) {
+  std::vector<Index> of;
+  of.reserve(clusters.size());
+  if (data.patterns.size() == 1) {
+    for (const Index j : clusters) of.push_back(data.first[j + 1] - data.first[j]);
+    return of;
+  }
+  KeyNumbers numbers(static_cast<Index>(clusters.size()));
+  std::vector<std::uint64_t> key;
+  for (const Index j : clusters) {
+    key.assign(data.row_pattern.begin() + data.first[j], data.row_pattern.begin() + data.first[j + 1]);
+    of.push_back(numbers.of(key));
+  }
   return of;
 }
 
@@ -97,7 +111,7 @@ bool all_differ(const ReducedData& data) {
   std::vector<Index> some(kSample);
   for (Index k = 0; k < kSample; ++k) some[k] = k * total / kSample;
   Index count = 0;
-  classes_of(data, some, true, count);
+  classes_of(data, some, count);
   return count == kSample;
 }
 
@@ -113,7 +127,7 @@ DesignClasses::DesignClasses(const ReducedData& data) {
     count = total;
     arrange(data, every);
   } else {
-    arrange(data, classes_of(data, every, true, count));
+    arrange(data, classes_of(data, every, count));
   }
   of_pattern.setZero(static_cast<Index>(data.patterns.size()));
   beyond = of_pattern;
@@ -151,8 +165,7 @@ void DesignClasses::arrange(const ReducedData& data, const std::vector<Index>& c
     weight[classes[j]] += data.weight[j];
   }
   for (Index c = 0; c < count; ++c) example[c] = member[first[c]];
-  Index kinds = 0;
-  const std::vector<Index> kind = classes_of(data, example, false, kinds);
+  const std::vector<Index> kind = kinds_of(data, example);
   const auto size = [&](Index c) { return first[c + 1] - first[c]; };
   std::iota(order.begin(), order.end(), Index{0});
   const auto before = [&](Index a, Index b) {
@@ -206,25 +219,36 @@ void DesignClasses::arrange(const ReducedData& data, const std::vector<Index>& c
 }
 
 void DesignClasses::sum_given(const ReducedData& data) {
-  const Index f = data.fixed;
+  const Index f = data.fixed, total = data.nclusters();
   given_mean = Vector::Zero(f);
   given_scatter = Matrix::Zero(f, f);
   if (!f || !(units > 0)) return;
-  for (Index j = 0; j < data.nclusters(); ++j) {
-    const double w = data.weight[j];
-    for (Index r = data.first[j]; r < data.first[j + 1]; ++r) {
-      const double* own = data.values.data() + r * data.nvalues() + data.outcomes;
-      const double one = w * data.design(0, r);
-      for (Index b = 0; b < f; ++b) {
-        given_mean[b] += one * own[b];
-        for (Index a = b; a < f; ++a) given_scatter(a, b) += w * own[a] * own[b];
+  struct Part {
+    Vector mean;
+    Matrix scatter;  // lower triangle
+  };
+  const Index count = std::min(kPieces, data.nrows() / kPieceWork + 1);
+  std::vector<Part> parts(count, {given_mean, given_scatter});
+  in_threads(count, 0, [&](std::ptrdiff_t piece) {
+    Part& part = parts[piece];
+    for (Index j = total * piece / count; j < total * (piece + 1) / count; ++j) {
+      const double w = data.weight[j];
+      for (Index r = data.first[j]; r < data.first[j + 1]; ++r) {
+        const double* own = data.values.data() + r * data.nvalues() + data.outcomes;
+        const double one = w * data.design(0, r);
+        for (Index b = 0; b < f; ++b) {
+          part.mean[b] += one * own[b];
+          for (Index a = b; a < f; ++a) part.scatter(a, b) += w * own[a] * own[b];
+        }
       }
     }
+  });
+  for (const Part& part : parts) {
+    given_mean += part.mean;
+    given_scatter += part.scatter;
   }
   given_mean /= units;
-  for (Index b = 0; b < f; ++b) {
-    for (Index a = 0; a < b; ++a) given_scatter(a, b) = given_scatter(b, a);
-  }
+  given_scatter = Matrix(given_scatter.selfadjointView<Eigen::Lower>());
   for (const Matrix& products : data.remainder) given_scatter += products.bottomRightCorner(f, f);
   add_outer(given_scatter, -units, given_mean, given_mean);
 }

@@ -78,12 +78,12 @@ class SlopeStatistics(Augmented, AtMostTwoLevels, Continuous):
     @cached_property
     def nobs(self) -> float:
         """Units."""
-        return float(self.reduced.weight @ self.reduced.sizes)
+        return self.reduced.nobs
 
     @cached_property
     def nclusters(self) -> float:
         """Clusters."""
-        return float(self.reduced.weight.sum())
+        return self.reduced.nclusters
 
     @cached_property
     def sizes(self) -> Floats:
