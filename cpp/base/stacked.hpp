@@ -7,7 +7,7 @@ namespace msem {
 
 // Adds L'R over many short pieces L, R of equal height, a block at a time.
 class StackedProduct {
-  static constexpr Index kRows = 1024;
+  static constexpr Index kRows = 1000;  // no power of 2: columns would share the same few lines of the cache
 
  public:
   StackedProduct(Index left, Index right)
