@@ -50,6 +50,21 @@ def test_statistics_are_described_as_their_rows(found, demo, keep):
         msem.describe(found.moments)
 
 
+def test_weighted_statistics_are_described_by_their_weights(demo):
+    data = demo.assign(w=1.0 + (demo["x1"] > 0))
+    given = {"cluster": "cluster", "variables": ["y1", "w1"], "weights": "w", "weights_scale": "effective"}
+    made = msem.summarize(data, keep_clusters=True, **given)
+    found = msem.describe(made)
+    assert found.variables.loc["y1", "n"] == 2500
+    effective = data.groupby("cluster")["w"].agg(lambda w: w.sum() / (w**2).sum())
+    weights = data["w"] * effective.loc[data["cluster"]].to_numpy()
+    assert_allclose(found.variables.loc["y1", "mean"], np.average(data["y1"], weights=weights))
+    assert found.sizes["max"] == demo.groupby("cluster").size().max()
+    assert (found.variables["icc_se"].dropna() > 0).all()
+    with pytest.raises(DataError, match="keep_clusters=True"):
+        msem.describe(msem.summarize(data, **given))
+
+
 def test_statistics_of_classes_in_schools_are_described_as_their_rows():
     data = made_up(schools=60)
     names = ["y1", "w", "v"]

@@ -310,13 +310,18 @@ def test_description_and_exploratory_analysis() -> None:
             "of four levels three are between",
         ),
         ({"cluster": ["class", "region", "school"]}, DataError, "."),
+        (
+            {"cluster_weights": ["v4", "v3"]},
+            DataError,
+            "weights of 2 kinds of clusters, and cluster= has 3: give one",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(change: dict[str, Any], kind: type, message: str) -> None:
     given: dict[str, Any] = {"model": FACTORS, "cluster": CLUSTER} | change
     data = DATA.assign(**{"class": unit_codes(DATA)[1], "school": unit_codes(DATA)[2]})
     with pytest.raises(kind, match=message):
-        msem.sem(given["model"], data, cluster=given["cluster"])
+        msem.sem(given.pop("model"), data, **given)
 
 
 def test_without_a_maximum_outside_the_cone_description_has_no_errors() -> None:

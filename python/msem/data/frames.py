@@ -163,12 +163,8 @@ def screened_columns(
     """Take the needed columns from a frame; see `clustered_data`."""
     for column in (cluster, *inner):
         require_distinct_roles(variables, column)
-    if survey is not None and len(survey.inner_weights) > len(inner):
-        raise DataError(
-            f"{survey.named} names the weights of {len(survey.inner_weights) + 1} kinds of clusters, and cluster= has "
-            f"{len(inner) + (cluster is not None)}: give one for each column of cluster=, the highest first, None "
-            "where clusters have no weights"
-        )
+    if survey is not None:
+        survey.require_kinds(len(inner) + (cluster is not None))
     needed = [*variables, *inner] if cluster is None else [*variables, cluster, *inner]
     names = () if survey is None else survey.names
     # where nothing is needed any column tells how many rows there are

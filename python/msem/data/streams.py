@@ -134,12 +134,7 @@ def _survey_of_summary(settings: Settings, cluster: tuple[str, ...], keep: Keep)
     columns = survey_columns(settings)
     if columns is None:
         return None
-    if len(columns.inner_weights) not in (0, len(cluster) - 1):
-        raise DataError(
-            f"{columns.named} names the weights of {len(columns.inner_weights) + 1} kinds of clusters, and cluster= "
-            f"has {len(cluster)}: give one for each column of cluster=, the highest first, None where clusters have no "
-            "weights"
-        )
+    columns.require_kinds(len(cluster))
     if keep == "means":
         raise DataError(
             'keep_clusters="means" is not available with weights or a design, whose errors take the products of every '

@@ -65,6 +65,19 @@ class SurveyColumns:
         role, name = next(iter(self.roles.items()), ("replicate_weights", list(self.replicates)))
         return f"{role}={name!r}"
 
+    def require_kinds(self, count: int) -> None:
+        """Refuse weights of more kinds of clusters than there are, or of some only.
+
+        Raises
+        ------
+        DataError
+        """
+        if len(self.inner_weights) not in (0, count - 1):
+            raise DataError(
+                f"{self.named} names the weights of {len(self.inner_weights) + 1} kinds of clusters, and cluster= has "
+                f"{count}: give one for each column of cluster=, the highest first, None where clusters have no weights"
+            )
+
     @property
     def names(self) -> tuple[str, ...]:
         """All columns, each once."""

@@ -214,7 +214,8 @@ def _of_statistics(data: Any, given: Given, cluster: Any, variables: Any) -> Des
     chosen = data if variables is None else data.restrict(several(variables))
     moments = saturated(chosen)
     frame = chosen.univariate().assign(min=np.nan, max=np.nan)
-    return _described(frame, moments, chosen.tree[0])
+    tree = chosen.tree
+    return _described(frame, moments, np.full(1, np.nan) if tree is None else tree[0])
 
 
 def _described(frame: pd.DataFrame, moments: LevelMoments, sizes: Floats) -> Description:
