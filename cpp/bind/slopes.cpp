@@ -299,6 +299,8 @@ void bind_slopes(py::module_& m) {
            "covariate"_a, "nodes"_a, "latent"_a, "weight"_a)
       .def(py::init(&slope_cell_data), "data"_a, "products"_a, "nboth"_a, "fixed"_a, "covariate"_a, "nodes"_a,
            "latent"_a, "weight"_a)
+      .def_property_readonly("nobs", [](const SlopeClusterData& d) { return d.weight.dot(cluster_sizes(d)); })
+      .def_property_readonly("nclusters", [](const SlopeClusterData& d) { return d.weight.sum(); })
       .def_property_readonly("sizes", [](const SlopeClusterData& d) { return cluster_sizes(d); })
       .def_property_readonly("weight", [](const SlopeClusterData& d) { return d.weight; })
       .def_readonly("nodes", &SlopeClusterData::nodes)
