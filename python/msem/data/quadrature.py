@@ -96,16 +96,6 @@ class QuadratureStatistics(SlopeStatistics):
             "which need expected information,"
         )
 
-    @cached_property
-    def nobs(self) -> float:
-        """Units."""
-        return float(self.reduced.weight @ self.reduced.sizes)
-
-    @cached_property
-    def nclusters(self) -> float:
-        """Clusters."""
-        return float(self.reduced.weight.sum())
-
     @property
     def full_clusters(self) -> int:
         """No clusters have coefficients of a covariate that is not observed."""
