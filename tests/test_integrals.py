@@ -201,6 +201,29 @@ def test_profiles_and_influence_are_those_of_refits():
     change = fit.influence().change.loc[7].to_numpy()
     moved = less.params.to_numpy() - fit.params.to_numpy()
     assert np.abs(change - moved).max() < 0.03 * np.abs(moved).max()  # one step
+    exact = fit.influence(exact=True, clusters=[7], progress=False).change.loc[7].to_numpy()
+    assert_allclose(exact, moved, atol=1e-6)
+
+
+def test_what_one_row_does_is_the_same_for_rows_that_are_alike():
+    data = demo().iloc[:150].reset_index(drop=True)
+    fit = msem.sem(HALVES, data, ordered=US, estimator="ML")
+    jackknife = fit.jackknife(progress=False)
+    table, steps = jackknife.estimates.loc[1], fit.influence(progress=False)
+    alike = data.groupby(US).ngroup()
+    common = alike.value_counts().index[0]
+    for values in (table, steps.change):
+        assert len(values[alike.to_numpy() == common].drop_duplicates()) == 1
+    assert len(table.drop_duplicates()) == alike.nunique()
+    without = msem.sem(HALVES, data.drop(index=5), ordered=US, estimator="ML")
+    assert_allclose(table.loc[5], without.params, atol=1e-6)
+    assert_allclose(
+        steps.change.loc[5], without.params - fit.params, atol=0.1 * np.abs(without.params - fit.params).max()
+    )
+    drawn = fit.bootstrap(2, seed=3, progress=False).estimates
+    units = np.random.Generator(np.random.Philox(key=3, counter=[0, 0, 0, 1])).integers(0, 150, 150)
+    again = msem.sem(HALVES, data.iloc[units].reset_index(drop=True), ordered=US, estimator="ML")
+    assert_allclose(drawn.loc[1], again.params, atol=1e-6)
 
 
 def test_modification_indices_are_score_tests_near_likelihood_ratios():
@@ -246,7 +269,6 @@ def test_what_is_not_there_for_these_fits_is_refused():
         fit.predict,
         fit.srmr,
         lambda: fit.bootstrap(5, kind="parametric"),
-        lambda: fit.influence(exact=True, clusters=[7]),
         lambda: fit.factor_scores(newdata=sample()),
     ):
         with pytest.raises(UnsupportedError, match="order"):

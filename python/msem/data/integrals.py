@@ -252,6 +252,20 @@ class IntegratedStatistics(Augmented, AtMostTwoLevels):
         clusters = self.rows.values(self.cluster)[first] if self.cluster else np.zeros((len(first), 0))
         return self.rows.values(self.unit), codes, clusters
 
+    def reweighted(self, times: Floats) -> _core.Likelihood | None:
+        """The likelihood with each cluster, or row that is in none, counted so many times.
+
+        None where a category is not among those that count.
+        """
+        codes = self.rows.codes
+        of_rows = times if codes is None else times[codes]
+        counted = of_rows > 0
+        for name, count in self.categories.items():
+            column = self.rows.values((name,))[counted, 0]
+            if len(np.unique(column[~np.isnan(column)])) < count:
+                return None
+        return self.likelihood().clusters().weighted(times if self.unit else of_rows)
+
     @property
     def unit_counts(self) -> Floats | None:
         """How often each unit of the likelihood counts, rows of one level or clusters; None: once."""

@@ -83,6 +83,15 @@ def counted_statistics(table: ParameterTable, rows: ClusteredData) -> SampleStat
     return sample_statistics(rows, table.variables)
 
 
+def first_alike(rows: ClusteredData, names: Sequence[str], count: int) -> NDArray[np.intp]:
+    """For each unit the first one with the same values: itself where rows come in clusters."""
+    if rows.codes is not None:
+        return np.arange(count)
+    values = np.nan_to_num(rows.values(tuple(names)), nan=np.inf)
+    _, first, which = np.unique(values, axis=0, return_index=True, return_inverse=True)
+    return np.asarray(first[which.ravel()], dtype=np.intp)
+
+
 def drawn_units(counts: Sequence[int], seed: int, number: int) -> list[NDArray[np.intp]]:
     """Units of each group drawn with replacement, from the stream of a replicate."""
     stream = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, number]))

@@ -297,6 +297,9 @@ class Integral(Protocol):
     def given_values(self) -> Floats:
         """Their values, a row for each of these units."""
 
+    def reweighted(self, times: Floats) -> _core.Likelihood | None:
+        """The likelihood with each unit counted so many times; None where a category is not among those that count."""
+
     @property
     def unit_counts(self) -> Floats | None:
         """How often each unit of the likelihood counts, rows of one level or clusters; None: once."""

@@ -11,11 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.ordered_replicates import first_alike
 from msem.data.sample import Sample, require_simple
 from msem.errors import DataError, MsemError
 from msem.estimation.estimate import Estimate, require_maximum, require_unpenalized
 from msem.estimation.sampling import free_directions
 from msem.estimation.solution import Solution
+from msem.resampling.ordered_replicates import OrderedSource, ordered_source
 from msem.resampling.progress import Progress
 from msem.resampling.refits import refit, refit_chosen
 from msem.resampling.replicates import (
@@ -209,19 +211,24 @@ def _steps(
         mine = np.flatnonzero((chosen >= first) & (chosen < first + count))
         if len(mine):
             core = estimate.objective.core_for(group.clusters)
-            change[mine], displacement[mine] = _core.leave_one_out_steps(
+            own = chosen[mine] - first
+            if group.statistics.integral is not None:  # the same for rows that are alike
+                own = first_alike(group.rows, group.statistics.names, count)[own]
+            own, which = np.unique(own, return_inverse=True)
+            moved, lost = _core.leave_one_out_steps(
                 core,
                 estimate.theta,
                 basis,
                 intercepts,
                 group.clusters.of(core.likelihoods[number]),
-                chosen[mine] - first,
+                own,
                 number,
                 threads=threads,
             )
+            change[mine], displacement[mine] = moved[which], lost[which]
         first += count
-    lost = ~np.isfinite(displacement)
-    return change, displacement, ["no step, refit" if one else "ok" for one in lost]
+    status = ["ok" if np.isfinite(one) else "no step, refit" for one in displacement]
+    return change, displacement, status
 
 
 def _refits(
@@ -239,7 +246,11 @@ def _refits(
 
 
 def _refitted(estimate: Estimate, sample: Sample, chosen: Integers, threads: int, show: bool) -> Replicates:
-    source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
+    source: ReplicateSource | OrderedSource
+    if estimate.table.ordered.thresholds:
+        source = ordered_source(estimate, sample, None, None)
+    else:
+        source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
     total = sum(cluster_counts(sample))
     if len(chosen) == total and (chosen == np.arange(total)).all():
         with Progress("influence", total, show) as progress:

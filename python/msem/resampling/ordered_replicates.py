@@ -1,7 +1,8 @@
 """Refits of models of ordered variables to replicates of their rows.
 
-There are no sums of single clusters that replicates could be added up from: the rows of the clusters of a replicate are
-taken, and the model is fitted to them as to a sample, in the streams of the seed.
+There are no sums of single clusters that replicates could be added up from. A first stage is estimated again from the
+rows of the clusters of a replicate, and the model fitted to it. A likelihood counts each cluster as often as it was
+drawn, and its maximum is sought from that of the whole sample. Without one of some rows that are alike all is the same.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.ordered_replicates import all_but_one, drawn_units, group_of_rows, some_rows
+from msem.data.ordered_replicates import all_but_one, drawn_units, first_alike, group_of_rows, some_rows
 from msem.data.sample import Group, Sample
 from msem.errors import DataError, MsemError
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.least_squares import second_stage
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
-from msem.estimation.optimize import Optimum
+from msem.estimation.optimize import Optimum, minimize
 from msem.model.partable import ParameterTable
 from msem.resampling.replicates import (
     EMPTY,
@@ -73,16 +74,27 @@ class OrderedSource:
         """Pickle without what follows."""
         return {name: getattr(self, name) for name in ("estimate", "sample", "weighting", "seed")}
 
+    @cached_property
+    def _distinct(self) -> NDArray[np.intp]:
+        """For each replicate without a unit the first one with the same estimates: without a row that is alike."""
+        parts, first = [], 0
+        for group, count in zip(self.sample.groups, self.counts, strict=True):
+            parts.append(first + first_alike(group.rows, group.statistics.names, count))
+            first += count
+        return np.concatenate(parts)
+
+    def _units(self, number: int) -> list[NDArray[np.intp]]:
+        """Units of each group that a replicate has, one that is drawn again several times."""
+        if self.seed is None:
+            return all_but_one(self.counts, number)
+        drawn = drawn_units(self.counts, self.seed, number)
+        return [order[own] for order, own in zip(self._orders, drawn, strict=True)]
+
     def replicate(self, number: int) -> Sample:
         """The sample of a replicate."""
-        if self.seed is None:
-            units = all_but_one(self.counts, number)
-        else:
-            drawn = drawn_units(self.counts, self.seed, number)
-            units = [order[own] for order, own in zip(self._orders, drawn, strict=True)]
         groups = [
             group_of_rows(self.table, group, some_rows(group.rows, own), k)
-            for k, (group, own) in enumerate(zip(self.sample.groups, units, strict=True), 1)
+            for k, (group, own) in enumerate(zip(self.sample.groups, self._units(number), strict=True), 1)
         ]
         return replace(self.sample, groups=tuple(groups))
 
@@ -107,7 +119,23 @@ class OrderedSource:
 
     def _refit(self, number: int) -> tuple[Floats, float, int]:
         """Estimates in a replicate, the minimum, and why there are none: 0, or a key of `FAILURES`."""
+        if self.seed is not None:
+            return self._sought(number)
+        first = int(self._distinct[number])
+        if first not in self._known:
+            self._known[first] = self._sought(first)
+        return self._known[first]
+
+    @cached_property
+    def _known(self) -> dict[int, tuple[Floats, float, int]]:
+        """Refits without a unit, by the first of those that are alike."""
+        return {}
+
+    def _sought(self, number: int) -> tuple[Floats, float, int]:
         nothing = np.full(self.table.npar, np.nan)
+        near = self._near(number) if self.weighting is None else None
+        if near is not None:
+            return near.theta, near.value, 0
         try:
             sample = self.replicate(number)
             found = estimate(self.table, sample, loss=self._losses(sample.groups))
@@ -118,6 +146,20 @@ class OrderedSource:
         if not found.optimum.converged:
             return nothing, np.nan, NOT_CONVERGED
         return found.theta, found.optimum.value, 0
+
+    def _near(self, number: int) -> Optimum | None:
+        """The maximum of the likelihood of a replicate next to that of the sample; None if there is none."""
+        losses = []
+        for group, units in zip(self.sample.groups, self._units(number), strict=True):
+            own = group.statistics.integral
+            times = np.bincount(units, minlength=len(group.identifiers)).astype(np.float64)
+            likelihood = None if own is None else own.reweighted(times)
+            if likelihood is None:
+                return None
+            losses.append(likelihood)
+        known = self.estimate.objective
+        found = minimize(replace(known, core=known.with_losses(losses)), self.estimate.theta)
+        return found if found.converged else None
 
     def _losses(self, groups: tuple[Group, ...]) -> list[Any] | None:
         if self.weighting is None:
@@ -132,6 +174,8 @@ class OrderedSource:
             fill_exogenous(self.table, again.levels), again.statistics, self._losses(again.groups)
         )
         active = np.zeros(len(theta), dtype=np.intp)
+        if self.weighting is None:  # with the covariates of the replicate
+            value = objective.core.value(theta)
         return Estimate(
             objective, Optimum(theta, value, np.zeros_like(theta), "converged", active, ())
         ), again
