@@ -290,7 +290,7 @@ class Sample:
             nrows=sum(g.data.nrows for g in self.groups if g.data is not None) + self.without_group,
         )
 
-    @property
+    @cached_property
     def statistics(self) -> tuple[Statistics, ...]:
         """Sufficient statistics of each group."""
         return tuple(group.statistics for group in self.groups)
@@ -324,12 +324,12 @@ class Sample:
         """Whether there are neither weights nor PSUs nor strata."""
         return all(group.sampled is None for group in self.groups)
 
-    @property
+    @cached_property
     def llf(self) -> float:
         """Saturated log-likelihood of all variables; nan if the saturated model of a group has not converged."""
         return sum(group.llf for group in self.groups)
 
-    @property
+    @cached_property
     def converged(self) -> bool:
         """Whether the saturated moments of all groups are maxima."""
         return all(group.saturated.converged for group in self.groups)
@@ -344,7 +344,7 @@ class Sample:
         """Where saturated moments and models are looked for."""
         return self.groups[0].space
 
-    @property
+    @cached_property
     def in_cone(self) -> bool:
         """Whether all groups have saturated moments, and one has them among positive semidefinite matrices only."""
         return self.converged and any(group.saturated.in_cone for group in self.groups)
@@ -367,7 +367,7 @@ class Sample:
         """Saturated moments of any group that the data say nothing about, because of holes."""
         return tuple(dict.fromkeys(name for s in self.statistics for name in s.unidentified))
 
-    @property
+    @cached_property
     def levels(self) -> tuple[Mapping[int, LevelArrays], ...]:
         """Saturated moments of each group by level."""
         return tuple(group.levels for group in self.groups)

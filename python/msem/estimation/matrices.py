@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from operator import is_
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.model.levels import WITHIN
-from msem.model.partable import Parameter, ParameterTable
+from msem.model.partable import ParameterTable
 from msem.model.variables import Variables
 
 Numbers = NDArray[Any]  # float64 or complex128
@@ -346,13 +345,12 @@ def fill_exogenous(table: ParameterTable, groups: Sequence[Mapping[int, LevelArr
     groups : sequence of mappings from level to LevelArrays
         Sample moments of the observed variables of each group.
     """
-
-    def filled(r: Parameter) -> Parameter:
-        if not r.exo or r.free or r.value == r.value:
-            return r
-        m = groups[r.group - 1][r.level]
-        i = m.at[r.lhs]
-        return r._replace(value=float(m.mean[i] if r.op == "~1" else m.cov[i, m.at[r.rhs]]))
-
-    rows = tuple(map(filled, table.rows))
-    return table if all(map(is_, rows, table.rows)) else replace(table, rows=rows)
+    unknown = [i for i, r in enumerate(table.rows) if r.exo and not r.free and r.value != r.value]
+    if not unknown:
+        return table
+    rows = list(table.rows)
+    for i in unknown:
+        r, m = rows[i], groups[rows[i].group - 1][rows[i].level]
+        k = m.at[r.lhs]
+        rows[i] = r._replace(value=float(m.mean[k] if r.op == "~1" else m.cov[k, m.at[r.rhs]]))
+    return replace(table, rows=tuple(rows))

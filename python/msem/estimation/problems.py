@@ -346,9 +346,9 @@ def _bounds(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
     if optimum.border is not None:
         yield from _border(objective, optimum)
         return
-    names = objective.table.names()
-    at = [names[i] for i in np.flatnonzero(optimum.active)]
-    if at:
+    if optimum.active.any():
+        names = objective.table.names()
+        at = [names[i] for i in np.flatnonzero(optimum.active)]
         yield Problem(
             "boundary",
             f"estimates lie on their bounds: {', '.join(at)}",

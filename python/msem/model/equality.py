@@ -298,6 +298,8 @@ def equate_groups(
     ModelError
         When `partial` names no parameter of the model.
     """
+    if not kinds and not partial:
+        return []
     released = _released(drafts, kinds, (partial,) if isinstance(partial, str) else partial)
     classes: dict[tuple[int, Key], list[Draft]] = {}
     for blocks in drafts:

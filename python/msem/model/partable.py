@@ -209,11 +209,9 @@ class ParameterTable:
     @cached_property
     def _slopes(self) -> Mapping[int, tuple[Slope, ...]]:
         """Random slopes of each group, those of level 1 first."""
-        out = {}
-        for group in range(1, self.ngroups + 1):
+        out: dict[int, tuple[Slope, ...]] = {}
+        for group in sorted({row.group for row in self.rows if row.slope}):
             rows = [row for row in self.rows if row.group == group]
-            if not any(row.slope for row in rows):
-                continue
             named = {
                 level: {name for row in rows if row.level == level for name in (row.lhs, row.rhs)}
                 for level in range(1, self.nlevels + 1)
