@@ -80,29 +80,32 @@ Matrix Objective::stack(const std::vector<Matrix>& by_block) const {
 
 Vector Objective::settle(ConstVectorRef theta, const Vector& delta,
                          const std::vector<int>& intercepts) const {
-  ObjectivePoint at;
-  at.blocks.resize(blocks_.size());
+  std::vector<BlockPoint> here(blocks_.size());
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
-    if (!blocks_[b].evaluate(theta, at.blocks[b])) return theta + delta;
+    if (!blocks_[b].evaluate(theta, here[b])) return theta + delta;
   }
-  return settle(at, theta, delta, intercepts);
+  return settle(here, theta, delta, intercepts).theta;
 }
 
-Vector Objective::settle(const ObjectivePoint& at, ConstVectorRef theta, const Vector& delta,
-                         const std::vector<int>& intercepts) const {
-  Vector next = theta + delta;
-  if (intercepts.empty()) return next;
+Settled Objective::settle(const std::vector<BlockPoint>& here, ConstVectorRef theta, const Vector& delta,
+                          const std::vector<int>& intercepts) const {
+  Settled out{theta + delta, {}};
+  if (intercepts.empty()) return out;
   std::vector<BlockPoint> there(blocks_.size());
   std::vector<Matrix> gaps;
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
-    if (!blocks_[b].evaluate(next, there[b])) return next;
-    const BlockPoint& here = at.blocks[b];
-    const Vector bend = there[b].mean - here.mean - blocks_[b].mean_change(here, delta);
+    if (!blocks_[b].evaluate(out.theta, there[b])) return out;
+    const Vector bend = there[b].mean - here[b].mean - blocks_[b].mean_change(here[b], delta);
     gaps.push_back(-bend.head(blocks_[b].nobserved()));
   }
   const Vector moved = mean_span(*this, there, intercepts).solve(stack(gaps));
-  for (std::size_t i = 0; i < intercepts.size(); ++i) next[intercepts[i]] += moved[i];
-  return next;
+  for (std::size_t i = 0; i < intercepts.size(); ++i) out.theta[intercepts[i]] += moved[i];
+  for (std::size_t b = 0; b < blocks_.size(); ++b) {
+    blocks_[b].set_mean(out.theta, there[b]);
+    if (!there[b].mean.allFinite()) return out;
+  }
+  out.blocks = std::move(there);
+  return out;
 }
 
 Matrix Objective::follow(ConstVectorRef from, ConstVectorRef to, const Matrix& directions,

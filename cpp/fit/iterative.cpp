@@ -21,11 +21,14 @@ constexpr double kKeptPivot = 1e-7;  // smallest squared pivot of the informatio
 class Point {
  public:
   // False outside the domain.
-  bool prepare(const Objective& objective, const std::vector<bool>& saturated, const Vector& theta) {
+  bool prepare(const Objective& objective, const std::vector<bool>& saturated, const Vector& theta,
+               std::vector<BlockPoint> known = {}) {
     objective_ = &objective;
     saturated_ = &saturated;
+    blocks = std::move(known);
+    const bool evaluated = !blocks.empty();
     blocks.resize(objective.blocks().size());
-    for (std::size_t b = 0; b < blocks.size(); ++b) {
+    for (std::size_t b = 0; !evaluated && b < blocks.size(); ++b) {
       if (!objective.blocks()[b].evaluate(theta, blocks[b])) return false;
     }
     value = 0;
@@ -306,13 +309,13 @@ class Iterative {
   bool step(Optimum& out, const std::vector<bool>& saturated, const Vector& straight, double decrement) {
     const double noise = 1e-13 * (1 + std::abs(current_.value));
     for (double length = 1; length > 1e-3; length *= 0.5) {
-      const Vector next = objective_.settle(out.theta, length * straight, intercepts_);
+      Settled next = objective_.settle(current_.blocks, out.theta, length * straight, intercepts_);
       Point trial;
-      if (!trial.prepare(objective_, saturated, next)) continue;
+      if (!trial.prepare(objective_, saturated, next.theta, std::move(next.blocks))) continue;
       if (trial.value > current_.value - 2e-4 * length * decrement + (decrement < 1e-4 ? noise : 0.0))
         continue;
       current_ = std::move(trial);
-      out.theta = next;
+      out.theta = next.theta;
       return true;
     }
     return false;

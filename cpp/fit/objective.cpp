@@ -100,8 +100,12 @@ LevelTangents Objective::tangents(const std::vector<BlockPoint>& points, std::si
   return out;
 }
 
-bool Objective::prepare(ConstVectorRef theta, State& state) const {
-  if (!evaluate_blocks(theta, state.blocks)) return false;
+bool Objective::prepare(ConstVectorRef theta, State& state, std::vector<BlockPoint> known) const {
+  if (known.empty() || !theta.allFinite()) {
+    if (!evaluate_blocks(theta, state.blocks)) return false;
+  } else {
+    state.blocks = std::move(known);
+  }
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     auto point = groups_[g].likelihood->at(implied(state.blocks, g));
     if (!point) return false;
@@ -162,13 +166,13 @@ double Objective::value(ConstVectorRef theta) const {
   return state ? state->value : std::numeric_limits<double>::infinity();
 }
 
-Evaluation Objective::evaluate(ConstVectorRef theta) const {
+Evaluation Objective::evaluate(ConstVectorRef theta, std::vector<BlockPoint> known) const {
   const auto point = std::make_shared<State>();
   State& state = *point;
   Evaluation out;
   out.gradient.setConstant(npar_, std::numeric_limits<double>::quiet_NaN());
   out.value = std::numeric_limits<double>::infinity();
-  if (!prepare(theta, state)) return out;
+  if (!prepare(theta, state, std::move(known))) return out;
   out.gradient.setZero();
   out.point = point;
   out.in_domain = true;

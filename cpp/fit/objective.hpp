@@ -25,6 +25,12 @@ struct ObjectivePoint {
   double value = 0;
 };
 
+// Where a step leads to, and the blocks there, if they have been evaluated.
+struct Settled {
+  Vector theta;
+  std::vector<BlockPoint> blocks;
+};
+
 struct Evaluation {
   bool in_domain = false;
   double value = 0;                             // -2 log L, +infinity outside the domain
@@ -49,7 +55,8 @@ class Objective {
   Vector values(const Matrix& thetas) const;
   // The part of the value that is not of likelihoods; infinite outside the domain of a term.
   double penalty(ConstVectorRef theta) const;
-  Evaluation evaluate(ConstVectorRef theta) const;
+  // `known`: the blocks at theta, if they have been evaluated.
+  Evaluation evaluate(ConstVectorRef theta, std::vector<BlockPoint> known = {}) const;
   // Keeps a point that has been evaluated, in place of the one before it: functions of this theta start from
   // it.
   void keep(const Vector& theta, std::shared_ptr<const ObjectivePoint> point) const;
@@ -89,9 +96,9 @@ class Objective {
   std::vector<int> intercepts() const;
   // theta + delta, with these intercepts moved further so that they take up the curvature of the means.
   Vector settle(ConstVectorRef theta, const Vector& delta, const std::vector<int>& intercepts) const;
-  // The same from a point that has been evaluated.
-  Vector settle(const ObjectivePoint& at, ConstVectorRef theta, const Vector& delta,
-                const std::vector<int>& intercepts) const;
+  // The same where the blocks at theta have been evaluated.
+  Settled settle(const std::vector<BlockPoint>& here, ConstVectorRef theta, const Vector& delta,
+                 const std::vector<int>& intercepts) const;
   // Directions of theta, by column, in which the means at one point change as they do at another: these
   // intercepts take up the difference.
   Matrix follow(ConstVectorRef from, ConstVectorRef to, const Matrix& directions,
@@ -106,7 +113,7 @@ class Objective {
  private:
   using State = ObjectivePoint;
   void require_length(ConstVectorRef theta) const;
-  bool prepare(ConstVectorRef theta, State& state) const;
+  bool prepare(ConstVectorRef theta, State& state, std::vector<BlockPoint> known = {}) const;
   // The point that is kept, or a new one; null outside the domain.
   std::shared_ptr<const State> at(ConstVectorRef theta) const;
   // Takes what the intercepts respond to out of the gradients of the groups with respect to the means.

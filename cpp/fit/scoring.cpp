@@ -170,17 +170,18 @@ class Scorer {
         tried = tried || second;
         if (solved) {
           const Vector straight = clip(out.theta + delta) - out.theta;
-          const Vector next = objective_.settle(*current_.point, out.theta, straight, intercepts_);
+          Settled next = objective_.settle(current_.point->blocks, out.theta, straight, intercepts_);
           decrement = -0.5 * current_.gradient.dot(straight);
           // Where rounding of huge means keeps the decrement above the tolerance it stops falling.
           const bool stalled = std::abs(decrement) < kNegligible && std::abs(decrement) >= last_;
           const double enough = (kept ? kKept : 1.0) * options_.tolerance;
           if ((damping == 0 || newton) && (std::abs(decrement) < enough || stalled || foreseen(decrement))) {
-            accept(out, next, decrement);  // the last step costs one evaluation and squares the accuracy
+            accept(out, std::move(next),
+                   decrement);  // the last step costs one evaluation and squares the accuracy
             out.iterations.push_back({current_.value, decrement, damping, newton});
             return Stop::kConverged;
           }
-          moved = accept(out, next, decrement);
+          moved = accept(out, std::move(next), decrement);
         }
         if (moved) {
           out.iterations.push_back({current_.value, decrement, newton ? 0 : damping, newton});
@@ -246,17 +247,17 @@ class Scorer {
   }
 
   // Armijo on the projected step, with room for rounding in the value.
-  bool accept(Optimum& out, const Vector& next, double decrement) {
+  bool accept(Optimum& out, Settled next, double decrement) {
     if (!(decrement > 0)) return false;
     const double noise = 1e-13 * (1 + std::abs(current_.value));
-    Evaluation trial = objective_.evaluate(next);
+    Evaluation trial = objective_.evaluate(next.theta, std::move(next.blocks));
     if (!trial.in_domain || !trial.gradient.allFinite()) return false;
     if (trial.value > current_.value - 2e-4 * decrement + (decrement < 1e-4 ? noise : 0.0)) return false;
-    const Vector step = next - out.theta, change = 0.5 * (trial.gradient - current_.gradient);
+    const Vector step = next.theta - out.theta, change = 0.5 * (trial.gradient - current_.gradient);
     if (options_.reuse) learn(expected_, step, change);
     if (saving_) learn(observed_, step, change);
     current_ = std::move(trial);
-    out.theta = next;
+    out.theta = next.theta;
     return true;
   }
 

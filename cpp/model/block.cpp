@@ -105,16 +105,13 @@ Matrix Block::inverse_paths(ConstVectorRef theta) const {
 bool Block::evaluate(ConstVectorRef theta, BlockPoint& point) const {
   const Index m = nvariables_;
   point.paths = inverse_paths(theta);
-  point.mean.setZero(m);
+  set_mean(theta, point);
   Matrix half = Matrix::Zero(m, m);  // (I - A)^-1 S: few elements of S are not zero
   for (const Entry& e : entries_) {
+    if (e.slot != Slot::kSymmetric) continue;
     const double x = e.parameter < 0 ? e.value : theta[e.parameter];
-    if (e.slot == Slot::kSymmetric) {
-      half.col(e.col) += x * point.paths.col(e.row);
-      if (e.row != e.col) half.col(e.row) += x * point.paths.col(e.col);
-    } else if (e.slot == Slot::kIntercept) {
-      point.mean += x * point.paths.col(e.row);
-    }
+    half.col(e.col) += x * point.paths.col(e.row);
+    if (e.row != e.col) half.col(e.row) += x * point.paths.col(e.col);
   }
   if (recursive_ && order_.empty()) {
     point.total = std::move(half);
@@ -122,6 +119,14 @@ bool Block::evaluate(ConstVectorRef theta, BlockPoint& point) const {
     point.total = outer(half, point.paths);
   }
   return point.total.allFinite() && point.mean.allFinite();
+}
+
+void Block::set_mean(ConstVectorRef theta, BlockPoint& point) const {
+  point.mean.setZero(nvariables_);
+  for (const Entry& e : entries_) {
+    if (e.slot != Slot::kIntercept) continue;
+    point.mean += (e.parameter < 0 ? e.value : theta[e.parameter]) * point.paths.col(e.row);
+  }
 }
 
 Tangents Block::tangents(const BlockPoint& at) const {

@@ -38,6 +38,8 @@ class Block {
 
   // Returns false when I - A is singular.
   bool evaluate(ConstVectorRef theta, BlockPoint& point) const;
+  // Sets the means of a point that is right but for intercepts.
+  void set_mean(ConstVectorRef theta, BlockPoint& point) const;
   Tangents tangents(const BlockPoint& point) const;
   // Derivative of the means of all variables in the direction delta (length npar).
   Vector mean_change(const BlockPoint& point, const Vector& delta) const;
