@@ -23,7 +23,7 @@ double times_density(double z) { return std::isinf(z) ? 0.0 : z * normal_density
 
 class Estimation {
  public:
-  Estimation(const OrderedRows& rows, const std::vector<Vector>& starts)
+  Estimation(const FirstStageRows& rows, const std::vector<Vector>& starts)
       : rows_(rows), p_(rows.values.cols()), q_(rows.covariates.cols()), n_(rows.values.rows()) {
     if (static_cast<Index>(rows.categories.size()) != p_ || static_cast<Index>(starts.size()) != p_ ||
         rows.covariates.rows() != n_ ||
@@ -426,7 +426,7 @@ class Estimation {
     each(r, j, s.other, multiply);
   }
 
-  const OrderedRows& rows_;
+  const FirstStageRows& rows_;
   Index p_, q_, n_;
   Matrix shift_, residual_;  // means given covariates (0 without for ordered variables), and what they leave
   std::vector<Pair> pairs_;
@@ -436,7 +436,7 @@ class Estimation {
 
 }  // namespace
 
-FirstStage first_stage(const OrderedRows& rows, const std::vector<Vector>& starts) {
+FirstStage first_stage(const FirstStageRows& rows, const std::vector<Vector>& starts) {
   return Estimation(rows, starts).run();
 }
 

@@ -11,7 +11,7 @@
 
 namespace msem {
 
-struct OrderedRows {
+struct FirstStageRows {
   Matrix values;                // N x p: categories from 0, or values; NaN where missing
   Matrix covariates;            // N x q
   std::vector<int> categories;  // of each variable; 0 if it is continuous
@@ -34,6 +34,6 @@ struct FirstStage {
 };
 
 // starts: of the thresholds of each variable, ascending.
-FirstStage first_stage(const OrderedRows& rows, const std::vector<Vector>& starts);
+FirstStage first_stage(const FirstStageRows& rows, const std::vector<Vector>& starts);
 
 }  // namespace msem
