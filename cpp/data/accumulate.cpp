@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "base/threads.hpp"
+#include "base/triangle.hpp"
 #include "data/block_products.hpp"
 
 namespace msem {
@@ -198,9 +199,7 @@ std::vector<std::int64_t> Accumulator::codes() const {
   return codes;
 }
 
-MatrixXd Accumulator::ssw() const {
-  return MatrixXd(products_.selfadjointView<Eigen::Lower>()).topLeftCorner(size(), size());
-}
+MatrixXd Accumulator::ssw() const { return completed(products_).topLeftCorner(size(), size()); }
 
 VectorXd Accumulator::sizes() const {
   const std::vector<std::int64_t> in_use = codes();

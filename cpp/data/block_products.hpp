@@ -1,9 +1,10 @@
 // Sums of products of the rows of small blocks.
 #pragma once
 
-#include <Eigen/Dense>
 #include <algorithm>
 #include <cstddef>
+
+#include "base/triangle.hpp"
 
 namespace msem {
 
@@ -16,7 +17,7 @@ inline std::ptrdiff_t whole_lanes(std::ptrdiff_t p) { return (p + kLane - 1) / k
 template <class Block>
 void add_products(const Block& block, Eigen::MatrixXd& sum) {
   if (block.cols() >= kSmall && sum.size() > 0) {
-    sum.selfadjointView<Eigen::Lower>().rankUpdate(block);
+    add_to_triangle(sum, block);
     return;
   }
   for (Eigen::Index r = 0; r < block.cols(); ++r) {
@@ -32,7 +33,7 @@ void add_products(const Block& block, Eigen::MatrixXd& sum) {
 inline void add_block_products(const double* rows, std::ptrdiff_t count, std::ptrdiff_t width,
                                Eigen::MatrixXd& sum) {
   if (width > 4 * kLane) {
-    sum.selfadjointView<Eigen::Lower>().rankUpdate(Eigen::Map<const Eigen::MatrixXd>(rows, width, count));
+    add_to_triangle(sum, Eigen::Map<const Eigen::MatrixXd>(rows, width, count));
     return;
   }
   using Lane = Eigen::Map<const Eigen::Matrix<double, kLane, 1>>;

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "base/threads.hpp"
+#include "base/triangle.hpp"
 #include "data/block_products.hpp"
 
 namespace msem {
@@ -258,7 +259,7 @@ void add_cells(const ClusteredRows& rows, const CellRows& cells, IncompleteData&
   out.scatter = std::move(sums[0]);
   for (std::size_t r = 0; r < out.scatter.size(); ++r) {
     for (ptrdiff_t i = 1; i < pieces; ++i) out.scatter[r] += sums[i][r];
-    out.scatter[r] = Matrix(out.scatter[r].selfadjointView<Eigen::Lower>());
+    complete(out.scatter[r]);
   }
   out.pattern_rows.setZero(static_cast<Index>(out.unit_patterns.size()));
   for (Index c = 0; c < out.ncells(); ++c)

@@ -10,6 +10,7 @@
 #include "base/interrupt.hpp"
 #include "base/lanes.hpp"
 #include "base/threads.hpp"
+#include "base/triangle.hpp"
 #include "data/incomplete.hpp"
 
 namespace msem {
@@ -643,8 +644,6 @@ void add_square(Matrix& sum, double w, const double* x, Index n) {
   }
 }
 
-void complete_symmetric(Matrix& lower) { lower = Matrix(lower.selfadjointView<Eigen::Lower>()); }
-
 struct MomentSums {
   Matrix products, sums, units;  // of the rows; products as lower triangle
   MomentSums& operator+=(const MomentSums& o) {
@@ -681,7 +680,7 @@ ReducedMoments reduced_moments(const ReducedData& data) {
           }
         }
       });
-  complete_symmetric(found.products);
+  complete(found.products);
   Matrix& products = found.products;
   const Matrix &sums = found.sums, &units = found.units;
   for (const Matrix& rest : data.remainder) products += rest;
@@ -902,8 +901,8 @@ ClusterCoefficients cluster_coefficients(const ReducedData& data) {
           add_square(sums.products, data.weight[j], clusters.one.data(), clusters.one.size());
         }
       });
-  complete_symmetric(found.within);
-  complete_symmetric(found.products);
+  complete(found.within);
+  complete(found.products);
   for (const Matrix& rest : data.remainder) {
     found.residual += rest;
     found.within += rest;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/triangle.hpp"
 #include "data/block_products.hpp"
 
 namespace msem {
@@ -57,7 +58,7 @@ SizeTable size_table(const RunningClusters& clusters, std::vector<std::int64_t> 
     out.sizes[s] = clusters.count[*first];
     out.counts[s] = static_cast<double>(last - first);
     out.means.row(s) = one.mean.head(p).transpose();
-    const MatrixXd full = MatrixXd(one.scatter.selfadjointView<Eigen::Lower>()).topLeftCorner(p, p);
+    const MatrixXd full = completed(one.scatter).topLeftCorner(p, p);
     std::copy(full.data(), full.data() + p * p, out.scatter.begin() + s * p * p);
   }
   return out;

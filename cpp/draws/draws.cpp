@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "base/triangle.hpp"
+
 namespace msem {
 
 namespace {
@@ -83,8 +85,8 @@ SimpleStatistics ClusterPool::about_mean(const SizeClass& one, const Vector& wei
   Matrix deviations(m_, static_cast<Index>(used.size()));
   for (std::size_t k = 0; k < used.size(); ++k)
     deviations.col(k) = std::sqrt(weights[used[k]]) * (values_.col(used[k]) - out.mean);
-  out.scatter.selfadjointView<Eigen::Lower>().rankUpdate(deviations);
-  out.scatter = Matrix(out.scatter.selfadjointView<Eigen::Lower>());
+  add_to_triangle(out.scatter, deviations);
+  complete(out.scatter);
   return out;
 }
 

@@ -37,7 +37,7 @@ std::pair<Matrix, Matrix> MissingPoint::cluster_scores(const Matrix& products, c
       for (Index j = 0; j < b; ++j) both.middleRows(j * b, b) = y.middleRows(j * p, b);
       weighted.push_back(std::move(both));
       traces.col(static_cast<Index>(r)) =
-          tangents.transpose() * Eigen::Map<const Vector>(weights_[r].data(), p * p);
+          apply_transposed(tangents, Eigen::Map<const Vector>(weights_[r].data(), p * p));
     }
   }
   const Index count = static_cast<Index>(index_->pieces.size()) - 1;

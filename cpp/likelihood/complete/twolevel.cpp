@@ -17,9 +17,9 @@ Matrix factor_rows(const Matrix& scatter) {
   const Vector scale = scatter.diagonal().cwiseAbs().cwiseSqrt();
   const Vector inverse = scale.unaryExpr([](double s) { return s > 0 ? 1 / s : 0.0; });
   const Matrix correlation = scale_both(inverse, scatter);
-  const Eigen::LLT<Matrix> llt(correlation);
-  if (scatter.rows() && llt.info() == Eigen::Success && llt.matrixLLT().diagonal().minCoeff() > kFullRank)
-    return scale_cols(Matrix(llt.matrixU()), scale);
+  Cholesky chol;
+  if (scatter.rows() && chol.compute(correlation) && chol.pivot() > kFullRank * kFullRank)
+    return scale_cols(chol.lower().transpose(), scale);
   const SymmetricEigen eigen(correlation);
   const Index n = scatter.rows();
   if (scatter.rows() && eigen.values(0) < -1e-8)
@@ -171,7 +171,7 @@ bool TwoLevelPoint::prepare_unit_part(double log_det) {
   const Index p = data.p, q = data.q, b = data.nboth;
   shrink_ = one_plus_outer(data.sizes, lambda_);
   if (!(shrink_.minCoeff() > kEdge)) return false;
-  value_ += data.nobs * log_det + data.counts.dot(shrink_.array().log().matrix().rowwise().sum());
+  value_ += data.nobs * log_det + data.counts.dot(log_row_products(shrink_));
   shrink_ = shrink_.cwiseInverse().eval();
 
   projection_.topRows(b) = v_.topRows(b);

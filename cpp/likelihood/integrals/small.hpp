@@ -70,4 +70,12 @@ inline void small_cross(const double* a, const double* b, Index n, double* out) 
   }
 }
 
+// A x, A of n rows and k columns.
+inline void small_apply(const double* a, const double* x, Index n, Index k, double* out) {
+  std::fill(out, out + n, 0.0);
+  for (Index j = 0; j < k; ++j) {
+    for (Index i = 0; i < n; ++i) out[i] += a[j * n + i] * x[j];
+  }
+}
+
 }  // namespace msem

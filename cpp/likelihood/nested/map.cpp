@@ -22,6 +22,31 @@ bool stands_above(const NestedData& data, const std::pair<Index, Index>& covaria
   });
 }
 
+// Products of small matrices of either kind of number.
+template <class S>
+using Dense = Eigen::Matrix<S, Eigen::Dynamic, Eigen::Dynamic>;
+
+template <class S>
+Dense<S> product(const Dense<S>& a, const Dense<S>& b) {
+  Dense<S> out = Dense<S>::Zero(a.rows(), b.cols());
+  for (Index j = 0; j < b.cols(); ++j) {
+    for (Index k = 0; k < a.cols(); ++k) {
+      for (Index i = 0; i < a.rows(); ++i) out(i, j) += a(i, k) * b(k, j);
+    }
+  }
+  return out;
+}
+
+// A'B and A B'
+template <class S>
+Dense<S> cross(const Dense<S>& a, const Dense<S>& b) {
+  return product<S>(a.transpose(), b);
+}
+template <class S>
+Dense<S> outer(const Dense<S>& a, const Dense<S>& b) {
+  return product<S>(a, b.transpose());
+}
+
 }  // namespace
 
 std::vector<NestedCoordinates> nested_coordinates(const NestedData& data) {
@@ -124,7 +149,7 @@ NestedMap<S>::NestedMap(const NestedData& data, const std::vector<NestedCoordina
       for (Index j = 0; j < m; ++j) paths(i, j) = cov(at(i), n + j);
       for (Index j = 0; j < n + k; ++j) residual(i, j) = cov(at(i), at(j));
     }
-    if (m) residual -= paths * paths.transpose();
+    if (m) residual -= outer<S>(paths, paths);
     for (auto& column : columns) {
       if (!column.size()) continue;
       V next(static_cast<Index>(own.above.size()));
@@ -132,15 +157,15 @@ NestedMap<S>::NestedMap(const NestedData& data, const std::vector<NestedCoordina
         next[a] = own.above[a].covariate || own.above[a].from >= own.open ? S(0) : column[own.above[a].from];
       column = std::move(next);
     }
+    const M reach = product<S>(matrix, paths);
     for (Index j = 0; j < m; ++j) {
       const NestedSlope& slope = data.slopes[own.products[j]];
-      const V reach = matrix * paths.col(j);
       V& column = columns[own.products[j]];
       column.resize(static_cast<Index>(own.above.size()));
       for (Index a = 0; a < column.size(); ++a) {
         const Index c = own.above[a].covariate;
         const double times = c == 0 ? slope.mean : c == slope.covariate ? slope.spread : 0.0;
-        column[a] = times * reach[own.above[a].from];
+        column[a] = times * reach(own.above[a].from, j);
       }
     }
     matrix_.push_back(std::move(matrix));
@@ -160,10 +185,13 @@ std::vector<FullLevel<S>> NestedMap<S>::full() const {
   for (std::size_t l = 0; l < coordinates_.size(); ++l) {
     const NestedCoordinates& own = coordinates_[l];
     const Index k = static_cast<Index>(own.standing.size());
-    const M half = matrix_[l] * residual_[l];
-    FullLevel<S> one{half * matrix_[l].transpose(), V::Zero(own.open), V(static_cast<Index>(own.z.size()))};
+    const M half = product<S>(matrix_[l], residual_[l]);
+    FullLevel<S> one{outer<S>(half, matrix_[l]), V::Zero(own.open), V(static_cast<Index>(own.z.size()))};
     for (std::size_t i = 0; i < own.z.size(); ++i) one.z[static_cast<Index>(i)] = mean[own.z[i]];
-    if (k) one.open = matrix_[l].topRightCorner(own.open, k) * moments_[l].mean.tail(k);
+    const Index last = matrix_[l].cols() - 1, end = moments_[l].mean.size() - 1;
+    for (Index s = 0; s < k; ++s) {
+      for (Index i = 0; i < own.open; ++i) one.open[i] += matrix_[l](i, last - s) * moments_[l].mean[end - s];
+    }
     out.push_back(std::move(one));
   }
   return out;
@@ -184,34 +212,43 @@ std::vector<typename NestedMap<S>::Level> NestedMap<S>::back(
     const Index n = static_cast<Index>(own.of_variable.size()), m = static_cast<Index>(own.products.size()),
                 k = static_cast<Index>(own.standing.size());
     const M& matrix = matrix_[l];
-    const M half = gradient[l].cov * matrix;
-    const M inner = matrix.transpose() * half;
+    const M half = product<S>(gradient[l].cov, matrix);
+    const M inner = cross<S>(matrix, half);
     Level& one = out[l];
     one.mean = V::Zero(n + m + k);
     one.cov = M::Zero(n + m + k, n + m + k);
     for (Index i = 0; i < n; ++i) one.mean[i] = means[data_.levels[l][i]];
-    if (k) one.mean.tail(k) = matrix.topRightCorner(own.open, k).transpose() * gradient[l].open;
+    for (Index s = 0; s < k; ++s) {
+      for (Index i = 0; i < own.open; ++i) one.mean[n + m + s] += matrix(i, n + s) * gradient[l].open[i];
+    }
     const auto at = [&](Index i) { return i < n ? i : i + m; };
     for (Index i = 0; i < n + k; ++i) {
       for (Index j = 0; j < n + k; ++j) one.cov(at(i), at(j)) = inner(i, j);
     }
-    M of_matrix = M::Zero(own.size(), n + k);
-    if (k) {
-      of_matrix.rightCols(k) = S(2) * half * residual_[l].rightCols(k);
-      of_matrix.topRightCorner(own.open, k) += gradient[l].open * moments_[l].mean.tail(k).transpose();
-    }
+    M reach = M::Zero(own.size(), m);
     for (Index j = 0; j < m; ++j) {
       const NestedSlope& slope = data_.slopes[own.products[j]];
       const V& column = columns[own.products[j]];
-      V reach = V::Zero(own.size());
       for (Index a = 0; a < column.size(); ++a) {
         const Index c = own.above[a].covariate;
         const double times = c == 0 ? slope.mean : c == slope.covariate ? slope.spread : 0.0;
-        reach[own.above[a].from] += times * column[a];
+        reach(own.above[a].from, j) += times * column[a];
       }
-      const V path = S(0.5) * (matrix.transpose() * reach) - inner * paths_[l].col(j);
-      for (Index i = 0; i < n + k; ++i) one.cov(at(i), n + j) = one.cov(n + j, at(i)) = path[i];
-      if (k) of_matrix.rightCols(k) += reach * paths_[l].col(j).tail(k).transpose();
+    }
+    const M turned = cross<S>(matrix, reach), bent = product<S>(inner, paths_[l]);
+    for (Index j = 0; j < m; ++j) {
+      for (Index i = 0; i < n + k; ++i)
+        one.cov(at(i), n + j) = one.cov(n + j, at(i)) = S(0.5) * turned(i, j) - bent(i, j);
+    }
+    // derivatives with respect to the columns of the slopes in `matrix`
+    M of_slopes(own.size(), k);
+    const M spread = product<S>(half, residual_[l]);
+    for (Index s = 0; s < k; ++s) {
+      for (Index i = 0; i < own.size(); ++i) {
+        of_slopes(i, s) = S(2) * spread(i, n + s);
+        if (i < own.open) of_slopes(i, s) += gradient[l].open[i] * moments_[l].mean[n + m + s];
+        for (Index j = 0; j < m; ++j) of_slopes(i, s) += reach(i, j) * paths_[l](n + s, j);
+      }
     }
     for (std::size_t s = 0; s < columns.size(); ++s) {
       if (data_.slopes[s].level >= static_cast<Index>(l)) continue;
@@ -222,7 +259,7 @@ std::vector<typename NestedMap<S>::Level> NestedMap<S>::back(
       }
       columns[s] = std::move(below);
     }
-    for (Index i = 0; i < k; ++i) columns[own.standing[i]] += of_matrix.col(n + i).head(own.open);
+    for (Index i = 0; i < k; ++i) columns[own.standing[i]] += of_slopes.col(i).head(own.open);
   }
   return out;
 }

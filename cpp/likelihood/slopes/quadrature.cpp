@@ -74,8 +74,10 @@ double SlopeDensity::value(Index cluster, const double* s) {
   map_.set(s);
   const auto seen = map_.map().topRows(p_);
   set_product(half_, seen, t_.sigma);
-  sigma_.noalias() = half_ * seen.transpose();
-  mean_.noalias() = seen * t_.mu;
+  sigma_.setZero();
+  add_outer(sigma_, 1, half_, seen);
+  mean_.setZero();
+  add_applied(mean_, 1, seen, t_.mu);
   const Index q = data_.q;
   for (Index k = 0; k < q; ++k) z_[k] = data_.cluster_values(k, cluster) - t_.between.mu_z[k];
   for (Index k = 0; k < m_; ++k) z_[q + k] = s[k] - t_.between.mu_z[q + k];
@@ -149,7 +151,7 @@ bool SlopeDensity::add_second_level(double& out) {
   information_.diagonal().array() += 1;
   double log_det = 0;
   if (!factorise(information_.data(), b_, log_det)) return false;
-  cq_.noalias() = c * q_;
+  small_apply(c.data(), q_.data(), b_, b_, cq_.data());
   for (Index j = 0; j < b_; ++j) {
     double sum = 0;
     for (Index i = j; i < b_; ++i) sum += root_(i, j) * cq_[i];
@@ -161,7 +163,7 @@ bool SlopeDensity::add_second_level(double& out) {
   for (Index j = 0; j < b_; ++j) {
     for (Index i = j; i < b_; ++i) u_[i] -= root_(i, j) * rest_[j];
   }
-  e_.noalias() = c * u_;
+  small_apply(c.data(), u_.data(), b_, b_, e_.data());
   out += log_det - q_.dot(e_);
   return std::isfinite(out);
 }
@@ -218,9 +220,9 @@ void SlopeDensity::add_gradient(Index cluster, const double* s, double weight, d
   of_map_.topRows(p_) = 2 * wide_;
   add_outer(of_map_.topRows(p_), -2, of_mean_, t_.mu);
   const auto seen = map_.map().topRows(p_);
-  at_.mean(within).noalias() += (-2 * weight) * (seen.transpose() * of_mean_);
+  add_applied_transposed(at_.mean(within), -2 * weight, seen, of_mean_);
   set_product(wide_, of_sigma_, seen);
-  at_.cov(within).noalias() += weight * (seen.transpose() * wide_);
+  add_cross(at_.cov(within), weight, seen, wide_);
   map_.add_gradient(s, of_map_, weight, at_.lambda(within), nullptr);
   at_.c(between) += weight * u;
   add_outer(at_.c(between), -weight, u_, u_);

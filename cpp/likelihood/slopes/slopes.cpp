@@ -9,6 +9,7 @@
 #include "base/interrupt.hpp"
 #include "base/root.hpp"
 #include "base/threads.hpp"
+#include "base/triangle.hpp"
 #include "likelihood/slopes/evidence.hpp"
 
 namespace msem {
@@ -473,8 +474,7 @@ void SlopePoint::collect(const std::vector<Sums>& sums) {
     given += s.given;
     of_z += s.between.b;
   }
-  for (Matrix* lower : {&gradient_w_.w, &gradient_b_.c})
-    *lower = Matrix(lower->selfadjointView<Eigen::Lower>());
+  for (Matrix* lower : {&gradient_w_.w, &gradient_b_.c}) complete(*lower);
   if (f_) {
     add_outer(given, -1, gradient_w_.m, mu_f_);
     gradient_w_.b.leftCols(f_) = whiten_given(given.transpose()).transpose();
