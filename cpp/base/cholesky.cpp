@@ -59,6 +59,8 @@ Matrix Cholesky::whiten_transposed(Matrix x) const {
   return x;
 }
 
+Vector PivotedLdl::solve(const Vector& b) const { return ldl_.solve(b); }
+
 bool positive_definite(const Matrix& a) { return Eigen::LLT<Matrix>(a).info() == Eigen::Success; }
 
 ScaledInverse scaled_inverse(const Matrix& a) {

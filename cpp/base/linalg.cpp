@@ -1,5 +1,7 @@
 #include "base/linalg.hpp"
 
+#include <new>
+
 namespace msem {
 
 namespace {
@@ -11,6 +13,13 @@ bool few(ConstMatrixRef a, ConstMatrixRef b) {
 }
 
 }  // namespace
+
+double* allocate(std::size_t count) {
+  if (count > std::numeric_limits<std::size_t>::max() / sizeof(double)) throw std::bad_alloc();
+  return count ? static_cast<double*>(Eigen::internal::aligned_malloc(count * sizeof(double))) : nullptr;
+}
+
+void release(double* place) noexcept { Eigen::internal::aligned_free(place); }
 
 bool compiled_for_avx2() {
 #if defined(__AVX2__) && defined(__FMA__)
@@ -35,6 +44,12 @@ Matrix cross(ConstMatrixRef a, ConstMatrixRef b) {
 Matrix outer(ConstMatrixRef a, ConstMatrixRef b) { return a * b.transpose(); }
 
 Vector column_norms(ConstMatrixRef a) { return a.colwise().norm(); }
+
+Vector log_row_products(ConstMatrixRef a) {
+  Vector out = Vector::Zero(a.rows());
+  for (Index j = 0; j < a.cols(); ++j) out.array() += a.col(j).array().log();
+  return out;
+}
 
 Vector apply(ConstMatrixRef a, ConstVectorRef x) { return a * x; }
 

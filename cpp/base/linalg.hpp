@@ -2,20 +2,13 @@
 // number.
 #pragma once
 
-#include <Eigen/Cholesky>
-#include <Eigen/Core>
-#include <Eigen/QR>
 #include <cmath>
 #include <limits>
 #include <vector>
 
-namespace msem {
+#include "base/dense.hpp"
 
-using Matrix = Eigen::MatrixXd;
-using Vector = Eigen::VectorXd;
-using Index = Eigen::Index;
-using ConstMatrixRef = Eigen::Ref<const Matrix>;
-using ConstVectorRef = Eigen::Ref<const Vector>;
+namespace msem {
 
 // Whether the kernels are those for processors with AVX2 and FMA.
 bool compiled_for_avx2();
@@ -27,9 +20,6 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Products of plain matrices. Each different expression of Eigen costs a second and a half of compilation,
 // these are compiled once. What is returned is new; an `out` has its shape already and overlaps with no
 // factor.
-using MatrixRef = Eigen::Ref<Matrix>;
-using VectorRef = Eigen::Ref<Vector>;
-
 Matrix product(ConstMatrixRef a, ConstMatrixRef b);                           // A B
 Matrix cross(ConstMatrixRef a, ConstMatrixRef b);                             // A'B
 Matrix outer(ConstMatrixRef a, ConstMatrixRef b);                             // A B'
@@ -43,6 +33,7 @@ Matrix scale_cols(ConstMatrixRef a, ConstVectorRef d);                        //
 Matrix scale_both(ConstVectorRef d, ConstMatrixRef a);                        // diag(d) A diag(d)
 Matrix one_plus_outer(ConstVectorRef x, ConstVectorRef y);                    // 1 + x_i y_j
 Vector column_norms(ConstMatrixRef a);
+Vector log_row_products(ConstMatrixRef a);  // sums of the logarithms of each row
 
 void set_product(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b);                           // A B
 void set_cross(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b);                             // A'B
@@ -91,6 +82,16 @@ class Cholesky {
   double log_det_ = 0;
 };
 
+// L D L' of a symmetric matrix that may be singular, with pivots.
+class PivotedLdl {
+ public:
+  void compute(const Matrix& a) { ldl_.compute(a); }
+  Vector solve(const Vector& b) const;
+
+ private:
+  Eigen::LDLT<Matrix> ldl_;
+};
+
 // log |det A|
 double log_abs_determinant(const Matrix& a);
 Matrix inverse(const Matrix& a);
@@ -113,6 +114,8 @@ class PivotedQr {
   // Columns count as dependent below `tolerance` times the greatest pivot; that of rounding without one.
   explicit PivotedQr(const Matrix& a, double tolerance = 0);
   Index rank() const { return qr_.rank(); }
+  // So many columns on which the others depend, ascending.
+  std::vector<Index> independent() const;
   Matrix q() const;                                    // square
   Vector rotate(Vector x) const;                       // Q x
   Vector rotate_back(Vector x) const;                  // Q'x

@@ -1,4 +1,5 @@
 #include <Eigen/SVD>
+#include <algorithm>
 
 #include "base/linalg.hpp"
 
@@ -7,6 +8,13 @@ namespace msem {
 PivotedQr::PivotedQr(const Matrix& a, double tolerance) {
   if (tolerance > 0) qr_.setThreshold(tolerance);
   qr_.compute(a);
+}
+
+std::vector<Index> PivotedQr::independent() const {
+  const auto& order = qr_.colsPermutation().indices();
+  std::vector<Index> out(order.data(), order.data() + rank());
+  std::sort(out.begin(), out.end());
+  return out;
 }
 
 // Products with the reflections 1 - tau v v' one by one, for few columns. v is 0 above its place and 1 there.
@@ -104,10 +112,11 @@ Vector shortest_solution(const Matrix& a, const Vector& b, double tolerance) {
 RightSingular::RightSingular(const Matrix& a) {
   // The triangle of a QR factorisation has the same ones, and few rows.
   const Index n = a.cols();
-  const Eigen::HouseholderQR<Matrix> qr(a);
+  const Eigen::ColPivHouseholderQR<Matrix> qr(a);
   Matrix triangle = Matrix::Zero(n, n);
   for (Index j = 0; j < n; ++j) {
-    for (Index i = 0; i <= j && i < a.rows(); ++i) triangle(i, j) = qr.matrixQR()(i, j);
+    double* column = triangle.col(qr.colsPermutation().indices()[j]).data();
+    for (Index i = 0; i <= j && i < a.rows(); ++i) column[i] = qr.matrixQR()(i, j);
   }
   const Eigen::JacobiSVD<Matrix, Eigen::NoQRPreconditioner> svd(triangle, Eigen::ComputeFullV);
   values = svd.singularValues();

@@ -70,10 +70,10 @@ std::shared_ptr<ParametricDraws> make_parametric(const std::vector<py::dict>& gr
 
 // data, moments by level, positions of fixed variables by level
 template <class Data>
-using LevelsTuple = std::tuple<std::shared_ptr<Data>, LevelPairs, std::vector<std::vector<Index>>>;
+using DesignTuple = std::tuple<std::shared_ptr<Data>, LevelPairs, std::vector<std::vector<Index>>>;
 
 template <class Made, class Data>
-std::shared_ptr<Made> make_parametric_levels(const std::vector<LevelsTuple<Data>>& groups,
+std::shared_ptr<Made> make_parametric_levels(const std::vector<DesignTuple<Data>>& groups,
                                              std::uint64_t seed) {
   std::vector<LevelsDesign<Data>> designs;
   for (const auto& [data, moments, fixed] : groups) {

@@ -635,12 +635,7 @@ Matrix ConeOptimum::moving() const {
   const Vector length = jacobian.rowwise().norm();
   const Vector inverse = length.unaryExpr([](double v) { return v > 0 ? 1 / v : 0.0; });
   const Matrix moved = scale_rows(inverse, product(jacobian, free));
-  Eigen::ColPivHouseholderQR<Matrix> qr(moved);
-  qr.setThreshold(kSingular);
-  std::vector<Index> kept;
-  for (Index k = 0; k < qr.rank(); ++k) kept.push_back(qr.colsPermutation().indices()[k]);
-  std::sort(kept.begin(), kept.end());
-  return select_cols(free, kept);
+  return select_cols(free, PivotedQr(moved, kSingular).independent());
 }
 
 SamplingCovariance sampling_covariance(const ConeOptimum& at, ErrorKind kind) {

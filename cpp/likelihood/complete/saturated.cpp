@@ -49,7 +49,8 @@ class RandomInterceptRegression {
     add_cross(gram, 1, design_, weighted);
     add_cross(with_outcome, 1, weighted, outcome_);
     coefficients.resize(b_, design_.cols());
-    const Eigen::LDLT<Matrix> solver(gram);
+    PivotedLdl solver;
+    solver.compute(gram);
     for (Index i = 0; i < b_; ++i) coefficients.row(i) = solver.solve(with_outcome.col(i)).transpose();
     const Matrix within = residual_within(coefficients);
     sigma_e = within / std::max(1.0, d_->nobs - d_->nclusters);
@@ -96,8 +97,7 @@ class RandomInterceptRegression {
     ssw_ = sandwich(v_, residual_within(coefficients));
     if (held_ > 0) turn_held();
     value = d_->nobs * (static_cast<double>(b_) * kLog2Pi + chol.log_det()) + ssw_.trace() +
-            d_->counts.dot(grow.array().log().matrix().rowwise().sum()) +
-            weighted_residuals().cwiseProduct(rotated_).sum();
+            d_->counts.dot(log_row_products(grow)) + weighted_residuals().cwiseProduct(rotated_).sum();
     return std::isfinite(value);
   }
 
@@ -210,10 +210,11 @@ class RandomInterceptRegression {
     const Matrix within = cross(v_, ssw_yx_ - product(coefficients, ssw_xx_));
     const Matrix between = cross(weighted_residuals(), design_);
     Matrix step(b_, design_.cols());
-    Eigen::LDLT<Matrix> solver(design_.cols());
+    PivotedLdl solver;
     for (Index i = 0; i < b_; ++i) {
       const Vector g = (within.row(i) + between.row(i)).transpose();
-      step.row(i) = solver.compute(ssw_xx_ + weighted_gram(i)).solve(g).transpose();
+      solver.compute(ssw_xx_ + weighted_gram(i));
+      step.row(i) = solver.solve(g).transpose();
       decrement += step.row(i).dot(g);
     }
     return product(inverse_, step);

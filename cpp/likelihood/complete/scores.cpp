@@ -121,7 +121,7 @@ Vector TwoLevelPoint::cluster_loglik(const ClusterData& clusters) const {
     const Matrix grow = one_plus_outer(clusters.sizes, lambda_);
     f += apply(clusters.within, pack_doubled(stacked, p).col(0));
     f += clusters.sizes * (static_cast<double>(p) * kLog2Pi + log_det);
-    f += grow.array().log().matrix().rowwise().sum();
+    f += log_row_products(grow);
     f += clusters.sizes.cwiseProduct(product(x, v_).cwiseAbs2().cwiseQuotient(grow).rowwise().sum());
   }
   return -0.5 * f;

@@ -57,13 +57,15 @@ class CrossedPoint::Directions {
       const Matrix& w = point_.w_[at.pattern[k]];
       z = at.count[k] * (a.col(g) + b.col(h));
       if (moves) {
-        y.noalias() = change * left_.col(k);
+        y.setZero();
+        add_applied(y, 1, change, left_.col(k));
         z += y;
-        y = w * y;
+        y = apply(w, y);
         plain[0].col(g) += y;
         plain[1].col(h) += y;
       }
-      y.noalias() = w * z;
+      y.setZero();
+      add_applied(y, 1, w, z);
       whole[0].col(g) += y;
       whole[1].col(h) += y;
     }
