@@ -198,6 +198,19 @@ def test_order_of_rows_and_clusters_does_not_matter():
     assert msem.sem(MODEL, again, cluster="id").llf == pytest.approx(small().llf, abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", [2, 3, 4, 12])
+def test_a_likelihood_without_bound_has_its_maximum_in_the_cone_whatever_the_order_of_rows(seed):
+    data = slope_cases.sample(seed, 6)
+    text = 'level: 1\n  y1 ~ rv("s")*x1\nlevel: 2\n  y1 ~~ s\n'
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        proper = msem.sem(text, data, cluster="id", space="psd")
+        for order in range(3):
+            fit = msem.sem(text, data.sample(frac=1, random_state=order), cluster="id")
+            assert fit.status == "boundary"
+            assert fit.llf == pytest.approx(proper.llf, abs=1e-5)
+
+
 def test_units_do_not_matter():
     data = slope_cases.sample(3, 60)
     data["y1"] *= 1e4

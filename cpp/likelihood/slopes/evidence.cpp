@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "likelihood/domain.hpp"
+
 namespace msem {
 
 namespace {
@@ -120,7 +122,7 @@ bool DesignEvidence::factor(const Shape& shape) {
       for (Index i = j; i < d; ++i) column[i] -= s * before[i];
     }
     const Lanes pivot = column[j];
-    if (!(pivot > 0 && pivot < kInfinity).all()) return false;
+    if (!(pivot > kEdge && pivot < kInfinity).all()) return false;
     determinant *= pivot;
     if (j % kFactors == kFactors - 1 || j + 1 == d) {
       log_det += determinant.log();
