@@ -871,3 +871,10 @@ def test_residuals_by_maximum_likelihood_are_from_the_first_stage():
     logit = msem.sem(model, data(120), ordered=ITEMS, estimator="ML", link="logit")
     with pytest.raises(UnsupportedError, match='they need link="probit"'):
         logit.residuals()
+
+
+def test_a_standardized_factor_is_the_same_model():
+    marker = msem.sem("f =~ u1 + u2 + u3", data(), ordered=ITEMS, estimator="ML")
+    standardized = msem.sem("f =~ u1 + u2 + u3", data(), ordered=ITEMS, estimator="ML", std_lv=True)
+    assert standardized.status == "ok"
+    assert standardized.llf == pytest.approx(marker.llf, abs=1e-6)

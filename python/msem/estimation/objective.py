@@ -109,8 +109,7 @@ class Objective:
     def plan(self) -> _core.Plan:
         """What fitting the model takes beside the sample."""
         variables = [s.variables for s in self.statistics]
-        exposed = any(block.exposed for block in self.blocks)
-        known = () if exposed else tuple(zip(self.blocks, self.compiled, strict=True))
+        known = tuple(zip(self.blocks, self.compiled, strict=True))
         return make_plan(self.table, variables, self.constraints, known=known)
 
     def __reduce__(self) -> tuple[Any, ...]:
