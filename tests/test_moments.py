@@ -256,7 +256,10 @@ def test_known_gamma_may_be_in_any_order_and_spell_covariances_either_way() -> N
         (lambda g: g.rename(index={"z~1.l2": "z~1"}, columns={"z~1.l2": "z~1"}), r"check z~1\.l2"),
         (lambda g: -g, "positive variances"),
         (lambda g: g + np.triu(g, 1), "not symmetric"),
-        (lambda g: g * 0 + np.sqrt(np.outer(np.diag(g), np.diag(g))), "not positive definite"),
+        (
+            lambda g: g * 0 + np.sqrt(np.outer(np.diag(g), np.diag(g))) * (2 * np.eye(len(g)) - 1),
+            "not positive semidefinite",
+        ),
     ],
 )
 def test_what_is_no_gamma_is_refused(change: Callable[[pd.DataFrame], Any], message: str) -> None:
