@@ -353,7 +353,7 @@ def test_refits_need_raw_data() -> None:
             moments.within.cov, moments.between.cov, moments.between.mean, nobs=2500, nclusters=200
         ),
     )
-    with pytest.raises(DataError, match="no clusters to resample, .* given as moments"):
+    with pytest.raises(DataError, match=r"no clusters to resample, .* given as moments"):
         fit.bootstrap()
     with pytest.raises(DataError, match="needs raw data"):
         fit.jackknife()
