@@ -227,7 +227,7 @@ def test_normal_errors_with_expected_information_are_a_projection(
     """(1 - P) Gamma (1 - P)' with P the projection on the model in the metric of the information."""
     found, sample, vectors = small
     (vector,), (group,) = vectors, sample.groups
-    moments = msem.data.moments.level_moments(group.saturated, group.statistics)
+    moments = msem.data.saturated_moments.level_moments(group.saturated, group.statistics)
     gamma = moments.gamma("expected").to_numpy()
     weight = msem.data.saturated.saturated_information(vector.implied, group.statistics, "expected")
     d = vector.jacobian

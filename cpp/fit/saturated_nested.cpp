@@ -313,18 +313,23 @@ Optimum found_in_cone(const Objective& objective, const SaturatedParameters& at,
   Vector theta = at.theta;
   for (int round = 0; round < kConeSearches; ++round) {
     Optimum found = saturated_in_cone(objective, theta, start, shorter);
+    bool higher = false;
     if (plausible(at, start, found.theta)) {
       const Evaluation here = objective.evaluate(found.theta);
       found.gradient = here.gradient;
       const double left = found.iterations.empty() ? 1 : found.iterations.back().decrement;
-      const bool still = found.stop == Stop::kConverged || (here.in_domain && left < kStill);
-      if (still && holds_on_border(at, units, start, found)) {
-        found.stop = Stop::kConverged;
-        return found;
+      const bool converged = found.stop == Stop::kConverged,
+                 still = converged || (here.in_domain && left < kStill);
+      const bool holds = still && holds_on_border(at, units, start, found);
+      higher = !best || found.value < best->value - kStill;
+      if (higher) {
+        // who only stands still may do so in a valley: that is the maximum if no other search comes higher
+        found.stop = holds ? Stop::kConverged : Stop::kNoProgress;
+        best = std::move(found);
+        if (converged && holds) return *best;
       }
-      found.stop = Stop::kNoProgress;
-      if (!best || found.value < best->value) best = std::move(found);
     }
+    if (!higher && round) break;  // the next would start where this one did
     theta = best ? best->theta : at.theta;
     for (std::size_t l = 1; l < at.levels.size(); ++l) {
       const Index n = static_cast<Index>(at.levels[l].size());
