@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
-from msem.data.kinds import WithoutSlopes
+from msem.data.kinds import Named, WithoutSlopes
 from msem.data.shapes import Tree
 from msem.data.statistics import Clusters, Design, Rows, Statistics
 from msem.errors import UnsupportedError
@@ -102,7 +102,7 @@ class OfUnits(NamedTuple):
         return distance, df
 
 
-class ManyLevels(WithoutSlopes):
+class ManyLevels(Named, WithoutSlopes):
     """Statistics of complete data of more than two levels, numbered from that of the units.
 
     Their `data` are those of the core, in which variables are numbered in the order of `names`.
@@ -114,10 +114,6 @@ class ManyLevels(WithoutSlopes):
 
     if TYPE_CHECKING:
         data: Any
-
-        @property
-        def variables(self) -> Variables:
-            """Names by level."""
 
         @property
         def source(self) -> str:
@@ -153,21 +149,6 @@ class ManyLevels(WithoutSlopes):
     def complete(self) -> bool:
         """Nothing is missing."""
         return True
-
-    @property
-    def unit(self) -> tuple[str, ...]:
-        """Variables measured on units."""
-        return self.variables.unit
-
-    @property
-    def cluster(self) -> tuple[str, ...]:
-        """Variables measured on clusters of any level, the lower ones first."""
-        return self.variables.cluster
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every variable once, by the level that it is measured on."""
-        return self.variables.names
 
     @property
     def nobs(self) -> float:

@@ -75,7 +75,32 @@ class CountedClusters:
         return None
 
 
-class AtMostTwoLevels:
+class Named:
+    """What statistics of every kind say of their variables."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def variables(self) -> Variables:
+            """Names by level."""
+
+    @property
+    def unit(self) -> tuple[str, ...]:
+        """Variables measured on units."""
+        return self.variables.unit
+
+    @property
+    def cluster(self) -> tuple[str, ...]:
+        """Variables measured on clusters of any level, the lower ones first."""
+        return self.variables.cluster
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every variable once, by the level that it is measured on: the order of all mean vectors."""
+        return self.variables.names
+
+
+class AtMostTwoLevels(Named):
     """What statistics of one level or two say alike."""
 
     independent = True
@@ -98,10 +123,6 @@ class AtMostTwoLevels:
         def counts(self) -> Floats:
             """How many clusters there are of each size."""
 
-        @property
-        def variables(self) -> Variables:
-            """Names by level."""
-
     @property
     def tree(self) -> Tree | None:
         """Clusters in the order of their sizes; None where sizes or counts are not whole numbers."""
@@ -120,24 +141,9 @@ class AtMostTwoLevels:
         return self.nobs, self.nclusters
 
     @property
-    def unit(self) -> tuple[str, ...]:
-        """`Variables.unit`."""
-        return self.variables.unit
-
-    @property
-    def cluster(self) -> tuple[str, ...]:
-        """`Variables.cluster`."""
-        return self.variables.cluster
-
-    @property
     def nboth(self) -> int:
         """How many of the variables measured on units, the first ones, are at both levels."""
         return len(self.variables.both)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Variables measured on units, then those measured on clusters: the order of all mean vectors."""
-        return self.variables.names
 
 
 class Continuous:
