@@ -28,6 +28,7 @@ from msem.data.screening import (
     constant,
     dependent,
     report,
+    require_constant_within,
     require_scale,
     seldom_observed,
     undivided,
@@ -534,15 +535,14 @@ def _warn_of_repeated(data: NestedSource) -> None:
 
 def _require_constant(names: Sequence[str], data: NestedSource, level: int) -> None:
     """Refuse variables of clusters that differ between units of a cluster."""
-    ids = data.labels_of(level)
-    for name, (count, some) in zip(names, data.varying_in(names, level), strict=True):
-        if count:
-            first = ", ".join(str(ids[code]) for code in some)
-            raise DataError(
-                f"variable {name!r} is in the blocks from level {level} upwards only, but varies within {count} of "
-                f"{len(ids)} clusters of level {level} (such as {first}): put it in the block of the level that it is "
-                "measured on too, or use its cluster mean"
-            )
+    require_constant_within(
+        names,
+        data.varying_in(names, level),
+        data.labels_of(level),
+        given=f"the blocks from level {level} upwards",
+        clusters=f"clusters of level {level}",
+        wanted="the block of the level that it is measured on",
+    )
 
 
 def _of_higher_level(variables: Variables, data: NestedSource) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from msem import _core
 from msem.data.columns import Bools, Floats
 from msem.data.nesting import Frame, NestedSource
 from msem.data.numbering import InnerClusters
-from msem.data.screening import Finding, unobserved, unvarying
+from msem.data.screening import Finding, require_constant_within, unobserved, unvarying
 from msem.data.shapes import Tree
 from msem.data.survey import Sampled, whole_sizes
 from msem.errors import DataError
@@ -317,14 +317,14 @@ class ClusteredData(NestedSource):
         for level, own in enumerate(variables.measured[1:], 2):
             code, known = codes[level - 2], ids[level - 2]
             of_clusters, varying = _core.cluster_values(columns_of(self, own), code, len(known))
-            for name, (count, some) in zip(own, varying, strict=True):
-                if count:
-                    first = ", ".join(str(known[each]) for each in some)
-                    raise DataError(
-                        f"variable {name!r} is in the block of level {level} only, but varies within {count} of "
-                        f"{len(known)} of its clusters (such as {first}): put it in the block of level 1 too, or use "
-                        "its cluster mean"
-                    )
+            require_constant_within(
+                own,
+                varying,
+                known,
+                given=f"the block of level {level}",
+                clusters="of its clusters",
+                wanted="the block of level 1",
+            )
             values.append(np.asarray(of_clusters, dtype=np.float64).reshape(len(known), len(own)))
         measured = [k for k, own in enumerate(variables.measured) for _ in own]
         units = np.column_stack(columns_of(self, variables.unit))

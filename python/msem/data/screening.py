@@ -231,20 +231,29 @@ def seldom_observed(variables: Variables, count: Floats, clusters: Floats) -> It
 
 
 def require_constant_within(
-    cluster: Sequence[str], varying: Sequence[tuple[int, Sequence[int]]], ids: pd.Index[Any]
+    names: Sequence[str],
+    varying: Sequence[tuple[int, Sequence[int]]],
+    ids: pd.Index[Any],
+    *,
+    given: str = "the level-2 block",
+    clusters: str = "clusters",
+    wanted: str = "the level-1 block",
 ) -> None:
-    """Refuse variables at level 2 only that differ between units of a cluster.
+    """Refuse variables of clusters that differ between units of a cluster.
+
+    `varying` has in how many clusters each does, and some of these; `given` is where the variables stand, `wanted`
+    where they have to stand too, and `clusters` how those that `ids` names are called.
 
     Raises
     ------
     DataError
     """
-    for name, (count, codes) in zip(cluster, varying, strict=True):
+    for name, (count, some) in zip(names, varying, strict=True):
         if count:
-            first = ", ".join(str(ids[code]) for code in codes)
+            first = ", ".join(str(ids[each]) for each in some)
             raise DataError(
-                f"variable {name!r} is in the level-2 block only, but varies within {count} of {len(ids)} "
-                f"clusters (such as {first}): put it in the level-1 block too, or use its cluster mean"
+                f"variable {name!r} is in {given} only, but varies within {count} of {len(ids)} {clusters} (such as "
+                f"{first}): put it in {wanted} too, or use its cluster mean"
             )
 
 
