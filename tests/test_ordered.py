@@ -290,6 +290,15 @@ def test_thresholds_are_parameters_like_others() -> None:
     assert found.df == fit().df + 2
 
 
+def test_estimated_thresholds_out_of_order_are_improper() -> None:
+    with pytest.warns(
+        ImproperSolutionWarning, match=r"improper: thresholds .* above the one before: t2 of u1\."
+    ):
+        found = fit(f"{MODEL}\nu1 | a*t2 + b*t1\na == b - 0.1")
+    assert found.status == "improper"
+    assert found.params["a"] < found.params["b"]
+
+
 def test_tables_of_the_fit() -> None:
     found = fit(f"{MODEL}\nf ~ x1")
     residuals = found.residuals()
@@ -360,6 +369,11 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "residual variance": ({"model": f"{MODEL}\nu1 ~~ u1"}, ModelError, 'use parameterization="theta"'),
     "no such threshold": ({"model": f"{MODEL}\nu1 | t5"}, ModelError, "line 2, column .*thresholds t1, t2"),
+    "thresholds out of order": (
+        {"model": f"{MODEL}\nu1 | 0.2*t2\nu1 | 1*t1"},
+        ModelError,
+        "line 2, column 6: the threshold t2 of 'u1' is fixed at 0.2 and t1 at 1",
+    ),
     "not ordered": ({"model": f"{MODEL}\ny1 | t1"}, ModelError, "'y1' is not ordered"),
     "scale of a residual variance": (
         {"model": f"{MODEL}\nu1 ~*~ u1", "parameterization": "theta"},

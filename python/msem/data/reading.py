@@ -348,6 +348,7 @@ def require_columns_of_levels(table: ParameterTable, settings: Settings) -> None
         raise ModelError(
             f"the model has {number_of_levels(table.nlevels)}, which takes {NUMBERS[above]} columns of clusters, and "
             f"{given}: name {every}, the highest first, as in cluster={example}"
+            + ("; or, if neither lies within the other, cluster='pupil * school'" if above == 2 else "")
         )
     if len(columns) > max(table.nlevels - 1, 1):
         most = max(table.nlevels - 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,6 +169,7 @@ def find_problems(
             )
         )
     found += _impropriety(objective, optimum.theta, level)
+    found += _disorder(objective, optimum)
     return tuple(found)
 
 
@@ -389,3 +391,25 @@ def _impropriety(objective: Objective, theta: Floats, level: int | None) -> Iter
             yield Problem("improper", f"negative variance{where}: {names}", remedy)
         if indefinite:
             yield Problem("improper", f"the {PARTS[indefinite]}{where} is not positive definite", remedy)
+
+
+def _disorder(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
+    """Thresholds out of order, which constraints can make of least squares: a likelihood has no value there."""
+    table = objective.table
+    if not table.ordered.thresholds or not optimum.converged:
+        return
+    at: dict[tuple[int, str], dict[int, float]] = {}
+    for row, value in zip(table.rows, objective.row_values(optimum.theta).tolist(), strict=True):
+        if row.op == "|":
+            at.setdefault((row.group, row.lhs), {})[int(row.rhs[1:])] = value
+    out = []
+    for (group, name), values in at.items():
+        where = f" in group {table.group_labels[group - 1]!r}" if table.ngroups > 1 else ""
+        numbers = sorted(values)
+        out += [f"t{k} of {name}{where}" for j, k in pairwise(numbers) if not values[j] < values[k]]
+    if out:
+        yield Problem(
+            "improper",
+            f"thresholds that do not lie above the one before: {', '.join(out)}",
+            "A category would have a negative probability: look at what is fixed or equal among the thresholds",
+        )

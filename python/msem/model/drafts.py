@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Literal
 
 from msem.errors import ModelError
@@ -313,7 +313,22 @@ def _check_thresholds(block: BlockDraft, ordered: Ordered) -> None:
             else f"'{row.lhs}' has {count + 1} categories, and thresholds {', '.join(known)}; there is no '{row.rhs}'"
         )
         raise ModelError(block.syntax.locate(row.at or Position(1, 1), message))
+    _check_order(block, ordered)
     _check_scales(block, ordered)
+
+
+def _check_order(block: BlockDraft, ordered: Ordered) -> None:
+    """Refuse thresholds that are fixed in another order than that of the categories."""
+    for name, count in ordered.thresholds.items():
+        rows = [block.rows.get(key_of(name, "|", f"t{k}")) for k in range(1, count + 1)]
+        fixed = [row for row in rows if row is not None and not math.isnan(row.value)]
+        for lower, upper in pairwise(fixed):
+            if not lower.value < upper.value:
+                message = (
+                    f"the threshold {upper.rhs} of '{name}' is fixed at {upper.value:g} and {lower.rhs} at "
+                    f"{lower.value:g}: thresholds increase with the categories"
+                )
+                raise ModelError(block.syntax.locate(upper.at or Position(1, 1), message))
 
 
 def _check_scales(block: BlockDraft, ordered: Ordered) -> None:
