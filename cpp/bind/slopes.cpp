@@ -5,6 +5,7 @@
 #include "after/slope_units.hpp"
 #include "bind/rows.hpp"
 #include "bind/shapes.hpp"
+#include "data/slope_moments.hpp"
 #include "likelihood/slopes/quadrature.hpp"
 
 using namespace msem;

@@ -14,6 +14,7 @@
 #include "data/incomplete.hpp"
 #include "data/patterns.hpp"
 #include "data/reduced.hpp"
+#include "data/slope_moments.hpp"
 
 namespace msem {
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "data/slope_moments.hpp"
 #include "fit/saturated_cells.hpp"
 #include "likelihood/slopes/quadrature.hpp"
 #include "likelihood/slopes/slopes.hpp"

@@ -249,7 +249,7 @@ void DesignClasses::sum_given(const ReducedData& data) {
     given_scatter += part.scatter;
   }
   given_mean /= units;
-  given_scatter = Matrix(given_scatter.selfadjointView<Eigen::Lower>());
+  complete(given_scatter);
   for (const Matrix& products : data.remainder) given_scatter += products.bottomRightCorner(f, f);
   add_outer(given_scatter, -units, given_mean, given_mean);
 }
