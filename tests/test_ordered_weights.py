@@ -212,8 +212,6 @@ def test_designs_that_are_not_there_are_refused():
     fit = msem.sem("f =~ u1 + u2 + u3", data, ordered=ITEMS, weights="w")
     with pytest.raises(UnsupportedError):
         fit.bootstrap(10)
-    with pytest.raises(UnsupportedError, match="continuous variables need"):
-        msem.sem("f =~ y1 + y2 + y3", data, weights="w", estimator="WLSMV")
 
 
 @pytest.mark.parametrize("clusters", [49, 50])

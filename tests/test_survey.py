@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import msem
 import reference
@@ -214,6 +215,75 @@ def test_units_of_a_design_may_have_clusters_in_several_groups():
     bread = np.linalg.inv(fit.objective.observed_information(fit.theta))
     np.testing.assert_allclose(fit.vcov, bread @ meat @ bread, rtol=1e-6, atol=1e-10)
     assert fit.reference_df.max() == 14 - 2
+
+
+SATURATED = "y1 ~~ y2 + y3\ny2 ~~ y3\ny1 ~~ y1\ny2 ~~ y2\ny3 ~~ y3\n"
+
+
+@pytest.mark.parametrize("estimator", ["ULS", "DWLS", "WLS", "GLS"])
+@pytest.mark.parametrize("levels", [1, 2])
+def test_least_squares_of_a_saturated_model_has_the_errors_of_maximum_likelihood(estimator, levels):
+    data = two_level(clusters=60).assign(h=lambda d: d.school // 20)
+    model, options = SATURATED, {"psu": "school", "meanstructure": True}
+    if levels == 2:
+        model, options = (
+            f"level: 1\n{SATURATED}level: 2\n{SATURATED}",
+            {"cluster": "school", "cluster_weights": "v"},
+        )
+    options |= {"weights": "w", "strata": "h"}
+    fit = msem.sem(model, data, estimator=estimator, **options)
+    other = msem.sem(model, data, estimator="MLR", se="robust", **options)
+    np.testing.assert_allclose(fit.theta, other.theta, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(fit.vcov, other.vcov, rtol=1e-5, atol=1e-8)
+    assert fit.reference_df.max() == other.reference_df.max()
+
+
+@pytest.mark.parametrize("estimator", ["WLSMV", "WLS", "GLS"])
+def test_least_squares_of_weighted_data_has_scaled_tests_alone(estimator):
+    data = two_level(clusters=60)
+    fit = msem.sem(
+        "f =~ y1 + y2 + y3 + x", data, weights="w", psu="school", estimator=estimator, meanstructure=True
+    )
+    tests = fit.tests()
+    assert np.isfinite(tests["pvalue"].drop("standard")).all()
+    assert np.isfinite(tests.loc["standard", "pvalue"]) == (estimator == "WLS")
+    assert fit.fit_measures()["chisq_scaled"] > 0
+
+
+def by_hand(data, value, slope):
+    """Covariance matrix of what two groups have by their means of 0 and 1 or of values, by units over both groups."""
+    influence = np.zeros((data.school.max() + 1, 2))
+    for group in (0, 1):
+        part = data[data.half == group]
+        rate = np.average(value[part.index], weights=part.w)
+        influence[:, group] = np.bincount(
+            part.school, part.w * (value[part.index] - rate) / part.w.sum() / slope(rate), len(influence)
+        )
+    centred = influence - influence.mean(axis=0)
+    return len(influence) / (len(influence) - 1) * centred.T @ centred
+
+
+@pytest.mark.parametrize("role", ["cluster", "psu"])
+@pytest.mark.parametrize("estimator", ["MLR", "WLSMV", "WLS", "ordered"])
+def test_clusters_of_one_level_may_have_members_in_several_groups(role, estimator):
+    data = two_level(clusters=60)
+    data = data.assign(half=np.arange(len(data)) % 2, w=data.w + 0.5)
+    options = {role: "school", "weights": "w", "group": "half"}
+    if estimator == "ordered":
+        y = (data.y1 > 0.3).astype(int)
+        cut = stats.norm.ppf
+        fit = msem.sem(
+            "y1 | c(a, b)*t1\ny1 ~~ y2", data.assign(y1=y, y2=data.y2 > 0), ordered=["y1", "y2"], **options
+        )
+        expected = by_hand(data, 1.0 - y, lambda rate: stats.norm.pdf(cut(rate)))
+    else:
+        fit = msem.sem("y1 ~ c(a, b)*1\ny1 ~~ y1", data, estimator=estimator, **options)
+        expected = by_hand(data, data.y1, lambda rate: 1.0)
+    np.testing.assert_allclose(fit.cov_params().loc[["a", "b"], ["a", "b"]], expected, rtol=1e-5)
+    assert abs(expected[0, 1]) > 0.1 * expected[0, 0]
+    assert "Primary sampling units [school]" in fit.summary()
+    with pytest.raises(UnsupportedError, match=r"primary sampling units|least squares"):
+        fit.bootstrap(10, seed=1)
 
 
 def test_few_effective_clusters_bring_the_one_step_jackknife():

@@ -481,9 +481,9 @@ class Settings:
 
     def _require_design_based(self, se: StandardErrors, *, scaled: bool) -> None:
         """Refuse inference that takes a sample with weights or strata for a simple one."""
-        if self.method not in ("ML", "MLR") and not (self.weighting is not None and self.ordered):
+        if self.method not in ("ML", "MLR") and self.weighting is None:
             raise UnsupportedError(
-                'weights, primary sampling units and strata of continuous variables need estimator="ML" or "MLR", not '
+                'weights, primary sampling units and strata need errors by the sandwich, estimator="MLR", and not '
                 f'"{self.method}"'
             )
         if se in ("standard", "bootstrap"):
@@ -491,7 +491,10 @@ class Settings:
                 f'se="{se}" takes the sample for a simple one and does not hold with weights, primary sampling units '
                 "or strata: leave it out"
             )
-        if not scaled and se != "none" and not self.ordered:  # whose tests rest on acov(s), if there are any
+        from_acov = self.weighting is not None or bool(
+            self.ordered
+        )  # tests, if there are any, rest on acov(s)
+        if not scaled and se != "none" and not from_acov:
             raise UnsupportedError(
                 'test="standard" takes the sample for a simple one and does not hold with weights, primary sampling '
                 "units or strata: leave it out for the scaled test"
@@ -597,14 +600,16 @@ class Settings:
     @property
     def _open_errors(self) -> bool:
         """Whether standard errors are left to a weighted sample of several levels: see `ResolvedSettings.se_open`."""
-        return self.se is None and not self.ordered and bool(self.weights or self.cluster_weights)
+        weighted = bool(self.weights or self.cluster_weights)
+        return self.se is None and not self.ordered and self.weighting is None and weighted
 
     def _adjusted_test(self, *, clustered: bool) -> AdjustedTest | None:
         """The test that an estimator by least squares stands for; None where the standard one holds."""
         if self.weighting is None:
             return None
         own = LEAST_SQUARES[self.method][1]
-        return "scaled_shifted" if own is None and (clustered or self.se in DESIGN_BASED) else own
+        design_based = clustered or self.surveyed or self.se in DESIGN_BASED
+        return "scaled_shifted" if own is None and design_based else own
 
     def _require_tests(self, test: tuple[Test, ...], se: StandardErrors) -> None:
         """Refuse tests and standard errors that do not go with the estimator."""

@@ -36,6 +36,9 @@ class FirstStage:
     ordered : tuple of str
     at_bound : tuple of (str, str)
         Pairs whose correlation is at its bound of .999.
+    influence : ndarray, shape (P, m), or None
+        With primary sampling units or strata: what each unit adds, in the order of those of all groups; their outer
+        products are `acov`.
     """
 
     keys: tuple[Statistic, ...]
@@ -45,6 +48,7 @@ class FirstStage:
     covariates: tuple[str, ...]
     ordered: tuple[str, ...]
     at_bound: tuple[tuple[str, str], ...] = ()
+    influence: Floats | None = None
 
     def items(self) -> Iterator[tuple[Statistic, float]]:
         """Every estimate by its key."""
@@ -65,4 +69,5 @@ class FirstStage:
             tuple(name for name in self.covariates if name in names),
             tuple(name for name in self.ordered if name in names),
             tuple(pair for pair in self.at_bound if set(pair) <= set(names)),
+            None if self.influence is None else self.influence[:, kept],
         )

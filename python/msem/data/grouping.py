@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import narwhals as nw
@@ -161,6 +161,7 @@ def grouped_data(
     *,
     crossed: bool = False,
     known: bool = False,
+    whole: bool = True,
 ) -> tuple[ClusteredData, ...]:
     """Complete rows of each group, or rows with holes.
 
@@ -172,6 +173,9 @@ def grouped_data(
         Of the same frame.
     labels : sequence of str
         The groups, in the order wanted.
+    whole : bool
+        Whether a cluster has to lie within one group, as in models of several levels. Otherwise clusters with members
+        in several groups are the primary sampling units of all groups.
 
     Returns
     -------
@@ -181,7 +185,7 @@ def grouped_data(
     ------
     DataError
         As `clustered_data`; and if the group column is a variable of the model or the cluster column, or a cluster
-        has members in several groups.
+        has members in several groups where it may not.
     """
     for column in (cluster, *inner):
         _require_own_role(variables, column, grouping.column)
@@ -191,10 +195,17 @@ def grouped_data(
         try:
             groups.append(kept_rows(screened, holes, grouping.rows(label)))
         except DataError as error:
-            _require_unmixed(screened, grouping, labels)  # which may be why
+            if whole:
+                _require_unmixed(screened, grouping, labels)  # which may be why
             raise DataError(f"group {label!r}: {error}") from None
-    if cluster is not None:
+    if cluster is not None and whole:
         _require_one_group_each([group.clusters for group in groups], labels, cluster, grouping.column)
+    designed = any(group.sampled is not None and group.sampled.design is not None for group in groups)
+    if not (whole or designed or cluster is None) and _in_several([g.clusters for g in groups], labels):
+        units = replace(survey or SurveyColumns(), psu=cluster)
+        return grouped_data(
+            frame, variables, cluster, grouping, labels, holes, units, known=known, whole=False
+        )
     for name in inner if crossed else ():
         _require_one_group_each([group.inner[name].ids for group in groups], labels, name, grouping.column)
     return tuple(groups)
@@ -224,14 +235,9 @@ def _require_one_group_each(
     ids: Sequence[pd.Index[Any]], labels: Sequence[str], cluster: str, column: str
 ) -> None:
     """Refuse clusters with members in several groups: the groups would not be independent."""
-    seen: dict[Any, str] = {}
-    torn: dict[Any, tuple[str, str]] = {}
-    for own, label in zip(ids, labels, strict=True):
-        for name in own:
-            if seen.setdefault(name, label) != label:
-                torn.setdefault(name, (seen[name], label))
+    torn = _in_several(ids, labels)
     if torn:
-        name, (one, other) = next(iter(torn.items()))
+        one, other = next(iter(torn.values()))
         shown = listed([text_of(name) for name in torn], most=8)
         raise DataError(
             f"{len(torn)} cluster(s) of {cluster!r} have members in several groups of {column!r}: {shown}; the first "
@@ -239,3 +245,14 @@ def _require_one_group_each(
             "every group, make them unique; if members of one cluster differ in the group, the groups are not "
             "independent, and the group is a covariate of the within level"
         )
+
+
+def _in_several(ids: Sequence[pd.Index[Any]], labels: Sequence[str]) -> dict[Any, tuple[str, str]]:
+    """Clusters with members in several groups, and the first two of these."""
+    seen: dict[Any, str] = {}
+    torn: dict[Any, tuple[str, str]] = {}
+    for own, label in zip(ids, labels, strict=True):
+        for name in own:
+            if seen.setdefault(name, label) != label:
+                torn.setdefault(name, (seen[name], label))
+    return torn

@@ -322,14 +322,17 @@ def ordered_statistics(
             f"{a!r} and {b!r} have no covariance{place}: too few rows or clusters have a value of both; leave one of "
             "them out"
         )
+    influence = _influence(found, columns.sampled)
+    clusters = 0 if two else len(set(columns.codes))
     stage = FirstStage(
         keys,
         found["estimates"],
-        _covariance(found, 0 if two else len(set(columns.codes)), columns.sampled),
+        _covariance(found, clusters) if influence is None else influence.T @ influence,
         names,
         tuple(name for own in covariates for name in own),
         tuple(name for name in names if name in categories),
         tuple(pairs[k] for k in found["at_bound"]),
+        influence,
     )
     own = {f.name: getattr(statistics, f.name) for f in fields(SampleStatistics)}
     of_level1 = rows.overall_weights
@@ -509,27 +512,38 @@ def first_stage_keys(
     return tuple(keys)
 
 
-def _covariance(found: _core.FirstStageParts, clusters: int, sampled: Sampled | None) -> Floats:
-    """Bread^-1 meat bread^-T; with clusters times J / (J - 1), as for other single-level models.
-
-    With primary sampling units or strata the meat is the covariance matrix of the total score over these.
-    """
-    bread, meat = found["bread"], found["meat"]
-    if sampled is not None and sampled.design is not None:
-        root = independent_rows(found["scores"], sampled)
-        meat, clusters = root.T @ root, 0
-    scale = np.sqrt(np.abs(bread.diagonal()))
-    if not (scale > 0).all() or not np.isfinite(bread).all():
-        raise DataError("the first stage has no covariance matrix: some of its scores vanish")
-    units = np.outer(scale, scale)
-    try:
-        half = np.linalg.solve(bread / units, meat / units)
-        out = np.linalg.solve(bread / units, half.T) / units
-    except np.linalg.LinAlgError:
-        raise DataError("the first stage has no covariance matrix: its scores depend on each other") from None
+def _covariance(found: _core.FirstStageParts, clusters: int) -> Floats:
+    """Bread^-1 meat bread^-T; with clusters times J / (J - 1), as for other single-level models."""
+    half = _over_bread(found["bread"], found["meat"])
+    out = _over_bread(found["bread"], half.T)
     correction = clusters / (clusters - 1) if clusters > 1 else 1.0
     result: Floats = 0.5 * correction * (out + out.T)
     return result
+
+
+def _influence(found: _core.FirstStageParts, sampled: Sampled | None) -> Floats | None:
+    """With primary sampling units or strata, rows whose outer products are the covariance matrix; else None."""
+    if sampled is None or sampled.design is None:
+        return None
+    return _over_bread(found["bread"], independent_rows(found["scores"], sampled).T).T
+
+
+def _over_bread(bread: Floats, columns: Floats) -> Floats:
+    """Bread^-1 times columns.
+
+    Raises
+    ------
+    DataError
+        If there is no inverse.
+    """
+    scale = np.sqrt(np.abs(bread.diagonal()))
+    if not (scale > 0).all() or not np.isfinite(bread).all():
+        raise DataError("the first stage has no covariance matrix: some of its scores vanish")
+    try:
+        out: Floats = np.linalg.solve(bread / np.outer(scale, scale), columns / scale[:, None])
+    except np.linalg.LinAlgError:
+        raise DataError("the first stage has no covariance matrix: its scores depend on each other") from None
+    return out / scale[:, None]
 
 
 def covariate_moments(

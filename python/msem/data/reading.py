@@ -193,6 +193,7 @@ def read_statistics(
             survey,
             settings.inner,
             crossed=settings.crossed,
+            whole=table.multilevel,
         )
     warn_of_codes([part.columns for part in parts])
     if settings.replicate_weights:

@@ -62,6 +62,8 @@ class SecondStage:
     acov : ndarray, shape (m, m)
     weight : ndarray, shape (m, m) or (m, 1)
         W, or its diagonal as a column.
+    influence : ndarray, shape (P, m), or None
+        With primary sampling units or strata: what each of those of all groups adds; the outer products are `acov`.
     likelihood, plain : _core.LeastSquares
         The discrepancy, and the same with weights of 1, whose factor is the derivatives of the statistics.
     at_bound : tuple of (str, str)
@@ -75,6 +77,7 @@ class SecondStage:
     values: Floats
     acov: Floats
     weight: Floats
+    influence: Floats | None
     likelihood: _core.LeastSquares
     plain: _core.LeastSquares
     at_bound: tuple[tuple[str, str], ...] = ()
@@ -147,14 +150,16 @@ class LeastSquaresSolution(LevelDiscrepancy):
 
 def moment_covariance(
     group: Group, table: ParameterTable, keys: Sequence[Moment], used: NDArray[np.intp], *, robust: bool
-) -> Floats:
-    """Sampling covariance matrix of some saturated moments, the others given.
+) -> tuple[Floats, Floats | None]:
+    """Sampling covariance matrix of some saturated moments, the others given, and `SecondStage.influence`.
 
     A^-1 of the information about these moments or, robust, A^-1 M A^-1 with the sum M over clusters of outer products
-    of scores. A is the expected information for complete data, as in lavaan, and the observed one otherwise.
+    of scores. A is the expected information for complete data, as in lavaan, and the observed one with holes or
+    weights.
     """
     s, values = group.statistics, moment_values(group.statistics, group.levels)
-    information = saturated_information(values, s, "expected" if s.complete else "observed")
+    plain = s.complete and group.sampled is None
+    information = saturated_information(values, s, "expected" if plain else "observed")
     inverse, pivot = _core.scaled_inverse(
         information[np.ix_(used, used)] if information.size else information
     )
@@ -164,12 +169,13 @@ def moment_covariance(
             'are too few clusters for so many variables; use estimator="ML"'
         )
     if not robust:
-        return inverse
+        return inverse, None
     c = group.clusters
     scores = c.scores(saturated_core(s, c), values)[:, used]
     influence = independent_rows(scores @ inverse, c.sampled)
-    out: Floats = influence.T @ influence * cluster_correction(table, c)
-    return out
+    if c.sampled is not None and c.sampled.design is not None:
+        return influence.T @ influence, influence
+    return influence.T @ influence * cluster_correction(table, c), None
 
 
 def second_stage(
@@ -195,7 +201,7 @@ def second_stage(
         keys = tuple(key for key in keys if key.op == "~~")
     used = np.flatnonzero(~given_moments(table, keys))
     values = moment_values(s, group.levels)[: len(keys)][used]
-    acov = moment_covariance(group, table, keys, used, robust=robust)
+    acov, influence = moment_covariance(group, table, keys, used, robust=robust)
     weight = weight_matrix(acov, weighting, group, number, keys, used)
     at = {name: i for i, name in enumerate(s.variables.names)}
     statistics = [
@@ -208,7 +214,14 @@ def second_stage(
         return _core.LeastSquares(levels, len(at), statistics, values, weight, [], [])
 
     return SecondStage(
-        keys, used, values, acov, weight, discrepancy(weight), discrepancy(np.ones((len(used), 1)))
+        keys,
+        used,
+        values,
+        acov,
+        weight,
+        influence,
+        discrepancy(weight),
+        discrepancy(np.ones((len(used), 1))),
     )
 
 
@@ -241,6 +254,7 @@ def ordered_stage(
         first.values,
         first.acov,
         weight,
+        first.influence,
         discrepancy(weight),
         discrepancy(np.ones((len(keys), 1))),
         first.at_bound,
@@ -384,6 +398,7 @@ def solution_at(
     jacobian = np.zeros((size, fit.table.npar))
     derivatives = fit.objective.with_losses([stage.plain for stage in stages]).information_factor(fit.theta)
     first = row = 0
+    used: list[NDArray[np.intp]] = []
     for number, stage in enumerate(stages, 1):
         at = first + stage.used
         fitted = stage.likelihood.fitted(fit.objective.observed_moments(fit.theta, number))
@@ -392,10 +407,16 @@ def solution_at(
         row += len(at)
         gamma[np.ix_(at, at)] = stage.acov
         weight[np.ix_(at, at)] = stage.full_weight
+        used.append(at)
         first += stage.total
+    influences = [stage.influence for stage in stages if stage.influence is not None]
+    joint = len(influences) > 1
+    if joint:  # units or strata may have members in several groups
+        every = np.hstack(influences)
+        gamma[np.ix_(np.concatenate(used), np.concatenate(used))] = every.T @ every
     jacobian = jacobian @ free_directions(fit)
     value = float(residual @ weight @ residual)
-    exact = weighting in ("WLS", "GLS") or (weighting == "ULS" and normal)
+    exact = (weighting == "WLS" and not joint) or (weighting in ("ULS", "GLS") and normal)
     standard = residual_statistic(residual, jacobian, gamma) if weighting == "ULS" and normal else value
     return LeastSquaresSolution(
         residual,
