@@ -10,8 +10,6 @@ namespace msem {
 
 namespace {
 
-constexpr int kSorted = 4;          // times that roots of a saturated model are sought
-constexpr double kRegular = 0.05;   // least eigenvalue of a correlation matrix at first; then kRounding
 constexpr double kSingular = 1e-7;  // that counts as zero where a search ends
 constexpr double kNothing =
     1e-5;                         // loading, in standard deviations of its variable, that is rounding of zero
@@ -663,21 +661,6 @@ SamplingCovariance sampling_covariance(const ConeOptimum& at, ErrorKind kind) {
     }
   }
   return out;
-}
-
-Optimum saturated_in_cone(const Objective& objective, const Vector& start, const Implied& moments,
-                          const ScoringOptions& options) {
-  const Vector none = Vector::Constant(start.size(), std::numeric_limits<double>::infinity());
-  Vector theta = start;
-  Optimum found;
-  for (int k = 0; k < kSorted; ++k) {
-    const SearchModel model(objective, -none, none, {}, {moments}, true, {1}, &theta);
-    found = minimize(model.objective(), model.near(theta, k ? kRounding : kRegular), model.lower(),
-                     model.upper(), options);
-    found.theta = theta = model.parameters(found.theta, start);
-    if (found.stop == Stop::kConverged) break;
-  }
-  return found;
 }
 
 }  // namespace msem

@@ -122,9 +122,4 @@ struct ConeOptimum {
 // By the delta method from that of the coordinates; no variances of what the border holds.
 SamplingCovariance sampling_covariance(const ConeOptimum& at, ErrorKind kind);
 
-// The maximum of a saturated model in the cone, by roots of the covariance matrices, whose variables are
-// sorted again where a singular one has no unique root.
-Optimum saturated_in_cone(const Objective& objective, const Vector& start, const Implied& moments,
-                          const ScoringOptions& options);
-
 }  // namespace msem

@@ -3,7 +3,8 @@
 #include <limits>
 
 #include "base/interrupt.hpp"
-#include "fit/cone.hpp"
+#include "fit/saturated_cone.hpp"
+#include "fit/scoring.hpp"
 
 namespace msem {
 
@@ -148,14 +149,14 @@ SaturatedFit fit_saturated(const IncompleteLikelihood& likelihood, const Saturat
     fit.levels = shape.levels(std::move(moments));
     return fit;
   }
-  const Vector none = Vector::Constant(start.size(), std::numeric_limits<double>::infinity());
-  Optimum found;
   if (options.cone && d.nboth > 0) {
-    found =
-        saturated_in_cone(objective, start, shape.levels(moments), {most, options.tolerance, false, true});
-  } else {
-    found = minimize(objective, start, -none, none, {most, options.tolerance});
+    SaturatedFit found = saturated_in_cone(likelihood, shape.levels(moments), {most, options.tolerance});
+    found.iterations += fit.em_steps;
+    found.em_steps = fit.em_steps;
+    return found;
   }
+  const Vector none = Vector::Constant(start.size(), std::numeric_limits<double>::infinity());
+  const Optimum found = minimize(objective, start, -none, none, {most, options.tolerance});
   fit.levels = shape.levels(parameters.moments(found.theta));
   fit.loglik = -0.5 * found.value;
   fit.converged = found.stop == Stop::kConverged;

@@ -3,22 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 
-#include "base/interrupt.hpp"
-#include "fit/cone.hpp"
+#include "fit/saturated_cone.hpp"
+#include "fit/scoring.hpp"
 
 namespace msem {
 
 namespace {
 
-constexpr int kConeSearches = 4, kEmSteps = 100, kConeSteps = 60;  // searches in the cone, steps of EM
-                                                                   // between them, and most of a search
-constexpr double kStill = 1e-6;        // decrement of a search that cannot go on, at a maximum
-constexpr double kRising = 1e-4;       // slope of the likelihood by a variance, of one unit, that is none
-constexpr double kMostVariance = 1e3;  // variance of a level, of those of all
-constexpr double kLeastShare =
-    0.05;  // eigenvalue of a starting matrix in the metric of the clusters' differences
+// Eigenvalue of a starting matrix in the metric of the clusters' differences.
+constexpr double kLeastShare = 0.05;
 
 // Positive definite, with no eigenvalue below a share of `whole`, of which it is a part.
 Matrix lifted(const Matrix& cov, const Matrix& whole) {
@@ -193,8 +187,6 @@ Implied starting_moments(const CrossedData& data) {
 struct SaturatedParameters {
   std::vector<Block> blocks;
   std::vector<std::vector<Index>> levels;
-  std::vector<Index> first;  // parameter of each level
-  std::vector<Index> mean;   // parameter of each variable
   Vector theta;
 };
 
@@ -206,7 +198,6 @@ SaturatedParameters saturated_parameters(const Layout& layout, const Vector& ori
   for (Index l = 0; l < depth; ++l) {
     for (const Index v : layout.levels[l]) highest[v] = l;
   }
-  out.mean.resize(layout.nvariables);
   std::vector<double> theta;
   for (Index l = 0; l < depth; ++l) {
     const int n = static_cast<int>(layout.levels[l].size());
@@ -215,14 +206,12 @@ SaturatedParameters saturated_parameters(const Layout& layout, const Vector& ori
       entries.push_back({slot, i, j, static_cast<int>(theta.size()), 0.0});
       theta.push_back(value);
     };
-    out.first.push_back(static_cast<Index>(theta.size()));
     for (int j = 0; j < n; ++j) {
       for (int i = j; i < n; ++i) add(Slot::kSymmetric, i, j, start[l].cov(i, j));
     }
     for (int i = 0; i < n; ++i) {
       const Index v = layout.levels[l][i];
       if (highest[v] != l) continue;
-      out.mean[v] = static_cast<Index>(theta.size());
       add(Slot::kIntercept, i, 0, origin[v]);
     }
     out.blocks.emplace_back(n, n, std::move(entries));
@@ -231,151 +220,32 @@ SaturatedParameters saturated_parameters(const Layout& layout, const Vector& ori
   return out;
 }
 
-// The matrix of a level among parameters, or derivatives with respect to them.
-Matrix level_of(const SaturatedParameters& at, const Vector& theta, std::size_t level) {
-  const Index n = static_cast<Index>(at.levels[level].size());
-  return unpack_lower(Vector(theta.segment(at.first[level], n * (n + 1) / 2)), 0, n);
-}
-
-// A step of EM, which is the gradient in another metric for every level: S becomes
-// S + 2 / n S G S - d d', d = S g / n, for the n units of a level. Means may differ by level on the way,
-// which only speeds it up: their sum is the mean. False where that is outside the domain.
-bool nested_em_step(const SaturatedParameters& at, const std::vector<double>& units, const Evaluation& here,
-                    Vector& theta) {
-  if (!here.in_domain || !here.gradient.allFinite()) return false;
-  const Vector score = -0.5 * here.gradient;
-  Vector next = theta;
-  for (std::size_t l = 0; l < at.levels.size(); ++l) {
-    const Index n = static_cast<Index>(at.levels[l].size());
-    const Matrix cov = level_of(at, theta, l);
-    Matrix slope = 0.5 * level_of(at, score, l);
-    slope.diagonal() *= 2;
-    Vector gain(n);
-    for (Index i = 0; i < n; ++i) gain[i] = score[at.mean[at.levels[l][i]]];
-    const Vector shift = apply(cov, gain) / units[l];
-    const Matrix change = sandwich(cov, slope);
-    const double twice = 2 / units[l];
-    Index k = at.first[l];
-    for (Index j = 0; j < n; ++j) {
-      for (Index i = j; i < n; ++i) next[k++] = cov(i, j) + twice * change(i, j) - shift[i] * shift[j];
-    }
-    for (Index i = 0; i < n; ++i) next[at.mean[at.levels[l][i]]] += shift[i];
-  }
-  theta = std::move(next);
-  return true;
-}
-
-// Standard deviations of the variables of a level, all its levels taken together.
-Vector total_sd(const SaturatedParameters& at, const Implied& start, std::size_t level) {
-  Vector total = Vector::Zero(static_cast<Index>(at.mean.size()));
-  for (std::size_t l = 0; l < at.levels.size(); ++l) {
-    for (std::size_t i = 0; i < at.levels[l].size(); ++i)
-      total[at.levels[l][i]] += start[l].cov(static_cast<Index>(i), static_cast<Index>(i));
-  }
-  return select(total, at.levels[level]).cwiseSqrt();
-}
-
-// What makes a point of the cone a maximum among those near: no variance that is added in any direction makes
-// the likelihood greater. Points with variances far beyond those of the data are none, whatever value
-// rounding gives them.
-bool holds_on_border(const SaturatedParameters& at, const std::vector<double>& units, const Implied& start,
-                     const Optimum& found) {
-  if (found.gradient.size() == 0) return false;
-  for (std::size_t l = 1; l < at.levels.size(); ++l) {
-    if (at.levels[l].empty()) continue;
-    const Vector sd = total_sd(at, start, l);
-    Matrix slope = -0.25 * level_of(at, found.gradient, l);
-    slope.diagonal() *= 2;
-    const SymmetricEigen eigen(scale_both(sd, slope));
-    if (!eigen.converged || eigen.values.maxCoeff() > kRising * units[l]) return false;
-  }
-  return true;
-}
-
-bool plausible(const SaturatedParameters& at, const Implied& start, const Vector& theta) {
-  for (std::size_t l = 0; l < at.levels.size(); ++l) {
-    if (at.levels[l].empty()) continue;
-    const Vector sd = total_sd(at, start, l), variance = level_of(at, theta, l).diagonal();
-    for (Index i = 0; i < sd.size(); ++i) {
-      if (!(variance[i] < kMostVariance * sd[i] * sd[i])) return false;
-    }
-  }
-  return true;
-}
-
-// The maximum in the cone: by roots of the matrices, and where these lead nowhere, or to a point from which
-// it goes up, again from where EM comes to. That is slow near the border and finds its way from anywhere.
-Optimum found_in_cone(const Objective& objective, const SaturatedParameters& at,
-                      const std::vector<double>& units, const Implied& start, const ScoringOptions& how) {
-  ScoringOptions shorter = how;
-  shorter.max_iterations = std::min(how.max_iterations, kConeSteps);
-  std::optional<Optimum> best;
-  Vector theta = at.theta;
-  for (int round = 0; round < kConeSearches; ++round) {
-    Optimum found = saturated_in_cone(objective, theta, start, shorter);
-    bool higher = false;
-    if (plausible(at, start, found.theta)) {
-      const Evaluation here = objective.evaluate(found.theta);
-      found.gradient = here.gradient;
-      const double left = found.iterations.empty() ? 1 : found.iterations.back().decrement;
-      const bool converged = found.stop == Stop::kConverged,
-                 still = converged || (here.in_domain && left < kStill);
-      const bool holds = still && holds_on_border(at, units, start, found);
-      higher = !best || found.value < best->value - kStill;
-      if (higher) {
-        // who only stands still may do so in a valley: that is the maximum if no other search comes higher
-        found.stop = holds ? Stop::kConverged : Stop::kNoProgress;
-        best = std::move(found);
-        if (converged && holds) return *best;
-      }
-    }
-    if (!higher && round) break;  // the next would start where this one did
-    theta = best ? best->theta : at.theta;
-    for (std::size_t l = 1; l < at.levels.size(); ++l) {
-      const Index n = static_cast<Index>(at.levels[l].size());
-      const Vector sd = total_sd(at, start, l);
-      const Matrix whole = scale_both(sd, Matrix::Identity(n, n)),
-                   raised = lifted(level_of(at, theta, l), whole);
-      Index k = at.first[l];
-      for (Index j = 0; j < n; ++j) {
-        for (Index i = j; i < n; ++i) theta[k++] = raised(i, j);
-      }
-    }
-    for (int k = 0; k < kEmSteps; ++k) {
-      check_interrupt();
-      if (!nested_em_step(at, units, objective.evaluate(theta), theta)) break;
-    }
-  }
-  if (best) return *best;
-  Optimum none;
-  none.theta = theta;
-  none.value = objective.evaluate(theta).value;
-  none.stop = Stop::kNoProgress;
-  return none;
-}
-
 SaturatedFit fitted(const std::shared_ptr<const Likelihood>& likelihood, const Vector& origin,
-                    const std::vector<double>& units, const Implied& start, const SaturatedOptions& options) {
+                    const Implied& start, const SaturatedOptions& options) {
+  const int most = options.max_iterations ? options.max_iterations : 500;
   const SaturatedParameters at = saturated_parameters(likelihood->layout(), origin, start);
   const Index npar = at.theta.size(), depth = static_cast<Index>(at.levels.size());
   std::vector<int> own(depth);
   for (Index l = 0; l < depth; ++l) own[l] = static_cast<int>(l);
-  const int most = options.max_iterations ? options.max_iterations : 500;
-  const Vector none = Vector::Constant(npar, std::numeric_limits<double>::infinity());
   const Objective objective(static_cast<int>(npar), at.blocks, {{likelihood, own}});
-  const ScoringOptions how{most, options.tolerance, !options.cone, options.cone};
-  const Optimum best = options.cone ? found_in_cone(objective, at, units, start, how)
-                                    : minimize(objective, at.theta, -none, none, how);
+  const auto moments = [&](const Vector& theta) {
+    Implied out;
+    for (Index l = 0; l < depth; ++l) {
+      BlockPoint point;
+      objective.implied(theta, static_cast<int>(l), point);
+      out.push_back({point.mean, point.total});
+    }
+    return out;
+  };
+  if (options.cone) return saturated_in_cone(*likelihood, moments(at.theta), {most, options.tolerance});
+  const Vector none = Vector::Constant(npar, kInfinity);
+  const Optimum best = minimize(objective, at.theta, -none, none, {most, options.tolerance, true});
   SaturatedFit out;
   out.loglik = -0.5 * best.value;
   out.converged = best.stop == Stop::kConverged;
   out.iterations = static_cast<int>(best.iterations.size());
   if (!best.iterations.empty()) out.decrement = best.iterations.back().decrement;
-  for (Index l = 0; l < depth; ++l) {
-    BlockPoint point;
-    objective.implied(best.theta, static_cast<int>(l), point);
-    out.levels.push_back({point.mean, point.total});
-  }
+  out.levels = moments(best.theta);
   return out;
 }
 
@@ -384,13 +254,13 @@ SaturatedFit fitted(const std::shared_ptr<const Likelihood>& likelihood, const V
 SaturatedFit fit_saturated(const std::shared_ptr<const NestedLikelihood>& likelihood,
                            const SaturatedOptions& options) {
   const NestedData& data = *likelihood->data();
-  return fitted(likelihood, data.origin, data.units_by_level(), starting_moments(data), options);
+  return fitted(likelihood, data.origin, starting_moments(data), options);
 }
 
 SaturatedFit fit_saturated(const std::shared_ptr<const CrossedLikelihood>& likelihood,
                            const SaturatedOptions& options) {
   const CrossedData& data = likelihood->data();
-  return fitted(likelihood, data.origin, data.units_by_level(), starting_moments(data), options);
+  return fitted(likelihood, data.origin, starting_moments(data), options);
 }
 
 }  // namespace msem
