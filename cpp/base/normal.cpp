@@ -78,6 +78,47 @@ constexpr double kMills[kTerms] = {
     2.3241695235043382e-11,  -3.8489922360440686e-12, -4.9158010995142834e-13, 1.5463630376189029e-13,
     1.0003109451872661e-14,  -5.7776006201493145e-15};
 
+// work(from, count, lanes) for n numbers, some of which make a block of the type of lanes.
+template <class Work>
+void by_blocks(std::ptrdiff_t n, const Work& work) {
+  constexpr std::ptrdiff_t whole = 8, small = 4;
+  std::ptrdiff_t from = 0;
+  for (; n - from > small; from += whole)
+    work(from, std::min(whole, n - from), Eigen::Array<double, whole, 1>());
+  if (from < n) work(from, n - from, Eigen::Array<double, small, 1>());
+}
+
+template <class Block>
+Block take(const double* from, std::ptrdiff_t count) {
+  if (count == Block::SizeAtCompileTime) return Eigen::Map<const Block>(from);
+  Block out = Block::Zero();
+  std::copy(from, from + count, out.data());
+  return out;
+}
+
+template <class Block>
+void put(const Block& block, double* to, std::ptrdiff_t count) {
+  if (count == Block::SizeAtCompileTime)
+    std::copy_n(block.data(), Block::SizeAtCompileTime, to);
+  else
+    std::copy(block.data(), block.data() + count, to);
+}
+
+// P(X > x) for x >= 0, and the density.
+template <class Block>
+Block tails(const Block& x, Block& density) {
+  constexpr double scale = 0.39894228040143267794;  // 1 / sqrt(2 pi)
+  density = scale * (-0.5 * x * x).exp();
+  const Block t = 2 * (x - kCentre) / (x + kCentre);
+  Block one = Block::Zero(), two = Block::Zero();
+  for (int k = kTerms - 1; k > 0; --k) {
+    const Block next = kMills[k] + t * one - two;
+    two = one;
+    one = next;
+  }
+  return (kMills[0] + 0.5 * t * one - two) / (1 + x) * density;
+}
+
 // P(X > h, Y > k) by the integral of the density over the correlation, in the angle asin r.
 double upper_by_angle(double h, double k, double r) {
   const double product = h * k, squares = 0.5 * (h * h + k * k);
@@ -130,27 +171,43 @@ double upper_by_expansion(double h, double k, double r) {
 }  // namespace
 
 void normal_tails(const double* z, std::ptrdiff_t n, double* tail, double* density) {
-  constexpr std::ptrdiff_t kBlock = 16;
-  constexpr double scale = 0.39894228040143267794;  // 1 / sqrt(2 pi)
-  using Block = Eigen::Array<double, kBlock, 1>;
-  for (std::ptrdiff_t from = 0; from < n; from += kBlock) {
-    const std::ptrdiff_t count = std::min(kBlock, n - from);
-    Block x = Block::Zero();
-    for (std::ptrdiff_t i = 0; i < count; ++i) x[i] = std::abs(z[from + i]);
-    const Block phi = scale * (-0.5 * x * x).exp();
-    const Block t = 2 * (x - kCentre) / (x + kCentre);
-    Block one = Block::Zero(), two = Block::Zero();
-    for (int k = kTerms - 1; k > 0; --k) {
-      const Block next = kMills[k] + t * one - two;
-      two = one;
-      one = next;
+  by_blocks(n, [&](std::ptrdiff_t from, std::ptrdiff_t count, auto lanes) {
+    using Block = decltype(lanes);
+    Block phi;
+    put(tails(take<Block>(z + from, count).abs().eval(), phi), tail + from, count);
+    put(phi, density + from, count);
+  });
+}
+
+void normal_cdfs(const double* z, std::ptrdiff_t n, double* cdf, double* density) {
+  by_blocks(n, [&](std::ptrdiff_t from, std::ptrdiff_t count, auto lanes) {
+    using Block = decltype(lanes);
+    Block phi;
+    const Block x = take<Block>(z + from, count);
+    Block out = tails(x.abs().eval(), phi);
+    for (int i = 0; i < out.size(); ++i) out[i] = x[i] > 0 ? 1 - out[i] : out[i];
+    put(out, cdf + from, count);
+    put(phi, density + from, count);
+  });
+}
+
+void normal_intervals(const double* low, const double* high, std::ptrdiff_t n, double* p, double* at_low,
+                      double* at_high) {
+  by_blocks(n, [&](std::ptrdiff_t from, std::ptrdiff_t count, auto lanes) {
+    using Block = decltype(lanes);
+    const Block a = take<Block>(low + from, count).max(-kNormalEnd),
+                b = take<Block>(high + from, count).min(kNormalEnd);
+    Block phi_a, phi_b;
+    const Block upper_a = tails(a.abs().eval(), phi_a), upper_b = tails(b.abs().eval(), phi_b);
+    Block out;
+    for (int i = 0; i < out.size(); ++i) {
+      const double beyond = b[i] < 0 ? upper_b[i] - upper_a[i] : 1 - upper_a[i] - upper_b[i];
+      out[i] = a[i] > 0 ? upper_a[i] - upper_b[i] : beyond;
     }
-    const Block ratio = (kMills[0] + 0.5 * t * one - two) / (1 + x) * phi;
-    for (std::ptrdiff_t i = 0; i < count; ++i) {
-      tail[from + i] = ratio[i];
-      density[from + i] = phi[i];
-    }
-  }
+    put(out, p + from, count);
+    put(phi_a, at_low + from, count);
+    put(phi_b, at_high + from, count);
+  });
 }
 
 double binormal_density(double x, double y, double r) {
@@ -168,22 +225,32 @@ double binormal_cdf(double x, double y, double r) {
   return std::min(std::max(value, 0.0), 1.0);
 }
 
-void binormal_cdf(Eigen::Ref<const Eigen::ArrayXd> x, Eigen::Ref<const Eigen::ArrayXd> y,
-                  Eigen::Ref<const Eigen::ArrayXd> cdf_x, Eigen::Ref<const Eigen::ArrayXd> cdf_y, double r,
-                  Eigen::Ref<Eigen::ArrayXd> out) {
-  if (std::abs(r) >= kSteep) {
-    for (Eigen::Index i = 0; i < x.size(); ++i) out[i] = binormal_cdf(x[i], y[i], r);
-    return;
-  }
-  out = cdf_x * cdf_y;
+Binormal::Binormal(double r) : r_(r), steep_(std::abs(r) >= kSteep) {
+  if (steep_) return;
   const Angles angles(r);
   for (int i = 0; i < angles.n; ++i) {
     for (const double sign : {-1.0, 1.0}) {
-      const double s = std::sin(angles.half * (1 + sign * angles.nodes[i])), scale = 1 / (1 - s * s);
-      const double weight = angles.weights[i] * angles.half / kTwoPi;
-      out += weight * (scale * (s * x * y - 0.5 * (x.square() + y.square()))).exp();
+      const double s = std::sin(angles.half * (1 + sign * angles.nodes[i]));
+      nodes_[count_++] = {s, 1 / (1 - s * s), angles.weights[i] * angles.half / kTwoPi};
     }
   }
+}
+
+void Binormal::cdf(const double* x, const double* y, const double* cdf_x, const double* cdf_y,
+                   std::ptrdiff_t n, double* out, double* density) const {
+  const double rest = 1 / ((1 - r_) * (1 + r_)), constant = std::sqrt(rest) / kTwoPi;
+  by_blocks(n, [&](std::ptrdiff_t from, std::ptrdiff_t m, auto lanes) {
+    using Block = decltype(lanes);
+    const Block u = take<Block>(x + from, m), v = take<Block>(y + from, m);
+    const Block product = u * v, half = 0.5 * (u * u + v * v);
+    put((constant * (rest * (r_ * product - half)).exp()).eval(), density + from, m);
+    if (steep_) return;
+    Block sum = take<Block>(cdf_x + from, m) * take<Block>(cdf_y + from, m);
+    for (int i = 0; i < count_; ++i)
+      sum += nodes_[i].weight * (nodes_[i].scale * (nodes_[i].s * product - half)).exp();
+    put(sum, out + from, m);
+  });
+  for (std::ptrdiff_t i = 0; i < n && steep_; ++i) out[i] = binormal_cdf(x[i], y[i], r_);
 }
 
 double binormal_between(double x1, double x2, double y1, double y2, double r) {

@@ -1,11 +1,12 @@
 // The standard normal distribution in one and two dimensions.
 #pragma once
 
-#include <Eigen/Core>
 #include <cmath>
 #include <cstddef>
 
 namespace msem {
+
+constexpr double kNormalEnd = 37;  // limits beyond it count as this: nothing is there
 
 inline double normal_density(double x) {
   constexpr double scale = 0.39894228040143267794;  // 1 / sqrt(2 pi)
@@ -22,14 +23,35 @@ inline double normal_between(double low, double high) {
 // P(X > |z|) and the density at each of n places, to 2e-15 relative, several at a time.
 void normal_tails(const double* z, std::ptrdiff_t n, double* tail, double* density);
 
+// The same of P(X < z), to 2e-16.
+void normal_cdfs(const double* z, std::ptrdiff_t n, double* cdf, double* density);
+
+// P(low < X < high) of n pairs of limits, which may be infinite, without
+// cancellation in the upper tail, and the densities at both.
+void normal_intervals(const double* low, const double* high, std::ptrdiff_t n, double* p, double* at_low,
+                      double* at_high);
+
 // P(X < x, Y < y) for correlation r (Drezner & Wesolowsky, 1990; Genz, 2004); limits may be infinite.
 double binormal_cdf(double x, double y, double r);
 double binormal_density(double x, double y, double r);
 
-// The same at n points with finite limits, whose own distribution functions are known.
-void binormal_cdf(Eigen::Ref<const Eigen::ArrayXd> x, Eigen::Ref<const Eigen::ArrayXd> y,
-                  Eigen::Ref<const Eigen::ArrayXd> cdf_x, Eigen::Ref<const Eigen::ArrayXd> cdf_y, double r,
-                  Eigen::Ref<Eigen::ArrayXd> out);
+// The same for one correlation at many points with finite limits, whose own distribution functions are known,
+// and the density there.
+class Binormal {
+ public:
+  explicit Binormal(double r);
+  void cdf(const double* x, const double* y, const double* cdf_x, const double* cdf_y, std::ptrdiff_t n,
+           double* out, double* density) const;
+
+ private:
+  struct Node {
+    double s, scale, weight;
+  };
+  double r_;
+  bool steep_;
+  int count_ = 0;
+  Node nodes_[20];
+};
 
 // P(x2 < X < x1, y2 < Y < y1), by another integral where the four corners would cancel.
 double binormal_between(double x1, double x2, double y1, double y2, double r);

@@ -34,4 +34,13 @@ struct ClusterScores {
   }
 };
 
+// The information improved by how the score changed with a step (symmetric rank one). False if it is none
+// then.
+inline bool update_information(Matrix& information, const Vector& step, const Vector& change) {
+  const Vector rest = change - apply(information, step);
+  const double size = rest.dot(step);
+  if (std::abs(size) > 1e-8 * rest.norm() * step.norm()) add_outer(information, 1 / size, rest, rest);
+  return positive_definite(information);
+}
+
 }  // namespace msem

@@ -21,16 +21,39 @@ Kernel category_kernel(const Vector& cuts, int category, double mean, double sd)
   return {std::log(p), u / sd, -l / sd, -0.5 * w, -w - g * g};
 }
 
+void Line::tabulate(const Vector& cuts, const std::vector<LineCell>& cells, const double* at, Index n,
+                    double sd) {
+  const Index m = static_cast<Index>(cells.size());
+  for (Array* x : {&low_, &high_, &p_, &log_, &upper_, &lower_, &variance_, &curvature_}) {
+    if (x->size() != n * m) x->resize(n * m);
+  }
+  for (Index i = 0; i < m; ++i) {
+    const double low = threshold(cuts, cells[i].category), high = threshold(cuts, cells[i].category + 1);
+    for (Index q = 0; q < n; ++q) {
+      low_[i * n + q] = std::max((low - cells[i].shift - at[q]) / sd, -kNormalEnd);
+      high_[i * n + q] = std::min((high - cells[i].shift - at[q]) / sd, kNormalEnd);
+    }
+  }
+  normal_intervals(low_.data(), high_.data(), n * m, p_.data(), lower_.data(), upper_.data());
+  p_ = p_.max(kLeastProbability);
+  log_ = p_.log();
+  upper_ /= sd * p_;
+  lower_ /= -sd * p_;
+  variance_ = (-0.5 / sd) * (high_ * upper_ + low_ * lower_);
+  curvature_ = 2 * variance_ - (upper_ + lower_).square();
+}
+
 // The integrand is log-concave. Returns the standard deviation of the normal density that touches it.
 double Line::find_mode(const Vector& cuts, const std::vector<LineCell>& cells, const LineFactor* factor,
-                       double mean, double variance, double sd, double& mode) const {
-  double b = std::isfinite(mode) ? mode : mean, spread = 0;
+                       double mean, double variance, double sd, double& mode) {
+  double b = std::isfinite(mode) ? mode : mean, width = 0;
   for (int step = 0; step < 60; ++step) {
     double slope = (mean - b) / variance, curvature = -1 / variance;
-    for (const LineCell& cell : cells) {
-      const Kernel k = category_kernel(cuts, cell.category, cell.shift + b, sd);
-      slope += cell.count * k.shift();
-      curvature += cell.count * k.curvature;
+    tabulate(cuts, cells, &b, 1, sd);
+    for (std::size_t i = 0; i < cells.size(); ++i) {
+      const Index at = static_cast<Index>(i);
+      slope -= cells[i].count * (upper_[at] + lower_[at]);
+      curvature += cells[i].count * curvature_[at];
     }
     if (factor) {
       const Kernel k =
@@ -38,13 +61,13 @@ double Line::find_mode(const Vector& cuts, const std::vector<LineCell>& cells, c
       slope += factor->slope * k.shift();
       curvature += factor->slope * factor->slope * k.curvature;
     }
-    spread = std::sqrt(-1 / curvature);
+    width = std::sqrt(-1 / curvature);
     const double change = std::min(std::max(-slope / curvature, -kLongest), kLongest);
     b += change;
     if (std::abs(change) < kFound) break;
   }
   mode = b;
-  return spread;
+  return width;
 }
 
 void Line::integrate(const Vector& cuts, const std::vector<LineCell>& units, const LineFactor* own,
@@ -52,60 +75,60 @@ void Line::integrate(const Vector& cuts, const std::vector<LineCell>& units, con
   const bool one = !(variance > kDegenerate);
   const Index n = one ? 1 : rule_.size();
   const std::size_t m = units.size();
-  kernels_.resize(static_cast<std::size_t>(n) * (m + 1));
-  for (auto* v : {&at_, &logs_, &shares_, &slopes_, &curvatures_}) v->assign(n, 0);
+  for (Array* x : {&at_, &logs_, &shares_, &slopes_, &curvatures_}) x->setZero(n);
   if (one) {
     at_[0] = mean;
   } else {
     const double width = find_mode(cuts, units, own, mean, variance, sd, mode);
+    const double constant = std::log(width) - 0.5 * std::log(variance);
     for (Index q = 0; q < n; ++q) {
       at_[q] = mode + width * rule_.nodes[q];
       const double d = at_[q] - mean;
-      logs_[q] = rule_.log_weights[q] + std::log(width) - 0.5 * d * d / variance - 0.5 * std::log(variance);
+      logs_[q] = rule_.log_weights[q] + constant - 0.5 * d * d / variance;
     }
   }
-  for (Index q = 0; q < n; ++q) {
-    Kernel* row = kernels_.data() + static_cast<std::size_t>(q) * (m + 1);
-    for (std::size_t i = 0; i < m; ++i) {
-      row[i] = category_kernel(cuts, units[i].category, units[i].shift + at_[q], sd);
-      logs_[q] += units[i].count * row[i].log;
-      slopes_[q] += units[i].count * row[i].shift();
-      curvatures_[q] += units[i].count * row[i].curvature;
-    }
-    if (own) {
-      row[m] = category_kernel(*own->cuts, own->category, own->shift + own->slope * at_[q], own->sd);
-      logs_[q] += row[m].log;
-      slopes_[q] += own->slope * row[m].shift();
-      curvatures_[q] += own->slope * own->slope * row[m].curvature;
+  tabulate(cuts, units, at_.data(), n, sd);
+  for (std::size_t i = 0; i < m; ++i) {
+    const Index from = static_cast<Index>(i) * n;
+    logs_ += units[i].count * log_.segment(from, n);
+    slopes_ -= units[i].count * (upper_.segment(from, n) + lower_.segment(from, n));
+    curvatures_ += units[i].count * curvature_.segment(from, n);
+  }
+  if (own) {
+    factors_.resize(n);
+    for (Index q = 0; q < n; ++q) {
+      const Kernel& k = factors_[q] =
+          category_kernel(*own->cuts, own->category, own->shift + own->slope * at_[q], own->sd);
+      logs_[q] += k.log;
+      slopes_[q] += own->slope * k.shift();
+      curvatures_[q] += own->slope * own->slope * k.curvature;
     }
   }
   value = log_sum(logs_.data(), n, shares_.data());
-  d_mean = d_variance = factor_slope = 0;
-  factor = {};
+  const double first = (shares_ * at_).sum(), second = (shares_ * at_.square()).sum();
+  d_mean = (shares_ * slopes_).sum();
+  // a normal distribution diffuses as its variance grows: half the second derivative of the integrand
+  d_variance = 0.5 * (shares_ * (slopes_.square() + curvatures_)).sum();
   cells.assign(m, {});
-  double first = 0, second = 0;
-  for (Index q = 0; q < n; ++q) {
-    const double share = shares_[q];
-    const Kernel* row = kernels_.data() + static_cast<std::size_t>(q) * (m + 1);
-    first += share * at_[q];
-    second += share * at_[q] * at_[q];
-    d_mean += share * slopes_[q];
-    // a normal distribution diffuses as its variance grows: half the second derivative of the integrand
-    d_variance += 0.5 * share * (slopes_[q] * slopes_[q] + curvatures_[q]);
-    for (std::size_t i = 0; i < m; ++i) {
-      const double weight = share * units[i].count;
-      cells[i].upper += weight * row[i].upper;
-      cells[i].lower += weight * row[i].lower;
-      cells[i].variance += weight * row[i].variance;
-    }
-    if (own) {
-      factor.upper += share * row[m].upper;
-      factor.lower += share * row[m].lower;
-      factor.variance += share * row[m].variance;
-      factor_slope += share * at_[q] * row[m].shift();
-    }
+  for (std::size_t i = 0; i < m; ++i) {
+    const Index from = static_cast<Index>(i) * n;
+    const auto expectation = [&](const Array& x) {
+      return units[i].count * (shares_ * x.segment(from, n)).sum();
+    };
+    RowSlope& s = cells[i];
+    s.upper = expectation(upper_);
+    s.lower = expectation(lower_);
+    s.variance = expectation(variance_);
+    s.shift = -s.upper - s.lower;
   }
-  for (RowSlope& s : cells) s.shift = -s.upper - s.lower;
+  factor = {};
+  factor_slope = 0;
+  for (Index q = 0; own && q < n; ++q) {
+    factor.upper += shares_[q] * factors_[q].upper;
+    factor.lower += shares_[q] * factors_[q].lower;
+    factor.variance += shares_[q] * factors_[q].variance;
+    factor_slope += shares_[q] * at_[q] * factors_[q].shift();
+  }
   factor.shift = -factor.upper - factor.lower;
   effect = first;
   spread = std::sqrt(std::max(second - first * first, 1e-12));

@@ -46,12 +46,17 @@ class Line {
   double factor_slope = 0;
 
  private:
+  // Kernels of all cells at n values of the effect, those of a cell beside each other.
+  void tabulate(const Vector& cuts, const std::vector<LineCell>& cells, const double* at, Index n, double sd);
   double find_mode(const Vector& cuts, const std::vector<LineCell>& cells, const LineFactor* factor,
-                   double mean, double variance, double sd, double& mode) const;
+                   double mean, double variance, double sd, double& mode);
+
+  using Array = Eigen::ArrayXd;
 
   const Rule& rule_;
-  std::vector<Kernel> kernels_;
-  std::vector<double> at_, logs_, shares_, slopes_, curvatures_;
+  Array low_, high_, p_, log_, upper_, lower_, variance_, curvature_;  // of cells
+  std::vector<Kernel> factors_;
+  Array at_, logs_, shares_, slopes_, curvatures_;  // of nodes
 };
 
 }  // namespace msem

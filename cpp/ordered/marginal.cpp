@@ -146,16 +146,17 @@ bool admissible(const ClusterVariable& v, const Vector& theta) {
 // Ascends by the information (Fisher scoring, or Berndt, Hall, Hall & Hausman, 1974). Whether it got there.
 bool ascend(const ClusterVariable& v, MarginalLikelihood& likelihood, Vector& theta, ClusterScores& now) {
   now = likelihood.at(theta);
+  Matrix information = now.information();
   int polished = 0;
   for (int step = 0; step < kMostSteps; ++step) {
     check_interrupt();
     const Vector gradient = now.sum();
-    const ScaledInverse information = scaled_inverse(now.information());
-    if (!(information.pivot > 0)) return false;
-    const Vector change = apply(information.inverse, gradient);
+    const ScaledInverse inverse = scaled_inverse(information);
+    if (!(inverse.pivot > 0)) return false;
+    const Vector change = apply(inverse.inverse, gradient);
     const double decrement = gradient.dot(change);
     if (decrement < kExact) return true;
-    // from here on values tell little: whole steps, which converge linearly, as long as they are no worse
+    // from here on values tell little: whole steps, as long as the score becomes smaller
     const bool settled = decrement < kSmallDecrement;
     double size = 1;
     bool moved = false;
@@ -163,7 +164,11 @@ bool ascend(const ClusterVariable& v, MarginalLikelihood& likelihood, Vector& th
       const Vector next = theta + size * change;
       if (!admissible(v, next)) continue;
       ClusterScores there = likelihood.at(next);
-      if (!(there.value >= now.value - 1e-13 * std::abs(now.value))) continue;
+      const bool better = settled ? there.sum().dot(apply(inverse.inverse, there.sum())) < decrement
+                                  : there.value >= now.value - 1e-13 * std::abs(now.value);
+      if (!better) continue;
+      if (there.products.size() || !update_information(information, next - theta, gradient - there.sum()))
+        information = there.information();
       theta = next;
       now = std::move(there);
       moved = true;

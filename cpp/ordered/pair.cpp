@@ -1,5 +1,7 @@
 #include "ordered/pair.hpp"
 
+#include <array>
+
 #include "ordered/line.hpp"
 #include "ordered/plane.hpp"
 
@@ -7,8 +9,8 @@ namespace msem {
 
 namespace {
 
-constexpr int kCoarse = 7;  // nodes in each direction for two effects, while their pair is estimated
-constexpr int kFine = 9;    // and at the end
+constexpr int kNodes[] = {5, 7, 9};   // in each direction for two effects, by `Nodes`
+constexpr double kSurest = 0.8;       // correlation to start with
 constexpr double kLeastRest = 1e-12;  // of a variance of 1
 
 Vector limits_of(const ClusterVariable& i, const ClusterVariable& j) {
@@ -23,10 +25,70 @@ Vector limits_of(const ClusterVariable& i, const ClusterVariable& j) {
   return out;
 }
 
+// What each value says of the variable behind it, and how much of its variance that is.
+struct Expected {
+  Expected(const ClusterVariables& rows, const ClusterVariable& v) : values(v.values.size()) {
+    const double variance = v.residual_variance() + v.effect_variance(), sd = std::sqrt(variance);
+    const Vector cuts = v.ordered ? v.cuts() : Vector();
+    double squares = 0, n = 0;
+    for (Index r = 0; r < values.size(); ++r) {
+      if (!v.known(r)) continue;
+      values[r] =
+          v.ordered ? variance * category_kernel(cuts, v.category(r), v.shift[r], sd).shift() : v.error(r);
+      squares += rows.weight(v, r) * values[r] * values[r];
+      n += rows.weight(v, r);
+    }
+    if (n > 0) share = v.ordered ? squares / (n * variance) : 1;
+  }
+  Vector values;
+  double share = 0;
+};
+
 class Pair : public PairLikelihood {
  public:
   Pair(const ClusterVariables& rows, const ClusterVariable& i, const ClusterVariable& j)
       : PairLikelihood(limits_of(i, j)), rows_(rows), i_(i), j_(j) {}
+
+  // Covariances within and between clusters of what is expected of each value, which for small correlations
+  // are those of the variables times how much the expected values vary.
+  Vector start() const override {
+    Vector out = Vector::Zero(count());
+    if (i_.unit != j_.unit) return out;
+    const Expected one(rows_, i_), other(rows_, j_);
+    double n = 0, clusters = 0, within = 0, between = 0;
+    for (Index c = 0; c < rows_.nclusters(); ++c) {
+      double size = 0, x = 0, y = 0, xy = 0;
+      for (Index r = begin(i_, c); r < end(i_, c); ++r) {
+        if (!i_.known(r) || !j_.known(r)) continue;
+        const double w = rows_.weight(i_, r);
+        size += w;
+        x += w * one.values[r];
+        y += w * other.values[r];
+        xy += w * one.values[r] * other.values[r];
+      }
+      if (!(size > 0)) continue;
+      const double w = rows_.weight(c);
+      n += w * size;
+      clusters += w;
+      within += w * (xy - x * y / size);
+      between += w * x * y / size;
+    }
+    const double shrunk = one.share * other.share;
+    if (!(shrunk > 0)) return out;
+    // each variable has mean 0
+    const double mean = i_.unit && n > clusters ? within / (n - clusters) : 0;
+    const auto set = [&](Index k, double covariance) {
+      const double most = kSurest * limits()[k];
+      if (std::isfinite(covariance)) out[k] = std::min(std::max(covariance / shrunk, -most), most);
+    };
+    if (related_effects()) {
+      set(0, mean);
+      set(1, (between - clusters * mean) / n);
+    } else {
+      set(0, (within + between) / n);
+    }
+    return out;
+  }
 
  protected:
   // Columns of the scores for the parameters of a variable of the pair.
@@ -55,8 +117,7 @@ class OrderedPair : public Pair {
   OrderedPair(const ClusterVariables& rows, const ClusterVariable& i, const ClusterVariable& j)
       : Pair(rows, i, j),
         plane_effects_(i.effect() && j.effect()),
-        coarse_(plane_effects_ ? kCoarse : kLineNodes),
-        fine_(plane_effects_ ? kFine : kLineNodes),
+        rules_{rule(Nodes::kRough), rule(Nodes::kClose), rule(Nodes::kFinal)},
         placed_(rows.nclusters()),
         moved_(rows.nclusters()) {
     for (Index c = 0; c < rows.nclusters(); ++c)
@@ -66,13 +127,14 @@ class OrderedPair : public Pair {
 
   void accept() override { placed_ = moved_; }
 
-  ClusterScores at(const Vector& theta, bool fine, bool all) override {
+  ClusterScores at(const Vector& theta, Nodes nodes, bool all) override {
     const PlaneModel model{i_.cuts(),      j_.cuts(), i_.effect_variance(), j_.effect_variance(),
                            effects(theta), theta[0]};
-    Plane plane(fine ? fine_ : coarse_);
+    Plane plane(rules_[static_cast<int>(nodes)], theta[0]);
     std::vector<PlaneCell> cells;
     std::vector<PlaneKind> kinds;
     ClusterScores out = empty(all);
+    out.products.setZero(count(), count());
     for (Index c = 0; c < rows_.nclusters(); ++c) {
       moved_[c] = placed_[c];
       if (first_[c] == first_[c + 1]) continue;
@@ -88,7 +150,12 @@ class OrderedPair : public Pair {
       out.value += rows_.weight(c) * plane.value;
       moved_[c] = plane.moved;
       out.rows(c, 0) = plane.d_correlation;
-      if (related_effects()) out.rows(c, 1) = plane.d_covariance;
+      out.products(0, 0) += rows_.weight(c) * plane.curvature[0];
+      if (related_effects()) {
+        out.rows(c, 1) = plane.d_covariance;
+        out.products(1, 0) += rows_.weight(c) * plane.curvature[1];
+        out.products(1, 1) += rows_.weight(c) * plane.curvature[2];
+      }
       if (!all) continue;
       auto one = columns(i_, out.rows, c), other = columns(j_, out.rows, c);
       for (std::size_t k = 0; k < cells.size(); ++k) {
@@ -98,10 +165,13 @@ class OrderedPair : public Pair {
       if (i_.effect()) one[i_.above] += plane.d_variance_one;
       if (j_.effect()) other[j_.above] += plane.d_variance_other;
     }
+    if (related_effects()) out.products(0, 1) = out.products(1, 0);
     return out;
   }
 
  private:
+  Rule rule(Nodes nodes) const { return Rule(plane_effects_ ? kNodes[static_cast<int>(nodes)] : kLineNodes); }
+
   // Counts of the units of each cluster that have the same covariates, by their two categories.
   void tabulate() {
     const int rows = i_.categories, cols = j_.categories;
@@ -132,7 +202,7 @@ class OrderedPair : public Pair {
   }
 
   bool plane_effects_;
-  Rule coarse_, fine_;
+  const std::array<Rule, 3> rules_;
   std::vector<PlaneCell> cells_;
   std::vector<PlaneKind> kinds_;                 // rows of the cells in the place of shifts
   std::vector<std::size_t> first_cell_, first_;  // of each cluster: cells, kinds
@@ -146,7 +216,7 @@ class MixedPair : public Pair {
   MixedPair(const ClusterVariables& rows, const ClusterVariable& i, const ClusterVariable& j)
       : Pair(rows, i, j), rule_(kLineNodes), modes_(rows.nclusters(), kNaN) {}
 
-  ClusterScores at(const Vector& theta, bool /*fine*/, bool all) override {
+  ClusterScores at(const Vector& theta, Nodes /*nodes*/, bool all) override {
     const ClusterVariable &a = i_.ordered ? j_ : i_, &c = i_.ordered ? i_ : j_;
     const double cov = theta[0], cb = effects(theta);
     const double vw = a.residual_variance(), va = a.effect_variance(), vc = c.effect_variance();
@@ -219,7 +289,7 @@ class ContinuousPair : public Pair {
  public:
   using Pair::Pair;
 
-  ClusterScores at(const Vector& theta, bool /*fine*/, bool all) override {
+  ClusterScores at(const Vector& theta, Nodes /*nodes*/, bool all) override {
     const ClusterVariable &a = i_, &c = j_;
     const Two residual{a.residual_variance(), theta[0], c.residual_variance()};
     const Two effect{a.effect_variance(), effects(theta), c.effect_variance()};
@@ -312,7 +382,7 @@ class PairAcross : public Pair {
   PairAcross(const ClusterVariables& rows, const ClusterVariable& i, const ClusterVariable& j)
       : Pair(rows, i, j), rule_(kLineNodes), modes_(rows.nclusters(), kNaN) {}
 
-  ClusterScores at(const Vector& theta, bool /*fine*/, bool all) override {
+  ClusterScores at(const Vector& theta, Nodes /*nodes*/, bool all) override {
     const ClusterVariable &unit = i_.unit ? i_ : j_, &above = i_.unit ? j_ : i_;
     const double cov = theta[0], vb = unit.effect_variance(), vz = above.residual_variance();
     const double vw = unit.residual_variance();

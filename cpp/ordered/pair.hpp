@@ -14,12 +14,16 @@ namespace msem {
 // have effects, the covariance of these.
 Index pair_parameters(const ClusterVariable& first, const ClusterVariable& second);
 
+// Nodes for two effects: those for the way to a maximum, about it, and at it.
+enum class Nodes { kRough, kClose, kFinal };
+
 class PairLikelihood {
  public:
   virtual ~PairLikelihood() = default;
-  // `all`: the parameters of the first variable and of the second follow in the scores. `fine`: with the
-  // nodes of the end.
-  virtual ClusterScores at(const Vector& theta, bool fine, bool all) = 0;
+  // `all`: the parameters of the first variable and of the second follow in the scores.
+  virtual ClusterScores at(const Vector& theta, Nodes nodes, bool all) = 0;
+  // Where to begin: what moments say.
+  virtual Vector start() const { return Vector::Zero(count()); }
   // Nodes are placed by what the last evaluation says of the effects.
   virtual void accept() {}
 

@@ -7,7 +7,6 @@ namespace msem {
 namespace {
 
 constexpr double kCancelled = 1e-10;  // probability below which four corners do not give it
-constexpr double kTwoPi = 6.28318530717958647693;
 
 template <class Table>
 void grow(Table& table, Index rows, Index cols) {
@@ -21,8 +20,9 @@ void Plane::place(const PlaneModel& model, const Placed& placed) {
   const bool a = model.variance_one > 0, c = model.variance_other > 0;
   const Index na = a ? rule_.size() : 1, nc = c ? rule_.size() : 1;
   n_ = na * nc;
-  for (Array* x : {&one_, &other_, &logs_, &shares_, &slope_, &p_, &s_}) x->resize(n_);
-  zero_.setZero(n_);
+  for (Array* x :
+       {&one_, &other_, &logs_, &shares_, &slope_, &bend_, &p_, &s_, &c_, &low_, &high_, &at_low_, &at_high_})
+    x->resize(n_);
   const double va = model.variance_one, vc = model.variance_other, cov = a && c ? model.covariance : 0;
   const double det = (a ? va : 1) * (c ? vc : 1) - cov * cov;
   const double constant = std::log((a ? placed.root[0] : 1) * (c ? placed.root[2] : 1)) - 0.5 * std::log(det);
@@ -34,10 +34,11 @@ void Plane::place(const PlaneModel& model, const Placed& placed) {
       const double d = c ? placed.mean[1] + (a ? placed.root[1] * x : 0) + placed.root[2] * y : 0;
       one_[q] = b;
       other_[q] = d;
-      const double form = ((c ? vc : 1) * b * b - 2 * cov * b * d + (a ? va : 1) * d * d) / det;
-      logs_[q] = constant - 0.5 * form + (a ? rule_.log_weights[s] : 0) + (c ? rule_.log_weights[t] : 0);
+      logs_[q] = constant + (a ? rule_.log_weights[s] : 0) + (c ? rule_.log_weights[t] : 0);
     }
   }
+  logs_ -= (0.5 / det) *
+           ((c ? vc : 1) * one_.square() - (2 * cov) * one_ * other_ + (a ? va : 1) * other_.square());
 }
 
 void Plane::corners(const PlaneModel& model, const std::vector<PlaneCell>& cells, const PlaneKind& kind,
@@ -57,31 +58,43 @@ void Plane::corners(const PlaneModel& model, const std::vector<PlaneCell>& cells
       }
     }
   }
-  const auto sides = [&](const Vector& cuts, const std::vector<char>& need, double shift, const Array& effect,
-                         bool same, Arrays& z, Arrays& cdf) {
-    for (Index k = 1; k <= cuts.size(); ++k) {
-      if (!need[k]) continue;
-      z.col(k - 1) = (cuts[k - 1] - shift) - effect;
-      // the effects of the first variable are the same for all nodes of the second one
-      const Index every = same && model.variance_other > 0 ? rule_.size() : 1;
-      for (Index q = 0; q < n_; ++q) cdf(q, k - 1) = q % every ? cdf(q - 1, k - 1) : normal_cdf(z(q, k - 1));
+  // the effects of the first variable are the same for `same` nodes of the second one
+  const Index same = model.variance_other > 0 ? rule_.size() : 1;
+  for (Index k = 1; k <= nk; ++k) {
+    if (!need_one_[k]) continue;
+    auto z = z_one_.col(k - 1);
+    z = (model.cuts_one[k - 1] - kind.shift_one) - one_;
+    for (Index s = 0; s * same < n_; ++s) low_[s] = z[s * same];
+    normal_cdfs(low_.data(), n_ / same, at_low_.data(), at_high_.data());
+    for (Index s = 0; s * same < n_; ++s) {
+      cdf_one_.col(k - 1).segment(s * same, same).setConstant(at_low_[s]);
+      phi_one_.col(k - 1).segment(s * same, same).setConstant(at_high_[s]);
     }
-  };
-  sides(model.cuts_one, need_one_, kind.shift_one, one_, true, z_one_, cdf_one_);
-  sides(model.cuts_other, need_other_, kind.shift_other, other_, false, z_other_, cdf_other_);
+  }
+  for (Index l = 1; l <= nl; ++l) {
+    if (!need_other_[l]) continue;
+    z_other_.col(l - 1) = (model.cuts_other[l - 1] - kind.shift_other) - other_;
+    normal_cdfs(z_other_.col(l - 1).data(), n_, cdf_other_.col(l - 1).data(), phi_other_.col(l - 1).data());
+  }
   const double rho = model.correlation, rest = (1 - rho) * (1 + rho), root = std::sqrt(rest);
   for (int l = 1; l <= nl; ++l) {
     for (int k = 1; k <= nk; ++k) {
       const Index at = corner(k, l);
       if (!need_[at]) continue;
       const auto x = z_one_.col(k - 1), y = z_other_.col(l - 1);
-      binormal_cdf(x, y, cdf_one_.col(k - 1), cdf_other_.col(l - 1), rho, cdf_.col(at));
-      density_.col(at) = ((x * (2 * rho * y - x) - y.square()) * (0.5 / rest)).exp() * (1 / (kTwoPi * root));
+      binormal_.cdf(x.data(), y.data(), cdf_one_.col(k - 1).data(), cdf_other_.col(l - 1).data(), n_,
+                    cdf_.col(at).data(), density_.col(at).data());
+      bent_.col(at) =
+          density_.col(at) *
+          (rho / rest + ((1 + rho * rho) * x * y - rho * (x.square() + y.square())) / (rest * rest));
       if (!all) continue;
-      for (Index q = 0; q < n_; ++q) {
-        edge_one_(q, at) = normal_density(x[q]) * normal_cdf((y[q] - rho * x[q]) / root);
-        edge_other_(q, at) = normal_density(y[q]) * normal_cdf((x[q] - rho * y[q]) / root);
-      }
+      // the density of one variable, times the distribution function of the other one there
+      p_ = (y - rho * x) / root;
+      normal_cdfs(p_.data(), n_, edge_one_.col(at).data(), s_.data());
+      edge_one_.col(at) *= phi_one_.col(k - 1);
+      p_ = (x - rho * y) / root;
+      normal_cdfs(p_.data(), n_, edge_other_.col(at).data(), s_.data());
+      edge_other_.col(at) *= phi_other_.col(l - 1);
     }
   }
 }
@@ -96,6 +109,7 @@ void Plane::far_node(const PlaneModel& model, const PlaneKind& kind, const Plane
   p_[q] = std::max(binormal_between(a1, a2, c1, c2, model.correlation), kLeastProbability);
   const PairSlope s = rectangle_slope(a1, a2, c1, c2, model.correlation, p_[q]);
   s_[q] = s.covariance;
+  c_[q] = 0;  // little, of a node of little weight
   if (!all) return;
   const Index i = static_cast<Index>(number);
   upper_one_(q, i) = s.one.upper;
@@ -113,14 +127,15 @@ void Plane::cell(const PlaneModel& model, const PlaneKind& kind, const PlaneCell
     const Vector& cuts = first ? model.cuts_one : model.cuts_other;
     const Array& effect = first ? one_ : other_;
     const double shift = first ? kind.shift_one : kind.shift_other;
-    for (Index q = 0; q < n_; ++q) {
-      const double z1 = threshold(cuts, std::max(k, l) + 1) - shift - effect[q];
-      const double z2 = threshold(cuts, std::max(k, l)) - shift - effect[q];
-      p_[q] = std::max(normal_between(z2, z1), kLeastProbability);
-      if (!all) continue;
-      upper_one_(q, i) = lower_one_(q, i) = upper_other_(q, i) = lower_other_(q, i) = 0;
-      (first ? upper_one_ : upper_other_)(q, i) = std::isinf(z1) ? 0 : normal_density(z1) / p_[q];
-      (first ? lower_one_ : lower_other_)(q, i) = std::isinf(z2) ? 0 : -normal_density(z2) / p_[q];
+    low_ = threshold(cuts, std::max(k, l)) - shift - effect;
+    high_ = threshold(cuts, std::max(k, l) + 1) - shift - effect;
+    normal_intervals(low_.data(), high_.data(), n_, p_.data(), at_low_.data(), at_high_.data());
+    p_ = p_.max(kLeastProbability);
+    if (all) {
+      (first ? upper_one_ : upper_other_).col(i) = at_high_ / p_;
+      (first ? lower_one_ : lower_other_).col(i) = -at_low_ / p_;
+      (first ? upper_other_ : upper_one_).col(i).setZero();
+      (first ? lower_other_ : lower_one_).col(i).setZero();
     }
     logs_ += cell.count * p_.log();
     return;
@@ -137,40 +152,44 @@ void Plane::cell(const PlaneModel& model, const PlaneKind& kind, const PlaneCell
     } else {
       p_ += sign * cdf_.col(corner(a, c));
       s_ += sign * density_.col(corner(a, c));
+      c_ += sign * bent_.col(corner(a, c));
     }
   };
   p_.setZero();
   s_.setZero();
+  c_.setZero();
   add(k + 1, l + 1, 1);
   add(k, l + 1, -1);
   add(k + 1, l, -1);
   add(k, l, 1);
   if (all) {
-    const auto edge = [&](const Arrays& edges, const Arrays& z, int a, int high, int low, bool first,
+    const auto edge = [&](const Arrays& edges, const Arrays& density, int a, int high, int low, bool first,
                           double sign, Arrays& out) {
       out.col(i).setZero();
       if (a == 0 || a > (first ? nk : nl)) return;
       const int most = first ? nl : nk;
       const auto at = [&](int b) { return first ? corner(a, b) : corner(b, a); };
       if (high > most) {
-        for (Index q = 0; q < n_; ++q) out(q, i) = sign * normal_density(z(q, a - 1)) / p_[q];
+        out.col(i) = sign * density.col(a - 1) / p_;
       } else {
         out.col(i) = sign * edges.col(at(high)) / p_;
       }
       if (low > 0) out.col(i) -= sign * edges.col(at(low)) / p_;
     };
-    edge(edge_one_, z_one_, k + 1, l + 1, l, true, 1, upper_one_);
-    edge(edge_one_, z_one_, k, l + 1, l, true, -1, lower_one_);
-    edge(edge_other_, z_other_, l + 1, k + 1, k, false, 1, upper_other_);
-    edge(edge_other_, z_other_, l, k + 1, k, false, -1, lower_other_);
+    edge(edge_one_, phi_one_, k + 1, l + 1, l, true, 1, upper_one_);
+    edge(edge_one_, phi_one_, k, l + 1, l, true, -1, lower_one_);
+    edge(edge_other_, phi_other_, l + 1, k + 1, k, false, 1, upper_other_);
+    edge(edge_other_, phi_other_, l, k + 1, k, false, -1, lower_other_);
   }
   s_ /= p_;
+  c_ = c_ / p_ - s_.square();
   if (!(p_.minCoeff() > kCancelled)) {
     for (Index q = 0; q < n_; ++q) {
       if (!(p_[q] > kCancelled)) far_node(model, kind, cell, q, number, all);
     }
   }
   slope_ += cell.count * s_;
+  bend_ += cell.count * c_;
   logs_ += cell.count * p_.log();
 }
 
@@ -179,20 +198,23 @@ void Plane::integrate(const PlaneModel& model, const std::vector<PlaneCell>& uni
   rows_ = static_cast<int>(model.cuts_one.size()) + 1;
   cols_ = static_cast<int>(model.cuts_other.size()) + 1;
   place(model, placed);
-  for (Arrays* x : {&z_one_, &cdf_one_}) grow(*x, n_, rows_ - 1);
-  for (Arrays* x : {&z_other_, &cdf_other_}) grow(*x, n_, cols_ - 1);
-  for (Arrays* x : {&cdf_, &density_, &edge_one_, &edge_other_}) grow(*x, n_, (rows_ - 1) * (cols_ - 1));
+  for (Arrays* x : {&z_one_, &cdf_one_, &phi_one_}) grow(*x, n_, rows_ - 1);
+  for (Arrays* x : {&z_other_, &cdf_other_, &phi_other_}) grow(*x, n_, cols_ - 1);
+  for (Arrays* x : {&cdf_, &density_, &bent_, &edge_one_, &edge_other_})
+    grow(*x, n_, (rows_ - 1) * (cols_ - 1));
   if (all) {
     for (Arrays* x : {&upper_one_, &lower_one_, &upper_other_, &lower_other_})
       grow(*x, n_, static_cast<Index>(units.size()));
   }
   slope_.setZero();
+  bend_.setZero();
   for (const PlaneKind& kind : kinds) {
     corners(model, units, kind, all);
     for (std::size_t i = kind.begin; i < kind.end; ++i) cell(model, kind, units[i], i, all);
   }
   value = log_sum(logs_.data(), n_, shares_.data());
   d_correlation = (shares_ * slope_).sum();
+  curvature[0] = d_correlation * d_correlation - (shares_ * (bend_ + slope_.square())).sum();
   effects(model);
   if (!all) return;
   cells.resize(units.size());
@@ -227,6 +249,12 @@ void Plane::effects(const PlaneModel& model) {
     d_covariance = la * x + lx * ic;
     d_variance_one = 0.5 * (la * ia + lx * x);
     d_variance_other = 0.5 * (lb * x + lc * ic);
+    // the derivative of the density of the effects at each node, and its derivative
+    low_ = (vc * one_.square() - (2 * cov) * one_ * other_ + va * other_.square()) / det;
+    s_ = (cov * (1 - low_) + one_ * other_) / det;
+    c_ = (1 - low_ - (2 * cov / det) * (cov * low_ - one_ * other_)) / det + (2 * cov / det) * s_;
+    curvature[1] = d_correlation * d_covariance - (shares_ * slope_ * s_).sum();
+    curvature[2] = d_covariance * d_covariance - (shares_ * (c_ + s_.square())).sum();
   } else if (a) {
     d_variance_one = 0.5 * (aa - va) / (va * va);
   } else if (c) {

@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "base/normal.hpp"
 #include "ordered/quadrature.hpp"
 #include "ordered/rectangle.hpp"
 
@@ -36,15 +37,18 @@ struct PlaneModel {
 
 class Plane {
  public:
-  explicit Plane(const Rule& rule) : rule_(rule) {}
+  Plane(const Rule& rule, double correlation) : rule_(rule), binormal_(correlation) {}
 
   // all: derivatives of cells, and with respect to the variances of the effects, too.
   void integrate(const PlaneModel& model, const std::vector<PlaneCell>& cells,
                  const std::vector<PlaneKind>& kinds, const Placed& placed, bool all);
 
   double value = 0, d_correlation = 0, d_covariance = 0, d_variance_one = 0, d_variance_other = 0;
-  std::vector<PairSlope> cells;  // derivatives, times counts; of thresholds and shifts only
-  Placed moved;                  // moments of the effects given the data
+  // less the second derivatives with respect to the correlation and the covariance (Louis, 1982), the nodes
+  // where they are
+  double curvature[3] = {0, 0, 0};  // (0,0), (1,0), (1,1)
+  std::vector<PairSlope> cells;     // derivatives, times counts; of thresholds and shifts only
+  Placed moved;                     // moments of the effects given the data
 
  private:
   using Array = Eigen::ArrayXd;
@@ -61,12 +65,14 @@ class Plane {
   Index corner(int k, int l) const { return (k - 1) + (l - 1) * (rows_ - 1); }
 
   const Rule& rule_;
+  const Binormal binormal_;
   Index n_ = 0;
   int rows_ = 0, cols_ = 0;
-  Array one_, other_, logs_, shares_, slope_, p_, s_, zero_;
+  Array one_, other_, logs_, shares_, slope_, bend_, p_, s_, c_, low_, high_, at_low_, at_high_;
   std::vector<char> need_one_, need_other_, need_;
-  Arrays z_one_, z_other_, cdf_one_, cdf_other_;              // by threshold
-  Arrays cdf_, density_, edge_one_, edge_other_;              // by corner
+  Arrays z_one_, z_other_, cdf_one_, cdf_other_, phi_one_, phi_other_;  // by threshold
+  Arrays cdf_, density_, bent_, edge_one_,
+      edge_other_;  // by corner; bent: derivative of the density for the correlation
   Arrays upper_one_, lower_one_, upper_other_, lower_other_;  // of cells
 };
 

@@ -17,10 +17,12 @@ Rule::Rule(int n) : nodes(n), log_weights(n) {
 }
 
 double log_sum(const double* values, Index n, double* shares) {
-  const double most = *std::max_element(values, values + n);
-  double sum = 0;
-  for (Index q = 0; q < n; ++q) sum += shares[q] = std::exp(values[q] - most);
-  for (Index q = 0; q < n; ++q) shares[q] /= sum;
+  const Eigen::Map<const Eigen::ArrayXd> x(values, n);
+  Eigen::Map<Eigen::ArrayXd> out(shares, n);
+  const double most = x.maxCoeff();
+  out = (x - most).exp();
+  const double sum = out.sum();
+  out *= 1 / sum;
   return most + std::log(sum);
 }
 

@@ -9,15 +9,16 @@ namespace msem {
 
 namespace {
 
-constexpr double kNear = 1e-3;   // decrement while nodes are coarse
-constexpr double kCloser = 0.5;  // least share of 1 - r^2 that a step may leave
+constexpr double kNear = 1e-3;      // decrement while nodes are few, and error of values then
+constexpr double kNewton = 1e-6;    // and before the last step of those that square it
+constexpr double kSettled = 1e-10;  // decrement where the scores are those of the maximum
+constexpr double kCloser = 0.5;     // least share of 1 - r^2 that a step may leave
 
-// The information about the parameters of a pair, improved by how the score changed (symmetric rank one).
-void update(Matrix& information, const Vector& step, const Vector& change, const ClusterScores& there) {
-  const Vector rest = change - apply(information, step);
-  const double size = rest.dot(step);
-  if (std::abs(size) > 1e-8 * rest.norm() * step.norm()) add_outer(information, 1 / size, rest, rest);
-  if (!positive_definite(information)) information = there.information();
+// The information about the parameters of a pair: less their second derivatives, where there are any and they
+// have a maximum before them, else products of scores.
+Matrix pair_information(const ClusterScores& at, Index m) {
+  if (at.products.size() && positive_definite(at.products)) return at.products;
+  return at.products_of(m).leftCols(m);
 }
 
 // A step may not leave the correlations much closer to 1 than nodes are fit for: where the distribution is
@@ -31,51 +32,64 @@ bool near(const Vector& from, const Vector& to, const Vector& limits) {
   return true;
 }
 
-// Ascends with nodes that are placed anew after every step. False if nothing is known about a parameter.
-bool ascend(PairLikelihood& pair, Vector& theta) {
+// Ascends with nodes that are placed anew after every step: few of them at first, all of them at the end,
+// where `last` are the scores for all parameters. False if nothing is known about a parameter.
+bool ascend(PairLikelihood& pair, Vector& theta, ClusterScores& last) {
   const Index m = pair.count();
-  bool fine = false;
-  const auto at = [&](const Vector& here) { return pair.at(here, fine, false).first_columns(m); };
+  Nodes nodes = Nodes::kRough;
+  const auto at = [&](const Vector& here) { return pair.at(here, nodes, nodes == Nodes::kFinal); };
   ClusterScores now = at(theta);
   pair.accept();
-  Matrix information = now.information();
+  Matrix information = pair_information(now, m);
   for (int step = 0; step < kMostSteps; ++step) {
     check_interrupt();
-    const Vector gradient = now.sum();
+    const Vector gradient = now.sum().head(m);
     const ScaledInverse inverse = scaled_inverse(information);
     if (!(inverse.pivot > 0)) return false;
     const Vector change = apply(inverse.inverse, gradient);
     const double decrement = gradient.dot(change);
-    if (fine && decrement < kSmallDecrement) {
-      const Vector next = theta + change;
-      if (near(theta, next, pair.limits())) theta = next;
+    const bool rough = nodes == Nodes::kRough, final = nodes == Nodes::kFinal;
+    if (final && decrement < kSettled) {
+      last = std::move(now);
+      if (near(theta, theta + change, pair.limits())) theta += change;
       return true;
     }
-    const bool finer = !fine && decrement < kNear;
-    if (finer) fine = true;
+    const bool finer = !final && decrement < (rough                 ? kNear
+                                              : now.products.size() ? kNewton
+                                                                    : kSmallDecrement);
+    if (finer) nodes = rough ? Nodes::kClose : Nodes::kFinal;
+    // values at different nodes differ by the errors of the quadrature
+    const double slack = rough || finer ? kNear : 1e-7;
+    const int halves = decrement < kNear ? 3 : 30;
     double size = 1;
     bool moved = false;
-    for (int half = 0; half < 30 && !moved; ++half, size *= 0.5) {
+    for (int half = 0; half < halves && !moved; ++half, size *= 0.5) {
       const Vector next = theta + size * change;
       if (!near(theta, next, pair.limits())) continue;
       ClusterScores there = at(next);
-      // values at different nodes differ by the errors of the quadrature
-      const double slack = finer || !fine ? kNear : 1e-7;
       if (!(there.value >= now.value - slack - 1e-12 * std::abs(now.value))) continue;
-      update(information, next - theta, gradient - there.sum(), there);
+      if (there.products.size())
+        information = pair_information(there, m);
+      else if (!finer && !update_information(information, next - theta, gradient - there.sum().head(m)))
+        information = pair_information(there, m);
       theta = next;
       now = std::move(there);
       moved = true;
-      pair.accept();
+      // nodes stay where they are for the last steps, whose values are then of one function
+      if (finer || decrement > kNear) pair.accept();
     }
-    if (!moved) {
-      if (fine && !finer) return true;
-      fine = true;
-      now = at(theta);
-      pair.accept();
-      information = now.information();
-    }
+    if (moved) continue;
+    if (final && !finer) break;
+    nodes = Nodes::kFinal;
+    now = at(theta);
+    pair.accept();
+    information = pair_information(now, m);
   }
+  if (nodes != Nodes::kFinal) {
+    nodes = Nodes::kFinal;
+    now = at(theta);
+  }
+  last = std::move(now);
   return true;
 }
 
@@ -88,7 +102,8 @@ Matrix curvature(PairLikelihood& pair, const Vector& theta, Index width) {
     Vector up = theta, down = theta;
     up[k] += h;
     down[k] -= h;
-    const Vector above = pair.at(up, true, true).sum(), below = pair.at(down, true, true).sum();
+    const Vector above = pair.at(up, Nodes::kFinal, true).sum(),
+                 below = pair.at(down, Nodes::kFinal, true).sum();
     out.row(k) = ((below - above) / (2 * h)).transpose();
   }
   return out;
@@ -157,9 +172,9 @@ class TwoLevels {
     const std::unique_ptr<PairLikelihood> pair = pair_likelihood(variables_, i, j);
     const Index m = pair->count();
     if (!m) return kFound;
-    Vector theta = Vector::Zero(m);
-    if (!ascend(*pair, theta)) return kUnknown;
-    const ClusterScores last = pair->at(theta, true, true);
+    Vector theta = pair->start();
+    ClusterScores last;
+    if (!ascend(*pair, theta, last)) return kUnknown;
     const Matrix products =
         variables_.weighted_rows() ? curvature(*pair, theta, last.rows.cols()) : last.products_of(m);
     out_.estimates.segment(place.at, m) = theta;
