@@ -290,12 +290,47 @@ def test_bad_input(options: dict[str, object], kind: type[Exception], message: s
 
 
 def test_what_least_squares_has_not() -> None:
-    fit = msem.sem(TWO, DEMO, cluster="cluster", estimator="WLSMV")
-    with pytest.raises(UnsupportedError, match="by least squares"):
-        fit.fit_measures(level=1)
     slopes = 'level: 1\n y1 ~ rv("s")*x1\nlevel: 2\n y1 ~~ s'
     with pytest.raises(UnsupportedError, match="random slope 's': least squares"):
         msem.sem(slopes, DEMO, cluster="cluster", estimator="ULS")
+
+
+@pytest.mark.parametrize(
+    ("estimator", "cut"),
+    [("ULSMV", False), ("DWLS", False), ("WLS", False), ("GLS", False), ("WLSMV", True), ("WLS", True)],
+)
+def test_levels_have_a_fit_of_their_own(estimator: str, cut: bool) -> None:
+    data = DEMO.assign(**{name: np.digitize(DEMO[name], [-1, 1]) for name in Y}) if cut else DEMO
+    fit = msem.sem(TWO, data, cluster="cluster", estimator=estimator, ordered=Y if cut else None)
+    whole, assigned = fit.discrepancy, 0.0
+    assert whole is not None
+    for level in (1, 2):
+        found = fit.level_fit(level)
+        one = whole.of(found.model)
+        # what is left free of the other level takes its statistics out of the weight
+        own = np.array([key.level == level for stage in whole.stages for key in stage.keys])
+        part = np.linalg.inv(np.linalg.inv(one.weight)[np.ix_(own, own)])
+        residual, jacobian = one.residual[own], one.jacobian[own]
+        assert_allclose(residual @ part @ residual, one.statistic, rtol=1e-6, atol=1e-9)
+        step = np.linalg.lstsq(jacobian.T @ part @ jacobian, jacobian.T @ part @ residual)[0]
+        assert_allclose(step, 0, atol=1e-5)
+        measures = fit.fit_measures(level=level)
+        assert measures["df"] == 2
+        assert measures["baseline_df"] == 6
+        assert_allclose(measures["chisq"], one.standard)
+        if estimator != "GLS":
+            adjusted = fit.options.adjusted_test
+            expected = one.standard if adjusted is None else one.adjusted(adjusted)[0]
+            assert_allclose(measures.get("chisq_scaled", measures["chisq"]), expected)
+        assert measures["srmr"] < 0.05
+        assigned += one.statistic
+    if estimator in (
+        "ULSMV",
+        "DWLS",
+        "WLSMV",
+    ):  # which do not let one level's residuals depend on the other's
+        assert_allclose(assigned, whole.statistic, rtol=1e-6)
+    assert "Level-specific Fit Measures" in fit.summary(fit_measures=True)
 
 
 def test_moments_alone_have_the_errors_of_normal_variables() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.sample import Sample
 from msem.errors import ModelError
@@ -22,7 +23,11 @@ def key(row: Parameter) -> Key:
 
 
 def estimate_partially(
-    table: ParameterTable, sample: Sample, level: int, values: Mapping[Key, float]
+    table: ParameterTable,
+    sample: Sample,
+    level: int,
+    values: Mapping[Key, float],
+    loss: Sequence[_core.Likelihood] | None = None,
 ) -> Estimate:
     """Fit a model of several levels, all but one of them saturated.
 
@@ -39,11 +44,15 @@ def estimate_partially(
         The level that is not saturated.
     values : mapping from Key to float
         Where its rows start. All others start at the saturated moments, and means where they fit these.
+    loss : sequence of _core.Likelihood, optional
+        Another discrepancy than the normal likelihood, for each group: then from the usual starts.
 
     Returns
     -------
     Estimate
     """
+    if loss is not None:
+        return estimate(table, sample, loss=loss)
     by_products = table.nlevels == 2 and not table.constraints and all(s.complete for s in sample.statistics)
     moments = sample.levels
     near = [_start(row, moments, level, values) for row in table.rows]

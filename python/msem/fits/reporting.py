@@ -390,15 +390,14 @@ def tests_section(level: int, nlevels: int, tests: pd.DataFrame) -> Section:
 
 def level_sections(fit: Solution) -> tuple[Section, ...]:
     """The section of the summary; none for a single-level model, or when the saturated model has no maximum."""
-    untested = fit.discrepancy is not None or fit.table.penalty
-    if not fit.table.multilevel or not fit.sample.converged or untested:
+    if not fit.table.multilevel or not fit.sample.converged or fit.table.penalty:
         return ()
     if tied(fit):
         return (level_section({}, note=f"Not defined: {tied(fit).partition(':')[0]}"),)
     headings = [name.capitalize() for name in names_of_levels(fit.table.nlevels).values()]
     levels = range(1, fit.table.nlevels + 1)
-    fits = [specific_fit(fit, level) for level in levels]
-    if level_scaling(fit) is not None and fits[0].model.table.npar > SCALED:
+    if level_scaling(fit) is not None and specific_fit(fit, 1).model.table.npar > SCALED:
+        fits = [specific_fit(fit, level) for level in levels]
         plain = [level_measures(one, fit.sample) for one in fits]
         return (
             level_section(

@@ -249,26 +249,27 @@ def level_section(measures: Mapping[str, pd.Series], *, note: str = "") -> Secti
     if not measures:
         return Section(title, ((note, ""),))
     first = next(iter(measures.values()))
-    wanted = _level_rows(f"{100 * first['rmsea_ci_level']:g}% CI of", "chisq_scaled" in first.index)
+    variant = next((kind for kind in ("robust", "scaled") if f"cfi_{kind}" in first.index), "")
+    wanted = _level_rows(f"{100 * first['rmsea_ci_level']:g}% CI of", variant)
     values = [by_name(one) for one in measures.values()]
     rows = [(name, tuple(_cell(one[key], key) for one in values)) for name, key in wanted.items()]
     below: Pairs = ((note, ""),) if note else ()
     return Section(title, (("Level", tuple(measures)), *rows, *below))
 
 
-def _level_rows(interval: str, scaled: bool) -> dict[str, str]:
-    """Names of rows and of the measures in them."""
+def _level_rows(interval: str, variant: str) -> dict[str, str]:
+    """Names of rows and of the measures in them; of a variant of these if there is one."""
     test = {"Test statistic": "chisq", "Degrees of freedom": "df", "P-value (Chi-square)": "pvalue"}
-    if scaled:
+    if variant:
         test |= {
             "Scaled test statistic": "chisq_scaled",
             "P-value (scaled)": "pvalue_scaled",
             "Scaling correction factor": "chisq_scaling_factor",
         }
-    what, end = ("Robust ", "_robust") if scaled else ("", "")
+    what, end = (f"{variant.capitalize()} ", f"_{variant}") if variant else ("", "")
     return test | {
-        f"{what}CFI" if scaled else "Comparative Fit Index (CFI)": f"cfi{end}",
-        f"{what}TLI" if scaled else "Tucker-Lewis Index (TLI)": f"tli{end}",
+        f"{what}CFI" if variant else "Comparative Fit Index (CFI)": f"cfi{end}",
+        f"{what}TLI" if variant else "Tucker-Lewis Index (TLI)": f"tli{end}",
         f"{what}RMSEA": f"rmsea{end}",
         f"{interval} {what}RMSEA - lower": f"rmsea_ci_lower{end}",
         f"{interval} {what}RMSEA - upper": f"rmsea_ci_upper{end}",

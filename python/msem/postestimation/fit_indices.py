@@ -24,8 +24,10 @@ import numpy as np
 import pandas as pd
 
 from msem.distributions import chisq_pvalue, chisq_quantile, noncentral_chisq_cdf, noncentrality_at
+from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.postestimation.noncentrality import Noncentrality
 from msem.postestimation.scaling import Scaling
+from msem.settings import AdjustedTest
 
 NAN = math.nan
 BEYOND = 1e-4  # -2 log L below that of the saturated model by no more than this is estimation error, as in fit/engine
@@ -569,6 +571,42 @@ def _gfi(inputs: FitMeasureInputs, plain: Mapping[str, float], model: Noncentral
     values = {"gfi_robust": excess if inputs.df > 0 else 0.0 * excess}
     values |= {"gfi_ci_lower_robust": factor * upper, "gfi_ci_upper_robust": factor * lower}
     return {name: inputs.nvar / (inputs.nvar + 2 * x / inputs.nobs) for name, x in values.items()}
+
+
+def discrepancy_measures(
+    inputs: FitMeasureInputs,
+    model: LevelDiscrepancy,
+    baseline: LevelDiscrepancy | None,
+    test: AdjustedTest | None,
+) -> pd.Series:
+    """Fit measures of least squares; those that take the minimum for a chi-square are nan where it is none.
+
+    Parameters
+    ----------
+    inputs : FitMeasureInputs
+    model, baseline : LevelDiscrepancy
+        None for a baseline model that has no minimum.
+    test : str or None
+        Whose statistics the measures named ``_scaled`` come from; None for none of these.
+
+    Returns
+    -------
+    Series
+    """
+    found = (
+        indices(inputs)
+        if test is None
+        else adjusted_indices(inputs, _adjusted(model, test), _adjusted(baseline, test))
+    )
+    return found if model.exact else of_pseudo_likelihood(found)
+
+
+def _adjusted(solution: LevelDiscrepancy | None, test: AdjustedTest) -> AdjustedStatistic:
+    if solution is None:
+        return AdjustedStatistic(NAN, NAN, NAN)
+    if solution.df <= 0:
+        return AdjustedStatistic(solution.statistic, float(solution.df), NAN)
+    return AdjustedStatistic(*solution.adjusted(test))
 
 
 def of_pseudo_likelihood(measures: pd.Series, aic: float = NAN) -> pd.Series:

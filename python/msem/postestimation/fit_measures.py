@@ -21,9 +21,8 @@ from msem.estimation.solution import Solution, cached
 from msem.model.derived import saturated_npar
 from msem.model.levels import Level
 from msem.postestimation.fit_indices import (
-    AdjustedStatistic,
     FitMeasureInputs,
-    adjusted_indices,
+    discrepancy_measures,
     indices,
     likelihood_ratio_chisq,
     of_pseudo_likelihood,
@@ -42,7 +41,7 @@ from msem.postestimation.srmr import (
     residual_measures,
     srmr_level,
 )
-from msem.settings import CORRECTED, SCALED, AdjustedTest, ScaledTest, several
+from msem.settings import CORRECTED, SCALED, ScaledTest, several
 
 Floats = NDArray[np.float64]
 
@@ -145,21 +144,7 @@ def least_squares_measures(fit: Solution, solution: LevelDiscrepancy) -> pd.Seri
             ((srmr, crmr),) = ordered_srmr(solution.vectors[0], [s.nobs for s in sample.statistics]).values()
             residuals = dict.fromkeys(residuals, np.nan) | {"srmr": srmr, "crmr_nomean": crmr}
         inputs = replace(inputs, residuals=residuals)
-    test = fit.options.adjusted_test
-    found = (
-        indices(inputs)
-        if test is None
-        else adjusted_indices(inputs, _adjusted(solution, test), _adjusted(against, test))
-    )
-    return found if solution.exact else of_pseudo_likelihood(found)
-
-
-def _adjusted(solution: LevelDiscrepancy | None, test: AdjustedTest) -> AdjustedStatistic:
-    if solution is None:
-        return AdjustedStatistic(np.nan, np.nan, np.nan)
-    if solution.df <= 0:
-        return AdjustedStatistic(solution.statistic, float(solution.df), np.nan)
-    return AdjustedStatistic(*solution.adjusted(test))
+    return discrepancy_measures(inputs, solution, against, fit.options.adjusted_test)
 
 
 def _ordered_residuals(solution: LevelDiscrepancy, sample: Sample) -> dict[str, float]:

@@ -6,16 +6,19 @@ independence at that level and saturates the other one too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from msem import _core
 from msem.data.sample import Sample
 from msem.errors import ModelError, UnsupportedError
-from msem.estimation.estimate import Estimate, require_likelihood, require_unpenalized
+from msem.estimation.discrepancy import LevelDiscrepancy
+from msem.estimation.estimate import Estimate, require_unpenalized
+from msem.estimation.least_squares import ordered_srmr
 from msem.estimation.partial import estimate_partially, key
 from msem.estimation.smallsamples import LevelShape, small_sample_factor
 from msem.estimation.solution import NO_MOMENTS, GroupResults, Solution, cached, without_slopes
@@ -27,6 +30,7 @@ from msem.model.derived import (
 )
 from msem.postestimation.fit_indices import (
     FitMeasureInputs,
+    discrepancy_measures,
     incremental_measures,
     indices,
     measure_series,
@@ -38,7 +42,7 @@ from msem.postestimation.fit_indices import (
 from msem.postestimation.noncentrality import Noncentrality, noncentralities
 from msem.postestimation.scaling import Scaling, scaling_of
 from msem.postestimation.srmr import srmr_level
-from msem.settings import CorrectedTest
+from msem.settings import AdjustedTest, CorrectedTest
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,9 @@ class LevelSpecific:
     saturated_npar: int
 
 
-def fit_level_specific(fit: Estimate, sample: Sample, level: int) -> LevelSpecific:
+def fit_level_specific(
+    fit: Estimate, sample: Sample, level: int, loss: Sequence[_core.Likelihood] | None = None
+) -> LevelSpecific:
     """Fit the two partially saturated models of one level.
 
     Parameters
@@ -69,6 +75,8 @@ def fit_level_specific(fit: Estimate, sample: Sample, level: int) -> LevelSpecif
         The whole model, whose estimates the level starts from.
     sample : Sample
     level : {1, 2}
+    loss : sequence of _core.Likelihood, optional
+        Another discrepancy than the normal likelihood, for each group.
 
     Returns
     -------
@@ -76,8 +84,8 @@ def fit_level_specific(fit: Estimate, sample: Sample, level: int) -> LevelSpecif
     """
     rows = zip(fit.table.rows, fit.objective.row_values(fit.theta), strict=True)
     values = {key(row): float(value) for row, value in rows}
-    model = estimate_partially(partially_saturated_table(fit.table, level), sample, level, values)
-    baseline = estimate_partially(level_baseline_table(fit.table, level), sample, level, {})
+    model = estimate_partially(partially_saturated_table(fit.table, level), sample, level, values, loss)
+    baseline = estimate_partially(level_baseline_table(fit.table, level), sample, level, {}, loss)
     return LevelSpecific(level, model, baseline, saturated_npar(fit.table))
 
 
@@ -113,6 +121,49 @@ def level_measures(
         null = scaling(found.baseline).factor if found.baseline.optimum.converged else np.nan
         measures = scaled_indices(inputs, scaling(found.model), null)
     return measures if sample.simple else of_pseudo_likelihood(measures)
+
+
+def least_squares_of_level(
+    found: LevelSpecific, sample: Sample, solution: LevelDiscrepancy, test: AdjustedTest | None
+) -> pd.Series:
+    """Fit measures of one level of a fit by least squares.
+
+    Parameters
+    ----------
+    found : LevelSpecific
+    sample : Sample
+    solution : LevelDiscrepancy
+        Of the whole model, whose statistics and weights these are.
+    test : str or None
+        The adjusted test that measures named ``_scaled`` come from.
+    """
+    level = found.level
+    model, against = (
+        solution.of(one) if one.optimum.converged else None for one in (found.model, found.baseline)
+    )
+    if model is None:
+        return level_measures(found, sample) * np.nan
+    units = sample.units_of(level)
+    if solution.first_stage:
+        srmr, _ = ordered_srmr(model.vectors[0], [s.nobs for s in sample.statistics])[level]
+    else:
+        srmr = level_srmr(found.model, sample, level)
+    inputs = FitMeasureInputs(
+        llf=np.nan,
+        unrestricted_llf=np.nan,
+        npar=found.model.nfree,
+        df=model.df,
+        nobs=units,
+        units=sample.nobs,
+        baseline_chisq=np.nan if against is None else against.standard,
+        baseline_df=found.saturated_npar - found.baseline.table.npar,
+        nclusters=units if level > 1 else sample.nclusters,
+        ngroups=len(sample.groups),
+        fmin=0.5 * model.statistic / sample.nobs,
+        statistic=model.standard,
+        residuals={"srmr": srmr},
+    )
+    return discrepancy_measures(inputs, model, against, test)
 
 
 def _inputs(found: LevelSpecific, sample: Sample) -> FitMeasureInputs:
@@ -223,7 +274,6 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
 
 def measures_of_level(fit: Solution, level: int | str) -> pd.Series:
     """Fit measures of one level, the others saturated."""
-    require_likelihood(fit.estimate, "fit measures of one level")
     require_unpenalized(fit.estimate, "fit measures of one level")
     return specific_measures(fit, level_fit(fit, level).level).copy()
 
@@ -243,7 +293,8 @@ def tied(fit: Solution) -> str:
 @cached
 def specific_fit(fit: Solution, level: int) -> LevelSpecific:
     """One level with the others saturated, and its baseline."""
-    return fit_level_specific(fit.estimate, fit.sample, level)
+    loss = None if fit.discrepancy is None else fit.discrepancy.likelihoods
+    return fit_level_specific(fit.estimate, fit.sample, level, loss)
 
 
 def corrected_chisq(fit: Solution, test: CorrectedTest) -> float:
@@ -281,6 +332,8 @@ def corrected_chisq(fit: Solution, test: CorrectedTest) -> float:
 def specific_measures(fit: Solution, level: int) -> pd.Series:
     """Fit measures of one level."""
     found = specific_fit(fit, level)
+    if fit.discrepancy is not None:
+        return least_squares_of_level(found, fit.sample, fit.discrepancy, fit.options.adjusted_test)
     complete = noncentralities(fit, found.model, found.baseline)
     return level_measures(found, fit.sample, level_scaling(fit), complete)
 
