@@ -23,6 +23,7 @@ from study import RESULTS, machine, write_table
 HERE = Path(__file__).parent
 SEED = 1
 INTERCEPTS = "level: 1\n y ~~ y\nlevel: 2\n y ~~ y\nlevel: 3\n y ~~ y"
+SLOPES = 'level: 1\n y ~ rv("s")*x\nlevel: 2\n y ~~ y\n s ~~ s + y\nlevel: 3\n y ~~ y'
 
 
 def ratings(count: int = 73_421, students: int = 2_972, lecturers: int = 1_128) -> pd.DataFrame:
@@ -48,18 +49,32 @@ def pupils(schools: int = 400, classes: int = 10, size: int = 25) -> pd.DataFram
     return pd.DataFrame({"y": y, "school": school, "class": klass})
 
 
-CASES: dict[str, tuple[Any, Any, str]] = {
-    "crossed": (ratings, "student * lecturer", "y ~ 1 + (1 | student) + (1 | lecturer)"),
-    "three levels": (pupils, ["school", "class"], "y ~ 1 + (1 | school) + (1 | class)"),
+def varying_ratings() -> pd.DataFrame:
+    """Ratings with a covariate that does something else to every student."""
+    data = ratings()
+    rng = np.random.default_rng(SEED + 1)
+    x, slope = rng.normal(size=len(data)), rng.normal(0.2, 0.3, data["student"].max() + 1)
+    return data.assign(x=x, y=data["y"] + slope[data["student"]] * x)
+
+
+CASES: dict[str, tuple[Any, Any, str, str]] = {
+    "crossed": (ratings, "student * lecturer", INTERCEPTS, "y ~ 1 + (1 | student) + (1 | lecturer)"),
+    "crossed slopes": (
+        varying_ratings,
+        "student * lecturer",
+        SLOPES,
+        "y ~ x + (1 + x | student) + (1 | lecturer)",
+    ),
+    "three levels": (pupils, ["school", "class"], INTERCEPTS, "y ~ 1 + (1 | school) + (1 | class)"),
 }
 
 
-def ours(data: pd.DataFrame, cluster: Any) -> tuple[float, float]:
+def ours(data: pd.DataFrame, cluster: Any, model: str) -> tuple[float, float]:
     """Seconds and log-likelihood of msem."""
     best, llf = np.inf, np.nan
     for _ in range(2):
         began = time.perf_counter()
-        fit = msem.sem(INTERCEPTS, data, cluster=cluster)
+        fit = msem.sem(model, data, cluster=cluster)
         fit.summary()
         best, llf = min(best, time.perf_counter() - began), fit.llf
     return best, llf
@@ -78,9 +93,9 @@ def main() -> None:
     about = machine()
     rows: list[dict[str, Any]] = []
     print("| case | rows | msem | lme4 | ratio | gap of the log-likelihood |\n|---|---|---|---|---|---|")
-    for name, (make, cluster, formula) in CASES.items():
+    for name, (make, cluster, model, formula) in CASES.items():
         data = make()
-        seconds, llf = ours(data, cluster)
+        seconds, llf = ours(data, cluster, model)
         peer = theirs(data, formula)
         other, logl = float(peer["seconds"]), float(peer["logl"])
         rows.append({"case": name, "program": "msem", "seconds": seconds, "ratio": "", "logl": llf} | about)

@@ -288,14 +288,6 @@ def test_weights_are_refused_with_the_reason():
         msem.sem(MODEL, ratings().assign(k=1.5), cluster="pupil * lecturer", weights="k")
 
 
-def test_random_slopes_are_refused_by_name():
-    text = MODEL.replace("f1 ~ x", 'y1 ~ rv("s")*x') + "\n  s ~~ s"
-    with pytest.raises(
-        UnsupportedError, match=r"crossed classifications are not available.*random slopes.* s$"
-    ):
-        msem.sem(text, ratings(), cluster="pupil * lecturer")
-
-
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [

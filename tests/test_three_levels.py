@@ -250,14 +250,6 @@ SMALL = "level: 1\n y1 ~~ y1\nlevel: 2\n y1 ~~ y1\nlevel: 3\n y1 ~~ y1\n"
             UnsupportedError,
             "'y2' has a random slope and parts at several levels",
         ),
-        (
-            {
-                "model": SMALL.replace("level: 2\n", 'y1 ~ rv("s")*x\nlevel: 2\n') + " s ~~ s\n",
-                "cluster": "school * y9",
-            },
-            UnsupportedError,
-            "crossed classifications are not available for models with random slopes",
-        ),
     ],
 )
 def test_what_cannot_be_is_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -22,15 +22,15 @@ std::vector<Index> positions(Index first, Index count) {
 
 }  // namespace
 
-UnitScores slope_unit_scores(const ReducedData& data, const Vector& mean, const Matrix& cov,
+UnitScores slope_unit_scores(Index b, Index f, const Vector& mean, const Matrix& cov,
                              const ClusteredRows& rows, const std::vector<Column>& slopes,
                              const Matrix& effects, const Matrix& variances,
                              const std::vector<Index>& which) {
-  const Index p = data.outcomes, f = data.fixed, m = data.nslopes(), b = data.nboth, r = b + m;
+  const Index p = static_cast<Index>(rows.unit.size()) - f, m = static_cast<Index>(slopes.size()), r = b + m;
   const Index d = mean.size() - p - f - m;
-  if (d < 0 || cov.rows() != mean.size() || effects.rows() != r || variances.rows() != r * r ||
-      effects.cols() != rows.nclusters || static_cast<std::ptrdiff_t>(which.size()) != rows.nclusters ||
-      static_cast<Index>(rows.unit.size()) != p + f || static_cast<Index>(slopes.size()) != data.covariates())
+  if (d < 0 || f < 0 || b < 0 || b > p || cov.rows() != mean.size() || effects.rows() != r ||
+      variances.rows() != r * r || effects.cols() != rows.nclusters ||
+      static_cast<std::ptrdiff_t>(which.size()) != rows.nclusters)
     throw std::invalid_argument("the rows and the moments of the model do not fit together");
   // outcomes and latent variables given fixed covariates and products
   std::vector<Index> target = positions(0, p);
@@ -76,7 +76,7 @@ UnitScores slope_unit_scores(const ReducedData& data, const Vector& mean, const 
       const std::size_t pattern = own < 0 ? patterns.patterns.size() : static_cast<std::size_t>(own);
       const Matrix& gain = gains[pattern];
       for (Index k = 0; k < f; ++k) known[k] = rows.unit[p + k][i] - mean[p + k];
-      for (Index k = 0; k < m; ++k) known[f + k] = slopes[data.covariate[k] - 1][i] * effects(b + k, cluster);
+      for (Index k = 0; k < m; ++k) known[f + k] = slopes[k][i] * effects(b + k, cluster);
       for (Index k = 0; k < p + d; ++k) expected[k] = mean[target[k]];
       add_applied(expected, 1, paths, known);
       expected.head(b) += effects.col(cluster).head(b);
@@ -89,7 +89,7 @@ UnitScores slope_unit_scores(const ReducedData& data, const Vector& mean, const 
       out.mean.row(i) = score;
       reach.leftCols(b) = -gain.leftCols(b);
       for (Index k = 0; k < m; ++k) {
-        const double x = slopes[data.covariate[k] - 1][i];
+        const double x = slopes[k][i];
         for (Index a = 0; a < d; ++a) {
           double sum = paths(p + a, f + k);
           for (Index c = 0; c < p; ++c) sum -= gain(a, c) * paths(c, f + k);

@@ -7,7 +7,7 @@
 // the cluster: with D the coefficients of u, Var(eta) = Var(eta | y, u) + D V D'.
 #pragma once
 
-#include "data/reduced.hpp"
+#include "data/statistics.hpp"
 #include "likelihood/two_levels.hpp"
 
 namespace msem {
@@ -17,12 +17,14 @@ struct UnitScores {
   Matrix cov;      // d^2 x units
 };
 
-// `moments` have the observed variables, products and latent variables of level 1. `rows.unit` are outcomes,
-// NaN where there is none, and fixed covariates; `slopes` the covariates with slopes. `effects` are posterior
-// means of the between parts and slopes (r x J), `variances` covariance matrices (r^2 x S), `which` that of
-// each cluster. Throws std::domain_error where the moments are no distribution.
-UnitScores slope_unit_scores(const ReducedData& data, const Vector& mean, const Matrix& cov,
-                             const ClusteredRows& rows, const std::vector<Column>& slopes,
+// The moments are those of the observed variables, products and latent variables of level 1. `rows.unit` are
+// outcomes, NaN where there is none, of which the first `both` have between parts, and the `fixed`
+// covariates; `covariates` the one of each slope. `effects` are posterior means of the between parts and
+// slopes by cluster (r x J), sums over what a unit is in where it is in several; `variances` covariance
+// matrices (r^2 x S), `which` that of each cluster. Throws std::domain_error where the moments are no
+// distribution.
+UnitScores slope_unit_scores(Index both, Index fixed, const Vector& mean, const Matrix& cov,
+                             const ClusteredRows& rows, const std::vector<Column>& covariates,
                              const Matrix& effects, const Matrix& variances, const std::vector<Index>& which);
 
 }  // namespace msem

@@ -2,6 +2,7 @@
 #include "likelihood/crossed/crossed.hpp"
 
 #include "bind/bind.hpp"
+#include "bind/random_slopes.hpp"
 #include "bind/shapes.hpp"
 
 using namespace msem;
@@ -17,7 +18,8 @@ py::tuple crossed_state(const CrossedData& d) {
   for (const CrossedPattern& one : d.patterns)
     patterns.append(py::make_tuple(one.observed, one.units, one.products));
   return py::make_tuple(d.levels, d.measured, d.origin, d.units, patterns, py::make_tuple(a.sizes, a.values),
-                        py::make_tuple(b.sizes, b.values), d.first, d.second, d.pattern, d.count, d.sums);
+                        py::make_tuple(b.sizes, b.values), d.first, d.second, d.pattern, d.count, d.sums,
+                        slope_state(d.slopes), d.width, d.design, d.given);
 }
 
 Classification classification(const py::tuple& t) { return {t[0].cast<Vector>(), t[1].cast<Matrix>()}; }
@@ -38,6 +40,10 @@ std::shared_ptr<CrossedData> crossed_restored(const py::tuple& t) {
   d->pattern = t[9].cast<std::vector<Index>>();
   d->count = t[10].cast<Vector>();
   d->sums = t[11].cast<Matrix>();
+  d->slopes = slopes_restored(t[12]);
+  d->width = t[13].cast<Index>();
+  d->design = t[14].cast<Matrix>();
+  d->given = t[15].cast<std::vector<bool>>();
   return d;
 }
 
@@ -51,10 +57,18 @@ py::tuple crossed_evidence(const CrossedLikelihood& self, const LevelPairs& mome
   CrossedPoint::Evidence found;
   {
     py::gil_scoped_release released;
-    const auto point = point_at(self, moments);
-    found = level == 0 ? point->of_units() : point->evidence(level);
+    found = point_at(self, moments)->evidence(level);
   }
   return py::make_tuple(std::move(found.scores), std::move(found.information));
+}
+
+py::tuple crossed_effects(const CrossedLikelihood& self, const LevelPairs& moments) {
+  CrossedPoint::Effects found;
+  {
+    py::gil_scoped_release released;
+    found = point_at(self, moments)->of_cells();
+  }
+  return py::make_tuple(std::move(found.mean), std::move(found.cov));
 }
 
 }  // namespace
@@ -67,11 +81,18 @@ void bind_crossed(py::module_& m) {
       .def_readonly("values", &Classification::values);
   py::class_<CrossedData, std::shared_ptr<CrossedData>>(m, "CrossedData")
       .def(py::init([](Numbers levels, std::vector<Index> measured, const Matrix& units, const PerSide& of,
-                       const std::array<Matrix, 2>& values) {
+                       const std::array<Matrix, 2>& values, const Matrix& covariates) {
              return std::make_shared<CrossedData>(
-                 crossed_data(std::move(levels), std::move(measured), units, of, values));
+                 crossed_data(std::move(levels), std::move(measured), units, of, values, covariates));
            }),
-           "levels"_a, "measured"_a, "units"_a, "of"_a, "values"_a, release())
+           "levels"_a, "measured"_a, "units"_a, "of"_a, "values"_a, "covariates"_a = Matrix(), release())
+      .def(
+          "with_slopes",
+          [](const CrossedData& self, const py::sequence& slopes, const std::vector<Index>& given) {
+            return std::make_shared<CrossedData>(with_slopes(self, slopes_restored(slopes), given));
+          },
+          "slopes"_a, "given"_a)
+      .def_property_readonly("slopes", [](const CrossedData& d) { return slope_state(d.slopes); })
       .def_readonly("levels", &CrossedData::levels)
       .def_readonly("measured", &CrossedData::measured)
       .def_readonly("origin", &CrossedData::origin)
@@ -110,5 +131,6 @@ void bind_crossed(py::module_& m) {
                                return py::make_tuple(graph.nodes * graph.width, graph.bytes, graph.operations,
                                                      !graph.dense, graph.possible());
                              })
-      .def("evidence", &crossed_evidence, "moments"_a, "level"_a);
+      .def("evidence", &crossed_evidence, "moments"_a, "level"_a)
+      .def("effects", &crossed_effects, "moments"_a);
 }

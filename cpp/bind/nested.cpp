@@ -2,6 +2,7 @@
 #include "likelihood/nested/nested.hpp"
 
 #include "bind/bind.hpp"
+#include "bind/random_slopes.hpp"
 #include "bind/shapes.hpp"
 
 using namespace msem;
@@ -10,25 +11,8 @@ namespace {
 
 using Numbers = std::vector<std::vector<Index>>;
 
-py::list slope_state(const NestedData& d) {
-  py::list out;
-  for (const NestedSlope& one : d.slopes)
-    out.append(py::make_tuple(one.level, one.covariate, one.mean, one.spread, one.at));
-  return out;
-}
-
-std::vector<NestedSlope> slopes_restored(const py::sequence& given) {
-  std::vector<NestedSlope> out;
-  for (const py::handle one : given) {
-    const auto t = one.cast<py::tuple>();
-    out.push_back({t[0].cast<Index>(), t[1].cast<Index>(), t[2].cast<double>(), t[3].cast<double>(),
-                   t[4].cast<std::vector<Index>>()});
-  }
-  return out;
-}
-
 py::tuple nested_state(const NestedData& d) {
-  return py::make_tuple(d.levels, d.measured, slope_state(d), d.given, d.origin, d.sizes, d.values,
+  return py::make_tuple(d.levels, d.measured, slope_state(d.slopes), d.given, d.origin, d.sizes, d.values,
                         d.patterns, d.pattern, d.parent, d.multiple, d.design, d.products, d.product_top,
                         d.product_pattern, d.beyond, d.weight);
 }
@@ -112,7 +96,7 @@ void bind_nested(py::module_& m) {
           "with_slopes",
           [](const NestedData& self, const py::sequence& slopes, const std::vector<Matrix>& designs,
              const std::vector<Index>& given) {
-            std::vector<NestedSlope> own = slopes_restored(slopes);
+            std::vector<RandomSlope> own = slopes_restored(slopes);
             py::gil_scoped_release released;
             return std::make_shared<NestedData>(with_slopes(self, std::move(own), designs, given));
           },
@@ -128,7 +112,7 @@ void bind_nested(py::module_& m) {
       .def_readonly("beyond", &NestedData::beyond)
       .def("weights", &NestedData::weights, "level"_a)
       .def_property_readonly("complete", &NestedData::complete)
-      .def_property_readonly("slopes", &slope_state)
+      .def_property_readonly("slopes", [](const NestedData& d) { return slope_state(d.slopes); })
       .def_property_readonly("cluster_of_cell", [](const NestedData& d) { return as_array(d.parent[0]); })
       .def_property_readonly("parent",
                              [](const NestedData& d) {

@@ -140,14 +140,14 @@ py::tuple evidence_arrays(const SlopeLikelihood& self, const LevelPairs& levels)
   return py::make_tuple(found.scores, found.information, numbers_array(found.which));
 }
 
-py::tuple unit_scores(const ReducedData& self, const Vector& mean, const Matrix& cov,
+py::tuple unit_scores(Index both, Index fixed, const Vector& mean, const Matrix& cov,
                       const std::vector<Array>& unit, const std::vector<Array>& slopes, const Codes& codes,
                       const Matrix& effects, const Matrix& variances, const SlopeNumbers& which) {
   const std::vector<Array> columns = aligned(slopes);
   const std::vector<Column> x = columns_of(columns, codes.size());
   const std::vector<Index> of(which.data(), which.data() + which.size());
-  UnitScores found = with_rows(unit, {}, codes, self.nclusters(), [&](const ClusteredRows& rows) {
-    return slope_unit_scores(self, mean, cov, rows, x, effects, variances, of);
+  UnitScores found = with_rows(unit, {}, codes, effects.cols(), [&](const ClusteredRows& rows) {
+    return slope_unit_scores(both, fixed, mean, cov, rows, x, effects, variances, of);
   });
   return py::make_tuple(std::move(found.mean), std::move(found.cov));
 }
@@ -257,6 +257,8 @@ py::tuple slope_posterior(const QuadratureLikelihood& self, const LevelPairs& le
 void bind_slopes(py::module_& m) {
   using namespace py::literals;
   using release = py::call_guard<py::gil_scoped_release>;
+  m.def("slope_unit_scores", &unit_scores, "both"_a, "fixed"_a, "mean"_a, "cov"_a, "unit"_a, "slopes"_a,
+        "codes"_a, "effects"_a, "variances"_a, "which"_a);
   py::class_<ReducedData, Reduced>(m, "ReducedData")
       .def(py::init(&reduce), "unit"_a, "slopes"_a, "cluster"_a, "codes"_a, "nclusters"_a, "nboth"_a,
            "fixed"_a, "covariate"_a, "weights"_a, "of_clusters"_a)
@@ -278,8 +280,7 @@ void bind_slopes(py::module_& m) {
       .def("products", &reduced_cluster_products, "unit"_a, "slopes"_a, "codes"_a, "weights"_a)
       .def("coefficients", &coefficients_dict)
       .def("moments", &moments_tuple)
-      .def("unit_scores", &unit_scores, "mean"_a, "cov"_a, "unit"_a, "slopes"_a, "codes"_a, "effects"_a,
-           "variances"_a, "which"_a)
+      .def_readonly("covariate", &ReducedData::covariate)
       .def_property_readonly("weight", [](const ReducedData& d) { return d.weight; })
       .def(
           "restrict",

@@ -30,41 +30,43 @@ void require_crossed_levels(const std::vector<std::vector<Index>>& levels,
   }
 }
 
-// CombinedCells that are put together from others, in order.
+// Cells that are put together from others, in order.
 class CombinedCells {
  public:
-  explicit CombinedCells(Index p) : p_(p) {}
+  explicit CombinedCells(Index p, Index width) : p_(p * width), width_(width * width) {}
 
-  void add(Index first, Index second, Index pattern, double count, ConstVectorRef sums) {
+  // `design` and `sums` as in `CrossedData`.
+  void add(Index first, Index second, Index pattern, const double* design, const double* sums) {
     const auto [at, fresh] =
-        numbers_.try_emplace({first, second, pattern}, static_cast<Index>(count_.size()));
+        numbers_.try_emplace({first, second, pattern}, static_cast<Index>(numbers_.size()));
     if (fresh) {
-      count_.push_back(0);
+      design_.resize(design_.size() + width_, 0.0);
       sums_.resize(sums_.size() + p_, 0.0);
     }
-    count_[at->second] += count;
+    for (Index v = 0; v < width_; ++v) design_[at->second * width_ + v] += design[v];
     for (Index v = 0; v < p_; ++v) sums_[at->second * p_ + v] += sums[v];
   }
 
   void write(CrossedData& out) const {
-    const Index n = static_cast<Index>(count_.size());
-    out.count.resize(n);
+    const Index n = static_cast<Index>(numbers_.size());
+    out.design.resize(width_, n);
     out.sums.resize(p_, n);
     Index cell = 0;
     for (const auto& [key, at] : numbers_) {
       out.first.push_back(key[0]);
       out.second.push_back(key[1]);
       out.pattern.push_back(key[2]);
-      out.count[cell] = count_[at];
+      for (Index v = 0; v < width_; ++v) out.design(v, cell) = design_[at * width_ + v];
       for (Index v = 0; v < p_; ++v) out.sums(v, cell) = sums_[at * p_ + v];
       ++cell;
     }
+    out.count = out.design.row(0);
   }
 
  private:
-  Index p_;
+  Index p_, width_;
   std::map<std::array<Index, 3>, Index> numbers_;
-  std::vector<double> count_, sums_;
+  std::vector<double> design_, sums_;
 };
 
 // Numbers of patterns in order of appearance.
@@ -84,14 +86,14 @@ bool CrossedData::complete() const {
 }
 
 Matrix CrossedData::products() const {
-  const Index p = sums.rows();
+  const Index p = nunit();
   Matrix out = Matrix::Zero(p, p);
   for (const CrossedPattern& one : patterns) out += one.products;
   return out;
 }
 
 Matrix CrossedData::observed() const {
-  const Index p = sums.rows();
+  const Index p = nunit();
   Matrix out = Matrix::Zero(p, p);
   for (const CrossedPattern& one : patterns) {
     for (const Index v : one.observed) {
@@ -111,13 +113,16 @@ std::vector<Index> CrossedData::on(Index level) const {
 
 CrossedData crossed_data(std::vector<std::vector<Index>> levels, std::vector<Index> measured,
                          const Matrix& units, const std::array<std::vector<Index>, 2>& of,
-                         const std::array<Matrix, 2>& values) {
+                         const std::array<Matrix, 2>& values, const Matrix& covariates) {
   require_crossed_levels(levels, measured);
   CrossedData out;
   out.levels = std::move(levels);
   out.measured = std::move(measured);
   const Index n = units.rows(), p = units.cols();
-  require_crossed(n > 0 && p == static_cast<Index>(out.on(0).size()));
+  require_crossed(n > 0 && p == static_cast<Index>(out.on(0).size()) &&
+                  (!covariates.size() || covariates.rows() == n) && covariates.allFinite());
+  const Index width = 1 + covariates.cols();
+  out.width = width;
   out.units = static_cast<double>(n);
   out.origin.setZero(out.nvariables());
   for (Index v = 0; v < p; ++v) {
@@ -142,10 +147,11 @@ CrossedData crossed_data(std::vector<std::vector<Index>> levels, std::vector<Ind
     }
     own.sizes.setZero(count);
   }
-  CombinedCells cells(p);
+  CombinedCells cells(p, width);
   std::map<std::vector<Index>, Index> known;
   std::vector<Index> observed, before;
-  Vector row(p);
+  Vector x = Vector::Ones(width), row(p * width);
+  Matrix design(width, width);
   Index number = -1;
   for (Index i = 0; i < n; ++i) {
     if (i % 65536 == 0) check_interrupt();
@@ -171,10 +177,30 @@ CrossedData crossed_data(std::vector<std::vector<Index>> levels, std::vector<Ind
     for (const Index v : observed) {
       for (const Index w : observed) own.products(w, v) += row[w] * row[v];
     }
-    cells.add(of[0][i], of[1][i], number, 1, row);
+    for (Index c = 1; c < width; ++c) {
+      x[c] = covariates(i, c - 1);
+      for (Index v = 0; v < p; ++v) row[c * p + v] = x[c] * row[v];
+    }
+    for (Index c = 0; c < width; ++c) {
+      for (Index d = 0; d < width; ++d) design(d, c) = x[d] * x[c];
+    }
+    cells.add(of[0][i], of[1][i], number, design.data(), row.data());
   }
   require_crossed(out.classifications[0].sizes.minCoeff() > 0 && out.classifications[1].sizes.minCoeff() > 0);
   cells.write(out);
+  return out;
+}
+
+CrossedData with_slopes(const CrossedData& data, std::vector<RandomSlope> slopes,
+                        const std::vector<Index>& given) {
+  for (const RandomSlope& slope : slopes) {
+    require_crossed(slope.level == 0 && slope.covariate > 0 && slope.covariate < data.width);
+    for (const Index l : slope.at) require_crossed(l == 1 || l == 2);
+  }
+  CrossedData out = data;
+  out.slopes = std::move(slopes);
+  out.given.assign(data.nvariables(), false);
+  for (const Index v : given) out.given.at(v) = true;
   return out;
 }
 
@@ -209,12 +235,12 @@ CrossedData restrict_crossed(const CrossedData& data, const std::vector<Index>& 
     kept.units += one.units;
     kept.products += select(one.products, own[0], own[0]);
   }
-  CombinedCells cells(p);
+  CombinedCells cells(p, 1);
   const Matrix sums = select_rows(data.sums, own[0]);
   for (std::size_t c = 0; c < data.first.size(); ++c) {
     const Index k = static_cast<Index>(c);
     if (becomes[data.pattern[c]] >= 0)
-      cells.add(data.first[c], data.second[c], becomes[data.pattern[c]], data.count[k], sums.col(k));
+      cells.add(data.first[c], data.second[c], becomes[data.pattern[c]], &data.count[k], sums.col(k).data());
   }
   cells.write(out);
   for (int c = 0; c < 2; ++c)

@@ -274,7 +274,7 @@ NestedData nested_data(NestedFrame frame, const ReducedData& data, const Matrix&
   return assembled(std::move(frame), std::move(cells));
 }
 
-NestedData with_slopes(const NestedData& data, std::vector<NestedSlope> slopes,
+NestedData with_slopes(const NestedData& data, std::vector<RandomSlope> slopes,
                        const std::vector<Matrix>& designs, const std::vector<Index>& given) {
   NestedData out = data;
   require_nested(static_cast<Index>(designs.size()) + 1 == data.nlevels());
@@ -286,7 +286,7 @@ NestedData with_slopes(const NestedData& data, std::vector<NestedSlope> slopes,
     out.design[l] = Matrix::Ones(own.rows() + 1, own.cols());
     out.design[l].bottomRows(own.rows()) = own;
   }
-  for (const NestedSlope& slope : slopes) {
+  for (const RandomSlope& slope : slopes) {
     require_nested(slope.level >= 0 && slope.level + 1 < data.nlevels() && slope.covariate > 0 &&
                    slope.covariate < out.design[slope.level].rows());
     for (const Index l : slope.at) require_nested(l > slope.level && l < data.nlevels());

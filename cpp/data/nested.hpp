@@ -6,8 +6,7 @@
 // instead, those of the triangle R of the QR decomposition of its covariates (data/reduced.hpp). The highest
 // clusters are independent.
 //
-// A random slope multiplies a covariate of one level, and is a variable of levels above. Covariates are kept
-// about their mean in units of their standard deviation: `NestedSlope` says which these are.
+// A random slope multiplies a covariate of one level, and is a variable of levels above.
 #pragma once
 
 #include <vector>
@@ -15,16 +14,10 @@
 #include "base/linalg.hpp"
 #include "data/incomplete.hpp"
 #include "data/patterns.hpp"
+#include "data/random_slope.hpp"
 #include "data/reduced.hpp"
 
 namespace msem {
-
-struct NestedSlope {
-  Index level = 0;              // of the covariate, from 0
-  Index covariate = 0;          // its row of the design there, from 1 on
-  double mean = 0, spread = 1;  // of the covariate
-  std::vector<Index> at;        // levels at which the slope is a variable
-};
 
 // Invariants
 //   * Variables are numbered over all levels, and those measured on a lower level come first.
@@ -33,7 +26,7 @@ struct NestedSlope {
 struct NestedData {
   std::vector<std::vector<Index>> levels;  // variables with a part at each level, level 1 first
   std::vector<Index> measured;             // of each variable, the level it is measured on, from 0
-  std::vector<NestedSlope> slopes;
+  std::vector<RandomSlope> slopes;
   std::vector<bool> given;  // of each variable, whether no slope reaches it: fixed covariates
 
   Vector origin;               // of each variable
@@ -88,7 +81,7 @@ NestedData nested_data(NestedFrame frame, const ReducedData& rows, const Matrix&
 
 // The same data for a model with slopes. `designs` are the covariates of the clusters of level 2, 3, ...
 // (covariates x clusters), those of level 1 being known; `given` are variables that no slope reaches.
-NestedData with_slopes(const NestedData& data, std::vector<NestedSlope> slopes,
+NestedData with_slopes(const NestedData& data, std::vector<RandomSlope> slopes,
                        const std::vector<Matrix>& designs, const std::vector<Index>& given);
 
 // Complete data of which the log-likelihood is the expected one under a distribution with

@@ -317,6 +317,8 @@ class CrossedParametricDraws : public Draws {
   struct PreparedGroup {
     CrossedDesign design;
     Vector mean;                         // of the variables of units within clusters
+    Matrix paths;                        // what slopes do to them
+    std::vector<Matrix> rows;            // of each cell: R with R'R its sum of products x x'
     std::vector<DrawnRegression> cells;  // by pattern, over its variables
     std::array<DrawnNormal, 2> clusters;
   };

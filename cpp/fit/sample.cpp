@@ -155,15 +155,52 @@ class CrossedGroup : public GroupSample {
   explicit CrossedGroup(std::shared_ptr<const CrossedData> data)
       : data_(std::move(data)), likelihood_(std::make_shared<const CrossedLikelihood>(data_)) {}
   std::shared_ptr<const Likelihood> likelihood() const override { return likelihood_; }
-  SaturatedFit saturated(const SaturatedOptions& options, const Implied*) const override {
-    return fit_saturated(likelihood_, options);
+  SaturatedFit saturated(const SaturatedOptions& options, const Implied* known) const override {
+    if (has_saturated()) return fit_saturated(likelihood_, options);
+    return without_maximum(known ? with_covariates(*known) : Implied{});
   }
+  bool has_saturated() const override { return data_->slopes.empty(); }
   std::vector<double> units_with_covariates() const override { return data_->units_by_level(); }
 
  private:
+  Implied with_covariates(Implied moments) const;
+
   std::shared_ptr<const CrossedData> data_;
   std::shared_ptr<const CrossedLikelihood> likelihood_;
 };
+
+// Moments of another sample, with the covariates of this one.
+Implied CrossedGroup::with_covariates(Implied moments) const {
+  const CrossedData& data = *data_;
+  for (Index l = 0; l < 3; ++l) {
+    const std::vector<Index> own = data.on(l);
+    std::vector<Index> rows, here;
+    for (std::size_t i = 0; i < data.levels[l].size(); ++i) {
+      const Index v = data.levels[l][i];
+      if (!data.given[v] || data.measured[v] != l) continue;
+      rows.push_back(v - own[0]);
+      here.push_back(static_cast<Index>(i));
+    }
+    if (rows.empty()) continue;
+    Vector mean;
+    Matrix cov;
+    if (l == 0) {
+      const double units = data.count.sum();
+      mean = select(Vector(data.sums.topRows(data.nunit()).rowwise().sum()), rows) / units;
+      cov = select(data.products(), rows, rows) / units;
+    } else {
+      const Matrix values = select_rows(data.classifications[l - 1].values, rows);
+      const double clusters = static_cast<double>(values.cols());
+      mean = values.rowwise().sum() / clusters;
+      cov = outer(values, values) / clusters;
+    }
+    add_outer(cov, -1, mean, mean);
+    put(moments[l].cov, here, here, cov);
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      moments[l].mean[here[i]] = mean[static_cast<Index>(i)] + data.origin[data.levels[l][here[i]]];
+  }
+  return moments;
+}
 
 struct MakeGroup {
   Index shared;

@@ -44,6 +44,9 @@ class Route {
         const FitOptions& options)
       : plan_(plan), objective_(objective), sample_(sample), options_(options) {
     if (options.known.size()) start_ = plan.start.from(options.known);
+    for (const Group& g : objective.groups()) {
+      if (!options_.starts && g.likelihood->costly_value()) options_.starts = -1;
+    }
   }
 
   Optimum run() {

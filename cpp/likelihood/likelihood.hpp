@@ -91,6 +91,8 @@ class Likelihood {
   // many gradients another one, with the curvature of the moments themselves, takes a few steps more that
   // cost a fraction.
   virtual Information step_information() const { return Information::kObserved; }
+  // Whether values take so long that random starts are for who asks for them.
+  virtual bool costly_value() const { return false; }
   // Units of each level, level 1 first; empty where there is no `expected_product`.
   virtual std::vector<double> units() const { return {}; }
 };

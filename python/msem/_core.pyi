@@ -497,20 +497,10 @@ class ReducedData:
         weights: _Floats | None,
     ) -> _Floats: ...
     @property
+    def covariate(self) -> list[int]: ...  # of each slope, counted from 1
+    @property
     def weight(self) -> _Floats: ...
     def coefficients(self) -> dict[str, Any]: ...
-    # means (N, d) and covariance matrices (d^2, N) of the latent variables of level 1
-    def unit_scores(
-        self,
-        mean: _Floats,
-        cov: _Floats,
-        unit: Sequence[_Floats],
-        slopes: Sequence[_Floats],
-        codes: NDArray[np.int64],
-        effects: _Floats,
-        variances: _Floats,
-        which: NDArray[np.int64],
-    ) -> tuple[_Floats, _Floats]: ...
     # numbers, means and covariances of the values over units; means and covariances over clusters
     def moments(self) -> tuple[_Floats, _Floats, _Floats, _Floats, _Floats]: ...
     def restrict(
@@ -518,6 +508,19 @@ class ReducedData:
     ) -> ReducedData: ...
     def with_slopes(self, covariate: Sequence[int]) -> ReducedData: ...
 
+# means (N, d) and covariance matrices (d^2, N) of the latent variables of level 1
+def slope_unit_scores(
+    both: int,
+    fixed: int,
+    mean: _Floats,
+    cov: _Floats,
+    unit: Sequence[_Floats],
+    slopes: Sequence[_Floats],
+    codes: NDArray[np.int64],
+    effects: _Floats,
+    variances: _Floats,
+    which: NDArray[np.int64],
+) -> tuple[_Floats, _Floats]: ...
 def reduce_clusters(
     sizes: _Floats,
     means: _Floats,
@@ -836,6 +839,9 @@ class OrderedRows(Likelihood):
 
 class OrderedRowsClusters(Clusters): ...
 
+# level, covariate, its mean and spread, levels where the slope is a variable
+_RandomSlope = tuple[int, int, float, float, Sequence[int]]
+
 class NestedData:
     """Data in clusters within clusters: variables are numbered over all levels, measured on one of them."""
 
@@ -906,7 +912,7 @@ class NestedData:
     @property
     def design(self) -> list[_Floats]: ...  # by level, (1 + covariates) x clusters
     @property
-    def slopes(self) -> list[tuple[int, int, float, float, list[int]]]: ...
+    def slopes(self) -> list[_RandomSlope]: ...
     @property
     def products(self) -> _Floats: ...  # of parts of the highest clusters
     @property
@@ -917,9 +923,7 @@ class NestedData:
     def beyond(self) -> _Floats: ...
     def with_slopes(
         self,
-        slopes: Sequence[
-            tuple[int, int, float, float, Sequence[int]]
-        ],  # level, covariate, mean, spread, levels
+        slopes: Sequence[_RandomSlope],
         designs: Sequence[_Floats],
         given: Sequence[int],
     ) -> NestedData: ...
@@ -955,6 +959,7 @@ class CrossedData:
         units: _Floats,
         of: Sequence[NDArray[np.int64]],
         values: Sequence[_Floats],
+        covariates: _Floats = ...,  # N x m, those with slopes
     ) -> None: ...
     @property
     def levels(self) -> list[list[int]]: ...
@@ -977,6 +982,9 @@ class CrossedData:
     @property
     def classifications(self) -> tuple[Classification, Classification]: ...
     def restrict(self, variables: Sequence[int], levels: Sequence[Sequence[int]]) -> CrossedData: ...
+    @property
+    def slopes(self) -> list[_RandomSlope]: ...
+    def with_slopes(self, slopes: Sequence[_RandomSlope], given: Sequence[int]) -> CrossedData: ...
 
 class CrossedLikelihood(Likelihood):
     """Data of two crossed classifications; `sparse` whatever is faster."""
@@ -986,7 +994,9 @@ class CrossedLikelihood(Likelihood):
     def size(self) -> tuple[int, float, float, bool, bool]: ...  # rows, bytes, operations, sparse, possible
     def evidence(
         self, moments: Sequence[tuple[_Floats, _Floats]], level: int
-    ) -> tuple[_Floats, _Floats]: ...  # n x J, n^2 x J; of level 0 means and information of cells
+    ) -> tuple[_Floats, _Floats]: ...  # n x J, n^2 x J
+    # of the parts of variables and the slopes, summed over both classifications: n x cells, n^2 x cells
+    def effects(self, moments: Sequence[tuple[_Floats, _Floats]]) -> tuple[_Floats, _Floats]: ...
 
 class GivenSamples(Draws):
     """Samples of groups, each (sizes, counts, means, scatter, ssw)."""

@@ -32,42 +32,45 @@ Matrix along_cone(const Matrix& cov, const Matrix& change) {
 
 }  // namespace
 
-// Vectors over the units of the form v_i = dSigma W_i eps_i + a_g(i) + b_h(i), eps what is left of unit i:
-// changes of the means, and of the covariance matrix times V^-1 r.
+// Vectors over the units of the form v_i = dSigma W_i eps_i + X_i (a_g(i) + b_h(i)), eps what is left of unit
+// i, X_i what coefficients do to it: changes of the means, and of the covariance matrix times V^-1 r.
 class CrossedPoint::Directions {
  public:
   explicit Directions(const CrossedPoint& point) : point_(point) {
     for (std::size_t i = 0; i < point.w_.size(); ++i)
       squares_.push_back(sandwich(point.w_[i], point.squares_[i]));
-    left_.resize(point.rest_.rows(), point.rest_.cols());
+    left_ = Matrix::Zero(point.rest_.rows(), point.rest_.cols());
     for (Index k = 0; k < left_.cols(); ++k)
-      left_.col(k) = apply(point.w_[point.at_->pattern[k]], point.rest_.col(k));
+      point.add_weighted(left_.col(k).data(), k, point.rest_.col(k).data());
   }
 
   void add(const Matrix& change, const Matrix& a, const Matrix& b) {
     const CrossedArrangement& at = *point_.at_;
-    const Index p = at.p;
+    const Index p = at.p, size = at.coefficients();
     Matrix plain[2], whole[2];
-    for (int s = 0; s < 2; ++s) plain[s] = whole[s] = Matrix::Zero(p, at.sides[s].data->count());
+    for (int s = 0; s < 2; ++s) plain[s] = whole[s] = Matrix::Zero(size, at.sides[s].data->count());
     const bool moves = change.size() && !change.isZero(0);
-    Vector y(p), z(p);
+    Vector y(size), z(size), w(size);
     for (Index k = 0; k < at.ncells(); ++k) {
       if (k % 65536 == 0) check_interrupt();
       const Index g = at.cluster[0][k], h = at.cluster[1][k];
-      const Matrix& w = point_.w_[at.pattern[k]];
-      z = at.count[k] * (a.col(g) + b.col(h));
+      y = a.col(g) + b.col(h);
+      z.setZero();
+      point_.subtract_design(z.data(), k, -1, y.data());
       if (moves) {
         y.setZero();
-        add_applied(y, 1, change, left_.col(k));
+        for (Index c = 0; c < size; c += p)
+          add_applied(y.segment(c, p), 1, change, left_.col(k).segment(c, p));
         z += y;
-        y = apply(w, y);
-        plain[0].col(g) += y;
-        plain[1].col(h) += y;
+        w.setZero();
+        point_.add_weighted(w.data(), k, y.data());
+        plain[0].col(g) += w;
+        plain[1].col(h) += w;
       }
-      y.setZero();
-      add_applied(y, 1, w, z);
-      whole[0].col(g) += y;
-      whole[1].col(h) += y;
+      w.setZero();
+      point_.add_weighted(w.data(), k, z.data());
+      whole[0].col(g) += w;
+      whole[1].col(h) += w;
     }
     change_.push_back(moves ? change : Matrix(0, 0));
     a_.push_back(a);
@@ -120,7 +123,7 @@ class CrossedPoint::Directions {
 
 // Over the parameters of all levels, one after the other.
 Matrix CrossedPoint::average(const LevelTangents& tangents) const {
-  const Index p = at_->p;
+  const Index p = at_->p, size = at_->coefficients(), m = static_cast<Index>(data_->slopes.size());
   const Index counts[2] = {at_->sides[0].data->count(), at_->sides[1].data->count()};
   std::vector<Index> begin = {0};
   for (const Tangents& t : tangents) begin.push_back(begin.back() + t.k());
@@ -130,28 +133,44 @@ Matrix CrossedPoint::average(const LevelTangents& tangents) const {
   for (std::size_t l = 0; l < 3; ++l) {
     const Tangents& t = tangents[l];
     if (l == 0) {
-      const Tangents units = rows_of(t, at_->units);
-      const Matrix cov = rotated_cov(units, Matrix::Identity(p, p));
-      const Matrix a = Matrix::Zero(p, counts[0]), b = Matrix::Zero(p, counts[1]);
+      std::vector<Index> rows = at_->units;
+      rows.insert(rows.end(), at_->products.begin(), at_->products.end());
+      const Tangents units = rows_of(t, rows);
+      const Matrix cov = rotated_cov(units, Matrix::Identity(p + m, p + m));
       for (Index k = 0; k < t.k(); ++k) {
-        of_cov.add(slice(cov, k, p, p), a, b);
-        of_mean.add(none, units.mean.col(k).replicate(1, counts[0]), b);
+        Matrix change = slice(cov, k, p + m, p + m).topLeftCorner(p, p), effect[2], mean[2];
+        for (int s = 0; s < 2; ++s) effect[s] = mean[s] = Matrix::Zero(size, counts[s]);
+        mean[0].topRows(p).colwise() += Vector(units.mean.col(k).head(p));
+        const Matrix paths = slice(cov, k, p + m, p + m).topRightCorner(p, m);
+        if (m && !paths.isZero(0)) {
+          add_with_transpose(change, -1, outer(paths, paths_));
+          mean[0].colwise() += slope_means(paths);
+          for (int s = 0; s < 2; ++s) {
+            const Side& side = sides_[s];
+            const Matrix map = slope_columns(s, paths);
+            mean[s] += product(map, side.known);
+            add_product(effect[s], 1, map, product(side.given.cov, cross(side.map, side.weighted)));
+            add_product(effect[s], 1, side.map, product(side.given.cov, cross(map, side.weighted)));
+          }
+        }
+        of_cov.add(change, effect[0], effect[1]);
+        of_mean.add(none, mean[0], mean[1]);
       }
       continue;
     }
     const int s = at_->sides[0].level == static_cast<Index>(l) ? 0 : 1;
     const CrossedArrangement::Side& side = at_->sides[s];
     const Side& here = sides_[s];
-    const Index r = static_cast<Index>(side.open.size()), q = static_cast<Index>(side.z.size());
+    const Index r = side.effects(), q = static_cast<Index>(side.z.size());
     const Whitened w = whiten_between(rows_of(t, side.order), here.given.projection, here.given.chol_z, q);
-    const Matrix u = select_rows(here.weighted, side.open);
+    const Matrix u = cross(here.map, here.weighted);
     const double count = static_cast<double>(counts[s]);
-    const Matrix zero = Matrix::Zero(p, counts[1 - s]);
+    const Matrix zero = Matrix::Zero(size, counts[1 - s]);
     for (Index k = 0; k < t.k(); ++k) {
-      const Matrix effect = at_->of_units(side, product(slice(w.cov, k, r, r), u));
+      const Matrix effect = product(here.map, product(slice(w.cov, k, r, r), u));
       Matrix mean = product(slice(w.slope, k, r, q), here.zeta);
       mean.colwise() += w.mean.col(k);
-      mean = at_->of_units(side, mean);
+      mean = product(here.map, mean);
       of_cov.add(none, s == 0 ? effect : zero, s == 0 ? zero : effect);
       of_mean.add(none, s == 0 ? mean : zero, s == 0 ? zero : mean);
     }

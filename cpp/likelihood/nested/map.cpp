@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "likelihood/slope_layout.hpp"
+
 namespace msem {
 
 namespace {
@@ -16,7 +18,7 @@ struct Coefficient {
 };
 
 bool stands_above(const NestedData& data, const std::pair<Index, Index>& covariate, Index level) {
-  return std::any_of(data.slopes.begin(), data.slopes.end(), [&](const NestedSlope& slope) {
+  return std::any_of(data.slopes.begin(), data.slopes.end(), [&](const RandomSlope& slope) {
     return slope.level == covariate.first && slope.covariate == covariate.second && !slope.at.empty() &&
            *std::max_element(slope.at.begin(), slope.at.end()) > level;
   });
@@ -66,7 +68,7 @@ std::vector<NestedCoordinates> nested_coordinates(const NestedData& data) {
       own.of_variable.push_back(std::find(here.begin(), here.end(), Coefficient{v, {}}) - here.begin());
     Index covariates = 0;
     for (std::size_t k = 0; k < data.slopes.size(); ++k) {
-      const NestedSlope& slope = data.slopes[k];
+      const RandomSlope& slope = data.slopes[k];
       if (slope.level == l) {
         own.products.push_back(static_cast<Index>(k));
         covariates = std::max(covariates, slope.covariate);
@@ -110,18 +112,7 @@ std::vector<NestedCoordinates> nested_coordinates(const NestedData& data) {
 }
 
 Layout nested_layout(const NestedData& data) {
-  const Index n = data.nvariables(), k = static_cast<Index>(data.slopes.size());
-  Layout out{data.levels, n + 2 * k};
-  for (Index l = 0; l < data.nlevels(); ++l) {
-    for (Index s = 0; s < k; ++s) {
-      if (data.slopes[s].level == l) out.levels[l].push_back(n + s);
-    }
-    for (Index s = 0; s < k; ++s) {
-      const std::vector<Index>& at = data.slopes[s].at;
-      if (std::find(at.begin(), at.end(), l) != at.end()) out.levels[l].push_back(n + k + s);
-    }
-  }
-  return out;
+  return slope_layout(data.levels, data.nvariables(), data.slopes);
 }
 
 template <class S>
@@ -159,7 +150,7 @@ NestedMap<S>::NestedMap(const NestedData& data, const std::vector<NestedCoordina
     }
     const M reach = product<S>(matrix, paths);
     for (Index j = 0; j < m; ++j) {
-      const NestedSlope& slope = data.slopes[own.products[j]];
+      const RandomSlope& slope = data.slopes[own.products[j]];
       V& column = columns[own.products[j]];
       column.resize(static_cast<Index>(own.above.size()));
       for (Index a = 0; a < column.size(); ++a) {
@@ -227,7 +218,7 @@ std::vector<typename NestedMap<S>::Level> NestedMap<S>::back(
     }
     M reach = M::Zero(own.size(), m);
     for (Index j = 0; j < m; ++j) {
-      const NestedSlope& slope = data_.slopes[own.products[j]];
+      const RandomSlope& slope = data_.slopes[own.products[j]];
       const V& column = columns[own.products[j]];
       for (Index a = 0; a < column.size(); ++a) {
         const Index c = own.above[a].covariate;

@@ -26,6 +26,7 @@ from msem.data.sums import ClusterSums
 from msem.data.survey import Sampled
 from msem.entry import entries
 from msem.errors import DataError
+from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
@@ -214,7 +215,9 @@ class ClusterStatistics(ClusterTable, Given, NestedSource):
         variables = Variables.of_units_and_clusters(unit, (), 0)
         return self._reduced(variables, covariates, data.fixed, [])[1]
 
-    def crossed(self, variables: Variables) -> tuple[_core.CrossedData, NDArray[np.int64]]:
+    def crossed(
+        self, variables: Variables, fixed: Sequence[str] = (), slopes: Sequence[Slope] = ()
+    ) -> tuple[_core.CrossedData, NDArray[np.int64], list[Floats]]:
         """Pairs of crossed clusters were not kept; always `DataError`."""
         raise DataError(NO_ROWS)
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.complete import positions
-from msem.data.hierarchy import ManyLevels, OfUnits, Posterior, level_posterior
+from msem.data.hierarchy import LevelPosteriors, ManyLevels, OfUnits, Posterior
 from msem.data.kinds import CountedClusters
 from msem.data.rows import ClusteredData
 from msem.data.screening import Finding, dependent, report, require_scale, unobserved, unvarying
@@ -27,8 +27,36 @@ from msem.model.variables import Variables
 Floats = NDArray[np.float64]
 
 
+class OfCrossedClusters(ManyLevels):
+    """What statistics of crossed classifications have in common, with random slopes or without."""
+
+    words = "crossed classifications"
+    draws = _core.CrossedParametricDraws
+    independent = False
+
+    if TYPE_CHECKING:
+        data: _core.CrossedData
+
+    @property
+    def tree(self) -> None:
+        """Clusters are not nested."""
+        return None
+
+    def likelihood(self, *, by_cluster: bool = False) -> _core.CrossedLikelihood:
+        """The compiled likelihood."""
+        return self._likelihood
+
+    @cached_property
+    def _likelihood(self) -> _core.CrossedLikelihood:
+        return _core.CrossedLikelihood(self.data)
+
+    def clusters(self, rows: Rows) -> NoReturn:
+        """No clusters are independent; always `UnsupportedError`."""
+        refuse_clusters()
+
+
 @dataclass(frozen=True, eq=False)
-class CrossedStatistics(ManyLevels):
+class CrossedStatistics(OfCrossedClusters):
     """Statistics of a sample of units in two crossed classifications, which are levels 2 and 3.
 
     Attributes
@@ -42,9 +70,6 @@ class CrossedStatistics(ManyLevels):
     variables: Variables
     data: _core.CrossedData
     source: str = "data"
-    words = "crossed classifications"
-    draws = _core.CrossedParametricDraws
-    independent = False
 
     @property
     def complete(self) -> bool:
@@ -80,11 +105,6 @@ class CrossedStatistics(ManyLevels):
         return np.unique(self.data.classifications[0].sizes)
 
     @property
-    def tree(self) -> None:
-        """Clusters are not nested."""
-        return None
-
-    @property
     def counts(self) -> Floats:
         """How many of the clusters of level 2 there are of each size."""
         own = self.data.classifications[0].sizes
@@ -108,20 +128,6 @@ class CrossedStatistics(ManyLevels):
             out.append(values @ values.T / len(one.sizes))
         return tuple(out)
 
-    # the likelihood
-
-    def likelihood(self, *, by_cluster: bool = False) -> _core.CrossedLikelihood:
-        """The compiled likelihood."""
-        return self._likelihood
-
-    @cached_property
-    def _likelihood(self) -> _core.CrossedLikelihood:
-        return _core.CrossedLikelihood(self.data)
-
-    def clusters(self, rows: Rows) -> NoReturn:
-        """No clusters are independent; always `UnsupportedError`."""
-        refuse_clusters()
-
     def new_clusters(self, rows: Rows) -> CrossedClusters:
         """The clusters of these or other rows of the same variables, for scores."""
         return CrossedClusters(*rows.crossed(self.variables))
@@ -142,7 +148,7 @@ def refuse_clusters() -> NoReturn:
 
 
 @dataclass(frozen=True, eq=False)
-class CrossedPosterior:
+class CrossedPosterior(LevelPosteriors):
     """Crossed clusters with the moments that a model implies: what all data say about the variables of each level.
 
     Attributes
@@ -151,39 +157,51 @@ class CrossedPosterior:
     cell : ndarray of int64, shape (N,)
         Of each row, among the cells of `data`; -1 if nothing is observed.
     moments : tuple of (mean, covariance matrix)
-        Of each level, level 1 first, latent variables last.
+        See `LevelPosteriors`.
+    covariates : sequence of ndarray, each of shape (N,)
+        Of every slope.
     """
 
     data: _core.CrossedData
     cell: NDArray[np.int64]
     moments: tuple[tuple[Floats, Floats], ...]
+    covariates: Sequence[Floats] = ()
 
     @cached_property
     def _likelihood(self) -> _core.CrossedLikelihood:
         return _core.CrossedLikelihood(self.data)
 
-    def _evidence(self, level: int) -> tuple[Floats, Floats]:
-        """Scores and information of the clusters of a level, or means and information of cells for level 1."""
-        sizes = [len(own) for own in self.data.levels]
-        observed = [(mean[:n], cov[:n, :n]) for (mean, cov), n in zip(self.moments, sizes, strict=True)]
-        scores, information = self._likelihood.evidence(observed, level - 1)
+    def evidence(self, level: int) -> Posterior:
+        """Derivatives of the log-likelihood with respect to the means of a level, and minus the second ones."""
+        scores, information = self._likelihood.evidence(self.observed, level - 1)
         n = len(scores)
-        return scores.T, information.T.reshape(-1, n, n)
+        return scores.T, information.T.reshape(-1, n, n), np.arange(scores.shape[1], dtype=np.int64)
 
-    def level_posterior(self, level: int) -> Posterior:
-        """Posterior moments of what is unknown of the clusters of a level; see `hierarchy.level_posterior`."""
-        below = sum(self.data.measured[v] == 0 for v in self.data.levels[level - 1])
-        scores, information = self._evidence(level)
-        which = np.arange(len(scores), dtype=np.int64)
-        return level_posterior(self.moments[level - 1], below, (scores, information, which))
-
-    def cluster_posterior(self) -> Posterior:
-        """The same of the classification that is level 3."""
-        return self.level_posterior(len(self.moments))
+    @cached_property
+    def _effects(self) -> tuple[Floats, Floats]:
+        """Posterior moments of what the clusters of each cell do to a unit: parts of variables, then slopes."""
+        mean, cov = self._likelihood.effects(self.observed)
+        return mean.T, cov.T.reshape(-1, len(mean), len(mean))
 
     def unit_posterior(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> Posterior:
         """Posterior moments of the latent variables of level 1, of every unit."""
-        return self._of_units(columns).posterior(*self.moments[0])
+        if not self.data.slopes:
+            return self._of_units(columns).posterior(*self.moments[0])
+        effects, variances = self._effects
+        p, r = len(columns), effects.shape[1]
+        found, cov = _core.slope_unit_scores(
+            p,
+            0,
+            *self.moments[0],
+            columns,
+            self.covariates,
+            self.cell,
+            effects.T,
+            variances.reshape(-1, r * r).T,
+            np.arange(len(effects), dtype=np.int64),
+        )
+        d = found.shape[1]
+        return found, cov.T.reshape(-1, d, d), np.arange(len(found), dtype=np.int64)
 
     def unit_distances(
         self, given: Sequence[int], columns: Sequence[Floats], codes: NDArray[np.int64]
@@ -192,18 +210,40 @@ class CrossedPosterior:
         return self._of_units(columns).distances(given, ~np.isnan(np.column_stack(columns)))
 
     def _of_units(self, columns: Sequence[Floats]) -> OfUnits:
-        """With W the inverse of the covariance matrix of what is observed, and m its posterior mean, W (y - m)."""
-        means, information = self._evidence(1)
-        cov = self.moments[0][1]
-        pattern = np.asarray(self.data.cells[2])
-        values = np.column_stack(columns)
-        found = np.zeros(values.shape)
+        """What all data say about the means of single units.
+
+        With W the inverse of the covariance matrix of what is observed of a unit, m the posterior mean of its
+        expectation and V its posterior covariance matrix: W (y - m) and W - W V W.
+        """
+        effects, variances = self._effects
+        values, pattern, slopes = (
+            np.column_stack(columns),
+            np.asarray(self.data.cells[2]),
+            len(self.data.slopes),
+        )
+        n, p = values.shape
+        mean, cov = self._without_products(0)
+        paths = self.moments[0][1][:p, p : p + slopes]
+        # without slopes the units of a cell share what is known of them
+        count = n if slopes else len(effects)
+        of_unit, cell = (np.arange(n), self.cell) if slopes else (self.cell, np.arange(count))
+        found, information = np.zeros((n, p)), np.zeros((count, p, p))
         for number, own in enumerate(self.data.patterns):
-            observed = np.array(own)
+            seen = np.array(own)
+            inverse = np.linalg.inv(cov[np.ix_(seen, seen)])
+            here = np.flatnonzero((cell >= 0) & (pattern[cell] == number))
+            reach = np.broadcast_to(np.eye(p, p + slopes)[seen], (len(here), len(seen), p + slopes)).copy()
+            for k, covariate in enumerate(self.covariates):
+                reach[:, :, p + k] = covariate[here, None] * paths[seen, k]
+            weighted = inverse @ reach
+            spread = weighted @ variances[cell[here]] @ weighted.transpose(0, 2, 1)
+            information[np.ix_(here, seen, seen)] = inverse - spread
             rows = np.flatnonzero((self.cell >= 0) & (pattern[self.cell] == number))
-            off = values[np.ix_(rows, observed)] - means[self.cell[rows]][:, observed]
-            found[np.ix_(rows, observed)] = np.linalg.solve(cov[np.ix_(observed, observed)], off.T).T
-        return OfUnits(found, information, self.cell)
+            expected = mean[seen] + effects[self.cell[rows]][:, seen]
+            for k, covariate in enumerate(self.covariates):
+                expected += (covariate[rows] * effects[self.cell[rows], p + k])[:, None] * paths[seen, k]
+            found[np.ix_(rows, seen)] = (values[np.ix_(rows, seen)] - expected) @ inverse
+        return OfUnits(found, information, np.where(self.cell >= 0, of_unit, -1))
 
     def unit_bartlett(self, *arguments: object) -> NoReturn:
         """Always `UnsupportedError`."""
@@ -222,11 +262,13 @@ class CrossedClusters(CountedClusters):
     ----------
     data : _core.CrossedData
     cell : ndarray of int64, shape (N,)
+    covariates : sequence of ndarray, each of shape (N,)
         See `CrossedPosterior`.
     """
 
     data: _core.CrossedData
     cell: NDArray[np.int64]
+    covariates: Sequence[Floats] = ()
     of_units = True
     products = None
     sampled = None
@@ -246,7 +288,7 @@ class CrossedClusters(CountedClusters):
 
     def posterior(self, variables: Variables, moments: Sequence[tuple[Floats, Floats]]) -> CrossedPosterior:
         """The clusters with the moments that a model implies at each level, latent variables last."""
-        return CrossedPosterior(self.data, self.cell, tuple(moments))
+        return CrossedPosterior(self.data, self.cell, tuple(moments), self.covariates)
 
 
 def crossed_statistics(
@@ -279,7 +321,7 @@ def crossed_statistics(
     report(unobserved(names, np.array([len(column) for column in present.values()], dtype=np.float64)), found)
     report(unvarying(present), found)
     statistics = CrossedStatistics(variables, data.crossed(variables)[0])
-    _require_room(statistics)
+    require_room(statistics)
     report(_confounded(statistics), found)
     return statistics
 
@@ -289,7 +331,7 @@ def _present(column: Floats) -> Floats:
     return column[~missing] if missing.any() else column
 
 
-def _require_room(statistics: CrossedStatistics) -> None:
+def require_room(statistics: OfCrossedClusters) -> None:
     """Refuse what takes a matrix that is too large."""
     rows, size, work, sparse, possible = statistics.likelihood().size
     if possible:

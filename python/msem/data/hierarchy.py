@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
 from msem.data.kinds import Named, WithoutSlopes
@@ -53,6 +54,67 @@ def level_posterior(
     own = np.r_[0:below, n if observed is None else observed : len(mean)]
     reach = cov[own, :n]
     return mean[own] + scores @ reach.T, cov[np.ix_(own, own)] - reach @ information @ reach.T, which
+
+
+class LevelPosteriors:
+    """What all data say about the variables of each level, of nested clusters and of crossed ones.
+
+    Attributes
+    ----------
+    data : _core.NestedData or _core.CrossedData
+    moments : tuple of (mean, covariance matrix)
+        Of each level, level 1 first, latent variables last; products of random slopes with covariates, then these,
+        before other latent variables.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def data(self) -> _core.NestedData | _core.CrossedData:
+            """The data of the core."""
+
+        @property
+        def moments(self) -> tuple[tuple[Floats, Floats], ...]:
+            """Of each level."""
+
+        def evidence(self, level: int) -> Posterior:
+            """Derivatives of the log-likelihood with respect to the means of a level, and minus the second ones."""
+
+    def _slopes(self, level: int) -> tuple[list[bool], list[bool]]:
+        """Of each random slope, whether its product with the covariate stands at a level (from 0), and it itself."""
+        slopes = self.data.slopes
+        return [one[0] == level for one in slopes], [level in one[4] for one in slopes]
+
+    @property
+    def observed(self) -> list[tuple[Floats, Floats]]:
+        """Moments without latent variables that are no slopes."""
+        out = []
+        for number, (mean, cov) in enumerate(self.moments):
+            n = len(self.data.levels[number]) + sum(map(sum, self._slopes(number)))
+            out.append((mean[:n], cov[:n, :n]))
+        return out
+
+    def _without_products(self, level: int) -> tuple[Floats, Floats]:
+        """Moments of a level (from 0) without products of slopes and what comes from them."""
+        mean, cov = self.moments[level]
+        products = sum(self._slopes(level)[0])
+        n = len(self.data.levels[level])
+        reach = cov[:, n : n + products]
+        keep = np.r_[0:n, n + products : len(mean)]
+        return mean[keep], (cov - reach @ reach.T)[np.ix_(keep, keep)]
+
+    def level_posterior(self, level: int) -> Posterior:
+        """Posterior means (J, d), covariance matrices (S, d, d), and which of these each cluster of a level has.
+
+        See `hierarchy.level_posterior`; random slopes are the first latent variables.
+        """
+        below = sum(self.data.measured[v] < level - 1 for v in self.data.levels[level - 1])
+        observed = len(self.data.levels[level - 1])
+        return level_posterior(self._without_products(level - 1), below, self.evidence(level), observed)
+
+    def cluster_posterior(self) -> Posterior:
+        """The same of the clusters of the highest level."""
+        return self.level_posterior(len(self.moments))
 
 
 class OfUnits(NamedTuple):

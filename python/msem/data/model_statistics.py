@@ -5,6 +5,7 @@ from __future__ import annotations
 from msem.data.clusters import ClusterStatistics
 from msem.data.complete_rows import sample_statistics, simple_statistics
 from msem.data.crossed import crossed_statistics
+from msem.data.crossed_slopes import crossed_slope_statistics
 from msem.data.frames import Holes
 from msem.data.incomplete import incomplete_statistics, simple_incomplete
 from msem.data.nested import nested_statistics
@@ -17,7 +18,7 @@ from msem.data.slopes import SlopeStatistics, slope_statistics
 from msem.data.statistics import Statistics
 from msem.errors import DataError
 from msem.model.levels import BETWEEN
-from msem.model.partable import ParameterTable, fixed_covariates, require_no_slopes
+from msem.model.partable import ParameterTable, fixed_covariates
 from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
@@ -32,8 +33,7 @@ def statistics_of_rows(
         make_simple = simple_statistics if data.complete else simple_incomplete
         return make_simple(data, table.observed(1), found=found)
     if any(clusters.crossed for clusters in data.inner.values()):
-        require_no_slopes(table, "crossed classifications")
-        return crossed_statistics(data, table.variables, found=found)
+        return crossed_of(table, data, group, found)
     if data.inner:
         return nested_of(table, data, group, found)
     if table.slopes(group):
@@ -50,6 +50,19 @@ def nested_of(
         return nested_statistics(data, table.variables, found=found)
     fixed = [name for own in fixed_covariates(table, table.variables, group) for name in own]
     return nested_slope_statistics(
+        data, table.variables, fixed, slopes, slope_carriers(table, group), found=found
+    )
+
+
+def crossed_of(
+    table: ParameterTable, data: ClusteredData, group: int = 1, found: list[Finding] | None = None
+) -> Statistics:
+    """Statistics of crossed classifications for one group of a model."""
+    slopes = table.slopes(group)
+    if not slopes:
+        return crossed_statistics(data, table.variables, found=found)
+    fixed = [name for own in fixed_covariates(table, table.variables, group) for name in own]
+    return crossed_slope_statistics(
         data, table.variables, fixed, slopes, slope_carriers(table, group), found=found
     )
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.complete import positions
-from msem.data.hierarchy import ManyLevels, OfUnits, Posterior, level_posterior
+from msem.data.hierarchy import LevelPosteriors, ManyLevels, OfUnits, Posterior
 from msem.data.kinds import CountedClusters
 from msem.data.nesting import NestedSource
 from msem.data.screening import (
@@ -330,7 +330,7 @@ class NestedClusters(CountedClusters):
 
 
 @dataclass(frozen=True, eq=False)
-class NestedPosterior:
+class NestedPosterior(LevelPosteriors):
     """Clusters with the moments that a model implies: what all data say about the variables of each level.
 
     Attributes
@@ -347,46 +347,11 @@ class NestedPosterior:
     def _likelihood(self) -> _core.NestedLikelihood:
         return _core.NestedLikelihood(self.data)
 
-    def _evidence(self, level: int) -> Posterior:
+    def evidence(self, level: int) -> Posterior:
         """Derivatives of the log-likelihood with respect to the means of a level, and minus the second ones."""
-        observed = []
-        for number, (mean, cov) in enumerate(self.moments):
-            n = len(self.data.levels[number]) + sum(map(sum, self._slopes(number)))
-            observed.append((mean[:n], cov[:n, :n]))
-        scores, information, which = self._likelihood.evidence(observed, level - 1)
+        scores, information, which = self._likelihood.evidence(self.observed, level - 1)
         n = len(scores)
         return scores.T, information.T.reshape(-1, n, n), which
-
-    def _slopes(self, level: int) -> tuple[list[bool], list[bool]]:
-        """Of each random slope, whether its product with the covariate stands at a level (from 0), and it itself."""
-        slopes = self.data.slopes
-        return [one[0] == level for one in slopes], [level in one[4] for one in slopes]
-
-    def _without_products(self, level: int) -> tuple[Floats, Floats, int]:
-        """Moments of a level (from 0) without products of slopes and what comes from them; and how many are observed.
-
-        Slopes that are variables of the level count as observed.
-        """
-        mean, cov = self.moments[level]
-        products, standing = map(sum, self._slopes(level))
-        n = len(self.data.levels[level])
-        reach = cov[:, n : n + products]
-        keep = np.r_[0:n, n + products : len(mean)]
-        return mean[keep], (cov - reach @ reach.T)[np.ix_(keep, keep)], n + standing
-
-    def level_posterior(self, level: int) -> Posterior:
-        """Posterior means (J, d), covariance matrices (S, d, d), and which of these each cluster of a level has.
-
-        See `hierarchy.level_posterior`; random slopes are the first latent variables.
-        """
-        mean, cov, _ = self._without_products(level - 1)
-        below = sum(self.data.measured[v] < level - 1 for v in self.data.levels[level - 1])
-        observed = len(self.data.levels[level - 1])
-        return level_posterior((mean, cov), below, self._evidence(level), observed)
-
-    def cluster_posterior(self) -> Posterior:
-        """The same of the highest clusters."""
-        return self.level_posterior(len(self.moments))
 
     def unit_posterior(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> Posterior:
         """Posterior means of the latent variables of level 1 of every unit, in the lowest clusters `codes`."""
@@ -425,7 +390,7 @@ class NestedPosterior:
             else:
                 off = data.values[level].T + data.origin[measured] - mean[measured]
                 off = np.where(self._observed(level), off, np.nan)
-                scores = self._evidence(level + 1)[0][:, at]
+                scores = self.evidence(level + 1)[0][:, at]
             fixed = [k for k, v in enumerate(measured) if v in given]
             known = off[:, fixed]
             cov = self.moments[level][1][np.ix_([at[k] for k in fixed], [at[k] for k in fixed])]
@@ -450,7 +415,7 @@ class NestedPosterior:
         return out[self.data.pattern[level]]
 
     def _of_units(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> OfUnits:
-        scores, information, which = self._evidence(1)
+        scores, information, which = self.evidence(1)
         p, data, cov = len(columns), self.data, self.moments[0][1]
         values = np.column_stack(columns) - data.origin[:p]
         cell = self._cells(values, codes)

@@ -19,6 +19,7 @@ from msem.data.screening import Finding, require_constant_within, unobserved, un
 from msem.data.shapes import Tree
 from msem.data.survey import Sampled, whole_sizes
 from msem.errors import DataError
+from msem.model.slopes import Slope
 from msem.model.variables import Variables
 
 LARGE = 32  # rows of a cluster, on average, beside which its products take little room
@@ -303,8 +304,10 @@ class ClusteredData(NestedSource):
         times = [np.empty(0) if clusters.weights is None else clusters.weights for clusters in levels]
         return variables.numbers, numbers, values, parents, times
 
-    def crossed(self, variables: Variables) -> tuple[_core.CrossedData, NDArray[np.int64]]:
-        """The statistics of crossed classifications, and the cell of each row in them; -1 if nothing is observed.
+    def crossed(
+        self, variables: Variables, fixed: Sequence[str] = (), slopes: Sequence[Slope] = ()
+    ) -> tuple[_core.CrossedData, NDArray[np.int64], list[Floats]]:
+        """The statistics of crossed classifications; see `Rows.crossed`.
 
         Raises
         ------
@@ -328,7 +331,18 @@ class ClusteredData(NestedSource):
             values.append(np.asarray(of_clusters, dtype=np.float64).reshape(len(known), len(own)))
         measured = [k for k, own in enumerate(variables.measured) for _ in own]
         units = np.column_stack(columns_of(self, variables.unit))
-        found = _core.CrossedData(variables.numbers, measured, units, codes, values)
+        covariates = list(dict.fromkeys(slope.covariate for slope in slopes))
+        moments = zip(covariates, self.unit_moments(covariates), strict=True)
+        scales = {name: (float(mean), float(spread) or 1.0) for name, (mean, spread) in moments}
+        design = [(self.columns[name] - mean) / spread for name, (mean, spread) in scales.items()]
+        given = () if not slopes else (np.column_stack(design),)
+        found = _core.CrossedData(variables.numbers, measured, units, codes, values, *given)
+        if slopes:
+            places = [
+                (0, 1 + covariates.index(s.covariate), *scales[s.covariate], [level - 1 for level in s.at])
+                for s in slopes
+            ]
+            found = found.with_slopes(places, [variables.names.index(name) for name in fixed])
         number = {tuple(own): k for k, own in enumerate(found.patterns)}
         kinds, kind = np.unique(~np.isnan(units), axis=0, return_inverse=True)
         numbers = np.array([number.get(tuple(np.flatnonzero(row).tolist()), -1) for row in kinds])
@@ -337,7 +351,8 @@ class ClusteredData(NestedSource):
         cells = (inner * len(self.clusters) + outer) * len(number) + third  # ascending
         own_cells = (lower.codes * len(self.clusters) + codes[1]) * len(number) + np.maximum(pattern, 0)
         cell = np.searchsorted(cells, own_cells).astype(np.int64)
-        return found, np.where(pattern < 0, -1, cell)
+        of_slopes = [self.columns[slope.covariate] for slope in slopes]
+        return found, np.where(pattern < 0, -1, cell), of_slopes
 
     @property
     def unweighted(self) -> ClusteredData:

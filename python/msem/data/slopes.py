@@ -443,10 +443,12 @@ class SlopePosterior:
         mean, variances, which = self.cluster_posterior()
         r = self.shape[1] + self.reduced.slopes
         d = len(self.moments[0][0]) - self.shape[0] - self.reduced.slopes
-        found, cov = self.reduced.unit_scores(
+        found, cov = _core.slope_unit_scores(
+            self.shape[1],
+            self.reduced.fixed,
             *self.moments[0],
             columns,
-            [columns[k] for k in self.places],
+            [columns[self.places[k - 1]] for k in self.reduced.covariate],
             codes,
             mean[:, :r].T,
             variances[:, :r, :r].reshape(-1, r * r).T,

@@ -168,8 +168,14 @@ class Rows(Protocol):
     ) -> _core.NestedData:
         """The statistics of nested clusters for a model with random slopes; see `NestedSlopeStatistics`."""
 
-    def crossed(self, variables: Variables) -> tuple[_core.CrossedData, NDArray[np.int64]]:
-        """The statistics of crossed classifications, and the cell of each row in them; see `CrossedStatistics`."""
+    def crossed(
+        self, variables: Variables, fixed: Sequence[str] = (), slopes: Sequence[Slope] = ()
+    ) -> tuple[_core.CrossedData, NDArray[np.int64], list[Floats]]:
+        """The statistics of crossed classifications, see `CrossedStatistics`, the cell of each row, and covariates.
+
+        The cell is -1 where nothing is observed; of each slope the values of its covariate. `fixed` are fixed
+        covariates of any level.
+        """
 
     def reduced(
         self,

@@ -215,8 +215,7 @@ def estimate(
             tolerance,
             [block.level == saturated_level for block in objective.blocks] if saturated_level else [],
             SPACES.index("natural" if loss is not None or filled.penalty else sample.space),
-            # values of a likelihood without independent clusters take long: then none unless they are asked for
-            random_starts or (0 if all(s.independent for s in sample.statistics) else -1),
+            random_starts,
             sample.in_cone,
             np.empty(0) if first is None else _of_parameters(filled, first),
         )

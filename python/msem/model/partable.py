@@ -418,7 +418,7 @@ def parameter_table(
     ordered = _scaled(ordered or Ordered(), kinds, nlevels)
     means = means or (meanstructure is None and len(drafts) > 1) or bool(ordered.thresholds)
     for blocks in drafts:
-        check_slopes(blocks)
+        check_slopes(blocks, crossed=crossed)
         check_same_kind(blocks, syntax)
         fixed = _only_covariates(blocks) if fixed_x else set()
         if ordered.thresholds:  # the first stage splits what stands at several levels, as it does outcomes

@@ -107,8 +107,10 @@ def slope_names(statements: Sequence[Statement], syntax: ModelSyntax, *, multile
     return tuple(names)
 
 
-def check_slopes(blocks: Sequence[BlockDraft]) -> None:
+def check_slopes(blocks: Sequence[BlockDraft], *, crossed: bool = False) -> None:
     """Refuse random slopes that cannot be, or cannot be estimated, in the levels of one group.
+
+    `crossed`: levels 2 and 3 are crossed classifications.
 
     Raises
     ------
@@ -138,6 +140,8 @@ def check_slopes(blocks: Sequence[BlockDraft]) -> None:
                     f"{'level 2' if len(blocks) == BETWEEN else 'the highest level that names it'}, as in "
                     f"'{row.slope} ~ a*1'",
                 )
+    if crossed:
+        _check_crossed(blocks)
     if len(blocks) > BETWEEN:
         _check_levels(blocks)
     if len(blocks) != BETWEEN:
@@ -148,6 +152,17 @@ def check_slopes(blocks: Sequence[BlockDraft]) -> None:
         _check_name(within, between, name)
         _check_covariate(within, slope)
     _check_integrals(within, between, slopes)
+
+
+def _check_crossed(blocks: Sequence[BlockDraft]) -> None:
+    for block in blocks[1:]:
+        for name, slope in slopes_of(block.rows.values(), block.level).items():
+            message = (
+                f"rv('{name}') stands at level {block.level}, whose clusters do not lie within others: in crossed "
+                f"classifications slopes belong to paths of level 1, where '{slope.covariate}' may be, too, in the "
+                f"place of level {block.level}"
+            )
+            _fail(block, _place(block, name), message)
 
 
 def _check_levels(blocks: Sequence[BlockDraft]) -> None:
