@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.complete import SampleStatistics, expected_statistics
+from msem.data.draws import DrawsOrigin, require_drawable
 from msem.data.sample import Group, Sample
 from msem.errors import DataError, ModelError, MsemError, UnsupportedError
 from msem.estimation.estimate import estimate
@@ -24,7 +25,6 @@ from msem.model.functions import defined_functions
 from msem.model.levels import BETWEEN
 from msem.model.partable import ParameterTable
 from msem.model.variables import Variables
-from msem.resampling.workers import Origin, require_drawable
 from msem.simulation.datasets import DrawnData
 from msem.simulation.designs import Clusters, Design, require_divided
 from msem.simulation.drawn import DrawnSamples
@@ -52,7 +52,7 @@ class Cell:
     population : Population
     designs : tuple of Design
         Units and clusters of each group.
-    origin : Origin
+    origin : DrawsOrigin
         Of its samples.
     seed : int
     rows : bool
@@ -63,7 +63,7 @@ class Cell:
     labels: Mapping[str, Any]
     population: Population
     designs: tuple[Design, ...]
-    origin: Origin
+    origin: DrawsOrigin
     seed: int
     rows: bool = False
 
@@ -186,7 +186,7 @@ def _cell(
     for one in clusters if rows else ():
         require_divided(one)
     draws = partial(row_draws, here, designs) if rows else partial(statistics_draws, here, clusters)
-    origin = Origin(partial(draws, shapes, seed))
+    origin = DrawsOrigin(partial(draws, shapes, seed))
     require_drawable(origin)
     return Cell(number, labels, here, tuple(designs), origin, seed, rows)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from msem.data.draws import DrawsOrigin, require_drawable
 from msem.data.rows import ClusteredData
 from msem.data.sample import Group
 from msem.data.shapes import one_by_one, rounded_shapes
@@ -19,7 +20,6 @@ from msem.fits.sem import table_of
 from msem.language.syntax import with_constraints
 from msem.model.levels import BETWEEN, number_of_levels
 from msem.model.partable import ParameterTable
-from msem.resampling.workers import Origin, require_drawable
 from msem.settings import Settings, require_choice, require_seed, require_whole
 from msem.simulation.datasets import DrawnData
 from msem.simulation.designs import Clusters, Design, Pairs, by_group, read_clusters, read_pairs
@@ -116,7 +116,7 @@ def simulate(
             raise UnsupportedError('samples of crossed classifications are data: leave out as_="statistics"')
         if table.ordered.thresholds:
             raise UnsupportedError('samples of ordered variables are data: leave out as_="statistics"')
-        origin = Origin(partial(statistics_draws, population, clusters, shapes, number))
+        origin = DrawsOrigin(partial(statistics_draws, population, clusters, shapes, number))
         require_drawable(origin)
         samples = DrawnSamples(population.variables, table.group_labels, origin, range(count), number)
     else:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.draws import DrawsOrigin, require_drawable
 from msem.data.sample import Group, Sample
 from msem.data.statistics import Design, Pool
 from msem.errors import DataError, UnsupportedError
@@ -25,7 +26,6 @@ from msem.estimation.problems import UNUSABLE, VERDICTS
 from msem.model.partable import Parameter, ParameterTable, fixed_covariates
 from msem.model.variables import Variables
 from msem.resampling.progress import chunks
-from msem.resampling.workers import Origin, require_drawable
 from msem.settings import Space
 
 Floats = NDArray[np.float64]
@@ -98,7 +98,7 @@ def ordinary_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.Ordin
     return _ordinary(*_ordinary_parts(estimate, sample, seed))
 
 
-def ordinary_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
+def ordinary_origin(estimate: Estimate, sample: Sample, seed: int) -> DrawsOrigin:
     """Clusters of each group drawn with replacement; rows for a single level without clusters.
 
     Raises
@@ -106,7 +106,7 @@ def ordinary_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
     DataError
         Without raw data, or when a group has too few clusters.
     """
-    return Origin(partial(_ordinary, *_ordinary_parts(estimate, sample, seed)))
+    return DrawsOrigin(partial(_ordinary, *_ordinary_parts(estimate, sample, seed)))
 
 
 def _ordinary_parts(estimate: Estimate, sample: Sample, seed: int) -> tuple[list[Pool], int, bool, bool]:
@@ -139,11 +139,11 @@ def _without_one(groups: Sequence[Pool], single: bool, centred: bool) -> _core.L
     return _core.LeaveOneOut(_built(groups), single, centred)
 
 
-def leave_one_out(estimate: Estimate, sample: Sample) -> Origin:
+def leave_one_out(estimate: Estimate, sample: Sample) -> DrawsOrigin:
     """The sample without each of its clusters in turn; see `ordinary_origin`."""
     single, centred = _in_clusters_of_rows(sample), not estimate.table.meanstructure
     pools = _pools(sample, list(map(np.arange, cluster_counts(sample))))
-    return Origin(partial(_without_one, pools, single, centred))
+    return DrawsOrigin(partial(_without_one, pools, single, centred))
 
 
 def _in_clusters_of_rows(sample: Sample) -> bool:
@@ -157,7 +157,7 @@ def parametric_draws(estimate: Estimate, sample: Sample, seed: int) -> _core.Dra
     return _parametric_maker(estimate, sample, seed)()
 
 
-def parametric_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
+def parametric_origin(estimate: Estimate, sample: Sample, seed: int) -> DrawsOrigin:
     """Samples from the model at the estimates, given cluster sizes and fixed covariates.
 
     Raises
@@ -167,7 +167,7 @@ def parametric_origin(estimate: Estimate, sample: Sample, seed: int) -> Origin:
         bootstrap that there is.
     """
     try:
-        origin = Origin(_parametric_maker(estimate, sample, seed))
+        origin = DrawsOrigin(_parametric_maker(estimate, sample, seed))
         require_drawable(origin)
     except (DataError, UnsupportedError) as error:
         if any(group.source is None for group in sample.groups):
@@ -257,7 +257,7 @@ class Refitter:
         Observed ones of each group, in the order of the statistics.
     saturated : list of tuple of ndarray
         Saturated moments of each group, from which those of replicates with holes are sought.
-    origin : Origin
+    origin : DrawsOrigin
     exposed : tuple of mapping
         Latent variables by level that the likelihood of each group knows of.
     space : {"auto", "natural", "psd"}
@@ -267,7 +267,7 @@ class Refitter:
     table: ParameterTable
     variables: tuple[Variables, ...]
     saturated: list[list[tuple[Floats, Floats]]]
-    origin: Origin
+    origin: DrawsOrigin
     exposed: tuple[Mapping[int, tuple[str, ...]], ...] = ()
     space: Space = "auto"
 
@@ -311,13 +311,13 @@ class ReplicateSource:
     ----------
     estimate, sample
         Of the whole sample.
-    origin : Origin
+    origin : DrawsOrigin
         Of the replicates.
     """
 
     estimate: Estimate
     sample: Sample
-    origin: Origin
+    origin: DrawsOrigin
 
     @cached_property
     def table(self) -> ParameterTable:

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
-from msem import _core
 from msem.errors import ArgumentError
 
 BATCH = 32  # fits that are sent together: a few milliseconds of work at least, and enough batches for many workers
@@ -33,33 +30,6 @@ class Client(Protocol):
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future:
         """Begin work."""
-
-
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """Draws with the way they are made, so that they can be made again by another process.
-
-    Attributes
-    ----------
-    make : callable
-        Can be pickled, which compiled draws cannot.
-    """
-
-    make: Callable[[], _core.Draws]
-
-    @cached_property
-    def draws(self) -> _core.Draws:
-        """What is made, once."""
-        return self.make()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle without the compiled part."""
-        return {"make": self.make}
-
-
-def require_drawable(origin: Origin) -> None:
-    """Make the draws now, so that what is wrong with them is said where they are asked for."""
-    _ = origin.draws
 
 
 def require_client(client: Any) -> None:

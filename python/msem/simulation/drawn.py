@@ -8,8 +8,8 @@ from typing import overload
 
 from msem import _core
 from msem.data.complete import SampleStatistics
+from msem.data.draws import DrawsOrigin
 from msem.model.variables import Variables
-from msem.resampling.workers import Origin
 
 Drawn = SampleStatistics | dict[str, SampleStatistics]
 
@@ -27,7 +27,7 @@ class DrawnSamples(Sequence[Drawn]):
     variables : Variables
     labels : tuple of str
         Of the groups; empty for one group.
-    origin : Origin
+    origin : DrawsOrigin
         Where they come from.
     numbers : range
         Numbers of the samples in the streams of the seed.
@@ -36,7 +36,7 @@ class DrawnSamples(Sequence[Drawn]):
 
     variables: Variables
     labels: tuple[str, ...]
-    origin: Origin
+    origin: DrawsOrigin
     numbers: range
     seed: int
 
