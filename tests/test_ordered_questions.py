@@ -18,6 +18,7 @@ import oracle
 from msem.errors import ConvergenceWarning, DataError, ModelError, UnsupportedError
 from msem.estimation.objective import build_objective
 from msem.postestimation import category_probabilities
+from msem.resampling.ordered_replicates import ordered_source
 
 ITEMS = ["u1", "u2", "u3"]
 LEVELS = """
@@ -832,12 +833,99 @@ def test_jackknives_leave_out_the_rows_of_a_cluster():
     assert (interval["ci_lower"] < interval["ci_upper"]).all()
 
 
+def rows_of_samples(fit: msem.Fit, seed: int, number: int) -> pd.DataFrame:
+    """The rows of a sample of a parametric bootstrap."""
+    source = ordered_source(fit.estimate, fit.sample, fit.options.weighting, seed, parametric=True)
+    rows = source.rows(number)[0]
+    codes = {} if rows.codes is None else {"cluster": rows.codes}
+    return pd.DataFrame({**rows.columns, **codes})
+
+
+@pytest.mark.parametrize("options", [{}, {"estimator": "ML"}, {"estimator": "ML", "link": "logit"}])
+@pytest.mark.filterwarnings("ignore::msem.errors.ImproperSolutionWarning")
+def test_parametric_bootstraps_fit_drawn_rows_of_the_same_clusters_and_covariates(options):
+    frame = data(60 if options else 200)
+    fit = msem.sem(LEVELS, frame, cluster="cluster", ordered=ITEMS, **options)
+    found = fit.bootstrap(2, kind="parametric", seed=4, progress=False)
+    drawn = rows_of_samples(fit, 4, 1)
+    again = msem.sem(LEVELS, drawn, cluster="cluster", ordered=ITEMS, **options)
+    assert_allclose(found.estimates.loc[1, again.params.index], again.params, atol=1e-4)
+    keys = ["cluster", "w1", "x1"]
+    given = frame.assign(cluster=lambda d: d["cluster"] - 1)
+    assert_frame_equal(
+        drawn[keys].sort_values(keys, ignore_index=True), given[keys].sort_values(keys, ignore_index=True)
+    )
+    assert (drawn.sort_values(keys)["u3"].to_numpy() != given.sort_values(keys)["u3"].to_numpy()).any()
+
+
+def test_samples_of_parametric_bootstraps_have_the_probabilities_of_the_model():
+    fit = two_levels()
+    shares = [
+        rows_of_samples(fit, 2, k)
+        .assign(high=lambda d: d["x1"] > 0)
+        .groupby("high")["u3"]
+        .value_counts(normalize=True)
+        for k in range(40)
+    ]
+    frame = data(200)
+    latent = fit.implied[1].cov.loc["u3", "u3"] + fit.implied[2].cov.loc["u3", "u3"]
+    slopes = {
+        level: fit.implied[level].cov.loc["u3", x] / fit.implied[level].cov.loc[x, x]
+        for level, x in ((1, "x1"), (2, "w1"))
+    }
+    sd = np.sqrt(
+        latent
+        - sum(slopes[level] * fit.implied[level].cov.loc["u3", x] for level, x in ((1, "x1"), (2, "w1")))
+    )
+    mean = fit.implied[1].mean["u3"] + fit.implied[2].mean["u3"]
+    for level, x in ((1, "x1"), (2, "w1")):
+        mean = mean + slopes[level] * (frame[x] - fit.implied[level].mean[x])
+    cuts = [-np.inf, *thresholds(fit, "u3"), np.inf]
+    drawn = pd.concat(shares, axis=1)
+    for k in range(4):
+        expected = stats.norm.cdf((cuts[k + 1] - mean) / sd) - stats.norm.cdf((cuts[k] - mean) / sd)
+        for high in (False, True):
+            rows = drawn.loc[(high, k)]
+            error = rows.std() / np.sqrt(len(rows))
+            assert rows.mean() == pytest.approx(expected[(frame["x1"] > 0) == high].mean(), abs=3.5 * error)
+
+
+def test_parametric_bootstrap_errors_are_near_the_sandwich_in_a_large_sample():
+    model, frame = "f =~ u1 + u2 + u3\nf ~ x1", data(200).drop(columns="cluster")
+    fit = msem.sem(model, frame, ordered=ITEMS)
+    found = fit.bootstrap(100, kind="parametric", seed=1, progress=False)
+    assert found.failed.sum() == 0
+    assert_allclose(found.bse / fit.bse, 1, atol=4 / np.sqrt(2 * 100))
+    assert_allclose(found.bias, 0, atol=4 * (fit.bse / np.sqrt(100)).max())
+    shuffled = msem.sem(model, frame.sample(frac=1, random_state=1), ordered=ITEMS)
+    again = shuffled.bootstrap(3, kind="parametric", seed=1, progress=False).estimates
+    assert_allclose(again, found.estimates.iloc[:3], atol=1e-5)
+
+
+def test_parametric_bootstraps_leave_missing_what_is_missing():
+    frame = data(200).copy()
+    frame["u2"] = frame["u2"].astype(float).mask(np.arange(len(frame)) % 7 == 0)
+    fit = msem.sem(LEVELS, frame, cluster="cluster", ordered=ITEMS, missing="pairwise")
+    drawn = rows_of_samples(fit, 1, 0)
+    assert drawn["u2"].isna().sum() == frame["u2"].isna().sum()
+    assert_frame_equal(
+        drawn.groupby("cluster")["u2"].count().reset_index(drop=True).to_frame(),
+        frame.groupby("cluster")["u2"].count().reset_index(drop=True).to_frame(),
+    )
+
+
+def test_parametric_bootstraps_that_cannot_be_drawn_are_refused():
+    fit = msem.sem("f =~ u1 + u2 + u3", data(), ordered=ITEMS, cluster="cluster")
+    with pytest.raises(DataError, match="does not say how rows of a cluster depend"):
+        fit.bootstrap(10, kind="parametric")
+    text = 'level: 1\n u1 ~ rv("s")*x1\nlevel: 2\n u1 ~~ s'
+    slopes = msem.sem(text, data(), cluster="cluster", ordered=["u1"], estimator="ML")
+    with pytest.raises(UnsupportedError, match=r"'s' is a random slope.*draws clusters with replacement"):
+        slopes.bootstrap(10, kind="parametric")
+
+
 def test_replicates_that_cannot_be_made_are_refused_or_counted():
     fit = msem.sem("f =~ u1 + u2 + u3", data(), ordered=ITEMS)
-    with pytest.raises(
-        UnsupportedError, match=r'parametric bootstraps are not available with ordered .* kind="ordinary"'
-    ):
-        fit.bootstrap(10, kind="parametric")
     moments = msem.sem("f =~ u1 + u2 + u3", fit.ordered_moments)
     with pytest.raises(DataError, match="need the rows of the data"):
         moments.bootstrap(10)

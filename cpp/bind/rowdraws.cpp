@@ -13,9 +13,9 @@ using LawTuple = std::tuple<Vector, Matrix, Matrix, Vector, double>;
 using LevelTuple = std::tuple<LawTuple, std::vector<Index>, std::vector<Index>,
                               std::vector<std::tuple<Index, Index, Vector>>>;
 // levels, the level that each observed variable is measured on; variable, thresholds and logistic scale of
-// each ordered one
-using PopulationTuple =
-    std::tuple<std::vector<LevelTuple>, std::vector<Index>, std::vector<std::tuple<Index, Vector, double>>>;
+// each ordered one; what is added to what is drawn
+using PopulationTuple = std::tuple<std::vector<LevelTuple>, std::vector<Index>,
+                                   std::vector<std::tuple<Index, Vector, double>>, std::vector<Matrix>>;
 
 LevelLaw law_of(const LawTuple& given) {
   const auto& [mean, root, polynomial, scale, df] = given;
@@ -24,8 +24,8 @@ LevelLaw law_of(const LawTuple& given) {
 
 std::shared_ptr<RowDraws> make_row_draws(const std::vector<PopulationTuple>& groups, std::uint64_t seed) {
   std::vector<RowPopulation> out;
-  for (const auto& [levels, measured, cuts] : groups) {
-    out.push_back({{}, measured});
+  for (const auto& [levels, measured, cuts, given] : groups) {
+    out.push_back({{}, measured, {}, given});
     for (const auto& [variable, thresholds, logistic] : cuts)
       out.back().cuts.push_back({variable, thresholds, logistic});
     for (const auto& [law, variables, of, slopes] : levels) {

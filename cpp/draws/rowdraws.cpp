@@ -93,6 +93,11 @@ std::shared_ptr<const RowDraws::Prepared> RowDraws::prepare(RowPopulation popula
     fits = fits && one.variable >= 0 && one.variable < observed && one.logistic >= 0 &&
            std::is_sorted(cut, cut + one.thresholds.size());
   }
+  fits = fits && population.given.size() <= depth;
+  for (std::size_t l = 0; fits && l < population.given.size(); ++l) {
+    const Matrix& own = population.given[l];
+    fits = !own.size() || (own.rows() == out->count[l] && own.cols() == out->columns[l]);
+  }
   if (!fits) throw std::invalid_argument("the levels of a population do not fit together");
   const std::vector<Index>& top = population.levels.back().of;
   out->codes.assign(top.begin(), top.end());
@@ -139,6 +144,9 @@ std::vector<Matrix> RowDraws::rows(std::uint64_t replicate, Index group) const {
       for (Index k = 0; k < g.count[own]; ++k)
         out[own](k, g.column[v]) += parts[l](at, levels[l].of[g.first[own][k]]);
     }
+  }
+  for (std::size_t l = 0; l < g.population.given.size(); ++l) {
+    if (g.population.given[l].size()) out[l] += g.population.given[l];
   }
   for (const DrawnCuts& one : g.population.cuts) {
     const double *begin = one.thresholds.data(), *end = begin + one.thresholds.size();

@@ -50,6 +50,9 @@ struct RowPopulation {
   std::vector<PopulationLevel> levels;
   std::vector<Index> measured;  // the level, from 0, that each observed variable is measured on
   std::vector<DrawnCuts> cuts = {};
+  // What is added to what is drawn, before there are categories: of each level nothing, or a row for each of
+  // its units or clusters and a column for each variable measured there.
+  std::vector<Matrix> given = {};
 };
 
 // Samples of any number of levels.

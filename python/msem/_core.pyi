@@ -1078,12 +1078,14 @@ class Plan:
 _Law = tuple[_Floats, _Floats, _Floats, _Floats, float]
 
 class RowDraws(Draws):
-    """Groups are (levels, measured, cuts): the level, from 0, that each observed variable is measured on.
+    """Groups are (levels, measured, cuts, given): the level, from 0, that each observed variable is measured on.
 
     Cuts are of each ordered variable its number, the thresholds, and the scale of a logistic residual that is added
     first. A level is (law, variables, of, slopes): the law of its variables (mean, root, polynomial, scale, df), their
     numbers, observed ones first, the cluster of each unit, and of each product of a random slope the slope's number,
-    the position of the covariate and the effects on the variables of the level.
+    the position of the covariate and the effects on the variables of the level. What is given is added to what is drawn
+    before there are categories: for each level, or for none, a row for each of its units or clusters and a column for
+    each variable measured there.
     """
 
     def __init__(
@@ -1093,6 +1095,7 @@ class RowDraws(Draws):
                 Sequence[tuple[_Law, Sequence[int], Sequence[int], Sequence[tuple[int, int, _Floats]]]],
                 Sequence[int],
                 Sequence[tuple[int, _Floats, float]],
+                Sequence[_Floats],
             ]
         ],
         seed: int,

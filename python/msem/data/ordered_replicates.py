@@ -33,6 +33,36 @@ def some_rows(rows: ClusteredData, units: NDArray[np.intp]) -> ClusteredData:
     return ClusteredData(columns, codes, clusters, len(chosen), {}, 0, 0, complete=rows.complete, index=index)
 
 
+def in_own_order(rows: ClusteredData, order: NDArray[np.intp]) -> ClusteredData:
+    """Rows by the order of their clusters and, within these, their values, in whatever order they were given."""
+    rows = some_rows(rows, order)
+    values = [np.nan_to_num(rows.columns[name], nan=np.inf) for name in sorted(rows.columns)]
+    chosen = np.lexsort([*values, *([] if rows.codes is None else [rows.codes])])
+    columns = {name: values[chosen] for name, values in rows.columns.items()}
+    return replace(rows, columns=columns, codes=None if rows.codes is None else rows.codes[chosen])
+
+
+def drawn_rows(
+    rows: ClusteredData, names: Sequence[Sequence[str]], values: Sequence[NDArray[np.float64]]
+) -> ClusteredData:
+    """Rows with other values of some variables, missing where they are.
+
+    Parameters
+    ----------
+    rows : ClusteredData
+    names : sequence of sequences of str
+        Of variables of units, and of clusters.
+    values : sequence of ndarray
+        A row for each of these, a column for each variable.
+    """
+    columns = dict(rows.columns)
+    for level, (own, drawn) in enumerate(zip(names, values, strict=True)):
+        of_rows = drawn if not level else drawn[rows.cluster_of_row]
+        for k, name in enumerate(own):
+            columns[name] = np.where(np.isnan(columns[name]), np.nan, of_rows[:, k])
+    return replace(rows, columns=columns)
+
+
 def group_of_rows(table: ParameterTable, group: Group, rows: ClusteredData, number: int) -> Group:
     """A group with other rows of the same ordered and continuous variables.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.sample import Sample, require_simple
 from msem.entry import entries
-from msem.errors import DataWarning, MsemError, UnsupportedError, warn
+from msem.errors import DataWarning, MsemError, warn
 from msem.estimation.estimate import Estimate, require_converged, require_maximum
 from msem.estimation.sampling import Sampling
 from msem.estimation.solution import Solution
@@ -238,12 +238,7 @@ def draw_bootstrap(
     require_simple(sample, "bootstraps", "use the standard errors of the fit")
     source: Source
     if ordered:
-        if kind == "parametric":
-            raise UnsupportedError(
-                "parametric bootstraps are not available with ordered variables: fit the samples of "
-                'msem.simulate(fit), or draw clusters with replacement, kind="ordinary"'
-            )
-        source = ordered_source(estimate, sample, weighting, seed)
+        source = ordered_source(estimate, sample, weighting, seed, parametric=kind == "parametric")
     else:
         make = ordinary_origin if kind == "ordinary" else parametric_origin
         source = ReplicateSource(estimate, sample, make(estimate, sample, seed))
@@ -285,7 +280,7 @@ def bootstrap(
 
     Replicates are made of the sufficient statistics of the clusters, and refitted from the estimates in compiled
     threads. With several groups the clusters are drawn within groups; of a single-level sample the rows are drawn.
-    Models of ordered variables are fitted to the rows of the drawn clusters, first stage included.
+    Models of ordered variables are fitted to the rows of the drawn clusters, or to drawn rows, first stage included.
 
     Parameters
     ----------

@@ -3,6 +3,8 @@
 There are no sums of single clusters that replicates could be added up from. A first stage is estimated again from the
 rows of the clusters of a replicate, and the model fitted to it. A likelihood counts each cluster as often as it was
 drawn, and its maximum is sought from that of the whole sample. Without one of some rows that are alike all is the same.
+A parametric bootstrap has the rows of the sample with other categories and values: drawn from the model at the
+estimates, given clusters and covariates, and missing where those of the sample are.
 """
 
 from __future__ import annotations
@@ -15,9 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msem.data.ordered_replicates import all_but_one, drawn_units, first_alike, group_of_rows, some_rows
+from msem import _core
+from msem.data.ordered_replicates import (
+    all_but_one,
+    drawn_rows,
+    drawn_units,
+    first_alike,
+    group_of_rows,
+    in_own_order,
+    some_rows,
+)
+from msem.data.rows import ClusteredData
 from msem.data.sample import Group, Sample
-from msem.errors import DataError, MsemError
+from msem.errors import DataError, ModelError, MsemError, UnsupportedError
 from msem.estimation.estimate import Estimate, estimate
 from msem.estimation.least_squares import second_stage
 from msem.estimation.matrices import fill_exogenous
@@ -27,14 +39,19 @@ from msem.model.partable import ParameterTable
 from msem.resampling.replicates import (
     EMPTY,
     FEWEST,
+    NO_DEPENDENCE,
     NOT_CONVERGED,
     Replicates,
     open_exogenous,
     order_by_id,
 )
 from msem.settings import Weighting
+from msem.simulation.population import fitted_population
+from msem.simulation.sources import conditional_draws
 
 Floats = NDArray[np.float64]
+
+PATIENCE = 50  # iterations from the true values, of a likelihood that may have its maximum at infinity
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +65,16 @@ class OrderedSource:
     weighting : {"ULS", "DWLS", "WLS"} or None
         Of least squares; None for maximum likelihood.
     seed : int or None
-        Of clusters drawn with replacement; None: each is left out in turn.
+        Of clusters drawn with replacement, or of samples from the model; None: each cluster is left out in turn.
+    parametric : bool
+        Samples are from the model.
     """
 
     estimate: Estimate
     sample: Sample
     weighting: Weighting | None
     seed: int | None
+    parametric: bool = False
 
     @cached_property
     def table(self) -> ParameterTable:
@@ -72,7 +92,9 @@ class OrderedSource:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without what follows."""
-        return {name: getattr(self, name) for name in ("estimate", "sample", "weighting", "seed")}
+        return {
+            name: getattr(self, name) for name in ("estimate", "sample", "weighting", "seed", "parametric")
+        }
 
     @cached_property
     def _distinct(self) -> NDArray[np.intp]:
@@ -90,11 +112,32 @@ class OrderedSource:
         drawn = drawn_units(self.counts, self.seed, number)
         return [order[own] for order, own in zip(self._orders, drawn, strict=True)]
 
+    @cached_property
+    def _designs(self) -> list[ClusteredData]:
+        """Rows of each group in an order that is not that of the data."""
+        groups = zip(self.sample.groups, self._orders, strict=True)
+        return [in_own_order(group.rows, order) for group, order in groups]
+
+    @cached_property
+    def draws(self) -> tuple[_core.RowDraws, list[tuple[tuple[str, ...], ...]]]:
+        """Samples from the model, and the names of what is drawn; see `conditional_draws`."""
+        population = fitted_population(self.estimate.table, self.estimate.theta)
+        return conditional_draws(population, self._designs, self.seed or 0)
+
+    def rows(self, number: int) -> list[ClusteredData]:
+        """Rows of each group in a replicate."""
+        if not self.parametric:
+            units = zip(self.sample.groups, self._units(number), strict=True)
+            return [some_rows(group.rows, own) for group, own in units]
+        draws, names = self.draws
+        designs = zip(self._designs, names, strict=True)
+        return [drawn_rows(rows, own, draws.rows(number, k)) for k, (rows, own) in enumerate(designs)]
+
     def replicate(self, number: int) -> Sample:
         """The sample of a replicate."""
         groups = [
-            group_of_rows(self.table, group, some_rows(group.rows, own), k)
-            for k, (group, own) in enumerate(zip(self.sample.groups, self._units(number), strict=True), 1)
+            group_of_rows(self.table, group, rows, k)
+            for k, (group, rows) in enumerate(zip(self.sample.groups, self.rows(number), strict=True), 1)
         ]
         return replace(self.sample, groups=tuple(groups))
 
@@ -133,10 +176,12 @@ class OrderedSource:
 
     def _sought(self, number: int) -> tuple[Floats, float, int]:
         nothing = np.full(self.table.npar, np.nan)
-        near = self._near(number) if self.weighting is None else None
-        if near is not None:
-            return near.theta, near.value, 0
         try:
+            near = self._near(number) if self.weighting is None else None
+            if near is not None:
+                return near.theta, near.value, 0
+            if self.parametric and self.weighting is None:  # not even from the truth
+                return nothing, np.nan, NOT_CONVERGED
             sample = self.replicate(number)
             found = estimate(self.table, sample, loss=self._losses(sample.groups))
         except DataError:
@@ -149,7 +194,10 @@ class OrderedSource:
 
     def _near(self, number: int) -> Optimum | None:
         """The maximum of the likelihood of a replicate next to that of the sample; None if there is none."""
-        losses = []
+        losses: list[Any] = []
+        if self.parametric:
+            losses = [group.statistics.likelihood() for group in self.replicate(number).groups]
+            return self._from_estimates(losses, PATIENCE)
         for group, units in zip(self.sample.groups, self._units(number), strict=True):
             own = group.statistics.integral
             times = np.bincount(units, minlength=len(group.identifiers)).astype(np.float64)
@@ -157,8 +205,13 @@ class OrderedSource:
             if likelihood is None:
                 return None
             losses.append(likelihood)
+        return self._from_estimates(losses)
+
+    def _from_estimates(self, losses: list[Any], most: int = 500) -> Optimum | None:
         known = self.estimate.objective
-        found = minimize(replace(known, core=known.with_losses(losses)), self.estimate.theta)
+        found = minimize(
+            replace(known, core=known.with_losses(losses)), self.estimate.theta, max_iterations=most
+        )
         return found if found.converged else None
 
     def _losses(self, groups: tuple[Group, ...]) -> list[Any] | None:
@@ -182,18 +235,31 @@ class OrderedSource:
 
 
 def ordered_source(
-    estimate: Estimate, sample: Sample, weighting: Weighting | None, seed: int | None
+    estimate: Estimate,
+    sample: Sample,
+    weighting: Weighting | None,
+    seed: int | None,
+    *,
+    parametric: bool = False,
 ) -> OrderedSource:
     """Replicates of a sample with ordered variables.
 
     Raises
     ------
     DataError
-        Without rows, or with too few clusters to draw from.
+        Without rows, with too few clusters to draw from, or if samples cannot be drawn from the model.
     """
     if any(group.data is None for group in sample.groups):
         raise DataError("replicates of ordered variables need the rows of the data, and these are moments")
-    source = OrderedSource(estimate, sample, weighting, seed)
+    source = OrderedSource(estimate, sample, weighting, seed, parametric)
+    if parametric:
+        if not estimate.table.multilevel and any(group.in_clusters for group in sample.groups):
+            raise DataError(NO_DEPENDENCE)
+        try:
+            _ = source.draws
+        except (ModelError, UnsupportedError) as error:
+            raise type(error)(f'{error}; kind="ordinary" draws clusters with replacement') from error
+        return source
     fewest = FEWEST if estimate.table.multilevel and seed is not None else 2
     if any(count < fewest for count in source.counts):
         raise DataError(f"replicates of a sample need {fewest} clusters or more in each group")

@@ -39,6 +39,10 @@ FAILURES = {
     EMPTY: "category empty, or no first stage",
 }
 
+NO_DEPENDENCE = (
+    "a single-level model does not say how rows of a cluster depend on each other, so samples cannot be drawn "
+    "from it"
+)
 ACTIVE = 1e-9  # value of an inequality that is active
 FEWEST = 3  # clusters of a bootstrap
 
@@ -217,10 +221,7 @@ def _design(estimate: Estimate, group: Group, number: int) -> Design:
     """A group as the core draws samples of it."""
     s, table = group.statistics, estimate.table
     if not table.multilevel and group.in_clusters:
-        raise DataError(
-            "a single-level model does not say how rows of a cluster depend on each other, so samples cannot be drawn "
-            "from it"
-        )
+        raise DataError(NO_DEPENDENCE)
     moments = estimate.objective.likelihood_moments(estimate.theta, number)
     fixed = fixed_covariates(table, s.variables, number)[-len(s.variables.levels) :]
     levels = [moments[level] for level in sorted(moments)]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from msem import _core
+from msem.data.arrays import LevelArrays
+from msem.data.rows import ClusteredData
 from msem.errors import ModelError, UnsupportedError
 from msem.model.levels import BETWEEN
 from msem.simulation.designs import Clusters, Design, require_divided
 from msem.simulation.population import Population
-from msem.simulation.shapes import Shape, is_normal
+from msem.simulation.shapes import Normal, Shape, is_normal
 
 
 def statistics_draws(
@@ -67,6 +70,63 @@ def statistics_draws(
         ) from error
 
 
+def conditional_draws(
+    population: Population, groups: Sequence[ClusteredData], seed: int
+) -> tuple[_core.RowDraws, list[tuple[tuple[str, ...], ...]]]:
+    """Samples of rows of one level or two given their clusters and covariates, and what is drawn.
+
+    Returns
+    -------
+    RowDraws
+    list of tuple of tuple of str
+        Of each group: the variables of each level that are measured there, without the covariates.
+
+    Raises
+    ------
+    ModelError
+        If the population is no distribution.
+    UnsupportedError
+        With random slopes.
+    """
+    scale = math.sqrt(3 * population.logistic) / math.pi
+    parts, names = [], []
+    for group, rows in enumerate(groups, 1):
+        table = population.table
+        slope = next(iter(table.slopes(group)), None)
+        if slope is not None:
+            raise UnsupportedError(
+                f"{slope.name!r} is a random slope, and samples given the covariates are drawn without any"
+            )
+        moments = population.without_logistic(group)
+        measured = [
+            tuple(name for name in own if name not in table.exogenous(level, group))
+            for level, own in enumerate(population.variables.measured, 1)
+        ]
+        drawn = {name: k for k, name in enumerate(name for own in measured for name in own)}
+        first = [np.arange(rows.nobs)]
+        if len(moments) > 1:
+            first.append(np.unique(rows.cluster_of_row, return_index=True)[1])
+        levels: list[Any] = []
+        given = [np.zeros((len(at), len(own))) for at, own in zip(first, measured, strict=True)]
+        for joint, of in zip(moments.values(), (first[0], rows.codes), strict=False):
+            own = tuple(name for name in joint.names if name in drawn)
+            fixed = tuple(name for name in joint.names if name not in drawn)
+            i, j = [joint.at[name] for name in own], [joint.at[name] for name in fixed]
+            slopes = np.linalg.lstsq(joint.cov[np.ix_(j, j)], joint.cov[np.ix_(j, i)], rcond=None)[0].T
+            residual = joint.cov[np.ix_(i, i)] - slopes @ joint.cov[np.ix_(j, i)]
+            mean = joint.mean[i] + (rows.values(fixed) - joint.mean[j]) @ slopes.T
+            law = Normal().law(LevelArrays(own, np.zeros(len(own)), residual, len(own)))
+            levels.append((law, [drawn[name] for name in own], np.asarray(of).tolist(), []))
+            for at, some, values in zip(first, measured, given, strict=True):
+                for k, name in enumerate(some):
+                    if name in own:
+                        values[:, k] += mean[at, own.index(name)]
+        cuts = [(drawn[name], own, scale) for name, own in population.cuts(group).items()]
+        parts.append((levels, [k for k, own in enumerate(measured) for _ in own], cuts, given))
+        names.append(tuple(measured))
+    return _core.RowDraws(parts, seed), names
+
+
 def row_draws(
     population: Population, designs: Sequence[Design], shapes: Mapping[int, Shape], seed: int
 ) -> _core.RowDraws:
@@ -83,7 +143,7 @@ def row_draws(
     known = {name: k for k, name in enumerate(variables.names)}
     measured = [level for level, own in enumerate(variables.measured) for _ in own]
     scale = math.sqrt(3 * population.logistic) / math.pi
-    groups = []
+    groups: list[Any] = []
     for group, design in enumerate(designs, 1):
         moments, products = population.without_logistic(group), population.slopes(group)
         numbers = dict(known)
@@ -101,6 +161,11 @@ def row_draws(
             for level, of in enumerate((units, *design.codes), 1)
         ]
         groups.append(
-            (levels, measured, [(known[name], own, scale) for name, own in population.cuts(group).items()])
+            (
+                levels,
+                measured,
+                [(known[name], own, scale) for name, own in population.cuts(group).items()],
+                [],
+            )
         )
     return _core.RowDraws(groups, seed)
