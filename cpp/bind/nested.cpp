@@ -57,6 +57,15 @@ py::tuple nested_evidence(const NestedLikelihood& self, const LevelPairs& levels
   return py::make_tuple(found.scores, found.information, py::array_t<Index>(count, found.which.data()));
 }
 
+py::tuple nested_effects(const NestedLikelihood& self, const LevelPairs& levels) {
+  NestedPoint::Open found;
+  {
+    py::gil_scoped_release release;
+    found = self.effects(implied_levels(levels));
+  }
+  return py::make_tuple(found.mean, found.cov, as_array(found.which));
+}
+
 }  // namespace
 
 void bind_nested(py::module_& m) {
@@ -158,6 +167,7 @@ void bind_nested(py::module_& m) {
            }),
            "data"_a, release())
       .def("clusters", &nested_clusters)
-      .def("evidence", &nested_evidence, "moments"_a, "level"_a);
+      .def("evidence", &nested_evidence, "moments"_a, "level"_a)
+      .def("effects", &nested_effects, "moments"_a);
   py::class_<NestedClusters, msem::Clusters, std::shared_ptr<NestedClusters>>(m, "NestedClusters");
 }

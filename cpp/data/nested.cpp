@@ -297,6 +297,28 @@ NestedData with_slopes(const NestedData& data, std::vector<RandomSlope> slopes,
   return out;
 }
 
+NestedData with_unobserved(const NestedData& data, Index count) {
+  NestedData out = data;
+  const Index p = static_cast<Index>(data.on(0).size()), n = p + count;
+  for (auto& own : out.levels) {
+    for (Index& v : own) v += v < p ? 0 : count;
+  }
+  for (Index k = 0; k < count; ++k) out.levels[0].push_back(p + k);
+  out.measured.insert(out.measured.begin() + p, count, 0);
+  if (!out.given.empty()) out.given.insert(out.given.begin() + p, count, false);
+  out.origin = Vector::Zero(data.nvariables() + count);
+  out.origin.head(p) = data.origin.head(p);
+  out.origin.tail(data.nvariables() - p) = data.origin.tail(data.nvariables() - p);
+  out.values[0] = Matrix::Zero(n, data.values[0].cols());
+  out.values[0].topRows(p) = data.values[0];
+  out.products = Matrix::Zero(data.products.rows(), n * (n + 1) / 2);
+  Index from = 0, to = 0;
+  for (Index j = 0; j < p; ++j, to += count) {
+    for (Index i = j; i < p; ++i) out.products.col(to++) = data.products.col(from++);
+  }
+  return out;
+}
+
 NestedData weighted_nested(const NestedData& data, const Vector& weights) {
   if (weights.size() != data.nclusters()) throw std::invalid_argument("every highest cluster has one weight");
   NestedData out;

@@ -90,6 +90,9 @@ NestedData with_slopes(const NestedData& data, std::vector<RandomSlope> slopes,
 NestedData expected_nested(const NestedData& data, const std::vector<std::pair<Vector, Matrix>>& moments,
                            const Vector& sizes);
 
+// The same data with more variables of level 1 that no unit has, after all others of that level.
+NestedData with_unobserved(const NestedData& data, Index count);
+
 // The data of some highest clusters, each counted so many times.
 NestedData weighted_nested(const NestedData& data, const Vector& weights);
 

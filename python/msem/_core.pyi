@@ -938,6 +938,11 @@ class NestedLikelihood(Likelihood):
     def evidence(
         self, moments: Sequence[tuple[_Floats, _Floats]], level: int
     ) -> tuple[_Floats, _Floats, NDArray[np.int64]]: ...  # n x J, n^2 x kinds, kind of each cluster
+    # of the parts of variables, less their means, and the slopes of level 1, summed over the levels, of the lowest
+    # clusters: n x J, n^2 x kinds, kind of each cluster
+    def effects(
+        self, moments: Sequence[tuple[_Floats, _Floats]]
+    ) -> tuple[_Floats, _Floats, NDArray[np.int64]]: ...
 
 class NestedClusters(Clusters): ...
 

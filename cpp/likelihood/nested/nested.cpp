@@ -214,6 +214,7 @@ void NestedPoint::residuals() {
     if (!above.rows()) continue;
     add_by_class(above, 1, level.t, kind, nodes, given);
     add_by_class(above, 1, numbers[l].b, numbers[l].pattern, nodes, off);
+    vectors_[l].expected = above;
   }
   Matrix q(0, tree.levels[0].count());
   for (std::size_t l = 0; l < depth; ++l) {

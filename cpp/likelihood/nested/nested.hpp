@@ -105,18 +105,27 @@ class NestedPoint : public LikelihoodPoint {
     std::vector<Index> which;  // the kind of each cluster
   };
   Evidence evidence(Index level) const;
+  // The posterior mean of the open vector of the cells, less the means of observed variables, for each of the
+  // lowest clusters, and its covariance matrices, of each kind of them, stacked.
+  struct Open {
+    Matrix mean, cov;
+    std::vector<Index> which;  // the kind of each cluster
+  };
+  Open open() const;
   // Changes of moments and derivatives with respect to them are those of `NestedMap::full`.
   using Full = std::vector<FullLevel<double>>;
 
   struct Level;
   struct Vectors;
   struct Sums;
+  struct Downward;
 
  private:
   friend class NestedTangent;
   friend struct NestedFixed;
   bool prepare_classes();
   void residuals();
+  Downward downward(Index level) const;
   Sums no_sums(std::size_t level) const;
   std::vector<std::vector<Matrix>> passed_down(const Vector& tops, std::vector<Sums>& sums) const;
   void shared_by_class(Index top_class, std::vector<Sums>& sums) const;
@@ -144,6 +153,10 @@ class NestedLikelihood : public Likelihood {
   }
   // Throws std::domain_error outside the domain.
   NestedPoint::Evidence evidence(Implied moments, Index level) const;
+  // What is known of the effects of clusters of all levels on the units of each of the lowest: sums of the
+  // parts of the p variables, less their means, then of the m slopes of covariates of units. Posterior means,
+  // (p + m) x clusters, and covariance matrices of each kind of them, stacked. Throws as the former.
+  NestedPoint::Open effects(Implied moments) const;
   const std::shared_ptr<const NestedData>& data() const { return data_; }
   const NestedArrangement& arranged() const { return arranged_; }
 

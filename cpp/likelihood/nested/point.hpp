@@ -21,6 +21,7 @@ struct NestedPoint::Level {
 };
 
 struct NestedPoint::Vectors {
+  Matrix expected;     // of the open vector, given higher clusters
   Matrix q, ez, e, u;  // about what is expected given higher clusters
   Vector square;       // e_z' Sigma_zz^-1 e_z - q'e: the share of a cluster in -2 log L
   Matrix eb, ub, zb;   // given everything: posterior mean of the open vector, and the residuals about it

@@ -37,7 +37,7 @@ from msem.data.screening import (
 from msem.data.shapes import Tree, one_by_one
 from msem.data.statistics import Rows
 from msem.data.survey import Sampled
-from msem.errors import DataError, DataWarning, UnsupportedError, warn
+from msem.errors import DataError, DataWarning, warn
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
@@ -301,10 +301,13 @@ class NestedClusters(CountedClusters):
     ----------
     data : _core.NestedData
     sampled : Sampled or None
+    places : tuple of int
+        See `NestedPosterior`.
     """
 
     data: _core.NestedData
     sampled: Sampled | None = None
+    places: tuple[int, ...] = ()
     of_units = True
     products = None
 
@@ -322,7 +325,7 @@ class NestedClusters(CountedClusters):
 
     def posterior(self, variables: Variables, moments: Sequence[tuple[Floats, Floats]]) -> NestedPosterior:
         """The clusters with the moments that a model implies at each level, latent variables last."""
-        return NestedPosterior(self.data, tuple(moments))
+        return NestedPosterior(self.data, tuple(moments), self.places)
 
     def pool(self, order: NDArray[np.intp]) -> partial[_core.NestedPool]:
         """The clusters in some order, for the core to draw from."""
@@ -337,11 +340,14 @@ class NestedPosterior(LevelPosteriors):
     ----------
     data : _core.NestedData
     moments : tuple of (mean, covariance matrix)
-        Of each level, level 1 first, latent variables last.
+        See `LevelPosteriors`.
+    places : tuple of int
+        Where the covariates of the slopes of level 1 stand among the variables of units.
     """
 
     data: _core.NestedData
     moments: tuple[tuple[Floats, Floats], ...]
+    places: tuple[int, ...] = ()
 
     @cached_property
     def _likelihood(self) -> _core.NestedLikelihood:
@@ -356,11 +362,24 @@ class NestedPosterior(LevelPosteriors):
     def unit_posterior(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> Posterior:
         """Posterior means of the latent variables of level 1 of every unit, in the lowest clusters `codes`."""
         if any(self._slopes(0)[0]):
-            raise UnsupportedError(
-                "scores of units are not available for models of three levels with random slopes at level 1 in this "
-                "version; those of clusters are, level=2 and level=3"
-            )
+            return self._with_slopes(columns, codes)
         return self._of_units(columns, codes).posterior(*self.moments[0])
+
+    def _with_slopes(self, columns: Sequence[Floats], codes: NDArray[np.int64]) -> Posterior:
+        """The same with random slopes at level 1, of which each unit has its own covariates."""
+        effects, variances, which = self._likelihood.effects(self.observed)
+        p = len(columns)
+        mean, cov = self.moments[0][0].copy(), self.moments[0][1]
+        for numbers, (own, _) in zip(self.data.levels[1:], self.moments[1:], strict=True):
+            for number, value in zip(numbers, own, strict=False):
+                if number < p:
+                    mean[number] += value
+        covariates = [columns[k] for k in self.places]
+        found, spread = _core.slope_unit_scores(
+            p, 0, mean, cov, columns, covariates, codes, effects, variances, which
+        )
+        d = found.shape[1]
+        return found, spread.T.reshape(-1, d, d), np.arange(len(found), dtype=np.int64)
 
     def unit_distances(
         self, given: Sequence[int], columns: Sequence[Floats], codes: NDArray[np.int64]

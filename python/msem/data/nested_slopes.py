@@ -53,7 +53,16 @@ class NestedSlopeStatistics(WithSlopes, OfNestedClusters):  # type: ignore[misc]
 
     def new_clusters(self, rows: Rows) -> NestedClusters:
         """Clusters of new rows of the same variables, for scores."""
-        return NestedClusters(rows.nested_with_slopes(self.variables, self.fixed, self.among), rows.sampled)
+        data = rows.nested_with_slopes(self.variables, self.fixed, self.among)
+        return NestedClusters(data, rows.sampled, self._columns)
+
+    def clusters(self, rows: Rows) -> NestedClusters:
+        """The highest clusters, of which the statistics keep what is needed."""
+        return NestedClusters(self.data, rows.sampled, self._columns)
+
+    @property
+    def _columns(self) -> tuple[int, ...]:
+        return tuple(self.unit.index(slope.covariate) for slope in self.among if slope.level == 1)
 
 
 def nested_slope_statistics(
