@@ -12,7 +12,7 @@ from scipy import stats
 
 import msem
 from msem import _core
-from msem.errors import UnsupportedError
+from msem.errors import ModelError, UnsupportedError
 
 ITEMS = ["u1", "u2", "u3"]
 ONE = "f =~ u1 + u2 + u3 + y4\nf ~ x1"
@@ -205,13 +205,97 @@ def test_the_bread_of_weighted_units_is_how_estimates_move():
     assert_allclose((up - down) / (2 * h), expected, atol=3e-3 * np.abs(expected).max())
 
 
-def test_designs_that_are_not_there_are_refused():
-    data = whole().assign(r1=1.0, r2=2.0)
-    with pytest.raises(UnsupportedError, match="replicate weights are not available with ordered"):
-        msem.sem(ONE, data, ordered=ITEMS, replicate_weights=["r1", "r2"], replicate_scale="brr")
-    fit = msem.sem("f =~ u1 + u2 + u3", data, ordered=ITEMS, weights="w")
+def test_bootstraps_of_weighted_samples_are_refused():
+    fit = msem.sem("f =~ u1 + u2 + u3", whole(), ordered=ITEMS, weights="w")
     with pytest.raises(UnsupportedError):
         fit.bootstrap(10)
+
+
+# replicate weights
+
+HADAMARD = functools.reduce(np.kron, [np.array([[1, 1], [1, -1]])] * 4)  # 16 replicates
+
+
+def replicated(data, low, strata=15):
+    """Weights of balanced repeated replications: one of two halves of each stratum counts more, the other one `low`."""
+    stratum = data["cluster"].to_numpy() % strata
+    half = data["cluster"].to_numpy() // strata % 2
+    high = (HADAMARD[1 : strata + 1, :][stratum] > 0) == (half[:, None] == 0)
+    factors = np.where(high, 2 - low, low)
+    names = [f"r{k}" for k in range(len(HADAMARD))]
+    return data.assign(**dict(zip(names, (data["w"].to_numpy()[:, None] * factors).T, strict=True))), names
+
+
+def by_hand(text, data, names, scale, weights, **options):
+    """Errors from fits with each set of replicate weights."""
+    fits = [msem.sem(text, data, se="none", **{weights: name}, **options).params for name in names]
+    own = msem.sem(text, data, se="none", **{weights: "w"}, **options).params
+    return np.sqrt(scale * sum((one[own.index] - own) ** 2 for one in fits))
+
+
+@pytest.mark.parametrize(
+    ("options", "low", "scale"),
+    [
+        ({"estimator": "ULSMV"}, 0.0, "brr"),
+        ({"estimator": "ULSMV"}, 0.5, "fay"),
+        ({"estimator": "ML"}, 0.5, "fay"),
+    ],
+)
+def test_replicate_weights_of_one_level_are_fits_with_each(options, low, scale):
+    text = "f =~ u1 + u2 + u3\nf ~ x1"
+    data, names = replicated(whole()[lambda d: d["cluster"] <= 120].reset_index(drop=True), low)
+    options = {"ordered": ITEMS, **options}
+    fit = msem.sem(text, data, weights="w", replicate_weights=names, replicate_scale=scale, **options)
+    assert fit.options.se == "replicate"
+    factor = 1 / len(names) / (1 - low) ** 2
+    expected = by_hand(text, data, names, factor, "weights", **options)
+    assert_allclose(fit.bse, expected[fit.bse.index], rtol=2e-3)
+    # to first order they are the sandwich over the replicates
+    linear = msem.sem(
+        text, data, weights="w", replicate_weights=names, replicate_scale=scale, se="robust", **options
+    )
+    assert_allclose(linear.params, fit.params, atol=1e-6)
+    assert_allclose(linear.bse, fit.bse, rtol=0.25 if low else 0.5)
+
+
+def test_the_weight_matrix_is_that_of_the_whole_sample_in_all_replicates():
+    text = "f =~ u1 + u2 + u3\nf ~ x1"
+    data, names = replicated(whole()[lambda d: d["cluster"] <= 120].reset_index(drop=True), 0.5)
+    fit = msem.sem(text, data, ordered=ITEMS, weights="w", replicate_weights=names, replicate_scale="fay")
+    first = fit.ordered_moments.stage
+    change = [
+        msem.sem(text, data, ordered=ITEMS, weights=name).ordered_moments.stage.values - first.values  # noqa: PD011
+        for name in names
+    ]
+    acov = 4 / len(names) * np.transpose(change) @ np.array(change)
+    # the statistics' own errors, linearized, are those of refits but for what is of second order
+    assert_allclose(np.sqrt(first.acov.diagonal()), np.sqrt(acov.diagonal()), rtol=0.1)
+    assert np.isfinite(fit.tests()["pvalue"]).any()
+
+
+@pytest.mark.parametrize("options", [{"estimator": "ULSMV"}, {"estimator": "ML"}])
+def test_replicate_weights_of_two_levels_are_those_of_clusters(options):
+    text = "level: 1\n  u1 ~ x1\nlevel: 2\n  u1 ~ w1"
+    data, names = replicated(sample().assign(w=lambda d: 1.0 + d["cluster"] % 3), 0.5)
+    options = {"cluster": "cluster", "ordered": ["u1"], **options}
+    fit = msem.sem(text, data, cluster_weights="w", replicate_weights=names, replicate_scale="fay", **options)
+    expected = by_hand(text, data, names, 4 / len(names), "cluster_weights", **options)
+    assert_allclose(fit.bse, expected[fit.bse.index], rtol=5e-3)
+
+
+def test_categories_that_count_for_nothing_in_a_replicate_are_named():
+    data = whole()[lambda d: d["cluster"] <= 30].reset_index(drop=True)
+    data["u1"] = np.where(data["cluster"] == 4, 3, data["u1"])
+    data, names = replicated(data, 0.0)
+    with pytest.raises(ModelError, match=r"replicate weights number .*category 3 of 'u1' is empty"):
+        msem.sem(
+            "f =~ u1 + u2 + u3",
+            data,
+            ordered=ITEMS,
+            weights="w",
+            replicate_weights=names,
+            replicate_scale="brr",
+        )
 
 
 @pytest.mark.parametrize("clusters", [49, 50])

@@ -371,6 +371,17 @@ def test_replicate_weights_of_clusters():
     assert fit.reference_df.max() <= len(ids) - 1
 
 
+def test_replicate_weights_by_least_squares_are_fits_with_each():
+    data = paired(surveyed()).assign(y2=lambda d: np.cos(np.arange(60)) + 0.3 * d.y)
+    names = [name for name in data if name.startswith("f") and name[1:].isdigit()]
+    fit = msem.sem(
+        "y ~ x\ny2 ~ x", data, weights="w", replicate_weights=names, replicate_scale="fay", estimator="ULSMV"
+    )
+    fits = [msem.sem("y ~ x\ny2 ~ x", data, weights=name, estimator="ULSMV").params for name in names]
+    expected = np.sqrt(4 / len(names) * sum((one - fit.params) ** 2 for one in fits))
+    np.testing.assert_allclose(fit.bse, expected, rtol=1e-4)
+
+
 def test_pooled_fits_take_scaled_chi_squares():
     data = paired(surveyed())
     names = [name for name in data if name.startswith("f") and name[1:].isdigit()]

@@ -528,10 +528,6 @@ class Settings:
                 'estimator="GLS" is for continuous variables: models with ordered ones are fitted by "WLSMV" (the '
                 'default), "ULSMV", "DWLS", "WLS" and the like, or at two levels by maximum likelihood, "ML" and "MLR"'
             )
-        if self.replicate_weights:
-            raise UnsupportedError(
-                "replicate weights are not available with ordered variables in this version"
-            )
         if self.penalty is not None:
             raise UnsupportedError("penalty= is not available with ordered variables")
         if self.meanstructure is False:
@@ -620,7 +616,7 @@ class Settings:
                 raise MsemError(
                     f'test={each!r} is not for estimator="{self.method}": take {remedy}, or leave it out'
                 )
-        if least_squares and se in ("jackknife1", "replicate"):
+        if least_squares and se == "jackknife1":
             raise MsemError(f'se="{se}" is for maximum likelihood, not estimator="{self.method}"')
         if least_squares and self.information is not None:
             raise MsemError(

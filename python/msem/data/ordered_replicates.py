@@ -15,7 +15,10 @@ from msem.data.model_statistics import statistics_of_rows
 from msem.data.ordered import ordered_statistics
 from msem.data.rows import ClusteredData
 from msem.data.sample import Group
+from msem.data.survey import Sampled
 from msem.model.partable import ParameterTable
+
+Floats = NDArray[np.float64]
 
 
 def some_rows(rows: ClusteredData, units: NDArray[np.intp]) -> ClusteredData:
@@ -31,6 +34,41 @@ def some_rows(rows: ClusteredData, units: NDArray[np.intp]) -> ClusteredData:
     clusters = pd.RangeIndex(0 if codes is None else len(units))
     index = pd.RangeIndex(len(chosen))
     return ClusteredData(columns, codes, clusters, len(chosen), {}, 0, 0, complete=rows.complete, index=index)
+
+
+def with_weights(rows: ClusteredData, units: Floats | None, counts: Floats) -> ClusteredData:
+    """Rows with other weights, without those that count for nothing.
+
+    Parameters
+    ----------
+    rows : ClusteredData
+    units : ndarray, shape (N,), or None
+        Weights of rows within their clusters.
+    counts : ndarray
+        Of the independent units: clusters, or rows that come in none.
+    """
+    if rows.codes is None:
+        chosen = np.flatnonzero(counts > 0)
+        out = some_rows(rows, chosen)
+        return replace(out, weights=counts[chosen], sampled=Sampled(counts[chosen]))
+    there = np.flatnonzero(counts > 0)
+    kept = np.isin(rows.codes, there) & (True if units is None else units > 0)
+    codes = np.searchsorted(there, rows.codes[kept])
+    columns = {name: values[kept] for name, values in rows.columns.items()}
+    n = int(kept.sum())
+    return ClusteredData(
+        columns,
+        codes,
+        rows.clusters[there],
+        n,
+        {},
+        0,
+        0,
+        complete=rows.complete,
+        index=pd.RangeIndex(n),
+        weights=None if units is None else units[kept],
+        sampled=Sampled(counts[there]),
+    )
 
 
 def in_own_order(rows: ClusteredData, order: NDArray[np.intp]) -> ClusteredData:

@@ -179,9 +179,17 @@ def moment_covariance(
 
 
 def second_stage(
-    table: ParameterTable, group: Group, number: int, weighting: Weighting, *, robust: bool
+    table: ParameterTable,
+    group: Group,
+    number: int,
+    weighting: Weighting,
+    *,
+    robust: bool,
+    known: Floats | None = None,
 ) -> SecondStage:
     """Statistics of continuous variables: the saturated moments that are not of fixed covariates alone.
+
+    `known` is a weight matrix that does not come from these data.
 
     Raises
     ------
@@ -190,7 +198,7 @@ def second_stage(
     """
     s = group.statistics
     if s.first_stage is not None:
-        return ordered_stage(table, group, number, weighting, s.first_stage)
+        return ordered_stage(table, group, number, weighting, s.first_stage, known)
     if not group.saturated.converged:
         raise DataError(
             "least squares needs saturated moments, and the saturated model has no maximum: there are too few clusters "
@@ -202,7 +210,7 @@ def second_stage(
     used = np.flatnonzero(~given_moments(table, keys))
     values = moment_values(s, group.levels)[: len(keys)][used]
     acov, influence = moment_covariance(group, table, keys, used, robust=robust)
-    weight = weight_matrix(acov, weighting, group, number, keys, used)
+    weight = weight_matrix(acov, weighting, group, number, keys, used) if known is None else known
     at = {name: i for i, name in enumerate(s.variables.names)}
     statistics = [
         (MEAN, 0, at[key.lhs], 0) if key.op == "~1" else (COVARIANCE, key.level - 1, at[key.lhs], at[key.rhs])
@@ -226,14 +234,19 @@ def second_stage(
 
 
 def ordered_stage(
-    table: ParameterTable, group: Group, number: int, weighting: Weighting, first: FirstStage
+    table: ParameterTable,
+    group: Group,
+    number: int,
+    weighting: Weighting,
+    first: FirstStage,
+    known: Floats | None = None,
 ) -> SecondStage:
     """Statistics of ordered variables and those beside them: the estimates of the first stage."""
     if weighting == "GLS":
         raise UnsupportedError('estimator="GLS" is for continuous variables: use "WLSMV" for ordered ones')
     keys = tuple(Moment(*key, number) for key in first.keys)
     used = np.arange(len(keys))
-    weight = weight_matrix(first.acov, weighting, group, number, keys, used)
+    weight = weight_matrix(first.acov, weighting, group, number, keys, used) if known is None else known
     scaled = first.ordered if table.ordered.parameterization == "theta" else ()
 
     def discrepancy(weight: Floats) -> _core.LeastSquares:

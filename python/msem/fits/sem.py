@@ -560,7 +560,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
         if solution.optimum.border is not None:
             sample = sample.in_space("psd")
     if not np.isnan(sampling.vcov).all():
-        sampling, settings = _by_design(solution, table, sample, sampling, settings)
+        sampling, settings = _by_design(solution, table, sample, sampling, settings, discrepancy)
     settings = replace(settings, se_open=False)
     df = saturated_npar(solution.table) - solution.nfree
     sampling = unidentified_by_count(solution.objective, solution.theta, sampling, df)
@@ -647,14 +647,19 @@ def _most_likely(
 
 
 def _by_design(
-    solution: Estimate, table: ParameterTable, sample: Sample, sampling: Sampling, settings: ResolvedSettings
+    solution: Estimate,
+    table: ParameterTable,
+    sample: Sample,
+    sampling: Sampling,
+    settings: ResolvedSettings,
+    discrepancy: LeastSquaresSolution | None,
 ) -> tuple[Sampling, ResolvedSettings]:
     """Replicates or the one-step jackknife in place of the sandwich.
 
     The jackknife where it was asked for, or weights leave few clusters.
     """
     if settings.se == "replicate":
-        vcov = replicate_covariance(solution, table, sample)
+        vcov = replicate_covariance(solution, table, sample, discrepancy)
         return replace(sampling, vcov=np.where(np.isnan(sampling.vcov), np.nan, vcov)), settings
     few = settings.se_open and settings.se == "robust" and effective_clusters(sample) < ENOUGH
     if not few and settings.se != "jackknife1":
