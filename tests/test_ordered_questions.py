@@ -664,6 +664,25 @@ def test_power_fits_the_samples_that_simulate_draws():
     fit = msem.sem(model, drawn[2], ordered=["v1", "v2", "v3"])
     assert_allclose(found.fits(0).params.iloc[2], fit.params, rtol=1e-12)
     assert_allclose(found.fits(0).bse.iloc[2], fit.bse, rtol=1e-12)
+    test = fit.tests().loc["scaled_shifted"]
+    fits = found.fits(0).fits
+    assert_allclose(fits[["chisq", "pvalue"]].iloc[2], test[["statistic", "pvalue"]], rtol=1e-9)
+    assert found.designs["rejected"][0] == (fits["pvalue"] < 0.05).mean()
+    assert_allclose(found.designs["chisq"][0], fits["chisq"].mean())
+
+
+@pytest.mark.filterwarnings("ignore:.*have no estimates:msem.errors.ConvergenceWarning")
+def test_the_adjusted_test_rejects_false_models_and_hardly_true_ones():
+    wrong = "f =~ v1 + v2 + v3 + v4"
+    two = "f =~ 1*v1 + 0.8*v2\ng =~ 1*v3 + 0.8*v4\nf ~~ 0.5*f + 0.1*g\ng ~~ 0.5*g\n"
+    cuts = "v1 | 0*t1\nv2 | 0.3*t1\nv3 | 0*t1\nv4 | 0.5*t1\n"
+    true = "f =~ v1 + v2\ng =~ v3 + v4\nf ~~ g"
+    for model, low, high in ((true, 0.0, 0.2), (wrong, 0.6, 1.0)):
+        samples = msem.simulate(two + cuts, nobs=600, seed=3, replications=25)
+        fits = (
+            msem.compile(f"{model}\nv1 | t1\nv2 | t1\nv3 | t1\nv4 | t1", ordered=True).fit_many(samples).fits
+        )
+        assert low <= (fits["pvalue"][fits["converged"]] < 0.05).mean() <= high
 
 
 @pytest.mark.parametrize("options", [{"parameterization": "theta"}, {"estimator": "ML"}])

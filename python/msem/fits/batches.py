@@ -232,3 +232,8 @@ def _fill(out: FitArrays, k: int, fit: Fit) -> None:
     out.est[k] = np.append(fit.estimate.theta, values)
     out.se[k] = np.append(fit.standard_errors, errors)
     out.llf[k] = fit.llf
+    if fit.discrepancy is not None:
+        tests = fit.discrepancy.tests()
+        adjusted = fit.options.adjusted_test
+        own = tests.loc[adjusted if adjusted in tests.index else "standard"]
+        out.statistic[k], out.pvalue[k] = own["statistic"], own["pvalue"]

@@ -8,7 +8,8 @@ A text file of JSON, one value on each line. The first line says what the analys
 Every further line has the fits of samples first, ..., last - 1 of a cell of the design, counted from 0:
 
     {"cell": 0, "first": 0, "last": 64, "est": [[...], ...], "se": [[...], ...], "llf": [...],
-     "unrestricted_llf": [...], "status": [...], "problem": [...], "iterations": [...], "sha256": ...}
+     "unrestricted_llf": [...], "status": [...], "problem": [...], "iterations": [...],
+     "statistic": [...], "pvalue": [...], "sha256": ...}
 
 Numbers are exact; null stands for nan. The digest of each line is that of its other values. Lines without it are read
 from files of the version before, which begin with {"format": "msem power 1", ...}. A last line without its end, as an
@@ -39,6 +40,7 @@ if sys.platform != "win32":
 FORMAT = Format("msem power", 2, "a file of a power analysis")
 WITHOUT_DIGEST = "msem power 1"  # the format before
 COLUMNS = tuple(field.name for field in fields(FitArrays))
+LATER = ("statistic", "pvalue")  # which lines of earlier versions do not have
 
 
 class PowerFile:
@@ -159,7 +161,8 @@ class PowerFile:
         if self._signed or DIGEST in line:
             line = _verified(where, line)
         try:
-            given = Fields(line, ("cell", "first", "last", *COLUMNS))
+            needed = [name for name in COLUMNS if name not in LATER]
+            given = Fields(line, ("cell", "first", "last", *needed), LATER)
             cell, first, last = (given.whole(name) for name in ("cell", "first", "last"))
             arrays = _fit_arrays(given, len(self.head["parameters"]))
         except ValueError as error:
@@ -220,6 +223,7 @@ def _fit_arrays(given: Fields, width: int) -> FitArrays:
         status=np.array(given.texts("status"), dtype=object),
         problem=np.array(given.texts("problem"), dtype=object),
         iterations=given.wholes("iterations"),
+        **{name: given.numbers(name, None, gaps=True) for name in LATER if name in given.content},
     )
     if not set(VERDICTS).issuperset(found.status) or (found.se < 0).any():
         raise ValueError("a status is not known, or a standard error is negative")

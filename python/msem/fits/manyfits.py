@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -38,6 +38,8 @@ class FitArrays:
         Log-likelihood given the fixed covariates, of the model and of the saturated model.
     status, problem : ndarray of object, shape (R,)
     iterations : ndarray of int, shape (R,)
+    statistic, pvalue : ndarray, shape (R,)
+        Of the test that goes with the estimator, for fits by least squares; nan for those of a likelihood.
     """
 
     est: Floats
@@ -47,6 +49,14 @@ class FitArrays:
     status: NDArray[np.object_]
     problem: NDArray[np.object_]
     iterations: NDArray[np.intp]
+    statistic: Floats = field(default_factory=lambda: np.empty(0))
+    pvalue: Floats = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        """Without a statistic there is none for any fit."""
+        for name in ("statistic", "pvalue"):
+            if len(getattr(self, name)) != len(self.llf):
+                object.__setattr__(self, name, np.full(len(self.llf), np.nan))
 
     def __len__(self) -> int:
         return len(self.llf)
@@ -57,11 +67,20 @@ class FitArrays:
         return ~np.isin(self.status, NOT_FITTED)
 
     def chisq(self, df: int) -> Floats:
-        """Likelihood-ratio statistics; nan where there is no saturated maximum, or without degrees of freedom."""
+        """Likelihood-ratio statistics, or those of least squares.
+
+        nan where there is no saturated maximum, or without degrees of freedom.
+        """
         value = 2 * (self.unrestricted_llf - self.llf)
         rounding = (value < 0) & (value > -CUT * (1 + np.abs(self.llf)))
         value = np.where(rounding, 0.0, value)
-        return np.where((value >= 0) & (df >= 0), value, np.nan)
+        found = np.where((value >= 0) & (df >= 0), value, np.nan)
+        return np.where(np.isnan(self.statistic), found, self.statistic)
+
+    def pvalues(self, df: int) -> Floats:
+        """Of the tests with these statistics."""
+        known = ~np.isnan(self.statistic)
+        return np.where(known, self.pvalue, chisq_pvalues(self.chisq(df), df))
 
 
 def joined(parts: Sequence[FitArrays]) -> FitArrays:
@@ -117,7 +136,7 @@ class ManyFits:
         """
         a = self.arrays
         chisq = a.chisq(self.df)
-        pvalue = chisq_pvalues(chisq, self.df) if self.tested else np.full(len(chisq), np.nan)
+        pvalue = a.pvalues(self.df) if self.tested else np.full(len(chisq), np.nan)
         columns = {
             "status": pd.Categorical(a.status),
             "converged": a.fitted,

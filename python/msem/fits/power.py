@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.distributions import chisq_pvalues, normal_halfwidth
+from msem.distributions import normal_halfwidth
 from msem.entry import entry
 from msem.errors import ArgumentError, ModelError, MsemError
 from msem.estimation.problems import VERDICTS
@@ -94,12 +94,13 @@ class Power:
 
         Columns: its settings; nobs; replications; converged, the share of samples with estimates; the share with each
         status; misfit, the noncentrality of the chi-square in this population; mean chisq, df, and rejected, the share
-        of chi-square tests that reject.
+        of chi-square tests that reject. By least squares the test is the one of the estimator: scaled and shifted for
+        WLSMV.
         """
         out = []
         for cell, known, arrays in zip(self.cells, self.truths, self.arrays, strict=True):
             chisq = arrays.chisq(self.model.df)
-            p = chisq_pvalues(chisq, self.model.df)
+            p = arrays.pvalues(self.model.df)
             tested = np.isfinite(p)
             out.append(
                 {
