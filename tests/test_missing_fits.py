@@ -231,6 +231,13 @@ def test_units_without_unit_level_values_count_for_their_cluster_only(data):
     assert set(fit.left_out()["reason"]) == {"no unit-level value; cluster variables used"}
 
 
+def test_the_summary_shows_the_fit_of_each_level_by_the_unscaled_test(fit):
+    text = fit.summary(fit_measures=True)
+    below = text[text.index("Level-specific Fit Measures") :]
+    assert "Comparative Fit Index (CFI)" in below
+    assert "Scaled test statistic" not in below
+
+
 def test_the_summary_counts_patterns(fit):
     text = fit.summary()
     assert "Number of missing patterns -- level 1              8" in text
