@@ -220,10 +220,16 @@ def integrated(rows, theta, data, unit, both, between, id_, points=91, width=7.0
     return top + np.log((weights[1:] + weights[:-1]).sum(axis=0) / 2 * (grid[1] - grid[0]))
 
 
-def integrated_posterior(
+def integrated_posterior(rows, theta, data, *roles, **options):
+    """Posterior means and standard deviations of each cluster; see `integrated_moments`."""
+    found = integrated_moments(rows, theta, data, *roles, **options)
+    return [(mean, np.sqrt(cov.diagonal())) for mean, cov in found]
+
+
+def integrated_moments(
     rows, theta, data, unit, both, between, id_, latent=(), second=(), points=91, width=7.0
 ):
-    """Posterior means and standard deviations of each cluster: of its slope, variables of level 2 and of its units."""
+    """Posterior moments of each cluster: of its slope, variables of level 2 and of its units."""
     nodes = list(_given_slope(rows, theta, data, unit, both, between, id_, latent, second, points, width))
     out = []
     for j in range(data[id_].nunique()):
@@ -234,10 +240,10 @@ def integrated_posterior(
             gain = np.linalg.solve(cov[np.ix_(known, known)], cov[np.ix_(known, wanted)]).T
             means.append(np.append(s, mean[wanted] + gain @ (values - mean[known])))
             left = cov[np.ix_(wanted, wanted)] - gain @ cov[np.ix_(known, wanted)]
-            variances.append(np.append(0.0, left.diagonal()))
-        weights = np.exp(np.array(logs) - max(logs))[:, None]
+            variances.append(np.pad(left, (1, 0)))
+        weights = np.exp(np.array(logs) - max(logs))
         weights /= weights.sum()
-        average = (weights * means).sum(axis=0)
-        spread = (weights * (np.array(variances) + (np.array(means) - average) ** 2)).sum(axis=0)
-        out.append((average, np.sqrt(spread)))
+        average = weights @ means
+        off = np.array(means) - average
+        out.append((average, np.einsum("i,ijk->jk", weights, variances) + (off.T * weights) @ off))
     return out

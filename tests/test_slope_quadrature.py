@@ -28,7 +28,7 @@ from msem.estimation.objective import build_objective
 from msem.estimation.problems import quadrature_problems
 from msem.language.syntax import parse
 from msem.model.partable import parameter_table
-from msem.postestimation.posterior import cluster_scores, group_model, posterior
+from msem.postestimation.posterior import cluster_scores, core_order, group_model, posterior
 from msem.postestimation.rows import Rows
 from msem.resampling.replicates import ReplicateSource, _design, leave_one_out
 from msem.settings import Settings
@@ -180,8 +180,6 @@ def test_a_covariate_split_into_its_parts_is_that_of_block_quadrature():
     (problem,) = quadrature_problems(quadrature_accuracy(coarse, fit.theta))
     assert "with 5 nodes in place of 2" in problem.cause
     assert problem.remedy.endswith("nodes=5")
-    with pytest.raises(UnsupportedError, match="both levels"):
-        fit.plausible_values(1)
     robust = msem.sem(
         reference.model(case), reference.data(case), cluster="cluster", fixed_x=False, estimator="MLR"
     )
@@ -213,8 +211,6 @@ def test_slopes_of_latent_covariates_are_those_of_block_quadrature():
     drop = 2 * (msem.sem(more, reference.data(case), cluster="cluster").llf - fit.llf)
     assert index.level == 2
     assert abs(index.mi - drop) < 0.2 * drop
-    with pytest.raises(UnsupportedError, match="latent"):
-        fit.plausible_values(1)
 
 
 def test_what_cannot_be_integrated_is_refused():
@@ -279,6 +275,51 @@ def test_scores_are_means_of_the_posterior_by_the_trapezoid_rule(holes):
         for k, name in enumerate(latent):
             assert_allclose(first_level[name][codes == j], units[0][:, k], atol=1e-6)
             assert_allclose(first_level[f"{name}_se"][codes == j], units[1][:, k], atol=1e-6)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_draws_have_the_posterior_by_the_trapezoid_rule(holes):
+    """Means and covariances of the slope, other variables of level 2 and all units of each cluster."""
+    case = Case(LATENT, 25, 5, holes)
+    latent, second = ("g", "fw"), (*case.roles[1], "fb")
+    theta = case.near.copy()  # of a distribution, which these need not be
+    theta[
+        [r.free - 1 for r in case.table.rows if r.level == 1 and r.op == "~~" and r.free and r.lhs == r.rhs]
+    ] += 0.4
+    truth = oracle_slopes.integrated_moments(
+        case.table.rows, theta, case.data, *case.roles, latent, second, points=61
+    )
+    model, rows = group_model(case.objective, theta), case.sample.groups[0]
+    rows = Rows(rows.rows, case.clusters)
+    source, units = model.data(rows), model.units(rows)
+    names = [*model.parts(2), *model.latent(2)]
+    order = [names.index(name) for name in ("s", *second)]
+    below = [core_order(model, 1).index(name) for name in latent]
+    codes = case.data.groupby("id", sort=False).ngroup().to_numpy()
+    count = 6000
+    drawn = [source.draw(*units, seed) for seed in range(count)]
+    for j, (mean, cov) in enumerate(truth):
+        found = np.array([np.append(one[j, order], two[codes == j][:, below].ravel()) for one, two in drawn])
+        sd = np.sqrt(cov.diagonal())
+        assert np.abs((found.mean(axis=0) - mean) / sd).max() < 4.5 / np.sqrt(count)
+        # the error of a product of standardized variables is about sqrt(2), more where tails are heavy
+        assert np.abs((np.cov(found.T) - cov) / np.outer(sd, sd)).max() < 8 / np.sqrt(count)
+
+
+def test_plausible_values_are_draws_of_latent_variables():
+    fit = fitted(split())
+    one, other = fit.plausible_values(2, seed=1)
+    assert list(one.columns) == ["s"]
+    assert not np.allclose(one, other)
+    pd.testing.assert_frame_equal(one, fit.plausible_values(1, seed=1)[0])
+    with _core.ThreadLimit(1):
+        pd.testing.assert_frame_equal(one, fit.plausible_values(1, seed=1)[0])
+    draws = np.array([x["s"] for x in fit.plausible_values(400, seed=2, level=2)])
+    scores = fit.factor_scores(2)
+    assert np.abs((draws.mean(axis=0) - scores["s"]) / scores["s_se"]).max() < 4.5 / np.sqrt(400)
+    assert_allclose(draws.std(axis=0), scores["s_se"], rtol=0.25)
+    drawn = fit.plausible_values(2, seed=3, draw_parameters=True, newdata=split()[:30])
+    assert drawn[0].shape == (30, 1)
 
 
 SMALL = "level: 1\n y ~ rv('s')*x\nlevel: 2\n y ~ x + w\n y ~~ s"

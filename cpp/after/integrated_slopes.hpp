@@ -2,6 +2,9 @@
 // distributions given the slopes, weighted by the nodes of each cluster.
 #pragma once
 
+#include <cstdint>
+
+#include "base/random.hpp"
 #include "data/statistics.hpp"
 #include "likelihood/slopes/quadrature.hpp"
 
@@ -27,7 +30,19 @@ class IntegratedSlopes {
   };
   UnitScores units(const ClusteredRows& rows) const;
 
+  // One draw of all that is unknown given all data of the clusters, in the order of the means above: slopes
+  // by a chain of independent proposals for each cluster, Student's t about the posterior mean, which starts
+  // at a node with its weight; all others are normal given these.
+  struct Draw {
+    Matrix clusters;  // d x J
+    RowMatrix units;  // N x d
+  };
+  Draw draw(const ClusteredRows& rows, std::uint64_t seed) const;
+
  private:
+  struct Between;  // of level 2 given the slopes and the cluster variables
+  struct Within;   // of units given the slopes and the parts of level 2
+  void draw_slopes(Index cluster, SlopeDensity& density, RandomStream& random, Vector& s) const;
   std::shared_ptr<const SlopeClusterData> data_;
   Moments moments_;
   Integration over_;

@@ -241,6 +241,13 @@ py::tuple integrated_units(const IntegratedSlopes& self, const std::vector<Array
   return py::make_tuple(std::move(found.mean), std::move(found.cov));
 }
 
+py::tuple integrated_draw(const IntegratedSlopes& self, const std::vector<Array>& unit, const Codes& codes,
+                          py::ssize_t nclusters, std::uint64_t seed) {
+  IntegratedSlopes::Draw found =
+      with_rows(unit, {}, codes, nclusters, [&](const ClusteredRows& rows) { return self.draw(rows, seed); });
+  return py::make_tuple(std::move(found.clusters), std::move(found.units));
+}
+
 py::tuple slope_posterior(const QuadratureLikelihood& self, const LevelPairs& levels) {
   QuadraturePoint point;
   bool fine = false;
@@ -324,7 +331,8 @@ void bind_slopes(py::module_& m) {
            }),
            "data"_a, "moments"_a)
       .def("clusters", &integrated_clusters)
-      .def("units", &integrated_units, "unit"_a, "codes"_a, "nclusters"_a);
+      .def("units", &integrated_units, "unit"_a, "codes"_a, "nclusters"_a)
+      .def("draw", &integrated_draw, "unit"_a, "codes"_a, "nclusters"_a, "seed"_a);
   py::class_<QuadratureLikelihood, msem::Likelihood, std::shared_ptr<QuadratureLikelihood>>(
       m, "QuadratureLikelihood")
       .def(py::init([](const Quadrature& data) { return std::make_shared<QuadratureLikelihood>(data); }),

@@ -778,6 +778,9 @@ class IntegratedSlopes:
     def units(
         self, unit: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int
     ) -> tuple[_Floats, _Floats]: ...  # means N x d, covariance matrices d^2 x N
+    def draw(
+        self, unit: Sequence[_Floats], codes: NDArray[np.int64], nclusters: int, seed: int
+    ) -> tuple[_Floats, _Floats]: ...  # d x J, N x d
 
 class QuadratureLikelihood(Likelihood):
     """Random slopes of covariates at both levels; moments as those of `SlopeLikelihood`."""

@@ -316,6 +316,11 @@ class IntegratedPosterior:
         d = mean.shape[1]
         return mean, cov.T.reshape(-1, d, d), np.arange(len(mean), dtype=np.int64)
 
+    def draw(self, columns: Sequence[Floats], codes: NDArray[np.int64], seed: int) -> tuple[Floats, Floats]:
+        """One draw of what is unknown of clusters (J, d) and units (N, d), in the order of the posterior means."""
+        clusters, units = self.core.draw(columns, codes, self.count, seed)
+        return clusters.T, units
+
     def unit_bartlett(self, *arguments: object) -> NoReturn:
         """Always `UnsupportedError`."""
         refuse("maximum likelihood scores")

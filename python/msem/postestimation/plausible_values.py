@@ -31,7 +31,7 @@ from msem.postestimation.factor_scores import (
     latent_levels,
     prediction_rows,
 )
-from msem.postestimation.posterior import GroupModel, posterior
+from msem.postestimation.posterior import GroupModel, core_order, posterior
 from msem.postestimation.rows import Rows, cluster_columns, clusters_of
 from msem.settings import require_seed, require_whole
 
@@ -56,6 +56,12 @@ def plausible_values(
     plausible values recover variances, covariances and regressions of latent variables; those of several draws
     are put together by `msem.pool` (Mislevy, 1991; Asparouhov & Muthen, 2010). Draws are joint: over the latent
     variables of a unit, the units of a cluster, and levels.
+
+    Random slopes of covariates that are latent or at both levels have no normal posterior distribution. The slopes of
+    each cluster are then the end of a Metropolis chain of 60 proposals from a Student t distribution with 4 degrees of
+    freedom, the location and the spread of the posterior distribution by quadrature, that starts at one of its nodes
+    with the weight of this; everything else is drawn from its normal distribution given the slopes. What is left of
+    the start is of the size of the share of rejected proposals to the power of 60.
 
     Parameters
     ----------
@@ -99,19 +105,19 @@ def plausible_values(
     >>> [one.shape for one in fit.plausible_values(2, seed=1)]
     [(2500, 1), (2500, 1)]
     """
-    if any(s.nodes for s in fit.sample.statistics):
+    if any(s.integral is not None for s in fit.sample.statistics):
         raise UnsupportedError(
-            "plausible_values() of a likelihood that is an integral, as with ordered variables and with random slopes "
-            "of covariates that are latent or at both levels: the posterior distribution is not normal, and not drawn "
-            "from in this version; factor_scores() has its means and standard deviations"
+            "plausible_values() of ordered variables by maximum likelihood: the posterior distribution is not normal, "
+            "and not drawn from in this version; factor_scores() has its means and standard deviations"
         )
+    integrated = any(s.nodes for s in fit.sample.statistics)
     count = require_whole("n", n, 1)
     wanted = None if level is None else fit.table.level(level)
     columns = cluster_columns(fit, newdata, cluster)
     rows = prediction_rows(fit, newdata, columns)
     known = _at(fit, rows, fit.estimate.theta)
     levels = latent_levels(known, wanted)
-    means = [_latent(model, part, levels) for _, model, part in known]
+    means = [] if integrated else [_latent(model, part, levels) for _, model, part in known]
     if not draw_parameters:
         _require_distribution(fit, known)
     root = _root_of_estimates(fit) if draw_parameters else None
@@ -121,10 +127,31 @@ def plausible_values(
         groups, given = known, means
         if root is not None:
             groups = _drawn_models(fit, rows, root, rng)
-            given = [_latent(model, part, levels) for _, model, part in groups]
+            given = [] if integrated else [_latent(model, part, levels) for _, model, part in groups]
+        if integrated:
+            found = [_drawn_with_slopes(model, part, levels, rng) for _, model, part in groups]
+            draws.append(latent_frame(groups, found, wanted, columns.highest))
+            continue
         drawn = [_draw(group, of, levels, rng) for group, of in zip(groups, given, strict=True)]
         draws.append(latent_frame(groups, drawn, wanted, columns.highest))
     return draws
+
+
+def _drawn_with_slopes(
+    model: GroupModel, rows: Rows, levels: Sequence[int], rng: np.random.Generator
+) -> list[Columns]:
+    """One draw for the clusters and units of a group whose slopes are integrated over."""
+    seed = int(rng.integers(2**63))
+    clusters, units = model.data(rows).draw(*model.units(rows), seed)
+    out: list[Columns] = []
+    for level in levels:
+        if level == WITHIN:
+            values, names = units, core_order(model, level)
+        else:
+            values, names = clusters[:, len(model.parts(level)) :], list(model.latent(level))
+        found = dict(zip(names, values.T, strict=True))
+        out.append({name: found[name] for name in model.latent(level)})
+    return out
 
 
 def _at(fit: Solution, rows: dict[int, Rows], theta: Floats) -> list[Group]:

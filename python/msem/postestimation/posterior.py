@@ -201,11 +201,16 @@ def posterior(model: GroupModel, rows: Rows, level: int) -> Scores:
     data = model.data(rows)
     if level == 1 < model.top:
         mean, cov, which = data.unit_posterior(*model.units(rows))
-        exposed = model.statistics.exposed.get(level, ())  # those come first in the core
-        core = sorted(model.latent(level), key=lambda name: name not in exposed)
+        core = core_order(model, level)
         order = [core.index(name) for name in model.latent(level)]
         return Scores(model.latent(level), mean[:, order], cov[:, order][:, :, order], which)
     return cluster_scores(model, rows, level).part(len(model.parts(level)), None)
+
+
+def core_order(model: GroupModel, level: int) -> list[str]:
+    """Latent variables of a level as the core has them: those that the likelihood knows of first."""
+    exposed = model.statistics.exposed.get(level, ())
+    return sorted(model.latent(level), key=lambda name: name not in exposed)
 
 
 def random_effects(model: GroupModel, rows: Rows, level: int) -> Scores:
