@@ -461,6 +461,17 @@ def test_parametric_bootstrap_and_simulation(fit):
     assert abs(again.params["s~v.l2"] - small.params["s~v.l2"]) < 5 * small.bse["s~v.l2"]
 
 
+def test_a_covariate_that_is_an_outcome_has_a_slope():
+    text = MODEL.replace("level: pupil", "  x ~ z\nlevel: pupil")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = msem.sem(text, rated(), cluster=CROSSED)
+    assert fit.params["x~z"] == pytest.approx(np.polyfit(rated()["z"], rated()["x"], 1)[0], abs=1e-6)
+    assert fit.params["s~v.l2"] == pytest.approx(LME4["coefficients"]["s~v.l2"][0], abs=1e-5)
+    with pytest.raises(DataError, match=r"'x' has a random slope and is an outcome itself.*msem\.simulate$"):
+        fit.bootstrap(2, kind="parametric")
+
+
 def test_what_there_is_not_is_refused_by_name(fit):
     for ask in (fit.residuals, fit.srmr, fit.distances):
         with pytest.raises(UnsupportedError, match="random slopes"):

@@ -117,3 +117,42 @@ def test_scores_of_new_rows_are_those_of_the_sample():
         some = data[data["school"] < 3]
         again = fit.factor_scores(1, newdata=some)
     assert_allclose(again["f"], fit.factor_scores(1)["f"][: len(some)], rtol=1e-8, atol=1e-9)
+
+
+SMALL = """
+level: 1
+  y1 ~ rv("s")*x + z
+level: 2
+  y1 ~ rv("t")*w
+  y1 ~~ s
+level: 3
+  y1 ~~ y1
+  s ~~ s
+  t ~~ t
+"""
+
+
+def test_covariates_need_not_vary_among_new_rows():
+    """What is known of a school by one row alone is what is known of it beside another school."""
+    data = sample(schools=30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = msem.sem(SMALL, data, cluster=["school", "class"])
+    both = data[data["school"].isin([2, 7])].groupby("school").head(1)
+    alone = both[:1]
+    for ask in (
+        lambda rows: fit.random_effects(level=3, newdata=rows),
+        lambda rows: fit.factor_scores(2, newdata=rows),
+        lambda rows: fit.factor_scores(3, newdata=rows),
+        lambda rows: fit.predict(rows, random_effects=True),
+    ):
+        assert_allclose(ask(alone).to_numpy()[0], ask(both).to_numpy()[0], rtol=1e-9)
+
+
+def test_a_singular_matrix_of_a_level_with_products_is_named():
+    data = sample(schools=30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = msem.sem(SMALL, data[data["school"] < 3], cluster=["school", "class"])
+    (problem,) = (one for one in fit.problems if one.name == "boundary")
+    assert "the covariance matrix of y1, s at level 2 is singular" in problem.cause

@@ -89,7 +89,8 @@ class NestedSource:
             for level in range(1, len(variables.levels))
         ]
         frame, first = self._nested_frame(variables), covariates[0]
-        moments = self.unit_moments(first)
+        # new rows may be so few that a covariate does not vary among them
+        moments = [(mean, spread or 1.0) for mean, spread in self.unit_moments(first)]
         if first:
             unit = sorted(variables.unit, key=lambda name: name in fixed)
             given = sum(name in fixed for name in unit)
@@ -102,6 +103,7 @@ class NestedSource:
         for own, names, values in zip(covariates[1:], variables.measured[1:], frame[2], strict=False):
             among = values[:, [names.index(name) for name in own]]
             mean, spread = among.mean(axis=0), among.std(axis=0)
+            spread = np.where(spread > 0, spread, 1.0)
             designs.append(((among - mean) / spread).T)
             scales.append(list(zip(mean, spread, strict=True)))
         designs.append(np.empty((0, 0)))

@@ -307,7 +307,8 @@ def _border(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
     at = [f"{names[i]} is 0" for i in np.flatnonzero(optimum.active)]
     for index, variables in optimum.border.singular if optimum.border else ():
         block = objective.blocks[index]
-        listed = ", ".join(block.names[k] for k in variables)
+        names_of = dict(zip(block.places.tolist(), block.names, strict=True))  # products of slopes have none
+        listed = ", ".join(names_of[k] for k in variables if k in names_of)
         at.append(f"the covariance matrix of {listed}{_where(objective, block)} is singular")
     lost = 0.5 * (optimum.value - optimum.natural)
     loss = ""

@@ -92,7 +92,8 @@ class Scales:
     def apply(self, values: Numbers, deviations: Numbers) -> Numbers:
         """Rows times and over their standard deviations."""
         top, one, other = (deviations[..., at] for at in self.factors)
-        scaled: Numbers = values * top / (one * other)
+        with np.errstate(invalid="ignore"):  # a negative variance has no standard deviation
+            scaled: Numbers = values * top / (one * other)
         return scaled
 
 

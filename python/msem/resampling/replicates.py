@@ -174,7 +174,7 @@ def parametric_origin(estimate: Estimate, sample: Sample, seed: int) -> DrawsOri
         origin = DrawsOrigin(_parametric_maker(estimate, sample, seed))
         require_drawable(origin)
     except (DataError, UnsupportedError) as error:
-        if any(group.source is None for group in sample.groups):
+        if any(group.source is None or not group.statistics.independent for group in sample.groups):
             raise
         raise type(error)(f'{error}; kind="ordinary" draws clusters with replacement') from error
     return origin
