@@ -357,6 +357,14 @@ def test_a_model_of_latent_outcomes_has_derivatives():
         assert gradient[k] == pytest.approx(slope, rel=1e-5, abs=1e-4)
 
 
+def test_a_chi_square_that_is_not_there_says_why():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = msem.sem(LATENT, measured(), cluster=CROSSED)
+    assert np.isnan(fit.chisq)
+    assert "at a singular covariance matrix" in " ".join(str(fit.summary()).split())
+
+
 def test_order_and_labels_do_not_matter(fit):
     data = rated().sample(frac=1, random_state=2)
     data["lecturer"] = "L" + data["lecturer"].astype(str)

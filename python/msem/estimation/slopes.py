@@ -100,7 +100,10 @@ def slope_reference(
     except (DataError, ValueError) as error:
         return SlopeReference(np.nan, f"the saturated model of slopes cannot be estimated: {error}")
     if not found.optimum.converged:
-        return SlopeReference(np.nan, "the saturated model of slopes has not converged", found)
+        reason = "the saturated model of slopes has not converged"
+        if not s.independent:  # whose domain ends at singular matrices
+            reason += ": where few slopes explain many its maximum is at a singular covariance matrix"
+        return SlopeReference(np.nan, reason, found)
     sampling = sampling_covariance(found.objective, found.theta, "observed")
     if sampling.unidentified or not sampling.positive_definite:
         return SlopeReference(np.nan, "the saturated model of slopes is not identified by these data", found)
