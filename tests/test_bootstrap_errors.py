@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import msem
-from msem.errors import ConvergenceWarning, DataError, UnsupportedError
+from msem.errors import ConvergenceWarning, DataError
 from msem.resampling.replicates import ordinary_draws
 
 MODEL = """
@@ -64,12 +64,10 @@ def test_settings_are_checked(options: dict[str, object], message: str) -> None:
         msem.sem(SINGLE, msem.load_demo(), **options)
 
 
-def test_bootstrap_errors_need_rows_and_a_likelihood() -> None:
+def test_bootstrap_errors_need_rows() -> None:
     data = msem.load_demo()[["y1", "y2", "y3"]]
     with pytest.raises(DataError, match=r'no clusters to resample, .* kind="parametric"'):
         msem.sem("f =~ y1 + y2 + y3", sample_cov=data.cov(), sample_nobs=2500, se="bootstrap")
-    with pytest.raises(UnsupportedError, match="maximum likelihood"):
-        msem.sem("f =~ y1 + y2 + y3", data, estimator="ULS", se="bootstrap")
 
 
 def test_rows_of_a_single_level_model_are_drawn_by_cluster() -> None:

@@ -333,6 +333,40 @@ def test_levels_have_a_fit_of_their_own(estimator: str, cut: bool) -> None:
     assert "Level-specific Fit Measures" in fit.summary(fit_measures=True)
 
 
+@pytest.mark.filterwarnings("ignore::msem.errors.ImproperSolutionWarning")
+@pytest.mark.parametrize("estimator", ["ULSMV", "WLSMV", "GLS"])
+def test_replicates_are_fits_to_their_rows(estimator: str) -> None:
+    data = DEMO[DEMO["cluster"] <= 60]
+    fit = msem.sem(TWO, data, cluster="cluster", estimator=estimator)
+    found = fit.jackknife(statistic=["fb=~y2.l2", "fw=~y3"], progress=False)
+    for cluster in (3, 41):
+        one = msem.sem(TWO, data[data["cluster"] != cluster], cluster="cluster", estimator=estimator)
+        assert_allclose(found.estimates.loc[(1, cluster)], one.params[["fb=~y2.l2", "fw=~y3"]], atol=1e-6)
+    other = data.sample(frac=1, random_state=1).assign(cluster=lambda d: d["cluster"] * 10)
+    drawn = [
+        each.bootstrap(20, seed=4, progress=False).estimates
+        for each in (fit, msem.sem(TWO, other, cluster="cluster", estimator=estimator))
+    ]
+    assert_allclose(*drawn, atol=1e-7)
+
+
+def test_bootstraps_of_least_squares_have_its_errors_and_chi_square() -> None:
+    fit = msem.sem(TWO, DEMO, cluster="cluster", estimator="GLS")
+    drawn = fit.bootstrap(200, seed=5, kind="parametric", progress=False)
+    assert_allclose(drawn.bse / fit.bse, 1, atol=0.2)
+    assert drawn.chisq.mean() == pytest.approx(fit.df, abs=4 * np.sqrt(2 * fit.df / 200))
+    robust = msem.sem(TWO, DEMO, cluster="cluster", estimator="WLSMV", se="bootstrap", bootstrap=200, seed=6)
+    assert_allclose(robust.bse / msem.sem(TWO, DEMO, cluster="cluster", estimator="WLSMV").bse, 1, atol=0.25)
+    cut = DEMO.assign(**{name: np.digitize(DEMO[name], [0]) for name in Y})
+    for one in (robust, msem.sem(TWO, cut, cluster="cluster", ordered=Y)):
+        chisq = one.bootstrap(4, seed=7, statistic=lambda fit: fit.chisq, progress=False)
+        assert_allclose(chisq.array[:, 0], chisq.chisq, rtol=1e-8)
+        assert np.ptp(chisq.array) > 0.1
+    moments = msem.sem(TWO, msem.saturated(DEMO[[*Y, "cluster"]], cluster="cluster"), estimator="GLS")
+    with pytest.raises(DataError, match="fits by least squares need the rows"):
+        moments.bootstrap(10, seed=1)
+
+
 def test_moments_alone_have_the_errors_of_normal_variables() -> None:
     moments = msem.saturated(DEMO[[*Y, "cluster"]], cluster="cluster")
     fit = msem.sem(TWO, moments, estimator="GLS")

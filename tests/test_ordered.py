@@ -297,6 +297,8 @@ def test_estimated_thresholds_out_of_order_are_improper() -> None:
         found = fit(f"{MODEL}\nu1 | a*t2 + b*t1\na == b - 0.1")
     assert found.status == "improper"
     assert found.params["a"] < found.params["b"]
+    with pytest.raises(ModelError, match="thresholds of 'u1' do not ascend"):
+        msem.simulate(found, nobs=50, seed=1)
 
 
 def test_tables_of_the_fit() -> None:

@@ -18,7 +18,7 @@ import oracle
 from msem.errors import ConvergenceWarning, DataError, ModelError, UnsupportedError
 from msem.estimation.objective import build_objective
 from msem.postestimation import category_probabilities
-from msem.resampling.ordered_replicates import ordered_source
+from msem.resampling.row_replicates import row_source
 
 ITEMS = ["u1", "u2", "u3"]
 LEVELS = """
@@ -635,7 +635,12 @@ def test_samples_of_fits_with_ordered_variables():
     ("text", "options", "kind", "message"),
     [
         (TEXT.replace("-0.5*t1 + 0.5*t2", "0.5*t2"), {}, ModelError, r"no value for u1.*t1"),
-        (TEXT.replace("-0.5*t1", "0.7*t1"), {}, ModelError, "thresholds of 'u1' do not ascend: 0.7, 0.5"),
+        (
+            TEXT.replace("-0.5*t1", "0.7*t1"),
+            {},
+            ModelError,
+            "threshold t2 of 'u1' is fixed at 0.5 and t1 at 0.7",
+        ),
         (TEXT, {"as_": "statistics"}, UnsupportedError, "are data"),
     ],
 )
@@ -854,7 +859,7 @@ def test_jackknives_leave_out_the_rows_of_a_cluster():
 
 def rows_of_samples(fit: msem.Fit, seed: int, number: int) -> pd.DataFrame:
     """The rows of a sample of a parametric bootstrap."""
-    source = ordered_source(fit.estimate, fit.sample, fit.options.weighting, seed, parametric=True)
+    source = row_source(fit.estimate, fit.sample, fit.discrepancy, seed, parametric=True)
     rows = source.rows(number)[0]
     codes = {} if rows.codes is None else {"cluster": rows.codes}
     return pd.DataFrame({**rows.columns, **codes})

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import msem
 import texts
 from msem import _core
-from msem.errors import ConvergenceWarning, DataError, ModelError, UnsupportedError
+from msem.errors import ConvergenceWarning, DataError, ModelError
 from msem.resampling.replicates import ordinary_draws
 
 Floats = NDArray[np.float64]
@@ -364,12 +364,6 @@ def test_refits_need_raw_data() -> None:
 def test_one_cluster_in_a_group_is_refused() -> None:
     with pytest.raises(DataError, match="one cluster"):
         msem.sem(MODEL, demo().query("cluster == 1"), cluster="cluster").bootstrap()
-
-
-def test_least_squares_are_refused() -> None:
-    fit = msem.sem("f =~ y1 + y2 + y3", demo(), estimator="ULS")
-    with pytest.raises(UnsupportedError, match="maximum likelihood"):
-        fit.bootstrap(5)
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from msem import _core
 from msem.data.arrays import smallest_eigenvalue, vech_index
 from msem.data.checks import regular_inverse
+from msem.data.sample import Sample
 from msem.distributions import chisq_pvalue
 from msem.errors import UnsupportedError
 from msem.estimation.estimate import Estimate
 from msem.estimation.moment_vector import MomentErrors, MomentVector
 from msem.estimation.objective import Objective
-from msem.settings import AdjustedTest
+from msem.settings import AdjustedTest, Weighting
 
 Floats = NDArray[np.float64]
 
@@ -79,6 +80,15 @@ class LevelDiscrepancy:
     def vectors(self) -> tuple[tuple[MomentVector, ...], MomentErrors]:
         """Statistics as moments with their sampling errors, for those of ordered variables."""
         raise UnsupportedError("the moments of one level are those of the sample")
+
+    def in_sample(self, fit: Estimate, sample: Sample) -> LevelDiscrepancy:
+        """The same for another sample that the model was fitted to."""
+        raise UnsupportedError("replicates are those of fits to all levels: use msem.sem")
+
+    @property
+    def second_stage(self) -> tuple[Weighting, bool]:
+        """What statistics are weighted by, and whether their covariance matrix is that of normal variables."""
+        raise UnsupportedError("replicates are those of fits to all levels: use msem.sem")
 
     @property
     def first_stage(self) -> bool:

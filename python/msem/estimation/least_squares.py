@@ -115,6 +115,11 @@ class LeastSquaresSolution(LevelDiscrepancy):
         """The same for another model of these statistics, such as the baseline model."""
         return solution_at(fit, self.stages, self.weighting, normal=self.normal)
 
+    def in_sample(self, fit: Estimate, sample: Sample) -> LeastSquaresSolution:
+        """The same for another sample that the model was fitted to."""
+        stages = second_stages(fit.table, sample, self.weighting, robust=not self.normal)
+        return solution_at(fit, stages, self.weighting, normal=self.normal)
+
     def gradient_root(self, objective: Objective, theta: Floats) -> Floats:
         """R'WD with RR' = acov(s): its outer products are the covariance matrix of D'W(s - sigma)."""
         ends = np.cumsum([0, *(stage.total for stage in self.stages)])
@@ -134,6 +139,11 @@ class LeastSquaresSolution(LevelDiscrepancy):
     def vectors(self) -> tuple[tuple[MomentVector, ...], MomentErrors]:
         """Statistics as moments with their sampling errors; see `statistic_vectors`."""
         return statistic_vectors(self)
+
+    @property
+    def second_stage(self) -> tuple[Weighting, bool]:
+        """What the statistics are weighted by, and whether acov(s) is that of normal variables."""
+        return self.weighting, self.normal
 
     @property
     def likelihoods(self) -> list[_core.Likelihood]:
@@ -230,6 +240,16 @@ def second_stage(
         influence,
         discrepancy(weight),
         discrepancy(np.ones((len(used), 1))),
+    )
+
+
+def second_stages(
+    table: ParameterTable, sample: Sample, weighting: Weighting, *, robust: bool
+) -> tuple[SecondStage, ...]:
+    """Statistics of every group; see `second_stage`."""
+    return tuple(
+        second_stage(table, group, number, weighting, robust=robust)
+        for number, group in enumerate(sample.groups, 1)
     )
 
 
@@ -377,10 +397,7 @@ def fit_least_squares(
         Sandwich covariance.
     """
     robust = settings.robust
-    stages = tuple(
-        second_stage(table, group, number, weighting, robust=robust)
-        for number, group in enumerate(sample.groups, 1)
-    )
+    stages = second_stages(table, sample, weighting, robust=robust)
     found = estimate(
         table,
         sample,

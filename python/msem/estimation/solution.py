@@ -578,14 +578,18 @@ class Solution(Translated):
 
     def replicate(self, estimate: Estimate, sample: Sample) -> Self:
         """The same model fitted to a replicate of the sample, without what rests on single clusters."""
-        plain = replace(self.options, se="none", test=("standard",))
+        known = self.discrepancy
+        tests = (
+            ("standard",) if known is None else self.options.test
+        )  # of single clusters but for least squares
         return replace(
             self,
             estimate=estimate,
             sample=sample,
             sampling=None,
             problems=(),
-            options=plain,
+            options=replace(self.options, se="none", test=tests),
+            discrepancy=None if known is None else known.in_sample(estimate, sample),
             bootstrapped=None,
         )
 

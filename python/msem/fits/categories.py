@@ -8,8 +8,8 @@ from typing import Any
 
 from msem.data.integrals import LOGISTIC, integrated_statistics
 from msem.data.ordered import OrderedColumns, ordered_columns, ordered_statistics
-from msem.data.ordered_replicates import counted_statistics
 from msem.data.reading import has_rows, known_categories, require_rows_of_data
+from msem.data.row_replicates import counted_statistics
 from msem.data.sample import Group, Sample
 from msem.errors import DataError, ModelError, UnsupportedError
 from msem.estimation.integrals import integration_plan

@@ -14,7 +14,7 @@ from msem.data.ordered_moments import OrderedMoments
 from msem.data.sample import Group, Sample
 from msem.errors import ModelError, UnsupportedError
 from msem.estimation.estimate import estimate
-from msem.estimation.least_squares import first_stage_discrepancy, second_stage
+from msem.estimation.least_squares import first_stage_discrepancy, second_stages
 from msem.model.partable import ParameterTable
 from msem.simulation.designs import Clusters
 from msem.simulation.population import Population
@@ -44,10 +44,9 @@ def ordered_truth(table: ParameterTable, population: Population, clusters: Seque
         )
         for group, one in enumerate(clusters, 1)
     )
-    stages = [
-        second_stage(table, group, number, "DWLS", robust=True) for number, group in enumerate(groups, 1)
-    ]
-    found = estimate(table, Sample(groups), loss=[stage.likelihood for stage in stages])
+    sample = Sample(groups)
+    stages = second_stages(table, sample, "DWLS", robust=True)
+    found = estimate(table, sample, loss=[stage.likelihood for stage in stages])
     if not found.optimum.converged:
         raise ModelError(
             "the model does not converge when it is fitted to the thresholds and correlations of the population: check "

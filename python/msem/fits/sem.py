@@ -568,7 +568,7 @@ def fit_table(table: ParameterTable, sample: Sample, settings: ResolvedSettings)
     replicates: Bootstrap | None = None
     if settings.se == "bootstrap":
         replicates, sampling = bootstrap_errors(
-            solution, sample, sampling, settings.bootstrap, settings.seed, settings.weighting
+            solution, sample, sampling, settings.bootstrap, settings.seed, discrepancy
         )
     if settings.penalty:
         pass  # of the likelihood itself there is no maximum to be tested

@@ -249,9 +249,8 @@ def level_section(measures: Mapping[str, pd.Series], *, note: str = "") -> Secti
     if not measures:
         return Section(title, ((note, ""),))
     first = next(iter(measures.values()))
-    scaled = (
-        "chisq_scaled" in first.index
-    )  # indices of fits with holes are robust ones beside an unscaled test
+    # indices of fits with holes are robust ones beside a test that is not scaled
+    scaled = "chisq_scaled" in first.index
     variant = next((kind for kind in ("robust", "scaled") if scaled and f"cfi_{kind}" in first.index), "")
     wanted = _level_rows(f"{100 * first['rmsea_ci_level']:g}% CI of", variant)
     values = [by_name(one) for one in measures.values()]

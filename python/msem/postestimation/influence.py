@@ -11,13 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.ordered_replicates import first_alike
+from msem.data.row_replicates import first_alike
 from msem.data.sample import Sample, require_simple
 from msem.errors import DataError, MsemError
 from msem.estimation.estimate import Estimate, require_maximum, require_unpenalized
 from msem.estimation.sampling import free_directions
 from msem.estimation.solution import Solution
-from msem.resampling.ordered_replicates import OrderedSource, ordered_source
 from msem.resampling.progress import Progress
 from msem.resampling.refits import refit, refit_chosen
 from msem.resampling.replicates import (
@@ -27,6 +26,7 @@ from msem.resampling.replicates import (
     cluster_counts,
     leave_one_out,
 )
+from msem.resampling.row_replicates import RowSource, row_source
 from msem.settings import require_threads
 
 Floats = NDArray[np.float64]
@@ -246,9 +246,9 @@ def _refits(
 
 
 def _refitted(estimate: Estimate, sample: Sample, chosen: Integers, threads: int, show: bool) -> Replicates:
-    source: ReplicateSource | OrderedSource
+    source: ReplicateSource | RowSource
     if estimate.table.ordered.thresholds:
-        source = ordered_source(estimate, sample, None, None)
+        source = row_source(estimate, sample, None, None)
     else:
         source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
     total = sum(cluster_counts(sample))

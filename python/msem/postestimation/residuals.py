@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from msem.data.arrays import LevelMoment
-from msem.data.ordered_replicates import first_stage_of_rows
+from msem.data.row_replicates import first_stage_of_rows
 from msem.distributions import normal_pvalue, wald_statistic
 from msem.errors import MsemError, UnsupportedError
 from msem.estimation.estimate import require_unpenalized

@@ -15,12 +15,12 @@ from msem import _core
 from msem.data.sample import Sample, require_simple
 from msem.entry import entries
 from msem.errors import DataWarning, MsemError, warn
-from msem.estimation.estimate import Estimate, require_converged, require_maximum
+from msem.estimation.discrepancy import LevelDiscrepancy
+from msem.estimation.estimate import Estimate, require_converged
 from msem.estimation.sampling import Sampling
 from msem.estimation.solution import Solution
 from msem.resampling.intervals import KINDS, IntervalKind, interval
 from msem.resampling.jackknife import Jackknife, draw_jackknife
-from msem.resampling.ordered_replicates import ordered_source
 from msem.resampling.progress import Progress
 from msem.resampling.refits import Source, refit
 from msem.resampling.replicates import (
@@ -29,6 +29,7 @@ from msem.resampling.replicates import (
     parametric_origin,
 )
 from msem.resampling.reports import as_html, as_text, describe, require_enough, warn_of_failures
+from msem.resampling.row_replicates import row_source
 from msem.resampling.targets import (
     OfTarget,
     Statistic,
@@ -39,7 +40,7 @@ from msem.resampling.targets import (
     target_values,
 )
 from msem.resampling.workers import Client, require_client
-from msem.settings import Weighting, require_seed, require_threads, require_whole
+from msem.settings import require_seed, require_threads, require_whole
 
 Floats = NDArray[np.float64]
 BootstrapKind = Literal["ordinary", "parametric"]
@@ -205,7 +206,7 @@ def draw_bootstrap(
     threads: int,
     show: bool = False,
     client: Client | None = None,
-    weighting: Weighting | None = None,
+    discrepancy: LevelDiscrepancy | None = None,
 ) -> Bootstrap:
     """Draw replicates of a sample and refit the model to each.
 
@@ -223,8 +224,8 @@ def draw_bootstrap(
         Show progress.
     client : Client, optional
         Makes the refits.
-    weighting : {"ULS", "DWLS", "WLS"}, optional
-        Of fits of ordered variables by least squares.
+    discrepancy : LevelDiscrepancy, optional
+        Of fits by least squares.
 
     Raises
     ------
@@ -233,12 +234,11 @@ def draw_bootstrap(
     """
     if kind not in get_args(BootstrapKind):
         raise MsemError(f"kind must be 'ordinary' or 'parametric', not {kind!r}")
-    ordered = bool(estimate.table.ordered.thresholds)
-    (require_converged if ordered else require_maximum)(estimate, "bootstraps")
+    require_converged(estimate, "bootstraps")
     require_simple(sample, "bootstraps", "use the standard errors of the fit")
     source: Source
-    if ordered:
-        source = ordered_source(estimate, sample, weighting, seed, parametric=kind == "parametric")
+    if estimate.table.ordered.thresholds or discrepancy is not None:
+        source = row_source(estimate, sample, discrepancy, seed, parametric=kind == "parametric")
     else:
         make = ordinary_origin if kind == "ordinary" else parametric_origin
         source = ReplicateSource(estimate, sample, make(estimate, sample, seed))
@@ -280,7 +280,8 @@ def bootstrap(
 
     Replicates are made of the sufficient statistics of the clusters, and refitted from the estimates in compiled
     threads. With several groups the clusters are drawn within groups; of a single-level sample the rows are drawn.
-    Models of ordered variables are fitted to the rows of the drawn clusters, or to drawn rows, first stage included.
+    Models of ordered variables are fitted to the rows of the drawn clusters, or to drawn rows, first stage included,
+    and so are fits by least squares.
 
     Parameters
     ----------
@@ -291,7 +292,7 @@ def bootstrap(
     statistic : str, sequence of str, or callable, optional
         Parameters by name; functions of them such as ``"a*b"``, as in definitions; or a function of a fit that
         returns a number, an array or a Series, called with the fit of each replicate. That has estimates and
-        moments, and the tests and fit measures of ML, but no standard errors and no rows of data. Default: all
+        moments, and the tests and fit measures of ML or of least squares, but no standard errors. Default: all
         parameters and definitions.
     seed : int, optional
         From 0 to 2**64 - 1. Results are the same for the same seed, whatever the number of threads. Default: at
@@ -316,7 +317,7 @@ def bootstrap(
     ModelError
         If the fit has not converged.
     UnsupportedError
-        If the fit is not by maximum likelihood.
+        With weights or a complex design.
 
     Warns
     -----
@@ -343,7 +344,7 @@ def bootstrap(
             target,
             threads=workers,
             show=progress,
-            weighting=fit.options.weighting,
+            discrepancy=fit.discrepancy,
         ),
         kind=kind,
         replicates=count,
@@ -351,7 +352,7 @@ def bootstrap(
         threads=workers if client is None else threads or 1,
         show=progress,
         client=client,
-        weighting=fit.options.weighting,
+        discrepancy=fit.discrepancy,
     )
 
 
@@ -361,12 +362,12 @@ def bootstrap_errors(
     sampling: Sampling,
     replicates: int,
     seed: int,
-    weighting: Weighting | None = None,
+    discrepancy: LevelDiscrepancy | None = None,
 ) -> tuple[Bootstrap | None, Sampling]:
     """Sampling covariance from an ordinary bootstrap of all parameters and definitions, and its replicates.
 
     Without a converged fit there are no replicates, and no standard errors. Replicates of fits of ordered variables by
-    least squares take its `weighting`.
+    least squares take its `discrepancy`.
     """
     threads = require_threads(None)
     if not estimate.optimum.converged:
@@ -376,13 +377,13 @@ def bootstrap_errors(
         estimate,
         sample,
         target,
-        partial(draw_jackknife, estimate, sample, target, threads=threads, weighting=weighting),
+        partial(draw_jackknife, estimate, sample, target, threads=threads, discrepancy=discrepancy),
         kind="ordinary",
         replicates=replicates,
         seed=seed,
         threads=threads,
         show=True,
-        weighting=weighting,
+        discrepancy=discrepancy,
     )
     npar = estimate.table.npar
     return drawn, replace(sampling, vcov=drawn.cov_params().to_numpy()[:npar, :npar])

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.data.sample import Sample, require_simple
-from msem.estimation.estimate import Estimate, require_converged, require_maximum
+from msem.estimation.discrepancy import LevelDiscrepancy
+from msem.estimation.estimate import Estimate, require_converged
 from msem.estimation.solution import Solution
 from msem.resampling.intervals import acceleration
-from msem.resampling.ordered_replicates import ordered_source
 from msem.resampling.progress import Progress
 from msem.resampling.refits import Source, refit
 from msem.resampling.replicates import (
@@ -24,6 +24,7 @@ from msem.resampling.replicates import (
     leave_one_out,
 )
 from msem.resampling.reports import as_html, as_text, require_enough, warn_of_failures
+from msem.resampling.row_replicates import row_source
 from msem.resampling.targets import (
     OfTarget,
     Statistic,
@@ -32,7 +33,7 @@ from msem.resampling.targets import (
     target_of,
     target_values,
 )
-from msem.settings import Weighting, require_threads
+from msem.settings import require_threads
 
 Floats = NDArray[np.float64]
 
@@ -130,7 +131,7 @@ def draw_jackknife(
     *,
     threads: int,
     show: bool = False,
-    weighting: Weighting | None = None,
+    discrepancy: LevelDiscrepancy | None = None,
 ) -> Jackknife:
     """Refit without each cluster in turn.
 
@@ -142,20 +143,19 @@ def draw_jackknife(
     threads : int
     show : bool
         Show progress.
-    weighting : {"ULS", "DWLS", "WLS"}, optional
-        Of fits of ordered variables by least squares.
+    discrepancy : LevelDiscrepancy, optional
+        Of fits by least squares.
 
     Raises
     ------
     DataError
         Without raw data, with one cluster in a group, or when hardly any refit converges.
     """
-    ordered = bool(estimate.table.ordered.thresholds)
-    (require_converged if ordered else require_maximum)(estimate, "jackknives")
+    require_converged(estimate, "jackknives")
     require_simple(sample, "jackknives", "use the standard errors of the fit")
     source: Source
-    if ordered:
-        source = ordered_source(estimate, sample, weighting, None)
+    if estimate.table.ordered.thresholds or discrepancy is not None:
+        source = row_source(estimate, sample, discrepancy, None)
         counts = source.counts
     else:
         source = ReplicateSource(estimate, sample, leave_one_out(estimate, sample))
@@ -184,7 +184,7 @@ def jackknife(
     Jackknife
     """
     workers = require_threads(threads)
-    target, weighting = target_of(fit, statistic), fit.options.weighting
+    target = target_of(fit, statistic)
     return draw_jackknife(
-        fit.estimate, fit.sample, target, threads=workers, show=progress, weighting=weighting
+        fit.estimate, fit.sample, target, threads=workers, show=progress, discrepancy=fit.discrepancy
     )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem.data.model_statistics import statistics_of_rows
-from msem.data.ordered_replicates import group_of_rows, with_weights
+from msem.data.row_replicates import group_of_rows, with_weights
 from msem.data.sample import Group, Sample
 from msem.data.survey import Replication
 from msem.errors import ModelError, MsemError

@@ -1,8 +1,9 @@
-"""Refits of models of ordered variables to replicates of their rows.
+"""Refits of models of ordered variables, and by least squares, to replicates of their rows.
 
-There are no sums of single clusters that replicates could be added up from. A first stage is estimated again from the
-rows of the clusters of a replicate, and the model fitted to it. A likelihood counts each cluster as often as it was
-drawn, and its maximum is sought from that of the whole sample. Without one of some rows that are alike all is the same.
+There are no sums of single clusters that replicates could be added up from. A first stage, or saturated moments with
+their covariance matrix, are estimated again from the rows of the clusters of a replicate, and the model fitted to them.
+A likelihood counts each cluster as often as it was drawn, and its maximum is sought from that of the whole sample.
+Without one of some rows that are alike all is the same.
 A parametric bootstrap has the rows of the sample with other categories and values: drawn from the model at the
 estimates, given clusters and covariates, and missing where those of the sample are.
 """
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
-from msem.data.ordered_replicates import (
+from msem.data.row_replicates import (
     all_but_one,
     drawn_rows,
     drawn_units,
@@ -28,10 +29,11 @@ from msem.data.ordered_replicates import (
     some_rows,
 )
 from msem.data.rows import ClusteredData
-from msem.data.sample import Group, Sample
+from msem.data.sample import Sample
 from msem.errors import DataError, ModelError, MsemError, UnsupportedError
+from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, estimate
-from msem.estimation.least_squares import second_stage
+from msem.estimation.least_squares import second_stages
 from msem.estimation.matrices import fill_exogenous
 from msem.estimation.objective import build_objective
 from msem.estimation.optimize import Optimum, minimize
@@ -55,15 +57,17 @@ PATIENCE = 50  # iterations from the true values, of a likelihood that may have 
 
 
 @dataclass(frozen=True, eq=False)
-class OrderedSource:
-    """A model of ordered variables with the replicates of its sample.
+class RowSource:
+    """A model with the replicates of the rows of its sample.
 
     Attributes
     ----------
     estimate, sample
         Of the whole sample.
-    weighting : {"ULS", "DWLS", "WLS"} or None
+    weighting : {"ULS", "DWLS", "WLS", "GLS"} or None
         Of least squares; None for maximum likelihood.
+    normal : bool
+        Whether the covariance matrix of the moments is that of normal variables.
     seed : int or None
         Of clusters drawn with replacement, or of samples from the model; None: each cluster is left out in turn.
     parametric : bool
@@ -73,6 +77,7 @@ class OrderedSource:
     estimate: Estimate
     sample: Sample
     weighting: Weighting | None
+    normal: bool
     seed: int | None
     parametric: bool = False
 
@@ -93,7 +98,8 @@ class OrderedSource:
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without what follows."""
         return {
-            name: getattr(self, name) for name in ("estimate", "sample", "weighting", "seed", "parametric")
+            name: getattr(self, name)
+            for name in ("estimate", "sample", "weighting", "normal", "seed", "parametric")
         }
 
     @cached_property
@@ -142,7 +148,7 @@ class OrderedSource:
         return replace(self.sample, groups=tuple(groups))
 
     @property
-    def refitter(self) -> OrderedSource:
+    def refitter(self) -> RowSource:
         """The source itself: rows are needed for every replicate."""
         return self
 
@@ -183,7 +189,7 @@ class OrderedSource:
             if self.parametric and self.weighting is None:  # not even from the truth
                 return nothing, np.nan, NOT_CONVERGED
             sample = self.replicate(number)
-            found = estimate(self.table, sample, loss=self._losses(sample.groups))
+            found = estimate(self.table, sample, loss=self._losses(sample))
         except DataError:
             return nothing, np.nan, EMPTY
         except MsemError:
@@ -214,17 +220,17 @@ class OrderedSource:
         )
         return found if found.converged else None
 
-    def _losses(self, groups: tuple[Group, ...]) -> list[Any] | None:
+    def _losses(self, sample: Sample) -> list[Any] | None:
         if self.weighting is None:
             return None
-        numbered = enumerate(groups, 1)
-        return [second_stage(self.table, g, k, self.weighting, robust=True).likelihood for k, g in numbered]
+        stages = second_stages(self.table, sample, self.weighting, robust=not self.normal)
+        return [stage.likelihood for stage in stages]
 
     def fitted(self, number: int, theta: Floats, value: float) -> tuple[Estimate, Sample]:
         """The model at its estimates in one replicate, and that replicate's sample."""
         again = self.replicate(number)
         objective = build_objective(
-            fill_exogenous(self.table, again.levels), again.statistics, self._losses(again.groups)
+            fill_exogenous(self.table, again.levels), again.statistics, self._losses(again)
         )
         active = np.zeros(len(theta), dtype=np.intp)
         if self.weighting is None:  # with the covariates of the replicate
@@ -234,15 +240,25 @@ class OrderedSource:
         ), again
 
 
-def ordered_source(
+def row_source(
     estimate: Estimate,
     sample: Sample,
-    weighting: Weighting | None,
+    discrepancy: LevelDiscrepancy | None,
     seed: int | None,
     *,
     parametric: bool = False,
-) -> OrderedSource:
-    """Replicates of a sample with ordered variables.
+) -> RowSource:
+    """Replicates of the rows of a sample.
+
+    Parameters
+    ----------
+    estimate : Estimate
+    sample : Sample
+    discrepancy : LevelDiscrepancy or None
+        What the estimates minimise; None for maximum likelihood.
+    seed : int or None
+    parametric : bool
+        See `RowSource`.
 
     Raises
     ------
@@ -250,8 +266,10 @@ def ordered_source(
         Without rows, with too few clusters to draw from, or if samples cannot be drawn from the model.
     """
     if any(group.data is None for group in sample.groups):
-        raise DataError("replicates of ordered variables need the rows of the data, and these are moments")
-    source = OrderedSource(estimate, sample, weighting, seed, parametric)
+        what = "fits by least squares" if discrepancy is not None else "ordered variables"
+        raise DataError(f"replicates of {what} need the rows of the data, and these are moments")
+    weighting, normal = (None, False) if discrepancy is None else discrepancy.second_stage
+    source = RowSource(estimate, sample, weighting, normal, seed, parametric)
     if parametric:
         if not estimate.table.multilevel and any(group.in_clusters for group in sample.groups):
             raise DataError(NO_DEPENDENCE)

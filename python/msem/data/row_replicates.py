@@ -1,4 +1,4 @@
-"""Samples of ordered variables made of some of the rows of another: of clusters drawn with replacement, or but one."""
+"""Samples made of some of the rows of another: of clusters drawn with replacement, or all but one."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def drawn_rows(
 
 
 def group_of_rows(table: ParameterTable, group: Group, rows: ClusteredData, number: int) -> Group:
-    """A group with other rows of the same ordered and continuous variables.
+    """A group with other rows of the same variables.
 
     Raises
     ------
@@ -110,11 +110,14 @@ def group_of_rows(table: ParameterTable, group: Group, rows: ClusteredData, numb
         If a category does not occur among them, or a first stage cannot be estimated.
     """
     s = group.statistics
+    if s.first_stage is not None:
+        return first_stage_of_rows(table, group, rows, number)
+    found = statistics_of_rows(table, rows, number)
     if s.integral is not None:
-        return replace(
-            group, statistics=s.integral.again(statistics_of_rows(table, rows, number), rows), data=rows
-        )
-    return first_stage_of_rows(table, group, rows, number)
+        found = s.integral.again(found, rows)
+    elif not table.meanstructure:
+        found = found.centred()
+    return replace(group, statistics=found, data=rows)
 
 
 def first_stage_of_rows(table: ParameterTable, group: Group, rows: ClusteredData, number: int) -> Group:
