@@ -435,6 +435,21 @@ def test_rows_without_a_covariate_are_left_out(fit):
     assert some.llf == pytest.approx(msem.sem(MODEL, data[10:], cluster=CROSSED).llf, rel=1e-11)
 
 
+FIXED = MODEL.replace('rv("t")*z', "z").replace("y ~~ y + t", "y ~~ y")
+
+
+def test_a_slope_is_compared_with_a_path_that_is_none(fit):
+    fixed = msem.sem(FIXED, rated(), cluster=CROSSED)
+    table = msem.compare_models(fit, fixed)
+    assert table["df_diff"].iloc[1] == 2
+    assert table["chisq_diff"].iloc[1] == pytest.approx(2 * (fit.llf - fixed.llf), rel=1e-8)
+    without = msem.sem(
+        FIXED.replace('rv("s")*x', "x").replace(" + s", "").replace("s ~ v", ""), rated(), cluster=CROSSED
+    )
+    table = msem.compare_models(fit, fixed, without)
+    assert list(table["df_diff"])[1:] == [2, 3]
+
+
 def test_groups_are_samples_of_their_own(fit):
     other = rated(seed=9).assign(pupil=lambda d: d["pupil"] + 100, lecturer=lambda d: d["lecturer"] + 100)
     both = pd.concat([rated().assign(school="a"), other.assign(school="b")], ignore_index=True)

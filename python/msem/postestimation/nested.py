@@ -113,6 +113,8 @@ def _embed_reduced(small: Estimate, large: Estimate) -> Embedding:
 def embed_by_rows(small: Estimate, large: Estimate) -> Embedding:
     """The same by the rows of the parameter tables, for models without moments that could be compared.
 
+    A path that is random in the larger model and not in the smaller one is a slope without variance, whose mean it is.
+
     That suffices: whatever the larger model fixes is fixed at the same value in the smaller one, what only one of them
     has a row for being 0 in the other, and no parameters of the larger one are shared or constrained.
 
@@ -122,7 +124,7 @@ def embed_by_rows(small: Estimate, large: Estimate) -> Embedding:
         If the larger model has constraints or shared parameters.
     """
     rows = {_place(row): row for row in large.table.rows}
-    ours = {_place(row): row for row in small.table.rows}
+    ours = _beside(small, large)
     free = [row for row in large.table.rows if row.free]
     if large.table.constraints or len(free) > large.table.npar:
         raise ModelError(
@@ -132,8 +134,8 @@ def embed_by_rows(small: Estimate, large: Estimate) -> Embedding:
     gap = 0.0
     for place in rows.keys() | ours.keys():
         one, two = ours.get(place), rows.get(place)
-        if two is not None and two.free:
-            continue
+        if two is not None and (two.free or (two.exo and one is not None and one.exo)):
+            continue  # moments of fixed covariates are those of the sample
         value = 0.0 if two is None else two.value
         mine = 0.0 if one is None else one.value
         slopes = {"" if row is None else row.slope for row in (one, two)}
@@ -148,7 +150,7 @@ def embed_by_rows(small: Estimate, large: Estimate) -> Embedding:
 
 def _by_rows(small: Estimate, large: Estimate) -> tuple[Floats, Floats]:
     """Parameters of the larger model that are those of the smaller one, and their derivatives, by rows."""
-    ours = {_place(row): row for row in small.table.rows}
+    ours = _beside(small, large)
     theta, jacobian = np.zeros(large.table.npar), np.zeros((large.table.npar, small.table.npar))
     for row in large.table.rows:
         mine = ours.get(_place(row))
@@ -160,6 +162,26 @@ def _by_rows(small: Estimate, large: Estimate) -> tuple[Floats, Floats]:
         else:
             theta[row.free - 1] = mine.value
     return theta, jacobian
+
+
+def _beside(small: Estimate, large: Estimate) -> dict[tuple[Key, int, int], Parameter]:
+    """Rows of the smaller model by their places in the larger one; paths that are slopes there are means of these."""
+    ours = {_place(row): row for row in small.table.rows}
+    means: dict[tuple[Key, int, int], Parameter] = {}
+    for group in range(1, large.table.ngroups + 1):
+        at = {slope.name: max(slope.at) for slope in large.table.slopes(group)}
+        for row in large.table.rows:
+            if not row.slope or row.group != group:
+                continue
+            mine = ours.get(_place(row))
+            if mine is not None and mine.slope:
+                continue
+            fixed = row._replace(slope="", free=0, value=0.0) if mine is None else mine
+            mean = fixed._replace(lhs=row.slope, op="~1", rhs="", level=at[row.slope])
+            known = means.setdefault(_place(mean), mean)
+            if known.free == mean.free and (mean.free or known.value == mean.value):
+                ours[_place(row)] = row  # otherwise paths differ that have one slope in the larger model
+    return means | ours
 
 
 def _without_moments(*fits: Estimate) -> bool:
