@@ -527,3 +527,28 @@ def test_six_ordered_variables_against_lavaan() -> None:
             assert abs(est - row["est"]) < (0.05 if within else 0.7) * row["se"]
             assert se == pytest.approx(row["se"], rel=0.02 if within else 0.35)
     assert found.df == expected["fit_measures"]["df"]
+
+
+def test_a_great_variance_between_clusters_has_nodes_enough():
+    rng = np.random.default_rng(5)
+    cluster = np.repeat(np.arange(80), rng.integers(4, 12, 80))
+    y = 2.9 * rng.normal(size=80)[cluster] + rng.normal(size=len(cluster))
+    data = pd.DataFrame({"u": (y > 0.2).astype(int), "cluster": cluster})
+    fit = msem.sem("level: 1\nu ~~ 1*u\nlevel: 2\nu ~~ u", data, ordered=["u"], cluster="cluster")
+    assert fit.params["u~~u.l2"] > 5
+    grid = np.linspace(-9, 9, 1801)
+
+    def loglik(cut, variance):
+        """By a dense rule over the effects."""
+        z = cut - grid * np.sqrt(variance)
+        one = np.where(data["u"].to_numpy()[:, None] == 1, stats.norm.logsf(z), stats.norm.logcdf(z))
+        logs = np.zeros((80, len(grid)))
+        np.add.at(logs, cluster, one)
+        return np.log((np.exp(logs) * stats.norm.pdf(grid)).sum(axis=1) * (grid[1] - grid[0])).sum()
+
+    at, se = fit.params.to_numpy(), fit.bse.to_numpy()
+    order = [list(fit.params.index).index(name) for name in ("u|t1.l2", "u~~u.l2")]
+    at, se = at[order], se[order]
+    for step in np.diag(0.02 * se):
+        slope = (loglik(*(at + step)) - loglik(*(at - step))) / 0.04  # in standard errors
+        assert abs(slope) < 2e-3

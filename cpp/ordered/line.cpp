@@ -1,5 +1,6 @@
 #include "ordered/line.hpp"
 
+#include <algorithm>
 #include <limits>
 
 namespace msem {
@@ -8,7 +9,14 @@ namespace {
 
 constexpr double kDegenerate = 1e-12;  // variance of an effect that is none
 constexpr double kFound = 1e-9;
+constexpr double kTail = 0.3;   // width of nodes for it, in standard deviations of the effect
 constexpr double kLongest = 2;  // step towards the mode
+
+bool one_sided(const std::vector<LineCell>& units, int last) {
+  const int first = units.front().category;
+  return (first == 0 || first == last) &&
+         std::all_of(units.begin(), units.end(), [&](const LineCell& one) { return one.category == first; });
+}
 
 }  // namespace
 
@@ -79,7 +87,11 @@ void Line::integrate(const Vector& cuts, const std::vector<LineCell>& units, con
   if (one) {
     at_[0] = mean;
   } else {
-    const double width = find_mode(cuts, units, own, mean, variance, sd, mode);
+    double width = find_mode(cuts, units, own, mean, variance, sd, mode);
+    // units that are all in the lowest or the highest category have a long tail, of which the mode says
+    // nothing
+    if (n == kWideNodes && one_sided(units, static_cast<int>(cuts.size())))
+      width = std::max(width, kTail * std::sqrt(variance));
     const double constant = std::log(width) - 0.5 * std::log(variance);
     for (Index q = 0; q < n; ++q) {
       at_[q] = mode + width * rule_.nodes[q];

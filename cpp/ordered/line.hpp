@@ -7,7 +7,11 @@
 
 namespace msem {
 
-constexpr int kLineNodes = 15;
+// Nodes for one effect; more where its variance is several times that of the residual.
+constexpr int kLineNodes = 15, kWideNodes = 61;
+constexpr double kWide = 2;  // such a variance
+
+inline int line_nodes(double variance) { return variance > kWide ? kWideNodes : kLineNodes; }
 
 // Units of one category with one linear predictor.
 struct LineCell {

@@ -24,6 +24,8 @@ class PairLikelihood {
   virtual ClusterScores at(const Vector& theta, Nodes nodes, bool all) = 0;
   // Where to begin: what moments say.
   virtual Vector start() const { return Vector::Zero(count()); }
+  // With more nodes at the end, for distributions that are narrow ridges.
+  virtual void refine() {}
   // Nodes are placed by what the last evaluation says of the effects.
   virtual void accept() {}
 

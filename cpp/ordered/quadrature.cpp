@@ -5,14 +5,23 @@
 
 namespace msem {
 
-// From the eigenvalues of the Jacobi matrix (Golub & Welsch, 1969).
+// Nodes are the eigenvalues of the Jacobi matrix (Golub & Welsch, 1969).
 Rule::Rule(int n) : nodes(n), log_weights(n) {
   Matrix jacobi = Matrix::Zero(n, n);
   for (int i = 1; i < n; ++i) jacobi(i, i - 1) = jacobi(i - 1, i) = std::sqrt(static_cast<double>(i));
   const SymmetricEigen eigen(jacobi);
   for (int i = 0; i < n; ++i) {
-    nodes[i] = eigen.values[i];
-    log_weights[i] = 2 * std::log(std::abs(eigen.vectors(0, i))) + 0.5 * nodes[i] * nodes[i];
+    // weights from the orthonormal polynomials: far out they are smaller than what eigenvectors are accurate
+    // to
+    const double x = nodes[i] = eigen.values[i];
+    double before = 0, now = 1, squares = 1;
+    for (int k = 1; k < n; ++k) {
+      const double next = (x * now - std::sqrt(k - 1.0) * before) / std::sqrt(static_cast<double>(k));
+      before = now;
+      now = next;
+      squares += now * now;
+    }
+    log_weights[i] = 0.5 * x * x - std::log(squares);
   }
 }
 

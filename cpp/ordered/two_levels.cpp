@@ -12,6 +12,8 @@ namespace {
 constexpr double kNear = 1e-3;      // decrement while nodes are few, and error of values then
 constexpr double kNewton = 1e-6;    // and before the last step of those that square it
 constexpr double kSettled = 1e-10;  // decrement where the scores are those of the maximum
+constexpr double kSteepest = 0.9;   // correlation from which a distribution is a ridge
+constexpr double kRidge = 1e-4;     // decrement to look at it more closely
 constexpr double kCloser = 0.5;     // least share of 1 - r^2 that a step may leave
 
 // The information about the parameters of a pair: less their second derivatives, where there are any and they
@@ -37,6 +39,7 @@ bool near(const Vector& from, const Vector& to, const Vector& limits) {
 bool ascend(PairLikelihood& pair, Vector& theta, ClusterScores& last) {
   const Index m = pair.count();
   Nodes nodes = Nodes::kRough;
+  bool refined = false;
   const auto at = [&](const Vector& here) { return pair.at(here, nodes, nodes == Nodes::kFinal); };
   ClusterScores now = at(theta);
   pair.accept();
@@ -49,6 +52,15 @@ bool ascend(PairLikelihood& pair, Vector& theta, ClusterScores& last) {
     const Vector change = apply(inverse.inverse, gradient);
     const double decrement = gradient.dot(change);
     const bool rough = nodes == Nodes::kRough, final = nodes == Nodes::kFinal;
+    if (final && decrement < kRidge && !refined &&
+        theta.cwiseQuotient(pair.limits()).cwiseAbs().maxCoeff() > kSteepest) {
+      refined = true;
+      pair.refine();
+      now = at(theta);
+      pair.accept();
+      information = pair_information(now, m);
+      continue;
+    }
     if (final && decrement < kSettled) {
       last = std::move(now);
       if (near(theta, theta + change, pair.limits())) theta += change;
@@ -79,7 +91,11 @@ bool ascend(PairLikelihood& pair, Vector& theta, ClusterScores& last) {
       if (finer || decrement > kNear) pair.accept();
     }
     if (moved) continue;
-    if (final && !finer) break;
+    if (final && !finer && refined) break;
+    if (final && !finer) {
+      refined = true;
+      pair.refine();
+    }
     nodes = Nodes::kFinal;
     now = at(theta);
     pair.accept();
