@@ -415,3 +415,46 @@ def test_samples_of_a_fit_have_its_moments(holes):
     ]
     truth = residual + (mean**2 + slope.cov.loc["s", "s"]) * within + slope.cov.loc["y1", "y1"] * (1 - 1 / 30)
     assert abs(average[k, k] - truth) < 5 * spread[k, k] + 0.02 * truth
+
+
+def weak_slopes(clusters: int, seed: int, variance: float) -> pd.DataFrame:
+    """Three indicators of a factor and an outcome whose slope on it varies between clusters, little or not at all."""
+    rng = np.random.default_rng(seed)
+    c = np.repeat(np.arange(clusters), 8)
+    f, g = rng.normal(size=len(c)), 0.7 * rng.normal(size=clusters)
+    s = 0.5 + np.sqrt(variance) * rng.normal(size=clusters)
+    data = {
+        f"y{k}": f + g[c] + 0.3 * rng.normal(size=clusters)[c] + 0.7 * rng.normal(size=len(c))
+        for k in (1, 2, 3)
+    }
+    x = s[c] * f + 0.5 * rng.normal(size=clusters)[c] + 0.7 * rng.normal(size=len(c))
+    return pd.DataFrame(data).assign(x=x, c=c)
+
+
+def test_a_slope_without_variance_is_a_path() -> None:
+    """The likelihood goes on to a variance of 0, where it is that of the model without the slope."""
+    data = weak_slopes(40, 4, 0.2)
+    between = "level: 2\n y1 ~~ y1\n y2 ~~ y2\n y3 ~~ y3\n x ~~ x\n"
+    within = "level: 1\n f =~ y1 + y2 + y3\n x ~ {}*f\n"
+    none = " s ~~ s + 0*y1 + 0*y2 + 0*y3 + 0*x\n"
+    random = msem.sem(within.format('rv("s")') + between + none, data, cluster="c")
+    fixed = msem.sem(within.format("b") + between, data, cluster="c")
+    names = {"s~1.l2": "b"}
+    theta = np.array([fixed.params.get(names.get(name, name), 0.0) for name in random.params.index])
+    place = list(random.params.index).index("s~~s.l2")
+    assert random.llf > fixed.llf + 1
+    for variance in (1e-12, 1e-20, 1e-40, 0.0):
+        theta[place] = variance
+        assert -0.5 * random.objective.value(theta) == pytest.approx(fixed.llf, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::msem.errors.ImproperSolutionWarning")
+@pytest.mark.parametrize(("clusters", "seed"), [(60, 2), (25, 0)])
+def test_where_natural_steps_get_along_slowly_the_maximum_is_the_same(clusters: int, seed: int) -> None:
+    data = weak_slopes(clusters, seed, 0.0 if clusters == 60 else 0.3)
+    text = 'level: 1\n f =~ y1 + y2 + y3\n x ~ rv("s")*f\nlevel: 2\n g =~ y1 + y2 + y3\n x ~~ x\n s ~~ s\n'
+    found, other = (
+        msem.sem(text, data, cluster="c", starts=k) for k in (0, 1)
+    )  # the second goes the long way
+    assert found.status == other.status
+    assert found.llf == pytest.approx(other.llf, abs=1e-6)

@@ -463,6 +463,12 @@ bool SearchModel::vanishes(const Scale& scale, const Vector& point) const {
   return any;
 }
 
+SearchModel SearchModel::with(const std::vector<Group>& groups) const {
+  SearchModel out = *this;
+  out.objective_.emplace(objective_->npar(), objective_->blocks(), groups);
+  return out;
+}
+
 Vector SearchModel::near(const Vector& theta, double least) const {
   Vector out = Vector::Zero(objective_->npar());
   out.head(npar_) = theta;

@@ -29,6 +29,9 @@ class SearchModel {
               const Constraints& constraints, const std::vector<Implied>& saturated, bool cone,
               const std::vector<double>& signs = {1}, const Vector* sorted = nullptr);
 
+  // The same coordinates with other likelihoods of the same moments.
+  SearchModel with(const std::vector<Group>& groups) const;
+
   const Objective& objective() const { return *objective_; }
   const Vector& lower() const { return lower_; }
   const Vector& upper() const { return upper_; }

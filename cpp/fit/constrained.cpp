@@ -238,7 +238,7 @@ class Programme {
       check_interrupt();
       expected_ = objective_.expected_information(*here_.fit.point);
       const QuadraticProgramme p = programme();
-      const bool curved = options_.curved && count >= kCurved;
+      const bool curved = options_.curved && (options_.near || count >= kCurved);
       if (curved) damping = 0;
       bool moved = false, second = false;
       double size = 0;

@@ -161,6 +161,23 @@ void Objective::add_terms(const State& state, bool observed, Matrix& total) cons
   }
 }
 
+bool Objective::integrated() const {
+  return std::any_of(groups_.begin(), groups_.end(),
+                     [](const Group& g) { return g.likelihood->integrated(); });
+}
+
+std::optional<Objective> Objective::coarse() const {
+  std::vector<Group> groups = groups_;
+  bool any = false;
+  for (Group& g : groups) {
+    std::shared_ptr<const Likelihood> few = g.likelihood->coarse();
+    any = any || few;
+    if (few) g.likelihood = std::move(few);
+  }
+  if (!any) return std::nullopt;
+  return Objective(npar_, blocks_, std::move(groups), terms_);
+}
+
 double Objective::value(ConstVectorRef theta) const {
   const auto state = at(theta);
   return state ? state->value : std::numeric_limits<double>::infinity();

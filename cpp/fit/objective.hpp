@@ -3,6 +3,8 @@
 // may be kept for what is asked at it afterwards.
 #pragma once
 
+#include <optional>
+
 #include "fit/term.hpp"
 #include "likelihood/likelihood.hpp"
 #include "model/block.hpp"
@@ -49,6 +51,11 @@ class Objective {
   const std::vector<int>& levels(std::size_t group) const { return levels_[group]; }
   const Layout& layout(std::size_t group) const { return layouts_[group]; }
   const Terms& terms() const { return terms_; }
+
+  // Whether some likelihood is an integral by quadrature, and the same with few nodes; nothing if there are
+  // no more.
+  bool integrated() const;
+  std::optional<Objective> coarse() const;
 
   double value(ConstVectorRef theta) const;
   // The value at each row.

@@ -9,7 +9,9 @@ namespace msem {
 
 namespace {
 
-constexpr std::size_t kPace = 5;      // steps that the pace is taken of
+constexpr std::size_t kPace = 5;  // steps that the pace is taken of
+constexpr double kLaborious = 1;  // damping of steps that get along slowly, if they are so many
+constexpr std::ptrdiff_t kLabour = 10;
 constexpr double kStuck = 1e-4;       // what so many damped steps gain that lead nowhere
 constexpr int kLong = 8;              // steps after which a costly information is kept,
 constexpr int kMost = 4;              // and for how many,
@@ -156,8 +158,9 @@ class Scorer {
       check_interrupt();
       if (hopeless(out)) return Stop::kMaxIterations;
       if (costly_ && stuck(out)) return Stop::kNoProgress;
+      if (options_.brief && laborious(out)) return Stop::kNoProgress;
       if (!kept) expected_.resize(0, 0);
-      const bool curved = options_.curved && count >= kCurved;
+      const bool curved = options_.curved && (options_.near || count >= kCurved);
       saving_ = costly_ && !curved && count >= kLong;
       if (curved) damping = 0;
       bool moved = false, rejected = false, newton = false, tried = false;
@@ -227,6 +230,13 @@ class Scorer {
     const double left = static_cast<double>(options_.max_iterations - count) / kPace;
     if (!(now.value - left * (before.value - now.value) > options_.rival)) return false;
     return now.decrement * std::pow(now.decrement / before.decrement, left) > options_.tolerance;
+  }
+
+  // Whether the last steps were all damped.
+  static bool laborious(const Optimum& out) {
+    return static_cast<std::ptrdiff_t>(out.iterations.size()) >= kLabour &&
+           std::all_of(out.iterations.end() - kLabour, out.iterations.end(),
+                       [](const Iteration& i) { return i.damping >= kLaborious; });
   }
 
   // Whether damped steps have come to nothing, as at the border of the domain.

@@ -27,8 +27,11 @@ struct ScoringOptions {
   // Newton steps from anywhere: in coordinates whose squares are variances the expected information says
   // nothing near zero.
   bool curved = false;
+  bool near = false;  // from the first one on: the start is next to the maximum
   // A value that is to be surpassed: who falls behind it, and is not about to converge, gives up.
   double rival = std::numeric_limits<double>::infinity();
+  // Gives up where steps have to be damped again and again: there is another way.
+  bool brief = false;
 };
 
 enum class Stop : int {

@@ -14,14 +14,15 @@ namespace {
 constexpr double kNotable =
     0.05;                     // in -2 log L: what an attempt has to be lower by than others without a maximum
 constexpr int kAttempt = 60;  // iterations from one start before another is tried
-constexpr double kBeyond = 1e-4;  // -2 log L below the saturated model's by more is no maximum
-constexpr double kSame = 1e-3;    // difference in -2 log L between maxima that counts as none
-constexpr int kStarts = 8;        // random ones, where there may be several maxima
-constexpr int kAgreeing = 3;      // starts in a row that end at the best of them: enough,
-constexpr double kFew = 30;       // unless there are so few clusters,
-constexpr double kFewRows = 100;  // or rows of a single level
-constexpr double kSpread = 0.3;   // of random loadings, in standard deviations of their variables
-constexpr int kSortings = 3;      // times that variables are sorted
+constexpr double kBeyond = 1e-4;       // -2 log L below the saturated model's by more is no maximum
+constexpr double kSame = 1e-3;         // difference in -2 log L between maxima that counts as none
+constexpr int kStarts = 8;             // random ones, where there may be several maxima
+constexpr int kAgreeing = 3;           // starts in a row that end at the best of them: enough,
+constexpr int kAgreeingIntegrals = 2;  // of integrals by quadrature, which take their time,
+constexpr double kFew = 30;            // unless there are so few clusters,
+constexpr double kFewRows = 100;       // or rows of a single level
+constexpr double kSpread = 0.3;        // of random loadings, in standard deviations of their variables
+constexpr int kSortings = 3;           // times that variables are sorted
 constexpr double kTie = 1e-7;     // between values of one maximum: the first start that leads there counts
 constexpr double kNarrow = 0.01;  // at which they are not made smaller any more
 constexpr int kComponents = 2;    // principal ones that loadings start with
@@ -47,6 +48,9 @@ class Route {
     for (const Group& g : objective.groups()) {
       if (!options_.starts && g.likelihood->costly_value()) options_.starts = -1;
     }
+    // An integral says less and less of slopes whose variance vanishes, and nothing beyond: steps among
+    // improper matrices lead along that border, and none but proper ones are asked for.
+    brief_ = objective.integrated() && options.space == Space::kAuto && options.starts <= 0 && !sample.cone;
   }
 
   Optimum run() {
@@ -59,7 +63,7 @@ class Route {
       best.proper = true;
       return best;
     }
-    if (options_.space != Space::kCone) best = from_other_signs(std::move(best));
+    if (options_.space != Space::kCone && !brief_) best = from_other_signs(std::move(best));
     if (inside_ && !acceptable(best)) best = std::move(*inside_);
     if (options_.space != Space::kNatural && (!acceptable(best) || surpassed_in_cone(best)))
       best = in_cone(std::move(best));
@@ -92,7 +96,7 @@ class Route {
     }
     Optimum best = attempt(first_, few_);
     const bool more = options_.max_iterations > kAttempt || best.stop == Stop::kBadStart;
-    return best.stop != Stop::kConverged && more ? restart(std::move(best), few_) : best;
+    return best.stop != Stop::kConverged && more && !brief_ ? restart(std::move(best), few_) : best;
   }
 
   // A maximum within the cone, and not at its border.
@@ -124,6 +128,7 @@ class Route {
     ScoringOptions how{iterations, options_.tolerance};
     how.reuse = true;
     how.rival = rival;
+    how.brief = brief_;
     Optimum out = minimize(objective_, plan_.constraints, start, lower, plan_.upper, how);
     if (below_saturated(out) && out.stop != Stop::kInfeasible) out.stop = Stop::kUnbounded;
     return out;
@@ -189,13 +194,13 @@ class Route {
 
   // An attempt in the cone. At a singular matrix the root need not be unique, and steps are not, unless its
   // variables are sorted.
-  std::pair<SearchModel, Optimum> descend(SearchModel model, const Vector& start, int iterations) const {
+  std::pair<SearchModel, Optimum> descend(const Objective& objective, SearchModel model, const Vector& start,
+                                          int iterations) const {
     Optimum found = minimize_in(model, start, iterations);
     for (int k = 0; k < kSortings && model.curved(); ++k) {
       if (found.stop != Stop::kMaxIterations && found.stop != Stop::kNoProgress) break;
       const Vector theta = model.parameters(found.theta, first_);
-      SearchModel next(objective_, plan_.lower, plan_.upper, plan_.constraints, sample_.saturated, true, {1},
-                       &theta);
+      SearchModel next = cone_model(objective, &theta);
       Optimum better = minimize_in(next, next.near(theta, kRounding), iterations);
       if (better.stop == Stop::kBadStart || better.value > found.value + kSame) break;
       model = std::move(next);
@@ -305,17 +310,57 @@ class Route {
   // Whether an improper maximum is lower than one within the cone: then it is not that of the natural space.
   bool surpassed_in_cone(const Optimum& o) const {
     if (options_.space != Space::kAuto || regular(o) || bounded(o)) return false;
-    const SearchModel model(objective_, plan_.lower, plan_.upper, plan_.constraints, sample_.saturated, true);
+    const SearchModel model = cone_model(objective_);
     for (const Vector& start : {model.near(first_), model.near(o.theta)}) {
-      const Optimum found = descend(model, start, few_).second;
+      const Optimum found = descend(objective_, model, start, few_).second;
       if (found.stop == Stop::kConverged && found.value < o.value - kSame) return true;
     }
     return false;
   }
 
+  SearchModel cone_model(const Objective& objective, const Vector* sorted = nullptr) const {
+    return SearchModel(objective, plan_.lower, plan_.upper, plan_.constraints, sample_.saturated, true, {1},
+                       sorted);
+  }
+
+  using InCone = std::pair<SearchModel, Optimum>;
+
   // The highest of the maxima in the cone that are found from several starts; `outside` if there is none.
   Optimum in_cone(Optimum outside) {
-    const SearchModel model(objective_, plan_.lower, plan_.upper, plan_.constraints, sample_.saturated, true);
+    maxima_.clear();
+    std::optional<InCone> best = with_all_nodes(outside), top;
+    if (!best) {
+      maxima_.clear();
+      best = highest_in_cone(objective_, outside, top);
+    }
+    if (!best && options_.space == Space::kCone && top) return at_border(top->first, top->second, outside);
+    if (!best) return outside;
+    return at_border(best->first, best->second, outside);
+  }
+
+  // Integrals are searched with few nodes first; nothing where that does not lead to a maximum.
+  std::optional<InCone> with_all_nodes(const Optimum& outside) {
+    const std::optional<Objective> coarse = objective_.coarse();
+    if (!coarse) return std::nullopt;
+    std::optional<InCone> top;
+    const std::optional<InCone> near = highest_in_cone(*coarse, outside, top);
+    if (!near) return std::nullopt;
+    SearchModel model = near->first.with(objective_.groups());
+    ScoringOptions how{few_, options_.tolerance};
+    how.curved = model.curved();
+    how.near = true;
+    const Optimum polished = minimize(model.objective(), model.constraints(), near->second.theta,
+                                      model.lower(), model.upper(), how);
+    if (polished.stop != Stop::kConverged) return std::nullopt;
+    InCone found{std::move(model), polished};
+    for (double& value : maxima_) value += found.second.value - near->second.value;
+    return found;
+  }
+
+  // `top`: the highest point that was seen, a maximum or not.
+  std::optional<InCone> highest_in_cone(const Objective& objective, const Optimum& outside,
+                                        std::optional<InCone>& top) {
+    const SearchModel model = cone_model(objective);
     const Vector first = model.near(first_);
     std::vector<Vector> starts = {first};
     if (outside.theta.allFinite()) starts.push_back(model.near(outside.theta));
@@ -323,27 +368,29 @@ class Route {
       for (Index k = 0; k < kComponents; ++k) starts.push_back(model.principal(first, k));
       for (int k = 0; k < random_starts(); ++k) starts.push_back(model.random(first, k, kSpread));
     }
-    maxima_.clear();
-    std::optional<std::pair<SearchModel, Optimum>> best, top;
+    const int enough = objective.integrated() && options_.starts <= 0 ? kAgreeingIntegrals : 0;
+    int agreeing = 0;
+    std::optional<InCone> best;
     for (const Vector& start : starts) {
-      std::pair<SearchModel, Optimum> found = descend(model, start, few_);
+      InCone found = descend(objective, model, start, few_);
       const Optimum& o = found.second;
       if (o.stop == Stop::kBadStart || o.stop == Stop::kInfeasible) continue;
       if (!top || o.value < top->second.value) top.emplace(found);
       if (o.stop != Stop::kConverged) continue;
       maxima_.push_back(o.value);
+      const bool same = best && std::abs(o.value - best->second.value) < kSame;
+      agreeing = same || !best ? agreeing + 1 : o.value < best->second.value ? 1 : 0;
       if (!best || o.value < best->second.value - kTie) best.emplace(std::move(found));
+      if (enough && agreeing == enough && !(top->second.value < best->second.value - kSame)) return best;
     }
     if (top && (!best || top->second.value < best->second.value - kSame)) {
-      auto longer = descend(top->first, top->second.theta, options_.max_iterations);
+      InCone longer = descend(objective, top->first, top->second.theta, options_.max_iterations);
       if (longer.second.stop == Stop::kConverged) {
         maxima_.push_back(longer.second.value);
         best.emplace(std::move(longer));
       }
     }
-    if (!best && options_.space == Space::kCone && top) return at_border(top->first, top->second, outside);
-    if (!best) return outside;
-    return at_border(best->first, best->second, outside);
+    return best;
   }
 
   Optimum at_border(const SearchModel& model, const Optimum& found, const Optimum& outside) const {
@@ -354,6 +401,10 @@ class Route {
     }
     Optimum out = found;
     out.theta = model.parameters(found.theta, first_);
+    if (brief_ && found.stop == Stop::kConverged) {
+      Optimum beyond = attempt(out.theta, few_);
+      if (acceptable(beyond)) return beyond;
+    }
     const Evaluation at = objective_.evaluate(out.theta);
     out.value = at.value;
     out.gradient = at.gradient;
@@ -378,6 +429,7 @@ class Route {
   std::optional<StartPlan> start_;  // where some values are known
   Vector first_, cautious_;
   int few_ = kAttempt;
+  bool brief_ = false;  // whether what does not get along leads to the cone
   std::vector<double> maxima_;
   std::optional<Optimum> inside_;
 };

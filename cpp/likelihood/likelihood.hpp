@@ -93,6 +93,10 @@ class Likelihood {
   virtual Information step_information() const { return Information::kObserved; }
   // Whether values take so long that random starts are for who asks for them.
   virtual bool costly_value() const { return false; }
+  // Whether it is an integral by quadrature, and the same with few nodes: where a search ends does not depend
+  // on these. Null where there are no more.
+  virtual bool integrated() const { return false; }
+  virtual std::shared_ptr<const Likelihood> coarse() const { return nullptr; }
   // Units of each level, level 1 first; empty where there is no `expected_product`.
   virtual std::vector<double> units() const { return {}; }
 };

@@ -16,11 +16,10 @@ namespace {
 constexpr Index kPieces = 32;      // of clusters, at most
 constexpr int kRounds = 60;        // of looking for the nodes, at most
 constexpr double kSettled = 1e-5;  // change of the centre in its standard deviations, and of these
-constexpr Index kFewNodes = 5;
-constexpr double kStep = 1e-4;    // of moments, relative to their size, for second derivatives
-constexpr double kNarrow = 0.3;   // of the spread, where a single node has all weight
-constexpr double kFloor = 1e-3;   // least eigenvalue of an information matrix that steps are made with
-constexpr double kLeast = 1e-16;  // weight of a node, beside the greatest, below which it has no derivatives
+constexpr double kStep = 1e-4;     // of moments, relative to their size, for second derivatives
+constexpr double kNarrow = 0.3;    // of the spread, where a single node has all weight
+constexpr double kFloor = 1e-3;    // least eigenvalue of an information matrix that steps are made with
+constexpr double kLeast = 1e-16;   // weight of a node, beside the greatest, below which it has no derivatives
 
 // Nodes and weights of the Gauss-Hermite rule for the standard normal distribution (Golub & Welsch, 1969).
 struct Hermite {
@@ -221,7 +220,8 @@ bool IntegralPoint::prepare_moments(const Moments& moments) {
   if (m) at_.sigma -= outer(at_.lambda, at_.lambda);
   at_.mu = moments.mean_w.head(p);
   if (p && !positive_definite(at_.sigma)) return false;
-  const Matrix cov = select(moments.cov_b, over_->order, over_->order);
+  Matrix cov = select(moments.cov_b, over_->order, over_->order);
+  cov.diagonal().tail(over_->integrated) += negligible_spread().cwiseAbs2();
   const Vector mean = select(moments.mean_b, over_->order);
   if (!at_.between.compute(cov, mean, over_->rest)) return false;
   at_.root_z = at_.between.chol_z.lower();

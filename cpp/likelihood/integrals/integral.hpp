@@ -23,6 +23,8 @@
 namespace msem {
 
 // What an integral is over, and what is the same for integrands of all kinds.
+constexpr Index kFewNodes = 5;  // in each dimension, for steps whose target does not depend on them
+
 struct Integration {
   TwoLevels shape;
   Index p = 0, m = 0;        // variables of level 1, without and with the m products that come last
@@ -136,6 +138,9 @@ class IntegralPoint : public TwoLevelKernel {
   virtual std::unique_ptr<NodeDensity> density() const = 0;
   // Another point of the same data.
   virtual std::unique_ptr<IntegralPoint> another() const = 0;
+  // Standard deviations, of what is integrated over, that are as good as none: the least that nodes are told
+  // apart at. With them the likelihood goes on to where a variance is 0.
+  virtual Vector negligible_spread() const { return Vector::Zero(over_->integrated); }
   // What has to be known of the moments before there are densities; false outside the domain.
   virtual bool prepare_integrand() { return true; }
 

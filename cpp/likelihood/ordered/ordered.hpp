@@ -90,11 +90,19 @@ class OrderedLikelihood : public Likelihood {
  public:
   using Data = OrderedData;
   using Point = OrderedPoint;
-  explicit OrderedLikelihood(std::shared_ptr<const OrderedData> data)
-      : data_(std::move(data)), over_(integration(*data_)) {}
+  // With nodes other than those of the data if it is said how many.
+  explicit OrderedLikelihood(std::shared_ptr<const OrderedData> data, Index nodes = 0)
+      : data_(std::move(data)), over_(integration(*data_)) {
+    if (nodes) over_.nodes = nodes;
+  }
   Layout layout() const override { return shape().layout(); }
   std::unique_ptr<LikelihoodPoint> at(Implied moments) const override;
   bool costly_information() const override { return true; }
+  bool integrated() const override { return true; }
+  std::shared_ptr<const Likelihood> coarse() const override {
+    if (over_.nodes <= kFewNodes) return nullptr;
+    return std::make_shared<const OrderedLikelihood>(data_, kFewNodes);
+  }
   const OrderedData& data() const { return *data_; }
   TwoLevels shape() const { return over_.shape; }
   bool prepare(Implied moments, OrderedPoint& point) const {

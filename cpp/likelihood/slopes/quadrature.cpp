@@ -1,5 +1,6 @@
 #include "likelihood/slopes/quadrature.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -7,6 +8,12 @@
 #include "likelihood/slopes/density.hpp"
 
 namespace msem {
+
+namespace {
+
+constexpr double kNegligible = 1e-7;  // spread of a slope that says nothing
+
+}  // namespace
 
 Integration integration(const SlopeClusterData& data) {
   Integration out;
@@ -228,6 +235,23 @@ void SlopeDensity::add_gradient(Index cluster, const double* s, double weight, d
   add_outer(at_.c(between), -weight, u_, u_);
   rest_ = -2 * u_;
   add_between(at_, z_, rest_, weight, between);
+}
+
+// Beside the mean of a slope, and beside the slope at which the covariate would make all of an outcome.
+Vector QuadraturePoint::negligible_spread() const {
+  const Matrix& sigma = at_.sigma;
+  Vector out(data_->nslopes());
+  for (Index k = 0; k < out.size(); ++k) {
+    const Index c = data_->covariate[k];
+    double whole = std::numeric_limits<double>::infinity();
+    for (Index i = 0; i < sigma.rows(); ++i) {
+      if (at_.lambda(i, k) != 0)
+        whole = std::min(whole, std::sqrt(sigma(i, i) / sigma(c, c)) / std::abs(at_.lambda(i, k)));
+    }
+    const double mean = std::abs(at_.moments.mean_b[data_->nboth + data_->q + k]);
+    out[k] = kNegligible * (mean + (std::isfinite(whole) ? whole : 0.0));
+  }
+  return out;
 }
 
 std::unique_ptr<NodeDensity> QuadraturePoint::density() const {

@@ -40,6 +40,7 @@ class QuadraturePoint : public IntegralPoint {
     out->data_ = data_;
     return out;
   }
+  Vector negligible_spread() const override;
 
  private:
   const SlopeClusterData* data_ = nullptr;
@@ -49,11 +50,19 @@ class QuadratureLikelihood : public Likelihood {
  public:
   using Data = SlopeClusterData;
   using Point = QuadraturePoint;
-  explicit QuadratureLikelihood(std::shared_ptr<const SlopeClusterData> data)
-      : data_(std::move(data)), over_(integration(*data_)) {}
+  // With nodes other than those of the data if it is said how many.
+  explicit QuadratureLikelihood(std::shared_ptr<const SlopeClusterData> data, Index nodes = 0)
+      : data_(std::move(data)), over_(integration(*data_)) {
+    if (nodes) over_.nodes = nodes;
+  }
   Layout layout() const override { return shape().layout(); }
   std::unique_ptr<LikelihoodPoint> at(Implied moments) const override;
   bool costly_information() const override { return true; }
+  bool integrated() const override { return true; }
+  std::shared_ptr<const Likelihood> coarse() const override {
+    if (over_.nodes <= kFewNodes) return nullptr;
+    return std::make_shared<const QuadratureLikelihood>(data_, kFewNodes);
+  }
   const SlopeClusterData& data() const { return *data_; }
   TwoLevels shape() const { return over_.shape; }
   bool prepare(Implied moments, QuadraturePoint& point) const {
