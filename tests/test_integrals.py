@@ -268,7 +268,6 @@ def test_what_is_not_there_for_these_fits_is_refused():
         fit.posterior,
         fit.predict,
         fit.srmr,
-        lambda: fit.bootstrap(5, kind="parametric"),
         lambda: fit.factor_scores(newdata=sample()),
     ):
         with pytest.raises(UnsupportedError, match="order"):
