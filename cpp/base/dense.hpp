@@ -4,14 +4,15 @@
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
 #include <Eigen/QR>
+#include <algorithm>
 #include <cstddef>
 #include <type_traits>
 
 namespace msem {
 
-// Memory of matrices.
+// Memory of matrices: of so many numbers, both times.
 double* allocate(std::size_t count);
-void release(double* place) noexcept;
+void release(double* place, std::size_t count) noexcept;
 
 }  // namespace msem
 
@@ -24,8 +25,16 @@ inline double* conditional_aligned_new_auto<double, true>(std::size_t count) {
   return msem::allocate(count);
 }
 template <>
-inline void conditional_aligned_delete_auto<double, true>(double* place, std::size_t) {
-  msem::release(place);
+inline void conditional_aligned_delete_auto<double, true>(double* place, std::size_t count) {
+  msem::release(place, count);
+}
+template <>
+inline double* conditional_aligned_realloc_new_auto<double, true>(double* place, std::size_t count,
+                                                                  std::size_t before) {
+  double* other = msem::allocate(count);
+  std::copy_n(place, std::min(count, before), other);
+  msem::release(place, before);
+  return other;
 }
 
 }  // namespace Eigen::internal

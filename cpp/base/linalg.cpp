@@ -1,7 +1,5 @@
 #include "base/linalg.hpp"
 
-#include <new>
-
 namespace msem {
 
 namespace {
@@ -13,13 +11,6 @@ bool few(ConstMatrixRef a, ConstMatrixRef b) {
 }
 
 }  // namespace
-
-double* allocate(std::size_t count) {
-  if (count > std::numeric_limits<std::size_t>::max() / sizeof(double)) throw std::bad_alloc();
-  return count ? static_cast<double*>(Eigen::internal::aligned_malloc(count * sizeof(double))) : nullptr;
-}
-
-void release(double* place) noexcept { Eigen::internal::aligned_free(place); }
 
 bool compiled_for_avx2() {
 #if defined(__AVX2__) && defined(__FMA__)
