@@ -2,31 +2,43 @@
 
 #include "base/interrupt.hpp"
 #include "base/linalg.hpp"
+#include "base/small.hpp"
 #include "base/threads.hpp"
 
 namespace msem {
 
+namespace {
+
+bool factorise(Matrix& a) {
+  if (a.rows() <= small::kFactored) return small::factorise(a.data(), a.rows(), a.rows());
+  return Eigen::LLT<Eigen::Ref<Matrix>>(a).info() == Eigen::Success;
+}
+
+}  // namespace
+
 bool Cholesky::compute(const Matrix& a) {
-  llt_.compute(a);
-  if (llt_.info() != Eigen::Success) return false;
+  factor_ = a;
+  if (!factorise(factor_)) return false;
   log_det_ = 0;
-  for (Index i = 0; i < a.rows(); ++i) log_det_ += 2 * std::log(llt_.matrixLLT()(i, i));
+  for (Index i = 0; i < a.rows(); ++i) log_det_ += 2 * std::log(factor_(i, i));
   return std::isfinite(log_det_);
 }
 
-double Cholesky::pivot() const { return llt_.matrixLLT().diagonal().cwiseAbs2().minCoeff(); }
+double Cholesky::pivot() const { return factor_.diagonal().cwiseAbs2().minCoeff(); }
 
-Matrix Cholesky::inverse() const { return solve(Matrix(Matrix::Identity(llt_.rows(), llt_.cols()))); }
+Matrix Cholesky::lower() const { return factor_.triangularView<Eigen::Lower>(); }
+
+Matrix Cholesky::inverse() const { return solve(Matrix(Matrix::Identity(factor_.rows(), factor_.cols()))); }
 
 // Below the diagonal of its columns the inverse takes the trailing triangle only.
 Matrix Cholesky::inverse(int threads) const {
   constexpr Index kColumns = 64;
-  const Index n = llt_.rows();
+  const Index n = factor_.rows();
   Matrix out(n, n);
   in_threads((n + kColumns - 1) / kColumns, threads, [&](std::ptrdiff_t piece) {
     check_interrupt();
     const Index first = piece * kColumns, width = std::min(kColumns, n - first), rest = n - first;
-    const auto lower = llt_.matrixLLT().bottomRightCorner(rest, rest);
+    const auto lower = factor_.bottomRightCorner(rest, rest);
     Matrix x = Matrix::Zero(rest, width);
     x.topRows(width).setIdentity();
     lower.triangularView<Eigen::Lower>().solveInPlace(x);
@@ -37,31 +49,50 @@ Matrix Cholesky::inverse(int threads) const {
   return out;
 }
 
-Matrix Cholesky::solve(Matrix x) const {
-  llt_.solveInPlace(x);
-  return x;
-}
+Matrix Cholesky::solve(Matrix x) const { return whiten_transposed(whiten(std::move(x))); }
 
 Vector Cholesky::solve(Vector x) const {
-  llt_.solveInPlace(x);
+  whiten_in_place(x);
+  const Index n = factor_.rows();
+  if (n <= small::kFactored)
+    small::solve_transposed(factor_.data(), n, n, x.data(), n, 1);
+  else
+    factor_.transpose().triangularView<Eigen::Upper>().solveInPlace(x);
   return x;
 }
 
 Matrix Cholesky::whiten(Matrix x) const {
-  llt_.matrixL().solveInPlace(x);
+  const Index n = factor_.rows();
+  if (n <= small::kTriangle)
+    small::solve_lower(factor_.data(), n, n, x.data(), n, x.cols());
+  else
+    factor_.triangularView<Eigen::Lower>().solveInPlace(x);
   return x;
 }
 
-void Cholesky::whiten_in_place(Vector& x) const { llt_.matrixL().solveInPlace(x); }
+void Cholesky::whiten_in_place(Vector& x) const {
+  const Index n = factor_.rows();
+  if (n <= small::kFactored)
+    small::solve_lower(factor_.data(), n, n, x.data(), n, 1);
+  else
+    factor_.triangularView<Eigen::Lower>().solveInPlace(x);
+}
 
 Matrix Cholesky::whiten_transposed(Matrix x) const {
-  llt_.matrixU().solveInPlace(x);
+  const Index n = factor_.rows();
+  if (n <= small::kTriangle)
+    small::solve_transposed(factor_.data(), n, n, x.data(), n, x.cols());
+  else
+    factor_.transpose().triangularView<Eigen::Upper>().solveInPlace(x);
   return x;
 }
 
 Vector PivotedLdl::solve(const Vector& b) const { return ldl_.solve(b); }
 
-bool positive_definite(const Matrix& a) { return Eigen::LLT<Matrix>(a).info() == Eigen::Success; }
+bool positive_definite(const Matrix& a) {
+  Matrix copy = a;
+  return factorise(copy);
+}
 
 ScaledInverse scaled_inverse(const Matrix& a) {
   ScaledInverse out;

@@ -1,13 +1,32 @@
 #include "base/linalg.hpp"
 
+#include "base/small.hpp"
+
 namespace msem {
 
 namespace {
 
-// A few short dot products are done before a matrix product has made its preparations.
-bool few(ConstMatrixRef a, ConstMatrixRef b) {
-  constexpr Index kFew = 64, kShort = 512;
-  return a.cols() * b.cols() <= kFew && a.rows() <= kShort;
+using small::Update;
+
+bool set_small(MatrixRef out, Update update, ConstMatrixRef a, ConstMatrixRef b) {
+  if (!small::worth_product(a.rows(), b.cols(), a.cols())) return false;
+  small::product(a.data(), a.outerStride(), a.rows(), b.data(), {1, b.outerStride()}, b.cols(), a.cols(),
+                 update, out.data(), out.outerStride());
+  return true;
+}
+
+bool set_small_cross(MatrixRef out, Update update, ConstMatrixRef a, ConstMatrixRef b) {
+  if (!small::worth_cross(a.cols(), b.cols(), a.rows())) return false;
+  small::cross(a.data(), a.outerStride(), a.cols(), b.data(), b.outerStride(), b.cols(), a.rows(), update,
+               out.data(), out.outerStride());
+  return true;
+}
+
+bool set_small_outer(MatrixRef out, Update update, ConstMatrixRef a, ConstMatrixRef b) {
+  if (!small::worth_product(a.rows(), b.rows(), a.cols())) return false;
+  small::product(a.data(), a.outerStride(), a.rows(), b.data(), {b.outerStride(), 1}, b.rows(), a.cols(),
+                 update, out.data(), out.outerStride());
+  return true;
 }
 
 }  // namespace
@@ -32,7 +51,11 @@ Matrix cross(ConstMatrixRef a, ConstMatrixRef b) {
   return out;
 }
 
-Matrix outer(ConstMatrixRef a, ConstMatrixRef b) { return a * b.transpose(); }
+Matrix outer(ConstMatrixRef a, ConstMatrixRef b) {
+  Matrix out(a.rows(), b.rows());
+  if (!set_small_outer(out, {1, false}, a, b)) out.noalias() = a * b.transpose();
+  return out;
+}
 
 Vector column_norms(ConstMatrixRef a) { return a.colwise().norm(); }
 
@@ -42,9 +65,24 @@ Vector log_row_products(ConstMatrixRef a) {
   return out;
 }
 
-Vector apply(ConstMatrixRef a, ConstVectorRef x) { return a * x; }
+Vector apply(ConstMatrixRef a, ConstVectorRef x) {
+  Vector out(a.rows());
+  if (small::worth_product(a.rows(), 1, a.cols()))
+    small::product(a.data(), a.outerStride(), a.rows(), x.data(), {1, 0}, 1, a.cols(), {1, false}, out.data(),
+                   0);
+  else
+    out.noalias() = a * x;
+  return out;
+}
 
-Vector apply_transposed(ConstMatrixRef a, ConstVectorRef x) { return a.transpose() * x; }
+Vector apply_transposed(ConstMatrixRef a, ConstVectorRef x) {
+  Vector out(a.cols());
+  if (small::worth_cross(a.cols(), 1, a.rows()))
+    small::cross(a.data(), a.outerStride(), a.cols(), x.data(), 0, 1, a.rows(), {1, false}, out.data(), 0);
+  else
+    out.noalias() = a.transpose() * x;
+  return out;
+}
 
 Matrix sandwich(ConstMatrixRef a, ConstMatrixRef k) { return cross(a, product(k, a)); }
 
@@ -54,11 +92,23 @@ Matrix weighted_cross(ConstMatrixRef a, ConstVectorRef d, ConstMatrixRef b) {
   return cross(a, scale_rows(d, b));
 }
 
-Matrix scale_rows(ConstVectorRef d, ConstMatrixRef a) { return d.asDiagonal() * a; }
+Matrix scale_rows(ConstVectorRef d, ConstMatrixRef a) {
+  Matrix out(a.rows(), a.cols());
+  for (Index j = 0; j < a.cols(); ++j) out.col(j).array() = d.array() * a.col(j).array();
+  return out;
+}
 
-Matrix scale_cols(ConstMatrixRef a, ConstVectorRef d) { return a * d.asDiagonal(); }
+Matrix scale_cols(ConstMatrixRef a, ConstVectorRef d) {
+  Matrix out(a.rows(), a.cols());
+  for (Index j = 0; j < a.cols(); ++j) out.col(j) = a.col(j) * d[j];
+  return out;
+}
 
-Matrix scale_both(ConstVectorRef d, ConstMatrixRef a) { return d.asDiagonal() * a * d.asDiagonal(); }
+Matrix scale_both(ConstVectorRef d, ConstMatrixRef a) {
+  Matrix out(a.rows(), a.cols());
+  for (Index j = 0; j < a.cols(); ++j) out.col(j).array() = d.array() * a.col(j).array() * d[j];
+  return out;
+}
 
 Matrix one_plus_outer(ConstVectorRef x, ConstVectorRef y) {
   Matrix out(x.size(), y.size());
@@ -66,28 +116,24 @@ Matrix one_plus_outer(ConstVectorRef x, ConstVectorRef y) {
   return out;
 }
 
-void set_product(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b) { out.noalias() = a * b; }
+void set_product(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b) {
+  if (!set_small(out, {1, false}, a, b)) out.noalias() = a * b;
+}
 
 void set_cross(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b) {
-  if (few(a, b))
-    out.noalias() = a.transpose().lazyProduct(b);
-  else
-    out.noalias() = a.transpose() * b;
+  if (!set_small_cross(out, {1, false}, a, b)) out.noalias() = a.transpose() * b;
 }
 
 void add_product(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b) {
-  out.noalias() += scale * a * b;
+  if (!set_small(out, {scale, true}, a, b)) out.noalias() += scale * a * b;
 }
 
 void add_cross(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b) {
-  if (few(a, b))
-    out.noalias() += scale * a.transpose().lazyProduct(b);
-  else
-    out.noalias() += scale * a.transpose() * b;
+  if (!set_small_cross(out, {scale, true}, a, b)) out.noalias() += scale * a.transpose() * b;
 }
 
 void add_outer(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b) {
-  out.noalias() += scale * a * b.transpose();
+  if (!set_small_outer(out, {scale, true}, a, b)) out.noalias() += scale * a * b.transpose();
 }
 
 void add_with_transpose(MatrixRef out, double scale, ConstMatrixRef a) { out += scale * (a + a.transpose()); }

@@ -68,7 +68,9 @@ class Cholesky {
   Matrix inverse() const;
   // The same of a large matrix, columns at a time, with so many threads (0: as many as there may be).
   Matrix inverse(int threads) const;
-  Matrix lower() const { return llt_.matrixL(); }
+  Matrix lower() const;
+  // The squared pivot of a row: what those before it leave of its diagonal element.
+  double pivot(Index row) const { return factor_(row, row) * factor_(row, row); }
   Matrix solve(Matrix x) const;
   Vector solve(Vector x) const;
   // L^-1 x
@@ -78,7 +80,7 @@ class Cholesky {
   Matrix whiten_transposed(Matrix x) const;
 
  private:
-  Eigen::LLT<Matrix> llt_;
+  Matrix factor_;  // its lower triangle
   double log_det_ = 0;
 };
 

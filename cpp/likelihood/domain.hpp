@@ -12,8 +12,10 @@ constexpr double kRounding = 1e-11;  // share of a variance that may be nothing 
 // Whether each variable of a factored covariance matrix has more than that of these variances beside those
 // before it.
 inline bool regular(const Cholesky& chol, ConstVectorRef variances) {
-  const Matrix lower = chol.lower();
-  return (lower.diagonal().array().square() > kRounding * variances.array()).all();
+  for (Index i = 0; i < variances.size(); ++i) {
+    if (!(chol.pivot(i) > kRounding * variances[i])) return false;
+  }
+  return true;
 }
 
 }  // namespace msem
