@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -216,3 +217,38 @@ def test_mistakes_are_named() -> None:
         msem.compile(DEMO.replace("y3", "y9")).fit_many(samples(1))
     with pytest.raises(ValueError, match="another level"):
         msem.compile("level: 1\n y1 ~ w1\nlevel: 2\n y1 ~~ y1").fit_many(samples(1))
+
+
+def test_given_statistics_of_other_sizes_are_fitted_together() -> None:
+    given = [*samples(2), *samples(2, cluster_sizes=[4, 6, 9, 11, 20]), *samples(1)]
+    many = quietly(msem.compile(DEMO).fit_many, given)
+    for k, sample in enumerate(given):
+        one = quietly(msem.compile(DEMO).fit_many, [sample])
+        assert_allclose(many.params.iloc[k], one.params.iloc[0], rtol=0, atol=0)
+        assert_is_sem(many, k, quietly(msem.sem, DEMO, sample))
+
+
+@pytest.mark.parametrize("level", ["within", "between"])
+def test_a_sample_whose_covariates_determine_one_another_fails_by_name(level: str) -> None:
+    text = TWO_LEVEL["paths"]
+    good = list(samples(4))
+    same, twice = ("x2", "x1") if level == "within" else ("w2", "w1")
+    names = list(good[2].names)
+    turn = np.eye(len(names))
+    turn[names.index(same)] = 2 * turn[names.index(twice)]
+    unit = turn[:, : len(good[2].unit)][: len(good[2].unit)]
+    bad = replace(
+        good[2],
+        means=good[2].means @ turn.T,
+        scatter=turn @ good[2].scatter @ turn.T,
+        ssw=unit @ good[2].ssw @ unit.T,
+    )
+    with pytest.raises(DataError) as alone:
+        msem.sem(text, bad)
+    assert f"'{same}' is a linear combination of '{twice}'" in str(alone.value)
+    many = quietly(msem.compile(text).fit_many, [*good[:2], bad, good[3]])
+    assert list(many.fits["status"] == "failed") == [False, False, True, False]
+    assert many.fits["problem"][2] == str(alone.value)
+    assert many.params.iloc[2].isna().all()
+    whole = quietly(msem.compile(text).fit_many, good)
+    assert_allclose(many.params.iloc[[0, 1, 3]], whole.params.iloc[[0, 1, 3]], rtol=0, atol=0)

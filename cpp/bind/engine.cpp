@@ -189,12 +189,9 @@ py::dict run_fit(const Plan& plan, const Draws& draws, std::uint64_t first, std:
   return out;
 }
 
-std::shared_ptr<GivenSamples> make_given(const std::vector<std::vector<StatisticsTuple>>& samples) {
+std::shared_ptr<GivenSamples> make_given(const std::vector<StackedTuple>& groups) {
   std::vector<std::vector<TwoLevelStatistics>> out;
-  for (const auto& groups : samples) {
-    out.emplace_back();
-    for (const StatisticsTuple& one : groups) out.back().push_back(statistics_of(one));
-  }
+  for (const StackedTuple& one : groups) out.push_back(stacked_statistics(one));
   return std::make_shared<GivenSamples>(std::move(out));
 }
 
@@ -227,7 +224,8 @@ void bind_engine(py::module_& m) {
   using namespace py::literals;
   using release = py::call_guard<py::gil_scoped_release>;
   py::class_<GivenSamples, Draws, std::shared_ptr<GivenSamples>>(m, "GivenSamples")
-      .def(py::init(&make_given), "samples"_a);
+      .def(py::init(&make_given), "groups"_a)
+      .def("dependent", &GivenSamples::dependent, "group"_a, "unit"_a, "cluster"_a, "least"_a, release());
   py::class_<SelectedDraws, Draws, std::shared_ptr<SelectedDraws>>(m, "SelectedDraws")
       .def(py::init<std::shared_ptr<const Draws>, std::vector<Index>, std::vector<Index>, bool>(), "draws"_a,
            "unit"_a, "all"_a, "centred"_a = false);

@@ -8,13 +8,17 @@ namespace msem {
 // Statistics by number; clusters count as different.
 class GivenSamples : public Draws {
  public:
-  explicit GivenSamples(std::vector<std::vector<TwoLevelStatistics>> samples);
-  Index ngroups() const override { return ngroups_; }
+  // Of each group: its statistics in every sample.
+  explicit GivenSamples(std::vector<std::vector<TwoLevelStatistics>> groups);
+  Index ngroups() const override { return static_cast<Index>(groups_.size()); }
   std::vector<GroupDraw> draw(std::uint64_t replicate) const override;
+  // Samples in which some of these variables of a group are, among those of units or of clusters, determined
+  // by others; see `first_dependence`.
+  std::vector<Index> dependent(Index group, const std::vector<Index>& unit, const std::vector<Index>& cluster,
+                               double least) const;
 
  private:
-  std::vector<std::vector<TwoLevelStatistics>> samples_;
-  Index ngroups_ = 0;
+  std::vector<std::vector<TwoLevelStatistics>> groups_;
 };
 
 // Some of the variables of other draws: `unit` of the unit variables, and `all` of all variables, those of

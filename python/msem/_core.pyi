@@ -1007,11 +1007,14 @@ class CrossedLikelihood(Likelihood):
     def effects(self, moments: Sequence[tuple[_Floats, _Floats]]) -> tuple[_Floats, _Floats]: ...
 
 class GivenSamples(Draws):
-    """Samples of groups, each (sizes, counts, means, scatter, ssw)."""
+    """Samples: (lengths, sizes, counts, means, scatter, ssw) of every group, those of all samples stacked."""
 
     def __init__(
-        self, samples: Sequence[Sequence[tuple[_Floats, _Floats, _Floats, _Floats, _Floats]]]
+        self, groups: Sequence[tuple[Sequence[int], _Floats, _Floats, _Floats, _Floats, _Floats]]
     ) -> None: ...
+    def dependent(
+        self, group: int, unit: Sequence[int], cluster: Sequence[int], least: float
+    ) -> list[int]: ...  # samples
 
 class SelectedDraws(Draws):
     """Some of the unit variables, and some of all variables, of other draws."""

@@ -7,7 +7,7 @@ the pooled within-cluster sums of squares and products. The description is addit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from numbers import Real
@@ -93,6 +93,11 @@ class SampleStatistics(AtMostTwoLevels, WithoutSlopes, Given):
     def known_variables(self) -> Variables:
         """Names by level."""
         return self.variables
+
+    @property
+    def kind(self) -> Hashable:
+        """Names by level and the source."""
+        return self.variables, self.source
 
     @property
     def nvalues(self) -> float:

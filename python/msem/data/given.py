@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Self
 
 import pandas as pd
@@ -31,6 +31,11 @@ class Given:
     @property
     def known_variables(self) -> Variables | None:
         """Names by level, where they are known."""
+        return None
+
+    @property
+    def kind(self) -> Hashable:
+        """All that reading them depends on beside numbers; None where they are not that simple."""
         return None
 
     @property

@@ -95,7 +95,7 @@ def read_sample(
             replace(group, statistics=group.statistics.with_nodes(settings.nodes)) for group in groups
         )
     refuse([group.findings for group in groups], [group.label for group in groups])
-    _require_regular_covariates(groups, table)
+    require_regular_covariates(groups, table)
     sample = Sample(groups, 0 if grouping is None else grouping.missing)
     if given:
         return sample
@@ -136,13 +136,31 @@ def _read_groups(
         groups = read_statistics(data, table, settings, grouping)
     else:
         groups = (_of_covariance(data, table, settings),)
+    return _centred_groups(groups, table)
+
+
+def _centred_groups(groups: tuple[Group, ...], table: ParameterTable) -> tuple[Group, ...]:
+    """Without means, if the model has none."""
     if table.meanstructure:
         return groups
     return tuple(replace(group, statistics=group.statistics.centred()) for group in groups)
 
 
-def _require_regular_covariates(groups: Sequence[Group], table: ParameterTable) -> None:
-    """Refuse fixed covariates of one level that others determine: the likelihood given them has no single maximum."""
+def read_alike(data: Any, table: ParameterTable, settings: Settings) -> Sample:
+    """Read a sample of the same kind (`Given.kind`) as one that `read_sample` has read.
+
+    What is left to be asked is whether its fixed covariates are regular (`require_regular_covariates`).
+    """
+    return Sample(_centred_groups(read_statistics(data, table, settings, None), table))
+
+
+def require_regular_covariates(groups: Sequence[Group], table: ParameterTable) -> None:
+    """Refuse fixed covariates of one level that others determine: the likelihood given them has no single maximum.
+
+    Raises
+    ------
+    DataError
+    """
     for number, group in enumerate(groups, 1):
         names = fixed_covariates(table, group.statistics.variables, number)
         if all(len(among) < 2 for among in names):

@@ -140,8 +140,15 @@ def _covariate_positions(table: ParameterTable, variables: Variables, group: int
 
 
 def given_samples(samples: Sequence[Sequence[Statistics]]) -> _core.GivenSamples:
-    """Statistics of samples, each with one or several groups, as the compiled code takes them."""
-    return _core.GivenSamples([[s.arrays for s in groups] for groups in samples])
+    """Statistics of samples, each with the same groups, as the compiled code takes them."""
+    return _core.GivenSamples([_stacked([s.arrays for s in group]) for group in zip(*samples, strict=True)])
+
+
+def _stacked(
+    arrays: Sequence[tuple[Floats, ...]],
+) -> tuple[list[int], Floats, Floats, Floats, Floats, Floats]:
+    sizes, counts, means, scatter, ssw = map(np.concatenate, zip(*arrays, strict=True))
+    return [len(one[0]) for one in arrays], sizes, counts, means, scatter, ssw
 
 
 def arranged(statistics: Statistics, variables: Variables) -> Statistics:

@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msem import _core
+from msem.data.complete import positions
+from msem.data.reading import require_regular_covariates
 from msem.data.sample import Group, Sample
+from msem.data.screening import COLLINEAR
 from msem.data.statistics import Statistics
 from msem.errors import ModelError, MsemError, MsemWarning
 from msem.estimation.estimate import BAD_START, SPACES
@@ -35,7 +38,7 @@ from msem.fits.manyfits import FitArrays, joined
 from msem.fits.sem import fit_table
 from msem.model.derived import saturated_npar
 from msem.model.levels import BETWEEN
-from msem.model.partable import ParameterTable
+from msem.model.partable import ParameterTable, fixed_covariates
 from msem.model.variables import Variables
 from msem.postestimation.constraints import definition_values
 from msem.resampling.progress import Progress, chunks
@@ -123,13 +126,28 @@ class Batch:
         plain = [k for k, sample in enumerate(samples) if all(map(_plain, sample.groups))]
         wanted, centred = self.table.variables, not self.table.meanstructure
         statistics = [[_arranged(s, wanted, centred) for s in samples[k].statistics] for k in plain]
-        found = self._fitted(self.plan, given_samples(statistics), 0, len(plain), threads)
-        out = joined([self.empty()] + [self.empty(1)] * len(samples))
-        for f in fields(FitArrays):
-            getattr(out, f.name)[plain] = getattr(found, f.name)
+        out = self.empty(len(samples))
+        if plain:
+            given = given_samples(statistics)
+            found = self._fitted(self.plan, given, 0, len(plain), threads)
+            for f in fields(FitArrays):
+                getattr(out, f.name)[plain] = getattr(found, f.name)
+            for place in self._dependent(given):
+                self.replace_row(out, plain[place], samples[plain[place]])
         for k in set(range(len(samples))) - set(plain):
             self.replace_row(out, k, samples[k])
         return out
+
+    def _dependent(self, given: _core.GivenSamples) -> list[int]:
+        """Samples whose fixed covariates determine one another."""
+        found: set[int] = set()
+        wanted = self.table.variables
+        for group in range(1, self.table.ngroups + 1):
+            unit, cluster = fixed_covariates(self.table, wanted, group)
+            if max(len(unit), len(cluster)) > 1:
+                places = positions(unit, wanted.unit), positions(cluster, wanted.cluster)
+                found.update(given.dependent(group - 1, *places, COLLINEAR))
+        return sorted(found)
 
     def fit_one(self, sample: Sample) -> FitArrays:
         """The fit of one sample as `sem` does it."""
@@ -142,6 +160,7 @@ class Batch:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MsemWarning)  # the status says it
             try:
+                require_regular_covariates(sample.groups, self.table)
                 fit = fit_table(self.table, sample, self.settings)
             except MsemError as error:
                 out.status[k], out.problem[k] = "failed", str(error)

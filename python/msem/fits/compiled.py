@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 
 from msem import _core
+from msem.data.given import what_is_given
 from msem.data.grouping import text_of
 from msem.data.reading import (
     given_labels,
     group_rows,
     has_rows,
     implied_statistics,
+    read_alike,
     read_sample,
     require_rows_for_holes,
     with_cluster,
@@ -208,15 +210,23 @@ class CompiledModel:
 
     def _several(self, samples: Sequence[Any], threads: int) -> FitArrays:
         """Samples whose standard errors are of the same kind are fitted together."""
-        out = joined([self.batch().empty(1)] * len(samples))
+        out = self.batch().empty(len(samples))
         ready: dict[ResolvedSettings, dict[int, Sample]] = {}
+        known: dict[Hashable, ResolvedSettings] = {}
         for k, sample in enumerate(samples):
+            kind = what_is_given(sample).kind
+            settings = known.get(kind)
             try:
-                read = self._read(sample)
+                if settings is not None:
+                    read = read_alike(sample, self.table, self.settings)
+                else:
+                    read, settings = self._read(sample), self._resolved(sample)
             except MsemError as error:
                 out.status[k], out.problem[k] = "failed", str(error)
-            else:
-                ready.setdefault(self._resolved(sample), {})[k] = read
+                continue
+            if kind is not None and not self.settings.nodes:
+                known[kind] = settings
+            ready.setdefault(settings, {})[k] = read
         for settings, chosen in ready.items():
             found = self._batch(settings).given(list(chosen.values()), threads)
             for name, values in vars(found).items():
