@@ -18,10 +18,13 @@ bool factorise(Matrix& a) {
 
 bool Cholesky::compute(const Matrix& a) {
   factor_ = a;
-  if (!factorise(factor_)) return false;
-  log_det_ = 0;
-  for (Index i = 0; i < a.rows(); ++i) log_det_ += 2 * std::log(factor_(i, i));
-  return std::isfinite(log_det_);
+  return factorise(factor_) && factor_.diagonal().allFinite();
+}
+
+double Cholesky::log_det() const {
+  double out = 0;
+  for (Index i = 0; i < factor_.rows(); ++i) out += 2 * std::log(factor_(i, i));
+  return out;
 }
 
 double Cholesky::pivot() const { return factor_.diagonal().cwiseAbs2().minCoeff(); }

@@ -26,14 +26,14 @@ inline double* conditional_aligned_new_auto<double, true>(std::size_t count) {
 }
 template <>
 inline void conditional_aligned_delete_auto<double, true>(double* place, std::size_t count) {
-  msem::release(place, count);
+  if (place) msem::release(place, count);  // what was moved from has none
 }
 template <>
 inline double* conditional_aligned_realloc_new_auto<double, true>(double* place, std::size_t count,
                                                                   std::size_t before) {
   double* other = msem::allocate(count);
   std::copy_n(place, std::min(count, before), other);
-  msem::release(place, before);
+  if (place) msem::release(place, before);
   return other;
 }
 

@@ -22,6 +22,14 @@ bool set_small_cross(MatrixRef out, Update update, ConstMatrixRef a, ConstMatrix
   return true;
 }
 
+bool set_small_weighted_cross(MatrixRef out, Update update, ConstMatrixRef a, ConstVectorRef d,
+                              ConstMatrixRef b) {
+  if (!small::worth_dot_products(a.cols(), b.cols(), a.rows())) return false;
+  small::cross_products<true>(a.data(), a.outerStride(), a.cols(), b.data(), b.outerStride(), b.cols(),
+                              d.data(), a.rows(), update, out.data(), out.outerStride());
+  return true;
+}
+
 bool set_small_outer(MatrixRef out, Update update, ConstMatrixRef a, ConstMatrixRef b) {
   if (!small::worth_product(a.rows(), b.rows(), a.cols())) return false;
   small::product(a.data(), a.outerStride(), a.rows(), b.data(), {b.outerStride(), 1}, b.rows(), a.cols(),
@@ -89,7 +97,9 @@ Matrix sandwich(ConstMatrixRef a, ConstMatrixRef k) { return cross(a, product(k,
 Matrix outer_sandwich(ConstMatrixRef a, ConstMatrixRef k) { return outer(product(a, k), a); }
 
 Matrix weighted_cross(ConstMatrixRef a, ConstVectorRef d, ConstMatrixRef b) {
-  return cross(a, scale_rows(d, b));
+  Matrix out(a.cols(), b.cols());
+  if (!set_small_weighted_cross(out, {1, false}, a, d, b)) set_cross(out, a, scale_rows(d, b));
+  return out;
 }
 
 Matrix scale_rows(ConstVectorRef d, ConstMatrixRef a) {
@@ -130,6 +140,10 @@ void add_product(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b
 
 void add_cross(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b) {
   if (!set_small_cross(out, {scale, true}, a, b)) out.noalias() += scale * a.transpose() * b;
+}
+
+void add_weighted_cross(MatrixRef out, double scale, ConstMatrixRef a, ConstVectorRef d, ConstMatrixRef b) {
+  if (!set_small_weighted_cross(out, {scale, true}, a, d, b)) add_cross(out, scale, a, scale_rows(d, b));
 }
 
 void add_outer(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b) {

@@ -35,13 +35,15 @@ Matrix one_plus_outer(ConstVectorRef x, ConstVectorRef y);                    //
 Vector column_norms(ConstMatrixRef a);
 Vector log_row_products(ConstMatrixRef a);  // sums of the logarithms of each row
 
-void set_product(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b);                           // A B
-void set_cross(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b);                             // A'B
-void add_product(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b);             // + s A B
-void add_cross(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b);               // + s A'B
-void add_outer(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b);               // + s A B'
-void add_with_transpose(MatrixRef out, double scale, ConstMatrixRef a);                        // + s (A + A')
-void add_applied(VectorRef out, double scale, ConstMatrixRef a, ConstVectorRef x);             // + s A x
+void set_product(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b);                // A B
+void set_cross(MatrixRef out, ConstMatrixRef a, ConstMatrixRef b);                  // A'B
+void add_product(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b);  // + s A B
+void add_cross(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b);    // + s A'B
+void add_weighted_cross(MatrixRef out, double scale, ConstMatrixRef a, ConstVectorRef d,
+                        ConstMatrixRef b);                                          // + s A' diag(d) B
+void add_outer(MatrixRef out, double scale, ConstMatrixRef a, ConstMatrixRef b);    // + s A B'
+void add_with_transpose(MatrixRef out, double scale, ConstMatrixRef a);             // + s (A + A')
+void add_applied(VectorRef out, double scale, ConstMatrixRef a, ConstVectorRef x);  // + s A x
 void add_applied_transposed(VectorRef out, double scale, ConstMatrixRef a, ConstVectorRef x);  // + s A'x
 void symmetrise(Matrix& a);
 
@@ -62,7 +64,7 @@ class Cholesky {
  public:
   // Returns false unless `a` is finite and positive definite.
   bool compute(const Matrix& a);
-  double log_det() const { return log_det_; }
+  double log_det() const;
   // The smallest squared pivot.
   double pivot() const;
   Matrix inverse() const;
@@ -81,7 +83,6 @@ class Cholesky {
 
  private:
   Matrix factor_;  // its lower triangle
-  double log_det_ = 0;
 };
 
 // L D L' of a symmetric matrix that may be singular, with pivots.

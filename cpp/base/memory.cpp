@@ -76,7 +76,7 @@ double* allocate(std::size_t count) {
 
 void release(double* place, std::size_t count) noexcept {
   const std::size_t size = units(count);
-  if (kKeep && place && size < kSizes) {
+  if (kKeep && size < kSizes) {
     if (!store.used) begin();
     if (store.room >= size * kUnit) {
       Kept* kept = reinterpret_cast<Kept*>(place);

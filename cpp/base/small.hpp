@@ -86,10 +86,10 @@ inline void product(const double* a, Index a_stride, Index rows, const double* b
                        out_stride);
 }
 
-// Dot products of columns of A and of B.
-template <int Left, int Right>
-void cross_tile(const double* a, Index a_stride, const double* b, Index b_stride, Index terms, Update update,
-                double* out, Index out_stride) {
+// Dot products of columns of A and of B, each term times its weight if there are some.
+template <int Left, int Right, bool Weighted>
+void cross_tile(const double* a, Index a_stride, const double* b, Index b_stride, const double* weights,
+                Index terms, Update update, double* out, Index out_stride) {
   Piece<4> sum[Left][Right];
   for (int i = 0; i < Left; ++i) {
     for (int j = 0; j < Right; ++j) sum[i][j].setZero();
@@ -97,7 +97,10 @@ void cross_tile(const double* a, Index a_stride, const double* b, Index b_stride
   Index l = 0;
   for (; l + 4 <= terms; l += 4) {
     Piece<4> y[Right];
-    for (int j = 0; j < Right; ++j) y[j] = load<4>(b + l + j * b_stride);
+    for (int j = 0; j < Right; ++j) {
+      y[j] = load<4>(b + l + j * b_stride);
+      if constexpr (Weighted) y[j] *= load<4>(weights + l);
+    }
     for (int i = 0; i < Left; ++i) {
       const Piece<4> x = load<4>(a + l + i * a_stride);
       for (int j = 0; j < Right; ++j) sum[i][j] += x * y[j];
@@ -108,8 +111,9 @@ void cross_tile(const double* a, Index a_stride, const double* b, Index b_stride
     for (int j = 0; j < Right; ++j) rest[i][j] = sum[i][j].sum();
   }
   for (; l < terms; ++l) {
-    for (int i = 0; i < Left; ++i) {
-      for (int j = 0; j < Right; ++j) rest[i][j] += a[l + i * a_stride] * b[l + j * b_stride];
+    for (int j = 0; j < Right; ++j) {
+      const double y = Weighted ? b[l + j * b_stride] * weights[l] : b[l + j * b_stride];
+      for (int i = 0; i < Left; ++i) rest[i][j] += a[l + i * a_stride] * y;
     }
   }
   for (int i = 0; i < Left; ++i) {
@@ -117,28 +121,46 @@ void cross_tile(const double* a, Index a_stride, const double* b, Index b_stride
   }
 }
 
-template <int Right>
-void cross_columns(const double* a, Index a_stride, Index rows, const double* b, Index b_stride, Index terms,
-                   Update update, double* out, Index out_stride) {
+template <int Right, bool Weighted>
+void cross_columns(const double* a, Index a_stride, Index rows, const double* b, Index b_stride,
+                   const double* weights, Index terms, Update update, double* out, Index out_stride) {
   Index i = 0;
   for (; i + 4 <= rows; i += 4)
-    cross_tile<4, Right>(a + i * a_stride, a_stride, b, b_stride, terms, update, out + i, out_stride);
+    cross_tile<4, Right, Weighted>(a + i * a_stride, a_stride, b, b_stride, weights, terms, update, out + i,
+                                   out_stride);
   if (i + 2 <= rows) {
-    cross_tile<2, Right>(a + i * a_stride, a_stride, b, b_stride, terms, update, out + i, out_stride);
+    cross_tile<2, Right, Weighted>(a + i * a_stride, a_stride, b, b_stride, weights, terms, update, out + i,
+                                   out_stride);
     i += 2;
   }
   if (i < rows)
-    cross_tile<1, Right>(a + i * a_stride, a_stride, b, b_stride, terms, update, out + i, out_stride);
+    cross_tile<1, Right, Weighted>(a + i * a_stride, a_stride, b, b_stride, weights, terms, update, out + i,
+                                   out_stride);
+}
+
+template <bool Weighted>
+void cross_products(const double* a, Index a_stride, Index rows, const double* b, Index b_stride, Index cols,
+                    const double* weights, Index terms, Update update, double* out, Index out_stride) {
+  Index j = 0;
+  for (; j + 2 <= cols; j += 2)
+    cross_columns<2, Weighted>(a, a_stride, rows, b + j * b_stride, b_stride, weights, terms, update,
+                               out + j * out_stride, out_stride);
+  if (j < cols)
+    cross_columns<1, Weighted>(a, a_stride, rows, b + j * b_stride, b_stride, weights, terms, update,
+                               out + j * out_stride, out_stride);
 }
 
 // Whether a product is so small, with factors whose columns, or those of the first only, are contiguous.
 inline bool worth_product(Index rows, Index cols, Index terms) {
   return cols == 1 ? rows * terms <= 512 : rows * cols * terms <= 8192;
 }
+inline bool worth_dot_products(Index rows, Index cols, Index terms) {
+  return rows * cols <= (terms < kLong ? kFew : 2 * kFew) && terms <= 512;
+}
 inline bool worth_cross(Index rows, Index cols, Index terms) {
   if (cols < 3) return terms <= 256 && rows * terms <= 2048;
   if (rows * terms <= kTurned) return cols <= kFew;
-  return rows * cols <= (terms < kLong ? kFew : 2 * kFew) && terms <= 512;
+  return worth_dot_products(rows, cols, terms);
 }
 
 // The transposed matrix, with columns next to each other.
@@ -153,13 +175,7 @@ inline void cross(const double* a, Index a_stride, Index rows, const double* b, 
                   Index terms, Update update, double* out, Index out_stride) {
   // Few results, or of many terms, are dot products.
   if (cols < 3 || rows * terms > kTurned) {
-    Index j = 0;
-    for (; j + 2 <= cols; j += 2)
-      cross_columns<2>(a, a_stride, rows, b + j * b_stride, b_stride, terms, update, out + j * out_stride,
-                       out_stride);
-    if (j < cols)
-      cross_columns<1>(a, a_stride, rows, b + j * b_stride, b_stride, terms, update, out + j * out_stride,
-                       out_stride);
+    cross_products<false>(a, a_stride, rows, b, b_stride, cols, nullptr, terms, update, out, out_stride);
     return;
   }
   alignas(32) double turned[kTurned];

@@ -39,6 +39,8 @@ class MeanSpan {
 MeanSpan mean_span(const Objective& objective, const std::vector<BlockPoint>& points,
                    const std::vector<int>& intercepts) {
   std::vector<Matrix> columns, variances;
+  columns.reserve(points.size());
+  variances.reserve(points.size());
   for (std::size_t b = 0; b < points.size(); ++b) {
     const Block& block = objective.blocks()[b];
     columns.push_back(block.intercept_columns(points[b], intercepts));
@@ -93,6 +95,7 @@ Settled Objective::settle(const std::vector<BlockPoint>& here, ConstVectorRef th
   if (intercepts.empty()) return out;
   std::vector<BlockPoint> there(blocks_.size());
   std::vector<Matrix> gaps;
+  gaps.reserve(blocks_.size());
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
     if (!blocks_[b].evaluate(out.theta, there[b])) return out;
     const Vector bend = there[b].mean - here[b].mean - blocks_[b].mean_change(here[b], delta);

@@ -87,6 +87,7 @@ bool Objective::evaluate_blocks(ConstVectorRef theta, std::vector<BlockPoint>& p
 
 Implied Objective::implied(const std::vector<BlockPoint>& points, std::size_t group) const {
   Implied out;
+  out.reserve(levels_[group].size());
   for (const int b : levels_[group]) {
     const Index n = blocks_[b].nobserved();
     out.push_back({points[b].mean.head(n), points[b].total.topLeftCorner(n, n)});
@@ -96,6 +97,7 @@ Implied Objective::implied(const std::vector<BlockPoint>& points, std::size_t gr
 
 LevelTangents Objective::tangents(const std::vector<BlockPoint>& points, std::size_t group) const {
   LevelTangents out;
+  out.reserve(levels_[group].size());
   for (const int b : levels_[group]) out.push_back(blocks_[b].tangents(points[b]));
   return out;
 }
@@ -106,6 +108,7 @@ bool Objective::prepare(ConstVectorRef theta, State& state, std::vector<BlockPoi
   } else {
     state.blocks = std::move(known);
   }
+  state.groups.reserve(groups_.size());
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     auto point = groups_[g].likelihood->at(implied(state.blocks, g));
     if (!point) return false;

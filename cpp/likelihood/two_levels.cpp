@@ -46,6 +46,7 @@ Moments TwoLevels::moments(Implied levels) const {
 
 Implied TwoLevels::levels(Moments moments) const {
   Implied out;
+  out.reserve(2);
   if (within()) out.push_back({std::move(moments.mean_w), std::move(moments.cov_w)});
   if (between()) out.push_back({std::move(moments.mean_b), std::move(moments.cov_b)});
   return out;

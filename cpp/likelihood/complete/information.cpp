@@ -16,6 +16,11 @@ Matrix weight_rows(const Matrix& x, const Matrix& weights) {
   return scale_rows(Eigen::Map<const Vector>(weights.data(), weights.size()), x);
 }
 
+// + s A' diag(vec W) B
+void add_weighted(Matrix& out, double scale, const Matrix& a, const Matrix& weights, const Matrix& b) {
+  add_weighted_cross(out, scale, a, Eigen::Map<const Vector>(weights.data(), weights.size()), b);
+}
+
 // Rows {i + j n} of a stack of n x m matrices: row i of each.
 void row_of_each(const Matrix& stacked, Index i, Index n, Eigen::Ref<Matrix> out) {
   for (Index a = 0; a < out.cols(); ++a) {
@@ -31,6 +36,7 @@ class RowProducts {
     const Index packed = width_ * (width_ + 1) / 2, sizes = d.sizes.size(), p = shrink.cols();
     for (Matrix& sum : sums_) sum.setZero(packed, p);
     const Matrix counted = scale_rows(d.row_sign, u);
+    Matrix gram(width_, width_);
     Index row = 0;
     for (Index first = 0; first < sizes; first += kSizes) {
       const Index count = std::min(kSizes, sizes - first);
@@ -38,12 +44,10 @@ class RowProducts {
       for (Index s = 0; s < count; ++s) {
         const Index begin = row;
         while (row < u.rows() && d.size_index[row] == first + s) ++row;
-        const auto part = u.middleRows(begin, row - begin), other = counted.middleRows(begin, row - begin);
+        set_cross(gram, u.middleRows(begin, row - begin), counted.middleRows(begin, row - begin));
         Index at = 0;
         for (Index j = 0; j < width_; ++j) {
-          products.col(s).segment(at, width_ - j) =
-              apply_transposed(part.rightCols(width_ - j), other.col(j));
-          at += width_ - j;
+          for (Index i = j; i < width_; ++i) products(at++, s) = gram(i, j);
         }
       }
       const Matrix weights = shrink.middleRows(first, count);
@@ -79,14 +83,13 @@ BlockInformation TwoLevelPoint::expected(const Tangents& within, const Tangents&
   if (data_->p) {
     const Whitened w = whiten_within(within);
     const Vector per_mean = apply_transposed(shrink_, data_->counts.cwiseProduct(data_->sizes));
-    const Matrix mean_b = scale_rows(per_mean, b.mean);
-    add_cross(out.ww, 0.5, w.cov, weight_rows(w.cov, weights(0)));
-    add_cross(out.ww, 1, w.mean, scale_rows(per_mean, w.mean));
-    add_cross(out.wb, 0.5, w.cov, weight_rows(b.cov, weights(1)));
-    add_cross(out.wb, 1, w.mean, mean_b);
-    add_cross(out.bb, 0.5, b.cov, weight_rows(b.cov, weights(2)));
-    add_cross(out.bb, 1, b.mean, mean_b);
-    if (data_->q) add_cross(out.bb, 1, b.slope, scale_rows(per_mean.replicate(data_->q, 1), b.slope));
+    add_weighted(out.ww, 0.5, w.cov, weights(0), w.cov);
+    add_weighted_cross(out.ww, 1, w.mean, per_mean, w.mean);
+    add_weighted(out.wb, 0.5, w.cov, weights(1), b.cov);
+    add_weighted_cross(out.wb, 1, w.mean, per_mean, b.mean);
+    add_weighted(out.bb, 0.5, b.cov, weights(2), b.cov);
+    add_weighted_cross(out.bb, 1, b.mean, per_mean, b.mean);
+    if (data_->q) add_weighted_cross(out.bb, 1, b.slope, per_mean.replicate(data_->q, 1), b.slope);
   }
   add_cross(out.bb, 0.5 * data_->nclusters, b.zcov, b.zcov);
   add_cross(out.bb, data_->nclusters, b.zmean, b.zmean);
@@ -124,9 +127,9 @@ BlockInformation TwoLevelPoint::observed(const Tangents& within, const Tangents&
                        Matrix::Zero(b.k(), b.k())};
   if (data_->p) {
     const Whitened w = whiten_within(within);
-    add_cross(out.ww, -1, w.cov, weight_rows(w.cov, weights(0)));
-    add_cross(out.wb, -1, w.cov, weight_rows(b.cov, weights(1)));
-    add_cross(out.bb, -1, b.cov, weight_rows(b.cov, weights(2)));
+    add_weighted(out.ww, -1, w.cov, weights(0), w.cov);
+    add_weighted(out.wb, -1, w.cov, weights(1), b.cov);
+    add_weighted(out.bb, -1, b.cov, weights(2), b.cov);
     const Index p = data_->p, k = w.k();
     const Eigen::Map<const Matrix> wide(w.cov.data(), p, p * k);
     const Matrix turned = product(ssw_, wide);  // SSW~ w~ for every direction

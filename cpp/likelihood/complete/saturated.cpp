@@ -15,6 +15,15 @@ constexpr double kFast = 0.1;        // ratio of decrements from which the next 
 constexpr double kInterior = 1e-6;   // share of the variance within that a maximum leaves for cluster means
 constexpr double kProjected = 1e-8;  // least decrement that is told from rounding of eigenvalues to zero
 
+constexpr double kClear = 1e-6;  // share of its sum of squares that the others have to leave of a covariate
+
+bool well_above_rounding(const Cholesky& chol, const Matrix& a) {
+  for (Index i = 0; i < a.rows(); ++i) {
+    if (!(chol.pivot(i) > kClear * a(i, i))) return false;
+  }
+  return true;
+}
+
 // y = coefficients (1, x, z) + u + e over the both-level variables, in terms of the data's sufficient
 // statistics.
 class RandomInterceptRegression {
@@ -205,17 +214,25 @@ class RandomInterceptRegression {
     return weighted_cross(design_, d_->row_size.cwiseProduct(row_shrink_.col(i)), design_);
   }
 
+  // With pivots where covariates are close to dependent.
+  static Vector solved(const Matrix& a, const Vector& g) {
+    Cholesky chol;
+    if (chol.compute(a) && well_above_rounding(chol, a)) return chol.solve(g);
+    PivotedLdl solver;
+    solver.compute(a);
+    return solver.solve(g);
+  }
+
   // Generalised least squares given the covariances, one small system per eigenvector.
   Matrix coefficient_step(double& decrement) const {
     const Matrix within = cross(v_, ssw_yx_ - product(coefficients, ssw_xx_));
     const Matrix between = cross(weighted_residuals(), design_);
     Matrix step(b_, design_.cols());
-    PivotedLdl solver;
     for (Index i = 0; i < b_; ++i) {
       const Vector g = (within.row(i) + between.row(i)).transpose();
-      solver.compute(ssw_xx_ + weighted_gram(i));
-      step.row(i) = solver.solve(g).transpose();
-      decrement += step.row(i).dot(g);
+      const Vector x = solved(ssw_xx_ + weighted_gram(i), g);
+      step.row(i) = x.transpose();
+      decrement += x.dot(g);
     }
     return product(inverse_, step);
   }

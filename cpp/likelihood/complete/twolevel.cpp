@@ -171,7 +171,7 @@ bool TwoLevelPoint::prepare_unit_part(double log_det) {
   const Index p = data.p, q = data.q, b = data.nboth;
   shrink_ = one_plus_outer(data.sizes, lambda_);
   if (!(shrink_.minCoeff() > kEdge)) return false;
-  value_ += data.nobs * log_det + data.counts.dot(log_row_products(shrink_));
+  value_ += data.nobs * log_det + data.counts.dot(log_row_products(shrink_.leftCols(b)));
   shrink_ = shrink_.cwiseInverse().eval();
 
   projection_.topRows(b) = v_.topRows(b);
@@ -185,14 +185,16 @@ bool TwoLevelPoint::prepare_unit_part(double log_det) {
   rotation.row(0) = -apply_transposed(rotation.bottomRows(p + q), mu_).transpose();
   scaled_.resize(data.rows.rows(), p);
   set_product(scaled_, data.rows, rotation);
+  const Index count = scaled_.rows();
+  const Index* size_of = data.size_index.data();
+  Vector factor(count), squares(count);
   for (Index i = 0; i < p; ++i) {
-    double sum = 0;
-    for (Index r = 0; r < scaled_.rows(); ++r) {
-      const double x = scaled_(r, i), y = data.row_size[r] * shrink_(data.size_index[r], i) * x;
-      sum += data.row_sign[r] * x * y;
-      scaled_(r, i) = y;
-    }
-    value_ += sum;
+    const double* shrink = shrink_.col(i).data();
+    for (Index r = 0; r < count; ++r) factor[r] = data.row_size[r] * shrink[size_of[r]];
+    auto x = scaled_.col(i).array();
+    squares.array() = data.row_sign.array() * x * x;
+    value_ += squares.dot(factor);
+    x *= factor.array();
   }
   return true;
 }
