@@ -9,12 +9,12 @@ namespace msem {
 
 namespace {
 
-constexpr double kLeastShare = 0.01;   // of the total variance, of a level in any direction, at the start
+constexpr double kRaised = 0.01;       // of the total variance, of a level in any direction, at the start
 constexpr double kMostShare = 1e3;     // of a level at a maximum: beyond the data there is none
 constexpr double kRadius = 1;          // of the first step, in roots of such shares
 constexpr double kLeastRadius = 1e-9;  // where steps do not move anything
 constexpr double kRounding = 1e-7;     // gain that may be less than rounding of the value
-constexpr double kSafety = 1e-6;       // of the tolerance, for a gain that is foreseen and not computed
+constexpr double kForeseen = 1e-6;     // of the tolerance, for a gain that is foreseen and not computed
 constexpr double kPoor = 0.25, kGood = 0.75, kEnough = 1e-4;  // gains of a step, of what it foresaw
 constexpr double kNear = 0.1;                                 // error of the length of a step
 constexpr int kLengths = 60;                                  // tries to find it
@@ -138,9 +138,9 @@ class ConeSearch {
     for (std::size_t l = 0; l < levels_.size(); ++l) {
       if (!levels_[l].n) continue;
       const SymmetricEigen eigen = shares(levels_[l], start[l].cov);
-      if (eigen.values[0] >= kLeastShare) continue;
+      if (eigen.values[0] >= kRaised) continue;
       const Matrix f = product(levels_[l].unit.lower(), eigen.vectors);
-      start[l].cov = outer(scale_cols(f, eigen.values.cwiseMax(kLeastShare)), f);
+      start[l].cov = outer(scale_cols(f, eigen.values.cwiseMax(kRaised)), f);
     }
   }
 
@@ -268,7 +268,7 @@ class ConeSearch {
       }
       const bool stalled = step.gain < kRounding && step.gain >= last;
       const bool foreseen =
-          step.gain < kRounding && step.gain * (step.gain / last) < kSafety * options.tolerance;
+          step.gain < kRounding && step.gain * (step.gain / last) < kForeseen * options.tolerance;
       if (step.newton && (step.gain < options.tolerance || stalled || foreseen)) {
         ++out.iterations;
         return true;
