@@ -12,7 +12,29 @@ import oracle
 from msem import _core
 
 
-class Case:
+class Dense:
+    """What follows from all values, their mean and covariance matrix, `dense(theta)`."""
+
+    def loglik(self, theta):
+        """The whole log-likelihood."""
+        y, mean, cov = self.dense(theta)
+        return oracle.normal_logpdf(y[None], mean, cov)[0]
+
+    def average_information(self):
+        """Half-sum of observed and expected information, but for what is only known on average: see Gilmour et al."""
+        y, mean, cov = self.dense(self.theta)
+        n = len(y)
+        parts = oracle.complex_step(
+            lambda t: np.concatenate([a.ravel() for a in self.dense(t)[1:]]), self.theta
+        )
+        slopes, changes = parts[:n], parts[n:].reshape(n, n, -1)
+        inverse = np.linalg.inv(cov)
+        weighted = inverse @ (y - mean)
+        moved = np.einsum("ijk,j->ik", changes, weighted)
+        return slopes.T @ inverse @ slopes + 0.5 * moved.T @ inverse @ moved
+
+
+class Case(Dense):
     """Free covariance matrices of all levels, and means.
 
     Variables 0 to 2 are measured on units, 3 and 4 on the clusters of either classification. `swap` exchanges the
@@ -96,24 +118,6 @@ class Case:
             cov += np.where(here, covs[level][at[:, None], at], 0)
         return np.array([value for value, _, _ in rows]), mean, cov
 
-    def loglik(self, theta):
-        """The whole log-likelihood."""
-        y, mean, cov = self.dense(theta)
-        return oracle.normal_logpdf(y[None], mean, cov)[0]
-
-    def average_information(self):
-        """Half-sum of observed and expected information, but for what is only known on average: see Gilmour et al."""
-        y, mean, cov = self.dense(self.theta)
-        n = len(y)
-        parts = oracle.complex_step(
-            lambda t: np.concatenate([a.ravel() for a in self.dense(t)[1:]]), self.theta
-        )
-        slopes, changes = parts[:n], parts[n:].reshape(n, n, -1)
-        inverse = np.linalg.inv(cov)
-        weighted = inverse @ (y - mean)
-        moved = np.einsum("ijk,j->ik", changes, weighted)
-        return slopes.T @ inverse @ slopes + 0.5 * moved.T @ inverse @ moved
-
     def posterior(self, level, cluster, target):
         """Mean and variance of a linear combination of the variables of one cluster of a level, given all data."""
         means, covs = self.moments(self.theta)
@@ -139,7 +143,7 @@ class Case:
         return rows + [(4, (None, None, k)) for k in range(len(self.own[1]))]
 
 
-class SlopeCase:
+class SlopeCase(Dense):
     """Random slopes of two covariates: one stands at both classifications, the other at level 3 only.
 
     Variables are those of `Case`; at level 1 the products of the slopes with their covariates follow, at the others
@@ -274,23 +278,6 @@ class SlopeCase:
             np.einsum("iga,ab,jgb->ij", z, c, z) for z, c in zip(parts, self.residual(cov), strict=True)
         )
         return y, total, spread
-
-    def loglik(self, theta):
-        """The whole log-likelihood."""
-        y, mean, cov = self.dense(theta)
-        return oracle.normal_logpdf(y[None], mean, cov)[0]
-
-    def average_information(self):
-        """See `Case.average_information`."""
-        y, mean, cov = self.dense(self.theta)
-        n = len(y)
-        parts = oracle.complex_step(
-            lambda t: np.concatenate([a.ravel() for a in self.dense(t)[1:]]), self.theta
-        )
-        slopes, changes = parts[:n], parts[n:].reshape(n, n, -1)
-        inverse = np.linalg.inv(cov)
-        moved = np.einsum("ijk,j->ik", changes, inverse @ (y - mean))
-        return slopes.T @ inverse @ slopes + 0.5 * moved.T @ inverse @ moved
 
     def posterior(self, targets):
         """Mean and covariance of sums over (level, cluster, weights of the variables of the cluster)."""

@@ -45,26 +45,26 @@ def nested_of(
     table: ParameterTable, data: NestedSource, group: int = 1, found: list[Finding] | None = None
 ) -> Statistics:
     """Statistics of nested clusters for one group of a model."""
-    slopes = table.slopes(group)
-    if not slopes:
+    if not table.slopes(group):
         return nested_statistics(data, table.variables, found=found)
-    fixed = [name for own in fixed_covariates(table, table.variables, group) for name in own]
-    return nested_slope_statistics(
-        data, table.variables, fixed, slopes, slope_carriers(table, group), found=found
-    )
+    return nested_slope_statistics(data, table.variables, *_level_slope_roles(table, group), found=found)
 
 
 def crossed_of(
     table: ParameterTable, data: ClusteredData, group: int = 1, found: list[Finding] | None = None
 ) -> Statistics:
     """Statistics of crossed classifications for one group of a model."""
-    slopes = table.slopes(group)
-    if not slopes:
+    if not table.slopes(group):
         return crossed_statistics(data, table.variables, found=found)
+    return crossed_slope_statistics(data, table.variables, *_level_slope_roles(table, group), found=found)
+
+
+def _level_slope_roles(
+    table: ParameterTable, group: int
+) -> tuple[list[str], tuple[Slope, ...], tuple[str, ...]]:
+    """Fixed covariates of all levels, random slopes and their carriers; see `WithSlopes`."""
     fixed = [name for own in fixed_covariates(table, table.variables, group) for name in own]
-    return crossed_slope_statistics(
-        data, table.variables, fixed, slopes, slope_carriers(table, group), found=found
-    )
+    return fixed, table.slopes(group), slope_carriers(table, group)
 
 
 def level_statistics_of_rows(

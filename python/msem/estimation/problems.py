@@ -399,15 +399,12 @@ def _disorder(objective: Objective, optimum: Optimum) -> Iterator[Problem]:
     table = objective.table
     if not table.ordered.thresholds or not optimum.converged:
         return
-    at: dict[tuple[int, str], dict[int, float]] = {}
-    for row, value in zip(table.rows, objective.row_values(optimum.theta).tolist(), strict=True):
-        if row.op == "|":
-            at.setdefault((row.group, row.lhs), {})[int(row.rhs[1:])] = value
-    out = []
-    for (group, name), values in at.items():
+    values, out = objective.row_values(optimum.theta).tolist(), []
+    for group in range(1, table.ngroups + 1):
         where = f" in group {table.group_labels[group - 1]!r}" if table.ngroups > 1 else ""
-        numbers = sorted(values)
-        out += [f"t{k} of {name}{where}" for j, k in pairwise(numbers) if not values[j] < values[k]]
+        for name, own in table.threshold_values(values, group).items():
+            steps = enumerate(pairwise(own), 2)
+            out += [f"t{k} of {name}{where}" for k, (below, above) in steps if not below < above]
     if out:
         yield Problem(
             "improper",

@@ -254,6 +254,14 @@ class ParameterTable:
         """Ordered variable and name of each threshold of one level."""
         return tuple((row.lhs, row.rhs) for row in self.block(level, group) if row.op == "|")
 
+    def threshold_values(self, values: Sequence[float], group: int = 1) -> dict[str, list[float]]:
+        """Thresholds of each ordered variable of one group, in order of the categories, from the values of all rows."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for row, value in zip(self.rows, values, strict=True):
+            if row.op == "|" and row.group == group:
+                found.setdefault(row.lhs, []).append((int(row.rhs[1:]), value))
+        return {name: [value for _, value in sorted(own)] for name, own in found.items()}
+
     def scale_level(self, name: str) -> int:
         """The lowest level that a variable stands at: where the variance of an ordered one is 1."""
         return next(level for level in range(1, self.nlevels + 1) if name in self.observed(level))

@@ -183,11 +183,8 @@ class Population:
         ModelError
             If they do not ascend.
         """
-        found: dict[str, list[tuple[int, float]]] = {}
-        for row, value in zip(self.table.rows, self.values.tolist(), strict=True):
-            if row.op == "|" and row.group == group:
-                found.setdefault(row.lhs, []).append((int(row.rhs[1:]), value))
-        out = {name: np.array([value for _, value in sorted(own)]) for name, own in found.items()}
+        found = self.table.threshold_values(self.values.tolist(), group)
+        out = {name: np.array(own) for name, own in found.items()}
         odd = next((name for name, own in out.items() if not (np.diff(own) > 0).all()), None)
         if odd is not None:
             listed = ", ".join(f"{value:g}" for value in out[odd])
