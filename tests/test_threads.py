@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -58,7 +60,35 @@ def influential(demo, punched, fit, threads):
     return fit.influence(threads=threads, progress=False).to_frame().select_dtypes(float)
 
 
+def fitted(function, demo, punched, fit, threads):
+    own = function(ONE, punched, cluster="cluster", missing="fiml", threads=threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scores = own.factor_scores(level=2).to_numpy()
+        drawn = own.bootstrap(8, seed=1, progress=False).array
+    profiled = own.profile("g =~ y2").frame.select_dtypes(float).to_numpy()
+    return np.concatenate(
+        [np.ravel(one) for one in (own.params, own.fit_measures(), scores, drawn, profiled)]
+    )
+
+
+def saturated(demo, punched, fit, threads):
+    found = msem.saturated(
+        punched[["y1", "y2", "cluster"]], cluster="cluster", missing="fiml", threads=threads
+    )
+    return found.between.cov
+
+
+def segregated(demo, punched, fit, threads):
+    return msem.segregated(ONE, punched, cluster="cluster", missing="fiml", threads=threads).estimates().est
+
+
 TAKE_THREADS = {
+    "sem": partial(fitted, msem.sem),
+    "cfa": partial(fitted, msem.cfa),
+    "growth": partial(fitted, msem.growth),
+    "saturated": saturated,
+    "segregated": segregated,
     "summarize": summarized,
     "CompiledModel.fit_many": many_fits,
     "CompiledModel.drawn": powered,

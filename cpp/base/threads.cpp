@@ -1,5 +1,9 @@
 #include "base/threads.hpp"
 
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <exception>
@@ -16,11 +20,20 @@ namespace {
 thread_local int limit = 0;  // 0: none
 std::atomic<std::uint64_t> made{0};
 
+// Those that the process may run on, which where jobs share a machine are fewer than it has.
+int processors() {
+#ifdef __linux__
+  cpu_set_t own;
+  if (sched_getaffinity(0, sizeof own, &own) == 0) return std::max(1, CPU_COUNT(&own));
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
 }  // namespace
 
 int thread_limit() {
-  static const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  return limit > 0 ? limit : processors;
+  static const int available = processors();
+  return limit > 0 ? limit : available;
 }
 
 ThreadLimit::ThreadLimit(int threads) : before_(limit) {

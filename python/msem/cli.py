@@ -217,6 +217,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     option("--nodes", type=int, metavar="N", help="of quadrature, for each random slope")
     option("--max-iterations", type=int, metavar="N", help="default: 500")
     option("--tolerance", type=float, metavar="X", help="of the optimiser; default: 1e-12")
+    option("--threads", type=int, metavar="N", help="default: one for each processor")
 
 
 def add_sampling(option: Callable[..., Any]) -> None:

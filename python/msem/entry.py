@@ -66,7 +66,9 @@ def _mistake(
             return unknown_option(name, unknown[0], (*ordered, *named))
         if len(args) > len(ordered):
             takes = f"only {', '.join(ordered)} without a name" if ordered else "no argument without a name"
-            example = f", such as {named[0]}={args[len(ordered)]!r:.40}" if named else ""
+            extra = args[len(ordered)]
+            plain = isinstance(extra, str | bool | int | float)
+            example = f", such as {named[0]}={extra!r:.40}" if named and plain else ""
             rest = f": give the others by name{example}" if named else ""
             return f"{name}() takes {takes}{rest}"
         return f"{name}(): {error}"
@@ -81,9 +83,27 @@ def options_of(function: Callable[..., Any]) -> tuple[str, ...]:
 
 def entries(kind: Kind) -> Kind:
     """A class whose public methods users call."""
+    return _entered(kind, lambda method: method)
+
+
+def questions(kind: Kind) -> Kind:
+    """A class of fits: `entries`, each with no more threads than the fit was given (`options.limit()`)."""
+
+    def limited(method: Callable[..., R]) -> Callable[..., R]:
+        @wraps(method)
+        def call(fit: Any, *args: Any, **kwargs: Any) -> R:
+            with fit.options.limit():
+                return method(fit, *args, **kwargs)
+
+        return call
+
+    return _entered(kind, limited)
+
+
+def _entered(kind: Kind, inside: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Kind:
     for name, value in list(vars(kind).items()):
         if isinstance(value, FunctionType) and not name.startswith("_"):
-            setattr(kind, name, entry(value, name=name, bound=1))
+            setattr(kind, name, entry(inside(value), name=name, bound=1))
         elif isinstance(value, classmethod) and not name.startswith("_"):
             setattr(kind, name, classmethod(entry(value.__func__, name=name, bound=1)))
     return kind

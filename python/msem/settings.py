@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from msem import _core
 from msem.errors import ArgumentError, MsemError, UnsupportedError
 from msem.model.rotation import Rotation, rotation_arguments, rotation_of
 from msem.names import unknown_option, why_not
@@ -96,11 +97,8 @@ def require_seed(seed: Any) -> int:
 
 
 def require_threads(threads: Any) -> int:
-    """A number of threads; by default one for each processor this process may use."""
-    if threads is None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
-    return require_whole("threads", threads, 1)
+    """A number of threads; by default as many as the calling thread may use, which are those of its processors."""
+    return _core.thread_limit() if threads is None else require_whole("threads", threads, 1)
 
 
 def _plain(name: object) -> str:
@@ -275,6 +273,10 @@ def _starts(name: str, value: Any) -> int:
     return require_whole(name, value, 0)
 
 
+def _threads(name: str, value: Any) -> int:
+    return require_whole(name, value, 1)
+
+
 def _replicates(name: str, value: Any) -> int:
     return require_whole(name, value, 2)
 
@@ -339,6 +341,7 @@ class Settings:
     nodes: int = field(default=0, metadata={"read": _starts})
     max_iterations: int = field(default=500, metadata={"read": _iterations})
     tolerance: float = field(default=1e-12, metadata={"read": _tolerance})
+    threads: int | None = field(default=None, metadata={"read": _threads})
 
     @classmethod
     def read(cls, given: Mapping[str, Any], function: str = "sem") -> Settings:
@@ -395,6 +398,10 @@ class Settings:
         if settings.incomplete and settings.meanstructure is False:
             raise UnsupportedError('missing="fiml" needs means: leave out meanstructure=False')
         return settings
+
+    def limit(self) -> AbstractContextManager[object]:
+        """No more threads than were asked for, while it lasts."""
+        return _core.ThreadLimit(self.threads) if self.threads else nullcontext()
 
     @property
     def method(self) -> Estimator:
@@ -699,6 +706,7 @@ class Settings:
             "meanstructure": meanstructure,
             "bootstrap": (self.bootstrap or REPLICATES) if resampled else 0,
             "seed": require_seed(self.seed) if resampled else 0,
+            "threads": self.threads or 0,
             "se_open": se == "robust" and multilevel and self._open_errors,
         }
         return ResolvedSettings(**values)
@@ -723,6 +731,8 @@ class ResolvedSettings(Settings):
     meanstructure : bool
     bootstrap, seed : int
         Replicates and their seed; 0 without ``se="bootstrap"``.
+    threads : int
+        How many there may be at most; 0: one for each processor.
     se_open : bool
         Whether `se` is left to the sample, which has weights: the one-step jackknife if it has few clusters.
     """
@@ -746,6 +756,7 @@ class ResolvedSettings(Settings):
     meanstructure: bool
     bootstrap: int
     seed: int
+    threads: int
     se_open: bool
 
     @property

@@ -16,7 +16,7 @@ from msem.data.moments import LevelMoments
 from msem.data.sample import Group, Origin, Sample
 from msem.data.saturated_moments import level_moments, of_design
 from msem.distributions import coverage, interval_on, normal_halfwidth, normal_pvalue, student_halfwidth
-from msem.entry import entries
+from msem.entry import questions
 from msem.errors import UnsupportedError
 from msem.estimation.discrepancy import LevelDiscrepancy
 from msem.estimation.estimate import Estimate, estimate
@@ -212,7 +212,7 @@ class GroupResults:
         return self.estimate.objective.implied(self.estimate.theta, self.number)
 
 
-@entries
+@questions
 @dataclass(frozen=True, eq=False)
 class Solution(Translated):
     """Estimates of a structural equation model and their likelihood; immutable.
@@ -643,7 +643,8 @@ def cached(question: Callable[[Of, *Rest], Value]) -> Callable[[Of, *Rest], Valu
     def answer(fit: Of, *rest: *Rest) -> Value:
         kept, own = vars(fit), f"{name}{rest}" if rest else name
         if own not in kept:
-            kept[own] = question(fit, *rest)
+            with fit.options.limit():
+                kept[own] = question(fit, *rest)
         value: Value = kept[own]
         return value
 

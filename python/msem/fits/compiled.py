@@ -92,7 +92,8 @@ class CompiledModel:
         -------
         Fit
         """
-        return fit_table(self.table, self._read(data), self._resolved(data))
+        with self.settings.limit():
+            return fit_table(self.table, self._read(data), self._resolved(data))
 
     def fit_many(
         self,
@@ -114,7 +115,7 @@ class CompiledModel:
             Data frames, `LevelMoments`, sufficient statistics, dicts of them by group, or what `msem.simulate` gives
             with ``as_="statistics"``. A generator is read a few hundred samples at a time.
         threads : int, optional
-            Default: one for each processor.
+            Default: that of the model, or one for each processor.
         progress : bool
             Show a bar on the standard error stream when it takes more than a second.
         client : optional
@@ -137,7 +138,7 @@ class CompiledModel:
         ConvergenceWarning
             If more than one in a hundred fits have no estimates.
         """
-        workers = require_threads(threads)
+        workers = require_threads(self.settings.threads if threads is None else threads)
         require_client(client)
         require_samples(samples)
         count = len(samples) if isinstance(samples, Sequence) else 0

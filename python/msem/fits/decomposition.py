@@ -57,6 +57,7 @@ def saturated(
     strata: str | None = None,
     fpc: str | None = None,
     single_psu: str = "error",
+    threads: int | None = None,
 ) -> LevelMoments:
     """Estimate unrestricted covariance matrices of every level, and means, by maximum likelihood.
 
@@ -91,6 +92,8 @@ def saturated(
     weights, cluster_weights, weights_scale, psu, strata, fpc, single_psu
         How the data were sampled; see `sem`. Such moments are marked `weighted` and carry the Gamma of the design,
         whatever `gamma` says.
+    threads : int, optional
+        How many may be used at most; default: one for each processor.
 
     Returns
     -------
@@ -120,6 +123,7 @@ def saturated(
         "strata": strata,
         "fpc": fpc,
         "single_psu": single_psu,
+        "threads": threads,
     }
     settings = replace(Settings.read(given), cluster=Settings.read({"cluster": cluster}).cluster)
     if levels is not None and (within is not None or between is not None):
@@ -127,7 +131,8 @@ def saturated(
     if levels is not None:
         _require_levels(levels)
     chosen = (within, between) if levels is None else tuple(map(several, levels))
-    return _saturated(data, settings, chosen, method, gamma)
+    with settings.limit():
+        return _saturated(data, settings, chosen, method, gamma)
 
 
 Names = tuple[Sequence[str] | None, ...]  # by level; None where they are to be inferred
@@ -318,6 +323,7 @@ def segregated(
     fixed_x: bool = True,
     std_lv: bool = False,
     orthogonal: bool = False,
+    threads: int | None = None,
 ) -> SegregatedFit:
     """Fit each level of a model by itself to the saturated moments, with standard errors that hold.
 
@@ -347,7 +353,7 @@ def segregated(
         sample sizes say: every method then takes its errors and tests from Gamma.
     weights, cluster_weights, weights_scale, psu, strata, fpc, single_psu
         How data were sampled; see `sem`. Errors and tests then come from the Gamma of the design.
-    fixed_x, std_lv, orthogonal
+    fixed_x, std_lv, orthogonal, threads
         As in `sem`.
 
     Returns
@@ -377,6 +383,7 @@ def segregated(
             "fixed_x": fixed_x,
             "std_lv": std_lv,
             "orthogonal": orthogonal,
+            "threads": threads,
         }
     )
     syntax = parse(model)
@@ -389,9 +396,10 @@ def segregated(
         raise UnsupportedError("segregated fits are those of nested levels, not of crossed classifications")
     require_separable(table)
     wanted = None if method == "likelihood" and gamma != "robust" else gamma
-    moments = model_moments(table, data, settings, wanted)
     numbers = range(1, table.nlevels + 1)
-    fit = SegregatedFit(tuple(fit_level(table, moments, level, method, gamma) for level in numbers))
+    with settings.limit():
+        moments = model_moments(table, data, settings, wanted)
+        fit = SegregatedFit(tuple(fit_level(table, moments, level, method, gamma) for level in numbers))
     warn_of(dict.fromkeys(fit.problems))
     return fit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from msem.entry import entries
+from msem.entry import questions
 from msem.errors import ModelError
 from msem.estimation.solution import Solution
 from msem.fits.record import save
@@ -43,7 +43,7 @@ from msem.resampling.jackknife import jackknife
 from msem.resampling.profile import profile
 
 
-@entries
+@questions
 @dataclass(frozen=True, eq=False)
 class Fit(Solution, ForTables):
     """Estimates of a structural equation model with its tests and tables; immutable.

@@ -314,7 +314,8 @@ def sam(
     given, settings = settings, with_cluster(settings, data)
     table = table_of(syntax, "sem", settings, groups)
     require_measured(table)
-    sample = read_sample(data, table, given, grouping).in_space("natural")
+    with settings.limit():
+        sample = read_sample(data, table, given, grouping).in_space("natural")
     raw = all(one.source is not None and one.source.keeps_products for one in sample.groups)
     if settings.se == "robust" and not raw:
         raise ModelError(
@@ -323,14 +324,15 @@ def sam(
     if not sample.simple and settings.se == "standard":
         raise UnsupportedError('se="standard" takes the sample for a simple one: leave it out')
     robust = raw and settings.se != "standard"
-    steps = fit_stepwise(
-        table,
-        sample,
-        method,
-        robust=robust,
-        max_iterations=settings.max_iterations,
-        tolerance=settings.tolerance,
-    )
+    with settings.limit():
+        steps = fit_stepwise(
+            table,
+            sample,
+            method,
+            robust=robust,
+            max_iterations=settings.max_iterations,
+            tolerance=settings.tolerance,
+        )
     resolved = replace(resolve(settings, table, data), se=settings.se or ("robust" if robust else "standard"))
     sampling = None if settings.se == "none" else Sampling(steps.vcov, (), True)
     problems = (

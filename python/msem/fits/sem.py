@@ -137,6 +137,7 @@ def sem(
     nodes: int = 0,
     max_iterations: int = 500,
     tolerance: float = 1e-12,
+    threads: int | None = None,
     **unknown: object,
 ) -> Fit:
     """Fit a structural equation model by maximum likelihood.
@@ -294,6 +295,9 @@ def sem(
     max_iterations : int, default 500
     tolerance : float, default 1e-12
         Of the optimiser, on the decrement g' I^-1 g: twice the gain in log-likelihood that is still expected.
+    threads : int, optional
+        How many the fit, and whatever is asked of it, may use; default: one for each processor. Results do not depend
+        on it.
 
     Returns
     -------
@@ -387,29 +391,32 @@ def fit_again(fit: Fit, model: str, settings: Settings) -> Fit:
 
 
 def _fit(fun: Fun, model: str, data: Any, settings: Settings, sample: Sample | None = None) -> Fit:
-    syntax = with_constraints(model, settings.constraints)
-    grouping = group_rows(data, settings.group)
-    require_rows_for_holes(data, settings)
-    labels = given_labels(data, settings, grouping)
-    groups = None if labels is None else group_order(syntax, labels)
-    request = Request(fun, model, data, settings, _fit)
-    columns = ordered_of(syntax, data, settings)
-    if columns.categories:
-        settings = replace(settings.for_ordered(), ordered=tuple(columns.categories))
-    else:
-        settings = settings.for_continuous()
-    data = columns.data
-    given, settings = settings, with_cluster(settings, data)
-    table = table_of(syntax, fun, settings, groups, columns.thresholds)
-    require_exploratory(settings, table)
-    require_penalty(settings, table)
-    resolved = resolve(settings, table, data)
-    require_least_squares(resolved, table)
-    table = add_auxiliary(table, data, given)
-    if sample is None:
-        sample = with_categories(read_sample(data, table, given, grouping), table, columns.categories, given)
-    fit = fit_table(table, sample, resolved)
-    return replace(fit, request=request)
+    with settings.limit():
+        syntax = with_constraints(model, settings.constraints)
+        grouping = group_rows(data, settings.group)
+        require_rows_for_holes(data, settings)
+        labels = given_labels(data, settings, grouping)
+        groups = None if labels is None else group_order(syntax, labels)
+        request = Request(fun, model, data, settings, _fit)
+        columns = ordered_of(syntax, data, settings)
+        if columns.categories:
+            settings = replace(settings.for_ordered(), ordered=tuple(columns.categories))
+        else:
+            settings = settings.for_continuous()
+        data = columns.data
+        given, settings = settings, with_cluster(settings, data)
+        table = table_of(syntax, fun, settings, groups, columns.thresholds)
+        require_exploratory(settings, table)
+        require_penalty(settings, table)
+        resolved = resolve(settings, table, data)
+        require_least_squares(resolved, table)
+        table = add_auxiliary(table, data, given)
+        if sample is None:
+            sample = with_categories(
+                read_sample(data, table, given, grouping), table, columns.categories, given
+            )
+        fit = fit_table(table, sample, resolved)
+        return replace(fit, request=request)
 
 
 def table_of(
