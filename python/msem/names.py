@@ -208,6 +208,7 @@ WORDS = tuple(
         ("ESTIMATOR = BAYES", "fit.posterior()"),
         ("MODINDICES", "fit.modification_indices()"),
         ("STANDARDIZED (STDYX, STD, STDY)", 'fit.standardized("std_all"), "std_lv", "std_nox"'),
+        ("PROCESSORS", "threads="),
         ("CINTERVAL", "fit.conf_int()"),
         ("CINTERVAL (BCBOOTSTRAP)", 'fit.bootstrap().conf_int(kind="bca")'),
         ("SAVEDATA: SAVE = FSCORES", "fit.factor_scores()"),
@@ -245,6 +246,10 @@ OPTIONS = tuple(
             'give msem.LevelMoments with known_acov= to msem.segregated(..., gamma="robust")',
         ),
         ("lavaan", "wls_v", "", 'the weights are those of estimator="WLS", "DWLS", "ULS" and "GLS"'),
+        ("lavaan", "ncpus", "threads="),
+        ("lavaan", "parallel", "threads="),
+        ("", "n_jobs", "threads="),
+        ("", "nthreads", "threads="),
         ("", "groups", "cluster=", "the column with the cluster ids"),
         (
             "statsmodels",
