@@ -10,7 +10,6 @@ import models
 import oracle
 from msem import _core
 from msem.data.arrays import vech
-from msem.estimation.matrices import core_block
 from msem.estimation.objective import build_objective
 
 CASES = [(shape, seed) for shape in models.SHAPES for seed in range(1, 5)]
@@ -182,7 +181,7 @@ def test_groups_share_parameters():
     object.__setattr__(b, "sizes", [4] * 9)
     table, theta = a.table, a.near
     parts = [build_objective(table, c.statistics) for c in (a, b)]
-    compiled = [core_block(block, table) for block in parts[0].blocks]
+    compiled = parts[0].compiled
     losses = [c.statistics.likelihood() for c in (a, b)]
     both = _core.Objective(table.npar, compiled, [(loss, [0, 1]) for loss in losses])
     assert both.value(theta) == pytest.approx(sum(p.core.value(theta) for p in parts), rel=1e-14)

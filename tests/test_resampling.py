@@ -16,6 +16,7 @@ import msem
 import texts
 from msem import _core
 from msem.errors import ConvergenceWarning, DataError, ModelError
+from msem.model.partable import Parameter
 from msem.resampling.replicates import ordinary_draws
 
 Floats = NDArray[np.float64]
@@ -402,9 +403,7 @@ def test_replicates_of_other_variables_are_refused() -> None:
 
 
 def test_only_fixed_moments_are_filled_in() -> None:
-    block = _core.Block(1, 1, [1], [0], [0], [0], [0.0])
-    bounds = np.full(1, np.inf)
+    path = Parameter("y", "~", "x", exo=True)  # which has no value
+    block = _core.TableBlock((path,), (0,), ("y", "x"), 2, (), (), 0, ())
     with pytest.raises(ValueError, match="only fixed moments"):
-        _core.Plan(
-            1, [(block, [], [0], [0])], [([0], 0, [[]])], -bounds, bounds, None, _core.Expressions(1, [])
-        )
+        _core.Plan(0, [block], [([0], 0, [[]])])

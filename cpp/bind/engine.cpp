@@ -8,41 +8,35 @@
 #include "bind/shapes.hpp"
 #include "draws/samples.hpp"
 #include "fit/penalty.hpp"
+#include "fit/table.hpp"
 
 using namespace msem;
 
 namespace {
 
-// relation, lhs, rhs, parameter, value, start
-using RowTuple = std::tuple<int, int, int, int, double, double>;
-// block, rows, entries to fill, variables to judge
-using BlockTuple = std::tuple<Block, std::vector<RowTuple>, std::vector<int>, std::vector<Index>>;
 // blocks by level, variables of level 1 that have a part at a higher one, covariates by level
 using LevelsTuple = std::tuple<std::vector<int>, Index, std::vector<std::vector<Index>>>;
 
-std::vector<StartRow> start_rows(const std::vector<RowTuple>& rows) {
-  std::vector<StartRow> out;
-  for (const auto& [relation, lhs, rhs, parameter, value, start] : rows) {
-    if (relation < 0 || relation > 3) throw std::invalid_argument("a relation is 0, 1, 2 or 3");
-    out.push_back({static_cast<Relation>(relation), lhs, rhs, parameter, value, start});
-  }
-  return out;
-}
-
-std::shared_ptr<Plan> make_plan(int npar, const std::vector<BlockTuple>& given,
-                                const std::vector<LevelsTuple>& levels, const Vector& lower,
-                                const Vector& upper, const Constraints* constraints,
-                                const Expressions& defined,
+std::shared_ptr<Plan> make_plan(int npar, const std::vector<std::shared_ptr<TableBlock>>& given,
+                                const std::vector<LevelsTuple>& levels, const Constraints* constraints,
+                                const Expressions* defined,
                                 const std::vector<std::shared_ptr<VariancePenalty>>& penalties) {
+  Vector lower = Vector::Constant(npar, -std::numeric_limits<double>::infinity()), upper = -lower;
   std::vector<Block> blocks;
   std::vector<std::vector<StartRow>> rows;
   std::vector<std::vector<int>> filled;
   std::vector<std::vector<Index>> judged;
-  for (const auto& [block, own, open, variables] : given) {
-    blocks.push_back(block);
-    rows.push_back(start_rows(own));
-    filled.push_back(open);
-    judged.push_back(variables);
+  for (const auto& own : given) {
+    blocks.push_back(own->block());
+    rows.push_back(own->start());
+    filled.push_back(own->filled());
+    judged.push_back(own->judged());
+    // rows that share a parameter have the tightest bounds of them
+    for (const TableBlock::Bound& b : own->bounds()) {
+      if (b.parameter >= npar) throw std::invalid_argument("a parameter is beyond npar");
+      lower[b.parameter] = std::max(lower[b.parameter], b.lower);
+      upper[b.parameter] = std::min(upper[b.parameter], b.upper);
+    }
   }
   std::vector<std::vector<int>> groups;
   std::vector<std::vector<std::vector<Index>>> covariates;
@@ -58,8 +52,9 @@ std::shared_ptr<Plan> make_plan(int npar, const std::vector<BlockTuple>& given,
   }
   StartPlan start(npar, blocks, std::move(rows), lower, upper);
   auto out = std::make_shared<Plan>(
-      Plan{npar, std::move(blocks), std::move(groups), std::move(shared), std::move(start), lower, upper,
-           constraints ? *constraints : Constraints{}, defined, std::move(filled), std::move(covariates),
+      Plan{npar, std::move(blocks), std::move(groups), std::move(shared), std::move(start), std::move(lower),
+           std::move(upper), constraints ? *constraints : Constraints{},
+           defined ? *defined : Expressions(npar, {}), std::move(filled), std::move(covariates),
            std::move(judged), Terms(penalties.begin(), penalties.end())});
   out->check();
   return out;
@@ -230,8 +225,10 @@ void bind_engine(py::module_& m) {
       .def(py::init<std::shared_ptr<const Draws>, std::vector<Index>, std::vector<Index>, bool>(), "draws"_a,
            "unit"_a, "all"_a, "centred"_a = false);
   py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan")
-      .def(py::init(&make_plan), "npar"_a, "blocks"_a, "groups"_a, "lower"_a, "upper"_a, "constraints"_a,
-           "defined"_a, "penalties"_a = std::vector<std::shared_ptr<VariancePenalty>>())
+      .def(py::init(&make_plan), "npar"_a, "blocks"_a, "groups"_a, "constraints"_a = py::none(),
+           "defined"_a = py::none(), "penalties"_a = std::vector<std::shared_ptr<VariancePenalty>>())
+      .def_readonly("lower", &Plan::lower)
+      .def_readonly("upper", &Plan::upper)
       .def("estimate", &run_estimate, "objective"_a, "saturated"_a, "saturated_value"_a,
            "max_iterations"_a = 500, "tolerance"_a = 1e-12, "saturated_blocks"_a = std::vector<bool>{},
            "space"_a = 0, "starts"_a = 0, "cone"_a = false, "first"_a = Vector())

@@ -24,6 +24,7 @@ void bind_rowdraws(py::module_& m);
 void bind_saturated(py::module_& m);
 void bind_slopes(py::module_& m);
 void bind_statistics(py::module_& m);
+void bind_table(py::module_& m);
 void bind_threads(py::module_& m);
 
 namespace {
@@ -53,6 +54,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind_accumulate(m);
   bind_incomplete(m);
   bind_objective(m);
+  bind_table(m);
   bind_slopes(m);
   bind_nested(m);
   bind_crossed(m);

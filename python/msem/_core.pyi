@@ -37,6 +37,29 @@ class Block:
     @property
     def parameters(self) -> list[int]: ...
 
+class TableBlock:
+    """One level of one group of a parameter table: its rows are the members among those of the table.
+
+    Names are those of variables, the observed ones first, latent ones that the likelihood knows of, random slopes
+    (first those of paths here, which are `nproducts`, then those that are latent variables), and auxiliary variables.
+    """
+
+    def __init__(
+        self,
+        table: tuple[tuple[object, ...], ...],
+        members: tuple[int, ...],
+        names: tuple[str, ...],
+        nobserved: int,
+        exposed: tuple[str, ...],
+        slopes: tuple[str, ...],
+        nproducts: int,
+        auxiliary: tuple[str, ...],
+    ) -> None: ...
+    @property
+    def block(self) -> Block: ...
+    def places(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+        """Which members stand in matrices, in which, and where: to and from."""
+
 class Clusters:
     """Independent units of a sample, each with statistics of its own, as its likelihood knows them."""
 
@@ -1038,23 +1061,24 @@ class Fits(TypedDict):
     few_clusters: list[bool]  # R
     named: list[list[int]]  # R: parameters not identified, or of a flat direction without a maximum
 
-_Row = tuple[int, int, int, int, float, float]  # relation, lhs, rhs, parameter or -1, value, start
 _Moments = Sequence[tuple[_Floats, _Floats]]  # means and covariances by level
 
 class Plan:
-    """Blocks with rows, entries to fill and variables to judge; groups are (blocks, nboth, covariates by level)."""
+    """Blocks and their groups, which are (blocks, nboth, covariates by level)."""
 
     def __init__(
         self,
         npar: int,
-        blocks: Sequence[tuple[Block, Sequence[_Row], Sequence[int], Sequence[int]]],
+        blocks: Sequence[TableBlock],
         groups: Sequence[tuple[Sequence[int], int, Sequence[Sequence[int]]]],
-        lower: _Floats,
-        upper: _Floats,
-        constraints: Constraints | None,
-        defined: Expressions,
+        constraints: Constraints | None = None,
+        defined: Expressions | None = None,
         penalties: Sequence[VariancePenalty] = (),
     ) -> None: ...
+    @property
+    def lower(self) -> _Floats: ...
+    @property
+    def upper(self) -> _Floats: ...
     def estimate(
         self,
         objective: Objective,

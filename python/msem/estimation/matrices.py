@@ -37,10 +37,6 @@ class BlockMap:
     names : tuple of str
         Variables of the block: the observed ones first.
     nobserved : int
-    rows : ndarray of int
-        Index of each entry's row in the parameter table.
-    slot, row, col : ndarray of int
-        Which matrix an entry belongs to (0 paths, 1 covariances, 2 intercepts) and where.
     slopes : tuple of str
         Random slopes: those whose products with covariates stand in the block, then those that are its first latent
         variables. The core counts them among the observed variables of the block.
@@ -53,7 +49,7 @@ class BlockMap:
     standard : tuple of int
         Variables whose residual variance is what a variance of 1, given the covariates, leaves.
     given : tuple of int
-        Fixed covariates.
+        Fixed covariates, where there are such variances.
     exposed : tuple of str
         Latent variables that the likelihood knows of, because it integrates over them. The core counts them among the
         observed variables of the block, before all that is hidden.
@@ -62,16 +58,18 @@ class BlockMap:
         and the observed one, like each of its thresholds, is that of the model times the factor.
     scale_rows : tuple of int
         Rows of their factors in the parameter table.
+    members : tuple of int
+        All rows of the block in the parameter table.
+    compiled : _core.TableBlock
+        What the core makes of them.
     """
 
     level: int
     group: int
     names: tuple[str, ...]
     nobserved: int
-    rows: NDArray[np.intp]
-    slot: NDArray[np.intp]
-    row: NDArray[np.intp]
-    col: NDArray[np.intp]
+    members: tuple[int, ...]
+    compiled: _core.TableBlock
     slopes: tuple[str, ...] = ()
     products: int = 0
     thresholds: tuple[tuple[str, str], ...] = ()
@@ -81,6 +79,30 @@ class BlockMap:
     exposed: tuple[str, ...] = ()
     scaled: tuple[int, ...] = ()
     scale_rows: tuple[int, ...] = ()
+
+    @cached_property
+    def _entries(self) -> tuple[NDArray[np.intp], ...]:
+        return self.compiled.places()
+
+    @cached_property
+    def rows(self) -> NDArray[np.intp]:
+        """Index in the parameter table of each row that stands in a matrix."""
+        return np.array(self.members, dtype=np.intp)[self._entries[0]]
+
+    @property
+    def slot(self) -> NDArray[np.intp]:
+        """Which matrix each of `rows` belongs to: 0 paths, 1 covariances, 2 intercepts."""
+        return self._entries[1]
+
+    @property
+    def row(self) -> NDArray[np.intp]:
+        """Which variable the path of each of `rows` leads to, or the variable itself."""
+        return self._entries[2]
+
+    @property
+    def col(self) -> NDArray[np.intp]:
+        """Which variable it leads from, or the other variable."""
+        return self._entries[3]
 
     @property
     def first_hidden(self) -> int:
@@ -176,98 +198,37 @@ def block_map(
 ) -> BlockMap:
     """Index map of one block whose observed variables are in the given order, with latent ones that are exposed."""
     names = (*observed, *table.latent(level, group))
-    at = {name: i for i, name in enumerate(names)}
-    chosen: list[int] = []
-    slot: list[int] = []
-    row: list[int] = []
-    col: list[int] = []
-    cut: list[int] = []
-    factors: list[int] = []
-    for i in table.block_places(level, group):
-        lhs, op, rhs, *_ = table.rows[i]
-        if op == "|" or op == "~*~":
-            (cut if op == "|" else factors).append(i)
-            continue
-        chosen.append(i)
-        slot.append(SLOTS[op])
-        row.append(at[rhs if op == "=~" else lhs])
-        col.append(at[lhs] if op == "=~" else at[rhs] if rhs else 0)
-    delta = table.ordered.parameterization == "delta" and level == WITHIN
-    exogenous = set(table.exogenous(level, group))
+    members = table.block_places(level, group)
     among = table.slopes(group)
     products = [slope.name for slope in among if slope.level == level]
     slopes = (*products, *(slope.name for slope in among if level in slope.at))
-    rows, matrix, to, cause = np.array((chosen, slot, row, col), dtype=np.intp)
-    return BlockMap(
-        level,
-        group,
-        names,
-        len(observed),
-        rows,
-        matrix,
-        to,
-        cause,
-        slopes,
-        len(products),
-        tuple([(table.rows[i].lhs, table.rows[i].rhs) for i in cut]),
-        tuple(cut),
-        tuple([i for i, name in enumerate(observed) if delta and name in table.ordered.thresholds]),
-        tuple([i for i, name in enumerate(observed) if name in exogenous]),
-        tuple(exposed),
-        tuple([at[table.rows[i].lhs] for i in factors]),
-        tuple(factors),
+    known, auxiliary = tuple(exposed), table.auxiliary
+    compiled = _core.TableBlock(
+        table.rows, members, names, len(observed), known, slopes, len(products), auxiliary
     )
+    plain = BlockMap(
+        level, group, names, len(observed), members, compiled, slopes, len(products), exposed=known
+    )
+    return _with_ordered(plain, table) if table.ordered.thresholds else plain
 
 
-def core_block(block: BlockMap, table: ParameterTable) -> _core.Block:
-    """The compiled block: the same positions with the fixed values filled in."""
-    rows = [table.rows[i] for i in block.rows.tolist()]
-    free, value = [r.free - 1 for r in rows], [0.0 if r.free else r.value for r in rows]
-    slot, row, col = block.slot, block.row, block.col
-    if not block.plain:
-        row, col = block.places[row], block.places[col]
-    if block.products:
-        # A path with a random slope leads from the product of slope and covariate, a variable that is given, with
-        # mean 0, variance 1 and no covariances: what it does to the outcomes is its regression.
-        product = {name: block.first_hidden + k for k, name in enumerate(block.slopes[: block.products])}
-        col = np.array([product.get(r.slope, c) for r, c in zip(rows, col, strict=True)], dtype=np.intp)
-        value = [1.0 if r.slope else v for r, v in zip(rows, value, strict=True)]
-        own = list(product.values())
-        slot, row, col = np.append(slot, [SYMMETRIC] * len(own)), np.append(row, own), np.append(col, own)
-        free, value = free + [-1] * len(own), value + [1.0] * len(own)
-    size = len(block.names) + block.hidden + len(block.scaled)
-    if block.scaled:
-        # A threshold that is observed is a latent one, whose mean is that of the model, times the factor.
-        factor = {
-            block.names[at]: table.rows[k] for at, k in zip(block.scaled, block.scale_rows, strict=True)
-        }
-        links = [(at, int(block.places[at]), factor[block.names[at]]) for at in block.scaled]
-        for k, (name, _) in enumerate(block.thresholds):
-            if name in factor:
-                links.append((block.first_hidden + block.products + k, size, factor[name]))
-                size += 1
-        slot = np.append(slot, [DIRECTED] * len(links))
-        row, col = (
-            np.append(row, [to for to, _, _ in links]),
-            np.append(col, [cause for _, cause, _ in links]),
-        )
-        free = free + [r.free - 1 for _, _, r in links]
-        value = value + [0.0 if r.free else r.value for _, _, r in links]
-    if block.thresholds:
-        own = [block.first_hidden + block.products + k for k in range(len(block.thresholds))]
-        if block.scaled:
-            latent = {to: cause for to, cause, _ in links}
-            own = [latent.get(to, to) for to in own]
-        cut = [table.rows[i] for i in block.threshold_rows]
-        slot, row, col = (
-            np.append(slot, [INTERCEPT] * len(own)),
-            np.append(row, own),
-            np.append(col, [0] * len(own)),
-        )
-        free = free + [r.free - 1 for r in cut]
-        value = value + [0.0 if r.free else r.value for r in cut]
-    observed = block.first_hidden + len(block.slopes) + len(block.thresholds)
-    return _core.Block(observed, size, slot.tolist(), row.tolist(), col.tolist(), free, value)
+def _with_ordered(block: BlockMap, table: ParameterTable) -> BlockMap:
+    """The same with what it has of ordered variables."""
+    level, group, observed = block.level, block.group, block.names[: block.nobserved]
+    at = {name: i for i, name in enumerate(block.names)}
+    cut = [i for i in block.members if table.rows[i].op == "|"]
+    factors = [i for i in block.members if table.rows[i].op == "~*~"]
+    delta = table.ordered.parameterization == "delta" and level == WITHIN
+    exogenous = set(table.exogenous(level, group))
+    return replace(
+        block,
+        thresholds=tuple([(table.rows[i].lhs, table.rows[i].rhs) for i in cut]),
+        threshold_rows=tuple(cut),
+        standard=tuple([at[name] for name in observed if delta and name in table.ordered.thresholds]),
+        given=tuple([at[name] for name in observed if name in exogenous]),
+        scaled=tuple([at[table.rows[i].lhs] for i in factors]),
+        scale_rows=tuple(factors),
+    )
 
 
 def implied_moments(block: BlockMap, mean: Numbers, cov: Numbers) -> LevelArrays:

@@ -16,7 +16,7 @@ from msem import _core
 from msem.data.arrays import LevelArrays
 from msem.data.statistics import Clusters, Statistics
 from msem.estimation.constraints import Constraints, compile_constraints
-from msem.estimation.matrices import BlockMap, block_maps, core_block, implied_moments, row_values
+from msem.estimation.matrices import BlockMap, block_maps, implied_moments, row_values
 from msem.estimation.penalty import penalty_terms
 from msem.estimation.plan import make_plan
 from msem.model.partable import ParameterTable, fixed_covariates
@@ -88,8 +88,6 @@ class Objective:
         The compiled objective, covariates included.
     loss : tuple of _core.Likelihood
         Another discrepancy than the normal likelihood for each group; empty without.
-    compiled : tuple of _core.Block
-        The blocks as the core has them.
     """
 
     table: ParameterTable
@@ -98,7 +96,6 @@ class Objective:
     covariate_llf: float
     core: _core.Objective
     loss: tuple[_core.Likelihood, ...] = ()
-    compiled: tuple[_core.Block, ...] = ()
 
     @cached_property
     def constraints(self) -> Constraints | None:
@@ -109,8 +106,12 @@ class Objective:
     def plan(self) -> _core.Plan:
         """What fitting the model takes beside the sample."""
         variables = [s.variables for s in self.statistics]
-        known = tuple(zip(self.blocks, self.compiled, strict=True))
-        return make_plan(self.table, variables, self.constraints, known=known)
+        return make_plan(self.table, variables, self.constraints, known=self.blocks)
+
+    @property
+    def compiled(self) -> list[_core.Block]:
+        """The blocks as the core has them."""
+        return [block.compiled.block for block in self.blocks]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as table and statistics, from which the compiled part is made again."""
@@ -267,10 +268,9 @@ def build_objective(
     groups = tuple(statistics) if isinstance(statistics, Sequence) else (statistics,)
     losses = () if loss is None else tuple(loss) if isinstance(loss, Sequence) else (loss,)
     blocks = block_maps(table, [s.variables for s in groups], [s.exposed for s in groups])
-    compiled = tuple([core_block(block, table) for block in blocks])
     core = _core.Objective(
         table.npar,
-        compiled,
+        [block.compiled.block for block in blocks],
         [
             (own, [place for place, block in enumerate(blocks) if block.group == group])
             for group, own in enumerate(losses or [s.likelihood() for s in groups], 1)
@@ -278,7 +278,7 @@ def build_objective(
         penalty_terms(table, blocks),
     )
     covariates = 0.0 if losses else sum(covariate_loglik(table, s, g) for g, s in enumerate(groups, 1))
-    return Objective(table, groups, blocks, covariates, core, losses, compiled)
+    return Objective(table, groups, blocks, covariates, core, losses)
 
 
 def covariate_loglik(table: ParameterTable, statistics: Statistics, group: int = 1) -> float:

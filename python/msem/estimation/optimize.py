@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from msem import _core
 from msem.estimation.objective import Objective
-from msem.estimation.plan import row_bounds
 
 Floats = NDArray[np.float64]
 
@@ -103,7 +102,7 @@ class Optimum:
 
 def bounds(objective: Objective) -> tuple[Floats, Floats]:
     """Lower and upper bound of every parameter, the tightest among rows that share it."""
-    return row_bounds(objective.table)
+    return objective.plan.lower, objective.plan.upper
 
 
 def minimize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,22 +11,13 @@ from msem import _core
 from msem.data.statistics import Statistics
 from msem.errors import MsemError
 from msem.estimation.constraints import Constraints, compile_constraints
-from msem.estimation.matrices import BlockMap, block_maps, core_block
+from msem.estimation.matrices import BlockMap, block_maps
 from msem.estimation.penalty import penalty_terms
 from msem.model.functions import defined_functions
-from msem.model.partable import Parameter, ParameterTable, fixed_covariates
+from msem.model.partable import ParameterTable, fixed_covariates
 from msem.model.variables import Variables
 
 Floats = NDArray[np.float64]
-
-RELATIONS = {
-    "=~": 0,
-    "~": 1,
-    "~~": 2,
-    "~1": 3,
-    "|": 3,
-    "~*~": 3,
-}  # numbers of the core: thresholds are intercepts there, and so are scaling factors, which have starts of their own
 
 
 def make_plan(
@@ -35,7 +25,7 @@ def make_plan(
     variables: Sequence[Variables],
     constraints: Constraints | None,
     exposed: Sequence[Mapping[int, tuple[str, ...]]] = (),
-    known: Sequence[tuple[BlockMap, _core.Block]] = (),
+    known: Sequence[BlockMap] = (),
 ) -> _core.Plan:
     """Compile what fitting a model takes beside a sample.
 
@@ -49,15 +39,10 @@ def make_plan(
         Of the table.
     exposed : sequence of mapping
         Latent variables by level that the likelihood of each group knows of; default: none.
-    known : sequence of pairs of BlockMap and _core.Block
+    known : sequence of BlockMap
         The blocks, where they are there already.
     """
-    pairs = known or [(block, core_block(block, table)) for block in block_maps(table, variables, exposed)]
-    blocks = [block for block, _ in pairs]
-    compiled = [
-        (core, _start_rows(block, table), _filled(block, table), _judged(block, table))
-        for block, core in pairs
-    ]
+    blocks = known or block_maps(table, variables, exposed)
     places: dict[int, list[int]] = {}
     for place, block in enumerate(blocks):
         places.setdefault(block.group, []).append(place)
@@ -67,11 +52,10 @@ def make_plan(
     ]
     return _core.Plan(
         table.npar,
-        compiled,
+        [block.compiled for block in blocks],
         groups,
-        *row_bounds(table),
         None if constraints is None else constraints.core,
-        defined_functions(table).core,
+        defined_functions(table).core if table.defined else None,
         penalty_terms(table, blocks),
     )
 
@@ -86,50 +70,6 @@ def table_plan(table: ParameterTable) -> _core.Plan:
         of.
     """
     return make_plan(table, [table.variables] * table.ngroups, compile_constraints(table))
-
-
-def row_bounds(table: ParameterTable) -> tuple[Floats, Floats]:
-    """Lower and upper bound of every parameter, the tightest among rows that share it."""
-    lower, upper = [-math.inf] * table.npar, [math.inf] * table.npar
-    for r in table.rows:
-        if r.free and (r.lower > -math.inf or r.upper < math.inf):
-            lower[r.free - 1] = max(lower[r.free - 1], r.lower)
-            upper[r.free - 1] = min(upper[r.free - 1], r.upper)
-    return np.array(lower), np.array(upper)
-
-
-def _start_rows(block: BlockMap, table: ParameterTable) -> list[tuple[int, int, int, int, float, float]]:
-    at = {"": 0} | dict(zip(block.names, block.measured.tolist(), strict=True))
-    first = block.first_hidden + block.products
-
-    def entry(r: Parameter, lhs: int, rhs: int) -> tuple[int, int, int, int, float, float]:
-        return RELATIONS[r.op], lhs, rhs, r.free - 1, r.value, math.nan if r.start is None else r.start
-
-    rows = [table.rows[i] for i in block.rows.tolist()]
-    return [
-        *[entry(r, at[r.lhs], at[r.rhs]) for r in rows if not r.slope],
-        *[entry(table.rows[i], first + k, 0) for k, i in enumerate(block.threshold_rows)],
-        *[entry(_started(table.rows[i]), k, 0) for k, i in zip(block.scaled, block.scale_rows, strict=True)],
-    ]
-
-
-def _started(factor: Parameter) -> Parameter:
-    """A scaling factor with its start: 1 unless the user gives another."""
-    return factor._replace(start=1.0 if factor.start is None else factor.start)
-
-
-def _filled(block: BlockMap, table: ParameterTable) -> list[int]:
-    """Entries of a block that hold moments of fixed covariates."""
-    rows = [table.rows[i] for i in block.rows.tolist()]
-    return [i for i, r in enumerate(rows) if r.exo and not r.free and r.value != r.value]
-
-
-def _judged(block: BlockMap, table: ParameterTable) -> list[int]:
-    """Variables of a block whose covariance matrices have to be proper: not the auxiliary ones."""
-    places: list[int] = block.places.tolist()
-    if not table.auxiliary:
-        return places
-    return [place for name, place in zip(block.names, places, strict=True) if name not in table.auxiliary]
 
 
 def _covariate_positions(table: ParameterTable, variables: Variables, group: int) -> list[list[int]]:
