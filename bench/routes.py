@@ -1,36 +1,42 @@
 """Coverage of intervals and size of tests by estimator, by simulation.
 
     python bench/routes.py --replications 500
+    python bench/routes.py --kinds ordered residuals --routes WLSMV ULSMV
 
-A true model, a factor of four indicators at each level with a covariate at each, in three kinds of samples of 50, 100
+A true model, a factor of four indicators at each level with a covariate at each, in four kinds of samples of 50, 100
 and 200 clusters of 10 units:
 
 * continuous: normal variables, by maximum likelihood (ML, MLR), least squares on saturated moments (ULSMV, DWLS, WLS,
   GLS), structural after measurement (SAM) and a penalty on the between level;
 * weighted: clusters drawn with probabilities that depend on their factor and weighted by the inverses, by the sandwich
   and by the jackknife; unweighted MLR beside it;
-* ordered: three categories of each indicator, by WLSMV and by maximum likelihood (a fifth of the samples).
+* ordered: three categories of each indicator, which have no residuals between clusters, by WLSMV, ULSMV and maximum
+  likelihood (a fifth of the samples);
+* residuals: the same with residuals between clusters, which are too many dimensions for maximum likelihood.
 
 Counted are 95% intervals that contain the population value, and rejections at the 5% level by each chi-square. Writes
-`results/routes.csv`.
+`results/routes.csv`; what the file has of other kinds and routes stays.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import msem
 from msem.errors import MsemError
-from study import drawn_with, replicated, simulation, write_table
+from study import command_line, drawn_with, replicated, write_table
 
 CLUSTERS = (50, 100, 200)
 UNITS = 10
-SHARE = 5  # of the samples that are ordered: integrals take seconds
+SHARE = {"ordered": 5}  # one in so many of the samples: integrals take seconds
 Z = 1.959963984540054
 ITEMS = ("y1", "y2", "y3", "y4")
 LOADINGS = (1.0, 0.8, 0.8, 0.6)
@@ -63,11 +69,11 @@ def sample(rng: np.random.Generator, nclusters: int, kind: str) -> pd.DataFrame:
     x = rng.normal(size=len(code))
     value = factor[code] + 0.5 * x + np.sqrt(0.75) * rng.normal(size=len(code))
     frame = pd.DataFrame({"cluster": code, "x": x, "w": w[code], "weight": weight[code]})
-    between, within = (0.0, 1.0) if kind == "ordered" else (0.3, 0.7)
+    between, within = {"ordered": (0.0, 1.0), "residuals": (0.4, 1.0)}.get(kind, (0.3, 0.7))
     for name, loading in zip(ITEMS, LOADINGS, strict=True):
         residual = between * rng.normal(size=nclusters)[code] + within * rng.normal(size=len(code))
         y = loading * value + residual
-        frame[name] = np.digitize(y, CUTS) if kind == "ordered" else y
+        frame[name] = np.digitize(y, CUTS) if kind in ("ordered", "residuals") else y
     return frame
 
 
@@ -93,10 +99,12 @@ ROUTES: Mapping[str, Mapping[str, Callable[[pd.DataFrame], object]]] = {
         "unweighted": lambda data: msem.sem(MODEL, data, cluster="cluster", estimator="MLR"),
     },
     "ordered": {
-        "WLSMV": lambda data: msem.sem(WITHOUT_RESIDUALS, data, cluster="cluster", ordered=ITEMS),
-        "ML": lambda data: msem.sem(
-            WITHOUT_RESIDUALS, data, cluster="cluster", ordered=ITEMS, estimator="ML"
-        ),
+        name: partial(msem.sem, WITHOUT_RESIDUALS, cluster="cluster", ordered=ITEMS, estimator=name)
+        for name in ("WLSMV", "ULSMV", "ML")
+    },
+    "residuals": {
+        name: partial(msem.sem, MODEL, cluster="cluster", ordered=ITEMS, estimator=name)
+        for name in ("WLSMV", "ULSMV")
     },
 }
 
@@ -116,16 +124,16 @@ def outcome(fit: object, route: str) -> Outcome:
     return out
 
 
-def replicate(job: tuple[int, str, int, int]) -> tuple[tuple[str, int], Outcome]:
-    """One sample, by every route."""
-    seed, kind, nclusters, number = job
+def replicate(job: tuple[int, str, int, int, tuple[str, ...]]) -> tuple[tuple[str, int], Outcome]:
+    """One sample, by some routes."""
+    seed, kind, nclusters, number, routes = job
     data = sample(np.random.default_rng([seed, list(ROUTES).index(kind), nclusters, number]), nclusters, kind)
     out: Outcome = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what fails is counted instead
-        for route, fit in ROUTES[kind].items():
+        for route in routes:
             try:
-                out |= outcome(fit(data), route)
+                out |= outcome(ROUTES[kind][route](data), route)
             except MsemError:
                 continue
     return (kind, nclusters), out
@@ -153,13 +161,17 @@ def table(
         else:
             row["rejections"] = round(float(values.mean()), 4)
         rows.append(row | {"used": len(values), "of_all": replications[kind]})
+    return rows
+
+
+def ordered(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """By kind, route, parameter or test, and number of clusters."""
     order = {what: k for k, what in enumerate(TRUTH)}
-    routes = [route for kind in ROUTES.values() for route in kind]
     return sorted(
         rows,
         key=lambda row: (
             list(ROUTES).index(str(row["kind"])),
-            routes.index(str(row["route"])),
+            list(ROUTES[str(row["kind"])]).index(str(row["route"])),
             order.get(str(row["what"]), len(order)),
             str(row["what"]),
             int(str(row["nclusters"])),
@@ -167,19 +179,34 @@ def table(
     )
 
 
+def others(path: Path, run: set[tuple[str, str]]) -> list[dict[str, object]]:
+    """Rows of a file that are of other kinds and routes."""
+    if not path.exists():
+        return []
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+    return [{str(k): v for k, v in row.items()} for row in rows if (row["kind"], row["route"]) not in run]
+
+
 def main() -> None:
     """Run the simulation and write its table."""
-    given = simulation(__doc__, "routes", 500)
-    count = {kind: given.replications // (SHARE if kind == "ordered" else 1) for kind in ROUTES}
+    numbers = {"replications": 500, "seed": 1, "workers": os.cpu_count() or 1}
+    parser = command_line(__doc__, "routes", **numbers)
+    names = list(dict.fromkeys(route for kind in ROUTES.values() for route in kind))
+    parser.add_argument("--kinds", nargs="+", choices=list(ROUTES), default=list(ROUTES))
+    parser.add_argument("--routes", nargs="+", choices=names, default=names)
+    given = parser.parse_args()
+    routes = {kind: tuple(route for route in ROUTES[kind] if route in given.routes) for kind in given.kinds}
+    count = {kind: given.replications // SHARE.get(kind, 1) for kind in given.kinds}
     jobs = [
-        (given.seed, kind, nclusters, k)
-        for kind in ROUTES
+        (given.seed, kind, nclusters, k, routes[kind])
+        for kind in given.kinds
         for nclusters in CLUSTERS
         for k in range(count[kind])
     ]
     about = drawn_with(given.seed)
-    rows = table(replicated(replicate, jobs, given.workers), count)
-    write_table([row | about for row in rows], given.output)
+    rows = [row | about for row in table(replicated(replicate, jobs, given.workers), count)]
+    run = {(kind, route) for kind in given.kinds for route in routes[kind]}
+    write_table(ordered(rows + others(given.output, run)), given.output)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ namespace {
 constexpr double kNotable =
     0.05;                     // in -2 log L: what an attempt has to be lower by than others without a maximum
 constexpr int kAttempt = 60;  // iterations from one start before another is tried
+constexpr double kRough = 1e-6;        // decrement at which a search with few nodes ends
 constexpr double kBeyond = 1e-4;       // -2 log L below the saturated model's by more is no maximum
 constexpr double kSame = 1e-3;         // difference in -2 log L between maxima that counts as none
 constexpr int kStarts = 8;             // random ones, where there may be several maxima
@@ -94,6 +95,7 @@ class Route {
                                           {few_, options_.tolerance});
       if (near.stop == Stop::kConverged && !below_saturated(near)) return near;
     }
+    if (std::optional<Optimum> found = by_few_nodes()) return std::move(*found);
     Optimum best = attempt(first_, few_);
     const bool more = options_.max_iterations > kAttempt || best.stop == Stop::kBadStart;
     return best.stop != Stop::kConverged && more && !brief_ ? restart(std::move(best), few_) : best;
@@ -137,6 +139,23 @@ class Route {
   // A penalized likelihood has no bound there.
   bool below_saturated(const Optimum& o) const {
     return objective_.terms().empty() && o.value < sample_.saturated_value - kBeyond;
+  }
+
+  // Integrals go to a maximum with few nodes, and on to their own from there; nothing where there is none.
+  std::optional<Optimum> by_few_nodes() const {
+    const std::optional<Objective> coarse = objective_.coarse();
+    if (!coarse) return std::nullopt;
+    ScoringOptions how{few_, std::max(kRough, options_.tolerance)};
+    how.reuse = true;
+    how.brief = brief_;
+    const Optimum near = minimize(*coarse, plan_.constraints, first_, plan_.lower, plan_.upper, how);
+    if (near.stop != Stop::kConverged) return std::nullopt;
+    how.tolerance = options_.tolerance;
+    how.curved = how.near = true;
+    Optimum out = minimize(objective_, plan_.constraints, near.theta, plan_.lower, plan_.upper, how);
+    if (out.stop != Stop::kConverged || below_saturated(out)) return std::nullopt;
+    out.iterations.insert(out.iterations.begin(), near.iterations.begin(), near.iterations.end());
+    return out;
   }
 
   // Starts other than the first, the most promising first.

@@ -98,6 +98,7 @@ class OrderedLikelihood : public Likelihood {
   Layout layout() const override { return shape().layout(); }
   std::unique_ptr<LikelihoodPoint> at(Implied moments) const override;
   bool costly_information() const override { return true; }
+  Information step_information() const override { return Information::kApproximate; }
   bool integrated() const override { return true; }
   std::shared_ptr<const Likelihood> coarse() const override {
     if (over_.nodes <= kFewNodes) return nullptr;
