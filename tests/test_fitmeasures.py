@@ -78,7 +78,7 @@ def test_agrees_with_lavaan(case: str) -> None:
     names = [name for name in theirs if not name.startswith(FROM_MOMENTS) and name not in LIMITS]
     if reference.meta(case)["levels"] == 2:
         names.remove("fmin")
-    np.testing.assert_allclose(ours[names], [theirs[n] for n in names], rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose([ours[n] for n in names], [theirs[n] for n in names], rtol=1e-8, atol=1e-8)
 
 
 @reference.needs_reference
@@ -98,7 +98,7 @@ def test_limits_agree_with_lavaan_within_the_tolerance_of_its_root_finder(case: 
 @reference.needs_reference
 @pytest.mark.parametrize("case", WITH_CHISQ)
 def test_order_of_names_is_that_of_lavaan(case: str) -> None:
-    ours = [name for name in indices(inputs(case)).index if not name.endswith("nclusters")]
+    ours = [name for name in indices(inputs(case)) if not name.endswith("nclusters")]
     theirs = list(stored(case))
     assert ours == [n for n in theirs if not n.startswith(("rmr", "srmr", "crmr"))]
 
@@ -148,22 +148,22 @@ def test_single_level_has_no_cluster_measures() -> None:
 def test_rounding_below_zero_is_no_chisquare() -> None:
     measures = indices(numbers(unrestricted_llf=-1000.0 - 1e-8, df=0))
     assert measures["chisq"] == 0
-    assert measures[["cfi", "tli", "nfi", "rni", "gfi"]].tolist() == [1.0] * 5
+    assert [measures[name] for name in ("cfi", "tli", "nfi", "rni", "gfi")] == [1.0] * 5
     assert math.isnan(measures["pvalue"])
 
 
 def test_saturated_below_the_model_is_nan() -> None:
     measures = indices(numbers(unrestricted_llf=-1000.1))
     dependent = ["chisq", "pvalue", "cfi", "tli", "rmsea", "rmsea_ci_upper", "rmsea_pvalue", "gfi"]
-    assert measures[dependent].isna().all()
+    assert all(math.isnan(measures[name]) for name in dependent)
     assert measures["aic"] == 2024
 
 
 def test_without_saturated_or_baseline_model() -> None:
     nothing = indices(numbers(unrestricted_llf=math.nan))
-    assert nothing[["chisq", "cfi", "rmsea", "gfi_ci_lower"]].isna().all()
+    assert all(math.isnan(nothing[name]) for name in ("chisq", "cfi", "rmsea", "gfi_ci_lower"))
     no_baseline = indices(numbers(baseline_chisq=math.nan, baseline_df=0))
-    assert no_baseline[["cfi", "tli", "rfi", "nfi", "pnfi", "ifi", "rni"]].isna().all()
+    assert all(math.isnan(no_baseline[n]) for n in ("cfi", "tli", "rfi", "nfi", "pnfi", "ifi", "rni"))
     assert no_baseline["rmsea"] == pytest.approx(math.sqrt(12 / 8 / 400))
 
 

@@ -205,6 +205,6 @@ def test_scaled_measures_are_functions_of_the_same_numbers(case: str) -> None:
     assert len(scaled) >= 33
     limits = [n for n in scaled if "_ci_" in n and n in shown]  # from a root finder that stops at 1e-4
     rest = [n for n in scaled if n not in limits and n in shown]
-    np.testing.assert_allclose(ours[rest], [theirs[n] for n in rest], rtol=1e-7, atol=1e-9)
-    np.testing.assert_allclose(ours[limits], [theirs[n] for n in limits], rtol=1e-6, atol=1e-7)
-    assert [n for n in ours.index if n in scaled] == scaled
+    np.testing.assert_allclose([ours[n] for n in rest], [theirs[n] for n in rest], rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose([ours[n] for n in limits], [theirs[n] for n in limits], rtol=1e-6, atol=1e-7)
+    assert [n for n in ours if n in scaled] == scaled

@@ -90,7 +90,7 @@ def test_hidden_rows_still_tell_what_is_endogenous() -> None:
 
 def test_fit_sections_without_the_rest() -> None:
     measures = {"chisq": 3.0, "df": 2.0, "pvalue": 0.22313}
-    (test,) = fit_sections(printed.pd.Series(measures))
+    (test,) = fit_sections(measures)
     assert test == Section(
         "Model Test User Model",
         (("Test statistic", 3.0), ("Degrees of freedom", 2), ("P-value (Chi-square)", 0.22313)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from textwrap import wrap
 from typing import Any, Literal, get_args
 
@@ -20,7 +20,6 @@ from msem.model.partable import ParameterTable
 from msem.output.sections import (
     WIDTH,
     Section,
-    by_name,
     fit_sections,
     level_section,
     sample_section,
@@ -256,12 +255,14 @@ def method_rows(
     return (("Standard errors", "Standard"), ("Information", INFORMATION[options.information]))
 
 
-def measure_sections(measures: pd.Series, options: ResolvedSettings, *, full: bool) -> tuple[Section, ...]:
+def measure_sections(
+    measures: Mapping[str, float], options: ResolvedSettings, *, full: bool
+) -> tuple[Section, ...]:
     """Tests and fit measures, in two columns with those of a scaled test."""
     test = options.scaled_test or options.adjusted_test
     if test is None:
         return fit_sections(measures, full=full)
-    return scaled_sections(by_name(measures), CORRECTIONS[test], full=full)
+    return scaled_sections(measures, CORRECTIONS[test], full=full)
 
 
 def with_group_tests(sections: Sequence[Section], groups: Sequence[GroupResults]) -> tuple[Section, ...]:

@@ -229,13 +229,14 @@ class SavedFit(Translated, ForTables):
     # -- fit -----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def measures(self) -> pd.Series:
+    def measures(self) -> dict[str, float]:
         """Fit measures as they were saved."""
-        return pd.Series({name: _or_nan(value) for name, value in self.content["fit_measures"].items()})
+        return {name: _or_nan(value) for name, value in self.content["fit_measures"].items()}
 
     def fit_measures(self, names: str | Sequence[str] | None = None) -> pd.Series:
         """Fit measures of the whole model; see `Fit.fit_measures`."""
-        return self.measures.copy() if names is None else chosen_measures(self.measures, names)
+        found = pd.Series(self.measures)
+        return found if names is None else chosen_measures(found, names)
 
     @property
     def aic(self) -> float:

@@ -28,6 +28,7 @@ from msem.output.tables import hidden_rows
 from msem.pictures.diagram import Choices, Diagram, diagram_of, numbers_of, require_converged
 from msem.postestimation.effects import effects
 from msem.postestimation.estimates import estimates
+from msem.postestimation.fit_indices import measure_series
 from msem.postestimation.fit_measures import chosen_measures
 from msem.postestimation.level_fit import measures_of_tests
 from msem.postestimation.standardized import Kind, rsquare, standardized
@@ -173,7 +174,7 @@ class LevelFit(Solution):
         return frame
 
     @cached_property
-    def measures(self) -> pd.Series:
+    def measures(self) -> dict[str, float]:
         """Fit measures, made once."""
         baseline = self.fit_baseline().tests if self.fit_baseline is not None else None
         size = self.moments.units[self.level - 1]
@@ -195,7 +196,7 @@ class LevelFit(Solution):
             Bentler, 1994) otherwise, or with a robust Gamma. Sample size of RMSEA: units of the level, such as clusters
             at the between level (Ryu & West, 2009).
         """
-        found = self.measures.copy()
+        found = measure_series(self.measures)
         return found if names is None else chosen_measures(found, names)
 
     def __repr__(self) -> str:

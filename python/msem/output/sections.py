@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import pandas as pd
-
 Value = float | int | str | tuple[float | int | str, ...]
 Pairs = tuple[tuple[str, Value], ...]
 
@@ -131,23 +129,17 @@ def _count(value: float) -> Single:
     return round(value) if math.isclose(value, round(value), rel_tol=1e-9) else value
 
 
-def by_name(measures: pd.Series) -> dict[str, float]:
-    """Fit measures as a dict; a series of them is ten times slower to go through."""
-    return dict(zip(measures.index.tolist(), measures.tolist(), strict=True))
-
-
-def fit_sections(measures: pd.Series, *, full: bool = False) -> tuple[Section, ...]:
+def fit_sections(m: Mapping[str, float], *, full: bool = False) -> tuple[Section, ...]:
     """Arrange fit measures in lavaan's order of sections.
 
     Parameters
     ----------
-    measures : pandas.Series
-        Fit measures by name, as `Fit.fit_measures` gives them.
+    m : mapping of str to float
+        Fit measures by name.
     full : bool
         All sections instead of the chi-square test only, but for those without any number: least squares have no
         likelihood, for instance.
     """
-    m = by_name(measures)
     test = Section("Model Test User Model", _test(m, "", "P-value (Chi-square)"))
     if not full:
         return (test,)
@@ -235,13 +227,13 @@ def _srmr_of_levels(m: Mapping[str, float]) -> dict[str, str]:
     return {name: key for name, key in (two | more).items() if key in m}
 
 
-def level_section(measures: Mapping[str, pd.Series], *, note: str = "") -> Section:
+def level_section(measures: Mapping[str, Mapping[str, float]], *, note: str = "") -> Section:
     """Fit measures of each level side by side.
 
     Parameters
     ----------
-    measures : mapping from heading to Series
-        Fit measures by name, as `Fit.fit_measures` gives them; empty where they are not defined.
+    measures : mapping from heading to mapping of str to float
+        Fit measures by name; empty where they are not defined.
     note : str
         Shown below them.
     """
@@ -250,11 +242,12 @@ def level_section(measures: Mapping[str, pd.Series], *, note: str = "") -> Secti
         return Section(title, ((note, ""),))
     first = next(iter(measures.values()))
     # indices of fits with holes are robust ones beside a test that is not scaled
-    scaled = "chisq_scaled" in first.index
-    variant = next((kind for kind in ("robust", "scaled") if scaled and f"cfi_{kind}" in first.index), "")
+    scaled = "chisq_scaled" in first
+    variant = next((kind for kind in ("robust", "scaled") if scaled and f"cfi_{kind}" in first), "")
     wanted = _level_rows(f"{100 * first['rmsea_ci_level']:g}% CI of", variant)
-    values = [by_name(one) for one in measures.values()]
-    rows = [(name, tuple(_cell(one[key], key) for one in values)) for name, key in wanted.items()]
+    rows = [
+        (name, tuple([_cell(one[key], key) for one in measures.values()])) for name, key in wanted.items()
+    ]
     below: Pairs = ((note, ""),) if note else ()
     return Section(title, (("Level", tuple(measures)), *rows, *below))
 

@@ -139,7 +139,7 @@ def likelihood_ratio_chisq(llf: float, unrestricted_llf: float, df: int) -> floa
 
 def indices(
     inputs: FitMeasureInputs, *, ci_level: float = 0.90, close_h0: float = 0.05, notclose_h0: float = 0.08
-) -> pd.Series:
+) -> dict[str, float]:
     """Compute all fit measures.
 
     Parameters
@@ -154,7 +154,7 @@ def indices(
 
     Returns
     -------
-    pandas.Series
+    dict
         Floats named as in lavaan, dots replaced by underscores; `nclusters` and `bic_nclusters` are added
         for two-level models. Undefined measures are nan: p-values without degrees of freedom, `nfi`, `ifi`
         and `rni` when their denominator is zero, and `ifi` and `rfi` when the baseline model fits better
@@ -162,9 +162,7 @@ def indices(
         values those of complete data follow, named ``_robust``.
     """
     plain = _unscaled(inputs, ci_level, close_h0, notclose_h0)
-    return measure_series(
-        plain if inputs.complete is None else _merged(plain, _robust(inputs, plain, *inputs.complete))
-    )
+    return plain if inputs.complete is None else _merged(plain, _robust(inputs, plain, *inputs.complete))
 
 
 def _unscaled(
@@ -172,6 +170,7 @@ def _unscaled(
 ) -> dict[str, float]:
     chisq, df = inputs.chisq, inputs.df
     chisq0, df0 = inputs.baseline_chisq, inputs.baseline_df
+    limits = noncentrality_interval(chisq, df, ci_level)
     values = {
         "npar": inputs.npar,
         "fmin": _fmin(inputs),
@@ -183,25 +182,27 @@ def _unscaled(
         "baseline_pvalue": chisq_pvalue(chisq0, df0),
         **incremental_measures(chisq, df, chisq0, df0),
         **information_criteria(inputs),
-        **rmsea_measures(chisq, df, inputs.nobs, inputs.ngroups, ci_level, close_h0, notclose_h0),
+        **rmsea_measures(chisq, df, inputs.nobs, inputs.ngroups, ci_level, close_h0, notclose_h0, limits),
         **inputs.residuals,
-        **_population_gfi(inputs, ci_level),
+        **_population_gfi(inputs, ci_level, limits),
     }
     if inputs.nclusters is None:
         values |= _single_level(inputs)
-    return values
+    return {name: float(value) for name, value in values.items()}
 
 
 def _merged(plain: Mapping[str, float], after: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Measures with further ones after some of them."""
     values: dict[str, float] = {}
     for name, value in plain.items():
-        values |= {name: value, **after.get(name, {})}
+        values[name] = value
+        if name in after:
+            values |= {more: float(one) for more, one in after[name].items()}
     return values
 
 
 def measure_series(values: Mapping[str, float]) -> pd.Series:
-    """Fit measures by name."""
+    """Fit measures by name, as users are given them."""
     return pd.Series(np.array([*values.values()], dtype=float), _index(tuple(values)), name="fit_measures")
 
 
@@ -308,15 +309,16 @@ def rmsea_measures(
     level: float = 0.90,
     close_h0: float = 0.05,
     notclose_h0: float = 0.08,
+    limits: tuple[float, float] | None = None,
 ) -> dict[str, float]:
-    """RMSEA, its interval and its tests.
+    """RMSEA, its interval and its tests; `limits` are those of the noncentrality, where they are known.
 
     RMSEA: Steiger and Lind (1980), Steiger (1990); interval and test of close fit: Browne and Cudeck (1992);
     test of not-close fit: MacCallum, Browne and Sugawara (1996). `nobs` is the number of units at both
     levels of a simultaneous two-level fit; level-specific fits of the between level should pass the number
     of clusters (Ryu & West, 2009).
     """
-    lower, upper = noncentrality_interval(chisq, df, level)
+    lower, upper = noncentrality_interval(chisq, df, level) if limits is None else limits
 
     def rmsea(noncentrality: float) -> float:
         return math.sqrt(ngroups * noncentrality / (df * nobs)) if df > 0 else 0.0 * noncentrality
@@ -341,10 +343,12 @@ def _excess(chisq: float, df: float) -> float:
     return NAN if math.isnan(chisq) else max(chisq - df, 0.0)
 
 
-def _population_gfi(inputs: FitMeasureInputs, level: float) -> dict[str, float]:
+def _population_gfi(inputs: FitMeasureInputs, level: float, limits: tuple[float, float]) -> dict[str, float]:
     """GFI as a function of the noncentrality, p / (p + 2 F0) (Steiger, 1990; Maiti & Mukherjee, 1990)."""
-    chisq = inputs.chisq if inputs.residual_chisq is None else inputs.residual_chisq
-    lower, upper = noncentrality_interval(chisq, inputs.df, level)
+    chisq, (lower, upper) = inputs.chisq, limits
+    if inputs.residual_chisq is not None:
+        chisq = inputs.residual_chisq
+        lower, upper = noncentrality_interval(chisq, inputs.df, level)
 
     def gfi(noncentrality: float) -> float:
         return inputs.nvar / (inputs.nvar + 2 * noncentrality / inputs.nobs)
@@ -382,7 +386,7 @@ def _critical_n(chisq: float, df: float, nobs: float, alpha: float) -> float:
     return chisq_quantile(alpha, df) * nobs / chisq + 1 if chisq > 0 else math.inf
 
 
-def scaled_indices(inputs: FitMeasureInputs, scaling: Scaling, baseline_factor: float) -> pd.Series:
+def scaled_indices(inputs: FitMeasureInputs, scaling: Scaling, baseline_factor: float) -> dict[str, float]:
     """All fit measures with those of the scaled test.
 
     Parameters
@@ -395,7 +399,7 @@ def scaled_indices(inputs: FitMeasureInputs, scaling: Scaling, baseline_factor: 
 
     Returns
     -------
-    Series
+    dict
         The measures of `indices`, each group of them followed by its scaled and robust variants.
     """
     plain = _unscaled(inputs)
@@ -413,7 +417,7 @@ def scaled_indices(inputs: FitMeasureInputs, scaling: Scaling, baseline_factor: 
         "rmsea_notclose_h0": _scaled_rmsea(inputs, plain, scaling.factor) | robust["rmsea_notclose_h0"],
         "gfi_ci_level": robust["gfi_ci_level"],
     }
-    return measure_series(_merged(plain, after))
+    return _merged(plain, after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,7 +438,7 @@ class AdjustedStatistic:
 
 def adjusted_indices(
     inputs: FitMeasureInputs, model: AdjustedStatistic, baseline: AdjustedStatistic
-) -> pd.Series:
+) -> dict[str, float]:
     """All fit measures of least squares with those of the adjusted test, from adjusted statistics as chi-squares.
 
     Parameters
@@ -444,7 +448,7 @@ def adjusted_indices(
 
     Returns
     -------
-    Series
+    dict
         The measures of `indices`, each group of them followed by its variants named ``_scaled``.
     """
     plain = _unscaled(inputs)
@@ -467,7 +471,7 @@ def adjusted_indices(
         "rni": {f"{k}_scaled": incremental[k] for k in FURTHER},
         "rmsea_notclose_h0": {f"{k}_scaled": rmsea[k] for k in RMSEA},
     }
-    return measure_series(_merged(plain, after))
+    return _merged(plain, after)
 
 
 def _of_scaled(
@@ -578,7 +582,7 @@ def discrepancy_measures(
     model: LevelDiscrepancy,
     baseline: LevelDiscrepancy | None,
     test: AdjustedTest | None,
-) -> pd.Series:
+) -> dict[str, float]:
     """Fit measures of least squares; those that take the minimum for a chi-square are nan where it is none.
 
     Parameters
@@ -591,7 +595,7 @@ def discrepancy_measures(
 
     Returns
     -------
-    Series
+    dict
     """
     found = (
         indices(inputs)
@@ -609,11 +613,7 @@ def _adjusted(solution: LevelDiscrepancy | None, test: AdjustedTest) -> Adjusted
     return AdjustedStatistic(*solution.adjusted(test))
 
 
-def of_pseudo_likelihood(measures: pd.Series, aic: float = NAN) -> pd.Series:
+def of_pseudo_likelihood(measures: Mapping[str, float], aic: float = NAN) -> dict[str, float]:
     """Measures of a sample with weights or a complex design: without what takes it for a simple one."""
     known = {"aic": aic} | dict.fromkeys(FOR_SIMPLE_SAMPLES, NAN)
-    values = [known.get(name, value) for name, value in zip(measures.index, measures.to_numpy(), strict=True)]
-    out = pd.Series(np.array(values, dtype=np.float64), index=measures.index, name=measures.name)
-    if "aic" not in out.index:
-        out["aic"] = aic
-    return out
+    return {name: known.get(name, value) for name, value in measures.items()} | {"aic": aic}

@@ -25,6 +25,7 @@ from msem.postestimation.fit_indices import (
     discrepancy_measures,
     indices,
     likelihood_ratio_chisq,
+    measure_series,
     of_pseudo_likelihood,
     scaled_indices,
     twolevel_fmin,
@@ -111,7 +112,7 @@ def _single(common: FitMeasureInputs, fit: Estimate, sample: Sample) -> FitMeasu
     )
 
 
-def least_squares_measures(fit: Solution, solution: LevelDiscrepancy) -> pd.Series:
+def least_squares_measures(fit: Solution, solution: LevelDiscrepancy) -> dict[str, float]:
     """Fit measures of a least-squares fit; those of a likelihood are nan.
 
     So are those that take the naive statistic for a chi-square where it is none.
@@ -160,7 +161,7 @@ def twolevel_residuals(fit: Estimate, sample: Sample) -> dict[str, float]:
     for number, group in enumerate(sample.groups, 1):
         implied = fit.objective.moments(fit.theta, number)
         for level, moments in group.levels.items():
-            srmr[level].append(_srmr(moments, implied[level].observed, fit.table.auxiliary))
+            srmr[level].append(_srmr(moments, implied[level], fit.table.auxiliary))
     return level_residuals(list(srmr.values()), [s.nobs for s in sample.statistics])
 
 
@@ -256,7 +257,7 @@ def _baseline_factor(fit: Solution, test: ScaledTest) -> float:
     return scaling_of(fit, test, base).factor if base.optimum.converged else np.nan
 
 
-def slope_measures(fit: Solution) -> pd.Series:
+def slope_measures(fit: Solution) -> dict[str, float]:
     """Fit measures of a model without saturated moments: with random slopes, or ordered variables and a likelihood.
 
     Chi-square and RMSEA against the saturated model of slopes, if there is one.
@@ -281,15 +282,13 @@ def slope_measures(fit: Solution) -> pd.Series:
         scaling = model_scaling(fit, test)
         values = scaled_indices(inputs, scaling, np.nan)
         by_cluster = scaled_indices(of_clusters, scaling, np.nan)
-    rmsea = [name for name in values.index if str(name).startswith("rmsea")]
-    values[rmsea] = by_cluster[rmsea]
-    values["baseline_df"] = np.nan
-    values[[name for name in values.index if str(name).startswith("gfi")]] = np.nan
-    return values
+    values |= {name: value for name, value in by_cluster.items() if name.startswith("rmsea")}
+    without = ["baseline_df", *(name for name in values if name.startswith("gfi"))]
+    return values | dict.fromkeys(without, np.nan)
 
 
 @cached
-def measures(fit: Solution) -> pd.Series:
+def measures(fit: Solution) -> dict[str, float]:
     """Fit measures of the whole model."""
     if fit.discrepancy is not None:
         return least_squares_measures(fit, fit.discrepancy)
@@ -334,7 +333,7 @@ def fit_measures(
     UnsupportedError
         If parameters or constraints tie the levels together: the fit of one of them is then not defined.
     """
-    found = measures(fit).copy() if level is None else measures_of_level(fit, level)
+    found = measure_series(measures(fit) if level is None else measures_of_level(fit, level))
     return found if names is None else chosen_measures(found, names)
 
 

@@ -33,7 +33,6 @@ from msem.postestimation.fit_indices import (
     discrepancy_measures,
     incremental_measures,
     indices,
-    measure_series,
     of_pseudo_likelihood,
     rmsea_measures,
     scaled_indices,
@@ -41,7 +40,7 @@ from msem.postestimation.fit_indices import (
 )
 from msem.postestimation.noncentrality import Noncentrality, noncentralities
 from msem.postestimation.scaling import Scaling, scaling_of
-from msem.postestimation.srmr import srmr_level
+from msem.postestimation.srmr import pooled, srmr_level
 from msem.settings import AdjustedTest, CorrectedTest
 
 
@@ -94,7 +93,7 @@ def level_measures(
     sample: Sample,
     scaling: Callable[[Estimate], Scaling] | None = None,
     complete: tuple[Noncentrality, Noncentrality] | None = None,
-) -> pd.Series:
+) -> dict[str, float]:
     """Fit measures of one level.
 
     Parameters
@@ -108,7 +107,7 @@ def level_measures(
 
     Returns
     -------
-    Series
+    dict
         Named as those of the whole model (`fit_indices`); `srmr` is
         that of the level. Sample size of RMSEA and GFI: clusters at the between level, units at the within level, as
         in Ryu and West (2009) and lavaan 0.7; of BIC: units. All but the information criteria are nan if a model has
@@ -125,7 +124,7 @@ def level_measures(
 
 def least_squares_of_level(
     found: LevelSpecific, sample: Sample, solution: LevelDiscrepancy, test: AdjustedTest | None
-) -> pd.Series:
+) -> dict[str, float]:
     """Fit measures of one level of a fit by least squares.
 
     Parameters
@@ -142,7 +141,7 @@ def least_squares_of_level(
         solution.of(one) if one.optimum.converged else None for one in (found.model, found.baseline)
     )
     if model is None:
-        return level_measures(found, sample) * np.nan
+        return dict.fromkeys(level_measures(found, sample), np.nan)
     units = sample.units_of(level)
     if solution.first_stage:
         srmr, _ = ordered_srmr(model.vectors[0], [s.nobs for s in sample.statistics])[level]
@@ -197,15 +196,15 @@ def level_srmr(model: Estimate, sample: Sample, level: int) -> float:
     auxiliary = model.table.auxiliary
     each = []
     for number, group in enumerate(sample.groups, 1):
-        implied = model.objective.moments(model.theta, number)[level].observed
+        implied = model.objective.moments_of(level, model.theta, number)
         observed, implied = (m.without(auxiliary) for m in (group.levels[level], implied))
         each.append(srmr_level(observed.cov, implied.cov))
-    return float(np.average(each, weights=[s.nobs for s in sample.statistics]))
+    return pooled(each, [s.nobs for s in sample.statistics])
 
 
 def measures_of_tests(
     tests: pd.DataFrame, baseline: pd.DataFrame | None, size: float, srmr: float
-) -> pd.Series:
+) -> dict[str, float]:
     """Fit measures of one level from its tests and those of independence at the level.
 
     Parameters
@@ -219,11 +218,11 @@ def measures_of_tests(
 
     Returns
     -------
-    Series
+    dict
     """
     chisq, df, pvalue = _scaled(tests)
     chisq0, df0, pvalue0 = _scaled(baseline) if baseline is not None else (np.nan,) * 3
-    values = {
+    return {
         "chisq": chisq,
         "df": df,
         "pvalue": pvalue,
@@ -234,7 +233,6 @@ def measures_of_tests(
         **rmsea_measures(chisq, df, size),
         "srmr": srmr,
     }
-    return measure_series(values)
 
 
 def _scaled(tests: pd.DataFrame) -> tuple[float, float, float]:
@@ -272,10 +270,10 @@ def level_fit(fit: Solution, level: int | str) -> LevelSpecific:
     return specific_fit(fit, number)
 
 
-def measures_of_level(fit: Solution, level: int | str) -> pd.Series:
+def measures_of_level(fit: Solution, level: int | str) -> dict[str, float]:
     """Fit measures of one level, the others saturated."""
     require_unpenalized(fit.estimate, "fit measures of one level")
-    return specific_measures(fit, level_fit(fit, level).level).copy()
+    return specific_measures(fit, level_fit(fit, level).level)
 
 
 @cached
@@ -329,7 +327,7 @@ def corrected_chisq(fit: Solution, test: CorrectedTest) -> float:
 
 
 @cached
-def specific_measures(fit: Solution, level: int) -> pd.Series:
+def specific_measures(fit: Solution, level: int) -> dict[str, float]:
     """Fit measures of one level."""
     found = specific_fit(fit, level)
     if fit.discrepancy is not None:

@@ -79,10 +79,15 @@ def srmr_level(sample_cov: Floats, implied_cov: Floats) -> float:
     float
         nan if a variance is not positive.
     """
-    if min(np.diag(sample_cov).min(), np.diag(implied_cov).min()) <= 0:
+    if min(sample_cov.diagonal().min(), implied_cov.diagonal().min()) <= 0:
         return math.nan
     p, difference = len(sample_cov), _correlations(sample_cov) - _correlations(implied_cov)
-    return math.sqrt(float(np.sum(difference**2)) / (p * (p + 1)))
+    return math.sqrt(float((difference * difference).sum()) / (p * (p + 1)))
+
+
+def pooled(values: Sequence[float], nobs: Sequence[float]) -> float:
+    """A measure of all groups, weighted by units."""
+    return float(values[0] if len(values) == 1 else np.average(values, weights=nobs))
 
 
 def level_residuals(levels: Sequence[Sequence[float]], nobs: Sequence[float]) -> dict[str, float]:
@@ -90,9 +95,9 @@ def level_residuals(levels: Sequence[Sequence[float]], nobs: Sequence[float]) ->
 
     Of two levels they are called `srmr_within` and `srmr_between`, of more `srmr_l1`, `srmr_l2`, ...
     """
-    pooled = [float(np.average(values, weights=nobs)) for values in levels]
-    names = ("within", "between") if len(pooled) == 2 else [f"l{k}" for k in range(1, len(pooled) + 1)]
-    return {"srmr": sum(pooled)} | {f"srmr_{name}": own for name, own in zip(names, pooled, strict=True)}
+    found = [pooled(values, nobs) for values in levels]
+    names = ("within", "between") if len(found) == 2 else [f"l{k}" for k in range(1, len(found) + 1)]
+    return {"srmr": sum(found)} | {f"srmr_{name}": own for name, own in zip(names, found, strict=True)}
 
 
 def residual_measures(groups: Sequence[GroupMoments]) -> dict[str, float]:
@@ -154,8 +159,8 @@ def _mean_residuals(group: GroupMoments) -> dict[str, Floats]:
 
 
 def _correlations(covariance: Floats) -> Floats:
-    scale = np.sqrt(np.diag(covariance))
-    return np.asarray(covariance / np.outer(scale, scale))
+    scale = np.sqrt(covariance.diagonal())
+    return np.asarray(covariance / (scale[:, None] * scale))
 
 
 def _rms(values: Floats) -> float:
