@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "base/threads.hpp"
-#include "likelihood/complete/fourth_moments.hpp"
+#include "data/fourth_moments.hpp"
 
 namespace msem {
 
@@ -83,7 +83,7 @@ ClusterProducts cluster_products(const ClusterData& clusters, const Vector& orig
     Piece& piece = pieces[i];
     const Index own = dim - p2;
     FourthMoments moments(m);
-    Matrix t(kBlock, dim), counted(kBlock, p2), of_products = Matrix::Zero(p2, dim);
+    Matrix t(kBlock, dim), of_products = Matrix::Zero(p2, dim);
     Vector w(weights.size() ? kBlock : 0);
     for (Index first = piece.first; first < piece.last; first += kBlock) {
       const Index count = std::min(kBlock, piece.last - first);
@@ -98,9 +98,8 @@ ClusterProducts cluster_products(const ClusterData& clusters, const Vector& orig
       if (!p2) continue;
       moments.copy(count, t.leftCols(own));
       fill_within(clusters, chosen, count, inverse, t.rightCols(p2));
-      counted.topRows(count) = t.topRightCorner(count, p2);
-      if (w.size()) counted.topRows(count) = scale_rows(w.head(count), counted.topRows(count));
-      add_cross(of_products, 1, counted.topRows(count), t.topRows(count));
+      if (w.size()) t.topRightCorner(count, p2) = scale_rows(w.head(count), t.topRightCorner(count, p2));
+      add_cross(of_products, 1, t.topRightCorner(count, p2), t.topRows(count));
     }
     piece.sum = joined(moments.sums(), of_products);
   });
@@ -121,7 +120,6 @@ Matrix row_products(const std::vector<Column>& columns, Index nrows, const Vecto
   std::vector<Matrix> sums(pieces);
   in_threads(pieces, 0, [&](Index i) {
     FourthMoments moments(m, even);
-    Vector w(kBlock);
     const Index last = std::min(nrows, (i + 1) * kPiece);
     for (Index first = i * kPiece; first < last; first += kBlock) {
       const Index count = std::min(kBlock, last - first);
@@ -134,8 +132,7 @@ Matrix row_products(const std::vector<Column>& columns, Index nrows, const Vecto
           for (Index r = 0; r < count; ++r) v[r] = (x[r] - origin[a]) * inverse[a];
         }
       }
-      for (Index r = 0; weights && r < count; ++r) w[r] = weights[first + r] * weights[first + r];
-      moments.add(count, weights ? w.data() : nullptr);
+      moments.add(count, weights ? weights + first : nullptr);
     }
     sums[i] = moments.sums();
   });

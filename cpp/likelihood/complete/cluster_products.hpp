@@ -15,8 +15,8 @@ struct ClusterProducts {
   std::vector<Matrix> sums;  // S matrices t t', summed
 };
 
-// v and S are taken about `origin` and in units of `scale`, both of length p + q. `weights` of the products,
-// at least 0 and one for each cluster; empty: 1.
+// v and S are taken about `origin` and in units of `scale`, both of length p + q. Each score counts as
+// often as the weight of its cluster says, one for each; empty: once.
 ClusterProducts cluster_products(const ClusterData& clusters, const Vector& origin, const Vector& scale,
                                  const Vector& weights);
 

@@ -94,9 +94,7 @@ class ClusterArrays(CountedClusters):
             return cluster_products(self.sizes, self.means, self.within)
         if self.sampled.design is not None:  # whose units may be several clusters
             return None
-        weights = self.sampled.weights
-        squares = None if weights is None else weights**2
-        return cluster_products(self.sizes, self.means, self.within, squares)
+        return cluster_products(self.sizes, self.means, self.within, self.sampled.weights)
 
 
 class ClustersOfRows(ClusterArrays):

@@ -113,7 +113,7 @@ def cluster_products(
     means : ndarray, shape (J, p + q)
     within : ndarray, shape (J, p (p + 1) / 2)
     weights : ndarray, shape (J,), optional
-        Of the products.
+        Of the clusters, whose squares are those of the products.
     """
     length = _length(means.shape[1], within.shape[1])
     if not worth(length, len(sizes), 1) or not worth(length, len(sizes), _distinct(sizes)):

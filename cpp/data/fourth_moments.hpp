@@ -15,9 +15,9 @@ class FourthMoments {
   explicit FourthMoments(Index variables, bool even = false);
   // Where the values of variable a for the next rows are to be put.
   double* variable(Index a) { return factors_.col(first_ + a).data(); }
-  // Adds the products of up to kRows rows. Weights of the rows, or null.
+  // Adds the products of up to kRows rows, each times the square of its weight. Weights may be null.
   void add(Index count, const double* weights);
-  // The rows of t that were added last.
+  // The rows of t that were added last, times their weights.
   void copy(Index count, Eigen::Ref<Matrix> t) const;
   // The sums of all that was added, of length 1 + m + m (m + 1) / 2 on both sides.
   Matrix sums() const;
@@ -30,7 +30,7 @@ class FourthMoments {
   std::vector<Index> start_;   // of the sums of products with second factor b
   Matrix factors_;             // 1 and x
   Matrix pairs_;               // products of two, ordered by the first
-  Matrix counted_;             // the same times the weights
+  Vector weights_, counted_;   // of the rows, and one factor times them
   Matrix lanes_;               // sums, a register for each
   double total_ = 0;           // without odd products: of the weights,
   Vector second_;              // and of products of two, ordered as `pairs_`

@@ -1,13 +1,12 @@
-#include "likelihood/complete/fourth_moments.hpp"
+#include "data/fourth_moments.hpp"
 
 #include <algorithm>
+
+#include "base/lanes.hpp"
 
 namespace msem {
 
 namespace {
-
-constexpr Index kLanes = 4;  // doubles in a register
-using Lanes = Eigen::Array<double, kLanes, 1>;
 
 // Add products of `A` columns with `B` others, which follow each other, to registers in memory, `stride`
 // apart for the next of the A. The fewer columns stay in registers beside the A B sums.
@@ -66,6 +65,8 @@ FourthMoments::FourthMoments(Index variables, bool even)
   factors_.setZero(kRows, h);
   factors_.leftCols(first_).setOnes();
   pairs_.setZero(kRows, pair);
+  weights_.setZero(kRows);
+  counted_.setZero(kRows);
   lanes_.setZero(kLanes, total);
   second_.setZero(pair);
 }
@@ -73,21 +74,27 @@ FourthMoments::FourthMoments(Index variables, bool even)
 void FourthMoments::add(Index count, const double* weights) {
   const Index h = width_, padded = (count + kLanes - 1) / kLanes * kLanes;
   factors_.middleRows(count, padded - count).setZero();
-  for (Index a = 0; a < h; ++a) {
-    for (Index b = a; b < h; ++b)
-      pairs_.col(pair_[a * h + b]).array() = factors_.col(a).array() * factors_.col(b).array();
-  }
+  const auto whole = factors_.topRows(padded);
   if (weights) {
-    Vector w = Vector::Zero(kRows);
-    std::copy_n(weights, count, w.data());
-    counted_.resize(kRows, pairs_.cols());
-    for (Index k = 0; k < pairs_.cols(); ++k) counted_.col(k).array() = w.array() * pairs_.col(k).array();
+    weights_.head(count) = Eigen::Map<const Vector>(weights, count);
+    weights_.segment(count, padded - count).setZero();
+  }
+  for (Index a = 0; a < h; ++a) {
+    // the products are times the weights, those of four times their squares
+    if (weights) counted_.head(padded).array() = weights_.head(padded).array() * whole.col(a).array();
+    const double* left = weights ? counted_.data() : whole.col(a).data();
+    for (Index b = a; b < h; ++b)
+      pairs_.col(pair_[a * h + b]).head(padded).array() =
+          Eigen::Map<const Vector>(left, padded).array() * whole.col(b).array();
   }
   if (count < kRows) factors_.leftCols(first_).setOnes();
-  const Matrix& weighted = weights ? counted_ : pairs_;
   if (!first_) {
-    total_ += weights ? Eigen::Map<const Vector>(weights, count).sum() : static_cast<double>(count);
-    second_ += weighted.topRows(padded).colwise().sum().transpose();
+    const auto pairs = pairs_.topRows(padded);
+    total_ += weights ? weights_.head(count).squaredNorm() : static_cast<double>(count);
+    if (weights)
+      add_applied_transposed(second_, 1, pairs, weights_.head(padded));
+    else
+      second_ += pairs.colwise().sum().transpose();
   }
   for (Index b = 0; b < h; ++b) {
     const Index rest = pair_count(h - b);
@@ -96,7 +103,7 @@ void FourthMoments::add(Index count, const double* weights) {
     for (Index a = 0, strip = 0; a <= b; a += strip) {
       const double* left[4];
       strip = b + 1 - a == 5 ? 3 : std::min<Index>(4, b + 1 - a);
-      for (Index i = 0; i < strip; ++i) left[i] = weighted.col(pair_[(a + i) * h + b]).data();
+      for (Index i = 0; i < strip; ++i) left[i] = pairs_.col(pair_[(a + i) * h + b]).data();
       double* sums = out + a * rest * kLanes;
       if (strip == 4)
         add_strip<4, 3>(left, right, rest, rest, padded, sums);
